@@ -1,0 +1,1 @@
+//! HTTP beside the traffic: metrics, health.

@@ -1,0 +1,1 @@
+//! One downstream connection: its state, its ordered reply queue, its limits.

@@ -1,0 +1,51 @@
+//! The slot of a key.
+
+/// How many slots a cluster has.
+pub const SLOTS: u16 = 16384;
+
+/// A hash slot, 0 to 16383.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot(pub u16);
+
+/// The slot of `key`: CRC16 (XMODEM) of the key, or of what stands between its first `{` and the
+/// next `}` where that is not empty, modulo 16384.
+///
+/// <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>
+#[inline]
+pub fn slot_of(key: &[u8]) -> Slot {
+    Slot(crc16::State::<crc16::XMODEM>::calculate(hash_tag(key)) % SLOTS)
+}
+
+#[inline]
+fn hash_tag(key: &[u8]) -> &[u8] {
+    if let Some(open) = memchr::memchr(b'{', key) {
+        let rest = key.get(open + 1..).unwrap_or_default();
+        if let Some(close) = memchr::memchr(b'}', rest)
+            && close > 0
+        {
+            return rest.get(..close).unwrap_or_default();
+        }
+    }
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_as_the_specification_gives_them() {
+        assert_eq!(slot_of(b"123456789"), Slot(0x31C3 % SLOTS));
+        assert_eq!(slot_of(b"foo"), Slot(12182));
+        assert_eq!(slot_of(b""), Slot(0));
+    }
+
+    #[test]
+    fn hash_tags_as_the_specification_gives_them() {
+        assert_eq!(slot_of(b"{user1000}.following"), slot_of(b"user1000"));
+        assert_eq!(hash_tag(b"foo{}{bar}"), b"foo{}{bar}");
+        assert_eq!(hash_tag(b"foo{{bar}}zap"), b"{bar");
+        assert_eq!(hash_tag(b"foo{bar}{zap}"), b"bar");
+        assert_eq!(hash_tag(b"foo{bar"), b"foo{bar");
+    }
+}

@@ -1,0 +1,1 @@
+//! The control thread: accepting, topology refresh, signals, drain.

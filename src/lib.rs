@@ -1,0 +1,30 @@
+//! Slotway: a cluster-aware Redis proxy.
+//!
+//! Clients speak plain Redis to slotway, slotway speaks to a Redis Cluster. The rooms, in the
+//! order in which data passes them (an arrow never points back up):
+//!
+//! - [`resp`]: the wire. Scans requests, finds the end of replies, writes replies. No I/O.
+//! - [`command`]: the command table, from the server's own `COMMAND`. No I/O.
+//! - [`cluster`]: slots, nodes, shards; an immutable snapshot of the topology. No I/O.
+//! - [`route`]: a command and a snapshot give a plan; partial replies are merged. No I/O.
+//! - [`upstream`]: connections to nodes.
+//! - [`client`]: one downstream connection, its ordered reply queue, its limits.
+//! - [`worker`]: one core: owns its clients and upstreams and runs them.
+//! - [`control`]: topology refresh, accepting, signals, drain.
+//! - [`admin`]: HTTP: metrics, health.
+//! - [`config`], [`metrics`]: what their names say.
+//! - [`sandbox`]: a local cluster of real servers, for `make run`, tests and benches.
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod client;
+pub mod cluster;
+pub mod command;
+pub mod config;
+pub mod control;
+pub mod metrics;
+pub mod resp;
+pub mod route;
+pub mod sandbox;
+pub mod upstream;
+pub mod worker;

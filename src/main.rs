@@ -1,0 +1,3 @@
+//! The `slotway` command.
+#![forbid(unsafe_code)]
+fn main() {}

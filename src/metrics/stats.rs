@@ -1,0 +1,165 @@
+//! The counters of one worker.
+
+use crate::cluster::NodeAddr;
+use crate::command::Class;
+
+/// Upper bounds of the latency buckets, in microseconds, ascending; what is slower than the last
+/// goes into one bucket more (`+Inf`).
+pub const BUCKETS_MICROS: [u64; 18] = [
+    50, 100, 200, 300, 500, 750, 1_000, 2_000, 3_000, 5_000, 10_000, 25_000, 50_000, 100_000,
+    250_000, 1_000_000, 2_500_000, 10_000_000,
+];
+
+/// A latency histogram; not cumulative, the exposition adds the buckets up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Histogram {
+    /// Observations per bucket of [`BUCKETS_MICROS`], the last one `+Inf`.
+    pub buckets: [u64; BUCKETS_MICROS.len() + 1],
+    /// Sum of all observations, in microseconds.
+    pub sum_micros: u64,
+}
+
+impl Histogram {
+    /// The bucket that `micros` falls into.
+    #[inline]
+    pub fn bucket(micros: u64) -> usize {
+        BUCKETS_MICROS.partition_point(|&b| b < micros)
+    }
+
+    /// Counts one observation whose bucket is known (one latency goes into several histograms).
+    #[inline]
+    pub fn record(&mut self, bucket: usize, micros: u64) {
+        if let Some(b) = self.buckets.get_mut(bucket) {
+            *b += 1;
+        }
+        self.sum_micros += micros;
+    }
+
+    /// Adds another worker's observations.
+    pub fn merge(&mut self, other: &Histogram) {
+        for (a, b) in self.buckets.iter_mut().zip(&other.buckets) {
+            *a += b;
+        }
+        self.sum_micros += other.sum_micros;
+    }
+}
+
+/// One command's counters (label `command`, bounded by the command table).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CommandStats {
+    /// Answered, not with an error.
+    pub ok: u64,
+    /// Answered with an error by the server.
+    pub error: u64,
+    /// Answered with an error of slotway's own: refused, deadline, outcome unknown.
+    pub refused: u64,
+}
+
+/// The kinds of redirecting or retryable errors that a node can answer with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Redirection {
+    Moved,
+    Ask,
+    TryAgain,
+    ClusterDown,
+    Loading,
+    MasterDown,
+    ReadOnly,
+}
+
+impl Redirection {
+    /// How many kinds there are.
+    pub const COUNT: usize = 7;
+    /// Label values, by discriminant.
+    pub const NAMES: [&'static str; Self::COUNT] =
+        ["moved", "ask", "tryagain", "clusterdown", "loading", "masterdown", "readonly"];
+}
+
+/// The limits of the configuration that a worker can hit (label `limit`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum LimitHit {
+    Clients,
+    ClientOutput,
+    UpstreamInFlight,
+    Memory,
+    Protocol,
+}
+
+impl LimitHit {
+    /// How many limits there are.
+    pub const COUNT: usize = 5;
+    /// Label values, by discriminant: the key under `[limits]`, or `protocol` for all the limits
+    /// on the size of a request.
+    pub const NAMES: [&'static str; Self::COUNT] =
+        ["clients", "client_output", "upstream_in_flight", "memory", "protocol"];
+}
+
+/// What one worker knows of one node (label `node`, bounded by the cluster's size).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeStats {
+    /// The node's address; `None` for an entry that is not in use.
+    pub addr: Option<NodeAddr>,
+    /// From a command read from its client to its reply read from this node.
+    pub latency: Histogram,
+    /// Gauge: connections that take commands.
+    pub connections_ready: u64,
+    /// Gauge: connections being made, the handshake included.
+    pub connections_connecting: u64,
+    /// Gauge: connections waiting for their next attempt.
+    pub connections_backoff: u64,
+    /// Gauge: commands sent or queued and not answered.
+    pub in_flight: u64,
+    /// Gauge: their bytes.
+    pub in_flight_bytes: u64,
+    /// Connections made.
+    pub connects: u64,
+    /// Connections that could not be made or were lost.
+    pub failures: u64,
+    /// Bytes written to the node.
+    pub bytes_sent: u64,
+    /// Bytes read from the node.
+    pub bytes_received: u64,
+}
+
+/// Everything one worker counts. Counters unless marked as a gauge.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WorkerStats {
+    /// By [`crate::command::CommandId`]; the entry past the table's end is "unknown".
+    pub commands: Vec<CommandStats>,
+    /// By [`Class`].
+    pub latency: [Histogram; Class::COUNT],
+    /// By the worker's own node index; merged by address.
+    pub nodes: Vec<NodeStats>,
+    /// Gauge: connected clients.
+    pub clients: u64,
+    /// Gauge: connected clients that speak RESP3.
+    pub clients_resp3: u64,
+    /// Clients accepted since the start.
+    pub clients_accepted: u64,
+    /// Clients closed since the start.
+    pub clients_closed: u64,
+    /// Bytes read from clients.
+    pub bytes_in: u64,
+    /// Bytes written to clients.
+    pub bytes_out: u64,
+    /// By [`Redirection`].
+    pub redirections: [u64; Redirection::COUNT],
+    /// Commands sent again.
+    pub retries: u64,
+    /// Commands answered with "outcome unknown".
+    pub outcome_unknown: u64,
+    /// Commands answered with an error at their deadline.
+    pub deadline_exceeded: u64,
+    /// Commands split over several slots.
+    pub splits: u64,
+    /// By [`LimitHit`].
+    pub limits_hit: [u64; LimitHit::COUNT],
+    /// Gauge: bytes in all buffers of this worker.
+    pub buffer_bytes: u64,
+    /// Gauge: commands held back because their slot is being redirected or has no primary.
+    pub held: u64,
+    /// Turns of the worker's loop.
+    pub turns: u64,
+}

@@ -1,0 +1,1 @@
+//! A command and a snapshot give a plan.

@@ -1,0 +1,1 @@
+//! One core: owns its clients and upstreams, and runs them.
