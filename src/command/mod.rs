@@ -46,3 +46,7 @@ impl Class {
         "other",
     ];
 }
+
+/// All commands by name.
+#[derive(Debug)]
+pub struct CommandTable;

@@ -1,0 +1,80 @@
+//! What the control thread and the workers say to each other.
+
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use crate::cluster::{NodeAddr, Snapshot};
+use crate::command::CommandTable;
+use crate::metrics::WorkerStats;
+
+/// An accepted client connection, in non-blocking mode.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum Downstream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Control to worker.
+#[derive(Debug)]
+pub enum ToWorker {
+    /// Serve this client.
+    Accept(Downstream),
+    /// Route by this from now on.
+    Topology(Arc<Snapshot>),
+    /// Look commands up in this from now on.
+    Commands(Arc<CommandTable>),
+    /// Send back a copy of the counters.
+    Scrape(tokio::sync::oneshot::Sender<Box<WorkerStats>>),
+    /// Read no more commands, answer what is in flight, then end the thread; at `by` end it anyway.
+    Drain {
+        /// When to stop waiting.
+        by: Instant,
+    },
+}
+
+/// Worker to control.
+#[derive(Debug)]
+pub enum ToControl {
+    /// The topology may have changed: a MOVED was seen, or a node was lost.
+    RefreshTopology {
+        /// A node that is likely to know better: the one a MOVED named.
+        hint: Option<NodeAddr>,
+    },
+    /// A command that the table does not have was answered by the cluster.
+    RefreshCommands,
+    /// The worker's thread ended (drained, or failed).
+    Exited {
+        /// Its index.
+        worker: usize,
+    },
+}
+
+/// The control thread's end of one worker.
+#[derive(Debug)]
+pub struct WorkerHandle {
+    sender: mpsc::Sender<ToWorker>,
+    waker: Arc<mio::Waker>,
+    /// Clients that the worker has or was handed; control adds one when it hands one over, the
+    /// worker takes one off when it closes one.
+    pub clients: Arc<AtomicUsize>,
+}
+
+impl WorkerHandle {
+    /// A handle over the worker's channel and the waker of its event loop.
+    pub fn new(
+        sender: mpsc::Sender<ToWorker>,
+        waker: Arc<mio::Waker>,
+        clients: Arc<AtomicUsize>,
+    ) -> Self {
+        WorkerHandle { sender, waker, clients }
+    }
+
+    /// Says `message` to the worker and wakes it. `false`: the worker's thread has ended.
+    pub fn send(&self, message: ToWorker) -> bool {
+        self.sender.send(message).is_ok() && self.waker.wake().is_ok()
+    }
+}
