@@ -4,8 +4,16 @@
 //! <https://redis.io/docs/latest/develop/reference/protocol-spec/>
 
 mod args;
+pub mod reply;
+mod request;
+pub mod write;
 
 pub use args::{ArgRange, Args};
+pub use reply::{ReplyError, ReplyProgress, ReplyScan};
+pub use request::{
+    ProtocolError, Request, RequestLimits, RequestProgress, inline_to_array, scan_request,
+    strict_i64,
+};
 
 /// The protocol version that a connection speaks (`HELLO 2`, `HELLO 3`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
