@@ -7,6 +7,7 @@
 //! - [`command`]: the command table, from the server's own `COMMAND`. No I/O.
 //! - [`cluster`]: slots, nodes, shards; an immutable snapshot of the topology. No I/O.
 //! - [`route`]: a command and a snapshot give a plan; partial replies are merged. No I/O.
+//! - [`buf`]: byte queues towards sockets. No I/O.
 //! - [`upstream`]: connections to nodes.
 //! - [`client`]: one downstream connection, its ordered reply queue, its limits.
 //! - [`worker`]: one core: owns its clients and upstreams and runs them.
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod buf;
 pub mod client;
 pub mod cluster;
 pub mod command;
