@@ -1,1 +1,284 @@
-//! A command and a snapshot give a plan.
+//! A command and its arguments give a [`Plan`]: answer here, one slot, split by slot, all shards,
+//! refuse. Partial replies are merged ([`Gather`]), refusals of nodes are understood
+//! ([`Refusal`]), commands of a slot in motion are kept in order ([`Holds`]).
+//! Not here: which connection carries it, and any I/O.
+
+mod behaviour;
+mod gather;
+mod hold;
+mod info;
+mod refusal;
+
+pub use behaviour::{Behaviour, Fan, Local, Merge, Refused, behaviour_of};
+pub use gather::Gather;
+pub use hold::{Held, HoldMeta, Holds};
+pub use info::merge_info;
+pub use refusal::Refusal;
+
+use std::sync::Arc;
+
+use crate::cluster::{Slot, slot_of};
+use crate::command::{CommandId, CommandSpec, CommandTable, key_positions};
+use crate::resp::Args;
+
+/// What is to be done with one command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plan {
+    /// Forward it to the primary of this slot.
+    Slot(Slot),
+    /// Forward it to any primary.
+    Any,
+    /// Its keys lie in several slots: send each slot its own, merge the replies. Argument indexes
+    /// of the keys are in the caller's `keys`; from one key to the next are `step` arguments.
+    Split {
+        /// How the replies become one.
+        merge: Merge,
+        /// Arguments per key: 1 for MGET, 2 for MSET.
+        step: u32,
+    },
+    /// Send it to several nodes, merge the replies.
+    Fan {
+        /// Which nodes.
+        to: Fan,
+        /// How the replies become one.
+        merge: Merge,
+    },
+    /// Slotway answers itself.
+    Local(Local),
+    /// Slotway answers with an error.
+    Refuse(Refused),
+}
+
+/// The command table with what slotway does about each command. Immutable.
+#[derive(Debug)]
+pub struct Router {
+    table: Arc<CommandTable>,
+    /// By command id; one entry more, for commands that are not known.
+    commands: Vec<Routed>,
+}
+
+/// What the hot path needs to know of a command, in one place.
+#[derive(Debug, Clone, Copy)]
+struct Routed {
+    behaviour: Behaviour,
+    read_only: bool,
+    class: u8,
+}
+
+impl Router {
+    /// The behaviour of every command of `table`.
+    pub fn new(table: Arc<CommandTable>) -> Self {
+        let routed = |spec: &CommandSpec| Routed {
+            behaviour: behaviour_of(spec),
+            read_only: spec.is_read_only(),
+            class: spec.class as u8,
+        };
+        let mut commands: Vec<Routed> = table.iter().map(|(_, spec)| routed(spec)).collect();
+        commands.push(routed(table.get(CommandId::UNKNOWN)));
+        Router { table, commands }
+    }
+
+    /// The table it was made of.
+    pub fn table(&self) -> &CommandTable {
+        &self.table
+    }
+
+    /// The index that stands for commands which are not known.
+    pub fn unknown(&self) -> u16 {
+        (self.commands.len() - 1) as u16
+    }
+
+    /// The command of a request, as an index below or at [`Router::unknown`].
+    #[inline]
+    pub fn command(&self, args: &Args) -> u16 {
+        self.table.resolve(args).map_or(self.unknown(), |id| id.0)
+    }
+
+    /// Sending the command twice does no harm.
+    #[inline]
+    pub fn is_read_only(&self, command: u16) -> bool {
+        self.commands.get(usize::from(command)).is_some_and(|c| c.read_only)
+    }
+
+    /// The command's [`crate::command::Class`], as a number.
+    #[inline]
+    pub fn class(&self, command: u16) -> usize {
+        self.commands.get(usize::from(command)).map_or(0, |c| usize::from(c.class))
+    }
+
+    /// The plan for a request. `keys` is the caller's, so that nothing is allocated.
+    #[inline]
+    pub fn plan(&self, command: u16, args: &Args, keys: &mut Vec<u32>) -> Plan {
+        let Some(routed) = self.commands.get(usize::from(command)) else { return Plan::Any };
+        match routed.behaviour {
+            // A request with too few arguments goes to any node, which says so in its own words.
+            Behaviour::Key(at) => match args.get(usize::from(at)) {
+                Some(key) => Plan::Slot(slot_of(key)),
+                None => Plan::Any,
+            },
+            Behaviour::Any => Plan::Any,
+            Behaviour::Local(local) => Plan::Local(local),
+            Behaviour::Refused(why) => Plan::Refuse(why),
+            Behaviour::Fan { to, merge } if self.arity_fits(command, args) => {
+                Plan::Fan { to, merge }
+            }
+            Behaviour::Fan { .. } => Plan::Any,
+            Behaviour::Keys | Behaviour::KeysUnlessBlocking => {
+                if routed.behaviour == Behaviour::KeysUnlessBlocking && blocks(args) {
+                    return Plan::Refuse(Refused::Blocking);
+                }
+                match self.slots(command, args, keys) {
+                    // A node answers keys of several slots with its own CROSSSLOT.
+                    Slots::One(slot) | Slots::Several(slot, _) => Plan::Slot(slot),
+                    Slots::None => Plan::Any,
+                }
+            }
+            Behaviour::Split(merge) => match self.slots(command, args, keys) {
+                Slots::One(slot) => Plan::Slot(slot),
+                Slots::Several(_, step) => Plan::Split { merge, step },
+                Slots::None => Plan::Any,
+            },
+            Behaviour::SameSlot => match self.slots(command, args, keys) {
+                Slots::One(slot) => Plan::Slot(slot),
+                Slots::Several(..) => Plan::Refuse(Refused::CrossSlotAtomic),
+                Slots::None => Plan::Any,
+            },
+            Behaviour::Client => client_command(args),
+        }
+    }
+
+    fn arity_fits(&self, command: u16, args: &Args) -> bool {
+        self.table.get(CommandId(command)).arity_fits(args.len())
+    }
+
+    fn slots(&self, command: u16, args: &Args, keys: &mut Vec<u32>) -> Slots {
+        let spec = self.table.get(CommandId(command));
+        if !spec.arity_fits(args.len()) || key_positions(spec, args, keys).is_err() {
+            return Slots::None;
+        }
+        let slot = |at: &u32| args.get(*at as usize).map(slot_of);
+        let Some(first) = keys.first().and_then(slot) else { return Slots::None };
+        if keys.iter().skip(1).all(|at| slot(at) == Some(first)) {
+            return Slots::One(first);
+        }
+        let step = match keys.as_slice() {
+            [a, b, ..] => b.saturating_sub(*a),
+            _ => 1,
+        };
+        Slots::Several(first, step)
+    }
+}
+
+enum Slots {
+    None,
+    One(Slot),
+    /// The first key's slot, and from one key to the next.
+    Several(Slot, u32),
+}
+
+/// XREAD and XREADGROUP with BLOCK, which may stand anywhere before STREAMS.
+fn blocks(args: &Args) -> bool {
+    (1..args.len()).take_while(|&i| !args.is(i, "streams")).any(|i| args.is(i, "block"))
+}
+
+fn client_command(args: &Args) -> Plan {
+    const OWN: [(&str, Local); 6] = [
+        ("id", Local::ClientId),
+        ("getname", Local::ClientGetName),
+        ("setname", Local::ClientSetName),
+        ("setinfo", Local::ClientSetInfo),
+        ("no-evict", Local::ClientSwitch),
+        ("no-touch", Local::ClientSwitch),
+    ];
+    const NOT_YET: [&str; 11] = [
+        "list",
+        "info",
+        "kill",
+        "pause",
+        "unpause",
+        "reply",
+        "unblock",
+        "getredir",
+        "trackinginfo",
+        "tracking",
+        "caching",
+    ];
+    if let Some((_, local)) = OWN.iter().find(|(word, _)| args.is(1, word)) {
+        return Plan::Local(*local);
+    }
+    if NOT_YET.iter().any(|word| args.is(1, word)) {
+        return Plan::Refuse(Refused::NotYet);
+    }
+    Plan::Any
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(line: &str) -> Plan {
+        let router = Router::new(Arc::new(CommandTable::builtin()));
+        let words: Vec<&str> = line.split(' ').collect();
+        let (mut buf, mut ranges) = (Vec::new(), Vec::new());
+        for word in words {
+            let start = buf.len() as u32;
+            buf.extend_from_slice(word.as_bytes());
+            ranges.push(crate::resp::ArgRange { start, end: buf.len() as u32 });
+        }
+        let args = Args::new(&buf, &ranges);
+        router.plan(router.command(&args), &args, &mut Vec::new())
+    }
+
+    fn at(key: &str) -> Plan {
+        Plan::Slot(slot_of(key.as_bytes()))
+    }
+
+    #[test]
+    fn by_their_keys() {
+        assert_eq!(plan("GET foo"), at("foo"));
+        assert_eq!(plan("get {a}b"), at("a"));
+        assert_eq!(plan("EVAL return 2 {x}1 {x}2 {y}"), at("x"));
+        assert_eq!(plan("EVAL return 0"), Plan::Any);
+        assert_eq!(plan("XREAD COUNT 2 STREAMS s 0"), at("s"));
+        assert_eq!(plan("XREAD BLOCK 0 STREAMS s 0"), Plan::Refuse(Refused::Blocking));
+        assert_eq!(plan("ZUNIONSTORE {d} 2 {d}a {d}b"), at("d"));
+        assert_eq!(plan("OBJECT ENCODING foo"), at("foo"));
+        assert_eq!(plan("MEMORY USAGE foo"), at("foo"));
+    }
+
+    #[test]
+    fn over_several_slots() {
+        assert_eq!(plan("MGET a b"), Plan::Split { merge: Merge::Array, step: 1 });
+        assert_eq!(plan("MGET {a}1 {a}2"), at("a"));
+        assert_eq!(plan("MSET a 1 b 2"), Plan::Split { merge: Merge::AllSucceeded, step: 2 });
+        assert_eq!(plan("DEL a b c"), Plan::Split { merge: Merge::Sum, step: 1 });
+        assert_eq!(plan("MSETNX a 1 b 2"), Plan::Refuse(Refused::CrossSlotAtomic));
+        assert_eq!(plan("MSETNX {a}x 1 {a}y 2"), at("a"));
+    }
+
+    #[test]
+    fn over_the_cluster() {
+        assert_eq!(plan("DBSIZE"), Plan::Fan { to: Fan::Primaries, merge: Merge::Sum });
+        assert_eq!(plan("KEYS *"), Plan::Fan { to: Fan::Primaries, merge: Merge::Concat });
+        assert_eq!(plan("SCRIPT LOAD x"), Plan::Fan { to: Fan::Nodes, merge: Merge::AllSucceeded });
+        assert_eq!(plan("SCRIPT EXISTS x"), Plan::Fan { to: Fan::Primaries, merge: Merge::And });
+        assert_eq!(plan("INFO"), Plan::Fan { to: Fan::Primaries, merge: Merge::Info });
+    }
+
+    #[test]
+    fn wrong_requests_are_left_to_a_node() {
+        for line in ["GET", "MGET", "MSET a", "DBSIZE x", "NOSUCH a", "CLIENT NOSUCH", "EVAL x y"] {
+            assert_eq!(plan(line), Plan::Any, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_slotway_answers_itself() {
+        assert_eq!(plan("PING"), Plan::Local(Local::Ping));
+        assert_eq!(plan("CLIENT SETINFO LIB-NAME x"), Plan::Local(Local::ClientSetInfo));
+        assert_eq!(plan("CLIENT LIST"), Plan::Refuse(Refused::NotYet));
+        assert_eq!(plan("SUBSCRIBE a"), Plan::Refuse(Refused::PubSub));
+        assert_eq!(plan("MULTI"), Plan::Refuse(Refused::Transactions));
+        assert_eq!(plan("SHUTDOWN"), Plan::Refuse(Refused::Dangerous));
+    }
+}

@@ -1,0 +1,262 @@
+//! What slotway does about each command: by its key specs and policies where they say it, by
+//! [`OWN`] where they cannot.
+
+use crate::command::{CommandSpec, Flags, KeySpec, RequestPolicy, ResponsePolicy};
+
+/// What slotway does about a command, known from its table entry alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behaviour {
+    /// One key, at this argument: to its slot.
+    Key(u8),
+    /// Keys that must share a slot: to the first one's.
+    Keys,
+    /// The same, but refused with BLOCK (XREAD, XREADGROUP).
+    KeysUnlessBlocking,
+    /// Keys in any slots: split.
+    Split(Merge),
+    /// Keys that must share a slot, because the command is atomic: otherwise refused here.
+    SameSlot,
+    /// To any primary.
+    Any,
+    /// To several nodes.
+    Fan {
+        /// Which.
+        to: Fan,
+        /// How the replies become one.
+        merge: Merge,
+    },
+    /// Answered here.
+    Local(Local),
+    /// CLIENT: by its subcommand, some of which the server's table may not have.
+    Client,
+    /// Refused here.
+    Refused(Refused),
+}
+
+/// Which nodes a command goes to that is not for one slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fan {
+    /// Every primary (`all_shards`).
+    Primaries,
+    /// Every node (`all_nodes`).
+    Nodes,
+}
+
+/// How several replies become one (`response_policy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Merge {
+    /// One element per key, in the order of the keys.
+    Array,
+    /// All elements of all replies.
+    Concat,
+    /// The sum.
+    Sum,
+    /// The smallest.
+    Min,
+    /// The largest.
+    Max,
+    /// Logical and; of arrays, element by element.
+    And,
+    /// Logical or; of arrays, element by element.
+    Or,
+    /// The first reply, if none is an error.
+    AllSucceeded,
+    /// The first reply that is no error.
+    OneSucceeded,
+    /// INFO texts.
+    Info,
+}
+
+/// What slotway answers itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Local {
+    Ping,
+    Echo,
+    Quit,
+    Select,
+    Hello,
+    Auth,
+    Reset,
+    ClientId,
+    ClientGetName,
+    ClientSetName,
+    ClientSetInfo,
+    ClientSwitch,
+    /// CLUSTER, READONLY, READWRITE, ASKING: what a server outside a cluster says.
+    NoCluster,
+}
+
+/// Why slotway refuses a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Refused {
+    NotYet,
+    Transactions,
+    Blocking,
+    PubSub,
+    Dangerous,
+    CrossSlotAtomic,
+}
+
+impl Refused {
+    /// The error for a client, without the leading `-`.
+    pub fn text(self, command: &str) -> String {
+        let name = command.to_ascii_uppercase().replace('|', " ");
+        match self {
+            Refused::NotYet => {
+                format!("ERR {name} is not supported by this version of slotway")
+            }
+            Refused::Transactions => format!(
+                "ERR {name}: transactions are not supported by this version of slotway; \
+                 pipelines are (redis-py: pipeline(transaction=False))"
+            ),
+            Refused::Blocking => format!(
+                "ERR {name}: blocking commands are not supported by this version of slotway; \
+                 their forms that do not block are"
+            ),
+            Refused::PubSub => {
+                format!("ERR {name}: pub/sub is not supported by this version of slotway")
+            }
+            Refused::Dangerous => format!(
+                "ERR {name} would act on a single node of the cluster behind slotway; \
+                 send it to that node directly"
+            ),
+            Refused::CrossSlotAtomic => format!(
+                "CROSSSLOT Keys in request don't hash to the same slot ({name} is all or nothing, \
+                 which several slots cannot give; use a {{hash tag}} in the keys, or MSET)"
+            ),
+        }
+    }
+
+    /// What `docs/commands.md` says of it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Refused::NotYet => "refused: not built yet",
+            Refused::Transactions => "refused: transactions are not built yet",
+            Refused::Blocking => "refused: blocking commands are not built yet",
+            Refused::PubSub => "refused: pub/sub is not built yet",
+            Refused::Dangerous => "refused: would act on one node behind the cluster's back",
+            Refused::CrossSlotAtomic => "refused over several slots with CROSSSLOT: it is atomic",
+        }
+    }
+}
+
+const PRIMARIES_OK: Behaviour = Behaviour::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded };
+const NODES_OK: Behaviour = Behaviour::Fan { to: Fan::Nodes, merge: Merge::AllSucceeded };
+
+/// What the table's data does not tell, or tells otherwise than a proxy needs it: what concerns
+/// the connection, what answers for one node only, what a cluster must not be asked through a
+/// proxy. A container's entry (`cluster`) holds for its subcommands without one of their own.
+const OWN: &[(&str, Behaviour)] = &[
+    ("ping", Behaviour::Local(Local::Ping)),
+    ("echo", Behaviour::Local(Local::Echo)),
+    ("quit", Behaviour::Local(Local::Quit)),
+    ("select", Behaviour::Local(Local::Select)),
+    ("hello", Behaviour::Local(Local::Hello)),
+    ("auth", Behaviour::Local(Local::Auth)),
+    ("reset", Behaviour::Local(Local::Reset)),
+    ("client", Behaviour::Client),
+    ("cluster", Behaviour::Local(Local::NoCluster)),
+    ("readonly", Behaviour::Local(Local::NoCluster)),
+    ("readwrite", Behaviour::Local(Local::NoCluster)),
+    ("asking", Behaviour::Local(Local::NoCluster)),
+    ("info", Behaviour::Fan { to: Fan::Primaries, merge: Merge::Info }),
+    ("msetnx", Behaviour::SameSlot),
+    ("xread", Behaviour::KeysUnlessBlocking),
+    ("xreadgroup", Behaviour::KeysUnlessBlocking),
+    // Said of one node, the server's word has no policy; for a client they are about "the server".
+    ("config|resetstat", NODES_OK),
+    ("config|rewrite", NODES_OK),
+    ("acl|setuser", NODES_OK),
+    ("acl|deluser", NODES_OK),
+    ("acl|load", NODES_OK),
+    ("acl|save", NODES_OK),
+    ("acl|log", Behaviour::Refused(Refused::NotYet)),
+    ("save", PRIMARIES_OK),
+    ("bgsave", PRIMARIES_OK),
+    ("bgrewriteaof", PRIMARIES_OK),
+    ("lastsave", Behaviour::Fan { to: Fan::Primaries, merge: Merge::Min }),
+    ("randomkey", Behaviour::Refused(Refused::NotYet)),
+    ("monitor", Behaviour::Refused(Refused::NotYet)),
+    ("role", Behaviour::Refused(Refused::NotYet)),
+    ("wait", Behaviour::Refused(Refused::Blocking)),
+    ("multi", Behaviour::Refused(Refused::Transactions)),
+    ("exec", Behaviour::Refused(Refused::Transactions)),
+    ("discard", Behaviour::Refused(Refused::Transactions)),
+    ("watch", Behaviour::Refused(Refused::Transactions)),
+    ("unwatch", Behaviour::Refused(Refused::Transactions)),
+    ("pubsub", Behaviour::Refused(Refused::PubSub)),
+    ("debug", Behaviour::Refused(Refused::Dangerous)),
+    ("failover", Behaviour::Refused(Refused::Dangerous)),
+    ("migrate", Behaviour::Refused(Refused::Dangerous)),
+    ("module|load", Behaviour::Refused(Refused::Dangerous)),
+    ("module|loadex", Behaviour::Refused(Refused::Dangerous)),
+    ("module|unload", Behaviour::Refused(Refused::Dangerous)),
+    ("psync", Behaviour::Refused(Refused::Dangerous)),
+    ("replconf", Behaviour::Refused(Refused::Dangerous)),
+    ("replicaof", Behaviour::Refused(Refused::Dangerous)),
+    ("script|debug", Behaviour::Refused(Refused::Dangerous)),
+    ("shutdown", Behaviour::Refused(Refused::Dangerous)),
+    ("slaveof", Behaviour::Refused(Refused::Dangerous)),
+    ("swapdb", Behaviour::Refused(Refused::Dangerous)),
+    ("sync", Behaviour::Refused(Refused::Dangerous)),
+];
+
+/// What slotway does about a command.
+pub fn behaviour_of(spec: &CommandSpec) -> Behaviour {
+    let own = |name: &str| OWN.iter().find(|(n, _)| *n == name).map(|(_, b)| *b);
+    if let Some(found) = own(&spec.name) {
+        return found;
+    }
+    if let Some((container, sub)) = spec.name.split_once('|')
+        && sub != "help"
+        && let Some(found) = own(container)
+    {
+        return found;
+    }
+    if spec.flags.contains(Flags::PUBSUB) {
+        return Behaviour::Refused(Refused::PubSub);
+    }
+    if spec.may_block() {
+        return Behaviour::Refused(Refused::Blocking);
+    }
+    match spec.request_policy {
+        RequestPolicy::MultiShard => match merge_of(spec) {
+            Some(merge) => Behaviour::Split(merge),
+            None => Behaviour::SameSlot,
+        },
+        RequestPolicy::AllShards | RequestPolicy::AllNodes => match merge_of(spec) {
+            Some(merge) => Behaviour::Fan { to: fan_of(spec), merge },
+            None => Behaviour::Refused(Refused::NotYet),
+        },
+        RequestPolicy::Special => Behaviour::Refused(Refused::NotYet),
+        RequestPolicy::None => match &spec.keys {
+            KeySpec::None => Behaviour::Any,
+            KeySpec::One(at) => Behaviour::Key(*at),
+            _ => Behaviour::Keys,
+        },
+    }
+}
+
+fn fan_of(spec: &CommandSpec) -> Fan {
+    match spec.request_policy {
+        RequestPolicy::AllNodes => Fan::Nodes,
+        _ => Fan::Primaries,
+    }
+}
+
+fn merge_of(spec: &CommandSpec) -> Option<Merge> {
+    Some(match spec.response_policy {
+        ResponsePolicy::None if spec.keys.is_none() => Merge::Concat,
+        ResponsePolicy::None => Merge::Array,
+        ResponsePolicy::OneSucceeded => Merge::OneSucceeded,
+        ResponsePolicy::AllSucceeded => Merge::AllSucceeded,
+        ResponsePolicy::AggLogicalAnd => Merge::And,
+        ResponsePolicy::AggLogicalOr => Merge::Or,
+        ResponsePolicy::AggMin => Merge::Min,
+        ResponsePolicy::AggMax => Merge::Max,
+        ResponsePolicy::AggSum => Merge::Sum,
+        ResponsePolicy::Special => return None,
+    })
+}

@@ -1,0 +1,314 @@
+//! The partial replies of one command, and how they become one reply.
+
+use super::behaviour::Merge;
+use crate::resp::reply::{element_count, elements, error_text, integer, text};
+use crate::resp::{Protocol, write};
+
+/// Collects the replies of a command that went to several slots or nodes. Used again and again:
+/// in the steady state it allocates nothing.
+#[derive(Debug)]
+pub struct Gather {
+    merge: Merge,
+    protocol: Protocol,
+    parts: u32,
+    left: u32,
+    /// For [`Merge::Array`]: the position of each key in the request, ordered by part.
+    order: Vec<u32>,
+    /// For [`Merge::Array`]: where in `bytes` the element of each key stands, by its position.
+    /// Otherwise: where the replies stand, in order of their arrival.
+    spans: Vec<(usize, usize)>,
+    bytes: Vec<u8>,
+    number: Option<i64>,
+    failed: Vec<(String, Vec<u8>)>,
+    succeeded: u32,
+}
+
+impl Default for Gather {
+    fn default() -> Self {
+        Gather {
+            merge: Merge::AllSucceeded,
+            protocol: Protocol::Resp2,
+            parts: 0,
+            left: 0,
+            order: Vec::new(),
+            spans: Vec::new(),
+            bytes: Vec::new(),
+            number: None,
+            failed: Vec::new(),
+            succeeded: 0,
+        }
+    }
+}
+
+impl Gather {
+    /// Begins anew. Parts are announced by [`Gather::expect`].
+    pub fn start(&mut self, merge: Merge, protocol: Protocol) {
+        self.merge = merge;
+        self.protocol = protocol;
+        self.parts = 0;
+        self.left = 0;
+        self.order.clear();
+        self.spans.clear();
+        if self.bytes.capacity() > crate::buf::CHUNK {
+            self.bytes = Vec::new();
+        }
+        self.bytes.clear();
+        self.number = None;
+        self.failed.clear();
+        self.succeeded = 0;
+    }
+
+    /// One more part is under way.
+    pub fn expect(&mut self) {
+        self.parts += 1;
+        self.left += 1;
+    }
+
+    /// For [`Merge::Array`]: the next element of the part that is being announced belongs to the
+    /// key at this position of the request. Gives the index to hand to [`Gather::add`] as `first`.
+    pub fn expect_key(&mut self, position: u32) -> u32 {
+        self.order.push(position);
+        self.spans.push((0, 0));
+        (self.order.len() - 1) as u32
+    }
+
+    /// Parts that have not answered.
+    pub fn left(&self) -> u32 {
+        self.left
+    }
+
+    /// The protocol that the parts were sent in.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Bytes that it holds.
+    pub fn held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// A part has answered with `frame`, no error; `first` is the index of its first key.
+    /// `true`: it was the last one.
+    pub fn add(&mut self, first: u32, frame: &[u8]) -> bool {
+        self.succeeded += 1;
+        match self.merge {
+            Merge::Array => self.add_elements(first, frame),
+            Merge::Sum | Merge::Min | Merge::Max => self.add_number(frame),
+            Merge::And | Merge::Or if integer(frame).is_some() => self.add_number(frame),
+            Merge::AllSucceeded | Merge::OneSucceeded if !self.spans.is_empty() => {}
+            _ => {
+                let span = self.keep(frame);
+                self.spans.push(span);
+            }
+        }
+        self.done()
+    }
+
+    /// A part has failed; `frame` is the error reply, `node` who is to be named.
+    pub fn fail(&mut self, node: String, frame: &[u8]) -> bool {
+        self.failed.push((node, frame.to_vec()));
+        self.done()
+    }
+
+    fn done(&mut self) -> bool {
+        self.left = self.left.saturating_sub(1);
+        self.left == 0
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> (usize, usize) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        (start, self.bytes.len())
+    }
+
+    fn add_elements(&mut self, first: u32, frame: &[u8]) {
+        for (at, element) in (first as usize..).zip(elements(frame)) {
+            let span = self.keep(element);
+            let position = self.order.get(at).copied().unwrap_or(u32::MAX) as usize;
+            if let Some(slot) = self.spans.get_mut(position) {
+                *slot = span;
+            }
+        }
+    }
+
+    fn add_number(&mut self, frame: &[u8]) {
+        let Some(n) = integer(frame) else {
+            self.failed
+                .push((String::new(), b"-ERR a node answered without a number\r\n".to_vec()));
+            return;
+        };
+        self.number = Some(match (self.number, self.merge) {
+            (None, _) => n,
+            (Some(sum), Merge::Sum) => sum.saturating_add(n),
+            (Some(least), Merge::Min) => least.min(n),
+            (Some(most), Merge::Max) => most.max(n),
+            (Some(all), Merge::And) => i64::from(all != 0 && n != 0),
+            (Some(any), _) => i64::from(any != 0 || n != 0),
+        });
+    }
+
+    fn spans(&self) -> impl Iterator<Item = &[u8]> {
+        self.spans.iter().map(|&(from, to)| self.bytes.get(from..to).unwrap_or_default())
+    }
+
+    /// The reply made of all parts, appended to `out`. `proxy_section` is for [`Merge::Info`].
+    /// `true`: it is no error.
+    pub fn finish(&self, out: &mut Vec<u8>, proxy_section: impl FnOnce() -> String) -> bool {
+        let enough = match self.merge {
+            Merge::OneSucceeded => self.succeeded > 0,
+            _ => self.failed.is_empty(),
+        };
+        if !enough {
+            self.write_failure(out);
+            return false;
+        }
+        match self.merge {
+            Merge::Array => {
+                write::array_header(out, self.spans.len());
+                for element in self.spans() {
+                    let null: &[u8] =
+                        if self.protocol == Protocol::Resp3 { b"_\r\n" } else { b"$-1\r\n" };
+                    out.extend_from_slice(if element.is_empty() { null } else { element });
+                }
+            }
+            Merge::Sum | Merge::Min | Merge::Max => {
+                write::integer(out, self.number.unwrap_or_default());
+            }
+            Merge::And | Merge::Or => match self.number {
+                Some(n) => write::integer(out, n),
+                None => self.write_by_element(out),
+            },
+            Merge::AllSucceeded | Merge::OneSucceeded => {
+                out.extend_from_slice(self.spans().next().unwrap_or(b"+OK\r\n"));
+            }
+            Merge::Concat => self.write_concatenated(out),
+            Merge::Info => {
+                let texts: Vec<&[u8]> = self.spans().filter_map(text).collect();
+                let merged = super::merge_info(&texts, Some(&proxy_section()));
+                write::verbatim(out, self.protocol, &merged);
+            }
+        }
+        true
+    }
+
+    fn write_by_element(&self, out: &mut Vec<u8>) {
+        let mut merged: Vec<i64> = Vec::new();
+        for reply in self.spans() {
+            let numbers = elements(reply).map(|e| integer(e).unwrap_or_default());
+            if merged.is_empty() {
+                merged.extend(numbers);
+                continue;
+            }
+            for (a, b) in merged.iter_mut().zip(numbers) {
+                *a = i64::from(match self.merge {
+                    Merge::And => *a != 0 && b != 0,
+                    _ => *a != 0 || b != 0,
+                });
+            }
+        }
+        write::array_header(out, merged.len());
+        for n in merged {
+            write::integer(out, n);
+        }
+    }
+
+    fn write_concatenated(&self, out: &mut Vec<u8>) {
+        let kind = self.spans().next().and_then(|r| r.first().copied()).unwrap_or(b'*');
+        let total: u64 = self.spans().filter_map(element_count).sum();
+        write::header(out, kind, total as usize);
+        for reply in self.spans() {
+            // What follows an aggregate's first line is exactly its elements.
+            let body = memchr::memchr(b'\n', reply).and_then(|end| reply.get(end + 1..));
+            if element_count(reply).is_some() {
+                out.extend_from_slice(body.unwrap_or_default());
+            }
+        }
+    }
+
+    /// The nodes' own error if they all gave the same; otherwise one that starts with the first
+    /// error's code and names those that failed.
+    fn write_failure(&self, out: &mut Vec<u8>) {
+        let Some((_, first)) = self.failed.first() else { return };
+        if self.succeeded == 0 && self.failed.iter().all(|(_, frame)| frame == first) {
+            out.extend_from_slice(first);
+            return;
+        }
+        let said = |frame: &[u8]| {
+            String::from_utf8_lossy(error_text(frame).unwrap_or(b"ERR")).into_owned()
+        };
+        let first = said(first);
+        let code = first.split(' ').next().unwrap_or("ERR");
+        let mut message = format!("{code} {} of {} parts failed", self.failed.len(), self.parts);
+        for (i, (node, frame)) in self.failed.iter().take(8).enumerate() {
+            message.push_str(if i == 0 { ": " } else { "; " });
+            message.push_str(&format!("{node}: {}", said(frame)));
+        }
+        write::error(out, &message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gather(merge: Merge, parts: &[&str]) -> String {
+        let mut g = Gather::default();
+        g.start(merge, Protocol::Resp2);
+        parts.iter().for_each(|_| g.expect());
+        for (i, part) in parts.iter().enumerate() {
+            let last = match part.starts_with('-') {
+                true => g.fail(format!("node{i}"), part.as_bytes()),
+                false => g.add(0, part.as_bytes()),
+            };
+            assert_eq!(last, i + 1 == parts.len());
+        }
+        let mut out = Vec::new();
+        g.finish(&mut out, || "# Proxy\r\n".into());
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn numbers() {
+        assert_eq!(gather(Merge::Sum, &[":1\r\n", ":2\r\n", ":39\r\n"]), ":42\r\n");
+        assert_eq!(gather(Merge::Min, &[":3\r\n", ":2\r\n"]), ":2\r\n");
+        assert_eq!(gather(Merge::And, &[":1\r\n", ":0\r\n"]), ":0\r\n");
+        assert_eq!(
+            gather(Merge::And, &["*2\r\n:1\r\n:1\r\n", "*2\r\n:0\r\n:1\r\n"]),
+            "*2\r\n:0\r\n:1\r\n"
+        );
+    }
+
+    #[test]
+    fn lists_one_after_the_other() {
+        assert_eq!(
+            gather(Merge::Concat, &["*1\r\n$1\r\na\r\n", "*0\r\n", "*2\r\n:1\r\n:2\r\n"]),
+            "*3\r\n$1\r\na\r\n:1\r\n:2\r\n"
+        );
+    }
+
+    #[test]
+    fn elements_return_to_their_keys() {
+        let mut g = Gather::default();
+        g.start(Merge::Array, Protocol::Resp2);
+        let first_part = g.expect_key(2);
+        g.expect_key(0);
+        g.expect();
+        let second_part = g.expect_key(1);
+        g.expect();
+        assert!(!g.add(second_part, b"*1\r\n$-1\r\n"));
+        assert!(g.add(first_part, b"*2\r\n$1\r\nc\r\n$1\r\na\r\n"));
+        let mut out = Vec::new();
+        assert!(g.finish(&mut out, String::new));
+        assert_eq!(out, b"*3\r\n$1\r\na\r\n$-1\r\n$1\r\nc\r\n");
+    }
+
+    #[test]
+    fn failures_name_who_failed() {
+        assert_eq!(gather(Merge::AllSucceeded, &["-OOM x\r\n", "-OOM x\r\n"]), "-OOM x\r\n");
+        assert_eq!(
+            gather(Merge::AllSucceeded, &["+OK\r\n", "-OOM x\r\n"]),
+            "-OOM 1 of 2 parts failed: node1: OOM x\r\n"
+        );
+        assert_eq!(gather(Merge::OneSucceeded, &["-NOTBUSY x\r\n", "+OK\r\n"]), "+OK\r\n");
+    }
+}

@@ -1,0 +1,99 @@
+//! A node's refusals that are not the client's business: the command was not executed, and may be
+//! sent again, there or elsewhere.
+//!
+//! <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redirection-and-resharding>
+
+use crate::cluster::{NodeAddr, Slot};
+use crate::metrics::Redirection;
+
+/// What a node refused, and where it points.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The slot is another node's now.
+    Moved(Slot, NodeAddr),
+    /// Ask that node this once, with ASKING.
+    Ask(Slot, NodeAddr),
+    /// Try again later: TRYAGAIN, CLUSTERDOWN, LOADING, MASTERDOWN, READONLY.
+    Later(Redirection),
+}
+
+impl Refusal {
+    /// Understands an error reply; `asked` is the node that sent it, meant where the reply names
+    /// no host.
+    pub fn parse(frame: &[u8], asked: &NodeAddr) -> Option<Refusal> {
+        let text = crate::resp::reply::error_text(frame)?;
+        let mut words = text.splitn(4, |&b| b == b' ');
+        Some(match words.next()? {
+            b"MOVED" => {
+                let (slot, addr) = target(words.next()?, words.next()?, asked)?;
+                Refusal::Moved(slot, addr)
+            }
+            b"ASK" => {
+                let (slot, addr) = target(words.next()?, words.next()?, asked)?;
+                Refusal::Ask(slot, addr)
+            }
+            b"TRYAGAIN" => Refusal::Later(Redirection::TryAgain),
+            b"CLUSTERDOWN" => Refusal::Later(Redirection::ClusterDown),
+            b"LOADING" => Refusal::Later(Redirection::Loading),
+            b"MASTERDOWN" => Refusal::Later(Redirection::MasterDown),
+            b"READONLY" => Refusal::Later(Redirection::ReadOnly),
+            _ => return None,
+        })
+    }
+
+    /// For the metrics.
+    pub fn kind(&self) -> Redirection {
+        match self {
+            Refusal::Moved(..) => Redirection::Moved,
+            Refusal::Ask(..) => Redirection::Ask,
+            Refusal::Later(kind) => *kind,
+        }
+    }
+}
+
+/// `3999` and `127.0.0.1:6381`; an IPv6 address has no brackets here; an empty or unknown (`?`)
+/// host is the one that was asked.
+fn target(slot: &[u8], addr: &[u8], asked: &NodeAddr) -> Option<(Slot, NodeAddr)> {
+    let slot: u16 = std::str::from_utf8(slot).ok()?.parse().ok()?;
+    let (host, port) = std::str::from_utf8(addr).ok()?.rsplit_once(':')?;
+    if slot >= crate::cluster::SLOTS {
+        return None;
+    }
+    let host = if host.is_empty() || host == "?" { asked.host.clone() } else { host.into() };
+    Some((Slot(slot), NodeAddr { host, port: port.parse().ok()? }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Option<Refusal> {
+        let asked = NodeAddr { host: "asked".into(), port: 1 };
+        Refusal::parse(format!("-{text}\r\n").as_bytes(), &asked)
+    }
+
+    #[test]
+    fn redirections() {
+        let to = |host: &str, port| NodeAddr { host: host.into(), port };
+        assert_eq!(
+            parse("MOVED 3999 127.0.0.1:6381"),
+            Some(Refusal::Moved(Slot(3999), to("127.0.0.1", 6381)))
+        );
+        assert_eq!(parse("ASK 1 ::1:7000"), Some(Refusal::Ask(Slot(1), to("::1", 7000))));
+        assert_eq!(parse("MOVED 1 :7000"), Some(Refusal::Moved(Slot(1), to("asked", 7000))));
+        assert_eq!(parse("MOVED 1 ?:7000"), Some(Refusal::Moved(Slot(1), to("asked", 7000))));
+        assert_eq!(
+            parse("TRYAGAIN Multiple keys request during rehashing of slot"),
+            Some(Refusal::Later(Redirection::TryAgain))
+        );
+    }
+
+    #[test]
+    fn errors_that_are_the_clients_business() {
+        for text in
+            ["ERR no", "WRONGTYPE x", "MOVED", "MOVED x y", "MOVED 16384 a:1", "MOVED 1 a", "OOM x"]
+        {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+}
