@@ -203,9 +203,9 @@ impl SendQueue {
         self.release(self.sent, pool);
     }
 
-    /// Nothing counts as written any more: the connection was lost, all is to be sent again.
-    pub fn rewind(&mut self) {
-        self.sent = 0;
+    /// The first `n` bytes count as written (they were, before the queue was put together anew).
+    pub fn mark_sent(&mut self, n: usize) {
+        self.sent = n.min(self.len);
     }
 
     /// Takes all frames out, given their lengths in order.

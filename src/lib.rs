@@ -7,7 +7,7 @@
 //! - [`command`]: the command table, from the server's own `COMMAND`. No I/O.
 //! - [`cluster`]: slots, nodes, shards; an immutable snapshot of the topology. No I/O.
 //! - [`route`]: a command and a snapshot give a plan; partial replies are merged. No I/O.
-//! - [`buf`]: byte queues towards sockets. No I/O.
+//! - [`buf`], [`stream`]: byte queues towards sockets, and the sockets.
 //! - [`upstream`]: connections to nodes.
 //! - [`client`]: one downstream connection, its ordered reply queue, its limits.
 //! - [`worker`]: one core: owns its clients and upstreams and runs them.
@@ -28,5 +28,6 @@ pub mod metrics;
 pub mod resp;
 pub mod route;
 pub mod sandbox;
+pub mod stream;
 pub mod upstream;
 pub mod worker;

@@ -1,1 +1,142 @@
-//! One downstream connection: its state, its ordered reply queue, its limits.
+//! One downstream connection: its session, its ordered reply queue, its unfinished request.
+//! Not here: what its commands mean and where they go ([`crate::worker`]).
+
+mod local;
+mod replies;
+mod session;
+
+pub use local::{After, Context, answer};
+pub use replies::{Outcome, Replies};
+pub use session::Session;
+
+use crate::buf::Pool;
+use crate::resp::RequestProgress;
+use crate::stream::Stream;
+
+/// Why a client is not read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paused {
+    /// It is read from.
+    No,
+    /// An upstream connection is full; it has the client in its list of waiters.
+    Upstream,
+    /// The next command must wait until all replies are there (HELLO, RESET).
+    Replies,
+    /// Its connection is being closed: replies still go out, commands are not read.
+    Closing,
+}
+
+/// One client. An idle one owns no buffer: a few hundred bytes in all.
+#[derive(Debug)]
+pub struct Client {
+    /// Tells it from others that had its index.
+    pub generation: u32,
+    /// The socket.
+    pub stream: Stream,
+    /// What the client said of itself.
+    pub session: Session,
+    /// The unfinished request, or those that wait while it is paused.
+    pub tail: Vec<u8>,
+    /// How far the unfinished request was scanned.
+    pub progress: RequestProgress,
+    /// The replies under way; none while it is idle.
+    pub replies: Option<Box<Replies>>,
+    /// Number of the next reply to be written; numbers wrap around.
+    pub base: u32,
+    /// Why it is not read from.
+    pub paused: Paused,
+    /// It has sent all it will: closed when its replies are written.
+    pub read_closed: bool,
+    /// Stands in the worker's list of clients to flush.
+    pub dirty: bool,
+    /// The socket is full and is watched for writing.
+    pub blocked: bool,
+    /// Stands in the worker's list of sockets that have more to read.
+    pub again: bool,
+    /// It is closed; its index is free at the end of the turn.
+    pub gone: bool,
+    /// When it last sent something, in microseconds of the worker's clock.
+    pub active: u64,
+    /// Bytes that the worker has put on its account.
+    pub accounted: usize,
+}
+
+impl Client {
+    /// A client that has said nothing yet.
+    pub fn new(stream: Stream, generation: u32, id: u64, now: u64) -> Self {
+        Client {
+            generation,
+            stream,
+            session: Session::new(id),
+            tail: Vec::new(),
+            progress: RequestProgress::default(),
+            replies: None,
+            base: 0,
+            paused: Paused::No,
+            read_closed: false,
+            dirty: false,
+            blocked: false,
+            again: false,
+            gone: false,
+            active: now,
+            accounted: 0,
+        }
+    }
+
+    /// Bytes that its buffers occupy.
+    pub fn held(&self) -> usize {
+        self.tail.capacity() + self.replies.as_ref().map_or(0, |r| r.held())
+    }
+
+    /// Bytes of replies that it has not taken, or that wait for their turn.
+    pub fn output(&self) -> usize {
+        self.replies.as_ref().map_or(0, |r| r.output())
+    }
+
+    /// No reply is owed.
+    pub fn is_drained(&self) -> bool {
+        self.replies.as_ref().is_none_or(|r| r.is_drained())
+    }
+
+    /// Nothing is owed and nothing is left to write.
+    pub fn is_idle(&self) -> bool {
+        self.replies.as_ref().is_none_or(|r| r.is_drained() && r.out.is_empty())
+    }
+
+    /// One more reply is owed; gives its number.
+    #[inline]
+    pub fn expect(&mut self, spare: &mut Vec<Box<Replies>>) -> u32 {
+        let base = self.base;
+        let replies = self.replies.get_or_insert_with(|| spare.pop().unwrap_or_default());
+        base.wrapping_add(replies.expect())
+    }
+
+    /// Reply `seq` is `frame`.
+    #[inline]
+    pub fn complete(&mut self, seq: u32, frame: &[u8], pool: &mut Pool) {
+        let at = seq.wrapping_sub(self.base) as usize;
+        if let Some(replies) = self.replies.as_mut() {
+            self.base = self.base.wrapping_add(replies.complete(at, frame, pool));
+        }
+    }
+
+    /// A piece of reply `seq`; with `last` it is complete.
+    pub fn stream(&mut self, seq: u32, piece: &[u8], last: bool, pool: &mut Pool) {
+        let at = seq.wrapping_sub(self.base) as usize;
+        if let Some(replies) = self.replies.as_mut() {
+            self.base = self.base.wrapping_add(replies.stream(at, piece, last, pool));
+        }
+    }
+
+    /// The rest of reply `seq` will not come. See [`Replies::abandon`].
+    pub fn abandon(&mut self, seq: u32) -> Outcome {
+        let at = seq.wrapping_sub(self.base) as usize;
+        self.replies.as_mut().map_or(Outcome::Undelivered, |r| r.abandon(at))
+    }
+
+    /// A reply of slotway's own, behind all that are owed.
+    pub fn answer(&mut self, frame: &[u8], pool: &mut Pool, spare: &mut Vec<Box<Replies>>) {
+        let seq = self.expect(spare);
+        self.complete(seq, frame, pool);
+    }
+}

@@ -11,7 +11,7 @@ mod refusal;
 
 pub use behaviour::{Behaviour, Fan, Local, Merge, Refused, behaviour_of};
 pub use gather::Gather;
-pub use hold::{Held, HoldMeta, Holds};
+pub use hold::{Held, HoldMeta, Holds, LaneKey};
 pub use info::merge_info;
 pub use refusal::Refusal;
 

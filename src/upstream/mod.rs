@@ -1,1 +1,319 @@
-//! Connections to nodes.
+//! One connection to a node: connecting, handshake, the queue of commands that wait for their
+//! replies, and what becomes of them when the connection is lost.
+//! Not here: which command goes to which node, and what is done with the replies
+//! ([`crate::worker`]).
+
+mod handshake;
+mod pending;
+
+pub use handshake::Handshake;
+pub use pending::{Dest, NO_SLOT, Pending, Waiting, flag};
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+
+use crate::buf::{Pool, SendQueue};
+use crate::resp::{Protocol, ReplyScan};
+use crate::stream::Stream;
+
+/// Where a connection is in its life. It never ends: a lost one backs off and connects anew, until
+/// its node leaves the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Not connected; the next attempt is due.
+    Idle,
+    /// The TCP connection is being made.
+    Connecting {
+        /// When the attempt is given up, microseconds.
+        until: u64,
+    },
+    /// Connected; the handshake's replies are awaited.
+    Handshake {
+        /// When the attempt is given up, microseconds.
+        until: u64,
+    },
+    /// Takes commands.
+    Ready,
+    /// The last attempt failed; a timer starts the next one.
+    Backoff,
+}
+
+/// One connection to a node, shared by many clients of one worker.
+#[derive(Debug)]
+pub struct Upstream {
+    /// The worker's index of its node.
+    pub node: u16,
+    /// The protocol it speaks.
+    pub protocol: Protocol,
+    /// Where it is in its life.
+    pub state: State,
+    /// The socket, while there is one.
+    pub stream: Option<Stream>,
+    /// Commands, kept until answered.
+    pub queue: SendQueue,
+    /// Who waits for them, in the same order.
+    pub pending: VecDeque<Pending>,
+    /// The handshake, while it goes on.
+    pub handshake: Handshake,
+    /// Bytes of an unfinished reply.
+    pub tail: Vec<u8>,
+    /// How many of them were scanned.
+    pub scanned: usize,
+    /// The scan of the unfinished reply.
+    pub scan: ReplyScan,
+    /// The unfinished reply's beginning was given to its client already.
+    pub streaming: bool,
+    /// Stands in the worker's list of connections to flush.
+    pub dirty: bool,
+    /// The socket is full and is watched for writing.
+    pub blocked: bool,
+    /// Stands in the worker's list of sockets that have more to read.
+    pub again: bool,
+    /// Attempts that failed one after the other.
+    pub failures: u32,
+    /// Why the last attempt or connection ended.
+    pub last_error: Option<String>,
+    /// Clients that stopped reading because this queue is full.
+    pub waiters: Vec<(u32, u32)>,
+    /// Bytes that the worker has put on its account.
+    pub accounted: usize,
+}
+
+impl Upstream {
+    /// A connection that is not made yet.
+    pub fn new(node: u16, protocol: Protocol) -> Self {
+        Upstream {
+            node,
+            protocol,
+            state: State::Idle,
+            stream: None,
+            queue: SendQueue::default(),
+            pending: VecDeque::new(),
+            handshake: Handshake::default(),
+            tail: Vec::new(),
+            scanned: 0,
+            scan: ReplyScan::default(),
+            streaming: false,
+            dirty: false,
+            blocked: false,
+            again: false,
+            failures: 0,
+            last_error: None,
+            waiters: Vec::new(),
+            accounted: 0,
+        }
+    }
+
+    /// Bytes that its buffers occupy.
+    pub fn held(&self) -> usize {
+        self.queue.len() + self.tail.capacity() + self.pending.len() * size_of::<Pending>()
+    }
+
+    /// Starts a connection attempt.
+    ///
+    /// # Errors
+    /// The operating system's, where it refuses at once.
+    pub fn connect(&mut self, addr: SocketAddr, until: u64) -> io::Result<&mut Stream> {
+        let socket = mio::net::TcpStream::connect(addr)?;
+        self.state = State::Connecting { until };
+        Ok(self.stream.insert(Stream::Tcp(socket)))
+    }
+
+    /// Writes what the state allows. `true`: the socket is full.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub fn flush(&mut self) -> io::Result<(usize, bool)> {
+        let Some(stream) = self.stream.as_mut() else { return Ok((0, false)) };
+        match self.state {
+            State::Ready => {
+                let n = self.queue.write_to(stream)?;
+                Ok((n, self.queue.unsent() > 0))
+            }
+            State::Handshake { .. } => {
+                let n = self.handshake.out.write_to(stream)?;
+                Ok((n, self.handshake.out.unsent() > 0))
+            }
+            _ => Ok((0, false)),
+        }
+    }
+
+    /// The connection is gone. Commands that may be sent again stay in the queue, in order: those
+    /// that were not written whole, and those that only read. Gives those that may not, whose
+    /// outcome nobody knows.
+    ///
+    /// A read is given up, too, where a later command of the same client and slot is given up that
+    /// may have changed what it reads.
+    pub fn lost(&mut self, pool: &mut Pool) -> Vec<Pending> {
+        self.stream = None;
+        self.blocked = false;
+        self.handshake = Handshake::default();
+        self.tail = Vec::new();
+        self.scanned = 0;
+        self.scan = ReplyScan::default();
+        self.streaming = false;
+        let mut written = self.queue.sent();
+        let pending: Vec<Pending> = self.pending.drain(..).collect();
+        let lens: Vec<usize> = pending.iter().map(|p| p.len as usize).collect();
+        let frames = self.queue.take_frames(lens.into_iter(), pool);
+        self.queue.clear(pool);
+        let mut keep = vec![true; pending.len()];
+        let mut lost_writes: Vec<(u16, Dest)> = Vec::new();
+        let sent = pending
+            .iter()
+            .take_while(|p| {
+                let whole = written >= p.len as usize;
+                written = written.saturating_sub(p.len as usize);
+                whole
+            })
+            .count();
+        for (p, keep) in pending.iter().zip(&mut keep).take(sent).rev() {
+            let same_client = |other: &Dest| match (other, &p.dest) {
+                (
+                    Dest::Client { index: a, generation: b, .. },
+                    Dest::Client { index: c, generation: d, .. },
+                ) => (a, b) == (c, d),
+                _ => true,
+            };
+            let overtaken =
+                || lost_writes.iter().any(|(slot, dest)| *slot == p.slot && same_client(dest));
+            if p.dest == Dest::Discard {
+                *keep = false;
+            } else if !p.has(flag::READ_ONLY) {
+                *keep = false;
+                lost_writes.push((p.slot, p.dest));
+            } else if overtaken() {
+                *keep = false;
+            }
+        }
+        let mut given_up = Vec::new();
+        for (i, ((mut p, frame), keep)) in pending.into_iter().zip(frames).zip(keep).enumerate() {
+            if keep {
+                // ASKING is sent anew where it is needed: the node may know by now.
+                if p.dest == Dest::Discard {
+                    continue;
+                }
+                if i < sent {
+                    p.tries = p.tries.saturating_add(1);
+                }
+                self.queue.push_owned(frame, pool);
+                self.pending.push_back(p);
+            } else if p.dest != Dest::Discard {
+                given_up.push(p);
+            }
+        }
+        given_up
+    }
+
+    /// Takes out the commands that were not written (not even in part) and that `wanted` picks,
+    /// with their bytes, in order.
+    pub fn take_unsent(
+        &mut self,
+        pool: &mut Pool,
+        mut wanted: impl FnMut(&Pending) -> bool,
+    ) -> Vec<(Pending, Vec<u8>)> {
+        let mut written = self.queue.sent();
+        let started = self
+            .pending
+            .iter()
+            .take_while(|p| {
+                let begun = written > 0;
+                written = written.saturating_sub(p.len as usize);
+                begun
+            })
+            .count();
+        if !self.pending.iter().skip(started).any(&mut wanted) {
+            return Vec::new();
+        }
+        let sent = self.queue.sent();
+        let pending: Vec<Pending> = self.pending.drain(..).collect();
+        let lens: Vec<usize> = pending.iter().map(|p| p.len as usize).collect();
+        let frames = self.queue.take_frames(lens.into_iter(), pool);
+        self.queue.clear(pool);
+        let mut taken = Vec::new();
+        for (i, (p, frame)) in pending.into_iter().zip(frames).enumerate() {
+            if i >= started && wanted(&p) {
+                taken.push((p, frame));
+            } else {
+                self.queue.push_owned(frame, pool);
+                self.pending.push_back(p);
+            }
+        }
+        self.queue.mark_sent(sent);
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(client: u32, slot: u16, flags: u8, len: u32) -> Pending {
+        let dest = Dest::Client { index: client, generation: 1, seq: 0 };
+        Pending { dest, len, slot, command: 0, flags, tries: 0, started: 0 }
+    }
+
+    fn upstream(pool: &mut Pool, commands: &[Pending], sent: usize) -> Upstream {
+        let mut up = Upstream::new(0, Protocol::Resp2);
+        for (i, p) in commands.iter().enumerate() {
+            up.queue.push(&vec![i as u8; p.len as usize], pool);
+            up.pending.push_back(*p);
+        }
+        up.queue.mark_sent(sent);
+        up
+    }
+
+    fn slots<'a>(pending: impl IntoIterator<Item = &'a Pending>) -> Vec<u16> {
+        pending.into_iter().map(|p| p.slot).collect()
+    }
+
+    const READ: u8 = flag::READ_ONLY;
+
+    #[test]
+    fn a_lost_connection_keeps_what_may_be_sent_again() {
+        let mut pool = Pool::default();
+        // A read, a write, a read of another slot: written; a write cut in its middle; one unsent.
+        let all = [
+            pending(1, 10, READ, 5),
+            pending(1, 11, 0, 5),
+            pending(1, 12, READ, 5),
+            pending(1, 13, 0, 5),
+            pending(1, 14, 0, 5),
+        ];
+        let mut up = upstream(&mut pool, &all, 17);
+        let given_up = up.lost(&mut pool);
+        assert_eq!(slots(&given_up), [11]);
+        assert_eq!(slots(&up.pending), [10, 12, 13, 14]);
+        assert_eq!(up.queue.len(), 20);
+        assert_eq!(up.queue.sent(), 0);
+        assert_eq!(up.queue.front(6), Some([0, 0, 0, 0, 0, 2].as_slice()));
+    }
+
+    #[test]
+    fn a_read_is_not_sent_again_behind_a_lost_write_that_followed_it() {
+        let mut pool = Pool::default();
+        let all = [
+            pending(1, 10, READ, 5),
+            pending(2, 10, READ, 5),
+            pending(1, 10, 0, 5),
+            pending(1, 10, READ, 5),
+        ];
+        let mut up = upstream(&mut pool, &all, 20);
+        assert_eq!(up.lost(&mut pool).len(), 2);
+        assert_eq!(up.pending.len(), 2, "the other client's, and the one after the write");
+    }
+
+    #[test]
+    fn what_is_not_sent_can_be_taken_elsewhere() {
+        let mut pool = Pool::default();
+        let all =
+            [pending(1, 1, 0, 5), pending(1, 2, 0, 5), pending(1, 2, 0, 5), pending(1, 3, 0, 5)];
+        let mut up = upstream(&mut pool, &all, 7);
+        let taken = up.take_unsent(&mut pool, |p| p.slot == 2);
+        assert_eq!(taken.len(), 1);
+        assert_eq!(taken[0].1, [2; 5]);
+        assert_eq!(slots(&up.pending), [1, 2, 3]);
+        assert_eq!((up.queue.sent(), up.queue.len()), (7, 15));
+    }
+}

@@ -1,0 +1,207 @@
+//! The commands that slotway answers itself: those about the connection.
+
+use super::session::Session;
+use crate::resp::{Args, Protocol, strict_i64, write};
+use crate::route::Local;
+
+/// What a local command needs to know of the proxy.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The cluster's version, for HELLO.
+    pub version: &'a str,
+}
+
+/// What happens after the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// The next command.
+    Go,
+    /// The connection closes when the answer is written.
+    Close,
+}
+
+/// Appends the answer to `out`. The texts are those of a standalone Redis 7.0 server.
+pub fn answer(
+    local: Local,
+    command: &str,
+    args: &Args,
+    session: &mut Session,
+    context: Context<'_>,
+    out: &mut Vec<u8>,
+) -> After {
+    let arity_ok = match local {
+        Local::Ping => (1..=2).contains(&args.len()),
+        Local::Echo | Local::Select => args.len() == 2,
+        Local::Reset => args.len() == 1,
+        Local::ClientId | Local::ClientGetName => args.len() == 2,
+        Local::ClientSetName | Local::ClientSwitch => args.len() == 3,
+        Local::ClientSetInfo => args.len() == 4,
+        Local::Auth => args.len() >= 2,
+        Local::Hello | Local::Quit | Local::NoCluster => true,
+    };
+    if !arity_ok {
+        write::error(out, &format!("ERR wrong number of arguments for '{command}' command"));
+        return After::Go;
+    }
+    match local {
+        Local::Ping => match args.get(1) {
+            Some(text) => write::bulk(out, text),
+            None => write::simple(out, "PONG"),
+        },
+        Local::Echo => write::bulk(out, args.get(1).unwrap_or_default()),
+        Local::Quit => {
+            write::simple(out, "OK");
+            return After::Close;
+        }
+        Local::Select => select(args, out),
+        Local::Hello => hello(args, session, context, out),
+        Local::Auth => auth(args, out),
+        Local::Reset => {
+            session.protocol = Protocol::Resp2;
+            session.name = None;
+            write::simple(out, "RESET");
+        }
+        Local::ClientId => write::integer(out, session.id as i64),
+        Local::ClientGetName => match &session.name {
+            Some(name) => write::bulk(out, name),
+            None => write::null(out, session.protocol),
+        },
+        Local::ClientSetName => match valid_name(args.get(2).unwrap_or_default()) {
+            Ok(name) => {
+                session.name = name;
+                write::simple(out, "OK");
+            }
+            Err(text) => write::error(out, text),
+        },
+        Local::ClientSetInfo => client_setinfo(args, session, out),
+        Local::ClientSwitch => {
+            // Slotway evicts no clients and touches no keys: there is nothing to switch.
+            if args.is(2, "on") || args.is(2, "off") {
+                write::simple(out, "OK");
+            } else {
+                write::error(out, "ERR syntax error");
+            }
+        }
+        Local::NoCluster => write::error(out, "ERR This instance has cluster support disabled"),
+    }
+    After::Go
+}
+
+fn select(args: &Args, out: &mut Vec<u8>) {
+    match args.get(1).and_then(strict_i64) {
+        None => write::error(out, "ERR value is not an integer or out of range"),
+        Some(0) => write::simple(out, "OK"),
+        Some(1..16) => write::error(
+            out,
+            "ERR SELECT is not allowed in cluster mode (the Redis Cluster behind slotway has only \
+             database 0)",
+        ),
+        Some(_) => write::error(out, "ERR DB index is out of range"),
+    }
+}
+
+/// Without users of its own slotway is a server whose default user has no password.
+fn auth(args: &Args, out: &mut Vec<u8>) {
+    match args.len() {
+        2 => write::error(
+            out,
+            "ERR AUTH <password> called without any password configured for the default user. Are \
+             you sure your configuration is correct?",
+        ),
+        3 if args.get(1) == Some(b"default") => write::simple(out, "OK"),
+        3 => write::error(out, WRONG_PASSWORD),
+        _ => write::error(out, "ERR syntax error"),
+    }
+}
+
+const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+
+/// <https://redis.io/docs/latest/commands/hello/>
+fn hello(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec<u8>) {
+    let mut protocol = session.protocol;
+    let mut at = 1;
+    if let Some(version) = args.get(1) {
+        protocol = match strict_i64(version) {
+            Some(2) => Protocol::Resp2,
+            Some(3) => Protocol::Resp3,
+            Some(_) => return write::error(out, "NOPROTO unsupported protocol version"),
+            None => {
+                let text = "ERR Protocol version is not an integer or out of range";
+                return write::error(out, text);
+            }
+        };
+        at = 2;
+    }
+    let mut name = None;
+    while at < args.len() {
+        let more = args.len() - 1 - at;
+        if args.is(at, "auth") && more >= 2 {
+            if args.get(at + 1) != Some(b"default") {
+                return write::error(out, WRONG_PASSWORD);
+            }
+            at += 3;
+        } else if args.is(at, "setname") && more >= 1 {
+            match valid_name(args.get(at + 1).unwrap_or_default()) {
+                Ok(valid) => name = Some(valid),
+                Err(text) => return write::error(out, text),
+            }
+            at += 2;
+        } else {
+            let option = String::from_utf8_lossy(args.get(at).unwrap_or_default()).into_owned();
+            return write::error(out, &format!("ERR Syntax error in HELLO option '{option}'"));
+        }
+    }
+    if let Some(name) = name {
+        session.name = name;
+    }
+    session.protocol = protocol;
+    write::map_header(out, protocol, 7);
+    let mut pair = |key: &str, value: &str| {
+        write::bulk(out, key.as_bytes());
+        write::bulk(out, value.as_bytes());
+    };
+    pair("server", "redis");
+    pair("version", context.version);
+    write::bulk(out, b"proto");
+    write::integer(out, if protocol == Protocol::Resp3 { 3 } else { 2 });
+    write::bulk(out, b"id");
+    write::integer(out, session.id as i64);
+    let mut pair = |key: &str, value: &str| {
+        write::bulk(out, key.as_bytes());
+        write::bulk(out, value.as_bytes());
+    };
+    pair("mode", "standalone");
+    pair("role", "master");
+    write::bulk(out, b"modules");
+    write::array_header(out, 0);
+}
+
+/// A client's name; an empty one takes the name away.
+fn valid_name(name: &[u8]) -> Result<Option<Box<[u8]>>, &'static str> {
+    if !name.iter().all(|b| (b'!'..=b'~').contains(b)) {
+        return Err("ERR Client names cannot contain spaces, newlines or special characters.");
+    }
+    Ok(if name.is_empty() { None } else { Some(name.into()) })
+}
+
+/// <https://redis.io/docs/latest/commands/client-setinfo/>, which 7.0 does not have; every client
+/// library sends it.
+fn client_setinfo(args: &Args, session: &mut Session, out: &mut Vec<u8>) {
+    let value = args.get(3).unwrap_or_default();
+    let option = args.get(2).unwrap_or_default();
+    if !value.iter().all(|b| (b'!'..=b'~').contains(b)) {
+        let option = String::from_utf8_lossy(option).into_owned();
+        let text = format!("ERR {option} cannot contain spaces, newlines or special characters.");
+        return write::error(out, &text);
+    }
+    let library = session.library.get_or_insert_default();
+    if args.is(2, "lib-name") {
+        library.0 = value.to_vec();
+    } else if args.is(2, "lib-ver") {
+        library.1 = value.to_vec();
+    } else {
+        let option = String::from_utf8_lossy(option).into_owned();
+        return write::error(out, &format!("ERR Unrecognized option '{option}'"));
+    }
+    write::simple(out, "OK");
+}

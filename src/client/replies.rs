@@ -1,0 +1,282 @@
+//! The replies that one client is owed, in order.
+
+use std::collections::VecDeque;
+
+use crate::buf::{CHUNK, Pool, SendQueue};
+
+/// A reply that is not at the head of the queue and is larger than this waits in a buffer of its
+/// own, so that it need not be copied again.
+const OWN: usize = 16 << 10;
+
+/// One expected reply.
+#[derive(Debug)]
+enum Slot {
+    /// Not here yet.
+    Waiting,
+    /// Here, in the stash, waiting for those before it.
+    Stashed { start: usize, len: u32 },
+    /// Here, large, waiting for those before it.
+    Own(Box<Vec<u8>>),
+    /// Arriving, and waiting for those before it.
+    Arriving(Box<Vec<u8>>),
+    /// Arriving, its beginning is in `out`.
+    Direct,
+}
+
+/// What a client has seen of a reply whose rest will not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing: another reply can be given in its place.
+    Undelivered,
+    /// A part: the connection can only be closed.
+    Partial,
+}
+
+/// Replies are placed, not sent: the one at the head goes straight to `out`, a later one waits in
+/// its place. Small ones that wait share one buffer, so that nothing is allocated for them.
+#[derive(Debug, Default)]
+pub struct Replies {
+    /// What can be written.
+    pub out: SendQueue,
+    slots: VecDeque<Slot>,
+    stash: Vec<u8>,
+    /// Bytes of the stash that are still waited for.
+    live: usize,
+    /// Bytes in buffers of their own.
+    own: usize,
+}
+
+impl Replies {
+    /// One more is owed; gives how many are owed before it.
+    #[inline]
+    pub fn expect(&mut self) -> u32 {
+        self.slots.push_back(Slot::Waiting);
+        (self.slots.len() - 1) as u32
+    }
+
+    /// None is owed.
+    pub fn is_drained(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Bytes of replies that are here.
+    pub fn output(&self) -> usize {
+        self.out.len() + self.live + self.own
+    }
+
+    /// Bytes that it occupies.
+    pub fn held(&self) -> usize {
+        self.out.len()
+            + self.stash.capacity()
+            + self.own
+            + self.slots.capacity() * size_of::<Slot>()
+    }
+
+    /// The reply `at` places behind the head is `frame`. Gives how many replies left the queue.
+    #[inline]
+    pub fn complete(&mut self, at: usize, frame: &[u8], pool: &mut Pool) -> u32 {
+        if at == 0 {
+            self.out.push(frame, pool);
+            self.slots.pop_front();
+            return 1 + self.advance(pool);
+        }
+        self.put_aside(at, frame);
+        0
+    }
+
+    fn put_aside(&mut self, at: usize, frame: &[u8]) {
+        let placed = if frame.len() >= OWN {
+            self.own += frame.len();
+            Slot::Own(Box::new(frame.to_vec()))
+        } else {
+            if self.stash.len() > 2 * self.live + CHUNK {
+                self.compact();
+            }
+            let start = self.stash.len();
+            self.stash.extend_from_slice(frame);
+            self.live += frame.len();
+            Slot::Stashed { start, len: frame.len() as u32 }
+        };
+        if let Some(slot) = self.slots.get_mut(at) {
+            *slot = placed;
+        }
+    }
+
+    /// The head moved on: what waited right behind it goes to `out`.
+    #[inline]
+    fn advance(&mut self, pool: &mut Pool) -> u32 {
+        let mut gone = 0;
+        loop {
+            match self.slots.front_mut() {
+                Some(Slot::Stashed { start, len }) => {
+                    let (start, len) = (*start, *len as usize);
+                    let frame = self.stash.get(start..start + len).unwrap_or_default();
+                    self.out.push(frame, pool);
+                    self.live -= len;
+                    if self.live == 0 {
+                        self.stash.clear();
+                    }
+                }
+                Some(Slot::Own(frame)) => {
+                    let frame = std::mem::take(&mut **frame);
+                    self.own -= frame.len();
+                    self.out.push_owned(frame, pool);
+                }
+                Some(slot @ Slot::Arriving(_)) => {
+                    if let Slot::Arriving(frame) = std::mem::replace(slot, Slot::Direct) {
+                        self.own -= frame.len();
+                        self.out.push_owned(*frame, pool);
+                    }
+                    return gone;
+                }
+                _ => return gone,
+            }
+            self.slots.pop_front();
+            gone += 1;
+        }
+    }
+
+    /// Copies what is still waited for to the front of the stash.
+    fn compact(&mut self) {
+        let mut packed = Vec::with_capacity(self.live + CHUNK);
+        for slot in &mut self.slots {
+            if let Slot::Stashed { start, len } = slot {
+                let from = *start;
+                *start = packed.len();
+                let frame = self.stash.get(from..from + *len as usize).unwrap_or_default();
+                packed.extend_from_slice(frame);
+            }
+        }
+        self.stash = packed;
+    }
+
+    /// A piece of the reply `at` places behind the head. Gives how many replies left the queue.
+    pub fn stream(&mut self, at: usize, piece: &[u8], last: bool, pool: &mut Pool) -> u32 {
+        let Some(slot) = self.slots.get_mut(at) else { return 0 };
+        if at == 0 {
+            self.out.push(piece, pool);
+            if !last {
+                *slot = Slot::Direct;
+                return 0;
+            }
+            self.slots.pop_front();
+            return 1 + self.advance(pool);
+        }
+        self.own += piece.len();
+        match slot {
+            Slot::Arriving(frame) => {
+                frame.extend_from_slice(piece);
+                if last {
+                    *slot = Slot::Own(std::mem::take(frame));
+                }
+            }
+            _ if last => *slot = Slot::Own(Box::new(piece.to_vec())),
+            _ => *slot = Slot::Arriving(Box::new(piece.to_vec())),
+        }
+        0
+    }
+
+    /// The rest of an arriving reply will not come: forgets what is here of it.
+    pub fn abandon(&mut self, at: usize) -> Outcome {
+        match self.slots.get_mut(at) {
+            Some(Slot::Direct) => Outcome::Partial,
+            Some(slot) => {
+                if let Slot::Arriving(frame) = slot {
+                    self.own -= frame.len();
+                    *slot = Slot::Waiting;
+                }
+                Outcome::Undelivered
+            }
+            None => Outcome::Undelivered,
+        }
+    }
+
+    /// Empties it for the next client; buffers that grew are not kept.
+    pub fn reset(&mut self, pool: &mut Pool) {
+        self.out.clear(pool);
+        self.slots.clear();
+        if self.slots.capacity() > 1024 {
+            self.slots = VecDeque::new();
+        }
+        self.stash.clear();
+        if self.stash.capacity() > CHUNK {
+            self.stash = Vec::new();
+        }
+        self.live = 0;
+        self.own = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn written(replies: &Replies) -> Vec<u8> {
+        let mut out = Vec::new();
+        struct Sink<'a>(&'a mut Vec<u8>);
+        impl std::io::Write for Sink<'_> {
+            fn write(&mut self, b: &[u8]) -> std::io::Result<usize> {
+                self.0.extend_from_slice(b);
+                Ok(b.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut copy = SendQueue::default();
+        let n = replies.out.len();
+        let mut left = n;
+        // Chunk by chunk through the public view.
+        let mut pool = Pool::default();
+        if let Some(front) = replies.out.front(n) {
+            copy.push(front, &mut pool);
+            left = 0;
+        }
+        assert_eq!(left, 0, "the test keeps to one chunk");
+        copy.write_to(&mut Sink(&mut out)).unwrap();
+        out
+    }
+
+    #[test]
+    fn a_partly_seen_reply_is_known_as_such() {
+        let (mut r, mut pool) = (Replies::default(), Pool::default());
+        r.expect();
+        r.expect();
+        r.stream(1, b"later", false, &mut pool);
+        assert_eq!(r.abandon(1), Outcome::Undelivered);
+        r.stream(0, b"now", false, &mut pool);
+        assert_eq!(r.abandon(0), Outcome::Partial);
+        assert_eq!(written(&r), b"now");
+    }
+
+    proptest! {
+        #[test]
+        fn replies_come_out_in_the_order_of_the_commands(
+            order in proptest::collection::vec(any::<u32>(), 1..40),
+            pieces in any::<u64>(),
+        ) {
+            let (mut r, mut pool) = (Replies::default(), Pool::default());
+            let n = order.len();
+            (0..n).for_each(|_| { r.expect(); });
+            let mut arrivals: Vec<usize> = (0..n).collect();
+            arrivals.sort_by_key(|&i| order[i]);
+            let mut base = 0u32;
+            for i in arrivals {
+                let frame = vec![i as u8; 1 + i * 37];
+                let at = |base: u32| i - base as usize;
+                if pieces >> (i % 64) & 1 == 1 {
+                    let (a, b) = frame.split_at(frame.len() / 2);
+                    base += r.stream(at(base), a, false, &mut pool);
+                    base += r.stream(at(base), b, true, &mut pool);
+                } else {
+                    base += r.complete(at(base), &frame, &mut pool);
+                }
+            }
+            prop_assert_eq!(base as usize, n);
+            let want: Vec<u8> = (0..n).flat_map(|i| vec![i as u8; 1 + i * 37]).collect();
+            prop_assert_eq!(written(&r), want);
+            prop_assert_eq!((r.live, r.own), (0, 0));
+        }
+    }
+}

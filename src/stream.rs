@@ -1,0 +1,96 @@
+//! A non-blocking socket, TCP or Unix, of either side.
+
+use std::io::{self, IoSlice, Read, Write};
+
+use mio::event::Source;
+use mio::{Interest, Registry, Token};
+
+/// A socket registered with a worker's event loop.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum Stream {
+    Tcp(mio::net::TcpStream),
+    Unix(mio::net::UnixStream),
+}
+
+impl Stream {
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Stream::Tcp(s) => s,
+            Stream::Unix(s) => s,
+        }
+    }
+
+    /// Watches it for reading, and for writing where `writing`: only while something waits to be
+    /// written, because a Unix socket reports every byte its peer takes.
+    ///
+    /// # Errors
+    /// The event loop's.
+    pub fn watch(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        writing: bool,
+        again: bool,
+    ) -> io::Result<()> {
+        let interest =
+            if writing { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        if again {
+            self.source().reregister(registry, token, interest)
+        } else {
+            self.source().register(registry, token, interest)
+        }
+    }
+
+    /// Watches it no more.
+    pub fn unwatch(&mut self, registry: &Registry) {
+        // It fails only if it was not watched, which is what is wanted.
+        let _ = self.source().deregister(registry);
+    }
+
+    /// The error that a connection attempt ended with, if it did.
+    ///
+    /// # Errors
+    /// That error; `NotConnected` while it goes on.
+    pub fn connected(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(s) => {
+                if let Some(error) = s.take_error()? {
+                    return Err(error);
+                }
+                s.peer_addr().map(|_| ())
+            }
+            Stream::Unix(_) => Ok(()),
+        }
+    }
+}
+
+impl Read for Stream {
+    #[inline]
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(s) => s.read(buf),
+            Stream::Unix(s) => s.read(buf),
+        }
+    }
+}
+
+impl Write for Stream {
+    #[inline]
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(s) => s.write(buf),
+            Stream::Unix(s) => s.write(buf),
+        }
+    }
+    #[inline]
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(s) => s.write_vectored(bufs),
+            Stream::Unix(s) => s.write_vectored(bufs),
+        }
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,65 @@
+//! What is said on a new connection before the first command.
+
+use crate::buf::{Pool, SendQueue};
+use crate::resp::reply::error_text;
+use crate::resp::{Protocol, write};
+
+/// A handshake under way: HELLO (RESP3) or AUTH (RESP2 with a password), CLIENT SETNAME.
+#[derive(Debug, Default)]
+pub struct Handshake {
+    /// Bytes to write.
+    pub out: SendQueue,
+    /// Replies awaited.
+    left: u32,
+}
+
+impl Handshake {
+    /// The handshake in `protocol` with the credentials of the configuration (an empty user is
+    /// the cluster's default user, an empty password is none, an empty name is not set).
+    pub fn new(
+        protocol: Protocol,
+        user: &str,
+        password: &str,
+        name: &str,
+        pool: &mut Pool,
+    ) -> Self {
+        let mut shake = Handshake::default();
+        let mut say = |args: &[&[u8]]| {
+            let mut frame = Vec::new();
+            write::request(&mut frame, args);
+            shake.out.push(&frame, pool);
+            shake.left += 1;
+        };
+        let user_or_default = if user.is_empty() { "default" } else { user };
+        match (protocol, password.is_empty()) {
+            (Protocol::Resp3, true) => say(&[b"HELLO", b"3"]),
+            (Protocol::Resp3, false) => {
+                say(&[b"HELLO", b"3", b"AUTH", user_or_default.as_bytes(), password.as_bytes()]);
+            }
+            (Protocol::Resp2, true) => {}
+            (Protocol::Resp2, false) if user.is_empty() => say(&[b"AUTH", password.as_bytes()]),
+            (Protocol::Resp2, false) => say(&[b"AUTH", user.as_bytes(), password.as_bytes()]),
+        }
+        if !name.is_empty() {
+            say(&[b"CLIENT", b"SETNAME", name.as_bytes()]);
+        }
+        shake
+    }
+
+    /// Nothing is awaited any more.
+    pub fn is_done(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Takes a reply. `true`: it was the last one.
+    ///
+    /// # Errors
+    /// The node's own words, where it refuses.
+    pub fn reply(&mut self, frame: &[u8]) -> Result<bool, String> {
+        if let Some(text) = error_text(frame) {
+            return Err(String::from_utf8_lossy(text).into_owned());
+        }
+        self.left = self.left.saturating_sub(1);
+        Ok(self.left == 0)
+    }
+}

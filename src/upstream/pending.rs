@@ -1,0 +1,92 @@
+//! A command that a node owes an answer to.
+
+use crate::route::{HoldMeta, LaneKey};
+
+/// Who waits for the reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dest {
+    /// A client: its index, its generation, and the reply's number in its queue.
+    Client {
+        /// Index among the worker's clients.
+        index: u32,
+        /// Which client it was that had the index.
+        generation: u32,
+        /// Number of the reply.
+        seq: u32,
+    },
+    /// A part of a command that went to several slots or nodes.
+    Part {
+        /// Index among the worker's gatherings.
+        gather: u32,
+        /// Index of the part's first key.
+        first: u32,
+    },
+    /// Nobody: ASKING's +OK.
+    Discard,
+}
+
+/// One command in an upstream connection's queue. Its bytes are in the connection's send queue,
+/// in the same order.
+#[derive(Debug, Clone, Copy)]
+pub struct Pending {
+    /// Who waits for the reply.
+    pub dest: Dest,
+    /// Bytes of the command.
+    pub len: u32,
+    /// Its keys' slot, or [`NO_SLOT`].
+    pub slot: u16,
+    /// Index in the command table.
+    pub command: u16,
+    /// Of [`flag`].
+    pub flags: u8,
+    /// How often it was sent again, up to 255.
+    pub tries: u8,
+    /// When its client sent it: microseconds of the worker's clock.
+    pub started: u64,
+}
+
+/// [`Pending::slot`] of a command without keys.
+pub const NO_SLOT: u16 = u16::MAX;
+
+/// The flags of a [`Pending`].
+pub mod flag {
+    /// Sending it twice does no harm.
+    pub const READ_ONLY: u8 = 1;
+    /// It came out of a lane of [`crate::route::Holds`], which wants to know when it is answered.
+    pub const LANE: u8 = 2;
+    /// It was sent before its slot was held, and the hold counts on hearing of it.
+    pub const TRACKED: u8 = 4;
+    /// It is for this node and no other (a part of a command for several nodes).
+    pub const NODE_BOUND: u8 = 8;
+    /// ASKING goes before it, which is the entry in front.
+    pub const ASKING: u8 = 16;
+    /// Its client speaks RESP3.
+    pub const RESP3: u8 = 32;
+    /// Any of what makes the worker look twice when the reply is here.
+    pub const SPECIAL: u8 = LANE | TRACKED;
+}
+
+impl Pending {
+    /// Whether `flag` is set.
+    #[inline]
+    pub fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// A command in a lane: what is pending, and whose lane it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting {
+    /// The command.
+    pub pending: Pending,
+    /// Its client.
+    pub lane: LaneKey,
+    /// Index of a node that it must be asked of with ASKING; otherwise the slot's own.
+    pub ask: Option<u16>,
+}
+
+impl HoldMeta for Waiting {
+    fn started(&self) -> u64 {
+        self.pending.started
+    }
+}
