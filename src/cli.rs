@@ -2,6 +2,7 @@
 //!
 //! What holds flags has no `Debug`: `--set upstream.password=…` is one.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -71,9 +72,9 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// The sources that this command line names.
-    pub fn sources(self) -> Sources {
-        let mut sources = self.common.sources();
+    /// The sources that this command line names, and the environment.
+    pub fn sources(self, env: Vec<(OsString, OsString)>) -> Sources {
+        let mut sources = self.common.sources(env);
         sources.flags.extend(listed("--seeds", "seeds", &self.seeds));
         sources
     }
@@ -101,12 +102,12 @@ pub struct SandboxArgs {
 }
 
 impl SandboxArgs {
-    /// The sources that this command line names.
+    /// The sources that this command line names, and the environment.
     ///
     /// The file is made for production and listens on the usual port, so it does not decide where
     /// the sandbox listens: `--port` does, unless somebody says otherwise outside of the file.
-    pub fn sources(self) -> Sources {
-        let mut sources = self.common.sources();
+    pub fn sources(self, env: Vec<(OsString, OsString)>) -> Sources {
+        let mut sources = self.common.sources(env);
         let elsewhere = sources.flags.iter().any(|flag| match flag {
             Flag::Named(_, key, _) => *key == "listen",
             Flag::Set(text) => text.split('=').next().is_some_and(|key| key.trim() == "listen"),
@@ -149,7 +150,7 @@ struct CommonArgs {
 }
 
 impl CommonArgs {
-    fn sources(self) -> Sources {
+    fn sources(self, env: Vec<(OsString, OsString)>) -> Sources {
         let mut flags = Vec::new();
         flags.extend(listed("--listen", "listen", &self.listen));
         let single = [
@@ -161,11 +162,50 @@ impl CommonArgs {
             flags.extend(value.map(|value| Flag::Named(flag, key, value)));
         }
         flags.extend(self.set.into_iter().map(Flag::Set));
-        Sources { file: self.config, env: std::env::vars_os().collect(), flags }
+        Sources { file: self.config, env, flags }
     }
 }
 
 /// A repeated flag is one list.
 fn listed(flag: &'static str, key: &'static str, values: &[String]) -> Option<Flag> {
     (!values.is_empty()).then(|| Flag::Named(flag, key, values.join(",")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use slotway::config::{ConfigError, load};
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// Where a sandbox started like this would listen.
+    fn sandbox_listens(args: &[&str], env: &[(&str, &str)]) -> Result<String, ConfigError> {
+        let args = ["slotway", "sandbox"].iter().chain(args);
+        let Ok(Cli { command: Command::Sandbox(args) }) = Cli::try_parse_from(args) else {
+            panic!("not a sandbox");
+        };
+        let env = env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let listen = load(&args.sources(env))?.config.listen;
+        Ok(listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn the_sandbox_listens_where_port_says_unless_told_otherwise_outside_of_the_file() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/proxy.toml");
+        let listens = |args: &[&str], env| sandbox_listens(args, env).unwrap();
+        assert_eq!(listens(&[], &[]), "127.0.0.1:6380");
+        assert_eq!(listens(&["--config", file], &[]), "127.0.0.1:6380");
+        assert_eq!(listens(&["--port", "7"], &[]), "127.0.0.1:7");
+        assert_eq!(listens(&["--listen", "a:1,unix:/b"], &[]), "a:1 unix:/b");
+        assert_eq!(listens(&["--set", "listen=a:1"], &[]), "a:1");
+        assert_eq!(listens(&[], &[("SLOTWAY_LISTEN", "a:1")]), "a:1");
+        assert_eq!(listens(&["--port", "7"], &[("SLOTWAY_LISTEN", "a:1")]), "127.0.0.1:7");
+        let both = sandbox_listens(&["--port", "7", "--set", "listen=a:1"], &[]).unwrap_err();
+        assert!(both.to_string().contains("also given by --port"), "{both}");
+    }
 }

@@ -19,12 +19,13 @@ const FAILED: u8 = 1;
 const MISCONFIGURED: u8 = 2;
 
 fn main() -> ExitCode {
+    let env = std::env::vars_os().collect();
     let outcome = match Cli::parse().command {
-        Command::Run(args) => config::load(&args.sources()).and_then(|loaded| {
+        Command::Run(args) => config::load(&args.sources(env)).and_then(|loaded| {
             loaded.need_seeds()?;
             Ok(run(loaded.config))
         }),
-        Command::Check(args) => config::load(&args.sources()).map(|loaded| {
+        Command::Check(args) => config::load(&args.sources(env)).map(|loaded| {
             if let Err(error) = loaded.need_seeds() {
                 eprintln!("note: `slotway run` would not start like this\n  {error}");
             }
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
         }),
         Command::Sandbox(args) => {
             let options = SandboxOptions { primaries: args.primaries, replicas: args.replicas };
-            config::load(&args.sources()).map(|loaded| sandbox(options, loaded.config))
+            config::load(&args.sources(env)).map(|loaded| sandbox(options, loaded.config))
         }
         Command::Docs { document } => Ok(print(&match document {
             Document::Configuration => config::docs_markdown(),

@@ -219,7 +219,7 @@ fn variables_and_flags_are_named_in_errors() {
     assert_problem(&problems, "SLOTWAY_LIMITS__BULK: limits.bulk: ", &["\"2GiB\""]);
     assert_problem(&problems, "--workers: workers: 0 ", &["from 1"]);
     assert_problem(&problems, "--seeds: seeds: \"10.0.0.1\" has no port", &["host:port"]);
-    assert_problem(&problems, "--set limits.cleints: limits.cleints: ", &["limits.clients"]);
+    assert_problem(&problems, "--set limits.cleints: unknown key", &["limits.clients"]);
     assert_problem(&problems, "--set: ", &["--set limits.clients=1000"]);
     assert_problem(&problems, "--log-level: log.level: \"inof\"", &["\"info\""]);
     assert_eq!(problems.len(), 7);
@@ -281,11 +281,30 @@ fn what_kubernetes_adds_for_a_service_called_slotway_is_no_error() {
 #[test]
 fn run_without_seeds_says_how_to_give_them() {
     let problems = Slotway::new(&["run"]).problems();
-    assert_problem(&problems, "default: seeds: ", &["--seeds ", "SLOTWAY_SEEDS=", "seeds = ["]);
+    assert_problem(&problems, "seeds: none given", &["--seeds ", "SLOTWAY_SEEDS=", "seeds = ["]);
     // `check` says so too, but the file is valid: the seeds may be given elsewhere.
     let (code, stdout, stderr) = Slotway::new(&["check"]).outcome();
     assert_eq!(code, 0);
     assert!(stdout.contains("seeds = []") && stderr.contains("--seeds "), "{stderr}");
+}
+
+#[test]
+fn a_failure_while_running_ends_with_1_and_is_logged_in_the_configured_format() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let run = |format: &str| {
+        let format = format!("log.format={format}");
+        let args = ["run", "--listen", &listen, "--seeds", "127.0.0.1:1", "--admin", ""];
+        let (code, stdout, stderr) =
+            Slotway::new(&[&args[..], &["--set", &format]].concat()).outcome();
+        assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+        stderr
+    };
+    let json = run("json");
+    assert!(json.lines().all(|line| line.starts_with('{') && line.ends_with('}')), "{json}");
+    assert!(json.contains("\"level\":\"ERROR\""), "{json}");
+    let text = run("text");
+    assert!(text.contains("ERROR") && !text.contains(['{', '\u{1b}']), "{text}");
 }
 
 #[test]

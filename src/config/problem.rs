@@ -17,8 +17,13 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.origin)?;
-        if !self.key.is_empty() {
+        // `--set limits.bulk` names the key already, a default was written nowhere.
+        let place = match self.origin {
+            Origin::Default => String::new(),
+            _ => format!("{}: ", self.origin),
+        };
+        f.write_str(&place)?;
+        if !self.key.is_empty() && !place.ends_with(&format!(" {}: ", self.key)) {
             write!(f, "{}: ", self.key)?;
         }
         f.write_str(&self.reason)

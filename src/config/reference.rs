@@ -165,7 +165,7 @@ An unknown key or variable, a wrong unit, a wrong type, a value out of range, tw
 $ slotway run --config proxy.toml
 error: the configuration is not valid
   proxy.toml:4: limits.clint_output: unknown key; the nearest is limits.client_output
-  proxy.toml:7: timeouts.command: "5sec" ...
+  proxy.toml:7: timeouts.command: "sec" is not a unit of time; write a duration such as "500ms", "5s", "2m" or "1h"
 ```
 
 Variables that Kubernetes adds for a service called `slotway` (`SLOTWAY_SERVICE_HOST`, `SLOTWAY_PORT_6379_TCP` and their like) are not ours and are passed over.
