@@ -219,11 +219,11 @@ fn garbage_is_refused_without_a_panic() {
         builtin.overlay(&bytes).is_ok()
     });
     let some = &some[..end.unwrap() - start + 4];
-    for cut in 0..some.len() {
+    for cut in (0..some.len()).step_by(2) {
         assert_eq!(builtin.overlay(&some[..cut]).unwrap_err(), TableError::Truncated, "{cut}");
     }
     let mut changed = some.to_vec();
-    for at in 0..some.len() {
+    for at in (0..some.len()).step_by(3) {
         for byte in *b"*$:%-|_09\r\n\xff" {
             changed[at] = byte;
             let _ = builtin.overlay(&changed);

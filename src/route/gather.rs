@@ -72,6 +72,16 @@ impl Gather {
         (self.order.len() - 1) as u32
     }
 
+    /// What [`Gather::expect_key`] will give next.
+    pub fn next_key(&self) -> u32 {
+        self.order.len() as u32
+    }
+
+    /// [`Gather::finish`] will show the proxy's own section (INFO).
+    pub fn wants_proxy_section(&self) -> bool {
+        self.merge == Merge::Info
+    }
+
     /// Parts that have not answered.
     pub fn left(&self) -> u32 {
         self.left
@@ -153,7 +163,7 @@ impl Gather {
 
     /// The reply made of all parts, appended to `out`. `proxy_section` is for [`Merge::Info`].
     /// `true`: it is no error.
-    pub fn finish(&self, out: &mut Vec<u8>, proxy_section: impl FnOnce() -> String) -> bool {
+    pub fn finish(&self, out: &mut Vec<u8>, proxy_section: &str) -> bool {
         let enough = match self.merge {
             Merge::OneSucceeded => self.succeeded > 0,
             _ => self.failed.is_empty(),
@@ -184,7 +194,7 @@ impl Gather {
             Merge::Concat => self.write_concatenated(out),
             Merge::Info => {
                 let texts: Vec<&[u8]> = self.spans().filter_map(text).collect();
-                let merged = super::merge_info(&texts, Some(&proxy_section()));
+                let merged = super::merge_info(&texts, Some(proxy_section));
                 write::verbatim(out, self.protocol, &merged);
             }
         }
@@ -263,7 +273,7 @@ mod tests {
             assert_eq!(last, i + 1 == parts.len());
         }
         let mut out = Vec::new();
-        g.finish(&mut out, || "# Proxy\r\n".into());
+        g.finish(&mut out, "");
         String::from_utf8(out).unwrap()
     }
 
@@ -298,7 +308,7 @@ mod tests {
         assert!(!g.add(second_part, b"*1\r\n$-1\r\n"));
         assert!(g.add(first_part, b"*2\r\n$1\r\nc\r\n$1\r\na\r\n"));
         let mut out = Vec::new();
-        assert!(g.finish(&mut out, String::new));
+        assert!(g.finish(&mut out, ""));
         assert_eq!(out, b"*3\r\n$1\r\na\r\n$-1\r\n$1\r\nc\r\n");
     }
 

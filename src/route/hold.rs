@@ -36,6 +36,8 @@ struct Lane<T> {
     refused: VecDeque<Held<T>>,
     /// Came while the slot was held.
     fresh: VecDeque<Held<T>>,
+    /// How many at the front of `fresh` came before the hold and were not sent.
+    unsent: usize,
     /// One of this lane is under way.
     busy: bool,
     /// Commands that were sent before the hold and are not answered: whatever comes of them, they
@@ -50,6 +52,7 @@ impl<T> Default for Lane<T> {
         Lane {
             refused: VecDeque::new(),
             fresh: VecDeque::new(),
+            unsent: 0,
             busy: false,
             in_flight: 0,
             not_before: 0,
@@ -149,6 +152,17 @@ impl<T: HoldMeta> Holds<T> {
         }
     }
 
+    /// A command that came before the hold and was not sent, taken out of a node's queue: it goes
+    /// before what came while the slot is held, and after what was sent.
+    pub fn push_unsent(&mut self, slot: u16, key: LaneKey, held: Held<T>) {
+        self.bytes += held.frame.len();
+        self.count += 1;
+        if let Some(lane) = self.lane(slot, key) {
+            lane.fresh.insert(lane.unsent, held);
+            lane.unsent += 1;
+        }
+    }
+
     /// A command that was sent before the hold and was refused.
     pub fn push_refused(&mut self, slot: u16, key: LaneKey, held: Held<T>) {
         self.bytes += held.frame.len();
@@ -192,7 +206,10 @@ impl<T: HoldMeta> Holds<T> {
         }
         let held = match lane.refused.pop_front() {
             Some(held) => held,
-            None if lane.in_flight == 0 => lane.fresh.pop_front()?,
+            None if lane.in_flight == 0 => {
+                lane.unsent = lane.unsent.saturating_sub(1);
+                lane.fresh.pop_front()?
+            }
             None => return None,
         };
         lane.busy = true;
@@ -240,11 +257,13 @@ impl<T: HoldMeta> Holds<T> {
         let mut out = Vec::new();
         for (slot, hold) in &mut self.slots {
             for lane in hold.lanes.values_mut() {
+                let fresh = lane.fresh.len();
                 for queue in [&mut lane.refused, &mut lane.fresh] {
                     while queue.front().is_some_and(|h| h.meta.started() <= before) {
                         out.extend(queue.pop_front().map(|h| (*slot, h)));
                     }
                 }
+                lane.unsent = lane.unsent.saturating_sub(fresh - lane.fresh.len());
             }
         }
         self.bytes -= out.iter().map(|(_, h)| h.frame.len()).sum::<usize>();

@@ -32,12 +32,9 @@ impl Refusal {
                 let (slot, addr) = target(words.next()?, words.next()?, asked)?;
                 Refusal::Ask(slot, addr)
             }
-            b"TRYAGAIN" => Refusal::Later(Redirection::TryAgain),
-            b"CLUSTERDOWN" => Refusal::Later(Redirection::ClusterDown),
-            b"LOADING" => Refusal::Later(Redirection::Loading),
-            b"MASTERDOWN" => Refusal::Later(Redirection::MasterDown),
-            b"READONLY" => Refusal::Later(Redirection::ReadOnly),
-            _ => return None,
+            // The node's own refusals only: a script can answer with any code it likes, after it
+            // has done something.
+            _ => Refusal::Later(LATER.iter().find(|(start, _)| text.starts_with(start))?.1),
         })
     }
 
@@ -50,6 +47,17 @@ impl Refusal {
         }
     }
 }
+
+/// How the refusals begin that say "not now".
+const LATER: &[(&[u8], Redirection)] = &[
+    (b"TRYAGAIN Multiple keys request during rehashing of slot", Redirection::TryAgain),
+    (b"CLUSTERDOWN The cluster is down", Redirection::ClusterDown),
+    (b"CLUSTERDOWN Hash slot not served", Redirection::ClusterDown),
+    (b"LOADING Redis is loading the dataset in memory", Redirection::Loading),
+    (b"LOADING Valkey is loading the dataset in memory", Redirection::Loading),
+    (b"MASTERDOWN Link with MASTER is down", Redirection::MasterDown),
+    (b"READONLY You can't write against a read only replica", Redirection::ReadOnly),
+];
 
 /// `3999` and `127.0.0.1:6381`; an IPv6 address has no brackets here; an empty or unknown (`?`)
 /// host is the one that was asked.
@@ -91,7 +99,7 @@ mod tests {
     #[test]
     fn errors_that_are_the_clients_business() {
         for text in
-            ["ERR no", "WRONGTYPE x", "MOVED", "MOVED x y", "MOVED 16384 a:1", "MOVED 1 a", "OOM x"]
+            ["ERR no", "WRONGTYPE x", "MOVED", "MOVED x y", "MOVED 16384 a:1", "MOVED 1 a", "OOM x", "TRYAGAIN x"]
         {
             assert_eq!(parse(text), None, "{text}");
         }
