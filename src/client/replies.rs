@@ -8,8 +8,9 @@ use crate::buf::{CHUNK, Pool, SendQueue};
 /// own, so that it need not be copied again.
 const OWN: usize = 16 << 10;
 
-/// One expected reply.
+/// One expected reply. Boxed where it is large, because a million of them may be expected.
 #[derive(Debug)]
+#[allow(clippy::box_collection)]
 enum Slot {
     /// Not here yet.
     Waiting,

@@ -132,10 +132,9 @@ fn length(buf: &[u8], pos: usize) -> Result<Option<(i64, usize)>, ReplyError> {
             }
             b'-' if i == 0 => negative = true,
             b'\r' if i > usize::from(negative) => {
-                return Ok(match line.get(i + 1) {
-                    None => None,
-                    Some(_) => Some((if negative { -value } else { value }, pos + i + 3)),
-                });
+                return Ok(line
+                    .get(i + 1)
+                    .map(|_| (if negative { -value } else { value }, pos + i + 3)));
             }
             _ => return Err(ReplyError::BadLength),
         }

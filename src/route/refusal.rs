@@ -98,9 +98,16 @@ mod tests {
 
     #[test]
     fn errors_that_are_the_clients_business() {
-        for text in
-            ["ERR no", "WRONGTYPE x", "MOVED", "MOVED x y", "MOVED 16384 a:1", "MOVED 1 a", "OOM x", "TRYAGAIN x"]
-        {
+        for text in [
+            "ERR no",
+            "WRONGTYPE x",
+            "MOVED",
+            "MOVED x y",
+            "MOVED 16384 a:1",
+            "MOVED 1 a",
+            "OOM x",
+            "TRYAGAIN x",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -1,1 +1,437 @@
-//! One core: owns its clients and upstreams, and runs them.
+//! One core: owns its clients and its upstream connections, and runs them.
+//!
+//! A worker is a thread with an event loop. Each **turn** of the loop serves every socket that is
+//! ready, then writes: first to the nodes, then to the clients. So fifty clients' commands leave
+//! in one write, and their replies come back in one read. Everything a command touches belongs to
+//! the worker: no lock, no atomic and no allocation stands on its way.
+//!
+//! The parts, in the order in which a command meets them:
+//! - `downstream`: clients: accept, read, write, close
+//! - `dispatch`: a command's plan is carried out
+//! - `upstreams`: nodes' connections: connect, write, read, lost
+//! - `answer`: a reply finds its client; refusals and retries
+//! - `topology`: a new snapshot becomes routes
+//! - `clock`: deadlines, backoff
+
+mod answer;
+mod clock;
+mod dispatch;
+mod downstream;
+mod settings;
+mod topology;
+mod upstreams;
+
+use std::collections::BinaryHeap;
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token, Waker};
+use rustc_hash::FxHashMap;
+use slab::Slab;
+
+use crate::buf::Pool;
+use crate::client::{Client, Replies};
+use crate::cluster::Snapshot;
+use crate::command::CommandTable;
+use crate::config::Config;
+use crate::control::{ToControl, ToWorker, WorkerHandle};
+use crate::metrics::{NodeStats, WorkerStats};
+use crate::resp::{ArgRange, Protocol};
+use crate::route::{Gather, Holds, Router};
+use crate::upstream::{Upstream, Waiting};
+
+use settings::Settings;
+
+/// Bytes that one read asks for: large enough that fifty clients' replies come in one read.
+const SCRATCH: usize = 128 << 10;
+
+/// CLIENT ID is unique over all workers.
+static NEXT_CLIENT: AtomicU64 = AtomicU64::new(1);
+
+/// A node as this worker reaches it. Kept by address, never removed from its place while
+/// something refers to it.
+#[derive(Debug)]
+struct Node {
+    addr: crate::cluster::NodeAddr,
+    socket: Option<std::net::SocketAddr>,
+    /// Stands in the current snapshot.
+    known: bool,
+    /// Indexes into `upstreams`: by protocol, then by connection number.
+    shared: [Vec<Option<usize>>; 2],
+}
+
+/// A command that went to several slots or nodes, until all have answered.
+#[derive(Debug)]
+struct Gathering {
+    gather: Gather,
+    client: u32,
+    generation: u32,
+    seq: u32,
+    command: u16,
+    started: u64,
+}
+
+/// In [`Worker::routes`]: the slot is held, see [`Holds`]. Ordinary routes are node indexes below.
+const HELD: u16 = u16::MAX;
+/// In [`Worker::owners`]: nobody owns the slot.
+const NOBODY: u16 = u16::MAX;
+
+/// Which socket an event is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Waker,
+    Client(usize),
+    Upstream(usize),
+}
+
+impl Source {
+    fn token(self) -> Token {
+        match self {
+            Source::Waker => Token(0),
+            Source::Client(i) => Token(i << 2 | 1),
+            Source::Upstream(i) => Token(i << 2 | 2),
+        }
+    }
+
+    fn of(token: Token) -> Source {
+        match token.0 & 3 {
+            1 => Source::Client(token.0 >> 2),
+            2 => Source::Upstream(token.0 >> 2),
+            _ => Source::Waker,
+        }
+    }
+}
+
+struct Worker {
+    index: usize,
+    settings: Settings,
+    poll: Poll,
+    inbox: mpsc::Receiver<ToWorker>,
+    control: tokio::sync::mpsc::UnboundedSender<ToControl>,
+    client_count: Arc<AtomicUsize>,
+
+    /// The clock's zero.
+    epoch: Instant,
+    /// Microseconds since then, read once per turn.
+    now: u64,
+
+    router: Arc<Router>,
+    snapshot: Arc<Snapshot>,
+    /// The version that HELLO tells.
+    version: Arc<str>,
+    /// For each slot the node that its commands go to, or [`HELD`].
+    routes: Box<[u16]>,
+    /// For each slot the node that owns it, or [`NOBODY`]: `routes` without the holds.
+    owners: Box<[u16]>,
+    /// Primaries, for commands that any may answer.
+    primaries: Vec<u16>,
+    nodes: Vec<Node>,
+    upstreams: Slab<Upstream>,
+    clients: Slab<Client>,
+    next_generation: u32,
+    holds: Holds<Waiting>,
+    /// By held slot: what a node refused last, for the error at a deadline.
+    last_refusal: FxHashMap<u16, String>,
+    gatherings: Slab<Gathering>,
+
+    /// Clients and upstreams with something to write at the end of the turn.
+    dirty_clients: Vec<usize>,
+    dirty_upstreams: Vec<usize>,
+    /// Sockets that may have more to read, and clients that may go on.
+    again: Vec<Source>,
+    resume: Vec<(u32, u32)>,
+    /// Closed clients, whose indexes become free at the end of the turn.
+    graveyard: Vec<usize>,
+    timers: BinaryHeap<clock::Timer>,
+    /// The next look at all deadlines; none while nothing is under way.
+    tick: Option<u64>,
+    next_idle_check: u64,
+    drain: Option<u64>,
+
+    // Kept for their capacity.
+    scratch: Vec<u8>,
+    ranges: Vec<ArgRange>,
+    keys: Vec<u32>,
+    slots: Vec<(u16, u32)>,
+    line: Vec<u8>,
+    reply: Vec<u8>,
+    pool: Pool,
+    #[allow(clippy::vec_box)] // they move between here and the clients, boxes and all
+    spare_replies: Vec<Box<Replies>>,
+    spare_gathers: Vec<Gather>,
+
+    /// Bytes in all buffers.
+    accounted: usize,
+    stats: WorkerStats,
+}
+
+/// Starts worker `index` on a thread of its own.
+///
+/// # Errors
+/// The operating system gives no event loop or no thread.
+pub fn spawn(
+    index: usize,
+    config: Arc<Config>,
+    commands: Arc<CommandTable>,
+    control: tokio::sync::mpsc::UnboundedSender<ToControl>,
+) -> io::Result<WorkerHandle> {
+    let poll = Poll::new()?;
+    let waker = Arc::new(Waker::new(poll.registry(), Source::Waker.token())?);
+    let (sender, inbox) = mpsc::channel();
+    let client_count = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&client_count);
+    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let told = Told { control: control.clone(), worker: index, clients: Arc::clone(&count) };
+        Worker::new(index, &config, commands, poll, inbox, control, count).run();
+        drop(told);
+    })?;
+    Ok(WorkerHandle::new(sender, waker, client_count))
+}
+
+/// Tells control that the thread has ended, however it ended.
+struct Told {
+    control: tokio::sync::mpsc::UnboundedSender<ToControl>,
+    worker: usize,
+    clients: Arc<AtomicUsize>,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.clients.store(0, Ordering::Relaxed);
+        // Control may have ended before: nobody to tell then.
+        let _ = self.control.send(ToControl::Exited { worker: self.worker });
+    }
+}
+
+impl Worker {
+    fn new(
+        index: usize,
+        config: &Config,
+        commands: Arc<CommandTable>,
+        poll: Poll,
+        inbox: mpsc::Receiver<ToWorker>,
+        control: tokio::sync::mpsc::UnboundedSender<ToControl>,
+        client_count: Arc<AtomicUsize>,
+    ) -> Self {
+        let slots = usize::from(crate::cluster::SLOTS);
+        let router = Arc::new(Router::new(commands));
+        let stats = WorkerStats {
+            commands: vec![Default::default(); usize::from(router.unknown()) + 1],
+            ..WorkerStats::default()
+        };
+        Worker {
+            index,
+            settings: Settings::new(config),
+            poll,
+            inbox,
+            control,
+            client_count,
+            epoch: Instant::now(),
+            now: 0,
+            router,
+            snapshot: Arc::new(Snapshot::empty()),
+            version: "7.0.15".into(),
+            routes: vec![HELD; slots].into(),
+            owners: vec![NOBODY; slots].into(),
+            primaries: Vec::new(),
+            nodes: Vec::new(),
+            upstreams: Slab::new(),
+            clients: Slab::new(),
+            next_generation: 0,
+            holds: Holds::default(),
+            last_refusal: FxHashMap::default(),
+            gatherings: Slab::new(),
+            dirty_clients: Vec::new(),
+            dirty_upstreams: Vec::new(),
+            again: Vec::new(),
+            resume: Vec::new(),
+            graveyard: Vec::new(),
+            timers: BinaryHeap::new(),
+            tick: None,
+            next_idle_check: 0,
+            drain: None,
+            scratch: vec![0; SCRATCH],
+            ranges: Vec::new(),
+            keys: Vec::new(),
+            slots: Vec::new(),
+            line: Vec::new(),
+            reply: Vec::new(),
+            pool: Pool::default(),
+            spare_replies: Vec::new(),
+            spare_gathers: Vec::new(),
+            accounted: 0,
+            stats,
+        }
+    }
+
+    fn run(mut self) {
+        tracing::debug!(worker = self.index, "worker runs");
+        let mut events = Events::with_capacity(1024);
+        loop {
+            let timeout = self.time_to_wait();
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::error!(worker = self.index, %error, "the event loop failed");
+                    return;
+                }
+            }
+            self.now = self.epoch.elapsed().as_micros() as u64;
+            self.stats.turns += 1;
+            let again = std::mem::take(&mut self.again);
+            for event in &events {
+                match Source::of(event.token()) {
+                    Source::Waker => self.read_inbox(),
+                    Source::Client(i) => {
+                        if event.is_writable() {
+                            self.mark_client(i);
+                        }
+                        if event.is_readable() || event.is_read_closed() || event.is_error() {
+                            self.client_readable(i);
+                        }
+                    }
+                    Source::Upstream(u) => self.upstream_event(u, event),
+                }
+            }
+            for source in again {
+                match source {
+                    Source::Client(i) => self.client_again(i),
+                    Source::Upstream(u) => self.upstream_again(u),
+                    Source::Waker => {}
+                }
+            }
+            self.run_timers();
+            self.flush();
+            if self.drain.is_some() && self.is_drained() {
+                tracing::debug!(worker = self.index, "worker drained");
+                return;
+            }
+        }
+    }
+
+    /// How long the event loop may sleep.
+    fn time_to_wait(&self) -> Option<Duration> {
+        if !self.again.is_empty() || !self.resume.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let timer = self.timers.peek().map(|t| t.due);
+        let idle = self.settings.idle_timeout.map(|_| self.next_idle_check);
+        let next = [timer, self.tick, self.drain, idle].into_iter().flatten().min()?;
+        // The clock of the last turn is old by now: measure anew, it is only done when there is
+        // something to wait for.
+        let now = self.epoch.elapsed().as_micros() as u64;
+        // A poll cannot wait for less than a millisecond; sleeping short would mean spinning.
+        Some(Duration::from_millis(next.saturating_sub(now).div_ceil(1000)))
+    }
+
+    /// The end of a turn: nodes first, so that they work while the clients are written to.
+    fn flush(&mut self) {
+        loop {
+            while let Some((index, generation)) = self.resume.pop() {
+                self.resume_client(index as usize, generation);
+            }
+            let mut dirty = std::mem::take(&mut self.dirty_upstreams);
+            for u in dirty.drain(..) {
+                self.flush_upstream(u);
+            }
+            if self.dirty_upstreams.is_empty() {
+                self.dirty_upstreams = dirty;
+            }
+            let mut dirty = std::mem::take(&mut self.dirty_clients);
+            for i in dirty.drain(..) {
+                self.flush_client(i);
+            }
+            if self.dirty_clients.is_empty() {
+                self.dirty_clients = dirty;
+            }
+            let done = self.dirty_upstreams.is_empty()
+                && self.dirty_clients.is_empty()
+                && self.resume.is_empty();
+            if done {
+                break;
+            }
+        }
+        for i in std::mem::take(&mut self.graveyard) {
+            self.clients.try_remove(i);
+        }
+    }
+
+    fn read_inbox(&mut self) {
+        while let Ok(message) = self.inbox.try_recv() {
+            match message {
+                ToWorker::Accept(socket) => self.accept(socket),
+                ToWorker::Topology(snapshot) => self.set_topology(snapshot),
+                ToWorker::Commands(table) => self.set_commands(table),
+                ToWorker::Scrape(answer) => {
+                    // Whoever asked may have given up: nobody to answer then.
+                    let _ = answer.send(Box::new(self.counters()));
+                }
+                ToWorker::Drain { by } => self.start_drain(by),
+            }
+        }
+    }
+
+    fn set_commands(&mut self, table: Arc<CommandTable>) {
+        // Commands under way carry their ids; an overlay keeps those of known commands, and only
+        // "unknown", the entry past the end, moves.
+        let old_unknown = usize::from(self.router.unknown());
+        self.router = Arc::new(Router::new(table));
+        let new_unknown = usize::from(self.router.unknown());
+        if new_unknown > old_unknown {
+            let unknown = self.stats.commands.get(old_unknown).copied().unwrap_or_default();
+            self.stats.commands.resize(new_unknown + 1, Default::default());
+            if let Some(slot) = self.stats.commands.get_mut(old_unknown) {
+                *slot = Default::default();
+            }
+            if let Some(slot) = self.stats.commands.get_mut(new_unknown) {
+                *slot = unknown;
+            }
+        }
+    }
+
+    /// The counters with the gauges read.
+    fn counters(&mut self) -> WorkerStats {
+        let mut stats = self.stats.clone();
+        stats.clients = self.clients.len() as u64;
+        let resp3 = |c: &Client| c.session.protocol == Protocol::Resp3;
+        stats.clients_resp3 = self.clients.iter().filter(|(_, c)| resp3(c)).count() as u64;
+        stats.buffer_bytes = (self.accounted + self.holds.bytes() + self.pool.bytes()) as u64;
+        stats.held = self.holds.count() as u64;
+        stats.nodes.resize(self.nodes.len(), NodeStats::default());
+        for (node, stats) in self.nodes.iter().zip(&mut stats.nodes) {
+            stats.addr = node.known.then(|| node.addr.clone());
+        }
+        for (_, up) in &self.upstreams {
+            let Some(node) = stats.nodes.get_mut(usize::from(up.node)) else { continue };
+            match up.state {
+                crate::upstream::State::Ready => node.connections_ready += 1,
+                crate::upstream::State::Backoff => node.connections_backoff += 1,
+                _ => node.connections_connecting += 1,
+            }
+            node.in_flight += up.pending.len() as u64;
+            node.in_flight_bytes += up.queue.len() as u64;
+        }
+        stats
+    }
+
+    fn start_drain(&mut self, by: Instant) {
+        self.drain = Some(by.saturating_duration_since(self.epoch).as_micros() as u64);
+        let all: Vec<usize> = self.clients.iter().map(|(i, _)| i).collect();
+        for i in all {
+            self.stop_reading(i);
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        self.clients.is_empty() || self.drain.is_some_and(|by| self.now >= by)
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("index", &self.index).finish_non_exhaustive()
+    }
+}

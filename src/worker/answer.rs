@@ -1,0 +1,394 @@
+//! A reply finds its client. A node's refusals are carried out: sent elsewhere, or later.
+
+use super::clock::{Job, Timer};
+use super::{HELD, NOBODY, Worker};
+use crate::control::ToControl;
+use crate::metrics::Histogram;
+use crate::resp::{Protocol, write};
+use crate::route::{Held, Refusal};
+use crate::upstream::{Dest, NO_SLOT, Pending, Waiting, flag};
+
+/// How often a command follows redirections before it begins to wait in between.
+const FAST_TRIES: u8 = 5;
+/// The longest wait between two tries of a refused command, microseconds.
+const SLOWEST_RETRY: u64 = 100_000;
+const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+
+impl Worker {
+    /// HOT PATH: a node's reply goes where it is waited for.
+    #[inline]
+    pub(super) fn deliver(&mut self, node: u16, pending: &Pending, frame: &[u8]) {
+        let ok = frame.first() != Some(&b'-');
+        self.count_reply(node, pending, ok);
+        match pending.dest {
+            Dest::Client { index, generation, seq } => {
+                if let Some(client) = self.clients.get_mut(index as usize)
+                    && client.generation == generation
+                {
+                    client.complete(seq, frame, &mut self.pool);
+                    if !client.dirty {
+                        client.dirty = true;
+                        self.dirty_clients.push(index as usize);
+                    }
+                }
+                if pending.has(flag::SPECIAL) {
+                    self.answered(pending);
+                }
+            }
+            Dest::Part { gather, first } => {
+                // The lane is known by its gathering, which may end with this part.
+                let lane = self.lane_of(pending);
+                self.part(gather, first, node, frame);
+                self.answered_in(pending, lane);
+            }
+            Dest::Discard => {}
+        }
+    }
+
+    #[inline]
+    pub(super) fn count_reply(&mut self, node: u16, pending: &Pending, ok: bool) {
+        if pending.dest == Dest::Discard {
+            return;
+        }
+        let micros = self.now.saturating_sub(pending.started);
+        let bucket = Histogram::bucket(micros);
+        if let Some(stats) = self.stats.nodes.get_mut(usize::from(node)) {
+            stats.latency.record(bucket, micros);
+        }
+        if !matches!(pending.dest, Dest::Client { .. }) {
+            return;
+        }
+        if let Some(histogram) = self.stats.latency.get_mut(self.router.class(pending.command)) {
+            histogram.record(bucket, micros);
+        }
+        if let Some(stats) = self.stats.commands.get_mut(usize::from(pending.command)) {
+            if ok {
+                stats.ok += 1;
+            } else {
+                stats.error += 1;
+            }
+        }
+        if ok && pending.command == self.router.unknown() {
+            // A command that the cluster has and the table has not. Control may be gone at the
+            // very end: nothing to refresh then.
+            let _ = self.control.send(ToControl::RefreshCommands);
+        }
+    }
+
+    /// Whose lane a command belongs to.
+    pub(super) fn lane_of(&self, pending: &Pending) -> (u32, u32) {
+        match pending.dest {
+            Dest::Client { index, generation, .. } => (index, generation),
+            Dest::Part { gather, .. } => {
+                let gathering = self.gatherings.get(gather as usize);
+                gathering.map_or((0, 0), |g| (g.client, g.generation))
+            }
+            Dest::Discard => (0, 0),
+        }
+    }
+
+    /// A command that its slot's hold knows of has come to its end.
+    pub(super) fn answered(&mut self, pending: &Pending) {
+        let lane = self.lane_of(pending);
+        self.answered_in(pending, lane);
+    }
+
+    fn answered_in(&mut self, pending: &Pending, lane: (u32, u32)) {
+        if pending.has(flag::LANE) {
+            self.holds.done(pending.slot, lane);
+        } else if pending.has(flag::TRACKED) {
+            self.holds.untrack(pending.slot, lane);
+        } else {
+            return;
+        }
+        self.run_lane(pending.slot, lane);
+    }
+
+    /// An error of slotway's own in place of a node's reply.
+    pub(super) fn fail(&mut self, pending: &Pending, node: &str, text: &str) {
+        let lane = self.lane_of(pending);
+        match pending.dest {
+            Dest::Client { index, generation, seq } => {
+                if let Some(stats) = self.stats.commands.get_mut(usize::from(pending.command)) {
+                    stats.refused += 1;
+                }
+                let mut frame = Vec::new();
+                write::error(&mut frame, text);
+                if let Some(client) = self.clients.get_mut(index as usize)
+                    && client.generation == generation
+                {
+                    client.complete(seq, &frame, &mut self.pool);
+                    self.mark_client(index as usize);
+                }
+            }
+            Dest::Part { gather, .. } => self.fail_part(gather, node.to_owned(), text),
+            Dest::Discard => {}
+        }
+        self.answered_in(pending, lane);
+    }
+
+    pub(super) fn fail_part(&mut self, gather: u32, node: String, text: &str) {
+        let mut frame = Vec::new();
+        write::error(&mut frame, text);
+        let last = match self.gatherings.get_mut(gather as usize) {
+            Some(gathering) => gathering.gather.fail(node, &frame),
+            None => false,
+        };
+        if last {
+            self.finish_gathering(gather as usize);
+        }
+    }
+
+    fn part(&mut self, gather: u32, first: u32, node: u16, frame: &[u8]) {
+        let Some(gathering) = self.gatherings.get_mut(gather as usize) else { return };
+        let before = gathering.gather.held();
+        let last = if frame.first() == Some(&b'-') {
+            let node = self.nodes.get(usize::from(node));
+            let name = node.map_or_else(String::new, |n| n.addr.to_string());
+            gathering.gather.fail(name, frame)
+        } else {
+            gathering.gather.add(first, frame)
+        };
+        self.accounted = (self.accounted + gathering.gather.held()).saturating_sub(before);
+        if last {
+            self.finish_gathering(gather as usize);
+        }
+    }
+
+    /// All parts are there: one reply.
+    fn finish_gathering(&mut self, g: usize) {
+        let Some(gathering) = self.gatherings.try_remove(g) else { return };
+        let held = gathering.gather.held();
+        let section = if gathering.gather.wants_proxy_section() {
+            self.proxy_section()
+        } else {
+            String::new()
+        };
+        let mut reply = std::mem::take(&mut self.reply);
+        reply.clear();
+        let ok = gathering.gather.finish(&mut reply, &section);
+        let micros = self.now.saturating_sub(gathering.started);
+        if let Some(histogram) = self.stats.latency.get_mut(self.router.class(gathering.command)) {
+            histogram.record(Histogram::bucket(micros), micros);
+        }
+        if let Some(stats) = self.stats.commands.get_mut(usize::from(gathering.command)) {
+            if ok {
+                stats.ok += 1;
+            } else {
+                stats.error += 1;
+            }
+        }
+        let index = gathering.client as usize;
+        if let Some(client) = self.clients.get_mut(index)
+            && client.generation == gathering.generation
+        {
+            client.complete(gathering.seq, &reply, &mut self.pool);
+            self.mark_client(index);
+        }
+        if reply.capacity() <= crate::buf::CHUNK {
+            self.reply = reply;
+        }
+        let mut gather = gathering.gather;
+        gather.start(crate::route::Merge::AllSucceeded, Protocol::Resp2);
+        self.accounted = self.accounted.saturating_sub(held);
+        if self.spare_gathers.len() < 256 {
+            self.spare_gathers.push(gather);
+        }
+    }
+
+    /// INFO's section about the proxy.
+    fn proxy_section(&self) -> String {
+        let uptime = self.epoch.elapsed().as_secs();
+        let covered = self.owners.iter().filter(|&&n| n != NOBODY).count();
+        let known = self.nodes.iter().filter(|n| n.known).count();
+        format!(
+            "proxy_name:slotway\r\nproxy_version:{}\r\nproxy_uptime_in_seconds:{uptime}\r\n\
+             proxy_worker:{}\r\nproxy_worker_clients:{}\r\nproxy_topology_generation:{}\r\n\
+             proxy_cluster_nodes:{known}\r\nproxy_cluster_primaries:{}\r\n\
+             proxy_cluster_slots_covered:{covered}\r\n",
+            env!("CARGO_PKG_VERSION"),
+            self.index,
+            self.clients.len(),
+            self.snapshot.generation,
+            self.primaries.len(),
+        )
+    }
+
+    /// An error reply that is not the client's business: the command was not executed and goes
+    /// elsewhere or waits. `false`: it is the client's.
+    pub(super) fn refused(&mut self, u: usize, frame: &[u8]) -> bool {
+        let Some(up) = self.upstreams.get_mut(u) else { return false };
+        let Some(front) = up.pending.front() else { return false };
+        if front.dest == Dest::Discard || front.has(flag::NODE_BOUND) {
+            return false;
+        }
+        let Some(node) = self.nodes.get(usize::from(up.node)) else { return false };
+        let Some(refusal) = Refusal::parse(frame, &node.addr) else { return false };
+        let Some(mut pending) = up.pending.pop_front() else { return false };
+        let len = pending.len as usize;
+        let bytes = up.queue.front(len).unwrap_or_default().to_vec();
+        up.queue.release(len, &mut self.pool);
+        self.stats.redirections[refusal.kind() as usize] += 1;
+        self.stats.retries += 1;
+        pending.tries = pending.tries.saturating_add(1);
+        let text = crate::resp::reply::error_text(frame).unwrap_or_default();
+        self.retry(pending, bytes, refusal, &String::from_utf8_lossy(text));
+        true
+    }
+
+    fn retry(&mut self, mut pending: Pending, bytes: Vec<u8>, refusal: Refusal, text: &str) {
+        let slot = pending.slot;
+        let lane = self.lane_of(&pending);
+        let mut ask = None;
+        match refusal {
+            Refusal::Moved(at, addr) => {
+                let node = self.node_at(&addr);
+                self.want_topology(Some(addr));
+                if slot == NO_SLOT {
+                    // A command whose keys slotway does not know: the node knows them.
+                    return self.send_to(node, pending, bytes, lane.0);
+                }
+                if at.0 == slot
+                    && let Some(owner) = self.owners.get_mut(usize::from(slot))
+                {
+                    *owner = node;
+                }
+            }
+            Refusal::Ask(_, addr) => {
+                let node = self.node_at(&addr);
+                if slot == NO_SLOT {
+                    return self.send_asking(node, pending, bytes, lane.0);
+                }
+                ask = Some(node);
+            }
+            Refusal::Later(_) => self.want_topology(None),
+        }
+        let delay = match refusal_delay(&pending, ask.is_some() || text.starts_with("MOVED")) {
+            0 => 0,
+            delay => delay / 2 + self.backoff_jitter(delay),
+        };
+        self.hold_slot(slot);
+        self.last_refusal.insert(slot, text.to_owned());
+        let (from_lane, tracked) = (pending.has(flag::LANE), pending.has(flag::TRACKED));
+        pending.flags &= !(flag::SPECIAL | flag::ASKING);
+        let held = Held { meta: Waiting { pending, lane, ask }, frame: bytes };
+        let not_before = self.now + delay;
+        if from_lane {
+            self.holds.push_back_again(slot, lane, held, not_before);
+        } else {
+            if tracked {
+                self.holds.untrack(slot, lane);
+            }
+            self.holds.push_refused(slot, lane, held);
+            self.holds.delay(slot, lane, not_before);
+        }
+        self.arm_tick();
+        if delay > 0 {
+            self.timers.push(Timer { due: not_before, job: Job::Lane(slot, lane) });
+        } else {
+            self.run_lane(slot, lane);
+        }
+    }
+
+    /// Holds `slot` (on), and notes which of its commands are under way already.
+    pub(super) fn hold_slot(&mut self, slot: u16) {
+        let new = !self.holds.contains(slot);
+        self.holds.hold(slot, self.now);
+        self.arm_tick();
+        if !new {
+            return;
+        }
+        if let Some(route) = self.routes.get_mut(usize::from(slot)) {
+            *route = HELD;
+        }
+        if slot == NO_SLOT {
+            // Commands without keys have no order to keep among those already sent.
+            return;
+        }
+        let mut lanes = Vec::new();
+        for (_, up) in &mut self.upstreams {
+            for pending in up.pending.iter_mut().filter(|p| p.slot == slot) {
+                if !pending.has(flag::SPECIAL) && pending.dest != Dest::Discard {
+                    pending.flags |= flag::TRACKED;
+                    lanes.push(*pending);
+                }
+            }
+        }
+        for pending in lanes {
+            let lane = self.lane_of(&pending);
+            self.holds.track(slot, lane);
+        }
+    }
+
+    /// Sends the lane's next command if it may go and there is a node for it.
+    pub(super) fn run_lane(&mut self, slot: u16, lane: (u32, u32)) {
+        let owner = match slot {
+            NO_SLOT => self.any_primary(lane.0 as usize),
+            slot => self.owners.get(usize::from(slot)).copied().filter(|&n| n != NOBODY),
+        };
+        let Some(owner) = owner else { return };
+        let Some(held) = self.holds.next(slot, lane, self.now) else { return };
+        let mut pending = held.meta.pending;
+        pending.flags |= flag::LANE;
+        match held.meta.ask {
+            Some(node) => self.send_asking(node, pending, held.frame, lane.0),
+            None => self.send_to(owner, pending, held.frame, lane.0),
+        }
+    }
+
+    fn protocol_of(pending: &Pending) -> Protocol {
+        if pending.has(flag::RESP3) { Protocol::Resp3 } else { Protocol::Resp2 }
+    }
+
+    pub(super) fn send_to(&mut self, node: u16, pending: Pending, bytes: Vec<u8>, client: u32) {
+        let u = self.upstream_for(node, Self::protocol_of(&pending), client as usize);
+        self.send_owned(u, pending, bytes);
+    }
+
+    fn send_asking(&mut self, node: u16, mut pending: Pending, bytes: Vec<u8>, client: u32) {
+        let u = self.upstream_for(node, Self::protocol_of(&pending), client as usize);
+        let asking = Pending { dest: Dest::Discard, flags: 0, slot: NO_SLOT, ..pending };
+        self.send(u, asking, ASKING);
+        pending.flags |= flag::ASKING;
+        self.send_owned(u, pending, bytes);
+    }
+
+    /// A slot is calm: what waits in its quiet lanes is pipelined again.
+    pub(super) fn release_slot(&mut self, slot: u16) {
+        let owner = match slot {
+            NO_SLOT => self.primaries.first().copied(),
+            slot => self.owners.get(usize::from(slot)).copied().filter(|&n| n != NOBODY),
+        };
+        let Some(owner) = owner else { return };
+        let (waiting, ended) = self.holds.release(slot);
+        if ended {
+            self.last_refusal.remove(&slot);
+            if let Some(route) = self.routes.get_mut(usize::from(slot)) {
+                *route = owner;
+            }
+        }
+        for held in waiting {
+            let Waiting { mut pending, lane, ask } = held.meta;
+            if !ended {
+                // The slot stays held for others: this client's next ones must not overtake.
+                pending.flags |= flag::TRACKED;
+                self.holds.track(slot, lane);
+            }
+            match ask {
+                Some(node) => self.send_asking(node, pending, held.frame, lane.0),
+                None => self.send_to(owner, pending, held.frame, lane.0),
+            }
+        }
+    }
+}
+
+/// How long a refused command waits before its next try, microseconds: a redirection says where to
+/// go, so it goes at once, unless that has been tried too often.
+fn refusal_delay(pending: &Pending, redirected: bool) -> u64 {
+    let doublings = match (redirected, pending.tries) {
+        (true, tries) if tries <= FAST_TRIES => return 0,
+        (true, tries) => tries - FAST_TRIES,
+        (false, tries) => tries,
+    };
+    (1000u64 << doublings.min(10)).min(SLOWEST_RETRY)
+}

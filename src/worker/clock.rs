@@ -1,0 +1,254 @@
+//! Deadlines, backoff, and what else waits for a time.
+
+use std::cmp::Ordering;
+
+use super::Worker;
+use crate::client::Paused;
+use crate::control::ToControl;
+use crate::upstream::{Dest, NO_SLOT, Pending, State, flag};
+
+/// How often all deadlines are looked at while something is under way, microseconds.
+const TICK: u64 = 20_000;
+/// A slot that was not redirected for so long is calm again, microseconds.
+const CALM_AFTER: u64 = 1_000_000;
+
+/// Something to do at a time.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Timer {
+    pub due: u64,
+    pub job: Job,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Job {
+    /// Connect this upstream anew.
+    Connect(usize),
+    /// This slot's lane may go on.
+    Lane(u16, (u32, u32)),
+}
+
+impl Ord for Timer {
+    /// The earliest is the greatest: it is on top of the heap.
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.due.cmp(&self.due)
+    }
+}
+
+impl PartialOrd for Timer {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Worker {
+    /// Something is under way: deadlines are looked at from time to time.
+    #[inline]
+    pub(super) fn arm_tick(&mut self) {
+        if self.tick.is_none() {
+            self.tick = Some(self.now + TICK);
+        }
+    }
+
+    pub(super) fn run_timers(&mut self) {
+        while self.timers.peek().is_some_and(|t| t.due <= self.now) {
+            match self.timers.pop().map(|t| t.job) {
+                Some(Job::Connect(u)) => {
+                    let waits = self.upstreams.get(u).is_some_and(|up| up.state == State::Backoff);
+                    if waits && !self.retire(u) {
+                        self.connect(u);
+                    }
+                }
+                Some(Job::Lane(slot, lane)) => self.run_lane(slot, lane),
+                None => {}
+            }
+        }
+        if self.tick.is_some_and(|due| due <= self.now) {
+            self.tick = None;
+            self.look_at_deadlines();
+        }
+        self.close_idle_clients();
+    }
+
+    /// How long to wait after `failures` attempts: doubling from `reconnect.min` to
+    /// `reconnect.max`, less up to half of it at random, so that not all come at once.
+    pub(super) fn backoff(&self, failures: u32) -> u64 {
+        let doubled = self
+            .settings
+            .reconnect_min
+            .saturating_mul(1u64 << failures.saturating_sub(1).min(20))
+            .min(self.settings.reconnect_max);
+        doubled - self.jitter(doubled / 2)
+    }
+
+    /// Up to `range` / 2, at random.
+    pub(super) fn backoff_jitter(&self, range: u64) -> u64 {
+        self.jitter(range / 2 + 1)
+    }
+
+    /// A number below `range`, different from worker to worker and moment to moment.
+    fn jitter(&self, range: u64) -> u64 {
+        let seed = self.epoch.elapsed().as_nanos() as u64 ^ ((self.index as u64) << 32);
+        let mixed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (mixed ^ (mixed >> 29)).checked_rem(range).unwrap_or(0)
+    }
+
+    fn look_at_deadlines(&mut self) {
+        let mut busy = !self.holds.is_empty();
+        let all: Vec<usize> = self.upstreams.iter().map(|(u, _)| u).collect();
+        for u in all {
+            self.check_connect_timeout(u);
+            self.check_commands(u);
+            let waits = |up: &crate::upstream::Upstream| {
+                !up.pending.is_empty()
+                    || matches!(up.state, State::Connecting { .. } | State::Handshake { .. })
+            };
+            busy |= self.upstreams.get(u).is_some_and(waits);
+        }
+        self.expire_held();
+        self.release_calm();
+        if busy {
+            self.arm_tick();
+        }
+    }
+
+    fn check_connect_timeout(&mut self, u: usize) {
+        let Some(up) = self.upstreams.get(u) else { return };
+        if let State::Connecting { until } | State::Handshake { until } = up.state
+            && until <= self.now
+        {
+            self.lost(u, "no answer within timeouts.connect");
+        }
+    }
+
+    /// Commands are in the order of their age, but for those that were sent again.
+    fn check_commands(&mut self, u: usize) {
+        let Some(timeout) = self.settings.command_timeout else { return };
+        let before = self.now.saturating_sub(timeout);
+        let Some(up) = self.upstreams.get(u) else { return };
+        if self.now < timeout || !up.pending.iter().any(|p| p.started <= before) {
+            return;
+        }
+        if up.state == State::Ready {
+            // What is overdue is not answered by this connection any more. The old ones go with
+            // an error of their own, the rest by the rules of a lost connection.
+            self.expire_pending(u, before);
+            self.lost(u, "no reply within timeouts.command");
+        } else {
+            self.expire_pending(u, before);
+        }
+    }
+
+    fn expire_pending(&mut self, u: usize, before: u64) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let node = up.node;
+        let why = up.last_error.clone();
+        let mut written = if up.state == State::Ready { up.queue.sent() } else { 0 };
+        let mut expired: Vec<(Pending, bool)> = Vec::new();
+        for pending in &mut up.pending {
+            let sent = written > 0;
+            written = written.saturating_sub(pending.len as usize);
+            if pending.started <= before && pending.dest != Dest::Discard {
+                expired.push((*pending, sent));
+                // Whoever waited has gone; the entry stays with its bytes.
+                pending.dest = Dest::Discard;
+                pending.flags &= !flag::SPECIAL;
+            }
+        }
+        if up.state != State::Ready {
+            // Nothing of it was sent: forgotten for good (ASKING with it, which is sent anew
+            // where it is needed).
+            up.take_unsent(&mut self.pool, |p| p.dest == Dest::Discard);
+        }
+        let name = self.nodes.get(usize::from(node)).map(|n| n.addr.to_string());
+        let name = name.unwrap_or_default();
+        for (pending, sent) in expired {
+            self.stats.deadline_exceeded += 1;
+            let outcome = if sent && !pending.has(flag::READ_ONLY) {
+                self.stats.outcome_unknown += 1;
+                "sent and not answered, so it may or may not have been executed"
+            } else if sent {
+                "sent and not answered"
+            } else {
+                "not sent"
+            };
+            let text = self.deadline_text(&pending, &name, outcome, why.as_deref());
+            self.fail(&pending, &name, &text);
+        }
+    }
+
+    fn expire_held(&mut self) {
+        let Some(timeout) = self.settings.command_timeout else { return };
+        if self.holds.is_empty() || self.now < timeout {
+            return;
+        }
+        for (slot, held) in self.holds.expire(self.now - timeout) {
+            self.stats.deadline_exceeded += 1;
+            let owner = self.owners.get(usize::from(slot)).copied();
+            let node = owner.and_then(|n| self.nodes.get(usize::from(n)));
+            let name = node.map_or_else(|| "none".to_owned(), |n| n.addr.to_string());
+            let why = self.last_refusal.get(&slot).cloned();
+            let pending = held.meta.pending;
+            let text = self.deadline_text(&pending, &name, "not executed", why.as_deref());
+            self.fail(&pending, &name, &text);
+        }
+    }
+
+    /// What was waited for, how long, which slot and node. A node's own error keeps its first
+    /// word, by which clients tell errors apart.
+    fn deadline_text(
+        &self,
+        pending: &Pending,
+        node: &str,
+        outcome: &str,
+        why: Option<&str>,
+    ) -> String {
+        let waited = self.now.saturating_sub(pending.started) as f64 / 1e6;
+        let slot = match pending.slot {
+            NO_SLOT => String::new(),
+            slot => format!(" for slot {slot}"),
+        };
+        let code = why
+            .and_then(|w| w.split(' ').next())
+            .filter(|w| w.len() > 3 && w.bytes().all(|b| b.is_ascii_uppercase()))
+            .unwrap_or("ERR");
+        let why = why.map(|w| format!("; last: {w}")).unwrap_or_default();
+        format!(
+            "{code} slotway waited {waited:.1} s (timeouts.command){slot}, node {node}, {} tries: \
+             the command was {outcome}{why}",
+            u32::from(pending.tries) + 1
+        )
+    }
+
+    fn release_calm(&mut self) {
+        if self.holds.is_empty() {
+            return;
+        }
+        for slot in self.holds.calm(self.now.saturating_sub(CALM_AFTER)) {
+            self.release_slot(slot);
+        }
+    }
+
+    fn close_idle_clients(&mut self) {
+        let Some(timeout) = self.settings.idle_timeout else { return };
+        if self.now < self.next_idle_check {
+            return;
+        }
+        self.next_idle_check = self.now + (timeout / 4).clamp(10_000, 1_000_000);
+        let before = self.now.saturating_sub(timeout);
+        let idle: Vec<usize> = self
+            .clients
+            .iter()
+            .filter(|(_, c)| c.active < before && c.is_idle() && c.paused == Paused::No)
+            .map(|(i, _)| i)
+            .collect();
+        for index in idle {
+            self.close_client(index);
+        }
+    }
+
+    /// Asks control for a new topology; `hint` is who is likely to know it.
+    pub(super) fn want_topology(&self, hint: Option<crate::cluster::NodeAddr>) {
+        // Control may be gone at the very end: nothing to refresh then.
+        let _ = self.control.send(ToControl::RefreshTopology { hint });
+    }
+}

@@ -1,0 +1,407 @@
+//! A command's plan is carried out: forwarded, split, sent to many, answered here.
+
+use super::downstream::Flow;
+use super::{Gathering, HELD, Worker};
+use crate::buf::CHUNK;
+use crate::client::{After, Context, Paused, answer};
+use crate::metrics::LimitHit;
+use crate::resp::{ArgRange, Args, Protocol, write};
+use crate::route::{Fan, Held, Local, Merge, Plan, Refused};
+use crate::upstream::{Dest, NO_SLOT, Pending, Waiting, flag};
+
+impl Worker {
+    /// One command. HOT PATH: what every command passes.
+    #[inline]
+    pub(super) fn dispatch(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
+        let command = self.router.command(args);
+        let plan = self.router.plan(command, args, &mut self.keys);
+        match plan {
+            Plan::Slot(slot) => self.forward(index, command, slot.0, frame),
+            other => self.dispatch_rare(index, command, other, frame, args),
+        }
+    }
+
+    /// A large command in a buffer of its own. Gives the buffer back where the command is of a
+    /// kind that needs it as bytes.
+    pub(super) fn dispatch_owned(
+        &mut self,
+        index: usize,
+        frame: Vec<u8>,
+        ranges: &[ArgRange],
+    ) -> Result<Flow, Vec<u8>> {
+        let args = Args::new(&frame, ranges);
+        let command = self.router.command(&args);
+        let slot = match self.router.plan(command, &args, &mut self.keys) {
+            Plan::Slot(slot) => slot.0,
+            _ => return Err(frame),
+        };
+        let Some(node) = self.route(slot) else { return Err(frame) };
+        let Some(pending) = self.admit(index, command, slot, node) else { return Err(frame) };
+        let u = pending.1;
+        self.send_owned(u, pending.0, frame);
+        Ok(Flow::Next)
+    }
+
+    #[inline]
+    fn route(&self, slot: u16) -> Option<u16> {
+        self.routes.get(usize::from(slot)).copied().filter(|&n| n != HELD)
+    }
+
+    #[inline]
+    fn forward(&mut self, index: usize, command: u16, slot: u16, frame: &[u8]) -> Flow {
+        if self.accounted > self.settings.memory {
+            return self.refuse_for_memory(index, command);
+        }
+        let Some(node) = self.route(slot) else {
+            return self.hold_fresh(index, command, slot, frame);
+        };
+        self.forward_to(index, command, slot, node, frame)
+    }
+
+    #[inline]
+    fn forward_to(
+        &mut self,
+        index: usize,
+        command: u16,
+        slot: u16,
+        node: u16,
+        frame: &[u8],
+    ) -> Flow {
+        match self.admit(index, command, slot, node) {
+            Some((pending, u)) => {
+                self.send(u, pending, frame);
+                Flow::Next
+            }
+            None => Flow::Pause,
+        }
+    }
+
+    /// Makes the entry of a client's command for `node`, and gives it with the connection; `None`:
+    /// the connection is full and the client was paused.
+    #[inline]
+    fn admit(
+        &mut self,
+        index: usize,
+        command: u16,
+        slot: u16,
+        node: u16,
+    ) -> Option<(Pending, usize)> {
+        let client = self.clients.get_mut(index)?;
+        let (protocol, generation) = (client.session.protocol, client.generation);
+        let u = self.upstream_for(node, protocol, index);
+        let up = self.upstreams.get_mut(u)?;
+        if up.queue.len() > self.settings.upstream_in_flight {
+            up.waiters.push((index as u32, generation));
+            self.stats.limits_hit[LimitHit::UpstreamInFlight as usize] += 1;
+            if let Some(client) = self.clients.get_mut(index) {
+                client.paused = Paused::Upstream;
+            }
+            return None;
+        }
+        let client = self.clients.get_mut(index)?;
+        let seq = client.expect(&mut self.spare_replies);
+        let dest = Dest::Client { index: index as u32, generation, seq };
+        Some((self.pending(dest, command, slot, protocol), u))
+    }
+
+    #[inline]
+    fn pending(&self, dest: Dest, command: u16, slot: u16, protocol: Protocol) -> Pending {
+        let mut flags = 0;
+        if self.router.is_read_only(command) {
+            flags |= flag::READ_ONLY;
+        }
+        if protocol == Protocol::Resp3 {
+            flags |= flag::RESP3;
+        }
+        Pending { dest, len: 0, slot, command, flags, tries: 0, started: self.now }
+    }
+
+    /// Puts a command into a connection's queue.
+    #[inline]
+    pub(super) fn send(&mut self, u: usize, mut pending: Pending, frame: &[u8]) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        pending.len = frame.len() as u32;
+        up.queue.push(frame, &mut self.pool);
+        up.pending.push_back(pending);
+        self.mark_upstream(u);
+    }
+
+    pub(super) fn send_owned(&mut self, u: usize, mut pending: Pending, frame: Vec<u8>) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        pending.len = frame.len() as u32;
+        up.queue.push_owned(frame, &mut self.pool);
+        up.pending.push_back(pending);
+        self.mark_upstream(u);
+    }
+
+    /// The slot is in motion or has no primary: the command waits in its client's lane.
+    #[cold]
+    fn hold_fresh(&mut self, index: usize, command: u16, slot: u16, frame: &[u8]) -> Flow {
+        if self.holds.bytes() + frame.len() > self.settings.held {
+            let text = format!(
+                "CLUSTERDOWN slot {slot} has been without a primary or in motion, and what waits \
+                 for such slots has reached limits.held"
+            );
+            self.answer_own_error(index, command, &text);
+            return Flow::Next;
+        }
+        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+        let (protocol, generation) = (client.session.protocol, client.generation);
+        let seq = client.expect(&mut self.spare_replies);
+        let dest = Dest::Client { index: index as u32, generation, seq };
+        let pending = self.pending(dest, command, slot, protocol);
+        self.hold_pending(pending, (index as u32, generation), frame.to_vec());
+        Flow::Next
+    }
+
+    /// Puts a command that has not been sent into its lane, and sends it on if it may go.
+    pub(super) fn hold_pending(&mut self, mut pending: Pending, lane: (u32, u32), frame: Vec<u8>) {
+        let slot = pending.slot;
+        pending.len = frame.len() as u32;
+        if !self.holds.contains(slot) {
+            self.hold_slot(slot);
+        }
+        let meta = Waiting { pending, lane, ask: None };
+        self.holds.push_fresh(slot, lane, Held { meta, frame });
+        self.arm_tick();
+        self.run_lane(slot, lane);
+    }
+
+    /// Everything but the forwarding of one frame to one slot's node.
+    fn dispatch_rare(
+        &mut self,
+        index: usize,
+        command: u16,
+        plan: Plan,
+        frame: &[u8],
+        args: &Args,
+    ) -> Flow {
+        if self.accounted > self.settings.memory && !matches!(plan, Plan::Local(_)) {
+            return self.refuse_for_memory(index, command);
+        }
+        match plan {
+            Plan::Slot(slot) => self.forward(index, command, slot.0, frame),
+            Plan::Any => match self.any_primary(index) {
+                Some(node) => self.forward_to(index, command, NO_SLOT, node, frame),
+                None => {
+                    self.answer_own_error(index, command, NO_CLUSTER_YET);
+                    Flow::Next
+                }
+            },
+            Plan::Split { merge, step } => self.split(index, command, merge, step, args),
+            Plan::Fan { to, merge } => self.fan(index, command, to, merge, frame),
+            Plan::Local(local) => self.local(index, command, local, args),
+            Plan::Refuse(why) => self.refuse(index, command, why),
+        }
+    }
+
+    /// The same primary for the same client, so that what it sends one after the other is
+    /// answered in that order.
+    pub(super) fn any_primary(&self, index: usize) -> Option<u16> {
+        self.primaries.get(index.checked_rem(self.primaries.len())?).copied()
+    }
+
+    fn refuse(&mut self, index: usize, command: u16, why: Refused) -> Flow {
+        let name = &self.router.table().get(crate::command::CommandId(command)).name;
+        let text = why.text(name);
+        self.answer_own_error(index, command, &text);
+        Flow::Next
+    }
+
+    #[cold]
+    fn refuse_for_memory(&mut self, index: usize, command: u16) -> Flow {
+        self.stats.limits_hit[LimitHit::Memory as usize] += 1;
+        let text = self.out_of_memory();
+        self.answer_own_error(index, command, &text);
+        Flow::Next
+    }
+
+    pub(super) fn out_of_memory(&self) -> String {
+        format!(
+            "OOM slotway's buffers are full: limits.memory = {} bytes over all workers; try again, \
+             or raise it",
+            self.settings.memory_total
+        )
+    }
+
+    /// An error of slotway's own instead of a reply, counted as refused.
+    pub(super) fn answer_own_error(&mut self, index: usize, command: u16, text: &str) {
+        if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
+            stats.refused += 1;
+        }
+        self.answer_error(index, text);
+    }
+
+    pub(super) fn answer_error(&mut self, index: usize, text: &str) {
+        let mut reply = std::mem::take(&mut self.reply);
+        reply.clear();
+        write::error(&mut reply, text);
+        if let Some(client) = self.clients.get_mut(index) {
+            client.answer(&reply, &mut self.pool, &mut self.spare_replies);
+        }
+        self.reply = reply;
+        self.mark_client(index);
+    }
+
+    fn local(&mut self, index: usize, command: u16, local: Local, args: &Args) -> Flow {
+        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+        // Another protocol is another upstream connection: what went before must be answered
+        // first, or the two could overtake each other.
+        if matches!(local, Local::Hello | Local::Reset) && !client.is_drained() {
+            client.paused = Paused::Replies;
+            self.mark_client(index);
+            return Flow::Pause;
+        }
+        let name = &self.router.table().get(crate::command::CommandId(command)).name;
+        let context = Context { version: &self.version };
+        self.reply.clear();
+        let after = answer(local, name, args, &mut client.session, context, &mut self.reply);
+        client.answer(&self.reply, &mut self.pool, &mut self.spare_replies);
+        if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
+            match self.reply.first() {
+                Some(b'-') => stats.error += 1,
+                _ => stats.ok += 1,
+            }
+        }
+        self.mark_client(index);
+        match after {
+            After::Go => Flow::Next,
+            After::Close => {
+                self.stop_reading(index);
+                Flow::Stop
+            }
+        }
+    }
+
+    /// Begins a gathering for a client's command; gives its index.
+    fn gathering(&mut self, index: usize, command: u16, merge: Merge) -> Option<usize> {
+        let client = self.clients.get_mut(index)?;
+        let (protocol, generation) = (client.session.protocol, client.generation);
+        let seq = client.expect(&mut self.spare_replies);
+        let mut gather = self.spare_gathers.pop().unwrap_or_default();
+        gather.start(merge, protocol);
+        Some(self.gatherings.insert(Gathering {
+            gather,
+            client: index as u32,
+            generation,
+            seq,
+            command,
+            started: self.now,
+        }))
+    }
+
+    /// Keys in several slots: each slot's keys in a command of their own, all of a node's in one
+    /// write.
+    fn split(&mut self, index: usize, command: u16, merge: Merge, step: u32, args: &Args) -> Flow {
+        let Some(client) = self.clients.get(index) else { return Flow::Stop };
+        let protocol = client.session.protocol;
+        let lane = (index as u32, client.generation);
+        // Full connections pause the client before anything of the command is sent.
+        if let Some(flow) = self.pause_if_full(index, protocol) {
+            return flow;
+        }
+        let mut slots = std::mem::take(&mut self.slots);
+        slots.clear();
+        for (position, &at) in self.keys.iter().enumerate() {
+            let key = args.get(at as usize).unwrap_or_default();
+            slots.push((crate::cluster::slot_of(key).0, position as u32));
+        }
+        slots.sort_unstable();
+        let first_key = self.keys.first().copied().unwrap_or(1);
+        let Some(g) = self.gathering(index, command, merge) else { return Flow::Stop };
+        self.stats.splits += 1;
+        let name = args.get(0).unwrap_or_default();
+        for group in slots.chunk_by(|a, b| a.0 == b.0) {
+            let Some(&(slot, _)) = group.first() else { continue };
+            let mut part = 0;
+            if let Some(gathering) = self.gatherings.get_mut(g) {
+                gathering.gather.expect();
+                if merge == Merge::Array {
+                    let first = gathering.gather.next_key();
+                    for &(_, position) in group {
+                        gathering.gather.expect_key(position);
+                    }
+                    part = first;
+                }
+            }
+            let mut frame = std::mem::take(&mut self.line);
+            frame.clear();
+            write::array_header(&mut frame, 1 + group.len() * step as usize);
+            write::bulk(&mut frame, name);
+            for &(_, position) in group {
+                let at = first_key + position * step;
+                for i in at..at + step {
+                    write::bulk(&mut frame, args.get(i as usize).unwrap_or_default());
+                }
+            }
+            let dest = Dest::Part { gather: g as u32, first: part };
+            let pending = self.pending(dest, command, slot, protocol);
+            match self.route(slot) {
+                Some(node) => {
+                    let u = self.upstream_for(node, protocol, index);
+                    if frame.len() > CHUNK {
+                        self.send_owned(u, pending, std::mem::take(&mut frame));
+                    } else {
+                        self.send(u, pending, &frame);
+                    }
+                }
+                None => self.hold_pending(pending, lane, frame.clone()),
+            }
+            self.line = frame;
+        }
+        self.slots = slots;
+        Flow::Next
+    }
+
+    /// Pauses the client if any connection it may need is full.
+    fn pause_if_full(&mut self, index: usize, protocol: Protocol) -> Option<Flow> {
+        let limit = self.settings.upstream_in_flight;
+        let full = self
+            .upstreams
+            .iter_mut()
+            .find(|(_, up)| up.protocol == protocol && up.queue.len() > limit);
+        let (_, up) = full?;
+        let client = self.clients.get_mut(index)?;
+        up.waiters.push((index as u32, client.generation));
+        client.paused = Paused::Upstream;
+        self.stats.limits_hit[LimitHit::UpstreamInFlight as usize] += 1;
+        Some(Flow::Pause)
+    }
+
+    /// A command for every primary or every node.
+    fn fan(&mut self, index: usize, command: u16, to: Fan, merge: Merge, frame: &[u8]) -> Flow {
+        let Some(client) = self.clients.get(index) else { return Flow::Stop };
+        let protocol = client.session.protocol;
+        if let Some(flow) = self.pause_if_full(index, protocol) {
+            return flow;
+        }
+        if self.primaries.is_empty() {
+            self.answer_own_error(index, command, NO_CLUSTER_YET);
+            return Flow::Next;
+        }
+        let nodes = self.fan_targets(to);
+        let Some(g) = self.gathering(index, command, merge) else { return Flow::Stop };
+        if let Some(gathering) = self.gatherings.get_mut(g) {
+            nodes.iter().for_each(|_| gathering.gather.expect());
+        }
+        for target in nodes {
+            let dest = Dest::Part { gather: g as u32, first: 0 };
+            match target {
+                Ok(node) => {
+                    let mut pending = self.pending(dest, command, NO_SLOT, protocol);
+                    pending.flags |= flag::NODE_BOUND;
+                    let u = self.upstream_for(node, protocol, index);
+                    self.send(u, pending, frame);
+                }
+                Err(shard) => {
+                    let text = "CLUSTERDOWN its slots have no primary at the moment";
+                    self.fail_part(g as u32, shard, text);
+                }
+            }
+        }
+        Flow::Next
+    }
+}
+
+const NO_CLUSTER_YET: &str = "CLUSTERDOWN slotway does not know the cluster: no seed has answered \
+                              yet (configuration key: seeds)";

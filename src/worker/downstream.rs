@@ -1,0 +1,409 @@
+//! Clients: accept, read, write, close.
+
+use std::io::Read;
+use std::sync::atomic::Ordering;
+
+use super::{NEXT_CLIENT, Source, Worker};
+use crate::buf::CHUNK;
+use crate::client::{Client, Paused};
+use crate::control::Downstream;
+use crate::metrics::LimitHit;
+use crate::resp::{Args, ProtocolError, Request, RequestProgress, inline_to_array, scan_request};
+use crate::stream::Stream;
+
+/// What became of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// It is under way or answered; the next one can be read.
+    Next,
+    /// It was not touched; the client is paused and the command stays in its buffer.
+    Pause,
+    /// No more commands are read.
+    Stop,
+}
+
+impl Worker {
+    pub(super) fn accept(&mut self, socket: Downstream) {
+        let stream = match socket {
+            Downstream::Tcp(s) => Stream::Tcp(mio::net::TcpStream::from_std(s)),
+            Downstream::Unix(s) => Stream::Unix(mio::net::UnixStream::from_std(s)),
+        };
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let id = NEXT_CLIENT.fetch_add(1, Ordering::Relaxed);
+        let client = Client::new(stream, self.next_generation, id, self.now);
+        let entry = self.clients.vacant_entry();
+        let index = entry.key();
+        let client = entry.insert(client);
+        let token = Source::Client(index).token();
+        self.stats.clients_accepted += 1;
+        if let Err(error) = client.stream.watch(self.poll.registry(), token, false, false) {
+            tracing::warn!(%error, "a client's socket cannot be watched");
+            self.close_client(index);
+        } else if self.drain.is_some() {
+            self.stop_reading(index);
+        }
+    }
+
+    /// The client's turn to be read from once more: it had more to say than one read takes.
+    pub(super) fn client_again(&mut self, index: usize) {
+        if let Some(client) = self.clients.get_mut(index) {
+            client.again = false;
+            self.client_readable(index);
+        }
+    }
+
+    fn read_again(&mut self, index: usize) {
+        if let Some(client) = self.clients.get_mut(index)
+            && !client.again
+            && !client.gone
+        {
+            client.again = true;
+            self.again.push(Source::Client(index));
+        }
+    }
+
+    /// One read per turn, so that no client starves the others.
+    pub(super) fn client_readable(&mut self, index: usize) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        if client.gone || client.read_closed || client.paused != Paused::No {
+            return;
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        // A short unfinished request is put in front of what is read now; a long one stays where
+        // it is and what is read is appended to it.
+        let front = if client.tail.len() <= scratch.len() / 2 { client.tail.len() } else { 0 };
+        if let Some(place) = scratch.get_mut(..front) {
+            place.copy_from_slice(&client.tail);
+        }
+        let room = scratch.len() - front;
+        let read = client.stream.read(scratch.get_mut(front..).unwrap_or_default());
+        match read {
+            Ok(0) => {
+                client.read_closed = true;
+                self.mark_client(index);
+            }
+            Ok(n) => {
+                client.active = self.now;
+                self.stats.bytes_in += n as u64;
+                // A read that did not fill the buffer has emptied the socket; one that did has to
+                // be tried again, in the next turn.
+                if n == room {
+                    self.read_again(index);
+                }
+                self.take_in(index, scratch.get(..front + n).unwrap_or_default(), front);
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => self.read_again(index),
+            Err(_) => self.close_client(index),
+        }
+        self.scratch = scratch;
+    }
+
+    /// `bytes` came from the client; the first `front` of them are what its tail holds, 0 where
+    /// the tail is to be extended.
+    fn take_in(&mut self, index: usize, bytes: &[u8], front: usize) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        if client.tail.len() == front {
+            let used = self.process(index, bytes);
+            let Some(client) = self.clients.get_mut(index) else { return };
+            let rest = bytes.get(used..).unwrap_or_default();
+            if client.tail.capacity() > CHUNK || (rest.is_empty() && client.tail.capacity() > 0) {
+                client.tail = Vec::new();
+            }
+            client.tail.clear();
+            client.tail.extend_from_slice(rest);
+        } else {
+            client.tail.extend_from_slice(bytes);
+            self.process_tail(index);
+        }
+        self.account_client(index);
+        self.check_request_memory(index);
+    }
+
+    /// Reads commands from the client's own buffer: a long request, or what waited.
+    fn process_tail(&mut self, index: usize) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        let tail = std::mem::take(&mut client.tail);
+        let Some(tail) = self.process_whole(index, tail) else { return };
+        let used = self.process(index, &tail);
+        let Some(client) = self.clients.get_mut(index) else { return };
+        client.tail = tail;
+        if used > 0 {
+            client.tail.drain(..used);
+            if client.tail.is_empty() {
+                client.tail = Vec::new();
+            } else if client.tail.capacity() > CHUNK.max(4 * client.tail.len()) {
+                client.tail.shrink_to_fit();
+            }
+        }
+    }
+
+    /// A large command that fills the buffer exactly goes on without being copied. Gives the
+    /// buffer back if it holds anything else.
+    fn process_whole(&mut self, index: usize, tail: Vec<u8>) -> Option<Vec<u8>> {
+        if tail.len() < CHUNK / 2 {
+            return Some(tail);
+        }
+        let mut ranges = std::mem::take(&mut self.ranges);
+        let limits = self.settings.request;
+        let Some(client) = self.clients.get_mut(index) else { return None };
+        let mut progress = client.progress;
+        let scanned = scan_request(&tail, &limits, &mut progress, &mut ranges);
+        let left = match scanned {
+            Ok(Request::Array { len }) if len == tail.len() => {
+                client.progress = RequestProgress::default();
+                self.dispatch_owned(index, tail, &ranges).err()
+            }
+            Ok(Request::Incomplete { need }) => {
+                client.progress = progress;
+                let mut tail = tail;
+                // Grows as it comes, not as it is announced, but never beyond what is needed.
+                let double = tail.len().saturating_mul(2);
+                if need > tail.capacity() && need < double {
+                    tail.reserve_exact(need - tail.len());
+                }
+                client.tail = tail;
+                None
+            }
+            _ => Some(tail),
+        };
+        self.ranges = ranges;
+        left
+    }
+
+    /// Reads commands from `buf` and gives how many bytes are done with.
+    fn process(&mut self, index: usize, buf: &[u8]) -> usize {
+        let mut ranges = std::mem::take(&mut self.ranges);
+        let limits = self.settings.request;
+        let mut pos = 0;
+        while let Some(client) = self.clients.get_mut(index) {
+            if client.gone || client.paused != Paused::No {
+                break;
+            }
+            let rest = buf.get(pos..).unwrap_or_default();
+            if rest.is_empty() {
+                break;
+            }
+            let (len, flow) = match scan_request(rest, &limits, &mut client.progress, &mut ranges) {
+                Ok(Request::Array { len }) => {
+                    let frame = rest.get(..len).unwrap_or_default();
+                    (len, self.dispatch(index, frame, &Args::new(frame, &ranges)))
+                }
+                Ok(Request::Inline { line, len }) => {
+                    let line = rest.get(..line).unwrap_or_default();
+                    (len, self.dispatch_inline(index, line))
+                }
+                Ok(Request::Empty { len }) => (len, Flow::Next),
+                Ok(Request::Incomplete { .. }) => break,
+                Err(error) => {
+                    self.protocol_error(index, error);
+                    pos = buf.len();
+                    break;
+                }
+            };
+            if flow != Flow::Pause {
+                pos += len;
+            }
+            if let Some(client) = self.clients.get_mut(index) {
+                client.progress = RequestProgress::default();
+            }
+            match flow {
+                Flow::Next => {}
+                Flow::Pause => break,
+                Flow::Stop => {
+                    pos = buf.len();
+                    break;
+                }
+            }
+        }
+        self.ranges = ranges;
+        pos
+    }
+
+    fn dispatch_inline(&mut self, index: usize, line: &[u8]) -> Flow {
+        let mut array = std::mem::take(&mut self.line);
+        let flow = match inline_to_array(line, &mut array) {
+            Ok(0) => Flow::Next,
+            Ok(_) => {
+                let mut ranges = Vec::new();
+                let scanned = scan_request(
+                    &array,
+                    &self.settings.request,
+                    &mut RequestProgress::default(),
+                    &mut ranges,
+                );
+                match scanned {
+                    Ok(Request::Array { .. }) => {
+                        self.dispatch(index, &array, &Args::new(&array, &ranges))
+                    }
+                    _ => Flow::Next,
+                }
+            }
+            Err(error) => {
+                self.protocol_error(index, error);
+                Flow::Stop
+            }
+        };
+        self.line = array;
+        flow
+    }
+
+    /// Redis's own text, then the connection closes, as Redis does.
+    fn protocol_error(&mut self, index: usize, error: ProtocolError) {
+        self.stats.limits_hit[LimitHit::Protocol as usize] += 1;
+        tracing::debug!(%error, "a client is closed");
+        self.answer_error(index, &format!("ERR {error}"));
+        self.stop_reading(index);
+    }
+
+    /// No more commands are read; the client is closed when all its replies are written.
+    pub(super) fn stop_reading(&mut self, index: usize) {
+        if let Some(client) = self.clients.get_mut(index) {
+            client.paused = Paused::Closing;
+            client.tail = Vec::new();
+            self.mark_client(index);
+        }
+    }
+
+    /// A paused client goes on.
+    pub(super) fn resume_client(&mut self, index: usize, generation: u32) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        if client.generation != generation || client.gone || client.paused == Paused::Closing {
+            return;
+        }
+        client.paused = Paused::No;
+        self.process_tail(index);
+        self.account_client(index);
+        // What came while it was paused made its one event then; read again to be sure.
+        self.read_again(index);
+        self.mark_client(index);
+    }
+
+    /// The client has something to be written, or is to be looked at, at the end of the turn.
+    #[inline]
+    pub(super) fn mark_client(&mut self, index: usize) {
+        if let Some(client) = self.clients.get_mut(index)
+            && !client.dirty
+        {
+            client.dirty = true;
+            self.dirty_clients.push(index);
+        }
+    }
+
+    pub(super) fn flush_client(&mut self, index: usize) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        client.dirty = false;
+        if client.gone {
+            return;
+        }
+        if let Some(replies) = client.replies.as_mut() {
+            if !replies.out.is_empty() {
+                match replies.out.write_to(&mut client.stream) {
+                    Ok(n) => {
+                        self.stats.bytes_out += n as u64;
+                        replies.out.release_sent(&mut self.pool);
+                    }
+                    Err(_) => return self.close_client(index),
+                }
+            }
+            let full = !replies.out.is_empty();
+            if full != client.blocked {
+                client.blocked = full;
+                let token = Source::Client(index).token();
+                let registry = self.poll.registry();
+                if client.stream.watch(registry, token, full, true).is_err() {
+                    return self.close_client(index);
+                }
+            }
+            if replies.is_drained() {
+                if client.paused == Paused::Replies {
+                    self.resume.push((index as u32, client.generation));
+                }
+                if !full && let Some(mut replies) = client.replies.take() {
+                    replies.reset(&mut self.pool);
+                    if self.spare_replies.len() < 1024 {
+                        self.spare_replies.push(replies);
+                    }
+                }
+            }
+        } else if client.paused == Paused::Replies {
+            self.resume.push((index as u32, client.generation));
+        }
+        let closing =
+            client.paused == Paused::Closing || (client.read_closed && client.paused == Paused::No);
+        if closing && client.is_idle() {
+            return self.close_client(index);
+        }
+        self.account_client(index);
+        self.check_output(index);
+    }
+
+    /// What a client has not taken is bounded: it is closed at its limit, or when it stands for
+    /// much of what fills the worker's memory.
+    fn check_output(&mut self, index: usize) {
+        let Some(client) = self.clients.get(index) else { return };
+        let output = client.output();
+        let limit = if output > self.settings.client_output {
+            LimitHit::ClientOutput
+        } else if self.accounted > self.settings.memory && output > CHUNK {
+            LimitHit::Memory
+        } else {
+            return;
+        };
+        self.stats.limits_hit[limit as usize] += 1;
+        tracing::warn!(
+            client = client.session.id,
+            output,
+            limit = LimitHit::NAMES[limit as usize],
+            "a client is closed: it does not take its replies"
+        );
+        self.close_client(index);
+    }
+
+    /// An unfinished request counts, too.
+    fn check_request_memory(&mut self, index: usize) {
+        let Some(client) = self.clients.get(index) else { return };
+        if self.accounted <= self.settings.memory || client.tail.len() < CHUNK || client.gone {
+            return;
+        }
+        self.stats.limits_hit[LimitHit::Memory as usize] += 1;
+        let text = self.out_of_memory();
+        self.answer_error(index, &text);
+        self.stop_reading(index);
+    }
+
+    pub(super) fn account_client(&mut self, index: usize) {
+        if let Some(client) = self.clients.get_mut(index) {
+            let held = client.held();
+            self.accounted = self.accounted + held - client.accounted;
+            client.accounted = held;
+        }
+    }
+
+    /// Closes the client now. Commands that it has sent still go their way.
+    pub(super) fn close_client(&mut self, index: usize) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        if client.gone {
+            return;
+        }
+        client.gone = true;
+        client.stream.unwatch(self.poll.registry());
+        if let Stream::Tcp(socket) = &client.stream {
+            // The socket itself is closed at the end of the turn, with the client.
+            let _ = socket.shutdown(std::net::Shutdown::Write);
+        }
+        client.tail = Vec::new();
+        if let Some(mut replies) = client.replies.take() {
+            replies.reset(&mut self.pool);
+        }
+        self.accounted -= client.accounted;
+        client.accounted = 0;
+        client.generation = 0;
+        self.stats.clients_closed += 1;
+        self.graveyard.push(index);
+        // Control and this thread both count; the last to leave must not make it less than none.
+        let _ = self
+            .client_count
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+    }
+}

@@ -1,0 +1,185 @@
+//! A new snapshot becomes routes, and what was on its way to the wrong node goes to the right one.
+
+use std::sync::Arc;
+
+use super::{HELD, NOBODY, Source, Worker};
+use crate::cluster::{NO_SHARD, Slot, Snapshot};
+use crate::route::{Fan, Held};
+use crate::upstream::{Dest, NO_SLOT, State, Waiting, flag};
+
+impl Worker {
+    pub(super) fn set_topology(&mut self, snapshot: Arc<Snapshot>) {
+        for node in &mut self.nodes {
+            node.known = snapshot.nodes.iter().any(|n| n.addr == node.addr);
+        }
+        let mut by_snapshot = Vec::with_capacity(snapshot.nodes.len());
+        for node in &snapshot.nodes {
+            let i = self.node_at(&node.addr);
+            if let Some(mine) = self.nodes.get_mut(usize::from(i)) {
+                mine.known = true;
+                mine.socket = node.socket.or(mine.socket);
+            }
+            by_snapshot.push(i);
+        }
+        let primary = |shard: &crate::cluster::Shard| {
+            shard.primary.and_then(|n| by_snapshot.get(usize::from(n)).copied())
+        };
+        self.primaries = snapshot.shards.iter().filter_map(primary).collect();
+        for (owner, &shard) in self.owners.iter_mut().zip(&snapshot.slots) {
+            let shard = snapshot.shards.get(usize::from(shard));
+            *owner = shard.and_then(primary).unwrap_or(NOBODY);
+        }
+        self.snapshot = snapshot;
+        self.hold_overtaken();
+        for slot in 0..crate::cluster::SLOTS {
+            let at = usize::from(slot);
+            let route = match self.owners.get(at) {
+                Some(&owner) if !self.holds.contains(slot) => owner,
+                _ => HELD,
+            };
+            if let Some(place) = self.routes.get_mut(at) {
+                *place = route;
+            }
+        }
+        self.redirect_unsent();
+        for slot in self.holds.slots() {
+            for lane in self.holds.lanes(slot) {
+                self.run_lane(slot, lane);
+            }
+        }
+        let all: Vec<usize> = self.upstreams.iter().map(|(u, _)| u).collect();
+        for u in all {
+            self.retire(u);
+        }
+        // Nodes whose names were not resolved, or that were down, are tried by their timers.
+        self.arm_tick();
+    }
+
+    /// Slots that moved while commands for them are on the wire to the old node: later commands
+    /// must not reach the new node before those are answered.
+    fn hold_overtaken(&mut self) {
+        let mut slots = Vec::new();
+        for (_, up) in &self.upstreams {
+            let mut written = up.queue.sent();
+            for pending in &up.pending {
+                if written == 0 {
+                    break;
+                }
+                written = written.saturating_sub(pending.len as usize);
+                let owner = self.owners.get(usize::from(pending.slot));
+                let moved = owner.is_some_and(|&n| n != up.node && n != NOBODY);
+                if moved && !pending.has(flag::LANE) && pending.dest != Dest::Discard {
+                    slots.push(pending.slot);
+                }
+            }
+        }
+        slots.sort_unstable();
+        slots.dedup();
+        for slot in slots {
+            self.hold_slot(slot);
+        }
+    }
+
+    /// Commands that were not sent, for slots that another node owns now, or for any node while
+    /// theirs is not reached.
+    fn redirect_unsent(&mut self) {
+        let all: Vec<usize> = self.upstreams.iter().map(|(u, _)| u).collect();
+        for u in all {
+            let owners = &self.owners;
+            let Some(up) = self.upstreams.get_mut(u) else { continue };
+            let node = up.node;
+            let known = self.nodes.get(usize::from(node)).is_some_and(|n| n.known);
+            let reachable = known && up.state != State::Backoff;
+            let taken = up.take_unsent(&mut self.pool, |p| match p.slot {
+                _ if p.dest == Dest::Discard => false,
+                NO_SLOT if p.has(flag::NODE_BOUND) => !known,
+                NO_SLOT => !reachable,
+                slot => {
+                    let owner = owners.get(usize::from(slot)).copied().unwrap_or(NOBODY);
+                    owner != NOBODY && owner != node && !p.has(flag::ASKING)
+                }
+            });
+            for (mut pending, frame) in taken {
+                let lane = self.lane_of(&pending);
+                let slot = pending.slot;
+                self.stats.retries += 1;
+                if pending.has(flag::NODE_BOUND) {
+                    self.fail(&pending, "a node", "ERR the node has left the cluster");
+                } else if slot == NO_SLOT {
+                    match self.any_primary(lane.0 as usize) {
+                        Some(other) => self.send_to(other, pending, frame, lane.0),
+                        None => self.fail(&pending, "a node", "CLUSTERDOWN no primary is known"),
+                    }
+                } else if self.holds.contains(slot) {
+                    let (from_lane, tracked) =
+                        (pending.has(flag::LANE), pending.has(flag::TRACKED));
+                    pending.flags &= !flag::SPECIAL;
+                    let held = Held { meta: Waiting { pending, lane, ask: None }, frame };
+                    if from_lane {
+                        self.holds.push_back_again(slot, lane, held, 0);
+                    } else {
+                        if tracked {
+                            self.holds.untrack(slot, lane);
+                        }
+                        self.holds.push_unsent(slot, lane, held);
+                    }
+                } else if let Some(&owner) = self.owners.get(usize::from(slot)) {
+                    self.send_to(owner, pending, frame, lane.0);
+                }
+            }
+        }
+    }
+
+    /// Forgets a connection whose node has left the cluster, once nothing waits for it. `true`: it
+    /// is gone.
+    pub(super) fn retire(&mut self, u: usize) -> bool {
+        let Some(up) = self.upstreams.get_mut(u) else { return true };
+        let node = usize::from(up.node);
+        let known = self.nodes.get(node).is_none_or(|n| n.known);
+        if known || !up.pending.is_empty() {
+            return false;
+        }
+        if let Some(stream) = up.stream.as_mut() {
+            stream.unwatch(self.poll.registry());
+        }
+        self.resume.append(&mut up.waiters);
+        self.accounted = self.accounted.saturating_sub(up.accounted);
+        up.queue.clear(&mut self.pool);
+        self.upstreams.remove(u);
+        if let Some(node) = self.nodes.get_mut(node) {
+            for slot in node.shared.iter_mut().flatten().filter(|s| **s == Some(u)) {
+                *slot = None;
+            }
+        }
+        self.again.retain(|s| *s != Source::Upstream(u));
+        true
+    }
+
+    /// The nodes that a command for many goes to; in place of a primary that is missing, the
+    /// shard's name.
+    pub(super) fn fan_targets(&mut self, to: Fan) -> Vec<Result<u16, String>> {
+        let snapshot = Arc::clone(&self.snapshot);
+        if to == Fan::Nodes {
+            let online = snapshot.nodes.iter().filter(|n| n.online);
+            return online.map(|n| Ok(self.node_at(&n.addr))).collect();
+        }
+        let mut targets = Vec::new();
+        for (i, shard) in snapshot.shards.iter().enumerate() {
+            match shard.primary.and_then(|n| snapshot.nodes.get(usize::from(n))) {
+                Some(node) => targets.push(Ok(self.node_at(&node.addr))),
+                None => {
+                    let owned = |&(_, s): &(usize, &u16)| usize::from(*s) == i;
+                    let first = snapshot.slots.iter().enumerate().find(owned);
+                    if let Some((slot, _)) = first {
+                        targets.push(Err(format!("the shard of slot {:?}", Slot(slot as u16).0)));
+                    }
+                }
+            }
+        }
+        let orphans = snapshot.slots.iter().filter(|&&s| s == NO_SHARD).count();
+        if orphans > 0 {
+            targets.push(Err(format!("{orphans} slots without a shard")));
+        }
+        targets
+    }
+}

@@ -1,0 +1,440 @@
+//! Nodes' connections: make, write, read, lose.
+
+use std::io::Read;
+
+use super::clock::{Job, Timer};
+use super::{Node, Source, Worker};
+use crate::buf::CHUNK;
+use crate::cluster::NodeAddr;
+use crate::control::ToControl;
+use crate::metrics::NodeStats;
+use crate::resp::{Protocol, ReplyProgress};
+use crate::stream::Stream;
+use crate::upstream::{Dest, Handshake, State, Upstream};
+
+/// An unfinished reply of this size is handed to its client piece by piece; a smaller one is
+/// waited for, so that it can still be asked for again if the connection is lost.
+const STREAM_FROM: usize = 32 << 10;
+
+impl Worker {
+    /// The worker's index of the node at `addr`; a new one if it is not known yet.
+    pub(super) fn node_at(&mut self, addr: &NodeAddr) -> u16 {
+        if let Some(i) = self.nodes.iter().position(|n| n.addr == *addr) {
+            return i as u16;
+        }
+        // An IP address needs no name server; a name is resolved by control, with the topology.
+        let ip: Option<std::net::IpAddr> = addr.host.parse().ok();
+        let node = Node {
+            addr: addr.clone(),
+            socket: ip.map(|ip| (ip, addr.port).into()),
+            known: false,
+            shared: [vec![None; self.settings.connections], vec![None; self.settings.connections]],
+        };
+        let free = self.nodes.iter().position(|n| !n.known && n.is_unused());
+        match free.and_then(|i| self.nodes.get_mut(i).map(|n| (i, n))) {
+            Some((i, place)) => {
+                *place = node;
+                if let Some(stats) = self.stats.nodes.get_mut(i) {
+                    *stats = NodeStats::default();
+                }
+                i as u16
+            }
+            None => {
+                self.nodes.push(node);
+                self.stats.nodes.resize(self.nodes.len(), NodeStats::default());
+                (self.nodes.len() - 1) as u16
+            }
+        }
+    }
+
+    /// The shared connection to `node` for a client that speaks `protocol`; made if there is none.
+    #[inline]
+    pub(super) fn upstream_for(&mut self, node: u16, protocol: Protocol, client: usize) -> usize {
+        let which = match self.settings.connections {
+            1 => 0,
+            n => client % n,
+        };
+        let shared = self.nodes.get(usize::from(node)).map(|n| &n.shared);
+        if let Some(Some(u)) = shared.and_then(|s| s[protocol as usize].get(which)) {
+            return *u;
+        }
+        self.new_upstream(node, protocol, which)
+    }
+
+    #[cold]
+    fn new_upstream(&mut self, node: u16, protocol: Protocol, which: usize) -> usize {
+        let u = self.upstreams.insert(Upstream::new(node, protocol));
+        let shared = self.nodes.get_mut(usize::from(node)).map(|n| &mut n.shared);
+        if let Some(slot) = shared.and_then(|s| s[protocol as usize].get_mut(which)) {
+            *slot = Some(u);
+        }
+        self.connect(u);
+        u
+    }
+
+    /// Starts a connection attempt.
+    pub(super) fn connect(&mut self, u: usize) {
+        let until = self.now + self.settings.connect_timeout;
+        self.arm_tick();
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let Some(node) = self.nodes.get(usize::from(up.node)) else { return };
+        let Some(addr) = node.socket else {
+            let why = format!("the host name {} is not resolved", node.addr.host);
+            return self.lost(u, &why);
+        };
+        let registry = self.poll.registry();
+        let started = up.connect(addr, until).and_then(|stream| {
+            if let Stream::Tcp(socket) = stream {
+                // A proxy that waits to fill packets waits for nothing.
+                let _ = socket.set_nodelay(true);
+            }
+            stream.watch(registry, Source::Upstream(u).token(), true, false)
+        });
+        if let Err(error) = started {
+            self.lost(u, &error.to_string());
+        }
+    }
+
+    pub(super) fn upstream_event(&mut self, u: usize, event: &mio::event::Event) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        if matches!(up.state, State::Connecting { .. }) {
+            return self.connecting(u);
+        }
+        if event.is_writable() {
+            self.mark_upstream(u);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            self.upstream_readable(u);
+        }
+    }
+
+    fn connecting(&mut self, u: usize) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let Some(stream) = up.stream.as_mut() else { return };
+        match stream.connected() {
+            Ok(()) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotConnected => return,
+            Err(error) => return self.lost(u, &error.to_string()),
+        }
+        let token = Source::Upstream(u).token();
+        if let Err(error) = stream.watch(self.poll.registry(), token, false, true) {
+            return self.lost(u, &error.to_string());
+        }
+        let settings = &self.settings;
+        up.handshake = Handshake::new(
+            up.protocol,
+            &settings.user,
+            &settings.password,
+            &settings.client_name,
+            &mut self.pool,
+        );
+        up.state = State::Handshake { until: self.now + settings.connect_timeout };
+        if up.handshake.is_done() {
+            self.ready(u);
+        }
+        self.mark_upstream(u);
+    }
+
+    fn ready(&mut self, u: usize) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        up.state = State::Ready;
+        up.failures = 0;
+        up.last_error = None;
+        let node = usize::from(up.node);
+        if let Some(stats) = self.stats.nodes.get_mut(node) {
+            stats.connects += 1;
+        }
+        let addr = self.nodes.get(node).map(|n| n.addr.to_string());
+        tracing::debug!(node = addr, "connected");
+        self.mark_upstream(u);
+    }
+
+    /// The connection has something to be written at the end of the turn.
+    #[inline]
+    pub(super) fn mark_upstream(&mut self, u: usize) {
+        if let Some(up) = self.upstreams.get_mut(u)
+            && !up.dirty
+        {
+            up.dirty = true;
+            self.dirty_upstreams.push(u);
+        }
+    }
+
+    pub(super) fn flush_upstream(&mut self, u: usize) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        up.dirty = false;
+        match up.flush() {
+            Ok((n, full)) => {
+                if let Some(stats) = self.stats.nodes.get_mut(usize::from(up.node)) {
+                    stats.bytes_sent += n as u64;
+                }
+                let connecting = matches!(up.state, State::Connecting { .. });
+                if full != up.blocked
+                    && !connecting
+                    && let Some(stream) = up.stream.as_mut()
+                {
+                    up.blocked = full;
+                    let token = Source::Upstream(u).token();
+                    if let Err(e) = stream.watch(self.poll.registry(), token, full, true) {
+                        return self.lost(u, &e.to_string());
+                    }
+                }
+            }
+            Err(error) => return self.lost(u, &error.to_string()),
+        }
+        let held = up.held();
+        self.accounted = self.accounted + held - up.accounted;
+        up.accounted = held;
+        if !up.pending.is_empty() {
+            self.arm_tick();
+        }
+        self.wake_waiters(u);
+    }
+
+    /// Clients that stopped because the queue was full go on when half of it is answered.
+    fn wake_waiters(&mut self, u: usize) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        if !up.waiters.is_empty() && up.queue.len() <= self.settings.upstream_in_flight / 2 {
+            self.resume.append(&mut up.waiters);
+        }
+    }
+
+    pub(super) fn upstream_again(&mut self, u: usize) {
+        if let Some(up) = self.upstreams.get_mut(u) {
+            up.again = false;
+            self.upstream_readable(u);
+        }
+    }
+
+    /// One read per turn. HOT PATH: every reply passes here.
+    fn upstream_readable(&mut self, u: usize) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let Some(stream) = up.stream.as_mut() else { return };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        // As with clients: a short unfinished reply goes in front of what is read, a long one
+        // (of a kind that cannot be handed on in pieces) is appended to.
+        let append = up.tail.len() > scratch.len() / 2;
+        let front = if append { 0 } else { up.tail.len() };
+        if let Some(place) = scratch.get_mut(..front) {
+            place.copy_from_slice(up.tail.get(..front).unwrap_or_default());
+        }
+        let room = scratch.len() - front;
+        match stream.read(scratch.get_mut(front..).unwrap_or_default()) {
+            Ok(0) => self.lost(u, "closed by the node"),
+            Ok(n) => {
+                if n == room && !up.again {
+                    up.again = true;
+                    self.again.push(Source::Upstream(u));
+                }
+                if let Some(stats) = self.stats.nodes.get_mut(usize::from(up.node)) {
+                    stats.bytes_received += n as u64;
+                }
+                let got = scratch.get(..front + n).unwrap_or_default();
+                let outcome = if append {
+                    let mut tail = std::mem::take(&mut up.tail);
+                    tail.extend_from_slice(got);
+                    let outcome = self.replies(u, &tail);
+                    // What is left is the end of what was there; most often all of it.
+                    match (&outcome, self.upstreams.get_mut(u)) {
+                        (Ok(0), Some(up)) => up.tail = tail,
+                        (Ok(used), Some(up)) => {
+                            up.tail = tail.get(*used..).unwrap_or_default().to_vec();
+                        }
+                        _ => {}
+                    }
+                    outcome
+                } else {
+                    let outcome = self.replies(u, got);
+                    if let (Ok(used), Some(up)) = (&outcome, self.upstreams.get_mut(u)) {
+                        let rest = got.get(*used..).unwrap_or_default();
+                        up.tail.clear();
+                        if rest.is_empty() && up.tail.capacity() > CHUNK {
+                            up.tail = Vec::new();
+                        }
+                        up.tail.extend_from_slice(rest);
+                    }
+                    outcome
+                };
+                if let Err(why) = outcome {
+                    self.lost(u, &why);
+                }
+                self.mark_upstream(u);
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
+                if !up.again {
+                    up.again = true;
+                    self.again.push(Source::Upstream(u));
+                }
+            }
+            Err(error) => self.lost(u, &error.to_string()),
+        }
+        self.scratch = scratch;
+    }
+
+    /// Takes all complete replies off `buf`, which begins at a reply's first byte that was not
+    /// handed on. Gives how many bytes are done with.
+    fn replies(&mut self, u: usize, buf: &[u8]) -> Result<usize, String> {
+        let mut start = 0;
+        let Some(up) = self.upstreams.get_mut(u) else { return Ok(buf.len()) };
+        let mut at = std::mem::take(&mut up.scanned);
+        let mut scan = up.scan;
+        while at < buf.len() {
+            let step = scan.advance(buf.get(at..).unwrap_or_default());
+            match step.map_err(|e| e.to_string())? {
+                ReplyProgress::Complete(n) => {
+                    let frame = buf.get(start..at + n).unwrap_or_default();
+                    at += n;
+                    start = at;
+                    self.reply(u, frame)?;
+                }
+                ReplyProgress::Partial(n) => {
+                    at += n;
+                    if at - start >= STREAM_FROM && self.stream_reply(u, buf, start, at) {
+                        start = at;
+                    }
+                    break;
+                }
+            }
+        }
+        let Some(up) = self.upstreams.get_mut(u) else { return Ok(buf.len()) };
+        up.scan = scan;
+        up.scanned = at - start;
+        Ok(start)
+    }
+
+    /// Hands the beginning of a large reply on, where it goes to one client as it is.
+    fn stream_reply(&mut self, u: usize, buf: &[u8], start: usize, at: usize) -> bool {
+        let Some(up) = self.upstreams.get_mut(u) else { return false };
+        let piece = buf.get(start..at).unwrap_or_default();
+        let Some(pending) = up.pending.front() else { return false };
+        let Dest::Client { index, generation, seq } = pending.dest else { return false };
+        if up.state != State::Ready || (!up.streaming && piece.first() == Some(&b'-')) {
+            return false;
+        }
+        up.streaming = true;
+        if let Some(client) = self.clients.get_mut(index as usize)
+            && client.generation == generation
+        {
+            client.stream(seq, piece, false, &mut self.pool);
+            self.mark_client(index as usize);
+        }
+        true
+    }
+
+    /// One complete reply (or the last piece of one that was handed on).
+    #[inline]
+    fn reply(&mut self, u: usize, frame: &[u8]) -> Result<(), String> {
+        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
+        if up.state != State::Ready {
+            return self.handshake_reply(u, frame);
+        }
+        if up.streaming {
+            up.streaming = false;
+            self.last_piece(u, frame);
+            return Ok(());
+        }
+        if frame.first() == Some(&b'>') {
+            // A push; nothing that slotway asked for on a shared connection makes one.
+            return Ok(());
+        }
+        if frame.first() == Some(&b'-') && self.refused(u, frame) {
+            return Ok(());
+        }
+        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
+        let Some(pending) = up.pending.pop_front() else {
+            return Err("a reply that nobody asked for".into());
+        };
+        let node = up.node;
+        up.queue.release(pending.len as usize, &mut self.pool);
+        self.deliver(node, &pending, frame);
+        Ok(())
+    }
+
+    fn last_piece(&mut self, u: usize, frame: &[u8]) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let Some(pending) = up.pending.pop_front() else { return };
+        let node = up.node;
+        up.queue.release(pending.len as usize, &mut self.pool);
+        self.count_reply(node, &pending, true);
+        if let Dest::Client { index, generation, seq } = pending.dest
+            && let Some(client) = self.clients.get_mut(index as usize)
+            && client.generation == generation
+        {
+            client.stream(seq, frame, true, &mut self.pool);
+            self.mark_client(index as usize);
+        }
+        self.answered(&pending);
+    }
+
+    fn handshake_reply(&mut self, u: usize, frame: &[u8]) -> Result<(), String> {
+        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
+        match up.handshake.reply(frame) {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                self.ready(u);
+                Ok(())
+            }
+            Err(text) => Err(format!("the handshake was refused: {text}")),
+        }
+    }
+
+    /// The connection is gone or could not be made: what may be sent again waits for the next
+    /// one, the rest is answered now.
+    pub(super) fn lost(&mut self, u: usize, why: &str) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let was_ready = up.state == State::Ready;
+        if let Some(stream) = up.stream.as_mut() {
+            stream.unwatch(self.poll.registry());
+        }
+        let streaming = if up.streaming { up.pending.front().copied() } else { None };
+        let given_up = up.lost(&mut self.pool);
+        up.failures = up.failures.saturating_add(1);
+        up.last_error = Some(why.to_owned());
+        up.state = State::Backoff;
+        let (node, failures) = (up.node, up.failures);
+        let addr = self.nodes.get(usize::from(node)).map(|n| n.addr.clone());
+        if let Some(stats) = self.stats.nodes.get_mut(usize::from(node)) {
+            stats.failures += 1;
+        }
+        if was_ready || failures == 1 {
+            let node = addr.as_ref().map(NodeAddr::to_string);
+            tracing::warn!(node, why, in_flight = given_up.len(), "a node's connection is lost");
+        }
+        self.abandon_stream(streaming);
+        let name = addr.map_or_else(|| "a node".to_owned(), |a| a.to_string());
+        let text = format!(
+            "ERR slotway lost its connection to {name} ({why}) after the command was sent: it may \
+             or may not have been executed"
+        );
+        for pending in given_up {
+            self.stats.outcome_unknown += 1;
+            self.fail(&pending, &name, &text);
+        }
+        // Control may be gone at the very end: nothing to refresh then.
+        let _ = self.control.send(ToControl::RefreshTopology { hint: None });
+        // A connection that worked is tried again at once, the first time.
+        let delay = if was_ready { 0 } else { self.backoff(failures) };
+        self.timers.push(Timer { due: self.now + delay, job: Job::Connect(u) });
+        self.arm_tick();
+        self.mark_upstream(u);
+    }
+
+    /// A reply was cut in its middle. A client that has seen its beginning can only be closed;
+    /// another gets what the rules for lost connections say.
+    fn abandon_stream(&mut self, pending: Option<crate::upstream::Pending>) {
+        let Some(Dest::Client { index, generation, seq }) = pending.map(|p| p.dest) else { return };
+        let Some(client) = self.clients.get_mut(index as usize) else { return };
+        if client.generation == generation && client.abandon(seq) == crate::client::Outcome::Partial
+        {
+            self.close_client(index as usize);
+        }
+    }
+}
+
+impl Node {
+    /// No connection is kept for it.
+    pub(super) fn is_unused(&self) -> bool {
+        self.shared.iter().flatten().all(Option::is_none)
+    }
+}
