@@ -1,52 +1,26 @@
-//! The command table: what Redis says of each command (arity, flags, key specs, policies).
+//! The command table: what Redis says of each command (arity, flags, key specs, policies), and
+//! where the keys of a request are.
+//!
+//! Everything here comes from a `COMMAND` reply: one is built in, a live server's is laid over
+//! it. Code of its own have only the few commands whose key specs say that they do not tell
+//! (`keys.rs`, `Native`).
+//!
 //! Not here: where a command is sent ([`crate::route`]), and any socket.
+//!
+//! <https://redis.io/docs/latest/develop/reference/key-specs/>,
+//! <https://redis.io/docs/latest/develop/reference/command-tips/>
 
-/// What kind of work a command is (metrics label `class`), from its ACL categories.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Class {
-    String,
-    Hash,
-    List,
-    Set,
-    SortedSet,
-    Stream,
-    Geo,
-    HyperLogLog,
-    Bitmap,
-    Scripting,
-    Keyspace,
-    PubSub,
-    Connection,
-    Transaction,
-    Server,
-    Other,
-}
+mod class;
+mod keys;
+mod parse;
+mod reply;
+mod spec;
+mod table;
 
-impl Class {
-    /// How many classes there are.
-    pub const COUNT: usize = 16;
-    /// Label values, by discriminant.
-    pub const NAMES: [&'static str; Self::COUNT] = [
-        "string",
-        "hash",
-        "list",
-        "set",
-        "sortedset",
-        "stream",
-        "geo",
-        "hyperloglog",
-        "bitmap",
-        "scripting",
-        "keyspace",
-        "pubsub",
-        "connection",
-        "transaction",
-        "server",
-        "other",
-    ];
-}
-
-/// All commands by name.
-#[derive(Debug)]
-pub struct CommandTable;
+pub use class::Class;
+pub use keys::{KeyError, key_positions};
+pub use parse::TableError;
+pub use spec::{
+    Begin, CommandSpec, Find, Flags, KeyPart, KeySpec, Native, RequestPolicy, ResponsePolicy,
+};
+pub use table::{CommandId, CommandTable};

@@ -1,0 +1,98 @@
+//! What kind of work a command is, for the metrics.
+
+use super::spec::Flags;
+
+/// What kind of work a command is (metrics label `class`), from its ACL categories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Class {
+    String,
+    Hash,
+    List,
+    Set,
+    SortedSet,
+    Stream,
+    Geo,
+    HyperLogLog,
+    Bitmap,
+    Scripting,
+    Keyspace,
+    PubSub,
+    Connection,
+    Transaction,
+    Server,
+    Other,
+}
+
+impl Class {
+    /// How many classes there are.
+    pub const COUNT: usize = 16;
+    /// Label values, by discriminant.
+    pub const NAMES: [&'static str; Self::COUNT] = [
+        "string",
+        "hash",
+        "list",
+        "set",
+        "sortedset",
+        "stream",
+        "geo",
+        "hyperloglog",
+        "bitmap",
+        "scripting",
+        "keyspace",
+        "pubsub",
+        "connection",
+        "transaction",
+        "server",
+        "other",
+    ];
+
+    /// The label value.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+
+    /// The class of a command with these ACL categories (without their `@`).
+    pub(super) fn of(categories: &[Box<str>], flags: Flags, has_keys: bool) -> Class {
+        // What a command is about, most telling first: the narrow types are stored as strings
+        // or sorted sets and some servers list both categories.
+        const NARROW: [(&str, Class); 8] = [
+            ("geo", Class::Geo),
+            ("bitmap", Class::Bitmap),
+            ("hyperloglog", Class::HyperLogLog),
+            ("stream", Class::Stream),
+            ("scripting", Class::Scripting),
+            ("pubsub", Class::PubSub),
+            ("transaction", Class::Transaction),
+            ("keyspace", Class::Keyspace),
+        ];
+        const TYPES: [(&str, Class); 5] = [
+            ("string", Class::String),
+            ("hash", Class::Hash),
+            ("list", Class::List),
+            ("set", Class::Set),
+            ("sortedset", Class::SortedSet),
+        ];
+        let has = |name: &str| categories.iter().any(|c| &**c == name);
+
+        if let Some((_, class)) = NARROW.iter().find(|(name, _)| has(name)) {
+            return *class;
+        }
+        let mut types = TYPES.iter().filter(|(name, _)| has(name));
+        match (types.next(), types.next()) {
+            (Some((_, class)), None) => return *class,
+            // Of several types at once: SORT, which is about keys of any type.
+            (Some(_), Some(_)) => return Class::Keyspace,
+            _ => {}
+        }
+        if has("connection") {
+            Class::Connection
+        } else if flags.contains(Flags::MODULE) {
+            Class::Other
+        } else if has_keys {
+            Class::Keyspace
+        } else {
+            Class::Server
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Finds the keys of one request by its command's key specs. On the hot path.
+
+use super::spec::{Begin, CommandSpec, Find, KeyPart, KeySpec, Native};
+use crate::resp::Args;
+
+/// Why the keys of a request cannot be told. The request is then wrong in a way that any server
+/// words better, so it is forwarded to any node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// There are fewer arguments than the keys need.
+    #[error("too few arguments")]
+    TooFew,
+    /// Keys and values (MSET), or keys and ids (XREAD), are not in pairs.
+    #[error("unbalanced arguments")]
+    Unbalanced,
+    /// The number of keys is not a number, or negative.
+    #[error("the number of keys is not one")]
+    NotANumber,
+    /// The number of keys is larger than the arguments that follow it.
+    #[error("the number of keys is larger than the number of arguments")]
+    TooMany,
+    /// Options that exclude each other.
+    #[error("contradicting options")]
+    Syntax,
+}
+
+/// Argument indexes of all keys, in the order of the command's key specs, into `out` (cleared
+/// first; a caller that keeps it allocates nothing). For sharded pub/sub they are the channels.
+///
+/// After an error `out` holds nothing of use. Whether the number of arguments fits the command's
+/// arity is not looked at.
+#[inline]
+pub fn key_positions(spec: &CommandSpec, args: &Args, out: &mut Vec<u32>) -> Result<(), KeyError> {
+    out.clear();
+    match &spec.keys {
+        KeySpec::None => Ok(()),
+        KeySpec::One(i) if usize::from(*i) < args.len() => {
+            out.push(u32::from(*i));
+            Ok(())
+        }
+        KeySpec::One(_) => Err(KeyError::TooFew),
+        KeySpec::Range { first, last, step } => {
+            let n = args.len() as i64;
+            let first = i64::from(*first);
+            // SUNSUBSCRIBE: no channel at all is a request, too.
+            if first >= n && spec.arity < 0 && spec.arity_fits(args.len()) {
+                return Ok(());
+            }
+            let last = i64::from(*last) + if *last < 0 { n } else { 0 };
+            push_range(first, last, *step, n, out)
+        }
+        KeySpec::Specs(parts) => parts.iter().try_for_each(|part| push_part(part, args, out)),
+        KeySpec::Native(Native::Sort) => push_sort(args, out),
+        KeySpec::Native(Native::Migrate) => push_migrate(args, out),
+    }
+}
+
+/// The arguments `first..=last`, every `step`th. The group of the last key must be whole.
+fn push_range(
+    first: i64,
+    last: i64,
+    step: u32,
+    n: i64,
+    out: &mut Vec<u32>,
+) -> Result<(), KeyError> {
+    if first < 1 || last < first || last >= n {
+        return Err(KeyError::TooFew);
+    }
+    let step = i64::from(step.max(1));
+    if (last - first + 1) % step != 0 {
+        return Err(KeyError::Unbalanced);
+    }
+    push_every(first, last, step, out);
+    Ok(())
+}
+
+fn push_every(first: i64, last: i64, step: i64, out: &mut Vec<u32>) {
+    let mut i = first;
+    while i <= last {
+        out.push(u32::try_from(i).unwrap_or(u32::MAX));
+        i += step;
+    }
+}
+
+fn push_part(part: &KeyPart, args: &Args, out: &mut Vec<u32>) -> Result<(), KeyError> {
+    let n = args.len() as i64;
+    let begin = match &part.begin {
+        Begin::Index(i) => i64::from(*i),
+        Begin::Keyword { word, from } => match keyword(args, word, *from) {
+            Some(i) => i + 1,
+            None => return Ok(()),
+        },
+    };
+    match part.find {
+        Find::Range { last, step, limit } => {
+            let last = if last >= 0 {
+                begin + i64::from(last)
+            } else if limit > 1 {
+                let left = (n - begin).max(0);
+                let limit = i64::from(limit);
+                if left % limit != 0 {
+                    return Err(KeyError::Unbalanced);
+                }
+                begin + left / limit + i64::from(last)
+            } else {
+                n + i64::from(last)
+            };
+            push_range(begin, last, step, n, out)
+        }
+        Find::Keynum { index, first, step } => {
+            let at = usize::try_from(begin + i64::from(index)).map_err(|_| KeyError::TooFew)?;
+            let count = number(args.get(at).ok_or(KeyError::TooFew)?)?;
+            let first = begin + i64::from(first);
+            let step = i64::from(step.max(1));
+            // Compared as a quotient: the number is the client's and may be as large as it likes.
+            if count > (n - first).max(0) / step {
+                return Err(KeyError::TooMany);
+            }
+            push_every(first, first + count * step - 1, step, out);
+            Ok(())
+        }
+    }
+}
+
+/// Where `word` is, searched forwards from argument `from`, or backwards from the end. The last
+/// argument is no keyword: nothing follows it.
+fn keyword(args: &Args, word: &str, from: i32) -> Option<i64> {
+    let n = args.len();
+    let mut candidates = if from >= 0 {
+        Ok(usize::try_from(from).ok()?..n.saturating_sub(1))
+    } else {
+        let start = n.checked_sub(from.unsigned_abs() as usize)?;
+        Err((1..(start + 1).min(n.saturating_sub(1))).rev())
+    };
+    let found = match &mut candidates {
+        Ok(forwards) => forwards.find(|&i| args.is(i, word)),
+        Err(backwards) => backwards.find(|&i| args.is(i, word)),
+    };
+    found.map(|i| i as i64)
+}
+
+/// A number of keys, as strict as the server's own reading: digits alone, no leading zero.
+fn number(text: &[u8]) -> Result<i64, KeyError> {
+    match text {
+        [b'0'] => Ok(0),
+        [b'1'..=b'9', rest @ ..] if rest.len() < 18 && rest.iter().all(u8::is_ascii_digit) => {
+            Ok(text.iter().fold(0, |n, d| n * 10 + i64::from(d - b'0')))
+        }
+        _ => Err(KeyError::NotANumber),
+    }
+}
+
+/// The server takes the last STORE, and steps over what follows BY, GET and LIMIT.
+fn push_sort(args: &Args, out: &mut Vec<u32>) -> Result<(), KeyError> {
+    let n = args.len();
+    if n < 2 {
+        return Err(KeyError::TooFew);
+    }
+    out.push(1);
+    let mut store = None;
+    let mut i = 2;
+    while i < n {
+        if args.is(i, "limit") {
+            i += 2;
+        } else if args.is(i, "get") || args.is(i, "by") {
+            i += 1;
+        } else if args.is(i, "store") && i + 1 < n {
+            store = Some(i + 1);
+        }
+        i += 1;
+    }
+    out.extend(store.and_then(|i| u32::try_from(i).ok()));
+    Ok(())
+}
+
+/// One key at argument 3, or that argument empty and the keys behind KEYS.
+fn push_migrate(args: &Args, out: &mut Vec<u32>) -> Result<(), KeyError> {
+    let n = args.len();
+    let key = args.get(3).ok_or(KeyError::TooFew)?;
+    let mut i = 6;
+    while i < n {
+        if args.is(i, "keys") {
+            if !key.is_empty() {
+                return Err(KeyError::Syntax);
+            }
+            return push_range(i as i64 + 1, n as i64 - 1, 1, n as i64, out);
+        }
+        i += if args.is(i, "auth2") {
+            3
+        } else if args.is(i, "auth") {
+            2
+        } else {
+            1
+        };
+    }
+    out.push(3);
+    Ok(())
+}

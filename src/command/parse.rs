@@ -1,0 +1,209 @@
+//! A `COMMAND` reply becomes command specs.
+
+use super::class::Class;
+use super::reply::{Value, decode};
+use super::spec::{
+    Begin, CommandSpec, Find, Flags, KeyPart, KeySpec, Native, RequestPolicy, ResponsePolicy,
+};
+
+/// Why a `COMMAND` reply cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TableError {
+    /// The server answered with an error.
+    #[error("the server refuses COMMAND: {0}")]
+    Refused(String),
+    /// The reply ends too early.
+    #[error("the COMMAND reply is cut off")]
+    Truncated,
+    /// The reply is not RESP, or not a list of commands.
+    #[error("the COMMAND reply is malformed: {0}")]
+    Malformed(&'static str),
+    /// More commands than can be numbered.
+    #[error("the COMMAND reply has too many commands")]
+    TooMany,
+}
+
+/// One entry of the reply.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub spec: CommandSpec,
+    /// The server is older than key specs, and says that first, last and step are not all.
+    pub keys_untold: bool,
+    pub subcommands: Vec<Entry>,
+}
+
+/// All commands of a reply. The nulls in it (COMMAND INFO of an unknown name) are left out.
+pub(super) fn parse(reply: &[u8]) -> Result<Vec<Entry>, TableError> {
+    match decode(reply)? {
+        Value::List(items) => entries(&items),
+        _ => Err(TableError::Malformed("not a list of commands")),
+    }
+}
+
+fn entries(items: &[Value]) -> Result<Vec<Entry>, TableError> {
+    items.iter().filter(|item| !matches!(item, Value::Null)).map(entry).collect()
+}
+
+/// `[name, arity, flags, first, last, step, categories, tips, key specs, subcommands]`; the
+/// categories are there since Redis 6, the last three since 7.
+fn entry(item: &Value) -> Result<Entry, TableError> {
+    let fields = item.items();
+    let number = |i: usize, what: &'static str| {
+        let int = fields.get(i).and_then(Value::int);
+        int.and_then(|n| i32::try_from(n).ok()).ok_or(TableError::Malformed(what))
+    };
+    let name = fields
+        .first()
+        .and_then(Value::text)
+        .filter(|name| !name.is_empty())
+        .ok_or(TableError::Malformed("a command without a name"))?
+        .to_ascii_lowercase();
+    let arity = number(1, "a command's arity")?;
+    let flags = words(fields.get(2)).fold(Flags::NONE, |all, w| all.with(Flags::of_word(w)));
+    let legacy = (number(3, "a first key")?, number(4, "a last key")?, number(5, "a key step")?);
+    let mut categories: Vec<Box<str>> =
+        words(fields.get(6)).map(|c| c.strip_prefix('@').unwrap_or(c).into()).collect();
+    categories.sort_unstable();
+    let specs = fields.get(8).map(Value::items);
+    let subcommands = entries(fields.get(9).map(Value::items).unwrap_or_default())?;
+
+    let (keys, keys_complete) = key_spec(&name, flags, legacy, specs.unwrap_or_default())?;
+    let spec = CommandSpec {
+        class: Class::of(&categories, flags, !keys.is_none()),
+        name: name.into(),
+        arity,
+        flags,
+        categories: categories.into(),
+        keys,
+        keys_complete,
+        request_policy: tip(fields.get(7), "request_policy:", request_policy)
+            .unwrap_or(RequestPolicy::None),
+        response_policy: tip(fields.get(7), "response_policy:", response_policy)
+            .unwrap_or(ResponsePolicy::None),
+        container: !subcommands.is_empty(),
+    };
+    let keys_untold = specs.is_none() && flags.contains(Flags::MOVABLEKEYS);
+    Ok(Entry { spec, keys_untold, subcommands })
+}
+
+fn words<'v>(list: Option<&'v Value<'v>>) -> impl Iterator<Item = &'v str> {
+    list.map(Value::items).unwrap_or_default().iter().filter_map(Value::text)
+}
+
+fn tip<T>(tips: Option<&Value>, prefix: &str, read: fn(&str) -> T) -> Option<T> {
+    words(tips).find_map(|tip| tip.strip_prefix(prefix)).map(read)
+}
+
+// A policy that slotway does not know is one that needs care: special.
+
+fn request_policy(word: &str) -> RequestPolicy {
+    match word {
+        "all_nodes" => RequestPolicy::AllNodes,
+        "all_shards" => RequestPolicy::AllShards,
+        "multi_shard" => RequestPolicy::MultiShard,
+        _ => RequestPolicy::Special,
+    }
+}
+
+fn response_policy(word: &str) -> ResponsePolicy {
+    match word {
+        "one_succeeded" => ResponsePolicy::OneSucceeded,
+        "all_succeeded" => ResponsePolicy::AllSucceeded,
+        "agg_logical_and" => ResponsePolicy::AggLogicalAnd,
+        "agg_logical_or" => ResponsePolicy::AggLogicalOr,
+        "agg_min" => ResponsePolicy::AggMin,
+        "agg_max" => ResponsePolicy::AggMax,
+        "agg_sum" => ResponsePolicy::AggSum,
+        _ => ResponsePolicy::Special,
+    }
+}
+
+/// The simplest form that finds the same keys, and whether it finds all.
+fn key_spec(
+    name: &str,
+    flags: Flags,
+    (first, last, step): (i32, i32, i32),
+    specs: &[Value],
+) -> Result<(KeySpec, bool), TableError> {
+    let mut complete = true;
+    let mut parts = Vec::with_capacity(specs.len());
+    for spec in specs {
+        complete &= !words(spec.field("flags")).any(|f| f == "incomplete");
+        match part(spec)? {
+            Some(part) => parts.push(part),
+            None => complete = false,
+        }
+    }
+    if !complete {
+        match name {
+            "sort" => return Ok((KeySpec::Native(Native::Sort), true)),
+            "migrate" => return Ok((KeySpec::Native(Native::Migrate), true)),
+            // What it leaves open are the keys that BY and GET make from the data, which no
+            // argument says; a cluster refuses them.
+            "sort_ro" => complete = true,
+            _ => {}
+        }
+    }
+    // Without `movablekeys` the three numbers say the same as the specs. Old servers have no
+    // specs; then the numbers are all there is.
+    let movable = flags.contains(Flags::MOVABLEKEYS);
+    if first > 0 && (!movable || specs.is_empty()) {
+        return Ok((range(first, last, step)?, complete && !movable));
+    }
+    let spec = match parts.as_slice() {
+        [] => KeySpec::None,
+        [KeyPart { begin: Begin::Index(i), find: Find::Range { last: 0, .. } }] => {
+            let i = i32::try_from(*i).map_err(|_| TableError::Malformed("a key's index"))?;
+            range(i, i, 1)?
+        }
+        _ => KeySpec::Specs(parts.into()),
+    };
+    Ok((spec, complete && (!movable || !specs.is_empty())))
+}
+
+fn range(first: i32, last: i32, step: i32) -> Result<KeySpec, TableError> {
+    match (u8::try_from(first), u32::try_from(first), u32::try_from(step)) {
+        (Ok(at), ..) if first == last => Ok(KeySpec::One(at)),
+        (_, Ok(first), Ok(step)) => Ok(KeySpec::Range { first, last, step: step.max(1) }),
+        _ => Err(TableError::Malformed("a range of keys")),
+    }
+}
+
+/// One key spec; `None` if it says `unknown`, or something that is not known here.
+fn part(spec: &Value) -> Result<Option<KeyPart>, TableError> {
+    const BAD: TableError = TableError::Malformed("a key spec");
+    let step_of = |v: &Value| Ok(get::<u32>(v, "keystep")?.max(1));
+    let (Some(begin), Some(find)) = (spec.field("begin_search"), spec.field("find_keys")) else {
+        return Err(BAD);
+    };
+    let (Some(begin_spec), Some(find_spec)) = (begin.field("spec"), find.field("spec")) else {
+        return Err(BAD);
+    };
+    let begin = match begin.field("type").and_then(Value::text) {
+        Some("index") => Begin::Index(get(begin_spec, "index")?),
+        Some("keyword") => Begin::Keyword {
+            word: begin_spec.field("keyword").and_then(Value::text).ok_or(BAD)?.into(),
+            from: get(begin_spec, "startfrom")?,
+        },
+        _ => return Ok(None),
+    };
+    let find = match find.field("type").and_then(Value::text) {
+        Some("range") => Find::Range {
+            last: get(find_spec, "lastkey")?,
+            step: step_of(find_spec)?,
+            limit: get(find_spec, "limit")?,
+        },
+        Some("keynum") => Find::Keynum {
+            index: get(find_spec, "keynumidx")?,
+            first: get(find_spec, "firstkey")?,
+            step: step_of(find_spec)?,
+        },
+        _ => return Ok(None),
+    };
+    Ok(Some(KeyPart { begin, find }))
+}
+
+fn get<T: TryFrom<i64>>(map: &Value, key: &str) -> Result<T, TableError> {
+    let int = map.field(key).and_then(Value::int);
+    int.and_then(|n| T::try_from(n).ok()).ok_or(TableError::Malformed("a key spec's number"))
+}
