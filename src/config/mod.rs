@@ -1,1 +1,333 @@
 //! The configuration: file, environment, flags.
+//!
+//! [`KEYS`] is the one table of keys. The file, the `SLOTWAY_` variables, `--set`, the effective
+//! configuration that `slotway check` prints, `proxy.toml` and `docs/configuration.md` are all
+//! read from it, so that they cannot disagree. The defaults are [`Config::default`].
+//!
+//! A new key is a field below, its default, and its entry in `keys.rs`; a test fails until all
+//! three are there.
+
+mod field;
+mod keys;
+mod load;
+mod problem;
+mod reference;
+mod value;
+
+use std::time::Duration;
+
+pub use keys::{KEYS, Key, SECTIONS, Section};
+pub use load::{Flag, Loaded, Origin, Sources, load};
+pub use problem::{ConfigError, Problem};
+pub use reference::{docs_markdown, effective_toml, proxy_toml};
+pub use value::{Address, Listen, LogFormat, Secret, Workers};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
+
+/// Everything that can be configured. What each key means stands in [`KEYS`], for operators and
+/// for readers of the code alike; here are the types.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where clients connect; at least one.
+    pub listen: Vec<Listen>,
+    /// Nodes to ask for the topology first; may be empty here, `slotway run` refuses that.
+    pub seeds: Vec<Address>,
+    /// How many workers.
+    pub workers: Workers,
+    /// The admin HTTP listener; `None` is off.
+    pub admin: Option<Address>,
+    /// `[upstream]`
+    pub upstream: Upstream,
+    /// `[timeouts]`
+    pub timeouts: Timeouts,
+    /// `[reconnect]`
+    pub reconnect: Reconnect,
+    /// `[topology]`
+    pub topology: Topology,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// `[upstream]`: connections to the nodes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    /// The user of AUTH; empty is the node's default user.
+    pub user: String,
+    /// The password of AUTH; empty with an empty user is no AUTH at all.
+    pub password: Secret,
+    /// The name of CLIENT SETNAME; empty sets none.
+    pub client_name: String,
+    /// Shared connections per worker, node and protocol.
+    pub connections: usize,
+}
+
+/// `[timeouts]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Timeouts {
+    /// A command's deadline, from its arrival to its reply; `None` is no deadline.
+    pub command: Option<Duration>,
+    /// For a connection to a node, its handshake included.
+    pub connect: Duration,
+    /// For what is in flight when slotway is told to stop.
+    pub drain: Duration,
+    /// After which a client that says nothing is closed; `None` is never.
+    pub idle: Option<Duration>,
+}
+
+/// `[reconnect]`: backoff between two attempts to connect to a node; `min <= max`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reconnect {
+    /// After the first failure.
+    pub min: Duration,
+    /// After many.
+    pub max: Duration,
+}
+
+/// `[topology]`: how often the cluster is asked; `min_interval <= refresh`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Topology {
+    /// In the background, when nothing happens.
+    pub refresh: Duration,
+    /// The least time between two refreshes, whatever happens.
+    pub min_interval: Duration,
+}
+
+/// `[limits]`: all sizes in bytes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Connected clients.
+    pub clients: usize,
+    /// Output waiting for one client.
+    pub client_output: usize,
+    /// Sent or waiting to be sent on one upstream connection and not yet answered.
+    pub upstream_in_flight: usize,
+    /// All buffers together.
+    pub memory: usize,
+    /// Commands waiting for a slot that moves or has no primary.
+    pub held: usize,
+    /// One argument of a command.
+    pub bulk: usize,
+    /// One inline command, or the line of a count.
+    pub inline: usize,
+    /// Arguments of one command.
+    pub multibulk: usize,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Log {
+    /// A level, or directives per module: `info,slotway::upstream=debug`.
+    pub level: String,
+    /// Text or JSON.
+    pub format: LogFormat,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listen: vec![Listen::Tcp(Address { host: "127.0.0.1".into(), port: 6379 })],
+            seeds: Vec::new(),
+            workers: Workers::Auto,
+            admin: Some(Address { host: "127.0.0.1".into(), port: 9121 }),
+            upstream: Upstream {
+                user: String::new(),
+                password: Secret::default(),
+                client_name: "slotway".into(),
+                connections: 1,
+            },
+            timeouts: Timeouts {
+                command: Some(Duration::from_secs(5)),
+                connect: Duration::from_secs(1),
+                drain: Duration::from_secs(10),
+                idle: None,
+            },
+            reconnect: Reconnect { min: Duration::from_millis(10), max: Duration::from_secs(1) },
+            topology: Topology {
+                refresh: Duration::from_secs(10),
+                min_interval: Duration::from_millis(100),
+            },
+            limits: Limits {
+                clients: 20_000,
+                client_output: GIB,
+                upstream_in_flight: 64 * MIB,
+                memory: 4 * GIB,
+                held: 64 * MIB,
+                bulk: 512 * MIB,
+                inline: 64 * KIB,
+                multibulk: i32::MAX as usize,
+            },
+            log: Log { level: "info".into(), format: LogFormat::Text },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn from_flags<'a>(settings: impl IntoIterator<Item = &'a str>) -> Result<Loaded, ConfigError> {
+        let flags = settings.into_iter().map(|text| Flag::Set(text.into())).collect();
+        load(&Sources { flags, ..Sources::default() })
+    }
+
+    /// A value that is not the default, for every key.
+    const OTHER: &[&str] = &[
+        "listen=unix:/run/s.sock,[::1]:7",
+        "seeds=a:1,b:2",
+        "workers=2",
+        "admin=",
+        "upstream.user=u",
+        "upstream.password=hunter2",
+        "upstream.client_name=n",
+        "upstream.connections=2",
+        "timeouts.command=0",
+        "timeouts.connect=2s",
+        "timeouts.drain=3s",
+        "timeouts.idle=4m",
+        "reconnect.min=5ms",
+        "reconnect.max=6s",
+        "topology.refresh=7s",
+        "topology.min_interval=8ms",
+        "limits.clients=9",
+        "limits.client_output=10MiB",
+        "limits.upstream_in_flight=11MiB",
+        "limits.memory=12MiB",
+        "limits.held=13MiB",
+        "limits.bulk=14MiB",
+        "limits.inline=15KiB",
+        "limits.multibulk=16",
+        "log.level=debug",
+        "log.format=json",
+    ];
+
+    #[test]
+    fn every_key_reaches_its_own_field_and_every_field_has_a_key() {
+        // Without `..`: a new field does not compile here until it has a key to be set by.
+        let Config {
+            listen,
+            seeds,
+            workers,
+            admin,
+            upstream,
+            timeouts,
+            reconnect,
+            topology,
+            limits,
+            log,
+        } = from_flags(OTHER.iter().copied()).unwrap().config;
+        let Upstream { user, password, client_name, connections } = upstream;
+        let Timeouts { command, connect, drain, idle } = timeouts;
+        let Reconnect { min, max } = reconnect;
+        let Topology { refresh, min_interval } = topology;
+        let Limits {
+            clients,
+            client_output,
+            upstream_in_flight,
+            memory,
+            held,
+            bulk,
+            inline,
+            multibulk,
+        } = limits;
+        let Log { level, format } = log;
+
+        assert_eq!(
+            listen,
+            [
+                Listen::Unix("/run/s.sock".into()),
+                Listen::Tcp(Address { host: "::1".into(), port: 7 })
+            ]
+        );
+        assert_eq!(seeds.iter().map(Address::to_string).collect::<Vec<_>>(), ["a:1", "b:2"]);
+        assert_eq!((workers.count(), admin), (2, None));
+        assert_eq!((user.as_str(), password.reveal()), ("u", "hunter2"));
+        assert_eq!((client_name.as_str(), connections), ("n", 2));
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        assert_eq!((command, connect, drain, idle), (None, s(2), s(3), Some(s(240))));
+        assert_eq!((min, max, refresh, min_interval), (ms(5), s(6), s(7), ms(8)));
+        assert_eq!((clients, client_output, upstream_in_flight), (9, 10 * MIB, 11 * MIB));
+        assert_eq!((memory, held, bulk), (12 * MIB, 13 * MIB, 14 * MIB));
+        assert_eq!((inline, multibulk), (15 * KIB, 16));
+        assert_eq!((level.as_str(), format), ("debug", LogFormat::Json));
+
+        let keys: Vec<_> = KEYS.iter().map(|key| key.path).collect();
+        let set: Vec<_> = OTHER.iter().filter_map(|text| text.split('=').next()).collect();
+        assert_eq!(keys, set);
+    }
+
+    #[test]
+    fn every_key_is_in_a_section_that_exists() {
+        let sections: BTreeSet<_> = KEYS.iter().map(|key| key.section_and_name().0).collect();
+        let listed = SECTIONS.iter().map(|section| section.name).chain([""]).collect();
+        assert_eq!(sections, listed);
+        for key in KEYS {
+            assert_eq!(key.path, key.path.to_lowercase(), "variables are capitals of the path");
+            assert!(!key.path.contains("__"), "would be a dot in the variable");
+        }
+    }
+
+    #[test]
+    fn what_check_prints_is_what_was_set() {
+        let others: Vec<_> = OTHER.iter().copied().filter(|s| !s.contains("password")).collect();
+        let loaded = from_flags(others).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("effective.toml");
+        std::fs::write(&file, effective_toml(&loaded)).unwrap();
+        let again = load(&Sources { file: Some(file), ..Sources::default() }).unwrap();
+        assert_eq!(again.config, loaded.config);
+    }
+
+    #[test]
+    fn proxy_toml_in_the_repository_is_the_default_with_every_key() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/proxy.toml");
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text == proxy_toml(), "out of date: slotway docs proxy-toml > proxy.toml");
+        let loaded = load(&Sources { file: Some(path.into()), ..Sources::default() }).unwrap();
+        assert_eq!(loaded.config, Config::default());
+        for key in KEYS {
+            assert_ne!(*loaded.origin(key.path), Origin::Default, "{} is missing", key.path);
+        }
+    }
+
+    #[test]
+    fn docs_configuration_md_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+        assert!(
+            std::fs::read_to_string(path).unwrap() == docs_markdown(),
+            "out of date: slotway docs configuration > docs/configuration.md"
+        );
+    }
+
+    #[test]
+    fn no_secret_in_debug_output_nor_in_the_effective_configuration() {
+        let loaded = from_flags(["upstream.password=hunter2"]).unwrap();
+        assert!(!format!("{loaded:?}").contains("hunter2"));
+        let shown = effective_toml(&loaded);
+        assert!(!shown.contains("hunter2") && shown.contains("password = \"***\""), "{shown}");
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_with_the_range() {
+        for (setting, range) in [
+            ("workers=0", "from 1 to"),
+            ("upstream.connections=65", "from 1 to 64"),
+            ("limits.bulk=3GiB", "\"2GiB\""),
+            ("limits.multibulk=2147483648", "2147483647"),
+            ("timeouts.connect=0", "\"1ms\""),
+            ("timeouts.connect=48h", "\"1h\""),
+            ("upstream.client_name=a b", "no spaces"),
+            ("listen=", "at least one"),
+        ] {
+            let error = from_flags([setting]).unwrap_err().to_string();
+            let key = setting.split('=').next().unwrap();
+            assert!(error.starts_with(&format!("--set {key}: ")), "{error}");
+            assert!(error.contains(range), "{error}");
+        }
+    }
+}

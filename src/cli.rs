@@ -1,0 +1,211 @@
+//! The command line: what can be said, and how it becomes sources of the configuration.
+//!
+//! What holds flags has no `Debug`: `--set upstream.password=…` is one.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use slotway::config::{Flag, Sources};
+
+/// A cluster-aware Redis proxy: plain Redis clients on one side, a Redis Cluster on the other.
+#[derive(Parser)]
+#[command(name = "slotway", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  slotway sandbox                              try it: a local cluster and a proxy before it
+  slotway run --config proxy.toml              production
+  slotway run --listen 0.0.0.0:6379 --seeds 10.0.0.1:7000,10.0.0.2:7000
+  slotway check --config proxy.toml            is this file right, and what does it come to?
+
+Every key of the configuration can be set in the file, by a variable
+(SLOTWAY_LIMITS__CLIENTS=1000) and by a flag (--set limits.clients=1000); flags win over
+variables, variables over the file. docs/configuration.md explains every key.
+
+Exit codes: 0 all is well, 1 failed while running, 2 wrong configuration or command line.";
+
+/// The subcommands.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Serve clients in front of a cluster, until SIGTERM or Ctrl-C
+    Run(RunArgs),
+    /// Validate the configuration and print what it comes to, as TOML
+    Check(RunArgs),
+    /// Start a local Redis Cluster in a temporary folder and serve clients in front of it
+    ///
+    /// Needs `redis-server`. Ctrl-C or SIGTERM stops everything and leaves no process and no
+    /// folder behind.
+    Sandbox(SandboxArgs),
+    /// Print a generated document
+    #[command(hide = true)]
+    Docs {
+        /// Which one
+        document: Document,
+    },
+}
+
+/// The documents that are written from slotway's own tables.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Document {
+    /// docs/configuration.md
+    Configuration,
+    /// proxy.toml
+    ProxyToml,
+}
+
+/// The flags of `run` and `check`.
+#[derive(Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+
+    /// Nodes of the cluster to ask first, "host:port", separated by commas or repeated
+    #[arg(long, value_name = "NODE,…", help_heading = "Configuration")]
+    seeds: Vec<String>,
+}
+
+impl RunArgs {
+    /// The sources that this command line names, and the environment.
+    pub fn sources(self, env: Vec<(OsString, OsString)>) -> Sources {
+        let mut sources = self.common.sources(env);
+        sources.flags.extend(listed("--seeds", "seeds", &self.seeds));
+        sources
+    }
+}
+
+/// The flags of `sandbox`.
+#[derive(Args)]
+pub struct SandboxArgs {
+    /// Primaries of the cluster
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub primaries: u16,
+
+    /// Replicas of the cluster, all together
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u16).range(0..=100))]
+    pub replicas: u16,
+
+    /// Port on 127.0.0.1 where slotway serves clients; 0 picks a free one [default: 6380]
+    #[arg(long, value_name = "PORT", conflicts_with = "listen")]
+    pub port: Option<u16>,
+
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+impl SandboxArgs {
+    /// The sources that this command line names, and the environment.
+    ///
+    /// The file is made for production and listens on the usual port, so it does not decide where
+    /// the sandbox listens: `--port` does, unless somebody says otherwise outside of the file.
+    pub fn sources(self, env: Vec<(OsString, OsString)>) -> Sources {
+        let mut sources = self.common.sources(env);
+        let elsewhere = sources.flags.iter().any(|flag| match flag {
+            Flag::Named(_, key, _) => *key == "listen",
+            Flag::Set(text) => text.split('=').next().is_some_and(|key| key.trim() == "listen"),
+        }) || sources.env.iter().any(|(name, _)| name == "SLOTWAY_LISTEN");
+        if self.port.is_some() || !elsewhere {
+            let listen = format!("127.0.0.1:{}", self.port.unwrap_or(6380));
+            sources.flags.push(Flag::Named("--port", "listen", listen));
+        }
+        sources
+    }
+}
+
+/// The flags that everything with a configuration has.
+#[derive(Args)]
+#[command(next_help_heading = "Configuration")]
+struct CommonArgs {
+    /// The configuration file
+    #[arg(long, short, value_name = "FILE", env = "SLOTWAY_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+
+    /// Where clients connect: "host:port" or "unix:/path", separated by commas or repeated
+    #[arg(long, value_name = "ADDR,…")]
+    listen: Vec<String>,
+
+    /// Where the admin HTTP listener answers (metrics, health), "host:port"; "" turns it off
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+
+    /// Threads that serve clients: a number, or "auto" for one per core
+    #[arg(long, value_name = "N")]
+    workers: Option<String>,
+
+    /// error, warn, info, debug or trace; also per module: info,slotway::upstream=debug
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+
+    /// Any other key: --set limits.clients=1000; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl CommonArgs {
+    fn sources(self, env: Vec<(OsString, OsString)>) -> Sources {
+        let mut flags = Vec::new();
+        flags.extend(listed("--listen", "listen", &self.listen));
+        let single = [
+            ("--admin", "admin", self.admin),
+            ("--workers", "workers", self.workers),
+            ("--log-level", "log.level", self.log_level),
+        ];
+        for (flag, key, value) in single {
+            flags.extend(value.map(|value| Flag::Named(flag, key, value)));
+        }
+        flags.extend(self.set.into_iter().map(Flag::Set));
+        Sources { file: self.config, env, flags }
+    }
+}
+
+/// A repeated flag is one list.
+fn listed(flag: &'static str, key: &'static str, values: &[String]) -> Option<Flag> {
+    (!values.is_empty()).then(|| Flag::Named(flag, key, values.join(",")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use slotway::config::{ConfigError, load};
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// Where a sandbox started like this would listen.
+    fn sandbox_listens(args: &[&str], env: &[(&str, &str)]) -> Result<String, ConfigError> {
+        let args = ["slotway", "sandbox"].iter().chain(args);
+        let Ok(Cli { command: Command::Sandbox(args) }) = Cli::try_parse_from(args) else {
+            panic!("not a sandbox");
+        };
+        let env = env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let listen = load(&args.sources(env))?.config.listen;
+        Ok(listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn the_sandbox_listens_where_port_says_unless_told_otherwise_outside_of_the_file() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/proxy.toml");
+        let listens = |args: &[&str], env| sandbox_listens(args, env).unwrap();
+        assert_eq!(listens(&[], &[]), "127.0.0.1:6380");
+        assert_eq!(listens(&["--config", file], &[]), "127.0.0.1:6380");
+        assert_eq!(listens(&["--port", "7"], &[]), "127.0.0.1:7");
+        assert_eq!(listens(&["--listen", "a:1,unix:/b"], &[]), "a:1 unix:/b");
+        assert_eq!(listens(&["--set", "listen=a:1"], &[]), "a:1");
+        assert_eq!(listens(&[], &[("SLOTWAY_LISTEN", "a:1")]), "a:1");
+        assert_eq!(listens(&["--port", "7"], &[("SLOTWAY_LISTEN", "a:1")]), "127.0.0.1:7");
+        let both = sandbox_listens(&["--port", "7", "--set", "listen=a:1"], &[]).unwrap_err();
+        assert!(both.to_string().contains("also given by --port"), "{both}");
+    }
+}

@@ -1,0 +1,276 @@
+//! A key's place in [`Config`](super::Config): how it is set from what was written, shown, and
+//! described.
+
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::value::{
+    LEVELS, parse_address, parse_duration, parse_level, parse_listen, parse_size, show_duration,
+    show_size,
+};
+use super::{Address, Listen, LogFormat, Secret, Workers};
+
+/// A value as it was written, not yet understood.
+pub(super) enum Raw {
+    /// From the environment or a flag, where everything is a word and commas separate a list.
+    Word(String),
+    /// A TOML string.
+    Text(String),
+    /// A TOML integer; `None` does not fit 64 bits.
+    Integer(Option<i64>),
+    /// A TOML array.
+    List(Vec<Raw>),
+    /// Any other TOML value, by its name.
+    Other(&'static str),
+}
+
+impl Raw {
+    /// "a number", for the sentence that says that something else was expected. Not the value: it
+    /// may be a secret that was written without its quotes.
+    fn kind(&self) -> &'static str {
+        match self {
+            Raw::Word(_) | Raw::Text(_) => "a string",
+            Raw::Integer(_) => "a number",
+            Raw::List(_) => "a list",
+            Raw::Other(name) => name,
+        }
+    }
+
+    fn text(&self, example: &str) -> Result<&str, String> {
+        match self {
+            Raw::Word(text) | Raw::Text(text) => Ok(text),
+            other => Err(format!("is {}; write {example}, in quotes", other.kind())),
+        }
+    }
+
+    fn integer(&self, example: &str) -> Result<i64, String> {
+        match self {
+            Raw::Integer(Some(number)) => Ok(*number),
+            Raw::Integer(None) => Err("is too large".into()),
+            Raw::Word(word) => word
+                .trim()
+                .parse()
+                .map_err(|_| format!("\"{word}\" is not a number; write {example}")),
+            Raw::Text(text) if text.trim().parse::<i64>().is_ok() => {
+                Err(format!("is a string; write the number without quotes: {}", text.trim()))
+            }
+            other => Err(format!("is {}; write {example}", other.kind())),
+        }
+    }
+
+    /// Reads every item and reports all that are wrong.
+    fn list<T>(&self, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+        const EXAMPLE: &str = "a list of strings such as [\"10.0.0.1:7000\", \"10.0.0.2:7000\"]";
+        let texts: Vec<&str> = match self {
+            Raw::Word(word) if word.trim().is_empty() => Vec::new(),
+            Raw::Word(word) => word.split(',').map(str::trim).collect(),
+            Raw::List(items) => items
+                .iter()
+                .map(|item| match item {
+                    Raw::Text(text) => Ok(text.as_str()),
+                    other => Err(format!("one item is {}; write {EXAMPLE}", other.kind())),
+                })
+                .collect::<Result<_, _>>()?,
+            other => return Err(format!("is {}; write {EXAMPLE}", other.kind())),
+        };
+        let mut items = Vec::with_capacity(texts.len());
+        let mut reasons = Vec::new();
+        for text in texts {
+            match read(text) {
+                Ok(item) => items.push(item),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        if reasons.is_empty() { Ok(items) } else { Err(reasons.join("; ")) }
+    }
+}
+
+/// One field of the configuration, by its type, with the values it may have.
+#[allow(missing_docs)]
+pub(super) enum Field<'a> {
+    Listeners(&'a mut Vec<Listen>),
+    Addresses(&'a mut Vec<Address>),
+    /// Empty is `None`.
+    OptionalAddress(&'a mut Option<Address>),
+    Workers(&'a mut Workers),
+    Text(&'a mut String),
+    /// Without spaces and control characters, as CLIENT SETNAME wants it.
+    Name(&'a mut String),
+    Secret(&'a mut Secret),
+    Count(&'a mut usize, RangeInclusive<usize>),
+    Size(&'a mut usize, RangeInclusive<usize>),
+    Duration(&'a mut Duration, RangeInclusive<Duration>),
+    /// "0" is `None`.
+    OptionalDuration(&'a mut Option<Duration>, RangeInclusive<Duration>),
+    Level(&'a mut String),
+    LogFormat(&'a mut LogFormat),
+}
+
+const MAX_WORKERS: usize = 1024;
+
+impl Field<'_> {
+    /// Understands `raw` and puts it in its place. `Err`: why not, and what to write instead.
+    pub(super) fn set(self, raw: &Raw) -> Result<(), String> {
+        match self {
+            Field::Listeners(field) => {
+                let listeners = raw.list(parse_listen)?;
+                if listeners.is_empty() {
+                    return Err("is empty; write at least one address to listen on".into());
+                }
+                *field = listeners;
+            }
+            Field::Addresses(field) => *field = raw.list(|text| parse_address(text, 1))?,
+            Field::OptionalAddress(field) => {
+                let text = raw.text("an address such as \"127.0.0.1:9121\"")?.trim();
+                *field = if text.is_empty() { None } else { Some(parse_address(text, 0)?) };
+            }
+            Field::Workers(field) => *field = parse_workers(raw)?,
+            Field::Text(field) => *field = raw.text("text")?.to_owned(),
+            Field::Secret(field) => *field = Secret::new(raw.text("text")?),
+            Field::Name(field) => {
+                let name = raw.text("a name")?;
+                if !name.bytes().all(|b| b.is_ascii_graphic()) {
+                    return Err("may hold only printable ASCII characters and no spaces".into());
+                }
+                *field = name.to_owned();
+            }
+            Field::Count(field, range) => {
+                let example = format!("a whole number from {} to {}", range.start(), range.end());
+                let number = raw.integer(&example)?;
+                match usize::try_from(number) {
+                    Ok(number) if range.contains(&number) => *field = number,
+                    _ => return Err(format!("{number} is out of range; write {example}")),
+                }
+            }
+            Field::Size(field, range) => {
+                let size = parse_size(raw.text("a size such as \"64MiB\"")?)?;
+                in_range(&size, &range, |size| show_size(*size))?;
+                *field = size;
+            }
+            Field::Duration(field, range) => {
+                let duration = parse_duration(raw.text("a duration such as \"500ms\"")?)?;
+                in_range(&duration, &range, |duration| show_duration(*duration))?;
+                *field = duration;
+            }
+            Field::OptionalDuration(field, range) => {
+                let duration = parse_duration(raw.text("a duration such as \"500ms\"")?)?;
+                if duration.is_zero() {
+                    *field = None;
+                } else {
+                    in_range(&duration, &range, |duration| show_duration(*duration))?;
+                    *field = Some(duration);
+                }
+            }
+            Field::Level(field) => *field = parse_level(raw.text("a level such as \"info\"")?)?,
+            Field::LogFormat(field) => {
+                *field = match raw.text("\"text\" or \"json\"")? {
+                    "text" => LogFormat::Text,
+                    "json" => LogFormat::Json,
+                    other => {
+                        return Err(format!(
+                            "\"{other}\" is no format; write \"text\" or \"json\""
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// As TOML; a secret is masked.
+    pub(super) fn show(&self) -> toml::Value {
+        let list = |items: Vec<String>| {
+            toml::Value::Array(items.into_iter().map(toml::Value::String).collect())
+        };
+        match self {
+            Field::Listeners(field) => list(field.iter().map(Listen::to_string).collect()),
+            Field::Addresses(field) => list(field.iter().map(Address::to_string).collect()),
+            Field::OptionalAddress(field) => {
+                field.as_ref().map(Address::to_string).unwrap_or_default().into()
+            }
+            Field::Workers(Workers::Auto) => "auto".into(),
+            Field::Workers(Workers::Count(count)) => whole(count.get()),
+            Field::Text(text) | Field::Name(text) | Field::Level(text) => text.as_str().into(),
+            Field::Secret(secret) => secret.masked().into(),
+            Field::Count(count, _) => whole(**count),
+            Field::Size(size, _) => show_size(**size).into(),
+            Field::Duration(duration, _) => show_duration(**duration).into(),
+            Field::OptionalDuration(duration, _) => {
+                show_duration(duration.unwrap_or_default()).into()
+            }
+            Field::LogFormat(LogFormat::Text) => "text".into(),
+            Field::LogFormat(LogFormat::Json) => "json".into(),
+        }
+    }
+
+    /// What may be written, for people: type, unit and range.
+    pub(super) fn takes(&self) -> String {
+        let address = "\"host:port\" or \"[IPv6 address]:port\"";
+        match self {
+            Field::Listeners(_) => format!("list of {address} or \"unix:/path/to.sock\""),
+            Field::Addresses(_) => {
+                format!("list of {address}; host is an IP address or a DNS name")
+            }
+            Field::OptionalAddress(_) => format!("{address}, or \"\" for off"),
+            Field::Workers(_) => format!("\"auto\" or a number from 1 to {MAX_WORKERS}"),
+            Field::Text(_) | Field::Secret(_) => "text".into(),
+            Field::Name(_) => "text without spaces, or \"\" for none".into(),
+            Field::Count(_, range) => format!("number from {} to {}", range.start(), range.end()),
+            Field::Size(_, range) => format!(
+                "size in B, KiB, MiB or GiB, from \"{}\" to \"{}\"",
+                show_size(*range.start()),
+                show_size(*range.end())
+            ),
+            Field::Duration(_, range) | Field::OptionalDuration(_, range) => {
+                let zero = match self {
+                    Field::OptionalDuration(..) => ", or \"0\"",
+                    _ => "",
+                };
+                format!(
+                    "duration in ms, s, m or h, from \"{}\" to \"{}\"{zero}",
+                    show_duration(*range.start()),
+                    show_duration(*range.end())
+                )
+            }
+            Field::Level(_) => {
+                format!("one of {}; or module=level, with commas", LEVELS.join(", "))
+            }
+            Field::LogFormat(_) => "\"text\" or \"json\"".into(),
+        }
+    }
+}
+
+fn whole(number: usize) -> toml::Value {
+    toml::Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+fn parse_workers(raw: &Raw) -> Result<Workers, String> {
+    if matches!(raw, Raw::Word(text) | Raw::Text(text) if text.trim() == "auto") {
+        return Ok(Workers::Auto);
+    }
+    let example = format!("\"auto\" or a number from 1 to {MAX_WORKERS}");
+    let number = raw.integer(&example)?;
+    usize::try_from(number)
+        .ok()
+        .filter(|number| *number <= MAX_WORKERS)
+        .and_then(NonZeroUsize::new)
+        .map(Workers::Count)
+        .ok_or(format!("{number} is out of range; write {example}"))
+}
+
+fn in_range<T: PartialOrd>(
+    value: &T,
+    range: &RangeInclusive<T>,
+    show: impl Fn(&T) -> String,
+) -> Result<(), String> {
+    if range.contains(value) {
+        return Ok(());
+    }
+    Err(format!(
+        "\"{}\" is out of range; write \"{}\" to \"{}\"",
+        show(value),
+        show(range.start()),
+        show(range.end())
+    ))
+}

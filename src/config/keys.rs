@@ -1,0 +1,289 @@
+//! The one table of keys: path, meaning, place in [`Config`].
+//!
+//! The texts are for operators; they become the comments of `proxy.toml` and the entries of
+//! `docs/configuration.md`. Each says what the key does and what happens at the limit; type, unit,
+//! range and default are added from the field.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::field::Field;
+use super::{Config, GIB, KIB, MIB};
+
+/// One key.
+pub struct Key {
+    /// Its path, as in the file: `limits.clients`.
+    pub path: &'static str,
+    /// Its own flag, where it has one; `--set` works for every key.
+    pub flag: Option<&'static str>,
+    /// What it does, in an operator's words.
+    pub doc: &'static str,
+    pub(super) field: fn(&mut Config) -> Field<'_>,
+}
+
+impl Key {
+    /// The environment variable of this key: `SLOTWAY_LIMITS__CLIENTS`.
+    pub fn variable(&self) -> String {
+        format!("SLOTWAY_{}", self.path.replace('.', "__").to_uppercase())
+    }
+
+    /// The section's name and the key's name in it; keys at the top have an empty section.
+    pub fn section_and_name(&self) -> (&'static str, &'static str) {
+        self.path.split_once('.').unwrap_or(("", self.path))
+    }
+
+    /// The value in `config`, as TOML; a secret is masked.
+    pub fn show(&self, config: &Config) -> toml::Value {
+        (self.field)(&mut config.clone()).show()
+    }
+
+    /// What may be written: type, unit, range.
+    pub fn takes(&self) -> String {
+        (self.field)(&mut Config::default()).takes()
+    }
+}
+
+/// A section of the file.
+#[derive(Debug)]
+pub struct Section {
+    /// Its name.
+    pub name: &'static str,
+    /// What its keys have in common.
+    pub doc: &'static str,
+}
+
+/// The sections, in the order of the file. The keys without a section come before them.
+pub static SECTIONS: &[Section] = &[
+    Section { name: "upstream", doc: "Connections to the nodes of the cluster." },
+    Section { name: "timeouts", doc: "How long slotway waits." },
+    Section {
+        name: "reconnect",
+        doc: "How soon slotway tries again after a connection to a node failed or was lost. Each \
+              failure doubles the wait, from min to max; every wait is shortened at random, so \
+              that many slotways do not return to a node at the same moment.",
+    },
+    Section {
+        name: "topology",
+        doc: "How often slotway asks the cluster which node serves which slots.",
+    },
+    Section {
+        name: "limits",
+        doc: "What slotway holds at most, so that neither a client nor a node that stands still \
+              can exhaust the machine. limits.memory stands above the others: where it is the \
+              smaller one, it is reached first.",
+    },
+    Section { name: "log", doc: "Log lines go to standard error." },
+];
+
+const fn ms(from: u64, to: u64) -> RangeInclusive<Duration> {
+    Duration::from_millis(from)..=Duration::from_millis(to)
+}
+const HOUR: u64 = 3_600_000;
+const TIB: usize = GIB << 10;
+
+/// Every key, in the order of the file.
+pub static KEYS: &[Key] = &[
+    Key {
+        path: "listen",
+        flag: Some("--listen"),
+        doc: "Where clients connect. Any number of TCP addresses (IPv4, IPv6, or a DNS name, \
+              which stands for all its addresses) and Unix sockets. \"0.0.0.0:6379\" is every \
+              IPv4 address of the machine, \"[::]:6379\" every IPv6 address, port 0 a free one. \
+              An address that is taken ends the start with an error.",
+        field: |c| Field::Listeners(&mut c.listen),
+    },
+    Key {
+        path: "seeds",
+        flag: Some("--seeds"),
+        doc: "Nodes of the cluster that slotway asks first; it learns the others from them. One \
+              is enough, several let slotway start while one of them is down. DNS names are \
+              resolved again whenever they are used. `slotway run` does not start without any; \
+              `slotway sandbox` puts its own nodes here.",
+        field: |c| Field::Addresses(&mut c.seeds),
+    },
+    Key {
+        path: "workers",
+        flag: Some("--workers"),
+        doc: "Threads that serve clients; each has its own connections to the nodes. \"auto\" is \
+              one per core that the process may use (a container's CPU limit counts). New \
+              clients go to the worker that has the fewest.",
+        field: |c| Field::Workers(&mut c.workers),
+    },
+    Key {
+        path: "admin",
+        flag: Some("--admin"),
+        doc: "Where the admin HTTP listener answers: /metrics, /healthz, /readyz. It asks for no \
+              password: keep it off public addresses. \"\" turns it off.",
+        field: |c| Field::OptionalAddress(&mut c.admin),
+    },
+    Key {
+        path: "upstream.user",
+        flag: None,
+        doc: "User name for AUTH at the nodes (an ACL user). \"\" with a password is the nodes' \
+              default user.",
+        field: |c| Field::Text(&mut c.upstream.user),
+    },
+    Key {
+        path: "upstream.password",
+        flag: None,
+        doc: "Password for AUTH at the nodes. \"\" without a user sends no AUTH. Never shown: not \
+              in the log, not by `slotway check`. Rather than in the file or in a flag, which \
+              others on the machine can see, set it as SLOTWAY_UPSTREAM__PASSWORD.",
+        field: |c| Field::Secret(&mut c.upstream.password),
+    },
+    Key {
+        path: "upstream.client_name",
+        flag: None,
+        doc: "Name that slotway's connections have in the nodes' CLIENT LIST.",
+        field: |c| Field::Name(&mut c.upstream.client_name),
+    },
+    Key {
+        path: "upstream.connections",
+        flag: None,
+        doc: "Shared connections that each worker opens to each node, for each protocol (RESP2, \
+              RESP3) that its clients speak. One carries many clients' commands and is nearly \
+              always the fastest; more help when single large replies hold up the others.",
+        field: |c| Field::Count(&mut c.upstream.connections, 1..=64),
+    },
+    Key {
+        path: "timeouts.command",
+        flag: None,
+        doc: "How long a command may take from its arrival to its reply, with all redirections \
+              and retries. After that the client gets an error. \"0\" sets no limit.",
+        field: |c| Field::OptionalDuration(&mut c.timeouts.command, ms(1, 24 * HOUR)),
+    },
+    Key {
+        path: "timeouts.connect",
+        flag: None,
+        doc: "How long opening a connection to a node may take, AUTH included. After that the \
+              attempt has failed and [reconnect] says when the next one is made.",
+        field: |c| Field::Duration(&mut c.timeouts.connect, ms(1, HOUR)),
+    },
+    Key {
+        path: "timeouts.drain",
+        flag: None,
+        doc: "After SIGTERM: how long slotway waits for the replies to commands in flight before \
+              it closes the clients that are left and ends. \"0\" does not wait.",
+        field: |c| Field::Duration(&mut c.timeouts.drain, ms(0, 24 * HOUR)),
+    },
+    Key {
+        path: "timeouts.idle",
+        flag: None,
+        doc: "A client that has sent nothing for so long, and waits for nothing, is closed. \"0\" \
+              never closes one.",
+        field: |c| Field::OptionalDuration(&mut c.timeouts.idle, ms(1, 30 * 24 * HOUR)),
+    },
+    Key {
+        path: "reconnect.min",
+        flag: None,
+        doc: "The wait after the first failure. Not more than reconnect.max.",
+        field: |c| Field::Duration(&mut c.reconnect.min, ms(1, HOUR)),
+    },
+    Key {
+        path: "reconnect.max",
+        flag: None,
+        doc: "The longest wait, after many failures.",
+        field: |c| Field::Duration(&mut c.reconnect.max, ms(1, HOUR)),
+    },
+    Key {
+        path: "topology.refresh",
+        flag: None,
+        doc: "How often slotway asks when nothing happens. A redirection or a lost node makes it \
+              ask at once.",
+        field: |c| Field::Duration(&mut c.topology.refresh, ms(10, 24 * HOUR)),
+    },
+    Key {
+        path: "topology.min_interval",
+        flag: None,
+        doc: "The least time between two refreshes, however many redirections ask for one. Not \
+              more than topology.refresh.",
+        field: |c| Field::Duration(&mut c.topology.min_interval, ms(1, HOUR)),
+    },
+    Key {
+        path: "limits.clients",
+        flag: None,
+        doc: "Clients connected at the same time. At the limit a new one gets \"ERR max number of \
+              clients reached\" and is closed, as Redis does. Each needs a file descriptor.",
+        field: |c| Field::Count(&mut c.limits.clients, 1..=1_000_000),
+    },
+    Key {
+        path: "limits.client_output",
+        flag: None,
+        doc: "Replies that wait for one client because it does not read them. At the limit that \
+              client is closed; nobody else feels it. Has to be larger than the largest reply \
+              that clients ask for.",
+        field: |c| Field::Size(&mut c.limits.client_output, 64 * KIB..=TIB),
+    },
+    Key {
+        path: "limits.upstream_in_flight",
+        flag: None,
+        doc: "Bytes of commands on one connection to a node that the node has not answered yet. \
+              At the limit slotway reads no more from the clients that want to send there, until \
+              the node has caught up. A single larger command still passes.",
+        field: |c| Field::Size(&mut c.limits.upstream_in_flight, 64 * KIB..=TIB),
+    },
+    Key {
+        path: "limits.memory",
+        flag: None,
+        doc: "All buffers of all clients and nodes together. At the limit new commands are \
+              refused with an error until memory is free again. Set it well below what the \
+              machine or the container has.",
+        field: |c| Field::Size(&mut c.limits.memory, MIB..=TIB),
+    },
+    Key {
+        path: "limits.held",
+        flag: None,
+        doc: "Bytes of commands that wait because their slot is being moved or has no primary \
+              for the moment (a failover). At the limit further commands for such slots get an \
+              error at once instead of waiting.",
+        field: |c| Field::Size(&mut c.limits.held, 0..=TIB),
+    },
+    Key {
+        path: "limits.bulk",
+        flag: None,
+        doc: "The largest single argument of a command, that is: the largest value that can be \
+              written. Above it the client gets \"ERR Protocol error: invalid bulk length\" and is \
+              closed, as Redis does. It should not be above the nodes' proto-max-bulk-len.",
+        field: |c| Field::Size(&mut c.limits.bulk, KIB..=2 * GIB),
+    },
+    Key {
+        path: "limits.inline",
+        flag: None,
+        doc: "The longest line of a command that is typed as text (inline command). Above it the \
+              client gets \"ERR Protocol error: too big inline request\" and is closed, as Redis \
+              does.",
+        field: |c| Field::Size(&mut c.limits.inline, KIB..=16 * MIB),
+    },
+    Key {
+        path: "limits.multibulk",
+        flag: None,
+        doc: "The most arguments that one command may have. Above it the client gets \"ERR \
+              Protocol error: invalid multibulk length\" and is closed, as Redis does. The \
+              default is what Redis 7.0 takes.",
+        field: |c| Field::Count(&mut c.limits.multibulk, 16..=i32::MAX as usize),
+    },
+    Key {
+        path: "log.level",
+        flag: Some("--log-level"),
+        doc: "How much is logged. \"info\" has no line per command. For one part of slotway only: \
+              \"info,slotway::upstream=debug\".",
+        field: |c| Field::Level(&mut c.log.level),
+    },
+    Key {
+        path: "log.format",
+        flag: None,
+        doc: "\"text\" for people, \"json\" for log collectors: one object per line.",
+        field: |c| Field::LogFormat(&mut c.log.format),
+    },
+];
+
+/// The key with this path.
+pub(super) fn key(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.path)
+    }
+}

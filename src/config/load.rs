@@ -1,0 +1,374 @@
+//! Lays the sources over each other: defaults, file, environment, flags. The later ones win.
+//!
+//! Everything that is wrong is collected, each with its place, before any of it is reported.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+
+use super::field::Raw;
+use super::keys::{KEYS, SECTIONS, key};
+use super::problem::nearest;
+use super::{Config, ConfigError, Listen, Problem};
+
+/// What the configuration is read from. No `Debug`: it holds the password as it was given.
+#[derive(Clone, Default)]
+pub struct Sources {
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
+    /// The environment; only what starts with `SLOTWAY_` is looked at.
+    pub env: Vec<(OsString, OsString)>,
+    /// The flags, in their order.
+    pub flags: Vec<Flag>,
+}
+
+/// One key set on the command line. No `Debug`, for the same reason.
+#[derive(Clone)]
+pub enum Flag {
+    /// A flag of its own, such as `--workers`: the flag, the key, the value.
+    Named(&'static str, &'static str, String),
+    /// What followed `--set`: `path.to.key=value`.
+    Set(String),
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nowhere: nobody set it.
+    Default,
+    /// The file, and the line if it is about one.
+    File(PathBuf, Option<usize>),
+    /// The variable of that name.
+    Env(String),
+    /// The flag: `--workers`, or `--set log.level`.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File(path, Some(line)) => write!(f, "{}:{line}", path.display()),
+            Origin::File(path, None) => path.display().fmt(f),
+            Origin::Env(name) | Origin::Flag(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A valid configuration, and where it comes from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    origins: BTreeMap<&'static str, Origin>,
+}
+
+impl Loaded {
+    /// Where the value of the key `path` comes from.
+    pub fn origin(&self, path: &str) -> &Origin {
+        self.origins.get(path).unwrap_or(&Origin::Default)
+    }
+
+    /// Refuses a configuration that names no cluster. Apart from [`load`], because `slotway check`
+    /// may look at a file whose seeds will come from the environment.
+    pub fn need_seeds(&self) -> Result<(), ConfigError> {
+        if !self.config.seeds.is_empty() {
+            return Ok(());
+        }
+        Err(ConfigError {
+            problems: vec![Problem {
+                origin: self.origin("seeds").clone(),
+                key: "seeds".into(),
+                reason: "none given, so there is no cluster to connect to; name one or more of \
+                         its nodes: --seeds 10.0.0.1:7000,10.0.0.2:7000, or \
+                         SLOTWAY_SEEDS=10.0.0.1:7000,10.0.0.2:7000, or in the file \
+                         seeds = [\"10.0.0.1:7000\", \"10.0.0.2:7000\"]"
+                    .into(),
+            }],
+        })
+    }
+}
+
+/// Reads all sources and checks the outcome.
+pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+    let mut loading = Loading::default();
+    if let Some(path) = &sources.file {
+        loading.file(path);
+    }
+    loading.environment(&sources.env);
+    loading.flags(&sources.flags);
+    let Loading { loaded, mut problems } = loading;
+    if problems.is_empty() {
+        problems = contradictions(&loaded);
+    }
+    if problems.is_empty() { Ok(loaded) } else { Err(ConfigError { problems }) }
+}
+
+/// What has been read so far.
+struct Loading {
+    loaded: Loaded,
+    problems: Vec<Problem>,
+}
+
+impl Default for Loading {
+    fn default() -> Self {
+        let loaded = Loaded { config: Config::default(), origins: BTreeMap::new() };
+        Loading { loaded, problems: Vec::new() }
+    }
+}
+
+impl Loading {
+    fn problem(&mut self, origin: Origin, key: &str, reason: impl Into<String>) {
+        self.problems.push(Problem { origin, key: key.into(), reason: reason.into() });
+    }
+
+    fn unknown_key(&mut self, origin: Origin, path: &str) {
+        let reason = match nearest(path, KEYS.iter().map(|key| key.path)) {
+            Some(key) => format!("unknown key; the nearest is {key}"),
+            None => "unknown key; docs/configuration.md has them all".into(),
+        };
+        self.problem(origin, path, reason);
+    }
+
+    /// Sets one key, known or not.
+    fn set(&mut self, origin: Origin, path: &str, raw: &Raw) {
+        let Some(key) = key(path) else {
+            return self.unknown_key(origin, path);
+        };
+        match (key.field)(&mut self.loaded.config).set(raw) {
+            Ok(()) => {
+                self.loaded.origins.insert(key.path, origin);
+            }
+            Err(reason) => self.problem(origin, path, reason),
+        }
+    }
+
+    fn file(&mut self, path: &Path) {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                return self.problem(
+                    Origin::File(path.into(), None),
+                    "",
+                    format!("cannot be read: {error}"),
+                );
+            }
+        };
+        let (table, errors) = DeTable::parse_recoverable(&text);
+        let at = |start: usize| {
+            let before = text.as_bytes().get(..start).unwrap_or(text.as_bytes());
+            Origin::File(path.into(), Some(1 + before.iter().filter(|b| **b == b'\n').count()))
+        };
+        // What the parser makes of a line that is not TOML is not worth a second complaint. Its
+        // own rendering would quote the line, which may hold the password.
+        for error in &errors {
+            let start = error.span().map_or(text.len(), |span| span.start);
+            let reason = format!("not valid TOML: {}", error.message().replace('\n', ", "));
+            self.problem(at(start), "", reason);
+        }
+        if !errors.is_empty() {
+            return;
+        }
+        let before = self.problems.len();
+        self.table("", table.get_ref(), &at);
+        // The table is sorted by name; a reader goes through the file from top to bottom.
+        if let Some(from_file) = self.problems.get_mut(before..) {
+            from_file.sort_by_key(|problem| match problem.origin {
+                Origin::File(_, line) => line,
+                _ => None,
+            });
+        }
+    }
+
+    fn table(&mut self, prefix: &str, table: &DeTable<'_>, at: &impl Fn(usize) -> Origin) {
+        for (name, value) in table {
+            let origin = at(name.span().start);
+            // A quoted name with a dot in it is one name, not a path.
+            let dotted = name.get_ref().contains('.');
+            let name =
+                if dotted { format!("\"{}\"", name.get_ref()) } else { name.get_ref().to_string() };
+            let path = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+            let is_section = SECTIONS.iter().any(|section| section.name == path);
+            match value.get_ref() {
+                DeValue::Table(inner) if is_section => self.table(&path, inner, at),
+                _ if is_section => {
+                    self.problem(origin, &path, format!("is a section; write [{path}]"));
+                }
+                DeValue::Table(inner) if key(&path).is_none() => {
+                    self.unknown_section(origin, &path, inner, at);
+                }
+                value => self.set(origin, &path, &raw(value)),
+            }
+        }
+    }
+
+    /// `[timeout]` for `[timeouts]`: one problem for the section if it is plain which was meant,
+    /// otherwise one for each key in it, whose name may tell more.
+    fn unknown_section(
+        &mut self,
+        origin: Origin,
+        path: &str,
+        table: &DeTable<'_>,
+        at: &impl Fn(usize) -> Origin,
+    ) {
+        let meant = nearest(path, SECTIONS.iter().map(|section| section.name));
+        match meant {
+            Some(section) => {
+                self.problem(origin, path, format!("unknown section; the nearest is [{section}]"));
+            }
+            None if table.is_empty() => {
+                let names: Vec<_> = SECTIONS.iter().map(|section| section.name).collect();
+                let reason = format!("unknown section; there are {}", names.join(", "));
+                self.problem(origin, path, reason);
+            }
+            None => {
+                for name in table.keys() {
+                    self.unknown_key(at(name.span().start), &format!("{path}.{}", name.get_ref()));
+                }
+            }
+        }
+    }
+
+    fn environment(&mut self, env: &[(OsString, OsString)]) {
+        let mut ours: Vec<(String, &OsString)> = env
+            .iter()
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
+            .filter(|(name, _)| name.starts_with("SLOTWAY_") && name != "SLOTWAY_CONFIG")
+            .collect();
+        ours.sort();
+        let variables: Vec<(String, &str)> =
+            KEYS.iter().map(|key| (key.variable(), key.path)).collect();
+        for (name, value) in ours {
+            let origin = Origin::Env(name.clone());
+            let path =
+                variables.iter().find(|(variable, _)| *variable == name).map(|found| found.1);
+            match (path, value.to_str()) {
+                (Some(path), Some(value)) => self.set(origin, path, &Raw::Word(value.into())),
+                (Some(path), None) => self.problem(origin, path, "is not valid UTF-8"),
+                (None, value) if is_service_link(&name, value.unwrap_or_default()) => {}
+                (None, _) => {
+                    let names = variables.iter().map(|(variable, _)| variable.as_str());
+                    let reason = match nearest(&name, names) {
+                        Some(variable) => format!("unknown variable; the nearest is {variable}"),
+                        None => "unknown variable; docs/configuration.md has them all".into(),
+                    };
+                    self.problem(origin, "", reason);
+                }
+            }
+        }
+    }
+
+    fn flags(&mut self, flags: &[Flag]) {
+        let mut by_name: BTreeMap<&str, &str> = BTreeMap::new();
+        for flag in flags {
+            if let Flag::Named(flag, path, value) = flag {
+                by_name.insert(path, flag);
+                self.set(Origin::Flag((*flag).into()), path, &Raw::Word(value.clone()));
+            }
+        }
+        for flag in flags {
+            let Flag::Set(text) = flag else { continue };
+            let Some((path, value)) = text.split_once('=') else {
+                // Without "=" nobody knows what this is; it may be a password in the wrong place.
+                let reason = "has no \"=\"; write --set path.to.key=value, such as \
+                              --set limits.clients=1000";
+                self.problem(Origin::Flag("--set".into()), "", reason);
+                continue;
+            };
+            let path = path.trim();
+            let origin = Origin::Flag(format!("--set {path}"));
+            match by_name.get(path) {
+                Some(flag) => self.problem(origin, path, format!("also given by {flag}; keep one")),
+                None => self.set(origin, path, &Raw::Word(value.into())),
+            }
+        }
+    }
+}
+
+fn raw(value: &DeValue<'_>) -> Raw {
+    match value {
+        DeValue::String(text) => Raw::Text(text.to_string()),
+        DeValue::Integer(number) => {
+            Raw::Integer(i64::from_str_radix(number.as_str(), number.radix()).ok())
+        }
+        DeValue::Array(items) => Raw::List(items.iter().map(|item| raw(item.get_ref())).collect()),
+        DeValue::Float(_) => Raw::Other("a number with a fraction"),
+        DeValue::Boolean(_) => Raw::Other("true or false"),
+        DeValue::Datetime(_) => Raw::Other("a date"),
+        DeValue::Table(_) => Raw::Other("a section"),
+    }
+}
+
+/// Kubernetes gives every container variables about each service of its namespace; a service
+/// called "slotway" makes `SLOTWAY_SERVICE_HOST`, `SLOTWAY_PORT=tcp://…`, `SLOTWAY_PORT_6379_TCP`
+/// and more. Nobody wrote these, so they are no errors.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let protocol = |text: &str| matches!(text.split('_').next(), Some("TCP" | "UDP" | "SCTP"));
+    let numbered = |rest: &str| {
+        rest.split_once('_')
+            .is_some_and(|(port, rest)| port.parse::<u16>().is_ok() && protocol(rest))
+    };
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || (name.ends_with("_PORT") && value.contains("://"))
+        || name.split("_PORT_").skip(1).any(numbered)
+}
+
+/// Values that are each valid and cannot be together.
+fn contradictions(loaded: &Loaded) -> Vec<Problem> {
+    let config = &loaded.config;
+    let mut problems = Vec::new();
+    let mut not_above = |low: &str, high: &str, reversed: bool| {
+        if !reversed {
+            return;
+        }
+        // Reported at the one that was set; at the default there is nothing to change.
+        let (at, other) = match loaded.origin(low) {
+            Origin::Default => (high, low),
+            _ => (low, high),
+        };
+        let show =
+            |path: &str| key(path).map(|key| key.show(config).to_string()).unwrap_or_default();
+        let word = if at == low { "more" } else { "less" };
+        let reason = format!(
+            "{} is {word} than {other}, which is {} ({})",
+            show(at),
+            show(other),
+            loaded.origin(other)
+        );
+        problems.push(Problem { origin: loaded.origin(at).clone(), key: at.into(), reason });
+    };
+    not_above("reconnect.min", "reconnect.max", config.reconnect.min > config.reconnect.max);
+    not_above(
+        "topology.min_interval",
+        "topology.refresh",
+        config.topology.min_interval > config.topology.refresh,
+    );
+
+    // Port 0 is a different port each time.
+    let fixed = |listen: &Listen| !matches!(listen, Listen::Tcp(address) if address.port == 0);
+    for (index, listen) in config.listen.iter().enumerate() {
+        let twice = config.listen.iter().take(index).any(|earlier| earlier == listen);
+        if twice && fixed(listen) {
+            let (origin, key) = (loaded.origin("listen").clone(), "listen".into());
+            problems.push(Problem { origin, key, reason: format!("\"{listen}\" is given twice") });
+        }
+        let admin = config.admin.clone().map(Listen::Tcp);
+        if admin.is_some_and(|admin| admin == *listen) && fixed(listen) {
+            let at = match loaded.origin("admin") {
+                Origin::Default => "listen",
+                _ => "admin",
+            };
+            problems.push(Problem {
+                origin: loaded.origin(at).clone(),
+                key: at.into(),
+                reason: format!("\"{listen}\" is given for both listen and admin"),
+            });
+        }
+    }
+    problems
+}

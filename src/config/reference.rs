@@ -1,0 +1,174 @@
+//! What is written from the table of keys: `proxy.toml`, `docs/configuration.md`, and the
+//! effective configuration that `slotway check` prints.
+
+use std::fmt::Write;
+
+use super::keys::{KEYS, Key, SECTIONS};
+use super::{Config, Loaded, Origin};
+
+/// `proxy.toml`: every key at its default, with its meaning.
+pub fn proxy_toml() -> String {
+    let mut out = String::new();
+    comment(
+        &mut out,
+        "The reference of slotway's configuration: every key, at its default. A key that is left \
+         out has its default, so a file of your own needs only what differs; `slotway check \
+         --config FILE` says whether it is right.",
+    );
+    out.push_str("#\n");
+    comment(
+        &mut out,
+        "Each key can also be set by an environment variable (SLOTWAY_LISTEN, \
+         SLOTWAY_LIMITS__CLIENTS: two underscores for each dot) or by --set limits.clients=1000. \
+         Flags win over the environment, the environment over this file.",
+    );
+    out.push_str("#\n");
+    comment(&mut out, "Written by `slotway docs proxy-toml` from src/config/keys.rs.");
+    let config = Config::default();
+    each(|section, key| match key {
+        None => {
+            out.push('\n');
+            if let Some((name, doc)) = section {
+                comment(&mut out, doc);
+                let _ = writeln!(out, "[{name}]");
+            }
+        }
+        Some(key) => {
+            comment(&mut out, key.doc);
+            comment(&mut out, &format!("Takes: {}.", key.takes()));
+            let _ = writeln!(out, "{} = {}", key.section_and_name().1, key.show(&config));
+            out.push('\n');
+        }
+    });
+    // One empty line between things, none at the end.
+    let mut tidy = out.replace("\n\n\n", "\n\n");
+    tidy.truncate(tidy.trim_end().len());
+    tidy.push('\n');
+    tidy
+}
+
+/// The effective configuration as TOML, secrets masked; what is not a default says where it comes
+/// from.
+pub fn effective_toml(loaded: &Loaded) -> String {
+    let mut out = String::new();
+    each(|section, key| match key {
+        None => {
+            if let Some((name, _)) = section {
+                let _ = writeln!(out, "\n[{name}]");
+            }
+        }
+        Some(key) => {
+            let _ = write!(out, "{} = {}", key.section_and_name().1, key.show(&loaded.config));
+            match loaded.origin(key.path) {
+                Origin::Default => out.push('\n'),
+                origin => {
+                    let _ = writeln!(out, "  # {origin}");
+                }
+            }
+        }
+    });
+    out
+}
+
+/// `docs/configuration.md`.
+pub fn docs_markdown() -> String {
+    let mut out = String::from(INTRODUCTION);
+    let config = Config::default();
+    each(|section, key| match key {
+        None => match section {
+            None => out.push_str("\n## Top of the file\n"),
+            Some((name, doc)) => {
+                let _ = writeln!(out, "\n## [{name}]\n\n{doc}");
+            }
+        },
+        Some(key) => {
+            let flag = key.flag.map(|flag| format!(" · flag `{flag}`")).unwrap_or_default();
+            let _ = write!(
+                out,
+                "\n### `{}`\n\n{}\n\nDefault `{}` · {} · variable `{}`{flag}\n",
+                key.path,
+                key.doc,
+                key.show(&config),
+                key.takes(),
+                key.variable(),
+            );
+        }
+    });
+    out
+}
+
+/// Goes through sections and keys in the order of the file: each section first with `None`, the
+/// keys at the top being in no section, then with each of its keys.
+fn each(mut visit: impl FnMut(Option<(&str, &str)>, Option<&Key>)) {
+    let named = SECTIONS.iter().map(|section| Some((section.name, section.doc)));
+    for section in std::iter::once(None).chain(named) {
+        visit(section, None);
+        let name = section.map_or("", |(name, _)| name);
+        for key in KEYS.iter().filter(|key| key.section_and_name().0 == name) {
+            visit(section, Some(key));
+        }
+    }
+}
+
+/// Writes `text` as comment lines of at most 90 columns.
+fn comment(out: &mut String, text: &str) {
+    let mut width = usize::MAX;
+    for word in text.split_whitespace() {
+        let length = word.chars().count() + 1;
+        if width.saturating_add(length) > 90 {
+            if width != usize::MAX {
+                out.push('\n');
+            }
+            out.push('#');
+            width = 1;
+        }
+        let _ = write!(out, " {word}");
+        width += length;
+    }
+    out.push('\n');
+}
+
+const INTRODUCTION: &str = r#"# Configuration
+
+<!-- Written by `slotway docs configuration` from src/config/keys.rs: change it there. -->
+
+Slotway needs to know one thing: where the cluster is. This is enough:
+
+```console
+$ slotway run --listen 127.0.0.1:6379 --seeds 10.0.0.1:7000,10.0.0.2:7000
+```
+
+Everything else has a default. [`proxy.toml`](../proxy.toml) is the same reference as this page, as a file to copy from.
+
+## Where a value comes from
+
+A key is set in one of four ways; the later ones win:
+
+1. its **default**;
+2. the **file** that `--config FILE` (or `SLOTWAY_CONFIG`) names, in TOML;
+3. an **environment variable**: `SLOTWAY_` and the key's path in capitals, with two underscores for each dot: `SLOTWAY_LIMITS__CLIENT_OUTPUT=64MiB`. Lists are separated by commas: `SLOTWAY_SEEDS=10.0.0.1:7000,10.0.0.2:7000`;
+4. a **flag**: `--set limits.client_output=64MiB`, any number of times (for the same key the last one counts), or the key's own flag where it has one. A key's own flag and `--set` for the same key are an error.
+
+`slotway check --config FILE` takes the same flags and variables, and prints the configuration that `slotway run` would use, with the place each value comes from. Passwords are shown as `***`.
+
+## How values are written
+
+- Durations: a whole number and `ms`, `s`, `m` or `h`: `"500ms"`, `"5s"`, `"2m"`. `"0"` needs no unit.
+- Sizes: a whole number and `B`, `KiB`, `MiB` or `GiB` (1 KiB is 1024 bytes): `"64MiB"`.
+- Addresses: `"host:port"`, where the host is an IP address or a DNS name; an IPv6 address stands in brackets: `"[::1]:6379"`. Listeners may be Unix sockets: `"unix:/run/slotway.sock"`.
+
+## When something is wrong
+
+An unknown key or variable, a wrong unit, a wrong type, a value out of range, two values that contradict each other: slotway does not start. It reports everything it finds, one line each, with file and line (or the variable, or the flag), the key, the reason and the nearest valid key, and ends with exit code 2:
+
+```console
+$ slotway run --config proxy.toml
+error: the configuration is not valid
+  proxy.toml:4: limits.clint_output: unknown key; the nearest is limits.client_output
+  proxy.toml:7: timeouts.command: "sec" is not a unit of time; write a duration such as "500ms", "5s", "2m" or "1h"
+```
+
+Variables that Kubernetes adds for a service called `slotway` (`SLOTWAY_SERVICE_HOST`, `SLOTWAY_PORT_6379_TCP` and their like) are not ours and are passed over.
+
+Exit codes: 0 all is well, 1 slotway failed while it ran (or could not listen), 2 the configuration or the command line is wrong.
+"#;

@@ -1,0 +1,391 @@
+//! The types of single values, and how each is written and read as text.
+//!
+//! What `show_*` writes, `parse_*` reads back to the same value. Errors are the second half of a
+//! sentence whose first half names the place and the key, and end with what to write instead.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A host and a port; the host is an IP address (without brackets) or a DNS name.
+///
+/// Resolve it with `(address.host.as_str(), address.port)`, which is a `ToSocketAddrs`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Address {
+    /// IP address or DNS name.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Where clients connect.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Listen {
+    /// A TCP address; a DNS name stands for all its addresses.
+    Tcp(Address),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Tcp(address) => address.fmt(f),
+            Listen::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// How many workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// One per core that this process may use.
+    Auto,
+    /// That many.
+    Count(NonZeroUsize),
+}
+
+impl Workers {
+    /// The number to start, on this machine.
+    pub fn count(self) -> usize {
+        match self {
+            Workers::Auto => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            Workers::Count(count) => count.get(),
+        }
+    }
+}
+
+/// Text that is never shown, by `{:?}` neither.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps `text` to itself.
+    pub fn new(text: impl Into<String>) -> Self {
+        Secret(text.into())
+    }
+
+    /// The secret itself, for the one who sends it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What may be shown: that there is one, or that there is none.
+    pub fn masked(&self) -> &'static str {
+        if self.is_empty() { "" } else { "***" }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.masked())
+    }
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The longest path that the kernel takes for a Unix socket (`sun_path` is 108 bytes, one of them
+/// the final zero).
+const UNIX_PATH_MAX: usize = 107;
+
+pub(super) fn parse_listen(text: &str) -> Result<Listen, String> {
+    let Some(path) = text.strip_prefix("unix:") else {
+        return parse_address(text, 0).map(Listen::Tcp).map_err(|reason| {
+            if text.starts_with('/') { format!("{reason}, or \"unix:{text}\"") } else { reason }
+        });
+    };
+    if path.is_empty() {
+        return Err("\"unix:\" has no path; write \"unix:/path/to.sock\"".into());
+    }
+    if path.len() > UNIX_PATH_MAX {
+        return Err(format!(
+            "\"{text}\" is too long: the path of a Unix socket has at most {UNIX_PATH_MAX} bytes, \
+             this one has {}",
+            path.len()
+        ));
+    }
+    Ok(Listen::Unix(path.into()))
+}
+
+/// Reads `host:port` or `[v6]:port`, with a port from `least` on (0 only makes sense to listen on).
+pub(super) fn parse_address(text: &str, least: u16) -> Result<Address, String> {
+    let wanted = "write \"host:port\" or \"[IPv6 address]:port\"";
+    if text.parse::<std::net::Ipv6Addr>().is_ok() {
+        return Err(format!("\"{text}\" has no port; write \"[{text}]:port\""));
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err(format!("\"{text}\" has no port; {wanted}"));
+    };
+    let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(v6) if v6.parse::<std::net::Ipv6Addr>().is_ok() => v6,
+        Some(_) => return Err(format!("\"{text}\" has no IPv6 address in its brackets; {wanted}")),
+        None if host.contains(':') => {
+            return Err(format!("\"{text}\" is ambiguous; {wanted}, such as \"[::1]:6379\""));
+        }
+        None => host,
+    };
+    if host.is_empty() {
+        return Err(format!("\"{text}\" has no host; for every address write \"0.0.0.0{text}\""));
+    }
+    if host.parse::<IpAddr>().is_err() && !is_dns_name(host) {
+        return Err(format!("\"{host}\" is neither an IP address nor a DNS name; {wanted}"));
+    }
+    match port.parse::<u16>() {
+        Ok(port) if port >= least => Ok(Address { host: host.into(), port }),
+        _ => Err(format!("\"{port}\" is no port; write a number from {least} to 65535")),
+    }
+}
+
+/// Generous (underscores, a final dot): DNS decides. But what looks like an IPv4 address has to be
+/// one, or `10.0.0.256` would be reported at run time as a name that does not resolve.
+fn is_dns_name(host: &str) -> bool {
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let only_numbers = name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    name.len() <= 253
+        && !only_numbers
+        && name.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && !label.starts_with('-')
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        })
+}
+
+/// Splits `5s` into 5 and `s`. `Err`: no whole number that fits stands at the start.
+fn number_and_unit(text: &str) -> Result<(u64, &str), String> {
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    if number.is_empty() {
+        return Err(format!("\"{text}\" does not start with a number"));
+    }
+    if unit.starts_with(['.', ',']) {
+        return Err(format!("\"{text}\" is not a whole number; use a smaller unit"));
+    }
+    let number = number.parse().map_err(|_| format!("\"{text}\" is too large"))?;
+    Ok((number, unit.trim_start()))
+}
+
+const DURATION_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    const WANTED: &str = "write a duration such as \"500ms\", \"5s\", \"2m\" or \"1h\"";
+    let (number, unit) = number_and_unit(text).map_err(|reason| format!("{reason}; {WANTED}"))?;
+    if number == 0 && unit.is_empty() {
+        return Ok(Duration::ZERO);
+    }
+    if unit.is_empty() {
+        return Err(format!("\"{text}\" has no unit; {WANTED}"));
+    }
+    let Some((_, factor)) = DURATION_UNITS.iter().find(|(name, _)| *name == unit) else {
+        return Err(format!("\"{unit}\" is not a unit of time; {WANTED}"));
+    };
+    let millis = number.checked_mul(*factor).ok_or(format!("\"{text}\" is too long"))?;
+    Ok(Duration::from_millis(millis))
+}
+
+pub(super) fn show_duration(duration: Duration) -> String {
+    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    if millis == 0 {
+        return "0".into();
+    }
+    largest_unit(millis, &DURATION_UNITS)
+}
+
+const SIZE_UNITS: [(&str, u64); 4] =
+    [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+pub(super) fn parse_size(text: &str) -> Result<usize, String> {
+    const WANTED: &str = "write a size such as \"100B\", \"512KiB\", \"64MiB\" or \"1GiB\"";
+    let (number, unit) = number_and_unit(text).map_err(|reason| format!("{reason}; {WANTED}"))?;
+    if unit.is_empty() && number == 0 {
+        return Ok(0);
+    }
+    if unit.is_empty() {
+        return Err(format!("\"{text}\" has no unit; {WANTED}"));
+    }
+    let Some((_, factor)) = SIZE_UNITS.iter().find(|(name, _)| *name == unit) else {
+        let meant = match unit.to_ascii_lowercase().as_bytes().first() {
+            Some(b'g') => "GiB",
+            Some(b'm') => "MiB",
+            Some(b'k') => "KiB",
+            Some(b'b') => "B",
+            _ => return Err(format!("\"{unit}\" is not a unit of size; {WANTED}")),
+        };
+        return Err(format!(
+            "\"{unit}\" is not a unit of size; the nearest is \"{meant}\" (\"{number}{meant}\")"
+        ));
+    };
+    number
+        .checked_mul(*factor)
+        .and_then(|bytes| usize::try_from(bytes).ok())
+        .ok_or(format!("\"{text}\" is too large"))
+}
+
+pub(super) fn show_size(bytes: usize) -> String {
+    largest_unit(bytes as u64, &SIZE_UNITS)
+}
+
+/// In the largest unit that divides it, so that it reads back to the same value.
+fn largest_unit(value: u64, units: &[(&str, u64)]) -> String {
+    units
+        .iter()
+        .find(|(_, factor)| value >= *factor && value % *factor == 0)
+        .or(units.last())
+        .map_or(String::new(), |(name, factor)| format!("{}{name}", value / factor))
+}
+
+pub(super) const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// A level, or a comma-separated list of levels and `module=level`.
+///
+/// The filter behind it would take a misspelt level for a module's name and log everything of a
+/// module that does not exist, so the words are looked at here.
+pub(super) fn parse_level(text: &str) -> Result<String, String> {
+    let directives: Vec<&str> = text.split(',').map(str::trim).collect();
+    for directive in &directives {
+        let (module, level) = match directive.rsplit_once('=') {
+            Some((module, level)) => (Some(module), level),
+            None => (None, *directive),
+        };
+        if !LEVELS.contains(&level) {
+            let nearest = super::problem::nearest(level, LEVELS.into_iter());
+            let hint =
+                nearest.map_or(String::new(), |level| format!("; the nearest is \"{level}\""));
+            return Err(format!("\"{level}\" is not a level ({}){hint}", LEVELS.join(", ")));
+        }
+        let named = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b':';
+        if module.is_some_and(|module| module.is_empty() || !module.bytes().all(named)) {
+            return Err(format!(
+                "\"{directive}\" does not name a module; write for example \
+                 \"info,slotway::upstream=debug\""
+            ));
+        }
+    }
+    Ok(directives.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_back() {
+        for (text, millis) in [
+            ("0", 0),
+            ("1ms", 1),
+            ("1500ms", 1500),
+            ("5s", 5000),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+        ] {
+            let duration = parse_duration(text).unwrap();
+            assert_eq!(duration, Duration::from_millis(millis));
+            assert_eq!(show_duration(duration), text);
+        }
+        for wrong in
+            ["", "5", "s", "5sec", "1.5s", "-1s", "99999999999999999999s", "9999999999999999h"]
+        {
+            parse_duration(wrong).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn sizes_read_back() {
+        for (text, bytes) in [
+            ("0B", 0),
+            ("100B", 100),
+            ("512KiB", 512 << 10),
+            ("64MiB", 64 << 20),
+            ("1GiB", 1 << 30),
+        ] {
+            assert_eq!(parse_size(text).unwrap(), bytes);
+            assert_eq!(show_size(bytes), text);
+        }
+        for wrong in ["", "5", "MiB", "5MB", "5mib", "1.5GiB", "-1B", "99999999999GiB", "5x"] {
+            parse_size(wrong).unwrap_err();
+        }
+        assert!(parse_size("64mb").unwrap_err().contains("\"64MiB\""));
+    }
+
+    #[test]
+    fn addresses_read_back() {
+        for text in
+            ["127.0.0.1:6379", "[::1]:6379", "redis-0.redis.svc.cluster.local:7000", "a_b.:1"]
+        {
+            assert_eq!(parse_address(text, 1).unwrap().to_string(), text);
+        }
+        assert_eq!(parse_address("localhost:0", 0).unwrap().port, 0);
+        for wrong in [
+            "",
+            "localhost",
+            ":6379",
+            "::1",
+            "::1:6379",
+            "[::1]",
+            "[x]:1",
+            "a:0",
+            "a:65536",
+            "a:x",
+            "a b:1",
+            "10.0.0.256:1",
+            "a..b:1",
+            "-a:1",
+            "redis://a:1",
+        ] {
+            parse_address(wrong, 1).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn listeners_read_back() {
+        for text in ["0.0.0.0:6379", "unix:/run/slotway.sock", "unix:relative.sock"] {
+            assert_eq!(parse_listen(text).unwrap().to_string(), text);
+        }
+        assert!(
+            parse_listen("/run/slotway.sock").unwrap_err().contains("\"unix:/run/slotway.sock\"")
+        );
+        parse_listen("unix:").unwrap_err();
+        parse_listen(&format!("unix:/{}", "x".repeat(106))).unwrap();
+        parse_listen(&format!("unix:/{}", "x".repeat(107))).unwrap_err();
+    }
+
+    #[test]
+    fn levels_are_checked() {
+        for right in ["info", "off", "info,slotway::upstream=debug", "warn, slotway=trace"] {
+            parse_level(right).unwrap();
+        }
+        for wrong in ["", "inof", "info,", "slotway=loud", "=info", "a b=info"] {
+            parse_level(wrong).unwrap_err();
+        }
+        assert!(parse_level("inof").unwrap_err().contains("\"info\""));
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        assert!(!format!("{:?}", Secret::new("hunter2")).contains("hunter2"));
+    }
+}
