@@ -37,6 +37,9 @@ enum Health {
     Online,
 }
 
+/// Slot ranges as they were listed, both ends included.
+type Ranges = Vec<(u16, u16)>;
+
 /// One node as it was listed, before it has an index.
 struct Listed {
     node: Node,
@@ -53,10 +56,15 @@ pub fn parse_shards(reply: &[u8], asked: &NodeAddr) -> Result<Snapshot, ParseErr
     for shard in answer(&decode(reply)?, "SHARDS")? {
         let slots = shard.field("slots").ok_or(ParseError::Unexpected("SHARDS", "no slots"))?;
         let nodes = shard.field("nodes").ok_or(ParseError::Unexpected("SHARDS", "no nodes"))?;
-        let ranges: Vec<(u16, u16)> =
-            slots.items().chunks_exact(2).filter_map(|pair| range(&pair[0], &pair[1])).collect();
+        let pairs = slots.items().chunks_exact(2);
+        let ranges: Ranges = pairs
+            .filter_map(|pair| match pair {
+                [start, end] => range(start, end),
+                _ => None,
+            })
+            .collect();
         let listed = nodes.items().iter().filter_map(|n| shards_node(n, asked)).collect();
-        builder.shard(listed, &ranges)?;
+        builder.shard(listed, ranges)?;
     }
     Ok(builder.finish())
 }
@@ -65,7 +73,7 @@ pub fn parse_shards(reply: &[u8], asked: &NodeAddr) -> Result<Snapshot, ParseErr
 /// health and leaves nodes without slots out.
 pub fn parse_slots(reply: &[u8], asked: &NodeAddr) -> Result<Snapshot, ParseError> {
     // One entry per range: ranges of one primary belong together.
-    let mut shards: Vec<(Vec<Listed>, Vec<(u16, u16)>)> = Vec::new();
+    let mut shards: Vec<(Vec<Listed>, Ranges)> = Vec::new();
     let mut by_primary: HashMap<(Box<str>, NodeAddr), usize> = HashMap::new();
     for entry in answer(&decode(reply)?, "SLOTS")? {
         let [start, end, nodes @ ..] = entry.items() else {
@@ -90,7 +98,7 @@ pub fn parse_slots(reply: &[u8], asked: &NodeAddr) -> Result<Snapshot, ParseErro
     }
     let mut builder = Builder::default();
     for (listed, ranges) in shards {
-        builder.shard(listed, &ranges)?;
+        builder.shard(listed, ranges)?;
     }
     Ok(builder.finish())
 }
@@ -205,12 +213,13 @@ fn host<'v>(endpoint: &Value<'v>, ip: &'v str, asked: &'v NodeAddr) -> &'v str {
 /// Collects shards and gives them their order and their indices.
 #[derive(Default)]
 struct Builder {
-    shards: Vec<(Vec<Listed>, Option<usize>, Vec<(u16, u16)>)>,
+    /// The nodes, which of them is the primary, the slots.
+    shards: Vec<(Vec<Listed>, Option<usize>, Ranges)>,
     nodes: usize,
 }
 
 impl Builder {
-    fn shard(&mut self, mut listed: Vec<Listed>, ranges: &[(u16, u16)]) -> Result<(), ParseError> {
+    fn shard(&mut self, mut listed: Vec<Listed>, ranges: Ranges) -> Result<(), ParseError> {
         self.nodes += listed.len();
         if self.nodes > MAX_NODES {
             return Err(ParseError::Unexpected("SHARDS", "more nodes than a cluster can have"));
@@ -225,7 +234,7 @@ impl Builder {
             .filter(|(_, l)| l.node.role == Role::Primary && l.health != Health::Failed)
             .max_by_key(|(_, l)| (l.health, l.offset))
             .map(|(i, _)| i);
-        self.shards.push((listed, primary, ranges.to_vec()));
+        self.shards.push((listed, primary, ranges));
         Ok(())
     }
 

@@ -27,18 +27,36 @@ impl Totals {
     pub fn add(&mut self, stats: &WorkerStats) {
         if let Some((unknown, known)) = stats.commands.split_last() {
             add_command(&mut self.unknown, unknown);
-            if self.commands.len() < known.len() {
-                self.commands.resize(known.len(), CommandStats::default());
-            }
-            for (sum, one) in self.commands.iter_mut().zip(known) {
-                add_command(sum, one);
-            }
+            self.add_commands(known);
         }
         for node in &stats.nodes {
             if let Some(addr) = &node.addr {
                 add_node(self.nodes.entry(addr.clone()).or_default(), node);
             }
         }
+        self.add_rest(stats);
+    }
+
+    /// Adds other totals.
+    pub fn merge(&mut self, other: &Totals) {
+        add_command(&mut self.unknown, &other.unknown);
+        self.add_commands(&other.commands);
+        for (addr, node) in &other.nodes {
+            add_node(self.nodes.entry(addr.clone()).or_default(), node);
+        }
+        self.add_rest(&other.rest);
+    }
+
+    fn add_commands(&mut self, commands: &[CommandStats]) {
+        if self.commands.len() < commands.len() {
+            self.commands.resize(commands.len(), CommandStats::default());
+        }
+        for (sum, one) in self.commands.iter_mut().zip(commands) {
+            add_command(sum, one);
+        }
+    }
+
+    fn add_rest(&mut self, stats: &WorkerStats) {
         for (sum, one) in self.rest.latency.iter_mut().zip(&stats.latency) {
             sum.merge(one);
         }
