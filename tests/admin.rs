@@ -27,12 +27,12 @@ struct Server {
 
 impl Server {
     fn start(options: &[&str]) -> Server {
-        let folder = tempfile::tempdir().unwrap();
-        let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
         for _ in 0..20 {
-            // The cluster bus takes the port plus 10,000.
+            let folder = tempfile::tempdir().unwrap();
+            let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
             let free = TcpListener::bind("127.0.0.1:0").unwrap();
             let port = free.local_addr().unwrap().port();
+            // The cluster bus takes the port plus 10,000.
             let Some(bus) = port.checked_add(10_000) else { continue };
             if TcpListener::bind(("127.0.0.1", bus)).is_err() {
                 continue;
@@ -40,12 +40,12 @@ impl Server {
             drop(free);
             let process = Server::spawn(port, folder.path(), &options);
             let mut server = Server { port, folder, options, process };
+            // Another test may have been given the port in between.
             if server.answers() {
                 return server;
             }
-            return Server::start(&server.options.iter().map(String::as_str).collect::<Vec<_>>());
         }
-        panic!("no free port");
+        panic!("redis-server does not start with {options:?}");
     }
 
     fn spawn(port: u16, folder: &Path, options: &[String]) -> Child {
@@ -66,7 +66,8 @@ impl Server {
             if matches!(self.process.try_wait(), Ok(Some(_))) {
                 return false;
             }
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+            let info = self.command("--no-auth-warning -a secret INFO server");
+            if info.contains(&format!("process_id:{}\r", self.process.id())) {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -85,14 +86,18 @@ impl Server {
     }
 
     fn cli(&self, command: &str) -> String {
+        let text = self.command(command);
+        assert!(!text.is_empty() && !text.contains("ERR"), "{command}: {text}");
+        text
+    }
+
+    fn command(&self, command: &str) -> String {
         let output = Command::new("redis-cli")
             .args(["-p", &self.port.to_string()])
             .args(command.split(' '))
             .output()
             .unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(!text.contains("ERR"), "{command}: {text}");
-        text
+        String::from_utf8(output.stdout).unwrap()
     }
 
     fn seed(&self) -> Address {
@@ -292,6 +297,31 @@ fn a_wrong_password_is_told_and_a_right_one_works() {
     right.upstream.password = Secret::new("secret");
     right.upstream.user = "default".into();
     let slotway = Slotway::start(right);
+    slotway.wait_ready(200, r#""ready":true"#);
+    slotway.stop().unwrap();
+}
+
+#[test]
+fn nodes_announced_by_name_by_nothing_and_by_an_acl_that_hides_shards() {
+    let endpoint = "--cluster-preferred-endpoint-type";
+    let by_name = ["--cluster-announce-hostname", "localhost", endpoint, "hostname"];
+    let no_name = [endpoint, "hostname"];
+    let unknown = [endpoint, "unknown-endpoint"];
+    let hidden = ["--user", "default", "on", "nopass", "~*", "&*", "+@all", "-cluster|shards"];
+    for options in [&by_name[..], &no_name[..], &unknown[..], &hidden[..]] {
+        let server = Server::start(options);
+        server.cli("CLUSTER ADDSLOTSRANGE 0 16383");
+        let slotway = Slotway::start(config(&[&server]));
+        slotway.wait_ready(200, r#""ready":true"#);
+        slotway.stop().unwrap();
+    }
+    let options = ["--cluster-announce-hostname", "nowhere.invalid", endpoint, "hostname"];
+    let server = Server::start(&options);
+    server.cli("CLUSTER ADDSLOTSRANGE 0 16383");
+    let slotway = Slotway::start(config(&[&server]));
+    slotway.wait_ready(503, "its name does not resolve");
+    // The operator mends it, and slotway needs no restart.
+    server.cli("CONFIG SET cluster-announce-hostname localhost");
     slotway.wait_ready(200, r#""ready":true"#);
     slotway.stop().unwrap();
 }

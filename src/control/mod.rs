@@ -11,6 +11,8 @@ mod pool;
 mod round;
 mod run;
 mod status;
+#[cfg(test)]
+mod tests;
 mod topology;
 
 pub use link::{Downstream, ToControl, ToWorker, WorkerHandle};

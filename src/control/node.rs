@@ -62,6 +62,9 @@ pub struct NodeConn {
     read: Vec<u8>,
     /// It does not know CLUSTER SHARDS, or may not be asked for it.
     by_slots: bool,
+    /// A reply is still to come: nobody waits for it any more, so the next one cannot be told
+    /// from it.
+    out_of_step: bool,
 }
 
 impl NodeConn {
@@ -72,7 +75,14 @@ impl NodeConn {
             let stream = TcpStream::connect(addr).await?;
             stream.set_nodelay(true)?;
             let asked = NodeAddr { host: addr.ip().to_string().into(), port: addr.port() };
-            let mut conn = NodeConn { stream, asked, limit, read: Vec::new(), by_slots: false };
+            let mut conn = NodeConn {
+                stream,
+                asked,
+                limit,
+                read: Vec::new(),
+                by_slots: false,
+                out_of_step: false,
+            };
             conn.handshake(config).await?;
             Ok(conn)
         };
@@ -95,6 +105,11 @@ impl NodeConn {
             self.exchange(&["CLIENT", "SETNAME", name]).await?;
         }
         Ok(())
+    }
+
+    /// Whether it can be asked again.
+    pub fn is_usable(&self) -> bool {
+        !self.out_of_step
     }
 
     /// One command, its raw reply.
@@ -123,10 +138,12 @@ impl NodeConn {
         for word in command {
             request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
         }
+        self.out_of_step = true;
         self.stream.write_all(request.as_bytes()).await?;
         let mut end = ReplyEnd::default();
         loop {
             if let Some(len) = end.find(&self.read)? {
+                self.out_of_step = false;
                 let rest = self.read.split_off(len);
                 return Ok(std::mem::replace(&mut self.read, rest));
             }

@@ -50,66 +50,51 @@ pub struct Round<'a> {
     pub known: bool,
 }
 
-type Asked = (SocketAddr, Result<(NodeConn, Answer), AskError>);
+/// What a task of a round brings back.
+enum Step {
+    Asked(SocketAddr, Result<(NodeConn, Answer), AskError>),
+    Resolved(Result<Vec<SocketAddr>, String>),
+}
 
 impl Round<'_> {
     /// Asks until a view can be trusted. The error names everyone who was asked in vain.
-    pub async fn ask(self, candidates: Vec<Candidate>) -> Result<Found, String> {
+    pub async fn ask(mut self, candidates: Vec<Candidate>) -> Result<Found, String> {
         let mut queue: VecDeque<Candidate> = candidates.into();
         let mut tried: HashSet<SocketAddr> = HashSet::new();
-        let mut asking: JoinSet<Asked> = JoinSet::new();
+        let mut steps: JoinSet<Step> = JoinSet::new();
         let mut fallback: Option<Found> = None;
         let mut answers = 0;
         let mut errors: Vec<String> = Vec::new();
-        let mut ask_next = true;
-        loop {
-            if ask_next || asking.is_empty() {
-                match queue.pop_front() {
-                    Some(Candidate::Node(socket)) if tried.insert(socket) => {
-                        let kept = self.connections.remove(&socket);
-                        asking.spawn(ask_node(kept, socket, Arc::clone(self.config)));
-                    }
-                    Some(Candidate::Node(_)) => continue,
-                    Some(Candidate::Name(host, port)) => {
-                        match resolve(&host, port, self.config.timeouts.connect).await {
-                            Ok(found) => found
-                                .into_iter()
-                                .rev()
-                                .for_each(|socket| queue.push_front(Candidate::Node(socket))),
-                            Err(error) => errors.push(error),
-                        }
-                        continue;
-                    }
-                    None if asking.is_empty() => break,
-                    None => {}
+        while answers < ENOUGH {
+            self.next_step(&mut queue, &mut tried, &mut steps);
+            let step = tokio::select! {
+                step = steps.join_next() => match step {
+                    Some(Ok(step)) => step,
+                    // A step that panicked; its bug is logged, the others go on.
+                    Some(Err(_)) => continue,
+                    None => break,
+                },
+                () = sleep(PATIENCE), if !queue.is_empty() => continue,
+            };
+            match step {
+                Step::Resolved(Ok(found)) => {
+                    found.into_iter().rev().for_each(|s| queue.push_front(Candidate::Node(s)));
                 }
-            }
-            ask_next = false;
-            tokio::select! {
-                Some(done) = asking.join_next() => {
-                    let Ok((socket, result)) = done else { continue };
-                    match result {
-                        Ok((conn, answer)) => {
-                            answers += 1;
-                            let found = Found { socket, conn, answer };
-                            if self.trusts(&found.answer) {
-                                self.give_back(fallback);
-                                return Ok(found);
-                            }
-                            debug!(%socket, ?found.answer.info, "not trusted yet");
-                            fallback = Some(self.better(fallback, found));
-                        }
-                        Err(error) => {
-                            debug!(%socket, %error, "no topology from this node");
-                            errors.push(format!("{socket}: {error}"));
-                        }
+                Step::Resolved(Err(error)) => errors.push(error),
+                Step::Asked(socket, Ok((conn, answer))) => {
+                    answers += 1;
+                    let found = Found { socket, conn, answer };
+                    if self.trusts(&found.answer) {
+                        self.give_back(fallback);
+                        return Ok(found);
                     }
-                    if answers >= ENOUGH {
-                        break;
-                    }
-                    ask_next = true;
+                    debug!(%socket, info = ?found.answer.info, "not trusted unless nobody has better");
+                    fallback = Some(self.better(fallback, found));
                 }
-                () = sleep(PATIENCE), if !queue.is_empty() => ask_next = true,
+                Step::Asked(socket, Err(error)) => {
+                    debug!(%socket, %error, "no topology from this node");
+                    errors.push(format!("{socket}: {error}"));
+                }
             }
         }
         match fallback {
@@ -119,6 +104,29 @@ impl Round<'_> {
                 Err(told(errors))
             }
             None => Err(told(errors)),
+        }
+    }
+
+    /// Asks the next one who was not asked yet, if there is one.
+    fn next_step(
+        &mut self,
+        queue: &mut VecDeque<Candidate>,
+        tried: &mut HashSet<SocketAddr>,
+        steps: &mut JoinSet<Step>,
+    ) {
+        while let Some(candidate) = queue.pop_front() {
+            match candidate {
+                Candidate::Node(socket) if tried.insert(socket) => {
+                    let kept = self.connections.remove(&socket);
+                    steps.spawn(ask_node(kept, socket, Arc::clone(self.config)));
+                }
+                Candidate::Node(_) => continue,
+                Candidate::Name(host, port) => {
+                    let limit = self.config.timeouts.connect;
+                    steps.spawn(async move { Step::Resolved(resolve(&host, port, limit).await) });
+                }
+            }
+            return;
         }
     }
 
@@ -167,16 +175,16 @@ async fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAdd
 }
 
 /// A kept connection may have died of old age, which says nothing about its node.
-async fn ask_node(kept: Option<NodeConn>, socket: SocketAddr, config: Arc<Config>) -> Asked {
+async fn ask_node(kept: Option<NodeConn>, socket: SocketAddr, config: Arc<Config>) -> Step {
     if let Some(mut conn) = kept
         && let Ok(answer) = conn.topology().await
     {
-        return (socket, Ok((conn, answer)));
+        return Step::Asked(socket, Ok((conn, answer)));
     }
     let fresh = async {
         let mut conn = NodeConn::connect(socket, &config).await?;
         let answer = conn.topology().await?;
         Ok((conn, answer))
     };
-    (socket, fresh.await)
+    Step::Asked(socket, fresh.await)
 }

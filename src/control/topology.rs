@@ -252,7 +252,9 @@ impl Refresher {
         if self.commands_allowed() {
             self.fetch_commands(&mut conn).await;
         }
-        self.connections.insert(socket, conn);
+        if conn.is_usable() {
+            self.connections.insert(socket, conn);
+        }
         self.probe_primaries().await;
     }
 
