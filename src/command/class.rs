@@ -52,6 +52,22 @@ impl Class {
         Self::NAMES[self as usize]
     }
 
+    /// The class of a container: its subcommands', as most of them have it. Redis gives the
+    /// container itself no category but its speed.
+    pub(super) fn of_container(self, subcommands: impl Iterator<Item = Class>) -> Class {
+        let mut counts = [0u32; Self::COUNT];
+        let mut most = (0, self);
+        for class in subcommands {
+            let count = &mut counts[class as usize];
+            *count += 1;
+            // By their order where two are equal, so that the server's order does not matter.
+            if (*count, class as u8) > (most.0, most.1 as u8) {
+                most = (*count, class);
+            }
+        }
+        most.1
+    }
+
     /// The class of a command with these ACL categories (without their `@`).
     pub(super) fn of(categories: &[Box<str>], flags: Flags, has_keys: bool) -> Class {
         // What a command is about, most telling first: the narrow types are stored as strings

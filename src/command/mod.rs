@@ -16,6 +16,8 @@ mod parse;
 mod reply;
 mod spec;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use class::Class;
 pub use keys::{KeyError, key_positions};

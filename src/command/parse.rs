@@ -68,8 +68,10 @@ fn entry(item: &Value) -> Result<Entry, TableError> {
     let subcommands = entries(fields.get(9).map(Value::items).unwrap_or_default())?;
 
     let (keys, keys_complete) = key_spec(&name, flags, legacy, specs.unwrap_or_default())?;
+    let class = Class::of(&categories, flags, !keys.is_none())
+        .of_container(subcommands.iter().map(|sub| sub.spec.class));
     let spec = CommandSpec {
-        class: Class::of(&categories, flags, !keys.is_none()),
+        class,
         name: name.into(),
         arity,
         flags,

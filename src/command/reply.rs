@@ -98,8 +98,8 @@ impl<'a> Reader<'a> {
             .ok()
             .and_then(|n| n.checked_mul(per))
             .ok_or(TableError::Malformed("a length"))?;
-        // The count is not believed before its elements have been seen; each takes a few bytes.
-        let mut items = Vec::with_capacity(count.min(self.rest.len() / 3));
+        // The count is not believed before its elements have been seen.
+        let mut items = Vec::with_capacity(count.min(256));
         for _ in 0..count {
             items.push(self.value(depth + 1)?);
         }

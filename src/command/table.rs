@@ -19,7 +19,6 @@ impl CommandId {
 }
 
 /// All commands by name. Immutable; a new server's commands make a new table.
-#[derive(Debug)]
 pub struct CommandTable {
     /// By id.
     commands: Vec<Command>,
@@ -51,6 +50,12 @@ struct Slot {
 
 /// The `parent` of what is not a subcommand. No container has it: ids end below it.
 const TOP: u16 = u16::MAX;
+
+impl std::fmt::Debug for CommandTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CommandTable").field("commands", &self.len()).finish_non_exhaustive()
+    }
+}
 
 impl CommandTable {
     /// The commands of Redis 7.0.15, as slotway knows them without asking anyone.
@@ -190,10 +195,8 @@ impl CommandTable {
                 id
             }
             None => {
-                let id = u16::try_from(self.commands.len()).map_err(|_| TableError::TooMany)?;
-                if id >= TOP {
-                    return Err(TableError::TooMany);
-                }
+                let id = u16::try_from(self.commands.len()).ok().filter(|id| *id != TOP);
+                let id = id.ok_or(TableError::TooMany)?;
                 self.longest = self.longest.max(word.len());
                 self.commands.push(Command { word, parent, spec });
                 self.index(CommandId(id));
