@@ -1,1 +1,7 @@
 //! HTTP beside the traffic: metrics, health.
+
+mod ready;
+mod server;
+
+pub use ready::Readiness;
+pub use server::Admin;

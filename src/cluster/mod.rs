@@ -2,8 +2,13 @@
 //!
 //! <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>
 
+mod coverage;
+mod parse;
+pub mod reply;
 mod slot;
 
+pub use coverage::{SlotRange, diff, listed};
+pub use parse::{Info, ParseError, parse_info, parse_shards, parse_slots};
 pub use slot::{SLOTS, Slot, slot_of};
 
 use std::net::SocketAddr;

@@ -1,5 +1,21 @@
 //! The control thread: accepting, topology refresh, signals, drain.
+//!
+//! One tokio runtime on the main thread, beside the traffic; nothing here is on the way of a
+//! command. [`run()`] puts the parts together.
 
+mod accept;
 mod link;
+mod names;
+mod node;
+mod pool;
+mod round;
+mod run;
+mod status;
+#[cfg(test)]
+mod tests;
+mod topology;
 
 pub use link::{Downstream, ToControl, ToWorker, WorkerHandle};
+pub use pool::{Pool, Scrape};
+pub use run::{BoundAddrs, RunError, run, run_until};
+pub use status::{Status, TopologyStatus};

@@ -1,0 +1,185 @@
+//! Whether slotway can serve every key, and what is missing if not. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::cluster::{NodeAddr, Snapshot};
+use crate::metrics::NodeStats;
+
+/// The answer of `/readyz`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    /// Nothing is missing.
+    pub ready: bool,
+    /// Slots without a primary, as ranges.
+    pub missing_slots: Vec<String>,
+    /// Primaries with slots that cannot be reached, and why.
+    pub unreachable: BTreeMap<String, String>,
+    /// What is missing, in words.
+    pub reasons: Vec<String>,
+}
+
+/// What readiness is judged by.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    pub draining: bool,
+    pub workers: usize,
+    pub snapshot: &'a Snapshot,
+    /// Why the last refresh failed.
+    pub error: Option<&'a str>,
+    /// The workers' connections.
+    pub nodes: &'a BTreeMap<NodeAddr, NodeStats>,
+    /// The refresher's own attempts.
+    pub reached: &'a BTreeMap<NodeAddr, Result<(), String>>,
+}
+
+impl Readiness {
+    /// Judges.
+    pub fn of(facts: &Facts) -> Self {
+        let mut reasons = Vec::new();
+        if facts.draining {
+            reasons.push("draining: slotway was told to stop".to_owned());
+        }
+        if facts.workers == 0 {
+            reasons.push("no worker runs".to_owned());
+        }
+        let known = facts.snapshot.generation > 0;
+        if !known {
+            reasons.push("the topology is not known: no seed has answered yet".to_owned());
+        }
+        // With a view in use a failed refresh is no reason to turn clients away: what it would
+        // have told may well be what is known.
+        if let (false, Some(error)) = (known, facts.error) {
+            reasons.push(error.to_owned());
+        }
+        let missing_slots: Vec<String> = if known {
+            facts.snapshot.missing_slots().iter().map(ToString::to_string).collect()
+        } else {
+            Vec::new()
+        };
+        if !missing_slots.is_empty() {
+            reasons.push("slots without a primary".to_owned());
+        }
+        let mut unreachable = BTreeMap::new();
+        for node in facts.snapshot.slot_primaries() {
+            if let Some(why) = unreached(&node.addr, facts) {
+                unreachable.insert(node.addr.to_string(), why);
+            }
+        }
+        if !unreachable.is_empty() {
+            reasons.push("primaries that cannot be reached".to_owned());
+        }
+        Readiness { ready: reasons.is_empty(), missing_slots, unreachable, reasons }
+    }
+
+    /// As JSON.
+    pub fn json(&self) -> String {
+        serde_json::json!({
+            "ready": self.ready,
+            "reasons": self.reasons,
+            "missing_slots": self.missing_slots,
+            "unreachable": self.unreachable,
+        })
+        .to_string()
+    }
+}
+
+/// A worker that is connected knows best, then one that cannot connect; where no worker has tried
+/// (connections are made when they are needed), the refresher has.
+fn unreached(addr: &NodeAddr, facts: &Facts) -> Option<String> {
+    if let Some(stats) = facts.nodes.get(addr) {
+        if stats.connections_ready > 0 {
+            return None;
+        }
+        if stats.connections_backoff > 0 {
+            return Some("workers cannot connect to it".to_owned());
+        }
+    }
+    match facts.reached.get(addr) {
+        Some(Ok(())) => None,
+        Some(Err(why)) => Some(why.clone()),
+        None => Some("not tried yet".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::parse_shards;
+
+    fn snapshot(reply: &[u8]) -> Snapshot {
+        let asked = NodeAddr { host: "h".into(), port: 1 };
+        Snapshot { generation: 1, ..parse_shards(reply, &asked).unwrap() }
+    }
+
+    fn addr(port: u16) -> NodeAddr {
+        NodeAddr { host: "127.0.0.1".into(), port }
+    }
+
+    const HEALTHY: &[u8] = include_bytes!("../cluster/captured/shards.resp2");
+    const FAILED: &[u8] = include_bytes!("../cluster/captured/shards_failed.resp2");
+
+    #[test]
+    fn all_slots_covered_and_reached() {
+        let snapshot = snapshot(HEALTHY);
+        let mut reached: BTreeMap<_, _> =
+            [27110, 27111, 27112].map(|p| (addr(p), Ok(()))).into_iter().collect();
+        let nodes = BTreeMap::new();
+        let judge = |reached: &_, nodes: &_, draining| {
+            let (snapshot, workers, error) = (&snapshot, 1, Some("a refresh failed"));
+            Readiness::of(&Facts { draining, workers, snapshot, error, nodes, reached })
+        };
+        assert!(judge(&reached, &nodes, false).ready);
+        assert!(!judge(&reached, &nodes, true).ready);
+        assert!(!judge(&BTreeMap::new(), &nodes, false).ready, "not tried is not reached");
+
+        reached.insert(addr(27111), Err("no route".to_owned()));
+        let readiness = judge(&reached, &nodes, false);
+        assert!(!readiness.ready);
+        assert_eq!(readiness.unreachable["127.0.0.1:27111"], "no route");
+        assert!(readiness.json().contains(r#""127.0.0.1:27111":"no route""#));
+
+        // A worker is connected all the same.
+        let stats = NodeStats { connections_ready: 1, ..NodeStats::default() };
+        assert!(judge(&reached, &BTreeMap::from([(addr(27111), stats)]), false).ready);
+        // The refresher reaches it, but the workers do not.
+        let stats = NodeStats { connections_backoff: 1, ..NodeStats::default() };
+        assert!(!judge(&reached, &BTreeMap::from([(addr(27110), stats)]), false).ready);
+    }
+
+    #[test]
+    fn missing_slots_are_named() {
+        let snapshot = snapshot(FAILED);
+        let reached = [27110, 27112].map(|p| (addr(p), Ok(()))).into_iter().collect();
+        let (nodes, error) = (BTreeMap::new(), None);
+        let facts = Facts {
+            draining: false,
+            workers: 1,
+            snapshot: &snapshot,
+            error,
+            nodes: &nodes,
+            reached: &reached,
+        };
+        let readiness = Readiness::of(&facts);
+        assert!(!readiness.ready);
+        assert_eq!(readiness.missing_slots, ["5461-10922"]);
+        assert!(readiness.unreachable.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_known_at_first() {
+        let facts = Facts {
+            draining: false,
+            workers: 0,
+            snapshot: &Snapshot::empty(),
+            error: Some("10.0.0.1:7000: refused"),
+            nodes: &BTreeMap::new(),
+            reached: &BTreeMap::new(),
+        };
+        let json = Readiness::of(&facts).json();
+        assert!(
+            json.contains("no worker runs") && json.contains("10.0.0.1:7000: refused"),
+            "{json}"
+        );
+        assert!(json.starts_with(r#"{"missing_slots":[],"ready":false"#), "{json}");
+    }
+}

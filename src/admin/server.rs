@@ -1,0 +1,190 @@
+//! The HTTP server and its pages.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tracing::{debug, warn};
+
+use super::ready::{Facts, Readiness};
+use crate::config::Config;
+use crate::control::{Pool, Status};
+use crate::metrics::{ControlStats, Process, View};
+
+/// Connections served at once; more wait. Nobody but a scraper and a prober is expected.
+const CONNECTIONS: usize = 64;
+/// For a request's head, and between two requests of a connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// A request's head has no business being larger.
+const HEAD_BYTES: usize = 16 << 10;
+/// Workers that take longer are shown as they last were.
+const SCRAPE_LIMIT: Duration = Duration::from_millis(500);
+/// A worker that takes longer for one turn of its loop is stuck.
+const HEALTH_LIMIT: Duration = Duration::from_secs(2);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+const INDEX: &str = "<!DOCTYPE html>
+<html lang=\"en\"><head><meta charset=\"utf-8\"><title>slotway</title></head><body>
+<h1>slotway</h1>
+<ul>
+<li><a href=\"/metrics\">/metrics</a>: everything counted, for Prometheus</li>
+<li><a href=\"/healthz\">/healthz</a>: the process lives and its workers answer</li>
+<li><a href=\"/readyz\">/readyz</a>: all slots are covered and reachable; if not, what is missing</li>
+</ul>
+</body></html>
+";
+
+/// What the pages are made from.
+#[derive(Debug)]
+pub struct Admin {
+    pool: Arc<Pool>,
+    status: Arc<Status>,
+    limits: Vec<(&'static str, usize)>,
+}
+
+type Page = Response<Full<Bytes>>;
+
+impl Admin {
+    /// Shows what `pool` and `status` know.
+    pub fn new(config: &Config, pool: Arc<Pool>, status: Arc<Status>) -> Self {
+        let l = &config.limits;
+        let limits = vec![
+            ("clients", l.clients),
+            ("client_output", l.client_output),
+            ("upstream_in_flight", l.upstream_in_flight),
+            ("memory", l.memory),
+            ("held", l.held),
+            ("bulk", l.bulk),
+            ("inline", l.inline),
+            ("multibulk", l.multibulk),
+        ];
+        Admin { pool, status, limits }
+    }
+
+    /// Serves until it is dropped.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        // Dropped with the task, so that no connection outlives it.
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    warn!(%error, "cannot accept on the admin listener");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            while connections.try_join_next().is_some() {}
+            let admin = Arc::clone(&self);
+            connections.spawn(async move {
+                let service = service_fn(|request| {
+                    let admin = Arc::clone(&admin);
+                    async move { Ok::<_, Infallible>(admin.page(&request).await) }
+                });
+                let served = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEAD_TIMEOUT)
+                    .max_buf_size(HEAD_BYTES)
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+                if let Err(error) = served {
+                    debug!(%error, "admin connection");
+                }
+                drop(place);
+            });
+        }
+    }
+
+    async fn page(&self, request: &Request<Incoming>) -> Page {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            let mut page = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
+            page.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return page;
+        }
+        match request.uri().path() {
+            "/" => page(StatusCode::OK, "text/html; charset=utf-8", INDEX),
+            "/metrics" => self.metrics().await,
+            "/healthz" => self.health().await,
+            "/readyz" => self.readiness().await,
+            _ => page(StatusCode::NOT_FOUND, TEXT, "no such page; / lists them\n"),
+        }
+    }
+
+    async fn metrics(&self) -> Page {
+        let scrape = self.pool.scrape(SCRAPE_LIMIT).await;
+        let (control, commands) = {
+            let topology = self.status.topology();
+            let control = ControlStats {
+                clients_rejected: self.status.clients_rejected.load(Relaxed),
+                accept_errors: self.status.accept_errors.load(Relaxed),
+                refreshes_ok: topology.refreshes_ok,
+                refreshes_failed: topology.refreshes_failed,
+                topology_changes: topology.changes,
+                topology_age_seconds: topology.answered.map(|at| at.elapsed().as_secs_f64()),
+                topology_generation: topology.snapshot.generation,
+                slots_covered: topology.snapshot.slots_covered(),
+                workers: scrape.running,
+                worker_failures: self.status.worker_failures.load(Relaxed),
+            };
+            (control, Arc::clone(&topology.commands))
+        };
+        let view = View {
+            totals: &scrape.totals,
+            commands: &commands,
+            control,
+            limits: &self.limits,
+            process: Process::read(),
+        };
+        match view.text() {
+            Ok(text) => page(StatusCode::OK, prometheus::TEXT_FORMAT, text),
+            Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+        }
+    }
+
+    async fn health(&self) -> Page {
+        let scrape = self.pool.scrape(HEALTH_LIMIT).await;
+        let (running, answered) = (scrape.running, scrape.answered);
+        // While draining the workers end one by one, which is no illness.
+        if answered >= running && (running > 0 || self.status.is_draining()) {
+            return page(StatusCode::OK, TEXT, "ok\n");
+        }
+        let text = format!("{answered} of {running} workers answer\n");
+        page(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
+    }
+
+    async fn readiness(&self) -> Page {
+        let scrape = self.pool.scrape(SCRAPE_LIMIT).await;
+        let topology = self.status.topology().clone();
+        let readiness = Readiness::of(&Facts {
+            draining: self.status.is_draining(),
+            workers: scrape.running,
+            snapshot: &topology.snapshot,
+            error: topology.error.as_deref(),
+            nodes: &scrape.totals.nodes,
+            reached: &topology.reached,
+        });
+        let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        page(status, "application/json", readiness.json() + "\n")
+    }
+}
+
+fn page(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Page {
+    let mut page = Response::new(Full::new(body.into()));
+    *page.status_mut() = status;
+    page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    page.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    page
+}

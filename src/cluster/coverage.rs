@@ -1,0 +1,170 @@
+//! Which slots a snapshot can serve, and what changed between two snapshots, in words.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::{Node, NodeAddr, Role, SLOTS, Slot, Snapshot};
+
+/// Changes listed in words; a cluster that was replaced as a whole is one line, not a thousand.
+const MAX_CHANGES: usize = 24;
+
+/// Neighbouring slots, both ends included. Displayed as Redis does: `0-5460`, or `7`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotRange {
+    /// The first.
+    pub start: u16,
+    /// The last.
+    pub end: u16,
+}
+
+impl fmt::Display for SlotRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.start == self.end {
+            write!(f, "{}", self.start)
+        } else {
+            write!(f, "{}-{}", self.start, self.end)
+        }
+    }
+}
+
+/// The slots that `wanted` holds for, as ranges.
+fn ranges(wanted: impl Fn(Slot) -> bool) -> Vec<SlotRange> {
+    let mut found: Vec<SlotRange> = Vec::new();
+    for slot in (0..SLOTS).filter(|&s| wanted(Slot(s))) {
+        match found.last_mut() {
+            Some(last) if last.end + 1 == slot => last.end = slot,
+            _ => found.push(SlotRange { start: slot, end: slot }),
+        }
+    }
+    found
+}
+
+impl Snapshot {
+    /// How many slots have a primary that is not failed.
+    pub fn slots_covered(&self) -> usize {
+        (0..SLOTS).filter(|&s| self.primary_of(Slot(s)).is_some()).count()
+    }
+
+    /// Every slot has a primary that is not failed.
+    pub fn covered(&self) -> bool {
+        self.slots_covered() == SLOTS as usize
+    }
+
+    /// The slots without one.
+    pub fn missing_slots(&self) -> Vec<SlotRange> {
+        ranges(|slot| self.primary_of(slot).is_none())
+    }
+
+    /// The primaries that own slots, each once.
+    pub fn slot_primaries(&self) -> Vec<&Node> {
+        let owning: BTreeSet<_> = self.slots.iter().collect();
+        self.shards
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| u16::try_from(*i).is_ok_and(|i| owning.contains(&i)))
+            .filter_map(|(_, shard)| self.nodes.get(shard.primary? as usize))
+            .collect()
+    }
+
+    /// Both show the same cluster; the generation aside.
+    pub fn same_as(&self, other: &Snapshot) -> bool {
+        self.nodes == other.nodes && self.shards == other.shards && self.slots == other.slots
+    }
+}
+
+/// What is different in `new`, a line each, for the log: nodes added, removed, promoted, demoted,
+/// lost and back, slots moved. Empty: nothing that anyone would want to know.
+pub fn diff(old: &Snapshot, new: &Snapshot) -> Vec<String> {
+    let mut changes = Vec::new();
+    let before = by_identity(old);
+    let after = by_identity(new);
+    for (identity, node) in &after {
+        let Some(was) = before.get(identity) else {
+            changes.push(format!("node {} added ({})", node.addr, word(node.role)));
+            continue;
+        };
+        if was.addr != node.addr {
+            changes.push(format!("node {} is now at {}", was.addr, node.addr));
+        }
+        match (was.role, node.role) {
+            (Role::Replica, Role::Primary) => {
+                changes.push(format!("node {} promoted to primary", node.addr));
+            }
+            (Role::Primary, Role::Replica) => {
+                changes.push(format!("node {} is a replica now", node.addr));
+            }
+            _ => {}
+        }
+        match (was.online, node.online) {
+            (true, false) => changes.push(format!("node {} is not online", node.addr)),
+            (false, true) => changes.push(format!("node {} is online", node.addr)),
+            _ => {}
+        }
+        if was.socket != node.socket && was.addr == node.addr {
+            changes.push(match node.socket {
+                Some(socket) => format!("{} is {} now", node.addr.host, socket.ip()),
+                None => format!("{} does not resolve", node.addr.host),
+            });
+        }
+    }
+    for (identity, node) in &before {
+        if !after.contains_key(identity) {
+            changes.push(format!("node {} removed ({})", node.addr, word(node.role)));
+        }
+    }
+    changes.extend(moved_slots(old, new));
+    let more = changes.len().saturating_sub(MAX_CHANGES);
+    if more > 0 {
+        changes.truncate(MAX_CHANGES);
+        changes.push(format!("and {more} changes more"));
+    }
+    changes
+}
+
+/// By ID where there is one: a node that changed its address is the same node.
+fn by_identity(snapshot: &Snapshot) -> BTreeMap<String, &Node> {
+    let identity = |n: &Node| if n.id.is_empty() { n.addr.to_string() } else { n.id.to_string() };
+    snapshot.nodes.iter().map(|n| (identity(n), n)).collect()
+}
+
+fn word(role: Role) -> &'static str {
+    match role {
+        Role::Primary => "primary",
+        Role::Replica => "replica",
+    }
+}
+
+/// `slots 0-99, 200 moved from a:1 to b:2`, one line for each pair of owners.
+fn moved_slots(old: &Snapshot, new: &Snapshot) -> Vec<String> {
+    type Owner<'a> = Option<&'a NodeAddr>;
+    let owners = |slot: Slot| -> (Owner, Owner) {
+        (old.primary_of(slot).map(|n| &n.addr), new.primary_of(slot).map(|n| &n.addr))
+    };
+    let pairs: BTreeSet<(Owner, Owner)> =
+        (0..SLOTS).map(|s| owners(Slot(s))).filter(|(from, to)| from != to).collect();
+    // Two lists of owners cross to few pairs in practice; in a view turned upside down only the
+    // first ones are told, and the bound keeps the work small.
+    pairs
+        .into_iter()
+        .take(MAX_CHANGES + 1)
+        .map(|pair| {
+            let slots = listed(&ranges(|slot| owners(slot) == pair));
+            match pair {
+                (None, Some(to)) => format!("slots {slots} are served by {to}"),
+                (Some(from), None) => format!("slots {slots} lost their primary {from}"),
+                (Some(from), Some(to)) => format!("slots {slots} moved from {from} to {to}"),
+                (None, None) => String::new(),
+            }
+        })
+        .collect()
+}
+
+/// Ranges as one text, the first few of them.
+pub fn listed(ranges: &[SlotRange]) -> String {
+    const SHOWN: usize = 16;
+    let mut text: Vec<String> = ranges.iter().take(SHOWN).map(ToString::to_string).collect();
+    if ranges.len() > SHOWN {
+        text.push(format!("and {} ranges more", ranges.len() - SHOWN));
+    }
+    text.join(", ")
+}

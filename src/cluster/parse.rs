@@ -1,0 +1,295 @@
+//! What nodes say about the cluster, as a [`Snapshot`]: `CLUSTER SHARDS` (7.0 and later),
+//! `CLUSTER SLOTS` (before, or where ACLs refuse the other) and the epochs of `CLUSTER INFO`.
+//!
+//! Two nodes list the same cluster in different orders; the snapshots are sorted, so that equal
+//! clusters are equal snapshots.
+
+use std::collections::HashMap;
+
+use thiserror::Error;
+
+use super::reply::{ReplyError, Value, decode};
+use super::{NO_SHARD, Node, NodeAddr, NodeIdx, Role, SLOTS, Shard, ShardIdx, Snapshot};
+
+/// A cluster of the specification ends at 1,000 nodes; this is where an answer is not believed.
+const MAX_NODES: usize = 16_384;
+
+/// Why an answer gives no topology.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ParseError {
+    /// The node refused: its own error text.
+    #[error("the node answered: {0}")]
+    Refused(String),
+    /// The bytes are not a reply.
+    #[error(transparent)]
+    Reply(#[from] ReplyError),
+    /// A reply, but not one of this command.
+    #[error("not an answer to CLUSTER {0}: {1}")]
+    Unexpected(&'static str, &'static str),
+}
+
+/// How a node stands, as the node that was asked sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Health {
+    Failed,
+    /// A replica that has not synchronized yet.
+    Loading,
+    Online,
+}
+
+/// Slot ranges as they were listed, both ends included.
+type Ranges = Vec<(u16, u16)>;
+
+/// One node as it was listed, before it has an index.
+struct Listed {
+    node: Node,
+    health: Health,
+    offset: i64,
+}
+
+/// Reads a `CLUSTER SHARDS` reply of the node at `asked`, RESP2 or RESP3.
+///
+/// The generation of the snapshot is 0 and its nodes are not resolved (IP addresses are): both are
+/// the caller's.
+pub fn parse_shards(reply: &[u8], asked: &NodeAddr) -> Result<Snapshot, ParseError> {
+    let mut builder = Builder::default();
+    for shard in answer(&decode(reply)?, "SHARDS")? {
+        let slots = shard.field("slots").ok_or(ParseError::Unexpected("SHARDS", "no slots"))?;
+        let nodes = shard.field("nodes").ok_or(ParseError::Unexpected("SHARDS", "no nodes"))?;
+        let pairs = slots.items().chunks_exact(2);
+        let ranges: Ranges = pairs
+            .filter_map(|pair| match pair {
+                [start, end] => range(start, end),
+                _ => None,
+            })
+            .collect();
+        let listed = nodes.items().iter().filter_map(|n| shards_node(n, asked)).collect();
+        builder.shard(listed, ranges)?;
+    }
+    Ok(builder.finish())
+}
+
+/// Reads a `CLUSTER SLOTS` reply of the node at `asked`, RESP2 or RESP3. It says nothing about
+/// health and leaves nodes without slots out.
+pub fn parse_slots(reply: &[u8], asked: &NodeAddr) -> Result<Snapshot, ParseError> {
+    // One entry per range: ranges of one primary belong together.
+    let mut shards: Vec<(Vec<Listed>, Ranges)> = Vec::new();
+    let mut by_primary: HashMap<(Box<str>, NodeAddr), usize> = HashMap::new();
+    for entry in answer(&decode(reply)?, "SLOTS")? {
+        let [start, end, nodes @ ..] = entry.items() else {
+            return Err(ParseError::Unexpected("SLOTS", "no slot range"));
+        };
+        let range =
+            range(start, end).ok_or(ParseError::Unexpected("SLOTS", "slots that are not slots"))?;
+        let mut listed: Vec<Listed> = nodes.iter().filter_map(|n| slots_node(n, asked)).collect();
+        // The first one listed is the primary; if that one cannot be read, nobody is.
+        let Some(first) = listed.first_mut() else { continue };
+        if nodes.first().and_then(|n| slots_node(n, asked)).is_some() {
+            first.node.role = Role::Primary;
+        }
+        let key = (first.node.id.clone(), first.node.addr.clone());
+        match by_primary.get(&key).and_then(|&i| shards.get_mut(i)) {
+            Some((_, ranges)) => ranges.push(range),
+            None => {
+                by_primary.insert(key, shards.len());
+                shards.push((listed, vec![range]));
+            }
+        }
+    }
+    let mut builder = Builder::default();
+    for (listed, ranges) in shards {
+        builder.shard(listed, ranges)?;
+    }
+    Ok(builder.finish())
+}
+
+/// What `CLUSTER INFO` says of how far a node's view can be trusted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Info {
+    /// `cluster_state:ok`: the node sees a majority of primaries and all slots covered.
+    pub state_ok: bool,
+    /// `cluster_current_epoch`: grows with every failover and resharding that the node heard of.
+    pub epoch: u64,
+}
+
+/// Reads a `CLUSTER INFO` reply.
+pub fn parse_info(reply: &[u8]) -> Result<Info, ParseError> {
+    let value = decode(reply)?;
+    if let Value::Error(text) = value {
+        return Err(refused(text));
+    }
+    let text = value.text().ok_or(ParseError::Unexpected("INFO", "not a text"))?;
+    let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
+    let state = field("cluster_state").ok_or(ParseError::Unexpected("INFO", "no cluster_state"))?;
+    let epoch = field("cluster_current_epoch").and_then(|e| e.trim().parse().ok()).unwrap_or(0);
+    Ok(Info { state_ok: state.trim() == "ok", epoch })
+}
+
+fn answer<'v, 'a>(
+    value: &'v Value<'a>,
+    command: &'static str,
+) -> Result<&'v [Value<'a>], ParseError> {
+    match value {
+        Value::Array(items) => Ok(items),
+        Value::Error(text) => Err(refused(text)),
+        _ => Err(ParseError::Unexpected(command, "not an array")),
+    }
+}
+
+fn refused(text: &[u8]) -> ParseError {
+    ParseError::Refused(String::from_utf8_lossy(text.get(..200).unwrap_or(text)).into_owned())
+}
+
+fn range(start: &Value, end: &Value) -> Option<(u16, u16)> {
+    let start = u16::try_from(start.int()?).ok()?;
+    let end = u16::try_from(end.int()?).ok()?;
+    (start <= end && end < SLOTS).then_some((start, end))
+}
+
+fn shards_node(value: &Value, asked: &NodeAddr) -> Option<Listed> {
+    let text = |key: &str| value.field(key).and_then(Value::text).unwrap_or_default();
+    // `port` is absent where the node listens with TLS only.
+    let port = value.field("port").or_else(|| value.field("tls-port"))?;
+    let host = host(value.field("endpoint").unwrap_or(&Value::Null), text("ip"), asked);
+    let health = match text("health") {
+        "loading" => Health::Loading,
+        // 7.0 says "fail", its documentation "failed".
+        h if h.starts_with("fail") => Health::Failed,
+        _ => Health::Online,
+    };
+    Some(Listed {
+        node: Node {
+            id: text("id").into(),
+            addr: NodeAddr { host: host.into(), port: port_number(port)? },
+            socket: None,
+            role: if text("role") == "master" { Role::Primary } else { Role::Replica },
+            online: health == Health::Online,
+        },
+        health,
+        offset: value.field("replication-offset").and_then(Value::int).unwrap_or(0),
+    })
+}
+
+fn slots_node(value: &Value, asked: &NodeAddr) -> Option<Listed> {
+    let (endpoint, port, rest) = match value.items() {
+        [endpoint, port, rest @ ..] => (endpoint, port, rest),
+        _ => return None,
+    };
+    // Since 4.0 the ID, since 7.0 also what is known beside the endpoint.
+    let id = rest.first().and_then(Value::text).unwrap_or_default();
+    let ip = rest.get(1).and_then(|m| m.field("ip")).and_then(Value::text).unwrap_or_default();
+    Some(Listed {
+        node: Node {
+            id: id.into(),
+            addr: NodeAddr { host: host(endpoint, ip, asked).into(), port: port_number(port)? },
+            socket: None,
+            role: Role::Replica,
+            online: true,
+        },
+        health: Health::Online,
+        offset: 0,
+    })
+}
+
+fn port_number(value: &Value) -> Option<u16> {
+    u16::try_from(value.int()?).ok().filter(|&p| p != 0)
+}
+
+/// Where a node is reached. `cluster-preferred-endpoint-type` decides what the endpoint is:
+/// - an IP address or a hostname: that;
+/// - `unknown-endpoint`: NULL; "the way you came, and the port I say", so the address asked. An
+///   empty one is a node that does not know its own address yet, so that is the one asked, too;
+/// - hostnames wanted and this node has none: `?`. Its IP address is in the same entry, and going
+///   to the asked node's host instead would reach the wrong machine.
+fn host<'v>(endpoint: &Value<'v>, ip: &'v str, asked: &'v NodeAddr) -> &'v str {
+    match endpoint.text() {
+        None | Some("") => &asked.host,
+        Some("?") if ip.is_empty() || ip == "?" => &asked.host,
+        Some("?") => ip,
+        Some(host) => host,
+    }
+}
+
+/// Collects shards and gives them their order and their indices.
+#[derive(Default)]
+struct Builder {
+    /// The nodes, which of them is the primary, the slots.
+    shards: Vec<(Vec<Listed>, Option<usize>, Ranges)>,
+    nodes: usize,
+}
+
+impl Builder {
+    fn shard(&mut self, mut listed: Vec<Listed>, ranges: Ranges) -> Result<(), ParseError> {
+        self.nodes += listed.len();
+        if self.nodes > MAX_NODES {
+            return Err(ParseError::Unexpected("SHARDS", "more nodes than a cluster can have"));
+        }
+        listed.sort_by(|a, b| (&a.node.addr, &a.node.id).cmp(&(&b.node.addr, &b.node.id)));
+        // During a failover a shard can list its failed primary and the new one; of several that
+        // claim to be it, the healthiest, then the one that has replicated most. A failed one
+        // takes no writes, so it is none.
+        let primary = listed
+            .iter()
+            .enumerate()
+            .filter(|(_, l)| l.node.role == Role::Primary && l.health != Health::Failed)
+            .max_by_key(|(_, l)| (l.health, l.offset))
+            .map(|(i, _)| i);
+        self.shards.push((listed, primary, ranges));
+        Ok(())
+    }
+
+    fn finish(mut self) -> Snapshot {
+        let first_addr = |listed: &[Listed]| listed.first().map(|l| l.node.addr.clone());
+        self.shards.sort_by_cached_key(|(listed, _, ranges)| {
+            let first = ranges.iter().map(|r| r.0).min().unwrap_or(SLOTS);
+            (first, first_addr(listed))
+        });
+        // A node that was set up anew at an old address has a new ID; the old one is listed as
+        // failed for a while and is nobody any more.
+        let mut alive: HashMap<NodeAddr, Health> = HashMap::new();
+        for listed in self.shards.iter().flat_map(|s| &s.0) {
+            let best = alive.entry(listed.node.addr.clone()).or_insert(listed.health);
+            *best = listed.health.max(*best);
+        }
+        let mut snapshot = Snapshot::empty();
+        for (listed, primary, ranges) in self.shards {
+            let mut shard = Shard::default();
+            for (i, l) in listed.into_iter().enumerate() {
+                let superseded = l.health == Health::Failed
+                    && alive.get(&l.node.addr).is_some_and(|&h| h > Health::Failed);
+                if superseded {
+                    continue;
+                }
+                // MAX_NODES keeps indices inside their type.
+                let index = snapshot.nodes.len() as NodeIdx;
+                snapshot.nodes.push(resolve_ip(l.node));
+                if Some(i) == primary {
+                    shard.primary = Some(index);
+                } else {
+                    shard.replicas.push(index);
+                }
+            }
+            let index = snapshot.shards.len() as ShardIdx;
+            for slot in ranges.iter().flat_map(|&(start, end)| start..=end) {
+                // Two shards can claim a slot while views differ; the one that can serve it.
+                if let Some(owner) = snapshot.slots.get_mut(slot as usize)
+                    && (*owner == NO_SHARD || shard.primary.is_some())
+                {
+                    *owner = index;
+                }
+            }
+            snapshot.shards.push(shard);
+        }
+        snapshot
+    }
+}
+
+fn resolve_ip(mut node: Node) -> Node {
+    node.socket =
+        node.addr.host.parse().ok().map(|ip: std::net::IpAddr| (ip, node.addr.port).into());
+    node
+}
+
+#[cfg(test)]
+#[path = "parse_tests.rs"]
+mod tests;

@@ -1,0 +1,277 @@
+//! Replies captured from real 7.0.15 clusters of 3 primaries and 3 replicas on ports 27110 to
+//! 27115: fresh (replicas not synchronized), with hostnames, with unknown endpoints, with node
+//! 27111 dead before its failover, and after it.
+
+use super::super::{Slot, SlotRange, diff};
+use super::*;
+
+macro_rules! captured {
+    ($name:literal) => {
+        [
+            &include_bytes!(concat!("captured/", $name, ".resp2"))[..],
+            &include_bytes!(concat!("captured/", $name, ".resp3"))[..],
+        ]
+    };
+}
+
+fn asked() -> NodeAddr {
+    NodeAddr { host: "10.9.8.7".into(), port: 27110 }
+}
+
+fn shards(replies: [&[u8]; 2]) -> Snapshot {
+    let [two, three] = replies.map(|reply| parse_shards(reply, &asked()).unwrap());
+    assert_eq!(two, three, "RESP2 and RESP3 say the same");
+    two
+}
+
+fn slots(replies: [&[u8]; 2]) -> Snapshot {
+    let [two, three] = replies.map(|reply| parse_slots(reply, &asked()).unwrap());
+    assert_eq!(two, three, "RESP2 and RESP3 say the same");
+    two
+}
+
+fn primary(snapshot: &Snapshot, slot: u16) -> Option<String> {
+    snapshot.primary_of(Slot(slot)).map(|n| n.addr.to_string())
+}
+
+#[test]
+fn a_healthy_cluster() {
+    let snapshot = shards(captured!("shards"));
+    assert_eq!(snapshot.nodes.len(), 6);
+    assert_eq!(snapshot.shards.len(), 3);
+    assert!(snapshot.covered());
+    assert!(snapshot.missing_slots().is_empty());
+    assert_eq!(primary(&snapshot, 0).unwrap(), "127.0.0.1:27110");
+    assert_eq!(primary(&snapshot, 5460).unwrap(), "127.0.0.1:27110");
+    assert_eq!(primary(&snapshot, 5461).unwrap(), "127.0.0.1:27111");
+    assert_eq!(primary(&snapshot, 16383).unwrap(), "127.0.0.1:27112");
+    for shard in &snapshot.shards {
+        assert_eq!(shard.replicas.len(), 1);
+        let primary = &snapshot.nodes[shard.primary.unwrap() as usize];
+        assert_eq!(primary.role, Role::Primary);
+        assert!(primary.online);
+        assert_eq!(primary.id.len(), 40);
+        assert_eq!(primary.socket.unwrap().to_string(), primary.addr.to_string());
+        let replica = &snapshot.nodes[shard.replicas[0] as usize];
+        assert_eq!(replica.role, Role::Replica);
+        assert!(!replica.online, "captured before its first synchronization: loading");
+    }
+    assert_eq!(snapshot.slot_primaries().len(), 3);
+}
+
+#[test]
+fn cluster_slots_gives_the_same_owners() {
+    let by_shards = shards(captured!("shards_failover"));
+    let by_slots = slots(captured!("slots_failover"));
+    for slot in 0..SLOTS {
+        assert_eq!(primary(&by_shards, slot), primary(&by_slots, slot));
+    }
+    assert_eq!(by_slots.nodes.len(), 5, "the failed node has no slots, so it is not listed");
+    // Replicas that have not synchronized are not listed by CLUSTER SLOTS.
+    assert_eq!(slots(captured!("slots")).nodes.len(), 3);
+}
+
+#[test]
+fn hostnames_are_preferred_where_the_server_says_so() {
+    for snapshot in [shards(captured!("shards_hostname")), slots(captured!("slots_hostname"))] {
+        assert_eq!(primary(&snapshot, 0).unwrap(), "node0.cluster.local:27110");
+        assert_eq!(snapshot.primary_of(Slot(0)).unwrap().socket, None, "resolved by the caller");
+        // Hostnames are wanted, this node has none and says "?": its IP address, not asked's.
+        assert_eq!(primary(&snapshot, 16383).unwrap(), "127.0.0.1:27112");
+    }
+}
+
+#[test]
+fn an_unknown_endpoint_is_the_address_that_was_asked() {
+    for snapshot in [shards(captured!("shards_unknown")), slots(captured!("slots_unknown"))] {
+        assert_eq!(primary(&snapshot, 0).unwrap(), "10.9.8.7:27110");
+        assert_eq!(primary(&snapshot, 16383).unwrap(), "10.9.8.7:27112");
+    }
+    let unknown = b"*1\r\n*3\r\n:0\r\n:9\r\n*3\r\n$1\r\n?\r\n:7000\r\n$2\r\nid\r\n";
+    assert_eq!(primary(&parse_slots(unknown, &asked()).unwrap(), 9).unwrap(), "10.9.8.7:7000");
+    let empty = b"*1\r\n*3\r\n:0\r\n:9\r\n*2\r\n$0\r\n\r\n:7000\r\n";
+    assert_eq!(primary(&parse_slots(empty, &asked()).unwrap(), 9).unwrap(), "10.9.8.7:7000");
+}
+
+#[test]
+fn a_failed_primary_leaves_its_slots_uncovered_until_the_failover() {
+    let before = shards(captured!("shards"));
+    let failed = shards(captured!("shards_failed"));
+    assert!(!failed.covered());
+    assert_eq!(failed.missing_slots(), [SlotRange { start: 5461, end: 10922 }]);
+    assert_eq!(failed.slots_covered(), 16384 - 5462);
+    assert_eq!(failed.slot_primaries().len(), 2);
+    let words = diff(&before, &failed);
+    assert!(words.contains(&"node 127.0.0.1:27111 is not online".to_owned()), "{words:?}");
+    assert!(
+        words.contains(&"slots 5461-10922 lost their primary 127.0.0.1:27111".to_owned()),
+        "{words:?}"
+    );
+
+    let after = shards(captured!("shards_failover"));
+    assert!(after.covered());
+    assert_eq!(primary(&after, 6000).unwrap(), "127.0.0.1:27114");
+    let words = diff(&failed, &after);
+    assert!(words.contains(&"node 127.0.0.1:27114 promoted to primary".to_owned()), "{words:?}");
+    assert!(
+        words.contains(&"slots 5461-10922 are served by 127.0.0.1:27114".to_owned()),
+        "{words:?}"
+    );
+    assert!(diff(&after, &after).is_empty());
+}
+
+/// A node of a CLUSTER SHARDS reply as 7.2 and later write it.
+fn node(id: &str, port: u16, role: &str, health: &str, offset: i64) -> String {
+    format!(
+        "*14\r\n+id\r\n+{id}\r\n+port\r\n:{port}\r\n+ip\r\n+127.0.0.1\r\n+endpoint\r\n+127.0.0.1\r\n\
+         +role\r\n+{role}\r\n+replication-offset\r\n:{offset}\r\n+health\r\n+{health}\r\n"
+    )
+}
+
+fn shard(ranges: &[(u16, u16)], nodes: &[String]) -> String {
+    let slots: String = ranges.iter().map(|(a, b)| format!(":{a}\r\n:{b}\r\n")).collect();
+    format!(
+        "*4\r\n+slots\r\n*{}\r\n{slots}+nodes\r\n*{}\r\n{}",
+        ranges.len() * 2,
+        nodes.len(),
+        nodes.concat()
+    )
+}
+
+fn parsed(shards: &[String]) -> Snapshot {
+    let reply = format!("*{}\r\n{}", shards.len(), shards.concat());
+    parse_shards(reply.as_bytes(), &asked()).unwrap()
+}
+
+#[test]
+fn of_several_primaries_in_a_shard_the_live_one() {
+    let snapshot = parsed(&[shard(
+        &[(0, 16383)],
+        &[
+            node("old", 1, "master", "failed", 900),
+            node("new", 2, "master", "online", 800),
+            node("behind", 3, "master", "online", 700),
+        ],
+    )]);
+    assert_eq!(primary(&snapshot, 0).unwrap(), "127.0.0.1:2");
+    assert_eq!(snapshot.shards[0].replicas.len(), 2);
+    assert!(snapshot.covered());
+}
+
+#[test]
+fn two_shards_claim_a_slot_and_the_one_with_a_primary_has_it() {
+    let dead = shard(&[(0, 100)], &[node("a", 1, "master", "fail", 0)]);
+    let live = shard(&[(50, 60)], &[node("b", 2, "master", "online", 0)]);
+    for shards in [[dead.clone(), live.clone()], [live, dead]] {
+        let snapshot = parsed(&shards);
+        assert_eq!(primary(&snapshot, 55).unwrap(), "127.0.0.1:2");
+        assert_eq!(primary(&snapshot, 49), None);
+    }
+}
+
+#[test]
+fn the_order_of_the_reply_does_not_matter() {
+    let a = shard(
+        &[(0, 9)],
+        &[node("a", 1, "master", "online", 0), node("r", 9, "replica", "online", 0)],
+    );
+    let a2 = shard(
+        &[(0, 9)],
+        &[node("r", 9, "replica", "online", 5), node("a", 1, "master", "online", 7)],
+    );
+    let b = shard(&[(10, 16383)], &[node("b", 2, "master", "online", 0)]);
+    let empty = shard(&[], &[node("c", 3, "master", "online", 0)]);
+    let one = parsed(&[a, b.clone(), empty.clone()]);
+    let other = parsed(&[empty, b, a2]);
+    assert!(one.same_as(&other));
+    assert_eq!(one.nodes.len(), 4, "a primary without slots is a node");
+    assert_eq!(one.slot_primaries().len(), 2, "but owns none");
+}
+
+#[test]
+fn a_node_set_up_anew_at_an_old_address_replaces_the_failed_one() {
+    let snapshot = parsed(&[
+        shard(&[(0, 16383)], &[node("new", 1, "master", "online", 0)]),
+        shard(&[], &[node("old", 1, "master", "fail", 0)]),
+    ]);
+    assert_eq!(snapshot.nodes.len(), 1);
+    assert_eq!(&*snapshot.nodes[0].id, "new");
+}
+
+#[test]
+fn tls_only_nodes_and_nodes_without_a_port() {
+    let tls = node("a", 7001, "master", "online", 0).replace("+port", "+tls-port");
+    let none = node("b", 0, "master", "online", 0);
+    let snapshot = parsed(&[shard(&[(0, 1)], &[tls, none])]);
+    assert_eq!(primary(&snapshot, 0).unwrap(), "127.0.0.1:7001");
+    assert_eq!(snapshot.nodes.len(), 1);
+}
+
+#[test]
+fn moved_slots_and_moved_nodes_in_words() {
+    let before = parsed(&[
+        shard(&[(0, 99)], &[node("a", 1, "master", "online", 0)]),
+        shard(&[(100, 16383)], &[node("b", 2, "master", "online", 0)]),
+    ]);
+    let after = parsed(&[
+        shard(&[(0, 9), (50, 99)], &[node("a", 1, "master", "online", 0)]),
+        shard(&[(10, 49), (100, 16383)], &[node("b", 2, "master", "online", 0)]),
+        shard(&[], &[node("c", 3, "replica", "online", 0)]),
+    ]);
+    assert_eq!(
+        diff(&before, &after),
+        ["node 127.0.0.1:3 added (replica)", "slots 10-49 moved from 127.0.0.1:1 to 127.0.0.1:2"]
+    );
+    let renumbered = parsed(&[
+        shard(&[(0, 99)], &[node("a", 11, "master", "online", 0)]),
+        shard(&[(100, 16383)], &[node("b", 2, "master", "online", 0)]),
+    ]);
+    assert_eq!(
+        diff(&before, &renumbered),
+        [
+            "node 127.0.0.1:1 is now at 127.0.0.1:11",
+            "slots 0-99 moved from 127.0.0.1:1 to 127.0.0.1:11"
+        ]
+    );
+    assert_eq!(diff(&before, &Snapshot::empty()).len(), 4);
+}
+
+#[test]
+fn epochs_of_cluster_info() {
+    let reply = include_bytes!("captured/info_failed.resp3");
+    assert_eq!(parse_info(reply), Ok(Info { state_ok: false, epoch: 6 }));
+    let ok = b"$44\r\ncluster_state:ok\r\ncluster_current_epoch:12\r\n\r\n";
+    assert_eq!(parse_info(ok), Ok(Info { state_ok: true, epoch: 12 }));
+    assert!(parse_info(b":1\r\n").is_err());
+}
+
+#[test]
+fn refusals_keep_the_servers_words() {
+    let noperm = b"-NOPERM this user has no permissions\r\n";
+    assert_eq!(
+        parse_shards(noperm, &asked()),
+        Err(ParseError::Refused("NOPERM this user has no permissions".into()))
+    );
+    assert!(matches!(parse_slots(b"+OK\r\n", &asked()), Err(ParseError::Unexpected(..))));
+    assert!(parse_slots(b"*1\r\n*2\r\n:0\r\n:16384\r\n", &asked()).is_err());
+    assert!(parse_shards(b"*1\r\n:5\r\n", &asked()).is_err());
+    // A node that has not joined anything.
+    assert_eq!(parse_slots(b"*0\r\n", &asked()).unwrap().slots_covered(), 0);
+}
+
+#[test]
+fn no_cut_and_no_flipped_byte_panics() {
+    for reply in captured!("shards_hostname").into_iter().chain(captured!("slots_hostname")) {
+        for at in 0..reply.len() {
+            assert!(parse_shards(&reply[..at], &asked()).is_err());
+            assert!(parse_slots(&reply[..at], &asked()).is_err());
+            for with in [0, b'9', b'-', b'*', b':', 0xff] {
+                let mut broken = reply.to_vec();
+                broken[at] = with;
+                let _ = parse_shards(&broken, &asked());
+                let _ = parse_slots(&broken, &asked());
+                let _ = parse_info(&broken);
+            }
+        }
+    }
+}

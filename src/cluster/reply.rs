@@ -1,0 +1,316 @@
+//! Reading a whole reply as a tree: for what slotway asks about the cluster itself, a few times a
+//! minute. Clients' replies are never read like this ([`crate::resp`] only finds their end).
+//!
+//! Nothing here trusts the other side: depth, size and announced counts are bounded, and garbage
+//! is an error, never a panic.
+
+use thiserror::Error;
+
+/// How deep a reply may be nested. CLUSTER SHARDS has 4 levels, COMMAND has 8.
+const MAX_DEPTH: usize = 32;
+
+/// Why bytes are not a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum ReplyError {
+    /// The bytes end before the reply does.
+    #[error("the reply is cut off")]
+    Incomplete,
+    /// Not RESP.
+    #[error("not a RESP reply (byte {0})")]
+    Malformed(usize),
+    /// Nested deeper than any reply slotway asks for.
+    #[error("the reply is nested too deep")]
+    TooDeep,
+}
+
+/// A reply, borrowed from the bytes that it came in. RESP2 and RESP3 spellings of one thing read
+/// the same: all nulls are [`Value::Null`], sets and pushes are arrays.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value<'a> {
+    /// Simple, bulk or verbatim string, big number, double, boolean: its bytes.
+    Text(&'a [u8]),
+    /// An error, with its code.
+    Error(&'a [u8]),
+    /// An integer.
+    Int(i64),
+    /// Null.
+    Null,
+    /// Array, set or push.
+    Array(Vec<Value<'a>>),
+    /// Map.
+    Map(Vec<(Value<'a>, Value<'a>)>),
+}
+
+impl<'a> Value<'a> {
+    /// The text of a string that is UTF-8.
+    pub fn text(&self) -> Option<&'a str> {
+        match self {
+            Value::Text(bytes) => std::str::from_utf8(bytes).ok(),
+            _ => None,
+        }
+    }
+
+    /// The number, also where it was sent as a string.
+    pub fn int(&self) -> Option<i64> {
+        match self {
+            Value::Int(n) => Some(*n),
+            _ => self.text()?.parse().ok(),
+        }
+    }
+
+    /// The elements of an array; none for anything else.
+    pub fn items(&self) -> &[Value<'a>] {
+        match self {
+            Value::Array(items) => items,
+            _ => &[],
+        }
+    }
+
+    /// The value of `key` in a map, or in the flat array that RESP2 has in its place.
+    pub fn field(&self, key: &str) -> Option<&Value<'a>> {
+        let is_key = |v: &Value<'a>| v.text() == Some(key);
+        match self {
+            Value::Map(pairs) => pairs.iter().find(|(k, _)| is_key(k)).map(|(_, v)| v),
+            Value::Array(items) => items.chunks_exact(2).find_map(|pair| match pair {
+                [k, v] if is_key(k) => Some(v),
+                _ => None,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// Reads the one reply that `bytes` starts with.
+pub fn decode(bytes: &[u8]) -> Result<Value<'_>, ReplyError> {
+    Reader { bytes, pos: 0 }.value(0)
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    pos: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn value(&mut self, depth: usize) -> Result<Value<'a>, ReplyError> {
+        if depth > MAX_DEPTH {
+            return Err(ReplyError::TooDeep);
+        }
+        let at = self.pos;
+        let (kind, rest) = header(self.bytes, &mut self.pos)?;
+        let number = || int(rest).ok_or(ReplyError::Malformed(at));
+        Ok(match kind {
+            b'+' | b',' | b'#' | b'(' => Value::Text(rest),
+            b'-' => Value::Error(rest),
+            b':' => Value::Int(number()?),
+            b'_' => Value::Null,
+            b'$' | b'!' | b'=' => match number()? {
+                -1 => Value::Null,
+                len => {
+                    let text = self.bulk(at, len)?;
+                    match kind {
+                        b'!' => Value::Error(text),
+                        // A verbatim string starts with its format: "txt:".
+                        b'=' => Value::Text(text.get(4..).unwrap_or_default()),
+                        _ => Value::Text(text),
+                    }
+                }
+            },
+            b'*' | b'~' | b'>' => match number()? {
+                -1 => Value::Null,
+                count => {
+                    let mut items = Vec::with_capacity(self.room_for(at, count)?);
+                    for _ in 0..count {
+                        items.push(self.value(depth + 1)?);
+                    }
+                    Value::Array(items)
+                }
+            },
+            b'%' => {
+                let count = number()?;
+                let mut pairs = Vec::with_capacity(self.room_for(at, count)?);
+                for _ in 0..count {
+                    pairs.push((self.value(depth + 1)?, self.value(depth + 1)?));
+                }
+                Value::Map(pairs)
+            }
+            // An attribute stands before the value that it describes; nobody here needs it.
+            b'|' => {
+                let count = number()?;
+                self.room_for(at, count)?;
+                for _ in 0..count {
+                    self.value(depth + 1)?;
+                    self.value(depth + 1)?;
+                }
+                self.value(depth + 1)?
+            }
+            _ => return Err(ReplyError::Malformed(at)),
+        })
+    }
+
+    fn bulk(&mut self, at: usize, len: i64) -> Result<&'a [u8], ReplyError> {
+        let len = usize::try_from(len).map_err(|_| ReplyError::Malformed(at))?;
+        let end = self.pos.checked_add(len).ok_or(ReplyError::Malformed(at))?;
+        let text = self.bytes.get(self.pos..end).ok_or(ReplyError::Incomplete)?;
+        match self.bytes.get(end..end + 2) {
+            Some(b"\r\n") => {}
+            Some(_) => return Err(ReplyError::Malformed(end)),
+            None => return Err(ReplyError::Incomplete),
+        }
+        self.pos = end + 2;
+        Ok(text)
+    }
+
+    /// An announced count may reserve no more than the bytes at hand can hold: the smallest value
+    /// has three.
+    fn room_for(&self, at: usize, count: i64) -> Result<usize, ReplyError> {
+        let count = usize::try_from(count).map_err(|_| ReplyError::Malformed(at))?;
+        Ok(count.min(self.bytes.len().saturating_sub(self.pos) / 3))
+    }
+}
+
+/// The type byte and the rest of the line at `pos`, which moves past it.
+fn header<'a>(bytes: &'a [u8], pos: &mut usize) -> Result<(u8, &'a [u8]), ReplyError> {
+    let line = bytes.get(*pos..).ok_or(ReplyError::Incomplete)?;
+    let end = memchr::memchr(b'\n', line).ok_or(ReplyError::Incomplete)?;
+    match line.get(..end) {
+        Some([kind, rest @ .., b'\r']) => {
+            *pos += end + 1;
+            Ok((*kind, rest))
+        }
+        _ => Err(ReplyError::Malformed(*pos)),
+    }
+}
+
+fn int(text: &[u8]) -> Option<i64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Finds the end of a reply that arrives in pieces, without looking at any byte twice (a
+/// half-received line aside).
+#[derive(Debug)]
+pub struct ReplyEnd {
+    pos: usize,
+    /// Values still to come.
+    missing: u64,
+}
+
+impl Default for ReplyEnd {
+    fn default() -> Self {
+        ReplyEnd { pos: 0, missing: 1 }
+    }
+}
+
+impl ReplyEnd {
+    /// Looks at `bytes`, which are those of the last call and what came since. Where the reply
+    /// ends, once it is all there.
+    pub fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, ReplyError> {
+        while self.missing > 0 {
+            let at = self.pos;
+            let mut pos = self.pos;
+            let (kind, rest) = match header(bytes, &mut pos) {
+                Ok(line) => line,
+                Err(ReplyError::Incomplete) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let count = || match int(rest) {
+                Some(-1) => Ok(0),
+                Some(n) => u64::try_from(n).map_err(|_| ReplyError::Malformed(at)),
+                None => Err(ReplyError::Malformed(at)),
+            };
+            let more = match kind {
+                b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => 0,
+                b'$' | b'!' | b'=' => {
+                    if rest != b"-1" {
+                        let len = usize::try_from(count()?).unwrap_or(usize::MAX);
+                        pos = pos.saturating_add(len).saturating_add(2);
+                        if pos > bytes.len() {
+                            return Ok(None);
+                        }
+                    }
+                    0
+                }
+                b'*' | b'~' | b'>' => count()?,
+                b'%' => count()?.saturating_mul(2),
+                b'|' => count()?.saturating_mul(2).saturating_add(1),
+                _ => return Err(ReplyError::Malformed(at)),
+            };
+            self.missing = (self.missing - 1).saturating_add(more);
+            self.pos = pos;
+        }
+        Ok(Some(self.pos))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHARDS: &[u8] = include_bytes!("captured/shards.resp3");
+
+    #[test]
+    fn both_protocols_spell_one_thing() {
+        assert_eq!(decode(b"$-1\r\n"), Ok(Value::Null));
+        assert_eq!(decode(b"*-1\r\n"), Ok(Value::Null));
+        assert_eq!(decode(b"_\r\n"), Ok(Value::Null));
+        assert_eq!(decode(b"=8\r\ntxt:a:ok\r\n"), Ok(Value::Text(b"a:ok")));
+        assert_eq!(decode(b"!5\r\nERR x\r\n"), Ok(Value::Error(b"ERR x")));
+        let flat = decode(b"*2\r\n+port\r\n:7000\r\n").unwrap();
+        let map = decode(b"%1\r\n$4\r\nport\r\n:7000\r\n").unwrap();
+        assert_eq!(flat.field("port").and_then(Value::int), Some(7000));
+        assert_eq!(map.field("port").and_then(Value::int), Some(7000));
+        assert_eq!(map.field("ip"), None);
+    }
+
+    #[test]
+    fn the_end_is_found_whatever_the_pieces() {
+        let mut two = SHARDS.to_vec();
+        two.extend_from_slice(b"+OK\r\n");
+        for step in 1..40 {
+            let mut end = ReplyEnd::default();
+            let mut have = 0;
+            let found = loop {
+                have = (have + step).min(two.len());
+                if let Some(at) = end.find(&two[..have]).unwrap() {
+                    break at;
+                }
+            };
+            assert_eq!(found, SHARDS.len(), "in pieces of {step}");
+        }
+    }
+
+    #[test]
+    fn garbage_is_an_error_and_reserves_nothing() {
+        for garbage in [
+            &b"\r\n"[..],
+            b"\n",
+            b"?1\r\n",
+            b":x\r\n",
+            b"*-2\r\n",
+            b"$5\r\nhelloXX",
+            b"$-7\r\n",
+            b"%x\r\n",
+        ] {
+            assert!(matches!(decode(garbage), Err(ReplyError::Malformed(_))), "{garbage:?}");
+        }
+        assert_eq!(decode(b"*9223372036854775807\r\n:1\r\n"), Err(ReplyError::Incomplete));
+        assert_eq!(decode(b"%9223372036854775807\r\n"), Err(ReplyError::Incomplete));
+        assert_eq!(decode(b"$9223372036854775807\r\n"), Err(ReplyError::Incomplete));
+        assert_eq!(decode(&b"*1\r\n".repeat(100_000)), Err(ReplyError::TooDeep));
+        let mut end = ReplyEnd::default();
+        assert_eq!(end.find(b"$9223372036854775807\r\nx"), Ok(None));
+        assert!(ReplyEnd::default().find(b"$-5\r\n").is_err());
+    }
+
+    #[test]
+    fn no_cut_and_no_flipped_byte_panics() {
+        for at in 0..SHARDS.len() {
+            assert_eq!(decode(&SHARDS[..at]), Err(ReplyError::Incomplete));
+            for with in [0, b'\r', b'9', b'*', b'-', 0xff] {
+                let mut broken = SHARDS.to_vec();
+                broken[at] = with;
+                let _ = decode(&broken);
+                let _ = ReplyEnd::default().find(&broken);
+            }
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Listeners, and the way of a new connection to its worker.
+//!
+//! - TCP: a DNS name listens on all its addresses; `[::]` is IPv6 only, as Redis has it: list
+//!   `0.0.0.0` beside it for both.
+//! - Unix sockets: mode 0660, so that the owner and the group may connect; who else may is said by
+//!   the folder. A file left behind by a dead process is replaced, one that is listened on is not.
+//!   The file is removed at the end.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, UnixListener};
+use tracing::{debug, error, warn};
+
+use super::link::Downstream;
+use super::pool::Pool;
+use super::run::RunError;
+use super::status::Status;
+use crate::config::{Address, Listen};
+
+/// Connections that may wait to be accepted; the kernel makes it `net.core.somaxconn` if that is
+/// less.
+const BACKLOG: i32 = 4096;
+/// As Redis: a peer that vanished without a word is noticed after five minutes and three probes.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(300);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(100);
+const KEEPALIVE_PROBES: u32 = 3;
+/// What Redis says then, to the letter.
+const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
+const NO_WORKER: &[u8] = b"-ERR slotway has no worker running, see its log\r\n";
+/// Between two attempts while the machine has no file descriptor left.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// The same trouble is logged no more often.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A bound listener.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Bound,
+    /// What it is bound to, the port filled in.
+    pub bound: Listen,
+    /// Removes the file of a Unix socket.
+    _file: Option<SocketFile>,
+}
+
+#[derive(Debug)]
+enum Bound {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// The next connection, ready to be handed over.
+    async fn accept(&self) -> io::Result<Downstream> {
+        match &self.socket {
+            Bound::Tcp(listener) => {
+                let stream = listener.accept().await?.0.into_std()?;
+                prepare_tcp(&stream)?;
+                Ok(Downstream::Tcp(stream))
+            }
+            Bound::Unix(listener) => Ok(Downstream::Unix(listener.accept().await?.0.into_std()?)),
+        }
+    }
+}
+
+/// Binds one entry of `listen`: several listeners where a name has several addresses.
+pub async fn bind(listen: &Listen) -> Result<Vec<Listener>, RunError> {
+    let told = |error| RunError::bind("listen", &listen.to_string(), error);
+    match listen {
+        Listen::Tcp(address) => {
+            let mut listeners = Vec::new();
+            for (socket, local) in bind_tcp(address, "listen").await? {
+                let socket = TcpListener::from_std(socket.into()).map_err(told)?;
+                let bound = Address { host: local.ip().to_string(), port: local.port() };
+                listeners.push(Listener {
+                    socket: Bound::Tcp(socket),
+                    bound: Listen::Tcp(bound),
+                    _file: None,
+                });
+            }
+            Ok(listeners)
+        }
+        Listen::Unix(path) => {
+            let (socket, file) = bind_unix(path).map_err(told)?;
+            let socket = UnixListener::from_std(socket.into()).map_err(told)?;
+            let bound = listen.clone();
+            Ok(vec![Listener { socket: Bound::Unix(socket), bound, _file: Some(file) }])
+        }
+    }
+}
+
+/// Binds all addresses of `address`; `key` is the configuration key that it comes from.
+pub async fn bind_tcp(
+    address: &Address,
+    key: &'static str,
+) -> Result<Vec<(Socket, SocketAddr)>, RunError> {
+    let told = |error| RunError::bind(key, &address.to_string(), error);
+    let found = tokio::net::lookup_host((address.host.as_str(), address.port)).await;
+    let mut port = address.port;
+    let mut bound = Vec::new();
+    let mut failed = None;
+    for mut addr in found.map_err(told)? {
+        // With port 0 the first address chooses for all of them.
+        addr.set_port(port);
+        match bind_one(addr) {
+            Ok((socket, local)) => {
+                port = local.port();
+                bound.push((socket, local));
+            }
+            // localhost has an IPv6 address also where the machine has none.
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable => failed = Some(error),
+            Err(error) => return Err(told(error)),
+        }
+    }
+    if bound.is_empty() {
+        return Err(told(failed.unwrap_or_else(|| ErrorKind::AddrNotAvailable.into())));
+    }
+    Ok(bound)
+}
+
+fn bind_one(addr: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    let local = socket.local_addr()?.as_socket().unwrap_or(addr);
+    Ok((socket, local))
+}
+
+fn bind_unix(path: &Path) -> io::Result<(Socket, SocketFile)> {
+    let addr = SockAddr::unix(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    match socket.bind(&addr) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            remove_stale(path, &addr)?;
+            socket.bind(&addr)?;
+        }
+        other => other?,
+    }
+    let file = SocketFile::new(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+    socket.set_nonblocking(true)?;
+    socket.listen(BACKLOG)?;
+    Ok((socket, file))
+}
+
+/// Removes a socket file that nobody listens on. Anything else at that path stays.
+fn remove_stale(path: &Path, addr: &SockAddr) -> io::Result<()> {
+    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+        let what = "there is a file of that name which is not a socket";
+        return Err(io::Error::new(ErrorKind::AlreadyExists, what));
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // A full backlog must not keep slotway from starting: it means that somebody listens.
+    probe.set_nonblocking(true)?;
+    match probe.connect(addr) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
+        _ => Err(ErrorKind::AddrInUse.into()),
+    }
+}
+
+/// The file of a Unix socket; removed with this, unless somebody has put another in its place.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        Ok(SocketFile { path: path.to_owned(), inode: inode(path)? })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if inode(&self.path).is_ok_and(|now| now == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// What accepting needs to know.
+#[derive(Debug, Clone)]
+pub struct Acceptor {
+    /// Where clients go.
+    pub pool: Arc<Pool>,
+    /// Where they are counted.
+    pub status: Arc<Status>,
+    /// `limits.clients`
+    pub limit: usize,
+}
+
+impl Acceptor {
+    /// Accepts until it is dropped.
+    pub async fn run(self, listener: Listener) {
+        let name = listener.bound.to_string();
+        let mut logged: Option<Instant> = None;
+        loop {
+            let error = match listener.accept().await {
+                Ok(client) => {
+                    self.serve(client);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            // The client went away again before its turn.
+            if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) {
+                continue;
+            }
+            self.status.accept_errors.fetch_add(1, Relaxed);
+            if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+                logged = Some(Instant::now());
+                let clients = self.pool.clients();
+                if is_exhausted(&error) {
+                    error!(listen = name, %error, clients, "cannot accept: raise the limit on open \
+                        files (ulimit -n, LimitNOFILE) or lower limits.clients");
+                } else {
+                    error!(listen = name, %error, clients, "cannot accept");
+                }
+            }
+            // The connection stays in the backlog and keeps the listener readable: without a
+            // pause this would be a busy loop.
+            tokio::time::sleep(EXHAUSTED_PAUSE).await;
+        }
+    }
+
+    fn serve(&self, client: Downstream) {
+        let refused = if self.pool.clients() >= self.limit {
+            Some((client, TOO_MANY))
+        } else {
+            self.pool.hand_over(client).err().map(|client| (client, NO_WORKER))
+        };
+        if let Some((client, why)) = refused {
+            self.status.clients_rejected.fetch_add(1, Relaxed);
+            match &client {
+                Downstream::Tcp(stream) => refuse(stream, why),
+                Downstream::Unix(stream) => refuse(stream, why),
+            }
+        }
+    }
+}
+
+fn prepare_tcp(stream: &std::net::TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+/// Says why, as far as a fresh socket's buffer takes it, which is always; closing follows.
+fn refuse(socket: &impl AsFd, why: &[u8]) {
+    if let Err(error) = SockRef::from(socket).send(why) {
+        debug!(%error, "a refused client went away first");
+    }
+}
+
+/// EMFILE, ENFILE, ENOBUFS, ENOMEM: this process or the machine has no more.
+fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(23 | 24 | 105 | 12))
+}
+
+/// Every client is a file descriptor. Raises the soft limit as far as the hard one allows, as
+/// Redis does: the usual 1,024 would end at a thousand clients.
+pub fn raise_file_limit(clients: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    /// For the upstream connections, the listeners, the logs.
+    const BESIDE_CLIENTS: u64 = 1024;
+    let wanted = (clients as u64).saturating_add(BESIDE_CLIENTS);
+    let now = getrlimit(Resource::Nofile);
+    let Some(soft) = now.current.filter(|&soft| soft < wanted) else { return };
+    let reachable = now.maximum.map_or(wanted, |hard| hard.min(wanted));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(reachable), ..now });
+    let limit = if raised.is_ok() { reachable } else { soft };
+    if limit < wanted {
+        warn!(
+            limit,
+            wanted,
+            "the limit on open files is lower than limits.clients = {clients} needs: raise it \
+             (ulimit -Hn, LimitNOFILE) or lower limits.clients"
+        );
+    }
+}

@@ -1,0 +1,159 @@
+//! Asking one node: the few commands that slotway needs for itself, on a connection of the control
+//! thread's own, in RESP2.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::cluster::reply::{ReplyEnd, ReplyError};
+use crate::cluster::{Info, NodeAddr, ParseError, Snapshot, parse_info, parse_shards, parse_slots};
+use crate::config::Config;
+
+/// The longest reply that is read. COMMAND has some 100 KiB, 1,000 nodes in CLUSTER SHARDS some
+/// 300 KiB.
+const MAX_REPLY: usize = 32 << 20;
+
+/// Why a node could not be asked, for the log and for `/readyz`.
+#[derive(Debug, Error)]
+pub enum AskError {
+    /// No connection, or it was lost.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// It took too long.
+    #[error("no answer within {} ms (timeouts.connect)", .0.as_millis())]
+    Timeout(Duration),
+    /// AUTH was refused.
+    #[error("authentication refused, see upstream.user and upstream.password: {0}")]
+    Auth(String),
+    /// Not RESP, or an error where an answer was expected.
+    #[error(transparent)]
+    Answer(#[from] ParseError),
+    /// A reply larger than any that is expected.
+    #[error("a reply of more than {MAX_REPLY} bytes")]
+    TooLarge,
+}
+
+impl From<ReplyError> for AskError {
+    fn from(error: ReplyError) -> Self {
+        AskError::Answer(error.into())
+    }
+}
+
+/// What a node says about the cluster.
+#[derive(Debug)]
+pub struct Answer {
+    /// How far it can be trusted.
+    pub info: Info,
+    /// Its view, not resolved.
+    pub snapshot: Snapshot,
+}
+
+/// A connection to one node, kept between refreshes.
+#[derive(Debug)]
+pub struct NodeConn {
+    stream: TcpStream,
+    asked: NodeAddr,
+    limit: Duration,
+    read: Vec<u8>,
+    /// It does not know CLUSTER SHARDS, or may not be asked for it.
+    by_slots: bool,
+    /// A reply is still to come: nobody waits for it any more, so the next one cannot be told
+    /// from it.
+    out_of_step: bool,
+}
+
+impl NodeConn {
+    /// Connects, authenticates, gives the connection its name.
+    pub async fn connect(addr: SocketAddr, config: &Arc<Config>) -> Result<Self, AskError> {
+        let limit = config.timeouts.connect;
+        let connect = async {
+            let stream = TcpStream::connect(addr).await?;
+            stream.set_nodelay(true)?;
+            let asked = NodeAddr { host: addr.ip().to_string().into(), port: addr.port() };
+            let mut conn = NodeConn {
+                stream,
+                asked,
+                limit,
+                read: Vec::new(),
+                by_slots: false,
+                out_of_step: false,
+            };
+            conn.handshake(config).await?;
+            Ok(conn)
+        };
+        timeout(limit, connect).await.map_err(|_| AskError::Timeout(limit))?
+    }
+
+    async fn handshake(&mut self, config: &Config) -> Result<(), AskError> {
+        let (user, password) = (config.upstream.user.as_str(), config.upstream.password.reveal());
+        if !(user.is_empty() && password.is_empty()) {
+            let auth: &[&str] =
+                if user.is_empty() { &["AUTH", password] } else { &["AUTH", user, password] };
+            let reply = self.exchange(auth).await?;
+            if let Some(text) = reply.strip_prefix(b"-") {
+                return Err(AskError::Auth(String::from_utf8_lossy(text).trim().to_owned()));
+            }
+        }
+        let name = config.upstream.client_name.as_str();
+        if !name.is_empty() {
+            // A server that refuses the name (an ACL, say) answers everything else all the same.
+            self.exchange(&["CLIENT", "SETNAME", name]).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether it can be asked again.
+    pub fn is_usable(&self) -> bool {
+        !self.out_of_step
+    }
+
+    /// One command, its raw reply.
+    pub async fn ask(&mut self, command: &[&str]) -> Result<Vec<u8>, AskError> {
+        let limit = self.limit;
+        timeout(limit, self.exchange(command)).await.map_err(|_| AskError::Timeout(limit))?
+    }
+
+    /// What the node says about the cluster.
+    pub async fn topology(&mut self) -> Result<Answer, AskError> {
+        let info = parse_info(&self.ask(&["CLUSTER", "INFO"]).await?)?;
+        if !self.by_slots {
+            let reply = self.ask(&["CLUSTER", "SHARDS"]).await?;
+            match parse_shards(&reply, &self.asked) {
+                Ok(snapshot) => return Ok(Answer { info, snapshot }),
+                Err(ParseError::Refused(_)) => self.by_slots = true,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let reply = self.ask(&["CLUSTER", "SLOTS"]).await?;
+        Ok(Answer { info, snapshot: parse_slots(&reply, &self.asked)? })
+    }
+
+    async fn exchange(&mut self, command: &[&str]) -> Result<Vec<u8>, AskError> {
+        let mut request = format!("*{}\r\n", command.len());
+        for word in command {
+            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        self.out_of_step = true;
+        self.stream.write_all(request.as_bytes()).await?;
+        let mut end = ReplyEnd::default();
+        loop {
+            if let Some(len) = end.find(&self.read)? {
+                self.out_of_step = false;
+                let rest = self.read.split_off(len);
+                return Ok(std::mem::replace(&mut self.read, rest));
+            }
+            if self.read.len() > MAX_REPLY {
+                return Err(AskError::TooLarge);
+            }
+            if self.stream.read_buf(&mut self.read).await? == 0 {
+                let closed = "the node closed the connection";
+                return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, closed).into());
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The workers as the control thread sees them: started, replaced, handed clients, told things,
+//! asked for their counters.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::debug;
+
+use super::link::{Downstream, ToControl, ToWorker, WorkerHandle};
+use crate::cluster::Snapshot;
+use crate::command::CommandTable;
+use crate::config::Config;
+use crate::metrics::{Totals, WorkerStats};
+
+/// All workers. Shared by the parts of the control thread.
+#[derive(Debug)]
+pub struct Pool {
+    config: Arc<Config>,
+    to_control: mpsc::UnboundedSender<ToControl>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    running: Vec<Running>,
+    /// Indices are never given twice, so that a late word of an ended worker is not taken for one
+    /// of its replacement.
+    next: usize,
+    /// What a new worker is told first.
+    topology: Option<Arc<Snapshot>>,
+    commands: Arc<CommandTable>,
+    /// What ended workers had counted.
+    ended: Totals,
+}
+
+#[derive(Debug)]
+struct Running {
+    index: usize,
+    handle: WorkerHandle,
+    started: Instant,
+    /// Its counters when it last gave them: what is left of them if it fails.
+    last: Box<WorkerStats>,
+}
+
+/// The answer to one scrape.
+#[derive(Debug, Clone, Default)]
+pub struct Scrape {
+    /// All counters, those of ended workers included.
+    pub totals: Totals,
+    /// Workers that run.
+    pub running: usize,
+    /// Workers that gave their counters in time; of the others the last known ones are in.
+    pub answered: usize,
+}
+
+impl Pool {
+    /// No workers yet.
+    pub fn new(
+        config: Arc<Config>,
+        commands: Arc<CommandTable>,
+        to_control: mpsc::UnboundedSender<ToControl>,
+    ) -> Self {
+        let inner = Inner {
+            running: Vec::new(),
+            next: 0,
+            topology: None,
+            commands,
+            ended: Totals::default(),
+        };
+        Pool { config, to_control, inner: Mutex::new(inner) }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts one more worker and tells it what the others know.
+    pub fn start_one(&self) -> std::io::Result<()> {
+        let mut inner = self.inner();
+        let index = inner.next;
+        let handle = crate::worker::spawn(
+            index,
+            Arc::clone(&self.config),
+            Arc::clone(&inner.commands),
+            self.to_control.clone(),
+        )?;
+        inner.next += 1;
+        if let Some(topology) = &inner.topology {
+            handle.send(ToWorker::Topology(Arc::clone(topology)));
+        }
+        inner.running.push(Running {
+            index,
+            handle,
+            started: Instant::now(),
+            last: Box::default(),
+        });
+        Ok(())
+    }
+
+    /// How many workers run.
+    pub fn running(&self) -> usize {
+        self.inner().running.len()
+    }
+
+    /// Connected clients of all workers.
+    pub fn clients(&self) -> usize {
+        self.inner().running.iter().map(|w| w.handle.clients.load(Relaxed)).sum()
+    }
+
+    /// Hands a client to the worker with the fewest. Gives it back if there is no worker.
+    pub fn hand_over(&self, client: Downstream) -> Result<(), Downstream> {
+        let inner = self.inner();
+        let Some(least) = inner.running.iter().min_by_key(|w| w.handle.clients.load(Relaxed))
+        else {
+            return Err(client);
+        };
+        least.handle.clients.fetch_add(1, Relaxed);
+        if !least.handle.send(ToWorker::Accept(client)) {
+            // The client is gone with the message, closed; the next one finds another worker.
+            self.lost(least.index);
+        }
+        Ok(())
+    }
+
+    /// Routes by `snapshot` from now on.
+    pub fn set_topology(&self, snapshot: Arc<Snapshot>) {
+        self.inner().topology = Some(Arc::clone(&snapshot));
+        self.tell(|| ToWorker::Topology(Arc::clone(&snapshot)));
+    }
+
+    /// Looks commands up in `table` from now on.
+    pub fn set_commands(&self, table: Arc<CommandTable>) {
+        self.inner().commands = Arc::clone(&table);
+        self.tell(|| ToWorker::Commands(Arc::clone(&table)));
+    }
+
+    /// Lets every worker finish, until `by`.
+    pub fn drain(&self, by: Instant) {
+        self.tell(|| ToWorker::Drain { by });
+    }
+
+    fn tell(&self, message: impl Fn() -> ToWorker) {
+        for worker in &self.inner().running {
+            if !worker.handle.send(message()) {
+                self.lost(worker.index);
+            }
+        }
+    }
+
+    /// A worker that cannot be spoken to has ended, whether it could still say so or not.
+    fn lost(&self, worker: usize) {
+        debug!(worker, "worker does not listen any more");
+        // Nobody listens only when the control thread itself is ending.
+        let _ = self.to_control.send(ToControl::Exited { worker });
+    }
+
+    /// Worker `index` has ended: no more clients for it. How long it had lived; `None` if that
+    /// was known already.
+    pub fn remove(&self, index: usize) -> Option<Duration> {
+        let mut inner = self.inner();
+        let at = inner.running.iter().position(|w| w.index == index)?;
+        let ended = inner.running.remove(at);
+        inner.ended.add_ended(&ended.last);
+        Some(ended.started.elapsed())
+    }
+
+    /// Asks every worker for its counters and waits no longer than `limit`.
+    pub async fn scrape(&self, limit: Duration) -> Scrape {
+        let asked: Vec<_> = {
+            let inner = self.inner();
+            let ask = |w: &Running| {
+                let (sender, receiver) = oneshot::channel();
+                w.handle.send(ToWorker::Scrape(sender));
+                (w.index, receiver)
+            };
+            inner.running.iter().map(ask).collect()
+        };
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut answered = 0;
+        for (index, receiver) in asked {
+            if let Ok(Ok(stats)) = tokio::time::timeout_at(deadline, receiver).await {
+                answered += 1;
+                let mut inner = self.inner();
+                if let Some(worker) = inner.running.iter_mut().find(|w| w.index == index) {
+                    worker.last = stats;
+                }
+            }
+        }
+        let inner = self.inner();
+        let mut totals = Totals::default();
+        for worker in &inner.running {
+            totals.add(&worker.last);
+        }
+        // Of the nodes that ended workers knew only those that are still in use.
+        let mut ended = inner.ended.clone();
+        ended.nodes.retain(|addr, _| totals.nodes.contains_key(addr));
+        totals.merge(&ended);
+        Scrape { totals, running: inner.running.len(), answered }
+    }
+}

@@ -1,0 +1,77 @@
+//! What the control thread knows, for `/readyz` and `/metrics`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::cluster::{NodeAddr, Snapshot};
+use crate::command::CommandTable;
+
+/// Written by the acceptor, the refresher and the one who stops everything; read by the admin
+/// listener.
+#[derive(Debug)]
+pub struct Status {
+    /// Told to stop.
+    pub draining: AtomicBool,
+    /// Clients turned away over `limits.clients`.
+    pub clients_rejected: AtomicU64,
+    /// Connections that could not be accepted.
+    pub accept_errors: AtomicU64,
+    /// Workers that ended unexpectedly.
+    pub worker_failures: AtomicU64,
+    topology: Mutex<TopologyStatus>,
+}
+
+/// What the refresher knows.
+#[derive(Debug, Clone)]
+pub struct TopologyStatus {
+    /// What the workers route by.
+    pub snapshot: Arc<Snapshot>,
+    /// What the workers look commands up in.
+    pub commands: Arc<CommandTable>,
+    /// When a node last answered.
+    pub answered: Option<Instant>,
+    /// Refreshes that a node answered.
+    pub refreshes_ok: u64,
+    /// Refreshes that none did.
+    pub refreshes_failed: u64,
+    /// Answers that differed from the one before.
+    pub changes: u64,
+    /// Why the last refresh failed; `None` if it did not.
+    pub error: Option<String>,
+    /// For each primary with slots that the refresher tried itself: reached, or why not.
+    pub reached: BTreeMap<NodeAddr, Result<(), String>>,
+}
+
+impl Status {
+    /// Nothing known yet but the built-in commands.
+    pub fn new(commands: Arc<CommandTable>) -> Self {
+        Status {
+            draining: AtomicBool::new(false),
+            clients_rejected: AtomicU64::new(0),
+            accept_errors: AtomicU64::new(0),
+            worker_failures: AtomicU64::new(0),
+            topology: Mutex::new(TopologyStatus {
+                snapshot: Arc::new(Snapshot::empty()),
+                commands,
+                answered: None,
+                refreshes_ok: 0,
+                refreshes_failed: 0,
+                changes: 0,
+                error: None,
+                reached: BTreeMap::new(),
+            }),
+        }
+    }
+
+    /// What the refresher knows. Held for a moment only, never across an await.
+    pub fn topology(&self) -> MutexGuard<'_, TopologyStatus> {
+        self.topology.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Told to stop.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+}

@@ -1,0 +1,268 @@
+//! The refresher and the pool against real servers and real workers.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc};
+
+use super::link::ToControl;
+use super::node::NodeConn;
+use super::pool::Pool;
+use super::round::{Candidate, Round};
+use super::status::Status;
+use super::topology::{Refresher, Requests};
+use crate::cluster::NodeAddr;
+use crate::command::CommandTable;
+use crate::config::{Address, Config};
+
+/// Long enough for anything that is going to happen.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One real server that is a whole cluster.
+struct Server {
+    addr: SocketAddr,
+    process: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    fn start(epoch: u32) -> Server {
+        let server = std::iter::repeat_with(Server::spawn).take(20).flatten().next();
+        let server = server.expect("redis-server starts");
+        if epoch > 0 {
+            assert_eq!(server.ask(&format!("CLUSTER SET-CONFIG-EPOCH {epoch}")), "+OK");
+        }
+        assert_eq!(server.ask("CLUSTER ADDSLOTSRANGE 0 16383"), "+OK");
+        server.wait_for("cluster_state:ok");
+        server
+    }
+
+    fn spawn() -> Option<Server> {
+        let folder = tempfile::tempdir().unwrap();
+        let port = std::iter::repeat_with(|| {
+            TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+        })
+        .find(|p| p.checked_add(10_000).is_some())
+        .unwrap();
+        let process = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args(["--cluster-enabled", "yes", "--dir"])
+            .arg(folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut server = Server { addr, process, _folder: folder };
+        let until = Instant::now() + PATIENCE;
+        let own = format!("process_id:{}\r", server.process.id());
+        // Another test may have been given the port in between.
+        while server.process.try_wait().is_ok_and(|ended| ended.is_none()) {
+            if TcpStream::connect(addr).is_ok() && server.ask("INFO server").contains(&own) {
+                return Some(server);
+            }
+            assert!(Instant::now() < until, "redis-server does not start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        None
+    }
+
+    fn wait_for(&self, state: &str) {
+        let until = Instant::now() + PATIENCE;
+        while !self.ask("CLUSTER INFO").contains(state) {
+            assert!(Instant::now() < until, "it never says {state}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// An inline command and its reply.
+    fn ask(&self, command: &str) -> String {
+        let mut stream = TcpStream::connect(self.addr).unwrap();
+        write!(stream, "{command}\r\n").unwrap();
+        let mut reader = BufReader::new(stream);
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        match line.trim_end().strip_prefix('$') {
+            Some(len) => {
+                let mut text = vec![0; len.parse().unwrap()];
+                reader.read_exact(&mut text).unwrap();
+                String::from_utf8(text).unwrap()
+            }
+            None => line.trim_end().to_owned(),
+        }
+    }
+
+    /// How often a command was executed.
+    fn calls(&self, command: &str) -> u64 {
+        let stats = self.ask("INFO commandstats");
+        let prefix = format!("cmdstat_{command}:calls=");
+        let line = stats.lines().find_map(|l| l.strip_prefix(&prefix));
+        line.map_or(0, |l| l.split(',').next().unwrap().parse().unwrap())
+    }
+
+    fn name(&self) -> Candidate {
+        Candidate::Name("localhost".into(), self.addr.port())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+async fn ask(epoch: u64, candidates: Vec<Candidate>) -> Result<(SocketAddr, u64), String> {
+    let config = Arc::new(Config::default());
+    let mut connections = HashMap::new();
+    let round = Round { config: &config, connections: &mut connections, epoch, known: true };
+    let found = round.ask(candidates).await?;
+    Ok((found.socket, found.answer.info.epoch))
+}
+
+#[test]
+fn an_older_view_is_taken_only_if_nobody_has_a_newer_one() {
+    let (old, new) = (Server::start(3), Server::start(7));
+    block_on(async {
+        let both = || vec![Candidate::Node(old.addr), Candidate::Node(new.addr)];
+        assert_eq!(ask(0, both()).await, Ok((old.addr, 3)), "nothing known yet: the first");
+        assert_eq!(ask(7, both()).await, Ok((new.addr, 7)), "the first one is behind");
+        assert_eq!(ask(9, both()).await, Ok((new.addr, 7)), "both are: the newer");
+        assert_eq!(ask(9, vec![Candidate::Node(old.addr)]).await, Ok((old.addr, 3)));
+    });
+}
+
+#[test]
+fn a_view_of_a_node_in_state_fail_is_the_last_choice() {
+    let (ok, failed) = (Server::start(3), Server::start(7));
+    assert_eq!(failed.ask("CLUSTER DELSLOTS 5"), "+OK");
+    failed.wait_for("cluster_state:fail");
+    block_on(async {
+        let both = vec![Candidate::Node(failed.addr), Candidate::Node(ok.addr)];
+        assert_eq!(ask(7, both).await, Ok((ok.addr, 3)));
+        assert_eq!(ask(7, vec![Candidate::Node(failed.addr)]).await, Ok((failed.addr, 7)));
+        // A node that was reset knows nothing; that is no view to replace one with.
+        assert_eq!(failed.ask("CLUSTER FLUSHSLOTS"), "+OK");
+        let error = ask(7, vec![Candidate::Node(failed.addr)]).await.unwrap_err();
+        assert!(error.contains("knows no slots"), "{error}");
+    });
+}
+
+#[test]
+fn who_does_not_answer_is_passed_over_and_named() {
+    let server = Server::start(0);
+    // Accepts connections and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_addr = silent.local_addr().unwrap();
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    block_on(async {
+        let in_vain = || {
+            vec![
+                Candidate::Node(silent_addr),
+                Candidate::Node(dead),
+                Candidate::Name("nowhere.invalid".into(), 7000),
+            ]
+        };
+        let mut candidates = in_vain();
+        candidates.push(server.name());
+        assert_eq!(ask(0, candidates).await.map(|found| found.0), Ok(server.addr));
+        let error = ask(0, in_vain()).await.unwrap_err();
+        for who in [silent_addr.to_string(), dead.to_string(), "nowhere.invalid".into()] {
+            assert!(error.contains(&who), "{who} in {error}");
+        }
+        assert!(error.contains("timeouts.connect"), "{error}");
+        assert!(ask(0, Vec::new()).await.unwrap_err().contains("no seeds"));
+    });
+}
+
+#[test]
+fn a_connection_whose_reply_was_not_waited_for_is_not_used_again() {
+    let server = Server::start(0);
+    block_on(async {
+        let mut config = Config::default();
+        config.timeouts.connect = Duration::from_millis(200);
+        let mut conn = NodeConn::connect(server.addr, &Arc::new(config)).await.unwrap();
+        assert_eq!(conn.ask(&["PING"]).await.unwrap(), b"+PONG\r\n");
+        assert!(conn.is_usable());
+        conn.ask(&["BLPOP", "list", "5"]).await.unwrap_err();
+        assert!(!conn.is_usable());
+    });
+}
+
+#[test]
+fn any_number_of_requests_is_no_stampede() {
+    let server = Server::start(0);
+    block_on(async {
+        let config = Arc::new(Config {
+            seeds: vec![Address { host: "127.0.0.1".into(), port: server.addr.port() }],
+            ..Config::default()
+        });
+        let commands = Arc::new(CommandTable::builtin());
+        let status = Arc::new(Status::new(Arc::clone(&commands)));
+        let (to_control, _from_workers) = mpsc::unbounded_channel();
+        let pool = Arc::new(Pool::new(Arc::clone(&config), commands, to_control));
+        let requests = Arc::new(Requests::default());
+        let refresher =
+            Refresher::new(Arc::clone(&config), pool, Arc::clone(&status), Arc::clone(&requests));
+        let first = Arc::new(Notify::new());
+        let started = Instant::now();
+        let task = tokio::spawn(refresher.run(Arc::clone(&first)));
+        first.notified().await;
+        let host = "127.0.0.1".into();
+        for i in 0..500 {
+            let hint = NodeAddr { host: Box::clone(&host), port: server.addr.port() };
+            requests.topology((i % 2 == 0).then_some(hint));
+            requests.commands();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        task.abort();
+        let _ = task.await;
+        let calls = server.calls("cluster|shards");
+        let most = started.elapsed().as_millis() / config.topology.min_interval.as_millis() + 2;
+        assert!(calls >= 2, "requests are heard");
+        assert!(u128::from(calls) <= most, "{calls} refreshes where {most} are allowed");
+        assert!(server.calls("command") <= 1 + started.elapsed().as_secs() / 5);
+        assert_eq!(status.topology().changes, 1);
+        assert!(status.topology().snapshot.covered());
+    });
+}
+
+#[test]
+fn an_ended_worker_is_replaced_and_its_counters_stay() {
+    block_on(async {
+        let config = Arc::new(Config::default());
+        let (to_control, mut from_workers) = mpsc::unbounded_channel();
+        let commands = Arc::new(CommandTable::builtin());
+        let pool = Pool::new(config, commands, to_control);
+        pool.start_one().unwrap();
+        let limit = PATIENCE;
+        let before = pool.scrape(limit).await;
+        assert_eq!((before.running, before.answered), (1, 1));
+        assert!(before.totals.rest.turns > 0);
+
+        pool.drain(Instant::now());
+        let Some(ToControl::Exited { worker: 0 }) = from_workers.recv().await else {
+            panic!("the worker says that it has ended")
+        };
+        assert!(pool.remove(0).is_some());
+        assert!(pool.remove(0).is_none(), "once");
+        assert_eq!(pool.running(), 0);
+        assert_eq!(pool.scrape(limit).await.totals.rest.turns, before.totals.rest.turns);
+
+        pool.start_one().unwrap();
+        assert!(pool.remove(0).is_none(), "a late word of the first is not about the second");
+        let after = pool.scrape(limit).await;
+        assert_eq!((after.running, after.answered), (1, 1));
+        assert!(after.totals.rest.turns > before.totals.rest.turns);
+        assert_eq!(after.totals.rest.clients, 0);
+        pool.drain(Instant::now());
+        assert!(matches!(from_workers.recv().await, Some(ToControl::Exited { worker: 1 })));
+    });
+}

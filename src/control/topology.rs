@@ -1,0 +1,400 @@
+//! The refresher: keeps the workers' view of the cluster, and of its commands, up to date.
+//!
+//! One task, one refresh at a time, never closer than `topology.min_interval`; whatever is asked
+//! for during a refresh becomes one more after it. In quiet times every `topology.refresh`; while
+//! a slot has no primary, or a primary cannot be reached, several times a second, so that the end
+//! of a failover is seen at once, also where the old primary died before it could say MOVED.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::names::Names;
+use super::node::{Answer, AskError, NodeConn};
+use super::pool::Pool;
+use super::round::{Candidate, Found, Round};
+use super::status::Status;
+use crate::cluster::{Node, NodeAddr, Snapshot, diff, listed};
+use crate::command::CommandTable;
+use crate::config::Config;
+
+/// COMMAND is a large reply; workers may ask for it for every unknown name that clients send.
+const COMMANDS_INTERVAL: Duration = Duration::from_secs(5);
+/// How long trouble is watched closely. What takes longer than a failover needs a person.
+const CLOSE_WATCH: Duration = Duration::from_secs(30);
+/// How long the workers have to say which nodes they reach.
+const SCRAPE_LIMIT: Duration = Duration::from_millis(100);
+
+/// What the workers asked for and the refresher has not seen to yet. Any number of requests is one.
+#[derive(Debug, Default)]
+pub struct Requests {
+    pending: Mutex<Pending>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    topology: bool,
+    hint: Option<NodeAddr>,
+    commands: bool,
+}
+
+impl Requests {
+    /// The topology may have changed; `hint` is likely to know.
+    pub fn topology(&self, hint: Option<NodeAddr>) {
+        self.put(|pending| {
+            pending.topology = true;
+            if hint.is_some() {
+                pending.hint = hint;
+            }
+        });
+    }
+
+    /// There may be commands that the table does not have.
+    pub fn commands(&self) {
+        self.put(|pending| pending.commands = true);
+    }
+
+    fn put(&self, change: impl FnOnce(&mut Pending)) {
+        change(&mut self.pending.lock().unwrap_or_else(PoisonError::into_inner));
+        self.wake.notify_one();
+    }
+
+    fn take(&self) -> Pending {
+        std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The one task that asks the cluster about itself.
+pub struct Refresher {
+    config: Arc<Config>,
+    pool: Arc<Pool>,
+    status: Arc<Status>,
+    requests: Arc<Requests>,
+    /// Connections kept between refreshes, by the address they lead to.
+    connections: HashMap<SocketAddr, NodeConn>,
+    names: Names,
+    /// `cluster_current_epoch` of the last answer that was taken.
+    epoch: u64,
+    current: Arc<Snapshot>,
+    commands: Commands,
+    /// Primaries being tried.
+    probes: JoinSet<(NodeAddr, SocketAddr, Result<NodeConn, AskError>)>,
+    probing: HashSet<NodeAddr>,
+    trouble_since: Option<Instant>,
+}
+
+/// The command table and when to ask for it again.
+struct Commands {
+    table: Arc<CommandTable>,
+    /// Wanted, but not closer than [`COMMANDS_INTERVAL`].
+    due: bool,
+    asked: Option<Instant>,
+    /// The last reply, to tell news from a repetition.
+    reply: Vec<u8>,
+}
+
+impl Refresher {
+    /// Nothing is asked before [`Refresher::run`].
+    pub fn new(
+        config: Arc<Config>,
+        pool: Arc<Pool>,
+        status: Arc<Status>,
+        requests: Arc<Requests>,
+    ) -> Self {
+        let (current, table) = {
+            let topology = status.topology();
+            (Arc::clone(&topology.snapshot), Arc::clone(&topology.commands))
+        };
+        Refresher {
+            config,
+            pool,
+            status,
+            requests,
+            connections: HashMap::new(),
+            names: Names::default(),
+            epoch: 0,
+            current,
+            commands: Commands { table, due: true, asked: None, reply: Vec::new() },
+            probes: JoinSet::new(),
+            probing: HashSet::new(),
+            trouble_since: None,
+        }
+    }
+
+    /// Runs until it is dropped; `first` is told when the first refresh is over, well or not.
+    pub async fn run(mut self, first: Arc<Notify>) {
+        let mut asked_for = Pending { topology: true, ..Pending::default() };
+        loop {
+            self.commands.due |= asked_for.commands;
+            if asked_for.topology || self.commands_allowed() {
+                self.refresh(asked_for.hint).await;
+                first.notify_one();
+            }
+            asked_for = self.wait().await;
+        }
+    }
+
+    /// Waits for the next refresh to be due or asked for.
+    async fn wait(&mut self) -> Pending {
+        let ended = Instant::now();
+        let earliest =
+            ended + self.config.topology.min_interval.mul_f64(1.0 + fastrand::f64() / 4.0);
+        let mut due = earliest.max(ended + self.pace());
+        if self.commands.due
+            && let Some(asked) = self.commands.asked
+        {
+            due = earliest.max(due.min(asked + COMMANDS_INTERVAL));
+        }
+        let mut pending = Pending::default();
+        loop {
+            tokio::select! {
+                () = sleep_until(due) => {
+                    pending.topology = true;
+                    return pending;
+                }
+                () = self.requests.wake.notified() => {
+                    let more = self.requests.take();
+                    pending.hint = more.hint.or(pending.hint);
+                    pending.commands |= more.commands;
+                    if more.topology {
+                        due = due.min(earliest);
+                    } else if more.commands {
+                        let allowed = self.commands.asked.map(|asked| asked + COMMANDS_INTERVAL);
+                        due = due.min(allowed.unwrap_or(earliest).max(earliest));
+                    }
+                }
+                Some(done) = self.probes.join_next(), if !self.probes.is_empty() => {
+                    if let Ok((node, socket, result)) = done {
+                        self.probed(node, socket, result);
+                    }
+                    // Trouble that has just been noticed is watched from now on.
+                    self.note_trouble();
+                    due = due.min(earliest.max(ended + self.pace()));
+                }
+            }
+        }
+    }
+
+    /// The time to the next refresh that nobody asks for.
+    fn pace(&self) -> Duration {
+        match self.trouble_since {
+            None => jittered(self.config.topology.refresh, 10),
+            Some(since) if since.elapsed() < CLOSE_WATCH => random_millis(100..250),
+            Some(_) => random_millis(500..1000).min(self.config.topology.refresh),
+        }
+    }
+
+    fn commands_allowed(&self) -> bool {
+        self.commands.due && self.commands.asked.is_none_or(|at| at.elapsed() >= COMMANDS_INTERVAL)
+    }
+
+    async fn refresh(&mut self, hint: Option<NodeAddr>) {
+        let candidates = self.candidates(hint.as_ref());
+        let round = Round {
+            config: &self.config,
+            connections: &mut self.connections,
+            epoch: self.epoch,
+            known: !self.current.nodes.is_empty(),
+        };
+        match round.ask(candidates).await {
+            Ok(found) => self.accept(found).await,
+            Err(error) => self.failed(error),
+        }
+        self.note_trouble();
+    }
+
+    /// Whom to ask, in this order: the hint, nodes known to be online at random, the seeds.
+    fn candidates(&self, hint: Option<&NodeAddr>) -> Vec<Candidate> {
+        let mut online: Vec<&Node> = self.current.nodes.iter().filter(|n| n.online).collect();
+        fastrand::shuffle(&mut online);
+        let hinted = hint.map(|hint| {
+            match self.current.nodes.iter().find(|n| n.addr == *hint).and_then(|n| n.socket) {
+                Some(socket) => Candidate::Node(socket),
+                None => Candidate::Name(hint.host.to_string(), hint.port),
+            }
+        });
+        let known = online.into_iter().filter_map(|n| n.socket).map(Candidate::Node);
+        let seeds = self.config.seeds.iter().map(|s| Candidate::Name(s.host.clone(), s.port));
+        hinted.into_iter().chain(known).chain(seeds).collect()
+    }
+
+    async fn accept(&mut self, found: Found) {
+        let Found { socket, mut conn, answer: Answer { info, mut snapshot } } = found;
+        self.names.resolve(&mut snapshot, self.config.timeouts.connect).await;
+        self.epoch = info.epoch;
+        let changed = !snapshot.same_as(&self.current);
+        if changed {
+            snapshot.generation = self.current.generation + 1;
+            self.tell_changes(&snapshot, socket);
+            let known: HashSet<&str> = self.current.nodes.iter().map(|n| &*n.id).collect();
+            // A node that was not there before may be of another version.
+            self.commands.due |= snapshot.nodes.iter().any(|n| !known.contains(&*n.id));
+            self.current = Arc::new(snapshot);
+            self.pool.set_topology(Arc::clone(&self.current));
+            let sockets: HashSet<_> = self.current.nodes.iter().filter_map(|n| n.socket).collect();
+            self.connections.retain(|socket, _| sockets.contains(socket));
+        }
+        {
+            let mut topology = self.status.topology();
+            topology.snapshot = Arc::clone(&self.current);
+            topology.answered = Some(std::time::Instant::now());
+            topology.refreshes_ok += 1;
+            topology.changes += u64::from(changed);
+            topology.error = None;
+        }
+        if self.commands_allowed() {
+            self.fetch_commands(&mut conn).await;
+        }
+        if conn.is_usable() {
+            self.connections.insert(socket, conn);
+        }
+        self.probe_primaries().await;
+    }
+
+    fn tell_changes(&self, snapshot: &Snapshot, from: SocketAddr) {
+        let generation = snapshot.generation;
+        if self.current.generation == 0 {
+            let (nodes, primaries) = (snapshot.nodes.len(), snapshot.slot_primaries().len());
+            info!(%from, nodes, primaries, slots = snapshot.slots_covered(), "topology known");
+        } else {
+            for change in diff(&self.current, snapshot) {
+                info!(%from, generation, "topology: {change}");
+            }
+        }
+        if !snapshot.covered() {
+            let slots = listed(&snapshot.missing_slots());
+            warn!(%from, generation, "no primary for slots {slots}");
+        }
+    }
+
+    fn failed(&mut self, error: String) {
+        let mut topology = self.status.topology();
+        topology.refreshes_failed += 1;
+        // The same failure several times a second is one line.
+        if topology.error.as_ref() == Some(&error) {
+            debug!(error, "no node gives the topology");
+        } else {
+            warn!(error, "no node gives the topology");
+            topology.error = Some(error);
+        }
+    }
+
+    /// Asks for COMMAND and lays it over the table that is in use, so that IDs stay.
+    async fn fetch_commands(&mut self, conn: &mut NodeConn) {
+        self.commands.asked = Some(Instant::now());
+        let reply = match conn.ask(&["COMMAND"]).await {
+            Ok(reply) => reply,
+            // Still due: the next refresh that may asks again.
+            Err(error) => return warn!(%error, "COMMAND was not answered"),
+        };
+        self.commands.due = false;
+        if reply == self.commands.reply {
+            return;
+        }
+        match self.commands.table.overlay(&reply) {
+            Ok(table) => {
+                let added = table.len() - self.commands.table.len();
+                debug!(commands = table.len(), added, "command table from the cluster");
+                let table = Arc::new(table);
+                self.commands.table = Arc::clone(&table);
+                self.status.topology().commands = Arc::clone(&table);
+                self.pool.set_commands(table);
+            }
+            Err(error) => {
+                warn!(%error, "COMMAND's answer cannot be used, keeping the known commands")
+            }
+        }
+        self.commands.reply = reply;
+    }
+
+    /// Tries every primary with slots that no worker is connected to: with the workers' own
+    /// connections that makes all of them, and costs next to nothing.
+    async fn probe_primaries(&mut self) {
+        let connected = self.pool.scrape(SCRAPE_LIMIT).await.totals.nodes;
+        let mut reached = std::mem::take(&mut self.status.topology().reached);
+        let mut still = BTreeMap::new();
+        for node in self.current.slot_primaries() {
+            if let Some(result) = reached.remove(&node.addr) {
+                still.insert(node.addr.clone(), result);
+            }
+            if connected.get(&node.addr).is_some_and(|stats| stats.connections_ready > 0) {
+                still.insert(node.addr.clone(), Ok(()));
+                continue;
+            }
+            let Some(socket) = node.socket else {
+                still.insert(node.addr.clone(), Err("its name does not resolve".into()));
+                continue;
+            };
+            if !self.probing.insert(node.addr.clone()) {
+                continue;
+            }
+            let (node, config) = (node.addr.clone(), Arc::clone(&self.config));
+            let kept = self.connections.remove(&socket);
+            self.probes.spawn(async move { (node, socket, probe(kept, socket, &config).await) });
+        }
+        self.status.topology().reached = still;
+    }
+
+    fn probed(&mut self, node: NodeAddr, socket: SocketAddr, result: Result<NodeConn, AskError>) {
+        self.probing.remove(&node);
+        let result = match result {
+            Ok(conn) => {
+                self.connections.insert(socket, conn);
+                Ok(())
+            }
+            Err(error) => {
+                debug!(%node, %error, "primary not reached");
+                self.names.doubt(&node);
+                Err(error.to_string())
+            }
+        };
+        if self.current.slot_primaries().iter().any(|n| n.addr == node) {
+            self.status.topology().reached.insert(node, result);
+        }
+    }
+
+    fn note_trouble(&mut self) {
+        let trouble = !self.current.covered() || {
+            let topology = self.status.topology();
+            topology.error.is_some() || topology.reached.values().any(Result::is_err)
+        };
+        match (trouble, self.trouble_since) {
+            (true, None) => self.trouble_since = Some(Instant::now()),
+            (false, Some(_)) => self.trouble_since = None,
+            _ => {}
+        }
+    }
+}
+
+/// A kept connection may have died of old age, which says nothing about its node.
+async fn probe(
+    kept: Option<NodeConn>,
+    socket: SocketAddr,
+    config: &Arc<Config>,
+) -> Result<NodeConn, AskError> {
+    if let Some(mut conn) = kept
+        && conn.ask(&["PING"]).await.is_ok()
+    {
+        return Ok(conn);
+    }
+    let mut conn = NodeConn::connect(socket, config).await?;
+    conn.ask(&["PING"]).await?;
+    Ok(conn)
+}
+
+/// `duration` and up to `percent` more or less, so that many slotways do not ask in step.
+fn jittered(duration: Duration, percent: u32) -> Duration {
+    let span = f64::from(percent) / 100.0;
+    duration.mul_f64(1.0 - span + 2.0 * span * fastrand::f64())
+}
+
+fn random_millis(range: std::ops::Range<u64>) -> Duration {
+    Duration::from_millis(fastrand::u64(range))
+}

@@ -1,0 +1,347 @@
+//! The counters as Prometheus text. Pure: what is shown is gathered by [`crate::admin`].
+
+use prometheus::TextEncoder;
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram as HistogramProto, LabelPair, Metric as MetricProto,
+    MetricFamily, MetricType,
+};
+
+use super::merge::Totals;
+use super::names::{self, Kind, METRICS, Metric};
+use super::process::Process;
+use super::stats::{BUCKETS_MICROS, Histogram, LimitHit, Redirection};
+use crate::command::{Class, CommandId, CommandTable};
+
+/// Everything that one scrape shows.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// The workers' counters.
+    pub totals: &'a Totals,
+    /// For the commands' names.
+    pub commands: &'a CommandTable,
+    /// The control thread's counters.
+    pub control: ControlStats,
+    /// The configured limits by name.
+    pub limits: &'a [(&'static str, usize)],
+    /// This process.
+    pub process: Process,
+}
+
+/// What the control thread counts.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[allow(missing_docs)]
+pub struct ControlStats {
+    pub clients_rejected: u64,
+    pub accept_errors: u64,
+    pub refreshes_ok: u64,
+    pub refreshes_failed: u64,
+    pub topology_changes: u64,
+    pub topology_age_seconds: Option<f64>,
+    pub topology_generation: u64,
+    pub slots_covered: usize,
+    pub workers: usize,
+    pub worker_failures: u64,
+}
+
+impl View<'_> {
+    /// The text of a scrape. An error is a bug in this file, not in what is shown.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        let families: Vec<MetricFamily> = METRICS
+            .iter()
+            .map(|metric| {
+                let mut family = Family { metric, samples: Vec::new() };
+                self.fill(&mut family);
+                family
+            })
+            // A family without samples (no command seen yet) is left out, as Prometheus wants it.
+            .filter(|family| !family.samples.is_empty())
+            .map(Family::proto)
+            .collect();
+        TextEncoder::new().encode_to_string(&families)
+    }
+
+    fn fill(&self, family: &mut Family) {
+        let (totals, rest, control) = (self.totals, &self.totals.rest, &self.control);
+        let process = &self.process;
+        match family.metric.name {
+            n if n == names::COMMANDS.name => self.commands(family),
+            n if n == names::COMMAND_DURATION.name => {
+                for (class, histogram) in Class::NAMES.iter().zip(&rest.latency) {
+                    if histogram.buckets.iter().any(|&b| b > 0) {
+                        family.histogram(&[class], histogram);
+                    }
+                }
+            }
+            n if n == names::NODE_DURATION.name => {
+                for (addr, node) in &totals.nodes {
+                    family.histogram(&[&addr.to_string()], &node.latency);
+                }
+            }
+            n if n == names::CLIENTS.name => {
+                family.count(&["resp2"], rest.clients.saturating_sub(rest.clients_resp3));
+                family.count(&["resp3"], rest.clients_resp3);
+            }
+            n if n == names::CONNECTIONS.name => {
+                for (addr, node) in &totals.nodes {
+                    let addr = addr.to_string();
+                    family.count(&[&addr, "ready"], node.connections_ready);
+                    family.count(&[&addr, "connecting"], node.connections_connecting);
+                    family.count(&[&addr, "backoff"], node.connections_backoff);
+                }
+            }
+            n if n == names::CONNECTS.name => family.nodes(totals, |node| node.connects),
+            n if n == names::FAILURES.name => family.nodes(totals, |node| node.failures),
+            n if n == names::IN_FLIGHT.name => family.nodes(totals, |node| node.in_flight),
+            n if n == names::IN_FLIGHT_BYTES.name => {
+                family.nodes(totals, |node| node.in_flight_bytes);
+            }
+            n if n == names::NODE_SENT.name => family.nodes(totals, |node| node.bytes_sent),
+            n if n == names::NODE_RECEIVED.name => family.nodes(totals, |node| node.bytes_received),
+            n if n == names::REDIRECTIONS.name => {
+                for (kind, count) in Redirection::NAMES.iter().zip(rest.redirections) {
+                    family.count(&[kind], count);
+                }
+            }
+            n if n == names::LIMITS_HIT.name => {
+                for (i, (limit, hit)) in LimitHit::NAMES.iter().zip(rest.limits_hit).enumerate() {
+                    // Clients are counted where they are accepted.
+                    let at_accept =
+                        if i == LimitHit::Clients as usize { control.clients_rejected } else { 0 };
+                    family.count(&[limit], hit + at_accept);
+                }
+            }
+            n if n == names::LIMIT.name => {
+                for (limit, value) in self.limits {
+                    family.value(&[limit], *value as f64);
+                }
+            }
+            n if n == names::REFRESHES.name => {
+                family.count(&["ok"], control.refreshes_ok);
+                family.count(&["failed"], control.refreshes_failed);
+            }
+            n if n == names::AGE.name => {
+                if let Some(age) = control.topology_age_seconds {
+                    family.value(&[], age);
+                }
+            }
+            n if n == names::BUILD.name => family.count(&[env!("CARGO_PKG_VERSION")], 1),
+            n if n == names::CPU.name => family.value(&[], process.cpu_seconds),
+            n if n == names::START_TIME.name => family.value(&[], process.start_seconds),
+            name => {
+                for (metric, count) in [
+                    (names::CLIENTS_ACCEPTED, rest.clients_accepted),
+                    (names::CLIENTS_CLOSED, rest.clients_closed),
+                    (names::CLIENTS_REJECTED, control.clients_rejected),
+                    (names::ACCEPT_ERRORS, control.accept_errors),
+                    (names::CLIENT_RECEIVED, rest.bytes_in),
+                    (names::CLIENT_SENT, rest.bytes_out),
+                    (names::RETRIES, rest.retries),
+                    (names::OUTCOME_UNKNOWN, rest.outcome_unknown),
+                    (names::DEADLINE_EXCEEDED, rest.deadline_exceeded),
+                    (names::SPLITS, rest.splits),
+                    (names::BUFFERS, rest.buffer_bytes),
+                    (names::HELD, rest.held),
+                    (names::CHANGES, control.topology_changes),
+                    (names::GENERATION, control.topology_generation),
+                    (names::COVERED, control.slots_covered as u64),
+                    (names::WORKERS, control.workers as u64),
+                    (names::WORKER_FAILURES, control.worker_failures),
+                    (names::TURNS, rest.turns),
+                    (names::OPEN_FDS, process.open_fds),
+                    (names::MAX_FDS, process.max_fds),
+                    (names::VIRTUAL, process.virtual_bytes),
+                    (names::RESIDENT, process.resident_bytes),
+                    (names::THREADS, process.threads),
+                ] {
+                    if metric.name == name {
+                        family.count(&[], count);
+                    }
+                }
+            }
+        }
+    }
+
+    fn commands(&self, family: &mut Family) {
+        let known = (0u16..).zip(&self.totals.commands).map(|(id, stats)| {
+            // A worker may have counted for a table that is newer than the one at hand.
+            (self.commands.get(CommandId(id)).name.as_ref(), stats)
+        });
+        let mut unknown = self.totals.unknown;
+        for (name, stats) in known {
+            if name == "unknown" {
+                unknown.ok += stats.ok;
+                unknown.error += stats.error;
+                unknown.refused += stats.refused;
+            } else {
+                family.outcomes(name, stats);
+            }
+        }
+        family.outcomes("unknown", &unknown);
+    }
+}
+
+/// One metric's samples while they are collected.
+struct Family {
+    metric: &'static Metric,
+    samples: Vec<MetricProto>,
+}
+
+impl Family {
+    fn outcomes(&mut self, command: &str, stats: &super::CommandStats) {
+        for (outcome, count) in
+            [("ok", stats.ok), ("error", stats.error), ("refused", stats.refused)]
+        {
+            if count > 0 {
+                self.count(&[command, outcome], count);
+            }
+        }
+    }
+
+    fn nodes(&mut self, totals: &Totals, value: impl Fn(&super::NodeStats) -> u64) {
+        for (addr, node) in &totals.nodes {
+            self.count(&[&addr.to_string()], value(node));
+        }
+    }
+
+    fn count(&mut self, labels: &[&str], value: u64) {
+        self.value(labels, value as f64);
+    }
+
+    fn value(&mut self, labels: &[&str], value: f64) {
+        let mut sample = self.labelled(labels);
+        if self.metric.kind == Kind::Counter {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            sample.set_counter(counter);
+        } else {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            sample.set_gauge(gauge);
+        }
+        self.samples.push(sample);
+    }
+
+    /// Prometheus wants every bucket to hold those below it, too. The encoder adds `+Inf`.
+    fn histogram(&mut self, labels: &[&str], histogram: &Histogram) {
+        let mut sample = self.labelled(labels);
+        let mut below = 0;
+        let buckets = BUCKETS_MICROS.iter().zip(&histogram.buckets).map(|(&bound, &count)| {
+            below += count;
+            let mut bucket = Bucket::default();
+            bucket.set_cumulative_count(below);
+            bucket.set_upper_bound(bound as f64 / 1e6);
+            bucket
+        });
+        let mut proto = HistogramProto::default();
+        proto.set_bucket(buckets.collect());
+        proto.set_sample_count(histogram.buckets.iter().sum());
+        proto.set_sample_sum(histogram.sum_micros as f64 / 1e6);
+        sample.set_histogram(proto);
+        self.samples.push(sample);
+    }
+
+    fn labelled(&self, values: &[&str]) -> MetricProto {
+        debug_assert_eq!(values.len(), self.metric.labels.len(), "{}", self.metric.name);
+        let pairs = self.metric.labels.iter().zip(values).map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        });
+        MetricProto::from_label(pairs.collect())
+    }
+
+    fn proto(self) -> MetricFamily {
+        let mut family = MetricFamily::default();
+        family.set_name(self.metric.name.to_owned());
+        family.set_help(self.metric.help.to_owned());
+        family.set_field_type(match self.metric.kind {
+            Kind::Counter => MetricType::COUNTER,
+            Kind::Gauge => MetricType::GAUGE,
+            Kind::Histogram => MetricType::HISTOGRAM,
+        });
+        family.set_metric(self.samples);
+        family
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stats::{CommandStats, NodeStats, WorkerStats};
+    use super::*;
+    use crate::cluster::NodeAddr;
+
+    fn shown() -> String {
+        let commands = CommandTable::builtin();
+        let get = usize::from(commands.by_name("get").unwrap().0);
+        let mut stats = WorkerStats {
+            commands: vec![CommandStats::default(); commands.len() + 1],
+            clients: 5,
+            clients_resp3: 3,
+            limits_hit: [1; LimitHit::COUNT],
+            ..WorkerStats::default()
+        };
+        stats.commands[get].ok = 7;
+        stats.commands[get].error = 1;
+        stats.commands[commands.len()].error = 2;
+        stats.latency[Class::String as usize].record(Histogram::bucket(60), 60);
+        stats.latency[Class::String as usize].record(Histogram::bucket(99_000_000), 99_000_000);
+        let mut node = NodeStats {
+            addr: Some(NodeAddr { host: "::1".into(), port: 7000 }),
+            connections_ready: 2,
+            ..NodeStats::default()
+        };
+        node.latency.record(0, 10);
+        stats.nodes.push(node);
+        let mut totals = Totals::default();
+        totals.add(&stats);
+        let control = ControlStats {
+            clients_rejected: 4,
+            topology_age_seconds: Some(1.5),
+            workers: 2,
+            ..ControlStats::default()
+        };
+        let limits = [("clients", 20_000)];
+        let process = Process::read();
+        View { totals: &totals, commands: &commands, control, limits: &limits, process }
+            .text()
+            .unwrap()
+    }
+
+    #[test]
+    fn samples_as_prometheus_reads_them() {
+        let text = shown();
+        for line in [
+            r#"slotway_commands_total{command="get",outcome="ok"} 7"#,
+            r#"slotway_commands_total{command="get",outcome="error"} 1"#,
+            r#"slotway_commands_total{command="unknown",outcome="error"} 2"#,
+            r#"slotway_command_duration_seconds_bucket{class="string",le="0.00005"} 0"#,
+            r#"slotway_command_duration_seconds_bucket{class="string",le="0.0001"} 1"#,
+            r#"slotway_command_duration_seconds_bucket{class="string",le="10"} 1"#,
+            r#"slotway_command_duration_seconds_bucket{class="string",le="+Inf"} 2"#,
+            r#"slotway_command_duration_seconds_count{class="string"} 2"#,
+            r#"slotway_command_duration_seconds_sum{class="string"} 99.00006"#,
+            r#"slotway_clients{protocol="resp2"} 2"#,
+            r#"slotway_clients{protocol="resp3"} 3"#,
+            r#"slotway_upstream_connections{node="[::1]:7000",state="ready"} 2"#,
+            r#"slotway_limits_hit_total{limit="clients"} 5"#,
+            r#"slotway_limits_hit_total{limit="memory"} 1"#,
+            r#"slotway_limit{limit="clients"} 20000"#,
+            "slotway_topology_age_seconds 1.5",
+            "slotway_workers 2",
+        ] {
+            assert!(text.lines().any(|l| l == line), "no line {line}\n{text}");
+        }
+        assert!(!text.contains(r#"command="set""#), "only commands that were seen");
+    }
+
+    #[test]
+    fn every_metric_of_the_table_is_exposed_with_its_type_and_nothing_else() {
+        let text = shown();
+        for metric in METRICS {
+            let line = format!("# TYPE {} {}", metric.name, metric.kind.name());
+            assert!(text.lines().any(|l| l == line), "no line {line}");
+        }
+        assert_eq!(text.matches("# TYPE ").count(), METRICS.len());
+    }
+}

@@ -1,0 +1,190 @@
+//! Adding the workers' counters up.
+
+use std::collections::BTreeMap;
+
+use super::stats::{CommandStats, NodeStats, WorkerStats};
+use crate::cluster::NodeAddr;
+
+/// The counters of all workers as one, with what belongs together brought together: nodes by
+/// address, commands by id.
+#[derive(Debug, Clone, Default)]
+pub struct Totals {
+    /// By command id.
+    pub commands: Vec<CommandStats>,
+    /// Commands that the table does not have.
+    pub unknown: CommandStats,
+    /// By address.
+    pub nodes: BTreeMap<NodeAddr, NodeStats>,
+    /// Everything else; its `commands` and `nodes` are empty.
+    pub rest: WorkerStats,
+}
+
+impl Totals {
+    /// Adds one worker's counters.
+    ///
+    /// The last entry of `commands` is the unknown ones, wherever the worker's table ends: during
+    /// a change of tables two workers' tables have different lengths.
+    pub fn add(&mut self, stats: &WorkerStats) {
+        if let Some((unknown, known)) = stats.commands.split_last() {
+            add_command(&mut self.unknown, unknown);
+            self.add_commands(known);
+        }
+        for node in &stats.nodes {
+            if let Some(addr) = &node.addr {
+                add_node(self.nodes.entry(addr.clone()).or_default(), node);
+            }
+        }
+        self.add_rest(stats);
+    }
+
+    /// Adds other totals.
+    pub fn merge(&mut self, other: &Totals) {
+        add_command(&mut self.unknown, &other.unknown);
+        self.add_commands(&other.commands);
+        for (addr, node) in &other.nodes {
+            add_node(self.nodes.entry(addr.clone()).or_default(), node);
+        }
+        self.add_rest(&other.rest);
+    }
+
+    fn add_commands(&mut self, commands: &[CommandStats]) {
+        if self.commands.len() < commands.len() {
+            self.commands.resize(commands.len(), CommandStats::default());
+        }
+        for (sum, one) in self.commands.iter_mut().zip(commands) {
+            add_command(sum, one);
+        }
+    }
+
+    fn add_rest(&mut self, stats: &WorkerStats) {
+        for (sum, one) in self.rest.latency.iter_mut().zip(&stats.latency) {
+            sum.merge(one);
+        }
+        add_all(&mut self.rest.redirections, &stats.redirections);
+        add_all(&mut self.rest.limits_hit, &stats.limits_hit);
+        let sum = &mut self.rest;
+        for (sum, one) in [
+            (&mut sum.clients, stats.clients),
+            (&mut sum.clients_resp3, stats.clients_resp3),
+            (&mut sum.clients_accepted, stats.clients_accepted),
+            (&mut sum.clients_closed, stats.clients_closed),
+            (&mut sum.bytes_in, stats.bytes_in),
+            (&mut sum.bytes_out, stats.bytes_out),
+            (&mut sum.retries, stats.retries),
+            (&mut sum.outcome_unknown, stats.outcome_unknown),
+            (&mut sum.deadline_exceeded, stats.deadline_exceeded),
+            (&mut sum.splits, stats.splits),
+            (&mut sum.buffer_bytes, stats.buffer_bytes),
+            (&mut sum.held, stats.held),
+            (&mut sum.turns, stats.turns),
+        ] {
+            *sum += one;
+        }
+    }
+
+    /// Adds what a worker had counted when it ended: its counters count on, its gauges are gone,
+    /// and its clients are closed.
+    pub fn add_ended(&mut self, stats: &WorkerStats) {
+        let mut ended = stats.clone();
+        ended.clients_closed += ended.clients;
+        for gauge in
+            [&mut ended.clients, &mut ended.clients_resp3, &mut ended.buffer_bytes, &mut ended.held]
+        {
+            *gauge = 0;
+        }
+        for node in &mut ended.nodes {
+            node.connections_ready = 0;
+            node.connections_connecting = 0;
+            node.connections_backoff = 0;
+            node.in_flight = 0;
+            node.in_flight_bytes = 0;
+        }
+        self.add(&ended);
+    }
+}
+
+fn add_command(sum: &mut CommandStats, one: &CommandStats) {
+    sum.ok += one.ok;
+    sum.error += one.error;
+    sum.refused += one.refused;
+}
+
+fn add_node(sum: &mut NodeStats, one: &NodeStats) {
+    sum.latency.merge(&one.latency);
+    for (sum, one) in [
+        (&mut sum.connections_ready, one.connections_ready),
+        (&mut sum.connections_connecting, one.connections_connecting),
+        (&mut sum.connections_backoff, one.connections_backoff),
+        (&mut sum.in_flight, one.in_flight),
+        (&mut sum.in_flight_bytes, one.in_flight_bytes),
+        (&mut sum.connects, one.connects),
+        (&mut sum.failures, one.failures),
+        (&mut sum.bytes_sent, one.bytes_sent),
+        (&mut sum.bytes_received, one.bytes_received),
+    ] {
+        *sum += one;
+    }
+}
+
+fn add_all(sums: &mut [u64], ones: &[u64]) {
+    for (sum, one) in sums.iter_mut().zip(ones) {
+        *sum += one;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(port: u16, in_flight: u64, connects: u64) -> NodeStats {
+        let addr = Some(NodeAddr { host: "h".into(), port });
+        NodeStats { addr, in_flight, connects, ..NodeStats::default() }
+    }
+
+    fn command(ok: u64) -> CommandStats {
+        CommandStats { ok, ..CommandStats::default() }
+    }
+
+    #[test]
+    fn nodes_by_address_and_commands_by_id_whatever_the_lengths() {
+        let older = WorkerStats {
+            commands: vec![command(1), command(10)],
+            nodes: vec![node(1, 2, 3), NodeStats::default(), node(2, 1, 1)],
+            clients: 4,
+            ..WorkerStats::default()
+        };
+        let newer = WorkerStats {
+            commands: vec![command(5), command(7), command(100)],
+            nodes: vec![node(2, 1, 1)],
+            clients: 2,
+            ..WorkerStats::default()
+        };
+        let mut totals = Totals::default();
+        totals.add(&older);
+        totals.add(&newer);
+        assert_eq!(totals.commands, [command(6), command(7)]);
+        assert_eq!(totals.unknown, command(110));
+        assert_eq!(totals.nodes.len(), 2, "entries not in use are dropped");
+        let second = totals.nodes.values().nth(1).unwrap();
+        assert_eq!((second.in_flight, second.connects), (2, 2));
+        assert_eq!(totals.rest.clients, 6);
+    }
+
+    #[test]
+    fn an_ended_worker_leaves_its_counters_and_takes_its_gauges() {
+        let stats = WorkerStats {
+            nodes: vec![node(1, 2, 3)],
+            clients: 4,
+            clients_accepted: 9,
+            clients_closed: 5,
+            ..WorkerStats::default()
+        };
+        let mut totals = Totals::default();
+        totals.add_ended(&stats);
+        assert_eq!(totals.rest.clients, 0);
+        assert_eq!(totals.rest.clients_accepted, 9);
+        assert_eq!(totals.rest.clients_closed, 9);
+        let node = totals.nodes.values().next().unwrap();
+        assert_eq!((node.in_flight, node.connects), (0, 3));
+    }
+}

@@ -1,0 +1,207 @@
+//! The one table of metrics: what is exposed, and what `docs/metrics.md` says about it.
+
+use std::fmt::Write;
+
+/// What a metric is to Prometheus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Kind {
+    /// As Prometheus writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Debug)]
+pub struct Metric {
+    /// Full name.
+    pub name: &'static str,
+    /// Counter, gauge or histogram.
+    pub kind: Kind,
+    /// Label names.
+    pub labels: &'static [&'static str],
+    /// Its meaning: the help text and the documentation.
+    pub help: &'static str,
+    /// The configuration key that it watches, if there is one.
+    pub key: &'static str,
+}
+
+macro_rules! metrics {
+    ($($id:ident: $kind:ident $name:literal [$($label:literal),*] $key:literal $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $id: &Metric = &Metric {
+                name: $name,
+                kind: Kind::$kind,
+                labels: &[$($label),*],
+                help: $help,
+                key: $key,
+            };
+        )*
+        /// All metrics, in the order of the exposition and of the documentation.
+        pub const METRICS: &[&Metric] = &[$($id),*];
+    };
+}
+
+metrics! {
+    COMMANDS: Counter "slotway_commands_total" ["command", "outcome"] ""
+        "Commands answered: ok; error, the server's; refused, an error of slotway's own. Commands not in the table count as unknown.";
+    COMMAND_DURATION: Histogram "slotway_command_duration_seconds" ["class"] ""
+        "From a command read from its client to its reply ready for the client, by class of command.";
+    NODE_DURATION: Histogram "slotway_node_command_duration_seconds" ["node"] ""
+        "From a command read from its client to its reply read from the node.";
+    CLIENTS: Gauge "slotway_clients" ["protocol"] "limits.clients"
+        "Connected clients by the protocol they speak.";
+    CLIENTS_ACCEPTED: Counter "slotway_clients_accepted_total" [] ""
+        "Clients accepted.";
+    CLIENTS_CLOSED: Counter "slotway_clients_closed_total" [] ""
+        "Clients closed, by either side.";
+    CLIENTS_REJECTED: Counter "slotway_clients_rejected_total" [] "limits.clients"
+        "Connections answered with \"max number of clients reached\" and closed.";
+    ACCEPT_ERRORS: Counter "slotway_accept_errors_total" [] ""
+        "Connections that could not be accepted, for want of file descriptors most often.";
+    CLIENT_RECEIVED: Counter "slotway_client_received_bytes_total" [] ""
+        "Bytes read from clients.";
+    CLIENT_SENT: Counter "slotway_client_sent_bytes_total" [] ""
+        "Bytes written to clients.";
+    CONNECTIONS: Gauge "slotway_upstream_connections" ["node", "state"] "upstream.connections"
+        "Connections to a node: ready; connecting, the handshake included; backoff, waiting for the next attempt.";
+    CONNECTS: Counter "slotway_upstream_connects_total" ["node"] ""
+        "Connections to a node made.";
+    FAILURES: Counter "slotway_upstream_failures_total" ["node"] "reconnect.min"
+        "Connections to a node that could not be made or were lost.";
+    IN_FLIGHT: Gauge "slotway_upstream_in_flight" ["node"] ""
+        "Commands sent to a node or waiting to be, and not answered yet.";
+    IN_FLIGHT_BYTES: Gauge "slotway_upstream_in_flight_bytes" ["node"] "limits.upstream_in_flight"
+        "Bytes of these commands.";
+    NODE_SENT: Counter "slotway_node_sent_bytes_total" ["node"] ""
+        "Bytes written to a node.";
+    NODE_RECEIVED: Counter "slotway_node_received_bytes_total" ["node"] ""
+        "Bytes read from a node.";
+    REDIRECTIONS: Counter "slotway_redirections_total" ["kind"] ""
+        "Answers of nodes that sent a command elsewhere or asked for patience.";
+    RETRIES: Counter "slotway_retries_total" [] ""
+        "Commands sent again, after a redirection or a lost connection.";
+    OUTCOME_UNKNOWN: Counter "slotway_outcome_unknown_total" [] ""
+        "Commands answered with an error because their connection was lost and they may have been executed.";
+    DEADLINE_EXCEEDED: Counter "slotway_deadline_exceeded_total" [] "timeouts.command"
+        "Commands answered with an error at their deadline.";
+    SPLITS: Counter "slotway_splits_total" [] ""
+        "Commands split over several slots.";
+    LIMITS_HIT: Counter "slotway_limits_hit_total" ["limit"] ""
+        "Times that a limit of [limits] was reached; protocol stands for the limits on the size of a request.";
+    LIMIT: Gauge "slotway_limit" ["limit"] ""
+        "The limits of [limits] as configured: bytes, clients or arguments.";
+    BUFFERS: Gauge "slotway_buffer_bytes" [] "limits.memory"
+        "Bytes in all buffers.";
+    HELD: Gauge "slotway_held_commands" [] "limits.held"
+        "Commands waiting because their slot moves or has no primary.";
+    REFRESHES: Counter "slotway_topology_refreshes_total" ["result"] "topology.refresh"
+        "Times that the cluster was asked for its topology: ok, or failed because no node gave an answer.";
+    CHANGES: Counter "slotway_topology_changes_total" [] ""
+        "Times that the answer differed from the one before.";
+    AGE: Gauge "slotway_topology_age_seconds" [] "topology.refresh"
+        "Time since a node last gave the topology; absent before the first answer.";
+    GENERATION: Gauge "slotway_topology_generation" [] ""
+        "Number of the topology in use; 0 before the first one.";
+    COVERED: Gauge "slotway_slots_covered" [] ""
+        "Slots that have a primary which is not failed; 16384 in a healthy cluster.";
+    WORKERS: Gauge "slotway_workers" [] "workers"
+        "Workers running.";
+    WORKER_FAILURES: Counter "slotway_worker_failures_total" [] "workers"
+        "Workers that ended unexpectedly and were replaced.";
+    TURNS: Counter "slotway_worker_turns_total" [] ""
+        "Turns of the workers' event loops.";
+    BUILD: Gauge "slotway_build_info" ["version"] ""
+        "Always 1; which slotway this is.";
+    CPU: Counter "process_cpu_seconds_total" [] ""
+        "User and system CPU time spent.";
+    OPEN_FDS: Gauge "process_open_fds" [] ""
+        "Open file descriptors.";
+    MAX_FDS: Gauge "process_max_fds" [] "limits.clients"
+        "The most file descriptors that may be open.";
+    VIRTUAL: Gauge "process_virtual_memory_bytes" [] ""
+        "Virtual memory size.";
+    RESIDENT: Gauge "process_resident_memory_bytes" [] ""
+        "Resident memory size.";
+    START_TIME: Gauge "process_start_time_seconds" [] ""
+        "When the process started, in seconds since 1970.";
+    THREADS: Gauge "process_threads" [] ""
+        "Threads of the process.";
+}
+
+/// `docs/metrics.md`.
+pub fn docs_markdown() -> String {
+    let mut text = String::from(
+        "# Metrics\n\n\
+         `GET /metrics` on the admin listener (`admin` in the configuration), in the text format of \
+         Prometheus. Durations are in seconds, sizes in bytes.\n\n\
+         This page is generated from the table in `src/metrics/names.rs`; \
+         `SLOTWAY_WRITE_DOCS=1 cargo test --lib metrics` writes it anew.\n\n\
+         How many series there are depends on the cluster and on the command table, never on what \
+         clients send: a command is exposed once it has been seen, and everything that the table \
+         does not have is the one command `unknown`. `node` is a node's address.\n\n\
+         | name | type | labels | meaning | configuration |\n\
+         |---|---|---|---|---|\n",
+    );
+    for metric in METRICS {
+        let labels: Vec<String> = metric.labels.iter().map(|l| format!("`{l}`")).collect();
+        let key = match metric.key {
+            "" => String::new(),
+            key => format!("`{key}`"),
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | {} | {} | {key} |",
+            metric.name,
+            metric.kind.name(),
+            labels.join(", "),
+            metric.help
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+        if std::env::var_os("SLOTWAY_WRITE_DOCS").is_some() {
+            std::fs::write(path, docs_markdown()).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            written == docs_markdown(),
+            "docs/metrics.md is out of date: SLOTWAY_WRITE_DOCS=1 cargo test --lib metrics"
+        );
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        let mut seen = std::collections::HashSet::new();
+        for metric in METRICS {
+            assert!(seen.insert(metric.name), "{} is there twice", metric.name);
+            assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"));
+            if metric.kind == Kind::Histogram {
+                assert!(metric.name.ends_with("_seconds"), "{}", metric.name);
+            }
+            assert!(metric.help.ends_with('.'), "{}", metric.name);
+            assert!(!metric.help.contains('|'), "{} breaks the table", metric.name);
+        }
+    }
+}
