@@ -2,6 +2,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help run test bench setup build clean
 
+# rustup's cargo, where the shell does not know it yet
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
 # For `make run` and `make bench`: more arguments, as in `make run ARGS="--port 7000"`.
 ARGS ?=
 

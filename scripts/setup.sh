@@ -7,6 +7,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-run}
+# Where Debian puts servers, and where rustup puts cargo; not in everybody's path.
+export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:$HOME/.cargo/bin
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -39,9 +41,9 @@ apt_install() {
 # Debian starts a service as soon as it installs one. Nobody asked for that.
 apt_install_service() {
     local package=$1 service=$2 ran=
-    as_root service "$service" status >/dev/null 2>&1 && ran=yes
+    service "$service" status >/dev/null 2>&1 && ran=yes
     apt_install "$package"
-    if [ -z "$ran" ] && as_root service "$service" status >/dev/null 2>&1; then
+    if [ -z "$ran" ] && service "$service" status >/dev/null 2>&1; then
         say "stopping the service $service that apt-get has started"
         as_root service "$service" stop >/dev/null 2>&1 || true
     fi
@@ -105,7 +107,8 @@ setup_node() {
         say "installing tests/node/package.json into tests/node/node_modules"
         (cd tests/node && npm "$command" --no-audit --no-fund --loglevel=error)
         # An install without a lock file writes one; it counts from now on.
-        [ -f tests/node/package-lock.json ] && inputs=(tests/node/package.json tests/node/package-lock.json)
+        [ ! -f tests/node/package-lock.json ] ||
+            inputs=(tests/node/package.json tests/node/package-lock.json)
         mkdir -p tests/node/node_modules
         stamp "$mark" "${inputs[@]}"
     fi
@@ -124,8 +127,9 @@ case $what in
     bench)
         setup_run
         have redis-benchmark || apt_install redis-tools
-        have nutcracker || apt_install_service nutcracker nutcracker
-        have haproxy || apt_install_service haproxy haproxy
+        # A peer that cannot be had is left out of the comparison.
+        have nutcracker || apt_install_service nutcracker nutcracker || true
+        have haproxy || apt_install_service haproxy haproxy || true
         setup_python benches/compare/requirements.txt
         ;;
     *)

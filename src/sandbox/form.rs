@@ -154,7 +154,7 @@ impl Cluster {
             }
 
             let shards = ask(&["CLUSTER", "SHARDS"])?;
-            if let Some(id) = running.iter().map(|(id, _)| id).find(|id| !online(&shards, id)) {
+            if running.iter().any(|(id, _)| !online(&shards, id)) {
                 return Err(format!("{addr} does not call all nodes online"));
             }
         }
