@@ -4,12 +4,15 @@
 mod cli;
 mod logging;
 
+use std::error::Error;
 use std::fmt::Display;
 use std::io::Write;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
 use clap::Parser;
-use slotway::config::{self, Config, ConfigError};
+use slotway::config::{self, Address, Config, ConfigError, Listen};
+use slotway::{control, sandbox};
 
 use cli::{Cli, Command, Document};
 
@@ -32,8 +35,9 @@ fn main() -> ExitCode {
             print(&config::effective_toml(&loaded))
         }),
         Command::Sandbox(args) => {
-            let options = SandboxOptions { primaries: args.primaries, replicas: args.replicas };
-            config::load(&args.sources(env)).map(|loaded| sandbox(options, loaded.config))
+            let size =
+                SandboxSize { primaries: args.primaries.into(), replicas: args.replicas.into() };
+            config::load(&args.sources(env)).map(|loaded| run_sandbox(size, loaded.config))
         }
         Command::Docs { document } => Ok(print(&match document {
             Document::Configuration => config::docs_markdown(),
@@ -45,7 +49,7 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> ExitCode {
     logging::init(&config);
-    match serve(config) {
+    match control::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "slotway failed");
@@ -54,9 +58,9 @@ fn run(config: Config) -> ExitCode {
     }
 }
 
-fn sandbox(options: SandboxOptions, config: Config) -> ExitCode {
+fn run_sandbox(size: SandboxSize, config: Config) -> ExitCode {
     logging::init(&config);
-    match serve_sandbox(options, config) {
+    match serve_sandbox(size, config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -65,23 +69,43 @@ fn sandbox(options: SandboxOptions, config: Config) -> ExitCode {
     }
 }
 
-/// What the sandbox starts.
-// TODO(integrator): use slotway::sandbox::SandboxOptions.
-#[allow(dead_code)]
-#[derive(Debug)]
-struct SandboxOptions {
-    primaries: u16,
-    replicas: u16,
+/// How many nodes the sandbox starts.
+struct SandboxSize {
+    primaries: usize,
+    replicas: usize,
 }
 
-// TODO(integrator): slotway::control::run(config)
-fn serve(_config: Config) -> Result<(), &'static str> {
-    Err("not wired yet")
+/// A local cluster, and slotway in front of it with the rest of the configuration.
+fn serve_sandbox(args: SandboxSize, config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let listen = match config.listen.as_slice() {
+        [Listen::Tcp(address)] => resolve(address)?,
+        _ => return Err("the sandbox listens on one TCP address: see --port and --listen".into()),
+    };
+    let admin = config.admin.as_ref().map(resolve).transpose()?;
+    let options = sandbox::Options {
+        primaries: args.primaries,
+        replicas: args.replicas,
+        listen,
+        admin,
+        ..sandbox::Options::default()
+    };
+    let address = |a: SocketAddr| Address { host: a.ip().to_string(), port: a.port() };
+    sandbox::run(options, |front| {
+        control::run(Config {
+            listen: vec![Listen::Tcp(address(front.listen))],
+            admin: front.admin.map(address),
+            seeds: front.seeds.into_iter().map(address).collect(),
+            ..config
+        })
+    })?;
+    Ok(())
 }
 
-// TODO(integrator): slotway::sandbox::run(options, config)
-fn serve_sandbox(_options: SandboxOptions, _config: Config) -> Result<(), &'static str> {
-    Err("not wired yet")
+fn resolve(address: &Address) -> Result<SocketAddr, Box<dyn Error + Send + Sync>> {
+    let mut all = (address.host.as_str(), address.port)
+        .to_socket_addrs()
+        .map_err(|e| format!("{address} cannot be resolved: {e}"))?;
+    all.next().ok_or_else(|| format!("{address} has no address").into())
 }
 
 /// Writes to standard output. A reader that went away (`slotway check | head`) is no failure.
