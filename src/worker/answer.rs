@@ -1,7 +1,7 @@
 //! A reply finds its client. A node's refusals are carried out: sent elsewhere, or later.
 
 use super::clock::{Job, Timer};
-use super::{HELD, NOBODY, Worker};
+use super::{HELD, NOBODY, Worker, reaccount};
 use crate::control::ToControl;
 use crate::metrics::Histogram;
 use crate::resp::{Protocol, write};
@@ -141,7 +141,6 @@ impl Worker {
 
     fn part(&mut self, gather: u32, first: u32, node: u16, frame: &[u8]) {
         let Some(gathering) = self.gatherings.get_mut(gather as usize) else { return };
-        let before = gathering.gather.held();
         let last = if frame.first() == Some(&b'-') {
             let node = self.nodes.get(usize::from(node));
             let name = node.map_or_else(String::new, |n| n.addr.to_string());
@@ -149,7 +148,8 @@ impl Worker {
         } else {
             gathering.gather.add(first, frame)
         };
-        self.accounted = (self.accounted + gathering.gather.held()).saturating_sub(before);
+        let held = gathering.gather.held();
+        reaccount(&mut self.accounted, &mut gathering.accounted, held);
         if last {
             self.finish_gathering(gather as usize);
         }
@@ -157,8 +157,8 @@ impl Worker {
 
     /// All parts are there: one reply.
     fn finish_gathering(&mut self, g: usize) {
-        let Some(gathering) = self.gatherings.try_remove(g) else { return };
-        let held = gathering.gather.held();
+        let Some(mut gathering) = self.gatherings.try_remove(g) else { return };
+        reaccount(&mut self.accounted, &mut gathering.accounted, 0);
         let section = if gathering.gather.wants_proxy_section() {
             self.proxy_section()
         } else {
@@ -190,7 +190,6 @@ impl Worker {
         }
         let mut gather = gathering.gather;
         gather.start(crate::route::Merge::AllSucceeded, Protocol::Resp2);
-        self.accounted = self.accounted.saturating_sub(held);
         if self.spare_gathers.len() < 256 {
             self.spare_gathers.push(gather);
         }

@@ -287,6 +287,7 @@ impl Worker {
             seq,
             command,
             started: self.now,
+            accounted: 0,
         }))
     }
 

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::sync::atomic::Ordering;
 
-use super::{NEXT_CLIENT, Source, Worker};
+use super::{NEXT_CLIENT, Source, Worker, reaccount};
 use crate::buf::CHUNK;
 use crate::client::{Client, Paused};
 use crate::control::Downstream;
@@ -375,8 +375,7 @@ impl Worker {
     pub(super) fn account_client(&mut self, index: usize) {
         if let Some(client) = self.clients.get_mut(index) {
             let held = client.held();
-            self.accounted = self.accounted + held - client.accounted;
-            client.accounted = held;
+            reaccount(&mut self.accounted, &mut client.accounted, held);
         }
     }
 
@@ -396,8 +395,7 @@ impl Worker {
         if let Some(mut replies) = client.replies.take() {
             replies.reset(&mut self.pool);
         }
-        self.accounted -= client.accounted;
-        client.accounted = 0;
+        reaccount(&mut self.accounted, &mut client.accounted, 0);
         client.generation = 0;
         self.stats.clients_closed += 1;
         self.graveyard.push(index);

@@ -71,6 +71,15 @@ struct Gathering {
     seq: u32,
     command: u16,
     started: u64,
+    /// Bytes that the worker has put on its account.
+    accounted: usize,
+}
+
+/// Something holds `held` bytes now, of which `place` were on the account `total`.
+#[inline]
+fn reaccount(total: &mut usize, place: &mut usize, held: usize) {
+    *total = (*total + held).saturating_sub(*place);
+    *place = held;
 }
 
 /// In [`Worker::routes`]: the slot is held, see [`Holds`]. Ordinary routes are node indexes below.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{HELD, NOBODY, Source, Worker};
+use super::{HELD, NOBODY, Source, Worker, reaccount};
 use crate::cluster::{NO_SHARD, Slot, Snapshot};
 use crate::route::{Fan, Held};
 use crate::upstream::{Dest, NO_SLOT, State, Waiting, flag};
@@ -143,7 +143,7 @@ impl Worker {
             stream.unwatch(self.poll.registry());
         }
         self.resume.append(&mut up.waiters);
-        self.accounted = self.accounted.saturating_sub(up.accounted);
+        reaccount(&mut self.accounted, &mut up.accounted, 0);
         up.queue.clear(&mut self.pool);
         self.upstreams.remove(u);
         if let Some(node) = self.nodes.get_mut(node) {

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::clock::{Job, Timer};
-use super::{Node, Source, Worker};
+use super::{Node, Source, Worker, reaccount};
 use crate::buf::CHUNK;
 use crate::cluster::NodeAddr;
 use crate::control::ToControl;
@@ -183,8 +183,7 @@ impl Worker {
             Err(error) => return self.lost(u, &error.to_string()),
         }
         let held = up.held();
-        self.accounted = self.accounted + held - up.accounted;
-        up.accounted = held;
+        reaccount(&mut self.accounted, &mut up.accounted, held);
         if !up.pending.is_empty() {
             self.arm_tick();
         }
