@@ -1,0 +1,93 @@
+"""The plot: CPU per command, one panel of bars per workload, each on its own scale."""
+
+from xml.sax.saxutils import escape
+
+from proxies import LABEL
+
+_COLOUR = {"slotway": "#1b6ac9", "nutcracker": "#e08a2e", "envoy": "#9b6bc3", "haproxy": "#9aa4ae"}
+_INK, _SOFT, _GRID = "#24292f", "#667079", "#e3e7eb"
+_COLUMNS, _PANEL_W, _PANEL_H = 4, 262, 236
+_LEFT, _TOP, _GAP_X, _GAP_Y = 36, 96, 22, 46
+
+
+def draw(rows: list, workloads: list, env: dict, when: str) -> str:
+    shown = [w for w in workloads if any(r["workload"] == w.name and r["cpu_us"] for r in rows)]
+    names = [n for n in _COLOUR if any(r["proxy"] == n and r["cpu_us"] for r in rows)]
+    lines = -(-max(1, len(shown)) // _COLUMNS)
+    width = 2 * _LEFT + _COLUMNS * _PANEL_W + (_COLUMNS - 1) * _GAP_X
+    height = _TOP + lines * (_PANEL_H + _GAP_Y) + 24
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        f'font-family="-apple-system, Segoe UI, Helvetica, Arial, sans-serif" font-size="12" fill="{_INK}">',
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+        f'<text x="{_LEFT}" y="34" font-size="19" font-weight="600">CPU per command of Redis proxies, one worker each '
+        '(µs, lower is better)</text>',
+    ]
+    x = _LEFT
+    for name in names:
+        out.append(f'<rect x="{x}" y="51" width="12" height="12" rx="2" fill="{_COLOUR[name]}"/>')
+        out.append(f'<text x="{x + 18}" y="61">{escape(LABEL[name])}</text>')
+        x += 18 + 8 * len(LABEL[name]) + 22
+    if "nutcracker" in names:
+        out.append(f'<line x1="{x}" y1="57" x2="{x + 22}" y2="57" stroke="#c62828" stroke-width="1.5" stroke-dasharray="4 3"/>')
+        out.append(f'<text x="{x + 28}" y="61">at most this is wanted of slotway</text>')
+    for i, work in enumerate(shown):
+        left = _LEFT + (i % _COLUMNS) * (_PANEL_W + _GAP_X)
+        top = _TOP + (i // _COLUMNS) * (_PANEL_H + _GAP_Y)
+        out += _panel(left, top, work, {r["proxy"]: r for r in rows if r["workload"] == work.name}, names)
+    about = f"{env.get('CPU', '')}, {env.get('cores', '')} cores, Linux {env.get('kernel', '')}, {when}. " \
+            "Medians over the rounds; user and system time of the proxy. Each panel has its own scale. " \
+            "HAProxy copies bytes to one server and looks at none."
+    out.append(f'<text x="{_LEFT}" y="{height - 16}" font-size="11" fill="{_SOFT}">{escape(about)}</text>')
+    return "\n".join(out + ["</svg>"]) + "\n"
+
+
+def _nice(value: float) -> float:
+    """The next round number for the top of an axis."""
+    step = 10.0 ** len(str(int(value))) / 10 if value >= 1 else 0.1
+    for factor in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10):
+        if value <= step * factor:
+            return step * factor
+    return value
+
+
+def _text(value: float) -> str:
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _panel(left, top, work, by_name, names) -> list:
+    body_top, body = top + 26, _PANEL_H - 52
+    bottom = body_top + body
+    wanted = by_name["nutcracker"]["cpu_us"] * work.wanted if by_name.get("nutcracker") else None
+    highest = max([r["cpu_us"] for r in by_name.values() if r["cpu_us"]] + [wanted or 0])
+    limit = _nice(highest * 1.08)
+    out = [f'<text x="{left}" y="{top + 8}" font-size="13" font-weight="600">{escape(work.label)}</text>']
+    for part in range(5):
+        y = bottom - body * part / 4
+        out.append(f'<line x1="{left + 30}" y1="{y:.1f}" x2="{left + _PANEL_W}" y2="{y:.1f}" stroke="{_INK if part == 0 else _GRID}"/>')
+        tick = f"{limit * part / 4:.3g}"
+        out.append(f'<text x="{left + 25}" y="{y + 4:.1f}" font-size="10" fill="{_SOFT}" text-anchor="end">{tick}</text>')
+    pitch = (_PANEL_W - 40) / max(1, len(names))
+    bar = min(44, pitch * 0.72)
+    if wanted:
+        y = bottom - body * wanted / limit
+        out.append(f'<line x1="{left + 30}" y1="{y:.1f}" x2="{left + _PANEL_W}" y2="{y:.1f}" stroke="#c62828" '
+                   'stroke-width="1.2" stroke-dasharray="4 3"/>')
+    for i, name in enumerate(names):
+        row = by_name.get(name)
+        middle = left + 35 + pitch * (i + 0.5)
+        value = row["cpu_us"] if row else None
+        if value is None:
+            out.append(f'<text x="{middle:.1f}" y="{bottom - 5}" font-size="10" fill="{_SOFT}" text-anchor="middle">failed</text>')
+            continue
+        high = body * value / limit
+        out.append(f'<rect x="{middle - bar / 2:.1f}" y="{bottom - high:.1f}" width="{bar:.1f}" height="{high:.1f}" rx="2" fill="{_COLOUR[name]}"/>')
+        weight = ' font-weight="600"' if name == "slotway" else ""
+        out.append(f'<text x="{middle:.1f}" y="{bottom - high - 5:.1f}" font-size="11"{weight} text-anchor="middle" '
+                   f'stroke="#ffffff" stroke-width="3" paint-order="stroke">{_text(value)}</text>')
+        if row["cpu_ratio"] is not None and name != "nutcracker":
+            out.append(f'<text x="{middle:.1f}" y="{bottom + 15}" font-size="10" fill="{_SOFT}" text-anchor="middle">×{row["cpu_ratio"]:.2f}</text>')
+    if by_name.get("nutcracker"):
+        at = left + 35 + pitch * (names.index("nutcracker") + 0.5)
+        out.append(f'<text x="{at:.1f}" y="{bottom + 15}" font-size="10" fill="{_SOFT}" text-anchor="middle">×1</text>')
+    return out
