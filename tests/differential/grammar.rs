@@ -367,7 +367,10 @@ pub fn spoil(c: &mut Command, rng: &mut Rng) {
         0 if c.keys.len() < 2 && c.args.len() > 1 => {
             c.args.pop();
         }
-        1 if c.keys.len() < 2 => c.args.push(rng.pick(&junk).to_vec()),
+        // one more argument of PFCOUNT would be a key in another slot
+        1 if c.keys.len() < 2 && !c.args[0].eq_ignore_ascii_case(b"pfcount") => {
+            c.args.push(rng.pick(&junk).to_vec())
+        }
         _ if !c.data.is_empty() => {
             let i = c.data[rng.below(c.data.len())];
             c.args[i] = rng.pick(&junk).to_vec();
