@@ -1,1 +1,131 @@
 //! Starts and stops a local cluster of real servers, for `make run`, tests and benches.
+//!
+//! A [`Cluster`] or a [`Standalone`] is a handful of `redis-server` processes in a temporary folder.
+//! Dropping it kills the processes and removes the folder. If this process ends without dropping
+//! it (Ctrl-C, SIGKILL, a `static` in a test), a watchdog does the same: see `watchdog`.
+//!
+//! Not for production, and not a proxy: [`run`] is handed the function that runs slotway, so this
+//! room knows nobody but [`crate::cluster`]'s slots.
+
+mod cluster;
+mod conn;
+mod form;
+mod operate;
+mod ports;
+mod progress;
+mod run;
+mod server;
+mod standalone;
+mod view;
+mod watchdog;
+
+pub use cluster::{Cluster, ClusterOptions};
+pub use conn::{Conn, Reply};
+pub use ports::{free_port, free_ports};
+pub use progress::Watcher;
+pub use run::{Front, Options, run};
+pub use standalone::{Standalone, StandaloneOptions};
+pub use view::Node;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Why a sandbox could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no server to start.
+    #[error(
+        "`{0}` was not found. The sandbox starts real Redis servers: install Redis 7.0 or newer \
+         (Debian, Ubuntu: `apt-get install redis-server`)"
+    )]
+    NoServer(String),
+    /// There is one, but it is too old.
+    #[error(
+        "`{program}` is version {version}; the sandbox needs Redis 7.0 or newer \
+         (Debian 12, Ubuntu 24.04: `apt-get install redis-server`)"
+    )]
+    OldServer {
+        /// The program asked.
+        program: String,
+        /// What it said.
+        version: String,
+    },
+    /// The options contradict each other or the rules of Redis Cluster.
+    #[error("{0}")]
+    Options(String),
+    /// An address slotway was to listen on belongs to somebody else.
+    #[error("{addr} is taken, perhaps by another sandbox. {way_out}")]
+    Taken {
+        /// The address.
+        addr: SocketAddr,
+        /// What to write instead.
+        way_out: &'static str,
+    },
+    /// A server ended although nobody asked it to.
+    #[error("the server on {addr} ended by itself. Its last log lines:\n{log}")]
+    Died {
+        /// Where it was to listen.
+        addr: SocketAddr,
+        /// The end of its log.
+        log: String,
+    },
+    /// Other processes were faster with the port, each time.
+    #[error("the server on {addr} could not have its port. Its last log lines:\n{log}")]
+    PortLost {
+        /// Where it was to listen.
+        addr: SocketAddr,
+        /// The end of its log.
+        log: String,
+    },
+    /// Something did not come about in time.
+    #[error("{what}: not within {seconds} s: {reason}\n{log}", seconds = within.as_secs())]
+    Deadline {
+        /// What was waited for.
+        what: String,
+        /// For how long.
+        within: Duration,
+        /// What was still missing at the end.
+        reason: String,
+        /// The last log lines of the servers concerned.
+        log: String,
+    },
+    /// A server answered a command of the sandbox with an error.
+    #[error("{addr} answered {command} with: {error}")]
+    Refused {
+        /// The server.
+        addr: SocketAddr,
+        /// The command.
+        command: String,
+        /// The server's words.
+        error: String,
+    },
+    /// The node is not (or no longer) part of this cluster, or does not run.
+    #[error("{0}")]
+    NoSuchNode(String),
+    /// A signal came while the sandbox was starting.
+    #[error("stopped while starting")]
+    Interrupted,
+    /// The operating system refused something.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was attempted.
+        what: String,
+        /// The reason.
+        source: io::Error,
+    },
+    /// Slotway itself failed in front of the cluster.
+    #[error("{0}")]
+    Proxy(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// For `map_err`: an [`Error::Io`] that says what was attempted.
+    fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+        let what = what.into();
+        move |source| Error::Io { what, source }
+    }
+}
+
+/// The result of the sandbox's operations.
+pub type Result<T> = std::result::Result<T, Error>;

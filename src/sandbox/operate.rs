@@ -1,0 +1,161 @@
+//! What an operator does to a cluster: moving slots, failing over, adding and removing nodes.
+
+use super::cluster::{AGREEMENT, Cluster};
+use super::server::{self, PAUSE};
+use super::view::Node;
+use super::{Error, Result};
+use crate::cluster::Slot;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// How many keys one MIGRATE takes along, as in redis-cli's reshard.
+const BATCH: usize = 10;
+/// A manual failover that did not come about within the server's own limit (5 s) is given up by it
+/// silently, and has to be asked for again.
+const FAILOVER_AGAIN: Duration = Duration::from_secs(6);
+
+impl Cluster {
+    /// Moves `slot` with all its keys, as redis-cli's reshard does. Returns how many keys it had.
+    pub fn move_slot(&self, slot: Slot, from: &Node, to: &Node) -> Result<usize> {
+        self.begin_move(slot, from, to)?;
+        let mut moved = 0;
+        loop {
+            match self.move_keys(slot, from, to, BATCH)? {
+                0 => break,
+                keys => moved += keys,
+            }
+        }
+        self.finish_move(slot, from, to)?;
+        Ok(moved)
+    }
+
+    /// The first third of [`Cluster::move_slot`]: from now on the old owner answers ASK for keys
+    /// that it does not have.
+    pub fn begin_move(&self, slot: Slot, from: &Node, to: &Node) -> Result<()> {
+        let slot = slot.0.to_string();
+        self.ask(to.addr, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from.id])?;
+        self.ask(from.addr, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to.id])?;
+        Ok(())
+    }
+
+    /// The second third: moves at most `limit` keys, and says how many there were.
+    pub fn move_keys(&self, slot: Slot, from: &Node, to: &Node, limit: usize) -> Result<usize> {
+        let (slot, limit) = (slot.0.to_string(), limit.to_string());
+        let keys = self.ask(from.addr, &["CLUSTER", "GETKEYSINSLOT", &slot, &limit])?;
+        let keys: Vec<&[u8]> = keys.items().unwrap_or_default().iter().filter_map(bytes).collect();
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let port = to.addr.port().to_string();
+        let mut migrate: Vec<&[u8]> =
+            vec![b"MIGRATE", b"127.0.0.1", port.as_bytes(), b"", b"0", b"60000"];
+        if let Some(password) = self.password() {
+            migrate.extend([b"AUTH", password.as_bytes()]);
+        }
+        migrate.push(b"KEYS");
+        migrate.extend(&keys);
+        self.ask(from.addr, &migrate)?;
+        Ok(keys.len())
+    }
+
+    /// The last third: the new owner is told first (it takes a new epoch), then the old one, then
+    /// the other primaries.
+    pub fn finish_move(&self, slot: Slot, from: &Node, to: &Node) -> Result<()> {
+        let others = self.primaries()?.into_iter().map(|node| node.addr);
+        let others = others.filter(|addr| *addr != from.addr && *addr != to.addr);
+        let running: Vec<SocketAddr> = self.running().into_iter().map(|(_, addr)| addr).collect();
+        let slot = slot.0.to_string();
+        for addr in [to.addr, from.addr].into_iter().chain(others.filter(|a| running.contains(a))) {
+            self.ask(addr, &["CLUSTER", "SETSLOT", &slot, "NODE", &to.id])?;
+        }
+        Ok(())
+    }
+
+    /// CLUSTER FAILOVER: `replica` and its primary change places, nothing is lost. Returns when all
+    /// running nodes know it.
+    pub fn failover(&self, replica: &Node) -> Result<()> {
+        let mut asked: Option<Instant> = None;
+        self.wait("waiting for the failover", &mut (), || {
+            if asked.is_none_or(|at| at.elapsed() > FAILOVER_AGAIN) && !self.leads(replica)? {
+                asked = Some(Instant::now());
+                // Refused while the primary is not in reach: worth another attempt.
+                self.ask(replica.addr, &["CLUSTER", "FAILOVER"]).map_err(|e| {
+                    asked = None;
+                    e.to_string()
+                })?;
+            }
+            if self.leads(replica)? { Ok(()) } else { Err("it is not a primary yet".into()) }
+        })?;
+        self.settle()
+    }
+
+    /// Whether `node` calls itself a primary.
+    fn leads(&self, node: &Node) -> std::result::Result<bool, String> {
+        let role = self.ask(node.addr, &["ROLE"]).map_err(|e| e.to_string())?;
+        let role = role.items().and_then(|items| items.first()?.text());
+        Ok(role.as_deref() == Some("master"))
+    }
+
+    /// Starts one more node: a replica of `primary`, or a primary without slots. Returns when the
+    /// cluster is settled again.
+    pub fn add_node(&self, primary: Option<&Node>) -> Result<Node> {
+        let before = self.running();
+        self.spawn(1, &mut ())?;
+        let Some((id, addr)) = self.running().pop() else {
+            return Err(Error::NoSuchNode("the new node does not run".into()));
+        };
+        for (_, other) in &before {
+            self.meet(*other, addr)?;
+        }
+        let count = before.len() + 1;
+        self.wait("waiting for the new node to be known", &mut (), || self.strangers(count))?;
+        if let Some(primary) = primary {
+            self.ask(addr, &["CLUSTER", "REPLICATE", &primary.id])?;
+        }
+        self.settle()?;
+        self.node(&id)
+    }
+
+    /// Kills a node that owns no slots and makes all others forget it.
+    pub fn remove_node(&self, node: &Node) -> Result<()> {
+        if self.node(&node.id)?.slot_count() > 0 {
+            return Err(Error::Options(format!("{} still owns slots: move them first", node.addr)));
+        }
+        self.kill(node)?;
+        self.members().retain(|member| member.id != node.id);
+        for (_, addr) in self.running() {
+            self.ask(addr, &["CLUSTER", "FORGET", &node.id])?;
+        }
+        Ok(())
+    }
+
+    /// Waits until `node`, as replica, has everything its primary has now. For tests that write and
+    /// then read from replicas or kill the primary.
+    pub fn catch_up(&self, replica: &Node) -> Result<()> {
+        let Some(primary) = self.node(&replica.id)?.primary else {
+            return Err(Error::Options(format!("{} is not a replica", replica.addr)));
+        };
+        let offset = |addr: SocketAddr, field: &str| -> Result<i64> {
+            let info = self.ask(addr, &["INFO", "replication"])?.text().unwrap_or_default();
+            Ok(server::info_field(&info, field).and_then(|n| n.parse().ok()).unwrap_or(-1))
+        };
+        let wanted = offset(self.node(&primary)?.addr, "master_repl_offset")?;
+        let since = Instant::now();
+        while offset(replica.addr, "slave_repl_offset")? < wanted {
+            if since.elapsed() > AGREEMENT {
+                return Err(Error::Deadline {
+                    what: format!("waiting for replica {} to catch up", replica.addr),
+                    within: AGREEMENT,
+                    reason: format!("it is behind offset {wanted}"),
+                    log: String::new(),
+                });
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+}
+
+fn bytes(reply: &super::Reply) -> Option<&[u8]> {
+    if let super::Reply::Bulk(bytes) = reply { Some(bytes) } else { None }
+}

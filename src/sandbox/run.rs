@@ -1,0 +1,208 @@
+//! The `slotway sandbox` command: a local cluster, and slotway in front of it.
+
+use super::cluster::{Cluster, ClusterOptions};
+use super::ports::free_port;
+use super::progress::{Printer, Watcher};
+use super::{Error, Result};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// What `slotway sandbox` can be told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Primaries (`--primaries`).
+    pub primaries: usize,
+    /// Replicas in total (`--replicas`).
+    pub replicas: usize,
+    /// Where slotway listens at 127.0.0.1 (`--port`); 0: a free port.
+    pub port: u16,
+    /// Where slotway's admin HTTP listens (`--admin`); port 0: a free port.
+    pub admin: SocketAddr,
+    /// The server to run: a name in `PATH` or a path.
+    pub program: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            primaries: 3,
+            replicas: 3,
+            port: 6380,
+            admin: (Ipv4Addr::LOCALHOST, 9121).into(),
+            program: "redis-server".into(),
+        }
+    }
+}
+
+/// Where slotway is to stand: what [`run`] hands to the function that runs it.
+#[derive(Debug, Clone)]
+pub struct Front {
+    /// The only listener.
+    pub listen: SocketAddr,
+    /// The admin listener.
+    pub admin: SocketAddr,
+    /// All nodes of the cluster.
+    pub seeds: Vec<SocketAddr>,
+}
+
+/// Starts a cluster, then calls `serve`, which runs slotway in front of it until it is told to stop
+/// by SIGINT or SIGTERM and has drained. Then everything is stopped, and the folder removed.
+///
+/// A signal before `serve` is called stops everything too, and is not an error. `serve` must listen
+/// for signals from its beginning.
+pub fn run<E>(
+    options: Options,
+    serve: impl FnOnce(Front) -> std::result::Result<(), E>,
+) -> Result<()>
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let stop = Arc::new(AtomicBool::new(false));
+    watch_signals(Arc::clone(&stop))?;
+    let mut printer = Printer::new(stop);
+    let started = start(&options, &mut printer);
+    let (cluster, front) = match started {
+        Err(Error::Interrupted) => {
+            drop(printer);
+            eprintln!("stopped while starting; nothing is left");
+            return Ok(());
+        }
+        other => other?,
+    };
+    printer.done();
+
+    let over = Arc::new(AtomicBool::new(false));
+    let greeter = {
+        let (front, over) = (front.clone(), Arc::clone(&over));
+        let text = what_to_try(&cluster, &front)?;
+        std::thread::spawn(move || greet(&front, &text, &over))
+    };
+    let served = serve(front);
+    over.store(true, Ordering::Relaxed);
+    let _ = greeter.join();
+    drop(cluster);
+    eprintln!("the cluster is stopped, its folder removed");
+    served.map_err(|e| Error::Proxy(e.into()))
+}
+
+/// Everything up to slotway itself.
+fn start(options: &Options, watcher: &mut dyn Watcher) -> Result<(Cluster, Front)> {
+    // Before any server is started: a wrong port should not cost three seconds.
+    let listen = free_address(
+        (Ipv4Addr::LOCALHOST, options.port).into(),
+        "Give another with `--port`, or `--port 0` for any free one.",
+    )?;
+    let admin = free_address(
+        options.admin,
+        "Give another with `--admin`, or `--admin 127.0.0.1:0` for any free one.",
+    )?;
+    let cluster_options = ClusterOptions {
+        primaries: options.primaries,
+        replicas: options.replicas,
+        program: options.program.clone(),
+        ..Default::default()
+    };
+    let cluster = Cluster::start_watched(cluster_options, watcher)?;
+    if watcher.cancelled() {
+        return Err(Error::Interrupted);
+    }
+    let seeds = cluster.addrs();
+    Ok((cluster, Front { listen, admin, seeds }))
+}
+
+/// `wanted`, or a free port where it says 0; an error if somebody listens there.
+fn free_address(mut wanted: SocketAddr, way_out: &'static str) -> Result<SocketAddr> {
+    if wanted.port() == 0 {
+        wanted.set_port(free_port().map_err(Error::io("looking for a free port"))?);
+    }
+    match TcpListener::bind(wanted) {
+        Ok(_) => Ok(wanted),
+        Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {
+            Err(Error::Taken { addr: wanted, way_out })
+        }
+        Err(source) => Err(Error::Io { what: format!("listening on {wanted}"), source }),
+    }
+}
+
+/// Notes SIGINT and SIGTERM from now on, which for the process means not to end by them: while the
+/// cluster starts, it is this flag that stops it; later, slotway's own drain.
+fn watch_signals(stop: Arc<AtomicBool>) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::io("watching for signals"))?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (
+            signal(SignalKind::interrupt()).map_err(Error::io("watching for SIGINT"))?,
+            signal(SignalKind::terminate()).map_err(Error::io("watching for SIGTERM"))?,
+        )
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        });
+        stop.store(true, Ordering::Relaxed);
+    });
+    Ok(())
+}
+
+/// Says what to try, once there is something to try.
+fn greet(front: &Front, text: &str, over: &AtomicBool) {
+    while !over.load(Ordering::Relaxed) {
+        if ready(front.admin) {
+            let mut stdout = std::io::stdout().lock();
+            let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether /readyz answers 200.
+fn ready(admin: SocketAddr) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&admin, Duration::from_secs(1))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        write!(stream, "GET /readyz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
+        let mut head = [0; 12];
+        stream.read_exact(&mut head)?;
+        Ok(String::from_utf8_lossy(&head).into_owned())
+    };
+    ask().is_ok_and(|head| head.ends_with(" 200"))
+}
+
+fn what_to_try(cluster: &Cluster, front: &Front) -> Result<String> {
+    let (port, admin) = (front.listen.port(), front.admin);
+    let mut nodes = String::new();
+    for primary in cluster.primaries()? {
+        let replicas = cluster.replicas_of(&primary)?;
+        let replicas: Vec<String> = replicas.iter().map(|node| node.addr.to_string()).collect();
+        let replicas = if replicas.is_empty() { "none".into() } else { replicas.join(", ") };
+        let slots = primary.slot_count();
+        nodes += &format!("    {}  {slots} slots, replicas: {replicas}\n", primary.addr);
+    }
+    Ok(format!(
+        "\nslotway is ready: a Redis Cluster behind one address, {listen}\n\n  \
+           Try\n    \
+             redis-cli -p {port}\n    \
+             python3 -c 'import redis; r = redis.Redis(port={port}); r.mset({{\"a\": 1, \"b\": 2}}); \
+             print(r.mget(\"a\", \"b\"))'\n    \
+             redis-benchmark -p {port} -t get,set -P 16\n  \
+           Look\n    \
+             http://{admin}/metrics  what it does\n    \
+             http://{admin}/readyz   whether it can\n  \
+           The cluster, in {dir}\n{nodes}\n\
+         Ctrl-C stops everything.\n",
+        listen = front.listen,
+        dir = cluster.dir().display(),
+    ))
+}
