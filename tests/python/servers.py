@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -257,3 +258,30 @@ class Running:
     def __init__(self, addr):
         host, port = addr.rsplit(":", 1)
         self.addr = (host, int(port))
+
+
+def main():
+    """servers.py COMMAND …: runs it with SLOTWAY_TEST_ADDR set, and ends as it ends."""
+    cluster = None
+    if os.environ.get("SLOTWAY_TEST_TARGET") == "standalone":
+        server = Standalone()
+    else:
+        cluster = Cluster()
+        server = Slotway(cluster)
+    try:
+        if cluster:
+            cluster.start()
+        server.start()
+        host, port = server.addr
+        environment = {**os.environ, "SLOTWAY_TEST_ADDR": f"{host}:{port}"}
+        code = subprocess.call(sys.argv[1:], env=environment)
+        server.stop()
+        return code
+    finally:
+        server.kill()
+        if cluster:
+            cluster.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
