@@ -7,19 +7,21 @@
 //! - `SLOTWAY_TEST_ADDR`: a running slotway; without it, a cluster and a slotway are started
 //! - `SLOTWAY_DIFF_COMMANDS` (100000), `SLOTWAY_DIFF_SEED`, `SLOTWAY_DIFF_BATCH` (64)
 
+#[path = "../common/mod.rs"]
+mod common;
 mod frame;
 mod grammar;
 mod rules;
 
 use std::env;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command as Process, Stdio};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use frame::Reader;
 use grammar::{Command, Grammar, Rng, spoil};
 use rules::{Rules, report};
+use slotway::sandbox::{Standalone, StandaloneOptions};
 
 /// After so many differences the rest says nothing new.
 const MOST_DIFFERENCES: usize = 25;
@@ -37,9 +39,10 @@ fn replies_are_those_of_a_standalone_server() {
     let how = format!("SLOTWAY_DIFF_SEED={seed} SLOTWAY_DIFF_COMMANDS={commands}");
     println!("{how}");
 
-    let standalone = Standalone::start();
+    let standalone = Standalone::start(StandaloneOptions::default()).expect("a server");
+    let reference = standalone.addr().to_string();
     let through = through();
-    let mut pairs = [2, 3].map(|protocol| Pair::open(protocol, &standalone.addr, &through.addr));
+    let mut pairs = [2, 3].map(|protocol| Pair::open(protocol, &reference, &through.addr));
     let wrong = wrong_arity(&mut pairs[0].reference);
     let grammar = Grammar::read(include_str!("grammar.txt"));
     let mut rules = Rules::read(include_str!("allow.txt"));
@@ -214,56 +217,18 @@ impl End {
     }
 }
 
-/// A plain redis-server, what every reply is compared with. Ends with this value.
-struct Standalone {
-    process: Child,
-    addr: String,
-    _dir: tempfile::TempDir,
-}
-
-impl Standalone {
-    fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        for _ in 0..10 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let mut process = Process::new("redis-server")
-                .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-                .current_dir(dir.path())
-                .stdout(Stdio::null())
-                .spawn()
-                .expect("redis-server is installed");
-            let addr = format!("127.0.0.1:{port}");
-            // it answers, or it has ended because somebody else took the port
-            while process.try_wait().unwrap().is_none() {
-                if TcpStream::connect(&addr).is_ok() {
-                    return Standalone { process, addr, _dir: dir };
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
-        panic!("redis-server does not start");
-    }
-}
-
-impl Drop for Standalone {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// What is compared with it.
+/// What is compared with the standalone server.
 struct Through {
     addr: String,
-    _own: Option<Standalone>,
+    _own: Option<common::Setting>,
 }
 
 fn through() -> Through {
     match env::var("SLOTWAY_TEST_ADDR") {
         Ok(addr) => Through { addr, _own: None },
         Err(_) => {
-            let own = Standalone::start();
-            Through { addr: own.addr.clone(), _own: Some(own) }
+            let own = common::setting(&[]);
+            Through { addr: own.proxy.listen.to_string(), _own: Some(own) }
         }
     }
 }
