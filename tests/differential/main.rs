@@ -5,7 +5,8 @@
 //! known to differ is in `allow.txt`, each with its reason. From the environment:
 //!
 //! - `SLOTWAY_TEST_ADDR`: a running slotway; without it, a cluster and a slotway are started
-//! - `SLOTWAY_DIFF_COMMANDS` (100000), `SLOTWAY_DIFF_SEED`, `SLOTWAY_DIFF_BATCH` (64)
+//! - `DIFF_COMMANDS` (100000), `DIFF_SEED`, `DIFF_BATCH` (64); not named `SLOTWAY_…`, which would be
+//!   configuration of the slotway that is started
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -33,10 +34,10 @@ fn replies_are_those_of_a_standalone_server() {
     let number = |name: &str, default: u64| -> u64 {
         env::var(name).map_or(default, |v| v.parse().unwrap_or_else(|_| panic!("{name}: {v}")))
     };
-    let commands = number("SLOTWAY_DIFF_COMMANDS", 100_000) as usize;
-    let seed = number("SLOTWAY_DIFF_SEED", 20_240_607);
-    let batch = number("SLOTWAY_DIFF_BATCH", 64) as usize;
-    let how = format!("SLOTWAY_DIFF_SEED={seed} SLOTWAY_DIFF_COMMANDS={commands}");
+    let commands = number("DIFF_COMMANDS", 100_000) as usize;
+    let seed = number("DIFF_SEED", 20_240_607);
+    let batch = number("DIFF_BATCH", 64) as usize;
+    let how = format!("DIFF_SEED={seed} DIFF_COMMANDS={commands}");
     println!("{how}");
 
     let standalone = Standalone::start(StandaloneOptions::default()).expect("a server");

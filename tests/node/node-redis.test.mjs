@@ -76,7 +76,11 @@ for (const [name, options] of [
       const k = keys();
       const numbers = [...Array(1000).keys()];
       const all = await Promise.all(
-        numbers.flatMap((i) => [r.set(k(`k${i}`), String(i)), r.incr(k(`k${i}`)), r.get(k(`k${i}`))]),
+        numbers.flatMap((i) => [
+          r.set(k(`k${i}`), String(i)),
+          r.incr(k(`k${i}`)),
+          r.get(k(`k${i}`)),
+        ]),
       );
       assert.deepEqual(all, numbers.flatMap((i) => ['OK', i + 1, String(i + 1)]));
     });

@@ -11,6 +11,7 @@ What is under test is chosen by the environment:
 import contextlib
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -26,14 +27,14 @@ PATIENCE = 60  # seconds until something that does not come counts as broken
 
 
 def free_ports(count):
-    """Ports below the ephemeral range, whose cluster bus ports (+10000) are free as well."""
+    """Ports that are free, as are those 10000 above them (a cluster node's bus).
+
+    Below the kernel's ephemeral range: a server that comes back must find its port free.
+    """
     found = []
     with contextlib.ExitStack() as held:
         while len(found) < count:
-            s = held.enter_context(socket.socket())
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-            port = 10000 + port % 22000
+            port = random.randrange(11000, 22000)
             try:
                 for p in (port, port + 10000):
                     held.enter_context(socket.socket()).bind(("127.0.0.1", p))
@@ -143,9 +144,8 @@ class Server(Process):
         self.options = list(options)
 
     def start(self):
-        self.run(
-            ["redis-server", "--port", self.port, "--bind", "127.0.0.1", "--save", "", *self.options]
-        )
+        args = ["redis-server", "--port", self.port, "--bind", "127.0.0.1", "--save", ""]
+        self.run(args + self.options)
         until("redis-server answers", lambda: self.answers(self.addr))
         return self
 
@@ -213,7 +213,9 @@ class Slotway(Process):
         args += ["--seeds", seeds, "--admin", f"127.0.0.1:{self.admin}", "--workers", 2]
         if self.output_limit:
             args += ["--set", f"limits.client_output={self.output_limit}"]
-        self.run(args)
+        # the tests' own SLOTWAY_ variables are no configuration
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("SLOTWAY_")}
+        self.run(args, env=inherited)
         until("slotway is ready", self.ready)
         return self
 

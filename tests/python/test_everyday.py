@@ -158,7 +158,8 @@ async def test_streams(r, tagged):
 
 async def test_geo(r, key):
     k = key()
-    assert await r.geoadd(k, (13.361389, 38.115556, "Palermo", 15.087269, 37.502669, "Catania")) == 2
+    places = (13.361389, 38.115556, "Palermo", 15.087269, 37.502669, "Catania")
+    assert await r.geoadd(k, places) == 2
     assert round(float(await r.geodist(k, "Palermo", "Catania", unit="km"))) == 166
     near = await r.geosearch(k, longitude=15, latitude=37, radius=100, unit="km")
     assert near == ["Catania"]

@@ -1,4 +1,4 @@
-"""What happens on the socket itself: how bytes come in, what closes a connection, what limits do."""
+"""The socket itself: how bytes come in, what closes a connection, what limits do."""
 
 import threading
 
@@ -37,7 +37,8 @@ def test_half_close_still_gets_every_reply(server, key):
 
 
 def test_commands_in_any_pieces(server, key):
-    stream = encode("SET", key(), "v\r\n") + encode("GET", key()) + b"PING\r\n" + encode("DEL", key())
+    stream = encode("SET", key(), "v\r\n") + encode("GET", key())
+    stream += b"PING\r\n" + encode("DEL", key())
     expected = b"+OK\r\n$3\r\nv\r\n\r\n+PONG\r\n:1\r\n"
     with Wire(server.addr) as w:
         w.socket.setsockopt(6, 1, 1)  # TCP_NODELAY: each byte on its own
