@@ -82,11 +82,13 @@ enum Part {
 /// The shapes of grammar.txt, each as often as its weight says.
 pub struct Grammar {
     shapes: Vec<Vec<Part>>,
+    /// How many stream entries were made.
+    entries: usize,
 }
 
 const KEY_TYPES: [&str; 11] =
     ["str", "num", "list", "hash", "set", "iset", "zset", "stream", "geo", "hll", "bits"];
-const TAGS: [&str; 6] = ["{a}", "{b}", "{user:17}", "{\u{e9}}", "{ }", "{z}"];
+const TAGS: [&str; 4] = ["{a}", "{user:17}", "{\u{e9}}", "{ }"];
 
 impl Grammar {
     pub fn read(text: &str) -> Self {
@@ -106,16 +108,22 @@ impl Grammar {
                 assert!(chars.next().is_none(), "grammar: closed too often: {line}");
             }
         }
-        Grammar { shapes }
+        Grammar { shapes, entries: 0 }
     }
 
     /// A random command, and those that must follow it in the same pipeline.
-    pub fn commands(&self, rng: &mut Rng) -> Vec<Command> {
+    pub fn commands(&mut self, rng: &mut Rng) -> Vec<Command> {
         let shape = &self.shapes[rng.below(self.shapes.len())];
         let tag = rng.pick(&TAGS);
-        let mut maker =
-            Maker { rng, tag, tagged: count_keys(shape) > 1, done: vec![Command::default()] };
+        let mut maker = Maker {
+            rng,
+            tag,
+            tagged: count_keys(shape) > 1,
+            done: vec![Command::default()],
+            entries: self.entries,
+        };
         maker.all(shape);
+        self.entries = maker.entries;
         maker.done
     }
 }
@@ -210,6 +218,7 @@ struct Maker<'a> {
     /// Whether every key carries the tag.
     tagged: bool,
     done: Vec<Command>,
+    entries: usize,
 }
 
 impl Maker<'_> {
@@ -247,8 +256,8 @@ impl Maker<'_> {
             let before = &self.done[self.done.len() - 2];
             let key = before.args[before.keys[0]].clone();
             self.push_key(key);
-        } else if token == "split" {
-            let kind = self.rng.pick(&KEY_TYPES);
+        } else if token == "split" || token == "splitstr" {
+            let kind = if token == "split" { self.rng.pick(&KEY_TYPES) } else { "str" };
             let key = if self.rng.one_in(2) {
                 let tag = self.rng.pick(&TAGS);
                 self.key(kind, tag)
@@ -285,13 +294,14 @@ impl Maker<'_> {
             let odd: [&[u8]; 4] = [b"", b"{}", b"a{}{b}", b"}{\xff\x00\r\n"];
             return self.rng.pick(&odd).to_vec();
         }
-        let n = self.rng.below(if tag.is_empty() { 12 } else { 4 });
-        let mut key = match self.rng.below(3) {
+        // few names, so that most commands find something
+        let n = self.rng.below(if tag.is_empty() { 5 } else { 2 });
+        let mut key = match n {
             0 => format!("{kind}:{n}{tag}"),
             _ => format!("{tag}{kind}:{n}"),
         }
         .into_bytes();
-        if self.rng.one_in(20) {
+        if self.rng.one_in(60) {
             key.extend_from_slice(b"\xff\x00\r\n");
         }
         key
@@ -301,9 +311,9 @@ impl Maker<'_> {
         let r = &mut *self.rng;
         let n = r.below(1000);
         match token {
-            "f" => format!("f{}", n % 12).into_bytes(),
-            "m" if n % 50 == 0 => b"\x00bin\xfe\r\n".to_vec(),
-            "m" => format!("member-{}", n % 30).into_bytes(),
+            "f" => format!("f{}", n % 8).into_bytes(),
+            "m" if n % 50 == 0 => b"bin\x00\xfe\r\n".to_vec(),
+            "m" => format!("member-{}", n % 12).into_bytes(),
             "v" => match n % 12 {
                 0 => Vec::new(),
                 1 => b"\x00\xff\r\n$3\r\nx".to_vec(),
@@ -320,7 +330,8 @@ impl Maker<'_> {
             },
             "n" => format!("{}", n % 10).into_bytes(),
             "idx" => format!("{}", n as i64 % 25 - 12).into_bytes(),
-            "bit" => format!("{n}").into_bytes(),
+            "bit" if n % 50 == 0 => format!("{}", n * 8).into_bytes(),
+            "bit" => format!("{}", n % 40).into_bytes(),
             "fl" => r.pick(&["1.5", "-0.25", "3", "1e3", "0.1"]).as_bytes().to_vec(),
             "score" => match n % 15 {
                 0 => b"+inf".to_vec(),
@@ -328,20 +339,25 @@ impl Maker<'_> {
                 _ => format!("{}", n as i64 % 20 - 10).into_bytes(),
             },
             "range" => r.pick(&["-inf", "+inf", "0", "(3", "-5", "8", "(-2.5"]).into(),
-            "lex" => r.pick(&["-", "+", "[member-1", "(member-2", "[member-25"]).into(),
-            "lon" => format!("{}.{n}", n % 170).into_bytes(),
-            "lat" => format!("-{}.{n}", n % 80).into_bytes(),
+            "lex" => r.pick(&["-", "+", "[member-1", "(member-2", "[member-7"]).into(),
+            "lon" => format!("{}.{n}", n % 20).into_bytes(),
+            "lat" => format!("-{}.{n}", n % 20).into_bytes(),
             "dist" => format!("{}", 1 + n * 5).into_bytes(),
             // far enough for nothing to expire while the test runs
             "sec" => format!("{}", 100_000 + n).into_bytes(),
             "ms" => format!("{}", 100_000_000 + n).into_bytes(),
             "at" => format!("{}", 4_000_000_000u64 + n as u64).into_bytes(),
             "atms" => format!("{}", 4_000_000_000_000u64 + n as u64).into_bytes(),
-            "id" => match n % 8 {
-                0 => format!("{}-*", n % 60).into_bytes(),
-                1 => format!("{}", n % 90).into_bytes(),
-                _ => format!("{}-{}", n % 60, n % 3).into_bytes(),
-            },
+            // streams grow slowly, so that old ids are found again
+            "newid" => {
+                self.entries += 1;
+                format!("{}-*", 1 + self.entries / 30).into_bytes()
+            }
+            "id" if n % 8 == 0 => format!("{}", self.entries / 30).into_bytes(),
+            "id" => {
+                let near = 1 + (self.entries / 30).saturating_sub(n % 3);
+                format!("{near}-{}", n % 4).into_bytes()
+            }
             "pat" => r.pick(&["*", "f1*", "member-?", "str:[0-4]*", "*{a}*", "none"]).into(),
             other => panic!("grammar: no token <{other}>"),
         }

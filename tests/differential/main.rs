@@ -45,7 +45,7 @@ fn replies_are_those_of_a_standalone_server() {
     let through = through();
     let mut pairs = [2, 3].map(|protocol| Pair::open(protocol, &reference, &through.addr));
     let wrong = wrong_arity(&mut pairs[0].reference);
-    let grammar = Grammar::read(include_str!("grammar.txt"));
+    let mut grammar = Grammar::read(include_str!("grammar.txt"));
     let mut rules = Rules::read(include_str!("allow.txt"));
     let mut rng = Rng(seed);
     let mut differences = Vec::new();
@@ -57,7 +57,7 @@ fn replies_are_those_of_a_standalone_server() {
     while sent < commands && differences.len() < MOST_DIFFERENCES {
         let mut these = Vec::new();
         while these.len() < batch.min(commands - sent) {
-            these.extend(next(&grammar, &wrong, &mut rng));
+            these.extend(next(&mut grammar, &wrong, &mut rng));
         }
         if sent / FLUSH_EVERY > flushes {
             flushes = sent / FLUSH_EVERY;
@@ -95,7 +95,7 @@ fn replies_are_those_of_a_standalone_server() {
 }
 
 /// A random command, now and then spoiled or wrong from the start.
-fn next(grammar: &Grammar, wrong: &[Command], rng: &mut Rng) -> Vec<Command> {
+fn next(grammar: &mut Grammar, wrong: &[Command], rng: &mut Rng) -> Vec<Command> {
     if rng.one_in(40) {
         return vec![wrong[rng.below(wrong.len())].clone()];
     }
