@@ -154,8 +154,8 @@ impl Cluster {
             }
 
             let shards = ask(&["CLUSTER", "SHARDS"])?;
-            if let Some(id) = running.iter().map(|(id, _)| id).find(|id| !online(&shards, id)) {
-                return Err(format!("{addr} does not call {id} online yet"));
+            if running.iter().any(|(id, _)| !online(&shards, id)) {
+                return Err(format!("{addr} does not call all nodes online"));
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The `slotway sandbox` command: a local cluster, and slotway in front of it.
 
 use super::cluster::{Cluster, ClusterOptions};
+use super::conn::Conn;
 use super::ports::free_port;
 use super::progress::{Printer, Watcher};
 use super::{Error, Result};
@@ -18,10 +19,10 @@ pub struct Options {
     pub primaries: usize,
     /// Replicas in total (`--replicas`).
     pub replicas: usize,
-    /// Where slotway listens at 127.0.0.1 (`--port`); 0: a free port.
-    pub port: u16,
-    /// Where slotway's admin HTTP listens (`--admin`); port 0: a free port.
-    pub admin: SocketAddr,
+    /// Where slotway listens (`--port`, `--listen`); port 0: a free port.
+    pub listen: SocketAddr,
+    /// Where slotway's admin HTTP listens (`--admin`), if it does; port 0: a free port.
+    pub admin: Option<SocketAddr>,
     /// The server to run: a name in `PATH` or a path.
     pub program: PathBuf,
 }
@@ -31,8 +32,8 @@ impl Default for Options {
         Options {
             primaries: 3,
             replicas: 3,
-            port: 6380,
-            admin: (Ipv4Addr::LOCALHOST, 9121).into(),
+            listen: (Ipv4Addr::LOCALHOST, 6380).into(),
+            admin: Some((Ipv4Addr::LOCALHOST, 9121).into()),
             program: "redis-server".into(),
         }
     }
@@ -41,10 +42,10 @@ impl Default for Options {
 /// Where slotway is to stand: what [`run`] hands to the function that runs it.
 #[derive(Debug, Clone)]
 pub struct Front {
-    /// The only listener.
+    /// [`Options::listen`], with a real port.
     pub listen: SocketAddr,
-    /// The admin listener.
-    pub admin: SocketAddr,
+    /// [`Options::admin`], with a real port.
+    pub admin: Option<SocketAddr>,
     /// All nodes of the cluster.
     pub seeds: Vec<SocketAddr>,
 }
@@ -93,13 +94,11 @@ where
 fn start(options: &Options, watcher: &mut dyn Watcher) -> Result<(Cluster, Front)> {
     // Before any server is started: a wrong port should not cost three seconds.
     let listen = free_address(
-        (Ipv4Addr::LOCALHOST, options.port).into(),
+        options.listen,
         "Give another with `--port`, or `--port 0` for any free one.",
     )?;
-    let admin = free_address(
-        options.admin,
-        "Give another with `--admin`, or `--admin 127.0.0.1:0` for any free one.",
-    )?;
+    let way_out = "Give another with `--admin`, or `--admin 127.0.0.1:0` for any free one.";
+    let admin = options.admin.map(|admin| free_address(admin, way_out)).transpose()?;
     let cluster_options = ClusterOptions {
         primaries: options.primaries,
         replicas: options.replicas,
@@ -158,7 +157,7 @@ fn watch_signals(stop: Arc<AtomicBool>) -> Result<()> {
 /// Says what to try, once there is something to try.
 fn greet(front: &Front, text: &str, over: &AtomicBool) {
     while !over.load(Ordering::Relaxed) {
-        if ready(front.admin) {
+        if front.admin.map_or_else(|| answers(front.listen), ready) {
             let mut stdout = std::io::stdout().lock();
             let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
             return;
@@ -180,8 +179,20 @@ fn ready(admin: SocketAddr) -> bool {
     ask().is_ok_and(|head| head.ends_with(" 200"))
 }
 
+/// Whether slotway answers at all, for want of an admin listener.
+fn answers(listen: SocketAddr) -> bool {
+    Conn::tcp(listen).and_then(|mut conn| conn.command(&["PING"])).is_ok()
+}
+
 fn what_to_try(cluster: &Cluster, front: &Front) -> Result<String> {
-    let (port, admin) = (front.listen.port(), front.admin);
+    let port = front.listen.port();
+    let look = match front.admin {
+        Some(admin) => format!(
+            "  Look\n    http://{admin}/metrics  what it does\n    \
+             http://{admin}/readyz   whether it can\n"
+        ),
+        None => String::new(),
+    };
     let mut nodes = String::new();
     for primary in cluster.primaries()? {
         let replicas = cluster.replicas_of(&primary)?;
@@ -196,11 +207,8 @@ fn what_to_try(cluster: &Cluster, front: &Front) -> Result<String> {
              redis-cli -p {port}\n    \
              python3 -c 'import redis; r = redis.Redis(port={port}); r.mset({{\"a\": 1, \"b\": 2}}); \
              print(r.mget(\"a\", \"b\"))'\n    \
-             redis-benchmark -p {port} -t get,set -P 16\n  \
-           Look\n    \
-             http://{admin}/metrics  what it does\n    \
-             http://{admin}/readyz   whether it can\n  \
-           The cluster, in {dir}\n{nodes}\n\
+             redis-benchmark -p {port} -t get,set -P 16\n\
+         {look}  The cluster, in {dir}\n{nodes}\n\
          Ctrl-C stops everything.\n",
         listen = front.listen,
         dir = cluster.dir().display(),

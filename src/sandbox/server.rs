@@ -212,9 +212,11 @@ impl Server {
             quoted(&self.room.display().to_string()),
         );
         if let Some(bus_port) = self.bus_port {
+            // CLUSTER SHARDS calls a replica "loading" until its first byte of replication: without
+            // writes that is the first ping, by default after up to ten seconds.
             conf += &format!(
                 "cluster-enabled yes\ncluster-config-file nodes.conf\ncluster-port {bus_port}\n\
-                 cluster-announce-ip 127.0.0.1\n"
+                 cluster-announce-ip 127.0.0.1\nrepl-ping-replica-period 1\n"
             );
         }
         if let Some(password) = &self.setup.password {

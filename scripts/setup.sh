@@ -1,0 +1,139 @@
+#!/usr/bin/env bash
+# Installs what is missing, without asking, and says what it does:
+#   scripts/setup.sh run     what `make run` needs: a linker, redis-server
+#   scripts/setup.sh test    and what `make test` needs: .venv, tests/node/node_modules
+#   scripts/setup.sh bench   what `make bench` needs: the peers, .venv with its plots
+# What is there already is left alone; a second run takes no time and needs no network.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+what=${1:-run}
+# Where Debian puts servers, and where rustup puts cargo; not in everybody's path.
+export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:$HOME/.cargo/bin
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif have sudo; then
+        sudo "$@"
+    else
+        say "this needs root and there is no sudo: $*"
+        exit 1
+    fi
+}
+
+apt_updated=
+apt_install() {
+    if ! have apt-get; then
+        say "please install: $* (this machine has no apt-get, so this script cannot)"
+        exit 1
+    fi
+    say "installing $* with apt-get"
+    if [ -z "$apt_updated" ]; then
+        as_root apt-get update -qq
+        apt_updated=yes
+    fi
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >&2
+}
+
+# Debian starts a service as soon as it installs one. Nobody asked for that.
+apt_install_service() {
+    local package=$1 service=$2 ran=
+    service "$service" status >/dev/null 2>&1 && ran=yes
+    apt_install "$package"
+    if [ -z "$ran" ] && service "$service" status >/dev/null 2>&1; then
+        say "stopping the service $service that apt-get has started"
+        as_root service "$service" stop >/dev/null 2>&1 || true
+    fi
+}
+
+# stamped FILE INPUT...: whether FILE was written by `stamp` for the same content of INPUT...
+stamped() { [ -f "$1" ] && [ "$(cat "$1")" = "$(cat "${@:2}" | sha256sum)" ]; }
+stamp() { cat "${@:2}" | sha256sum >"$1"; }
+
+setup_run() {
+    if ! have cargo; then
+        say "Rust is missing: install it with rustup, then try again"
+        exit 1
+    fi
+    have cc || apt_install gcc libc6-dev
+    have redis-server || apt_install_service redis-server redis-server
+}
+
+setup_rust_tools() {
+    cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+    cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+}
+
+# setup_python REQUIREMENTS...: .venv with these files' packages, those of them that exist
+setup_python() {
+    local files=() file
+    for file in "$@"; do
+        [ -f "$file" ] && files+=("$file")
+    done
+    if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+        say "making the Python virtual environment .venv"
+        have python3 || apt_install python3 python3-venv
+        # Debian's python3 cannot make one without python3-venv; other builds of Python can.
+        if ! python3 -m venv --clear .venv >/dev/null 2>&1; then
+            apt_install python3-venv
+            python3 -m venv --clear .venv || /usr/bin/python3 -m venv --clear .venv
+        fi
+    fi
+    for file in "${files[@]}"; do
+        local mark
+        mark=.venv/$(echo "$file" | tr / _).stamp
+        if ! stamped "$mark" "$file"; then
+            say "installing $file into .venv"
+            .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$file"
+            stamp "$mark" "$file"
+        fi
+    done
+}
+
+setup_node() {
+    [ -f tests/node/package.json ] || return 0
+    have node || apt_install nodejs
+    have npm || apt_install npm
+    local inputs=(tests/node/package.json) command=install
+    if [ -f tests/node/package-lock.json ]; then
+        inputs+=(tests/node/package-lock.json)
+        command=ci
+    fi
+    local mark=tests/node/node_modules/.slotway.stamp
+    if ! stamped "$mark" "${inputs[@]}"; then
+        say "installing tests/node/package.json into tests/node/node_modules"
+        (cd tests/node && npm "$command" --no-audit --no-fund --loglevel=error)
+        # An install without a lock file writes one; it counts from now on.
+        [ ! -f tests/node/package-lock.json ] ||
+            inputs=(tests/node/package.json tests/node/package-lock.json)
+        mkdir -p tests/node/node_modules
+        stamp "$mark" "${inputs[@]}"
+    fi
+}
+
+case $what in
+    run)
+        setup_run
+        ;;
+    test)
+        setup_run
+        setup_rust_tools
+        setup_python tests/python/requirements.txt
+        setup_node
+        ;;
+    bench)
+        setup_run
+        have redis-benchmark || apt_install redis-tools
+        # A peer that cannot be had is left out of the comparison.
+        have nutcracker || apt_install_service nutcracker nutcracker || true
+        have haproxy || apt_install_service haproxy haproxy || true
+        setup_python benches/compare/requirements.txt
+        ;;
+    *)
+        say "unknown: $what (run, test or bench)"
+        exit 2
+        ;;
+esac
