@@ -25,14 +25,18 @@ fn lists_stay_in_order_while_slots_move() {
     let setting = common::setting(&[]);
     let cluster = &setting.cluster;
     let pushed = under_load(setting.proxy.listen, || {
-        for round in 0..6 {
+        for round in 0..16 {
             for tag in TAGS {
                 move_on(cluster, tag, round % 2 == 0);
             }
         }
     });
     // every slot went to another node and back, so there was something to follow
-    assert!(setting.proxy.metric("slotway_redirections_total", "") > 0.0, "{pushed} pushed");
+    for kind in ["moved", "ask"] {
+        let label = format!("kind=\"{kind}\"");
+        let followed = setting.proxy.metric("slotway_redirections_total", &label);
+        assert!(followed > 0.0, "no {kind} while {pushed} were pushed");
+    }
 }
 
 #[test]
@@ -61,7 +65,7 @@ fn split_commands_see_their_own_writes_while_slots_move() {
             scope.spawn(move || write_and_read_back(addr, client, stop));
         }
         let _end = OnDrop(&stop);
-        for round in 0..4 {
+        for round in 0..12 {
             for tag in TAGS {
                 move_on(&setting.cluster, tag, round % 2 == 0);
             }
@@ -85,7 +89,12 @@ fn move_on(cluster: &Cluster, tag: &str, forth: bool) {
     let at = primaries.iter().position(|p| p.id == from.id).expect("the owner is a primary");
     let step = if forth { 1 } else { primaries.len() - 1 };
     let to = &primaries[(at + step) % primaries.len()];
-    cluster.move_slot(slot, &from, to).expect("to move a slot");
+    cluster.begin_move(slot, &from, to).expect("to begin a move");
+    // a few keys at a time, so that there is a while in which each node has some of them
+    while cluster.move_keys(slot, &from, to, 5).expect("to move keys") > 0 {
+        thread::sleep(Duration::from_millis(5));
+    }
+    cluster.finish_move(slot, &from, to).expect("to finish a move");
 }
 
 /// Sets a flag when the scope ends, also by a panic: the others must not run for ever.
