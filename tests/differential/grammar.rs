@@ -1,0 +1,398 @@
+//! Reads grammar.txt and makes random commands from it.
+
+use std::iter::Peekable;
+
+/// One command: its arguments, and which of them are keys.
+#[derive(Debug, Clone, Default)]
+pub struct Command {
+    pub args: Vec<Vec<u8>>,
+    pub keys: Vec<usize>,
+    /// Arguments that may be replaced without changing which keys the command has.
+    pub data: Vec<usize>,
+}
+
+impl Command {
+    /// A command without keys, from plain words.
+    pub fn words(words: &[&str]) -> Self {
+        let args = words.iter().map(|w| w.as_bytes().to_vec()).collect();
+        Command { args, ..Command::default() }
+    }
+
+    /// The bytes that a client sends.
+    pub fn wire(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(format!("*{}\r\n", self.args.len()).as_bytes());
+        for a in &self.args {
+            out.extend_from_slice(format!("${}\r\n", a.len()).as_bytes());
+            out.extend_from_slice(a);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// The command as one could type it into redis-cli.
+    pub fn show(&self) -> String {
+        let quoted = self.args.iter().map(|a| {
+            let plain = !a.is_empty() && a.iter().all(|c| c.is_ascii_graphic() && *c != b'"');
+            if plain {
+                String::from_utf8_lossy(a).into_owned()
+            } else {
+                format!("\"{}\"", a.escape_ascii())
+            }
+        });
+        quoted.collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Pseudo-random numbers from a printed seed (splitmix64).
+pub struct Rng(pub u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    /// True once in `n` times.
+    pub fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    fn pick<'a, T: ?Sized>(&mut self, from: &[&'a T]) -> &'a T {
+        from[self.below(from.len())]
+    }
+}
+
+#[derive(Debug)]
+enum Part {
+    Word(Vec<u8>),
+    Token(String),
+    Optional(Vec<Part>),
+    OneOf(Vec<Vec<Part>>),
+    Many(Vec<Part>),
+    Then,
+}
+
+/// The shapes of grammar.txt, each as often as its weight says.
+pub struct Grammar {
+    shapes: Vec<Vec<Part>>,
+    /// How many stream entries were made.
+    entries: usize,
+}
+
+const KEY_TYPES: [&str; 11] =
+    ["str", "num", "list", "hash", "set", "iset", "zset", "stream", "geo", "hll", "bits"];
+const TAGS: [&str; 4] = ["{a}", "{user:17}", "{\u{e9}}", "{ }"];
+
+impl Grammar {
+    pub fn read(text: &str) -> Self {
+        let mut shapes = Vec::new();
+        for line in text.lines() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with("# ") || line == "#" {
+                continue;
+            }
+            let (weight, line) = match line.split_once(' ') {
+                Some((w, rest)) if w.parse::<usize>().is_ok() => (w.parse().unwrap(), rest),
+                _ => (1, line),
+            };
+            for _ in 0..weight {
+                let mut chars = line.chars().peekable();
+                shapes.push(sequence(&mut chars, line));
+                assert!(chars.next().is_none(), "grammar: closed too often: {line}");
+            }
+        }
+        Grammar { shapes, entries: 0 }
+    }
+
+    /// A random command, and those that must follow it in the same pipeline.
+    pub fn commands(&mut self, rng: &mut Rng) -> Vec<Command> {
+        let shape = &self.shapes[rng.below(self.shapes.len())];
+        let tag = rng.pick(&TAGS);
+        let mut maker = Maker {
+            rng,
+            tag,
+            tagged: count_keys(shape) > 1,
+            done: vec![Command::default()],
+            entries: self.entries,
+        };
+        maker.all(shape);
+        self.entries = maker.entries;
+        maker.done
+    }
+}
+
+/// Parts up to the closing bracket or the end.
+fn sequence(chars: &mut Peekable<impl Iterator<Item = char>>, line: &str) -> Vec<Part> {
+    let mut out = Vec::new();
+    while let Some(&c) = chars.peek() {
+        match c {
+            ']' | ')' | '}' | '|' => break,
+            ' ' => {
+                chars.next();
+            }
+            '[' | '{' => {
+                chars.next();
+                let inner = sequence(chars, line);
+                chars.next().unwrap_or_else(|| panic!("grammar: not closed: {line}"));
+                out.push(if c == '[' { Part::Optional(inner) } else { Part::Many(inner) });
+            }
+            '(' => {
+                let mut choices = Vec::new();
+                while chars.next().is_some_and(|c| c != ')') {
+                    choices.push(sequence(chars, line));
+                }
+                out.push(Part::OneOf(choices));
+            }
+            '<' => {
+                let token: String = chars.by_ref().skip(1).take_while(|c| *c != '>').collect();
+                out.push(Part::Token(token));
+            }
+            '"' => {
+                chars.next();
+                out.push(Part::Word(quoted(chars)));
+            }
+            _ => {
+                let mut word = String::new();
+                while let Some(&c) = chars.peek() {
+                    if " ])}|".contains(c) {
+                        break;
+                    }
+                    word.push(c);
+                    chars.next();
+                }
+                out.push(if word == ";;" { Part::Then } else { Part::Word(word.into_bytes()) });
+            }
+        }
+    }
+    out
+}
+
+/// The rest of a quoted word, its escapes resolved.
+fn quoted(chars: &mut impl Iterator<Item = char>) -> Vec<u8> {
+    let mut out = Vec::new();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => break,
+            '\\' => match chars.next() {
+                Some('n') => out.push(b'\n'),
+                Some('r') => out.push(b'\r'),
+                Some('x') => {
+                    let hex: String = chars.by_ref().take(2).collect();
+                    out.push(u8::from_str_radix(&hex, 16).expect("grammar: \\xNN"));
+                }
+                other => panic!("grammar: escape {other:?}"),
+            },
+            c => out.extend_from_slice(c.to_string().as_bytes()),
+        }
+    }
+    out
+}
+
+fn is_key(token: &str) -> bool {
+    matches!(token, "any" | "lexz") || KEY_TYPES.contains(&token)
+}
+
+/// How many keys a shape may have, repetitions counted twice.
+fn count_keys(parts: &[Part]) -> usize {
+    let count = |p: &Part| match p {
+        Part::Token(t) => usize::from(is_key(t)),
+        Part::Optional(inner) => count_keys(inner),
+        Part::Many(inner) => 2 * count_keys(inner),
+        Part::OneOf(choices) => choices.iter().map(|c| count_keys(c)).max().unwrap_or(0),
+        Part::Word(_) | Part::Then => 0,
+    };
+    parts.iter().map(count).sum()
+}
+
+/// Makes the arguments of one shape.
+struct Maker<'a> {
+    rng: &'a mut Rng,
+    tag: &'static str,
+    /// Whether every key carries the tag.
+    tagged: bool,
+    done: Vec<Command>,
+    entries: usize,
+}
+
+impl Maker<'_> {
+    fn all(&mut self, parts: &[Part]) {
+        for p in parts {
+            match p {
+                Part::Word(w) => self.push(w.clone()),
+                Part::Token(t) => self.token(t),
+                Part::Optional(inner) if self.rng.one_in(2) => self.all(inner),
+                Part::Optional(_) => {}
+                Part::OneOf(choices) => {
+                    let i = self.rng.below(choices.len());
+                    self.all(&choices[i]);
+                }
+                Part::Many(inner) => {
+                    for _ in 0..=self.rng.below(4) {
+                        self.all(inner);
+                    }
+                }
+                Part::Then => self.done.push(Command::default()),
+            }
+        }
+    }
+
+    fn command(&mut self) -> &mut Command {
+        self.done.last_mut().expect("never empty")
+    }
+
+    fn push(&mut self, arg: Vec<u8>) {
+        self.command().args.push(arg);
+    }
+
+    fn token(&mut self, token: &str) {
+        if token == "same" {
+            let before = &self.done[self.done.len() - 2];
+            let key = before.args[before.keys[0]].clone();
+            self.push_key(key);
+        } else if token == "split" || token == "splitstr" {
+            let kind = if token == "split" { self.rng.pick(&KEY_TYPES) } else { "str" };
+            let key = if self.rng.one_in(2) {
+                let tag = self.rng.pick(&TAGS);
+                self.key(kind, tag)
+            } else {
+                self.key(kind, "")
+            };
+            self.push_key(key);
+        } else if is_key(token) {
+            // a key of another type now and then, for WRONGTYPE
+            let kind = if token == "any" || (token != "lexz" && self.rng.one_in(25)) {
+                self.rng.pick(&KEY_TYPES)
+            } else {
+                token
+            };
+            let tag = if self.tagged || self.rng.one_in(3) { self.tag } else { "" };
+            let key = self.key(kind, tag);
+            self.push_key(key);
+        } else {
+            let value = self.data(token);
+            let c = self.command();
+            c.data.push(c.args.len());
+            c.args.push(value);
+        }
+    }
+
+    fn push_key(&mut self, key: Vec<u8>) {
+        let c = self.command();
+        c.keys.push(c.args.len());
+        c.args.push(key);
+    }
+
+    fn key(&mut self, kind: &str, tag: &str) -> Vec<u8> {
+        if tag.is_empty() && self.rng.one_in(60) {
+            let odd: [&[u8]; 4] = [b"", b"{}", b"a{}{b}", b"}{\xff\x00\r\n"];
+            return self.rng.pick(&odd).to_vec();
+        }
+        // few names, so that most commands find something
+        let n = self.rng.below(if tag.is_empty() { 5 } else { 2 });
+        let mut key = match n {
+            0 => format!("{kind}:{n}{tag}"),
+            _ => format!("{tag}{kind}:{n}"),
+        }
+        .into_bytes();
+        if self.rng.one_in(60) {
+            key.extend_from_slice(b"\xff\x00\r\n");
+        }
+        key
+    }
+
+    fn data(&mut self, token: &str) -> Vec<u8> {
+        let r = &mut *self.rng;
+        let n = r.below(1000);
+        match token {
+            "f" => format!("f{}", n % 8).into_bytes(),
+            "m" if n % 50 == 0 => b"bin\x00\xfe\r\n".to_vec(),
+            "m" => format!("member-{}", n % 12).into_bytes(),
+            "v" => match n % 12 {
+                0 => Vec::new(),
+                1 => b"\x00\xff\r\n$3\r\nx".to_vec(),
+                2 => vec![b'v'; 10 + n],
+                3 => br#"{"id": 7, "tags": ["a", "b"], "price": 12.50}"#.to_vec(),
+                4 => b"*1\r\n".to_vec(),
+                5 => format!("{n}").into_bytes(),
+                _ => format!("v{}", n % 10).into_bytes(),
+            },
+            "int" => match n % 10 {
+                0 => b"9223372036854775807".to_vec(),
+                1 => format!("-{n}").into_bytes(),
+                _ => format!("{n}").into_bytes(),
+            },
+            "n" => format!("{}", n % 10).into_bytes(),
+            "idx" => format!("{}", n as i64 % 25 - 12).into_bytes(),
+            "bit" if n % 50 == 0 => format!("{}", n * 8).into_bytes(),
+            "bit" => format!("{}", n % 40).into_bytes(),
+            "fl" => r.pick(&["1.5", "-0.25", "3", "1e3", "0.1"]).as_bytes().to_vec(),
+            "score" => match n % 15 {
+                0 => b"+inf".to_vec(),
+                1 => format!("{}.5", n % 7).into_bytes(),
+                _ => format!("{}", n as i64 % 20 - 10).into_bytes(),
+            },
+            "range" => r.pick(&["-inf", "+inf", "0", "(3", "-5", "8", "(-2.5"]).into(),
+            "lex" => r.pick(&["-", "+", "[member-1", "(member-2", "[member-7"]).into(),
+            "lon" => format!("{}.{n}", n % 20).into_bytes(),
+            "lat" => format!("-{}.{n}", n % 20).into_bytes(),
+            "dist" => format!("{}", 1 + n * 5).into_bytes(),
+            // far enough for nothing to expire while the test runs
+            "sec" => format!("{}", 100_000 + n).into_bytes(),
+            "ms" => format!("{}", 100_000_000 + n).into_bytes(),
+            "at" => format!("{}", 4_000_000_000u64 + n as u64).into_bytes(),
+            "atms" => format!("{}", 4_000_000_000_000u64 + n as u64).into_bytes(),
+            // streams grow slowly, so that old ids are found again
+            "newid" => {
+                self.entries += 1;
+                format!("{}-*", 1 + self.entries / 30).into_bytes()
+            }
+            "id" if n % 8 == 0 => format!("{}", self.entries / 30).into_bytes(),
+            "id" => {
+                let near = 1 + (self.entries / 30).saturating_sub(n % 3);
+                format!("{near}-{}", n % 4).into_bytes()
+            }
+            "pat" => r.pick(&["*", "f1*", "member-?", "str:[0-4]*", "*{a}*", "none"]).into(),
+            other => panic!("grammar: no token <{other}>"),
+        }
+    }
+}
+
+/// Spoils a command: an argument too many, one too few, or one that makes no sense. Which keys a
+/// command of several has stays as it was: a cluster rightly refuses keys of several slots.
+pub fn spoil(c: &mut Command, rng: &mut Rng) {
+    let junk: [&[u8]; 10] = [
+        b"notanumber",
+        b"",
+        b"1.5",
+        b"-1",
+        b"9223372036854775807",
+        b"9223372036854775808",
+        b"\x00\xff\r\n",
+        b"(nan",
+        b"nan",
+        b" 1",
+    ];
+    match rng.below(3) {
+        0 if c.keys.len() < 2 && c.args.len() > 1 => {
+            c.args.pop();
+        }
+        // one more argument of PFCOUNT would be a key in another slot
+        1 if c.keys.len() < 2 && !c.args[0].eq_ignore_ascii_case(b"pfcount") => {
+            c.args.push(rng.pick(&junk).to_vec())
+        }
+        _ if !c.data.is_empty() => {
+            let i = c.data[rng.below(c.data.len())];
+            c.args[i] = rng.pick(&junk).to_vec();
+        }
+        _ => {}
+    }
+    let last = c.args.len();
+    c.keys.retain(|k| *k < last);
+}

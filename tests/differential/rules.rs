@@ -1,0 +1,170 @@
+//! Reads allow.txt, and decides whether two replies are the same.
+
+use crate::frame::{self, show};
+use crate::grammar::Command;
+
+enum How {
+    Exact,
+    Unordered(usize),
+    Scan(usize),
+    Shape,
+    Type,
+    Near(i64),
+    Differs(Vec<u8>),
+    Error,
+}
+
+enum Word {
+    Is(Vec<u8>),
+    /// `*`
+    Any,
+    /// `…`
+    Skip,
+}
+
+struct Rule {
+    how: How,
+    words: Vec<Word>,
+    line: String,
+    used: bool,
+}
+
+/// The lines of allow.txt.
+pub struct Rules(Vec<Rule>);
+
+impl Rules {
+    pub fn read(text: &str) -> Self {
+        let lines = text.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#'));
+        Rules(lines.map(Rule::read).collect())
+    }
+
+    /// Whether `theirs` is as good an answer to `c` as `reference`.
+    pub fn same(&mut self, c: &Command, reference: &[u8], theirs: &[u8]) -> bool {
+        if reference == theirs {
+            return true;
+        }
+        let Some(rule) = self.0.iter_mut().find(|r| r.fits(c)) else { return false };
+        let same = rule.how.same(reference, theirs);
+        rule.used |= same;
+        same
+    }
+
+    /// The lines that no reply has needed.
+    pub fn unused(&self) -> impl Iterator<Item = &str> {
+        let needed = |r: &&Rule| r.used || matches!(r.how, How::Exact);
+        self.0.iter().filter(move |r| !needed(r)).map(|r| r.line.as_str())
+    }
+}
+
+impl Rule {
+    fn read(line: &str) -> Self {
+        let fields: Vec<&str> = line.split(" | ").map(str::trim).collect();
+        // an empty third field leaves two blanks between its bars
+        let [how, command, reply, reason] = fields[..] else {
+            panic!("allow.txt: four fields wanted: {line}")
+        };
+        assert!(!reason.is_empty(), "allow.txt: no reason: {line}");
+        let how = match how.split_once(' ').unwrap_or((how, "")) {
+            ("exact", _) => How::Exact,
+            ("unordered", _) => How::Unordered(1),
+            ("pairs", _) => How::Unordered(2),
+            ("scan", _) => How::Scan(1),
+            ("scanpairs", _) => How::Scan(2),
+            ("shape", _) => How::Shape,
+            ("type", _) => How::Type,
+            ("near", n) => How::Near(n.parse().expect("allow.txt: near N")),
+            ("differs", _) if !reply.is_empty() => How::Differs(reply.as_bytes().to_vec()),
+            ("error", _) => How::Error,
+            _ => panic!("allow.txt: no such comparison: {line}"),
+        };
+        let words = words(command);
+        Rule { how, words, line: line.to_string(), used: false }
+    }
+
+    fn fits(&self, c: &Command) -> bool {
+        let mut anywhere = false;
+        let mut at = 0;
+        for w in &self.words {
+            let fits = match w {
+                Word::Skip => {
+                    anywhere = true;
+                    continue;
+                }
+                Word::Is(w) if anywhere => {
+                    return c.args.iter().skip(at).any(|a| a.eq_ignore_ascii_case(w));
+                }
+                Word::Is(w) => c.args.get(at).is_some_and(|a| a.eq_ignore_ascii_case(w)),
+                Word::Any => c.args.len() > at,
+            };
+            if !fits {
+                return false;
+            }
+            at += 1;
+        }
+        true
+    }
+}
+
+/// Words of a rule; one in double quotes is taken as it stands and may have blanks.
+fn words(text: &str) -> Vec<Word> {
+    let mut out = Vec::new();
+    for (i, piece) in text.split('"').enumerate() {
+        if i % 2 == 1 {
+            out.push(Word::Is(piece.as_bytes().to_vec()));
+            continue;
+        }
+        out.extend(piece.split_whitespace().map(|w| match w {
+            "*" => Word::Any,
+            "…" => Word::Skip,
+            w => Word::Is(w.as_bytes().to_vec()),
+        }));
+    }
+    out
+}
+
+impl How {
+    fn same(&self, a: &[u8], b: &[u8]) -> bool {
+        // an error is never random: only the same bytes are the same error
+        let errors = (frame::is_error(a), frame::is_error(b));
+        match self {
+            How::Exact => false,
+            How::Differs(start) => b.starts_with(start),
+            How::Error => errors == (true, true),
+            _ if errors.0 || errors.1 => false,
+            How::Unordered(by) => unordered(a, b, *by),
+            How::Scan(by) => match (frame::parts(a).as_deref(), frame::parts(b).as_deref()) {
+                (Some([c1, e1]), Some([c2, e2])) => c1 == c2 && unordered(e1, e2, *by),
+                _ => false,
+            },
+            How::Shape => frame::shape(a) == frame::shape(b),
+            How::Type => a.first() == b.first(),
+            How::Near(most) => match (frame::integer(a), frame::integer(b)) {
+                (Some(x), Some(y)) => x.signum() == y.signum() && (x - y).abs() <= *most,
+                _ => false,
+            },
+        }
+    }
+}
+
+/// The same type and number of elements, and the same elements (taken `by` at a time).
+fn unordered(a: &[u8], b: &[u8], by: usize) -> bool {
+    let (Some(x), Some(y)) = (frame::parts(a), frame::parts(b)) else { return false };
+    if frame::shape(a) != frame::shape(b) {
+        return false;
+    }
+    let mut x: Vec<_> = x.chunks(by).collect();
+    let mut y: Vec<_> = y.chunks(by).collect();
+    x.sort_unstable();
+    y.sort_unstable();
+    x == y
+}
+
+/// A difference as a person wants to see it.
+pub fn report(c: &Command, reference: &[u8], theirs: &[u8]) -> String {
+    format!(
+        "  command    {}\n  standalone {}\n  slotway    {}\n",
+        c.show(),
+        show(reference),
+        show(theirs)
+    )
+}

@@ -1,0 +1,167 @@
+"""What every test here gets: the server under test, clients of every kind, keys of its own."""
+
+import inspect
+import os
+import uuid
+
+import pytest
+import redis
+import redis.asyncio
+from redis._parsers import (
+    _AsyncHiredisParser,
+    _AsyncRESP2Parser,
+    _AsyncRESP3Parser,
+    _HiredisParser,
+    _RESP2Parser,
+    _RESP3Parser,
+)
+
+from servers import Cluster, Running, Server, Slotway, Standalone
+
+PARSERS = {
+    ("sync", "hiredis", 2): _HiredisParser,
+    ("sync", "hiredis", 3): _HiredisParser,
+    ("sync", "python", 2): _RESP2Parser,
+    ("sync", "python", 3): _RESP3Parser,
+    ("asyncio", "hiredis", 2): _AsyncHiredisParser,
+    ("asyncio", "hiredis", 3): _AsyncHiredisParser,
+    ("asyncio", "python", 2): _AsyncRESP2Parser,
+    ("asyncio", "python", 3): _AsyncRESP3Parser,
+}
+
+
+@pytest.fixture(scope="session")
+def start():
+    """Starts what is under test, as often as a test needs it; stops it all at the end."""
+    started = []
+    clusters = []
+
+    def go(**options):
+        if os.environ.get("SLOTWAY_TEST_TARGET") == "standalone":
+            server = Standalone(**options)
+        elif "SLOTWAY_TEST_ADDR" in os.environ:
+            pytest.skip("SLOTWAY_TEST_ADDR names a server that is not ours to start")
+        else:
+            if not clusters:
+                clusters.append(Cluster())
+                clusters[0].start()
+            server = Slotway(clusters[0], **options)
+        started.append(server)
+        return server.start()
+
+    yield go
+    try:
+        for server in started:
+            if server.child.poll() is None:
+                server.stop()
+    finally:
+        for server in started:
+            server.kill()
+        for cluster in clusters:
+            cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def server(start):
+    """The server under test, shared by the tests."""
+    if "SLOTWAY_TEST_ADDR" in os.environ and "SLOTWAY_TEST_TARGET" not in os.environ:
+        return Running(os.environ["SLOTWAY_TEST_ADDR"])
+    return start()
+
+
+@pytest.fixture(scope="session")
+def standalone():
+    """A plain server to compare with."""
+    server = Server().start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def key():
+    """Makes key names that no other test has; without a hash tag, so all over the slots."""
+    mark = uuid.uuid4().hex[:12]
+    return lambda name="k": f"{name}:{mark}"
+
+
+@pytest.fixture
+def tagged():
+    """The same, all in one slot."""
+    mark = uuid.uuid4().hex[:12]
+    return lambda name="k": f"{{{mark}}}{name}"
+
+
+class Either:
+    """A sync or asyncio client, to be used with await in both cases."""
+
+    def __init__(self, client):
+        self.client = client
+
+    def __getattr__(self, name):
+        method = getattr(self.client, name)
+
+        async def call(*args, **options):
+            result = method(*args, **options)
+            return await result if inspect.isawaitable(result) else result
+
+        return call
+
+    def pipeline(self):
+        """A pipeline: queue commands on .client, then await execute()."""
+        return Either(self.client.pipeline(transaction=False))
+
+    def register_script(self, code):
+        script = self.client.register_script(code)
+
+        async def call(**options):
+            result = script(**options)
+            return await result if inspect.isawaitable(result) else result
+
+        return call
+
+
+@pytest.fixture(params=PARSERS, ids=lambda p: f"{p[0]}-{p[1]}-resp{p[2]}")
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+async def connect(server, kind):
+    """Makes clients of this test's kind."""
+    opened = []
+    how, _, protocol = kind
+    module = redis if how == "sync" else redis.asyncio
+
+    def go(addr=server.addr, **options):
+        # legacy_responses=False: the same Python values from both protocols
+        pool = module.ConnectionPool(
+            host=addr[0],
+            port=addr[1],
+            protocol=protocol,
+            parser_class=PARSERS[kind],
+            legacy_responses=False,
+            socket_timeout=30,
+            **options,
+        )
+        client = Either(module.Redis(connection_pool=pool))
+        opened.append((client, pool))
+        return client
+
+    yield go
+    for client, pool in opened:
+        await client.close() if how == "sync" else await client.aclose()
+        closed = pool.disconnect()
+        if inspect.isawaitable(closed):
+            await closed
+
+
+@pytest.fixture
+def r(connect):
+    """A client that decodes to str."""
+    return connect(decode_responses=True)
+
+
+@pytest.fixture
+def raw(connect):
+    """A client that leaves bytes as they are."""
+    return connect()
