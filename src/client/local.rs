@@ -23,27 +23,16 @@ pub enum After {
 /// Appends the answer to `out`. The texts are those of a standalone Redis 7.0 server.
 pub fn answer(
     local: Local,
-    command: &str,
     args: &Args,
     session: &mut Session,
     context: Context<'_>,
     out: &mut Vec<u8>,
 ) -> After {
-    let arity_ok = match local {
-        Local::Ping => (1..=2).contains(&args.len()),
-        Local::Echo | Local::Select => args.len() == 2,
-        Local::Reset => args.len() == 1,
-        Local::ClientId | Local::ClientGetName => args.len() == 2,
-        Local::ClientSetName | Local::ClientSwitch => args.len() == 3,
-        Local::ClientSetInfo => args.len() == 4,
-        Local::Auth => args.len() >= 2,
-        Local::Hello | Local::Quit | Local::NoCluster => true,
-    };
-    if !arity_ok {
-        write::error(out, &format!("ERR wrong number of arguments for '{command}' command"));
-        return After::Go;
-    }
     match local {
+        // The table's arity was looked at before, and leaves this open.
+        Local::Ping if args.len() > 2 => {
+            write::error(out, "ERR wrong number of arguments for 'ping' command");
+        }
         Local::Ping => match args.get(1) {
             Some(text) => write::bulk(out, text),
             None => write::simple(out, "PONG"),

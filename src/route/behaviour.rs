@@ -97,6 +97,8 @@ pub enum Refused {
     PubSub,
     Dangerous,
     CrossSlotAtomic,
+    /// MSET with a key that has no value: a node would look at the slots first.
+    Unpaired,
 }
 
 impl Refused {
@@ -122,6 +124,9 @@ impl Refused {
                 "ERR {name} would act on a single node of the cluster behind slotway; \
                  send it to that node directly"
             ),
+            Refused::Unpaired => {
+                format!("ERR wrong number of arguments for '{command}' command")
+            }
             Refused::CrossSlotAtomic => format!(
                 "CROSSSLOT Keys in request don't hash to the same slot ({name} is all or nothing, \
                  which several slots cannot give; use a {{hash tag}} in the keys, or MSET)"
@@ -137,6 +142,7 @@ impl Refused {
             Refused::Blocking => "refused: blocking commands are not built yet",
             Refused::PubSub => "refused: pub/sub is not built yet",
             Refused::Dangerous => "refused: would act on one node behind the cluster's back",
+            Refused::Unpaired => "refused: a key without a value",
             Refused::CrossSlotAtomic => "refused over several slots with CROSSSLOT: it is atomic",
         }
     }

@@ -18,7 +18,7 @@ pub use refusal::Refusal;
 use std::sync::Arc;
 
 use crate::cluster::{Slot, slot_of};
-use crate::command::{CommandId, CommandSpec, CommandTable, key_positions};
+use crate::command::{CommandId, CommandSpec, CommandTable, KeyError, key_positions};
 use crate::resp::Args;
 
 /// What is to be done with one command.
@@ -117,12 +117,10 @@ impl Router {
                 None => Plan::Any,
             },
             Behaviour::Any => Plan::Any,
+            _ if !self.arity_fits(command, args) => Plan::Any,
             Behaviour::Local(local) => Plan::Local(local),
             Behaviour::Refused(why) => Plan::Refuse(why),
-            Behaviour::Fan { to, merge } if self.arity_fits(command, args) => {
-                Plan::Fan { to, merge }
-            }
-            Behaviour::Fan { .. } => Plan::Any,
+            Behaviour::Fan { to, merge } => Plan::Fan { to, merge },
             Behaviour::Keys | Behaviour::KeysUnlessBlocking => {
                 if routed.behaviour == Behaviour::KeysUnlessBlocking && blocks(args) {
                     return Plan::Refuse(Refused::Blocking);
@@ -130,17 +128,19 @@ impl Router {
                 match self.slots(command, args, keys) {
                     // A node answers keys of several slots with its own CROSSSLOT.
                     Slots::One(slot) | Slots::Several(slot, _) => Plan::Slot(slot),
-                    Slots::None => Plan::Any,
+                    Slots::None | Slots::Unpaired => Plan::Any,
                 }
             }
             Behaviour::Split(merge) => match self.slots(command, args, keys) {
                 Slots::One(slot) => Plan::Slot(slot),
                 Slots::Several(_, step) => Plan::Split { merge, step },
+                Slots::Unpaired => Plan::Refuse(Refused::Unpaired),
                 Slots::None => Plan::Any,
             },
             Behaviour::SameSlot => match self.slots(command, args, keys) {
                 Slots::One(slot) => Plan::Slot(slot),
                 Slots::Several(..) => Plan::Refuse(Refused::CrossSlotAtomic),
+                Slots::Unpaired => Plan::Refuse(Refused::Unpaired),
                 Slots::None => Plan::Any,
             },
             Behaviour::Client => client_command(args),
@@ -153,8 +153,10 @@ impl Router {
 
     fn slots(&self, command: u16, args: &Args, keys: &mut Vec<u32>) -> Slots {
         let spec = self.table.get(CommandId(command));
-        if !spec.arity_fits(args.len()) || key_positions(spec, args, keys).is_err() {
-            return Slots::None;
+        match key_positions(spec, args, keys) {
+            Ok(()) => {}
+            Err(KeyError::Unbalanced) => return Slots::Unpaired,
+            Err(_) => return Slots::None,
         }
         let slot = |at: &u32| args.get(*at as usize).map(slot_of);
         let Some(first) = keys.first().and_then(slot) else { return Slots::None };
@@ -171,6 +173,8 @@ impl Router {
 
 enum Slots {
     None,
+    /// Keys and values are not in pairs.
+    Unpaired,
     One(Slot),
     /// The first key's slot, and from one key to the next.
     Several(Slot, u32),
@@ -182,13 +186,14 @@ fn blocks(args: &Args) -> bool {
 }
 
 fn client_command(args: &Args) -> Plan {
-    const OWN: [(&str, Local); 6] = [
-        ("id", Local::ClientId),
-        ("getname", Local::ClientGetName),
-        ("setname", Local::ClientSetName),
-        ("setinfo", Local::ClientSetInfo),
-        ("no-evict", Local::ClientSwitch),
-        ("no-touch", Local::ClientSwitch),
+    // With their numbers of arguments: a 7.0 server's table does not have all of them.
+    const OWN: [(&str, usize, Local); 6] = [
+        ("id", 2, Local::ClientId),
+        ("getname", 2, Local::ClientGetName),
+        ("setname", 3, Local::ClientSetName),
+        ("setinfo", 4, Local::ClientSetInfo),
+        ("no-evict", 3, Local::ClientSwitch),
+        ("no-touch", 3, Local::ClientSwitch),
     ];
     const NOT_YET: [&str; 11] = [
         "list",
@@ -203,7 +208,8 @@ fn client_command(args: &Args) -> Plan {
         "tracking",
         "caching",
     ];
-    if let Some((_, local)) = OWN.iter().find(|(word, _)| args.is(1, word)) {
+    let own = OWN.iter().find(|(word, arity, _)| args.len() == *arity && args.is(1, word));
+    if let Some((.., local)) = own {
         return Plan::Local(*local);
     }
     if NOT_YET.iter().any(|word| args.is(1, word)) {

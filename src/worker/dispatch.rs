@@ -252,10 +252,9 @@ impl Worker {
             self.mark_client(index);
             return Flow::Pause;
         }
-        let name = &self.router.table().get(crate::command::CommandId(command)).name;
         let context = Context { version: &self.version };
         self.reply.clear();
-        let after = answer(local, name, args, &mut client.session, context, &mut self.reply);
+        let after = answer(local, args, &mut client.session, context, &mut self.reply);
         client.answer(&self.reply, &mut self.pool, &mut self.spare_replies);
         if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
             match self.reply.first() {
