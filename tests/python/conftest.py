@@ -31,7 +31,7 @@ PARSERS = {
 
 
 @pytest.fixture(scope="session")
-def start():
+def start(request):
     """Starts what is under test, as often as a test needs it; stops it all at the end."""
     started = []
     clusters = []
@@ -52,6 +52,8 @@ def start():
     yield go
     try:
         for server in started:
+            if request.session.testsfailed:
+                print(f"the last that {server.addr} logged:\n{server.said()}")
             if server.child.poll() is None:
                 server.stop()
     finally:
@@ -140,7 +142,7 @@ async def connect(server, kind):
             protocol=protocol,
             parser_class=PARSERS[kind],
             legacy_responses=False,
-            socket_timeout=30,
+            socket_timeout=15,
             **options,
         )
         client = Either(module.Redis(connection_pool=pool))

@@ -277,6 +277,8 @@ def main():
         host, port = server.addr
         environment = {**os.environ, "SLOTWAY_TEST_ADDR": f"{host}:{port}"}
         code = subprocess.call(sys.argv[1:], env=environment)
+        if code:
+            print(f"the last that was logged:\n{server.said()}", file=sys.stderr)
         server.stop()
         return code
     finally:
