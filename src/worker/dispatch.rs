@@ -181,6 +181,12 @@ impl Worker {
         }
         match plan {
             Plan::Slot(slot) => self.forward(index, command, slot.0, frame),
+            // A browser or a form that was led to a Redis port: it is closed without a word, as
+            // Redis does. A node would close its connection, which is everybody's.
+            Plan::Any if args.is(0, "post") || args.is(0, "host:") => {
+                self.close_client(index);
+                Flow::Stop
+            }
             Plan::Any => match self.any_primary(index) {
                 Some(node) => self.forward_to(index, command, NO_SLOT, node, frame),
                 None => {
