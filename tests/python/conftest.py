@@ -2,6 +2,8 @@
 
 import inspect
 import os
+import signal
+import sys
 import uuid
 
 import pytest
@@ -17,6 +19,9 @@ from redis._parsers import (
 )
 
 from servers import Cluster, Running, Server, Slotway, Standalone
+
+# a SIGTERM ends the tests like any error: with everything stopped
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 PARSERS = {
     ("sync", "hiredis", 2): _HiredisParser,

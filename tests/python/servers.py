@@ -264,6 +264,8 @@ class Running:
 
 def main():
     """servers.py COMMAND …: runs it with SLOTWAY_TEST_ADDR set, and ends as it ends."""
+    # a SIGTERM ends it like any error: with everything stopped
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     cluster = None
     if os.environ.get("SLOTWAY_TEST_TARGET") == "standalone":
         server = Standalone()
