@@ -161,7 +161,7 @@ impl Worker {
         if !self.holds.contains(slot) {
             self.hold_slot(slot);
         }
-        let meta = Waiting { pending, lane, ask: None };
+        let meta = Waiting { pending, lane };
         self.holds.push_fresh(slot, lane, Held { meta, frame });
         self.arm_tick();
         self.run_lane(slot, lane);
