@@ -93,7 +93,14 @@ impl SendQueue {
         }
         let at = self.chunks.len().saturating_sub(1);
         // The queue is not empty here: `fits` or the push above.
-        &mut self.chunks[at]
+        let chunk = &mut self.chunks[at];
+        // Doubling by itself would grow it beyond what the pool takes back.
+        let need = chunk.len() + n;
+        if need > chunk.capacity() {
+            let grown = (2 * chunk.capacity()).max(need).min(CHUNK.max(need));
+            chunk.reserve_exact(grown - chunk.len());
+        }
+        chunk
     }
 
     /// `n` bytes were appended to the chunk that [`SendQueue::room`] gave.
@@ -235,7 +242,7 @@ impl SendQueue {
         for chunk in self.chunks.drain(..) {
             pool.give(chunk);
         }
-        *self = SendQueue::default();
+        (self.head, self.sent, self.len) = (0, 0, 0);
     }
 
     /// Bytes that the chunks occupy, used or not.

@@ -51,8 +51,10 @@ pub struct Client {
     pub read_closed: bool,
     /// Stands in the worker's list of clients to flush.
     pub dirty: bool,
-    /// The socket is full and is watched for writing.
+    /// The socket is full: nothing is written until it says otherwise.
     pub blocked: bool,
+    /// The socket is watched for writing.
+    pub watching: bool,
     /// Stands in the worker's list of sockets that have more to read.
     pub again: bool,
     /// It is closed; its index is free at the end of the turn.
@@ -79,6 +81,7 @@ impl Client {
             read_closed: false,
             dirty: false,
             blocked: false,
+            watching: false,
             again: false,
             gone: false,
             active: now,

@@ -200,7 +200,7 @@ impl Replies {
             self.slots = VecDeque::new();
         }
         self.stash.clear();
-        if self.stash.capacity() > CHUNK {
+        if self.stash.capacity() > OWN {
             self.stash = Vec::new();
         }
         self.live = 0;

@@ -8,7 +8,7 @@ pub mod reply;
 mod slot;
 
 pub use coverage::{SlotRange, diff, listed};
-pub use parse::{Info, ParseError, parse_info, parse_shards, parse_slots};
+pub use parse::{Info, ParseError, parse_info, parse_shards, parse_slots, parse_version};
 pub use slot::{SLOTS, Slot, slot_of};
 
 use std::net::SocketAddr;

@@ -27,6 +27,8 @@ pub enum ToWorker {
     Topology(Arc<Snapshot>),
     /// Look commands up in this from now on.
     Commands(Arc<CommandTable>),
+    /// The cluster's version, which HELLO tells.
+    Version(Arc<str>),
     /// Send back a copy of the counters.
     Scrape(tokio::sync::oneshot::Sender<Box<WorkerStats>>),
     /// Read no more commands, answer what is in flight, then end the thread; at `by` end it anyway.

@@ -31,6 +31,7 @@ struct Inner {
     /// What a new worker is told first.
     topology: Option<Arc<Snapshot>>,
     commands: Arc<CommandTable>,
+    version: Option<Arc<str>>,
     /// What ended workers had counted.
     ended: Totals,
 }
@@ -67,6 +68,7 @@ impl Pool {
             next: 0,
             topology: None,
             commands,
+            version: None,
             ended: Totals::default(),
         };
         Pool { config, to_control, inner: Mutex::new(inner) }
@@ -89,6 +91,9 @@ impl Pool {
         inner.next += 1;
         if let Some(topology) = &inner.topology {
             handle.send(ToWorker::Topology(Arc::clone(topology)));
+        }
+        if let Some(version) = &inner.version {
+            handle.send(ToWorker::Version(Arc::clone(version)));
         }
         inner.running.push(Running {
             index,
@@ -134,6 +139,12 @@ impl Pool {
     pub fn set_commands(&self, table: Arc<CommandTable>) {
         self.inner().commands = Arc::clone(&table);
         self.tell(|| ToWorker::Commands(Arc::clone(&table)));
+    }
+
+    /// Tells clients this version from now on.
+    pub fn set_version(&self, version: Arc<str>) {
+        self.inner().version = Some(Arc::clone(&version));
+        self.tell(|| ToWorker::Version(Arc::clone(&version)));
     }
 
     /// Lets every worker finish, until `by`.

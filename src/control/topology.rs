@@ -20,7 +20,7 @@ use super::node::{Answer, AskError, NodeConn};
 use super::pool::Pool;
 use super::round::{Candidate, Found, Round};
 use super::status::Status;
-use crate::cluster::{Node, NodeAddr, Snapshot, diff, listed};
+use crate::cluster::{Node, NodeAddr, Snapshot, diff, listed, parse_version};
 use crate::command::CommandTable;
 use crate::config::Config;
 
@@ -41,6 +41,9 @@ pub struct Requests {
 #[derive(Debug, Default)]
 struct Pending {
     topology: bool,
+    /// A worker asked: it is told the topology again even if it is the same, for it may have
+    /// learned otherwise from a redirection.
+    by_worker: bool,
     hint: Option<NodeAddr>,
     commands: bool,
 }
@@ -50,6 +53,7 @@ impl Requests {
     pub fn topology(&self, hint: Option<NodeAddr>) {
         self.put(|pending| {
             pending.topology = true;
+            pending.by_worker = true;
             if hint.is_some() {
                 pending.hint = hint;
             }
@@ -134,7 +138,7 @@ impl Refresher {
         loop {
             self.commands.due |= asked_for.commands;
             if asked_for.topology || self.commands_allowed() {
-                self.refresh(asked_for.hint).await;
+                self.refresh(asked_for.hint, asked_for.by_worker).await;
                 first.notify_one();
             }
             asked_for = self.wait().await;
@@ -163,6 +167,7 @@ impl Refresher {
                     let more = self.requests.take();
                     pending.hint = more.hint.or(pending.hint);
                     pending.commands |= more.commands;
+                    pending.by_worker |= more.by_worker;
                     if more.topology {
                         due = due.min(earliest);
                     } else if more.commands {
@@ -195,7 +200,7 @@ impl Refresher {
         self.commands.due && self.commands.asked.is_none_or(|at| at.elapsed() >= COMMANDS_INTERVAL)
     }
 
-    async fn refresh(&mut self, hint: Option<NodeAddr>) {
+    async fn refresh(&mut self, hint: Option<NodeAddr>, by_worker: bool) {
         let candidates = self.candidates(hint.as_ref());
         let round = Round {
             config: &self.config,
@@ -204,7 +209,7 @@ impl Refresher {
             known: !self.current.nodes.is_empty(),
         };
         match round.ask(candidates).await {
-            Ok(found) => self.accept(found).await,
+            Ok(found) => self.accept(found, by_worker).await,
             Err(error) => self.failed(error),
         }
         self.note_trouble();
@@ -214,18 +219,17 @@ impl Refresher {
     fn candidates(&self, hint: Option<&NodeAddr>) -> Vec<Candidate> {
         let mut online: Vec<&Node> = self.current.nodes.iter().filter(|n| n.online).collect();
         fastrand::shuffle(&mut online);
-        let hinted = hint.map(|hint| {
-            match self.current.nodes.iter().find(|n| n.addr == *hint).and_then(|n| n.socket) {
-                Some(socket) => Candidate::Node(socket),
-                None => Candidate::Name(hint.host.to_string(), hint.port),
-            }
-        });
+        // A hint comes from a reply, and a script can make a node reply with anything: it chooses
+        // among the nodes that the cluster has named, it does not add to them.
+        let hinted = hint
+            .and_then(|hint| self.current.nodes.iter().find(|n| n.addr == *hint)?.socket)
+            .map(Candidate::Node);
         let known = online.into_iter().filter_map(|n| n.socket).map(Candidate::Node);
         let seeds = self.config.seeds.iter().map(|s| Candidate::Name(s.host.clone(), s.port));
         hinted.into_iter().chain(known).chain(seeds).collect()
     }
 
-    async fn accept(&mut self, found: Found) {
+    async fn accept(&mut self, found: Found, by_worker: bool) {
         let Found { socket, mut conn, answer: Answer { info, mut snapshot } } = found;
         self.names.resolve(&mut snapshot, self.config.timeouts.connect).await;
         self.epoch = info.epoch;
@@ -240,6 +244,8 @@ impl Refresher {
             self.pool.set_topology(Arc::clone(&self.current));
             let sockets: HashSet<_> = self.current.nodes.iter().filter_map(|n| n.socket).collect();
             self.connections.retain(|socket, _| sockets.contains(socket));
+        } else if by_worker {
+            self.pool.set_topology(Arc::clone(&self.current));
         }
         {
             let mut topology = self.status.topology();
@@ -295,6 +301,7 @@ impl Refresher {
             Err(error) => return warn!(%error, "COMMAND was not answered"),
         };
         self.commands.due = false;
+        self.fetch_version(conn).await;
         if reply == self.commands.reply {
             return;
         }
@@ -312,6 +319,15 @@ impl Refresher {
             }
         }
         self.commands.reply = reply;
+    }
+
+    /// The version that HELLO tells the clients.
+    async fn fetch_version(&self, conn: &mut NodeConn) {
+        match conn.ask(&["INFO", "server"]).await.map(|reply| parse_version(&reply)) {
+            Ok(Some(version)) => self.pool.set_version(version.into()),
+            Ok(None) => debug!("INFO has no redis_version"),
+            Err(error) => warn!(%error, "INFO was not answered"),
+        }
     }
 
     /// Tries every primary with slots that no worker is connected to: with the workers' own

@@ -47,6 +47,10 @@ impl Gather {
         self.protocol = protocol;
         self.parts = 0;
         self.left = 0;
+        if self.order.capacity() > 4096 {
+            self.order = Vec::new();
+            self.spans = Vec::new();
+        }
         self.order.clear();
         self.spans.clear();
         if self.bytes.capacity() > crate::buf::CHUNK {
@@ -95,6 +99,8 @@ impl Gather {
     /// Bytes that it holds.
     pub fn held(&self) -> usize {
         self.bytes.capacity()
+            + self.order.capacity() * size_of::<u32>()
+            + self.spans.capacity() * size_of::<(usize, usize)>()
     }
 
     /// A part has answered with `frame`, no error; `first` is the index of its first key.

@@ -264,6 +264,16 @@ impl<T: HoldMeta> Holds<T> {
         (out, ended)
     }
 
+    /// Ends the hold of `slot` altogether: takes out what waits, each lane's in order.
+    pub fn end(&mut self, slot: u16) -> Vec<Held<T>> {
+        let Some(hold) = self.slots.remove(&slot) else { return Vec::new() };
+        let lanes = hold.lanes.into_values();
+        let out: Vec<_> = lanes.flat_map(|l| l.refused.into_iter().chain(l.fresh)).collect();
+        self.bytes -= out.iter().map(|h| h.frame.len()).sum::<usize>();
+        self.count -= out.len();
+        out
+    }
+
     /// Takes out what was sent by its client before `before` and still waits.
     pub fn expire(&mut self, before: u64) -> Vec<(u16, Held<T>)> {
         let mut out = Vec::new();
@@ -277,6 +287,8 @@ impl<T: HoldMeta> Holds<T> {
                 }
                 lane.unsent = lane.unsent.saturating_sub(fresh - lane.fresh.len());
             }
+            // Clients come and go while a slot is held.
+            hold.lanes.retain(|_, lane| !lane.is_quiet() || lane.waiting() > 0);
         }
         self.bytes -= out.iter().map(|(_, h)| h.frame.len()).sum::<usize>();
         self.count -= out.len();

@@ -183,9 +183,11 @@ enum Slots {
     Several(Slot, u32),
 }
 
-/// XREAD and XREADGROUP with BLOCK, which may stand anywhere before STREAMS.
+/// XREAD and XREADGROUP with BLOCK, which may stand anywhere before STREAMS, but for the names
+/// behind GROUP, which may be anything.
 fn blocks(args: &Args) -> bool {
-    (1..args.len()).take_while(|&i| !args.is(i, "streams")).any(|i| args.is(i, "block"))
+    let first = if args.is(0, "xreadgroup") { 4 } else { 1 };
+    (first..args.len()).take_while(|&i| !args.is(i, "streams")).any(|i| args.is(i, "block"))
 }
 
 fn client_command(args: &Args, known: bool) -> Plan {
@@ -239,6 +241,9 @@ mod tests {
         assert_eq!(plan("EVAL return 0"), Plan::Any);
         assert_eq!(plan("XREAD COUNT 2 STREAMS s 0"), at("s"));
         assert_eq!(plan("XREAD BLOCK 0 STREAMS s 0"), Plan::Refuse(Refused::Blocking));
+        let block = Plan::Refuse(Refused::Blocking);
+        assert_eq!(plan("XREADGROUP GROUP streams c BLOCK 0 STREAMS k >"), block);
+        assert_eq!(plan("XREADGROUP GROUP block c STREAMS k >"), at("k"));
         assert_eq!(plan("ZUNIONSTORE {d} 2 {d}a {d}b"), at("d"));
         assert_eq!(plan("OBJECT ENCODING foo"), at("foo"));
         assert_eq!(plan("MEMORY USAGE foo"), at("foo"));

@@ -68,8 +68,16 @@ pub struct Upstream {
     pub dirty: bool,
     /// The socket said that the node will send no more; what it sent is still to be read.
     pub peer_closed: bool,
-    /// The socket is full and is watched for writing.
+    /// The socket is full: nothing is written until it says otherwise.
     pub blocked: bool,
+    /// The socket is watched for writing.
+    pub watching: bool,
+    /// When the node last sent something, microseconds.
+    pub last_read: u64,
+    /// When it became ready, microseconds.
+    pub ready_since: u64,
+    /// When all its deadlines are looked at next, microseconds.
+    pub next_check: u64,
     /// Stands in the worker's list of sockets that have more to read.
     pub again: bool,
     /// Attempts that failed one after the other.
@@ -100,6 +108,10 @@ impl Upstream {
             dirty: false,
             peer_closed: false,
             blocked: false,
+            watching: false,
+            last_read: 0,
+            ready_since: 0,
+            next_check: 0,
             again: false,
             failures: 0,
             last_error: None,
@@ -152,6 +164,7 @@ impl Upstream {
         self.stream = None;
         self.peer_closed = false;
         self.blocked = false;
+        self.watching = false;
         self.handshake = Handshake::default();
         self.tail = Vec::new();
         self.scanned = 0;

@@ -10,6 +10,10 @@ use crate::upstream::{Dest, NO_SLOT, Pending, Waiting, flag};
 
 /// How often a command follows redirections before it begins to wait in between.
 const FAST_TRIES: u8 = 5;
+/// So many slots newly held in one turn are many.
+const MANY_HOLDS: usize = 32;
+/// How often a command follows redirections whose keys slotway does not know.
+const MOST_HOPS: u8 = 16;
 /// The longest wait between two tries of a refused command, microseconds.
 const SLOWEST_RETRY: u64 = 100_000;
 const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
@@ -223,6 +227,18 @@ impl Worker {
         }
         let Some(node) = self.nodes.get(usize::from(up.node)) else { return false };
         let Some(refusal) = Refusal::parse(frame, &node.addr) else { return false };
+        // A redirection of another slot than the command's is no node's: a script's, say. And one
+        // without keys that slotway knows of is followed so often and no more.
+        let strange = match &refusal {
+            Refusal::Moved(at, _) | Refusal::Ask(at, _) if front.slot == NO_SLOT => {
+                front.tries >= MOST_HOPS || at.0 >= crate::cluster::SLOTS
+            }
+            Refusal::Moved(at, _) | Refusal::Ask(at, _) => at.0 != front.slot,
+            Refusal::Later(_) => false,
+        };
+        if strange {
+            return false;
+        }
         let Some(mut pending) = up.pending.pop_front() else { return false };
         let len = pending.len as usize;
         let bytes = up.queue.front(len).unwrap_or_default().to_vec();
@@ -239,30 +255,35 @@ impl Worker {
         let slot = pending.slot;
         let lane = self.lane_of(&pending);
         let mut ask = None;
+        let mut redirected = false;
         match refusal {
-            Refusal::Moved(at, addr) => {
-                let node = self.node_at(&addr);
+            Refusal::Moved(_, addr) => {
+                let node = self.known_node(&addr);
                 self.want_topology(Some(addr));
-                if slot == NO_SLOT {
-                    // A command whose keys slotway does not know: the node knows them.
-                    return self.send_to(node, pending, bytes, lane.0);
-                }
-                if at.0 == slot
-                    && let Some(owner) = self.owners.get_mut(usize::from(slot))
-                {
-                    *owner = node;
+                redirected = node.is_some();
+                if let Some(node) = node {
+                    if slot == NO_SLOT {
+                        // A command whose keys slotway does not know: the node knows them.
+                        return self.send_to(node, pending, bytes, lane.0);
+                    }
+                    if let Some(owner) = self.owners.get_mut(usize::from(slot)) {
+                        *owner = node;
+                    }
                 }
             }
             Refusal::Ask(_, addr) => {
-                let node = self.node_at(&addr);
-                if slot == NO_SLOT {
-                    return self.send_asking(node, pending, bytes, lane.0);
+                ask = self.known_node(&addr);
+                match ask {
+                    Some(node) if slot == NO_SLOT => {
+                        return self.send_asking(node, pending, bytes, lane.0);
+                    }
+                    Some(_) => redirected = true,
+                    None => self.want_topology(None),
                 }
-                ask = Some(node);
             }
             Refusal::Later(_) => self.want_topology(None),
         }
-        let delay = match refusal_delay(&pending, ask.is_some() || text.starts_with("MOVED")) {
+        let delay = match refusal_delay(&pending, redirected) {
             0 => 0,
             delay => delay / 2 + self.backoff_jitter(delay),
         };
@@ -276,7 +297,6 @@ impl Worker {
         // ASK is followed at once or not at all: a moment later the slot may have moved on, and a
         // node that is importing it again would take the key for a new one.
         if let Some(node) = ask
-            && delay == 0
             && (from_lane || self.holds.begin(slot, lane))
         {
             pending.flags |= flag::LANE;
@@ -300,31 +320,56 @@ impl Worker {
 
     /// Holds `slot` (on), and notes which of its commands are under way already.
     pub(super) fn hold_slot(&mut self, slot: u16) {
-        let new = !self.holds.contains(slot);
-        self.holds.hold(slot, self.now);
+        if self.holds.contains(slot) {
+            self.holds.hold(slot, self.now);
+            self.arm_tick();
+            return;
+        }
+        // Each time all that is under way is looked through. Where many slots are redirected at
+        // once, as after a failover, all that have something under way are held in one go.
+        self.held_now += 1;
+        let mut slots = vec![slot];
+        if self.held_now > MANY_HOLDS {
+            for (_, up) in &self.upstreams {
+                slots.extend(up.pending.iter().map(|p| p.slot).filter(|s| *s != NO_SLOT));
+            }
+            self.held_now = 0;
+        }
+        self.hold_slots(slots);
+    }
+
+    /// Holds those of `slots` that are not held yet.
+    pub(super) fn hold_slots(&mut self, mut slots: Vec<u16>) {
+        slots.sort_unstable();
+        slots.dedup();
+        slots.retain(|slot| !self.holds.contains(*slot));
+        if slots.is_empty() {
+            return;
+        }
+        for &slot in &slots {
+            self.holds.hold(slot, self.now);
+            if let Some(route) = self.routes.get_mut(usize::from(slot)) {
+                *route = HELD;
+            }
+        }
         self.arm_tick();
-        if !new {
-            return;
-        }
-        if let Some(route) = self.routes.get_mut(usize::from(slot)) {
-            *route = HELD;
-        }
-        if slot == NO_SLOT {
-            // Commands without keys have no order to keep among those already sent.
-            return;
-        }
-        let mut lanes = Vec::new();
+        let mut found = Vec::new();
         for (_, up) in &mut self.upstreams {
-            for pending in up.pending.iter_mut().filter(|p| p.slot == slot) {
-                if !pending.has(flag::SPECIAL) && pending.dest != Dest::Discard {
+            for pending in &mut up.pending {
+                // Commands without keys have no order to keep among those already sent.
+                let concerned = pending.slot != NO_SLOT
+                    && !pending.has(flag::SPECIAL)
+                    && pending.dest != Dest::Discard
+                    && slots.binary_search(&pending.slot).is_ok();
+                if concerned {
                     pending.flags |= flag::TRACKED;
-                    lanes.push(*pending);
+                    found.push(*pending);
                 }
             }
         }
-        for pending in lanes {
+        for pending in found {
             let lane = self.lane_of(&pending);
-            self.holds.track(slot, lane);
+            self.holds.track(pending.slot, lane);
         }
     }
 
@@ -358,14 +403,29 @@ impl Worker {
         self.send_owned(u, pending, bytes);
     }
 
-    /// A slot is calm: what waits in its quiet lanes is pipelined again.
+    /// A slot is calm: it is pipelined again. If all that is under way for it is on its owner's
+    /// connections, what waits goes right behind, in order; otherwise only what waits in lanes
+    /// that have nothing under way.
     pub(super) fn release_slot(&mut self, slot: u16) {
         let owner = match slot {
             NO_SLOT => self.primaries.first().copied(),
             slot => self.owners.get(usize::from(slot)).copied().filter(|&n| n != NOBODY),
         };
         let Some(owner) = owner else { return };
-        let (waiting, ended) = self.holds.release(slot);
+        let elsewhere = self.upstreams.iter().any(|(_, up)| {
+            let ours = |p: &Pending| p.slot == slot && p.dest != Dest::Discard;
+            up.pending.iter().any(|p| ours(p) && (up.node != owner || p.has(flag::ASKING)))
+        });
+        let (waiting, ended) = if elsewhere && slot != NO_SLOT {
+            self.holds.release(slot)
+        } else {
+            for (_, up) in &mut self.upstreams {
+                for pending in up.pending.iter_mut().filter(|p| p.slot == slot) {
+                    pending.flags &= !flag::SPECIAL;
+                }
+            }
+            (self.holds.end(slot), true)
+        };
         if ended {
             self.last_refusal.remove(&slot);
             if let Some(route) = self.routes.get_mut(usize::from(slot)) {

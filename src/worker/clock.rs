@@ -120,33 +120,49 @@ impl Worker {
         }
     }
 
-    /// Commands are in the order of their age, but for those that were sent again.
+    /// Commands are in the order of their age, but for those that were sent again: the first one
+    /// is looked at every time, all of them now and then.
     fn check_commands(&mut self, u: usize) {
         let Some(timeout) = self.settings.command_timeout else { return };
         let before = self.now.saturating_sub(timeout);
-        let Some(up) = self.upstreams.get(u) else { return };
-        if self.now < timeout || !up.pending.iter().any(|p| p.started <= before) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let overdue = |p: &Pending| p.started <= before && p.dest != Dest::Discard;
+        if self.now < timeout
+            || !(self.now >= up.next_check || up.pending.front().is_some_and(overdue))
+        {
             return;
         }
-        if up.state == State::Ready {
-            // What is overdue is not answered by this connection any more. The old ones go with
-            // an error of their own, the rest by the rules of a lost connection.
-            self.expire_pending(u, before);
+        up.next_check = self.now + (timeout / 16).max(TICK);
+        if !up.pending.iter().any(overdue) {
+            return;
+        }
+        // A node that has said nothing for as long does not answer any more: its old commands go
+        // with an error of their own, the rest by the rules of a lost connection. A node that does
+        // answer, if only with one large reply, keeps its connection.
+        let silent = up.state == State::Ready && up.last_read.max(up.ready_since) <= before;
+        self.expire_pending(u, before, silent);
+        if silent {
             self.lost(u, "no reply within timeouts.command");
         } else {
-            self.expire_pending(u, before);
+            self.mark_upstream(u);
         }
     }
 
-    fn expire_pending(&mut self, u: usize, before: u64) {
+    fn expire_pending(&mut self, u: usize, before: u64, silent: bool) {
+        if silent {
+            self.abandon_arriving(u);
+        }
         let Some(up) = self.upstreams.get_mut(u) else { return };
         let node = up.node;
         let why = up.last_error.clone();
         let mut written = if up.state == State::Ready { up.queue.sent() } else { 0 };
         let mut expired: Vec<(Pending, bool)> = Vec::new();
-        for pending in &mut up.pending {
+        for (i, pending) in up.pending.iter_mut().enumerate() {
             let sent = written > 0;
             written = written.saturating_sub(pending.len as usize);
+            if up.streaming && i == 0 {
+                continue; // its reply is on the way
+            }
             if pending.started <= before && pending.dest != Dest::Discard {
                 expired.push((*pending, sent));
                 // Whoever waited has gone; the entry stays with its bytes.

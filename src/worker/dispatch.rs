@@ -7,7 +7,7 @@ use crate::client::{After, Context, Paused, answer};
 use crate::metrics::LimitHit;
 use crate::resp::{ArgRange, Args, Protocol, write};
 use crate::route::{Fan, Held, Local, Merge, Plan, Refused};
-use crate::upstream::{Dest, NO_SLOT, Pending, Waiting, flag};
+use crate::upstream::{Dest, NO_SLOT, Pending, State, Waiting, flag};
 
 impl Worker {
     /// One command. HOT PATH: what every command passes.
@@ -35,11 +35,20 @@ impl Worker {
             Plan::Slot(slot) => slot.0,
             _ => return Err(frame),
         };
+        if self.is_over_memory() {
+            return Err(frame);
+        }
         let Some(node) = self.route(slot) else { return Err(frame) };
         let Some(pending) = self.admit(index, command, slot, node) else { return Err(frame) };
         let u = pending.1;
         self.send_owned(u, pending.0, frame);
         Ok(Flow::Next)
+    }
+
+    /// This worker's share of `limits.memory` is used up.
+    #[inline]
+    pub(super) fn is_over_memory(&self) -> bool {
+        self.accounted + self.holds.bytes() > self.settings.memory
     }
 
     #[inline]
@@ -49,7 +58,7 @@ impl Worker {
 
     #[inline]
     fn forward(&mut self, index: usize, command: u16, slot: u16, frame: &[u8]) -> Flow {
-        if self.accounted > self.settings.memory {
+        if self.is_over_memory() {
             return self.refuse_for_memory(index, command);
         }
         let Some(node) = self.route(slot) else {
@@ -89,13 +98,9 @@ impl Worker {
         let client = self.clients.get_mut(index)?;
         let (protocol, generation) = (client.session.protocol, client.generation);
         let u = self.upstream_for(node, protocol, index);
-        let up = self.upstreams.get_mut(u)?;
+        let up = self.upstreams.get(u)?;
         if up.queue.len() > self.settings.upstream_in_flight {
-            up.waiters.push((index as u32, generation));
-            self.stats.limits_hit[LimitHit::UpstreamInFlight as usize] += 1;
-            if let Some(client) = self.clients.get_mut(index) {
-                client.paused = Paused::Upstream;
-            }
+            self.pause(index, u);
             return None;
         }
         let client = self.clients.get_mut(index)?;
@@ -138,10 +143,7 @@ impl Worker {
     #[cold]
     fn hold_fresh(&mut self, index: usize, command: u16, slot: u16, frame: &[u8]) -> Flow {
         if self.holds.bytes() + frame.len() > self.settings.held {
-            let text = format!(
-                "CLUSTERDOWN slot {slot} has been without a primary or in motion, and what waits \
-                 for such slots has reached limits.held"
-            );
+            let text = held_full(slot);
             self.answer_own_error(index, command, &text);
             return Flow::Next;
         }
@@ -176,7 +178,7 @@ impl Worker {
         frame: &[u8],
         args: &Args,
     ) -> Flow {
-        if self.accounted > self.settings.memory && !matches!(plan, Plan::Local(_)) {
+        if self.is_over_memory() && !matches!(plan, Plan::Local(_)) {
             return self.refuse_for_memory(index, command);
         }
         match plan {
@@ -202,9 +204,16 @@ impl Worker {
     }
 
     /// The same primary for the same client, so that what it sends one after the other is
-    /// answered in that order.
+    /// answered in that order; another one only while that one is not reached.
     pub(super) fn any_primary(&self, index: usize) -> Option<u16> {
-        self.primaries.get(index.checked_rem(self.primaries.len())?).copied()
+        let first = index.checked_rem(self.primaries.len())?;
+        let in_turn = || self.primaries.iter().cycle().skip(first).take(self.primaries.len());
+        let reached = |&&node: &&u16| {
+            let shared = self.nodes.get(usize::from(node)).map(|n| &n.shared);
+            let mut ours = shared.into_iter().flatten().flatten().flatten();
+            ours.all(|&u| self.upstreams.get(u).is_none_or(|up| up.state != State::Backoff))
+        };
+        in_turn().find(reached).or_else(|| in_turn().next()).copied()
     }
 
     fn refuse(&mut self, index: usize, command: u16, why: Refused) -> Flow {
@@ -268,6 +277,9 @@ impl Worker {
                 _ => stats.ok += 1,
             }
         }
+        if self.reply.capacity() > CHUNK {
+            self.reply = Vec::new();
+        }
         self.mark_client(index);
         match after {
             After::Go => Flow::Next,
@@ -302,10 +314,6 @@ impl Worker {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
         let lane = (index as u32, client.generation);
-        // Full connections pause the client before anything of the command is sent.
-        if let Some(flow) = self.pause_if_full(index, protocol) {
-            return flow;
-        }
         let mut slots = std::mem::take(&mut self.slots);
         slots.clear();
         for (position, &at) in self.keys.iter().enumerate() {
@@ -313,21 +321,30 @@ impl Worker {
             slots.push((crate::cluster::slot_of(key).0, position as u32));
         }
         slots.sort_unstable();
+        // Full connections pause the client before anything of the command is sent.
+        let full = slots.iter().find_map(|&(slot, _)| {
+            self.route(slot).and_then(|node| self.full_upstream(node, protocol, index))
+        });
+        if let Some(u) = full {
+            self.slots = slots;
+            return self.pause(index, u);
+        }
         let first_key = self.keys.first().copied().unwrap_or(1);
         let Some(g) = self.gathering(index, command, merge) else { return Flow::Stop };
         self.stats.splits += 1;
         let name = args.get(0).unwrap_or_default();
+        if let Some(gathering) = self.gatherings.get_mut(g) {
+            slots.chunk_by(|a, b| a.0 == b.0).for_each(|_| gathering.gather.expect());
+        }
         for group in slots.chunk_by(|a, b| a.0 == b.0) {
             let Some(&(slot, _)) = group.first() else { continue };
             let mut part = 0;
-            if let Some(gathering) = self.gatherings.get_mut(g) {
-                gathering.gather.expect();
-                if merge == Merge::Array {
-                    let first = gathering.gather.next_key();
-                    for &(_, position) in group {
-                        gathering.gather.expect_key(position);
-                    }
-                    part = first;
+            if merge == Merge::Array
+                && let Some(gathering) = self.gatherings.get_mut(g)
+            {
+                part = gathering.gather.next_key();
+                for &(_, position) in group {
+                    gathering.gather.expect_key(position);
                 }
             }
             let mut frame = std::mem::take(&mut self.line);
@@ -351,6 +368,9 @@ impl Worker {
                         self.send(u, pending, &frame);
                     }
                 }
+                None if self.holds.bytes() + frame.len() > self.settings.held => {
+                    self.fail(&pending, "slotway", &held_full(slot));
+                }
                 None => self.hold_pending(pending, lane, frame.clone()),
             }
             self.line = frame;
@@ -359,33 +379,37 @@ impl Worker {
         Flow::Next
     }
 
-    /// Pauses the client if any connection it may need is full.
-    fn pause_if_full(&mut self, index: usize, protocol: Protocol) -> Option<Flow> {
-        let limit = self.settings.upstream_in_flight;
-        let full = self
-            .upstreams
-            .iter_mut()
-            .find(|(_, up)| up.protocol == protocol && up.queue.len() > limit);
-        let (_, up) = full?;
-        let client = self.clients.get_mut(index)?;
-        up.waiters.push((index as u32, client.generation));
-        client.paused = Paused::Upstream;
-        self.stats.limits_hit[LimitHit::UpstreamInFlight as usize] += 1;
-        Some(Flow::Pause)
+    /// The connection to `node` for this client, if it is full.
+    fn full_upstream(&self, node: u16, protocol: Protocol, client: usize) -> Option<usize> {
+        let shared = &self.nodes.get(usize::from(node))?.shared[protocol as usize];
+        let u = (*shared.get(client % self.settings.connections)?)?;
+        let up = self.upstreams.get(u)?;
+        (up.queue.len() > self.settings.upstream_in_flight).then_some(u)
+    }
+
+    /// The client is not read from until connection `u` has room again.
+    fn pause(&mut self, index: usize, u: usize) -> Flow {
+        if let (Some(client), Some(up)) = (self.clients.get_mut(index), self.upstreams.get_mut(u)) {
+            up.waiters.push((index as u32, client.generation));
+            client.paused = Paused::Upstream;
+            self.stats.limits_hit[LimitHit::UpstreamInFlight as usize] += 1;
+        }
+        Flow::Pause
     }
 
     /// A command for every primary or every node.
     fn fan(&mut self, index: usize, command: u16, to: Fan, merge: Merge, frame: &[u8]) -> Flow {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
-        if let Some(flow) = self.pause_if_full(index, protocol) {
-            return flow;
-        }
-        if self.primaries.is_empty() {
+        let nodes = self.fan_targets(to);
+        if self.primaries.is_empty() || nodes.is_empty() {
             self.answer_own_error(index, command, NO_CLUSTER_YET);
             return Flow::Next;
         }
-        let nodes = self.fan_targets(to);
+        let mut reached = nodes.iter().filter_map(|n| n.as_ref().ok());
+        if let Some(u) = reached.find_map(|&n| self.full_upstream(n, protocol, index)) {
+            return self.pause(index, u);
+        }
         let Some(g) = self.gathering(index, command, merge) else { return Flow::Stop };
         if let Some(gathering) = self.gatherings.get_mut(g) {
             nodes.iter().for_each(|_| gathering.gather.expect());
@@ -411,3 +435,10 @@ impl Worker {
 
 const NO_CLUSTER_YET: &str = "CLUSTERDOWN slotway does not know the cluster: no seed has answered \
                               yet (configuration key: seeds)";
+
+fn held_full(slot: u16) -> String {
+    format!(
+        "CLUSTERDOWN slot {slot} is in motion or without a primary, and what waits for such slots \
+         has reached limits.held"
+    )
+}

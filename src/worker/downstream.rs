@@ -146,7 +146,7 @@ impl Worker {
         }
         let mut ranges = std::mem::take(&mut self.ranges);
         let limits = self.settings.request;
-        let Some(client) = self.clients.get_mut(index) else { return None };
+        let client = self.clients.get_mut(index)?;
         let mut progress = client.progress;
         let scanned = scan_request(&tail, &limits, &mut progress, &mut ranges);
         let left = match scanned {
@@ -216,6 +216,11 @@ impl Worker {
                 }
             }
         }
+        if ranges.capacity() > CHUNK {
+            ranges = Vec::new();
+            self.keys = Vec::new();
+            self.slots = Vec::new();
+        }
         self.ranges = ranges;
         pos
     }
@@ -236,7 +241,11 @@ impl Worker {
                     Ok(Request::Array { .. }) => {
                         self.dispatch(index, &array, &Args::new(&array, &ranges))
                     }
-                    _ => Flow::Next,
+                    Err(error) => {
+                        self.protocol_error(index, error);
+                        Flow::Stop
+                    }
+                    Ok(_) => Flow::Next,
                 }
             }
             Err(error) => {
@@ -297,7 +306,7 @@ impl Worker {
             return;
         }
         if let Some(replies) = client.replies.as_mut() {
-            if !replies.out.is_empty() {
+            if !replies.out.is_empty() && !client.blocked {
                 match replies.out.write_to(&mut client.stream) {
                     Ok(n) => {
                         self.stats.bytes_out += n as u64;
@@ -307,8 +316,9 @@ impl Worker {
                 }
             }
             let full = !replies.out.is_empty();
-            if full != client.blocked {
-                client.blocked = full;
+            client.blocked = full;
+            if full != client.watching {
+                client.watching = full;
                 let token = Source::Client(index).token();
                 let registry = self.poll.registry();
                 if client.stream.watch(registry, token, full, true).is_err() {
@@ -321,7 +331,7 @@ impl Worker {
                 }
                 if !full && let Some(mut replies) = client.replies.take() {
                     replies.reset(&mut self.pool);
-                    if self.spare_replies.len() < 1024 {
+                    if self.spare_replies.len() < 256 {
                         self.spare_replies.push(replies);
                     }
                 }

@@ -143,6 +143,8 @@ struct Worker {
     holds: Holds<Waiting>,
     /// By held slot: what a node refused last, for the error at a deadline.
     last_refusal: FxHashMap<u16, String>,
+    /// Slots newly held in this turn.
+    held_now: usize,
     gatherings: Slab<Gathering>,
 
     /// Clients and upstreams with something to write at the end of the turn.
@@ -251,6 +253,7 @@ impl Worker {
             next_generation: 0,
             holds: Holds::default(),
             last_refusal: FxHashMap::default(),
+            held_now: 0,
             gatherings: Slab::new(),
             dirty_clients: Vec::new(),
             dirty_upstreams: Vec::new(),
@@ -290,18 +293,18 @@ impl Worker {
             }
             self.now = self.epoch.elapsed().as_micros() as u64;
             self.stats.turns += 1;
+            self.held_now = 0;
             let again = std::mem::take(&mut self.again);
             for event in &events {
                 match Source::of(event.token()) {
                     Source::Waker => self.read_inbox(),
                     Source::Client(i) => {
+                        if let Some(client) = self.clients.get_mut(i) {
+                            client.peer_closed |= event.is_read_closed();
+                            client.blocked &= !event.is_writable();
+                        }
                         if event.is_writable() {
                             self.mark_client(i);
-                        }
-                        if event.is_read_closed()
-                            && let Some(client) = self.clients.get_mut(i)
-                        {
-                            client.peer_closed = true;
                         }
                         if event.is_readable() || event.is_read_closed() || event.is_error() {
                             self.client_readable(i);
@@ -379,6 +382,7 @@ impl Worker {
                 ToWorker::Accept(socket) => self.accept(socket),
                 ToWorker::Topology(snapshot) => self.set_topology(snapshot),
                 ToWorker::Commands(table) => self.set_commands(table),
+                ToWorker::Version(version) => self.version = version,
                 ToWorker::Scrape(answer) => {
                     // Whoever asked may have given up: nobody to answer then.
                     let _ = answer.send(Box::new(self.counters()));

@@ -73,11 +73,7 @@ impl Worker {
                 }
             }
         }
-        slots.sort_unstable();
-        slots.dedup();
-        for slot in slots {
-            self.hold_slot(slot);
-        }
+        self.hold_slots(slots);
     }
 
     /// Commands that were not sent, for slots that another node owns now, or for any node while
@@ -99,6 +95,9 @@ impl Worker {
                     owner != NOBODY && owner != node && !p.has(flag::ASKING)
                 }
             });
+            if !taken.is_empty() {
+                self.mark_upstream(u);
+            }
             for (mut pending, frame) in taken {
                 let lane = self.lane_of(&pending);
                 let slot = pending.slot;

@@ -16,7 +16,17 @@ use crate::upstream::{Dest, Handshake, State, Upstream};
 /// waited for, so that it can still be asked for again if the connection is lost.
 const STREAM_FROM: usize = 32 << 10;
 
+/// A connection that lived so long has proven that the node can be worked with, microseconds.
+const PROVEN: u64 = 1_000_000;
+
 impl Worker {
+    /// The node at `addr`, if the cluster has it. Only such nodes are connected to: a redirection
+    /// comes in a reply, and a script can make a node reply with anything.
+    pub(super) fn known_node(&self, addr: &NodeAddr) -> Option<u16> {
+        let at = self.nodes.iter().position(|n| n.known && n.addr == *addr)?;
+        u16::try_from(at).ok()
+    }
+
     /// The worker's index of the node at `addr`; a new one if it is not known yet.
     pub(super) fn node_at(&mut self, addr: &NodeAddr) -> u16 {
         if let Some(i) = self.nodes.iter().position(|n| n.addr == *addr) {
@@ -101,6 +111,7 @@ impl Worker {
             return self.connecting(u);
         }
         up.peer_closed |= event.is_read_closed();
+        up.blocked &= !event.is_writable();
         if event.is_writable() {
             self.mark_upstream(u);
         }
@@ -139,7 +150,7 @@ impl Worker {
     fn ready(&mut self, u: usize) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         up.state = State::Ready;
-        up.failures = 0;
+        up.ready_since = self.now;
         up.last_error = None;
         let node = usize::from(up.node);
         if let Some(stats) = self.stats.nodes.get_mut(node) {
@@ -164,17 +175,19 @@ impl Worker {
     pub(super) fn flush_upstream(&mut self, u: usize) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         up.dirty = false;
-        match up.flush() {
+        let written = if up.blocked { Ok((0, true)) } else { up.flush() };
+        match written {
             Ok((n, full)) => {
                 if let Some(stats) = self.stats.nodes.get_mut(usize::from(up.node)) {
                     stats.bytes_sent += n as u64;
                 }
                 let connecting = matches!(up.state, State::Connecting { .. });
-                if full != up.blocked
+                up.blocked = full;
+                if full != up.watching
                     && !connecting
                     && let Some(stream) = up.stream.as_mut()
                 {
-                    up.blocked = full;
+                    up.watching = full;
                     let token = Source::Upstream(u).token();
                     if let Err(e) = stream.watch(self.poll.registry(), token, full, true) {
                         return self.lost(u, &e.to_string());
@@ -189,10 +202,11 @@ impl Worker {
             self.arm_tick();
         }
         self.wake_waiters(u);
+        self.retire(u);
     }
 
     /// Clients that stopped because the queue was full go on when half of it is answered.
-    fn wake_waiters(&mut self, u: usize) {
+    pub(super) fn wake_waiters(&mut self, u: usize) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         if !up.waiters.is_empty() && up.queue.len() <= self.settings.upstream_in_flight / 2 {
             self.resume.append(&mut up.waiters);
@@ -222,6 +236,7 @@ impl Worker {
         match stream.read(scratch.get_mut(front..).unwrap_or_default()) {
             Ok(0) => self.lost(u, "closed by the node"),
             Ok(n) => {
+                up.last_read = self.now;
                 if (n == room || up.peer_closed) && !up.again {
                     up.again = true;
                     self.again.push(Source::Upstream(u));
@@ -384,10 +399,14 @@ impl Worker {
     pub(super) fn lost(&mut self, u: usize, why: &str) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         let was_ready = up.state == State::Ready;
+        if was_ready && self.now.saturating_sub(up.ready_since) >= PROVEN {
+            up.failures = 0;
+        }
         if let Some(stream) = up.stream.as_mut() {
             stream.unwatch(self.poll.registry());
         }
-        let streaming = if up.streaming { up.pending.front().copied() } else { None };
+        self.abandon_arriving(u);
+        let Some(up) = self.upstreams.get_mut(u) else { return };
         let given_up = up.lost(&mut self.pool);
         up.failures = up.failures.saturating_add(1);
         up.last_error = Some(why.to_owned());
@@ -401,7 +420,6 @@ impl Worker {
             let node = addr.as_ref().map(NodeAddr::to_string);
             tracing::warn!(node, why, in_flight = given_up.len(), "a node's connection is lost");
         }
-        self.abandon_stream(streaming);
         let name = addr.map_or_else(|| "a node".to_owned(), |a| a.to_string());
         let text = format!(
             "ERR slotway lost its connection to {name} ({why}) after the command was sent: it may \
@@ -413,17 +431,22 @@ impl Worker {
         }
         // Control may be gone at the very end: nothing to refresh then.
         let _ = self.control.send(ToControl::RefreshTopology { hint: None });
-        // A connection that worked is tried again at once, the first time.
-        let delay = if was_ready { 0 } else { self.backoff(failures) };
+        // A connection that has worked for a while is tried again at once, the first time.
+        let delay = if was_ready && failures == 1 { 0 } else { self.backoff(failures) };
         self.timers.push(Timer { due: self.now + delay, job: Job::Connect(u) });
         self.arm_tick();
         self.mark_upstream(u);
     }
 
-    /// A reply was cut in its middle. A client that has seen its beginning can only be closed;
-    /// another gets what the rules for lost connections say.
-    fn abandon_stream(&mut self, pending: Option<crate::upstream::Pending>) {
-        let Some(Dest::Client { index, generation, seq }) = pending.map(|p| p.dest) else { return };
+    /// The rest of a reply that was being handed on will not come. A client that has seen its
+    /// beginning can only be closed; another gets what the rules for lost connections say.
+    pub(super) fn abandon_arriving(&mut self, u: usize) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        if !std::mem::take(&mut up.streaming) {
+            return;
+        }
+        let dest = up.pending.front().map(|p| p.dest);
+        let Some(Dest::Client { index, generation, seq }) = dest else { return };
         let Some(client) = self.clients.get_mut(index as usize) else { return };
         if client.generation == generation && client.abandon(seq) == crate::client::Outcome::Partial
         {
