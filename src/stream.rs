@@ -1,9 +1,11 @@
 //! A non-blocking socket, TCP or Unix, of either side.
 
 use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
+use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags};
 
 /// A socket registered with a worker's event loop.
 #[derive(Debug)]
@@ -65,30 +67,35 @@ impl Stream {
     }
 }
 
+impl AsFd for Stream {
+    #[inline]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Stream::Tcp(s) => s.as_fd(),
+            Stream::Unix(s) => s.as_fd(),
+        }
+    }
+}
+
+// The system calls themselves rather than libc's functions, which are cancellation points of
+// threads and pay for it with every call.
+
 impl Read for Stream {
     #[inline]
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(s) => s.read(buf),
-            Stream::Unix(s) => s.read(buf),
-        }
+        Ok(net::recv(&*self, buf, RecvFlags::empty())?.0)
     }
 }
 
 impl Write for Stream {
     #[inline]
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(s) => s.write(buf),
-            Stream::Unix(s) => s.write(buf),
-        }
+        Ok(net::send(&*self, buf, SendFlags::NOSIGNAL)?)
     }
     #[inline]
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(s) => s.write_vectored(bufs),
-            Stream::Unix(s) => s.write_vectored(bufs),
-        }
+        let mut no_ancillary = SendAncillaryBuffer::default();
+        Ok(net::sendmsg(&*self, bufs, &mut no_ancillary, SendFlags::NOSIGNAL)?)
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())

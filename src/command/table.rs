@@ -182,6 +182,11 @@ impl CommandTable {
             None => &*spec.name,
         };
         let word: Box<[u8]> = word.as_bytes().into();
+        // Its name is where it stands, whatever the reply calls its container.
+        if let Some(parent) = parent {
+            let name = [self.get(parent).name.as_bytes(), b"|", &word].concat();
+            spec.name = String::from_utf8_lossy(&name).into();
+        }
         let known = self.find(parent.map_or(TOP, |p| p.0), &word);
         let id = match known.and_then(|id| Some((id, self.commands.get_mut(usize::from(id.0))?))) {
             Some((id, old)) => {

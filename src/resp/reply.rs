@@ -132,9 +132,11 @@ fn length(buf: &[u8], pos: usize) -> Result<Option<(i64, usize)>, ReplyError> {
             }
             b'-' if i == 0 => negative = true,
             b'\r' if i > usize::from(negative) => {
-                return Ok(line
-                    .get(i + 1)
-                    .map(|_| (if negative { -value } else { value }, pos + i + 3)));
+                return match line.get(i + 1) {
+                    None => Ok(None),
+                    Some(b'\n') => Ok(Some((if negative { -value } else { value }, pos + i + 3))),
+                    Some(_) => Err(ReplyError::BadLength),
+                };
             }
             _ => return Err(ReplyError::BadLength),
         }

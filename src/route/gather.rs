@@ -112,6 +112,11 @@ impl Gather {
             Merge::Sum | Merge::Min | Merge::Max => self.add_number(frame),
             Merge::And | Merge::Or if integer(frame).is_some() => self.add_number(frame),
             Merge::AllSucceeded | Merge::OneSucceeded if !self.spans.is_empty() => {}
+            Merge::Concat if matches!(frame, b"*-1\r\n" | b"$-1\r\n" | b"_\r\n") => {}
+            Merge::Concat if !self.joins(frame) => {
+                let error = b"-ERR a node answered with what is no list as the others'\r\n";
+                self.failed.push((String::new(), error.to_vec()));
+            }
             _ => {
                 let span = self.keep(frame);
                 self.spans.push(span);
@@ -161,6 +166,13 @@ impl Gather {
             (Some(all), Merge::And) => i64::from(all != 0 && n != 0),
             (Some(any), _) => i64::from(any != 0 || n != 0),
         });
+    }
+
+    /// A list that can stand behind those before it: pairs stand behind pairs only.
+    fn joins(&self, frame: &[u8]) -> bool {
+        let pairs = |frame: &[u8]| frame.first() == Some(&b'%');
+        element_count(frame).is_some()
+            && self.spans().next().is_none_or(|first| pairs(first) == pairs(frame))
     }
 
     fn spans(&self) -> impl Iterator<Item = &[u8]> {

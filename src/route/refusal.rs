@@ -68,7 +68,8 @@ fn target(slot: &[u8], addr: &[u8], asked: &NodeAddr) -> Option<(Slot, NodeAddr)
         return None;
     }
     let host = if host.is_empty() || host == "?" { asked.host.clone() } else { host.into() };
-    Some((Slot(slot), NodeAddr { host, port: port.parse().ok()? }))
+    let port = port.parse().ok().filter(|&port| port != 0)?;
+    Some((Slot(slot), NodeAddr { host, port }))
 }
 
 #[cfg(test)]
