@@ -1,18 +1,22 @@
 # The newcomer's two commands are `make run` and `make test`; `make help` has the others.
 .DEFAULT_GOAL := help
-.PHONY: help run test bench setup build clean
+.PHONY: help run test bench bench-pieces fuzz setup build clean
 
 # rustup's cargo, where the shell does not know it yet
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 # For `make run` and `make bench`: more arguments, as in `make run ARGS="--port 7000"`.
 ARGS ?=
+# For `make fuzz`: how long each target runs.
+SECONDS ?= 60
 
 help:
 	@echo 'make run     a local Redis Cluster and slotway in front of it, on 127.0.0.1:6380'
 	@echo '             (make run ARGS="--port 0 --admin 127.0.0.1:0 --primaries 5 --replicas 5")'
 	@echo 'make test    everything CI runs'
 	@echo 'make bench   slotway beside its peers: speed and CPU per command (ARGS="...")'
+	@echo 'make bench-pieces  what scanning, routing and merging cost, one by one (ARGS="scan")'
+	@echo 'make fuzz    every fuzz target for a minute (SECONDS=10; ARGS="replies" for only one)'
 	@echo 'make setup   install what run and test need; they do it themselves as well'
 	@echo 'make build   the release binary, target/release/slotway'
 	@echo 'make clean   remove everything that was built or installed in this folder'
@@ -30,6 +34,12 @@ bench:
 	@scripts/setup.sh bench
 	@cargo build --release --bin slotway
 	@exec .venv/bin/python benches/compare/run.py $(ARGS)
+
+bench-pieces:
+	@cargo bench --bench pieces -- $(ARGS)
+
+fuzz:
+	@fuzz/run.sh $(SECONDS) $(ARGS)
 
 setup:
 	@scripts/setup.sh test
