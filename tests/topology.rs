@@ -147,7 +147,11 @@ fn thousands_of_redirections_are_a_handful_of_refreshes() {
         let commands = vec![vec!["RPUSH", "{t}list", "x"]; COMMANDS];
         let replies = conn.pipeline(&commands).expect("replies");
         let wanted: Vec<Reply> = (1..=COMMANDS as i64).map(Reply::Int).collect();
-        assert!(replies == wanted, "round {round}: {:?}", replies.iter().find(|r| r.int().is_none()));
+        assert!(
+            replies == wanted,
+            "round {round}: {:?}",
+            replies.iter().find(|r| r.int().is_none())
+        );
         let done = sleeper.receive().expect("EXEC");
         assert!(done.items().is_some_and(|items| items[1].is_ok()), "{done:?}");
         assert_eq!(conn.command(&["DEL", "{t}list"]).expect("DEL"), Reply::Int(1));
