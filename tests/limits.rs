@@ -9,7 +9,6 @@ use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 const MIB: usize = 1 << 20;
 
@@ -65,9 +64,9 @@ fn client_output() {
 fn upstream_in_flight() {
     const COMMANDS: i64 = 20_000;
     const LIMIT: usize = 64 << 10;
-    let cluster = primaries_only(&[]);
-    let proxy =
-        Proxy::start(&cluster, &["--workers", "1", "--set", "limits.upstream_in_flight=64KiB"]);
+    let cluster = primaries_only(&["cluster-node-timeout 20000"]);
+    let args = ["--workers", "1", "--set", "limits.upstream_in_flight=64KiB"];
+    let proxy = Proxy::start(&cluster, &args);
     let nodes = cluster.primaries().expect("primaries");
     let (slow, other) = (&nodes[0], &nodes[1]);
     let mut sending = proxy.connect();
@@ -110,7 +109,7 @@ fn upstream_in_flight() {
 
 #[test]
 fn memory() {
-    let cluster = primaries_only(&[]);
+    let cluster = primaries_only(&["cluster-node-timeout 20000"]);
     let args = ["--workers", "1", "--set", "limits.memory=16MiB", "--set", "timeouts.command=20s"];
     let proxy = Proxy::start(&cluster, &args);
     let nodes = cluster.primaries().expect("primaries");
@@ -120,12 +119,13 @@ fn memory() {
     }
 
     // Commands that a node does not take fill it.
+    const COMMANDS: usize = 1_000;
     cluster.pause(&nodes[0]).expect("SIGSTOP");
-    let value = vec![b'v'; MIB];
+    let value = vec![b'v'; 32 << 10];
     let key = key_on(&nodes[0], "large");
     let mut conn = proxy.connect();
     let set: [&[u8]; 3] = [b"SET", key.as_bytes(), &value];
-    for _ in 0..40 {
+    for _ in 0..COMMANDS {
         conn.send(&set).expect("to send");
     }
     common::eventually("the limit is reached", || hits(&proxy, "memory") > 0.0);
@@ -135,9 +135,9 @@ fn memory() {
     assert_eq!(bystander.command(&["PING"]).expect("PING"), Reply::Simple("PONG".into()));
     assert_near_limit(&proxy);
     cluster.resume(&nodes[0]).expect("SIGCONT");
-    let replies: Vec<Reply> = (0..40).map(|_| conn.receive().expect("a reply")).collect();
+    let replies: Vec<Reply> = (0..COMMANDS).map(|_| conn.receive().expect("a reply")).collect();
     let stored = replies.iter().filter(|reply| reply.is_ok()).count();
-    assert!((8..40).contains(&stored), "{stored} of 40 were stored");
+    assert!((400..COMMANDS).contains(&stored), "{stored} of {COMMANDS} were stored");
     assert!(replies.iter().all(|r| r.is_ok() || r.error().is_some_and(|e| e.starts_with("OOM "))));
     common::eventually("there is memory again", || {
         bystander.command(&["SET", &key_on(&nodes[1], "k"), "w"]).expect("a reply").is_ok()
@@ -173,8 +173,10 @@ fn assert_near_limit(proxy: &Proxy) {
 
 #[test]
 fn held() {
-    let cluster = primaries_only(&["cluster-require-full-coverage no"]);
-    let args = ["--workers", "1", "--set", "limits.held=1MiB", "--set", "timeouts.command=3s"];
+    let cluster =
+        primaries_only(&["cluster-require-full-coverage no", "cluster-node-timeout 1000"]);
+    let mut args = vec!["--workers", "1", "--set", "topology.refresh=500ms"];
+    args.extend(["--set", "limits.held=1MiB", "--set", "timeouts.command=3s"]);
     let proxy = Proxy::start(&cluster, &args);
     let nodes = cluster.primaries().expect("primaries");
     let (dead, other) = (&nodes[0], &nodes[1]);
@@ -215,7 +217,7 @@ fn a_value_of_512_mib_goes_in_and_comes_out() {
 
     // No two of its pieces are equal.
     let mut piece = vec![b'v'; MIB];
-    let mut stamp = |i: usize, piece: &mut Vec<u8>| piece[..8].copy_from_slice(&i.to_le_bytes());
+    let stamp = |i: usize, piece: &mut Vec<u8>| piece[..8].copy_from_slice(&i.to_le_bytes());
     let mut stream = TcpStream::connect(proxy.listen).expect("a connection");
     stream.set_read_timeout(Some(common::PATIENCE)).expect("a timeout");
     write!(stream, "*3\r\n$3\r\nSET\r\n$5\r\nlarge\r\n${SIZE}\r\n").expect("to send");
@@ -321,7 +323,6 @@ fn start(args: &[&str]) -> Proxy {
 fn primaries_only(conf: &[&str]) -> Cluster {
     let options = ClusterOptions {
         replicas: 0,
-        node_timeout: Duration::from_secs(1),
         conf: conf.iter().map(|line| (*line).to_owned()).collect(),
         ..ClusterOptions::default()
     };
