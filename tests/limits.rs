@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::Proxy;
+use common::{Proxy, Setting};
 use slotway::cluster::{Slot, slot_of};
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -173,17 +173,9 @@ fn assert_near_limit(proxy: &Proxy) {
 
 #[test]
 fn held() {
-    let cluster =
-        primaries_only(&["cluster-require-full-coverage no", "cluster-node-timeout 1000"]);
-    let mut args = vec!["--workers", "1", "--set", "topology.refresh=500ms"];
-    args.extend(["--set", "limits.held=1MiB", "--set", "timeouts.command=3s"]);
-    let proxy = Proxy::start(&cluster, &args);
-    let nodes = cluster.primaries().expect("primaries");
+    let (Setting { proxy, cluster: _cluster }, nodes) =
+        one_primary_dead(&["--set", "limits.held=1MiB"]);
     let (dead, other) = (&nodes[0], &nodes[1]);
-    cluster.kill(dead).expect("to kill a primary");
-    common::eventually("its slots are known to have no primary", || {
-        proxy.metric("slotway_slots_covered", "") < 16384.0
-    });
     let key = key_on(dead, "k");
     let value = vec![b'v'; 100 << 10];
     let set: [&[u8]; 3] = [b"SET", key.as_bytes(), &value];
@@ -203,6 +195,55 @@ fn held() {
     }
     assert_eq!(proxy.metric("slotway_held_commands", ""), 0.0);
     assert_eq!(hits(&proxy, "held"), 20.0);
+}
+
+#[test]
+fn held_for_split_commands() {
+    const COMMANDS: usize = 150;
+    let (Setting { proxy, cluster: _cluster }, nodes) =
+        one_primary_dead(&["--set", "limits.held=1MiB"]);
+    let keys = [key_on(&nodes[0], "k"), format!("{}2", key_on(&nodes[0], "k"))];
+    assert_eq!(slot_of(keys[0].as_bytes()), slot_of(keys[1].as_bytes()));
+    let elsewhere = key_on(&nodes[1], "k");
+    let value = vec![b'v'; 100 << 10];
+    let mut conn = proxy.connect();
+    for _ in 0..COMMANDS {
+        let [a, b] = [&keys[0], &keys[1]].map(|key| key.as_bytes());
+        let mset: [&[u8]; 7] = [b"MSET", a, &value, b, &value, elsewhere.as_bytes(), b"v"];
+        conn.send(&mset).expect("to send");
+    }
+    let mut most = 0;
+    let mut replies = 0;
+    std::thread::scope(|scope| {
+        let all = scope.spawn(|| (0..COMMANDS).map(|_| conn.receive().expect("a reply")).collect());
+        while !all.is_finished() {
+            most = buffers(&proxy).max(most);
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let all: Vec<Reply> = all.join().expect("the client");
+        for reply in all {
+            assert!(reply.error().is_some(), "{reply:?}");
+            replies += 1;
+        }
+    });
+    assert_eq!(replies, COMMANDS);
+    // One MiB may wait, 8 MiB are kept for reuse, and something is always under way.
+    assert!(most < 10 * MIB, "{most} bytes in buffers, limits.held is 1 MiB");
+}
+
+/// Slotway in front of three primaries, the first of which is dead and has no replica.
+fn one_primary_dead(args: &[&str]) -> (Setting, Vec<Node>) {
+    let conf = ["cluster-require-full-coverage no", "cluster-node-timeout 1000"];
+    let cluster = primaries_only(&conf);
+    let mut all = vec!["--workers", "1", "--set", "topology.refresh=500ms"];
+    all.extend(["--set", "timeouts.command=3s"].iter().chain(args));
+    let proxy = Proxy::start(&cluster, &all);
+    let nodes = cluster.primaries().expect("primaries");
+    cluster.kill(&nodes[0]).expect("to kill a primary");
+    common::eventually("its slots are known to have no primary", || {
+        proxy.metric("slotway_slots_covered", "") < 16384.0
+    });
+    (Setting { proxy, cluster }, nodes)
 }
 
 #[test]

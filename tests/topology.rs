@@ -166,9 +166,11 @@ fn thousands_of_redirections_are_a_handful_of_refreshes() {
 }
 
 fn cluster_with(conf: &[&str], args: &[&str]) -> Setting {
+    // A primary that gave its last slot away would become a replica by itself, at any moment.
+    let conf = ["cluster-allow-replica-migration no"].iter().chain(conf);
     let options = ClusterOptions {
         node_timeout: Duration::from_secs(1),
-        conf: conf.iter().map(|line| (*line).to_owned()).collect(),
+        conf: conf.map(|line| (*line).to_owned()).collect(),
         ..ClusterOptions::default()
     };
     let cluster = Cluster::start(options).expect("a cluster");

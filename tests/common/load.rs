@@ -87,6 +87,11 @@ fn write(
 ) -> Seen {
     let mut seen = Seen::default();
     let mut conn = connect(addr);
+    // Half of them speak RESP3, as it travels on connections of its own.
+    if writer % 2 == 1 {
+        let hello = conn.command(&["HELLO", "3"]).expect("HELLO 3");
+        assert!(matches!(hello, Reply::Map(_)), "{hello:?}");
+    }
     let mut before: Vec<(String, bool)> = Vec::new();
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
