@@ -227,10 +227,8 @@ fn sigterm_under_load_loses_no_reply() {
     for (client, answered) in answered.into_iter().enumerate() {
         let slot = slotway::cluster::slot_of(key(client).as_bytes());
         let node = cluster.owner_of(slot).expect("an owner");
-        let executed = cluster
-            .connect(&node)
-            .and_then(|mut conn| Ok(conn.command(&["GET", &key(client)]).expect("GET").text()));
-        let executed = executed.expect("a connection");
+        let mut conn = cluster.connect(&node).expect("a connection");
+        let executed = conn.command(&["GET", &key(client)]).expect("GET").text();
         assert_eq!(executed, Some(answered.to_string()), "executed and answered, client {client}");
     }
 }

@@ -12,7 +12,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Every test of this file breaks upstream connections; with one worker all clients share them.
 const ONE_WORKER: [&str; 2] = ["--workers", "1"];
@@ -221,7 +221,9 @@ fn an_endless_reply_ends_with_the_client_that_reads_it() {
     write!(stream, "*2\r\n$3\r\nGET\r\n${}\r\n{key}\r\n", key.len()).expect("to send");
     let mut buffer = vec![0; 64 << 10];
     let mut seen = Vec::new();
+    let since = Instant::now();
     loop {
+        assert!(since.elapsed() < common::PATIENCE, "it goes on and on");
         match stream.read(&mut buffer) {
             Ok(0) => break,
             Ok(n) => {
