@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, without asking, and says what it does:
 #   scripts/setup.sh run     what `make run` needs: a linker, redis-server
-#   scripts/setup.sh test    and what `make test` needs: .venv, tests/node/node_modules
+#   scripts/setup.sh test    and what `make test` needs: prometheus, .venv, tests/node/node_modules
 #   scripts/setup.sh bench   what `make bench` needs: the peers, .venv with its plots
 # What is there already is left alone; a second run takes no time and needs no network.
 set -euo pipefail
@@ -38,11 +38,12 @@ apt_install() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >&2
 }
 
+# apt_install_service PACKAGE SERVICE [apt-get's options]
 # Debian starts a service as soon as it installs one. Nobody asked for that.
 apt_install_service() {
     local package=$1 service=$2 ran=
     service "$service" status >/dev/null 2>&1 && ran=yes
-    apt_install "$package"
+    apt_install "$package" "${@:3}"
     if [ -z "$ran" ] && service "$service" status >/dev/null 2>&1; then
         say "stopping the service $service that apt-get has started"
         as_root service "$service" stop >/dev/null 2>&1 || true
@@ -93,6 +94,14 @@ setup_python() {
     done
 }
 
+# The real Prometheus reads /metrics in tests/observability.rs.
+setup_prometheus() {
+    if ! have prometheus || ! have promtool; then
+        # What Debian recommends with it is an exporter, one more service.
+        apt_install_service prometheus prometheus --no-install-recommends
+    fi
+}
+
 setup_node() {
     [ -f tests/node/package.json ] || return 0
     have node || apt_install nodejs
@@ -121,6 +130,7 @@ case $what in
     test)
         setup_run
         setup_rust_tools
+        setup_prometheus
         setup_python tests/python/requirements.txt
         setup_node
         ;;

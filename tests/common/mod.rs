@@ -4,6 +4,8 @@
 //! costs seconds. Tests that break something start their own: [`cluster`] and [`Proxy::start`].
 #![allow(dead_code)] // each test binary uses its part of this
 
+pub mod load;
+
 use rustix::process::{Pid, Signal, kill_process};
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Reply, free_port};
 use std::io::{Read, Write};

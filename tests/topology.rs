@@ -1,0 +1,179 @@
+//! The cluster changes and no client notices: nodes come and go, slots move, primaries change,
+//! nodes are known by name or not at all. And slotway does not ask the cluster to death about it.
+
+mod common;
+
+use common::load::while_writing;
+use common::{Proxy, Setting};
+use slotway::cluster::{Slot, slot_of};
+use slotway::sandbox::{Cluster, ClusterOptions, Node, Reply, free_ports};
+use std::thread;
+use std::time::{Duration, Instant};
+
+#[test]
+fn seeds_are_names_and_most_of_them_are_dead() {
+    let cluster = common::cluster();
+    let dead = free_ports(3).expect("free ports");
+    let live = cluster.addrs()[4].port();
+    let seeds = format!(
+        "127.0.0.1:{},nowhere.invalid:{},localhost:{},localhost:{live}",
+        dead[0], dead[1], dead[2]
+    );
+    let proxy = Proxy::start_with_seeds(&cluster, &seeds, &[]);
+    let mut conn = proxy.connect();
+    for i in 0..50 {
+        assert!(conn.command(&["SET", &format!("key:{i}"), "v"]).expect("SET").is_ok());
+    }
+    assert_eq!(conn.command(&["DBSIZE"]).expect("DBSIZE"), Reply::Int(50), "on all nodes");
+}
+
+#[test]
+fn nodes_announced_by_hostname() {
+    changes_go_unnoticed(&[
+        "cluster-announce-hostname localhost",
+        "cluster-preferred-endpoint-type hostname",
+    ]);
+}
+
+#[test]
+fn nodes_announced_by_an_unknown_endpoint() {
+    changes_go_unnoticed(&["cluster-preferred-endpoint-type unknown-endpoint"]);
+}
+
+#[test]
+fn nodes_announced_by_address() {
+    changes_go_unnoticed(&[]);
+}
+
+/// A node is added, gets slots with keys in them, loses them and is removed; a primary and its
+/// replica change places.
+fn changes_go_unnoticed(conf: &[&str]) {
+    let Setting { proxy, cluster } = cluster_with(conf, &[]);
+    let seen = while_writing(proxy.listen, |load| {
+        let new = cluster.add_node(None).expect("one more node");
+        let slots: Vec<Slot> = (0..8).map(|n| slot_of(format!("load:0:{n}").as_bytes())).collect();
+        let owners: Vec<Node> =
+            slots.iter().map(|slot| cluster.owner_of(*slot).expect("an owner")).collect();
+        for (slot, owner) in slots.iter().zip(&owners) {
+            cluster.move_slot(*slot, owner, &new).expect("a move");
+        }
+        load.more(200);
+        assert_eq!(cluster.node(&new.id).expect("the new node").slot_count(), slots.len());
+        for (slot, owner) in slots.iter().zip(&owners) {
+            cluster.move_slot(*slot, &new, owner).expect("a move back");
+        }
+        cluster.remove_node(&new).expect("a node less");
+        load.more(200);
+        let primary = cluster.owner_of(slots[0]).expect("an owner");
+        let replica = cluster.replicas_of(&primary).expect("replicas").remove(0);
+        cluster.failover(&replica).expect("a failover");
+        load.more(200);
+    });
+    seen.assert_no_errors();
+    seen.assert_all_there(proxy.listen, |_, _| false);
+    common::eventually("slotway knows six nodes, as before", || {
+        let (_, text) = proxy.get("/metrics").expect("/metrics");
+        let nodes = text.lines().filter(|l| l.starts_with("slotway_upstream_connects_total{"));
+        nodes.count() == 6
+    });
+}
+
+#[test]
+fn a_killed_primary_costs_only_what_was_on_its_way() {
+    // The failover takes a node timeout and an election; nobody is to give up before.
+    let Setting { proxy, cluster } = cluster_with(&[], &["--set", "timeouts.command=25s"]);
+    let primary = cluster.primaries().expect("primaries").remove(0);
+    let replica = cluster.replicas_of(&primary).expect("replicas").remove(0);
+    let seen = while_writing(proxy.listen, |load| {
+        // Redis itself may lose what it has acknowledged and not yet replicated: from here on to
+        // a moment at which the dead node's last acknowledgements have certainly been read.
+        load.phase(1);
+        cluster.catch_up(&replica).expect("the replica has what was written so far");
+        cluster.kill(&primary).expect("to kill a primary");
+        thread::sleep(Duration::from_millis(500));
+        load.phase(2);
+        common::eventually("the replica is promoted", || {
+            cluster.node(&replica.id).is_ok_and(|node| node.slot_count() > 0)
+        });
+        load.more(500);
+    });
+    seen.assert_only_unknown_outcomes();
+    let lost = primary.slots.clone();
+    seen.assert_all_there(proxy.listen, |slot, phase| {
+        phase == 1 && lost.iter().any(|range| range.contains(&slot.0))
+    });
+    assert!(seen.acknowledged.iter().any(|(key, phase)| {
+        *phase == 2 && lost.iter().any(|range| range.contains(&slot_of(key.as_bytes()).0))
+    }));
+
+    // It comes back as a replica, and nobody notices that either.
+    let seen = while_writing(proxy.listen, |load| {
+        cluster.restart(&primary).expect("to restart it");
+        cluster.settle().expect("a settled cluster");
+        load.more(200);
+    });
+    seen.assert_no_errors();
+}
+
+#[test]
+fn thousands_of_redirections_are_a_handful_of_refreshes() {
+    const COMMANDS: usize = 4_000;
+    let Setting { proxy, cluster } = cluster_with(&["enable-debug-command yes"], &[]);
+    let slot = slot_of(b"{t}");
+    let mut conn = proxy.connect();
+    assert!(conn.command(&["SET", "{t}other", "v"]).expect("SET").is_ok());
+    assert!(conn.command(&["DEL", "{t}other"]).expect("DEL").int() == Some(1));
+    let refreshes = || proxy.metric("slotway_topology_refreshes_total", "");
+    let (before, since) = (refreshes(), Instant::now());
+    for round in 0..3 {
+        let from = cluster.owner_of(slot).expect("an owner");
+        let to = cluster.primaries().expect("primaries");
+        let to = to.into_iter().find(|n| n.id != from.id).expect("another primary");
+        let number = slot.0.to_string();
+        let setslot = ["CLUSTER", "SETSLOT", &number, "NODE", &to.id].map(str::to_owned);
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        // The old owner sleeps while the commands come, and does not own the slot any more when
+        // it wakes.
+        let mut sleeper = cluster.connect(&from).expect("a connection");
+        for command in [words("MULTI"), words("DEBUG SLEEP 1"), setslot.to_vec()] {
+            sleeper.command(&command).expect("to queue");
+        }
+        sleeper.send(&["EXEC"]).expect("to send");
+        let mut new = cluster.connect(&to).expect("a connection");
+        let import = ["CLUSTER", "SETSLOT", &number, "IMPORTING", &from.id];
+        assert!(new.command(&import).expect("SETSLOT").is_ok());
+        assert!(new.command(&setslot).expect("SETSLOT").is_ok());
+        // From the first round on slotway may hear of the new owner before it asks.
+        let commands = vec![vec!["RPUSH", "{t}list", "x"]; COMMANDS];
+        let replies = conn.pipeline(&commands).expect("replies");
+        let wanted: Vec<Reply> = (1..=COMMANDS as i64).map(Reply::Int).collect();
+        assert!(
+            replies == wanted,
+            "round {round}: {:?}",
+            replies.iter().find(|r| r.int().is_none())
+        );
+        let done = sleeper.receive().expect("EXEC");
+        assert!(done.items().is_some_and(|items| items[1].is_ok()), "{done:?}");
+        assert_eq!(conn.command(&["DEL", "{t}list"]).expect("DEL"), Reply::Int(1));
+    }
+    let moved = proxy.metric("slotway_redirections_total", "kind=\"moved\"");
+    assert!(moved > COMMANDS as f64, "only {moved} MOVED");
+    let refreshed = refreshes() - before;
+    // topology.min_interval is 100 ms: that is the most there can be.
+    let most = since.elapsed().as_millis() as f64 / 100.0 + 2.0;
+    assert!(refreshed <= most, "{refreshed} refreshes, {most} would be the limit");
+    assert!(refreshed < moved / 50.0, "{refreshed} refreshes for {moved} MOVED");
+}
+
+fn cluster_with(conf: &[&str], args: &[&str]) -> Setting {
+    // A primary that gave its last slot away would become a replica by itself, at any moment.
+    let conf = ["cluster-allow-replica-migration no"].iter().chain(conf);
+    let options = ClusterOptions {
+        node_timeout: Duration::from_secs(1),
+        conf: conf.map(|line| (*line).to_owned()).collect(),
+        ..ClusterOptions::default()
+    };
+    let cluster = Cluster::start(options).expect("a cluster");
+    let proxy = Proxy::start(&cluster, args);
+    Setting { proxy, cluster }
+}
