@@ -66,6 +66,8 @@ pub struct Upstream {
     pub streaming: bool,
     /// Stands in the worker's list of connections to flush.
     pub dirty: bool,
+    /// Its write was put off by a turn.
+    pub deferred: bool,
     /// The socket said that the node will send no more; what it sent is still to be read.
     pub peer_closed: bool,
     /// The socket is full: nothing is written until it says otherwise.
@@ -106,6 +108,7 @@ impl Upstream {
             scan: ReplyScan::default(),
             streaming: false,
             dirty: false,
+            deferred: false,
             peer_closed: false,
             blocked: false,
             watching: false,

@@ -150,6 +150,8 @@ struct Worker {
     /// Clients and upstreams with something to write at the end of the turn.
     dirty_clients: Vec<usize>,
     dirty_upstreams: Vec<usize>,
+    /// Upstreams whose write was put off to the next turn.
+    deferred: Vec<usize>,
     /// Sockets that may have more to read, and clients that may go on.
     again: Vec<Source>,
     resume: Vec<(u32, u32)>,
@@ -257,6 +259,7 @@ impl Worker {
             gatherings: Slab::new(),
             dirty_clients: Vec::new(),
             dirty_upstreams: Vec::new(),
+            deferred: Vec::new(),
             again: Vec::new(),
             resume: Vec::new(),
             graveyard: Vec::new(),
@@ -331,7 +334,7 @@ impl Worker {
 
     /// How long the event loop may sleep.
     fn time_to_wait(&self) -> Option<Duration> {
-        if !self.again.is_empty() || !self.resume.is_empty() {
+        if !self.again.is_empty() || !self.resume.is_empty() || !self.dirty_upstreams.is_empty() {
             return Some(Duration::ZERO);
         }
         let timer = self.timers.peek().map(|t| t.due);
@@ -371,6 +374,8 @@ impl Worker {
                 break;
             }
         }
+        // Empty by now; what was put off is the next turn's.
+        std::mem::swap(&mut self.dirty_upstreams, &mut self.deferred);
         for i in std::mem::take(&mut self.graveyard) {
             self.clients.try_remove(i);
         }

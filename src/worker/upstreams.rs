@@ -16,6 +16,8 @@ use crate::upstream::{Dest, Handshake, State, Upstream};
 /// waited for, so that it can still be asked for again if the connection is lost.
 const STREAM_FROM: usize = 32 << 10;
 
+/// A write of fewer bytes is put off by a turn while the node has commands to answer.
+const DEFER_BELOW: usize = 4 << 10;
 /// A connection that lived so long has proven that the node can be worked with, microseconds.
 const PROVEN: u64 = 1_000_000;
 
@@ -174,6 +176,18 @@ impl Worker {
 
     pub(super) fn flush_upstream(&mut self, u: usize) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
+        // While the node is busy with earlier commands a small write can wait for one turn more:
+        // it then carries what the other clients send meanwhile, and costs both sides one call.
+        if !up.deferred
+            && up.state == State::Ready
+            && up.queue.sent() > 0
+            && (1..DEFER_BELOW).contains(&up.queue.unsent())
+        {
+            up.deferred = true;
+            self.deferred.push(u);
+            return;
+        }
+        up.deferred = false;
         up.dirty = false;
         let written = if up.blocked { Ok((0, true)) } else { up.flush() };
         match written {
