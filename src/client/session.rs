@@ -9,6 +9,9 @@ pub struct Session {
     pub id: u64,
     /// RESP2, or RESP3 after `HELLO 3`.
     pub protocol: Protocol,
+    /// MULTI was refused: what follows belongs to the transaction and is refused, too, up to its
+    /// EXEC or DISCARD. Clients send it all in one go, and it must not be executed without the rest.
+    pub refused_multi: bool,
     /// `CLIENT SETNAME`.
     pub name: Option<Box<[u8]>>,
     /// `CLIENT SETINFO`: library name and version.
@@ -18,6 +21,6 @@ pub struct Session {
 impl Session {
     /// A new connection's.
     pub fn new(id: u64) -> Self {
-        Session { id, protocol: Protocol::Resp2, name: None, library: None }
+        Session { id, protocol: Protocol::Resp2, refused_multi: false, name: None, library: None }
     }
 }

@@ -84,16 +84,17 @@ pub enum LimitHit {
     ClientOutput,
     UpstreamInFlight,
     Memory,
+    Held,
     Protocol,
 }
 
 impl LimitHit {
     /// How many limits there are.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 6;
     /// Label values, by discriminant: the key under `[limits]`, or `protocol` for all the limits
     /// on the size of a request.
     pub const NAMES: [&'static str; Self::COUNT] =
-        ["clients", "client_output", "upstream_in_flight", "memory", "protocol"];
+        ["clients", "client_output", "upstream_in_flight", "memory", "held", "protocol"];
 }
 
 /// What one worker knows of one node (label `node`, bounded by the cluster's size).

@@ -186,7 +186,7 @@ const OWN: &[(&str, Behaviour)] = &[
     ("randomkey", Behaviour::Refused(Refused::NotYet)),
     ("monitor", Behaviour::Refused(Refused::NotYet)),
     ("role", Behaviour::Refused(Refused::NotYet)),
-    ("wait", Behaviour::Refused(Refused::Blocking)),
+    ("wait", Behaviour::Refused(Refused::NotYet)),
     ("multi", Behaviour::Refused(Refused::Transactions)),
     ("exec", Behaviour::Refused(Refused::Transactions)),
     ("discard", Behaviour::Refused(Refused::Transactions)),

@@ -1,9 +1,10 @@
 //! A reply finds its client. A node's refusals are carried out: sent elsewhere, or later.
 
 use super::clock::{Job, Timer};
+use super::settings::out_of_memory;
 use super::{HELD, NOBODY, Worker, reaccount};
 use crate::control::ToControl;
-use crate::metrics::Histogram;
+use crate::metrics::{Histogram, LimitHit};
 use crate::resp::{Protocol, write};
 use crate::route::{Held, Refusal};
 use crate::upstream::{Dest, NO_SLOT, Pending, Waiting, flag};
@@ -145,10 +146,19 @@ impl Worker {
 
     fn part(&mut self, gather: u32, first: u32, node: u16, frame: &[u8]) {
         let Some(gathering) = self.gatherings.get_mut(gather as usize) else { return };
-        let last = if frame.first() == Some(&b'-') {
+        let over = frame.len() > crate::buf::CHUNK
+            && self.accounted + self.holds.bytes() > self.settings.memory;
+        let last = if frame.first() == Some(&b'-') || over {
             let node = self.nodes.get(usize::from(node));
             let name = node.map_or_else(String::new, |n| n.addr.to_string());
-            gathering.gather.fail(name, frame)
+            if over {
+                self.stats.limits_hit[LimitHit::Memory as usize] += 1;
+                let mut frame = Vec::new();
+                write::error(&mut frame, &out_of_memory(&self.settings));
+                gathering.gather.fail(name, &frame)
+            } else {
+                gathering.gather.fail(name, frame)
+            }
         } else {
             gathering.gather.add(first, frame)
         };

@@ -182,7 +182,7 @@ impl Worker {
             let outcome = if sent && !pending.has(flag::READ_ONLY) {
                 self.stats.outcome_unknown += 1;
                 "sent and not answered, so it may or may not have been executed"
-            } else if sent {
+            } else if sent || (pending.tries > 0 && pending.has(flag::READ_ONLY)) {
                 "sent and not answered"
             } else {
                 "not sent"

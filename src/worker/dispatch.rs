@@ -1,6 +1,7 @@
 //! A command's plan is carried out: forwarded, split, sent to many, answered here.
 
 use super::downstream::Flow;
+use super::settings::out_of_memory;
 use super::{Gathering, HELD, Worker};
 use crate::buf::CHUNK;
 use crate::client::{After, Context, Paused, answer};
@@ -19,6 +20,27 @@ impl Worker {
             Plan::Slot(slot) => self.forward(index, command, slot.0, frame),
             other => self.dispatch_rare(index, command, other, frame, args),
         }
+    }
+
+    /// One command of a client whose MULTI may have been refused: see
+    /// [`crate::client::Session::refused_multi`].
+    pub(super) fn dispatch_in_refused_multi(
+        &mut self,
+        index: usize,
+        frame: &[u8],
+        args: &Args,
+    ) -> Flow {
+        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+        let ends = ["exec", "discard", "reset", "quit"].iter().any(|word| args.is(0, word));
+        if ends || !client.session.refused_multi {
+            client.session.refused_multi = false;
+            return self.dispatch(index, frame, args);
+        }
+        let command = self.router.command(args);
+        let text = "EXECABORT not executed: it belongs to a transaction, and MULTI was refused \
+                    (transactions are not supported by this version of slotway)";
+        self.answer_own_error(index, command, text);
+        Flow::Next
     }
 
     /// A large command in a buffer of its own. Gives the buffer back where the command is of a
@@ -144,6 +166,7 @@ impl Worker {
     fn hold_fresh(&mut self, index: usize, command: u16, slot: u16, frame: &[u8]) -> Flow {
         if self.holds.bytes() + frame.len() > self.settings.held {
             let text = held_full(slot);
+            self.stats.limits_hit[LimitHit::Held as usize] += 1;
             self.answer_own_error(index, command, &text);
             return Flow::Next;
         }
@@ -219,6 +242,11 @@ impl Worker {
     fn refuse(&mut self, index: usize, command: u16, why: Refused) -> Flow {
         let name = &self.router.table().get(crate::command::CommandId(command)).name;
         let text = why.text(name);
+        if **name == *"multi"
+            && let Some(client) = self.clients.get_mut(index)
+        {
+            client.session.refused_multi = true;
+        }
         self.answer_own_error(index, command, &text);
         Flow::Next
     }
@@ -226,17 +254,9 @@ impl Worker {
     #[cold]
     fn refuse_for_memory(&mut self, index: usize, command: u16) -> Flow {
         self.stats.limits_hit[LimitHit::Memory as usize] += 1;
-        let text = self.out_of_memory();
+        let text = out_of_memory(&self.settings);
         self.answer_own_error(index, command, &text);
         Flow::Next
-    }
-
-    pub(super) fn out_of_memory(&self) -> String {
-        format!(
-            "OOM slotway's buffers are full: limits.memory = {} bytes over all workers; try again, \
-             or raise it",
-            self.settings.memory_total
-        )
     }
 
     /// An error of slotway's own instead of a reply, counted as refused.
@@ -369,6 +389,7 @@ impl Worker {
                     }
                 }
                 None if self.holds.bytes() + frame.len() > self.settings.held => {
+                    self.stats.limits_hit[LimitHit::Held as usize] += 1;
                     self.fail(&pending, "slotway", &held_full(slot));
                 }
                 None => self.hold_pending(pending, lane, frame.clone()),

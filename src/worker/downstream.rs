@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::sync::atomic::Ordering;
 
+use super::settings::out_of_memory;
 use super::{NEXT_CLIENT, Source, Worker, reaccount};
 use crate::buf::CHUNK;
 use crate::client::{Client, Paused};
@@ -150,7 +151,7 @@ impl Worker {
         let mut progress = client.progress;
         let scanned = scan_request(&tail, &limits, &mut progress, &mut ranges);
         let left = match scanned {
-            Ok(Request::Array { len }) if len == tail.len() => {
+            Ok(Request::Array { len }) if len == tail.len() && !client.session.refused_multi => {
                 client.progress = RequestProgress::default();
                 self.dispatch_owned(index, tail, &ranges).err()
             }
@@ -187,7 +188,12 @@ impl Worker {
             let (len, flow) = match scan_request(rest, &limits, &mut client.progress, &mut ranges) {
                 Ok(Request::Array { len }) => {
                     let frame = rest.get(..len).unwrap_or_default();
-                    (len, self.dispatch(index, frame, &Args::new(frame, &ranges)))
+                    let args = Args::new(frame, &ranges);
+                    if client.session.refused_multi {
+                        (len, self.dispatch_in_refused_multi(index, frame, &args))
+                    } else {
+                        (len, self.dispatch(index, frame, &args))
+                    }
                 }
                 Ok(Request::Inline { line, len }) => {
                     let line = rest.get(..line).unwrap_or_default();
@@ -239,7 +245,8 @@ impl Worker {
                 );
                 match scanned {
                     Ok(Request::Array { .. }) => {
-                        self.dispatch(index, &array, &Args::new(&array, &ranges))
+                        let args = Args::new(&array, &ranges);
+                        self.dispatch_in_refused_multi(index, &array, &args)
                     }
                     Err(error) => {
                         self.protocol_error(index, error);
@@ -377,7 +384,7 @@ impl Worker {
             return;
         }
         self.stats.limits_hit[LimitHit::Memory as usize] += 1;
-        let text = self.out_of_memory();
+        let text = out_of_memory(&self.settings);
         self.answer_error(index, &text);
         self.stop_reading(index);
     }

@@ -3,11 +3,12 @@
 use std::io::Read;
 
 use super::clock::{Job, Timer};
+use super::settings::out_of_memory;
 use super::{Node, Source, Worker, reaccount};
 use crate::buf::CHUNK;
 use crate::cluster::NodeAddr;
 use crate::control::ToControl;
-use crate::metrics::NodeStats;
+use crate::metrics::{LimitHit, NodeStats};
 use crate::resp::{Protocol, ReplyProgress};
 use crate::stream::Stream;
 use crate::upstream::{Dest, Handshake, State, Upstream};
@@ -212,11 +213,29 @@ impl Worker {
         }
         let held = up.held();
         reaccount(&mut self.accounted, &mut up.accounted, held);
-        if !up.pending.is_empty() {
+        let (busy, growing) = (!up.pending.is_empty(), up.tail.len() > CHUNK);
+        if busy {
             self.arm_tick();
+        }
+        if growing && self.is_over_memory() {
+            self.refuse_reply(u);
         }
         self.wake_waiters(u);
         self.retire(u);
+    }
+
+    /// A reply that cannot be handed on in pieces grows beyond what there is room for: its command
+    /// gets an error, and the connection, which is in the middle of it, is made anew.
+    fn refuse_reply(&mut self, u: usize) {
+        self.stats.limits_hit[LimitHit::Memory as usize] += 1;
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let node = self.nodes.get(usize::from(up.node)).map(|n| n.addr.to_string());
+        if let Some(pending) = up.pending.pop_front() {
+            up.queue.release(pending.len as usize, &mut self.pool);
+            let text = out_of_memory(&self.settings);
+            self.fail(&pending, &node.unwrap_or_default(), &text);
+        }
+        self.lost(u, "a reply is larger than limits.memory has room for");
     }
 
     /// Clients that stopped because the queue was full go on when half of it is answered.
