@@ -45,7 +45,9 @@ pub struct Client {
     pub base: u32,
     /// Why it is not read from.
     pub paused: Paused,
-    /// It has sent all it will: closed when its replies are written.
+    /// The socket said that the peer will send no more; what it sent is still to be read.
+    pub peer_closed: bool,
+    /// It has sent all it will, and that is read: closed when its replies are written.
     pub read_closed: bool,
     /// Stands in the worker's list of clients to flush.
     pub dirty: bool,
@@ -73,6 +75,7 @@ impl Client {
             replies: None,
             base: 0,
             paused: Paused::No,
+            peer_closed: false,
             read_closed: false,
             dirty: false,
             blocked: false,

@@ -184,6 +184,18 @@ impl<T: HoldMeta> Holds<T> {
         }
     }
 
+    /// The lane's turn is taken by a command that was just refused and is sent elsewhere at once,
+    /// if it is the lane's next.
+    pub fn begin(&mut self, slot: u16, key: LaneKey) -> bool {
+        match self.lane(slot, key) {
+            Some(lane) if !lane.busy && lane.refused.is_empty() => {
+                lane.busy = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Nothing of this lane goes before `not_before`.
     pub fn delay(&mut self, slot: u16, key: LaneKey, not_before: u64) {
         if let Some(lane) = self.lane(slot, key) {

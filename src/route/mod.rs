@@ -145,7 +145,10 @@ impl Router {
                 Slots::Unpaired => Plan::Refuse(Refused::Unpaired),
                 Slots::None => Plan::Any,
             },
-            Behaviour::Client => client_command(args),
+            Behaviour::Client => {
+                let spec = self.table.get(CommandId(command));
+                client_command(args, !spec.container)
+            }
         }
     }
 
@@ -187,7 +190,7 @@ fn blocks(args: &Args) -> bool {
     (1..args.len()).take_while(|&i| !args.is(i, "streams")).any(|i| args.is(i, "block"))
 }
 
-fn client_command(args: &Args) -> Plan {
+fn client_command(args: &Args, known: bool) -> Plan {
     // With their numbers of arguments: a 7.0 server's table does not have all of them.
     const OWN: [(&str, usize, Local); 6] = [
         ("id", 2, Local::ClientId),
@@ -197,24 +200,13 @@ fn client_command(args: &Args) -> Plan {
         ("no-evict", 3, Local::ClientSwitch),
         ("no-touch", 3, Local::ClientSwitch),
     ];
-    const NOT_YET: [&str; 11] = [
-        "list",
-        "info",
-        "kill",
-        "pause",
-        "unpause",
-        "reply",
-        "unblock",
-        "getredir",
-        "trackinginfo",
-        "tracking",
-        "caching",
-    ];
     let own = OWN.iter().find(|(word, arity, _)| args.len() == *arity && args.is(1, word));
     if let Some((.., local)) = own {
         return Plan::Local(*local);
     }
-    if NOT_YET.iter().any(|word| args.is(1, word)) {
+    // A subcommand that the table has is about the connection, which is everybody's; one that it
+    // has not is the node's to refuse.
+    if known && !args.is(1, "help") {
         return Plan::Refuse(Refused::NotYet);
     }
     Plan::Any

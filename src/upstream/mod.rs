@@ -66,6 +66,8 @@ pub struct Upstream {
     pub streaming: bool,
     /// Stands in the worker's list of connections to flush.
     pub dirty: bool,
+    /// The socket said that the node will send no more; what it sent is still to be read.
+    pub peer_closed: bool,
     /// The socket is full and is watched for writing.
     pub blocked: bool,
     /// Stands in the worker's list of sockets that have more to read.
@@ -96,6 +98,7 @@ impl Upstream {
             scan: ReplyScan::default(),
             streaming: false,
             dirty: false,
+            peer_closed: false,
             blocked: false,
             again: false,
             failures: 0,
@@ -147,6 +150,7 @@ impl Upstream {
     /// may have changed what it reads.
     pub fn lost(&mut self, pool: &mut Pool) -> Vec<Pending> {
         self.stream = None;
+        self.peer_closed = false;
         self.blocked = false;
         self.handshake = Handshake::default();
         self.tail = Vec::new();

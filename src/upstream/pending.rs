@@ -81,8 +81,6 @@ pub struct Waiting {
     pub pending: Pending,
     /// Its client.
     pub lane: LaneKey,
-    /// Index of a node that it must be asked of with ASKING; otherwise the slot's own.
-    pub ask: Option<u16>,
 }
 
 impl HoldMeta for Waiting {

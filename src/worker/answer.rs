@@ -270,14 +270,23 @@ impl Worker {
         self.last_refusal.insert(slot, text.to_owned());
         let (from_lane, tracked) = (pending.has(flag::LANE), pending.has(flag::TRACKED));
         pending.flags &= !(flag::SPECIAL | flag::ASKING);
-        let held = Held { meta: Waiting { pending, lane, ask }, frame: bytes };
+        if tracked {
+            self.holds.untrack(slot, lane);
+        }
+        // ASK is followed at once or not at all: a moment later the slot may have moved on, and a
+        // node that is importing it again would take the key for a new one.
+        if let Some(node) = ask
+            && delay == 0
+            && (from_lane || self.holds.begin(slot, lane))
+        {
+            pending.flags |= flag::LANE;
+            return self.send_asking(node, pending, bytes, lane.0);
+        }
+        let held = Held { meta: Waiting { pending, lane }, frame: bytes };
         let not_before = self.now + delay;
         if from_lane {
             self.holds.push_back_again(slot, lane, held, not_before);
         } else {
-            if tracked {
-                self.holds.untrack(slot, lane);
-            }
             self.holds.push_refused(slot, lane, held);
             self.holds.delay(slot, lane, not_before);
         }
@@ -329,10 +338,7 @@ impl Worker {
         let Some(held) = self.holds.next(slot, lane, self.now) else { return };
         let mut pending = held.meta.pending;
         pending.flags |= flag::LANE;
-        match held.meta.ask {
-            Some(node) => self.send_asking(node, pending, held.frame, lane.0),
-            None => self.send_to(owner, pending, held.frame, lane.0),
-        }
+        self.send_to(owner, pending, held.frame, lane.0);
     }
 
     fn protocol_of(pending: &Pending) -> Protocol {
@@ -367,16 +373,13 @@ impl Worker {
             }
         }
         for held in waiting {
-            let Waiting { mut pending, lane, ask } = held.meta;
+            let Waiting { mut pending, lane } = held.meta;
             if !ended {
                 // The slot stays held for others: this client's next ones must not overtake.
                 pending.flags |= flag::TRACKED;
                 self.holds.track(slot, lane);
             }
-            match ask {
-                Some(node) => self.send_asking(node, pending, held.frame, lane.0),
-                None => self.send_to(owner, pending, held.frame, lane.0),
-            }
+            self.send_to(owner, pending, held.frame, lane.0);
         }
     }
 }

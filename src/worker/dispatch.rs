@@ -161,7 +161,7 @@ impl Worker {
         if !self.holds.contains(slot) {
             self.hold_slot(slot);
         }
-        let meta = Waiting { pending, lane, ask: None };
+        let meta = Waiting { pending, lane };
         self.holds.push_fresh(slot, lane, Held { meta, frame });
         self.arm_tick();
         self.run_lane(slot, lane);
@@ -181,6 +181,12 @@ impl Worker {
         }
         match plan {
             Plan::Slot(slot) => self.forward(index, command, slot.0, frame),
+            // A browser or a form that was led to a Redis port: it is closed without a word, as
+            // Redis does. A node would close its connection, which is everybody's.
+            Plan::Any if args.is(0, "post") || args.is(0, "host:") => {
+                self.close_client(index);
+                Flow::Stop
+            }
             Plan::Any => match self.any_primary(index) {
                 Some(node) => self.forward_to(index, command, NO_SLOT, node, frame),
                 None => {

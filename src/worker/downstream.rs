@@ -73,7 +73,7 @@ impl Worker {
         // it is and what is read is appended to it.
         let front = if client.tail.len() <= scratch.len() / 2 { client.tail.len() } else { 0 };
         if let Some(place) = scratch.get_mut(..front) {
-            place.copy_from_slice(&client.tail);
+            place.copy_from_slice(client.tail.get(..front).unwrap_or_default());
         }
         let room = scratch.len() - front;
         let read = client.stream.read(scratch.get_mut(front..).unwrap_or_default());
@@ -85,9 +85,9 @@ impl Worker {
             Ok(n) => {
                 client.active = self.now;
                 self.stats.bytes_in += n as u64;
-                // A read that did not fill the buffer has emptied the socket; one that did has to
-                // be tried again, in the next turn.
-                if n == room {
+                // A read that did not fill the buffer has emptied the socket, and the next byte makes
+                // an event. Not so the end that was announced with these bytes: it was an event.
+                if n == room || client.peer_closed {
                     self.read_again(index);
                 }
                 self.take_in(index, scratch.get(..front + n).unwrap_or_default(), front);

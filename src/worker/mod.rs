@@ -298,6 +298,11 @@ impl Worker {
                         if event.is_writable() {
                             self.mark_client(i);
                         }
+                        if event.is_read_closed()
+                            && let Some(client) = self.clients.get_mut(i)
+                        {
+                            client.peer_closed = true;
+                        }
                         if event.is_readable() || event.is_read_closed() || event.is_error() {
                             self.client_readable(i);
                         }

@@ -114,7 +114,7 @@ impl Worker {
                     let (from_lane, tracked) =
                         (pending.has(flag::LANE), pending.has(flag::TRACKED));
                     pending.flags &= !flag::SPECIAL;
-                    let held = Held { meta: Waiting { pending, lane, ask: None }, frame };
+                    let held = Held { meta: Waiting { pending, lane }, frame };
                     if from_lane {
                         self.holds.push_back_again(slot, lane, held, 0);
                     } else {

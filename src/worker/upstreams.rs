@@ -100,6 +100,7 @@ impl Worker {
         if matches!(up.state, State::Connecting { .. }) {
             return self.connecting(u);
         }
+        up.peer_closed |= event.is_read_closed();
         if event.is_writable() {
             self.mark_upstream(u);
         }
@@ -221,7 +222,7 @@ impl Worker {
         match stream.read(scratch.get_mut(front..).unwrap_or_default()) {
             Ok(0) => self.lost(u, "closed by the node"),
             Ok(n) => {
-                if n == room && !up.again {
+                if (n == room || up.peer_closed) && !up.again {
                     up.again = true;
                     self.again.push(Source::Upstream(u));
                 }

@@ -43,10 +43,17 @@ impl Rules {
         if reference == theirs {
             return true;
         }
-        let Some(rule) = self.0.iter_mut().find(|r| r.fits(c)) else { return false };
-        let same = rule.how.same(reference, theirs);
-        rule.used |= same;
-        same
+        for rule in self.0.iter_mut().filter(|r| r.fits(c)) {
+            if rule.how.same(reference, theirs) {
+                rule.used = true;
+                return true;
+            }
+            // a command may differ in several ways, one line each
+            if !matches!(rule.how, How::Differs(_)) {
+                return false;
+            }
+        }
+        false
     }
 
     /// The lines that no reply has needed.

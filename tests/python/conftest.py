@@ -2,6 +2,8 @@
 
 import inspect
 import os
+import signal
+import sys
 import uuid
 
 import pytest
@@ -18,6 +20,9 @@ from redis._parsers import (
 
 from servers import Cluster, Running, Server, Slotway, Standalone
 
+# a SIGTERM ends the tests like any error: with everything stopped
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+
 PARSERS = {
     ("sync", "hiredis", 2): _HiredisParser,
     ("sync", "hiredis", 3): _HiredisParser,
@@ -31,7 +36,7 @@ PARSERS = {
 
 
 @pytest.fixture(scope="session")
-def start():
+def start(request):
     """Starts what is under test, as often as a test needs it; stops it all at the end."""
     started = []
     clusters = []
@@ -52,6 +57,8 @@ def start():
     yield go
     try:
         for server in started:
+            if request.session.testsfailed:
+                print(f"the last that {server.addr} logged:\n{server.said()}")
             if server.child.poll() is None:
                 server.stop()
     finally:
@@ -140,7 +147,7 @@ async def connect(server, kind):
             protocol=protocol,
             parser_class=PARSERS[kind],
             legacy_responses=False,
-            socket_timeout=30,
+            socket_timeout=15,
             **options,
         )
         client = Either(module.Redis(connection_pool=pool))

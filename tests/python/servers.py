@@ -264,6 +264,8 @@ class Running:
 
 def main():
     """servers.py COMMAND …: runs it with SLOTWAY_TEST_ADDR set, and ends as it ends."""
+    # a SIGTERM ends it like any error: with everything stopped
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     cluster = None
     if os.environ.get("SLOTWAY_TEST_TARGET") == "standalone":
         server = Standalone()
@@ -277,6 +279,8 @@ def main():
         host, port = server.addr
         environment = {**os.environ, "SLOTWAY_TEST_ADDR": f"{host}:{port}"}
         code = subprocess.call(sys.argv[1:], env=environment)
+        if code:
+            print(f"the last that was logged:\n{server.said()}", file=sys.stderr)
         server.stop()
         return code
     finally:
