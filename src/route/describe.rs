@@ -85,6 +85,7 @@ const NOTES: &[(&str, &str)] = &[
         "info",
         "Sums, extremes or the first value, as fits the field; `redis_mode:standalone`, `cluster_enabled:0`; a section `# Proxy` is added",
     ),
+    ("multi", "What is sent between a refused `MULTI` and `EXEC` is executed command by command"),
     ("keys", "The whole list passes through slotway's memory, in one piece"),
     ("lastsave", "The oldest of the primaries"),
     ("module|list", "One primary's"),
@@ -201,27 +202,29 @@ fn row(spec: &CommandSpec) -> Row {
 /// What becomes of a subcommand of CLIENT, which [`behaviour_of`] leaves to the request.
 fn client(spec: &CommandSpec) -> Behaviour {
     let sub = spec.name.split_once('|').map_or("", |(_, sub)| sub);
-    // With however many arguments it takes.
-    let plans = (2..=4).map(|n| {
-        let mut words = vec!["client", sub];
-        words.resize(n, "x");
-        let mut buf = Vec::new();
-        let mut ranges = Vec::new();
-        for word in words {
-            let start = buf.len() as u32;
-            buf.extend_from_slice(word.as_bytes());
-            ranges.push(ArgRange { start, end: buf.len() as u32 });
-        }
-        client_command(&Args::new(&buf, &ranges))
-    });
-    plans
-        .filter_map(|plan| match plan {
-            Plan::Local(local) => Some(Behaviour::Local(local)),
-            Plan::Refuse(why) => Some(Behaviour::Refused(why)),
-            _ => None,
+    let known = !NEWER_CLIENT.contains(&&*spec.name);
+    // With as many arguments as it takes; with another number it is not answered here.
+    let plans: Vec<Plan> = (2..=4)
+        .map(|n| {
+            let mut words = vec!["client", sub];
+            words.resize(n, "x");
+            let (mut buf, mut ranges) = (Vec::new(), Vec::new());
+            for word in words {
+                let start = buf.len() as u32;
+                buf.extend_from_slice(word.as_bytes());
+                ranges.push(ArgRange { start, end: buf.len() as u32 });
+            }
+            client_command(&Args::new(&buf, &ranges), known)
         })
-        .next()
-        .unwrap_or(Behaviour::Any)
+        .collect();
+    let local = plans.iter().find_map(|plan| match plan {
+        Plan::Local(local) => Some(Behaviour::Local(*local)),
+        _ => None,
+    });
+    local.unwrap_or_else(|| match plans.first() {
+        Some(Plan::Refuse(why)) => Behaviour::Refused(*why),
+        _ => Behaviour::Any,
+    })
 }
 
 fn destination(behaviour: Behaviour) -> &'static str {
@@ -319,7 +322,9 @@ fn range_words(first: u32, last: i32, step: u32) -> String {
     };
     match last {
         -1 => format!("arguments {first} to the last{every}"),
-        last if last == first.cast_signed() + 1 => format!("arguments {first} and {last}{every}"),
+        last if i64::from(last) == i64::from(first) + 1 => {
+            format!("arguments {first} and {last}{every}")
+        }
         last if last < 0 => format!("arguments {first} to the last but {}{every}", -last - 1),
         last => format!("arguments {first} to {last}{every}"),
     }
