@@ -54,8 +54,12 @@ pub enum Command {
 /// The documents that are written from slotway's own tables.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Document {
+    /// docs/commands.md
+    Commands,
     /// docs/configuration.md
     Configuration,
+    /// docs/metrics.md
+    Metrics,
     /// proxy.toml
     ProxyToml,
 }

@@ -11,8 +11,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
 use clap::Parser;
+use slotway::command::CommandTable;
 use slotway::config::{self, Address, Config, ConfigError, Listen};
-use slotway::{control, sandbox};
+use slotway::{control, metrics, route, sandbox};
 
 use cli::{Cli, Command, Document};
 
@@ -40,7 +41,9 @@ fn main() -> ExitCode {
             config::load(&args.sources(env)).map(|loaded| run_sandbox(size, loaded.config))
         }
         Command::Docs { document } => Ok(print(&match document {
+            Document::Commands => route::commands_markdown(&CommandTable::builtin()),
             Document::Configuration => config::docs_markdown(),
+            Document::Metrics => metrics::docs_markdown(),
             Document::ProxyToml => config::proxy_toml(),
         })),
     };

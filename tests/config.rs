@@ -335,7 +335,12 @@ fn a_wrong_command_line_ends_with_2() {
 #[test]
 fn the_generated_documents_are_printed() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    for (name, file) in [("configuration", "docs/configuration.md"), ("proxy-toml", "proxy.toml")] {
+    for (name, file) in [
+        ("commands", "docs/commands.md"),
+        ("configuration", "docs/configuration.md"),
+        ("metrics", "docs/metrics.md"),
+        ("proxy-toml", "proxy.toml"),
+    ] {
         let (code, stdout, _) = Slotway::new(&["docs", name]).outcome();
         assert_eq!(code, 0);
         assert!(stdout == std::fs::read_to_string(root.join(file)).unwrap(), "{file}");

@@ -4,12 +4,14 @@
 //! Not here: which connection carries it, and any I/O.
 
 mod behaviour;
+mod describe;
 mod gather;
 mod hold;
 mod info;
 mod refusal;
 
 pub use behaviour::{Behaviour, Fan, Local, Merge, Refused, behaviour_of};
+pub use describe::commands_markdown;
 pub use gather::Gather;
 pub use hold::{Held, HoldMeta, Holds, LaneKey};
 pub use info::merge_info;

@@ -1,0 +1,468 @@
+//! `docs/commands.md`: what slotway does about each command, written from the command table and
+//! the behaviours, so that it cannot say anything else than what is done.
+//!
+//! By hand are the preface and [`NOTES`]: what a command's data cannot tell.
+
+use std::fmt::Write;
+
+use super::{Behaviour, Fan, Merge, Plan, Refused, behaviour_of, client_command};
+use crate::command::{Begin, Class, CommandSpec, CommandTable, Find, KeyPart, KeySpec, Native};
+use crate::resp::{ArgRange, Args};
+
+/// The groups in the order of the page, with their headings.
+const GROUPS: [(Class, &str); Class::COUNT] = [
+    (Class::String, "Strings"),
+    (Class::Hash, "Hashes"),
+    (Class::List, "Lists"),
+    (Class::Set, "Sets"),
+    (Class::SortedSet, "Sorted sets"),
+    (Class::Stream, "Streams"),
+    (Class::Geo, "Geo"),
+    (Class::HyperLogLog, "HyperLogLog"),
+    (Class::Bitmap, "Bitmaps"),
+    (Class::Keyspace, "Keys of any type"),
+    (Class::Scripting, "Scripts and functions"),
+    (Class::Transaction, "Transactions"),
+    (Class::PubSub, "Pub/sub"),
+    (Class::Connection, "Connection"),
+    (Class::Server, "Server"),
+    (Class::Other, "Other"),
+];
+
+/// Subcommands of CLIENT that slotway answers and Redis 7.0 does not have.
+const NEWER_CLIENT: [&str; 2] = ["client|no-touch", "client|setinfo"];
+
+/// What a user should know of a command beyond what its behaviour says. A container's entry is for
+/// its subcommands without one of their own.
+const NOTES: &[(&str, &str)] = &[
+    ("acl", "The users of the nodes. Slotway has none of its own and asks clients for no password"),
+    ("acl|whoami", "The user that slotway logged in as (`upstream.user`), for every client"),
+    (
+        "auth",
+        "Slotway has no users: `AUTH default ANYTHING` is OK, all else gets the errors of a server without passwords",
+    ),
+    (
+        "cluster",
+        "Slotway looks like a single server, so that clients do not route themselves: `ERR This instance has cluster support disabled`",
+    ),
+    ("asking", "As `CLUSTER`"),
+    ("readonly", "As `CLUSTER`: reads go to primaries"),
+    ("readwrite", "As `CLUSTER`"),
+    ("client|getname", "The name given to slotway"),
+    ("client|id", "Slotway's own number, unique while the process runs"),
+    ("client|no-evict", "`OK`, without effect"),
+    ("client|no-touch", "`OK`, without effect, on a 7.0 cluster as well"),
+    ("client|setinfo", "As a 7.2 server answers, on a 7.0 cluster as well"),
+    ("client|setname", "Kept by slotway; the nodes see `upstream.client_name`"),
+    ("command", "The nodes' own table"),
+    ("config|get", "One primary's value. What was set through slotway is the same on all nodes"),
+    ("copy", "`DB` is refused by the node: a cluster has one database"),
+    ("dbsize", "Each primary counts at its own moment"),
+    (
+        "eval",
+        "Every key must be among the declared ones (`numkeys`); the node refuses a script that touches others. Without keys: any primary",
+    ),
+    ("eval_ro", "As `EVAL`"),
+    (
+        "evalsha",
+        "As `EVAL`. `SCRIPT LOAD` puts scripts on all nodes; `EVAL` on one node only. A node that does not know the script says `NOSCRIPT`, as after a restart",
+    ),
+    ("evalsha_ro", "As `EVALSHA`"),
+    ("fcall", "As `EVAL`. `FUNCTION LOAD` puts libraries on all primaries"),
+    ("fcall_ro", "As `FCALL`"),
+    ("flushall", "Each primary at its own moment; replicas follow theirs"),
+    ("flushdb", "As `FLUSHALL`"),
+    (
+        "function|dump",
+        "One primary's libraries: all have the same if they were loaded through slotway",
+    ),
+    ("function|list", "As `FUNCTION DUMP`"),
+    (
+        "hello",
+        "`HELLO 2` and `HELLO 3`. The reply says mode `standalone`, role `master`, and the cluster's version. `AUTH` as the command `AUTH`. Waits until all earlier commands of the connection are answered",
+    ),
+    (
+        "info",
+        "Sums, extremes or the first value, as fits the field; `redis_mode:standalone`, `cluster_enabled:0`; a section `# Proxy` is added",
+    ),
+    ("multi", "What is sent between a refused `MULTI` and `EXEC` is executed command by command"),
+    ("keys", "The whole list passes through slotway's memory, in one piece"),
+    ("lastsave", "The oldest of the primaries"),
+    ("module|list", "One primary's"),
+    ("move", "The node's refusal: a cluster has one database"),
+    ("reset", "Back to RESP2, name forgotten. Waits as `HELLO` does"),
+    (
+        "script|load",
+        "A node that joins later does not have it: the client then gets `NOSCRIPT` and loads it again",
+    ),
+    ("select", "`SELECT 0` is OK, other numbers get an error: a cluster has one database"),
+    ("slowlog|get", "The number asked for is per node; the list is not sorted by time"),
+    ("sort", "`BY` and `GET` with patterns are refused by the node: their keys may be anywhere"),
+    ("sort_ro", "As `SORT`"),
+    ("time", "One primary's clock"),
+    ("xread", "With `BLOCK`: refused, blocking commands are not built yet"),
+    ("xreadgroup", "As `XREAD`"),
+];
+
+/// One line of a table.
+#[derive(Debug, PartialEq, Eq)]
+struct Row {
+    to: &'static str,
+    merge: &'static str,
+    again: &'static str,
+    notes: String,
+}
+
+/// `docs/commands.md` for the commands of `table`.
+pub fn commands_markdown(table: &CommandTable) -> String {
+    let mut out = String::from(PREFACE);
+    let newer: Vec<CommandSpec> = NEWER_CLIENT.iter().filter_map(|n| newer(table, n)).collect();
+    let mut specs: Vec<&CommandSpec> = table.iter_by_name().map(|(_, spec)| spec).collect();
+    specs.extend(&newer);
+    specs.sort_by(|a, b| a.name.split('|').cmp(b.name.split('|')));
+    for (class, heading) in GROUPS {
+        let of_class = specs.iter().filter(|s| class_of(table, s) == class && is_listed(s));
+        let mut rows: Vec<(Vec<String>, &str, Row)> = Vec::new();
+        for spec in of_class {
+            let (container, row) = (container_of(&spec.name), row(spec));
+            let name = format!("`{}`", shown(&spec.name));
+            // Subcommands of which the same is true share a line: CLUSTER alone has 26.
+            let same = rows
+                .iter_mut()
+                .find(|(_, c, r)| spec.name.contains('|') && *c == container && *r == row);
+            match same {
+                Some((names, ..)) => names.push(name),
+                None => rows.push((vec![name], container, row)),
+            }
+        }
+        if rows.is_empty() {
+            continue;
+        }
+        // Writing to a String cannot fail.
+        let _ = write!(
+            out,
+            "\n## {heading}\n\n| command | where it goes | replies become one | sent again | notes |\n\
+             |---|---|---|---|---|\n"
+        );
+        for (names, _, row) in rows {
+            let Row { to, merge, again, notes } = row;
+            let _ = writeln!(out, "| {} | {to} | {merge} | {again} | {notes} |", names.join(", "));
+        }
+    }
+    out
+}
+
+/// A container says nothing by itself, and HELP is the same for all of them: both stand in the
+/// preface.
+fn is_listed(spec: &CommandSpec) -> bool {
+    !spec.container && !spec.name.ends_with("|help")
+}
+
+fn newer(table: &CommandTable, name: &str) -> Option<CommandSpec> {
+    let container = table.get(table.by_name("client")?);
+    let known = table.by_name(name).is_some();
+    (!known).then(|| CommandSpec { name: name.into(), container: false, ..container.clone() })
+}
+
+/// A subcommand stands beside its siblings.
+fn class_of(table: &CommandTable, spec: &CommandSpec) -> Class {
+    match spec.name.split_once('|') {
+        Some((container, _)) => {
+            table.by_name(container).map_or(spec.class, |id| table.get(id).class)
+        }
+        None => spec.class,
+    }
+}
+
+fn container_of(name: &str) -> &str {
+    name.split('|').next().unwrap_or(name)
+}
+
+fn shown(name: &str) -> String {
+    name.replace('|', " ").to_ascii_uppercase()
+}
+
+fn row(spec: &CommandSpec) -> Row {
+    let behaviour = match behaviour_of(spec) {
+        Behaviour::Client => client(spec),
+        other => other,
+    };
+    let again = match behaviour {
+        Behaviour::Local(_) | Behaviour::Refused(_) | Behaviour::Client => "",
+        _ if spec.is_read_only() => "yes",
+        _ => "no",
+    };
+    let merge = match behaviour {
+        Behaviour::Split(merge) | Behaviour::Fan { merge, .. } => merge_words(merge),
+        _ => "",
+    };
+    Row { to: destination(behaviour), merge, again, notes: notes(spec, behaviour) }
+}
+
+/// What becomes of a subcommand of CLIENT, which [`behaviour_of`] leaves to the request.
+fn client(spec: &CommandSpec) -> Behaviour {
+    let sub = spec.name.split_once('|').map_or("", |(_, sub)| sub);
+    let known = !NEWER_CLIENT.contains(&&*spec.name);
+    // With as many arguments as it takes; with another number it is not answered here.
+    let plans: Vec<Plan> = (2..=4)
+        .map(|n| {
+            let mut words = vec!["client", sub];
+            words.resize(n, "x");
+            let (mut buf, mut ranges) = (Vec::new(), Vec::new());
+            for word in words {
+                let start = buf.len() as u32;
+                buf.extend_from_slice(word.as_bytes());
+                ranges.push(ArgRange { start, end: buf.len() as u32 });
+            }
+            client_command(&Args::new(&buf, &ranges), known)
+        })
+        .collect();
+    let local = plans.iter().find_map(|plan| match plan {
+        Plan::Local(local) => Some(Behaviour::Local(*local)),
+        _ => None,
+    });
+    local.unwrap_or_else(|| match plans.first() {
+        Some(Plan::Refuse(why)) => Behaviour::Refused(*why),
+        _ => Behaviour::Any,
+    })
+}
+
+fn destination(behaviour: Behaviour) -> &'static str {
+    match behaviour {
+        Behaviour::Key(_) => "its key's slot",
+        Behaviour::Keys | Behaviour::KeysUnlessBlocking | Behaviour::SameSlot => {
+            "the slot that all its keys share"
+        }
+        Behaviour::Split(_) => "split by slot",
+        Behaviour::Any => "any primary",
+        Behaviour::Fan { to: Fan::Primaries, .. } => "every primary",
+        Behaviour::Fan { to: Fan::Nodes, .. } => "every node",
+        Behaviour::Local(_) | Behaviour::Client => "answered by slotway",
+        Behaviour::Refused(_) => "refused",
+    }
+}
+
+fn merge_words(merge: Merge) -> &'static str {
+    match merge {
+        Merge::Array => "one element per key, in the order of the keys",
+        Merge::Concat => "all elements, one node's after another's",
+        Merge::Sum => "the sum",
+        Merge::Min => "the smallest",
+        Merge::Max => "the largest",
+        Merge::And => "logical and, element by element",
+        Merge::Or => "logical or, element by element",
+        Merge::AllSucceeded => "the first, if none is an error",
+        Merge::OneSucceeded => "the first that is no error",
+        Merge::Info => "field by field",
+    }
+}
+
+fn notes(spec: &CommandSpec, behaviour: Behaviour) -> String {
+    let mut notes: Vec<String> = Vec::new();
+    match behaviour {
+        // The reason begins with the word that the column before says already.
+        Behaviour::Refused(why) => {
+            let reason = why.reason();
+            let reason = reason.strip_prefix("refused: ").unwrap_or(reason);
+            notes.push(sentence(reason));
+        }
+        Behaviour::SameSlot => notes.push(sentence(Refused::CrossSlotAtomic.reason())),
+        Behaviour::Split(_) if spec.is_read_only() => {
+            notes.push("Over several slots each is read at its own moment".into());
+        }
+        Behaviour::Split(_) => notes.push(
+            "Over several slots each is changed on its own: after an error some may be changed"
+                .into(),
+        ),
+        Behaviour::Fan { merge: Merge::AllSucceeded, .. } => {
+            notes.push("After an error some nodes may have done it".into());
+        }
+        _ => {}
+    }
+    match behaviour {
+        Behaviour::Key(at) if at != 1 => notes.push(format!("Its key is argument {at}")),
+        Behaviour::Keys | Behaviour::KeysUnlessBlocking | Behaviour::SameSlot => {
+            notes.push(keys_words(&spec.keys));
+        }
+        _ => {}
+    }
+    let own = |name: &str| NOTES.iter().find(|(n, _)| *n == name).map(|(_, note)| *note);
+    let refused = matches!(behaviour, Behaviour::Refused(_));
+    let by_name = own(&spec.name).or_else(|| own(container_of(&spec.name)).filter(|_| !refused));
+    notes.extend(by_name.filter(|n| !n.is_empty()).map(Into::into));
+    if notes.is_empty() { String::new() } else { notes.join(". ") + "." }
+}
+
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
+}
+
+/// Which arguments are keys.
+fn keys_words(keys: &KeySpec) -> String {
+    let words = match keys {
+        KeySpec::None => return "No keys".into(),
+        KeySpec::One(at) => return format!("Its key is argument {at}"),
+        KeySpec::Range { first, last, step } => range_words(*first, *last, *step),
+        KeySpec::Specs(parts) => {
+            let parts: Vec<String> = parts.iter().map(part_words).collect();
+            parts.join(", ")
+        }
+        KeySpec::Native(Native::Sort) => "argument 1, the one after `STORE`".into(),
+        KeySpec::Native(Native::Migrate) => "argument 3, or those after `KEYS`".into(),
+    };
+    format!("Keys: {words}")
+}
+
+fn range_words(first: u32, last: i32, step: u32) -> String {
+    let every = match step {
+        0 | 1 => String::new(),
+        2 => ", every other one".into(),
+        n => format!(", every {n}th"),
+    };
+    match last {
+        -1 => format!("arguments {first} to the last{every}"),
+        last if i64::from(last) == i64::from(first) + 1 => {
+            format!("arguments {first} and {last}{every}")
+        }
+        last if last < 0 => format!("arguments {first} to the last but {}{every}", -last - 1),
+        last => format!("arguments {first} to {last}{every}"),
+    }
+}
+
+fn part_words(part: &KeyPart) -> String {
+    match (&part.begin, &part.find) {
+        (Begin::Index(at), Find::Keynum { index, .. }) => {
+            format!("as many as argument {} says", at + index)
+        }
+        (Begin::Index(at), Find::Range { last: 0, .. }) => format!("argument {at}"),
+        (Begin::Index(at), Find::Range { last, step, .. }) => {
+            let last = if *last < 0 { *last } else { last.saturating_add_unsigned(*at) };
+            range_words(*at, last, *step)
+        }
+        (Begin::Keyword { word, .. }, Find::Keynum { .. }) => {
+            format!("as many as the argument after `{word}` says")
+        }
+        (Begin::Keyword { word, .. }, Find::Range { limit, .. }) if *limit > 1 => {
+            format!("the first {} of the arguments after `{word}`", fraction(*limit))
+        }
+        (Begin::Keyword { word, .. }, Find::Range { last: 0, .. }) => {
+            format!("the one after `{word}`")
+        }
+        (Begin::Keyword { word, .. }, Find::Range { .. }) => format!("those after `{word}`"),
+    }
+}
+
+fn fraction(of: u32) -> String {
+    if of == 2 { "half".into() } else { format!("1/{of}") }
+}
+
+const PREFACE: &str = r#"# Commands
+
+<!-- Written by `slotway docs commands` from src/route/describe.rs, the command table and src/route/behaviour.rs: change it there. -->
+
+What slotway does with each command of Redis 7.0, and what is different from a single server. Written from the table that slotway itself routes by.
+
+## How a command finds its way
+
+Redis describes its commands itself (`COMMAND`): where their keys are, which nodes they are for, how several replies become one. Slotway routes by that description. Redis 7.0.15's is built in; the cluster's own is laid over it at the start and whenever a new node appears, so that a newer server's commands and modules' commands route as their server says.
+
+The column **where it goes** in the tables below:
+
+- **its key's slot**: to the primary that serves the slot of its key, the bytes as the client sent them.
+- **the slot that all its keys share**: the same, for commands with several keys. If the keys lie in different slots the client gets an error that begins with `CROSSSLOT`, from the node. Keys share a slot if they have the same hash tag: `{user:7}:name` and `{user:7}:mail`.
+- **split by slot**: keys may lie in any slots. If they share one, the command goes there as it is. Otherwise each slot gets a command with its own keys, all at the same time, and slotway makes one reply. Each part is atomic, the whole is not. If a part fails, the reply is an error that names the nodes that failed; the other parts have been done.
+- **every primary**, **every node** (replicas included; those that the cluster reports as down are left out): to all of them, and one reply is made. If some fail, the reply is an error that names them.
+- **any primary**: one that answers for all. A client always gets the same one while the cluster stays as it is.
+- **answered by slotway**: no node is asked.
+- **refused**: an error that says why.
+
+**Sent again** says whether slotway repeats the command when the connection is lost before the reply: see below.
+
+A request with the wrong number of arguments goes to any primary, whose error the client gets. So does a command or a subcommand that is not in the table (but all of `CLUSTER` and `PUBSUB` are as in the tables): if the cluster knows it after all, its redirection to the right node is followed and slotway reads the cluster's table again, at most every five seconds. A module's command whose server does not say where all its keys are is routed by those that it does say. `HELP` subcommands are the server's own, from any primary; `CLUSTER HELP`, `CLIENT HELP` and `PUBSUB HELP` therefore also list what is refused here.
+
+There is no reading from replicas, and one database, 0, because a Redis Cluster has no other.
+
+## When slots move and nodes fail
+
+A node that refuses a command with `MOVED`, `ASK`, `TRYAGAIN`, `CLUSTERDOWN`, `LOADING`, `MASTERDOWN` or `READONLY` has not executed it. The client does not see these: slotway sends the command again, where it belongs (`MOVED`, and `ASK` with `ASKING`) or after a short wait (the others), until it is answered or its deadline is there. A slot without a primary, as in a failover, makes its commands wait in the same way, as far as `limits.held` allows. Only with commands for every primary or every node it is otherwise: a node's refusal becomes part of their error.
+
+**Order.** The replies of one connection always come in the order of its commands. Commands of one connection with keys of the same slot take effect in the order sent, also while the slot moves and after a failover: while one of them waits, the later ones wait behind it. Between keys of different slots, and between connections, no order is promised; a command for every node (`FLUSHALL`) may overtake commands that wait for a slot. A client that needs an order there waits for the reply.
+
+**Outcome unknown.** If a connection to a node is lost, commands that were not sent whole are sent on the next connection. Those that were sent and not answered may have been executed or not. If they only read, they are sent again ("sent again: yes"; but not where the same connection's later write to that slot was lost with them). All others get an error, and the client decides:
+
+```text
+ERR slotway lost its connection to 10.0.0.1:7000 (closed by the node) after the command was sent: it may or may not have been executed
+```
+
+A client that has already received the first part of a large reply when the rest is lost is disconnected.
+
+**Deadlines.** `timeouts.command` (5 s by default) is the longest that a command may take from its arrival to its reply, retries included. After that its client gets an error that says what was waited for, and whether the command was sent. It begins with the word of the node's last refusal if there was one (`CLUSTERDOWN`, `TRYAGAIN` …), otherwise with `ERR`:
+
+```text
+ERR slotway waited 5.0 s (timeouts.command) for slot 866, node 10.0.0.1:7000, 1 tries: the command was sent and not answered, so it may or may not have been executed
+```
+
+A node that has let a command's deadline pass loses its connection with it, so that the other commands that were sent on it are treated as above.
+"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::Local;
+
+    #[test]
+    fn docs_commands_md_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/commands.md");
+        assert!(
+            std::fs::read_to_string(path).unwrap_or_default()
+                == commands_markdown(&CommandTable::builtin()),
+            "out of date: slotway docs commands > docs/commands.md"
+        );
+    }
+
+    #[test]
+    fn every_command_has_one_line() {
+        let table = CommandTable::builtin();
+        let page = commands_markdown(&table);
+        for (_, spec) in table.iter_by_name() {
+            let cell = format!("`{}`", shown(&spec.name));
+            let first_cells = page.lines().filter_map(|l| l.strip_prefix("| ")?.split(" |").next());
+            let lines = first_cells.filter(|c| c.split(", ").any(|name| name == cell)).count();
+            assert_eq!(lines, usize::from(is_listed(spec)), "{}", spec.name);
+        }
+    }
+
+    /// What the preface says of those that have no line.
+    #[test]
+    fn help_and_unknown_subcommands() {
+        let table = CommandTable::builtin();
+        for (_, spec) in table.iter_by_name().filter(|(_, s)| !is_listed(s)) {
+            let want: &[Behaviour] = match &*spec.name {
+                "cluster" => &[Behaviour::Local(Local::NoCluster)],
+                "pubsub" => &[Behaviour::Refused(Refused::PubSub)],
+                "client" => &[Behaviour::Client],
+                _ => &[Behaviour::Any],
+            };
+            assert!(want.contains(&behaviour_of(spec)), "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn notes_are_about_commands_that_exist() {
+        let table = CommandTable::builtin();
+        for (name, _) in NOTES {
+            let known = table.by_name(name).is_some() || NEWER_CLIENT.contains(name);
+            assert!(known, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_table_is_not_broken_by_its_words() {
+        for line in commands_markdown(&CommandTable::builtin()).lines() {
+            if line.starts_with('|') {
+                assert_eq!(line.matches('|').count(), 6, "{line}");
+            }
+        }
+    }
+}
