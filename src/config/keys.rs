@@ -149,7 +149,8 @@ pub static KEYS: &[Key] = &[
         path: "timeouts.command",
         flag: None,
         doc: "How long a command may take from its arrival to its reply, with all redirections \
-              and retries. After that the client gets an error. \"0\" sets no limit.",
+              and retries. After that the client gets an error. A large reply that is arriving may \
+              take twelve times as long. \"0\" sets no limit.",
         field: |c| Field::OptionalDuration(&mut c.timeouts.command, ms(1, 24 * HOUR)),
     },
     Key {

@@ -9,6 +9,8 @@ use crate::upstream::{Dest, NO_SLOT, Pending, State, flag};
 
 /// How often all deadlines are looked at while something is under way, microseconds.
 const TICK: u64 = 20_000;
+/// A reply that is arriving may take so many times `timeouts.command`.
+const ARRIVING: u64 = 12;
 /// A slot that was not redirected for so long is calm again, microseconds.
 const CALM_AFTER: u64 = 1_000_000;
 
@@ -139,7 +141,11 @@ impl Worker {
         // A node that has said nothing for as long does not answer any more: its old commands go
         // with an error of their own, the rest by the rules of a lost connection. A node that does
         // answer, if only with one large reply, keeps its connection.
-        let silent = up.state == State::Ready && up.last_read.max(up.ready_since) <= before;
+        let endless = up.pending.front().is_some_and(|p| {
+            up.streaming && self.now.saturating_sub(p.started) > timeout * ARRIVING
+        });
+        let silent =
+            up.state == State::Ready && (endless || up.last_read.max(up.ready_since) <= before);
         self.expire_pending(u, before, silent);
         if silent {
             self.lost(u, "no reply within timeouts.command");
