@@ -285,11 +285,6 @@ impl Worker {
         tracing::debug!(worker = self.index, "worker runs");
         let mut events = Events::with_capacity(1024);
         loop {
-            // Where clients, nodes and this worker share a core, those that were just written to
-            // go first: the next turn then finds the work of many rather than of one, and the
-            // worker is not interrupted by them in its middle. Alone on a core it costs a fraction
-            // of a microsecond per turn.
-            std::thread::yield_now();
             let timeout = self.time_to_wait();
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
@@ -365,6 +360,11 @@ impl Worker {
             if self.dirty_upstreams.is_empty() {
                 self.dirty_upstreams = dirty;
             }
+            // Where clients, nodes and this worker share a core, the nodes that were just written
+            // to go first: the next turn then finds the work of many rather than of one, and the
+            // worker is not interrupted by them while it writes to its clients. Alone on a core it
+            // costs a fraction of a microsecond per turn.
+            std::thread::yield_now();
             let mut dirty = std::mem::take(&mut self.dirty_clients);
             for i in dirty.drain(..) {
                 self.flush_client(i);
