@@ -85,7 +85,7 @@ const NOTES: &[(&str, &str)] = &[
         "info",
         "Sums, extremes or the first value, as fits the field; `redis_mode:standalone`, `cluster_enabled:0`; a section `# Proxy` is added",
     ),
-    ("multi", "What is sent between a refused `MULTI` and `EXEC` is executed command by command"),
+    ("multi", "What is sent between a refused `MULTI` and its `EXEC` or `DISCARD` is refused, too"),
     ("keys", "The whole list passes through slotway's memory, in one piece"),
     ("lastsave", "The oldest of the primaries"),
     ("module|list", "One primary's"),
@@ -387,7 +387,7 @@ There is no reading from replicas, and one database, 0, because a Redis Cluster 
 
 A node that refuses a command with `MOVED`, `ASK`, `TRYAGAIN`, `CLUSTERDOWN`, `LOADING`, `MASTERDOWN` or `READONLY` has not executed it. The client does not see these: slotway sends the command again, where it belongs (`MOVED`, and `ASK` with `ASKING`) or after a short wait (the others), until it is answered or its deadline is there. A slot without a primary, as in a failover, makes its commands wait in the same way, as far as `limits.held` allows. Only with commands for every primary or every node it is otherwise: a node's refusal becomes part of their error.
 
-**Order.** The replies of one connection always come in the order of its commands. Commands of one connection with keys of the same slot take effect in the order sent, also while the slot moves and after a failover: while one of them waits, the later ones wait behind it. Between keys of different slots, and between connections, no order is promised; a command for every node (`FLUSHALL`) may overtake commands that wait for a slot. A client that needs an order there waits for the reply.
+**Order.** The replies of one connection always come in the order of its commands. Commands of one connection with keys of the same slot take effect in the order sent, also while the slot moves and after a failover: while one of them waits, the later ones wait behind it. What was already on its way to the node when an earlier one was refused is beyond that, as it is for any client that pipelines: if the reason for the refusal passes in that moment (the slot comes back, the node has loaded), the later one is executed first. Between keys of different slots, and between connections, no order is promised; a command for every node (`FLUSHALL`) may overtake commands that wait for a slot. A client that needs an order there waits for the reply.
 
 **Outcome unknown.** If a connection to a node is lost, commands that were not sent whole are sent on the next connection. Those that were sent and not answered may have been executed or not. If they only read, they are sent again ("sent again: yes"; but not where the same connection's later write to that slot was lost with them). All others get an error, and the client decides:
 

@@ -113,9 +113,9 @@ class Either:
 
         return call
 
-    def pipeline(self):
+    def pipeline(self, transaction=False):
         """A pipeline: queue commands on .client, then await execute()."""
-        return Either(self.client.pipeline(transaction=False))
+        return Either(self.client.pipeline(transaction=transaction))
 
     def register_script(self, code):
         script = self.client.register_script(code)
