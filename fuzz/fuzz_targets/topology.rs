@@ -3,10 +3,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use slotway::cluster::reply::{ReplyEnd, decode};
 use slotway::cluster::{
     NO_SHARD, NodeAddr, SLOTS, Slot, Snapshot, diff, parse_info, parse_shards, parse_slots,
 };
+use slotway::resp::tree::decode;
+use slotway::resp::{ReplyProgress, ReplyScan};
 
 fuzz_target!(|reply: &[u8]| {
     let asked = NodeAddr { host: "asked".into(), port: 7000 };
@@ -17,17 +18,10 @@ fuzz_target!(|reply: &[u8]| {
         assert!(diff(&snapshot, &snapshot).is_empty());
         let _ = (diff(&Snapshot::empty(), &snapshot), diff(&snapshot, &Snapshot::empty()));
     }
-    // What is a whole reply to the reader is one to the one who waits for its end, in any pieces.
-    let whole = ReplyEnd::default().find(reply);
-    let mut end = ReplyEnd::default();
-    for cut in (0..reply.len()).step_by(1 + reply.len() / 8) {
-        if !matches!(end.find(&reply[..cut]), Ok(None)) {
-            break;
-        }
-    }
-    assert_eq!(end.find(reply), whole);
+    // What is a whole reply to the reader is one to the one who waits for its end.
     if decode(reply).is_ok() {
-        assert!(matches!(whole, Ok(Some(_))), "{whole:?}");
+        let whole = ReplyScan::default().advance(reply);
+        assert!(matches!(whole, Ok(ReplyProgress::Complete(_))), "{whole:?}");
     }
 });
 

@@ -4,7 +4,6 @@
 
 mod coverage;
 mod parse;
-pub mod reply;
 mod slot;
 
 pub use coverage::{SlotRange, diff, listed};

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use thiserror::Error;
 
-use super::reply::{ReplyError, Value, decode};
 use super::{NO_SHARD, Node, NodeAddr, NodeIdx, Role, SLOTS, Shard, ShardIdx, Snapshot};
+use crate::resp::tree::{TreeError, Value, decode};
 
 /// A cluster of the specification ends at 1,000 nodes; this is where an answer is not believed.
 const MAX_NODES: usize = 16_384;
@@ -22,7 +22,7 @@ pub enum ParseError {
     Refused(String),
     /// The bytes are not a reply.
     #[error(transparent)]
-    Reply(#[from] ReplyError),
+    Reply(#[from] TreeError),
     /// A reply, but not one of this command.
     #[error("not an answer to CLUSTER {0}: {1}")]
     Unexpected(&'static str, &'static str),

@@ -13,7 +13,6 @@
 mod class;
 mod keys;
 mod parse;
-mod reply;
 mod spec;
 mod table;
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! A `COMMAND` reply becomes command specs.
 
 use super::class::Class;
-use super::reply::{Value, decode};
 use super::spec::{
     Begin, CommandSpec, Find, Flags, KeyPart, KeySpec, Native, RequestPolicy, ResponsePolicy,
 };
+use crate::resp::tree::{TreeError, Value, decode_whole};
 
 /// Why a `COMMAND` reply cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +23,16 @@ pub enum TableError {
     TooMany,
 }
 
+impl From<TreeError> for TableError {
+    fn from(error: TreeError) -> Self {
+        match error {
+            TreeError::Incomplete => TableError::Truncated,
+            TreeError::Malformed(_) => TableError::Malformed("not RESP"),
+            TreeError::TooDeep => TableError::Malformed("nested too deep"),
+        }
+    }
+}
+
 /// One entry of the reply.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -34,8 +44,9 @@ pub(super) struct Entry {
 
 /// All commands of a reply. The nulls in it (COMMAND INFO of an unknown name) are left out.
 pub(super) fn parse(reply: &[u8]) -> Result<Vec<Entry>, TableError> {
-    match decode(reply)? {
-        Value::List(items) => entries(&items),
+    match decode_whole(reply)? {
+        Value::Array(items) => entries(&items),
+        Value::Error(text) => Err(TableError::Refused(String::from_utf8_lossy(text).into_owned())),
         _ => Err(TableError::Malformed("not a list of commands")),
     }
 }
@@ -174,7 +185,7 @@ fn range(first: i32, last: i32, step: i32) -> Result<KeySpec, TableError> {
 /// One key spec; `None` if it says `unknown`, or something that is not known here.
 fn part(spec: &Value) -> Result<Option<KeyPart>, TableError> {
     const BAD: TableError = TableError::Malformed("a key spec");
-    let step_of = |v: &Value| Ok(get::<u32>(v, "keystep")?.max(1));
+    let step_of = |v: &Value| get::<u32>(v, "keystep").map(|step| step.max(1));
     let (Some(begin), Some(find)) = (spec.field("begin_search"), spec.field("find_keys")) else {
         return Err(BAD);
     };

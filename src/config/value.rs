@@ -253,7 +253,7 @@ pub(super) fn show_size(bytes: usize) -> String {
 fn largest_unit(value: u64, units: &[(&str, u64)]) -> String {
     units
         .iter()
-        .find(|(_, factor)| value >= *factor && value % *factor == 0)
+        .find(|(_, factor)| value >= *factor && value.is_multiple_of(*factor))
         .or(units.last())
         .map_or(String::new(), |(name, factor)| format!("{}{name}", value / factor))
 }

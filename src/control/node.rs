@@ -10,9 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::cluster::reply::{ReplyEnd, ReplyError};
 use crate::cluster::{Info, NodeAddr, ParseError, Snapshot, parse_info, parse_shards, parse_slots};
 use crate::config::Config;
+use crate::resp::{ReplyError, ReplyProgress, ReplyScan};
 
 /// The longest reply that is read. COMMAND has some 100 KiB, 1,000 nodes in CLUSTER SHARDS some
 /// 300 KiB.
@@ -36,12 +36,9 @@ pub enum AskError {
     /// A reply larger than any that is expected.
     #[error("a reply of more than {MAX_REPLY} bytes")]
     TooLarge,
-}
-
-impl From<ReplyError> for AskError {
-    fn from(error: ReplyError) -> Self {
-        AskError::Answer(error.into())
-    }
+    /// Not a reply at all.
+    #[error(transparent)]
+    NotResp(#[from] ReplyError),
 }
 
 /// What a node says about the cluster.
@@ -140,12 +137,15 @@ impl NodeConn {
         }
         self.out_of_step = true;
         self.stream.write_all(request.as_bytes()).await?;
-        let mut end = ReplyEnd::default();
+        let (mut scan, mut scanned) = (ReplyScan::default(), 0);
         loop {
-            if let Some(len) = end.find(&self.read)? {
-                self.out_of_step = false;
-                let rest = self.read.split_off(len);
-                return Ok(std::mem::replace(&mut self.read, rest));
+            match scan.advance(self.read.get(scanned..).unwrap_or_default())? {
+                ReplyProgress::Partial(n) => scanned += n,
+                ReplyProgress::Complete(n) => {
+                    self.out_of_step = false;
+                    let rest = self.read.split_off(scanned + n);
+                    return Ok(std::mem::replace(&mut self.read, rest));
+                }
             }
             if self.read.len() > MAX_REPLY {
                 return Err(AskError::TooLarge);

@@ -6,6 +6,7 @@
 mod args;
 pub mod reply;
 mod request;
+pub mod tree;
 pub mod write;
 
 pub use args::{ArgRange, Args};

@@ -312,7 +312,7 @@ impl Maker<'_> {
         let n = r.below(1000);
         match token {
             "f" => format!("f{}", n % 8).into_bytes(),
-            "m" if n % 50 == 0 => b"bin\x00\xfe\r\n".to_vec(),
+            "m" if n.is_multiple_of(50) => b"bin\x00\xfe\r\n".to_vec(),
             "m" => format!("member-{}", n % 12).into_bytes(),
             "v" => match n % 12 {
                 0 => Vec::new(),
@@ -330,7 +330,7 @@ impl Maker<'_> {
             },
             "n" => format!("{}", n % 10).into_bytes(),
             "idx" => format!("{}", n as i64 % 25 - 12).into_bytes(),
-            "bit" if n % 50 == 0 => format!("{}", n * 8).into_bytes(),
+            "bit" if n.is_multiple_of(50) => format!("{}", n * 8).into_bytes(),
             "bit" => format!("{}", n % 40).into_bytes(),
             "fl" => r.pick(&["1.5", "-0.25", "3", "1e3", "0.1"]).as_bytes().to_vec(),
             "score" => match n % 15 {
@@ -353,7 +353,7 @@ impl Maker<'_> {
                 self.entries += 1;
                 format!("{}-*", 1 + self.entries / 30).into_bytes()
             }
-            "id" if n % 8 == 0 => format!("{}", self.entries / 30).into_bytes(),
+            "id" if n.is_multiple_of(8) => format!("{}", self.entries / 30).into_bytes(),
             "id" => {
                 let near = 1 + (self.entries / 30).saturating_sub(n % 3);
                 format!("{near}-{}", n % 4).into_bytes()

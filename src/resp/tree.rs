@@ -1,5 +1,5 @@
 //! Reading a whole reply as a tree: for what slotway asks about the cluster itself, a few times a
-//! minute. Clients' replies are never read like this ([`crate::resp`] only finds their end).
+//! minute. Clients' replies are never read like this ([`super::reply`] only finds their end).
 //!
 //! Nothing here trusts the other side: depth, size and announced counts are bounded, and garbage
 //! is an error, never a panic.
@@ -11,7 +11,7 @@ const MAX_DEPTH: usize = 32;
 
 /// Why bytes are not a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum ReplyError {
+pub enum TreeError {
     /// The bytes end before the reply does.
     #[error("the reply is cut off")]
     Incomplete,
@@ -81,8 +81,21 @@ impl<'a> Value<'a> {
 }
 
 /// Reads the one reply that `bytes` starts with.
-pub fn decode(bytes: &[u8]) -> Result<Value<'_>, ReplyError> {
+///
+/// # Errors
+/// The bytes are no reply, or not a whole one.
+pub fn decode(bytes: &[u8]) -> Result<Value<'_>, TreeError> {
     Reader { bytes, pos: 0 }.value(0)
+}
+
+/// Reads `bytes`, which must be one reply and nothing behind it.
+///
+/// # Errors
+/// As [`decode`], and where something follows.
+pub fn decode_whole(bytes: &[u8]) -> Result<Value<'_>, TreeError> {
+    let mut reader = Reader { bytes, pos: 0 };
+    let value = reader.value(0)?;
+    if reader.pos < bytes.len() { Err(TreeError::Malformed(reader.pos)) } else { Ok(value) }
 }
 
 struct Reader<'a> {
@@ -91,13 +104,13 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn value(&mut self, depth: usize) -> Result<Value<'a>, ReplyError> {
+    fn value(&mut self, depth: usize) -> Result<Value<'a>, TreeError> {
         if depth > MAX_DEPTH {
-            return Err(ReplyError::TooDeep);
+            return Err(TreeError::TooDeep);
         }
         let at = self.pos;
         let (kind, rest) = header(self.bytes, &mut self.pos)?;
-        let number = || int(rest).ok_or(ReplyError::Malformed(at));
+        let number = || int(rest).ok_or(TreeError::Malformed(at));
         Ok(match kind {
             b'+' | b',' | b'#' | b'(' => Value::Text(rest),
             b'-' => Value::Error(rest),
@@ -143,18 +156,18 @@ impl<'a> Reader<'a> {
                 }
                 self.value(depth + 1)?
             }
-            _ => return Err(ReplyError::Malformed(at)),
+            _ => return Err(TreeError::Malformed(at)),
         })
     }
 
-    fn bulk(&mut self, at: usize, len: i64) -> Result<&'a [u8], ReplyError> {
-        let len = usize::try_from(len).map_err(|_| ReplyError::Malformed(at))?;
-        let end = self.pos.checked_add(len).ok_or(ReplyError::Malformed(at))?;
-        let text = self.bytes.get(self.pos..end).ok_or(ReplyError::Incomplete)?;
+    fn bulk(&mut self, at: usize, len: i64) -> Result<&'a [u8], TreeError> {
+        let len = usize::try_from(len).map_err(|_| TreeError::Malformed(at))?;
+        let end = self.pos.checked_add(len).ok_or(TreeError::Malformed(at))?;
+        let text = self.bytes.get(self.pos..end).ok_or(TreeError::Incomplete)?;
         match self.bytes.get(end..end + 2) {
             Some(b"\r\n") => {}
-            Some(_) => return Err(ReplyError::Malformed(end)),
-            None => return Err(ReplyError::Incomplete),
+            Some(_) => return Err(TreeError::Malformed(end)),
+            None => return Err(TreeError::Incomplete),
         }
         self.pos = end + 2;
         Ok(text)
@@ -162,22 +175,22 @@ impl<'a> Reader<'a> {
 
     /// An announced count may reserve no more than the bytes at hand can hold: the smallest value
     /// has three.
-    fn room_for(&self, at: usize, count: i64) -> Result<usize, ReplyError> {
-        let count = usize::try_from(count).map_err(|_| ReplyError::Malformed(at))?;
+    fn room_for(&self, at: usize, count: i64) -> Result<usize, TreeError> {
+        let count = usize::try_from(count).map_err(|_| TreeError::Malformed(at))?;
         Ok(count.min(self.bytes.len().saturating_sub(self.pos) / 3))
     }
 }
 
 /// The type byte and the rest of the line at `pos`, which moves past it.
-fn header<'a>(bytes: &'a [u8], pos: &mut usize) -> Result<(u8, &'a [u8]), ReplyError> {
-    let line = bytes.get(*pos..).ok_or(ReplyError::Incomplete)?;
-    let end = memchr::memchr(b'\n', line).ok_or(ReplyError::Incomplete)?;
+fn header<'a>(bytes: &'a [u8], pos: &mut usize) -> Result<(u8, &'a [u8]), TreeError> {
+    let line = bytes.get(*pos..).ok_or(TreeError::Incomplete)?;
+    let end = memchr::memchr(b'\n', line).ok_or(TreeError::Incomplete)?;
     match line.get(..end) {
         Some([kind, rest @ .., b'\r']) => {
             *pos += end + 1;
             Ok((*kind, rest))
         }
-        _ => Err(ReplyError::Malformed(*pos)),
+        _ => Err(TreeError::Malformed(*pos)),
     }
 }
 
@@ -185,67 +198,11 @@ fn int(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Finds the end of a reply that arrives in pieces, without looking at any byte twice (a
-/// half-received line aside).
-#[derive(Debug)]
-pub struct ReplyEnd {
-    pos: usize,
-    /// Values still to come.
-    missing: u64,
-}
-
-impl Default for ReplyEnd {
-    fn default() -> Self {
-        ReplyEnd { pos: 0, missing: 1 }
-    }
-}
-
-impl ReplyEnd {
-    /// Looks at `bytes`, which are those of the last call and what came since. Where the reply
-    /// ends, once it is all there.
-    pub fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, ReplyError> {
-        while self.missing > 0 {
-            let at = self.pos;
-            let mut pos = self.pos;
-            let (kind, rest) = match header(bytes, &mut pos) {
-                Ok(line) => line,
-                Err(ReplyError::Incomplete) => return Ok(None),
-                Err(error) => return Err(error),
-            };
-            let count = || match int(rest) {
-                Some(-1) => Ok(0),
-                Some(n) => u64::try_from(n).map_err(|_| ReplyError::Malformed(at)),
-                None => Err(ReplyError::Malformed(at)),
-            };
-            let more = match kind {
-                b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => 0,
-                b'$' | b'!' | b'=' => {
-                    if rest != b"-1" {
-                        let len = usize::try_from(count()?).unwrap_or(usize::MAX);
-                        pos = pos.saturating_add(len).saturating_add(2);
-                        if pos > bytes.len() {
-                            return Ok(None);
-                        }
-                    }
-                    0
-                }
-                b'*' | b'~' | b'>' => count()?,
-                b'%' => count()?.saturating_mul(2),
-                b'|' => count()?.saturating_mul(2).saturating_add(1),
-                _ => return Err(ReplyError::Malformed(at)),
-            };
-            self.missing = (self.missing - 1).saturating_add(more);
-            self.pos = pos;
-        }
-        Ok(Some(self.pos))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SHARDS: &[u8] = include_bytes!("captured/shards.resp3");
+    const SHARDS: &[u8] = include_bytes!("../cluster/captured/shards.resp3");
 
     #[test]
     fn both_protocols_spell_one_thing() {
@@ -262,23 +219,6 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_found_whatever_the_pieces() {
-        let mut two = SHARDS.to_vec();
-        two.extend_from_slice(b"+OK\r\n");
-        for step in 1..40 {
-            let mut end = ReplyEnd::default();
-            let mut have = 0;
-            let found = loop {
-                have = (have + step).min(two.len());
-                if let Some(at) = end.find(&two[..have]).unwrap() {
-                    break at;
-                }
-            };
-            assert_eq!(found, SHARDS.len(), "in pieces of {step}");
-        }
-    }
-
-    #[test]
     fn garbage_is_an_error_and_reserves_nothing() {
         for garbage in [
             &b"\r\n"[..],
@@ -290,26 +230,22 @@ mod tests {
             b"$-7\r\n",
             b"%x\r\n",
         ] {
-            assert!(matches!(decode(garbage), Err(ReplyError::Malformed(_))), "{garbage:?}");
+            assert!(matches!(decode(garbage), Err(TreeError::Malformed(_))), "{garbage:?}");
         }
-        assert_eq!(decode(b"*9223372036854775807\r\n:1\r\n"), Err(ReplyError::Incomplete));
-        assert_eq!(decode(b"%9223372036854775807\r\n"), Err(ReplyError::Incomplete));
-        assert_eq!(decode(b"$9223372036854775807\r\n"), Err(ReplyError::Incomplete));
-        assert_eq!(decode(&b"*1\r\n".repeat(100_000)), Err(ReplyError::TooDeep));
-        let mut end = ReplyEnd::default();
-        assert_eq!(end.find(b"$9223372036854775807\r\nx"), Ok(None));
-        assert!(ReplyEnd::default().find(b"$-5\r\n").is_err());
+        assert_eq!(decode(b"*9223372036854775807\r\n:1\r\n"), Err(TreeError::Incomplete));
+        assert_eq!(decode(b"%9223372036854775807\r\n"), Err(TreeError::Incomplete));
+        assert_eq!(decode(b"$9223372036854775807\r\n"), Err(TreeError::Incomplete));
+        assert_eq!(decode(&b"*1\r\n".repeat(100_000)), Err(TreeError::TooDeep));
     }
 
     #[test]
     fn no_cut_and_no_flipped_byte_panics() {
         for at in 0..SHARDS.len() {
-            assert_eq!(decode(&SHARDS[..at]), Err(ReplyError::Incomplete));
+            assert_eq!(decode(&SHARDS[..at]), Err(TreeError::Incomplete));
             for with in [0, b'\r', b'9', b'*', b'-', 0xff] {
                 let mut broken = SHARDS.to_vec();
                 broken[at] = with;
                 let _ = decode(&broken);
-                let _ = ReplyEnd::default().find(&broken);
             }
         }
     }
