@@ -36,9 +36,10 @@ def draw(rows: list, workloads: list, env: dict, when: str) -> str:
         top = _TOP + (i // _COLUMNS) * (_PANEL_H + _GAP_Y)
         out += _panel(left, top, work, {r["proxy"]: r for r in rows if r["workload"] == work.name}, names)
     about = f"{env.get('CPU', '')}, {env.get('cores', '')} cores, Linux {env.get('kernel', '')}, {when}. " \
-            "Medians over the rounds; user and system time of the proxy. Each panel has its own scale. " \
-            "HAProxy copies bytes to one server and looks at none."
-    out.append(f'<text x="{_LEFT}" y="{height - 16}" font-size="11" fill="{_SOFT}">{escape(about)}</text>')
+            "Medians over the rounds; user and system time of the proxy."
+    scale = "Each panel has its own scale. HAProxy copies bytes to one server and looks at none."
+    for y, line in ((32, about), (16, scale)):
+        out.append(f'<text x="{_LEFT}" y="{height - y}" font-size="11" fill="{_SOFT}">{escape(line)}</text>')
     return "\n".join(out + ["</svg>"]) + "\n"
 
 
