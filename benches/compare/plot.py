@@ -7,7 +7,7 @@ from proxies import LABEL
 _COLOUR = {"slotway": "#1b6ac9", "nutcracker": "#e08a2e", "envoy": "#9b6bc3", "haproxy": "#9aa4ae"}
 _INK, _SOFT, _GRID = "#24292f", "#667079", "#e3e7eb"
 _COLUMNS, _PANEL_W, _PANEL_H = 4, 262, 236
-_LEFT, _TOP, _GAP_X, _GAP_Y = 36, 96, 22, 46
+_LEFT, _TOP, _GAP_X, _GAP_Y = 36, 96, 22, 26
 
 
 def draw(rows: list, workloads: list, env: dict, when: str) -> str:
@@ -15,7 +15,7 @@ def draw(rows: list, workloads: list, env: dict, when: str) -> str:
     names = [n for n in _COLOUR if any(r["proxy"] == n and r["cpu_us"] for r in rows)]
     lines = -(-max(1, len(shown)) // _COLUMNS)
     width = 2 * _LEFT + _COLUMNS * _PANEL_W + (_COLUMNS - 1) * _GAP_X
-    height = _TOP + lines * (_PANEL_H + _GAP_Y) + 24
+    height = _TOP + lines * (_PANEL_H + _GAP_Y) + 28
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         f'font-family="-apple-system, Segoe UI, Helvetica, Arial, sans-serif" font-size="12" fill="{_INK}">',
@@ -35,11 +35,15 @@ def draw(rows: list, workloads: list, env: dict, when: str) -> str:
         left = _LEFT + (i % _COLUMNS) * (_PANEL_W + _GAP_X)
         top = _TOP + (i // _COLUMNS) * (_PANEL_H + _GAP_Y)
         out += _panel(left, top, work, {r["proxy"]: r for r in rows if r["workload"] == work.name}, names)
-    about = f"{env.get('CPU', '')}, {env.get('cores', '')} cores, Linux {env.get('kernel', '')}, {when}. " \
-            "Medians over the rounds; user and system time of the proxy."
-    scale = "Each panel has its own scale. HAProxy copies bytes to one server and looks at none."
-    for y, line in ((32, about), (16, scale)):
-        out.append(f'<text x="{_LEFT}" y="{height - y}" font-size="11" fill="{_SOFT}">{escape(line)}</text>')
+    about = (
+        "User and system time of the proxy, median over the rounds; ×: relative to nutcracker in the same round. "
+        "Each panel has its own scale.",
+        "slotway and Envoy stand before a Redis Cluster, nutcracker before three standalone servers; HAProxy copies "
+        "bytes to one and looks at none. "
+        f"{env.get('CPU', '')}, {env.get('cores', '')} cores, Linux {str(env.get('kernel', '')).split('-')[0]}, {when}.",
+    )
+    for i, line in enumerate(about):
+        out.append(f'<text x="{_LEFT}" y="{height - 32 + 16 * i}" font-size="11" fill="{_SOFT}">{escape(line)}</text>')
     return "\n".join(out + ["</svg>"]) + "\n"
 
 
@@ -70,10 +74,7 @@ def _panel(left, top, work, by_name, names) -> list:
         out.append(f'<text x="{left + 25}" y="{y + 4:.1f}" font-size="10" fill="{_SOFT}" text-anchor="end">{tick}</text>')
     pitch = (_PANEL_W - 40) / max(1, len(names))
     bar = min(44, pitch * 0.72)
-    if wanted:
-        y = bottom - body * wanted / limit
-        out.append(f'<line x1="{left + 30}" y1="{y:.1f}" x2="{left + _PANEL_W}" y2="{y:.1f}" stroke="#c62828" '
-                   'stroke-width="1.2" stroke-dasharray="4 3"/>')
+    labels = []
     for i, name in enumerate(names):
         row = by_name.get(name)
         middle = left + 35 + pitch * (i + 0.5)
@@ -84,10 +85,17 @@ def _panel(left, top, work, by_name, names) -> list:
         high = body * value / limit
         out.append(f'<rect x="{middle - bar / 2:.1f}" y="{bottom - high:.1f}" width="{bar:.1f}" height="{high:.1f}" rx="2" fill="{_COLOUR[name]}"/>')
         weight = ' font-weight="600"' if name == "slotway" else ""
-        out.append(f'<text x="{middle:.1f}" y="{bottom - high - 5:.1f}" font-size="11"{weight} text-anchor="middle" '
-                   f'stroke="#ffffff" stroke-width="3" paint-order="stroke">{_text(value)}</text>')
+        # Twice, because not every viewer knows paint-order: a white edge, then the figure.
+        for edge in (' stroke="#ffffff" stroke-width="4" stroke-linejoin="round"', ""):
+            labels.append(f'<text x="{middle:.1f}" y="{bottom - high - 5:.1f}" font-size="11"{weight} '
+                          f'text-anchor="middle"{edge}>{_text(value)}</text>')
         if row["cpu_ratio"] is not None and name != "nutcracker":
             out.append(f'<text x="{middle:.1f}" y="{bottom + 15}" font-size="10" fill="{_SOFT}" text-anchor="middle">×{row["cpu_ratio"]:.2f}</text>')
+    if wanted:
+        y = bottom - body * wanted / limit
+        out.append(f'<line x1="{left + 30}" y1="{y:.1f}" x2="{left + _PANEL_W}" y2="{y:.1f}" stroke="#c62828" '
+                   'stroke-width="1.3" stroke-dasharray="4 3"/>')
+    out += labels
     if by_name.get("nutcracker"):
         at = left + 35 + pitch * (names.index("nutcracker") + 0.5)
         out.append(f'<text x="{at:.1f}" y="{bottom + 15}" font-size="10" fill="{_SOFT}" text-anchor="middle">×1</text>')
