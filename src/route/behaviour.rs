@@ -228,9 +228,12 @@ pub fn behaviour_of(spec: &CommandSpec) -> Behaviour {
         return Behaviour::Refused(Refused::Blocking);
     }
     match spec.request_policy {
-        RequestPolicy::MultiShard => match merge_of(spec) {
-            Some(merge) => Behaviour::Split(merge),
-            None => Behaviour::SameSlot,
+        RequestPolicy::MultiShard => match (&spec.keys, merge_of(spec)) {
+            (KeySpec::Range { first: 1, last: -1, .. }, Some(merge)) => Behaviour::Split(merge),
+            // With arguments beside the keys (a module's, say) a part could not be put together:
+            // over several slots it is the node's to refuse.
+            (_, Some(_)) => Behaviour::Keys,
+            (_, None) => Behaviour::SameSlot,
         },
         RequestPolicy::AllShards | RequestPolicy::AllNodes => match merge_of(spec) {
             Some(merge) => Behaviour::Fan { to: fan_of(spec), merge },
@@ -265,4 +268,22 @@ fn merge_of(spec: &CommandSpec) -> Option<Merge> {
         ResponsePolicy::AggSum => Merge::Sum,
         ResponsePolicy::Special => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::CommandTable;
+
+    #[test]
+    fn only_what_is_all_keys_is_split() {
+        let table = CommandTable::builtin();
+        let mget = table.get(table.by_name("mget").unwrap());
+        assert_eq!(behaviour_of(mget), Behaviour::Split(Merge::Array));
+        // As a module's command with a path behind its keys.
+        let mut with_path = mget.clone();
+        with_path.name = "json.mget".into();
+        with_path.keys = KeySpec::Range { first: 1, last: -2, step: 1 };
+        assert_eq!(behaviour_of(&with_path), Behaviour::Keys);
+    }
 }

@@ -11,6 +11,8 @@ use crate::upstream::{Dest, NO_SLOT, Pending, Waiting, flag};
 
 /// How often a command follows redirections before it begins to wait in between.
 const FAST_TRIES: u8 = 5;
+/// A command that stays unknown (a renamed one, say) is not asked about more often, microseconds.
+const COMMANDS_WISH_PAUSE: u64 = 1_000_000;
 /// So many slots newly held in one turn are many.
 const MANY_HOLDS: usize = 32;
 /// How often a command follows redirections whose keys slotway does not know.
@@ -73,7 +75,8 @@ impl Worker {
                 stats.error += 1;
             }
         }
-        if ok && pending.command == self.router.unknown() {
+        if ok && pending.command == self.router.unknown() && self.now >= self.next_commands_wish {
+            self.next_commands_wish = self.now + COMMANDS_WISH_PAUSE;
             // A command that the cluster has and the table has not. Control may be gone at the
             // very end: nothing to refresh then.
             let _ = self.control.send(ToControl::RefreshCommands);

@@ -176,11 +176,9 @@ impl Worker {
                 pending.flags &= !flag::SPECIAL;
             }
         }
-        if up.state != State::Ready {
-            // Nothing of it was sent: forgotten for good (ASKING with it, which is sent anew
-            // where it is needed).
-            up.take_unsent(&mut self.pool, |p| p.dest == Dest::Discard);
-        }
+        // What was not sent is forgotten for good, or "not sent" would be a lie a moment later
+        // (ASKING goes with it; a command that needs it is redirected once more).
+        up.take_unsent(&mut self.pool, |p| p.dest == Dest::Discard);
         let name = self.nodes.get(usize::from(node)).map(|n| n.addr.to_string());
         let name = name.unwrap_or_default();
         for (pending, sent) in expired {

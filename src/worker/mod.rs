@@ -146,6 +146,8 @@ struct Worker {
     holds: Holds<Waiting>,
     /// By held slot: what a node refused last, for the error at a deadline.
     last_refusal: FxHashMap<u16, String>,
+    /// When an unknown command may make control look at the cluster's commands again.
+    next_commands_wish: u64,
     /// Slots newly held in this turn.
     held_now: usize,
     gatherings: Slab<Gathering>,
@@ -258,6 +260,7 @@ impl Worker {
             next_generation: 0,
             holds: Holds::default(),
             last_refusal: FxHashMap::default(),
+            next_commands_wish: 0,
             held_now: 0,
             gatherings: Slab::new(),
             dirty_clients: Vec::new(),
