@@ -7,7 +7,7 @@ mod session;
 
 pub use local::{After, Context, answer};
 pub use replies::{Outcome, Replies};
-pub use session::Session;
+pub use session::{Session, mode};
 
 use crate::buf::Pool;
 use crate::resp::RequestProgress;
@@ -22,6 +22,9 @@ pub enum Paused {
     Upstream,
     /// The next command must wait until all replies are there (HELLO, RESET).
     Replies,
+    /// A command is under way that must be answered before the next one is read (a blocking one,
+    /// WATCH, what is asked of all workers).
+    Command,
     /// Its connection is being closed: replies still go out, commands are not read.
     Closing,
 }

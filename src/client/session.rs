@@ -9,18 +9,30 @@ pub struct Session {
     pub id: u64,
     /// RESP2, or RESP3 after `HELLO 3`.
     pub protocol: Protocol,
-    /// MULTI was refused: what follows belongs to the transaction and is refused, too, up to its
-    /// EXEC or DISCARD. Clients send it all in one go, and it must not be executed without the rest.
-    pub refused_multi: bool,
+    /// Of [`mode`]: what makes its commands go another way than the usual one. 0 for nearly all
+    /// clients, which is all that the hot path asks.
+    pub modes: u8,
     /// `CLIENT SETNAME`.
     pub name: Option<Box<[u8]>>,
     /// `CLIENT SETINFO`: library name and version.
     pub library: Option<Box<(Vec<u8>, Vec<u8>)>>,
 }
 
+/// The modes of a session.
+pub mod mode {
+    /// Between MULTI and EXEC.
+    pub const MULTI: u8 = 1;
+    /// CLIENT REPLY OFF: no command is answered.
+    pub const SILENT: u8 = 2;
+    /// CLIENT REPLY SKIP: the next command is not answered.
+    pub const SKIP: u8 = 4;
+    /// READONLY: reads may go to replicas.
+    pub const READONLY: u8 = 8;
+}
+
 impl Session {
     /// A new connection's.
     pub fn new(id: u64) -> Self {
-        Session { id, protocol: Protocol::Resp2, refused_multi: false, name: None, library: None }
+        Session { id, protocol: Protocol::Resp2, modes: 0, name: None, library: None }
     }
 }

@@ -271,7 +271,7 @@ mod tests {
 
     fn pending(client: u32, slot: u16, flags: u8, len: u32) -> Pending {
         let dest = Dest::Client { index: client, generation: 1, seq: 0 };
-        Pending { dest, len, slot, command: 0, flags, tries: 0, started: 0 }
+        Pending { dest, len, slot, command: 0, flags, tries: 0, before: 0, started: 0 }
     }
 
     fn upstream(pool: &mut Pool, commands: &[Pending], sent: usize) -> Upstream {

@@ -41,6 +41,9 @@ pub struct Pending {
     pub flags: u8,
     /// How often it was sent again, up to 255.
     pub tries: u8,
+    /// Replies that come before the one that is waited for: those of MULTI and of the commands
+    /// queued behind it, in the batch that ends with EXEC.
+    pub before: u32,
     /// When its client sent it: microseconds of the worker's clock.
     pub started: u64,
 }

@@ -89,7 +89,7 @@ impl Worker {
             Dest::Client { index, generation, .. } => (index, generation),
             Dest::Part { gather, .. } => {
                 let gathering = self.gatherings.get(gather as usize);
-                gathering.map_or((0, 0), |g| (g.client, g.generation))
+                gathering.map_or((0, 0), |g| g.lane)
             }
             Dest::Discard => (0, 0),
         }
@@ -195,13 +195,7 @@ impl Worker {
                 stats.error += 1;
             }
         }
-        let index = gathering.client as usize;
-        if let Some(client) = self.clients.get_mut(index)
-            && client.generation == gathering.generation
-        {
-            client.complete(gathering.seq, &reply, &mut self.pool);
-            self.mark_client(index);
-        }
+        self.deliver_own(gathering.to, &reply);
         if reply.capacity() <= crate::buf::CHUNK {
             self.reply = reply;
         }
@@ -209,6 +203,17 @@ impl Worker {
         gather.start(crate::route::Merge::AllSucceeded, Protocol::Resp2);
         if self.spare_gathers.len() < 256 {
             self.spare_gathers.push(gather);
+        }
+    }
+
+    /// A reply that was made here goes where it is waited for.
+    pub(super) fn deliver_own(&mut self, to: Dest, reply: &[u8]) {
+        if let Dest::Client { index, generation, seq } = to
+            && let Some(client) = self.clients.get_mut(index as usize)
+            && client.generation == generation
+        {
+            client.complete(seq, reply, &mut self.pool);
+            self.mark_client(index as usize);
         }
     }
 

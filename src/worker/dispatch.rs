@@ -4,7 +4,7 @@ use super::downstream::Flow;
 use super::settings::out_of_memory;
 use super::{Gathering, HELD, Worker};
 use crate::buf::CHUNK;
-use crate::client::{After, Context, Paused, answer};
+use crate::client::{After, Context, Paused, answer, mode};
 use crate::metrics::LimitHit;
 use crate::resp::{ArgRange, Args, Protocol, write};
 use crate::route::{Fan, Held, Local, Merge, Plan, Refused};
@@ -22,18 +22,12 @@ impl Worker {
         }
     }
 
-    /// One command of a client whose MULTI may have been refused: see
-    /// [`crate::client::Session::refused_multi`].
-    pub(super) fn dispatch_in_refused_multi(
-        &mut self,
-        index: usize,
-        frame: &[u8],
-        args: &Args,
-    ) -> Flow {
+    /// One command of a client whose session is in a mode of [`mode`], or may be.
+    pub(super) fn dispatch_in_mode(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         let ends = ["exec", "discard", "reset", "quit"].iter().any(|word| args.is(0, word));
-        if ends || !client.session.refused_multi {
-            client.session.refused_multi = false;
+        if ends || client.session.modes & mode::MULTI == 0 {
+            client.session.modes &= !mode::MULTI;
             return self.dispatch(index, frame, args);
         }
         let command = self.router.command(args);
@@ -140,7 +134,7 @@ impl Worker {
         if protocol == Protocol::Resp3 {
             flags |= flag::RESP3;
         }
-        Pending { dest, len: 0, slot, command, flags, tries: 0, started: self.now }
+        Pending { dest, len: 0, slot, command, flags, tries: 0, before: 0, started: self.now }
     }
 
     /// Puts a command into a connection's queue.
@@ -245,7 +239,7 @@ impl Worker {
         if **name == *"multi"
             && let Some(client) = self.clients.get_mut(index)
         {
-            client.session.refused_multi = true;
+            client.session.modes |= mode::MULTI;
         }
         self.answer_own_error(index, command, &text);
         Flow::Next
@@ -315,13 +309,13 @@ impl Worker {
         let client = self.clients.get_mut(index)?;
         let (protocol, generation) = (client.session.protocol, client.generation);
         let seq = client.expect(&mut self.spare_replies);
+        let to = Dest::Client { index: index as u32, generation, seq };
         let mut gather = self.spare_gathers.pop().unwrap_or_default();
         gather.start(merge, protocol);
         Some(self.gatherings.insert(Gathering {
             gather,
-            client: index as u32,
-            generation,
-            seq,
+            to,
+            lane: (index as u32, generation),
             command,
             started: self.now,
             accounted: 0,

@@ -151,7 +151,7 @@ impl Worker {
         let mut progress = client.progress;
         let scanned = scan_request(&tail, &limits, &mut progress, &mut ranges);
         let left = match scanned {
-            Ok(Request::Array { len }) if len == tail.len() && !client.session.refused_multi => {
+            Ok(Request::Array { len }) if len == tail.len() && client.session.modes == 0 => {
                 client.progress = RequestProgress::default();
                 self.dispatch_owned(index, tail, &ranges).err()
             }
@@ -189,8 +189,8 @@ impl Worker {
                 Ok(Request::Array { len }) => {
                     let frame = rest.get(..len).unwrap_or_default();
                     let args = Args::new(frame, &ranges);
-                    if client.session.refused_multi {
-                        (len, self.dispatch_in_refused_multi(index, frame, &args))
+                    if client.session.modes != 0 {
+                        (len, self.dispatch_in_mode(index, frame, &args))
                     } else {
                         (len, self.dispatch(index, frame, &args))
                     }
@@ -246,7 +246,7 @@ impl Worker {
                 match scanned {
                     Ok(Request::Array { .. }) => {
                         let args = Args::new(&array, &ranges);
-                        self.dispatch_in_refused_multi(index, &array, &args)
+                        self.dispatch_in_mode(index, &array, &args)
                     }
                     Err(error) => {
                         self.protocol_error(index, error);

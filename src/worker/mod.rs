@@ -43,7 +43,7 @@ use crate::control::{ToControl, ToWorker, WorkerHandle};
 use crate::metrics::{NodeStats, WorkerStats};
 use crate::resp::{ArgRange, Protocol};
 use crate::route::{Gather, Holds, Router};
-use crate::upstream::{Upstream, Waiting};
+use crate::upstream::{Dest, Upstream, Waiting};
 
 use settings::Settings;
 
@@ -69,9 +69,10 @@ struct Node {
 #[derive(Debug)]
 struct Gathering {
     gather: Gather,
-    client: u32,
-    generation: u32,
-    seq: u32,
+    /// Who waits for the reply.
+    to: Dest,
+    /// Its client's index and generation.
+    lane: (u32, u32),
     command: u16,
     started: u64,
     /// Bytes that the worker has put on its account.
