@@ -65,6 +65,9 @@ pub struct Client {
     pub read_closed: bool,
     /// Stands in the worker's list of clients to flush.
     pub dirty: bool,
+    /// What there is to write waits for the next reply, once: +QUEUED and its like go out with
+    /// EXEC's reply, as a server would write them.
+    pub corked: bool,
     /// The socket is full: nothing is written until it says otherwise.
     pub blocked: bool,
     /// The socket is watched for writing.
@@ -97,6 +100,7 @@ impl Client {
             peer_closed: false,
             read_closed: false,
             dirty: false,
+            corked: false,
             blocked: false,
             watching: false,
             again: false,

@@ -315,6 +315,10 @@ impl Worker {
         if client.gone {
             return;
         }
+        if std::mem::take(&mut client.corked) && client.paused == Paused::No && !client.is_drained()
+        {
+            return self.account_client(index);
+        }
         if let Some(replies) = client.replies.as_mut() {
             if !replies.out.is_empty() && !client.blocked {
                 match replies.out.write_to(&mut client.stream) {

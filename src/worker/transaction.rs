@@ -288,6 +288,9 @@ impl Worker {
             Some((mut pending, u)) => {
                 pending.before = before;
                 pending.flags |= read_only;
+                if let Some(client) = self.clients.get_mut(index) {
+                    client.corked = true;
+                }
                 if multi.frames.len() < CHUNK / 2 {
                     self.send(u, pending, &multi.frames);
                 } else {
@@ -342,6 +345,7 @@ impl Worker {
             batches.iter().map(|b| exec.group(b.places.clone(), false)).collect();
         let done = exec.is_done();
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+        client.corked = true;
         let seq = seq.unwrap_or_else(|| client.expect(&mut self.spare_replies));
         let to = Dest::Client { index: index as u32, generation, seq };
         let lane = (index as u32, generation);
