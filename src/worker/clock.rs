@@ -27,6 +27,8 @@ pub(super) enum Job {
     Connect(usize),
     /// This slot's lane may go on.
     Lane(u16, (u32, u32)),
+    /// CLIENT PAUSE may be over.
+    Unpause,
 }
 
 impl Ord for Timer {
@@ -61,6 +63,7 @@ impl Worker {
                     }
                 }
                 Some(Job::Lane(slot, lane)) => self.run_lane(slot, lane),
+                Some(Job::Unpause) => self.check_pause(),
                 None => {}
             }
         }
