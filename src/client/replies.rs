@@ -294,6 +294,43 @@ mod tests {
         assert_eq!(written(&r), b"now");
     }
 
+    /// CLIENT REPLY: what is muted keeps its place until its reply is here, and leaves nothing.
+    #[test]
+    fn muted_replies_are_dropped_in_their_place() {
+        for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2], [2, 3, 0, 1]] {
+            for streamed in [false, true] {
+                let (mut r, mut pool) = (Replies::default(), Pool::default());
+                for mute in [false, true, true, false] {
+                    r.mute(mute);
+                    r.expect();
+                }
+                let mut base = 0;
+                for i in order {
+                    let at = i - base as usize;
+                    if streamed {
+                        base += r.stream(at, &[b'a' + i as u8], false, &mut pool);
+                        base += r.stream(i - base as usize, b".", true, &mut pool);
+                    } else {
+                        base += r.complete(at, &[b'a' + i as u8, b'.'], &mut pool);
+                    }
+                }
+                assert_eq!((base, r.muted, r.live, r.own), (4, 0, 0, 0));
+                assert_eq!(written(&r), b"a.d.", "{order:?} {streamed}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_muted_reply_that_breaks_off_was_not_seen() {
+        let (mut r, mut pool) = (Replies::default(), Pool::default());
+        r.mute(true);
+        r.expect();
+        assert_eq!(r.stream(0, b"half", false, &mut pool), 0);
+        assert_eq!(r.abandon(0), Outcome::Undelivered);
+        assert_eq!(r.complete(0, b"an error instead", &mut pool), 1);
+        assert!(r.is_drained() && r.out.is_empty());
+    }
+
     proptest! {
         #[test]
         fn replies_come_out_in_the_order_of_the_commands(

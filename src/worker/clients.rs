@@ -9,6 +9,10 @@ use crate::command::{CommandId, Flags};
 use crate::resp::{Args, write};
 use crate::route::Local;
 
+/// What replicas hear of though it is no write: COMMAND does not tell. EXEC stands for what was
+/// queued.
+const MAY_WRITE: [&str; 4] = ["pfcount", "publish", "spublish", "exec"];
+
 impl Worker {
     /// One command of a client whose session is in any of the modes of [`mode`].
     pub(super) fn dispatch_with_modes(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
@@ -141,11 +145,10 @@ impl Worker {
         if !spec.arity_fits(args.len()) || &*spec.name == "quit" {
             return false;
         }
-        // EXEC stands for what was queued.
         pause.all
             || spec.is_write()
             || spec.flags.contains(Flags::MAY_REPLICATE)
-            || &*spec.name == "exec"
+            || MAY_WRITE.contains(&&*spec.name)
     }
 }
 

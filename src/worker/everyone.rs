@@ -192,3 +192,38 @@ impl Worker {
 fn client_waits(client: Option<&Client>) -> bool {
     client.is_some_and(|c| c.paused == Paused::Command)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::mpsc;
+
+    use mio::{Poll, Token, Waker};
+
+    use super::*;
+
+    /// A worker that ends in the middle drops what is in its inbox; one that has ended takes
+    /// nothing any more. The asker hears of it all the same, once, with the others' answers.
+    #[test]
+    fn the_last_to_let_go_tells_the_asker() {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let (sender, inbox) = mpsc::channel();
+        let back = WorkerHandle::new(sender, Arc::clone(&waker), Arc::new(AtomicUsize::new(0)));
+        let asker = Asker { id: 1, to: Dest::Discard, command: 0 };
+        let question = Question::Unblock { id: 5, error: true };
+        let answers = Mutex::default();
+        let inquiry = Arc::new(Inquiry { question, asker, answers, back });
+
+        let (others, other_inbox) = mpsc::channel();
+        others.send(ToWorker::Asked(Arc::clone(&inquiry))).unwrap();
+        let good = Arc::clone(&inquiry);
+        std::thread::spawn(move || good.answer(|a| a.count += 1)).join().unwrap();
+        drop(inquiry);
+        assert!(inbox.try_recv().is_err(), "one has not answered yet");
+        drop(other_inbox);
+        let Ok(ToWorker::Answered(answered)) = inbox.try_recv() else { panic!("no answer") };
+        assert_eq!(answered.answers.count, 1);
+        assert!(inbox.try_recv().is_err());
+    }
+}

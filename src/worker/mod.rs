@@ -38,7 +38,7 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::buf::Pool;
-use crate::client::{Client, Pause, Replies};
+use crate::client::{Client, Pause, Paused, Replies};
 use crate::cluster::Snapshot;
 use crate::command::CommandTable;
 use crate::config::Config;
@@ -454,6 +454,8 @@ impl Worker {
         stats.clients = self.clients.len() as u64;
         let resp3 = |c: &Client| c.session.protocol == Protocol::Resp3;
         stats.clients_resp3 = self.clients.iter().filter(|(_, c)| resp3(c)).count() as u64;
+        let paused = |c: &Client| c.paused == Paused::Suspended;
+        stats.clients_paused = self.clients.iter().filter(|(_, c)| paused(c)).count() as u64;
         stats.buffer_bytes = (self.accounted + self.holds.bytes() + self.pool.bytes()) as u64;
         stats.held = self.holds.count() as u64;
         stats.nodes.resize(self.nodes.len(), NodeStats::default());
