@@ -174,3 +174,13 @@ impl Client {
         self.complete(seq, frame, pool);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_client_is_small() {
+        assert!(size_of::<Client>() <= 1, "{}", size_of::<Client>());
+    }
+}
