@@ -85,6 +85,14 @@ const SAME: &[&str] = &[
     "CLIENT REPLY OFF|MSET a 1 b 2 c 3|MGET a b c|DEL a b c|DBSIZE|INFO|CLIENT REPLY ON|GET a",
     "CLIENT REPLY OFF|PING|RESET|PING",
     "CLIENT REPLY OFF|HELLO 3|CLIENT REPLY ON|CLIENT TRACKINGINFO",
+    "CLIENT REPLY OFF|MULTI|SET a 1|GET a|EXEC|CLIENT REPLY ON|DEL a",
+    "CLIENT REPLY SKIP|MULTI|PING|EXEC",
+    "MULTI|CLIENT REPLY SKIP x|EXEC",
+    "MULTI|CLIENT LIST ID 0|CLIENT KILL ID 999999|CLIENT KILL TYPE foo|CLIENT UNPAUSE|EXEC|PING",
+    "MULTI|SET {m}a 1|CLIENT LIST TYPE pubsub|INCR {m}a|CLIENT GETREDIR|DEL {m}a|EXEC",
+    "CLIENT PAUSE 60000 WRITE|MULTI|GET a|EXEC|CLIENT UNPAUSE",
+    "MULTI|CLIENT PAUSE 20|PING|EXEC|PING",
+    "MULTI|RESET|EXEC",
     "SET a 1|CLIENT REPLY SKIP|GET a|GET b|CLIENT REPLY SKIP|DEL a|GET c",
     // tracking, and what is nearly nothing
     "CLIENT TRACKING",
@@ -366,14 +374,24 @@ fn a_pause_holds_writes_on_every_worker_until_it_is_over() {
     let mut conns = on_both_workers(&proxy, 6);
     let ids: Vec<String> = conns.iter_mut().map(id).collect();
     let mut asker = proxy.connect();
+    // Transactions, queued before: one that writes, one that does not.
+    let [mut writing, mut reading] = [(); 2].map(|()| proxy.connect());
+    for (conn, command) in [(&mut writing, "INCR"), (&mut reading, "GET")] {
+        let queued = [vec!["MULTI"], vec![command, "in-multi"]];
+        let replies = conn.pipeline(&queued).expect("two answers");
+        assert_eq!(replies[1], Reply::Simple("QUEUED".into()));
+    }
     assert!(asker.command(&["CLIENT", "PAUSE", "3600000", "WRITE"]).expect("PAUSE").is_ok());
+    assert_eq!(reading.command(&["EXEC"]).expect("EXEC"), Reply::Array(vec![Reply::Nil]));
+    writing.send(&["EXEC"]).expect("to send");
+    eventually("EXEC is held", || proxy.metric("slotway_clients_paused", "") == 1.0);
     let writes: [&[&str]; 6] = [
         &["SET", "held", "1"],
         &["DEL", "a", "b", "c"],
         &["EVAL", "return 1", "0"],
         &["PFCOUNT", "hll"],
         &["FLUSHALL"],
-        &["EXEC"],
+        &["XADD", "stream", "*", "a", "b"],
     ];
     for (conn, write) in conns.iter_mut().zip(writes) {
         // What reads goes on, what comes behind a write waits with it.
@@ -386,20 +404,21 @@ fn a_pause_holds_writes_on_every_worker_until_it_is_over() {
             fields(&line_of(&mut asker, id).expect("its line"))["flags"] == "b"
         });
     }
-    assert_eq!(proxy.metric("slotway_clients_paused", ""), 6.0);
+    assert_eq!(proxy.metric("slotway_clients_paused", ""), 7.0);
     // One who comes later is held too; one who goes away is let go.
     let mut late = proxy.connect();
     let late_id = id(&mut late);
     late.send(&["SET", "later", "1"]).expect("to send");
-    eventually("it is held", || proxy.metric("slotway_clients_paused", "") == 7.0);
+    eventually("it is held", || proxy.metric("slotway_clients_paused", "") == 8.0);
     drop(late);
     eventually("it is gone", || line_of(&mut asker, &late_id).is_none());
     assert_eq!(asker.command(&["GET", "held"]).expect("GET"), Reply::Nil);
 
     assert!(asker.command(&["CLIENT", "UNPAUSE"]).expect("UNPAUSE").is_ok());
+    assert!(matches!(writing.receive().expect("EXEC's"), Reply::Array(_)));
     for conn in &mut conns {
         let reply = conn.receive().expect("the write's answer");
-        assert!(reply.is_ok() || reply.int().is_some() || reply.error().is_some(), "{reply:?}");
+        assert!(reply.error().is_none(), "{reply:?}");
         assert_eq!(conn.receive().expect("PING's"), Reply::Simple("PONG".into()));
     }
     assert_eq!(asker.command(&["GET", "later"]).expect("GET"), Reply::Nil);
@@ -425,6 +444,36 @@ fn a_pause_of_everything_ends_by_itself() {
     for conn in &mut conns {
         assert!(conn.command(&["SET", "x", "1"]).expect("SET").is_ok());
     }
+}
+
+#[test]
+fn the_blocked_are_unblocked_whichever_worker_is_asked() {
+    let Setting { proxy, cluster: _cluster } = common::setting(TWO_WORKERS);
+    let mut conns = on_both_workers(&proxy, 4);
+    let mut blocked = conns.remove(0);
+    let me = id(&mut blocked);
+    for asker in &mut conns {
+        for (how, want) in [
+            (None, Reply::Nil),
+            (Some("TIMEOUT"), Reply::Nil),
+            (Some("ERROR"), Reply::Error("UNBLOCKED client unblocked via CLIENT UNBLOCK".into())),
+        ] {
+            let words: Vec<&str> = ["CLIENT", "UNBLOCK", &me].into_iter().chain(how).collect();
+            assert_eq!(asker.command(&words).expect("UNBLOCK"), Reply::Int(0));
+            blocked.send(&["BLPOP", "nothing", "0"]).expect("to send");
+            eventually("it is blocked", || {
+                let line = line_of(asker, &me).expect("its line");
+                fields(&line)["flags"] == "b" && fields(&line)["cmd"] == "blpop"
+            });
+            assert_eq!(asker.command(&words).expect("UNBLOCK"), Reply::Int(1));
+            assert_eq!(blocked.receive().expect("an answer"), want);
+        }
+    }
+    // In a transaction: how much is queued.
+    assert!(blocked.command(&["MULTI"]).expect("MULTI").is_ok());
+    blocked.command(&["GET", "x"]).expect("QUEUED");
+    let line = line_of(&mut conns[0], &me).expect("its line");
+    assert_eq!((fields(&line)["multi"], fields(&line)["flags"]), ("1", "x"));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 
-use super::{Client, Paused, mode};
+use super::{Client, Kind, Paused, mode};
 use crate::resp::Protocol;
 
 /// What the line tells. Numbers that slotway has no counterpart of are 0.
@@ -31,6 +31,8 @@ pub struct Line {
     pub subscriptions: [usize; 3],
     /// Commands queued behind MULTI; none outside of one.
     pub queued: Option<usize>,
+    /// Bytes of them.
+    pub multi_mem: usize,
     /// Bytes of its unfinished request, or of what waits while it is not read from.
     pub qbuf: usize,
     /// Room behind them.
@@ -54,9 +56,9 @@ pub struct Line {
 }
 
 impl Line {
-    /// What is known of `client` at `now`, microseconds of its worker's clock. `cmd` and
-    /// `blocks` are of its last command: its name, and whether it may keep a client waiting.
-    pub fn of(client: &Client, now: u64, cmd: &str, blocks: bool) -> Line {
+    /// What is known of `client` at `now`, microseconds of its worker's clock; `cmd` is the name of
+    /// its last command.
+    pub fn of(client: &Client, now: u64, cmd: &str) -> Line {
         let session = &client.session;
         let (addr, laddr) = client.stream.addresses();
         let (lib_name, lib_ver) = session.library.as_deref().cloned().unwrap_or_default();
@@ -69,9 +71,10 @@ impl Line {
             name: session.name.as_deref().unwrap_or_default().to_vec(),
             age: seconds(client.created),
             idle: seconds(client.active),
-            flags: flags(client, blocks),
+            flags: flags(client),
             subscriptions: [0; 3],
-            queued: (session.modes & mode::MULTI != 0).then_some(0),
+            queued: client.multi.as_ref().map(|m| m.queue.len()),
+            multi_mem: client.multi.as_ref().map_or(0, |m| m.held()),
             qbuf: client.tail.len(),
             qbuf_free: client.tail.capacity() - client.tail.len(),
             oll: client.replies.as_ref().map_or(0, |r| r.waiting()),
@@ -104,13 +107,14 @@ impl Line {
         let _ = write!(
             out,
             " age={} idle={} flags={} db=0 sub={sub} psub={psub} ssub={ssub} multi={multi} \
-             qbuf={} qbuf-free={} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} omem={} \
+             qbuf={} qbuf-free={} argv-mem=0 multi-mem={} rbs=0 rbp=0 obl=0 oll={} omem={} \
              tot-mem={} events={} cmd={} user=default redir=-1 resp={} lib-name=",
             self.age,
             self.idle,
             self.flags,
             self.qbuf,
             self.qbuf_free,
+            self.multi_mem,
             self.oll,
             self.omem,
             self.tot_mem,
@@ -125,12 +129,15 @@ impl Line {
     }
 }
 
-fn flags(client: &Client, blocks: bool) -> String {
+fn flags(client: &Client) -> String {
     let session = &client.session;
-    let suspended = client.paused == Paused::Suspended;
-    let blocked = suspended || (client.paused == Paused::Command && blocks);
+    let lent = client.lent.as_ref();
+    let errand = lent.and_then(|l| l.errand.as_ref());
+    let blocked = client.paused == Paused::Suspended
+        || errand.is_some_and(|e| e.kind == Kind::Block || e.time.is_some());
     // In Redis's order.
     let all = [
+        (lent.is_some_and(|l| l.monitor), 'O'),
         (session.modes & mode::MULTI != 0, 'x'),
         (blocked, 'b'),
         (client.paused == Paused::Closing, 'c'),

@@ -36,7 +36,7 @@ pub enum Question {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
     /// All, or those of a type.
-    Kind(Option<Kind>),
+    Kind(Option<ClientKind>),
     /// These, in this order.
     Ids(Vec<u64>),
 }
@@ -44,7 +44,7 @@ pub enum Selection {
 /// What CLIENT calls the type of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Kind {
+pub enum ClientKind {
     Normal,
     PubSub,
     /// Slotway has none.
@@ -59,7 +59,7 @@ pub struct Filter {
     id: Option<u64>,
     addr: Option<Vec<u8>>,
     laddr: Option<Vec<u8>>,
-    kind: Option<Kind>,
+    kind: Option<ClientKind>,
     /// Not this one: whoever asks, unless it said SKIPME no.
     skip: Option<u64>,
 }
@@ -106,7 +106,7 @@ impl Question {
 
 fn list(args: &Args) -> Result<Question, String> {
     let selection = if args.len() == 4 && args.is(2, "type") {
-        Selection::Kind(Some(Kind::parse(args.get(3).unwrap_or_default())?))
+        Selection::Kind(Some(ClientKind::parse(args.get(3).unwrap_or_default())?))
     } else if args.len() > 3 && args.is(2, "id") {
         let id = |word: &[u8]| strict_i64(word).ok_or("ERR Invalid client ID");
         // One that no client can have is in the list and finds none.
@@ -134,7 +134,7 @@ fn kill(args: &Args, me: u64) -> Result<Question, String> {
             let id = strict_i64(value).and_then(|n| u64::try_from(n).ok()).filter(|&n| n > 0);
             filter.id = Some(id.ok_or("ERR client-id should be greater than 0")?);
         } else if args.is(at, "type") {
-            filter.kind = Some(Kind::parse(value)?);
+            filter.kind = Some(ClientKind::parse(value)?);
         } else if args.is(at, "addr") {
             filter.addr = Some(value.to_vec());
         } else if args.is(at, "laddr") {
@@ -192,14 +192,14 @@ fn wrong_number(args: &Args) -> String {
     )
 }
 
-impl Kind {
-    fn parse(word: &[u8]) -> Result<Kind, String> {
-        const WORDS: [(&str, Kind); 5] = [
-            ("normal", Kind::Normal),
-            ("pubsub", Kind::PubSub),
-            ("master", Kind::Master),
-            ("replica", Kind::Replica),
-            ("slave", Kind::Replica),
+impl ClientKind {
+    fn parse(word: &[u8]) -> Result<ClientKind, String> {
+        const WORDS: [(&str, ClientKind); 5] = [
+            ("normal", ClientKind::Normal),
+            ("pubsub", ClientKind::PubSub),
+            ("master", ClientKind::Master),
+            ("replica", ClientKind::Replica),
+            ("slave", ClientKind::Replica),
         ];
         let found = WORDS.iter().find(|(w, _)| word.eq_ignore_ascii_case(w.as_bytes()));
         let unknown = || format!("ERR Unknown client type '{}'", String::from_utf8_lossy(word));
@@ -208,9 +208,9 @@ impl Kind {
 
     fn is(self, line: &Line) -> bool {
         match self {
-            Kind::Normal => !line.is_pubsub(),
-            Kind::PubSub => line.is_pubsub(),
-            Kind::Master | Kind::Replica => false,
+            ClientKind::Normal => !line.is_pubsub(),
+            ClientKind::PubSub => line.is_pubsub(),
+            ClientKind::Master | ClientKind::Replica => false,
         }
     }
 }

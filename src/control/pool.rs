@@ -20,6 +20,7 @@ use crate::worker::Inquiry;
 #[derive(Debug)]
 pub struct Pool {
     config: Arc<Config>,
+    shared: Arc<crate::worker::Shared>,
     to_control: mpsc::UnboundedSender<ToControl>,
     inner: Mutex<Inner>,
 }
@@ -75,7 +76,7 @@ impl Pool {
             pause: None,
             ended: Totals::default(),
         };
-        Pool { config, to_control, inner: Mutex::new(inner) }
+        Pool { config, shared: Arc::default(), to_control, inner: Mutex::new(inner) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -90,6 +91,7 @@ impl Pool {
             index,
             Arc::clone(&self.config),
             Arc::clone(&inner.commands),
+            Arc::clone(&self.shared),
             self.to_control.clone(),
         )?;
         inner.next += 1;

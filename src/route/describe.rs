@@ -63,12 +63,11 @@ const NOTES: &[(&str, &str)] = &[
     ),
     (
         "client|pause",
-        "Holds the clients of this slotway, on all its workers; other proxies and clients of the nodes go on. `WRITE` also holds every `EXEC` and what slotway does not know",
+        "Holds the clients of this slotway, on all its workers; other proxies and clients of the nodes go on. `WRITE` also holds what slotway does not know",
     ),
-    ("client|reply", "Replies are dropped by slotway; the nodes send them"),
+    ("client|reply", "Replies are dropped by slotway; the nodes send them. Not in a transaction"),
     ("client|tracking", "`OFF` is OK. `ON` is refused: many clients share a connection to a node"),
     ("client|trackinginfo", "Always off"),
-    ("client|unblock", "0: blocking commands are not built yet"),
     ("client|unpause", "As on a server it waits itself while all commands are paused"),
     ("client|id", "Slotway's own number, unique while the process runs"),
     (
@@ -254,9 +253,13 @@ fn client(spec: &CommandSpec) -> Behaviour {
 fn destination(behaviour: Behaviour) -> &'static str {
     match behaviour {
         Behaviour::Key(_) => "its key's slot",
-        Behaviour::Keys | Behaviour::KeysUnlessBlocking | Behaviour::SameSlot => {
-            "the slot that all its keys share"
-        }
+        Behaviour::Keys
+        | Behaviour::Blocking
+        | Behaviour::BlockingIfAsked
+        | Behaviour::SameSlot => "the slot that all its keys share",
+        Behaviour::Transaction(_) => "answered by slotway; EXEC sends what was queued",
+        Behaviour::Wait => "every primary that the client has written to",
+        Behaviour::Monitor => "every primary",
         Behaviour::Split(_) => "split by slot",
         Behaviour::Any => "any primary",
         Behaviour::Fan { to: Fan::Primaries, .. } => "every primary",
@@ -305,7 +308,10 @@ fn notes(spec: &CommandSpec, behaviour: Behaviour) -> String {
     }
     match behaviour {
         Behaviour::Key(at) if at != 1 => notes.push(format!("Its key is argument {at}")),
-        Behaviour::Keys | Behaviour::KeysUnlessBlocking | Behaviour::SameSlot => {
+        Behaviour::Keys
+        | Behaviour::Blocking
+        | Behaviour::BlockingIfAsked
+        | Behaviour::SameSlot => {
             notes.push(keys_words(&spec.keys));
         }
         _ => {}

@@ -9,16 +9,15 @@ use crate::command::{CommandId, Flags};
 use crate::resp::{Args, write};
 use crate::route::Local;
 
-/// What replicas hear of though it is no write: COMMAND does not tell. EXEC stands for what was
-/// queued.
-const MAY_WRITE: [&str; 4] = ["pfcount", "publish", "spublish", "exec"];
+/// What replicas hear of though it is no write: COMMAND does not tell.
+const MAY_REPLICATE: [&str; 3] = ["pfcount", "publish", "spublish"];
 
 impl Worker {
     /// One command of a client whose session is in any of the modes of [`mode`].
     pub(super) fn dispatch_with_modes(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         let modes = client.session.modes;
-        if modes & mode::SUSPENDED != 0 && self.must_wait(args) {
+        if modes & mode::SUSPENDED != 0 && self.must_wait(index, args) {
             if let Some(client) = self.clients.get_mut(index) {
                 client.paused = Paused::Suspended;
             }
@@ -53,14 +52,7 @@ impl Worker {
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         let mut reply = Vec::new();
         match local {
-            Local::ClientInfo => {
-                let protocol = client.session.protocol;
-                let mut text = Vec::new();
-                if let Some(client) = self.clients.get(index) {
-                    self.line(client).write(&mut text);
-                }
-                write::verbatim(&mut reply, protocol, &text);
-            }
+            Local::ClientInfo => self.client_info(index, &mut reply),
             Local::ClientReply => match reply_mode(args, client.session.modes) {
                 Some(modes) => {
                     client.session.modes = modes;
@@ -95,10 +87,30 @@ impl Worker {
         }
     }
 
-    /// CLIENT UNBLOCK: ends the blocking command of client `index`, as if its time were over or
-    /// with an error. `false`: it has none.
-    pub(super) fn unblock(&mut self, _index: usize, _error: bool) -> bool {
-        false
+    fn client_info(&self, index: usize, reply: &mut Vec<u8>) {
+        let Some(client) = self.clients.get(index) else { return };
+        let mut text = Vec::new();
+        self.line(client).write(&mut text);
+        write::verbatim(reply, client.session.protocol, &text);
+    }
+
+    /// The same in a transaction. `Ok`: the reply; `Err`: what all workers are to be asked.
+    pub(super) fn client_in_exec(
+        &self,
+        index: usize,
+        local: Local,
+        args: &Args,
+    ) -> Result<Vec<u8>, Question> {
+        let mut reply = Vec::new();
+        if local == Local::ClientInfo {
+            self.client_info(index, &mut reply);
+            return Ok(reply);
+        }
+        match Question::parse(args, self.clients.get(index).map_or(0, |c| c.session.id)) {
+            Ok(question) => return Err(question),
+            Err(text) => write::error(&mut reply, &text),
+        }
+        Ok(reply)
     }
 
     /// CLIENT PAUSE: from now on clients' commands are looked at before they are carried out.
@@ -135,7 +147,7 @@ impl Worker {
 
     /// The pause is for this command. As in Redis ALL holds everything but QUIT (CLIENT UNPAUSE,
     /// too), and what a server answers with an error before it looks at the pause.
-    fn must_wait(&self, args: &Args) -> bool {
+    fn must_wait(&self, index: usize, args: &Args) -> bool {
         let Some(pause) = self.pause else { return false };
         let command = self.router.command(args);
         if command == self.router.unknown() {
@@ -145,10 +157,19 @@ impl Worker {
         if !spec.arity_fits(args.len()) || &*spec.name == "quit" {
             return false;
         }
-        pause.all
-            || spec.is_write()
+        if &*spec.name == "exec"
+            && let Some(multi) = self.clients.get(index).and_then(|c| c.multi.as_ref())
+        {
+            return pause.all || multi.queue.iter().any(|q| self.may_write(q.command));
+        }
+        pause.all || self.may_write(command)
+    }
+
+    fn may_write(&self, command: u16) -> bool {
+        let spec = self.router.table().get(CommandId(command));
+        spec.is_write()
             || spec.flags.contains(Flags::MAY_REPLICATE)
-            || MAY_WRITE.contains(&&*spec.name)
+            || MAY_REPLICATE.contains(&&*spec.name)
     }
 }
 

@@ -12,7 +12,7 @@ use super::downstream::Flow;
 use crate::client::{Client, Line, Paused, Question};
 use crate::command::CommandId;
 use crate::control::{ToControl, ToWorker, WorkerHandle};
-use crate::resp::write;
+use crate::resp::{Protocol, write};
 use crate::upstream::Dest;
 
 /// A question that goes round all workers.
@@ -30,7 +30,9 @@ pub struct Inquiry {
 struct Asker {
     /// `CLIENT ID`.
     id: u64,
-    /// Where the reply goes.
+    /// Index and generation.
+    client: (u32, u32),
+    /// Where the reply goes: to the client, which waits for it, or into its transaction.
     to: Dest,
     /// For the counters.
     command: u16,
@@ -86,15 +88,22 @@ impl Worker {
         let seq = client.expect(&mut self.spare_replies);
         client.paused = Paused::Command;
         let to = Dest::Client { index: index as u32, generation: client.generation, seq };
+        self.ask_for(index, command, question, to);
+        Flow::Next
+    }
+
+    /// Asks all workers on behalf of client `index`; the reply goes to `to`.
+    pub(super) fn ask_for(&mut self, index: usize, command: u16, question: Question, to: Dest) {
+        let Some(client) = self.clients.get(index) else { return };
+        let me = (index as u32, client.generation);
         let inquiry = Inquiry {
             question,
-            asker: Asker { id: client.session.id, to, command },
+            asker: Asker { id: client.session.id, client: me, to, command },
             answers: Mutex::default(),
             back: self.own.clone(),
         };
         // Without control (at the very end) the message comes back dropped, which is an answer.
         let _ = self.control.send(ToControl::AskEveryone(Arc::new(inquiry)));
-        Flow::Next
     }
 
     /// This worker's answer.
@@ -141,12 +150,12 @@ impl Worker {
     /// All have answered: the reply.
     pub(super) fn finish_inquiry(&mut self, answered: Answered) {
         let Answered { question, asker, answers } = answered;
-        let Dest::Client { index, generation, .. } = asker.to else { return };
-        let Some(client) = self.clients.get(index as usize) else { return };
-        if client.generation != generation {
-            return; // it has gone away meanwhile
-        }
-        let protocol = client.session.protocol;
+        let index = asker.client.0 as usize;
+        // It may have gone away meanwhile.
+        let here = |c: &&Client| c.generation == asker.client.1;
+        let client = self.clients.get(index).filter(here);
+        let protocol = client.map_or(Protocol::Resp2, |c| c.session.protocol);
+        let (here, waits) = (client.is_some(), client.is_some_and(|c| c.paused == Paused::Command));
         let mut reply = Vec::new();
         match question {
             Question::List(selection) => {
@@ -162,12 +171,19 @@ impl Worker {
                 write::integer(&mut reply, answers.count);
             }
         }
-        self.count_own(asker.command, &reply);
-        self.deliver_own(asker.to, &reply);
-        if answers.asker_too {
-            self.stop_reading(index as usize);
-        } else if client_waits(self.clients.get(index as usize)) {
-            self.resume.push((index, generation));
+        if let Dest::Part { gather, first } = asker.to {
+            // The transaction is waited for whether its client is there or not.
+            self.part(gather, first, u16::MAX, &reply);
+        } else {
+            self.count_own(asker.command, &reply);
+            self.deliver_own(asker.to, &reply);
+            // A drain may have ended its reading meanwhile.
+            if waits {
+                self.resume.push(asker.client);
+            }
+        }
+        if here && answers.asker_too {
+            self.stop_reading(index);
         }
     }
 
@@ -179,18 +195,10 @@ impl Worker {
 
     /// The client's line in CLIENT LIST.
     pub(super) fn line(&self, client: &Client) -> Line {
-        let (mut name, mut blocks) = ("NULL", false);
-        if client.last_command < self.router.unknown() {
-            let spec = self.router.table().get(CommandId(client.last_command));
-            (name, blocks) = (&spec.name, spec.may_block());
-        }
-        Line::of(client, self.now, name, blocks)
+        let known = client.last_command < self.router.unknown();
+        let spec = || self.router.table().get(CommandId(client.last_command));
+        Line::of(client, self.now, if known { &spec().name } else { "NULL" })
     }
-}
-
-/// It still waits for the answer (a drain may have ended its connection's reading meanwhile).
-fn client_waits(client: Option<&Client>) -> bool {
-    client.is_some_and(|c| c.paused == Paused::Command)
 }
 
 #[cfg(test)]
@@ -210,7 +218,7 @@ mod tests {
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
         let (sender, inbox) = mpsc::channel();
         let back = WorkerHandle::new(sender, Arc::clone(&waker), Arc::new(AtomicUsize::new(0)));
-        let asker = Asker { id: 1, to: Dest::Discard, command: 0 };
+        let asker = Asker { id: 1, client: (0, 0), to: Dest::Discard, command: 0 };
         let question = Question::Unblock { id: 5, error: true };
         let answers = Mutex::default();
         let inquiry = Arc::new(Inquiry { question, asker, answers, back });
