@@ -233,7 +233,7 @@ pub fn spawn(
     let own = handle.clone();
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         let told = Told { control: control.clone(), worker: index, clients: Arc::clone(&count) };
-        Worker::new(index, &config, commands, shared, poll, inbox, control, own).run();
+        Worker::new(index, &config, commands, shared, poll, control, (own, inbox)).run();
         drop(told);
     })?;
     Ok(handle)
@@ -261,9 +261,8 @@ impl Worker {
         commands: Arc<CommandTable>,
         shared: Arc<Shared>,
         poll: Poll,
-        inbox: mpsc::Receiver<ToWorker>,
         control: tokio::sync::mpsc::UnboundedSender<ToControl>,
-        own: WorkerHandle,
+        (own, inbox): (WorkerHandle, mpsc::Receiver<ToWorker>),
     ) -> Self {
         let slots = usize::from(crate::cluster::SLOTS);
         let router = Arc::new(Router::new(commands));
