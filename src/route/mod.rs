@@ -9,6 +9,7 @@ mod gather;
 mod hold;
 mod info;
 mod refusal;
+mod scan;
 
 pub use behaviour::{Behaviour, Fan, Local, Merge, Refused, behaviour_of};
 pub use describe::commands_markdown;
@@ -16,6 +17,7 @@ pub use gather::Gather;
 pub use hold::{Held, HoldMeta, Holds, LaneKey};
 pub use info::merge_info;
 pub use refusal::Refusal;
+pub use scan::{CURSOR_TOO_LARGE, INVALID_CURSOR, Layout, Owners, Scan, identity};
 
 use std::sync::Arc;
 
