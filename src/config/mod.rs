@@ -48,6 +48,8 @@ pub struct Config {
     pub topology: Topology,
     /// `[limits]`
     pub limits: Limits,
+    /// `[commands]`: which commands clients may send.
+    pub commands: crate::command::Rules,
     /// `[log]`
     pub log: Log,
 }
@@ -160,6 +162,7 @@ impl Default for Config {
                 inline: 64 * KIB,
                 multibulk: i32::MAX as usize,
             },
+            commands: crate::command::Rules::default(),
             log: Log { level: "info".into(), format: LogFormat::Text },
         }
     }
@@ -202,6 +205,8 @@ mod tests {
         "limits.bulk=14MiB",
         "limits.inline=15KiB",
         "limits.multibulk=16",
+        "commands.deny=keys,@dangerous",
+        "commands.allow=config|set",
         "log.level=debug",
         "log.format=json",
     ];
@@ -219,6 +224,7 @@ mod tests {
             reconnect,
             topology,
             limits,
+            commands,
             log,
         } = from_flags(OTHER.iter().copied()).unwrap().config;
         let Upstream { user, password, client_name, connections } = upstream;
@@ -235,6 +241,7 @@ mod tests {
             inline,
             multibulk,
         } = limits;
+        let crate::command::Rules { deny, allow } = commands;
         let Log { level, format } = log;
 
         assert_eq!(
@@ -254,6 +261,13 @@ mod tests {
         assert_eq!((clients, client_output, upstream_in_flight), (9, 10 * MIB, 11 * MIB));
         assert_eq!((memory, held, bulk), (12 * MIB, 13 * MIB, 14 * MIB));
         assert_eq!((inline, multibulk), (15 * KIB, 16));
+        let texts = |rules: &[crate::command::Rule]| {
+            rules.iter().map(|r| r.text().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (texts(&deny), texts(&allow)),
+            (vec!["keys".into(), "@dangerous".into()], vec!["config|set".into()])
+        );
         assert_eq!((level.as_str(), format), ("debug", LogFormat::Json));
 
         let keys: Vec<_> = KEYS.iter().map(|key| key.path).collect();
@@ -323,6 +337,9 @@ mod tests {
             ("timeouts.connect=48h", "\"1h\""),
             ("upstream.client_name=a b", "no spaces"),
             ("listen=", "at least one"),
+            ("commands.deny=keyz", "the nearest is \"keys\""),
+            ("commands.allow=@dangerus", "the nearest is \"@dangerous\""),
+            ("commands.allow=config set", "the nearest is \"config|set\""),
         ] {
             let error = from_flags([setting]).unwrap_err().to_string();
             let key = setting.split('=').next().unwrap();

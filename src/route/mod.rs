@@ -10,19 +10,23 @@ mod hold;
 mod info;
 mod refusal;
 mod scan;
+mod server;
 
-pub use behaviour::{Behaviour, Fan, Local, Merge, Refused, behaviour_of};
+pub use behaviour::{Behaviour, Fan, Local, Merge, Refused, behaviour_if_allowed, behaviour_of};
 pub use describe::commands_markdown;
 pub use gather::Gather;
 pub use hold::{Held, HoldMeta, Holds, LaneKey};
 pub use info::merge_info;
 pub use refusal::Refusal;
 pub use scan::{CURSOR_TOO_LARGE, INVALID_CURSOR, Layout, Owners, Scan, identity};
+pub use server::Server;
 
 use std::sync::Arc;
 
 use crate::cluster::{Slot, slot_of};
-use crate::command::{CommandId, CommandSpec, CommandTable, KeyError, key_positions};
+use crate::command::{
+    CommandId, CommandSpec, CommandTable, KeyError, Rules, Verdict, key_positions,
+};
 use crate::resp::Args;
 
 /// What is to be done with one command.
@@ -47,6 +51,10 @@ pub enum Plan {
         /// How the replies become one.
         merge: Merge,
     },
+    /// SCAN: the shard that its cursor stands at.
+    Scan,
+    /// RANDOMKEY: every primary's size and a key of each.
+    RandomKey,
     /// Slotway answers itself.
     Local(Local),
     /// Slotway answers with an error.
@@ -57,6 +65,7 @@ pub enum Plan {
 #[derive(Debug)]
 pub struct Router {
     table: Arc<CommandTable>,
+    rules: Rules,
     /// By command id; one entry more, for commands that are not known.
     commands: Vec<Routed>,
 }
@@ -70,21 +79,56 @@ struct Routed {
 }
 
 impl Router {
-    /// The behaviour of every command of `table`.
+    /// The behaviour of every command of `table`, by default.
     pub fn new(table: Arc<CommandTable>) -> Self {
+        Self::with_rules(table, Rules::default())
+    }
+
+    /// The same where `commands.deny` and `commands.allow` say something.
+    pub fn with_rules(table: Arc<CommandTable>, rules: Rules) -> Self {
         let routed = |spec: &CommandSpec| Routed {
-            behaviour: behaviour_of(spec),
+            behaviour: match rules.verdict(spec) {
+                Verdict::Denied(_) => Behaviour::Refused(Refused::Denied),
+                Verdict::Allowed => behaviour_if_allowed(spec),
+                Verdict::Open => behaviour_of(spec),
+            },
             read_only: spec.is_read_only(),
             class: spec.class as u8,
         };
         let mut commands: Vec<Routed> = table.iter().map(|(_, spec)| routed(spec)).collect();
         commands.push(routed(table.get(CommandId::UNKNOWN)));
-        Router { table, commands }
+        Router { table, rules, commands }
     }
 
     /// The table it was made of.
     pub fn table(&self) -> &CommandTable {
         &self.table
+    }
+
+    /// Which commands are denied and allowed.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The error for a command that is refused, without the leading `-`.
+    pub fn refusal(&self, command: u16, why: Refused) -> String {
+        let spec = self.table.get(CommandId(command));
+        let name = match usize::from(command) == self.commands.len() - 1 {
+            true => "this command, which slotway does not know,",
+            false => &*spec.name,
+        };
+        match self.rules.verdict(spec) {
+            Verdict::Denied(rule) if why == Refused::Denied => format!(
+                "{}: its entry \"{}\" says so{}",
+                why.text(name),
+                rule.text(),
+                match rule.text().starts_with('@') {
+                    true => "; commands.allow makes exceptions, by name",
+                    false => "",
+                }
+            ),
+            _ => why.text(name),
+        }
     }
 
     /// The index that stands for commands which are not known.
@@ -121,10 +165,17 @@ impl Router {
                 None => Plan::Any,
             },
             Behaviour::Any => Plan::Any,
+            Behaviour::Refused(why @ (Refused::Denied | Refused::Dangerous)) => Plan::Refuse(why),
             _ if !self.arity_fits(command, args) => Plan::Any,
             Behaviour::Local(local) => Plan::Local(local),
             Behaviour::Refused(why) => Plan::Refuse(why),
+            Behaviour::Fan { to, merge: Merge::Server(server) } => {
+                Plan::Fan { to, merge: Merge::Server(server.with(args)) }
+            }
             Behaviour::Fan { to, merge } => Plan::Fan { to, merge },
+            Behaviour::Scan => Plan::Scan,
+            Behaviour::RandomKey => Plan::RandomKey,
+            Behaviour::Debug => debug_command(args),
             Behaviour::Keys | Behaviour::KeysUnlessBlocking => {
                 if routed.behaviour == Behaviour::KeysUnlessBlocking && blocks(args) {
                     return Plan::Refuse(Refused::Blocking);
@@ -192,6 +243,17 @@ enum Slots {
 fn blocks(args: &Args) -> bool {
     let first = if args.is(0, "xreadgroup") { 4 } else { 1 };
     (first..args.len()).take_while(|&i| !args.is(i, "streams")).any(|i| args.is(i, "block"))
+}
+
+fn debug_command(args: &Args) -> Plan {
+    let is_one = |words: &[&str]| words.iter().any(|word| args.is(1, word));
+    match args.get(2) {
+        Some(key) if is_one(&behaviour::DEBUG_BY_KEY) => Plan::Slot(slot_of(key)),
+        _ if is_one(&behaviour::DEBUG_EVERYWHERE) => {
+            Plan::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded }
+        }
+        _ => Plan::Any,
+    }
 }
 
 fn client_command(args: &Args, known: bool) -> Plan {

@@ -169,10 +169,7 @@ impl Scan {
 
     /// The beginning of a node's scan is anybody's; and who is careful does not ask for the layout.
     fn mark(node_cursor: u64, careful: bool, layout: u64, owner: u64) -> u16 {
-        mark(&[
-            if careful { 0 } else { layout },
-            if node_cursor == 0 { 0 } else { owner },
-        ])
+        mark(&[if careful { 0 } else { layout }, if node_cursor == 0 { 0 } else { owner }])
     }
 
     /// The client's next cursor, when the node `by` answered with `cursor`. `None`: there is no

@@ -68,7 +68,7 @@ impl Worker {
     }
 
     #[inline]
-    fn route(&self, slot: u16) -> Option<u16> {
+    pub(super) fn route(&self, slot: u16) -> Option<u16> {
         self.routes.get(usize::from(slot)).copied().filter(|&n| n != HELD)
     }
 
@@ -126,7 +126,13 @@ impl Worker {
     }
 
     #[inline]
-    fn pending(&self, dest: Dest, command: u16, slot: u16, protocol: Protocol) -> Pending {
+    pub(super) fn pending(
+        &self,
+        dest: Dest,
+        command: u16,
+        slot: u16,
+        protocol: Protocol,
+    ) -> Pending {
         let mut flags = 0;
         if self.router.is_read_only(command) {
             flags |= flag::READ_ONLY;
@@ -215,6 +221,8 @@ impl Worker {
             },
             Plan::Split { merge, step } => self.split(index, command, merge, step, args),
             Plan::Fan { to, merge } => self.fan(index, command, to, merge, frame),
+            Plan::Scan => self.scan(index, command, args),
+            Plan::RandomKey => self.random_key(index, command, frame),
             Plan::Local(local) => self.local(index, command, local, args),
             Plan::Refuse(why) => self.refuse(index, command, why),
         }
@@ -235,7 +243,7 @@ impl Worker {
 
     fn refuse(&mut self, index: usize, command: u16, why: Refused) -> Flow {
         let name = &self.router.table().get(crate::command::CommandId(command)).name;
-        let text = why.text(name);
+        let text = self.router.refusal(command, why);
         if **name == *"multi"
             && let Some(client) = self.clients.get_mut(index)
         {
@@ -305,7 +313,7 @@ impl Worker {
     }
 
     /// Begins a gathering for a client's command; gives its index.
-    fn gathering(&mut self, index: usize, command: u16, merge: Merge) -> Option<usize> {
+    pub(super) fn gathering(&mut self, index: usize, command: u16, merge: Merge) -> Option<usize> {
         let client = self.clients.get_mut(index)?;
         let (protocol, generation) = (client.session.protocol, client.generation);
         let seq = client.expect(&mut self.spare_replies);
@@ -395,7 +403,12 @@ impl Worker {
     }
 
     /// The connection to `node` for this client, if it is full.
-    fn full_upstream(&self, node: u16, protocol: Protocol, client: usize) -> Option<usize> {
+    pub(super) fn full_upstream(
+        &self,
+        node: u16,
+        protocol: Protocol,
+        client: usize,
+    ) -> Option<usize> {
         let shared = &self.nodes.get(usize::from(node))?.shared[protocol as usize];
         let u = (*shared.get(client % self.settings.connections)?)?;
         let up = self.upstreams.get(u)?;
@@ -403,7 +416,7 @@ impl Worker {
     }
 
     /// The client is not read from until connection `u` has room again.
-    fn pause(&mut self, index: usize, u: usize) -> Flow {
+    pub(super) fn pause(&mut self, index: usize, u: usize) -> Flow {
         if let (Some(client), Some(up)) = (self.clients.get_mut(index), self.upstreams.get_mut(u)) {
             up.waiters.push((index as u32, client.generation));
             client.paused = Paused::Upstream;
@@ -448,10 +461,10 @@ impl Worker {
     }
 }
 
-const NO_CLUSTER_YET: &str = "CLUSTERDOWN slotway does not know the cluster: no seed has answered \
+pub(super) const NO_CLUSTER_YET: &str = "CLUSTERDOWN slotway does not know the cluster: no seed has answered \
                               yet (configuration key: seeds)";
 
-fn held_full(slot: u16) -> String {
+pub(super) fn held_full(slot: u16) -> String {
     format!(
         "CLUSTERDOWN slot {slot} is in motion or without a primary, and what waits for such slots \
          has reached limits.held"

@@ -11,6 +11,7 @@
 //! The parts, in the order in which a command meets them:
 //! - `downstream`: clients: accept, read, write, close
 //! - `dispatch`: a command's plan is carried out
+//! - `keyspace`: SCAN and RANDOMKEY
 //! - `upstreams`: nodes' connections: connect, write, read, lost
 //! - `answer`: a reply finds its client; refusals and retries
 //! - `topology`: a new snapshot becomes routes
@@ -20,6 +21,7 @@ mod answer;
 mod clock;
 mod dispatch;
 mod downstream;
+mod keyspace;
 mod settings;
 mod topology;
 mod upstreams;
@@ -145,6 +147,8 @@ struct Worker {
     clients: Slab<Client>,
     next_generation: u32,
     holds: Holds<Waiting>,
+    /// The slots as SCAN goes through them; made when it is asked for.
+    layout: crate::route::Layout,
     /// By held slot: what a node refused last, for the error at a deadline.
     last_refusal: FxHashMap<u16, String>,
     /// When an unknown command may make control look at the cluster's commands again.
@@ -235,7 +239,7 @@ impl Worker {
         client_count: Arc<AtomicUsize>,
     ) -> Self {
         let slots = usize::from(crate::cluster::SLOTS);
-        let router = Arc::new(Router::new(commands));
+        let router = Arc::new(Router::with_rules(commands, config.commands.clone()));
         let stats = WorkerStats {
             commands: vec![Default::default(); usize::from(router.unknown()) + 1],
             ..WorkerStats::default()
@@ -260,6 +264,7 @@ impl Worker {
             clients: Slab::new(),
             next_generation: 0,
             holds: Holds::default(),
+            layout: Default::default(),
             last_refusal: FxHashMap::default(),
             next_commands_wish: 0,
             held_now: 0,
@@ -413,7 +418,7 @@ impl Worker {
         // Commands under way carry their ids; an overlay keeps those of known commands, and only
         // "unknown", the entry past the end, moves.
         let old_unknown = usize::from(self.router.unknown());
-        self.router = Arc::new(Router::new(table));
+        self.router = Arc::new(Router::with_rules(table, self.router.rules().clone()));
         let new_unknown = usize::from(self.router.unknown());
         if new_unknown > old_unknown {
             let unknown = self.stats.commands.get(old_unknown).copied().unwrap_or_default();
