@@ -9,7 +9,7 @@ use super::value::{
     LEVELS, parse_address, parse_duration, parse_level, parse_listen, parse_size, show_duration,
     show_size,
 };
-use super::{Address, Listen, LogFormat, Secret, Workers};
+use super::{Address, CrossSlot, Listen, LogFormat, Secret, Workers};
 use crate::command::{CommandTable, Rule};
 
 /// A value as it was written, not yet understood.
@@ -110,6 +110,7 @@ pub(super) enum Field<'a> {
     Level(&'a mut String),
     LogFormat(&'a mut LogFormat),
     CommandRules(&'a mut Vec<Rule>),
+    CrossSlot(&'a mut CrossSlot),
 }
 
 const ADDRESSES: &str = "a list of strings such as [\"10.0.0.1:7000\", \"10.0.0.2:7000\"]";
@@ -190,6 +191,15 @@ impl Field<'_> {
                     }
                 }
             }
+            Field::CrossSlot(field) => {
+                *field = match raw.text("\"reject\" or \"split\"")? {
+                    "reject" => CrossSlot::Reject,
+                    "split" => CrossSlot::Split,
+                    other => {
+                        return Err(format!("\"{other}\" is neither \"reject\" nor \"split\""));
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -220,6 +230,8 @@ impl Field<'_> {
             }
             Field::LogFormat(LogFormat::Text) => "text".into(),
             Field::LogFormat(LogFormat::Json) => "json".into(),
+            Field::CrossSlot(CrossSlot::Reject) => "reject".into(),
+            Field::CrossSlot(CrossSlot::Split) => "split".into(),
         }
     }
 
@@ -260,6 +272,7 @@ impl Field<'_> {
                     .into()
             }
             Field::LogFormat(_) => "\"text\" or \"json\"".into(),
+            Field::CrossSlot(_) => "\"reject\" or \"split\"".into(),
         }
     }
 }

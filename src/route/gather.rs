@@ -262,8 +262,9 @@ impl Gather {
                 out.extend_from_slice(keys.unwrap_or(b"*0\r\n"));
             }
             Merge::Server(server) => {
-                let names = self.from.iter().map(|(_, name)| name.as_str());
-                let parts: Vec<(&str, &[u8])> = names.zip(self.spans()).collect();
+                let name = |i: usize| self.from.get(i).map_or("a node", |(_, name)| name.as_str());
+                let parts: Vec<(&str, &[u8])> =
+                    self.spans().enumerate().map(|(i, reply)| (name(i), reply)).collect();
                 server.merge(&parts, self.protocol, out);
             }
         }

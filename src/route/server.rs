@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::resp::reply::{elements, integer, text};
+use crate::resp::reply::{element_count, elements, integer, text};
 use crate::resp::tree::{Value, decode};
 use crate::resp::{Args, Protocol, strict_i64, write};
 
@@ -266,7 +266,8 @@ const QUOTIENTS: &[(&str, &[&str], &[&str], f64)] = &[
 
 fn memory_stats(frames: &[&[u8]], out: &mut Vec<u8>) {
     let replies: Vec<Value> = frames.iter().filter_map(|frame| decode(frame).ok()).collect();
-    let Some(first) = frames.first() else { return };
+    // A node without keys has no field for its database.
+    let Some(first) = frames.iter().max_by_key(|f| element_count(f)) else { return };
     let sum = |name: &str| -> f64 {
         let (sign, name) = name.strip_prefix('-').map_or((1.0, name), |name| (-1.0, name));
         sign * replies.iter().filter_map(|r| r.field(name).and_then(number)).sum::<f64>()

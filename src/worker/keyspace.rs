@@ -1,8 +1,8 @@
 //! SCAN and RANDOMKEY: the keys of all shards as if they were one server's.
 
-use super::dispatch::{NO_CLUSTER_YET, held_full};
+use super::dispatch::held_full;
 use super::downstream::Flow;
-use super::{NOBODY, Worker};
+use super::{NO_CLUSTER_YET, NOBODY, Worker};
 use crate::metrics::LimitHit;
 use crate::resp::{Args, write};
 use crate::route::{
@@ -132,7 +132,7 @@ impl Worker {
                     }
                     Err(shard) => {
                         let text = "CLUSTERDOWN its slots have no primary at the moment";
-                        self.fail_part(g as u32, shard.clone(), text);
+                        self.fail_part(g as u32, 0, shard.clone(), text);
                     }
                 }
             }
