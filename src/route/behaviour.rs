@@ -218,7 +218,7 @@ const OWN: &[(&str, Behaviour)] = &[
     ("slowlog|get", nodes(Server::SlowLog(DEFAULT_COUNT))),
     ("latency|doctor", nodes(Server::Texts)),
     ("latency|graph", nodes(Server::Texts)),
-    ("latency|histogram", nodes(Server::LatencyHistogram)),
+    ("latency|histogram", primaries(Server::LatencyHistogram)),
     ("latency|history", nodes(Server::LatencyHistory)),
     ("latency|latest", nodes(Server::LatencyLatest)),
     ("latency|reset", Behaviour::Fan { to: Fan::Nodes, merge: Merge::Max }),

@@ -97,6 +97,7 @@ const NOTES: &[(&str, &str)] = &[
     ),
     ("select", "`SELECT 0` is OK, other numbers get an error: a cluster has one database"),
     ("latency", "Where some nodes have nothing to say of the event, the others' is shown"),
+    ("latency|histogram", "What primaries have done, once: replicas do the same again"),
     ("latency|reset", "The most that a node has reset"),
     (
         "scan",
