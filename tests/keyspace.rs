@@ -55,7 +55,8 @@ fn those(keys: &[String], prefix: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_key_once_where_nothing_changes() {
-    let Setting { proxy, .. } = common::setting(&[]);
+    let setting = common::setting(&[]);
+    let proxy = &setting.proxy;
     for mut conn in [proxy.connect(), proxy.connect3()] {
         let wanted = fill(&mut conn, "once", 3_000);
         for count in ["1", "10", "1000", "100000"] {
@@ -297,7 +298,8 @@ fn debug_goes_by_its_key() {
 
 #[test]
 fn server_commands_of_many_nodes() {
-    let Setting { proxy, .. } = common::setting(&[]);
+    let setting = common::setting(&[]);
+    let proxy = &setting.proxy;
     for mut conn in [proxy.connect(), proxy.connect3()] {
         let mut ask = |command: &[&str]| conn.command(command).expect("an answer");
         assert!(ask(&["SLOWLOG", "RESET"]).is_ok());
