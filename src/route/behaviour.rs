@@ -38,6 +38,8 @@ pub enum Behaviour {
     Transaction(Transaction),
     /// WAIT: on connections lent to the client, at the primaries that it has written to.
     Wait,
+    /// KEYS: all primaries' lists as one, in bounded memory.
+    Join,
     /// MONITOR: on a connection lent to the client at every primary.
     Monitor,
     /// Answered here.
@@ -234,6 +236,7 @@ const OWN: &[(&str, Behaviour)] = &[
     ("bgrewriteaof", PRIMARIES_OK),
     ("lastsave", Behaviour::Fan { to: Fan::Primaries, merge: Merge::Min }),
     ("monitor", Behaviour::Monitor),
+    ("keys", Behaviour::Join),
     ("wait", Behaviour::Wait),
     ("multi", Behaviour::Transaction(Transaction::Multi)),
     ("exec", Behaviour::Transaction(Transaction::Exec)),

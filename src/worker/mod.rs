@@ -13,6 +13,7 @@
 //! - `dispatch`: a command's plan is carried out
 //! - `keyspace`: SCAN and RANDOMKEY
 //! - `transaction`: MULTI … EXEC
+//! - `join`: KEYS, one list of many
 //! - `dedicated`: connections lent to one client: blocking commands, WATCH, WAIT, MONITOR
 //! - `upstreams`: nodes' connections: connect, write, read, lost
 //! - `answer`: a reply finds its client; refusals and retries
@@ -24,6 +25,7 @@ mod clock;
 mod dedicated;
 mod dispatch;
 mod downstream;
+mod join;
 mod keyspace;
 mod settings;
 mod shared;
@@ -167,6 +169,7 @@ struct Worker {
     /// Slots newly held in this turn.
     held_now: usize,
     gatherings: Slab<Gathering>,
+    joins: Slab<join::Join>,
     /// What all workers share.
     shared: Arc<Shared>,
     /// Dedicated connections that are not lent to anybody.
@@ -290,6 +293,7 @@ impl Worker {
             next_commands_wish: 0,
             held_now: 0,
             gatherings: Slab::new(),
+            joins: Slab::new(),
             shared,
             idle: Vec::new(),
             dead: Vec::new(),
