@@ -85,8 +85,29 @@ const NOTES: &[(&str, &str)] = &[
         "info",
         "Sums, extremes or the first value, as fits the field; `redis_mode:standalone`, `cluster_enabled:0`; a section `# Proxy` is added",
     ),
-    ("multi", "What is sent between a refused `MULTI` and its `EXEC` or `DISCARD` is refused, too"),
-    ("keys", "The whole list passes through slotway's memory, in one piece"),
+    ("discard", "What was queued is forgotten; no node has seen it"),
+    (
+        "exec",
+        "All of the transaction leaves as one `MULTI … EXEC` for its slot and is atomic there. A redirection in it is followed: nothing was executed. A connection lost after it was sent is an error that says so. Keys in several slots: refused, or one transaction per slot, see `transactions.cross_slot`. A script of `EVALSHA` that slotway knows is loaded first",
+    ),
+    ("multi", "What follows is checked and queued by slotway, with Redis's replies and errors"),
+    (
+        "watch",
+        "On a connection lent to the client (`limits.dedicated`) until `EXEC`, `DISCARD` or `UNWATCH`. If that connection or its node is lost, or the slot moves, `EXEC` answers null, as if the key had changed. Keys in several slots only with `transactions.cross_slot = \"split\"`: whether any was changed is asked just before the parts are sent",
+    ),
+    ("unwatch", ""),
+    (
+        "keys",
+        "One primary's list after the other, in bounded memory, over connections lent to the client (`limits.dedicated`). If a node is lost after the first key was sent the client is closed",
+    ),
+    (
+        "monitor",
+        "The lines of all primaries in one stream, new primaries included; clients' addresses are those of slotway's connections. What slotway answers itself is not in it",
+    ),
+    (
+        "wait",
+        "Covers all that this client has had acknowledged: the least number over the primaries that it has written to. A primary lost while it waits is an error",
+    ),
     ("lastsave", "The oldest of the primaries"),
     ("module|list", "One primary's"),
     ("move", "The node's refusal: a cluster has one database"),
@@ -101,13 +122,13 @@ const NOTES: &[(&str, &str)] = &[
     ("latency|reset", "The most that a node has reset"),
     (
         "scan",
-        "Each key that is there all the time is returned at least once, as by a single server; also when a primary fails over in the middle, whose shard is then scanned again from its beginning. Once slots have moved during a scan, shards may be scanned more than once; only keys of the very slots that moved may be missed. It ends in any case. `COUNT` is per call, thus per shard; a call may return nothing and a cursor that is not 0, as always with `SCAN`. Any slotway in front of the cluster takes the cursor; a number that no slotway gave is an invalid cursor",
+        "Each key that is there all the time is returned at least once, as by a single server; also when a primary fails over in the middle, whose shard is then scanned again from its beginning. Once slots have moved during a scan, shards may be scanned more than once; only keys of the very slots that moved may be missed. It ends in any case. `COUNT` is per call, thus per shard; a call may return nothing and a cursor that is not 0, as always with `SCAN`. Any slotway in front of the cluster takes the cursor; a number that no slotway gave is an invalid cursor. Not inside a transaction",
     ),
     (
         "role",
         "`master`, the sum of the offsets, and no replicas: a client that would read from them would be redirected",
     ),
-    ("randomkey", "Each shard counts for as many keys as it has"),
+    ("randomkey", "Each shard counts for as many keys as it has. Not inside a transaction"),
     (
         "debug",
         "Where it is allowed: forms with a key go by it, those that set something to every primary, all else to any",
@@ -118,9 +139,14 @@ const NOTES: &[(&str, &str)] = &[
     ("sort", "`BY` and `GET` with patterns are refused by the node: their keys may be anywhere"),
     ("sort_ro", "As `SORT`"),
     ("time", "One primary's clock"),
-    ("xread", "With `BLOCK`: refused, blocking commands are not built yet"),
+    ("xread", "With `BLOCK` as the blocking commands"),
     ("xreadgroup", "As `XREAD`"),
 ];
+
+const BLOCKING: &str = "Waits on a connection lent to the client (`limits.dedicated`). If its node \
+                        is lost or demoted, or the slot moves, it waits on at the next primary \
+                        for the time that is left; an element taken in the very moment of such a \
+                        loss is lost with the reply";
 
 /// One line of a table.
 #[derive(Debug, PartialEq, Eq)]
@@ -318,6 +344,9 @@ fn notes(spec: &CommandSpec, behaviour: Behaviour) -> String {
         }
         _ => {}
     }
+    if behaviour == Behaviour::Blocking {
+        notes.push(BLOCKING.into());
+    }
     match behaviour {
         Behaviour::Key(at) if at != 1 => notes.push(format!("Its key is argument {at}")),
         Behaviour::Keys
@@ -417,7 +446,7 @@ The column **where it goes** in the tables below:
 - **every primary**, **every node** (replicas included; those that the cluster reports as down are left out): to all of them, and one reply is made. If some fail, the reply is an error that names them.
 - **any primary**: one that answers for all. A client always gets the same one while the cluster stays as it is.
 - **answered by slotway**: no node is asked.
-- **refused**: an error that says why.
+- **refused**: an error that says why. What would act on one node behind the cluster's back is refused with `NOPERM` unless `commands.allow` names it; it then goes to the node of its keys, or to any primary. `commands.deny` refuses any other command, by its name, a subcommand's or an ACL category ([configuration](configuration.md#commands)). What scripts call is not looked at.
 
 **Sent again** says whether slotway repeats the command when the connection is lost before the reply: see below.
 

@@ -375,4 +375,80 @@ mod tests {
         assert_eq!(plan("MULTI"), Plan::Transaction(Transaction::Multi));
         assert_eq!(plan("SHUTDOWN"), Plan::Refuse(Refused::Dangerous));
     }
+
+    /// By the rules' lists; `None`: by default.
+    fn plan_with(deny: &[&str], allow: &[&str], line: &str) -> (Plan, String) {
+        let rule = |text: &&str| {
+            crate::command::Rule::parse(text, &CommandTable::builtin(), |_, _| None).expect(text)
+        };
+        let rules = Rules {
+            deny: deny.iter().map(rule).collect(),
+            allow: allow.iter().map(rule).collect(),
+        };
+        let router = Router::with_rules(Arc::new(CommandTable::builtin()), rules);
+        let (mut buf, mut ranges) = (Vec::new(), Vec::new());
+        for word in line.split(' ') {
+            let start = buf.len() as u32;
+            buf.extend_from_slice(word.as_bytes());
+            ranges.push(crate::resp::ArgRange { start, end: buf.len() as u32 });
+        }
+        let args = Args::new(&buf, &ranges);
+        let command = router.command(&args);
+        let plan = router.plan(command, &args, &mut Vec::new());
+        let text = match plan {
+            Plan::Refuse(why) => router.refusal(command, why),
+            _ => String::new(),
+        };
+        (plan, text)
+    }
+
+    #[test]
+    fn what_is_denied() {
+        let denied = Plan::Refuse(Refused::Denied);
+        let (plan, text) = plan_with(&["@dangerous"], &[], "KEYS *");
+        assert_eq!(plan, denied);
+        assert!(text.starts_with("NOPERM KEYS is denied by commands.deny"), "{text}");
+        assert!(text.contains("\"@dangerous\"") && text.contains("commands.allow"), "{text}");
+        // With any number of arguments; and what the table does not know.
+        assert_eq!(plan_with(&["get"], &[], "GET").0, denied);
+        let (plan, text) = plan_with(&["@all"], &["@read"], "NOSUCH x");
+        assert_eq!(plan, denied);
+        assert!(text.contains("\"@all\""), "{text}");
+        assert_eq!(plan_with(&["@all"], &["@read"], "GET a").0, at("a"));
+    }
+
+    #[test]
+    fn what_is_allowed_goes_by_its_data() {
+        let dangerous = Plan::Refuse(Refused::Dangerous);
+        assert_eq!(plan_with(&[], &[], "SWAPDB 0 1").0, dangerous);
+        assert_eq!(plan_with(&["flushall"], &["config"], "SWAPDB 0 1").0, dangerous);
+        assert_eq!(plan_with(&[], &["swapdb"], "SWAPDB 0 1").0, Plan::Any);
+        assert_eq!(plan_with(&[], &["@dangerous"], "MIGRATE h 1 k 0 1").0, at("k"));
+        assert_eq!(plan_with(&[], &["debug"], "DEBUG OBJECT k").0, at("k"));
+        assert_eq!(plan_with(&[], &["debug"], "DEBUG SLEEP 0").0, Plan::Any);
+        let everywhere = Plan::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded };
+        assert_eq!(plan_with(&[], &["debug"], "DEBUG SET-ACTIVE-EXPIRE 0").0, everywhere);
+        // Denied by name is denied, whatever else allows it.
+        assert_eq!(
+            plan_with(&["debug"], &["debug"], "DEBUG SLEEP 0").0,
+            Plan::Refuse(Refused::Denied)
+        );
+        // What is no danger stays what it is.
+        assert_eq!(plan_with(&[], &["@all"], "GET a").0, at("a"));
+    }
+
+    /// A command that only the cluster knows obeys too.
+    #[test]
+    fn commands_of_a_newer_server_obey() {
+        let reply = b"*1\r\n*7\r\n$8\r\njson.set\r\n:-3\r\n*1\r\n+write\r\n:1\r\n:1\r\n:1\r\n*1\r\n+@write\r\n";
+        let table = Arc::new(CommandTable::builtin().overlay(reply).expect("a table"));
+        for entry in ["json.set", "@write"] {
+            let rule = crate::command::Rule::parse(entry, &CommandTable::builtin(), |_, _| None);
+            let rules = Rules { deny: vec![rule.expect(entry)], allow: Vec::new() };
+            let router = Router::with_rules(Arc::clone(&table), rules);
+            let id = table.by_name("json.set").expect("it is known").0;
+            let args = Args::new(b"", &[]);
+            assert_eq!(router.plan(id, &args, &mut Vec::new()), Plan::Refuse(Refused::Denied));
+        }
+    }
 }
