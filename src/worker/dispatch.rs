@@ -225,6 +225,8 @@ impl Worker {
             },
             Plan::Split { merge, step } => self.split(index, command, merge, step, args),
             Plan::Fan { to, merge } => self.fan(index, command, to, merge, frame),
+            Plan::Scan => self.scan(index, command, args),
+            Plan::RandomKey => self.random_key(index, command, frame),
             Plan::Block(slot) => self.block(index, command, slot.0, frame),
             Plan::Transaction(which) => self.transaction(index, command, which, frame, args),
             Plan::Join => self.join(index, command, frame),
@@ -249,8 +251,7 @@ impl Worker {
     }
 
     fn refuse(&mut self, index: usize, command: u16, why: Refused) -> Flow {
-        let name = &self.router.table().get(crate::command::CommandId(command)).name;
-        let text = why.text(name);
+        let text = self.router.refusal(command, why);
         self.answer_own_error(index, command, &text);
         Flow::Next
     }

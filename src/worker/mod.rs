@@ -11,6 +11,7 @@
 //! The parts, in the order in which a command meets them:
 //! - `downstream`: clients: accept, read, write, close
 //! - `dispatch`: a command's plan is carried out
+//! - `keyspace`: SCAN and RANDOMKEY
 //! - `transaction`: MULTI … EXEC
 //! - `join`: KEYS, one list of many
 //! - `dedicated`: connections lent to one client: blocking commands, WATCH, WAIT, MONITOR
@@ -28,6 +29,7 @@ mod dispatch;
 mod downstream;
 mod everyone;
 mod join;
+mod keyspace;
 mod settings;
 mod shared;
 mod topology;
@@ -164,6 +166,8 @@ struct Worker {
     clients: Slab<Client>,
     next_generation: u32,
     holds: Holds<Waiting>,
+    /// The slots as SCAN goes through them; made when it is asked for.
+    layout: crate::route::Layout,
     /// By held slot: what a node refused last, for the error at a deadline.
     last_refusal: FxHashMap<u16, String>,
     /// When an unknown command may make control look at the cluster's commands again.
@@ -268,7 +272,7 @@ impl Worker {
         (own, inbox): (WorkerHandle, mpsc::Receiver<ToWorker>),
     ) -> Self {
         let slots = usize::from(crate::cluster::SLOTS);
-        let router = Arc::new(Router::new(commands));
+        let router = Arc::new(Router::with_rules(commands, config.commands.clone()));
         let stats = WorkerStats {
             commands: vec![Default::default(); usize::from(router.unknown()) + 1],
             ..WorkerStats::default()
@@ -294,6 +298,7 @@ impl Worker {
             clients: Slab::new(),
             next_generation: 0,
             holds: Holds::default(),
+            layout: Default::default(),
             last_refusal: FxHashMap::default(),
             next_commands_wish: 0,
             held_now: 0,
@@ -460,7 +465,7 @@ impl Worker {
         // Commands under way carry their ids; an overlay keeps those of known commands, and only
         // "unknown", the entry past the end, moves.
         let old_unknown = usize::from(self.router.unknown());
-        self.router = Arc::new(Router::new(table));
+        self.router = Arc::new(Router::with_rules(table, self.router.rules().clone()));
         let new_unknown = usize::from(self.router.unknown());
         for (_, client) in &mut self.clients {
             if usize::from(client.last_command) == old_unknown {

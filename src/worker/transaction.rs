@@ -185,7 +185,7 @@ impl Worker {
                     upper()
                 ));
             }
-            Plan::Refuse(why) => return Err(why.text(name)),
+            Plan::Refuse(why) => return Err(self.router.refusal(command, why)),
             _ => return Err(format!("ERR {} is not allowed inside a transaction", upper())),
         };
         if let Place::Slot(_) | Place::Split(_) = place
