@@ -1,6 +1,7 @@
 //! The commands that slotway answers itself: those about the connection.
 
-use super::session::Session;
+use super::cluster::{self, Announced};
+use super::session::{Session, mode};
 use crate::resp::{Args, Protocol, strict_i64, write};
 use crate::route::Local;
 
@@ -9,6 +10,8 @@ use crate::route::Local;
 pub struct Context<'a> {
     /// The cluster's version, for HELLO.
     pub version: &'a str,
+    /// What cluster clients are told.
+    pub announced: &'a Announced,
 }
 
 /// What happens after the answer.
@@ -48,6 +51,7 @@ pub fn answer(
         Local::Reset => {
             session.protocol = Protocol::Resp2;
             session.name = None;
+            session.modes &= !mode::READONLY;
             write::simple(out, "RESET");
         }
         Local::ClientId => write::integer(out, session.id as i64),
@@ -71,7 +75,17 @@ pub fn answer(
                 write::error(out, "ERR syntax error");
             }
         }
-        Local::NoCluster => write::error(out, "ERR This instance has cluster support disabled"),
+        Local::Cluster => cluster::answer(args, session.protocol, context.announced, out),
+        Local::ReadOnly => {
+            session.modes |= mode::READONLY;
+            write::simple(out, "OK");
+        }
+        Local::ReadWrite => {
+            session.modes &= !mode::READONLY;
+            write::simple(out, "OK");
+        }
+        // No slot of the one node that clients see is ever on its way to another.
+        Local::Asking => write::simple(out, "OK"),
     }
     After::Go
 }

@@ -1,10 +1,12 @@
 //! One downstream connection: its session, its ordered reply queue, its unfinished request.
 //! Not here: what its commands mean and where they go ([`crate::worker`]).
 
+mod cluster;
 mod local;
 mod replies;
 mod session;
 
+pub use cluster::Announced;
 pub use local::{After, Context, answer};
 pub use replies::{Outcome, Replies};
 pub use session::{Session, mode};

@@ -38,6 +38,8 @@ pub struct Config {
     pub workers: Workers,
     /// The admin HTTP listener; `None` is off.
     pub admin: Option<Address>,
+    /// What cluster clients are told; `None`: the address that they use.
+    pub announce: Option<Address>,
     /// `[upstream]`
     pub upstream: Upstream,
     /// `[timeouts]`
@@ -109,6 +111,8 @@ pub struct Limits {
     pub memory: usize,
     /// Commands waiting for a slot that moves or has no primary.
     pub held: usize,
+    /// Lua scripts that are kept for nodes that lack them.
+    pub scripts: usize,
     /// One argument of a command.
     pub bulk: usize,
     /// One inline command, or the line of a count.
@@ -133,6 +137,7 @@ impl Default for Config {
             seeds: Vec::new(),
             workers: Workers::Auto,
             admin: Some(Address { host: "127.0.0.1".into(), port: 9121 }),
+            announce: None,
             upstream: Upstream {
                 user: String::new(),
                 password: Secret::default(),
@@ -156,6 +161,7 @@ impl Default for Config {
                 upstream_in_flight: 64 * MIB,
                 memory: 4 * GIB,
                 held: 64 * MIB,
+                scripts: 16 * MIB,
                 bulk: 512 * MIB,
                 inline: 64 * KIB,
                 multibulk: i32::MAX as usize,
@@ -182,6 +188,7 @@ mod tests {
         "seeds=a:1,b:2",
         "workers=2",
         "admin=",
+        "announce=proxy:8",
         "upstream.user=u",
         "upstream.password=hunter2",
         "upstream.client_name=n",
@@ -199,6 +206,7 @@ mod tests {
         "limits.upstream_in_flight=11MiB",
         "limits.memory=12MiB",
         "limits.held=13MiB",
+        "limits.scripts=17MiB",
         "limits.bulk=14MiB",
         "limits.inline=15KiB",
         "limits.multibulk=16",
@@ -214,6 +222,7 @@ mod tests {
             seeds,
             workers,
             admin,
+            announce,
             upstream,
             timeouts,
             reconnect,
@@ -231,6 +240,7 @@ mod tests {
             upstream_in_flight,
             memory,
             held,
+            scripts,
             bulk,
             inline,
             multibulk,
@@ -246,6 +256,7 @@ mod tests {
         );
         assert_eq!(seeds.iter().map(Address::to_string).collect::<Vec<_>>(), ["a:1", "b:2"]);
         assert_eq!((workers.count(), admin), (2, None));
+        assert_eq!(announce.map(|a| a.to_string()).as_deref(), Some("proxy:8"));
         assert_eq!((user.as_str(), password.reveal()), ("u", "hunter2"));
         assert_eq!((client_name.as_str(), connections), ("n", 2));
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
@@ -253,6 +264,7 @@ mod tests {
         assert_eq!((min, max, refresh, min_interval), (ms(5), s(6), s(7), ms(8)));
         assert_eq!((clients, client_output, upstream_in_flight), (9, 10 * MIB, 11 * MIB));
         assert_eq!((memory, held, bulk), (12 * MIB, 13 * MIB, 14 * MIB));
+        assert_eq!(scripts, 17 * MIB);
         assert_eq!((inline, multibulk), (15 * KIB, 16));
         assert_eq!((level.as_str(), format), ("debug", LogFormat::Json));
 

@@ -13,12 +13,15 @@ use crate::cluster::Snapshot;
 use crate::command::CommandTable;
 use crate::config::Config;
 use crate::metrics::{Totals, WorkerStats};
+use crate::scripts::ScriptStore;
 
 /// All workers. Shared by the parts of the control thread.
 #[derive(Debug)]
 pub struct Pool {
     config: Arc<Config>,
     to_control: mpsc::UnboundedSender<ToControl>,
+    /// All workers' scripts.
+    scripts: Arc<ScriptStore>,
     inner: Mutex<Inner>,
 }
 
@@ -71,7 +74,8 @@ impl Pool {
             version: None,
             ended: Totals::default(),
         };
-        Pool { config, to_control, inner: Mutex::new(inner) }
+        let scripts = Arc::new(ScriptStore::new(config.limits.scripts));
+        Pool { config, to_control, scripts, inner: Mutex::new(inner) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -86,6 +90,7 @@ impl Pool {
             index,
             Arc::clone(&self.config),
             Arc::clone(&inner.commands),
+            Arc::clone(&self.scripts),
             self.to_control.clone(),
         )?;
         inner.next += 1;
@@ -102,6 +107,11 @@ impl Pool {
             last: Box::default(),
         });
         Ok(())
+    }
+
+    /// Bytes of the scripts kept.
+    pub fn script_bytes(&self) -> usize {
+        self.scripts.bytes()
     }
 
     /// How many workers run.

@@ -99,6 +99,12 @@ metrics! {
         "Commands answered with an error at their deadline.";
     SPLITS: Counter "slotway_splits_total" [] ""
         "Commands split over several slots.";
+    SCRIPT_LOADS: Counter "slotway_script_loads_total" [] ""
+        "SCRIPT LOADs put before a client's EVALSHA because its node may lack the script; that it did lack it is noscript in slotway_redirections_total.";
+    SCRIPT_BYTES: Gauge "slotway_script_bytes" [] "limits.scripts"
+        "Bytes of the scripts kept for nodes that lack them.";
+    REPLICA_READS: Counter "slotway_replica_reads_total" [] ""
+        "Commands sent to a replica, for clients that said READONLY.";
     LIMITS_HIT: Counter "slotway_limits_hit_total" ["limit"] ""
         "Times that a limit of [limits] was reached; protocol stands for the limits on the size of a request.";
     LIMIT: Gauge "slotway_limit" ["limit"] ""

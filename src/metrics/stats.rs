@@ -66,14 +66,23 @@ pub enum Redirection {
     Loading,
     MasterDown,
     ReadOnly,
+    NoScript,
 }
 
 impl Redirection {
     /// How many kinds there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
     /// Label values, by discriminant.
-    pub const NAMES: [&'static str; Self::COUNT] =
-        ["moved", "ask", "tryagain", "clusterdown", "loading", "masterdown", "readonly"];
+    pub const NAMES: [&'static str; Self::COUNT] = [
+        "moved",
+        "ask",
+        "tryagain",
+        "clusterdown",
+        "loading",
+        "masterdown",
+        "readonly",
+        "noscript",
+    ];
 }
 
 /// The limits of the configuration that a worker can hit (label `limit`).
@@ -85,16 +94,17 @@ pub enum LimitHit {
     UpstreamInFlight,
     Memory,
     Held,
+    Scripts,
     Protocol,
 }
 
 impl LimitHit {
     /// How many limits there are.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 7;
     /// Label values, by discriminant: the key under `[limits]`, or `protocol` for all the limits
     /// on the size of a request.
     pub const NAMES: [&'static str; Self::COUNT] =
-        ["clients", "client_output", "upstream_in_flight", "memory", "held", "protocol"];
+        ["clients", "client_output", "upstream_in_flight", "memory", "held", "scripts", "protocol"];
 }
 
 /// What one worker knows of one node (label `node`, bounded by the cluster's size).
@@ -155,6 +165,10 @@ pub struct WorkerStats {
     pub deadline_exceeded: u64,
     /// Commands split over several slots.
     pub splits: u64,
+    /// SCRIPT LOADs that slotway put before a client's command.
+    pub script_loads: u64,
+    /// Reads sent to replicas, for READONLY.
+    pub replica_reads: u64,
     /// By [`LimitHit`].
     pub limits_hit: [u64; LimitHit::COUNT],
     /// Gauge: bytes in all buffers of this worker.

@@ -4,7 +4,7 @@ use super::downstream::Flow;
 use super::settings::out_of_memory;
 use super::{Gathering, HELD, Worker};
 use crate::buf::CHUNK;
-use crate::client::{After, Context, Paused, answer, mode};
+use crate::client::{After, Announced, Context, Paused, answer, mode};
 use crate::metrics::LimitHit;
 use crate::resp::{ArgRange, Args, Protocol, write};
 use crate::route::{Fan, Held, Local, Merge, Plan, Refused};
@@ -28,6 +28,11 @@ impl Worker {
         let ends = ["exec", "discard", "reset", "quit"].iter().any(|word| args.is(0, word));
         if ends || client.session.modes & mode::MULTI == 0 {
             client.session.modes &= !mode::MULTI;
+            if client.session.modes & mode::READONLY != 0
+                && let Some(flow) = self.read_from_replica(index, frame, args)
+            {
+                return flow;
+            }
             return self.dispatch(index, frame, args);
         }
         let command = self.router.command(args);
@@ -68,12 +73,12 @@ impl Worker {
     }
 
     #[inline]
-    fn route(&self, slot: u16) -> Option<u16> {
+    pub(super) fn route(&self, slot: u16) -> Option<u16> {
         self.routes.get(usize::from(slot)).copied().filter(|&n| n != HELD)
     }
 
     #[inline]
-    fn forward(&mut self, index: usize, command: u16, slot: u16, frame: &[u8]) -> Flow {
+    pub(super) fn forward(&mut self, index: usize, command: u16, slot: u16, frame: &[u8]) -> Flow {
         if self.is_over_memory() {
             return self.refuse_for_memory(index, command);
         }
@@ -104,22 +109,34 @@ impl Worker {
     /// Makes the entry of a client's command for `node`, and gives it with the connection; `None`:
     /// the connection is full and the client was paused.
     #[inline]
-    fn admit(
+    pub(super) fn admit(
         &mut self,
         index: usize,
         command: u16,
         slot: u16,
         node: u16,
     ) -> Option<(Pending, usize)> {
-        let client = self.clients.get_mut(index)?;
-        let (protocol, generation) = (client.session.protocol, client.generation);
+        let protocol = self.clients.get(index)?.session.protocol;
         let u = self.upstream_for(node, protocol, index);
+        self.admit_on(index, command, slot, u)
+    }
+
+    /// The same for a connection that is chosen already.
+    #[inline]
+    pub(super) fn admit_on(
+        &mut self,
+        index: usize,
+        command: u16,
+        slot: u16,
+        u: usize,
+    ) -> Option<(Pending, usize)> {
         let up = self.upstreams.get(u)?;
         if up.queue.len() > self.settings.upstream_in_flight {
             self.pause(index, u);
             return None;
         }
         let client = self.clients.get_mut(index)?;
+        let (protocol, generation) = (client.session.protocol, client.generation);
         let seq = client.expect(&mut self.spare_replies);
         let dest = Dest::Client { index: index as u32, generation, seq };
         Some((self.pending(dest, command, slot, protocol), u))
@@ -208,11 +225,9 @@ impl Worker {
             }
             Plan::Any => match self.any_primary(index) {
                 Some(node) => self.forward_to(index, command, NO_SLOT, node, frame),
-                None => {
-                    self.answer_own_error(index, command, NO_CLUSTER_YET);
-                    Flow::Next
-                }
+                None => self.no_cluster_yet(index, command),
             },
+            Plan::Script(script, slot) => self.script(index, command, (script, slot), frame, args),
             Plan::Split { merge, step } => self.split(index, command, merge, step, args),
             Plan::Fan { to, merge } => self.fan(index, command, to, merge, frame),
             Plan::Local(local) => self.local(index, command, local, args),
@@ -225,12 +240,15 @@ impl Worker {
     pub(super) fn any_primary(&self, index: usize) -> Option<u16> {
         let first = index.checked_rem(self.primaries.len())?;
         let in_turn = || self.primaries.iter().cycle().skip(first).take(self.primaries.len());
-        let reached = |&&node: &&u16| {
-            let shared = self.nodes.get(usize::from(node)).map(|n| &n.shared);
-            let mut ours = shared.into_iter().flatten().flatten().flatten();
-            ours.all(|&u| self.upstreams.get(u).is_none_or(|up| up.state != State::Backoff))
-        };
-        in_turn().find(reached).or_else(|| in_turn().next()).copied()
+        let reached = in_turn().find(|&&node| self.is_reached(node));
+        reached.or_else(|| in_turn().next()).copied()
+    }
+
+    /// No connection to it is waiting for its next attempt.
+    pub(super) fn is_reached(&self, node: u16) -> bool {
+        let shared = self.nodes.get(usize::from(node)).map(|n| &n.shared);
+        let mut ours = shared.into_iter().flatten().flatten().flatten();
+        ours.all(|&u| self.upstreams.get(u).is_none_or(|up| up.state != State::Backoff))
     }
 
     fn refuse(&mut self, index: usize, command: u16, why: Refused) -> Flow {
@@ -242,6 +260,11 @@ impl Worker {
             client.session.modes |= mode::MULTI;
         }
         self.answer_own_error(index, command, &text);
+        Flow::Next
+    }
+
+    pub(super) fn no_cluster_yet(&mut self, index: usize, command: u16) -> Flow {
+        self.answer_own_error(index, command, NO_CLUSTER_YET);
         Flow::Next
     }
 
@@ -281,7 +304,11 @@ impl Worker {
             self.mark_client(index);
             return Flow::Pause;
         }
-        let context = Context { version: &self.version };
+        let announced = match local {
+            Local::Cluster => self.settings.announced(&client.stream),
+            _ => Announced::default(),
+        };
+        let context = Context { version: &self.version, announced: &announced };
         self.reply.clear();
         let after = answer(local, args, &mut client.session, context, &mut self.reply);
         client.answer(&self.reply, &mut self.pool, &mut self.spare_replies);
@@ -413,13 +440,19 @@ impl Worker {
     }
 
     /// A command for every primary or every node.
-    fn fan(&mut self, index: usize, command: u16, to: Fan, merge: Merge, frame: &[u8]) -> Flow {
+    pub(super) fn fan(
+        &mut self,
+        index: usize,
+        command: u16,
+        to: Fan,
+        merge: Merge,
+        frame: &[u8],
+    ) -> Flow {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
         let nodes = self.fan_targets(to);
         if self.primaries.is_empty() || nodes.is_empty() {
-            self.answer_own_error(index, command, NO_CLUSTER_YET);
-            return Flow::Next;
+            return self.no_cluster_yet(index, command);
         }
         let mut reached = nodes.iter().filter_map(|n| n.as_ref().ok());
         if let Some(u) = reached.find_map(|&n| self.full_upstream(n, protocol, index)) {

@@ -13,6 +13,8 @@
 //! - `dispatch`: a command's plan is carried out
 //! - `upstreams`: nodes' connections: connect, write, read, lost
 //! - `answer`: a reply finds its client; refusals and retries
+//! - `scripts`: Lua scripts are remembered, and given to nodes
+//! - `replicas`: reads from replicas
 //! - `topology`: a new snapshot becomes routes
 //! - `clock`: deadlines, backoff
 
@@ -20,6 +22,8 @@ mod answer;
 mod clock;
 mod dispatch;
 mod downstream;
+mod replicas;
+mod scripts;
 mod settings;
 mod topology;
 mod upstreams;
@@ -43,6 +47,7 @@ use crate::control::{ToControl, ToWorker, WorkerHandle};
 use crate::metrics::{NodeStats, WorkerStats};
 use crate::resp::{ArgRange, Protocol};
 use crate::route::{Gather, Holds, Router};
+use crate::scripts::ScriptStore;
 use crate::upstream::{Dest, Upstream, Waiting};
 
 use settings::Settings;
@@ -63,6 +68,8 @@ struct Node {
     known: bool,
     /// Indexes into `upstreams`: by protocol, then by connection number.
     shared: [Vec<Option<usize>>; 2],
+    /// The same for reads from it as a replica: connections that said READONLY.
+    replica: [Vec<Option<usize>>; 2],
 }
 
 /// A command that went to several slots or nodes, until all have answered.
@@ -140,6 +147,11 @@ struct Worker {
     owners: Box<[u16]>,
     /// Primaries, for commands that any may answer.
     primaries: Vec<u16>,
+    /// By shard of the snapshot: replicas that are online.
+    replicas: Vec<Vec<u16>>,
+    scripts: scripts::Scripts,
+    /// Bytes of the client that is being read from, from the command at hand on.
+    unread: usize,
     nodes: Vec<Node>,
     upstreams: Slab<Upstream>,
     clients: Slab<Client>,
@@ -194,6 +206,7 @@ pub fn spawn(
     index: usize,
     config: Arc<Config>,
     commands: Arc<CommandTable>,
+    scripts: Arc<ScriptStore>,
     control: tokio::sync::mpsc::UnboundedSender<ToControl>,
 ) -> io::Result<WorkerHandle> {
     let poll = Poll::new()?;
@@ -203,7 +216,7 @@ pub fn spawn(
     let count = Arc::clone(&client_count);
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         let told = Told { control: control.clone(), worker: index, clients: Arc::clone(&count) };
-        Worker::new(index, &config, commands, poll, inbox, control, count).run();
+        Worker::new(index, &config, commands, scripts, poll, inbox, control, count).run();
         drop(told);
     })?;
     Ok(WorkerHandle::new(sender, waker, client_count))
@@ -225,10 +238,12 @@ impl Drop for Told {
 }
 
 impl Worker {
+    #[allow(clippy::too_many_arguments)] // all that a worker is given, once
     fn new(
         index: usize,
         config: &Config,
         commands: Arc<CommandTable>,
+        scripts: Arc<ScriptStore>,
         poll: Poll,
         inbox: mpsc::Receiver<ToWorker>,
         control: tokio::sync::mpsc::UnboundedSender<ToControl>,
@@ -255,6 +270,9 @@ impl Worker {
             routes: vec![HELD; slots].into(),
             owners: vec![NOBODY; slots].into(),
             primaries: Vec::new(),
+            replicas: Vec::new(),
+            scripts: scripts::Scripts::new(scripts),
+            unread: 0,
             nodes: Vec::new(),
             upstreams: Slab::new(),
             clients: Slab::new(),
