@@ -53,6 +53,8 @@ pub struct ScriptStore {
     limit: usize,
     /// Grows with every SCRIPT FLUSH.
     epoch: AtomicU64,
+    /// Scripts that had to go.
+    evicted: AtomicU64,
     bytes: AtomicUsize,
 }
 
@@ -86,6 +88,7 @@ impl ScriptStore {
             inner: Mutex::default(),
             limit,
             epoch: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
         }
     }
@@ -120,6 +123,7 @@ impl ScriptStore {
             gone += 1;
         }
         self.bytes.store(inner.bytes, Ordering::Relaxed);
+        self.evicted.fetch_add(gone as u64, Ordering::Relaxed);
         gone
     }
 
@@ -159,6 +163,12 @@ impl ScriptStore {
     #[inline]
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// How many scripts had to go so far.
+    #[inline]
+    pub fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
     }
 
     /// Bytes that it holds.

@@ -37,9 +37,10 @@ const MOST_HEALS: u8 = 16;
 #[derive(Debug)]
 pub(super) struct Scripts {
     store: Arc<ScriptStore>,
-    /// Bodies of EVAL by their hash, and when the store was told: a repeated EVAL costs neither
-    /// a SHA1 nor the store's lock. The hash is keyed, or two bodies could be made that share one.
-    seen: FxHashMap<u64, u64>,
+    /// Bodies of EVAL by their hash, when the store was told and how many had gone from it: a
+    /// repeated EVAL costs neither a SHA1 nor the store's lock. The hash is keyed, or two bodies
+    /// could be made that share one.
+    seen: FxHashMap<u64, (u64, u64)>,
     hasher: RandomState,
     epoch: u64,
 }
@@ -57,10 +58,16 @@ impl Scripts {
             self.epoch = epoch;
         }
         let hash = self.hasher.hash_one(body);
+        let evicted = self.store.evicted();
         match self.seen.get(&hash) {
-            Some(&told) if now.saturating_sub(told) < TOUCH_EVERY => true,
+            // Whatever went, it may have been this one.
+            Some(&(told, before))
+                if before == evicted && now.saturating_sub(told) < TOUCH_EVERY =>
+            {
+                true
+            }
             _ => {
-                self.seen.insert(hash, now);
+                self.seen.insert(hash, (now, evicted));
                 false
             }
         }
@@ -78,7 +85,12 @@ impl Worker {
         args: &Args,
     ) -> Flow {
         match script {
-            Script::Eval => self.remember_script(args.get(1).unwrap_or_default()),
+            Script::Eval => {
+                let body = args.get(1).unwrap_or_default();
+                if !self.scripts.has_seen(body, self.now) {
+                    self.remember_script(body);
+                }
+            }
             Script::Load => self.remember_script(args.get(2).unwrap_or_default()),
             Script::Exists => self.scripts_to_primaries(index, command, args),
             // With anything else behind it the nodes refuse it.
@@ -115,10 +127,8 @@ impl Worker {
     }
 
     fn remember_script(&mut self, body: &[u8]) {
-        if !self.scripts.has_seen(body, self.now) {
-            let gone = self.scripts.store.remember(body);
-            self.stats.limits_hit[LimitHit::Scripts as usize] += gone as u64;
-        }
+        let gone = self.scripts.store.remember(body);
+        self.stats.limits_hit[LimitHit::Scripts as usize] += gone as u64;
     }
 
     /// The request that loads the script of this SHA1, if slotway has it: for a transaction, whose
@@ -209,12 +219,12 @@ impl Worker {
     ///
     /// Only where the command was not executed. The node's words alone do not tell, as a script
     /// may answer with the same ones after it has written. So it is the client's
-    /// - if the script went right before the command: then it was there, and the words are its own;
-    /// - if the words stand in the script or in what it was called with: then it may say them.
+    /// - if the words stand in the script or in what it was called with: then it may say them;
+    /// - if the command was sent again already, right behind its script: then that was there, and
+    ///   the words are its own.
     ///
     /// What is left is a script that puts these words together from pieces, or finds them in the
-    /// database. It is run once more than it was asked for, and not twice more: sent again, it goes
-    /// right behind its SCRIPT LOAD, which is the first case.
+    /// database. It is run once more than it was asked for, and not twice more.
     pub(super) fn heals(&mut self, u: usize, text: &[u8]) -> bool {
         const TEXTS: [&[u8]; 2] =
             [b"NOSCRIPT No matching script. Please use EVAL.", b"NOSCRIPT No matching script."];
@@ -222,7 +232,7 @@ impl Worker {
         let Some(front) = up.pending.front() else { return false };
         if !TEXTS.contains(&text)
             || self.router.script(front.command) != Some(Script::EvalSha)
-            || front.has(flag::SCRIPT)
+            || (front.has(flag::SCRIPT) && front.tries > 0)
             || front.tries >= MOST_HEALS
         {
             return false;
@@ -321,5 +331,10 @@ mod tests {
         assert!(!scripts.has_seen(b"a", 5 + TOUCH_EVERY), "in use");
         scripts.store.flush();
         assert!(!scripts.has_seen(b"a", 5 + TOUCH_EVERY));
+        assert!(scripts.has_seen(b"a", 5 + TOUCH_EVERY));
+        for n in 0..10 {
+            scripts.store.remember(format!("return {n}").as_bytes());
+        }
+        assert!(!scripts.has_seen(b"a", 5 + TOUCH_EVERY), "it may be among those that had to go");
     }
 }
