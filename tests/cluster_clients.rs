@@ -53,7 +53,8 @@ fn the_redis_crates_cluster_client() {
         assert_eq!(script.key("crate:5").invoke::<i32>(&mut r).expect("a script"), 7);
         assert_eq!(r.del::<_, i32>(&keys).expect("DEL"), 300);
     }
-    let reading = ClusterClient::builder([format!("redis://{addr}/")]).read_routing_strategy(RandomReplicaStrategy);
+    let reading = ClusterClient::builder([format!("redis://{addr}/")])
+        .read_routing_strategy(RandomReplicaStrategy);
     let mut r = reading.build().expect("a client").get_connection().expect("a connection");
     let _: () = r.set("crate:reading", 1).expect("SET");
     let _: Option<i32> = r.get("crate:reading").expect("GET");

@@ -347,3 +347,48 @@ fn functions_on_every_primary() {
     assert!(ask(&mut conn, &["FUNCTION", "DELETE", "lib"]).is_ok());
     assert_eq!(ask(&mut conn, &["FUNCTION", "LIST"]), Reply::Array(Vec::new()));
 }
+
+/// What is sent behind MULTI cannot be sent again in part, so its scripts go before it.
+#[test]
+fn in_transactions() {
+    for cross_slot in ["reject", "split"] {
+        let setting = common::setting(&["--set", &format!("transactions.cross_slot={cross_slot}")]);
+        let cluster = &setting.cluster;
+        let mut conn = setting.proxy.connect();
+        let sha = load(&mut conn, &(APPEND.to_owned() + &mark()));
+        let keys = key_per_primary(cluster, "tx");
+        let mut batch = vec![vec!["MULTI"], vec!["EVALSHA", &sha, "1", &keys[0], "a"]];
+        if cross_slot == "split" {
+            batch.extend(keys.iter().skip(1).map(|key| vec!["EVALSHA", &sha, "1", key, "a"]));
+        }
+        batch.push(vec!["EXEC"]);
+        let done = |reply: &Reply| {
+            let items = reply.items().unwrap_or_else(|| panic!("{cross_slot}: {reply:?}"));
+            assert_eq!(items.len(), batch.len() - 2);
+            assert!(items.iter().all(|r| r.text().unwrap() == "done"), "{cross_slot}: {reply:?}");
+        };
+        for _ in 0..5 {
+            flush_all(cluster);
+            done(conn.pipeline(&batch).expect("replies").last().expect("EXEC's"));
+            flush_all(cluster);
+            assert!(ask(&mut conn, &["WATCH", &keys[0]]).is_ok());
+            done(conn.pipeline(&batch).expect("replies").last().expect("EXEC's"));
+        }
+        assert_eq!(ask(&mut conn, &["GET", &keys[0]]).text().unwrap(), "a".repeat(10));
+        // Behind a slot that moved.
+        let slot = slot_of(keys[0].as_bytes());
+        let owner = cluster.owner_of(slot).expect("the owner");
+        let others = cluster.primaries().expect("the primaries");
+        let other = others.iter().find(|node| node.id != owner.id).expect("another");
+        flush_all(cluster);
+        cluster.move_slot(slot, &owner, other).expect("a moved slot");
+        done(conn.pipeline(&batch).expect("replies").last().expect("EXEC's"));
+        // What a transaction has brought is known as well.
+        let body = format!("return 9{}", mark());
+        for reply in [vec!["MULTI"], vec!["EVAL", &body, "1", &keys[0]], vec!["EXEC"]] {
+            assert!(ask(&mut conn, &reply).error().is_none());
+        }
+        let sha = slotway::scripts::Sha::of(body.as_bytes()).to_string();
+        assert_eq!(ask(&mut conn, &["EVALSHA", &sha, "0"]).int(), Some(9));
+    }
+}

@@ -66,6 +66,7 @@ impl Admin {
             ("memory", l.memory),
             ("held", l.held),
             ("scripts", l.scripts),
+            ("dedicated", l.dedicated),
             ("bulk", l.bulk),
             ("inline", l.inline),
             ("multibulk", l.multibulk),

@@ -20,7 +20,7 @@ pub use keys::{KEYS, Key, SECTIONS, Section};
 pub use load::{Flag, Loaded, Origin, Sources, load};
 pub use problem::{ConfigError, Problem};
 pub use reference::{docs_markdown, effective_toml, proxy_toml};
-pub use value::{Address, Listen, LogFormat, Secret, Workers};
+pub use value::{Address, CrossSlot, Listen, LogFormat, Secret, Workers};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -48,6 +48,8 @@ pub struct Config {
     pub reconnect: Reconnect,
     /// `[topology]`
     pub topology: Topology,
+    /// `[transactions]`
+    pub transactions: Transactions,
     /// `[limits]`
     pub limits: Limits,
     /// `[log]`
@@ -98,6 +100,13 @@ pub struct Topology {
     pub min_interval: Duration,
 }
 
+/// `[transactions]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transactions {
+    /// A transaction over several slots.
+    pub cross_slot: CrossSlot,
+}
+
 /// `[limits]`: all sizes in bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
@@ -113,6 +122,8 @@ pub struct Limits {
     pub held: usize,
     /// Lua scripts that are kept for nodes that lack them.
     pub scripts: usize,
+    /// Connections lent to single clients, and idle ones kept for that, of all workers.
+    pub dedicated: usize,
     /// One argument of a command.
     pub bulk: usize,
     /// One inline command, or the line of a count.
@@ -155,6 +166,7 @@ impl Default for Config {
                 refresh: Duration::from_secs(10),
                 min_interval: Duration::from_millis(100),
             },
+            transactions: Transactions { cross_slot: CrossSlot::Reject },
             limits: Limits {
                 clients: 20_000,
                 client_output: GIB,
@@ -162,6 +174,7 @@ impl Default for Config {
                 memory: 4 * GIB,
                 held: 64 * MIB,
                 scripts: 16 * MIB,
+                dedicated: 10_000,
                 bulk: 512 * MIB,
                 inline: 64 * KIB,
                 multibulk: i32::MAX as usize,
@@ -201,12 +214,14 @@ mod tests {
         "reconnect.max=6s",
         "topology.refresh=7s",
         "topology.min_interval=8ms",
+        "transactions.cross_slot=split",
         "limits.clients=9",
         "limits.client_output=10MiB",
         "limits.upstream_in_flight=11MiB",
         "limits.memory=12MiB",
         "limits.held=13MiB",
         "limits.scripts=17MiB",
+        "limits.dedicated=17",
         "limits.bulk=14MiB",
         "limits.inline=15KiB",
         "limits.multibulk=16",
@@ -227,6 +242,7 @@ mod tests {
             timeouts,
             reconnect,
             topology,
+            transactions,
             limits,
             log,
         } = from_flags(OTHER.iter().copied()).unwrap().config;
@@ -241,10 +257,12 @@ mod tests {
             memory,
             held,
             scripts,
+            dedicated,
             bulk,
             inline,
             multibulk,
         } = limits;
+        let Transactions { cross_slot } = transactions;
         let Log { level, format } = log;
 
         assert_eq!(
@@ -265,6 +283,7 @@ mod tests {
         assert_eq!((clients, client_output, upstream_in_flight), (9, 10 * MIB, 11 * MIB));
         assert_eq!((memory, held, bulk), (12 * MIB, 13 * MIB, 14 * MIB));
         assert_eq!(scripts, 17 * MIB);
+        assert_eq!((cross_slot, dedicated), (CrossSlot::Split, 17));
         assert_eq!((inline, multibulk), (15 * KIB, 16));
         assert_eq!((level.as_str(), format), ("debug", LogFormat::Json));
 

@@ -19,6 +19,7 @@ use crate::scripts::ScriptStore;
 #[derive(Debug)]
 pub struct Pool {
     config: Arc<Config>,
+    shared: Arc<crate::worker::Shared>,
     to_control: mpsc::UnboundedSender<ToControl>,
     /// All workers' scripts.
     scripts: Arc<ScriptStore>,
@@ -75,7 +76,7 @@ impl Pool {
             ended: Totals::default(),
         };
         let scripts = Arc::new(ScriptStore::new(config.limits.scripts));
-        Pool { config, to_control, scripts, inner: Mutex::new(inner) }
+        Pool { config, shared: Arc::default(), to_control, scripts, inner: Mutex::new(inner) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -90,6 +91,7 @@ impl Pool {
             index,
             Arc::clone(&self.config),
             Arc::clone(&inner.commands),
+            Arc::clone(&self.shared),
             Arc::clone(&self.scripts),
             self.to_control.clone(),
         )?;

@@ -249,9 +249,13 @@ fn client(spec: &CommandSpec) -> Behaviour {
 fn destination(behaviour: Behaviour) -> &'static str {
     match behaviour {
         Behaviour::Key(_) => "its key's slot",
-        Behaviour::Keys | Behaviour::KeysUnlessBlocking | Behaviour::SameSlot => {
-            "the slot that all its keys share"
-        }
+        Behaviour::Keys
+        | Behaviour::Blocking
+        | Behaviour::BlockingIfAsked
+        | Behaviour::SameSlot => "the slot that all its keys share",
+        Behaviour::Transaction(_) => "answered by slotway; EXEC sends what was queued",
+        Behaviour::Wait => "every primary that the client has written to",
+        Behaviour::Monitor => "every primary",
         Behaviour::Split(_) => "split by slot",
         Behaviour::Any => "any primary",
         Behaviour::Fan { to: Fan::Primaries, .. } => "every primary",
@@ -303,7 +307,10 @@ fn notes(spec: &CommandSpec, behaviour: Behaviour) -> String {
     }
     match behaviour {
         Behaviour::Key(at) if at != 1 => notes.push(format!("Its key is argument {at}")),
-        Behaviour::Keys | Behaviour::KeysUnlessBlocking | Behaviour::SameSlot => {
+        Behaviour::Keys
+        | Behaviour::Blocking
+        | Behaviour::BlockingIfAsked
+        | Behaviour::SameSlot => {
             notes.push(keys_words(&spec.keys));
         }
         _ => {}
@@ -412,6 +419,8 @@ Slotway keeps every script that it sees in `EVAL`, `EVAL_RO` and `SCRIPT LOAD`, 
 `EVALSHA` of a script that slotway has does not fail with `NOSCRIPT`. A node that is new, was promoted or was restarted is given the script right before the first `EVALSHA` that goes there on a connection (`SCRIPT LOAD`, in the same write). If a node says `NOSCRIPT` all the same, because somebody has sent it `SCRIPT FLUSH`, nothing was executed, and slotway sends the command again behind its script, at once. A client that pipelines has its scripts put before its commands each time slotway reads from it, so that the commands behind an `EVALSHA` are not executed before it either. (If the scripts are flushed in the very moment in which a node works on them, or a client sends more while a single `EVALSHA` is under way to a node that was flushed just now, they can be.)
 
 A script's own error that reads like the server's `NOSCRIPT` is the client's: where these words stand in the script or among its arguments the command is not sent again. A script that puts exactly these words together from pieces after it has written something may be run a second time.
+
+The scripts of a transaction's `EVALSHA`s go before its `MULTI` every time, as it cannot be sent again in part.
 
 `SCRIPT FLUSH` through one slotway makes that slotway forget its scripts and empties the nodes; another slotway before the same cluster does not hear of it and goes on giving the nodes the scripts that it has. Functions are the nodes' own: `FUNCTION LOAD` puts them on every primary, which saves and replicates them; a primary that joins the cluster gets them from the one who adds it (`redis-cli --cluster add-node` does that).
 

@@ -4,14 +4,18 @@
 //! Not here: which connection carries it, and any I/O.
 
 mod behaviour;
+mod blocking;
 mod describe;
+mod exec;
 mod gather;
 mod hold;
 mod info;
 mod refusal;
 
-pub use behaviour::{Behaviour, Fan, Local, Merge, Refused, Script, behaviour_of};
+pub use behaviour::{Behaviour, Fan, Local, Merge, Refused, Script, Transaction, behaviour_of};
+pub use blocking::{WaitTime, left_of, wait_time};
 pub use describe::commands_markdown;
+pub use exec::ExecGather;
 pub use gather::Gather;
 pub use hold::{Held, HoldMeta, Holds, LaneKey};
 pub use info::merge_info;
@@ -47,6 +51,14 @@ pub enum Plan {
     },
     /// About Lua scripts, which slotway keeps; with its keys' slot if it has keys.
     Script(Script, Option<Slot>),
+    /// Forward it to the primary of this slot, on a connection lent to its client: it may wait.
+    Block(Slot),
+    /// MULTI and its kin.
+    Transaction(Transaction),
+    /// WAIT.
+    Wait,
+    /// MONITOR.
+    Monitor,
     /// Slotway answers itself.
     Local(Local),
     /// Slotway answers with an error.
@@ -145,11 +157,16 @@ impl Router {
                     None => Plan::Any,
                 }
             }
-            Behaviour::Keys | Behaviour::KeysUnlessBlocking => {
-                if routed.behaviour == Behaviour::KeysUnlessBlocking && blocks(args) {
-                    return Plan::Refuse(Refused::Blocking);
-                }
+            Behaviour::Transaction(which) => Plan::Transaction(which),
+            Behaviour::Wait => Plan::Wait,
+            Behaviour::Monitor => Plan::Monitor,
+            Behaviour::Keys | Behaviour::Blocking | Behaviour::BlockingIfAsked => {
+                let waits = match routed.behaviour {
+                    Behaviour::BlockingIfAsked => blocks(args),
+                    other => other == Behaviour::Blocking,
+                };
                 match self.slots(command, args, keys) {
+                    Slots::One(slot) if waits => Plan::Block(slot),
                     // A node answers keys of several slots with its own CROSSSLOT.
                     Slots::One(slot) | Slots::Several(slot, _) => Plan::Slot(slot),
                     Slots::None | Slots::Unpaired => Plan::Any,
@@ -268,8 +285,11 @@ mod tests {
         assert_eq!(plan("CLUSTER GETKEYSINSLOT 7 10"), Plan::Slot(Slot(7)));
         assert_eq!(plan("CLUSTER COUNTKEYSINSLOT 16384"), Plan::Any);
         assert_eq!(plan("XREAD COUNT 2 STREAMS s 0"), at("s"));
-        assert_eq!(plan("XREAD BLOCK 0 STREAMS s 0"), Plan::Refuse(Refused::Blocking));
-        let block = Plan::Refuse(Refused::Blocking);
+        let block = Plan::Block(slot_of(b"s"));
+        assert_eq!(plan("XREAD BLOCK 0 STREAMS s 0"), block);
+        let block = Plan::Block(slot_of(b"k"));
+        assert_eq!(plan("BLPOP k 0"), block);
+        assert_eq!(plan("BLMOVE {k}a {k}b LEFT LEFT 0"), block);
         assert_eq!(plan("XREADGROUP GROUP streams c BLOCK 0 STREAMS k >"), block);
         assert_eq!(plan("XREADGROUP GROUP block c STREAMS k >"), at("k"));
         assert_eq!(plan("ZUNIONSTORE {d} 2 {d}a {d}b"), at("d"));
@@ -309,7 +329,7 @@ mod tests {
         assert_eq!(plan("CLIENT SETINFO LIB-NAME x"), Plan::Local(Local::ClientSetInfo));
         assert_eq!(plan("CLIENT LIST"), Plan::Refuse(Refused::NotYet));
         assert_eq!(plan("SUBSCRIBE a"), Plan::Refuse(Refused::PubSub));
-        assert_eq!(plan("MULTI"), Plan::Refuse(Refused::Transactions));
+        assert_eq!(plan("MULTI"), Plan::Transaction(Transaction::Multi));
         assert_eq!(plan("SHUTDOWN"), Plan::Refuse(Refused::Dangerous));
         assert_eq!(plan("CLUSTER SLOTS"), Plan::Local(Local::Cluster));
         assert_eq!(plan("CLUSTER NOSUCH"), Plan::Local(Local::Cluster));

@@ -20,7 +20,7 @@ use super::Worker;
 use super::downstream::Flow;
 use crate::cluster::Slot;
 use crate::metrics::LimitHit;
-use crate::resp::Args;
+use crate::resp::{Args, Request, RequestProgress, scan_request};
 use crate::route::{Fan, Script};
 use crate::scripts::{Note, ScriptStore, Sha};
 use crate::upstream::{Dest, NO_SLOT, Pending, flag};
@@ -131,11 +131,36 @@ impl Worker {
         self.stats.limits_hit[LimitHit::Scripts as usize] += gone as u64;
     }
 
-    /// The request that loads the script of this SHA1, if slotway has it: for a transaction, whose
-    /// EVALSHA cannot be sent again, to be sent before it.
-    #[allow(dead_code)] // until transactions use it
-    pub(super) fn script_load(&self, sha: &[u8]) -> Option<Arc<[u8]>> {
-        self.scripts.store.load_of(&Sha::parse(sha)?)
+    /// A command about scripts that is queued behind MULTI.
+    pub(super) fn script_in_transaction(&mut self, script: Script, args: &Args) {
+        match script {
+            Script::Eval => self.remember_script(args.get(1).unwrap_or_default()),
+            Script::Load => self.remember_script(args.get(2).unwrap_or_default()),
+            Script::Flush => self.scripts.store.flush(),
+            Script::EvalSha | Script::Exists => {}
+        }
+    }
+
+    /// An EVALSHA in a batch of MULTI … EXEC cannot be sent again alone: all scripts of the batch
+    /// go before it, if slotway has them.
+    pub(super) fn scripts_before_batch(&mut self, u: usize, pending: &mut Pending, batch: &[u8]) {
+        let mut rest = batch;
+        let mut ranges = Vec::new();
+        let limits = self.settings.request;
+        // It was scanned when it came.
+        while let Ok(Request::Array { len }) =
+            scan_request(rest, &limits, &mut RequestProgress::default(), &mut ranges)
+        {
+            let args = Args::new(rest, &ranges);
+            let command = self.router.command(&args);
+            if self.router.script(command) == Some(Script::EvalSha) {
+                pending.flags |= flag::SCRIPT;
+                if let Some(sha) = args.get(1).and_then(Sha::parse) {
+                    self.script_before(u, &sha, command, true);
+                }
+            }
+            rest = rest.get(len..).unwrap_or_default();
+        }
     }
 
     /// Puts the script into the queue of connection `u`, behind which its EVALSHA will go, if the
@@ -184,7 +209,9 @@ impl Worker {
 
     /// Before a command goes to connection `u` that did not come straight from its client.
     pub(super) fn script_before_again(&mut self, u: usize, pending: &mut Pending, frame: &[u8]) {
-        if self.router.script(pending.command) == Some(Script::EvalSha) {
+        if pending.before > 0 && pending.has(flag::SCRIPT) {
+            self.scripts_before_batch(u, pending, frame);
+        } else if self.router.script(pending.command) == Some(Script::EvalSha) {
             pending.flags &= !flag::SCRIPT;
             if let Some(sha) = sha_of(frame)
                 && self.script_before(u, &sha, pending.command, false)
@@ -200,7 +227,8 @@ impl Worker {
         let by_sha = |p: &Pending| router.script(p.command) == Some(Script::EvalSha);
         let Some(up) = self.upstreams.get_mut(u) else { return };
         up.scripts.clear();
-        if !up.pending.iter().any(by_sha) {
+        let batch = |p: &Pending| p.before > 0 && p.has(flag::SCRIPT);
+        if !up.pending.iter().any(|p| by_sha(p) || batch(p)) {
             return;
         }
         // What was put before them once, they are given anew.

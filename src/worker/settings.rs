@@ -1,7 +1,7 @@
 //! What a worker needs of the configuration, in the units it counts in.
 
 use crate::client::Announced;
-use crate::config::{Address, Config, Listen};
+use crate::config::{Address, Config, CrossSlot, Listen};
 use crate::resp::RequestLimits;
 use crate::stream::Stream;
 
@@ -28,6 +28,10 @@ pub(super) struct Settings {
     announce: Option<Address>,
     /// For clients on a Unix socket.
     first_tcp: Option<Address>,
+    /// `limits.dedicated`, of all workers.
+    pub dedicated: usize,
+    /// `transactions.cross_slot` is "split".
+    pub split_transactions: bool,
     /// For error texts: the configured values.
     pub memory_total: usize,
 }
@@ -60,6 +64,8 @@ impl Settings {
                 Listen::Tcp(address) => Some(address.clone()),
                 Listen::Unix(_) => None,
             }),
+            dedicated: config.limits.dedicated,
+            split_transactions: config.transactions.cross_slot == CrossSlot::Split,
             memory_total: config.limits.memory,
         }
     }
