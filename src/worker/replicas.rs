@@ -76,13 +76,13 @@ impl Worker {
         if up.read_only {
             for (pending, frame) in up.take_unsent(&mut self.pool, |_| true) {
                 self.stats.retries += 1;
-                self.to_primary(pending, frame);
+                self.send_to_primary(pending, frame);
             }
         }
     }
 
     /// A read that a replica did not answer. It keeps no order with others, so no lane is asked.
-    pub(super) fn to_primary(&mut self, mut pending: Pending, frame: Vec<u8>) {
+    pub(super) fn send_to_primary(&mut self, mut pending: Pending, frame: Vec<u8>) {
         let lane = self.lane_of(&pending);
         pending.flags &= !flag::SPECIAL;
         let owner = self.owners.get(usize::from(pending.slot)).copied();
