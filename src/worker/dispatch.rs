@@ -111,9 +111,10 @@ impl Worker {
         slot: u16,
         node: u16,
     ) -> Option<(Pending, usize)> {
-        let protocol = self.clients.get(index)?.session.protocol;
+        let client = self.clients.get(index)?;
+        let (protocol, generation) = (client.session.protocol, client.generation);
         let u = self.upstream_for(node, protocol, index);
-        self.admit_on(index, command, slot, u)
+        self.admit_on(index, command, slot, u, (protocol, generation))
     }
 
     /// The same for a connection that is chosen already.
@@ -124,6 +125,7 @@ impl Worker {
         command: u16,
         slot: u16,
         u: usize,
+        (protocol, generation): (Protocol, u32),
     ) -> Option<(Pending, usize)> {
         let up = self.upstreams.get(u)?;
         if up.queue.len() > self.settings.upstream_in_flight {
@@ -131,8 +133,6 @@ impl Worker {
             return None;
         }
         let node = up.node;
-        let client = self.clients.get_mut(index)?;
-        let (protocol, generation) = (client.session.protocol, client.generation);
         let dest = Dest::Client { index: index as u32, generation, seq: 0 };
         let mut pending = self.pending(dest, command, slot, protocol);
         let client = self.clients.get_mut(index)?;

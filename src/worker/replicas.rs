@@ -23,10 +23,12 @@ impl Worker {
             return None;
         }
         let Plan::Slot(slot) = self.router.plan(command, args, &mut self.keys) else { return None };
-        let protocol = self.clients.get(index)?.session.protocol;
+        let client = self.clients.get(index)?;
+        let (protocol, generation) = (client.session.protocol, client.generation);
         let node = self.replica_for(index, slot.0, protocol)?;
         let u = self.replica_upstream(node, protocol, index);
-        let Some((pending, u)) = self.admit_on(index, command, slot.0, u) else {
+        let Some((pending, u)) = self.admit_on(index, command, slot.0, u, (protocol, generation))
+        else {
             return Some(Flow::Pause);
         };
         self.stats.replica_reads += 1;

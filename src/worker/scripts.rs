@@ -293,6 +293,19 @@ impl Worker {
         }
     }
 
+    /// A node is not reached: SCRIPT LOAD does not wait for it, as it is given the script when it is
+    /// needed.
+    pub(super) fn loads_without(&mut self, u: usize, node: &str) {
+        let router = Arc::clone(&self.router);
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let loads = up.take_unsent(&mut self.pool, |p| {
+            p.has(flag::NODE_BOUND) && router.script(p.command) == Some(Script::Load)
+        });
+        for (pending, _) in loads {
+            self.fail(&pending, node, "ERR the node is not reached");
+        }
+    }
+
     /// SCRIPT EXISTS is to say 1 of what slotway has, and to be right: the nodes are given it.
     fn scripts_to_primaries(&mut self, index: usize, command: u16, args: &Args) {
         let Some(client) = self.clients.get(index) else { return };

@@ -547,6 +547,7 @@ impl Worker {
             self.stats.outcome_unknown += 1;
             self.fail(&pending, &name, &text);
         }
+        self.loads_without(u, &name);
         self.leave_replica(u);
         // Control may be gone at the very end: nothing to refresh then.
         let _ = self.control.send(ToControl::RefreshTopology { hint: None });
