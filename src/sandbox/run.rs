@@ -25,6 +25,8 @@ pub struct Options {
     pub admin: Option<SocketAddr>,
     /// The server to run: a name in `PATH` or a path.
     pub program: PathBuf,
+    /// What else the greeting should say, a line each.
+    pub notes: Vec<String>,
 }
 
 impl Default for Options {
@@ -35,6 +37,7 @@ impl Default for Options {
             listen: (Ipv4Addr::LOCALHOST, 6380).into(),
             admin: Some((Ipv4Addr::LOCALHOST, 9121).into()),
             program: "redis-server".into(),
+            notes: Vec::new(),
         }
     }
 }
