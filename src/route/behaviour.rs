@@ -115,6 +115,14 @@ pub enum Local {
     ClientSetName,
     ClientSetInfo,
     ClientSwitch,
+    ClientTracking,
+    ClientTrackingInfo,
+    ClientCaching,
+    ClientGetRedir,
+    ClientInfo,
+    ClientReply,
+    /// CLIENT LIST, KILL, PAUSE, UNPAUSE, UNBLOCK: about all clients of all workers.
+    ClientEveryone,
     /// CLUSTER, READONLY, READWRITE, ASKING: what a server outside a cluster says.
     NoCluster,
 }

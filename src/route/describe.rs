@@ -48,9 +48,32 @@ const NOTES: &[(&str, &str)] = &[
     ("asking", "As `CLUSTER`"),
     ("readonly", "As `CLUSTER`: reads go to primaries"),
     ("readwrite", "As `CLUSTER`"),
+    ("client", "About slotway's clients, over all its workers"),
+    ("client|caching", "As on a server where tracking is off"),
     ("client|getname", "The name given to slotway"),
+    ("client|getredir", "-1: tracking is off"),
+    ("client|info", "As `CLIENT LIST`"),
+    (
+        "client|kill",
+        "All filters of 7.0. Commands of the killed that were sent to nodes are carried out",
+    ),
+    (
+        "client|list",
+        "All fields of 7.0, and 7.2's `lib-name` and `lib-ver`. Buffers that slotway has not are 0 (`rbs`, `rbp`, `obl`, `argv-mem`, `multi-mem`); `omem` are the replies not taken, `oll` those still owed",
+    ),
+    (
+        "client|pause",
+        "Holds the clients of this slotway, on all its workers; other proxies and clients of the nodes go on. `WRITE` also holds what slotway does not know",
+    ),
+    ("client|reply", "Replies are dropped by slotway; the nodes send them. Not in a transaction"),
+    ("client|tracking", "`OFF` is OK. `ON` is refused: many clients share a connection to a node"),
+    ("client|trackinginfo", "Always off"),
+    ("client|unpause", "As on a server it waits itself while all commands are paused"),
     ("client|id", "Slotway's own number, unique while the process runs"),
-    ("client|no-evict", "`OK`, without effect"),
+    (
+        "client|no-evict",
+        "`OK`, without effect but for its letter in `CLIENT LIST`: slotway evicts nobody",
+    ),
     ("client|no-touch", "`OK`, without effect, on a 7.0 cluster as well"),
     ("client|setinfo", "As a 7.2 server answers, on a 7.0 cluster as well"),
     ("client|setname", "Kept by slotway; the nodes see `upstream.client_name`"),
@@ -111,7 +134,7 @@ const NOTES: &[(&str, &str)] = &[
     ("lastsave", "The oldest of the primaries"),
     ("module|list", "One primary's"),
     ("move", "The node's refusal: a cluster has one database"),
-    ("reset", "Back to RESP2, name forgotten. Waits as `HELLO` does"),
+    ("reset", "Back to RESP2, name and `CLIENT REPLY` forgotten. Waits as `HELLO` does"),
     (
         "script|load",
         "A node that joins later does not have it: the client then gets `NOSCRIPT` and loads it again",
@@ -450,7 +473,7 @@ The column **where it goes** in the tables below:
 
 **Sent again** says whether slotway repeats the command when the connection is lost before the reply: see below.
 
-A request with the wrong number of arguments goes to any primary, whose error the client gets. So does a command or a subcommand that is not in the table (but all of `CLUSTER` and `PUBSUB` are as in the tables): if the cluster knows it after all, its redirection to the right node is followed and slotway reads the cluster's table again, at most every five seconds. A module's command whose server does not say where all its keys are is routed by those that it does say. `HELP` subcommands are the server's own, from any primary; `CLUSTER HELP`, `CLIENT HELP` and `PUBSUB HELP` therefore also list what is refused here.
+A request with the wrong number of arguments goes to any primary, whose error the client gets. So does a command or a subcommand that is not in the table (but all of `CLUSTER` and `PUBSUB` are as in the tables): if the cluster knows it after all, its redirection to the right node is followed and slotway reads the cluster's table again, at most every five seconds. A module's command whose server does not say where all its keys are is routed by those that it does say. `HELP` subcommands are the server's own, from any primary; `CLUSTER HELP` and `PUBSUB HELP` therefore also list what is refused here.
 
 There is no reading from replicas, and one database, 0, because a Redis Cluster has no other.
 

@@ -279,16 +279,31 @@ fn debug_command(args: &Args) -> Plan {
 }
 
 fn client_command(args: &Args, known: bool) -> Plan {
-    // With their numbers of arguments: a 7.0 server's table does not have all of them.
-    const OWN: [(&str, usize, Local); 6] = [
+    // With their arity, as in the command table: a 7.0 server's does not have all of them.
+    const OWN: [(&str, i32, Local); 17] = [
         ("id", 2, Local::ClientId),
         ("getname", 2, Local::ClientGetName),
         ("setname", 3, Local::ClientSetName),
         ("setinfo", 4, Local::ClientSetInfo),
         ("no-evict", 3, Local::ClientSwitch),
         ("no-touch", 3, Local::ClientSwitch),
+        ("list", -2, Local::ClientEveryone),
+        ("info", 2, Local::ClientInfo),
+        ("kill", -3, Local::ClientEveryone),
+        ("pause", -3, Local::ClientEveryone),
+        ("unpause", 2, Local::ClientEveryone),
+        ("unblock", -3, Local::ClientEveryone),
+        ("reply", 3, Local::ClientReply),
+        ("tracking", -3, Local::ClientTracking),
+        ("trackinginfo", 2, Local::ClientTrackingInfo),
+        ("caching", 3, Local::ClientCaching),
+        ("getredir", 2, Local::ClientGetRedir),
     ];
-    let own = OWN.iter().find(|(word, arity, _)| args.len() == *arity && args.is(1, word));
+    let fits = |arity: i32| match usize::try_from(arity) {
+        Ok(exact) => args.len() == exact,
+        Err(_) => args.len() >= arity.unsigned_abs() as usize,
+    };
+    let own = OWN.iter().find(|(word, arity, _)| fits(*arity) && args.is(1, word));
     if let Some((.., local)) = own {
         return Plan::Local(*local);
     }
@@ -370,7 +385,8 @@ mod tests {
     fn what_slotway_answers_itself() {
         assert_eq!(plan("PING"), Plan::Local(Local::Ping));
         assert_eq!(plan("CLIENT SETINFO LIB-NAME x"), Plan::Local(Local::ClientSetInfo));
-        assert_eq!(plan("CLIENT LIST"), Plan::Refuse(Refused::NotYet));
+        assert_eq!(plan("CLIENT LIST"), Plan::Local(Local::ClientEveryone));
+        assert_eq!(plan("CLIENT KILL ID 1"), Plan::Local(Local::ClientEveryone));
         assert_eq!(plan("SUBSCRIBE a"), Plan::Refuse(Refused::PubSub));
         assert_eq!(plan("MULTI"), Plan::Transaction(Transaction::Multi));
         assert_eq!(plan("SHUTDOWN"), Plan::Refuse(Refused::Dangerous));

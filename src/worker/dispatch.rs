@@ -116,6 +116,7 @@ impl Worker {
         let dest = Dest::Client { index: index as u32, generation, seq: 0 };
         let mut pending = self.pending(dest, command, slot, protocol);
         let client = self.clients.get_mut(index)?;
+        client.last_command = command;
         let seq = client.expect(&mut self.spare_replies);
         pending.dest = Dest::Client { index: index as u32, generation, seq };
         if !pending.has(flag::READ_ONLY) {
@@ -171,6 +172,7 @@ impl Worker {
         }
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         let (protocol, generation) = (client.session.protocol, client.generation);
+        client.last_command = command;
         let seq = client.expect(&mut self.spare_replies);
         let dest = Dest::Client { index: index as u32, generation, seq };
         let pending = self.pending(dest, command, slot, protocol);
@@ -200,6 +202,9 @@ impl Worker {
         frame: &[u8],
         args: &Args,
     ) -> Flow {
+        if let Some(client) = self.clients.get_mut(index) {
+            client.last_command = command;
+        }
         if self.is_over_memory() && !matches!(plan, Plan::Local(_)) {
             return self.refuse_for_memory(index, command);
         }
@@ -301,6 +306,9 @@ impl Worker {
             client.paused = Paused::Replies;
             self.mark_client(index);
             return Flow::Pause;
+        }
+        if let Local::ClientInfo | Local::ClientReply | Local::ClientEveryone = local {
+            return self.client_command(index, command, local, args);
         }
         if local == Local::Reset {
             self.drop_transaction(index);
