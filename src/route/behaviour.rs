@@ -44,6 +44,8 @@ pub enum Behaviour {
     Wait,
     /// KEYS: all primaries' lists as one, in bounded memory.
     Join,
+    /// To every primary, past what it is busy with: on connections lent to the client.
+    Aside(Merge),
     /// MONITOR: on a connection lent to the client at every primary.
     Monitor,
     /// Answered here.
@@ -304,6 +306,8 @@ const OWN: &[(&str, Behaviour)] = &[
     ("bgrewriteaof", PRIMARIES_OK),
     ("lastsave", Behaviour::Fan { to: Fan::Primaries, merge: Merge::Min }),
     ("monitor", Behaviour::Monitor),
+    ("script|kill", Behaviour::Aside(Merge::OneSucceeded)),
+    ("function|kill", Behaviour::Aside(Merge::OneSucceeded)),
     ("keys", Behaviour::Join),
     ("wait", Behaviour::Wait),
     ("multi", Behaviour::Transaction(Transaction::Multi)),

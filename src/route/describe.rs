@@ -324,7 +324,7 @@ fn destination(behaviour: Behaviour) -> &'static str {
         | Behaviour::SameSlot => "the slot that all its keys share",
         Behaviour::Transaction(_) => "answered by slotway; EXEC sends what was queued",
         Behaviour::Wait => "every primary that the client has written to",
-        Behaviour::Monitor | Behaviour::Join => "every primary",
+        Behaviour::Monitor | Behaviour::Join | Behaviour::Aside(_) => "every primary",
         Behaviour::Split(_) => "split by slot",
         Behaviour::Any => "any primary",
         Behaviour::Fan { to: Fan::Primaries, .. } => "every primary",

@@ -71,6 +71,8 @@ pub enum Plan {
     Wait,
     /// KEYS.
     Join,
+    /// To every primary, on connections lent to the client.
+    Aside(Merge),
     /// MONITOR.
     Monitor,
     /// Slotway answers itself.
@@ -217,6 +219,7 @@ impl Router {
             Behaviour::Transaction(which) => Plan::Transaction(which),
             Behaviour::Wait => Plan::Wait,
             Behaviour::Monitor => Plan::Monitor,
+            Behaviour::Aside(merge) => Plan::Aside(merge),
             Behaviour::Join => Plan::Join,
             Behaviour::Keys | Behaviour::Blocking | Behaviour::BlockingIfAsked => {
                 let waits = match routed.behaviour {

@@ -69,7 +69,10 @@ impl Handshake {
     /// # Errors
     /// The node's own words, where it refuses.
     pub fn reply(&mut self, frame: &[u8]) -> Result<bool, String> {
-        if let Some(text) = error_text(frame) {
+        // A node that is busy with a script lets nothing through but what ends the script.
+        if let Some(text) = error_text(frame)
+            && !text.starts_with(b"BUSY ")
+        {
             return Err(String::from_utf8_lossy(text).into_owned());
         }
         self.left = self.left.saturating_sub(1);

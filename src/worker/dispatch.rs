@@ -249,6 +249,7 @@ impl Worker {
             Plan::Transaction(which) => self.transaction(index, command, which, frame, args),
             Plan::Join => self.join(index, command, frame),
             Plan::Wait => self.wait(index, command, frame, args),
+            Plan::Aside(merge) => self.aside(index, command, merge, frame),
             Plan::Monitor => self.monitor(index, command),
             Plan::Local(local) => self.local(index, command, local, args),
             Plan::Refuse(why) => self.refuse(index, command, why),

@@ -104,7 +104,7 @@ impl Worker {
                 Err(text) => {
                     self.end_join(j);
                     return match text.is_empty() {
-                        true => self.errand_later(me, seq, super::dedicated::NO_PRIMARY_PAUSE),
+                        true => self.errand_later(me, seq, super::errand::NO_PRIMARY_PAUSE),
                         false => self.fail_errand(me, seq, &text),
                     };
                 }
@@ -298,6 +298,6 @@ impl Worker {
         if join.announced {
             return self.close_client(join.client.0 as usize);
         }
-        self.errand_later(join.client, join.seq, super::dedicated::NO_PRIMARY_PAUSE);
+        self.errand_later(join.client, join.seq, super::errand::NO_PRIMARY_PAUSE);
     }
 }

@@ -14,7 +14,8 @@
 //! - `keyspace`: SCAN and RANDOMKEY
 //! - `transaction`: MULTI … EXEC
 //! - `join`: KEYS, one list of many
-//! - `dedicated`: connections lent to one client: blocking commands, WATCH, WAIT, MONITOR
+//! - `dedicated`: connections lent to one client; `errand`: blocking commands; `watch`: WATCH;
+//!   `fleet`: WAIT, MONITOR
 //! - `upstreams`: nodes' connections: connect, write, read, lost
 //! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
 //! - `answer`: a reply finds its client; refusals and retries
@@ -29,7 +30,9 @@ mod clock;
 mod dedicated;
 mod dispatch;
 mod downstream;
+mod errand;
 mod everyone;
+mod fleet;
 mod join;
 mod keyspace;
 mod replicas;
@@ -39,6 +42,7 @@ mod shared;
 mod topology;
 mod transaction;
 mod upstreams;
+mod watch;
 
 use std::collections::BinaryHeap;
 use std::io;

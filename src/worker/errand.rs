@@ -1,0 +1,440 @@
+//! Errands: the commands that occupy their client, foremost the blocking ones.
+//!
+//! An errand begins when all earlier replies are there, and nothing more is read from the client
+//! until it is answered: so what goes over a dedicated connection keeps its order with what goes
+//! over the shared ones. A blocking command whose node is lost or demoted, or whose slot moves, is
+//! sent again for the time that is left.
+
+use super::answer::{ASKING, refusal_delay};
+use super::clock::{Job, Timer};
+use super::downstream::Flow;
+use super::fleet::MONITOR_AGAIN;
+use super::{NOBODY, Worker};
+use crate::client::{Errand, Kind, Paused};
+use crate::resp::reply::error_text;
+use crate::resp::{ArgRange, Protocol, write};
+use crate::route::{Refusal, left_of, wait_time};
+use crate::upstream::{Dest, NO_SLOT, Pending, State};
+
+/// How long an errand waits for its slot to get a primary before it looks again, microseconds.
+pub(super) const NO_PRIMARY_PAUSE: u64 = 20_000;
+
+impl Worker {
+    /// A blocking command.
+    pub(super) fn block(&mut self, index: usize, command: u16, slot: u16, frame: &[u8]) -> Flow {
+        if self.clients.get(index).is_some_and(|c| !c.is_drained()) {
+            return self.pause_until_replied(index);
+        }
+        self.start_errand(index, Kind::Block, command, slot, frame.to_vec());
+        Flow::Next
+    }
+
+    /// Begins an errand and sends its command.
+    pub(super) fn start_errand(
+        &mut self,
+        index: usize,
+        kind: Kind,
+        command: u16,
+        slot: u16,
+        frame: Vec<u8>,
+    ) {
+        let mut ranges: Vec<ArgRange> = Vec::new();
+        let args = super::transaction::scan(&frame, &self.settings.request, &mut ranges);
+        let time = if kind == Kind::Block { wait_time(&args) } else { None };
+        // Its own time and the deadline of every command; for ever is for ever.
+        let own = match time {
+            Some(time) => time.micros,
+            None => Some(0),
+        };
+        let mut errand = Errand::new(kind, command, slot, frame, self.now);
+        errand.time = time;
+        self.begin_errand(index, errand, own);
+        self.send_errand(index, None);
+    }
+
+    /// From now on the client waits for `errand`; `own` is the time that it may take beside the
+    /// deadline of every command, `None` for ever.
+    pub(super) fn begin_errand(
+        &mut self,
+        index: usize,
+        mut errand: Errand,
+        own: Option<u64>,
+    ) -> Option<Dest> {
+        let client = self.clients.get_mut(index)?;
+        let generation = client.generation;
+        let seq = client.expect(&mut self.spare_replies);
+        client.paused = Paused::Command;
+        errand.seq = seq;
+        errand.until = own.zip(self.settings.command_timeout).map(|(a, b)| self.now + a + b);
+        if let Some(due) = errand.until {
+            self.timers.push(Timer { due, job: Job::ErrandEnd(index as u32, generation, seq) });
+        }
+        self.lent(index, |lent| lent.errand = Some(errand));
+        Some(Dest::Client { index: index as u32, generation, seq })
+    }
+
+    /// Sends the errand's command to its slot's primary, or to `ask` with ASKING.
+    pub(super) fn send_errand(&mut self, index: usize, ask: Option<u16>) {
+        let owners = &self.owners;
+        let Some(client) = self.clients.get_mut(index) else { return };
+        let (protocol, generation) = (client.session.protocol, client.generation);
+        let Some(lent) = client.lent.as_mut() else { return };
+        let Some(errand) = lent.errand.as_mut() else { return };
+        let watching = lent.watches.iter().find(|w| w.slot == errand.slot).map(|w| w.upstream);
+        let me = (index as u32, generation);
+        let (seq, slot, command) = (errand.seq, errand.slot, errand.command);
+        let owner = owners.get(usize::from(slot)).copied().filter(|&n| n != NOBODY);
+        let Some(node) = ask.or(owner) else {
+            errand.last = Some(format!("CLUSTERDOWN slot {slot} has no primary"));
+            self.want_topology(None);
+            return self.errand_later(me, seq, NO_PRIMARY_PAUSE);
+        };
+        // WATCH of more keys of a slot that is watched already, on a connection that was lost:
+        // what was watched there may have changed, and EXEC will say so.
+        if errand.kind == Kind::Watch && watching == Some(None) {
+            let dest = Dest::Client { index: me.0, generation, seq };
+            self.end_errand(me, seq);
+            return self.deliver_own(dest, b"+OK\r\n");
+        }
+        let mut frame = std::mem::take(&mut self.line);
+        frame.clear();
+        match errand.time {
+            Some(time) if errand.tries > 0 && time.micros.is_some() => {
+                let spent = self.now.saturating_sub(errand.started);
+                let left = time.micros.unwrap_or(0).saturating_sub(spent);
+                let mut ranges = Vec::new();
+                let args =
+                    super::transaction::scan(&errand.frame, &self.settings.request, &mut ranges);
+                frame.extend_from_slice(&left_of(&args, time, left));
+            }
+            _ => frame.extend_from_slice(&errand.frame),
+        }
+        let (started, tries) = (errand.started, errand.tries);
+        let lent = match watching.flatten() {
+            Some(u) => Ok(u),
+            None => self.lend(node, protocol, me),
+        };
+        self.note_write(index, Some(node));
+        match lent {
+            Ok(u) => {
+                if let Some(errand) = self.errand(index) {
+                    errand.upstream = Some(u);
+                }
+                if ask.is_some() {
+                    self.discard(u, ASKING);
+                }
+                let dest = Dest::Client { index: me.0, generation, seq };
+                let mut pending = self.pending(dest, command, slot, protocol);
+                (pending.started, pending.tries) = (started, tries);
+                self.send(u, pending, &frame);
+            }
+            Err(text) if text.is_empty() => {
+                if let Some(errand) = self.errand(index) {
+                    errand.tries = errand.tries.saturating_add(1);
+                }
+                self.errand_later(me, seq, NO_PRIMARY_PAUSE);
+            }
+            Err(text) => self.fail_errand(me, seq, &text),
+        }
+        if frame.capacity() <= crate::buf::CHUNK {
+            self.line = frame;
+        }
+    }
+
+    pub(super) fn errand_later(&mut self, client: (u32, u32), seq: u32, delay: u64) {
+        let job = Job::Errand(client.0, client.1, seq);
+        self.timers.push(Timer { due: self.now + delay, job });
+    }
+
+    /// Its pause is over.
+    pub(super) fn errand_again(&mut self, index: u32, generation: u32, seq: u32) {
+        let current = |c: &&mut crate::client::Client| c.generation == generation && !c.gone;
+        let Some(client) = self.clients.get_mut(index as usize).filter(current) else { return };
+        let errand = client.lent.as_ref().and_then(|l| l.errand.as_ref());
+        if seq == MONITOR_AGAIN {
+            self.monitor_others(index as usize);
+        } else if errand.is_some_and(|e| e.seq == seq && e.kind == Kind::Join) {
+            self.send_join(index as usize);
+        } else if errand.is_some_and(|e| e.seq == seq && e.upstream.is_none()) {
+            self.send_errand(index as usize, None);
+        }
+    }
+
+    /// The errand's command was refused, so it was not executed: again, there or elsewhere.
+    pub(super) fn errand_refused(
+        &mut self,
+        u: usize,
+        client: (u32, u32),
+        refusal: Refusal,
+        said: &[u8],
+    ) -> Result<(), String> {
+        let Some(&pending) = self.upstreams.get(u).and_then(|up| up.pending.front()) else {
+            return Ok(());
+        };
+        self.pop_pending(u);
+        self.stats.redirections[refusal.kind() as usize] += 1;
+        self.stats.retries += 1;
+        if !self.is_watching(client, u) {
+            self.give_back(u);
+        }
+        let mut ask = None;
+        let mut redirected = false;
+        match refusal {
+            Refusal::Moved(slot, addr) => {
+                if let Some(node) = self.known_node(&addr) {
+                    redirected = true;
+                    if let Some(owner) = self.owners.get_mut(usize::from(slot.0)) {
+                        *owner = node;
+                    }
+                }
+                self.want_topology(Some(addr));
+            }
+            Refusal::Ask(_, addr) => ask = self.known_node(&addr),
+            Refusal::Later(_) => self.want_topology(None),
+        }
+        let index = client.0 as usize;
+        let slot = pending.slot;
+        // What was watched at a node that refuses the slot now may have changed elsewhere.
+        let mut lost_watch = None;
+        self.lent_of(client, |lent| {
+            let watch = lent.watches.iter_mut().find(|w| w.slot == slot);
+            lost_watch = watch.and_then(|w| w.upstream.take());
+        });
+        if let Some(watching) = lost_watch {
+            self.close_dedicated(watching);
+        }
+        let Some(errand) = self.errand(index) else { return Ok(()) };
+        errand.upstream = None;
+        errand.tries = errand.tries.saturating_add(1);
+        errand.last =
+            Some(String::from_utf8_lossy(error_text(said).unwrap_or_default()).into_owned());
+        let seq = errand.seq;
+        let tried = Pending { tries: errand.tries, ..pending };
+        match refusal_delay(&tried, redirected || ask.is_some()) {
+            0 => self.send_errand(index, ask),
+            delay => self.errand_later(client, seq, delay),
+        }
+        Ok(())
+    }
+
+    pub(super) fn errand_lost(
+        &mut self,
+        client: (u32, u32),
+        seq: u32,
+        pending: &Pending,
+        sent: bool,
+        text: &str,
+    ) {
+        let index = client.0 as usize;
+        let current = self.clients.get(index).is_some_and(|c| c.generation == client.1);
+        let Some(errand) = self.errand(index).filter(|e| current && e.seq == seq) else { return };
+        errand.upstream = None;
+        match errand.kind {
+            // A blocking command waits on at the slot's next primary with the time that is left.
+            Kind::Block | Kind::Watch => {
+                errand.tries = errand.tries.saturating_add(1);
+                errand.last = Some(text.to_owned());
+                let delay = refusal_delay(&Pending { tries: errand.tries, ..*pending }, false);
+                self.stats.retries += 1;
+                self.errand_later(client, seq, delay);
+            }
+            Kind::Exec if sent => {
+                self.stats.outcome_unknown += 1;
+                self.fail_errand(client, seq, text);
+            }
+            Kind::Exec => {
+                let null: &[u8] = match super::dedicated::protocol_of(pending) {
+                    Protocol::Resp2 => b"*-1\r\n",
+                    Protocol::Resp3 => b"_\r\n",
+                };
+                self.end_errand(client, seq);
+                let dest = Dest::Client { index: client.0, generation: client.1, seq };
+                self.deliver_own(dest, null);
+            }
+            Kind::Check { left, .. } => self.checked(client, seq, left.saturating_sub(1), true),
+            Kind::Fleet | Kind::Join => {}
+        }
+    }
+
+    /// The errand's deadline has come.
+    pub(super) fn errand_ends(&mut self, index: u32, generation: u32, seq: u32) {
+        let Some(client) = self.clients.get(index as usize) else { return };
+        let Some(lent) = client.lent.as_ref() else { return };
+        let Some(errand) = lent.errand.as_ref() else { return };
+        if client.generation != generation || errand.seq != seq || errand.until.is_none() {
+            return;
+        }
+        self.stats.deadline_exceeded += 1;
+        let sent = errand.upstream.and_then(|u| self.upstreams.get(u));
+        let node = sent.map(|up| up.node).or(self.owners.get(usize::from(errand.slot)).copied());
+        let node = node.and_then(|n| self.nodes.get(usize::from(n)));
+        let node = node.map_or_else(|| "none".to_owned(), |n| n.addr.to_string());
+        let waited = self.now.saturating_sub(errand.started) as f64 / 1e6;
+        let outcome = match (sent, errand.kind) {
+            (None, _) => "not executed",
+            (_, Kind::Watch | Kind::Check { .. } | Kind::Join) => "not answered",
+            _ => "sent and not answered, so it may or may not have been executed",
+        };
+        let why = errand.last.as_ref().map(|w| format!("; last: {w}")).unwrap_or_default();
+        let slot = match errand.slot {
+            NO_SLOT => String::new(),
+            slot => format!(" for slot {slot}"),
+        };
+        let text = format!(
+            "ERR slotway waited {waited:.1} s (its own time and timeouts.command){slot}, node \
+             {node}, {} tries: the command was {outcome}{why}",
+            u32::from(errand.tries) + 1
+        );
+        let mut fleet = lent.fleet.clone();
+        fleet.extend(errand.upstream);
+        let is_fleet = errand.kind == Kind::Fleet;
+        for u in fleet {
+            if is_fleet {
+                self.dedicated_lost(u, "no reply within its time and timeouts.command");
+            } else {
+                self.close_dedicated(u);
+            }
+        }
+        self.end_joins_of((index, generation));
+        self.fail_errand((index, generation), seq, &text);
+    }
+
+    /// An error of slotway's own in place of the errand's reply.
+    pub(super) fn fail_errand(&mut self, client: (u32, u32), seq: u32, text: &str) {
+        let index = client.0 as usize;
+        let Some(errand) = self.errand(index).filter(|e| e.seq == seq) else { return };
+        let (command, kind) = (errand.command, errand.kind);
+        if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
+            stats.refused += 1;
+        }
+        let mut frame = Vec::new();
+        write::error(&mut frame, text);
+        self.end_errand(client, seq);
+        if let Kind::Check { .. } = kind {
+            self.drop_transaction(index);
+        }
+        self.deliver_own(Dest::Client { index: client.0, generation: client.1, seq }, &frame);
+    }
+
+    /// The client's errand is answered: it is read from again.
+    pub(super) fn end_errand(&mut self, client: (u32, u32), seq: u32) {
+        let index = client.0 as usize;
+        let Some(c) = self.clients.get_mut(index).filter(|c| c.generation == client.1) else {
+            return;
+        };
+        let Some(lent) = c.lent.as_mut() else { return };
+        if lent.errand.as_ref().is_none_or(|e| e.seq != seq) {
+            return;
+        }
+        lent.errand = None;
+        if c.paused == Paused::Command {
+            self.resume.push(client);
+        }
+        self.forget_lent(index);
+    }
+
+    /// CLIENT UNBLOCK: the node that the client waits at is told, and answers it. `false`: the
+    /// client is not blocked.
+    pub(super) fn unblock(&mut self, index: usize, error: bool) -> bool {
+        let Some(client) = self.clients.get(index) else { return false };
+        let (protocol, me) = (client.session.protocol, (index as u32, client.generation));
+        let Some(lent) = client.lent.as_ref() else { return false };
+        let Some(errand) = lent.errand.as_ref() else { return false };
+        let waits =
+            errand.kind == Kind::Block || (errand.kind == Kind::Fleet && !lent.fleet.is_empty());
+        if !waits {
+            return false;
+        }
+        let (seq, mut at) = (errand.seq, lent.fleet.clone());
+        at.extend(errand.upstream);
+        let reachable = |u: &usize| {
+            let up = self.upstreams.get(*u)?;
+            let id = up.dedicated.filter(|d| d.id != 0 && up.state == State::Ready)?.id;
+            Some((up.node, id))
+        };
+        let told: Vec<(u16, i64)> = at.iter().filter_map(reachable).collect();
+        if told.is_empty() {
+            // It waits for its node to come back.
+            at.into_iter().for_each(|u| self.close_dedicated(u));
+            let dest = Dest::Client { index: me.0, generation: me.1, seq };
+            if error {
+                self.fail_errand(me, seq, "UNBLOCKED client unblocked via CLIENT UNBLOCK");
+            } else {
+                self.end_errand(me, seq);
+                let null: &[u8] = if protocol == Protocol::Resp3 { b"_\r\n" } else { b"*-1\r\n" };
+                self.deliver_own(dest, null);
+            }
+            return true;
+        }
+        for (node, id) in told {
+            let how: &[u8] = if error { b"ERROR" } else { b"TIMEOUT" };
+            let mut frame = Vec::new();
+            write::request(&mut frame, &[b"CLIENT", b"UNBLOCK", id.to_string().as_bytes(), how]);
+            let u = self.upstream_for(node, protocol, index);
+            self.discard(u, &frame);
+        }
+        true
+    }
+
+    /// The client is closing: nothing of what it was lent waits for it any longer.
+    pub(super) fn release_lent(&mut self, index: usize) {
+        self.unwatch(index);
+        if let Some(client) = self.clients.get(index).filter(|c| c.lent.is_some()) {
+            self.end_joins_of((index as u32, client.generation));
+        }
+        let Some(lent) = self.clients.get_mut(index).and_then(|c| c.lent.take()) else { return };
+        // A command under way ends with its connection, at the node as well.
+        for u in lent.errand.and_then(|e| e.upstream).into_iter().chain(lent.fleet) {
+            self.close_dedicated(u);
+        }
+    }
+
+    /// The client waits for an answer that it will not read: it has closed its connection.
+    pub(super) fn waits_in_vain(&self, index: usize) -> bool {
+        self.clients.get(index).is_some_and(|c| {
+            let errand = c.lent.as_ref().and_then(|l| l.errand.as_ref());
+            c.peer_closed
+                && c.paused == Paused::Command
+                && errand
+                    .is_some_and(|e| matches!(e.kind, Kind::Block | Kind::Join) || e.time.is_some())
+        })
+    }
+
+    /// The client has sent this node something that may change data.
+    pub(super) fn note_write(&mut self, index: usize, node: Option<u16>) {
+        if let (Some(client), Some(node)) = (self.clients.get_mut(index), node) {
+            client.wrote |= 1 << (node & 63);
+        }
+    }
+
+    pub(super) fn errand(&mut self, index: usize) -> Option<&mut Errand> {
+        self.clients.get_mut(index)?.lent.as_mut()?.errand.as_mut()
+    }
+
+    pub(super) fn lent(&mut self, index: usize, change: impl FnOnce(&mut crate::client::Lent)) {
+        if let Some(client) = self.clients.get_mut(index) {
+            change(client.lent.get_or_insert_with(Box::default));
+        }
+    }
+
+    pub(super) fn lent_of(
+        &mut self,
+        client: (u32, u32),
+        change: impl FnOnce(&mut crate::client::Lent),
+    ) {
+        if let Some(c) = self.clients.get_mut(client.0 as usize)
+            && c.generation == client.1
+            && let Some(lent) = c.lent.as_mut()
+        {
+            change(lent);
+        }
+    }
+
+    pub(super) fn forget_lent(&mut self, index: usize) {
+        if let Some(client) = self.clients.get_mut(index)
+            && client.lent.as_ref().is_some_and(|l| l.is_over())
+        {
+            client.lent = None;
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Commands that go to several nodes over dedicated connections: WAIT, MONITOR, SCRIPT KILL.
+
+use super::Worker;
+use super::downstream::Flow;
+use super::errand::NO_PRIMARY_PAUSE;
+use crate::client::{Errand, Kind};
+use crate::resp::Args;
+use crate::route::{Merge, wait_time};
+use crate::upstream::{Dest, NO_SLOT};
+
+/// In place of an errand's number: MONITOR looks for primaries that it does not hear.
+pub(super) const MONITOR_AGAIN: u32 = u32::MAX;
+const MONITOR: &[u8] = b"*1\r\n$7\r\nMONITOR\r\n";
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+
+impl Worker {
+    /// Begins a command over several dedicated connections; gives its gathering.
+    pub(super) fn start_fleet(
+        &mut self,
+        index: usize,
+        command: u16,
+        slot: u16,
+        merge: Merge,
+        args: Option<&Args>,
+    ) -> Option<usize> {
+        let time = args.and_then(wait_time);
+        let own = match (args, time) {
+            (Some(_), Some(time)) => time.micros,
+            _ => Some(0),
+        };
+        let mut errand = Errand::new(Kind::Fleet, command, slot, Vec::new(), self.now);
+        errand.time = time;
+        let to = self.begin_errand(index, errand, own)?;
+        let g = self.gathering_for(index, command, merge, to)?;
+        Some(g)
+    }
+
+    /// WAIT: at every primary that this client has written to, and the least of what they say.
+    ///
+    /// A node counts the replicas that have all the connection has written, and a fresh connection
+    /// has written nothing. It notes its place in the replication stream after every command, so
+    /// PING and then WAIT covers all writes that were acknowledged before.
+    pub(super) fn wait(&mut self, index: usize, command: u16, frame: &[u8], args: &Args) -> Flow {
+        let Some(client) = self.clients.get(index) else { return Flow::Stop };
+        if !client.is_drained() {
+            return self.pause_until_replied(index);
+        }
+        let wrote = client.wrote;
+        let of = |n: &&u16| wrote >> (**n & 63) & 1 == 1;
+        let mut nodes: Vec<u16> = self.primaries.iter().filter(of).copied().collect();
+        let known: u64 = nodes.iter().fold(0, |bits, n| bits | 1 << (n & 63));
+        if wrote == 0 || known != wrote {
+            // It has written nothing yet, or to a node that is no primary any more.
+            nodes = self.primaries.clone();
+        }
+        let batch = [PING, frame].concat();
+        self.send_fleet(index, command, nodes, Merge::Min, Some(args), (&batch, 1))
+    }
+
+    /// SCRIPT KILL and its like: a node that runs a script too long reads no more from the
+    /// connection that it came on, so it is told on another.
+    pub(super) fn aside(&mut self, index: usize, command: u16, merge: Merge, frame: &[u8]) -> Flow {
+        let nodes = self.primaries.clone();
+        self.send_fleet(index, command, nodes, merge, None, (frame, 0))
+    }
+
+    /// Sends a command (with so many replies before the one that counts) to each of `nodes` on a
+    /// connection of its own.
+    fn send_fleet(
+        &mut self,
+        index: usize,
+        command: u16,
+        nodes: Vec<u16>,
+        merge: Merge,
+        args: Option<&Args>,
+        (frame, before): (&[u8], u32),
+    ) -> Flow {
+        let Some(client) = self.clients.get(index) else { return Flow::Stop };
+        let (protocol, me) = (client.session.protocol, (index as u32, client.generation));
+        if nodes.is_empty() {
+            self.answer_own_error(index, command, super::NO_CLUSTER_YET);
+            return Flow::Next;
+        }
+        let Some(g) = self.start_fleet(index, command, NO_SLOT, merge, args) else {
+            return Flow::Stop;
+        };
+        if let Some(gathering) = self.gatherings.get_mut(g) {
+            nodes.iter().for_each(|_| gathering.gather.expect());
+        }
+        for node in nodes {
+            let dest = Dest::Part { gather: g as u32, first: 0 };
+            let mut pending = self.pending(dest, command, NO_SLOT, protocol);
+            pending.before = before;
+            match self.lend(node, protocol, me) {
+                Ok(u) => {
+                    self.lent(index, |lent| lent.fleet.push(u));
+                    self.send(u, pending, frame);
+                }
+                Err(text) if text.is_empty() => {
+                    self.fail(&pending, "slotway", "ERR no connection can be made at the moment");
+                }
+                Err(text) => self.fail(&pending, "slotway", &text),
+            }
+        }
+        Flow::Next
+    }
+
+    /// MONITOR: every primary's lines, in one stream, until the client goes.
+    pub(super) fn monitor(&mut self, index: usize, command: u16) -> Flow {
+        let Some(client) = self.clients.get(index) else { return Flow::Stop };
+        if !client.is_drained() {
+            return self.pause_until_replied(index);
+        }
+        if client.lent.as_ref().is_some_and(|l| l.monitor) {
+            self.answer_own(index, command, b"+OK\r\n");
+            return Flow::Next;
+        }
+        let nodes = self.primaries.clone();
+        if !nodes.is_empty() {
+            self.lent(index, |lent| lent.monitor = true);
+        }
+        self.send_fleet(index, command, nodes, Merge::AllSucceeded, None, (MONITOR, 0))
+    }
+
+    /// Connections for MONITOR to the primaries that this client does not hear.
+    pub(super) fn monitor_others(&mut self, index: usize) {
+        let Some(client) = self.clients.get(index) else { return };
+        let (protocol, me) = (client.session.protocol, (index as u32, client.generation));
+        let Some(lent) = client.lent.as_ref().filter(|l| l.monitor && l.errand.is_none()) else {
+            return;
+        };
+        let heard: Vec<u16> =
+            lent.fleet.iter().filter_map(|&u| self.upstreams.get(u)).map(|up| up.node).collect();
+        for node in self.primaries.clone() {
+            if heard.contains(&node) {
+                continue;
+            }
+            match self.lend(node, protocol, me) {
+                Ok(u) => {
+                    self.lent(index, |lent| lent.fleet.push(u));
+                    self.discard(u, MONITOR);
+                }
+                Err(_) => self.errand_later(me, MONITOR_AGAIN, NO_PRIMARY_PAUSE),
+            }
+        }
+    }
+
+    /// Something that nobody asked for: a line of MONITOR.
+    pub(super) fn monitored(&mut self, u: usize, frame: &[u8]) -> Result<(), String> {
+        let client = self.upstreams.get(u).and_then(|up| up.dedicated).and_then(|d| d.client);
+        let Some(client) = client.filter(|&c| self.is_monitoring(c, u)) else {
+            return Err("a reply that nobody asked for".into());
+        };
+        if let Some(c) = self.clients.get_mut(client.0 as usize) {
+            c.answer(frame, &mut self.pool, &mut self.spare_replies);
+        }
+        self.mark_client(client.0 as usize);
+        Ok(())
+    }
+
+    pub(super) fn is_monitoring(&self, client: (u32, u32), u: usize) -> bool {
+        let c = self.clients.get(client.0 as usize).filter(|c| c.generation == client.1);
+        let lent = c.and_then(|c| c.lent.as_ref());
+        lent.is_some_and(|l| l.monitor && l.fleet.contains(&u))
+    }
+}

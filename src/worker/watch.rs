@@ -1,0 +1,209 @@
+//! WATCH, and the transactions of those who watch.
+//!
+//! Each slot's watched keys have a dedicated connection until EXEC, DISCARD or UNWATCH. If it is
+//! lost a change may have been missed: EXEC then answers null, as if there had been one.
+
+use super::downstream::Flow;
+use super::{NOBODY, Worker};
+use crate::client::{Errand, Kind, Watch};
+use crate::cluster::slot_of;
+use crate::command::{CommandId, key_positions};
+use crate::resp::{Args, Protocol, RequestProgress, scan_request, write};
+use crate::route::Merge;
+use crate::upstream::{Dest, NO_SLOT};
+
+const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
+const CLIENT_INFO: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$4\r\nINFO\r\n";
+
+impl Worker {
+    pub(super) fn watch(&mut self, index: usize, command: u16, frame: &[u8], args: &Args) -> Flow {
+        if self.clients.get(index).is_some_and(|c| !c.is_drained()) {
+            return self.pause_until_replied(index);
+        }
+        let mut keys = Vec::new();
+        let spec = self.router.table().get(CommandId(command));
+        // Its arity was looked at: it has keys.
+        let _ = key_positions(spec, args, &mut keys);
+        let mut slots: Vec<(u16, &[u8])> = keys
+            .iter()
+            .filter_map(|&at| args.get(at as usize))
+            .map(|key| (slot_of(key).0, key))
+            .collect();
+        slots.sort_by_key(|s| s.0);
+        let watched = self.clients.get(index).and_then(|c| c.lent.as_ref());
+        let watched = watched.and_then(|l| l.watches.first());
+        let before = watched.map(|w| (w.slot, &*w.key));
+        if !self.settings.split_transactions
+            && let Some(&first) = before.as_ref().or(slots.first())
+            && let Some(&other) = slots.iter().find(|s| s.0 != first.0)
+        {
+            let text = super::transaction::cross_slot(first.1, first.0, other.1, other.0);
+            self.answer_own_error(index, command, &text);
+            return Flow::Next;
+        }
+        match slots.as_slice() {
+            [first, .., last] if first.0 != last.0 => {
+                self.watch_slots(index, command, &slots);
+            }
+            [first, ..] => {
+                self.start_errand(index, Kind::Watch, command, first.0, frame.to_vec());
+            }
+            [] => {}
+        }
+        Flow::Next
+    }
+
+    /// WATCH over several slots: one connection each; one reply for all.
+    pub(super) fn watch_slots(&mut self, index: usize, command: u16, keys: &[(u16, &[u8])]) {
+        let Some(g) = self.start_fleet(index, command, NO_SLOT, Merge::AllSucceeded, None) else {
+            return;
+        };
+        let groups: Vec<_> = keys.chunk_by(|a, b| a.0 == b.0).collect();
+        if let Some(gathering) = self.gatherings.get_mut(g) {
+            groups.iter().for_each(|_| gathering.gather.expect());
+        }
+        for group in groups {
+            let Some(&(slot, key)) = group.first() else { continue };
+            let mut args: Vec<&[u8]> = vec![b"WATCH"];
+            args.extend(group.iter().map(|g| g.1));
+            let mut frame = Vec::new();
+            write::request(&mut frame, &args);
+            let Some(client) = self.clients.get(index) else { return };
+            let of_slot = |l: &crate::client::Lent| {
+                l.watches.iter().find(|w| w.slot == slot).and_then(|w| w.upstream)
+            };
+            let present = client.lent.as_ref().and_then(|l| of_slot(l));
+            let owner = self.owners.get(usize::from(slot)).copied().filter(|&n| n != NOBODY);
+            let (protocol, me) = (client.session.protocol, (index as u32, client.generation));
+            let lent = match (present, owner) {
+                (Some(u), _) => Ok(u),
+                (None, Some(node)) => self.lend(node, protocol, me),
+                (None, None) => Err(format!("CLUSTERDOWN slot {slot} has no primary")),
+            };
+            let dest = Dest::Part { gather: g as u32, first: 0 };
+            let pending = self.pending(dest, command, slot, protocol);
+            match lent {
+                Ok(u) => {
+                    if present.is_none() {
+                        let watch = Watch { slot, key: key.into(), upstream: Some(u) };
+                        self.lent(index, |lent| lent.watches.push(watch));
+                    }
+                    self.send_owned(u, pending, frame);
+                }
+                Err(text) => self.fail(&pending, "slotway", &text),
+            }
+        }
+    }
+
+    /// The client watches nothing any more.
+    pub(super) fn unwatch(&mut self, index: usize) {
+        let Some(lent) = self.clients.get_mut(index).and_then(|c| c.lent.as_mut()) else { return };
+        let watches = std::mem::take(&mut lent.watches);
+        for u in watches.into_iter().filter_map(|w| w.upstream) {
+            self.discard(u, UNWATCH);
+            self.give_back(u);
+        }
+        self.forget_lent(index);
+    }
+
+    /// EXEC on the connection that watches.
+    pub(super) fn run_errand(
+        &mut self,
+        index: usize,
+        kind: Kind,
+        command: u16,
+        frame: Vec<u8>,
+        before: u32,
+    ) {
+        let lent = self.clients.get_mut(index).and_then(|c| c.lent.as_mut());
+        let watch = lent.and_then(|l| l.watches.pop());
+        let Some((slot, Some(u))) = watch.map(|w| (w.slot, w.upstream)) else { return };
+        let mut errand = Errand::new(kind, command, slot, Vec::new(), self.now);
+        errand.upstream = Some(u);
+        let Some(dest) = self.begin_errand(index, errand, Some(0)) else { return };
+        let protocol = self.clients.get(index).map_or(Protocol::Resp2, |c| c.session.protocol);
+        let mut pending = self.pending(dest, command, slot, protocol);
+        pending.before = before;
+        self.note_write(index, self.upstreams.get(u).map(|up| up.node));
+        self.scripts_before_batch(u, &mut pending, &frame);
+        self.send_owned(u, pending, frame);
+    }
+
+    /// Before a transaction over several slots: every connection that watches is asked whether a
+    /// key was changed. What changes after that is seen by its own slot's EXEC alone.
+    pub(super) fn check_watches(&mut self, index: usize, command: u16) -> Flow {
+        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+        let Some(lent) = client.lent.as_mut() else { return Flow::Next };
+        let all: Vec<usize> = lent.watches.iter().filter_map(|w| w.upstream).collect();
+        let protocol = client.session.protocol;
+        let kind = Kind::Check { left: all.len(), changed: false };
+        let errand = Errand::new(kind, command, NO_SLOT, Vec::new(), self.now);
+        let Some(dest) = self.begin_errand(index, errand, Some(0)) else { return Flow::Stop };
+        for u in all {
+            let pending = self.pending(dest, command, NO_SLOT, protocol);
+            self.send(u, pending, CLIENT_INFO);
+        }
+        Flow::Next
+    }
+
+    pub(super) fn checked(&mut self, client: (u32, u32), seq: u32, left: usize, changed: bool) {
+        let index = client.0 as usize;
+        let Some(errand) = self.errand(index).filter(|e| e.seq == seq) else { return };
+        let command = errand.command;
+        errand.kind = Kind::Check { left, changed };
+        if left > 0 {
+            return;
+        }
+        if changed {
+            self.drop_transaction(index);
+            let resp3 =
+                self.clients.get(index).is_some_and(|c| c.session.protocol == Protocol::Resp3);
+            let null: &[u8] = if resp3 { b"_\r\n" } else { b"*-1\r\n" };
+            self.end_errand(client, seq);
+            let dest = Dest::Client { index: client.0, generation: client.1, seq };
+            return self.deliver_own(dest, null);
+        }
+        // Its reply has a number already: the pieces are gathered for that one.
+        if let Some(errand) = self.errand(index) {
+            errand.kind = Kind::Fleet;
+        }
+        self.exec_scattered(index, command, Some(seq));
+    }
+
+    /// The connections that watched have their EXEC, or need none: the client watches no more.
+    pub(super) fn end_watches_of_exec(&mut self, index: usize) {
+        let Some(lent) = self.clients.get_mut(index).and_then(|c| c.lent.as_mut()) else { return };
+        let watches = std::mem::take(&mut lent.watches);
+        for u in watches.into_iter().filter_map(|w| w.upstream) {
+            let busy = self.upstreams.get(u).is_some_and(|up| !up.pending.is_empty());
+            if !busy {
+                self.discard(u, UNWATCH);
+                self.give_back(u);
+            }
+        }
+        self.forget_lent(index);
+    }
+
+    pub(super) fn watching(&mut self, client: (u32, u32), u: usize, slot: u16) {
+        if self.is_watching(client, u) {
+            return;
+        }
+        let mut ranges = Vec::new();
+        let limits = self.settings.request;
+        self.lent_of(client, |lent| {
+            let key = lent.errand.as_ref().and_then(|errand| {
+                // WATCH's first argument; it was scanned before.
+                let progress = &mut RequestProgress::default();
+                let _ = scan_request(&errand.frame, &limits, progress, &mut ranges);
+                Args::new(&errand.frame, &ranges).get(1).map(Box::from)
+            });
+            lent.watches.push(Watch { slot, key: key.unwrap_or_default(), upstream: Some(u) });
+        });
+    }
+
+    pub(super) fn is_watching(&self, client: (u32, u32), u: usize) -> bool {
+        let c = self.clients.get(client.0 as usize).filter(|c| c.generation == client.1);
+        let lent = c.and_then(|c| c.lent.as_ref());
+        lent.is_some_and(|l| l.watches.iter().any(|w| w.upstream == Some(u)))
+    }
+}
