@@ -108,7 +108,8 @@ fn conversations_are_those_with_a_standalone_server() {
     let mut had = 0;
     for unit in units.iter().filter(|unit| unit.name.contains(&only)) {
         for protocol in [2, 3] {
-            let addrs = [sides.reference.as_str(), &sides.through];
+            let split = unit.name.ends_with("(split)").then_some(sides.split.as_ref()).flatten();
+            let addrs = [sides.reference.as_str(), split.unwrap_or(&sides.through)];
             for addr in addrs {
                 for what in [&["FLUSHALL"][..], &["FUNCTION", "FLUSH"]] {
                     End::open(addr).ask(&Command::words(what));
