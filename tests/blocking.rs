@@ -55,7 +55,7 @@ fn every_command_gives_the_bytes_of_a_standalone_server() {
     let standalone = Standalone::start(StandaloneOptions::default()).expect("a server");
     for protocol in ["2", "3"] {
         for how in ["there", "later", "in vain"] {
-            let tag = format!("{protocol}{how}");
+            let tag = format!("{protocol}{}", how.replace(' ', "-"));
             let open = |addr| {
                 let mut conn = Conn::tcp(addr).expect("a connection");
                 conn.command(&["HELLO", protocol]).expect("HELLO");

@@ -420,6 +420,67 @@ fn a_watching_connection_is_given_back() {
 // While the cluster changes.
 
 #[test]
+fn a_transaction_follows_its_slot() {
+    let Setting { proxy, cluster } = common::setting(&["--workers", "1"]);
+    let slot = slot_of(b"{ask}a");
+    let from = cluster.owner_of(slot).expect("the owner");
+    let to = other_primary(&cluster, &from);
+    let one = [vec!["MULTI"], vec!["INCR", "{ask}a"], vec!["INCR", "{ask}b"], vec!["EXEC"]];
+    let new = [vec!["MULTI"], vec!["SET", "{ask}new", "v"], vec!["DEL", "{ask}new"], vec!["EXEC"]];
+    let mut conn = proxy.connect();
+    let mut count = 0;
+    let mut check = |when: &str| {
+        count += 1;
+        let mut commands = one.to_vec();
+        commands.push(vec!["PING"]);
+        commands.extend(new.clone());
+        commands.extend([vec!["WATCH", "{ask}a"], vec!["GET", "{ask}a"], vec!["MULTI"]]);
+        commands.extend([vec!["GET", "{ask}b"], vec!["EXEC"], vec!["ECHO", "end"]]);
+        let replies = conn.pipeline(&commands).expect("replies");
+        let number = Reply::Int(count);
+        assert_eq!(replies[3], Reply::Array(vec![number.clone(), number]), "{when}: {replies:?}");
+        assert_eq!(replies[4], Reply::Simple("PONG".into()), "{when}: {replies:?}");
+        let set = Reply::Array(vec![Reply::Simple("OK".into()), Reply::Int(1)]);
+        assert_eq!(replies[8], set, "{when}: {replies:?}");
+        let text = Reply::Bulk(count.to_string().into_bytes());
+        assert_eq!(replies[10], text, "{when}: {replies:?}");
+        assert_eq!(replies[13], Reply::Array(vec![text]), "{when}: {replies:?}");
+        assert_eq!(replies[14], Reply::Bulk(b"end".to_vec()), "{when}: {replies:?}");
+    };
+    check("at first");
+    cluster.begin_move(slot, &from, &to).expect("to begin");
+    check("all keys are at the old node");
+    while cluster.move_keys(slot, &from, &to, 10).expect("to move keys") > 0 {}
+    check("all keys are at the new node");
+    check("once more");
+    cluster.finish_move(slot, &from, &to).expect("to finish");
+    check("the slot has moved");
+}
+
+#[test]
+fn a_transaction_whose_keys_are_at_two_nodes_waits() {
+    let Setting { proxy, cluster } = common::setting(&["--workers", "1"]);
+    let slot = slot_of(b"{half}a");
+    let from = cluster.owner_of(slot).expect("the owner");
+    let to = other_primary(&cluster, &from);
+    let one = [vec!["MULTI"], vec!["INCR", "{half}a"], vec!["INCR", "{half}b"], vec!["EXEC"]];
+    let mut conn = proxy.connect();
+    conn.pipeline(&one).expect("replies");
+    cluster.begin_move(slot, &from, &to).expect("to begin");
+    assert_eq!(cluster.move_keys(slot, &from, &to, 1).expect("to move a key"), 1);
+    let replies = thread::scope(|scope| {
+        let waits = scope.spawn(|| conn.pipeline(&one).expect("replies"));
+        thread::sleep(Duration::from_millis(300));
+        while cluster.move_keys(slot, &from, &to, 1).expect("to move a key") > 0 {}
+        cluster.finish_move(slot, &from, &to).expect("to finish");
+        waits.join().expect("the client")
+    });
+    let wanted = Reply::Array(vec![Reply::Int(2), Reply::Int(2)]);
+    assert_eq!(replies[3], wanted, "{replies:?}");
+    assert_eq!(conn.command(&["ECHO", "end"]).expect("ECHO"), Reply::Bulk(b"end".to_vec()));
+}
+
+#[test]
 fn slots_move_while_transactions_run() {
     let Setting { proxy, cluster } = common::setting(&[]);
     let seen = while_transacting(proxy.listen, |load| {

@@ -429,7 +429,7 @@ impl Worker {
     fn send_asking(&mut self, node: u16, mut pending: Pending, bytes: Vec<u8>, client: u32) {
         self.note_write(client as usize, Some(node));
         let u = self.upstream_for(node, Self::protocol_of(&pending), client as usize);
-        let asking = Pending { dest: Dest::Discard, flags: 0, slot: NO_SLOT, ..pending };
+        let asking = Pending { dest: Dest::Discard, flags: 0, slot: NO_SLOT, before: 0, ..pending };
         self.send(u, asking, ASKING);
         pending.flags |= flag::ASKING;
         self.send_owned(u, pending, bytes);
