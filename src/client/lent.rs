@@ -48,6 +48,8 @@ pub enum Kind {
     },
     /// A command that went to several nodes: its gathering.
     Fleet,
+    /// KEYS: the lists of all primaries.
+    Join,
 }
 
 /// A command under way on dedicated connections.
@@ -63,8 +65,6 @@ pub struct Errand {
     pub slot: u16,
     /// Its bytes.
     pub frame: Vec<u8>,
-    /// For a batch: replies before the one that counts.
-    pub before: u32,
     /// The connection that has it.
     pub upstream: Option<usize>,
     /// How long it wants to wait.
@@ -77,6 +77,25 @@ pub struct Errand {
     pub tries: u8,
     /// Why it was, the last time.
     pub last: Option<String>,
+}
+
+impl Errand {
+    /// One that begins now; its reply has no number yet.
+    pub fn new(kind: Kind, command: u16, slot: u16, frame: Vec<u8>, now: u64) -> Self {
+        Errand {
+            kind,
+            seq: 0,
+            command,
+            slot,
+            frame,
+            upstream: None,
+            time: None,
+            started: now,
+            until: None,
+            tries: 0,
+            last: None,
+        }
+    }
 }
 
 impl Lent {

@@ -31,6 +31,8 @@ pub enum Behaviour {
     Transaction(Transaction),
     /// WAIT: on connections lent to the client, at the primaries that it has written to.
     Wait,
+    /// KEYS: all primaries' lists as one, in bounded memory.
+    Join,
     /// MONITOR: on a connection lent to the client at every primary.
     Monitor,
     /// Answered here.
@@ -192,6 +194,7 @@ const OWN: &[(&str, Behaviour)] = &[
     ("lastsave", Behaviour::Fan { to: Fan::Primaries, merge: Merge::Min }),
     ("randomkey", Behaviour::Refused(Refused::NotYet)),
     ("monitor", Behaviour::Monitor),
+    ("keys", Behaviour::Join),
     ("role", Behaviour::Refused(Refused::NotYet)),
     ("wait", Behaviour::Wait),
     ("multi", Behaviour::Transaction(Transaction::Multi)),

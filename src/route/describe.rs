@@ -85,8 +85,29 @@ const NOTES: &[(&str, &str)] = &[
         "info",
         "Sums, extremes or the first value, as fits the field; `redis_mode:standalone`, `cluster_enabled:0`; a section `# Proxy` is added",
     ),
-    ("multi", "What is sent between a refused `MULTI` and its `EXEC` or `DISCARD` is refused, too"),
-    ("keys", "The whole list passes through slotway's memory, in one piece"),
+    ("discard", "What was queued is forgotten; no node has seen it"),
+    (
+        "exec",
+        "All of the transaction leaves as one `MULTI … EXEC` for its slot and is atomic there. A redirection in it is followed: nothing was executed. A connection lost after it was sent is an error that says so. Keys in several slots: refused, or one transaction per slot, see `transactions.cross_slot`. A script of `EVALSHA` that slotway knows is loaded first",
+    ),
+    ("multi", "What follows is checked and queued by slotway, with Redis's replies and errors"),
+    (
+        "watch",
+        "On a connection lent to the client (`limits.dedicated`) until `EXEC`, `DISCARD` or `UNWATCH`. If that connection or its node is lost, or the slot moves, `EXEC` answers null, as if the key had changed. Keys in several slots only with `transactions.cross_slot = \"split\"`: whether any was changed is asked just before the parts are sent",
+    ),
+    ("unwatch", ""),
+    (
+        "keys",
+        "One primary's list after the other, in bounded memory, over connections lent to the client (`limits.dedicated`). If a node is lost after the first key was sent the client is closed",
+    ),
+    (
+        "monitor",
+        "The lines of all primaries in one stream, new primaries included; clients' addresses are those of slotway's connections. What slotway answers itself is not in it",
+    ),
+    (
+        "wait",
+        "Covers all that this client has had acknowledged: the least number over the primaries that it has written to. A primary lost while it waits is an error",
+    ),
     ("lastsave", "The oldest of the primaries"),
     ("module|list", "One primary's"),
     ("move", "The node's refusal: a cluster has one database"),
@@ -100,9 +121,14 @@ const NOTES: &[(&str, &str)] = &[
     ("sort", "`BY` and `GET` with patterns are refused by the node: their keys may be anywhere"),
     ("sort_ro", "As `SORT`"),
     ("time", "One primary's clock"),
-    ("xread", "With `BLOCK`: refused, blocking commands are not built yet"),
+    ("xread", "With `BLOCK` as the blocking commands"),
     ("xreadgroup", "As `XREAD`"),
 ];
+
+const BLOCKING: &str = "Waits on a connection lent to the client (`limits.dedicated`). If its node \
+                        is lost or demoted, or the slot moves, it waits on at the next primary \
+                        for the time that is left; an element taken in the very moment of such a \
+                        loss is lost with the reply";
 
 /// One line of a table.
 #[derive(Debug, PartialEq, Eq)]
@@ -236,7 +262,7 @@ fn destination(behaviour: Behaviour) -> &'static str {
         | Behaviour::SameSlot => "the slot that all its keys share",
         Behaviour::Transaction(_) => "answered by slotway; EXEC sends what was queued",
         Behaviour::Wait => "every primary that the client has written to",
-        Behaviour::Monitor => "every primary",
+        Behaviour::Monitor | Behaviour::Join => "every primary",
         Behaviour::Split(_) => "split by slot",
         Behaviour::Any => "any primary",
         Behaviour::Fan { to: Fan::Primaries, .. } => "every primary",
@@ -282,6 +308,9 @@ fn notes(spec: &CommandSpec, behaviour: Behaviour) -> String {
             notes.push("After an error some nodes may have done it".into());
         }
         _ => {}
+    }
+    if behaviour == Behaviour::Blocking {
+        notes.push(BLOCKING.into());
     }
     match behaviour {
         Behaviour::Key(at) if at != 1 => notes.push(format!("Its key is argument {at}")),

@@ -55,6 +55,8 @@ pub enum Plan {
     Transaction(Transaction),
     /// WAIT.
     Wait,
+    /// KEYS.
+    Join,
     /// MONITOR.
     Monitor,
     /// Slotway answers itself.
@@ -138,6 +140,7 @@ impl Router {
             Behaviour::Transaction(which) => Plan::Transaction(which),
             Behaviour::Wait => Plan::Wait,
             Behaviour::Monitor => Plan::Monitor,
+            Behaviour::Join => Plan::Join,
             Behaviour::Keys | Behaviour::Blocking | Behaviour::BlockingIfAsked => {
                 let waits = match routed.behaviour {
                     Behaviour::BlockingIfAsked => blocks(args),
@@ -284,7 +287,7 @@ mod tests {
     #[test]
     fn over_the_cluster() {
         assert_eq!(plan("DBSIZE"), Plan::Fan { to: Fan::Primaries, merge: Merge::Sum });
-        assert_eq!(plan("KEYS *"), Plan::Fan { to: Fan::Primaries, merge: Merge::Concat });
+        assert_eq!(plan("KEYS *"), Plan::Join);
         assert_eq!(plan("SCRIPT LOAD x"), Plan::Fan { to: Fan::Nodes, merge: Merge::AllSucceeded });
         assert_eq!(plan("SCRIPT EXISTS x"), Plan::Fan { to: Fan::Primaries, merge: Merge::And });
         assert_eq!(plan("INFO"), Plan::Fan { to: Fan::Primaries, merge: Merge::Info });

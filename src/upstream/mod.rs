@@ -79,6 +79,8 @@ pub struct Upstream {
     pub swallowed_error: Option<Vec<u8>>,
     /// Lent to one client at a time; not among its node's shared connections.
     pub dedicated: Option<Dedicated>,
+    /// Not read from for now: what it says has to wait (KEYS).
+    pub parked: bool,
     /// Stands in the worker's list of connections to flush.
     pub dirty: bool,
     /// Its write was put off by a turn.
@@ -125,6 +127,7 @@ impl Upstream {
             swallowed: 0,
             swallowed_error: None,
             dedicated: None,
+            parked: false,
             dirty: false,
             deferred: false,
             peer_closed: false,

@@ -48,7 +48,7 @@ impl Worker {
                 self.part(gather, first, node, frame);
                 self.answered_in(pending, lane);
             }
-            Dest::Discard => {}
+            Dest::Join { .. } | Dest::Discard => {}
         }
     }
 
@@ -91,7 +91,7 @@ impl Worker {
                 let gathering = self.gatherings.get(gather as usize);
                 gathering.map_or((0, 0), |g| g.lane)
             }
-            Dest::Discard => (0, 0),
+            Dest::Join { .. } | Dest::Discard => (0, 0),
         }
     }
 
@@ -130,6 +130,7 @@ impl Worker {
                 }
             }
             Dest::Part { gather, first } => self.fail_part(gather, first, node.to_owned(), text),
+            Dest::Join { join, .. } => self.join_lost(join),
             Dest::Discard => {}
         }
         self.answered_in(pending, lane);

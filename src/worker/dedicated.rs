@@ -25,7 +25,7 @@ use crate::upstream::{Dedicated, Dest, NO_SLOT, Pending, State, Upstream, flag};
 /// Idle connections that a worker keeps.
 const MOST_IDLE: usize = 64;
 /// How long an errand waits for its slot to get a primary before it looks again, microseconds.
-const NO_PRIMARY_PAUSE: u64 = 20_000;
+pub(super) const NO_PRIMARY_PAUSE: u64 = 20_000;
 const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
 /// In place of an errand's number: MONITOR looks for primaries that it does not hear.
 const MONITOR_AGAIN: u32 = u32::MAX;
@@ -241,7 +241,7 @@ impl Worker {
         }
     }
 
-    fn errand(&mut self, index: usize) -> Option<&mut Errand> {
+    pub(super) fn errand(&mut self, index: usize) -> Option<&mut Errand> {
         self.clients.get_mut(index)?.lent.as_mut()?.errand.as_mut()
     }
 
@@ -255,31 +255,31 @@ impl Worker {
             Some(time) => time.micros,
             None => Some(0),
         };
-        let started = self.now;
-        let until = own.zip(self.settings.command_timeout).map(|(own, more)| started + own + more);
-        let Some(client) = self.clients.get_mut(index) else { return };
-        let seq = client.expect(&mut self.spare_replies);
+        let mut errand = Errand::new(kind, command, slot, frame, self.now);
+        errand.time = time;
+        self.begin_errand(index, errand, own);
+        self.send_errand(index, None);
+    }
+
+    /// From now on the client waits for `errand`; `own` is the time that it may take beside the
+    /// deadline of every command, `None` for ever.
+    pub(super) fn begin_errand(
+        &mut self,
+        index: usize,
+        mut errand: Errand,
+        own: Option<u64>,
+    ) -> Option<Dest> {
+        let client = self.clients.get_mut(index)?;
         let generation = client.generation;
+        let seq = client.expect(&mut self.spare_replies);
         client.paused = Paused::Command;
-        let errand = Errand {
-            kind,
-            seq,
-            command,
-            slot,
-            frame,
-            before: 0,
-            upstream: None,
-            time,
-            started,
-            until,
-            tries: 0,
-            last: None,
-        };
-        self.lent(index, |lent| lent.errand = Some(errand));
-        if let Some(due) = until {
+        errand.seq = seq;
+        errand.until = own.zip(self.settings.command_timeout).map(|(a, b)| self.now + a + b);
+        if let Some(due) = errand.until {
             self.timers.push(Timer { due, job: Job::ErrandEnd(index as u32, generation, seq) });
         }
-        self.send_errand(index, None);
+        self.lent(index, |lent| lent.errand = Some(errand));
+        Some(Dest::Client { index: index as u32, generation, seq })
     }
 
     /// EXEC on the connection that watches.
@@ -294,31 +294,10 @@ impl Worker {
         let lent = self.clients.get_mut(index).and_then(|c| c.lent.as_mut());
         let watch = lent.and_then(|l| l.watches.pop());
         let Some((slot, Some(u))) = watch.map(|w| (w.slot, w.upstream)) else { return };
-        let started = self.now;
-        let until = self.settings.command_timeout.map(|more| started + more);
-        let Some(client) = self.clients.get_mut(index) else { return };
-        let seq = client.expect(&mut self.spare_replies);
-        let (generation, protocol) = (client.generation, client.session.protocol);
-        client.paused = Paused::Command;
-        let errand = Errand {
-            kind,
-            seq,
-            command,
-            slot,
-            frame: Vec::new(),
-            before,
-            upstream: Some(u),
-            time: None,
-            started,
-            until,
-            tries: 0,
-            last: None,
-        };
-        self.lent(index, |lent| lent.errand = Some(errand));
-        if let Some(due) = until {
-            self.timers.push(Timer { due, job: Job::ErrandEnd(index as u32, generation, seq) });
-        }
-        let dest = Dest::Client { index: index as u32, generation, seq };
+        let mut errand = Errand::new(kind, command, slot, Vec::new(), self.now);
+        errand.upstream = Some(u);
+        let Some(dest) = self.begin_errand(index, errand, Some(0)) else { return };
+        let protocol = self.clients.get(index).map_or(Protocol::Resp2, |c| c.session.protocol);
         let mut pending = self.pending(dest, command, slot, protocol);
         pending.before = before;
         self.note_write(index, self.upstreams.get(u).map(|up| up.node));
@@ -400,7 +379,7 @@ impl Worker {
         }
     }
 
-    fn errand_later(&mut self, client: (u32, u32), seq: u32, delay: u64) {
+    pub(super) fn errand_later(&mut self, client: (u32, u32), seq: u32, delay: u64) {
         let job = Job::Errand(client.0, client.1, seq);
         self.timers.push(Timer { due: self.now + delay, job });
     }
@@ -412,6 +391,8 @@ impl Worker {
         let errand = client.lent.as_ref().and_then(|l| l.errand.as_ref());
         if seq == MONITOR_AGAIN {
             self.monitor_others(index as usize);
+        } else if errand.is_some_and(|e| e.seq == seq && e.kind == Kind::Join) {
+            self.send_join(index as usize);
         } else if errand.is_some_and(|e| e.seq == seq && e.upstream.is_none()) {
             self.send_errand(index as usize, None);
         }
@@ -422,7 +403,7 @@ impl Worker {
         let Some(client) = self.clients.get(index as usize) else { return };
         let Some(lent) = client.lent.as_ref() else { return };
         let Some(errand) = lent.errand.as_ref() else { return };
-        if client.generation != generation || errand.seq != seq {
+        if client.generation != generation || errand.seq != seq || errand.until.is_none() {
             return;
         }
         self.stats.deadline_exceeded += 1;
@@ -433,7 +414,7 @@ impl Worker {
         let waited = self.now.saturating_sub(errand.started) as f64 / 1e6;
         let outcome = match (sent, errand.kind) {
             (None, _) => "not executed",
-            (_, Kind::Watch | Kind::Check { .. }) => "not answered",
+            (_, Kind::Watch | Kind::Check { .. } | Kind::Join) => "not answered",
             _ => "sent and not answered, so it may or may not have been executed",
         };
         let why = errand.last.as_ref().map(|w| format!("; last: {w}")).unwrap_or_default();
@@ -456,11 +437,12 @@ impl Worker {
                 self.close_dedicated(u);
             }
         }
+        self.end_joins_of((index, generation));
         self.fail_errand((index, generation), seq, &text);
     }
 
     /// An error of slotway's own in place of the errand's reply.
-    fn fail_errand(&mut self, client: (u32, u32), seq: u32, text: &str) {
+    pub(super) fn fail_errand(&mut self, client: (u32, u32), seq: u32, text: &str) {
         let index = client.0 as usize;
         let Some(errand) = self.errand(index).filter(|e| e.seq == seq) else { return };
         let (command, kind) = (errand.command, errand.kind);
@@ -570,12 +552,12 @@ impl Worker {
                 let changed = changed || flags.is_none_or(|f| f.contains('d'));
                 self.checked(me, seq, left.saturating_sub(1), changed);
             }
-            Kind::Fleet => self.answer_first(u, frame)?,
+            Kind::Fleet | Kind::Join => self.answer_first(u, frame)?,
         }
         Ok(())
     }
 
-    fn pop_pending(&mut self, u: usize) {
+    pub(super) fn pop_pending(&mut self, u: usize) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         if let Some(pending) = up.pending.pop_front() {
             up.queue.release(pending.len as usize, &mut self.pool);
@@ -590,6 +572,10 @@ impl Worker {
         said: &[u8],
         frame: &[u8],
     ) -> Result<(), String> {
+        if let Dest::Join { join, part } = pending.dest {
+            self.join_whole(u, join, part, frame);
+            return Ok(());
+        }
         let Dest::Part { gather, .. } = pending.dest else { return self.answer_first(u, frame) };
         let exec = self.gatherings.get(gather as usize).is_some_and(|g| g.exec.is_some());
         let client = self.upstreams.get(u).and_then(|up| up.dedicated).and_then(|d| d.client);
@@ -756,6 +742,7 @@ impl Worker {
                         self.fail(pending, &node, &text);
                     }
                 }
+                Dest::Join { join, .. } => self.join_lost(join),
                 Dest::Discard => {}
             }
         }
@@ -799,7 +786,7 @@ impl Worker {
                 self.deliver_own(dest, null);
             }
             Kind::Check { left, .. } => self.checked(client, seq, left.saturating_sub(1), true),
-            Kind::Fleet => {}
+            Kind::Fleet | Kind::Join => {}
         }
     }
 
@@ -809,29 +796,10 @@ impl Worker {
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         let Some(lent) = client.lent.as_mut() else { return Flow::Next };
         let all: Vec<usize> = lent.watches.iter().filter_map(|w| w.upstream).collect();
-        let (protocol, generation) = (client.session.protocol, client.generation);
-        let replies = &mut self.spare_replies;
-        let seq = client.expect(replies);
-        let errand = Errand {
-            kind: Kind::Check { left: all.len(), changed: false },
-            seq,
-            command,
-            slot: NO_SLOT,
-            frame: Vec::new(),
-            before: 0,
-            upstream: None,
-            time: None,
-            started: self.now,
-            until: self.settings.command_timeout.map(|t| self.now + t),
-            tries: 0,
-            last: None,
-        };
-        client.paused = Paused::Command;
-        if let Some(due) = errand.until {
-            self.timers.push(Timer { due, job: Job::ErrandEnd(index as u32, generation, seq) });
-        }
-        self.lent(index, |lent| lent.errand = Some(errand));
-        let dest = Dest::Client { index: index as u32, generation, seq };
+        let protocol = client.session.protocol;
+        let kind = Kind::Check { left: all.len(), changed: false };
+        let errand = Errand::new(kind, command, NO_SLOT, Vec::new(), self.now);
+        let Some(dest) = self.begin_errand(index, errand, Some(0)) else { return Flow::Stop };
         for u in all {
             let pending = self.pending(dest, command, NO_SLOT, protocol);
             self.send(u, pending, CLIENT_INFO);
@@ -886,35 +854,15 @@ impl Worker {
         merge: Merge,
         args: Option<&Args>,
     ) -> Option<usize> {
-        let g = self.gathering(index, command, merge)?;
-        let Dest::Client { seq, .. } = self.gatherings.get(g)?.to else { return None };
         let time = args.and_then(wait_time);
         let own = match (args, time) {
             (Some(_), Some(time)) => time.micros,
             _ => Some(0),
         };
-        let until = own.zip(self.settings.command_timeout).map(|(a, b)| self.now + a + b);
-        let client = self.clients.get_mut(index)?;
-        client.paused = Paused::Command;
-        let generation = client.generation;
-        let errand = Errand {
-            kind: Kind::Fleet,
-            seq,
-            command,
-            slot,
-            frame: Vec::new(),
-            before: 0,
-            upstream: None,
-            time,
-            started: self.now,
-            until,
-            tries: 0,
-            last: None,
-        };
-        self.lent(index, |lent| lent.errand = Some(errand));
-        if let Some(due) = until {
-            self.timers.push(Timer { due, job: Job::ErrandEnd(index as u32, generation, seq) });
-        }
+        let mut errand = Errand::new(Kind::Fleet, command, slot, Vec::new(), self.now);
+        errand.time = time;
+        let to = self.begin_errand(index, errand, own)?;
+        let g = self.gathering_for(index, command, merge, to)?;
         Some(g)
     }
 
@@ -1009,6 +957,9 @@ impl Worker {
     /// The client is closing: nothing of what it was lent waits for it any longer.
     pub(super) fn release_lent(&mut self, index: usize) {
         self.unwatch(index);
+        if let Some(client) = self.clients.get(index).filter(|c| c.lent.is_some()) {
+            self.end_joins_of((index as u32, client.generation));
+        }
         let Some(lent) = self.clients.get_mut(index).and_then(|c| c.lent.take()) else { return };
         // A command under way ends with its connection, at the node as well.
         for u in lent.errand.and_then(|e| e.upstream).into_iter().chain(lent.fleet) {
@@ -1022,7 +973,8 @@ impl Worker {
             let errand = c.lent.as_ref().and_then(|l| l.errand.as_ref());
             c.peer_closed
                 && c.paused == Paused::Command
-                && errand.is_some_and(|e| e.kind == Kind::Block || e.time.is_some())
+                && errand
+                    .is_some_and(|e| matches!(e.kind, Kind::Block | Kind::Join) || e.time.is_some())
         })
     }
 

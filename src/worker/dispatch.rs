@@ -222,6 +222,7 @@ impl Worker {
             Plan::Fan { to, merge } => self.fan(index, command, to, merge, frame),
             Plan::Block(slot) => self.block(index, command, slot.0, frame),
             Plan::Transaction(which) => self.transaction(index, command, which, frame, args),
+            Plan::Join => self.join(index, command, frame),
             Plan::Wait => self.wait(index, command, frame, args),
             Plan::Monitor => self.monitor(index, command),
             Plan::Local(local) => self.local(index, command, local, args),
@@ -331,9 +332,22 @@ impl Worker {
     /// Begins a gathering for a client's command; gives its index.
     pub(super) fn gathering(&mut self, index: usize, command: u16, merge: Merge) -> Option<usize> {
         let client = self.clients.get_mut(index)?;
-        let (protocol, generation) = (client.session.protocol, client.generation);
+        let generation = client.generation;
         let seq = client.expect(&mut self.spare_replies);
         let to = Dest::Client { index: index as u32, generation, seq };
+        self.gathering_for(index, command, merge, to)
+    }
+
+    /// The same, where the reply has its place already.
+    pub(super) fn gathering_for(
+        &mut self,
+        index: usize,
+        command: u16,
+        merge: Merge,
+        to: Dest,
+    ) -> Option<usize> {
+        let client = self.clients.get(index)?;
+        let (protocol, generation) = (client.session.protocol, client.generation);
         let mut gather = self.spare_gathers.pop().unwrap_or_default();
         gather.start(merge, protocol);
         Some(self.gatherings.insert(Gathering {

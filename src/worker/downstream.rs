@@ -354,6 +354,9 @@ impl Worker {
         if closing && client.is_idle() {
             return self.close_client(index);
         }
+        if client.lent.is_some() {
+            self.join_goes_on(index);
+        }
         self.account_client(index);
         self.check_output(index);
     }

@@ -12,6 +12,7 @@
 //! - `downstream`: clients: accept, read, write, close
 //! - `dispatch`: a command's plan is carried out
 //! - `transaction`: MULTI … EXEC
+//! - `join`: KEYS, one list of many
 //! - `dedicated`: connections lent to one client: blocking commands, WATCH, WAIT, MONITOR
 //! - `upstreams`: nodes' connections: connect, write, read, lost
 //! - `answer`: a reply finds its client; refusals and retries
@@ -23,6 +24,7 @@ mod clock;
 mod dedicated;
 mod dispatch;
 mod downstream;
+mod join;
 mod settings;
 mod shared;
 mod topology;
@@ -163,6 +165,7 @@ struct Worker {
     /// Slots newly held in this turn.
     held_now: usize,
     gatherings: Slab<Gathering>,
+    joins: Slab<join::Join>,
     /// What all workers share.
     shared: Arc<Shared>,
     /// Dedicated connections that are not lent to anybody.
@@ -285,6 +288,7 @@ impl Worker {
             next_commands_wish: 0,
             held_now: 0,
             gatherings: Slab::new(),
+            joins: Slab::new(),
             shared,
             idle: Vec::new(),
             dead: Vec::new(),

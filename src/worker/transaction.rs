@@ -21,7 +21,7 @@ use crate::cluster::slot_of;
 use crate::command::{CommandId, Flags, key_positions};
 use crate::metrics::{LimitHit, TransactionKind};
 use crate::resp::{ArgRange, Args, Protocol, RequestProgress, scan_request, write};
-use crate::route::{ExecGather, Gather, Local, Plan, Transaction};
+use crate::route::{ExecGather, Fan, Gather, Local, Merge, Plan, Transaction};
 use crate::upstream::{Dest, NO_SLOT, flag};
 
 /// A part of a transaction: what one node gets.
@@ -168,7 +168,8 @@ impl Worker {
             Plan::Local(local) if local != Local::Hello => Place::Local(local),
             Plan::Split { merge, .. } => Place::Split(merge),
             Plan::Fan { to, merge } if split => Place::Fan(to, merge),
-            Plan::Fan { .. } => {
+            Plan::Join if split => Place::Fan(Fan::Primaries, Merge::Concat),
+            Plan::Fan { .. } | Plan::Join => {
                 return Err(format!(
                     "CROSSSLOT {} asks all shards, and a transaction is one slot's; set \
                      transactions.cross_slot = \"split\" in slotway's configuration to let it in",

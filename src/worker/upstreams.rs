@@ -259,6 +259,9 @@ impl Worker {
     /// One read per turn. HOT PATH: every reply passes here.
     fn upstream_readable(&mut self, u: usize) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
+        if up.parked {
+            return;
+        }
         let Some(stream) = up.stream.as_mut() else { return };
         let mut scratch = std::mem::take(&mut self.scratch);
         // As with clients: a short unfinished reply goes in front of what is read, a long one
@@ -359,6 +362,9 @@ impl Worker {
         let Some(up) = self.upstreams.get_mut(u) else { return false };
         let piece = buf.get(start..at).unwrap_or_default();
         let Some(pending) = up.pending.front() else { return false };
+        if let Dest::Join { join, part } = pending.dest {
+            return up.state == State::Ready && self.join_piece(u, join, part, piece);
+        }
         let Dest::Client { index, generation, seq } = pending.dest else { return false };
         if up.swallowed < pending.before {
             return false;
@@ -465,6 +471,9 @@ impl Worker {
         up.swallowed = 0;
         up.swallowed_error = None;
         let dedicated = up.dedicated.and_then(|d| d.client);
+        if let Dest::Join { join, part } = pending.dest {
+            return self.join_last(u, join, part, frame);
+        }
         self.count_reply(node, &pending, true);
         if let Dest::Client { index, generation, seq } = pending.dest
             && let Some(client) = self.clients.get_mut(index as usize)
