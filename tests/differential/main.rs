@@ -18,6 +18,7 @@ mod judge;
 mod rules;
 mod units;
 
+use std::collections::BTreeMap;
 use std::env;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -46,7 +47,9 @@ fn replies_are_those_of_a_standalone_server() {
     let mut grammar = Grammar::read(include_str!("grammar.txt"));
     let mut rules = Rules::read(include_str!("allow.txt"));
     let mut rng = Rng(seed);
-    let mut differences = Vec::new();
+    let mut differences: Vec<String> = Vec::new();
+    // One and the same thing is told once.
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
 
     for pair in &mut pairs {
         pair.both(&[Command::words(&["FLUSHALL"])], |_| false);
@@ -71,7 +74,11 @@ fn replies_are_those_of_a_standalone_server() {
             let within = pair.queued.clone();
             let found = judge::compare(&mut rules, &mut pair.queued, c, reference, theirs);
             let Some(text) = found else { continue };
-            differences.push(format!("#{} in {}\n{text}", sent + i, pair.name));
+            let kind = kinds.entry(kind_of(c, theirs)).or_default();
+            *kind += 1;
+            if *kind == 1 {
+                differences.push(format!("#{} in {}\n{text}", sent + i, pair.name));
+            }
             let keys = [c].into_iter().chain(&within);
             mend.extend(keys.flat_map(|c| c.keys.iter().map(|k| c.args[*k].clone())));
         }
@@ -83,7 +90,8 @@ fn replies_are_those_of_a_standalone_server() {
         }
         sent += these.len();
     }
-    println!("{sent} commands, {} differences", differences.len());
+    let all: usize = kinds.values().sum();
+    println!("{sent} commands, {all} differences of {} kinds", kinds.len());
     for line in rules.unused() {
         println!("allow.txt, not needed in this run: {line}");
     }
@@ -127,6 +135,13 @@ fn conversations_are_those_with_a_standalone_server() {
         "\n{}\nagain with: DIFF_SEED={seed} cargo test --release --test differential\n",
         differences.join("\n")
     );
+}
+
+/// The command's name, and what slotway said if that was an error.
+fn kind_of(c: &Command, theirs: &[u8]) -> String {
+    let name = c.args.first().map(|a| a.to_ascii_uppercase()).unwrap_or_default();
+    let error = if frame::is_error(theirs) { theirs } else { b"" };
+    format!("{} {}", frame::show(&name), frame::show(&error[..error.len().min(60)]))
 }
 
 fn number(name: &str, default: u64) -> u64 {
