@@ -155,7 +155,7 @@ impl How {
             How::Type => a.first() == b.first(),
             How::Fields => fields(a).is_some() && fields(a) == fields(b),
             How::Lines => match (frame::text(a), frame::text(b)) {
-                (Some(x), Some(y)) => a.first() == b.first() && line_fields(x) == line_fields(y),
+                (Some(x), Some(y)) => a.first() == b.first() && have_names(x, y),
                 _ => false,
             },
             How::Info => match (frame::text(a), frame::text(b)) {
@@ -187,14 +187,16 @@ fn fields(a: &[u8]) -> Option<Vec<(&[u8], Option<&u8>)>> {
     Some(pairs)
 }
 
-/// The names of `name=value` on each line of CLIENT LIST; all lines have the same.
-fn line_fields(text: &[u8]) -> BTreeSet<Vec<String>> {
-    let text = String::from_utf8_lossy(text);
-    let names = |line: &str| {
-        let words = line.split(' ').map(|w| w.split('=').next().unwrap_or(w).to_string());
-        words.collect()
+/// Whether every `name=value` of `text` has its name on every line of `other`, and both have lines
+/// or none.
+fn have_names(text: &[u8], other: &[u8]) -> bool {
+    let (text, other) = (String::from_utf8_lossy(text), String::from_utf8_lossy(other));
+    let names = |line: &str| -> BTreeSet<String> {
+        line.split(' ').map(|w| w.split('=').next().unwrap_or(w).to_string()).collect()
     };
-    text.lines().map(names).collect()
+    let wanted: BTreeSet<String> = text.lines().flat_map(names).collect();
+    let mut lines = other.lines();
+    text.is_empty() == other.is_empty() && lines.all(|line| wanted.is_subset(&names(line)))
 }
 
 /// Sections and fields of INFO; without those that stand for something that is there or not: a
