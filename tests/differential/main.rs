@@ -201,7 +201,9 @@ fn transaction(
             3 => Command::words(&["ECHO", "within"]),
             _ => grammar.for_transaction((!any_slots).then_some(tag), rng),
         };
-        if rng.one_in(20) {
+        // An argument more behind a key may be one more key, in another slot.
+        let ends_with_key = c.keys.last() == Some(&(c.args.len() - 1));
+        if rng.one_in(20) && (any_slots || !ends_with_key) {
             spoil(&mut c, rng);
         }
         out.push(c);
