@@ -447,7 +447,7 @@ impl Worker {
         self.note_write(client as usize, Some(node));
         let u = self.upstream_for(node, Self::protocol_of(&pending), client as usize);
         self.script_before_again(u, &mut pending, &bytes);
-        let asking = Pending { dest: Dest::Discard, flags: 0, slot: NO_SLOT, ..pending };
+        let asking = Pending { dest: Dest::Discard, flags: 0, slot: NO_SLOT, before: 0, ..pending };
         self.send(u, asking, ASKING);
         pending.flags |= flag::ASKING;
         self.send_owned(u, pending, bytes);

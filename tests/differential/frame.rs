@@ -107,6 +107,18 @@ pub fn shape(frame: &[u8]) -> String {
     }
 }
 
+/// The text of a string, or the digits of an integer.
+pub fn text(frame: &[u8]) -> Option<&[u8]> {
+    let head = line(frame)?;
+    match head.first()? {
+        b'+' | b':' | b'-' => head.get(1..),
+        b'$' => frame.get(head.len() + 2..frame.len().checked_sub(2)?),
+        // the format and a colon stand before a verbatim string's text
+        b'=' => frame.get(head.len() + 6..frame.len().checked_sub(2)?),
+        _ => None,
+    }
+}
+
 /// The integer of a `:` frame.
 pub fn integer(frame: &[u8]) -> Option<i64> {
     let head = line(frame)?;

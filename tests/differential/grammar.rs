@@ -28,6 +28,29 @@ impl Command {
         }
     }
 
+    /// The same as a line of text, for servers that are typed to.
+    pub fn inline(&self, out: &mut Vec<u8>) {
+        for (i, a) in self.args.iter().enumerate() {
+            if i > 0 {
+                out.push(b' ');
+            }
+            let plain = |c: &u8| c.is_ascii_graphic() && !b"\"'\\".contains(c);
+            if !a.is_empty() && a.iter().all(plain) {
+                out.extend_from_slice(a);
+                continue;
+            }
+            out.push(b'"');
+            for c in a {
+                match c {
+                    c if plain(c) => out.push(*c),
+                    c => out.extend_from_slice(format!("\\x{c:02x}").as_bytes()),
+                }
+            }
+            out.push(b'"');
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
     /// The command as one could type it into redis-cli.
     pub fn show(&self) -> String {
         let quoted = self.args.iter().map(|a| {
@@ -79,9 +102,86 @@ enum Part {
     Then,
 }
 
+/// What one line of grammar.txt says: a command, perhaps others behind it.
+#[derive(Debug)]
+pub struct Shape(Vec<Part>);
+
+impl Shape {
+    /// Reads one line, without its weight.
+    pub fn read(line: &str) -> Self {
+        let mut chars = line.chars().peekable();
+        let parts = sequence(&mut chars, line);
+        assert!(chars.next().is_none(), "grammar: closed too often: {line}");
+        Shape(parts)
+    }
+
+    /// What the commands of this shape can begin with (two arguments at most; `None` for one that
+    /// is made up), each with every word that stands in the shape.
+    pub fn beginnings(&self) -> Vec<(Vec<Option<String>>, Vec<String>)> {
+        let commands = self.0.split(|part| matches!(part, Part::Then));
+        let all = commands.flat_map(|parts| {
+            let mut words = Vec::new();
+            collect_words(parts, &mut words);
+            beginnings(parts).into_iter().map(move |start| (start, words.clone()))
+        });
+        all.collect()
+    }
+
+    /// Whether a transaction may have it: one command, with a key.
+    fn fits_a_transaction(&self) -> bool {
+        count_keys(&self.0) > 0 && !self.0.iter().any(|part| matches!(part, Part::Then))
+    }
+}
+
+fn upper(word: &[u8]) -> String {
+    String::from_utf8_lossy(word).to_ascii_uppercase()
+}
+
+fn collect_words(parts: &[Part], out: &mut Vec<String>) {
+    for part in parts {
+        match part {
+            Part::Word(word) => out.push(upper(word)),
+            Part::Optional(inner) | Part::Many(inner) => collect_words(inner, out),
+            Part::OneOf(choices) => choices.iter().for_each(|c| collect_words(c, out)),
+            Part::Token(_) | Part::Then => {}
+        }
+    }
+}
+
+fn beginnings(parts: &[Part]) -> Vec<Vec<Option<String>>> {
+    let mut out = vec![Vec::new()];
+    for part in parts {
+        let choices = match part {
+            Part::Word(word) => vec![vec![Some(upper(word))]],
+            Part::Token(_) => vec![vec![None]],
+            Part::Many(inner) => beginnings(inner),
+            Part::Optional(inner) => {
+                beginnings(inner).into_iter().chain(std::iter::once(Vec::new())).collect()
+            }
+            Part::OneOf(choices) => choices.iter().flat_map(|c| beginnings(c)).collect(),
+            Part::Then => Vec::new(),
+        };
+        let longer = |start: Vec<Option<String>>| -> Vec<Vec<Option<String>>> {
+            if start.len() >= 2 {
+                return vec![start];
+            }
+            let all = choices.iter().map(|c| start.iter().chain(c).take(2).cloned().collect());
+            all.collect()
+        };
+        out = out.into_iter().flat_map(longer).collect();
+        out.sort_unstable();
+        out.dedup();
+    }
+    out
+}
+
 /// The shapes of grammar.txt, each as often as its weight says.
 pub struct Grammar {
-    shapes: Vec<Vec<Part>>,
+    shapes: Vec<Shape>,
+    /// What is sent by itself, as often as its weight says.
+    anywhere: Vec<usize>,
+    /// The same for transactions.
+    for_transactions: Vec<usize>,
     /// How many stream entries were made.
     entries: usize,
 }
@@ -93,6 +193,7 @@ const TAGS: [&str; 4] = ["{a}", "{user:17}", "{\u{e9}}", "{ }"];
 impl Grammar {
     pub fn read(text: &str) -> Self {
         let mut shapes = Vec::new();
+        let (mut anywhere, mut for_transactions) = (Vec::new(), Vec::new());
         for line in text.lines() {
             let line = line.trim();
             if line.is_empty() || line.starts_with("# ") || line == "#" {
@@ -102,30 +203,73 @@ impl Grammar {
                 Some((w, rest)) if w.parse::<usize>().is_ok() => (w.parse().unwrap(), rest),
                 _ => (1, line),
             };
-            for _ in 0..weight {
-                let mut chars = line.chars().peekable();
-                shapes.push(sequence(&mut chars, line));
-                assert!(chars.next().is_none(), "grammar: closed too often: {line}");
+            let shape = Shape::read(line);
+            anywhere.extend(std::iter::repeat_n(shapes.len(), weight));
+            if shape.fits_a_transaction() {
+                for_transactions.extend(std::iter::repeat_n(shapes.len(), weight.max(1)));
             }
+            shapes.push(shape);
         }
-        Grammar { shapes, entries: 0 }
+        Grammar { shapes, anywhere, for_transactions, entries: 0 }
+    }
+
+    /// All shapes.
+    pub fn shapes(&self) -> &[Shape] {
+        &self.shapes
     }
 
     /// A random command, and those that must follow it in the same pipeline.
     pub fn commands(&mut self, rng: &mut Rng) -> Vec<Command> {
-        let shape = &self.shapes[rng.below(self.shapes.len())];
+        let at = self.anywhere[rng.below(self.anywhere.len())];
         let tag = rng.pick(&TAGS);
-        let mut maker = Maker {
-            rng,
-            tag,
-            tagged: count_keys(shape) > 1,
-            done: vec![Command::default()],
-            entries: self.entries,
-        };
-        maker.all(shape);
-        self.entries = maker.entries;
-        maker.done
+        self.make(at, tag, false, rng)
     }
+
+    /// A random command for a transaction; with `tag`, all of its keys carry it.
+    pub fn for_transaction(&mut self, tag: Option<&'static str>, rng: &mut Rng) -> Command {
+        let at = self.for_transactions[rng.below(self.for_transactions.len())];
+        let one_slot = tag.is_some();
+        let tag = tag.unwrap_or_else(|| rng.pick(&TAGS));
+        self.make(at, tag, one_slot, rng).remove(0)
+    }
+
+    /// The commands of one shape, all of whose keys carry the tag.
+    pub fn of_shape(&mut self, shape: &Shape, tag: &'static str, rng: &mut Rng) -> Vec<Command> {
+        let (done, entries) = make(shape, tag, true, self.entries, rng);
+        self.entries = entries;
+        done
+    }
+
+    fn make(
+        &mut self,
+        at: usize,
+        tag: &'static str,
+        one_slot: bool,
+        rng: &mut Rng,
+    ) -> Vec<Command> {
+        let (done, entries) = make(&self.shapes[at], tag, one_slot, self.entries, rng);
+        self.entries = entries;
+        done
+    }
+}
+
+/// Any of the hash tags.
+pub fn any_tag(rng: &mut Rng) -> &'static str {
+    rng.pick(&TAGS)
+}
+
+fn make(
+    shape: &Shape,
+    tag: &'static str,
+    one_slot: bool,
+    entries: usize,
+    rng: &mut Rng,
+) -> (Vec<Command>, usize) {
+    let tagged = one_slot || count_keys(&shape.0) > 1;
+    let done = vec![Command::default()];
+    let mut maker = Maker { rng, tag, tagged, one_slot, done, entries };
+    maker.all(&shape.0);
+    (maker.done, maker.entries)
 }
 
 /// Parts up to the closing bracket or the end.
@@ -160,10 +304,13 @@ fn sequence(chars: &mut Peekable<impl Iterator<Item = char>>, line: &str) -> Vec
             }
             _ => {
                 let mut word = String::new();
+                // a hash tag behind other letters belongs to the word
+                let mut tag = false;
                 while let Some(&c) = chars.peek() {
-                    if " ])}|".contains(c) {
+                    if " ])|".contains(c) || (c == '}' && !tag) {
                         break;
                     }
+                    tag = c == '{' || (tag && c != '}');
                     word.push(c);
                     chars.next();
                 }
@@ -181,6 +328,7 @@ fn quoted(chars: &mut impl Iterator<Item = char>) -> Vec<u8> {
         match c {
             '"' => break,
             '\\' => match chars.next() {
+                Some(c @ ('"' | '\\')) => out.push(c as u8),
                 Some('n') => out.push(b'\n'),
                 Some('r') => out.push(b'\r'),
                 Some('x') => {
@@ -217,6 +365,8 @@ struct Maker<'a> {
     tag: &'static str,
     /// Whether every key carries the tag.
     tagged: bool,
+    /// Even those of commands that are split.
+    one_slot: bool,
     done: Vec<Command>,
     entries: usize,
 }
@@ -258,7 +408,9 @@ impl Maker<'_> {
             self.push_key(key);
         } else if token == "split" || token == "splitstr" {
             let kind = if token == "split" { self.rng.pick(&KEY_TYPES) } else { "str" };
-            let key = if self.rng.one_in(2) {
+            let key = if self.one_slot {
+                self.key(kind, self.tag)
+            } else if self.rng.one_in(2) {
                 let tag = self.rng.pick(&TAGS);
                 self.key(kind, tag)
             } else {

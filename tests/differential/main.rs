@@ -10,19 +10,23 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod coverage;
+mod ends;
 mod frame;
 mod grammar;
+mod judge;
 mod rules;
+mod units;
 
+use std::collections::BTreeMap;
 use std::env;
-use std::io::Write;
-use std::net::TcpStream;
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use frame::Reader;
-use grammar::{Command, Grammar, Rng, spoil};
-use rules::{Rules, report};
+use ends::{End, Pair};
+use grammar::{Command, Grammar, Rng, any_tag, spoil};
+use rules::Rules;
 use slotway::sandbox::{Standalone, StandaloneOptions};
+use units::Unit;
 
 /// After so many differences the rest says nothing new.
 const MOST_DIFFERENCES: usize = 25;
@@ -31,59 +35,63 @@ const FLUSH_EVERY: usize = 5_000;
 
 #[test]
 fn replies_are_those_of_a_standalone_server() {
-    let number = |name: &str, default: u64| -> u64 {
-        env::var(name).map_or(default, |v| v.parse().unwrap_or_else(|_| panic!("{name}: {v}")))
-    };
     let commands = number("DIFF_COMMANDS", 100_000) as usize;
     let seed = number("DIFF_SEED", 20_240_607);
     let batch = number("DIFF_BATCH", 64) as usize;
     let how = format!("DIFF_SEED={seed} DIFF_COMMANDS={commands}");
     println!("{how}");
 
-    let standalone = Standalone::start(StandaloneOptions::default()).expect("a server");
-    let reference = standalone.addr().to_string();
-    let through = through();
-    let mut pairs = [2, 3].map(|protocol| Pair::open(protocol, &reference, &through.addr));
+    let sides = sides();
+    let mut pairs = sides.pairs();
     let wrong = wrong_arity(&mut pairs[0].reference);
     let mut grammar = Grammar::read(include_str!("grammar.txt"));
     let mut rules = Rules::read(include_str!("allow.txt"));
     let mut rng = Rng(seed);
-    let mut differences = Vec::new();
+    let mut differences: Vec<String> = Vec::new();
+    // One and the same thing is told once.
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
 
     for pair in &mut pairs {
-        pair.both(&[Command::words(&["FLUSHALL"])]);
+        pair.both(&[Command::words(&["FLUSHALL"])], |_| false);
     }
     let (mut sent, mut flushes) = (0, 0);
     while sent < commands && differences.len() < MOST_DIFFERENCES {
+        let which = rng.below(pairs.len());
+        let pair = &mut pairs[which];
         let mut these = Vec::new();
         while these.len() < batch.min(commands - sent) {
-            these.extend(next(&mut grammar, &wrong, &mut rng));
+            these.extend(next(&mut grammar, &wrong, pair.any_slots, &mut rng));
         }
         if sent / FLUSH_EVERY > flushes {
             flushes = sent / FLUSH_EVERY;
             let kind = ["FLUSHALL", "FLUSHDB", "FLUSHALL ASYNC", "FLUSHDB SYNC"][flushes % 4];
             these.push(Command::words(&kind.split(' ').collect::<Vec<_>>()));
         }
-        let which = rng.below(2);
-        let replies = pairs[which].both(&these);
+        let typed: Vec<bool> = these.iter().map(|_| rng.one_in(15)).collect();
+        let replies = pair.both(&these, |i| typed[i]);
         let mut mend = Vec::new();
         for (i, (c, (reference, theirs))) in these.iter().zip(&replies).enumerate() {
-            if rules.same(c, reference, theirs) {
-                continue;
+            let within = pair.queued.clone();
+            let found = judge::compare(&mut rules, &mut pair.queued, c, reference, theirs);
+            let Some(text) = found else { continue };
+            let kind = kinds.entry(kind_of(c, theirs)).or_default();
+            *kind += 1;
+            if *kind == 1 {
+                differences.push(format!("#{} in {}\n{text}", sent + i, pair.name));
             }
-            let text = report(c, reference, theirs);
-            differences.push(format!("#{} in RESP{}\n{text}", sent + i, which + 2));
-            mend.extend(c.keys.iter().map(|k| c.args[*k].clone()));
+            let keys = [c].into_iter().chain(&within);
+            mend.extend(keys.flat_map(|c| c.keys.iter().map(|k| c.args[*k].clone())));
         }
         // one difference must not drag others behind it
         for key in mend {
             let mut del = Command::words(&["DEL"]);
             del.args.push(key);
-            pairs[which].both(&[del]);
+            pair.both(&[del], |_| false);
         }
         sent += these.len();
     }
-    println!("{sent} commands, {} differences", differences.len());
+    let all: usize = kinds.values().sum();
+    println!("{sent} commands, {all} differences of {} kinds", kinds.len());
     for line in rules.unused() {
         println!("allow.txt, not needed in this run: {line}");
     }
@@ -94,10 +102,59 @@ fn replies_are_those_of_a_standalone_server() {
     );
 }
 
-/// A random command, now and then spoiled or wrong from the start.
-fn next(grammar: &mut Grammar, wrong: &[Command], rng: &mut Rng) -> Vec<Command> {
+/// `DIFF_UNIT=part-of-a-name`: only these.
+#[test]
+fn conversations_are_those_with_a_standalone_server() {
+    let sides = sides();
+    let only = env::var("DIFF_UNIT").unwrap_or_default();
+    let mut grammar = Grammar::read(include_str!("grammar.txt"));
+    let mut rules = Rules::read(include_str!("allow.txt"));
+    let seed = number("DIFF_SEED", 20_240_607);
+    let mut rng = Rng(seed);
+    let units = Unit::read_all(include_str!("units.txt"));
+    let mut differences = Vec::new();
+    let mut had = 0;
+    for unit in units.iter().filter(|unit| unit.name.contains(&only)) {
+        for protocol in [2, 3] {
+            let split = unit.name.ends_with("(split)").then_some(sides.split.as_ref()).flatten();
+            let addrs = [sides.reference.as_str(), split.unwrap_or(&sides.through)];
+            for addr in addrs {
+                for what in [&["FLUSHALL"][..], &["FUNCTION", "FLUSH"]] {
+                    End::open(addr).ask(&Command::words(what));
+                }
+            }
+            let same = units::run(unit, protocol, addrs, &mut grammar, &mut rules, &mut rng);
+            differences.extend(same.err());
+            had += 1;
+        }
+    }
+    println!("{had} conversations, {} differences", differences.len());
+    assert!(had > 0, "no unit is called {only}");
+    assert!(
+        differences.is_empty(),
+        "\n{}\nagain with: DIFF_SEED={seed} cargo test --release --test differential\n",
+        differences.join("\n")
+    );
+}
+
+/// The command's name, and what slotway said if that was an error.
+fn kind_of(c: &Command, theirs: &[u8]) -> String {
+    let name = c.args.first().map(|a| a.to_ascii_uppercase()).unwrap_or_default();
+    let error = if frame::is_error(theirs) { theirs } else { b"" };
+    format!("{} {}", frame::show(&name), frame::show(&error[..error.len().min(60)]))
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    env::var(name).map_or(default, |v| v.parse().unwrap_or_else(|_| panic!("{name}: {v}")))
+}
+
+/// A random command, now and then spoiled or wrong from the start; or a transaction of some.
+fn next(grammar: &mut Grammar, wrong: &[Command], any_slots: bool, rng: &mut Rng) -> Vec<Command> {
     if rng.one_in(40) {
         return vec![wrong[rng.below(wrong.len())].clone()];
+    }
+    if rng.one_in(40) {
+        return transaction(grammar, wrong, any_slots, rng);
     }
     let mut commands = grammar.commands(rng);
     if rng.one_in(20) {
@@ -108,6 +165,58 @@ fn next(grammar: &mut Grammar, wrong: &[Command], rng: &mut Rng) -> Vec<Command>
         commands[0].args[0].make_ascii_lowercase();
     }
     commands
+}
+
+/// MULTI, some commands, EXEC or DISCARD; now and then with something that makes EXEC refuse it.
+fn transaction(
+    grammar: &mut Grammar,
+    wrong: &[Command],
+    any_slots: bool,
+    rng: &mut Rng,
+) -> Vec<Command> {
+    let tag = any_tag(rng);
+    let mut out = Vec::new();
+    if rng.one_in(6) {
+        let mut watch = Command::words(&["WATCH"]);
+        watch.args.push(format!("{tag}str:1").into_bytes());
+        out.push(watch);
+        if rng.one_in(3) {
+            // Changed by the watching connection itself: EXEC answers null.
+            let mut set = Command::words(&["SETEX"]);
+            set.args.extend([
+                format!("{tag}str:1").into_bytes(),
+                b"100000".to_vec(),
+                b"v".to_vec(),
+            ]);
+            out.push(set);
+        }
+    }
+    out.push(Command::words(&["MULTI"]));
+    let fatal = rng.one_in(6);
+    for _ in 0..rng.below(9) {
+        let mut c = match rng.below(60) {
+            0 => Command::words(&["MULTI"]),
+            1 => Command::words(&["WATCH", "k"]),
+            2 => Command::words(&["PING"]),
+            3 => Command::words(&["ECHO", "within"]),
+            _ => grammar.for_transaction((!any_slots).then_some(tag), rng),
+        };
+        // An argument more behind a key may be one more key, in another slot.
+        let ends_with_key = c.keys.last() == Some(&(c.args.len() - 1));
+        if rng.one_in(20) && (any_slots || !ends_with_key) {
+            spoil(&mut c, rng);
+        }
+        out.push(c);
+        if fatal && rng.one_in(3) {
+            out.push(wrong[rng.below(wrong.len())].clone());
+        }
+        if fatal && rng.one_in(10) {
+            out.push(Command::words(&["NOSUCHCOMMAND", "k"]));
+        }
+    }
+    // wrong calls may have ended it: then this is one without MULTI
+    out.push(Command::words(&[if rng.one_in(6) { "DISCARD" } else { "EXEC" }]));
+    out
 }
 
 /// Every command and subcommand of the server, called with too few and too many arguments.
@@ -146,90 +255,45 @@ fn wrong_calls(entry: &[&[u8]], out: &mut Vec<Command>) {
     }
 }
 
-/// The same protocol spoken to both sides.
-struct Pair {
-    reference: End,
-    through: End,
+/// What is compared, for all tests of this binary.
+struct Sides {
+    reference: String,
+    /// A slotway with the settings that it comes with.
+    through: String,
+    /// One that takes transactions over several slots apart.
+    split: Option<String>,
+    _own: Option<(common::Setting, common::Proxy)>,
+    _standalone: Standalone,
 }
 
-impl Pair {
-    fn open(protocol: u8, reference: &str, through: &str) -> Self {
-        let mut pair = Pair { reference: End::open(reference), through: End::open(through) };
-        let protocol = protocol.to_string();
-        let hello = Command::words(&["HELLO", &protocol]);
-        for (reference, theirs) in pair.both(&[hello]) {
-            let same = frame::shape(&reference) == frame::shape(&theirs);
-            assert!(same, "HELLO: {} and {}", frame::show(&reference), frame::show(&theirs));
-        }
-        pair
-    }
-
-    /// The replies to a pipeline, from both sides.
-    fn both(&mut self, commands: &[Command]) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let mut wire = Vec::new();
-        commands.iter().for_each(|c| c.wire(&mut wire));
-        self.reference.send(&wire);
-        self.through.send(&wire);
-        let pairs = commands
-            .iter()
-            .map(|c| (self.reference.reply(c, commands), self.through.reply(c, commands)));
-        pairs.collect()
+impl Sides {
+    /// Connections to both, in each protocol.
+    fn pairs(&self) -> Vec<Pair> {
+        let plain = [2, 3].map(|p| Pair::open(p, &self.reference, &self.through, false));
+        let split = self.split.iter();
+        let split =
+            split.flat_map(|addr| [2, 3].map(|p| Pair::open(p, &self.reference, addr, true)));
+        plain.into_iter().chain(split).collect()
     }
 }
 
-/// One connection.
-struct End {
-    name: String,
-    stream: TcpStream,
-    replies: Reader,
-}
-
-impl End {
-    fn open(addr: &str) -> Self {
-        let stream = TcpStream::connect(addr).unwrap_or_else(|e| panic!("{addr}: {e}"));
-        stream.set_nodelay(true).unwrap();
-        // no reply in this time means that none will come
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        let replies = Reader::new(stream.try_clone().unwrap());
-        End { name: addr.to_string(), stream, replies }
-    }
-
-    fn send(&mut self, wire: &[u8]) {
-        self.stream.write_all(wire).unwrap_or_else(|e| panic!("{}: {e}", self.name));
-    }
-
-    fn reply(&mut self, to: &Command, batch: &[Command]) -> Vec<u8> {
-        self.replies.next().unwrap_or_else(|e| {
-            let all: Vec<String> = batch.iter().map(Command::show).collect();
-            panic!(
-                "{}: {e}\nwaiting for the reply to {}\nof\n{}",
-                self.name,
-                to.show(),
-                all.join("\n")
-            )
-        })
-    }
-
-    fn ask(&mut self, c: &Command) -> Vec<u8> {
-        let mut wire = Vec::new();
-        c.wire(&mut wire);
-        self.send(&wire);
-        self.reply(c, &[])
-    }
-}
-
-/// What is compared with the standalone server.
-struct Through {
-    addr: String,
-    _own: Option<common::Setting>,
-}
-
-fn through() -> Through {
-    match env::var("SLOTWAY_TEST_ADDR") {
-        Ok(addr) => Through { addr, _own: None },
-        Err(_) => {
-            let own = common::setting(&[]);
-            Through { addr: own.proxy.listen.to_string(), _own: Some(own) }
-        }
-    }
+/// One test at a time has the servers to itself.
+fn sides() -> MutexGuard<'static, Sides> {
+    static SIDES: OnceLock<Mutex<Sides>> = OnceLock::new();
+    let sides = SIDES.get_or_init(|| {
+        let standalone = Standalone::start(StandaloneOptions::default()).expect("a server");
+        let reference = standalone.addr().to_string();
+        let (through, split, own) = match env::var("SLOTWAY_TEST_ADDR") {
+            Ok(addr) => (addr, None, None),
+            Err(_) => {
+                let own = common::setting(&[]);
+                let split = ["--set", "transactions.cross_slot=split"];
+                let split = common::Proxy::start(&own.cluster, &split);
+                let (through, also) = (own.proxy.listen.to_string(), split.listen.to_string());
+                (through, Some(also), Some((own, split)))
+            }
+        };
+        Mutex::new(Sides { reference, through, split, _own: own, _standalone: standalone })
+    });
+    sides.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,7 @@
 //! Reads allow.txt, and decides whether two replies are the same.
 
+use std::collections::BTreeSet;
+
 use crate::frame::{self, show};
 use crate::grammar::Command;
 
@@ -10,6 +12,9 @@ enum How {
     Shape,
     Type,
     Near(i64),
+    Fields,
+    Lines,
+    Info,
     Differs(Vec<u8>),
     Error,
 }
@@ -79,6 +84,9 @@ impl Rule {
             ("scanpairs", _) => How::Scan(2),
             ("shape", _) => How::Shape,
             ("type", _) => How::Type,
+            ("fields", _) => How::Fields,
+            ("lines", _) => How::Lines,
+            ("info", _) => How::Info,
             ("near", n) => How::Near(n.parse().expect("allow.txt: near N")),
             ("differs", _) if !reply.is_empty() => How::Differs(reply.as_bytes().to_vec()),
             ("error", _) => How::Error,
@@ -145,12 +153,61 @@ impl How {
             },
             How::Shape => frame::shape(a) == frame::shape(b),
             How::Type => a.first() == b.first(),
+            How::Fields => fields(a).is_some() && fields(a) == fields(b),
+            How::Lines => match (frame::text(a), frame::text(b)) {
+                (Some(x), Some(y)) => a.first() == b.first() && have_names(x, y),
+                _ => false,
+            },
+            How::Info => match (frame::text(a), frame::text(b)) {
+                (Some(x), Some(y)) => {
+                    a.first() == b.first() && info_fields(x).is_subset(&info_fields(y))
+                }
+                _ => false,
+            },
             How::Near(most) => match (frame::integer(a), frame::integer(b)) {
                 (Some(x), Some(y)) => x.signum() == y.signum() && (x - y).abs() <= *most,
                 _ => false,
             },
         }
     }
+}
+
+/// The names of a map's fields (in RESP2 of a flat list's), sorted, and the types of their values.
+fn fields(a: &[u8]) -> Option<Vec<(&[u8], Option<&u8>)>> {
+    let parts = frame::parts(a)?;
+    if !parts.len().is_multiple_of(2) {
+        return None;
+    }
+    let pairs = parts.chunks_exact(2).map(|pair| match pair {
+        [name, value] => (*name, value.first()),
+        _ => unreachable!("chunks of two"),
+    });
+    let mut pairs: Vec<_> = pairs.collect();
+    pairs.sort_unstable();
+    Some(pairs)
+}
+
+/// Whether every `name=value` of `text` has its name on every line of `other`, and both have lines
+/// or none.
+fn have_names(text: &[u8], other: &[u8]) -> bool {
+    let (text, other) = (String::from_utf8_lossy(text), String::from_utf8_lossy(other));
+    let names = |line: &str| -> BTreeSet<String> {
+        line.split(' ').map(|w| w.split('=').next().unwrap_or(w).to_string()).collect()
+    };
+    let wanted: BTreeSet<String> = text.lines().flat_map(names).collect();
+    let mut lines = other.lines();
+    text.is_empty() == other.is_empty() && lines.all(|line| wanted.is_subset(&names(line)))
+}
+
+/// Sections and fields of INFO; without those that stand for something that is there or not: a
+/// database, a replica, an error, a command that was called.
+fn info_fields(text: &[u8]) -> BTreeSet<String> {
+    let text = String::from_utf8_lossy(text);
+    let lines = text.lines().filter(|l| !l.is_empty());
+    let names = lines.map(|l| l.split(':').next().unwrap_or(l).trim_end().to_string());
+    let some = ["db", "slave", "errorstat_", "cmdstat_", "latency_percentiles_usec_"];
+    let numbered = |name: &str| some.iter().any(|s| name.strip_prefix(s).is_some());
+    names.filter(|name| !numbered(name)).collect()
 }
 
 /// The same type and number of elements, and the same elements (taken `by` at a time).

@@ -198,8 +198,9 @@ class Slotway(Process):
 
     is_slotway = True
 
-    def __init__(self, cluster, output_limit=None):
+    def __init__(self, cluster, output_limit=None, cross_slot=None):
         super().__init__()
+        self.cross_slot = cross_slot
         self.cluster = cluster
         self.port, self.admin = free_ports(2)
         self.addr = ("127.0.0.1", self.port)
@@ -213,6 +214,8 @@ class Slotway(Process):
         args += ["--seeds", seeds, "--admin", f"127.0.0.1:{self.admin}", "--workers", 2]
         if self.output_limit:
             args += ["--set", f"limits.client_output={self.output_limit}"]
+        if self.cross_slot:
+            args += ["--set", f"transactions.cross_slot={self.cross_slot}"]
         # the tests' own SLOTWAY_ variables are no configuration
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("SLOTWAY_")}
         self.run(args, env=inherited)
@@ -239,7 +242,7 @@ class Standalone(Server):
 
     is_slotway = False
 
-    def __init__(self, _cluster=None, output_limit=None):
+    def __init__(self, _cluster=None, output_limit=None, cross_slot=None):
         super().__init__()
         self.unix = str(self.dir / "s.sock")
         self.options = ["--unixsocket", self.unix]
