@@ -115,6 +115,21 @@ fn a_command_longer_than_the_command_timeout() {
     assert_eq!(conn.receive().expect("a reply"), popped("long", "v"));
 }
 
+/// In milliseconds that a server takes, and in microseconds more than 64 bits hold.
+#[test]
+fn the_longest_times_that_there_are() {
+    let proxy = &common::shared().proxy;
+    let (mut conn, mut other) = (proxy.connect(), proxy.connect());
+    for time in ["18446744073709550", "18446744073709551", "9000000000000000000"] {
+        let stream = format!("{{longest}}{time}");
+        conn.send(&["XREAD", "BLOCK", time, "STREAMS", &stream, "0"]).expect("XREAD");
+        let added = other.command(&["XADD", &stream, "1-1", "f", "v"]).expect("XADD");
+        assert_eq!(added.error(), None);
+        let reply = conn.receive().expect("a reply");
+        assert!(reply.items().is_some(), "{time}: {reply:?}");
+    }
+}
+
 #[test]
 fn a_thousand_clients_blocked_at_once_are_all_served() {
     const CLIENTS: usize = 1_000;

@@ -65,7 +65,9 @@ impl Worker {
         let seq = client.expect(&mut self.spare_replies);
         client.paused = Paused::Command;
         errand.seq = seq;
-        errand.until = own.zip(self.settings.command_timeout).map(|(a, b)| self.now + a + b);
+        // A client may name a time beyond the end of the clock's numbers.
+        let end = |(own, timeout)| self.now.saturating_add(timeout).saturating_add(own);
+        errand.until = own.zip(self.settings.command_timeout).map(end);
         if let Some(due) = errand.until {
             self.timers.push(Timer { due, job: Job::ErrandEnd(index as u32, generation, seq) });
         }
