@@ -348,8 +348,12 @@ impl Worker {
         };
         let context = Context { version: &self.version, announced: &announced };
         self.reply.clear();
+        let before = client.session.protocol;
         let after = answer(local, args, &mut client.session, context, &mut self.reply);
         client.answer(&self.reply, &mut self.pool, &mut self.spare_replies);
+        if client.session.protocol != before && client.lent.is_some() {
+            self.watch_in_protocol(index);
+        }
         if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
             match self.reply.first() {
                 Some(b'-') => stats.error += 1,

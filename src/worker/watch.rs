@@ -77,7 +77,10 @@ impl Worker {
             let (protocol, me) = (client.session.protocol, (index as u32, client.generation));
             let lent = match (present, owner) {
                 (Some(u), _) => Ok(u),
-                (None, Some(node)) => self.lend(node, protocol, me),
+                (None, Some(node)) => self.lend(node, protocol, me).map_err(|text| match &*text {
+                    "" => "ERR no connection can be made at the moment".to_owned(),
+                    _ => text,
+                }),
                 (None, None) => Err(format!("CLUSTERDOWN slot {slot} has no primary")),
             };
             let dest = Dest::Part { gather: g as u32, first: 0 };
@@ -91,6 +94,23 @@ impl Worker {
                     self.send_owned(u, pending, frame);
                 }
                 Err(text) => self.fail(&pending, "slotway", &text),
+            }
+        }
+    }
+
+    /// The client has changed its protocol: EXEC's reply will come from where it watches.
+    pub(super) fn watch_in_protocol(&mut self, index: usize) {
+        let Some(client) = self.clients.get(index) else { return };
+        let protocol = client.session.protocol;
+        let Some(lent) = client.lent.as_ref() else { return };
+        let all: Vec<usize> = lent.watches.iter().filter_map(|w| w.upstream).collect();
+        let version: &[u8] = if protocol == Protocol::Resp3 { b"3" } else { b"2" };
+        let mut hello = Vec::new();
+        write::request(&mut hello, &[b"HELLO", version]);
+        for u in all {
+            self.discard(u, &hello);
+            if let Some(up) = self.upstreams.get_mut(u) {
+                up.protocol = protocol;
             }
         }
     }
