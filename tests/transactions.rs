@@ -374,6 +374,71 @@ fn a_watching_connection_lost_before_exec_means_null() {
     assert!(replies[3].items().is_some_and(|r| r[0].is_ok()), "{replies:?}");
 }
 
+/// A command that may block goes over the connection that watches, if its slot's keys are watched.
+/// Its large reply is handed on in pieces, and must not take the connection away.
+#[test]
+fn a_large_reply_leaves_the_watch_alone() {
+    let proxy = &common::shared().proxy;
+    let (mut conn, mut other) = (proxy.connect(), proxy.connect());
+    let large = "x".repeat(300_000);
+    conn.command(&["XADD", "{large}s", "1-1", "f", &large]).expect("XADD");
+    assert!(conn.command(&["WATCH", "{large}k"]).expect("WATCH").is_ok());
+    let read = conn.command(&["XREAD", "BLOCK", "1000", "STREAMS", "{large}s", "0"]);
+    assert!(read.expect("XREAD").items().is_some());
+    // It would get that connection, if it were free.
+    other.send(&["BLPOP", "{large}list", "0"]).expect("BLPOP");
+    assert_eq!(proxy.connect().command(&["PING"]).expect("PING"), Reply::Simple("PONG".into()));
+    let queue = [vec!["MULTI"], vec!["RPUSH", "{large}list", "v"], vec!["EXEC"]];
+    let replies = conn.pipeline(&queue).expect("replies");
+    assert_eq!(replies[2].items().map(<[Reply]>::len), Some(1), "{replies:?}");
+    let popped = other.receive().expect("BLPOP");
+    assert_eq!(popped.items().and_then(|i| i[1].text()), Some("v".into()), "{popped:?}");
+}
+
+#[test]
+fn a_protocol_changed_behind_watch_is_that_of_execs_reply() {
+    let proxy = &common::shared().proxy;
+    let execs = [false, true].map(|watch| {
+        let mut conn = proxy.connect();
+        conn.command(&["HSET", "{hello}h", "field", "value"]).expect("HSET");
+        if watch {
+            assert!(conn.command(&["WATCH", "{hello}k"]).expect("WATCH").is_ok());
+        }
+        conn.command(&["HELLO", "3"]).expect("HELLO");
+        conn.pipeline(&[vec!["MULTI"], vec!["HGETALL", "{hello}h"]]).expect("replies");
+        conn.send(&["EXEC"]).expect("EXEC");
+        conn.receive_raw().expect("EXEC")
+    });
+    assert_eq!(execs[0], execs[1]);
+}
+
+/// The second WATCH of a slot is given up at its deadline, with the connection of the first one.
+#[test]
+fn a_watch_that_is_not_answered_is_no_watch() {
+    let args = ["--set", "timeouts.command=300ms", "--workers", "1"];
+    let Setting { proxy, cluster } = common::setting(&args);
+    let owner = cluster.owner_of(slot_of(b"{mute}k")).expect("an owner");
+    let (mut conn, mut other) = (proxy.connect(), proxy.connect());
+    assert!(conn.command(&["WATCH", "{mute}k"]).expect("WATCH").is_ok());
+    cluster.pause(&owner).expect("SIGSTOP");
+    let late = conn.command(&["WATCH", "{mute}other"]).expect("WATCH");
+    cluster.resume(&owner).expect("SIGCONT");
+    assert!(late.error().is_some_and(|e| e.contains("timeouts.command")), "{late:?}");
+    common::eventually("the node answers", || {
+        other.command(&["SET", "{mute}k", "1"]).expect("SET").is_ok()
+    });
+    // It may get the place of the connection that was closed.
+    other.send(&["BLPOP", "{mute}list", "0"]).expect("BLPOP");
+    common::eventually("it is lent", || {
+        proxy.metric("slotway_dedicated_connections", "state=\"lent\"") == 1.0
+    });
+    let queue = [vec!["MULTI"], vec!["SET", "{mute}k", "2"], vec!["EXEC"]];
+    assert_eq!(conn.pipeline(&queue).expect("replies")[2], Reply::Nil);
+    let mut third = proxy.connect();
+    assert_eq!(third.command(&["RPUSH", "{mute}list", "v"]).expect("RPUSH"), Reply::Int(1));
+    assert!(other.receive().expect("BLPOP").items().is_some());
+}
+
 #[test]
 fn a_watching_connection_is_given_back() {
     let Setting { proxy, cluster: _cluster } = common::setting(&["--workers", "1"]);

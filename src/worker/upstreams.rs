@@ -489,13 +489,19 @@ impl Worker {
         }
         self.answered(&pending);
         if let (Some(client), Dest::Client { seq, .. }) = (dedicated, pending.dest) {
-            self.give_back(u);
+            if !self.is_watching(client, u) {
+                self.give_back(u);
+            }
             self.end_errand(client, seq);
         }
     }
 
     fn handshake_reply(&mut self, u: usize, frame: &[u8]) -> Result<(), String> {
         let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
+        if up.stream.is_none() {
+            // A dedicated connection that was closed while what it had said was being read.
+            return Ok(());
+        }
         match up.handshake.reply(frame) {
             Ok(false) => Ok(()),
             Ok(true) => {
