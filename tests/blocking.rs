@@ -268,6 +268,69 @@ fn the_limit_of_dedicated_connections() {
     }
 }
 
+/// A client that was told no takes every line for the reply to what it asks next.
+#[test]
+fn a_refused_monitor_hears_nothing() {
+    let args = ["--workers", "1", "--set", "limits.dedicated=2"];
+    let Setting { proxy, cluster } = common::setting(&args);
+    let (mut conn, mut other) = (proxy.connect(), proxy.connect());
+    for _ in 0..3 {
+        let refused = conn.command(&["MONITOR"]).expect("MONITOR");
+        assert!(refused.error().is_some_and(|e| e.contains("limits.dedicated")), "{refused:?}");
+        for node in cluster.primaries().expect("primaries") {
+            let key = key_on(&node, "monitored");
+            assert!(other.command(&["SET", &key, "v"]).expect("SET").is_ok());
+            assert_eq!(conn.command(&["GET", &key]).expect("GET"), Reply::Bulk(b"v".to_vec()));
+        }
+    }
+    common::eventually("none is lent", || lent(&proxy) == 0.0);
+}
+
+/// What WAIT was lent is given back, also by a client that hears what the nodes do.
+#[test]
+fn monitor_goes_on_beside_other_errands() {
+    let args = ["--workers", "1", "--set", "limits.dedicated=8"];
+    let Setting { proxy, cluster } = common::setting(&args);
+    let mut conn = proxy.connect();
+    assert!(conn.command(&["MONITOR"]).expect("MONITOR").is_ok());
+    let until = |conn: &mut Conn, wanted: &dyn Fn(&Reply) -> bool| {
+        while !wanted(&conn.receive().expect("a line or a reply")) {}
+    };
+    for _ in 0..5 {
+        conn.send(&["WAIT", "0", "100"]).expect("WAIT");
+        until(&mut conn, &|reply| match reply {
+            Reply::Int(_) => true,
+            Reply::Error(text) => panic!("{text}"),
+            _ => false,
+        });
+    }
+    common::eventually("only MONITOR's are lent", || lent(&proxy) == 3.0);
+    let mut other = proxy.connect();
+    for round in 0..2 {
+        for node in cluster.primaries().expect("primaries") {
+            let key = key_on(&node, &format!("heard{round}"));
+            other.command(&["SET", &key, "v"]).expect("SET");
+            until(&mut conn, &|reply| reply.text().is_some_and(|line| line.contains(&key)));
+        }
+        if round == 0 {
+            for node in cluster.primaries().expect("primaries") {
+                let mut direct = cluster.connect(&node).expect("a connection");
+                direct
+                    .command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+                    .expect("KILL");
+            }
+            common::eventually("it listens again", || {
+                let listens = |node: &Node| {
+                    let mut direct = cluster.connect(node).expect("a connection");
+                    let list = direct.command(&["CLIENT", "LIST"]).expect("CLIENT LIST");
+                    list.text().expect("a list").contains("cmd=monitor")
+                };
+                cluster.primaries().expect("primaries").iter().all(listens)
+            });
+        }
+    }
+}
+
 #[test]
 fn client_unblock() {
     let Setting { proxy, cluster } = common::setting(&["--workers", "2"]);

@@ -12,10 +12,14 @@ pub struct Lent {
     pub watches: Vec<Watch>,
     /// What the client waits for.
     pub errand: Option<Errand>,
-    /// Connections of a command that went to several nodes (WAIT, MONITOR).
+    /// Connections of a command that went to several nodes (WAIT).
     pub fleet: Vec<usize>,
-    /// MONITOR: the fleet's lines are its replies from now on.
+    /// MONITOR: the lines of [`Lent::heard`] are its replies from now on.
     pub monitor: bool,
+    /// Connections that monitor.
+    pub heard: Vec<usize>,
+    /// A timer will look for primaries that it does not hear.
+    pub listens_again: bool,
 }
 
 /// Watched keys of one slot.
@@ -99,6 +103,15 @@ impl Errand {
 }
 
 impl Lent {
+    /// Connection `u` is closed. What was watched there may have changed.
+    pub fn forget(&mut self, u: usize) {
+        self.fleet.retain(|&f| f != u);
+        self.heard.retain(|&f| f != u);
+        for watch in self.watches.iter_mut().filter(|w| w.upstream == Some(u)) {
+            watch.upstream = None;
+        }
+    }
+
     /// Nothing is left of it.
     pub fn is_over(&self) -> bool {
         self.watches.is_empty() && self.errand.is_none() && self.fleet.is_empty() && !self.monitor

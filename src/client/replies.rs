@@ -124,6 +124,9 @@ impl Replies {
     }
 
     fn put_aside(&mut self, at: usize, frame: &[u8]) {
+        if at >= self.slots.len() {
+            return; // answered already, when its time was over
+        }
         let placed = if frame.len() >= OWN {
             self.own += frame.len();
             Slot::Own(Box::new(frame.to_vec()))

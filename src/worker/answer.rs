@@ -208,6 +208,9 @@ impl Worker {
         }
         self.deliver_own(gathering.to, &reply);
         if let Dest::Client { seq, .. } = gathering.to {
+            if !ok {
+                self.fleet_failed(gathering.lane, seq);
+            }
             self.end_errand(gathering.lane, seq);
         }
         if reply.capacity() <= crate::buf::CHUNK {

@@ -6,8 +6,6 @@
 
 use std::sync::atomic::Ordering;
 
-use super::errand::NO_PRIMARY_PAUSE;
-use super::fleet::MONITOR_AGAIN;
 use super::{Worker, reaccount};
 use crate::client::Kind;
 use crate::metrics::LimitHit;
@@ -66,6 +64,9 @@ impl Worker {
     pub(super) fn give_back(&mut self, u: usize) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         let Some(dedicated) = up.dedicated.as_mut() else { return };
+        if self.dead.contains(&u) {
+            return;
+        }
         dedicated.client = None;
         let clean = up.state == State::Ready
             && up.pending.iter().all(|p| p.dest == Dest::Discard)
@@ -77,7 +78,8 @@ impl Worker {
         }
     }
 
-    /// Closes the connection; its place is free at the end of the turn.
+    /// Closes the connection; its place is free at the end of the turn, and may be another
+    /// connection's then: nobody may keep its index.
     pub(super) fn close_dedicated(&mut self, u: usize) {
         self.idle.retain(|&i| i != u);
         let Some(up) = self.upstreams.get_mut(u) else { return };
@@ -87,9 +89,9 @@ impl Worker {
         if let Some(mut stream) = up.stream.take() {
             stream.unwatch(self.poll.registry());
         }
-        up.dedicated = Some(Dedicated::default());
+        let client = up.dedicated.replace(Dedicated::default()).and_then(|d| d.client);
         up.state = State::Backoff;
-        up.pending.clear();
+        let pending = std::mem::take(&mut up.pending);
         up.queue.clear(&mut self.pool);
         up.tail = Vec::new();
         reaccount(&mut self.accounted, &mut up.accounted, 0);
@@ -97,6 +99,13 @@ impl Worker {
         // Every one was counted when it was made.
         let one_less = |n: usize| n.checked_sub(1);
         let _ = self.shared.dedicated.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+        if let Some(client) = client {
+            self.lent_of(client, |lent| lent.forget(u));
+        }
+        // A gathering ends when it has heard of all its parts, whether its client is there or not.
+        for pending in pending.iter().filter(|p| matches!(p.dest, Dest::Part { .. })) {
+            self.fail(pending, "slotway", "ERR the connection was closed before the reply came");
+        }
     }
 
     /// Sends something whose reply is nobody's.
@@ -264,16 +273,10 @@ impl Worker {
         if let Some(stats) = self.stats.nodes.get_mut(usize::from(up.node)) {
             stats.failures += 1;
         }
+        let monitored = client.is_some_and(|client| self.is_monitoring(client, u));
         self.close_dedicated(u);
         self.want_topology(None);
         let Some(client) = client else { return };
-        let monitored = self.is_monitoring(client, u);
-        self.lent_of(client, |lent| {
-            lent.fleet.retain(|&f| f != u);
-            for watch in lent.watches.iter_mut().filter(|w| w.upstream == Some(u)) {
-                watch.upstream = None;
-            }
-        });
         let text = format!(
             "ERR slotway lost its connection to {node} ({why}) after the command was sent: it may \
              or may not have been executed"
@@ -297,7 +300,7 @@ impl Worker {
             }
         }
         if monitored {
-            self.errand_later(client, MONITOR_AGAIN, NO_PRIMARY_PAUSE);
+            self.monitor_later(client);
         }
     }
 }

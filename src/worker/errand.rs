@@ -14,7 +14,7 @@ use crate::client::{Errand, Kind, Paused};
 use crate::resp::reply::error_text;
 use crate::resp::{ArgRange, Protocol, write};
 use crate::route::{Refusal, left_of, wait_time};
-use crate::upstream::{Dest, NO_SLOT, Pending, State};
+use crate::upstream::{Dest, NO_SLOT, Pending, State, Upstream};
 
 /// How long an errand waits for its slot to get a primary before it looks again, microseconds.
 pub(super) const NO_PRIMARY_PAUSE: u64 = 20_000;
@@ -154,6 +154,7 @@ impl Worker {
         let Some(client) = self.clients.get_mut(index as usize).filter(current) else { return };
         let errand = client.lent.as_ref().and_then(|l| l.errand.as_ref());
         if seq == MONITOR_AGAIN {
+            self.lent_of((index, generation), |lent| lent.listens_again = false);
             self.monitor_others(index as usize);
         } else if errand.is_some_and(|e| e.seq == seq && e.kind == Kind::Join) {
             self.send_join(index as usize);
@@ -287,15 +288,19 @@ impl Worker {
              {node}, {} tries: the command was {outcome}{why}",
             u32::from(errand.tries) + 1
         );
-        let mut fleet = lent.fleet.clone();
-        fleet.extend(errand.upstream);
-        let is_fleet = errand.kind == Kind::Fleet;
-        for u in fleet {
-            if is_fleet {
-                self.dedicated_lost(u, "no reply within its time and timeouts.command");
-            } else {
-                self.close_dedicated(u);
-            }
+        let me = (index, generation);
+        if let Some(u) = errand.upstream {
+            self.close_dedicated(u);
+        }
+        // All that has a part of it and has not answered.
+        let part = |p: &Pending| matches!(p.dest, Dest::Part { .. });
+        let has_part = |up: &Upstream| {
+            up.dedicated.is_some_and(|d| d.client == Some(me)) && up.pending.iter().any(part)
+        };
+        let silent: Vec<usize> =
+            self.upstreams.iter().filter(|(_, up)| has_part(up)).map(|(u, _)| u).collect();
+        for u in silent {
+            self.dedicated_lost(u, "no reply within its time and timeouts.command");
         }
         self.end_joins_of((index, generation));
         self.fail_errand((index, generation), seq, &text);
@@ -358,6 +363,9 @@ impl Worker {
         if told.is_empty() {
             // It waits for its node to come back.
             at.into_iter().for_each(|u| self.close_dedicated(u));
+            if self.errand(index).is_none_or(|e| e.seq != seq) {
+                return true; // its parts have made their reply
+            }
             let dest = Dest::Client { index: me.0, generation: me.1, seq };
             if error {
                 self.fail_errand(me, seq, "UNBLOCKED client unblocked via CLIENT UNBLOCK");
@@ -386,7 +394,8 @@ impl Worker {
         }
         let Some(lent) = self.clients.get_mut(index).and_then(|c| c.lent.take()) else { return };
         // A command under way ends with its connection, at the node as well.
-        for u in lent.errand.and_then(|e| e.upstream).into_iter().chain(lent.fleet) {
+        let all = lent.errand.and_then(|e| e.upstream).into_iter().chain(lent.fleet);
+        for u in all.chain(lent.heard) {
             self.close_dedicated(u);
         }
     }

@@ -4,6 +4,7 @@ use super::Worker;
 use super::downstream::Flow;
 use super::errand::NO_PRIMARY_PAUSE;
 use crate::client::{Errand, Kind};
+use crate::command::CommandId;
 use crate::resp::Args;
 use crate::route::{Merge, wait_time};
 use crate::upstream::{Dest, NO_SLOT};
@@ -119,28 +120,55 @@ impl Worker {
         if !nodes.is_empty() {
             self.lent(index, |lent| lent.monitor = true);
         }
-        self.send_fleet(index, command, nodes, Merge::AllSucceeded, None, (MONITOR, 0))
+        let flow = self.send_fleet(index, command, nodes, Merge::AllSucceeded, None, (MONITOR, 0));
+        if let Some(lent) = self.clients.get_mut(index).and_then(|c| c.lent.as_mut()) {
+            lent.heard = std::mem::take(&mut lent.fleet);
+        }
+        flow
+    }
+
+    /// A command over several connections is answered with an error. If it is MONITOR, no line may
+    /// come after that: the client would take it for a reply.
+    pub(super) fn fleet_failed(&mut self, client: (u32, u32), seq: u32) {
+        let Some(errand) = self.errand(client.0 as usize).filter(|e| e.seq == seq) else { return };
+        let command = errand.command;
+        if &*self.router.table().get(CommandId(command)).name != "monitor" {
+            return;
+        }
+        let mut heard = Vec::new();
+        self.lent_of(client, |lent| {
+            lent.monitor = false;
+            heard = std::mem::take(&mut lent.heard);
+        });
+        heard.into_iter().for_each(|u| self.close_dedicated(u));
+    }
+
+    /// Looks a moment later for primaries that the client does not hear; one timer for all.
+    pub(super) fn monitor_later(&mut self, client: (u32, u32)) {
+        let mut first = false;
+        self.lent_of(client, |lent| first = !std::mem::replace(&mut lent.listens_again, true));
+        if first {
+            self.errand_later(client, MONITOR_AGAIN, NO_PRIMARY_PAUSE);
+        }
     }
 
     /// Connections for MONITOR to the primaries that this client does not hear.
     pub(super) fn monitor_others(&mut self, index: usize) {
         let Some(client) = self.clients.get(index) else { return };
         let (protocol, me) = (client.session.protocol, (index as u32, client.generation));
-        let Some(lent) = client.lent.as_ref().filter(|l| l.monitor && l.errand.is_none()) else {
-            return;
-        };
+        let Some(lent) = client.lent.as_ref().filter(|l| l.monitor) else { return };
         let heard: Vec<u16> =
-            lent.fleet.iter().filter_map(|&u| self.upstreams.get(u)).map(|up| up.node).collect();
+            lent.heard.iter().filter_map(|&u| self.upstreams.get(u)).map(|up| up.node).collect();
         for node in self.primaries.clone() {
             if heard.contains(&node) {
                 continue;
             }
             match self.lend(node, protocol, me) {
                 Ok(u) => {
-                    self.lent(index, |lent| lent.fleet.push(u));
+                    self.lent(index, |lent| lent.heard.push(u));
                     self.discard(u, MONITOR);
                 }
-                Err(_) => self.errand_later(me, MONITOR_AGAIN, NO_PRIMARY_PAUSE),
+                Err(_) => self.monitor_later(me),
             }
         }
     }
@@ -161,6 +189,6 @@ impl Worker {
     pub(super) fn is_monitoring(&self, client: (u32, u32), u: usize) -> bool {
         let c = self.clients.get(client.0 as usize).filter(|c| c.generation == client.1);
         let lent = c.and_then(|c| c.lent.as_ref());
-        lent.is_some_and(|l| l.monitor && l.fleet.contains(&u))
+        lent.is_some_and(|l| l.monitor && l.heard.contains(&u))
     }
 }

@@ -454,7 +454,9 @@ impl Worker {
         // Empty by now; what was put off is the next turn's.
         std::mem::swap(&mut self.dirty_upstreams, &mut self.deferred);
         for u in std::mem::take(&mut self.dead) {
-            self.upstreams.try_remove(u);
+            if let Some(mut up) = self.upstreams.try_remove(u) {
+                reaccount(&mut self.accounted, &mut up.accounted, 0);
+            }
         }
         for i in std::mem::take(&mut self.graveyard) {
             self.clients.try_remove(i);
