@@ -388,6 +388,24 @@ fn the_primary_is_killed_while_blocked() {
     wake_all(&proxy, &mut blocked);
 }
 
+/// It closes no connection, and says nothing.
+#[test]
+fn the_primary_freezes_while_blocked() {
+    let Setting { proxy, cluster } = common::setting(&["--set", "timeouts.command=2s"]);
+    let mut blocked = block_everywhere(&proxy, &cluster);
+    let primary = cluster.owner_of(slot_of(b"{failover0}blpop")).expect("the owner");
+    for replica in cluster.replicas_of(&primary).expect("replicas") {
+        cluster.catch_up(&replica).expect("to catch up");
+    }
+    cluster.pause(&primary).expect("SIGSTOP");
+    let mut other = proxy.connect();
+    common::eventually("another leads", || {
+        other.command(&["SET", "{failover0}", "v"]).expect("SET").is_ok()
+    });
+    wake_all(&proxy, &mut blocked);
+    cluster.resume(&primary).expect("SIGCONT");
+}
+
 #[test]
 fn the_time_that_is_left_is_kept() {
     let Setting { proxy, cluster } = common::setting(&[]);

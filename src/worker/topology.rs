@@ -53,6 +53,7 @@ impl Worker {
                 self.run_lane(slot, lane);
             }
         }
+        self.leave_failed();
         let all: Vec<usize> = self.upstreams.iter().map(|(u, _)| u).collect();
         for u in all {
             self.retire(u);
@@ -145,6 +146,25 @@ impl Worker {
                     self.send_to(owner, pending, frame, lane.0);
                 }
             }
+        }
+    }
+
+    /// What is lent at a node that has failed and is no primary any more. A node that is frozen or
+    /// cut off does not close its connections, and who is blocked there for ever would wait for as
+    /// long, while the slot's new primary gets what he waits for.
+    fn leave_failed(&mut self) {
+        let failed = |node: u16| {
+            let place = self.nodes.get(usize::from(node));
+            let mut online = self.snapshot.nodes.iter().filter(|n| n.online);
+            !self.primaries.contains(&node)
+                && place.is_none_or(|place| online.all(|n| n.addr != place.addr))
+        };
+        let lent = self
+            .upstreams
+            .iter()
+            .filter(|(_, up)| up.dedicated.is_some_and(|d| d.client.is_some()) && failed(up.node));
+        for u in lent.map(|(u, _)| u).collect::<Vec<_>>() {
+            self.dedicated_lost(u, "its node has failed, and is no primary any more");
         }
     }
 
