@@ -271,10 +271,13 @@ impl Worker {
         }
         self.next_idle_check = self.now + (timeout / 4).clamp(10_000, 1_000_000);
         let before = self.now.saturating_sub(timeout);
+        // Who monitors has nothing to say.
+        let monitors = |c: &crate::client::Client| c.lent.as_ref().is_some_and(|lent| lent.monitor);
         let idle: Vec<usize> = self
             .clients
             .iter()
             .filter(|(_, c)| c.active < before && c.is_idle() && c.paused == Paused::No)
+            .filter(|(_, c)| !monitors(c))
             .map(|(i, _)| i)
             .collect();
         for index in idle {

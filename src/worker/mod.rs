@@ -552,6 +552,17 @@ impl Worker {
     }
 }
 
+impl Drop for Worker {
+    /// However it ends, other workers and the one in its place may lend what it had lent.
+    fn drop(&mut self) {
+        let counted =
+            |(u, up): &(usize, &Upstream)| up.dedicated.is_some() && !self.dead.contains(u);
+        let had = self.upstreams.iter().filter(counted).count();
+        let less = |n: usize| Some(n.saturating_sub(had));
+        let _ = self.shared.dedicated.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+}
+
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Worker").field("index", &self.index).finish_non_exhaustive()
