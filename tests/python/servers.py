@@ -26,6 +26,9 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 PATIENCE = 60  # seconds until something that does not come counts as broken
 
 
+GIVEN = set()  # ports whose servers may not have started yet
+
+
 def free_ports(count):
     """Ports that are free, as are those 10000 above them (a cluster node's bus).
 
@@ -34,13 +37,16 @@ def free_ports(count):
     found = []
     with contextlib.ExitStack() as held:
         while len(found) < count:
-            port = random.randrange(11000, 22000)
+            port = random.randrange(11000, 21000)
+            if port in GIVEN:
+                continue
             try:
                 for p in (port, port + 10000):
                     held.enter_context(socket.socket()).bind(("127.0.0.1", p))
             except OSError:
                 continue
             found.append(port)
+            GIVEN.add(port)
     return found
 
 
@@ -161,8 +167,8 @@ class Server(Process):
 class Cluster:
     """Real cluster nodes: 3 primaries, then 3 replicas."""
 
-    def __init__(self, primaries=3):
-        options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]
+    def __init__(self, primaries=3, options=()):
+        options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", *options]
         self.nodes = [Server(port, options) for port in free_ports(2 * primaries)]
         self.primaries = self.nodes[:primaries]
 
@@ -174,11 +180,8 @@ class Cluster:
         for i, node in enumerate(self.primaries):
             node.ask("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
             node.ask("CLUSTER", "ADDSLOTSRANGE", i * 16384 // count, (i + 1) * 16384 // count - 1)
-        for node in self.nodes[1:]:
-            node.ask("CLUSTER", "MEET", "127.0.0.1", first.port)
         everybody = f"cluster_known_nodes:{len(self.nodes)}\r\n"
-        for node in self.nodes:
-            until("nodes know each other", lambda: everybody in node.ask("CLUSTER", "INFO"))
+        until("nodes know each other", lambda: self.meet(first, everybody))
         for primary, replica in zip(self.primaries, self.nodes[count:]):
             name = primary.ask("CLUSTER", "MYID").split("\r\n")[1]
             replica.ask("CLUSTER", "REPLICATE", name)
@@ -187,6 +190,16 @@ class Cluster:
         for replica in self.nodes[count:]:
             until("replica is up", lambda: "link_status:up" in replica.ask("INFO", "replication"))
         return self
+
+    def meet(self, first, everybody):
+        """Whether all know each other within a second; on a busy machine they forget a MEET."""
+        for node in self.nodes[1:]:
+            node.ask("CLUSTER", "MEET", "127.0.0.1", first.port)
+        for _ in range(50):
+            if all(everybody in node.ask("CLUSTER", "INFO") for node in self.nodes):
+                return True
+            time.sleep(0.02)
+        return False
 
     def stop(self):
         for node in self.nodes:
@@ -198,9 +211,10 @@ class Slotway(Process):
 
     is_slotway = True
 
-    def __init__(self, cluster, output_limit=None):
+    def __init__(self, cluster, output_limit=None, settings=()):
         super().__init__()
         self.cluster = cluster
+        self.settings = list(settings)
         self.port, self.admin = free_ports(2)
         self.addr = ("127.0.0.1", self.port)
         self.unix = str(self.dir / "s.sock")
@@ -213,6 +227,8 @@ class Slotway(Process):
         args += ["--seeds", seeds, "--admin", f"127.0.0.1:{self.admin}", "--workers", 2]
         if self.output_limit:
             args += ["--set", f"limits.client_output={self.output_limit}"]
+        for setting in self.settings:
+            args += ["--set", setting]
         # the tests' own SLOTWAY_ variables are no configuration
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("SLOTWAY_")}
         self.run(args, env=inherited)
