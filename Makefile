@@ -25,7 +25,7 @@ help:
 run:
 	@scripts/setup.sh run
 	@cargo build --release --bin slotway
-	@exec target/release/slotway sandbox --config proxy.toml $(ARGS)
+	@exec target/release/slotway sandbox --config proxy.toml --set transactions.cross_slot=split $(ARGS)
 
 test:
 	@scripts/test.sh

@@ -65,6 +65,7 @@ impl Admin {
             ("upstream_in_flight", l.upstream_in_flight),
             ("memory", l.memory),
             ("held", l.held),
+            ("dedicated", l.dedicated),
             ("bulk", l.bulk),
             ("inline", l.inline),
             ("multibulk", l.multibulk),

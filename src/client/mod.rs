@@ -1,11 +1,15 @@
 //! One downstream connection: its session, its ordered reply queue, its unfinished request.
 //! Not here: what its commands mean and where they go ([`crate::worker`]).
 
+mod lent;
 mod local;
+mod multi;
 mod replies;
 mod session;
 
+pub use lent::{Errand, Kind, Lent, Watch};
 pub use local::{After, Context, answer};
+pub use multi::{EXEC, MULTI, Multi, Place};
 pub use replies::{Outcome, Replies};
 pub use session::{Session, mode};
 
@@ -44,6 +48,13 @@ pub struct Client {
     pub progress: RequestProgress,
     /// The replies under way; none while it is idle.
     pub replies: Option<Box<Replies>>,
+    /// What it has queued since MULTI.
+    pub multi: Option<Box<Multi>>,
+    /// The connections that it has been lent, and what for.
+    pub lent: Option<Box<Lent>>,
+    /// The nodes that it may have written to: bit 0 to 63 is the worker's index of the node,
+    /// modulo 64.
+    pub wrote: u64,
     /// Number of the next reply to be written; numbers wrap around.
     pub base: u32,
     /// Why it is not read from.
@@ -78,6 +89,9 @@ impl Client {
             tail: Vec::new(),
             progress: RequestProgress::default(),
             replies: None,
+            multi: None,
+            lent: None,
+            wrote: 0,
             base: 0,
             paused: Paused::No,
             peer_closed: false,
@@ -94,7 +108,9 @@ impl Client {
 
     /// Bytes that its buffers occupy.
     pub fn held(&self) -> usize {
-        self.tail.capacity() + self.replies.as_ref().map_or(0, |r| r.held())
+        self.tail.capacity()
+            + self.replies.as_ref().map_or(0, |r| r.held())
+            + self.multi.as_ref().map_or(0, |m| m.held())
     }
 
     /// Bytes of replies that it has not taken, or that wait for their turn.

@@ -9,7 +9,7 @@ use super::value::{
     LEVELS, parse_address, parse_duration, parse_level, parse_listen, parse_size, show_duration,
     show_size,
 };
-use super::{Address, Listen, LogFormat, Secret, Workers};
+use super::{Address, CrossSlot, Listen, LogFormat, Secret, Workers};
 
 /// A value as it was written, not yet understood.
 pub(super) enum Raw {
@@ -105,6 +105,7 @@ pub(super) enum Field<'a> {
     OptionalDuration(&'a mut Option<Duration>, RangeInclusive<Duration>),
     Level(&'a mut String),
     LogFormat(&'a mut LogFormat),
+    CrossSlot(&'a mut CrossSlot),
 }
 
 const MAX_WORKERS: usize = 1024;
@@ -174,6 +175,15 @@ impl Field<'_> {
                     }
                 }
             }
+            Field::CrossSlot(field) => {
+                *field = match raw.text("\"reject\" or \"split\"")? {
+                    "reject" => CrossSlot::Reject,
+                    "split" => CrossSlot::Split,
+                    other => {
+                        return Err(format!("\"{other}\" is neither \"reject\" nor \"split\""));
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -201,6 +211,8 @@ impl Field<'_> {
             }
             Field::LogFormat(LogFormat::Text) => "text".into(),
             Field::LogFormat(LogFormat::Json) => "json".into(),
+            Field::CrossSlot(CrossSlot::Reject) => "reject".into(),
+            Field::CrossSlot(CrossSlot::Split) => "split".into(),
         }
     }
 
@@ -237,6 +249,7 @@ impl Field<'_> {
                 format!("one of {}; or module=level, with commas", LEVELS.join(", "))
             }
             Field::LogFormat(_) => "\"text\" or \"json\"".into(),
+            Field::CrossSlot(_) => "\"reject\" or \"split\"".into(),
         }
     }
 }

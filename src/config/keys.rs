@@ -66,6 +66,7 @@ pub static SECTIONS: &[Section] = &[
         name: "topology",
         doc: "How often slotway asks the cluster which node serves which slots.",
     },
+    Section { name: "transactions", doc: "MULTI … EXEC, and WATCH." },
     Section {
         name: "limits",
         doc: "What slotway holds at most, so that neither a client nor a node that stands still \
@@ -201,6 +202,20 @@ pub static KEYS: &[Key] = &[
         field: |c| Field::Duration(&mut c.topology.min_interval, ms(1, HOUR)),
     },
     Key {
+        path: "transactions.cross_slot",
+        flag: None,
+        doc: "A transaction whose keys lie in several slots. \"reject\": CROSSSLOT, as every \
+              cluster answers, naming two of the keys and their slots. \"split\": one MULTI … EXEC \
+              per slot, sent at the same time, the replies put back in the order asked; also \
+              commands for several slots or all shards (MGET, DEL, DBSIZE) are let in, and WATCH \
+              may name keys of several slots. That gives up all or nothing: each slot's part is \
+              atomic by itself, but another client can see one part done and the other not yet, \
+              and where one part fails (its shard is lost, out of memory) the others stand; the \
+              failed part's commands have the error in their places. redis-py's pipeline() is a \
+              transaction unless told otherwise. slotway_transactions_total counts both kinds.",
+        field: |c| Field::CrossSlot(&mut c.transactions.cross_slot),
+    },
+    Key {
         path: "limits.clients",
         flag: None,
         doc: "Clients connected at the same time. At the limit a new one gets \"ERR max number of \
@@ -238,6 +253,15 @@ pub static KEYS: &[Key] = &[
               for the moment (a failover). At the limit further commands for such slots get an \
               error at once instead of waiting.",
         field: |c| Field::Size(&mut c.limits.held, 0..=TIB),
+    },
+    Key {
+        path: "limits.dedicated",
+        flag: None,
+        doc: "Connections to nodes that are lent to one client at a time: while it blocks (BLPOP, \
+              XREAD BLOCK, WAIT …), between WATCH and EXEC, for MONITOR and KEYS. All workers \
+              together. At the limit such a command gets an error at once. Each needs a file \
+              descriptor here and counts against the node's maxclients.",
+        field: |c| Field::Count(&mut c.limits.dedicated, 1..=1_000_000),
     },
     Key {
         path: "limits.bulk",

@@ -20,7 +20,7 @@ pub use keys::{KEYS, Key, SECTIONS, Section};
 pub use load::{Flag, Loaded, Origin, Sources, load};
 pub use problem::{ConfigError, Problem};
 pub use reference::{docs_markdown, effective_toml, proxy_toml};
-pub use value::{Address, Listen, LogFormat, Secret, Workers};
+pub use value::{Address, CrossSlot, Listen, LogFormat, Secret, Workers};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -46,6 +46,8 @@ pub struct Config {
     pub reconnect: Reconnect,
     /// `[topology]`
     pub topology: Topology,
+    /// `[transactions]`
+    pub transactions: Transactions,
     /// `[limits]`
     pub limits: Limits,
     /// `[log]`
@@ -96,6 +98,13 @@ pub struct Topology {
     pub min_interval: Duration,
 }
 
+/// `[transactions]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transactions {
+    /// A transaction over several slots.
+    pub cross_slot: CrossSlot,
+}
+
 /// `[limits]`: all sizes in bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
@@ -109,6 +118,8 @@ pub struct Limits {
     pub memory: usize,
     /// Commands waiting for a slot that moves or has no primary.
     pub held: usize,
+    /// Connections lent to single clients, and idle ones kept for that, of all workers.
+    pub dedicated: usize,
     /// One argument of a command.
     pub bulk: usize,
     /// One inline command, or the line of a count.
@@ -150,12 +161,14 @@ impl Default for Config {
                 refresh: Duration::from_secs(10),
                 min_interval: Duration::from_millis(100),
             },
+            transactions: Transactions { cross_slot: CrossSlot::Reject },
             limits: Limits {
                 clients: 20_000,
                 client_output: GIB,
                 upstream_in_flight: 64 * MIB,
                 memory: 4 * GIB,
                 held: 64 * MIB,
+                dedicated: 10_000,
                 bulk: 512 * MIB,
                 inline: 64 * KIB,
                 multibulk: i32::MAX as usize,
@@ -194,11 +207,13 @@ mod tests {
         "reconnect.max=6s",
         "topology.refresh=7s",
         "topology.min_interval=8ms",
+        "transactions.cross_slot=split",
         "limits.clients=9",
         "limits.client_output=10MiB",
         "limits.upstream_in_flight=11MiB",
         "limits.memory=12MiB",
         "limits.held=13MiB",
+        "limits.dedicated=17",
         "limits.bulk=14MiB",
         "limits.inline=15KiB",
         "limits.multibulk=16",
@@ -218,6 +233,7 @@ mod tests {
             timeouts,
             reconnect,
             topology,
+            transactions,
             limits,
             log,
         } = from_flags(OTHER.iter().copied()).unwrap().config;
@@ -231,10 +247,12 @@ mod tests {
             upstream_in_flight,
             memory,
             held,
+            dedicated,
             bulk,
             inline,
             multibulk,
         } = limits;
+        let Transactions { cross_slot } = transactions;
         let Log { level, format } = log;
 
         assert_eq!(
@@ -253,6 +271,7 @@ mod tests {
         assert_eq!((min, max, refresh, min_interval), (ms(5), s(6), s(7), ms(8)));
         assert_eq!((clients, client_output, upstream_in_flight), (9, 10 * MIB, 11 * MIB));
         assert_eq!((memory, held, bulk), (12 * MIB, 13 * MIB, 14 * MIB));
+        assert_eq!((cross_slot, dedicated), (CrossSlot::Split, 17));
         assert_eq!((inline, multibulk), (15 * KIB, 16));
         assert_eq!((level.as_str(), format), ("debug", LogFormat::Json));
 

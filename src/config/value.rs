@@ -108,6 +108,15 @@ pub enum LogFormat {
     Json,
 }
 
+/// What happens to a transaction whose keys lie in several slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CrossSlot {
+    /// It is refused.
+    Reject,
+    /// It becomes one transaction per slot.
+    Split,
+}
+
 /// The longest path that the kernel takes for a Unix socket (`sun_path` is 108 bytes, one of them
 /// the final zero).
 const UNIX_PATH_MAX: usize = 107;

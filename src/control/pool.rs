@@ -18,6 +18,7 @@ use crate::metrics::{Totals, WorkerStats};
 #[derive(Debug)]
 pub struct Pool {
     config: Arc<Config>,
+    shared: Arc<crate::worker::Shared>,
     to_control: mpsc::UnboundedSender<ToControl>,
     inner: Mutex<Inner>,
 }
@@ -71,7 +72,7 @@ impl Pool {
             version: None,
             ended: Totals::default(),
         };
-        Pool { config, to_control, inner: Mutex::new(inner) }
+        Pool { config, shared: Arc::default(), to_control, inner: Mutex::new(inner) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -86,6 +87,7 @@ impl Pool {
             index,
             Arc::clone(&self.config),
             Arc::clone(&inner.commands),
+            Arc::clone(&self.shared),
             self.to_control.clone(),
         )?;
         inner.next += 1;

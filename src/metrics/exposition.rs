@@ -9,7 +9,7 @@ use prometheus::proto::{
 use super::merge::Totals;
 use super::names::{self, Kind, METRICS, Metric};
 use super::process::Process;
-use super::stats::{BUCKETS_MICROS, Histogram, LimitHit, Redirection};
+use super::stats::{BUCKETS_MICROS, Histogram, LimitHit, Redirection, TransactionKind};
 use crate::command::{Class, CommandId, CommandTable};
 
 /// Everything that one scrape shows.
@@ -102,6 +102,15 @@ impl View<'_> {
                     family.count(&[kind], count);
                 }
             }
+            n if n == names::TRANSACTIONS.name => {
+                for (kind, count) in TransactionKind::NAMES.iter().zip(rest.transactions) {
+                    family.count(&[kind], count);
+                }
+            }
+            n if n == names::DEDICATED.name => {
+                family.count(&["lent"], rest.dedicated_lent);
+                family.count(&["idle"], rest.dedicated_idle);
+            }
             n if n == names::LIMITS_HIT.name => {
                 for (i, (limit, hit)) in LimitHit::NAMES.iter().zip(rest.limits_hit).enumerate() {
                     // Clients are counted where they are accepted.
@@ -141,6 +150,7 @@ impl View<'_> {
                     (names::SPLITS, rest.splits),
                     (names::BUFFERS, rest.buffer_bytes),
                     (names::HELD, rest.held),
+                    (names::BLOCKED, rest.clients_blocked),
                     (names::CHANGES, control.topology_changes),
                     (names::GENERATION, control.topology_generation),
                     (names::COVERED, control.slots_covered as u64),

@@ -61,6 +61,7 @@ impl Totals {
             sum.merge(one);
         }
         add_all(&mut self.rest.redirections, &stats.redirections);
+        add_all(&mut self.rest.transactions, &stats.transactions);
         add_all(&mut self.rest.limits_hit, &stats.limits_hit);
         let sum = &mut self.rest;
         for (sum, one) in [
@@ -76,6 +77,9 @@ impl Totals {
             (&mut sum.splits, stats.splits),
             (&mut sum.buffer_bytes, stats.buffer_bytes),
             (&mut sum.held, stats.held),
+            (&mut sum.clients_blocked, stats.clients_blocked),
+            (&mut sum.dedicated_lent, stats.dedicated_lent),
+            (&mut sum.dedicated_idle, stats.dedicated_idle),
             (&mut sum.turns, stats.turns),
         ] {
             *sum += one;
@@ -87,9 +91,15 @@ impl Totals {
     pub fn add_ended(&mut self, stats: &WorkerStats) {
         let mut ended = stats.clone();
         ended.clients_closed += ended.clients;
-        for gauge in
-            [&mut ended.clients, &mut ended.clients_resp3, &mut ended.buffer_bytes, &mut ended.held]
-        {
+        for gauge in [
+            &mut ended.clients,
+            &mut ended.clients_resp3,
+            &mut ended.clients_blocked,
+            &mut ended.dedicated_lent,
+            &mut ended.dedicated_idle,
+            &mut ended.buffer_bytes,
+            &mut ended.held,
+        ] {
             *gauge = 0;
         }
         for node in &mut ended.nodes {

@@ -99,6 +99,12 @@ metrics! {
         "Commands answered with an error at their deadline.";
     SPLITS: Counter "slotway_splits_total" [] ""
         "Commands split over several slots.";
+    TRANSACTIONS: Counter "slotway_transactions_total" ["kind"] "transactions.cross_slot"
+        "Transactions sent: one_slot is one MULTI … EXEC, atomic; split is one per slot, each atomic by itself.";
+    BLOCKED: Gauge "slotway_clients_blocked" [] ""
+        "Clients whose next command waits for the one that occupies them (blocking commands, WATCH).";
+    DEDICATED: Gauge "slotway_dedicated_connections" ["state"] "limits.dedicated"
+        "Connections to nodes for one client at a time: lent, or idle.";
     LIMITS_HIT: Counter "slotway_limits_hit_total" ["limit"] ""
         "Times that a limit of [limits] was reached; protocol stands for the limits on the size of a request.";
     LIMIT: Gauge "slotway_limit" ["limit"] ""

@@ -76,6 +76,22 @@ impl Redirection {
         ["moved", "ask", "tryagain", "clusterdown", "loading", "masterdown", "readonly"];
 }
 
+/// How a transaction was carried out (label `kind`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransactionKind {
+    /// As one MULTI … EXEC: atomic.
+    OneSlot,
+    /// As one per slot (`transactions.cross_slot = "split"`): atomic per slot.
+    Split,
+}
+
+impl TransactionKind {
+    /// How many kinds there are.
+    pub const COUNT: usize = 2;
+    /// Label values, by discriminant.
+    pub const NAMES: [&'static str; Self::COUNT] = ["one_slot", "split"];
+}
+
 /// The limits of the configuration that a worker can hit (label `limit`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -85,16 +101,24 @@ pub enum LimitHit {
     UpstreamInFlight,
     Memory,
     Held,
+    Dedicated,
     Protocol,
 }
 
 impl LimitHit {
     /// How many limits there are.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 7;
     /// Label values, by discriminant: the key under `[limits]`, or `protocol` for all the limits
     /// on the size of a request.
-    pub const NAMES: [&'static str; Self::COUNT] =
-        ["clients", "client_output", "upstream_in_flight", "memory", "held", "protocol"];
+    pub const NAMES: [&'static str; Self::COUNT] = [
+        "clients",
+        "client_output",
+        "upstream_in_flight",
+        "memory",
+        "held",
+        "dedicated",
+        "protocol",
+    ];
 }
 
 /// What one worker knows of one node (label `node`, bounded by the cluster's size).
@@ -155,6 +179,15 @@ pub struct WorkerStats {
     pub deadline_exceeded: u64,
     /// Commands split over several slots.
     pub splits: u64,
+    /// By [`TransactionKind`].
+    pub transactions: [u64; TransactionKind::COUNT],
+    /// Gauge: clients whose next command waits for the one that occupies them (blocking commands,
+    /// WATCH).
+    pub clients_blocked: u64,
+    /// Gauge: dedicated connections lent to clients.
+    pub dedicated_lent: u64,
+    /// Gauge: dedicated connections that wait to be lent.
+    pub dedicated_idle: u64,
     /// By [`LimitHit`].
     pub limits_hit: [u64; LimitHit::COUNT],
     /// Gauge: bytes in all buffers of this worker.

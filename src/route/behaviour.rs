@@ -10,8 +10,10 @@ pub enum Behaviour {
     Key(u8),
     /// Keys that must share a slot: to the first one's.
     Keys,
-    /// The same, but refused with BLOCK (XREAD, XREADGROUP).
-    KeysUnlessBlocking,
+    /// The same, on a connection lent to the client: it may wait for an element.
+    Blocking,
+    /// The same, where its arguments say BLOCK (XREAD, XREADGROUP).
+    BlockingIfAsked,
     /// Keys in any slots: split.
     Split(Merge),
     /// Keys that must share a slot, because the command is atomic: otherwise refused here.
@@ -25,6 +27,14 @@ pub enum Behaviour {
         /// How the replies become one.
         merge: Merge,
     },
+    /// MULTI and its kin.
+    Transaction(Transaction),
+    /// WAIT: on connections lent to the client, at the primaries that it has written to.
+    Wait,
+    /// KEYS: all primaries' lists as one, in bounded memory.
+    Join,
+    /// MONITOR: on a connection lent to the client at every primary.
+    Monitor,
     /// Answered here.
     Local(Local),
     /// CLIENT: by its subcommand, some of which the server's table may not have.
@@ -67,6 +77,17 @@ pub enum Merge {
     Info,
 }
 
+/// The commands about transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Transaction {
+    Multi,
+    Exec,
+    Discard,
+    Watch,
+    Unwatch,
+}
+
 /// What slotway answers itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -92,8 +113,6 @@ pub enum Local {
 #[allow(missing_docs)]
 pub enum Refused {
     NotYet,
-    Transactions,
-    Blocking,
     PubSub,
     Dangerous,
     CrossSlotAtomic,
@@ -109,14 +128,6 @@ impl Refused {
             Refused::NotYet => {
                 format!("ERR {name} is not supported by this version of slotway")
             }
-            Refused::Transactions => format!(
-                "ERR {name}: transactions are not supported by this version of slotway; \
-                 pipelines are (redis-py: pipeline(transaction=False))"
-            ),
-            Refused::Blocking => format!(
-                "ERR {name}: blocking commands are not supported by this version of slotway; \
-                 their forms that do not block are"
-            ),
             Refused::PubSub => {
                 format!("ERR {name}: pub/sub is not supported by this version of slotway")
             }
@@ -138,8 +149,6 @@ impl Refused {
     pub fn reason(self) -> &'static str {
         match self {
             Refused::NotYet => "refused: not built yet",
-            Refused::Transactions => "refused: transactions are not built yet",
-            Refused::Blocking => "refused: blocking commands are not built yet",
             Refused::PubSub => "refused: pub/sub is not built yet",
             Refused::Dangerous => "refused: would act on one node behind the cluster's back",
             Refused::Unpaired => "refused: a key without a value",
@@ -169,8 +178,8 @@ const OWN: &[(&str, Behaviour)] = &[
     ("asking", Behaviour::Local(Local::NoCluster)),
     ("info", Behaviour::Fan { to: Fan::Primaries, merge: Merge::Info }),
     ("msetnx", Behaviour::SameSlot),
-    ("xread", Behaviour::KeysUnlessBlocking),
-    ("xreadgroup", Behaviour::KeysUnlessBlocking),
+    ("xread", Behaviour::BlockingIfAsked),
+    ("xreadgroup", Behaviour::BlockingIfAsked),
     // Said of one node, the server's word has no policy; for a client they are about "the server".
     ("config|resetstat", NODES_OK),
     ("config|rewrite", NODES_OK),
@@ -184,14 +193,15 @@ const OWN: &[(&str, Behaviour)] = &[
     ("bgrewriteaof", PRIMARIES_OK),
     ("lastsave", Behaviour::Fan { to: Fan::Primaries, merge: Merge::Min }),
     ("randomkey", Behaviour::Refused(Refused::NotYet)),
-    ("monitor", Behaviour::Refused(Refused::NotYet)),
+    ("monitor", Behaviour::Monitor),
+    ("keys", Behaviour::Join),
     ("role", Behaviour::Refused(Refused::NotYet)),
-    ("wait", Behaviour::Refused(Refused::NotYet)),
-    ("multi", Behaviour::Refused(Refused::Transactions)),
-    ("exec", Behaviour::Refused(Refused::Transactions)),
-    ("discard", Behaviour::Refused(Refused::Transactions)),
-    ("watch", Behaviour::Refused(Refused::Transactions)),
-    ("unwatch", Behaviour::Refused(Refused::Transactions)),
+    ("wait", Behaviour::Wait),
+    ("multi", Behaviour::Transaction(Transaction::Multi)),
+    ("exec", Behaviour::Transaction(Transaction::Exec)),
+    ("discard", Behaviour::Transaction(Transaction::Discard)),
+    ("watch", Behaviour::Transaction(Transaction::Watch)),
+    ("unwatch", Behaviour::Transaction(Transaction::Unwatch)),
     ("pubsub", Behaviour::Refused(Refused::PubSub)),
     ("debug", Behaviour::Refused(Refused::Dangerous)),
     ("failover", Behaviour::Refused(Refused::Dangerous)),
@@ -225,7 +235,7 @@ pub fn behaviour_of(spec: &CommandSpec) -> Behaviour {
         return Behaviour::Refused(Refused::PubSub);
     }
     if spec.may_block() {
-        return Behaviour::Refused(Refused::Blocking);
+        return Behaviour::Blocking;
     }
     match spec.request_policy {
         RequestPolicy::MultiShard => match (&spec.keys, merge_of(spec)) {

@@ -230,9 +230,13 @@ fn client(spec: &CommandSpec) -> Behaviour {
 fn destination(behaviour: Behaviour) -> &'static str {
     match behaviour {
         Behaviour::Key(_) => "its key's slot",
-        Behaviour::Keys | Behaviour::KeysUnlessBlocking | Behaviour::SameSlot => {
-            "the slot that all its keys share"
-        }
+        Behaviour::Keys
+        | Behaviour::Blocking
+        | Behaviour::BlockingIfAsked
+        | Behaviour::SameSlot => "the slot that all its keys share",
+        Behaviour::Transaction(_) => "answered by slotway; EXEC sends what was queued",
+        Behaviour::Wait => "every primary that the client has written to",
+        Behaviour::Monitor | Behaviour::Join => "every primary",
         Behaviour::Split(_) => "split by slot",
         Behaviour::Any => "any primary",
         Behaviour::Fan { to: Fan::Primaries, .. } => "every primary",
@@ -281,7 +285,10 @@ fn notes(spec: &CommandSpec, behaviour: Behaviour) -> String {
     }
     match behaviour {
         Behaviour::Key(at) if at != 1 => notes.push(format!("Its key is argument {at}")),
-        Behaviour::Keys | Behaviour::KeysUnlessBlocking | Behaviour::SameSlot => {
+        Behaviour::Keys
+        | Behaviour::Blocking
+        | Behaviour::BlockingIfAsked
+        | Behaviour::SameSlot => {
             notes.push(keys_words(&spec.keys));
         }
         _ => {}

@@ -4,14 +4,18 @@
 //! Not here: which connection carries it, and any I/O.
 
 mod behaviour;
+mod blocking;
 mod describe;
+mod exec;
 mod gather;
 mod hold;
 mod info;
 mod refusal;
 
-pub use behaviour::{Behaviour, Fan, Local, Merge, Refused, behaviour_of};
+pub use behaviour::{Behaviour, Fan, Local, Merge, Refused, Transaction, behaviour_of};
+pub use blocking::{WaitTime, left_of, wait_time};
 pub use describe::commands_markdown;
+pub use exec::ExecGather;
 pub use gather::Gather;
 pub use hold::{Held, HoldMeta, Holds, LaneKey};
 pub use info::merge_info;
@@ -45,6 +49,16 @@ pub enum Plan {
         /// How the replies become one.
         merge: Merge,
     },
+    /// Forward it to the primary of this slot, on a connection lent to its client: it may wait.
+    Block(Slot),
+    /// MULTI and its kin.
+    Transaction(Transaction),
+    /// WAIT.
+    Wait,
+    /// KEYS.
+    Join,
+    /// MONITOR.
+    Monitor,
     /// Slotway answers itself.
     Local(Local),
     /// Slotway answers with an error.
@@ -123,11 +137,17 @@ impl Router {
             Behaviour::Local(local) => Plan::Local(local),
             Behaviour::Refused(why) => Plan::Refuse(why),
             Behaviour::Fan { to, merge } => Plan::Fan { to, merge },
-            Behaviour::Keys | Behaviour::KeysUnlessBlocking => {
-                if routed.behaviour == Behaviour::KeysUnlessBlocking && blocks(args) {
-                    return Plan::Refuse(Refused::Blocking);
-                }
+            Behaviour::Transaction(which) => Plan::Transaction(which),
+            Behaviour::Wait => Plan::Wait,
+            Behaviour::Monitor => Plan::Monitor,
+            Behaviour::Join => Plan::Join,
+            Behaviour::Keys | Behaviour::Blocking | Behaviour::BlockingIfAsked => {
+                let waits = match routed.behaviour {
+                    Behaviour::BlockingIfAsked => blocks(args),
+                    other => other == Behaviour::Blocking,
+                };
                 match self.slots(command, args, keys) {
+                    Slots::One(slot) if waits => Plan::Block(slot),
                     // A node answers keys of several slots with its own CROSSSLOT.
                     Slots::One(slot) | Slots::Several(slot, _) => Plan::Slot(slot),
                     Slots::None | Slots::Unpaired => Plan::Any,
@@ -242,8 +262,11 @@ mod tests {
         assert_eq!(plan("EVAL return 2 {x}1 {x}2 {y}"), at("x"));
         assert_eq!(plan("EVAL return 0"), Plan::Any);
         assert_eq!(plan("XREAD COUNT 2 STREAMS s 0"), at("s"));
-        assert_eq!(plan("XREAD BLOCK 0 STREAMS s 0"), Plan::Refuse(Refused::Blocking));
-        let block = Plan::Refuse(Refused::Blocking);
+        let block = Plan::Block(slot_of(b"s"));
+        assert_eq!(plan("XREAD BLOCK 0 STREAMS s 0"), block);
+        let block = Plan::Block(slot_of(b"k"));
+        assert_eq!(plan("BLPOP k 0"), block);
+        assert_eq!(plan("BLMOVE {k}a {k}b LEFT LEFT 0"), block);
         assert_eq!(plan("XREADGROUP GROUP streams c BLOCK 0 STREAMS k >"), block);
         assert_eq!(plan("XREADGROUP GROUP block c STREAMS k >"), at("k"));
         assert_eq!(plan("ZUNIONSTORE {d} 2 {d}a {d}b"), at("d"));
@@ -264,7 +287,7 @@ mod tests {
     #[test]
     fn over_the_cluster() {
         assert_eq!(plan("DBSIZE"), Plan::Fan { to: Fan::Primaries, merge: Merge::Sum });
-        assert_eq!(plan("KEYS *"), Plan::Fan { to: Fan::Primaries, merge: Merge::Concat });
+        assert_eq!(plan("KEYS *"), Plan::Join);
         assert_eq!(plan("SCRIPT LOAD x"), Plan::Fan { to: Fan::Nodes, merge: Merge::AllSucceeded });
         assert_eq!(plan("SCRIPT EXISTS x"), Plan::Fan { to: Fan::Primaries, merge: Merge::And });
         assert_eq!(plan("INFO"), Plan::Fan { to: Fan::Primaries, merge: Merge::Info });
@@ -283,7 +306,7 @@ mod tests {
         assert_eq!(plan("CLIENT SETINFO LIB-NAME x"), Plan::Local(Local::ClientSetInfo));
         assert_eq!(plan("CLIENT LIST"), Plan::Refuse(Refused::NotYet));
         assert_eq!(plan("SUBSCRIBE a"), Plan::Refuse(Refused::PubSub));
-        assert_eq!(plan("MULTI"), Plan::Refuse(Refused::Transactions));
+        assert_eq!(plan("MULTI"), Plan::Transaction(Transaction::Multi));
         assert_eq!(plan("SHUTDOWN"), Plan::Refuse(Refused::Dangerous));
     }
 }

@@ -15,12 +15,14 @@ pub struct Handshake {
 
 impl Handshake {
     /// The handshake in `protocol` with the credentials of the configuration (an empty user is
-    /// the cluster's default user, an empty password is none, an empty name is not set).
+    /// the cluster's default user, an empty password is none, an empty name is not set). With `identify` the last
+    /// reply is the connection's CLIENT ID.
     pub fn new(
         protocol: Protocol,
         user: &str,
         password: &str,
         name: &str,
+        identify: bool,
         pool: &mut Pool,
     ) -> Self {
         let mut shake = Handshake::default();
@@ -42,6 +44,9 @@ impl Handshake {
         }
         if !name.is_empty() {
             say(&[b"CLIENT", b"SETNAME", name.as_bytes()]);
+        }
+        if identify {
+            say(&[b"CLIENT", b"ID"]);
         }
         shake
     }

@@ -39,6 +39,15 @@ pub enum State {
     Backoff,
 }
 
+/// What a dedicated connection is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dedicated {
+    /// The client (index, generation) that has it; none while it is idle in the pool.
+    pub client: Option<(u32, u32)>,
+    /// The connection's CLIENT ID at its node; 0 until it is known.
+    pub id: i64,
+}
+
 /// One connection to a node, shared by many clients of one worker.
 #[derive(Debug)]
 pub struct Upstream {
@@ -64,6 +73,14 @@ pub struct Upstream {
     pub scan: ReplyScan,
     /// The unfinished reply's beginning was given to its client already.
     pub streaming: bool,
+    /// Of the first pending command's replies: how many of [`Pending::before`] have come.
+    pub swallowed: u32,
+    /// The first of them that was an error.
+    pub swallowed_error: Option<Vec<u8>>,
+    /// Lent to one client at a time; not among its node's shared connections.
+    pub dedicated: Option<Dedicated>,
+    /// Not read from for now: what it says has to wait (KEYS).
+    pub parked: bool,
     /// Stands in the worker's list of connections to flush.
     pub dirty: bool,
     /// Its write was put off by a turn.
@@ -107,6 +124,10 @@ impl Upstream {
             scanned: 0,
             scan: ReplyScan::default(),
             streaming: false,
+            swallowed: 0,
+            swallowed_error: None,
+            dedicated: None,
+            parked: false,
             dirty: false,
             deferred: false,
             peer_closed: false,
@@ -173,6 +194,8 @@ impl Upstream {
         self.scanned = 0;
         self.scan = ReplyScan::default();
         self.streaming = false;
+        self.swallowed = 0;
+        self.swallowed_error = None;
         let mut written = self.queue.sent();
         let pending: Vec<Pending> = self.pending.drain(..).collect();
         let lens: Vec<usize> = pending.iter().map(|p| p.len as usize).collect();

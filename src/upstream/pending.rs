@@ -21,6 +21,13 @@ pub enum Dest {
         /// Index of the part's first key.
         first: u32,
     },
+    /// A list that becomes one with those of other nodes (KEYS).
+    Join {
+        /// Index among the worker's joins.
+        join: u32,
+        /// Which part of it.
+        part: u32,
+    },
     /// Nobody: ASKING's +OK.
     Discard,
 }

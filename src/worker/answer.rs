@@ -2,7 +2,7 @@
 
 use super::clock::{Job, Timer};
 use super::settings::out_of_memory;
-use super::{HELD, NOBODY, Worker, reaccount};
+use super::{Gathering, HELD, NOBODY, Worker, reaccount};
 use crate::control::ToControl;
 use crate::metrics::{Histogram, LimitHit};
 use crate::resp::{Protocol, write};
@@ -19,7 +19,7 @@ const MANY_HOLDS: usize = 32;
 const MOST_HOPS: u8 = 16;
 /// The longest wait between two tries of a refused command, microseconds.
 const SLOWEST_RETRY: u64 = 100_000;
-const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 
 impl Worker {
     /// HOT PATH: a node's reply goes where it is waited for.
@@ -48,7 +48,7 @@ impl Worker {
                 self.part(gather, first, node, frame);
                 self.answered_in(pending, lane);
             }
-            Dest::Discard => {}
+            Dest::Join { .. } | Dest::Discard => {}
         }
     }
 
@@ -91,7 +91,7 @@ impl Worker {
                 let gathering = self.gatherings.get(gather as usize);
                 gathering.map_or((0, 0), |g| g.lane)
             }
-            Dest::Discard => (0, 0),
+            Dest::Join { .. } | Dest::Discard => (0, 0),
         }
     }
 
@@ -129,16 +129,18 @@ impl Worker {
                     self.mark_client(index as usize);
                 }
             }
-            Dest::Part { gather, .. } => self.fail_part(gather, node.to_owned(), text),
+            Dest::Part { gather, first } => self.fail_part(gather, first, node.to_owned(), text),
+            Dest::Join { join, .. } => self.join_lost(join),
             Dest::Discard => {}
         }
         self.answered_in(pending, lane);
     }
 
-    pub(super) fn fail_part(&mut self, gather: u32, node: String, text: &str) {
+    pub(super) fn fail_part(&mut self, gather: u32, first: u32, node: String, text: &str) {
         let mut frame = Vec::new();
         write::error(&mut frame, text);
         let last = match self.gatherings.get_mut(gather as usize) {
+            Some(Gathering { exec: Some(exec), .. }) => exec.add(first, &frame),
             Some(gathering) => gathering.gather.fail(node, &frame),
             None => false,
         };
@@ -147,11 +149,13 @@ impl Worker {
         }
     }
 
-    fn part(&mut self, gather: u32, first: u32, node: u16, frame: &[u8]) {
+    pub(super) fn part(&mut self, gather: u32, first: u32, node: u16, frame: &[u8]) {
         let Some(gathering) = self.gatherings.get_mut(gather as usize) else { return };
         let over = frame.len() > crate::buf::CHUNK
             && self.accounted + self.holds.bytes() > self.settings.memory;
-        let last = if frame.first() == Some(&b'-') || over {
+        let last = if let Some(exec) = gathering.exec.as_mut() {
+            exec.add(first, frame)
+        } else if frame.first() == Some(&b'-') || over {
             let node = self.nodes.get(usize::from(node));
             let name = node.map_or_else(String::new, |n| n.addr.to_string());
             if over {
@@ -165,7 +169,7 @@ impl Worker {
         } else {
             gathering.gather.add(first, frame)
         };
-        let held = gathering.gather.held();
+        let held = gathering.exec.as_ref().map_or(gathering.gather.held(), |e| e.held());
         reaccount(&mut self.accounted, &mut gathering.accounted, held);
         if last {
             self.finish_gathering(gather as usize);
@@ -173,7 +177,7 @@ impl Worker {
     }
 
     /// All parts are there: one reply.
-    fn finish_gathering(&mut self, g: usize) {
+    pub(super) fn finish_gathering(&mut self, g: usize) {
         let Some(mut gathering) = self.gatherings.try_remove(g) else { return };
         reaccount(&mut self.accounted, &mut gathering.accounted, 0);
         let section = if gathering.gather.wants_proxy_section() {
@@ -183,7 +187,10 @@ impl Worker {
         };
         let mut reply = std::mem::take(&mut self.reply);
         reply.clear();
-        let ok = gathering.gather.finish(&mut reply, &section);
+        let ok = match gathering.exec.take() {
+            Some(exec) => exec.finish(&mut reply),
+            None => gathering.gather.finish(&mut reply, &section),
+        };
         let micros = self.now.saturating_sub(gathering.started);
         if let Some(histogram) = self.stats.latency.get_mut(self.router.class(gathering.command)) {
             histogram.record(Histogram::bucket(micros), micros);
@@ -196,6 +203,9 @@ impl Worker {
             }
         }
         self.deliver_own(gathering.to, &reply);
+        if let Dest::Client { seq, .. } = gathering.to {
+            self.end_errand(gathering.lane, seq);
+        }
         if reply.capacity() <= crate::buf::CHUNK {
             self.reply = reply;
         }
@@ -372,7 +382,8 @@ impl Worker {
         }
         self.arm_tick();
         let mut found = Vec::new();
-        for (_, up) in &mut self.upstreams {
+        // What goes over dedicated connections keeps its order by itself.
+        for (_, up) in self.upstreams.iter_mut().filter(|(_, up)| up.dedicated.is_none()) {
             for pending in &mut up.pending {
                 // Commands without keys have no order to keep among those already sent.
                 let concerned = pending.slot != NO_SLOT
@@ -409,11 +420,15 @@ impl Worker {
     }
 
     pub(super) fn send_to(&mut self, node: u16, pending: Pending, bytes: Vec<u8>, client: u32) {
+        if !pending.has(flag::READ_ONLY) {
+            self.note_write(client as usize, Some(node));
+        }
         let u = self.upstream_for(node, Self::protocol_of(&pending), client as usize);
         self.send_owned(u, pending, bytes);
     }
 
     fn send_asking(&mut self, node: u16, mut pending: Pending, bytes: Vec<u8>, client: u32) {
+        self.note_write(client as usize, Some(node));
         let u = self.upstream_for(node, Self::protocol_of(&pending), client as usize);
         let asking = Pending { dest: Dest::Discard, flags: 0, slot: NO_SLOT, ..pending };
         self.send(u, asking, ASKING);
@@ -430,7 +445,8 @@ impl Worker {
             slot => self.owners.get(usize::from(slot)).copied().filter(|&n| n != NOBODY),
         };
         let Some(owner) = owner else { return };
-        let elsewhere = self.upstreams.iter().any(|(_, up)| {
+        let mut shared = self.upstreams.iter().filter(|(_, up)| up.dedicated.is_none());
+        let elsewhere = shared.any(|(_, up)| {
             let ours = |p: &Pending| p.slot == slot && p.dest != Dest::Discard;
             up.pending.iter().any(|p| ours(p) && (up.node != owner || p.has(flag::ASKING)))
         });
@@ -464,7 +480,7 @@ impl Worker {
 
 /// How long a refused command waits before its next try, microseconds: a redirection says where to
 /// go, so it goes at once, unless that has been tried too often.
-fn refusal_delay(pending: &Pending, redirected: bool) -> u64 {
+pub(super) fn refusal_delay(pending: &Pending, redirected: bool) -> u64 {
     let doublings = match (redirected, pending.tries) {
         (true, tries) if tries <= FAST_TRIES => return 0,
         (true, tries) => tries - FAST_TRIES,

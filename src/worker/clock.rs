@@ -25,6 +25,10 @@ pub(super) struct Timer {
 pub(super) enum Job {
     /// Connect this upstream anew.
     Connect(usize),
+    /// The errand of this client (index, generation, reply's number) is sent again.
+    Errand(u32, u32, u32),
+    /// Its deadline.
+    ErrandEnd(u32, u32, u32),
     /// This slot's lane may go on.
     Lane(u16, (u32, u32)),
 }
@@ -61,6 +65,12 @@ impl Worker {
                     }
                 }
                 Some(Job::Lane(slot, lane)) => self.run_lane(slot, lane),
+                Some(Job::Errand(index, generation, seq)) => {
+                    self.errand_again(index, generation, seq);
+                }
+                Some(Job::ErrandEnd(index, generation, seq)) => {
+                    self.errand_ends(index, generation, seq);
+                }
                 None => {}
             }
         }
@@ -101,7 +111,7 @@ impl Worker {
             self.check_connect_timeout(u);
             self.check_commands(u);
             let waits = |up: &crate::upstream::Upstream| {
-                !up.pending.is_empty()
+                (!up.pending.is_empty() && up.dedicated.is_none())
                     || matches!(up.state, State::Connecting { .. } | State::Handshake { .. })
             };
             busy |= self.upstreams.get(u).is_some_and(waits);
@@ -128,6 +138,9 @@ impl Worker {
         let Some(timeout) = self.settings.command_timeout else { return };
         let before = self.now.saturating_sub(timeout);
         let Some(up) = self.upstreams.get_mut(u) else { return };
+        if up.dedicated.is_some() {
+            return; // its client's errand has a deadline of its own
+        }
         let overdue = |p: &Pending| p.started <= before && p.dest != Dest::Discard;
         if self.now < timeout
             || !(self.now >= up.next_check || up.pending.front().is_some_and(overdue))

@@ -24,17 +24,11 @@ impl Worker {
 
     /// One command of a client whose session is in a mode of [`mode`], or may be.
     pub(super) fn dispatch_in_mode(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
-        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
-        let ends = ["exec", "discard", "reset", "quit"].iter().any(|word| args.is(0, word));
-        if ends || client.session.modes & mode::MULTI == 0 {
-            client.session.modes &= !mode::MULTI;
-            return self.dispatch(index, frame, args);
+        let Some(client) = self.clients.get(index) else { return Flow::Stop };
+        match client.session.modes & mode::MULTI {
+            0 => self.dispatch(index, frame, args),
+            _ => self.dispatch_in_multi(index, frame, args),
         }
-        let command = self.router.command(args);
-        let text = "EXECABORT not executed: it belongs to a transaction, and MULTI was refused \
-                    (transactions are not supported by this version of slotway)";
-        self.answer_own_error(index, command, text);
-        Flow::Next
     }
 
     /// A large command in a buffer of its own. Gives the buffer back where the command is of a
@@ -68,7 +62,7 @@ impl Worker {
     }
 
     #[inline]
-    fn route(&self, slot: u16) -> Option<u16> {
+    pub(super) fn route(&self, slot: u16) -> Option<u16> {
         self.routes.get(usize::from(slot)).copied().filter(|&n| n != HELD)
     }
 
@@ -104,7 +98,7 @@ impl Worker {
     /// Makes the entry of a client's command for `node`, and gives it with the connection; `None`:
     /// the connection is full and the client was paused.
     #[inline]
-    fn admit(
+    pub(super) fn admit(
         &mut self,
         index: usize,
         command: u16,
@@ -119,14 +113,25 @@ impl Worker {
             self.pause(index, u);
             return None;
         }
+        let dest = Dest::Client { index: index as u32, generation, seq: 0 };
+        let mut pending = self.pending(dest, command, slot, protocol);
         let client = self.clients.get_mut(index)?;
         let seq = client.expect(&mut self.spare_replies);
-        let dest = Dest::Client { index: index as u32, generation, seq };
-        Some((self.pending(dest, command, slot, protocol), u))
+        pending.dest = Dest::Client { index: index as u32, generation, seq };
+        if !pending.has(flag::READ_ONLY) {
+            client.wrote |= 1 << (node & 63);
+        }
+        Some((pending, u))
     }
 
     #[inline]
-    fn pending(&self, dest: Dest, command: u16, slot: u16, protocol: Protocol) -> Pending {
+    pub(super) fn pending(
+        &self,
+        dest: Dest,
+        command: u16,
+        slot: u16,
+        protocol: Protocol,
+    ) -> Pending {
         let mut flags = 0;
         if self.router.is_read_only(command) {
             flags |= flag::READ_ONLY;
@@ -209,12 +214,17 @@ impl Worker {
             Plan::Any => match self.any_primary(index) {
                 Some(node) => self.forward_to(index, command, NO_SLOT, node, frame),
                 None => {
-                    self.answer_own_error(index, command, NO_CLUSTER_YET);
+                    self.answer_own_error(index, command, super::NO_CLUSTER_YET);
                     Flow::Next
                 }
             },
             Plan::Split { merge, step } => self.split(index, command, merge, step, args),
             Plan::Fan { to, merge } => self.fan(index, command, to, merge, frame),
+            Plan::Block(slot) => self.block(index, command, slot.0, frame),
+            Plan::Transaction(which) => self.transaction(index, command, which, frame, args),
+            Plan::Join => self.join(index, command, frame),
+            Plan::Wait => self.wait(index, command, frame, args),
+            Plan::Monitor => self.monitor(index, command),
             Plan::Local(local) => self.local(index, command, local, args),
             Plan::Refuse(why) => self.refuse(index, command, why),
         }
@@ -236,11 +246,6 @@ impl Worker {
     fn refuse(&mut self, index: usize, command: u16, why: Refused) -> Flow {
         let name = &self.router.table().get(crate::command::CommandId(command)).name;
         let text = why.text(name);
-        if **name == *"multi"
-            && let Some(client) = self.clients.get_mut(index)
-        {
-            client.session.modes |= mode::MULTI;
-        }
         self.answer_own_error(index, command, &text);
         Flow::Next
     }
@@ -259,6 +264,21 @@ impl Worker {
             stats.refused += 1;
         }
         self.answer_error(index, text);
+    }
+
+    /// A reply of slotway's own, counted as answered.
+    pub(super) fn answer_own(&mut self, index: usize, command: u16, reply: &[u8]) {
+        if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
+            stats.ok += 1;
+        }
+        self.answer_plain(index, reply);
+    }
+
+    pub(super) fn answer_plain(&mut self, index: usize, reply: &[u8]) {
+        if let Some(client) = self.clients.get_mut(index) {
+            client.answer(reply, &mut self.pool, &mut self.spare_replies);
+        }
+        self.mark_client(index);
     }
 
     pub(super) fn answer_error(&mut self, index: usize, text: &str) {
@@ -281,6 +301,11 @@ impl Worker {
             self.mark_client(index);
             return Flow::Pause;
         }
+        if local == Local::Reset {
+            self.drop_transaction(index);
+            self.release_lent(index);
+        }
+        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         let context = Context { version: &self.version };
         self.reply.clear();
         let after = answer(local, args, &mut client.session, context, &mut self.reply);
@@ -305,15 +330,29 @@ impl Worker {
     }
 
     /// Begins a gathering for a client's command; gives its index.
-    fn gathering(&mut self, index: usize, command: u16, merge: Merge) -> Option<usize> {
+    pub(super) fn gathering(&mut self, index: usize, command: u16, merge: Merge) -> Option<usize> {
         let client = self.clients.get_mut(index)?;
-        let (protocol, generation) = (client.session.protocol, client.generation);
+        let generation = client.generation;
         let seq = client.expect(&mut self.spare_replies);
         let to = Dest::Client { index: index as u32, generation, seq };
+        self.gathering_for(index, command, merge, to)
+    }
+
+    /// The same, where the reply has its place already.
+    pub(super) fn gathering_for(
+        &mut self,
+        index: usize,
+        command: u16,
+        merge: Merge,
+        to: Dest,
+    ) -> Option<usize> {
+        let client = self.clients.get(index)?;
+        let (protocol, generation) = (client.session.protocol, client.generation);
         let mut gather = self.spare_gathers.pop().unwrap_or_default();
         gather.start(merge, protocol);
         Some(self.gatherings.insert(Gathering {
             gather,
+            exec: None,
             to,
             lane: (index as u32, generation),
             command,
@@ -346,7 +385,6 @@ impl Worker {
         let first_key = self.keys.first().copied().unwrap_or(1);
         let Some(g) = self.gathering(index, command, merge) else { return Flow::Stop };
         self.stats.splits += 1;
-        let name = args.get(0).unwrap_or_default();
         if let Some(gathering) = self.gatherings.get_mut(g) {
             slots.chunk_by(|a, b| a.0 == b.0).for_each(|_| gathering.gather.expect());
         }
@@ -363,18 +401,14 @@ impl Worker {
             }
             let mut frame = std::mem::take(&mut self.line);
             frame.clear();
-            write::array_header(&mut frame, 1 + group.len() * step as usize);
-            write::bulk(&mut frame, name);
-            for &(_, position) in group {
-                let at = first_key + position * step;
-                for i in at..at + step {
-                    write::bulk(&mut frame, args.get(i as usize).unwrap_or_default());
-                }
-            }
+            part_frame(&mut frame, args, first_key, step, group);
             let dest = Dest::Part { gather: g as u32, first: part };
             let pending = self.pending(dest, command, slot, protocol);
             match self.route(slot) {
                 Some(node) => {
+                    if !pending.has(flag::READ_ONLY) {
+                        self.note_write(index, Some(node));
+                    }
                     let u = self.upstream_for(node, protocol, index);
                     if frame.len() > CHUNK {
                         self.send_owned(u, pending, std::mem::take(&mut frame));
@@ -395,7 +429,12 @@ impl Worker {
     }
 
     /// The connection to `node` for this client, if it is full.
-    fn full_upstream(&self, node: u16, protocol: Protocol, client: usize) -> Option<usize> {
+    pub(super) fn full_upstream(
+        &self,
+        node: u16,
+        protocol: Protocol,
+        client: usize,
+    ) -> Option<usize> {
         let shared = &self.nodes.get(usize::from(node))?.shared[protocol as usize];
         let u = (*shared.get(client % self.settings.connections)?)?;
         let up = self.upstreams.get(u)?;
@@ -403,7 +442,7 @@ impl Worker {
     }
 
     /// The client is not read from until connection `u` has room again.
-    fn pause(&mut self, index: usize, u: usize) -> Flow {
+    pub(super) fn pause(&mut self, index: usize, u: usize) -> Flow {
         if let (Some(client), Some(up)) = (self.clients.get_mut(index), self.upstreams.get_mut(u)) {
             up.waiters.push((index as u32, client.generation));
             client.paused = Paused::Upstream;
@@ -418,7 +457,7 @@ impl Worker {
         let protocol = client.session.protocol;
         let nodes = self.fan_targets(to);
         if self.primaries.is_empty() || nodes.is_empty() {
-            self.answer_own_error(index, command, NO_CLUSTER_YET);
+            self.answer_own_error(index, command, super::NO_CLUSTER_YET);
             return Flow::Next;
         }
         let mut reached = nodes.iter().filter_map(|n| n.as_ref().ok());
@@ -435,12 +474,15 @@ impl Worker {
                 Ok(node) => {
                     let mut pending = self.pending(dest, command, NO_SLOT, protocol);
                     pending.flags |= flag::NODE_BOUND;
+                    if !pending.has(flag::READ_ONLY) {
+                        self.note_write(index, Some(node));
+                    }
                     let u = self.upstream_for(node, protocol, index);
                     self.send(u, pending, frame);
                 }
                 Err(shard) => {
                     let text = "CLUSTERDOWN its slots have no primary at the moment";
-                    self.fail_part(g as u32, shard, text);
+                    self.fail_part(g as u32, 0, shard, text);
                 }
             }
         }
@@ -448,12 +490,28 @@ impl Worker {
     }
 }
 
-const NO_CLUSTER_YET: &str = "CLUSTERDOWN slotway does not know the cluster: no seed has answered \
-                              yet (configuration key: seeds)";
-
-fn held_full(slot: u16) -> String {
+pub(super) fn held_full(slot: u16) -> String {
     format!(
         "CLUSTERDOWN slot {slot} is in motion or without a primary, and what waits for such slots \
          has reached limits.held"
     )
+}
+
+/// The command `args` with the keys of one slot: those at the positions of `group`, with `step`
+/// arguments each.
+pub(super) fn part_frame(
+    frame: &mut Vec<u8>,
+    args: &Args,
+    first_key: u32,
+    step: u32,
+    group: &[(u16, u32)],
+) {
+    write::array_header(frame, 1 + group.len() * step as usize);
+    write::bulk(frame, args.get(0).unwrap_or_default());
+    for &(_, position) in group {
+        let at = first_key + position * step;
+        for i in at..at + step {
+            write::bulk(frame, args.get(i as usize).unwrap_or_default());
+        }
+    }
 }

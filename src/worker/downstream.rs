@@ -67,6 +67,9 @@ impl Worker {
     pub(super) fn client_readable(&mut self, index: usize) {
         let Some(client) = self.clients.get_mut(index) else { return };
         if client.gone || client.read_closed || client.paused != Paused::No {
+            if self.waits_in_vain(index) {
+                self.close_client(index);
+            }
             return;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -351,6 +354,9 @@ impl Worker {
         if closing && client.is_idle() {
             return self.close_client(index);
         }
+        if client.lent.is_some() {
+            self.join_goes_on(index);
+        }
         self.account_client(index);
         self.check_output(index);
     }
@@ -403,12 +409,15 @@ impl Worker {
             return;
         }
         client.gone = true;
+        self.release_lent(index);
+        let Some(client) = self.clients.get_mut(index) else { return };
         client.stream.unwatch(self.poll.registry());
         if let Stream::Tcp(socket) = &client.stream {
             // The socket itself is closed at the end of the turn, with the client.
             let _ = socket.shutdown(std::net::Shutdown::Write);
         }
         client.tail = Vec::new();
+        client.multi = None;
         if let Some(mut replies) = client.replies.take() {
             replies.reset(&mut self.pool);
         }

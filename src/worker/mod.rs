@@ -11,6 +11,9 @@
 //! The parts, in the order in which a command meets them:
 //! - `downstream`: clients: accept, read, write, close
 //! - `dispatch`: a command's plan is carried out
+//! - `transaction`: MULTI … EXEC
+//! - `join`: KEYS, one list of many
+//! - `dedicated`: connections lent to one client: blocking commands, WATCH, WAIT, MONITOR
 //! - `upstreams`: nodes' connections: connect, write, read, lost
 //! - `answer`: a reply finds its client; refusals and retries
 //! - `topology`: a new snapshot becomes routes
@@ -18,10 +21,14 @@
 
 mod answer;
 mod clock;
+mod dedicated;
 mod dispatch;
 mod downstream;
+mod join;
 mod settings;
+mod shared;
 mod topology;
+mod transaction;
 mod upstreams;
 
 use std::collections::BinaryHeap;
@@ -35,17 +42,18 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::buf::Pool;
-use crate::client::{Client, Replies};
+use crate::client::{Client, Multi, Replies};
 use crate::cluster::Snapshot;
 use crate::command::CommandTable;
 use crate::config::Config;
 use crate::control::{ToControl, ToWorker, WorkerHandle};
 use crate::metrics::{NodeStats, WorkerStats};
 use crate::resp::{ArgRange, Protocol};
-use crate::route::{Gather, Holds, Router};
+use crate::route::{ExecGather, Gather, Holds, Router};
 use crate::upstream::{Dest, Upstream, Waiting};
 
 use settings::Settings;
+pub use shared::Shared;
 
 /// Bytes that one read asks for: large enough that fifty clients' replies come in one read.
 const SCRATCH: usize = 128 << 10;
@@ -69,6 +77,8 @@ struct Node {
 #[derive(Debug)]
 struct Gathering {
     gather: Gather,
+    /// For a transaction in several pieces, in place of `gather`.
+    exec: Option<Box<ExecGather>>,
     /// Who waits for the reply.
     to: Dest,
     /// Its client's index and generation.
@@ -90,6 +100,9 @@ fn reaccount(total: &mut usize, place: &mut usize, held: usize) {
 const HELD: u16 = u16::MAX;
 /// In [`Worker::owners`]: nobody owns the slot.
 const NOBODY: u16 = u16::MAX;
+
+const NO_CLUSTER_YET: &str = "CLUSTERDOWN slotway does not know the cluster: no seed has answered \
+                              yet (configuration key: seeds)";
 
 /// Which socket an event is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +165,13 @@ struct Worker {
     /// Slots newly held in this turn.
     held_now: usize,
     gatherings: Slab<Gathering>,
+    joins: Slab<join::Join>,
+    /// What all workers share.
+    shared: Arc<Shared>,
+    /// Dedicated connections that are not lent to anybody.
+    idle: Vec<usize>,
+    /// Dedicated connections that are closed; their indexes become free at the end of the turn.
+    dead: Vec<usize>,
 
     /// Clients and upstreams with something to write at the end of the turn.
     dirty_clients: Vec<usize>,
@@ -180,6 +200,8 @@ struct Worker {
     #[allow(clippy::vec_box)] // they move between here and the clients, boxes and all
     spare_replies: Vec<Box<Replies>>,
     spare_gathers: Vec<Gather>,
+    #[allow(clippy::vec_box)] // as with `spare_replies`
+    spare_multis: Vec<Box<Multi>>,
 
     /// Bytes in all buffers.
     accounted: usize,
@@ -194,6 +216,7 @@ pub fn spawn(
     index: usize,
     config: Arc<Config>,
     commands: Arc<CommandTable>,
+    shared: Arc<Shared>,
     control: tokio::sync::mpsc::UnboundedSender<ToControl>,
 ) -> io::Result<WorkerHandle> {
     let poll = Poll::new()?;
@@ -203,7 +226,7 @@ pub fn spawn(
     let count = Arc::clone(&client_count);
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         let told = Told { control: control.clone(), worker: index, clients: Arc::clone(&count) };
-        Worker::new(index, &config, commands, poll, inbox, control, count).run();
+        Worker::new(index, &config, commands, shared, poll, inbox, control, count).run();
         drop(told);
     })?;
     Ok(WorkerHandle::new(sender, waker, client_count))
@@ -229,6 +252,7 @@ impl Worker {
         index: usize,
         config: &Config,
         commands: Arc<CommandTable>,
+        shared: Arc<Shared>,
         poll: Poll,
         inbox: mpsc::Receiver<ToWorker>,
         control: tokio::sync::mpsc::UnboundedSender<ToControl>,
@@ -264,6 +288,10 @@ impl Worker {
             next_commands_wish: 0,
             held_now: 0,
             gatherings: Slab::new(),
+            joins: Slab::new(),
+            shared,
+            idle: Vec::new(),
+            dead: Vec::new(),
             dirty_clients: Vec::new(),
             dirty_upstreams: Vec::new(),
             deferred: Vec::new(),
@@ -283,6 +311,7 @@ impl Worker {
             pool: Pool::default(),
             spare_replies: Vec::new(),
             spare_gathers: Vec::new(),
+            spare_multis: Vec::new(),
             accounted: 0,
             stats,
         }
@@ -388,6 +417,9 @@ impl Worker {
         }
         // Empty by now; what was put off is the next turn's.
         std::mem::swap(&mut self.dirty_upstreams, &mut self.deferred);
+        for u in std::mem::take(&mut self.dead) {
+            self.upstreams.try_remove(u);
+        }
         for i in std::mem::take(&mut self.graveyard) {
             self.clients.try_remove(i);
         }
@@ -435,6 +467,11 @@ impl Worker {
         stats.clients_resp3 = self.clients.iter().filter(|(_, c)| resp3(c)).count() as u64;
         stats.buffer_bytes = (self.accounted + self.holds.bytes() + self.pool.bytes()) as u64;
         stats.held = self.holds.count() as u64;
+        stats.dedicated_idle = self.idle.len() as u64;
+        let lent = |up: &&Upstream| up.dedicated.is_some_and(|d| d.client.is_some());
+        stats.dedicated_lent = self.upstreams.iter().map(|(_, up)| up).filter(lent).count() as u64;
+        let blocked = |c: &Client| c.lent.as_ref().is_some_and(|l| l.errand.is_some());
+        stats.clients_blocked = self.clients.iter().filter(|(_, c)| blocked(c)).count() as u64;
         stats.nodes.resize(self.nodes.len(), NodeStats::default());
         for (node, stats) in self.nodes.iter().zip(&mut stats.nodes) {
             stats.addr = node.known.then(|| node.addr.clone());
@@ -456,6 +493,8 @@ impl Worker {
         self.drain = Some(by.saturating_duration_since(self.epoch).as_micros() as u64);
         let all: Vec<usize> = self.clients.iter().map(|(i, _)| i).collect();
         for i in all {
+            // Who waits for an element is told that there was none: nothing can be lost so.
+            self.unblock(i, false);
             self.stop_reading(i);
         }
     }

@@ -1,6 +1,6 @@
 //! What a worker needs of the configuration, in the units it counts in.
 
-use crate::config::Config;
+use crate::config::{Config, CrossSlot};
 use crate::resp::RequestLimits;
 
 #[derive(Debug)]
@@ -23,6 +23,10 @@ pub(super) struct Settings {
     /// This worker's share of `limits.held`.
     pub held: usize,
     pub request: RequestLimits,
+    /// `limits.dedicated`, of all workers.
+    pub dedicated: usize,
+    /// `transactions.cross_slot` is "split".
+    pub split_transactions: bool,
     /// For error texts: the configured values.
     pub memory_total: usize,
 }
@@ -50,6 +54,8 @@ impl Settings {
                 inline: config.limits.inline,
                 multibulk: config.limits.multibulk as u64,
             },
+            dedicated: config.limits.dedicated,
+            split_transactions: config.transactions.cross_slot == CrossSlot::Split,
             memory_total: config.limits.memory,
         }
     }

@@ -51,6 +51,10 @@ impl Worker {
         for u in all {
             self.retire(u);
         }
+        let monitoring = |c: &crate::client::Client| c.lent.as_ref().is_some_and(|l| l.monitor);
+        let monitors: Vec<usize> =
+            self.clients.iter().filter(|(_, c)| monitoring(c)).map(|(i, _)| i).collect();
+        monitors.into_iter().for_each(|i| self.monitor_others(i));
         // Nodes whose names were not resolved, or that were down, are tried by their timers.
         self.arm_tick();
     }
@@ -59,7 +63,7 @@ impl Worker {
     /// must not reach the new node before those are answered.
     fn hold_overtaken(&mut self) {
         let mut slots = Vec::new();
-        for (_, up) in &self.upstreams {
+        for (_, up) in self.upstreams.iter().filter(|(_, up)| up.dedicated.is_none()) {
             let mut written = up.queue.sent();
             for pending in &up.pending {
                 if written == 0 {
@@ -83,6 +87,9 @@ impl Worker {
         for u in all {
             let owners = &self.owners;
             let Some(up) = self.upstreams.get_mut(u) else { continue };
+            if up.dedicated.is_some() {
+                continue;
+            }
             let node = up.node;
             let known = self.nodes.get(usize::from(node)).is_some_and(|n| n.known);
             let reachable = known && up.state != State::Backoff;
@@ -135,6 +142,12 @@ impl Worker {
         let Some(up) = self.upstreams.get_mut(u) else { return true };
         let node = usize::from(up.node);
         let known = self.nodes.get(node).is_none_or(|n| n.known);
+        if let Some(dedicated) = up.dedicated {
+            if !known && dedicated.client.is_none() {
+                self.close_dedicated(u);
+            }
+            return false;
+        }
         if known || !up.pending.is_empty() {
             return false;
         }

@@ -43,7 +43,9 @@ impl Worker {
             known: false,
             shared: [vec![None; self.settings.connections], vec![None; self.settings.connections]],
         };
-        let free = self.nodes.iter().position(|n| !n.known && n.is_unused());
+        let lent_from = |i: usize| self.upstreams.iter().any(|(_, up)| usize::from(up.node) == i);
+        let mut unused = self.nodes.iter().enumerate().filter(|(_, n)| !n.known && n.is_unused());
+        let free = unused.find(|(i, _)| !lent_from(*i)).map(|(i, _)| i);
         match free.and_then(|i| self.nodes.get_mut(i).map(|n| (i, n))) {
             Some((i, place)) => {
                 *place = node;
@@ -141,6 +143,7 @@ impl Worker {
             &settings.user,
             &settings.password,
             &settings.client_name,
+            up.dedicated.is_some(),
             &mut self.pool,
         );
         up.state = State::Handshake { until: self.now + settings.connect_timeout };
@@ -256,6 +259,9 @@ impl Worker {
     /// One read per turn. HOT PATH: every reply passes here.
     fn upstream_readable(&mut self, u: usize) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
+        if up.parked {
+            return;
+        }
         let Some(stream) = up.stream.as_mut() else { return };
         let mut scratch = std::mem::take(&mut self.scratch);
         // As with clients: a short unfinished reply goes in front of what is read, a long one
@@ -356,7 +362,13 @@ impl Worker {
         let Some(up) = self.upstreams.get_mut(u) else { return false };
         let piece = buf.get(start..at).unwrap_or_default();
         let Some(pending) = up.pending.front() else { return false };
+        if let Dest::Join { join, part } = pending.dest {
+            return up.state == State::Ready && self.join_piece(u, join, part, piece);
+        }
         let Dest::Client { index, generation, seq } = pending.dest else { return false };
+        if up.swallowed < pending.before {
+            return false;
+        }
         if up.state != State::Ready || (!up.streaming && piece.first() == Some(&b'-')) {
             return false;
         }
@@ -386,9 +398,21 @@ impl Worker {
             // A push; nothing that slotway asked for on a shared connection makes one.
             return Ok(());
         }
+        if up.pending.front().is_some_and(|p| p.before > 0) {
+            return self.batch_reply(u, frame);
+        }
+        if up.dedicated.is_some() {
+            return self.dedicated_reply(u, frame, frame);
+        }
         if frame.first() == Some(&b'-') && self.refused(u, frame) {
             return Ok(());
         }
+        self.answer_first(u, frame)
+    }
+
+    /// `frame` answers the connection's first command.
+    #[inline]
+    pub(super) fn answer_first(&mut self, u: usize, frame: &[u8]) -> Result<(), String> {
         let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
         let Some(pending) = up.pending.pop_front() else {
             return Err("a reply that nobody asked for".into());
@@ -399,11 +423,57 @@ impl Worker {
         Ok(())
     }
 
+    /// One of the replies to a batch: those before the last are noted, the last one counts.
+    ///
+    /// A command that a node refuses while it is queued makes its EXEC fail, so nothing of the
+    /// batch was executed: the refusal then holds for all of it.
+    #[cold]
+    fn batch_reply(&mut self, u: usize, frame: &[u8]) -> Result<(), String> {
+        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
+        let Some(pending) = up.pending.front() else { return Ok(()) };
+        let is_error = frame.first() == Some(&b'-');
+        if up.swallowed < pending.before {
+            up.swallowed += 1;
+            if is_error && up.swallowed_error.is_none() {
+                up.swallowed_error = Some(frame.to_vec());
+            }
+            return Ok(());
+        }
+        up.swallowed = 0;
+        let first = up.swallowed_error.take();
+        let dedicated = up.dedicated.is_some();
+        let said = match &first {
+            Some(first) if is_error => first,
+            _ => frame,
+        };
+        if is_error && !dedicated && self.refused(u, said) {
+            return Ok(());
+        }
+        let mut aborted = Vec::new();
+        if is_error && let Some(first) = &first {
+            let text = crate::resp::reply::error_text(first).unwrap_or_default();
+            let text = String::from_utf8_lossy(text);
+            let text = format!("EXECABORT Transaction discarded because of: {text}");
+            crate::resp::write::error(&mut aborted, &text);
+        }
+        let answer = if aborted.is_empty() { frame } else { &aborted };
+        if dedicated {
+            return self.dedicated_reply(u, said, answer);
+        }
+        self.answer_first(u, answer)
+    }
+
     fn last_piece(&mut self, u: usize, frame: &[u8]) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         let Some(pending) = up.pending.pop_front() else { return };
         let node = up.node;
         up.queue.release(pending.len as usize, &mut self.pool);
+        up.swallowed = 0;
+        up.swallowed_error = None;
+        let dedicated = up.dedicated.and_then(|d| d.client);
+        if let Dest::Join { join, part } = pending.dest {
+            return self.join_last(u, join, part, frame);
+        }
         self.count_reply(node, &pending, true);
         if let Dest::Client { index, generation, seq } = pending.dest
             && let Some(client) = self.clients.get_mut(index as usize)
@@ -413,6 +483,10 @@ impl Worker {
             self.mark_client(index as usize);
         }
         self.answered(&pending);
+        if let (Some(client), Dest::Client { seq, .. }) = (dedicated, pending.dest) {
+            self.give_back(u);
+            self.end_errand(client, seq);
+        }
     }
 
     fn handshake_reply(&mut self, u: usize, frame: &[u8]) -> Result<(), String> {
@@ -420,6 +494,9 @@ impl Worker {
         match up.handshake.reply(frame) {
             Ok(false) => Ok(()),
             Ok(true) => {
+                if let Some(dedicated) = up.dedicated.as_mut() {
+                    dedicated.id = crate::resp::reply::integer(frame).unwrap_or(0);
+                }
                 self.ready(u);
                 Ok(())
             }
@@ -431,6 +508,9 @@ impl Worker {
     /// one, the rest is answered now.
     pub(super) fn lost(&mut self, u: usize, why: &str) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
+        if up.dedicated.is_some() {
+            return self.dedicated_lost(u, why);
+        }
         let was_ready = up.state == State::Ready;
         if was_ready && self.now.saturating_sub(up.ready_since) >= PROVEN {
             up.failures = 0;

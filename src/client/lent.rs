@@ -1,0 +1,106 @@
+//! What a client is lent dedicated connections for: the command that occupies it, the keys that
+//! it watches.
+
+use crate::route::WaitTime;
+
+/// The dedicated connections of one client. Commands are written to them only when all earlier
+/// replies are there, and nothing is read from the client until the errand is answered, so that
+/// their order with its other commands holds.
+#[derive(Debug, Default)]
+pub struct Lent {
+    /// Slots whose keys are watched.
+    pub watches: Vec<Watch>,
+    /// What the client waits for.
+    pub errand: Option<Errand>,
+    /// Connections of a command that went to several nodes (WAIT, MONITOR).
+    pub fleet: Vec<usize>,
+    /// MONITOR: the fleet's lines are its replies from now on.
+    pub monitor: bool,
+}
+
+/// Watched keys of one slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    /// The slot.
+    pub slot: u16,
+    /// One of the keys, for errors.
+    pub key: Box<[u8]>,
+    /// The connection that watches; `None`: it was lost, so that a change may have been missed.
+    pub upstream: Option<usize>,
+}
+
+/// What an errand is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A command that may block.
+    Block,
+    /// WATCH.
+    Watch,
+    /// A transaction on the connection that watches.
+    Exec,
+    /// Before a transaction over several slots: is any watched key known to have changed? So many
+    /// connections have not answered.
+    Check {
+        /// Answers awaited.
+        left: usize,
+        /// One was changed.
+        changed: bool,
+    },
+    /// A command that went to several nodes: its gathering.
+    Fleet,
+    /// KEYS: the lists of all primaries.
+    Join,
+}
+
+/// A command under way on dedicated connections.
+#[derive(Debug)]
+pub struct Errand {
+    /// What it is.
+    pub kind: Kind,
+    /// Its reply's number.
+    pub seq: u32,
+    /// Index in the command table.
+    pub command: u16,
+    /// Its slot.
+    pub slot: u16,
+    /// Its bytes.
+    pub frame: Vec<u8>,
+    /// The connection that has it.
+    pub upstream: Option<usize>,
+    /// How long it wants to wait.
+    pub time: Option<WaitTime>,
+    /// When it came, microseconds.
+    pub started: u64,
+    /// When it is given up, microseconds; `None` is never.
+    pub until: Option<u64>,
+    /// How often it was sent again.
+    pub tries: u8,
+    /// Why it was, the last time.
+    pub last: Option<String>,
+}
+
+impl Errand {
+    /// One that begins now; its reply has no number yet.
+    pub fn new(kind: Kind, command: u16, slot: u16, frame: Vec<u8>, now: u64) -> Self {
+        Errand {
+            kind,
+            seq: 0,
+            command,
+            slot,
+            frame,
+            upstream: None,
+            time: None,
+            started: now,
+            until: None,
+            tries: 0,
+            last: None,
+        }
+    }
+}
+
+impl Lent {
+    /// Nothing is left of it.
+    pub fn is_over(&self) -> bool {
+        self.watches.is_empty() && self.errand.is_none() && self.fleet.is_empty() && !self.monitor
+    }
+}

@@ -1,0 +1,117 @@
+//! How long a blocking command wants to wait, and the same command with the time that is left.
+
+use crate::resp::{Args, write};
+
+/// Where a blocking command says how long it waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitTime {
+    /// The argument.
+    at: usize,
+    unit: Unit,
+    /// Microseconds; `None` is for ever.
+    pub micros: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    /// With fractions.
+    Seconds,
+    Milliseconds,
+}
+
+/// How long `args`, a blocking command, wants to wait. `None`: that cannot be told, and its node
+/// will say so to its client.
+pub fn wait_time(args: &Args) -> Option<WaitTime> {
+    let last = args.len().checked_sub(1)?;
+    let (at, unit) = if args.is(0, "blmpop") || args.is(0, "bzmpop") {
+        (1, Unit::Seconds)
+    } else if args.is(0, "xread") || args.is(0, "xreadgroup") {
+        let block = (1..last).filter(|&i| args.is(i, "block"));
+        // The names behind GROUP may be called anything.
+        let first = if args.is(0, "xreadgroup") { 4 } else { 1 };
+        (block.filter(|&i| i >= first).min()? + 1, Unit::Milliseconds)
+    } else if args.is(0, "wait") {
+        (2, Unit::Milliseconds)
+    } else {
+        (last, Unit::Seconds)
+    };
+    let text = std::str::from_utf8(args.get(at)?).ok()?;
+    let micros = match unit {
+        Unit::Milliseconds => text.parse::<u64>().ok()?.checked_mul(1000)?,
+        Unit::Seconds => {
+            let seconds: f64 = text.parse().ok()?;
+            if !(0.0..1e12).contains(&seconds) {
+                return None;
+            }
+            // Redis counts in milliseconds and rounds up.
+            (seconds * 1000.0).ceil() as u64 * 1000
+        }
+    };
+    Some(WaitTime { at, unit, micros: (micros > 0).then_some(micros) })
+}
+
+/// The request with `left` microseconds in place of its waiting time. Nothing left is the least
+/// that is not "for ever", so that the node says in its own words that the time is over.
+pub fn left_of(args: &Args, time: WaitTime, left: u64) -> Vec<u8> {
+    let millis = left.div_ceil(1000).max(1);
+    let text = match time.unit {
+        Unit::Milliseconds => millis.to_string(),
+        Unit::Seconds => format!("{}.{:03}", millis / 1000, millis % 1000),
+    };
+    let mut out = Vec::new();
+    write::array_header(&mut out, args.len());
+    for (i, arg) in args.iter().enumerate() {
+        write::bulk(&mut out, if i == time.at { text.as_bytes() } else { arg });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::ArgRange;
+
+    fn with(line: &str, f: impl FnOnce(&Args)) {
+        let mut start = 0;
+        let mut ranges = Vec::new();
+        for word in line.split(' ') {
+            ranges.push(ArgRange { start, end: start + word.len() as u32 });
+            start += word.len() as u32 + 1;
+        }
+        f(&Args::new(line.as_bytes(), &ranges));
+    }
+
+    #[test]
+    fn the_time_and_what_is_left_of_it() {
+        let cases = [
+            ("BLPOP a b 1.5", Some(Some(1_500_000)), "BLPOP a b 0.250"),
+            ("BLPOP a 0", Some(None), ""),
+            ("BLMPOP 2 1 k LEFT", Some(Some(2_000_000)), "BLMPOP 0.250 1 k LEFT"),
+            (
+                "XREAD COUNT 1 BLOCK 900 STREAMS s $",
+                Some(Some(900_000)),
+                "XREAD COUNT 1 BLOCK 250 STREAMS s $",
+            ),
+            (
+                "XREADGROUP GROUP block c BLOCK 7 STREAMS s >",
+                Some(Some(7_000)),
+                "XREADGROUP GROUP block c BLOCK 250 STREAMS s >",
+            ),
+            ("BLPOP a x", None, ""),
+            ("BLPOP a -1", None, ""),
+            ("BLPOP a nan", None, ""),
+        ];
+        for (line, micros, left) in cases {
+            with(line, |args| {
+                let time = wait_time(args);
+                assert_eq!(time.map(|t| t.micros), micros, "{line}");
+                if let (Some(time), false) = (time, left.is_empty()) {
+                    let words: Vec<&[u8]> = left.split(' ').map(str::as_bytes).collect();
+                    let mut expected = Vec::new();
+                    write::request(&mut expected, &words);
+                    assert_eq!(left_of(args, time, 249_900), expected);
+                }
+            });
+        }
+    }
+}

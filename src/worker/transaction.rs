@@ -1,0 +1,577 @@
+//! MULTI, EXEC, DISCARD, WATCH, UNWATCH.
+//!
+//! What follows MULTI is checked and queued here; a node sees nothing of it before EXEC. Then all
+//! of it leaves as one batch, MULTI … EXEC, on the shared connection of its slot: other clients'
+//! commands stand before or behind it, never in it. Redis decides by the whole batch: where a node
+//! refuses one of the commands (the slot moved), it refuses EXEC, nothing was executed, and the
+//! batch can go elsewhere.
+//!
+//! Only where that is not enough does it become more: several slots (one batch each), commands
+//! that slotway answers itself or that all shards are asked, watched keys (the batch goes on the
+//! connection that watches).
+
+use rustc_hash::FxHashMap;
+
+use super::downstream::Flow;
+use super::settings::out_of_memory;
+use super::{Gathering, Worker};
+use crate::buf::CHUNK;
+use crate::client::{Context, EXEC, Kind, MULTI, Multi, Paused, Place, answer, mode};
+use crate::cluster::slot_of;
+use crate::command::{CommandId, Flags, key_positions};
+use crate::metrics::{LimitHit, TransactionKind};
+use crate::resp::{ArgRange, Args, Protocol, RequestProgress, scan_request, write};
+use crate::route::{ExecGather, Fan, Gather, Local, Merge, Plan, Transaction};
+use crate::upstream::{Dest, NO_SLOT, flag};
+
+/// A part of a transaction: what one node gets.
+#[derive(Debug)]
+struct Batch {
+    slot: u16,
+    frame: Vec<u8>,
+    /// Where its replies belong.
+    places: Vec<usize>,
+    read_only: bool,
+}
+
+/// A command for one node outside of all batches.
+#[derive(Debug)]
+struct Single {
+    node: u16,
+    /// The queued command.
+    command: usize,
+    group: u32,
+}
+
+impl Worker {
+    /// One of these commands, outside a transaction.
+    pub(super) fn transaction(
+        &mut self,
+        index: usize,
+        command: u16,
+        which: Transaction,
+        frame: &[u8],
+        args: &Args,
+    ) -> Flow {
+        match which {
+            Transaction::Multi => {
+                let spare = self.spare_multis.pop().unwrap_or_default();
+                let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+                let watched = client.lent.as_ref().and_then(|l| l.watches.first());
+                let mut multi = spare;
+                // A cluster's transaction is one slot's, and the watched keys are part of it.
+                multi.first = watched.map(|w| (w.slot, w.key.clone()));
+                client.multi = Some(multi);
+                client.session.modes |= mode::MULTI;
+                self.answer_own(index, command, b"+OK\r\n");
+            }
+            Transaction::Exec => self.answer_own_error(index, command, "ERR EXEC without MULTI"),
+            Transaction::Discard => {
+                self.answer_own_error(index, command, "ERR DISCARD without MULTI");
+            }
+            Transaction::Watch => return self.watch(index, command, frame, args),
+            Transaction::Unwatch => {
+                self.unwatch(index);
+                self.answer_own(index, command, b"+OK\r\n");
+            }
+        }
+        Flow::Next
+    }
+
+    /// A command of a client that has said MULTI.
+    pub(super) fn dispatch_in_multi(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
+        let command = self.router.command(args);
+        let spec = self.router.table().get(CommandId(command));
+        let fits = spec.arity_fits(args.len());
+        match &*spec.name {
+            "exec" if fits => return self.exec(index, command),
+            "exec" => {
+                let text = "EXECABORT Transaction discarded because of: wrong number of arguments \
+                            for 'exec' command";
+                self.drop_transaction(index);
+                self.answer_own_error(index, command, text);
+                return Flow::Next;
+            }
+            "discard" if fits => {
+                self.drop_transaction(index);
+                self.answer_own(index, command, b"+OK\r\n");
+                return Flow::Next;
+            }
+            "multi" if fits => {
+                self.answer_own_error(index, command, "ERR MULTI calls can not be nested");
+                return Flow::Next;
+            }
+            "watch" if fits => {
+                self.answer_own_error(index, command, "ERR WATCH inside MULTI is not allowed");
+                return Flow::Next;
+            }
+            "reset" | "quit" if fits => return self.dispatch(index, frame, args),
+            _ => {}
+        }
+        match self.place_in_transaction(index, command, args) {
+            Ok(place) => self.queue(index, command, place, frame),
+            Err(text) => {
+                if let Some(multi) = self.clients.get_mut(index).and_then(|c| c.multi.as_mut()) {
+                    multi.break_off();
+                }
+                self.answer_own_error(index, command, &text);
+            }
+        }
+        Flow::Next
+    }
+
+    fn queue(&mut self, index: usize, command: u16, place: Place, frame: &[u8]) {
+        let read_only = self.router.is_read_only(command);
+        let over = self.is_over_memory();
+        let Some(multi) = self.clients.get_mut(index).and_then(|c| c.multi.as_mut()) else {
+            return;
+        };
+        if over {
+            multi.break_off();
+            self.stats.limits_hit[LimitHit::Memory as usize] += 1;
+            let text = out_of_memory(&self.settings);
+            return self.answer_own_error(index, command, &text);
+        }
+        if !multi.broken {
+            multi.read_only &= read_only;
+            multi.scattered |= !matches!(place, Place::Slot(_) | Place::Any);
+            multi.push(frame, command, place);
+        }
+        self.answer_plain(index, b"+QUEUED\r\n");
+    }
+
+    /// Where a command goes when EXEC comes. `Err`: it is refused now, and EXEC will be.
+    fn place_in_transaction(
+        &mut self,
+        index: usize,
+        command: u16,
+        args: &Args,
+    ) -> Result<Place, String> {
+        let split = self.settings.split_transactions;
+        let table = self.router.table();
+        let spec = table.get(CommandId(command));
+        if command == self.router.unknown() || (spec.container && args.len() > 1) {
+            return Err(unknown_command(&spec.name, args));
+        }
+        let name = &spec.name;
+        if !spec.arity_fits(args.len()) {
+            return Err(format!("ERR wrong number of arguments for '{name}' command"));
+        }
+        if spec.flags.contains(Flags::NO_MULTI) {
+            return Err("ERR Command not allowed inside a transaction".to_owned());
+        }
+        let upper = || name.to_ascii_uppercase().replace('|', " ");
+        let place = match self.router.plan(command, args, &mut self.keys) {
+            Plan::Slot(slot) | Plan::Block(slot) => Place::Slot(slot.0),
+            Plan::Any | Plan::Wait | Plan::Transaction(_) => Place::Any,
+            Plan::Local(Local::Ping | Local::Echo) => Place::Any,
+            Plan::Local(local) if local != Local::Hello => Place::Local(local),
+            Plan::Split { merge, .. } => Place::Split(merge),
+            Plan::Fan { to, merge } if split => Place::Fan(to, merge),
+            Plan::Join if split => Place::Fan(Fan::Primaries, Merge::Concat),
+            Plan::Fan { .. } | Plan::Join => {
+                return Err(format!(
+                    "CROSSSLOT {} asks all shards, and a transaction is one slot's; set \
+                     transactions.cross_slot = \"split\" in slotway's configuration to let it in",
+                    upper()
+                ));
+            }
+            Plan::Refuse(why) => return Err(why.text(name)),
+            _ => return Err(format!("ERR {} is not allowed inside a transaction", upper())),
+        };
+        if let Place::Slot(_) | Place::Split(_) = place
+            && let Some(multi) = self.clients.get_mut(index).and_then(|c| c.multi.as_mut())
+        {
+            // The usual command has one key, and its slot is known.
+            let same = |slot| multi.first.as_ref().is_some_and(|(first, _)| *first == slot);
+            if !matches!(place, Place::Slot(slot) if same(slot)) {
+                let mut keys = Vec::new();
+                // An argument list without keys was planned as such.
+                let _ = key_positions(spec, args, &mut keys);
+                for key in keys.iter().filter_map(|&at| args.get(at as usize)) {
+                    let slot = slot_of(key).0;
+                    let (first, first_key) = multi.first.get_or_insert_with(|| (slot, key.into()));
+                    if *first != slot {
+                        multi.scattered = true;
+                        if !split {
+                            return Err(cross_slot(first_key, *first, key, slot));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(place)
+    }
+
+    /// MULTI is forgotten, and so are the watched keys.
+    pub(super) fn drop_transaction(&mut self, index: usize) {
+        if let Some(multi) = self.take_multi(index) {
+            self.spare_multi(multi);
+        }
+        self.unwatch(index);
+    }
+
+    fn take_multi(&mut self, index: usize) -> Option<Box<Multi>> {
+        let client = self.clients.get_mut(index)?;
+        client.session.modes &= !mode::MULTI;
+        client.multi.take()
+    }
+
+    fn spare_multi(&mut self, mut multi: Box<Multi>) {
+        if self.spare_multis.len() < 64 && multi.held() <= CHUNK {
+            let frames = std::mem::take(&mut multi.frames);
+            *multi = Multi::reusing(frames, std::mem::take(&mut multi.queue));
+            self.spare_multis.push(multi);
+        }
+    }
+
+    fn exec(&mut self, index: usize, command: u16) -> Flow {
+        let Some(client) = self.clients.get(index) else { return Flow::Stop };
+        let Some(multi) = client.multi.as_ref() else { return Flow::Next };
+        if multi.broken {
+            self.drop_transaction(index);
+            let text = "EXECABORT Transaction discarded because of previous errors.";
+            self.answer_own_error(index, command, text);
+            return Flow::Next;
+        }
+        let watches = client.lent.as_ref().map_or(&[][..], |l| &l.watches);
+        let one_slot = multi.first.as_ref().map_or(NO_SLOT, |(slot, _)| *slot);
+        if !watches.is_empty() {
+            // On a connection of its own it could overtake what was sent before.
+            if !client.is_drained() {
+                return self.pause_until_replied(index);
+            }
+            if watches.iter().any(|w| w.upstream.is_none()) {
+                // The connection that watched was lost: something may have changed unseen.
+                self.drop_transaction(index);
+                self.answer_null_array(index, command);
+                return Flow::Next;
+            }
+            let simple = !multi.scattered
+                && matches!(watches, [w] if w.slot == one_slot || one_slot == NO_SLOT);
+            return if simple {
+                self.exec_watched(index, command)
+            } else {
+                self.check_watches(index, command)
+            };
+        }
+        if multi.scattered {
+            return self.exec_scattered(index, command, None);
+        }
+        if multi.queue.is_empty() {
+            self.drop_transaction(index);
+            self.answer_own(index, command, b"*0\r\n");
+            return Flow::Next;
+        }
+        self.exec_batch(index, command, one_slot)
+    }
+
+    /// The usual transaction: one batch on the shared connection.
+    fn exec_batch(&mut self, index: usize, command: u16, slot: u16) -> Flow {
+        let node = match slot {
+            NO_SLOT => self.any_primary(index),
+            slot => self.route(slot),
+        };
+        let admitted = match node {
+            Some(node) => match self.admit(index, command, slot, node) {
+                Some(admitted) => Some(admitted),
+                None => return Flow::Pause,
+            },
+            None => None,
+        };
+        let Some(mut multi) = self.take_multi(index) else { return Flow::Next };
+        self.stats.transactions[TransactionKind::OneSlot as usize] += 1;
+        multi.frames.extend_from_slice(EXEC);
+        let before = multi.queue.len() as u32 + 1;
+        let read_only = if multi.read_only { flag::READ_ONLY } else { 0 };
+        match admitted {
+            Some((mut pending, u)) => {
+                pending.before = before;
+                pending.flags |= read_only;
+                if multi.frames.len() < CHUNK / 2 {
+                    self.send(u, pending, &multi.frames);
+                } else {
+                    self.send_owned(u, pending, std::mem::take(&mut multi.frames));
+                }
+            }
+            None if slot == NO_SLOT => self.answer_own_error(index, command, super::NO_CLUSTER_YET),
+            None if self.holds.bytes() + multi.frames.len() > self.settings.held => {
+                self.stats.limits_hit[LimitHit::Held as usize] += 1;
+                self.answer_own_error(index, command, &super::dispatch::held_full(slot));
+            }
+            None => {
+                let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+                let (protocol, generation) = (client.session.protocol, client.generation);
+                let seq = client.expect(&mut self.spare_replies);
+                let dest = Dest::Client { index: index as u32, generation, seq };
+                let mut pending = self.pending(dest, command, slot, protocol);
+                pending.before = before;
+                pending.flags |= read_only;
+                let lane = (index as u32, generation);
+                self.hold_pending(pending, lane, std::mem::take(&mut multi.frames));
+            }
+        }
+        self.spare_multi(multi);
+        Flow::Next
+    }
+
+    /// A transaction in several pieces, sent at the same time. `seq` is its reply's number, if it
+    /// has one.
+    pub(super) fn exec_scattered(&mut self, index: usize, command: u16, seq: Option<u32>) -> Flow {
+        let Some(client) = self.clients.get(index) else { return Flow::Stop };
+        let Some(multi) = client.multi.as_ref() else { return Flow::Next };
+        let (protocol, generation) = (client.session.protocol, client.generation);
+        let slots = multi.queue.iter().filter_map(|q| match q.place {
+            Place::Slot(slot) => Some(slot),
+            _ => None,
+        });
+        let full = slots
+            .filter_map(|slot| self.route(slot))
+            .find_map(|node| self.full_upstream(node, protocol, index));
+        if let (Some(u), None) = (full, seq) {
+            return self.pause(index, u);
+        }
+        let Some(multi) = self.take_multi(index) else { return Flow::Next };
+        let mut exec = Box::new(ExecGather::new(protocol, multi.queue.len()));
+        let (batches, singles) = self.pieces(index, &multi, &mut exec);
+        let kind =
+            if batches.len() > 1 { TransactionKind::Split } else { TransactionKind::OneSlot };
+        self.stats.transactions[kind as usize] += 1;
+        // All are announced before any is sent: one may fail at once, and must not be the last.
+        let groups: Vec<u32> =
+            batches.iter().map(|b| exec.group(b.places.clone(), false)).collect();
+        let done = exec.is_done();
+        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+        let seq = seq.unwrap_or_else(|| client.expect(&mut self.spare_replies));
+        let to = Dest::Client { index: index as u32, generation, seq };
+        let lane = (index as u32, generation);
+        let g = self.gatherings.insert(Gathering {
+            gather: Gather::default(),
+            exec: Some(exec),
+            to,
+            lane,
+            command,
+            started: self.now,
+            accounted: 0,
+        });
+        for (batch, group) in batches.into_iter().zip(groups) {
+            self.send_batch(index, command, g, group, batch);
+        }
+        for single in singles {
+            let dest = Dest::Part { gather: g as u32, first: single.group };
+            let command = multi.queue.get(single.command).map_or(command, |q| q.command);
+            let mut pending = self.pending(dest, command, NO_SLOT, protocol);
+            pending.flags |= flag::NODE_BOUND;
+            let u = self.upstream_for(single.node, protocol, index);
+            self.send(u, pending, multi.frame(single.command));
+        }
+        self.end_watches_of_exec(index);
+        if done {
+            self.finish_gathering(g);
+        }
+        Flow::Next
+    }
+
+    fn send_batch(&mut self, index: usize, command: u16, g: usize, group: u32, mut batch: Batch) {
+        batch.frame.extend_from_slice(EXEC);
+        let Some(client) = self.clients.get(index) else { return };
+        let (protocol, generation) = (client.session.protocol, client.generation);
+        let watching = client
+            .lent
+            .as_ref()
+            .and_then(|l| l.watches.iter().find(|w| w.slot == batch.slot).and_then(|w| w.upstream));
+        let dest = Dest::Part { gather: g as u32, first: group };
+        let mut pending = self.pending(dest, command, batch.slot, protocol);
+        pending.before = batch.places.len() as u32 + 1;
+        if batch.read_only {
+            pending.flags |= flag::READ_ONLY;
+        }
+        if let Some(u) = watching {
+            self.note_write(index, self.upstreams.get(u).map(|up| up.node));
+            return self.send_owned(u, pending, batch.frame);
+        }
+        let node = match batch.slot {
+            NO_SLOT => self.any_primary(index),
+            slot => self.route(slot),
+        };
+        match node {
+            Some(node) => {
+                self.note_write(index, Some(node));
+                let u = self.upstream_for(node, protocol, index);
+                self.send_owned(u, pending, batch.frame);
+            }
+            None if batch.slot == NO_SLOT => self.fail(&pending, "", super::NO_CLUSTER_YET),
+            None if self.holds.bytes() + batch.frame.len() > self.settings.held => {
+                self.stats.limits_hit[LimitHit::Held as usize] += 1;
+                self.fail(&pending, "", &super::dispatch::held_full(batch.slot));
+            }
+            None => self.hold_pending(pending, (index as u32, generation), batch.frame),
+        }
+    }
+
+    /// What each node gets of the transaction. What slotway answers itself is answered on the way.
+    fn pieces(
+        &mut self,
+        index: usize,
+        multi: &Multi,
+        exec: &mut ExecGather,
+    ) -> (Vec<Batch>, Vec<Single>) {
+        let mut batches: Vec<Batch> = Vec::new();
+        let mut by_slot: FxHashMap<u16, usize> = FxHashMap::default();
+        let mut singles = Vec::new();
+        let mut ranges: Vec<ArgRange> = Vec::new();
+        let home = multi.first.as_ref().map_or(NO_SLOT, |(slot, _)| *slot);
+        let mut push = |slot: u16, frame: &[u8], place: usize, read_only: bool| {
+            let at = *by_slot.entry(slot).or_insert_with(|| {
+                let frame = MULTI.to_vec();
+                batches.push(Batch { slot, frame, places: Vec::new(), read_only: true });
+                batches.len() - 1
+            });
+            if let Some(batch) = batches.get_mut(at) {
+                batch.frame.extend_from_slice(frame);
+                batch.places.push(place);
+                batch.read_only &= read_only;
+            }
+        };
+        for (i, queued) in multi.queue.iter().enumerate() {
+            let frame = multi.frame(i);
+            let read_only = self.router.is_read_only(queued.command);
+            match queued.place {
+                Place::Slot(slot) => push(slot, frame, i, read_only),
+                Place::Any => push(home, frame, i, read_only),
+                Place::Local(local) => {
+                    let args = scan(frame, &self.settings.request, &mut ranges);
+                    let mut reply = Vec::new();
+                    if let Some(client) = self.clients.get_mut(index) {
+                        let context = Context { version: &self.version };
+                        answer(local, &args, &mut client.session, context, &mut reply);
+                    }
+                    exec.place(i, reply);
+                }
+                Place::Split(merge) => {
+                    let args = scan(frame, &self.settings.request, &mut ranges);
+                    let nested = exec.nest(i, merge);
+                    self.in_slots(queued.command, &args, |slot, frame, keys| {
+                        let place = exec.piece(nested, keys);
+                        push(slot, frame, place, read_only);
+                    });
+                }
+                Place::Fan(to, merge) => {
+                    let nested = exec.nest(i, merge);
+                    for target in self.fan_targets(to) {
+                        let piece = exec.piece(nested, Vec::new());
+                        match target {
+                            Ok(node) => {
+                                let group = exec.group(vec![piece], true);
+                                singles.push(Single { node, command: i, group });
+                            }
+                            Err(shard) => {
+                                let mut error = Vec::new();
+                                let text =
+                                    format!("CLUSTERDOWN {shard} has no primary at the moment");
+                                write::error(&mut error, &text);
+                                exec.place(piece, error);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        (batches, singles)
+    }
+
+    /// A command over several slots as one command per slot: the slot, the bytes, the positions
+    /// of its keys.
+    fn in_slots(&self, command: u16, args: &Args, mut each: impl FnMut(u16, &[u8], Vec<u32>)) {
+        let spec = self.router.table().get(CommandId(command));
+        let mut keys = Vec::new();
+        // A list of keys that cannot be read was refused when it was queued.
+        let _ = key_positions(spec, args, &mut keys);
+        let step = match keys.as_slice() {
+            [a, b, ..] => b.saturating_sub(*a),
+            _ => 1,
+        };
+        let mut slots: Vec<(u16, u32)> = (0..)
+            .zip(&keys)
+            .map(|(position, &at)| (slot_of(args.get(at as usize).unwrap_or_default()).0, position))
+            .collect();
+        slots.sort_unstable();
+        let first = keys.first().copied().unwrap_or(1);
+        let mut frame = Vec::new();
+        for group in slots.chunk_by(|a, b| a.0 == b.0) {
+            frame.clear();
+            super::dispatch::part_frame(&mut frame, args, first, step, group);
+            let slot = group.first().map_or(0, |g| g.0);
+            each(slot, &frame, group.iter().map(|g| g.1).collect());
+        }
+    }
+
+    /// A null reply to EXEC: a watched key changed.
+    pub(super) fn answer_null_array(&mut self, index: usize, command: u16) {
+        let resp3 = self.clients.get(index).is_some_and(|c| c.session.protocol == Protocol::Resp3);
+        self.answer_own(index, command, if resp3 { b"_\r\n" } else { b"*-1\r\n" });
+    }
+
+    /// The client's next command waits until all its replies are there.
+    pub(super) fn pause_until_replied(&mut self, index: usize) -> Flow {
+        if let Some(client) = self.clients.get_mut(index) {
+            client.paused = Paused::Replies;
+            self.mark_client(index);
+        }
+        Flow::Pause
+    }
+
+    /// The transaction on the one connection that watches.
+    fn exec_watched(&mut self, index: usize, command: u16) -> Flow {
+        let Some(mut multi) = self.take_multi(index) else { return Flow::Next };
+        self.stats.transactions[TransactionKind::OneSlot as usize] += 1;
+        multi.frames.extend_from_slice(EXEC);
+        let before = multi.queue.len() as u32 + 1;
+        let frame = std::mem::take(&mut multi.frames);
+        self.run_errand(index, Kind::Exec, command, frame, before);
+        Flow::Next
+    }
+}
+
+/// The arguments of a queued command.
+pub(super) fn scan<'a>(
+    frame: &'a [u8],
+    limits: &crate::resp::RequestLimits,
+    ranges: &'a mut Vec<ArgRange>,
+) -> Args<'a> {
+    ranges.clear();
+    // It was scanned when it came.
+    let _ = scan_request(frame, limits, &mut RequestProgress::default(), ranges);
+    Args::new(frame, ranges)
+}
+
+pub(super) fn cross_slot(first: &[u8], first_slot: u16, key: &[u8], slot: u16) -> String {
+    let show = |key: &[u8]| String::from_utf8_lossy(key.get(..64).unwrap_or(key)).into_owned();
+    format!(
+        "CROSSSLOT Keys in request don't hash to the same slot: '{}' is in slot {first_slot}, '{}' \
+         in slot {slot}, and a transaction is one slot's; use a {{hash tag}} in the keys, or set \
+         transactions.cross_slot = \"split\" in slotway's configuration",
+        show(first),
+        show(key),
+    )
+}
+
+/// Redis's own words.
+fn unknown_command(container: &str, args: &Args) -> String {
+    let show = |i: usize, most: usize| {
+        let arg = args.get(i).unwrap_or_default();
+        String::from_utf8_lossy(arg.get(..most).unwrap_or(arg)).into_owned()
+    };
+    if !container.is_empty() && args.is(0, container) {
+        let container = container.to_ascii_uppercase();
+        return format!("ERR unknown subcommand '{}'. Try {container} HELP.", show(1, 128));
+    }
+    let mut list = String::new();
+    for i in 1..args.len() {
+        if list.len() >= 128 {
+            break;
+        }
+        list.push_str(&format!("'{}' ", show(i, 128 - list.len())));
+    }
+    format!("ERR unknown command '{}', with args beginning with: {list}", show(0, 128))
+}
