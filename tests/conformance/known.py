@@ -4,6 +4,7 @@ Pure: results go in, what is wrong with them or with the list comes out.
 """
 
 import dataclasses
+import functools
 import re
 import tomllib
 
@@ -18,12 +19,17 @@ class Entry:
 
     def matches(self, test):
         """A name without [parameters] means the test with all of them; * means anything."""
-        parts = (re.escape(part) for part in self.name.split("*"))
-        parameters = "" if self.name.endswith("]") else r"(\[.*\])?"
-        return re.fullmatch(".*".join(parts) + parameters, test, re.DOTALL) is not None
+        return pattern(self.name).fullmatch(test) is not None
 
     def file(self):
         return self.name.split("::")[0]
+
+
+@functools.cache
+def pattern(name):
+    parts = (re.escape(part) for part in name.split("*"))
+    parameters = "" if name.endswith("]") else r"(\[.*\])?"
+    return re.compile(".*".join(parts) + parameters, re.DOTALL)
 
 
 def read(text):

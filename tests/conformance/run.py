@@ -218,20 +218,20 @@ def print_table(results):
 
 
 def print_missing(results, entries):
-    """Every test that passes straight only, under its reason."""
-    by_reason = collections.defaultdict(lambda: collections.defaultdict(set))
+    """Every test that passes straight only, under its reason; one line for all its parameters."""
+    by_reason = collections.defaultdict(lambda: collections.defaultdict(list))
     for protocol, columns in passes(results).items():
         for test in known.missing(*columns):
             listed = known.find(entries, protocol, test)
             through = results[protocol]["through"].get(test)
             why = through.why.split("\n")[0] if through else "was not run"
             reason = listed[0].reason if listed else f"NOT LISTED: {why}"
-            by_reason[reason][test].add(protocol)
+            name, _, parameters = test.partition("[")
+            by_reason[reason][name].append(f"RESP{protocol}" + (parameters and f" [{parameters}"))
     for reason, tests in sorted(by_reason.items(), key=lambda item: -len(item[1])):
         print(f"\n{reason}")
-        for test, protocols in sorted(tests.items()):
-            only = "" if protocols == set(results) else f"  (RESP{min(protocols)} only)"
-            print(f"    {test}{only}")
+        for name, variants in sorted(tests.items()):
+            print(f"    {name}  ({', '.join(sorted(variants))})")
 
 
 def arguments():

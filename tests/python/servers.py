@@ -163,6 +163,10 @@ class Server(Process):
         assert not answer.startswith("-"), f"{args}: {answer}"
         return answer
 
+    def name(self):
+        """As cluster nodes call it."""
+        return self.ask("CLUSTER", "MYID").split("\r\n")[1]
+
 
 class Cluster:
     """Real cluster nodes: 3 primaries, then 3 replicas."""
@@ -180,23 +184,23 @@ class Cluster:
         for i, node in enumerate(self.primaries):
             node.ask("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
             node.ask("CLUSTER", "ADDSLOTSRANGE", i * 16384 // count, (i + 1) * 16384 // count - 1)
-        everybody = f"cluster_known_nodes:{len(self.nodes)}\r\n"
-        until("nodes know each other", lambda: self.meet(first, everybody))
+        names = [node.name() for node in self.nodes]
+        until("nodes know each other", lambda: self.meet(first, names))
         for primary, replica in zip(self.primaries, self.nodes[count:]):
-            name = primary.ask("CLUSTER", "MYID").split("\r\n")[1]
-            replica.ask("CLUSTER", "REPLICATE", name)
+            replica.ask("CLUSTER", "REPLICATE", primary.name())
         for node in self.nodes:
             until("cluster is ok", lambda: "cluster_state:ok" in node.ask("CLUSTER", "INFO"))
         for replica in self.nodes[count:]:
             until("replica is up", lambda: "link_status:up" in replica.ask("INFO", "replication"))
         return self
 
-    def meet(self, first, everybody):
+    def meet(self, first, names):
         """Whether all know each other within a second; on a busy machine they forget a MEET."""
         for node in self.nodes[1:]:
             node.ask("CLUSTER", "MEET", "127.0.0.1", first.port)
         for _ in range(50):
-            if all(everybody in node.ask("CLUSTER", "INFO") for node in self.nodes):
+            views = [node.ask("CLUSTER", "NODES") for node in self.nodes]
+            if all(name in view for name in names for view in views):
                 return True
             time.sleep(0.02)
         return False
