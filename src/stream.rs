@@ -50,6 +50,27 @@ impl Stream {
         let _ = self.source().deregister(registry);
     }
 
+    /// The peer's address and the own one as CLIENT LIST writes them: `host:port`, of a Unix socket
+    /// `path:0` for both.
+    pub fn addresses(&self) -> (String, String) {
+        const UNKNOWN: &str = "?:0";
+        match self {
+            Stream::Tcp(s) => {
+                let text = |addr: io::Result<std::net::SocketAddr>| {
+                    addr.map_or_else(|_| UNKNOWN.to_owned(), |addr| addr.to_string())
+                };
+                (text(s.peer_addr()), text(s.local_addr()))
+            }
+            Stream::Unix(s) => {
+                let addr = s.local_addr();
+                let path = addr.ok().and_then(|addr| Some(addr.as_pathname()?.to_owned()));
+                let text =
+                    path.map_or_else(|| UNKNOWN.to_owned(), |path| format!("{}:0", path.display()));
+                (text.clone(), text)
+            }
+        }
+    }
+
     /// The error that a connection attempt ended with, if it did.
     ///
     /// # Errors

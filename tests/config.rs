@@ -138,6 +138,30 @@ fn the_file_may_be_named_by_a_variable() {
 }
 
 #[test]
+fn an_entry_of_a_list_that_names_nothing_has_its_line() {
+    let problems = Slotway::new(&["check"])
+        .file(
+            "[commands]\ndeny = [\n  \"keys\",\n  \"flushal\",\n  \"@dangerus\",\n]\n\
+             allow = [\"json.get\", \"config set\"]\n",
+        )
+        .problems();
+    assert_eq!(problems.len(), 3, "{problems:#?}");
+    assert_problem(&problems, "proxy.toml:4: commands.deny: ", &["\"flushal\"", "\"flushall\""]);
+    assert_problem(&problems, "proxy.toml:5: commands.deny: ", &["\"@dangerous\""]);
+    assert_problem(&problems, "proxy.toml:7: commands.allow: ", &["\"config|set\""]);
+}
+
+#[test]
+fn rules_for_commands_are_shown() {
+    let values = Slotway::new(&["check", "--seeds", "10.0.0.1:7000"])
+        .file("[commands]\ndeny = [\"@Dangerous\", \"JSON.SET\"]\n")
+        .env("SLOTWAY_COMMANDS__ALLOW", "keys,config|get")
+        .values();
+    assert_has(&values, "deny = [\"@dangerous\", \"json.set\"]");
+    assert_has(&values, "allow = [\"keys\", \"config|get\"]");
+}
+
+#[test]
 fn an_unknown_key_names_file_line_key_and_the_nearest() {
     let problems = Slotway::new(&["check"])
         .file("workers = 2\n\n[limits]\nclients = 5\nclint_output = '1GiB'\n")

@@ -42,7 +42,7 @@ def none(fleet: Fleet, binary, backends) -> Proxy:
     return Proxy("none", backends["single"][0], None)
 
 
-def slotway(fleet: Fleet, binary, backends, workers: int = 1) -> Proxy:
+def slotway(fleet: Fleet, binary, backends, workers: int = 1, split: bool = False) -> Proxy:
     port, admin = free_ports(2)
     child = fleet.start(f"slotway-{port}", [
         binary, "run",
@@ -50,6 +50,7 @@ def slotway(fleet: Fleet, binary, backends, workers: int = 1) -> Proxy:
         "--seeds", ",".join(f"127.0.0.1:{p}" for p in backends["cluster"]),
         "--admin", f"127.0.0.1:{admin}",
         "--workers", workers,
+        "--set", f"transactions.cross_slot={'split' if split else 'reject'}",
     ])
 
     def readyz():

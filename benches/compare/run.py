@@ -30,6 +30,7 @@ import plot  # noqa: E402
 import procs  # noqa: E402
 import proxies  # noqa: E402
 import report  # noqa: E402
+import transactions  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = Path(__file__).resolve().parent / "out"
@@ -48,7 +49,7 @@ def arguments():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--slotway", type=Path, default=target / "release/slotway", metavar="PATH", help="the binary to measure")
     p.add_argument("--only", type=lambda s: s.split(","), metavar="A,B",
-                   help=f"only these of: {', '.join(names)}, workers, idle")
+                   help=f"only these of: {', '.join(names)}, workers, transactions, idle")
     p.add_argument("--peers", type=lambda s: [n for n in s.split(",") if n], default=proxies.ALL[1:], metavar="A,B",
                    help="peers to run; without nutcracker there are no ratios")
     p.add_argument("--rounds", type=int, default=5, help="how often each workload is measured")
@@ -62,8 +63,8 @@ def arguments():
         if name not in proxies.ALL[1:]:
             p.error(f"--peers: unknown peer {name!r}; there are {', '.join(proxies.ALL[1:])}")
     for name in args.only or []:
-        if name not in names + ["workers", "idle"]:
-            p.error(f"--only: unknown workload {name!r}; there are {', '.join(names)}, workers, idle")
+        if name not in names + ["workers", "transactions", "idle"]:
+            p.error(f"--only: unknown workload {name!r}; there are {', '.join(names)}, workers, transactions, idle")
     if args.quick:
         args.rounds, args.scale = 1, 0.1
     if args.rounds < 1 or args.scale <= 0:
@@ -214,6 +215,8 @@ def print_extras(extras: dict):
             if row["rps_ratio"] and extras["workers"]["cores"] >= report.SCALING_CORES:
                 verdict = "  " + report.mark(row["rps_ratio"] >= report.SCALING_WANTED)
             print(f"  {label:<36} CPU per command x{row['cpu_ratio']:.2f}   commands/s {rps}{verdict}")
+    if "transactions" in extras:
+        print(transactions.text(extras["transactions"]))
     if "idle" in extras:
         print(f"\nMemory of an idle connection, bytes of RSS (wanted of slotway: below {report.IDLE_WANTED:,})")
         for name, row in extras["idle"].items():
@@ -265,6 +268,15 @@ def main() -> int:
             except (procs.StartError, load.LoadError, OSError) as error:
                 failures["workers", "slotway"] = str(error)
                 say(f"two workers: failed: {error}")
+        if "slotway" in alive and (not args.only or "transactions" in args.only):
+            split = proxies.slotway(fleet, alive["slotway"], ports, split=True)
+            try:
+                extras["transactions"] = transactions.compare(split, args.rounds, args.scale, say)
+            except (load.LoadError, OSError) as error:
+                failures["transactions", "slotway"] = str(error)
+                say(f"transactions: failed: {error}")
+            finally:
+                fleet.stop(split.child)
         if not args.only or "idle" in args.only:
             extras["idle"] = compare_idle(args, fleet, alive, ports)
 

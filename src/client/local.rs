@@ -1,6 +1,7 @@
 //! The commands that slotway answers itself: those about the connection.
 
-use super::session::Session;
+use super::session::{Session, mode};
+use super::tracking::{caching, tracking, tracking_info};
 use crate::resp::{Args, Protocol, strict_i64, write};
 use crate::route::Local;
 
@@ -48,6 +49,7 @@ pub fn answer(
         Local::Reset => {
             session.protocol = Protocol::Resp2;
             session.name = None;
+            session.modes &= mode::SUSPENDED;
             write::simple(out, "RESET");
         }
         Local::ClientId => write::integer(out, session.id as i64),
@@ -64,13 +66,26 @@ pub fn answer(
         },
         Local::ClientSetInfo => client_setinfo(args, session, out),
         Local::ClientSwitch => {
-            // Slotway evicts no clients and touches no keys: there is nothing to switch.
-            if args.is(2, "on") || args.is(2, "off") {
-                write::simple(out, "OK");
-            } else {
+            // Slotway evicts no clients, and the nodes cannot tell whose commands they are: all that
+            // is switched is a letter in CLIENT LIST.
+            let on = args.is(2, "on");
+            if !on && !args.is(2, "off") {
                 write::error(out, "ERR syntax error");
+                return After::Go;
             }
+            if args.is(1, "no-evict") {
+                session.no_evict = on;
+            } else {
+                session.no_touch = on;
+            }
+            write::simple(out, "OK");
         }
+        Local::ClientTracking => tracking(args, out),
+        Local::ClientTrackingInfo => tracking_info(session.protocol, out),
+        Local::ClientCaching => caching(out),
+        Local::ClientGetRedir => write::integer(out, -1),
+        // They are about more than this session: the worker's.
+        Local::ClientInfo | Local::ClientReply | Local::ClientEveryone => {}
         Local::NoCluster => write::error(out, "ERR This instance has cluster support disabled"),
     }
     After::Go
@@ -121,7 +136,6 @@ fn hello(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec
         };
         at = 2;
     }
-    let mut name = None;
     while at < args.len() {
         let more = args.len() - 1 - at;
         if args.is(at, "auth") && more >= 2 {
@@ -131,7 +145,8 @@ fn hello(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec
             at += 3;
         } else if args.is(at, "setname") && more >= 1 {
             match valid_name(args.get(at + 1).unwrap_or_default()) {
-                Ok(valid) => name = Some(valid),
+                // As in Redis it stays, whatever comes behind it.
+                Ok(valid) => session.name = valid,
                 Err(text) => return write::error(out, text),
             }
             at += 2;
@@ -139,9 +154,6 @@ fn hello(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec
             let option = String::from_utf8_lossy(args.get(at).unwrap_or_default()).into_owned();
             return write::error(out, &format!("ERR Syntax error in HELLO option '{option}'"));
         }
-    }
-    if let Some(name) = name {
-        session.name = name;
     }
     session.protocol = protocol;
     write::map_header(out, protocol, 7);

@@ -2,14 +2,19 @@
 //! Not here: what its commands mean and where they go ([`crate::worker`]).
 
 mod lent;
+mod listing;
 mod local;
 mod multi;
+mod question;
 mod replies;
 mod session;
+mod tracking;
 
 pub use lent::{Errand, Kind, Lent, Watch};
+pub use listing::Line;
 pub use local::{After, Context, answer};
 pub use multi::{EXEC, MULTI, Multi, Place};
+pub use question::{ClientKind, Filter, Pause, Question, Selection};
 pub use replies::{Outcome, Replies};
 pub use session::{Session, mode};
 
@@ -29,9 +34,14 @@ pub enum Paused {
     /// A command is under way that must be answered before the next one is read (a blocking one,
     /// WATCH, what is asked of all workers).
     Command,
+    /// CLIENT PAUSE: its next command waits for the end of it.
+    Suspended,
     /// Its connection is being closed: replies still go out, commands are not read.
     Closing,
 }
+
+/// [`Client::last_command`] before the first one.
+pub const NO_COMMAND: u16 = u16::MAX;
 
 /// One client. An idle one owns no buffer: a few hundred bytes in all.
 #[derive(Debug)]
@@ -65,6 +75,9 @@ pub struct Client {
     pub read_closed: bool,
     /// Stands in the worker's list of clients to flush.
     pub dirty: bool,
+    /// What there is to write waits for the next reply, once: +QUEUED and its like go out with
+    /// EXEC's reply, as a server would write them.
+    pub corked: bool,
     /// The socket is full: nothing is written until it says otherwise.
     pub blocked: bool,
     /// The socket is watched for writing.
@@ -75,6 +88,10 @@ pub struct Client {
     pub gone: bool,
     /// When it last sent something, in microseconds of the worker's clock.
     pub active: u64,
+    /// When it connected, on the same clock.
+    pub created: u64,
+    /// Its last command, an index of the command table; [`NO_COMMAND`] before the first.
+    pub last_command: u16,
     /// Bytes that the worker has put on its account.
     pub accounted: usize,
 }
@@ -97,11 +114,14 @@ impl Client {
             peer_closed: false,
             read_closed: false,
             dirty: false,
+            corked: false,
             blocked: false,
             watching: false,
             again: false,
             gone: false,
             active: now,
+            created: now,
+            last_command: NO_COMMAND,
             accounted: 0,
         }
     }
@@ -159,9 +179,28 @@ impl Client {
         self.replies.as_mut().map_or(Outcome::Undelivered, |r| r.abandon(at))
     }
 
+    /// The replies to the commands that come from here on are dropped (`true`), or given again.
+    pub fn mute(&mut self, on: bool, spare: &mut Vec<Box<Replies>>) {
+        if on {
+            self.replies.get_or_insert_with(|| spare.pop().unwrap_or_default()).mute(true);
+        } else if let Some(replies) = self.replies.as_mut() {
+            replies.mute(false);
+        }
+    }
+
     /// A reply of slotway's own, behind all that are owed.
     pub fn answer(&mut self, frame: &[u8], pool: &mut Pool, spare: &mut Vec<Box<Replies>>) {
         let seq = self.expect(spare);
         self.complete(seq, frame, pool);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_client_is_small() {
+        assert!(size_of::<Client>() <= 184, "{}", size_of::<Client>());
     }
 }

@@ -22,6 +22,8 @@ enum Slot {
     Arriving(Box<Vec<u8>>),
     /// Arriving, its beginning is in `out`.
     Direct,
+    /// Not here yet, and nobody wants to see it (CLIENT REPLY).
+    Muted,
 }
 
 /// What a client has seen of a reply whose rest will not come.
@@ -45,19 +47,34 @@ pub struct Replies {
     live: usize,
     /// Bytes in buffers of their own.
     own: usize,
+    /// How many are [`Slot::Muted`].
+    muted: u32,
+    /// Those that are expected from here on are muted.
+    mute: bool,
 }
 
 impl Replies {
     /// One more is owed; gives how many are owed before it.
     #[inline]
     pub fn expect(&mut self) -> u32 {
-        self.slots.push_back(Slot::Waiting);
+        self.slots.push_back(if self.mute { Slot::Muted } else { Slot::Waiting });
+        self.muted += u32::from(self.mute);
         (self.slots.len() - 1) as u32
+    }
+
+    /// Those that are expected from here on are dropped when they come (`true`), or given.
+    pub fn mute(&mut self, on: bool) {
+        self.mute = on;
     }
 
     /// None is owed.
     pub fn is_drained(&self) -> bool {
         self.slots.is_empty()
+    }
+
+    /// How many are owed.
+    pub fn waiting(&self) -> usize {
+        self.slots.len()
     }
 
     /// Bytes of replies that are here.
@@ -76,12 +93,33 @@ impl Replies {
     /// The reply `at` places behind the head is `frame`. Gives how many replies left the queue.
     #[inline]
     pub fn complete(&mut self, at: usize, frame: &[u8], pool: &mut Pool) -> u32 {
+        if self.muted != 0 && self.is_muted(at) {
+            return self.drop_muted(at, pool);
+        }
         if at == 0 {
             self.out.push(frame, pool);
             self.slots.pop_front();
             return 1 + self.advance(pool);
         }
         self.put_aside(at, frame);
+        0
+    }
+
+    fn is_muted(&self, at: usize) -> bool {
+        matches!(self.slots.get(at), Some(Slot::Muted))
+    }
+
+    /// A reply that nobody wants to see is here. It keeps its place until those before it are gone.
+    #[cold]
+    fn drop_muted(&mut self, at: usize, pool: &mut Pool) -> u32 {
+        self.muted -= 1;
+        if at == 0 {
+            self.slots.pop_front();
+            return 1 + self.advance(pool);
+        }
+        if let Some(slot) = self.slots.get_mut(at) {
+            *slot = Slot::Stashed { start: 0, len: 0 };
+        }
         0
     }
 
@@ -153,6 +191,9 @@ impl Replies {
 
     /// A piece of the reply `at` places behind the head. Gives how many replies left the queue.
     pub fn stream(&mut self, at: usize, piece: &[u8], last: bool, pool: &mut Pool) -> u32 {
+        if self.muted != 0 && self.is_muted(at) {
+            return if last { self.drop_muted(at, pool) } else { 0 };
+        }
         let Some(slot) = self.slots.get_mut(at) else { return 0 };
         if at == 0 {
             self.out.push(piece, pool);
@@ -205,6 +246,8 @@ impl Replies {
         }
         self.live = 0;
         self.own = 0;
+        self.muted = 0;
+        self.mute = false;
     }
 }
 
@@ -249,6 +292,43 @@ mod tests {
         r.stream(0, b"now", false, &mut pool);
         assert_eq!(r.abandon(0), Outcome::Partial);
         assert_eq!(written(&r), b"now");
+    }
+
+    /// CLIENT REPLY: what is muted keeps its place until its reply is here, and leaves nothing.
+    #[test]
+    fn muted_replies_are_dropped_in_their_place() {
+        for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2], [2, 3, 0, 1]] {
+            for streamed in [false, true] {
+                let (mut r, mut pool) = (Replies::default(), Pool::default());
+                for mute in [false, true, true, false] {
+                    r.mute(mute);
+                    r.expect();
+                }
+                let mut base = 0;
+                for i in order {
+                    let at = i - base as usize;
+                    if streamed {
+                        base += r.stream(at, &[b'a' + i as u8], false, &mut pool);
+                        base += r.stream(i - base as usize, b".", true, &mut pool);
+                    } else {
+                        base += r.complete(at, &[b'a' + i as u8, b'.'], &mut pool);
+                    }
+                }
+                assert_eq!((base, r.muted, r.live, r.own), (4, 0, 0, 0));
+                assert_eq!(written(&r), b"a.d.", "{order:?} {streamed}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_muted_reply_that_breaks_off_was_not_seen() {
+        let (mut r, mut pool) = (Replies::default(), Pool::default());
+        r.mute(true);
+        r.expect();
+        assert_eq!(r.stream(0, b"half", false, &mut pool), 0);
+        assert_eq!(r.abandon(0), Outcome::Undelivered);
+        assert_eq!(r.complete(0, b"an error instead", &mut pool), 1);
+        assert!(r.is_drained() && r.out.is_empty());
     }
 
     proptest! {

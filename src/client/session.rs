@@ -12,6 +12,10 @@ pub struct Session {
     /// Of [`mode`]: what makes its commands go another way than the usual one. 0 for nearly all
     /// clients, which is all that the hot path asks.
     pub modes: u8,
+    /// `CLIENT NO-EVICT`.
+    pub no_evict: bool,
+    /// `CLIENT NO-TOUCH`.
+    pub no_touch: bool,
     /// `CLIENT SETNAME`.
     pub name: Option<Box<[u8]>>,
     /// `CLIENT SETINFO`: library name and version.
@@ -28,11 +32,22 @@ pub mod mode {
     pub const SKIP: u8 = 4;
     /// READONLY: reads may go to replicas.
     pub const READONLY: u8 = 8;
+    /// CLIENT PAUSE: commands may have to wait. The proxy's doing, not the session's: it outlives
+    /// RESET.
+    pub const SUSPENDED: u8 = 128;
 }
 
 impl Session {
     /// A new connection's.
     pub fn new(id: u64) -> Self {
-        Session { id, protocol: Protocol::Resp2, modes: 0, name: None, library: None }
+        Session {
+            id,
+            protocol: Protocol::Resp2,
+            modes: 0,
+            no_evict: false,
+            no_touch: false,
+            name: None,
+            library: None,
+        }
     }
 }

@@ -13,6 +13,7 @@
 mod class;
 mod keys;
 mod parse;
+mod rules;
 mod spec;
 mod table;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod tests;
 pub use class::Class;
 pub use keys::{KeyError, key_positions};
 pub use parse::TableError;
+pub use rules::{Rule, Rules, Verdict};
 pub use spec::{
     Begin, CommandSpec, Find, Flags, KeyPart, KeySpec, Native, RequestPolicy, ResponsePolicy,
 };

@@ -10,6 +10,7 @@ use super::value::{
     show_size,
 };
 use super::{Address, CrossSlot, Listen, LogFormat, Secret, Workers};
+use crate::command::{CommandTable, Rule};
 
 /// A value as it was written, not yet understood.
 pub(super) enum Raw {
@@ -60,8 +61,11 @@ impl Raw {
     }
 
     /// Reads every item and reports all that are wrong.
-    fn list<T>(&self, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
-        const EXAMPLE: &str = "a list of strings such as [\"10.0.0.1:7000\", \"10.0.0.2:7000\"]";
+    fn list<T>(
+        &self,
+        example: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Vec<T>, String> {
         let texts: Vec<&str> = match self {
             Raw::Word(word) if word.trim().is_empty() => Vec::new(),
             Raw::Word(word) => word.split(',').map(str::trim).collect(),
@@ -69,10 +73,10 @@ impl Raw {
                 .iter()
                 .map(|item| match item {
                     Raw::Text(text) => Ok(text.as_str()),
-                    other => Err(format!("one item is {}; write {EXAMPLE}", other.kind())),
+                    other => Err(format!("one item is {}; write {example}", other.kind())),
                 })
                 .collect::<Result<_, _>>()?,
-            other => return Err(format!("is {}; write {EXAMPLE}", other.kind())),
+            other => return Err(format!("is {}; write {example}", other.kind())),
         };
         let mut items = Vec::with_capacity(texts.len());
         let mut reasons = Vec::new();
@@ -105,9 +109,12 @@ pub(super) enum Field<'a> {
     OptionalDuration(&'a mut Option<Duration>, RangeInclusive<Duration>),
     Level(&'a mut String),
     LogFormat(&'a mut LogFormat),
+    CommandRules(&'a mut Vec<Rule>),
     CrossSlot(&'a mut CrossSlot),
 }
 
+const ADDRESSES: &str = "a list of strings such as [\"10.0.0.1:7000\", \"10.0.0.2:7000\"]";
+const COMMANDS: &str = "a list of strings such as [\"keys\", \"config|set\", \"@dangerous\"]";
 const MAX_WORKERS: usize = 1024;
 
 impl Field<'_> {
@@ -115,13 +122,15 @@ impl Field<'_> {
     pub(super) fn set(self, raw: &Raw) -> Result<(), String> {
         match self {
             Field::Listeners(field) => {
-                let listeners = raw.list(parse_listen)?;
+                let listeners = raw.list(ADDRESSES, parse_listen)?;
                 if listeners.is_empty() {
                     return Err("is empty; write at least one address to listen on".into());
                 }
                 *field = listeners;
             }
-            Field::Addresses(field) => *field = raw.list(|text| parse_address(text, 1))?,
+            Field::Addresses(field) => {
+                *field = raw.list(ADDRESSES, |text| parse_address(text, 1))?
+            }
             Field::OptionalAddress(field) => {
                 let text = raw.text("an address such as \"127.0.0.1:9121\"")?.trim();
                 *field = if text.is_empty() { None } else { Some(parse_address(text, 0)?) };
@@ -164,6 +173,13 @@ impl Field<'_> {
                 }
             }
             Field::Level(field) => *field = parse_level(raw.text("a level such as \"info\"")?)?,
+            Field::CommandRules(field) => {
+                let table = CommandTable::builtin();
+                let near = |given: &str, names: &mut dyn Iterator<Item = &str>| {
+                    super::problem::nearest_word(given, names)
+                };
+                *field = raw.list(COMMANDS, |text| Rule::parse(text, &table, near))?;
+            }
             Field::LogFormat(field) => {
                 *field = match raw.text("\"text\" or \"json\"")? {
                     "text" => LogFormat::Text,
@@ -209,6 +225,9 @@ impl Field<'_> {
             Field::OptionalDuration(duration, _) => {
                 show_duration(duration.unwrap_or_default()).into()
             }
+            Field::CommandRules(rules) => {
+                list(rules.iter().map(|rule| rule.text().to_owned()).collect())
+            }
             Field::LogFormat(LogFormat::Text) => "text".into(),
             Field::LogFormat(LogFormat::Json) => "json".into(),
             Field::CrossSlot(CrossSlot::Reject) => "reject".into(),
@@ -247,6 +266,10 @@ impl Field<'_> {
             }
             Field::Level(_) => {
                 format!("one of {}; or module=level, with commas", LEVELS.join(", "))
+            }
+            Field::CommandRules(_) => {
+                "list of commands, subcommands (\"config|set\") and ACL categories (\"@dangerous\")"
+                    .into()
             }
             Field::LogFormat(_) => "\"text\" or \"json\"".into(),
             Field::CrossSlot(_) => "\"reject\" or \"split\"".into(),

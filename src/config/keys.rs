@@ -73,6 +73,16 @@ pub static SECTIONS: &[Section] = &[
               can exhaust the machine. limits.memory stands above the others: where it is the \
               smaller one, it is reached first.",
     },
+    Section {
+        name: "commands",
+        doc: "Which commands clients may send. Entries are commands (\"keys\"), subcommands \
+              (\"config|set\") and ACL categories (\"@dangerous\"; \"@all\" is every command). The \
+              more specific entry counts: a subcommand before its command, that before a \
+              category, that before \"@all\"; of two equally specific ones the one that denies. So \
+              deny = [\"@all\"], allow = [\"@read\", \"@connection\"] leaves what reads. Commands \
+              that the cluster has and Redis 7.0 has not obey too; a module's command (a name \
+              with a dot) is not checked against a list. What scripts call is the nodes' to allow.",
+    },
     Section { name: "log", doc: "Log lines go to standard error." },
 ];
 
@@ -286,6 +296,23 @@ pub static KEYS: &[Key] = &[
               Protocol error: invalid multibulk length\" and is closed, as Redis does. The \
               default is what Redis 7.0 takes.",
         field: |c| Field::Count(&mut c.limits.multibulk, 16..=i32::MAX as usize),
+    },
+    Key {
+        path: "commands.deny",
+        flag: None,
+        doc: "Commands that get an error that says so. Besides, whatever is written here: what \
+              would act on one node behind the cluster's back is denied unless commands.allow \
+              names it (SHUTDOWN, REPLICAOF, SLAVEOF, FAILOVER, MIGRATE, SYNC, PSYNC, REPLCONF, \
+              MODULE LOAD, LOADEX and UNLOAD, SWAPDB, DEBUG, SCRIPT DEBUG, and what of CLUSTER \
+              changes the cluster); docs/commands.md has them all.",
+        field: |c| Field::CommandRules(&mut c.commands.deny),
+    },
+    Key {
+        path: "commands.allow",
+        flag: None,
+        doc: "Exceptions from commands.deny, and from what is denied without it. A command that \
+              would act on one node goes to the node of its keys, otherwise to any primary.",
+        field: |c| Field::CommandRules(&mut c.commands.allow),
     },
     Key {
         path: "log.level",

@@ -146,6 +146,29 @@ impl Loading {
         }
     }
 
+    /// The same for a list: what is wrong with one item is said of that item's line.
+    fn set_list(
+        &mut self,
+        origin: Origin,
+        path: &str,
+        items: &toml::de::DeArray<'_>,
+        at: &impl Fn(usize) -> Origin,
+    ) {
+        let before = self.problems.len();
+        if let Some(key) = key(path) {
+            for item in items {
+                let one = Raw::List(vec![raw(item.get_ref())]);
+                if let Err(reason) = (key.field)(&mut Config::default()).set(&one) {
+                    self.problem(at(item.span().start), path, reason);
+                }
+            }
+        }
+        if self.problems.len() == before {
+            let list = items.iter().map(|item| raw(item.get_ref())).collect();
+            self.set(origin, path, &Raw::List(list));
+        }
+    }
+
     fn file(&mut self, path: &Path) {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
@@ -200,6 +223,7 @@ impl Loading {
                 DeValue::Table(inner) if key(&path).is_none() => {
                     self.unknown_section(origin, &path, inner, at);
                 }
+                DeValue::Array(items) => self.set_list(origin, &path, items, at),
                 value => self.set(origin, &path, &raw(value)),
             }
         }

@@ -50,6 +50,8 @@ pub struct Config {
     pub transactions: Transactions,
     /// `[limits]`
     pub limits: Limits,
+    /// `[commands]`: which commands clients may send.
+    pub commands: crate::command::Rules,
     /// `[log]`
     pub log: Log,
 }
@@ -173,6 +175,7 @@ impl Default for Config {
                 inline: 64 * KIB,
                 multibulk: i32::MAX as usize,
             },
+            commands: crate::command::Rules::default(),
             log: Log { level: "info".into(), format: LogFormat::Text },
         }
     }
@@ -217,6 +220,8 @@ mod tests {
         "limits.bulk=14MiB",
         "limits.inline=15KiB",
         "limits.multibulk=16",
+        "commands.deny=keys,@dangerous",
+        "commands.allow=config|set",
         "log.level=debug",
         "log.format=json",
     ];
@@ -235,6 +240,7 @@ mod tests {
             topology,
             transactions,
             limits,
+            commands,
             log,
         } = from_flags(OTHER.iter().copied()).unwrap().config;
         let Upstream { user, password, client_name, connections } = upstream;
@@ -252,6 +258,7 @@ mod tests {
             inline,
             multibulk,
         } = limits;
+        let crate::command::Rules { deny, allow } = commands;
         let Transactions { cross_slot } = transactions;
         let Log { level, format } = log;
 
@@ -273,6 +280,13 @@ mod tests {
         assert_eq!((memory, held, bulk), (12 * MIB, 13 * MIB, 14 * MIB));
         assert_eq!((cross_slot, dedicated), (CrossSlot::Split, 17));
         assert_eq!((inline, multibulk), (15 * KIB, 16));
+        let texts = |rules: &[crate::command::Rule]| {
+            rules.iter().map(|r| r.text().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (texts(&deny), texts(&allow)),
+            (vec!["keys".into(), "@dangerous".into()], vec!["config|set".into()])
+        );
         assert_eq!((level.as_str(), format), ("debug", LogFormat::Json));
 
         let keys: Vec<_> = KEYS.iter().map(|key| key.path).collect();
@@ -342,6 +356,9 @@ mod tests {
             ("timeouts.connect=48h", "\"1h\""),
             ("upstream.client_name=a b", "no spaces"),
             ("listen=", "at least one"),
+            ("commands.deny=keyz", "the nearest is \"keys\""),
+            ("commands.allow=@dangerus", "the nearest is \"@dangerous\""),
+            ("commands.allow=config set", "the nearest is \"config|set\""),
         ] {
             let error = from_flags([setting]).unwrap_err().to_string();
             let key = setting.split('=').next().unwrap();

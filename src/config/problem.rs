@@ -74,6 +74,18 @@ pub(super) fn nearest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
+/// The same for words that are no paths.
+pub(super) fn nearest_word(
+    given: &str,
+    candidates: &mut dyn Iterator<Item = &str>,
+) -> Option<String> {
+    candidates
+        .map(|candidate| (strsim::normalized_damerau_levenshtein(given, candidate), candidate))
+        .filter(|(likeness, _)| *likeness >= 0.5)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,9 +6,11 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
+use crate::client::Pause;
 use crate::cluster::{NodeAddr, Snapshot};
 use crate::command::CommandTable;
 use crate::metrics::WorkerStats;
+use crate::worker::{Answered, Inquiry};
 
 /// An accepted client connection, in non-blocking mode.
 #[derive(Debug)]
@@ -29,6 +31,12 @@ pub enum ToWorker {
     Commands(Arc<CommandTable>),
     /// The cluster's version, which HELLO tells.
     Version(Arc<str>),
+    /// What a client asks of all workers: add to the answer, and let go of it.
+    Asked(Arc<Inquiry>),
+    /// From the last worker to let go of it, to the one that asked.
+    Answered(Box<Answered>),
+    /// CLIENT PAUSE is on, for a worker that started later.
+    Pause(Pause),
     /// Send back a copy of the counters.
     Scrape(tokio::sync::oneshot::Sender<Box<WorkerStats>>),
     /// Read no more commands, answer what is in flight, then end the thread; at `by` end it anyway.
@@ -48,6 +56,8 @@ pub enum ToControl {
     },
     /// A command that the table does not have was answered by the cluster.
     RefreshCommands,
+    /// A client's question to all workers.
+    AskEveryone(Arc<Inquiry>),
     /// The worker's thread ended (drained, or failed).
     Exited {
         /// Its index.
@@ -55,8 +65,8 @@ pub enum ToControl {
     },
 }
 
-/// The control thread's end of one worker.
-#[derive(Debug)]
+/// How a worker is spoken to: the control thread's end of it.
+#[derive(Debug, Clone)]
 pub struct WorkerHandle {
     sender: mpsc::Sender<ToWorker>,
     waker: Arc<mio::Waker>,

@@ -9,10 +9,12 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
 use super::link::{Downstream, ToControl, ToWorker, WorkerHandle};
+use crate::client::{Pause, Question};
 use crate::cluster::Snapshot;
 use crate::command::CommandTable;
 use crate::config::Config;
 use crate::metrics::{Totals, WorkerStats};
+use crate::worker::Inquiry;
 
 /// All workers. Shared by the parts of the control thread.
 #[derive(Debug)]
@@ -33,6 +35,7 @@ struct Inner {
     topology: Option<Arc<Snapshot>>,
     commands: Arc<CommandTable>,
     version: Option<Arc<str>>,
+    pause: Option<Pause>,
     /// What ended workers had counted.
     ended: Totals,
 }
@@ -70,6 +73,7 @@ impl Pool {
             topology: None,
             commands,
             version: None,
+            pause: None,
             ended: Totals::default(),
         };
         Pool { config, shared: Arc::default(), to_control, inner: Mutex::new(inner) }
@@ -96,6 +100,9 @@ impl Pool {
         }
         if let Some(version) = &inner.version {
             handle.send(ToWorker::Version(Arc::clone(version)));
+        }
+        if let Some(pause) = inner.pause {
+            handle.send(ToWorker::Pause(pause));
         }
         inner.running.push(Running {
             index,
@@ -147,6 +154,20 @@ impl Pool {
     pub fn set_version(&self, version: Arc<str>) {
         self.inner().version = Some(Arc::clone(&version));
         self.tell(|| ToWorker::Version(Arc::clone(&version)));
+    }
+
+    /// Takes a client's question to all workers. What they were told by it a worker that starts
+    /// later is told, too.
+    pub fn ask(&self, inquiry: Arc<Inquiry>) {
+        match *inquiry.question() {
+            Question::Pause(pause) => {
+                let mut inner = self.inner();
+                inner.pause = Some(pause.joined(inner.pause));
+            }
+            Question::Unpause => self.inner().pause = None,
+            _ => {}
+        }
+        self.tell(|| ToWorker::Asked(Arc::clone(&inquiry)));
     }
 
     /// Lets every worker finish, until `by`.

@@ -138,6 +138,7 @@ impl View<'_> {
             n if n == names::START_TIME.name => family.value(&[], process.start_seconds),
             name => {
                 for (metric, count) in [
+                    (names::CLIENTS_PAUSED, rest.clients_paused),
                     (names::CLIENTS_ACCEPTED, rest.clients_accepted),
                     (names::CLIENTS_CLOSED, rest.clients_closed),
                     (names::CLIENTS_REJECTED, control.clients_rejected),

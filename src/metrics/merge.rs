@@ -67,6 +67,7 @@ impl Totals {
         for (sum, one) in [
             (&mut sum.clients, stats.clients),
             (&mut sum.clients_resp3, stats.clients_resp3),
+            (&mut sum.clients_paused, stats.clients_paused),
             (&mut sum.clients_accepted, stats.clients_accepted),
             (&mut sum.clients_closed, stats.clients_closed),
             (&mut sum.bytes_in, stats.bytes_in),

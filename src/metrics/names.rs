@@ -63,6 +63,8 @@ metrics! {
         "From a command read from its client to its reply read from the node.";
     CLIENTS: Gauge "slotway_clients" ["protocol"] "limits.clients"
         "Connected clients by the protocol they speak.";
+    CLIENTS_PAUSED: Gauge "slotway_clients_paused" [] ""
+        "Clients whose next command waits for the end of a CLIENT PAUSE.";
     CLIENTS_ACCEPTED: Counter "slotway_clients_accepted_total" [] ""
         "Clients accepted.";
     CLIENTS_CLOSED: Counter "slotway_clients_closed_total" [] ""

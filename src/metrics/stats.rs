@@ -161,6 +161,8 @@ pub struct WorkerStats {
     pub clients: u64,
     /// Gauge: connected clients that speak RESP3.
     pub clients_resp3: u64,
+    /// Gauge: clients whose next command waits for the end of a CLIENT PAUSE.
+    pub clients_paused: u64,
     /// Clients accepted since the start.
     pub clients_accepted: u64,
     /// Clients closed since the start.

@@ -1,6 +1,7 @@
 //! What slotway does about each command: by its key specs and policies where they say it, by
 //! [`OWN`] where they cannot.
 
+use super::server::{DEFAULT_COUNT, Server};
 use crate::command::{CommandSpec, Flags, KeySpec, RequestPolicy, ResponsePolicy};
 
 /// What slotway does about a command, known from its table entry alone.
@@ -27,6 +28,12 @@ pub enum Behaviour {
         /// How the replies become one.
         merge: Merge,
     },
+    /// SCAN: from shard to shard.
+    Scan,
+    /// RANDOMKEY: from every primary its size and a key.
+    RandomKey,
+    /// DEBUG, where it is allowed: by its subcommand, which the server's table does not have.
+    Debug,
     /// MULTI and its kin.
     Transaction(Transaction),
     /// WAIT: on connections lent to the client, at the primaries that it has written to.
@@ -75,6 +82,10 @@ pub enum Merge {
     OneSucceeded,
     /// INFO texts.
     Info,
+    /// What servers say of themselves.
+    Server(Server),
+    /// One part: SCAN's, whose cursor becomes slotway's.
+    Scan,
 }
 
 /// The commands about transactions.
@@ -104,6 +115,14 @@ pub enum Local {
     ClientSetName,
     ClientSetInfo,
     ClientSwitch,
+    ClientTracking,
+    ClientTrackingInfo,
+    ClientCaching,
+    ClientGetRedir,
+    ClientInfo,
+    ClientReply,
+    /// CLIENT LIST, KILL, PAUSE, UNPAUSE, UNBLOCK: about all clients of all workers.
+    ClientEveryone,
     /// CLUSTER, READONLY, READWRITE, ASKING: what a server outside a cluster says.
     NoCluster,
 }
@@ -115,6 +134,8 @@ pub enum Refused {
     NotYet,
     PubSub,
     Dangerous,
+    /// By `commands.deny`; [`super::Router::refusal`] knows the entry.
+    Denied,
     CrossSlotAtomic,
     /// MSET with a key that has no value: a node would look at the slots first.
     Unpaired,
@@ -132,9 +153,13 @@ impl Refused {
                 format!("ERR {name}: pub/sub is not supported by this version of slotway")
             }
             Refused::Dangerous => format!(
-                "ERR {name} would act on a single node of the cluster behind slotway; \
-                 send it to that node directly"
+                "NOPERM {name} is denied: it would act on a single node of the cluster behind \
+                 slotway; send it to that node directly (commands.allow = [\"{command}\"] in \
+                 slotway's configuration allows it)"
             ),
+            Refused::Denied => {
+                format!("NOPERM {name} is denied by commands.deny in slotway's configuration")
+            }
             Refused::Unpaired => {
                 format!("ERR wrong number of arguments for '{command}' command")
             }
@@ -150,7 +175,10 @@ impl Refused {
         match self {
             Refused::NotYet => "refused: not built yet",
             Refused::PubSub => "refused: pub/sub is not built yet",
-            Refused::Dangerous => "refused: would act on one node behind the cluster's back",
+            Refused::Dangerous => {
+                "refused: would act on one node behind the cluster's back (`commands.allow`)"
+            }
+            Refused::Denied => "refused: by `commands.deny`",
             Refused::Unpaired => "refused: a key without a value",
             Refused::CrossSlotAtomic => "refused over several slots with CROSSSLOT: it is atomic",
         }
@@ -158,6 +186,15 @@ impl Refused {
 }
 
 const PRIMARIES_OK: Behaviour = Behaviour::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded };
+
+const fn nodes(server: Server) -> Behaviour {
+    Behaviour::Fan { to: Fan::Nodes, merge: Merge::Server(server) }
+}
+
+const fn primaries(server: Server) -> Behaviour {
+    Behaviour::Fan { to: Fan::Primaries, merge: Merge::Server(server) }
+}
+
 const NODES_OK: Behaviour = Behaviour::Fan { to: Fan::Nodes, merge: Merge::AllSucceeded };
 
 /// What the table's data does not tell, or tells otherwise than a proxy needs it: what concerns
@@ -187,15 +224,27 @@ const OWN: &[(&str, Behaviour)] = &[
     ("acl|deluser", NODES_OK),
     ("acl|load", NODES_OK),
     ("acl|save", NODES_OK),
-    ("acl|log", Behaviour::Refused(Refused::NotYet)),
+    ("acl|log", nodes(Server::AclLog(DEFAULT_COUNT))),
+    ("slowlog|get", nodes(Server::SlowLog(DEFAULT_COUNT))),
+    ("latency|doctor", nodes(Server::Texts)),
+    ("latency|graph", nodes(Server::Texts)),
+    ("latency|histogram", primaries(Server::LatencyHistogram)),
+    ("latency|history", nodes(Server::LatencyHistory)),
+    ("latency|latest", nodes(Server::LatencyLatest)),
+    ("latency|reset", Behaviour::Fan { to: Fan::Nodes, merge: Merge::Max }),
+    ("memory|doctor", primaries(Server::Texts)),
+    ("memory|malloc-stats", primaries(Server::Texts)),
+    ("memory|stats", primaries(Server::MemoryStats)),
+    ("function|stats", primaries(Server::FunctionStats)),
+    ("role", primaries(Server::Role)),
+    ("scan", Behaviour::Scan),
+    ("randomkey", Behaviour::RandomKey),
     ("save", PRIMARIES_OK),
     ("bgsave", PRIMARIES_OK),
     ("bgrewriteaof", PRIMARIES_OK),
     ("lastsave", Behaviour::Fan { to: Fan::Primaries, merge: Merge::Min }),
-    ("randomkey", Behaviour::Refused(Refused::NotYet)),
     ("monitor", Behaviour::Monitor),
     ("keys", Behaviour::Join),
-    ("role", Behaviour::Refused(Refused::NotYet)),
     ("wait", Behaviour::Wait),
     ("multi", Behaviour::Transaction(Transaction::Multi)),
     ("exec", Behaviour::Transaction(Transaction::Exec)),
@@ -203,6 +252,20 @@ const OWN: &[(&str, Behaviour)] = &[
     ("watch", Behaviour::Transaction(Transaction::Watch)),
     ("unwatch", Behaviour::Transaction(Transaction::Unwatch)),
     ("pubsub", Behaviour::Refused(Refused::PubSub)),
+    ("cluster|addslots", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|addslotsrange", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|bumpepoch", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|delslots", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|delslotsrange", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|failover", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|flushslots", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|forget", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|meet", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|replicate", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|reset", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|saveconfig", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|set-config-epoch", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|setslot", Behaviour::Refused(Refused::Dangerous)),
     ("debug", Behaviour::Refused(Refused::Dangerous)),
     ("failover", Behaviour::Refused(Refused::Dangerous)),
     ("migrate", Behaviour::Refused(Refused::Dangerous)),
@@ -231,6 +294,32 @@ pub fn behaviour_of(spec: &CommandSpec) -> Behaviour {
     {
         return found;
     }
+    by_data(spec)
+}
+
+/// What slotway does about a command that it refuses unless it is allowed: what its data say.
+pub fn behaviour_if_allowed(spec: &CommandSpec) -> Behaviour {
+    match behaviour_of(spec) {
+        Behaviour::Refused(Refused::Dangerous) if *spec.name == *"debug" => Behaviour::Debug,
+        Behaviour::Refused(Refused::Dangerous) => by_data(spec),
+        other => other,
+    }
+}
+
+/// The forms of DEBUG that are about a key, which is the argument behind.
+pub const DEBUG_BY_KEY: [&str; 7] =
+    ["object", "listpack", "ziplist", "quicklist", "sdslen", "htstats-key", "digest-value"];
+/// The forms of DEBUG that change how a server behaves, or its whole data: for every primary.
+pub const DEBUG_EVERYWHERE: [&str; 6] = [
+    "set-active-expire",
+    "quicklist-packed-threshold",
+    "set-disable-deny-scripts",
+    "replicate",
+    "reload",
+    "loadaof",
+];
+
+fn by_data(spec: &CommandSpec) -> Behaviour {
     if spec.flags.contains(Flags::PUBSUB) {
         return Behaviour::Refused(Refused::PubSub);
     }

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::{Behaviour, Fan, Merge, Plan, Refused, behaviour_of, client_command};
+use super::{Behaviour, Fan, Merge, Plan, Refused, Server, behaviour_of, client_command};
 use crate::command::{Begin, Class, CommandSpec, CommandTable, Find, KeyPart, KeySpec, Native};
 use crate::resp::{ArgRange, Args};
 
@@ -48,9 +48,32 @@ const NOTES: &[(&str, &str)] = &[
     ("asking", "As `CLUSTER`"),
     ("readonly", "As `CLUSTER`: reads go to primaries"),
     ("readwrite", "As `CLUSTER`"),
+    ("client", "About slotway's clients, over all its workers"),
+    ("client|caching", "As on a server where tracking is off"),
     ("client|getname", "The name given to slotway"),
+    ("client|getredir", "-1: tracking is off"),
+    ("client|info", "As `CLIENT LIST`"),
+    (
+        "client|kill",
+        "All filters of 7.0. Commands of the killed that were sent to nodes are carried out",
+    ),
+    (
+        "client|list",
+        "All fields of 7.0, and 7.2's `lib-name` and `lib-ver`. Buffers that slotway has not are 0 (`rbs`, `rbp`, `obl`, `argv-mem`, `multi-mem`); `omem` are the replies not taken, `oll` those still owed",
+    ),
+    (
+        "client|pause",
+        "Holds the clients of this slotway, on all its workers; other proxies and clients of the nodes go on. `WRITE` also holds what slotway does not know",
+    ),
+    ("client|reply", "Replies are dropped by slotway; the nodes send them. Not in a transaction"),
+    ("client|tracking", "`OFF` is OK. `ON` is refused: many clients share a connection to a node"),
+    ("client|trackinginfo", "Always off"),
+    ("client|unpause", "As on a server it waits itself while all commands are paused"),
     ("client|id", "Slotway's own number, unique while the process runs"),
-    ("client|no-evict", "`OK`, without effect"),
+    (
+        "client|no-evict",
+        "`OK`, without effect but for its letter in `CLIENT LIST`: slotway evicts nobody",
+    ),
     ("client|no-touch", "`OK`, without effect, on a 7.0 cluster as well"),
     ("client|setinfo", "As a 7.2 server answers, on a 7.0 cluster as well"),
     ("client|setname", "Kept by slotway; the nodes see `upstream.client_name`"),
@@ -85,24 +108,68 @@ const NOTES: &[(&str, &str)] = &[
         "info",
         "Sums, extremes or the first value, as fits the field; `redis_mode:standalone`, `cluster_enabled:0`; a section `# Proxy` is added",
     ),
-    ("multi", "What is sent between a refused `MULTI` and its `EXEC` or `DISCARD` is refused, too"),
-    ("keys", "The whole list passes through slotway's memory, in one piece"),
+    ("discard", "What was queued is forgotten; no node has seen it"),
+    (
+        "exec",
+        "All of the transaction leaves as one `MULTI … EXEC` for its slot and is atomic there. A redirection in it is followed: nothing was executed. A connection lost after it was sent is an error that says so. Keys in several slots: refused, or one transaction per slot, see `transactions.cross_slot`. A script of `EVALSHA` that slotway knows is loaded first",
+    ),
+    ("multi", "What follows is checked and queued by slotway, with Redis's replies and errors"),
+    (
+        "watch",
+        "On a connection lent to the client (`limits.dedicated`) until `EXEC`, `DISCARD` or `UNWATCH`. If that connection or its node is lost, or the slot moves, `EXEC` answers null, as if the key had changed. Keys in several slots only with `transactions.cross_slot = \"split\"`: whether any was changed is asked just before the parts are sent",
+    ),
+    ("unwatch", ""),
+    (
+        "keys",
+        "One primary's list after the other, in bounded memory, over connections lent to the client (`limits.dedicated`). If a node is lost after the first key was sent the client is closed",
+    ),
+    (
+        "monitor",
+        "The lines of all primaries in one stream, new primaries included; clients' addresses are those of slotway's connections. What slotway answers itself is not in it",
+    ),
+    (
+        "wait",
+        "Covers all that this client has had acknowledged: the least number over the primaries that it has written to. A primary lost while it waits is an error",
+    ),
     ("lastsave", "The oldest of the primaries"),
     ("module|list", "One primary's"),
     ("move", "The node's refusal: a cluster has one database"),
-    ("reset", "Back to RESP2, name forgotten. Waits as `HELLO` does"),
+    ("reset", "Back to RESP2, name and `CLIENT REPLY` forgotten. Waits as `HELLO` does"),
     (
         "script|load",
         "A node that joins later does not have it: the client then gets `NOSCRIPT` and loads it again",
     ),
     ("select", "`SELECT 0` is OK, other numbers get an error: a cluster has one database"),
-    ("slowlog|get", "The number asked for is per node; the list is not sorted by time"),
+    ("latency", "Where some nodes have nothing to say of the event, the others' is shown"),
+    ("latency|histogram", "What primaries have done, once: replicas do the same again"),
+    ("latency|reset", "The most that a node has reset"),
+    (
+        "scan",
+        "Each key that is there all the time is returned at least once, as by a single server; also when a primary fails over in the middle, whose shard is then scanned again from its beginning. Once slots have moved during a scan, shards may be scanned more than once; only keys of the very slots that moved may be missed. It ends in any case. `COUNT` is per call, thus per shard; a call may return nothing and a cursor that is not 0, as always with `SCAN`. Any slotway in front of the cluster takes the cursor; a number that no slotway gave is an invalid cursor. Not inside a transaction",
+    ),
+    (
+        "role",
+        "`master`, the sum of the offsets, and no replicas: a client that would read from them would be redirected",
+    ),
+    ("randomkey", "Each shard counts for as many keys as it has. Not inside a transaction"),
+    (
+        "debug",
+        "Where it is allowed: forms with a key go by it, those that set something to every primary, all else to any",
+    ),
+    ("slowlog|get", "Of all nodes, replicas too; IDs are each node's own"),
+    ("acl|log", "Of all nodes. `RESET` on all"),
+    ("swapdb", "A cluster has one database: where it is allowed, the node refuses it"),
     ("sort", "`BY` and `GET` with patterns are refused by the node: their keys may be anywhere"),
     ("sort_ro", "As `SORT`"),
     ("time", "One primary's clock"),
-    ("xread", "With `BLOCK`: refused, blocking commands are not built yet"),
+    ("xread", "With `BLOCK` as the blocking commands"),
     ("xreadgroup", "As `XREAD`"),
 ];
+
+const BLOCKING: &str = "Waits on a connection lent to the client (`limits.dedicated`). If its node \
+                        is lost or demoted, or the slot moves, it waits on at the next primary \
+                        for the time that is left; an element taken in the very moment of such a \
+                        loss is lost with the reply";
 
 /// One line of a table.
 #[derive(Debug, PartialEq, Eq)]
@@ -194,6 +261,8 @@ fn row(spec: &CommandSpec) -> Row {
     };
     let merge = match behaviour {
         Behaviour::Split(merge) | Behaviour::Fan { merge, .. } => merge_words(merge),
+        Behaviour::Scan => merge_words(Merge::Scan),
+        Behaviour::RandomKey => merge_words(Merge::Server(Server::RandomKey)),
         _ => "",
     };
     Row { to: destination(behaviour), merge, again, notes: notes(spec, behaviour) }
@@ -241,6 +310,9 @@ fn destination(behaviour: Behaviour) -> &'static str {
         Behaviour::Any => "any primary",
         Behaviour::Fan { to: Fan::Primaries, .. } => "every primary",
         Behaviour::Fan { to: Fan::Nodes, .. } => "every node",
+        Behaviour::Scan => "one shard after the other",
+        Behaviour::RandomKey => "every primary",
+        Behaviour::Debug => "by its subcommand",
         Behaviour::Local(_) | Behaviour::Client => "answered by slotway",
         Behaviour::Refused(_) => "refused",
     }
@@ -258,6 +330,18 @@ fn merge_words(merge: Merge) -> &'static str {
         Merge::AllSucceeded => "the first, if none is an error",
         Merge::OneSucceeded => "the first that is no error",
         Merge::Info => "field by field",
+        Merge::Scan => "the shard's, with slotway's cursor",
+        Merge::Server(server) => match server {
+            Server::SlowLog(_) | Server::AclLog(_) => "the newest of all, as many as asked for",
+            Server::LatencyHistory => "all samples, by time",
+            Server::LatencyLatest => "by event: the newest, and the worst of all",
+            Server::LatencyHistogram => "by command: the sums",
+            Server::Texts => "each node's under its address; once if all say the same",
+            Server::MemoryStats => "field by field: sums, and ratios of sums",
+            Server::FunctionStats => "the script that runs longest",
+            Server::Role => "one primary's, without replicas",
+            Server::RandomKey => "one of the keys, each of all equally likely",
+        },
     }
 }
 
@@ -282,6 +366,9 @@ fn notes(spec: &CommandSpec, behaviour: Behaviour) -> String {
             notes.push("After an error some nodes may have done it".into());
         }
         _ => {}
+    }
+    if behaviour == Behaviour::Blocking {
+        notes.push(BLOCKING.into());
     }
     match behaviour {
         Behaviour::Key(at) if at != 1 => notes.push(format!("Its key is argument {at}")),
@@ -382,11 +469,11 @@ The column **where it goes** in the tables below:
 - **every primary**, **every node** (replicas included; those that the cluster reports as down are left out): to all of them, and one reply is made. If some fail, the reply is an error that names them.
 - **any primary**: one that answers for all. A client always gets the same one while the cluster stays as it is.
 - **answered by slotway**: no node is asked.
-- **refused**: an error that says why.
+- **refused**: an error that says why. What would act on one node behind the cluster's back is refused with `NOPERM` unless `commands.allow` names it; it then goes to the node of its keys, or to any primary. `commands.deny` refuses any other command, by its name, a subcommand's or an ACL category ([configuration](configuration.md#commands)). What scripts call is not looked at.
 
 **Sent again** says whether slotway repeats the command when the connection is lost before the reply: see below.
 
-A request with the wrong number of arguments goes to any primary, whose error the client gets. So does a command or a subcommand that is not in the table (but all of `CLUSTER` and `PUBSUB` are as in the tables): if the cluster knows it after all, its redirection to the right node is followed and slotway reads the cluster's table again, at most every five seconds. A module's command whose server does not say where all its keys are is routed by those that it does say. `HELP` subcommands are the server's own, from any primary; `CLUSTER HELP`, `CLIENT HELP` and `PUBSUB HELP` therefore also list what is refused here.
+A request with the wrong number of arguments goes to any primary, whose error the client gets. So does a command or a subcommand that is not in the table (but all of `CLUSTER` and `PUBSUB` are as in the tables): if the cluster knows it after all, its redirection to the right node is followed and slotway reads the cluster's table again, at most every five seconds. A module's command whose server does not say where all its keys are is routed by those that it does say. `HELP` subcommands are the server's own, from any primary; `CLUSTER HELP` and `PUBSUB HELP` therefore also list what is refused here.
 
 There is no reading from replicas, and one database, 0, because a Redis Cluster has no other.
 

@@ -1,6 +1,7 @@
 //! The partial replies of one command, and how they become one reply.
 
 use super::behaviour::Merge;
+use super::scan::Scan;
 use crate::resp::reply::{element_count, elements, error_text, integer, text};
 use crate::resp::{Protocol, write};
 
@@ -17,6 +18,10 @@ pub struct Gather {
     /// For [`Merge::Array`]: where in `bytes` the element of each key stands, by its position.
     /// Otherwise: where the replies stand, in order of their arrival.
     spans: Vec<(usize, usize)>,
+    /// Where a merge wants to know it: who gave the reply of each span.
+    from: Vec<(u16, String)>,
+    /// For [`Merge::Scan`].
+    scan: Option<Scan>,
     bytes: Vec<u8>,
     number: Option<i64>,
     failed: Vec<(String, Vec<u8>)>,
@@ -32,6 +37,8 @@ impl Default for Gather {
             left: 0,
             order: Vec::new(),
             spans: Vec::new(),
+            from: Vec::new(),
+            scan: None,
             bytes: Vec::new(),
             number: None,
             failed: Vec::new(),
@@ -53,6 +60,8 @@ impl Gather {
         }
         self.order.clear();
         self.spans.clear();
+        self.from.clear();
+        self.scan = None;
         if self.bytes.capacity() > crate::buf::CHUNK {
             self.bytes = Vec::new();
         }
@@ -84,6 +93,35 @@ impl Gather {
     /// [`Gather::finish`] will show the proxy's own section (INFO).
     pub fn wants_proxy_section(&self) -> bool {
         self.merge == Merge::Info
+    }
+
+    /// What is scanned, for [`Merge::Scan`].
+    pub fn set_scan(&mut self, scan: Scan) {
+        self.scan = Some(scan);
+    }
+
+    /// What was scanned, by which node, and the cursor that it answered with.
+    pub fn scanned(&self) -> Option<(Scan, u16, u64)> {
+        let cursor = elements(self.spans().next()?).next().and_then(text)?;
+        let cursor = std::str::from_utf8(cursor).ok()?.parse().ok()?;
+        Some((self.scan?, self.from.first()?.0, cursor))
+    }
+
+    /// What was answered cannot become a reply: the client gets this error frame.
+    pub fn refuse(&mut self, frame: &[u8]) {
+        self.succeeded = 0;
+        self.failed.push((String::new(), frame.to_vec()));
+    }
+
+    /// The merge goes by who answered: to be told by [`Gather::answered_by`] before each
+    /// [`Gather::add`].
+    pub fn wants_nodes(&self) -> bool {
+        matches!(self.merge, Merge::Scan | Merge::Server(_))
+    }
+
+    /// The next reply is this node's, which is called so.
+    pub fn answered_by(&mut self, node: u16, name: String) {
+        self.from.push((node, name));
     }
 
     /// Parts that have not answered.
@@ -179,11 +217,13 @@ impl Gather {
         self.spans.iter().map(|&(from, to)| self.bytes.get(from..to).unwrap_or_default())
     }
 
-    /// The reply made of all parts, appended to `out`. `proxy_section` is for [`Merge::Info`].
+    /// The reply made of all parts, appended to `out`. `own` is what slotway adds: its section for
+    /// [`Merge::Info`], the client's next cursor for [`Merge::Scan`].
     /// `true`: it is no error.
-    pub fn finish(&self, out: &mut Vec<u8>, proxy_section: &str) -> bool {
+    pub fn finish(&self, out: &mut Vec<u8>, own: &str) -> bool {
         let enough = match self.merge {
             Merge::OneSucceeded => self.succeeded > 0,
+            Merge::Server(server) if server.some_suffice() => self.succeeded > 0,
             _ => self.failed.is_empty(),
         };
         if !enough {
@@ -212,8 +252,20 @@ impl Gather {
             Merge::Concat => self.write_concatenated(out),
             Merge::Info => {
                 let texts: Vec<&[u8]> = self.spans().filter_map(text).collect();
-                let merged = super::merge_info(&texts, Some(proxy_section));
+                let merged = super::merge_info(&texts, Some(own));
                 write::verbatim(out, self.protocol, &merged);
+            }
+            Merge::Scan => {
+                write::array_header(out, 2);
+                write::bulk(out, own.as_bytes());
+                let keys = self.spans().next().and_then(|reply| elements(reply).nth(1));
+                out.extend_from_slice(keys.unwrap_or(b"*0\r\n"));
+            }
+            Merge::Server(server) => {
+                let name = |i: usize| self.from.get(i).map_or("a node", |(_, name)| name.as_str());
+                let parts: Vec<(&str, &[u8])> =
+                    self.spans().enumerate().map(|(i, reply)| (name(i), reply)).collect();
+                server.merge(&parts, self.protocol, out);
             }
         }
         true

@@ -11,8 +11,12 @@ mod gather;
 mod hold;
 mod info;
 mod refusal;
+mod scan;
+mod server;
 
-pub use behaviour::{Behaviour, Fan, Local, Merge, Refused, Transaction, behaviour_of};
+pub use behaviour::{
+    Behaviour, Fan, Local, Merge, Refused, Transaction, behaviour_if_allowed, behaviour_of,
+};
 pub use blocking::{WaitTime, left_of, wait_time};
 pub use describe::commands_markdown;
 pub use exec::ExecGather;
@@ -20,11 +24,15 @@ pub use gather::Gather;
 pub use hold::{Held, HoldMeta, Holds, LaneKey};
 pub use info::merge_info;
 pub use refusal::Refusal;
+pub use scan::{CURSOR_TOO_LARGE, INVALID_CURSOR, Layout, Owners, Scan, identity};
+pub use server::Server;
 
 use std::sync::Arc;
 
 use crate::cluster::{Slot, slot_of};
-use crate::command::{CommandId, CommandSpec, CommandTable, KeyError, key_positions};
+use crate::command::{
+    CommandId, CommandSpec, CommandTable, KeyError, Rules, Verdict, key_positions,
+};
 use crate::resp::Args;
 
 /// What is to be done with one command.
@@ -49,6 +57,10 @@ pub enum Plan {
         /// How the replies become one.
         merge: Merge,
     },
+    /// SCAN: the shard that its cursor stands at.
+    Scan,
+    /// RANDOMKEY: every primary's size and a key of each.
+    RandomKey,
     /// Forward it to the primary of this slot, on a connection lent to its client: it may wait.
     Block(Slot),
     /// MULTI and its kin.
@@ -69,6 +81,7 @@ pub enum Plan {
 #[derive(Debug)]
 pub struct Router {
     table: Arc<CommandTable>,
+    rules: Rules,
     /// By command id; one entry more, for commands that are not known.
     commands: Vec<Routed>,
 }
@@ -82,21 +95,56 @@ struct Routed {
 }
 
 impl Router {
-    /// The behaviour of every command of `table`.
+    /// The behaviour of every command of `table`, by default.
     pub fn new(table: Arc<CommandTable>) -> Self {
+        Self::with_rules(table, Rules::default())
+    }
+
+    /// The same where `commands.deny` and `commands.allow` say something.
+    pub fn with_rules(table: Arc<CommandTable>, rules: Rules) -> Self {
         let routed = |spec: &CommandSpec| Routed {
-            behaviour: behaviour_of(spec),
+            behaviour: match rules.verdict(spec) {
+                Verdict::Denied(_) => Behaviour::Refused(Refused::Denied),
+                Verdict::Allowed => behaviour_if_allowed(spec),
+                Verdict::Open => behaviour_of(spec),
+            },
             read_only: spec.is_read_only(),
             class: spec.class as u8,
         };
         let mut commands: Vec<Routed> = table.iter().map(|(_, spec)| routed(spec)).collect();
         commands.push(routed(table.get(CommandId::UNKNOWN)));
-        Router { table, commands }
+        Router { table, rules, commands }
     }
 
     /// The table it was made of.
     pub fn table(&self) -> &CommandTable {
         &self.table
+    }
+
+    /// Which commands are denied and allowed.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The error for a command that is refused, without the leading `-`.
+    pub fn refusal(&self, command: u16, why: Refused) -> String {
+        let spec = self.table.get(CommandId(command));
+        let name = match usize::from(command) == self.commands.len() - 1 {
+            true => "this command, which slotway does not know,",
+            false => &*spec.name,
+        };
+        match self.rules.verdict(spec) {
+            Verdict::Denied(rule) if why == Refused::Denied => format!(
+                "{}: its entry \"{}\" says so{}",
+                why.text(name),
+                rule.text(),
+                match rule.text().starts_with('@') {
+                    true => "; commands.allow makes exceptions, by name",
+                    false => "",
+                }
+            ),
+            _ => why.text(name),
+        }
     }
 
     /// The index that stands for commands which are not known.
@@ -133,10 +181,17 @@ impl Router {
                 None => Plan::Any,
             },
             Behaviour::Any => Plan::Any,
+            Behaviour::Refused(why @ (Refused::Denied | Refused::Dangerous)) => Plan::Refuse(why),
             _ if !self.arity_fits(command, args) => Plan::Any,
             Behaviour::Local(local) => Plan::Local(local),
             Behaviour::Refused(why) => Plan::Refuse(why),
+            Behaviour::Fan { to, merge: Merge::Server(server) } => {
+                Plan::Fan { to, merge: Merge::Server(server.with(args)) }
+            }
             Behaviour::Fan { to, merge } => Plan::Fan { to, merge },
+            Behaviour::Scan => Plan::Scan,
+            Behaviour::RandomKey => Plan::RandomKey,
+            Behaviour::Debug => debug_command(args),
             Behaviour::Transaction(which) => Plan::Transaction(which),
             Behaviour::Wait => Plan::Wait,
             Behaviour::Monitor => Plan::Monitor,
@@ -212,17 +267,43 @@ fn blocks(args: &Args) -> bool {
     (first..args.len()).take_while(|&i| !args.is(i, "streams")).any(|i| args.is(i, "block"))
 }
 
+fn debug_command(args: &Args) -> Plan {
+    let is_one = |words: &[&str]| words.iter().any(|word| args.is(1, word));
+    match args.get(2) {
+        Some(key) if is_one(&behaviour::DEBUG_BY_KEY) => Plan::Slot(slot_of(key)),
+        _ if is_one(&behaviour::DEBUG_EVERYWHERE) => {
+            Plan::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded }
+        }
+        _ => Plan::Any,
+    }
+}
+
 fn client_command(args: &Args, known: bool) -> Plan {
-    // With their numbers of arguments: a 7.0 server's table does not have all of them.
-    const OWN: [(&str, usize, Local); 6] = [
+    // With their arity, as in the command table: a 7.0 server's does not have all of them.
+    const OWN: [(&str, i32, Local); 17] = [
         ("id", 2, Local::ClientId),
         ("getname", 2, Local::ClientGetName),
         ("setname", 3, Local::ClientSetName),
         ("setinfo", 4, Local::ClientSetInfo),
         ("no-evict", 3, Local::ClientSwitch),
         ("no-touch", 3, Local::ClientSwitch),
+        ("list", -2, Local::ClientEveryone),
+        ("info", 2, Local::ClientInfo),
+        ("kill", -3, Local::ClientEveryone),
+        ("pause", -3, Local::ClientEveryone),
+        ("unpause", 2, Local::ClientEveryone),
+        ("unblock", -3, Local::ClientEveryone),
+        ("reply", 3, Local::ClientReply),
+        ("tracking", -3, Local::ClientTracking),
+        ("trackinginfo", 2, Local::ClientTrackingInfo),
+        ("caching", 3, Local::ClientCaching),
+        ("getredir", 2, Local::ClientGetRedir),
     ];
-    let own = OWN.iter().find(|(word, arity, _)| args.len() == *arity && args.is(1, word));
+    let fits = |arity: i32| match usize::try_from(arity) {
+        Ok(exact) => args.len() == exact,
+        Err(_) => args.len() >= arity.unsigned_abs() as usize,
+    };
+    let own = OWN.iter().find(|(word, arity, _)| fits(*arity) && args.is(1, word));
     if let Some((.., local)) = own {
         return Plan::Local(*local);
     }
@@ -304,9 +385,86 @@ mod tests {
     fn what_slotway_answers_itself() {
         assert_eq!(plan("PING"), Plan::Local(Local::Ping));
         assert_eq!(plan("CLIENT SETINFO LIB-NAME x"), Plan::Local(Local::ClientSetInfo));
-        assert_eq!(plan("CLIENT LIST"), Plan::Refuse(Refused::NotYet));
+        assert_eq!(plan("CLIENT LIST"), Plan::Local(Local::ClientEveryone));
+        assert_eq!(plan("CLIENT KILL ID 1"), Plan::Local(Local::ClientEveryone));
         assert_eq!(plan("SUBSCRIBE a"), Plan::Refuse(Refused::PubSub));
         assert_eq!(plan("MULTI"), Plan::Transaction(Transaction::Multi));
         assert_eq!(plan("SHUTDOWN"), Plan::Refuse(Refused::Dangerous));
+    }
+
+    /// By the rules' lists; `None`: by default.
+    fn plan_with(deny: &[&str], allow: &[&str], line: &str) -> (Plan, String) {
+        let rule = |text: &&str| {
+            crate::command::Rule::parse(text, &CommandTable::builtin(), |_, _| None).expect(text)
+        };
+        let rules = Rules {
+            deny: deny.iter().map(rule).collect(),
+            allow: allow.iter().map(rule).collect(),
+        };
+        let router = Router::with_rules(Arc::new(CommandTable::builtin()), rules);
+        let (mut buf, mut ranges) = (Vec::new(), Vec::new());
+        for word in line.split(' ') {
+            let start = buf.len() as u32;
+            buf.extend_from_slice(word.as_bytes());
+            ranges.push(crate::resp::ArgRange { start, end: buf.len() as u32 });
+        }
+        let args = Args::new(&buf, &ranges);
+        let command = router.command(&args);
+        let plan = router.plan(command, &args, &mut Vec::new());
+        let text = match plan {
+            Plan::Refuse(why) => router.refusal(command, why),
+            _ => String::new(),
+        };
+        (plan, text)
+    }
+
+    #[test]
+    fn what_is_denied() {
+        let denied = Plan::Refuse(Refused::Denied);
+        let (plan, text) = plan_with(&["@dangerous"], &[], "KEYS *");
+        assert_eq!(plan, denied);
+        assert!(text.starts_with("NOPERM KEYS is denied by commands.deny"), "{text}");
+        assert!(text.contains("\"@dangerous\"") && text.contains("commands.allow"), "{text}");
+        // With any number of arguments; and what the table does not know.
+        assert_eq!(plan_with(&["get"], &[], "GET").0, denied);
+        let (plan, text) = plan_with(&["@all"], &["@read"], "NOSUCH x");
+        assert_eq!(plan, denied);
+        assert!(text.contains("\"@all\""), "{text}");
+        assert_eq!(plan_with(&["@all"], &["@read"], "GET a").0, at("a"));
+    }
+
+    #[test]
+    fn what_is_allowed_goes_by_its_data() {
+        let dangerous = Plan::Refuse(Refused::Dangerous);
+        assert_eq!(plan_with(&[], &[], "SWAPDB 0 1").0, dangerous);
+        assert_eq!(plan_with(&["flushall"], &["config"], "SWAPDB 0 1").0, dangerous);
+        assert_eq!(plan_with(&[], &["swapdb"], "SWAPDB 0 1").0, Plan::Any);
+        assert_eq!(plan_with(&[], &["@dangerous"], "MIGRATE h 1 k 0 1").0, at("k"));
+        assert_eq!(plan_with(&[], &["debug"], "DEBUG OBJECT k").0, at("k"));
+        assert_eq!(plan_with(&[], &["debug"], "DEBUG SLEEP 0").0, Plan::Any);
+        let everywhere = Plan::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded };
+        assert_eq!(plan_with(&[], &["debug"], "DEBUG SET-ACTIVE-EXPIRE 0").0, everywhere);
+        // Denied by name is denied, whatever else allows it.
+        assert_eq!(
+            plan_with(&["debug"], &["debug"], "DEBUG SLEEP 0").0,
+            Plan::Refuse(Refused::Denied)
+        );
+        // What is no danger stays what it is.
+        assert_eq!(plan_with(&[], &["@all"], "GET a").0, at("a"));
+    }
+
+    /// A command that only the cluster knows obeys too.
+    #[test]
+    fn commands_of_a_newer_server_obey() {
+        let reply = b"*1\r\n*7\r\n$8\r\njson.set\r\n:-3\r\n*1\r\n+write\r\n:1\r\n:1\r\n:1\r\n*1\r\n+@write\r\n";
+        let table = Arc::new(CommandTable::builtin().overlay(reply).expect("a table"));
+        for entry in ["json.set", "@write"] {
+            let rule = crate::command::Rule::parse(entry, &CommandTable::builtin(), |_, _| None);
+            let rules = Rules { deny: vec![rule.expect(entry)], allow: Vec::new() };
+            let router = Router::with_rules(Arc::clone(&table), rules);
+            let id = table.by_name("json.set").expect("it is known").0;
+            let args = Args::new(b"", &[]);
+            assert_eq!(router.plan(id, &args, &mut Vec::new()), Plan::Refuse(Refused::Denied));
+        }
     }
 }

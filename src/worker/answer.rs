@@ -167,6 +167,10 @@ impl Worker {
                 gathering.gather.fail(name, frame)
             }
         } else {
+            if gathering.gather.wants_nodes() {
+                let name = self.nodes.get(usize::from(node)).map(|n| n.addr.to_string());
+                gathering.gather.answered_by(node, name.unwrap_or_default());
+            }
             gathering.gather.add(first, frame)
         };
         let held = gathering.exec.as_ref().map_or(gathering.gather.held(), |e| e.held());
@@ -183,7 +187,7 @@ impl Worker {
         let section = if gathering.gather.wants_proxy_section() {
             self.proxy_section()
         } else {
-            String::new()
+            self.next_cursor(&mut gathering.gather)
         };
         let mut reply = std::mem::take(&mut self.reply);
         reply.clear();

@@ -31,6 +31,8 @@ pub(super) enum Job {
     ErrandEnd(u32, u32, u32),
     /// This slot's lane may go on.
     Lane(u16, (u32, u32)),
+    /// CLIENT PAUSE may be over.
+    Unpause,
 }
 
 impl Ord for Timer {
@@ -65,6 +67,7 @@ impl Worker {
                     }
                 }
                 Some(Job::Lane(slot, lane)) => self.run_lane(slot, lane),
+                Some(Job::Unpause) => self.check_pause(),
                 Some(Job::Errand(index, generation, seq)) => {
                     self.errand_again(index, generation, seq);
                 }

@@ -116,6 +116,7 @@ impl Worker {
         let dest = Dest::Client { index: index as u32, generation, seq: 0 };
         let mut pending = self.pending(dest, command, slot, protocol);
         let client = self.clients.get_mut(index)?;
+        client.last_command = command;
         let seq = client.expect(&mut self.spare_replies);
         pending.dest = Dest::Client { index: index as u32, generation, seq };
         if !pending.has(flag::READ_ONLY) {
@@ -171,6 +172,7 @@ impl Worker {
         }
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         let (protocol, generation) = (client.session.protocol, client.generation);
+        client.last_command = command;
         let seq = client.expect(&mut self.spare_replies);
         let dest = Dest::Client { index: index as u32, generation, seq };
         let pending = self.pending(dest, command, slot, protocol);
@@ -200,6 +202,9 @@ impl Worker {
         frame: &[u8],
         args: &Args,
     ) -> Flow {
+        if let Some(client) = self.clients.get_mut(index) {
+            client.last_command = command;
+        }
         if self.is_over_memory() && !matches!(plan, Plan::Local(_)) {
             return self.refuse_for_memory(index, command);
         }
@@ -220,6 +225,8 @@ impl Worker {
             },
             Plan::Split { merge, step } => self.split(index, command, merge, step, args),
             Plan::Fan { to, merge } => self.fan(index, command, to, merge, frame),
+            Plan::Scan => self.scan(index, command, args),
+            Plan::RandomKey => self.random_key(index, command, frame),
             Plan::Block(slot) => self.block(index, command, slot.0, frame),
             Plan::Transaction(which) => self.transaction(index, command, which, frame, args),
             Plan::Join => self.join(index, command, frame),
@@ -244,8 +251,7 @@ impl Worker {
     }
 
     fn refuse(&mut self, index: usize, command: u16, why: Refused) -> Flow {
-        let name = &self.router.table().get(crate::command::CommandId(command)).name;
-        let text = why.text(name);
+        let text = self.router.refusal(command, why);
         self.answer_own_error(index, command, &text);
         Flow::Next
     }
@@ -300,6 +306,9 @@ impl Worker {
             client.paused = Paused::Replies;
             self.mark_client(index);
             return Flow::Pause;
+        }
+        if let Local::ClientInfo | Local::ClientReply | Local::ClientEveryone = local {
+            return self.client_command(index, command, local, args);
         }
         if local == Local::Reset {
             self.drop_transaction(index);

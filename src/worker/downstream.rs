@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::settings::out_of_memory;
 use super::{NEXT_CLIENT, Source, Worker, reaccount};
 use crate::buf::CHUNK;
-use crate::client::{Client, Paused};
+use crate::client::{Client, Paused, mode};
 use crate::control::Downstream;
 use crate::metrics::LimitHit;
 use crate::resp::{Args, ProtocolError, Request, RequestProgress, inline_to_array, scan_request};
@@ -35,6 +35,9 @@ impl Worker {
         let entry = self.clients.vacant_entry();
         let index = entry.key();
         let client = entry.insert(client);
+        if self.pause.is_some() {
+            client.session.modes |= mode::SUSPENDED;
+        }
         let token = Source::Client(index).token();
         self.stats.clients_accepted += 1;
         if let Err(error) = client.stream.watch(self.poll.registry(), token, false, false) {
@@ -67,7 +70,9 @@ impl Worker {
     pub(super) fn client_readable(&mut self, index: usize) {
         let Some(client) = self.clients.get_mut(index) else { return };
         if client.gone || client.read_closed || client.paused != Paused::No {
-            if self.waits_in_vain(index) {
+            // A pause may be long, and nothing of what it sent last is begun.
+            let suspended = client.paused == Paused::Suspended && client.peer_closed;
+            if suspended || self.waits_in_vain(index) {
                 self.close_client(index);
             }
             return;
@@ -193,7 +198,7 @@ impl Worker {
                     let frame = rest.get(..len).unwrap_or_default();
                     let args = Args::new(frame, &ranges);
                     if client.session.modes != 0 {
-                        (len, self.dispatch_in_mode(index, frame, &args))
+                        (len, self.dispatch_with_modes(index, frame, &args))
                     } else {
                         (len, self.dispatch(index, frame, &args))
                     }
@@ -249,7 +254,7 @@ impl Worker {
                 match scanned {
                     Ok(Request::Array { .. }) => {
                         let args = Args::new(&array, &ranges);
-                        self.dispatch_in_mode(index, &array, &args)
+                        self.dispatch_with_modes(index, &array, &args)
                     }
                     Err(error) => {
                         self.protocol_error(index, error);
@@ -314,6 +319,10 @@ impl Worker {
         client.dirty = false;
         if client.gone {
             return;
+        }
+        if std::mem::take(&mut client.corked) && client.paused == Paused::No && !client.is_drained()
+        {
+            return self.account_client(index);
         }
         if let Some(replies) = client.replies.as_mut() {
             if !replies.out.is_empty() && !client.blocked {

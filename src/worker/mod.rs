@@ -11,20 +11,25 @@
 //! The parts, in the order in which a command meets them:
 //! - `downstream`: clients: accept, read, write, close
 //! - `dispatch`: a command's plan is carried out
+//! - `keyspace`: SCAN and RANDOMKEY
 //! - `transaction`: MULTI … EXEC
 //! - `join`: KEYS, one list of many
 //! - `dedicated`: connections lent to one client: blocking commands, WATCH, WAIT, MONITOR
 //! - `upstreams`: nodes' connections: connect, write, read, lost
+//! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
 //! - `answer`: a reply finds its client; refusals and retries
 //! - `topology`: a new snapshot becomes routes
 //! - `clock`: deadlines, backoff
 
 mod answer;
+mod clients;
 mod clock;
 mod dedicated;
 mod dispatch;
 mod downstream;
+mod everyone;
 mod join;
+mod keyspace;
 mod settings;
 mod shared;
 mod topology;
@@ -42,7 +47,7 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::buf::Pool;
-use crate::client::{Client, Multi, Replies};
+use crate::client::{Client, Multi, Pause, Paused, Replies};
 use crate::cluster::Snapshot;
 use crate::command::CommandTable;
 use crate::config::Config;
@@ -52,6 +57,7 @@ use crate::resp::{ArgRange, Protocol};
 use crate::route::{ExecGather, Gather, Holds, Router};
 use crate::upstream::{Dest, Upstream, Waiting};
 
+pub use everyone::{Answered, Inquiry};
 use settings::Settings;
 pub use shared::Shared;
 
@@ -137,6 +143,8 @@ struct Worker {
     inbox: mpsc::Receiver<ToWorker>,
     control: tokio::sync::mpsc::UnboundedSender<ToControl>,
     client_count: Arc<AtomicUsize>,
+    /// Its own address, for answers that others bring.
+    own: WorkerHandle,
 
     /// The clock's zero.
     epoch: Instant,
@@ -158,6 +166,8 @@ struct Worker {
     clients: Slab<Client>,
     next_generation: u32,
     holds: Holds<Waiting>,
+    /// The slots as SCAN goes through them; made when it is asked for.
+    layout: crate::route::Layout,
     /// By held slot: what a node refused last, for the error at a deadline.
     last_refusal: FxHashMap<u16, String>,
     /// When an unknown command may make control look at the cluster's commands again.
@@ -188,6 +198,8 @@ struct Worker {
     tick: Option<u64>,
     next_idle_check: u64,
     drain: Option<u64>,
+    /// CLIENT PAUSE, while it lasts.
+    pause: Option<Pause>,
 
     // Kept for their capacity.
     scratch: Vec<u8>,
@@ -224,12 +236,14 @@ pub fn spawn(
     let (sender, inbox) = mpsc::channel();
     let client_count = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&client_count);
+    let handle = WorkerHandle::new(sender, waker, client_count);
+    let own = handle.clone();
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         let told = Told { control: control.clone(), worker: index, clients: Arc::clone(&count) };
-        Worker::new(index, &config, commands, shared, poll, inbox, control, count).run();
+        Worker::new(index, &config, commands, shared, poll, control, (own, inbox)).run();
         drop(told);
     })?;
-    Ok(WorkerHandle::new(sender, waker, client_count))
+    Ok(handle)
 }
 
 /// Tells control that the thread has ended, however it ended.
@@ -254,12 +268,11 @@ impl Worker {
         commands: Arc<CommandTable>,
         shared: Arc<Shared>,
         poll: Poll,
-        inbox: mpsc::Receiver<ToWorker>,
         control: tokio::sync::mpsc::UnboundedSender<ToControl>,
-        client_count: Arc<AtomicUsize>,
+        (own, inbox): (WorkerHandle, mpsc::Receiver<ToWorker>),
     ) -> Self {
         let slots = usize::from(crate::cluster::SLOTS);
-        let router = Arc::new(Router::new(commands));
+        let router = Arc::new(Router::with_rules(commands, config.commands.clone()));
         let stats = WorkerStats {
             commands: vec![Default::default(); usize::from(router.unknown()) + 1],
             ..WorkerStats::default()
@@ -270,7 +283,8 @@ impl Worker {
             poll,
             inbox,
             control,
-            client_count,
+            client_count: Arc::clone(&own.clients),
+            own,
             epoch: Instant::now(),
             now: 0,
             router,
@@ -284,6 +298,7 @@ impl Worker {
             clients: Slab::new(),
             next_generation: 0,
             holds: Holds::default(),
+            layout: Default::default(),
             last_refusal: FxHashMap::default(),
             next_commands_wish: 0,
             held_now: 0,
@@ -302,6 +317,7 @@ impl Worker {
             tick: None,
             next_idle_check: 0,
             drain: None,
+            pause: None,
             scratch: vec![0; SCRATCH],
             ranges: Vec::new(),
             keys: Vec::new(),
@@ -380,7 +396,8 @@ impl Worker {
         // something to wait for.
         let now = self.epoch.elapsed().as_micros() as u64;
         // A poll cannot wait for less than a millisecond; sleeping short would mean spinning.
-        Some(Duration::from_millis(next.saturating_sub(now).div_ceil(1000)))
+        // Nor can it for much longer than days (a pause may be as long as one likes).
+        Some(Duration::from_millis(next.saturating_sub(now).div_ceil(1000).min(3_600_000)))
     }
 
     /// The end of a turn: nodes first, so that they work while the clients are written to.
@@ -436,6 +453,9 @@ impl Worker {
                     // Whoever asked may have given up: nobody to answer then.
                     let _ = answer.send(Box::new(self.counters()));
                 }
+                ToWorker::Asked(inquiry) => self.hear(&inquiry),
+                ToWorker::Answered(answered) => self.finish_inquiry(*answered),
+                ToWorker::Pause(pause) => self.suspend_clients(pause),
                 ToWorker::Drain { by } => self.start_drain(by),
             }
         }
@@ -445,8 +465,13 @@ impl Worker {
         // Commands under way carry their ids; an overlay keeps those of known commands, and only
         // "unknown", the entry past the end, moves.
         let old_unknown = usize::from(self.router.unknown());
-        self.router = Arc::new(Router::new(table));
+        self.router = Arc::new(Router::with_rules(table, self.router.rules().clone()));
         let new_unknown = usize::from(self.router.unknown());
+        for (_, client) in &mut self.clients {
+            if usize::from(client.last_command) == old_unknown {
+                client.last_command = new_unknown as u16;
+            }
+        }
         if new_unknown > old_unknown {
             let unknown = self.stats.commands.get(old_unknown).copied().unwrap_or_default();
             self.stats.commands.resize(new_unknown + 1, Default::default());
@@ -465,6 +490,8 @@ impl Worker {
         stats.clients = self.clients.len() as u64;
         let resp3 = |c: &Client| c.session.protocol == Protocol::Resp3;
         stats.clients_resp3 = self.clients.iter().filter(|(_, c)| resp3(c)).count() as u64;
+        let paused = |c: &Client| c.paused == Paused::Suspended;
+        stats.clients_paused = self.clients.iter().filter(|(_, c)| paused(c)).count() as u64;
         stats.buffer_bytes = (self.accounted + self.holds.bytes() + self.pool.bytes()) as u64;
         stats.held = self.holds.count() as u64;
         stats.dedicated_idle = self.idle.len() as u64;

@@ -16,7 +16,7 @@ use super::downstream::Flow;
 use super::settings::out_of_memory;
 use super::{Gathering, Worker};
 use crate::buf::CHUNK;
-use crate::client::{Context, EXEC, Kind, MULTI, Multi, Paused, Place, answer, mode};
+use crate::client::{Context, EXEC, Kind, MULTI, Multi, Paused, Place, Question, answer, mode};
 use crate::cluster::slot_of;
 use crate::command::{CommandId, Flags, key_positions};
 use crate::metrics::{LimitHit, TransactionKind};
@@ -40,6 +40,13 @@ struct Single {
     node: u16,
     /// The queued command.
     command: usize,
+    group: u32,
+}
+
+/// What all workers are asked: CLIENT LIST and the like.
+#[derive(Debug)]
+struct Asked {
+    question: Question,
     group: u32,
 }
 
@@ -165,7 +172,9 @@ impl Worker {
             Plan::Slot(slot) | Plan::Block(slot) => Place::Slot(slot.0),
             Plan::Any | Plan::Wait | Plan::Transaction(_) => Place::Any,
             Plan::Local(Local::Ping | Local::Echo) => Place::Any,
-            Plan::Local(local) if local != Local::Hello => Place::Local(local),
+            Plan::Local(local) if !matches!(local, Local::Hello | Local::ClientReply) => {
+                Place::Local(local)
+            }
             Plan::Split { merge, .. } => Place::Split(merge),
             Plan::Fan { to, merge } if split => Place::Fan(to, merge),
             Plan::Join if split => Place::Fan(Fan::Primaries, Merge::Concat),
@@ -176,7 +185,7 @@ impl Worker {
                     upper()
                 ));
             }
-            Plan::Refuse(why) => return Err(why.text(name)),
+            Plan::Refuse(why) => return Err(self.router.refusal(command, why)),
             _ => return Err(format!("ERR {} is not allowed inside a transaction", upper())),
         };
         if let Place::Slot(_) | Place::Split(_) = place
@@ -288,6 +297,9 @@ impl Worker {
             Some((mut pending, u)) => {
                 pending.before = before;
                 pending.flags |= read_only;
+                if let Some(client) = self.clients.get_mut(index) {
+                    client.corked = true;
+                }
                 if multi.frames.len() < CHUNK / 2 {
                     self.send(u, pending, &multi.frames);
                 } else {
@@ -333,7 +345,7 @@ impl Worker {
         }
         let Some(multi) = self.take_multi(index) else { return Flow::Next };
         let mut exec = Box::new(ExecGather::new(protocol, multi.queue.len()));
-        let (batches, singles) = self.pieces(index, &multi, &mut exec);
+        let (batches, singles, asked) = self.pieces(index, &multi, &mut exec);
         let kind =
             if batches.len() > 1 { TransactionKind::Split } else { TransactionKind::OneSlot };
         self.stats.transactions[kind as usize] += 1;
@@ -342,6 +354,7 @@ impl Worker {
             batches.iter().map(|b| exec.group(b.places.clone(), false)).collect();
         let done = exec.is_done();
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+        client.corked = true;
         let seq = seq.unwrap_or_else(|| client.expect(&mut self.spare_replies));
         let to = Dest::Client { index: index as u32, generation, seq };
         let lane = (index as u32, generation);
@@ -364,6 +377,10 @@ impl Worker {
             pending.flags |= flag::NODE_BOUND;
             let u = self.upstream_for(single.node, protocol, index);
             self.send(u, pending, multi.frame(single.command));
+        }
+        for Asked { question, group } in asked {
+            let to = Dest::Part { gather: g as u32, first: group };
+            self.ask_for(index, command, question, to);
         }
         self.end_watches_of_exec(index);
         if done {
@@ -415,10 +432,11 @@ impl Worker {
         index: usize,
         multi: &Multi,
         exec: &mut ExecGather,
-    ) -> (Vec<Batch>, Vec<Single>) {
+    ) -> (Vec<Batch>, Vec<Single>, Vec<Asked>) {
         let mut batches: Vec<Batch> = Vec::new();
         let mut by_slot: FxHashMap<u16, usize> = FxHashMap::default();
         let mut singles = Vec::new();
+        let mut asked = Vec::new();
         let mut ranges: Vec<ArgRange> = Vec::new();
         let home = multi.first.as_ref().map_or(NO_SLOT, |(slot, _)| *slot);
         let mut push = |slot: u16, frame: &[u8], place: usize, read_only: bool| {
@@ -439,6 +457,15 @@ impl Worker {
             match queued.place {
                 Place::Slot(slot) => push(slot, frame, i, read_only),
                 Place::Any => push(home, frame, i, read_only),
+                Place::Local(local @ (Local::ClientInfo | Local::ClientEveryone)) => {
+                    let args = scan(frame, &self.settings.request, &mut ranges);
+                    match self.client_in_exec(index, local, &args) {
+                        Ok(reply) => exec.place(i, reply),
+                        Err(question) => {
+                            asked.push(Asked { question, group: exec.group(vec![i], true) });
+                        }
+                    }
+                }
                 Place::Local(local) => {
                     let args = scan(frame, &self.settings.request, &mut ranges);
                     let mut reply = Vec::new();
@@ -477,7 +504,7 @@ impl Worker {
                 }
             }
         }
-        (batches, singles)
+        (batches, singles, asked)
     }
 
     /// A command over several slots as one command per slot: the slot, the bytes, the positions

@@ -15,8 +15,6 @@ NOT_YET = [
     ("BLMOVE", "a{k}", "b{k}", "LEFT", "RIGHT", "1"),
     ("BZPOPMIN", "k", "1"),
     ("XREAD", "BLOCK", "10", "STREAMS", "k", "$"),
-    ("SCAN", "0"),
-    ("RANDOMKEY",),
     ("MONITOR",),
     ("WAIT", "1", "10"),
 ]

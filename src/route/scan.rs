@@ -1,0 +1,419 @@
+//! SCAN over all shards behind one cursor, which says everything: any slotway in front of the
+//! cluster can go on with it.
+//!
+//! A scan goes through the slots. It stands at a slot and scans the node that owns it to its end;
+//! then all slots below and that node's are **covered**, and it goes on at the next one that is
+//! not. As long as slots stay with their shards, a shard whose lowest slot lies below has been
+//! scanned already: each shard once, in the order of their lowest slots, which a failover does not
+//! change. When slots have moved since the scan began, that cannot be said of anyone any more: a
+//! shard that was not scanned yet may have got a low slot. The scan then becomes **careful**, and
+//! skips nothing but what the node just scanned owns in one piece. It returns keys twice then, but
+//! no key whose slot stayed where it was is missed, and as it only ever goes up it ends.
+//!
+//! A node's cursor is worth nothing on another node (each has a hash seed of its own): the cursor
+//! carries a mark of the node that it is for and, while not careful, of the layout of the slots.
+//! If the mark does not fit, the scan stays where it is and begins with that node again.
+
+use std::hash::Hasher;
+
+use rustc_hash::FxHasher;
+
+use crate::cluster::SLOTS;
+
+const MARK_BITS: u32 = 10;
+const SLOT_BITS: u32 = 14;
+/// Bits that stand below the node's own cursor.
+const OWN_BITS: u32 = 1 + MARK_BITS + SLOT_BITS;
+
+/// What a client's cursor says. The start and the end, "0", is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cursor {
+    /// The node's own cursor; 0: its scan begins.
+    node: u64,
+    careful: bool,
+    /// Never 0, so that no cursor is 0 and a number that is no cursor is mostly known as such.
+    mark: u16,
+    slot: u16,
+}
+
+impl Cursor {
+    /// `None`: the node's cursor is larger than there is room for.
+    fn encode(self) -> Option<u64> {
+        (self.node < 1 << (u64::BITS - OWN_BITS)).then_some(
+            self.node << OWN_BITS
+                | u64::from(self.careful) << (MARK_BITS + SLOT_BITS)
+                | u64::from(self.mark) << SLOT_BITS
+                | u64::from(self.slot),
+        )
+    }
+
+    /// `None`: not a cursor that [`Cursor::encode`] gives.
+    fn decode(number: u64) -> Option<Cursor> {
+        let field = |at: u32, bits: u32| (number >> at & ((1 << bits) - 1)) as u16;
+        let mark = field(SLOT_BITS, MARK_BITS);
+        (mark != 0).then_some(Cursor {
+            node: number >> OWN_BITS,
+            careful: field(SLOT_BITS + MARK_BITS, 1) == 1,
+            mark,
+            slot: field(0, SLOT_BITS),
+        })
+    }
+}
+
+fn mark(of: &[u64]) -> u16 {
+    let mut hasher = FxHasher::default();
+    of.iter().for_each(|part| hasher.write_u64(*part));
+    // The upper bits are the mixed ones.
+    1 + ((hasher.finish() >> 32) % ((1 << MARK_BITS) - 1)) as u16
+}
+
+/// What a node is called here: a hash of its ID.
+pub fn identity(node_id: &str) -> u64 {
+    // Not the process's own seed: all slotways must agree.
+    let mut hasher = FxHasher::default();
+    hasher.write(node_id.as_bytes());
+    hasher.finish()
+}
+
+/// Which slots are together in a shard, whatever nodes it has.
+#[derive(Debug, Default)]
+pub struct Layout {
+    /// Of the snapshot it was made of.
+    generation: u64,
+    /// The first slot of each piece, and the lowest slot of its shard.
+    pieces: Vec<(u16, u16)>,
+    hash: u64,
+}
+
+impl Layout {
+    /// Of the shard numbers of all slots.
+    pub fn of(slots: &[u16], generation: u64) -> Layout {
+        let mut lowest: Vec<Option<u16>> = Vec::new();
+        let mut pieces = Vec::new();
+        let mut before = None;
+        for (slot, &shard) in (0u16..SLOTS).zip(slots) {
+            if before == Some(shard) {
+                continue;
+            }
+            before = Some(shard);
+            // Slots of no shard have the largest number: they are one, the last.
+            let at = usize::from(shard.saturating_add(1)) % (usize::from(u16::MAX) + 1);
+            if lowest.len() <= at {
+                lowest.resize(at + 1, None);
+            }
+            let first = lowest.get_mut(at).map_or(slot, |known| *known.get_or_insert(slot));
+            pieces.push((slot, first));
+        }
+        let mut hasher = FxHasher::default();
+        pieces.iter().for_each(|(slot, lowest)| {
+            hasher.write_u32(u32::from(*slot) << 16 | u32::from(*lowest));
+        });
+        Layout { generation, hash: hasher.finish(), pieces }
+    }
+
+    /// Of which snapshot.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Where a scan goes on when the owner of `slot` is scanned to its end.
+    fn next(&self, slot: u16, careful: bool) -> Option<u16> {
+        let mut above = self.pieces.iter().filter(|(first, _)| *first > slot);
+        above.find(|(first, lowest)| careful || first == lowest).map(|(first, _)| *first)
+    }
+}
+
+/// One SCAN command of a client, while a node works on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scan {
+    /// Its owner is asked.
+    pub slot: u16,
+    /// The cursor that the node gets.
+    pub cursor: u64,
+    careful: bool,
+    /// The owner when this was made, whom the cursor is for.
+    owner: Option<u64>,
+    layout: u64,
+}
+
+/// Where a cluster's nodes stand at a moment.
+pub trait Owners {
+    /// The slots' layout.
+    fn layout(&self) -> &Layout;
+    /// The [`identity`] of the node that owns a slot, if there is one.
+    fn owner(&self, slot: u16) -> Option<u64>;
+}
+
+/// Not a cursor; Redis's words.
+pub const INVALID_CURSOR: &str = "ERR invalid cursor";
+/// A server whose cursors have more bits than any that is known.
+pub const CURSOR_TOO_LARGE: &str =
+    "ERR the node's SCAN cursor is too large to be carried in slotway's";
+
+impl Scan {
+    /// What a client's cursor asks for. `None`: it is none.
+    pub fn begin(cursor: &[u8], cluster: &impl Owners) -> Option<Scan> {
+        let layout = cluster.layout().hash;
+        let text = std::str::from_utf8(cursor).ok()?;
+        // Redis takes an empty text for 0.
+        let number: u64 = if text.is_empty() { 0 } else { text.parse().ok()? };
+        let at = |cursor: u64, slot, careful| {
+            Some(Scan { slot, cursor, careful, owner: cluster.owner(slot), layout })
+        };
+        if number == 0 {
+            return at(0, 0, false);
+        }
+        let Cursor { node, careful, mark, slot } = Cursor::decode(number)?;
+        let fits = mark == Self::mark(node, careful, layout, cluster.owner(slot).unwrap_or(0));
+        if fits { at(node, slot, careful) } else { at(0, slot, true) }
+    }
+
+    /// The beginning of a node's scan is anybody's; and who is careful does not ask for the layout.
+    fn mark(node_cursor: u64, careful: bool, layout: u64, owner: u64) -> u16 {
+        mark(&[if careful { 0 } else { layout }, if node_cursor == 0 { 0 } else { owner }])
+    }
+
+    /// The client's next cursor, when the node `by` answered with `cursor`. `None`: there is no
+    /// room for it.
+    pub fn next(&self, cursor: u64, by: u64, cluster: &impl Owners) -> Option<u64> {
+        let layout = cluster.layout();
+        let owner = cluster.owner(self.slot);
+        let go = |node: u64, slot: u16, careful: bool| {
+            let mark = Self::mark(node, careful, self.layout, by);
+            Cursor { node, careful, mark, slot }.encode()
+        };
+        // Sent elsewhere on its way: what that node made of the cursor means nothing.
+        if self.cursor != 0 && self.owner != Some(by) {
+            return go(0, self.slot, true);
+        }
+        if cursor != 0 {
+            return go(cursor, self.slot, self.careful);
+        }
+        let careful = self.careful || self.layout != layout.hash;
+        let (next, careful) = match owner == Some(by) {
+            true => (layout.next(self.slot, careful), careful),
+            // The slot has another owner by now, so what else is covered nobody knows.
+            false => (Some(self.slot + 1).filter(|slot| *slot < SLOTS), true),
+        };
+        next.map_or(Some(0), |slot| go(0, slot, careful))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    /// Nodes by number, each with its slots; a node's scan goes through its slots in an order of
+    /// its own, `page` at a time.
+    struct Model {
+        /// By slot: the shard.
+        shards: Vec<u16>,
+        /// By shard: which of its nodes is the primary.
+        primary: Vec<u64>,
+        layout: Layout,
+    }
+
+    impl Model {
+        fn new(shards: Vec<u16>) -> Model {
+            let count = usize::from(*shards.iter().max().unwrap()) + 1;
+            let layout = Layout::of(&shards, 0);
+            Model { shards, primary: (0..count as u64).collect(), layout }
+        }
+
+        fn three() -> Model {
+            Model::new((0..SLOTS).map(|slot| slot / 5462).collect())
+        }
+
+        fn change(&mut self, slot: u16, shard: u16) {
+            self.shards[usize::from(slot)] = shard;
+            self.layout = Layout::of(&self.shards, self.layout.generation + 1);
+        }
+
+        /// Node and its slots in the node's order.
+        fn node(&self, slot: u16) -> (u64, Vec<u16>) {
+            let shard = self.shards[usize::from(slot)];
+            let node = self.primary[usize::from(shard)];
+            let mut slots: Vec<u16> = (0..SLOTS)
+                .filter(|s| self.shards[usize::from(*s)] == shard && *s % 64 == 0)
+                .collect();
+            slots.sort_by_key(|s| identity(&format!("{node}.{s}")));
+            (node, slots)
+        }
+
+        /// One SCAN: the slots whose keys it returned, and the next cursor.
+        fn scan(&self, cursor: u64, page: usize) -> (Vec<u16>, u64) {
+            let scan = Scan::begin(cursor.to_string().as_bytes(), self).expect("a cursor");
+            let (node, slots) = self.node(scan.slot);
+            let from = (scan.cursor as usize).min(slots.len());
+            let to = (from + page).min(slots.len());
+            let after = if to == slots.len() { 0 } else { to as u64 };
+            (slots[from..to].to_vec(), scan.next(after, node, self).expect("room"))
+        }
+    }
+
+    impl Owners for Model {
+        fn layout(&self) -> &Layout {
+            &self.layout
+        }
+        fn owner(&self, slot: u16) -> Option<u64> {
+            let shard = self.shards[usize::from(slot)];
+            Some(self.primary[usize::from(shard)])
+        }
+    }
+
+    fn sampled() -> BTreeSet<u16> {
+        (0..SLOTS).filter(|s| s % 64 == 0).collect()
+    }
+
+    #[test]
+    fn each_shard_once_where_nothing_changes() {
+        // Every other slot to another shard: 5 shards in thousands of pieces.
+        let model = Model::new((0..SLOTS).map(|slot| slot % 5).collect());
+        let (mut cursor, mut seen, mut calls) = (0, Vec::new(), 0);
+        loop {
+            let (slots, next) = model.scan(cursor, 10);
+            seen.extend(slots);
+            calls += 1;
+            cursor = next;
+            if cursor == 0 {
+                break;
+            }
+        }
+        assert_eq!(seen.len(), sampled().len(), "nothing twice");
+        assert_eq!(BTreeSet::from_iter(seen), sampled());
+        assert!(calls < 40);
+    }
+
+    #[test]
+    fn a_promoted_replica_is_scanned_from_its_beginning() {
+        let mut model = Model::three();
+        let (first, cursor) = model.scan(0, 10);
+        model.primary[0] = 77;
+        let (again, next) = model.scan(cursor, 1000);
+        assert_eq!(first.len(), 10);
+        assert_eq!(BTreeSet::from_iter(again).len(), 86, "all of the shard");
+        let (_, next) = model.scan(next, 1000);
+        let (_, next) = model.scan(next, 1000);
+        assert_eq!(next, 0);
+    }
+
+    /// The last shard gets a slot below the one that is being scanned: it must not pass for one
+    /// that was scanned already.
+    #[test]
+    fn a_low_slot_does_not_hide_a_shard() {
+        let mut model = Model::three();
+        let (mut seen, cursor) = model.scan(0, 1000);
+        let (more, mut cursor) = model.scan(cursor, 20);
+        seen.extend(more);
+        model.change(100, 2);
+        while cursor != 0 {
+            let (slots, next) = model.scan(cursor, 1000);
+            seen.extend(slots);
+            cursor = next;
+        }
+        assert_eq!(BTreeSet::from_iter(seen), sampled());
+    }
+
+    /// The slot moves and the command follows it, with the old owner's cursor.
+    #[test]
+    fn another_nodes_answer_is_not_gone_on_with() {
+        let model = Model::three();
+        let (_, cursor) = model.scan(0, 10);
+        let scan = Scan::begin(cursor.to_string().as_bytes(), &model).unwrap();
+        assert_eq!(scan.cursor, 10);
+        let next = scan.next(30, 2, &model).unwrap();
+        let again = Scan::begin(next.to_string().as_bytes(), &model).unwrap();
+        assert_eq!((again.slot, again.cursor), (0, 0));
+        // Nor is its end the shard's.
+        let next = scan.next(0, 2, &model).unwrap();
+        let again = Scan::begin(next.to_string().as_bytes(), &model).unwrap();
+        assert_eq!((again.slot, again.cursor), (0, 0));
+        // At its beginning any node's answer is a beginning, and covers the slot.
+        let scan = Scan::begin(b"0", &model).unwrap();
+        let next = scan.next(0, 2, &model).unwrap();
+        let again = Scan::begin(next.to_string().as_bytes(), &model).unwrap();
+        assert_eq!((again.slot, again.cursor), (1, 0));
+    }
+
+    #[test]
+    fn what_is_no_cursor() {
+        let model = Model::three();
+        for text in ["x", "1x", " 1", "-1", "1", "16383", "99999999999999999999999"] {
+            assert_eq!(Scan::begin(text.as_bytes(), &model), None, "{text}");
+        }
+        let too_large = Cursor { node: 1 << 39, careful: false, mark: 1, slot: 0 };
+        assert_eq!(too_large.encode(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn cursors_read_back(
+            node in 0u64..1 << 39, careful: bool, mark in 1u16..1024, slot in 0u16..SLOTS,
+        ) {
+            let cursor = Cursor { node, careful, mark, slot };
+            let number = cursor.encode().expect("room");
+            prop_assert_ne!(number, 0);
+            prop_assert_eq!(Cursor::decode(number), Some(cursor));
+        }
+
+        #[test]
+        fn no_text_panics(text in proptest::collection::vec(any::<u8>(), 0..24)) {
+            let _ = Scan::begin(&text, &Model::three());
+        }
+
+        /// Whatever happens to the topology in between: every slot that stayed with its shard is
+        /// returned, and the scan ends.
+        #[test]
+        fn what_did_not_move_is_returned(
+            pieces in proptest::collection::vec((0u16..6, 1u16..3000), 1..12),
+            changes in proptest::collection::vec((0usize..40, any::<bool>(), 0u16..SLOTS, 0u16..6), 0..12),
+            page in 1usize..60,
+        ) {
+            let mut shards: Vec<u16> = Vec::new();
+            for (shard, len) in pieces {
+                shards.extend(std::iter::repeat_n(shard, usize::from(len)));
+            }
+            shards.resize(usize::from(SLOTS), 0);
+            // All six exist, in the model, so that each can get slots.
+            shards[usize::from(SLOTS) - 1] = 5;
+            let mut model = Model::new(shards);
+            let (mut cursor, mut seen, mut moved) = (0, BTreeSet::new(), BTreeSet::new());
+            let mut changes = changes;
+            changes.sort();
+            let mut changes = changes.into_iter().peekable();
+            let mut calls = 0;
+            loop {
+                let before = (model.layout.hash, Cursor::decode(cursor).map(|c| model.owner(c.slot)));
+                while let Some((_, failover, slot, shard)) = changes.next_if(|c| c.0 <= calls) {
+                    if failover {
+                        model.primary[usize::from(shard)] += 10;
+                    } else {
+                        // A sampled slot, often.
+                        let slot = slot / 64 * 64;
+                        model.change(slot, shard);
+                        moved.insert(slot);
+                    }
+                }
+                // A mark has ten bits: one change in a thousand is not seen, which is known.
+                let scan = Scan::begin(cursor.to_string().as_bytes(), &model).expect("a cursor");
+                let owner = Cursor::decode(cursor).map(|c| model.owner(c.slot));
+                let layout_unseen = !scan.careful && before.0 != model.layout.hash;
+                let owner_unseen = scan.cursor != 0 && before.1 != owner;
+                prop_assume!(cursor == 0 || !(layout_unseen || owner_unseen));
+                let (slots, next) = model.scan(cursor, page);
+                seen.extend(slots);
+                cursor = next;
+                calls += 1;
+                prop_assert!(calls < 20_000, "it does not end");
+                if cursor == 0 {
+                    break;
+                }
+            }
+            let stayed: BTreeSet<u16> = sampled().difference(&moved).copied().collect();
+            let missed: Vec<_> = stayed.difference(&seen).collect();
+            prop_assert!(missed.is_empty(), "missed {missed:?}");
+        }
+    }
+}

@@ -1,0 +1,560 @@
+//! What several nodes say about themselves becomes what one server would say: the replies of
+//! SLOWLOG, LATENCY, MEMORY, ACL LOG, FUNCTION STATS, ROLE and RANDOMKEY, in RESP2 and RESP3.
+//!
+//! A merge takes whole reply frames and writes one. Where it can it passes elements on as they
+//! are; numbers keep the form (integer, double, text) that the first node gave them.
+
+use std::collections::BTreeMap;
+
+use crate::resp::reply::{element_count, elements, integer, text};
+use crate::resp::tree::{Value, decode};
+use crate::resp::{Args, Protocol, strict_i64, write};
+
+/// How the replies of these commands become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// SLOWLOG GET: newest first, so many.
+    SlowLog(Count),
+    /// ACL LOG: newest first, so many. `OK` for its RESET.
+    AclLog(Count),
+    /// LATENCY HISTORY: in the order of time.
+    LatencyHistory,
+    /// LATENCY LATEST: by event.
+    LatencyLatest,
+    /// LATENCY HISTOGRAM: by command.
+    LatencyHistogram,
+    /// Reports for people: each node's under its address.
+    Texts,
+    /// MEMORY STATS: field by field.
+    MemoryStats,
+    /// FUNCTION STATS: the script that runs longest.
+    FunctionStats,
+    /// ROLE: a primary.
+    Role,
+    /// RANDOMKEY: each node answers DBSIZE and RANDOMKEY, and each key of all is equally likely.
+    RandomKey,
+}
+
+/// How many entries of a log are shown; `None` is all.
+pub type Count = Option<u32>;
+
+/// What SLOWLOG GET and ACL LOG show when they are not told a count.
+pub const DEFAULT_COUNT: Count = Some(10);
+
+impl Server {
+    /// With the count that the request asks for. One that the nodes refuse does not matter.
+    pub fn with(self, args: &Args) -> Server {
+        let asked = args.get(2).and_then(strict_i64);
+        let count = asked.map_or(DEFAULT_COUNT, |n| u32::try_from(n).ok());
+        match self {
+            Server::SlowLog(_) => Server::SlowLog(count),
+            // Below 0 is none here.
+            Server::AclLog(_) => Server::AclLog(Some(count.unwrap_or(0))),
+            other => other,
+        }
+    }
+
+    /// Answers of some are enough: the others have nothing to say (LATENCY GRAPH).
+    pub fn some_suffice(self) -> bool {
+        self == Server::Texts
+    }
+
+    /// Appends the reply made of `parts`, each a node's address and its reply.
+    pub fn merge(self, parts: &[(&str, &[u8])], protocol: Protocol, out: &mut Vec<u8>) {
+        let frames = || parts.iter().map(|(_, frame)| *frame);
+        let Some(first) = frames().next() else { return write::null(out, protocol) };
+        match self {
+            Server::SlowLog(count) => {
+                // By time, and where that is the same in the order of each node's numbers.
+                let at = |v: &Value| (item_int(v, 1), item_int(v, 0));
+                newest(frames(), |v| at(v), count, out);
+            }
+            Server::AclLog(_) if first.first() == Some(&b'+') => out.extend_from_slice(first),
+            Server::AclLog(count) => {
+                let age = |v: &Value| {
+                    let seconds = v.field("age-seconds").and_then(number).unwrap_or(0.0);
+                    -(seconds * 1000.0) as i64
+                };
+                newest(frames(), age, count, out);
+            }
+            Server::LatencyHistory => latency_history(frames(), out),
+            Server::LatencyLatest => latency_latest(frames(), out),
+            Server::LatencyHistogram => latency_histogram(frames(), protocol, out),
+            Server::Texts => texts(parts, protocol, out),
+            Server::MemoryStats => {
+                let frames: Vec<&[u8]> = frames().collect();
+                memory_stats(&frames, out);
+            }
+            Server::FunctionStats => function_stats(frames(), first, out),
+            Server::Role => {
+                write::array_header(out, 3);
+                write::bulk(out, b"master");
+                let offsets = frames().filter_map(|f| elements(f).nth(1).and_then(integer));
+                write::integer(out, offsets.fold(0, i64::saturating_add));
+                write::array_header(out, 0);
+            }
+            Server::RandomKey => random_key(parts, protocol, fastrand::u64(..), out),
+        }
+    }
+}
+
+fn item_int(value: &Value, at: usize) -> i64 {
+    value.items().get(at).and_then(Value::int).unwrap_or(0)
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Int(n) => Some(*n as f64),
+        other => other.text()?.parse().ok(),
+    }
+}
+
+/// All elements, those with the highest `rank` first, at most `count`.
+fn newest<'a, R: Ord>(
+    frames: impl Iterator<Item = &'a [u8]>,
+    rank: impl Fn(&Value) -> R,
+    count: Count,
+    out: &mut Vec<u8>,
+) {
+    let mut entries: Vec<(Option<R>, &[u8])> = frames
+        .flat_map(elements)
+        .map(|entry| (decode(entry).ok().map(|value| rank(&value)), entry))
+        .collect();
+    entries.sort_by(|(a, _), (b, _)| b.cmp(a));
+    entries.truncate(count.map_or(usize::MAX, |n| n as usize));
+    write::array_header(out, entries.len());
+    entries.iter().for_each(|(_, entry)| out.extend_from_slice(entry));
+}
+
+/// `[second, latency]`; a server keeps one of each second, the worst.
+fn latency_history<'a>(frames: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
+    let mut samples: BTreeMap<i64, i64> = BTreeMap::new();
+    for sample in frames.flat_map(elements).filter_map(|s| decode(s).ok()) {
+        let worst = samples.entry(item_int(&sample, 0)).or_default();
+        *worst = (*worst).max(item_int(&sample, 1));
+    }
+    write::array_header(out, samples.len());
+    for (second, latency) in samples {
+        write::array_header(out, 2);
+        write::integer(out, second);
+        write::integer(out, latency);
+    }
+}
+
+/// `[event, second, latency, worst]`.
+fn latency_latest<'a>(frames: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
+    let mut events: Vec<(&[u8], i64, i64, i64)> = Vec::new();
+    for event in frames.flat_map(elements) {
+        let Ok(value) = decode(event) else { continue };
+        let name = elements(event).next().and_then(text).unwrap_or_default();
+        let (second, latency, worst) =
+            (item_int(&value, 1), item_int(&value, 2), item_int(&value, 3));
+        match events.iter_mut().find(|(known, ..)| *known == name) {
+            Some((_, at, last, max)) => {
+                if second > *at {
+                    (*at, *last) = (second, latency);
+                } else if second == *at {
+                    *last = latency.max(*last);
+                }
+                *max = worst.max(*max);
+            }
+            None => events.push((name, second, latency, worst)),
+        }
+    }
+    write::array_header(out, events.len());
+    for (name, second, latency, worst) in events {
+        write::array_header(out, 4);
+        write::bulk(out, name);
+        [second, latency, worst].into_iter().for_each(|n| write::integer(out, n));
+    }
+}
+
+/// By command the calls and, by upper bound in microseconds, how many calls took no longer.
+#[derive(Default)]
+struct Calls {
+    calls: i64,
+    nodes: Vec<BTreeMap<i64, i64>>,
+}
+
+fn latency_histogram<'a>(
+    frames: impl Iterator<Item = &'a [u8]>,
+    protocol: Protocol,
+    out: &mut Vec<u8>,
+) {
+    let mut commands: Vec<(Vec<u8>, Calls)> = Vec::new();
+    for frame in frames {
+        let Ok(reply) = decode(frame) else { continue };
+        for (name, value) in pairs(&reply) {
+            let Value::Text(name) = name else { continue };
+            if !commands.iter().any(|(known, _)| known == name) {
+                commands.push((name.to_vec(), Calls::default()));
+            }
+            let Some((_, of)) = commands.iter_mut().find(|(known, _)| known == name) else {
+                continue;
+            };
+            of.calls += value.field("calls").and_then(Value::int).unwrap_or(0);
+            let buckets = value.field("histogram_usec").map(pairs).unwrap_or_default();
+            let buckets = buckets.into_iter().filter_map(|(k, v)| Some((k.int()?, v.int()?)));
+            of.nodes.push(buckets.collect());
+        }
+    }
+    write::map_header(out, protocol, commands.len());
+    for (name, Calls { calls, nodes }) in commands {
+        let mut bounds: Vec<i64> = nodes.iter().flat_map(|n| n.keys().copied()).collect();
+        bounds.sort_unstable();
+        bounds.dedup();
+        write::bulk(out, &name);
+        write::map_header(out, protocol, 2);
+        write::bulk(out, b"calls");
+        write::integer(out, calls);
+        write::bulk(out, b"histogram_usec");
+        write::map_header(out, protocol, bounds.len());
+        for bound in bounds {
+            // A bound that a node does not name has as many below it as the one before.
+            let below = |n: &BTreeMap<i64, i64>| n.range(..=bound).next_back().map_or(0, |b| *b.1);
+            write::integer(out, bound);
+            write::integer(out, nodes.iter().map(below).sum());
+        }
+    }
+}
+
+/// The pairs of a map, or of the flat list that RESP2 has in its place.
+fn pairs<'v, 'a>(value: &'v Value<'a>) -> Vec<(&'v Value<'a>, &'v Value<'a>)> {
+    match value {
+        Value::Map(pairs) => pairs.iter().map(|(k, v)| (k, v)).collect(),
+        Value::Array(items) => {
+            items.chunks_exact(2).filter_map(|c| c.first().zip(c.get(1))).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Where all say the same it is said once.
+fn texts(parts: &[(&str, &[u8])], protocol: Protocol, out: &mut Vec<u8>) {
+    let said: Vec<(&str, &[u8])> =
+        parts.iter().map(|(node, frame)| (*node, text(frame).unwrap_or_default())).collect();
+    if let Some((_, first)) = said.first()
+        && said.iter().all(|(_, text)| text == first)
+    {
+        return write::verbatim(out, protocol, first);
+    }
+    let mut all = Vec::new();
+    for (node, text) in said {
+        all.extend_from_slice(format!("# {node}\n").as_bytes());
+        all.extend_from_slice(text);
+        all.extend_from_slice(b"\n");
+    }
+    write::verbatim(out, protocol, &all);
+}
+
+/// A field that is not a sum: one field divided by another, times a factor, of all nodes' sums.
+const QUOTIENTS: &[(&str, &[&str], &[&str], f64)] = &[
+    // field, what is summed up (a `-` in front: taken off), what it is divided by, factor
+    ("keys.bytes-per-key", &["total.allocated", "-startup.allocated"], &["keys.count"], 1.0),
+    ("dataset.percentage", &["dataset.bytes"], &["total.allocated", "-startup.allocated"], 100.0),
+    ("peak.percentage", &["total.allocated"], &["peak.allocated"], 100.0),
+    ("allocator-fragmentation.ratio", &["allocator.active"], &["allocator.allocated"], 1.0),
+    ("allocator-rss.ratio", &["allocator.resident"], &["allocator.active"], 1.0),
+    (
+        "rss-overhead.ratio",
+        &["allocator.resident", "rss-overhead.bytes"],
+        &["allocator.resident"],
+        1.0,
+    ),
+    ("fragmentation", &["total.allocated", "fragmentation.bytes"], &["total.allocated"], 1.0),
+];
+
+fn memory_stats(frames: &[&[u8]], out: &mut Vec<u8>) {
+    let replies: Vec<Value> = frames.iter().filter_map(|frame| decode(frame).ok()).collect();
+    // A node without keys has no field for its database.
+    let Some(first) = frames.iter().max_by_key(|f| element_count(f)) else { return };
+    let sum = |name: &str| -> f64 {
+        let (sign, name) = name.strip_prefix('-').map_or((1.0, name), |name| (-1.0, name));
+        sign * replies.iter().filter_map(|r| r.field(name).and_then(number)).sum::<f64>()
+    };
+    copy_header(first, out);
+    let mut fields = elements(first);
+    while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+        out.extend_from_slice(name);
+        let name = text(name).and_then(|n| std::str::from_utf8(n).ok()).unwrap_or_default();
+        let quotient = QUOTIENTS.iter().find(|(field, ..)| *field == name);
+        match (quotient, value.first()) {
+            (Some((_, over, under, factor)), _) => {
+                let total = |fields: &[&str]| fields.iter().map(|f| sum(f)).sum::<f64>();
+                let under = total(under);
+                let result = if under > 0.0 { factor * total(over) / under } else { 0.0 };
+                write_like(value, result, out);
+            }
+            // The fields of a database.
+            (None, Some(b'%' | b'*')) => {
+                copy_header(value, out);
+                let mut inner = elements(value);
+                while let (Some(key), Some(value)) = (inner.next(), inner.next()) {
+                    out.extend_from_slice(key);
+                    let key = text(key).and_then(|k| std::str::from_utf8(k).ok()).unwrap_or("");
+                    let of = |r: &Value| r.field(name)?.field(key).and_then(number);
+                    write_like(value, replies.iter().filter_map(of).sum(), out);
+                }
+            }
+            _ => write_like(value, sum(name), out),
+        }
+    }
+}
+
+/// The first line of an aggregate.
+fn copy_header(frame: &[u8], out: &mut Vec<u8>) {
+    let end = memchr::memchr(b'\n', frame).map_or(0, |at| at + 1);
+    out.extend_from_slice(frame.get(..end).unwrap_or_default());
+}
+
+/// A number in the form that `like` has; what is no number there stays as it is.
+fn write_like(like: &[u8], number: f64, out: &mut Vec<u8>) {
+    match like.first() {
+        Some(b':') => write::integer(out, number as i64),
+        Some(b',') => out.extend_from_slice(format!(",{number}\r\n").as_bytes()),
+        Some(b'$') if text(like).is_some_and(|t| fast_number(t)) => {
+            write::bulk(out, number.to_string().as_bytes());
+        }
+        _ => out.extend_from_slice(like),
+    }
+}
+
+fn fast_number(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(|t| t.parse::<f64>().is_ok())
+}
+
+/// The engines are the first node's: all have the same libraries.
+fn function_stats<'a>(frames: impl Iterator<Item = &'a [u8]>, first: &'a [u8], out: &mut Vec<u8>) {
+    const RUNNING: &[u8] = b"running_script";
+    let running = |frame: &'a [u8]| -> Option<(i64, &'a [u8])> {
+        let mut fields = elements(frame);
+        while let (Some(key), Some(value)) = (fields.next(), fields.next()) {
+            if text(key) == Some(RUNNING) {
+                let script = decode(value).ok().filter(|v| *v != Value::Null)?;
+                return Some((script.field("duration_ms").and_then(Value::int)?, value));
+            }
+        }
+        None
+    };
+    let longest = frames.filter_map(running).max_by_key(|(duration, _)| *duration);
+    copy_header(first, out);
+    let mut fields = elements(first);
+    while let (Some(key), Some(value)) = (fields.next(), fields.next()) {
+        out.extend_from_slice(key);
+        let is_running = text(key) == Some(RUNNING);
+        out.extend_from_slice(longest.filter(|_| is_running).map_or(value, |(_, script)| script));
+    }
+}
+
+/// From each node its size and a key; `random` is any number.
+fn random_key(parts: &[(&str, &[u8])], protocol: Protocol, random: u64, out: &mut Vec<u8>) {
+    let keys = parts.iter().filter(|(_, reply)| text(reply).is_some());
+    let keys: Vec<(u64, &[u8])> = keys
+        .map(|(node, key)| {
+            let ours = parts.iter().filter(|(other, _)| other == node);
+            let size = ours.filter_map(|(_, reply)| integer(reply)).max().unwrap_or(1);
+            // A key that was there a moment after the count is one at least.
+            (u64::try_from(size).unwrap_or(1).max(1), *key)
+        })
+        .collect();
+    let total: u64 = keys.iter().map(|(size, _)| size).sum();
+    let mut left = random.checked_rem(total).unwrap_or(0);
+    for (size, key) in keys {
+        if left < size {
+            return out.extend_from_slice(key);
+        }
+        left -= size;
+    }
+    write::null(out, protocol);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merged(server: Server, protocol: Protocol, parts: &[&str]) -> String {
+        let parts: Vec<(&str, &[u8])> =
+            parts.iter().zip(["a:1", "b:2", "c:3"]).map(|(p, n)| (n, p.as_bytes())).collect();
+        let mut out = Vec::new();
+        server.merge(&parts, protocol, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn both(server: Server, parts: &[&str]) -> String {
+        let one = merged(server, Protocol::Resp2, parts);
+        assert_eq!(one, merged(server, Protocol::Resp3, parts));
+        one
+    }
+
+    #[test]
+    fn slow_log() {
+        let a = "*2\r\n*2\r\n:7\r\n:30\r\n*2\r\n:6\r\n:10\r\n";
+        let b = "*2\r\n*2\r\n:9\r\n:30\r\n*2\r\n:8\r\n:20\r\n";
+        assert_eq!(
+            both(Server::SlowLog(Some(3)), &[a, b]),
+            "*3\r\n*2\r\n:9\r\n:30\r\n*2\r\n:7\r\n:30\r\n*2\r\n:8\r\n:20\r\n"
+        );
+        assert!(both(Server::SlowLog(None), &[a, b, "*0\r\n"]).starts_with("*4\r\n"));
+    }
+
+    #[test]
+    fn acl_log() {
+        let resp2 = ["*1\r\n*2\r\n$11\r\nage-seconds\r\n$5\r\n3.250\r\n"; 2];
+        let newer2 = "*1\r\n*2\r\n$11\r\nage-seconds\r\n$5\r\n1.250\r\n";
+        let log = merged(Server::AclLog(Some(2)), Protocol::Resp2, &[resp2[0], newer2, resp2[1]]);
+        assert_eq!(log, format!("*2\r\n{}{}", &newer2[4..], &resp2[0][4..]));
+        let older3 = "*1\r\n%1\r\n$11\r\nage-seconds\r\n,3.25\r\n";
+        let newer3 = "*1\r\n%1\r\n$11\r\nage-seconds\r\n,1.25\r\n";
+        let log = merged(Server::AclLog(DEFAULT_COUNT), Protocol::Resp3, &[older3, newer3]);
+        assert_eq!(log, format!("*2\r\n{}{}", &newer3[4..], &older3[4..]));
+        assert_eq!(both(Server::AclLog(DEFAULT_COUNT), &["+OK\r\n", "+OK\r\n"]), "+OK\r\n");
+    }
+
+    #[test]
+    fn latency() {
+        let a = "*2\r\n*2\r\n:1\r\n:5\r\n*2\r\n:3\r\n:5\r\n";
+        let b = "*2\r\n*2\r\n:2\r\n:9\r\n*2\r\n:3\r\n:6\r\n";
+        assert_eq!(
+            both(Server::LatencyHistory, &[a, b]),
+            "*3\r\n*2\r\n:1\r\n:5\r\n*2\r\n:2\r\n:9\r\n*2\r\n:3\r\n:6\r\n"
+        );
+        let a = "*1\r\n*4\r\n$4\r\nfork\r\n:10\r\n:1\r\n:9\r\n";
+        let b =
+            "*2\r\n*4\r\n$4\r\nfork\r\n:20\r\n:2\r\n:3\r\n*4\r\n$3\r\ncmd\r\n:1\r\n:1\r\n:1\r\n";
+        assert_eq!(
+            both(Server::LatencyLatest, &[a, b]),
+            "*2\r\n*4\r\n$4\r\nfork\r\n:20\r\n:2\r\n:9\r\n*4\r\n$3\r\ncmd\r\n:1\r\n:1\r\n:1\r\n"
+        );
+    }
+
+    #[test]
+    fn latency_histograms() {
+        let a = "%1\r\n$3\r\nset\r\n%2\r\n$5\r\ncalls\r\n:3\r\n$14\r\nhistogram_usec\r\n%2\r\n:1\r\n:1\r\n:4\r\n:3\r\n";
+        let b = "%1\r\n$3\r\nset\r\n%2\r\n$5\r\ncalls\r\n:2\r\n$14\r\nhistogram_usec\r\n%1\r\n:2\r\n:2\r\n";
+        let sum = "%1\r\n$3\r\nset\r\n%2\r\n$5\r\ncalls\r\n:5\r\n$14\r\nhistogram_usec\r\n%3\r\n:1\r\n:1\r\n:2\r\n:3\r\n:4\r\n:5\r\n";
+        assert_eq!(merged(Server::LatencyHistogram, Protocol::Resp3, &[a, b]), sum);
+        let flat = |map: &str| {
+            let flat = map.replace("%1\r\n", "*2\r\n").replace("%2\r\n", "*4\r\n");
+            flat.replace("%3\r\n", "*6\r\n")
+        };
+        let resp2 = merged(Server::LatencyHistogram, Protocol::Resp2, &[&flat(a), &flat(b)]);
+        assert_eq!(resp2, flat(sum));
+    }
+
+    #[test]
+    fn reports() {
+        assert_eq!(
+            merged(Server::Texts, Protocol::Resp3, &["=6\r\ntxt:hi\r\n"; 3]),
+            "=6\r\ntxt:hi\r\n"
+        );
+        assert_eq!(
+            merged(Server::Texts, Protocol::Resp2, &["$2\r\nhi\r\n", "$2\r\nho\r\n"]),
+            "$18\r\n# a:1\nhi\n# b:2\nho\n\r\n"
+        );
+    }
+
+    #[test]
+    fn memory() {
+        let node = |total: i64, keys: i64, double: &str| {
+            format!(
+                "%5\r\n$14\r\npeak.allocated\r\n:{}\r\n$15\r\ntotal.allocated\r\n:{total}\r\n$4\r\ndb.0\r\n%1\r\n$4\r\nmain\r\n:3\r\n$10\r\nkeys.count\r\n:{keys}\r\n$15\r\npeak.percentage\r\n{double}\r\n",
+                total * 2
+            )
+        };
+        let [a, b] = [node(100, 1, ",50"), node(300, 2, ",50")];
+        assert_eq!(
+            merged(Server::MemoryStats, Protocol::Resp3, &[&a, &b]),
+            node(400, 3, ",50").replace(":3\r\n$10", ":6\r\n$10")
+        );
+        let [a, b] = [node(100, 1, "$4\r\n50.1"), node(300, 2, "$4\r\n49.9")]
+            .map(|n| n.replace("%5", "*10").replace("%1", "*2"));
+        let sum = merged(Server::MemoryStats, Protocol::Resp2, &[&a, &b]);
+        assert!(sum.starts_with("*10\r\n") && sum.ends_with("$2\r\n50\r\n"), "{sum}");
+    }
+
+    #[test]
+    fn running_functions() {
+        let idle = "%2\r\n$14\r\nrunning_script\r\n_\r\n$7\r\nengines\r\n%0\r\n";
+        let busy = "%2\r\n$14\r\nrunning_script\r\n%1\r\n$11\r\nduration_ms\r\n:9\r\n$7\r\nengines\r\n%0\r\n";
+        assert_eq!(merged(Server::FunctionStats, Protocol::Resp3, &[idle, busy, idle]), busy);
+        assert_eq!(merged(Server::FunctionStats, Protocol::Resp3, &[idle, idle]), idle);
+        let idle = "*4\r\n$14\r\nrunning_script\r\n$-1\r\n$7\r\nengines\r\n*0\r\n";
+        let busy = "*4\r\n$14\r\nrunning_script\r\n*2\r\n$11\r\nduration_ms\r\n:9\r\n$7\r\nengines\r\n*0\r\n";
+        assert_eq!(merged(Server::FunctionStats, Protocol::Resp2, &[idle, busy]), busy);
+    }
+
+    #[test]
+    fn role() {
+        let node = "*3\r\n$6\r\nmaster\r\n:7\r\n*1\r\n*3\r\n$1\r\nh\r\n$1\r\n1\r\n$1\r\n7\r\n";
+        assert_eq!(both(Server::Role, &[node, node]), "*3\r\n$6\r\nmaster\r\n:14\r\n*0\r\n");
+    }
+
+    #[test]
+    fn random_keys_by_weight() {
+        let parts: [(&str, &[u8]); 6] = [
+            ("x", b":3\r\n"),
+            ("y", b":0\r\n"),
+            ("x", b"$1\r\na\r\n"),
+            ("y", b"$-1\r\n"),
+            ("z", b"$1\r\nb\r\n"),
+            ("z", b":1\r\n"),
+        ];
+        let pick = |random| {
+            let mut out = Vec::new();
+            random_key(&parts, Protocol::Resp2, random, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let picked: String = (0..8).map(|n| pick(n).chars().nth(4).unwrap()).collect();
+        assert_eq!(picked, "aaabaaab");
+        assert_eq!(merged(Server::RandomKey, Protocol::Resp3, &["_\r\n", ":0\r\n"]), "_\r\n");
+    }
+
+    #[test]
+    fn counts() {
+        let count = |line: &str| {
+            let (mut buf, mut ranges) = (Vec::new(), Vec::new());
+            for word in line.split(' ') {
+                let start = buf.len() as u32;
+                buf.extend_from_slice(word.as_bytes());
+                ranges.push(crate::resp::ArgRange { start, end: buf.len() as u32 });
+            }
+            let args = Args::new(&buf, &ranges);
+            (Server::SlowLog(None).with(&args), Server::AclLog(None).with(&args))
+        };
+        let both = |n| (Server::SlowLog(n), Server::AclLog(n));
+        assert_eq!(count("SLOWLOG GET"), both(Some(10)));
+        assert_eq!(count("SLOWLOG GET 3"), both(Some(3)));
+        assert_eq!(count("SLOWLOG GET -1"), (Server::SlowLog(None), Server::AclLog(Some(0))));
+        assert_eq!(count("ACL LOG RESET"), both(Some(10)));
+    }
+
+    /// A node may send what it likes.
+    #[test]
+    fn other_shapes_do_no_harm() {
+        let all = [
+            Server::SlowLog(Some(2)),
+            Server::AclLog(Some(2)),
+            Server::LatencyHistory,
+            Server::LatencyLatest,
+            Server::LatencyHistogram,
+            Server::Texts,
+            Server::MemoryStats,
+            Server::FunctionStats,
+            Server::Role,
+            Server::RandomKey,
+        ];
+        for server in all {
+            for frame in [
+                "+OK\r\n",
+                ":1\r\n",
+                "*1\r\n*0\r\n",
+                "*2\r\n_\r\n$-1\r\n",
+                "%1\r\n*0\r\n:1\r\n",
+                "_\r\n",
+            ] {
+                merged(server, Protocol::Resp3, &[frame, "*0\r\n"]);
+                merged(server, Protocol::Resp2, &["*0\r\n", frame]);
+            }
+        }
+    }
+}

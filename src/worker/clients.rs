@@ -1,0 +1,218 @@
+//! CLIENT's subcommands about other connections than a client's own session, and what follows from
+//! them: clients that are suspended (CLIENT PAUSE), clients that want no replies (CLIENT REPLY).
+
+use super::Worker;
+use super::clock::{Job, Timer};
+use super::downstream::Flow;
+use crate::client::{Pause, Paused, Question, mode};
+use crate::command::{CommandId, Flags};
+use crate::resp::{Args, write};
+use crate::route::Local;
+
+/// What replicas hear of though it is no write: COMMAND does not tell.
+const MAY_REPLICATE: [&str; 3] = ["pfcount", "publish", "spublish"];
+
+impl Worker {
+    /// One command of a client whose session is in any of the modes of [`mode`].
+    pub(super) fn dispatch_with_modes(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
+        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+        let modes = client.session.modes;
+        if modes & mode::SUSPENDED != 0 && self.must_wait(index, args) {
+            if let Some(client) = self.clients.get_mut(index) {
+                client.paused = Paused::Suspended;
+            }
+            return Flow::Pause;
+        }
+        if modes & (mode::SILENT | mode::SKIP) == 0 || is_heard(args, modes) {
+            return self.dispatch_in_mode(index, frame, args);
+        }
+        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+        client.session.modes &= !mode::SKIP;
+        client.mute(true, &mut self.spare_replies);
+        let flow = self.dispatch_in_mode(index, frame, args);
+        if let Some(client) = self.clients.get_mut(index) {
+            client.mute(false, &mut self.spare_replies);
+            if flow == Flow::Pause {
+                // It will be read once more.
+                client.session.modes |= modes & mode::SKIP;
+            }
+        }
+        self.mark_client(index);
+        flow
+    }
+
+    /// CLIENT INFO, CLIENT REPLY, and those that all workers are asked about.
+    pub(super) fn client_command(
+        &mut self,
+        index: usize,
+        command: u16,
+        local: Local,
+        args: &Args,
+    ) -> Flow {
+        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+        let mut reply = Vec::new();
+        match local {
+            Local::ClientInfo => self.client_info(index, &mut reply),
+            Local::ClientReply => match reply_mode(args, client.session.modes) {
+                Some(modes) => {
+                    client.session.modes = modes;
+                    if modes & (mode::SILENT | mode::SKIP) != 0 {
+                        self.count_own(command, b"+");
+                        return Flow::Next;
+                    }
+                    write::simple(&mut reply, "OK");
+                }
+                None => write::error(&mut reply, "ERR syntax error"),
+            },
+            _ => match Question::parse(args, client.session.id) {
+                Ok(question) => return self.ask_everyone(index, command, question),
+                Err(text) => write::error(&mut reply, &text),
+            },
+        }
+        self.count_own(command, &reply);
+        if let Some(client) = self.clients.get_mut(index) {
+            client.answer(&reply, &mut self.pool, &mut self.spare_replies);
+        }
+        self.mark_client(index);
+        Flow::Next
+    }
+
+    /// Counts an answer that was made here.
+    pub(super) fn count_own(&mut self, command: u16, reply: &[u8]) {
+        if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
+            match reply.first() {
+                Some(b'-') => stats.error += 1,
+                _ => stats.ok += 1,
+            }
+        }
+    }
+
+    fn client_info(&self, index: usize, reply: &mut Vec<u8>) {
+        let Some(client) = self.clients.get(index) else { return };
+        let mut text = Vec::new();
+        self.line(client).write(&mut text);
+        write::verbatim(reply, client.session.protocol, &text);
+    }
+
+    /// The same in a transaction. `Ok`: the reply; `Err`: what all workers are to be asked.
+    pub(super) fn client_in_exec(
+        &self,
+        index: usize,
+        local: Local,
+        args: &Args,
+    ) -> Result<Vec<u8>, Question> {
+        let mut reply = Vec::new();
+        if local == Local::ClientInfo {
+            self.client_info(index, &mut reply);
+            return Ok(reply);
+        }
+        match Question::parse(args, self.clients.get(index).map_or(0, |c| c.session.id)) {
+            Ok(question) => return Err(question),
+            Err(text) => write::error(&mut reply, &text),
+        }
+        Ok(reply)
+    }
+
+    /// CLIENT PAUSE: from now on clients' commands are looked at before they are carried out.
+    pub(super) fn suspend_clients(&mut self, pause: Pause) {
+        let pause = pause.joined(self.pause);
+        let due = pause.until.saturating_duration_since(self.epoch).as_micros() as u64;
+        self.pause = Some(pause);
+        self.timers.push(Timer { due, job: Job::Unpause });
+        for (_, client) in &mut self.clients {
+            client.session.modes |= mode::SUSPENDED;
+        }
+    }
+
+    /// A pause may be over; not if it was made longer meanwhile.
+    pub(super) fn check_pause(&mut self) {
+        let until = self.pause.map(|p| p.until.saturating_duration_since(self.epoch));
+        if until.is_some_and(|until| until.as_micros() as u64 <= self.now) {
+            self.end_pause();
+        }
+    }
+
+    /// CLIENT UNPAUSE, or the pause's end: who waits goes on.
+    pub(super) fn end_pause(&mut self) {
+        if self.pause.take().is_none() {
+            return;
+        }
+        for (index, client) in &mut self.clients {
+            client.session.modes &= !mode::SUSPENDED;
+            if client.paused == Paused::Suspended {
+                self.resume.push((index as u32, client.generation));
+            }
+        }
+    }
+
+    /// The pause is for this command. As in Redis ALL holds everything but QUIT (CLIENT UNPAUSE,
+    /// too), and what a server answers with an error before it looks at the pause.
+    fn must_wait(&self, index: usize, args: &Args) -> bool {
+        let Some(pause) = self.pause else { return false };
+        let command = self.router.command(args);
+        if command == self.router.unknown() {
+            return true; // the cluster may know it, and it may write
+        }
+        let spec = self.router.table().get(CommandId(command));
+        if !spec.arity_fits(args.len()) || &*spec.name == "quit" {
+            return false;
+        }
+        if &*spec.name == "exec"
+            && let Some(multi) = self.clients.get(index).and_then(|c| c.multi.as_ref())
+        {
+            return pause.all || multi.queue.iter().any(|q| self.may_write(q.command));
+        }
+        pause.all || self.may_write(command)
+    }
+
+    fn may_write(&self, command: u16) -> bool {
+        let spec = self.router.table().get(CommandId(command));
+        spec.is_write()
+            || spec.flags.contains(Flags::MAY_REPLICATE)
+            || MAY_REPLICATE.contains(&&*spec.name)
+    }
+}
+
+/// The modes after CLIENT REPLY; `None` is a syntax error.
+fn reply_mode(args: &Args, modes: u8) -> Option<u8> {
+    let others = modes & !(mode::SILENT | mode::SKIP);
+    if args.is(2, "on") {
+        Some(others)
+    } else if args.is(2, "off") {
+        Some(others | mode::SILENT)
+    } else if args.is(2, "skip") {
+        Some(modes | if modes & mode::SILENT == 0 { mode::SKIP } else { 0 })
+    } else {
+        None
+    }
+}
+
+/// What is answered all the same: what ends the silence.
+fn is_heard(args: &Args, modes: u8) -> bool {
+    let on = args.len() == 3 && args.is(0, "client") && args.is(1, "reply") && args.is(2, "on");
+    let reset = args.len() == 1 && args.is(0, "reset") && modes & mode::SKIP == 0;
+    on || reset
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::ArgRange;
+
+    fn after(word: &str, modes: u8) -> Option<u8> {
+        let text = format!("clientreply{word}");
+        let ranges = [(0, 6), (6, 11), (11, text.len() as u32)];
+        let ranges = ranges.map(|(start, end)| ArgRange { start, end });
+        reply_mode(&Args::new(text.as_bytes(), &ranges), modes)
+    }
+
+    #[test]
+    fn client_reply() {
+        let other = mode::SUSPENDED;
+        assert_eq!(after("OFF", other), Some(other | mode::SILENT));
+        assert_eq!(after("skip", other), Some(other | mode::SKIP));
+        assert_eq!(after("skip", mode::SILENT), Some(mode::SILENT));
+        assert_eq!(after("On", other | mode::SILENT | mode::SKIP), Some(other));
+        assert_eq!(after("x", 0), None);
+    }
+}

@@ -1,0 +1,142 @@
+//! SCAN and RANDOMKEY: the keys of all shards as if they were one server's.
+
+use super::dispatch::held_full;
+use super::downstream::Flow;
+use super::{NO_CLUSTER_YET, NOBODY, Worker};
+use crate::metrics::LimitHit;
+use crate::resp::{Args, write};
+use crate::route::{
+    CURSOR_TOO_LARGE, Fan, Gather, INVALID_CURSOR, Layout, Merge, Owners, Scan, Server, identity,
+};
+use crate::upstream::{Dest, NO_SLOT, flag};
+
+const DBSIZE: &[u8] = b"*1\r\n$6\r\nDBSIZE\r\n";
+
+impl Owners for Worker {
+    fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn owner(&self, slot: u16) -> Option<u64> {
+        let node = self.owners.get(usize::from(slot)).copied().filter(|&n| n != NOBODY)?;
+        self.identity(node)
+    }
+}
+
+impl Worker {
+    /// What SCAN's cursors call a node: its ID, which all slotways know alike; where the cluster
+    /// does not tell it, its address.
+    fn identity(&self, node: u16) -> Option<u64> {
+        let addr = &self.nodes.get(usize::from(node))?.addr;
+        let known = self.snapshot.nodes.iter().find(|n| n.addr == *addr);
+        Some(match known.filter(|n| !n.id.is_empty()) {
+            Some(known) => identity(&known.id),
+            None => identity(&addr.to_string()),
+        })
+    }
+
+    fn refresh_layout(&mut self) {
+        if self.layout.generation() != self.snapshot.generation {
+            self.layout = Layout::of(&self.snapshot.slots, self.snapshot.generation);
+        }
+    }
+
+    /// The owner of the slot at which the cursor stands gets its own cursor, as any command for
+    /// that slot.
+    pub(super) fn scan(&mut self, index: usize, command: u16, args: &Args) -> Flow {
+        if self.primaries.is_empty() {
+            self.answer_own_error(index, command, NO_CLUSTER_YET);
+            return Flow::Next;
+        }
+        self.refresh_layout();
+        let Some(scan) = Scan::begin(args.get(1).unwrap_or_default(), self) else {
+            self.answer_own_error(index, command, INVALID_CURSOR);
+            return Flow::Next;
+        };
+        let Some(client) = self.clients.get(index) else { return Flow::Stop };
+        let (protocol, lane) = (client.session.protocol, (index as u32, client.generation));
+        let node = self.route(scan.slot);
+        if let Some(u) = node.and_then(|node| self.full_upstream(node, protocol, index)) {
+            return self.pause(index, u);
+        }
+        let Some(g) = self.gathering(index, command, Merge::Scan) else { return Flow::Stop };
+        if let Some(gathering) = self.gatherings.get_mut(g) {
+            gathering.gather.set_scan(scan);
+            gathering.gather.expect();
+        }
+        let mut frame = Vec::new();
+        write::array_header(&mut frame, args.len());
+        let cursor = scan.cursor.to_string();
+        for (i, arg) in args.iter().enumerate() {
+            write::bulk(&mut frame, if i == 1 { cursor.as_bytes() } else { arg });
+        }
+        let dest = Dest::Part { gather: g as u32, first: 0 };
+        let pending = self.pending(dest, command, scan.slot, protocol);
+        match node {
+            Some(node) => {
+                let u = self.upstream_for(node, protocol, index);
+                self.send(u, pending, &frame);
+            }
+            None if self.holds.bytes() + frame.len() > self.settings.held => {
+                self.stats.limits_hit[LimitHit::Held as usize] += 1;
+                self.fail(&pending, "slotway", &held_full(scan.slot));
+            }
+            None => self.hold_pending(pending, lane, frame),
+        }
+        Flow::Next
+    }
+
+    /// The cursor for the client in the place of the node's; for other gatherings nothing.
+    pub(super) fn next_cursor(&mut self, gather: &mut Gather) -> String {
+        let Some((scan, node, cursor)) = gather.scanned() else { return String::new() };
+        self.refresh_layout();
+        let by = self.identity(node).unwrap_or_default();
+        match scan.next(cursor, by, self) {
+            Some(next) => next.to_string(),
+            None => {
+                let mut frame = Vec::new();
+                write::error(&mut frame, CURSOR_TOO_LARGE);
+                gather.refuse(&frame);
+                String::new()
+            }
+        }
+    }
+
+    /// Every primary's size and a key of each: the choice is made when all are there.
+    pub(super) fn random_key(&mut self, index: usize, command: u16, frame: &[u8]) -> Flow {
+        let Some(client) = self.clients.get(index) else { return Flow::Stop };
+        let protocol = client.session.protocol;
+        let nodes = self.fan_targets(Fan::Primaries);
+        if self.primaries.is_empty() || nodes.is_empty() {
+            self.answer_own_error(index, command, NO_CLUSTER_YET);
+            return Flow::Next;
+        }
+        let mut reached = nodes.iter().filter_map(|n| n.as_ref().ok());
+        if let Some(u) = reached.find_map(|&n| self.full_upstream(n, protocol, index)) {
+            return self.pause(index, u);
+        }
+        let merge = Merge::Server(Server::RandomKey);
+        let Some(g) = self.gathering(index, command, merge) else { return Flow::Stop };
+        if let Some(gathering) = self.gatherings.get_mut(g) {
+            (0..nodes.len() * 2).for_each(|_| gathering.gather.expect());
+        }
+        for target in nodes {
+            let dest = Dest::Part { gather: g as u32, first: 0 };
+            let mut pending = self.pending(dest, command, NO_SLOT, protocol);
+            pending.flags |= flag::NODE_BOUND;
+            for line in [DBSIZE, frame] {
+                match &target {
+                    Ok(node) => {
+                        let u = self.upstream_for(*node, protocol, index);
+                        self.send(u, pending, line);
+                    }
+                    Err(shard) => {
+                        let text = "CLUSTERDOWN its slots have no primary at the moment";
+                        self.fail_part(g as u32, 0, shard.clone(), text);
+                    }
+                }
+            }
+        }
+        Flow::Next
+    }
+}
