@@ -5,7 +5,7 @@
 # rustup's cargo, where the shell does not know it yet
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-# For `make run`, `make bench` and `make conformance`: more arguments, as in `make run ARGS="--port 7000"`.
+# More arguments for run, bench and conformance, as in `make run ARGS="--port 7000"`.
 ARGS ?=
 # For `make fuzz`: how long each target runs.
 SECONDS ?= 60

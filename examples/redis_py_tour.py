@@ -321,7 +321,7 @@ def with_asyncio():
     async def main():
         async with redis.asyncio.Redis(host=HOST, port=int(PORT), decode_responses=True) as r:
             await asyncio.gather(*(r.set(f"tour:async:{i}", i) for i in range(100)))
-            async with r.pipeline() as p:
+            async with r.pipeline(transaction=False) as p:
                 return await p.get("tour:async:1").get("tour:async:99").execute()
 
     values = asyncio.run(main())
