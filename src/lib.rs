@@ -7,6 +7,7 @@
 //! - [`command`]: the command table, from the server's own `COMMAND`. No I/O.
 //! - [`cluster`]: slots, nodes, shards; an immutable snapshot of the topology. No I/O.
 //! - [`route`]: a command and a snapshot give a plan; partial replies are merged. No I/O.
+//! - [`scripts`]: the Lua scripts that any node can be given at any time. No I/O.
 //! - [`buf`], [`stream`]: byte queues towards sockets, and the sockets.
 //! - [`upstream`]: connections to nodes.
 //! - [`client`]: one downstream connection, its ordered reply queue, its limits.
@@ -28,6 +29,7 @@ pub mod metrics;
 pub mod resp;
 pub mod route;
 pub mod sandbox;
+pub mod scripts;
 pub mod stream;
 pub mod upstream;
 pub mod worker;

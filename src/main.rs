@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use slotway::command::CommandTable;
-use slotway::config::{self, Address, Config, ConfigError, Listen};
+use slotway::config::{self, Address, Config, ConfigError, CrossSlot, Listen};
 use slotway::{control, metrics, route, sandbox};
 
 use cli::{Cli, Command, Document};
@@ -85,11 +85,19 @@ fn serve_sandbox(args: SandboxSize, config: Config) -> Result<(), Box<dyn Error 
         _ => return Err("the sandbox listens on one TCP address: see --port and --listen".into()),
     };
     let admin = config.admin.as_ref().map(resolve).transpose()?;
+    let notes = match config.transactions.cross_slot {
+        CrossSlot::Reject => Vec::new(),
+        CrossSlot::Split => vec![
+            "transactions.cross_slot = \"split\": a transaction over several slots is one per slot"
+                .to_owned(),
+        ],
+    };
     let options = sandbox::Options {
         primaries: args.primaries,
         replicas: args.replicas,
         listen,
         admin,
+        notes,
         ..sandbox::Options::default()
     };
     let address = |a: SocketAddr| Address { host: a.ip().to_string(), port: a.port() };

@@ -65,6 +65,7 @@ impl Admin {
             ("upstream_in_flight", l.upstream_in_flight),
             ("memory", l.memory),
             ("held", l.held),
+            ("scripts", l.scripts),
             ("dedicated", l.dedicated),
             ("bulk", l.bulk),
             ("inline", l.inline),
@@ -139,6 +140,7 @@ impl Admin {
                 slots_covered: topology.snapshot.slots_covered(),
                 workers: scrape.running,
                 worker_failures: self.status.worker_failures.load(Relaxed),
+                script_bytes: self.pool.script_bytes(),
             };
             (control, Arc::clone(&topology.commands))
         };

@@ -1,5 +1,6 @@
 //! The commands that slotway answers itself: those about the connection.
 
+use super::cluster::{self, Announced};
 use super::session::{Session, mode};
 use super::tracking::{caching, tracking, tracking_info};
 use crate::resp::{Args, Protocol, strict_i64, write};
@@ -10,6 +11,8 @@ use crate::route::Local;
 pub struct Context<'a> {
     /// The cluster's version, for HELLO.
     pub version: &'a str,
+    /// What cluster clients are told.
+    pub announced: &'a Announced,
 }
 
 /// What happens after the answer.
@@ -80,13 +83,23 @@ pub fn answer(
             }
             write::simple(out, "OK");
         }
+        Local::Cluster => cluster::answer(args, session.protocol, context.announced, out),
+        Local::ReadOnly => {
+            session.modes |= mode::READONLY;
+            write::simple(out, "OK");
+        }
+        Local::ReadWrite => {
+            session.modes &= !mode::READONLY;
+            write::simple(out, "OK");
+        }
+        // No slot of the one node that clients see is ever on its way to another.
+        Local::Asking => write::simple(out, "OK"),
         Local::ClientTracking => tracking(args, out),
         Local::ClientTrackingInfo => tracking_info(session.protocol, out),
         Local::ClientCaching => caching(out),
         Local::ClientGetRedir => write::integer(out, -1),
         // They are about more than this session: the worker's.
         Local::ClientInfo | Local::ClientReply | Local::ClientEveryone => {}
-        Local::NoCluster => write::error(out, "ERR This instance has cluster support disabled"),
     }
     After::Go
 }

@@ -1,6 +1,7 @@
 //! One downstream connection: its session, its ordered reply queue, its unfinished request.
 //! Not here: what its commands mean and where they go ([`crate::worker`]).
 
+mod cluster;
 mod lent;
 mod listing;
 mod local;
@@ -10,6 +11,7 @@ mod replies;
 mod session;
 mod tracking;
 
+pub use cluster::Announced;
 pub use lent::{Errand, Kind, Lent, Watch};
 pub use listing::Line;
 pub use local::{After, Context, answer};

@@ -45,6 +45,8 @@ pub struct Multi {
     pub scattered: bool,
     /// All its commands only read.
     pub read_only: bool,
+    /// It has an EVALSHA, whose script has to be there before.
+    pub by_sha: bool,
 }
 
 /// MULTI as it is sent to nodes.
@@ -64,7 +66,15 @@ impl Multi {
         frames.clear();
         frames.extend_from_slice(MULTI);
         queue.clear();
-        Multi { frames, queue, broken: false, first: None, scattered: false, read_only: true }
+        Multi {
+            frames,
+            queue,
+            broken: false,
+            first: None,
+            scattered: false,
+            read_only: true,
+            by_sha: false,
+        }
     }
 
     /// One more command.

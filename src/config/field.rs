@@ -95,8 +95,8 @@ impl Raw {
 pub(super) enum Field<'a> {
     Listeners(&'a mut Vec<Listen>),
     Addresses(&'a mut Vec<Address>),
-    /// Empty is `None`.
-    OptionalAddress(&'a mut Option<Address>),
+    /// Empty is `None`; with the lowest port.
+    OptionalAddress(&'a mut Option<Address>, u16),
     Workers(&'a mut Workers),
     Text(&'a mut String),
     /// Without spaces and control characters, as CLIENT SETNAME wants it.
@@ -131,9 +131,9 @@ impl Field<'_> {
             Field::Addresses(field) => {
                 *field = raw.list(ADDRESSES, |text| parse_address(text, 1))?
             }
-            Field::OptionalAddress(field) => {
+            Field::OptionalAddress(field, lowest) => {
                 let text = raw.text("an address such as \"127.0.0.1:9121\"")?.trim();
-                *field = if text.is_empty() { None } else { Some(parse_address(text, 0)?) };
+                *field = if text.is_empty() { None } else { Some(parse_address(text, lowest)?) };
             }
             Field::Workers(field) => *field = parse_workers(raw)?,
             Field::Text(field) => *field = raw.text("text")?.to_owned(),
@@ -212,7 +212,7 @@ impl Field<'_> {
         match self {
             Field::Listeners(field) => list(field.iter().map(Listen::to_string).collect()),
             Field::Addresses(field) => list(field.iter().map(Address::to_string).collect()),
-            Field::OptionalAddress(field) => {
+            Field::OptionalAddress(field, _) => {
                 field.as_ref().map(Address::to_string).unwrap_or_default().into()
             }
             Field::Workers(Workers::Auto) => "auto".into(),
@@ -243,7 +243,8 @@ impl Field<'_> {
             Field::Addresses(_) => {
                 format!("list of {address}; host is an IP address or a DNS name")
             }
-            Field::OptionalAddress(_) => format!("{address}, or \"\" for off"),
+            Field::OptionalAddress(_, 0) => format!("{address}, or \"\" for off"),
+            Field::OptionalAddress(..) => format!("{address}, or \"\""),
             Field::Workers(_) => format!("\"auto\" or a number from 1 to {MAX_WORKERS}"),
             Field::Text(_) | Field::Secret(_) => "text".into(),
             Field::Name(_) => "text without spaces, or \"\" for none".into(),

@@ -125,7 +125,17 @@ pub static KEYS: &[Key] = &[
         flag: Some("--admin"),
         doc: "Where the admin HTTP listener answers: /metrics, /healthz, /readyz. It asks for no \
               password: keep it off public addresses. \"\" turns it off.",
-        field: |c| Field::OptionalAddress(&mut c.admin),
+        field: |c| Field::OptionalAddress(&mut c.admin, 0),
+    },
+    Key {
+        path: "announce",
+        flag: None,
+        doc: "The address that clients which speak to a Redis Cluster are told (CLUSTER SLOTS and \
+              the like): slotway is the one node of the cluster that they see. \"\" tells each \
+              client the address it has connected to. Set it where that address is not the one \
+              to connect to: behind a load balancer or port forwarding. Clients on a Unix socket \
+              are told the first TCP address of listen otherwise.",
+        field: |c| Field::OptionalAddress(&mut c.announce, 1),
     },
     Key {
         path: "upstream.user",
@@ -263,6 +273,15 @@ pub static KEYS: &[Key] = &[
               for the moment (a failover). At the limit further commands for such slots get an \
               error at once instead of waiting.",
         field: |c| Field::Size(&mut c.limits.held, 0..=TIB),
+    },
+    Key {
+        path: "limits.scripts",
+        flag: None,
+        doc: "Lua scripts that slotway has seen in EVAL and SCRIPT LOAD and keeps, so that it can \
+              give them to a node that lacks them. At the limit the one that was used least \
+              recently is forgotten: nothing happens to it on the nodes, but a node that lacks it \
+              then answers EVALSHA with NOSCRIPT, and the client has to load it again.",
+        field: |c| Field::Size(&mut c.limits.scripts, 0..=TIB),
     },
     Key {
         path: "limits.dedicated",

@@ -38,6 +38,8 @@ pub struct Config {
     pub workers: Workers,
     /// The admin HTTP listener; `None` is off.
     pub admin: Option<Address>,
+    /// What cluster clients are told; `None`: the address that they use.
+    pub announce: Option<Address>,
     /// `[upstream]`
     pub upstream: Upstream,
     /// `[timeouts]`
@@ -120,6 +122,8 @@ pub struct Limits {
     pub memory: usize,
     /// Commands waiting for a slot that moves or has no primary.
     pub held: usize,
+    /// Lua scripts that are kept for nodes that lack them.
+    pub scripts: usize,
     /// Connections lent to single clients, and idle ones kept for that, of all workers.
     pub dedicated: usize,
     /// One argument of a command.
@@ -146,6 +150,7 @@ impl Default for Config {
             seeds: Vec::new(),
             workers: Workers::Auto,
             admin: Some(Address { host: "127.0.0.1".into(), port: 9121 }),
+            announce: None,
             upstream: Upstream {
                 user: String::new(),
                 password: Secret::default(),
@@ -170,6 +175,7 @@ impl Default for Config {
                 upstream_in_flight: 64 * MIB,
                 memory: 4 * GIB,
                 held: 64 * MIB,
+                scripts: 16 * MIB,
                 dedicated: 10_000,
                 bulk: 512 * MIB,
                 inline: 64 * KIB,
@@ -198,6 +204,7 @@ mod tests {
         "seeds=a:1,b:2",
         "workers=2",
         "admin=",
+        "announce=proxy:8",
         "upstream.user=u",
         "upstream.password=hunter2",
         "upstream.client_name=n",
@@ -216,6 +223,7 @@ mod tests {
         "limits.upstream_in_flight=11MiB",
         "limits.memory=12MiB",
         "limits.held=13MiB",
+        "limits.scripts=17MiB",
         "limits.dedicated=17",
         "limits.bulk=14MiB",
         "limits.inline=15KiB",
@@ -234,6 +242,7 @@ mod tests {
             seeds,
             workers,
             admin,
+            announce,
             upstream,
             timeouts,
             reconnect,
@@ -253,6 +262,7 @@ mod tests {
             upstream_in_flight,
             memory,
             held,
+            scripts,
             dedicated,
             bulk,
             inline,
@@ -271,6 +281,7 @@ mod tests {
         );
         assert_eq!(seeds.iter().map(Address::to_string).collect::<Vec<_>>(), ["a:1", "b:2"]);
         assert_eq!((workers.count(), admin), (2, None));
+        assert_eq!(announce.map(|a| a.to_string()).as_deref(), Some("proxy:8"));
         assert_eq!((user.as_str(), password.reveal()), ("u", "hunter2"));
         assert_eq!((client_name.as_str(), connections), ("n", 2));
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
@@ -278,6 +289,7 @@ mod tests {
         assert_eq!((min, max, refresh, min_interval), (ms(5), s(6), s(7), ms(8)));
         assert_eq!((clients, client_output, upstream_in_flight), (9, 10 * MIB, 11 * MIB));
         assert_eq!((memory, held, bulk), (12 * MIB, 13 * MIB, 14 * MIB));
+        assert_eq!(scripts, 17 * MIB);
         assert_eq!((cross_slot, dedicated), (CrossSlot::Split, 17));
         assert_eq!((inline, multibulk), (15 * KIB, 16));
         let texts = |rules: &[crate::command::Rule]| {

@@ -76,7 +76,8 @@ impl Pool {
             pause: None,
             ended: Totals::default(),
         };
-        Pool { config, shared: Arc::default(), to_control, inner: Mutex::new(inner) }
+        let shared = Arc::new(crate::worker::Shared::new(&config));
+        Pool { config, shared, to_control, inner: Mutex::new(inner) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -111,6 +112,11 @@ impl Pool {
             last: Box::default(),
         });
         Ok(())
+    }
+
+    /// Bytes of the scripts kept.
+    pub fn script_bytes(&self) -> usize {
+        self.shared.scripts.bytes()
     }
 
     /// How many workers run.

@@ -41,6 +41,7 @@ pub struct ControlStats {
     pub slots_covered: usize,
     pub workers: usize,
     pub worker_failures: u64,
+    pub script_bytes: usize,
 }
 
 impl View<'_> {
@@ -149,6 +150,9 @@ impl View<'_> {
                     (names::OUTCOME_UNKNOWN, rest.outcome_unknown),
                     (names::DEADLINE_EXCEEDED, rest.deadline_exceeded),
                     (names::SPLITS, rest.splits),
+                    (names::SCRIPT_LOADS, rest.script_loads),
+                    (names::SCRIPT_BYTES, control.script_bytes as u64),
+                    (names::REPLICA_READS, rest.replica_reads),
                     (names::BUFFERS, rest.buffer_bytes),
                     (names::HELD, rest.held),
                     (names::BLOCKED, rest.clients_blocked),

@@ -76,6 +76,8 @@ impl Totals {
             (&mut sum.outcome_unknown, stats.outcome_unknown),
             (&mut sum.deadline_exceeded, stats.deadline_exceeded),
             (&mut sum.splits, stats.splits),
+            (&mut sum.script_loads, stats.script_loads),
+            (&mut sum.replica_reads, stats.replica_reads),
             (&mut sum.buffer_bytes, stats.buffer_bytes),
             (&mut sum.held, stats.held),
             (&mut sum.clients_blocked, stats.clients_blocked),

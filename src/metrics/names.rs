@@ -101,6 +101,12 @@ metrics! {
         "Commands answered with an error at their deadline.";
     SPLITS: Counter "slotway_splits_total" [] ""
         "Commands split over several slots.";
+    SCRIPT_LOADS: Counter "slotway_script_loads_total" [] ""
+        "SCRIPT LOADs put before a client's EVALSHA because its node may lack the script; that it did lack it is noscript in slotway_redirections_total.";
+    SCRIPT_BYTES: Gauge "slotway_script_bytes" [] "limits.scripts"
+        "Bytes of the scripts kept for nodes that lack them.";
+    REPLICA_READS: Counter "slotway_replica_reads_total" [] ""
+        "Commands sent to a replica, for clients that said READONLY.";
     TRANSACTIONS: Counter "slotway_transactions_total" ["kind"] "transactions.cross_slot"
         "Transactions sent: one_slot is one MULTI … EXEC, atomic; split is one per slot, each atomic by itself.";
     BLOCKED: Gauge "slotway_clients_blocked" [] ""

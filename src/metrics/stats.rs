@@ -66,14 +66,23 @@ pub enum Redirection {
     Loading,
     MasterDown,
     ReadOnly,
+    NoScript,
 }
 
 impl Redirection {
     /// How many kinds there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
     /// Label values, by discriminant.
-    pub const NAMES: [&'static str; Self::COUNT] =
-        ["moved", "ask", "tryagain", "clusterdown", "loading", "masterdown", "readonly"];
+    pub const NAMES: [&'static str; Self::COUNT] = [
+        "moved",
+        "ask",
+        "tryagain",
+        "clusterdown",
+        "loading",
+        "masterdown",
+        "readonly",
+        "noscript",
+    ];
 }
 
 /// How a transaction was carried out (label `kind`).
@@ -101,13 +110,14 @@ pub enum LimitHit {
     UpstreamInFlight,
     Memory,
     Held,
+    Scripts,
     Dedicated,
     Protocol,
 }
 
 impl LimitHit {
     /// How many limits there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
     /// Label values, by discriminant: the key under `[limits]`, or `protocol` for all the limits
     /// on the size of a request.
     pub const NAMES: [&'static str; Self::COUNT] = [
@@ -116,6 +126,7 @@ impl LimitHit {
         "upstream_in_flight",
         "memory",
         "held",
+        "scripts",
         "dedicated",
         "protocol",
     ];
@@ -181,6 +192,10 @@ pub struct WorkerStats {
     pub deadline_exceeded: u64,
     /// Commands split over several slots.
     pub splits: u64,
+    /// SCRIPT LOADs that slotway put before a client's command.
+    pub script_loads: u64,
+    /// Reads sent to replicas, for READONLY.
+    pub replica_reads: u64,
     /// By [`TransactionKind`].
     pub transactions: [u64; TransactionKind::COUNT],
     /// Gauge: clients whose next command waits for the one that occupies them (blocking commands,

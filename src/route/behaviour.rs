@@ -19,6 +19,10 @@ pub enum Behaviour {
     Split(Merge),
     /// Keys that must share a slot, because the command is atomic: otherwise refused here.
     SameSlot,
+    /// About Lua scripts, which slotway keeps.
+    Script(Script),
+    /// A slot's number, at this argument: to its primary.
+    SlotAt(u8),
     /// To any primary.
     Any,
     /// To several nodes.
@@ -57,6 +61,8 @@ pub enum Fan {
     Primaries,
     /// Every node (`all_nodes`).
     Nodes,
+    /// Every node that is reached at the moment.
+    Reached,
 }
 
 /// How several replies become one (`response_policy`).
@@ -88,6 +94,34 @@ pub enum Merge {
     Scan,
 }
 
+/// What is done with Lua scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Script {
+    /// EVAL, EVAL_RO: to its keys' slot, and remembered.
+    Eval,
+    /// EVALSHA, EVALSHA_RO: to its keys' slot, behind the script if need be.
+    EvalSha,
+    /// SCRIPT LOAD: remembered, and to every node that is reached.
+    Load,
+    /// SCRIPT EXISTS: to every primary, behind the scripts that slotway has.
+    Exists,
+    /// SCRIPT FLUSH: forgotten, here and on every node.
+    Flush,
+}
+
+impl Script {
+    /// Where it goes if not to its keys' slot.
+    pub fn fan(self) -> Option<(Fan, Merge)> {
+        match self {
+            Script::Eval | Script::EvalSha => None,
+            // One that has it is enough: the others are given it when they need it.
+            Script::Load => Some((Fan::Reached, Merge::OneSucceeded)),
+            Script::Exists => Some((Fan::Primaries, Merge::And)),
+            Script::Flush => Some((Fan::Nodes, Merge::AllSucceeded)),
+        }
+    }
+}
+
 /// The commands about transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -115,6 +149,11 @@ pub enum Local {
     ClientSetName,
     ClientSetInfo,
     ClientSwitch,
+    /// CLUSTER: as the one node of a cluster.
+    Cluster,
+    ReadOnly,
+    ReadWrite,
+    Asking,
     ClientTracking,
     ClientTrackingInfo,
     ClientCaching,
@@ -123,8 +162,6 @@ pub enum Local {
     ClientReply,
     /// CLIENT LIST, KILL, PAUSE, UNPAUSE, UNBLOCK: about all clients of all workers.
     ClientEveryone,
-    /// CLUSTER, READONLY, READWRITE, ASKING: what a server outside a cluster says.
-    NoCluster,
 }
 
 /// Why slotway refuses a command.
@@ -209,10 +246,33 @@ const OWN: &[(&str, Behaviour)] = &[
     ("auth", Behaviour::Local(Local::Auth)),
     ("reset", Behaviour::Local(Local::Reset)),
     ("client", Behaviour::Client),
-    ("cluster", Behaviour::Local(Local::NoCluster)),
-    ("readonly", Behaviour::Local(Local::NoCluster)),
-    ("readwrite", Behaviour::Local(Local::NoCluster)),
-    ("asking", Behaviour::Local(Local::NoCluster)),
+    ("cluster", Behaviour::Local(Local::Cluster)),
+    ("cluster|countkeysinslot", Behaviour::SlotAt(2)),
+    ("cluster|getkeysinslot", Behaviour::SlotAt(2)),
+    ("cluster|addslots", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|addslotsrange", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|bumpepoch", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|delslots", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|delslotsrange", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|failover", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|flushslots", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|forget", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|meet", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|replicate", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|reset", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|saveconfig", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|set-config-epoch", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|setslot", Behaviour::Refused(Refused::Dangerous)),
+    ("readonly", Behaviour::Local(Local::ReadOnly)),
+    ("readwrite", Behaviour::Local(Local::ReadWrite)),
+    ("asking", Behaviour::Local(Local::Asking)),
+    ("eval", Behaviour::Script(Script::Eval)),
+    ("eval_ro", Behaviour::Script(Script::Eval)),
+    ("evalsha", Behaviour::Script(Script::EvalSha)),
+    ("evalsha_ro", Behaviour::Script(Script::EvalSha)),
+    ("script|load", Behaviour::Script(Script::Load)),
+    ("script|exists", Behaviour::Script(Script::Exists)),
+    ("script|flush", Behaviour::Script(Script::Flush)),
     ("info", Behaviour::Fan { to: Fan::Primaries, merge: Merge::Info }),
     ("msetnx", Behaviour::SameSlot),
     ("xread", Behaviour::BlockingIfAsked),
@@ -252,20 +312,6 @@ const OWN: &[(&str, Behaviour)] = &[
     ("watch", Behaviour::Transaction(Transaction::Watch)),
     ("unwatch", Behaviour::Transaction(Transaction::Unwatch)),
     ("pubsub", Behaviour::Refused(Refused::PubSub)),
-    ("cluster|addslots", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|addslotsrange", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|bumpepoch", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|delslots", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|delslotsrange", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|failover", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|flushslots", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|forget", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|meet", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|replicate", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|reset", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|saveconfig", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|set-config-epoch", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|setslot", Behaviour::Refused(Refused::Dangerous)),
     ("debug", Behaviour::Refused(Refused::Dangerous)),
     ("failover", Behaviour::Refused(Refused::Dangerous)),
     ("migrate", Behaviour::Refused(Refused::Dangerous)),

@@ -43,11 +43,20 @@ const NOTES: &[(&str, &str)] = &[
     ),
     (
         "cluster",
-        "Slotway looks like a single server, so that clients do not route themselves: `ERR This instance has cluster support disabled`",
+        "As a healthy cluster answers that has one node, with all slots: slotway, at the address `announce`. So clients that speak to a cluster work here, too",
     ),
-    ("asking", "As `CLUSTER`"),
-    ("readonly", "As `CLUSTER`: reads go to primaries"),
-    ("readwrite", "As `CLUSTER`"),
+    (
+        "cluster|countkeysinslot",
+        "Slots by the cluster's own numbers, which `CLUSTER KEYSLOT` gives",
+    ),
+    ("cluster|getkeysinslot", "As `CLUSTER COUNTKEYSINSLOT`"),
+    ("cluster|links", "None"),
+    ("asking", "`OK`, without effect"),
+    (
+        "readonly",
+        "This connection's commands that only read and have their keys in one slot go to a replica of that slot: see *Reading from replicas*",
+    ),
+    ("readwrite", "Takes `READONLY` back"),
     ("client", "About slotway's clients, over all its workers"),
     ("client|caching", "As on a server where tracking is off"),
     ("client|getname", "The name given to slotway"),
@@ -83,12 +92,12 @@ const NOTES: &[(&str, &str)] = &[
     ("dbsize", "Each primary counts at its own moment"),
     (
         "eval",
-        "Every key must be among the declared ones (`numkeys`); the node refuses a script that touches others. Without keys: any primary",
+        "Every key must be among the declared ones (`numkeys`); the node refuses a script that touches others. Without keys: any primary. The script is kept for `EVALSHA`",
     ),
     ("eval_ro", "As `EVAL`"),
     (
         "evalsha",
-        "As `EVAL`. `SCRIPT LOAD` puts scripts on all nodes; `EVAL` on one node only. A node that does not know the script says `NOSCRIPT`, as after a restart",
+        "As `EVAL`. A script that slotway has seen in `EVAL` or `SCRIPT LOAD` is known on every node: see *Scripts*",
     ),
     ("evalsha_ro", "As `EVALSHA`"),
     ("fcall", "As `EVAL`. `FUNCTION LOAD` puts libraries on all primaries"),
@@ -136,8 +145,13 @@ const NOTES: &[(&str, &str)] = &[
     ("move", "The node's refusal: a cluster has one database"),
     ("reset", "Back to RESP2, name and `CLIENT REPLY` forgotten. Waits as `HELLO` does"),
     (
+        "script|exists",
+        "1 for every script that slotway has, which it puts there first; else what all primaries say",
+    ),
+    ("script|flush", "Slotway forgets its scripts, too: see *Scripts*"),
+    (
         "script|load",
-        "A node that joins later does not have it: the client then gets `NOSCRIPT` and loads it again",
+        "Kept by slotway, and loaded on every node that is reached; one that is not reached is given it when it is needed",
     ),
     ("select", "`SELECT 0` is OK, other numbers get an error: a cluster has one database"),
     ("latency", "Where some nodes have nothing to say of the event, the others' is shown"),
@@ -252,6 +266,11 @@ fn shown(name: &str) -> String {
 fn row(spec: &CommandSpec) -> Row {
     let behaviour = match behaviour_of(spec) {
         Behaviour::Client => client(spec),
+        // What it is but for the scripts: the notes say what there is beside.
+        Behaviour::Script(script) => match script.fan() {
+            Some((to, merge)) => Behaviour::Fan { to, merge },
+            None => Behaviour::Keys,
+        },
         other => other,
     };
     let again = match behaviour {
@@ -309,7 +328,10 @@ fn destination(behaviour: Behaviour) -> &'static str {
         Behaviour::Split(_) => "split by slot",
         Behaviour::Any => "any primary",
         Behaviour::Fan { to: Fan::Primaries, .. } => "every primary",
+        Behaviour::SlotAt(_) => "the slot's primary",
+        Behaviour::Script(_) => "by its keys",
         Behaviour::Fan { to: Fan::Nodes, .. } => "every node",
+        Behaviour::Fan { to: Fan::Reached, .. } => "every node that is reached",
         Behaviour::Scan => "one shard after the other",
         Behaviour::RandomKey => "every primary",
         Behaviour::Debug => "by its subcommand",
@@ -473,9 +495,27 @@ The column **where it goes** in the tables below:
 
 **Sent again** says whether slotway repeats the command when the connection is lost before the reply: see below.
 
-A request with the wrong number of arguments goes to any primary, whose error the client gets. So does a command or a subcommand that is not in the table (but all of `CLUSTER` and `PUBSUB` are as in the tables): if the cluster knows it after all, its redirection to the right node is followed and slotway reads the cluster's table again, at most every five seconds. A module's command whose server does not say where all its keys are is routed by those that it does say. `HELP` subcommands are the server's own, from any primary; `CLUSTER HELP` and `PUBSUB HELP` therefore also list what is refused here.
+A request with the wrong number of arguments goes to any primary, whose error the client gets. So does a command or a subcommand that is not in the table (but all of `CLUSTER` is slotway's, and all of `PUBSUB` as in the tables): if the cluster knows it after all, its redirection to the right node is followed and slotway reads the cluster's table again, at most every five seconds. A module's command whose server does not say where all its keys are is routed by those that it does say. `HELP` subcommands are the server's own, from any primary; `CLUSTER HELP` and `PUBSUB HELP` therefore also list what is refused here.
 
-There is no reading from replicas, and one database, 0, because a Redis Cluster has no other.
+There is one database, 0, because a Redis Cluster has no other.
+
+## Scripts
+
+Slotway keeps every script that it sees in `EVAL`, `EVAL_RO` and `SCRIPT LOAD`, whichever client sent it, as a single server does. `limits.scripts` says how many bytes; at the limit the one that was used least recently is forgotten.
+
+`EVALSHA` of a script that slotway has does not fail with `NOSCRIPT`. A node that is new, was promoted or was restarted is given the script right before the first `EVALSHA` that goes there on a connection (`SCRIPT LOAD`, in the same write). If a node says `NOSCRIPT` all the same, because somebody has sent it `SCRIPT FLUSH`, nothing was executed, and slotway sends the command again behind its script, at once. A client that pipelines has its scripts put before its commands each time slotway reads from it, so that the commands behind an `EVALSHA` are not executed before it either. (If the scripts are flushed in the very moment in which a node works on them, or a client sends more while a single `EVALSHA` is under way to a node that was flushed just now, they can be.)
+
+A script's own error that reads like the server's `NOSCRIPT` is the client's: where these words stand in the script or among its arguments the command is not sent again. A script that puts exactly these words together from pieces after it has written something may be run a second time.
+
+The scripts of a transaction's `EVALSHA`s go before its `MULTI` every time, as it cannot be sent again in part.
+
+`SCRIPT FLUSH` through one slotway makes that slotway forget its scripts and empties the nodes; another slotway before the same cluster does not hear of it and goes on giving the nodes the scripts that it has. Functions are the nodes' own: `FUNCTION LOAD` puts them on every primary, which saves and replicates them; a primary that joins the cluster gets them from the one who adds it (`redis-cli --cluster add-node` does that).
+
+## Reading from replicas
+
+Off, until a connection says `READONLY`, as with a Redis Cluster; `READWRITE` or `RESET` takes it back. Then its commands that only read (**sent again: yes**) and have all keys in one slot go to a replica of that slot; which one depends on the connection. If the slot has no replica that is online, or the replica refuses (`LOADING`, `MASTERDOWN` …) or is lost, they go to the primary. Commands over several slots or all nodes, scripts, and what writes go where they always go.
+
+Replicas are behind their primary, most often by less than a millisecond, without a bound. So such a connection may not read what it has written a moment ago, and may read older data after newer, as in a Redis Cluster.
 
 ## When slots move and nodes fail
 
@@ -533,7 +573,7 @@ mod tests {
         let table = CommandTable::builtin();
         for (_, spec) in table.iter_by_name().filter(|(_, s)| !is_listed(s)) {
             let want: &[Behaviour] = match &*spec.name {
-                "cluster" => &[Behaviour::Local(Local::NoCluster)],
+                "cluster" => &[Behaviour::Local(Local::Cluster)],
                 "pubsub" => &[Behaviour::Refused(Refused::PubSub)],
                 "client" => &[Behaviour::Client],
                 _ => &[Behaviour::Any],

@@ -15,7 +15,7 @@ mod scan;
 mod server;
 
 pub use behaviour::{
-    Behaviour, Fan, Local, Merge, Refused, Transaction, behaviour_if_allowed, behaviour_of,
+    Behaviour, Fan, Local, Merge, Refused, Script, Transaction, behaviour_if_allowed, behaviour_of,
 };
 pub use blocking::{WaitTime, left_of, wait_time};
 pub use describe::commands_markdown;
@@ -29,7 +29,7 @@ pub use server::Server;
 
 use std::sync::Arc;
 
-use crate::cluster::{Slot, slot_of};
+use crate::cluster::{SLOTS, Slot, slot_of};
 use crate::command::{
     CommandId, CommandSpec, CommandTable, KeyError, Rules, Verdict, key_positions,
 };
@@ -57,6 +57,8 @@ pub enum Plan {
         /// How the replies become one.
         merge: Merge,
     },
+    /// About Lua scripts, which slotway keeps; with its keys' slot if it has keys.
+    Script(Script, Option<Slot>),
     /// SCAN: the shard that its cursor stands at.
     Scan,
     /// RANDOMKEY: every primary's size and a key of each.
@@ -164,6 +166,14 @@ impl Router {
         self.commands.get(usize::from(command)).is_some_and(|c| c.read_only)
     }
 
+    /// What it has to do with Lua scripts.
+    pub fn script(&self, command: u16) -> Option<Script> {
+        match self.commands.get(usize::from(command))?.behaviour {
+            Behaviour::Script(script) => Some(script),
+            _ => None,
+        }
+    }
+
     /// The command's [`crate::command::Class`], as a number.
     #[inline]
     pub fn class(&self, command: u16) -> usize {
@@ -189,6 +199,18 @@ impl Router {
                 Plan::Fan { to, merge: Merge::Server(server.with(args)) }
             }
             Behaviour::Fan { to, merge } => Plan::Fan { to, merge },
+            Behaviour::Script(script) if script.fan().is_some() => Plan::Script(script, None),
+            Behaviour::Script(script) => match self.slots(command, args, keys) {
+                Slots::One(slot) | Slots::Several(slot, _) => Plan::Script(script, Some(slot)),
+                Slots::None | Slots::Unpaired => Plan::Script(script, None),
+            },
+            Behaviour::SlotAt(at) => {
+                let number = args.get(usize::from(at)).and_then(crate::resp::strict_i64);
+                match number.and_then(|n| u16::try_from(n).ok()).filter(|&n| n < SLOTS) {
+                    Some(slot) => Plan::Slot(Slot(slot)),
+                    None => Plan::Any,
+                }
+            }
             Behaviour::Scan => Plan::Scan,
             Behaviour::RandomKey => Plan::RandomKey,
             Behaviour::Debug => debug_command(args),
@@ -340,8 +362,12 @@ mod tests {
     fn by_their_keys() {
         assert_eq!(plan("GET foo"), at("foo"));
         assert_eq!(plan("get {a}b"), at("a"));
-        assert_eq!(plan("EVAL return 2 {x}1 {x}2 {y}"), at("x"));
-        assert_eq!(plan("EVAL return 0"), Plan::Any);
+        let script = |kind, key: &str| Plan::Script(kind, Some(slot_of(key.as_bytes())));
+        assert_eq!(plan("EVAL return 2 {x}1 {x}2 {y}"), script(Script::Eval, "x"));
+        assert_eq!(plan("EVALSHA_RO 123 1 x"), script(Script::EvalSha, "x"));
+        assert_eq!(plan("EVAL return 0"), Plan::Script(Script::Eval, None));
+        assert_eq!(plan("CLUSTER GETKEYSINSLOT 7 10"), Plan::Slot(Slot(7)));
+        assert_eq!(plan("CLUSTER COUNTKEYSINSLOT 16384"), Plan::Any);
         assert_eq!(plan("XREAD COUNT 2 STREAMS s 0"), at("s"));
         let block = Plan::Block(slot_of(b"s"));
         assert_eq!(plan("XREAD BLOCK 0 STREAMS s 0"), block);
@@ -369,14 +395,14 @@ mod tests {
     fn over_the_cluster() {
         assert_eq!(plan("DBSIZE"), Plan::Fan { to: Fan::Primaries, merge: Merge::Sum });
         assert_eq!(plan("KEYS *"), Plan::Join);
-        assert_eq!(plan("SCRIPT LOAD x"), Plan::Fan { to: Fan::Nodes, merge: Merge::AllSucceeded });
-        assert_eq!(plan("SCRIPT EXISTS x"), Plan::Fan { to: Fan::Primaries, merge: Merge::And });
+        assert_eq!(plan("SCRIPT LOAD x"), Plan::Script(Script::Load, None));
+        assert_eq!(plan("SCRIPT EXISTS x"), Plan::Script(Script::Exists, None));
         assert_eq!(plan("INFO"), Plan::Fan { to: Fan::Primaries, merge: Merge::Info });
     }
 
     #[test]
     fn wrong_requests_are_left_to_a_node() {
-        for line in ["GET", "MGET", "MSET a", "DBSIZE x", "NOSUCH a", "CLIENT NOSUCH", "EVAL x y"] {
+        for line in ["GET", "MGET", "MSET a", "DBSIZE x", "NOSUCH a", "CLIENT NOSUCH", "EVAL x"] {
             assert_eq!(plan(line), Plan::Any, "{line}");
         }
     }
@@ -390,6 +416,9 @@ mod tests {
         assert_eq!(plan("SUBSCRIBE a"), Plan::Refuse(Refused::PubSub));
         assert_eq!(plan("MULTI"), Plan::Transaction(Transaction::Multi));
         assert_eq!(plan("SHUTDOWN"), Plan::Refuse(Refused::Dangerous));
+        assert_eq!(plan("CLUSTER SLOTS"), Plan::Local(Local::Cluster));
+        assert_eq!(plan("CLUSTER NOSUCH"), Plan::Local(Local::Cluster));
+        assert_eq!(plan("CLUSTER FAILOVER"), Plan::Refuse(Refused::Dangerous));
     }
 
     /// By the rules' lists; `None`: by default.

@@ -13,7 +13,7 @@ pub enum Refusal {
     Moved(Slot, NodeAddr),
     /// Ask that node this once, with ASKING.
     Ask(Slot, NodeAddr),
-    /// Try again later: TRYAGAIN, CLUSTERDOWN, LOADING, MASTERDOWN, READONLY.
+    /// Try again later: TRYAGAIN, CLUSTERDOWN, LOADING, MASTERDOWN, READONLY, NOSCRIPT.
     Later(Redirection),
 }
 
@@ -57,6 +57,8 @@ const LATER: &[(&[u8], Redirection)] = &[
     (b"LOADING Valkey is loading the dataset in memory", Redirection::Loading),
     (b"MASTERDOWN Link with MASTER is down", Redirection::MasterDown),
     (b"READONLY You can't write against a read only replica", Redirection::ReadOnly),
+    // Valkey's text is shorter. See `heals` in the worker for what else it takes.
+    (b"NOSCRIPT No matching script.", Redirection::NoScript),
 ];
 
 /// `3999` and `127.0.0.1:6381`; an IPv6 address has no brackets here; an empty or unknown (`?`)

@@ -312,14 +312,14 @@ fn write_like(like: &[u8], number: f64, out: &mut Vec<u8>) {
     match like.first() {
         Some(b':') => write::integer(out, number as i64),
         Some(b',') => out.extend_from_slice(format!(",{number}\r\n").as_bytes()),
-        Some(b'$') if text(like).is_some_and(|t| fast_number(t)) => {
+        Some(b'$') if text(like).is_some_and(is_number) => {
             write::bulk(out, number.to_string().as_bytes());
         }
         _ => out.extend_from_slice(like),
     }
 }
 
-fn fast_number(text: &[u8]) -> bool {
+fn is_number(text: &[u8]) -> bool {
     std::str::from_utf8(text).is_ok_and(|t| t.parse::<f64>().is_ok())
 }
 

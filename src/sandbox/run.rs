@@ -25,6 +25,8 @@ pub struct Options {
     pub admin: Option<SocketAddr>,
     /// The server to run: a name in `PATH` or a path.
     pub program: PathBuf,
+    /// What else the greeting should say, a line each.
+    pub notes: Vec<String>,
 }
 
 impl Default for Options {
@@ -35,6 +37,7 @@ impl Default for Options {
             listen: (Ipv4Addr::LOCALHOST, 6380).into(),
             admin: Some((Ipv4Addr::LOCALHOST, 9121).into()),
             program: "redis-server".into(),
+            notes: Vec::new(),
         }
     }
 }
@@ -79,7 +82,7 @@ where
     let over = Arc::new(AtomicBool::new(false));
     let greeter = {
         let (front, over) = (front.clone(), Arc::clone(&over));
-        let text = what_to_try(&cluster, &front)?;
+        let text = what_to_try(&cluster, &front, &options.notes)?;
         std::thread::spawn(move || greet(&front, &text, &over))
     };
     let served = serve(front);
@@ -184,7 +187,9 @@ fn answers(listen: SocketAddr) -> bool {
     Conn::tcp(listen).and_then(|mut conn| conn.command(&["PING"])).is_ok()
 }
 
-fn what_to_try(cluster: &Cluster, front: &Front) -> Result<String> {
+fn what_to_try(cluster: &Cluster, front: &Front, notes: &[String]) -> Result<String> {
+    let set: String = notes.iter().map(|note| format!("    {note}\n")).collect();
+    let set = if set.is_empty() { set } else { format!("  Set\n{set}") };
     let port = front.listen.port();
     let look = match front.admin {
         Some(admin) => format!(
@@ -208,7 +213,7 @@ fn what_to_try(cluster: &Cluster, front: &Front) -> Result<String> {
              python3 -c 'import redis; r = redis.Redis(port={port}); r.mset({{\"a\": 1, \"b\": 2}}); \
              print(r.mget(\"a\", \"b\"))'\n    \
              redis-benchmark -p {port} -t get,set -P 16\n\
-         {look}  The cluster, in {dir}\n{nodes}\n\
+         {set}{look}  The cluster, in {dir}\n{nodes}\n\
          Ctrl-C stops everything.\n",
         listen = front.listen,
         dir = cluster.dir().display(),

@@ -51,6 +51,14 @@ impl Handshake {
         shake
     }
 
+    /// Says READONLY behind the rest.
+    pub fn read_only(&mut self, pool: &mut Pool) {
+        let mut frame = Vec::new();
+        write::request(&mut frame, &[b"READONLY"]);
+        self.out.push(&frame, pool);
+        self.left += 1;
+    }
+
     /// Nothing is awaited any more.
     pub fn is_done(&self) -> bool {
         self.left == 0

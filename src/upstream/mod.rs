@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 
 use crate::buf::{Pool, SendQueue};
 use crate::resp::{Protocol, ReplyScan};
+use crate::scripts::Noted;
 use crate::stream::Stream;
 
 /// Where a connection is in its life. It never ends: a lost one backs off and connects anew, until
@@ -63,6 +64,10 @@ pub struct Upstream {
     pub queue: SendQueue,
     /// Who waits for them, in the same order.
     pub pending: VecDeque<Pending>,
+    /// Its handshake says READONLY: only reads of clients that said it go here.
+    pub read_only: bool,
+    /// Scripts that its node need not be given again.
+    pub scripts: Noted,
     /// The handshake, while it goes on.
     pub handshake: Handshake,
     /// Bytes of an unfinished reply.
@@ -119,6 +124,8 @@ impl Upstream {
             stream: None,
             queue: SendQueue::default(),
             pending: VecDeque::new(),
+            read_only: false,
+            scripts: Noted::default(),
             handshake: Handshake::default(),
             tail: Vec::new(),
             scanned: 0,
@@ -142,6 +149,11 @@ impl Upstream {
             waiters: Vec::new(),
             accounted: 0,
         }
+    }
+
+    /// Its commands keep the order of their clients with those of other connections.
+    pub fn is_ordered(&self) -> bool {
+        self.dedicated.is_none() && !self.read_only
     }
 
     /// Bytes that its buffers occupy.

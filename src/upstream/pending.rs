@@ -72,6 +72,9 @@ pub mod flag {
     pub const ASKING: u8 = 16;
     /// Its client speaks RESP3.
     pub const RESP3: u8 = 32;
+    /// The SCRIPT LOAD of its script went before it in the same turn. Of a batch: there is an
+    /// EVALSHA in it.
+    pub const SCRIPT: u8 = 64;
     /// Any of what makes the worker look twice when the reply is here.
     pub const SPECIAL: u8 = LANE | TRACKED;
 }

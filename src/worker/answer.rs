@@ -4,7 +4,7 @@ use super::clock::{Job, Timer};
 use super::settings::out_of_memory;
 use super::{Gathering, HELD, NOBODY, Worker, reaccount};
 use crate::control::ToControl;
-use crate::metrics::{Histogram, LimitHit};
+use crate::metrics::{Histogram, LimitHit, Redirection};
 use crate::resp::{Protocol, write};
 use crate::route::{Held, Refusal};
 use crate::upstream::{Dest, NO_SLOT, Pending, Waiting, flag};
@@ -252,6 +252,8 @@ impl Worker {
     /// An error reply that is not the client's business: the command was not executed and goes
     /// elsewhere or waits. `false`: it is the client's.
     pub(super) fn refused(&mut self, u: usize, frame: &[u8]) -> bool {
+        let text = crate::resp::reply::error_text(frame).unwrap_or_default();
+        self.forget_script(u, text);
         let Some(up) = self.upstreams.get_mut(u) else { return false };
         let Some(front) = up.pending.front() else { return false };
         if front.dest == Dest::Discard || front.has(flag::NODE_BOUND) {
@@ -268,9 +270,11 @@ impl Worker {
             Refusal::Moved(at, _) | Refusal::Ask(at, _) => at.0 != front.slot,
             Refusal::Later(_) => false,
         };
-        if strange {
+        let no_script = refusal.kind() == Redirection::NoScript;
+        if strange || (no_script && !self.heals(u, text)) {
             return false;
         }
+        let Some(up) = self.upstreams.get_mut(u) else { return false };
         let Some(mut pending) = up.pending.pop_front() else { return false };
         let len = pending.len as usize;
         let bytes = up.queue.front(len).unwrap_or_default().to_vec();
@@ -278,7 +282,11 @@ impl Worker {
         self.stats.redirections[refusal.kind() as usize] += 1;
         self.stats.retries += 1;
         pending.tries = pending.tries.saturating_add(1);
-        let text = crate::resp::reply::error_text(frame).unwrap_or_default();
+        if up.read_only {
+            self.want_topology(None);
+            self.send_to_primary(pending, bytes);
+            return true;
+        }
         self.retry(pending, bytes, refusal, &String::from_utf8_lossy(text));
         true
     }
@@ -313,6 +321,8 @@ impl Worker {
                     None => self.want_topology(None),
                 }
             }
+            // The same node again, at once.
+            Refusal::Later(Redirection::NoScript) => redirected = true,
             Refusal::Later(_) => self.want_topology(None),
         }
         let delay = match refusal_delay(&pending, redirected) {
@@ -386,8 +396,9 @@ impl Worker {
         }
         self.arm_tick();
         let mut found = Vec::new();
-        // What goes over dedicated connections keeps its order by itself.
-        for (_, up) in self.upstreams.iter_mut().filter(|(_, up)| up.dedicated.is_none()) {
+        // What goes over dedicated connections keeps its order by itself; reads from replicas have
+        // none.
+        for (_, up) in self.upstreams.iter_mut().filter(|(_, up)| up.is_ordered()) {
             for pending in &mut up.pending {
                 // Commands without keys have no order to keep among those already sent.
                 let concerned = pending.slot != NO_SLOT
@@ -423,17 +434,19 @@ impl Worker {
         if pending.has(flag::RESP3) { Protocol::Resp3 } else { Protocol::Resp2 }
     }
 
-    pub(super) fn send_to(&mut self, node: u16, pending: Pending, bytes: Vec<u8>, client: u32) {
+    pub(super) fn send_to(&mut self, node: u16, mut pending: Pending, bytes: Vec<u8>, client: u32) {
         if !pending.has(flag::READ_ONLY) {
             self.note_write(client as usize, Some(node));
         }
         let u = self.upstream_for(node, Self::protocol_of(&pending), client as usize);
+        self.script_before_again(u, &mut pending, &bytes);
         self.send_owned(u, pending, bytes);
     }
 
     fn send_asking(&mut self, node: u16, mut pending: Pending, bytes: Vec<u8>, client: u32) {
         self.note_write(client as usize, Some(node));
         let u = self.upstream_for(node, Self::protocol_of(&pending), client as usize);
+        self.script_before_again(u, &mut pending, &bytes);
         let asking = Pending { dest: Dest::Discard, flags: 0, slot: NO_SLOT, ..pending };
         self.send(u, asking, ASKING);
         pending.flags |= flag::ASKING;
@@ -449,8 +462,8 @@ impl Worker {
             slot => self.owners.get(usize::from(slot)).copied().filter(|&n| n != NOBODY),
         };
         let Some(owner) = owner else { return };
-        let mut shared = self.upstreams.iter().filter(|(_, up)| up.dedicated.is_none());
-        let elsewhere = shared.any(|(_, up)| {
+        let mut ordered = self.upstreams.iter().filter(|(_, up)| up.is_ordered());
+        let elsewhere = ordered.any(|(_, up)| {
             let ours = |p: &Pending| p.slot == slot && p.dest != Dest::Discard;
             up.pending.iter().any(|p| ours(p) && (up.node != owner || p.has(flag::ASKING)))
         });

@@ -301,6 +301,7 @@ impl Worker {
         let mut pending = self.pending(dest, command, slot, protocol);
         pending.before = before;
         self.note_write(index, self.upstreams.get(u).map(|up| up.node));
+        self.scripts_before_batch(u, &mut pending, &frame);
         self.send_owned(u, pending, frame);
     }
 

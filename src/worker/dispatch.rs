@@ -4,7 +4,7 @@ use super::downstream::Flow;
 use super::settings::out_of_memory;
 use super::{Gathering, HELD, Worker};
 use crate::buf::CHUNK;
-use crate::client::{After, Context, Paused, answer, mode};
+use crate::client::{After, Announced, Context, Paused, answer, mode};
 use crate::metrics::LimitHit;
 use crate::resp::{ArgRange, Args, Protocol, write};
 use crate::route::{Fan, Held, Local, Merge, Plan, Refused};
@@ -25,10 +25,16 @@ impl Worker {
     /// One command of a client whose session is in a mode of [`mode`], or may be.
     pub(super) fn dispatch_in_mode(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
-        match client.session.modes & mode::MULTI {
-            0 => self.dispatch(index, frame, args),
-            _ => self.dispatch_in_multi(index, frame, args),
+        let modes = client.session.modes;
+        if modes & mode::MULTI != 0 {
+            return self.dispatch_in_multi(index, frame, args);
         }
+        if modes & mode::READONLY != 0
+            && let Some(flow) = self.read_from_replica(index, frame, args)
+        {
+            return flow;
+        }
+        self.dispatch(index, frame, args)
     }
 
     /// A large command in a buffer of its own. Gives the buffer back where the command is of a
@@ -67,7 +73,7 @@ impl Worker {
     }
 
     #[inline]
-    fn forward(&mut self, index: usize, command: u16, slot: u16, frame: &[u8]) -> Flow {
+    pub(super) fn forward(&mut self, index: usize, command: u16, slot: u16, frame: &[u8]) -> Flow {
         if self.is_over_memory() {
             return self.refuse_for_memory(index, command);
         }
@@ -105,14 +111,28 @@ impl Worker {
         slot: u16,
         node: u16,
     ) -> Option<(Pending, usize)> {
-        let client = self.clients.get_mut(index)?;
+        let client = self.clients.get(index)?;
         let (protocol, generation) = (client.session.protocol, client.generation);
         let u = self.upstream_for(node, protocol, index);
+        self.admit_on(index, command, slot, u, (protocol, generation))
+    }
+
+    /// The same for a connection that is chosen already.
+    #[inline]
+    pub(super) fn admit_on(
+        &mut self,
+        index: usize,
+        command: u16,
+        slot: u16,
+        u: usize,
+        (protocol, generation): (Protocol, u32),
+    ) -> Option<(Pending, usize)> {
         let up = self.upstreams.get(u)?;
         if up.queue.len() > self.settings.upstream_in_flight {
             self.pause(index, u);
             return None;
         }
+        let node = up.node;
         let dest = Dest::Client { index: index as u32, generation, seq: 0 };
         let mut pending = self.pending(dest, command, slot, protocol);
         let client = self.clients.get_mut(index)?;
@@ -218,11 +238,9 @@ impl Worker {
             }
             Plan::Any => match self.any_primary(index) {
                 Some(node) => self.forward_to(index, command, NO_SLOT, node, frame),
-                None => {
-                    self.answer_own_error(index, command, super::NO_CLUSTER_YET);
-                    Flow::Next
-                }
+                None => self.no_cluster_yet(index, command),
             },
+            Plan::Script(script, slot) => self.script(index, command, (script, slot), frame, args),
             Plan::Split { merge, step } => self.split(index, command, merge, step, args),
             Plan::Fan { to, merge } => self.fan(index, command, to, merge, frame),
             Plan::Scan => self.scan(index, command, args),
@@ -242,17 +260,25 @@ impl Worker {
     pub(super) fn any_primary(&self, index: usize) -> Option<u16> {
         let first = index.checked_rem(self.primaries.len())?;
         let in_turn = || self.primaries.iter().cycle().skip(first).take(self.primaries.len());
-        let reached = |&&node: &&u16| {
-            let shared = self.nodes.get(usize::from(node)).map(|n| &n.shared);
-            let mut ours = shared.into_iter().flatten().flatten().flatten();
-            ours.all(|&u| self.upstreams.get(u).is_none_or(|up| up.state != State::Backoff))
-        };
-        in_turn().find(reached).or_else(|| in_turn().next()).copied()
+        let reached = in_turn().find(|&&node| self.is_reached(node));
+        reached.or_else(|| in_turn().next()).copied()
+    }
+
+    /// No connection to it is waiting for its next attempt.
+    pub(super) fn is_reached(&self, node: u16) -> bool {
+        let shared = self.nodes.get(usize::from(node)).map(|n| &n.shared);
+        let mut ours = shared.into_iter().flatten().flatten().flatten();
+        ours.all(|&u| self.upstreams.get(u).is_none_or(|up| up.state != State::Backoff))
     }
 
     fn refuse(&mut self, index: usize, command: u16, why: Refused) -> Flow {
         let text = self.router.refusal(command, why);
         self.answer_own_error(index, command, &text);
+        Flow::Next
+    }
+
+    pub(super) fn no_cluster_yet(&mut self, index: usize, command: u16) -> Flow {
+        self.answer_own_error(index, command, super::NO_CLUSTER_YET);
         Flow::Next
     }
 
@@ -315,7 +341,11 @@ impl Worker {
             self.release_lent(index);
         }
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
-        let context = Context { version: &self.version };
+        let announced = match local {
+            Local::Cluster => self.settings.announced(&client.stream),
+            _ => Announced::default(),
+        };
+        let context = Context { version: &self.version, announced: &announced };
         self.reply.clear();
         let after = answer(local, args, &mut client.session, context, &mut self.reply);
         client.answer(&self.reply, &mut self.pool, &mut self.spare_replies);
@@ -461,13 +491,19 @@ impl Worker {
     }
 
     /// A command for every primary or every node.
-    fn fan(&mut self, index: usize, command: u16, to: Fan, merge: Merge, frame: &[u8]) -> Flow {
+    pub(super) fn fan(
+        &mut self,
+        index: usize,
+        command: u16,
+        to: Fan,
+        merge: Merge,
+        frame: &[u8],
+    ) -> Flow {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
         let nodes = self.fan_targets(to);
         if self.primaries.is_empty() || nodes.is_empty() {
-            self.answer_own_error(index, command, super::NO_CLUSTER_YET);
-            return Flow::Next;
+            return self.no_cluster_yet(index, command);
         }
         let mut reached = nodes.iter().filter_map(|n| n.as_ref().ok());
         if let Some(u) = reached.find_map(|&n| self.full_upstream(n, protocol, index)) {

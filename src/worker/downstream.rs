@@ -193,6 +193,7 @@ impl Worker {
             if rest.is_empty() {
                 break;
             }
+            self.unread = rest.len();
             let (len, flow) = match scan_request(rest, &limits, &mut client.progress, &mut ranges) {
                 Ok(Request::Array { len }) => {
                     let frame = rest.get(..len).unwrap_or_default();

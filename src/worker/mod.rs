@@ -18,6 +18,8 @@
 //! - `upstreams`: nodes' connections: connect, write, read, lost
 //! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
 //! - `answer`: a reply finds its client; refusals and retries
+//! - `scripts`: Lua scripts are remembered, and given to nodes
+//! - `replicas`: reads from replicas
 //! - `topology`: a new snapshot becomes routes
 //! - `clock`: deadlines, backoff
 
@@ -30,6 +32,8 @@ mod downstream;
 mod everyone;
 mod join;
 mod keyspace;
+mod replicas;
+mod scripts;
 mod settings;
 mod shared;
 mod topology;
@@ -77,6 +81,8 @@ struct Node {
     known: bool,
     /// Indexes into `upstreams`: by protocol, then by connection number.
     shared: [Vec<Option<usize>>; 2],
+    /// The same for reads from it as a replica: connections that said READONLY.
+    replica: [Vec<Option<usize>>; 2],
 }
 
 /// A command that went to several slots or nodes, until all have answered.
@@ -161,6 +167,11 @@ struct Worker {
     owners: Box<[u16]>,
     /// Primaries, for commands that any may answer.
     primaries: Vec<u16>,
+    /// By shard of the snapshot: replicas that are online.
+    replicas: Vec<Vec<u16>>,
+    scripts: scripts::Scripts,
+    /// Bytes of the client that is being read from, from the command at hand on.
+    unread: usize,
     nodes: Vec<Node>,
     upstreams: Slab<Upstream>,
     clients: Slab<Client>,
@@ -262,6 +273,7 @@ impl Drop for Told {
 }
 
 impl Worker {
+    #[allow(clippy::too_many_arguments)] // all that a worker is given, once
     fn new(
         index: usize,
         config: &Config,
@@ -293,6 +305,8 @@ impl Worker {
             routes: vec![HELD; slots].into(),
             owners: vec![NOBODY; slots].into(),
             primaries: Vec::new(),
+            replicas: Vec::new(),
+            unread: 0,
             nodes: Vec::new(),
             upstreams: Slab::new(),
             clients: Slab::new(),
@@ -304,6 +318,7 @@ impl Worker {
             held_now: 0,
             gatherings: Slab::new(),
             joins: Slab::new(),
+            scripts: scripts::Scripts::new(Arc::clone(&shared.scripts)),
             shared,
             idle: Vec::new(),
             dead: Vec::new(),

@@ -1,7 +1,9 @@
 //! What a worker needs of the configuration, in the units it counts in.
 
-use crate::config::{Config, CrossSlot};
+use crate::client::Announced;
+use crate::config::{Address, Config, CrossSlot, Listen};
 use crate::resp::RequestLimits;
+use crate::stream::Stream;
 
 #[derive(Debug)]
 pub(super) struct Settings {
@@ -23,6 +25,9 @@ pub(super) struct Settings {
     /// This worker's share of `limits.held`.
     pub held: usize,
     pub request: RequestLimits,
+    announce: Option<Address>,
+    /// For clients on a Unix socket.
+    first_tcp: Option<Address>,
     /// `limits.dedicated`, of all workers.
     pub dedicated: usize,
     /// `transactions.cross_slot` is "split".
@@ -54,9 +59,37 @@ impl Settings {
                 inline: config.limits.inline,
                 multibulk: config.limits.multibulk as u64,
             },
+            announce: config.announce.clone(),
+            first_tcp: config.listen.iter().find_map(|listen| match listen {
+                Listen::Tcp(address) => Some(address.clone()),
+                Listen::Unix(_) => None,
+            }),
             dedicated: config.limits.dedicated,
             split_transactions: config.transactions.cross_slot == CrossSlot::Split,
             memory_total: config.limits.memory,
+        }
+    }
+
+    /// The address that a cluster client is told: as configured, the one that it uses, or, over a
+    /// Unix socket, the first one that is listened on.
+    pub fn announced(&self, stream: &Stream) -> Announced {
+        if let Some(Address { host, port }) = &self.announce {
+            return Announced { host: host.to_string(), port: *port };
+        }
+        let used = match stream {
+            Stream::Tcp(socket) => socket.local_addr().ok(),
+            Stream::Unix(_) => None,
+        };
+        if let Some(used) = used {
+            // A client of IPv4 on a listener for both.
+            return Announced { host: used.ip().to_canonical().to_string(), port: used.port() };
+        }
+        let first = self.first_tcp.as_ref().filter(|a| a.port != 0);
+        let any = |host: &str| host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_unspecified());
+        let host = first.map(|a| a.host.as_ref()).filter(|host| !any(host));
+        Announced {
+            host: host.unwrap_or("127.0.0.1").to_owned(),
+            port: first.map_or(6379, |a| a.port),
         }
     }
 }

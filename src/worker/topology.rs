@@ -29,6 +29,12 @@ impl Worker {
             let shard = snapshot.shards.get(usize::from(shard));
             *owner = shard.and_then(primary).unwrap_or(NOBODY);
         }
+        let online = |&n: &u16| snapshot.nodes.get(usize::from(n)).is_some_and(|n| n.online);
+        let replicas = |shard: &crate::cluster::Shard| {
+            let online = shard.replicas.iter().copied().filter(online);
+            online.filter_map(|n| by_snapshot.get(usize::from(n)).copied()).collect()
+        };
+        self.replicas = snapshot.shards.iter().map(replicas).collect();
         self.snapshot = snapshot;
         self.hold_overtaken();
         for slot in 0..crate::cluster::SLOTS {
@@ -63,7 +69,7 @@ impl Worker {
     /// must not reach the new node before those are answered.
     fn hold_overtaken(&mut self) {
         let mut slots = Vec::new();
-        for (_, up) in self.upstreams.iter().filter(|(_, up)| up.dedicated.is_none()) {
+        for (_, up) in self.upstreams.iter().filter(|(_, up)| up.is_ordered()) {
             let mut written = up.queue.sent();
             for pending in &up.pending {
                 if written == 0 {
@@ -92,6 +98,12 @@ impl Worker {
             }
             let node = up.node;
             let known = self.nodes.get(usize::from(node)).is_some_and(|n| n.known);
+            if up.read_only {
+                if !known {
+                    self.leave_replica(u);
+                }
+                continue;
+            }
             let reachable = known && up.state != State::Backoff;
             let taken = up.take_unsent(&mut self.pool, |p| match p.slot {
                 _ if p.dest == Dest::Discard => false,
@@ -159,7 +171,8 @@ impl Worker {
         up.queue.clear(&mut self.pool);
         self.upstreams.remove(u);
         if let Some(node) = self.nodes.get_mut(node) {
-            for slot in node.shared.iter_mut().flatten().filter(|s| **s == Some(u)) {
+            let all = node.shared.iter_mut().chain(&mut node.replica).flatten();
+            for slot in all.filter(|s| **s == Some(u)) {
                 *slot = None;
             }
         }
@@ -171,9 +184,11 @@ impl Worker {
     /// shard's name.
     pub(super) fn fan_targets(&mut self, to: Fan) -> Vec<Result<u16, String>> {
         let snapshot = Arc::clone(&self.snapshot);
-        if to == Fan::Nodes {
+        if to != Fan::Primaries {
             let online = snapshot.nodes.iter().filter(|n| n.online);
-            return online.map(|n| Ok(self.node_at(&n.addr))).collect();
+            let nodes: Vec<u16> = online.map(|n| self.node_at(&n.addr)).collect();
+            let wanted = |n: &u16| to == Fan::Nodes || self.is_reached(*n);
+            return nodes.into_iter().filter(wanted).map(Ok).collect();
         }
         let mut targets = Vec::new();
         for (i, shard) in snapshot.shards.iter().enumerate() {

@@ -21,7 +21,7 @@ use crate::cluster::slot_of;
 use crate::command::{CommandId, Flags, key_positions};
 use crate::metrics::{LimitHit, TransactionKind};
 use crate::resp::{ArgRange, Args, Protocol, RequestProgress, scan_request, write};
-use crate::route::{ExecGather, Fan, Gather, Local, Merge, Plan, Transaction};
+use crate::route::{ExecGather, Fan, Gather, Local, Merge, Plan, Script, Transaction};
 use crate::upstream::{Dest, NO_SLOT, flag};
 
 /// A part of a transaction: what one node gets.
@@ -32,6 +32,8 @@ struct Batch {
     /// Where its replies belong.
     places: Vec<usize>,
     read_only: bool,
+    /// It has an EVALSHA.
+    by_sha: bool,
 }
 
 /// A command for one node outside of all batches.
@@ -115,7 +117,13 @@ impl Worker {
             "reset" | "quit" if fits => return self.dispatch(index, frame, args),
             _ => {}
         }
-        match self.place_in_transaction(index, command, args) {
+        let placed = self.place_in_transaction(index, command, args);
+        if placed.is_ok()
+            && let Some(script) = self.router.script(command)
+        {
+            self.script_in_transaction(script, args);
+        }
+        match placed {
             Ok(place) => self.queue(index, command, place, frame),
             Err(text) => {
                 if let Some(multi) = self.clients.get_mut(index).and_then(|c| c.multi.as_mut()) {
@@ -129,6 +137,7 @@ impl Worker {
 
     fn queue(&mut self, index: usize, command: u16, place: Place, frame: &[u8]) {
         let read_only = self.router.is_read_only(command);
+        let by_sha = self.router.script(command) == Some(Script::EvalSha);
         let over = self.is_over_memory();
         let Some(multi) = self.clients.get_mut(index).and_then(|c| c.multi.as_mut()) else {
             return;
@@ -141,6 +150,7 @@ impl Worker {
         }
         if !multi.broken {
             multi.read_only &= read_only;
+            multi.by_sha |= by_sha;
             multi.scattered |= !matches!(place, Place::Slot(_) | Place::Any);
             multi.push(frame, command, place);
         }
@@ -171,6 +181,16 @@ impl Worker {
         let place = match self.router.plan(command, args, &mut self.keys) {
             Plan::Slot(slot) | Plan::Block(slot) => Place::Slot(slot.0),
             Plan::Any | Plan::Wait | Plan::Transaction(_) => Place::Any,
+            Plan::Script(script, slot) => {
+                match script.fan() {
+                    Some((to, merge)) if split => Place::Fan(to, merge),
+                    // One node that has it is enough.
+                    None | Some((Fan::Reached, _)) => {
+                        slot.map_or(Place::Any, |slot| Place::Slot(slot.0))
+                    }
+                    Some(_) => return Err(asks_all(&upper())),
+                }
+            }
             Plan::Local(Local::Ping | Local::Echo) => Place::Any,
             Plan::Local(local) if !matches!(local, Local::Hello | Local::ClientReply) => {
                 Place::Local(local)
@@ -179,11 +199,7 @@ impl Worker {
             Plan::Fan { to, merge } if split => Place::Fan(to, merge),
             Plan::Join if split => Place::Fan(Fan::Primaries, Merge::Concat),
             Plan::Fan { .. } | Plan::Join => {
-                return Err(format!(
-                    "CROSSSLOT {} asks all shards, and a transaction is one slot's; set \
-                     transactions.cross_slot = \"split\" in slotway's configuration to let it in",
-                    upper()
-                ));
+                return Err(asks_all(&upper()));
             }
             Plan::Refuse(why) => return Err(self.router.refusal(command, why)),
             _ => return Err(format!("ERR {} is not allowed inside a transaction", upper())),
@@ -300,6 +316,9 @@ impl Worker {
                 if let Some(client) = self.clients.get_mut(index) {
                     client.corked = true;
                 }
+                if multi.by_sha {
+                    self.scripts_before_batch(u, &mut pending, &multi.frames);
+                }
                 if multi.frames.len() < CHUNK / 2 {
                     self.send(u, pending, &multi.frames);
                 } else {
@@ -318,7 +337,7 @@ impl Worker {
                 let dest = Dest::Client { index: index as u32, generation, seq };
                 let mut pending = self.pending(dest, command, slot, protocol);
                 pending.before = before;
-                pending.flags |= read_only;
+                pending.flags |= read_only | if multi.by_sha { flag::SCRIPT } else { 0 };
                 let lane = (index as u32, generation);
                 self.hold_pending(pending, lane, std::mem::take(&mut multi.frames));
             }
@@ -403,7 +422,11 @@ impl Worker {
         if batch.read_only {
             pending.flags |= flag::READ_ONLY;
         }
+        if batch.by_sha {
+            pending.flags |= flag::SCRIPT;
+        }
         if let Some(u) = watching {
+            self.script_before_again(u, &mut pending, &batch.frame);
             self.note_write(index, self.upstreams.get(u).map(|up| up.node));
             return self.send_owned(u, pending, batch.frame);
         }
@@ -415,6 +438,7 @@ impl Worker {
             Some(node) => {
                 self.note_write(index, Some(node));
                 let u = self.upstream_for(node, protocol, index);
+                self.script_before_again(u, &mut pending, &batch.frame);
                 self.send_owned(u, pending, batch.frame);
             }
             None if batch.slot == NO_SLOT => self.fail(&pending, "", super::NO_CLUSTER_YET),
@@ -441,8 +465,8 @@ impl Worker {
         let home = multi.first.as_ref().map_or(NO_SLOT, |(slot, _)| *slot);
         let mut push = |slot: u16, frame: &[u8], place: usize, read_only: bool| {
             let at = *by_slot.entry(slot).or_insert_with(|| {
-                let frame = MULTI.to_vec();
-                batches.push(Batch { slot, frame, places: Vec::new(), read_only: true });
+                let (frame, by_sha) = (MULTI.to_vec(), multi.by_sha);
+                batches.push(Batch { slot, frame, places: Vec::new(), read_only: true, by_sha });
                 batches.len() - 1
             });
             if let Some(batch) = batches.get_mut(at) {
@@ -470,7 +494,8 @@ impl Worker {
                     let args = scan(frame, &self.settings.request, &mut ranges);
                     let mut reply = Vec::new();
                     if let Some(client) = self.clients.get_mut(index) {
-                        let context = Context { version: &self.version };
+                        let announced = self.settings.announced(&client.stream);
+                        let context = Context { version: &self.version, announced: &announced };
                         answer(local, &args, &mut client.session, context, &mut reply);
                     }
                     exec.place(i, reply);
@@ -558,6 +583,13 @@ impl Worker {
         self.run_errand(index, Kind::Exec, command, frame, before);
         Flow::Next
     }
+}
+
+fn asks_all(name: &str) -> String {
+    format!(
+        "CROSSSLOT {name} asks all shards, and a transaction is one slot's; set \
+         transactions.cross_slot = \"split\" in slotway's configuration to let it in"
+    )
 }
 
 /// The arguments of a queued command.

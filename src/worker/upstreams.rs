@@ -42,6 +42,7 @@ impl Worker {
             socket: ip.map(|ip| (ip, addr.port).into()),
             known: false,
             shared: [vec![None; self.settings.connections], vec![None; self.settings.connections]],
+            replica: [vec![None; self.settings.connections], vec![None; self.settings.connections]],
         };
         let lent_from = |i: usize| self.upstreams.iter().any(|(_, up)| usize::from(up.node) == i);
         let mut unused = self.nodes.iter().enumerate().filter(|(_, n)| !n.known && n.is_unused());
@@ -146,6 +147,9 @@ impl Worker {
             up.dedicated.is_some(),
             &mut self.pool,
         );
+        if up.read_only {
+            up.handshake.read_only(&mut self.pool);
+        }
         up.state = State::Handshake { until: self.now + settings.connect_timeout };
         if up.handshake.is_done() {
             self.ready(u);
@@ -164,6 +168,7 @@ impl Worker {
         }
         let addr = self.nodes.get(node).map(|n| n.addr.to_string());
         tracing::debug!(node = addr, "connected");
+        self.scripts_before_all(u);
         self.mark_upstream(u);
     }
 
@@ -542,6 +547,8 @@ impl Worker {
             self.stats.outcome_unknown += 1;
             self.fail(&pending, &name, &text);
         }
+        self.loads_without(u, &name);
+        self.leave_replica(u);
         // Control may be gone at the very end: nothing to refresh then.
         let _ = self.control.send(ToControl::RefreshTopology { hint: None });
         // A connection that has worked for a while is tried again at once, the first time.
@@ -571,6 +578,6 @@ impl Worker {
 impl Node {
     /// No connection is kept for it.
     pub(super) fn is_unused(&self) -> bool {
-        self.shared.iter().flatten().all(Option::is_none)
+        self.shared.iter().chain(&self.replica).flatten().all(Option::is_none)
     }
 }

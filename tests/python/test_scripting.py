@@ -39,6 +39,26 @@ async def test_script_load_reaches_every_node(r, key):
     assert await r.script_exists(sha) == [False]
 
 
+async def test_a_script_outlives_a_flush_of_the_nodes(r, server, key):
+    """Somebody has sent SCRIPT FLUSH to every node: slotway gives them the script again."""
+    if not hasattr(server, "cluster"):
+        pytest.skip("not slotway, or not ours to disturb")
+    sha = await r.script_load(f"return redis.call('APPEND', KEYS[1], ARGV[1]) -- {key()}")
+    script = r.register_script(f"return redis.call('INCR', KEYS[1]) -- {key()}")
+    for round in range(3):
+        for node in server.cluster.nodes:
+            with redis.Redis(port=node.port) as direct:
+                direct.script_flush()
+        for i in range(10):
+            assert await r.evalsha(sha, 1, key(f"s{i}"), "x") == round + 1
+            assert await script(keys=[key(f"n{i}")]) == round + 1
+        pipeline = r.pipeline()
+        for i in range(10):
+            pipeline.client.evalsha(sha, 1, key(f"p{i}"), "a")
+            pipeline.client.append(key(f"p{i}"), "b")
+        assert await pipeline.execute() == [2 * round + n for _ in range(10) for n in (1, 2)]
+
+
 async def test_functions_at_every_node(r, key):
     assert await r.function_load(LIBRARY, replace=True) == "pylib"
     for i in range(50):

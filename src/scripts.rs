@@ -1,0 +1,319 @@
+//! The Lua scripts that went through slotway, by their SHA1, so that any node can be given any of
+//! them at any time. One store for the whole process.
+//! Not here: when a node is given one ([`crate::worker`]).
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustc_hash::FxHashMap;
+use sha1::{Digest, Sha1};
+
+use crate::resp::write;
+
+/// What a script costs beside its bytes.
+const OVERHEAD: usize = 200;
+/// Scripts that are noted per connection; then the notes begin anew, which costs a SCRIPT LOAD.
+const MOST_NOTES: usize = 10_000;
+
+/// A script's SHA1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Sha([u8; 20]);
+
+impl Sha {
+    /// A script's, by its text.
+    pub fn of(body: &[u8]) -> Sha {
+        Sha(Sha1::digest(body).into())
+    }
+
+    /// As EVALSHA takes it: 40 hexadecimal digits of either case.
+    pub fn parse(hex: &[u8]) -> Option<Sha> {
+        let mut sha = [0; 20];
+        if hex.len() != 40 {
+            return None;
+        }
+        for (byte, pair) in sha.iter_mut().zip(hex.chunks_exact(2)) {
+            let digit = |at: usize| pair.get(at).and_then(|&d| char::from(d).to_digit(16));
+            *byte = (digit(0)? << 4 | digit(1)?) as u8;
+        }
+        Some(Sha(sha))
+    }
+}
+
+impl std::fmt::Display for Sha {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// All scripts, bounded by `limits.scripts`: the one that was used least recently goes first.
+#[derive(Debug)]
+pub struct ScriptStore {
+    inner: Mutex<Inner>,
+    limit: usize,
+    /// Grows with every SCRIPT FLUSH.
+    epoch: AtomicU64,
+    /// Scripts that had to go.
+    evicted: AtomicU64,
+    bytes: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    scripts: FxHashMap<Sha, Script>,
+    /// By when they were used last; the first one goes next.
+    order: BTreeMap<u64, Sha>,
+    clock: u64,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Script {
+    /// The request that loads it.
+    load: Arc<[u8]>,
+    /// When it was used last, by the store's clock.
+    used: u64,
+}
+
+impl Script {
+    fn cost(&self) -> usize {
+        self.load.len() + OVERHEAD
+    }
+}
+
+impl ScriptStore {
+    /// Empty; holds at most so many bytes.
+    pub fn new(limit: usize) -> Self {
+        ScriptStore {
+            inner: Mutex::default(),
+            limit,
+            epoch: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a script. Gives how many others had to go.
+    pub fn remember(&self, body: &[u8]) -> usize {
+        let sha = Sha::of(body);
+        let mut inner = self.inner();
+        if inner.touch(&sha) {
+            return 0;
+        }
+        let mut load = Vec::with_capacity(body.len() + 48);
+        write::request(&mut load, &[b"SCRIPT", b"LOAD", body]);
+        let script = Script { load: load.into(), used: inner.clock };
+        if script.cost() > self.limit {
+            return 1;
+        }
+        inner.bytes += script.cost();
+        inner.order.insert(script.used, sha);
+        inner.scripts.insert(sha, script);
+        inner.clock += 1;
+        let mut gone = 0;
+        while inner.bytes > self.limit
+            && let Some((_, oldest)) = inner.order.first_key_value()
+        {
+            let oldest = *oldest;
+            inner.remove(&oldest);
+            gone += 1;
+        }
+        self.bytes.store(inner.bytes, Ordering::Relaxed);
+        self.evicted.fetch_add(gone as u64, Ordering::Relaxed);
+        gone
+    }
+
+    /// It is in use.
+    pub fn touch(&self, sha: &Sha) {
+        self.inner().touch(sha);
+    }
+
+    /// Whether it is here.
+    pub fn has(&self, sha: &Sha) -> bool {
+        self.inner().scripts.contains_key(sha)
+    }
+
+    /// The request that loads it, if it is here.
+    pub fn load_of(&self, sha: &Sha) -> Option<Arc<[u8]>> {
+        let mut inner = self.inner();
+        inner.touch(sha);
+        inner.scripts.get(sha).map(|script| Arc::clone(&script.load))
+    }
+
+    /// It is no script after all.
+    pub fn forget(&self, sha: &Sha) {
+        let mut inner = self.inner();
+        inner.remove(sha);
+        self.bytes.store(inner.bytes, Ordering::Relaxed);
+    }
+
+    /// SCRIPT FLUSH.
+    pub fn flush(&self) {
+        let mut inner = self.inner();
+        *inner = Inner::default();
+        self.bytes.store(0, Ordering::Relaxed);
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What was noted about scripts before this changed is no longer true.
+    #[inline]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// How many scripts had to go so far.
+    #[inline]
+    pub fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that it holds.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Inner {
+    fn touch(&mut self, sha: &Sha) -> bool {
+        let Some(script) = self.scripts.get_mut(sha) else { return false };
+        self.order.remove(&script.used);
+        self.order.insert(self.clock, *sha);
+        script.used = self.clock;
+        self.clock += 1;
+        true
+    }
+
+    fn remove(&mut self, sha: &Sha) {
+        if let Some(script) = self.scripts.remove(sha) {
+            self.order.remove(&script.used);
+            self.bytes -= script.cost();
+        }
+    }
+}
+
+/// Which scripts need not be put in front of an EVALSHA on one connection: they went there on it,
+/// or slotway did not have them.
+#[derive(Debug, Default)]
+pub struct Noted {
+    epoch: u64,
+    notes: FxHashMap<Sha, Note>,
+}
+
+/// What is noted of one script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Note {
+    /// In which turn of the worker it was looked for last.
+    pub turn: u64,
+    /// When the store was told that it is in use.
+    pub used: u64,
+    /// It was found, and went to the node.
+    pub loaded: bool,
+}
+
+impl Noted {
+    /// What is noted of `sha` since the store's `epoch` began.
+    pub fn get(&mut self, sha: &Sha, epoch: u64) -> Option<&mut Note> {
+        if self.epoch != epoch {
+            self.notes.clear();
+            self.epoch = epoch;
+        }
+        self.notes.get_mut(sha)
+    }
+
+    /// Notes it.
+    pub fn put(&mut self, sha: &Sha, note: Note) {
+        if self.notes.len() >= MOST_NOTES {
+            self.notes.clear();
+        }
+        self.notes.insert(*sha, note);
+    }
+
+    /// The connection is a new one, or its node has lost its scripts.
+    pub fn clear(&mut self) {
+        self.notes = FxHashMap::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(store: &ScriptStore, sha: &Sha) -> Option<String> {
+        store.load_of(sha).map(|load| String::from_utf8_lossy(&load).into_owned())
+    }
+
+    #[test]
+    fn what_it_is_asked_for_by() {
+        let sha = Sha::of(b"return 1");
+        assert_eq!(sha.to_string(), "e0e1f9fabfc9d4800c877a703b823ac0578ff8db");
+        assert_eq!(Sha::parse(b"E0e1f9fabfc9d4800c877a703b823ac0578ff8db"), Some(sha));
+        assert_eq!(Sha::parse(b"e0e1"), None);
+        assert_eq!(Sha::parse(b"x0e1f9fabfc9d4800c877a703b823ac0578ff8db"), None);
+    }
+
+    #[test]
+    fn remembered_forgotten_flushed() {
+        let store = ScriptStore::new(1000);
+        let sha = Sha::of(b"return 1");
+        assert_eq!(text(&store, &sha), None);
+        assert_eq!((store.remember(b"return 1"), store.remember(b"return 1")), (0, 0));
+        let load = "*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n$8\r\nreturn 1\r\n";
+        assert_eq!(text(&store, &sha).as_deref(), Some(load));
+        assert_eq!(store.bytes(), load.len() + OVERHEAD);
+        store.forget(&sha);
+        assert!(!store.has(&sha) && store.bytes() == 0);
+        let before = store.epoch();
+        store.remember(b"return 2");
+        store.flush();
+        assert!(!store.has(&Sha::of(b"return 2")) && store.bytes() == 0);
+        assert_ne!(store.epoch(), before);
+    }
+
+    #[test]
+    fn the_least_recently_used_goes_first() {
+        let body = |n: u8| [b'-', b'-', n];
+        let cost = {
+            let store = ScriptStore::new(1000);
+            store.remember(&body(0));
+            store.bytes()
+        };
+        let store = ScriptStore::new(3 * cost);
+        for n in 0..3 {
+            assert_eq!(store.remember(&body(n)), 0);
+        }
+        store.touch(&Sha::of(&body(0)));
+        assert_eq!(store.remember(&body(3)), 1);
+        let left: Vec<bool> = (0..4).map(|n| store.has(&Sha::of(&body(n)))).collect();
+        assert_eq!(left, [true, false, true, true]);
+        assert_eq!(store.remember(&[b' '; 2000]), 1, "larger than all");
+        assert_eq!(store.bytes(), 3 * cost);
+        for n in 0..200 {
+            store.remember(&body(n));
+            assert!(store.bytes() <= 3 * cost && store.inner().order.len() <= 3);
+        }
+        assert_eq!(ScriptStore::new(0).remember(b""), 1);
+    }
+
+    #[test]
+    fn notes_of_a_connection() {
+        let mut noted = Noted::default();
+        let (a, b) = (Sha::of(b"a"), Sha::of(b"b"));
+        let note = Note { turn: 7, used: 1, loaded: true };
+        assert_eq!(noted.get(&a, 0), None);
+        noted.put(&a, note);
+        assert_eq!(noted.get(&a, 0).copied(), Some(note));
+        assert_eq!(noted.get(&b, 0), None);
+        assert_eq!(noted.get(&a, 1), None, "flushed");
+        noted.put(&a, note);
+        noted.clear();
+        assert_eq!(noted.get(&a, 1), None);
+        for n in 0..=MOST_NOTES {
+            noted.put(&Sha::of(n.to_string().as_bytes()), note);
+        }
+        assert!(noted.notes.len() <= MOST_NOTES);
+    }
+}
