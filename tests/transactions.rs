@@ -72,7 +72,8 @@ fn many_clients_interleaved_are_atomic_and_isolated() {
     thread::scope(|scope| {
         for writer in 0..WRITERS {
             scope.spawn(move || {
-                let mut conn = if writer.is_multiple_of(2) { proxy.connect() } else { proxy.connect3() };
+                let mut conn =
+                    if writer.is_multiple_of(2) { proxy.connect() } else { proxy.connect3() };
                 let one = [
                     vec!["MULTI"],
                     vec!["INCR", "{iso}a"],
@@ -699,9 +700,9 @@ impl Seen {
 /// A command to every primary, on connections of its own.
 fn each_primary(cluster: &Cluster, command: &[&str]) {
     for node in cluster.primaries().expect("primaries") {
-        let reply = cluster.connect(&node).map(|mut conn| {
-            conn.command(command).unwrap_or_else(|e| panic!("{}: {e}", node.addr))
-        });
+        let reply = cluster
+            .connect(&node)
+            .map(|mut conn| conn.command(command).unwrap_or_else(|e| panic!("{}: {e}", node.addr)));
         let reply = reply.expect("a connection");
         assert!(reply.error().is_none(), "{command:?}: {reply:?}");
     }

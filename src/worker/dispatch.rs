@@ -1,5 +1,7 @@
 //! A command's plan is carried out: forwarded, split, sent to many, answered here.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::downstream::Flow;
 use super::settings::out_of_memory;
 use super::{Gathering, HELD, Worker};
@@ -338,6 +340,9 @@ impl Worker {
             client.paused = Paused::Replies;
             self.mark_client(index);
             return Flow::Pause;
+        }
+        if self.shared.monitors.load(Relaxed) > 0 {
+            self.show_to_monitors(index, command, args);
         }
         if let Local::ClientInfo | Local::ClientReply | Local::ClientEveryone = local {
             return self.client_command(index, command, local, args);

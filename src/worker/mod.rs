@@ -475,6 +475,7 @@ impl Worker {
                 ToWorker::Asked(inquiry) => self.hear(&inquiry),
                 ToWorker::Answered(answered) => self.finish_inquiry(*answered),
                 ToWorker::Pause(pause) => self.suspend_clients(pause),
+                ToWorker::Monitored(line) => self.monitored_elsewhere(&line),
                 ToWorker::Drain { by } => self.start_drain(by),
             }
         }
