@@ -37,8 +37,6 @@ pub enum ToWorker {
     Answered(Box<Answered>),
     /// CLIENT PAUSE is on, for a worker that started later.
     Pause(Pause),
-    /// A line for the clients that MONITOR.
-    Monitored(Arc<[u8]>),
     /// Send back a copy of the counters.
     Scrape(tokio::sync::oneshot::Sender<Box<WorkerStats>>),
     /// Read no more commands, answer what is in flight, then end the thread; at `by` end it anyway.
@@ -60,8 +58,6 @@ pub enum ToControl {
     RefreshCommands,
     /// A client's question to all workers.
     AskEveryone(Arc<Inquiry>),
-    /// A line for all clients that MONITOR.
-    Monitored(Arc<[u8]>),
     /// The worker's thread ended (drained, or failed).
     Exited {
         /// Its index.

@@ -176,11 +176,6 @@ impl Pool {
         self.tell(|| ToWorker::Asked(Arc::clone(&inquiry)));
     }
 
-    /// Shows a line to all clients that MONITOR.
-    pub fn show(&self, line: &Arc<[u8]>) {
-        self.tell(|| ToWorker::Monitored(Arc::clone(line)));
-    }
-
     /// Lets every worker finish, until `by`.
     pub fn drain(&self, by: Instant) {
         self.tell(|| ToWorker::Drain { by });

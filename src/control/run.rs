@@ -235,7 +235,6 @@ impl Control {
         match message {
             ToControl::RefreshTopology { hint } => self.requests.topology(hint),
             ToControl::RefreshCommands => self.requests.commands(),
-            ToControl::Monitored(line) => self.pool.show(&line),
             ToControl::AskEveryone(inquiry) => self.pool.ask(inquiry),
             ToControl::Exited { worker } => self.replace(worker),
         }

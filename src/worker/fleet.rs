@@ -6,9 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::Worker;
 use super::downstream::Flow;
 use super::errand::NO_PRIMARY_PAUSE;
-use crate::client::{Client, Errand, Kind, monitor_line};
+use crate::client::{Client, Errand, Kind, Paused, Question, monitor_line};
 use crate::command::{CommandId, Flags};
-use crate::control::ToControl;
 use crate::resp::Args;
 use crate::route::{Merge, wait_time};
 use crate::upstream::{Dest, NO_SLOT};
@@ -130,7 +129,15 @@ impl Worker {
 
     /// Tells those who MONITOR, at all workers, of a command that slotway answers itself: no node
     /// sees it.
-    pub(super) fn show_to_monitors(&self, index: usize, command: u16, args: &Args) {
+    /// With `waits` the client's next command waits until all have the line, so that it stands
+    /// before what nodes show of that one.
+    pub(super) fn show_to_monitors(
+        &mut self,
+        index: usize,
+        command: u16,
+        args: &Args,
+        waits: bool,
+    ) {
         let spec = self.router.table().get(CommandId(command));
         let Some(client) = self.clients.get(index) else { return };
         if spec.flags.contains(Flags::SKIP_MONITOR) {
@@ -139,8 +146,11 @@ impl Worker {
         // A clock before 1970 is no reason to say nothing.
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let line = monitor_line(at, &client.stream.addresses().0, args);
-        // Control may be gone at the very end: nobody watches then.
-        let _ = self.control.send(ToControl::Monitored(line.into()));
+        if waits && let Some(client) = self.clients.get_mut(index) {
+            client.paused = Paused::Command;
+        }
+        let question = Question::Show { line: line.into(), waits };
+        self.ask_for(index, command, question, Dest::Discard);
     }
 
     /// A line for this worker's clients that MONITOR.

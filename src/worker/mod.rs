@@ -475,7 +475,6 @@ impl Worker {
                 ToWorker::Asked(inquiry) => self.hear(&inquiry),
                 ToWorker::Answered(answered) => self.finish_inquiry(*answered),
                 ToWorker::Pause(pause) => self.suspend_clients(pause),
-                ToWorker::Monitored(line) => self.monitored_elsewhere(&line),
                 ToWorker::Drain { by } => self.start_drain(by),
             }
         }
