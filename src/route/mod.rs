@@ -24,7 +24,7 @@ pub use gather::Gather;
 pub use hold::{Held, HoldMeta, Holds, LaneKey};
 pub use info::merge_info;
 pub use refusal::Refusal;
-pub use scan::{CURSOR_TOO_LARGE, INVALID_CURSOR, Layout, Owners, Scan, identity};
+pub use scan::{CURSOR_TOO_LARGE, INVALID_CURSOR, Layout, Owners, Scan, ScanRequest, identity};
 pub use server::Server;
 
 use std::sync::Arc;
@@ -193,7 +193,11 @@ impl Router {
                 None => Plan::Any,
             },
             Behaviour::Any => Plan::Any,
-            Behaviour::Refused(why @ (Refused::Denied | Refused::Dangerous)) => Plan::Refuse(why),
+            // What is denied reaches no node, whatever is wrong with it.
+            Behaviour::Refused(why @ (Refused::Denied | Refused::Dangerous)) => {
+                let fits = self.arity_fits(command, args);
+                Plan::Refuse(if fits { why } else { Refused::Unpaired })
+            }
             _ if !self.arity_fits(command, args) => Plan::Any,
             Behaviour::Local(local) => Plan::Local(local),
             Behaviour::Refused(why) => Plan::Refuse(why),
@@ -213,6 +217,7 @@ impl Router {
                     None => Plan::Any,
                 }
             }
+            Behaviour::ConfigSet => config_set(args),
             Behaviour::Scan => Plan::Scan,
             Behaviour::RandomKey => Plan::RandomKey,
             Behaviour::Debug => debug_command(args),
@@ -300,6 +305,14 @@ fn debug_command(args: &Args) -> Plan {
             Plan::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded }
         }
         _ => Plan::Any,
+    }
+}
+
+fn config_set(args: &Args) -> Plan {
+    let password = (2..args.len()).step_by(2).any(|i| args.is(i, "requirepass"));
+    match password {
+        true => Plan::Refuse(Refused::NodesPassword),
+        false => Plan::Fan { to: Fan::Nodes, merge: Merge::AllSucceeded },
     }
 }
 
@@ -419,6 +432,10 @@ mod tests {
         assert_eq!(plan("SUBSCRIBE a"), Plan::Refuse(Refused::PubSub));
         assert_eq!(plan("MULTI"), Plan::Transaction(Transaction::Multi));
         assert_eq!(plan("SHUTDOWN"), Plan::Refuse(Refused::Dangerous));
+        let password = "CONFIG SET maxmemory 0 RequirePass x";
+        assert_eq!(plan(password), Plan::Refuse(Refused::NodesPassword));
+        let to_all = Plan::Fan { to: Fan::Nodes, merge: Merge::AllSucceeded };
+        assert_eq!(plan("CONFIG SET maxmemory 0"), to_all);
         assert_eq!(plan("CLUSTER SLOTS"), Plan::Local(Local::Cluster));
         assert_eq!(plan("CLUSTER NOSUCH"), Plan::Local(Local::Cluster));
         assert_eq!(plan("CLUSTER FAILOVER"), Plan::Refuse(Refused::Dangerous));
@@ -457,8 +474,11 @@ mod tests {
         assert_eq!(plan, denied);
         assert!(text.starts_with("NOPERM KEYS is denied by commands.deny"), "{text}");
         assert!(text.contains("\"@dangerous\"") && text.contains("commands.allow"), "{text}");
-        // With any number of arguments; and what the table does not know.
-        assert_eq!(plan_with(&["get"], &[], "GET").0, denied);
+        // The number of arguments is looked at first, as Redis does, but not by a node.
+        let (plan, text) = plan_with(&["get"], &[], "GET");
+        assert_eq!(plan, Plan::Refuse(Refused::Unpaired));
+        assert_eq!(text, "ERR wrong number of arguments for 'get' command");
+        // Also what the table does not know.
         let (plan, text) = plan_with(&["@all"], &["@read"], "NOSUCH x");
         assert_eq!(plan, denied);
         assert!(text.contains("\"@all\""), "{text}");
@@ -495,7 +515,9 @@ mod tests {
             let rules = Rules { deny: vec![rule.expect(entry)], allow: Vec::new() };
             let router = Router::with_rules(Arc::clone(&table), rules);
             let id = table.by_name("json.set").expect("it is known").0;
-            let args = Args::new(b"", &[]);
+            let arg = crate::resp::ArgRange { start: 0, end: 0 };
+            let ranges = [arg; 3];
+            let args = Args::new(b"", &ranges);
             assert_eq!(router.plan(id, &args, &mut Vec::new()), Plan::Refuse(Refused::Denied));
         }
     }

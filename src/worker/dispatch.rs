@@ -1,5 +1,7 @@
 //! A command's plan is carried out: forwarded, split, sent to many, answered here.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::downstream::Flow;
 use super::settings::out_of_memory;
 use super::{Gathering, HELD, Worker};
@@ -292,7 +294,12 @@ impl Worker {
     }
 
     /// An error of slotway's own instead of a reply, counted as refused.
-    pub(super) fn answer_own_error(&mut self, index: usize, command: u16, text: &str) {
+    pub(super) fn answer_own_error(
+        &mut self,
+        index: usize,
+        command: u16,
+        text: &(impl AsRef<[u8]> + ?Sized),
+    ) {
         if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
             stats.refused += 1;
         }
@@ -314,7 +321,7 @@ impl Worker {
         self.mark_client(index);
     }
 
-    pub(super) fn answer_error(&mut self, index: usize, text: &str) {
+    pub(super) fn answer_error(&mut self, index: usize, text: &(impl AsRef<[u8]> + ?Sized)) {
         let mut reply = std::mem::take(&mut self.reply);
         reply.clear();
         write::error(&mut reply, text);
@@ -334,7 +341,11 @@ impl Worker {
             self.mark_client(index);
             return Flow::Pause;
         }
+        let shown = self.shared.monitors.load(Relaxed) > 0;
         if let Local::ClientInfo | Local::ClientReply | Local::ClientEveryone = local {
+            if shown {
+                self.show_to_monitors(index, command, args, false);
+            }
             return self.client_command(index, command, local, args);
         }
         if local == Local::Reset {
@@ -365,7 +376,12 @@ impl Worker {
         }
         self.mark_client(index);
         match after {
-            After::Go => Flow::Next,
+            After::Go => {
+                if shown {
+                    self.show_to_monitors(index, command, args, true);
+                }
+                Flow::Next
+            }
             After::Close => {
                 self.stop_reading(index);
                 Flow::Stop

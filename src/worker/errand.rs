@@ -5,6 +5,8 @@
 //! over the shared ones. A blocking command whose node is lost or demoted, or whose slot moves, is
 //! sent again for the time that is left.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::answer::{ASKING, refusal_delay};
 use super::clock::{Job, Timer};
 use super::downstream::Flow;
@@ -121,6 +123,7 @@ impl Worker {
             Ok(u) => {
                 if let Some(errand) = self.errand(index) {
                     errand.upstream = Some(u);
+                    errand.asking = ask.is_some();
                 }
                 if ask.is_some() {
                     self.discard(u, ASKING);
@@ -393,6 +396,9 @@ impl Worker {
             self.end_joins_of((index as u32, client.generation));
         }
         let Some(lent) = self.clients.get_mut(index).and_then(|c| c.lent.take()) else { return };
+        if lent.monitor {
+            self.shared.monitors.fetch_sub(1, Relaxed);
+        }
         // A command under way ends with its connection, at the node as well.
         let all = lent.errand.and_then(|e| e.upstream).into_iter().chain(lent.fleet);
         for u in all.chain(lent.heard) {

@@ -555,11 +555,11 @@ impl Worker {
 impl Drop for Worker {
     /// However it ends, other workers and the one in its place may lend what it had lent.
     fn drop(&mut self) {
-        let counted =
-            |(u, up): &(usize, &Upstream)| up.dedicated.is_some() && !self.dead.contains(u);
-        let had = self.upstreams.iter().filter(counted).count();
-        let less = |n: usize| Some(n.saturating_sub(had));
-        let _ = self.shared.dedicated.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        let lent = |up: &Upstream| up.dedicated.is_some_and(|d| d.client.is_some());
+        self.upstreams.iter().filter(|(_, up)| lent(up)).for_each(|_| self.shared.give_back());
+        let monitors = |c: &Client| c.lent.as_ref().is_some_and(|l| l.monitor);
+        let count = self.clients.iter().filter(|(_, c)| monitors(c)).count();
+        self.shared.monitors.fetch_sub(count, Ordering::Relaxed);
     }
 }
 
