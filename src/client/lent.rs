@@ -117,6 +117,11 @@ impl Lent {
         }
     }
 
+    /// Bytes that it occupies.
+    pub fn held(&self) -> usize {
+        self.errand.as_ref().map_or(0, |e| e.frame.capacity())
+    }
+
     /// Nothing is left of it.
     pub fn is_over(&self) -> bool {
         self.watches.is_empty() && self.errand.is_none() && self.fleet.is_empty() && !self.monitor

@@ -135,6 +135,7 @@ impl Client {
         self.tail.capacity()
             + self.replies.as_ref().map_or(0, |r| r.held())
             + self.multi.as_ref().map_or(0, |m| m.held())
+            + self.lent.as_ref().map_or(0, |l| l.held())
     }
 
     /// Bytes of replies that it has not taken, or that wait for their turn.

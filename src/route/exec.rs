@@ -131,7 +131,7 @@ impl ExecGather {
     /// The transaction's reply, appended to `out`. `true`: it is no error.
     pub fn finish(mut self, out: &mut Vec<u8>) -> bool {
         let batches = self.groups.iter().filter(|g| !g.single).count();
-        if batches > 0 && self.nulls == batches {
+        if batches > 0 && self.nulls == batches && batches == self.groups.len() {
             out.extend_from_slice(match self.protocol {
                 Protocol::Resp2 => b"*-1\r\n",
                 Protocol::Resp3 => b"_\r\n",

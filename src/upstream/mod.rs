@@ -82,6 +82,9 @@ pub struct Upstream {
     pub swallowed: u32,
     /// The first of them that was an error.
     pub swallowed_error: Option<Vec<u8>>,
+    /// The very first of them was an error: MULTI was refused, and what followed was executed
+    /// without it.
+    pub unwrapped: bool,
     /// Lent to one client at a time; not among its node's shared connections.
     pub dedicated: Option<Dedicated>,
     /// Not read from for now: what it says has to wait (KEYS).
@@ -133,6 +136,7 @@ impl Upstream {
             streaming: false,
             swallowed: 0,
             swallowed_error: None,
+            unwrapped: false,
             dedicated: None,
             parked: false,
             dirty: false,
@@ -208,6 +212,7 @@ impl Upstream {
         self.streaming = false;
         self.swallowed = 0;
         self.swallowed_error = None;
+        self.unwrapped = false;
         let mut written = self.queue.sent();
         let pending: Vec<Pending> = self.pending.drain(..).collect();
         let lens: Vec<usize> = pending.iter().map(|p| p.len as usize).collect();

@@ -27,7 +27,9 @@ pub(super) enum Job {
     Connect(usize),
     /// The errand of this client (index, generation, reply's number) is sent again.
     Errand(u32, u32, u32),
-    /// Its deadline.
+    /// This client (index, generation), which monitors, looks for primaries that it does not hear.
+    Listen(u32, u32),
+    /// An errand's deadline.
     ErrandEnd(u32, u32, u32),
     /// This slot's lane may go on.
     Lane(u16, (u32, u32)),
@@ -71,6 +73,7 @@ impl Worker {
                 Some(Job::Errand(index, generation, seq)) => {
                     self.errand_again(index, generation, seq);
                 }
+                Some(Job::Listen(index, generation)) => self.listen_again(index, generation),
                 Some(Job::ErrandEnd(index, generation, seq)) => {
                     self.errand_ends(index, generation, seq);
                 }

@@ -10,7 +10,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::answer::{ASKING, refusal_delay};
 use super::clock::{Job, Timer};
 use super::downstream::Flow;
-use super::fleet::MONITOR_AGAIN;
 use super::{NOBODY, Worker};
 use crate::client::{Errand, Kind, Paused};
 use crate::resp::reply::error_text;
@@ -156,10 +155,7 @@ impl Worker {
         let current = |c: &&mut crate::client::Client| c.generation == generation && !c.gone;
         let Some(client) = self.clients.get_mut(index as usize).filter(current) else { return };
         let errand = client.lent.as_ref().and_then(|l| l.errand.as_ref());
-        if seq == MONITOR_AGAIN {
-            self.lent_of((index, generation), |lent| lent.listens_again = false);
-            self.monitor_others(index as usize);
-        } else if errand.is_some_and(|e| e.seq == seq && e.kind == Kind::Join) {
+        if errand.is_some_and(|e| e.seq == seq && e.kind == Kind::Join) {
             self.send_join(index as usize);
         } else if errand.is_some_and(|e| e.seq == seq && e.upstream.is_none()) {
             self.send_errand(index as usize, None);
@@ -359,7 +355,9 @@ impl Worker {
         at.extend(errand.upstream);
         let reachable = |u: &usize| {
             let up = self.upstreams.get(*u)?;
-            let id = up.dedicated.filter(|d| d.id != 0 && up.state == State::Ready)?.id;
+            // What has not left yet is taken back rather than ended at the node.
+            let there = up.state == State::Ready && up.queue.unsent() == 0;
+            let id = up.dedicated.filter(|d| d.id != 0 && there)?.id;
             Some((up.node, id))
         };
         let told: Vec<(u16, i64)> = at.iter().filter_map(reachable).collect();

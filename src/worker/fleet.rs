@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Worker;
+use super::clock::{Job, Timer};
 use super::downstream::Flow;
 use super::errand::NO_PRIMARY_PAUSE;
 use crate::client::{Client, Errand, Kind, Paused, Question, monitor_line};
@@ -12,8 +13,6 @@ use crate::resp::Args;
 use crate::route::{Merge, wait_time};
 use crate::upstream::{Dest, NO_SLOT};
 
-/// In place of an errand's number: MONITOR looks for primaries that it does not hear.
-pub(super) const MONITOR_AGAIN: u32 = u32::MAX;
 const MONITOR: &[u8] = b"*1\r\n$7\r\nMONITOR\r\n";
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
@@ -150,12 +149,21 @@ impl Worker {
         heard.into_iter().for_each(|u| self.close_dedicated(u));
     }
 
+    /// That moment has come.
+    pub(super) fn listen_again(&mut self, index: u32, generation: u32) {
+        self.lent_of((index, generation), |lent| lent.listens_again = false);
+        if self.clients.get(index as usize).is_some_and(|c| c.generation == generation) {
+            self.monitor_others(index as usize);
+        }
+    }
+
     /// Looks a moment later for primaries that the client does not hear; one timer for all.
     pub(super) fn monitor_later(&mut self, client: (u32, u32)) {
         let mut first = false;
         self.lent_of(client, |lent| first = !std::mem::replace(&mut lent.listens_again, true));
         if first {
-            self.errand_later(client, MONITOR_AGAIN, NO_PRIMARY_PAUSE);
+            let job = Job::Listen(client.0, client.1);
+            self.timers.push(Timer { due: self.now + NO_PRIMARY_PAUSE, job });
         }
     }
 

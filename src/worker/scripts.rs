@@ -136,9 +136,14 @@ impl Worker {
         match script {
             Script::Eval => self.remember_script(args.get(1).unwrap_or_default()),
             Script::Load => self.remember_script(args.get(2).unwrap_or_default()),
-            Script::Flush => self.scripts.store.flush(),
-            Script::EvalSha | Script::Exists => {}
+            // Emptied when EXEC comes.
+            Script::Flush | Script::EvalSha | Script::Exists => {}
         }
+    }
+
+    /// SCRIPT FLUSH: slotway forgets its scripts, too.
+    pub(super) fn flush_scripts(&mut self) {
+        self.scripts.store.flush();
     }
 
     /// An EVALSHA in a batch of MULTI … EXEC cannot be sent again alone: all scripts of the batch

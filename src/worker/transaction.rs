@@ -18,7 +18,7 @@ use super::{Gathering, Worker};
 use crate::buf::CHUNK;
 use crate::client::{Context, EXEC, Kind, MULTI, Multi, Paused, Place, Question, answer, mode};
 use crate::cluster::slot_of;
-use crate::command::{CommandId, Flags, key_positions};
+use crate::command::{Class, CommandId, Flags, key_positions};
 use crate::metrics::{LimitHit, TransactionKind};
 use crate::resp::{ArgRange, Args, Protocol, RequestProgress, scan_request, write};
 use crate::route::{ExecGather, Fan, Gather, Local, Merge, Plan, Script, Transaction};
@@ -92,7 +92,10 @@ impl Worker {
         let command = self.router.command(args);
         let spec = self.router.table().get(CommandId(command));
         let fits = spec.arity_fits(args.len());
+        let denied = spec.class == Class::Transaction
+            && matches!(self.router.plan(command, args, &mut self.keys), Plan::Refuse(_));
         match &*spec.name {
+            _ if denied => {}
             "exec" if fits => return self.exec(index, command),
             "exec" => {
                 let text = "EXECABORT Transaction discarded because of: wrong number of arguments \
@@ -516,6 +519,9 @@ impl Worker {
                     });
                 }
                 Place::Fan(to, merge) => {
+                    if self.router.script(queued.command) == Some(Script::Flush) {
+                        self.flush_scripts();
+                    }
                     let nested = exec.nest(i, merge);
                     for target in self.fan_targets(to) {
                         let piece = exec.piece(nested, Vec::new());

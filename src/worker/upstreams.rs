@@ -438,6 +438,7 @@ impl Worker {
         let Some(pending) = up.pending.front() else { return Ok(()) };
         let is_error = frame.first() == Some(&b'-');
         if up.swallowed < pending.before {
+            up.unwrapped |= is_error && up.swallowed == 0;
             up.swallowed += 1;
             if is_error && up.swallowed_error.is_none() {
                 up.swallowed_error = Some(frame.to_vec());
@@ -446,9 +447,10 @@ impl Worker {
         }
         up.swallowed = 0;
         let first = up.swallowed_error.take();
+        let unwrapped = std::mem::take(&mut up.unwrapped);
         let dedicated = up.dedicated.is_some();
         let said = match &first {
-            Some(first) if is_error => first,
+            Some(first) if is_error && !unwrapped => first,
             _ => frame,
         };
         if is_error && !dedicated && self.refused(u, said) {
@@ -458,7 +460,14 @@ impl Worker {
         if is_error && let Some(first) = &first {
             let text = crate::resp::reply::error_text(first).unwrap_or_default();
             let text = String::from_utf8_lossy(text);
-            let text = format!("EXECABORT Transaction discarded because of: {text}");
+            let text = match unwrapped {
+                false => format!("EXECABORT Transaction discarded because of: {text}"),
+                true => format!(
+                    "ERR the node refused MULTI ({text}): the commands of this transaction were \
+                     executed, but not as one; the user that slotway logs in as needs MULTI and \
+                     EXEC"
+                ),
+            };
             crate::resp::write::error(&mut aborted, &text);
         }
         let answer = if aborted.is_empty() { frame } else { &aborted };
