@@ -1,11 +1,11 @@
 # The newcomer's two commands are `make run` and `make test`; `make help` has the others.
 .DEFAULT_GOAL := help
-.PHONY: help run test bench bench-pieces fuzz setup build clean
+.PHONY: help run test conformance bench bench-pieces fuzz setup build clean
 
 # rustup's cargo, where the shell does not know it yet
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-# For `make run` and `make bench`: more arguments, as in `make run ARGS="--port 7000"`.
+# More arguments for run, bench and conformance, as in `make run ARGS="--port 7000"`.
 ARGS ?=
 # For `make fuzz`: how long each target runs.
 SECONDS ?= 60
@@ -14,6 +14,8 @@ help:
 	@echo 'make run     a local Redis Cluster and slotway in front of it, on 127.0.0.1:6380'
 	@echo '             (make run ARGS="--port 0 --admin 127.0.0.1:0 --primaries 5 --replicas 5")'
 	@echo 'make test    everything CI runs'
+	@echo 'make conformance  redis-py'\''s own tests, straight to a server and through slotway'
+	@echo '             (ARGS="--protocol 3 commands" for a part of them)'
 	@echo 'make bench   slotway beside its peers: speed and CPU per command (ARGS="...")'
 	@echo 'make bench-pieces  what scanning, routing and merging cost, one by one (ARGS="scan")'
 	@echo 'make fuzz    every fuzz target for a minute (SECONDS=10; ARGS="replies" for only one)'
@@ -29,6 +31,11 @@ run:
 
 test:
 	@scripts/test.sh
+
+conformance:
+	@scripts/setup.sh conformance
+	@cargo build --release --bin slotway
+	@.venv/bin/python tests/conformance/run.py $(ARGS)
 
 bench:
 	@scripts/setup.sh bench

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing, without asking, and says what it does:
 #   scripts/setup.sh run     what `make run` needs: a linker, redis-server
-#   scripts/setup.sh test    and what `make test` needs: prometheus, .venv, tests/node/node_modules
+#   scripts/setup.sh test    and what `make test` needs: prometheus, .venv, tests/node/node_modules, the suite
+#   scripts/setup.sh conformance   what `make conformance` needs: .venv, redis-py's test suite
 #   scripts/setup.sh bench   what `make bench` needs: the peers, .venv with its plots
 # What is there already is left alone; a second run takes no time and needs no network.
 set -euo pipefail
@@ -123,6 +124,11 @@ setup_node() {
     fi
 }
 
+setup_conformance() {
+    setup_python tests/python/requirements.txt tests/conformance/requirements.txt
+    .venv/bin/python tests/conformance/suite.py
+}
+
 case $what in
     run)
         setup_run
@@ -131,8 +137,12 @@ case $what in
         setup_run
         setup_rust_tools
         setup_prometheus
-        setup_python tests/python/requirements.txt
+        setup_conformance
         setup_node
+        ;;
+    conformance)
+        setup_run
+        setup_conformance
         ;;
     bench)
         setup_run
@@ -143,7 +153,7 @@ case $what in
         setup_python benches/compare/requirements.txt
         ;;
     *)
-        say "unknown: $what (run, test or bench)"
+        say "unknown: $what (run, test, conformance or bench)"
         exit 2
         ;;
 esac

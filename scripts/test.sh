@@ -48,3 +48,6 @@ if [ -d tests/node ]; then
     step "ioredis and node-redis" .venv/bin/python tests/python/servers.py \
         npm --prefix tests/node --silent test
 fi
+step "redis-py's own tests: their judge" \
+    .venv/bin/pytest -c tests/python/pytest.ini tests/conformance
+step "redis-py's own tests" .venv/bin/python tests/conformance/run.py

@@ -72,7 +72,7 @@ fn many_clients_interleaved_are_atomic_and_isolated() {
     thread::scope(|scope| {
         for writer in 0..WRITERS {
             scope.spawn(move || {
-                let mut conn = if writer % 2 == 0 { proxy.connect() } else { proxy.connect3() };
+                let mut conn = if writer.is_multiple_of(2) { proxy.connect() } else { proxy.connect3() };
                 let one = [
                     vec!["MULTI"],
                     vec!["INCR", "{iso}a"],
@@ -619,7 +619,7 @@ fn transact(addr: SocketAddr, writer: usize, stop: &AtomicBool, done: &AtomicUsi
     while !stop.load(Ordering::Relaxed) {
         tag = (tag + 1) % TAGS;
         let (a, b) = (key(tag, 'a'), key(tag, 'b'));
-        let outcome = if writer % 2 == 0 {
+        let outcome = if writer.is_multiple_of(2) {
             let commands = [vec!["MULTI"], vec!["INCR", &a], vec!["INCR", &b], vec!["EXEC"]];
             let exec = conn.pipeline(&commands).expect("replies").remove(3);
             match exec {
@@ -699,8 +699,8 @@ impl Seen {
 /// A command to every primary, on connections of its own.
 fn each_primary(cluster: &Cluster, command: &[&str]) {
     for node in cluster.primaries().expect("primaries") {
-        let reply = cluster.connect(&node).and_then(|mut conn| {
-            Ok(conn.command(command).unwrap_or_else(|e| panic!("{}: {e}", node.addr)))
+        let reply = cluster.connect(&node).map(|mut conn| {
+            conn.command(command).unwrap_or_else(|e| panic!("{}: {e}", node.addr))
         });
         let reply = reply.expect("a connection");
         assert!(reply.error().is_none(), "{command:?}: {reply:?}");

@@ -25,6 +25,8 @@ pub struct Watch {
     pub slot: u16,
     /// One of the keys, for errors.
     pub key: Box<[u8]>,
+    /// Its node is importing the slot: what is sent there needs ASKING.
+    pub asking: bool,
     /// The connection that watches; `None`: it was lost, so that a change may have been missed.
     pub upstream: Option<usize>,
 }
@@ -73,6 +75,8 @@ pub struct Errand {
     pub started: u64,
     /// When it is given up, microseconds; `None` is never.
     pub until: Option<u64>,
+    /// It went to a node that is importing its slot.
+    pub asking: bool,
     /// How often it was sent again.
     pub tries: u8,
     /// Why it was, the last time.
@@ -92,6 +96,7 @@ impl Errand {
             time: None,
             started: now,
             until: None,
+            asking: false,
             tries: 0,
             last: None,
         }

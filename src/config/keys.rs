@@ -288,8 +288,9 @@ pub static KEYS: &[Key] = &[
         flag: None,
         doc: "Connections to nodes that are lent to one client at a time: while it blocks (BLPOP, \
               XREAD BLOCK, WAIT …), between WATCH and EXEC, for MONITOR and KEYS. All workers \
-              together. At the limit such a command gets an error at once. Each needs a file \
-              descriptor here and counts against the node's maxclients.",
+              together; each worker keeps up to 64 idle ones besides. At the limit such a command \
+              gets an error at once. Each needs a file descriptor here and counts against the \
+              node's maxclients.",
         field: |c| Field::Count(&mut c.limits.dedicated, 1..=1_000_000),
     },
     Key {

@@ -124,7 +124,7 @@ pub struct Limits {
     pub held: usize,
     /// Lua scripts that are kept for nodes that lack them.
     pub scripts: usize,
-    /// Connections lent to single clients, and idle ones kept for that, of all workers.
+    /// Connections lent to single clients, of all workers.
     pub dedicated: usize,
     /// One argument of a command.
     pub bulk: usize,

@@ -11,9 +11,11 @@ pub fn simple(out: &mut Vec<u8>, text: &str) {
 
 /// `-text`: the text starts with its code (`ERR …`). A line end in it, which would break the
 /// stream, becomes a space.
-pub fn error(out: &mut Vec<u8>, text: &str) {
+pub fn error(out: &mut Vec<u8>, text: &(impl AsRef<[u8]> + ?Sized)) {
     out.push(b'-');
-    out.extend(text.bytes().map(|b| if b == b'\r' || b == b'\n' { b' ' } else { b }));
+    out.extend(
+        text.as_ref().iter().copied().map(|b| if b == b'\r' || b == b'\n' { b' ' } else { b }),
+    );
     out.extend_from_slice(b"\r\n");
 }
 

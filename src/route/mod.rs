@@ -193,7 +193,11 @@ impl Router {
                 None => Plan::Any,
             },
             Behaviour::Any => Plan::Any,
-            Behaviour::Refused(why @ (Refused::Denied | Refused::Dangerous)) => Plan::Refuse(why),
+            // What is denied reaches no node, whatever is wrong with it.
+            Behaviour::Refused(why @ (Refused::Denied | Refused::Dangerous)) => {
+                let fits = self.arity_fits(command, args);
+                Plan::Refuse(if fits { why } else { Refused::Unpaired })
+            }
             _ if !self.arity_fits(command, args) => Plan::Any,
             Behaviour::Local(local) => Plan::Local(local),
             Behaviour::Refused(why) => Plan::Refuse(why),
@@ -457,8 +461,11 @@ mod tests {
         assert_eq!(plan, denied);
         assert!(text.starts_with("NOPERM KEYS is denied by commands.deny"), "{text}");
         assert!(text.contains("\"@dangerous\"") && text.contains("commands.allow"), "{text}");
-        // With any number of arguments; and what the table does not know.
-        assert_eq!(plan_with(&["get"], &[], "GET").0, denied);
+        // The number of arguments is looked at first, as Redis does, but not by a node.
+        let (plan, text) = plan_with(&["get"], &[], "GET");
+        assert_eq!(plan, Plan::Refuse(Refused::Unpaired));
+        assert_eq!(text, "ERR wrong number of arguments for 'get' command");
+        // Also what the table does not know.
         let (plan, text) = plan_with(&["@all"], &["@read"], "NOSUCH x");
         assert_eq!(plan, denied);
         assert!(text.contains("\"@all\""), "{text}");
@@ -495,7 +502,9 @@ mod tests {
             let rules = Rules { deny: vec![rule.expect(entry)], allow: Vec::new() };
             let router = Router::with_rules(Arc::clone(&table), rules);
             let id = table.by_name("json.set").expect("it is known").0;
-            let args = Args::new(b"", &[]);
+            let arg = crate::resp::ArgRange { start: 0, end: 0 };
+            let ranges = [arg; 3];
+            let args = Args::new(b"", &ranges);
             assert_eq!(router.plan(id, &args, &mut Vec::new()), Plan::Refuse(Refused::Denied));
         }
     }

@@ -4,8 +4,6 @@
 //! closed. `limits.dedicated` counts both, over all workers. What they are lent for: `errand`,
 //! `watch`, `fleet`, `join`.
 
-use std::sync::atomic::Ordering;
-
 use super::errand::NO_PRIMARY_PAUSE;
 use super::fleet::MONITOR_AGAIN;
 use super::{Worker, reaccount};
@@ -28,6 +26,14 @@ impl Worker {
         protocol: Protocol,
         client: (u32, u32),
     ) -> Result<usize, String> {
+        let most = self.settings.dedicated;
+        if !self.shared.lend(most) {
+            self.stats.limits_hit[LimitHit::Dedicated as usize] += 1;
+            return Err(format!(
+                "ERR slotway has lent all connections that it may for blocking commands, WATCH and \
+                 MONITOR: limits.dedicated = {most}; try again, or raise it"
+            ));
+        }
         let lent = Dedicated { client: Some(client), id: 0 };
         let fits = |&u: &usize| {
             self.upstreams.get(u).is_some_and(|up| up.node == node && up.protocol == protocol)
@@ -40,21 +46,6 @@ impl Worker {
                 return Ok(u);
             }
         }
-        let most = self.settings.dedicated;
-        if self.shared.dedicated.load(Ordering::Relaxed) >= most
-            && let Some(u) = self.idle.pop()
-        {
-            self.close_dedicated(u);
-        }
-        let counted = &self.shared.dedicated;
-        let more = |n: usize| (n < most).then_some(n + 1);
-        if counted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
-            self.stats.limits_hit[LimitHit::Dedicated as usize] += 1;
-            return Err(format!(
-                "ERR slotway has lent all connections that it may for blocking commands, WATCH and \
-                 MONITOR: limits.dedicated = {most}; try again, or raise it"
-            ));
-        }
         let mut up = Upstream::new(node, protocol);
         up.dedicated = Some(lent);
         let u = self.upstreams.insert(up);
@@ -66,7 +57,9 @@ impl Worker {
     pub(super) fn give_back(&mut self, u: usize) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         let Some(dedicated) = up.dedicated.as_mut() else { return };
-        dedicated.client = None;
+        if dedicated.client.take().is_some() {
+            self.shared.give_back();
+        }
         let clean = up.state == State::Ready
             && up.pending.iter().all(|p| p.dest == Dest::Discard)
             && self.nodes.get(usize::from(up.node)).is_some_and(|n| n.known);
@@ -87,16 +80,16 @@ impl Worker {
         if let Some(mut stream) = up.stream.take() {
             stream.unwatch(self.poll.registry());
         }
-        up.dedicated = Some(Dedicated::default());
+        let lent = up.dedicated.replace(Dedicated::default());
         up.state = State::Backoff;
         up.pending.clear();
         up.queue.clear(&mut self.pool);
         up.tail = Vec::new();
         reaccount(&mut self.accounted, &mut up.accounted, 0);
         self.dead.push(u);
-        // Every one was counted when it was made.
-        let one_less = |n: usize| n.checked_sub(1);
-        let _ = self.shared.dedicated.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+        if lent.is_some_and(|d| d.client.is_some()) {
+            self.shared.give_back();
+        }
     }
 
     /// Sends something whose reply is nobody's.
@@ -160,14 +153,30 @@ impl Worker {
             Kind::Block | Kind::Watch => {
                 // The node stopped being a primary while the command waited.
                 let forced = error_text(said).is_some_and(|t| t.starts_with(FORCED));
+                // A stream that is moved away is deleted for the node that had it. Whether it was
+                // moved or really deleted is seen by asking again.
+                let gone = error_text(said).is_some_and(|t| t.starts_with(STREAM_GONE));
+                let told = errand.and_then(|e| e.last.clone());
+                let told = told.filter(|t| t.as_bytes().starts_with(STREAM_GONE));
                 if let Some(refusal) = refusal {
                     return self.errand_refused(u, me, refusal, said);
                 }
-                if forced {
+                if forced || (gone && told.is_none()) {
                     let later = Refusal::Later(crate::metrics::Redirection::ReadOnly);
                     return self.errand_refused(u, me, later, said);
                 }
-                self.answer_first(u, frame)?;
+                let mut gone_after_all = Vec::new();
+                if let Some(told) = &told
+                    && error_text(said).is_some_and(|t| t.starts_with(b"NOGROUP"))
+                {
+                    crate::resp::write::error(&mut gone_after_all, told);
+                }
+                let answer = if told.is_some() && !gone_after_all.is_empty() {
+                    &gone_after_all
+                } else {
+                    frame
+                };
+                self.answer_first(u, answer)?;
                 if kind == Kind::Watch && frame.first() == Some(&b'+') {
                     self.watching(me, u, pending.slot);
                 } else if !self.is_watching(me, u) {
@@ -303,6 +312,8 @@ impl Worker {
 }
 
 /// How a node ends what waits at it when it stops being a primary; CLIENT UNBLOCK has other words.
+/// How a node ends an XREADGROUP whose stream is deleted.
+const STREAM_GONE: &[u8] = b"UNBLOCKED the stream key no longer exists";
 const FORCED: &[u8] = b"UNBLOCKED force unblock from blocking operation, instance state changed";
 
 pub(super) fn protocol_of(pending: &Pending) -> Protocol {

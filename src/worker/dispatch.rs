@@ -292,7 +292,12 @@ impl Worker {
     }
 
     /// An error of slotway's own instead of a reply, counted as refused.
-    pub(super) fn answer_own_error(&mut self, index: usize, command: u16, text: &str) {
+    pub(super) fn answer_own_error(
+        &mut self,
+        index: usize,
+        command: u16,
+        text: &(impl AsRef<[u8]> + ?Sized),
+    ) {
         if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
             stats.refused += 1;
         }
@@ -314,7 +319,7 @@ impl Worker {
         self.mark_client(index);
     }
 
-    pub(super) fn answer_error(&mut self, index: usize, text: &str) {
+    pub(super) fn answer_error(&mut self, index: usize, text: &(impl AsRef<[u8]> + ?Sized)) {
         let mut reply = std::mem::take(&mut self.reply);
         reply.clear();
         write::error(&mut reply, text);

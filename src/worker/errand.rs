@@ -119,6 +119,7 @@ impl Worker {
             Ok(u) => {
                 if let Some(errand) = self.errand(index) {
                     errand.upstream = Some(u);
+                    errand.asking = ask.is_some();
                 }
                 if ask.is_some() {
                     self.discard(u, ASKING);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::config::Config;
 use crate::scripts::ScriptStore;
@@ -9,8 +10,8 @@ use crate::scripts::ScriptStore;
 /// Shared by all workers.
 #[derive(Debug)]
 pub struct Shared {
-    /// Dedicated connections of all workers, lent or idle (`limits.dedicated`).
-    pub dedicated: AtomicUsize,
+    /// Dedicated connections that are lent, of all workers (`limits.dedicated`).
+    dedicated: AtomicUsize,
     /// Lua scripts.
     pub scripts: Arc<ScriptStore>,
 }
@@ -20,5 +21,17 @@ impl Shared {
     pub fn new(config: &Config) -> Self {
         let scripts = Arc::new(ScriptStore::new(config.limits.scripts));
         Shared { dedicated: AtomicUsize::new(0), scripts }
+    }
+
+    /// One more dedicated connection is lent. `false`: `most` are.
+    pub fn lend(&self, most: usize) -> bool {
+        let more = |n: usize| (n < most).then_some(n + 1);
+        self.dedicated.fetch_update(Relaxed, Relaxed, more).is_ok()
+    }
+
+    /// One that was lent is not any more.
+    pub fn give_back(&self) {
+        // Each was counted when it was lent, so there is one to take off.
+        let _ = self.dedicated.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1));
     }
 }

@@ -163,7 +163,7 @@ impl Worker {
         index: usize,
         command: u16,
         args: &Args,
-    ) -> Result<Place, String> {
+    ) -> Result<Place, Vec<u8>> {
         let split = self.settings.split_transactions;
         let table = self.router.table();
         let spec = table.get(CommandId(command));
@@ -172,10 +172,10 @@ impl Worker {
         }
         let name = &spec.name;
         if !spec.arity_fits(args.len()) {
-            return Err(format!("ERR wrong number of arguments for '{name}' command"));
+            return Err(format!("ERR wrong number of arguments for '{name}' command").into());
         }
         if spec.flags.contains(Flags::NO_MULTI) {
-            return Err("ERR Command not allowed inside a transaction".to_owned());
+            return Err(b"ERR Command not allowed inside a transaction".into());
         }
         let upper = || name.to_ascii_uppercase().replace('|', " ");
         let place = match self.router.plan(command, args, &mut self.keys) {
@@ -188,7 +188,7 @@ impl Worker {
                     None | Some((Fan::Reached, _)) => {
                         slot.map_or(Place::Any, |slot| Place::Slot(slot.0))
                     }
-                    Some(_) => return Err(asks_all(&upper())),
+                    Some(_) => return Err(asks_all(&upper()).into()),
                 }
             }
             Plan::Local(Local::Ping | Local::Echo) => Place::Any,
@@ -199,10 +199,12 @@ impl Worker {
             Plan::Fan { to, merge } if split => Place::Fan(to, merge),
             Plan::Join if split => Place::Fan(Fan::Primaries, Merge::Concat),
             Plan::Fan { .. } | Plan::Join => {
-                return Err(asks_all(&upper()));
+                return Err(asks_all(&upper()).into());
             }
-            Plan::Refuse(why) => return Err(self.router.refusal(command, why)),
-            _ => return Err(format!("ERR {} is not allowed inside a transaction", upper())),
+            Plan::Refuse(why) => return Err(self.router.refusal(command, why).into()),
+            _ => {
+                return Err(format!("ERR {} is not allowed inside a transaction", upper()).into());
+            }
         };
         if let Place::Slot(_) | Place::Split(_) = place
             && let Some(multi) = self.clients.get_mut(index).and_then(|c| c.multi.as_mut())
@@ -213,13 +215,18 @@ impl Worker {
                 let mut keys = Vec::new();
                 // An argument list without keys was planned as such.
                 let _ = key_positions(spec, args, &mut keys);
-                for key in keys.iter().filter_map(|&at| args.get(at as usize)) {
-                    let slot = slot_of(key).0;
+                let keys = keys.iter().filter_map(|&at| args.get(at as usize));
+                let mut slots: Vec<(u16, &[u8])> = keys.map(|key| (slot_of(key).0, key)).collect();
+                if let (Place::Slot(slot), true) = (place, slots.is_empty()) {
+                    // It names its slot by number.
+                    slots.push((slot, args.get(2).unwrap_or_default()));
+                }
+                for (slot, key) in slots {
                     let (first, first_key) = multi.first.get_or_insert_with(|| (slot, key.into()));
                     if *first != slot {
                         multi.scattered = true;
                         if !split {
-                            return Err(cross_slot(first_key, *first, key, slot));
+                            return Err(cross_slot(first_key, *first, key, slot).into());
                         }
                     }
                 }
@@ -615,22 +622,27 @@ pub(super) fn cross_slot(first: &[u8], first_slot: u16, key: &[u8], slot: u16) -
     )
 }
 
-/// Redis's own words.
-fn unknown_command(container: &str, args: &Args) -> String {
-    let show = |i: usize, most: usize| {
+/// Redis's own words, and its bytes: arguments as they are, up to their first zero byte.
+fn unknown_command(container: &str, args: &Args) -> Vec<u8> {
+    let shown = |i: usize, most: usize| {
         let arg = args.get(i).unwrap_or_default();
-        String::from_utf8_lossy(arg.get(..most).unwrap_or(arg)).into_owned()
+        let end = memchr::memchr(0, arg).unwrap_or(arg.len());
+        arg.get(..end.min(most)).unwrap_or_default()
     };
     if !container.is_empty() && args.is(0, container) {
         let container = container.to_ascii_uppercase();
-        return format!("ERR unknown subcommand '{}'. Try {container} HELP.", show(1, 128));
+        let try_help = format!("'. Try {container} HELP.");
+        return [b"ERR unknown subcommand '", shown(1, 128), try_help.as_bytes()].concat();
     }
-    let mut list = String::new();
+    let mut list = Vec::new();
     for i in 1..args.len() {
         if list.len() >= 128 {
             break;
         }
-        list.push_str(&format!("'{}' ", show(i, 128 - list.len())));
+        let most = 128 - list.len();
+        list.push(b'\'');
+        list.extend_from_slice(shown(i, most));
+        list.extend_from_slice(b"' ");
     }
-    format!("ERR unknown command '{}', with args beginning with: {list}", show(0, 128))
+    [b"ERR unknown command '", shown(0, 128), b"', with args beginning with: ", &list].concat()
 }

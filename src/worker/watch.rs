@@ -3,6 +3,7 @@
 //! Each slot's watched keys have a dedicated connection until EXEC, DISCARD or UNWATCH. If it is
 //! lost a change may have been missed: EXEC then answers null, as if there had been one.
 
+use super::answer::ASKING;
 use super::downstream::Flow;
 use super::{NOBODY, Worker};
 use crate::client::{Errand, Kind, Watch};
@@ -85,7 +86,8 @@ impl Worker {
             match lent {
                 Ok(u) => {
                     if present.is_none() {
-                        let watch = Watch { slot, key: key.into(), upstream: Some(u) };
+                        let watch =
+                            Watch { slot, key: key.into(), asking: false, upstream: Some(u) };
                         self.lent(index, |lent| lent.watches.push(watch));
                     }
                     self.send_owned(u, pending, frame);
@@ -117,6 +119,7 @@ impl Worker {
     ) {
         let lent = self.clients.get_mut(index).and_then(|c| c.lent.as_mut());
         let watch = lent.and_then(|l| l.watches.pop());
+        let asking = watch.as_ref().is_some_and(|w| w.asking);
         let Some((slot, Some(u))) = watch.map(|w| (w.slot, w.upstream)) else { return };
         let mut errand = Errand::new(kind, command, slot, Vec::new(), self.now);
         errand.upstream = Some(u);
@@ -126,6 +129,10 @@ impl Worker {
         pending.before = before;
         self.note_write(index, self.upstreams.get(u).map(|up| up.node));
         self.scripts_before_batch(u, &mut pending, &frame);
+        if asking {
+            // It lasts from MULTI to EXEC.
+            self.discard(u, ASKING);
+        }
         self.send_owned(u, pending, frame);
     }
 
@@ -197,7 +204,9 @@ impl Worker {
                 let _ = scan_request(&errand.frame, &limits, progress, &mut ranges);
                 Args::new(&errand.frame, &ranges).get(1).map(Box::from)
             });
-            lent.watches.push(Watch { slot, key: key.unwrap_or_default(), upstream: Some(u) });
+            let asking = lent.errand.as_ref().is_some_and(|e| e.asking);
+            let key = key.unwrap_or_default();
+            lent.watches.push(Watch { slot, key, asking, upstream: Some(u) });
         });
     }
 

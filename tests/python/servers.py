@@ -26,6 +26,9 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 PATIENCE = 60  # seconds until something that does not come counts as broken
 
 
+GIVEN = set()  # ports whose servers may not have started yet
+
+
 def free_ports(count):
     """Ports that are free, as are those 10000 above them (a cluster node's bus).
 
@@ -34,13 +37,16 @@ def free_ports(count):
     found = []
     with contextlib.ExitStack() as held:
         while len(found) < count:
-            port = random.randrange(11000, 22000)
+            port = random.randrange(11000, 21000)
+            if port in GIVEN:
+                continue
             try:
                 for p in (port, port + 10000):
                     held.enter_context(socket.socket()).bind(("127.0.0.1", p))
             except OSError:
                 continue
             found.append(port)
+            GIVEN.add(port)
     return found
 
 
@@ -157,12 +163,16 @@ class Server(Process):
         assert not answer.startswith("-"), f"{args}: {answer}"
         return answer
 
+    def name(self):
+        """As cluster nodes call it."""
+        return self.ask("CLUSTER", "MYID").split("\r\n")[1]
+
 
 class Cluster:
     """Real cluster nodes: 3 primaries, then 3 replicas."""
 
-    def __init__(self, primaries=3):
-        options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]
+    def __init__(self, primaries=3, options=()):
+        options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", *options]
         self.nodes = [Server(port, options) for port in free_ports(2 * primaries)]
         self.primaries = self.nodes[:primaries]
 
@@ -174,19 +184,26 @@ class Cluster:
         for i, node in enumerate(self.primaries):
             node.ask("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
             node.ask("CLUSTER", "ADDSLOTSRANGE", i * 16384 // count, (i + 1) * 16384 // count - 1)
-        for node in self.nodes[1:]:
-            node.ask("CLUSTER", "MEET", "127.0.0.1", first.port)
-        everybody = f"cluster_known_nodes:{len(self.nodes)}\r\n"
-        for node in self.nodes:
-            until("nodes know each other", lambda: everybody in node.ask("CLUSTER", "INFO"))
+        names = [node.name() for node in self.nodes]
+        until("nodes know each other", lambda: self.meet(first, names))
         for primary, replica in zip(self.primaries, self.nodes[count:]):
-            name = primary.ask("CLUSTER", "MYID").split("\r\n")[1]
-            replica.ask("CLUSTER", "REPLICATE", name)
+            replica.ask("CLUSTER", "REPLICATE", primary.name())
         for node in self.nodes:
             until("cluster is ok", lambda: "cluster_state:ok" in node.ask("CLUSTER", "INFO"))
         for replica in self.nodes[count:]:
             until("replica is up", lambda: "link_status:up" in replica.ask("INFO", "replication"))
         return self
+
+    def meet(self, first, names):
+        """Whether all know each other within a second; on a busy machine they forget a MEET."""
+        for node in self.nodes[1:]:
+            node.ask("CLUSTER", "MEET", "127.0.0.1", first.port)
+        for _ in range(50):
+            views = [node.ask("CLUSTER", "NODES") for node in self.nodes]
+            if all(name in view for name in names for view in views):
+                return True
+            time.sleep(0.02)
+        return False
 
     def stop(self):
         for node in self.nodes:
@@ -198,10 +215,10 @@ class Slotway(Process):
 
     is_slotway = True
 
-    def __init__(self, cluster, output_limit=None, cross_slot=None):
+    def __init__(self, cluster, output_limit=None, settings=()):
         super().__init__()
-        self.cross_slot = cross_slot
         self.cluster = cluster
+        self.settings = list(settings)
         self.port, self.admin = free_ports(2)
         self.addr = ("127.0.0.1", self.port)
         self.unix = str(self.dir / "s.sock")
@@ -214,8 +231,8 @@ class Slotway(Process):
         args += ["--seeds", seeds, "--admin", f"127.0.0.1:{self.admin}", "--workers", 2]
         if self.output_limit:
             args += ["--set", f"limits.client_output={self.output_limit}"]
-        if self.cross_slot:
-            args += ["--set", f"transactions.cross_slot={self.cross_slot}"]
+        for setting in self.settings:
+            args += ["--set", setting]
         # the tests' own SLOTWAY_ variables are no configuration
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("SLOTWAY_")}
         self.run(args, env=inherited)
@@ -242,7 +259,7 @@ class Standalone(Server):
 
     is_slotway = False
 
-    def __init__(self, _cluster=None, output_limit=None, cross_slot=None):
+    def __init__(self, _cluster=None, output_limit=None, settings=()):
         super().__init__()
         self.unix = str(self.dir / "s.sock")
         self.options = ["--unixsocket", self.unix]

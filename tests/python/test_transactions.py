@@ -9,7 +9,7 @@ import redis
 @pytest.fixture(scope="session")
 def split(start):
     """A slotway that takes transactions over several slots apart."""
-    return start(cross_slot="split")
+    return start(settings=["transactions.cross_slot=split"])
 
 
 async def test_a_pipeline_is_a_transaction(r, tagged):
