@@ -473,9 +473,9 @@ fn node_blocks(cluster: &Cluster, key: &str, count: usize) {
 }
 
 fn blocked_at(cluster: &Cluster, node: &Node) -> usize {
-    let info = cluster.connect(node).and_then(|mut conn| {
-        Ok(conn.command(&["INFO", "clients"]).expect("INFO").text().expect("text"))
-    });
+    let info = cluster
+        .connect(node)
+        .map(|mut conn| conn.command(&["INFO", "clients"]).expect("INFO").text().expect("text"));
     let info = info.expect("a connection");
     let field = info.lines().find_map(|line| line.strip_prefix("blocked_clients:"));
     field.and_then(|n| n.trim().parse().ok()).expect("blocked_clients")

@@ -1,0 +1,119 @@
+//! WATCH through slotway: EXEC is null when a watched key changed or nobody can say, and the
+//! connection lent for it is given back, clean.
+
+mod common;
+
+use common::transactions::{cas, each_primary};
+use common::{Proxy, Setting, shared};
+use slotway::sandbox::Reply;
+use std::thread;
+use std::time::Duration;
+
+#[test]
+fn watched_and_changed_is_null_in_the_bytes_of_each_protocol() {
+    let proxy = &shared().proxy;
+    for (mut conn, null) in [(proxy.connect(), "*-1\r\n"), (proxy.connect3(), "_\r\n")] {
+        let mut other = proxy.connect();
+        assert!(conn.command(&["WATCH", "{null}k"]).expect("WATCH").is_ok());
+        assert!(other.command(&["SET", "{null}k", "v"]).expect("SET").is_ok());
+        conn.pipeline(&[vec!["MULTI"], vec!["GET", "{null}k"]]).expect("replies");
+        conn.send(&["EXEC"]).expect("to send");
+        assert_eq!(conn.receive_raw().expect("EXEC"), null.as_bytes());
+    }
+}
+
+#[test]
+fn a_compare_and_set_loop_of_many_clients_counts_right() {
+    const CLIENTS: usize = 8;
+    const EACH: usize = 40;
+    let proxy = &shared().proxy;
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            let mut conn = proxy.connect();
+            scope.spawn(move || {
+                for _ in 0..EACH {
+                    while cas(&mut conn, "{cas}n", "{cas}m").expect("no error").is_none() {}
+                }
+            });
+        }
+    });
+    let mut conn = proxy.connect();
+    let total = Reply::Bulk((CLIENTS * EACH).to_string().into_bytes());
+    assert_eq!(conn.command(&["GET", "{cas}n"]).expect("GET"), total);
+    assert_eq!(conn.command(&["GET", "{cas}m"]).expect("GET"), total);
+    common::eventually("nothing is lent", || lent(proxy) == 0.0);
+}
+
+#[test]
+fn a_watching_connection_lost_before_exec_means_null() {
+    let Setting { proxy, cluster } = common::setting(&["--workers", "1"]);
+    let mut conn = proxy.connect();
+    for when in ["before MULTI", "after MULTI", "while idle"] {
+        assert!(conn.command(&["WATCH", "k"]).expect("WATCH").is_ok());
+        if when == "after MULTI" {
+            conn.pipeline(&[vec!["MULTI"], vec!["SET", "k", "v"]]).expect("replies");
+        }
+        each_primary(&cluster, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        if when == "while idle" {
+            thread::sleep(Duration::from_millis(100));
+        }
+        if when != "after MULTI" {
+            conn.pipeline(&[vec!["MULTI"], vec!["SET", "k", "v"]]).expect("replies");
+        }
+        let exec = conn.command(&["EXEC"]).expect("EXEC");
+        assert_eq!(exec, Reply::Nil, "killed {when}");
+        common::eventually("reads are served again", || {
+            conn.command(&["GET", "k"]).expect("GET") == Reply::Nil
+        });
+    }
+    // And afterwards all is as before.
+    let commands = [vec!["WATCH", "k"], vec!["MULTI"], vec!["SET", "k", "v"], vec!["EXEC"]];
+    let replies = conn.pipeline(&commands).expect("replies");
+    assert!(replies[3].items().is_some_and(|r| r[0].is_ok()), "{replies:?}");
+}
+
+#[test]
+fn a_watching_connection_is_given_back() {
+    let proxy = Proxy::start(&shared().cluster, &["--workers", "1"]);
+    let ways: [(&str, &[&[&str]]); 5] = [
+        ("UNWATCH", &[&["UNWATCH"]]),
+        ("DISCARD", &[&["MULTI"], &["DISCARD"]]),
+        ("EXEC", &[&["MULTI"], &["GET", "k"], &["EXEC"]]),
+        ("an EXEC that is refused", &[&["MULTI"], &["GET"], &["EXEC"]]),
+        ("RESET", &[&["RESET"]]),
+    ];
+    for (way, commands) in ways {
+        let mut conn = proxy.connect();
+        assert!(conn.command(&["WATCH", "k"]).expect("WATCH").is_ok());
+        assert_eq!(lent(&proxy), 1.0, "WATCH");
+        for command in commands {
+            conn.command(command).expect("a reply");
+        }
+        common::eventually(&format!("{way} gives it back"), || lent(&proxy) == 0.0);
+        // What was watched does no longer count.
+        let mut other = proxy.connect();
+        assert!(other.command(&["SET", "k", way]).expect("SET").is_ok());
+        let commands = [vec!["MULTI"], vec!["GET", "k"], vec!["EXEC"]];
+        let replies = conn.pipeline(&commands).expect("replies");
+        assert!(replies[2].items().is_some(), "after {way}: {replies:?}");
+    }
+    let mut conn = proxy.connect();
+    assert!(conn.command(&["WATCH", "k"]).expect("WATCH").is_ok());
+    conn.pipeline(&[vec!["MULTI"], vec!["SET", "k", "gone"]]).expect("replies");
+    drop(conn);
+    common::eventually("the client's end gives it back", || lent(&proxy) == 0.0);
+    // Whoever gets the connection next is not told of changes that he does not care about.
+    for i in 0..10 {
+        let mut conn = proxy.connect();
+        let mut other = proxy.connect();
+        assert!(conn.command(&["WATCH", "other"]).expect("WATCH").is_ok());
+        assert!(other.command(&["SET", "k", &i.to_string()]).expect("SET").is_ok());
+        let commands = [vec!["MULTI"], vec!["GET", "other"], vec!["EXEC"]];
+        let replies = conn.pipeline(&commands).expect("replies");
+        assert!(replies[2].items().is_some(), "{replies:?}");
+    }
+}
+
+fn lent(proxy: &Proxy) -> f64 {
+    proxy.metric("slotway_dedicated_connections", "state=\"lent\"")
+}
