@@ -133,8 +133,8 @@ fn upheaval(stage: &Stage, cluster: &Cluster, seed: u64, lasts: Duration) {
 /// Every slot that the clients write to goes to another primary, some with their keys at two nodes
 /// for a while.
 fn move_slots(stage: &Stage, cluster: &Cluster, random: &mut Random) {
-    let since = Instant::now();
     for slot in moving() {
+        let since = Instant::now();
         let from = cluster.owner_of(slot).expect("the owner");
         let mut others = cluster.primaries().expect("primaries");
         others.retain(|node| node.id != from.id && node.slot_count() > 0);
@@ -146,15 +146,16 @@ fn move_slots(stage: &Stage, cluster: &Cluster, random: &mut Random) {
         }
         while cluster.move_keys(slot, &from, &to, 10).expect("to move keys") > 0 {}
         cluster.finish_move(slot, &from, &to).expect("to finish");
+        let what = format!("slot moved: {} from {} to {}", slot.0, from.addr, to.addr);
+        stage.note(&what, since);
     }
-    stage.note("slots moved", since);
 }
 
 fn fail_over(stage: &Stage, cluster: &Cluster, random: &mut Random) {
     let since = Instant::now();
     let (_, replica) = a_pair(cluster, random);
     cluster.failover(&replica).expect("a failover");
-    stage.note("failover", since);
+    stage.note(&format!("failover: {} leads", replica.addr), since);
 }
 
 /// SIGKILL; its replica takes over; it comes back, empty.
@@ -167,12 +168,15 @@ fn kill_a_primary(stage: &Stage, cluster: &Cluster, random: &mut Random) {
     cluster.catch_up(&replica).expect("the replica to catch up");
     cluster.kill(&primary).expect("to kill");
     stage.cut(since);
+    stage.note(&format!("killed: {}", primary.addr), since);
     common::eventually("the replica leads", || {
         cluster.node(&replica.id).is_ok_and(|node| node.is_primary() && node.slot_count() > 0)
     });
+    stage.note(&format!("it leads: {}", replica.addr), since);
     cluster.restart(&primary).expect("to restart");
+    stage.note(&format!("restarted: {}", primary.addr), since);
     cluster.settle().expect("a settled cluster");
-    stage.note("primary killed and back", since);
+    stage.note(&format!("killed and back: {}", primary.addr), since);
 }
 
 /// A primary and its replica.
@@ -196,10 +200,10 @@ fn nuisance(stage: &Stage, cluster: &Cluster, seed: u64) {
         let since = Instant::now();
         if random.below(2) == 0 {
             let _ = conn.command(&["SCRIPT", "FLUSH"]);
-            stage.note("scripts flushed", since);
+            stage.note(&format!("scripts flushed: {}", node.addr), since);
         } else if cut_connections(&mut conn).is_some() {
             stage.cut(since);
-            stage.note("connections cut", since);
+            stage.note(&format!("connections cut: {}", node.addr), since);
         }
     }
 }
@@ -245,9 +249,15 @@ fn scripts(mut client: Client, i: usize) -> usize {
     let mut count = Count::default();
     while client.goes_on() {
         for command in [["EVALSHA", &sha, "1", &key], ["EVAL", &script, "1", &key]] {
+            let since = Instant::now();
             match client.command(&command) {
                 reply @ Reply::Int(_) => count.done(&client.name, &reply),
-                other => count.unknown(&client.name, &other),
+                other => {
+                    count.unknown(
+                        &format!("{} {}", client.name, client.stage.meanwhile(since)),
+                        &other,
+                    );
+                }
             }
         }
     }
@@ -371,7 +381,8 @@ fn check_watched(stage: &Stage, watchers: impl Iterator<Item = Watched>) -> usiz
 fn scan(mut client: Client, statics: &BTreeSet<Vec<u8>>) -> usize {
     const CALLS: usize = 2_000;
     while client.goes_on() {
-        let (mut cursor, mut seen) = ("0".to_owned(), BTreeSet::new());
+        let since = Instant::now();
+        let (mut cursor, mut seen, mut calls) = ("0".to_owned(), BTreeSet::new(), String::new());
         for call in 0.. {
             assert!(call < CALLS, "SCAN does not end");
             let reply = client.command(&["SCAN", &cursor, "COUNT", "50"]);
@@ -381,13 +392,16 @@ fn scan(mut client: Client, statics: &BTreeSet<Vec<u8>>) -> usize {
                 seen.insert(key.clone());
             }
             cursor = next.text().expect("a cursor");
+            let (count, at) = (keys.items().map_or(0, <[Reply]>::len), since.elapsed());
+            calls.push_str(&format!("\n  {at:.3?}: {count} keys, then {cursor}"));
             if cursor == "0" {
                 break;
             }
         }
         let missed: Vec<_> =
             statics.difference(&seen).map(|key| String::from_utf8_lossy(key)).collect();
-        assert!(missed.is_empty(), "SCAN has missed {} keys: {missed:?}", missed.len());
+        let (count, meanwhile) = (missed.len(), client.stage.meanwhile(since));
+        assert!(missed.is_empty(), "SCAN has missed {count} keys, {meanwhile}{calls}");
     }
     0
 }
@@ -550,8 +564,8 @@ struct Stage {
     done: Mutex<Vec<(String, Arc<AtomicUsize>)>>,
     /// When connections were lost.
     cuts: Mutex<Vec<(Instant, Instant)>>,
-    /// What happened, how often and how long.
-    notes: Mutex<BTreeMap<&'static str, (usize, Duration)>>,
+    /// What happened, from when to when.
+    notes: Mutex<Vec<(String, Instant, Instant)>>,
 }
 
 impl Stage {
@@ -593,16 +607,28 @@ impl Stage {
         cuts.push((since, Instant::now()));
     }
 
-    fn note(&self, what: &'static str, since: Instant) {
+    fn note(&self, what: &str, since: Instant) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        let note = notes.entry(what).or_default();
-        *note = (note.0 + 1, note.1 + since.elapsed());
+        notes.push((what.to_owned(), since, Instant::now()));
+    }
+
+    /// What happened in this time, for the words of a failure.
+    fn meanwhile(&self, since: Instant) -> String {
+        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let notes = notes.iter().filter(|(_, _, to)| *to > since).map(|(what, from, to)| {
+            let from = from.saturating_duration_since(since);
+            format!("\n  {from:.3?} to {:.3?}: {what}", to.saturating_duration_since(since))
+        });
+        format!("in {:.3?}:{}", since.elapsed(), notes.collect::<String>())
     }
 
     fn report(&self, unknown: usize) {
-        for (what, (times, took)) in &*self.notes.lock().unwrap_or_else(PoisonError::into_inner) {
-            eprintln!("{what}: {times} times, {took:.1?} in all");
-        }
+        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut times: BTreeMap<&str, usize> = BTreeMap::new();
+        notes.iter().for_each(|(what, ..)| {
+            *times.entry(what.split(':').next().unwrap_or_default()).or_default() += 1;
+        });
+        eprintln!("{times:?}");
         for (name, done) in &*self.done.lock().unwrap_or_else(PoisonError::into_inner) {
             eprintln!("{name}: {}", done.load(Ordering::Relaxed));
         }
