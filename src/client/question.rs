@@ -2,6 +2,7 @@
 //! of a request become a [`Question`], or the error that a Redis 7.0 server gives.
 //! Not here: the clients ([`crate::worker`]).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::listing::Line;
@@ -21,6 +22,13 @@ pub enum Question {
     },
     /// CLIENT PAUSE.
     Pause(Pause),
+    /// A line for those who MONITOR; there is nothing to answer.
+    Show {
+        /// The line.
+        line: Arc<[u8]>,
+        /// The client's next command waits until all have it.
+        waits: bool,
+    },
     /// CLIENT UNPAUSE.
     Unpause,
     /// CLIENT UNBLOCK.

@@ -279,13 +279,13 @@ fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24 | 105 | 12))
 }
 
-/// Every client is a file descriptor. Raises the soft limit as far as the hard one allows, as
+/// Every client is a file descriptor, and so is every connection lent to one. Raises the soft limit as far as the hard one allows, as
 /// Redis does: the usual 1,024 would end at a thousand clients.
-pub fn raise_file_limit(clients: usize) {
+pub fn raise_file_limit(clients: usize, dedicated: usize) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     /// For the upstream connections, the listeners, the logs.
     const BESIDE_CLIENTS: u64 = 1024;
-    let wanted = (clients as u64).saturating_add(BESIDE_CLIENTS);
+    let wanted = (clients as u64).saturating_add(dedicated as u64).saturating_add(BESIDE_CLIENTS);
     let now = getrlimit(Resource::Nofile);
     let Some(soft) = now.current.filter(|&soft| soft < wanted) else { return };
     let reachable = now.maximum.map_or(wanted, |hard| hard.min(wanted));
@@ -295,8 +295,8 @@ pub fn raise_file_limit(clients: usize) {
         warn!(
             limit,
             wanted,
-            "the limit on open files is lower than limits.clients = {clients} needs: raise it \
-             (ulimit -Hn, LimitNOFILE) or lower limits.clients"
+            "the limit on open files is lower than limits.clients = {clients} and limits.dedicated \
+             = {dedicated} need: raise it (ulimit -Hn, LimitNOFILE) or lower these"
         );
     }
 }

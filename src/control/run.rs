@@ -129,7 +129,7 @@ struct Control {
 impl Control {
     async fn start(config: Config) -> Result<(Control, BoundAddrs), RunError> {
         let config = Arc::new(config);
-        accept::raise_file_limit(config.limits.clients);
+        accept::raise_file_limit(config.limits.clients, config.limits.dedicated);
         let signals = Signals::new().map_err(|e| RunError::Start("the signal handlers", e))?;
 
         // Everything that can fail for a reason of the user's comes first.

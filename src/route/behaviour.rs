@@ -48,6 +48,8 @@ pub enum Behaviour {
     Aside(Merge),
     /// MONITOR: on a connection lent to the client at every primary.
     Monitor,
+    /// CONFIG SET: on every node, but for what would lock slotway out.
+    ConfigSet,
     /// Answered here.
     Local(Local),
     /// CLIENT: by its subcommand, some of which the server's table may not have.
@@ -172,6 +174,8 @@ pub enum Local {
 pub enum Refused {
     NotYet,
     PubSub,
+    /// CONFIG SET of a password: slotway's next connection would be refused.
+    NodesPassword,
     Dangerous,
     /// By `commands.deny`; [`super::Router::refusal`] knows the entry.
     Denied,
@@ -188,6 +192,11 @@ impl Refused {
             Refused::NotYet => {
                 format!("ERR {name} is not supported by this version of slotway")
             }
+            Refused::NodesPassword => format!(
+                "NOPERM {name} requirepass would change the nodes' password, and slotway's next \
+                 connection to them would be refused; set it on the nodes, and upstream.password in \
+                 slotway's configuration"
+            ),
             Refused::PubSub => {
                 format!("ERR {name}: pub/sub is not supported by this version of slotway")
             }
@@ -213,6 +222,9 @@ impl Refused {
     pub fn reason(self) -> &'static str {
         match self {
             Refused::NotYet => "refused: not built yet",
+            Refused::NodesPassword => {
+                "`requirepass` is refused: slotway's next connection to the nodes would be"
+            }
             Refused::PubSub => "refused: pub/sub is not built yet",
             Refused::Dangerous => {
                 "refused: would act on one node behind the cluster's back (`commands.allow`)"
@@ -280,6 +292,7 @@ const OWN: &[(&str, Behaviour)] = &[
     ("xread", Behaviour::BlockingIfAsked),
     ("xreadgroup", Behaviour::BlockingIfAsked),
     // Said of one node, the server's word has no policy; for a client they are about "the server".
+    ("config|set", Behaviour::ConfigSet),
     ("config|resetstat", NODES_OK),
     ("config|rewrite", NODES_OK),
     ("acl|setuser", NODES_OK),

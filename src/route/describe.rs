@@ -87,6 +87,7 @@ const NOTES: &[(&str, &str)] = &[
     ("client|setinfo", "As a 7.2 server answers, on a 7.0 cluster as well"),
     ("client|setname", "Kept by slotway; the nodes see `upstream.client_name`"),
     ("command", "The nodes' own table"),
+    ("config|set", "`requirepass` is refused: slotway's next connection to the nodes would be"),
     ("config|get", "One primary's value. What was set through slotway is the same on all nodes"),
     ("copy", "`DB` is refused by the node: a cluster has one database"),
     ("dbsize", "Each primary counts at its own moment"),
@@ -134,7 +135,7 @@ const NOTES: &[(&str, &str)] = &[
     ),
     (
         "monitor",
-        "The lines of all primaries in one stream, new primaries included; clients' addresses are those of slotway's connections. What slotway answers itself is not in it",
+        "The lines of all primaries in one stream, new primaries included; of commands that nodes carry out the address is that of slotway's connection; what slotway answers itself (`PING`, `CLIENT` …) has the client's",
     ),
     (
         "wait",
@@ -280,6 +281,7 @@ fn row(spec: &CommandSpec) -> Row {
     };
     let merge = match behaviour {
         Behaviour::Split(merge) | Behaviour::Fan { merge, .. } => merge_words(merge),
+        Behaviour::ConfigSet => merge_words(Merge::AllSucceeded),
         Behaviour::Scan => merge_words(Merge::Scan),
         Behaviour::RandomKey => merge_words(Merge::Server(Server::RandomKey)),
         _ => "",
@@ -330,7 +332,7 @@ fn destination(behaviour: Behaviour) -> &'static str {
         Behaviour::Fan { to: Fan::Primaries, .. } => "every primary",
         Behaviour::SlotAt(_) => "the slot's primary",
         Behaviour::Script(_) => "by its keys",
-        Behaviour::Fan { to: Fan::Nodes, .. } => "every node",
+        Behaviour::Fan { to: Fan::Nodes, .. } | Behaviour::ConfigSet => "every node",
         Behaviour::Fan { to: Fan::Reached, .. } => "every node that is reached",
         Behaviour::Scan => "one shard after the other",
         Behaviour::RandomKey => "every primary",

@@ -1,7 +1,7 @@
 //! The partial replies of one command, and how they become one reply.
 
 use super::behaviour::Merge;
-use super::scan::Scan;
+use super::scan::{Scan, ScanRequest};
 use crate::resp::reply::{element_count, elements, error_text, integer, text};
 use crate::resp::{Protocol, write};
 
@@ -21,7 +21,7 @@ pub struct Gather {
     /// Where a merge wants to know it: who gave the reply of each span.
     from: Vec<(u16, String)>,
     /// For [`Merge::Scan`].
-    scan: Option<Scan>,
+    scan: Option<(Scan, ScanRequest)>,
     bytes: Vec<u8>,
     number: Option<i64>,
     failed: Vec<(String, Vec<u8>)>,
@@ -96,15 +96,39 @@ impl Gather {
     }
 
     /// What is scanned, for [`Merge::Scan`].
-    pub fn set_scan(&mut self, scan: Scan) {
-        self.scan = Some(scan);
+    pub fn set_scan(&mut self, scan: Scan, request: ScanRequest) {
+        self.scan = Some((scan, request));
+    }
+
+    /// What the client asked for, for [`Merge::Scan`].
+    pub fn scan_request(&self) -> Option<&ScanRequest> {
+        self.scan.as_ref().map(|(_, request)| request)
+    }
+
+    /// No part of the scan has failed, and there are fewer keys than asked for.
+    pub fn scan_may_go_on(&self) -> bool {
+        let Some((_, request)) = &self.scan else { return false };
+        let found: u64 = self.scanned_keys().filter_map(element_count).sum();
+        self.failed.is_empty() && found < request.count && self.parts < MOST_SHARDS
+    }
+
+    /// `scan` goes into the same reply.
+    pub fn go_on_scanning(&mut self, scan: Scan) {
+        if let Some((current, _)) = &mut self.scan {
+            *current = scan;
+        }
+    }
+
+    /// The lists of keys in SCAN's replies.
+    fn scanned_keys(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        self.spans().filter_map(|reply| elements(reply).nth(1))
     }
 
     /// What was scanned, by which node, and the cursor that it answered with.
     pub fn scanned(&self) -> Option<(Scan, u16, u64)> {
-        let cursor = elements(self.spans().next()?).next().and_then(text)?;
+        let cursor = elements(self.spans().next_back()?).next().and_then(text)?;
         let cursor = std::str::from_utf8(cursor).ok()?.parse().ok()?;
-        Some((self.scan?, self.from.first()?.0, cursor))
+        Some((self.scan.as_ref()?.0, self.from.last()?.0, cursor))
     }
 
     /// What was answered cannot become a reply: the client gets this error frame.
@@ -213,7 +237,7 @@ impl Gather {
             && self.spans().next().is_none_or(|first| pairs(first) == pairs(frame))
     }
 
-    fn spans(&self) -> impl Iterator<Item = &[u8]> {
+    fn spans(&self) -> impl DoubleEndedIterator<Item = &[u8]> + Clone {
         self.spans.iter().map(|&(from, to)| self.bytes.get(from..to).unwrap_or_default())
     }
 
@@ -258,8 +282,7 @@ impl Gather {
             Merge::Scan => {
                 write::array_header(out, 2);
                 write::bulk(out, own.as_bytes());
-                let keys = self.spans().next().and_then(|reply| elements(reply).nth(1));
-                out.extend_from_slice(keys.unwrap_or(b"*0\r\n"));
+                write_lists(out, b'*', self.scanned_keys());
             }
             Merge::Server(server) => {
                 let name = |i: usize| self.from.get(i).map_or("a node", |(_, name)| name.as_str());
@@ -294,15 +317,7 @@ impl Gather {
 
     fn write_concatenated(&self, out: &mut Vec<u8>) {
         let kind = self.spans().next().and_then(|r| r.first().copied()).unwrap_or(b'*');
-        let total: u64 = self.spans().filter_map(element_count).sum();
-        write::header(out, kind, total as usize);
-        for reply in self.spans() {
-            // What follows an aggregate's first line is exactly its elements.
-            let body = memchr::memchr(b'\n', reply).and_then(|end| reply.get(end + 1..));
-            if element_count(reply).is_some() {
-                out.extend_from_slice(body.unwrap_or_default());
-            }
-        }
+        write_lists(out, kind, self.spans());
     }
 
     /// The nodes' own error if they all gave the same; otherwise one that starts with the first
@@ -324,6 +339,23 @@ impl Gather {
             message.push_str(&format!("{node}: {}", said(frame)));
         }
         write::error(out, &message);
+    }
+}
+
+/// Shards whose keys one reply of SCAN may have. There are rarely more; a scan that is sent from
+/// node to node while slots move ends with it, too.
+const MOST_SHARDS: u32 = 100;
+
+/// Several lists as one.
+fn write_lists<'a>(out: &mut Vec<u8>, kind: u8, lists: impl Iterator<Item = &'a [u8]> + Clone) {
+    let total: u64 = lists.clone().filter_map(element_count).sum();
+    write::header(out, kind, total as usize);
+    for list in lists {
+        // What follows an aggregate's first line is exactly its elements.
+        let body = memchr::memchr(b'\n', list).and_then(|end| list.get(end + 1..));
+        if element_count(list).is_some() {
+            out.extend_from_slice(body.unwrap_or_default());
+        }
     }
 }
 

@@ -24,7 +24,7 @@ pub use gather::Gather;
 pub use hold::{Held, HoldMeta, Holds, LaneKey};
 pub use info::merge_info;
 pub use refusal::Refusal;
-pub use scan::{CURSOR_TOO_LARGE, INVALID_CURSOR, Layout, Owners, Scan, identity};
+pub use scan::{CURSOR_TOO_LARGE, INVALID_CURSOR, Layout, Owners, Scan, ScanRequest, identity};
 pub use server::Server;
 
 use std::sync::Arc;
@@ -217,6 +217,7 @@ impl Router {
                     None => Plan::Any,
                 }
             }
+            Behaviour::ConfigSet => config_set(args),
             Behaviour::Scan => Plan::Scan,
             Behaviour::RandomKey => Plan::RandomKey,
             Behaviour::Debug => debug_command(args),
@@ -304,6 +305,14 @@ fn debug_command(args: &Args) -> Plan {
             Plan::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded }
         }
         _ => Plan::Any,
+    }
+}
+
+fn config_set(args: &Args) -> Plan {
+    let password = (2..args.len()).step_by(2).any(|i| args.is(i, "requirepass"));
+    match password {
+        true => Plan::Refuse(Refused::NodesPassword),
+        false => Plan::Fan { to: Fan::Nodes, merge: Merge::AllSucceeded },
     }
 }
 
@@ -423,6 +432,10 @@ mod tests {
         assert_eq!(plan("SUBSCRIBE a"), Plan::Refuse(Refused::PubSub));
         assert_eq!(plan("MULTI"), Plan::Transaction(Transaction::Multi));
         assert_eq!(plan("SHUTDOWN"), Plan::Refuse(Refused::Dangerous));
+        let password = "CONFIG SET maxmemory 0 RequirePass x";
+        assert_eq!(plan(password), Plan::Refuse(Refused::NodesPassword));
+        let to_all = Plan::Fan { to: Fan::Nodes, merge: Merge::AllSucceeded };
+        assert_eq!(plan("CONFIG SET maxmemory 0"), to_all);
         assert_eq!(plan("CLUSTER SLOTS"), Plan::Local(Local::Cluster));
         assert_eq!(plan("CLUSTER NOSUCH"), Plan::Local(Local::Cluster));
         assert_eq!(plan("CLUSTER FAILOVER"), Plan::Refuse(Refused::Dangerous));

@@ -19,6 +19,7 @@ use std::hash::Hasher;
 use rustc_hash::FxHasher;
 
 use crate::cluster::SLOTS;
+use crate::resp::{Args, strict_i64, write};
 
 const MARK_BITS: u32 = 10;
 const SLOT_BITS: u32 = 14;
@@ -134,6 +135,39 @@ pub struct Scan {
     /// The owner when this was made, whom the cursor is for.
     owner: Option<u64>,
     layout: u64,
+}
+
+/// What a client's SCAN asks for, beside its cursor.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ScanRequest {
+    /// The request's bytes before and behind the cursor.
+    before: Vec<u8>,
+    behind: Vec<u8>,
+    /// Keys wanted, more or less: COUNT.
+    pub count: u64,
+}
+
+impl ScanRequest {
+    /// Of the client's request.
+    pub fn of(args: &Args) -> Self {
+        let (mut before, mut behind) = (Vec::new(), Vec::new());
+        write::array_header(&mut before, args.len());
+        write::bulk(&mut before, args.get(0).unwrap_or_default());
+        args.iter().skip(2).for_each(|arg| write::bulk(&mut behind, arg));
+        let at = (2..args.len()).step_by(2).find(|&i| args.is(i, "count"));
+        let count = at.and_then(|at| args.get(at + 1)).and_then(strict_i64);
+        // A count that is none is the node's to refuse.
+        let count = count.and_then(|n| u64::try_from(n).ok()).unwrap_or(10);
+        ScanRequest { before, behind, count }
+    }
+
+    /// The request with a node's cursor.
+    pub fn frame(&self, cursor: u64) -> Vec<u8> {
+        let mut frame = self.before.clone();
+        write::bulk(&mut frame, cursor.to_string().as_bytes());
+        frame.extend_from_slice(&self.behind);
+        frame
+    }
 }
 
 /// Where a cluster's nodes stand at a moment.

@@ -175,7 +175,7 @@ impl Worker {
         };
         let held = gathering.exec.as_ref().map_or(gathering.gather.held(), |e| e.held());
         reaccount(&mut self.accounted, &mut gathering.accounted, held);
-        if last {
+        if last && !self.scan_goes_on(gather as usize) {
             self.finish_gathering(gather as usize);
         }
     }

@@ -1,5 +1,7 @@
 //! A command's plan is carried out: forwarded, split, sent to many, answered here.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::downstream::Flow;
 use super::settings::out_of_memory;
 use super::{Gathering, HELD, Worker};
@@ -339,7 +341,11 @@ impl Worker {
             self.mark_client(index);
             return Flow::Pause;
         }
+        let shown = self.shared.monitors.load(Relaxed) > 0;
         if let Local::ClientInfo | Local::ClientReply | Local::ClientEveryone = local {
+            if shown {
+                self.show_to_monitors(index, command, args, false);
+            }
             return self.client_command(index, command, local, args);
         }
         if local == Local::Reset {
@@ -366,7 +372,12 @@ impl Worker {
         }
         self.mark_client(index);
         match after {
-            After::Go => Flow::Next,
+            After::Go => {
+                if shown {
+                    self.show_to_monitors(index, command, args, true);
+                }
+                Flow::Next
+            }
             After::Close => {
                 self.stop_reading(index);
                 Flow::Stop

@@ -5,6 +5,8 @@
 //! over the shared ones. A blocking command whose node is lost or demoted, or whose slot moves, is
 //! sent again for the time that is left.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::answer::{ASKING, refusal_delay};
 use super::clock::{Job, Timer};
 use super::downstream::Flow;
@@ -384,6 +386,9 @@ impl Worker {
             self.end_joins_of((index as u32, client.generation));
         }
         let Some(lent) = self.clients.get_mut(index).and_then(|c| c.lent.take()) else { return };
+        if lent.monitor {
+            self.shared.monitors.fetch_sub(1, Relaxed);
+        }
         // A command under way ends with its connection, at the node as well.
         for u in lent.errand.and_then(|e| e.upstream).into_iter().chain(lent.fleet) {
             self.close_dedicated(u);

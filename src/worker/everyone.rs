@@ -135,6 +135,7 @@ impl Worker {
                 });
             }
             Question::Pause(pause) => self.suspend_clients(*pause),
+            Question::Show { line, .. } => self.monitored_elsewhere(line),
             Question::Unpause => self.end_pause(),
             Question::Unblock { id, error } => {
                 let found = self.clients.iter().find(|(_, c)| c.session.id == *id && !c.gone);
@@ -158,6 +159,12 @@ impl Worker {
         let (here, waits) = (client.is_some(), client.is_some_and(|c| c.paused == Paused::Command));
         let mut reply = Vec::new();
         match question {
+            Question::Show { waits: next, .. } => {
+                if next && waits {
+                    self.resume.push(asker.client);
+                }
+                return;
+            }
             Question::List(selection) => {
                 write::verbatim(&mut reply, protocol, &selection.ordered(answers.lines));
             }

@@ -1,9 +1,13 @@
 //! Commands that go to several nodes over dedicated connections: WAIT, MONITOR, SCRIPT KILL.
 
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use super::Worker;
 use super::downstream::Flow;
 use super::errand::NO_PRIMARY_PAUSE;
-use crate::client::{Errand, Kind};
+use crate::client::{Client, Errand, Kind, Paused, Question, monitor_line};
+use crate::command::{CommandId, Flags};
 use crate::resp::Args;
 use crate::route::{Merge, wait_time};
 use crate::upstream::{Dest, NO_SLOT};
@@ -117,9 +121,46 @@ impl Worker {
         }
         let nodes = self.primaries.clone();
         if !nodes.is_empty() {
+            self.shared.monitors.fetch_add(1, Relaxed);
             self.lent(index, |lent| lent.monitor = true);
         }
         self.send_fleet(index, command, nodes, Merge::AllSucceeded, None, (MONITOR, 0))
+    }
+
+    /// Tells those who MONITOR, at all workers, of a command that slotway answers itself: no node
+    /// sees it.
+    /// With `waits` the client's next command waits until all have the line, so that it stands
+    /// before what nodes show of that one.
+    pub(super) fn show_to_monitors(
+        &mut self,
+        index: usize,
+        command: u16,
+        args: &Args,
+        waits: bool,
+    ) {
+        let spec = self.router.table().get(CommandId(command));
+        let Some(client) = self.clients.get(index) else { return };
+        if spec.flags.contains(Flags::SKIP_MONITOR) {
+            return;
+        }
+        // A clock before 1970 is no reason to say nothing.
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let line = monitor_line(at, &client.stream.addresses().0, args);
+        if waits && let Some(client) = self.clients.get_mut(index) {
+            client.paused = Paused::Command;
+        }
+        let question = Question::Show { line: line.into(), waits };
+        self.ask_for(index, command, question, Dest::Discard);
+    }
+
+    /// A line for this worker's clients that MONITOR.
+    pub(super) fn monitored_elsewhere(&mut self, line: &[u8]) {
+        let watches = |c: &Client| c.lent.as_ref().is_some_and(|l| l.monitor);
+        let watching: Vec<usize> =
+            self.clients.iter().filter(|(_, c)| watches(c)).map(|(i, _)| i).collect();
+        for index in watching {
+            self.answer_plain(index, line);
+        }
     }
 
     /// Connections for MONITOR to the primaries that this client does not hear.

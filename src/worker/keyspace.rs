@@ -7,7 +7,8 @@ use crate::cluster::Slot;
 use crate::metrics::LimitHit;
 use crate::resp::{Args, write};
 use crate::route::{
-    CURSOR_TOO_LARGE, Fan, Gather, INVALID_CURSOR, Layout, Merge, Owners, Scan, Server, identity,
+    CURSOR_TOO_LARGE, Fan, Gather, INVALID_CURSOR, Layout, Merge, Owners, Scan, ScanRequest,
+    Server, identity,
 };
 use crate::upstream::{Dest, NO_SLOT, flag};
 
@@ -59,22 +60,28 @@ impl Worker {
             return Flow::Next;
         };
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
-        let (protocol, lane) = (client.session.protocol, (index as u32, client.generation));
+        let protocol = client.session.protocol;
         let node = self.route(scan.slot);
         if let Some(u) = node.and_then(|node| self.full_upstream(node, protocol, index)) {
             return self.pause(index, u);
         }
         let Some(g) = self.gathering(index, command, Merge::Scan) else { return Flow::Stop };
         if let Some(gathering) = self.gatherings.get_mut(g) {
-            gathering.gather.set_scan(scan);
-            gathering.gather.expect();
+            gathering.gather.set_scan(scan, ScanRequest::of(args));
         }
-        let mut frame = Vec::new();
-        write::array_header(&mut frame, args.len());
-        let cursor = scan.cursor.to_string();
-        for (i, arg) in args.iter().enumerate() {
-            write::bulk(&mut frame, if i == 1 { cursor.as_bytes() } else { arg });
-        }
+        self.send_scan(g, scan);
+        Flow::Next
+    }
+
+    /// Asks the owner of the slot at which `scan` stands.
+    fn send_scan(&mut self, g: usize, scan: Scan) {
+        let Some(gathering) = self.gatherings.get_mut(g) else { return };
+        gathering.gather.expect();
+        let (command, lane) = (gathering.command, gathering.lane);
+        let (index, protocol) = (lane.0 as usize, gathering.gather.protocol());
+        let frame = gathering.gather.scan_request().map(|r| r.frame(scan.cursor));
+        let frame = frame.unwrap_or_default();
+        let node = self.route(scan.slot);
         let dest = Dest::Part { gather: g as u32, first: 0 };
         let pending = self.pending(dest, command, scan.slot, protocol);
         match node {
@@ -88,7 +95,26 @@ impl Worker {
             }
             None => self.hold_pending(pending, lane, frame),
         }
-        Flow::Next
+    }
+
+    /// A shard is scanned to its end and had fewer keys than the client asks for: the next one
+    /// goes into the same reply, as a single server with few keys has them all in one.
+    pub(super) fn scan_goes_on(&mut self, g: usize) -> bool {
+        let Some(gathering) = self.gatherings.get(g) else { return false };
+        let gather = &gathering.gather;
+        if !gather.scan_may_go_on() || !self.clients.contains(gathering.lane.0 as usize) {
+            return false;
+        }
+        let Some((scan, node, 0)) = gather.scanned() else { return false };
+        self.refresh_layout();
+        let by = self.identity(node).unwrap_or_default();
+        let Some(next) = scan.next(0, by, self).filter(|&next| next != 0) else { return false };
+        let Some(next) = Scan::begin(next.to_string().as_bytes(), self) else { return false };
+        if let Some(gathering) = self.gatherings.get_mut(g) {
+            gathering.gather.go_on_scanning(next);
+        }
+        self.send_scan(g, next);
+        true
     }
 
     /// The cursor for the client in the place of the node's; for other gatherings nothing.

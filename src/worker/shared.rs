@@ -12,6 +12,8 @@ use crate::scripts::ScriptStore;
 pub struct Shared {
     /// Dedicated connections that are lent, of all workers (`limits.dedicated`).
     dedicated: AtomicUsize,
+    /// Clients that watch by MONITOR.
+    pub monitors: AtomicUsize,
     /// Lua scripts.
     pub scripts: Arc<ScriptStore>,
 }
@@ -20,7 +22,7 @@ impl Shared {
     /// What workers share that run by `config`.
     pub fn new(config: &Config) -> Self {
         let scripts = Arc::new(ScriptStore::new(config.limits.scripts));
-        Shared { dedicated: AtomicUsize::new(0), scripts }
+        Shared { dedicated: AtomicUsize::new(0), monitors: AtomicUsize::new(0), scripts }
     }
 
     /// One more dedicated connection is lent. `false`: `most` are.
