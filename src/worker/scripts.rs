@@ -32,7 +32,7 @@ const TOUCH_EVERY: u64 = 1_000_000;
 const MOST_SEEN: usize = 10_000;
 /// How often a command is sent again after NOSCRIPT. Other refusals are counted in, and a failover
 /// that it waits for makes dozens of them: well above what a command's deadline lets happen.
-const MOST_HEALS: u8 = u8::MAX;
+const MOST_HEALS: u8 = 250;
 
 /// What a worker knows of scripts.
 #[derive(Debug)]
