@@ -8,6 +8,8 @@ use common::{Proxy, Setting, shared};
 use slotway::cluster::slot_of;
 use slotway::sandbox::{Conn, Reply};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 /// Writes keys that begin with `prefix`, over all slots.
 fn fill(conn: &mut Conn, prefix: &str, count: usize) -> BTreeSet<String> {
@@ -339,4 +341,45 @@ fn server_commands_of_many_nodes() {
     };
     let Reply::Map(set) = &calls[0].1 else { panic!("no map") };
     assert_eq!(set[0].1.int(), Some(2 * 30), "as often as they were sent, not on replicas too");
+}
+
+/// A primary that died comes back empty when its replica has taken over, and for a moment it does
+/// not know that: it would answer for keys that it does not have.
+#[test]
+fn a_primary_that_comes_back_empty_is_not_believed() {
+    let Setting { proxy, cluster } = common::setting(&["--set", "timeouts.command=20s"]);
+    let keys = fill(&mut proxy.connect(), "back", 600);
+    let primary = cluster.primaries().expect("primaries").remove(0);
+    let replica = cluster.replicas_of(&primary).expect("replicas").remove(0);
+    cluster.catch_up(&replica).expect("the replica to catch up");
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for what in ["DBSIZE", "SCAN"] {
+            let (proxy, keys, over) = (&proxy, &keys, &over);
+            scope.spawn(move || {
+                let mut conn = proxy.connect();
+                conn.set_timeout(Some(common::PATIENCE)).expect("a timeout");
+                while !over.load(Ordering::Relaxed) {
+                    if what == "DBSIZE" {
+                        let size = conn.command(&["DBSIZE"]).expect("DBSIZE");
+                        // Between two primaries there is none to be asked.
+                        if size.error().is_none_or(|e| !e.starts_with("CLUSTERDOWN ")) {
+                            assert_eq!(size, Reply::Int(keys.len() as i64));
+                        }
+                    } else {
+                        let (all, _) = scan_while(&mut conn, &["COUNT", "100"], |_| {});
+                        let missed = keys.difference(&those(&all, "back")).count();
+                        assert_eq!(missed, 0, "keys were missed");
+                    }
+                }
+            });
+        }
+        cluster.kill(&primary).expect("to kill");
+        common::eventually("the replica leads", || {
+            cluster.node(&replica.id).is_ok_and(|n| n.is_primary() && n.slot_count() > 0)
+        });
+        cluster.restart(&primary).expect("to restart");
+        cluster.settle().expect("a settled cluster");
+        over.store(true, Ordering::Relaxed);
+    });
 }

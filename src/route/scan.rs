@@ -174,8 +174,10 @@ impl ScanRequest {
 pub trait Owners {
     /// The slots' layout.
     fn layout(&self) -> &Layout;
-    /// The [`identity`] of the node that owns a slot, if there is one.
+    /// The [`identity`] of the node that owns a slot, if there is one: the one that is asked.
     fn owner(&self, slot: u16) -> Option<u64>;
+    /// The same according to the layout, which does not know yet what a MOVED has just told.
+    fn owner_in_layout(&self, slot: u16) -> Option<u64>;
 }
 
 /// Not a cursor; Redis's words.
@@ -224,9 +226,11 @@ impl Scan {
             return go(cursor, self.slot, self.careful);
         }
         let careful = self.careful || self.layout != layout.hash;
-        let (next, careful) = match owner == Some(by) {
+        let in_layout = cluster.owner_in_layout(self.slot);
+        let (next, careful) = match owner == Some(by) && in_layout == Some(by) {
             true => (layout.next(self.slot, careful), careful),
-            // The slot has another owner by now, so what else is covered nobody knows.
+            // The slot has another owner by now, or will have in the next layout: it was not the
+            // shard that the layout means, so what else is covered nobody knows.
             false => (Some(self.slot + 1).filter(|slot| *slot < SLOTS), true),
         };
         next.map_or(Some(0), |slot| go(0, slot, careful))
@@ -237,7 +241,7 @@ impl Scan {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     /// Nodes by number, each with its slots; a node's scan goes through its slots in an order of
     /// its own, `page` at a time.
@@ -247,13 +251,15 @@ mod tests {
         /// By shard: which of its nodes is the primary.
         primary: Vec<u64>,
         layout: Layout,
+        /// Slots that a MOVED told of, and their shards.
+        heard: BTreeMap<u16, u16>,
     }
 
     impl Model {
         fn new(shards: Vec<u16>) -> Model {
             let count = usize::from(*shards.iter().max().unwrap()) + 1;
             let layout = Layout::of(&shards, 0);
-            Model { shards, primary: (0..count as u64).collect(), layout }
+            Model { shards, primary: (0..count as u64).collect(), layout, heard: BTreeMap::new() }
         }
 
         fn three() -> Model {
@@ -265,9 +271,19 @@ mod tests {
             self.layout = Layout::of(&self.shards, self.layout.generation + 1);
         }
 
+        /// The slot has moved, and only a MOVED for it has told so.
+        fn hear(&mut self, slot: u16, shard: u16) {
+            self.heard.insert(slot, shard);
+        }
+
+        /// The shard whose primary is asked.
+        fn shard(&self, slot: u16) -> u16 {
+            self.heard.get(&slot).copied().unwrap_or(self.shards[usize::from(slot)])
+        }
+
         /// Node and its slots in the node's order.
         fn node(&self, slot: u16) -> (u64, Vec<u16>) {
-            let shard = self.shards[usize::from(slot)];
+            let shard = self.shard(slot);
             let node = self.primary[usize::from(shard)];
             let mut slots: Vec<u16> = (0..SLOTS)
                 .filter(|s| self.shards[usize::from(*s)] == shard && *s % 64 == 0)
@@ -292,6 +308,9 @@ mod tests {
             &self.layout
         }
         fn owner(&self, slot: u16) -> Option<u64> {
+            Some(self.primary[usize::from(self.shard(slot))])
+        }
+        fn owner_in_layout(&self, slot: u16) -> Option<u64> {
             let shard = self.shards[usize::from(slot)];
             Some(self.primary[usize::from(shard)])
         }
@@ -348,6 +367,24 @@ mod tests {
             cursor = next;
         }
         assert_eq!(BTreeSet::from_iter(seen), sampled());
+    }
+
+    /// A shard's lowest slot has moved, and so far only a MOVED has told: whoever is scanned there
+    /// is not that shard.
+    #[test]
+    fn a_slot_that_a_moved_told_of_does_not_hide_a_shard() {
+        for lowest in [0, 5462, 10924] {
+            let mut model = Model::three();
+            model.hear(lowest, if lowest == 5462 { 0 } else { 1 });
+            let (mut seen, mut cursor) = model.scan(0, 20);
+            while cursor != 0 {
+                let (slots, next) = model.scan(cursor, 20);
+                seen.extend(slots);
+                cursor = next;
+            }
+            seen.push(lowest);
+            assert_eq!(BTreeSet::from_iter(seen), sampled().into_iter().chain([lowest]).collect());
+        }
     }
 
     /// The slot moves and the command follows it, with the old owner's cursor.

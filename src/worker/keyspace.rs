@@ -3,6 +3,7 @@
 use super::dispatch::held_full;
 use super::downstream::Flow;
 use super::{NO_CLUSTER_YET, NOBODY, Worker};
+use crate::cluster::Slot;
 use crate::metrics::LimitHit;
 use crate::resp::{Args, write};
 use crate::route::{
@@ -21,6 +22,10 @@ impl Owners for Worker {
     fn owner(&self, slot: u16) -> Option<u64> {
         let node = self.owners.get(usize::from(slot)).copied().filter(|&n| n != NOBODY)?;
         self.identity(node)
+    }
+
+    fn owner_in_layout(&self, slot: u16) -> Option<u64> {
+        self.identity(self.known_node(&self.snapshot.primary_of(Slot(slot))?.addr)?)
     }
 }
 

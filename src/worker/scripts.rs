@@ -30,8 +30,9 @@ const TOUCH_EVERY: u64 = 1_000_000;
 /// Bodies of EVAL that are known to be in the store; then the list begins anew, which costs a
 /// SHA1 each.
 const MOST_SEEN: usize = 10_000;
-/// How often a command is sent again after NOSCRIPT, other refusals counted in.
-const MOST_HEALS: u8 = 16;
+/// How often a command is sent again after NOSCRIPT. Other refusals are counted in, and a failover
+/// that it waits for makes dozens of them: well above what a command's deadline lets happen.
+const MOST_HEALS: u8 = 250;
 
 /// What a worker knows of scripts.
 #[derive(Debug)]

@@ -5,6 +5,7 @@
 #![allow(dead_code)] // each test binary uses its part of this
 
 pub mod load;
+pub mod transactions;
 
 use rustix::process::{Pid, Signal, kill_process};
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Reply, free_port};

@@ -1,0 +1,185 @@
+//! MULTI … EXEC over several slots: refused, or one transaction for each slot, as configured.
+
+mod common;
+
+use common::transactions::each_primary;
+use common::{Proxy, Setting, shared};
+use slotway::cluster::slot_of;
+use slotway::sandbox::{Cluster, Node, Reply};
+use std::collections::HashSet;
+use std::thread;
+
+const SPLIT: [&str; 2] = ["--set", "transactions.cross_slot=split"];
+
+#[test]
+fn several_slots_are_rejected_with_the_keys_the_slots_and_the_setting() {
+    let proxy = &shared().proxy;
+    let mut conn = proxy.connect();
+    assert!(conn.command(&["MULTI"]).expect("MULTI").is_ok());
+    let queued = conn.command(&["SET", "cross:one", "v"]).expect("SET");
+    assert_eq!(queued, Reply::Simple("QUEUED".into()));
+    let reply = conn.command(&["SET", "cross:two", "v"]).expect("SET");
+    let text = reply.error().unwrap_or_else(|| panic!("{reply:?}"));
+    let slots = ["cross:one", "cross:two"].map(|key| slot_of(key.as_bytes()).0.to_string());
+    assert!(text.starts_with("CROSSSLOT "), "{text}");
+    for part in ["cross:one", "cross:two", &slots[0], &slots[1], "transactions.cross_slot"] {
+        assert!(text.contains(part), "{part} is not in: {text}");
+    }
+    let exec = conn.command(&["EXEC"]).expect("EXEC");
+    let aborted = "EXECABORT Transaction discarded because of previous errors.";
+    assert_eq!(exec, Reply::Error(aborted.into()));
+    let left = conn.command(&["EXISTS", "cross:one", "cross:two"]).expect("EXISTS");
+    assert_eq!(left, Reply::Int(0));
+    assert_eq!(conn.command(&["EXEC"]).expect("EXEC").error(), Some("ERR EXEC without MULTI"));
+}
+
+#[test]
+fn a_command_over_several_slots_is_rejected_as_well() {
+    let mut conn = shared().proxy.connect();
+    for command in
+        [vec!["MGET", "cross:a", "cross:b"], vec!["MSET", "cross:a", "1", "cross:b", "2"]]
+    {
+        let replies = conn.pipeline(&[vec!["MULTI"], command, vec!["EXEC"]]).expect("replies");
+        let text = replies[1].error().unwrap_or_else(|| panic!("{replies:?}"));
+        assert!(text.starts_with("CROSSSLOT ") && text.contains("cross:b"), "{text}");
+        assert!(replies[2].error().is_some_and(|e| e.starts_with("EXECABORT ")), "{replies:?}");
+    }
+}
+
+#[test]
+fn split_gives_the_replies_in_the_order_asked_and_one_transaction_for_each_slot() {
+    let Setting { proxy, cluster } = common::setting(&SPLIT);
+    const KEYS: usize = 30;
+    let keys: Vec<String> = (0..KEYS).map(|i| format!("split:{}", i % 20)).collect();
+    let slots: HashSet<u16> = keys.iter().map(|k| slot_of(k.as_bytes()).0).collect();
+    let mut conn = proxy.connect();
+    assert!(conn.command(&["SET", "split:warm", "v"]).expect("SET").is_ok());
+    each_primary(&cluster, &["CONFIG", "RESETSTAT"]);
+    let before = [
+        proxy.metric("slotway_transactions_total", "kind=\"split\""),
+        proxy.metric("slotway_transactions_total", "kind=\"one_slot\""),
+    ];
+    let mut commands = vec![vec!["MULTI"]];
+    commands.extend(keys.iter().map(|k| vec!["APPEND", k, "ab"]));
+    commands.push(vec!["EXEC"]);
+    let replies = conn.pipeline(&commands).expect("replies");
+    let wanted: Vec<Reply> = (0..KEYS).map(|i| Reply::Int(if i < 20 { 2 } else { 4 })).collect();
+    assert_eq!(replies[KEYS + 1], Reply::Array(wanted));
+    assert_eq!(calls(&cluster, "multi"), slots.len() as u64, "one MULTI for each slot");
+    assert_eq!(calls(&cluster, "exec"), slots.len() as u64, "one EXEC for each slot");
+    assert_eq!(proxy.metric("slotway_transactions_total", "kind=\"split\"") - before[0], 1.0);
+    // All in one slot is still one.
+    let one = [vec!["MULTI"], vec!["INCR", "{t}a"], vec!["INCR", "{t}b"], vec!["EXEC"]];
+    conn.pipeline(&one).expect("replies");
+    assert_eq!(calls(&cluster, "multi"), slots.len() as u64 + 1);
+    assert_eq!(proxy.metric("slotway_transactions_total", "kind=\"one_slot\"") - before[1], 1.0);
+}
+
+#[test]
+fn split_lets_in_commands_over_several_slots_and_all_shards() {
+    let Setting { proxy, cluster: _cluster } = common::setting(&SPLIT);
+    for mut conn in [proxy.connect(), proxy.connect3()] {
+        assert!(conn.command(&["FLUSHALL"]).expect("FLUSHALL").is_ok());
+        let replies = conn.pipeline(&[
+            vec!["MULTI"],
+            vec!["MSET", "a", "1", "b", "2", "c", "3", "d", "4"],
+            vec!["MGET", "d", "nosuch", "a", "b"],
+            vec!["DBSIZE"],
+            vec!["INCR", "b"],
+            vec!["DEL", "a", "c", "nosuch"],
+            vec!["EXISTS", "a", "b", "c", "d"],
+            vec!["PING"],
+            vec!["LPUSH", "b", "x"],
+            vec!["EXEC"],
+        ]);
+        let replies = replies.expect("replies");
+        let Some(Reply::Array(results)) = replies.last() else { panic!("{replies:?}") };
+        let bulk = |s: &str| Reply::Bulk(s.into());
+        assert_eq!(results.len(), 8, "{replies:?}");
+        assert!(results[0].is_ok(), "{results:?}");
+        let mget = vec![bulk("4"), Reply::Nil, bulk("1"), bulk("2")];
+        assert_eq!(results[1], Reply::Array(mget));
+        // Each shard's part is carried out by itself: what DBSIZE sees of the others is open.
+        assert!(matches!(results[2], Reply::Int(0..=4)), "{results:?}");
+        assert_eq!(results[3], Reply::Int(3));
+        assert_eq!(results[4], Reply::Int(2));
+        assert_eq!(results[5], Reply::Int(2));
+        assert_eq!(results[6], Reply::Simple("PONG".into()));
+        assert!(results[7].error().is_some_and(|e| e.starts_with("WRONGTYPE ")), "{results:?}");
+    }
+}
+
+#[test]
+fn split_keeps_each_slot_atomic_among_many_clients() {
+    const TAGS: usize = 6;
+    let proxy = Proxy::start(&shared().cluster, &SPLIT);
+    let keys: Vec<[String; 2]> =
+        (0..TAGS).map(|t| [format!("{{{t}}}a"), format!("{{{t}}}b")]).collect();
+    let keys = &keys;
+    thread::scope(|scope| {
+        for _ in 0..6 {
+            let mut conn = proxy.connect();
+            scope.spawn(move || {
+                let mut one = vec![vec!["MULTI"]];
+                one.extend(keys.iter().map(|[a, _]| vec!["INCR", a.as_str()]));
+                one.extend(keys.iter().map(|[_, b]| vec!["INCR", b.as_str()]));
+                one.push(vec!["EXEC"]);
+                let batch: Vec<Vec<&str>> = (0..10).flat_map(|_| one.clone()).collect();
+                for _ in 0..20 {
+                    let replies = conn.pipeline(&batch).expect("replies");
+                    for transaction in replies.chunks(one.len()) {
+                        let results = transaction.last().and_then(Reply::items);
+                        let Some(results) = results else { panic!("{transaction:?}") };
+                        let (a, b) = results.split_at(TAGS);
+                        assert_eq!(a, b, "one slot's part was not atomic");
+                    }
+                }
+            });
+        }
+    });
+    let mut conn = proxy.connect();
+    for key in keys.iter().flatten() {
+        assert_eq!(conn.command(&["GET", key]).expect("GET"), Reply::Bulk(b"1200".to_vec()));
+    }
+}
+
+#[test]
+fn split_answers_null_when_a_watched_key_of_any_slot_changed() {
+    let proxy = Proxy::start(&shared().cluster, &SPLIT);
+    let (mut conn, mut other) = (proxy.connect(), proxy.connect());
+    for changed in ["w:1", "w:2", "w:3"] {
+        assert!(conn.command(&["WATCH", "w:1", "w:2", "w:3"]).expect("WATCH").is_ok());
+        assert!(other.command(&["SET", changed, "other"]).expect("SET").is_ok());
+        let commands = [
+            vec!["MULTI"],
+            vec!["SET", "w:1", "mine"],
+            vec!["SET", "w:2", "mine"],
+            vec!["SET", "w:3", "mine"],
+            vec!["EXEC"],
+        ];
+        let replies = conn.pipeline(&commands).expect("replies");
+        assert_eq!(replies[4], Reply::Nil, "{changed} was changed");
+        let got = conn.command(&["MGET", "w:1", "w:2", "w:3"]).expect("MGET");
+        let mine = Reply::Bulk(b"mine".to_vec());
+        assert!(!got.items().unwrap_or_default().contains(&mine), "{got:?}");
+    }
+    assert!(conn.command(&["WATCH", "w:1", "w:2"]).expect("WATCH").is_ok());
+    let commands =
+        [vec!["MULTI"], vec!["SET", "w:1", "mine"], vec!["SET", "w:2", "mine"], vec!["EXEC"]];
+    let replies = conn.pipeline(&commands).expect("replies");
+    let Some([a, b]) = replies[3].items() else { panic!("{replies:?}") };
+    assert!(a.is_ok() && b.is_ok());
+}
+
+/// How often all primaries together were asked a command since CONFIG RESETSTAT.
+fn calls(cluster: &Cluster, command: &str) -> u64 {
+    let nodes = cluster.primaries().expect("primaries");
+    let of_node = |node: &Node| {
+        let mut conn = cluster.connect(node).expect("a connection");
+        let info = conn.command(&["INFO", "commandstats"]).expect("INFO").text().expect("text");
+        let start = format!("cmdstat_{command}:calls=");
+        let line = info.lines().find_map(|line| line.strip_prefix(&start)?.split(',').next());
+        line.map_or(0, |n| n.parse::<u64>().expect("a number"))
+    };
+    nodes.iter().map(of_node).sum()
+}
