@@ -12,7 +12,7 @@
 //! - `downstream`: clients: accept, read, write, close
 //! - `dispatch`: a command's plan is carried out
 //! - `keyspace`: SCAN and RANDOMKEY
-//! - `transaction`: MULTI … EXEC
+//! - `transaction`: MULTI … EXEC; `scattered`: over several slots
 //! - `join`: KEYS, one list of many
 //! - `dedicated`: connections lent to one client; `errand`: blocking commands; `watch`: WATCH;
 //!   `fleet`: WAIT, MONITOR
@@ -36,6 +36,7 @@ mod fleet;
 mod join;
 mod keyspace;
 mod replicas;
+mod scattered;
 mod scripts;
 mod settings;
 mod shared;

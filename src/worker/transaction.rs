@@ -10,47 +10,17 @@
 //! that slotway answers itself or that all shards are asked, watched keys (the batch goes on the
 //! connection that watches).
 
-use rustc_hash::FxHashMap;
-
+use super::Worker;
 use super::downstream::Flow;
 use super::settings::out_of_memory;
-use super::{Gathering, Worker};
 use crate::buf::CHUNK;
-use crate::client::{Context, EXEC, Kind, MULTI, Multi, Paused, Place, Question, answer, mode};
+use crate::client::{EXEC, Kind, Multi, Paused, Place, mode};
 use crate::cluster::slot_of;
 use crate::command::{Class, CommandId, Flags, key_positions};
 use crate::metrics::{LimitHit, TransactionKind};
-use crate::resp::{ArgRange, Args, Protocol, RequestProgress, scan_request, write};
-use crate::route::{ExecGather, Fan, Gather, Local, Merge, Plan, Script, Transaction};
+use crate::resp::{ArgRange, Args, Protocol, RequestProgress, scan_request};
+use crate::route::{Fan, Local, Merge, Plan, Script, Transaction};
 use crate::upstream::{Dest, NO_SLOT, flag};
-
-/// A part of a transaction: what one node gets.
-#[derive(Debug)]
-struct Batch {
-    slot: u16,
-    frame: Vec<u8>,
-    /// Where its replies belong.
-    places: Vec<usize>,
-    read_only: bool,
-    /// It has an EVALSHA.
-    by_sha: bool,
-}
-
-/// A command for one node outside of all batches.
-#[derive(Debug)]
-struct Single {
-    node: u16,
-    /// The queued command.
-    command: usize,
-    group: u32,
-}
-
-/// What all workers are asked: CLIENT LIST and the like.
-#[derive(Debug)]
-struct Asked {
-    question: Question,
-    group: u32,
-}
 
 impl Worker {
     /// One of these commands, outside a transaction.
@@ -246,13 +216,13 @@ impl Worker {
         self.unwatch(index);
     }
 
-    fn take_multi(&mut self, index: usize) -> Option<Box<Multi>> {
+    pub(super) fn take_multi(&mut self, index: usize) -> Option<Box<Multi>> {
         let client = self.clients.get_mut(index)?;
         client.session.modes &= !mode::MULTI;
         client.multi.take()
     }
 
-    fn spare_multi(&mut self, mut multi: Box<Multi>) {
+    pub(super) fn spare_multi(&mut self, mut multi: Box<Multi>) {
         if self.spare_multis.len() < 64 && multi.held() <= CHUNK {
             let frames = std::mem::take(&mut multi.frames);
             *multi = Multi::reusing(frames, std::mem::take(&mut multi.queue));
@@ -354,221 +324,6 @@ impl Worker {
         }
         self.spare_multi(multi);
         Flow::Next
-    }
-
-    /// A transaction in several pieces, sent at the same time. `seq` is its reply's number, if it
-    /// has one.
-    pub(super) fn exec_scattered(&mut self, index: usize, command: u16, seq: Option<u32>) -> Flow {
-        let Some(client) = self.clients.get(index) else { return Flow::Stop };
-        let Some(multi) = client.multi.as_ref() else { return Flow::Next };
-        let (protocol, generation) = (client.session.protocol, client.generation);
-        let slots = multi.queue.iter().filter_map(|q| match q.place {
-            Place::Slot(slot) => Some(slot),
-            _ => None,
-        });
-        let full = slots
-            .filter_map(|slot| self.route(slot))
-            .find_map(|node| self.full_upstream(node, protocol, index));
-        if let (Some(u), None) = (full, seq) {
-            return self.pause(index, u);
-        }
-        let Some(multi) = self.take_multi(index) else { return Flow::Next };
-        let mut exec = Box::new(ExecGather::new(protocol, multi.queue.len()));
-        let (batches, singles, asked) = self.pieces(index, &multi, &mut exec);
-        let kind =
-            if batches.len() > 1 { TransactionKind::Split } else { TransactionKind::OneSlot };
-        self.stats.transactions[kind as usize] += 1;
-        // All are announced before any is sent: one may fail at once, and must not be the last.
-        let groups: Vec<u32> =
-            batches.iter().map(|b| exec.group(b.places.clone(), false)).collect();
-        let done = exec.is_done();
-        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
-        client.corked = true;
-        let seq = seq.unwrap_or_else(|| client.expect(&mut self.spare_replies));
-        let to = Dest::Client { index: index as u32, generation, seq };
-        let lane = (index as u32, generation);
-        let g = self.gatherings.insert(Gathering {
-            gather: Gather::default(),
-            exec: Some(exec),
-            to,
-            lane,
-            command,
-            started: self.now,
-            accounted: 0,
-        });
-        for (batch, group) in batches.into_iter().zip(groups) {
-            self.send_batch(index, command, g, group, batch);
-        }
-        for single in singles {
-            let dest = Dest::Part { gather: g as u32, first: single.group };
-            let command = multi.queue.get(single.command).map_or(command, |q| q.command);
-            let mut pending = self.pending(dest, command, NO_SLOT, protocol);
-            pending.flags |= flag::NODE_BOUND;
-            let u = self.upstream_for(single.node, protocol, index);
-            self.send(u, pending, multi.frame(single.command));
-        }
-        for Asked { question, group } in asked {
-            let to = Dest::Part { gather: g as u32, first: group };
-            self.ask_for(index, command, question, to);
-        }
-        self.end_watches_of_exec(index);
-        if done {
-            self.finish_gathering(g);
-        }
-        Flow::Next
-    }
-
-    fn send_batch(&mut self, index: usize, command: u16, g: usize, group: u32, mut batch: Batch) {
-        batch.frame.extend_from_slice(EXEC);
-        let Some(client) = self.clients.get(index) else { return };
-        let (protocol, generation) = (client.session.protocol, client.generation);
-        let watching = client
-            .lent
-            .as_ref()
-            .and_then(|l| l.watches.iter().find(|w| w.slot == batch.slot).and_then(|w| w.upstream));
-        let dest = Dest::Part { gather: g as u32, first: group };
-        let mut pending = self.pending(dest, command, batch.slot, protocol);
-        pending.before = batch.places.len() as u32 + 1;
-        if batch.read_only {
-            pending.flags |= flag::READ_ONLY;
-        }
-        if batch.by_sha {
-            pending.flags |= flag::SCRIPT;
-        }
-        if let Some(u) = watching {
-            self.script_before_again(u, &mut pending, &batch.frame);
-            self.note_write(index, self.upstreams.get(u).map(|up| up.node));
-            return self.send_owned(u, pending, batch.frame);
-        }
-        let node = match batch.slot {
-            NO_SLOT => self.any_primary(index),
-            slot => self.route(slot),
-        };
-        match node {
-            Some(node) => {
-                self.note_write(index, Some(node));
-                let u = self.upstream_for(node, protocol, index);
-                self.script_before_again(u, &mut pending, &batch.frame);
-                self.send_owned(u, pending, batch.frame);
-            }
-            None if batch.slot == NO_SLOT => self.fail(&pending, "", super::NO_CLUSTER_YET),
-            None if self.holds.bytes() + batch.frame.len() > self.settings.held => {
-                self.stats.limits_hit[LimitHit::Held as usize] += 1;
-                self.fail(&pending, "", &super::dispatch::held_full(batch.slot));
-            }
-            None => self.hold_pending(pending, (index as u32, generation), batch.frame),
-        }
-    }
-
-    /// What each node gets of the transaction. What slotway answers itself is answered on the way.
-    fn pieces(
-        &mut self,
-        index: usize,
-        multi: &Multi,
-        exec: &mut ExecGather,
-    ) -> (Vec<Batch>, Vec<Single>, Vec<Asked>) {
-        let mut batches: Vec<Batch> = Vec::new();
-        let mut by_slot: FxHashMap<u16, usize> = FxHashMap::default();
-        let mut singles = Vec::new();
-        let mut asked = Vec::new();
-        let mut ranges: Vec<ArgRange> = Vec::new();
-        let home = multi.first.as_ref().map_or(NO_SLOT, |(slot, _)| *slot);
-        let mut push = |slot: u16, frame: &[u8], place: usize, read_only: bool| {
-            let at = *by_slot.entry(slot).or_insert_with(|| {
-                let (frame, by_sha) = (MULTI.to_vec(), multi.by_sha);
-                batches.push(Batch { slot, frame, places: Vec::new(), read_only: true, by_sha });
-                batches.len() - 1
-            });
-            if let Some(batch) = batches.get_mut(at) {
-                batch.frame.extend_from_slice(frame);
-                batch.places.push(place);
-                batch.read_only &= read_only;
-            }
-        };
-        for (i, queued) in multi.queue.iter().enumerate() {
-            let frame = multi.frame(i);
-            let read_only = self.router.is_read_only(queued.command);
-            match queued.place {
-                Place::Slot(slot) => push(slot, frame, i, read_only),
-                Place::Any => push(home, frame, i, read_only),
-                Place::Local(local @ (Local::ClientInfo | Local::ClientEveryone)) => {
-                    let args = scan(frame, &self.settings.request, &mut ranges);
-                    match self.client_in_exec(index, local, &args) {
-                        Ok(reply) => exec.place(i, reply),
-                        Err(question) => {
-                            asked.push(Asked { question, group: exec.group(vec![i], true) });
-                        }
-                    }
-                }
-                Place::Local(local) => {
-                    let args = scan(frame, &self.settings.request, &mut ranges);
-                    let mut reply = Vec::new();
-                    if let Some(client) = self.clients.get_mut(index) {
-                        let announced = self.settings.announced(&client.stream);
-                        let context = Context { version: &self.version, announced: &announced };
-                        answer(local, &args, &mut client.session, context, &mut reply);
-                    }
-                    exec.place(i, reply);
-                }
-                Place::Split(merge) => {
-                    let args = scan(frame, &self.settings.request, &mut ranges);
-                    let nested = exec.nest(i, merge);
-                    self.in_slots(queued.command, &args, |slot, frame, keys| {
-                        let place = exec.piece(nested, keys);
-                        push(slot, frame, place, read_only);
-                    });
-                }
-                Place::Fan(to, merge) => {
-                    if self.router.script(queued.command) == Some(Script::Flush) {
-                        self.flush_scripts();
-                    }
-                    let nested = exec.nest(i, merge);
-                    for target in self.fan_targets(to) {
-                        let piece = exec.piece(nested, Vec::new());
-                        match target {
-                            Ok(node) => {
-                                let group = exec.group(vec![piece], true);
-                                singles.push(Single { node, command: i, group });
-                            }
-                            Err(shard) => {
-                                let mut error = Vec::new();
-                                let text =
-                                    format!("CLUSTERDOWN {shard} has no primary at the moment");
-                                write::error(&mut error, &text);
-                                exec.place(piece, error);
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        (batches, singles, asked)
-    }
-
-    /// A command over several slots as one command per slot: the slot, the bytes, the positions
-    /// of its keys.
-    fn in_slots(&self, command: u16, args: &Args, mut each: impl FnMut(u16, &[u8], Vec<u32>)) {
-        let spec = self.router.table().get(CommandId(command));
-        let mut keys = Vec::new();
-        // A list of keys that cannot be read was refused when it was queued.
-        let _ = key_positions(spec, args, &mut keys);
-        let step = match keys.as_slice() {
-            [a, b, ..] => b.saturating_sub(*a),
-            _ => 1,
-        };
-        let mut slots: Vec<(u16, u32)> = (0..)
-            .zip(&keys)
-            .map(|(position, &at)| (slot_of(args.get(at as usize).unwrap_or_default()).0, position))
-            .collect();
-        slots.sort_unstable();
-        let first = keys.first().copied().unwrap_or(1);
-        let mut frame = Vec::new();
-        for group in slots.chunk_by(|a, b| a.0 == b.0) {
-            frame.clear();
-            super::dispatch::part_frame(&mut frame, args, first, step, group);
-            let slot = group.first().map_or(0, |g| g.0);
-            each(slot, &frame, group.iter().map(|g| g.1).collect());
-        }
     }
 
     /// A null reply to EXEC: a watched key changed.
