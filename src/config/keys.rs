@@ -330,8 +330,10 @@ pub static KEYS: &[Key] = &[
     Key {
         path: "commands.allow",
         flag: None,
-        doc: "Exceptions from commands.deny, and from what is denied without it. A command that \
-              would act on one node goes to the node of its keys, otherwise to any primary.",
+        doc: "Exceptions from commands.deny, and from what is denied without it: from that only \
+              by name or with \"@dangerous\", so that deny = [\"@all\"], allow = [\"@write\"] does \
+              not open MIGRATE. A command that would act on one node goes to the node of its \
+              keys, otherwise to any primary.",
         field: |c| Field::CommandRules(&mut c.commands.allow),
     },
     Key {

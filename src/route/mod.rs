@@ -109,8 +109,8 @@ impl Router {
         let routed = |spec: &CommandSpec| Routed {
             behaviour: match rules.verdict(spec) {
                 Verdict::Denied(_) => Behaviour::Refused(Refused::Denied),
-                Verdict::Allowed => behaviour_if_allowed(spec),
-                Verdict::Open => behaviour_of(spec),
+                Verdict::Opened => behaviour_if_allowed(spec),
+                Verdict::Allowed | Verdict::Open => behaviour_of(spec),
             },
             read_only: spec.is_read_only(),
             class: spec.class as u8,
@@ -492,6 +492,11 @@ mod tests {
         assert_eq!(plan_with(&["flushall"], &["config"], "SWAPDB 0 1").0, dangerous);
         assert_eq!(plan_with(&[], &["swapdb"], "SWAPDB 0 1").0, Plan::Any);
         assert_eq!(plan_with(&[], &["@dangerous"], "MIGRATE h 1 k 0 1").0, at("k"));
+        // A list of what may be sent is no wish for what is refused without it.
+        assert_eq!(plan_with(&["@all"], &["@write"], "SET a b").0, at("a"));
+        assert_eq!(plan_with(&["@all"], &["@write"], "MIGRATE h 1 k 0 1").0, dangerous);
+        assert_eq!(plan_with(&["flushall"], &["@all"], "SHUTDOWN").0, dangerous);
+        assert_eq!(plan_with(&["@all"], &["migrate"], "MIGRATE h 1 k 0 1").0, at("k"));
         assert_eq!(plan_with(&[], &["debug"], "DEBUG OBJECT k").0, at("k"));
         assert_eq!(plan_with(&[], &["debug"], "DEBUG SLEEP 0").0, Plan::Any);
         let everywhere = Plan::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded };
