@@ -322,9 +322,10 @@ pub static KEYS: &[Key] = &[
         flag: None,
         doc: "Commands that get an error that says so. Besides, whatever is written here: what \
               would act on one node behind the cluster's back is denied unless commands.allow \
-              names it (SHUTDOWN, REPLICAOF, SLAVEOF, FAILOVER, MIGRATE, SYNC, PSYNC, REPLCONF, \
-              MODULE LOAD, LOADEX and UNLOAD, SWAPDB, DEBUG, SCRIPT DEBUG, and what of CLUSTER \
-              changes the cluster); docs/commands.md has them all.",
+              names it (SHUTDOWN, REPLICAOF, SLAVEOF, FAILOVER, MIGRATE, MODULE LOAD, LOADEX and \
+              UNLOAD, SWAPDB, DEBUG, and what of CLUSTER changes the cluster), and what would take \
+              a connection over that clients share is denied always (SYNC, PSYNC, REPLCONF, SCRIPT \
+              DEBUG); docs/commands.md has them all.",
         field: |c| Field::CommandRules(&mut c.commands.deny),
     },
     Key {

@@ -493,7 +493,7 @@ The column **where it goes** in the tables below:
 - **every primary**, **every node** (replicas included; those that the cluster reports as down are left out): to all of them, and one reply is made. If some fail, the reply is an error that names them.
 - **any primary**: one that answers for all. A client always gets the same one while the cluster stays as it is.
 - **answered by slotway**: no node is asked.
-- **refused**: an error that says why. What would act on one node behind the cluster's back is refused with `NOPERM` unless `commands.allow` names it (or `@dangerous`); it then goes to the node of its keys, or to any primary. `commands.deny` refuses any other command, by its name, a subcommand's or an ACL category ([configuration](configuration.md#commands)). What scripts call is not looked at.
+- **refused**: an error that says why. What would act on one node behind the cluster's back is refused with `NOPERM` unless `commands.allow` names it (or `@dangerous`); it then goes to the node of its keys, or to any primary. What would take over a connection that clients share (`SYNC`, `SCRIPT DEBUG` …) is refused in any case. `commands.deny` refuses any other command, by its name, a subcommand's or an ACL category ([configuration](configuration.md#commands)). What scripts call is not looked at.
 
 **Sent again** says whether slotway repeats the command when the connection is lost before the reply: see below.
 

@@ -194,7 +194,9 @@ impl Router {
             },
             Behaviour::Any => Plan::Any,
             // What is denied reaches no node, whatever is wrong with it.
-            Behaviour::Refused(why @ (Refused::Denied | Refused::Dangerous)) => {
+            Behaviour::Refused(
+                why @ (Refused::Denied | Refused::Dangerous | Refused::Takeover),
+            ) => {
                 let fits = self.arity_fits(command, args);
                 Plan::Refuse(if fits { why } else { Refused::Unpaired })
             }
@@ -501,6 +503,11 @@ mod tests {
         assert_eq!(plan_with(&[], &["debug"], "DEBUG SLEEP 0").0, Plan::Any);
         let everywhere = Plan::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded };
         assert_eq!(plan_with(&[], &["debug"], "DEBUG SET-ACTIVE-EXPIRE 0").0, everywhere);
+        // What is answered with nothing, or with a stream, shifts everybody's replies.
+        let takeover = Plan::Refuse(Refused::Takeover);
+        assert_eq!(plan_with(&[], &["replconf"], "REPLCONF ACK 0").0, takeover);
+        assert_eq!(plan_with(&[], &["@dangerous"], "PSYNC ? -1").0, takeover);
+        assert_eq!(plan_with(&[], &["script"], "SCRIPT DEBUG YES").0, takeover);
         // Denied by name is denied, whatever else allows it.
         assert_eq!(
             plan_with(&["debug"], &["debug"], "DEBUG SLEEP 0").0,
