@@ -334,6 +334,8 @@ const OWN: &[(&str, Behaviour)] = &[
     ("function|kill", Behaviour::Aside(Merge::OneSucceeded)),
     ("keys", Behaviour::Join),
     ("wait", Behaviour::Wait),
+    // Of 7.2, with or without its flag "blocking". On a shared connection all would wait with it.
+    ("waitaof", Behaviour::Refused(Refused::NotYet)),
     ("multi", Behaviour::Transaction(Transaction::Multi)),
     ("exec", Behaviour::Transaction(Transaction::Exec)),
     ("discard", Behaviour::Transaction(Transaction::Discard)),

@@ -517,6 +517,22 @@ mod tests {
         assert_eq!(plan_with(&[], &["@all"], "GET a").0, at("a"));
     }
 
+    /// It waits without a key to go by: on a shared connection everybody would wait with it.
+    #[test]
+    fn a_newer_server_s_waitaof_keeps_nobody_waiting() {
+        let policy = "*2\r\n+request_policy:all_shards\r\n+response_policy:agg_min\r\n";
+        for (flag, tips) in [("blocking", policy), ("noscript", policy), ("blocking", "*0\r\n")] {
+            let length = flag.len();
+            let reply = format!(
+                "*1\r\n*10\r\n$7\r\nwaitaof\r\n:4\r\n*1\r\n${length}\r\n{flag}\r\n:0\r\n:0\r\n:0\r\n\
+                 *0\r\n{tips}*0\r\n*0\r\n"
+            );
+            let table = CommandTable::builtin().overlay(reply.as_bytes()).expect("a table");
+            let waitaof = table.get(table.by_name("waitaof").expect("it is known"));
+            assert_eq!(behaviour_of(waitaof), Behaviour::Refused(Refused::NotYet), "{flag}");
+        }
+    }
+
     /// A command that only the cluster knows obeys too.
     #[test]
     fn commands_of_a_newer_server_obey() {
