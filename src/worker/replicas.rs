@@ -24,6 +24,11 @@ impl Worker {
         }
         let Plan::Slot(slot) = self.router.plan(command, args, &mut self.keys) else { return None };
         let client = self.clients.get(index)?;
+        // What WATCH watches is the primary's: EXEC finds nothing changed, and what was read from
+        // a replica after WATCH would be older all the same.
+        if client.lent.as_ref().is_some_and(|lent| !lent.watches.is_empty()) {
+            return None;
+        }
         let (protocol, generation) = (client.session.protocol, client.generation);
         let node = self.replica_for(index, slot.0, protocol)?;
         let u = self.replica_upstream(node, protocol, index);
