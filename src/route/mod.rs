@@ -86,6 +86,8 @@ pub enum Plan {
 pub struct Router {
     table: Arc<CommandTable>,
     rules: Rules,
+    /// Names in `commands.deny` that the table has not (yet): looked for in what it does not know.
+    denied_unlisted: Vec<Box<str>>,
     /// By command id; one entry more, for commands that are not known.
     commands: Vec<Routed>,
 }
@@ -117,7 +119,10 @@ impl Router {
         };
         let mut commands: Vec<Routed> = table.iter().map(|(_, spec)| routed(spec)).collect();
         commands.push(routed(table.get(CommandId::UNKNOWN)));
-        Router { table, rules, commands }
+        let unlisted = |name: &&str| !name.starts_with('@') && table.by_name(name).is_none();
+        let denied = rules.deny.iter().map(|rule| rule.text());
+        let denied_unlisted = denied.filter(unlisted).map(Into::into).collect();
+        Router { table, rules, denied_unlisted, commands }
     }
 
     /// The table it was made of.
@@ -192,6 +197,9 @@ impl Router {
                 Some(key) => Plan::Slot(slot_of(key)),
                 None => Plan::Any,
             },
+            Behaviour::Any | Behaviour::Client if self.is_denied_unlisted(args) => {
+                Plan::Refuse(Refused::Denied)
+            }
             Behaviour::Any => Plan::Any,
             // What is denied reaches no node, whatever is wrong with it.
             Behaviour::Refused(
@@ -257,6 +265,15 @@ impl Router {
                 client_command(args, !spec.container)
             }
         }
+    }
+
+    /// `commands.deny` names it, and the table does not have it: a subcommand of CLIENT that
+    /// slotway answers and 7.0 has not, or a command of which the cluster has not told yet.
+    fn is_denied_unlisted(&self, args: &Args) -> bool {
+        self.denied_unlisted.iter().any(|denied| match denied.split_once('|') {
+            Some((name, sub)) => args.is(0, name) && args.is(1, sub),
+            None => args.is(0, denied),
+        })
     }
 
     fn arity_fits(&self, command: u16, args: &Args) -> bool {
@@ -485,6 +502,20 @@ mod tests {
         assert_eq!(plan, denied);
         assert!(text.contains("\"@all\""), "{text}");
         assert_eq!(plan_with(&["@all"], &["@read"], "GET a").0, at("a"));
+    }
+
+    /// Slotway answers some subcommands that a 7.0 cluster does not have, and a module's command is
+    /// not known before the cluster's table is there.
+    #[test]
+    fn what_the_table_has_not_is_denied_too() {
+        let deny = ["client|setinfo", "json.set", "ft.config|set"];
+        for line in ["client SetInfo lib-name x", "Json.Set k $ 1", "FT.CONFIG SET a b"] {
+            assert_eq!(plan_with(&deny, &[], line).0, Plan::Refuse(Refused::Denied), "{line}");
+        }
+        for line in ["JSON.GET k", "FT.CONFIG GET a", "FT.CONFIG"] {
+            assert_eq!(plan_with(&deny, &[], line).0, Plan::Any, "{line}");
+        }
+        assert_eq!(plan_with(&deny, &[], "CLIENT ID").0, Plan::Local(Local::ClientId));
     }
 
     #[test]
