@@ -133,6 +133,7 @@ impl Client {
     /// Bytes that its buffers occupy.
     pub fn held(&self) -> usize {
         self.tail.capacity()
+            + self.session.held()
             + self.replies.as_ref().map_or(0, |r| r.held())
             + self.multi.as_ref().map_or(0, |m| m.held())
             + self.lent.as_ref().map_or(0, |l| l.held())

@@ -68,7 +68,7 @@ const NOTES: &[(&str, &str)] = &[
     ),
     (
         "client|list",
-        "All fields of 7.0, and 7.2's `lib-name` and `lib-ver`. Buffers that slotway has not are 0 (`rbs`, `rbp`, `obl`, `argv-mem`, `multi-mem`); `omem` are the replies not taken, `oll` those still owed",
+        "All fields of 7.0, and 7.2's `lib-name` and `lib-ver`. Buffers that slotway has not are 0 (`rbs`, `rbp`, `obl`, `argv-mem`); `omem` are the replies not taken, `oll` those still owed",
     ),
     (
         "client|pause",
@@ -84,8 +84,8 @@ const NOTES: &[(&str, &str)] = &[
         "`OK`, without effect but for its letter in `CLIENT LIST`: slotway evicts nobody",
     ),
     ("client|no-touch", "`OK`, without effect, on a 7.0 cluster as well"),
-    ("client|setinfo", "As a 7.2 server answers, on a 7.0 cluster as well"),
-    ("client|setname", "Kept by slotway; the nodes see `upstream.client_name`"),
+    ("client|setinfo", "As a 7.2 server answers, on a 7.0 cluster as well; at most 4096 bytes"),
+    ("client|setname", "Kept by slotway, at most 4096 bytes; the nodes see `upstream.client_name`"),
     ("command", "The nodes' own table"),
     ("config|set", "`requirepass` is refused: slotway's next connection to the nodes would be"),
     ("config|get", "One primary's value. What was set through slotway is the same on all nodes"),
@@ -160,7 +160,7 @@ const NOTES: &[(&str, &str)] = &[
     ("latency|reset", "The most that a node has reset"),
     (
         "scan",
-        "Each key that is there all the time is returned at least once, as by a single server; also when a primary fails over in the middle, whose shard is then scanned again from its beginning. Once slots have moved during a scan, shards may be scanned more than once; only keys of the very slots that moved may be missed. It ends in any case. `COUNT` is per call, thus per shard; a call may return nothing and a cursor that is not 0, as always with `SCAN`. Any slotway in front of the cluster takes the cursor; a number that no slotway gave is an invalid cursor. Not inside a transaction",
+        "Each key that is there all the time is returned at least once, as by a single server; also when a primary fails over in the middle, whose shard is then scanned again from its beginning. Once slots have moved during a scan, shards may be scanned more than once; only keys of the very slots that moved may be missed. (A cursor has room for ten bits that tell one node and one layout of the slots from another: one such change in a thousand is not noticed, and keys of that shard may then be missed.) It ends in any case. `COUNT` is per call, thus per shard; a call may return nothing and a cursor that is not 0, as always with `SCAN`. Any slotway in front of the cluster takes the cursor; a number that no slotway gave is an invalid cursor. Not inside a transaction",
     ),
     (
         "role",
