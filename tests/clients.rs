@@ -513,8 +513,7 @@ fn muted_replies_are_dropped_however_they_come() {
 /// A name is kept as long as its client is connected: limits.memory could not take it back.
 #[test]
 fn what_a_client_says_of_itself_is_bounded() {
-    let setting = common::setting(&[]);
-    let mut conn = setting.proxy.connect();
+    let mut conn = common::shared().proxy.connect();
     let (fits, long) = ("n".repeat(4096), "n".repeat(4097));
     for command in [
         ["CLIENT", "SETNAME", &long].as_slice(),

@@ -197,7 +197,7 @@ const LONGEST_NAME: usize = 4096;
 /// A client's name; an empty one takes the name away.
 fn valid_name(name: &[u8]) -> Result<Option<Box<[u8]>>, &'static str> {
     if name.len() > LONGEST_NAME {
-        return Err("ERR Client names may have 4096 bytes behind slotway.");
+        return Err("ERR Client names may have at most 4096 bytes behind slotway.");
     }
     if !name.iter().all(|b| (b'!'..=b'~').contains(b)) {
         return Err("ERR Client names cannot contain spaces, newlines or special characters.");
@@ -216,7 +216,8 @@ fn client_setinfo(args: &Args, session: &mut Session, out: &mut Vec<u8>) {
         return write::error(out, &text);
     }
     if value.len() > LONGEST_NAME {
-        return write::error(out, "ERR lib-name and lib-ver may have 4096 bytes behind slotway.");
+        let text = "ERR lib-name and lib-ver may have at most 4096 bytes behind slotway.";
+        return write::error(out, text);
     }
     let library = session.library.get_or_insert_default();
     if args.is(2, "lib-name") {

@@ -517,7 +517,7 @@ The scripts of a transaction's `EVALSHA`s go before its `MULTI` every time, as i
 
 Off, until a connection says `READONLY`, as with a Redis Cluster; `READWRITE` or `RESET` takes it back. Then its commands that only read (**sent again: yes**) and have all keys in one slot go to a replica of that slot; which one depends on the connection. If the slot has no replica that is online, or the replica refuses (`LOADING`, `MASTERDOWN` …) or is lost, they go to the primary. Commands over several slots or all nodes, scripts, transactions, what a client reads between `WATCH` and `EXEC`, and what writes go where they always go.
 
-Replicas are behind their primary, most often by less than a millisecond, without a bound. So such a connection may not read what it has written a moment ago, and may read older data after newer, as in a Redis Cluster.
+Replicas are behind their primary, most often by less than a millisecond, without a bound. So such a connection may not read what it has written a moment ago, and may read older data after newer, as in a Redis Cluster; while a slot moves, keys that have moved already are not there for it.
 
 ## When slots move and nodes fail
 

@@ -49,8 +49,10 @@ impl Worker {
         let reached = |&&node: &&u16| {
             let shared = self.nodes.get(usize::from(node)).map(|n| &n.replica[protocol as usize]);
             let u = shared.and_then(|s| *s.get(client % self.settings.connections)?);
-            let state = u.and_then(|u| self.upstreams.get(u)).map(|up| up.state);
-            state != Some(State::Backoff)
+            let up = u.and_then(|u| self.upstreams.get(u));
+            // One that was lost is not waited for while it is tried again: a frozen or cut off
+            // replica would keep each read for the whole of timeouts.connect.
+            up.is_none_or(|up| up.state == State::Ready || up.failures == 0)
         };
         replicas.iter().cycle().skip(first).take(replicas.len()).find(reached).copied()
     }
