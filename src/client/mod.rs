@@ -18,7 +18,7 @@ pub use listing::Line;
 pub use local::{After, Context, answer};
 pub use monitor::monitor_line;
 pub use multi::{EXEC, MULTI, Multi, Place};
-pub use question::{ClientKind, Filter, Pause, Question, Selection};
+pub use question::{ClientKind, Filter, Ids, Pause, Question, Selection};
 pub use replies::{Outcome, Replies};
 pub use session::{Session, mode};
 
