@@ -510,6 +510,24 @@ fn muted_replies_are_dropped_however_they_come() {
     assert_eq!(conn.command(&["PING"]).expect("PING"), Reply::Simple("PONG".into()));
 }
 
+/// A name is kept as long as its client is connected: limits.memory could not take it back.
+#[test]
+fn what_a_client_says_of_itself_is_bounded() {
+    let mut conn = common::shared().proxy.connect();
+    let (fits, long) = ("n".repeat(4096), "n".repeat(4097));
+    for command in [
+        ["CLIENT", "SETNAME", &long].as_slice(),
+        &["HELLO", "2", "SETNAME", &long],
+        &["CLIENT", "SETINFO", "LIB-NAME", &long],
+        &["CLIENT", "SETINFO", "LIB-VER", &long],
+    ] {
+        let reply = conn.command(command).expect("an answer");
+        assert!(reply.error().is_some_and(|e| e.contains("4096")), "{:?}", command.first());
+    }
+    assert!(conn.command(&["CLIENT", "SETNAME", &fits]).expect("an answer").is_ok());
+    assert_eq!(text(conn.command(&["CLIENT", "GETNAME"]).expect("an answer")), fits);
+}
+
 #[test]
 fn tracking_is_refused_with_the_reason() {
     let mut conn = common::shared().proxy.connect3();

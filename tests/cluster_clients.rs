@@ -153,6 +153,26 @@ fn readonly_reads_from_replicas() {
     assert_eq!(setting.proxy.metric("slotway_replica_reads_total", ""), 20.0);
 }
 
+/// EXEC says that nothing has changed since WATCH: what was read in between must be as new.
+#[test]
+fn what_is_read_after_watch_is_the_primarys() {
+    let setting = common::setting(&[]);
+    let cluster = &setting.cluster;
+    let (_, replica) = pair(cluster, "k");
+    let mut conn = setting.proxy.connect();
+    assert!(ask(&mut conn, &["SET", "k", "old"]).is_ok());
+    cluster.catch_up(&replica).expect("to catch up");
+    assert!(ask(&mut conn, &["READONLY"]).is_ok());
+    assert_eq!(ask(&mut conn, &["GET", "k"]).text().unwrap(), "old");
+    let reads = calls(cluster, &replica, "get");
+    assert!(ask(&mut conn, &["WATCH", "k"]).is_ok());
+    assert_eq!(ask(&mut conn, &["GET", "k"]).text().unwrap(), "old");
+    assert_eq!(calls(cluster, &replica, "get"), reads);
+    assert!(ask(&mut conn, &["UNWATCH"]).is_ok());
+    assert_eq!(ask(&mut conn, &["GET", "k"]).text().unwrap(), "old");
+    assert_eq!(calls(cluster, &replica, "get"), reads + 1);
+}
+
 #[test]
 fn without_a_replica_the_primary_answers() {
     let setting = common::setting(&[]);

@@ -119,7 +119,8 @@ impl Lent {
 
     /// Bytes that it occupies.
     pub fn held(&self) -> usize {
-        self.errand.as_ref().map_or(0, |e| e.frame.capacity())
+        let keys: usize = self.watches.iter().map(|watch| watch.key.len()).sum();
+        self.errand.as_ref().map_or(0, |e| e.frame.capacity()) + keys
     }
 
     /// Nothing is left of it.

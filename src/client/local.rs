@@ -190,8 +190,15 @@ fn hello(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec
     write::array_header(out, 0);
 }
 
+/// What a client says of itself is kept while it is connected, and shown in every CLIENT LIST:
+/// bounded, unlike Redis's.
+const LONGEST_NAME: usize = 4096;
+
 /// A client's name; an empty one takes the name away.
 fn valid_name(name: &[u8]) -> Result<Option<Box<[u8]>>, &'static str> {
+    if name.len() > LONGEST_NAME {
+        return Err("ERR Client names may have at most 4096 bytes behind slotway.");
+    }
     if !name.iter().all(|b| (b'!'..=b'~').contains(b)) {
         return Err("ERR Client names cannot contain spaces, newlines or special characters.");
     }
@@ -207,6 +214,10 @@ fn client_setinfo(args: &Args, session: &mut Session, out: &mut Vec<u8>) {
         let option = String::from_utf8_lossy(option).into_owned();
         let text = format!("ERR {option} cannot contain spaces, newlines or special characters.");
         return write::error(out, &text);
+    }
+    if value.len() > LONGEST_NAME {
+        let text = "ERR lib-name and lib-ver may have at most 4096 bytes behind slotway.";
+        return write::error(out, text);
     }
     let library = session.library.get_or_insert_default();
     if args.is(2, "lib-name") {

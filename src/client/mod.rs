@@ -18,7 +18,7 @@ pub use listing::Line;
 pub use local::{After, Context, answer};
 pub use monitor::monitor_line;
 pub use multi::{EXEC, MULTI, Multi, Place};
-pub use question::{ClientKind, Filter, Pause, Question, Selection};
+pub use question::{ClientKind, Filter, Ids, Pause, Question, Selection};
 pub use replies::{Outcome, Replies};
 pub use session::{Session, mode};
 
@@ -133,6 +133,7 @@ impl Client {
     /// Bytes that its buffers occupy.
     pub fn held(&self) -> usize {
         self.tail.capacity()
+            + self.session.held()
             + self.replies.as_ref().map_or(0, |r| r.held())
             + self.multi.as_ref().map_or(0, |m| m.held())
             + self.lent.as_ref().map_or(0, |l| l.held())

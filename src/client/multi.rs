@@ -99,6 +99,8 @@ impl Multi {
 
     /// Bytes that it occupies.
     pub fn held(&self) -> usize {
-        self.frames.capacity() + self.queue.capacity() * size_of::<Queued>()
+        self.frames.capacity()
+            + self.queue.capacity() * size_of::<Queued>()
+            + self.first.as_ref().map_or(0, |(_, key)| key.len())
     }
 }

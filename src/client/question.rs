@@ -45,8 +45,28 @@ pub enum Question {
 pub enum Selection {
     /// All, or those of a type.
     Kind(Option<ClientKind>),
-    /// These, in this order.
-    Ids(Vec<u64>),
+    /// These.
+    Ids(Ids),
+}
+
+/// Clients by their numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ids {
+    asked: Vec<u64>,
+    /// The same in their order: a million may be named, and each client is looked for.
+    sorted: Vec<u64>,
+}
+
+impl Ids {
+    fn new(asked: Vec<u64>) -> Ids {
+        let mut sorted = asked.clone();
+        sorted.sort_unstable();
+        Ids { asked, sorted }
+    }
+
+    fn has(&self, id: u64) -> bool {
+        self.sorted.binary_search(&id).is_ok()
+    }
 }
 
 /// What CLIENT calls the type of a client.
@@ -119,7 +139,7 @@ fn list(args: &Args) -> Result<Question, String> {
         let id = |word: &[u8]| strict_i64(word).ok_or("ERR Invalid client ID");
         // One that no client can have is in the list and finds none.
         let ids = args.iter().skip(3).map(|w| id(w).map(|n| u64::try_from(n).unwrap_or(0)));
-        Selection::Ids(ids.collect::<Result<_, _>>()?)
+        Selection::Ids(Ids::new(ids.collect::<Result<_, _>>()?))
     } else if args.len() == 2 {
         Selection::Kind(None)
     } else {
@@ -226,14 +246,14 @@ impl ClientKind {
 impl Selection {
     /// As far as its number tells, the client's line is wanted: making one asks the kernel.
     pub fn may_want(&self, id: u64) -> bool {
-        !matches!(self, Selection::Ids(ids) if !ids.contains(&id))
+        !matches!(self, Selection::Ids(ids) if !ids.has(id))
     }
 
     /// The client's line is wanted.
     pub fn wants(&self, line: &Line) -> bool {
         match self {
             Selection::Kind(kind) => kind.is_none_or(|kind| kind.is(line)),
-            Selection::Ids(ids) => ids.contains(&line.id),
+            Selection::Ids(ids) => ids.has(line.id),
         }
     }
 
@@ -245,7 +265,7 @@ impl Selection {
             Selection::Kind(_) => lines.into_iter().flat_map(|(_, line)| line).collect(),
             Selection::Ids(ids) => {
                 let mut text = Vec::new();
-                for id in ids {
+                for id in &ids.asked {
                     if let Ok(at) = lines.binary_search_by_key(id, |(id, _)| *id)
                         && let Some((_, line)) = lines.get(at)
                     {
@@ -344,7 +364,7 @@ mod tests {
     fn lines_in_the_order_asked() {
         let lines = || vec![(3, b"c".to_vec()), (1, b"a".to_vec()), (2, b"b".to_vec())];
         assert_eq!(Selection::Kind(None).ordered(lines()), b"abc");
-        assert_eq!(Selection::Ids(vec![3, 9, 1, 3]).ordered(lines()), b"cac");
+        assert_eq!(Selection::Ids(Ids::new(vec![3, 9, 1, 3])).ordered(lines()), b"cac");
     }
 
     #[test]

@@ -134,8 +134,10 @@ pub struct Rules {
 pub enum Verdict<'a> {
     /// Nothing.
     Open,
-    /// It may be sent.
+    /// It may be sent, if nothing else is against it.
     Allowed,
+    /// It may be sent though slotway refuses it by default: an entry names it, or `@dangerous`.
+    Opened,
     /// It may not, because of this entry.
     Denied(&'a Rule),
 }
@@ -149,10 +151,19 @@ impl Rules {
         };
         match (best(&self.deny), best(&self.allow)) {
             (None, None) => Verdict::Open,
-            (None, Some(_)) => Verdict::Allowed,
-            (Some((deny, _)), Some((allow, _))) if allow > deny => Verdict::Allowed,
-            (Some((_, i)), _) => self.deny.get(i).map_or(Verdict::Open, Verdict::Denied),
+            (Some((deny, i)), allow) if allow.is_none_or(|(allow, _)| deny >= allow) => {
+                self.deny.get(i).map_or(Verdict::Open, Verdict::Denied)
+            }
+            // Who allows "@write" thinks of SET, and has not asked for MIGRATE.
+            (_, Some((level, _))) if level >= Level::Command || self.opens_dangerous(spec) => {
+                Verdict::Opened
+            }
+            _ => Verdict::Allowed,
         }
+    }
+
+    fn opens_dangerous(&self, spec: &CommandSpec) -> bool {
+        self.allow.iter().any(|rule| &*rule.text == "@dangerous" && rule.fits(spec).is_some())
     }
 }
 
@@ -170,7 +181,7 @@ mod tests {
         let table = CommandTable::builtin();
         match rules.verdict(table.get(table.by_name(command).expect(command))) {
             Verdict::Open => None,
-            Verdict::Allowed => Some(false),
+            Verdict::Allowed | Verdict::Opened => Some(false),
             Verdict::Denied(_) => Some(true),
         }
     }

@@ -322,16 +322,19 @@ pub static KEYS: &[Key] = &[
         flag: None,
         doc: "Commands that get an error that says so. Besides, whatever is written here: what \
               would act on one node behind the cluster's back is denied unless commands.allow \
-              names it (SHUTDOWN, REPLICAOF, SLAVEOF, FAILOVER, MIGRATE, SYNC, PSYNC, REPLCONF, \
-              MODULE LOAD, LOADEX and UNLOAD, SWAPDB, DEBUG, SCRIPT DEBUG, and what of CLUSTER \
-              changes the cluster); docs/commands.md has them all.",
+              names it (SHUTDOWN, REPLICAOF, SLAVEOF, FAILOVER, MIGRATE, MODULE LOAD, LOADEX and \
+              UNLOAD, SWAPDB, DEBUG, and what of CLUSTER changes the cluster), and what would take \
+              a connection over that clients share is denied always (SYNC, PSYNC, REPLCONF, SCRIPT \
+              DEBUG); docs/commands.md has them all.",
         field: |c| Field::CommandRules(&mut c.commands.deny),
     },
     Key {
         path: "commands.allow",
         flag: None,
-        doc: "Exceptions from commands.deny, and from what is denied without it. A command that \
-              would act on one node goes to the node of its keys, otherwise to any primary.",
+        doc: "Exceptions from commands.deny, and from what is denied without it: from that only \
+              by name or with \"@dangerous\", so that deny = [\"@all\"], allow = [\"@write\"] does \
+              not open MIGRATE. A command that would act on one node goes to the node of its \
+              keys, otherwise to any primary.",
         field: |c| Field::CommandRules(&mut c.commands.allow),
     },
     Key {

@@ -177,6 +177,9 @@ pub enum Refused {
     /// CONFIG SET of a password: slotway's next connection would be refused.
     NodesPassword,
     Dangerous,
+    /// It would make a shared connection to a node another thing than it is: `commands.allow` does
+    /// not open it either.
+    Takeover,
     /// By `commands.deny`; [`super::Router::refusal`] knows the entry.
     Denied,
     CrossSlotAtomic,
@@ -205,6 +208,10 @@ impl Refused {
                  slotway; send it to that node directly (commands.allow = [\"{command}\"] in \
                  slotway's configuration allows it)"
             ),
+            Refused::Takeover => format!(
+                "NOPERM {name} is denied: it is about the connection to a node, which slotway's \
+                 clients share; send it to that node directly (commands.allow does not open it)"
+            ),
             Refused::Denied => {
                 format!("NOPERM {name} is denied by commands.deny in slotway's configuration")
             }
@@ -228,6 +235,10 @@ impl Refused {
             Refused::PubSub => "refused: pub/sub is not built yet",
             Refused::Dangerous => {
                 "refused: would act on one node behind the cluster's back (`commands.allow`)"
+            }
+            Refused::Takeover => {
+                "refused: about the connection to a node, which clients share (`commands.allow` does \
+                 not open it)"
             }
             Refused::Denied => "refused: by `commands.deny`",
             Refused::Unpaired => "refused: a key without a value",
@@ -323,6 +334,8 @@ const OWN: &[(&str, Behaviour)] = &[
     ("function|kill", Behaviour::Aside(Merge::OneSucceeded)),
     ("keys", Behaviour::Join),
     ("wait", Behaviour::Wait),
+    // Of 7.2, with or without its flag "blocking". On a shared connection all would wait with it.
+    ("waitaof", Behaviour::Refused(Refused::NotYet)),
     ("multi", Behaviour::Transaction(Transaction::Multi)),
     ("exec", Behaviour::Transaction(Transaction::Exec)),
     ("discard", Behaviour::Transaction(Transaction::Discard)),
@@ -335,14 +348,14 @@ const OWN: &[(&str, Behaviour)] = &[
     ("module|load", Behaviour::Refused(Refused::Dangerous)),
     ("module|loadex", Behaviour::Refused(Refused::Dangerous)),
     ("module|unload", Behaviour::Refused(Refused::Dangerous)),
-    ("psync", Behaviour::Refused(Refused::Dangerous)),
-    ("replconf", Behaviour::Refused(Refused::Dangerous)),
+    ("psync", Behaviour::Refused(Refused::Takeover)),
+    ("replconf", Behaviour::Refused(Refused::Takeover)),
     ("replicaof", Behaviour::Refused(Refused::Dangerous)),
-    ("script|debug", Behaviour::Refused(Refused::Dangerous)),
+    ("script|debug", Behaviour::Refused(Refused::Takeover)),
     ("shutdown", Behaviour::Refused(Refused::Dangerous)),
     ("slaveof", Behaviour::Refused(Refused::Dangerous)),
     ("swapdb", Behaviour::Refused(Refused::Dangerous)),
-    ("sync", Behaviour::Refused(Refused::Dangerous)),
+    ("sync", Behaviour::Refused(Refused::Takeover)),
 ];
 
 /// What slotway does about a command.

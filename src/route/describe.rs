@@ -68,7 +68,7 @@ const NOTES: &[(&str, &str)] = &[
     ),
     (
         "client|list",
-        "All fields of 7.0, and 7.2's `lib-name` and `lib-ver`. Buffers that slotway has not are 0 (`rbs`, `rbp`, `obl`, `argv-mem`, `multi-mem`); `omem` are the replies not taken, `oll` those still owed",
+        "All fields of 7.0, and 7.2's `lib-name` and `lib-ver`. Buffers that slotway has not are 0 (`rbs`, `rbp`, `obl`, `argv-mem`); `omem` are the replies not taken, `oll` those still owed",
     ),
     (
         "client|pause",
@@ -84,8 +84,8 @@ const NOTES: &[(&str, &str)] = &[
         "`OK`, without effect but for its letter in `CLIENT LIST`: slotway evicts nobody",
     ),
     ("client|no-touch", "`OK`, without effect, on a 7.0 cluster as well"),
-    ("client|setinfo", "As a 7.2 server answers, on a 7.0 cluster as well"),
-    ("client|setname", "Kept by slotway; the nodes see `upstream.client_name`"),
+    ("client|setinfo", "As a 7.2 server answers, on a 7.0 cluster as well; at most 4096 bytes"),
+    ("client|setname", "Kept by slotway, at most 4096 bytes; the nodes see `upstream.client_name`"),
     ("command", "The nodes' own table"),
     ("config|set", "`requirepass` is refused: slotway's next connection to the nodes would be"),
     ("config|get", "One primary's value. What was set through slotway is the same on all nodes"),
@@ -160,7 +160,7 @@ const NOTES: &[(&str, &str)] = &[
     ("latency|reset", "The most that a node has reset"),
     (
         "scan",
-        "Each key that is there all the time is returned at least once, as by a single server; also when a primary fails over in the middle, whose shard is then scanned again from its beginning. Once slots have moved during a scan, shards may be scanned more than once; only keys of the very slots that moved may be missed. It ends in any case. `COUNT` is per call, thus per shard; a call may return nothing and a cursor that is not 0, as always with `SCAN`. Any slotway in front of the cluster takes the cursor; a number that no slotway gave is an invalid cursor. Not inside a transaction",
+        "Each key that is there all the time is returned at least once, as by a single server; also when a primary fails over in the middle, whose shard is then scanned again from its beginning. Once slots have moved during a scan, shards may be scanned more than once; only keys of the very slots that moved may be missed. (A cursor has room for ten bits that tell one node and one layout of the slots from another: one such change in a thousand is not noticed, and keys of that shard may then be missed.) It ends in any case. `COUNT` is per call, thus per shard; a call may return nothing and a cursor that is not 0, as always with `SCAN`. Any slotway in front of the cluster takes the cursor; a number that no slotway gave is an invalid cursor. Not inside a transaction",
     ),
     (
         "role",
@@ -493,7 +493,7 @@ The column **where it goes** in the tables below:
 - **every primary**, **every node** (replicas included; those that the cluster reports as down are left out): to all of them, and one reply is made. If some fail, the reply is an error that names them.
 - **any primary**: one that answers for all. A client always gets the same one while the cluster stays as it is.
 - **answered by slotway**: no node is asked.
-- **refused**: an error that says why. What would act on one node behind the cluster's back is refused with `NOPERM` unless `commands.allow` names it; it then goes to the node of its keys, or to any primary. `commands.deny` refuses any other command, by its name, a subcommand's or an ACL category ([configuration](configuration.md#commands)). What scripts call is not looked at.
+- **refused**: an error that says why. What would act on one node behind the cluster's back is refused with `NOPERM` unless `commands.allow` names it (or `@dangerous`); it then goes to the node of its keys, or to any primary. What would take over a connection that clients share (`SYNC`, `SCRIPT DEBUG` …) is refused in any case. `commands.deny` refuses any other command, by its name, a subcommand's or an ACL category ([configuration](configuration.md#commands)). What scripts call is not looked at.
 
 **Sent again** says whether slotway repeats the command when the connection is lost before the reply: see below.
 
@@ -515,9 +515,9 @@ The scripts of a transaction's `EVALSHA`s go before its `MULTI` every time, as i
 
 ## Reading from replicas
 
-Off, until a connection says `READONLY`, as with a Redis Cluster; `READWRITE` or `RESET` takes it back. Then its commands that only read (**sent again: yes**) and have all keys in one slot go to a replica of that slot; which one depends on the connection. If the slot has no replica that is online, or the replica refuses (`LOADING`, `MASTERDOWN` …) or is lost, they go to the primary. Commands over several slots or all nodes, scripts, and what writes go where they always go.
+Off, until a connection says `READONLY`, as with a Redis Cluster; `READWRITE` or `RESET` takes it back. Then its commands that only read (**sent again: yes**) and have all keys in one slot go to a replica of that slot; which one depends on the connection. If the slot has no replica that is online, or the replica refuses (`LOADING`, `MASTERDOWN` …) or is lost, they go to the primary. Commands over several slots or all nodes, scripts, transactions, what a client reads between `WATCH` and `EXEC`, and what writes go where they always go.
 
-Replicas are behind their primary, most often by less than a millisecond, without a bound. So such a connection may not read what it has written a moment ago, and may read older data after newer, as in a Redis Cluster.
+Replicas are behind their primary, most often by less than a millisecond, without a bound. So such a connection may not read what it has written a moment ago, and may read older data after newer, as in a Redis Cluster; while a slot moves, keys that have moved already are not there for it.
 
 ## When slots move and nodes fail
 

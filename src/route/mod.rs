@@ -86,6 +86,8 @@ pub enum Plan {
 pub struct Router {
     table: Arc<CommandTable>,
     rules: Rules,
+    /// Names in `commands.deny` that the table has not (yet): looked for in what it does not know.
+    denied_unlisted: Vec<Box<str>>,
     /// By command id; one entry more, for commands that are not known.
     commands: Vec<Routed>,
 }
@@ -109,15 +111,18 @@ impl Router {
         let routed = |spec: &CommandSpec| Routed {
             behaviour: match rules.verdict(spec) {
                 Verdict::Denied(_) => Behaviour::Refused(Refused::Denied),
-                Verdict::Allowed => behaviour_if_allowed(spec),
-                Verdict::Open => behaviour_of(spec),
+                Verdict::Opened => behaviour_if_allowed(spec),
+                Verdict::Allowed | Verdict::Open => behaviour_of(spec),
             },
             read_only: spec.is_read_only(),
             class: spec.class as u8,
         };
         let mut commands: Vec<Routed> = table.iter().map(|(_, spec)| routed(spec)).collect();
         commands.push(routed(table.get(CommandId::UNKNOWN)));
-        Router { table, rules, commands }
+        let unlisted = |name: &&str| !name.starts_with('@') && table.by_name(name).is_none();
+        let denied = rules.deny.iter().map(|rule| rule.text());
+        let denied_unlisted = denied.filter(unlisted).map(Into::into).collect();
+        Router { table, rules, denied_unlisted, commands }
     }
 
     /// The table it was made of.
@@ -192,9 +197,14 @@ impl Router {
                 Some(key) => Plan::Slot(slot_of(key)),
                 None => Plan::Any,
             },
+            Behaviour::Any | Behaviour::Client if self.is_denied_unlisted(args) => {
+                Plan::Refuse(Refused::Denied)
+            }
             Behaviour::Any => Plan::Any,
             // What is denied reaches no node, whatever is wrong with it.
-            Behaviour::Refused(why @ (Refused::Denied | Refused::Dangerous)) => {
+            Behaviour::Refused(
+                why @ (Refused::Denied | Refused::Dangerous | Refused::Takeover),
+            ) => {
                 let fits = self.arity_fits(command, args);
                 Plan::Refuse(if fits { why } else { Refused::Unpaired })
             }
@@ -255,6 +265,15 @@ impl Router {
                 client_command(args, !spec.container)
             }
         }
+    }
+
+    /// `commands.deny` names it, and the table does not have it: a subcommand of CLIENT that
+    /// slotway answers and 7.0 has not, or a command of which the cluster has not told yet.
+    fn is_denied_unlisted(&self, args: &Args) -> bool {
+        self.denied_unlisted.iter().any(|denied| match denied.split_once('|') {
+            Some((name, sub)) => args.is(0, name) && args.is(1, sub),
+            None => args.is(0, denied),
+        })
     }
 
     fn arity_fits(&self, command: u16, args: &Args) -> bool {
@@ -485,6 +504,20 @@ mod tests {
         assert_eq!(plan_with(&["@all"], &["@read"], "GET a").0, at("a"));
     }
 
+    /// Slotway answers some subcommands that a 7.0 cluster does not have, and a module's command is
+    /// not known before the cluster's table is there.
+    #[test]
+    fn what_the_table_has_not_is_denied_too() {
+        let deny = ["client|setinfo", "json.set", "ft.config|set"];
+        for line in ["client SetInfo lib-name x", "Json.Set k $ 1", "FT.CONFIG SET a b"] {
+            assert_eq!(plan_with(&deny, &[], line).0, Plan::Refuse(Refused::Denied), "{line}");
+        }
+        for line in ["JSON.GET k", "FT.CONFIG GET a", "FT.CONFIG"] {
+            assert_eq!(plan_with(&deny, &[], line).0, Plan::Any, "{line}");
+        }
+        assert_eq!(plan_with(&deny, &[], "CLIENT ID").0, Plan::Local(Local::ClientId));
+    }
+
     #[test]
     fn what_is_allowed_goes_by_its_data() {
         let dangerous = Plan::Refuse(Refused::Dangerous);
@@ -492,10 +525,20 @@ mod tests {
         assert_eq!(plan_with(&["flushall"], &["config"], "SWAPDB 0 1").0, dangerous);
         assert_eq!(plan_with(&[], &["swapdb"], "SWAPDB 0 1").0, Plan::Any);
         assert_eq!(plan_with(&[], &["@dangerous"], "MIGRATE h 1 k 0 1").0, at("k"));
+        // A list of what may be sent is no wish for what is refused without it.
+        assert_eq!(plan_with(&["@all"], &["@write"], "SET a b").0, at("a"));
+        assert_eq!(plan_with(&["@all"], &["@write"], "MIGRATE h 1 k 0 1").0, dangerous);
+        assert_eq!(plan_with(&["flushall"], &["@all"], "SHUTDOWN").0, dangerous);
+        assert_eq!(plan_with(&["@all"], &["migrate"], "MIGRATE h 1 k 0 1").0, at("k"));
         assert_eq!(plan_with(&[], &["debug"], "DEBUG OBJECT k").0, at("k"));
         assert_eq!(plan_with(&[], &["debug"], "DEBUG SLEEP 0").0, Plan::Any);
         let everywhere = Plan::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded };
         assert_eq!(plan_with(&[], &["debug"], "DEBUG SET-ACTIVE-EXPIRE 0").0, everywhere);
+        // What is answered with nothing, or with a stream, shifts everybody's replies.
+        let takeover = Plan::Refuse(Refused::Takeover);
+        assert_eq!(plan_with(&[], &["replconf"], "REPLCONF ACK 0").0, takeover);
+        assert_eq!(plan_with(&[], &["@dangerous"], "PSYNC ? -1").0, takeover);
+        assert_eq!(plan_with(&[], &["script"], "SCRIPT DEBUG YES").0, takeover);
         // Denied by name is denied, whatever else allows it.
         assert_eq!(
             plan_with(&["debug"], &["debug"], "DEBUG SLEEP 0").0,
@@ -503,6 +546,22 @@ mod tests {
         );
         // What is no danger stays what it is.
         assert_eq!(plan_with(&[], &["@all"], "GET a").0, at("a"));
+    }
+
+    /// It waits without a key to go by: on a shared connection everybody would wait with it.
+    #[test]
+    fn a_newer_server_s_waitaof_keeps_nobody_waiting() {
+        let policy = "*2\r\n+request_policy:all_shards\r\n+response_policy:agg_min\r\n";
+        for (flag, tips) in [("blocking", policy), ("noscript", policy), ("blocking", "*0\r\n")] {
+            let length = flag.len();
+            let reply = format!(
+                "*1\r\n*10\r\n$7\r\nwaitaof\r\n:4\r\n*1\r\n${length}\r\n{flag}\r\n:0\r\n:0\r\n:0\r\n\
+                 *0\r\n{tips}*0\r\n*0\r\n"
+            );
+            let table = CommandTable::builtin().overlay(reply.as_bytes()).expect("a table");
+            let waitaof = table.get(table.by_name("waitaof").expect("it is known"));
+            assert_eq!(behaviour_of(waitaof), Behaviour::Refused(Refused::NotYet), "{flag}");
+        }
     }
 
     /// A command that only the cluster knows obeys too.

@@ -2,7 +2,6 @@
 //! them: clients that are suspended (CLIENT PAUSE), clients that want no replies (CLIENT REPLY).
 
 use super::Worker;
-use super::clock::{Job, Timer};
 use super::downstream::Flow;
 use crate::client::{Pause, Paused, Question, mode};
 use crate::command::{CommandId, Flags};
@@ -115,21 +114,17 @@ impl Worker {
 
     /// CLIENT PAUSE: from now on clients' commands are looked at before they are carried out.
     pub(super) fn suspend_clients(&mut self, pause: Pause) {
-        let pause = pause.joined(self.pause);
-        let due = pause.until.saturating_duration_since(self.epoch).as_micros() as u64;
-        self.pause = Some(pause);
-        self.timers.push(Timer { due, job: Job::Unpause });
+        self.pause = Some(pause.joined(self.pause));
         for (_, client) in &mut self.clients {
             client.session.modes |= mode::SUSPENDED;
         }
     }
 
-    /// A pause may be over; not if it was made longer meanwhile.
-    pub(super) fn check_pause(&mut self) {
-        let until = self.pause.map(|p| p.until.saturating_duration_since(self.epoch));
-        if until.is_some_and(|until| until.as_micros() as u64 <= self.now) {
-            self.end_pause();
-        }
+    /// When the pause is over, microseconds. No timer: there would be one for every CLIENT PAUSE,
+    /// for as long as that asked for.
+    pub(super) fn pause_end(&self) -> Option<u64> {
+        let until = self.pause?.until.saturating_duration_since(self.epoch);
+        Some(until.as_micros() as u64)
     }
 
     /// CLIENT UNPAUSE, or the pause's end: who waits goes on.

@@ -33,8 +33,6 @@ pub(super) enum Job {
     ErrandEnd(u32, u32, u32),
     /// This slot's lane may go on.
     Lane(u16, (u32, u32)),
-    /// CLIENT PAUSE may be over.
-    Unpause,
 }
 
 impl Ord for Timer {
@@ -69,7 +67,6 @@ impl Worker {
                     }
                 }
                 Some(Job::Lane(slot, lane)) => self.run_lane(slot, lane),
-                Some(Job::Unpause) => self.check_pause(),
                 Some(Job::Errand(index, generation, seq)) => {
                     self.errand_again(index, generation, seq);
                 }
@@ -79,6 +76,9 @@ impl Worker {
                 }
                 None => {}
             }
+        }
+        if self.pause_end().is_some_and(|due| due <= self.now) {
+            self.end_pause();
         }
         if self.tick.is_some_and(|due| due <= self.now) {
             self.tick = None;

@@ -19,6 +19,9 @@ use crate::upstream::{Dest, NO_SLOT, Pending, State, Upstream};
 
 /// How long an errand waits for its slot to get a primary before it looks again, microseconds.
 pub(super) const NO_PRIMARY_PAUSE: u64 = 20_000;
+/// A timer outlives its errand. One that may wait for an hour and is answered at once, over and
+/// over, must not leave an hour's timers: its end is looked at from time to time, microseconds.
+const FARTHEST_TIMER: u64 = 10_000_000;
 
 impl Worker {
     /// A blocking command.
@@ -69,7 +72,8 @@ impl Worker {
         // A client may name a time beyond the end of the clock's numbers.
         let end = |(own, timeout)| self.now.saturating_add(timeout).saturating_add(own);
         errand.until = own.zip(self.settings.command_timeout).map(end);
-        if let Some(due) = errand.until {
+        if let Some(until) = errand.until {
+            let due = until.min(self.now + FARTHEST_TIMER);
             self.timers.push(Timer { due, job: Job::ErrandEnd(index as u32, generation, seq) });
         }
         self.lent(index, |lent| lent.errand = Some(errand));
@@ -258,13 +262,19 @@ impl Worker {
         }
     }
 
-    /// The errand's deadline has come.
+    /// The errand's deadline has come, or is still some time off.
     pub(super) fn errand_ends(&mut self, index: u32, generation: u32, seq: u32) {
         let Some(client) = self.clients.get(index as usize) else { return };
         let Some(lent) = client.lent.as_ref() else { return };
         let Some(errand) = lent.errand.as_ref() else { return };
-        if client.generation != generation || errand.seq != seq || errand.until.is_none() {
+        if client.generation != generation || errand.seq != seq {
             return;
+        }
+        let Some(until) = errand.until else { return };
+        if self.now < until {
+            let due = until.min(self.now + FARTHEST_TIMER);
+            let job = Job::ErrandEnd(index, generation, seq);
+            return self.timers.push(Timer { due, job });
         }
         self.stats.deadline_exceeded += 1;
         let sent = errand.upstream.and_then(|u| self.upstreams.get(u));

@@ -411,7 +411,8 @@ impl Worker {
         }
         let timer = self.timers.peek().map(|t| t.due);
         let idle = self.settings.idle_timeout.map(|_| self.next_idle_check);
-        let next = [timer, self.tick, self.drain, idle].into_iter().flatten().min()?;
+        let next =
+            [timer, self.tick, self.drain, self.pause_end(), idle].into_iter().flatten().min()?;
         // The clock of the last turn is old by now: measure anew, it is only done when there is
         // something to wait for.
         let now = self.epoch.elapsed().as_micros() as u64;

@@ -24,6 +24,11 @@ impl Worker {
         }
         let Plan::Slot(slot) = self.router.plan(command, args, &mut self.keys) else { return None };
         let client = self.clients.get(index)?;
+        // What WATCH watches is the primary's: EXEC finds nothing changed, and what was read from
+        // a replica after WATCH would be older all the same.
+        if client.lent.as_ref().is_some_and(|lent| !lent.watches.is_empty()) {
+            return None;
+        }
         let (protocol, generation) = (client.session.protocol, client.generation);
         let node = self.replica_for(index, slot.0, protocol)?;
         let u = self.replica_upstream(node, protocol, index);
@@ -44,8 +49,10 @@ impl Worker {
         let reached = |&&node: &&u16| {
             let shared = self.nodes.get(usize::from(node)).map(|n| &n.replica[protocol as usize]);
             let u = shared.and_then(|s| *s.get(client % self.settings.connections)?);
-            let state = u.and_then(|u| self.upstreams.get(u)).map(|up| up.state);
-            state != Some(State::Backoff)
+            let up = u.and_then(|u| self.upstreams.get(u));
+            // One that was lost is not waited for while it is tried again: a frozen or cut off
+            // replica would keep each read for the whole of timeouts.connect.
+            up.is_none_or(|up| up.state == State::Ready || up.failures == 0)
         };
         replicas.iter().cycle().skip(first).take(replicas.len()).find(reached).copied()
     }
