@@ -192,7 +192,8 @@ fn latency_histogram<'a>(
             let Some((_, of)) = commands.iter_mut().find(|(known, _)| known == name) else {
                 continue;
             };
-            of.calls += value.field("calls").and_then(Value::int).unwrap_or(0);
+            let calls = value.field("calls").and_then(Value::int).unwrap_or(0);
+            of.calls = of.calls.saturating_add(calls);
             let buckets = value.field("histogram_usec").map(pairs).unwrap_or_default();
             let buckets = buckets.into_iter().filter_map(|(k, v)| Some((k.int()?, v.int()?)));
             of.nodes.push(buckets.collect());
@@ -213,7 +214,7 @@ fn latency_histogram<'a>(
             // A bound that a node does not name has as many below it as the one before.
             let below = |n: &BTreeMap<i64, i64>| n.range(..=bound).next_back().map_or(0, |b| *b.1);
             write::integer(out, bound);
-            write::integer(out, nodes.iter().map(below).sum());
+            write::integer(out, nodes.iter().map(below).fold(0, i64::saturating_add));
         }
     }
 }
@@ -357,7 +358,7 @@ fn random_key(parts: &[(&str, &[u8])], protocol: Protocol, random: u64, out: &mu
             (u64::try_from(size).unwrap_or(1).max(1), *key)
         })
         .collect();
-    let total: u64 = keys.iter().map(|(size, _)| size).sum();
+    let total = keys.iter().fold(0u64, |sum, (size, _)| sum.saturating_add(*size));
     let mut left = random.checked_rem(total).unwrap_or(0);
     for (size, key) in keys {
         if left < size {
