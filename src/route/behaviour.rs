@@ -183,8 +183,9 @@ pub enum Refused {
     /// By `commands.deny`; [`super::Router::refusal`] knows the entry.
     Denied,
     CrossSlotAtomic,
-    /// MSET with a key that has no value: a node would look at the slots first.
-    Unpaired,
+    /// What no node may see, or would look at the slots of first (MSET with a key that has no
+    /// value).
+    Arity,
 }
 
 impl Refused {
@@ -215,7 +216,7 @@ impl Refused {
             Refused::Denied => {
                 format!("NOPERM {name} is denied by commands.deny in slotway's configuration")
             }
-            Refused::Unpaired => {
+            Refused::Arity => {
                 format!("ERR wrong number of arguments for '{command}' command")
             }
             Refused::CrossSlotAtomic => format!(
@@ -241,7 +242,7 @@ impl Refused {
                  not open it)"
             }
             Refused::Denied => "refused: by `commands.deny`",
-            Refused::Unpaired => "refused: a key without a value",
+            Refused::Arity => "refused: a wrong number of arguments",
             Refused::CrossSlotAtomic => "refused over several slots with CROSSSLOT: it is atomic",
         }
     }

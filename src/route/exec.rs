@@ -94,11 +94,6 @@ impl ExecGather {
         self.left == 0
     }
 
-    /// The protocol of its client.
-    pub fn protocol(&self) -> Protocol {
-        self.protocol
-    }
-
     /// Bytes that it holds.
     pub fn held(&self) -> usize {
         self.held + self.places.len() * size_of::<Vec<u8>>()

@@ -148,11 +148,6 @@ impl Gather {
         self.from.push((node, name));
     }
 
-    /// Parts that have not answered.
-    pub fn left(&self) -> u32 {
-        self.left
-    }
-
     /// The protocol that the parts were sent in.
     pub fn protocol(&self) -> Protocol {
         self.protocol

@@ -206,7 +206,7 @@ impl Router {
                 why @ (Refused::Denied | Refused::Dangerous | Refused::Takeover),
             ) => {
                 let fits = self.arity_fits(command, args);
-                Plan::Refuse(if fits { why } else { Refused::Unpaired })
+                Plan::Refuse(if fits { why } else { Refused::Arity })
             }
             _ if !self.arity_fits(command, args) => Plan::Any,
             Behaviour::Local(local) => Plan::Local(local),
@@ -251,13 +251,13 @@ impl Router {
             Behaviour::Split(merge) => match self.slots(command, args, keys) {
                 Slots::One(slot) => Plan::Slot(slot),
                 Slots::Several(_, step) => Plan::Split { merge, step },
-                Slots::Unpaired => Plan::Refuse(Refused::Unpaired),
+                Slots::Unpaired => Plan::Refuse(Refused::Arity),
                 Slots::None => Plan::Any,
             },
             Behaviour::SameSlot => match self.slots(command, args, keys) {
                 Slots::One(slot) => Plan::Slot(slot),
                 Slots::Several(..) => Plan::Refuse(Refused::CrossSlotAtomic),
-                Slots::Unpaired => Plan::Refuse(Refused::Unpaired),
+                Slots::Unpaired => Plan::Refuse(Refused::Arity),
                 Slots::None => Plan::Any,
             },
             Behaviour::Client => {
@@ -495,7 +495,7 @@ mod tests {
         assert!(text.contains("\"@dangerous\"") && text.contains("commands.allow"), "{text}");
         // The number of arguments is looked at first, as Redis does, but not by a node.
         let (plan, text) = plan_with(&["get"], &[], "GET");
-        assert_eq!(plan, Plan::Refuse(Refused::Unpaired));
+        assert_eq!(plan, Plan::Refuse(Refused::Arity));
         assert_eq!(text, "ERR wrong number of arguments for 'get' command");
         // Also what the table does not know.
         let (plan, text) = plan_with(&["@all"], &["@read"], "NOSUCH x");

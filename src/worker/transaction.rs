@@ -14,7 +14,7 @@ use super::Worker;
 use super::downstream::Flow;
 use super::settings::out_of_memory;
 use crate::buf::CHUNK;
-use crate::client::{EXEC, Kind, Multi, Paused, Place, mode};
+use crate::client::{EXEC, Multi, Paused, Place, mode};
 use crate::cluster::slot_of;
 use crate::command::{Class, CommandId, Flags, key_positions};
 use crate::metrics::{LimitHit, TransactionKind};
@@ -348,7 +348,7 @@ impl Worker {
         multi.frames.extend_from_slice(EXEC);
         let before = multi.queue.len() as u32 + 1;
         let frame = std::mem::take(&mut multi.frames);
-        self.run_errand(index, Kind::Exec, command, frame, before);
+        self.exec_where_watched(index, command, frame, before);
         Flow::Next
     }
 }

@@ -129,10 +129,9 @@ impl Worker {
     }
 
     /// EXEC on the connection that watches.
-    pub(super) fn run_errand(
+    pub(super) fn exec_where_watched(
         &mut self,
         index: usize,
-        kind: Kind,
         command: u16,
         frame: Vec<u8>,
         before: u32,
@@ -141,7 +140,7 @@ impl Worker {
         let watch = lent.and_then(|l| l.watches.pop());
         let asking = watch.as_ref().is_some_and(|w| w.asking);
         let Some((slot, Some(u))) = watch.map(|w| (w.slot, w.upstream)) else { return };
-        let mut errand = Errand::new(kind, command, slot, Vec::new(), self.now);
+        let mut errand = Errand::new(Kind::Exec, command, slot, Vec::new(), self.now);
         errand.upstream = Some(u);
         let Some(dest) = self.begin_errand(index, errand, Some(0)) else { return };
         let protocol = self.clients.get(index).map_or(Protocol::Resp2, |c| c.session.protocol);
