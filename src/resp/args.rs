@@ -49,3 +49,16 @@ impl<'a> Args<'a> {
         (0..self.len()).filter_map(|i| self.get(i))
     }
 }
+
+/// For tests: where the words of `line` stand, with one space between them.
+#[cfg(test)]
+pub(crate) fn words(line: &str) -> Vec<ArgRange> {
+    let mut start = 0;
+    let range = |word: &str| {
+        let end = start + word.len() as u32;
+        let range = ArgRange { start, end };
+        start = end + 1;
+        range
+    };
+    line.split(' ').map(range).collect()
+}

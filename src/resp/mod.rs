@@ -9,6 +9,8 @@ mod request;
 pub mod tree;
 pub mod write;
 
+#[cfg(test)]
+pub(crate) use args::words;
 pub use args::{ArgRange, Args};
 pub use reply::{ReplyError, ReplyProgress, ReplyScan};
 pub use request::{

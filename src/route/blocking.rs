@@ -69,16 +69,9 @@ pub fn left_of(args: &Args, time: WaitTime, left: u64) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resp::ArgRange;
 
     fn with(line: &str, f: impl FnOnce(&Args)) {
-        let mut start = 0;
-        let mut ranges = Vec::new();
-        for word in line.split(' ') {
-            ranges.push(ArgRange { start, end: start + word.len() as u32 });
-            start += word.len() as u32 + 1;
-        }
-        f(&Args::new(line.as_bytes(), &ranges));
+        f(&Args::new(line.as_bytes(), &crate::resp::words(line)));
     }
 
     #[test]

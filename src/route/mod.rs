@@ -378,14 +378,8 @@ mod tests {
 
     fn plan(line: &str) -> Plan {
         let router = Router::new(Arc::new(CommandTable::builtin()));
-        let words: Vec<&str> = line.split(' ').collect();
-        let (mut buf, mut ranges) = (Vec::new(), Vec::new());
-        for word in words {
-            let start = buf.len() as u32;
-            buf.extend_from_slice(word.as_bytes());
-            ranges.push(crate::resp::ArgRange { start, end: buf.len() as u32 });
-        }
-        let args = Args::new(&buf, &ranges);
+        let ranges = crate::resp::words(line);
+        let args = Args::new(line.as_bytes(), &ranges);
         router.plan(router.command(&args), &args, &mut Vec::new())
     }
 
@@ -470,13 +464,8 @@ mod tests {
             allow: allow.iter().map(rule).collect(),
         };
         let router = Router::with_rules(Arc::new(CommandTable::builtin()), rules);
-        let (mut buf, mut ranges) = (Vec::new(), Vec::new());
-        for word in line.split(' ') {
-            let start = buf.len() as u32;
-            buf.extend_from_slice(word.as_bytes());
-            ranges.push(crate::resp::ArgRange { start, end: buf.len() as u32 });
-        }
-        let args = Args::new(&buf, &ranges);
+        let ranges = crate::resp::words(line);
+        let args = Args::new(line.as_bytes(), &ranges);
         let command = router.command(&args);
         let plan = router.plan(command, &args, &mut Vec::new());
         let text = match plan {

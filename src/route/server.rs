@@ -513,13 +513,8 @@ mod tests {
     #[test]
     fn counts() {
         let count = |line: &str| {
-            let (mut buf, mut ranges) = (Vec::new(), Vec::new());
-            for word in line.split(' ') {
-                let start = buf.len() as u32;
-                buf.extend_from_slice(word.as_bytes());
-                ranges.push(crate::resp::ArgRange { start, end: buf.len() as u32 });
-            }
-            let args = Args::new(&buf, &ranges);
+            let ranges = crate::resp::words(line);
+            let args = Args::new(line.as_bytes(), &ranges);
             (Server::SlowLog(None).with(&args), Server::AclLog(None).with(&args))
         };
         let both = |n| (Server::SlowLog(n), Server::AclLog(n));
