@@ -26,6 +26,7 @@ pub mod command;
 pub mod config;
 pub mod control;
 pub mod metrics;
+pub mod pubsub;
 pub mod resp;
 pub mod route;
 pub mod sandbox;

@@ -35,6 +35,8 @@ pub enum ToWorker {
     Asked(Arc<Inquiry>),
     /// From the last worker to let go of it, to the one that asked.
     Answered(Box<Answered>),
+    /// The pub/sub hub's news of one of its turns.
+    PubSub(crate::pubsub::Batch),
     /// CLIENT PAUSE is on, for a worker that started later.
     Pause(Pause),
     /// Send back a copy of the counters.

@@ -478,6 +478,7 @@ impl Worker {
                 }
                 ToWorker::Asked(inquiry) => self.hear(&inquiry),
                 ToWorker::Answered(answered) => self.finish_inquiry(*answered),
+                ToWorker::PubSub(_batch) => {}
                 ToWorker::Pause(pause) => self.suspend_clients(pause),
                 ToWorker::Drain { by } => self.start_drain(by),
             }
