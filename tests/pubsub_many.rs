@@ -241,7 +241,8 @@ impl Crowd {
     fn publish(&mut self, conn: &mut Conn, channel: usize, bytes: usize) -> i64 {
         self.numbers += 1;
         let name = NAMES[channel];
-        let text = format!("{:0>bytes$}", self.numbers);
+        let number = format!("{:09}", self.numbers);
+        let text = number + &"x".repeat(bytes - 9);
         let len = name.len();
         let frame = format!("3\r\n$7\r\nmessage\r\n${len}\r\n{name}\r\n${bytes}\r\n{text}\r\n",);
         for (resp3, said) in self.said[channel].iter_mut().enumerate() {
