@@ -395,7 +395,7 @@ impl Scene {
         let (acknowledged, unknown) = self.stage.published();
         eprintln!("{acknowledged} messages acknowledged, {unknown} outcomes unknown");
         self.stage.end();
-        for metric in ["slotway_pubsub_held_bytes", "slotway_pubsub_subscribers"] {
+        for metric in ["slotway_pubsub_held_bytes", "slotway_pubsub_subscriptions"] {
             eventually(&format!("{metric} is 0"), || self.proxy.metric(metric, "") == 0.0);
         }
         eventually("nothing is subscribed any more", || {
