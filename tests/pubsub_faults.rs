@@ -95,6 +95,7 @@ fn what_is_missing_was_counted_whatever_happens() {
         scene.disturb("connections cut", Scene::cut_all);
         scene.disturb("connections cut repeatedly", Scene::cut_repeatedly);
         scene.disturb("cut and disconnected", |scene| disconnect_on_gap(scene, &quick));
+        scene.disturb("all connections cut", Scene::cut_everything);
         scene.disturb("slots moved", Scene::move_slots);
         scene.disturb("node added", Scene::add_node);
         scene.disturb("replica killed", Scene::kill_a_replica);
@@ -111,7 +112,8 @@ fn what_is_missing_was_counted_whatever_happens() {
             0..2 => scene.disturb("failover", Scene::fail_over),
             2 => scene.disturb("connections cut", Scene::cut_all),
             3 => scene.disturb("connections cut repeatedly", Scene::cut_repeatedly),
-            4..6 => scene.disturb("slots moved", Scene::move_slots),
+            4 => scene.disturb("all connections cut", Scene::cut_everything),
+            5 => scene.disturb("slots moved", Scene::move_slots),
             6 if !added => {
                 added = true;
                 scene.disturb("node added", Scene::add_node);
@@ -314,6 +316,21 @@ impl Scene {
         for _ in 0..15 {
             let node = &nodes[self.random.usize(..nodes.len())];
             self.cut(node);
+            std::thread::sleep(Duration::from_millis(self.random.u64(..100)));
+        }
+    }
+
+    /// The workers' connections as well, which publishers' messages travel on.
+    fn cut_everything(&mut self) {
+        let nodes = self.cluster.nodes().expect("nodes");
+        for _ in 0..10 {
+            let node = &nodes[self.random.usize(..nodes.len())];
+            let mut conn = self.cluster.connect(node).expect("a connection");
+            let kill = ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
+            assert!(conn.command(&kill).expect("CLIENT KILL").int().is_some());
+            if self.random.bool() {
+                self.cut(node);
+            }
             std::thread::sleep(Duration::from_millis(self.random.u64(..100)));
         }
     }

@@ -135,7 +135,7 @@ impl Target {
         let options =
             ClusterOptions { primaries: 1, replicas: 0, conf, ..ClusterOptions::default() };
         let cluster = Cluster::start(options).expect("a cluster");
-        let hard = format!("pubsub.output_hard={HARD}");
+        let hard = format!("pubsub.output_hard={}MiB", HARD / MIB);
         let args = ["--workers", "2", "--set", &hard];
         let soft = ["--set", "pubsub.output_soft=256KiB", "--set", "pubsub.output_soft_time=2s"];
         let proxy = (!direct).then(|| Proxy::start(&cluster, &[&args[..], &soft].concat()));

@@ -369,7 +369,7 @@ impl Stage {
     #[track_caller]
     pub fn all_hear(&self, what: &str, marks: &[u64]) {
         eventually_ok(&format!("{what}: everything is delivered"), || {
-            self.sound()?;
+            self.assert_sound();
             self.for_each_ear(|ear| {
                 let (mark, heard) = (marks[ear.index], ear.heard.map_or(0, |h| h.times.len()));
                 if heard as u64 > mark {
