@@ -129,7 +129,7 @@ struct Target {
 
 impl Target {
     fn start() -> Target {
-        let limit = format!("client-output-buffer-limit pubsub {HARD} 262144 2");
+        let limit = format!("client-output-buffer-limit pubsub {HARD} 262144 1");
         let direct = std::env::var_os("PUBSUB_DIRECT").is_some();
         let conf = if direct { vec![limit] } else { Vec::new() };
         let options =
@@ -137,7 +137,7 @@ impl Target {
         let cluster = Cluster::start(options).expect("a cluster");
         let hard = format!("pubsub.output_hard={}MiB", HARD / MIB);
         let args = ["--workers", "2", "--set", &hard];
-        let soft = ["--set", "pubsub.output_soft=256KiB", "--set", "pubsub.output_soft_time=2s"];
+        let soft = ["--set", "pubsub.output_soft=256KiB", "--set", "pubsub.output_soft_time=1s"];
         let proxy = (!direct).then(|| Proxy::start(&cluster, &[&args[..], &soft].concat()));
         let addr = proxy.as_ref().map_or(cluster.addrs()[0], |proxy| proxy.listen);
         Target { addr, proxy, cluster }

@@ -41,6 +41,9 @@ pub struct Node {
     pub(super) primary: Option<usize>,
     /// It is a primary, with slots.
     pub(super) has_slots: bool,
+    /// It is a primary that has lost all its slots: most likely another was promoted in its place
+    /// and it does not say yet that it is that one's replica. Its notifications would be copies.
+    stripped: bool,
     pub(super) fifo: Fifo,
 }
 
@@ -74,16 +77,31 @@ impl Book {
                 *has = true;
             }
         }
+        let mut owns = vec![false; snapshot.nodes.len()];
+        for (shard, _) in snapshot.shards.iter().zip(&has_slots).filter(|(_, has)| **has) {
+            if let Some(owns) = shard.primary.and_then(|i| owns.get_mut(usize::from(i))) {
+                *owns = true;
+            }
+        }
+        let mut stripped = Vec::new();
         for node in &mut self.nodes {
+            let had_slots = node.has_slots || node.stripped;
             (node.online, node.primary, node.has_slots) = (false, None, false);
+            node.stripped = had_slots;
         }
         self.primaries.clear();
-        for (node, &at) in snapshot.nodes.iter().zip(&by_index) {
-            if let Some(place) = self.nodes.get_mut(at) {
-                place.online = node.online;
-                place.socket = node.socket.or(place.socket);
+        for ((node, &at), owns) in snapshot.nodes.iter().zip(&by_index).zip(owns) {
+            let Some(place) = self.nodes.get_mut(at) else { continue };
+            place.online = node.online;
+            place.socket = node.socket.or(place.socket);
+            // One that was dead for a while is stripped still when it comes back.
+            place.stripped &= node.role == Role::Primary && !owns;
+            if node.role != Role::Primary || !node.online {
+                continue;
             }
-            if node.online && node.role == Role::Primary && !self.primaries.contains(&at) {
+            if place.stripped {
+                stripped.push((at, self.slot_of(at)));
+            } else if !self.primaries.contains(&at) {
                 self.primaries.push(at);
             }
         }
@@ -101,6 +119,12 @@ impl Book {
         }
         self.snapshot = snapshot;
         self.by_index = by_index;
+        for (at, slot) in stripped {
+            let successor = slot.and_then(|slot| self.owner(slot));
+            if let Some(node) = self.nodes.get_mut(at) {
+                node.primary = successor;
+            }
+        }
         for at in 0..self.nodes.len() {
             let Some(node) = self.nodes.get(at) else { continue };
             if !node.online && node.link != Link::Idle {
@@ -148,6 +172,7 @@ impl Book {
                 online: false,
                 primary: None,
                 has_slots: false,
+                stripped: false,
                 fifo: Fifo::new(),
             });
             self.nodes.len() - 1
@@ -157,6 +182,16 @@ impl Book {
     /// The node at `addr`, if the cluster ever had it.
     pub(super) fn known(&self, addr: &NodeAddr) -> Option<usize> {
         self.nodes.iter().position(|n| n.addr == *addr)
+    }
+
+    /// A slot of the node as the last topology had it.
+    fn slot_of(&self, at: usize) -> Option<Slot> {
+        let owner = |&shard: &u16| {
+            let primary = self.snapshot.shards.get(usize::from(shard))?.primary?;
+            self.by_index.get(usize::from(primary)).copied()
+        };
+        let slot = self.snapshot.slots.iter().position(|shard| owner(shard) == Some(at))?;
+        u16::try_from(slot).ok().map(Slot)
     }
 
     /// The primary that has the slot, if it is online.
