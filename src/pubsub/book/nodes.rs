@@ -8,6 +8,11 @@ use super::{Action, Book, Class, Fifo, Sent, SubState};
 use crate::cluster::{NodeAddr, Role, Slot, Snapshot};
 use crate::pubsub::{GapReason, ident};
 
+/// A node that closes connections more often than this, each within so many microseconds of the
+/// one before, is left for a while.
+const CUTS: u32 = 20;
+const CUTS_WITHIN: u64 = 1_000_000;
+
 /// A node's subscription connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
@@ -44,6 +49,9 @@ pub struct Node {
     /// It is a primary that has lost all its slots: most likely another was promoted in its place
     /// and it does not say yet that it is that one's replica. Its notifications would be copies.
     stripped: bool,
+    /// How many connections that stood it has closed in quick succession, and when the last one.
+    cuts: u32,
+    cut_at: u64,
     pub(super) fifo: Fifo,
 }
 
@@ -173,6 +181,8 @@ impl Book {
                 primary: None,
                 has_slots: false,
                 stripped: false,
+                cuts: 0,
+                cut_at: 0,
                 fifo: Fifo::new(),
             });
             self.nodes.len() - 1
@@ -217,6 +227,26 @@ impl Book {
                 book.place(at);
             }
         });
+    }
+
+    /// The node has closed a connection that stood. It may be as well as before, so its topics stay
+    /// and it is connected to at once; if that fails, [`Book::lost`] finds them other places.
+    /// Going elsewhere first would be as quick, but what the node has delivered before it closed
+    /// may still be on its way to the others, and come again from there.
+    ///
+    /// `false`: this happens too often.
+    pub fn cut_off(&mut self, node: usize) -> bool {
+        let now = self.now;
+        let Some(place) = self.nodes.get_mut(node) else { return false };
+        place.cuts = if now < place.cut_at + CUTS_WITHIN { place.cuts + 1 } else { 1 };
+        place.cut_at = now;
+        if place.cuts > CUTS {
+            return false;
+        }
+        self.cut(node, Link::Idle);
+        self.replace_all(node, GapReason::ConnectionLost);
+        self.actions.push(Action::Refresh(None));
+        true
     }
 
     /// The connection to `node` is gone, or could not be made. Gives when to try again.
