@@ -353,8 +353,14 @@ impl<'a> Desk<'a> {
         self.book.node(node).map(|n| n.addr.to_string()).unwrap_or_default()
     }
 
-    /// The connection is gone, or could not be made.
+    /// The connection was closed, or could not be made.
     fn lost(&mut self, node: usize, why: &str) {
+        self.gone(node, why, true);
+    }
+
+    /// The connection is gone. A node that has closed it (`closed`) may take another at once; one
+    /// that does not answer is not asked.
+    fn gone(&mut self, node: usize, why: &str, closed: bool) {
         let was_ready = self.close(node);
         self.room.stats.failures.fetch_add(1, Relaxed);
         let topics = self.book.node(node).map_or(0, |n| n.load);
@@ -368,6 +374,9 @@ impl<'a> Desk<'a> {
             );
         } else {
             tracing::debug!(node = self.name(node), error = why, topics, "node not reached");
+        }
+        if closed && was_ready && self.book.cut_off(node) {
+            return;
         }
         let due = self.book.lost(node);
         self.retries.push((due, node));
@@ -399,7 +408,7 @@ impl<'a> Desk<'a> {
                 Due::Not(_) => {}
                 // What it said may lie in the socket still.
                 Due::Silent(_) if conn.readable => {}
-                Due::Silent(why) => self.lost(node, why),
+                Due::Silent(why) => self.gone(node, why, false),
                 Due::Unused => {
                     tracing::debug!(node = self.name(node), "subscription connection not needed");
                     self.close(node);
