@@ -12,9 +12,9 @@ use crate::units::Unit;
 fn sent() -> BTreeMap<String, BTreeSet<String>> {
     let table = CommandTable::builtin();
     let grammar = Grammar::read(include_str!("grammar.txt"));
-    let units = Unit::read_all(include_str!("units.txt"));
+    let units = [include_str!("units.txt"), include_str!("pubsub.txt")].map(Unit::read_all);
     let mut out: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let shapes = grammar.shapes().iter().chain(units.iter().flat_map(Unit::shapes));
+    let shapes = grammar.shapes().iter().chain(units.iter().flatten().flat_map(Unit::shapes));
     for (start, words) in shapes.flat_map(Shape::beginnings) {
         let [Some(first), rest @ ..] = &start[..] else { continue };
         let name = first.to_ascii_lowercase();

@@ -160,9 +160,11 @@ def test_a_message_for_several_subscriptions_of_one_client(r, pubsub, key):
     ps.psubscribe(key("a*"), key("?bc"), key("[xy]*"))
     confirmed(ps, 4)
     assert r.publish(key("abc"), "x") == 3
+    # a server sends the channel's before the patterns'; a cluster has them come over several nodes
     got = take(ps, 3)
-    assert got[0] == ("message", None, key("abc"), "x")
-    assert sorted(got[1:]) == [("pmessage", key(p), key("abc"), "x") for p in ("?bc", "a*")]
+    assert got.count(("message", None, key("abc"), "x")) == 1
+    patterns = sorted(pattern for kind, pattern, _, _ in got if kind == "pmessage")
+    assert patterns == [key("?bc"), key("a*")]
     silent(ps)
 
 
