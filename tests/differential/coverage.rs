@@ -8,13 +8,15 @@ use slotway::sandbox::{Reply, Standalone, StandaloneOptions};
 use crate::grammar::{Grammar, Shape};
 use crate::units::Unit;
 
-/// Each command that is sent (`xgroup|create`), with every word that is sent with it.
+/// Each command that is sent (`xgroup|create`), with every word that is sent with it; without those
+/// of conversations in which all are refused.
 fn sent() -> BTreeMap<String, BTreeSet<String>> {
     let table = CommandTable::builtin();
     let grammar = Grammar::read(include_str!("grammar.txt"));
     let units = [include_str!("units.txt"), include_str!("pubsub.txt")].map(Unit::read_all);
+    let units = units.iter().flatten().filter(|unit| !unit.name.starts_with("refused "));
     let mut out: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let shapes = grammar.shapes().iter().chain(units.iter().flatten().flat_map(Unit::shapes));
+    let shapes = grammar.shapes().iter().chain(units.flat_map(Unit::shapes));
     for (start, words) in shapes.flat_map(Shape::beginnings) {
         let [Some(first), rest @ ..] = &start[..] else { continue };
         let name = first.to_ascii_lowercase();
