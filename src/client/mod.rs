@@ -26,8 +26,6 @@ pub use subscriptions::Subscriptions;
 
 use bytes::Bytes;
 
-use bytes::Bytes;
-
 use crate::buf::Pool;
 use crate::resp::RequestProgress;
 use crate::stream::Stream;
@@ -242,28 +240,6 @@ mod tests {
     #[test]
     fn an_idle_client_is_small() {
         assert!(size_of::<Client>() <= 192, "{}", size_of::<Client>());
-    }
-
-    #[test]
-    fn it_is_known_how_far_it_is_answered() {
-        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
-        let stream = Stream::Unix(mio::net::UnixStream::from_std(socket));
-        let (mut client, mut pool, mut spare) =
-            (Client::new(stream, 1, 1, 0), Pool::default(), Vec::new());
-        client.base = u32::MAX - 1;
-        let seqs = [(); 4].map(|()| client.expect(&mut spare));
-        assert_eq!(seqs, [u32::MAX - 1, u32::MAX, 0, 1]);
-        let answered = |client: &Client| seqs.map(|seq| client.answered_up_to(seq));
-        client.complete(seqs[1], b"second", &mut pool);
-        assert_eq!(answered(&client), [false; 4]);
-        client.complete(seqs[0], b"first", &mut pool);
-        client.stream(seqs[2], b"third", false, &mut pool);
-        client.push(Bytes::from_static(b"message"), 1, &mut spare);
-        assert_eq!(answered(&client), [true, true, false, false]);
-        assert_eq!((client.items(), client.output()), (1, 23));
-        client.stream(seqs[2], b"", true, &mut pool);
-        client.complete(seqs[3], b"fourth", &mut pool);
-        assert_eq!(answered(&client), [true; 4]);
     }
 
     #[test]

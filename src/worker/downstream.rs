@@ -394,7 +394,7 @@ impl Worker {
             limit = LimitHit::NAMES[limit as usize],
             "a client is closed: it does not take its replies"
         );
-        self.stats.messages_dropped += client.replies.as_ref().map_or(0, |r| r.items() as u64);
+        self.stats.messages_dropped += client.items() as u64;
         self.close_client(index);
     }
 
