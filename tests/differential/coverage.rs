@@ -74,7 +74,7 @@ fn every_command_of_the_table_is_compared_or_said_not_to_be() {
         .collect();
     assert!(
         missing.is_empty() && needless.is_empty() && unknown.is_empty(),
-        "neither in grammar.txt or units.txt nor in not-compared.txt: {missing:?}\n\
+        "neither in grammar.txt, units.txt or pubsub.txt nor in not-compared.txt: {missing:?}\n\
          in not-compared.txt although it is compared: {needless:?}\n\
          in not-compared.txt although no server has it: {unknown:?}"
     );
