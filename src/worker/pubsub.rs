@@ -254,15 +254,15 @@ impl Worker {
         self.mark_client(index);
     }
 
-    /// The topics of a client, of one kind or all; patterns in the order of subscription.
+    /// The topics of a client, of one kind or all, the oldest first.
     fn topics_of(&self, index: usize, kind: Option<Kind>) -> Vec<u32> {
         let subscriptions = self.clients.get(index).and_then(|c| c.subscriptions.as_ref());
         let topics = subscriptions.into_iter().flat_map(|s| s.topics.keys().copied());
-        let of_kind = |topic: &u32| {
-            let local = self.topics.local.get(*topic as usize);
-            local.is_some_and(|l| kind.is_none_or(|kind| l.kind == kind))
-        };
-        topics.filter(of_kind).collect()
+        let local = |topic| Some((topic, self.topics.local.get(topic as usize)?));
+        let of_kind = |(_, l): &(u32, &super::topics::Local)| kind.is_none_or(|k| l.kind == k);
+        let mut found: Vec<_> = topics.filter_map(local).filter(of_kind).collect();
+        found.sort_unstable_by_key(|(_, local)| local.generation);
+        found.into_iter().map(|(topic, _)| topic).collect()
     }
 
     /// The client is not subscribed to a topic any more, if it was.

@@ -39,6 +39,17 @@ impl Book {
             }
             std::mem::replace(&mut entry.subs, spare)
         };
+        // What was not even sent yet is not worth sending if it is not wanted any more.
+        let mut i = 0;
+        while let Some(&sub) = subs.get(i) {
+            let wanted = home == Some(sub.node) || everywhere && self.primaries.contains(&sub.node);
+            if wanted || sub.state != SubState::Wanted {
+                i += 1;
+            } else {
+                subs.swap_remove(i);
+                self.end(at, sub);
+            }
+        }
         if let Some(home) = home {
             self.want(&mut subs, home);
         }
@@ -262,7 +273,7 @@ impl Book {
             entry.live = true;
             entry.tries = 0;
             all = entry.gapped;
-            if std::mem::take(&mut entry.gapped) {
+            if std::mem::take(&mut entry.gapped) && !entry.listeners.is_empty() {
                 self.stats.resubscriptions.fetch_add(1, Relaxed);
             }
             entry.topic.set_live(true);
