@@ -25,9 +25,9 @@ from load import LoadError
 #: Wanted of slotway: its CPU per delivery beside the server's, what it reads from the cluster for
 #: one published message, and the bytes of an idle subscriber.
 CPU_WANTED, UPSTREAM_WANTED, IDLE_WANTED = 1.0, 1.0, 2048
-#: More rounds than that take more time than they tell.
-ROUNDS = 3
-SECONDS = 2.0
+#: Many short turns: how the kernel places the processes on the cores changes from second to second.
+ROUNDS = 5
+SECONDS = 1.2
 WARM_UP = 0.3
 IDLE_SUBSCRIBERS = 10_000
 SYSTEMS = {"slotway": "slotway", "redis": "Redis server"}
