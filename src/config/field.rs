@@ -9,7 +9,7 @@ use super::value::{
     LEVELS, parse_address, parse_duration, parse_level, parse_listen, parse_size, show_duration,
     show_size,
 };
-use super::{Address, CrossSlot, Listen, LogFormat, Secret, Workers};
+use super::{Address, Choice, Listen, Secret, Workers};
 use crate::command::{CommandTable, Rule};
 
 /// A value as it was written, not yet understood.
@@ -108,9 +108,9 @@ pub(super) enum Field<'a> {
     /// "0" is `None`.
     OptionalDuration(&'a mut Option<Duration>, RangeInclusive<Duration>),
     Level(&'a mut String),
-    LogFormat(&'a mut LogFormat),
     CommandRules(&'a mut Vec<Rule>),
-    CrossSlot(&'a mut CrossSlot),
+    /// One word of several.
+    Choice(&'a mut dyn Choice),
 }
 
 const ADDRESSES: &str = "a list of strings such as [\"10.0.0.1:7000\", \"10.0.0.2:7000\"]";
@@ -180,24 +180,11 @@ impl Field<'_> {
                 };
                 *field = raw.list(COMMANDS, |text| Rule::parse(text, &table, near))?;
             }
-            Field::LogFormat(field) => {
-                *field = match raw.text("\"text\" or \"json\"")? {
-                    "text" => LogFormat::Text,
-                    "json" => LogFormat::Json,
-                    other => {
-                        return Err(format!(
-                            "\"{other}\" is no format; write \"text\" or \"json\""
-                        ));
-                    }
-                }
-            }
-            Field::CrossSlot(field) => {
-                *field = match raw.text("\"reject\" or \"split\"")? {
-                    "reject" => CrossSlot::Reject,
-                    "split" => CrossSlot::Split,
-                    other => {
-                        return Err(format!("\"{other}\" is neither \"reject\" nor \"split\""));
-                    }
+            Field::Choice(field) => {
+                let words = choices(&field.words());
+                let word = raw.text(&words)?;
+                if !field.choose(word) {
+                    return Err(format!("\"{word}\" is no choice; write {words}"));
                 }
             }
         }
@@ -228,10 +215,7 @@ impl Field<'_> {
             Field::CommandRules(rules) => {
                 list(rules.iter().map(|rule| rule.text().to_owned()).collect())
             }
-            Field::LogFormat(LogFormat::Text) => "text".into(),
-            Field::LogFormat(LogFormat::Json) => "json".into(),
-            Field::CrossSlot(CrossSlot::Reject) => "reject".into(),
-            Field::CrossSlot(CrossSlot::Split) => "split".into(),
+            Field::Choice(field) => field.word().into(),
         }
     }
 
@@ -272,10 +256,15 @@ impl Field<'_> {
                 "list of commands, subcommands (\"config|set\") and ACL categories (\"@dangerous\")"
                     .into()
             }
-            Field::LogFormat(_) => "\"text\" or \"json\"".into(),
-            Field::CrossSlot(_) => "\"reject\" or \"split\"".into(),
+            Field::Choice(field) => choices(&field.words()),
         }
     }
+}
+
+/// `"this" or "that"`.
+fn choices(words: &[&str; 2]) -> String {
+    let [one, other] = words;
+    format!("\"{one}\" or \"{other}\"")
 }
 
 fn whole(number: usize) -> toml::Value {

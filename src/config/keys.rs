@@ -68,6 +68,11 @@ pub static SECTIONS: &[Section] = &[
     },
     Section { name: "transactions", doc: "MULTI … EXEC, and WATCH." },
     Section {
+        name: "pubsub",
+        doc: "Subscribers. Whatever their number, slotway subscribes once to each channel and \
+              pattern at the cluster.",
+    },
+    Section {
         name: "limits",
         doc: "What slotway holds at most, so that neither a client nor a node that stands still \
               can exhaust the machine. limits.memory stands above the others: where it is the \
@@ -233,7 +238,40 @@ pub static KEYS: &[Key] = &[
               and where one part fails (its shard is lost, out of memory) the others stand; the \
               failed part's commands have the error in their places. redis-py's pipeline() is a \
               transaction unless told otherwise. slotway_transactions_total counts both kinds.",
-        field: |c| Field::CrossSlot(&mut c.transactions.cross_slot),
+        field: |c| Field::Choice(&mut c.transactions.cross_slot),
+    },
+    Key {
+        path: "pubsub.output_hard",
+        flag: None,
+        doc: "Messages and replies that wait for one subscriber because it does not read them. At \
+              the limit that subscriber is closed; the others feel nothing. It is what \
+              client-output-buffer-limit pubsub is to Redis, and takes the place of \
+              limits.client_output while a client is subscribed.",
+        field: |c| Field::Size(&mut c.pubsub.output_hard, KIB..=TIB),
+    },
+    Key {
+        path: "pubsub.output_soft",
+        flag: None,
+        doc: "A subscriber for which more than this waits, and has waited for \
+              pubsub.output_soft_time without a break, is closed. Not more than \
+              pubsub.output_hard.",
+        field: |c| Field::Size(&mut c.pubsub.output_soft, KIB..=TIB),
+    },
+    Key {
+        path: "pubsub.output_soft_time",
+        flag: None,
+        doc: "How long a subscriber may stay above pubsub.output_soft.",
+        field: |c| Field::Duration(&mut c.pubsub.output_soft_time, ms(1, 24 * HOUR)),
+    },
+    Key {
+        path: "pubsub.on_gap",
+        flag: None,
+        doc: "What happens to subscribers of a channel or pattern that may have missed messages, \
+              because a node was lost or a shard channel's slot has moved. \"keep\": they stay, \
+              the subscription is restored, and slotway_pubsub_gaps_total counts it. \
+              \"disconnect\": their connections are closed as well, for applications that must \
+              know, and that read again what they may have missed when they reconnect.",
+        field: |c| Field::Choice(&mut c.pubsub.on_gap),
     },
     Key {
         path: "limits.clients",
@@ -348,7 +386,7 @@ pub static KEYS: &[Key] = &[
         path: "log.format",
         flag: None,
         doc: "\"text\" for people, \"json\" for log collectors: one object per line.",
-        field: |c| Field::LogFormat(&mut c.log.format),
+        field: |c| Field::Choice(&mut c.log.format),
     },
 ];
 

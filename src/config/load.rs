@@ -367,6 +367,8 @@ fn contradictions(loaded: &Loaded) -> Vec<Problem> {
         problems.push(Problem { origin: loaded.origin(at).clone(), key: at.into(), reason });
     };
     not_above("reconnect.min", "reconnect.max", config.reconnect.min > config.reconnect.max);
+    let soft_above = config.pubsub.output_soft > config.pubsub.output_hard;
+    not_above("pubsub.output_soft", "pubsub.output_hard", soft_above);
     not_above(
         "topology.min_interval",
         "topology.refresh",

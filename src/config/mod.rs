@@ -20,7 +20,8 @@ pub use keys::{KEYS, Key, SECTIONS, Section};
 pub use load::{Flag, Loaded, Origin, Sources, load};
 pub use problem::{ConfigError, Problem};
 pub use reference::{docs_markdown, effective_toml, proxy_toml};
-pub use value::{Address, CrossSlot, Listen, LogFormat, Secret, Workers};
+use value::Choice;
+pub use value::{Address, CrossSlot, Listen, LogFormat, OnGap, Secret, Workers};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -50,6 +51,8 @@ pub struct Config {
     pub topology: Topology,
     /// `[transactions]`
     pub transactions: Transactions,
+    /// `[pubsub]`
+    pub pubsub: PubSub,
     /// `[limits]`
     pub limits: Limits,
     /// `[commands]`: which commands clients may send.
@@ -107,6 +110,19 @@ pub struct Topology {
 pub struct Transactions {
     /// A transaction over several slots.
     pub cross_slot: CrossSlot,
+}
+
+/// `[pubsub]`: `output_soft <= output_hard`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PubSub {
+    /// Output waiting for one subscriber, in bytes.
+    pub output_hard: usize,
+    /// The same, for longer than `output_soft_time`.
+    pub output_soft: usize,
+    /// How long.
+    pub output_soft_time: Duration,
+    /// Subscribers that may have missed messages.
+    pub on_gap: OnGap,
 }
 
 /// `[limits]`: all sizes in bytes.
@@ -169,6 +185,12 @@ impl Default for Config {
                 min_interval: Duration::from_millis(100),
             },
             transactions: Transactions { cross_slot: CrossSlot::Reject },
+            pubsub: PubSub {
+                output_hard: 32 * MIB,
+                output_soft: 8 * MIB,
+                output_soft_time: Duration::from_secs(60),
+                on_gap: OnGap::Keep,
+            },
             limits: Limits {
                 clients: 20_000,
                 client_output: GIB,
@@ -218,6 +240,10 @@ mod tests {
         "topology.refresh=7s",
         "topology.min_interval=8ms",
         "transactions.cross_slot=split",
+        "pubsub.output_hard=18MiB",
+        "pubsub.output_soft=19KiB",
+        "pubsub.output_soft_time=9s",
+        "pubsub.on_gap=disconnect",
         "limits.clients=9",
         "limits.client_output=10MiB",
         "limits.upstream_in_flight=11MiB",
@@ -248,6 +274,7 @@ mod tests {
             reconnect,
             topology,
             transactions,
+            pubsub,
             limits,
             commands,
             log,
@@ -270,6 +297,7 @@ mod tests {
         } = limits;
         let crate::command::Rules { deny, allow } = commands;
         let Transactions { cross_slot } = transactions;
+        let PubSub { output_hard, output_soft, output_soft_time, on_gap } = pubsub;
         let Log { level, format } = log;
 
         assert_eq!(
@@ -291,6 +319,8 @@ mod tests {
         assert_eq!((memory, held, bulk), (12 * MIB, 13 * MIB, 14 * MIB));
         assert_eq!(scripts, 17 * MIB);
         assert_eq!((cross_slot, dedicated), (CrossSlot::Split, 17));
+        assert_eq!((output_hard, output_soft), (18 * MIB, 19 * KIB));
+        assert_eq!((output_soft_time, on_gap), (s(9), OnGap::Disconnect));
         assert_eq!((inline, multibulk), (15 * KIB, 16));
         let texts = |rules: &[crate::command::Rule]| {
             rules.iter().map(|r| r.text().to_owned()).collect::<Vec<_>>()

@@ -99,22 +99,78 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object per line.
-    Json,
+/// One of two words, by which it is written.
+pub(super) trait Choice {
+    /// All words.
+    fn words(&self) -> [&'static str; 2];
+    /// The word of what is chosen.
+    fn word(&self) -> &'static str;
+    /// Chooses by its word. `false`: there is no such word.
+    fn choose(&mut self, word: &str) -> bool;
 }
 
-/// What happens to a transaction whose keys lie in several slots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CrossSlot {
-    /// It is refused.
-    Reject,
-    /// It becomes one transaction per slot.
-    Split,
+/// An enum of two variants with their words.
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $(#[$a_doc:meta])* $a:ident = $a_word:literal, $(#[$b_doc:meta])* $b:ident = $b_word:literal, }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $(#[$a_doc])*
+            $a,
+            $(#[$b_doc])*
+            $b,
+        }
+
+        impl Choice for $name {
+            fn words(&self) -> [&'static str; 2] {
+                [$a_word, $b_word]
+            }
+            fn word(&self) -> &'static str {
+                match self {
+                    $name::$a => $a_word,
+                    $name::$b => $b_word,
+                }
+            }
+            fn choose(&mut self, word: &str) -> bool {
+                *self = match word {
+                    $a_word => $name::$a,
+                    $b_word => $name::$b,
+                    _ => return false,
+                };
+                true
+            }
+        }
+    };
+}
+
+choice! {
+    /// How log lines are written.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object per line.
+        Json = "json",
+    }
+}
+
+choice! {
+    /// What happens to a transaction whose keys lie in several slots.
+    CrossSlot {
+        /// It is refused.
+        Reject = "reject",
+        /// It becomes one transaction per slot.
+        Split = "split",
+    }
+}
+
+choice! {
+    /// What happens to subscribers that may have missed messages.
+    OnGap {
+        /// They stay.
+        Keep = "keep",
+        /// They are disconnected, and so know.
+        Disconnect = "disconnect",
+    }
 }
 
 /// The longest path that the kernel takes for a Unix socket (`sun_path` is 108 bytes, one of them

@@ -44,6 +44,9 @@ pub enum ToHub {
     },
     /// The end.
     Stop,
+    /// The hub fails.
+    #[cfg(test)]
+    Fail,
 }
 
 /// A worker's word to the hub.

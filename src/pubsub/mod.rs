@@ -10,16 +10,27 @@
 //! - `frames`: messages on their way to subscribers
 //! - `place`: which node an ordinary channel is subscribed at and published to
 //! - `stats`: the hub's counters
+//! - `glob`: Redis's patterns
+//! - `hub`: the hub's thread and event loop; `conn`: one of its connections; `push`: what a node
+//!   says on it
+//! - `book`: the hub's logic, without any I/O
 //!
 //! <https://redis.io/docs/latest/develop/pubsub/>
 
+mod book;
+mod conn;
 mod frames;
+mod glob;
+mod hub;
 mod link;
 mod place;
+mod push;
 mod stats;
 mod topic;
 
 pub use frames::Frames;
+pub use glob::{can_match_prefix, is_notification, matches, may_notify};
+pub use hub::{Hub, spawn};
 pub use link::{Batch, HubHandle, News, ToHub, Token, Wish};
 pub use place::{hash, ident, rank};
 pub use stats::{GapReason, HubStats};

@@ -1,0 +1,287 @@
+//! Where a topic should be subscribed, and whether that is so. Whatever happens, the book notes it
+//! and comes here: [`Book::place`] makes the subscriptions what they should be, [`Book::settle`]
+//! tells the listeners if that makes a difference.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::nodes::Link;
+use super::{Action, Book, Class, Entry, Sent, Sub, SubState, count};
+use crate::pubsub::{GapReason, News, rank};
+
+/// Whether a topic gets its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Health {
+    /// Something is not confirmed.
+    Lost,
+    /// Everything that can be is confirmed, but a shard has no primary now: who listens anew is
+    /// told, who did before may miss what its next primary sends first.
+    Part,
+    Whole,
+}
+
+impl Book {
+    /// Subscribes the entry where it should be and is not, and ends what should not be.
+    pub(super) fn place(&mut self, at: usize) {
+        let Some(entry) = self.entries.get(at) else { return };
+        if entry.refused.is_some() {
+            return;
+        }
+        let home = self.choose_home(entry);
+        let everywhere = matches!(entry.class, Class::Narrow { .. });
+        let mut subs = {
+            let spare = std::mem::take(&mut self.spare_subs);
+            let Some(entry) = self.entries.get_mut(at) else { return };
+            if entry.home != home {
+                entry.home = home;
+                let ident = home.and_then(|n| self.nodes.get(n)).map_or(0, |n| n.ident);
+                entry.topic.set_home(ident);
+            }
+            std::mem::replace(&mut entry.subs, spare)
+        };
+        if let Some(home) = home {
+            self.want(&mut subs, home);
+        }
+        if everywhere {
+            for i in 0..self.primaries.len() {
+                if let Some(&node) = self.primaries.get(i) {
+                    self.want(&mut subs, node);
+                }
+            }
+        }
+        self.send(at, &mut subs);
+        self.end_others(at, home, everywhere, &mut subs);
+        if let Some(entry) = self.entries.get_mut(at) {
+            let confirmed = subs.iter().filter(|s| s.state == SubState::Confirmed).count();
+            entry.topic.set_upstream(confirmed);
+            self.spare_subs = std::mem::replace(&mut entry.subs, subs);
+        }
+    }
+
+    fn want(&mut self, subs: &mut Vec<Sub>, node: usize) {
+        if subs.iter().any(|s| s.node == node) {
+            return;
+        }
+        self.serial += 1;
+        subs.push(Sub { node, serial: self.serial, state: SubState::Wanted, notifies: false });
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.load += 1;
+        }
+    }
+
+    /// Sends what is not sent, where there is a connection; makes one where there is none.
+    fn send(&mut self, at: usize, subs: &mut [Sub]) {
+        let Some(entry) = self.entries.get(at) else { return };
+        if entry.retry.is_some() {
+            return;
+        }
+        for sub in subs.iter_mut().filter(|s| s.state == SubState::Wanted) {
+            let Some(node) = self.nodes.get_mut(sub.node) else { continue };
+            match node.link {
+                Link::Ready => {
+                    sub.state = SubState::Sent;
+                    let topic = Arc::clone(&entry.topic);
+                    let sent = Sent::Subscribe { entry: at, serial: sub.serial, topic };
+                    node.fifo.push_back(sent);
+                    let topic = Arc::clone(&entry.topic);
+                    self.actions.push(Action::Subscribe(sub.node, topic));
+                }
+                Link::Idle => {
+                    node.link = Link::Connecting;
+                    self.actions.push(Action::Connect(sub.node));
+                }
+                Link::Connecting | Link::Backoff => {}
+            }
+        }
+    }
+
+    /// Ends the subscriptions at nodes that are no longer wanted. A former primary goes on as its
+    /// own replica's replica, which says the same: its notifications are taken until the new one
+    /// is asked for them, and not a moment longer, or they would come twice.
+    fn end_others(
+        &mut self,
+        at: usize,
+        home: Option<usize>,
+        everywhere: bool,
+        subs: &mut Vec<Sub>,
+    ) {
+        let waits = |subs: &[Sub], node: usize| {
+            subs.iter().any(|s| s.node == node && s.state == SubState::Wanted)
+        };
+        let mut i = 0;
+        while let Some(&sub) = subs.get(i) {
+            let is_primary = self.primaries.contains(&sub.node);
+            let successor = self.nodes.get(sub.node).and_then(|n| n.primary);
+            let stands_in =
+                sub.notifies && !is_primary && successor.is_some_and(|node| waits(subs, node));
+            let notifies = everywhere && (is_primary || stands_in);
+            if home == Some(sub.node) || notifies {
+                if let Some(sub) = subs.get_mut(i) {
+                    sub.notifies = notifies;
+                }
+                i += 1;
+            } else {
+                subs.swap_remove(i);
+                self.end(at, sub);
+            }
+        }
+    }
+
+    /// Ends one subscription.
+    fn end(&mut self, at: usize, sub: Sub) {
+        let Some(entry) = self.entries.get(at) else { return };
+        if sub.state == SubState::Confirmed {
+            count(&self.stats.upstream, entry.topic.kind, -1);
+        }
+        let Some(node) = self.nodes.get_mut(sub.node) else { return };
+        node.load = node.load.saturating_sub(1);
+        if sub.state != SubState::Wanted && node.link == Link::Ready {
+            node.fifo.push_back(Sent::Unsubscribe { topic: Arc::clone(&entry.topic) });
+            self.actions.push(Action::Unsubscribe(sub.node, Arc::clone(&entry.topic)));
+        }
+    }
+
+    /// Takes a subscription off the books that its node does not hold (any more).
+    pub(super) fn drop_sub(&mut self, at: usize, node: usize) -> Option<Sub> {
+        let entry = self.entries.get_mut(at)?;
+        let sub =
+            entry.subs.iter().position(|s| s.node == node).map(|i| entry.subs.swap_remove(i))?;
+        if sub.state == SubState::Confirmed {
+            count(&self.stats.upstream, entry.topic.kind, -1);
+        }
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.load = node.load.saturating_sub(1);
+        }
+        Some(sub)
+    }
+
+    /// Ends all subscriptions of an entry.
+    pub(super) fn withdraw(&mut self, at: usize) {
+        let Some(entry) = self.entries.get_mut(at) else { return };
+        entry.topic.set_upstream(0);
+        for sub in std::mem::take(&mut entry.subs) {
+            self.end(at, sub);
+        }
+    }
+
+    /// Stays where it is for as long as that works.
+    fn choose_home(&self, entry: &Entry) -> Option<usize> {
+        match entry.class {
+            Class::Narrow { pure: true } => None,
+            Class::Shard(slot) => {
+                let stays =
+                    |n: &usize| entry.pinned && self.nodes.get(*n).is_some_and(|n| n.online);
+                entry.home.filter(stays).or_else(|| self.owner(slot))
+            }
+            _ => {
+                let usable = |n: &usize| self.nodes.get(*n).is_some_and(|n| n.is_usable());
+                entry.home.filter(usable).or_else(|| {
+                    // Somebody who had it waits: a connection that stands is better than the
+                    // right one.
+                    self.pick(entry.hash, entry.home.is_some())
+                })
+            }
+        }
+    }
+
+    /// The node of the highest rank among the best there are.
+    fn pick(&self, hash: u64, now: bool) -> Option<usize> {
+        let online = self.nodes.iter().enumerate().filter(|(_, n)| n.online);
+        let best = online.max_by_key(|(i, node)| {
+            let is_primary = self.primaries.contains(i);
+            let ready = now && node.link == Link::Ready;
+            (
+                is_primary && ready,
+                is_primary && node.is_usable(),
+                ready,
+                node.is_usable(),
+                is_primary,
+                rank(hash, node.ident),
+            )
+        });
+        best.map(|(i, _)| i)
+    }
+
+    fn confirmed(entry: &Entry, node: usize) -> bool {
+        entry.subs.iter().any(|s| s.node == node && s.state == SubState::Confirmed)
+    }
+
+    fn health(&self, at: usize) -> Health {
+        let Some(entry) = self.entries.get(at) else { return Health::Lost };
+        let at_home = || entry.home.is_some_and(|home| Self::confirmed(entry, home));
+        match entry.class {
+            Class::Plain | Class::Shard(_) if at_home() => Health::Whole,
+            Class::Plain | Class::Shard(_) => Health::Lost,
+            Class::Narrow { pure } => {
+                if self.primaries.is_empty() || !(pure || at_home()) {
+                    return Health::Lost;
+                }
+                // A primary without slots has nothing to say yet.
+                let says = |node: &usize| {
+                    !entry.live || self.nodes.get(*node).is_some_and(|n| n.has_slots)
+                };
+                let missing = |node: &usize| says(node) && !Self::confirmed(entry, *node);
+                if self.primaries.iter().any(missing) {
+                    Health::Lost
+                } else if entry.gapped && !self.covered {
+                    Health::Part
+                } else {
+                    Health::Whole
+                }
+            }
+            Class::Broad if !at_home() => Health::Lost,
+            Class::Broad => {
+                let own = |at: usize| match self.entries.get(at) {
+                    Some(own) if own.refused.is_some() || own.live => Health::Whole,
+                    _ => self.health(at).min(Health::Part),
+                };
+                self.own.iter().map(|at| at.map_or(Health::Lost, own)).min().unwrap_or(Health::Lost)
+            }
+        }
+    }
+
+    /// Tells the listeners what has become of their topic. `reason` is why, if it was lost.
+    pub(super) fn settle(&mut self, at: usize, reason: GapReason) {
+        let health = self.health(at);
+        let Some(entry) = self.entries.get_mut(at) else { return };
+        let was = entry.live;
+        let mut all = false;
+        if was && health == Health::Lost {
+            entry.live = false;
+            entry.gapped = true;
+            entry.topic.set_live(false);
+            if !entry.listeners.is_empty() {
+                self.stats.gaps[reason as usize].fetch_add(1, Relaxed);
+            }
+            for listener in entry.listeners.iter().filter(|l| l.told) {
+                if let Some(worker) = self.workers.get_mut(&listener.worker) {
+                    worker.news.push(News::Gap { token: listener.token });
+                }
+            }
+        } else if !was && health == Health::Whole {
+            entry.live = true;
+            entry.tries = 0;
+            all = entry.gapped;
+            if std::mem::take(&mut entry.gapped) {
+                self.stats.resubscriptions.fetch_add(1, Relaxed);
+            }
+            entry.topic.set_live(true);
+        }
+        if health >= Health::Part {
+            for listener in entry.listeners.iter_mut().filter(|l| all || !l.told) {
+                listener.told = true;
+                if let Some(worker) = self.workers.get_mut(&listener.worker) {
+                    let (token, topic) = (listener.token, Arc::clone(&entry.topic));
+                    worker.news.push(News::Live { token, topic });
+                }
+            }
+        }
+        if self.own.contains(&Some(at)) {
+            for i in 0..self.broad.len() {
+                if let Some(&broad) = self.broad.get(i) {
+                    self.settle(broad, reason);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What nodes send: taken or not, and handed to the workers in runs. HOT PATH: every message
+//! passes here; the messages of one topic that came together are one [`Frames`], and cost one
+//! look-up.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{Book, Class, SubState};
+use crate::pubsub::{Frames, Kind, News, glob};
+use crate::resp::write;
+
+/// A run ends at so many bytes; a larger message is one of its own.
+const RUN: usize = 64 << 10;
+
+/// Messages of one topic, one behind the other in what was read.
+#[derive(Debug)]
+pub struct Run {
+    open: bool,
+    /// The entry, and what is taken for it from this node.
+    at: usize,
+    everywhere: bool,
+    takes_notifications: bool,
+    takes_others: bool,
+    own: bool,
+    kind: Kind,
+    start: usize,
+    end: usize,
+    starts: Vec<u32>,
+    read: [u64; Kind::COUNT],
+    ignored: u64,
+    /// Broad topics have something in [`super::Entry::made`].
+    made: bool,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Run {
+            open: false,
+            at: 0,
+            everywhere: false,
+            takes_notifications: false,
+            takes_others: false,
+            own: false,
+            kind: Kind::Channel,
+            start: 0,
+            end: 0,
+            starts: Vec::new(),
+            read: [0; Kind::COUNT],
+            ignored: 0,
+            made: false,
+        }
+    }
+}
+
+/// A message as it was found in what was read.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'a> {
+    /// Of which kind of subscription.
+    pub kind: Kind,
+    /// The channel or pattern that was subscribed.
+    pub name: &'a [u8],
+    /// What it was published on.
+    pub channel: &'a [u8],
+    /// Where the channel's bulk begins in the frame.
+    pub at: usize,
+}
+
+impl Book {
+    /// A message from `node`, at `start..end` of `buf`.
+    #[inline]
+    pub fn message(
+        &mut self,
+        node: usize,
+        buf: &[u8],
+        (start, end): (usize, usize),
+        message: Message<'_>,
+        run: &mut Run,
+    ) {
+        run.read[message.kind as usize] += 1;
+        let same = run.open
+            && run.end == start
+            && run.kind == message.kind
+            && self.entries.get(run.at).is_some_and(|e| *e.topic.name == *message.name);
+        if !same {
+            self.flush(buf, run);
+            self.open(node, &message, run);
+            (run.start, run.end) = (start, start);
+        }
+        let notification = run.everywhere && glob::is_notification(message.channel);
+        let takes = if notification { run.takes_notifications } else { run.takes_others };
+        if !takes {
+            run.ignored += 1;
+            self.flush(buf, run);
+            (run.start, run.end) = (end, end);
+            return;
+        }
+        if run.own {
+            let frame = buf.get(start..end).unwrap_or_default();
+            self.match_broad(frame, &message);
+            run.made = true;
+        }
+        if end - run.start > RUN {
+            self.flush(buf, run);
+            run.start = start;
+        }
+        run.starts.push((start - run.start) as u32);
+        run.end = end;
+    }
+
+    /// Looks a message's topic up, and what is taken for it from this node.
+    fn open(&mut self, node: usize, message: &Message<'_>, run: &mut Run) {
+        run.open = false;
+        (run.everywhere, run.takes_others) = (false, false);
+        let Some(&at) = self.names[message.kind as usize].get(message.name) else { return };
+        let Some(entry) = self.entries.get(at) else { return };
+        let sub = entry.subs.iter().find(|s| s.node == node && s.state == SubState::Confirmed);
+        run.open = true;
+        run.at = at;
+        run.kind = message.kind;
+        run.takes_others = sub.is_some() && entry.home == Some(node);
+        run.everywhere = entry.topic.everywhere;
+        let narrow = matches!(entry.class, Class::Narrow { .. });
+        run.takes_notifications = narrow && sub.is_some_and(|s| s.notifies);
+        run.own = self.own.contains(&Some(at));
+    }
+
+    /// Hands the run on. To be done before anything else happens to the book.
+    #[inline]
+    pub fn flush(&mut self, buf: &[u8], run: &mut Run) {
+        if run.starts.is_empty() {
+            return;
+        }
+        let bytes = buf.get(run.start..run.end).unwrap_or_default();
+        if !self.hand_on(run.at, bytes, &run.starts) && !run.own {
+            run.ignored += run.starts.len() as u64;
+        }
+        run.starts.clear();
+        run.start = run.end;
+    }
+
+    /// What was read from a node is gone through.
+    pub fn end_read(&mut self, buf: &[u8], run: &mut Run) {
+        self.flush(buf, run);
+        run.open = false;
+        for (total, read) in self.stats.messages.iter().zip(&mut run.read) {
+            total.fetch_add(std::mem::take(read), Relaxed);
+        }
+        self.stats.ignored.fetch_add(std::mem::take(&mut run.ignored), Relaxed);
+        if std::mem::take(&mut run.made) {
+            for i in 0..self.broad.len() {
+                if let Some(&at) = self.broad.get(i) {
+                    self.flush_made(at);
+                }
+            }
+        }
+    }
+
+    /// `false`: nobody listens.
+    fn hand_on(&mut self, at: usize, bytes: &[u8], starts: &[u32]) -> bool {
+        let Some(entry) = self.entries.get(at) else { return false };
+        if !entry.listeners.iter().any(|l| l.told) {
+            return false;
+        }
+        let frames = Arc::new(Frames::new(bytes, starts, &self.stats.held));
+        for listener in entry.listeners.iter().filter(|l| l.told) {
+            if let Some(worker) = self.workers.get_mut(&listener.worker) {
+                let (token, frames) = (listener.token, Arc::clone(&frames));
+                worker.news.push(News::Messages { token, frames });
+            }
+        }
+        true
+    }
+
+    /// A notification, for the broad patterns that match it: the same frame with their name.
+    fn match_broad(&mut self, frame: &[u8], message: &Message<'_>) {
+        for i in 0..self.broad.len() {
+            let Some(&at) = self.broad.get(i) else { continue };
+            let Some(entry) = self.entries.get_mut(at) else { continue };
+            if !glob::matches(&entry.topic.name, message.channel) {
+                continue;
+            }
+            entry.starts.push(entry.made.len() as u32);
+            write::header(&mut entry.made, b'>', 4);
+            write::bulk(&mut entry.made, b"pmessage");
+            write::bulk(&mut entry.made, &entry.topic.name);
+            entry.made.extend_from_slice(frame.get(message.at..).unwrap_or_default());
+            if entry.made.len() >= RUN {
+                self.flush_made(at);
+            }
+        }
+    }
+
+    fn flush_made(&mut self, at: usize) {
+        let Some(entry) = self.entries.get_mut(at) else { return };
+        if entry.starts.is_empty() {
+            return;
+        }
+        let (mut made, mut starts) =
+            (std::mem::take(&mut entry.made), std::mem::take(&mut entry.starts));
+        self.hand_on(at, &made, &starts);
+        if made.capacity() > 2 * RUN {
+            made = Vec::new();
+        }
+        made.clear();
+        starts.clear();
+        if let Some(entry) = self.entries.get_mut(at) {
+            (entry.made, entry.starts) = (made, starts);
+        }
+    }
+}
+
+impl Drop for Book {
+    /// Whoever still holds a topic sees that nothing is subscribed any more.
+    fn drop(&mut self) {
+        for (_, entry) in &self.entries {
+            entry.topic.set_live(false);
+            entry.topic.set_home(0);
+            entry.topic.set_upstream(0);
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Nodes and their connections come and go.
+
+use std::cmp::Reverse;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{Action, Book, Class, Fifo, Sent, SubState};
+use crate::cluster::{NodeAddr, Role, Slot, Snapshot};
+use crate::pubsub::{GapReason, ident};
+
+/// A node's subscription connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// There is none, and none is needed.
+    Idle,
+    /// It is being made.
+    Connecting,
+    /// It takes commands.
+    Ready,
+    /// It was lost or could not be made: it is tried again later.
+    Backoff,
+}
+
+/// A node. Keeps its place for good.
+#[derive(Debug)]
+pub struct Node {
+    /// How it is called.
+    pub addr: NodeAddr,
+    /// Where it is.
+    pub socket: Option<SocketAddr>,
+    /// Its connection.
+    pub link: Link,
+    /// How many topics are subscribed there, or should be.
+    pub load: usize,
+    /// Attempts that failed one after the other, the loss of a connection included.
+    pub failures: u32,
+    pub(super) ident: u64,
+    /// The cluster has it and says that it is online.
+    pub(super) online: bool,
+    /// Its shard's primary.
+    pub(super) primary: Option<usize>,
+    /// It is a primary, with slots.
+    pub(super) has_slots: bool,
+    pub(super) fifo: Fifo,
+}
+
+impl Node {
+    /// Nothing speaks against it.
+    pub(super) fn is_usable(&self) -> bool {
+        self.online && self.failures == 0 && self.link != Link::Backoff
+    }
+}
+
+impl Book {
+    /// A node by its index.
+    pub fn node(&self, node: usize) -> Option<&Node> {
+        self.nodes.get(node)
+    }
+
+    /// Nothing is subscribed there, nothing is awaited.
+    pub fn is_unused(&self, node: usize) -> bool {
+        self.nodes.get(node).is_none_or(|n| n.load == 0 && n.fifo.is_empty())
+    }
+
+    /// The topology is known, or has changed.
+    pub fn topology(&mut self, snapshot: Arc<Snapshot>) {
+        let mut by_index = Vec::with_capacity(snapshot.nodes.len());
+        for node in &snapshot.nodes {
+            by_index.push(self.node_at(&node.addr));
+        }
+        let mut has_slots = vec![false; snapshot.shards.len()];
+        for &shard in &snapshot.slots {
+            if let Some(has) = has_slots.get_mut(usize::from(shard)) {
+                *has = true;
+            }
+        }
+        for node in &mut self.nodes {
+            (node.online, node.primary, node.has_slots) = (false, None, false);
+        }
+        self.primaries.clear();
+        for (node, &at) in snapshot.nodes.iter().zip(&by_index) {
+            if let Some(place) = self.nodes.get_mut(at) {
+                place.online = node.online;
+                place.socket = node.socket.or(place.socket);
+            }
+            if node.online && node.role == Role::Primary && !self.primaries.contains(&at) {
+                self.primaries.push(at);
+            }
+        }
+        self.covered = true;
+        for (shard, &has_slots) in snapshot.shards.iter().zip(&has_slots) {
+            let place = |i: u16| by_index.get(usize::from(i)).copied();
+            let primary = shard.primary.and_then(place).filter(|p| self.primaries.contains(p));
+            self.covered &= primary.is_some() || !has_slots;
+            for node in shard.replicas.iter().filter_map(|&i| place(i)).chain(primary) {
+                if let Some(node) = self.nodes.get_mut(node) {
+                    node.primary = primary;
+                    node.has_slots = has_slots && primary.is_some();
+                }
+            }
+        }
+        self.snapshot = snapshot;
+        self.by_index = by_index;
+        for at in 0..self.nodes.len() {
+            let Some(node) = self.nodes.get(at) else { continue };
+            if !node.online && node.link != Link::Idle {
+                self.actions.push(Action::Close(at));
+                self.cut(at, Link::Idle);
+                self.replace_all(at, GapReason::NodeLeft);
+            }
+        }
+        self.every_entry(|book, at| {
+            book.check_owner(at);
+            book.place(at);
+            book.settle(at, GapReason::NewPrimary);
+        });
+    }
+
+    /// A shard channel follows its slot: where the topology has changed its mind, or while no node
+    /// has confirmed it.
+    fn check_owner(&mut self, at: usize) {
+        let Some(entry) = self.entries.get(at) else { return };
+        let Class::Shard(slot) = entry.class else { return };
+        let owner = self.owner(slot);
+        let Some(entry) = self.entries.get_mut(at) else { return };
+        let moved = owner.is_some() && owner != entry.owner;
+        let waits = entry.subs.iter().all(|s| s.state == SubState::Wanted);
+        if moved || waits {
+            entry.pinned = false;
+            entry.retry = None;
+        }
+        entry.owner = owner.or(entry.owner);
+        if moved && entry.live && owner != entry.home {
+            self.place(at);
+            self.settle(at, GapReason::SlotMoved);
+        }
+    }
+
+    fn node_at(&mut self, addr: &NodeAddr) -> usize {
+        self.known(addr).unwrap_or_else(|| {
+            self.nodes.push(Node {
+                addr: addr.clone(),
+                socket: None,
+                link: Link::Idle,
+                load: 0,
+                failures: 0,
+                ident: ident(addr),
+                online: false,
+                primary: None,
+                has_slots: false,
+                fifo: Fifo::new(),
+            });
+            self.nodes.len() - 1
+        })
+    }
+
+    /// The node at `addr`, if the cluster ever had it.
+    pub(super) fn known(&self, addr: &NodeAddr) -> Option<usize> {
+        self.nodes.iter().position(|n| n.addr == *addr)
+    }
+
+    /// The primary that has the slot, if it is online.
+    pub(super) fn owner(&self, slot: Slot) -> Option<usize> {
+        let shard = *self.snapshot.slots.get(usize::from(slot.0))?;
+        let primary = self.snapshot.shards.get(usize::from(shard))?.primary?;
+        let at = *self.by_index.get(usize::from(primary))?;
+        self.nodes.get(at).filter(|n| n.online).map(|_| at)
+    }
+
+    /// The connection to `node` takes commands.
+    pub fn ready(&mut self, node: usize) {
+        let Some(place) = self.nodes.get_mut(node) else { return };
+        place.link = Link::Ready;
+        place.failures = 0;
+        place.fifo.clear();
+        // What is wanted here, and what hangs at a node that does not answer.
+        self.every_entry(|book, at| {
+            let Some(entry) = book.entries.get(at) else { return };
+            let waits = |s: &super::Sub| s.node == node && s.state == SubState::Wanted;
+            let stuck = |home: usize| book.nodes.get(home).is_none_or(|n| !n.is_usable());
+            if entry.subs.iter().any(waits) || entry.home.is_some_and(stuck) {
+                book.place(at);
+            }
+        });
+    }
+
+    /// The connection to `node` is gone, or could not be made. Gives when to try again.
+    pub fn lost(&mut self, node: usize) -> u64 {
+        self.cut(node, Link::Backoff);
+        let Some(place) = self.nodes.get_mut(node) else { return self.now };
+        place.failures += 1;
+        let due = self.now + self.pace.after(place.failures);
+        self.replace_all(node, GapReason::ConnectionLost);
+        self.actions.push(Action::Refresh(None));
+        due
+    }
+
+    /// The time of [`Book::lost`] has come: if the node is needed, it is tried again.
+    pub fn retry(&mut self, node: usize) {
+        let Some(place) = self.nodes.get_mut(node) else { return };
+        if place.link != Link::Backoff {
+            return;
+        }
+        if place.load > 0 {
+            place.link = Link::Connecting;
+            self.actions.push(Action::Connect(node));
+        } else {
+            // It may be well by now; whoever needs it next sees.
+            place.link = Link::Idle;
+            place.failures = 0;
+        }
+    }
+
+    /// The connection was closed because nothing needs it.
+    pub fn closed(&mut self, node: usize) {
+        self.cut(node, Link::Idle);
+    }
+
+    /// A PING was sent.
+    pub fn pinged(&mut self, node: usize) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.fifo.push_back(Sent::Ping);
+        }
+    }
+
+    fn cut(&mut self, node: usize, link: Link) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.link = link;
+            node.fifo.clear();
+        }
+    }
+
+    /// What was subscribed at `node` is so no more; all of it finds another place at once.
+    fn replace_all(&mut self, node: usize, reason: GapReason) {
+        self.every_entry(|book, at| {
+            let dropped = book.drop_sub(at, node);
+            if dropped.is_none() {
+                return;
+            }
+            if let Some(entry) = book.entries.get_mut(at) {
+                entry.pinned = false;
+            }
+            book.place(at);
+            book.settle(at, reason);
+        });
+    }
+
+    fn every_entry(&mut self, mut step: impl FnMut(&mut Self, usize)) {
+        for at in 0..self.entries.capacity() {
+            if self.entries.contains(at) {
+                step(self, at);
+            }
+        }
+    }
+
+    /// When the next retry is due.
+    pub fn next_due(&self) -> Option<u64> {
+        self.retries.peek().map(|Reverse((due, _))| *due)
+    }
+
+    /// Tries again what is due.
+    pub fn tick(&mut self) {
+        while let Some(&Reverse((due, at))) = self.retries.peek() {
+            if due > self.now {
+                return;
+            }
+            self.retries.pop();
+            // Another retry may have taken its place, or another entry.
+            let Some(entry) = self.entries.get_mut(at) else { continue };
+            if entry.retry == Some(due) {
+                entry.retry = None;
+                self.place(at);
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What nodes answer to SUBSCRIBE and UNSUBSCRIBE. One topic per command, so an error belongs to
+//! one topic; a node answers in order.
+
+use std::cmp::Reverse;
+
+use super::{Action, Book, Class, Sent, SubState, count};
+use crate::cluster::NodeAddr;
+use crate::pubsub::{GapReason, Kind, News};
+
+/// Redirections of one topic that are followed at once; more are as likely two nodes that disagree.
+const FOLLOW: u32 = 3;
+/// Refusals that pass.
+const PASSING: [&str; 7] =
+    ["CLUSTERDOWN", "LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "ASK", "READONLY"];
+
+impl Book {
+    /// A node says that a subscription has begun or ended.
+    ///
+    /// # Errors
+    /// It is no answer to what was sent: the connection is of no use.
+    pub fn changed(
+        &mut self,
+        node: usize,
+        kind: Kind,
+        subscribed: bool,
+        name: &[u8],
+    ) -> Result<(), &'static str> {
+        let place = self.nodes.get_mut(node).ok_or("a node that is not known")?;
+        let answers = match place.fifo.front() {
+            Some(Sent::Subscribe { topic, .. }) => {
+                subscribed && topic.kind == kind && *topic.name == *name
+            }
+            Some(Sent::Unsubscribe { topic }) => {
+                !subscribed && topic.kind == kind && *topic.name == *name
+            }
+            Some(Sent::Ping) | None => false,
+        };
+        if !answers {
+            if kind == Kind::Shard && !subscribed {
+                self.slot_left(node, name);
+                return Ok(());
+            }
+            return Err("a confirmation of what was not asked for");
+        }
+        let Some(Sent::Subscribe { entry: at, serial, .. }) = place.fifo.pop_front() else {
+            return Ok(());
+        };
+        let Some(entry) = self.entries.get_mut(at) else { return Ok(()) };
+        let Some(sub) = entry.subs.iter_mut().find(|s| s.serial == serial) else { return Ok(()) };
+        sub.state = SubState::Confirmed;
+        count(&self.stats.upstream, kind, 1);
+        entry.pinned |= kind == Kind::Shard;
+        let confirmed = entry.subs.iter().filter(|s| s.state == SubState::Confirmed).count();
+        entry.topic.set_upstream(confirmed);
+        self.settle(at, GapReason::NewPrimary);
+        Ok(())
+    }
+
+    /// A node has ended a shard channel by itself: it does not have the slot any more. If the
+    /// topology does not know yet who has, the node does.
+    fn slot_left(&mut self, node: usize, name: &[u8]) {
+        self.actions.push(Action::Refresh(None));
+        let Some(&at) = self.names[Kind::Shard as usize].get(name) else { return };
+        let held = |s: &super::Sub| s.node == node && s.state == SubState::Confirmed;
+        let Some(entry) = self.entries.get_mut(at) else { return };
+        if !entry.subs.iter().any(held) {
+            return;
+        }
+        entry.pinned = false;
+        self.drop_sub(at, node);
+        self.place(at);
+        self.settle(at, GapReason::SlotMoved);
+    }
+
+    /// A node answers with an error.
+    ///
+    /// # Errors
+    /// It answers nothing that was sent.
+    pub fn error(&mut self, node: usize, text: &[u8]) -> Result<(), &'static str> {
+        let place = self.nodes.get_mut(node).ok_or("a node that is not known")?;
+        let sent = place.fifo.pop_front().ok_or("an error that answers nothing")?;
+        let Sent::Subscribe { entry: at, serial, .. } = sent else { return Ok(()) };
+        let entry = self.entries.get_mut(at);
+        let Some(entry) = entry.filter(|e| e.subs.iter().any(|s| s.serial == serial)) else {
+            return Ok(());
+        };
+        let text = String::from_utf8_lossy(text);
+        let mut words = text.split(' ');
+        let code = words.next().unwrap_or_default();
+        let is_shard = matches!(entry.class, Class::Shard(_));
+        if code == "MOVED" && is_shard {
+            let target = words.nth(1).and_then(address);
+            self.drop_sub(at, node);
+            self.moved(at, node, target);
+        } else if PASSING.contains(&code) {
+            self.drop_sub(at, node);
+            if let Some(entry) = self.entries.get_mut(at) {
+                entry.pinned = false;
+            }
+            self.actions.push(Action::Refresh(None));
+            self.later(at);
+            self.place(at);
+        } else {
+            self.drop_sub(at, node);
+            self.refuse(at, &text);
+        }
+        Ok(())
+    }
+
+    /// Any other reply: a PING's, or nothing that was asked for.
+    ///
+    /// # Errors
+    /// It answers nothing that was sent.
+    pub fn reply(&mut self, node: usize) -> Result<(), &'static str> {
+        let place = self.nodes.get_mut(node).ok_or("a node that is not known")?;
+        match place.fifo.pop_front() {
+            Some(Sent::Ping) => Ok(()),
+            _ => Err("a reply where a push must be"),
+        }
+    }
+
+    /// Only nodes that the topology has are gone to: it is on its way for the others.
+    fn moved(&mut self, at: usize, from: usize, target: Option<(String, u16)>) {
+        let host = |host: String| {
+            // An empty host is the one that says it.
+            if host.is_empty() {
+                self.nodes.get(from).map(|n| n.addr.host.clone())
+            } else {
+                Some(host.into())
+            }
+        };
+        let target = target.and_then(|(name, port)| Some(NodeAddr { host: host(name)?, port }));
+        let node = target.as_ref().and_then(|addr| self.known(addr));
+        let node = node.filter(|&n| self.nodes.get(n).is_some_and(|n| n.online));
+        self.actions.push(Action::Refresh(target));
+        let Some(entry) = self.entries.get_mut(at) else { return };
+        entry.pinned = node.is_some();
+        if let Some(node) = node {
+            entry.home = Some(node);
+            let ident = self.nodes.get(node).map_or(0, |n| n.ident);
+            entry.topic.set_home(ident);
+        }
+        if node.is_none() || entry.tries >= FOLLOW {
+            self.later(at);
+        } else {
+            entry.tries += 1;
+        }
+        self.place(at);
+    }
+
+    /// Tries the entry again, after a while.
+    fn later(&mut self, at: usize) {
+        let Some(entry) = self.entries.get_mut(at) else { return };
+        entry.tries = entry.tries.saturating_add(1);
+        let due = self.now + self.pace.after(entry.tries);
+        entry.retry = Some(due);
+        self.retries.push(Reverse((due, at)));
+    }
+
+    /// The cluster does not allow it: its listeners are told, and it is over.
+    fn refuse(&mut self, at: usize, text: &str) {
+        self.withdraw(at);
+        let own = self.own.contains(&Some(at));
+        let Some(entry) = self.entries.get_mut(at) else { return };
+        let topic = std::sync::Arc::clone(&entry.topic);
+        let listeners = std::mem::take(&mut entry.listeners);
+        entry.live = false;
+        topic.set_live(false);
+        if own {
+            // Broad patterns go on without it.
+            let name = String::from_utf8_lossy(&topic.name).into_owned();
+            tracing::warn!(pattern = name, error = text, "no keyspace notifications");
+            entry.refused = Some(text.into());
+        }
+        if !listeners.is_empty() {
+            count(&self.stats.topics, topic.kind, -1);
+        }
+        for listener in listeners {
+            if let Some(worker) = self.workers.get_mut(&listener.worker) {
+                worker.tokens.remove(&listener.token);
+                worker.news.push(News::Refused { token: listener.token, text: text.into() });
+            }
+        }
+        if own {
+            self.settle(at, GapReason::ConnectionLost);
+        } else {
+            self.forget(at);
+        }
+    }
+}
+
+/// `host:port`, as MOVED has it.
+fn address(text: &str) -> Option<(String, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    Some((host.to_owned(), port.parse().ok()?))
+}

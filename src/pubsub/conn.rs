@@ -1,0 +1,284 @@
+//! One subscription connection: socket, handshake, what is to be written and what was read in part.
+
+use std::io::{self, Read};
+use std::net::SocketAddr;
+
+use mio::{Registry, Token};
+
+use crate::buf::{CHUNK, Pool, SendQueue};
+use crate::resp::{Protocol, ReplyProgress, ReplyScan, write};
+use crate::stream::Stream;
+use crate::upstream::Handshake;
+
+/// A quiet node is asked whether it is still there after so long, microseconds.
+const QUIET: u64 = 1_000_000;
+/// A connection without a topic is closed after so long.
+const UNUSED: u64 = 30_000_000;
+
+/// Where it is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// The TCP connection is being made.
+    Connecting,
+    /// The handshake's replies are awaited.
+    Handshake,
+    /// Subscriptions can be made.
+    Ready,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Conn {
+    pub state: State,
+    stream: Stream,
+    token: Token,
+    /// When the attempt is given up, microseconds.
+    until: u64,
+    pub handshake: Handshake,
+    queue: SendQueue,
+    /// Bytes of an unfinished frame, how many of them were scanned, and the scan.
+    tail: Vec<u8>,
+    scanned: usize,
+    scan: ReplyScan,
+    /// There may be something to read.
+    pub readable: bool,
+    /// The node will send no more; what it sent is still to be read.
+    peer_closed: bool,
+    /// The socket is full.
+    blocked: bool,
+    watching: bool,
+    /// When the node last said something.
+    last_read: u64,
+    /// When it was asked whether it is there; it has not said anything since.
+    pinged: Option<u64>,
+    unused_since: Option<u64>,
+}
+
+/// What the time has come for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing, until then.
+    Not(u64),
+    /// The node is to be asked whether it is there.
+    Ping,
+    /// Nobody needs the connection any more.
+    Unused,
+    /// The node does not answer.
+    Silent(&'static str),
+}
+
+impl Conn {
+    /// Starts an attempt.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn connect(
+        addr: SocketAddr,
+        registry: &Registry,
+        token: Token,
+        until: u64,
+    ) -> io::Result<Conn> {
+        let mut stream = Stream::Tcp(mio::net::TcpStream::connect(addr)?);
+        stream.watch(registry, token, true, false)?;
+        Ok(Conn {
+            state: State::Connecting,
+            stream,
+            token,
+            until,
+            handshake: Handshake::default(),
+            queue: SendQueue::default(),
+            tail: Vec::new(),
+            scanned: 0,
+            scan: ReplyScan::default(),
+            readable: false,
+            peer_closed: false,
+            blocked: false,
+            watching: false,
+            last_read: 0,
+            pinged: None,
+            unused_since: None,
+        })
+    }
+
+    /// An event of the socket. `true`: the TCP connection stands, the handshake may begin.
+    ///
+    /// # Errors
+    /// The attempt has failed.
+    pub fn event(&mut self, event: &mio::event::Event, registry: &Registry) -> io::Result<bool> {
+        if self.state == State::Connecting {
+            match self.stream.connected() {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotConnected => return Ok(false),
+                Err(error) => return Err(error),
+            }
+            if let Stream::Tcp(socket) = &self.stream {
+                // Without it a subscription may wait for the last one's answer.
+                let _ = socket.set_nodelay(true);
+            }
+            self.stream.watch(registry, self.token, false, true)?;
+            self.state = State::Handshake;
+            self.readable = true;
+            return Ok(true);
+        }
+        self.peer_closed |= event.is_read_closed();
+        self.blocked &= !event.is_writable();
+        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        Ok(false)
+    }
+
+    /// Begins the handshake with what the configuration says.
+    pub fn greet(&mut self, user: &str, password: &str, name: &str, pool: &mut Pool) {
+        self.handshake = Handshake::new(Protocol::Resp3, user, password, name, false, pool);
+    }
+
+    /// The handshake is over.
+    pub fn ready(&mut self, now: u64) {
+        self.state = State::Ready;
+        self.last_read = now;
+    }
+
+    /// A command to be written at the end of the turn.
+    pub fn say(&mut self, args: &[&[u8]], line: &mut Vec<u8>, pool: &mut Pool) {
+        line.clear();
+        write::request(line, args);
+        self.queue.push(line, pool);
+    }
+
+    /// A PING is about to be sent.
+    pub fn ping(&mut self, now: u64) {
+        self.pinged = Some(now);
+    }
+
+    /// Writes what there is.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub fn flush(&mut self, registry: &Registry, pool: &mut Pool) -> io::Result<()> {
+        let out = match self.state {
+            State::Connecting => return Ok(()),
+            State::Handshake => &mut self.handshake.out,
+            State::Ready => &mut self.queue,
+        };
+        if self.blocked || (out.unsent() == 0 && !self.watching) {
+            return Ok(());
+        }
+        out.write_to(&mut self.stream)?;
+        out.release_sent(pool);
+        self.blocked = out.unsent() > 0;
+        if self.blocked != self.watching {
+            self.watching = self.blocked;
+            self.stream.watch(registry, self.token, self.blocked, true)?;
+        }
+        Ok(())
+    }
+
+    /// Reads once into `scratch`, and gives all complete frames to `take`, with what was read and
+    /// where in it they stand. Gives how many bytes were read.
+    ///
+    /// # Errors
+    /// Why the connection is of no use any more.
+    pub fn read(
+        &mut self,
+        scratch: &mut [u8],
+        now: u64,
+        take: impl FnOnce(&mut Conn, &[u8]) -> Result<usize, String>,
+    ) -> Result<usize, String> {
+        // A short unfinished frame goes in front of what is read, a long one is appended to.
+        let append = self.tail.len() > scratch.len() / 2;
+        let front = if append { 0 } else { self.tail.len() };
+        if let (Some(place), Some(tail)) = (scratch.get_mut(..front), self.tail.get(..front)) {
+            place.copy_from_slice(tail);
+        }
+        let room = scratch.len() - front;
+        let n = match self.stream.read(scratch.get_mut(front..).unwrap_or_default()) {
+            Ok(0) => return Err("closed by the node".into()),
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                self.readable = false;
+                return Ok(0);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(0),
+            Err(error) => return Err(error.to_string()),
+        };
+        self.last_read = now;
+        self.pinged = None;
+        self.readable = n == room || self.peer_closed;
+        let got = scratch.get(..front + n).unwrap_or_default();
+        if append {
+            let mut tail = std::mem::take(&mut self.tail);
+            tail.extend_from_slice(got);
+            let used = take(self, &tail)?;
+            if used > 0 {
+                tail = tail.get(used..).unwrap_or_default().to_vec();
+            }
+            self.tail = tail;
+        } else {
+            let used = take(self, got)?;
+            let rest = got.get(used..).unwrap_or_default();
+            if rest.is_empty() && self.tail.capacity() > CHUNK {
+                self.tail = Vec::new();
+            }
+            self.tail.clear();
+            self.tail.extend_from_slice(rest);
+        }
+        Ok(n)
+    }
+
+    /// The end of the frame that begins at `start` of what was read, if it is there. The scan goes
+    /// on where it stopped, however long the frame is.
+    ///
+    /// # Errors
+    /// It is no RESP.
+    #[inline]
+    pub fn frame_end(&mut self, buf: &[u8], start: usize) -> Result<Option<usize>, String> {
+        let at = start + self.scanned;
+        let rest = buf.get(at..).unwrap_or_default();
+        match self.scan.advance(rest).map_err(|e| e.to_string())? {
+            ReplyProgress::Complete(n) => {
+                self.scanned = 0;
+                Ok(Some(at + n))
+            }
+            ReplyProgress::Partial(n) => {
+                self.scanned += n;
+                Ok(None)
+            }
+        }
+    }
+
+    /// It was not read from on purpose: its silence means nothing.
+    pub fn held_back(&mut self, now: u64) {
+        self.last_read = now;
+        self.pinged = None;
+    }
+
+    /// What the time has come for. `used`: topics are subscribed here, or should be.
+    pub fn due(&mut self, now: u64, used: bool, timeout: u64) -> Due {
+        if self.state != State::Ready {
+            return match now < self.until {
+                true => Due::Not(self.until),
+                false => Due::Silent("no answer within timeouts.connect"),
+            };
+        }
+        self.unused_since = if used { None } else { self.unused_since.or(Some(now)) };
+        let unused = self.unused_since.map_or(u64::MAX, |since| since + UNUSED);
+        if unused <= now {
+            return Due::Unused;
+        }
+        let next = match self.pinged {
+            Some(at) if at + timeout <= now => {
+                return Due::Silent("no answer to PING within timeouts.connect");
+            }
+            Some(at) => at + timeout,
+            None if self.last_read + QUIET <= now => return Due::Ping,
+            None => self.last_read + QUIET,
+        };
+        Due::Not(next.min(unused))
+    }
+
+    /// Gives its buffers back.
+    pub fn close(mut self, registry: &Registry, pool: &mut Pool) {
+        self.stream.unwatch(registry);
+        self.queue.clear(pool);
+        self.handshake.out.clear(pool);
+    }
+}

@@ -1,0 +1,523 @@
+//! The hub's thread: its event loop, which carries between sockets, workers and the book.
+//!
+//! Each turn: what workers and control said, what nodes sent, what the clock says go into the
+//! book; then what it wants done is done, commands are written (one write per node), and every
+//! worker gets its news in one batch.
+//!
+//! If the thread's code panics, the thread goes on with a fresh book: the workers are told, and
+//! wish again for all they have.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token, Waker};
+use rustc_hash::FxHashMap;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::book::{Action, Book, Message, Pace, Run};
+use super::conn::{Conn, Due, State};
+use super::push::{self, Said};
+use super::{Batch, GapReason, HubHandle, HubStats, News, ToHub};
+use crate::buf::Pool;
+use crate::cluster::Snapshot;
+use crate::config::Config;
+use crate::control::{ToControl, ToWorker, WorkerHandle};
+
+/// Bytes that one read asks for.
+const SCRATCH: usize = 256 << 10;
+/// A worker that has so many bytes to deal with is waited for.
+const IN_TRANSIT: usize = 64 << 20;
+/// Failures in quick succession are spaced by this.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
+
+/// The pub/sub hub.
+#[derive(Debug, Clone)]
+pub struct Hub {
+    /// How it is spoken to.
+    pub handle: HubHandle,
+    /// What it counts.
+    pub stats: Arc<HubStats>,
+}
+
+/// Starts the hub's thread.
+///
+/// # Errors
+/// The operating system gives no event loop or no thread.
+pub fn spawn(config: Arc<Config>, control: UnboundedSender<ToControl>) -> io::Result<Hub> {
+    let poll = Poll::new()?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+    let (sender, inbox) = mpsc::channel();
+    let stats = Arc::new(HubStats::default());
+    let mut room = Room {
+        config,
+        control,
+        poll,
+        inbox,
+        stats: Arc::clone(&stats),
+        workers: FxHashMap::default(),
+        topology: None,
+        epoch: Instant::now(),
+    };
+    std::thread::Builder::new().name("pubsub".into()).spawn(move || room.run())?;
+    Ok(Hub { handle: HubHandle::new(sender, waker), stats })
+}
+
+const WAKER: Token = Token(0);
+
+/// A worker as the hub reaches it.
+struct Worker {
+    handle: WorkerHandle,
+    /// Bytes that it was sent and has not dealt with.
+    transit: Arc<AtomicUsize>,
+}
+
+/// What outlives a failure.
+struct Room {
+    config: Arc<Config>,
+    control: UnboundedSender<ToControl>,
+    poll: Poll,
+    inbox: mpsc::Receiver<ToHub>,
+    stats: Arc<HubStats>,
+    workers: FxHashMap<usize, Worker>,
+    topology: Option<Arc<Snapshot>>,
+    epoch: Instant,
+}
+
+impl Room {
+    fn run(&mut self) {
+        tracing::debug!("pub/sub hub runs");
+        loop {
+            let begun = Instant::now();
+            let mut desk = Desk::new(self);
+            if let Ok(outcome) = catch_unwind(AssertUnwindSafe(|| desk.run())) {
+                if let Err(error) = outcome {
+                    tracing::error!(%error, "the pub/sub hub's event loop failed");
+                }
+                return;
+            }
+            drop(desk);
+            self.failed();
+            if begun.elapsed() < RESTART_PAUSE {
+                std::thread::sleep(RESTART_PAUSE);
+            }
+        }
+    }
+
+    fn failed(&mut self) {
+        let stats = &self.stats;
+        stats.restarts.fetch_add(1, Relaxed);
+        let topics: u64 = stats.topics.iter().map(|n| n.swap(0, Relaxed)).sum();
+        stats.gaps[GapReason::HubFailed as usize].fetch_add(topics, Relaxed);
+        for gauge in &stats.upstream {
+            gauge.store(0, Relaxed);
+        }
+        stats.connections.store(0, Relaxed);
+        tracing::error!(topics, "the pub/sub hub failed (a bug in slotway), and begins anew");
+        for worker in self.workers.values() {
+            worker.tell(vec![News::Restarted]);
+        }
+    }
+}
+
+impl Worker {
+    fn tell(&self, news: Vec<News>) {
+        // A worker that has ended says so by its own way.
+        let _ = self.handle.send(ToWorker::PubSub(Batch::new(news, &self.transit)));
+    }
+}
+
+/// What a failure ends.
+struct Desk<'a> {
+    room: &'a mut Room,
+    book: Book,
+    conns: Vec<Option<Conn>>,
+    /// Nodes to be tried again, and when.
+    retries: Vec<(u64, usize)>,
+    now: u64,
+    stopped: bool,
+    /// A worker has more than enough to deal with.
+    held: bool,
+    // Kept for their capacity.
+    scratch: Vec<u8>,
+    line: Vec<u8>,
+    run: Run,
+    pool: Pool,
+}
+
+impl<'a> Desk<'a> {
+    fn new(room: &'a mut Room) -> Self {
+        let micros = |d: Duration| d.as_micros() as u64;
+        let reconnect = &room.config.reconnect;
+        let pace = Pace { min: micros(reconnect.min), max: micros(reconnect.max) };
+        let mut book = Book::new(Arc::clone(&room.stats), pace);
+        for &index in room.workers.keys() {
+            book.worker(index);
+        }
+        Desk {
+            book,
+            conns: Vec::new(),
+            retries: Vec::new(),
+            now: 0,
+            stopped: false,
+            held: false,
+            scratch: vec![0; SCRATCH],
+            line: Vec::new(),
+            run: Run::default(),
+            pool: Pool::default(),
+            room,
+        }
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        self.tick_clock();
+        if let Some(topology) = self.room.topology.clone() {
+            self.book.topology(topology);
+        }
+        let mut events = Events::with_capacity(256);
+        while !self.stopped {
+            // What came while nobody waited, and while the book was made anew.
+            self.read_inbox();
+            self.look_at_clock();
+            self.read_nodes();
+            self.book.end_turn();
+            self.act();
+            self.write_nodes();
+            self.tell_workers();
+            let timeout = self.time_to_wait();
+            match self.room.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            self.tick_clock();
+            for event in &events {
+                if event.token() != WAKER {
+                    self.node_event(event.token().0 - 1, event);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tick_clock(&mut self) {
+        self.now = self.room.epoch.elapsed().as_micros() as u64;
+        self.book.now = self.now;
+    }
+
+    fn read_inbox(&mut self) {
+        while let Ok(message) = self.room.inbox.try_recv() {
+            match message {
+                ToHub::Worker { index, handle } => {
+                    let worker = Worker { handle, transit: Arc::default() };
+                    self.room.workers.insert(index, worker);
+                    self.book.worker(index);
+                }
+                ToHub::WorkerGone { index } => {
+                    self.room.workers.remove(&index);
+                    self.book.worker_gone(index);
+                }
+                ToHub::Topology(snapshot) => {
+                    self.room.topology = Some(Arc::clone(&snapshot));
+                    self.book.topology(snapshot);
+                }
+                ToHub::Wishes { worker, wishes } => {
+                    for wish in wishes {
+                        self.book.wish(worker, wish);
+                    }
+                }
+                ToHub::Stop => self.stopped = true,
+                #[cfg(test)]
+                ToHub::Fail => panic!("as the test wants it"),
+            }
+        }
+    }
+
+    fn node_event(&mut self, node: usize, event: &mio::event::Event) {
+        let Some(Some(conn)) = self.conns.get_mut(node) else { return };
+        match conn.event(event, self.room.poll.registry()) {
+            Ok(false) => {}
+            Ok(true) => {
+                let upstream = &self.room.config.upstream;
+                let password = upstream.password.reveal();
+                conn.greet(&upstream.user, password, &upstream.client_name, &mut self.pool);
+            }
+            Err(error) => self.lost(node, &error.to_string()),
+        }
+    }
+
+    /// One read per node and turn.
+    fn read_nodes(&mut self) {
+        let overloaded = |w: &Worker| w.transit.load(Relaxed) > IN_TRANSIT;
+        self.held = self.room.workers.values().any(overloaded);
+        for node in 0..self.conns.len() {
+            let Some(Some(conn)) = self.conns.get_mut(node) else { continue };
+            if self.held && conn.state == State::Ready {
+                conn.held_back(self.now);
+            } else if conn.readable {
+                self.read_node(node);
+            }
+        }
+    }
+
+    fn read_node(&mut self, node: usize) {
+        let Some(mut conn) = self.conns.get_mut(node).and_then(Option::take) else { return };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let outcome = conn.read(&mut scratch, self.now, |conn, buf| self.frames(node, conn, buf));
+        self.scratch = scratch;
+        if let Some(place) = self.conns.get_mut(node) {
+            *place = Some(conn);
+        }
+        match outcome {
+            Ok(n) => {
+                self.room.stats.bytes.fetch_add(n as u64, Relaxed);
+            }
+            Err(why) => self.lost(node, &why),
+        }
+    }
+
+    /// All complete frames. Gives how many bytes they are.
+    fn frames(&mut self, node: usize, conn: &mut Conn, buf: &[u8]) -> Result<usize, String> {
+        let mut run = std::mem::take(&mut self.run);
+        let mut start = 0;
+        let outcome = loop {
+            let end = match conn.frame_end(buf, start) {
+                Ok(Some(end)) => end,
+                Ok(None) => break Ok(start),
+                Err(why) => break Err(why),
+            };
+            if let Err(why) = self.frame(node, conn, buf, (start, end), &mut run) {
+                break Err(why);
+            }
+            start = end;
+        };
+        self.book.end_read(buf, &mut run);
+        self.run = run;
+        outcome
+    }
+
+    #[inline]
+    fn frame(
+        &mut self,
+        node: usize,
+        conn: &mut Conn,
+        buf: &[u8],
+        (start, end): (usize, usize),
+        run: &mut Run,
+    ) -> Result<(), String> {
+        let frame = buf.get(start..end).unwrap_or_default();
+        if conn.state != State::Ready {
+            return self.handshake_reply(node, conn, frame);
+        }
+        let said = push::read(frame).ok_or("a push that is malformed")?;
+        if let Said::Message { kind, name, channel, at, .. } = said {
+            self.book.message(node, buf, (start, end), Message { kind, name, channel, at }, run);
+            return Ok(());
+        }
+        self.book.flush(buf, run);
+        match said {
+            Said::Changed { kind, subscribed, name } => {
+                self.book.changed(node, kind, subscribed, name)?;
+            }
+            Said::Error(text) => self.book.error(node, text)?,
+            Said::Reply => self.book.reply(node)?,
+            Said::Message { .. } | Said::Other => {}
+        }
+        Ok(())
+    }
+
+    fn handshake_reply(
+        &mut self,
+        node: usize,
+        conn: &mut Conn,
+        frame: &[u8],
+    ) -> Result<(), String> {
+        if conn.handshake.reply(frame)? {
+            conn.ready(self.now);
+            self.room.stats.connections.fetch_add(1, Relaxed);
+            self.book.ready(node);
+            tracing::debug!(node = self.name(node), "subscription connection made");
+        }
+        Ok(())
+    }
+
+    fn name(&self, node: usize) -> String {
+        self.book.node(node).map(|n| n.addr.to_string()).unwrap_or_default()
+    }
+
+    /// The connection is gone, or could not be made.
+    fn lost(&mut self, node: usize, why: &str) {
+        let was_ready = self.close(node);
+        self.room.stats.failures.fetch_add(1, Relaxed);
+        let topics = self.book.node(node).map_or(0, |n| n.load);
+        // The same failure many times a second is one line.
+        if was_ready || self.book.node(node).is_some_and(|n| n.failures == 0) {
+            tracing::warn!(
+                node = self.name(node),
+                error = why,
+                topics,
+                "subscription connection lost"
+            );
+        } else {
+            tracing::debug!(node = self.name(node), error = why, topics, "node not reached");
+        }
+        let due = self.book.lost(node);
+        self.retries.push((due, node));
+    }
+
+    /// `true`: it was ready.
+    fn close(&mut self, node: usize) -> bool {
+        let Some(conn) = self.conns.get_mut(node).and_then(Option::take) else { return false };
+        let ready = conn.state == State::Ready;
+        if ready {
+            self.room.stats.connections.fetch_sub(1, Relaxed);
+        }
+        conn.close(self.room.poll.registry(), &mut self.pool);
+        ready
+    }
+
+    fn look_at_clock(&mut self) {
+        self.book.tick();
+        let now = self.now;
+        let due: Vec<usize> =
+            self.retries.extract_if(.., |(due, _)| *due <= now).map(|(_, node)| node).collect();
+        for node in due {
+            self.book.retry(node);
+        }
+        let timeout = self.room.config.timeouts.connect.as_micros() as u64;
+        for node in 0..self.conns.len() {
+            let Some(Some(conn)) = self.conns.get_mut(node) else { continue };
+            match conn.due(now, !self.book.is_unused(node), timeout) {
+                Due::Not(_) => {}
+                // What it said may lie in the socket still.
+                Due::Silent(_) if conn.readable => {}
+                Due::Silent(why) => self.lost(node, why),
+                Due::Unused => {
+                    tracing::debug!(node = self.name(node), "subscription connection not needed");
+                    self.close(node);
+                    self.book.closed(node);
+                }
+                Due::Ping => {
+                    conn.ping(now);
+                    conn.say(&[b"PING"], &mut self.line, &mut self.pool);
+                    self.book.pinged(node);
+                }
+            }
+        }
+    }
+
+    /// Does what the book wants done.
+    fn act(&mut self) {
+        loop {
+            let actions = self.book.take_actions();
+            if actions.is_empty() {
+                return;
+            }
+            let mut refresh = None;
+            for action in actions {
+                match action {
+                    Action::Connect(node) => self.connect(node),
+                    Action::Close(node) => {
+                        tracing::info!(node = self.name(node), "node left by the pub/sub hub");
+                        self.close(node);
+                    }
+                    Action::Subscribe(node, topic) => {
+                        self.say(node, &[topic.kind.subscribe().as_bytes(), &topic.name]);
+                    }
+                    Action::Unsubscribe(node, topic) => {
+                        self.say(node, &[topic.kind.unsubscribe().as_bytes(), &topic.name]);
+                    }
+                    Action::Refresh(hint) => refresh = Some(hint.or(refresh.flatten())),
+                }
+            }
+            if let Some(hint) = refresh {
+                // Control may be gone at the very end: nothing to refresh then.
+                let _ = self.room.control.send(ToControl::RefreshTopology { hint });
+            }
+        }
+    }
+
+    fn say(&mut self, node: usize, args: &[&[u8]]) {
+        // The book may have wanted it before it knew that the connection is lost.
+        if let Some(Some(conn)) = self.conns.get_mut(node)
+            && conn.state == State::Ready
+        {
+            conn.say(args, &mut self.line, &mut self.pool);
+        }
+    }
+
+    fn connect(&mut self, node: usize) {
+        let Some(place) = self.book.node(node) else { return };
+        let Some(socket) = place.socket else {
+            let why = format!("the host name {} is not resolved", place.addr.host);
+            return self.lost(node, &why);
+        };
+        let until = self.now + self.room.config.timeouts.connect.as_micros() as u64;
+        self.close(node);
+        match Conn::connect(socket, self.room.poll.registry(), Token(node + 1), until) {
+            Ok(conn) => {
+                if self.conns.len() <= node {
+                    self.conns.resize_with(node + 1, || None);
+                }
+                if let Some(place) = self.conns.get_mut(node) {
+                    *place = Some(conn);
+                }
+            }
+            Err(error) => self.lost(node, &error.to_string()),
+        }
+    }
+
+    fn write_nodes(&mut self) {
+        // A connection that is lost here finds other places for its topics: once more then.
+        let mut again = true;
+        while std::mem::take(&mut again) {
+            for node in 0..self.conns.len() {
+                let Some(Some(conn)) = self.conns.get_mut(node) else { continue };
+                if let Err(error) = conn.flush(self.room.poll.registry(), &mut self.pool) {
+                    self.lost(node, &error.to_string());
+                    self.act();
+                    again = true;
+                }
+            }
+        }
+    }
+
+    fn tell_workers(&mut self) {
+        for (index, news) in self.book.take_news() {
+            if let Some(worker) = self.room.workers.get(&index) {
+                worker.tell(news);
+            }
+        }
+    }
+
+    /// How long the event loop may sleep.
+    fn time_to_wait(&mut self) -> Option<Duration> {
+        let readable = self.conns.iter().flatten().any(|c| c.readable);
+        if self.stopped || (readable && !self.held) {
+            return Some(Duration::ZERO);
+        }
+        if self.held {
+            return Some(Duration::from_millis(1));
+        }
+        let timeout = self.room.config.timeouts.connect.as_micros() as u64;
+        let mut next = self.book.next_due().unwrap_or(u64::MAX);
+        for (due, _) in &self.retries {
+            next = next.min(*due);
+        }
+        for (node, conn) in self.conns.iter_mut().enumerate() {
+            let Some(conn) = conn else { continue };
+            next = next.min(match conn.due(self.now, !self.book.is_unused(node), timeout) {
+                Due::Not(until) => until,
+                _ => self.now,
+            });
+        }
+        if next == u64::MAX {
+            return None;
+        }
+        let now = self.room.epoch.elapsed().as_micros() as u64;
+        // A poll cannot wait for less than a millisecond; sleeping short would mean spinning.
+        Some(Duration::from_millis(next.saturating_sub(now).div_ceil(1000)))
+    }
+}

@@ -1,0 +1,141 @@
+//! What a node says on a subscription connection, read in place.
+
+use crate::resp::reply;
+
+use super::Kind;
+
+/// One frame.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Said<'a> {
+    /// `message`, `pmessage`, `smessage`.
+    Message {
+        /// Of which kind of subscription.
+        kind: Kind,
+        /// The channel or pattern that was subscribed.
+        name: &'a [u8],
+        /// The channel it was published on.
+        channel: &'a [u8],
+        /// Where the channel's bulk begins in the frame.
+        at: usize,
+        /// What was published.
+        payload: &'a [u8],
+    },
+    /// `subscribe`, `unsubscribe` and their kin.
+    Changed {
+        /// Of which kind of subscription.
+        kind: Kind,
+        /// It begins; else it ends.
+        subscribed: bool,
+        /// The channel or pattern.
+        name: &'a [u8],
+    },
+    /// An error, which answers a command.
+    Error(&'a [u8]),
+    /// Any other reply to a command.
+    Reply,
+    /// A push that is none of ours.
+    Other,
+}
+
+/// Reads a complete frame. `None`: it is not what its first byte promises.
+pub fn read(frame: &[u8]) -> Option<Said<'_>> {
+    match frame.first()? {
+        b'>' => {}
+        b'-' | b'!' => return Some(Said::Error(reply::error_text(frame)?)),
+        _ => return Some(Said::Reply),
+    }
+    let (count, at) = number(frame, 1)?;
+    let (word, at) = match bulk(frame, at) {
+        Some(found) => found,
+        None => return Some(Said::Other),
+    };
+    let (kind, subscribed) = match (word, count) {
+        (b"message", 3) => return message(frame, Kind::Channel, at),
+        (b"pmessage", 4) => return message(frame, Kind::Pattern, at),
+        (b"smessage", 3) => return message(frame, Kind::Shard, at),
+        (b"subscribe", 3) => (Kind::Channel, true),
+        (b"unsubscribe", 3) => (Kind::Channel, false),
+        (b"psubscribe", 3) => (Kind::Pattern, true),
+        (b"punsubscribe", 3) => (Kind::Pattern, false),
+        (b"ssubscribe", 3) => (Kind::Shard, true),
+        (b"sunsubscribe", 3) => (Kind::Shard, false),
+        (b"message" | b"pmessage" | b"smessage", _) => return None,
+        _ => return Some(Said::Other),
+    };
+    let (name, _) = bulk(frame, at)?;
+    Some(Said::Changed { kind, subscribed, name })
+}
+
+#[inline]
+fn message(frame: &[u8], kind: Kind, at: usize) -> Option<Said<'_>> {
+    let (name, behind) = bulk(frame, at)?;
+    let (channel, at, behind) = if kind == Kind::Pattern {
+        let (channel, after) = bulk(frame, behind)?;
+        (channel, behind, after)
+    } else {
+        (name, at, behind)
+    };
+    let (payload, _) = bulk(frame, behind)?;
+    Some(Said::Message { kind, name, channel, at, payload })
+}
+
+/// The bulk string at `at`, and where the next element begins.
+#[inline]
+fn bulk(frame: &[u8], at: usize) -> Option<(&[u8], usize)> {
+    if frame.get(at) != Some(&b'$') {
+        return None;
+    }
+    let (len, start) = number(frame, at + 1)?;
+    let end = start.checked_add(len)?;
+    Some((frame.get(start..end)?, end.checked_add(2)?))
+}
+
+/// The number at `at`, and what is behind its line end.
+#[inline]
+fn number(frame: &[u8], at: usize) -> Option<(usize, usize)> {
+    let mut value = 0usize;
+    for (i, &byte) in frame.get(at..)?.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' => value = value.checked_mul(10)?.checked_add(usize::from(byte - b'0'))?,
+            b'\r' if i > 0 => return Some((value, at + i + 2)),
+            _ => return None,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_nodes_say() {
+        let message = b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n";
+        let (kind, name, channel) = (Kind::Channel, b"c".as_slice(), b"c".as_slice());
+        let payload = b"hi".as_slice();
+        assert_eq!(read(message), Some(Said::Message { kind, name, channel, at: 17, payload }));
+        let pmessage = b">4\r\n$8\r\npmessage\r\n$2\r\nc*\r\n$2\r\ncd\r\n$0\r\n\r\n";
+        let Some(Said::Message { name, channel, at, payload, .. }) = read(pmessage) else {
+            panic!("a message");
+        };
+        assert_eq!((name, channel, payload), (b"c*".as_slice(), b"cd".as_slice(), b"".as_slice()));
+        assert_eq!(&pmessage[at..at + 4], b"$2\r\n");
+        let name = b"x".as_slice();
+        let gone = b">3\r\n$12\r\nsunsubscribe\r\n$1\r\nx\r\n:0\r\n";
+        assert_eq!(read(gone), Some(Said::Changed { kind: Kind::Shard, subscribed: false, name }));
+        assert_eq!(read(b"-ERR no\r\n"), Some(Said::Error(b"ERR no")));
+        assert_eq!(read(b"+PONG\r\n"), Some(Said::Reply));
+        assert_eq!(read(b">2\r\n$10\r\ninvalidate\r\n_\r\n"), Some(Said::Other));
+        assert_eq!(read(b">2\r\n$7\r\nmessage\r\n$1\r\nc\r\n"), None);
+        assert_eq!(read(b">3\r\n$7\r\nmessage\r\n:1\r\n$1\r\nc\r\n"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = read(&bytes);
+            let _ = read(&[b">3\r\n$7\r\nmessage\r\n".as_slice(), &bytes].concat());
+        }
+    }
+}
