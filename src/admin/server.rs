@@ -148,6 +148,7 @@ impl Admin {
             totals: &scrape.totals,
             commands: &commands,
             control,
+            hub: self.pool.hub_stats(),
             limits: &self.limits,
             process: Process::read(),
         };

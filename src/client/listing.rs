@@ -72,7 +72,10 @@ impl Line {
             age: seconds(client.created),
             idle: seconds(client.active),
             flags: flags(client),
-            subscriptions: [0; 3],
+            subscriptions: client
+                .subscriptions
+                .as_ref()
+                .map_or([0; 3], |s| s.counts.map(|n| n as usize)),
             queued: client.multi.as_ref().map(|m| m.queue.len()),
             multi_mem: client.multi.as_ref().map_or(0, |m| m.held()),
             qbuf: client.tail.len(),
@@ -138,6 +141,7 @@ fn flags(client: &Client) -> String {
     // In Redis's order.
     let all = [
         (lent.is_some_and(|l| l.monitor), 'O'),
+        (session.modes & mode::SUBSCRIBED != 0, 'P'),
         (session.modes & mode::MULTI != 0, 'x'),
         (blocked, 'b'),
         (client.paused == Paused::Closing, 'c'),

@@ -37,6 +37,12 @@ pub fn answer(
         Local::Ping if args.len() > 2 => {
             write::error(out, "ERR wrong number of arguments for 'ping' command");
         }
+        // What a subscriber reads are messages: this looks like one.
+        Local::Ping if is_subscriber(session) => {
+            write::array_header(out, 2);
+            write::bulk(out, b"pong");
+            write::bulk(out, args.get(1).unwrap_or_default());
+        }
         Local::Ping => match args.get(1) {
             Some(text) => write::bulk(out, text),
             None => write::simple(out, "PONG"),
@@ -102,6 +108,11 @@ pub fn answer(
         Local::ClientInfo | Local::ClientReply | Local::ClientEveryone => {}
     }
     After::Go
+}
+
+/// It is subscribed, and in the protocol that knows no pushes.
+fn is_subscriber(session: &Session) -> bool {
+    session.modes & mode::SUBSCRIBED != 0 && session.protocol == Protocol::Resp2
 }
 
 fn select(args: &Args, out: &mut Vec<u8>) {

@@ -10,6 +10,7 @@ mod multi;
 mod question;
 mod replies;
 mod session;
+mod subscriptions;
 mod tracking;
 
 pub use cluster::Announced;
@@ -21,6 +22,9 @@ pub use multi::{EXEC, MULTI, Multi, Place};
 pub use question::{ClientKind, Filter, Ids, Pause, Question, Selection};
 pub use replies::{Outcome, Replies};
 pub use session::{Session, mode};
+pub use subscriptions::Subscriptions;
+
+use bytes::Bytes;
 
 use crate::buf::Pool;
 use crate::resp::RequestProgress;
@@ -66,6 +70,8 @@ pub struct Client {
     pub multi: Option<Box<Multi>>,
     /// The connections that it has been lent, and what for.
     pub lent: Option<Box<Lent>>,
+    /// What it is subscribed to.
+    pub subscriptions: Option<Box<Subscriptions>>,
     /// The nodes that it may have written to: bit 0 to 63 is the worker's index of the node,
     /// modulo 64.
     pub wrote: u64,
@@ -112,6 +118,7 @@ impl Client {
             replies: None,
             multi: None,
             lent: None,
+            subscriptions: None,
             wrote: 0,
             base: 0,
             paused: Paused::No,
@@ -137,9 +144,10 @@ impl Client {
             + self.replies.as_ref().map_or(0, |r| r.held())
             + self.multi.as_ref().map_or(0, |m| m.held())
             + self.lent.as_ref().map_or(0, |l| l.held())
+            + self.subscriptions.as_ref().map_or(0, |s| s.held())
     }
 
-    /// Bytes of replies that it has not taken, or that wait for their turn.
+    /// Bytes of replies and pushes that it has not taken, or that wait for their turn.
     pub fn output(&self) -> usize {
         self.replies.as_ref().map_or(0, |r| r.output())
     }
@@ -160,6 +168,13 @@ impl Client {
         let base = self.base;
         let replies = self.replies.get_or_insert_with(|| spare.pop().unwrap_or_default());
         base.wrapping_add(replies.expect())
+    }
+
+    /// The same for what CLIENT REPLY does not silence.
+    pub fn expect_heard(&mut self, spare: &mut Vec<Box<Replies>>) -> u32 {
+        let base = self.base;
+        let replies = self.replies.get_or_insert_with(|| spare.pop().unwrap_or_default());
+        base.wrapping_add(replies.expect_heard())
     }
 
     /// Reply `seq` is `frame`.
@@ -194,6 +209,23 @@ impl Client {
         }
     }
 
+    /// What is not a reply, `items` messages. See [`Replies::push`].
+    pub fn push(&mut self, bytes: Bytes, items: u32, spare: &mut Vec<Box<Replies>>) {
+        self.replies.get_or_insert_with(|| spare.pop().unwrap_or_default()).push(bytes, items);
+    }
+
+    /// Reply `seq` and all before it have gone out, as far as the socket takes them.
+    pub fn answered_up_to(&self, seq: u32) -> bool {
+        // Numbers wrap around, so that what is behind is less than half of them away.
+        let distance = self.base.wrapping_sub(seq);
+        distance != 0 && distance <= u32::MAX / 2
+    }
+
+    /// Messages in pushes that it has not taken.
+    pub fn items(&self) -> usize {
+        self.replies.as_ref().map_or(0, |r| r.items())
+    }
+
     /// A reply of slotway's own, behind all that are owed.
     pub fn answer(&mut self, frame: &[u8], pool: &mut Pool, spare: &mut Vec<Box<Replies>>) {
         let seq = self.expect(spare);
@@ -207,6 +239,28 @@ mod tests {
 
     #[test]
     fn an_idle_client_is_small() {
-        assert!(size_of::<Client>() <= 184, "{}", size_of::<Client>());
+        assert!(size_of::<Client>() <= 192, "{}", size_of::<Client>());
+    }
+
+    #[test]
+    fn it_is_known_how_far_it_is_answered() {
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let stream = Stream::Unix(mio::net::UnixStream::from_std(socket));
+        let (mut client, mut pool, mut spare) =
+            (Client::new(stream, 1, 1, 0), Pool::default(), Vec::new());
+        client.base = u32::MAX - 1;
+        let seqs = [(); 4].map(|()| client.expect(&mut spare));
+        assert_eq!(seqs, [u32::MAX - 1, u32::MAX, 0, 1]);
+        let answered = |client: &Client| seqs.map(|seq| client.answered_up_to(seq));
+        client.complete(seqs[1], b"second", &mut pool);
+        assert_eq!(answered(&client), [false; 4]);
+        client.complete(seqs[0], b"first", &mut pool);
+        client.stream(seqs[2], b"third", false, &mut pool);
+        client.push(Bytes::from_static(b"message"), 1, &mut spare);
+        assert_eq!(answered(&client), [true, true, false, false]);
+        assert_eq!((client.items(), client.output()), (1, 23));
+        client.stream(seqs[2], b"", true, &mut pool);
+        client.complete(seqs[3], b"fourth", &mut pool);
+        assert_eq!(answered(&client), [true; 4]);
     }
 }

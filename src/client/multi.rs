@@ -2,6 +2,7 @@
 
 use crate::route::Local;
 use crate::route::{Fan, Merge};
+use crate::upstream::flag;
 
 /// Where a queued command goes when EXEC comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct Multi {
     pub read_only: bool,
     /// It has an EVALSHA, whose script has to be there before.
     pub by_sha: bool,
+    /// It has a PUBLISH, whose count of subscribers is put right.
+    pub publishes: bool,
 }
 
 /// MULTI as it is sent to nodes.
@@ -74,6 +77,7 @@ impl Multi {
             scattered: false,
             read_only: true,
             by_sha: false,
+            publishes: false,
         }
     }
 
@@ -95,6 +99,12 @@ impl Multi {
         self.broken = true;
         self.frames = Vec::new();
         self.queue = Vec::new();
+    }
+
+    /// What its batch is marked with, of [`flag`].
+    pub fn flags(&self) -> u8 {
+        let read_only = if self.read_only { flag::READ_ONLY } else { 0 };
+        read_only | if self.publishes { flag::PUBLISHES } else { 0 }
     }
 
     /// Bytes that it occupies.

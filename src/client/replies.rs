@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use crate::buf::{CHUNK, Pool, SendQueue};
 
 /// A reply that is not at the head of the queue and is larger than this waits in a buffer of its
@@ -37,6 +39,9 @@ pub enum Outcome {
 
 /// Replies are placed, not sent: the one at the head goes straight to `out`, a later one waits in
 /// its place. Small ones that wait share one buffer, so that nothing is allocated for them.
+///
+/// Pushes (messages of pub/sub) are nobody's reply and have no place: they go to `out` at once, but
+/// for those that would lie inside a reply.
 #[derive(Debug, Default)]
 pub struct Replies {
     /// What can be written.
@@ -47,6 +52,10 @@ pub struct Replies {
     live: usize,
     /// Bytes in buffers of their own.
     own: usize,
+    /// Pushes, and how many messages each holds, that came while the reply at the head was arriving.
+    behind: Vec<(Bytes, u32)>,
+    /// Bytes of those.
+    behind_bytes: usize,
     /// How many are [`Slot::Muted`].
     muted: u32,
     /// Those that are expected from here on are muted.
@@ -59,6 +68,12 @@ impl Replies {
     pub fn expect(&mut self) -> u32 {
         self.slots.push_back(if self.mute { Slot::Muted } else { Slot::Waiting });
         self.muted += u32::from(self.mute);
+        (self.slots.len() - 1) as u32
+    }
+
+    /// One more is owed, and given whatever is muted.
+    pub fn expect_heard(&mut self) -> u32 {
+        self.slots.push_back(Slot::Waiting);
         (self.slots.len() - 1) as u32
     }
 
@@ -77,17 +92,42 @@ impl Replies {
         self.slots.len()
     }
 
-    /// Bytes of replies that are here.
+    /// Bytes of replies and pushes that are here.
     pub fn output(&self) -> usize {
-        self.out.len() + self.live + self.own
+        self.out.len() + self.behind_bytes + self.live + self.own
     }
 
-    /// Bytes that it occupies.
+    /// Messages in pushes that are here.
+    pub fn items(&self) -> usize {
+        self.out.items() + self.behind.iter().map(|(_, items)| *items as usize).sum::<usize>()
+    }
+
+    /// Bytes that it occupies. The bytes of pushes are on their maker's account.
     pub fn held(&self) -> usize {
-        self.out.len()
+        self.out.held()
+            + self.behind.capacity() * size_of::<(Bytes, u32)>()
             + self.stash.capacity()
             + self.own
             + self.slots.capacity() * size_of::<Slot>()
+    }
+
+    /// What is not a reply, `items` messages: goes out between two replies, whoever is muted.
+    pub fn push(&mut self, bytes: Bytes, items: u32) {
+        if matches!(self.slots.front(), Some(Slot::Direct)) {
+            self.behind_bytes += bytes.len();
+            self.behind.push((bytes, items));
+        } else {
+            self.out.push_shared(bytes, items);
+        }
+    }
+
+    /// The reply that was arriving is complete: the pushes that waited for it go out.
+    #[cold]
+    fn push_behind(&mut self) {
+        for (bytes, items) in std::mem::take(&mut self.behind) {
+            self.out.push_shared(bytes, items);
+        }
+        self.behind_bytes = 0;
     }
 
     /// The reply `at` places behind the head is `frame`. Gives how many replies left the queue.
@@ -205,6 +245,9 @@ impl Replies {
                 return 0;
             }
             self.slots.pop_front();
+            if !self.behind.is_empty() {
+                self.push_behind();
+            }
             return 1 + self.advance(pool);
         }
         self.own += piece.len();
@@ -247,6 +290,8 @@ impl Replies {
         if self.stash.capacity() > OWN {
             self.stash = Vec::new();
         }
+        self.behind = Vec::new();
+        self.behind_bytes = 0;
         self.live = 0;
         self.own = 0;
         self.muted = 0;
@@ -259,29 +304,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn written(replies: &Replies) -> Vec<u8> {
+    fn written(replies: &mut Replies) -> Vec<u8> {
         let mut out = Vec::new();
-        struct Sink<'a>(&'a mut Vec<u8>);
-        impl std::io::Write for Sink<'_> {
-            fn write(&mut self, b: &[u8]) -> std::io::Result<usize> {
-                self.0.extend_from_slice(b);
-                Ok(b.len())
-            }
-            fn flush(&mut self) -> std::io::Result<()> {
-                Ok(())
-            }
-        }
-        let mut copy = SendQueue::default();
-        let n = replies.out.len();
-        let mut left = n;
-        // Chunk by chunk through the public view.
-        let mut pool = Pool::default();
-        if let Some(front) = replies.out.front(n) {
-            copy.push(front, &mut pool);
-            left = 0;
-        }
-        assert_eq!(left, 0, "the test keeps to one chunk");
-        copy.write_to(&mut Sink(&mut out)).unwrap();
+        replies.out.write_to(&mut out).unwrap();
         out
     }
 
@@ -294,7 +319,7 @@ mod tests {
         assert_eq!(r.abandon(1), Outcome::Undelivered);
         r.stream(0, b"now", false, &mut pool);
         assert_eq!(r.abandon(0), Outcome::Partial);
-        assert_eq!(written(&r), b"now");
+        assert_eq!(written(&mut r), b"now");
     }
 
     /// CLIENT REPLY: what is muted keeps its place until its reply is here, and leaves nothing.
@@ -318,7 +343,7 @@ mod tests {
                     }
                 }
                 assert_eq!((base, r.muted, r.live, r.own), (4, 0, 0, 0));
-                assert_eq!(written(&r), b"a.d.", "{order:?} {streamed}");
+                assert_eq!(written(&mut r), b"a.d.", "{order:?} {streamed}");
             }
         }
     }
@@ -332,6 +357,35 @@ mod tests {
         assert_eq!(r.abandon(0), Outcome::Undelivered);
         assert_eq!(r.complete(0, b"an error instead", &mut pool), 1);
         assert!(r.is_drained() && r.out.is_empty());
+    }
+
+    /// A push does not wait for replies that are not here, only for the end of one that is going
+    /// out, and then goes ahead of the next one, though that is here already.
+    #[test]
+    fn pushes_go_out_at_once_but_not_inside_a_reply() {
+        let (mut r, mut pool) = (Replies::default(), Pool::default());
+        r.push(Bytes::from_static(b"0,"), 1);
+        (0..3).for_each(|_| {
+            r.expect();
+        });
+        r.push(Bytes::from_static(b"1,"), 1);
+        r.stream(0, b"begin ", false, &mut pool);
+        r.push(Bytes::from_static(b"2,"), 2);
+        r.stream(1, b"next ", false, &mut pool);
+        r.push(Bytes::from_static(b"3,"), 1);
+        assert_eq!((r.output(), r.out.len(), r.items()), (19, 10, 5));
+        assert_eq!(r.stream(0, b"end,", true, &mut pool), 1);
+        r.push(Bytes::from_static(b"4,"), 1);
+        assert_eq!(r.stream(1 - 1, b"done,", true, &mut pool), 1);
+        r.push(Bytes::from_static(b"5,"), 1);
+        assert_eq!(r.complete(0, b"last,", &mut pool), 1);
+        assert_eq!(written(&mut r), b"0,1,begin end,2,3,next done,4,5,last,");
+        assert_eq!((r.behind_bytes, r.items()), (0, 7));
+        r.expect();
+        r.stream(0, b"begin", false, &mut pool);
+        r.push(Bytes::from_static(b"never,"), 1);
+        r.reset(&mut pool);
+        assert_eq!((r.output(), r.items()), (0, 0));
     }
 
     proptest! {
@@ -359,8 +413,73 @@ mod tests {
             }
             prop_assert_eq!(base as usize, n);
             let want: Vec<u8> = (0..n).flat_map(|i| vec![i as u8; 1 + i * 37]).collect();
-            prop_assert_eq!(written(&r), want);
+            prop_assert_eq!(written(&mut r), want);
             prop_assert_eq!((r.live, r.own), (0, 0));
+        }
+
+        /// Each reply is whole and in its place, each push is whole and behind those before it,
+        /// whatever comes when; and a push waits for nothing but the end of a reply that has begun
+        /// to go out. What is muted leaves nothing, and silences no push.
+        #[test]
+        fn pushes_lie_between_replies(
+            steps in proptest::collection::vec((0..5u8, any::<u16>()), 1..150),
+        ) {
+            const PUSH: u8 = 255;
+            let (mut r, mut pool) = (Replies::default(), Pool::default());
+            let large = |i: usize| if i % 7 == 3 { OWN } else { 0 };
+            let frame = |i: usize| vec![i as u8; 2 + i * 37 + large(i)];
+            // Of every reply: how many of its bytes are here, and whether it is muted.
+            let mut owed: Vec<(usize, bool)> = Vec::new();
+            let (mut base, mut pushes) = (0, 0u8);
+            let last = std::iter::repeat_n((4, u16::MAX), 150);
+            for (what, n) in steps.into_iter().chain(last) {
+                let open: Vec<usize> =
+                    (base..owed.len()).filter(|&i| owed[i].0 < frame(i).len()).collect();
+                let begun = owed.get(base).is_some_and(|(here, muted)| *here > 0 && !muted);
+                match what {
+                    0 => {
+                        let muted = n % 4 == 0;
+                        r.mute(muted);
+                        prop_assert_eq!(r.expect() as usize, owed.len() - base);
+                        owed.push((0, muted));
+                    }
+                    1 => {
+                        let before = r.out.len();
+                        r.push(Bytes::from(vec![PUSH, pushes, pushes]), 1);
+                        pushes += 1;
+                        prop_assert_eq!(r.out.len(), if begun { before } else { before + 3 });
+                    }
+                    _ => {
+                        let Some(&i) = open.get(n as usize % open.len().max(1)) else { continue };
+                        let whole = frame(i);
+                        let rest = &whole[owed[i].0..];
+                        let piece = &rest[..if what == 2 { 1 + rest.len() / 3 } else { rest.len() }];
+                        let last = piece.len() == rest.len();
+                        base += if what == 3 && owed[i].0 == 0 {
+                            r.complete(i - base, &whole, &mut pool) as usize
+                        } else {
+                            r.stream(i - base, piece, last, &mut pool) as usize
+                        };
+                        owed[i].0 += piece.len();
+                    }
+                }
+            }
+            prop_assert!(r.is_drained() && r.output() == r.out.len());
+            prop_assert_eq!(r.items(), pushes as usize);
+            let mut replies = (0..owed.len()).filter(|&i| !owed[i].1);
+            let all = written(&mut r);
+            let (mut rest, mut seen) = (&all[..], 0);
+            while let Some(&first) = rest.first() {
+                let want = if first == PUSH {
+                    seen += 1;
+                    vec![PUSH, seen - 1, seen - 1]
+                } else {
+                    frame(replies.next().unwrap())
+                };
+                prop_assert!(rest.starts_with(&want), "{rest:?} begins with {want:?}");
+                rest = &rest[want.len()..];
+            }
+            prop_assert_eq!((seen, replies.next()), (pushes, None));
         }
     }
 }

@@ -32,6 +32,8 @@ pub mod mode {
     pub const SKIP: u8 = 4;
     /// READONLY: reads may go to replicas.
     pub const READONLY: u8 = 8;
+    /// It is subscribed to something.
+    pub const SUBSCRIBED: u8 = 16;
     /// CLIENT PAUSE: commands may have to wait. The proxy's doing, not the session's: it outlives
     /// RESET.
     pub const SUSPENDED: u8 = 128;

@@ -14,6 +14,7 @@ use crate::cluster::Snapshot;
 use crate::command::CommandTable;
 use crate::config::Config;
 use crate::metrics::{Totals, WorkerStats};
+use crate::pubsub::{HubStats, ToHub};
 use crate::worker::Inquiry;
 
 /// All workers. Shared by the parts of the control thread.
@@ -61,12 +62,15 @@ pub struct Scrape {
 }
 
 impl Pool {
-    /// No workers yet.
+    /// No workers yet; the pub/sub hub runs.
+    ///
+    /// # Errors
+    /// The operating system gives no event loop or no thread.
     pub fn new(
         config: Arc<Config>,
         commands: Arc<CommandTable>,
         to_control: mpsc::UnboundedSender<ToControl>,
-    ) -> Self {
+    ) -> std::io::Result<Self> {
         let inner = Inner {
             running: Vec::new(),
             next: 0,
@@ -76,8 +80,9 @@ impl Pool {
             pause: None,
             ended: Totals::default(),
         };
-        let shared = Arc::new(crate::worker::Shared::new(&config));
-        Pool { config, shared, to_control, inner: Mutex::new(inner) }
+        let hub = crate::pubsub::spawn(Arc::clone(&config), to_control.clone())?;
+        let shared = Arc::new(crate::worker::Shared::new(&config, hub));
+        Ok(Pool { config, shared, to_control, inner: Mutex::new(inner) })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -96,6 +101,7 @@ impl Pool {
             self.to_control.clone(),
         )?;
         inner.next += 1;
+        self.tell_hub(ToHub::Worker { index, handle: handle.clone() });
         if let Some(topology) = &inner.topology {
             handle.send(ToWorker::Topology(Arc::clone(topology)));
         }
@@ -117,6 +123,22 @@ impl Pool {
     /// Bytes of the scripts kept.
     pub fn script_bytes(&self) -> usize {
         self.shared.scripts.bytes()
+    }
+
+    /// The pub/sub hub's counters.
+    pub fn hub_stats(&self) -> &HubStats {
+        &self.shared.hub.stats
+    }
+
+    /// Ends the pub/sub hub.
+    pub fn stop_hub(&self) {
+        self.tell_hub(ToHub::Stop);
+    }
+
+    fn tell_hub(&self, message: ToHub) {
+        if self.shared.hub.handle.send(message).is_err() {
+            tracing::error!("the pub/sub hub has ended");
+        }
     }
 
     /// How many workers run.
@@ -146,6 +168,7 @@ impl Pool {
 
     /// Routes by `snapshot` from now on.
     pub fn set_topology(&self, snapshot: Arc<Snapshot>) {
+        self.tell_hub(ToHub::Topology(Arc::clone(&snapshot)));
         self.inner().topology = Some(Arc::clone(&snapshot));
         self.tell(|| ToWorker::Topology(Arc::clone(&snapshot)));
     }
@@ -202,6 +225,7 @@ impl Pool {
         let mut inner = self.inner();
         let at = inner.running.iter().position(|w| w.index == index)?;
         let ended = inner.running.remove(at);
+        self.tell_hub(ToHub::WorkerGone { index });
         inner.ended.add_ended(&ended.last);
         Some(ended.started.elapsed())
     }

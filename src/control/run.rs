@@ -149,7 +149,9 @@ impl Control {
         let commands = Arc::new(CommandTable::builtin());
         let status = Arc::new(Status::new(Arc::clone(&commands)));
         let (to_control, from_workers) = mpsc::unbounded_channel();
-        let pool = Arc::new(Pool::new(Arc::clone(&config), commands, to_control));
+        let pool = Pool::new(Arc::clone(&config), commands, to_control)
+            .map_err(|e| RunError::Start("the pub/sub hub", e))?;
+        let pool = Arc::new(pool);
         for _ in 0..config.workers.count() {
             pool.start_one().map_err(|e| RunError::Start("a worker", e))?;
         }
@@ -296,6 +298,7 @@ impl Control {
                 }
             }
         }
+        self.pool.stop_hub();
         self.others.shutdown().await;
         info!("stopped");
         Ok(())

@@ -207,7 +207,7 @@ fn any_number_of_requests_is_no_stampede() {
         let commands = Arc::new(CommandTable::builtin());
         let status = Arc::new(Status::new(Arc::clone(&commands)));
         let (to_control, _from_workers) = mpsc::unbounded_channel();
-        let pool = Arc::new(Pool::new(Arc::clone(&config), commands, to_control));
+        let pool = Arc::new(Pool::new(Arc::clone(&config), commands, to_control).unwrap());
         let requests = Arc::new(Requests::default());
         let refresher =
             Refresher::new(Arc::clone(&config), pool, Arc::clone(&status), Arc::clone(&requests));
@@ -240,7 +240,7 @@ fn an_ended_worker_is_replaced_and_its_counters_stay() {
         let config = Arc::new(Config::default());
         let (to_control, mut from_workers) = mpsc::unbounded_channel();
         let commands = Arc::new(CommandTable::builtin());
-        let pool = Pool::new(config, commands, to_control);
+        let pool = Pool::new(config, commands, to_control).unwrap();
         pool.start_one().unwrap();
         let limit = PATIENCE;
         let before = pool.scrape(limit).await;

@@ -1,5 +1,8 @@
 //! The counters as Prometheus text. Pure: what is shown is gathered by [`crate::admin`].
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
 use prometheus::TextEncoder;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram as HistogramProto, LabelPair, Metric as MetricProto,
@@ -11,6 +14,7 @@ use super::names::{self, Kind, METRICS, Metric};
 use super::process::Process;
 use super::stats::{BUCKETS_MICROS, Histogram, LimitHit, Redirection, TransactionKind};
 use crate::command::{Class, CommandId, CommandTable};
+use crate::pubsub::{GapReason, HubStats, Kind as Topic};
 
 /// Everything that one scrape shows.
 #[derive(Debug)]
@@ -21,10 +25,16 @@ pub struct View<'a> {
     pub commands: &'a CommandTable,
     /// The control thread's counters.
     pub control: ControlStats,
+    /// The pub/sub hub's counters.
+    pub hub: &'a HubStats,
     /// The configured limits by name.
     pub limits: &'a [(&'static str, usize)],
     /// This process.
     pub process: Process,
+}
+
+fn loaded<const N: usize>(counters: &[AtomicU64; N]) -> [u64; N] {
+    counters.each_ref().map(|counter| counter.load(Relaxed))
 }
 
 /// What the control thread counts.
@@ -63,7 +73,7 @@ impl View<'_> {
 
     fn fill(&self, family: &mut Family) {
         let (totals, rest, control) = (self.totals, &self.totals.rest, &self.control);
-        let process = &self.process;
+        let (process, hub) = (&self.process, self.hub);
         match family.metric.name {
             n if n == names::COMMANDS.name => self.commands(family),
             n if n == names::COMMAND_DURATION.name => {
@@ -112,6 +122,16 @@ impl View<'_> {
                 family.count(&["lent"], rest.dedicated_lent);
                 family.count(&["idle"], rest.dedicated_idle);
             }
+            n if n == names::PUBSUB_SUBSCRIPTIONS.name => family.topics(rest.subscriptions),
+            n if n == names::PUBSUB_DELIVERIES.name => family.topics(rest.deliveries),
+            n if n == names::PUBSUB_TOPICS.name => family.topics(loaded(&hub.topics)),
+            n if n == names::PUBSUB_UPSTREAM.name => family.topics(loaded(&hub.upstream)),
+            n if n == names::PUBSUB_RECEIVED.name => family.topics(loaded(&hub.messages)),
+            n if n == names::PUBSUB_GAPS.name => {
+                for (reason, count) in GapReason::NAMES.iter().zip(loaded(&hub.gaps)) {
+                    family.count(&[reason], count);
+                }
+            }
             n if n == names::LIMITS_HIT.name => {
                 for (i, (limit, hit)) in LimitHit::NAMES.iter().zip(rest.limits_hit).enumerate() {
                     // Clients are counted where they are accepted.
@@ -154,6 +174,15 @@ impl View<'_> {
                     (names::SCRIPT_BYTES, control.script_bytes as u64),
                     (names::REPLICA_READS, rest.replica_reads),
                     (names::BUFFERS, rest.buffer_bytes),
+                    (names::PUBSUB_CLIENTS, rest.subscribers),
+                    (names::PUBSUB_CONNECTIONS, hub.connections.load(Relaxed)),
+                    (names::PUBSUB_RECEIVED_BYTES, hub.bytes.load(Relaxed)),
+                    (names::PUBSUB_IGNORED, hub.ignored.load(Relaxed)),
+                    (names::PUBSUB_DROPPED, rest.messages_dropped),
+                    (names::PUBSUB_RESUBSCRIPTIONS, hub.resubscriptions.load(Relaxed)),
+                    (names::PUBSUB_FAILURES, hub.failures.load(Relaxed)),
+                    (names::PUBSUB_RESTARTS, hub.restarts.load(Relaxed)),
+                    (names::PUBSUB_HELD, hub.held.load(Relaxed) as u64),
                     (names::HELD, rest.held),
                     (names::BLOCKED, rest.clients_blocked),
                     (names::CHANGES, control.topology_changes),
@@ -215,6 +244,13 @@ impl Family {
     fn nodes(&mut self, totals: &Totals, value: impl Fn(&super::NodeStats) -> u64) {
         for (addr, node) in &totals.nodes {
             self.count(&[&addr.to_string()], value(node));
+        }
+    }
+
+    /// One sample per kind of topic.
+    fn topics(&mut self, counts: [u64; Topic::COUNT]) {
+        for (kind, count) in Topic::NAMES.iter().zip(counts) {
+            self.count(&[kind], count);
         }
     }
 
@@ -316,11 +352,15 @@ mod tests {
             workers: 2,
             ..ControlStats::default()
         };
-        let limits = [("clients", 20_000)];
-        let process = Process::read();
-        View { totals: &totals, commands: &commands, control, limits: &limits, process }
-            .text()
-            .unwrap()
+        let view = View {
+            totals: &totals,
+            commands: &commands,
+            control,
+            hub: &HubStats::default(),
+            limits: &[("clients", 20_000)],
+            process: Process::read(),
+        };
+        view.text().unwrap()
     }
 
     #[test]

@@ -62,6 +62,8 @@ impl Totals {
         }
         add_all(&mut self.rest.redirections, &stats.redirections);
         add_all(&mut self.rest.transactions, &stats.transactions);
+        add_all(&mut self.rest.subscriptions, &stats.subscriptions);
+        add_all(&mut self.rest.deliveries, &stats.deliveries);
         add_all(&mut self.rest.limits_hit, &stats.limits_hit);
         let sum = &mut self.rest;
         for (sum, one) in [
@@ -80,6 +82,8 @@ impl Totals {
             (&mut sum.replica_reads, stats.replica_reads),
             (&mut sum.buffer_bytes, stats.buffer_bytes),
             (&mut sum.held, stats.held),
+            (&mut sum.subscribers, stats.subscribers),
+            (&mut sum.messages_dropped, stats.messages_dropped),
             (&mut sum.clients_blocked, stats.clients_blocked),
             (&mut sum.dedicated_lent, stats.dedicated_lent),
             (&mut sum.dedicated_idle, stats.dedicated_idle),
@@ -102,9 +106,11 @@ impl Totals {
             &mut ended.dedicated_idle,
             &mut ended.buffer_bytes,
             &mut ended.held,
+            &mut ended.subscribers,
         ] {
             *gauge = 0;
         }
+        ended.subscriptions = Default::default();
         for node in &mut ended.nodes {
             node.connections_ready = 0;
             node.connections_connecting = 0;

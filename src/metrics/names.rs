@@ -113,8 +113,38 @@ metrics! {
         "Clients whose next command waits for the one that occupies them (blocking commands, WATCH).";
     DEDICATED: Gauge "slotway_dedicated_connections" ["state"] "limits.dedicated"
         "Connections to nodes for one client at a time: lent, or idle.";
+    PUBSUB_CLIENTS: Gauge "slotway_pubsub_clients" [] ""
+        "Clients that are subscribed to something.";
+    PUBSUB_SUBSCRIPTIONS: Gauge "slotway_pubsub_subscriptions" ["kind"] ""
+        "Their subscriptions: to channels, patterns and shard channels.";
+    PUBSUB_TOPICS: Gauge "slotway_pubsub_topics" ["kind"] ""
+        "Different channels, patterns and shard channels that clients are subscribed to.";
+    PUBSUB_UPSTREAM: Gauge "slotway_pubsub_upstream_subscriptions" ["kind"] ""
+        "Slotway's own subscriptions at the nodes: one per channel or pattern, but one per primary for those that keyspace notifications can match.";
+    PUBSUB_CONNECTIONS: Gauge "slotway_pubsub_connections" [] ""
+        "Connections to nodes that carry them.";
+    PUBSUB_RECEIVED: Counter "slotway_pubsub_messages_received_total" ["kind"] ""
+        "Messages read from nodes, by kind of the subscription.";
+    PUBSUB_RECEIVED_BYTES: Counter "slotway_pubsub_received_bytes_total" [] ""
+        "Bytes read on these connections.";
+    PUBSUB_IGNORED: Counter "slotway_pubsub_messages_ignored_total" [] ""
+        "Messages read and not handed on: another node's copy, or nobody is subscribed any more.";
+    PUBSUB_DELIVERIES: Counter "slotway_pubsub_deliveries_total" ["kind"] ""
+        "Messages given to subscribers: one for each subscriber that got it.";
+    PUBSUB_DROPPED: Counter "slotway_pubsub_dropped_total" [] "pubsub.output_hard"
+        "Messages that were waiting for subscribers that were closed because they did not take them.";
+    PUBSUB_GAPS: Counter "slotway_pubsub_gaps_total" ["reason"] "pubsub.on_gap"
+        "Topics that may have missed messages, each time: the connection was lost, its node has failed or left, the slot has moved, another node is primary, the hub itself failed.";
+    PUBSUB_RESUBSCRIPTIONS: Counter "slotway_pubsub_resubscriptions_total" [] ""
+        "Subscriptions that were made again after a gap.";
+    PUBSUB_FAILURES: Counter "slotway_pubsub_connection_failures_total" [] "reconnect.min"
+        "Subscription connections that could not be made or were lost.";
+    PUBSUB_RESTARTS: Counter "slotway_pubsub_restarts_total" [] ""
+        "Times that the hub failed and began anew.";
+    PUBSUB_HELD: Gauge "slotway_pubsub_held_bytes" [] "limits.memory"
+        "Bytes of messages that are not yet taken by all their subscribers, counted once whatever their number.";
     LIMITS_HIT: Counter "slotway_limits_hit_total" ["limit"] ""
-        "Times that a limit of [limits] was reached; protocol stands for the limits on the size of a request.";
+        "Times that a limit was reached, by its key under [limits]; pubsub_hard and pubsub_soft are pubsub.output_hard and output_soft, protocol stands for the limits on the size of a request.";
     LIMIT: Gauge "slotway_limit" ["limit"] ""
         "The limits of [limits] as configured: bytes, clients or arguments.";
     BUFFERS: Gauge "slotway_buffer_bytes" [] "limits.memory"

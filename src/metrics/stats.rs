@@ -2,6 +2,7 @@
 
 use crate::cluster::NodeAddr;
 use crate::command::Class;
+use crate::pubsub::Kind;
 
 /// Upper bounds of the latency buckets, in microseconds, ascending; what is slower than the last
 /// goes into one bucket more (`+Inf`).
@@ -112,13 +113,16 @@ pub enum LimitHit {
     Held,
     Scripts,
     Dedicated,
+    PubSubHard,
+    PubSubSoft,
     Protocol,
 }
 
 impl LimitHit {
     /// How many limits there are.
-    pub const COUNT: usize = 8;
-    /// Label values, by discriminant: the key under `[limits]`, or `protocol` for all the limits
+    pub const COUNT: usize = 10;
+    /// Label values, by discriminant: the key under `[limits]`, `pubsub_hard` and `pubsub_soft` for
+    /// `pubsub.output_hard` and `output_soft`, `protocol` for all the limits
     /// on the size of a request.
     pub const NAMES: [&'static str; Self::COUNT] = [
         "clients",
@@ -128,6 +132,8 @@ impl LimitHit {
         "held",
         "scripts",
         "dedicated",
+        "pubsub_hard",
+        "pubsub_soft",
         "protocol",
     ];
 }
@@ -205,6 +211,14 @@ pub struct WorkerStats {
     pub dedicated_lent: u64,
     /// Gauge: dedicated connections that wait to be lent.
     pub dedicated_idle: u64,
+    /// Gauge: clients that are subscribed to something.
+    pub subscribers: u64,
+    /// Gauge: their subscriptions, by [`Kind`].
+    pub subscriptions: [u64; Kind::COUNT],
+    /// Messages given to subscribers, one for each that got it, by [`Kind`] of the subscription.
+    pub deliveries: [u64; Kind::COUNT],
+    /// Messages that were waiting for subscribers that were closed because they did not take them.
+    pub messages_dropped: u64,
     /// By [`LimitHit`].
     pub limits_hit: [u64; LimitHit::COUNT],
     /// Gauge: bytes in all buffers of this worker.

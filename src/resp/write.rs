@@ -66,6 +66,12 @@ pub fn map_header(out: &mut Vec<u8>, protocol: Protocol, pairs: usize) {
     }
 }
 
+/// `>n` (RESP3) or `*n` (RESP2): something that nobody asked for, or that is no reply; the elements
+/// follow.
+pub fn push_header(out: &mut Vec<u8>, protocol: Protocol, n: usize) {
+    header(out, if protocol == Protocol::Resp3 { b'>' } else { b'*' }, n);
+}
+
 /// An aggregate's first line.
 #[inline]
 pub fn header(out: &mut Vec<u8>, kind: u8, n: usize) {

@@ -1,8 +1,10 @@
 //! What slotway does about each command: by its key specs and policies where they say it, by
 //! [`OWN`] where they cannot.
 
+use super::pubsub::{Ask, PubSub};
 use super::server::{DEFAULT_COUNT, Server};
 use crate::command::{CommandSpec, Flags, KeySpec, RequestPolicy, ResponsePolicy};
+use crate::pubsub::Kind;
 
 /// What slotway does about a command, known from its table entry alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub enum Behaviour {
     Aside(Merge),
     /// MONITOR: on a connection lent to the client at every primary.
     Monitor,
+    /// SUBSCRIBE and its kin.
+    PubSub(PubSub),
     /// CONFIG SET: on every node, but for what would lock slotway out.
     ConfigSet,
     /// Answered here.
@@ -96,6 +100,8 @@ pub enum Merge {
     Server(Server),
     /// One part: SCAN's, whose cursor becomes slotway's.
     Scan,
+    /// What nodes say of their subscribers.
+    PubSub(Ask),
 }
 
 /// What is done with Lua scripts.
@@ -173,7 +179,6 @@ pub enum Local {
 #[allow(missing_docs)]
 pub enum Refused {
     NotYet,
-    PubSub,
     /// CONFIG SET of a password: slotway's next connection would be refused.
     NodesPassword,
     Dangerous,
@@ -201,9 +206,6 @@ impl Refused {
                  connection to them would be refused; set it on the nodes, and upstream.password in \
                  slotway's configuration"
             ),
-            Refused::PubSub => {
-                format!("ERR {name}: pub/sub is not supported by this version of slotway")
-            }
             Refused::Dangerous => format!(
                 "NOPERM {name} is denied: it would act on a single node of the cluster behind \
                  slotway; send it to that node directly (commands.allow = [\"{command}\"] in \
@@ -233,7 +235,6 @@ impl Refused {
             Refused::NodesPassword => {
                 "`requirepass` is refused: slotway's next connection to the nodes would be"
             }
-            Refused::PubSub => "refused: pub/sub is not built yet",
             Refused::Dangerous => {
                 "refused: would act on one node behind the cluster's back (`commands.allow`)"
             }
@@ -342,7 +343,21 @@ const OWN: &[(&str, Behaviour)] = &[
     ("discard", Behaviour::Transaction(Transaction::Discard)),
     ("watch", Behaviour::Transaction(Transaction::Watch)),
     ("unwatch", Behaviour::Transaction(Transaction::Unwatch)),
-    ("pubsub", Behaviour::Refused(Refused::PubSub)),
+    ("subscribe", Behaviour::PubSub(PubSub::Subscribe(Kind::Channel))),
+    ("psubscribe", Behaviour::PubSub(PubSub::Subscribe(Kind::Pattern))),
+    ("ssubscribe", Behaviour::PubSub(PubSub::Subscribe(Kind::Shard))),
+    ("unsubscribe", Behaviour::PubSub(PubSub::Unsubscribe(Kind::Channel))),
+    ("punsubscribe", Behaviour::PubSub(PubSub::Unsubscribe(Kind::Pattern))),
+    ("sunsubscribe", Behaviour::PubSub(PubSub::Unsubscribe(Kind::Shard))),
+    ("publish", Behaviour::PubSub(PubSub::Publish)),
+    ("spublish", Behaviour::PubSub(PubSub::ShardPublish)),
+    // The container alone, and subcommands that it has not, are a node's to refuse.
+    ("pubsub", Behaviour::Any),
+    ("pubsub|channels", Behaviour::PubSub(PubSub::Ask(Ask::Channels(Kind::Channel)))),
+    ("pubsub|numsub", Behaviour::PubSub(PubSub::Ask(Ask::NumSub(Kind::Channel)))),
+    ("pubsub|numpat", Behaviour::PubSub(PubSub::Ask(Ask::NumPat))),
+    ("pubsub|shardchannels", Behaviour::PubSub(PubSub::Ask(Ask::Channels(Kind::Shard)))),
+    ("pubsub|shardnumsub", Behaviour::PubSub(PubSub::Ask(Ask::NumSub(Kind::Shard)))),
     ("debug", Behaviour::Refused(Refused::Dangerous)),
     ("failover", Behaviour::Refused(Refused::Dangerous)),
     ("migrate", Behaviour::Refused(Refused::Dangerous)),
@@ -398,7 +413,8 @@ pub const DEBUG_EVERYWHERE: [&str; 6] = [
 
 fn by_data(spec: &CommandSpec) -> Behaviour {
     if spec.flags.contains(Flags::PUBSUB) {
-        return Behaviour::Refused(Refused::PubSub);
+        // Of a newer server: it might make a subscriber of a connection that all share.
+        return Behaviour::Refused(Refused::NotYet);
     }
     if spec.may_block() {
         return Behaviour::Blocking;

@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use super::pubsub::{Ask, PubSub};
 use super::{Behaviour, Fan, Merge, Plan, Refused, Server, behaviour_of, client_command};
 use crate::command::{Begin, Class, CommandSpec, CommandTable, Find, KeyPart, KeySpec, Native};
 use crate::resp::{ArgRange, Args};
@@ -52,6 +53,10 @@ const NOTES: &[(&str, &str)] = &[
     ("cluster|getkeysinslot", "As `CLUSTER COUNTKEYSINSLOT`"),
     ("cluster|links", "None"),
     ("asking", "`OK`, without effect"),
+    ("subscribe", "See *Pub/sub*"),
+    ("psubscribe", "See *Pub/sub*"),
+    ("ssubscribe", "See *Pub/sub*. Channels of any slots"),
+    ("publish", "See *Pub/sub*"),
     (
         "readonly",
         "This connection's commands that only read and have their keys in one slot go to a replica of that slot: see *Reading from replicas*",
@@ -276,6 +281,7 @@ fn row(spec: &CommandSpec) -> Row {
     };
     let again = match behaviour {
         Behaviour::Local(_) | Behaviour::Refused(_) | Behaviour::Client => "",
+        Behaviour::PubSub(PubSub::Subscribe(_) | PubSub::Unsubscribe(_)) => "",
         _ if spec.is_read_only() => "yes",
         _ => "no",
     };
@@ -284,6 +290,10 @@ fn row(spec: &CommandSpec) -> Row {
         Behaviour::ConfigSet => merge_words(Merge::AllSucceeded),
         Behaviour::Scan => merge_words(Merge::Scan),
         Behaviour::RandomKey => merge_words(Merge::Server(Server::RandomKey)),
+        Behaviour::PubSub(PubSub::Ask(ask)) => merge_words(Merge::PubSub(ask)),
+        Behaviour::PubSub(PubSub::Publish | PubSub::ShardPublish) => {
+            "the node's, slotway counts as its subscribers"
+        }
         _ => "",
     };
     Row { to: destination(behaviour), merge, again, notes: notes(spec, behaviour) }
@@ -336,6 +346,11 @@ fn destination(behaviour: Behaviour) -> &'static str {
         Behaviour::Fan { to: Fan::Reached, .. } => "every node that is reached",
         Behaviour::Scan => "one shard after the other",
         Behaviour::RandomKey => "every primary",
+        Behaviour::PubSub(PubSub::Subscribe(_)) => "answered by slotway, when a node has confirmed",
+        Behaviour::PubSub(PubSub::Unsubscribe(_)) => "answered by slotway",
+        Behaviour::PubSub(PubSub::Publish) => "the primary of the channel",
+        Behaviour::PubSub(PubSub::ShardPublish) => "its channel's slot",
+        Behaviour::PubSub(PubSub::Ask(_)) => "every node that is reached",
         Behaviour::Debug => "by its subcommand",
         Behaviour::Local(_) | Behaviour::Client => "answered by slotway",
         Behaviour::Refused(_) => "refused",
@@ -355,6 +370,8 @@ fn merge_words(merge: Merge) -> &'static str {
         Merge::OneSucceeded => "the first that is no error",
         Merge::Info => "field by field",
         Merge::Scan => "the shard's, with slotway's cursor",
+        Merge::PubSub(Ask::Channels(_)) => "all names, each once",
+        Merge::PubSub(Ask::NumSub(_) | Ask::NumPat) => "the sum, slotway counts as its subscribers",
         Merge::Server(server) => match server {
             Server::SlowLog(_) | Server::AclLog(_) => "the newest of all, as many as asked for",
             Server::LatencyHistory => "all samples, by time",
@@ -497,7 +514,7 @@ The column **where it goes** in the tables below:
 
 **Sent again** says whether slotway repeats the command when the connection is lost before the reply: see below.
 
-A request with the wrong number of arguments goes to any primary, whose error the client gets. So does a command or a subcommand that is not in the table (but all of `CLUSTER` is slotway's, and all of `PUBSUB` as in the tables): if the cluster knows it after all, its redirection to the right node is followed and slotway reads the cluster's table again, at most every five seconds. A module's command whose server does not say where all its keys are is routed by those that it does say. `HELP` subcommands are the server's own, from any primary; `CLUSTER HELP` and `PUBSUB HELP` therefore also list what is refused here.
+A request with the wrong number of arguments goes to any primary, whose error the client gets. So does a command or a subcommand that is not in the table (but all of `CLUSTER` is slotway's): if the cluster knows it after all, its redirection to the right node is followed and slotway reads the cluster's table again, at most every five seconds. A module's command whose server does not say where all its keys are is routed by those that it does say. `HELP` subcommands are the server's own, from any primary; `CLUSTER HELP` therefore also lists what is refused here.
 
 There is one database, 0, because a Redis Cluster has no other.
 
@@ -512,6 +529,19 @@ A script's own error that reads like the server's `NOSCRIPT` is the client's: wh
 The scripts of a transaction's `EVALSHA`s go before its `MULTI` every time, as it cannot be sent again in part.
 
 `SCRIPT FLUSH` through one slotway makes that slotway forget its scripts and empties the nodes; another slotway before the same cluster does not hear of it and goes on giving the nodes the scripts that it has. Functions are the nodes' own: `FUNCTION LOAD` puts them on every primary, which saves and replicates them; a primary that joins the cluster gets them from the one who adds it (`redis-cli --cluster add-node` does that).
+
+## Pub/sub
+
+Clients subscribe at slotway, and slotway subscribes once to each channel and pattern at the cluster, whatever the number of its clients. A client has its confirmation when a node has confirmed the subscription, so a message published after that is not missed. In RESP2 a subscriber may only send what is about its subscriptions, `PING`, `QUIT` and `RESET`; in RESP3 it may send anything.
+
+- **Channels and patterns** are spread over the primaries by a hash of their names; `PUBLISH` goes to the same node. A cluster hands every ordinary message to all its nodes, so subscribers and publishers that speak to the nodes directly, or to another slotway, are reached as well. A subscription stays where it is while slots move and while its node becomes a replica.
+- **Shard channels** (`SSUBSCRIBE`, `SPUBLISH`) are at the primary of their slot, and move with it. A client may subscribe to shard channels of any slots in one command.
+- **Keyspace notifications**: a node tells only of its own keys. Channels and patterns that can match `__keyspace@0__:…` or `__keyevent@0__:…` (`*` can, too) are subscribed at every primary, new and promoted ones included, and each notification is given once. The nodes have to send them: `CONFIG SET notify-keyspace-events KEA` through slotway sets it on every node. A message that a client itself publishes on such a channel may be given more than once where a slot is just being moved.
+- **Order**: the messages of one publisher on one channel come in the order in which they were published. Messages of different channels, and a message beside the reply of the `PUBLISH` that sent it, come over different connections: which comes first is open. So a client that publishes to itself and unsubscribes in the same pipeline may not get its message.
+- **Gaps**: when a node with subscriptions is lost they are made again elsewhere at once. What was published in between is missed, as by every Redis client that reconnects. `slotway_pubsub_gaps_total` counts each channel and pattern that this may have happened to, and `pubsub.on_gap = "disconnect"` closes the connections of their subscribers, so that they know.
+- **Slow subscribers** are closed at `pubsub.output_hard`, or above `pubsub.output_soft` for `pubsub.output_soft_time`, as Redis does it with `client-output-buffer-limit pubsub`.
+- **Counts** (`PUBLISH`, `SPUBLISH`, `PUBSUB NUMSUB` …) are those of one server that had slotway's clients and the nodes' own; of another slotway's clients only one per channel is counted. Inside a script `PUBLISH` gives the node's own count.
+- **Inside a transaction** `PUBLISH` and `SPUBLISH` are let in; subscribing and `PUBSUB` are refused.
 
 ## Reading from replicas
 
@@ -576,7 +606,6 @@ mod tests {
         for (_, spec) in table.iter_by_name().filter(|(_, s)| !is_listed(s)) {
             let want: &[Behaviour] = match &*spec.name {
                 "cluster" => &[Behaviour::Local(Local::Cluster)],
-                "pubsub" => &[Behaviour::Refused(Refused::PubSub)],
                 "client" => &[Behaviour::Client],
                 _ => &[Behaviour::Any],
             };

@@ -1,6 +1,7 @@
 //! The partial replies of one command, and how they become one reply.
 
 use super::behaviour::Merge;
+use super::pubsub::Ask;
 use super::scan::{Scan, ScanRequest};
 use crate::resp::reply::{element_count, elements, error_text, integer, text};
 use crate::resp::{Protocol, write};
@@ -148,6 +149,19 @@ impl Gather {
         self.from.push((node, name));
     }
 
+    /// What PUBSUB asked, if all have answered: [`Ask::merge`] of [`Gather::replies`] is the reply.
+    pub fn asked(&self) -> Option<Ask> {
+        match self.merge {
+            Merge::PubSub(ask) if self.failed.is_empty() => Some(ask),
+            _ => None,
+        }
+    }
+
+    /// The replies, in the order of their arrival.
+    pub fn replies(&self) -> impl Iterator<Item = &[u8]> {
+        self.spans()
+    }
+
     /// The protocol that the parts were sent in.
     pub fn protocol(&self) -> Protocol {
         self.protocol
@@ -268,6 +282,7 @@ impl Gather {
             Merge::AllSucceeded | Merge::OneSucceeded => {
                 out.extend_from_slice(self.spans().next().unwrap_or(b"+OK\r\n"));
             }
+            Merge::PubSub(ask) => ask.merge(self.spans(), |_, _| Default::default(), out),
             Merge::Concat => self.write_concatenated(out),
             Merge::Info => {
                 let texts: Vec<&[u8]> = self.spans().filter_map(text).collect();

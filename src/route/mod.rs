@@ -10,6 +10,7 @@ mod exec;
 mod gather;
 mod hold;
 mod info;
+mod pubsub;
 mod refusal;
 mod scan;
 mod server;
@@ -23,6 +24,7 @@ pub use exec::ExecGather;
 pub use gather::Gather;
 pub use hold::{Held, HoldMeta, Holds, LaneKey};
 pub use info::merge_info;
+pub use pubsub::{Ask, Own, PubSub, publish_count};
 pub use refusal::Refusal;
 pub use scan::{CURSOR_TOO_LARGE, INVALID_CURSOR, Layout, Owners, Scan, ScanRequest, identity};
 pub use server::Server;
@@ -34,6 +36,7 @@ use crate::command::{
     CommandId, CommandSpec, CommandTable, KeyError, Rules, Verdict, key_positions,
 };
 use crate::resp::Args;
+use crate::upstream::flag;
 
 /// What is to be done with one command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +78,8 @@ pub enum Plan {
     Aside(Merge),
     /// MONITOR.
     Monitor,
+    /// SUBSCRIBE and its kin; SPUBLISH with its channel's slot.
+    PubSub(PubSub, Option<Slot>),
     /// Slotway answers itself.
     Local(Local),
     /// Slotway answers with an error.
@@ -96,7 +101,8 @@ pub struct Router {
 #[derive(Debug, Clone, Copy)]
 struct Routed {
     behaviour: Behaviour,
-    read_only: bool,
+    /// Of [`crate::upstream::flag`]: what every such command is marked with.
+    flags: u8,
     class: u8,
 }
 
@@ -114,7 +120,7 @@ impl Router {
                 Verdict::Opened => behaviour_if_allowed(spec),
                 Verdict::Allowed | Verdict::Open => behaviour_of(spec),
             },
-            read_only: spec.is_read_only(),
+            flags: flags_of(spec),
             class: spec.class as u8,
         };
         let mut commands: Vec<Routed> = table.iter().map(|(_, spec)| routed(spec)).collect();
@@ -170,7 +176,19 @@ impl Router {
     /// Sending the command twice does no harm.
     #[inline]
     pub fn is_read_only(&self, command: u16) -> bool {
-        self.commands.get(usize::from(command)).is_some_and(|c| c.read_only)
+        self.flags(command) & flag::READ_ONLY != 0
+    }
+
+    /// It is PUBLISH or SPUBLISH.
+    #[inline]
+    pub fn publishes(&self, command: u16) -> bool {
+        self.flags(command) & flag::PUBLISHES != 0
+    }
+
+    /// What every such command is marked with, of [`flag`].
+    #[inline]
+    pub fn flags(&self, command: u16) -> u8 {
+        self.commands.get(usize::from(command)).map_or(0, |c| c.flags)
     }
 
     /// What it has to do with Lua scripts.
@@ -234,6 +252,15 @@ impl Router {
             Behaviour::Transaction(which) => Plan::Transaction(which),
             Behaviour::Wait => Plan::Wait,
             Behaviour::Monitor => Plan::Monitor,
+            Behaviour::PubSub(PubSub::ShardPublish) => {
+                Plan::PubSub(PubSub::ShardPublish, args.get(1).map(slot_of))
+            }
+            // Without a channel it is no request, for a node to say so.
+            Behaviour::PubSub(ask @ PubSub::Ask(Ask::Channels(_))) if args.len() <= 3 => {
+                Plan::PubSub(ask, None)
+            }
+            Behaviour::PubSub(PubSub::Ask(Ask::Channels(_))) => Plan::Any,
+            Behaviour::PubSub(which) => Plan::PubSub(which, None),
             Behaviour::Aside(merge) => Plan::Aside(merge),
             Behaviour::Join => Plan::Join,
             Behaviour::Keys | Behaviour::Blocking | Behaviour::BlockingIfAsked => {
@@ -298,6 +325,19 @@ impl Router {
         };
         Slots::Several(first, step)
     }
+}
+
+fn flags_of(spec: &CommandSpec) -> u8 {
+    let publishes =
+        matches!(behaviour_of(spec), Behaviour::PubSub(PubSub::Publish | PubSub::ShardPublish));
+    let mut flags = 0;
+    if spec.is_read_only() {
+        flags |= flag::READ_ONLY;
+    }
+    if publishes {
+        flags |= flag::PUBLISHES;
+    }
+    flags
 }
 
 enum Slots {
@@ -442,7 +482,12 @@ mod tests {
         assert_eq!(plan("CLIENT SETINFO LIB-NAME x"), Plan::Local(Local::ClientSetInfo));
         assert_eq!(plan("CLIENT LIST"), Plan::Local(Local::ClientEveryone));
         assert_eq!(plan("CLIENT KILL ID 1"), Plan::Local(Local::ClientEveryone));
-        assert_eq!(plan("SUBSCRIBE a"), Plan::Refuse(Refused::PubSub));
+        let subscribe = PubSub::Subscribe(crate::pubsub::Kind::Channel);
+        assert_eq!(plan("SUBSCRIBE a"), Plan::PubSub(subscribe, None));
+        let spublish = Plan::PubSub(PubSub::ShardPublish, Some(slot_of(b"a")));
+        assert_eq!(plan("SPUBLISH a b"), spublish);
+        assert_eq!(plan("PUBSUB CHANNELS a b"), Plan::Any);
+        assert_eq!(plan("PUBSUB HELP"), Plan::Any);
         assert_eq!(plan("MULTI"), Plan::Transaction(Transaction::Multi));
         assert_eq!(plan("SHUTDOWN"), Plan::Refuse(Refused::Dangerous));
         let password = "CONFIG SET maxmemory 0 RequirePass x";

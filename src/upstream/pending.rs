@@ -75,6 +75,8 @@ pub mod flag {
     /// The SCRIPT LOAD of its script went before it in the same turn. Of a batch: there is an
     /// EVALSHA in it.
     pub const SCRIPT: u8 = 64;
+    /// It is PUBLISH or SPUBLISH, or a batch that has one in it: its reply counts subscribers.
+    pub const PUBLISHES: u8 = 128;
     /// Any of what makes the worker look twice when the reply is here.
     pub const SPECIAL: u8 = LANE | TRACKED;
 }

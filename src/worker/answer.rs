@@ -193,7 +193,14 @@ impl Worker {
         reply.clear();
         let ok = match gathering.exec.take() {
             Some(exec) => exec.finish(&mut reply),
-            None => gathering.gather.finish(&mut reply, &section),
+            None => match gathering.gather.asked() {
+                Some(ask) => {
+                    let own = |kind, name: &[u8]| self.own_part(kind, name);
+                    ask.merge(gathering.gather.replies(), own, &mut reply);
+                    true
+                }
+                None => gathering.gather.finish(&mut reply, &section),
+            },
         };
         let micros = self.now.saturating_sub(gathering.started);
         if let Some(histogram) = self.stats.latency.get_mut(self.router.class(gathering.command)) {

@@ -29,6 +29,10 @@ pub(super) enum Job {
     Errand(u32, u32, u32),
     /// This client (index, generation), which monitors, looks for primaries that it does not hear.
     Listen(u32, u32),
+    /// A SUBSCRIBE's deadline.
+    Subscribe(u64),
+    /// This client (index, generation) had not taken much some time ago.
+    SlowSubscriber(u32, u32),
     /// An errand's deadline.
     ErrandEnd(u32, u32, u32),
     /// This slot's lane may go on.
@@ -69,6 +73,10 @@ impl Worker {
                 Some(Job::Lane(slot, lane)) => self.run_lane(slot, lane),
                 Some(Job::Errand(index, generation, seq)) => {
                     self.errand_again(index, generation, seq);
+                }
+                Some(Job::Subscribe(id)) => self.subscribe_ends(id),
+                Some(Job::SlowSubscriber(index, generation)) => {
+                    self.slow_subscriber(index, generation);
                 }
                 Some(Job::Listen(index, generation)) => self.listen_again(index, generation),
                 Some(Job::ErrandEnd(index, generation, seq)) => {
@@ -274,8 +282,10 @@ impl Worker {
         }
         self.next_idle_check = self.now + (timeout / 4).clamp(10_000, 1_000_000);
         let before = self.now.saturating_sub(timeout);
-        // Who monitors has nothing to say.
-        let monitors = |c: &crate::client::Client| c.lent.as_ref().is_some_and(|lent| lent.monitor);
+        // Who monitors or is subscribed has nothing to say.
+        let monitors = |c: &crate::client::Client| {
+            c.subscriptions.is_some() || c.lent.as_ref().is_some_and(|lent| lent.monitor)
+        };
         let idle: Vec<usize> = self
             .clients
             .iter()

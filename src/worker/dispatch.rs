@@ -28,6 +28,11 @@ impl Worker {
     pub(super) fn dispatch_in_mode(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let modes = client.session.modes;
+        if modes & mode::SUBSCRIBED != 0
+            && let Some(flow) = self.refuse_to_subscriber(index, args)
+        {
+            return flow;
+        }
         if modes & mode::MULTI != 0 {
             return self.dispatch_in_multi(index, frame, args);
         }
@@ -86,7 +91,7 @@ impl Worker {
     }
 
     #[inline]
-    fn forward_to(
+    pub(super) fn forward_to(
         &mut self,
         index: usize,
         command: u16,
@@ -155,10 +160,7 @@ impl Worker {
         slot: u16,
         protocol: Protocol,
     ) -> Pending {
-        let mut flags = 0;
-        if self.router.is_read_only(command) {
-            flags |= flag::READ_ONLY;
-        }
+        let mut flags = self.router.flags(command);
         if protocol == Protocol::Resp3 {
             flags |= flag::RESP3;
         }
@@ -253,6 +255,7 @@ impl Worker {
             Plan::Wait => self.wait(index, command, frame, args),
             Plan::Aside(merge) => self.aside(index, command, merge, frame),
             Plan::Monitor => self.monitor(index, command),
+            Plan::PubSub(which, slot) => self.pubsub(index, command, which, slot, frame, args),
             Plan::Local(local) => self.local(index, command, local, args),
             Plan::Refuse(why) => self.refuse(index, command, why),
         }
@@ -351,6 +354,7 @@ impl Worker {
         if local == Local::Reset {
             self.drop_transaction(index);
             self.release_lent(index);
+            self.leave_all(index);
         }
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         let announced = match local {

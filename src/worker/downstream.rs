@@ -373,10 +373,13 @@ impl Worker {
 
     /// What a client has not taken is bounded: it is closed at its limit, or when it stands for
     /// much of what fills the worker's memory.
-    fn check_output(&mut self, index: usize) {
+    pub(super) fn check_output(&mut self, index: usize) {
         let Some(client) = self.clients.get(index) else { return };
         let output = client.output();
-        let limit = if output > self.settings.client_output {
+        let subscriber = client.subscriptions.is_some();
+        let limit = if subscriber && let Some(limit) = self.subscriber_limit(index) {
+            limit
+        } else if !subscriber && output > self.settings.client_output {
             LimitHit::ClientOutput
         } else if self.accounted > self.settings.memory && output > CHUNK {
             LimitHit::Memory
@@ -384,12 +387,14 @@ impl Worker {
             return;
         };
         self.stats.limits_hit[limit as usize] += 1;
+        let Some(client) = self.clients.get(index) else { return };
         tracing::warn!(
             client = client.session.id,
             output,
             limit = LimitHit::NAMES[limit as usize],
             "a client is closed: it does not take its replies"
         );
+        self.stats.messages_dropped += client.replies.as_ref().map_or(0, |r| r.items() as u64);
         self.close_client(index);
     }
 
@@ -420,6 +425,7 @@ impl Worker {
         }
         client.gone = true;
         self.release_lent(index);
+        self.leave_all(index);
         let Some(client) = self.clients.get_mut(index) else { return };
         client.stream.unwatch(self.poll.registry());
         if let Stream::Tcp(socket) = &client.stream {

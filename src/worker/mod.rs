@@ -16,6 +16,8 @@
 //! - `join`: KEYS, one list of many
 //! - `dedicated`: connections lent to one client; `errand`: blocking commands; `watch`: WATCH;
 //!   `fleet`: WAIT, MONITOR
+//! - `pubsub`: SUBSCRIBE and its kin, messages; `topics`: who is subscribed to what; `publish`:
+//!   PUBLISH, PUBSUB
 //! - `upstreams`: nodes' connections: connect, write, read, lost
 //! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
 //! - `answer`: a reply finds its client; refusals and retries
@@ -35,11 +37,14 @@ mod everyone;
 mod fleet;
 mod join;
 mod keyspace;
+mod publish;
+mod pubsub;
 mod replicas;
 mod scattered;
 mod scripts;
 mod settings;
 mod shared;
+mod topics;
 mod topology;
 mod transaction;
 mod upstreams;
@@ -81,6 +86,8 @@ static NEXT_CLIENT: AtomicU64 = AtomicU64::new(1);
 #[derive(Debug)]
 struct Node {
     addr: crate::cluster::NodeAddr,
+    /// The number by which pub/sub knows it.
+    ident: u64,
     socket: Option<std::net::SocketAddr>,
     /// Stands in the current snapshot.
     known: bool,
@@ -175,6 +182,7 @@ struct Worker {
     /// By shard of the snapshot: replicas that are online.
     replicas: Vec<Vec<u16>>,
     scripts: scripts::Scripts,
+    topics: topics::Topics,
     /// Bytes of the client that is being read from, from the command at hand on.
     unread: usize,
     nodes: Vec<Node>,
@@ -233,6 +241,8 @@ struct Worker {
 
     /// Bytes in all buffers.
     accounted: usize,
+    /// Of these, this worker's share of the messages that subscribers have not taken.
+    accounted_messages: usize,
     stats: WorkerStats,
 }
 
@@ -324,6 +334,7 @@ impl Worker {
             gatherings: Slab::new(),
             joins: Slab::new(),
             scripts: scripts::Scripts::new(Arc::clone(&shared.scripts)),
+            topics: topics::Topics::default(),
             shared,
             idle: Vec::new(),
             dead: Vec::new(),
@@ -349,6 +360,7 @@ impl Worker {
             spare_gathers: Vec::new(),
             spare_multis: Vec::new(),
             accounted: 0,
+            accounted_messages: 0,
             stats,
         }
     }
@@ -369,10 +381,14 @@ impl Worker {
             self.now = self.epoch.elapsed().as_micros() as u64;
             self.stats.turns += 1;
             self.held_now = 0;
+            // First of all, so that a PUBLISH that is answered now counts the subscribers that the
+            // hub told of before.
+            self.read_inbox();
+            self.account_messages();
             let again = std::mem::take(&mut self.again);
             for event in &events {
                 match Source::of(event.token()) {
-                    Source::Waker => self.read_inbox(),
+                    Source::Waker => {}
                     Source::Client(i) => {
                         if let Some(client) = self.clients.get_mut(i) {
                             client.peer_closed |= event.is_read_closed();
@@ -453,6 +469,7 @@ impl Worker {
                 break;
             }
         }
+        self.tell_hub();
         // Empty by now; what was put off is the next turn's.
         std::mem::swap(&mut self.dirty_upstreams, &mut self.deferred);
         for u in std::mem::take(&mut self.dead) {
@@ -478,7 +495,7 @@ impl Worker {
                 }
                 ToWorker::Asked(inquiry) => self.hear(&inquiry),
                 ToWorker::Answered(answered) => self.finish_inquiry(*answered),
-                ToWorker::PubSub(_batch) => {}
+                ToWorker::PubSub(batch) => self.hear_hub(&batch),
                 ToWorker::Pause(pause) => self.suspend_clients(pause),
                 ToWorker::Drain { by } => self.start_drain(by),
             }
@@ -519,6 +536,9 @@ impl Worker {
         stats.buffer_bytes = (self.accounted + self.holds.bytes() + self.pool.bytes()) as u64;
         stats.held = self.holds.count() as u64;
         stats.dedicated_idle = self.idle.len() as u64;
+        stats.subscriptions = self.topics.subscriptions();
+        let subscribed = |c: &Client| c.subscriptions.is_some();
+        stats.subscribers = self.clients.iter().filter(|(_, c)| subscribed(c)).count() as u64;
         let lent = |up: &&Upstream| up.dedicated.is_some_and(|d| d.client.is_some());
         stats.dedicated_lent = self.upstreams.iter().map(|(_, up)| up).filter(lent).count() as u64;
         let blocked = |c: &Client| c.lent.as_ref().is_some_and(|l| l.errand.is_some());
@@ -563,6 +583,7 @@ impl Drop for Worker {
         let monitors = |c: &Client| c.lent.as_ref().is_some_and(|l| l.monitor);
         let count = self.clients.iter().filter(|(_, c)| monitors(c)).count();
         self.shared.monitors.fetch_sub(count, Ordering::Relaxed);
+        self.topics.leave_all();
     }
 }
 

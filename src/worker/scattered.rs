@@ -22,8 +22,10 @@ struct Batch {
     /// Where its replies belong.
     places: Vec<usize>,
     read_only: bool,
-    /// It has an EVALSHA.
+    /// It has an EVALSHA, or may have.
     by_sha: bool,
+    /// It has a PUBLISH, or may have.
+    publishes: bool,
 }
 
 /// A command for one node outside of all batches.
@@ -122,6 +124,9 @@ impl Worker {
         if batch.by_sha {
             pending.flags |= flag::SCRIPT;
         }
+        if batch.publishes {
+            pending.flags |= flag::PUBLISHES;
+        }
         if let Some(u) = watching {
             self.script_before_again(u, &mut pending, &batch.frame);
             self.note_write(index, self.upstreams.get(u).map(|up| up.node));
@@ -162,8 +167,14 @@ impl Worker {
         let home = multi.first.as_ref().map_or(NO_SLOT, |(slot, _)| *slot);
         let mut push = |slot: u16, frame: &[u8], place: usize, read_only: bool| {
             let at = *by_slot.entry(slot).or_insert_with(|| {
-                let (frame, by_sha) = (MULTI.to_vec(), multi.by_sha);
-                batches.push(Batch { slot, frame, places: Vec::new(), read_only: true, by_sha });
+                batches.push(Batch {
+                    slot,
+                    frame: MULTI.to_vec(),
+                    places: Vec::new(),
+                    read_only: true,
+                    by_sha: multi.by_sha,
+                    publishes: multi.publishes,
+                });
                 batches.len() - 1
             });
             if let Some(batch) = batches.get_mut(at) {

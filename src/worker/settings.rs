@@ -1,7 +1,7 @@
 //! What a worker needs of the configuration, in the units it counts in.
 
 use crate::client::Announced;
-use crate::config::{Address, Config, CrossSlot, Listen};
+use crate::config::{Address, Config, CrossSlot, Listen, OnGap};
 use crate::resp::RequestLimits;
 use crate::stream::Stream;
 
@@ -20,6 +20,13 @@ pub(super) struct Settings {
     pub reconnect_max: u64,
     pub client_output: usize,
     pub upstream_in_flight: usize,
+    /// For subscribers; the time in microseconds.
+    pub subscriber_hard: usize,
+    pub subscriber_soft: usize,
+    pub subscriber_soft_time: u64,
+    pub on_gap: OnGap,
+    /// How many workers there are, at least 1.
+    pub workers: usize,
     /// This worker's share of `limits.memory`.
     pub memory: usize,
     /// This worker's share of `limits.held`.
@@ -51,7 +58,12 @@ impl Settings {
             reconnect_min: micros(config.reconnect.min),
             reconnect_max: micros(config.reconnect.max),
             client_output: config.limits.client_output,
+            subscriber_hard: config.pubsub.output_hard,
+            subscriber_soft: config.pubsub.output_soft,
+            subscriber_soft_time: micros(config.pubsub.output_soft_time),
+            on_gap: config.pubsub.on_gap,
             upstream_in_flight: config.limits.upstream_in_flight,
+            workers,
             memory: config.limits.memory / workers,
             held: config.limits.held / workers,
             request: RequestLimits {

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::config::Config;
+use crate::pubsub::Hub;
 use crate::scripts::ScriptStore;
 
 /// Shared by all workers.
@@ -16,13 +17,15 @@ pub struct Shared {
     pub monitors: AtomicUsize,
     /// Lua scripts.
     pub scripts: Arc<ScriptStore>,
+    /// The pub/sub hub.
+    pub hub: Hub,
 }
 
 impl Shared {
     /// What workers share that run by `config`.
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, hub: Hub) -> Self {
         let scripts = Arc::new(ScriptStore::new(config.limits.scripts));
-        Shared { dedicated: AtomicUsize::new(0), monitors: AtomicUsize::new(0), scripts }
+        Shared { dedicated: AtomicUsize::new(0), monitors: AtomicUsize::new(0), scripts, hub }
     }
 
     /// One more dedicated connection is lent. `false`: `most` are.

@@ -125,7 +125,11 @@ impl Worker {
                 if pending.has(flag::NODE_BOUND) {
                     self.fail(&pending, "a node", "ERR the node has left the cluster");
                 } else if slot == NO_SLOT {
-                    match self.any_primary(lane.0 as usize) {
+                    let node = match pending.has(flag::PUBLISHES) && pending.before == 0 {
+                        true => self.publish_node_of(&frame),
+                        false => self.any_primary(lane.0 as usize),
+                    };
+                    match node {
                         Some(other) => self.send_to(other, pending, frame, lane.0),
                         None => self.fail(&pending, "a node", "CLUSTERDOWN no primary is known"),
                     }

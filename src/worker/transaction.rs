@@ -19,7 +19,7 @@ use crate::cluster::slot_of;
 use crate::command::{Class, CommandId, Flags, key_positions};
 use crate::metrics::{LimitHit, TransactionKind};
 use crate::resp::{ArgRange, Args, Protocol, RequestProgress, scan_request};
-use crate::route::{Fan, Local, Merge, Plan, Script, Transaction};
+use crate::route::{Fan, Local, Merge, Plan, PubSub, Script, Transaction};
 use crate::upstream::{Dest, NO_SLOT, flag};
 
 impl Worker {
@@ -110,6 +110,7 @@ impl Worker {
 
     fn queue(&mut self, index: usize, command: u16, place: Place, frame: &[u8]) {
         let read_only = self.router.is_read_only(command);
+        let publishes = self.router.publishes(command);
         let by_sha = self.router.script(command) == Some(Script::EvalSha);
         let over = self.is_over_memory();
         let Some(multi) = self.clients.get_mut(index).and_then(|c| c.multi.as_mut()) else {
@@ -124,6 +125,7 @@ impl Worker {
         if !multi.broken {
             multi.read_only &= read_only;
             multi.by_sha |= by_sha;
+            multi.publishes |= publishes;
             multi.scattered |= !matches!(place, Place::Slot(_) | Place::Any);
             multi.push(frame, command, place);
         }
@@ -168,6 +170,8 @@ impl Worker {
             Plan::Local(local) if !matches!(local, Local::Hello | Local::ClientReply) => {
                 Place::Local(local)
             }
+            Plan::PubSub(PubSub::Publish, _) => Place::Any,
+            Plan::PubSub(PubSub::ShardPublish, Some(slot)) => Place::Slot(slot.0),
             Plan::Split { merge, .. } => Place::Split(merge),
             Plan::Fan { to, merge } if split => Place::Fan(to, merge),
             Plan::Join if split => Place::Fan(Fan::Primaries, Merge::Concat),
@@ -288,7 +292,7 @@ impl Worker {
         self.stats.transactions[TransactionKind::OneSlot as usize] += 1;
         multi.frames.extend_from_slice(EXEC);
         let before = multi.queue.len() as u32 + 1;
-        let read_only = if multi.read_only { flag::READ_ONLY } else { 0 };
+        let read_only = multi.flags();
         match admitted {
             Some((mut pending, u)) => {
                 pending.before = before;
@@ -348,7 +352,8 @@ impl Worker {
         multi.frames.extend_from_slice(EXEC);
         let before = multi.queue.len() as u32 + 1;
         let frame = std::mem::take(&mut multi.frames);
-        self.exec_where_watched(index, command, frame, before);
+        let flags = multi.flags() & flag::PUBLISHES;
+        self.exec_where_watched(index, command, frame, before, flags);
         Flow::Next
     }
 }
@@ -384,7 +389,7 @@ pub(super) fn cross_slot(first: &[u8], first_slot: u16, key: &[u8], slot: u16) -
 }
 
 /// Redis's own words, and its bytes: arguments as they are, up to their first zero byte.
-fn unknown_command(container: &str, args: &Args) -> Vec<u8> {
+pub(super) fn unknown_command(container: &str, args: &Args) -> Vec<u8> {
     let shown = |i: usize, most: usize| {
         let arg = args.get(i).unwrap_or_default();
         let end = memchr::memchr(0, arg).unwrap_or(arg.len());

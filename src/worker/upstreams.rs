@@ -11,7 +11,7 @@ use crate::control::ToControl;
 use crate::metrics::{LimitHit, NodeStats};
 use crate::resp::{Protocol, ReplyProgress};
 use crate::stream::Stream;
-use crate::upstream::{Dest, Handshake, State, Upstream};
+use crate::upstream::{Dest, Handshake, Pending, State, Upstream, flag};
 
 /// An unfinished reply of this size is handed to its client piece by piece; a smaller one is
 /// waited for, so that it can still be asked for again if the connection is lost.
@@ -39,6 +39,7 @@ impl Worker {
         let ip: Option<std::net::IpAddr> = addr.host.parse().ok();
         let node = Node {
             addr: addr.clone(),
+            ident: crate::pubsub::ident(addr),
             socket: ip.map(|ip| (ip, addr.port).into()),
             known: false,
             shared: [vec![None; self.settings.connections], vec![None; self.settings.connections]],
@@ -423,8 +424,28 @@ impl Worker {
             return Err("a reply that nobody asked for".into());
         };
         let node = up.node;
+        if pending.has(flag::PUBLISHES) {
+            return self.answer_publish(u, &pending, frame);
+        }
         up.queue.release(pending.len as usize, &mut self.pool);
         self.deliver(node, &pending, frame);
+        Ok(())
+    }
+
+    /// The same for a reply that counts subscribers.
+    #[cold]
+    fn answer_publish(&mut self, u: usize, pending: &Pending, frame: &[u8]) -> Result<(), String> {
+        let Some(up) = self.upstreams.get(u) else { return Ok(()) };
+        let node = up.node;
+        let mut right = std::mem::take(&mut self.line);
+        right.clear();
+        let sent = up.queue.front(pending.len as usize).unwrap_or_default();
+        let changed = self.count_subscribers(node, sent, frame, &mut right).is_some();
+        if let Some(up) = self.upstreams.get_mut(u) {
+            up.queue.release(pending.len as usize, &mut self.pool);
+        }
+        self.deliver(node, pending, if changed { &right } else { frame });
+        self.line = right;
         Ok(())
     }
 

@@ -135,6 +135,7 @@ impl Worker {
         command: u16,
         frame: Vec<u8>,
         before: u32,
+        flags: u8,
     ) {
         let lent = self.clients.get_mut(index).and_then(|c| c.lent.as_mut());
         let watch = lent.and_then(|l| l.watches.pop());
@@ -146,6 +147,7 @@ impl Worker {
         let protocol = self.clients.get(index).map_or(Protocol::Resp2, |c| c.session.protocol);
         let mut pending = self.pending(dest, command, slot, protocol);
         pending.before = before;
+        pending.flags |= flags;
         self.note_write(index, self.upstreams.get(u).map(|up| up.node));
         self.scripts_before_batch(u, &mut pending, &frame);
         if asking {

@@ -1,0 +1,38 @@
+//! What one client is subscribed to.
+
+use rustc_hash::FxHashMap;
+
+use crate::pubsub::Kind;
+
+/// A client's subscriptions. Boxed in the client, which is rarely a subscriber.
+#[derive(Debug, Default)]
+pub struct Subscriptions {
+    /// By the worker's index of the topic: the client's place among its subscribers.
+    pub topics: FxHashMap<u32, u32>,
+    /// How many, by [`Kind`].
+    pub counts: [u32; Kind::COUNT],
+    /// Since when it has not taken what is more than `pubsub.output_soft`: microseconds of the
+    /// worker's clock.
+    pub above_soft: Option<u64>,
+}
+
+impl Subscriptions {
+    /// What a confirmation counts: channels and patterns together, shard channels by themselves.
+    pub fn counted(&self, kind: Kind) -> u32 {
+        let [channels, patterns, shard] = self.counts;
+        match kind {
+            Kind::Channel | Kind::Pattern => channels + patterns,
+            Kind::Shard => shard,
+        }
+    }
+
+    /// It is subscribed to nothing.
+    pub fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+    }
+
+    /// Bytes that it occupies.
+    pub fn held(&self) -> usize {
+        size_of::<Self>() + self.topics.capacity() * (size_of::<(u32, u32)>() + 1)
+    }
+}

@@ -1,0 +1,181 @@
+//! PUBLISH and SPUBLISH, and what PUBSUB asks: where they go, and the nodes' counts put right.
+
+use super::Worker;
+use super::downstream::Flow;
+use crate::cluster::Slot;
+use crate::pubsub::{Kind, Topic, hash, matches, rank};
+use crate::resp::reply::{elements, integer};
+use crate::resp::{Args, Request, RequestProgress, scan_request, write};
+use crate::route::{Ask, Fan, Merge, Own, publish_count};
+use crate::upstream::NO_SLOT;
+
+impl Worker {
+    /// PUBLISH: to the node where slotway itself is subscribed to the channel, so that its messages
+    /// stay in order; otherwise to the one where it would be.
+    pub(super) fn publish(
+        &mut self,
+        index: usize,
+        command: u16,
+        frame: &[u8],
+        args: &Args,
+    ) -> Flow {
+        match self.publish_node(args.get(1).unwrap_or_default()) {
+            Some(node) => self.forward_to(index, command, NO_SLOT, node, frame),
+            None => self.no_cluster_yet(index, command),
+        }
+    }
+
+    /// SPUBLISH: to its channel's slot, like a write.
+    pub(super) fn shard_publish(
+        &mut self,
+        index: usize,
+        command: u16,
+        slot: Option<Slot>,
+        frame: &[u8],
+    ) -> Flow {
+        match slot {
+            Some(slot) => self.forward(index, command, slot.0, frame),
+            None => Flow::Next,
+        }
+    }
+
+    /// Where messages for `channel` are published.
+    pub(super) fn publish_node(&self, channel: &[u8]) -> Option<u16> {
+        let home = self.topics.known(Kind::Channel, channel).map_or(0, Topic::home);
+        let ident = |node: u16| self.nodes.get(usize::from(node)).map_or(0, |n| n.ident);
+        if home != 0 {
+            // It need not be a primary any more.
+            let found = self.nodes.iter().position(|n| n.known && n.ident == home);
+            if let Some(node) = found.and_then(|n| u16::try_from(n).ok())
+                && self.is_reached(node)
+            {
+                return Some(node);
+            }
+        }
+        let name = hash(channel);
+        let best = |reached: bool| {
+            let fit = self.primaries.iter().copied().filter(|&n| !reached || self.is_reached(n));
+            fit.max_by_key(|&node| rank(name, ident(node)))
+        };
+        best(true).or_else(|| best(false))
+    }
+
+    /// The same for a command's bytes that come back from a node that is not reached.
+    pub(super) fn publish_node_of(&self, frame: &[u8]) -> Option<u16> {
+        let mut ranges = Vec::new();
+        let limits = &self.settings.request;
+        match scan_request(frame, limits, &mut RequestProgress::default(), &mut ranges) {
+            Ok(Request::Array { .. }) => {
+                self.publish_node(Args::new(frame, &ranges).get(1).unwrap_or_default())
+            }
+            _ => None,
+        }
+    }
+
+    /// PUBSUB: every node is asked.
+    pub(super) fn ask_subscribers(
+        &mut self,
+        index: usize,
+        command: u16,
+        ask: Ask,
+        frame: &[u8],
+    ) -> Flow {
+        self.fan(index, command, Fan::Reached, Merge::PubSub(ask), frame)
+    }
+
+    /// What this process has to do with a channel, whatever the node; with an empty name with all
+    /// patterns.
+    pub(super) fn own_part(&self, kind: Kind, name: &[u8]) -> Own {
+        if kind == Kind::Pattern && name.is_empty() {
+            let patterns = || self.topics.all_known(Kind::Pattern);
+            return Own {
+                subscribers: patterns().filter(|t| t.subscribers() > 0).count(),
+                upstream: patterns().map(|t| t.upstream()).sum(),
+            };
+        }
+        let topic = self.topics.known(kind, name);
+        topic.map_or_else(Own::default, |topic| Own {
+            subscribers: topic.subscribers(),
+            upstream: topic.upstream(),
+        })
+    }
+
+    /// What this process has to do with a message published at `node`.
+    fn own_receivers(&self, kind: Kind, channel: &[u8], node: u64) -> Own {
+        let mut own = Own::default();
+        let mut add = |topic: &Topic| {
+            own.subscribers += topic.subscribers();
+            let there = match topic.home() {
+                0 => true,
+                home => home == node,
+            };
+            own.upstream += usize::from(there && topic.upstream() > 0);
+        };
+        if let Some(topic) = self.topics.known(kind, channel) {
+            add(topic);
+        }
+        if kind == Kind::Channel {
+            let patterns = self.topics.all_known(Kind::Pattern);
+            patterns.filter(|topic| matches(&topic.name, channel)).for_each(add);
+        }
+        own
+    }
+
+    /// The reply of `node` to the command `sent`, or to a batch that ends with EXEC, with its
+    /// counts of subscribers put right; `None`: it is right as it is.
+    pub(super) fn count_subscribers(
+        &self,
+        node: u16,
+        sent: &[u8],
+        reply: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Option<()> {
+        if self.topics.none_known() {
+            return None;
+        }
+        let node = self.nodes.get(usize::from(node))?.ident;
+        let limits = &self.settings.request;
+        let mut ranges = Vec::new();
+        let mut next = |from: usize| {
+            let rest = sent.get(from..)?;
+            let mut progress = RequestProgress::default();
+            match scan_request(rest, limits, &mut progress, &mut ranges) {
+                Ok(Request::Array { len }) => {
+                    let own = self.own_of_request(&Args::new(rest, &ranges), node);
+                    Some((from + len, own))
+                }
+                _ => None,
+            }
+        };
+        let (mut at, own) = next(0)?;
+        if let Some(own) = own {
+            publish_count(integer(reply)?, own, out);
+            return Some(());
+        }
+        // MULTI; its commands follow, one element each.
+        let count = crate::resp::reply::element_count(reply)?;
+        write::array_header(out, count as usize);
+        for element in elements(reply) {
+            let own = next(at).and_then(|(end, own)| {
+                at = end;
+                own
+            });
+            match (own, integer(element)) {
+                (Some(own), Some(counted)) => publish_count(counted, own, out),
+                _ => out.extend_from_slice(element),
+            }
+        }
+        Some(())
+    }
+
+    fn own_of_request(&self, args: &Args, node: u64) -> Option<Own> {
+        let channel = args.get(1)?;
+        if args.is(0, "publish") {
+            Some(self.own_receivers(Kind::Channel, channel, node))
+        } else if args.is(0, "spublish") {
+            Some(self.own_receivers(Kind::Shard, channel, node))
+        } else {
+            None
+        }
+    }
+}

@@ -1,0 +1,536 @@
+//! SUBSCRIBE and its kin; messages find their subscribers.
+//!
+//! A topic (channel, pattern, shard channel) is told to the hub with its first subscriber of this
+//! worker. A client has its confirmation when the cluster has confirmed the topic, at its place
+//! among the client's replies; messages go out at once, past replies that are awaited, but never
+//! before the confirmation.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+
+use super::clock::{Job, Timer};
+use super::downstream::Flow;
+use super::topics::{Since, Subscriber, Wait};
+use super::{Worker, reaccount};
+use crate::client::mode;
+use crate::command::CommandId;
+use crate::config::OnGap;
+use crate::metrics::LimitHit;
+use crate::pubsub::{Batch, Frames, Kind, News, ToHub, Token};
+use crate::resp::{Args, Protocol, write};
+use crate::route::PubSub;
+
+/// What a RESP2 client may send while it is subscribed to anything.
+const IN_RESP2: [&str; 9] = [
+    "subscribe",
+    "psubscribe",
+    "ssubscribe",
+    "unsubscribe",
+    "punsubscribe",
+    "sunsubscribe",
+    "ping",
+    "quit",
+    "reset",
+];
+
+/// The bytes of messages in one protocol, held by whoever sends them.
+struct View {
+    frames: Arc<Frames>,
+    protocol: Protocol,
+}
+
+impl AsRef<[u8]> for View {
+    fn as_ref(&self) -> &[u8] {
+        self.frames.bytes(self.protocol)
+    }
+}
+
+impl Worker {
+    pub(super) fn pubsub(
+        &mut self,
+        index: usize,
+        command: u16,
+        which: PubSub,
+        slot: Option<crate::cluster::Slot>,
+        frame: &[u8],
+        args: &Args,
+    ) -> Flow {
+        match which {
+            PubSub::Publish => return self.publish(index, command, frame, args),
+            PubSub::ShardPublish => return self.shard_publish(index, command, slot, frame),
+            PubSub::Ask(ask) => return self.ask_subscribers(index, command, ask, frame),
+            PubSub::Subscribe(kind) => self.subscribe(index, command, kind, args),
+            PubSub::Unsubscribe(kind) => self.unsubscribe(index, command, kind, args),
+        }
+        if self.shared.monitors.load(Relaxed) > 0 {
+            self.show_to_monitors(index, command, args, true);
+        }
+        Flow::Next
+    }
+
+    /// A subscriber that speaks RESP2 may only send what is about its subscriptions, because its
+    /// client takes everything for messages. `None`: this command is.
+    pub(super) fn refuse_to_subscriber(&mut self, index: usize, args: &Args) -> Option<Flow> {
+        let client = self.clients.get(index)?;
+        if client.session.protocol != Protocol::Resp2 {
+            return None;
+        }
+        let command = self.router.command(args);
+        let spec = self.router.table().get(CommandId(command));
+        let unknown = command == self.router.unknown() || (spec.container && args.len() > 1);
+        if unknown {
+            let text = super::transaction::unknown_command(&spec.name, args);
+            self.answer_own_error(index, command, &text);
+            return Some(Flow::Next);
+        }
+        if IN_RESP2.contains(&&*spec.name) || !spec.arity_fits(args.len()) {
+            return None;
+        }
+        let aborts = match &*spec.name {
+            "exec" => "EXECABORT Transaction discarded because of: ",
+            _ => "ERR ",
+        };
+        let text = format!(
+            "{aborts}Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
+             RESET are allowed in this context",
+            spec.name
+        );
+        if aborts != "ERR " {
+            self.drop_transaction(index);
+        }
+        self.answer_own_error(index, command, &text);
+        Some(Flow::Next)
+    }
+
+    fn subscribe(&mut self, index: usize, command: u16, kind: Kind, args: &Args) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        let (protocol, generation) = (client.session.protocol, client.generation);
+        let seq = client.expect_heard(&mut self.spare_replies);
+        client.session.modes |= mode::SUBSCRIBED;
+        let subscriptions = client.subscriptions.get_or_insert_default();
+        let id = self.topics.next_wait();
+        let (mut left, mut reply, mut new) = (0, Vec::new(), Vec::new());
+        for name in args.iter().skip(1) {
+            let topic = self.topics.enter(kind, name);
+            if !subscriptions.topics.contains_key(&topic)
+                && let Some(local) = self.topics.local.get_mut(topic as usize)
+            {
+                subscriptions.topics.insert(topic, local.subscribers.len() as u32);
+                subscriptions.counts[kind as usize] += 1;
+                let client = index as u32;
+                local.subscribers.push(Subscriber { client, generation, since: Since::Asked });
+                new.push((topic, local.generation));
+                if !local.live {
+                    local.waiting.push(id);
+                    left += 1;
+                }
+            }
+            let word = kind.subscribe().to_ascii_lowercase();
+            confirmation(&mut reply, protocol, &word, Some(name), subscriptions.counted(kind));
+        }
+        let client = (index as u32, generation);
+        let started = self.now;
+        let wait = Wait { client, seq, command, started, left, reply, new };
+        if left == 0 {
+            return self.confirm(wait);
+        }
+        let id = self.topics.wait(wait);
+        if let Some(timeout) = self.settings.command_timeout {
+            self.timers.push(Timer { due: self.now + timeout, job: Job::Subscribe(id) });
+        }
+    }
+
+    /// The cluster has confirmed all that a command asked for: the client is told.
+    fn confirm(&mut self, wait: Wait) {
+        let (index, generation) = wait.client;
+        let Some(client) = self.clients.get_mut(index as usize) else { return };
+        if client.generation != generation {
+            return;
+        }
+        for &(topic, topic_generation) in &wait.new {
+            let place = client.subscriptions.as_ref().and_then(|s| s.topics.get(&topic));
+            let token = Token { index: topic, generation: topic_generation };
+            let local = self.topics.get(token);
+            // It may have unsubscribed meanwhile, and subscribed again by another command.
+            if let (Some(&place), Some(local)) = (place, local)
+                && let Some(subscriber) = local.subscribers.get_mut(place as usize)
+                && subscriber.since == Since::Asked
+            {
+                subscriber.since = Since::Reply(wait.seq);
+                if let Some(topic) = &local.topic {
+                    topic.join();
+                }
+            }
+        }
+        client.complete(wait.seq, &wait.reply, &mut self.pool);
+        self.count_own(wait.command, &wait.reply);
+        self.mark_client(index as usize);
+    }
+
+    /// A command is given up: what it was the first to ask for, its client is not subscribed to.
+    fn give_up(&mut self, wait: Wait, text: &str) {
+        let (index, generation) = wait.client;
+        let same = |c: &crate::client::Client| c.generation == generation && !c.gone;
+        if !self.clients.get(index as usize).is_some_and(same) {
+            return;
+        }
+        for (topic, topic_generation) in wait.new {
+            let token = Token { index: topic, generation: topic_generation };
+            let place = self
+                .clients
+                .get(index as usize)
+                .and_then(|c| c.subscriptions.as_ref().and_then(|s| s.topics.get(&topic).copied()));
+            let asked = |s: &Subscriber| s.since == Since::Asked;
+            let subscriber = |local: &mut super::topics::Local| {
+                place.and_then(|p| local.subscribers.get(p as usize)).is_some_and(asked)
+            };
+            if self.topics.get(token).is_some_and(subscriber) {
+                self.leave(index as usize, topic);
+            }
+        }
+        let mut reply = Vec::new();
+        write::error(&mut reply, text);
+        if let Some(stats) = self.stats.commands.get_mut(usize::from(wait.command)) {
+            stats.refused += 1;
+        }
+        if let Some(client) = self.clients.get_mut(index as usize) {
+            client.complete(wait.seq, &reply, &mut self.pool);
+        }
+        self.settle(index as usize);
+        self.mark_client(index as usize);
+    }
+
+    /// The deadline of a SUBSCRIBE.
+    pub(super) fn subscribe_ends(&mut self, id: u64) {
+        let Some(wait) = self.topics.waits.remove(&id) else { return };
+        self.stats.deadline_exceeded += 1;
+        let unconfirmed = wait.new.iter().find_map(|&(index, generation)| {
+            let local = self.topics.get(Token { index, generation })?;
+            local.waiting.contains(&id).then(|| String::from_utf8_lossy(&local.name).into_owned())
+        });
+        let text = format!(
+            "CLUSTERDOWN slotway waited {:.1} s (timeouts.command), and no node has confirmed the \
+             subscription to '{}'; it is given up",
+            self.now.saturating_sub(wait.started) as f64 / 1e6,
+            unconfirmed.unwrap_or_default().replace(['\r', '\n'], " "),
+        );
+        self.give_up(wait, &text);
+    }
+
+    fn unsubscribe(&mut self, index: usize, command: u16, kind: Kind, args: &Args) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        let protocol = client.session.protocol;
+        let seq = client.expect_heard(&mut self.spare_replies);
+        let word = kind.unsubscribe().to_ascii_lowercase();
+        let mut reply = Vec::new();
+        let counted = |worker: &Worker| {
+            let client = worker.clients.get(index);
+            client.and_then(|c| c.subscriptions.as_ref()).map_or(0, |s| s.counted(kind))
+        };
+        for name in args.iter().skip(1) {
+            if let Some(topic) = self.topics.find(kind, name) {
+                self.leave(index, topic);
+            }
+            confirmation(&mut reply, protocol, &word, Some(name), counted(self));
+        }
+        if args.len() == 1 {
+            let all = self.topics_of(index, Some(kind));
+            for topic in &all {
+                let name = self.topics.local.get(*topic as usize).map(|l| Arc::clone(&l.name));
+                self.leave(index, *topic);
+                confirmation(&mut reply, protocol, &word, name.as_deref(), counted(self));
+            }
+            if all.is_empty() {
+                confirmation(&mut reply, protocol, &word, None, counted(self));
+            }
+        }
+        if let Some(client) = self.clients.get_mut(index) {
+            client.complete(seq, &reply, &mut self.pool);
+        }
+        self.count_own(command, &reply);
+        self.settle(index);
+        self.mark_client(index);
+    }
+
+    /// The topics of a client, of one kind or all; patterns in the order of subscription.
+    fn topics_of(&self, index: usize, kind: Option<Kind>) -> Vec<u32> {
+        let subscriptions = self.clients.get(index).and_then(|c| c.subscriptions.as_ref());
+        let topics = subscriptions.into_iter().flat_map(|s| s.topics.keys().copied());
+        let of_kind = |topic: &u32| {
+            let local = self.topics.local.get(*topic as usize);
+            local.is_some_and(|l| kind.is_none_or(|kind| l.kind == kind))
+        };
+        topics.filter(of_kind).collect()
+    }
+
+    /// The client is not subscribed to a topic any more, if it was.
+    fn leave(&mut self, index: usize, topic: u32) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        let me = (index as u32, client.generation);
+        let Some(subscriptions) = client.subscriptions.as_mut() else { return };
+        let Some(place) = subscriptions.topics.remove(&topic) else { return };
+        let Some(local) = self.topics.local.get_mut(topic as usize) else { return };
+        let count = &mut subscriptions.counts[local.kind as usize];
+        *count = count.saturating_sub(1);
+        if local.subscribers.len() <= place as usize {
+            return;
+        }
+        let gone = local.subscribers.swap_remove(place as usize);
+        if let Some(moved) = local.subscribers.get(place as usize)
+            && let Some(other) = self.clients.get_mut(moved.client as usize)
+            && let Some(theirs) = other.subscriptions.as_mut()
+        {
+            theirs.topics.insert(topic, place);
+        }
+        let mut waits = Vec::new();
+        if gone.since == Since::Asked {
+            // Its own commands do not wait for it any more.
+            let all = &mut self.topics.waits;
+            local.waiting.retain(|id| {
+                let mine = all.get(id).is_some_and(|wait| wait.client == me);
+                if mine {
+                    waits.push(*id);
+                }
+                !mine
+            });
+        } else if let Some(topic) = &local.topic {
+            topic.leave();
+        }
+        if local.subscribers.is_empty() {
+            self.topics.remove(topic, true);
+        }
+        waits.into_iter().for_each(|id| self.one_less(id));
+    }
+
+    /// One of the topics that a command waits for needs no waiting any more.
+    fn one_less(&mut self, id: u64) {
+        let Some(wait) = self.topics.waits.get_mut(&id) else { return };
+        wait.left = wait.left.saturating_sub(1);
+        if wait.left == 0
+            && let Some(wait) = self.topics.waits.remove(&id)
+        {
+            self.confirm(wait);
+        }
+    }
+
+    /// After it has unsubscribed from something: it may be an ordinary client again.
+    fn settle(&mut self, index: usize) {
+        if let Some(client) = self.clients.get_mut(index)
+            && client.subscriptions.as_ref().is_some_and(|s| s.is_empty())
+        {
+            client.subscriptions = None;
+            client.session.modes &= !mode::SUBSCRIBED;
+        }
+    }
+
+    /// The client is not subscribed to anything any more (RESET), or is gone.
+    pub(super) fn leave_all(&mut self, index: usize) {
+        let subscribed = self.clients.get(index).is_some_and(|c| c.subscriptions.is_some());
+        if subscribed {
+            self.topics_of(index, None).into_iter().for_each(|topic| self.leave(index, topic));
+            self.settle(index);
+        }
+    }
+
+    /// The hub's news.
+    pub(super) fn hear_hub(&mut self, batch: &Batch) {
+        for news in &batch.news {
+            match news {
+                News::Messages { token, frames } => self.messages(*token, frames),
+                News::Known(topic) => self.topics.know(Arc::clone(topic)),
+                News::Forgotten(topic) => self.topics.forget(topic),
+                News::Live { token, topic } => {
+                    let Some(local) = self.topics.get(*token) else { continue };
+                    let again = local.topic.replace(Arc::clone(topic));
+                    local.live = true;
+                    if again.is_none_or(|before| !Arc::ptr_eq(&before, topic)) {
+                        // Those who were confirmed before a hub failed are counted anew.
+                        let heard = |s: &&Subscriber| s.since != Since::Asked;
+                        local.subscribers.iter().filter(heard).for_each(|_| topic.join());
+                    }
+                    let waiting = std::mem::take(&mut local.waiting);
+                    waiting.into_iter().for_each(|id| self.one_less(id));
+                }
+                News::Refused { token, text } => self.topic_refused(*token, text),
+                News::Gap { token } => {
+                    if let Some(local) = self.topics.get(*token) {
+                        local.live = false;
+                    }
+                    self.gap(*token);
+                }
+                News::Restarted => {
+                    self.topics.wish_again();
+                    let all = self.topics.local.iter();
+                    let token =
+                        |index: usize, generation| Token { index: index as u32, generation };
+                    let all: Vec<Token> = all.map(|(i, l)| token(i, l.generation)).collect();
+                    all.into_iter().for_each(|token| self.gap(token));
+                }
+            }
+        }
+    }
+
+    /// HOT PATH of pub/sub: messages go to all subscribers of their topic.
+    fn messages(&mut self, token: Token, frames: &Arc<Frames>) {
+        let Some(local) = self.topics.get(token) else { return };
+        let kind = local.kind as usize;
+        let mut subscribers = std::mem::take(&mut local.subscribers);
+        let items = frames.count() as u32;
+        let mut views: [Option<Bytes>; 2] = [None, None];
+        let mut delivered = 0;
+        for subscriber in &mut subscribers {
+            let index = subscriber.client as usize;
+            let Some(client) = self.clients.get_mut(index) else { continue };
+            if client.generation != subscriber.generation {
+                continue;
+            }
+            let protocol = client.session.protocol;
+            let behind = match subscriber.since {
+                Since::Confirmed => false,
+                Since::Asked => continue,
+                Since::Reply(seq) if client.answered_up_to(seq) => {
+                    subscriber.since = Since::Confirmed;
+                    false
+                }
+                Since::Reply(_) => true,
+            };
+            if behind {
+                // The confirmation itself waits for other replies.
+                let seq = client.expect_heard(&mut self.spare_replies);
+                client.complete(seq, frames.bytes(protocol), &mut self.pool);
+                subscriber.since = Since::Reply(seq);
+            } else {
+                let bytes = views[protocol as usize].get_or_insert_with(|| {
+                    Bytes::from_owner(View { frames: Arc::clone(frames), protocol })
+                });
+                client.push(bytes.clone(), items, &mut self.spare_replies);
+            }
+            delivered += u64::from(items);
+            if !client.dirty {
+                client.dirty = true;
+                self.dirty_clients.push(index);
+            }
+        }
+        self.stats.deliveries[kind] += delivered;
+        if let Some(local) = self.topics.get(token) {
+            local.subscribers = subscribers;
+        }
+    }
+
+    /// Messages of a topic may be missed.
+    fn gap(&mut self, token: Token) {
+        if self.settings.on_gap == OnGap::Disconnect {
+            self.disconnect_subscribers(token, "messages may have been missed (pubsub.on_gap)");
+        }
+    }
+
+    /// Closes the connections of those who rely on a topic.
+    fn disconnect_subscribers(&mut self, token: Token, why: &str) {
+        let Some(local) = self.topics.get(token) else { return };
+        let relies = |s: &&Subscriber| s.since != Since::Asked;
+        let clients: Vec<usize> =
+            local.subscribers.iter().filter(relies).map(|s| s.client as usize).collect();
+        if !clients.is_empty() {
+            tracing::warn!(
+                topic = %String::from_utf8_lossy(&local.name),
+                kind = Kind::NAMES[local.kind as usize],
+                subscribers = clients.len(),
+                why,
+                "subscribers are disconnected"
+            );
+        }
+        clients.into_iter().for_each(|index| self.close_client(index));
+    }
+
+    /// The cluster refuses a topic (an ACL, say).
+    fn topic_refused(&mut self, token: Token, text: &str) {
+        // Who was subscribed before hears nothing any more, and must know.
+        self.disconnect_subscribers(token, text);
+        let Some(local) = self.topics.get(token) else { return };
+        for id in std::mem::take(&mut local.waiting) {
+            if let Some(wait) = self.topics.waits.remove(&id) {
+                self.give_up(wait, text);
+            }
+        }
+        // The token is over: without a word to the hub.
+        if let Some(local) = self.topics.get(token) {
+            let rest: Vec<usize> = local.subscribers.iter().map(|s| s.client as usize).collect();
+            rest.into_iter().for_each(|index| self.close_client(index));
+            if self.topics.get(token).is_some() {
+                self.topics.remove(token.index, false);
+            }
+        }
+    }
+
+    /// What was wished for in this turn goes to the hub.
+    pub(super) fn tell_hub(&mut self) {
+        if self.topics.wishes.is_empty() {
+            return;
+        }
+        let wishes = std::mem::take(&mut self.topics.wishes);
+        if self.shared.hub.handle.send(ToHub::Wishes { worker: self.index, wishes }).is_err() {
+            tracing::error!("the pub/sub hub has ended");
+        }
+    }
+
+    /// This worker's share of the messages that subscribers have not taken.
+    pub(super) fn account_messages(&mut self) {
+        if self.accounted_messages > 0 || !self.topics.local.is_empty() {
+            let held = self.shared.hub.stats.held.load(Relaxed) / self.settings.workers;
+            reaccount(&mut self.accounted, &mut self.accounted_messages, held);
+        }
+    }
+
+    /// What a subscriber has not taken is bounded as Redis bounds it. `None`: it is within.
+    pub(super) fn subscriber_limit(&mut self, index: usize) -> Option<LimitHit> {
+        let client = self.clients.get_mut(index)?;
+        let output = client.output();
+        let me = (index as u32, client.generation);
+        let subscriptions = client.subscriptions.as_mut()?;
+        if output > self.settings.subscriber_hard {
+            return Some(LimitHit::PubSubHard);
+        }
+        if output <= self.settings.subscriber_soft {
+            subscriptions.above_soft = None;
+            return None;
+        }
+        match subscriptions.above_soft {
+            Some(since) if self.now >= since + self.settings.subscriber_soft_time => {
+                return Some(LimitHit::PubSubSoft);
+            }
+            Some(_) => {}
+            None => {
+                subscriptions.above_soft = Some(self.now);
+                let due = self.now + self.settings.subscriber_soft_time;
+                self.timers.push(Timer { due, job: Job::SlowSubscriber(me.0, me.1) });
+            }
+        }
+        None
+    }
+
+    /// A subscriber that was slow some time ago is looked at again.
+    pub(super) fn slow_subscriber(&mut self, index: u32, generation: u32) {
+        if self.clients.get(index as usize).is_some_and(|c| c.generation == generation && !c.gone) {
+            self.check_output(index as usize);
+        }
+    }
+}
+
+/// Appends a confirmation.
+fn confirmation(
+    out: &mut Vec<u8>,
+    protocol: Protocol,
+    word: &str,
+    name: Option<&[u8]>,
+    count: u32,
+) {
+    write::push_header(out, protocol, 3);
+    write::bulk(out, word.as_bytes());
+    match name {
+        Some(name) => write::bulk(out, name),
+        None => write::null(out, protocol),
+    }
+    write::integer(out, i64::from(count));
+}

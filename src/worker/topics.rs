@@ -1,0 +1,190 @@
+//! What this worker's clients are subscribed to, and what the hub has told of it.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use slab::Slab;
+
+use crate::pubsub::{Kind, Token, Topic, Wish};
+
+/// How far a client's subscription is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Since {
+    /// The cluster has not confirmed it: no message is its.
+    Asked,
+    /// Its confirmation, or a message behind it, is the client's reply of this number: what comes
+    /// now stands behind that.
+    Reply(u32),
+    /// The client has its confirmation.
+    Confirmed,
+}
+
+/// One client of a topic.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Subscriber {
+    pub client: u32,
+    pub generation: u32,
+    pub since: Since,
+}
+
+/// A topic that this worker has subscribers of.
+#[derive(Debug)]
+pub(super) struct Local {
+    pub kind: Kind,
+    pub name: Arc<[u8]>,
+    /// Tells it from others that had its index.
+    pub generation: u32,
+    /// What the hub knows of it, once it is confirmed.
+    pub topic: Option<Arc<Topic>>,
+    /// The cluster has confirmed it, and nothing was lost since.
+    pub live: bool,
+    pub subscribers: Vec<Subscriber>,
+    /// Commands that wait for it: of [`Topics::waits`].
+    pub waiting: Vec<u64>,
+}
+
+/// A SUBSCRIBE that is answered when the cluster has confirmed all its topics.
+#[derive(Debug)]
+pub(super) struct Wait {
+    /// Index and generation.
+    pub client: (u32, u32),
+    pub seq: u32,
+    pub command: u16,
+    /// When it came, microseconds.
+    pub started: u64,
+    /// Topics that are not confirmed.
+    pub left: usize,
+    /// The confirmations.
+    pub reply: Vec<u8>,
+    /// The topics (index, generation) that the client was not subscribed to before.
+    pub new: Vec<(u32, u32)>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Topics {
+    names: [FxHashMap<Arc<[u8]>, u32>; Kind::COUNT],
+    pub local: Slab<Local>,
+    next_generation: u32,
+    /// What any client of this process is subscribed to.
+    known: [FxHashMap<Arc<[u8]>, Arc<Topic>>; Kind::COUNT],
+    pub waits: FxHashMap<u64, Wait>,
+    next_wait: u64,
+    /// For the hub, at the end of the turn.
+    pub wishes: Vec<Wish>,
+}
+
+impl Topics {
+    /// The index of a topic; if it is new, the hub is told.
+    pub fn enter(&mut self, kind: Kind, name: &[u8]) -> u32 {
+        if let Some(&index) = self.names[kind as usize].get(name) {
+            return index;
+        }
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let name: Arc<[u8]> = name.into();
+        let index = self.local.insert(Local {
+            kind,
+            name: Arc::clone(&name),
+            generation: self.next_generation,
+            topic: None,
+            live: false,
+            subscribers: Vec::new(),
+            waiting: Vec::new(),
+        }) as u32;
+        self.names[kind as usize].insert(Arc::clone(&name), index);
+        let token = Token { index, generation: self.next_generation };
+        self.wishes.push(Wish::Subscribe { token, kind, name });
+        index
+    }
+
+    /// The index of a topic that somebody is subscribed to.
+    pub fn find(&self, kind: Kind, name: &[u8]) -> Option<u32> {
+        self.names[kind as usize].get(name).copied()
+    }
+
+    /// The topic that `token` names, if it is still that one.
+    pub fn get(&mut self, token: Token) -> Option<&mut Local> {
+        self.local.get_mut(token.index as usize).filter(|l| l.generation == token.generation)
+    }
+
+    /// Nobody is subscribed to it any more. With `tell` the hub is told.
+    pub fn remove(&mut self, index: u32, tell: bool) {
+        let Some(local) = self.local.try_remove(index as usize) else { return };
+        self.names[local.kind as usize].remove(&local.name);
+        if tell {
+            let token = Token { index, generation: local.generation };
+            self.wishes.push(Wish::Unsubscribe { token });
+        }
+    }
+
+    /// A number for a command that waits.
+    pub fn wait(&mut self, wait: Wait) -> u64 {
+        self.next_wait += 1;
+        self.waits.insert(self.next_wait, wait);
+        self.next_wait
+    }
+
+    /// The number that [`Topics::wait`] gives next.
+    pub fn next_wait(&self) -> u64 {
+        self.next_wait + 1
+    }
+
+    /// The hub failed: it is to be told of everything again.
+    pub fn wish_again(&mut self) {
+        // What was not told yet is part of everything.
+        self.wishes.clear();
+        for (index, local) in &mut self.local {
+            local.live = false;
+            let token = Token { index: index as u32, generation: local.generation };
+            let (kind, name) = (local.kind, Arc::clone(&local.name));
+            self.wishes.push(Wish::Subscribe { token, kind, name });
+        }
+        for known in &mut self.known {
+            known.clear();
+        }
+    }
+
+    /// A client of this process is subscribed to a topic, or soon will be.
+    pub fn know(&mut self, topic: Arc<Topic>) {
+        self.known[topic.kind as usize].insert(Arc::clone(&topic.name), topic);
+    }
+
+    /// No client is any more.
+    pub fn forget(&mut self, topic: &Arc<Topic>) {
+        let known = &mut self.known[topic.kind as usize];
+        if known.get(&topic.name).is_some_and(|t| Arc::ptr_eq(t, topic)) {
+            known.remove(&topic.name);
+        }
+    }
+
+    /// What the hub knows of a topic that any client of this process is subscribed to.
+    pub fn known(&self, kind: Kind, name: &[u8]) -> Option<&Topic> {
+        self.known[kind as usize].get(name).map(|topic| &**topic)
+    }
+
+    /// All of a kind.
+    pub fn all_known(&self, kind: Kind) -> impl Iterator<Item = &Topic> {
+        self.known[kind as usize].values().map(|topic| &**topic)
+    }
+
+    /// No client of this process is subscribed to anything.
+    pub fn none_known(&self) -> bool {
+        self.known.iter().all(FxHashMap::is_empty)
+    }
+
+    /// The worker ends, its clients with it.
+    pub fn leave_all(&mut self) {
+        for (_, local) in &self.local {
+            let counted = local.subscribers.iter().filter(|s| s.since != Since::Asked);
+            counted.for_each(|_| local.topic.iter().for_each(|topic| topic.leave()));
+        }
+    }
+
+    /// Subscriptions of this worker's clients, by kind.
+    pub fn subscriptions(&self) -> [u64; Kind::COUNT] {
+        let mut counts = [0; Kind::COUNT];
+        for (_, local) in &self.local {
+            counts[local.kind as usize] += local.subscribers.len() as u64;
+        }
+        counts
+    }
+}
