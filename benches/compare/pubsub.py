@@ -303,12 +303,13 @@ def text(found: dict) -> str:
     lines = []
     if found["rows"]:
         lines += [f"\nPub/sub: CPU us per delivery, slotway beside a standalone server (wanted: at most {CPU_WANTED:.2f} of it; "
-                  f"at most {UPSTREAM_WANTED:.2f} messages from the cluster per PUBLISH)",
+                  f"at most {UPSTREAM_WANTED:.2f} messages from the cluster per PUBLISH and matching topic)",
                   f"  {'':<37}{'':<17}{'slotway':>9}{'server':>9}{'ratio':>8}{'':>6}{'deliveries/s':>14}{'server':>12}{'upstream':>10}{'nodes us':>10}"]
     labels = {c.name: c for c in CASES + IDLE}
     for row in found["rows"]:
         case = labels[row["workload"]]
-        upstream = _mark(row.get("slotway_upstream"), UPSTREAM_WANTED)
+        # A node sends a message once for every subscription that matches it.
+        upstream = _mark(row.get("slotway_upstream"), UPSTREAM_WANTED * (case.topics if case.kind == "overlapping" else 1))
         lines.append(
             f"  {case.label:<37}{FORMS[row['pipeline']]:<17}{num(row, 'slotway_cpu_us'):>9}{num(row, 'redis_cpu_us'):>9}"
             f"{num(row, 'cpu_ratio'):>8}{_mark(row.get('cpu_ratio'), CPU_WANTED):>6}{num(row, 'slotway_deliveries_s', 0):>14}"
