@@ -187,6 +187,18 @@ pub static KEYS: &[Key] = &[
         field: |c| Field::Duration(&mut c.timeouts.connect, ms(1, HOUR)),
     },
     Key {
+        path: "timeouts.probe",
+        flag: None,
+        doc: "A node that owes answers and has said nothing for so long is looked at: slotway \
+              opens another connection to it and asks the cluster about it, several times a \
+              second. Until there is a sign of life nothing more is written to it. As soon as \
+              another node has taken its place, what it owes is answered by the rules for lost \
+              connections (docs/commands.md) instead of at timeouts.command. On a connection that \
+              is not used, PING asks for a sign of life in ten times this time. \"0\" does none of \
+              this.",
+        field: |c| Field::OptionalDuration(&mut c.timeouts.probe, ms(20, HOUR)),
+    },
+    Key {
         path: "timeouts.drain",
         flag: None,
         doc: "After SIGTERM: how long slotway waits for the replies to commands in flight before \

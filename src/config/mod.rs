@@ -81,6 +81,8 @@ pub struct Timeouts {
     pub command: Option<Duration>,
     /// For a connection to a node, its handshake included.
     pub connect: Duration,
+    /// After which a node that owes an answer is looked at; `None` is never.
+    pub probe: Option<Duration>,
     /// For what is in flight when slotway is told to stop.
     pub drain: Duration,
     /// After which a client that says nothing is closed; `None` is never.
@@ -176,6 +178,7 @@ impl Default for Config {
             timeouts: Timeouts {
                 command: Some(Duration::from_secs(5)),
                 connect: Duration::from_secs(1),
+                probe: Some(Duration::from_millis(500)),
                 drain: Duration::from_secs(10),
                 idle: None,
             },
@@ -233,6 +236,7 @@ mod tests {
         "upstream.connections=2",
         "timeouts.command=0",
         "timeouts.connect=2s",
+        "timeouts.probe=250ms",
         "timeouts.drain=3s",
         "timeouts.idle=4m",
         "reconnect.min=5ms",
@@ -280,7 +284,7 @@ mod tests {
             log,
         } = from_flags(OTHER.iter().copied()).unwrap().config;
         let Upstream { user, password, client_name, connections } = upstream;
-        let Timeouts { command, connect, drain, idle } = timeouts;
+        let Timeouts { command, connect, probe, drain, idle } = timeouts;
         let Reconnect { min, max } = reconnect;
         let Topology { refresh, min_interval } = topology;
         let Limits {
@@ -314,6 +318,7 @@ mod tests {
         assert_eq!((client_name.as_str(), connections), ("n", 2));
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
         assert_eq!((command, connect, drain, idle), (None, s(2), s(3), Some(s(240))));
+        assert_eq!(probe, Some(ms(250)));
         assert_eq!((min, max, refresh, min_interval), (ms(5), s(6), s(7), ms(8)));
         assert_eq!((clients, client_output, upstream_in_flight), (9, 10 * MIB, 11 * MIB));
         assert_eq!((memory, held, bulk), (12 * MIB, 13 * MIB, 14 * MIB));

@@ -1,6 +1,6 @@
 //! What the control thread and the workers say to each other.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, mpsc};
@@ -39,6 +39,8 @@ pub enum ToWorker {
     PubSub(crate::pubsub::Batch),
     /// CLIENT PAUSE is on, for a worker that started later.
     Pause(Pause),
+    /// What was seen of a node that was silent.
+    Probed(Probed),
     /// Send back a copy of the counters.
     Scrape(tokio::sync::oneshot::Sender<Box<WorkerStats>>),
     /// Read no more commands, answer what is in flight, then end the thread; at `by` end it anyway.
@@ -46,6 +48,29 @@ pub enum ToWorker {
         /// When to stop waiting.
         by: Instant,
     },
+}
+
+/// What a fresh connection to a silent node has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It answers there: it is only this connection that is silent, or its first command takes
+    /// long by itself.
+    Answers,
+    /// It takes the connection and says nothing: its process is busy, or frozen.
+    Accepts,
+    /// No connection: the network, the machine or the process is gone.
+    Unreachable,
+}
+
+/// The news of a node that was looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Probed {
+    /// Where.
+    pub node: SocketAddr,
+    /// What was seen.
+    pub verdict: Verdict,
+    /// When it was begun: it says nothing of connections that fell silent later.
+    pub begun: Instant,
 }
 
 /// Worker to control.
@@ -58,6 +83,11 @@ pub enum ToControl {
     },
     /// A command that the table does not have was answered by the cluster.
     RefreshCommands,
+    /// This node owes an answer and says nothing: is it there?
+    Silent {
+        /// Where it is connected to.
+        node: SocketAddr,
+    },
     /// A client's question to all workers.
     AskEveryone(Arc<Inquiry>),
     /// The worker's thread ended (drained, or failed).

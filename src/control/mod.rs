@@ -8,6 +8,7 @@ mod link;
 mod names;
 mod node;
 mod pool;
+mod probe;
 mod round;
 mod run;
 mod status;
@@ -15,7 +16,7 @@ mod status;
 mod tests;
 mod topology;
 
-pub use link::{Downstream, ToControl, ToWorker, WorkerHandle};
+pub use link::{Downstream, Probed, ToControl, ToWorker, Verdict, WorkerHandle};
 pub use pool::{Pool, Scrape};
 pub use run::{BoundAddrs, RunError, run, run_until};
 pub use status::{Status, TopologyStatus};

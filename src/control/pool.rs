@@ -204,7 +204,7 @@ impl Pool {
         self.tell(|| ToWorker::Drain { by });
     }
 
-    fn tell(&self, message: impl Fn() -> ToWorker) {
+    pub(super) fn tell(&self, message: impl Fn() -> ToWorker) {
         for worker in &self.inner().running {
             if !worker.handle.send(message()) {
                 self.lost(worker.index);

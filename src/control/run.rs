@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 use super::accept::{self, Acceptor, Listener};
 use super::link::ToControl;
 use super::pool::Pool;
+use super::probe::Prober;
 use super::status::Status;
 use super::topology::{Refresher, Requests};
 use crate::admin::Admin;
@@ -117,6 +118,7 @@ struct Control {
     pool: Arc<Pool>,
     status: Arc<Status>,
     requests: Arc<Requests>,
+    prober: Prober,
     from_workers: mpsc::UnboundedReceiver<ToControl>,
     signals: Signals,
     first_refresh: Arc<Notify>,
@@ -173,6 +175,8 @@ impl Control {
         );
         others.spawn(refresher.run(Arc::clone(&first_refresh)));
 
+        let connect = config.timeouts.connect;
+        let prober = Prober::new(Arc::clone(&pool), Arc::clone(&requests), connect);
         let acceptor = Acceptor {
             pool: Arc::clone(&pool),
             status: Arc::clone(&status),
@@ -187,6 +191,7 @@ impl Control {
             pool,
             status,
             requests,
+            prober,
             from_workers,
             signals,
             first_refresh,
@@ -237,6 +242,7 @@ impl Control {
         match message {
             ToControl::RefreshTopology { hint } => self.requests.topology(hint),
             ToControl::RefreshCommands => self.requests.commands(),
+            ToControl::Silent { node } => self.prober.look(node),
             ToControl::AskEveryone(inquiry) => self.pool.ask(inquiry),
             ToControl::Exited { worker } => self.replace(worker),
         }

@@ -2,8 +2,8 @@
 //!
 //! One task, one refresh at a time, never closer than `topology.min_interval`; whatever is asked
 //! for during a refresh becomes one more after it. In quiet times every `topology.refresh`; while
-//! a slot has no primary, or a primary cannot be reached, several times a second, so that the end
-//! of a failover is seen at once, also where the old primary died before it could say MOVED.
+//! a slot has no primary, or a primary cannot be reached or owes answers and is silent, as often as
+//! `topology.min_interval` allows, so that the end of a failover is seen at once, also where the old primary died before it could say MOVED.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -28,6 +28,12 @@ use crate::config::Config;
 const COMMANDS_INTERVAL: Duration = Duration::from_secs(5);
 /// How long trouble is watched closely. What takes longer than a failover needs a person.
 const CLOSE_WATCH: Duration = Duration::from_secs(30);
+/// For so long a node counts as silent after it was asked in vain; while it owes an answer it is
+/// asked more often than that.
+const SILENT_FOR: Duration = Duration::from_secs(3);
+/// So many nodes are asked before the seeds are: where all nodes have got new addresses, the names
+/// of the seeds lead to them.
+const BEFORE_SEEDS: usize = 6;
 /// How long the workers have to say which nodes they reach.
 const SCRAPE_LIMIT: Duration = Duration::from_millis(100);
 
@@ -36,6 +42,8 @@ const SCRAPE_LIMIT: Duration = Duration::from_millis(100);
 pub struct Requests {
     pending: Mutex<Pending>,
     wake: Notify,
+    /// Nodes that were asked for a sign of life in vain, and when.
+    silent: Mutex<HashMap<SocketAddr, Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +66,21 @@ impl Requests {
                 pending.hint = hint;
             }
         });
+    }
+
+    /// This node was asked for a sign of life and gave none: what does the cluster say of it?
+    pub fn silent(&self, node: SocketAddr) {
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.insert(node, Instant::now());
+        drop(silent);
+        self.put(|pending| pending.topology = true);
+    }
+
+    /// The nodes that gave none a short while ago.
+    fn silent_now(&self) -> HashSet<SocketAddr> {
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.retain(|_, at| at.elapsed() < SILENT_FOR);
+        silent.keys().copied().collect()
     }
 
     /// There may be commands that the table does not have.
@@ -191,7 +214,8 @@ impl Refresher {
     fn pace(&self) -> Duration {
         match self.trouble_since {
             None => jittered(self.config.topology.refresh, 10),
-            Some(since) if since.elapsed() < CLOSE_WATCH => random_millis(100..250),
+            // As often as topology.min_interval lets it.
+            Some(since) if since.elapsed() < CLOSE_WATCH => Duration::ZERO,
             Some(_) => random_millis(500..1000).min(self.config.topology.refresh),
         }
     }
@@ -215,18 +239,34 @@ impl Refresher {
         self.note_trouble();
     }
 
-    /// Whom to ask, in this order: the hint, nodes known to be online at random, the seeds.
+    /// Whom to ask, in this order: the hint, replicas that may just have been promoted, some nodes
+    /// known to be online at random, the seeds, the other nodes; those that are silent last.
     fn candidates(&self, hint: Option<&NodeAddr>) -> Vec<Candidate> {
+        let silent = self.requests.silent_now();
+        let is_silent = |n: &Node| n.socket.is_some_and(|s| silent.contains(&s));
         let mut online: Vec<&Node> = self.current.nodes.iter().filter(|n| n.online).collect();
         fastrand::shuffle(&mut online);
+        let heirs = self.heirs(is_silent);
+        online.sort_by_key(|n| (is_silent(n), !heirs.contains(&n.addr)));
         // A hint comes from a reply, and a script can make a node reply with anything: it chooses
         // among the nodes that the cluster has named, it does not add to them.
         let hinted = hint
             .and_then(|hint| self.current.nodes.iter().find(|n| n.addr == *hint)?.socket)
             .map(Candidate::Node);
-        let known = online.into_iter().filter_map(|n| n.socket).map(Candidate::Node);
+        let mut known = online.into_iter().filter_map(|n| n.socket).map(Candidate::Node);
+        let first: Vec<Candidate> = known.by_ref().take(BEFORE_SEEDS).collect();
         let seeds = self.config.seeds.iter().map(|s| Candidate::Name(s.host.clone(), s.port));
-        hinted.into_iter().chain(known).chain(seeds).collect()
+        hinted.into_iter().chain(first).chain(seeds).chain(known).collect()
+    }
+
+    /// Replicas of shards whose primary is failed or silent: the one that is promoted knows first.
+    fn heirs(&self, is_silent: impl Fn(&Node) -> bool) -> HashSet<NodeAddr> {
+        let node = |&n: &u16| self.current.nodes.get(usize::from(n));
+        let orphaned = self.current.shards.iter().filter(|shard| {
+            shard.primary.as_ref().and_then(node).is_none_or(|p| !p.online || is_silent(p))
+        });
+        let replicas = orphaned.flat_map(|shard| shard.replicas.iter().filter_map(node));
+        replicas.map(|n| n.addr.clone()).collect()
     }
 
     async fn accept(&mut self, found: Found, by_worker: bool) {
@@ -377,7 +417,10 @@ impl Refresher {
     }
 
     fn note_trouble(&mut self) {
-        let trouble = !self.current.covered() || {
+        let silent = self.requests.silent_now();
+        let mut primaries = self.current.slot_primaries().into_iter();
+        let silence = primaries.any(|n| n.socket.is_some_and(|s| silent.contains(&s)));
+        let trouble = silence || !self.current.covered() || {
             let topology = self.status.topology();
             topology.error.is_some() || topology.reached.values().any(Result::is_err)
         };

@@ -103,6 +103,15 @@ pub struct Upstream {
     pub last_read: u64,
     /// When it became ready, microseconds.
     pub ready_since: u64,
+    /// What [`Upstream::last_read`] was when its silence was last looked at.
+    pub seen_read: u64,
+    /// Since when it owes an answer and the node has said nothing, microseconds; 0: it does not.
+    pub quiet_since: u64,
+    /// When control is asked about its node next, microseconds.
+    pub next_ask: u64,
+    /// Its node gave no sign of life elsewhere either: nothing more is written here until it does,
+    /// so that it can still be sent to another. [`Upstream::blocked`] is set with it.
+    pub suspect: bool,
     /// When all its deadlines are looked at next, microseconds.
     pub next_check: u64,
     /// Stands in the worker's list of sockets that have more to read.
@@ -146,6 +155,10 @@ impl Upstream {
             watching: false,
             last_read: 0,
             ready_since: 0,
+            seen_read: 0,
+            quiet_since: 0,
+            next_ask: 0,
+            suspect: false,
             next_check: 0,
             again: false,
             failures: 0,
@@ -204,6 +217,8 @@ impl Upstream {
         self.stream = None;
         self.peer_closed = false;
         self.blocked = false;
+        self.suspect = false;
+        self.quiet_since = 0;
         self.watching = false;
         self.handshake = Handshake::default();
         self.tail = Vec::new();

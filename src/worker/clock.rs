@@ -93,6 +93,7 @@ impl Worker {
             self.look_at_deadlines();
         }
         self.close_idle_clients();
+        self.probe_idle();
     }
 
     /// How long to wait after `failures` attempts: doubling from `reconnect.min` to
@@ -124,6 +125,7 @@ impl Worker {
         for u in all {
             self.check_connect_timeout(u);
             self.check_commands(u);
+            self.check_silence(u);
             let waits = |up: &crate::upstream::Upstream| {
                 (!up.pending.is_empty() && up.dedicated.is_none())
                     || matches!(up.state, State::Connecting { .. } | State::Handshake { .. })

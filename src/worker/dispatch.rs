@@ -270,11 +270,13 @@ impl Worker {
         reached.or_else(|| in_turn().next()).copied()
     }
 
-    /// No connection to it is waiting for its next attempt.
+    /// No connection to it is waiting for its next attempt, or for a sign of life.
     pub(super) fn is_reached(&self, node: u16) -> bool {
         let shared = self.nodes.get(usize::from(node)).map(|n| &n.shared);
         let mut ours = shared.into_iter().flatten().flatten().flatten();
-        ours.all(|&u| self.upstreams.get(u).is_none_or(|up| up.state != State::Backoff))
+        ours.all(|&u| {
+            self.upstreams.get(u).is_none_or(|up| up.state != State::Backoff && !up.suspect)
+        })
     }
 
     fn refuse(&mut self, index: usize, command: u16, why: Refused) -> Flow {

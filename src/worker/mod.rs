@@ -24,7 +24,7 @@
 //! - `scripts`: Lua scripts are remembered, and given to nodes
 //! - `replicas`: reads from replicas
 //! - `topology`: a new snapshot becomes routes
-//! - `clock`: deadlines, backoff
+//! - `clock`: deadlines, backoff; `silence`: nodes that owe an answer and say nothing
 
 mod answer;
 mod clients;
@@ -44,6 +44,7 @@ mod scattered;
 mod scripts;
 mod settings;
 mod shared;
+mod silence;
 mod topics;
 mod topology;
 mod transaction;
@@ -221,6 +222,8 @@ struct Worker {
     /// The next look at all deadlines; none while nothing is under way.
     tick: Option<u64>,
     next_idle_check: u64,
+    /// The next look for connections that nothing was said on for a while.
+    next_idle_probe: u64,
     drain: Option<u64>,
     /// CLIENT PAUSE, while it lasts.
     pause: Option<Pause>,
@@ -347,6 +350,7 @@ impl Worker {
             timers: BinaryHeap::new(),
             tick: None,
             next_idle_check: 0,
+            next_idle_probe: 0,
             drain: None,
             pause: None,
             scratch: vec![0; SCRATCH],
@@ -427,8 +431,8 @@ impl Worker {
         }
         let timer = self.timers.peek().map(|t| t.due);
         let idle = self.settings.idle_timeout.map(|_| self.next_idle_check);
-        let next =
-            [timer, self.tick, self.drain, self.pause_end(), idle].into_iter().flatten().min()?;
+        let next = [timer, self.tick, self.drain, self.pause_end(), idle, self.idle_probe_due()];
+        let next = next.into_iter().flatten().min()?;
         // The clock of the last turn is old by now: measure anew, it is only done when there is
         // something to wait for.
         let now = self.epoch.elapsed().as_micros() as u64;
@@ -496,6 +500,7 @@ impl Worker {
                 ToWorker::Asked(inquiry) => self.hear(&inquiry),
                 ToWorker::Answered(answered) => self.finish_inquiry(*answered),
                 ToWorker::PubSub(batch) => self.hear_hub(&batch),
+                ToWorker::Probed(probed) => self.probed(&probed),
                 ToWorker::Pause(pause) => self.suspend_clients(pause),
                 ToWorker::Drain { by } => self.start_drain(by),
             }

@@ -15,6 +15,8 @@ pub(super) struct Settings {
     /// Microseconds; `None` is no deadline.
     pub command_timeout: Option<u64>,
     pub connect_timeout: u64,
+    /// `timeouts.probe`
+    pub probe: Option<u64>,
     pub idle_timeout: Option<u64>,
     pub reconnect_min: u64,
     pub reconnect_max: u64,
@@ -54,6 +56,7 @@ impl Settings {
             connections: config.upstream.connections.max(1),
             command_timeout: config.timeouts.command.map(micros),
             connect_timeout: micros(config.timeouts.connect),
+            probe: config.timeouts.probe.map(micros),
             idle_timeout: config.timeouts.idle.map(micros),
             reconnect_min: micros(config.reconnect.min),
             reconnect_max: micros(config.reconnect.max),

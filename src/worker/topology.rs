@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::{HELD, NOBODY, Source, Worker, reaccount};
 use crate::cluster::{NO_SHARD, Slot, Snapshot};
 use crate::route::{Fan, Held};
-use crate::upstream::{Dest, NO_SLOT, State, Waiting, flag};
+use crate::upstream::{Dest, NO_SLOT, State, Upstream, Waiting, flag};
+
+const FAILED: &str = "its node has failed, and is no primary any more";
 
 impl Worker {
     pub(super) fn set_topology(&mut self, snapshot: Arc<Snapshot>) {
@@ -36,6 +38,7 @@ impl Worker {
         };
         self.replicas = snapshot.shards.iter().map(replicas).collect();
         self.snapshot = snapshot;
+        self.leave_failed_shared();
         self.hold_overtaken();
         for slot in 0..crate::cluster::SLOTS {
             let at = usize::from(slot);
@@ -105,7 +108,7 @@ impl Worker {
                 }
                 continue;
             }
-            let reachable = known && up.state != State::Backoff;
+            let reachable = known && up.state != State::Backoff && !up.suspect;
             let taken = up.take_unsent(&mut self.pool, |p| match p.slot {
                 _ if p.dest == Dest::Discard => false,
                 NO_SLOT if p.has(flag::NODE_BOUND) => !known,
@@ -153,22 +156,38 @@ impl Worker {
         }
     }
 
+    /// The same for shared connections, before anything is sent elsewhere: what was sent and not
+    /// answered will not be any more, and need not wait for its deadline.
+    fn leave_failed_shared(&mut self) {
+        let owing = |up: &Upstream| {
+            up.dedicated.is_none() && up.state == State::Ready && !up.pending.is_empty()
+        };
+        let owing = self.upstreams.iter().filter(|(_, up)| owing(up) && self.is_failed(up.node));
+        for u in owing.map(|(u, _)| u).collect::<Vec<_>>() {
+            self.lost(u, FAILED);
+        }
+    }
+
+    /// The cluster says that the node has failed, and that it is no primary any more. One that has
+    /// failed and has no successor may come back and answer all the same.
+    pub(super) fn is_failed(&self, node: u16) -> bool {
+        let place = self.nodes.get(usize::from(node));
+        let mut online = self.snapshot.nodes.iter().filter(|n| n.online);
+        !self.primaries.contains(&node)
+            && place.is_none_or(|place| online.all(|n| n.addr != place.addr))
+    }
+
     /// What is lent at a node that has failed and is no primary any more. A node that is frozen or
     /// cut off does not close its connections, and who is blocked there for ever would wait for as
     /// long, while the slot's new primary gets what he waits for.
     fn leave_failed(&mut self) {
-        let failed = |node: u16| {
-            let place = self.nodes.get(usize::from(node));
-            let mut online = self.snapshot.nodes.iter().filter(|n| n.online);
-            !self.primaries.contains(&node)
-                && place.is_none_or(|place| online.all(|n| n.addr != place.addr))
-        };
         let lent = self
             .upstreams
             .iter()
-            .filter(|(_, up)| up.dedicated.is_some_and(|d| d.client.is_some()) && failed(up.node));
+            .filter(|(_, up)| up.dedicated.is_some_and(|d| d.client.is_some()))
+            .filter(|(_, up)| self.is_failed(up.node));
         for u in lent.map(|(u, _)| u).collect::<Vec<_>>() {
-            self.dedicated_lost(u, "its node has failed, and is no primary any more");
+            self.dedicated_lost(u, FAILED);
         }
     }
 

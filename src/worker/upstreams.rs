@@ -199,6 +199,9 @@ impl Worker {
         }
         up.deferred = false;
         up.dirty = false;
+        if up.blocked && up.suspect {
+            return self.account_upstream(u);
+        }
         let written = if up.blocked { Ok((0, true)) } else { up.flush() };
         match written {
             Ok((n, full)) => {
@@ -220,6 +223,12 @@ impl Worker {
             }
             Err(error) => return self.lost(u, &error.to_string()),
         }
+        self.account_upstream(u);
+    }
+
+    #[inline]
+    fn account_upstream(&mut self, u: usize) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
         let held = up.held();
         reaccount(&mut self.accounted, &mut up.accounted, held);
         let (busy, growing) = (!up.pending.is_empty(), up.tail.len() > CHUNK);

@@ -1,0 +1,90 @@
+//! Looks at nodes that owe a worker an answer and say nothing.
+//!
+//! What silence means cannot be told from the connection that is silent. A node that runs a long
+//! script answers nobody, nor does a frozen one; the kernels of both take new connections. A node
+//! that the network has swallowed takes none. And a connection that something on the way has
+//! forgotten is silent while its node answers others. So control asks on a connection of its own,
+//! once for all workers, and tells them what it saw; what the cluster thinks of the node the
+//! refresher finds out, which watches closely from then on ([`Requests::silent`]).
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::link::{Probed, ToWorker, Verdict};
+use super::pool::Pool;
+use super::topology::Requests;
+
+/// How long a node that takes connections may think about PING.
+const PING_LIMIT: Duration = Duration::from_millis(500);
+/// So many nodes are looked at at the same time; of more the workers will ask again.
+const MOST: usize = 256;
+
+/// The one who looks. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Prober {
+    pool: Arc<Pool>,
+    requests: Arc<Requests>,
+    /// `timeouts.connect`
+    connect: Duration,
+    under_way: Arc<Mutex<HashSet<SocketAddr>>>,
+}
+
+impl Prober {
+    /// Nothing is looked at before [`Prober::look`].
+    pub fn new(pool: Arc<Pool>, requests: Arc<Requests>, connect: Duration) -> Self {
+        Prober { pool, requests, connect, under_way: Arc::default() }
+    }
+
+    /// Looks at `node` and tells all workers; nothing if it is being looked at already.
+    pub fn look(&self, node: SocketAddr) {
+        {
+            let mut under_way = self.under_way();
+            if under_way.len() >= MOST || !under_way.insert(node) {
+                return;
+            }
+        }
+        let prober = self.clone();
+        tokio::spawn(async move {
+            let begun = Instant::now();
+            let verdict = ask(node, prober.connect).await;
+            prober.under_way().remove(&node);
+            debug!(%node, ?verdict, "a silent node was looked at");
+            if verdict != Verdict::Answers {
+                prober.requests.silent(node);
+            }
+            prober.pool.tell_probed(Probed { node, verdict, begun });
+        });
+    }
+
+    fn under_way(&self) -> std::sync::MutexGuard<'_, HashSet<SocketAddr>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pool {
+    fn tell_probed(&self, probed: Probed) {
+        self.tell(|| ToWorker::Probed(probed));
+    }
+}
+
+async fn ask(node: SocketAddr, limit: Duration) -> Verdict {
+    let Ok(Ok(mut stream)) = timeout(limit, TcpStream::connect(node)).await else {
+        return Verdict::Unreachable;
+    };
+    let ping = async {
+        stream.write_all(b"PING\r\n").await?;
+        // Any answer is one: that a password is wanted, that there are too many clients.
+        stream.read_u8().await
+    };
+    match timeout(PING_LIMIT, ping).await {
+        Ok(Ok(_)) => Verdict::Answers,
+        _ => Verdict::Accepts,
+    }
+}

@@ -1,0 +1,148 @@
+//! Nodes that owe an answer and say nothing, and connections that may be dead without anybody
+//! knowing.
+//!
+//! A connection that owes an answer and is silent for `timeouts.probe` is told to control, which
+//! looks at the node ([`crate::control`]'s `probe`) and watches what the cluster says of it. Until
+//! there is a sign of life nothing more is written: what is not written can be sent elsewhere. What
+//! was written waits on, to its deadline at most, because a node that is busy with a script looks
+//! the same as one that is frozen, and a network comes back: a connection is only given up where
+//! nothing is lost with it, or where the cluster has put another node in its place.
+//!
+//! On a connection that owes nothing PING makes it owe something, so that the first command after
+//! a quiet night does not find out that the other end is gone.
+
+use super::Worker;
+use crate::control::{Probed, ToControl, Verdict};
+use crate::upstream::{Dest, State, Upstream, flag};
+
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+/// A connection is idle when nothing was said on it for so many times `timeouts.probe`.
+const IDLE: u64 = 10;
+
+impl Worker {
+    /// With every tick: does this connection owe an answer, and how long has it been silent?
+    pub(super) fn check_silence(&mut self, u: usize) {
+        let Some(after) = self.settings.probe else { return };
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        if up.dedicated.is_some() {
+            return; // what is lent may wait as long as it likes
+        }
+        let owes = up.state == State::Ready && up.queue.sent() > 0 && !up.parked;
+        let heard = up.seen_read != up.last_read;
+        up.seen_read = up.last_read;
+        if heard || !owes || up.quiet_since == 0 {
+            up.quiet_since = if owes { self.now } else { 0 };
+            up.next_ask = self.now + after;
+            if heard || !owes {
+                self.clear_suspicion(u);
+            }
+            return;
+        }
+        if self.now < up.next_ask {
+            return;
+        }
+        up.next_ask = self.now + after;
+        let node = self.nodes.get(usize::from(up.node)).and_then(|n| n.socket);
+        if let Some(node) = node {
+            // Control may be gone at the very end: nothing to look at then.
+            let _ = self.control.send(ToControl::Silent { node });
+        }
+    }
+
+    fn clear_suspicion(&mut self, u: usize) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        if std::mem::take(&mut up.suspect) {
+            up.blocked = false;
+            self.mark_upstream(u);
+        }
+    }
+
+    /// Control has looked at a silent node.
+    pub(super) fn probed(&mut self, probed: &Probed) {
+        let begun = probed.begun.saturating_duration_since(self.epoch).as_micros() as u64;
+        let here = |up: &Upstream| {
+            let node = self.nodes.get(usize::from(up.node));
+            node.is_some_and(|n| n.socket == Some(probed.node))
+        };
+        let silent = |up: &Upstream| {
+            up.state == State::Ready
+                && (1..=begun).contains(&up.quiet_since)
+                && up.seen_read == up.last_read
+        };
+        let found = self.upstreams.iter().filter(|(_, up)| here(up));
+        let (shared, dedicated): (Vec<_>, Vec<_>) =
+            found.partition(|(_, up)| up.dedicated.is_none());
+        let shared = shared.into_iter().filter(|(_, up)| silent(up));
+        let shared: Vec<usize> = shared.map(|(u, _)| u).collect();
+        let idle: Vec<usize> = dedicated.into_iter().map(|(u, _)| u).collect();
+        for u in shared {
+            self.silent_after_probe(u, probed.verdict);
+        }
+        if probed.verdict == Verdict::Unreachable {
+            let idle: Vec<usize> = idle.into_iter().filter(|u| self.idle.contains(u)).collect();
+            idle.into_iter().for_each(|u| self.close_dedicated(u));
+        }
+    }
+
+    fn silent_after_probe(&mut self, u: usize, verdict: Verdict) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        match verdict {
+            // PING waits for nothing: the node has not got ours, or its answer did not get here.
+            // Anything else may take its time (a node that is paused for a failover answers PING).
+            Verdict::Answers if waits_for_ping(up) => {
+                self.lost(u, "its node answers on other connections, and not on this one");
+            }
+            Verdict::Answers => self.clear_suspicion(u),
+            Verdict::Unreachable if !owes_for_good(up) => {
+                self.lost(u, "it is silent, and its node takes no new connection");
+            }
+            Verdict::Accepts | Verdict::Unreachable => {
+                up.suspect = true;
+                up.blocked = true;
+            }
+        }
+    }
+
+    /// When idle connections are looked for next.
+    pub(super) fn idle_probe_due(&self) -> Option<u64> {
+        self.settings.probe.filter(|_| !self.upstreams.is_empty()).map(|_| self.next_idle_probe)
+    }
+
+    /// Asks for a sign of life where nothing was said for a while.
+    pub(super) fn probe_idle(&mut self) {
+        let Some(after) = self.settings.probe else { return };
+        if self.now < self.next_idle_probe {
+            return;
+        }
+        let idle = after * IDLE;
+        self.next_idle_probe = self.now + idle / 4;
+        let before = self.now.saturating_sub(idle);
+        let quiet = |up: &Upstream| {
+            up.dedicated.is_none()
+                && up.state == State::Ready
+                && up.pending.is_empty()
+                && up.last_read.max(up.ready_since) < before
+        };
+        let quiet = self.upstreams.iter().filter(|(_, up)| quiet(up));
+        for u in quiet.map(|(u, _)| u).collect::<Vec<_>>() {
+            self.discard(u, PING);
+        }
+    }
+}
+
+/// The first answer that it owes is that to the PING of [`Worker::probe_idle`].
+fn waits_for_ping(up: &Upstream) -> bool {
+    let first = up.pending.front();
+    first.is_some_and(|p| p.dest == Dest::Discard && up.queue.front(p.len as usize) == Some(PING))
+}
+
+/// It owes the answer to something that cannot be sent again.
+fn owes_for_good(up: &Upstream) -> bool {
+    let mut written = up.queue.sent();
+    let mut sent = up.pending.iter().take_while(|p| {
+        let begun = written > 0;
+        written = written.saturating_sub(p.len as usize);
+        begun
+    });
+    sent.any(|p| p.dest != Dest::Discard && !p.has(flag::READ_ONLY))
+}
