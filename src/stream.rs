@@ -2,10 +2,42 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags};
+use socket2::{SockRef, TcpKeepalive};
+
+/// Of a keepalive: so many probes without an answer, at a third of the idle time each.
+const PROBES: u32 = 3;
+
+/// The kernel ends this TCP connection when the peer has given no sign of life for twice `idle`:
+/// asked with keepalive from `idle` on where nothing is sent, and by what was sent and not
+/// acknowledged (TCP_USER_TIMEOUT) where something is. The latter not before `patience`: a peer
+/// that takes nothing more looks the same.
+///
+/// # Errors
+/// The operating system's.
+pub fn keep_alive(socket: &impl AsFd, idle: Duration, patience: Duration) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    let interval = (idle / PROBES).max(Duration::from_secs(1));
+    let keepalive = TcpKeepalive::new()
+        .with_time(idle.max(Duration::from_secs(1)))
+        .with_interval(interval)
+        .with_retries(PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some((idle + interval * PROBES).max(patience)))
+}
+
+/// What is not acknowledged is sent again every 200 ms for a while, rather than after ever longer
+/// pauses, so that a connection goes on soon after the network is back.
+///
+/// # Errors
+/// The operating system's.
+pub fn resend_soon(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_thin_linear_timeouts(true)
+}
 
 /// A socket registered with a worker's event loop.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -29,6 +29,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const HEAD_BYTES: usize = 16 << 10;
 /// Workers that take longer are shown as they last were.
 const SCRAPE_LIMIT: Duration = Duration::from_millis(500);
+/// The same trouble is logged no more often.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// A worker that takes longer for one turn of its loop is stuck.
 const HEALTH_LIMIT: Duration = Duration::from_secs(2);
 
@@ -75,16 +77,20 @@ impl Admin {
     }
 
     /// Serves until it is dropped.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+    pub async fn serve(self: Arc<Self>, listener: Arc<TcpListener>) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         // Dropped with the task, so that no connection outlives it.
         let mut connections = tokio::task::JoinSet::new();
+        let mut logged: Option<Instant> = None;
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    warn!(%error, "cannot accept on the admin listener");
+                    if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+                        logged = Some(Instant::now());
+                        warn!(%error, "cannot accept on the admin listener");
+                    }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
@@ -117,6 +123,12 @@ impl Admin {
             return page;
         }
         match request.uri().path() {
+            // For the tests: a bug in the middle of serving.
+            #[cfg(debug_assertions)]
+            "/fail/worker" => {
+                self.pool.fail_one();
+                page(StatusCode::OK, TEXT, "it fails\n")
+            }
             "/" => page(StatusCode::OK, "text/html; charset=utf-8", INDEX),
             "/metrics" => self.metrics().await,
             "/healthz" => self.health().await,
@@ -139,6 +151,7 @@ impl Admin {
                 topology_generation: topology.snapshot.generation,
                 slots_covered: topology.snapshot.slots_covered(),
                 workers: scrape.running,
+                task_failures: self.status.task_failures.load(Relaxed),
                 worker_failures: self.status.worker_failures.load(Relaxed),
                 script_bytes: self.pool.script_bytes(),
             };

@@ -172,6 +172,17 @@ pub static KEYS: &[Key] = &[
         field: |c| Field::Count(&mut c.upstream.connections, 1..=64),
     },
     Key {
+        path: "upstream.keepalive",
+        flag: None,
+        doc: "TCP keepalive of connections to nodes: one on which nothing was said for so long is \
+              asked for a sign of life by the kernel, and ended when there was none in as much \
+              time again. It is for connections that may wait for hours, as those of BLPOP; the \
+              others are looked after by timeouts.probe. What was sent and is not acknowledged \
+              (TCP_USER_TIMEOUT) has twice this time, and timeouts.command at least. \"0\" is the \
+              kernel's own patience, hours.",
+        field: |c| Field::OptionalDuration(&mut c.upstream.keepalive, ms(1000, HOUR)),
+    },
+    Key {
         path: "timeouts.command",
         flag: None,
         doc: "How long a command may take from its arrival to its reply, with all redirections \
@@ -211,6 +222,15 @@ pub static KEYS: &[Key] = &[
         doc: "A client that has sent nothing for so long, and waits for nothing, is closed. \"0\" \
               never closes one.",
         field: |c| Field::OptionalDuration(&mut c.timeouts.idle, ms(1, 30 * 24 * HOUR)),
+    },
+    Key {
+        path: "timeouts.keepalive",
+        flag: None,
+        doc: "TCP keepalive of clients, as Redis's tcp-keepalive: one that has said nothing for so \
+              long is asked for a sign of life by the kernel, and closed when there was none in as \
+              much time again; so is one that takes nothing of what it is sent for twice this \
+              time (TCP_USER_TIMEOUT). \"0\" is the kernel's own patience, hours.",
+        field: |c| Field::OptionalDuration(&mut c.timeouts.keepalive, ms(1000, 24 * HOUR)),
     },
     Key {
         path: "reconnect.min",

@@ -72,6 +72,8 @@ pub struct Upstream {
     pub client_name: String,
     /// Shared connections per worker, node and protocol.
     pub connections: usize,
+    /// TCP keepalive; `None` is none.
+    pub keepalive: Option<Duration>,
 }
 
 /// `[timeouts]`
@@ -87,6 +89,8 @@ pub struct Timeouts {
     pub drain: Duration,
     /// After which a client that says nothing is closed; `None` is never.
     pub idle: Option<Duration>,
+    /// TCP keepalive of clients; `None` is none.
+    pub keepalive: Option<Duration>,
 }
 
 /// `[reconnect]`: backoff between two attempts to connect to a node; `min <= max`.
@@ -174,6 +178,7 @@ impl Default for Config {
                 password: Secret::default(),
                 client_name: "slotway".into(),
                 connections: 1,
+                keepalive: Some(Duration::from_secs(10)),
             },
             timeouts: Timeouts {
                 command: Some(Duration::from_secs(5)),
@@ -181,6 +186,7 @@ impl Default for Config {
                 probe: Some(Duration::from_millis(500)),
                 drain: Duration::from_secs(10),
                 idle: None,
+                keepalive: Some(Duration::from_secs(300)),
             },
             reconnect: Reconnect { min: Duration::from_millis(10), max: Duration::from_secs(1) },
             topology: Topology {
@@ -234,11 +240,13 @@ mod tests {
         "upstream.password=hunter2",
         "upstream.client_name=n",
         "upstream.connections=2",
+        "upstream.keepalive=11s",
         "timeouts.command=0",
         "timeouts.connect=2s",
         "timeouts.probe=250ms",
         "timeouts.drain=3s",
         "timeouts.idle=4m",
+        "timeouts.keepalive=12s",
         "reconnect.min=5ms",
         "reconnect.max=6s",
         "topology.refresh=7s",
@@ -283,8 +291,9 @@ mod tests {
             commands,
             log,
         } = from_flags(OTHER.iter().copied()).unwrap().config;
-        let Upstream { user, password, client_name, connections } = upstream;
-        let Timeouts { command, connect, probe, drain, idle } = timeouts;
+        let Upstream { user, password, client_name, connections, keepalive } = upstream;
+        let Timeouts { command, connect, probe, drain, idle, keepalive: client_keepalive } =
+            timeouts;
         let Reconnect { min, max } = reconnect;
         let Topology { refresh, min_interval } = topology;
         let Limits {
@@ -318,7 +327,7 @@ mod tests {
         assert_eq!((client_name.as_str(), connections), ("n", 2));
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
         assert_eq!((command, connect, drain, idle), (None, s(2), s(3), Some(s(240))));
-        assert_eq!(probe, Some(ms(250)));
+        assert_eq!((probe, keepalive, client_keepalive), (Some(ms(250)), Some(s(11)), Some(s(12))));
         assert_eq!((min, max, refresh, min_interval), (ms(5), s(6), s(7), ms(8)));
         assert_eq!((clients, client_output, upstream_in_flight), (9, 10 * MIB, 11 * MIB));
         assert_eq!((memory, held, bulk), (12 * MIB, 13 * MIB, 14 * MIB));

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 use tracing::{debug, error, warn};
 
@@ -25,14 +25,11 @@ use super::pool::Pool;
 use super::run::RunError;
 use super::status::Status;
 use crate::config::{Address, Listen};
+use crate::stream::keep_alive;
 
 /// Connections that may wait to be accepted; the kernel makes it `net.core.somaxconn` if that is
 /// less.
 const BACKLOG: i32 = 4096;
-/// As Redis: a peer that vanished without a word is noticed after five minutes and three probes.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(300);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(100);
-const KEEPALIVE_PROBES: u32 = 3;
 /// What Redis says then, to the letter.
 const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
 const NO_WORKER: &[u8] = b"-ERR slotway has no worker running, see its log\r\n";
@@ -59,11 +56,14 @@ enum Bound {
 
 impl Listener {
     /// The next connection, ready to be handed over.
-    async fn accept(&self) -> io::Result<Downstream> {
+    async fn accept(&self, keepalive: Option<Duration>) -> io::Result<Downstream> {
         match &self.socket {
             Bound::Tcp(listener) => {
                 let stream = listener.accept().await?.0.into_std()?;
-                prepare_tcp(&stream)?;
+                stream.set_nodelay(true)?;
+                if let Some(idle) = keepalive {
+                    keep_alive(&stream, idle, Duration::ZERO)?;
+                }
                 Ok(Downstream::Tcp(stream))
             }
             Bound::Unix(listener) => Ok(Downstream::Unix(listener.accept().await?.0.into_std()?)),
@@ -206,15 +206,17 @@ pub struct Acceptor {
     pub status: Arc<Status>,
     /// `limits.clients`
     pub limit: usize,
+    /// `timeouts.keepalive`
+    pub keepalive: Option<Duration>,
 }
 
 impl Acceptor {
     /// Accepts until it is dropped.
-    pub async fn run(self, listener: Listener) {
+    pub async fn run(self, listener: Arc<Listener>) {
         let name = listener.bound.to_string();
         let mut logged: Option<Instant> = None;
         loop {
-            let error = match listener.accept().await {
+            let error = match listener.accept(self.keepalive).await {
                 Ok(client) => {
                     self.serve(client);
                     continue;
@@ -256,15 +258,6 @@ impl Acceptor {
             }
         }
     }
-}
-
-fn prepare_tcp(stream: &std::net::TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_IDLE)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_PROBES);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
 /// Says why, as far as a fresh socket's buffer takes it, which is always; closing follows.

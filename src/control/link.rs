@@ -41,6 +41,9 @@ pub enum ToWorker {
     Pause(Pause),
     /// What was seen of a node that was silent.
     Probed(Probed),
+    /// Fail, to show what comes of it.
+    #[cfg(debug_assertions)]
+    Fail,
     /// Send back a copy of the counters.
     Scrape(tokio::sync::oneshot::Sender<Box<WorkerStats>>),
     /// Read no more commands, answer what is in flight, then end the thread; at `by` end it anyway.

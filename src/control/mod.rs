@@ -12,6 +12,7 @@ mod probe;
 mod round;
 mod run;
 mod status;
+mod supervise;
 #[cfg(test)]
 mod tests;
 mod topology;

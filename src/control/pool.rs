@@ -199,6 +199,14 @@ impl Pool {
         self.tell(|| ToWorker::Asked(Arc::clone(&inquiry)));
     }
 
+    /// Makes the first worker fail.
+    #[cfg(debug_assertions)]
+    pub fn fail_one(&self) {
+        if let Some(worker) = self.inner().running.first() {
+            worker.handle.send(ToWorker::Fail);
+        }
+    }
+
     /// Lets every worker finish, until `by`.
     pub fn drain(&self, by: Instant) {
         self.tell(|| ToWorker::Drain { by });

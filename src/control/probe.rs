@@ -53,8 +53,9 @@ impl Prober {
         let prober = self.clone();
         tokio::spawn(async move {
             let begun = Instant::now();
+            let looking = Looking(&prober, node);
             let verdict = ask(node, prober.connect).await;
-            prober.under_way().remove(&node);
+            drop(looking);
             debug!(%node, ?verdict, "a silent node was looked at");
             if verdict != Verdict::Answers {
                 prober.requests.silent(node);
@@ -65,6 +66,15 @@ impl Prober {
 
     fn under_way(&self) -> std::sync::MutexGuard<'_, HashSet<SocketAddr>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A look under way; over when this is dropped, however it ends.
+struct Looking<'a>(&'a Prober, SocketAddr);
+
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        self.0.under_way().remove(&self.1);
     }
 }
 

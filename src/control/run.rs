@@ -22,6 +22,7 @@ use super::link::ToControl;
 use super::pool::Pool;
 use super::probe::Prober;
 use super::status::Status;
+use super::supervise::supervise;
 use super::topology::{Refresher, Requests};
 use crate::admin::Admin;
 use crate::command::CommandTable;
@@ -163,17 +164,23 @@ impl Control {
         for (socket, _) in admin_sockets {
             let listener = tokio::net::TcpListener::from_std(socket.into())
                 .map_err(|e| RunError::Start("the admin listener", e))?;
-            others.spawn(Arc::clone(&admin).serve(listener));
+            let (admin, listener) = (Arc::clone(&admin), Arc::new(listener));
+            let serve = move || Arc::clone(&admin).serve(Arc::clone(&listener));
+            others.spawn(supervise("admin".to_owned(), Arc::clone(&status), serve));
         }
         let requests = Arc::new(Requests::default());
         let first_refresh = Arc::new(Notify::new());
-        let refresher = Refresher::new(
-            Arc::clone(&config),
-            Arc::clone(&pool),
-            Arc::clone(&status),
-            Arc::clone(&requests),
-        );
-        others.spawn(refresher.run(Arc::clone(&first_refresh)));
+        let refresh = {
+            let (config, pool) = (Arc::clone(&config), Arc::clone(&pool));
+            let (status, requests) = (Arc::clone(&status), Arc::clone(&requests));
+            let first = Arc::clone(&first_refresh);
+            move || {
+                let (config, pool) = (Arc::clone(&config), Arc::clone(&pool));
+                let (status, requests) = (Arc::clone(&status), Arc::clone(&requests));
+                Refresher::new(config, pool, status, requests).run(Arc::clone(&first))
+            }
+        };
+        others.spawn(supervise("topology".to_owned(), Arc::clone(&status), refresh));
 
         let connect = config.timeouts.connect;
         let prober = Prober::new(Arc::clone(&pool), Arc::clone(&requests), connect);
@@ -181,10 +188,14 @@ impl Control {
             pool: Arc::clone(&pool),
             status: Arc::clone(&status),
             limit: config.limits.clients,
+            keepalive: config.timeouts.keepalive,
         };
         let mut acceptors = JoinSet::new();
         for listener in listeners {
-            acceptors.spawn(acceptor.clone().run(listener));
+            let (acceptor, name) = (acceptor.clone(), listener.bound.to_string());
+            let listener = Arc::new(listener);
+            let accept = move || acceptor.clone().run(Arc::clone(&listener));
+            acceptors.spawn(supervise(name, Arc::clone(&status), accept));
         }
         let control = Control {
             config,

@@ -20,6 +20,8 @@ pub struct Status {
     pub accept_errors: AtomicU64,
     /// Workers that ended unexpectedly.
     pub worker_failures: AtomicU64,
+    /// Parts of the control thread that failed and were started anew.
+    pub task_failures: AtomicU64,
     topology: Mutex<TopologyStatus>,
 }
 
@@ -52,6 +54,7 @@ impl Status {
             clients_rejected: AtomicU64::new(0),
             accept_errors: AtomicU64::new(0),
             worker_failures: AtomicU64::new(0),
+            task_failures: AtomicU64::new(0),
             topology: Mutex::new(TopologyStatus {
                 snapshot: Arc::new(Snapshot::empty()),
                 commands,

@@ -51,6 +51,8 @@ pub struct ControlStats {
     pub slots_covered: usize,
     pub workers: usize,
     pub worker_failures: u64,
+    /// Parts of the control thread that failed.
+    pub task_failures: u64,
     pub script_bytes: usize,
 }
 
@@ -190,6 +192,7 @@ impl View<'_> {
                     (names::COVERED, control.slots_covered as u64),
                     (names::WORKERS, control.workers as u64),
                     (names::WORKER_FAILURES, control.worker_failures),
+                    (names::TASK_FAILURES, control.task_failures),
                     (names::TURNS, rest.turns),
                     (names::OPEN_FDS, process.open_fds),
                     (names::MAX_FDS, process.max_fds),

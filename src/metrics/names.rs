@@ -165,6 +165,8 @@ metrics! {
         "Workers running.";
     WORKER_FAILURES: Counter "slotway_worker_failures_total" [] "workers"
         "Workers that ended unexpectedly and were replaced.";
+    TASK_FAILURES: Counter "slotway_task_failures_total" [] ""
+        "Parts of the control thread (accepting, topology, admin) that failed and were started anew.";
     TURNS: Counter "slotway_worker_turns_total" [] ""
         "Turns of the workers' event loops.";
     BUILD: Gauge "slotway_build_info" ["version"] ""

@@ -15,6 +15,10 @@ use rustc_hash::FxHashMap;
 /// Whose lane: a client's index and generation.
 pub type LaneKey = (u32, u32);
 
+/// What a waiting command costs beside its bytes, so that a limit on bytes is one on their number,
+/// too.
+const OVERHEAD: usize = 128;
+
 /// A command that waits.
 #[derive(Debug)]
 pub struct Held<T> {
@@ -74,6 +78,8 @@ impl<T> Lane<T> {
 struct SlotHold<T> {
     lanes: FxHashMap<LaneKey, Lane<T>>,
     last_refusal: u64,
+    /// What waits for this slot.
+    bytes: usize,
 }
 
 /// All held slots of one worker.
@@ -106,9 +112,33 @@ impl<T: HoldMeta> Holds<T> {
         self.slots.keys().copied().collect()
     }
 
-    /// Bytes of the commands that wait.
+    /// Bytes that the commands that wait occupy.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether a command of `len` bytes may wait for `slot`: within `limit` bytes for all slots
+    /// together a slot gets as much as is still left for the others, so that one that is written
+    /// to without end leaves room for them.
+    pub fn fits(&self, slot: u16, len: usize, limit: usize) -> bool {
+        let ours = self.slots.get(&slot).map_or(0, |hold| hold.bytes);
+        ours + self.bytes + len + OVERHEAD <= limit
+    }
+
+    fn add(&mut self, slot: u16, len: usize) {
+        self.bytes += len + OVERHEAD;
+        self.count += 1;
+        if let Some(hold) = self.slots.get_mut(&slot) {
+            hold.bytes += len + OVERHEAD;
+        }
+    }
+
+    fn take(&mut self, slot: u16, len: usize) {
+        self.bytes -= len + OVERHEAD;
+        self.count -= 1;
+        if let Some(hold) = self.slots.get_mut(&slot) {
+            hold.bytes -= len + OVERHEAD;
+        }
     }
 
     /// Commands that wait.
@@ -118,10 +148,11 @@ impl<T: HoldMeta> Holds<T> {
 
     /// Holds `slot` from now on, or holds it on.
     pub fn hold(&mut self, slot: u16, now: u64) {
-        let hold = self
-            .slots
-            .entry(slot)
-            .or_insert_with(|| SlotHold { lanes: FxHashMap::default(), last_refusal: now });
+        let hold = self.slots.entry(slot).or_insert_with(|| SlotHold {
+            lanes: FxHashMap::default(),
+            last_refusal: now,
+            bytes: 0,
+        });
         hold.last_refusal = now;
     }
 
@@ -145,8 +176,7 @@ impl<T: HoldMeta> Holds<T> {
 
     /// A command that came while the slot is held.
     pub fn push_fresh(&mut self, slot: u16, key: LaneKey, held: Held<T>) {
-        self.bytes += held.frame.len();
-        self.count += 1;
+        self.add(slot, held.frame.len());
         if let Some(lane) = self.lane(slot, key) {
             lane.fresh.push_back(held);
         }
@@ -155,8 +185,7 @@ impl<T: HoldMeta> Holds<T> {
     /// A command that came before the hold and was not sent, taken out of a node's queue: it goes
     /// before what came while the slot is held, and after what was sent.
     pub fn push_unsent(&mut self, slot: u16, key: LaneKey, held: Held<T>) {
-        self.bytes += held.frame.len();
-        self.count += 1;
+        self.add(slot, held.frame.len());
         if let Some(lane) = self.lane(slot, key) {
             lane.fresh.insert(lane.unsent, held);
             lane.unsent += 1;
@@ -165,8 +194,7 @@ impl<T: HoldMeta> Holds<T> {
 
     /// A command that was sent before the hold and was refused.
     pub fn push_refused(&mut self, slot: u16, key: LaneKey, held: Held<T>) {
-        self.bytes += held.frame.len();
-        self.count += 1;
+        self.add(slot, held.frame.len());
         if let Some(lane) = self.lane(slot, key) {
             lane.refused.push_back(held);
         }
@@ -175,8 +203,7 @@ impl<T: HoldMeta> Holds<T> {
     /// The lane's command that was under way was refused: it is the next again, not before
     /// `not_before`.
     pub fn push_back_again(&mut self, slot: u16, key: LaneKey, held: Held<T>, not_before: u64) {
-        self.bytes += held.frame.len();
-        self.count += 1;
+        self.add(slot, held.frame.len());
         if let Some(lane) = self.lane(slot, key) {
             lane.busy = false;
             lane.not_before = not_before;
@@ -225,8 +252,7 @@ impl<T: HoldMeta> Holds<T> {
             None => return None,
         };
         lane.busy = true;
-        self.bytes -= held.frame.len();
-        self.count -= 1;
+        self.take(slot, held.frame.len());
         Some(held)
     }
 
@@ -259,8 +285,7 @@ impl<T: HoldMeta> Holds<T> {
         if ended {
             self.slots.remove(&slot);
         }
-        self.bytes -= out.iter().map(|h| h.frame.len()).sum::<usize>();
-        self.count -= out.len();
+        out.iter().for_each(|h: &Held<T>| self.take(slot, h.frame.len()));
         (out, ended)
     }
 
@@ -269,8 +294,7 @@ impl<T: HoldMeta> Holds<T> {
         let Some(hold) = self.slots.remove(&slot) else { return Vec::new() };
         let lanes = hold.lanes.into_values();
         let out: Vec<_> = lanes.flat_map(|l| l.refused.into_iter().chain(l.fresh)).collect();
-        self.bytes -= out.iter().map(|h| h.frame.len()).sum::<usize>();
-        self.count -= out.len();
+        out.iter().for_each(|h: &Held<T>| self.take(slot, h.frame.len()));
         out
     }
 
@@ -290,8 +314,7 @@ impl<T: HoldMeta> Holds<T> {
             // Clients come and go while a slot is held.
             hold.lanes.retain(|_, lane| !lane.is_quiet() || lane.waiting() > 0);
         }
-        self.bytes -= out.iter().map(|(_, h)| h.frame.len()).sum::<usize>();
-        self.count -= out.len();
+        out.iter().for_each(|(slot, h): &(u16, Held<T>)| self.take(*slot, h.frame.len()));
         out
     }
 }

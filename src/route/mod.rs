@@ -191,6 +191,18 @@ impl Router {
         self.commands.get(usize::from(command)).map_or(0, |c| c.flags)
     }
 
+    /// It goes to every primary, whichever node that is: once to each shard.
+    pub fn is_for_shards(&self, command: u16) -> bool {
+        match self.commands.get(usize::from(command)).map(|c| c.behaviour) {
+            Some(Behaviour::Fan { to, .. }) => to == Fan::Primaries,
+            Some(Behaviour::Script(script)) => {
+                script.fan().is_some_and(|(to, _)| to == Fan::Primaries)
+            }
+            Some(Behaviour::RandomKey | Behaviour::Debug) => true,
+            _ => false,
+        }
+    }
+
     /// What it has to do with Lua scripts.
     pub fn script(&self, command: u16) -> Option<Script> {
         match self.commands.get(usize::from(command))?.behaviour {

@@ -266,11 +266,18 @@ impl Worker {
         self.forget_script(u, text);
         let Some(up) = self.upstreams.get_mut(u) else { return false };
         let Some(front) = up.pending.front() else { return false };
-        if front.dest == Dest::Discard || front.has(flag::NODE_BOUND) {
+        if front.dest == Dest::Discard {
             return false;
         }
+        let bound = front.has(flag::NODE_BOUND);
         let Some(node) = self.nodes.get(usize::from(up.node)) else { return false };
         let Some(refusal) = Refusal::parse(frame, &node.addr) else { return false };
+        if bound && !self.rebind_refused(u, &refusal) {
+            return false;
+        }
+        let Some(front) = self.upstreams.get(u).and_then(|up| up.pending.front()) else {
+            return false;
+        };
         // A redirection of another slot than the command's is no node's: a script's, say. And one
         // without keys that slotway knows of is followed so often and no more.
         let strange = match &refusal {

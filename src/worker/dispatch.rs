@@ -188,7 +188,7 @@ impl Worker {
     /// The slot is in motion or has no primary: the command waits in its client's lane.
     #[cold]
     fn hold_fresh(&mut self, index: usize, command: u16, slot: u16, frame: &[u8]) -> Flow {
-        if self.holds.bytes() + frame.len() > self.settings.held {
+        if !self.holds.fits(slot, frame.len(), self.settings.held) {
             let text = held_full(slot);
             self.stats.limits_hit[LimitHit::Held as usize] += 1;
             self.answer_own_error(index, command, &text);
@@ -482,7 +482,7 @@ impl Worker {
                         self.send(u, pending, &frame);
                     }
                 }
-                None if self.holds.bytes() + frame.len() > self.settings.held => {
+                None if !self.holds.fits(slot, frame.len(), self.settings.held) => {
                     self.stats.limits_hit[LimitHit::Held as usize] += 1;
                     self.fail(&pending, "slotway", &held_full(slot));
                 }
@@ -552,9 +552,9 @@ impl Worker {
                     let u = self.upstream_for(node, protocol, index);
                     self.send(u, pending, frame);
                 }
-                Err(shard) => {
-                    let text = "CLUSTERDOWN its slots have no primary at the moment";
-                    self.fail_part(g as u32, 0, shard, text);
+                Err(orphan) => {
+                    let pending = self.pending(dest, command, NO_SLOT, protocol);
+                    self.hold_part(pending, &orphan, frame);
                 }
             }
         }

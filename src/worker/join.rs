@@ -70,9 +70,13 @@ impl Worker {
         for target in targets {
             match target {
                 Ok(node) => nodes.push(node),
-                Err(shard) => {
-                    let text = format!("CLUSTERDOWN {shard} has no primary at the moment");
-                    return self.fail_errand(me, seq, &text);
+                // As any command for one of its slots would: until its deadline.
+                Err(orphan) => {
+                    if let Some(errand) = self.errand(index) {
+                        errand.last = Some(format!("CLUSTERDOWN {} has no primary", orphan.name));
+                        errand.tries = errand.tries.saturating_add(1);
+                    }
+                    return self.errand_later(me, seq, super::errand::NO_PRIMARY_PAUSE);
                 }
             }
         }

@@ -89,7 +89,7 @@ impl Worker {
                 let u = self.upstream_for(node, protocol, index);
                 self.send(u, pending, &frame);
             }
-            None if self.holds.bytes() + frame.len() > self.settings.held => {
+            None if !self.holds.fits(scan.slot, frame.len(), self.settings.held) => {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;
                 self.fail(&pending, "slotway", &held_full(scan.slot));
             }
@@ -161,10 +161,7 @@ impl Worker {
                         let u = self.upstream_for(*node, protocol, index);
                         self.send(u, pending, line);
                     }
-                    Err(shard) => {
-                        let text = "CLUSTERDOWN its slots have no primary at the moment";
-                        self.fail_part(g as u32, 0, shard.clone(), text);
-                    }
+                    Err(orphan) => self.hold_part(pending, orphan, line),
                 }
             }
         }

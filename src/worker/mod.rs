@@ -10,7 +10,7 @@
 //!
 //! The parts, in the order in which a command meets them:
 //! - `downstream`: clients: accept, read, write, close
-//! - `dispatch`: a command's plan is carried out
+//! - `dispatch`: a command's plan is carried out; `shards`: parts for a primary that is missing
 //! - `keyspace`: SCAN and RANDOMKEY
 //! - `transaction`: MULTI … EXEC; `scattered`: over several slots
 //! - `join`: KEYS, one list of many
@@ -43,6 +43,7 @@ mod replicas;
 mod scattered;
 mod scripts;
 mod settings;
+mod shards;
 mod shared;
 mod silence;
 mod topics;
@@ -501,6 +502,8 @@ impl Worker {
                 ToWorker::Answered(answered) => self.finish_inquiry(*answered),
                 ToWorker::PubSub(batch) => self.hear_hub(&batch),
                 ToWorker::Probed(probed) => self.probed(&probed),
+                #[cfg(debug_assertions)]
+                ToWorker::Fail => panic!("told to fail"),
                 ToWorker::Pause(pause) => self.suspend_clients(pause),
                 ToWorker::Drain { by } => self.start_drain(by),
             }

@@ -5,12 +5,13 @@
 use rustc_hash::FxHashMap;
 
 use super::downstream::Flow;
+use super::shards::Orphan;
 use super::{Gathering, Worker};
 use crate::client::{Context, EXEC, MULTI, Multi, Place, Question, answer};
 use crate::cluster::slot_of;
 use crate::command::{CommandId, key_positions};
 use crate::metrics::{LimitHit, TransactionKind};
-use crate::resp::{ArgRange, Args, write};
+use crate::resp::{ArgRange, Args};
 use crate::route::{ExecGather, Gather, Local, Script};
 use crate::upstream::{Dest, NO_SLOT, flag};
 
@@ -31,7 +32,8 @@ struct Batch {
 /// A command for one node outside of all batches.
 #[derive(Debug)]
 struct Single {
-    node: u16,
+    /// The node, or the shard that has none.
+    at: Result<u16, Orphan>,
     /// The queued command.
     command: usize,
     group: u32,
@@ -92,9 +94,15 @@ impl Worker {
             let dest = Dest::Part { gather: g as u32, first: single.group };
             let command = multi.queue.get(single.command).map_or(command, |q| q.command);
             let mut pending = self.pending(dest, command, NO_SLOT, protocol);
-            pending.flags |= flag::NODE_BOUND;
-            let u = self.upstream_for(single.node, protocol, index);
-            self.send(u, pending, multi.frame(single.command));
+            let frame = multi.frame(single.command);
+            match single.at {
+                Ok(node) => {
+                    pending.flags |= flag::NODE_BOUND;
+                    let u = self.upstream_for(node, protocol, index);
+                    self.send(u, pending, frame);
+                }
+                Err(orphan) => self.hold_part(pending, &orphan, frame),
+            }
         }
         for Asked { question, group } in asked {
             let to = Dest::Part { gather: g as u32, first: group };
@@ -144,7 +152,7 @@ impl Worker {
                 self.send_owned(u, pending, batch.frame);
             }
             None if batch.slot == NO_SLOT => self.fail(&pending, "", super::NO_CLUSTER_YET),
-            None if self.holds.bytes() + batch.frame.len() > self.settings.held => {
+            None if !self.holds.fits(batch.slot, batch.frame.len(), self.settings.held) => {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;
                 self.fail(&pending, "", &super::dispatch::held_full(batch.slot));
             }
@@ -226,14 +234,11 @@ impl Worker {
                         match target {
                             Ok(node) => {
                                 let group = exec.group(vec![piece], true);
-                                singles.push(Single { node, command: i, group });
+                                singles.push(Single { at: Ok(node), command: i, group });
                             }
-                            Err(shard) => {
-                                let mut error = Vec::new();
-                                let text =
-                                    format!("CLUSTERDOWN {shard} has no primary at the moment");
-                                write::error(&mut error, &text);
-                                exec.place(piece, error);
+                            Err(orphan) => {
+                                let group = exec.group(vec![piece], true);
+                                singles.push(Single { at: Err(orphan), command: i, group });
                             }
                         }
                     }

@@ -1,5 +1,7 @@
 //! What a worker needs of the configuration, in the units it counts in.
 
+use std::time::Duration;
+
 use crate::client::Announced;
 use crate::config::{Address, Config, CrossSlot, Listen, OnGap};
 use crate::resp::RequestLimits;
@@ -15,6 +17,8 @@ pub(super) struct Settings {
     /// Microseconds; `None` is no deadline.
     pub command_timeout: Option<u64>,
     pub connect_timeout: u64,
+    /// `upstream.keepalive`, and how long what was sent may stay unacknowledged at least.
+    pub keepalive: Option<(Duration, Duration)>,
     /// `timeouts.probe`
     pub probe: Option<u64>,
     pub idle_timeout: Option<u64>,
@@ -56,6 +60,10 @@ impl Settings {
             connections: config.upstream.connections.max(1),
             command_timeout: config.timeouts.command.map(micros),
             connect_timeout: micros(config.timeouts.connect),
+            keepalive: config.upstream.keepalive.map(|idle| {
+                // Without a deadline nothing that was sent is given up but by keepalive.
+                (idle, config.timeouts.command.unwrap_or(Duration::from_secs(24 * 3600)))
+            }),
             probe: config.timeouts.probe.map(micros),
             idle_timeout: config.timeouts.idle.map(micros),
             reconnect_min: micros(config.reconnect.min),

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::shards::Orphan;
 use super::{HELD, NOBODY, Source, Worker, reaccount};
-use crate::cluster::{NO_SHARD, Slot, Snapshot};
+use crate::cluster::{NO_SHARD, Snapshot};
 use crate::route::{Fan, Held};
 use crate::upstream::{Dest, NO_SLOT, State, Upstream, Waiting, flag};
 
@@ -95,6 +96,7 @@ impl Worker {
     fn redirect_unsent(&mut self) {
         let all: Vec<usize> = self.upstreams.iter().map(|(u, _)| u).collect();
         for u in all {
+            let superseded = self.upstreams.get(u).is_some_and(|up| self.is_superseded(up.node));
             let owners = &self.owners;
             let Some(up) = self.upstreams.get_mut(u) else { continue };
             if up.dedicated.is_some() {
@@ -111,7 +113,7 @@ impl Worker {
             let reachable = known && up.state != State::Backoff && !up.suspect;
             let taken = up.take_unsent(&mut self.pool, |p| match p.slot {
                 _ if p.dest == Dest::Discard => false,
-                NO_SLOT if p.has(flag::NODE_BOUND) => !known,
+                NO_SLOT if p.has(flag::NODE_BOUND) => !known || superseded,
                 NO_SLOT => !reachable,
                 slot => {
                     let owner = owners.get(usize::from(slot)).copied().unwrap_or(NOBODY);
@@ -123,10 +125,17 @@ impl Worker {
             }
             for (mut pending, frame) in taken {
                 let lane = self.lane_of(&pending);
-                let slot = pending.slot;
                 self.stats.retries += 1;
                 if pending.has(flag::NODE_BOUND) {
-                    self.fail(&pending, "a node", "ERR the node has left the cluster");
+                    self.bind_to_shard(node, &mut pending);
+                }
+                let slot = pending.slot;
+                if pending.has(flag::NODE_BOUND) {
+                    self.fail(
+                        &pending,
+                        "a node",
+                        "ERR the node has failed, or has left the cluster",
+                    );
                 } else if slot == NO_SLOT {
                     let node = match pending.has(flag::PUBLISHES) && pending.before == 0 {
                         true => self.publish_node_of(&frame),
@@ -162,14 +171,14 @@ impl Worker {
         let owing = |up: &Upstream| {
             up.dedicated.is_none() && up.state == State::Ready && !up.pending.is_empty()
         };
-        let owing = self.upstreams.iter().filter(|(_, up)| owing(up) && self.is_failed(up.node));
+        let owing =
+            self.upstreams.iter().filter(|(_, up)| owing(up) && self.is_superseded(up.node));
         for u in owing.map(|(u, _)| u).collect::<Vec<_>>() {
             self.lost(u, FAILED);
         }
     }
 
-    /// The cluster says that the node has failed, and that it is no primary any more. One that has
-    /// failed and has no successor may come back and answer all the same.
+    /// The cluster says that the node has failed, and that it is no primary any more.
     pub(super) fn is_failed(&self, node: u16) -> bool {
         let place = self.nodes.get(usize::from(node));
         let mut online = self.snapshot.nodes.iter().filter(|n| n.online);
@@ -223,9 +232,8 @@ impl Worker {
         true
     }
 
-    /// The nodes that a command for many goes to; in place of a primary that is missing, the
-    /// shard's name.
-    pub(super) fn fan_targets(&mut self, to: Fan) -> Vec<Result<u16, String>> {
+    /// The nodes that a command for many goes to; in place of a primary that is missing, its shard.
+    pub(super) fn fan_targets(&mut self, to: Fan) -> Vec<Result<u16, Orphan>> {
         let snapshot = Arc::clone(&self.snapshot);
         if to != Fan::Primaries {
             let online = snapshot.nodes.iter().filter(|n| n.online);
@@ -241,14 +249,16 @@ impl Worker {
                     let owned = |&(_, s): &(usize, &u16)| usize::from(*s) == i;
                     let first = snapshot.slots.iter().enumerate().find(owned);
                     if let Some((slot, _)) = first {
-                        targets.push(Err(format!("the shard of slot {:?}", Slot(slot as u16).0)));
+                        let name = format!("the shard of slot {slot}");
+                        targets.push(Err(Orphan { slot: slot as u16, name }));
                     }
                 }
             }
         }
         let orphans = snapshot.slots.iter().filter(|&&s| s == NO_SHARD).count();
         if orphans > 0 {
-            targets.push(Err(format!("{orphans} slots without a shard")));
+            let name = format!("{orphans} slots without a shard");
+            targets.push(Err(Orphan { slot: NO_SLOT, name }));
         }
         targets
     }

@@ -310,7 +310,7 @@ impl Worker {
                 }
             }
             None if slot == NO_SLOT => self.answer_own_error(index, command, super::NO_CLUSTER_YET),
-            None if self.holds.bytes() + multi.frames.len() > self.settings.held => {
+            None if !self.holds.fits(slot, multi.frames.len(), self.settings.held) => {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;
                 self.answer_own_error(index, command, &super::dispatch::held_full(slot));
             }
