@@ -93,6 +93,8 @@ struct Node {
     socket: Option<std::net::SocketAddr>,
     /// Stands in the current snapshot.
     known: bool,
+    /// A slot of the shard that it was last seen in.
+    shard_slot: u16,
     /// Indexes into `upstreams`: by protocol, then by connection number.
     shared: [Vec<Option<usize>>; 2],
     /// The same for reads from it as a replica: connections that said READONLY.

@@ -1,9 +1,10 @@
 //! Parts of commands for every primary whose shard has none at the moment, or another one than a
 //! moment ago: they wait for it as commands for one of its slots do.
 
-use super::Worker;
+use super::{NOBODY, Worker};
+use std::sync::Arc;
+
 use super::dispatch::held_full;
-use crate::cluster::Shard;
 use crate::metrics::{LimitHit, Redirection};
 use crate::route::Refusal;
 use crate::upstream::{Dest, NO_SLOT, Pending, flag};
@@ -41,7 +42,10 @@ impl Worker {
         if !self.router.is_for_shards(pending.command) {
             return false;
         }
-        let Some(slot) = self.slot_of_shard(node) else { return false };
+        let slot = self.nodes.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
+        if slot == NO_SLOT {
+            return false;
+        }
         pending.slot = slot;
         pending.flags &= !flag::NODE_BOUND;
         true
@@ -66,27 +70,32 @@ impl Worker {
         true
     }
 
-    fn slot_of_shard(&self, node: u16) -> Option<u16> {
-        let first = |wanted: u16| {
-            let at = self.snapshot.slots.iter().position(|&shard| shard == wanted)?;
-            u16::try_from(at).ok()
-        };
-        let (at, _) = self.shard_of(node)?;
-        first(u16::try_from(at).ok()?)
-    }
-
-    /// The shard that the node belongs to, as its primary or as a replica.
-    fn shard_of(&self, node: u16) -> Option<(usize, &Shard)> {
-        let addr = &self.nodes.get(usize::from(node))?.addr;
-        let is =
-            |&n: &u16| self.snapshot.nodes.get(usize::from(n)).is_some_and(|n| n.addr == *addr);
-        let mut shards = self.snapshot.shards.iter().enumerate();
-        shards.find(|(_, shard)| shard.primary.iter().chain(&shard.replicas).any(is))
-    }
-
-    /// The node has failed, and its shard has another primary, or it has left its shard. One that
-    /// has failed and has no successor may come back and answer what it owes.
+    /// The node has failed, and another is primary in its place. One that has failed and has no
+    /// successor may come back and answer what it owes.
     pub(super) fn is_superseded(&self, node: u16) -> bool {
-        self.is_failed(node) && self.shard_of(node).is_none_or(|(_, shard)| shard.primary.is_some())
+        let slot = self.nodes.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
+        let owner = self.owners.get(usize::from(slot));
+        self.is_failed(node) && owner.is_none_or(|&n| n != NOBODY && n != node)
+    }
+
+    /// Notes for every node a slot of its shard, by which its shard is found again when the cluster
+    /// has put another node in its place.
+    pub(super) fn note_shards(&mut self) {
+        let snapshot = Arc::clone(&self.snapshot);
+        let mut first = vec![NO_SLOT; snapshot.shards.len()];
+        for (slot, &shard) in snapshot.slots.iter().enumerate().rev() {
+            if let Some(place) = first.get_mut(usize::from(shard)) {
+                *place = slot as u16;
+            }
+        }
+        for (shard, &slot) in snapshot.shards.iter().zip(&first).filter(|(_, s)| **s != NO_SLOT) {
+            for n in shard.primary.iter().chain(&shard.replicas) {
+                let Some(node) = snapshot.nodes.get(usize::from(*n)) else { continue };
+                let at = usize::from(self.node_at(&node.addr));
+                if let Some(node) = self.nodes.get_mut(at) {
+                    node.shard_slot = slot;
+                }
+            }
+        }
     }
 }

@@ -39,6 +39,7 @@ impl Worker {
         };
         self.replicas = snapshot.shards.iter().map(replicas).collect();
         self.snapshot = snapshot;
+        self.note_shards();
         self.leave_failed_shared();
         self.hold_overtaken();
         for slot in 0..crate::cluster::SLOTS {

@@ -11,7 +11,7 @@ use crate::control::ToControl;
 use crate::metrics::{LimitHit, NodeStats};
 use crate::resp::{Protocol, ReplyProgress};
 use crate::stream::{Stream, keep_alive, resend_soon};
-use crate::upstream::{Dest, Handshake, Pending, State, Upstream, flag};
+use crate::upstream::{Dest, Handshake, NO_SLOT, Pending, State, Upstream, flag};
 
 /// An unfinished reply of this size is handed to its client piece by piece; a smaller one is
 /// waited for, so that it can still be asked for again if the connection is lost.
@@ -42,6 +42,7 @@ impl Worker {
             ident: crate::pubsub::ident(addr),
             socket: ip.map(|ip| (ip, addr.port).into()),
             known: false,
+            shard_slot: NO_SLOT,
             shared: [vec![None; self.settings.connections], vec![None; self.settings.connections]],
             replica: [vec![None; self.settings.connections], vec![None; self.settings.connections]],
         };
