@@ -30,15 +30,6 @@ pub fn keep_alive(socket: &impl AsFd, idle: Duration, patience: Duration) -> io:
     socket.set_tcp_user_timeout(Some((idle + interval * PROBES).max(patience)))
 }
 
-/// What is not acknowledged is sent again every 200 ms for a while, rather than after ever longer
-/// pauses, so that a connection goes on soon after the network is back.
-///
-/// # Errors
-/// The operating system's.
-pub fn resend_soon(socket: &impl AsFd) -> io::Result<()> {
-    SockRef::from(socket).set_tcp_thin_linear_timeouts(true)
-}
-
 /// A socket registered with a worker's event loop.
 #[derive(Debug)]
 #[allow(missing_docs)]

@@ -25,36 +25,38 @@ fn a_frozen_primary_is_left_for_its_successor() {
     let (frozen, other) = (&primaries[0], &primaries[1]);
     let replica = cluster.replicas_of(frozen).expect("replicas").remove(0);
     let (key, elsewhere) = (key_on(frozen, "k"), key_on(other, "k"));
+    let counter = key_on(frozen, "n");
     let mut conns = [(); 5].map(|()| proxy.connect());
     for conn in &mut conns {
         assert!(conn.command(&["SET", &key, "1"]).expect("SET").is_ok());
         assert!(conn.command(&["SET", &elsewhere, "1"]).expect("SET").is_ok());
+        assert!(conn.command(&["SET", &counter, "1"]).expect("SET").is_ok());
     }
     cluster.catch_up(&replica).expect("the replica has it");
     cluster.pause(frozen).expect("SIGSTOP");
 
     let [read, write, size, keys, later] = &mut conns;
     read.send(&["GET", &key]).expect("to send");
-    write.send(&["INCR", &key]).expect("to send");
+    write.send(&["INCR", &counter]).expect("to send");
     size.send(&["DBSIZE"]).expect("to send");
     keys.send(&["KEYS", "*k"]).expect("to send");
     common::eventually("the cluster lacks a primary", || {
         proxy.metric("slotway_slots_covered", "") < 16384.0
     });
     // It is known by now that nobody answers there.
-    later.send(&["INCRBY", &key, "10"]).expect("to send");
-    let mut flush = proxy.connect();
-    flush.send(&["SCRIPT", "EXISTS", "abc"]).expect("to send");
+    later.send(&["INCRBY", &counter, "10"]).expect("to send");
+    let mut exists = proxy.connect();
+    exists.send(&["SCRIPT", "EXISTS", "abc"]).expect("to send");
 
     assert_eq!(read.receive().expect("GET"), Reply::Bulk(b"1".to_vec()), "sent again");
     let unknown = write.receive().expect("INCR");
     let text = unknown.error().expect("an error");
     assert!(text.contains("may or may not") && text.contains("has failed"), "{text}");
     assert_eq!(later.receive().expect("INCRBY"), Reply::Int(11), "not sent there");
-    assert_eq!(size.receive().expect("DBSIZE"), Reply::Int(2));
+    assert_eq!(size.receive().expect("DBSIZE"), Reply::Int(3));
     let Reply::Array(found) = keys.receive().expect("KEYS") else { panic!("no list") };
     assert_eq!(found.len(), 2);
-    assert_eq!(flush.receive().expect("SCRIPT EXISTS"), Reply::Array(vec![Reply::Int(0)]));
+    assert_eq!(exists.receive().expect("SCRIPT EXISTS"), Reply::Array(vec![Reply::Int(0)]));
     cluster.resume(frozen).expect("SIGCONT");
 }
 

@@ -551,7 +551,7 @@ Replicas are behind their primary, most often by less than a millisecond, withou
 
 ## When slots move and nodes fail
 
-A node that refuses a command with `MOVED`, `ASK`, `TRYAGAIN`, `CLUSTERDOWN`, `LOADING`, `MASTERDOWN` or `READONLY` has not executed it. The client does not see these: slotway sends the command again, where it belongs (`MOVED`, and `ASK` with `ASKING`) or after a short wait (the others), until it is answered or its deadline is there. A slot without a primary, as in a failover, makes its commands wait in the same way, as far as `limits.held` allows. Only with commands for every primary or every node it is otherwise: a node's refusal becomes part of their error.
+A node that refuses a command with `MOVED`, `ASK`, `TRYAGAIN`, `CLUSTERDOWN`, `LOADING`, `MASTERDOWN` or `READONLY` has not executed it. The client does not see these: slotway sends the command again, where it belongs (`MOVED`, and `ASK` with `ASKING`) or after a short wait (the others), until it is answered or its deadline is there. A slot without a primary, as in a failover, makes its commands wait in the same way, as far as `limits.held` allows; one slot gets no more of it than is left for the others. So do the parts of commands for every primary (`DBSIZE`, `FLUSHALL`, `KEYS` …): each waits for its own shard's primary. Only with commands for every node it is otherwise: a node's refusal becomes part of their error.
 
 **Order.** The replies of one connection always come in the order of its commands. Commands of one connection with keys of the same slot take effect in the order sent, also while the slot moves and after a failover: while one of them waits, the later ones wait behind it. What was already on its way to the node when an earlier one was refused is beyond that, as it is for any client that pipelines: if the reason for the refusal passes in that moment (the slot comes back, the node has loaded), the later one is executed first. Between keys of different slots, and between connections, no order is promised; a command for every node (`FLUSHALL`) may overtake commands that wait for a slot. A client that needs an order there waits for the reply.
 
@@ -570,6 +570,15 @@ ERR slotway waited 5.0 s (timeouts.command) for slot 866, node 10.0.0.1:7000, 1 
 ```
 
 A node that has let a command's deadline pass loses its connection with it, so that the other commands that were sent on it are treated as above.
+
+**Nodes that do not answer.** A node that owes answers and has said nothing for `timeouts.probe` (half a second) is looked at: slotway connects to it anew, says `PING`, and asks the cluster about it ten times a second. What it sees decides:
+
+- The cluster has put another node in its place: what was sent is treated as a lost connection's, at once, and what was not sent goes to the other node. This is how a frozen or cut off primary ends, after the cluster's own `cluster-node-timeout` and election.
+- The node takes the connection and does not answer: it is frozen, or busy with a long script, which looks the same. Its connection stays until a command's deadline, but nothing more is sent, so that it can still go elsewhere.
+- No connection can be made: what is on its way and cannot be repeated waits in the same way, for the network may come back. A connection that owes nothing but what can be repeated is replaced.
+- The node answers there: the command takes its time, or that one connection is dead. Where it was only `PING` that was not answered, it is replaced.
+
+A connection that nobody uses gets a `PING` after ten times `timeouts.probe`, so that the first command after a quiet night does not find out. Connections lent for blocking commands may be silent for as long as they like: there `upstream.keepalive` finds out.
 "#;
 
 #[cfg(test)]

@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(next(&mut h, B), Some(9));
         h.done(7, A);
         assert_eq!(next(&mut h, A), Some(2));
-        assert_eq!((h.count(), h.bytes()), (1, 10));
+        assert_eq!((h.count(), h.bytes()), (1, 10 + OVERHEAD));
     }
 
     #[test]

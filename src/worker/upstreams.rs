@@ -10,7 +10,7 @@ use crate::cluster::NodeAddr;
 use crate::control::ToControl;
 use crate::metrics::{LimitHit, NodeStats};
 use crate::resp::{Protocol, ReplyProgress};
-use crate::stream::{Stream, keep_alive, resend_soon};
+use crate::stream::{Stream, keep_alive};
 use crate::upstream::{Dest, Handshake, NO_SLOT, Pending, State, Upstream, flag};
 
 /// An unfinished reply of this size is handed to its client piece by piece; a smaller one is
@@ -106,7 +106,6 @@ impl Worker {
                 // A proxy that waits to fill packets waits for nothing.
                 let _ = socket.set_nodelay(true);
                 // Without these it works as well, but for networks that swallow packets.
-                let _ = resend_soon(&*socket);
                 if let Some((idle, patience)) = self.settings.keepalive {
                     let _ = keep_alive(&*socket, idle, patience);
                 }
