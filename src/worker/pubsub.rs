@@ -35,6 +35,10 @@ const IN_RESP2: [&str; 9] = [
     "reset",
 ];
 
+/// Longer names are not subscribed to. A node repeats the name in its confirmation and a pattern in
+/// every message, and closes the connection, which is all subscribers', when too much waits for it.
+const LONGEST_NAME: usize = 64 << 10;
+
 /// The bytes of messages in one protocol, held by whoever sends them.
 struct View {
     frames: Arc<Frames>,
@@ -105,6 +109,12 @@ impl Worker {
     }
 
     fn subscribe(&mut self, index: usize, command: u16, kind: Kind, args: &Args) {
+        if args.iter().skip(1).any(|name| name.len() > LONGEST_NAME) {
+            let text = format!(
+                "ERR slotway does not subscribe to names of more than {LONGEST_NAME} bytes"
+            );
+            return self.answer_own_error(index, command, &text);
+        }
         let Some(client) = self.clients.get_mut(index) else { return };
         let (protocol, generation) = (client.session.protocol, client.generation);
         let seq = client.expect_heard(&mut self.spare_replies);

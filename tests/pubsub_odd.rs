@@ -1,0 +1,38 @@
+//! Odd conversations of subscribers, each of which once went wrong.
+
+mod common;
+
+use common::shared;
+use slotway::sandbox::{Conn, Reply};
+
+/// The elements of a push or array as texts, its integers written out.
+fn words(reply: &Reply) -> Vec<String> {
+    let word = |r: &Reply| r.text().or_else(|| r.int().map(|n| n.to_string())).unwrap_or_default();
+    reply.items().expect("several").iter().map(word).collect()
+}
+
+fn receive(conn: &mut Conn) -> Vec<String> {
+    words(&conn.receive().expect("a frame"))
+}
+
+/// A node repeats the name, and closes the connection that all subscribers share if it is too long.
+#[test]
+fn a_name_that_is_too_long_harms_nobody() {
+    let proxy = &shared().proxy;
+    let mut other = proxy.connect();
+    other.send(&["SUBSCRIBE", "odd:1", "odd:2", "odd:3", "odd:4", "odd:5"]).unwrap();
+    (0..5).for_each(|_| drop(receive(&mut other)));
+    let failures = proxy.metric("slotway_pubsub_failures_total", "");
+    for (command, len) in [("SUBSCRIBE", 40 << 20), ("PSUBSCRIBE", 65_537), ("SSUBSCRIBE", 65_537)]
+    {
+        let reply = proxy.connect().command(&[command, &"x".repeat(len)]).unwrap();
+        let error = reply.error().expect("an error");
+        assert_eq!(error, "ERR slotway does not subscribe to names of more than 65536 bytes");
+    }
+    let fits = "x".repeat(65_536);
+    let reply = proxy.connect().command(&["SUBSCRIBE", &fits]).unwrap();
+    assert_eq!(words(&reply), ["subscribe", &fits, "1"]);
+    assert_eq!(proxy.metric("slotway_pubsub_failures_total", ""), failures);
+    proxy.connect().command(&["PUBLISH", "odd:3", "m"]).unwrap();
+    assert_eq!(receive(&mut other), ["message", "odd:3", "m"]);
+}
