@@ -36,3 +36,29 @@ fn a_name_that_is_too_long_harms_nobody() {
     proxy.connect().command(&["PUBLISH", "odd:3", "m"]).unwrap();
     assert_eq!(receive(&mut other), ["message", "odd:3", "m"]);
 }
+
+/// Who subscribes and publishes in one pipeline hears the message, as on a server.
+#[test]
+fn what_follows_a_subscribe_waits_for_it() {
+    let proxy = &shared().proxy;
+    for round in 0..30 {
+        let channel = format!("odd:behind:{round}");
+        let mut conn = proxy.connect3();
+        conn.send_raw(
+            format!("SUBSCRIBE {channel}\r\nMULTI\r\nPUBLISH {channel} a\r\nEXEC\r\nPING\r\n")
+                .as_bytes(),
+        )
+        .unwrap();
+        let mut seen = Vec::new();
+        while seen.len() < 6 {
+            seen.push(conn.receive().unwrap());
+        }
+        assert_eq!(words(&seen[0]), ["subscribe", &channel, "1"]);
+        // Where the message stands among the replies is open.
+        let message =
+            |r: &Reply| r.items().is_some_and(|i| i[0].text().as_deref() == Some("message"));
+        assert_eq!(seen.iter().filter(|r| message(r)).count(), 1, "{seen:?}");
+        let exec = |r: &Reply| r.items().is_some_and(|i| i[0].int() == Some(1));
+        assert!(seen.iter().any(exec), "{seen:?}");
+    }
+}

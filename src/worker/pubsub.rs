@@ -75,11 +75,11 @@ impl Worker {
     }
 
     /// A subscriber that speaks RESP2 may only send what is about its subscriptions, because its
-    /// client takes everything for messages. `None`: this command is.
+    /// client takes everything for messages. `None`: this command may go its way now.
     pub(super) fn refuse_to_subscriber(&mut self, index: usize, args: &Args) -> Option<Flow> {
         let client = self.clients.get(index)?;
         if client.session.protocol != Protocol::Resp2 {
-            return None;
+            return self.behind_subscribe(index, args);
         }
         let command = self.router.command(args);
         let spec = self.router.table().get(CommandId(command));
@@ -106,6 +106,23 @@ impl Worker {
         }
         self.answer_own_error(index, command, &text);
         Some(Flow::Next)
+    }
+
+    /// What comes behind a SUBSCRIBE may make the very message that it is to hear (PUBLISH, or a
+    /// write that is notified), so it waits until the cluster has confirmed. Its reply would have
+    /// waited anyway. `None`: it need not wait.
+    fn behind_subscribe(&mut self, index: usize, args: &Args) -> Option<Flow> {
+        let client = self.clients.get_mut(index)?;
+        let asked = client.subscriptions.as_ref()?.asked?;
+        if client.answered_up_to(asked) {
+            client.subscriptions.as_mut()?.asked = None;
+            return None;
+        }
+        let spec = self.router.table().get(CommandId(self.router.command(args)));
+        match IN_RESP2.contains(&&*spec.name) {
+            true => None,
+            false => Some(self.pause_until_replied(index)),
+        }
     }
 
     fn subscribe(&mut self, index: usize, command: u16, kind: Kind, args: &Args) {
@@ -139,6 +156,9 @@ impl Worker {
             }
             let word = kind.subscribe().to_ascii_lowercase();
             confirmation(&mut reply, protocol, &word, Some(name), subscriptions.counted(kind));
+        }
+        if left > 0 {
+            subscriptions.asked = Some(seq);
         }
         let client = (index as u32, generation);
         let started = self.now;
