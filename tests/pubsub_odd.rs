@@ -62,3 +62,22 @@ fn what_follows_a_subscribe_waits_for_it() {
         assert!(seen.iter().any(exec), "{seen:?}");
     }
 }
+
+/// A transaction's reply that is so large that it would be handed on in pieces.
+#[test]
+fn a_publish_beside_a_large_reply_counts_subscribers() {
+    let proxy = &shared().proxy;
+    let mut subscribers = [proxy.connect(), proxy.connect(), proxy.connect()];
+    for subscriber in &mut subscribers {
+        subscriber.command(&["SUBSCRIBE", "odd:large"]).unwrap();
+    }
+    let mut conn = proxy.connect();
+    let large = "x".repeat(3 << 20);
+    assert!(conn.command(&["SET", "odd:large", &large]).unwrap().is_ok());
+    for command in [&["MULTI"][..], &["PUBLISH", "odd:large", "m"], &["GET", "odd:large"]] {
+        conn.command(command).unwrap();
+    }
+    let reply = conn.command(&["EXEC"]).unwrap();
+    let items = reply.items().unwrap();
+    assert_eq!((items[0].int(), items[1].text().map(|t| t.len())), (Some(3), Some(3 << 20)));
+}
