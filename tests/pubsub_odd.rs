@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::shared;
+use common::{Setting, eventually, shared};
 use slotway::sandbox::{Conn, Reply};
 
 /// The elements of a push or array as texts, its integers written out.
@@ -80,4 +80,28 @@ fn a_publish_beside_a_large_reply_counts_subscribers() {
     let reply = conn.command(&["EXEC"]).unwrap();
     let items = reply.items().unwrap();
     assert_eq!((items[0].int(), items[1].text().map(|t| t.len())), (Some(3), Some(3 << 20)));
+}
+
+/// A second SUBSCRIBE to a channel is not confirmed where the first one came to nothing.
+#[test]
+fn what_is_given_up_is_not_confirmed_by_the_next() {
+    let Setting { proxy, cluster } = common::setting(&["--set", "timeouts.command=1s"]);
+    let nodes = cluster.nodes().unwrap();
+    nodes.iter().for_each(|node| cluster.pause(node).unwrap());
+    let mut conn = proxy.connect();
+    conn.send_raw(b"SUBSCRIBE odd:a odd:b\r\nSUBSCRIBE odd:b\r\n").unwrap();
+    for _ in 0..2 {
+        let reply = conn.receive().unwrap();
+        let error = reply.error().unwrap_or_else(|| panic!("{reply:?}"));
+        assert!(error.starts_with("CLUSTERDOWN slotway waited 1.0 s"), "{error}");
+    }
+    // It is no subscriber.
+    assert_eq!(conn.command(&["PING"]).unwrap().text().as_deref(), Some("PONG"));
+    nodes.iter().for_each(|node| cluster.resume(node).unwrap());
+    eventually("the subscription is confirmed", || {
+        let mut conn = proxy.connect();
+        conn.send_raw(b"SUBSCRIBE odd:b\r\nSUBSCRIBE odd:b\r\n").unwrap();
+        let replies = [conn.receive().unwrap(), conn.receive().unwrap()];
+        replies.iter().all(|r| r.error().is_none() && words(r) == ["subscribe", "odd:b", "1"])
+    });
 }

@@ -65,6 +65,9 @@ impl Worker {
             PubSub::Publish => return self.publish(index, command, frame, args),
             PubSub::ShardPublish => return self.shard_publish(index, command, slot, frame),
             PubSub::Ask(ask) => return self.ask_subscribers(index, command, ask, frame),
+            PubSub::Subscribe(kind) if self.is_asked(index, kind, args) => {
+                return self.pause_until_replied(index);
+            }
             PubSub::Subscribe(kind) => self.subscribe(index, command, kind, args),
             PubSub::Unsubscribe(kind) => self.unsubscribe(index, command, kind, args),
         }
@@ -125,6 +128,20 @@ impl Worker {
         }
     }
 
+    /// An earlier SUBSCRIBE that waits has asked for one of these: whether there is anything to
+    /// confirm is known when that one is answered.
+    fn is_asked(&self, index: usize, kind: Kind, args: &Args) -> bool {
+        let Some(client) = self.clients.get(index) else { return false };
+        let Some(subscriptions) = client.subscriptions.as_ref() else { return false };
+        let asked = |name: &[u8]| {
+            let topic = self.topics.find(kind, name)?;
+            let place = *subscriptions.topics.get(&topic)? as usize;
+            Some(!self.topics.local.get(topic as usize)?.subscribers.get(place)?.is_heard())
+        };
+        subscriptions.asked.is_some_and(|seq| !client.answered_up_to(seq))
+            && args.iter().skip(1).any(|name| asked(name) == Some(true))
+    }
+
     fn subscribe(&mut self, index: usize, command: u16, kind: Kind, args: &Args) {
         if args.iter().skip(1).any(|name| name.len() > LONGEST_NAME) {
             let text = format!(
@@ -147,7 +164,7 @@ impl Worker {
                 subscriptions.topics.insert(topic, local.subscribers.len() as u32);
                 subscriptions.counts[kind as usize] += 1;
                 let client = index as u32;
-                local.subscribers.push(Subscriber { client, generation, since: Since::Asked });
+                local.subscribers.push(Subscriber { client, generation, since: Since::Asked(seq) });
                 new.push((topic, local.generation));
                 if !local.live {
                     local.waiting.push(id);
@@ -186,7 +203,7 @@ impl Worker {
             // It may have unsubscribed meanwhile, and subscribed again by another command.
             if let (Some(&place), Some(local)) = (place, local)
                 && let Some(subscriber) = local.subscribers.get_mut(place as usize)
-                && subscriber.since == Since::Asked
+                && subscriber.since == Since::Asked(wait.seq)
             {
                 subscriber.since = Since::Reply(wait.seq);
                 if let Some(topic) = &local.topic {
@@ -212,7 +229,7 @@ impl Worker {
                 .clients
                 .get(index as usize)
                 .and_then(|c| c.subscriptions.as_ref().and_then(|s| s.topics.get(&topic).copied()));
-            let asked = |s: &Subscriber| s.since == Since::Asked;
+            let asked = |s: &Subscriber| s.since == Since::Asked(wait.seq);
             let subscriber = |local: &mut super::topics::Local| {
                 place.and_then(|p| local.subscribers.get(p as usize)).is_some_and(asked)
             };
@@ -315,15 +332,17 @@ impl Worker {
             theirs.topics.insert(topic, place);
         }
         let mut waits = Vec::new();
-        if gone.since == Since::Asked {
+        if !gone.is_heard() {
             // Its own commands do not wait for it any more.
             let all = &mut self.topics.waits;
-            local.waiting.retain(|id| {
-                let mine = all.get(id).is_some_and(|wait| wait.client == me);
-                if mine {
+            local.waiting.retain(|id| match all.get(id) {
+                Some(wait) if wait.client != me => true,
+                Some(_) => {
                     waits.push(*id);
+                    false
                 }
-                !mine
+                // It was given up.
+                None => false,
             });
         } else if let Some(topic) = &local.topic {
             topic.leave();
@@ -377,8 +396,8 @@ impl Worker {
                     local.live = true;
                     if again.is_none_or(|before| !Arc::ptr_eq(&before, topic)) {
                         // Those who were confirmed before a hub failed are counted anew.
-                        let heard = |s: &&Subscriber| s.since != Since::Asked;
-                        local.subscribers.iter().filter(heard).for_each(|_| topic.join());
+                        let heard = local.subscribers.iter().filter(|s| s.is_heard());
+                        heard.for_each(|_| topic.join());
                     }
                     let waiting = std::mem::take(&mut local.waiting);
                     waiting.into_iter().for_each(|id| self.one_less(id));
@@ -419,7 +438,7 @@ impl Worker {
             let protocol = client.session.protocol;
             let behind = match subscriber.since {
                 Since::Confirmed => false,
-                Since::Asked => continue,
+                Since::Asked(_) => continue,
                 Since::Reply(seq) if client.answered_up_to(seq) => {
                     subscriber.since = Since::Confirmed;
                     false
@@ -459,9 +478,8 @@ impl Worker {
     /// Closes the connections of those who rely on a topic.
     fn disconnect_subscribers(&mut self, token: Token, why: &str) {
         let Some(local) = self.topics.get(token) else { return };
-        let relies = |s: &&Subscriber| s.since != Since::Asked;
-        let clients: Vec<usize> =
-            local.subscribers.iter().filter(relies).map(|s| s.client as usize).collect();
+        let relying = local.subscribers.iter().filter(|s| s.is_heard());
+        let clients: Vec<usize> = relying.map(|s| s.client as usize).collect();
         if !clients.is_empty() {
             tracing::warn!(
                 topic = %String::from_utf8_lossy(&local.name),

@@ -10,8 +10,8 @@ use crate::pubsub::{Kind, Token, Topic, Wish};
 /// How far a client's subscription is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Since {
-    /// The cluster has not confirmed it: no message is its.
-    Asked,
+    /// The cluster has not confirmed it: no message is its. The number of the SUBSCRIBE that will.
+    Asked(u32),
     /// Its confirmation, or a message behind it, is the client's reply of this number: what comes
     /// now stands behind that.
     Reply(u32),
@@ -25,6 +25,13 @@ pub(super) struct Subscriber {
     pub client: u32,
     pub generation: u32,
     pub since: Since,
+}
+
+impl Subscriber {
+    /// It has been confirmed.
+    pub fn is_heard(&self) -> bool {
+        !matches!(self.since, Since::Asked(_))
+    }
 }
 
 /// A topic that this worker has subscribers of.
@@ -174,7 +181,7 @@ impl Topics {
     /// The worker ends, its clients with it.
     pub fn leave_all(&mut self) {
         for (_, local) in &self.local {
-            let counted = local.subscribers.iter().filter(|s| s.since != Since::Asked);
+            let counted = local.subscribers.iter().filter(|s| s.is_heard());
             counted.for_each(|_| local.topic.iter().for_each(|topic| topic.leave()));
         }
     }
