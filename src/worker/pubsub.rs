@@ -482,7 +482,7 @@ impl Worker {
         let clients: Vec<usize> = relying.map(|s| s.client as usize).collect();
         if !clients.is_empty() {
             tracing::warn!(
-                topic = %String::from_utf8_lossy(&local.name),
+                topic = %local.name.escape_ascii(),
                 kind = Kind::NAMES[local.kind as usize],
                 subscribers = clients.len(),
                 why,
