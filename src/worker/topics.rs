@@ -137,8 +137,9 @@ impl Topics {
 
     /// The hub failed: it is to be told of everything again.
     pub fn wish_again(&mut self) {
-        // What was not told yet is part of everything.
-        self.wishes.clear();
+        // What was not told yet is part of everything. Not so what ends: the hub's next book may
+        // have its beginning already.
+        self.wishes.retain(|wish| matches!(wish, Wish::Unsubscribe { .. }));
         for (index, local) in &mut self.local {
             local.live = false;
             let token = Token { index: index as u32, generation: local.generation };
