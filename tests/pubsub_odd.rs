@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Setting, eventually, shared};
+use common::{Proxy, Setting, eventually, shared};
 use slotway::sandbox::{Conn, Reply};
 
 /// The elements of a push or array as texts, its integers written out.
@@ -104,4 +104,25 @@ fn what_is_given_up_is_not_confirmed_by_the_next() {
         let replies = [conn.receive().unwrap(), conn.receive().unwrap()];
         replies.iter().all(|r| r.error().is_none() && words(r) == ["subscribe", "odd:b", "1"])
     });
+}
+
+/// Topics are memory, too: whoever subscribes to more and more is refused, and may let go of them.
+#[test]
+fn subscriptions_count_as_memory() {
+    let args = ["--workers", "1", "--set", "limits.memory=4MiB"];
+    let proxy = Proxy::start(&shared().cluster, &args);
+    let mut conn = proxy.connect3();
+    let refused = (0..200).find_map(|i| {
+        let name = format!("odd:{i}:{}", "x".repeat(60_000));
+        let reply = conn.command(&["SUBSCRIBE", &name]).unwrap();
+        reply.error().map(|e| (i, e.to_owned()))
+    });
+    let (subscribed, error) = refused.expect("a limit");
+    assert!((20..80).contains(&subscribed), "{subscribed}");
+    assert!(error.starts_with("OOM slotway's buffers are full"), "{error}");
+    conn.send(&["UNSUBSCRIBE"]).unwrap();
+    for left in (0..subscribed).rev() {
+        assert_eq!(receive(&mut conn)[2], left.to_string());
+    }
+    eventually("there is room again", || conn.command(&["SET", "odd:room", "1"]).unwrap().is_ok());
 }

@@ -241,7 +241,7 @@ struct Worker {
 
     /// Bytes in all buffers.
     accounted: usize,
-    /// Of these, this worker's share of the messages that subscribers have not taken.
+    /// Of these, its topics and its share of the messages that subscribers have not taken.
     accounted_messages: usize,
     stats: WorkerStats,
 }

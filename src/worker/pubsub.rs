@@ -251,7 +251,7 @@ impl Worker {
 
     /// The deadline of a SUBSCRIBE.
     pub(super) fn subscribe_ends(&mut self, id: u64) {
-        let Some(wait) = self.topics.waits.remove(&id) else { return };
+        let Some(wait) = self.topics.end_wait(id) else { return };
         self.stats.deadline_exceeded += 1;
         let unconfirmed = wait.new.iter().find_map(|&(index, generation)| {
             let local = self.topics.get(Token { index, generation })?;
@@ -358,7 +358,7 @@ impl Worker {
         let Some(wait) = self.topics.waits.get_mut(&id) else { return };
         wait.left = wait.left.saturating_sub(1);
         if wait.left == 0
-            && let Some(wait) = self.topics.waits.remove(&id)
+            && let Some(wait) = self.topics.end_wait(id)
         {
             self.confirm(wait);
         }
@@ -498,7 +498,7 @@ impl Worker {
         self.disconnect_subscribers(token, text);
         let Some(local) = self.topics.get(token) else { return };
         for id in std::mem::take(&mut local.waiting) {
-            if let Some(wait) = self.topics.waits.remove(&id) {
+            if let Some(wait) = self.topics.end_wait(id) {
                 self.give_up(wait, text);
             }
         }
@@ -523,10 +523,11 @@ impl Worker {
         }
     }
 
-    /// This worker's share of the messages that subscribers have not taken.
+    /// This worker's topics, and its share of the messages that subscribers have not taken.
     pub(super) fn account_messages(&mut self) {
         if self.accounted_messages > 0 || !self.topics.local.is_empty() {
             let held = self.shared.hub.stats.held.load(Relaxed) / self.settings.workers;
+            let held = held + self.topics.held;
             reaccount(&mut self.accounted, &mut self.accounted_messages, held);
         }
     }

@@ -67,8 +67,13 @@ pub(super) struct Wait {
     pub new: Vec<(u32, u32)>,
 }
 
+/// What a topic takes besides its name, in the tables of the hub and of the workers: about.
+const TOPIC: usize = 512;
+
 #[derive(Debug, Default)]
 pub(super) struct Topics {
+    /// Bytes of all topics and of the confirmations that wait.
+    pub held: usize,
     names: [FxHashMap<Arc<[u8]>, u32>; Kind::COUNT],
     pub local: Slab<Local>,
     next_generation: u32,
@@ -87,6 +92,7 @@ impl Topics {
             return index;
         }
         self.next_generation = self.next_generation.wrapping_add(1);
+        self.held += TOPIC + name.len();
         let name: Arc<[u8]> = name.into();
         let index = self.local.insert(Local {
             kind,
@@ -117,6 +123,7 @@ impl Topics {
     pub fn remove(&mut self, index: u32, tell: bool) {
         let Some(local) = self.local.try_remove(index as usize) else { return };
         self.names[local.kind as usize].remove(&local.name);
+        self.held = self.held.saturating_sub(TOPIC + local.name.len());
         if tell {
             let token = Token { index, generation: local.generation };
             self.wishes.push(Wish::Unsubscribe { token });
@@ -126,8 +133,16 @@ impl Topics {
     /// A number for a command that waits.
     pub fn wait(&mut self, wait: Wait) -> u64 {
         self.next_wait += 1;
+        self.held += wait.reply.capacity();
         self.waits.insert(self.next_wait, wait);
         self.next_wait
+    }
+
+    /// It waits no more.
+    pub fn end_wait(&mut self, id: u64) -> Option<Wait> {
+        let wait = self.waits.remove(&id)?;
+        self.held = self.held.saturating_sub(wait.reply.capacity());
+        Some(wait)
     }
 
     /// The number that [`Topics::wait`] gives next.
