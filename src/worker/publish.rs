@@ -10,8 +10,8 @@ use crate::route::{Ask, Fan, Merge, Own, publish_count};
 use crate::upstream::NO_SLOT;
 
 impl Worker {
-    /// PUBLISH: to the node where slotway itself is subscribed to the channel, so that its messages
-    /// stay in order; otherwise to the one where it would be.
+    /// PUBLISH: to the node where slotway itself is subscribed to the channel or to a pattern that
+    /// it matches, so that its messages stay in order; otherwise to the one where it would be.
     pub(super) fn publish(
         &mut self,
         index: usize,
@@ -41,7 +41,7 @@ impl Worker {
 
     /// Where messages for `channel` are published.
     pub(super) fn publish_node(&self, channel: &[u8]) -> Option<u16> {
-        let home = self.topics.known(Kind::Channel, channel).map_or(0, Topic::home);
+        let home = self.home_of(channel);
         let ident = |node: u16| self.nodes.get(usize::from(node)).map_or(0, |n| n.ident);
         if home != 0 {
             // It need not be a primary any more.
@@ -58,6 +58,22 @@ impl Worker {
             fit.max_by_key(|&node| rank(name, ident(node)))
         };
         best(true).or_else(|| best(false))
+    }
+
+    /// Where slotway itself hears what is published at `channel`; 0: nowhere. Without a subscriber
+    /// of its own that is a pattern's home, which stays where it is when primaries change. Were it
+    /// published at whoever is primary, a message to a node that has just been demoted could be
+    /// overtaken by the next one to another: nodes answer before they have told the others.
+    fn home_of(&self, channel: &[u8]) -> u64 {
+        match self.topics.known(Kind::Channel, channel).map_or(0, Topic::home) {
+            0 => {
+                let patterns = self.topics.all_known(Kind::Pattern).filter(|t| t.home() != 0);
+                let homes = patterns.filter(|t| matches(&t.name, channel)).map(Topic::home);
+                // The same in every worker, so that it does not matter whose client publishes.
+                homes.min().unwrap_or(0)
+            }
+            home => home,
+        }
     }
 
     /// The same for a command's bytes that come back from a node that is not reached.

@@ -348,8 +348,9 @@ impl Book {
         let topic = entry.topic;
         self.names[topic.kind as usize].remove(&topic.name);
         topic.set_live(false);
-        topic.set_home(0);
-        self.say_all(|| News::Forgotten(Arc::clone(&topic)));
+        if topic.upstream() == 0 {
+            self.say_all(|| News::Forgotten(Arc::clone(&topic)));
+        }
         if entry.class == Class::Broad {
             self.broad.retain(|&b| b != at);
             if self.broad.is_empty() {
@@ -368,7 +369,7 @@ impl Book {
         }
     }
 
-    fn say_all(&mut self, news: impl Fn() -> News) {
+    pub(super) fn say_all(&mut self, news: impl Fn() -> News) {
         for worker in self.workers.values_mut() {
             worker.news.push(news());
         }
