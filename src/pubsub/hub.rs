@@ -208,7 +208,13 @@ impl<'a> Desk<'a> {
     }
 
     fn read_inbox(&mut self) {
-        while let Ok(message) = self.room.inbox.try_recv() {
+        loop {
+            let message = match self.room.inbox.try_recv() {
+                Ok(message) => message,
+                Err(mpsc::TryRecvError::Empty) => return,
+                // Nobody is left to say the end.
+                Err(mpsc::TryRecvError::Disconnected) => ToHub::Stop,
+            };
             match message {
                 ToHub::Worker { index, handle } => {
                     let worker = Worker { handle, transit: Arc::default() };
@@ -228,7 +234,7 @@ impl<'a> Desk<'a> {
                         self.book.wish(worker, wish);
                     }
                 }
-                ToHub::Stop => self.stopped = true,
+                ToHub::Stop => return self.stopped = true,
                 #[cfg(test)]
                 ToHub::Fail => panic!("as the test wants it"),
             }

@@ -12,6 +12,8 @@ mod keep;
 mod messages;
 mod nodes;
 mod replies;
+#[cfg(test)]
+mod tests;
 
 pub use messages::{Message, Run};
 pub use nodes::Node;
@@ -261,11 +263,14 @@ impl Book {
 
     /// The entry of a topic; a new one if nobody listens to it yet.
     fn entry(&mut self, kind: Kind, name: Arc<[u8]>) -> usize {
-        let names = &mut self.names[kind as usize];
-        if let Some(&at) = names.get(&name) {
+        if let Some(&at) = self.names[kind as usize].get(&name) {
             return at;
         }
         let class = classify(kind, &name);
+        let owner = match class {
+            Class::Shard(slot) => self.owner(slot),
+            _ => None,
+        };
         let everywhere = matches!(class, Class::Narrow { .. } | Class::Broad);
         let topic = Arc::new(Topic::new(kind, Arc::clone(&name), everywhere));
         let at = self.entries.insert(Entry {
@@ -275,7 +280,7 @@ impl Book {
             listeners: Vec::new(),
             home: None,
             pinned: false,
-            owner: None,
+            owner,
             subs: Vec::new(),
             live: false,
             gapped: false,
@@ -286,7 +291,7 @@ impl Book {
             made: Vec::new(),
             starts: Vec::new(),
         });
-        names.insert(name, at);
+        self.names[kind as usize].insert(name, at);
         if class == Class::Broad {
             self.broad.push(at);
         }
@@ -343,8 +348,9 @@ impl Book {
         let topic = entry.topic;
         self.names[topic.kind as usize].remove(&topic.name);
         topic.set_live(false);
-        topic.set_home(0);
-        self.say_all(|| News::Forgotten(Arc::clone(&topic)));
+        if topic.upstream() == 0 {
+            self.say_all(|| News::Forgotten(Arc::clone(&topic)));
+        }
         if entry.class == Class::Broad {
             self.broad.retain(|&b| b != at);
             if self.broad.is_empty() {
@@ -363,7 +369,7 @@ impl Book {
         }
     }
 
-    fn say_all(&mut self, news: impl Fn() -> News) {
+    pub(super) fn say_all(&mut self, news: impl Fn() -> News) {
         for worker in self.workers.values_mut() {
             worker.news.push(news());
         }

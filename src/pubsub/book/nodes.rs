@@ -289,9 +289,13 @@ impl Book {
     }
 
     fn cut(&mut self, node: usize, link: Link) {
-        if let Some(node) = self.nodes.get_mut(node) {
-            node.link = link;
-            node.fifo.clear();
+        let Some(node) = self.nodes.get_mut(node) else { return };
+        node.link = link;
+        // A node does not count what a closed connection had.
+        for sent in std::mem::take(&mut node.fifo) {
+            if let Sent::Unsubscribe { topic } = sent {
+                self.ended(&topic);
+            }
         }
     }
 
