@@ -125,7 +125,6 @@ fn what_is_missing_was_counted_whatever_happens() {
 /// What is published while a worker reconnects to a channel's home goes elsewhere today, and what
 /// goes to the home after that overtakes it on the cluster's bus.
 #[test]
-#[ignore = "not in order yet"]
 fn order_survives_the_loss_of_workers_connections() {
     let mut scene = Scene::new(from_env("PUBSUB_SEED").unwrap_or(1));
     scene.disturb("all connections cut", Scene::cut_everything);

@@ -183,6 +183,8 @@ struct Worker {
     replicas: Vec<Vec<u16>>,
     scripts: scripts::Scripts,
     topics: topics::Topics,
+    /// PUBLISHes may wait for a node that is not reached.
+    stranded: bool,
     /// Bytes of the client that is being read from, from the command at hand on.
     unread: usize,
     nodes: Vec<Node>,
@@ -335,6 +337,7 @@ impl Worker {
             joins: Slab::new(),
             scripts: scripts::Scripts::new(Arc::clone(&shared.scripts)),
             topics: topics::Topics::default(),
+            stranded: false,
             shared,
             idle: Vec::new(),
             dead: Vec::new(),

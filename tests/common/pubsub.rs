@@ -8,13 +8,13 @@
 use super::{PATIENCE, eventually_ok};
 use slotway::sandbox::{Conn, Reply};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use std::{env, fmt};
 
 /// Every error of a PUBLISH says this: it was sent, and its connection lost.
 const UNKNOWN: &str = "may or may not have been executed";
@@ -407,13 +407,7 @@ impl Stage {
         }
         self.for_each_ear(|ear| {
             let Some(heard) = ear.heard else { return Ok(()) };
-            let twice = |number: u64| heard.times.get(number as usize).is_some_and(|n| *n > 1);
-            // When a shard's primary changes, its copy for the new one may come behind slotway's
-            // subscription there, of what slotway has from the old one. Not met yet: rare.
-            let lenient = ear.stream.source == Source::Shard && env::var("PUBSUB_STRICT").is_err();
-            if let Some(number) = heard.times.iter().position(|times| *times > 1)
-                && !(lenient && heard.times[number] == 2)
-            {
+            if let Some(number) = heard.times.iter().position(|times| *times > 1) {
                 return Err(format!("{ear}: {number} heard {} times", heard.times[number]));
             }
             // Keys live at several nodes, whose notifications have no order among each other.
@@ -423,11 +417,7 @@ impl Stage {
             let answers = lock(&ear.stream.answers);
             // What has lost its connection may be executed at any time.
             let sure = |n: u64| answers.get(n as usize) != Some(&Answer::Unknown);
-            match heard
-                .behind
-                .iter()
-                .find(|(low, high)| sure(*low) && sure(*high) && !(lenient && twice(*low)))
-            {
+            match heard.behind.iter().find(|(low, high)| sure(*low) && sure(*high)) {
                 Some((low, high)) => Err(format!("{ear}: {low} heard after {high}")),
                 None => Ok(()),
             }
