@@ -372,7 +372,8 @@ impl Worker {
             return up.state == State::Ready && self.join_piece(u, join, part, piece);
         }
         let Dest::Client { index, generation, seq } = pending.dest else { return false };
-        if up.swallowed < pending.before {
+        // Its counts of subscribers are put right when all of it is here.
+        if up.swallowed < pending.before || pending.has(flag::PUBLISHES) {
             return false;
         }
         if up.state != State::Ready || (!up.streaming && piece.first() == Some(&b'-')) {
