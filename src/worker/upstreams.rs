@@ -566,6 +566,7 @@ impl Worker {
         up.failures = up.failures.saturating_add(1);
         up.last_error = Some(why.to_owned());
         up.state = State::Backoff;
+        self.stranded |= up.pending.iter().any(super::publish::is_lone_publish);
         let (node, failures) = (up.node, up.failures);
         let addr = self.nodes.get(usize::from(node)).map(|n| n.addr.clone());
         if let Some(stats) = self.stats.nodes.get_mut(usize::from(node)) {
