@@ -6,8 +6,9 @@
 //! - `nodes`: nodes and their connections come and go; timers
 //! - `keep`: where a topic should be subscribed, and whether that is so: every event ends there
 //! - `replies`: what nodes answer
-//! - `messages`: what they send
+//! - `messages`: what they send; `echo`: what two nodes send of the same
 
+mod echo;
 mod keep;
 mod messages;
 mod nodes;
@@ -106,6 +107,8 @@ struct Entry {
     /// Who had the slot by the last topology that knew.
     owner: Option<usize>,
     subs: Vec<Sub>,
+    /// Of an ordinary or shard channel and of an ordinary pattern.
+    echo: echo::Echo,
     /// All of it is confirmed.
     live: bool,
     /// It was, and messages may be missed until it is again.
@@ -282,6 +285,7 @@ impl Book {
             pinned: false,
             owner,
             subs: Vec::new(),
+            echo: Default::default(),
             live: false,
             gapped: false,
             tries: 0,

@@ -55,6 +55,7 @@ impl Book {
         sub.state = SubState::Confirmed;
         count(&self.stats.upstream, kind, 1);
         entry.pinned |= kind == Kind::Shard;
+        entry.echo.moved(node, self.now);
         let confirmed = entry.subs.iter().filter(|s| s.state == SubState::Confirmed).count();
         entry.topic.set_upstream(confirmed);
         self.settle(at, GapReason::NewPrimary);
