@@ -243,7 +243,8 @@ impl Worker {
             }
             Plan::Any => match self.any_primary(index) {
                 Some(node) => self.forward_to(index, command, NO_SLOT, node, frame),
-                None => self.no_cluster_yet(index, command),
+                None if self.snapshot.generation == 0 => self.no_cluster_yet(index, command),
+                None => self.hold_fresh(index, command, NO_SLOT, frame),
             },
             Plan::Script(script, slot) => self.script(index, command, (script, slot), frame, args),
             Plan::Split { merge, step } => self.split(index, command, merge, step, args),
@@ -530,7 +531,7 @@ impl Worker {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
         let nodes = self.fan_targets(to);
-        if self.primaries.is_empty() || nodes.is_empty() {
+        if self.snapshot.generation == 0 || nodes.is_empty() {
             return self.no_cluster_yet(index, command);
         }
         let mut reached = nodes.iter().filter_map(|n| n.as_ref().ok());

@@ -50,7 +50,7 @@ impl Worker {
     /// The owner of the slot at which the cursor stands gets its own cursor, as any command for
     /// that slot.
     pub(super) fn scan(&mut self, index: usize, command: u16, args: &Args) -> Flow {
-        if self.primaries.is_empty() {
+        if self.snapshot.generation == 0 {
             self.answer_own_error(index, command, NO_CLUSTER_YET);
             return Flow::Next;
         }
@@ -138,7 +138,7 @@ impl Worker {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
         let nodes = self.fan_targets(Fan::Primaries);
-        if self.primaries.is_empty() || nodes.is_empty() {
+        if self.snapshot.generation == 0 || nodes.is_empty() {
             self.answer_own_error(index, command, NO_CLUSTER_YET);
             return Flow::Next;
         }
