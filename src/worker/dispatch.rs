@@ -7,7 +7,6 @@ use super::settings::out_of_memory;
 use super::{Gathering, HELD, Worker};
 use crate::buf::CHUNK;
 use crate::client::{After, Announced, Context, Paused, answer, mode};
-use crate::control::ToControl;
 use crate::metrics::LimitHit;
 use crate::resp::{ArgRange, Args, Protocol, write};
 use crate::route::{Fan, Held, Local, Merge, Plan, Refused};
@@ -381,10 +380,6 @@ impl Worker {
         let before = client.session.protocol;
         let after = answer(local, args, &mut client.session, context, &mut self.reply);
         client.answer(&self.reply, &mut self.pool, &mut self.spare_replies);
-        if local == Local::ReadOnly {
-            // Control may be gone at the very end: nobody to look at replicas then.
-            let _ = self.control.send(ToControl::WatchReplicas);
-        }
         if client.session.protocol != before && client.lent.is_some() {
             self.watch_in_protocol(index);
         }

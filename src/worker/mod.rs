@@ -186,6 +186,8 @@ struct Worker {
     readable: Vec<read_from::Readable>,
     /// From which that was made, beside the snapshot.
     health: Arc<Health>,
+    /// Control was told to look at replicas.
+    watches_replicas: bool,
     scripts: scripts::Scripts,
     topics: topics::Topics,
     /// Bytes of the client that is being read from, from the command at hand on.
@@ -327,6 +329,7 @@ impl Worker {
             primaries: Vec::new(),
             readable: Vec::new(),
             health: Arc::default(),
+            watches_replicas: false,
             unread: 0,
             nodes: Vec::new(),
             upstreams: Slab::new(),

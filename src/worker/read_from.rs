@@ -223,9 +223,12 @@ pub(super) struct Latency {
 
 impl Latency {
     pub fn measured(&mut self, micros: u64, now: u64) {
+        // What was measured long ago says nothing about now.
         self.mean = match self.mean {
-            0 => (micros * WEIGHT).max(1),
-            mean => (mean - mean / WEIGHT + micros).max(1),
+            mean if mean > 0 && now.saturating_sub(self.at) <= PROBE_AFTER => {
+                (mean - mean / WEIGHT + micros).max(1)
+            }
+            _ => (micros * WEIGHT).max(1),
         };
         self.at = now;
     }
@@ -397,5 +400,7 @@ mod tests {
         assert_eq!(latency.speed(0, now), Speed::ToBeSeen, "not measured for long");
         latency.ask(now);
         assert!(matches!(latency.speed(0, now), Speed::Micros(195..=210)), "once");
+        latency.measured(900, now);
+        assert_eq!(latency.speed(0, now), Speed::Micros(900), "the old mean is forgotten");
     }
 }

@@ -14,6 +14,7 @@ use super::{NOBODY, Worker};
 use crate::client::{Client, mode};
 use crate::cluster::Health;
 use crate::config::ReadFrom;
+use crate::control::ToControl;
 use crate::metrics::ReadTo;
 use crate::resp::{Args, Protocol};
 use crate::route::Plan;
@@ -33,6 +34,10 @@ impl Worker {
         let Plan::Slot(slot) = plan else {
             return self.dispatch_rare(index, command, plan, frame, args);
         };
+        if !std::mem::replace(&mut self.watches_replicas, true) {
+            // Control may be gone at the very end: nobody to look at replicas then.
+            let _ = self.control.send(ToControl::WatchReplicas);
+        }
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let (protocol, generation) = (client.session.protocol, client.generation);
         let choice = match self.wish_of(client) {
