@@ -126,6 +126,17 @@ fn counted(proxy: &Proxy, to: &str) -> f64 {
     proxy.metric("slotway_reads_total", &format!("to=\"{to}\""))
 }
 
+/// Replicas in this state, as slotway sees them.
+fn replicas(proxy: &Proxy, state: &str) -> f64 {
+    proxy.metric("slotway_replicas", &format!("state=\"{state}\""))
+}
+
+/// Nothing is wrong with those that are there.
+fn all_fit(proxy: &Proxy) -> bool {
+    let unfit = ["unreachable", "link_down", "syncing", "silent", "behind"];
+    unfit.into_iter().all(|unfit| replicas(proxy, unfit) == 0.0)
+}
+
 #[test]
 fn primary_is_the_default_and_readonly_asks_for_replicas() {
     let shard = Shard::of(CALM, "default");
@@ -296,11 +307,8 @@ fn replicas_that_lag_are_not_read_from() {
     shard.write(&proxy);
     let mut conn = proxy.connect();
     let one = Reply::Int(1);
-    let state = |state: &str| proxy.metric("slotway_replicas", &format!("state=\"{state}\""));
-    let all_fit = || {
-        let unfit = ["unreachable", "link_down", "syncing", "silent", "behind"];
-        unfit.into_iter().all(|unfit| state(unfit) == 0.0)
-    };
+    let state = |state: &str| replicas(&proxy, state);
+    let all_fit = || all_fit(&proxy);
 
     // Frozen in the middle of reads: they are answered by others, within the second that it takes
     // to find it out, and not with the deadline's error after five.
@@ -423,4 +431,6 @@ fn in_a_failover_replicas_answer_where_stale_reads_are_allowed() {
         shard.read(&mut reader, "EXISTS", &one);
         counted(&reading, "primary") >= before + 60.0
     });
+    // The next test finds a calm cluster.
+    eventually("the other replica follows", || all_fit(&reading));
 }
