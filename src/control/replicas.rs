@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::node::{AskError, NodeConn};
 use super::pool::Pool;
@@ -68,6 +68,8 @@ pub struct Replicas {
     last: Arc<Health>,
     /// The log has been told that nobody is in slotway's zone.
     lonely: bool,
+    /// The log has been told that nodes do not answer with what INFO replication has.
+    blind: bool,
 }
 
 /// A connection that is kept, and what its node has said of its zone.
@@ -88,7 +90,15 @@ impl Replicas {
     /// Nobody is asked before [`Replicas::run`].
     pub fn new(config: Arc<Config>, pool: Arc<Pool>, status: Arc<Status>) -> Self {
         let connections = HashMap::new();
-        Replicas { config, pool, status, connections, last: Arc::default(), lonely: false }
+        Replicas {
+            config,
+            pool,
+            status,
+            connections,
+            last: Arc::default(),
+            lonely: false,
+            blind: false,
+        }
     }
 
     /// Runs until it is dropped.
@@ -130,6 +140,15 @@ impl Replicas {
                 .and_then(|(_, said)| said.filter(|said| said.primary))
                 .map(|said| said.offset);
             for asked in primary.into_iter().chain(replicas) {
+                let strange = matches!(asked.answer, Some((_, None)));
+                if strange && !std::mem::replace(&mut self.blind, true) {
+                    let node = asked.node.addr.to_string();
+                    warn!(
+                        node,
+                        "no answer to INFO replication that tells how far replicas lag: may \
+                         slotway's user say INFO?"
+                    );
+                }
                 let unfit = match &asked.answer {
                     None => Some(Unfit::Unreachable),
                     Some((_, said)) => said.and_then(|said| said.unfit(offset, limits)),
@@ -174,7 +193,7 @@ impl Replicas {
         let lonely = self.config.read_from == ReadFrom::Zone && !health.values().any(ours);
         if lonely && !self.lonely {
             let zone = &self.config.zone;
-            tracing::warn!(zone, "no node is known to be in slotway's zone: see replicas.zones");
+            warn!(zone, "no node is known to be in slotway's zone: see replicas.zones");
         }
         self.lonely = lonely;
         self.last = Arc::new(health);

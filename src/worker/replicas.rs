@@ -22,6 +22,8 @@ use crate::upstream::{Dest, NO_SLOT, Pending, State, Upstream, flag};
 
 /// A read that has been tried so often waits for its primary.
 const MOST_TRIES: u8 = 3;
+/// A primary that answered so lately is there, microseconds.
+const HEARD: u64 = 1_000_000;
 
 impl Worker {
     /// One command of a client whose reads may go elsewhere than to primaries.
@@ -132,14 +134,16 @@ impl Worker {
     ) -> Option<u16> {
         let owner = self.owners.get(usize::from(slot)).copied().filter(|&n| n != NOBODY)?;
         let node = self.nodes.get(usize::from(owner))?;
-        if is_unreachable(&self.health, &node.addr) {
-            return None;
-        }
         let shared = node.shared[protocol as usize].get(client % self.settings.connections)?;
         // Who wants to read from primaries is only led elsewhere when more than a connection was
         // lost.
         let patience = u32::from(from == ReadFrom::Primary);
         let up = shared.and_then(|u| self.upstreams.get(u));
+        // The control thread may have had no answer for another reason, such as maxclients.
+        let heard = |up: &Upstream| self.now.saturating_sub(up.last_read) < HEARD;
+        if is_unreachable(&self.health, &node.addr) && !up.is_some_and(heard) {
+            return None;
+        }
         up.is_none_or(|up| up.state == State::Ready || up.failures <= patience).then_some(owner)
     }
 
