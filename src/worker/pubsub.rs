@@ -35,6 +35,10 @@ const IN_RESP2: [&str; 9] = [
     "reset",
 ];
 
+/// Longer names are not subscribed to. A node repeats the name in its confirmation and a pattern in
+/// every message, and closes the connection, which is all subscribers', when too much waits for it.
+const LONGEST_NAME: usize = 64 << 10;
+
 /// The bytes of messages in one protocol, held by whoever sends them.
 struct View {
     frames: Arc<Frames>,
@@ -71,11 +75,11 @@ impl Worker {
     }
 
     /// A subscriber that speaks RESP2 may only send what is about its subscriptions, because its
-    /// client takes everything for messages. `None`: this command is.
+    /// client takes everything for messages. `None`: this command may go its way now.
     pub(super) fn refuse_to_subscriber(&mut self, index: usize, args: &Args) -> Option<Flow> {
         let client = self.clients.get(index)?;
         if client.session.protocol != Protocol::Resp2 {
-            return None;
+            return self.behind_subscribe(index, args);
         }
         let command = self.router.command(args);
         let spec = self.router.table().get(CommandId(command));
@@ -104,7 +108,30 @@ impl Worker {
         Some(Flow::Next)
     }
 
+    /// What comes behind a SUBSCRIBE may make the very message that it is to hear (PUBLISH, or a
+    /// write that is notified), so it waits until the cluster has confirmed. Its reply would have
+    /// waited anyway. `None`: it need not wait.
+    fn behind_subscribe(&mut self, index: usize, args: &Args) -> Option<Flow> {
+        let client = self.clients.get_mut(index)?;
+        let asked = client.subscriptions.as_ref()?.asked?;
+        if client.answered_up_to(asked) {
+            client.subscriptions.as_mut()?.asked = None;
+            return None;
+        }
+        let spec = self.router.table().get(CommandId(self.router.command(args)));
+        match IN_RESP2.contains(&&*spec.name) {
+            true => None,
+            false => Some(self.pause_until_replied(index)),
+        }
+    }
+
     fn subscribe(&mut self, index: usize, command: u16, kind: Kind, args: &Args) {
+        if args.iter().skip(1).any(|name| name.len() > LONGEST_NAME) {
+            let text = format!(
+                "ERR slotway does not subscribe to names of more than {LONGEST_NAME} bytes"
+            );
+            return self.answer_own_error(index, command, &text);
+        }
         let Some(client) = self.clients.get_mut(index) else { return };
         let (protocol, generation) = (client.session.protocol, client.generation);
         let seq = client.expect_heard(&mut self.spare_replies);
@@ -129,6 +156,9 @@ impl Worker {
             }
             let word = kind.subscribe().to_ascii_lowercase();
             confirmation(&mut reply, protocol, &word, Some(name), subscriptions.counted(kind));
+        }
+        if left > 0 {
+            subscriptions.asked = Some(seq);
         }
         let client = (index as u32, generation);
         let started = self.now;
