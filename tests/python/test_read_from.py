@@ -6,10 +6,28 @@ import urllib.request
 
 import pytest
 
+from servers import Wire, encode, until
+
+
+def sample(server, name):
+    url = f"http://127.0.0.1:{server.admin}/metrics"
+    text = urllib.request.urlopen(url, timeout=15).read().decode()
+    return float(next(x for x in text.splitlines() if x.startswith(name)).split()[-1])
+
 
 @pytest.fixture(scope="session")
 def reading(start):
-    return start(settings=["read_from=prefer_replica"])
+    """A slotway that knows that its replicas are there."""
+    server = start(settings=["read_from=prefer_replica", "topology.refresh=250ms"])
+    if server.is_slotway:
+        # a cluster calls a replica "loading" until it has heard anything of its primary
+        with Wire(server.addr) as w:
+            for i in range(50):
+                w.send(encode("SET", f"reading:{i}", i))
+                assert w.exactly(5) == b"+OK\r\n"
+        fit = 'slotway_replicas{state="fit"}'
+        until("the replicas are fit", lambda: sample(server, fit) == 3)
+    return server
 
 
 async def read(what, wanted):
@@ -45,7 +63,4 @@ async def test_an_ordinary_program(reading, connect, key, tagged):
     await r.delete(key("h"))
     await read(lambda: r.exists(key("h")), 0)
     if reading.is_slotway:
-        url = f"http://127.0.0.1:{reading.admin}/metrics"
-        text = urllib.request.urlopen(url, timeout=15).read().decode()
-        line = next(x for x in text.splitlines() if 'reads_total{to="replica"}' in x)
-        assert float(line.split()[-1]) > 20
+        assert sample(reading, 'slotway_reads_total{to="replica"}') > 20
