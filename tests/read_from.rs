@@ -389,7 +389,19 @@ fn in_a_failover_replicas_answer_where_stale_reads_are_allowed() {
     let mut any = preferring.connect();
     shard.read(&mut any, "EXISTS", &one);
 
+    // What is on its way to the primary when it dies is not left waiting either.
+    let mut stuck = reading.connect();
+    stuck.set_timeout(Some(common::PATIENCE)).expect("a timeout");
+    cluster().pause(&shard.primary).expect("a frozen primary");
+    stuck.send(&["EXISTS", &shard.keys[0]]).expect("to send");
+    eventually("it was sent", || {
+        let of_it = format!("node=\"{}\"", shard.primary.addr);
+        reading.metric("slotway_upstream_in_flight", &of_it) >= 1.0
+    });
+    assert_eq!(counted(&reading, "failover_replica"), 0.0);
     cluster().kill(&shard.primary).expect("a dead primary");
+    assert_eq!(stuck.receive().expect("a reply"), one);
+    assert_eq!(counted(&reading, "failover_replica"), 1.0);
     // These wait for the primary's successor.
     let mut waiting = [patient.connect(), strict];
     for conn in &mut waiting {
