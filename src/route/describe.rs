@@ -59,9 +59,12 @@ const NOTES: &[(&str, &str)] = &[
     ("publish", "See *Pub/sub*"),
     (
         "readonly",
-        "This connection's commands that only read and have their keys in one slot go to a replica of that slot: see *Reading from replicas*",
+        "This connection's commands that only read and have their keys in one slot go to a replica of that slot, by `read_from` or any: see *Reading from replicas*",
     ),
-    ("readwrite", "Takes `READONLY` back"),
+    (
+        "readwrite",
+        "Everything of this connection goes to primaries, also with a `read_from` that says otherwise: see *Reading from replicas*",
+    ),
     ("client", "About slotway's clients, over all its workers"),
     ("client|caching", "As on a server where tracking is off"),
     ("client|getname", "The name given to slotway"),
@@ -547,9 +550,21 @@ Clients subscribe at slotway, and slotway subscribes once to each channel and pa
 
 ## Reading from replicas
 
-Off, until a connection says `READONLY`, as with a Redis Cluster; `READWRITE` or `RESET` takes it back. Then its commands that only read (**sent again: yes**) and have all keys in one slot go to a replica of that slot; which one depends on the connection. If the slot has no replica that is online, or the replica refuses (`LOADING`, `MASTERDOWN` …) or is lost, they go to the primary. Commands over several slots or all nodes, scripts, transactions, what a client reads between `WATCH` and `EXEC`, and what writes go where they always go.
+Which nodes answer commands that only read says `read_from` in the configuration: the primary (the default), replicas first, any node, the fastest ones, those in slotway's own zone. It holds for every connection, whatever client library is behind it; a connection can say otherwise:
 
-Replicas are behind their primary, most often by less than a millisecond, without a bound. So such a connection may not read what it has written a moment ago, and may read older data after newer, as in a Redis Cluster; while a slot moves, keys that have moved already are not there for it.
+- `READONLY`: reads go to replicas as `read_from` says, and to any replica where that is `"primary"`;
+- `READWRITE`: all its commands go to primaries, whatever the configuration says;
+- `RESET`: as the connection began.
+
+What may go to a replica: a command that only reads (**sent again: yes**) and has all its keys in one slot, outside of a transaction. Commands over several slots or all nodes, scripts, what a client reads between `WATCH` and `EXEC`, and what writes go where they always go; so do reads of a slot that this slotway sees moving.
+
+**Which replica.** Those that the cluster reports as online, that answer, whose link to their primary is up, and that are not further behind than `replicas.max_lag` and `replicas.max_lag_bytes`; slotway asks them once per `replicas.check`. Reads are spread over them by connection and slot: one connection reads a slot from the same node as long as that is fit and reached, so that it does not see newer data and then older. (`"lowest_latency"` gives that up where another node becomes faster.) What a replica refuses (`LOADING`, `MASTERDOWN` …) or does not answer, because it is lost or frozen, goes to the primary.
+
+**How old the data is.** Replicas are behind their primary, most often by less than a millisecond, at worst by what the limits and the time between two checks allow. So with anything but `"primary"` a connection may not read what it has written a moment ago, also in the same pipeline; and where a read that a replica refused goes to the primary, it may come behind a later write of the same pipeline. Programs that cannot have that say `READWRITE`, read in a transaction, or leave `read_from` as it is. While a slot moves, keys that have moved already are not there for a read from its old shard's replica.
+
+**In a failover.** While a slot's primary is not reached, its replicas answer reads even though their link is down: with any `read_from` but `"primary"`, and with that one where `replicas.in_failover` is `"read"`. Reads that were on their way to the primary go to a replica as well, unless they wait behind a write of the same connection. A node that considers the cluster as down refuses reads with `CLUSTERDOWN`, and these wait for the new primary; `cluster-allow-reads-when-down yes` on the nodes changes that.
+
+`slotway_reads_total` counts where such reads went, `slotway_replicas` how many replicas are read from, and why others are not.
 
 ## When slots move and nodes fail
 
