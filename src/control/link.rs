@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use crate::client::Pause;
-use crate::cluster::{NodeAddr, Snapshot};
+use crate::cluster::{Health, NodeAddr, Snapshot};
 use crate::command::CommandTable;
 use crate::metrics::WorkerStats;
 use crate::worker::{Answered, Inquiry};
@@ -28,6 +28,8 @@ pub enum ToWorker {
     Accept(Downstream),
     /// Route by this from now on.
     Topology(Arc<Snapshot>),
+    /// Which replicas are fit to be read from, and where nodes are.
+    Health(Arc<Health>),
     /// Look commands up in this from now on.
     Commands(Arc<CommandTable>),
     /// The cluster's version, which HELLO tells.
@@ -85,6 +87,8 @@ pub enum ToControl {
         /// A node that is likely to know better: the one a MOVED named.
         hint: Option<NodeAddr>,
     },
+    /// A client reads from replicas: somebody has to look at them.
+    WatchReplicas,
     /// A command that the table does not have was answered by the cluster.
     RefreshCommands,
     /// This node owes an answer and says nothing: is it there?

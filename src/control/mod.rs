@@ -9,6 +9,7 @@ mod names;
 mod node;
 mod pool;
 mod probe;
+mod replicas;
 mod round;
 mod run;
 mod status;

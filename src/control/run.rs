@@ -21,6 +21,7 @@ use super::accept::{self, Acceptor, Listener};
 use super::link::ToControl;
 use super::pool::Pool;
 use super::probe::Prober;
+use super::replicas::Replicas;
 use super::status::Status;
 use super::supervise::supervise;
 use super::topology::{Refresher, Requests};
@@ -181,6 +182,15 @@ impl Control {
             }
         };
         others.spawn(supervise("topology".to_owned(), Arc::clone(&status), refresh));
+        let watch = {
+            let (config, pool, status) =
+                (Arc::clone(&config), Arc::clone(&pool), Arc::clone(&status));
+            move || {
+                let (config, pool) = (Arc::clone(&config), Arc::clone(&pool));
+                Replicas::new(config, pool, Arc::clone(&status)).run()
+            }
+        };
+        others.spawn(supervise("replicas".to_owned(), Arc::clone(&status), watch));
 
         let connect = config.timeouts.connect;
         let prober = Prober::new(Arc::clone(&pool), Arc::clone(&requests), connect);
@@ -252,6 +262,7 @@ impl Control {
     fn heard(&self, message: ToControl) {
         match message {
             ToControl::RefreshTopology { hint } => self.requests.topology(hint),
+            ToControl::WatchReplicas => self.pool.replicas.start(),
             ToControl::RefreshCommands => self.requests.commands(),
             ToControl::Silent { node } => self.prober.look(node),
             ToControl::AskEveryone(inquiry) => self.pool.ask(inquiry),

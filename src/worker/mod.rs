@@ -22,7 +22,7 @@
 //! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
 //! - `answer`: a reply finds its client; refusals and retries
 //! - `scripts`: Lua scripts are remembered, and given to nodes
-//! - `replicas`: reads from replicas
+//! - `replicas`: reads from replicas; `read_from`: which node a read goes to
 //! - `topology`: a new snapshot becomes routes
 //! - `clock`: deadlines, backoff; `silence`: nodes that owe an answer and say nothing
 
@@ -39,6 +39,7 @@ mod join;
 mod keyspace;
 mod publish;
 mod pubsub;
+mod read_from;
 mod replicas;
 mod scattered;
 mod scripts;
@@ -64,7 +65,7 @@ use slab::Slab;
 
 use crate::buf::Pool;
 use crate::client::{Client, Multi, Pause, Paused, Replies};
-use crate::cluster::Snapshot;
+use crate::cluster::{Health, Snapshot};
 use crate::command::CommandTable;
 use crate::config::Config;
 use crate::control::{ToControl, ToWorker, WorkerHandle};
@@ -99,6 +100,8 @@ struct Node {
     shared: [Vec<Option<usize>>; 2],
     /// The same for reads from it as a replica: connections that said READONLY.
     replica: [Vec<Option<usize>>; 2],
+    /// Measured for `read_from = "lowest_latency"` only.
+    latency: read_from::Latency,
 }
 
 /// A command that went to several slots or nodes, until all have answered.
@@ -183,8 +186,12 @@ struct Worker {
     owners: Box<[u16]>,
     /// Primaries, for commands that any may answer.
     primaries: Vec<u16>,
-    /// By shard of the snapshot: replicas that are online.
-    replicas: Vec<Vec<u16>>,
+    /// By shard of the snapshot: whom reads may go to.
+    readable: Vec<read_from::Readable>,
+    /// From which that was made, beside the snapshot.
+    health: Arc<Health>,
+    /// Control was told to look at replicas.
+    watches_replicas: bool,
     scripts: scripts::Scripts,
     topics: topics::Topics,
     /// PUBLISHes may wait for a node that is not reached.
@@ -328,7 +335,9 @@ impl Worker {
             routes: vec![HELD; slots].into(),
             owners: vec![NOBODY; slots].into(),
             primaries: Vec::new(),
-            replicas: Vec::new(),
+            readable: Vec::new(),
+            health: Arc::default(),
+            watches_replicas: false,
             unread: 0,
             nodes: Vec::new(),
             upstreams: Slab::new(),
@@ -503,6 +512,7 @@ impl Worker {
             match message {
                 ToWorker::Accept(socket) => self.accept(socket),
                 ToWorker::Topology(snapshot) => self.set_topology(snapshot),
+                ToWorker::Health(health) => self.set_health(health),
                 ToWorker::Commands(table) => self.set_commands(table),
                 ToWorker::Version(version) => self.version = version,
                 ToWorker::Scrape(answer) => {

@@ -166,10 +166,9 @@ impl Worker {
                 let client = index as u32;
                 local.subscribers.push(Subscriber { client, generation, since: Since::Asked(seq) });
                 new.push((topic, local.generation));
-                if !local.live {
-                    local.waiting.push(id);
-                    left += 1;
-                }
+                local.joining.push(id);
+                left += 1;
+                self.topics.ask(topic);
             }
             let word = kind.subscribe().to_ascii_lowercase();
             confirmation(&mut reply, protocol, &word, Some(name), subscriptions.counted(kind));
@@ -255,7 +254,8 @@ impl Worker {
         self.stats.deadline_exceeded += 1;
         let unconfirmed = wait.new.iter().find_map(|&(index, generation)| {
             let local = self.topics.get(Token { index, generation })?;
-            local.waiting.contains(&id).then(|| String::from_utf8_lossy(&local.name).into_owned())
+            let waits = local.waiting.contains(&id) || local.joining.contains(&id);
+            waits.then(|| String::from_utf8_lossy(&local.name).into_owned())
         });
         let text = format!(
             "CLUSTERDOWN slotway waited {:.1} s (timeouts.command), and no node has confirmed the \
@@ -335,7 +335,7 @@ impl Worker {
         if !gone.is_heard() {
             // Its own commands do not wait for it any more.
             let all = &mut self.topics.waits;
-            local.waiting.retain(|id| match all.get(id) {
+            let mut stays = |id: &u64| match all.get(id) {
                 Some(wait) if wait.client != me => true,
                 Some(_) => {
                     waits.push(*id);
@@ -343,7 +343,9 @@ impl Worker {
                 }
                 // It was given up.
                 None => false,
-            });
+            };
+            local.waiting.retain(&mut stays);
+            local.joining.retain(&mut stays);
         } else if let Some(topic) = &local.topic {
             topic.leave();
         }
@@ -400,6 +402,9 @@ impl Worker {
                         heard.for_each(|_| topic.join());
                     }
                     let waiting = std::mem::take(&mut local.waiting);
+                    if !local.joining.is_empty() {
+                        self.topics.ask(token.index);
+                    }
                     waiting.into_iter().for_each(|id| self.one_less(id));
                 }
                 News::Refused { token, text } => self.topic_refused(*token, text),
@@ -497,7 +502,8 @@ impl Worker {
         // Who was subscribed before hears nothing any more, and must know.
         self.disconnect_subscribers(token, text);
         let Some(local) = self.topics.get(token) else { return };
-        for id in std::mem::take(&mut local.waiting) {
+        let joining = std::mem::take(&mut local.joining);
+        for id in std::mem::take(&mut local.waiting).into_iter().chain(joining) {
             if let Some(wait) = self.topics.end_wait(id) {
                 self.give_up(wait, text);
             }
@@ -514,10 +520,10 @@ impl Worker {
 
     /// What was wished for in this turn goes to the hub.
     pub(super) fn tell_hub(&mut self) {
-        if self.topics.wishes.is_empty() {
+        let wishes = self.topics.take_wishes();
+        if wishes.is_empty() {
             return;
         }
-        let wishes = std::mem::take(&mut self.topics.wishes);
         if self.shared.hub.handle.send(ToHub::Wishes { worker: self.index, wishes }).is_err() {
             tracing::error!("the pub/sub hub has ended");
         }

@@ -46,8 +46,12 @@ pub(super) struct Local {
     /// The cluster has confirmed it, and nothing was lost since.
     pub live: bool,
     pub subscribers: Vec<Subscriber>,
-    /// Commands that wait for it: of [`Topics::waits`].
+    /// Commands that wait for what the hub was asked: of [`Topics::waits`].
     pub waiting: Vec<u64>,
+    /// Commands that wait for what it is to be asked next.
+    pub joining: Vec<u64>,
+    /// Stands in [`Topics::to_ask`].
+    asks: bool,
 }
 
 /// A SUBSCRIBE that is answered when the cluster has confirmed all its topics.
@@ -83,6 +87,8 @@ pub(super) struct Topics {
     next_wait: u64,
     /// For the hub, at the end of the turn.
     pub wishes: Vec<Wish>,
+    /// Topics that have new subscribers.
+    to_ask: Vec<Token>,
 }
 
 impl Topics {
@@ -102,11 +108,39 @@ impl Topics {
             live: false,
             subscribers: Vec::new(),
             waiting: Vec::new(),
+            joining: Vec::new(),
+            asks: false,
         }) as u32;
         self.names[kind as usize].insert(Arc::clone(&name), index);
         let token = Token { index, generation: self.next_generation };
         self.wishes.push(Wish::Subscribe { token, kind, name });
         index
+    }
+
+    /// The hub is to be asked for this topic, at the end of the turn, for those who join.
+    pub fn ask(&mut self, index: u32) {
+        if let Some(local) = self.local.get_mut(index as usize)
+            && !std::mem::replace(&mut local.asks, true)
+        {
+            self.to_ask.push(Token { index, generation: local.generation });
+        }
+    }
+
+    /// The turn ends: what the hub is told.
+    pub fn take_wishes(&mut self) -> Vec<Wish> {
+        for token in std::mem::take(&mut self.to_ask) {
+            let Some(local) = self.get(token) else { continue };
+            local.asks = false;
+            if !local.live {
+                // Its answer is on the way, or comes when the topic is restored.
+                let joining = std::mem::take(&mut local.joining);
+                local.waiting.extend(joining);
+            } else if local.waiting.is_empty() && !local.joining.is_empty() {
+                local.waiting = std::mem::take(&mut local.joining);
+                self.wishes.push(Wish::Confirm { token });
+            }
+        }
+        std::mem::take(&mut self.wishes)
     }
 
     /// The index of a topic that somebody is subscribed to.
@@ -157,6 +191,7 @@ impl Topics {
         self.wishes.retain(|wish| matches!(wish, Wish::Unsubscribe { .. }));
         for (index, local) in &mut self.local {
             local.live = false;
+            local.waiting.append(&mut local.joining);
             let token = Token { index: index as u32, generation: local.generation };
             let (kind, name) = (local.kind, Arc::clone(&local.name));
             self.wishes.push(Wish::Subscribe { token, kind, name });

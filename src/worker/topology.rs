@@ -32,14 +32,9 @@ impl Worker {
             let shard = snapshot.shards.get(usize::from(shard));
             *owner = shard.and_then(primary).unwrap_or(NOBODY);
         }
-        let online = |&n: &u16| snapshot.nodes.get(usize::from(n)).is_some_and(|n| n.online);
-        let replicas = |shard: &crate::cluster::Shard| {
-            let online = shard.replicas.iter().copied().filter(online);
-            online.filter_map(|n| by_snapshot.get(usize::from(n)).copied()).collect()
-        };
-        self.replicas = snapshot.shards.iter().map(replicas).collect();
         self.snapshot = snapshot;
         self.note_shards();
+        self.set_readable();
         self.leave_failed_shared();
         self.hold_overtaken();
         for slot in 0..crate::cluster::SLOTS {

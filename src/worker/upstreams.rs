@@ -45,6 +45,7 @@ impl Worker {
             shard_slot: NO_SLOT,
             shared: [vec![None; self.settings.connections], vec![None; self.settings.connections]],
             replica: [vec![None; self.settings.connections], vec![None; self.settings.connections]],
+            latency: Default::default(),
         };
         let lent_from = |i: usize| self.upstreams.iter().any(|(_, up)| usize::from(up.node) == i);
         let mut unused = self.nodes.iter().enumerate().filter(|(_, n)| !n.known && n.is_unused());
@@ -443,6 +444,9 @@ impl Worker {
             return self.answer_publish(u, &pending, frame);
         }
         up.queue.release(pending.len as usize, &mut self.pool);
+        if self.settings.measures {
+            self.measure(u, &pending);
+        }
         self.deliver(node, &pending, frame);
         Ok(())
     }

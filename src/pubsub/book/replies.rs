@@ -27,7 +27,7 @@ impl Book {
     ) -> Result<(), &'static str> {
         let place = self.nodes.get_mut(node).ok_or("a node that is not known")?;
         let answers = match place.fifo.front() {
-            Some(Sent::Subscribe { topic, .. }) => {
+            Some(Sent::Subscribe { topic, .. } | Sent::Again { topic, .. }) => {
                 subscribed && topic.kind == kind && *topic.name == *name
             }
             Some(Sent::Unsubscribe { topic }) => {
@@ -46,6 +46,10 @@ impl Book {
             Some(Sent::Subscribe { entry, serial, .. }) => (entry, serial),
             Some(Sent::Unsubscribe { topic }) => {
                 self.ended(&topic);
+                return Ok(());
+            }
+            Some(Sent::Again { entry, topic }) => {
+                self.asked_again(entry, &topic, false);
                 return Ok(());
             }
             _ => return Ok(()),
@@ -89,6 +93,11 @@ impl Book {
             Sent::Subscribe { entry, serial, .. } => (entry, serial),
             Sent::Unsubscribe { topic } => {
                 self.ended(&topic);
+                return Ok(());
+            }
+            // The slot has moved: the node has said so, or will.
+            Sent::Again { entry, topic } => {
+                self.asked_again(entry, &topic, false);
                 return Ok(());
             }
             Sent::Ping => return Ok(()),
