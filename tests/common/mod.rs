@@ -95,7 +95,7 @@ impl Proxy {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("slotway-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         // `make faults` and `make soak` measure the release build.
-        let program = std::env::var_os("SLOTWAY_PROGRAM").map(PathBuf::from);
+        let program = std::env::var_os("FAULTS_PROGRAM").map(PathBuf::from);
         let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_slotway").into());
         let (mut command, room) = cluster.command(&name, &program).expect("a folder for slotway");
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));

@@ -166,7 +166,8 @@ pub fn during<T>(addr: SocketAddr, disturb: impl FnOnce(&Books) -> T) -> (T, See
 }
 
 impl Books {
-    fn new(addr: SocketAddr) -> Books {
+    /// Empty ones, for clients at `addr`.
+    pub fn new(addr: SocketAddr) -> Books {
         let keys = (0..SINGLES + PIPELINES).flat_map(|writer| {
             (0..KEYS).map(move |k| Key {
                 string: format!("string:{writer}:{k}"),
@@ -184,6 +185,21 @@ impl Books {
             moments: Mutex::default(),
             ready: AtomicU64::new(0),
         }
+    }
+
+    /// Where the clients connect.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// One more operation is done.
+    pub fn count(&self) {
+        self.operations.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many are done.
+    pub fn operations(&self) -> u64 {
+        self.operations.load(Ordering::Relaxed)
     }
 
     /// Waits for so many more operations: the load goes on.
@@ -337,7 +353,7 @@ impl<'a> Client<'a> {
                 self.conn = None;
             }
             self.seen.operations += 1;
-            self.books.operations.fetch_add(1, Ordering::Relaxed);
+            self.books.count();
             let took = since.elapsed();
             if took > self.seen.longest.wait {
                 let when = since.duration_since(self.books.start).as_secs_f64();

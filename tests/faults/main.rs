@@ -19,6 +19,7 @@ use common::Proxy;
 use load::{Seen, UNKNOWN};
 use slotway::sandbox::{Cluster, ClusterOptions};
 use std::cell::RefCell;
+use std::panic;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -69,7 +70,12 @@ fn main() -> ExitCode {
             println!("{}: left out, it needs a network namespace: make faults", fault.name);
             continue;
         }
-        let row = run(fault);
+        // One that fails is no reason to know nothing of the others.
+        let Ok(row) = panic::catch_unwind(|| run(fault)) else {
+            println!("  BROKEN: the test itself has failed");
+            broken += 1;
+            continue;
+        };
         row.print();
         // The short form asserts no times: the machine may be busy with something else.
         broken += row.broken.iter().filter(|rule| long || !rule.timing).count();

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Says that we are in the namespace.
-const VARIABLE: &str = "SLOTWAY_FAULTS_NAMESPACE";
+const VARIABLE: &str = "FAULTS_NAMESPACE";
 /// The chain that all rules go to.
 const CHAIN: &str = "inet faults input";
 

@@ -6,12 +6,12 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 export PATH=$PATH:/usr/sbin:/sbin:$HOME/.cargo/bin
 
-program=${SLOTWAY_PROGRAM:-}
+program=${FAULTS_PROGRAM:-}
 if [ -z "$program" ]; then
     cargo build --release --bin slotway
     program=$PWD/target/release/slotway
 fi
-export SLOTWAY_PROGRAM=$program
+export FAULTS_PROGRAM=$program
 tests=$(cargo test --no-run --test faults --message-format=json |
     sed -n 's/.*"executable":"\([^"]*\/faults-[^"]*\)".*/\1/p' | tail -n 1)
 mode=--long
@@ -20,7 +20,7 @@ mode=--long
 if command -v nft >/dev/null && unshare -rnm true 2>/dev/null; then
     hosts=$(mktemp)
     trap 'rm -f "$hosts"' EXIT
-    SLOTWAY_FAULTS_NAMESPACE=1 unshare -rnm bash -c '
+    FAULTS_NAMESPACE=1 unshare -rnm bash -c '
         ip link set lo up
         cp /etc/hosts "$1"
         mount --bind "$1" /etc/hosts
