@@ -135,7 +135,7 @@ pub const FAULTS: &[Fault] = &[
         title: "a node added and 200 slots moved to it",
         act: |stage, load| {
             add_and_fill(&stage.cluster, load.keys());
-            None
+            Some(Duration::ZERO)
         },
         ..PLAIN
     },
@@ -424,7 +424,7 @@ fn connections_killed(stage: &Stage, load: &Books) -> Option<Duration> {
         }
         load.more(200);
     }
-    None
+    Some(Duration::ZERO)
 }
 
 fn frozen(stage: &Stage, load: &Books, lasts: Duration) -> Option<Duration> {
@@ -480,7 +480,7 @@ fn resharding(stage: &Stage, load: &Books) -> Option<Duration> {
         }
         load.more(500);
     }
-    None
+    Some(Duration::ZERO)
 }
 
 /// A new primary, with slots of all others.
@@ -508,7 +508,7 @@ fn node_removed(stage: &Stage, load: &Books) -> Option<Duration> {
     }
     cluster.remove_node(last).expect("to remove the node");
     load.more(3_000);
-    None
+    Some(Duration::ZERO)
 }
 
 // ------------------------------------------------------------------------------------------------

@@ -70,6 +70,9 @@ pub struct Errors {
     pub count: u64,
     /// Those of commands that were not in flight when connections were lost.
     pub outside: u64,
+    /// Those of reads with a write to the same key behind them in the same burst: where that may
+    /// have been executed, the read may not be sent again.
+    pub before_write: u64,
     /// One of them in full.
     pub example: String,
 }
@@ -112,6 +115,7 @@ impl Seen {
             let all = self.errors.entry(kind).or_default();
             all.count += errors.count;
             all.outside += errors.outside;
+            all.before_write += errors.before_write;
             all.example = errors.example;
         }
         if other.longest.wait > self.longest.wait {
@@ -360,7 +364,8 @@ impl<'a> Client<'a> {
                 let what = format!("{}, sent at {when:.3} s", words[at].join(" "));
                 self.seen.longest = Longest { wait: took, what };
             }
-            let acknowledged = self.entry(command, &reply, least[at], since);
+            let behind = commands.get(at + 1..).unwrap_or_default();
+            let acknowledged = self.entry(command, behind, &reply, least[at], since);
             if let (true, Command::Set(key, n)) = (acknowledged, command) {
                 for (behind, least) in commands.iter().zip(&mut least).skip(at + 1) {
                     if matches!(behind, Command::Get(k) if k == key) {
@@ -379,6 +384,7 @@ impl<'a> Client<'a> {
     fn entry(
         &mut self,
         command: &Command,
+        behind: &[Command],
         reply: &io::Result<Reply>,
         least: u64,
         since: Instant,
@@ -397,7 +403,7 @@ impl<'a> Client<'a> {
                 return false;
             }
             (_, Ok(Reply::Error(text))) => {
-                self.error(command, text, since);
+                self.error(command, behind, text, since);
                 if text.contains(UNKNOWN) { End::Unknown } else { End::Refused }
             }
             (_, Err(e)) => {
@@ -406,7 +412,7 @@ impl<'a> Client<'a> {
                     io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
                     _ => "connection closed".to_owned(),
                 };
-                self.error(command, &text, since);
+                self.error(command, behind, &text, since);
                 End::Unknown
             }
             (command, Ok(reply)) => panic!("{command:?}: {reply:?}"),
@@ -427,13 +433,18 @@ impl<'a> Client<'a> {
         acknowledged
     }
 
-    fn error(&mut self, command: &Command, text: &str, since: Instant) {
+    fn error(&mut self, command: &Command, behind: &[Command], text: &str, since: Instant) {
         let moments = self.books.moments().clone();
         let in_flight = moments.iter().any(|(_, to)| to.is_none_or(|to| since <= to + MOMENT));
         let kind = if matches!(command, Command::Get(_)) { "read" } else { "write" };
         let errors = self.seen.errors.entry((kind, normal(text))).or_default();
         errors.count += 1;
         errors.outside += u64::from(!in_flight);
+        let before_write = match command {
+            Command::Get(key) => behind.iter().any(|b| matches!(b, Command::Set(k, _) if k == key)),
+            _ => false,
+        };
+        errors.before_write += u64::from(before_write);
         let at = since.duration_since(self.books.start).as_secs_f64();
         errors.example =
             format!("sent at {at:.3} s, after {:.3} s: {text}", since.elapsed().as_secs_f64());

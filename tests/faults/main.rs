@@ -19,6 +19,7 @@ use common::Proxy;
 use load::{Seen, UNKNOWN};
 use slotway::sandbox::{Cluster, ClusterOptions};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::panic;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -154,6 +155,7 @@ fn judge(fault: &Fault, seen: &Seen, own: Option<Duration>) -> Vec<Broken> {
     }
     // A shard that was away for longer than the deadline may not be waited for.
     let deadline = own.is_some_and(|own| own + SLACK > DEADLINE);
+    let mut avoidable: BTreeMap<(&str, String), u64> = BTreeMap::new();
     for ((kind, text), errors) in &seen.errors {
         let unknown = *kind == "write" && text.contains(UNKNOWN);
         let excused = match fault.allowed {
@@ -161,13 +163,14 @@ fn judge(fault: &Fault, seen: &Seen, own: Option<Duration>) -> Vec<Broken> {
             Allowed::Nothing => 0,
             Allowed::InFlight if unknown => errors.count - errors.outside,
             Allowed::Unknown if unknown => errors.count,
+            Allowed::InFlight | Allowed::Unknown if text.contains(UNKNOWN) => errors.before_write,
             Allowed::Closed if text.starts_with("connection ") => errors.count,
             _ => 0,
         };
-        if errors.count > excused {
-            let count = errors.count - excused;
-            say(false, format!("{count} avoidable {kind} errors: {}", report::brief(text)));
-        }
+        *avoidable.entry((kind, report::brief(text))).or_default() += errors.count - excused;
+    }
+    for ((kind, text), count) in avoidable.into_iter().filter(|(_, count)| *count > 0) {
+        say(false, format!("{count} avoidable {kind} errors: {text}"));
     }
     if let Some(own) = own
         && seen.longest.wait > own + SLACK

@@ -94,13 +94,28 @@ pub fn give_nodes_addresses(cluster: &Cluster, filter: &Filter) {
     }
     let resets = nodes.iter().map(|n| format!("tcp dport {} reject with tcp reset", n.bus_port));
     filter.rules(&resets.collect::<Vec<_>>());
-    thread::sleep(Duration::from_millis(300));
+    // A connection is reset when something is sent on it: each carries a ping a second.
+    let ports: Vec<u16> = nodes.iter().map(|node| node.bus_port).collect();
+    crate::common::eventually("no old connection is left", || old_connections(&ports) == 0);
     filter.heal();
     for node in nodes.iter().filter(|node| node.is_primary()) {
         let mut conn = cluster.connect(node).expect("a connection");
         conn.command(&["CLIENT", "KILL", "TYPE", "replica"]).expect("CLIENT KILL");
     }
     cluster.settle().expect("a settled cluster");
+}
+
+/// Connections that were made from 127.0.0.1 to one of these ports, by the kernel's list.
+fn old_connections(ports: &[u16]) -> usize {
+    let text = std::fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
+    let old = text.lines().filter(|line| {
+        // `0: 0100007F:8F2C 0100007F:3B1A 01 …`: local, remote, 01 is established
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, local, remote, "01", ..] = words[..] else { return false };
+        let port = remote.rsplit(':').next().and_then(|hex| u16::from_str_radix(hex, 16).ok());
+        local.starts_with("0100007F") && port.is_some_and(|port| ports.contains(&port))
+    });
+    old.count()
 }
 
 /// CONFIG SET at one node.

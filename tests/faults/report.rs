@@ -58,7 +58,7 @@ fn line(row: &Row) -> String {
         if words.is_empty() { "0".to_owned() } else { words.join("; ") }
     };
     let own = row.own.map_or(String::new(), |own| format!("{:.2} s", own.as_secs_f64()));
-    let not_kept = if row.fault.kept || seen.lost == 0 { "" } else { " (by Redis, see below)" };
+    let not_kept = if row.fault.kept || seen.lost == 0 { "" } else { " (by Redis)" };
     let rules: Vec<&str> = row.broken.iter().map(|rule| rule.text.as_str()).collect();
     let rules = if rules.is_empty() { "kept".to_owned() } else { rules.join("; ") };
     format!(
