@@ -314,7 +314,13 @@ impl<'a> Client<'a> {
         self.begin();
         while !self.over() {
             let key = self.random.usize(..self.books.keys.len());
-            self.send(&[Command::Get(key)]);
+            // Most for one node; some for several, and a few for all of them.
+            let command = match self.random.u8(..16) {
+                0 => Command::Size,
+                1..=3 => Command::Several(key),
+                _ => Command::Get(key),
+            };
+            self.send(&[command]);
             thread::sleep(PACE);
         }
         self.seen
@@ -340,7 +346,7 @@ impl<'a> Client<'a> {
             commands.iter().map(|command| command.words(&self.books.keys)).collect();
         // What a read may not fall behind: for one in a burst, the writes before it are not yet
         // acknowledged, but must have been executed before it if they are.
-        let mut least: Vec<u64> =
+        let mut least: Vec<Vec<u64>> =
             commands.iter().map(|command| self.acknowledged(command)).collect();
         let since = Instant::now();
         let mut sent = self.connected().and_then(|conn| {
@@ -365,11 +371,11 @@ impl<'a> Client<'a> {
                 self.seen.longest = Longest { wait: took, what };
             }
             let behind = commands.get(at + 1..).unwrap_or_default();
-            let acknowledged = self.entry(command, behind, &reply, least[at], since);
+            let acknowledged = self.entry(command, behind, &reply, &least[at], since);
             if let (true, Command::Set(key, n)) = (acknowledged, command) {
                 for (behind, least) in commands.iter().zip(&mut least).skip(at + 1) {
                     if matches!(behind, Command::Get(k) if k == key) {
-                        *least = (*least).max(*n);
+                        least[0] = least[0].max(*n);
                     }
                 }
             }
@@ -386,19 +392,25 @@ impl<'a> Client<'a> {
         command: &Command,
         behind: &[Command],
         reply: &io::Result<Reply>,
-        least: u64,
+        least: &[u64],
         since: Instant,
     ) -> bool {
         let end = match (command, reply) {
             (Command::Set(..), Ok(reply)) if reply.is_ok() => End::Acknowledged,
             (Command::Push(..), Ok(Reply::Int(_))) => End::Acknowledged,
-            (Command::Get(key), Ok(reply)) if reply.error().is_none() => {
-                let most = self.books.keys[*key].sent.load(Ordering::SeqCst);
-                let value = number(reply).unwrap_or_else(|| panic!("GET: {reply:?}"));
-                if !(least..=most).contains(&value) {
-                    let name = &self.books.keys[*key].string;
-                    let text = format!("{name}: {value}, not from {least} to {most}");
-                    self.seen.went_back.push(text);
+            (Command::Size, Ok(Reply::Int(_))) => return false,
+            (Command::Get(_) | Command::Several(_), Ok(reply)) if reply.error().is_none() => {
+                let values = reply.items().unwrap_or(std::slice::from_ref(reply));
+                let keys = command.reads(&self.books.keys);
+                assert_eq!(values.len(), keys.len(), "{command:?}: {reply:?}");
+                for ((key, value), least) in keys.into_iter().zip(values).zip(least) {
+                    let Key { string, sent, .. } = &self.books.keys[key];
+                    let most = sent.load(Ordering::SeqCst);
+                    let value = number(value).unwrap_or_else(|| panic!("{string}: {reply:?}"));
+                    if !(*least..=most).contains(&value) {
+                        let text = format!("{string}: {value}, not from {least} to {most}");
+                        self.seen.went_back.push(text);
+                    }
                 }
                 return false;
             }
@@ -436,7 +448,8 @@ impl<'a> Client<'a> {
     fn error(&mut self, command: &Command, behind: &[Command], text: &str, since: Instant) {
         let moments = self.books.moments().clone();
         let in_flight = moments.iter().any(|(_, to)| to.is_none_or(|to| since <= to + MOMENT));
-        let kind = if matches!(command, Command::Get(_)) { "read" } else { "write" };
+        let writes = matches!(command, Command::Set(..) | Command::Push(..));
+        let kind = if writes { "write" } else { "read" };
         let errors = self.seen.errors.entry((kind, normal(text))).or_default();
         errors.count += 1;
         errors.outside += u64::from(!in_flight);
@@ -450,11 +463,10 @@ impl<'a> Client<'a> {
             format!("sent at {at:.3} s, after {:.3} s: {text}", since.elapsed().as_secs_f64());
     }
 
-    fn acknowledged(&self, command: &Command) -> u64 {
-        match command {
-            Command::Get(key) => self.books.keys[*key].acknowledged.load(Ordering::SeqCst),
-            _ => 0,
-        }
+    /// What is acknowledged of each key that it reads.
+    fn acknowledged(&self, command: &Command) -> Vec<u64> {
+        let keys = &self.books.keys;
+        command.reads(keys).iter().map(|k| keys[*k].acknowledged.load(Ordering::SeqCst)).collect()
     }
 
     fn connected(&mut self) -> io::Result<&mut Conn> {
@@ -477,14 +489,32 @@ enum Command {
     Set(usize, u64),
     Push(usize, u64),
     Get(usize),
+    /// MGET of this one and others, in other slots.
+    Several(usize),
+    /// DBSIZE
+    Size,
 }
 
 impl Command {
+    /// The keys whose values it returns.
+    fn reads(self, keys: &[Key]) -> Vec<usize> {
+        match self {
+            Command::Get(key) => vec![key],
+            Command::Several(key) => (0..4).map(|n| (key + n * 37) % keys.len()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     fn words(self, keys: &[Key]) -> Vec<String> {
         match self {
             Command::Set(key, n) => vec!["SET".into(), keys[key].string.clone(), n.to_string()],
             Command::Push(key, n) => vec!["RPUSH".into(), keys[key].list.clone(), n.to_string()],
             Command::Get(key) => vec!["GET".into(), keys[key].string.clone()],
+            Command::Several(_) => {
+                let names = self.reads(keys).into_iter().map(|key| keys[key].string.clone());
+                std::iter::once("MGET".to_owned()).chain(names).collect()
+            }
+            Command::Size => vec!["DBSIZE".into()],
         }
     }
 }

@@ -136,7 +136,7 @@ fn run(fault: &'static Fault) -> Row {
 fn judge(fault: &Fault, seen: &Seen, own: Option<Duration>) -> Vec<Broken> {
     let mut broken = Vec::new();
     let mut say = |timing: bool, text: String| broken.push(Broken { text, timing });
-    let Seen { lost, disordered, late, twice, ghosts, .. } = *seen;
+    let Seen { lost, disordered, late: behind, twice, ghosts, .. } = *seen;
     if fault.kept && lost > 0 {
         say(false, format!("{lost} acknowledged writes lost"));
     }
@@ -145,7 +145,7 @@ fn judge(fault: &Fault, seen: &Seen, own: Option<Duration>) -> Vec<Broken> {
     }
     for (count, what) in [
         (disordered, "acknowledged writes out of order"),
-        (late, "writes of unknown outcome executed behind later ones"),
+        (behind, "writes of unknown outcome executed behind later ones"),
         (twice, "writes done twice"),
         (ghosts, "writes executed and answered with \"not executed\""),
     ] {
@@ -155,19 +155,26 @@ fn judge(fault: &Fault, seen: &Seen, own: Option<Duration>) -> Vec<Broken> {
     }
     // A shard that was away for longer than the deadline may not be waited for.
     let deadline = own.is_some_and(|own| own + SLACK > DEADLINE);
+    let mut late = 0;
     let mut avoidable: BTreeMap<(&str, String), u64> = BTreeMap::new();
     for ((kind, text), errors) in &seen.errors {
         let unknown = *kind == "write" && text.contains(UNKNOWN);
         let excused = match fault.allowed {
             _ if deadline && text.contains("timeouts.command") => errors.count,
             Allowed::Nothing => 0,
-            Allowed::InFlight if unknown => errors.count - errors.outside,
+            Allowed::InFlight if unknown => {
+                late += errors.outside;
+                errors.count
+            }
             Allowed::Unknown if unknown => errors.count,
             Allowed::InFlight | Allowed::Unknown if text.contains(UNKNOWN) => errors.before_write,
             Allowed::Closed if text.starts_with("connection ") => errors.count,
             _ => 0,
         };
         *avoidable.entry((kind, report::brief(text))).or_default() += errors.count - excused;
+    }
+    if late > 0 {
+        say(true, format!("{late} writes sent after the loss have an unknown outcome"));
     }
     for ((kind, text), count) in avoidable.into_iter().filter(|(_, count)| *count > 0) {
         say(false, format!("{count} avoidable {kind} errors: {text}"));

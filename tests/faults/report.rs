@@ -83,7 +83,7 @@ pub fn brief(text: &str) -> String {
     if text.contains("timeouts.command") {
         return format!("deadline{unknown}");
     }
-    text.chars().take(60).collect::<String>().replace('|', "/")
+    text.chars().take(100).collect::<String>().replace('|', "/")
 }
 
 fn marks(name: &str) -> (String, String) {
