@@ -184,7 +184,7 @@ pub const FAULTS: &[Fault] = &[
         title: "slotway cut off from a primary for 1 s (packets dropped)",
         namespace: true,
         prepare: filtered,
-        act: |stage, load| partition(stage, load, Cut::FromSlotway, Duration::from_secs(1)),
+        act: |stage, load| partition(stage, load, Cut::Slotway, Duration::from_secs(1)),
         ..PLAIN
     },
     Fault {
@@ -192,7 +192,7 @@ pub const FAULTS: &[Fault] = &[
         title: "slotway cut off from a primary for 3 s",
         namespace: true,
         prepare: filtered,
-        act: |stage, load| partition(stage, load, Cut::FromSlotway, Duration::from_secs(3)),
+        act: |stage, load| partition(stage, load, Cut::Slotway, Duration::from_secs(3)),
         ..PLAIN
     },
     Fault {
@@ -202,7 +202,7 @@ pub const FAULTS: &[Fault] = &[
         allowed: Allowed::Unknown,
         namespace: true,
         prepare: filtered,
-        act: |stage, load| partition(stage, load, Cut::FromNodes, Duration::from_secs(10)),
+        act: |stage, load| partition(stage, load, Cut::Nodes, Duration::from_secs(10)),
         ..PLAIN
     },
     Fault {
@@ -212,7 +212,7 @@ pub const FAULTS: &[Fault] = &[
         allowed: Allowed::Unknown,
         namespace: true,
         prepare: filtered,
-        act: |stage, load| partition(stage, load, Cut::FromAll, Duration::from_secs(15)),
+        act: |stage, load| partition(stage, load, Cut::All, Duration::from_secs(15)),
         ..PLAIN
     },
     Fault {
@@ -500,7 +500,8 @@ fn add_and_fill<'a>(cluster: &Cluster, keys: impl Iterator<Item = &'a str>) -> N
 fn node_removed(stage: &Stage, load: &Books) -> Option<Duration> {
     let cluster = &stage.cluster;
     let nodes = cluster.nodes().expect("nodes");
-    let (last, to) = (nodes.last().expect("a node"), &nodes[0]);
+    let last = nodes.last().expect("a node");
+    let to = nodes.iter().find(|n| n.slot_count() > 0 && n.id != last.id).expect("a primary");
     for range in &last.slots {
         for slot in range.clone() {
             cluster.move_slot(Slot(slot), last, to).expect("to move a slot");
@@ -517,9 +518,9 @@ fn node_removed(stage: &Stage, load: &Books) -> Option<Duration> {
 /// From whom a node is cut off.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cut {
-    FromSlotway,
-    FromNodes,
-    FromAll,
+    Slotway,
+    Nodes,
+    All,
 }
 
 fn filtered(cluster: &Cluster) -> Prepared {
@@ -533,15 +534,15 @@ fn partition(stage: &Stage, load: &Books, cut: Cut, lasts: Duration) -> Option<D
     let filter = stage.prepared.filter.as_ref().expect("a filter");
     let (primary, replica, at) = a_shard(cluster);
     let mut rules = Vec::new();
-    if cut != Cut::FromNodes {
+    if cut != Cut::Nodes {
         rules.extend(network::between_slotway_and(&primary));
     }
-    if cut != Cut::FromSlotway {
+    if cut != Cut::Slotway {
         rules.extend(network::between_nodes_and(&primary, at));
     }
     let since = Instant::now();
     load.moment(|| filter.rules(&rules));
-    let served = if cut == Cut::FromSlotway {
+    let served = if cut == Cut::Slotway {
         thread::sleep(lasts.saturating_sub(since.elapsed()));
         filter.heal();
         since.elapsed()
