@@ -218,6 +218,36 @@ const tour = {
     console.log("anna's mails, and bert's that she took over:", mails([...first, ...taken]));
   },
 
+  'Pub/sub: whoever listens hears it, now or never': async () => {
+    assert.equal(await r.publish('tour:news', 'nobody listens yet'), 0);
+
+    // A subscriber has a connection of its own. A pattern hears all channels that match it.
+    const heard = { reader: [], archive: [], late: [] };
+    const [reader, archive, late] = [r.duplicate(), r.duplicate(), r.duplicate()];
+    reader.on('message', (channel, message) => heard.reader.push(message));
+    archive.on('pmessage', (pattern, channel, message) => heard.archive.push(message));
+    late.on('message', (channel, message) => heard.late.push(message));
+    const until = async (who, count) => {
+      while (heard[who].length < count) await sleep(5);
+    };
+
+    // Until it is confirmed, messages may be missed; from then on, none is.
+    await Promise.all([reader.subscribe('tour:news'), archive.psubscribe('tour:*')]);
+    assert.equal(await r.publish('tour:news', 'hello'), 2);
+    assert.equal(await r.publish('tour:weather', 'rain'), 1);
+    await Promise.all([until('reader', 1), until('archive', 2)]);
+
+    // What was published before is not kept (a stream would keep it).
+    await late.subscribe('tour:news');
+    await r.publish('tour:news', 'good night');
+    await Promise.all([until('reader', 2), until('archive', 3), until('late', 1)]);
+    assert.deepEqual(heard.reader, ['hello', 'good night']);
+    assert.deepEqual([...heard.archive].sort(), ['good night', 'hello', 'rain']);
+    assert.deepEqual(heard.late, ['good night']);
+    await Promise.all([reader.quit(), archive.quit(), late.quit()]);
+    console.log('heard:', heard);
+  },
+
   'Locks: one at a time, over all machines': async () => {
     // It goes by itself after ten seconds if its holder dies; only its holder can release it.
     r.defineCommand('tourRelease', {

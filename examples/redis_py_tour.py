@@ -10,6 +10,7 @@ the same against a single redis-server. All keys start with "tour:" and are gone
 import asyncio
 import json
 import os
+import queue
 import sys
 import threading
 import time
@@ -242,6 +243,50 @@ def streams(r):
     print("anna's mails, and bert's that she took over:", [f["mail"] for _, f in first + taken])
 
 
+def publish_subscribe(r):
+    """Pub/sub: whoever listens hears it, now or never"""
+    assert r.publish("tour:news", "nobody listens yet") == 0
+
+    def message(subscriber):
+        got = subscriber.get_message(ignore_subscribe_messages=True, timeout=5)
+        while got is None:  # a confirmation was read and ignored
+            got = subscriber.get_message(ignore_subscribe_messages=True, timeout=5)
+        return got["channel"], got["data"]
+
+    # A subscriber has a connection of its own. A pattern hears all channels that match it.
+    with r.pubsub() as reader, r.pubsub() as archive:
+        reader.subscribe("tour:news")
+        archive.psubscribe("tour:*")
+        # Until it is confirmed, messages may be missed; from then on, none is.
+        assert reader.get_message(timeout=5)["type"] == "subscribe"
+        assert archive.get_message(timeout=5)["type"] == "psubscribe"
+        assert r.publish("tour:news", "hello") == 2
+        assert r.publish("tour:weather", "rain") == 1
+        assert message(reader) == ("tour:news", "hello")
+        # each channel's messages come in order, those of several channels in any
+        both = {message(archive), message(archive)}
+        assert both == {("tour:news", "hello"), ("tour:weather", "rain")}
+
+        # What was published before is not kept (a stream would keep it).
+        with r.pubsub() as late:
+            late.subscribe("tour:news")
+            assert late.get_message(timeout=5)["type"] == "subscribe"
+            assert late.get_message(timeout=0.1) is None
+            r.publish("tour:news", "good night")
+            assert message(late) == message(reader) == ("tour:news", "good night")
+
+        # or a function for each message, in a thread
+        heard = queue.Queue()
+        archive.psubscribe(**{"tour:*": lambda got: heard.put(got["data"])})
+        thread = archive.run_in_thread(sleep_time=0.1, daemon=True)
+        r.publish("tour:weather", "sun")
+        while (last := heard.get(timeout=5)) != "sun":
+            pass  # "good night"
+        thread.stop()
+        thread.join()
+    print("the reader heard: hello, good night; the late one: good night; the archive last:", last)
+
+
 def locks(r):
     """Locks: one at a time, over all machines"""
     # It goes by itself after ten seconds if its holder dies.
@@ -340,7 +385,7 @@ def leaving(r):
 
 PARTS = [
     strings, lists, hashes, sets, sorted_sets, json_values, expiry, errors, pipelines,
-    optimistic_locking, lua, streams, locks, rate_limiter, sessions, cache_aside,
+    optimistic_locking, lua, streams, publish_subscribe, locks, rate_limiter, sessions, cache_aside,
 ]  # fmt: skip
 
 

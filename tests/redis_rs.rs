@@ -2,13 +2,16 @@
 
 mod common;
 
+use futures_util::StreamExt;
 use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamReadOptions, StreamReadReply};
 use redis::{
-    AsyncCommands, Client, Commands, Connection, ErrorKind, Script, ServerErrorKind, Value,
+    AsyncCommands, AsyncConnectionConfig, Client, Commands, Connection, ErrorKind, Msg, PushKind,
+    Script, ServerErrorKind, Value,
 };
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// `SLOTWAY_TEST_ADDR`, or a slotway of our own.
 fn addr() -> String {
@@ -215,5 +218,92 @@ fn the_server_and_the_connection_describe_themselves() {
         assert_eq!(r.client_getname::<Option<String>>().unwrap().as_deref(), Some("billing"));
         assert!(redis::cmd("COMMAND").arg("COUNT").query::<i64>(r).unwrap() > 200);
         assert!(matches!(redis::cmd("TIME").query::<Value>(r).unwrap(), Value::Array(_)));
+    });
+}
+
+/// Pattern, channel and payload.
+fn told(message: &Msg) -> (Option<String>, String, String) {
+    let pattern = message.from_pattern().then(|| message.get_pattern().expect("a pattern"));
+    (pattern, message.get_channel_name().into(), message.get_payload().expect("a payload"))
+}
+
+#[test]
+fn pubsub() {
+    for client in clients() {
+        let key = keys();
+        let (a, pattern) = (key("a"), key("p*"));
+        let mut publisher = client.get_connection().expect("a connection");
+        let mut subscriber = client.get_connection().expect("a connection");
+        let mut pubsub = subscriber.as_pubsub();
+        pubsub.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+        pubsub.subscribe(&[&a, &key("b")]).unwrap();
+        pubsub.psubscribe(&pattern).unwrap();
+        for i in 0..100 {
+            assert_eq!(publisher.publish::<_, _, i64>(&a, i).unwrap(), 1);
+        }
+        for i in 0..100 {
+            let message = pubsub.get_message().unwrap();
+            assert_eq!(told(&message), (None, a.clone(), i.to_string()));
+        }
+        assert_eq!(publisher.publish::<_, _, i64>(key("pq"), "größe").unwrap(), 1);
+        let message = pubsub.get_message().unwrap();
+        assert_eq!(told(&message), (Some(pattern.clone()), key("pq"), "größe".into()));
+        pubsub.unsubscribe(&a).unwrap();
+        assert_eq!(publisher.publish::<_, _, i64>(&a, "late").unwrap(), 0);
+        drop(pubsub);
+        // The crate unsubscribes from the rest, and the connection is an ordinary one again.
+        assert_eq!(publisher.publish::<_, _, i64>(key("pq"), "late").unwrap(), 0);
+        assert_eq!(redis::cmd("PING").query::<String>(&mut subscriber).unwrap(), "PONG");
+    }
+}
+
+#[test]
+fn async_pubsub() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        for client in clients() {
+            let key = keys();
+            let mut publisher = client.get_multiplexed_async_connection().await.unwrap();
+            let (mut sink, mut stream) = client.get_async_pubsub().await.unwrap().split();
+            for i in 0..50 {
+                // while messages come in
+                let channel = key(&format!("c{i}"));
+                sink.subscribe(&channel).await.unwrap();
+                assert_eq!(publisher.publish::<_, _, i64>(&channel, i).await.unwrap(), 1);
+                let message = stream.next().await.expect("a message");
+                assert_eq!(told(&message), (None, channel, i.to_string()));
+            }
+            sink.unsubscribe(key("c0")).await.unwrap();
+            assert_eq!(publisher.publish::<_, _, i64>(key("c0"), "late").await.unwrap(), 0);
+        }
+    });
+}
+
+#[test]
+fn pushes_beside_ordinary_commands() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let key = keys();
+        let url = format!("redis://{}/?protocol=resp3", addr());
+        let client = Client::open(url).expect("a client");
+        let (sender, mut pushes) = tokio::sync::mpsc::unbounded_channel();
+        let config = AsyncConnectionConfig::new().set_push_sender(sender);
+        let mut r = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
+        r.subscribe(key("a")).await.unwrap();
+        r.psubscribe(key("p*")).await.unwrap();
+        for kind in [PushKind::Subscribe, PushKind::PSubscribe] {
+            assert_eq!(pushes.recv().await.expect("a push").kind, kind);
+        }
+        for i in 1..=100 {
+            // published on the very connection that listens
+            assert_eq!(r.publish::<_, _, i64>(key("a"), i).await.unwrap(), 1);
+            assert_eq!(r.incr::<_, _, i64>(key("n"), 1).await.unwrap(), i);
+            let message = Msg::from_push_info(pushes.recv().await.expect("a push")).unwrap();
+            assert_eq!(told(&message), (None, key("a"), i.to_string()));
+        }
+        let _: () = redis::cmd("SSUBSCRIBE").arg(key("s")).query_async(&mut r).await.unwrap();
+        assert_eq!(pushes.recv().await.expect("a push").kind, PushKind::SSubscribe);
+        assert_eq!(r.spublish::<_, _, i64>(key("s"), "x").await.unwrap(), 1);
+        assert_eq!(pushes.recv().await.expect("a push").kind, PushKind::SMessage);
     });
 }

@@ -33,14 +33,14 @@ class Fleet:
         self.folder = folder
         self.children = []
 
-    def start(self, name: str, argv: list) -> subprocess.Popen:
+    def start(self, name: str, argv: list, stdin=subprocess.DEVNULL, stdout=None) -> subprocess.Popen:
         log_path = self.folder / f"{name}.log"
         with open(log_path, "ab") as log:
             child = subprocess.Popen(
                 [str(a) for a in argv],
                 cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdin=stdin,
+                stdout=stdout or log,
                 stderr=log,
                 start_new_session=True,
                 preexec_fn=die_with_parent,

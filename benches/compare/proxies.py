@@ -20,6 +20,9 @@ LABEL = {
 class Proxy:
     """A running proxy: its name, the port to measure, and its process (None for "none")."""
 
+    #: The port of /metrics, if it is slotway.
+    admin = None
+
     def __init__(self, name, port, child):
         self.name, self.port, self.child = name, port, child
 
@@ -57,7 +60,9 @@ def slotway(fleet: Fleet, binary, backends, workers: int = 1, split: bool = Fals
         with urllib.request.urlopen(f"http://127.0.0.1:{admin}/readyz", timeout=2) as reply:
             return reply.status == 200
 
-    return _ready("slotway", port, child, readyz)
+    proxy = _ready("slotway", port, child, readyz)
+    proxy.admin = admin
+    return proxy
 
 
 def nutcracker(fleet: Fleet, binary, backends) -> Proxy:

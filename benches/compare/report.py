@@ -101,7 +101,7 @@ def table(rows: list, found: list, workloads: list, failures: dict) -> str:
     return "\n".join(lines[1:])
 
 
-def _write_csv(path: Path, rows: list):
+def write_csv(path: Path, rows: list):
     names = list(dict.fromkeys(k for row in rows for k in row))
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, names)
@@ -112,8 +112,8 @@ def _write_csv(path: Path, rows: list):
 
 def write(out: Path, runs: list, rows: list, extras: dict, found: list, env: dict, picture: str):
     out.mkdir(parents=True, exist_ok=True)
-    _write_csv(out / "results.csv", rows)
-    _write_csv(out / "runs.csv", runs)
+    write_csv(out / "results.csv", rows)
+    write_csv(out / "runs.csv", runs)
     everything = {"environment": env, "results": rows, "wanted": found, "extras": extras}
     (out / "results.json").write_text(json.dumps(everything, indent=1) + "\n")
     (out / "environment.txt").write_text("".join(f"{k}: {v}\n" for k, v in env.items()))

@@ -29,12 +29,15 @@ import load  # noqa: E402
 import plot  # noqa: E402
 import procs  # noqa: E402
 import proxies  # noqa: E402
+import pubsub  # noqa: E402
 import report  # noqa: E402
 import transactions  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = Path(__file__).resolve().parent / "out"
 IDLE_CONNECTIONS = 10_000
+#: What --only knows beside the workloads.
+MORE = ["workers", "transactions", "idle", "pubsub", *pubsub.NAMES]
 _started = time.monotonic()
 
 
@@ -49,7 +52,7 @@ def arguments():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--slotway", type=Path, default=target / "release/slotway", metavar="PATH", help="the binary to measure")
     p.add_argument("--only", type=lambda s: s.split(","), metavar="A,B",
-                   help=f"only these of: {', '.join(names)}, workers, transactions, idle")
+                   help=f"only these of: {', '.join(names + MORE)}")
     p.add_argument("--peers", type=lambda s: [n for n in s.split(",") if n], default=proxies.ALL[1:], metavar="A,B",
                    help="peers to run; without nutcracker there are no ratios")
     p.add_argument("--rounds", type=int, default=5, help="how often each workload is measured")
@@ -63,8 +66,12 @@ def arguments():
         if name not in proxies.ALL[1:]:
             p.error(f"--peers: unknown peer {name!r}; there are {', '.join(proxies.ALL[1:])}")
     for name in args.only or []:
-        if name not in names + ["workers", "transactions", "idle"]:
-            p.error(f"--only: unknown workload {name!r}; there are {', '.join(names)}, workers, transactions, idle")
+        if name not in names + MORE:
+            p.error(f"--only: unknown workload {name!r}; there are {', '.join(names + MORE)}")
+    args.pubsub_only = bool(args.only) and all(name.startswith("pubsub") for name in args.only)
+    if args.pubsub_only:
+        # It brings a standalone server of its own, and peers have no pub/sub.
+        args.peers = []
     if args.quick:
         args.rounds, args.scale = 1, 0.1
     if args.rounds < 1 or args.scale <= 0:
@@ -217,6 +224,8 @@ def print_extras(extras: dict):
             print(f"  {label:<36} CPU per command x{row['cpu_ratio']:.2f}   commands/s {rps}{verdict}")
     if "transactions" in extras:
         print(transactions.text(extras["transactions"]))
+    if "pubsub" in extras:
+        print(pubsub.text(extras["pubsub"]))
     if "idle" in extras:
         print(f"\nMemory of an idle connection, bytes of RSS (wanted of slotway: below {report.IDLE_WANTED:,})")
         for name, row in extras["idle"].items():
@@ -257,7 +266,8 @@ def main() -> int:
         fleet = procs.Fleet(folder)
         stack.callback(fleet.stop_all)
         ports = start_backends(fleet, here, args.replicas)
-        running = start_proxies(fleet, here, ports, left_out, any(w.name == "v16k" for w in workloads))
+        big = any(w.name == "v16k" for w in workloads)
+        running = [] if args.pubsub_only else start_proxies(fleet, here, ports, left_out, big)
         alive = {p.name: here[p.name] for p in running}
         runs, failures = compare(args, fleet, running, workloads) if running else ([], {})
         extras = {}
@@ -277,14 +287,24 @@ def main() -> int:
                 say(f"transactions: failed: {error}")
             finally:
                 fleet.stop(split.child)
+        if "slotway" in here and any(pubsub.wanted(args.only, name) for name in pubsub.NAMES):
+            try:
+                extras["pubsub"] = pubsub.compare(args, fleet, ROOT, here["slotway"], ports, say)
+                failures |= {("pubsub", what): why for what, why in extras["pubsub"]["failures"].items()}
+            except (procs.StartError, load.LoadError, OSError) as error:
+                failures["pubsub", "slotway"] = str(error)
+                say(f"pub/sub: failed: {error}")
         if not args.only or "idle" in args.only:
             extras["idle"] = compare_idle(args, fleet, alive, ports)
 
     rows = report.summarize(runs, workloads)
-    env |= report.disturbance(runs)
+    env |= report.disturbance(runs + extras.get("pubsub", {}).get("runs", []))
     found = report.verdicts(runs, rows, workloads)
     env["left out"] = "; ".join(f"{k}: {v}" for k, v in left_out.items()) or "nothing"
     everything = report.write(args.out, runs, rows, extras, found, env, plot.draw(rows, workloads, env, env["date"]))
+    if "pubsub" in extras:
+        report.write_csv(args.out / "pubsub.csv", extras["pubsub"]["rows"] + extras["pubsub"]["idle"])
+        (args.out / "pubsub.svg").write_text(pubsub.picture(extras["pubsub"], env))
     if args.json:
         print(json.dumps(everything, indent=1))
     else:

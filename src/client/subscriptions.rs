@@ -11,6 +11,9 @@ pub struct Subscriptions {
     pub topics: FxHashMap<u32, u32>,
     /// How many, by [`Kind`].
     pub counts: [u32; Kind::COUNT],
+    /// The number of the last SUBSCRIBE that had to wait for the cluster; `None` once it is known
+    /// to be answered.
+    pub asked: Option<u32>,
     /// Since when it has not taken what is more than `pubsub.output_soft`: microseconds of the
     /// worker's clock.
     pub above_soft: Option<u64>,

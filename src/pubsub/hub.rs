@@ -208,7 +208,13 @@ impl<'a> Desk<'a> {
     }
 
     fn read_inbox(&mut self) {
-        while let Ok(message) = self.room.inbox.try_recv() {
+        loop {
+            let message = match self.room.inbox.try_recv() {
+                Ok(message) => message,
+                Err(mpsc::TryRecvError::Empty) => return,
+                // Nobody is left to say the end.
+                Err(mpsc::TryRecvError::Disconnected) => ToHub::Stop,
+            };
             match message {
                 ToHub::Worker { index, handle } => {
                     let worker = Worker { handle, transit: Arc::default() };
@@ -228,7 +234,7 @@ impl<'a> Desk<'a> {
                         self.book.wish(worker, wish);
                     }
                 }
-                ToHub::Stop => self.stopped = true,
+                ToHub::Stop => return self.stopped = true,
                 #[cfg(test)]
                 ToHub::Fail => panic!("as the test wants it"),
             }
@@ -347,8 +353,14 @@ impl<'a> Desk<'a> {
         self.book.node(node).map(|n| n.addr.to_string()).unwrap_or_default()
     }
 
-    /// The connection is gone, or could not be made.
+    /// The connection was closed, or could not be made.
     fn lost(&mut self, node: usize, why: &str) {
+        self.gone(node, why, true);
+    }
+
+    /// The connection is gone. A node that has closed it (`closed`) may take another at once; one
+    /// that does not answer is not asked.
+    fn gone(&mut self, node: usize, why: &str, closed: bool) {
         let was_ready = self.close(node);
         self.room.stats.failures.fetch_add(1, Relaxed);
         let topics = self.book.node(node).map_or(0, |n| n.load);
@@ -362,6 +374,9 @@ impl<'a> Desk<'a> {
             );
         } else {
             tracing::debug!(node = self.name(node), error = why, topics, "node not reached");
+        }
+        if closed && was_ready && self.book.cut_off(node) {
+            return;
         }
         let due = self.book.lost(node);
         self.retries.push((due, node));
@@ -393,7 +408,7 @@ impl<'a> Desk<'a> {
                 Due::Not(_) => {}
                 // What it said may lie in the socket still.
                 Due::Silent(_) if conn.readable => {}
-                Due::Silent(why) => self.lost(node, why),
+                Due::Silent(why) => self.gone(node, why, false),
                 Due::Unused => {
                     tracing::debug!(node = self.name(node), "subscription connection not needed");
                     self.close(node);

@@ -22,6 +22,8 @@ mod conn;
 mod frames;
 mod glob;
 mod hub;
+#[cfg(test)]
+mod hub_tests;
 mod link;
 mod place;
 mod push;

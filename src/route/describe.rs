@@ -540,6 +540,8 @@ Clients subscribe at slotway, and slotway subscribes once to each channel and pa
 - **Order**: the messages of one publisher on one channel come in the order in which they were published. Messages of different channels, and a message beside the reply of the `PUBLISH` that sent it, come over different connections: which comes first is open. So a client that publishes to itself and unsubscribes in the same pipeline may not get its message.
 - **Gaps**: when a node with subscriptions is lost they are made again elsewhere at once. What was published in between is missed, as by every Redis client that reconnects. `slotway_pubsub_gaps_total` counts each channel and pattern that this may have happened to, and `pubsub.on_gap = "disconnect"` closes the connections of their subscribers, so that they know.
 - **Slow subscribers** are closed at `pubsub.output_hard`, or above `pubsub.output_soft` for `pubsub.output_soft_time`, as Redis does it with `client-output-buffer-limit pubsub`.
+- **The nodes' own limit**: to a node slotway is one subscriber, whose connection carries all topics that are there. Messages of more than `client-output-buffer-limit pubsub` (32 MB) at once have the node close it, which is a gap for all of these: where such messages are published, raise it on the nodes. Names of more than 64 KiB are not subscribed to.
+- **In a pipeline** what follows a subscription waits until it is confirmed.
 - **Counts** (`PUBLISH`, `SPUBLISH`, `PUBSUB NUMSUB` …) are those of one server that had slotway's clients and the nodes' own; of another slotway's clients only one per channel is counted. Inside a script `PUBLISH` gives the node's own count.
 - **Inside a transaction** `PUBLISH` and `SPUBLISH` are let in; subscribing and `PUBSUB` are refused.
 

@@ -9,7 +9,7 @@ use crate::buf::CHUNK;
 use crate::client::{After, Announced, Context, Paused, answer, mode};
 use crate::metrics::LimitHit;
 use crate::resp::{ArgRange, Args, Protocol, write};
-use crate::route::{Fan, Held, Local, Merge, Plan, Refused};
+use crate::route::{Fan, Held, Local, Merge, Plan, PubSub, Refused};
 use crate::upstream::{Dest, NO_SLOT, Pending, State, Waiting, flag};
 
 impl Worker {
@@ -229,7 +229,8 @@ impl Worker {
         if let Some(client) = self.clients.get_mut(index) {
             client.last_command = command;
         }
-        if self.is_over_memory() && !matches!(plan, Plan::Local(_)) {
+        let frees = matches!(plan, Plan::Local(_) | Plan::PubSub(PubSub::Unsubscribe(_), _));
+        if self.is_over_memory() && !frees {
             return self.refuse_for_memory(index, command);
         }
         match plan {

@@ -183,6 +183,8 @@ struct Worker {
     replicas: Vec<Vec<u16>>,
     scripts: scripts::Scripts,
     topics: topics::Topics,
+    /// PUBLISHes may wait for a node that is not reached.
+    stranded: bool,
     /// Bytes of the client that is being read from, from the command at hand on.
     unread: usize,
     nodes: Vec<Node>,
@@ -241,7 +243,7 @@ struct Worker {
 
     /// Bytes in all buffers.
     accounted: usize,
-    /// Of these, this worker's share of the messages that subscribers have not taken.
+    /// Of these, its topics and its share of the messages that subscribers have not taken.
     accounted_messages: usize,
     stats: WorkerStats,
 }
@@ -335,6 +337,7 @@ impl Worker {
             joins: Slab::new(),
             scripts: scripts::Scripts::new(Arc::clone(&shared.scripts)),
             topics: topics::Topics::default(),
+            stranded: false,
             shared,
             idle: Vec::new(),
             dead: Vec::new(),
@@ -444,6 +447,7 @@ impl Worker {
                 self.resume_client(index as usize, generation);
             }
             let mut dirty = std::mem::take(&mut self.dirty_upstreams);
+            let wrote = !dirty.is_empty();
             for u in dirty.drain(..) {
                 self.flush_upstream(u);
             }
@@ -454,7 +458,11 @@ impl Worker {
             // to go first: the next turn then finds the work of many rather than of one, and the
             // worker is not interrupted by them while it writes to its clients. Alone on a core it
             // costs a fraction of a microsecond per turn.
-            std::thread::yield_now();
+            if wrote {
+                std::thread::yield_now();
+                // Messages that came of it need no turn of their own.
+                self.read_inbox();
+            }
             let mut dirty = std::mem::take(&mut self.dirty_clients);
             for i in dirty.drain(..) {
                 self.flush_client(i);
@@ -483,6 +491,7 @@ impl Worker {
     }
 
     fn read_inbox(&mut self) {
+        self.own.looks();
         while let Ok(message) = self.inbox.try_recv() {
             match message {
                 ToWorker::Accept(socket) => self.accept(socket),

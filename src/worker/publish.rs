@@ -7,11 +7,16 @@ use crate::pubsub::{Kind, Topic, hash, matches, rank};
 use crate::resp::reply::{elements, integer};
 use crate::resp::{Args, Request, RequestProgress, scan_request, write};
 use crate::route::{Ask, Fan, Merge, Own, publish_count};
-use crate::upstream::NO_SLOT;
+use crate::upstream::{NO_SLOT, Pending, State, Upstream, flag};
+
+/// PUBLISH, not in a batch: any node takes it.
+pub(super) fn is_lone_publish(pending: &Pending) -> bool {
+    pending.has(flag::PUBLISHES) && pending.before == 0 && pending.slot == NO_SLOT
+}
 
 impl Worker {
-    /// PUBLISH: to the node where slotway itself is subscribed to the channel, so that its messages
-    /// stay in order; otherwise to the one where it would be.
+    /// PUBLISH: to the node where slotway itself is subscribed to the channel or to a pattern that
+    /// it matches, so that its messages stay in order; otherwise to the one where it would be.
     pub(super) fn publish(
         &mut self,
         index: usize,
@@ -19,6 +24,10 @@ impl Worker {
         frame: &[u8],
         args: &Args,
     ) -> Flow {
+        if self.stranded {
+            // What was published before must not be overtaken.
+            self.send_stranded();
+        }
         match self.publish_node(args.get(1).unwrap_or_default()) {
             Some(node) => self.forward_to(index, command, NO_SLOT, node, frame),
             None => self.no_cluster_yet(index, command),
@@ -41,14 +50,14 @@ impl Worker {
 
     /// Where messages for `channel` are published.
     pub(super) fn publish_node(&self, channel: &[u8]) -> Option<u16> {
-        let home = self.topics.known(Kind::Channel, channel).map_or(0, Topic::home);
+        let home = self.home_of(channel);
         let ident = |node: u16| self.nodes.get(usize::from(node)).map_or(0, |n| n.ident);
         if home != 0 {
-            // It need not be a primary any more.
+            // It need not be a primary any more. Nor need it be reached at the moment: as long as
+            // the hub has the topic there, it is waited for, because nodes answer PUBLISH before
+            // they have told the others, and a message sent elsewhere could overtake.
             let found = self.nodes.iter().position(|n| n.known && n.ident == home);
-            if let Some(node) = found.and_then(|n| u16::try_from(n).ok())
-                && self.is_reached(node)
-            {
+            if let Some(node) = found.and_then(|n| u16::try_from(n).ok()) {
                 return Some(node);
             }
         }
@@ -58,6 +67,41 @@ impl Worker {
             fit.max_by_key(|&node| rank(name, ident(node)))
         };
         best(true).or_else(|| best(false))
+    }
+
+    /// Where slotway itself hears what is published at `channel`; 0: nowhere. Without a subscriber
+    /// of its own that is a pattern's home, which stays where it is when primaries change. Were it
+    /// published at whoever is primary, a message to a node that has just been demoted could be
+    /// overtaken by the next one to another: nodes answer before they have told the others.
+    fn home_of(&self, channel: &[u8]) -> u64 {
+        match self.topics.known(Kind::Channel, channel).map_or(0, Topic::home) {
+            0 => {
+                let patterns = self.topics.all_known(Kind::Pattern).filter(|t| t.home() != 0);
+                let homes = patterns.filter(|t| matches(&t.name, channel)).map(Topic::home);
+                // The same in every worker, so that it does not matter whose client publishes.
+                homes.min().unwrap_or(0)
+            }
+            home => home,
+        }
+    }
+
+    /// PUBLISHes that wait for a node which is not reached go to where the hub has moved their
+    /// topics meanwhile.
+    pub(super) fn send_stranded(&mut self) {
+        self.stranded = false;
+        let waiting = |up: &Upstream| up.is_ordered() && up.state == State::Backoff;
+        let all = self.upstreams.iter().filter(|(_, up)| waiting(up));
+        for u in all.map(|(u, _)| u).collect::<Vec<_>>() {
+            let Some(up) = self.upstreams.get_mut(u) else { continue };
+            let node = up.node;
+            for (pending, frame) in up.take_unsent(&mut self.pool, is_lone_publish) {
+                let client = self.lane_of(&pending).0;
+                let to = self.publish_node_of(&frame).unwrap_or(node);
+                self.stranded |= to == node;
+                self.send_to(to, pending, frame, client);
+            }
+            self.mark_upstream(u);
+        }
     }
 
     /// The same for a command's bytes that come back from a node that is not reached.
@@ -105,10 +149,9 @@ impl Worker {
         let mut own = Own::default();
         let mut add = |topic: &Topic| {
             own.subscribers += topic.subscribers();
-            let there = match topic.home() {
-                0 => true,
-                home => home == node,
-            };
+            // At every primary, at one node that is its home, or (0) it is not said where.
+            let home = topic.home();
+            let there = home == 0 || home == node || topic.upstream() > 1;
             own.upstream += usize::from(there && topic.upstream() > 0);
         };
         if let Some(topic) = self.topics.known(kind, channel) {

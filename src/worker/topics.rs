@@ -10,8 +10,8 @@ use crate::pubsub::{Kind, Token, Topic, Wish};
 /// How far a client's subscription is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Since {
-    /// The cluster has not confirmed it: no message is its.
-    Asked,
+    /// The cluster has not confirmed it: no message is its. The number of the SUBSCRIBE that will.
+    Asked(u32),
     /// Its confirmation, or a message behind it, is the client's reply of this number: what comes
     /// now stands behind that.
     Reply(u32),
@@ -25,6 +25,13 @@ pub(super) struct Subscriber {
     pub client: u32,
     pub generation: u32,
     pub since: Since,
+}
+
+impl Subscriber {
+    /// It has been confirmed.
+    pub fn is_heard(&self) -> bool {
+        !matches!(self.since, Since::Asked(_))
+    }
 }
 
 /// A topic that this worker has subscribers of.
@@ -60,8 +67,13 @@ pub(super) struct Wait {
     pub new: Vec<(u32, u32)>,
 }
 
+/// What a topic takes besides its name, in the tables of the hub and of the workers: about.
+const TOPIC: usize = 512;
+
 #[derive(Debug, Default)]
 pub(super) struct Topics {
+    /// Bytes of all topics and of the confirmations that wait.
+    pub held: usize,
     names: [FxHashMap<Arc<[u8]>, u32>; Kind::COUNT],
     pub local: Slab<Local>,
     next_generation: u32,
@@ -80,6 +92,7 @@ impl Topics {
             return index;
         }
         self.next_generation = self.next_generation.wrapping_add(1);
+        self.held += TOPIC + name.len();
         let name: Arc<[u8]> = name.into();
         let index = self.local.insert(Local {
             kind,
@@ -110,6 +123,7 @@ impl Topics {
     pub fn remove(&mut self, index: u32, tell: bool) {
         let Some(local) = self.local.try_remove(index as usize) else { return };
         self.names[local.kind as usize].remove(&local.name);
+        self.held = self.held.saturating_sub(TOPIC + local.name.len());
         if tell {
             let token = Token { index, generation: local.generation };
             self.wishes.push(Wish::Unsubscribe { token });
@@ -119,8 +133,16 @@ impl Topics {
     /// A number for a command that waits.
     pub fn wait(&mut self, wait: Wait) -> u64 {
         self.next_wait += 1;
+        self.held += wait.reply.capacity();
         self.waits.insert(self.next_wait, wait);
         self.next_wait
+    }
+
+    /// It waits no more.
+    pub fn end_wait(&mut self, id: u64) -> Option<Wait> {
+        let wait = self.waits.remove(&id)?;
+        self.held = self.held.saturating_sub(wait.reply.capacity());
+        Some(wait)
     }
 
     /// The number that [`Topics::wait`] gives next.
@@ -130,8 +152,9 @@ impl Topics {
 
     /// The hub failed: it is to be told of everything again.
     pub fn wish_again(&mut self) {
-        // What was not told yet is part of everything.
-        self.wishes.clear();
+        // What was not told yet is part of everything. Not so what ends: the hub's next book may
+        // have its beginning already.
+        self.wishes.retain(|wish| matches!(wish, Wish::Unsubscribe { .. }));
         for (index, local) in &mut self.local {
             local.live = false;
             let token = Token { index: index as u32, generation: local.generation };
@@ -174,7 +197,7 @@ impl Topics {
     /// The worker ends, its clients with it.
     pub fn leave_all(&mut self) {
         for (_, local) in &self.local {
-            let counted = local.subscribers.iter().filter(|s| s.since != Since::Asked);
+            let counted = local.subscribers.iter().filter(|s| s.is_heard());
             counted.for_each(|_| local.topic.iter().for_each(|topic| topic.leave()));
         }
     }

@@ -125,7 +125,7 @@ impl Worker {
                 if pending.has(flag::NODE_BOUND) {
                     self.fail(&pending, "a node", "ERR the node has left the cluster");
                 } else if slot == NO_SLOT {
-                    let node = match pending.has(flag::PUBLISHES) && pending.before == 0 {
+                    let node = match super::publish::is_lone_publish(&pending) {
                         true => self.publish_node_of(&frame),
                         false => self.any_primary(lane.0 as usize),
                     };

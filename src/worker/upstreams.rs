@@ -372,7 +372,8 @@ impl Worker {
             return up.state == State::Ready && self.join_piece(u, join, part, piece);
         }
         let Dest::Client { index, generation, seq } = pending.dest else { return false };
-        if up.swallowed < pending.before {
+        // Its counts of subscribers are put right when all of it is here.
+        if up.swallowed < pending.before || pending.has(flag::PUBLISHES) {
             return false;
         }
         if up.state != State::Ready || (!up.streaming && piece.first() == Some(&b'-')) {
@@ -565,6 +566,7 @@ impl Worker {
         up.failures = up.failures.saturating_add(1);
         up.last_error = Some(why.to_owned());
         up.state = State::Backoff;
+        self.stranded |= up.pending.iter().any(super::publish::is_lone_publish);
         let (node, failures) = (up.node, up.failures);
         let addr = self.nodes.get(usize::from(node)).map(|n| n.addr.clone());
         if let Some(stats) = self.stats.nodes.get_mut(usize::from(node)) {

@@ -5,6 +5,7 @@
 #![allow(dead_code)] // each test binary uses its part of this
 
 pub mod load;
+pub mod pubsub;
 pub mod transactions;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -54,6 +55,12 @@ pub fn setting(args: &[&str]) -> Setting {
 /// A cluster of one's own: 3 primaries, 3 replicas.
 pub fn cluster() -> Cluster {
     Cluster::start(ClusterOptions::default()).expect("a cluster")
+}
+
+/// The same, with more lines for every node's redis.conf.
+pub fn cluster_with(conf: &[&str]) -> Cluster {
+    let conf = conf.iter().map(|line| (*line).to_owned()).collect();
+    Cluster::start(ClusterOptions { conf, ..ClusterOptions::default() }).expect("a cluster")
 }
 
 /// A running `slotway run`. Dropping it sends SIGTERM and wants to see exit code 0.
@@ -194,6 +201,17 @@ pub fn eventually(what: &str, mut look: impl FnMut() -> bool) {
     let since = Instant::now();
     while !look() {
         assert!(since.elapsed() < PATIENCE, "not within {} s: {what}", PATIENCE.as_secs());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The same; what is still missing is said when patience is over.
+#[track_caller]
+pub fn eventually_ok(what: &str, mut look: impl FnMut() -> Result<(), String>) {
+    let since = Instant::now();
+    while let Err(missing) = look() {
+        let patience = PATIENCE.as_secs();
+        assert!(since.elapsed() < PATIENCE, "not within {patience} s: {what}: {missing}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

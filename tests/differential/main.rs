@@ -102,20 +102,31 @@ fn replies_are_those_of_a_standalone_server() {
     );
 }
 
-/// `DIFF_UNIT=part-of-a-name`: only these.
 #[test]
 fn conversations_are_those_with_a_standalone_server() {
+    converse(Unit::read_all(include_str!("units.txt")));
+}
+
+#[test]
+fn pubsub_is_that_of_a_standalone_server() {
+    let mut units = Unit::read_all(include_str!("pubsub.txt"));
+    units.iter_mut().for_each(|unit| unit.to_the_end = true);
+    converse(units);
+}
+
+/// `DIFF_UNIT=part-of-a-name`: only these.
+fn converse(mut units: Vec<Unit>) {
     let sides = sides();
     let only = env::var("DIFF_UNIT").unwrap_or_default();
     let mut grammar = Grammar::read(include_str!("grammar.txt"));
     let mut rules = Rules::read(include_str!("allow.txt"));
     let seed = number("DIFF_SEED", 20_240_607);
     let mut rng = Rng(seed);
-    let units = Unit::read_all(include_str!("units.txt"));
+    units.retain(|unit| unit.name.contains(&only));
     let mut differences = Vec::new();
     let mut had = 0;
-    for unit in units.iter().filter(|unit| unit.name.contains(&only)) {
-        for protocol in [2, 3] {
+    for unit in &units {
+        for &protocol in unit.protocols() {
             let split = unit.name.ends_with("(split)").then_some(sides.split.as_ref()).flatten();
             let addrs = [sides.reference.as_str(), split.unwrap_or(&sides.through)];
             for addr in addrs {
@@ -129,7 +140,6 @@ fn conversations_are_those_with_a_standalone_server() {
         }
     }
     println!("{had} conversations, {} differences", differences.len());
-    assert!(had > 0, "no unit is called {only}");
     assert!(
         differences.is_empty(),
         "\n{}\nagain with: DIFF_SEED={seed} cargo test --release --test differential\n",
@@ -203,7 +213,9 @@ fn transaction(
         };
         // An argument more behind a key may be one more key, in another slot.
         let ends_with_key = c.keys.last() == Some(&(c.args.len() - 1));
-        if rng.one_in(20) && (any_slots || !ends_with_key) {
+        // MSET's pairs made uneven are found by a server in EXEC, by slotway as it takes it apart.
+        let pairs = c.args[0].to_ascii_uppercase().starts_with(b"MSET");
+        if rng.one_in(20) && (any_slots && !pairs || !any_slots && !ends_with_key) {
             spoil(&mut c, rng);
         }
         out.push(c);

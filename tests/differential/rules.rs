@@ -14,6 +14,7 @@ enum How {
     Near(i64),
     Fields,
     Lines,
+    Values(Vec<String>),
     Info,
     Differs(Vec<u8>),
     Error,
@@ -86,6 +87,7 @@ impl Rule {
             ("type", _) => How::Type,
             ("fields", _) => How::Fields,
             ("lines", _) => How::Lines,
+            ("values", names) => How::Values(names.split(',').map(str::to_owned).collect()),
             ("info", _) => How::Info,
             ("near", n) => How::Near(n.parse().expect("allow.txt: near N")),
             ("differs", _) if !reply.is_empty() => How::Differs(reply.as_bytes().to_vec()),
@@ -158,6 +160,14 @@ impl How {
                 (Some(x), Some(y)) => a.first() == b.first() && have_names(x, y),
                 _ => false,
             },
+            How::Values(names) => match (frame::text(a), frame::text(b)) {
+                (Some(x), Some(y)) => {
+                    a.first() == b.first()
+                        && have_names(x, y)
+                        && values(x, names) == values(y, names)
+                }
+                _ => false,
+            },
             How::Info => match (frame::text(a), frame::text(b)) {
                 (Some(x), Some(y)) => {
                     a.first() == b.first() && info_fields(x).is_subset(&info_fields(y))
@@ -197,6 +207,18 @@ fn have_names(text: &[u8], other: &[u8]) -> bool {
     let wanted: BTreeSet<String> = text.lines().flat_map(names).collect();
     let mut lines = other.lines();
     text.is_empty() == other.is_empty() && lines.all(|line| wanted.is_subset(&names(line)))
+}
+
+/// The `name=value` of these names on every line, the lines in any order.
+fn values(text: &[u8], names: &[String]) -> Vec<Vec<String>> {
+    let text = String::from_utf8_lossy(text);
+    let wanted = |word: &&str| {
+        word.split_once('=').is_some_and(|(name, _)| names.iter().any(|wanted| wanted == name))
+    };
+    let of_line = |line: &str| line.split(' ').filter(wanted).map(str::to_owned).collect();
+    let mut lines: Vec<Vec<String>> = text.lines().map(of_line).collect();
+    lines.sort_unstable();
+    lines
 }
 
 /// Sections and fields of INFO; without those that stand for something that is there or not: a

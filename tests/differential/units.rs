@@ -1,4 +1,5 @@
-//! Reads units.txt, the conversations on several connections, and has them with both sides.
+//! Reads units.txt and pubsub.txt, the conversations on several connections, and has them with
+//! both sides.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,13 +16,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// One conversation.
 pub struct Unit {
     pub name: String,
+    /// Whether all connections say QUIT in the end, and what comes until then is compared.
+    pub to_the_end: bool,
     steps: Vec<(String, Step)>,
 }
 
 enum Step {
     Ask(char, Shape),
     Send(char, Shape),
-    Take(char),
+    Take(char, usize, Order),
     Blocked(usize),
     Silent(char, Shape),
     Iterate(char, Shape),
@@ -36,13 +39,23 @@ impl Unit {
         let mut units: Vec<Unit> = Vec::new();
         for line in text.lines().map(str::trim) {
             if let Some(name) = line.strip_prefix("== ") {
-                units.push(Unit { name: name.to_string(), steps: Vec::new() });
+                let name = name.to_string();
+                units.push(Unit { name, to_the_end: false, steps: Vec::new() });
             } else if !line.is_empty() && !line.starts_with('#') {
                 let unit = units.last_mut().expect("units.txt: a unit has a name first");
                 unit.steps.push((line.to_string(), Step::read(line)));
             }
         }
         units
+    }
+
+    /// The protocols it is had in.
+    pub fn protocols(&self) -> &'static [u8] {
+        match self.name.rsplit_once(' ') {
+            Some((_, "(RESP2)")) => &[2],
+            Some((_, "(RESP3)")) => &[3],
+            _ => &[2, 3],
+        }
     }
 
     /// The shapes of all commands in it.
@@ -54,7 +67,7 @@ impl Unit {
             | Step::Iterate(_, s)
             | Step::Capture(_, _, s) => Some(s),
             Step::Bytes(..)
-            | Step::Take(_)
+            | Step::Take(..)
             | Step::Blocked(_)
             | Step::Closed(_)
             | Step::Close(_) => None,
@@ -76,7 +89,15 @@ impl Step {
             ("", "close") => Step::Close(conn),
             ("", command) => Step::Ask(conn, Shape::read(command)),
             ("<", command) => Step::Send(conn, Shape::read(command)),
-            (">", "") => Step::Take(conn),
+            (">", "") => Step::Take(conn, 1, Order::Given),
+            (order @ (">" | "%" | "!"), count) => {
+                let order = match order {
+                    ">" => Order::Given,
+                    "%" => Order::Any,
+                    _ => Order::AnyNames,
+                };
+                Step::Take(conn, count.parse().expect("units.txt: A> N"), order)
+            }
             ("-", command) => Step::Silent(conn, Shape::read(command)),
             ("@", command) => Step::Iterate(conn, Shape::read(command)),
             ("~", bytes) => Step::Bytes(conn, Shape::read(bytes)),
@@ -89,12 +110,42 @@ impl Step {
     }
 }
 
+/// How several replies stand to each other.
+#[derive(Clone, Copy, PartialEq)]
+enum Order {
+    Given,
+    Any,
+    /// Confirmations: their counts as given, their names in any order.
+    AnyNames,
+}
+
 /// One of the two that are compared, as a unit sees it.
 struct Side {
     addr: String,
     protocol: u8,
     ends: BTreeMap<char, End>,
     remembered: BTreeMap<String, Vec<u8>>,
+}
+
+impl Order {
+    /// What must be equal on both sides.
+    fn sorted(self, replies: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let mut all: Vec<Vec<u8>> = match self {
+            Order::Given => return replies.to_vec(),
+            Order::Any => replies.to_vec(),
+            Order::AnyNames => {
+                let place = |(at, reply): (usize, &Vec<u8>)| {
+                    let parts = frame::parts(reply).unwrap_or_default();
+                    let [kind, name, count] = parts[..] else { return vec![reply.clone()] };
+                    let counted = [frame::shape(reply).as_bytes(), kind, count].concat();
+                    vec![[format!("{at} ").as_bytes(), &counted].concat(), name.to_vec()]
+                };
+                replies.iter().enumerate().flat_map(place).collect()
+            }
+        };
+        all.sort_unstable();
+        all
+    }
 }
 
 impl Side {
@@ -128,6 +179,31 @@ impl Side {
     fn ask(&mut self, name: char, c: &Command) -> Result<Vec<u8>, String> {
         self.send(name, c);
         self.end(name).receive()
+    }
+
+    fn take(&mut self, name: char, count: usize) -> Result<Vec<Vec<u8>>, String> {
+        (0..count).map(|_| self.end(name).receive()).collect()
+    }
+
+    /// What each connection gets after a QUIT until its end, for people to read and to compare.
+    fn quit(&mut self) -> String {
+        let all: Vec<char> = self.ends.keys().copied().collect();
+        let mut out = String::new();
+        for name in all {
+            let mut rest = Vec::new();
+            let mut reply = self.ask(name, &Command::words(&["QUIT"]));
+            while let Ok(frame) = reply {
+                rest.extend(frame);
+                reply = self.end(name).receive();
+            }
+            out += &format!("{name} {}", frame::show(&rest));
+            match reply {
+                Err(e) if e.contains("closed") || e.contains("reset") => out += "; ",
+                Err(e) => out += &format!(" and {e}; "),
+                Ok(_) => unreachable!("the loop ends with an error"),
+            }
+        }
+        out
     }
 
     /// Waits until so many clients are blocked; not for ever, as the replies will show it.
@@ -222,11 +298,21 @@ pub fn run(
                 sent.insert(*name, c);
                 Ok(())
             }
-            Step::Take(name) => {
+            Step::Take(name, 1, Order::Given) => {
                 let another = || Command::words(&["(one more reply)"]);
                 let c = sent.remove(name).unwrap_or_else(another);
                 match (reference.end(*name).receive(), theirs.end(*name).receive()) {
                     (Ok(a), Ok(b)) => judge(name, &c, a, b),
+                    (Err(e), _) | (_, Err(e)) => Err(e),
+                }
+            }
+            Step::Take(name, count, order) => {
+                match (reference.take(*name, *count), theirs.take(*name, *count)) {
+                    (Ok(a), Ok(b)) if order.sorted(&a) == order.sorted(&b) => Ok(()),
+                    (Ok(a), Ok(b)) => {
+                        let c = Command::words(&["(more replies)"]);
+                        Err(report(&c, &a.concat(), &b.concat()))
+                    }
                     (Err(e), _) | (_, Err(e)) => Err(e),
                 }
             }
@@ -275,7 +361,10 @@ pub fn run(
                     Err(e) if e.contains("closed") || e.contains("reset") => "the end".to_string(),
                     Err(e) => e,
                 };
-                match (ended(reference), ended(theirs)) {
+                let ends = (ended(reference), ended(theirs));
+                reference.ends.remove(name);
+                theirs.ends.remove(name);
+                match ends {
                     (a, b) if a == b => Ok(()),
                     (a, b) => Err(format!("  standalone {a}\n  slotway    {b}\n")),
                 }
@@ -295,5 +384,15 @@ pub fn run(
             ));
         }
     }
-    Ok(())
+    if !unit.to_the_end {
+        return Ok(());
+    }
+    let [reference, theirs] = sides.each_mut().map(Side::quit);
+    if reference == theirs {
+        return Ok(());
+    }
+    Err(format!(
+        "unit \"{}\" in RESP{protocol}, at its end\n  standalone {reference}\n  slotway    {theirs}\n",
+        unit.name,
+    ))
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::nodes::Link;
 use super::{Action, Book, Class, Entry, Sent, Sub, SubState, count};
-use crate::pubsub::{GapReason, News, rank};
+use crate::pubsub::{GapReason, News, Topic, rank};
 
 /// Whether a topic gets its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +39,17 @@ impl Book {
             }
             std::mem::replace(&mut entry.subs, spare)
         };
+        // What was not even sent yet is not worth sending if it is not wanted any more.
+        let mut i = 0;
+        while let Some(&sub) = subs.get(i) {
+            let wanted = home == Some(sub.node) || everywhere && self.primaries.contains(&sub.node);
+            if wanted || sub.state != SubState::Wanted {
+                i += 1;
+            } else {
+                subs.swap_remove(i);
+                self.end(at, sub);
+            }
+        }
         if let Some(home) = home {
             self.want(&mut subs, home);
         }
@@ -127,18 +138,20 @@ impl Book {
         }
     }
 
-    /// Ends one subscription.
-    fn end(&mut self, at: usize, sub: Sub) {
-        let Some(entry) = self.entries.get(at) else { return };
+    /// Ends one subscription. `true`: its node is to be told, and counts it until then.
+    fn end(&mut self, at: usize, sub: Sub) -> bool {
+        let Some(entry) = self.entries.get(at) else { return false };
         if sub.state == SubState::Confirmed {
             count(&self.stats.upstream, entry.topic.kind, -1);
         }
-        let Some(node) = self.nodes.get_mut(sub.node) else { return };
+        let Some(node) = self.nodes.get_mut(sub.node) else { return false };
         node.load = node.load.saturating_sub(1);
-        if sub.state != SubState::Wanted && node.link == Link::Ready {
+        let told = sub.state != SubState::Wanted && node.link == Link::Ready;
+        if told {
             node.fifo.push_back(Sent::Unsubscribe { topic: Arc::clone(&entry.topic) });
             self.actions.push(Action::Unsubscribe(sub.node, Arc::clone(&entry.topic)));
         }
+        told
     }
 
     /// Takes a subscription off the books that its node does not hold (any more).
@@ -155,12 +168,26 @@ impl Book {
         Some(sub)
     }
 
-    /// Ends all subscriptions of an entry.
+    /// Ends all subscriptions of an entry. Until they have heard of it, so many nodes count it.
     pub(super) fn withdraw(&mut self, at: usize) {
         let Some(entry) = self.entries.get_mut(at) else { return };
-        entry.topic.set_upstream(0);
-        for sub in std::mem::take(&mut entry.subs) {
-            self.end(at, sub);
+        let topic = Arc::clone(&entry.topic);
+        let subs = std::mem::take(&mut entry.subs);
+        let told = subs.into_iter().filter(|&sub| self.end(at, sub)).count();
+        topic.set_upstream(told);
+    }
+
+    /// A node does not count a subscription any more that was ended there. When no node does, and
+    /// the topic was let go of meanwhile, the workers may forget it: their counts are right without.
+    pub(super) fn ended(&mut self, topic: &Arc<Topic>) {
+        let current = self.names[topic.kind as usize].get(&topic.name);
+        let current = current.and_then(|&at| self.entries.get(at));
+        if current.is_some_and(|entry| Arc::ptr_eq(&entry.topic, topic)) {
+            return;
+        }
+        topic.set_upstream(topic.upstream().saturating_sub(1));
+        if topic.upstream() == 0 {
+            self.say_all(|| News::Forgotten(Arc::clone(topic)));
         }
     }
 
@@ -262,7 +289,7 @@ impl Book {
             entry.live = true;
             entry.tries = 0;
             all = entry.gapped;
-            if std::mem::take(&mut entry.gapped) {
+            if std::mem::take(&mut entry.gapped) && !entry.listeners.is_empty() {
                 self.stats.resubscriptions.fetch_add(1, Relaxed);
             }
             entry.topic.set_live(true);

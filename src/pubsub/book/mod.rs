@@ -6,12 +6,15 @@
 //! - `nodes`: nodes and their connections come and go; timers
 //! - `keep`: where a topic should be subscribed, and whether that is so: every event ends there
 //! - `replies`: what nodes answer
-//! - `messages`: what they send
+//! - `messages`: what they send; `echo`: what two nodes send of the same
 
+mod echo;
 mod keep;
 mod messages;
 mod nodes;
 mod replies;
+#[cfg(test)]
+mod tests;
 
 pub use messages::{Message, Run};
 pub use nodes::Node;
@@ -104,6 +107,8 @@ struct Entry {
     /// Who had the slot by the last topology that knew.
     owner: Option<usize>,
     subs: Vec<Sub>,
+    /// Of an ordinary or shard channel and of an ordinary pattern.
+    echo: echo::Echo,
     /// All of it is confirmed.
     live: bool,
     /// It was, and messages may be missed until it is again.
@@ -261,11 +266,14 @@ impl Book {
 
     /// The entry of a topic; a new one if nobody listens to it yet.
     fn entry(&mut self, kind: Kind, name: Arc<[u8]>) -> usize {
-        let names = &mut self.names[kind as usize];
-        if let Some(&at) = names.get(&name) {
+        if let Some(&at) = self.names[kind as usize].get(&name) {
             return at;
         }
         let class = classify(kind, &name);
+        let owner = match class {
+            Class::Shard(slot) => self.owner(slot),
+            _ => None,
+        };
         let everywhere = matches!(class, Class::Narrow { .. } | Class::Broad);
         let topic = Arc::new(Topic::new(kind, Arc::clone(&name), everywhere));
         let at = self.entries.insert(Entry {
@@ -275,8 +283,9 @@ impl Book {
             listeners: Vec::new(),
             home: None,
             pinned: false,
-            owner: None,
+            owner,
             subs: Vec::new(),
+            echo: Default::default(),
             live: false,
             gapped: false,
             tries: 0,
@@ -286,7 +295,7 @@ impl Book {
             made: Vec::new(),
             starts: Vec::new(),
         });
-        names.insert(name, at);
+        self.names[kind as usize].insert(name, at);
         if class == Class::Broad {
             self.broad.push(at);
         }
@@ -343,8 +352,9 @@ impl Book {
         let topic = entry.topic;
         self.names[topic.kind as usize].remove(&topic.name);
         topic.set_live(false);
-        topic.set_home(0);
-        self.say_all(|| News::Forgotten(Arc::clone(&topic)));
+        if topic.upstream() == 0 {
+            self.say_all(|| News::Forgotten(Arc::clone(&topic)));
+        }
         if entry.class == Class::Broad {
             self.broad.retain(|&b| b != at);
             if self.broad.is_empty() {
@@ -363,7 +373,7 @@ impl Book {
         }
     }
 
-    fn say_all(&mut self, news: impl Fn() -> News) {
+    pub(super) fn say_all(&mut self, news: impl Fn() -> News) {
         for worker in self.workers.values_mut() {
             worker.news.push(news());
         }

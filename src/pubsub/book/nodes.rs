@@ -8,6 +8,11 @@ use super::{Action, Book, Class, Fifo, Sent, SubState};
 use crate::cluster::{NodeAddr, Role, Slot, Snapshot};
 use crate::pubsub::{GapReason, ident};
 
+/// A node that closes connections more often than this, each within so many microseconds of the
+/// one before, is left for a while.
+const CUTS: u32 = 20;
+const CUTS_WITHIN: u64 = 1_000_000;
+
 /// A node's subscription connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
@@ -41,6 +46,12 @@ pub struct Node {
     pub(super) primary: Option<usize>,
     /// It is a primary, with slots.
     pub(super) has_slots: bool,
+    /// It is a primary that has lost all its slots: most likely another was promoted in its place
+    /// and it does not say yet that it is that one's replica. Its notifications would be copies.
+    stripped: bool,
+    /// How many connections that stood it has closed in quick succession, and when the last one.
+    cuts: u32,
+    cut_at: u64,
     pub(super) fifo: Fifo,
 }
 
@@ -74,16 +85,31 @@ impl Book {
                 *has = true;
             }
         }
+        let mut owns = vec![false; snapshot.nodes.len()];
+        for (shard, _) in snapshot.shards.iter().zip(&has_slots).filter(|(_, has)| **has) {
+            if let Some(owns) = shard.primary.and_then(|i| owns.get_mut(usize::from(i))) {
+                *owns = true;
+            }
+        }
+        let mut stripped = Vec::new();
         for node in &mut self.nodes {
+            let had_slots = node.has_slots || node.stripped;
             (node.online, node.primary, node.has_slots) = (false, None, false);
+            node.stripped = had_slots;
         }
         self.primaries.clear();
-        for (node, &at) in snapshot.nodes.iter().zip(&by_index) {
-            if let Some(place) = self.nodes.get_mut(at) {
-                place.online = node.online;
-                place.socket = node.socket.or(place.socket);
+        for ((node, &at), owns) in snapshot.nodes.iter().zip(&by_index).zip(owns) {
+            let Some(place) = self.nodes.get_mut(at) else { continue };
+            place.online = node.online;
+            place.socket = node.socket.or(place.socket);
+            // One that was dead for a while is stripped still when it comes back.
+            place.stripped &= node.role == Role::Primary && !owns;
+            if node.role != Role::Primary || !node.online {
+                continue;
             }
-            if node.online && node.role == Role::Primary && !self.primaries.contains(&at) {
+            if place.stripped {
+                stripped.push((at, self.slot_of(at)));
+            } else if !self.primaries.contains(&at) {
                 self.primaries.push(at);
             }
         }
@@ -101,6 +127,12 @@ impl Book {
         }
         self.snapshot = snapshot;
         self.by_index = by_index;
+        for (at, slot) in stripped {
+            let successor = slot.and_then(|slot| self.owner(slot));
+            if let Some(node) = self.nodes.get_mut(at) {
+                node.primary = successor;
+            }
+        }
         for at in 0..self.nodes.len() {
             let Some(node) = self.nodes.get(at) else { continue };
             if !node.online && node.link != Link::Idle {
@@ -148,6 +180,9 @@ impl Book {
                 online: false,
                 primary: None,
                 has_slots: false,
+                stripped: false,
+                cuts: 0,
+                cut_at: 0,
                 fifo: Fifo::new(),
             });
             self.nodes.len() - 1
@@ -157,6 +192,16 @@ impl Book {
     /// The node at `addr`, if the cluster ever had it.
     pub(super) fn known(&self, addr: &NodeAddr) -> Option<usize> {
         self.nodes.iter().position(|n| n.addr == *addr)
+    }
+
+    /// A slot of the node as the last topology had it.
+    fn slot_of(&self, at: usize) -> Option<Slot> {
+        let owner = |&shard: &u16| {
+            let primary = self.snapshot.shards.get(usize::from(shard))?.primary?;
+            self.by_index.get(usize::from(primary)).copied()
+        };
+        let slot = self.snapshot.slots.iter().position(|shard| owner(shard) == Some(at))?;
+        u16::try_from(slot).ok().map(Slot)
     }
 
     /// The primary that has the slot, if it is online.
@@ -182,6 +227,26 @@ impl Book {
                 book.place(at);
             }
         });
+    }
+
+    /// The node has closed a connection that stood. It may be as well as before, so its topics stay
+    /// and it is connected to at once; if that fails, [`Book::lost`] finds them other places.
+    /// Going elsewhere first would be as quick, but what the node has delivered before it closed
+    /// may still be on its way to the others, and come again from there.
+    ///
+    /// `false`: this happens too often.
+    pub fn cut_off(&mut self, node: usize) -> bool {
+        let now = self.now;
+        let Some(place) = self.nodes.get_mut(node) else { return false };
+        place.cuts = if now < place.cut_at + CUTS_WITHIN { place.cuts + 1 } else { 1 };
+        place.cut_at = now;
+        if place.cuts > CUTS {
+            return false;
+        }
+        self.cut(node, Link::Idle);
+        self.replace_all(node, GapReason::ConnectionLost);
+        self.actions.push(Action::Refresh(None));
+        true
     }
 
     /// The connection to `node` is gone, or could not be made. Gives when to try again.
@@ -224,9 +289,13 @@ impl Book {
     }
 
     fn cut(&mut self, node: usize, link: Link) {
-        if let Some(node) = self.nodes.get_mut(node) {
-            node.link = link;
-            node.fifo.clear();
+        let Some(node) = self.nodes.get_mut(node) else { return };
+        node.link = link;
+        // A node does not count what a closed connection had.
+        for sent in std::mem::take(&mut node.fifo) {
+            if let Sent::Unsubscribe { topic } = sent {
+                self.ended(&topic);
+            }
         }
     }
 

@@ -42,14 +42,20 @@ impl Book {
             }
             return Err("a confirmation of what was not asked for");
         }
-        let Some(Sent::Subscribe { entry: at, serial, .. }) = place.fifo.pop_front() else {
-            return Ok(());
+        let (at, serial) = match place.fifo.pop_front() {
+            Some(Sent::Subscribe { entry, serial, .. }) => (entry, serial),
+            Some(Sent::Unsubscribe { topic }) => {
+                self.ended(&topic);
+                return Ok(());
+            }
+            _ => return Ok(()),
         };
         let Some(entry) = self.entries.get_mut(at) else { return Ok(()) };
         let Some(sub) = entry.subs.iter_mut().find(|s| s.serial == serial) else { return Ok(()) };
         sub.state = SubState::Confirmed;
         count(&self.stats.upstream, kind, 1);
         entry.pinned |= kind == Kind::Shard;
+        entry.echo.moved(node, self.now);
         let confirmed = entry.subs.iter().filter(|s| s.state == SubState::Confirmed).count();
         entry.topic.set_upstream(confirmed);
         self.settle(at, GapReason::NewPrimary);
@@ -79,7 +85,14 @@ impl Book {
     pub fn error(&mut self, node: usize, text: &[u8]) -> Result<(), &'static str> {
         let place = self.nodes.get_mut(node).ok_or("a node that is not known")?;
         let sent = place.fifo.pop_front().ok_or("an error that answers nothing")?;
-        let Sent::Subscribe { entry: at, serial, .. } = sent else { return Ok(()) };
+        let (at, serial) = match sent {
+            Sent::Subscribe { entry, serial, .. } => (entry, serial),
+            Sent::Unsubscribe { topic } => {
+                self.ended(&topic);
+                return Ok(());
+            }
+            Sent::Ping => return Ok(()),
+        };
         let entry = self.entries.get_mut(at);
         let Some(entry) = entry.filter(|e| e.subs.iter().any(|s| s.serial == serial)) else {
             return Ok(());

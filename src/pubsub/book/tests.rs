@@ -1,0 +1,556 @@
+//! The book alone: events in, actions and news out.
+
+mod notifications;
+
+use super::*;
+use crate::cluster::{NO_SHARD, Node as ClusterNode, Role, SLOTS, Shard};
+use crate::pubsub::GapReason;
+
+/// Nodes 0, 1, 2 are the primaries of shards 0, 1, 2 with a third of the slots each; 3, 4, 5 their
+/// replicas, unless a test changes that.
+fn cluster() -> Snapshot {
+    let node = |i: u16| ClusterNode {
+        id: format!("node{i}").into(),
+        addr: addr(i),
+        socket: Some(([127, 0, 0, 1], 7000 + i).into()),
+        role: if i < 3 { Role::Primary } else { Role::Replica },
+        online: true,
+    };
+    let shard = |i: u16| Shard { primary: Some(i), replicas: vec![i + 3] };
+    Snapshot {
+        generation: 1,
+        nodes: (0..6).map(node).collect(),
+        shards: (0..3).map(shard).collect(),
+        slots: (0..SLOTS).map(|slot| (slot * 3 / SLOTS).min(2)).collect(),
+    }
+}
+
+fn addr(i: u16) -> NodeAddr {
+    NodeAddr { host: "127.0.0.1".into(), port: 7000 + i }
+}
+
+/// Replica `i + 3` is shard `i`'s primary; the old one a replica.
+fn failed_over(i: u16) -> Snapshot {
+    let mut snapshot = cluster();
+    snapshot.nodes[usize::from(i)].role = Role::Replica;
+    snapshot.nodes[usize::from(i) + 3].role = Role::Primary;
+    snapshot.shards[usize::from(i)] = Shard { primary: Some(i + 3), replicas: vec![i] };
+    snapshot
+}
+
+fn failed(i: u16) -> Snapshot {
+    let mut snapshot = cluster();
+    snapshot.nodes[usize::from(i)].online = false;
+    snapshot.shards[usize::from(i)].primary = None;
+    snapshot
+}
+
+fn without_slots(mut snapshot: Snapshot, shard: u16) -> Snapshot {
+    for slot in &mut snapshot.slots {
+        if *slot == shard {
+            *slot = NO_SHARD;
+        }
+    }
+    snapshot
+}
+
+/// A book, and nodes that answer when they are told to. Everything is written in one line each:
+/// `+ c @1` is a SUBSCRIBE at node 1, `live c`, `gap c` are news of worker 1.
+struct Desk {
+    book: Book,
+    names: FxHashMap<Token, String>,
+    next: u32,
+    said: Vec<String>,
+    refreshes: usize,
+}
+
+impl Desk {
+    fn new() -> Desk {
+        let mut desk = Desk::without_topology();
+        desk.topology(cluster());
+        desk
+    }
+
+    fn without_topology() -> Desk {
+        let mut book = Book::new(Arc::default(), Pace { min: 10_000, max: 1_000_000 });
+        book.worker(1);
+        Desk { book, names: FxHashMap::default(), next: 0, said: Vec::new(), refreshes: 0 }
+    }
+
+    fn topology(&mut self, snapshot: Snapshot) {
+        self.book.topology(Arc::new(snapshot));
+    }
+
+    fn token(&mut self, name: &str) -> Token {
+        self.next += 1;
+        let token = Token { index: self.next, generation: 1 };
+        self.names.insert(token, name.to_owned());
+        token
+    }
+
+    fn subscribe(&mut self, worker: usize, kind: Kind, name: &str) -> Token {
+        let token = self.token(name);
+        self.book.wish(worker, Wish::Subscribe { token, kind, name: name.as_bytes().into() });
+        token
+    }
+
+    fn unsubscribe(&mut self, worker: usize, token: Token) {
+        self.book.wish(worker, Wish::Unsubscribe { token });
+    }
+
+    /// What the book wants done. Connections are made at once if `connect`.
+    fn act(&mut self, connect: bool) -> Vec<String> {
+        self.book.end_turn();
+        let mut all = std::mem::take(&mut self.said);
+        loop {
+            let actions = self.book.take_actions();
+            if actions.is_empty() {
+                return all;
+            }
+            for action in actions {
+                let text = |topic: &Topic| String::from_utf8_lossy(&topic.name).into_owned();
+                match action {
+                    Action::Connect(n) if connect => self.book.ready(n),
+                    Action::Connect(n) => all.push(format!("connect {n}")),
+                    Action::Close(n) => all.push(format!("close {n}")),
+                    Action::Subscribe(n, topic) => all.push(format!("+ {} @{n}", text(&topic))),
+                    Action::Unsubscribe(n, topic) => all.push(format!("- {} @{n}", text(&topic))),
+                    Action::Refresh(_) => self.refreshes += 1,
+                }
+            }
+        }
+    }
+
+    /// Carries everything out, and every node confirms.
+    fn run(&mut self) -> Vec<String> {
+        let mut all = Vec::new();
+        loop {
+            let done = self.act(true);
+            if done.is_empty() {
+                return all;
+            }
+            for n in 0..self.book.nodes.len() {
+                self.confirm(n);
+            }
+            all.extend(done);
+        }
+    }
+
+    /// Node `n` answers what was sent to it.
+    fn confirm(&mut self, n: usize) {
+        while self.answer(n) {}
+    }
+
+    /// It answers one command.
+    fn answer(&mut self, n: usize) -> bool {
+        let Some((subscribed, topic)) = self.book.nodes[n].fifo.front().map(|sent| match sent {
+            Sent::Subscribe { topic, .. } => (true, Arc::clone(topic)),
+            Sent::Unsubscribe { topic } => (false, Arc::clone(topic)),
+            Sent::Ping => panic!("no PING here"),
+        }) else {
+            return false;
+        };
+        self.book.changed(n, topic.kind, subscribed, &topic.name).unwrap();
+        true
+    }
+
+    fn news(&mut self, worker: usize) -> Vec<String> {
+        let all: Vec<News> =
+            self.book.take_news().filter(|(w, _)| *w == worker).flat_map(|(_, n)| n).collect();
+        let name = |t: &Token| self.names.get(t).cloned().unwrap_or_default();
+        let text = |topic: &Topic| String::from_utf8_lossy(&topic.name).into_owned();
+        all.iter()
+            .map(|news| match news {
+                News::Known(topic) => format!("known {}", text(topic)),
+                News::Forgotten(topic) => format!("forgotten {}", text(topic)),
+                News::Live { token, .. } => format!("live {}", name(token)),
+                News::Refused { token, text } => format!("refused {}: {text}", name(token)),
+                News::Messages { token, frames } => {
+                    let bytes = frames.bytes(crate::resp::Protocol::Resp3);
+                    format!("{} {}", name(token), String::from_utf8_lossy(bytes))
+                }
+                News::Gap { token } => format!("gap {}", name(token)),
+                News::Restarted => "restarted".into(),
+            })
+            .collect()
+    }
+
+    fn entry(&self, kind: Kind, name: &str) -> &Entry {
+        let at = self.book.names[kind as usize][name.as_bytes()];
+        &self.book.entries[at]
+    }
+
+    fn home(&self, kind: Kind, name: &str) -> usize {
+        self.entry(kind, name).home.unwrap()
+    }
+
+    fn gaps(&self) -> [u64; GapReason::COUNT] {
+        self.book.stats.gaps.each_ref().map(|n| n.load(Relaxed))
+    }
+
+    fn upstream(&self) -> [u64; 3] {
+        self.book.stats.upstream.each_ref().map(|n| n.load(Relaxed))
+    }
+
+    /// A message of node `n`.
+    fn message(&mut self, n: usize, pattern: Option<&str>, channel: &str) {
+        let mut frame = Vec::new();
+        let kind = if pattern.is_some() { Kind::Pattern } else { Kind::Channel };
+        let mut words: Vec<&[u8]> = vec![if pattern.is_some() { b"pmessage" } else { b"message" }];
+        words.extend(pattern.map(str::as_bytes));
+        words.extend([channel.as_bytes(), b"x"]);
+        crate::resp::write::request(&mut frame, &words);
+        frame[0] = b'>';
+        let name = pattern.unwrap_or(channel).as_bytes();
+        let at = frame.len() - b"$1\r\nx\r\n".len() - bulk_len(channel);
+        let message = Message { kind, name, channel: channel.as_bytes(), at };
+        let mut run = Run::default();
+        self.book.message(n, &frame, (0, frame.len()), message, &mut run);
+        self.book.end_read(&frame, &mut run);
+    }
+
+    /// How many messages worker 1 got for `name`.
+    fn got(&mut self, name: &str) -> usize {
+        let start = format!("{name} >");
+        self.news(1).iter().filter(|n| n.starts_with(&start)).count()
+    }
+}
+
+fn bulk_len(text: &str) -> usize {
+    format!("${}\r\n{text}\r\n", text.len()).len()
+}
+
+const SPACE: &str = "__keyspace@0__:*";
+const EVENT: &str = "__keyevent@0__:*";
+const LOST: [u64; 5] = [1, 0, 0, 0, 0];
+const NO_GAP: [u64; 5] = [0; 5];
+
+#[test]
+fn wishes_wait_for_the_topology() {
+    let mut desk = Desk::without_topology();
+    desk.subscribe(1, Kind::Channel, "c");
+    assert_eq!(desk.run(), [] as [&str; 0]);
+    desk.topology(cluster());
+    let home = desk.home(Kind::Channel, "c");
+    assert!(home < 3, "a primary");
+    assert_eq!(desk.run(), [format!("+ c @{home}")]);
+    assert_eq!(desk.news(1), ["known c", "live c"]);
+}
+
+#[test]
+fn two_workers_share_a_subscription() {
+    let mut desk = Desk::new();
+    desk.book.worker(2);
+    let one = desk.subscribe(1, Kind::Channel, "c");
+    let two = desk.subscribe(2, Kind::Channel, "c");
+    assert_eq!(desk.run().len(), 1);
+    assert!(desk.news(1) == ["known c", "live c"]);
+    // The second one's news went with the first one's: ask anew with a third.
+    let three = desk.subscribe(2, Kind::Channel, "c");
+    assert_eq!(desk.news(2), ["live c"]);
+    for token in [three, two] {
+        desk.unsubscribe(2, token);
+    }
+    assert!(desk.run().is_empty());
+    desk.unsubscribe(1, one);
+    let home = desk.home(Kind::Channel, "c");
+    assert_eq!(desk.run(), [format!("- c @{home}")]);
+    assert_eq!(desk.news(1), ["forgotten c"]);
+    assert_eq!((desk.upstream(), desk.gaps()), ([0; 3], NO_GAP));
+    assert!(desk.book.is_unused(home));
+}
+
+#[test]
+fn a_worker_that_is_gone_takes_its_topics_along() {
+    let mut desk = Desk::new();
+    desk.book.worker(2);
+    desk.subscribe(1, Kind::Channel, "both");
+    desk.subscribe(2, Kind::Channel, "both");
+    desk.subscribe(2, Kind::Channel, "own");
+    desk.run();
+    desk.book.worker_gone(2);
+    let home = desk.home(Kind::Channel, "own");
+    assert_eq!(desk.run(), [format!("- own @{home}")]);
+    // A worker that comes late is told what there is.
+    desk.book.worker(3);
+    assert_eq!(desk.news(3), ["known both"]);
+}
+
+#[test]
+fn one_that_goes_while_another_comes_changes_nothing() {
+    let mut desk = Desk::new();
+    let first = desk.subscribe(1, Kind::Channel, "c");
+    desk.run();
+    desk.news(1);
+    desk.unsubscribe(1, first);
+    desk.subscribe(1, Kind::Channel, "c");
+    assert!(desk.run().is_empty());
+    assert_eq!(desk.news(1), ["live c"]);
+}
+
+#[test]
+fn a_stale_confirmation_is_not_taken_for_a_later_one() {
+    let mut desk = Desk::new();
+    let first = desk.subscribe(1, Kind::Channel, "c");
+    let home = desk.home(Kind::Channel, "c");
+    desk.act(true);
+    desk.unsubscribe(1, first);
+    desk.act(true);
+    desk.subscribe(1, Kind::Channel, "c");
+    desk.act(true);
+    desk.news(1);
+    // SUBSCRIBE, UNSUBSCRIBE, SUBSCRIBE are on their way.
+    assert!(desk.answer(home) && desk.news(1).is_empty());
+    desk.message(home, None, "c");
+    // Until now the node counted the first one.
+    assert!(desk.answer(home));
+    assert_eq!(desk.news(1), ["forgotten c"]);
+    assert!(desk.answer(home) && !desk.answer(home));
+    assert_eq!(desk.news(1), ["live c"]);
+    assert_eq!(desk.upstream(), [1, 0, 0]);
+    desk.book.changed(home, Kind::Channel, true, b"c").unwrap_err();
+    desk.book.reply(home).unwrap_err();
+    desk.book.error(home, b"ERR what").unwrap_err();
+}
+
+#[test]
+fn a_lost_connection_finds_another_at_once() {
+    let mut desk = Desk::new();
+    for i in 0..30 {
+        desk.subscribe(1, Kind::Channel, &format!("c{i}"));
+    }
+    desk.run();
+    desk.news(1);
+    let homes: Vec<usize> = (0..30).map(|i| desk.home(Kind::Channel, &format!("c{i}"))).collect();
+    assert!([0, 1, 2].iter().all(|n| homes.contains(n)), "spread: {homes:?}");
+    let victims = homes.iter().filter(|&&h| h == 1).count();
+    desk.book.lost(1);
+    let actions = desk.act(false);
+    // Without a single connection being made.
+    assert_eq!(actions.len(), victims, "{actions:?}");
+    assert!(actions.iter().all(|a| a.ends_with("@0") || a.ends_with("@2")));
+    assert_eq!(desk.news(1).len(), victims);
+    desk.confirm(0);
+    desk.confirm(2);
+    assert!(desk.news(1).iter().all(|n| n.starts_with("live")));
+    assert_eq!(desk.gaps()[GapReason::ConnectionLost as usize], victims as u64);
+    assert_eq!(desk.book.stats.resubscriptions.load(Relaxed), victims as u64);
+    // It stays there, though the old home comes back.
+    desk.book.retry(1);
+    assert!(desk.run().is_empty());
+    assert_eq!(desk.upstream(), [30, 0, 0]);
+}
+
+#[test]
+fn what_was_not_confirmed_makes_no_gap() {
+    let mut desk = Desk::new();
+    desk.subscribe(1, Kind::Channel, "c");
+    let home = desk.home(Kind::Channel, "c");
+    assert_eq!(desk.act(false), [format!("connect {home}")]);
+    desk.book.lost(home);
+    let other = desk.home(Kind::Channel, "c");
+    assert_ne!(other, home);
+    assert_eq!(desk.run(), [format!("+ c @{other}")]);
+    assert_eq!(desk.news(1), ["known c", "live c"]);
+    assert_eq!(desk.gaps(), NO_GAP);
+}
+
+#[test]
+fn all_nodes_gone_and_back() {
+    let mut desk = Desk::new();
+    desk.subscribe(1, Kind::Channel, "c");
+    desk.run();
+    desk.news(1);
+    for _ in 0..3 {
+        for n in 0..6 {
+            desk.book.lost(n);
+        }
+    }
+    desk.act(false);
+    assert_eq!(desk.news(1), ["gap c"]);
+    // Whichever comes first has it, a replica, too.
+    desk.book.ready(4);
+    assert_eq!(desk.act(false), ["+ c @4"]);
+    desk.confirm(4);
+    assert_eq!(desk.news(1), ["live c"]);
+    assert_eq!(desk.gaps(), LOST);
+}
+
+#[test]
+fn a_failover_does_not_move_a_channel_and_a_failed_node_does() {
+    let mut desk = Desk::new();
+    desk.subscribe(1, Kind::Channel, "c");
+    desk.run();
+    let home = desk.home(Kind::Channel, "c");
+    desk.news(1);
+    desk.topology(failed_over(home as u16));
+    assert!(desk.run().is_empty() && desk.news(1).is_empty());
+    assert_eq!(desk.home(Kind::Channel, "c"), home);
+    desk.topology(failed(home as u16));
+    let actions = desk.run();
+    let other = desk.home(Kind::Channel, "c");
+    assert_eq!(actions, [format!("close {home}"), format!("+ c @{other}")]);
+    assert_eq!(desk.news(1), ["gap c", "live c"]);
+    assert_eq!(desk.gaps()[GapReason::NodeLeft as usize], 1);
+}
+
+#[test]
+fn a_shard_channel_follows_sunsubscribe_and_moved() {
+    let mut desk = Desk::new();
+    desk.subscribe(1, Kind::Shard, "s");
+    desk.run();
+    desk.news(1);
+    let home = desk.home(Kind::Shard, "s");
+    let other = (home + 1) % 3;
+    // The topology is old: the node itself knows where it went.
+    desk.book.changed(home, Kind::Shard, false, b"s").unwrap();
+    assert_eq!(desk.act(true), [format!("+ s @{home}")]);
+    assert_eq!(desk.news(1), ["gap s"]);
+    let moved = format!("MOVED 1 127.0.0.1:{}", 7000 + other);
+    desk.book.error(home, moved.as_bytes()).unwrap();
+    assert_eq!(desk.run(), [format!("+ s @{other}")]);
+    assert_eq!(desk.news(1), ["live s"]);
+    assert_eq!((desk.gaps(), desk.upstream()), ([0, 0, 1, 0, 0], [0, 0, 1]));
+    // The old topology, told again, does not call it back; a new one moves it.
+    desk.topology(cluster());
+    assert!(desk.run().is_empty());
+    let third = (home + 2) % 3;
+    let mut moved = cluster();
+    moved.slots[usize::from(slot_of(b"s").0)] = third as u16;
+    desk.topology(moved);
+    assert_eq!(desk.run(), [format!("- s @{other}"), format!("+ s @{third}")]);
+    assert_eq!(desk.news(1), ["gap s", "live s"]);
+    // An end that answers nothing and concerns nobody.
+    desk.book.changed(home, Kind::Shard, false, b"s").unwrap();
+    desk.book.changed(home, Kind::Shard, false, b"unknown").unwrap();
+    assert!(desk.run().is_empty());
+}
+
+#[test]
+fn moved_to_a_node_that_is_not_known_waits_for_the_topology() {
+    let mut desk = Desk::new();
+    desk.subscribe(1, Kind::Shard, "s");
+    let home = desk.home(Kind::Shard, "s");
+    desk.act(true);
+    desk.book.error(home, b"MOVED 1 10.0.0.1:7000").unwrap();
+    assert!(desk.act(true).is_empty() && desk.refreshes > 0);
+    let mut grown = cluster();
+    let mut node = grown.nodes[0].clone();
+    node.addr = NodeAddr { host: "10.0.0.1".into(), port: 7000 };
+    grown.nodes.push(node);
+    grown.shards.push(Shard { primary: Some(6), replicas: Vec::new() });
+    grown.slots[usize::from(slot_of(b"s").0)] = 3;
+    desk.topology(grown);
+    assert_eq!(desk.run(), ["+ s @6"]);
+    assert_eq!(desk.news(1), ["known s", "live s"]);
+    assert_eq!(desk.gaps(), NO_GAP);
+}
+
+#[test]
+fn refusals_that_pass_are_tried_again_more_and_more_slowly() {
+    let mut desk = Desk::new();
+    desk.subscribe(1, Kind::Shard, "s");
+    let home = desk.home(Kind::Shard, "s");
+    let mut waits = Vec::new();
+    for _ in 0..6 {
+        assert_eq!(desk.act(true), [format!("+ s @{home}")]);
+        desk.book.error(home, b"CLUSTERDOWN Hash slot not served").unwrap();
+        assert!(desk.act(true).is_empty());
+        let due = desk.book.next_due().unwrap();
+        waits.push(due - desk.book.now);
+        desk.book.now = due;
+        desk.book.tick();
+    }
+    assert!(waits[0] <= 10_000 && waits[5] >= 160_000, "{waits:?}");
+    desk.run();
+    assert_eq!(desk.news(1), ["known s", "live s"]);
+    assert!(desk.book.next_due().is_none());
+}
+
+#[test]
+fn two_nodes_that_point_at_each_other_are_not_asked_without_end() {
+    let mut desk = Desk::new();
+    desk.subscribe(1, Kind::Shard, "s");
+    let mut followed = 0;
+    loop {
+        let actions = desk.act(true);
+        let Some(action) = actions.first() else { break };
+        let n: usize = action.rsplit('@').next().unwrap().parse().unwrap();
+        let moved = format!("MOVED 1 127.0.0.1:{}", 7000 + (n + 1) % 2);
+        desk.book.error(n, moved.as_bytes()).unwrap();
+        followed += 1;
+        assert!(followed < 10);
+    }
+    assert!(desk.book.next_due().is_some());
+}
+
+#[test]
+fn a_refusal_is_told_to_all_who_wait() {
+    let mut desk = Desk::new();
+    desk.book.worker(2);
+    desk.subscribe(1, Kind::Channel, "c");
+    let again = desk.subscribe(1, Kind::Channel, "c");
+    let home = desk.home(Kind::Channel, "c");
+    desk.act(true);
+    desk.book.error(home, b"NOPERM no").unwrap();
+    assert!(desk.act(true).is_empty());
+    assert_eq!(
+        desk.news(1),
+        ["known c", "refused c: NOPERM no", "refused c: NOPERM no", "forgotten c"]
+    );
+    desk.unsubscribe(1, again); // it had not heard of it yet
+    assert!(desk.run().is_empty() && desk.news(1).is_empty());
+    assert_eq!(desk.book.stats.topics[0].load(Relaxed), 0);
+    // At one of several nodes: the others are told.
+    desk.subscribe(1, Kind::Pattern, SPACE);
+    desk.act(true);
+    desk.confirm(0);
+    desk.book.error(1, b"NOPERM no").unwrap();
+    assert_eq!(desk.act(true), [format!("- {SPACE} @0"), format!("- {SPACE} @2")]);
+    desk.confirm(0);
+    desk.confirm(2);
+    assert_eq!(desk.upstream(), [0; 3]);
+}
+
+#[test]
+fn messages_of_one_topic_are_one_run() {
+    let mut desk = Desk::new();
+    for name in ["a", "b"] {
+        desk.subscribe(1, Kind::Channel, name);
+    }
+    desk.run();
+    desk.news(1);
+    // Both at one node.
+    let home = desk.home(Kind::Channel, "a");
+    let other = desk.home(Kind::Channel, "b");
+    if other != home {
+        desk.book.lost(other);
+        desk.book.lost((0..3).find(|&n| n != home && n != other).unwrap());
+        desk.run();
+        desk.news(1);
+    }
+    let home = desk.home(Kind::Channel, "a");
+    assert_eq!(home, desk.home(Kind::Channel, "b"));
+    let one = |name: &str| format!(">3\r\n$7\r\nmessage\r\n$1\r\n{name}\r\n$1\r\nx\r\n");
+    let order = ["a", "a", "b", "a", "gone", "a", "a"];
+    let (mut buf, mut spans) = (Vec::new(), Vec::new());
+    for name in order {
+        let start = buf.len();
+        buf.extend_from_slice(one(name).as_bytes());
+        spans.push((start, buf.len()));
+    }
+    let mut run = Run::default();
+    for (name, span) in order.iter().zip(spans) {
+        let name = name.as_bytes();
+        let message = Message { kind: Kind::Channel, name, channel: name, at: 17 };
+        desk.book.message(home, &buf, span, message, &mut run);
+    }
+    desk.book.end_read(&buf, &mut run);
+    let a = one("a");
+    assert_eq!(
+        desk.news(1),
+        [format!("a {a}{a}"), format!("b {}", one("b")), format!("a {a}"), format!("a {a}{a}")]
+    );
+    assert_eq!(desk.book.stats.messages[0].load(Relaxed), 7);
+    assert_eq!(desk.book.stats.ignored.load(Relaxed), 1);
+}

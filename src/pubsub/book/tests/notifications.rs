@@ -1,0 +1,186 @@
+//! Topics that can match keyspace notifications.
+
+use super::*;
+
+#[test]
+fn narrow_topics_are_subscribed_at_every_primary() {
+    let mut desk = Desk::new();
+    desk.subscribe(1, Kind::Pattern, SPACE);
+    assert_eq!(desk.act(true).len(), 3);
+    desk.confirm(0);
+    desk.confirm(1);
+    assert_eq!(desk.news(1), [format!("known {SPACE}")]);
+    desk.confirm(2);
+    assert_eq!(desk.news(1), [format!("live {SPACE}")]);
+    assert_eq!(desk.entry(Kind::Pattern, SPACE).topic.upstream(), 3);
+    for n in 0..3 {
+        desk.message(n, Some(SPACE), "__keyspace@0__:k");
+        assert_eq!(desk.got(SPACE), 1);
+    }
+    desk.message(3, Some(SPACE), "__keyspace@0__:k");
+    assert_eq!(desk.got(SPACE), 0);
+    // One of them is lost: a gap, until it is back.
+    desk.book.lost(1);
+    assert_eq!(desk.news(1), [format!("gap {SPACE}")]);
+    desk.book.retry(1);
+    assert_eq!(desk.run(), [format!("+ {SPACE} @1")]);
+    assert_eq!(desk.news(1), [format!("live {SPACE}")]);
+    assert_eq!(desk.gaps(), LOST);
+}
+
+#[test]
+fn a_primary_that_joins_makes_no_gap() {
+    let mut desk = Desk::new();
+    desk.topology(without_slots(cluster(), 2));
+    desk.subscribe(1, Kind::Pattern, SPACE);
+    desk.run();
+    desk.news(1);
+    let mut joined = without_slots(cluster(), 2);
+    joined.nodes[3].role = Role::Primary;
+    joined.shards.push(Shard { primary: Some(3), replicas: Vec::new() });
+    joined.shards[0].replicas.clear();
+    desk.topology(joined.clone());
+    assert_eq!(desk.run(), [format!("+ {SPACE} @3")]);
+    // It gets slots when it is confirmed already.
+    joined.slots[16383] = 3;
+    desk.topology(joined);
+    assert!(desk.run().is_empty() && desk.news(1).is_empty());
+    desk.message(3, Some(SPACE), "__keyspace@0__:k");
+    assert_eq!(desk.got(SPACE), 1);
+    assert_eq!(desk.gaps(), NO_GAP);
+}
+
+#[test]
+fn a_failover_of_notifications_is_one_gap_and_nothing_twice() {
+    let mut desk = Desk::new();
+    desk.subscribe(1, Kind::Pattern, SPACE);
+    desk.run();
+    desk.news(1);
+    desk.topology(failed_over(0));
+    assert_eq!(desk.act(false), ["connect 3"]);
+    assert_eq!(desk.news(1), [format!("gap {SPACE}")]);
+    // Until the new one is asked the old one says what it hears from it.
+    desk.message(0, Some(SPACE), "__keyspace@0__:k");
+    assert_eq!(desk.got(SPACE), 1);
+    desk.book.ready(3);
+    assert_eq!(desk.act(false), [format!("+ {SPACE} @3"), format!("- {SPACE} @0")]);
+    desk.message(0, Some(SPACE), "__keyspace@0__:k");
+    assert_eq!(desk.got(SPACE), 0);
+    desk.confirm(3);
+    desk.confirm(0);
+    assert_eq!(desk.news(1), [format!("live {SPACE}")]);
+    desk.message(3, Some(SPACE), "__keyspace@0__:k");
+    assert_eq!(desk.got(SPACE), 1);
+    assert_eq!(desk.gaps(), [0, 0, 0, 1, 0]);
+    assert_eq!(desk.entry(Kind::Pattern, SPACE).topic.upstream(), 3);
+}
+
+#[test]
+fn a_killed_primary_is_one_gap_until_its_successor_is_heard() {
+    let mut desk = Desk::new();
+    desk.subscribe(1, Kind::Pattern, SPACE);
+    desk.run();
+    desk.news(1);
+    desk.book.lost(0);
+    desk.topology(failed(0));
+    desk.run();
+    assert_eq!(desk.news(1), [format!("gap {SPACE}")]);
+    // Who comes now does not wait for a primary that is not there.
+    desk.subscribe(1, Kind::Pattern, SPACE);
+    assert_eq!(desk.news(1), [format!("live {SPACE}")]);
+    desk.topology(failed_over(0));
+    assert_eq!(desk.run(), [format!("+ {SPACE} @3")]);
+    assert_eq!(desk.news(1), [format!("live {SPACE}"), format!("live {SPACE}")]);
+    assert_eq!(desk.gaps(), LOST);
+}
+
+#[test]
+fn broad_topics_hear_notifications_from_everywhere_and_the_rest_from_home() {
+    let mut desk = Desk::new();
+    let token = desk.subscribe(1, Kind::Pattern, "*");
+    assert_eq!(desk.run().len(), 7);
+    let home = desk.home(Kind::Pattern, "*");
+    assert_eq!(desk.news(1).pop().unwrap(), "live *");
+    for n in 0..3 {
+        // The node's own copy is not taken, the book's pattern brings it.
+        desk.message(n, Some("*"), "__keyspace@0__:k");
+        assert_eq!(desk.got("*"), 0);
+        desk.message(n, Some(SPACE), "__keyspace@0__:k");
+        assert_eq!(
+            desk.news(1),
+            ["* >4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$16\r\n__keyspace@0__:k\r\n$1\r\nx\r\n"]
+        );
+        desk.message(n, Some("*"), "ordinary");
+        assert_eq!(desk.got("*"), usize::from(n == home));
+    }
+    assert_eq!(desk.upstream(), [0, 7, 0]);
+    assert_eq!(desk.book.stats.topics[1].load(Relaxed), 1, "the book's own do not count");
+    // A failover concerns it.
+    desk.topology(failed_over(if home == 0 { 1 } else { 0 }));
+    desk.run();
+    assert_eq!(desk.news(1), ["gap *", "live *"]);
+    assert_eq!(desk.gaps(), [0, 0, 0, 1, 0]);
+    // Its end ends the book's own.
+    desk.unsubscribe(1, token);
+    assert_eq!(desk.run().len(), 7);
+    assert_eq!((desk.upstream(), desk.book.entries.len()), ([0; 3], 0));
+}
+
+#[test]
+fn a_pattern_of_the_books_own_can_be_a_clients_too() {
+    let mut desk = Desk::new();
+    let broad = desk.subscribe(1, Kind::Pattern, "?*");
+    let own = desk.subscribe(1, Kind::Pattern, SPACE);
+    desk.run();
+    desk.news(1);
+    desk.message(0, Some(SPACE), "__keyspace@0__:k");
+    assert_eq!(desk.news(1).len(), 2);
+    desk.unsubscribe(1, broad);
+    assert_eq!(desk.run().len(), 4, "?* at its home, the other one at all");
+    desk.news(1);
+    desk.message(0, Some(SPACE), "__keyspace@0__:k");
+    assert_eq!(desk.got(SPACE), 1);
+    let broad = desk.subscribe(1, Kind::Pattern, "?*");
+    desk.run();
+    desk.unsubscribe(1, own);
+    assert!(desk.run().is_empty());
+    desk.unsubscribe(1, broad);
+    desk.run();
+    assert_eq!(desk.upstream(), [0; 3]);
+}
+
+#[test]
+fn a_half_narrow_pattern_takes_ordinary_channels_from_its_home_alone() {
+    let mut desk = Desk::new();
+    desk.subscribe(1, Kind::Pattern, "__key*");
+    desk.run();
+    desk.news(1);
+    let home = desk.home(Kind::Pattern, "__key*");
+    for n in 0..3 {
+        desk.message(n, Some("__key*"), "__keys");
+        assert_eq!(desk.got("__key*"), usize::from(n == home));
+        desk.message(n, Some("__key*"), "__keyevent@0__:set");
+        assert_eq!(desk.got("__key*"), 1);
+    }
+}
+
+#[test]
+fn a_broad_pattern_goes_on_without_notifications_that_are_not_allowed() {
+    let mut desk = Desk::new();
+    desk.subscribe(1, Kind::Pattern, "*");
+    desk.act(true);
+    for n in 0..3 {
+        while let Some(Sent::Subscribe { topic, .. }) = desk.book.nodes[n].fifo.front() {
+            if *topic.name == *b"*" {
+                desk.answer(n);
+            } else {
+                desk.book.error(n, b"NOPERM no").unwrap();
+            }
+        }
+    }
+    desk.run();
+    assert_eq!(desk.news(1).pop().unwrap(), "live *");
+    desk.subscribe(1, Kind::Pattern, EVENT);
+    assert_eq!(desk.news(1), [format!("refused {EVENT}: NOPERM no")]);
+    assert!(desk.run().is_empty());
+}
