@@ -65,6 +65,10 @@ pub struct Stage {
 /// Nodes keep on disk what they acknowledge, so that a restart loses nothing.
 const DURABLE: &[&str] = &["appendonly yes", "appendfsync everysec"];
 
+/// A primary that has lost its last slot stays one: it is to be removed, not to become a replica
+/// while its last slot is still being handed over.
+pub const STAYS: &str = "cluster-allow-replica-migration no";
+
 const PLAIN: Fault = Fault {
     name: "none",
     title: "none: the load alone",
@@ -142,6 +146,7 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "node-removed",
         title: "the slots of a node moved away and the node removed",
+        conf: &[STAYS],
         prepare: |cluster| {
             add_and_fill(cluster, std::iter::empty());
             Prepared::default()

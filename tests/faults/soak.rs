@@ -4,7 +4,7 @@
 //! What clients notice of a fault is the other tables' business; here errors are only counted. But
 //! nobody may wait for a reply for ever, or find the connection closed.
 
-use crate::acts::{FAULTS, Prepared, Stage};
+use crate::acts::{FAULTS, Prepared, STAYS, Stage};
 use crate::common::{self, Proxy};
 use crate::load::Books;
 use crate::report;
@@ -113,7 +113,7 @@ pub fn run(args: &[String]) -> ExitCode {
     let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("the time");
     let seed = option("--seed").unwrap_or_else(|| u64::from(now().subsec_nanos()));
     println!("soak: {minutes} minutes, --seed {seed}");
-    let conf = ["appendonly yes".to_owned()].to_vec();
+    let conf = vec!["appendonly yes".to_owned(), STAYS.to_owned()];
     let options = ClusterOptions { conf, ..ClusterOptions::default() };
     let cluster = Cluster::start(options).expect("a cluster");
     let proxy = Proxy::start(&cluster, &[]);
