@@ -1,11 +1,11 @@
 # The newcomer's two commands are `make run` and `make test`; `make help` has the others.
 .DEFAULT_GOAL := help
-.PHONY: help run test conformance bench bench-pieces fuzz setup build clean
+.PHONY: help run test faults soak conformance bench bench-pieces fuzz setup build clean
 
 # rustup's cargo, where the shell does not know it yet
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-# More arguments for run, bench and conformance, as in `make run ARGS="--port 7000"`.
+# More arguments for run, faults, soak, bench and conformance, as in `make run ARGS="--port 7000"`.
 ARGS ?=
 # For `make fuzz`: how long each target runs.
 SECONDS ?= 60
@@ -14,6 +14,9 @@ help:
 	@echo 'make run     a local Redis Cluster and slotway in front of it, on 127.0.0.1:6380'
 	@echo '             (make run ARGS="--port 0 --admin 127.0.0.1:0 --primaries 5 --replicas 5")'
 	@echo 'make test    everything CI runs'
+	@echo 'make faults  what clients notice of each fault, into docs/reliability.md (ten minutes;'
+	@echo '             ARGS="frozen-3 resharding" for some, ARGS="--list" for their names)'
+	@echo 'make soak    all kinds of clients and faults for half an hour (ARGS="--minutes 5 --seed 7")'
 	@echo 'make conformance  redis-py'\''s own tests, straight to a server and through slotway'
 	@echo '             (ARGS="--protocol 3 commands" for a part of them)'
 	@echo 'make bench   slotway beside its peers: speed and CPU per command (ARGS="...")'
@@ -31,6 +34,14 @@ run:
 
 test:
 	@scripts/test.sh
+
+faults:
+	@scripts/setup.sh faults
+	@tests/faults/run.sh $(ARGS)
+
+soak:
+	@scripts/setup.sh faults
+	@tests/faults/run.sh --soak $(ARGS)
 
 conformance:
 	@scripts/setup.sh conformance

@@ -2,6 +2,7 @@
 # Installs what is missing, without asking, and says what it does:
 #   scripts/setup.sh run     what `make run` needs: a linker, redis-server
 #   scripts/setup.sh test    and what `make test` needs: prometheus, .venv, tests/node/node_modules, the suite
+#   scripts/setup.sh faults  what `make faults` and `make soak` need: a packet filter
 #   scripts/setup.sh conformance   what `make conformance` needs: .venv, redis-py's test suite
 #   scripts/setup.sh bench   what `make bench` needs: the peers, .venv with its plots
 # What is there already is left alone; a second run takes no time and needs no network.
@@ -140,6 +141,11 @@ case $what in
         setup_conformance
         setup_node
         ;;
+    faults)
+        setup_run
+        # Without nft, or namespaces, the faults of the network are left out.
+        have nft || apt_install nftables || true
+        ;;
     conformance)
         setup_run
         setup_conformance
@@ -153,7 +159,7 @@ case $what in
         setup_python benches/compare/requirements.txt
         ;;
     *)
-        say "unknown: $what (run, test, conformance or bench)"
+        say "unknown: $what (run, test, faults, conformance or bench)"
         exit 2
         ;;
 esac

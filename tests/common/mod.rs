@@ -13,7 +13,7 @@ use slotway::sandbox::{Cluster, ClusterOptions, Conn, Reply, free_port};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -70,6 +70,8 @@ pub struct Proxy {
     child: Child,
     log: PathBuf,
     stopped: bool,
+    /// How it was started, for [`Proxy::restart`].
+    command: Command,
 }
 
 impl Proxy {
@@ -82,21 +84,27 @@ impl Proxy {
     /// The same with other seeds than all nodes.
     pub fn start_with_seeds(cluster: &Cluster, seeds: &str, args: &[&str]) -> Proxy {
         let mut proxy = Self::spawn(cluster, seeds, args);
-        eventually("slotway is ready", || {
-            if let Ok(Some(status)) = proxy.child.try_wait() {
-                panic!("slotway ended by itself ({status}):\n{}", tail(&proxy.log));
-            }
-            proxy.get("/readyz").is_some_and(|(status, _)| status == 200)
-        });
+        proxy.until_ready();
         proxy
+    }
+
+    fn until_ready(&mut self) {
+        eventually("slotway is ready", || {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("slotway ended by itself ({status}):\n{}", tail(&self.log));
+            }
+            self.get("/readyz").is_some_and(|(status, _)| status == 200)
+        });
     }
 
     /// The same without waiting.
     pub fn spawn(cluster: &Cluster, seeds: &str, args: &[&str]) -> Proxy {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("slotway-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let program = Path::new(env!("CARGO_BIN_EXE_slotway"));
-        let (mut command, room) = cluster.command(&name, program).expect("a folder for slotway");
+        // `make faults` and `make soak` measure the release build.
+        let program = std::env::var_os("FAULTS_PROGRAM").map(PathBuf::from);
+        let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_slotway").into());
+        let (mut command, room) = cluster.command(&name, &program).expect("a folder for slotway");
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let listen = local(free_port().expect("a free port"));
         let admin = local(free_port().expect("a free port"));
@@ -110,7 +118,17 @@ impl Proxy {
             .stdout(file.try_clone().expect("slotway's log"))
             .stderr(file);
         let child = command.spawn().expect("slotway");
-        Proxy { listen, admin, child, log, stopped: false }
+        Proxy { listen, admin, child, log, stopped: false, command }
+    }
+
+    /// Ends it as an operator does, and starts it again on the same ports.
+    pub fn restart(&mut self) {
+        self.signal(Signal::TERM);
+        let status = self.wait();
+        assert!(status.success(), "slotway after SIGTERM: {status}\n{}", tail(&self.log));
+        self.child = self.command.spawn().expect("slotway");
+        self.stopped = false;
+        self.until_ready();
     }
 
     /// A connection as a client opens it; RESP2.
