@@ -307,5 +307,13 @@ fn sides() -> MutexGuard<'static, Sides> {
         };
         Mutex::new(Sides { reference, through, split, _own: own, _standalone: standalone })
     });
-    sides.lock().unwrap_or_else(PoisonError::into_inner)
+    let sides = sides.lock().unwrap_or_else(PoisonError::into_inner);
+    // Each slotway counts what the other has subscribed for the test before: a moment longer than
+    // anybody listens.
+    for addr in [Some(&sides.through), sides.split.as_ref()].into_iter().flatten() {
+        common::eventually("no patterns are left", || {
+            End::open(addr).ask(&Command::words(&["PUBSUB", "NUMPAT"])) == b":0\r\n"
+        });
+    }
+    sides
 }
