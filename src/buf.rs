@@ -85,10 +85,10 @@ pub struct SendQueue {
     sent: usize,
     /// Bytes behind `head` in all.
     len: usize,
-    /// Bytes of the shared chunks, with what is released of the first one.
-    shared: usize,
     /// Messages in the shared chunks.
     items: usize,
+    /// What the closed chunks that are not shared occupy.
+    closed_own: usize,
 }
 
 impl SendQueue {
@@ -116,17 +116,10 @@ impl SendQueue {
         self.len - self.sent
     }
 
-    /// Bytes that only this queue holds. Shared bytes are on somebody else's account, here is only
-    /// what it takes to point to them.
+    /// Bytes that this queue occupies, used or not. Shared bytes are on somebody else's account,
+    /// here is only what it takes to point to them.
     pub fn held(&self) -> usize {
-        if self.shared == 0 {
-            return self.len;
-        }
-        let released = match self.closed.front() {
-            Some(Chunk::Shared(..)) => self.head,
-            _ => 0,
-        };
-        self.len + released - self.shared + self.closed.len() * size_of::<Chunk>()
+        self.closed_own + self.last.capacity() + self.closed.len() * size_of::<Chunk>()
     }
 
     /// Messages in the shared chunks that are not wholly released.
@@ -150,6 +143,7 @@ impl SendQueue {
     /// What comes next goes to a chunk of its own.
     fn close_last(&mut self) {
         if !self.last.is_empty() {
+            self.closed_own += self.last.capacity();
             self.closed.push_back(Chunk::Own(std::mem::take(&mut self.last)));
         }
     }
@@ -198,7 +192,6 @@ impl SendQueue {
         }
         self.close_last();
         self.len += bytes.len();
-        self.shared += bytes.len();
         self.items += items as usize;
         self.closed.push_back(Chunk::Shared(bytes, items));
     }
@@ -240,11 +233,11 @@ impl SendQueue {
             }
             self.head -= len;
             match self.closed.pop_front() {
-                Some(Chunk::Own(done)) => pool.give(done),
-                Some(Chunk::Shared(_, items)) => {
-                    self.shared -= len;
-                    self.items -= items as usize;
+                Some(Chunk::Own(done)) => {
+                    self.closed_own -= done.capacity();
+                    pool.give(done);
                 }
+                Some(Chunk::Shared(_, items)) => self.items -= items as usize,
                 None => {}
             }
         }
@@ -352,6 +345,7 @@ impl SendQueue {
             None if self.last.len() == len => std::mem::take(&mut self.last),
             Some(Chunk::Own(bytes)) if bytes.len() == len => {
                 let chunk = std::mem::take(bytes);
+                self.closed_own -= chunk.capacity();
                 self.closed.pop_front();
                 chunk
             }

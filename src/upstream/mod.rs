@@ -113,6 +113,8 @@ pub struct Upstream {
     pub last_error: Option<String>,
     /// Clients that stopped reading because this queue is full.
     pub waiters: Vec<(u32, u32)>,
+    /// Clients that stopped because this queue is long and they have much under way.
+    pub yielding: Vec<(u32, u32)>,
     /// Bytes that the worker has put on its account.
     pub accounted: usize,
 }
@@ -151,6 +153,7 @@ impl Upstream {
             failures: 0,
             last_error: None,
             waiters: Vec::new(),
+            yielding: Vec::new(),
             accounted: 0,
         }
     }
@@ -162,7 +165,7 @@ impl Upstream {
 
     /// Bytes that its buffers occupy.
     pub fn held(&self) -> usize {
-        self.queue.len() + self.tail.capacity() + self.pending.len() * size_of::<Pending>()
+        self.queue.held() + self.tail.capacity() + self.pending.capacity() * size_of::<Pending>()
     }
 
     /// Starts a connection attempt.

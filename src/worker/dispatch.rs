@@ -134,12 +134,11 @@ impl Worker {
         u: usize,
         (protocol, generation): (Protocol, u32),
     ) -> Option<(Pending, usize)> {
-        let up = self.upstreams.get(u)?;
-        if up.queue.len() > self.settings.upstream_in_flight {
+        if self.has_to_wait(index, u) {
             self.pause(index, u);
             return None;
         }
-        let node = up.node;
+        let node = self.upstreams.get(u)?.node;
         let dest = Dest::Client { index: index as u32, generation, seq: 0 };
         let mut pending = self.pending(dest, command, slot, protocol);
         let client = self.clients.get_mut(index)?;
@@ -490,29 +489,6 @@ impl Worker {
         }
         self.slots = slots;
         Flow::Next
-    }
-
-    /// The connection to `node` for this client, if it is full.
-    pub(super) fn full_upstream(
-        &self,
-        node: u16,
-        protocol: Protocol,
-        client: usize,
-    ) -> Option<usize> {
-        let shared = &self.nodes.get(usize::from(node))?.shared[protocol as usize];
-        let u = (*shared.get(client % self.settings.connections)?)?;
-        let up = self.upstreams.get(u)?;
-        (up.queue.len() > self.settings.upstream_in_flight).then_some(u)
-    }
-
-    /// The client is not read from until connection `u` has room again.
-    pub(super) fn pause(&mut self, index: usize, u: usize) -> Flow {
-        if let (Some(client), Some(up)) = (self.clients.get_mut(index), self.upstreams.get_mut(u)) {
-            up.waiters.push((index as u32, client.generation));
-            client.paused = Paused::Upstream;
-            self.stats.limits_hit[LimitHit::UpstreamInFlight as usize] += 1;
-        }
-        Flow::Pause
     }
 
     /// A command for every primary or every node.

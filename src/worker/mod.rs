@@ -10,7 +10,7 @@
 //!
 //! The parts, in the order in which a command meets them:
 //! - `downstream`: clients: accept, read, write, close
-//! - `dispatch`: a command's plan is carried out
+//! - `dispatch`: a command's plan is carried out; `fairness`: who waits before a long queue
 //! - `keyspace`: SCAN and RANDOMKEY
 //! - `transaction`: MULTI … EXEC; `scattered`: over several slots
 //! - `join`: KEYS, one list of many
@@ -19,6 +19,7 @@
 //! - `pubsub`: SUBSCRIBE and its kin, messages; `topics`: who is subscribed to what; `publish`:
 //!   PUBLISH, PUBSUB
 //! - `upstreams`: nodes' connections: connect, write, read, lost
+//! - `pressure`: what happens at `limits.memory`
 //! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
 //! - `answer`: a reply finds its client; refusals and retries
 //! - `scripts`: Lua scripts are remembered, and given to nodes
@@ -34,9 +35,11 @@ mod dispatch;
 mod downstream;
 mod errand;
 mod everyone;
+mod fairness;
 mod fleet;
 mod join;
 mod keyspace;
+mod pressure;
 mod publish;
 mod pubsub;
 mod replicas;
@@ -66,6 +69,7 @@ use crate::cluster::Snapshot;
 use crate::command::CommandTable;
 use crate::config::Config;
 use crate::control::{ToControl, ToWorker, WorkerHandle};
+use crate::lines::Lines;
 use crate::metrics::{NodeStats, WorkerStats};
 use crate::resp::{ArgRange, Protocol};
 use crate::route::{ExecGather, Gather, Holds, Router};
@@ -127,6 +131,18 @@ const NOBODY: u16 = u16::MAX;
 
 const NO_CLUSTER_YET: &str = "CLUSTERDOWN slotway does not know the cluster: no seed has answered \
                               yet (configuration key: seeds)";
+
+/// How often was logged what clients and nodes can cause without end.
+#[derive(Debug, Default)]
+struct LogLines {
+    memory: Lines,
+    closed: Lines,
+    protocol: Lines,
+    held: Lines,
+    lost: Lines,
+    pushes: Lines,
+    subscribers: Lines,
+}
 
 /// Which socket an event is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,6 +237,9 @@ struct Worker {
     /// The next look at all deadlines; none while nothing is under way.
     tick: Option<u64>,
     next_idle_check: u64,
+    /// When [`Worker::relieve`] may look for clients to close again.
+    next_relief: u64,
+    lines: LogLines,
     drain: Option<u64>,
     /// CLIENT PAUSE, while it lasts.
     pause: Option<Pause>,
@@ -347,6 +366,8 @@ impl Worker {
             timers: BinaryHeap::new(),
             tick: None,
             next_idle_check: 0,
+            next_relief: 0,
+            lines: LogLines::default(),
             drain: None,
             pause: None,
             scratch: vec![0; SCRATCH],
@@ -413,6 +434,7 @@ impl Worker {
             }
             self.run_timers();
             self.flush();
+            self.relieve();
             if self.drain.is_some() && self.is_drained() {
                 tracing::debug!(worker = self.index, "worker drained");
                 return;

@@ -21,6 +21,7 @@ use crate::metrics::LimitHit;
 use crate::pubsub::{Batch, Frames, Kind, News, ToHub, Token};
 use crate::resp::{Args, Protocol, write};
 use crate::route::PubSub;
+use crate::sparsely;
 
 /// What a RESP2 client may send while it is subscribed to anything.
 const IN_RESP2: [&str; 9] = [
@@ -433,7 +434,9 @@ impl Worker {
         let clients: Vec<usize> =
             local.subscribers.iter().filter(relies).map(|s| s.client as usize).collect();
         if !clients.is_empty() {
-            tracing::warn!(
+            sparsely!(
+                self.lines.subscribers,
+                warn,
                 topic = %String::from_utf8_lossy(&local.name),
                 kind = Kind::NAMES[local.kind as usize],
                 subscribers = clients.len(),

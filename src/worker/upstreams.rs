@@ -10,6 +10,7 @@ use crate::cluster::NodeAddr;
 use crate::control::ToControl;
 use crate::metrics::{LimitHit, NodeStats};
 use crate::resp::{Protocol, ReplyProgress};
+use crate::sparsely;
 use crate::stream::Stream;
 use crate::upstream::{Dest, Handshake, Pending, State, Upstream, flag};
 
@@ -245,14 +246,6 @@ impl Worker {
             self.fail(&pending, &node.unwrap_or_default(), &text);
         }
         self.lost(u, "a reply is larger than limits.memory has room for");
-    }
-
-    /// Clients that stopped because the queue was full go on when half of it is answered.
-    pub(super) fn wake_waiters(&mut self, u: usize) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        if !up.waiters.is_empty() && up.queue.len() <= self.settings.upstream_in_flight / 2 {
-            self.resume.append(&mut up.waiters);
-        }
     }
 
     pub(super) fn upstream_again(&mut self, u: usize) {
@@ -572,7 +565,8 @@ impl Worker {
         }
         if was_ready || failures == 1 {
             let node = addr.as_ref().map(NodeAddr::to_string);
-            tracing::warn!(node, why, in_flight = given_up.len(), "a node's connection is lost");
+            let in_flight = given_up.len();
+            sparsely!(self.lines.lost, warn, node, why, in_flight, "a node's connection is lost");
         }
         let name = addr.map_or_else(|| "a node".to_owned(), |a| a.to_string());
         let text = format!(
