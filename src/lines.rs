@@ -3,14 +3,16 @@
 
 use std::time::{Duration, Instant};
 
-/// How many lines of one kind are written in [`PERIOD`].
+/// How many lines of one kind are written in [`PERIOD`], unless said otherwise.
 const MOST: u32 = 10;
 /// See [`MOST`].
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// The account of one kind of line. See [`sparsely!`](crate::sparsely).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Lines {
+    /// How many are written in [`PERIOD`].
+    most: u32,
     /// When the period began.
     since: Option<Instant>,
     /// Lines written in it.
@@ -19,7 +21,18 @@ pub struct Lines {
     left_out: u64,
 }
 
+impl Default for Lines {
+    fn default() -> Self {
+        Lines::with(MOST)
+    }
+}
+
 impl Lines {
+    /// At most so many in ten seconds.
+    pub fn with(most: u32) -> Self {
+        Lines { most, since: None, written: 0, left_out: 0 }
+    }
+
     /// Whether a line may be written now: `None`, it is left out; otherwise how many were since
     /// the last one, if any were.
     pub fn allow(&mut self) -> Option<Option<u64>> {
@@ -31,7 +44,7 @@ impl Lines {
             self.since = Some(now);
             self.written = 0;
         }
-        if self.written >= MOST {
+        if self.written >= self.most {
             self.left_out += 1;
             return None;
         }

@@ -11,12 +11,12 @@ use crate::client::Paused;
 use crate::metrics::LimitHit;
 use crate::resp::Protocol;
 
-/// A queue of more bytes than this is long. A node reads 16 KiB of a connection in a turn, so half
-/// of this keeps it busy until the clients that waited have sent more.
-const LONG: usize = 32 << 10;
-/// Replies that a client may be owed and still be one that has little under way: the depth of a
-/// usual pipeline.
-const LITTLE: usize = 64;
+/// A queue of more bytes than this is long: a node reads as much of a connection in a turn, so that
+/// it is busy until the clients that waited have sent more.
+const LONG: usize = 16 << 10;
+/// A client has much under way when that is more bytes of commands than this: more than a usual
+/// pipeline.
+const MUCH: usize = 8 << 10;
 
 impl Worker {
     /// Whether a client has to wait before it may send on connection `u`. HOT PATH: the queue is
@@ -28,9 +28,12 @@ impl Worker {
 
     #[cold]
     fn is_too_much(&self, index: usize, u: usize) -> bool {
-        let queued = self.upstreams.get(u).map_or(0, |up| up.queue.len());
+        let Some(up) = self.upstreams.get(u) else { return false };
         let owed = self.clients.get(index).and_then(|c| c.replies.as_ref());
-        queued > self.settings.upstream_in_flight || owed.is_some_and(|r| r.waiting() >= LITTLE)
+        let owed = owed.map_or(0, |r| r.waiting());
+        // As if all commands were of one size, which spares everyone's account.
+        let bytes = owed * (up.queue.len() / up.pending.len().max(1));
+        up.queue.len() > self.settings.upstream_in_flight || bytes >= MUCH
     }
 
     /// The connection to `node` for this client, if it has to wait for it.

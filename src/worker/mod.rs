@@ -138,7 +138,6 @@ struct LogLines {
     memory: Lines,
     closed: Lines,
     protocol: Lines,
-    held: Lines,
     lost: Lines,
     pushes: Lines,
     subscribers: Lines,

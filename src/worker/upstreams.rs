@@ -368,7 +368,9 @@ impl Worker {
         if up.swallowed < pending.before {
             return false;
         }
-        if up.state != State::Ready || (!up.streaming && piece.first() == Some(&b'-')) {
+        // An error may be one to be followed, and a push is nobody's reply.
+        let whole_only = matches!(piece.first(), Some(b'-' | b'>' | b'!'));
+        if up.state != State::Ready || (!up.streaming && whole_only) {
             return false;
         }
         up.streaming = true;
@@ -395,6 +397,7 @@ impl Worker {
         }
         if frame.first() == Some(&b'>') {
             // A push; nothing that slotway asked for on a shared connection makes one.
+            self.strange_push(u);
             return Ok(());
         }
         if up.pending.front().is_some_and(|p| p.before > 0) {
@@ -407,6 +410,13 @@ impl Worker {
             return Ok(());
         }
         self.answer_first(u, frame)
+    }
+
+    #[cold]
+    fn strange_push(&mut self, u: usize) {
+        let node = self.upstreams.get(u).and_then(|up| self.nodes.get(usize::from(up.node)));
+        let node = node.map(|n| n.addr.to_string());
+        sparsely!(self.lines.pushes, warn, node, "a node sends messages that nobody asked for");
     }
 
     /// `frame` answers the connection's first command.
@@ -523,6 +533,9 @@ impl Worker {
         let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
         if up.stream.is_none() {
             // A dedicated connection that was closed while what it had said was being read.
+            return Ok(());
+        }
+        if frame.first() == Some(&b'>') {
             return Ok(());
         }
         match up.handshake.reply(frame) {

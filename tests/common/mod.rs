@@ -13,7 +13,7 @@ use slotway::sandbox::{Cluster, ClusterOptions, Conn, Reply, free_port};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -93,10 +93,19 @@ impl Proxy {
 
     /// The same without waiting.
     pub fn spawn(cluster: &Cluster, seeds: &str, args: &[&str]) -> Proxy {
+        Self::launch(|name, program| cluster.command(name, program), seeds, args)
+    }
+
+    /// The same in whatever folder `make` gives.
+    pub fn launch(
+        make: impl FnOnce(&str, &Path) -> slotway::sandbox::Result<(Command, PathBuf)>,
+        seeds: &str,
+        args: &[&str],
+    ) -> Proxy {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("slotway-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let program = Path::new(env!("CARGO_BIN_EXE_slotway"));
-        let (mut command, room) = cluster.command(&name, program).expect("a folder for slotway");
+        let (mut command, room) = make(&name, program).expect("a folder for slotway");
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let listen = local(free_port().expect("a free port"));
         let admin = local(free_port().expect("a free port"));

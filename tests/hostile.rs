@@ -1,0 +1,191 @@
+//! Clients that mean harm: slotway stays up and within `limits.memory`, and serves the others.
+
+mod common;
+
+use common::Proxy;
+use slotway::sandbox::{Cluster, ClusterOptions, Conn, Reply};
+use socket2::{Domain, Socket, Type};
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+const MIB: usize = 1 << 20;
+/// `limits.memory` of the tests that try to break it.
+const LIMIT: usize = 32 * MIB;
+/// What may be on the account beside it: what came in the turn in which the limit was reached.
+const TURN: usize = 16 * MIB;
+/// What the process may have grown by when its buffers hold [`LIMIT`]: an allocator rounds up, and
+/// keeps what is freed.
+const GROWTH: usize = 3 * LIMIT;
+
+/// Everything that a client can make slotway hold for it, many times the limit of each.
+#[test]
+fn memory_stays_within_its_limit_whatever_clients_do() {
+    let options = ClusterOptions { replicas: 0, ..ClusterOptions::default() };
+    let cluster = Cluster::start(options).expect("a cluster");
+    let limit = format!("limits.memory={LIMIT}B");
+    let args = ["--workers", "1", "--set", &limit, "--set", "limits.scripts=1MiB"];
+    let proxy = Proxy::start(&cluster, &args);
+    let mut bystander = proxy.connect();
+    fill(&mut bystander);
+    for (name, attack) in ATTACKS {
+        let before = resident(&proxy);
+        let (mut most, mut grown) = (0, 0);
+        let stop = AtomicBool::new(false);
+        let attackers = thread::scope(|scope| {
+            let watch = scope.spawn(|| {
+                let (mut most, mut grown) = (0, 0);
+                while !stop.load(Ordering::Relaxed) {
+                    most = most.max(proxy.metric("slotway_buffer_bytes", "") as usize);
+                    grown = grown.max(resident(&proxy).saturating_sub(before));
+                    thread::sleep(Duration::from_millis(20));
+                }
+                (most, grown)
+            });
+            let attackers = attack(&proxy);
+            // They stay, and so does what they hold.
+            thread::sleep(Duration::from_millis(300));
+            let served = bystander.command(&["PING"]).expect("PING");
+            assert_eq!(served, Reply::Simple("PONG".into()), "{name}");
+            stop.store(true, Ordering::Relaxed);
+            (most, grown) = watch.join().expect("the watcher");
+            attackers
+        });
+        eprintln!("{name}: {} KiB on the account, grown by {} KiB", most >> 10, grown >> 10);
+        assert!(most <= LIMIT + TURN, "{name}: {most} bytes in buffers, the limit is {LIMIT}");
+        assert!(grown <= GROWTH, "{name}: the process has grown by {grown} bytes");
+        // Those who are left may fill it up to the limit, never for others beyond it for long.
+        common::eventually(&format!("{name}: others are served"), || {
+            bystander.command(&["SET", "served", name]).expect("SET").is_ok()
+        });
+        drop(attackers);
+        common::eventually(&format!("{name}: it is free again"), || {
+            (proxy.metric("slotway_buffer_bytes", "") as usize) < 10 * MIB
+        });
+    }
+    assert!(proxy.metric("slotway_limits_hit_total", "limit=\"memory\"") > 0.0);
+    let lines = proxy.log().lines().filter(|l| l.contains("limits.memory")).count();
+    assert!((1..200).contains(&lines), "{lines} lines of log about limits.memory");
+}
+
+type Attack = fn(&Proxy) -> Vec<TcpStream>;
+
+const ATTACKS: [(&str, Attack); 12] = [
+    ("replies that are not read", |proxy| {
+        all(proxy, 200, &request(&["GET", "value"]).repeat(50), 1)
+    }),
+    ("errors that are not read", |proxy| all(proxy, 500, &request(&["SET", "k"]).repeat(2_000), 1)),
+    ("echoes that are not read", |proxy| {
+        all(proxy, 200, &request(&["ECHO", &"e".repeat(32 << 10)]).repeat(8), 1)
+    }),
+    ("many small unfinished requests", |proxy| {
+        let mut begun = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000\r\n".to_vec();
+        begun.resize(60 << 10, b'v');
+        all(proxy, 1_500, &begun, 1)
+    }),
+    ("few giant unfinished requests", |proxy| {
+        let mut begun = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$268435456\r\n".to_vec();
+        begun.resize(MIB, b'v');
+        let clients = all(proxy, 8, &begun, 1);
+        for _ in 0..10 {
+            clients.iter().for_each(|c| push(c, &vec![b'v'; MIB]));
+        }
+        clients
+    }),
+    ("endless argument counts", |proxy| {
+        let mut begun = b"*2147483647\r\n$4\r\nMGET\r\n".to_vec();
+        begun.extend(b"$0\r\n\r\n".repeat(300_000));
+        all(proxy, 30, &begun, 1)
+    }),
+    ("MGET of a million empty keys", |proxy| {
+        let mut whole = b"*1000001\r\n$4\r\nMGET\r\n".to_vec();
+        (0..1_000_000).for_each(|i| whole.extend(format!("$1\r\n{}\r\n", i % 10).bytes()));
+        all(proxy, 8, &whole, 1)
+    }),
+    ("KEYS that are not read", |proxy| all(proxy, 100, &request(&["KEYS", "*"]), 1)),
+    ("transactions that are never executed", |proxy| {
+        let mut begun = request(&["MULTI"]);
+        begun.extend(request(&["SET", "k", &"v".repeat(10 << 10)]).repeat(60));
+        all(proxy, 200, &begun, 1)
+    }),
+    ("subscriptions without end", |proxy| {
+        let clients = all(proxy, 50, b"", 1);
+        for i in 0..10 {
+            for (c, client) in clients.iter().enumerate() {
+                let name = |n: usize| format!("{}{c}:{i}:{n}", "n".repeat(40));
+                let names: Vec<String> = (0..1_000).map(name).collect();
+                let mut words = vec!["SUBSCRIBE"];
+                words.extend(names.iter().map(String::as_str));
+                push(client, &request(&words));
+            }
+        }
+        clients
+    }),
+    ("messages that are not read", |proxy| {
+        let clients = all(proxy, 50, &request(&["SUBSCRIBE", "news"]), 1);
+        let message = "m".repeat(32 << 10);
+        let mut publisher = proxy.connect();
+        for _ in 0..100 {
+            let commands = vec![vec!["PUBLISH", "news", &message]; 20];
+            // At the limit some are refused.
+            publisher.pipeline(&commands).expect("replies");
+        }
+        clients
+    }),
+    ("clients' own lists that are not read", |proxy| {
+        let clients = all(proxy, 300, &request(&["CLIENT", "SETNAME", &"n".repeat(4 << 10)]), 1);
+        clients.iter().for_each(|c| push(c, &request(&["CLIENT", "LIST"]).repeat(20)));
+        clients
+    }),
+];
+
+/// Values and keys that replies are made of.
+fn fill(conn: &mut Conn) {
+    assert!(conn.command(&["SET", "value", &"v".repeat(32 << 10)]).expect("SET").is_ok());
+    for from in (0..20_000).step_by(1_000) {
+        let name = |i: usize| format!("{}:{i}", "key".repeat(20));
+        let commands: Vec<Vec<String>> =
+            (from..from + 1_000).map(|i| vec!["SET".into(), name(i), "v".into()]).collect();
+        assert!(conn.pipeline(&commands).expect("replies").iter().all(Reply::is_ok));
+    }
+}
+
+/// So many clients that send `bytes`, and read nothing.
+fn all(proxy: &Proxy, count: usize, bytes: &[u8], times: usize) -> Vec<TcpStream> {
+    let clients: Vec<TcpStream> = (0..count).map(|_| deaf(proxy.listen)).collect();
+    for _ in 0..times {
+        clients.iter().for_each(|c| push(c, bytes));
+    }
+    clients
+}
+
+/// A connection that takes next to nothing, so that what is not read is slotway's to keep and not
+/// the kernel's.
+fn deaf(addr: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(4 << 10).expect("a small buffer");
+    socket.connect(&addr.into()).expect("a connection");
+    let stream: TcpStream = socket.into();
+    stream.set_write_timeout(Some(Duration::from_millis(100))).expect("a timeout");
+    stream
+}
+
+/// Sends as much as is taken: it may be closed, or not be read from.
+fn push(mut stream: &TcpStream, bytes: &[u8]) {
+    let _ = stream.write_all(bytes);
+}
+
+fn request(words: &[&str]) -> Vec<u8> {
+    let mut out = format!("*{}\r\n", words.len());
+    words.iter().for_each(|w| out.push_str(&format!("${}\r\n{w}\r\n", w.len())));
+    out.into_bytes()
+}
+
+/// Resident bytes of slotway.
+fn resident(proxy: &Proxy) -> usize {
+    let text = std::fs::read_to_string(format!("/proc/{}/statm", proxy.pid())).expect("statm");
+    let pages: usize = text.split(' ').nth(1).and_then(|n| n.parse().ok()).expect("pages");
+    pages * 4096
+}
