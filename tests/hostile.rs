@@ -76,7 +76,7 @@ const ATTACKS: [(&str, Attack); 12] = [
     ("replies that are not read", |proxy| {
         all(proxy, 200, &request(&["GET", "value"]).repeat(50), 1)
     }),
-    ("errors that are not read", |proxy| all(proxy, 500, &request(&["SET", "k"]).repeat(2_000), 1)),
+    ("errors that are not read", |proxy| all(proxy, 500, &request(&["SHUTDOWN"]).repeat(2_000), 1)),
     ("echoes that are not read", |proxy| {
         all(proxy, 200, &request(&["ECHO", &"e".repeat(32 << 10)]).repeat(8), 1)
     }),

@@ -74,6 +74,11 @@ impl Worker {
         self.accounted + self.holds.bytes() > self.settings.memory
     }
 
+    /// So many bytes more are within this worker's share of `limits.memory`.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        self.accounted + self.holds.bytes() + bytes <= self.settings.memory
+    }
+
     #[inline]
     pub(super) fn route(&self, slot: u16) -> Option<u16> {
         self.routes.get(usize::from(slot)).copied().filter(|&n| n != HELD)
@@ -288,7 +293,7 @@ impl Worker {
     }
 
     #[cold]
-    fn refuse_for_memory(&mut self, index: usize, command: u16) -> Flow {
+    pub(super) fn refuse_for_memory(&mut self, index: usize, command: u16) -> Flow {
         self.stats.limits_hit[LimitHit::Memory as usize] += 1;
         let text = out_of_memory(&self.settings);
         self.answer_own_error(index, command, &text);
@@ -427,6 +432,11 @@ impl Worker {
     /// Keys in several slots: each slot's keys in a command of their own, all of a node's in one
     /// write.
     fn split(&mut self, index: usize, command: u16, merge: Merge, step: u32, args: &Args) -> Flow {
+        // What a key costs until its reply is there: its slot, its place, its part's bytes.
+        const KEY: usize = 64;
+        if args.len() > CHUNK && !self.has_room_for(args.len() * KEY) {
+            return self.refuse_for_memory(index, command);
+        }
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
         let lane = (index as u32, client.generation);

@@ -14,7 +14,7 @@ use super::clock::{Job, Timer};
 use super::downstream::Flow;
 use super::topics::{Since, Subscriber, Wait};
 use super::{Worker, reaccount};
-use crate::client::mode;
+use crate::client::{Subscriptions, mode};
 use crate::command::CommandId;
 use crate::config::OnGap;
 use crate::metrics::LimitHit;
@@ -62,7 +62,14 @@ impl Worker {
             PubSub::Publish => return self.publish(index, command, frame, args),
             PubSub::ShardPublish => return self.shard_publish(index, command, slot, frame),
             PubSub::Ask(ask) => return self.ask_subscribers(index, command, ask, frame),
-            PubSub::Subscribe(kind) => self.subscribe(index, command, kind, args),
+            PubSub::Subscribe(kind) => {
+                // One command may name a million.
+                let cost = args.iter().skip(1).map(Subscriptions::cost).sum();
+                if !self.has_room_for(cost) {
+                    return self.refuse_for_memory(index, command);
+                }
+                self.subscribe(index, command, kind, args);
+            }
             PubSub::Unsubscribe(kind) => self.unsubscribe(index, command, kind, args),
         }
         if self.shared.monitors.load(Relaxed) > 0 {
@@ -120,6 +127,7 @@ impl Worker {
             {
                 subscriptions.topics.insert(topic, local.subscribers.len() as u32);
                 subscriptions.counts[kind as usize] += 1;
+                subscriptions.names += Subscriptions::cost(name);
                 let client = index as u32;
                 local.subscribers.push(Subscriber { client, generation, since: Since::Asked });
                 new.push((topic, local.generation));
@@ -273,6 +281,8 @@ impl Worker {
         let Some(subscriptions) = client.subscriptions.as_mut() else { return };
         let Some(place) = subscriptions.topics.remove(&topic) else { return };
         let Some(local) = self.topics.local.get_mut(topic as usize) else { return };
+        let cost = Subscriptions::cost(&local.name);
+        subscriptions.names = subscriptions.names.saturating_sub(cost);
         let count = &mut subscriptions.counts[local.kind as usize];
         *count = count.saturating_sub(1);
         if local.subscribers.len() <= place as usize {
