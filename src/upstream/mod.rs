@@ -109,6 +109,8 @@ pub struct Upstream {
     pub again: bool,
     /// Attempts that failed one after the other.
     pub failures: u32,
+    /// Pushes that nobody asked for, on this connection.
+    pub strange: u32,
     /// Why the last attempt or connection ended.
     pub last_error: Option<String>,
     /// Clients that stopped reading because this queue is full.
@@ -151,6 +153,7 @@ impl Upstream {
             next_check: 0,
             again: false,
             failures: 0,
+            strange: 0,
             last_error: None,
             waiters: Vec::new(),
             yielding: Vec::new(),
@@ -213,6 +216,7 @@ impl Upstream {
         self.scanned = 0;
         self.scan = ReplyScan::default();
         self.streaming = false;
+        self.strange = 0;
         self.swallowed = 0;
         self.swallowed_error = None;
         self.unwrapped = false;

@@ -411,8 +411,13 @@ impl Worker {
     /// An unfinished request counts, too: at the limit it is not waited for until the end of the
     /// turn, when thousands may have grown.
     fn check_request_memory(&mut self, index: usize) {
-        let Some(client) = self.clients.get(index) else { return };
-        if !self.is_over_memory() || client.tail.len() < MUCH_UNFINISHED || client.gone {
+        let much = |c: &Client| c.tail.len() >= MUCH_UNFINISHED && !c.gone;
+        if !self.is_over_memory() || !self.clients.get(index).is_some_and(much) {
+            return;
+        }
+        // Others may hold more of it.
+        self.relieve();
+        if !self.is_over_memory() || !self.clients.get(index).is_some_and(much) {
             return;
         }
         self.stats.limits_hit[LimitHit::Memory as usize] += 1;

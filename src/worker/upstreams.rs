@@ -20,6 +20,8 @@ const STREAM_FROM: usize = 32 << 10;
 
 /// A write of fewer bytes is put off by a turn while the node has commands to answer.
 const DEFER_BELOW: usize = 4 << 10;
+/// So many pushes that nobody asked for are no accident: the connection is given up.
+const MOST_STRANGE: u32 = 10_000;
 /// A connection that lived so long has proven that the node can be worked with, microseconds.
 const PROVEN: u64 = 1_000_000;
 
@@ -397,8 +399,7 @@ impl Worker {
         }
         if frame.first() == Some(&b'>') {
             // A push; nothing that slotway asked for on a shared connection makes one.
-            self.strange_push(u);
-            return Ok(());
+            return self.strange_push(u);
         }
         if up.pending.front().is_some_and(|p| p.before > 0) {
             return self.batch_reply(u, frame);
@@ -413,10 +414,15 @@ impl Worker {
     }
 
     #[cold]
-    fn strange_push(&mut self, u: usize) {
-        let node = self.upstreams.get(u).and_then(|up| self.nodes.get(usize::from(up.node)));
-        let node = node.map(|n| n.addr.to_string());
+    fn strange_push(&mut self, u: usize) -> Result<(), String> {
+        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
+        up.strange += 1;
+        if up.strange > MOST_STRANGE {
+            return Err("messages without end that nobody asked for".into());
+        }
+        let node = self.nodes.get(usize::from(up.node)).map(|n| n.addr.to_string());
         sparsely!(self.lines.pushes, warn, node, "a node sends messages that nobody asked for");
+        Ok(())
     }
 
     /// `frame` answers the connection's first command.
