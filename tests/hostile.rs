@@ -147,8 +147,8 @@ const ATTACKS: [(&str, Attack); 12] = [
         clients
     }),
     ("clients' own lists that are not read", |proxy| {
-        let clients = all(proxy, 300, &request(&["CLIENT", "SETNAME", &"n".repeat(4 << 10)]), 1);
-        clients.iter().for_each(|c| push(c, &request(&["CLIENT", "LIST"]).repeat(20)));
+        let clients = all(proxy, 100, &request(&["CLIENT", "SETNAME", &"n".repeat(4 << 10)]), 1);
+        clients.iter().for_each(|c| push(c, &request(&["CLIENT", "LIST"]).repeat(10)));
         clients
     }),
 ];

@@ -82,6 +82,9 @@ pub use shared::Shared;
 /// Bytes that one read asks for: large enough that fifty clients' replies come in one read.
 const SCRATCH: usize = 128 << 10;
 
+/// When questions about clients (CLIENT LIST) have looked at so many, the rest is the next turn's.
+const LOOKED_AT: usize = 2_000;
+
 /// CLIENT ID is unique over all workers.
 static NEXT_CLIENT: AtomicU64 = AtomicU64::new(1);
 
@@ -174,6 +177,8 @@ struct Worker {
     settings: Settings,
     poll: Poll,
     inbox: mpsc::Receiver<ToWorker>,
+    /// There is more in it than one turn is for.
+    more_inbox: bool,
     control: tokio::sync::mpsc::UnboundedSender<ToControl>,
     client_count: Arc<AtomicUsize>,
     /// Its own address, for answers that others bring.
@@ -327,6 +332,7 @@ impl Worker {
             settings: Settings::new(config),
             poll,
             inbox,
+            more_inbox: false,
             control,
             client_count: Arc::clone(&own.clients),
             own,
@@ -443,7 +449,11 @@ impl Worker {
 
     /// How long the event loop may sleep.
     fn time_to_wait(&self) -> Option<Duration> {
-        if !self.again.is_empty() || !self.resume.is_empty() || !self.dirty_upstreams.is_empty() {
+        if self.more_inbox
+            || !self.again.is_empty()
+            || !self.resume.is_empty()
+            || !self.dirty_upstreams.is_empty()
+        {
             return Some(Duration::ZERO);
         }
         let timer = self.timers.peek().map(|t| t.due);
@@ -504,6 +514,8 @@ impl Worker {
     }
 
     fn read_inbox(&mut self) {
+        let mut looked_at = 0;
+        self.more_inbox = false;
         while let Ok(message) = self.inbox.try_recv() {
             match message {
                 ToWorker::Accept(socket) => self.accept(socket),
@@ -514,7 +526,14 @@ impl Worker {
                     // Whoever asked may have given up: nobody to answer then.
                     let _ = answer.send(Box::new(self.counters()));
                 }
-                ToWorker::Asked(inquiry) => self.hear(&inquiry),
+                ToWorker::Asked(inquiry) => {
+                    self.hear(&inquiry);
+                    // A thousand clients that all ask for the list of all must not make one turn.
+                    looked_at += self.clients.len();
+                    if looked_at > LOOKED_AT {
+                        return self.more_inbox = true;
+                    }
+                }
                 ToWorker::Answered(answered) => self.finish_inquiry(*answered),
                 ToWorker::PubSub(batch) => self.hear_hub(&batch),
                 ToWorker::Pause(pause) => self.suspend_clients(pause),
