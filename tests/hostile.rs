@@ -5,8 +5,8 @@ mod common;
 use common::Proxy;
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Reply};
 use socket2::{Domain, Socket, Type};
-use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -79,6 +79,90 @@ impl Drop for OnDrop<'_> {
         self.0.store(true, Ordering::Relaxed);
     }
 }
+
+/// Connections in their thousands that are of no use to anybody, and nonsense: the others are
+/// served, and everything is given back. `HOSTILE_CONNECTIONS` says how many connect and close.
+#[test]
+fn useless_connections() {
+    let cluster = Cluster::start(ClusterOptions { replicas: 0, ..ClusterOptions::default() });
+    let cluster = cluster.expect("a cluster");
+    let proxy = Proxy::start(&cluster, &["--workers", "1"]);
+    let mut bystander = proxy.connect();
+    let mut served = |what: &str| {
+        let reply = bystander.command(&["INCR", "served"]).expect("INCR");
+        assert!(reply.int().is_some(), "{what}: {reply:?}");
+    };
+    served("before");
+    let files = || std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).expect("fd").count();
+    let before = files();
+
+    let count = std::env::var("HOSTILE_CONNECTIONS").ok().and_then(|n| n.parse().ok());
+    for i in 0..count.unwrap_or(3_000usize) {
+        let mut stream = TcpStream::connect(proxy.listen).expect("a connection");
+        if i % 3 == 0 {
+            let _ = stream.write_all(b"*1\r\n$4\r\nPI");
+        }
+        if i % 2 == 0 {
+            // Closed with what it has not read: a reset.
+            let _ = stream.write_all(b"PING\r\n");
+        }
+        drop(stream);
+        if i % 100 == 0 {
+            served("connect and close");
+        }
+    }
+
+    // A byte now and then.
+    let mut slow: Vec<TcpStream> =
+        (0..1_000).map(|_| TcpStream::connect(proxy.listen).expect("a connection")).collect();
+    for byte in b"*1\r\n$4\r\nPI" {
+        slow.iter_mut().for_each(|s| s.write_all(&[*byte]).expect("to send"));
+        served("slow loris");
+    }
+    slow.iter_mut().for_each(|s| s.write_all(b"NG\r\n").expect("to send"));
+    for stream in &mut slow {
+        let mut reply = [0; 7];
+        stream.set_read_timeout(Some(common::PATIENCE)).expect("a timeout");
+        stream.read_exact(&mut reply).expect("a reply");
+        assert_eq!(&reply, b"+PONG\r\n");
+    }
+    drop(slow);
+
+    for nonsense in NONSENSE {
+        let mut stream = TcpStream::connect(proxy.listen).expect("a connection");
+        stream.set_read_timeout(Some(common::PATIENCE)).expect("a timeout");
+        // It may be closed in the middle of it.
+        let _ = stream.write_all(nonsense).and_then(|()| stream.write_all(&[b'x'; 100 << 10]));
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut heard = Vec::new();
+        let _ = stream.read_to_end(&mut heard);
+        served("nonsense");
+    }
+    let protocol = proxy.metric("slotway_limits_hit_total", "limit=\"protocol\"");
+    assert!(protocol > 5.0, "{protocol} protocol errors counted");
+    assert!(proxy.log().contains("what it sends is no command"), "{}", proxy.log());
+    common::eventually("all is given back", || {
+        proxy.metric("slotway_clients", "") == 1.0 && files() <= before + 2
+    });
+    assert!(proxy.log().lines().count() < 100, "{}", proxy.log());
+}
+
+const NONSENSE: [&[u8]; 14] = [
+    b"\x00\x01\x02\xff\xfe",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"GET / HTTP/1.1\r\nHost: slotway\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: slotway\r\n\r\n",
+    b"*-1\r\n*0\r\n*99999999999999999999\r\n",
+    b"*2147483648\r\n",
+    b"*2147483647\r\n$536870913\r\n",
+    b"*1\r\n$-1\r\n",
+    b"*1\r\n*1\r\n*1\r\n*1\r\n",
+    b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$536870912\r\n",
+    b"*1\r\n$4\r\nPINGPINGPINGPING",
+    b"SET \"unbalanced\r\n",
+    b"\r\n\r\n\r\n\n\n\n",
+    b"*1\n$4\nPING\n",
+];
 
 type Attack = fn(&Proxy) -> Vec<TcpStream>;
 
