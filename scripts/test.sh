@@ -21,9 +21,33 @@ finish() {
     printf '\n'
     [ ${#summary[@]} -eq 0 ] || printf '%s\n' "${summary[@]}"
     printf '%5d s  in all\n' "$SECONDS"
+    if [ -n "$beside" ]; then
+        kill "$beside" 2>/dev/null || true
+    fi
     exit "$status"
 }
 trap finish EXIT
+
+# Starts a step that goes on beside the next ones, which wait for timers most of the time. Its
+# output is shown when it is waited for.
+beside=
+beside_log=$(mktemp)
+beside_since=
+start_beside() {
+    beside_since=$SECONDS
+    "$@" >"$beside_log" 2>&1 &
+    beside=$!
+}
+
+wait_for_beside() {
+    local status=0
+    wait "$beside" || status=$?
+    beside=
+    cat "$beside_log"
+    rm -f "$beside_log"
+    printf 'started %d s ago, beside the others\n' $((SECONDS - beside_since))
+    return "$status"
+}
 
 # step NAME COMMAND...
 step() {
@@ -39,6 +63,7 @@ step "setup" scripts/setup.sh test
 step "cargo fmt" cargo fmt --check
 step "cargo clippy" cargo clippy --all-targets -- -D warnings
 step "cargo build" cargo build --release
+start_beside .venv/bin/python tests/conformance/run.py
 step "cargo test" cargo test
 if [ -d tests/python ]; then
     step "redis-py" .venv/bin/pytest tests/python
@@ -50,4 +75,4 @@ if [ -d tests/node ]; then
 fi
 step "redis-py's own tests: their judge" \
     .venv/bin/pytest -c tests/python/pytest.ini tests/conformance
-step "redis-py's own tests" .venv/bin/python tests/conformance/run.py
+step "redis-py's own tests" wait_for_beside

@@ -150,7 +150,7 @@ fn readonly_reads_from_replicas() {
         assert_eq!(counts(), (before.0 + 3, before.1 + 10));
         assert!(ask(&mut conn, &["ASKING"]).is_ok());
     }
-    assert_eq!(setting.proxy.metric("slotway_replica_reads_total", ""), 20.0);
+    assert_eq!(setting.proxy.metric("slotway_reads_total", r#"to="replica""#), 20.0);
 }
 
 /// EXEC says that nothing has changed since WATCH: what was read in between must be as new.

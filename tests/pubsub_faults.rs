@@ -50,10 +50,7 @@ fn the_books_find_what_is_missing() {
     let from = stage.marks();
     let deaf = |stage: &mut Stage, who: usize| {
         stage.subscribers[who].say(&["SUNSUBSCRIBE", SHARDS[1]]);
-        let marks = stage.marks();
-        eventually("there is something to miss", || {
-            stage.marks().iter().zip(&marks).all(|(now, then)| *now > then + 4)
-        });
+        stage.more(4);
         stage.subscribers[who].say(&["SSUBSCRIBE", SHARDS[1]]);
         let to = stage.marks();
         stage.all_hear("subscribed again", &to);
@@ -96,7 +93,6 @@ fn what_is_missing_was_counted_whatever_happens() {
             &["--set", "pubsub.on_gap=disconnect", "--set", "timeouts.command=1s"],
         );
         scene.disturb("cut and disconnected", |scene| disconnect_on_gap(scene, &quick));
-        scene.disturb("all connections cut", Scene::cut_everything);
         scene.disturb("slots moved", Scene::move_slots);
         scene.disturb("node added", Scene::add_node);
         scene.disturb("replica killed", Scene::kill_a_replica);
@@ -113,8 +109,7 @@ fn what_is_missing_was_counted_whatever_happens() {
             0..2 => scene.disturb("failover", Scene::fail_over),
             2 => scene.disturb("connections cut", Scene::cut_all),
             3 => scene.disturb("connections cut repeatedly", Scene::cut_repeatedly),
-            4 => scene.disturb("all connections cut", Scene::cut_everything),
-            5 => scene.disturb("slots moved", Scene::move_slots),
+            4..6 => scene.disturb("slots moved", Scene::move_slots),
             6 if !added => {
                 added = true;
                 scene.disturb("node added", Scene::add_node);
@@ -124,6 +119,15 @@ fn what_is_missing_was_counted_whatever_happens() {
             _ => scene.disturb("node stopped for 3 s", Scene::stop_a_node),
         }
     }
+    scene.end();
+}
+
+/// What is published while a worker reconnects to a channel's home goes elsewhere today, and what
+/// goes to the home after that overtakes it on the cluster's bus.
+#[test]
+fn order_survives_the_loss_of_workers_connections() {
+    let mut scene = Scene::new(from_env("PUBSUB_SEED").unwrap_or(1));
+    scene.disturb("all connections cut", Scene::cut_everything);
     scene.end();
 }
 
@@ -225,10 +229,7 @@ impl Scene {
     fn calm(&mut self, when: &str) {
         eventually_ok(&format!("calm {when}"), || {
             let gaps = self.gaps();
-            let wanted: Vec<u64> = self.from.iter().map(|next| next + 20).collect();
-            eventually(&format!("{when}: publishers go on"), || {
-                self.stage.marks().iter().zip(&wanted).all(|(next, wanted)| next > wanted)
-            });
+            self.stage.more(20);
             let to = self.two_rounds(when);
             let mut grown = Gaps::new();
             eventually_ok(&format!("{when}: what is missing was counted"), || {
@@ -293,17 +294,10 @@ impl Scene {
         pairs.into_iter().next().expect("a primary with a replica")
     }
 
-    fn more(&self, messages: u64) {
-        let wanted: Vec<u64> = self.stage.marks().iter().map(|next| next + messages).collect();
-        eventually("publishers go on", || {
-            self.stage.marks().iter().zip(&wanted).all(|(next, wanted)| next > wanted)
-        });
-    }
-
     fn fail_over(&mut self) {
         let (_, replica) = self.a_home();
         self.cluster.failover(&replica).expect("a failover");
-        self.more(10);
+        self.stage.more(10);
     }
 
     fn cut_all(&mut self) {
@@ -353,16 +347,19 @@ impl Scene {
             let to = others.swap_remove(self.random.usize(..others.len()));
             self.cluster.move_slot(slot, &from, &to).expect("to move a slot");
             if self.random.bool() {
-                self.more(4);
+                self.stage.more(4);
             }
+            // Nodes that have not all heard of the first move may disagree about the second.
+            self.cluster.settle().expect("a settled cluster");
             self.cluster.move_slot(slot, &to, &from).expect("to move a slot back");
+            self.cluster.settle().expect("a settled cluster");
         }
     }
 
     /// A primary more, that gets a shard channel's slot and a thousand others.
     fn add_node(&mut self) {
         let new = self.cluster.add_node(None).expect("a new node");
-        self.more(4);
+        self.stage.more(4);
         let slot = slot_of(SHARDS[0].as_bytes());
         let from = self.cluster.owner_of(slot).expect("the owner");
         self.cluster.move_slot(slot, &from, &new).expect("to move a slot");
@@ -379,7 +376,7 @@ impl Scene {
     fn kill_a_replica(&mut self) {
         let (_, replica) = self.a_home();
         self.cluster.kill(&replica).expect("to kill");
-        self.more(50);
+        self.stage.more(50);
         self.cluster.restart(&replica).expect("to restart");
         self.cluster.settle().expect("a settled cluster");
     }
@@ -506,9 +503,16 @@ fn disconnect_on_gap(scene: &mut Scene, quick: &Proxy) {
     for (i, subscriber) in others.chain(&again).enumerate() {
         let topic = &subscriber.topics[0];
         let publish = if topic.kind == Kind::Shard { "SPUBLISH" } else { "PUBLISH" };
-        let reply = plain.command(&[publish, &topic.name, &format!("own:{i}")]).expect("a reply");
-        assert_eq!(reply, Reply::Int(1), "{publish} {}", topic.name);
-        eventually(&format!("{} hears", subscriber.name), || subscriber.count(topic) == 1);
+        // Those who were closed may be counted for a moment more, and the other slotway's `*`.
+        let mut number = 0..;
+        eventually(&format!("{} is there", subscriber.name), || {
+            let text = format!("own{i}:{}", number.next().unwrap_or(0));
+            let reply = plain.command(&[publish, &topic.name, &text]).expect("a reply");
+            reply == Reply::Int(1) || (topic.kind == Kind::Channel && reply == Reply::Int(2))
+        });
+        eventually(&format!("{} hears", subscriber.name), || {
+            subscriber.count(topic) == number.start
+        });
         assert_eq!(subscriber.end(), None, "{}", subscriber.name);
     }
     let gaps = quick.metric(GAPS, "");

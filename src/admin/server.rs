@@ -129,7 +129,7 @@ impl Admin {
         let scrape = self.pool.scrape(SCRAPE_LIMIT).await;
         let (control, commands) = {
             let topology = self.status.topology();
-            let control = ControlStats {
+            let mut control = ControlStats {
                 clients_rejected: self.status.clients_rejected.load(Relaxed),
                 accept_errors: self.status.accept_errors.load(Relaxed),
                 refreshes_ok: topology.refreshes_ok,
@@ -141,7 +141,9 @@ impl Admin {
                 workers: scrape.running,
                 worker_failures: self.status.worker_failures.load(Relaxed),
                 script_bytes: self.pool.script_bytes(),
+                ..ControlStats::default()
             };
+            control.count_replicas(&topology.snapshot, &topology.health);
             (control, Arc::clone(&topology.commands))
         };
         let view = View {

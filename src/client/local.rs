@@ -58,7 +58,7 @@ pub fn answer(
         Local::Reset => {
             session.protocol = Protocol::Resp2;
             session.name = None;
-            session.modes &= mode::SUSPENDED;
+            session.reset_modes();
             write::simple(out, "RESET");
         }
         Local::ClientId => write::integer(out, session.id as i64),
@@ -95,7 +95,7 @@ pub fn answer(
             write::simple(out, "OK");
         }
         Local::ReadWrite => {
-            session.modes &= !mode::READONLY;
+            session.read_write();
             write::simple(out, "OK");
         }
         // No slot of the one node that clients see is ever on its way to another.

@@ -12,6 +12,8 @@ pub struct Session {
     /// Of [`mode`]: what makes its commands go another way than the usual one. 0 for nearly all
     /// clients, which is all that the hot path asks.
     pub modes: u8,
+    /// The modes that it began with, and has again after RESET.
+    first_modes: u8,
     /// `CLIENT NO-EVICT`.
     pub no_evict: bool,
     /// `CLIENT NO-TOUCH`.
@@ -34,6 +36,8 @@ pub mod mode {
     pub const READONLY: u8 = 8;
     /// It is subscribed to something.
     pub const SUBSCRIBED: u8 = 16;
+    /// The configuration's `read_from`: reads may go elsewhere than to primaries.
+    pub const READ_FROM: u8 = 32;
     /// CLIENT PAUSE: commands may have to wait. The proxy's doing, not the session's: it outlives
     /// RESET.
     pub const SUSPENDED: u8 = 128;
@@ -46,11 +50,33 @@ impl Session {
             id,
             protocol: Protocol::Resp2,
             modes: 0,
+            first_modes: 0,
             no_evict: false,
             no_touch: false,
             name: None,
             library: None,
         }
+    }
+
+    /// Its reads may go elsewhere than to primaries, until it says READWRITE.
+    pub fn reads_by_configuration(&mut self) {
+        self.first_modes |= mode::READ_FROM;
+        self.modes |= mode::READ_FROM;
+    }
+
+    /// READWRITE: its reads go to primaries.
+    pub fn read_write(&mut self) {
+        self.modes &= !(mode::READONLY | mode::READ_FROM);
+    }
+
+    /// RESET: as it began, but for CLIENT PAUSE.
+    pub fn reset_modes(&mut self) {
+        self.modes = (self.modes & mode::SUSPENDED) | self.first_modes;
+    }
+
+    /// What does not read is sent on as it is.
+    pub fn is_ordinary(&self) -> bool {
+        self.modes & !mode::READ_FROM == 0
     }
 
     /// Bytes that it occupies beside itself.

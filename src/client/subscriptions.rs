@@ -13,6 +13,9 @@ pub struct Subscriptions {
     pub counts: [u32; Kind::COUNT],
     /// Bytes that their names occupy, here, in the worker and in the hub.
     pub names: usize,
+    /// The number of the last SUBSCRIBE that had to wait for the cluster; `None` once it is known
+    /// to be answered.
+    pub asked: Option<u32>,
     /// Since when it has not taken what is more than `pubsub.output_soft`: microseconds of the
     /// worker's clock.
     pub above_soft: Option<u64>,

@@ -3,10 +3,14 @@
 //! <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>
 
 mod coverage;
+mod health;
 mod parse;
 mod slot;
 
 pub use coverage::{SlotRange, diff, listed};
+pub use health::{
+    Health, LagLimits, NodeHealth, Replication, Unfit, parse_replication, parse_zone,
+};
 pub use parse::{Info, ParseError, parse_info, parse_shards, parse_slots, parse_version};
 pub use slot::{SLOTS, Slot, slot_of};
 

@@ -6,10 +6,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::value::{
-    LEVELS, parse_address, parse_duration, parse_level, parse_listen, parse_size, show_duration,
-    show_size,
+    LEVELS, parse_address, parse_duration, parse_level, parse_listen, parse_node_zone, parse_size,
+    show_duration, show_size,
 };
-use super::{Address, Choice, Listen, Secret, Workers};
+use super::{Address, Choice, Listen, NodeZone, Secret, Workers};
 use crate::command::{CommandTable, Rule};
 
 /// A value as it was written, not yet understood.
@@ -109,12 +109,14 @@ pub(super) enum Field<'a> {
     OptionalDuration(&'a mut Option<Duration>, RangeInclusive<Duration>),
     Level(&'a mut String),
     CommandRules(&'a mut Vec<Rule>),
+    Zones(&'a mut Vec<NodeZone>),
     /// One word of several.
     Choice(&'a mut dyn Choice),
 }
 
 const ADDRESSES: &str = "a list of strings such as [\"10.0.0.1:7000\", \"10.0.0.2:7000\"]";
 const COMMANDS: &str = "a list of strings such as [\"keys\", \"config|set\", \"@dangerous\"]";
+const ZONES: &str = "a list of strings such as [\"10.0.0.1=a\", \"10.0.0.2:7000=b\"]";
 const MAX_WORKERS: usize = 1024;
 
 impl Field<'_> {
@@ -180,8 +182,9 @@ impl Field<'_> {
                 };
                 *field = raw.list(COMMANDS, |text| Rule::parse(text, &table, near))?;
             }
+            Field::Zones(field) => *field = raw.list(ZONES, parse_node_zone)?,
             Field::Choice(field) => {
-                let words = choices(&field.words());
+                let words = choices(field.words());
                 let word = raw.text(&words)?;
                 if !field.choose(word) {
                     return Err(format!("\"{word}\" is no choice; write {words}"));
@@ -215,6 +218,7 @@ impl Field<'_> {
             Field::CommandRules(rules) => {
                 list(rules.iter().map(|rule| rule.text().to_owned()).collect())
             }
+            Field::Zones(field) => list(field.iter().map(NodeZone::to_string).collect()),
             Field::Choice(field) => field.word().into(),
         }
     }
@@ -256,15 +260,19 @@ impl Field<'_> {
                 "list of commands, subcommands (\"config|set\") and ACL categories (\"@dangerous\")"
                     .into()
             }
-            Field::Choice(field) => choices(&field.words()),
+            Field::Zones(_) => "list of \"host=zone\" or \"host:port=zone\"".into(),
+            Field::Choice(field) => choices(field.words()),
         }
     }
 }
 
-/// `"this" or "that"`.
-fn choices(words: &[&str; 2]) -> String {
-    let [one, other] = words;
-    format!("\"{one}\" or \"{other}\"")
+/// `"this", "that" or "another"`.
+fn choices(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    match quoted.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        _ => quoted.concat(),
+    }
 }
 
 fn whole(number: usize) -> toml::Value {

@@ -66,6 +66,11 @@ pub static SECTIONS: &[Section] = &[
         name: "topology",
         doc: "How often slotway asks the cluster which node serves which slots.",
     },
+    Section {
+        name: "replicas",
+        doc: "Which replicas are read from, where read_from or READONLY asks for it. Only those \
+              that the cluster reports as online are.",
+    },
     Section { name: "transactions", doc: "MULTI … EXEC, and WATCH." },
     Section {
         name: "pubsub",
@@ -141,6 +146,29 @@ pub static KEYS: &[Key] = &[
               to connect to: behind a load balancer or port forwarding. Clients on a Unix socket \
               are told the first TCP address of listen otherwise.",
         field: |c| Field::OptionalAddress(&mut c.announce, 1),
+    },
+    Key {
+        path: "read_from",
+        flag: None,
+        doc: "Which nodes answer commands that only read and have all keys in one slot. Anything \
+              but \"primary\" lets clients read data that is older than what they have written: \
+              replicas are behind their primary. \"primary\": the slot's primary; replicas only for \
+              connections that say READONLY. \"prefer_replica\": a replica; the primary where there \
+              is none that [replicas] allows. \"any\": all nodes of the shard alike. \
+              \"lowest_latency\": the nodes of the shard that have answered fastest lately, as this \
+              worker has seen it. \"zone\": the replicas in slotway's own zone (zone), then the \
+              primary if it is in that zone, then any replica, then the primary. With each of them \
+              a connection and slot keeps to the same node while that is possible, and what cannot \
+              be read from replicas goes to the primary; docs/commands.md, *Reading from replicas*, \
+              says what that is. slotway_reads_total counts where the reads went.",
+        field: |c| Field::Choice(&mut c.read_from),
+    },
+    Key {
+        path: "zone",
+        flag: None,
+        doc: "The zone (availability zone, data centre, rack) that this slotway runs in, for \
+              read_from = \"zone\". Most easily given by the environment: SLOTWAY_ZONE.",
+        field: |c| Field::Name(&mut c.zone),
     },
     Key {
         path: "upstream.user",
@@ -225,6 +253,58 @@ pub static KEYS: &[Key] = &[
         doc: "The least time between two refreshes, however many redirections ask for one. Not \
               more than topology.refresh.",
         field: |c| Field::Duration(&mut c.topology.min_interval, ms(1, HOUR)),
+    },
+    Key {
+        path: "replicas.max_lag",
+        flag: None,
+        doc: "A replica that has heard nothing of its primary for longer is not read from \
+              (master_last_io_seconds_ago in its INFO, whole seconds). A primary that has nothing \
+              to replicate still says PING every repl-ping-replica-period (10 s unless configured \
+              otherwise): a limit below that takes replicas out of use in quiet times. It does not \
+              say how old the data is, but that the replica is connected to a primary that lives. \
+              \"0\" sets no limit.",
+        field: |c| Field::OptionalDuration(&mut c.replicas.max_lag, ms(1000, 24 * HOUR)),
+    },
+    Key {
+        path: "replicas.max_lag_bytes",
+        flag: None,
+        doc: "A replica that lacks more of the replication stream is not read from: the primary's \
+              master_repl_offset less the replica's slave_repl_offset, the primary asked first, so \
+              that what is written between the two questions does not count. \"0B\" sets no limit.",
+        field: |c| Field::Size(&mut c.replicas.max_lag_bytes, 0..=TIB),
+    },
+    Key {
+        path: "replicas.check",
+        flag: None,
+        doc: "How often slotway asks each primary and replica (INFO replication), from the first \
+              moment with a read_from other than \"primary\" or replicas.in_failover = \"read\", \
+              otherwise once a client has said READONLY. A replica that does not answer within \
+              timeouts.connect, whose link to its primary is down, or that is above one of the two \
+              limits is not read from until a later answer is better; what it was asked already \
+              and does not answer goes to the primary. slotway_replicas says how many and why.",
+        field: |c| Field::Duration(&mut c.replicas.check, ms(50, HOUR)),
+    },
+    Key {
+        path: "replicas.in_failover",
+        flag: None,
+        doc: "Reads with read_from = \"primary\" whose primary is not reached. \"wait\": they wait \
+              for it or its successor, as writes do. \"read\": a replica answers, so that reads go \
+              on during a failover, with data that may lack the last writes, those of the client \
+              itself included. (With any other read_from replicas answer in that case, whatever is \
+              written here.) The replicas' link is down then, which does not count while their \
+              primary is not reached. Nodes that consider the cluster as down refuse reads, and \
+              these wait: set cluster-allow-reads-when-down yes there (or \
+              cluster-require-full-coverage no) for reads through the whole of a failover.",
+        field: |c| Field::Choice(&mut c.replicas.in_failover),
+    },
+    Key {
+        path: "replicas.zones",
+        flag: None,
+        doc: "The zones of nodes, for read_from = \"zone\": \"10.0.0.1:7000=a\" for one node, \
+              \"10.0.0.1=a\" for all of a host, with the host as the cluster announces it or as an \
+              IP address. Nodes that are not listed are in the zone that they tell themselves \
+              (availability_zone in INFO, which Valkey has and Redis 7.0 has not), others in none.",
+        field: |c| Field::Zones(&mut c.replicas.zones),
     },
     Key {
         path: "transactions.cross_slot",

@@ -375,6 +375,13 @@ fn contradictions(loaded: &Loaded) -> Vec<Problem> {
         config.topology.min_interval > config.topology.refresh,
     );
 
+    if config.read_from == super::ReadFrom::Zone && config.zone.is_empty() {
+        let reason = "\"zone\" needs to know which zone slotway itself is in; set `zone`, or \
+                      SLOTWAY_ZONE";
+        let (origin, key) = (loaded.origin("read_from").clone(), "read_from".into());
+        problems.push(Problem { origin, key, reason: reason.into() });
+    }
+
     // Port 0 is a different port each time.
     let fixed = |listen: &Listen| !matches!(listen, Listen::Tcp(address) if address.port == 0);
     for (index, listen) in config.listen.iter().enumerate() {

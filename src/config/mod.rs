@@ -21,7 +21,9 @@ pub use load::{Flag, Loaded, Origin, Sources, load};
 pub use problem::{ConfigError, Problem};
 pub use reference::{docs_markdown, effective_toml, proxy_toml};
 use value::Choice;
-pub use value::{Address, CrossSlot, Listen, LogFormat, OnGap, Secret, Workers};
+pub use value::{
+    Address, CrossSlot, InFailover, Listen, LogFormat, NodeZone, OnGap, ReadFrom, Secret, Workers,
+};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -41,6 +43,10 @@ pub struct Config {
     pub admin: Option<Address>,
     /// What cluster clients are told; `None`: the address that they use.
     pub announce: Option<Address>,
+    /// Which nodes answer commands that only read.
+    pub read_from: ReadFrom,
+    /// The zone that slotway runs in; empty if nobody has said.
+    pub zone: String,
     /// `[upstream]`
     pub upstream: Upstream,
     /// `[timeouts]`
@@ -49,6 +55,8 @@ pub struct Config {
     pub reconnect: Reconnect,
     /// `[topology]`
     pub topology: Topology,
+    /// `[replicas]`
+    pub replicas: Replicas,
     /// `[transactions]`
     pub transactions: Transactions,
     /// `[pubsub]`
@@ -103,6 +111,21 @@ pub struct Topology {
     pub refresh: Duration,
     /// The least time between two refreshes, whatever happens.
     pub min_interval: Duration,
+}
+
+/// `[replicas]`: which replicas are read from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Replicas {
+    /// Since when a replica may have heard nothing of its primary; `None` is no limit.
+    pub max_lag: Option<Duration>,
+    /// How many bytes of the replication stream it may lack; 0 is no limit.
+    pub max_lag_bytes: usize,
+    /// How often that is looked at.
+    pub check: Duration,
+    /// Where a primary is not reached.
+    pub in_failover: InFailover,
+    /// The nodes' zones, as far as they do not tell them.
+    pub zones: Vec<NodeZone>,
 }
 
 /// `[transactions]`
@@ -167,6 +190,8 @@ impl Default for Config {
             workers: Workers::Auto,
             admin: Some(Address { host: "127.0.0.1".into(), port: 9121 }),
             announce: None,
+            read_from: ReadFrom::Primary,
+            zone: String::new(),
             upstream: Upstream {
                 user: String::new(),
                 password: Secret::default(),
@@ -183,6 +208,13 @@ impl Default for Config {
             topology: Topology {
                 refresh: Duration::from_secs(10),
                 min_interval: Duration::from_millis(100),
+            },
+            replicas: Replicas {
+                max_lag: Some(Duration::from_secs(15)),
+                max_lag_bytes: 16 * MIB,
+                check: Duration::from_secs(1),
+                in_failover: InFailover::Wait,
+                zones: Vec::new(),
             },
             transactions: Transactions { cross_slot: CrossSlot::Reject },
             pubsub: PubSub {
@@ -227,6 +259,8 @@ mod tests {
         "workers=2",
         "admin=",
         "announce=proxy:8",
+        "read_from=zone",
+        "zone=z",
         "upstream.user=u",
         "upstream.password=hunter2",
         "upstream.client_name=n",
@@ -239,6 +273,11 @@ mod tests {
         "reconnect.max=6s",
         "topology.refresh=7s",
         "topology.min_interval=8ms",
+        "replicas.max_lag=20s",
+        "replicas.max_lag_bytes=21MiB",
+        "replicas.check=22s",
+        "replicas.in_failover=read",
+        "replicas.zones=a:1=z,b=y",
         "transactions.cross_slot=split",
         "pubsub.output_hard=18MiB",
         "pubsub.output_soft=19KiB",
@@ -269,10 +308,13 @@ mod tests {
             workers,
             admin,
             announce,
+            read_from,
+            zone,
             upstream,
             timeouts,
             reconnect,
             topology,
+            replicas,
             transactions,
             pubsub,
             limits,
@@ -283,6 +325,7 @@ mod tests {
         let Timeouts { command, connect, drain, idle } = timeouts;
         let Reconnect { min, max } = reconnect;
         let Topology { refresh, min_interval } = topology;
+        let Replicas { max_lag, max_lag_bytes, check, in_failover, zones } = replicas;
         let Limits {
             clients,
             client_output,
@@ -315,6 +358,12 @@ mod tests {
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
         assert_eq!((command, connect, drain, idle), (None, s(2), s(3), Some(s(240))));
         assert_eq!((min, max, refresh, min_interval), (ms(5), s(6), s(7), ms(8)));
+        assert_eq!(
+            (read_from, zone.as_str(), in_failover),
+            (ReadFrom::Zone, "z", InFailover::Read)
+        );
+        assert_eq!((max_lag, max_lag_bytes, check), (Some(s(20)), 21 * MIB, s(22)));
+        assert_eq!(zones.iter().map(NodeZone::to_string).collect::<Vec<_>>(), ["a:1=z", "b=y"]);
         assert_eq!((clients, client_output, upstream_in_flight), (9, 10 * MIB, 11 * MIB));
         assert_eq!((memory, held, bulk), (12 * MIB, 13 * MIB, 14 * MIB));
         assert_eq!(scripts, 17 * MIB);
@@ -398,6 +447,8 @@ mod tests {
             ("timeouts.connect=48h", "\"1h\""),
             ("upstream.client_name=a b", "no spaces"),
             ("listen=", "at least one"),
+            ("read_from=replica", "\"lowest_latency\" or \"zone\""),
+            ("replicas.zones=a", "\"host=zone\""),
             ("commands.deny=keyz", "the nearest is \"keys\""),
             ("commands.allow=@dangerus", "the nearest is \"@dangerous\""),
             ("commands.allow=config set", "the nearest is \"config|set\""),

@@ -99,42 +99,37 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// One of two words, by which it is written.
+/// One of several words, by which it is written.
 pub(super) trait Choice {
-    /// All words.
-    fn words(&self) -> [&'static str; 2];
+    /// All words, at least two.
+    fn words(&self) -> &'static [&'static str];
     /// The word of what is chosen.
     fn word(&self) -> &'static str;
     /// Chooses by its word. `false`: there is no such word.
     fn choose(&mut self, word: &str) -> bool;
 }
 
-/// An enum of two variants with their words.
+/// An enum whose variants have words.
 macro_rules! choice {
-    ($(#[$doc:meta])* $name:ident { $(#[$a_doc:meta])* $a:ident = $a_word:literal, $(#[$b_doc:meta])* $b:ident = $b_word:literal, }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum $name {
-            $(#[$a_doc])*
-            $a,
-            $(#[$b_doc])*
-            $b,
+            $($(#[$variant_doc])* $variant,)*
         }
 
         impl Choice for $name {
-            fn words(&self) -> [&'static str; 2] {
-                [$a_word, $b_word]
+            fn words(&self) -> &'static [&'static str] {
+                &[$($word),*]
             }
             fn word(&self) -> &'static str {
                 match self {
-                    $name::$a => $a_word,
-                    $name::$b => $b_word,
+                    $($name::$variant => $word,)*
                 }
             }
             fn choose(&mut self, word: &str) -> bool {
                 *self = match word {
-                    $a_word => $name::$a,
-                    $b_word => $name::$b,
+                    $($word => $name::$variant,)*
                     _ => return false,
                 };
                 true
@@ -171,6 +166,71 @@ choice! {
         /// They are disconnected, and so know.
         Disconnect = "disconnect",
     }
+}
+
+choice! {
+    /// Which nodes answer commands that only read.
+    ReadFrom {
+        /// The slot's primary.
+        Primary = "primary",
+        /// A replica; the primary where there is none.
+        PreferReplica = "prefer_replica",
+        /// All nodes of the shard alike.
+        Any = "any",
+        /// Those that have answered fastest lately.
+        LowestLatency = "lowest_latency",
+        /// Those in slotway's own zone.
+        Zone = "zone",
+    }
+}
+
+choice! {
+    /// What happens to reads while their slot's primary is not reached.
+    InFailover {
+        /// They wait for it, or for its successor.
+        Wait = "wait",
+        /// A replica answers them.
+        Read = "read",
+    }
+}
+
+/// A node and the zone it is in: `10.0.0.1:7000=a`, or `10.0.0.1=a` for all nodes of that host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeZone {
+    /// IP address or DNS name.
+    pub host: String,
+    /// TCP port; `None` is every port.
+    pub port: Option<u16>,
+    /// The zone's name.
+    pub zone: String,
+}
+
+impl fmt::Display for NodeZone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let NodeZone { host, port, zone } = self;
+        match port {
+            Some(port) => write!(f, "{}={zone}", Address { host: host.clone(), port: *port }),
+            None => write!(f, "{host}={zone}"),
+        }
+    }
+}
+
+pub(super) fn parse_node_zone(text: &str) -> Result<NodeZone, String> {
+    let wanted = "write \"host=zone\" or \"host:port=zone\"";
+    let Some((node, zone)) = text.split_once('=') else {
+        return Err(format!("\"{text}\" names no zone; {wanted}"));
+    };
+    let (node, zone) = (node.trim(), zone.trim());
+    if zone.is_empty() || !zone.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(format!("\"{zone}\" is no name of a zone (no spaces, not empty); {wanted}"));
+    }
+    let zone = zone.to_owned();
+    let whole = node.parse::<IpAddr>().is_ok() || (!node.contains(':') && is_dns_name(node));
+    if whole {
+        return Ok(NodeZone { host: node.into(), port: None, zone });
+    }
+    let Address { host, port } = parse_address(node, 1)?;
+    Ok(NodeZone { host, port: Some(port), zone })
 }
 
 /// The longest path that the kernel takes for a Unix socket (`sun_path` is 108 bytes, one of them
@@ -422,6 +482,16 @@ mod tests {
             "redis://a:1",
         ] {
             parse_address(wrong, 1).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn zones_of_nodes_read_back() {
+        for text in ["10.0.0.1=a", "::1=eu-1a", "[::1]:7000=b", "redis-0.redis:7000=c"] {
+            assert_eq!(parse_node_zone(text).unwrap().to_string(), text);
+        }
+        for wrong in ["", "a", "=z", "10.0.0.1=", "10.0.0.1=a b", "a:x=z", "10.0.0.256=z"] {
+            parse_node_zone(wrong).unwrap_err();
         }
     }
 

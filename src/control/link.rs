@@ -2,12 +2,13 @@
 
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use crate::client::Pause;
-use crate::cluster::{NodeAddr, Snapshot};
+use crate::cluster::{Health, NodeAddr, Snapshot};
 use crate::command::CommandTable;
 use crate::metrics::WorkerStats;
 use crate::worker::{Answered, Inquiry};
@@ -27,6 +28,8 @@ pub enum ToWorker {
     Accept(Downstream),
     /// Route by this from now on.
     Topology(Arc<Snapshot>),
+    /// Which replicas are fit to be read from, and where nodes are.
+    Health(Arc<Health>),
     /// Look commands up in this from now on.
     Commands(Arc<CommandTable>),
     /// The cluster's version, which HELLO tells.
@@ -56,6 +59,8 @@ pub enum ToControl {
         /// A node that is likely to know better: the one a MOVED named.
         hint: Option<NodeAddr>,
     },
+    /// A client reads from replicas: somebody has to look at them.
+    WatchReplicas,
     /// A command that the table does not have was answered by the cluster.
     RefreshCommands,
     /// A client's question to all workers.
@@ -72,6 +77,8 @@ pub enum ToControl {
 pub struct WorkerHandle {
     sender: mpsc::Sender<ToWorker>,
     waker: Arc<mio::Waker>,
+    /// It was woken and has not looked at its channel since.
+    woken: Arc<AtomicBool>,
     /// Clients that the worker has or was handed; control adds one when it hands one over, the
     /// worker takes one off when it closes one.
     pub clients: Arc<AtomicUsize>,
@@ -84,11 +91,20 @@ impl WorkerHandle {
         waker: Arc<mio::Waker>,
         clients: Arc<AtomicUsize>,
     ) -> Self {
-        WorkerHandle { sender, waker, clients }
+        WorkerHandle { sender, waker, woken: Arc::default(), clients }
     }
 
     /// Says `message` to the worker and wakes it. `false`: the worker's thread has ended.
     pub fn send(&self, message: ToWorker) -> bool {
-        self.sender.send(message).is_ok() && self.waker.wake().is_ok()
+        // Waking costs a system call, and once is enough for many messages.
+        self.sender.send(message).is_ok()
+            && (self.woken.swap(true, AcqRel) || self.waker.wake().is_ok())
+    }
+
+    /// The worker looks at its channel now: what is sent from here on wakes it again.
+    pub fn looks(&self) {
+        if self.woken.load(Relaxed) {
+            self.woken.swap(false, AcqRel);
+        }
     }
 }

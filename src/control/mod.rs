@@ -8,6 +8,7 @@ mod link;
 mod names;
 mod node;
 mod pool;
+mod replicas;
 mod round;
 mod run;
 mod status;

@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::link::{Downstream, ToControl, ToWorker, WorkerHandle};
 use crate::client::{Pause, Question};
-use crate::cluster::Snapshot;
+use crate::cluster::{Health, Snapshot};
 use crate::command::CommandTable;
 use crate::config::Config;
 use crate::metrics::{Totals, WorkerStats};
@@ -23,6 +23,8 @@ pub struct Pool {
     config: Arc<Config>,
     shared: Arc<crate::worker::Shared>,
     to_control: mpsc::UnboundedSender<ToControl>,
+    /// Whether replicas are looked at.
+    pub replicas: super::replicas::Wish,
     inner: Mutex<Inner>,
 }
 
@@ -34,6 +36,7 @@ struct Inner {
     next: usize,
     /// What a new worker is told first.
     topology: Option<Arc<Snapshot>>,
+    health: Option<Arc<Health>>,
     commands: Arc<CommandTable>,
     version: Option<Arc<str>>,
     pause: Option<Pause>,
@@ -75,6 +78,7 @@ impl Pool {
             running: Vec::new(),
             next: 0,
             topology: None,
+            health: None,
             commands,
             version: None,
             pause: None,
@@ -82,7 +86,8 @@ impl Pool {
         };
         let hub = crate::pubsub::spawn(Arc::clone(&config), to_control.clone())?;
         let shared = Arc::new(crate::worker::Shared::new(&config, hub));
-        Ok(Pool { config, shared, to_control, inner: Mutex::new(inner) })
+        let replicas = super::replicas::Wish::new(&config);
+        Ok(Pool { config, shared, to_control, replicas, inner: Mutex::new(inner) })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -104,6 +109,9 @@ impl Pool {
         self.tell_hub(ToHub::Worker { index, handle: handle.clone() });
         if let Some(topology) = &inner.topology {
             handle.send(ToWorker::Topology(Arc::clone(topology)));
+        }
+        if let Some(health) = &inner.health {
+            handle.send(ToWorker::Health(Arc::clone(health)));
         }
         if let Some(version) = &inner.version {
             handle.send(ToWorker::Version(Arc::clone(version)));
@@ -171,6 +179,12 @@ impl Pool {
         self.tell_hub(ToHub::Topology(Arc::clone(&snapshot)));
         self.inner().topology = Some(Arc::clone(&snapshot));
         self.tell(|| ToWorker::Topology(Arc::clone(&snapshot)));
+    }
+
+    /// Reads from replicas by this from now on.
+    pub fn set_health(&self, health: Arc<Health>) {
+        self.inner().health = Some(Arc::clone(&health));
+        self.tell(|| ToWorker::Health(Arc::clone(&health)));
     }
 
     /// Looks commands up in `table` from now on.

@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 use super::accept::{self, Acceptor, Listener};
 use super::link::ToControl;
 use super::pool::Pool;
+use super::replicas::Replicas;
 use super::status::Status;
 use super::topology::{Refresher, Requests};
 use crate::admin::Admin;
@@ -172,6 +173,8 @@ impl Control {
             Arc::clone(&requests),
         );
         others.spawn(refresher.run(Arc::clone(&first_refresh)));
+        let replicas = Replicas::new(Arc::clone(&config), Arc::clone(&pool), Arc::clone(&status));
+        others.spawn(replicas.run());
 
         let acceptor = Acceptor {
             pool: Arc::clone(&pool),
@@ -236,6 +239,7 @@ impl Control {
     fn heard(&self, message: ToControl) {
         match message {
             ToControl::RefreshTopology { hint } => self.requests.topology(hint),
+            ToControl::WatchReplicas => self.pool.replicas.start(),
             ToControl::RefreshCommands => self.requests.commands(),
             ToControl::AskEveryone(inquiry) => self.pool.ask(inquiry),
             ToControl::Exited { worker } => self.replace(worker),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::cluster::{NodeAddr, Snapshot};
+use crate::cluster::{Health, NodeAddr, Snapshot};
 use crate::command::CommandTable;
 
 /// Written by the acceptor, the refresher and the one who stops everything; read by the admin
@@ -28,6 +28,8 @@ pub struct Status {
 pub struct TopologyStatus {
     /// What the workers route by.
     pub snapshot: Arc<Snapshot>,
+    /// By what the workers choose among replicas.
+    pub health: Arc<Health>,
     /// What the workers look commands up in.
     pub commands: Arc<CommandTable>,
     /// When a node last answered.
@@ -54,6 +56,7 @@ impl Status {
             worker_failures: AtomicU64::new(0),
             topology: Mutex::new(TopologyStatus {
                 snapshot: Arc::new(Snapshot::empty()),
+                health: Arc::default(),
                 commands,
                 answered: None,
                 refreshes_ok: 0,

@@ -282,6 +282,9 @@ impl Refresher {
         if conn.is_usable() {
             self.connections.insert(socket, conn);
         }
+        if changed {
+            self.pool.replicas.changed();
+        }
         self.probe_primaries().await;
     }
 
@@ -432,7 +435,7 @@ async fn probe(
 }
 
 /// `duration` and up to `percent` more or less, so that many slotways do not ask in step.
-fn jittered(duration: Duration, percent: u32) -> Duration {
+pub(super) fn jittered(duration: Duration, percent: u32) -> Duration {
     let span = f64::from(percent) / 100.0;
     duration.mul_f64(1.0 - span + 2.0 * span * fastrand::f64())
 }

@@ -12,7 +12,8 @@ use prometheus::proto::{
 use super::merge::Totals;
 use super::names::{self, Kind, METRICS, Metric};
 use super::process::Process;
-use super::stats::{BUCKETS_MICROS, Histogram, LimitHit, Redirection, TransactionKind};
+use super::stats::{BUCKETS_MICROS, Histogram, LimitHit, ReadTo, Redirection, TransactionKind};
+use crate::cluster::{Health, Role, Snapshot, Unfit};
 use crate::command::{Class, CommandId, CommandTable};
 use crate::pubsub::{GapReason, HubStats, Kind as Topic};
 
@@ -52,6 +53,25 @@ pub struct ControlStats {
     pub workers: usize,
     pub worker_failures: u64,
     pub script_bytes: usize,
+    /// Fit, offline, then by [`Unfit`].
+    pub replicas: [u64; 2 + Unfit::COUNT],
+}
+
+impl ControlStats {
+    /// Counts the replicas of `snapshot` by their state.
+    pub fn count_replicas(&mut self, snapshot: &Snapshot, health: &Health) {
+        for node in snapshot.nodes.iter().filter(|node| node.role == Role::Replica) {
+            let unfit = health.get(&node.addr).and_then(|health| health.unfit);
+            let state = match (node.online, unfit) {
+                (false, _) => 1,
+                (true, None) => 0,
+                (true, Some(unfit)) => 2 + unfit as usize,
+            };
+            if let Some(count) = self.replicas.get_mut(state) {
+                *count += 1;
+            }
+        }
+    }
 }
 
 impl View<'_> {
@@ -113,6 +133,17 @@ impl View<'_> {
                     family.count(&[kind], count);
                 }
             }
+            n if n == names::READS.name => {
+                for (to, count) in ReadTo::NAMES.iter().zip(rest.reads) {
+                    family.count(&[to], count);
+                }
+            }
+            n if n == names::REPLICAS.name => {
+                let states = ["fit", "offline"].iter().chain(&Unfit::NAMES);
+                for (state, count) in states.zip(control.replicas) {
+                    family.count(&[state], count);
+                }
+            }
             n if n == names::TRANSACTIONS.name => {
                 for (kind, count) in TransactionKind::NAMES.iter().zip(rest.transactions) {
                     family.count(&[kind], count);
@@ -172,7 +203,6 @@ impl View<'_> {
                     (names::SPLITS, rest.splits),
                     (names::SCRIPT_LOADS, rest.script_loads),
                     (names::SCRIPT_BYTES, control.script_bytes as u64),
-                    (names::REPLICA_READS, rest.replica_reads),
                     (names::BUFFERS, rest.buffer_bytes),
                     (names::PUBSUB_CLIENTS, rest.subscribers),
                     (names::PUBSUB_CONNECTIONS, hub.connections.load(Relaxed)),

@@ -61,6 +61,7 @@ impl Totals {
             sum.merge(one);
         }
         add_all(&mut self.rest.redirections, &stats.redirections);
+        add_all(&mut self.rest.reads, &stats.reads);
         add_all(&mut self.rest.transactions, &stats.transactions);
         add_all(&mut self.rest.subscriptions, &stats.subscriptions);
         add_all(&mut self.rest.deliveries, &stats.deliveries);
@@ -79,7 +80,6 @@ impl Totals {
             (&mut sum.deadline_exceeded, stats.deadline_exceeded),
             (&mut sum.splits, stats.splits),
             (&mut sum.script_loads, stats.script_loads),
-            (&mut sum.replica_reads, stats.replica_reads),
             (&mut sum.buffer_bytes, stats.buffer_bytes),
             (&mut sum.held, stats.held),
             (&mut sum.subscribers, stats.subscribers),

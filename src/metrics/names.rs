@@ -105,8 +105,10 @@ metrics! {
         "SCRIPT LOADs put before a client's EVALSHA because its node may lack the script; that it did lack it is noscript in slotway_redirections_total.";
     SCRIPT_BYTES: Gauge "slotway_script_bytes" [] "limits.scripts"
         "Bytes of the scripts kept for nodes that lack them.";
-    REPLICA_READS: Counter "slotway_replica_reads_total" [] ""
-        "Commands sent to a replica, for clients that said READONLY.";
+    READS: Counter "slotway_reads_total" ["to"] "read_from"
+        "Reads that need not go to their primary (read_from, replicas.in_failover, READONLY), by where they went: replica; zone_replica, in slotway's zone; failover_replica, because the primary is not reached; primary, as chosen; primary_fallback, for want of a replica. Not counted again: what a replica did not answer and the primary then did (slotway_retries_total).";
+    REPLICAS: Gauge "slotway_replicas" ["state"] "replicas.check"
+        "Replicas: fit; or not read from because they are offline (the cluster says so), unreachable, link_down, syncing, silent (replicas.max_lag) or behind (replicas.max_lag_bytes). Until somebody reads from replicas all that are online count as fit.";
     TRANSACTIONS: Counter "slotway_transactions_total" ["kind"] "transactions.cross_slot"
         "Transactions sent: one_slot is one MULTI … EXEC, atomic; split is one per slot, each atomic by itself.";
     BLOCKED: Gauge "slotway_clients_blocked" [] ""

@@ -86,6 +86,29 @@ impl Redirection {
     ];
 }
 
+/// Where a read went that need not go to its primary (label `to`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadTo {
+    /// A replica.
+    Replica,
+    /// A replica in slotway's own zone, for `read_from = "zone"`.
+    ZoneReplica,
+    /// A replica, because the primary is not reached.
+    FailoverReplica,
+    /// The primary, chosen.
+    Primary,
+    /// The primary, for want of a replica.
+    PrimaryFallback,
+}
+
+impl ReadTo {
+    /// How many there are.
+    pub const COUNT: usize = 5;
+    /// Label values, by discriminant.
+    pub const NAMES: [&'static str; Self::COUNT] =
+        ["replica", "zone_replica", "failover_replica", "primary", "primary_fallback"];
+}
+
 /// How a transaction was carried out (label `kind`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransactionKind {
@@ -200,8 +223,8 @@ pub struct WorkerStats {
     pub splits: u64,
     /// SCRIPT LOADs that slotway put before a client's command.
     pub script_loads: u64,
-    /// Reads sent to replicas, for READONLY.
-    pub replica_reads: u64,
+    /// Reads that need not go to their primary, by [`ReadTo`].
+    pub reads: [u64; ReadTo::COUNT],
     /// By [`TransactionKind`].
     pub transactions: [u64; TransactionKind::COUNT],
     /// Gauge: clients whose next command waits for the one that occupies them (blocking commands,

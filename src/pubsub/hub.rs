@@ -32,6 +32,8 @@ use crate::sparsely;
 const SCRATCH: usize = 256 << 10;
 /// A worker that has so many bytes to deal with is waited for.
 const IN_TRANSIT: usize = 64 << 20;
+/// How long a topic stays subscribed that nobody listens to any more, microseconds.
+const LINGER: u64 = 1_000_000;
 /// Failures in quick succession are spaced by this.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
@@ -155,7 +157,7 @@ impl<'a> Desk<'a> {
     fn new(room: &'a mut Room) -> Self {
         let micros = |d: Duration| d.as_micros() as u64;
         let reconnect = &room.config.reconnect;
-        let pace = Pace { min: micros(reconnect.min), max: micros(reconnect.max) };
+        let pace = Pace { min: micros(reconnect.min), max: micros(reconnect.max), linger: LINGER };
         let mut book = Book::new(Arc::clone(&room.stats), pace);
         for &index in room.workers.keys() {
             book.worker(index);

@@ -61,6 +61,12 @@ pub enum Wish {
         /// The channel or pattern.
         name: Arc<[u8]>,
     },
+    /// It has another subscriber of a topic that it was told [`News::Live`] of. Answered by another
+    /// one, behind all messages that were published before.
+    Confirm {
+        /// The name of [`Wish::Subscribe`].
+        token: Token,
+    },
     /// Its last one is gone. Not answered.
     Unsubscribe {
         /// The name of [`Wish::Subscribe`].

@@ -59,9 +59,12 @@ const NOTES: &[(&str, &str)] = &[
     ("publish", "See *Pub/sub*"),
     (
         "readonly",
-        "This connection's commands that only read and have their keys in one slot go to a replica of that slot: see *Reading from replicas*",
+        "This connection's commands that only read and have their keys in one slot go to a replica of that slot, by `read_from` or any: see *Reading from replicas*",
     ),
-    ("readwrite", "Takes `READONLY` back"),
+    (
+        "readwrite",
+        "Everything of this connection goes to primaries, also with a `read_from` that says otherwise: see *Reading from replicas*",
+    ),
     ("client", "About slotway's clients, over all its workers"),
     ("client|caching", "As on a server where tracking is off"),
     ("client|getname", "The name given to slotway"),
@@ -536,18 +539,32 @@ Clients subscribe at slotway, and slotway subscribes once to each channel and pa
 
 - **Channels and patterns** are spread over the primaries by a hash of their names; `PUBLISH` goes to the same node. A cluster hands every ordinary message to all its nodes, so subscribers and publishers that speak to the nodes directly, or to another slotway, are reached as well. A subscription stays where it is while slots move and while its node becomes a replica.
 - **Shard channels** (`SSUBSCRIBE`, `SPUBLISH`) are at the primary of their slot, and move with it. A client may subscribe to shard channels of any slots in one command.
-- **Keyspace notifications**: a node tells only of its own keys. Channels and patterns that can match `__keyspace@0__:…` or `__keyevent@0__:…` (`*` can, too) are subscribed at every primary, new and promoted ones included, and each notification is given once. The nodes have to send them: `CONFIG SET notify-keyspace-events KEA` through slotway sets it on every node. A message that a client itself publishes on such a channel may be given more than once where a slot is just being moved.
-- **Order**: the messages of one publisher on one channel come in the order in which they were published. Messages of different channels, and a message beside the reply of the `PUBLISH` that sent it, come over different connections: which comes first is open. So a client that publishes to itself and unsubscribes in the same pipeline may not get its message.
+- **Keyspace notifications**: a node tells only of its own keys. Channels and patterns that can match `__keyspace@0__:…` or `__keyevent@0__:…` (`*` can, too) are subscribed at every primary, new and promoted ones included, and each notification is given once. The nodes have to send them: `CONFIG SET notify-keyspace-events KEA` through slotway sets it on every node. A message that a client itself publishes on such a channel cannot be told from a notification, and comes once from each primary.
+- **Order**: the messages of one publisher on one channel come in the order in which they were published. Messages of different channels, and a message beside the reply of the `PUBLISH` that sent it, come over different connections: which comes first is open: a message that crosses the cluster's bus (a pattern's, most often) can be tens of milliseconds later, and a new pattern may be given what was published just before. So a client that publishes to itself and unsubscribes in the same pipeline may not get its message.
 - **Gaps**: when a node with subscriptions is lost they are made again elsewhere at once. What was published in between is missed, as by every Redis client that reconnects. `slotway_pubsub_gaps_total` counts each channel and pattern that this may have happened to, and `pubsub.on_gap = "disconnect"` closes the connections of their subscribers, so that they know.
 - **Slow subscribers** are closed at `pubsub.output_hard`, or above `pubsub.output_soft` for `pubsub.output_soft_time`, as Redis does it with `client-output-buffer-limit pubsub`.
+- **The nodes' own limit**: to a node slotway is one subscriber, whose connection carries all topics that are there. Messages of more than `client-output-buffer-limit pubsub` (32 MB) at once have the node close it, which is a gap for all of these: where such messages are published, raise it on the nodes. Names of more than 64 KiB are not subscribed to.
+- **In a pipeline** what follows a subscription waits until it is confirmed.
 - **Counts** (`PUBLISH`, `SPUBLISH`, `PUBSUB NUMSUB` …) are those of one server that had slotway's clients and the nodes' own; of another slotway's clients only one per channel is counted. Inside a script `PUBLISH` gives the node's own count.
 - **Inside a transaction** `PUBLISH` and `SPUBLISH` are let in; subscribing and `PUBSUB` are refused.
 
 ## Reading from replicas
 
-Off, until a connection says `READONLY`, as with a Redis Cluster; `READWRITE` or `RESET` takes it back. Then its commands that only read (**sent again: yes**) and have all keys in one slot go to a replica of that slot; which one depends on the connection. If the slot has no replica that is online, or the replica refuses (`LOADING`, `MASTERDOWN` …) or is lost, they go to the primary. Commands over several slots or all nodes, scripts, transactions, what a client reads between `WATCH` and `EXEC`, and what writes go where they always go.
+Which nodes answer commands that only read says `read_from` in the configuration: the primary (the default), replicas first, any node, the fastest ones, those in slotway's own zone. It holds for every connection, whatever client library is behind it; a connection can say otherwise:
 
-Replicas are behind their primary, most often by less than a millisecond, without a bound. So such a connection may not read what it has written a moment ago, and may read older data after newer, as in a Redis Cluster; while a slot moves, keys that have moved already are not there for it.
+- `READONLY`: reads go to replicas as `read_from` says, and to any replica where that is `"primary"`;
+- `READWRITE`: all its commands go to primaries, whatever the configuration says;
+- `RESET`: as the connection began.
+
+What may go to a replica: a command that only reads (**sent again: yes**) and has all its keys in one slot, outside of a transaction. Commands over several slots or all nodes, scripts, what a client reads between `WATCH` and `EXEC`, and what writes go where they always go; so do reads of a slot that this slotway sees moving.
+
+**Which replica.** Those that the cluster reports as online, that answer, whose link to their primary is up, and that are not further behind than `replicas.max_lag` and `replicas.max_lag_bytes`; slotway asks them once per `replicas.check`. Reads are spread over them by connection and slot: one connection reads a slot from the same node as long as that is fit and reached, so that it does not see newer data and then older. (`"lowest_latency"` gives that up where another node becomes faster.) What a replica refuses (`LOADING`, `MASTERDOWN` …) or does not answer, because it is lost or frozen, goes to the primary.
+
+**How old the data is.** Replicas are behind their primary, most often by less than a millisecond, at worst by what the limits and the time between two checks allow. So with anything but `"primary"` a connection may not read what it has written a moment ago, also in the same pipeline; and where a read that a replica refused goes to the primary, it may come behind a later write of the same pipeline. Programs that cannot have that say `READWRITE`, read in a transaction, or leave `read_from` as it is. While a slot moves, keys that have moved already are not there for a read from its old shard's replica.
+
+**In a failover.** While a slot's primary is not reached, its replicas answer reads even though their link is down: with any `read_from` but `"primary"`, and with that one where `replicas.in_failover` is `"read"`. Reads that were on their way to the primary go to a replica as well, unless they wait behind a write of the same connection. A node that considers the cluster as down refuses reads with `CLUSTERDOWN`, and these wait for the new primary; `cluster-allow-reads-when-down yes` on the nodes changes that.
+
+`slotway_reads_total` counts where such reads went, `slotway_replicas` how many replicas are read from, and why others are not.
 
 ## When slots move and nodes fail
 

@@ -132,6 +132,10 @@ impl Worker {
         }
         self.expire_held();
         self.release_calm();
+        if self.stranded {
+            self.send_stranded();
+            busy = true;
+        }
         if busy {
             self.arm_tick();
         }

@@ -9,7 +9,7 @@ use crate::buf::CHUNK;
 use crate::client::{After, Announced, Context, Paused, answer, mode};
 use crate::metrics::LimitHit;
 use crate::resp::{ArgRange, Args, Protocol, write};
-use crate::route::{Fan, Held, Local, Merge, Plan, Refused};
+use crate::route::{Fan, Held, Local, Merge, Plan, PubSub, Refused};
 use crate::upstream::{Dest, NO_SLOT, Pending, State, Waiting, flag};
 
 impl Worker {
@@ -17,6 +17,18 @@ impl Worker {
     #[inline]
     pub(super) fn dispatch(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let command = self.router.command(args);
+        self.dispatch_known(index, command, frame, args)
+    }
+
+    /// The same where the command has been looked up.
+    #[inline]
+    pub(super) fn dispatch_known(
+        &mut self,
+        index: usize,
+        command: u16,
+        frame: &[u8],
+        args: &Args,
+    ) -> Flow {
         let plan = self.router.plan(command, args, &mut self.keys);
         match plan {
             Plan::Slot(slot) => self.forward(index, command, slot.0, frame),
@@ -36,10 +48,8 @@ impl Worker {
         if modes & mode::MULTI != 0 {
             return self.dispatch_in_multi(index, frame, args);
         }
-        if modes & mode::READONLY != 0
-            && let Some(flow) = self.read_from_replica(index, frame, args)
-        {
-            return flow;
+        if modes & (mode::READONLY | mode::READ_FROM) != 0 {
+            return self.dispatch_read(index, frame, args);
         }
         self.dispatch(index, frame, args)
     }
@@ -54,6 +64,10 @@ impl Worker {
     ) -> Result<Flow, Vec<u8>> {
         let args = Args::new(&frame, ranges);
         let command = self.router.command(&args);
+        let modes = self.clients.get(index).map_or(0, |client| client.session.modes);
+        if modes != 0 && self.router.is_read_only(command) {
+            return Err(frame); // it may go elsewhere
+        }
         let slot = match self.router.plan(command, &args, &mut self.keys) {
             Plan::Slot(slot) => slot.0,
             _ => return Err(frame),
@@ -222,7 +236,7 @@ impl Worker {
     }
 
     /// Everything but the forwarding of one frame to one slot's node.
-    fn dispatch_rare(
+    pub(super) fn dispatch_rare(
         &mut self,
         index: usize,
         command: u16,
@@ -233,7 +247,8 @@ impl Worker {
         if let Some(client) = self.clients.get_mut(index) {
             client.last_command = command;
         }
-        if self.is_over_memory() && !matches!(plan, Plan::Local(_)) {
+        let frees = matches!(plan, Plan::Local(_) | Plan::PubSub(PubSub::Unsubscribe(_), _));
+        if self.is_over_memory() && !frees {
             return self.refuse_for_memory(index, command);
         }
         match plan {

@@ -39,6 +39,9 @@ impl Worker {
         let entry = self.clients.vacant_entry();
         let index = entry.key();
         let client = entry.insert(client);
+        if self.settings.reads.any() {
+            client.session.reads_by_configuration();
+        }
         if self.pause.is_some() {
             client.session.modes |= mode::SUSPENDED;
         }
@@ -163,7 +166,7 @@ impl Worker {
         let mut progress = client.progress;
         let scanned = scan_request(&tail, &limits, &mut progress, &mut ranges);
         let left = match scanned {
-            Ok(Request::Array { len }) if len == tail.len() && client.session.modes == 0 => {
+            Ok(Request::Array { len }) if len == tail.len() && client.session.is_ordinary() => {
                 client.progress = RequestProgress::default();
                 self.dispatch_owned(index, tail, &ranges).err()
             }

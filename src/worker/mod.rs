@@ -23,7 +23,7 @@
 //! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
 //! - `answer`: a reply finds its client; refusals and retries
 //! - `scripts`: Lua scripts are remembered, and given to nodes
-//! - `replicas`: reads from replicas
+//! - `replicas`: reads from replicas; `read_from`: which node a read goes to
 //! - `topology`: a new snapshot becomes routes
 //! - `clock`: deadlines, backoff
 
@@ -42,6 +42,7 @@ mod keyspace;
 mod pressure;
 mod publish;
 mod pubsub;
+mod read_from;
 mod replicas;
 mod scattered;
 mod scripts;
@@ -65,7 +66,7 @@ use slab::Slab;
 
 use crate::buf::Pool;
 use crate::client::{Client, Multi, Pause, Paused, Replies};
-use crate::cluster::Snapshot;
+use crate::cluster::{Health, Snapshot};
 use crate::command::CommandTable;
 use crate::config::Config;
 use crate::control::{ToControl, ToWorker, WorkerHandle};
@@ -102,6 +103,8 @@ struct Node {
     shared: [Vec<Option<usize>>; 2],
     /// The same for reads from it as a replica: connections that said READONLY.
     replica: [Vec<Option<usize>>; 2],
+    /// Measured for `read_from = "lowest_latency"` only.
+    latency: read_from::Latency,
 }
 
 /// A command that went to several slots or nodes, until all have answered.
@@ -199,10 +202,16 @@ struct Worker {
     owners: Box<[u16]>,
     /// Primaries, for commands that any may answer.
     primaries: Vec<u16>,
-    /// By shard of the snapshot: replicas that are online.
-    replicas: Vec<Vec<u16>>,
+    /// By shard of the snapshot: whom reads may go to.
+    readable: Vec<read_from::Readable>,
+    /// From which that was made, beside the snapshot.
+    health: Arc<Health>,
+    /// Control was told to look at replicas.
+    watches_replicas: bool,
     scripts: scripts::Scripts,
     topics: topics::Topics,
+    /// PUBLISHes may wait for a node that is not reached.
+    stranded: bool,
     /// Bytes of the client that is being read from, from the command at hand on.
     unread: usize,
     nodes: Vec<Node>,
@@ -264,7 +273,7 @@ struct Worker {
 
     /// Bytes in all buffers.
     accounted: usize,
-    /// Of these, this worker's share of the messages that subscribers have not taken.
+    /// Of these, its topics and its share of the messages that subscribers have not taken.
     accounted_messages: usize,
     stats: WorkerStats,
 }
@@ -344,7 +353,9 @@ impl Worker {
             routes: vec![HELD; slots].into(),
             owners: vec![NOBODY; slots].into(),
             primaries: Vec::new(),
-            replicas: Vec::new(),
+            readable: Vec::new(),
+            health: Arc::default(),
+            watches_replicas: false,
             unread: 0,
             nodes: Vec::new(),
             upstreams: Slab::new(),
@@ -359,6 +370,7 @@ impl Worker {
             joins: Slab::new(),
             scripts: scripts::Scripts::new(Arc::clone(&shared.scripts)),
             topics: topics::Topics::default(),
+            stranded: false,
             shared,
             idle: Vec::new(),
             dead: Vec::new(),
@@ -475,6 +487,7 @@ impl Worker {
                 self.resume_client(index as usize, generation);
             }
             let mut dirty = std::mem::take(&mut self.dirty_upstreams);
+            let wrote = !dirty.is_empty();
             for u in dirty.drain(..) {
                 self.flush_upstream(u);
             }
@@ -485,7 +498,11 @@ impl Worker {
             // to go first: the next turn then finds the work of many rather than of one, and the
             // worker is not interrupted by them while it writes to its clients. Alone on a core it
             // costs a fraction of a microsecond per turn.
-            std::thread::yield_now();
+            if wrote {
+                std::thread::yield_now();
+                // Messages that came of it need no turn of their own.
+                self.read_inbox();
+            }
             let mut dirty = std::mem::take(&mut self.dirty_clients);
             for i in dirty.drain(..) {
                 self.flush_client(i);
@@ -516,10 +533,12 @@ impl Worker {
     fn read_inbox(&mut self) {
         let mut looked_at = 0;
         self.more_inbox = false;
+        self.own.looks();
         while let Ok(message) = self.inbox.try_recv() {
             match message {
                 ToWorker::Accept(socket) => self.accept(socket),
                 ToWorker::Topology(snapshot) => self.set_topology(snapshot),
+                ToWorker::Health(health) => self.set_health(health),
                 ToWorker::Commands(table) => self.set_commands(table),
                 ToWorker::Version(version) => self.version = version,
                 ToWorker::Scrape(answer) => {

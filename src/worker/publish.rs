@@ -7,7 +7,12 @@ use crate::pubsub::{Kind, Topic, hash, matches, rank};
 use crate::resp::reply::{elements, integer};
 use crate::resp::{Args, Request, RequestProgress, scan_request, write};
 use crate::route::{Ask, Fan, Merge, Own, publish_count};
-use crate::upstream::NO_SLOT;
+use crate::upstream::{NO_SLOT, Pending, State, Upstream, flag};
+
+/// PUBLISH, not in a batch: any node takes it.
+pub(super) fn is_lone_publish(pending: &Pending) -> bool {
+    pending.has(flag::PUBLISHES) && pending.before == 0 && pending.slot == NO_SLOT
+}
 
 impl Worker {
     /// PUBLISH: to the node where slotway itself is subscribed to the channel or to a pattern that
@@ -19,6 +24,10 @@ impl Worker {
         frame: &[u8],
         args: &Args,
     ) -> Flow {
+        if self.stranded {
+            // What was published before must not be overtaken.
+            self.send_stranded();
+        }
         match self.publish_node(args.get(1).unwrap_or_default()) {
             Some(node) => self.forward_to(index, command, NO_SLOT, node, frame),
             None => self.no_cluster_yet(index, command),
@@ -44,11 +53,11 @@ impl Worker {
         let home = self.home_of(channel);
         let ident = |node: u16| self.nodes.get(usize::from(node)).map_or(0, |n| n.ident);
         if home != 0 {
-            // It need not be a primary any more.
+            // It need not be a primary any more. Nor need it be reached at the moment: as long as
+            // the hub has the topic there, it is waited for, because nodes answer PUBLISH before
+            // they have told the others, and a message sent elsewhere could overtake.
             let found = self.nodes.iter().position(|n| n.known && n.ident == home);
-            if let Some(node) = found.and_then(|n| u16::try_from(n).ok())
-                && self.is_reached(node)
-            {
+            if let Some(node) = found.and_then(|n| u16::try_from(n).ok()) {
                 return Some(node);
             }
         }
@@ -73,6 +82,25 @@ impl Worker {
                 homes.min().unwrap_or(0)
             }
             home => home,
+        }
+    }
+
+    /// PUBLISHes that wait for a node which is not reached go to where the hub has moved their
+    /// topics meanwhile.
+    pub(super) fn send_stranded(&mut self) {
+        self.stranded = false;
+        let waiting = |up: &Upstream| up.is_ordered() && up.state == State::Backoff;
+        let all = self.upstreams.iter().filter(|(_, up)| waiting(up));
+        for u in all.map(|(u, _)| u).collect::<Vec<_>>() {
+            let Some(up) = self.upstreams.get_mut(u) else { continue };
+            let node = up.node;
+            for (pending, frame) in up.take_unsent(&mut self.pool, is_lone_publish) {
+                let client = self.lane_of(&pending).0;
+                let to = self.publish_node_of(&frame).unwrap_or(node);
+                self.stranded |= to == node;
+                self.send_to(to, pending, frame, client);
+            }
+            self.mark_upstream(u);
         }
     }
 
@@ -121,10 +149,9 @@ impl Worker {
         let mut own = Own::default();
         let mut add = |topic: &Topic| {
             own.subscribers += topic.subscribers();
-            let there = match topic.home() {
-                0 => true,
-                home => home == node,
-            };
+            // At every primary, at one node that is its home, or (0) it is not said where.
+            let home = topic.home();
+            let there = home == 0 || home == node || topic.upstream() > 1;
             own.upstream += usize::from(there && topic.upstream() > 0);
         };
         if let Some(topic) = self.topics.known(kind, channel) {

@@ -36,6 +36,10 @@ const IN_RESP2: [&str; 9] = [
     "reset",
 ];
 
+/// Longer names are not subscribed to. A node repeats the name in its confirmation and a pattern in
+/// every message, and closes the connection, which is all subscribers', when too much waits for it.
+const LONGEST_NAME: usize = 64 << 10;
+
 /// The bytes of messages in one protocol, held by whoever sends them.
 struct View {
     frames: Arc<Frames>,
@@ -62,6 +66,9 @@ impl Worker {
             PubSub::Publish => return self.publish(index, command, frame, args),
             PubSub::ShardPublish => return self.shard_publish(index, command, slot, frame),
             PubSub::Ask(ask) => return self.ask_subscribers(index, command, ask, frame),
+            PubSub::Subscribe(kind) if self.is_asked(index, kind, args) => {
+                return self.pause_until_replied(index);
+            }
             PubSub::Subscribe(kind) => {
                 // One command may name a million.
                 let cost = args.iter().skip(1).map(Subscriptions::cost).sum();
@@ -79,11 +86,11 @@ impl Worker {
     }
 
     /// A subscriber that speaks RESP2 may only send what is about its subscriptions, because its
-    /// client takes everything for messages. `None`: this command is.
+    /// client takes everything for messages. `None`: this command may go its way now.
     pub(super) fn refuse_to_subscriber(&mut self, index: usize, args: &Args) -> Option<Flow> {
         let client = self.clients.get(index)?;
         if client.session.protocol != Protocol::Resp2 {
-            return None;
+            return self.behind_subscribe(index, args);
         }
         let command = self.router.command(args);
         let spec = self.router.table().get(CommandId(command));
@@ -112,7 +119,44 @@ impl Worker {
         Some(Flow::Next)
     }
 
+    /// What comes behind a SUBSCRIBE may make the very message that it is to hear (PUBLISH, or a
+    /// write that is notified), so it waits until the cluster has confirmed. Its reply would have
+    /// waited anyway. `None`: it need not wait.
+    fn behind_subscribe(&mut self, index: usize, args: &Args) -> Option<Flow> {
+        let client = self.clients.get_mut(index)?;
+        let asked = client.subscriptions.as_ref()?.asked?;
+        if client.answered_up_to(asked) {
+            client.subscriptions.as_mut()?.asked = None;
+            return None;
+        }
+        let spec = self.router.table().get(CommandId(self.router.command(args)));
+        match IN_RESP2.contains(&&*spec.name) {
+            true => None,
+            false => Some(self.pause_until_replied(index)),
+        }
+    }
+
+    /// An earlier SUBSCRIBE that waits has asked for one of these: whether there is anything to
+    /// confirm is known when that one is answered.
+    fn is_asked(&self, index: usize, kind: Kind, args: &Args) -> bool {
+        let Some(client) = self.clients.get(index) else { return false };
+        let Some(subscriptions) = client.subscriptions.as_ref() else { return false };
+        let asked = |name: &[u8]| {
+            let topic = self.topics.find(kind, name)?;
+            let place = *subscriptions.topics.get(&topic)? as usize;
+            Some(!self.topics.local.get(topic as usize)?.subscribers.get(place)?.is_heard())
+        };
+        subscriptions.asked.is_some_and(|seq| !client.answered_up_to(seq))
+            && args.iter().skip(1).any(|name| asked(name) == Some(true))
+    }
+
     fn subscribe(&mut self, index: usize, command: u16, kind: Kind, args: &Args) {
+        if args.iter().skip(1).any(|name| name.len() > LONGEST_NAME) {
+            let text = format!(
+                "ERR slotway does not subscribe to names of more than {LONGEST_NAME} bytes"
+            );
+            return self.answer_own_error(index, command, &text);
+        }
         let Some(client) = self.clients.get_mut(index) else { return };
         let (protocol, generation) = (client.session.protocol, client.generation);
         let seq = client.expect_heard(&mut self.spare_replies);
@@ -129,15 +173,17 @@ impl Worker {
                 subscriptions.counts[kind as usize] += 1;
                 subscriptions.names += Subscriptions::cost(name);
                 let client = index as u32;
-                local.subscribers.push(Subscriber { client, generation, since: Since::Asked });
+                local.subscribers.push(Subscriber { client, generation, since: Since::Asked(seq) });
                 new.push((topic, local.generation));
-                if !local.live {
-                    local.waiting.push(id);
-                    left += 1;
-                }
+                local.joining.push(id);
+                left += 1;
+                self.topics.ask(topic);
             }
             let word = kind.subscribe().to_ascii_lowercase();
             confirmation(&mut reply, protocol, &word, Some(name), subscriptions.counted(kind));
+        }
+        if left > 0 {
+            subscriptions.asked = Some(seq);
         }
         let client = (index as u32, generation);
         let started = self.now;
@@ -165,7 +211,7 @@ impl Worker {
             // It may have unsubscribed meanwhile, and subscribed again by another command.
             if let (Some(&place), Some(local)) = (place, local)
                 && let Some(subscriber) = local.subscribers.get_mut(place as usize)
-                && subscriber.since == Since::Asked
+                && subscriber.since == Since::Asked(wait.seq)
             {
                 subscriber.since = Since::Reply(wait.seq);
                 if let Some(topic) = &local.topic {
@@ -191,7 +237,7 @@ impl Worker {
                 .clients
                 .get(index as usize)
                 .and_then(|c| c.subscriptions.as_ref().and_then(|s| s.topics.get(&topic).copied()));
-            let asked = |s: &Subscriber| s.since == Since::Asked;
+            let asked = |s: &Subscriber| s.since == Since::Asked(wait.seq);
             let subscriber = |local: &mut super::topics::Local| {
                 place.and_then(|p| local.subscribers.get(p as usize)).is_some_and(asked)
             };
@@ -213,11 +259,12 @@ impl Worker {
 
     /// The deadline of a SUBSCRIBE.
     pub(super) fn subscribe_ends(&mut self, id: u64) {
-        let Some(wait) = self.topics.waits.remove(&id) else { return };
+        let Some(wait) = self.topics.end_wait(id) else { return };
         self.stats.deadline_exceeded += 1;
         let unconfirmed = wait.new.iter().find_map(|&(index, generation)| {
             let local = self.topics.get(Token { index, generation })?;
-            local.waiting.contains(&id).then(|| String::from_utf8_lossy(&local.name).into_owned())
+            let waits = local.waiting.contains(&id) || local.joining.contains(&id);
+            waits.then(|| String::from_utf8_lossy(&local.name).into_owned())
         });
         let text = format!(
             "CLUSTERDOWN slotway waited {:.1} s (timeouts.command), and no node has confirmed the \
@@ -296,16 +343,20 @@ impl Worker {
             theirs.topics.insert(topic, place);
         }
         let mut waits = Vec::new();
-        if gone.since == Since::Asked {
+        if !gone.is_heard() {
             // Its own commands do not wait for it any more.
             let all = &mut self.topics.waits;
-            local.waiting.retain(|id| {
-                let mine = all.get(id).is_some_and(|wait| wait.client == me);
-                if mine {
+            let mut stays = |id: &u64| match all.get(id) {
+                Some(wait) if wait.client != me => true,
+                Some(_) => {
                     waits.push(*id);
+                    false
                 }
-                !mine
-            });
+                // It was given up.
+                None => false,
+            };
+            local.waiting.retain(&mut stays);
+            local.joining.retain(&mut stays);
         } else if let Some(topic) = &local.topic {
             topic.leave();
         }
@@ -320,7 +371,7 @@ impl Worker {
         let Some(wait) = self.topics.waits.get_mut(&id) else { return };
         wait.left = wait.left.saturating_sub(1);
         if wait.left == 0
-            && let Some(wait) = self.topics.waits.remove(&id)
+            && let Some(wait) = self.topics.end_wait(id)
         {
             self.confirm(wait);
         }
@@ -358,10 +409,13 @@ impl Worker {
                     local.live = true;
                     if again.is_none_or(|before| !Arc::ptr_eq(&before, topic)) {
                         // Those who were confirmed before a hub failed are counted anew.
-                        let heard = |s: &&Subscriber| s.since != Since::Asked;
-                        local.subscribers.iter().filter(heard).for_each(|_| topic.join());
+                        let heard = local.subscribers.iter().filter(|s| s.is_heard());
+                        heard.for_each(|_| topic.join());
                     }
                     let waiting = std::mem::take(&mut local.waiting);
+                    if !local.joining.is_empty() {
+                        self.topics.ask(token.index);
+                    }
                     waiting.into_iter().for_each(|id| self.one_less(id));
                 }
                 News::Refused { token, text } => self.topic_refused(*token, text),
@@ -400,7 +454,7 @@ impl Worker {
             let protocol = client.session.protocol;
             let behind = match subscriber.since {
                 Since::Confirmed => false,
-                Since::Asked => continue,
+                Since::Asked(_) => continue,
                 Since::Reply(seq) if client.answered_up_to(seq) => {
                     subscriber.since = Since::Confirmed;
                     false
@@ -440,14 +494,13 @@ impl Worker {
     /// Closes the connections of those who rely on a topic.
     fn disconnect_subscribers(&mut self, token: Token, why: &str) {
         let Some(local) = self.topics.get(token) else { return };
-        let relies = |s: &&Subscriber| s.since != Since::Asked;
-        let clients: Vec<usize> =
-            local.subscribers.iter().filter(relies).map(|s| s.client as usize).collect();
+        let relying = local.subscribers.iter().filter(|s| s.is_heard());
+        let clients: Vec<usize> = relying.map(|s| s.client as usize).collect();
         if !clients.is_empty() {
             sparsely!(
                 self.lines.subscribers,
                 warn,
-                topic = %String::from_utf8_lossy(&local.name),
+                topic = %local.name.escape_ascii(),
                 kind = Kind::NAMES[local.kind as usize],
                 subscribers = clients.len(),
                 why,
@@ -462,8 +515,9 @@ impl Worker {
         // Who was subscribed before hears nothing any more, and must know.
         self.disconnect_subscribers(token, text);
         let Some(local) = self.topics.get(token) else { return };
-        for id in std::mem::take(&mut local.waiting) {
-            if let Some(wait) = self.topics.waits.remove(&id) {
+        let joining = std::mem::take(&mut local.joining);
+        for id in std::mem::take(&mut local.waiting).into_iter().chain(joining) {
+            if let Some(wait) = self.topics.end_wait(id) {
                 self.give_up(wait, text);
             }
         }
@@ -479,19 +533,20 @@ impl Worker {
 
     /// What was wished for in this turn goes to the hub.
     pub(super) fn tell_hub(&mut self) {
-        if self.topics.wishes.is_empty() {
+        let wishes = self.topics.take_wishes();
+        if wishes.is_empty() {
             return;
         }
-        let wishes = std::mem::take(&mut self.topics.wishes);
         if self.shared.hub.handle.send(ToHub::Wishes { worker: self.index, wishes }).is_err() {
             tracing::error!("the pub/sub hub has ended");
         }
     }
 
-    /// This worker's share of the messages that subscribers have not taken.
+    /// This worker's topics, and its share of the messages that subscribers have not taken.
     pub(super) fn account_messages(&mut self) {
         if self.accounted_messages > 0 || !self.topics.local.is_empty() {
             let held = self.shared.hub.stats.held.load(Relaxed) / self.settings.workers;
+            let held = held + self.topics.held;
             reaccount(&mut self.accounted, &mut self.accounted_messages, held);
         }
     }

@@ -1,60 +1,150 @@
-//! Reads from replicas, for clients that said READONLY.
+//! Reads from replicas: `read_from`, and clients that said READONLY.
 //!
 //! They go over connections of their own, on which slotway has said READONLY, too: an ordinary
 //! connection to a node that became a replica must answer MOVED, not with old data. What a replica
-//! does not answer goes to the primary.
+//! does not answer goes to the primary. Which node it is, is chosen in [`super::read_from`].
+
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::downstream::Flow;
+use super::read_from::{Choice, Moment, Readable, choose, is_unreachable, seat};
 use super::{NOBODY, Worker};
+use crate::client::{Client, mode};
+use crate::cluster::Health;
+use crate::config::ReadFrom;
+use crate::control::ToControl;
+use crate::metrics::ReadTo;
 use crate::resp::{Args, Protocol};
 use crate::route::Plan;
-use crate::upstream::{Pending, State, Upstream, flag};
+use crate::upstream::{Dest, NO_SLOT, Pending, State, Upstream, flag};
+
+/// A read that has been tried so often waits for its primary.
+const MOST_TRIES: u8 = 3;
+/// A primary that answered so lately is there, microseconds.
+const HEARD: u64 = 1_000_000;
 
 impl Worker {
-    /// A command of a client that said READONLY; `None`: it goes the usual way.
-    pub(super) fn read_from_replica(
-        &mut self,
-        index: usize,
-        frame: &[u8],
-        args: &Args,
-    ) -> Option<Flow> {
+    /// One command of a client whose reads may go elsewhere than to primaries.
+    pub(super) fn dispatch_read(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let command = self.router.command(args);
         if !self.router.is_read_only(command) || self.is_over_memory() {
-            return None;
+            return self.dispatch_known(index, command, frame, args);
         }
-        let Plan::Slot(slot) = self.router.plan(command, args, &mut self.keys) else { return None };
-        let client = self.clients.get(index)?;
-        // What WATCH watches is the primary's: EXEC finds nothing changed, and what was read from
-        // a replica after WATCH would be older all the same.
-        if client.lent.as_ref().is_some_and(|lent| !lent.watches.is_empty()) {
-            return None;
-        }
-        let (protocol, generation) = (client.session.protocol, client.generation);
-        let node = self.replica_for(index, slot.0, protocol)?;
-        let u = self.replica_upstream(node, protocol, index);
-        let Some((pending, u)) = self.admit_on(index, command, slot.0, u, (protocol, generation))
-        else {
-            return Some(Flow::Pause);
+        let plan = self.router.plan(command, args, &mut self.keys);
+        let Plan::Slot(slot) = plan else {
+            return self.dispatch_rare(index, command, plan, frame, args);
         };
-        self.stats.replica_reads += 1;
-        self.send(u, pending, frame);
-        Some(Flow::Next)
+        if !std::mem::replace(&mut self.watches_replicas, true) {
+            // Control may be gone at the very end: nobody to look at replicas then.
+            let _ = self.control.send(ToControl::WatchReplicas);
+        }
+        let Some(client) = self.clients.get(index) else { return Flow::Stop };
+        let (protocol, generation) = (client.session.protocol, client.generation);
+        let choice = match self.wish_of(client) {
+            Some(from) => self.choose_node(from, index, slot.0, protocol),
+            None => return self.forward(index, command, slot.0, frame),
+        };
+        match choice {
+            Choice::Primary(to) => {
+                self.stats.reads[to as usize] += 1;
+                self.forward(index, command, slot.0, frame)
+            }
+            Choice::Replica(node, to) => {
+                let u = self.replica_upstream(node, protocol, index);
+                let client = (protocol, generation);
+                let Some((pending, u)) = self.admit_on(index, command, slot.0, u, client) else {
+                    return Flow::Pause;
+                };
+                self.stats.reads[to as usize] += 1;
+                self.send(u, pending, frame);
+                Flow::Next
+            }
+        }
     }
 
-    /// The same replica for the same client while it is reached; another client's may be another.
-    fn replica_for(&self, client: usize, slot: u16, protocol: Protocol) -> Option<u16> {
-        let shard = *self.snapshot.slots.get(usize::from(slot))?;
-        let replicas = self.replicas.get(usize::from(shard))?;
-        let first = client.checked_rem(replicas.len())?;
-        let reached = |&&node: &&u16| {
-            let shared = self.nodes.get(usize::from(node)).map(|n| &n.replica[protocol as usize]);
-            let u = shared.and_then(|s| *s.get(client % self.settings.connections)?);
-            let up = u.and_then(|u| self.upstreams.get(u));
-            // One that was lost is not waited for while it is tried again: a frozen or cut off
-            // replica would keep each read for the whole of timeouts.connect.
-            up.is_none_or(|up| up.state == State::Ready || up.failures == 0)
+    /// From where the client wants to read; `None`: from primaries, whatever else is said.
+    fn wish_of(&self, client: &Client) -> Option<ReadFrom> {
+        // What WATCH watches is the primary's: EXEC finds nothing changed, and what was read from
+        // a replica after WATCH would be older all the same.
+        let watches = client.lent.as_ref().is_some_and(|lent| !lent.watches.is_empty());
+        match client.session.modes {
+            _ if watches => None,
+            modes if modes & mode::READONLY != 0 => Some(self.settings.reads.for_readonly()),
+            modes if modes & mode::READ_FROM != 0 => Some(self.settings.reads.from),
+            _ => None,
+        }
+    }
+
+    fn choose_node(
+        &mut self,
+        from: ReadFrom,
+        client: usize,
+        slot: u16,
+        protocol: Protocol,
+    ) -> Choice {
+        let fallback = Choice::Primary(ReadTo::PrimaryFallback);
+        let Some(&shard) = self.snapshot.slots.get(usize::from(slot)) else { return fallback };
+        let Some(readable) = self.readable.get(usize::from(shard)) else { return fallback };
+        let primary = self.reached_primary(from, client, slot, protocol);
+        if primary.is_some() && self.holds.contains(slot) {
+            // The slot is in motion: a replica says of keys that have moved that there are none.
+            return fallback;
+        }
+        let which = client % self.settings.connections;
+        let connection = |node: u16, replica: bool| {
+            let node = self.nodes.get(usize::from(node))?;
+            let all = if replica { &node.replica } else { &node.shared };
+            self.upstreams.get((*all[protocol as usize].get(which)?)?)
         };
-        replicas.iter().cycle().skip(first).take(replicas.len()).find(reached).copied()
+        // One that was lost is not waited for while it is tried again: a frozen or cut off
+        // replica would keep each read for the whole of timeouts.connect.
+        let reached = |node: u16| {
+            connection(node, true).is_none_or(|up| up.state == State::Ready || up.failures == 0)
+        };
+        let speed = |node: u16| {
+            let oldest = connection(node, Some(node) != primary).and_then(|up| up.pending.front());
+            let waiting = oldest.map_or(0, |pending| self.now.saturating_sub(pending.started));
+            let latency = self.nodes.get(usize::from(node)).map(|node| node.latency);
+            latency.unwrap_or_default().speed(waiting, self.now)
+        };
+        let seat = seat(client, slot);
+        let moment = Moment { primary, reached: &reached, speed: &speed, seat };
+        let choice = choose(from, readable, &moment);
+        if from == ReadFrom::LowestLatency {
+            let node = match choice {
+                Choice::Replica(node, _) => Some(node),
+                Choice::Primary(_) => primary,
+            };
+            if let Some(node) = node.and_then(|node| self.nodes.get_mut(usize::from(node))) {
+                node.latency.ask(self.now);
+            }
+        }
+        choice
+    }
+
+    /// The slot's primary, if it is there and answers.
+    fn reached_primary(
+        &self,
+        from: ReadFrom,
+        client: usize,
+        slot: u16,
+        protocol: Protocol,
+    ) -> Option<u16> {
+        let owner = self.owners.get(usize::from(slot)).copied().filter(|&n| n != NOBODY)?;
+        let node = self.nodes.get(usize::from(owner))?;
+        let shared = node.shared[protocol as usize].get(client % self.settings.connections)?;
+        // Who wants to read from primaries is only led elsewhere when more than a connection was
+        // lost.
+        let patience = u32::from(from == ReadFrom::Primary);
+        let up = shared.and_then(|u| self.upstreams.get(u));
+        // The control thread may have had no answer for another reason, such as maxclients.
+        let heard = |up: &Upstream| self.now.saturating_sub(up.last_read) < HEARD;
+        if is_unreachable(&self.health, &node.addr) && !up.is_some_and(heard) {
+            return None;
+        }
+        up.is_none_or(|up| up.state == State::Ready || up.failures <= patience).then_some(owner)
     }
 
     fn replica_upstream(&mut self, node: u16, protocol: Protocol, client: usize) -> usize {
@@ -78,15 +168,115 @@ impl Worker {
         u
     }
 
-    /// A connection to a replica is lost, or the replica has left the cluster: what it was not
-    /// sent, or may be sent again, goes to the primaries.
+    /// What the control thread has found out about the nodes.
+    pub(super) fn set_health(&mut self, health: Arc<Health>) {
+        self.health = health;
+        self.set_readable();
+        // What was sent to replicas that do not answer any more is not waited for.
+        let unreachable = |node: u16| {
+            let node = self.nodes.get(usize::from(node));
+            node.is_some_and(|node| is_unreachable(&self.health, &node.addr))
+        };
+        let waits = |up: &Upstream| up.read_only && !up.pending.is_empty();
+        let all = self.upstreams.iter().filter(|(_, up)| waits(up) && unreachable(up.node));
+        for u in all.map(|(u, _)| u).collect::<Vec<_>>() {
+            self.lost(u, "the replica does not answer");
+        }
+    }
+
+    /// From snapshot and health: whom reads may go to.
+    pub(super) fn set_readable(&mut self) {
+        let snapshot = Arc::clone(&self.snapshot);
+        let node = |i: u16| snapshot.nodes.get(usize::from(i));
+        let mut all = Vec::with_capacity(snapshot.shards.len());
+        for shard in &snapshot.shards {
+            let primary = shard.primary.and_then(node).map(|n| &n.addr);
+            let online = shard.replicas.iter().filter_map(|&i| node(i)).filter(|n| n.online);
+            let replicas: Vec<_> = online.map(|n| (self.node_at(&n.addr), &n.addr)).collect();
+            let wishes = &self.settings.reads;
+            all.push(Readable::new(wishes, &self.health, primary, replicas.into_iter()));
+        }
+        self.readable = all;
+    }
+
+    /// A reply from `node` to `pending`, for `read_from = "lowest_latency"`.
+    #[cold]
+    pub(super) fn measure(&mut self, u: usize, pending: &Pending) {
+        let Some(up) = self.upstreams.get(u) else { return };
+        let plain = pending.has(flag::READ_ONLY)
+            && pending.tries == 0
+            && pending.slot != NO_SLOT
+            && up.dedicated.is_none()
+            && matches!(pending.dest, Dest::Client { .. });
+        if plain && let Some(node) = self.nodes.get_mut(usize::from(up.node)) {
+            node.latency.measured(self.now.saturating_sub(pending.started), self.now);
+        }
+    }
+
+    /// A connection is lost, or its node has left the cluster. A replica's: what it was not sent,
+    /// or may be sent again, goes to the primaries. A primary's: reads may go to its replicas.
     pub(super) fn leave_replica(&mut self, u: usize) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
-        if up.read_only {
-            for (pending, frame) in up.take_unsent(&mut self.pool, |_| true) {
-                self.stats.retries += 1;
-                self.send_to_primary(pending, frame);
+        if !up.read_only {
+            return self.leave_primary(u);
+        }
+        for (pending, frame) in up.take_unsent(&mut self.pool, |_| true) {
+            self.stats.retries += 1;
+            self.send_to_primary(pending, frame);
+        }
+    }
+
+    /// Reads that wait for a primary whose connection is lost go to replicas, where their clients
+    /// may read there; but none that waits behind a write of its client.
+    fn leave_primary(&mut self, u: usize) {
+        let Some(up) = self.upstreams.get(u) else { return };
+        if up.dedicated.is_some() || up.pending.is_empty() {
+            return;
+        }
+        let protocol = up.protocol;
+        let mut written: FxHashSet<(u32, u16)> = FxHashSet::default();
+        let mut wanted: Vec<(u32, u32, u16, ReadFrom)> = Vec::new();
+        for pending in &up.pending {
+            let Dest::Client { index, generation, seq } = pending.dest else { continue };
+            let key = (index, pending.slot);
+            if !pending.has(flag::READ_ONLY) {
+                written.insert(key);
             }
+            let plain = pending.slot != NO_SLOT
+                && pending.before == 0
+                && pending.tries <= MOST_TRIES
+                && !pending.has(flag::SPECIAL | flag::ASKING | flag::NODE_BOUND | flag::SCRIPT);
+            let client = self.clients.get(index as usize).filter(|c| c.generation == generation);
+            if plain
+                && !written.contains(&key)
+                && let Some(from) = client.and_then(|client| self.wish_of(client))
+            {
+                wanted.push((index, seq, pending.slot, from));
+            }
+        }
+        let mut chosen: FxHashMap<(u32, u32), u16> = FxHashMap::default();
+        for (index, seq, slot, from) in wanted {
+            let choice = self.choose_node(from, index as usize, slot, protocol);
+            if let Choice::Replica(node, to) = choice {
+                self.stats.reads[to as usize] += 1;
+                chosen.insert((index, seq), node);
+            }
+        }
+        if chosen.is_empty() {
+            return;
+        }
+        let node_of = |pending: &Pending| match pending.dest {
+            Dest::Client { index, seq, .. } => chosen.get(&(index, seq)).copied(),
+            _ => None,
+        };
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        for (pending, frame) in up.take_unsent(&mut self.pool, |p| node_of(p).is_some()) {
+            let (Some(node), Dest::Client { index, .. }) = (node_of(&pending), pending.dest) else {
+                continue;
+            };
+            self.stats.retries += 1;
+            let replica = self.replica_upstream(node, protocol, index as usize);
+            self.send_owned(replica, pending, frame);
         }
     }
 

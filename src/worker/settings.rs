@@ -1,7 +1,8 @@
 //! What a worker needs of the configuration, in the units it counts in.
 
+use super::read_from::Wishes;
 use crate::client::Announced;
-use crate::config::{Address, Config, CrossSlot, Listen, OnGap};
+use crate::config::{Address, Config, CrossSlot, Listen, OnGap, ReadFrom};
 use crate::resp::RequestLimits;
 use crate::stream::Stream;
 
@@ -25,6 +26,9 @@ pub(super) struct Settings {
     pub subscriber_soft: usize,
     pub subscriber_soft_time: u64,
     pub on_gap: OnGap,
+    pub reads: Wishes,
+    /// Replies are measured for `reads`.
+    pub measures: bool,
     /// How many workers there are, at least 1.
     pub workers: usize,
     /// This worker's share of `limits.memory`.
@@ -63,6 +67,8 @@ impl Settings {
             subscriber_soft_time: micros(config.pubsub.output_soft_time),
             on_gap: config.pubsub.on_gap,
             upstream_in_flight: config.limits.upstream_in_flight,
+            reads: Wishes::new(config),
+            measures: config.read_from == ReadFrom::LowestLatency,
             workers,
             memory: config.limits.memory / workers,
             held: config.limits.held / workers,

@@ -10,8 +10,8 @@ use crate::pubsub::{Kind, Token, Topic, Wish};
 /// How far a client's subscription is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Since {
-    /// The cluster has not confirmed it: no message is its.
-    Asked,
+    /// The cluster has not confirmed it: no message is its. The number of the SUBSCRIBE that will.
+    Asked(u32),
     /// Its confirmation, or a message behind it, is the client's reply of this number: what comes
     /// now stands behind that.
     Reply(u32),
@@ -27,6 +27,13 @@ pub(super) struct Subscriber {
     pub since: Since,
 }
 
+impl Subscriber {
+    /// It has been confirmed.
+    pub fn is_heard(&self) -> bool {
+        !matches!(self.since, Since::Asked(_))
+    }
+}
+
 /// A topic that this worker has subscribers of.
 #[derive(Debug)]
 pub(super) struct Local {
@@ -39,8 +46,12 @@ pub(super) struct Local {
     /// The cluster has confirmed it, and nothing was lost since.
     pub live: bool,
     pub subscribers: Vec<Subscriber>,
-    /// Commands that wait for it: of [`Topics::waits`].
+    /// Commands that wait for what the hub was asked: of [`Topics::waits`].
     pub waiting: Vec<u64>,
+    /// Commands that wait for what it is to be asked next.
+    pub joining: Vec<u64>,
+    /// Stands in [`Topics::to_ask`].
+    asks: bool,
 }
 
 /// A SUBSCRIBE that is answered when the cluster has confirmed all its topics.
@@ -60,8 +71,13 @@ pub(super) struct Wait {
     pub new: Vec<(u32, u32)>,
 }
 
+/// What a topic takes besides its name, in the tables of the hub and of the workers: about.
+const TOPIC: usize = 512;
+
 #[derive(Debug, Default)]
 pub(super) struct Topics {
+    /// Bytes of all topics and of the confirmations that wait.
+    pub held: usize,
     names: [FxHashMap<Arc<[u8]>, u32>; Kind::COUNT],
     pub local: Slab<Local>,
     next_generation: u32,
@@ -71,6 +87,8 @@ pub(super) struct Topics {
     next_wait: u64,
     /// For the hub, at the end of the turn.
     pub wishes: Vec<Wish>,
+    /// Topics that have new subscribers.
+    to_ask: Vec<Token>,
 }
 
 impl Topics {
@@ -80,6 +98,7 @@ impl Topics {
             return index;
         }
         self.next_generation = self.next_generation.wrapping_add(1);
+        self.held += TOPIC + name.len();
         let name: Arc<[u8]> = name.into();
         let index = self.local.insert(Local {
             kind,
@@ -89,11 +108,39 @@ impl Topics {
             live: false,
             subscribers: Vec::new(),
             waiting: Vec::new(),
+            joining: Vec::new(),
+            asks: false,
         }) as u32;
         self.names[kind as usize].insert(Arc::clone(&name), index);
         let token = Token { index, generation: self.next_generation };
         self.wishes.push(Wish::Subscribe { token, kind, name });
         index
+    }
+
+    /// The hub is to be asked for this topic, at the end of the turn, for those who join.
+    pub fn ask(&mut self, index: u32) {
+        if let Some(local) = self.local.get_mut(index as usize)
+            && !std::mem::replace(&mut local.asks, true)
+        {
+            self.to_ask.push(Token { index, generation: local.generation });
+        }
+    }
+
+    /// The turn ends: what the hub is told.
+    pub fn take_wishes(&mut self) -> Vec<Wish> {
+        for token in std::mem::take(&mut self.to_ask) {
+            let Some(local) = self.get(token) else { continue };
+            local.asks = false;
+            if !local.live {
+                // Its answer is on the way, or comes when the topic is restored.
+                let joining = std::mem::take(&mut local.joining);
+                local.waiting.extend(joining);
+            } else if local.waiting.is_empty() && !local.joining.is_empty() {
+                local.waiting = std::mem::take(&mut local.joining);
+                self.wishes.push(Wish::Confirm { token });
+            }
+        }
+        std::mem::take(&mut self.wishes)
     }
 
     /// The index of a topic that somebody is subscribed to.
@@ -110,6 +157,7 @@ impl Topics {
     pub fn remove(&mut self, index: u32, tell: bool) {
         let Some(local) = self.local.try_remove(index as usize) else { return };
         self.names[local.kind as usize].remove(&local.name);
+        self.held = self.held.saturating_sub(TOPIC + local.name.len());
         if tell {
             let token = Token { index, generation: local.generation };
             self.wishes.push(Wish::Unsubscribe { token });
@@ -119,8 +167,16 @@ impl Topics {
     /// A number for a command that waits.
     pub fn wait(&mut self, wait: Wait) -> u64 {
         self.next_wait += 1;
+        self.held += wait.reply.capacity();
         self.waits.insert(self.next_wait, wait);
         self.next_wait
+    }
+
+    /// It waits no more.
+    pub fn end_wait(&mut self, id: u64) -> Option<Wait> {
+        let wait = self.waits.remove(&id)?;
+        self.held = self.held.saturating_sub(wait.reply.capacity());
+        Some(wait)
     }
 
     /// The number that [`Topics::wait`] gives next.
@@ -130,10 +186,12 @@ impl Topics {
 
     /// The hub failed: it is to be told of everything again.
     pub fn wish_again(&mut self) {
-        // What was not told yet is part of everything.
-        self.wishes.clear();
+        // What was not told yet is part of everything. Not so what ends: the hub's next book may
+        // have its beginning already.
+        self.wishes.retain(|wish| matches!(wish, Wish::Unsubscribe { .. }));
         for (index, local) in &mut self.local {
             local.live = false;
+            local.waiting.append(&mut local.joining);
             let token = Token { index: index as u32, generation: local.generation };
             let (kind, name) = (local.kind, Arc::clone(&local.name));
             self.wishes.push(Wish::Subscribe { token, kind, name });
@@ -174,7 +232,7 @@ impl Topics {
     /// The worker ends, its clients with it.
     pub fn leave_all(&mut self) {
         for (_, local) in &self.local {
-            let counted = local.subscribers.iter().filter(|s| s.since != Since::Asked);
+            let counted = local.subscribers.iter().filter(|s| s.is_heard());
             counted.for_each(|_| local.topic.iter().for_each(|topic| topic.leave()));
         }
     }

@@ -29,13 +29,8 @@ impl Worker {
             let shard = snapshot.shards.get(usize::from(shard));
             *owner = shard.and_then(primary).unwrap_or(NOBODY);
         }
-        let online = |&n: &u16| snapshot.nodes.get(usize::from(n)).is_some_and(|n| n.online);
-        let replicas = |shard: &crate::cluster::Shard| {
-            let online = shard.replicas.iter().copied().filter(online);
-            online.filter_map(|n| by_snapshot.get(usize::from(n)).copied()).collect()
-        };
-        self.replicas = snapshot.shards.iter().map(replicas).collect();
         self.snapshot = snapshot;
+        self.set_readable();
         self.hold_overtaken();
         for slot in 0..crate::cluster::SLOTS {
             let at = usize::from(slot);
@@ -125,7 +120,7 @@ impl Worker {
                 if pending.has(flag::NODE_BOUND) {
                     self.fail(&pending, "a node", "ERR the node has left the cluster");
                 } else if slot == NO_SLOT {
-                    let node = match pending.has(flag::PUBLISHES) && pending.before == 0 {
+                    let node = match super::publish::is_lone_publish(&pending) {
                         true => self.publish_node_of(&frame),
                         false => self.any_primary(lane.0 as usize),
                     };

@@ -47,6 +47,7 @@ impl Worker {
             known: false,
             shared: [vec![None; self.settings.connections], vec![None; self.settings.connections]],
             replica: [vec![None; self.settings.connections], vec![None; self.settings.connections]],
+            latency: Default::default(),
         };
         let lent_from = |i: usize| self.upstreams.iter().any(|(_, up)| usize::from(up.node) == i);
         let mut unused = self.nodes.iter().enumerate().filter(|(_, n)| !n.known && n.is_unused());
@@ -367,7 +368,8 @@ impl Worker {
             return up.state == State::Ready && self.join_piece(u, join, part, piece);
         }
         let Dest::Client { index, generation, seq } = pending.dest else { return false };
-        if up.swallowed < pending.before {
+        // Its counts of subscribers are put right when all of it is here.
+        if up.swallowed < pending.before || pending.has(flag::PUBLISHES) {
             return false;
         }
         // An error may be one to be followed, and a push is nobody's reply.
@@ -437,6 +439,9 @@ impl Worker {
             return self.answer_publish(u, &pending, frame);
         }
         up.queue.release(pending.len as usize, &mut self.pool);
+        if self.settings.measures {
+            self.measure(u, &pending);
+        }
         self.deliver(node, &pending, frame);
         Ok(())
     }
@@ -577,6 +582,7 @@ impl Worker {
         up.failures = up.failures.saturating_add(1);
         up.last_error = Some(why.to_owned());
         up.state = State::Backoff;
+        self.stranded |= up.pending.iter().any(super::publish::is_lone_publish);
         let (node, failures) = (up.node, up.failures);
         let addr = self.nodes.get(usize::from(node)).map(|n| n.addr.clone());
         if let Some(stats) = self.stats.nodes.get_mut(usize::from(node)) {

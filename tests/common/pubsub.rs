@@ -364,6 +364,23 @@ impl Stage {
         self.streams.iter().map(|stream| stream.next()).collect()
     }
 
+    /// Waits until every stream has so many more messages.
+    #[track_caller]
+    pub fn more(&self, messages: u64) {
+        let before = self.marks();
+        eventually_ok("publishers go on", || {
+            self.assert_sound();
+            for (stream, before) in self.streams.iter().zip(&before) {
+                let (next, wanted) = (stream.next(), before + messages);
+                if next <= wanted {
+                    let (publisher, channel) = (&stream.publisher, &stream.channel);
+                    return Err(format!("{publisher} at {channel}: {next}, wanted {wanted}"));
+                }
+            }
+            Ok(())
+        });
+    }
+
     /// Waits until every subscriber has heard something from `marks` on of everything that it
     /// listens to. All that was published before `marks` has been answered then.
     #[track_caller]

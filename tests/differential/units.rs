@@ -185,24 +185,25 @@ impl Side {
         (0..count).map(|_| self.end(name).receive()).collect()
     }
 
-    /// What each connection gets after a QUIT until its end.
-    fn quit(&mut self) -> Result<Vec<(char, Vec<Vec<u8>>)>, String> {
+    /// What each connection gets after a QUIT until its end, for people to read and to compare.
+    fn quit(&mut self) -> String {
         let all: Vec<char> = self.ends.keys().copied().collect();
-        let mut out = Vec::new();
+        let mut out = String::new();
         for name in all {
-            let mut replies = Vec::new();
+            let mut rest = Vec::new();
             let mut reply = self.ask(name, &Command::words(&["QUIT"]));
             while let Ok(frame) = reply {
-                replies.push(frame);
+                rest.extend(frame);
                 reply = self.end(name).receive();
             }
+            out += &format!("{name} {}", frame::show(&rest));
             match reply {
-                Err(e) if e.contains("closed") || e.contains("reset") => out.push((name, replies)),
-                Err(e) => return Err(e),
+                Err(e) if e.contains("closed") || e.contains("reset") => out += "; ",
+                Err(e) => out += &format!(" and {e}; "),
                 Ok(_) => unreachable!("the loop ends with an error"),
             }
         }
-        Ok(out)
+        out
     }
 
     /// Waits until so many clients are blocked; not for ever, as the replies will show it.
@@ -390,16 +391,8 @@ pub fn run(
     if reference == theirs {
         return Ok(());
     }
-    let show = |all: Result<Vec<(char, Vec<Vec<u8>>)>, String>| match all {
-        Ok(all) => {
-            all.iter().map(|(name, f)| format!("{name} {}; ", frame::show(&f.concat()))).collect()
-        }
-        Err(e) => e,
-    };
     Err(format!(
-        "unit \"{}\" in RESP{protocol}, at its end\n  standalone {}\n  slotway    {}\n",
+        "unit \"{}\" in RESP{protocol}, at its end\n  standalone {reference}\n  slotway    {theirs}\n",
         unit.name,
-        show(reference),
-        show(theirs)
     ))
 }

@@ -295,8 +295,15 @@ impl Book {
             entry.topic.set_live(true);
         }
         if health >= Health::Part {
-            for listener in entry.listeners.iter_mut().filter(|l| all || !l.told) {
+            // Who joins what was not lost waits for the node's answer (see `again`).
+            let anew = !was;
+            if anew && entry.live {
+                entry.again.told();
+            }
+            let tell = |l: &&mut super::Listener| all || (!l.told && (anew || !l.joins));
+            for listener in entry.listeners.iter_mut().filter(tell) {
                 listener.told = true;
+                listener.joins = false;
                 if let Some(worker) = self.workers.get_mut(&listener.worker) {
                     let (token, topic) = (listener.token, Arc::clone(&entry.topic));
                     worker.news.push(News::Live { token, topic });

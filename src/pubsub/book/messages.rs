@@ -22,6 +22,8 @@ pub struct Run {
     takes_notifications: bool,
     takes_others: bool,
     own: bool,
+    /// It comes over the bus as well: an echo is possible.
+    bus: bool,
     kind: Kind,
     start: usize,
     end: usize,
@@ -41,6 +43,7 @@ impl Default for Run {
             takes_notifications: false,
             takes_others: false,
             own: false,
+            bus: false,
             kind: Kind::Channel,
             start: 0,
             end: 0,
@@ -87,7 +90,12 @@ impl Book {
             (run.start, run.end) = (start, start);
         }
         let notification = run.everywhere && glob::is_notification(message.channel);
-        let takes = if notification { run.takes_notifications } else { run.takes_others };
+        let mut takes = if notification { run.takes_notifications } else { run.takes_others };
+        if takes && run.bus {
+            let frame = buf.get(start..end).unwrap_or_default();
+            let now = self.now;
+            takes = !self.entries.get_mut(run.at).is_some_and(|e| e.echo.is_echo(frame, now));
+        }
         if !takes {
             run.ignored += 1;
             self.flush(buf, run);
@@ -122,6 +130,7 @@ impl Book {
         let narrow = matches!(entry.class, Class::Narrow { .. });
         run.takes_notifications = narrow && sub.is_some_and(|s| s.notifies);
         run.own = self.own.contains(&Some(at));
+        run.bus = matches!(entry.class, Class::Plain | Class::Shard(_));
     }
 
     /// Hands the run on. To be done before anything else happens to the book.

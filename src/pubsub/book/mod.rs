@@ -5,9 +5,12 @@
 //! - here: topics, listeners, wishes
 //! - `nodes`: nodes and their connections come and go; timers
 //! - `keep`: where a topic should be subscribed, and whether that is so: every event ends there
+//! - `again`: another subscriber of what is subscribed already
 //! - `replies`: what nodes answer
-//! - `messages`: what they send
+//! - `messages`: what they send; `echo`: what two nodes send of the same
 
+mod again;
+mod echo;
 mod keep;
 mod messages;
 mod nodes;
@@ -47,8 +50,19 @@ pub enum Action {
 /// A command that was sent and not answered.
 #[derive(Debug)]
 enum Sent {
-    Subscribe { entry: usize, serial: u64, topic: Arc<Topic> },
-    Unsubscribe { topic: Arc<Topic> },
+    Subscribe {
+        entry: usize,
+        serial: u64,
+        topic: Arc<Topic>,
+    },
+    /// See `again`.
+    Again {
+        entry: usize,
+        topic: Arc<Topic>,
+    },
+    Unsubscribe {
+        topic: Arc<Topic>,
+    },
     Ping,
 }
 
@@ -91,6 +105,8 @@ struct Listener {
     token: Token,
     /// It was told [`News::Live`]: messages go to it.
     told: bool,
+    /// It came when the topic was subscribed already: see `again`.
+    joins: bool,
 }
 
 #[derive(Debug)]
@@ -106,6 +122,9 @@ struct Entry {
     /// Who had the slot by the last topology that knew.
     owner: Option<usize>,
     subs: Vec<Sub>,
+    /// Of an ordinary or shard channel and of an ordinary pattern.
+    echo: echo::Echo,
+    again: again::Again,
     /// All of it is confirmed.
     live: bool,
     /// It was, and messages may be missed until it is again.
@@ -118,6 +137,8 @@ struct Entry {
     refused: Option<Box<str>>,
     /// Stands in `idle`.
     leaving: bool,
+    /// Nobody listens any more: it is let go of at that time.
+    leave_at: Option<u64>,
     /// Messages that were made for it here (see `messages`), not handed on yet.
     made: Vec<u8>,
     starts: Vec<u32>,
@@ -136,6 +157,8 @@ pub struct Pace {
     pub min: u64,
     /// After many.
     pub max: u64,
+    /// How long a topic stays subscribed that nobody listens to any more, microseconds.
+    pub linger: u64,
 }
 
 impl Pace {
@@ -221,6 +244,12 @@ impl Book {
     pub fn wish(&mut self, worker: usize, wish: Wish) {
         match wish {
             Wish::Subscribe { token, kind, name } => self.subscribe(worker, token, kind, name),
+            Wish::Confirm { token } => {
+                let at = self.workers.get(&worker).and_then(|w| w.tokens.get(&token).copied());
+                if let Some(at) = at {
+                    self.ask_again(at, Some((worker, token)));
+                }
+            }
             Wish::Unsubscribe { token } => {
                 // A refused one is over already.
                 let tokens = self.workers.get_mut(&worker).map(|w| &mut w.tokens);
@@ -240,15 +269,17 @@ impl Book {
         if let Some(text) = entry.refused.clone() {
             return self.say(worker, News::Refused { token, text });
         }
+        entry.leave_at = None;
+        let joins = entry.live;
         let same = |l: &&mut Listener| l.worker == worker && l.token == token;
         match entry.listeners.iter_mut().find(same) {
             // It asks again after a failure of the hub; it may have asked before it knew of it.
-            Some(listener) => listener.told = false,
+            Some(listener) => (listener.told, listener.joins) = (false, joins),
             None => {
                 if entry.listeners.is_empty() {
                     count(&self.stats.topics, kind, 1);
                 }
-                entry.listeners.push(Listener { worker, token, told: false });
+                entry.listeners.push(Listener { worker, token, told: false, joins });
                 if let Some(worker) = self.workers.get_mut(&worker) {
                     worker.tokens.insert(token, at);
                 }
@@ -259,6 +290,9 @@ impl Book {
         }
         self.place(at);
         self.settle(at, super::GapReason::ConnectionLost);
+        if joins {
+            self.ask_again(at, Some((worker, token)));
+        }
     }
 
     /// The entry of a topic; a new one if nobody listens to it yet.
@@ -282,12 +316,15 @@ impl Book {
             pinned: false,
             owner,
             subs: Vec::new(),
+            echo: Default::default(),
+            again: Default::default(),
             live: false,
             gapped: false,
             tries: 0,
             retry: None,
             refused: None,
             leaving: false,
+            leave_at: None,
             made: Vec::new(),
             starts: Vec::new(),
         });
@@ -338,11 +375,19 @@ impl Book {
             if !entry.listeners.is_empty() || self.own.contains(&Some(at)) {
                 continue;
             }
-            self.forget(at);
+            if self.pace.linger == 0 {
+                self.forget(at);
+                continue;
+            }
+            // A subscriber that comes back soon costs nothing so, and a PUBLISH that is on its way
+            // is counted right.
+            let due = self.now + self.pace.linger;
+            entry.leave_at = Some(due);
+            self.retries.push(std::cmp::Reverse((due, at)));
         }
     }
 
-    fn forget(&mut self, at: usize) {
+    pub(super) fn forget(&mut self, at: usize) {
         self.withdraw(at);
         let Some(entry) = self.entries.try_remove(at) else { return };
         let topic = entry.topic;

@@ -118,10 +118,10 @@ impl Book {
             let place = |i: u16| by_index.get(usize::from(i)).copied();
             let primary = shard.primary.and_then(place).filter(|p| self.primaries.contains(p));
             self.covered &= primary.is_some() || !has_slots;
-            for node in shard.replicas.iter().filter_map(|&i| place(i)).chain(primary) {
-                if let Some(node) = self.nodes.get_mut(node) {
+            for at in shard.replicas.iter().filter_map(|&i| place(i)).chain(primary) {
+                if let Some(node) = self.nodes.get_mut(at) {
                     node.primary = primary;
-                    node.has_slots = has_slots && primary.is_some();
+                    node.has_slots = has_slots && primary == Some(at);
                 }
             }
         }
@@ -293,8 +293,10 @@ impl Book {
         node.link = link;
         // A node does not count what a closed connection had.
         for sent in std::mem::take(&mut node.fifo) {
-            if let Sent::Unsubscribe { topic } = sent {
-                self.ended(&topic);
+            match sent {
+                Sent::Unsubscribe { topic } => self.ended(&topic),
+                Sent::Again { entry, topic } => self.asked_again(entry, &topic, true),
+                Sent::Subscribe { .. } | Sent::Ping => {}
             }
         }
     }
@@ -336,7 +338,9 @@ impl Book {
             self.retries.pop();
             // Another retry may have taken its place, or another entry.
             let Some(entry) = self.entries.get_mut(at) else { continue };
-            if entry.retry == Some(due) {
+            if entry.leave_at == Some(due) && entry.listeners.is_empty() {
+                self.forget(at);
+            } else if entry.retry == Some(due) {
                 entry.retry = None;
                 self.place(at);
             }

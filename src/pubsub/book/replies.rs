@@ -27,7 +27,7 @@ impl Book {
     ) -> Result<(), &'static str> {
         let place = self.nodes.get_mut(node).ok_or("a node that is not known")?;
         let answers = match place.fifo.front() {
-            Some(Sent::Subscribe { topic, .. }) => {
+            Some(Sent::Subscribe { topic, .. } | Sent::Again { topic, .. }) => {
                 subscribed && topic.kind == kind && *topic.name == *name
             }
             Some(Sent::Unsubscribe { topic }) => {
@@ -48,6 +48,10 @@ impl Book {
                 self.ended(&topic);
                 return Ok(());
             }
+            Some(Sent::Again { entry, topic }) => {
+                self.asked_again(entry, &topic, false);
+                return Ok(());
+            }
             _ => return Ok(()),
         };
         let Some(entry) = self.entries.get_mut(at) else { return Ok(()) };
@@ -55,6 +59,7 @@ impl Book {
         sub.state = SubState::Confirmed;
         count(&self.stats.upstream, kind, 1);
         entry.pinned |= kind == Kind::Shard;
+        entry.echo.moved(node, self.now);
         let confirmed = entry.subs.iter().filter(|s| s.state == SubState::Confirmed).count();
         entry.topic.set_upstream(confirmed);
         self.settle(at, GapReason::NewPrimary);
@@ -88,6 +93,11 @@ impl Book {
             Sent::Subscribe { entry, serial, .. } => (entry, serial),
             Sent::Unsubscribe { topic } => {
                 self.ended(&topic);
+                return Ok(());
+            }
+            // The slot has moved: the node has said so, or will.
+            Sent::Again { entry, topic } => {
+                self.asked_again(entry, &topic, false);
                 return Ok(());
             }
             Sent::Ping => return Ok(()),

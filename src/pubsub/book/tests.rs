@@ -72,7 +72,7 @@ impl Desk {
     }
 
     fn without_topology() -> Desk {
-        let mut book = Book::new(Arc::default(), Pace { min: 10_000, max: 1_000_000 });
+        let mut book = Book::new(Arc::default(), Pace { min: 10_000, max: 1_000_000, linger: 0 });
         book.worker(1);
         Desk { book, names: FxHashMap::default(), next: 0, said: Vec::new(), refreshes: 0 }
     }
@@ -144,7 +144,7 @@ impl Desk {
     /// It answers one command.
     fn answer(&mut self, n: usize) -> bool {
         let Some((subscribed, topic)) = self.book.nodes[n].fifo.front().map(|sent| match sent {
-            Sent::Subscribe { topic, .. } => (true, Arc::clone(topic)),
+            Sent::Subscribe { topic, .. } | Sent::Again { topic, .. } => (true, Arc::clone(topic)),
             Sent::Unsubscribe { topic } => (false, Arc::clone(topic)),
             Sent::Ping => panic!("no PING here"),
         }) else {
@@ -247,6 +247,8 @@ fn two_workers_share_a_subscription() {
     assert!(desk.news(1) == ["known c", "live c"]);
     // The second one's news went with the first one's: ask anew with a third.
     let three = desk.subscribe(2, Kind::Channel, "c");
+    assert!(desk.news(2).is_empty(), "the node has to answer behind what it sent before");
+    assert_eq!(desk.run(), [format!("+ c @{}", desk.home(Kind::Channel, "c"))]);
     assert_eq!(desk.news(2), ["live c"]);
     for token in [three, two] {
         desk.unsubscribe(2, token);
@@ -284,8 +286,61 @@ fn one_that_goes_while_another_comes_changes_nothing() {
     desk.news(1);
     desk.unsubscribe(1, first);
     desk.subscribe(1, Kind::Channel, "c");
-    assert!(desk.run().is_empty());
+    assert_eq!(desk.run(), [format!("+ c @{}", desk.home(Kind::Channel, "c"))]);
     assert_eq!(desk.news(1), ["live c"]);
+}
+
+#[test]
+fn who_joins_gets_nothing_that_was_published_before() {
+    let mut desk = Desk::new();
+    let token = desk.subscribe(1, Kind::Channel, "c");
+    desk.run();
+    desk.news(1);
+    let home = desk.home(Kind::Channel, "c");
+    let confirm = |desk: &mut Desk| desk.book.wish(1, Wish::Confirm { token });
+    confirm(&mut desk);
+    assert_eq!(desk.act(true), [format!("+ c @{home}")]);
+    desk.message(home, None, "c");
+    // Those who come now are not covered by what was sent.
+    confirm(&mut desk);
+    confirm(&mut desk);
+    assert!(desk.act(true).is_empty());
+    let news = desk.news(1);
+    assert!(news.len() == 1 && news[0].starts_with("c >3"), "a message, no confirmation");
+    assert!(desk.answer(home));
+    assert_eq!(desk.news(1), ["live c"]);
+    assert_eq!(desk.act(true), [format!("+ c @{home}")]);
+    // The connection is lost: who waits is told when the topic is restored.
+    desk.book.lost(home);
+    assert_eq!(desk.news(1), ["gap c"]);
+    desk.run();
+    assert_eq!(desk.news(1), ["live c"]);
+    assert_eq!(desk.upstream(), [1, 0, 0]);
+}
+
+#[test]
+fn what_nobody_listens_to_stays_for_a_while() {
+    let mut desk = Desk::new();
+    desk.book.pace.linger = 1_000;
+    let first = desk.subscribe(1, Kind::Channel, "c");
+    desk.run();
+    let home = desk.home(Kind::Channel, "c");
+    desk.unsubscribe(1, first);
+    assert!(desk.run().is_empty());
+    // It comes back, and goes again.
+    let again = desk.subscribe(1, Kind::Channel, "c");
+    desk.run();
+    desk.unsubscribe(1, again);
+    desk.book.now = 500;
+    assert!(desk.run().is_empty());
+    desk.news(1);
+    desk.book.now = 1_100;
+    desk.book.tick();
+    assert!(desk.run().is_empty(), "the first time is over, but not the second");
+    desk.book.now = 1_500;
+    desk.book.tick();
+    assert_eq!(desk.run(), [format!("- c @{home}")]);
+    assert_eq!(desk.news(1), ["forgotten c"]);
 }
 
 #[test]

@@ -1,0 +1,252 @@
+//! Looks at the replicas: whether they are connected to their primaries, how far they are behind,
+//! and in which zone they are.
+//!
+//! Asked once per `replicas.check`, and again when the topology changes; of each shard the primary
+//! first, then its replicas, so that a replica seems a little less behind than it is rather than
+//! more. Nobody is asked before somebody reads from replicas.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::node::{AskError, NodeConn};
+use super::pool::Pool;
+use super::status::Status;
+use super::topology::jittered;
+use crate::cluster::{
+    Health, LagLimits, Node, NodeHealth, Replication, Unfit, parse_replication, parse_zone,
+};
+use crate::config::{Config, InFailover, ReadFrom};
+
+/// Whether replicas are to be looked at, and when.
+#[derive(Debug, Default)]
+pub struct Wish {
+    wanted: AtomicBool,
+    wake: Notify,
+}
+
+impl Wish {
+    /// What the configuration wishes.
+    pub fn new(config: &Config) -> Self {
+        let wanted = config.read_from != ReadFrom::Primary
+            || config.replicas.in_failover == InFailover::Read;
+        Wish { wanted: AtomicBool::new(wanted), wake: Notify::new() }
+    }
+
+    /// Somebody reads from replicas from now on.
+    pub fn start(&self) {
+        if !self.wanted.swap(true, Relaxed) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// The topology has changed.
+    pub fn changed(&self) {
+        if self.wanted.load(Relaxed) {
+            self.wake.notify_one();
+        }
+    }
+
+    async fn wanted(&self) {
+        while !self.wanted.load(Relaxed) {
+            self.wake.notified().await;
+        }
+    }
+}
+
+/// The one task that looks at replicas.
+pub struct Replicas {
+    config: Arc<Config>,
+    pool: Arc<Pool>,
+    status: Arc<Status>,
+    connections: HashMap<SocketAddr, Kept>,
+    last: Arc<Health>,
+    /// The log has been told that nobody is in slotway's zone.
+    lonely: bool,
+    /// The log has been told that nodes do not answer with what INFO replication has.
+    blind: bool,
+}
+
+/// A connection that is kept, and what its node has said of its zone.
+#[derive(Debug)]
+struct Kept {
+    conn: NodeConn,
+    zone: Option<Arc<str>>,
+}
+
+/// What came of asking one node.
+struct Asked {
+    node: Node,
+    /// `None` in it: it answered something else, so nothing is known against it.
+    answer: Option<(Kept, Option<Replication>)>,
+}
+
+impl Replicas {
+    /// Nobody is asked before [`Replicas::run`].
+    pub fn new(config: Arc<Config>, pool: Arc<Pool>, status: Arc<Status>) -> Self {
+        let connections = HashMap::new();
+        Replicas {
+            config,
+            pool,
+            status,
+            connections,
+            last: Arc::default(),
+            lonely: false,
+            blind: false,
+        }
+    }
+
+    /// Runs until it is dropped.
+    pub async fn run(mut self) {
+        let pool = Arc::clone(&self.pool);
+        loop {
+            pool.replicas.wanted().await;
+            self.look().await;
+            tokio::select! {
+                () = tokio::time::sleep(jittered(self.config.replicas.check, 10)) => {}
+                () = pool.replicas.wake.notified() => {}
+            }
+        }
+    }
+
+    async fn look(&mut self) {
+        let snapshot = Arc::clone(&self.status.topology().snapshot);
+        let node = |&i: &u16| snapshot.nodes.get(usize::from(i));
+        let mut kept = std::mem::take(&mut self.connections);
+        let mut take = |node: &Node| (node.clone(), node.socket.and_then(|s| kept.remove(&s)));
+        let mut shards = JoinSet::new();
+        for shard in &snapshot.shards {
+            let primary = shard.primary.as_ref().and_then(node).map(&mut take);
+            let online = shard.replicas.iter().filter_map(node).filter(|n| n.online);
+            let replicas: Vec<_> = online.map(&mut take).collect();
+            shards.spawn(ask_shard(primary, replicas, Arc::clone(&self.config)));
+        }
+        let limits = LagLimits {
+            silence: self.config.replicas.max_lag,
+            bytes: self.config.replicas.max_lag_bytes as u64,
+        };
+        let mut health = Health::new();
+        while let Some(asked) = shards.join_next().await {
+            // A task that panicked: its bug is logged, its shard stays as it is not known.
+            let Ok((primary, replicas)) = asked else { continue };
+            let offset = primary
+                .as_ref()
+                .and_then(|p| p.answer.as_ref())
+                .and_then(|(_, said)| said.filter(|said| said.primary))
+                .map(|said| said.offset);
+            for asked in primary.into_iter().chain(replicas) {
+                let strange = matches!(asked.answer, Some((_, None)));
+                if strange && !std::mem::replace(&mut self.blind, true) {
+                    let node = asked.node.addr.to_string();
+                    warn!(
+                        node,
+                        "no answer to INFO replication that tells how far replicas lag: may \
+                         slotway's user say INFO?"
+                    );
+                }
+                let unfit = match &asked.answer {
+                    None => Some(Unfit::Unreachable),
+                    Some((_, said)) => said.and_then(|said| said.unfit(offset, limits)),
+                };
+                let told = asked.answer.as_ref().and_then(|(kept, _)| kept.zone.clone());
+                let zone = self.mapped(&asked.node).or(told);
+                health.insert(asked.node.addr.clone(), NodeHealth { unfit, zone });
+                if let (Some(socket), Some((kept, _))) = (asked.node.socket, asked.answer)
+                    && kept.conn.is_usable()
+                {
+                    self.connections.insert(socket, kept);
+                }
+            }
+        }
+        self.tell(health);
+    }
+
+    /// The zone that the configuration says the node is in.
+    fn mapped(&self, node: &Node) -> Option<Arc<str>> {
+        let ip = node.socket.map(|socket| socket.ip().to_string());
+        let here = |host: &str| *host == *node.addr.host || ip.as_deref() == Some(host);
+        let zones = self.config.replicas.zones.iter().filter(|z| here(&z.host));
+        let mut fitting = zones.filter(|z| z.port.is_none_or(|port| port == node.addr.port));
+        // The one with a port is the more specific one.
+        let found = fitting.clone().find(|z| z.port.is_some()).or_else(|| fitting.next())?;
+        Some(found.zone.as_str().into())
+    }
+
+    fn tell(&mut self, health: Health) {
+        if health == *self.last {
+            return;
+        }
+        for (addr, now) in &health {
+            let before = self.last.get(addr).and_then(|node| node.unfit);
+            match (before, now.unfit) {
+                (a, b) if a == b => {}
+                (_, Some(unfit)) => info!(node = %addr, why = unfit.name(), "not read from"),
+                (_, None) => info!(node = %addr, "read from again"),
+            }
+        }
+        let ours = |node: &NodeHealth| node.zone.as_deref() == Some(&*self.config.zone);
+        let lonely = self.config.read_from == ReadFrom::Zone && !health.values().any(ours);
+        if lonely && !self.lonely {
+            let zone = &self.config.zone;
+            warn!(zone, "no node is known to be in slotway's zone: see replicas.zones");
+        }
+        self.lonely = lonely;
+        self.last = Arc::new(health);
+        self.status.topology().health = Arc::clone(&self.last);
+        self.pool.set_health(Arc::clone(&self.last));
+    }
+}
+
+type Place = (Node, Option<Kept>);
+
+async fn ask_shard(
+    primary: Option<Place>,
+    replicas: Vec<Place>,
+    config: Arc<Config>,
+) -> (Option<Asked>, Vec<Asked>) {
+    let primary = match primary {
+        Some((node, kept)) => Some(ask(node, kept, Arc::clone(&config)).await),
+        None => None,
+    };
+    let mut asking = JoinSet::new();
+    for (node, kept) in replicas {
+        asking.spawn(ask(node, kept, Arc::clone(&config)));
+    }
+    (primary, asking.join_all().await)
+}
+
+async fn ask(node: Node, kept: Option<Kept>, config: Arc<Config>) -> Asked {
+    let answer = match node.socket {
+        Some(socket) => replication(socket, kept, &config).await,
+        None => None,
+    };
+    Asked { node, answer }
+}
+
+async fn replication(
+    socket: SocketAddr,
+    kept: Option<Kept>,
+    config: &Arc<Config>,
+) -> Option<(Kept, Option<Replication>)> {
+    if let Some(mut kept) = kept {
+        match kept.conn.ask(&["INFO", "replication"]).await {
+            Ok(reply) => return Some((kept, parse_replication(&reply))),
+            // It had its time.
+            Err(AskError::Timeout(_)) => return None,
+            // A kept connection may have died of old age, which says nothing about its node.
+            Err(_) => {}
+        }
+    }
+    let mut conn = NodeConn::connect(socket, config).await.ok()?;
+    let reply = conn.ask(&["INFO", "replication"]).await.ok()?;
+    let mut zone = None;
+    if config.read_from == ReadFrom::Zone {
+        zone = parse_zone(&conn.ask(&["INFO", "server"]).await.ok()?).map(Into::into);
+    }
+    Some((Kept { conn, zone }, parse_replication(&reply)))
+}
