@@ -255,7 +255,7 @@ impl Acceptor {
             self.status.clients_rejected.fetch_add(1, Relaxed);
             let answer = String::from_utf8_lossy(why).trim_end().to_owned();
             let limit = self.limit;
-            sparsely!(refusals, warn, limit, answer = answer, "a client is refused");
+            sparsely!(refusals, warn, limit, answer, "a client is refused");
             match &client {
                 Downstream::Tcp(stream) => refuse(stream, why),
                 Downstream::Unix(stream) => refuse(stream, why),
