@@ -415,10 +415,11 @@ impl Worker {
     /// turn, when thousands may have grown.
     fn check_request_memory(&mut self, index: usize) {
         let much = |c: &Client| c.tail.len() >= MUCH_UNFINISHED && !c.gone;
-        if !self.is_over_memory() || !self.clients.get(index).is_some_and(much) {
+        if !self.is_over_memory() {
             return;
         }
-        // Others may hold more of it.
+        // At once: a turn may have a thousand clients whose commands are answered here, each with
+        // more than it has sent. And others may hold more than this one.
         self.relieve();
         if !self.is_over_memory() || !self.clients.get(index).is_some_and(much) {
             return;
