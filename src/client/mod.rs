@@ -27,7 +27,7 @@ pub use subscriptions::Subscriptions;
 use bytes::Bytes;
 
 use crate::buf::Pool;
-use crate::resp::RequestProgress;
+use crate::resp::{ArgRange, RequestProgress};
 use crate::stream::Stream;
 
 /// Why a client is not read from.
@@ -47,6 +47,10 @@ pub enum Paused {
     /// Its connection is being closed: replies still go out, commands are not read.
     Closing,
 }
+
+/// What an argument of a request costs beside its bytes when the request is complete: a command of
+/// a million empty arguments is larger than it seems.
+const ARGUMENT: usize = 2 * size_of::<ArgRange>();
 
 /// [`Client::last_command`] before the first one.
 pub const NO_COMMAND: u16 = u16::MAX;
@@ -140,6 +144,7 @@ impl Client {
     /// Bytes that its buffers occupy.
     pub fn held(&self) -> usize {
         self.tail.capacity()
+            + self.progress.arguments() * ARGUMENT
             + self.session.held()
             + self.replies.as_ref().map_or(0, |r| r.held())
             + self.multi.as_ref().map_or(0, |m| m.held())

@@ -25,6 +25,8 @@ use super::pool::Pool;
 use super::run::RunError;
 use super::status::Status;
 use crate::config::{Address, Listen};
+use crate::lines::Lines;
+use crate::sparsely;
 use crate::stream::keep_alive;
 
 /// Connections that may wait to be accepted; the kernel makes it `net.core.somaxconn` if that is
@@ -215,10 +217,11 @@ impl Acceptor {
     pub async fn run(self, listener: Arc<Listener>) {
         let name = listener.bound.to_string();
         let mut logged: Option<Instant> = None;
+        let mut refusals = Lines::default();
         loop {
             let error = match listener.accept(self.keepalive).await {
                 Ok(client) => {
-                    self.serve(client);
+                    self.serve(client, &mut refusals);
                     continue;
                 }
                 Err(error) => error,
@@ -244,7 +247,7 @@ impl Acceptor {
         }
     }
 
-    fn serve(&self, client: Downstream) {
+    fn serve(&self, client: Downstream, refusals: &mut Lines) {
         let refused = if self.pool.clients() >= self.limit {
             Some((client, TOO_MANY))
         } else {
@@ -252,6 +255,9 @@ impl Acceptor {
         };
         if let Some((client, why)) = refused {
             self.status.clients_rejected.fetch_add(1, Relaxed);
+            let answer = String::from_utf8_lossy(why).trim_end().to_owned();
+            let limit = self.limit;
+            sparsely!(refusals, warn, limit, answer, "a client is refused");
             match &client {
                 Downstream::Tcp(stream) => refuse(stream, why),
                 Downstream::Unix(stream) => refuse(stream, why),

@@ -118,10 +118,14 @@ pub struct Upstream {
     pub again: bool,
     /// Attempts that failed one after the other.
     pub failures: u32,
+    /// Pushes that nobody asked for, on this connection.
+    pub strange: u32,
     /// Why the last attempt or connection ended.
     pub last_error: Option<String>,
     /// Clients that stopped reading because this queue is full.
     pub waiters: Vec<(u32, u32)>,
+    /// Clients that stopped because this queue is long and they have much under way.
+    pub yielding: Vec<(u32, u32)>,
     /// Bytes that the worker has put on its account.
     pub accounted: usize,
 }
@@ -162,8 +166,10 @@ impl Upstream {
             next_check: 0,
             again: false,
             failures: 0,
+            strange: 0,
             last_error: None,
             waiters: Vec::new(),
+            yielding: Vec::new(),
             accounted: 0,
         }
     }
@@ -175,7 +181,7 @@ impl Upstream {
 
     /// Bytes that its buffers occupy.
     pub fn held(&self) -> usize {
-        self.queue.len() + self.tail.capacity() + self.pending.len() * size_of::<Pending>()
+        self.queue.held() + self.tail.capacity() + self.pending.capacity() * size_of::<Pending>()
     }
 
     /// Starts a connection attempt.
@@ -225,6 +231,7 @@ impl Upstream {
         self.scanned = 0;
         self.scan = ReplyScan::default();
         self.streaming = false;
+        self.strange = 0;
         self.swallowed = 0;
         self.swallowed_error = None;
         self.unwrapped = false;
