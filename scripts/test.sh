@@ -22,6 +22,7 @@ finish() {
     [ ${#summary[@]} -eq 0 ] || printf '%s\n' "${summary[@]}"
     printf '%5d s  in all\n' "$SECONDS"
     if [ -n "$beside" ]; then
+        pkill -P "$beside" 2>/dev/null || true
         kill "$beside" 2>/dev/null || true
     fi
     exit "$status"
@@ -63,16 +64,14 @@ step "setup" scripts/setup.sh test
 step "cargo fmt" cargo fmt --check
 step "cargo clippy" cargo clippy --all-targets -- -D warnings
 step "cargo build" cargo build --release
-start_beside .venv/bin/python tests/conformance/run.py
+# Users' clients, and redis-py's own tests with what judges them.
+clients() {
+    .venv/bin/pytest tests/python &&
+        # servers.py starts a cluster and slotway for them.
+        .venv/bin/python tests/python/servers.py npm --prefix tests/node --silent test &&
+        .venv/bin/pytest -c tests/python/pytest.ini tests/conformance &&
+        .venv/bin/python tests/conformance/run.py
+}
+start_beside clients
 step "cargo test" cargo test
-if [ -d tests/python ]; then
-    step "redis-py" .venv/bin/pytest tests/python
-fi
-if [ -d tests/node ]; then
-    # servers.py starts a cluster and slotway for them.
-    step "ioredis and node-redis" .venv/bin/python tests/python/servers.py \
-        npm --prefix tests/node --silent test
-fi
-step "redis-py's own tests: their judge" \
-    .venv/bin/pytest -c tests/python/pytest.ini tests/conformance
-step "redis-py's own tests" wait_for_beside
+step "redis-py, ioredis, node-redis, redis-py's own tests" wait_for_beside

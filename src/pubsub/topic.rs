@@ -101,8 +101,8 @@ impl Topic {
         self.live.store(live, Relaxed);
     }
 
-    /// At how many nodes the hub is subscribed to this very name: as many of the nodes'
-    /// subscribers are slotway itself.
+    /// At how many nodes the hub is subscribed to this very name, or was a moment ago: as many of
+    /// the nodes' subscribers are slotway itself, or were when they counted.
     pub fn upstream(&self) -> usize {
         self.upstream.load(Relaxed)
     }

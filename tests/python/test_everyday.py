@@ -36,6 +36,8 @@ async def test_bytes_as_they_are(raw, key):
     k = key().encode() + b"\x00\xff"
     assert await raw.set(k, every) is True
     assert await raw.get(k) == every
+    # others ask for any key, and for text
+    assert await raw.delete(k) == 1
     await raw.set(key("empty"), b"")
     assert await raw.get(key("empty")) == b""
     assert await raw.hset(key("h"), every, every) == 1

@@ -20,6 +20,12 @@ pub(super) enum Health {
     Whole,
 }
 
+/// How many nodes may count these subscriptions. One that is not confirmed may be counted
+/// already: the confirmation and a reply to PUBLISH come over two connections.
+pub(super) fn asked(subs: &[Sub]) -> usize {
+    subs.iter().filter(|s| s.state != SubState::Wanted).count()
+}
+
 impl Book {
     /// Subscribes the entry where it should be and is not, and ends what should not be.
     pub(super) fn place(&mut self, at: usize) {
@@ -63,8 +69,7 @@ impl Book {
         self.send(at, &mut subs);
         self.end_others(at, home, everywhere, &mut subs);
         if let Some(entry) = self.entries.get_mut(at) {
-            let confirmed = subs.iter().filter(|s| s.state == SubState::Confirmed).count();
-            entry.topic.set_upstream(confirmed);
+            entry.topic.set_upstream(asked(&subs));
             self.spare_subs = std::mem::replace(&mut entry.subs, subs);
         }
     }
@@ -177,9 +182,19 @@ impl Book {
         topic.set_upstream(told);
     }
 
-    /// A node does not count a subscription any more that was ended there. When no node does, and
-    /// the topic was let go of meanwhile, the workers may forget it: their counts are right without.
+    /// A node does not count a subscription any more that was ended there. But replies which it
+    /// counted before may still be on their way to the workers: they count it for a while longer.
     pub(super) fn ended(&mut self, topic: &Arc<Topic>) {
+        if self.pace.linger == 0 {
+            self.uncount(topic);
+        } else {
+            self.ended.push_back((self.now + self.pace.linger, Arc::clone(topic)));
+        }
+    }
+
+    /// No node counts one of the topic's subscriptions any more. When that was the last, and the
+    /// topic was let go of meanwhile, the workers may forget it: their counts are right without.
+    pub(super) fn uncount(&mut self, topic: &Arc<Topic>) {
         let current = self.names[topic.kind as usize].get(&topic.name);
         let current = current.and_then(|&at| self.entries.get(at));
         if current.is_some_and(|entry| Arc::ptr_eq(&entry.topic, topic)) {

@@ -194,6 +194,8 @@ pub struct Book {
     workers: FxHashMap<usize, Worker>,
     /// Entries that nobody listens to any more; looked at when the turn ends.
     idle: Vec<usize>,
+    /// Subscriptions that no node holds any more, and how long they are counted.
+    ended: VecDeque<(u64, Arc<Topic>)>,
     retries: BinaryHeap<std::cmp::Reverse<(u64, usize)>>,
     serial: u64,
     actions: Vec<Action>,
@@ -219,6 +221,7 @@ impl Book {
             own: [None; NOTIFICATIONS.len()],
             workers: FxHashMap::default(),
             idle: Vec::new(),
+            ended: VecDeque::new(),
             retries: BinaryHeap::new(),
             serial: 0,
             actions: Vec::new(),

@@ -324,13 +324,19 @@ impl Book {
         }
     }
 
-    /// When the next retry is due.
+    /// When [`Book::tick`] has something to do.
     pub fn next_due(&self) -> Option<u64> {
-        self.retries.peek().map(|Reverse((due, _))| *due)
+        let retry = self.retries.peek().map(|Reverse((due, _))| *due);
+        retry.into_iter().chain(self.ended.front().map(|(due, _)| *due)).min()
     }
 
-    /// Tries again what is due.
+    /// Tries again what is due, lets go of what nobody wants.
     pub fn tick(&mut self) {
+        while self.ended.front().is_some_and(|(due, _)| *due <= self.now) {
+            if let Some((_, topic)) = self.ended.pop_front() {
+                self.uncount(&topic);
+            }
+        }
         while let Some(&Reverse((due, at))) = self.retries.peek() {
             if due > self.now {
                 return;

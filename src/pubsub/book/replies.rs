@@ -60,8 +60,6 @@ impl Book {
         count(&self.stats.upstream, kind, 1);
         entry.pinned |= kind == Kind::Shard;
         entry.echo.moved(node, self.now);
-        let confirmed = entry.subs.iter().filter(|s| s.state == SubState::Confirmed).count();
-        entry.topic.set_upstream(confirmed);
         self.settle(at, GapReason::NewPrimary);
         Ok(())
     }

@@ -337,10 +337,32 @@ fn what_nobody_listens_to_stays_for_a_while() {
     desk.book.now = 1_100;
     desk.book.tick();
     assert!(desk.run().is_empty(), "the first time is over, but not the second");
+    let topic = Arc::clone(&desk.entry(Kind::Channel, "c").topic);
     desk.book.now = 1_500;
     desk.book.tick();
     assert_eq!(desk.run(), [format!("- c @{home}")]);
+    // The node counted it until now, and what it counted may come later than that it does not.
+    assert_eq!(topic.upstream(), 1);
+    assert!(desk.news(1).is_empty());
+    assert_eq!(desk.book.next_due(), Some(2_500));
+    desk.book.now = 2_500;
+    desk.book.tick();
+    assert_eq!(topic.upstream(), 0);
     assert_eq!(desk.news(1), ["forgotten c"]);
+}
+
+#[test]
+fn what_is_asked_for_counts_before_it_is_confirmed() {
+    let mut desk = Desk::new();
+    for i in 0..30 {
+        desk.subscribe(1, Kind::Channel, &format!("c{i}"));
+    }
+    desk.run(); // every node has its connection
+    desk.subscribe(1, Kind::Channel, "c");
+    // The node may have counted it already, and its confirmation be still on the way.
+    assert_eq!(desk.entry(Kind::Channel, "c").topic.upstream(), 1);
+    desk.run();
+    assert_eq!(desk.entry(Kind::Channel, "c").topic.upstream(), 1);
 }
 
 #[test]
