@@ -37,6 +37,8 @@ pub enum Paused {
     No,
     /// An upstream connection is full; it has the client in its list of waiters.
     Upstream,
+    /// It has much under way before a long queue: until half of what it is owed is there.
+    Yielding,
     /// The next command must wait until all replies are there (HELLO, RESET).
     Replies,
     /// A command is under way that must be answered before the next one is read (a blocking one,

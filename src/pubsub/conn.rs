@@ -200,8 +200,9 @@ impl Conn {
         Ok(())
     }
 
-    /// Reads once into `scratch` (a message may grow as long as the account is within `limit`), and gives all complete frames to `take`, with what was read and
-    /// where in it they stand. Gives how many bytes were read.
+    /// Reads once into `scratch`, and gives all complete frames to `take`, with what was read and
+    /// where in it they stand. A message may grow as long as the account is within `limit`. Gives
+    /// how many bytes were read.
     ///
     /// # Errors
     /// Why the connection is of no use any more.

@@ -124,8 +124,6 @@ pub struct Upstream {
     pub last_error: Option<String>,
     /// Clients that stopped reading because this queue is full.
     pub waiters: Vec<(u32, u32)>,
-    /// Clients that stopped because this queue is long and they have much under way.
-    pub yielding: Vec<(u32, u32)>,
     /// Bytes that the worker has put on its account.
     pub accounted: usize,
 }
@@ -169,7 +167,6 @@ impl Upstream {
             strange: 0,
             last_error: None,
             waiters: Vec::new(),
-            yielding: Vec::new(),
             accounted: 0,
         }
     }

@@ -359,10 +359,15 @@ impl Worker {
                     return self.close_client(index);
                 }
             }
+            let goes_on = match client.paused {
+                Paused::Replies => replies.is_drained(),
+                Paused::Yielding => replies.has_half(),
+                _ => false,
+            };
+            if goes_on {
+                self.resume.push((index as u32, client.generation));
+            }
             if replies.is_drained() {
-                if client.paused == Paused::Replies {
-                    self.resume.push((index as u32, client.generation));
-                }
                 if !full && let Some(mut replies) = client.replies.take() {
                     replies.reset(&mut self.pool);
                     if self.spare_replies.len() < 256 {
@@ -370,7 +375,7 @@ impl Worker {
                     }
                 }
             }
-        } else if client.paused == Paused::Replies {
+        } else if matches!(client.paused, Paused::Replies | Paused::Yielding) {
             self.resume.push((index as u32, client.generation));
         }
         let closing =

@@ -1,39 +1,51 @@
 //! Who may put a command on a connection to a node, and who waits.
 //!
 //! A connection is shared, and a node answers it in order: what one client has put there stands
-//! before the next client's command. So when a queue is long enough to keep the node busy, clients
-//! that have much under way wait, unread, until it is shorter; those that have little go on. At
-//! `limits.upstream_in_flight` everybody waits.
+//! before the next client's command. So when a queue is long enough to keep the node busy, a client
+//! that is owed many replies waits, unread, until half of them are there; who is owed few goes on.
+//! At `limits.upstream_in_flight` everybody waits.
+//!
+//! Who waits for his own replies need not be woken by the connection: each reply that he gets, of
+//! whatever node and whether it is an error or not, has him looked at, and all that are owed come
+//! sooner or later. Nor can others keep him waiting by keeping the queue long.
 
 use super::Worker;
 use super::downstream::Flow;
 use crate::client::Paused;
 use crate::metrics::LimitHit;
 use crate::resp::Protocol;
+use crate::upstream::Upstream;
 
-/// A queue of more bytes than this is long: a node reads as much of a connection in a turn, so that
-/// it is busy until the clients that waited have sent more.
-const LONG: usize = 16 << 10;
-/// A client has much under way when that is more bytes of commands than this: more than a usual
-/// pipeline.
-const MUCH: usize = 8 << 10;
+/// So many bytes of commands are as much work for a node as one more command.
+const BYTES: usize = 2 << 10;
+/// A queue of more work than this, in commands, is long: the node is busy until the clients that
+/// waited have sent more.
+const LONG: usize = 400;
+/// A client has much under way when that is more work than this: more than a usual pipeline.
+const MUCH: usize = 200;
+
+/// What a connection's node has to do, in commands.
+#[inline]
+fn work(up: &Upstream) -> usize {
+    up.pending.len() + up.queue.len() / BYTES
+}
 
 impl Worker {
-    /// Whether a client has to wait before it may send on connection `u`. HOT PATH: the queue is
-    /// mostly short.
+    /// Whether a client has to wait before it may send on connection `u`. HOT PATH.
     #[inline]
     pub(super) fn has_to_wait(&self, index: usize, u: usize) -> bool {
-        self.upstreams.get(u).is_some_and(|up| up.queue.len() > LONG) && self.is_too_much(index, u)
+        self.upstreams.get(u).is_some_and(|up| {
+            let work = work(up);
+            up.queue.len() > self.settings.upstream_in_flight
+                || (work > LONG && self.is_owed_much(index, work, up.pending.len()))
+        })
     }
 
-    #[cold]
-    fn is_too_much(&self, index: usize, u: usize) -> bool {
-        let Some(up) = self.upstreams.get(u) else { return false };
-        let owed = self.clients.get(index).and_then(|c| c.replies.as_ref());
-        let owed = owed.map_or(0, |r| r.waiting());
-        // As if all commands were of one size, which spares everyone's account.
-        let bytes = owed * (up.queue.len() / up.pending.len().max(1));
-        up.queue.len() > self.settings.upstream_in_flight || bytes >= MUCH
+    /// As if all that it is owed were commands such as the connection's, of which `count` are
+    /// `work`: this spares everyone's account.
+    fn is_owed_much(&self, index: usize, work: usize, count: usize) -> bool {
+        let replies = self.clients.get(index).and_then(|c| c.replies.as_ref());
+        replies.is_some_and(|r| r.waiting() * work >= MUCH * count)
     }
 
     /// The connection to `node` for this client, if it has to wait for it.
@@ -48,27 +60,28 @@ impl Worker {
         self.has_to_wait(client, u).then_some(u)
     }
 
-    /// The client is not read from until connection `u` has room again.
+    /// The client is not read from until connection `u` has room again, or half of what it is owed
+    /// is there.
     pub(super) fn pause(&mut self, index: usize, u: usize) -> Flow {
         if let (Some(client), Some(up)) = (self.clients.get_mut(index), self.upstreams.get_mut(u)) {
-            client.paused = Paused::Upstream;
-            let me = (index as u32, client.generation);
             if up.queue.len() > self.settings.upstream_in_flight {
-                up.waiters.push(me);
+                client.paused = Paused::Upstream;
+                up.waiters.push((index as u32, client.generation));
                 self.stats.limits_hit[LimitHit::UpstreamInFlight as usize] += 1;
             } else {
-                up.yielding.push(me);
+                client.paused = Paused::Yielding;
+                if let Some(replies) = client.replies.as_mut() {
+                    replies.wait_for_half();
+                }
+                self.mark_client(index);
             }
         }
         Flow::Pause
     }
 
-    /// Clients that wait for a shorter queue go on when half of it is answered.
+    /// Clients that wait for a queue that was full go on when half of it is answered.
     pub(super) fn wake_waiters(&mut self, u: usize) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
-        if !up.yielding.is_empty() && up.queue.len() <= LONG / 2 {
-            self.resume.append(&mut up.yielding);
-        }
         if !up.waiters.is_empty() && up.queue.len() <= self.settings.upstream_in_flight / 2 {
             self.resume.append(&mut up.waiters);
         }

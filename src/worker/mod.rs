@@ -473,6 +473,9 @@ impl Worker {
             || !self.again.is_empty()
             || !self.resume.is_empty()
             || !self.dirty_upstreams.is_empty()
+            // Clients were closed behind the flush: their sockets, and what others heard of it.
+            || !self.graveyard.is_empty()
+            || !self.dirty_clients.is_empty()
         {
             return Some(Duration::ZERO);
         }

@@ -50,7 +50,8 @@ impl Worker {
         let mut nobody = true;
         while self.is_over_memory() && by_clients + self.accounted_messages > limit / 2 {
             let Some((weight, index)) = largest.pop() else { break };
-            by_clients -= self.clients.get(index).map_or(0, |c| c.accounted);
+            by_clients =
+                by_clients.saturating_sub(self.clients.get(index).map_or(0, |c| c.accounted));
             self.close_for_memory(index, weight);
             nobody = false;
         }

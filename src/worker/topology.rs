@@ -215,7 +215,6 @@ impl Worker {
             stream.unwatch(self.poll.registry());
         }
         self.resume.append(&mut up.waiters);
-        self.resume.append(&mut up.yielding);
         reaccount(&mut self.accounted, &mut up.accounted, 0);
         up.queue.clear(&mut self.pool);
         self.upstreams.remove(u);
