@@ -18,12 +18,21 @@ use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
 
+/// Two at a time, as most of it is waiting.
 #[test]
 fn whatever_a_node_answers() {
+    thread::scope(|scope| {
+        for which in [0, 1] {
+            scope.spawn(move || answers(MODES.iter().skip(which).step_by(2)));
+        }
+    });
+}
+
+fn answers(modes: impl Iterator<Item = &'static (&'static str, Mode)>) {
     let setting = Setting::start();
     let (evil_key, good_key) = (key_below(true), key_below(false));
     let mut bystander = setting.proxy.connect();
-    for (name, mode) in MODES {
+    for (name, mode) in modes {
         setting.fake.mode.store(*mode as usize, Ordering::SeqCst);
         let since = Instant::now();
         let (mut served, mut refused) = (0, 0);
@@ -60,7 +69,7 @@ fn whatever_a_node_answers() {
             conn.command(&["SET", evil_key, "v"]).is_ok_and(|reply| reply.is_ok())
         });
     }
-    assert!(setting.proxy.metric("slotway_upstream_failures_total", "") > 5.0);
+    assert!(setting.proxy.metric("slotway_upstream_failures_total", "") > 2.0);
     let lines = setting.proxy.log().lines().count();
     assert!(lines < 400, "{lines} lines of log about one node");
     assert_eq!(setting.proxy.metric("slotway_worker_restarts_total", ""), 0.0);
@@ -161,7 +170,7 @@ impl Setting {
         let fake = Fake::start(server.addr());
         let mut args = vec!["--workers", "1"];
         for set in [
-            "timeouts.command=300ms",
+            "timeouts.command=200ms",
             "reconnect.max=50ms",
             "timeouts.connect=500ms",
             "topology.refresh=100ms",
@@ -322,6 +331,8 @@ impl Fake {
             (&*to).write_all(begin)?;
             loop {
                 (&*to).write_all(piece)?;
+                // As fast as a network, not as this machine's memory.
+                thread::sleep(Duration::from_millis(1));
             }
         };
         let mode = MODES.iter().map(|(_, m)| *m).find(|m| *m as usize == mode);

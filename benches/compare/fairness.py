@@ -23,6 +23,7 @@ KEYS = [b"{fair}:%d" % i for i in range(1000)]
 GREEDY = {
     "GET": lambda key: (b"GET", key),
     "SET of 1 KiB": lambda key: (b"SET", key + b":big", b"y" * 1024),
+    "SET of 16 KiB": lambda key: (b"SET", key + b":big", b"y" * 16384),
     "nothing": None,
 }
 

@@ -73,6 +73,8 @@ def arguments():
     if args.pubsub_only:
         # It brings a standalone server of its own, and peers have no pub/sub.
         args.peers = []
+    if args.only == ["fairness"]:
+        args.peers = []
     if args.quick:
         args.rounds, args.scale = 1, 0.1
     if args.rounds < 1 or args.scale <= 0:
