@@ -30,7 +30,7 @@ impl Worker {
         }
         match self.publish_node(args.get(1).unwrap_or_default()) {
             Some(node) => self.forward_to(index, command, NO_SLOT, node, frame),
-            None => self.no_cluster_yet(index, command),
+            None => self.wait_for_a_node(index, command, frame),
         }
     }
 
