@@ -9,6 +9,7 @@ mod pending;
 pub use handshake::Handshake;
 pub use pending::{Dest, NO_SLOT, Pending, Waiting, flag};
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -124,6 +125,8 @@ pub struct Upstream {
     pub last_error: Option<String>,
     /// Clients that stopped reading because this queue is full.
     pub waiters: Vec<(u32, u32)>,
+    /// When a client that has little of the queue last met it long, microseconds.
+    pub shared_at: Cell<u64>,
     /// Bytes that the worker has put on its account.
     pub accounted: usize,
 }
@@ -167,6 +170,7 @@ impl Upstream {
             strange: 0,
             last_error: None,
             waiters: Vec::new(),
+            shared_at: Cell::new(0),
             accounted: 0,
         }
     }

@@ -2,12 +2,14 @@
 //!
 //! A connection is shared, and a node answers it in order: what one client has put there stands
 //! before the next client's command. So when a queue is long enough to keep the node busy, a client
-//! that is owed many replies waits, unread, until half of them are there; who is owed few goes on.
-//! At `limits.upstream_in_flight` everybody waits.
+//! that has much of it under way waits, unread, until half of what it is owed is there. How much
+//! is much depends on who else is there: while others use the connection, who fills most of it has
+//! to leave them room; alone, or as one of many equals, a client may have a deep pipeline, which
+//! costs less. At `limits.upstream_in_flight` everybody waits.
 //!
-//! Who waits for his own replies need not be woken by the connection: each reply that he gets, of
-//! whatever node and whether it is an error or not, has him looked at, and all that are owed come
-//! sooner or later. Nor can others keep him waiting by keeping the queue long.
+//! Who waits for its own replies need not be woken by the connection: each reply that it gets, of
+//! whatever node and whether it is an error or not, has it looked at, and all that are owed come
+//! sooner or later. Nor can others keep it waiting by keeping the queue long.
 
 use super::Worker;
 use super::downstream::Flow;
@@ -17,12 +19,18 @@ use crate::resp::Protocol;
 use crate::upstream::Upstream;
 
 /// So many bytes of commands are as much work for a node as one more command.
-const BYTES: usize = 2 << 10;
+const BYTES: usize = 256;
 /// A queue of more work than this, in commands, is long: the node is busy until the clients that
 /// waited have sent more.
-const LONG: usize = 400;
-/// A client has much under way when that is more work than this: more than a usual pipeline.
-const MUCH: usize = 200;
+const LONG: usize = 100;
+/// Who fills most of a long queue that others use may have so much work under way.
+const MUCH: usize = 50;
+/// Whoever it is, in a queue that is [`TOO_LONG`]: more than a usual pipeline.
+const TOO_MUCH: usize = 1_000;
+/// See [`TOO_MUCH`].
+const TOO_LONG: usize = 2_000;
+/// A connection is used by others for so long after one of them has met a long queue, microseconds.
+const REMEMBERED: u64 = 200_000;
 
 /// What a connection's node has to do, in commands.
 #[inline]
@@ -35,17 +43,23 @@ impl Worker {
     #[inline]
     pub(super) fn has_to_wait(&self, index: usize, u: usize) -> bool {
         self.upstreams.get(u).is_some_and(|up| {
-            let work = work(up);
             up.queue.len() > self.settings.upstream_in_flight
-                || (work > LONG && self.is_owed_much(index, work, up.pending.len()))
+                || (work(up) > LONG && self.is_too_much(index, up))
         })
     }
 
-    /// As if all that it is owed were commands such as the connection's, of which `count` are
-    /// `work`: this spares everyone's account.
-    fn is_owed_much(&self, index: usize, work: usize, count: usize) -> bool {
-        let replies = self.clients.get(index).and_then(|c| c.replies.as_ref());
-        replies.is_some_and(|r| r.waiting() * work >= MUCH * count)
+    fn is_too_much(&self, index: usize, up: &Upstream) -> bool {
+        let owed = self.clients.get(index).and_then(|c| c.replies.as_ref());
+        let (owed, count, work) = (owed.map_or(0, |r| r.waiting()), up.pending.len(), work(up));
+        // As if all that it is owed were commands such as the connection's, which spares everyone's
+        // account.
+        let is_owed = |much: usize| owed * work >= much * count;
+        if 2 * owed < count {
+            up.shared_at.set(self.now);
+            return work > TOO_LONG && is_owed(TOO_MUCH);
+        }
+        let shared = self.now < up.shared_at.get() + REMEMBERED;
+        is_owed(MUCH) && (shared || (work > TOO_LONG && is_owed(TOO_MUCH)))
     }
 
     /// The connection to `node` for this client, if it has to wait for it.

@@ -140,6 +140,7 @@ const HELD: u16 = u16::MAX;
 /// In [`Worker::owners`]: nobody owns the slot.
 const NOBODY: u16 = u16::MAX;
 
+<<<<<<< HEAD
 const NO_CLUSTER_YET: &str = "CLUSTERDOWN slotway does not know the cluster: no seed has answered \
                               yet (configuration key: seeds)";
 
@@ -154,6 +155,8 @@ struct LogLines {
     subscribers: Lines,
 }
 
+=======
+>>>>>>> refs/heads/main
 /// Which socket an event is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {

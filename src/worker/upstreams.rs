@@ -10,8 +10,12 @@ use crate::cluster::NodeAddr;
 use crate::control::ToControl;
 use crate::metrics::{LimitHit, NodeStats};
 use crate::resp::{Protocol, ReplyProgress};
+<<<<<<< HEAD
 use crate::sparsely;
 use crate::stream::{Stream, keep_alive};
+=======
+use crate::stream::{Stream, keep_alive, retransmit_soon};
+>>>>>>> refs/heads/main
 use crate::upstream::{Dest, Handshake, NO_SLOT, Pending, State, Upstream, flag};
 
 /// An unfinished reply of this size is handed to its client piece by piece; a smaller one is
@@ -110,6 +114,7 @@ impl Worker {
                 // A proxy that waits to fill packets waits for nothing.
                 let _ = socket.set_nodelay(true);
                 // Without these it works as well, but for networks that swallow packets.
+                let _ = retransmit_soon(&*socket);
                 if let Some((idle, patience)) = self.settings.keepalive {
                     let _ = keep_alive(&*socket, idle, patience);
                 }
@@ -584,7 +589,10 @@ impl Worker {
             return self.dedicated_lost(u, why);
         }
         let was_ready = up.state == State::Ready;
-        if was_ready && self.now.saturating_sub(up.ready_since) >= PROVEN {
+        let proven = was_ready && self.now.saturating_sub(up.ready_since) >= PROVEN;
+        // Answers speak for the node as well; but one that answers once and closes, again and
+        // again, is not to be asked without a pause.
+        if proven || (was_ready && up.last_read > up.ready_since) {
             up.failures = 0;
         }
         if let Some(stream) = up.stream.as_mut() {
@@ -621,7 +629,7 @@ impl Worker {
         // Control may be gone at the very end: nothing to refresh then.
         let _ = self.control.send(ToControl::RefreshTopology { hint: None });
         // A connection that has worked for a while is tried again at once, the first time.
-        let delay = if was_ready && failures == 1 { 0 } else { self.backoff(failures) };
+        let delay = if proven { 0 } else { self.backoff(failures) };
         self.timers.push(Timer { due: self.now + delay, job: Job::Connect(u) });
         self.arm_tick();
         self.mark_upstream(u);
