@@ -30,6 +30,8 @@ use crate::sparsely;
 
 /// Bytes that one read asks for.
 const SCRATCH: usize = 256 << 10;
+/// So many reads empty any socket; one that is filled as fast as it is read must not be for ever.
+const MOST_READS: usize = 64;
 /// A worker that has so many bytes to deal with is waited for.
 const IN_TRANSIT: usize = 64 << 20;
 /// How long a topic stays subscribed that nobody listens to any more, microseconds.
@@ -277,18 +279,13 @@ impl<'a> Desk<'a> {
 
     fn read_node(&mut self, node: usize) {
         let Some(mut conn) = self.conns.get_mut(node).and_then(Option::take) else { return };
-<<<<<<< HEAD
         let (mut scratch, now) = (std::mem::take(&mut self.scratch), self.now);
         let limit = self.room.config.limits.memory;
-        let take = |conn: &mut Conn, buf: &[u8]| self.frames(node, conn, buf);
-        let outcome = conn.read(&mut scratch, now, limit, take);
-=======
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let outcome = conn.read(&mut scratch, self.now, |conn, buf| {
+        let take = |conn: &mut Conn, buf: &[u8]| {
             self.read_formers(node);
             self.frames(node, conn, buf)
-        });
->>>>>>> refs/heads/main
+        };
+        let outcome = conn.read(&mut scratch, now, limit, take);
         self.scratch = scratch;
         if let Some(place) = self.conns.get_mut(node) {
             *place = Some(conn);
@@ -307,14 +304,17 @@ impl<'a> Desk<'a> {
             return;
         }
         let (mut scratch, now) = (vec![0; SCRATCH], self.now);
+        let limit = self.room.config.limits.memory;
         for former in formers {
             let Some(mut conn) = self.conns.get_mut(former).and_then(Option::take) else {
                 continue;
             };
+            let mut reads = 0;
             let outcome = loop {
                 let frames = |conn: &mut Conn, buf: &[u8]| self.frames(former, conn, buf);
-                match conn.read(&mut scratch, now, frames) {
-                    Ok(n) if n == scratch.len() => self.count_bytes(n),
+                reads += 1;
+                match conn.read(&mut scratch, now, limit, frames) {
+                    Ok(n) if n == scratch.len() && reads < MOST_READS => self.count_bytes(n),
                     other => break other,
                 }
             };

@@ -140,10 +140,6 @@ const HELD: u16 = u16::MAX;
 /// In [`Worker::owners`]: nobody owns the slot.
 const NOBODY: u16 = u16::MAX;
 
-<<<<<<< HEAD
-const NO_CLUSTER_YET: &str = "CLUSTERDOWN slotway does not know the cluster: no seed has answered \
-                              yet (configuration key: seeds)";
-
 /// How often was logged what clients and nodes can cause without end.
 #[derive(Debug, Default)]
 struct LogLines {
@@ -155,8 +151,6 @@ struct LogLines {
     subscribers: Lines,
 }
 
-=======
->>>>>>> refs/heads/main
 /// Which socket an event is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {

@@ -10,12 +10,8 @@ use crate::cluster::NodeAddr;
 use crate::control::ToControl;
 use crate::metrics::{LimitHit, NodeStats};
 use crate::resp::{Protocol, ReplyProgress};
-<<<<<<< HEAD
 use crate::sparsely;
-use crate::stream::{Stream, keep_alive};
-=======
 use crate::stream::{Stream, keep_alive, retransmit_soon};
->>>>>>> refs/heads/main
 use crate::upstream::{Dest, Handshake, NO_SLOT, Pending, State, Upstream, flag};
 
 /// An unfinished reply of this size is handed to its client piece by piece; a smaller one is
