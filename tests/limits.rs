@@ -110,6 +110,46 @@ fn upstream_in_flight() {
     assert_eq!(proxy.metric("slotway_upstream_in_flight_bytes", ""), 0.0);
 }
 
+/// One client that pipelines without end leaves the others room long before any limit, and gets all
+/// its replies.
+#[test]
+fn greedy_client() {
+    const COMMANDS: i64 = 20_000;
+    let cluster = primaries_only(&["cluster-node-timeout 20000"]);
+    let proxy = Proxy::start(&cluster, &["--workers", "1", "--set", "timeouts.command=30s"]);
+    let node = &cluster.primaries().expect("primaries")[0];
+    let (counter, other) = (key_on(node, "counter"), key_on(node, "other"));
+    let mut sending = proxy.connect();
+    let mut receiving = sending.try_clone().expect("a second handle");
+    let mut quiet = proxy.connect();
+    assert!(quiet.command(&["SET", &other, "v"]).expect("SET").is_ok());
+    cluster.pause(node).expect("SIGSTOP");
+    std::thread::scope(|scope| {
+        let counter = &counter;
+        scope.spawn(move || {
+            for _ in 0..COMMANDS {
+                sending.send(&["INCR", counter]).expect("to send");
+            }
+        });
+        let in_flight = || proxy.metric("slotway_upstream_in_flight_bytes", "") as usize;
+        let mut before = 0;
+        common::eventually("it waits", || {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            let now = in_flight();
+            std::mem::replace(&mut before, now) == now && now > 0
+        });
+        assert!(in_flight() < 200 << 10, "{} bytes of one client", in_flight());
+        quiet.send(&["GET", &other]).expect("to send");
+        common::eventually("another need not wait", || in_flight() > before);
+        cluster.resume(node).expect("SIGCONT");
+        assert_eq!(quiet.receive().expect("GET").text().as_deref(), Some("v"));
+        for n in 1..=COMMANDS {
+            assert_eq!(receiving.receive().expect("a reply"), Reply::Int(n));
+        }
+    });
+    assert_eq!(proxy.metric("slotway_limits_hit_total", "limit=\"upstream_in_flight\""), 0.0);
+}
+
 #[test]
 fn memory() {
     let cluster = primaries_only(&["cluster-node-timeout 20000"]);

@@ -406,8 +406,8 @@ pub static KEYS: &[Key] = &[
         doc: "Bytes of commands on one connection to a node that the node has not answered yet. \
               At the limit slotway reads no more from the clients that want to send there, until \
               the node has caught up. A single larger command still passes. One client alone does \
-              not come so far: where more than 16 KiB wait, who has 8 KiB or more of them waits, \
-              so that the others need not.",
+              not come so far: with a long pipeline it waits for its own replies first, sooner \
+              where others use the connection.",
         field: |c| Field::Size(&mut c.limits.upstream_in_flight, 64 * KIB..=TIB),
     },
     Key {
