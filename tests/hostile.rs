@@ -177,7 +177,7 @@ type Attack = fn(&Proxy) -> Vec<TcpStream>;
 
 const ATTACKS: [(&str, Attack); 12] = [
     ("replies that are not read", |proxy| all(proxy, 12, &request(&["GET", "value"]).repeat(400))),
-    ("errors that are not read", |proxy| all(proxy, 250, &request(&["SHUTDOWN"]).repeat(2_000))),
+    ("errors that are not read", |proxy| all(proxy, 80, &request(&["SHUTDOWN"]).repeat(2_000))),
     ("echoes that are not read", |proxy| {
         all(proxy, 100, &request(&["ECHO", &"e".repeat(32 << 10)]).repeat(8))
     }),
