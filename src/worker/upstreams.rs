@@ -24,6 +24,9 @@ const DEFER_BELOW: usize = 4 << 10;
 const MOST_STRANGE: u32 = 10_000;
 /// A connection that lived so long has proven that the node can be worked with, microseconds.
 const PROVEN: u64 = 1_000_000;
+/// And one that lived so long and was answered on, that it need not be left alone for longer and
+/// longer: something closes connections, now and then.
+const USEFUL: u64 = 100_000;
 
 impl Worker {
     /// The node at `addr`, if the cluster has it. Only such nodes are connected to: a redirection
@@ -585,10 +588,9 @@ impl Worker {
             return self.dedicated_lost(u, why);
         }
         let was_ready = up.state == State::Ready;
-        let proven = was_ready && self.now.saturating_sub(up.ready_since) >= PROVEN;
-        // Answers speak for the node as well; but one that answers once and closes, again and
-        // again, is not to be asked without a pause.
-        if proven || (was_ready && up.last_read > up.ready_since) {
+        let lived = self.now.saturating_sub(up.ready_since);
+        let proven = was_ready && lived >= PROVEN;
+        if proven || (was_ready && lived >= USEFUL && up.last_read > up.ready_since) {
             up.failures = 0;
         }
         if let Some(stream) = up.stream.as_mut() {
