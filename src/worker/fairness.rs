@@ -22,9 +22,9 @@ use crate::upstream::Upstream;
 const BYTES: usize = 256;
 /// A queue of more work than this, in commands, is long: the node is busy until the clients that
 /// waited have sent more.
-const LONG: usize = 100;
+const LONG: usize = 200;
 /// Who fills most of a long queue that others use may have so much work under way.
-const MUCH: usize = 50;
+const MUCH: usize = 100;
 /// Whoever it is, in a queue that is [`TOO_LONG`]: more than a usual pipeline.
 const TOO_MUCH: usize = 1_000;
 /// See [`TOO_MUCH`].
@@ -54,7 +54,8 @@ impl Worker {
         // As if all that it is owed were commands such as the connection's, which spares everyone's
         // account.
         let is_owed = |much: usize| owed * work >= much * count;
-        if 2 * owed < count {
+        // It is owed something by other nodes as well: who fills this queue is owed more than it has.
+        if owed + owed / 8 < count {
             up.shared_at.set(self.now);
             return work > TOO_LONG && is_owed(TOO_MUCH);
         }
