@@ -12,6 +12,7 @@ use crate::metrics::{LimitHit, NodeStats};
 use crate::resp::{Protocol, ReplyProgress};
 use crate::stream::{Stream, keep_alive};
 use crate::upstream::{Dest, Handshake, NO_SLOT, Pending, State, Upstream, flag};
+use crate::users::OWN;
 
 /// An unfinished reply of this size is handed to its client piece by piece; a smaller one is
 /// waited for, so that it can still be asked for again if the connection is lost.
@@ -19,6 +20,8 @@ const STREAM_FROM: usize = 32 << 10;
 
 /// A write of fewer bytes is put off by a turn while the node has commands to answer.
 const DEFER_BELOW: usize = 4 << 10;
+/// Why a connection is lost whose node does not want it; the node's words follow.
+pub(super) const HANDSHAKE_REFUSED: &str = "the handshake was refused: ";
 /// A connection that lived so long has proven that the node can be worked with, microseconds.
 const PROVEN: u64 = 1_000_000;
 
@@ -69,6 +72,23 @@ impl Worker {
     /// The shared connection to `node` for a client that speaks `protocol`; made if there is none.
     #[inline]
     pub(super) fn upstream_for(&mut self, node: u16, protocol: Protocol, client: usize) -> usize {
+        // Hardly ever is there any user of the cluster.
+        let realm = if self.realms.is_empty() { OWN } else { self.realm_of(client) };
+        self.upstream_as(realm, node, protocol, client)
+    }
+
+    /// The same with the rights of this realm, which is one that is known.
+    #[inline]
+    pub(super) fn upstream_as(
+        &mut self,
+        realm: u16,
+        node: u16,
+        protocol: Protocol,
+        client: usize,
+    ) -> usize {
+        if realm != OWN {
+            return self.realm_upstream(realm, node, protocol);
+        }
         let which = match self.settings.connections {
             1 => 0,
             n => client % n,
@@ -146,14 +166,18 @@ impl Worker {
             return self.lost(u, &error.to_string());
         }
         let settings = &self.settings;
-        up.handshake = Handshake::new(
-            up.protocol,
-            &settings.user,
-            &settings.password,
-            &settings.client_name,
-            up.dedicated.is_some(),
-            &mut self.pool,
-        );
+        let (identify, name) = (up.dedicated.is_some(), &settings.client_name);
+        let password = settings.password.reveal();
+        // A realm that is gone is nobody's, not slotway's: its number stays, and gets no further.
+        let who = match up.realm {
+            OWN => Some((settings.user.as_bytes(), password.as_bytes())),
+            realm => self.realms.get(&realm).map(|realm| (&*realm.who.user, &*realm.who.password)),
+        };
+        let Some(who) = who else { return self.lost(u, "its user is gone") };
+        up.handshake = Handshake::new(up.protocol, who, name, identify, &mut self.pool);
+        if up.realm != OWN {
+            up.handshake.forgive();
+        }
         if up.read_only {
             up.handshake.read_only(&mut self.pool);
         }
@@ -560,7 +584,10 @@ impl Worker {
                 self.ready(u);
                 Ok(())
             }
-            Err(text) => Err(format!("the handshake was refused: {text}")),
+            Err(text) => {
+                self.realm_refused(u, &text);
+                Err(format!("{HANDSHAKE_REFUSED}{text}"))
+            }
         }
     }
 
