@@ -349,6 +349,7 @@ mod tests {
             id,
             addr: format!("127.0.0.1:{id}"),
             laddr: "127.0.0.1:6380".into(),
+            user: "default".into(),
             ..Line::default()
         });
         assert_eq!(matching("TYPE normal", &lines), [6, 8]);

@@ -36,11 +36,18 @@ const NEWER_CLIENT: [&str; 2] = ["client|no-touch", "client|setinfo"];
 /// What a user should know of a command beyond what its behaviour says. A container's entry is for
 /// its subcommands without one of their own.
 const NOTES: &[(&str, &str)] = &[
-    ("acl", "The users of the nodes. Slotway has none of its own and asks clients for no password"),
-    ("acl|whoami", "The user that slotway logged in as (`upstream.user`), for every client"),
+    ("acl", "The nodes' users; see *Users*"),
+    ("acl|dryrun", "See *Users*: for slotway's own users about these, answered by slotway"),
+    ("acl|getuser", "See *Users*: for slotway's own users about these, answered by slotway"),
+    ("acl|list", "See *Users*: for slotway's own users about these, answered by slotway"),
+    ("acl|users", "See *Users*: for slotway's own users about these, answered by slotway"),
+    (
+        "acl|whoami",
+        "Who the client has logged in as; without users the one that slotway has logged in as (`upstream.user`), for every client",
+    ),
     (
         "auth",
-        "Slotway has no users: `AUTH default ANYTHING` is OK, all else gets the errors of a server without passwords",
+        "See *Users*. Without any, `AUTH default ANYTHING` is OK, all else gets the errors of a server without passwords",
     ),
     (
         "cluster",
