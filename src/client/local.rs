@@ -145,7 +145,7 @@ fn auth(args: &Args, out: &mut Vec<u8>) {
 }
 
 const LOG_IN_FIRST: &str = "NOAUTH HELLO must be called with the client already authenticated, \
-                            otherwise the HELLO <proto> AUTH <user> <pass> option can be used to \
+                            otherwise the HELLO AUTH <user> <pass> option can be used to \
                             authenticate the client and select the RESP protocol version at the \
                             same time";
 

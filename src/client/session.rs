@@ -93,6 +93,9 @@ impl Session {
     /// Bytes that it occupies beside itself.
     pub fn held(&self) -> usize {
         let library = |l: &(Vec<u8>, Vec<u8>)| l.0.capacity() + l.1.capacity();
-        self.name.as_ref().map_or(0, |n| n.len()) + self.library.as_deref().map_or(0, library)
+        let account = self.account.as_ref().map_or(0, |account| size_of_val(&**account));
+        account
+            + self.name.as_ref().map_or(0, |n| n.len())
+            + self.library.as_deref().map_or(0, library)
     }
 }

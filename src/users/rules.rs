@@ -387,17 +387,20 @@ impl Selector {
             "publish" | "spublish" => (1, false),
             _ => return Ok(()),
         };
-        let may = |channel: &[u8]| {
-            self.channels.iter().any(|pattern| match literal {
-                // A pattern could take in more than what is allowed: it must be allowed itself.
-                true => **pattern == *channel,
-                false => matches(pattern, channel),
-            })
-        };
-        match args.iter().skip(1).take(count).all(may) {
+        match args.iter().skip(1).take(count).all(|name| self.may_hear(name, literal)) {
             true => Ok(()),
             false => Err(Denied::Channel),
         }
+    }
+
+    /// Whether this channel, or this pattern, is one of its.
+    pub fn may_hear(&self, name: &[u8], is_pattern: bool) -> bool {
+        let fits = |pattern: &[u8]| match is_pattern {
+            // A pattern could take in more than what is allowed: it must be allowed itself.
+            true => *pattern == *name,
+            false => matches(pattern, name),
+        };
+        self.all_channels || self.channels.iter().any(|pattern| fits(pattern))
     }
 
     /// The rules about commands, as ACL GETUSER shows them.

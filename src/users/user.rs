@@ -201,6 +201,11 @@ impl User {
         Err(denied)
     }
 
+    /// Whether it may be subscribed to this channel, or to this pattern.
+    pub fn may_hear(&self, name: &[u8], pattern: bool) -> bool {
+        self.selectors.iter().any(|selector| selector.may_hear(name, pattern))
+    }
+
     /// Whether nothing at all is refused, so that commands may be sent that nobody knows.
     pub fn may_everything(&self) -> bool {
         self.selectors.iter().any(Selector::allows_everything)

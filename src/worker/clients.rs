@@ -16,13 +16,12 @@ impl Worker {
     pub(super) fn dispatch_with_modes(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         let modes = client.session.modes;
-        if modes & mode::RULED != 0 {
-            if let Some(flow) = self.check_user(index, args) {
-                return flow;
-            }
-            if modes == mode::RULED {
-                return self.dispatch(index, frame, args);
-            }
+        if modes == mode::RULED {
+            // Nothing else is special about it.
+            return match self.check_user(index, args) {
+                Some(flow) => flow,
+                None => self.dispatch(index, frame, args),
+            };
         }
         if modes & mode::SUSPENDED != 0 && self.must_wait(index, args) {
             if let Some(client) = self.clients.get_mut(index) {

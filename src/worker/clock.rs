@@ -70,7 +70,7 @@ impl Worker {
             match self.timers.pop().map(|t| t.job) {
                 Some(Job::Connect(u)) => {
                     let waits = self.upstreams.get(u).is_some_and(|up| up.state == State::Backoff);
-                    if waits && !self.retire(u) {
+                    if waits && !self.retire(u) && !self.is_unwanted(u) {
                         self.connect(u);
                     }
                 }

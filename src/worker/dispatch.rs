@@ -41,6 +41,11 @@ impl Worker {
     pub(super) fn dispatch_in_mode(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let modes = client.session.modes;
+        if modes & mode::RULED != 0
+            && let Some(flow) = self.check_user(index, args)
+        {
+            return flow;
+        }
         if modes & mode::SUBSCRIBED != 0
             && let Some(flow) = self.refuse_to_subscriber(index, args)
         {

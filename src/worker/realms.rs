@@ -169,6 +169,18 @@ impl Worker {
         u
     }
 
+    /// A connection of a user of the cluster that nothing waits for is not made anew, but when
+    /// something does: the user may be gone. `true`: it is forgotten.
+    pub(super) fn is_unwanted(&mut self, u: usize) -> bool {
+        let unwanted =
+            |up: &Upstream| up.realm != OWN && up.dedicated.is_none() && up.pending.is_empty();
+        let unwanted = self.upstreams.get(u).is_some_and(unwanted);
+        if unwanted {
+            self.remove_upstream(u);
+        }
+        unwanted
+    }
+
     /// A connection is forgotten.
     pub(super) fn leave_realm(&mut self, u: usize) {
         let Some(up) = self.upstreams.get(u).filter(|up| up.realm != OWN) else { return };

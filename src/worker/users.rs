@@ -15,6 +15,7 @@ use crate::client::{Paused, mode};
 use crate::command::{CommandId, CommandSpec, Flags};
 use crate::control::ToControl;
 use crate::metrics::{DeniedFor, LoginOutcome};
+use crate::pubsub::Kind;
 use crate::resp::{Args, strict_i64};
 use crate::route::{Local, Plan, PubSub, Transaction};
 use crate::stream::Stream;
@@ -111,14 +112,32 @@ impl Worker {
                 continue;
             };
             let Some(user) = &account.user else { continue };
+            let changed = self.users.get(user.name.as_bytes()).is_none_or(|new| new != user);
             let new = self.users.get(user.name.as_bytes());
             // Who was let in without a password has to show one now.
             let still = |new: &&Arc<User>| !user.nopass || new.nopass;
             match new.filter(still) {
-                Some(new) => account.user = Some(Arc::clone(new)),
+                Some(new) => {
+                    let new = Arc::clone(new);
+                    account.user = Some(Arc::clone(&new));
+                    // As Redis does with who listens to what it may not hear any more.
+                    if changed && !self.may_hear_all(index, &new) {
+                        self.close_client(index);
+                    }
+                }
                 None => self.close_client(index),
             }
         }
+    }
+
+    /// Its subscriptions are all within the user's rules.
+    fn may_hear_all(&self, index: usize, user: &User) -> bool {
+        let subscriptions = self.clients.get(index).and_then(|c| c.subscriptions.as_ref());
+        let mut topics = subscriptions.into_iter().flat_map(|s| s.topics.keys());
+        topics.all(|&topic| {
+            let local = self.topics.local.get(topic as usize);
+            local.is_none_or(|local| user.may_hear(&local.name, local.kind == Kind::Pattern))
+        })
     }
 
     /// Other commands from now on.
@@ -165,7 +184,9 @@ impl Worker {
         let everything = account.user.as_ref().is_some_and(|user| user.may_everything());
         let realm = account.realm;
         if unknown && !newer {
-            if everything || realm != OWN || in_multi {
+            // A browser that was led here is closed without a word, as ever.
+            let browser = args.is(0, "post") || args.is(0, "host:");
+            if everything || realm != OWN || in_multi || browser {
                 // The cluster may know it; a transaction refuses it anyway.
                 return None;
             }
@@ -358,7 +379,9 @@ impl Worker {
         local: Local,
         args: &Args,
     ) -> Option<Flow> {
-        let (name, password) = match credentials(local, args) {
+        let given = credentials(local, args);
+        let alone = matches!(given, Given::Password(_));
+        let (name, password) = match given {
             Given::Both(name, password) => (name, password),
             Given::Password(password) => {
                 if self.users.stranger().is_some() {
@@ -396,8 +419,9 @@ impl Worker {
             }
             (_, Login::Wrong) => return Some(self.login_failed(index, command, WRONG_PASSWORD)),
             (None, Login::Elsewhere) => {
-                let (user, password) = (name.into(), password.into());
-                let asking = Asking::Login(Credentials { user, password });
+                // A node knows what to say to a password without a name.
+                let user = if alone { Arc::default() } else { name.into() };
+                let asking = Asking::Login(Credentials { user, password: password.into() });
                 return Some(self.ask_node(index, asking));
             }
             (Some(Verdict::Allowed), Login::Elsewhere) => {
