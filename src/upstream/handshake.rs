@@ -1,7 +1,8 @@
 //! What is said on a new connection before the first command.
 
 use crate::buf::{Pool, SendQueue};
-use crate::resp::reply::error_text;
+use crate::resp::reply::{error_text, integer};
+use crate::resp::tree::decode_whole;
 use crate::resp::{Protocol, write};
 
 /// A handshake under way: HELLO (RESP3) or AUTH (RESP2 with a password), CLIENT SETNAME.
@@ -11,10 +12,6 @@ pub struct Handshake {
     pub out: SendQueue,
     /// Replies awaited.
     left: u32,
-    /// Replies that must not be NOPERM: those that say who it is.
-    strict: u32,
-    /// It is a client's user, who need not have a right to what slotway says for itself.
-    lenient: bool,
 }
 
 impl Handshake {
@@ -45,26 +42,42 @@ impl Handshake {
             (Protocol::Resp2, false) if user.is_empty() => say(&[b"AUTH", password]),
             (Protocol::Resp2, false) => say(&[b"AUTH", user, password]),
         }
-        let strict = shake.left;
-        let mut say = |args: &[&[u8]]| {
-            let mut frame = Vec::new();
-            write::request(&mut frame, args);
-            shake.out.push(&frame, pool);
-            shake.left += 1;
-        };
         if !name.is_empty() {
             say(&[b"CLIENT", b"SETNAME", name.as_bytes()]);
         }
         if identify {
             say(&[b"CLIENT", b"ID"]);
         }
-        shake.strict = strict;
         shake
     }
 
-    /// It is for a client's user: only who it is must not be refused.
-    pub fn forgive(&mut self) {
-        self.lenient = true;
+    /// The same for a user of the cluster, who need not have a right to anything else that slotway
+    /// would say: HELLO takes it all, and its reply has the CLIENT ID.
+    pub fn for_user(
+        protocol: Protocol,
+        (user, password): (&[u8], &[u8]),
+        name: &str,
+        pool: &mut Pool,
+    ) -> Self {
+        let version: &[u8] = if protocol == Protocol::Resp3 { b"3" } else { b"2" };
+        let mut hello = vec![b"HELLO".as_slice(), version];
+        if !user.is_empty() || !password.is_empty() {
+            hello.extend([b"AUTH".as_slice(), user, password]);
+        }
+        if !name.is_empty() {
+            hello.extend([b"SETNAME".as_slice(), name.as_bytes()]);
+        }
+        let mut frame = Vec::new();
+        write::request(&mut frame, &hello);
+        let mut shake = Handshake { left: 1, ..Handshake::default() };
+        shake.out.push(&frame, pool);
+        shake
+    }
+
+    /// The connection's number, of the last reply to a handshake.
+    pub fn id(frame: &[u8]) -> Option<i64> {
+        let of_hello = || decode_whole(frame).ok()?.field("id")?.int();
+        integer(frame).or_else(of_hello)
     }
 
     /// Says READONLY behind the rest.
@@ -86,11 +99,8 @@ impl Handshake {
     /// The node's own words, where it refuses.
     pub fn reply(&mut self, frame: &[u8]) -> Result<bool, String> {
         // A node that is busy with a script lets nothing through but what ends the script.
-        let forgiven = self.lenient && self.strict == 0;
-        self.strict = self.strict.saturating_sub(1);
         if let Some(text) = error_text(frame)
             && !text.starts_with(b"BUSY ")
-            && !(forgiven && text.starts_with(b"NOPERM "))
         {
             return Err(String::from_utf8_lossy(text).into_owned());
         }

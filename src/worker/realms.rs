@@ -13,7 +13,7 @@ use super::clock::{Job, Timer};
 use super::{Source, Worker, reaccount};
 use crate::resp::Protocol;
 use crate::upstream::{Dest, Pending, Upstream};
-use crate::users::{Credentials, OWN, Verdict};
+use crate::users::{Credentials, NOT_LOGGED_IN, OWN, Verdict};
 
 /// Nobody's: what is under way for a client that is gone and had no gathering.
 const NOBODYS: u16 = u16::MAX;
@@ -219,6 +219,8 @@ impl Worker {
         if up.realm == OWN || up.dedicated.is_some() {
             return;
         }
+        // HELLO words it for those who say HELLO.
+        let text = if text.starts_with("NOAUTH ") { NOT_LOGGED_IN } else { text };
         let node = usize::from(up.node);
         let all = up.take_unsent(&mut self.pool, |_| true);
         let name = self.nodes.get(node).map(|n| n.addr.to_string()).unwrap_or_default();

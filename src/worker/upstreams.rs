@@ -178,10 +178,10 @@ impl Worker {
             realm => self.realms.get(&realm).map(|realm| (&*realm.who.user, &*realm.who.password)),
         };
         let Some(who) = who else { return self.lost(u, "its user is gone") };
-        up.handshake = Handshake::new(up.protocol, who, name, identify, &mut self.pool);
-        if up.realm != OWN {
-            up.handshake.forgive();
-        }
+        up.handshake = match up.realm {
+            OWN => Handshake::new(up.protocol, who, name, identify, &mut self.pool),
+            _ => Handshake::for_user(up.protocol, who, name, &mut self.pool),
+        };
         if up.read_only {
             up.handshake.read_only(&mut self.pool);
         }
@@ -583,7 +583,7 @@ impl Worker {
             Ok(false) => Ok(()),
             Ok(true) => {
                 if let Some(dedicated) = up.dedicated.as_mut() {
-                    dedicated.id = crate::resp::reply::integer(frame).unwrap_or(0);
+                    dedicated.id = Handshake::id(frame).unwrap_or(0);
                 }
                 self.ready(u);
                 Ok(())
