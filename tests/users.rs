@@ -276,7 +276,13 @@ fn logins_are_a_servers() {
             "ACL DRYRUN tx get b",
             "ACL DRYRUN tx set {t}a b",
         ],
-        &["AUTH app pw", "ACL DRYRUN nobody get a", "ACL DRYRUN tx nosuch", "ACL DRYRUN tx get"],
+        &[
+            "AUTH app pw",
+            "ACL DRYRUN nobody get a",
+            "ACL DRYRUN tx mget {t}a b c",
+            "ACL DRYRUN tx nosuch",
+            "ACL DRYRUN tx get",
+        ],
         &[
             "AUTH app pw",
             "ACL USERS",

@@ -106,10 +106,11 @@ impl Verifier {
         let reply = conn.ask_bytes(&command).await?;
         let error = error_text(&reply).map(|text| String::from_utf8_lossy(text).into_owned());
         Ok(match (asking, error) {
-            (Asking::May { .. }, Some(error)) if error.starts_with("NOPERM") => Err(format!(
-                "NOPERM slotway cannot ask what this user may do: upstream.user needs ACL DRYRUN \
-                 (+acl|dryrun)"
-            )),
+            (Asking::May { .. }, Some(error)) if error.starts_with("NOPERM") => {
+                Err("NOPERM slotway cannot ask what this user may do: upstream.user needs ACL \
+                     DRYRUN (+acl|dryrun)"
+                    .into())
+            }
             // A user that is known by its name only any more.
             (Asking::May { user, .. }, Some(error)) if error.starts_with("ERR User '") => {
                 Err(format!("NOPERM the cluster has no user '{}' any more", user.escape_ascii()))

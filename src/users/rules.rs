@@ -325,6 +325,19 @@ impl Selector {
         Ok(())
     }
 
+    /// The first key or channel that it does not allow, as an argument's number.
+    pub fn denied_argument(&self, spec: &CommandSpec, args: &Args) -> Option<usize> {
+        if spec.flags.contains(Flags::PUBSUB) {
+            let literal = *spec.name == *"psubscribe";
+            let denied = |i: &usize| !self.may_hear(args.get(*i).unwrap_or_default(), literal);
+            return (1..args.len()).find(denied);
+        }
+        let mut accesses = Vec::new();
+        key_accesses(spec, args, &mut accesses).ok()?;
+        let denied = accesses.into_iter().find(|&(at, access)| !self.may_key(args, at, access));
+        denied.map(|(at, _)| at as usize)
+    }
+
     fn has_first_arg(&self, id: CommandId, args: &Args) -> bool {
         self.first_args.iter().any(|(of, arg)| *of == id && args.is(1, arg))
     }
@@ -345,14 +358,7 @@ impl Selector {
         if spec.keys.is_none() {
             return Ok(());
         }
-        let may = |at: u32, access: Access| {
-            let key = args.get(at as usize).unwrap_or_default();
-            self.keys.iter().any(|p| {
-                p.access.read >= access.read
-                    && p.access.write >= access.write
-                    && matches(&p.pattern, key)
-            })
-        };
+        let may = |at: u32, access: Access| self.may_key(args, at, access);
         let fits = match (&spec.keys, self.plain_keys) {
             (KeySpec::One(at), true) => may(u32::from(*at), Access::ALL),
             // A request whose keys cannot be told is wrong; but that is for somebody to say who
@@ -378,6 +384,15 @@ impl Selector {
             return Err(Denied::Sort(option));
         }
         Ok(())
+    }
+
+    fn may_key(&self, args: &Args, at: u32, access: Access) -> bool {
+        let key = args.get(at as usize).unwrap_or_default();
+        self.keys.iter().any(|p| {
+            p.access.read >= access.read
+                && p.access.write >= access.write
+                && matches(&p.pattern, key)
+        })
     }
 
     fn check_channels(&self, spec: &CommandSpec, args: &Args) -> Result<(), Denied> {

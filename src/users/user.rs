@@ -201,6 +201,13 @@ impl User {
         Err(denied)
     }
 
+    /// The key or channel that [`User::check`] has found: the last of those that its selectors
+    /// refuse.
+    pub fn denied_argument(&self, spec: &CommandSpec, args: &Args) -> usize {
+        let all = self.selectors.iter().filter_map(|s| s.denied_argument(spec, args));
+        all.max().unwrap_or(1)
+    }
+
     /// Whether it may be subscribed to this channel, or to this pattern.
     pub fn may_hear(&self, name: &[u8], pattern: bool) -> bool {
         self.selectors.iter().any(|selector| selector.may_hear(name, pattern))

@@ -543,12 +543,13 @@ impl Worker {
             Denied::Command => {
                 format!("This user has no permissions to run the '{name}' command")
             }
-            Denied::Key | Denied::Sort(_) => {
-                "This user has no permissions to access one of the keys used as arguments".into()
-            }
-            Denied::Channel => {
-                "This user has no permissions to access one of the channels used as arguments"
-                    .into()
+            Denied::Key | Denied::Sort(_) | Denied::Channel => {
+                let what = if why == Denied::Channel { "channel" } else { "key" };
+                let at = args.get(user.denied_argument(spec, args)).unwrap_or_default();
+                format!(
+                    "This user has no permissions to access the '{}' {what}",
+                    String::from_utf8_lossy(at)
+                )
             }
         })
     }
