@@ -204,6 +204,8 @@ struct Worker {
     next_realm: u16,
     /// Until when the cluster's default user is known to need a password, microseconds.
     strangers_refused: u64,
+    /// Until when it is known to need none.
+    strangers_allowed: u64,
     failures: users::Failures,
     scripts: scripts::Scripts,
     topics: topics::Topics,
@@ -367,6 +369,7 @@ impl Worker {
             realms: FxHashMap::default(),
             next_realm: 0,
             strangers_refused: 0,
+            strangers_allowed: 0,
             failures: users::Failures::default(),
             scripts: scripts::Scripts::new(Arc::clone(&shared.scripts)),
             topics: topics::Topics::default(),

@@ -29,6 +29,8 @@ pub(super) struct Realm {
     clients: usize,
     /// Since when there are none, microseconds.
     idle_since: u64,
+    /// A timer will look at it.
+    looked_at: bool,
     /// By node and protocol.
     shared: FxHashMap<(u16, u8), usize>,
     /// By command: what a node has said about it, and until when that holds.
@@ -56,8 +58,15 @@ impl Worker {
             next = next.wrapping_add(1);
         }
         self.next_realm = next;
-        let (shared, verdicts) = Default::default();
-        self.realms.insert(next, Realm { who, clients: 0, idle_since: self.now, shared, verdicts });
+        let realm = Realm {
+            who,
+            clients: 0,
+            idle_since: self.now,
+            looked_at: false,
+            shared: FxHashMap::default(),
+            verdicts: FxHashMap::default(),
+        };
+        self.realms.insert(next, realm);
         self.realm_later(next);
         Some(next)
     }
@@ -75,17 +84,26 @@ impl Worker {
         }
     }
 
+    /// Looks whether it is still without clients, later. One timer is enough: who logs in and out
+    /// again and again must not leave as many.
     fn realm_later(&mut self, number: u16) {
-        self.timers.push(Timer { due: self.now + IDLE, job: Job::Realm(number) });
+        let Some(realm) = self.realms.get_mut(&number) else { return };
+        if !std::mem::replace(&mut realm.looked_at, true) {
+            let due = self.now.max(realm.idle_since) + IDLE;
+            self.timers.push(Timer { due, job: Job::Realm(number) });
+        }
     }
 
     /// It may have had no clients for a while.
     pub(super) fn realm_ends(&mut self, number: u16) {
-        let Some(realm) = self.realms.get(&number).filter(|realm| realm.clients == 0) else {
+        let Some(realm) = self.realms.get_mut(&number) else { return };
+        realm.looked_at = false;
+        // With clients it is looked at again when the last of them has gone.
+        if realm.clients > 0 {
             return;
-        };
-        // A timer outlives the use that follows it; the last one counts.
-        if self.now >= realm.idle_since + IDLE && !self.close_realm(number) {
+        }
+        let over = self.now >= realm.idle_since + IDLE;
+        if !over || !self.close_realm(number) {
             self.realm_later(number);
         }
     }
