@@ -216,6 +216,12 @@ impl Worker {
                     Err(why) => Some(self.deny(index, command, why)),
                 };
             }
+            // What is not a container was checked before it came here.
+            if spec.container
+                && let Err(why) = user.check(CommandId(command), spec, args, &mut self.keys)
+            {
+                return Some(self.deny(index, command, why));
+            }
             let name = spec.name.strip_prefix("acl|").map(str::to_owned);
             return match name {
                 Some(_) if in_multi => {
