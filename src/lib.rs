@@ -7,6 +7,7 @@
 //! - [`command`]: the command table, from the server's own `COMMAND`. No I/O.
 //! - [`cluster`]: slots, nodes, shards; an immutable snapshot of the topology. No I/O.
 //! - [`route`]: a command and a snapshot give a plan; partial replies are merged. No I/O.
+//! - [`users`]: who clients are and what they may do.
 //! - [`scripts`]: the Lua scripts that any node can be given at any time. No I/O.
 //! - [`buf`], [`stream`]: byte queues towards sockets, and the sockets.
 //! - [`upstream`]: connections to nodes.
@@ -35,4 +36,5 @@ pub mod sandbox;
 pub mod scripts;
 pub mod stream;
 pub mod upstream;
+pub mod users;
 pub mod worker;

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -17,9 +19,10 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::ready::{Facts, Readiness};
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::control::{Pool, Status};
 use crate::metrics::{ControlStats, Process, View};
+use crate::users::same_secret;
 
 /// Connections served at once; more wait. Nobody but a scraper and a prober is expected.
 const CONNECTIONS: usize = 64;
@@ -53,6 +56,9 @@ pub struct Admin {
     pool: Arc<Pool>,
     status: Arc<Status>,
     limits: Vec<(&'static str, usize)>,
+    token: Secret,
+    /// The health pages want it, too.
+    probes_show_token: bool,
 }
 
 type Page = Response<Full<Bytes>>;
@@ -69,11 +75,14 @@ impl Admin {
             ("held", l.held),
             ("scripts", l.scripts),
             ("dedicated", l.dedicated),
+            ("users", l.users),
             ("bulk", l.bulk),
             ("inline", l.inline),
             ("multibulk", l.multibulk),
         ];
-        Admin { pool, status, limits }
+        let (token, probes_show_token) =
+            (config.admin_token.clone(), config.admin_token_for_probes);
+        Admin { pool, status, limits, token, probes_show_token }
     }
 
     /// Serves until it is dropped.
@@ -122,6 +131,12 @@ impl Admin {
             page.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return page;
         }
+        if !self.may_see(request) {
+            let text = "show the token: Authorization: Bearer TOKEN (admin_token)\n";
+            let mut page = page(StatusCode::UNAUTHORIZED, TEXT, text);
+            page.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            return page;
+        }
         match request.uri().path() {
             // For the tests: a bug in the middle of serving.
             #[cfg(debug_assertions)]
@@ -135,6 +150,21 @@ impl Admin {
             "/readyz" => self.readiness().await,
             _ => page(StatusCode::NOT_FOUND, TEXT, "no such page; / lists them\n"),
         }
+    }
+
+    /// The token is there, or none is wanted.
+    fn may_see(&self, request: &Request<Incoming>) -> bool {
+        let token = self.token.reveal();
+        let open =
+            !self.probes_show_token && matches!(request.uri().path(), "/healthz" | "/readyz");
+        if token.is_empty() || open {
+            return true;
+        }
+        let shown = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let shown = shown.unwrap_or_default();
+        let scheme = shown.get(..7).is_some_and(|word| word.eq_ignore_ascii_case(b"bearer "));
+        let shown = shown.get(7..).unwrap_or_default().trim_ascii();
+        scheme && same_secret(shown, token.as_bytes())
     }
 
     async fn metrics(&self) -> Page {

@@ -14,6 +14,8 @@ pub struct Session {
     pub modes: u8,
     /// The modes that it began with, and has again after RESET.
     first_modes: u8,
+    /// Who it is, where there are users.
+    pub account: Option<Box<crate::users::Account>>,
     /// `CLIENT NO-EVICT`.
     pub no_evict: bool,
     /// `CLIENT NO-TOUCH`.
@@ -38,6 +40,8 @@ pub mod mode {
     pub const SUBSCRIBED: u8 = 16;
     /// The configuration's `read_from`: reads may go elsewhere than to primaries.
     pub const READ_FROM: u8 = 32;
+    /// There are users: what it may do is looked at. It outlives RESET.
+    pub const RULED: u8 = 64;
     /// CLIENT PAUSE: commands may have to wait. The proxy's doing, not the session's: it outlives
     /// RESET.
     pub const SUSPENDED: u8 = 128;
@@ -51,6 +55,7 @@ impl Session {
             protocol: Protocol::Resp2,
             modes: 0,
             first_modes: 0,
+            account: None,
             no_evict: false,
             no_touch: false,
             name: None,
@@ -62,6 +67,12 @@ impl Session {
     pub fn reads_by_configuration(&mut self) {
         self.first_modes |= mode::READ_FROM;
         self.modes |= mode::READ_FROM;
+    }
+
+    /// Its commands are looked at before they are carried out.
+    pub fn ruled(&mut self) {
+        self.first_modes |= mode::RULED;
+        self.modes |= mode::RULED;
     }
 
     /// READWRITE: its reads go to primaries.
@@ -82,6 +93,9 @@ impl Session {
     /// Bytes that it occupies beside itself.
     pub fn held(&self) -> usize {
         let library = |l: &(Vec<u8>, Vec<u8>)| l.0.capacity() + l.1.capacity();
-        self.name.as_ref().map_or(0, |n| n.len()) + self.library.as_deref().map_or(0, library)
+        let account = self.account.as_ref().map_or(0, |account| size_of_val(&**account));
+        account
+            + self.name.as_ref().map_or(0, |n| n.len())
+            + self.library.as_deref().map_or(0, library)
     }
 }

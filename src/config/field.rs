@@ -11,6 +11,7 @@ use super::value::{
 };
 use super::{Address, Choice, Listen, NodeZone, Secret, Workers};
 use crate::command::{CommandTable, Rule};
+use crate::users::User;
 
 /// A value as it was written, not yet understood.
 pub(super) enum Raw {
@@ -20,6 +21,8 @@ pub(super) enum Raw {
     Text(String),
     /// A TOML integer; `None` does not fit 64 bits.
     Integer(Option<i64>),
+    /// A TOML boolean.
+    Switch(bool),
     /// A TOML array.
     List(Vec<Raw>),
     /// Any other TOML value, by its name.
@@ -34,6 +37,7 @@ impl Raw {
             Raw::Word(_) | Raw::Text(_) => "a string",
             Raw::Integer(_) => "a number",
             Raw::List(_) => "a list",
+            Raw::Switch(_) => "true or false",
             Raw::Other(name) => name,
         }
     }
@@ -110,12 +114,17 @@ pub(super) enum Field<'a> {
     Level(&'a mut String),
     CommandRules(&'a mut Vec<Rule>),
     Zones(&'a mut Vec<NodeZone>),
+    /// true or false.
+    Switch(&'a mut bool),
+    Users(&'a mut Vec<User>),
     /// One word of several.
     Choice(&'a mut dyn Choice),
 }
 
 const ADDRESSES: &str = "a list of strings such as [\"10.0.0.1:7000\", \"10.0.0.2:7000\"]";
 const COMMANDS: &str = "a list of strings such as [\"keys\", \"config|set\", \"@dangerous\"]";
+const USERS: &str =
+    "a list of strings such as [\"app on #<SHA-256 of the password> ~app:* +@read\"]";
 const ZONES: &str = "a list of strings such as [\"10.0.0.1=a\", \"10.0.0.2:7000=b\"]";
 const MAX_WORKERS: usize = 1024;
 
@@ -183,6 +192,22 @@ impl Field<'_> {
                 *field = raw.list(COMMANDS, |text| Rule::parse(text, &table, near))?;
             }
             Field::Zones(field) => *field = raw.list(ZONES, parse_node_zone)?,
+            Field::Switch(field) => {
+                *field = match raw {
+                    Raw::Switch(on) => *on,
+                    Raw::Word(word) if word.trim() == "true" => true,
+                    Raw::Word(word) if word.trim() == "false" => false,
+                    Raw::Text(_) => {
+                        return Err("is a string; write true or false, without quotes".into());
+                    }
+                    Raw::Word(_) => return Err("is neither true nor false".into()),
+                    other => return Err(format!("is {}; write true or false", other.kind())),
+                };
+            }
+            Field::Users(field) => {
+                let table = CommandTable::builtin();
+                *field = raw.list(USERS, |text| User::parse(text, &table))?;
+            }
             Field::Choice(field) => {
                 let words = choices(field.words());
                 let word = raw.text(&words)?;
@@ -219,6 +244,8 @@ impl Field<'_> {
                 list(rules.iter().map(|rule| rule.text().to_owned()).collect())
             }
             Field::Zones(field) => list(field.iter().map(NodeZone::to_string).collect()),
+            Field::Switch(on) => (**on).into(),
+            Field::Users(users) => list(users.iter().map(|user| user.describe(false)).collect()),
             Field::Choice(field) => field.word().into(),
         }
     }
@@ -260,6 +287,8 @@ impl Field<'_> {
                 "list of commands, subcommands (\"config|set\") and ACL categories (\"@dangerous\")"
                     .into()
             }
+            Field::Switch(_) => "true or false".into(),
+            Field::Users(_) => "list of \"NAME rules …\", the rules in Redis's ACL syntax".into(),
             Field::Zones(_) => "list of \"host=zone\" or \"host:port=zone\"".into(),
             Field::Choice(field) => choices(field.words()),
         }

@@ -133,8 +133,8 @@ pub static KEYS: &[Key] = &[
     Key {
         path: "admin",
         flag: Some("--admin"),
-        doc: "Where the admin HTTP listener answers: /metrics, /healthz, /readyz. It asks for no \
-              password: keep it off public addresses. \"\" turns it off.",
+        doc: "Where the admin HTTP listener answers: /metrics, /healthz, /readyz. Without \
+              admin_token it asks nobody who they are: keep it off public addresses then. \"\" turns it off.",
         field: |c| Field::OptionalAddress(&mut c.admin, 0),
     },
     Key {
@@ -171,6 +171,67 @@ pub static KEYS: &[Key] = &[
         field: |c| Field::Name(&mut c.zone),
     },
     Key {
+        path: "auth",
+        flag: None,
+        doc: "Whose users clients log in as (AUTH, HELLO … AUTH). \"own\": those of users and \
+              users_file; without any, nobody has to log in and all clients have the rights of \
+              upstream.user. \"passthrough\": names that are not among these are the cluster's: a \
+              node verifies the password, and the client's commands travel on connections of that \
+              user, so that the cluster's ACLs apply as they are. Who has not logged in is the \
+              cluster's default user where that one needs no password. What slotway answers \
+              itself (SUBSCRIBE, CLIENT, MULTI …) it asks a node about first, with ACL DRYRUN: \
+              upstream.user needs it, and the nodes Redis 7. Reads of such users go to primaries.",
+        field: |c| Field::Choice(&mut c.auth),
+    },
+    Key {
+        path: "users",
+        flag: None,
+        doc: "Slotway's own users, each in one string: a name, and rules in Redis's ACL syntax: \
+              on, off, nopass, #SHA-256 (printf %s PASSWORD | sha256sum) or >PASSWORD, ~KEY, \
+              %R~KEY, %W~KEY, &CHANNEL, +COMMAND, -COMMAND, +COMMAND|SUBCOMMAND, +@CATEGORY, \
+              (another selector). What they may not do is refused before anything is sent; what \
+              they may do is done with the rights of upstream.user, also what scripts do with keys \
+              that are not among their KEYS. As in Redis a client that does not log in is the user \
+              \"default\"; where there are users, but none of that name, it has to log in.",
+        field: |c| Field::Users(&mut c.users),
+    },
+    Key {
+        path: "users_file",
+        flag: None,
+        doc: "A file with more of slotway's own users, as Redis's aclfile: one a line, beginning \
+              with \"user\". Read again when it changes: new rules hold at once, who is not in it \
+              any more is disconnected; a file with a mistake changes nothing. \"\" is none.",
+        field: |c| Field::Text(&mut c.users_file),
+    },
+    Key {
+        path: "protected_mode",
+        flag: None,
+        doc: "Slotway does not start where it would listen on an address that other machines can \
+              reach and nobody has to log in. false lets it, for networks that keep others away.",
+        field: |c| Field::Switch(&mut c.protected_mode),
+    },
+    Key {
+        path: "admin_token",
+        flag: None,
+        doc: "What requests to the admin listener have to show (Authorization: Bearer TOKEN); \"\" \
+              is nothing. Give it by the environment or by admin_token_file rather than in a file \
+              that others read.",
+        field: |c| Field::Secret(&mut c.admin_token),
+    },
+    Key {
+        path: "admin_token_file",
+        flag: None,
+        doc: "A file with the token, instead of admin_token; read again when it changes.",
+        field: |c| Field::Text(&mut c.admin_token_file),
+    },
+    Key {
+        path: "admin_token_for_probes",
+        flag: None,
+        doc: "/healthz and /readyz want the token, too. They say little, and those who probe \
+              often cannot show one.",
+        field: |c| Field::Switch(&mut c.admin_token_for_probes),
+    },
+    Key {
         path: "upstream.user",
         flag: None,
         doc: "User name for AUTH at the nodes (an ACL user). \"\" with a password is the nodes' \
@@ -184,6 +245,14 @@ pub static KEYS: &[Key] = &[
               in the log, not by `slotway check`. Rather than in the file or in a flag, which \
               others on the machine can see, set it as SLOTWAY_UPSTREAM__PASSWORD.",
         field: |c| Field::Secret(&mut c.upstream.password),
+    },
+    Key {
+        path: "upstream.password_file",
+        flag: None,
+        doc: "A file with the password, instead of upstream.password (a Kubernetes Secret, say). \
+              Read again when it changes: connections that are made from then on use the new one. \
+              \"\" is none.",
+        field: |c| Field::Text(&mut c.upstream.password_file),
     },
     Key {
         path: "upstream.client_name",
@@ -447,6 +516,14 @@ pub static KEYS: &[Key] = &[
               gets an error at once. Each needs a file descriptor here and counts against the \
               node's maxclients.",
         field: |c| Field::Count(&mut c.limits.dedicated, 1..=1_000_000),
+    },
+    Key {
+        path: "limits.users",
+        flag: None,
+        doc: "Users of the cluster (auth = \"passthrough\") that each worker keeps connections of at \
+              the same time: one per user, password, node and protocol, closed a minute after the \
+              last client of that user has gone. Above it a login gets an error.",
+        field: |c| Field::Count(&mut c.limits.users, 1..=10_000),
     },
     Key {
         path: "limits.bulk",

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
+use super::access;
 use super::field::Raw;
 use super::keys::{KEYS, SECTIONS, key};
 use super::problem::nearest;
@@ -103,6 +104,9 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let Loading { loaded, mut problems } = loading;
     if problems.is_empty() {
         problems = contradictions(&loaded);
+    }
+    if problems.is_empty() {
+        problems = access::problems(&loaded);
     }
     if problems.is_empty() { Ok(loaded) } else { Err(ConfigError { problems }) }
 }
@@ -320,7 +324,7 @@ fn raw(value: &DeValue<'_>) -> Raw {
         }
         DeValue::Array(items) => Raw::List(items.iter().map(|item| raw(item.get_ref())).collect()),
         DeValue::Float(_) => Raw::Other("a number with a fraction"),
-        DeValue::Boolean(_) => Raw::Other("true or false"),
+        DeValue::Boolean(on) => Raw::Switch(*on),
         DeValue::Datetime(_) => Raw::Other("a date"),
         DeValue::Table(_) => Raw::Other("a section"),
     }

@@ -7,6 +7,7 @@
 //! A new key is a field below, its default, and its entry in `keys.rs`; a test fails until all
 //! three are there.
 
+mod access;
 mod field;
 mod keys;
 mod load;
@@ -16,13 +17,15 @@ mod value;
 
 use std::time::Duration;
 
+pub use access::{is_public, unprotected};
 pub use keys::{KEYS, Key, SECTIONS, Section};
 pub use load::{Flag, Loaded, Origin, Sources, load};
 pub use problem::{ConfigError, Problem};
 pub use reference::{docs_markdown, effective_toml, proxy_toml};
 use value::Choice;
 pub use value::{
-    Address, CrossSlot, InFailover, Listen, LogFormat, NodeZone, OnGap, ReadFrom, Secret, Workers,
+    Address, Auth, CrossSlot, InFailover, Listen, LogFormat, NodeZone, OnGap, ReadFrom, Secret,
+    Workers,
 };
 
 const KIB: usize = 1 << 10;
@@ -47,6 +50,20 @@ pub struct Config {
     pub read_from: ReadFrom,
     /// The zone that slotway runs in; empty if nobody has said.
     pub zone: String,
+    /// Whose users clients log in as.
+    pub auth: Auth,
+    /// Slotway's own users.
+    pub users: Vec<crate::users::User>,
+    /// A file with more of them; empty is none.
+    pub users_file: String,
+    /// No listening on a public address without asking anybody for a password.
+    pub protected_mode: bool,
+    /// What the admin listener wants to see; empty is nothing.
+    pub admin_token: Secret,
+    /// The file that it is in; empty is none.
+    pub admin_token_file: String,
+    /// The health pages want to see it, too.
+    pub admin_token_for_probes: bool,
     /// `[upstream]`
     pub upstream: Upstream,
     /// `[timeouts]`
@@ -76,6 +93,8 @@ pub struct Upstream {
     pub user: String,
     /// The password of AUTH; empty with an empty user is no AUTH at all.
     pub password: Secret,
+    /// The file that it is in; empty is none.
+    pub password_file: String,
     /// The name of CLIENT SETNAME; empty sets none.
     pub client_name: String,
     /// Shared connections per worker, node and protocol.
@@ -171,6 +190,8 @@ pub struct Limits {
     pub scripts: usize,
     /// Connections lent to single clients, of all workers.
     pub dedicated: usize,
+    /// Users of the cluster at the same time, per worker.
+    pub users: usize,
     /// One argument of a command.
     pub bulk: usize,
     /// One inline command, or the line of a count.
@@ -198,9 +219,17 @@ impl Default for Config {
             announce: None,
             read_from: ReadFrom::Primary,
             zone: String::new(),
+            auth: Auth::Own,
+            users: Vec::new(),
+            users_file: String::new(),
+            protected_mode: true,
+            admin_token: Secret::default(),
+            admin_token_file: String::new(),
+            admin_token_for_probes: false,
             upstream: Upstream {
                 user: String::new(),
                 password: Secret::default(),
+                password_file: String::new(),
                 client_name: "slotway".into(),
                 connections: 1,
                 keepalive: Some(Duration::from_secs(10)),
@@ -240,6 +269,7 @@ impl Default for Config {
                 held: 64 * MIB,
                 scripts: 16 * MIB,
                 dedicated: 10_000,
+                users: 100,
                 bulk: 512 * MIB,
                 inline: 64 * KIB,
                 multibulk: i32::MAX as usize,
@@ -270,8 +300,16 @@ mod tests {
         "announce=proxy:8",
         "read_from=zone",
         "zone=z",
+        "auth=passthrough",
+        "users=app on nopass ~* resetchannels -@all +get",
+        "users_file=",
+        "protected_mode=false",
+        "admin_token=hunter3",
+        "admin_token_file=",
+        "admin_token_for_probes=true",
         "upstream.user=u",
         "upstream.password=hunter2",
+        "upstream.password_file=",
         "upstream.client_name=n",
         "upstream.connections=2",
         "upstream.keepalive=11s",
@@ -302,6 +340,7 @@ mod tests {
         "limits.held=13MiB",
         "limits.scripts=17MiB",
         "limits.dedicated=17",
+        "limits.users=18",
         "limits.bulk=14MiB",
         "limits.inline=15KiB",
         "limits.multibulk=16",
@@ -322,6 +361,13 @@ mod tests {
             announce,
             read_from,
             zone,
+            auth,
+            users: own_users,
+            users_file,
+            protected_mode,
+            admin_token,
+            admin_token_file,
+            admin_token_for_probes,
             upstream,
             timeouts,
             reconnect,
@@ -333,7 +379,8 @@ mod tests {
             commands,
             log,
         } = from_flags(OTHER.iter().copied()).unwrap().config;
-        let Upstream { user, password, client_name, connections, keepalive } = upstream;
+        let Upstream { user, password, password_file, client_name, connections, keepalive } =
+            upstream;
         let Timeouts { command, connect, probe, drain, idle, keepalive: client_keepalive } =
             timeouts;
         let Reconnect { min, max } = reconnect;
@@ -347,6 +394,7 @@ mod tests {
             held,
             scripts,
             dedicated,
+            users,
             bulk,
             inline,
             multibulk,
@@ -366,7 +414,11 @@ mod tests {
         assert_eq!(seeds.iter().map(Address::to_string).collect::<Vec<_>>(), ["a:1", "b:2"]);
         assert_eq!((workers.count(), admin), (2, None));
         assert_eq!(announce.map(|a| a.to_string()).as_deref(), Some("proxy:8"));
-        assert_eq!((user.as_str(), password.reveal()), ("u", "hunter2"));
+        assert_eq!((user.as_str(), &*password.reveal()), ("u", "hunter2"));
+        assert_eq!((auth, protected_mode, users), (Auth::Passthrough, false, 18));
+        assert_eq!((&*admin_token.reveal(), admin_token_for_probes), ("hunter3", true));
+        assert_eq!((users_file + &admin_token_file + &password_file).as_str(), "");
+        assert_eq!(own_users.iter().map(|user| &*user.name).collect::<Vec<_>>(), ["app"]);
         assert_eq!((client_name.as_str(), connections), ("n", 2));
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
         assert_eq!((command, connect, drain, idle), (None, s(2), s(3), Some(s(240))));
@@ -412,7 +464,7 @@ mod tests {
 
     #[test]
     fn what_check_prints_is_what_was_set() {
-        let others: Vec<_> = OTHER.iter().copied().filter(|s| !s.contains("password")).collect();
+        let others: Vec<_> = OTHER.iter().copied().filter(|s| !s.contains("hunter")).collect();
         let loaded = from_flags(others).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("effective.toml");

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// A host and a port; the host is an IP address (without brackets) or a DNS name.
@@ -68,23 +69,28 @@ impl Workers {
 }
 
 /// Text that is never shown, by `{:?}` neither.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Secret(String);
+#[derive(Clone, Default)]
+pub struct Secret(Arc<RwLock<Arc<str>>>);
 
 impl Secret {
     /// Keeps `text` to itself.
-    pub fn new(text: impl Into<String>) -> Self {
-        Secret(text.into())
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Secret(Arc::new(RwLock::new(text.into())))
     }
 
     /// The secret itself, for the one who sends it.
-    pub fn reveal(&self) -> &str {
-        &self.0
+    pub fn reveal(&self) -> Arc<str> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Another one from now on, here and in all clones.
+    pub fn replace(&self, text: impl Into<Arc<str>>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = text.into();
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.reveal().is_empty()
     }
 
     /// What may be shown: that there is one, or that there is none.
@@ -92,6 +98,14 @@ impl Secret {
         if self.is_empty() { "" } else { "***" }
     }
 }
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Secret) -> bool {
+        *self.reveal() == *other.reveal()
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -181,6 +195,16 @@ choice! {
         LowestLatency = "lowest_latency",
         /// Those in slotway's own zone.
         Zone = "zone",
+    }
+}
+
+choice! {
+    /// Whose users clients log in as.
+    Auth {
+        /// Slotway's own: without any nobody has to log in.
+        Own = "own",
+        /// Slotway's own, and those of the cluster.
+        Passthrough = "passthrough",
     }
 }
 

@@ -40,6 +40,15 @@ pub enum ToWorker {
     Answered(Box<Answered>),
     /// The pub/sub hub's news of one of its turns.
     PubSub(crate::pubsub::Batch),
+    /// What a node has said to a [`crate::users::Verify`].
+    Verified {
+        /// The client that waits for it.
+        client: (u32, u32),
+        /// Yes, or the error reply.
+        answer: Result<(), String>,
+    },
+    /// These are slotway's users from now on.
+    Users(Arc<crate::users::Users>),
     /// CLIENT PAUSE is on, for a worker that started later.
     Pause(Pause),
     /// What was seen of a node that was silent.
@@ -96,6 +105,8 @@ pub enum ToControl {
         /// Where it is connected to.
         node: SocketAddr,
     },
+    /// A question to a node about one of its users.
+    Verify(Box<crate::users::Verify>),
     /// A client's question to all workers.
     AskEveryone(Arc<Inquiry>),
     /// The worker's thread ended (drained, or failed).

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::cluster::{Info, NodeAddr, ParseError, Snapshot, parse_info, parse_shards, parse_slots};
 use crate::config::Config;
-use crate::resp::{ReplyError, ReplyProgress, ReplyScan};
+use crate::resp::{ReplyError, ReplyProgress, ReplyScan, write};
 
 /// The longest reply that is read. COMMAND has some 100 KiB, 1,000 nodes in CLUSTER SHARDS some
 /// 300 KiB.
@@ -69,25 +69,29 @@ impl NodeConn {
     pub async fn connect(addr: SocketAddr, config: &Arc<Config>) -> Result<Self, AskError> {
         let limit = config.timeouts.connect;
         let connect = async {
-            let stream = TcpStream::connect(addr).await?;
-            stream.set_nodelay(true)?;
-            let asked = NodeAddr { host: addr.ip().to_string().into(), port: addr.port() };
-            let mut conn = NodeConn {
-                stream,
-                asked,
-                limit,
-                read: Vec::new(),
-                by_slots: false,
-                out_of_step: false,
-            };
+            let mut conn = Self::open(addr, limit).await?;
             conn.handshake(config).await?;
             Ok(conn)
         };
         timeout(limit, connect).await.map_err(|_| AskError::Timeout(limit))?
     }
 
+    /// Connects, and says nothing: whoever it is for says who it is.
+    pub async fn connect_silently(addr: SocketAddr, config: &Config) -> Result<Self, AskError> {
+        let limit = config.timeouts.connect;
+        timeout(limit, Self::open(addr, limit)).await.map_err(|_| AskError::Timeout(limit))?
+    }
+
+    async fn open(addr: SocketAddr, limit: Duration) -> Result<Self, AskError> {
+        let stream = TcpStream::connect(addr).await?;
+        stream.set_nodelay(true)?;
+        let asked = NodeAddr { host: addr.ip().to_string().into(), port: addr.port() };
+        Ok(NodeConn { stream, asked, limit, read: Vec::new(), by_slots: false, out_of_step: false })
+    }
+
     async fn handshake(&mut self, config: &Config) -> Result<(), AskError> {
         let (user, password) = (config.upstream.user.as_str(), config.upstream.password.reveal());
+        let password = &*password;
         if !(user.is_empty() && password.is_empty()) {
             let auth: &[&str] =
                 if user.is_empty() { &["AUTH", password] } else { &["AUTH", user, password] };
@@ -115,6 +119,12 @@ impl NodeConn {
         timeout(limit, self.exchange(command)).await.map_err(|_| AskError::Timeout(limit))?
     }
 
+    /// The same with arguments that need not be text.
+    pub async fn ask_bytes(&mut self, command: &[&[u8]]) -> Result<Vec<u8>, AskError> {
+        let limit = self.limit;
+        timeout(limit, self.exchange(command)).await.map_err(|_| AskError::Timeout(limit))?
+    }
+
     /// What the node says about the cluster.
     pub async fn topology(&mut self) -> Result<Answer, AskError> {
         let info = parse_info(&self.ask(&["CLUSTER", "INFO"]).await?)?;
@@ -130,13 +140,12 @@ impl NodeConn {
         Ok(Answer { info, snapshot: parse_slots(&reply, &self.asked)? })
     }
 
-    async fn exchange(&mut self, command: &[&str]) -> Result<Vec<u8>, AskError> {
-        let mut request = format!("*{}\r\n", command.len());
-        for word in command {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
-        }
+    async fn exchange<W: AsRef<[u8]>>(&mut self, command: &[W]) -> Result<Vec<u8>, AskError> {
+        let mut request = Vec::new();
+        write::array_header(&mut request, command.len());
+        command.iter().for_each(|word| write::bulk(&mut request, word.as_ref()));
         self.out_of_step = true;
-        self.stream.write_all(request.as_bytes()).await?;
+        self.stream.write_all(&request).await?;
         let (mut scan, mut scanned) = (ReplyScan::default(), 0);
         loop {
             match scan.advance(self.read.get(scanned..).unwrap_or_default())? {

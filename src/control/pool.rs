@@ -39,6 +39,7 @@ struct Inner {
     health: Option<Arc<Health>>,
     commands: Arc<CommandTable>,
     version: Option<Arc<str>>,
+    users: Option<Arc<crate::users::Users>>,
     pause: Option<Pause>,
     /// What ended workers had counted.
     ended: Totals,
@@ -74,6 +75,8 @@ impl Pool {
         commands: Arc<CommandTable>,
         to_control: mpsc::UnboundedSender<ToControl>,
     ) -> std::io::Result<Self> {
+        let users = crate::users::files::users(&config)
+            .map_err(|(key, why)| std::io::Error::other(format!("{key}: {why}")))?;
         let inner = Inner {
             running: Vec::new(),
             next: 0,
@@ -81,6 +84,8 @@ impl Pool {
             health: None,
             commands,
             version: None,
+            // Read before, to say what is wrong with it; not to be passed over if it is wrong now.
+            users: Some(Arc::new(users)),
             pause: None,
             ended: Totals::default(),
         };
@@ -106,6 +111,9 @@ impl Pool {
             self.to_control.clone(),
         )?;
         inner.next += 1;
+        if let Some(users) = inner.users.as_ref().filter(|users| !users.is_open()) {
+            handle.send(ToWorker::Users(Arc::clone(users)));
+        }
         self.tell_hub(ToHub::Worker { index, handle: handle.clone() });
         if let Some(topology) = &inner.topology {
             handle.send(ToWorker::Topology(Arc::clone(topology)));
@@ -179,6 +187,12 @@ impl Pool {
         self.tell_hub(ToHub::Topology(Arc::clone(&snapshot)));
         self.inner().topology = Some(Arc::clone(&snapshot));
         self.tell(|| ToWorker::Topology(Arc::clone(&snapshot)));
+    }
+
+    /// These are slotway's users from now on.
+    pub fn set_users(&self, users: Arc<crate::users::Users>) {
+        self.inner().users = Some(Arc::clone(&users));
+        self.tell(|| ToWorker::Users(Arc::clone(&users)));
     }
 
     /// Reads from replicas by this from now on.

@@ -25,9 +25,11 @@ use super::replicas::Replicas;
 use super::status::Status;
 use super::supervise::supervise;
 use super::topology::{Refresher, Requests};
+use super::verify::Verifier;
 use crate::admin::Admin;
 use crate::command::CommandTable;
 use crate::config::{Config, Listen};
+use crate::users::Files;
 
 /// How long the first refresh may keep `ready` waiting.
 const FIRST_REFRESH: Duration = Duration::from_secs(2);
@@ -41,6 +43,9 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// Why slotway does not run, or did not end well.
 #[derive(Debug, Error)]
 pub enum RunError {
+    /// Anybody could use it.
+    #[error("protected_mode: {0}")]
+    Unprotected(String),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {reason}")]
     Bind {
@@ -121,6 +126,7 @@ struct Control {
     status: Arc<Status>,
     requests: Arc<Requests>,
     prober: Prober,
+    verifier: Arc<Verifier>,
     from_workers: mpsc::UnboundedReceiver<ToControl>,
     signals: Signals,
     first_refresh: Arc<Notify>,
@@ -141,6 +147,7 @@ impl Control {
         for listen in &config.listen {
             listeners.extend(accept::bind(listen).await?);
         }
+        protect(&config, &listeners)?;
         let mut admin_sockets = Vec::new();
         if let Some(address) = &config.admin {
             admin_sockets = accept::bind_tcp(address, "admin").await?;
@@ -192,6 +199,17 @@ impl Control {
         };
         others.spawn(supervise("replicas".to_owned(), Arc::clone(&status), watch));
 
+        let files = Arc::new(Files::new(Arc::clone(&config)));
+        let watch_files = {
+            let (files, pool) = (Arc::clone(&files), Arc::clone(&pool));
+            move || {
+                let (files, pool) = (Arc::clone(&files), Arc::clone(&pool));
+                async move { files.run(|users| pool.set_users(Arc::new(users))).await }
+            }
+        };
+        others.spawn(supervise("files".to_owned(), Arc::clone(&status), watch_files));
+        let verifier = Verifier::new(Arc::clone(&config), Arc::clone(&status));
+
         let connect = config.timeouts.connect;
         let prober = Prober::new(Arc::clone(&pool), Arc::clone(&requests), connect);
         let acceptor = Acceptor {
@@ -213,6 +231,7 @@ impl Control {
             status,
             requests,
             prober,
+            verifier,
             from_workers,
             signals,
             first_refresh,
@@ -266,6 +285,9 @@ impl Control {
             ToControl::RefreshCommands => self.requests.commands(),
             ToControl::Silent { node } => self.prober.look(node),
             ToControl::AskEveryone(inquiry) => self.pool.ask(inquiry),
+            ToControl::Verify(verify) => {
+                tokio::spawn(Arc::clone(&self.verifier).answer(*verify));
+            }
             ToControl::Exited { worker } => self.replace(worker),
         }
     }
@@ -330,6 +352,20 @@ impl Control {
         self.others.shutdown().await;
         info!("stopped");
         Ok(())
+    }
+}
+
+/// A name that stands for a public address was not known to be one when the configuration was read.
+fn protect(config: &Config, listeners: &[Listener]) -> Result<(), RunError> {
+    let public = |listener: &&Listener| match &listener.bound {
+        Listen::Tcp(bound) => bound.host.parse().is_ok_and(crate::config::is_public),
+        Listen::Unix(_) => false,
+    };
+    match listeners.iter().find(public) {
+        Some(listener) if config.protected_mode && !config.asks_for_login() => {
+            Err(RunError::Unprotected(crate::config::unprotected(&listener.bound.to_string())))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -12,7 +12,10 @@ use prometheus::proto::{
 use super::merge::Totals;
 use super::names::{self, Kind, METRICS, Metric};
 use super::process::Process;
-use super::stats::{BUCKETS_MICROS, Histogram, LimitHit, ReadTo, Redirection, TransactionKind};
+use super::stats::{
+    BUCKETS_MICROS, DeniedFor, Histogram, LimitHit, LoginOutcome, ReadTo, Redirection,
+    TransactionKind,
+};
 use crate::cluster::{Health, Role, Snapshot, Unfit};
 use crate::command::{Class, CommandId, CommandTable};
 use crate::pubsub::{GapReason, HubStats, Kind as Topic};
@@ -135,6 +138,16 @@ impl View<'_> {
                     family.count(&[kind], count);
                 }
             }
+            n if n == names::LOGINS.name => {
+                for (outcome, count) in LoginOutcome::NAMES.iter().zip(rest.logins) {
+                    family.count(&[outcome], count);
+                }
+            }
+            n if n == names::DENIED.name => {
+                for (reason, count) in DeniedFor::NAMES.iter().zip(rest.denied) {
+                    family.count(&[reason], count);
+                }
+            }
             n if n == names::READS.name => {
                 for (to, count) in ReadTo::NAMES.iter().zip(rest.reads) {
                     family.count(&[to], count);
@@ -216,6 +229,7 @@ impl View<'_> {
                     (names::PUBSUB_RESTARTS, hub.restarts.load(Relaxed)),
                     (names::PUBSUB_HELD, hub.held.load(Relaxed) as u64),
                     (names::HELD, rest.held),
+                    (names::CLUSTER_USERS, rest.users),
                     (names::BLOCKED, rest.clients_blocked),
                     (names::CHANGES, control.topology_changes),
                     (names::GENERATION, control.topology_generation),

@@ -105,6 +105,12 @@ metrics! {
         "SCRIPT LOADs put before a client's EVALSHA because its node may lack the script; that it did lack it is noscript in slotway_redirections_total.";
     SCRIPT_BYTES: Gauge "slotway_script_bytes" [] "limits.scripts"
         "Bytes of the scripts kept for nodes that lack them.";
+    LOGINS: Counter "slotway_logins_total" ["outcome"] "auth"
+        "Logins (AUTH, HELLO … AUTH, a client's certificate): own and certificate, a user of slotway's own; cluster, a user of the cluster; wrong, a wrong name or password; too_many, more users of the cluster than limits.users; unavailable, no node could be asked.";
+    DENIED: Counter "slotway_denied_total" ["reason"] "users"
+        "Commands that slotway refused to a user: login, it has not logged in; command, key, channel, its rules. What nodes refuse to their users is not in it.";
+    CLUSTER_USERS: Gauge "slotway_cluster_users" [] "limits.users"
+        "Users of the cluster with connections of their own, added up over the workers.";
     READS: Counter "slotway_reads_total" ["to"] "read_from"
         "Reads that need not go to their primary (read_from, replicas.in_failover, READONLY), by where they went: replica; zone_replica, in slotway's zone; failover_replica, because the primary is not reached; primary, as chosen; primary_fallback, for want of a replica. Not counted again: what a replica did not answer and the primary then did (slotway_retries_total).";
     REPLICAS: Gauge "slotway_replicas" ["state"] "replicas.check"

@@ -156,7 +156,8 @@ impl Conn {
 
     /// Begins the handshake with what the configuration says.
     pub fn greet(&mut self, user: &str, password: &str, name: &str, pool: &mut Pool) {
-        self.handshake = Handshake::new(Protocol::Resp3, user, password, name, false, pool);
+        let credentials = (user.as_bytes(), password.as_bytes());
+        self.handshake = Handshake::new(Protocol::Resp3, credentials, name, false, pool);
     }
 
     /// The handshake is over.

@@ -257,7 +257,7 @@ impl<'a> Desk<'a> {
             Ok(true) => {
                 let upstream = &self.room.config.upstream;
                 let password = upstream.password.reveal();
-                conn.greet(&upstream.user, password, &upstream.client_name, &mut self.pool);
+                conn.greet(&upstream.user, &password, &upstream.client_name, &mut self.pool);
             }
             Err(error) => self.lost(node, &error.to_string()),
         }

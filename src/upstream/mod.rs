@@ -57,6 +57,9 @@ pub struct Upstream {
     pub node: u16,
     /// The protocol it speaks.
     pub protocol: Protocol,
+    /// Whose it is: 0 for slotway's own user, otherwise the worker's number for a user of the
+    /// cluster.
+    pub realm: u16,
     /// Where it is in its life.
     pub state: State,
     /// The socket, while there is one.
@@ -137,6 +140,7 @@ impl Upstream {
         Upstream {
             node,
             protocol,
+            realm: 0,
             state: State::Idle,
             stream: None,
             queue: SendQueue::default(),
@@ -334,7 +338,7 @@ mod tests {
 
     fn pending(client: u32, slot: u16, flags: u8, len: u32) -> Pending {
         let dest = Dest::Client { index: client, generation: 1, seq: 0 };
-        Pending { dest, len, slot, command: 0, flags, tries: 0, before: 0, started: 0 }
+        Pending { dest, len, slot, command: 0, flags, realm: 0, tries: 0, before: 0, started: 0 }
     }
 
     fn upstream(pool: &mut Pool, commands: &[Pending], sent: usize) -> Upstream {

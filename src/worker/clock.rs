@@ -35,6 +35,10 @@ pub(super) enum Job {
     SlowSubscriber(u32, u32),
     /// An errand's deadline.
     ErrandEnd(u32, u32, u32),
+    /// The failed login of this client (index, generation) is answered.
+    Login(u32, u32),
+    /// This realm may have no clients any more.
+    Realm(u16),
     /// This slot's lane may go on.
     Lane(u16, (u32, u32)),
 }
@@ -66,7 +70,7 @@ impl Worker {
             match self.timers.pop().map(|t| t.job) {
                 Some(Job::Connect(u)) => {
                     let waits = self.upstreams.get(u).is_some_and(|up| up.state == State::Backoff);
-                    if waits && !self.retire(u) {
+                    if waits && !self.retire(u) && !self.is_unwanted(u) {
                         self.connect(u);
                     }
                 }
@@ -78,6 +82,8 @@ impl Worker {
                 Some(Job::SlowSubscriber(index, generation)) => {
                     self.slow_subscriber(index, generation);
                 }
+                Some(Job::Login(index, generation)) => self.login_again(index, generation),
+                Some(Job::Realm(realm)) => self.realm_ends(realm),
                 Some(Job::Listen(index, generation)) => self.listen_again(index, generation),
                 Some(Job::ErrandEnd(index, generation, seq)) => {
                     self.errand_ends(index, generation, seq);

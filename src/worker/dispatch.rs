@@ -11,6 +11,7 @@ use crate::metrics::LimitHit;
 use crate::resp::{ArgRange, Args, Protocol, write};
 use crate::route::{Fan, Held, Local, Merge, Plan, PubSub, Refused};
 use crate::upstream::{Dest, NO_SLOT, Pending, State, Waiting, flag};
+use crate::users::OWN;
 
 impl Worker {
     /// One command. HOT PATH: what every command passes.
@@ -40,6 +41,11 @@ impl Worker {
     pub(super) fn dispatch_in_mode(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let modes = client.session.modes;
+        if modes & mode::RULED != 0
+            && let Some(flow) = self.check_user(index, args)
+        {
+            return flow;
+        }
         if modes & mode::SUBSCRIBED != 0
             && let Some(flow) = self.refuse_to_subscriber(index, args)
         {
@@ -48,7 +54,8 @@ impl Worker {
         if modes & mode::MULTI != 0 {
             return self.dispatch_in_multi(index, frame, args);
         }
-        if modes & (mode::READONLY | mode::READ_FROM) != 0 {
+        // Connections of the cluster's users are to primaries.
+        if modes & (mode::READONLY | mode::READ_FROM) != 0 && self.realm_of(index) == OWN {
             return self.dispatch_read(index, frame, args);
         }
         self.dispatch(index, frame, args)
@@ -182,7 +189,10 @@ impl Worker {
         if protocol == Protocol::Resp3 {
             flags |= flag::RESP3;
         }
-        Pending { dest, len: 0, slot, command, flags, tries: 0, before: 0, started: self.now }
+        // Hardly ever is there any user of the cluster.
+        let realm = if self.realms.is_empty() { OWN } else { self.realm_of_dest(&dest) };
+        let started = self.now;
+        Pending { dest, len: 0, slot, command, flags, realm, tries: 0, before: 0, started }
     }
 
     /// Puts a command into a connection's queue.
@@ -382,10 +392,18 @@ impl Worker {
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         // Another protocol is another upstream connection: what went before must be answered
         // first, or the two could overtake each other.
-        if matches!(local, Local::Hello | Local::Reset) && !client.is_drained() {
+        let account = client.session.account.is_some();
+        let somebody_else = account && local == Local::Auth;
+        if (matches!(local, Local::Hello | Local::Reset) || somebody_else) && !client.is_drained() {
             client.paused = Paused::Replies;
             self.mark_client(index);
             return Flow::Pause;
+        }
+        if account
+            && matches!(local, Local::Auth | Local::Hello)
+            && let Some(flow) = self.login(index, command, local, args)
+        {
+            return flow;
         }
         let shown = self.shared.monitors.load(Relaxed) > 0;
         if let Local::ClientInfo | Local::ClientReply | Local::ClientEveryone = local {
@@ -409,6 +427,10 @@ impl Worker {
         let before = client.session.protocol;
         let after = answer(local, args, &mut client.session, context, &mut self.reply);
         client.answer(&self.reply, &mut self.pool, &mut self.spare_replies);
+        if account && local == Local::Reset {
+            self.begin_account(index);
+        }
+        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         if client.session.protocol != before && client.lent.is_some() {
             self.watch_in_protocol(index);
         }
@@ -462,6 +484,7 @@ impl Worker {
             exec: None,
             to,
             lane: (index as u32, generation),
+            realm: self.realm_of(index),
             command,
             started: self.now,
             accounted: 0,

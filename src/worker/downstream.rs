@@ -45,6 +45,10 @@ impl Worker {
         if self.pause.is_some() {
             client.session.modes |= mode::SUSPENDED;
         }
+        if !self.users.is_open() {
+            self.begin_account(index);
+        }
+        let Some(client) = self.clients.get_mut(index) else { return };
         let token = Source::Client(index).token();
         self.stats.clients_accepted += 1;
         if let Err(error) = client.stream.watch(self.poll.registry(), token, false, false) {
@@ -451,6 +455,7 @@ impl Worker {
         client.gone = true;
         self.release_lent(index);
         self.leave_all(index);
+        self.leave_account(index);
         let Some(client) = self.clients.get_mut(index) else { return };
         client.stream.unwatch(self.poll.registry());
         if let Stream::Tcp(socket) = &client.stream {

@@ -21,6 +21,8 @@
 //!   PUBLISH, PUBSUB
 //! - `upstreams`: nodes' connections: connect, write, read, lost
 //! - `pressure`: what happens at `limits.memory`
+//! - `users`: logins, and what users may not do; `acl`: what they ask about that; `realms`: the
+//!   cluster's users and their connections
 //! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
 //! - `answer`: a reply finds its client; refusals and retries
 //! - `scripts`: Lua scripts are remembered, and given to nodes
@@ -28,6 +30,7 @@
 //! - `topology`: a new snapshot becomes routes
 //! - `clock`: deadlines, backoff; `silence`: nodes that owe an answer and say nothing
 
+mod acl;
 mod answer;
 mod clients;
 mod clock;
@@ -44,6 +47,7 @@ mod pressure;
 mod publish;
 mod pubsub;
 mod read_from;
+mod realms;
 mod replicas;
 mod scattered;
 mod scripts;
@@ -55,6 +59,7 @@ mod topics;
 mod topology;
 mod transaction;
 mod upstreams;
+mod users;
 mod watch;
 
 use std::collections::BinaryHeap;
@@ -78,6 +83,7 @@ use crate::metrics::{NodeStats, WorkerStats};
 use crate::resp::{ArgRange, Protocol};
 use crate::route::{ExecGather, Gather, Holds, Router};
 use crate::upstream::{Dest, Upstream, Waiting};
+use crate::users::Users;
 
 pub use everyone::{Answered, Inquiry};
 use settings::Settings;
@@ -122,6 +128,8 @@ struct Gathering {
     to: Dest,
     /// Its client's index and generation.
     lane: (u32, u32),
+    /// With whose rights it goes on, see `realms`.
+    realm: u16,
     command: u16,
     started: u64,
     /// Bytes that the worker has put on its account.
@@ -210,6 +218,16 @@ struct Worker {
     health: Arc<Health>,
     /// Control was told to look at replicas.
     watches_replicas: bool,
+    /// Slotway's own, their rules made for `router`'s commands.
+    users: Arc<Users>,
+    /// The cluster's, as far as clients of theirs are here.
+    realms: FxHashMap<u16, realms::Realm>,
+    next_realm: u16,
+    /// Until when the cluster's default user is known to need a password, microseconds.
+    strangers_refused: u64,
+    /// Until when it is known to need none.
+    strangers_allowed: u64,
+    failures: users::Failures,
     scripts: scripts::Scripts,
     topics: topics::Topics,
     /// PUBLISHes may wait for a node that is not reached.
@@ -372,6 +390,12 @@ impl Worker {
             held_now: 0,
             gatherings: Slab::new(),
             joins: Slab::new(),
+            users: Arc::default(),
+            realms: FxHashMap::default(),
+            next_realm: 0,
+            strangers_refused: 0,
+            strangers_allowed: 0,
+            failures: users::Failures::default(),
             scripts: scripts::Scripts::new(Arc::clone(&shared.scripts)),
             topics: topics::Topics::default(),
             stranded: false,
@@ -562,6 +586,8 @@ impl Worker {
                     }
                 }
                 ToWorker::Answered(answered) => self.finish_inquiry(*answered),
+                ToWorker::Verified { client, answer } => self.verified(client, answer),
+                ToWorker::Users(users) => self.set_users(&users),
                 ToWorker::PubSub(batch) => self.hear_hub(&batch),
                 ToWorker::Probed(probed) => self.probed(&probed),
                 #[cfg(debug_assertions)]
@@ -593,6 +619,7 @@ impl Worker {
                 *slot = unknown;
             }
         }
+        self.compile_users();
     }
 
     /// The counters with the gauges read.
@@ -605,6 +632,7 @@ impl Worker {
         stats.clients_paused = self.clients.iter().filter(|(_, c)| paused(c)).count() as u64;
         stats.buffer_bytes = (self.accounted + self.holds.bytes() + self.pool.bytes()) as u64;
         stats.held = self.holds.count() as u64;
+        stats.users = self.realms.len() as u64;
         stats.dedicated_idle = self.idle.len() as u64;
         stats.subscriptions = self.topics.subscriptions();
         let subscribed = |c: &Client| c.subscriptions.is_some();

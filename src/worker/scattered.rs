@@ -83,6 +83,7 @@ impl Worker {
             exec: Some(exec),
             to,
             lane,
+            realm: self.realm_of(index),
             command,
             started: self.now,
             accounted: 0,

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::read_from::Wishes;
 use crate::client::Announced;
-use crate::config::{Address, Config, CrossSlot, Listen, OnGap, ReadFrom};
+use crate::config::{Address, Config, CrossSlot, Listen, OnGap, ReadFrom, Secret};
 use crate::resp::RequestLimits;
 use crate::stream::Stream;
 
 #[derive(Debug)]
 pub(super) struct Settings {
     pub user: String,
-    pub password: String,
+    pub password: Secret,
     pub client_name: String,
     /// Shared connections per node and protocol.
     pub connections: usize,
@@ -47,6 +47,8 @@ pub(super) struct Settings {
     first_tcp: Option<Address>,
     /// `limits.dedicated`, of all workers.
     pub dedicated: usize,
+    /// `limits.users`
+    pub users: usize,
     /// `transactions.cross_slot` is "split".
     pub split_transactions: bool,
     /// For error texts: the configured values.
@@ -59,7 +61,7 @@ impl Settings {
         let micros = |d: std::time::Duration| d.as_micros() as u64;
         Settings {
             user: config.upstream.user.clone(),
-            password: config.upstream.password.reveal().to_owned(),
+            password: config.upstream.password.clone(),
             client_name: config.upstream.client_name.clone(),
             connections: config.upstream.connections.max(1),
             command_timeout: config.timeouts.command.map(micros),
@@ -94,6 +96,7 @@ impl Settings {
                 Listen::Unix(_) => None,
             }),
             dedicated: config.limits.dedicated,
+            users: config.limits.users,
             split_transactions: config.transactions.cross_slot == CrossSlot::Split,
             memory_total: config.limits.memory,
         }

@@ -1,12 +1,15 @@
 //! What the workers of a process share. Nothing of it is touched for ordinary commands.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+
+use std::time::Instant;
 
 use crate::config::Config;
 use crate::pubsub::Hub;
 use crate::scripts::ScriptStore;
+use crate::users::Throttle;
 
 /// Shared by all workers.
 #[derive(Debug)]
@@ -15,6 +18,10 @@ pub struct Shared {
     dedicated: AtomicUsize,
     /// Clients that watch by MONITOR.
     pub monitors: AtomicUsize,
+    /// Who has failed to log in lately.
+    pub throttle: Mutex<Throttle>,
+    /// The zero of its clock.
+    pub started: Instant,
     /// Lua scripts.
     pub scripts: Arc<ScriptStore>,
     /// The pub/sub hub.
@@ -25,7 +32,14 @@ impl Shared {
     /// What workers share that run by `config`.
     pub fn new(config: &Config, hub: Hub) -> Self {
         let scripts = Arc::new(ScriptStore::new(config.limits.scripts));
-        Shared { dedicated: AtomicUsize::new(0), monitors: AtomicUsize::new(0), scripts, hub }
+        Shared {
+            dedicated: AtomicUsize::new(0),
+            monitors: AtomicUsize::new(0),
+            throttle: Mutex::default(),
+            started: Instant::now(),
+            scripts,
+            hub,
+        }
     }
 
     /// One more dedicated connection is lent. `false`: `most` are.

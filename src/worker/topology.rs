@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::shards::Orphan;
-use super::{HELD, NOBODY, Source, Worker, reaccount};
+use super::{HELD, NOBODY, Worker};
 use crate::cluster::{NO_SHARD, Snapshot};
 use crate::route::{Fan, Held};
 use crate::upstream::{Dest, NO_SLOT, State, Upstream, Waiting, flag};
@@ -211,20 +211,7 @@ impl Worker {
         if known || !up.pending.is_empty() {
             return false;
         }
-        if let Some(stream) = up.stream.as_mut() {
-            stream.unwatch(self.poll.registry());
-        }
-        self.resume.append(&mut up.waiters);
-        reaccount(&mut self.accounted, &mut up.accounted, 0);
-        up.queue.clear(&mut self.pool);
-        self.upstreams.remove(u);
-        if let Some(node) = self.nodes.get_mut(node) {
-            let all = node.shared.iter_mut().chain(&mut node.replica).flatten();
-            for slot in all.filter(|s| **s == Some(u)) {
-                *slot = None;
-            }
-        }
-        self.again.retain(|s| *s != Source::Upstream(u));
+        self.remove_upstream(u);
         true
     }
 

@@ -13,6 +13,7 @@ use crate::resp::{Protocol, ReplyProgress};
 use crate::sparsely;
 use crate::stream::{Stream, keep_alive, retransmit_soon};
 use crate::upstream::{Dest, Handshake, NO_SLOT, Pending, State, Upstream, flag};
+use crate::users::OWN;
 
 /// An unfinished reply of this size is handed to its client piece by piece; a smaller one is
 /// waited for, so that it can still be asked for again if the connection is lost.
@@ -22,6 +23,8 @@ const STREAM_FROM: usize = 32 << 10;
 const DEFER_BELOW: usize = 4 << 10;
 /// So many pushes that nobody asked for are no accident: the connection is given up.
 const MOST_STRANGE: u32 = 10_000;
+/// Why a connection is lost whose node does not want it; the node's words follow.
+pub(super) const HANDSHAKE_REFUSED: &str = "the handshake was refused: ";
 /// A connection that lived so long has proven that the node can be worked with, microseconds.
 const PROVEN: u64 = 1_000_000;
 /// And one that lived so long and was answered on, that it need not be left alone for longer and
@@ -75,6 +78,23 @@ impl Worker {
     /// The shared connection to `node` for a client that speaks `protocol`; made if there is none.
     #[inline]
     pub(super) fn upstream_for(&mut self, node: u16, protocol: Protocol, client: usize) -> usize {
+        // Hardly ever is there any user of the cluster.
+        let realm = if self.realms.is_empty() { OWN } else { self.realm_of(client) };
+        self.upstream_as(realm, node, protocol, client)
+    }
+
+    /// The same with the rights of this realm, which is one that is known.
+    #[inline]
+    pub(super) fn upstream_as(
+        &mut self,
+        realm: u16,
+        node: u16,
+        protocol: Protocol,
+        client: usize,
+    ) -> usize {
+        if realm != OWN {
+            return self.realm_upstream(realm, node, protocol);
+        }
         let which = match self.settings.connections {
             1 => 0,
             n => client % n,
@@ -153,14 +173,18 @@ impl Worker {
             return self.lost(u, &error.to_string());
         }
         let settings = &self.settings;
-        up.handshake = Handshake::new(
-            up.protocol,
-            &settings.user,
-            &settings.password,
-            &settings.client_name,
-            up.dedicated.is_some(),
-            &mut self.pool,
-        );
+        let (identify, name) = (up.dedicated.is_some(), &settings.client_name);
+        let password = settings.password.reveal();
+        // A realm that is gone is nobody's, not slotway's: its number stays, and gets no further.
+        let who = match up.realm {
+            OWN => Some((settings.user.as_bytes(), password.as_bytes())),
+            realm => self.realms.get(&realm).map(|realm| (&*realm.who.user, &*realm.who.password)),
+        };
+        let Some(who) = who else { return self.lost(u, "its user is gone") };
+        up.handshake = match up.realm {
+            OWN => Handshake::new(up.protocol, who, name, identify, &mut self.pool),
+            _ => Handshake::for_user(up.protocol, who, name, &mut self.pool),
+        };
         if up.read_only {
             up.handshake.read_only(&mut self.pool);
         }
@@ -571,12 +595,15 @@ impl Worker {
             Ok(false) => Ok(()),
             Ok(true) => {
                 if let Some(dedicated) = up.dedicated.as_mut() {
-                    dedicated.id = crate::resp::reply::integer(frame).unwrap_or(0);
+                    dedicated.id = Handshake::id(frame).unwrap_or(0);
                 }
                 self.ready(u);
                 Ok(())
             }
-            Err(text) => Err(format!("the handshake was refused: {text}")),
+            Err(text) => {
+                self.realm_refused(u, &text);
+                Err(format!("{HANDSHAKE_REFUSED}{text}"))
+            }
         }
     }
 
