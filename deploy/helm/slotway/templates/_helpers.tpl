@@ -20,7 +20,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
-{{/* proxy.toml: what this chart decides, then the rest of `config`. */}}
+{{/* proxy.toml: what this chart decides, and the rest of `config`. Helm's whole numbers are floating
+ones, written as 5000.0: slotway wants them whole. */}}
 {{- define "slotway.config" -}}
 {{- $own := dict
       "listen" (list "0.0.0.0:6379")
@@ -29,5 +30,5 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
       "workers" (int .Values.workers)
       "timeouts" (dict "drain" (printf "%ds" (int .Values.shutdown.drainSeconds))) -}}
 {{- $all := mergeOverwrite (deepCopy .Values.config) $own -}}
-{{- toToml $all -}}
+{{- regexReplaceAll "(?m)^(\\s*[a-z_]+ = [0-9]+)[.]0$" (toToml $all) "${1}" -}}
 {{- end -}}
