@@ -20,8 +20,20 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
-{{/* proxy.toml: what this chart decides, and the rest of `config`. Helm's whole numbers are floating
-ones, written as 5000.0: slotway wants them whole. */}}
+{{/* Helm's whole numbers are floating ones, written as 5000.0 or 1e+06: slotway wants them whole. */}}
+{{- define "slotway.whole" -}}
+{{- range $key, $value := . -}}
+{{- if kindIs "map" $value -}}
+{{- include "slotway.whole" $value -}}
+{{- else if kindIs "float64" $value -}}
+{{- if eq $value (floor $value) -}}
+{{- $_ := set $ $key (int64 $value) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* proxy.toml: what this chart decides, and the rest of `config`. */}}
 {{- define "slotway.config" -}}
 {{- $own := dict
       "listen" (list "0.0.0.0:6379")
@@ -30,5 +42,6 @@ ones, written as 5000.0: slotway wants them whole. */}}
       "workers" (int .Values.workers)
       "timeouts" (dict "drain" (printf "%ds" (int .Values.shutdown.drainSeconds))) -}}
 {{- $all := mergeOverwrite (deepCopy .Values.config) $own -}}
-{{- regexReplaceAll "(?m)^(\\s*[a-z_]+ = [0-9]+)[.]0$" (toToml $all) "${1}" -}}
+{{- include "slotway.whole" $all -}}
+{{- toToml $all -}}
 {{- end -}}
