@@ -333,8 +333,8 @@ impl Worker {
         {
             return self.account_client(index);
         }
-        let leaves = self.drain.is_some_and(|drain| drain.lets_go(client));
-        if leaves {
+        let last = self.drain.is_some_and(|drain| drain.is_last(client));
+        if last {
             client.stream.hold_back(true);
         }
         if let Some(replies) = client.replies.as_mut() {
@@ -371,11 +371,12 @@ impl Worker {
         } else if client.paused == Paused::Replies {
             self.resume.push((index as u32, client.generation));
         }
-        if leaves {
-            if client.is_idle() {
+        if last {
+            if !client.is_idle() {
+                client.stream.hold_back(false);
+            } else if client.paused == Paused::No {
                 return self.let_go(index);
             }
-            client.stream.hold_back(false);
         }
         let closing =
             client.paused == Paused::Closing || (client.read_closed && client.paused == Paused::No);

@@ -37,17 +37,19 @@ impl Drain {
         self.polite.is_some()
     }
 
-    /// What this client has to be written is to be its last: nothing else is under way for it.
-    pub(super) fn lets_go(&self, client: &Client) -> bool {
-        self.is_polite()
+    /// What there is to write to this client is its last: nothing else is under way for it.
+    pub(super) fn is_last(&self, client: &Client) -> bool {
+        if client.replies.is_none() || !client.is_drained() {
+            return false;
+        }
+        let may_leave = self.is_polite()
             && client.paused == Paused::No
             && !client.read_closed
-            && client.replies.is_some()
-            && client.is_drained()
             && client.tail.is_empty()
             && client.lent.is_none()
             && client.subscriptions.is_none()
-            && client.session.modes & mode::MULTI == 0
+            && client.session.modes & mode::MULTI == 0;
+        may_leave || client.paused == Paused::Closing
     }
 }
 
@@ -62,7 +64,7 @@ impl Worker {
         for (index, silent) in all {
             // Who waits for an element is told that there was none: nothing can be lost so.
             let waited = self.unblock(index, false);
-            if silent && !waited {
+            if silent && !waited && !self.has_spoken(index) {
                 self.stop_reading(index);
             }
         }
@@ -81,9 +83,19 @@ impl Worker {
             if self.clients.get(index).is_some_and(|c| c.paused == Paused::Leaving) {
                 self.close_client(index);
             } else {
+                self.has_spoken(index);
                 self.stop_reading(index);
             }
         }
+    }
+
+    /// Takes in what is in the client's socket already: whether there is anything.
+    fn has_spoken(&mut self, index: usize) -> bool {
+        let read =
+            |worker: &Self| worker.clients.get(index).is_some_and(|c| c.active == worker.now);
+        let before = read(self);
+        self.client_readable(index);
+        !before && read(self)
     }
 
     pub(super) fn is_drained(&self) -> bool {
