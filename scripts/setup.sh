@@ -139,6 +139,7 @@ case $what in
         setup_rust_tools
         setup_prometheus
         setup_conformance
+        setup_python tests/python/deploy-requirements.txt tests/python/helm-requirements.txt
         setup_node
         ;;
     faults)
