@@ -51,7 +51,7 @@ def documented():
             yield from re.findall(r"`((?:[^`])+)`", line.split(" | ")[0])
 
 
-@pytest.mark.parametrize("text", documented())
+@pytest.mark.parametrize("text", list(documented()))
 def test_what_the_page_has_is_said(text):
     # a braced hash tag is text, not a place
     for part in re.split("…", text):
