@@ -61,6 +61,7 @@ step() {
 }
 
 step "setup" scripts/setup.sh test
+step "dependencies" scripts/dependencies.py
 step "cargo fmt" cargo fmt --check
 step "cargo clippy" cargo clippy --all-targets -- -D warnings
 step "cargo build" cargo build --release

@@ -48,6 +48,15 @@ pub enum Paused {
     Suspended,
     /// Its connection is being closed: replies still go out, commands are not read.
     Closing,
+    /// It has had its last reply and the end of the connection with it, and is to close its side.
+    Leaving,
+}
+
+impl Paused {
+    /// It is not read from any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Paused::Closing | Paused::Leaving)
+    }
 }
 
 /// What an argument of a request costs beside its bytes when the request is complete: a command of

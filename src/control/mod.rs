@@ -7,6 +7,7 @@ mod accept;
 mod link;
 mod names;
 mod node;
+mod notify;
 mod pool;
 mod probe;
 mod replicas;

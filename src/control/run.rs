@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 
 use super::accept::{self, Acceptor, Listener};
 use super::link::ToControl;
+use super::notify;
 use super::pool::Pool;
 use super::probe::Prober;
 use super::replicas::Replicas;
@@ -209,6 +210,11 @@ impl Control {
         };
         others.spawn(supervise("files".to_owned(), Arc::clone(&status), watch_files));
         let verifier = Verifier::new(Arc::clone(&config), Arc::clone(&status));
+        let alive = {
+            let (pool, status) = (Arc::clone(&pool), Arc::clone(&status));
+            move || notify::watchdog(Arc::clone(&pool), Arc::clone(&status))
+        };
+        others.spawn(supervise("watchdog".to_owned(), Arc::clone(&status), alive));
 
         let connect = config.timeouts.connect;
         let prober = Prober::new(Arc::clone(&pool), Arc::clone(&requests), connect);
@@ -269,6 +275,7 @@ impl Control {
                 }
                 _ = &mut first, if ready.is_some() => {
                     if let Some(ready) = ready.take() {
+                        notify::ready(self.pool.running());
                         ready();
                     }
                 }
@@ -322,6 +329,7 @@ impl Control {
     async fn drain(&mut self) -> Result<(), RunError> {
         let limit = self.config.timeouts.drain;
         self.status.draining.store(true, Relaxed);
+        notify::stopping();
         self.acceptors.shutdown().await;
         let clients = self.pool.clients();
         info!(clients, limit_ms = limit.as_millis() as u64, "draining");
