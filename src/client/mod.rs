@@ -42,6 +42,8 @@ pub enum Paused {
     /// A command is under way that must be answered before the next one is read (a blocking one,
     /// WATCH, what is asked of all workers).
     Command,
+    /// Its TLS handshake is not over: it has said nothing yet.
+    Handshake,
     /// CLIENT PAUSE: its next command waits for the end of it.
     Suspended,
     /// Its connection is being closed: replies still go out, commands are not read.
@@ -140,6 +142,7 @@ impl Client {
     /// Bytes that its buffers occupy.
     pub fn held(&self) -> usize {
         self.tail.capacity()
+            + self.stream.held()
             + self.session.held()
             + self.replies.as_ref().map_or(0, |r| r.held())
             + self.multi.as_ref().map_or(0, |m| m.held())

@@ -17,6 +17,7 @@ mod supervise;
 #[cfg(test)]
 mod tests;
 mod topology;
+mod wire;
 
 pub use link::{Downstream, Probed, ToControl, ToWorker, Verdict, WorkerHandle};
 pub use pool::{Pool, Scrape};

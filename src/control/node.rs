@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::cluster::{Info, NodeAddr, ParseError, Snapshot, parse_info, parse_shards, parse_slots};
+use super::wire::Wire;
+use crate::cluster::{
+    Info, NodeAddr, ParseError, Snapshot, parse_info, parse_shards, parse_shards_tls, parse_slots,
+};
 use crate::config::Config;
 use crate::resp::{ReplyError, ReplyProgress, ReplyScan};
+use crate::tls::Tls;
 
 /// The longest reply that is read. COMMAND has some 100 KiB, 1,000 nodes in CLUSTER SHARDS some
 /// 300 KiB.
@@ -53,7 +55,9 @@ pub struct Answer {
 /// A connection to one node, kept between refreshes.
 #[derive(Debug)]
 pub struct NodeConn {
-    stream: TcpStream,
+    wire: Wire,
+    /// It has TLS, and asks for the ports that do.
+    tls: bool,
     asked: NodeAddr,
     limit: Duration,
     read: Vec<u8>,
@@ -65,15 +69,20 @@ pub struct NodeConn {
 }
 
 impl NodeConn {
-    /// Connects, authenticates, gives the connection its name.
-    pub async fn connect(addr: SocketAddr, config: &Arc<Config>) -> Result<Self, AskError> {
+    /// Connects to the node called `name`, authenticates, gives the connection its name.
+    pub async fn connect(
+        addr: SocketAddr,
+        name: &str,
+        config: &Arc<Config>,
+        tls: &Arc<Tls>,
+    ) -> Result<Self, AskError> {
         let limit = config.timeouts.connect;
         let connect = async {
-            let stream = TcpStream::connect(addr).await?;
-            stream.set_nodelay(true)?;
+            let wire = Wire::connect(addr, name, tls).await?;
             let asked = NodeAddr { host: addr.ip().to_string().into(), port: addr.port() };
             let mut conn = NodeConn {
-                stream,
+                wire,
+                tls: tls.is_upstream(),
                 asked,
                 limit,
                 read: Vec::new(),
@@ -120,7 +129,8 @@ impl NodeConn {
         let info = parse_info(&self.ask(&["CLUSTER", "INFO"]).await?)?;
         if !self.by_slots {
             let reply = self.ask(&["CLUSTER", "SHARDS"]).await?;
-            match parse_shards(&reply, &self.asked) {
+            let parse = if self.tls { parse_shards_tls } else { parse_shards };
+            match parse(&reply, &self.asked) {
                 Ok(snapshot) => return Ok(Answer { info, snapshot }),
                 Err(ParseError::Refused(_)) => self.by_slots = true,
                 Err(error) => return Err(error.into()),
@@ -136,7 +146,7 @@ impl NodeConn {
             request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
         }
         self.out_of_step = true;
-        self.stream.write_all(request.as_bytes()).await?;
+        self.wire.write_all(request.as_bytes()).await?;
         let (mut scan, mut scanned) = (ReplyScan::default(), 0);
         loop {
             match scan.advance(self.read.get(scanned..).unwrap_or_default())? {
@@ -150,7 +160,7 @@ impl NodeConn {
             if self.read.len() > MAX_REPLY {
                 return Err(AskError::TooLarge);
             }
-            if self.stream.read_buf(&mut self.read).await? == 0 {
+            if self.wire.read_buf(&mut self.read).await? == 0 {
                 let closed = "the node closed the connection";
                 return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, closed).into());
             }

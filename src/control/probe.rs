@@ -12,7 +12,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
@@ -20,6 +19,8 @@ use tracing::debug;
 use super::link::{Probed, ToWorker, Verdict};
 use super::pool::Pool;
 use super::topology::Requests;
+use super::wire::Wire;
+use crate::tls::Tls;
 
 /// How long a node that takes connections may think about PING.
 const PING_LIMIT: Duration = Duration::from_millis(500);
@@ -54,7 +55,10 @@ impl Prober {
         tokio::spawn(async move {
             let begun = Instant::now();
             let looking = Looking(&prober, node);
-            let verdict = ask(node, prober.connect).await;
+            let verdict = {
+                let (name, tls) = (prober.pool.server_name(node), prober.pool.tls());
+                ask(node, &name, tls, prober.connect).await
+            };
             drop(looking);
             debug!(%node, ?verdict, "a silent node was looked at");
             if verdict != Verdict::Answers {
@@ -84,14 +88,18 @@ impl Pool {
     }
 }
 
-async fn ask(node: SocketAddr, limit: Duration) -> Verdict {
-    let Ok(Ok(mut stream)) = timeout(limit, TcpStream::connect(node)).await else {
+async fn ask(node: SocketAddr, name: &str, tls: &Arc<Tls>, limit: Duration) -> Verdict {
+    let Ok(Ok(stream)) = timeout(limit, TcpStream::connect(node)).await else {
         return Verdict::Unreachable;
     };
     let ping = async {
-        stream.write_all(b"PING\r\n").await?;
+        let mut wire = Wire::over(stream, name, tls).await?;
+        wire.write_all(b"PING\r\n").await?;
         // Any answer is one: that a password is wanted, that there are too many clients.
-        stream.read_u8().await
+        match wire.read_buf(&mut Vec::with_capacity(16)).await {
+            Ok(0) => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            other => other,
+        }
     };
     match timeout(PING_LIMIT, ping).await {
         Ok(Ok(_)) => Verdict::Answers,

@@ -16,6 +16,7 @@ use super::stats::{BUCKETS_MICROS, Histogram, LimitHit, ReadTo, Redirection, Tra
 use crate::cluster::{Health, Role, Snapshot, Unfit};
 use crate::command::{Class, CommandId, CommandTable};
 use crate::pubsub::{GapReason, HubStats, Kind as Topic};
+use crate::tls::{Outcome, Side, TlsCounts};
 
 /// Everything that one scrape shows.
 #[derive(Debug)]
@@ -55,6 +56,7 @@ pub struct ControlStats {
     /// Parts of the control thread that failed.
     pub task_failures: u64,
     pub script_bytes: usize,
+    pub tls: TlsCounts,
     /// Fit, offline, then by [`Unfit`].
     pub replicas: [u64; 2 + Unfit::COUNT],
 }
@@ -185,6 +187,27 @@ impl View<'_> {
             n if n == names::AGE.name => {
                 if let Some(age) = control.topology_age_seconds {
                     family.value(&[], age);
+                }
+            }
+            n if n == names::TLS_HANDSHAKES.name => {
+                // Without TLS on a side nothing is shown of it.
+                let sides = Side::NAMES.iter().zip(control.tls.handshakes);
+                for (side, counts) in sides.filter(|(_, counts)| counts.iter().any(|&n| n > 0)) {
+                    for (result, count) in Outcome::NAMES.iter().zip(counts) {
+                        family.count(&[side, result], count);
+                    }
+                }
+            }
+            n if n == names::TLS_RELOADS.name => {
+                for (result, count) in ["ok", "failed"].iter().zip(control.tls.reloads) {
+                    family.count(&[result], count);
+                }
+            }
+            n if n == names::TLS_EXPIRY.name => {
+                for (side, at) in Side::NAMES.iter().zip(control.tls.expiry) {
+                    if let Some(at) = at {
+                        family.value(&[side], at as f64);
+                    }
                 }
             }
             n if n == names::BUILD.name => family.count(&[env!("CARGO_PKG_VERSION")], 1),

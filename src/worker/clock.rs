@@ -93,6 +93,7 @@ impl Worker {
             self.look_at_deadlines();
         }
         self.close_idle_clients();
+        self.end_slow_handshakes();
         self.probe_idle();
     }
 
@@ -127,8 +128,7 @@ impl Worker {
             self.check_commands(u);
             self.check_silence(u);
             let waits = |up: &crate::upstream::Upstream| {
-                (!up.pending.is_empty() && up.dedicated.is_none())
-                    || matches!(up.state, State::Connecting { .. } | State::Handshake { .. })
+                (!up.pending.is_empty() && up.dedicated.is_none()) || up.state.is_under_way()
             };
             busy |= self.upstreams.get(u).is_some_and(waits);
         }
@@ -145,10 +145,16 @@ impl Worker {
 
     fn check_connect_timeout(&mut self, u: usize) {
         let Some(up) = self.upstreams.get(u) else { return };
-        if let State::Connecting { until } | State::Handshake { until } = up.state
+        if let State::Connecting { until } | State::Securing { until } | State::Handshake { until } =
+            up.state
             && until <= self.now
         {
-            self.lost(u, "no answer within timeouts.connect");
+            let why = match up.state {
+                State::Securing { .. } => "no TLS handshake within timeouts.connect",
+                _ => "no answer within timeouts.connect",
+            };
+            self.end_securing(u);
+            self.lost(u, why);
         }
     }
 

@@ -302,7 +302,8 @@ impl Worker {
     }
 
     pub(super) fn no_cluster_yet(&mut self, index: usize, command: u16) -> Flow {
-        self.answer_own_error(index, command, super::NO_CLUSTER_YET);
+        let text = self.shared.no_cluster_yet();
+        self.answer_own_error(index, command, &text);
         Flow::Next
     }
 

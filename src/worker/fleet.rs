@@ -81,7 +81,7 @@ impl Worker {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let (protocol, me) = (client.session.protocol, (index as u32, client.generation));
         if nodes.is_empty() {
-            self.answer_own_error(index, command, super::NO_CLUSTER_YET);
+            self.no_cluster_yet(index, command);
             return Flow::Next;
         }
         let Some(g) = self.start_fleet(index, command, NO_SLOT, merge, args) else {

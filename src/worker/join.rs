@@ -81,7 +81,7 @@ impl Worker {
             }
         }
         if nodes.is_empty() {
-            return self.fail_errand(me, seq, super::NO_CLUSTER_YET);
+            return self.fail_errand(me, seq, &self.shared.no_cluster_yet());
         }
         let parts = nodes.iter().map(|_| Part { upstream: None, count: None, whole: None });
         let join = Join {

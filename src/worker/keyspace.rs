@@ -2,7 +2,7 @@
 
 use super::dispatch::held_full;
 use super::downstream::Flow;
-use super::{NO_CLUSTER_YET, NOBODY, Worker};
+use super::{NOBODY, Worker};
 use crate::cluster::Slot;
 use crate::metrics::LimitHit;
 use crate::resp::{Args, write};
@@ -51,7 +51,7 @@ impl Worker {
     /// that slot.
     pub(super) fn scan(&mut self, index: usize, command: u16, args: &Args) -> Flow {
         if self.snapshot.generation == 0 {
-            self.answer_own_error(index, command, NO_CLUSTER_YET);
+            self.no_cluster_yet(index, command);
             return Flow::Next;
         }
         self.refresh_layout();
@@ -139,7 +139,7 @@ impl Worker {
         let protocol = client.session.protocol;
         let nodes = self.fan_targets(Fan::Primaries);
         if self.snapshot.generation == 0 || nodes.is_empty() {
-            self.answer_own_error(index, command, NO_CLUSTER_YET);
+            self.no_cluster_yet(index, command);
             return Flow::Next;
         }
         let mut reached = nodes.iter().filter_map(|n| n.as_ref().ok());

@@ -23,6 +23,7 @@
 //! - `answer`: a reply finds its client; refusals and retries
 //! - `scripts`: Lua scripts are remembered, and given to nodes
 //! - `replicas`: reads from replicas; `read_from`: which node a read goes to
+//! - `tls`: TLS handshakes, of clients and with nodes
 //! - `topology`: a new snapshot becomes routes
 //! - `clock`: deadlines, backoff; `silence`: nodes that owe an answer and say nothing
 
@@ -47,6 +48,7 @@ mod settings;
 mod shards;
 mod shared;
 mod silence;
+mod tls;
 mod topics;
 mod topology;
 mod transaction;
@@ -91,6 +93,8 @@ struct Node {
     addr: crate::cluster::NodeAddr,
     /// The number by which pub/sub knows it.
     ident: u64,
+    /// The name that its certificate is to be for.
+    name: Box<str>,
     socket: Option<std::net::SocketAddr>,
     /// Stands in the current snapshot.
     known: bool,
@@ -194,6 +198,7 @@ struct Worker {
     watches_replicas: bool,
     scripts: scripts::Scripts,
     topics: topics::Topics,
+    handshakes: tls::Handshakes,
     /// PUBLISHes may wait for a node that is not reached.
     stranded: bool,
     /// Bytes of the client that is being read from, from the command at hand on.
@@ -352,6 +357,7 @@ impl Worker {
             joins: Slab::new(),
             scripts: scripts::Scripts::new(Arc::clone(&shared.scripts)),
             topics: topics::Topics::default(),
+            handshakes: tls::Handshakes::default(),
             stranded: false,
             shared,
             idle: Vec::new(),
@@ -446,7 +452,9 @@ impl Worker {
         }
         let timer = self.timers.peek().map(|t| t.due);
         let idle = self.settings.idle_timeout.map(|_| self.next_idle_check);
-        let next = [timer, self.tick, self.drain, self.pause_end(), idle, self.idle_probe_due()];
+        let handshake = self.handshake_due();
+        let probe = self.idle_probe_due();
+        let next = [timer, self.tick, self.drain, self.pause_end(), idle, probe, handshake];
         let next = next.into_iter().flatten().min()?;
         // The clock of the last turn is old by now: measure anew, it is only done when there is
         // something to wait for.

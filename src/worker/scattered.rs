@@ -151,7 +151,9 @@ impl Worker {
                 self.script_before_again(u, &mut pending, &batch.frame);
                 self.send_owned(u, pending, batch.frame);
             }
-            None if batch.slot == NO_SLOT => self.fail(&pending, "", super::NO_CLUSTER_YET),
+            None if batch.slot == NO_SLOT => {
+                self.fail(&pending, "", &self.shared.no_cluster_yet());
+            }
             None if !self.holds.fits(batch.slot, batch.frame.len(), self.settings.held) => {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;
                 self.fail(&pending, "", &super::dispatch::held_full(batch.slot));

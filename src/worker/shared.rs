@@ -1,12 +1,13 @@
 //! What the workers of a process share. Nothing of it is touched for ordinary commands.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::Config;
 use crate::pubsub::Hub;
 use crate::scripts::ScriptStore;
+use crate::tls::Tls;
 
 /// Shared by all workers.
 #[derive(Debug)]
@@ -19,13 +20,36 @@ pub struct Shared {
     pub scripts: Arc<ScriptStore>,
     /// The pub/sub hub.
     pub hub: Hub,
+    /// Certificates and what they are for.
+    pub tls: Arc<Tls>,
+    /// Why nothing is known of the cluster.
+    trouble: Mutex<Option<String>>,
 }
 
 impl Shared {
     /// What workers share that run by `config`.
-    pub fn new(config: &Config, hub: Hub) -> Self {
+    pub fn new(config: &Config, tls: Arc<Tls>, hub: Hub) -> Self {
         let scripts = Arc::new(ScriptStore::new(config.limits.scripts));
-        Shared { dedicated: AtomicUsize::new(0), monitors: AtomicUsize::new(0), scripts, hub }
+        Shared {
+            dedicated: AtomicUsize::new(0),
+            monitors: AtomicUsize::new(0),
+            scripts,
+            hub,
+            tls,
+            trouble: Mutex::default(),
+        }
+    }
+
+    /// Why nothing is known of the cluster; `None` once it is.
+    pub fn set_trouble(&self, why: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// The error for a command that nobody knows where to send.
+    pub fn no_cluster_yet(&self) -> String {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = trouble.as_deref().map(|why| format!("; last: {why}")).unwrap_or_default();
+        format!("{}{why}", super::NO_CLUSTER_YET)
     }
 
     /// One more dedicated connection is lent. `false`: `most` are.

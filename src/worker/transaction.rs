@@ -309,7 +309,9 @@ impl Worker {
                     self.send_owned(u, pending, std::mem::take(&mut multi.frames));
                 }
             }
-            None if slot == NO_SLOT => self.answer_own_error(index, command, super::NO_CLUSTER_YET),
+            None if slot == NO_SLOT => {
+                self.no_cluster_yet(index, command);
+            }
             None if !self.holds.fits(slot, multi.frames.len(), self.settings.held) => {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;
                 self.answer_own_error(index, command, &super::dispatch::held_full(slot));
