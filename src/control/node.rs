@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::wire::Wire;
@@ -29,6 +30,12 @@ pub enum AskError {
     /// It took too long.
     #[error("no answer within {} ms (timeouts.connect)", .0.as_millis())]
     Timeout(Duration),
+    /// The same, and it was in the TLS handshake.
+    #[error(
+        "TLS, name {1}: no handshake within {} ms (timeouts.connect); does this port speak TLS?",
+        .0.as_millis()
+    )]
+    NoTls(Duration, String),
     /// AUTH was refused.
     #[error("authentication refused, see upstream.user and upstream.password: {0}")]
     Auth(String),
@@ -77,8 +84,13 @@ impl NodeConn {
         tls: &Arc<Tls>,
     ) -> Result<Self, AskError> {
         let limit = config.timeouts.connect;
+        let mut securing = false;
         let connect = async {
-            let wire = Wire::connect(addr, name, tls).await?;
+            let stream = TcpStream::connect(addr).await?;
+            stream.set_nodelay(true)?;
+            securing = tls.is_upstream();
+            let wire = Wire::over(stream, name, tls).await?;
+            securing = false;
             let asked = NodeAddr { host: addr.ip().to_string().into(), port: addr.port() };
             let mut conn = NodeConn {
                 wire,
@@ -92,7 +104,11 @@ impl NodeConn {
             conn.handshake(config).await?;
             Ok(conn)
         };
-        timeout(limit, connect).await.map_err(|_| AskError::Timeout(limit))?
+        match timeout(limit, connect).await {
+            Ok(outcome) => outcome,
+            Err(_) if securing => Err(AskError::NoTls(limit, name.to_owned())),
+            Err(_) => Err(AskError::Timeout(limit)),
+        }
     }
 
     async fn handshake(&mut self, config: &Config) -> Result<(), AskError> {

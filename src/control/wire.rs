@@ -1,7 +1,6 @@
 //! A connection of the control thread's own to a node, with TLS where the configuration says so.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,17 +26,7 @@ enum Socket {
 }
 
 impl Wire {
-    /// Connects to the node at `addr`, which is called `name`.
-    ///
-    /// # Errors
-    /// The operating system's; with TLS, why the handshake failed.
-    pub async fn connect(addr: SocketAddr, name: &str, tls: &Arc<Tls>) -> io::Result<Wire> {
-        let stream = TcpStream::connect(addr).await?;
-        stream.set_nodelay(true)?;
-        Wire::over(stream, name, tls).await
-    }
-
-    /// The same over a TCP connection that stands.
+    /// Over a TCP connection to the node called `name`.
     ///
     /// # Errors
     /// Why the handshake failed.

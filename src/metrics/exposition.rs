@@ -190,9 +190,7 @@ impl View<'_> {
                 }
             }
             n if n == names::TLS_HANDSHAKES.name => {
-                // Without TLS on a side nothing is shown of it.
-                let sides = Side::NAMES.iter().zip(control.tls.handshakes);
-                for (side, counts) in sides.filter(|(_, counts)| counts.iter().any(|&n| n > 0)) {
+                for (side, counts) in Side::NAMES.iter().zip(control.tls.handshakes) {
                     for (result, count) in Outcome::NAMES.iter().zip(counts) {
                         family.count(&[side, result], count);
                     }
@@ -405,6 +403,7 @@ mod tests {
         let control = ControlStats {
             clients_rejected: 4,
             topology_age_seconds: Some(1.5),
+            tls: TlsCounts { expiry: [Some(1), None], ..TlsCounts::default() },
             workers: 2,
             ..ControlStats::default()
         };

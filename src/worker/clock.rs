@@ -150,7 +150,9 @@ impl Worker {
             && until <= self.now
         {
             let why = match up.state {
-                State::Securing { .. } => "no TLS handshake within timeouts.connect",
+                State::Securing { .. } => {
+                    "no TLS handshake within timeouts.connect; does this port speak TLS?"
+                }
                 _ => "no answer within timeouts.connect",
             };
             self.end_securing(u);
@@ -245,7 +247,10 @@ impl Worker {
             let owner = self.owners.get(usize::from(slot)).copied();
             let node = owner.and_then(|n| self.nodes.get(usize::from(n)));
             let name = node.map_or_else(|| "none".to_owned(), |n| n.addr.to_string());
-            let why = self.last_refusal.get(&slot).cloned();
+            let mut why = self.last_refusal.get(&slot).cloned();
+            if self.snapshot.generation == 0 {
+                why = why.or_else(|| self.shared.trouble());
+            }
             let pending = held.meta.pending;
             let text = self.deadline_text(&pending, &name, "not executed", why.as_deref());
             self.fail(&pending, &name, &text);

@@ -45,10 +45,14 @@ impl Shared {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
+    /// Why nothing is known of the cluster, if somebody has asked.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The error for a command that nobody knows where to send.
     pub fn no_cluster_yet(&self) -> String {
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        let why = trouble.as_deref().map(|why| format!("; last: {why}")).unwrap_or_default();
+        let why = self.trouble().map(|why| format!("; last: {why}")).unwrap_or_default();
         format!("{}{why}", super::NO_CLUSTER_YET)
     }
 
