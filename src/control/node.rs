@@ -32,10 +32,15 @@ pub enum AskError {
     Timeout(Duration),
     /// The same, and it was in the TLS handshake.
     #[error(
-        "TLS, name {1}: no handshake within {} ms (timeouts.connect); does this port speak TLS?",
-        .0.as_millis()
+        "TLS, name {name}: no handshake within {limit} ms (timeouts.connect); does this port speak \
+         TLS?"
     )]
-    NoTls(Duration, String),
+    NoTls {
+        /// How long it had, milliseconds.
+        limit: u128,
+        /// The node's name.
+        name: String,
+    },
     /// AUTH was refused.
     #[error("authentication refused, see upstream.user and upstream.password: {0}")]
     Auth(String),
@@ -106,7 +111,9 @@ impl NodeConn {
         };
         match timeout(limit, connect).await {
             Ok(outcome) => outcome,
-            Err(_) if securing => Err(AskError::NoTls(limit, name.to_owned())),
+            Err(_) if securing => {
+                Err(AskError::NoTls { limit: limit.as_millis(), name: name.to_owned() })
+            }
             Err(_) => Err(AskError::Timeout(limit)),
         }
     }
