@@ -22,6 +22,8 @@ use super::topology::Requests;
 use super::wire::Wire;
 use crate::tls::Tls;
 
+/// How long a node may take to accept a connection, at most; it is looked at again.
+const CONNECT_LIMIT: Duration = Duration::from_millis(500);
 /// How long a node that takes connections may think about PING.
 const PING_LIMIT: Duration = Duration::from_millis(500);
 /// So many nodes are looked at at the same time; of more the workers will ask again.
@@ -89,6 +91,9 @@ impl Pool {
 }
 
 async fn ask(node: SocketAddr, name: &str, tls: &Arc<Tls>, limit: Duration) -> Verdict {
+    // The kernel repeats an attempt after a second: one that begins anew notices sooner that the
+    // network is back.
+    let limit = limit.min(CONNECT_LIMIT);
     let Ok(Ok(stream)) = timeout(limit, TcpStream::connect(node)).await else {
         return Verdict::Unreachable;
     };

@@ -242,7 +242,8 @@ impl Refresher {
     }
 
     /// Whom to ask, in this order: the hint, replicas that may just have been promoted, some nodes
-    /// known to be online at random, the seeds, the other nodes; those that are silent last.
+    /// known to be online at random, the seeds, the other nodes; those that are silent last, behind
+    /// the seeds.
     fn candidates(&self, hint: Option<&NodeAddr>) -> Vec<Candidate> {
         let silent = self.requests.silent_now();
         let is_silent = |n: &Node| n.socket.is_some_and(|s| silent.contains(&s));
@@ -250,13 +251,14 @@ impl Refresher {
         fastrand::shuffle(&mut online);
         let heirs = self.heirs(is_silent);
         online.sort_by_key(|n| (is_silent(n), !heirs.contains(&n.addr)));
+        let answering = online.iter().filter(|n| !is_silent(n)).count();
         // A hint comes from a reply, and a script can make a node reply with anything: it chooses
         // among the nodes that the cluster has named, it does not add to them.
         let hinted = hint
             .and_then(|hint| self.current.nodes.iter().find(|n| n.addr == *hint))
             .and_then(candidate);
         let mut known = online.into_iter().filter_map(candidate);
-        let first: Vec<Candidate> = known.by_ref().take(BEFORE_SEEDS).collect();
+        let first: Vec<Candidate> = known.by_ref().take(answering.min(BEFORE_SEEDS)).collect();
         let seeds = self.config.seeds.iter().map(|s| Candidate::Name(s.host.clone(), s.port));
         hinted.into_iter().chain(first).chain(seeds).chain(known).collect()
     }

@@ -263,6 +263,13 @@ impl<'a> Desk<'a> {
         }
     }
 
+    fn broken(&mut self, node: usize, why: &Broken) {
+        match why {
+            Broken::Socket(error) => self.lost_by(node, error),
+            Broken::Talk(why) => self.lost(node, why),
+        }
+    }
+
     /// Lost by an error of the socket, or of TLS on it.
     fn lost_by(&mut self, node: usize, error: &io::Error) {
         let name = self.book.node(node).map(|n| n.name.clone()).unwrap_or_default();
@@ -287,18 +294,51 @@ impl<'a> Desk<'a> {
     fn read_node(&mut self, node: usize) {
         let Some(mut conn) = self.conns.get_mut(node).and_then(Option::take) else { return };
         let mut scratch = std::mem::take(&mut self.scratch);
-        let outcome = conn.read(&mut scratch, self.now, |conn, buf| self.frames(node, conn, buf));
+        let outcome = conn.read(&mut scratch, self.now, |conn, buf| {
+            self.read_formers(node);
+            self.frames(node, conn, buf)
+        });
         self.scratch = scratch;
         if let Some(place) = self.conns.get_mut(node) {
             *place = Some(conn);
         }
         match outcome {
-            Ok(n) => {
-                self.room.stats.bytes.fetch_add(n as u64, Relaxed);
-            }
-            Err(Broken::Socket(error)) => self.lost_by(node, &error),
-            Err(Broken::Talk(why)) => self.lost(node, &why),
+            Ok(n) => self.count_bytes(n),
+            Err(why) => self.broken(node, &why),
         }
+    }
+
+    /// `node` has sent something. Where topics have moved, what the node before has sent is in its
+    /// socket by now, and comes first.
+    fn read_formers(&mut self, node: usize) {
+        let formers: Vec<usize> = self.book.formers().filter(|&former| former != node).collect();
+        if formers.is_empty() {
+            return;
+        }
+        let (mut scratch, now) = (vec![0; SCRATCH], self.now);
+        for former in formers {
+            let Some(mut conn) = self.conns.get_mut(former).and_then(Option::take) else {
+                continue;
+            };
+            let outcome = loop {
+                let frames = |conn: &mut Conn, buf: &[u8]| self.frames(former, conn, buf);
+                match conn.read(&mut scratch, now, frames) {
+                    Ok(n) if n == scratch.len() => self.count_bytes(n),
+                    other => break other,
+                }
+            };
+            if let Some(place) = self.conns.get_mut(former) {
+                *place = Some(conn);
+            }
+            match outcome {
+                Ok(n) => self.count_bytes(n),
+                Err(why) => self.broken(former, &why),
+            }
+        }
+    }
+
+    fn count_bytes(&self, n: usize) {
+        self.room.stats.bytes.fetch_add(n as u64, Relaxed);
     }
 
     /// All complete frames. Gives how many bytes they are.
@@ -433,8 +473,7 @@ impl<'a> Desk<'a> {
                 }
                 Due::Ping => {
                     conn.ping(now);
-                    conn.say(&[b"PING"], &mut self.line, &mut self.pool);
-                    self.book.pinged(node);
+                    self.book.ping(node);
                 }
             }
         }
@@ -461,6 +500,7 @@ impl<'a> Desk<'a> {
                     Action::Unsubscribe(node, topic) => {
                         self.say(node, &[topic.kind.unsubscribe().as_bytes(), &topic.name]);
                     }
+                    Action::Ping(node) => self.say(node, &[b"PING"]),
                     Action::Refresh(hint) => refresh = Some(hint.or(refresh.flatten())),
                 }
             }

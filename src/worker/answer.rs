@@ -444,6 +444,7 @@ impl Worker {
         let Some(held) = self.holds.next(slot, lane, self.now) else { return };
         let mut pending = held.meta.pending;
         pending.flags |= flag::LANE;
+        let owner = self.node_of_held(&pending, &held.frame, owner);
         self.send_to(owner, pending, held.frame, lane.0);
     }
 
@@ -507,7 +508,16 @@ impl Worker {
                 pending.flags |= flag::TRACKED;
                 self.holds.track(slot, lane);
             }
+            let owner = self.node_of_held(&pending, &held.frame, owner);
             self.send_to(owner, pending, held.frame, lane.0);
+        }
+    }
+
+    /// Where a command goes that was held: to its slot's `owner`, a message where it is heard.
+    fn node_of_held(&self, pending: &Pending, frame: &[u8], owner: u16) -> u16 {
+        match super::publish::is_lone_publish(pending) {
+            true => self.publish_node_of(frame).unwrap_or(owner),
+            false => owner,
         }
     }
 }

@@ -257,8 +257,7 @@ impl Worker {
             }
             Plan::Any => match self.any_primary(index) {
                 Some(node) => self.forward_to(index, command, NO_SLOT, node, frame),
-                None if self.snapshot.generation == 0 => self.no_cluster_yet(index, command),
-                None => self.hold_fresh(index, command, NO_SLOT, frame),
+                None => self.wait_for_a_node(index, command, frame),
             },
             Plan::Script(script, slot) => self.script(index, command, (script, slot), frame, args),
             Plan::Split { merge, step } => self.split(index, command, merge, step, args),
@@ -301,10 +300,29 @@ impl Worker {
         Flow::Next
     }
 
-    pub(super) fn no_cluster_yet(&mut self, index: usize, command: u16) -> Flow {
-        let text = self.shared.no_cluster_yet();
+    /// A command that any node could take, and none is there: it waits, if there ever was one.
+    #[cold]
+    pub(super) fn wait_for_a_node(&mut self, index: usize, command: u16, frame: &[u8]) -> Flow {
+        if self.snapshot.generation == 0 {
+            return self.no_cluster(index, command);
+        }
+        self.hold_fresh(index, command, NO_SLOT, frame)
+    }
+
+    /// A command that needs to know nodes, and none is known.
+    #[cold]
+    pub(super) fn no_cluster(&mut self, index: usize, command: u16) -> Flow {
+        let text = self.no_cluster_text();
         self.answer_own_error(index, command, &text);
         Flow::Next
+    }
+
+    /// Why no node is known.
+    pub(super) fn no_cluster_text(&self) -> String {
+        match self.snapshot.generation {
+            0 => self.shared.no_cluster_yet(),
+            _ => "CLUSTERDOWN no node of the cluster is online at the moment".to_owned(),
+        }
     }
 
     #[cold]
@@ -545,9 +563,13 @@ impl Worker {
     ) -> Flow {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
-        let nodes = self.fan_targets(to);
+        let mut nodes = self.fan_targets(to);
+        if nodes.is_empty() && to == Fan::Reached {
+            // Then those are waited for that should be.
+            nodes = self.fan_targets(Fan::Primaries);
+        }
         if self.snapshot.generation == 0 || nodes.is_empty() {
-            return self.no_cluster_yet(index, command);
+            return self.no_cluster(index, command);
         }
         let mut reached = nodes.iter().filter_map(|n| n.as_ref().ok());
         if let Some(u) = reached.find_map(|&n| self.full_upstream(n, protocol, index)) {

@@ -81,8 +81,7 @@ impl Worker {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let (protocol, me) = (client.session.protocol, (index as u32, client.generation));
         if nodes.is_empty() {
-            self.no_cluster_yet(index, command);
-            return Flow::Next;
+            return self.no_cluster(index, command);
         }
         let Some(g) = self.start_fleet(index, command, NO_SLOT, merge, args) else {
             return Flow::Stop;

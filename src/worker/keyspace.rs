@@ -51,8 +51,7 @@ impl Worker {
     /// that slot.
     pub(super) fn scan(&mut self, index: usize, command: u16, args: &Args) -> Flow {
         if self.snapshot.generation == 0 {
-            self.no_cluster_yet(index, command);
-            return Flow::Next;
+            return self.no_cluster(index, command);
         }
         self.refresh_layout();
         let Some(scan) = Scan::begin(args.get(1).unwrap_or_default(), self) else {
@@ -139,8 +138,7 @@ impl Worker {
         let protocol = client.session.protocol;
         let nodes = self.fan_targets(Fan::Primaries);
         if self.snapshot.generation == 0 || nodes.is_empty() {
-            self.no_cluster_yet(index, command);
-            return Flow::Next;
+            return self.no_cluster(index, command);
         }
         let mut reached = nodes.iter().filter_map(|n| n.as_ref().ok());
         if let Some(u) = reached.find_map(|&n| self.full_upstream(n, protocol, index)) {

@@ -136,9 +136,6 @@ const HELD: u16 = u16::MAX;
 /// In [`Worker::owners`]: nobody owns the slot.
 const NOBODY: u16 = u16::MAX;
 
-const NO_CLUSTER_YET: &str = "CLUSTERDOWN slotway does not know the cluster: no seed has answered \
-                              yet (configuration key: seeds)";
-
 /// Which socket an event is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {

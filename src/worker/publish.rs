@@ -30,7 +30,7 @@ impl Worker {
         }
         match self.publish_node(args.get(1).unwrap_or_default()) {
             Some(node) => self.forward_to(index, command, NO_SLOT, node, frame),
-            None => self.no_cluster_yet(index, command),
+            None => self.wait_for_a_node(index, command, frame),
         }
     }
 
@@ -77,9 +77,10 @@ impl Worker {
         match self.topics.known(Kind::Channel, channel).map_or(0, Topic::home) {
             0 => {
                 let patterns = self.topics.all_known(Kind::Pattern).filter(|t| t.home() != 0);
-                let homes = patterns.filter(|t| matches(&t.name, channel)).map(Topic::home);
-                // The same in every worker, so that it does not matter whose client publishes.
-                homes.min().unwrap_or(0)
+                let fit = patterns.filter(|t| matches(&t.name, channel));
+                // The same in every worker, so that it does not matter whose client publishes; and
+                // by name, so that the others' homes may change without a message overtaking.
+                fit.min_by_key(|t| (hash(&t.name), &t.name)).map_or(0, Topic::home)
             }
             home => home,
         }

@@ -151,8 +151,8 @@ impl Worker {
                 self.script_before_again(u, &mut pending, &batch.frame);
                 self.send_owned(u, pending, batch.frame);
             }
-            None if batch.slot == NO_SLOT => {
-                self.fail(&pending, "", &self.shared.no_cluster_yet());
+            None if batch.slot == NO_SLOT && self.snapshot.generation == 0 => {
+                self.fail(&pending, "", &self.no_cluster_text());
             }
             None if !self.holds.fits(batch.slot, batch.frame.len(), self.settings.held) => {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;

@@ -111,7 +111,7 @@ impl Worker {
         let Some(node) = node else {
             return match slot {
                 Some(_) => self.forward(index, command, number, frame),
-                None => self.no_cluster_yet(index, command),
+                None => self.wait_for_a_node(index, command, frame),
             };
         };
         let Some((mut pending, u)) = self.admit(index, command, number, node) else {
@@ -302,6 +302,9 @@ impl Worker {
     /// A node is not reached: SCRIPT LOAD does not wait for it, as it is given the script when it is
     /// needed.
     pub(super) fn loads_without(&mut self, u: usize, node: &str) {
+        if !self.primaries.iter().any(|&n| self.is_reached(n)) {
+            return; // somebody has to take it
+        }
         let router = Arc::clone(&self.router);
         let Some(up) = self.upstreams.get_mut(u) else { return };
         let loads = up.take_unsent(&mut self.pool, |p| {

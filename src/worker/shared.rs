@@ -53,7 +53,10 @@ impl Shared {
     /// The error for a command that nobody knows where to send.
     pub fn no_cluster_yet(&self) -> String {
         let why = self.trouble().map(|why| format!("; last: {why}")).unwrap_or_default();
-        format!("{}{why}", super::NO_CLUSTER_YET)
+        format!(
+            "CLUSTERDOWN slotway does not know the cluster: no seed has answered yet \
+             (configuration key: seeds){why}"
+        )
     }
 
     /// One more dedicated connection is lent. `false`: `most` are.

@@ -92,6 +92,11 @@ impl Worker {
             Verdict::Answers if waits_for_ping(up) => {
                 self.lost(u, "its node answers on other connections, and not on this one");
             }
+            // It is back from where nobody heard of it, or the network is. What this connection
+            // has under way the kernel sends again when it sees fit; reads need not wait for that.
+            Verdict::Answers if up.suspect && !owes_for_good(up) => {
+                self.lost(u, "it was silent, and its node answers again on other connections");
+            }
             Verdict::Answers => self.clear_suspicion(u),
             Verdict::Unreachable if !owes_for_good(up) => {
                 self.lost(u, "it is silent, and its node takes no new connection");

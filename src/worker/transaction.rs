@@ -309,8 +309,8 @@ impl Worker {
                     self.send_owned(u, pending, std::mem::take(&mut multi.frames));
                 }
             }
-            None if slot == NO_SLOT => {
-                self.no_cluster_yet(index, command);
+            None if slot == NO_SLOT && self.snapshot.generation == 0 => {
+                self.answer_own_error(index, command, &self.no_cluster_text());
             }
             None if !self.holds.fits(slot, multi.frames.len(), self.settings.held) => {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;

@@ -10,7 +10,7 @@ use crate::cluster::NodeAddr;
 use crate::control::ToControl;
 use crate::metrics::{LimitHit, NodeStats};
 use crate::resp::{Protocol, ReplyProgress};
-use crate::stream::{Stream, keep_alive};
+use crate::stream::{Stream, keep_alive, retransmit_soon};
 use crate::upstream::{Dest, Handshake, NO_SLOT, Pending, State, Upstream, flag};
 
 /// An unfinished reply of this size is handed to its client piece by piece; a smaller one is
@@ -21,6 +21,9 @@ const STREAM_FROM: usize = 32 << 10;
 const DEFER_BELOW: usize = 4 << 10;
 /// A connection that lived so long has proven that the node can be worked with, microseconds.
 const PROVEN: u64 = 1_000_000;
+/// And one that lived so long and was answered on, that it need not be left alone for longer and
+/// longer: something closes connections, now and then.
+const USEFUL: u64 = 100_000;
 
 impl Worker {
     /// The node at `addr`, if the cluster has it. Only such nodes are connected to: a redirection
@@ -108,6 +111,7 @@ impl Worker {
                 // A proxy that waits to fill packets waits for nothing.
                 let _ = socket.set_nodelay(true);
                 // Without these it works as well, but for networks that swallow packets.
+                let _ = retransmit_soon(&*socket);
                 if let Some((idle, patience)) = self.settings.keepalive {
                     let _ = keep_alive(&*socket, idle, patience);
                 }
@@ -597,7 +601,9 @@ impl Worker {
             return self.dedicated_lost(u, why);
         }
         let was_ready = up.state == State::Ready;
-        if was_ready && self.now.saturating_sub(up.ready_since) >= PROVEN {
+        let lived = self.now.saturating_sub(up.ready_since);
+        let proven = was_ready && lived >= PROVEN;
+        if proven || (was_ready && lived >= USEFUL && up.last_read > up.ready_since) {
             up.failures = 0;
         }
         if let Some(stream) = up.stream.as_mut() {
@@ -633,7 +639,7 @@ impl Worker {
         // Control may be gone at the very end: nothing to refresh then.
         let _ = self.control.send(ToControl::RefreshTopology { hint: None });
         // A connection that has worked for a while is tried again at once, the first time.
-        let delay = if was_ready && failures == 1 { 0 } else { self.backoff(failures) };
+        let delay = if proven { 0 } else { self.backoff(failures) };
         self.timers.push(Timer { due: self.now + delay, job: Job::Connect(u) });
         self.arm_tick();
         self.mark_upstream(u);

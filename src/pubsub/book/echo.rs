@@ -27,6 +27,10 @@ pub(super) struct Echo {
     /// What the node before had sent; empty but after a move.
     before: Vec<u64>,
     until: u64,
+    /// What the node has sent while the one before is heard, too: its bus brings it there.
+    after: Vec<u64>,
+    /// The one before is heard.
+    both: bool,
 }
 
 impl Echo {
@@ -41,17 +45,42 @@ impl Echo {
         self.until = now + AFTER;
     }
 
-    /// `true`: this message was handed on before the move.
+    /// From now on the node before is heard as well, or not any more.
+    pub fn hear_both(&mut self, both: bool) {
+        self.both = both;
+        self.after = Vec::new();
+    }
+
+    /// `true`: this message of `node` was handed on already, when the other one sent it.
     #[inline]
-    pub fn is_echo(&mut self, frame: &[u8], now: u64) -> bool {
+    pub fn is_echo(&mut self, node: usize, frame: &[u8], now: u64) -> bool {
         let hash = BuildHasherDefault::<FxHasher>::default().hash_one(frame);
+        if self.both && self.node.is_some_and(|n| n != node) {
+            return self.is_echo_of_former(hash, now);
+        }
         if !self.before.is_empty() && self.was_heard(hash, now) {
             return true;
+        }
+        if self.both && self.after.len() < MOST {
+            self.after.push(hash);
         }
         while self.heard.front().is_some_and(|(_, at)| at + LAG < now) || self.heard.len() >= MOST {
             self.heard.pop_front();
         }
         self.heard.push_back((hash, now));
+        false
+    }
+
+    #[cold]
+    fn is_echo_of_former(&mut self, hash: u64, now: u64) -> bool {
+        if let Some(at) = self.after.iter().position(|&h| h == hash) {
+            self.after.remove(at);
+            return true;
+        }
+        self.until = now + AFTER;
+        if self.before.len() < MOST {
+            self.before.push(hash);
+        }
         false
     }
 
@@ -75,30 +104,59 @@ mod tests {
         let mut echo = Echo::default();
         echo.moved(1, 0);
         for frame in [b"a", b"b", b"b"] {
-            assert!(!echo.is_echo(frame, 10));
+            assert!(!echo.is_echo(1, frame, 10));
         }
         echo.moved(1, 20);
-        assert!(!echo.is_echo(b"a", 30), "the same node, which sends nothing twice");
+        assert!(!echo.is_echo(1, b"a", 30), "the same node, which sends nothing twice");
         echo.moved(2, 40);
         for (frame, is_echo) in
             [(b"b", true), (b"c", false), (b"b", true), (b"b", false), (b"a", true)]
         {
-            assert_eq!(echo.is_echo(frame, 50), is_echo, "{}", frame[0] as char);
+            assert_eq!(echo.is_echo(2, frame, 50), is_echo, "{}", frame[0] as char);
         }
+    }
+
+    #[test]
+    fn while_both_are_heard_each_is_handed_on_once() {
+        let mut echo = Echo::default();
+        echo.moved(1, 0);
+        assert!(!echo.is_echo(1, b"a", 10));
+        echo.hear_both(true);
+        assert!(!echo.is_echo(1, b"b", 20));
+        echo.moved(2, 30);
+        // c and d are published at the one, e and f at the other.
+        for (node, frame, is_echo) in [
+            (2, b"a", true),
+            (1, b"c", false),
+            (2, b"e", false),
+            (2, b"b", true),
+            (1, b"d", false),
+            (2, b"c", true),
+            (1, b"e", true),
+            (2, b"f", false),
+            (2, b"d", true),
+            (1, b"f", true),
+            (1, b"f", false),
+        ] {
+            assert_eq!(echo.is_echo(node, frame, 50), is_echo, "{node} {}", frame[0] as char);
+        }
+        echo.hear_both(false);
+        assert!(echo.after.is_empty());
+        assert!(!echo.is_echo(2, b"e", 60), "published again");
     }
 
     #[test]
     fn what_is_long_ago_is_no_echo() {
         let mut echo = Echo::default();
         echo.moved(1, 0);
-        echo.is_echo(b"old", 10);
-        echo.is_echo(b"new", LAG);
+        echo.is_echo(1, b"old", 10);
+        echo.is_echo(1, b"new", LAG);
         echo.moved(2, LAG + 20);
-        assert!(!echo.is_echo(b"old", LAG + 30));
-        assert!(!echo.is_echo(b"new", LAG + 30 + AFTER));
+        assert!(!echo.is_echo(2, b"old", LAG + 30));
+        assert!(!echo.is_echo(2, b"new", LAG + 30 + AFTER));
         assert!(echo.before.is_empty());
         for n in 0..2 * MOST as u64 {
-            echo.is_echo(&n.to_ne_bytes(), 2 * AFTER);
+            echo.is_echo(2, &n.to_ne_bytes(), 2 * AFTER);
         }
         assert_eq!(echo.heard.len(), MOST);
     }

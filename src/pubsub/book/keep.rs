@@ -37,6 +37,7 @@ impl Book {
         let everywhere = matches!(entry.class, Class::Narrow { .. });
         let mut subs = {
             let spare = std::mem::take(&mut self.spare_subs);
+            self.home_changes(at, home);
             let Some(entry) = self.entries.get_mut(at) else { return };
             if entry.home != home {
                 entry.home = home;
@@ -131,7 +132,7 @@ impl Book {
             let stands_in =
                 sub.notifies && !is_primary && successor.is_some_and(|node| waits(subs, node));
             let notifies = everywhere && (is_primary || stands_in);
-            if home == Some(sub.node) || notifies {
+            if home == Some(sub.node) || notifies || self.is_former(at, sub.node) {
                 if let Some(sub) = subs.get_mut(i) {
                     sub.notifies = notifies;
                 }
@@ -161,6 +162,9 @@ impl Book {
 
     /// Takes a subscription off the books that its node does not hold (any more).
     pub(super) fn drop_sub(&mut self, at: usize, node: usize) -> Option<Sub> {
+        if self.is_former(at, node) {
+            self.leave_former(at);
+        }
         let entry = self.entries.get_mut(at)?;
         let sub =
             entry.subs.iter().position(|s| s.node == node).map(|i| entry.subs.swap_remove(i))?;
@@ -175,6 +179,7 @@ impl Book {
 
     /// Ends all subscriptions of an entry. Until they have heard of it, so many nodes count it.
     pub(super) fn withdraw(&mut self, at: usize) {
+        self.leave_former(at);
         let Some(entry) = self.entries.get_mut(at) else { return };
         let topic = Arc::clone(&entry.topic);
         let subs = std::mem::take(&mut entry.subs);

@@ -16,6 +16,7 @@ const RUN: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Run {
     open: bool,
+    node: usize,
     /// The entry, and what is taken for it from this node.
     at: usize,
     everywhere: bool,
@@ -38,6 +39,7 @@ impl Default for Run {
     fn default() -> Self {
         Run {
             open: false,
+            node: 0,
             at: 0,
             everywhere: false,
             takes_notifications: false,
@@ -94,7 +96,8 @@ impl Book {
         if takes && run.bus {
             let frame = buf.get(start..end).unwrap_or_default();
             let now = self.now;
-            takes = !self.entries.get_mut(run.at).is_some_and(|e| e.echo.is_echo(frame, now));
+            let node = run.node;
+            takes = !self.entries.get_mut(run.at).is_some_and(|e| e.echo.is_echo(node, frame, now));
         }
         if !takes {
             run.ignored += 1;
@@ -123,9 +126,11 @@ impl Book {
         let Some(entry) = self.entries.get(at) else { return };
         let sub = entry.subs.iter().find(|s| s.node == node && s.state == SubState::Confirmed);
         run.open = true;
+        run.node = node;
         run.at = at;
         run.kind = message.kind;
-        run.takes_others = sub.is_some() && entry.home == Some(node);
+        let heard = entry.home == Some(node) || entry.former.is_some_and(|(f, _)| f == node);
+        run.takes_others = sub.is_some() && heard;
         run.everywhere = entry.topic.everywhere;
         let narrow = matches!(entry.class, Class::Narrow { .. });
         run.takes_notifications = narrow && sub.is_some_and(|s| s.notifies);

@@ -8,9 +8,11 @@
 //! - `again`: another subscriber of what is subscribed already
 //! - `replies`: what nodes answer
 //! - `messages`: what they send; `echo`: what two nodes send of the same
+//! - `former`: a shard channel's last node, which is heard until it has said all
 
 mod again;
 mod echo;
+mod former;
 mod keep;
 mod messages;
 mod nodes;
@@ -43,6 +45,8 @@ pub enum Action {
     Subscribe(usize, Arc<Topic>),
     /// End that.
     Unsubscribe(usize, Arc<Topic>),
+    /// Ask for a sign of life.
+    Ping(usize),
     /// Ask for the topology; a node that is likely to know it.
     Refresh(Option<NodeAddr>),
 }
@@ -121,6 +125,8 @@ struct Entry {
     pinned: bool,
     /// Who had the slot by the last topology that knew.
     owner: Option<usize>,
+    /// The home before this one, as long as it is heard as well, and until when: see `former`.
+    former: Option<(usize, u64)>,
     subs: Vec<Sub>,
     /// Of an ordinary or shard channel and of an ordinary pattern.
     echo: echo::Echo,
@@ -318,6 +324,7 @@ impl Book {
             home: None,
             pinned: false,
             owner,
+            former: None,
             subs: Vec::new(),
             echo: Default::default(),
             again: Default::default(),

@@ -54,6 +54,8 @@ pub struct Node {
     /// How many connections that stood it has closed in quick succession, and when the last one.
     cuts: u32,
     cut_at: u64,
+    /// How many topics have moved away from it and hear it still: see `former`.
+    pub(super) leaving: usize,
     pub(super) fifo: Fifo,
 }
 
@@ -189,6 +191,7 @@ impl Book {
                 stripped: false,
                 cuts: 0,
                 cut_at: 0,
+                leaving: 0,
                 fifo: Fifo::new(),
             });
             self.nodes.len() - 1
@@ -287,10 +290,12 @@ impl Book {
         self.cut(node, Link::Idle);
     }
 
-    /// A PING was sent.
-    pub fn pinged(&mut self, node: usize) {
-        if let Some(node) = self.nodes.get_mut(node) {
-            node.fifo.push_back(Sent::Ping);
+    /// The node is to be asked for a sign of life. (Behind what it is to be asked otherwise: it
+    /// answers in order.)
+    pub fn ping(&mut self, node: usize) {
+        if let Some(place) = self.nodes.get_mut(node) {
+            place.fifo.push_back(Sent::Ping);
+            self.actions.push(Action::Ping(node));
         }
     }
 
@@ -310,8 +315,8 @@ impl Book {
     /// What was subscribed at `node` is so no more; all of it finds another place at once.
     fn replace_all(&mut self, node: usize, reason: GapReason) {
         self.every_entry(|book, at| {
-            let dropped = book.drop_sub(at, node);
-            if dropped.is_none() {
+            let former = book.is_former(at, node);
+            if book.drop_sub(at, node).is_none() || former {
                 return;
             }
             if let Some(entry) = book.entries.get_mut(at) {
@@ -352,6 +357,9 @@ impl Book {
             let Some(entry) = self.entries.get_mut(at) else { continue };
             if entry.leave_at == Some(due) && entry.listeners.is_empty() {
                 self.forget(at);
+            } else if entry.former.is_some_and(|(_, until)| until == due) {
+                self.leave_former(at);
+                self.place(at);
             } else if entry.retry == Some(due) {
                 entry.retry = None;
                 self.place(at);

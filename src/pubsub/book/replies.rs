@@ -74,8 +74,15 @@ impl Book {
         if !entry.subs.iter().any(held) {
             return;
         }
-        entry.pinned = false;
+        let former = self.is_former(at, node);
         self.drop_sub(at, node);
+        if former {
+            // It has said all, and its successor is asked already.
+            return;
+        }
+        if let Some(entry) = self.entries.get_mut(at) {
+            entry.pinned = false;
+        }
         self.place(at);
         self.settle(at, GapReason::SlotMoved);
     }

@@ -116,6 +116,7 @@ impl Desk {
                     Action::Close(n) => all.push(format!("close {n}")),
                     Action::Subscribe(n, topic) => all.push(format!("+ {} @{n}", text(&topic))),
                     Action::Unsubscribe(n, topic) => all.push(format!("- {} @{n}", text(&topic))),
+                    Action::Ping(n) => all.push(format!("ping {n}")),
                     Action::Refresh(_) => self.refreshes += 1,
                 }
             }
@@ -210,11 +211,30 @@ impl Desk {
         self.book.end_read(&frame, &mut run);
     }
 
+    fn shard_message(&mut self, n: usize, channel: &str, text: &str) {
+        let mut frame = Vec::new();
+        crate::resp::write::request(
+            &mut frame,
+            &[b"smessage", channel.as_bytes(), text.as_bytes()],
+        );
+        frame[0] = b'>';
+        let (kind, channel) = (Kind::Shard, channel.as_bytes());
+        let message = Message { kind, name: channel, channel, at: 0 };
+        let mut run = Run::default();
+        self.book.message(n, &frame, (0, frame.len()), message, &mut run);
+        self.book.end_read(&frame, &mut run);
+    }
+
     /// How many messages worker 1 got for `name`.
     fn got(&mut self, name: &str) -> usize {
         let start = format!("{name} >");
         self.news(1).iter().filter(|n| n.starts_with(&start)).count()
     }
+}
+
+/// What was published, of a message that a worker got.
+fn last_line(news: &str) -> Option<String> {
+    news.contains('>').then(|| news.trim_end().lines().last().unwrap_or_default().to_owned())
 }
 
 fn bulk_len(text: &str) -> usize {
@@ -496,12 +516,55 @@ fn a_shard_channel_follows_sunsubscribe_and_moved() {
     let mut moved = cluster();
     moved.slots[usize::from(slot_of(b"s").0)] = third as u16;
     desk.topology(moved);
-    assert_eq!(desk.run(), [format!("- s @{other}"), format!("+ s @{third}")]);
+    assert_eq!(desk.run(), [format!("+ s @{third}")]);
     assert_eq!(desk.news(1), ["gap s", "live s"]);
+    // The node before is heard until it ends the subscription itself.
+    desk.book.changed(other, Kind::Shard, false, b"s").unwrap();
     // An end that answers nothing and concerns nobody.
     desk.book.changed(home, Kind::Shard, false, b"s").unwrap();
     desk.book.changed(home, Kind::Shard, false, b"unknown").unwrap();
     assert!(desk.run().is_empty());
+}
+
+#[test]
+fn what_was_published_before_a_move_comes_first() {
+    let mut desk = Desk::new();
+    desk.subscribe(1, Kind::Shard, "s");
+    desk.run();
+    let home = desk.home(Kind::Shard, "s");
+    let other = (home + 1) % 3;
+    let mut moved = cluster();
+    moved.slots[usize::from(slot_of(b"s").0)] = other as u16;
+    desk.topology(moved);
+    assert_eq!(desk.book.formers().collect::<Vec<_>>(), [home]);
+    desk.news(1);
+    // While the other is being asked, and after it has confirmed.
+    desk.shard_message(home, "s", "1");
+    assert_eq!(desk.run(), [format!("+ s @{other}")]);
+    for (node, text) in [(home, "2"), (other, "3"), (other, "1"), (other, "2"), (home, "3")] {
+        desk.shard_message(node, "s", text);
+    }
+    let heard: Vec<String> = desk.news(1).iter().filter_map(|n| last_line(n)).collect();
+    assert_eq!(heard, ["1", "2", "3"]);
+    // One that does not notice is left after a while.
+    let due = desk.book.next_due().unwrap();
+    desk.book.now = due - 1;
+    desk.book.tick();
+    assert!(desk.run().is_empty());
+    desk.book.now = due;
+    desk.book.tick();
+    assert_eq!(desk.run(), [format!("- s @{home}")]);
+    assert_eq!(desk.book.formers().count(), 0);
+    assert_eq!(desk.upstream(), [0, 0, 1]);
+    desk.shard_message(home, "s", "4");
+    assert!(desk.news(1).is_empty());
+    // One that is lost is left at once.
+    desk.topology(cluster());
+    desk.run();
+    assert_eq!(desk.book.formers().collect::<Vec<_>>(), [other]);
+    desk.book.lost(other);
+    assert_eq!(desk.book.formers().count(), 0);
+    assert_eq!(desk.home(Kind::Shard, "s"), home);
 }
 
 #[test]
