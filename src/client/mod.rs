@@ -50,9 +50,6 @@ pub enum Paused {
     Closing,
 }
 
-/// [`Client::last_command`] before the first one.
-pub const NO_COMMAND: u16 = u16::MAX;
-
 /// One client. An idle one owns no buffer: a few hundred bytes in all.
 #[derive(Debug)]
 pub struct Client {
@@ -87,9 +84,6 @@ pub struct Client {
     pub read_closed: bool,
     /// Stands in the worker's list of clients to flush.
     pub dirty: bool,
-    /// What there is to write waits for the next reply, once: +QUEUED and its like go out with
-    /// EXEC's reply, as a server would write them.
-    pub corked: bool,
     /// The socket is full: nothing is written until it says otherwise.
     pub blocked: bool,
     /// The socket is watched for writing.
@@ -102,8 +96,6 @@ pub struct Client {
     pub active: u64,
     /// When it connected, on the same clock.
     pub created: u64,
-    /// Its last command, an index of the command table; [`NO_COMMAND`] before the first.
-    pub last_command: u16,
     /// Bytes that the worker has put on its account.
     pub accounted: usize,
 }
@@ -127,14 +119,12 @@ impl Client {
             peer_closed: false,
             read_closed: false,
             dirty: false,
-            corked: false,
             blocked: false,
             watching: false,
             again: false,
             gone: false,
             active: now,
             created: now,
-            last_command: NO_COMMAND,
             accounted: 0,
         }
     }

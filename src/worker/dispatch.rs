@@ -157,7 +157,7 @@ impl Worker {
         let dest = Dest::Client { index: index as u32, generation, seq: 0 };
         let mut pending = self.pending(dest, command, slot, protocol);
         let client = self.clients.get_mut(index)?;
-        client.last_command = command;
+        client.session.last_command = command;
         let seq = client.expect(&mut self.spare_replies);
         pending.dest = Dest::Client { index: index as u32, generation, seq };
         if !pending.has(flag::READ_ONLY) {
@@ -210,7 +210,7 @@ impl Worker {
         }
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         let (protocol, generation) = (client.session.protocol, client.generation);
-        client.last_command = command;
+        client.session.last_command = command;
         let seq = client.expect(&mut self.spare_replies);
         let dest = Dest::Client { index: index as u32, generation, seq };
         let pending = self.pending(dest, command, slot, protocol);
@@ -241,7 +241,7 @@ impl Worker {
         args: &Args,
     ) -> Flow {
         if let Some(client) = self.clients.get_mut(index) {
-            client.last_command = command;
+            client.session.last_command = command;
         }
         let frees = matches!(plan, Plan::Local(_) | Plan::PubSub(PubSub::Unsubscribe(_), _));
         if self.is_over_memory() && !frees {

@@ -337,7 +337,9 @@ impl Worker {
         if client.stream.unsent() {
             return self.flush_secured(index);
         }
-        if std::mem::take(&mut client.corked) && client.paused == Paused::No && !client.is_drained()
+        if std::mem::take(&mut client.session.corked)
+            && client.paused == Paused::No
+            && !client.is_drained()
         {
             return self.account_client(index);
         }

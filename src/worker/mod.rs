@@ -543,8 +543,8 @@ impl Worker {
         self.router = Arc::new(Router::with_rules(table, self.router.rules().clone()));
         let new_unknown = usize::from(self.router.unknown());
         for (_, client) in &mut self.clients {
-            if usize::from(client.last_command) == old_unknown {
-                client.last_command = new_unknown as u16;
+            if usize::from(client.session.last_command) == old_unknown {
+                client.session.last_command = new_unknown as u16;
             }
         }
         if new_unknown > old_unknown {

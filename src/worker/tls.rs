@@ -23,6 +23,8 @@ const PRESSED: u64 = 1_000_000;
 pub(super) struct Handshakes {
     /// Since when, microseconds; index and generation.
     queue: VecDeque<(u64, u32, u32)>,
+    /// When those that have finished were last taken out.
+    swept: u64,
 }
 
 impl Worker {
@@ -126,7 +128,8 @@ impl Worker {
 
     /// Closes clients whose handshakes take too long.
     pub(super) fn end_slow_handshakes(&mut self) {
-        if self.handshakes.queue.len() > MANY {
+        if self.handshakes.queue.len() > MANY && self.now >= self.handshakes.swept + PRESSED / 10 {
+            self.handshakes.swept = self.now;
             let clients = &self.clients;
             self.handshakes.queue.retain(|&(_, index, generation)| {
                 let client = clients.get(index as usize);

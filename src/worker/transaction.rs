@@ -298,7 +298,7 @@ impl Worker {
                 pending.before = before;
                 pending.flags |= read_only;
                 if let Some(client) = self.clients.get_mut(index) {
-                    client.corked = true;
+                    client.session.corked = true;
                 }
                 if multi.by_sha {
                     self.scripts_before_batch(u, &mut pending, &multi.frames);
