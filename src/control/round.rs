@@ -53,6 +53,7 @@ pub struct Round<'a> {
 }
 
 /// What a task of a round brings back.
+#[allow(clippy::large_enum_variant)] // a handful of them at a time
 enum Step {
     Asked(SocketAddr, Result<(NodeConn, Answer), AskError>),
     /// With the name that was resolved.
