@@ -73,5 +73,5 @@ clients() {
         .venv/bin/python tests/conformance/run.py
 }
 start_beside clients
-step "cargo test" cargo test
+step "cargo test" scripts/cargo-test.sh
 step "redis-py, ioredis, node-redis, redis-py's own tests" wait_for_beside
