@@ -72,6 +72,9 @@ fn set(key: &str, value: impl std::fmt::Display) -> [String; 2] {
     ["--set".to_owned(), format!("{key}={value}")]
 }
 
+/// Seeds, flags, and what is said of them.
+type Case<'a> = (&'a str, Vec<Vec<String>>, &'a [&'a str]);
+
 /// A slotway, and where it speaks TLS.
 struct Secured {
     proxy: Proxy,
@@ -261,7 +264,7 @@ fn a_check_of_a_node_that_fails_is_told_to_the_client_and_in_the_log() {
     let wrong_name = set("tls.upstream.server_name", "other.test").to_vec();
     let quick = set("timeouts.command", "300ms").to_vec();
     let identity = [cert, key].concat();
-    let cases: [(&str, Vec<Vec<String>>, &[&str]); 5] = [
+    let cases: [Case<'_>; 5] = [
         (
             &s.seeds,
             vec![enabled.clone(), wrong_ca, identity.clone()],
@@ -359,7 +362,7 @@ fn large_values_and_long_pipelines() {
     const MANY: usize = 10_000;
     let both = both();
     let mut app = client(both);
-    let value: Vec<u8> = (0..LARGE).map(|i| (i * 31 >> 3) as u8).collect();
+    let value: Vec<u8> = (0..LARGE).map(|i| ((i * 31) >> 3) as u8).collect();
     assert_eq!(app.command(&[b"SET", b"large:1", &value]).unwrap(), b"+OK\r\n");
     let got = app.command(&[b"GET", b"large:1"]).unwrap();
     assert_eq!(got.len(), LARGE + format!("${LARGE}\r\n\r\n").len());
