@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use slotway::command::CommandTable;
-use slotway::config::{self, Address, Config, ConfigError, CrossSlot, Listen};
+use slotway::config::{self, Address, Config, ConfigError, CrossSlot, Listen, Loaded, Problem};
+use slotway::tls::{Fault, Tls};
 use slotway::{control, metrics, route, sandbox};
 
 use cli::{Cli, Command, Document};
@@ -31,13 +32,15 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => config::load(&args.sources(env)).and_then(|loaded| {
             loaded.need_seeds()?;
+            certificates(&loaded)?;
             Ok(run(loaded.config))
         }),
-        Command::Check(args) => config::load(&args.sources(env)).map(|loaded| {
+        Command::Check(args) => config::load(&args.sources(env)).and_then(|loaded| {
+            let tls = certificates(&loaded)?;
             if let Err(error) = loaded.need_seeds() {
                 eprintln!("note: `slotway run` would not start like this\n  {error}");
             }
-            print(&config::effective_toml(&loaded))
+            Ok(print(&(config::effective_toml(&loaded) + &tls)))
         }),
         Command::Sandbox(args) => {
             let size =
@@ -58,6 +61,19 @@ fn main() -> ExitCode {
         })),
     };
     outcome.unwrap_or_else(|error| misconfigured(&error))
+}
+
+/// Reads the files that the configuration names for TLS, and says what is in them.
+fn certificates(loaded: &Loaded) -> Result<String, ConfigError> {
+    let about = |fault: Fault| Problem {
+        origin: loaded.origin(&fault.key).clone(),
+        key: fault.key,
+        reason: fault.reason,
+    };
+    match Tls::load(&loaded.config) {
+        Ok(tls) => Ok(tls.describe()),
+        Err(faults) => Err(ConfigError { problems: faults.into_iter().map(about).collect() }),
+    }
 }
 
 fn run(config: Config) -> ExitCode {

@@ -184,6 +184,7 @@ impl Admin {
                 task_failures: self.status.task_failures.load(Relaxed),
                 worker_failures: self.status.worker_failures.load(Relaxed),
                 script_bytes: self.pool.script_bytes(),
+                tls: self.pool.tls().stats().counts(),
                 ..ControlStats::default()
             };
             control.count_replicas(&topology.snapshot, &topology.health);

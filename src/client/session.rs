@@ -2,6 +2,9 @@
 
 use crate::resp::Protocol;
 
+/// [`Session::last_command`] before the first one.
+pub const NO_COMMAND: u16 = u16::MAX;
+
 /// One client's session. The rarely used parts are boxed: thousands of clients are idle.
 #[derive(Debug)]
 pub struct Session {
@@ -20,6 +23,11 @@ pub struct Session {
     pub no_evict: bool,
     /// `CLIENT NO-TOUCH`.
     pub no_touch: bool,
+    /// What there is to write waits for the next reply, once: +QUEUED and its like go out with
+    /// EXEC's reply, as a server would write them.
+    pub corked: bool,
+    /// Its last command, an index of the command table; [`NO_COMMAND`] before the first.
+    pub last_command: u16,
     /// `CLIENT SETNAME`.
     pub name: Option<Box<[u8]>>,
     /// `CLIENT SETINFO`: library name and version.
@@ -58,6 +66,8 @@ impl Session {
             account: None,
             no_evict: false,
             no_touch: false,
+            corked: false,
+            last_command: NO_COMMAND,
             name: None,
             library: None,
         }

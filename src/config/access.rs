@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::{Config, Listen, Loaded, Problem};
+use super::{ClientAuth, Config, Listen, Loaded, Problem};
 use crate::users::files;
 
 impl Config {
@@ -57,6 +57,15 @@ pub(super) fn problems(loaded: &Loaded) -> Vec<Problem> {
             let Listen::Tcp(address) = listen else { continue };
             if address.host.parse().is_ok_and(is_public) {
                 problem("listen", unprotected(&listen.to_string()));
+            }
+        }
+        let secured = &config.tls.downstream;
+        // Whoever has to show a certificate has shown who he is.
+        if secured.client_auth != ClientAuth::Required {
+            for address in &secured.listen {
+                if address.host.parse().is_ok_and(is_public) {
+                    problem("tls.downstream.listen", unprotected(&address.to_string()));
+                }
             }
         }
     }

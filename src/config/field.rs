@@ -3,6 +3,7 @@
 
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{
@@ -98,11 +99,14 @@ impl Raw {
 #[allow(missing_docs)]
 pub(super) enum Field<'a> {
     Listeners(&'a mut Vec<Listen>),
-    Addresses(&'a mut Vec<Address>),
+    /// With the lowest port.
+    Addresses(&'a mut Vec<Address>, u16),
     /// Empty is `None`; with the lowest port.
     OptionalAddress(&'a mut Option<Address>, u16),
     Workers(&'a mut Workers),
     Text(&'a mut String),
+    /// Of a PEM file; empty is `None`.
+    File(&'a mut Option<PathBuf>),
     /// Without spaces and control characters, as CLIENT SETNAME wants it.
     Name(&'a mut String),
     Secret(&'a mut Secret),
@@ -133,14 +137,14 @@ impl Field<'_> {
     pub(super) fn set(self, raw: &Raw) -> Result<(), String> {
         match self {
             Field::Listeners(field) => {
-                let listeners = raw.list(ADDRESSES, parse_listen)?;
-                if listeners.is_empty() {
-                    return Err("is empty; write at least one address to listen on".into());
-                }
-                *field = listeners;
+                *field = raw.list(ADDRESSES, parse_listen)?;
             }
-            Field::Addresses(field) => {
-                *field = raw.list(ADDRESSES, |text| parse_address(text, 1))?
+            Field::Addresses(field, lowest) => {
+                *field = raw.list(ADDRESSES, |text| parse_address(text, lowest))?
+            }
+            Field::File(field) => {
+                let path = raw.text("the path of a file")?;
+                *field = (!path.is_empty()).then(|| PathBuf::from(path));
             }
             Field::OptionalAddress(field, lowest) => {
                 let text = raw.text("an address such as \"127.0.0.1:9121\"")?.trim();
@@ -226,7 +230,7 @@ impl Field<'_> {
         };
         match self {
             Field::Listeners(field) => list(field.iter().map(Listen::to_string).collect()),
-            Field::Addresses(field) => list(field.iter().map(Address::to_string).collect()),
+            Field::Addresses(field, _) => list(field.iter().map(Address::to_string).collect()),
             Field::OptionalAddress(field, _) => {
                 field.as_ref().map(Address::to_string).unwrap_or_default().into()
             }
@@ -234,6 +238,10 @@ impl Field<'_> {
             Field::Workers(Workers::Count(count)) => whole(count.get()),
             Field::Text(text) | Field::Name(text) | Field::Level(text) => text.as_str().into(),
             Field::Secret(secret) => secret.masked().into(),
+            Field::Switch(on) => (**on).into(),
+            Field::File(path) => {
+                path.as_ref().map(|p| p.display().to_string()).unwrap_or_default().into()
+            }
             Field::Count(count, _) => whole(**count),
             Field::Size(size, _) => show_size(**size).into(),
             Field::Duration(duration, _) => show_duration(**duration).into(),
@@ -244,7 +252,6 @@ impl Field<'_> {
                 list(rules.iter().map(|rule| rule.text().to_owned()).collect())
             }
             Field::Zones(field) => list(field.iter().map(NodeZone::to_string).collect()),
-            Field::Switch(on) => (**on).into(),
             Field::Users(users) => list(users.iter().map(|user| user.describe(false)).collect()),
             Field::Choice(field) => field.word().into(),
         }
@@ -255,13 +262,15 @@ impl Field<'_> {
         let address = "\"host:port\" or \"[IPv6 address]:port\"";
         match self {
             Field::Listeners(_) => format!("list of {address} or \"unix:/path/to.sock\""),
-            Field::Addresses(_) => {
+            Field::Addresses(..) => {
                 format!("list of {address}; host is an IP address or a DNS name")
             }
             Field::OptionalAddress(_, 0) => format!("{address}, or \"\" for off"),
             Field::OptionalAddress(..) => format!("{address}, or \"\""),
             Field::Workers(_) => format!("\"auto\" or a number from 1 to {MAX_WORKERS}"),
             Field::Text(_) | Field::Secret(_) => "text".into(),
+            Field::Switch(_) => "true or false".into(),
+            Field::File(_) => "path of a PEM file, or \"\" for none".into(),
             Field::Name(_) => "text without spaces, or \"\" for none".into(),
             Field::Count(_, range) => format!("number from {} to {}", range.start(), range.end()),
             Field::Size(_, range) => format!(
@@ -287,7 +296,6 @@ impl Field<'_> {
                 "list of commands, subcommands (\"config|set\") and ACL categories (\"@dangerous\")"
                     .into()
             }
-            Field::Switch(_) => "true or false".into(),
             Field::Users(_) => "list of \"NAME rules …\", the rules in Redis's ACL syntax".into(),
             Field::Zones(_) => "list of \"host=zone\" or \"host:port=zone\"".into(),
             Field::Choice(field) => choices(field.words()),

@@ -29,7 +29,7 @@ impl Key {
 
     /// The section's name and the key's name in it; keys at the top have an empty section.
     pub fn section_and_name(&self) -> (&'static str, &'static str) {
-        self.path.split_once('.').unwrap_or(("", self.path))
+        self.path.rsplit_once('.').unwrap_or(("", self.path))
     }
 
     /// The value in `config`, as TOML; a secret is masked.
@@ -55,6 +55,19 @@ pub struct Section {
 /// The sections, in the order of the file. The keys without a section come before them.
 pub static SECTIONS: &[Section] = &[
     Section { name: "upstream", doc: "Connections to the nodes of the cluster." },
+    Section {
+        name: "tls.downstream",
+        doc: "TLS for clients. All files are PEM and are read again when they have changed (they \
+              are looked at every two seconds, and at SIGHUP): connections stay, new handshakes \
+              use what is new; a file that cannot be used changes nothing and is logged \
+              (slotway_tls_reloads_total).",
+    },
+    Section {
+        name: "tls.upstream",
+        doc: "TLS for all connections to the nodes: those of clients' commands, pub/sub, and \
+              slotway's own questions. The nodes need tls-port and tls-cluster yes. Files are \
+              read again as those of [tls.downstream]; connections that stand stay.",
+    },
     Section { name: "timeouts", doc: "How long slotway waits." },
     Section {
         name: "reconnect",
@@ -110,7 +123,8 @@ pub static KEYS: &[Key] = &[
         doc: "Where clients connect. Any number of TCP addresses (IPv4, IPv6, or a DNS name, \
               which stands for all its addresses) and Unix sockets. \"0.0.0.0:6379\" is every \
               IPv4 address of the machine, \"[::]:6379\" every IPv6 address, port 0 a free one. \
-              An address that is taken ends the start with an error.",
+              An address that is taken ends the start with an error. Clients speak plainly here; \
+              with TLS they connect to tls.downstream.listen, and listen = [] serves only those.",
         field: |c| Field::Listeners(&mut c.listen),
     },
     Key {
@@ -120,7 +134,7 @@ pub static KEYS: &[Key] = &[
               is enough, several let slotway start while one of them is down. DNS names are \
               resolved again whenever they are used. `slotway run` does not start without any; \
               `slotway sandbox` puts its own nodes here.",
-        field: |c| Field::Addresses(&mut c.seeds),
+        field: |c| Field::Addresses(&mut c.seeds, 1),
     },
     Key {
         path: "workers",
@@ -278,6 +292,121 @@ pub static KEYS: &[Key] = &[
               (TCP_USER_TIMEOUT) has twice this time, and timeouts.command at least. \"0\" is the \
               kernel's own patience, hours.",
         field: |c| Field::OptionalDuration(&mut c.upstream.keepalive, ms(1000, HOUR)),
+    },
+    Key {
+        path: "tls.downstream.listen",
+        flag: None,
+        doc: "Where clients connect with TLS: addresses of its own, beside listen or instead of \
+              it. Empty is no TLS.",
+        field: |c| Field::Addresses(&mut c.tls.downstream.listen, 0),
+    },
+    Key {
+        path: "tls.downstream.announce",
+        flag: None,
+        doc: "As announce, for clients that connect with TLS: announce itself is not told them.",
+        field: |c| Field::OptionalAddress(&mut c.tls.downstream.announce, 1),
+    },
+    Key {
+        path: "tls.downstream.cert",
+        flag: None,
+        doc: "The certificate that clients are shown, followed by its intermediates (not the \
+              root). Needed with tls.downstream.listen.",
+        field: |c| Field::File(&mut c.tls.downstream.cert),
+    },
+    Key {
+        path: "tls.downstream.key",
+        flag: None,
+        doc: "Its private key, not encrypted (PKCS#8, PKCS#1 or SEC1). Needed with \
+              tls.downstream.cert; may be the same file.",
+        field: |c| Field::File(&mut c.tls.downstream.key),
+    },
+    Key {
+        path: "tls.downstream.client_ca",
+        flag: None,
+        doc: "The CAs whose certificates clients may show, any number in one file. Needed unless \
+              tls.downstream.client_auth is \"none\".",
+        field: |c| Field::File(&mut c.tls.downstream.client_ca),
+    },
+    Key {
+        path: "tls.downstream.client_auth",
+        flag: None,
+        doc: "Mutual TLS. \"none\": clients are not asked for a certificate. \"optional\": those \
+              that have one show it, and it has to be valid. \"required\": all clients. Where \
+              certificates are asked for, sessions are not resumed, so that each connection's \
+              certificate is checked against the CAs as they are.",
+        field: |c| Field::Choice(&mut c.tls.downstream.client_auth),
+    },
+    Key {
+        path: "tls.downstream.user_from",
+        flag: None,
+        doc: "What of a client's certificate is its user's name: \"cn\" (the subject's common \
+              name), \"san\" (the first subject alternative name that is a DNS name, an e-mail \
+              address or a URI), or \"none\".",
+        field: |c| Field::Choice(&mut c.tls.downstream.user_from),
+    },
+    Key {
+        path: "tls.downstream.min_version",
+        flag: None,
+        doc: "The oldest version of TLS that clients may speak; 1.3 is the newest.",
+        field: |c| Field::Choice(&mut c.tls.downstream.min_version),
+    },
+    Key {
+        path: "tls.downstream.handshake_timeout",
+        flag: None,
+        doc: "How long a client may take for its handshake; after that it is closed. While a \
+              worker has more than 1,024 clients in their handshakes, one second.",
+        field: |c| Field::Duration(&mut c.tls.downstream.handshake_timeout, ms(100, HOUR)),
+    },
+    Key {
+        path: "tls.upstream.enabled",
+        flag: None,
+        doc: "Whether connections to nodes use TLS. seeds are the nodes' TLS ports then; the \
+              others are learned from the cluster (tls-port in CLUSTER SHARDS).",
+        field: |c| Field::Switch(&mut c.tls.upstream.enabled),
+    },
+    Key {
+        path: "tls.upstream.ca",
+        flag: None,
+        doc: "The CAs that may have signed the nodes' certificates. \"\" is the machine's own \
+              trust store (/etc/ssl/certs, or SSL_CERT_FILE and SSL_CERT_DIR).",
+        field: |c| Field::File(&mut c.tls.upstream.ca),
+    },
+    Key {
+        path: "tls.upstream.verify",
+        flag: None,
+        doc: "What of a node's certificate is checked. \"full\": that one of the CAs has signed \
+              it, and that it is for the node's name: the name the cluster announces for it \
+              (cluster-announce-hostname), otherwise its IP address, of a seed the name that it is \
+              given by; or tls.upstream.server_name. \"chain\": only that one of the CAs has \
+              signed it, as the nodes do among themselves; right where that CA signs nodes only. \
+              \"none\": nothing, which protects from listening and from nobody else.",
+        field: |c| Field::Choice(&mut c.tls.upstream.verify),
+    },
+    Key {
+        path: "tls.upstream.server_name",
+        flag: None,
+        doc: "The name to look for in every node's certificate, and to send them as SNI, instead \
+              of each node's own. \"\" is each node's own.",
+        field: |c| Field::Name(&mut c.tls.upstream.server_name),
+    },
+    Key {
+        path: "tls.upstream.cert",
+        flag: None,
+        doc: "The certificate that slotway shows to nodes, with its intermediates, where they ask \
+              for one (tls-auth-clients, which is yes by default). \"\" is none.",
+        field: |c| Field::File(&mut c.tls.upstream.cert),
+    },
+    Key {
+        path: "tls.upstream.key",
+        flag: None,
+        doc: "Its private key, as tls.downstream.key.",
+        field: |c| Field::File(&mut c.tls.upstream.key),
+    },
+    Key {
+        path: "tls.upstream.min_version",
+        flag: None,
+        doc: "The oldest version of TLS that nodes may speak; 1.3 is the newest.",
+        field: |c| Field::Choice(&mut c.tls.upstream.min_version),
     },
     Key {
         path: "timeouts.command",

@@ -218,7 +218,12 @@ impl Loading {
             let name =
                 if dotted { format!("\"{}\"", name.get_ref()) } else { name.get_ref().to_string() };
             let path = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
-            let is_section = SECTIONS.iter().any(|section| section.name == path);
+            // [tls.downstream] is a section, and its key in [tls] is one way of writing it.
+            let holds = |name: &str| {
+                name.strip_prefix(&*path)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            let is_section = SECTIONS.iter().any(|section| holds(section.name));
             match value.get_ref() {
                 DeValue::Table(inner) if is_section => self.table(&path, inner, at),
                 _ if is_section => {
@@ -386,8 +391,19 @@ fn contradictions(loaded: &Loaded) -> Vec<Problem> {
         problems.push(Problem { origin, key, reason: reason.into() });
     }
 
+    problems.extend(super::tls::contradictions(loaded));
+
     // Port 0 is a different port each time.
     let fixed = |listen: &Listen| !matches!(listen, Listen::Tcp(address) if address.port == 0);
+    let secured = config.tls.downstream.listen.iter().cloned().map(Listen::Tcp);
+    for listen in secured.filter(|l| fixed(l) && config.listen.contains(l)) {
+        let key = "tls.downstream.listen";
+        problems.push(Problem {
+            origin: loaded.origin(key).clone(),
+            key: key.into(),
+            reason: format!("\"{listen}\" is given for listen, too, which is without TLS"),
+        });
+    }
     for (index, listen) in config.listen.iter().enumerate() {
         let twice = config.listen.iter().take(index).any(|earlier| earlier == listen);
         if twice && fixed(listen) {

@@ -13,6 +13,7 @@ mod keys;
 mod load;
 mod problem;
 mod reference;
+mod tls;
 mod value;
 
 use std::time::Duration;
@@ -22,10 +23,11 @@ pub use keys::{KEYS, Key, SECTIONS, Section};
 pub use load::{Flag, Loaded, Origin, Sources, load};
 pub use problem::{ConfigError, Problem};
 pub use reference::{docs_markdown, effective_toml, proxy_toml};
+pub use tls::{Tls, TlsDownstream, TlsUpstream};
 use value::Choice;
 pub use value::{
-    Address, Auth, CrossSlot, InFailover, Listen, LogFormat, NodeZone, OnGap, ReadFrom, Secret,
-    Workers,
+    Address, Auth, ClientAuth, CrossSlot, InFailover, Listen, LogFormat, NodeZone, OnGap, ReadFrom,
+    Secret, TlsVersion, UserFrom, Verify, Workers,
 };
 
 const KIB: usize = 1 << 10;
@@ -36,7 +38,7 @@ const GIB: usize = 1 << 30;
 /// for readers of the code alike; here are the types.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Where clients connect; at least one.
+    /// Where clients connect; at least one, or one of `tls.downstream.listen`.
     pub listen: Vec<Listen>,
     /// Nodes to ask for the topology first; may be empty here, `slotway run` refuses that.
     pub seeds: Vec<Address>,
@@ -66,6 +68,8 @@ pub struct Config {
     pub admin_token_for_probes: bool,
     /// `[upstream]`
     pub upstream: Upstream,
+    /// `[tls.downstream]` and `[tls.upstream]`
+    pub tls: Tls,
     /// `[timeouts]`
     pub timeouts: Timeouts,
     /// `[reconnect]`
@@ -234,6 +238,7 @@ impl Default for Config {
                 connections: 1,
                 keepalive: Some(Duration::from_secs(10)),
             },
+            tls: Tls::default(),
             timeouts: Timeouts {
                 command: Some(Duration::from_secs(5)),
                 connect: Duration::from_secs(1),
@@ -313,6 +318,22 @@ mod tests {
         "upstream.client_name=n",
         "upstream.connections=2",
         "upstream.keepalive=11s",
+        "tls.downstream.listen=[::]:8,b:9",
+        "tls.downstream.announce=proxy:10",
+        "tls.downstream.cert=c1",
+        "tls.downstream.key=k1",
+        "tls.downstream.client_ca=ca1",
+        "tls.downstream.client_auth=optional",
+        "tls.downstream.user_from=san",
+        "tls.downstream.min_version=1.3",
+        "tls.downstream.handshake_timeout=13s",
+        "tls.upstream.enabled=true",
+        "tls.upstream.ca=ca2",
+        "tls.upstream.verify=chain",
+        "tls.upstream.server_name=name",
+        "tls.upstream.cert=c2",
+        "tls.upstream.key=k2",
+        "tls.upstream.min_version=1.3",
         "timeouts.command=0",
         "timeouts.connect=2s",
         "timeouts.probe=250ms",
@@ -369,6 +390,7 @@ mod tests {
             admin_token_file,
             admin_token_for_probes,
             upstream,
+            tls: Tls { downstream, upstream: secured },
             timeouts,
             reconnect,
             topology,
@@ -381,6 +403,30 @@ mod tests {
         } = from_flags(OTHER.iter().copied()).unwrap().config;
         let Upstream { user, password, password_file, client_name, connections, keepalive } =
             upstream;
+        let TlsDownstream {
+            listen: tls_listen,
+            announce: tls_announce,
+            cert,
+            key,
+            client_ca,
+            client_auth,
+            user_from,
+            min_version,
+            handshake_timeout,
+        } = downstream;
+        let files = [cert, key, client_ca].map(|file| file.unwrap().display().to_string());
+        assert_eq!(files, ["c1", "k1", "ca1"]);
+        assert_eq!((client_auth, user_from), (ClientAuth::Optional, UserFrom::San));
+        let texts = |all: &[Address]| all.iter().map(Address::to_string).collect::<Vec<_>>();
+        assert_eq!(texts(&tls_listen), ["[::]:8", "b:9"]);
+        assert_eq!(tls_announce.map(|a| a.to_string()).as_deref(), Some("proxy:10"));
+        assert_eq!(handshake_timeout, Duration::from_secs(13));
+        let versions = [min_version, secured.min_version];
+        assert_eq!(versions, [TlsVersion::Tls13; 2]);
+        let TlsUpstream { enabled, ca, verify, server_name, cert, key, min_version: _ } = secured;
+        let files = [cert, key, ca].map(|file| file.unwrap().display().to_string());
+        assert_eq!(files, ["c2", "k2", "ca2"]);
+        assert_eq!((enabled, verify, server_name.as_str()), (true, Verify::Chain, "name"));
         let Timeouts { command, connect, probe, drain, idle, keepalive: client_keepalive } =
             timeouts;
         let Reconnect { min, max } = reconnect;

@@ -218,6 +218,52 @@ choice! {
     }
 }
 
+choice! {
+    /// Whether clients show a certificate.
+    ClientAuth {
+        /// They are not asked.
+        None = "none",
+        /// Those that have one show it, and it has to be valid.
+        Optional = "optional",
+        /// All of them.
+        Required = "required",
+    }
+}
+
+choice! {
+    /// What of a client's certificate is its user's name.
+    UserFrom {
+        /// Nothing.
+        None = "none",
+        /// The subject's common name.
+        Cn = "cn",
+        /// The first subject alternative name.
+        San = "san",
+    }
+}
+
+choice! {
+    /// The oldest version of TLS that is spoken.
+    TlsVersion {
+        /// TLS 1.2, and 1.3.
+        Tls12 = "1.2",
+        /// TLS 1.3 only.
+        Tls13 = "1.3",
+    }
+}
+
+choice! {
+    /// What of a node's certificate is checked.
+    Verify {
+        /// That a CA has signed it, and that it is for the node's name.
+        Full = "full",
+        /// That a CA has signed it.
+        Chain = "chain",
+        /// Nothing.
+        None = "none",
+    }
+}
+
 /// A node and the zone it is in: `10.0.0.1:7000=a`, or `10.0.0.1=a` for all nodes of that host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeZone {

@@ -54,19 +54,23 @@ pub struct Listener {
 enum Bound {
     Tcp(TcpListener),
     Unix(UnixListener),
+    Tls(TcpListener),
 }
 
 impl Listener {
     /// The next connection, ready to be handed over.
     async fn accept(&self, keepalive: Option<Duration>) -> io::Result<Downstream> {
         match &self.socket {
-            Bound::Tcp(listener) => {
+            Bound::Tcp(listener) | Bound::Tls(listener) => {
                 let stream = listener.accept().await?.0.into_std()?;
                 stream.set_nodelay(true)?;
                 if let Some(idle) = keepalive {
                     keep_alive(&stream, idle, Duration::ZERO)?;
                 }
-                Ok(Downstream::Tcp(stream))
+                Ok(match &self.socket {
+                    Bound::Tls(_) => Downstream::Tls(stream),
+                    _ => Downstream::Tcp(stream),
+                })
             }
             Bound::Unix(listener) => Ok(Downstream::Unix(listener.accept().await?.0.into_std()?)),
         }
@@ -77,19 +81,7 @@ impl Listener {
 pub async fn bind(listen: &Listen) -> Result<Vec<Listener>, RunError> {
     let told = |error| RunError::bind("listen", &listen.to_string(), error);
     match listen {
-        Listen::Tcp(address) => {
-            let mut listeners = Vec::new();
-            for (socket, local) in bind_tcp(address, "listen").await? {
-                let socket = TcpListener::from_std(socket.into()).map_err(told)?;
-                let bound = Address { host: local.ip().to_string(), port: local.port() };
-                listeners.push(Listener {
-                    socket: Bound::Tcp(socket),
-                    bound: Listen::Tcp(bound),
-                    _file: None,
-                });
-            }
-            Ok(listeners)
-        }
+        Listen::Tcp(address) => listen_tcp(address, "listen", Bound::Tcp).await,
         Listen::Unix(path) => {
             let (socket, file) = bind_unix(path).map_err(told)?;
             let socket = UnixListener::from_std(socket.into()).map_err(told)?;
@@ -97,6 +89,26 @@ pub async fn bind(listen: &Listen) -> Result<Vec<Listener>, RunError> {
             Ok(vec![Listener { socket: Bound::Unix(socket), bound, _file: Some(file) }])
         }
     }
+}
+
+/// The same for one entry of `tls.downstream.listen`.
+pub async fn bind_tls(address: &Address) -> Result<Vec<Listener>, RunError> {
+    listen_tcp(address, "tls.downstream.listen", Bound::Tls).await
+}
+
+async fn listen_tcp(
+    address: &Address,
+    key: &'static str,
+    kind: impl Fn(TcpListener) -> Bound,
+) -> Result<Vec<Listener>, RunError> {
+    let told = |error| RunError::bind(key, &address.to_string(), error);
+    let mut listeners = Vec::new();
+    for (socket, local) in bind_tcp(address, key).await? {
+        let socket = kind(TcpListener::from_std(socket.into()).map_err(told)?);
+        let bound = Listen::Tcp(Address { host: local.ip().to_string(), port: local.port() });
+        listeners.push(Listener { socket, bound, _file: None });
+    }
+    Ok(listeners)
 }
 
 /// Binds all addresses of `address`; `key` is the configuration key that it comes from.
@@ -261,6 +273,8 @@ impl Acceptor {
             match &client {
                 Downstream::Tcp(stream) => refuse(stream, why),
                 Downstream::Unix(stream) => refuse(stream, why),
+                // It would not understand it: the error would have to be encrypted.
+                Downstream::Tls(_) => {}
             }
         }
     }

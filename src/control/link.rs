@@ -19,6 +19,8 @@ use crate::worker::{Answered, Inquiry};
 pub enum Downstream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// Its TLS handshake is about to begin.
+    Tls(TcpStream),
 }
 
 /// Control to worker.

@@ -19,6 +19,7 @@ mod supervise;
 mod tests;
 mod topology;
 mod verify;
+mod wire;
 
 pub use link::{Downstream, Probed, ToControl, ToWorker, Verdict, WorkerHandle};
 pub use pool::{Pool, Scrape};

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::cluster::{Info, NodeAddr, ParseError, Snapshot, parse_info, parse_shards, parse_slots};
+use super::wire::Wire;
+use crate::cluster::{
+    Info, NodeAddr, ParseError, Snapshot, parse_info, parse_shards, parse_shards_tls, parse_slots,
+};
 use crate::config::Config;
 use crate::resp::{ReplyError, ReplyProgress, ReplyScan, write};
+use crate::tls::Tls;
 
 /// The longest reply that is read. COMMAND has some 100 KiB, 1,000 nodes in CLUSTER SHARDS some
 /// 300 KiB.
@@ -27,6 +30,17 @@ pub enum AskError {
     /// It took too long.
     #[error("no answer within {} ms (timeouts.connect)", .0.as_millis())]
     Timeout(Duration),
+    /// The same, and it was in the TLS handshake.
+    #[error(
+        "TLS, name {name}: no handshake within {limit} ms (timeouts.connect); does this port speak \
+         TLS?"
+    )]
+    NoTls {
+        /// How long it had, milliseconds.
+        limit: u128,
+        /// The node's name.
+        name: String,
+    },
     /// AUTH was refused.
     #[error("authentication refused, see upstream.user and upstream.password: {0}")]
     Auth(String),
@@ -53,7 +67,9 @@ pub struct Answer {
 /// A connection to one node, kept between refreshes.
 #[derive(Debug)]
 pub struct NodeConn {
-    stream: TcpStream,
+    wire: Wire,
+    /// It has TLS, and asks for the ports that do.
+    tls: bool,
     asked: NodeAddr,
     limit: Duration,
     read: Vec<u8>,
@@ -65,28 +81,63 @@ pub struct NodeConn {
 }
 
 impl NodeConn {
-    /// Connects, authenticates, gives the connection its name.
-    pub async fn connect(addr: SocketAddr, config: &Arc<Config>) -> Result<Self, AskError> {
-        let limit = config.timeouts.connect;
-        let connect = async {
-            let mut conn = Self::open(addr, limit).await?;
-            conn.handshake(config).await?;
-            Ok(conn)
-        };
-        timeout(limit, connect).await.map_err(|_| AskError::Timeout(limit))?
+    /// Connects to the node called `name`, authenticates, gives the connection its name.
+    pub async fn connect(
+        addr: SocketAddr,
+        name: &str,
+        config: &Arc<Config>,
+        tls: &Arc<Tls>,
+    ) -> Result<Self, AskError> {
+        Self::open(addr, name, config, tls, true).await
     }
 
     /// Connects, and says nothing: whoever it is for says who it is.
-    pub async fn connect_silently(addr: SocketAddr, config: &Config) -> Result<Self, AskError> {
-        let limit = config.timeouts.connect;
-        timeout(limit, Self::open(addr, limit)).await.map_err(|_| AskError::Timeout(limit))?
+    pub async fn connect_silently(
+        addr: SocketAddr,
+        name: &str,
+        config: &Arc<Config>,
+        tls: &Arc<Tls>,
+    ) -> Result<Self, AskError> {
+        Self::open(addr, name, config, tls, false).await
     }
 
-    async fn open(addr: SocketAddr, limit: Duration) -> Result<Self, AskError> {
-        let stream = TcpStream::connect(addr).await?;
-        stream.set_nodelay(true)?;
-        let asked = NodeAddr { host: addr.ip().to_string().into(), port: addr.port() };
-        Ok(NodeConn { stream, asked, limit, read: Vec::new(), by_slots: false, out_of_step: false })
+    async fn open(
+        addr: SocketAddr,
+        name: &str,
+        config: &Arc<Config>,
+        tls: &Arc<Tls>,
+        greet: bool,
+    ) -> Result<Self, AskError> {
+        let limit = config.timeouts.connect;
+        let mut securing = false;
+        let connect = async {
+            let stream = TcpStream::connect(addr).await?;
+            stream.set_nodelay(true)?;
+            securing = tls.is_upstream();
+            let wire = Wire::over(stream, name, tls).await?;
+            securing = false;
+            let asked = NodeAddr { host: addr.ip().to_string().into(), port: addr.port() };
+            let mut conn = NodeConn {
+                wire,
+                tls: tls.is_upstream(),
+                asked,
+                limit,
+                read: Vec::new(),
+                by_slots: false,
+                out_of_step: false,
+            };
+            if greet {
+                conn.handshake(config).await?;
+            }
+            Ok(conn)
+        };
+        match timeout(limit, connect).await {
+            Ok(outcome) => outcome,
+            Err(_) if securing => {
+                Err(AskError::NoTls { limit: limit.as_millis(), name: name.to_owned() })
+            }
+            Err(_) => Err(AskError::Timeout(limit)),
+        }
     }
 
     async fn handshake(&mut self, config: &Config) -> Result<(), AskError> {
@@ -130,7 +181,8 @@ impl NodeConn {
         let info = parse_info(&self.ask(&["CLUSTER", "INFO"]).await?)?;
         if !self.by_slots {
             let reply = self.ask(&["CLUSTER", "SHARDS"]).await?;
-            match parse_shards(&reply, &self.asked) {
+            let parse = if self.tls { parse_shards_tls } else { parse_shards };
+            match parse(&reply, &self.asked) {
                 Ok(snapshot) => return Ok(Answer { info, snapshot }),
                 Err(ParseError::Refused(_)) => self.by_slots = true,
                 Err(error) => return Err(error.into()),
@@ -145,7 +197,7 @@ impl NodeConn {
         write::array_header(&mut request, command.len());
         command.iter().for_each(|word| write::bulk(&mut request, word.as_ref()));
         self.out_of_step = true;
-        self.stream.write_all(&request).await?;
+        self.wire.write_all(&request).await?;
         let (mut scan, mut scanned) = (ReplyScan::default(), 0);
         loop {
             match scan.advance(self.read.get(scanned..).unwrap_or_default())? {
@@ -159,7 +211,7 @@ impl NodeConn {
             if self.read.len() > MAX_REPLY {
                 return Err(AskError::TooLarge);
             }
-            if self.stream.read_buf(&mut self.read).await? == 0 {
+            if self.wire.read_buf(&mut self.read).await? == 0 {
                 let closed = "the node closed the connection";
                 return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, closed).into());
             }

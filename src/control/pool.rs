@@ -15,12 +15,14 @@ use crate::command::CommandTable;
 use crate::config::Config;
 use crate::metrics::{Totals, WorkerStats};
 use crate::pubsub::{HubStats, ToHub};
+use crate::tls::Tls;
 use crate::worker::Inquiry;
 
 /// All workers. Shared by the parts of the control thread.
 #[derive(Debug)]
 pub struct Pool {
     config: Arc<Config>,
+    tls: Arc<Tls>,
     shared: Arc<crate::worker::Shared>,
     to_control: mpsc::UnboundedSender<ToControl>,
     /// Whether replicas are looked at.
@@ -79,6 +81,7 @@ impl Pool {
     /// The operating system gives no event loop or no thread.
     pub fn new(
         config: Arc<Config>,
+        tls: Arc<Tls>,
         commands: Arc<CommandTable>,
         to_control: mpsc::UnboundedSender<ToControl>,
     ) -> std::io::Result<Self> {
@@ -96,10 +99,10 @@ impl Pool {
             pause: None,
             ended: Totals::default(),
         };
-        let hub = crate::pubsub::spawn(Arc::clone(&config), to_control.clone())?;
-        let shared = Arc::new(crate::worker::Shared::new(&config, hub));
+        let hub = crate::pubsub::spawn(Arc::clone(&config), Arc::clone(&tls), to_control.clone())?;
+        let shared = Arc::new(crate::worker::Shared::new(&config, Arc::clone(&tls), hub));
         let replicas = super::replicas::Wish::new(&config);
-        Ok(Pool { config, shared, to_control, replicas, inner: Mutex::new(inner) })
+        Ok(Pool { config, tls, shared, to_control, replicas, inner: Mutex::new(inner) })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -141,6 +144,24 @@ impl Pool {
             last: Box::default(),
         });
         Ok(())
+    }
+
+    /// TLS, for connections that are not the workers'.
+    pub fn tls(&self) -> &Arc<Tls> {
+        &self.tls
+    }
+
+    /// The name of the node there, for its certificate.
+    pub fn server_name(&self, socket: std::net::SocketAddr) -> String {
+        let inner = self.inner();
+        let mut nodes = inner.topology.iter().flat_map(|snapshot| &snapshot.nodes);
+        let node = nodes.find(|node| node.socket == Some(socket));
+        node.map_or_else(|| socket.ip().to_string(), |node| node.server_name().to_owned())
+    }
+
+    /// Why nothing is known of the cluster; `None` once it is.
+    pub fn set_trouble(&self, why: Option<String>) {
+        self.shared.set_trouble(why);
     }
 
     /// Bytes of the scripts kept.

@@ -29,7 +29,8 @@ use super::topology::{Refresher, Requests};
 use super::verify::Verifier;
 use crate::admin::Admin;
 use crate::command::CommandTable;
-use crate::config::{Config, Listen};
+use crate::config::{ClientAuth, Config, Listen};
+use crate::tls::Tls;
 use crate::users::Files;
 
 /// How long the first refresh may keep `ready` waiting.
@@ -55,6 +56,9 @@ pub enum RunError {
         /// The reason and the way out.
         reason: String,
     },
+    /// The files of `[tls.downstream]` or `[tls.upstream]` cannot be used.
+    #[error("TLS: {0}")]
+    Tls(String),
     /// A thread, the runtime or the signals cannot be had.
     #[error("cannot start {0}: {1}")]
     Start(&'static str, io::Error),
@@ -65,10 +69,10 @@ pub enum RunError {
 
 impl RunError {
     pub(super) fn bind(key: &'static str, address: &str, error: io::Error) -> Self {
-        let elsewhere = format!(
-            "choose another with `{key}` in the configuration, --{key} or SLOTWAY_{}",
-            key.to_uppercase()
-        );
+        let variable = format!("SLOTWAY_{}", key.replace('.', "__").to_uppercase());
+        let flag = if key.contains('.') { format!("--set {key}") } else { format!("--{key}") };
+        let elsewhere =
+            format!("choose another with `{key}` in the configuration, {flag} or {variable}");
         let reason = match error.kind() {
             ErrorKind::AddrInUse => format!(
                 "it is taken; stop the process that listens there (ss -lptn shows it), or {elsewhere}"
@@ -90,6 +94,8 @@ impl RunError {
 pub struct BoundAddrs {
     /// For clients.
     pub listen: Vec<Listen>,
+    /// For clients with TLS.
+    pub tls: Vec<Listen>,
     /// For HTTP, if it is on.
     pub admin: Option<SocketAddr>,
 }
@@ -144,9 +150,21 @@ impl Control {
         let signals = Signals::new().map_err(|e| RunError::Start("the signal handlers", e))?;
 
         // Everything that can fail for a reason of the user's comes first.
+        let tls = Arc::new(Tls::load(&config).map_err(|faults| {
+            let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            RunError::Tls(faults.join("; "))
+        })?);
         let mut listeners: Vec<Listener> = Vec::new();
         for listen in &config.listen {
             listeners.extend(accept::bind(listen).await?);
+        }
+        let mut secured: Vec<Listener> = Vec::new();
+        for address in &config.tls.downstream.listen {
+            secured.extend(accept::bind_tls(address).await?);
+        }
+        // Whoever has to show a certificate has shown who he is.
+        if config.tls.downstream.client_auth != ClientAuth::Required {
+            protect(&config, &secured)?;
         }
         protect(&config, &listeners)?;
         let mut admin_sockets = Vec::new();
@@ -155,13 +173,14 @@ impl Control {
         }
         let bound = BoundAddrs {
             listen: listeners.iter().map(|l| l.bound.clone()).collect(),
+            tls: secured.iter().map(|l| l.bound.clone()).collect(),
             admin: admin_sockets.first().map(|(_, addr)| *addr),
         };
 
         let commands = Arc::new(CommandTable::builtin());
         let status = Arc::new(Status::new(Arc::clone(&commands)));
         let (to_control, from_workers) = mpsc::unbounded_channel();
-        let pool = Pool::new(Arc::clone(&config), commands, to_control)
+        let pool = Pool::new(Arc::clone(&config), Arc::clone(&tls), commands, to_control)
             .map_err(|e| RunError::Start("the pub/sub hub", e))?;
         let pool = Arc::new(pool);
         for _ in 0..config.workers.count() {
@@ -177,6 +196,11 @@ impl Control {
             let serve = move || Arc::clone(&admin).serve(Arc::clone(&listener));
             others.spawn(supervise("admin".to_owned(), Arc::clone(&status), serve));
         }
+        let watch = {
+            let tls = Arc::clone(&tls);
+            move || Arc::clone(&tls).watch()
+        };
+        others.spawn(supervise("certificates".to_owned(), Arc::clone(&status), watch));
         let requests = Arc::new(Requests::default());
         let first_refresh = Arc::new(Notify::new());
         let refresh = {
@@ -209,7 +233,7 @@ impl Control {
             }
         };
         others.spawn(supervise("files".to_owned(), Arc::clone(&status), watch_files));
-        let verifier = Verifier::new(Arc::clone(&config), Arc::clone(&status));
+        let verifier = Verifier::new(Arc::clone(&config), Arc::clone(&tls), Arc::clone(&status));
         let alive = {
             let (pool, status) = (Arc::clone(&pool), Arc::clone(&status));
             move || notify::watchdog(Arc::clone(&pool), Arc::clone(&status))
@@ -225,7 +249,7 @@ impl Control {
             keepalive: config.timeouts.keepalive,
         };
         let mut acceptors = JoinSet::new();
-        for listener in listeners {
+        for listener in listeners.into_iter().chain(secured) {
             let (acceptor, name) = (acceptor.clone(), listener.bound.to_string());
             let listener = Arc::new(listener);
             let accept = move || acceptor.clone().run(Arc::clone(&listener));
@@ -255,6 +279,10 @@ impl Control {
     ) -> Result<(), RunError> {
         let workers = self.pool.running();
         let listen: Vec<String> = bound.listen.iter().map(ToString::to_string).collect();
+        if !bound.tls.is_empty() {
+            let listen: Vec<String> = bound.tls.iter().map(ToString::to_string).collect();
+            info!(listen = listen.join(", "), "slotway serves clients with TLS");
+        }
         let admin = bound.admin.map_or_else(|| "off".to_owned(), |addr| addr.to_string());
         info!(listen = listen.join(", "), admin, workers, "slotway runs");
 

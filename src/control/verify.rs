@@ -12,6 +12,7 @@ use super::node::{AskError, NodeConn};
 use super::status::Status;
 use crate::config::Config;
 use crate::resp::reply::{error_text, text};
+use crate::tls::Tls;
 use crate::users::{Asking, NOT_LOGGED_IN, Verify};
 
 /// Questions under way at once; more wait.
@@ -25,6 +26,7 @@ const TRIES: usize = 3;
 #[derive(Debug)]
 pub struct Verifier {
     config: Arc<Config>,
+    tls: Arc<Tls>,
     status: Arc<Status>,
     places: Semaphore,
     idle: Mutex<Vec<NodeConn>>,
@@ -32,9 +34,9 @@ pub struct Verifier {
 
 impl Verifier {
     /// Asks the nodes of the cluster that `status` knows.
-    pub fn new(config: Arc<Config>, status: Arc<Status>) -> Arc<Self> {
+    pub fn new(config: Arc<Config>, tls: Arc<Tls>, status: Arc<Status>) -> Arc<Self> {
         let places = Semaphore::new(AT_ONCE);
-        Arc::new(Verifier { config, status, places, idle: Mutex::default() })
+        Arc::new(Verifier { config, tls, status, places, idle: Mutex::default() })
     }
 
     /// Asks, and tells the worker.
@@ -66,17 +68,21 @@ impl Verifier {
                 continue;
             };
             let said = match asking {
-                Asking::May { .. } => match NodeConn::connect(socket, &self.config).await {
-                    Ok(mut conn) => {
-                        let said = self.say(&mut conn, asking).await;
-                        if said.is_ok() {
-                            self.keep(conn);
+                Asking::May { .. } => {
+                    match NodeConn::connect(socket, &addr.host, &self.config, &self.tls).await {
+                        Ok(mut conn) => {
+                            let said = self.say(&mut conn, asking).await;
+                            if said.is_ok() {
+                                self.keep(conn);
+                            }
+                            said
                         }
-                        said
+                        Err(error) => Err(error),
                     }
-                    Err(error) => Err(error),
-                },
-                _ => match NodeConn::connect_silently(socket, &self.config).await {
+                }
+                _ => match NodeConn::connect_silently(socket, &addr.host, &self.config, &self.tls)
+                    .await
+                {
                     Ok(mut conn) => self.say(&mut conn, asking).await,
                     Err(error) => Err(error),
                 },

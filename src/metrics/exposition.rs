@@ -19,6 +19,7 @@ use super::stats::{
 use crate::cluster::{Health, Role, Snapshot, Unfit};
 use crate::command::{Class, CommandId, CommandTable};
 use crate::pubsub::{GapReason, HubStats, Kind as Topic};
+use crate::tls::{Outcome, Side, TlsCounts};
 
 /// Everything that one scrape shows.
 #[derive(Debug)]
@@ -58,6 +59,7 @@ pub struct ControlStats {
     /// Parts of the control thread that failed.
     pub task_failures: u64,
     pub script_bytes: usize,
+    pub tls: TlsCounts,
     /// Fit, offline, then by [`Unfit`].
     pub replicas: [u64; 2 + Unfit::COUNT],
 }
@@ -198,6 +200,25 @@ impl View<'_> {
             n if n == names::AGE.name => {
                 if let Some(age) = control.topology_age_seconds {
                     family.value(&[], age);
+                }
+            }
+            n if n == names::TLS_HANDSHAKES.name => {
+                for (side, counts) in Side::NAMES.iter().zip(control.tls.handshakes) {
+                    for (result, count) in Outcome::NAMES.iter().zip(counts) {
+                        family.count(&[side, result], count);
+                    }
+                }
+            }
+            n if n == names::TLS_RELOADS.name => {
+                for (result, count) in ["ok", "failed"].iter().zip(control.tls.reloads) {
+                    family.count(&[result], count);
+                }
+            }
+            n if n == names::TLS_EXPIRY.name => {
+                for (side, at) in Side::NAMES.iter().zip(control.tls.expiry) {
+                    if let Some(at) = at {
+                        family.value(&[side], at as f64);
+                    }
                 }
             }
             n if n == names::BUILD.name => family.count(&[env!("CARGO_PKG_VERSION")], 1),
@@ -396,6 +417,7 @@ mod tests {
         let control = ControlStats {
             clients_rejected: 4,
             topology_age_seconds: Some(1.5),
+            tls: TlsCounts { expiry: [Some(1), None], ..TlsCounts::default() },
             workers: 2,
             ..ControlStats::default()
         };

@@ -71,6 +71,12 @@ metrics! {
         "Clients closed, by either side.";
     CLIENTS_REJECTED: Counter "slotway_clients_rejected_total" [] "limits.clients"
         "Connections answered with \"max number of clients reached\" and closed.";
+    TLS_HANDSHAKES: Counter "slotway_tls_handshakes_total" ["side", "result"] "tls.downstream.listen"
+        "TLS handshakes with clients (downstream) and nodes (upstream): ok; or failed because a certificate was refused by either side or is missing (certificate), no version or cipher is common (incompatible), what came is no TLS (not_tls), it took too long (timeout), the other side closed the connection (closed), or another reason (other).";
+    TLS_RELOADS: Counter "slotway_tls_reloads_total" ["result"] "tls.downstream.cert"
+        "Certificates, keys and CAs read again because their files have changed: ok; failed, those before stay in use.";
+    TLS_EXPIRY: Gauge "slotway_tls_certificate_expiry_timestamp_seconds" ["side"] "tls.downstream.cert"
+        "When the certificate that is shown to clients (downstream) or nodes (upstream) ends, or one of its intermediates if that is earlier, in seconds since 1970.";
     ACCEPT_ERRORS: Counter "slotway_accept_errors_total" [] ""
         "Connections that could not be accepted, for want of file descriptors most often.";
     CLIENT_RECEIVED: Counter "slotway_client_received_bytes_total" [] ""

@@ -11,7 +11,7 @@ pub use pending::{Dest, NO_SLOT, Pending, Waiting, flag};
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use crate::buf::{Pool, SendQueue};
@@ -30,6 +30,11 @@ pub enum State {
         /// When the attempt is given up, microseconds.
         until: u64,
     },
+    /// The TLS handshake goes on.
+    Securing {
+        /// When the attempt is given up, microseconds.
+        until: u64,
+    },
     /// Connected; the handshake's replies are awaited.
     Handshake {
         /// When the attempt is given up, microseconds.
@@ -39,6 +44,13 @@ pub enum State {
     Ready,
     /// The last attempt failed; a timer starts the next one.
     Backoff,
+}
+
+impl State {
+    /// A connection attempt is under way.
+    pub fn is_under_way(self) -> bool {
+        matches!(self, State::Connecting { .. } | State::Securing { .. } | State::Handshake { .. })
+    }
 }
 
 /// What a dedicated connection is.
@@ -186,7 +198,9 @@ impl Upstream {
 
     /// Bytes that its buffers occupy.
     pub fn held(&self) -> usize {
-        self.queue.held() + self.tail.capacity() + self.pending.capacity() * size_of::<Pending>()
+        let stream = self.stream.as_ref().map_or(0, Stream::held);
+        let pending = self.pending.capacity() * size_of::<Pending>();
+        stream + self.queue.held() + self.tail.capacity() + pending
     }
 
     /// Starts a connection attempt.
@@ -207,12 +221,16 @@ impl Upstream {
         let Some(stream) = self.stream.as_mut() else { return Ok((0, false)) };
         match self.state {
             State::Ready => {
+                if stream.unsent() {
+                    stream.flush()?;
+                }
                 let n = self.queue.write_to(stream)?;
-                Ok((n, self.queue.unsent() > 0))
+                Ok((n, self.queue.unsent() > 0 || stream.unsent()))
             }
             State::Handshake { .. } => {
+                stream.flush()?;
                 let n = self.handshake.out.write_to(stream)?;
-                Ok((n, self.handshake.out.unsent() > 0))
+                Ok((n, self.handshake.out.unsent() > 0 || stream.unsent()))
             }
             _ => Ok((0, false)),
         }

@@ -47,7 +47,7 @@ impl Worker {
             _ => return None,
         }
         if let Some(client) = self.clients.get_mut(index) {
-            client.last_command = command;
+            client.session.last_command = command;
         }
         self.count_own(command, &reply);
         self.answer_plain(index, &reply);

@@ -99,6 +99,7 @@ impl Worker {
             self.look_at_deadlines();
         }
         self.close_idle_clients();
+        self.end_slow_handshakes();
         self.probe_idle();
     }
 
@@ -133,8 +134,7 @@ impl Worker {
             self.check_commands(u);
             self.check_silence(u);
             let waits = |up: &crate::upstream::Upstream| {
-                (!up.pending.is_empty() && up.dedicated.is_none())
-                    || matches!(up.state, State::Connecting { .. } | State::Handshake { .. })
+                (!up.pending.is_empty() && up.dedicated.is_none()) || up.state.is_under_way()
             };
             busy |= self.upstreams.get(u).is_some_and(waits);
         }
@@ -151,10 +151,18 @@ impl Worker {
 
     fn check_connect_timeout(&mut self, u: usize) {
         let Some(up) = self.upstreams.get(u) else { return };
-        if let State::Connecting { until } | State::Handshake { until } = up.state
+        if let State::Connecting { until } | State::Securing { until } | State::Handshake { until } =
+            up.state
             && until <= self.now
         {
-            self.lost(u, "no answer within timeouts.connect");
+            let why = match up.state {
+                State::Securing { .. } => {
+                    "no TLS handshake within timeouts.connect; does this port speak TLS?"
+                }
+                _ => "no answer within timeouts.connect",
+            };
+            self.end_securing(u);
+            self.lost(u, why);
         }
     }
 
@@ -245,7 +253,10 @@ impl Worker {
             let owner = self.owners.get(usize::from(slot)).copied();
             let node = owner.and_then(|n| self.nodes.get(usize::from(n)));
             let name = node.map_or_else(|| "none".to_owned(), |n| n.addr.to_string());
-            let why = self.last_refusal.get(&slot).cloned();
+            let mut why = self.last_refusal.get(&slot).cloned();
+            if self.snapshot.generation == 0 {
+                why = why.or_else(|| self.shared.trouble());
+            }
             let pending = held.meta.pending;
             let text = self.deadline_text(&pending, &name, "not executed", why.as_deref());
             self.fail(&pending, &name, &text);

@@ -168,7 +168,7 @@ impl Worker {
         let dest = Dest::Client { index: index as u32, generation, seq: 0 };
         let mut pending = self.pending(dest, command, slot, protocol);
         let client = self.clients.get_mut(index)?;
-        client.last_command = command;
+        client.session.last_command = command;
         let seq = client.expect(&mut self.spare_replies);
         pending.dest = Dest::Client { index: index as u32, generation, seq };
         if !pending.has(flag::READ_ONLY) {
@@ -224,7 +224,7 @@ impl Worker {
         }
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         let (protocol, generation) = (client.session.protocol, client.generation);
-        client.last_command = command;
+        client.session.last_command = command;
         let seq = client.expect(&mut self.spare_replies);
         let dest = Dest::Client { index: index as u32, generation, seq };
         let pending = self.pending(dest, command, slot, protocol);
@@ -255,7 +255,7 @@ impl Worker {
         args: &Args,
     ) -> Flow {
         if let Some(client) = self.clients.get_mut(index) {
-            client.last_command = command;
+            client.session.last_command = command;
         }
         let frees = matches!(plan, Plan::Local(_) | Plan::PubSub(PubSub::Unsubscribe(_), _));
         if self.is_over_memory() && !frees {
@@ -326,18 +326,16 @@ impl Worker {
     /// A command that needs to know nodes, and none is known.
     #[cold]
     pub(super) fn no_cluster(&mut self, index: usize, command: u16) -> Flow {
-        self.answer_own_error(index, command, self.no_cluster_text());
+        let text = self.no_cluster_text();
+        self.answer_own_error(index, command, &text);
         Flow::Next
     }
 
     /// Why no node is known.
-    pub(super) fn no_cluster_text(&self) -> &'static str {
+    pub(super) fn no_cluster_text(&self) -> String {
         match self.snapshot.generation {
-            0 => {
-                "CLUSTERDOWN slotway does not know the cluster: no seed has answered yet \
-                 (configuration key: seeds)"
-            }
-            _ => "CLUSTERDOWN no node of the cluster is online at the moment",
+            0 => self.shared.no_cluster_yet(),
+            _ => "CLUSTERDOWN no node of the cluster is online at the moment".to_owned(),
         }
     }
 

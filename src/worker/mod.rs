@@ -27,6 +27,7 @@
 //! - `answer`: a reply finds its client; refusals and retries
 //! - `scripts`: Lua scripts are remembered, and given to nodes
 //! - `replicas`: reads from replicas; `read_from`: which node a read goes to
+//! - `tls`: TLS handshakes, of clients and with nodes
 //! - `topology`: a new snapshot becomes routes
 //! - `clock`: deadlines, backoff; `silence`: nodes that owe an answer and say nothing
 
@@ -56,6 +57,7 @@ mod settings;
 mod shards;
 mod shared;
 mod silence;
+mod tls;
 mod topics;
 mod topology;
 mod transaction;
@@ -106,6 +108,8 @@ struct Node {
     addr: crate::cluster::NodeAddr,
     /// The number by which pub/sub knows it.
     ident: u64,
+    /// The name that its certificate is to be for.
+    name: Box<str>,
     socket: Option<std::net::SocketAddr>,
     /// Stands in the current snapshot.
     known: bool,
@@ -231,6 +235,7 @@ struct Worker {
     failures: users::Failures,
     scripts: scripts::Scripts,
     topics: topics::Topics,
+    handshakes: tls::Handshakes,
     /// PUBLISHes may wait for a node that is not reached.
     stranded: bool,
     /// Bytes of the client that is being read from, from the command at hand on.
@@ -399,6 +404,7 @@ impl Worker {
             failures: users::Failures::default(),
             scripts: scripts::Scripts::new(Arc::clone(&shared.scripts)),
             topics: topics::Topics::default(),
+            handshakes: tls::Handshakes::default(),
             stranded: false,
             shared,
             idle: Vec::new(),
@@ -505,7 +511,8 @@ impl Worker {
         let timer = self.timers.peek().map(|t| t.due);
         let idle = self.settings.idle_timeout.map(|_| self.next_idle_check);
         let drain = self.drain.map(|drain| drain.next());
-        let next = [timer, self.tick, drain, self.pause_end(), idle, self.idle_probe_due()];
+        let (probe, handshake) = (self.idle_probe_due(), self.handshake_due());
+        let next = [timer, self.tick, drain, self.pause_end(), idle, probe, handshake];
         let next = next.into_iter().flatten().min()?;
         // The clock of the last turn is old by now: measure anew, it is only done when there is
         // something to wait for.
@@ -608,8 +615,8 @@ impl Worker {
         self.router = Arc::new(Router::with_rules(table, self.router.rules().clone()));
         let new_unknown = usize::from(self.router.unknown());
         for (_, client) in &mut self.clients {
-            if usize::from(client.last_command) == old_unknown {
-                client.last_command = new_unknown as u16;
+            if usize::from(client.session.last_command) == old_unknown {
+                client.session.last_command = new_unknown as u16;
             }
         }
         if new_unknown > old_unknown {

@@ -43,6 +43,10 @@ pub(super) struct Settings {
     pub held: usize,
     pub request: RequestLimits,
     announce: Option<Address>,
+    /// The same for clients with TLS.
+    announce_tls: Option<Address>,
+    /// `tls.downstream.handshake_timeout`, microseconds.
+    pub handshake_timeout: u64,
     /// For clients on a Unix socket.
     first_tcp: Option<Address>,
     /// `limits.dedicated`, of all workers.
@@ -91,6 +95,8 @@ impl Settings {
                 multibulk: config.limits.multibulk as u64,
             },
             announce: config.announce.clone(),
+            announce_tls: config.tls.downstream.announce.clone(),
+            handshake_timeout: micros(config.tls.downstream.handshake_timeout),
             first_tcp: config.listen.iter().find_map(|listen| match listen {
                 Listen::Tcp(address) => Some(address.clone()),
                 Listen::Unix(_) => None,
@@ -105,16 +111,19 @@ impl Settings {
     /// The address that a cluster client is told: as configured, the one that it uses, or, over a
     /// Unix socket, the first one that is listened on.
     pub fn announced(&self, stream: &Stream) -> Announced {
-        if let Some(Address { host, port }) = &self.announce {
-            return Announced { host: host.to_string(), port: *port };
+        let tls = matches!(stream, Stream::Tls(_));
+        let announce = if tls { &self.announce_tls } else { &self.announce };
+        if let Some(Address { host, port }) = announce {
+            return Announced { host: host.to_string(), port: *port, tls };
         }
-        let used = match stream {
-            Stream::Tcp(socket) => socket.local_addr().ok(),
-            Stream::Unix(_) => None,
-        };
+        let used = stream.tcp().and_then(|socket| socket.local_addr().ok());
         if let Some(used) = used {
             // A client of IPv4 on a listener for both.
-            return Announced { host: used.ip().to_canonical().to_string(), port: used.port() };
+            return Announced {
+                host: used.ip().to_canonical().to_string(),
+                port: used.port(),
+                tls,
+            };
         }
         let first = self.first_tcp.as_ref().filter(|a| a.port != 0);
         let any = |host: &str| host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_unspecified());
@@ -122,6 +131,7 @@ impl Settings {
         Announced {
             host: host.unwrap_or("127.0.0.1").to_owned(),
             port: first.map_or(6379, |a| a.port),
+            tls,
         }
     }
 }

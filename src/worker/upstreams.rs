@@ -49,6 +49,7 @@ impl Worker {
         let node = Node {
             addr: addr.clone(),
             ident: crate::pubsub::ident(addr),
+            name: addr.host.clone(),
             socket: ip.map(|ip| (ip, addr.port).into()),
             known: false,
             shard_slot: NO_SLOT,
@@ -141,14 +142,21 @@ impl Worker {
             stream.watch(registry, Source::Upstream(u).token(), true, false)
         });
         if let Err(error) = started {
-            self.lost(u, &error.to_string());
+            return self.lost(u, &error.to_string());
+        }
+        if self.shared.tls.is_upstream()
+            && let Err(why) = self.secure(u)
+        {
+            self.lost(u, &why);
         }
     }
 
     pub(super) fn upstream_event(&mut self, u: usize, event: &mio::event::Event) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
-        if matches!(up.state, State::Connecting { .. }) {
-            return self.connecting(u);
+        match up.state {
+            State::Connecting { .. } => return self.connecting(u),
+            State::Securing { .. } => return self.securing(u),
+            _ => {}
         }
         up.peer_closed |= event.is_read_closed();
         up.blocked &= !event.is_writable();
@@ -172,6 +180,16 @@ impl Worker {
         if let Err(error) = stream.watch(self.poll.registry(), token, false, true) {
             return self.lost(u, &error.to_string());
         }
+        if stream.tls().is_some() {
+            up.state = State::Securing { until: self.now + self.settings.connect_timeout };
+            return self.securing(u);
+        }
+        self.greet(u);
+    }
+
+    /// The connection stands: what is said first.
+    pub(super) fn greet(&mut self, u: usize) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
         let settings = &self.settings;
         let (identify, name) = (up.dedicated.is_some(), &settings.client_name);
         let password = settings.password.reveal();
@@ -245,7 +263,8 @@ impl Worker {
                 if let Some(stats) = self.stats.nodes.get_mut(usize::from(up.node)) {
                     stats.bytes_sent += n as u64;
                 }
-                let connecting = matches!(up.state, State::Connecting { .. });
+                let connecting =
+                    matches!(up.state, State::Connecting { .. } | State::Securing { .. });
                 up.blocked = full;
                 if full != up.watching
                     && !connecting
@@ -258,7 +277,10 @@ impl Worker {
                     }
                 }
             }
-            Err(error) => return self.lost(u, &error.to_string()),
+            Err(error) => {
+                let why = self.tls_why(u, &error);
+                return self.lost(u, &why);
+            }
         }
         self.account_upstream(u);
     }
@@ -365,7 +387,10 @@ impl Worker {
                     self.again.push(Source::Upstream(u));
                 }
             }
-            Err(error) => self.lost(u, &error.to_string()),
+            Err(error) => {
+                let why = self.tls_why(u, &error);
+                self.lost(u, &why);
+            }
         }
         self.scratch = scratch;
     }

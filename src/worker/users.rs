@@ -18,7 +18,6 @@ use crate::metrics::{DeniedFor, LoginOutcome};
 use crate::pubsub::Kind;
 use crate::resp::{Args, strict_i64};
 use crate::route::{Local, Plan, PubSub, Transaction};
-use crate::stream::Stream;
 use crate::users::{
     Account, Asking, CHANNEL_DENIED, Credentials, Denied, KEY_DENIED, Login, NOT_LOGGED_IN, OWN,
     Source, Throttle, User, Users, Verdict, Verify, WRONG_PASSWORD,
@@ -72,7 +71,6 @@ impl Worker {
 
     /// The client is `name` by its certificate, and needs no password. `false`: there is no such
     /// user, or not any more.
-    #[allow(dead_code)] // TLS calls it
     pub(super) fn login_by_certificate(&mut self, index: usize, name: &str) -> bool {
         let Some(user) = self.users.login_by_certificate(name).cloned() else { return false };
         self.stats.logins[LoginOutcome::Certificate as usize] += 1;
@@ -469,10 +467,7 @@ impl Worker {
     fn login_failed(&mut self, index: usize, command: u16, text: &str) -> Flow {
         self.stats.logins[LoginOutcome::Wrong as usize] += 1;
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
-        let address = match &client.stream {
-            Stream::Tcp(socket) => socket.peer_addr().ok().map(|addr| addr.ip()),
-            Stream::Unix(_) => None,
-        };
+        let address = client.stream.tcp().and_then(|s| s.peer_addr().ok()).map(|addr| addr.ip());
         // Workers' clocks have different zeros.
         let since = self.shared.started.elapsed().as_micros() as u64;
         let wait = throttle(&self.shared.throttle).failed(Source::of(address), since);
@@ -535,7 +530,7 @@ impl Worker {
             }
         }
         if let Some(client) = self.clients.get_mut(index) {
-            client.last_command = command;
+            client.session.last_command = command;
         }
         self.answer_own_error(index, command, text);
         Flow::Next
