@@ -518,8 +518,8 @@ impl<'a> Desk<'a> {
         };
         let until = self.now + self.room.config.timeouts.connect.as_micros() as u64;
         self.close(node);
-        let (registry, account) = (self.room.poll.registry(), &self.room.stats.held);
-        match Conn::connect(socket, registry, Token(node + 1), until, account) {
+        let (registry, stats) = (self.room.poll.registry(), &*self.room.stats);
+        match Conn::connect(socket, registry, Token(node + 1), until, stats) {
             Ok(conn) => {
                 if self.conns.len() <= node {
                     self.conns.resize_with(node + 1, || None);
