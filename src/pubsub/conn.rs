@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use mio::{Registry, Token};
 
+use super::HubStats;
 use crate::buf::{CHUNK, Pool, SendQueue};
 use crate::resp::{Protocol, ReplyProgress, ReplyScan, write};
 use crate::stream::Stream;
@@ -61,10 +62,11 @@ pub struct Conn {
     account: Account,
 }
 
-/// Bytes on an account that is shared; off it again with this.
+/// Bytes on accounts that are shared; off them again with this.
 #[derive(Debug)]
 struct Account {
     total: Arc<AtomicUsize>,
+    unfinished: Arc<AtomicUsize>,
     mine: usize,
 }
 
@@ -72,6 +74,8 @@ impl Account {
     /// Gives what is on the account in all.
     fn set(&mut self, bytes: usize) -> usize {
         let before = std::mem::replace(&mut self.mine, bytes);
+        self.unfinished.fetch_add(bytes, Relaxed);
+        self.unfinished.fetch_sub(before, Relaxed);
         self.total.fetch_add(bytes, Relaxed);
         self.total.fetch_sub(before, Relaxed).saturating_sub(before)
     }
@@ -80,6 +84,7 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         self.total.fetch_sub(self.mine, Relaxed);
+        self.unfinished.fetch_sub(self.mine, Relaxed);
     }
 }
 
@@ -115,7 +120,7 @@ impl Conn {
         registry: &Registry,
         token: Token,
         until: u64,
-        account: &Arc<AtomicUsize>,
+        stats: &HubStats,
     ) -> io::Result<Conn> {
         let socket = mio::net::TcpStream::connect(addr)?;
         let mut stream = match tls.is_upstream() {
@@ -143,7 +148,11 @@ impl Conn {
             last_read: 0,
             pinged: None,
             unused_since: None,
-            account: Account { total: Arc::clone(account), mine: 0 },
+            account: Account {
+                total: Arc::clone(&stats.held),
+                unfinished: Arc::clone(&stats.unfinished),
+                mine: 0,
+            },
         })
     }
 

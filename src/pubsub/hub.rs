@@ -540,9 +540,9 @@ impl<'a> Desk<'a> {
         let name = place.name.clone();
         let until = self.now + self.room.config.timeouts.connect.as_micros() as u64;
         self.close(node);
-        let (registry, account) = (self.room.poll.registry(), &self.room.stats.held);
+        let (registry, stats) = (self.room.poll.registry(), &*self.room.stats);
         let secured = (socket, &*name, &*self.room.tls);
-        match Conn::connect(secured, registry, Token(node + 1), until, account) {
+        match Conn::connect(secured, registry, Token(node + 1), until, stats) {
             Ok(conn) => {
                 if self.conns.len() <= node {
                     self.conns.resize_with(node + 1, || None);

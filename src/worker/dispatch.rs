@@ -261,6 +261,12 @@ impl Worker {
         if self.is_over_memory() && !frees {
             return self.refuse_for_memory(index, command);
         }
+        // A topic is more than the command that brings it. It is refused while there is room for
+        // that, or its client would be closed for being the one that holds most.
+        let lasting = matches!(plan, Plan::PubSub(PubSub::Subscribe(_), _));
+        if lasting && !self.has_room_for(self.settings.memory / 4) {
+            return self.refuse_for_memory(index, command);
+        }
         match plan {
             Plan::Slot(slot) => self.forward(index, command, slot.0, frame),
             // A browser or a form that was led to a Redis port: it is closed without a word, as

@@ -395,12 +395,13 @@ impl Worker {
             if goes_on {
                 self.resume.push((index as u32, client.generation));
             }
-            if replies.is_drained() {
-                if !full && let Some(mut replies) = client.replies.take() {
-                    replies.reset(&mut self.pool);
-                    if self.spare_replies.len() < 256 {
-                        self.spare_replies.push(replies);
-                    }
+            if replies.is_drained()
+                && !full
+                && let Some(mut replies) = client.replies.take()
+            {
+                replies.reset(&mut self.pool);
+                if self.spare_replies.len() < 256 {
+                    self.spare_replies.push(replies);
                 }
             }
         } else if matches!(client.paused, Paused::Replies | Paused::Yielding) {
