@@ -30,6 +30,8 @@ const PROVEN: u64 = 1_000_000;
 /// And one that lived so long and was answered on, that it need not be left alone for longer and
 /// longer: something closes connections, now and then.
 const USEFUL: u64 = 100_000;
+/// Where it was answered on at all, the pause grows no further than after so many failures.
+const ANSWERED: u32 = 4;
 
 impl Worker {
     /// The node at `addr`, if the cluster has it. Only such nodes are connected to: a redirection
@@ -642,7 +644,8 @@ impl Worker {
         let was_ready = up.state == State::Ready;
         let lived = self.now.saturating_sub(up.ready_since);
         let proven = was_ready && lived >= PROVEN;
-        if proven || (was_ready && lived >= USEFUL && up.last_read > up.ready_since) {
+        let answered = was_ready && up.last_read > up.ready_since;
+        if proven || (answered && lived >= USEFUL) {
             up.failures = 0;
         }
         if let Some(stream) = up.stream.as_mut() {
@@ -678,8 +681,12 @@ impl Worker {
         self.leave_replica(u);
         // Control may be gone at the very end: nothing to refresh then.
         let _ = self.control.send(ToControl::RefreshTopology { hint: None });
-        // A connection that has worked for a while is tried again at once, the first time.
-        let delay = if proven { 0 } else { self.backoff(failures) };
+        // A connection that has worked for a while is tried again at once.
+        let delay = match (proven, answered) {
+            (true, _) => 0,
+            (_, true) => self.backoff(failures.min(ANSWERED)),
+            _ => self.backoff(failures),
+        };
         self.timers.push(Timer { due: self.now + delay, job: Job::Connect(u) });
         self.arm_tick();
         self.mark_upstream(u);
