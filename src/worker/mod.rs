@@ -19,7 +19,7 @@
 //!   `fleet`: WAIT, MONITOR
 //! - `pubsub`: SUBSCRIBE and its kin, messages; `topics`: who is subscribed to what; `publish`:
 //!   PUBLISH, PUBSUB
-//! - `upstreams`: nodes' connections: connect, write, read, lost
+//! - `upstreams`: nodes' connections: connect, write, read; `loss`: what is done when one is lost
 //! - `pressure`: what happens at `limits.memory`
 //! - `users`: logins, and what users may not do; `acl`: what they ask about that; `realms`: the
 //!   cluster's users and their connections
@@ -45,6 +45,7 @@ mod fairness;
 mod fleet;
 mod join;
 mod keyspace;
+mod loss;
 mod pressure;
 mod publish;
 mod pubsub;
