@@ -17,7 +17,7 @@ use crate::control::ToControl;
 use crate::metrics::{DeniedFor, LoginOutcome};
 use crate::pubsub::Kind;
 use crate::resp::{Args, strict_i64};
-use crate::route::{Local, Plan, PubSub, Transaction};
+use crate::route::{Local, Plan, PubSub, Script, Transaction};
 use crate::users::{
     Account, Asking, CHANNEL_DENIED, Credentials, Denied, KEY_DENIED, Login, NOT_LOGGED_IN, OWN,
     Source, Throttle, User, Users, Verdict, Verify, WRONG_PASSWORD,
@@ -118,6 +118,10 @@ impl Worker {
                 Some(new) => {
                     let new = Arc::clone(new);
                     account.user = Some(Arc::clone(&new));
+                    // What is queued was checked by the old rules.
+                    if changed && let Some(multi) = client.multi.as_mut() {
+                        multi.break_off();
+                    }
                     // As Redis does with who listens to what it may not hear any more.
                     if changed && !self.may_hear_all(index, &new) {
                         self.close_client(index);
@@ -311,6 +315,8 @@ impl Worker {
             Plan::PubSub(PubSub::Unsubscribe(_), _) | Plan::Local(_) => false,
             // Its own connection could not be told from others' by a node that refuses MULTI.
             Plan::Transaction(which) if which != Transaction::Watch => false,
+            // Slotway's own scripts go with it.
+            Plan::Script(Script::Flush, _) => false,
             _ => return None,
         };
         let client = self.clients.get_mut(index)?;
