@@ -12,7 +12,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use slotway::command::CommandTable;
-use slotway::config::{self, Address, Config, ConfigError, CrossSlot, Listen};
+use slotway::config::{
+    self, Address, Config, ConfigError, CrossSlot, Listen, Sources,
+};
+use slotway::control::Reload;
 use slotway::{control, metrics, route, sandbox};
 
 use cli::{Cli, Command, Document};
@@ -25,10 +28,13 @@ const MISCONFIGURED: u8 = 2;
 fn main() -> ExitCode {
     let env = std::env::vars_os().collect();
     let outcome = match Cli::parse().command {
-        Command::Run(args) => config::load(&args.sources(env)).and_then(|loaded| {
-            loaded.need_seeds()?;
-            Ok(run(loaded.config))
-        }),
+        Command::Run(args) => {
+            let sources = args.sources(env);
+            config::load(&sources).and_then(|loaded| {
+                loaded.need_seeds()?;
+                Ok(run(loaded.config, sources))
+            })
+        }
         Command::Check(args) => config::load(&args.sources(env)).map(|loaded| {
             if let Err(error) = loaded.need_seeds() {
                 eprintln!("note: `slotway run` would not start like this\n  {error}");
@@ -50,9 +56,9 @@ fn main() -> ExitCode {
     outcome.unwrap_or_else(|error| misconfigured(&error))
 }
 
-fn run(config: Config) -> ExitCode {
-    logging::init(&config);
-    match control::run(config) {
+fn run(config: Config, sources: Sources) -> ExitCode {
+    let log_level = logging::init(&config);
+    match control::run_reloading(config, Reload { sources, log_level }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "slotway failed");

@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
 use super::ready::{Facts, Readiness};
@@ -52,16 +52,25 @@ const INDEX: &str = "<!DOCTYPE html>
 pub struct Admin {
     pool: Arc<Pool>,
     status: Arc<Status>,
-    limits: Vec<(&'static str, usize)>,
 }
 
 type Page = Response<Full<Bytes>>;
 
 impl Admin {
     /// Shows what `pool` and `status` know.
-    pub fn new(config: &Config, pool: Arc<Pool>, status: Arc<Status>) -> Self {
+    pub fn new(pool: Arc<Pool>, status: Arc<Status>) -> Self {
+        Admin { pool, status }
+    }
+
+    /// Where failures are counted.
+    pub fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.status)
+    }
+
+    /// The limits in use.
+    fn limits(config: &Config) -> Vec<(&'static str, usize)> {
         let l = &config.limits;
-        let limits = vec![
+        vec![
             ("clients", l.clients),
             ("client_output", l.client_output),
             ("upstream_in_flight", l.upstream_in_flight),
@@ -72,19 +81,28 @@ impl Admin {
             ("bulk", l.bulk),
             ("inline", l.inline),
             ("multibulk", l.multibulk),
-        ];
-        Admin { pool, status, limits }
+        ]
     }
 
-    /// Serves until it is dropped.
-    pub async fn serve(self: Arc<Self>, listener: Arc<TcpListener>) {
+    /// Serves until `close` says so: then no more connections are taken, and those that there are
+    /// served to their end.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: Arc<TcpListener>,
+        mut close: watch::Receiver<bool>,
+    ) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         // Dropped with the task, so that no connection outlives it.
         let mut connections = tokio::task::JoinSet::new();
         let mut logged: Option<Instant> = None;
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let stream = match listener.accept().await {
+            let accepted = tokio::select! {
+                biased;
+                accepted = listener.accept() => accepted,
+                _ = close.wait_for(|close| *close) => break,
+            };
+            let stream = match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
@@ -114,6 +132,8 @@ impl Admin {
                 drop(place);
             });
         }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
     }
 
     async fn page(&self, request: &Request<Incoming>) -> Page {
@@ -156,6 +176,7 @@ impl Admin {
                 script_bytes: self.pool.script_bytes(),
                 ..ControlStats::default()
             };
+            control.count_reloads(&self.status.reloads);
             control.count_replicas(&topology.snapshot, &topology.health);
             (control, Arc::clone(&topology.commands))
         };
@@ -164,7 +185,7 @@ impl Admin {
             commands: &commands,
             control,
             hub: self.pool.hub_stats(),
-            limits: &self.limits,
+            limits: &Admin::limits(&self.pool.config()),
             process: Process::read(),
         };
         match view.text() {

@@ -64,6 +64,18 @@ impl Session {
         self.modes |= mode::READ_FROM;
     }
 
+    /// The configuration has changed in that.
+    pub fn set_reads_by_configuration(&mut self, elsewhere: bool) {
+        if elsewhere == (self.first_modes & mode::READ_FROM != 0) {
+            return; // and who said READWRITE since stays with it
+        }
+        if elsewhere {
+            return self.reads_by_configuration();
+        }
+        self.first_modes &= !mode::READ_FROM;
+        self.modes &= !mode::READ_FROM;
+    }
+
     /// READWRITE: its reads go to primaries.
     pub fn read_write(&mut self) {
         self.modes &= !(mode::READONLY | mode::READ_FROM);

@@ -7,6 +7,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::change::Change;
 use super::field::Field;
 use super::{Config, GIB, KIB, MIB};
 
@@ -16,6 +17,8 @@ pub struct Key {
     pub path: &'static str,
     /// Its own flag, where it has one; `--set` works for every key.
     pub flag: Option<&'static str>,
+    /// Whether a reload changes it.
+    pub change: Change,
     /// What it does, in an operator's words.
     pub doc: &'static str,
     pub(super) field: fn(&mut Config) -> Field<'_>,
@@ -96,6 +99,9 @@ pub static SECTIONS: &[Section] = &[
     Section { name: "log", doc: "Log lines go to standard error." },
 ];
 
+const NODES: &str = "connections to nodes";
+const CLIENTS: &str = "clients";
+
 const fn ms(from: u64, to: u64) -> RangeInclusive<Duration> {
     Duration::from_millis(from)..=Duration::from_millis(to)
 }
@@ -106,15 +112,33 @@ const TIB: usize = GIB << 10;
 pub static KEYS: &[Key] = &[
     Key {
         path: "listen",
+        change: Change::Now,
         flag: Some("--listen"),
         doc: "Where clients connect. Any number of TCP addresses (IPv4, IPv6, or a DNS name, \
               which stands for all its addresses) and Unix sockets. \"0.0.0.0:6379\" is every \
               IPv4 address of the machine, \"[::]:6379\" every IPv6 address, port 0 a free one. \
-              An address that is taken ends the start with an error.",
+              An address that is taken ends the start with an error, unless hand_over is \
+              \"on\". A socket with that address that systemd hands over (socket activation) is \
+              used instead of a new one. At run time: what is added is listened on as well; at \
+              what is removed no more clients are accepted, and those that are there stay.",
         field: |c| Field::Listeners(&mut c.listen),
     },
     Key {
+        path: "hand_over",
+        change: Change::Next("listeners"),
+        flag: None,
+        doc: "\"on\": another slotway of the same operating system user, with hand_over = \"on\" \
+              as well, may listen on the same addresses, so that a new version takes over from a \
+              running one without a refused or lost connection (docs/upgrade.md). The new one \
+              begins to listen when it knows the cluster, and gets all new clients from then on; \
+              the old one is told to stop after that. For TCP this is SO_REUSEPORT, admin \
+              included; a Unix socket's path is taken over. \"off\": an address that is taken is \
+              an error, which protects from a second slotway that was started by mistake.",
+        field: |c| Field::Choice(&mut c.hand_over),
+    },
+    Key {
         path: "seeds",
+        change: Change::Now,
         flag: Some("--seeds"),
         doc: "Nodes of the cluster that slotway asks first; it learns the others from them. One \
               is enough, several let slotway start while one of them is down. DNS names are \
@@ -124,14 +148,17 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "workers",
+        change: Change::Now,
         flag: Some("--workers"),
         doc: "Threads that serve clients; each has its own connections to the nodes. \"auto\" is \
               one per core that the process may use (a container's CPU limit counts). New \
-              clients go to the worker that has the fewest.",
+              clients go to the worker that has the fewest. At run time: of fewer workers the \
+              superfluous ones get no new clients and end when their last one has gone.",
         field: |c| Field::Workers(&mut c.workers),
     },
     Key {
         path: "admin",
+        change: Change::Now,
         flag: Some("--admin"),
         doc: "Where the admin HTTP listener answers: /metrics, /healthz, /readyz. It asks for no \
               password: keep it off public addresses. \"\" turns it off.",
@@ -139,6 +166,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "announce",
+        change: Change::Now,
         flag: None,
         doc: "The address that clients which speak to a Redis Cluster are told (CLUSTER SLOTS and \
               the like): slotway is the one node of the cluster that they see. \"\" tells each \
@@ -149,6 +177,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "read_from",
+        change: Change::Now,
         flag: None,
         doc: "Which nodes answer commands that only read and have all keys in one slot. Anything \
               but \"primary\" lets clients read data that is older than what they have written: \
@@ -165,6 +194,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "zone",
+        change: Change::Now,
         flag: None,
         doc: "The zone (availability zone, data centre, rack) that this slotway runs in, for \
               read_from = \"zone\". Most easily given by the environment: SLOTWAY_ZONE.",
@@ -172,6 +202,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "upstream.user",
+        change: Change::Next(NODES),
         flag: None,
         doc: "User name for AUTH at the nodes (an ACL user). \"\" with a password is the nodes' \
               default user.",
@@ -179,6 +210,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "upstream.password",
+        change: Change::Next(NODES),
         flag: None,
         doc: "Password for AUTH at the nodes. \"\" without a user sends no AUTH. Never shown: not \
               in the log, not by `slotway check`. Rather than in the file or in a flag, which \
@@ -187,12 +219,14 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "upstream.client_name",
+        change: Change::Next(NODES),
         flag: None,
         doc: "Name that slotway's connections have in the nodes' CLIENT LIST.",
         field: |c| Field::Name(&mut c.upstream.client_name),
     },
     Key {
         path: "upstream.connections",
+        change: Change::Restart,
         flag: None,
         doc: "Shared connections that each worker opens to each node, for each protocol (RESP2, \
               RESP3) that its clients speak. One carries many clients' commands and is nearly \
@@ -201,6 +235,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "upstream.keepalive",
+        change: Change::Next(NODES),
         flag: None,
         doc: "TCP keepalive of connections to nodes: one on which nothing was said for so long is \
               asked for a sign of life by the kernel, and ended when there was none in as much \
@@ -212,6 +247,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "timeouts.command",
+        change: Change::Now,
         flag: None,
         doc: "How long a command may take from its arrival to its reply, with all redirections \
               and retries. After that the client gets an error. A large reply that is arriving may \
@@ -220,6 +256,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "timeouts.connect",
+        change: Change::Now,
         flag: None,
         doc: "How long opening a connection to a node may take, AUTH included. After that the \
               attempt has failed and [reconnect] says when the next one is made.",
@@ -227,6 +264,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "timeouts.probe",
+        change: Change::Now,
         flag: None,
         doc: "A node that owes answers and has said nothing for so long is looked at: slotway \
               opens another connection to it and asks the cluster about it, several times a \
@@ -239,6 +277,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "timeouts.drain",
+        change: Change::Now,
         flag: None,
         doc: "After SIGTERM: how long slotway waits for the replies to commands in flight before \
               it closes the clients that are left and ends. \"0\" does not wait.",
@@ -246,6 +285,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "timeouts.idle",
+        change: Change::Now,
         flag: None,
         doc: "A client that has sent nothing for so long, and waits for nothing, is closed. \"0\" \
               never closes one.",
@@ -253,6 +293,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "timeouts.keepalive",
+        change: Change::Next(CLIENTS),
         flag: None,
         doc: "TCP keepalive of clients, as Redis's tcp-keepalive: one that has said nothing for so \
               long is asked for a sign of life by the kernel, and closed when there was none in as \
@@ -262,18 +303,21 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "reconnect.min",
+        change: Change::Now,
         flag: None,
         doc: "The wait after the first failure. Not more than reconnect.max.",
         field: |c| Field::Duration(&mut c.reconnect.min, ms(1, HOUR)),
     },
     Key {
         path: "reconnect.max",
+        change: Change::Now,
         flag: None,
         doc: "The longest wait, after many failures.",
         field: |c| Field::Duration(&mut c.reconnect.max, ms(1, HOUR)),
     },
     Key {
         path: "topology.refresh",
+        change: Change::Now,
         flag: None,
         doc: "How often slotway asks when nothing happens. A redirection or a lost node makes it \
               ask at once.",
@@ -281,6 +325,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "topology.min_interval",
+        change: Change::Now,
         flag: None,
         doc: "The least time between two refreshes, however many redirections ask for one. Not \
               more than topology.refresh.",
@@ -288,6 +333,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "replicas.max_lag",
+        change: Change::Now,
         flag: None,
         doc: "A replica that has heard nothing of its primary for longer is not read from \
               (master_last_io_seconds_ago in its INFO, whole seconds). A primary that has nothing \
@@ -299,6 +345,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "replicas.max_lag_bytes",
+        change: Change::Now,
         flag: None,
         doc: "A replica that lacks more of the replication stream is not read from: the primary's \
               master_repl_offset less the replica's slave_repl_offset, the primary asked first, so \
@@ -307,6 +354,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "replicas.check",
+        change: Change::Now,
         flag: None,
         doc: "How often slotway asks each primary and replica (INFO replication), from the first \
               moment with a read_from other than \"primary\" or replicas.in_failover = \"read\", \
@@ -318,6 +366,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "replicas.in_failover",
+        change: Change::Now,
         flag: None,
         doc: "Reads with read_from = \"primary\" whose primary is not reached. \"wait\": they wait \
               for it or its successor, as writes do. \"read\": a replica answers, so that reads go \
@@ -331,6 +380,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "replicas.zones",
+        change: Change::Now,
         flag: None,
         doc: "The zones of nodes, for read_from = \"zone\": \"10.0.0.1:7000=a\" for one node, \
               \"10.0.0.1=a\" for all of a host, with the host as the cluster announces it or as an \
@@ -340,6 +390,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "transactions.cross_slot",
+        change: Change::Now,
         flag: None,
         doc: "A transaction whose keys lie in several slots. \"reject\": CROSSSLOT, as every \
               cluster answers, naming two of the keys and their slots. \"split\": one MULTI … EXEC \
@@ -354,6 +405,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "pubsub.output_hard",
+        change: Change::Now,
         flag: None,
         doc: "Messages and replies that wait for one subscriber because it does not read them. At \
               the limit that subscriber is closed; the others feel nothing. It is what \
@@ -363,6 +415,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "pubsub.output_soft",
+        change: Change::Now,
         flag: None,
         doc: "A subscriber for which more than this waits, and has waited for \
               pubsub.output_soft_time without a break, is closed. Not more than \
@@ -371,12 +424,14 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "pubsub.output_soft_time",
+        change: Change::Now,
         flag: None,
         doc: "How long a subscriber may stay above pubsub.output_soft.",
         field: |c| Field::Duration(&mut c.pubsub.output_soft_time, ms(1, 24 * HOUR)),
     },
     Key {
         path: "pubsub.on_gap",
+        change: Change::Now,
         flag: None,
         doc: "What happens to subscribers of a channel or pattern that may have missed messages, \
               because a node was lost or a shard channel's slot has moved. \"keep\": they stay, \
@@ -387,6 +442,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.clients",
+        change: Change::Now,
         flag: None,
         doc: "Clients connected at the same time. At the limit a new one gets \"ERR max number of \
               clients reached\" and is closed, as Redis does. Each needs a file descriptor.",
@@ -394,6 +450,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.client_output",
+        change: Change::Now,
         flag: None,
         doc: "Replies that wait for one client because it does not read them. At the limit that \
               client is closed; nobody else feels it. Has to be larger than the largest reply \
@@ -402,6 +459,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.upstream_in_flight",
+        change: Change::Now,
         flag: None,
         doc: "Bytes of commands on one connection to a node that the node has not answered yet. \
               At the limit slotway reads no more from the clients that want to send there, until \
@@ -410,6 +468,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.memory",
+        change: Change::Now,
         flag: None,
         doc: "All buffers of all clients and nodes together. At the limit new commands are \
               refused with an error until memory is free again. Set it well below what the \
@@ -418,6 +477,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.held",
+        change: Change::Now,
         flag: None,
         doc: "Bytes of commands that wait because their slot is being moved or has no primary \
               for the moment (a failover). At the limit further commands for such slots get an \
@@ -426,6 +486,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.scripts",
+        change: Change::Now,
         flag: None,
         doc: "Lua scripts that slotway has seen in EVAL and SCRIPT LOAD and keeps, so that it can \
               give them to a node that lacks them. At the limit the one that was used least \
@@ -435,6 +496,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.dedicated",
+        change: Change::Now,
         flag: None,
         doc: "Connections to nodes that are lent to one client at a time: while it blocks (BLPOP, \
               XREAD BLOCK, WAIT …), between WATCH and EXEC, for MONITOR and KEYS. All workers \
@@ -445,6 +507,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.bulk",
+        change: Change::Now,
         flag: None,
         doc: "The largest single argument of a command, that is: the largest value that can be \
               written. Above it the client gets \"ERR Protocol error: invalid bulk length\" and is \
@@ -453,6 +516,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.inline",
+        change: Change::Now,
         flag: None,
         doc: "The longest line of a command that is typed as text (inline command). Above it the \
               client gets \"ERR Protocol error: too big inline request\" and is closed, as Redis \
@@ -461,6 +525,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.multibulk",
+        change: Change::Now,
         flag: None,
         doc: "The most arguments that one command may have. Above it the client gets \"ERR \
               Protocol error: invalid multibulk length\" and is closed, as Redis does. The \
@@ -469,6 +534,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "commands.deny",
+        change: Change::Now,
         flag: None,
         doc: "Commands that get an error that says so. Besides, whatever is written here: what \
               would act on one node behind the cluster's back is denied unless commands.allow \
@@ -480,6 +546,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "commands.allow",
+        change: Change::Now,
         flag: None,
         doc: "Exceptions from commands.deny, and from what is denied without it: from that only \
               by name or with \"@dangerous\", so that deny = [\"@all\"], allow = [\"@write\"] does \
@@ -489,6 +556,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "log.level",
+        change: Change::Now,
         flag: Some("--log-level"),
         doc: "How much is logged. \"info\" has no line per command. For one part of slotway only: \
               \"info,slotway::upstream=debug\".",
@@ -496,6 +564,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "log.format",
+        change: Change::Restart,
         flag: None,
         doc: "\"text\" for people, \"json\" for log collectors: one object per line.",
         field: |c| Field::Choice(&mut c.log.format),

@@ -7,6 +7,7 @@
 //! A new key is a field below, its default, and its entry in `keys.rs`; a test fails until all
 //! three are there.
 
+mod change;
 mod field;
 mod keys;
 mod load;
@@ -16,13 +17,14 @@ mod value;
 
 use std::time::Duration;
 
+pub use change::{Change, Difference, Plan};
 pub use keys::{KEYS, Key, SECTIONS, Section};
 pub use load::{Flag, Loaded, Origin, Sources, load};
 pub use problem::{ConfigError, Problem};
 pub use reference::{docs_markdown, effective_toml, proxy_toml};
 use value::Choice;
 pub use value::{
-    Address, CrossSlot, InFailover, Listen, LogFormat, NodeZone, OnGap, ReadFrom, Secret, Workers,
+    Address, CrossSlot, HandOver, InFailover, Listen, LogFormat, NodeZone, OnGap, ReadFrom, Secret, Workers,
 };
 
 const KIB: usize = 1 << 10;
@@ -35,6 +37,8 @@ const GIB: usize = 1 << 30;
 pub struct Config {
     /// Where clients connect; at least one.
     pub listen: Vec<Listen>,
+    /// Whether another slotway may take over these addresses.
+    pub hand_over: HandOver,
     /// Nodes to ask for the topology first; may be empty here, `slotway run` refuses that.
     pub seeds: Vec<Address>,
     /// How many workers.
@@ -192,6 +196,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             listen: vec![Listen::Tcp(Address { host: "127.0.0.1".into(), port: 6379 })],
+            hand_over: HandOver::Off,
             seeds: Vec::new(),
             workers: Workers::Auto,
             admin: Some(Address { host: "127.0.0.1".into(), port: 9121 }),
@@ -262,8 +267,9 @@ mod tests {
     }
 
     /// A value that is not the default, for every key.
-    const OTHER: &[&str] = &[
+    pub(super) const OTHER: &[&str] = &[
         "listen=unix:/run/s.sock,[::1]:7",
+        "hand_over=on",
         "seeds=a:1,b:2",
         "workers=2",
         "admin=",
@@ -316,6 +322,7 @@ mod tests {
         // Without `..`: a new field does not compile here until it has a key to be set by.
         let Config {
             listen,
+            hand_over,
             seeds,
             workers,
             admin,
@@ -364,7 +371,7 @@ mod tests {
             ]
         );
         assert_eq!(seeds.iter().map(Address::to_string).collect::<Vec<_>>(), ["a:1", "b:2"]);
-        assert_eq!((workers.count(), admin), (2, None));
+        assert_eq!((workers.count(), admin, hand_over), (2, None, HandOver::On));
         assert_eq!(announce.map(|a| a.to_string()).as_deref(), Some("proxy:8"));
         assert_eq!((user.as_str(), password.reveal()), ("u", "hunter2"));
         assert_eq!((client_name.as_str(), connections), ("n", 2));

@@ -5,6 +5,8 @@
 //! - Unix sockets: mode 0660, so that the owner and the group may connect; who else may is said by
 //!   the folder. A file left behind by a dead process is replaced, one that is listened on is not.
 //!   The file is removed at the end.
+//!
+//! How sockets are had when another slotway, or systemd, has the address: [`super::sockets`].
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -18,11 +20,13 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
 use tracing::{debug, error, warn};
 
 use super::link::Downstream;
 use super::pool::Pool;
 use super::run::RunError;
+use super::sockets::{self, Sockets, Tenure};
 use super::status::Status;
 use crate::config::{Address, Listen};
 use crate::stream::keep_alive;
@@ -38,10 +42,43 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// The same trouble is logged no more often.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A bound listener.
+/// A socket that is bound, and not accepted from yet.
+#[derive(Debug)]
+pub struct Unopened {
+    socket: Socket,
+    tenure: Tenure,
+    /// What it is bound to, the port filled in.
+    pub bound: Listen,
+    file: Option<SocketFile>,
+}
+
+impl Unopened {
+    /// Listens, if it does not already, and takes over from whoever listened there before.
+    pub fn open(mut self) -> io::Result<Listener> {
+        if self.tenure == Tenure::Shared {
+            sockets::open_shared(&self.socket)?;
+            if let (Listen::Unix(path), Some(file)) = (&self.bound, &mut self.file) {
+                file.rename(path)?;
+            }
+        }
+        let socket = match self.bound {
+            Listen::Tcp(_) => Bound::Tcp(TcpListener::from_std(self.socket.into())?),
+            Listen::Unix(_) => Bound::Unix(UnixListener::from_std(self.socket.into())?),
+        };
+        Ok(Listener { socket, tenure: self.tenure, bound: self.bound, _file: self.file })
+    }
+
+    /// Nobody else has it.
+    pub fn is_own(&self) -> bool {
+        self.tenure == Tenure::Own
+    }
+}
+
+/// A listener.
 #[derive(Debug)]
 pub struct Listener {
     socket: Bound,
+    tenure: Tenure,
     /// What it is bound to, the port filled in.
     pub bound: Listen,
     /// Removes the file of a Unix socket.
@@ -60,39 +97,64 @@ impl Listener {
         match &self.socket {
             Bound::Tcp(listener) => {
                 let stream = listener.accept().await?.0.into_std()?;
-                stream.set_nodelay(true)?;
-                if let Some(idle) = keepalive {
-                    keep_alive(&stream, idle, Duration::ZERO)?;
-                }
+                prepare(&stream, keepalive)?;
                 Ok(Downstream::Tcp(stream))
             }
             Bound::Unix(listener) => Ok(Downstream::Unix(listener.accept().await?.0.into_std()?)),
         }
     }
+
+    /// The next of those that wait already. What the kernel says counts here, not what the event
+    /// loop has heard of by now.
+    fn accept_waiting(&self, keepalive: Option<Duration>) -> io::Result<Downstream> {
+        let accept = |listener: SockRef<'_>| {
+            let socket = listener.accept()?.0;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        };
+        match &self.socket {
+            Bound::Tcp(listener) => {
+                let stream = accept(listener.into())?.into();
+                prepare(&stream, keepalive)?;
+                Ok(Downstream::Tcp(stream))
+            }
+            Bound::Unix(listener) => {
+                accept(listener.into()).map(|socket| Downstream::Unix(socket.into()))
+            }
+        }
+    }
 }
 
-/// Binds one entry of `listen`: several listeners where a name has several addresses.
-pub async fn bind(listen: &Listen) -> Result<Vec<Listener>, RunError> {
+fn prepare(stream: &std::net::TcpStream, keepalive: Option<Duration>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    match keepalive {
+        Some(idle) => keep_alive(stream, idle, Duration::ZERO),
+        None => Ok(()),
+    }
+}
+
+/// Binds one entry of `listen`: several sockets where a name has several addresses.
+pub async fn bind(listen: &Listen, sockets: &mut Sockets) -> Result<Vec<Unopened>, RunError> {
     let told = |error| RunError::bind("listen", &listen.to_string(), error);
     match listen {
         Listen::Tcp(address) => {
-            let mut listeners = Vec::new();
-            for (socket, local) in bind_tcp(address, "listen").await? {
-                let socket = TcpListener::from_std(socket.into()).map_err(told)?;
+            let all = bind_tcp(address, "listen", sockets).await?.into_iter();
+            let unopened = all.map(|(socket, local, tenure)| {
                 let bound = Address { host: local.ip().to_string(), port: local.port() };
-                listeners.push(Listener {
-                    socket: Bound::Tcp(socket),
-                    bound: Listen::Tcp(bound),
-                    _file: None,
-                });
-            }
-            Ok(listeners)
+                Unopened { socket, tenure, bound: Listen::Tcp(bound), file: None }
+            });
+            Ok(unopened.collect())
         }
         Listen::Unix(path) => {
-            let (socket, file) = bind_unix(path).map_err(told)?;
-            let socket = UnixListener::from_std(socket.into()).map_err(told)?;
             let bound = listen.clone();
-            Ok(vec![Listener { socket: Bound::Unix(socket), bound, _file: Some(file) }])
+            if let Some(socket) = sockets.inherit_unix(path) {
+                let tenure = Tenure::Inherited;
+                return Ok(vec![Unopened { socket, tenure, bound, file: None }]);
+            }
+            let tenure = sockets.tenure();
+            let bind = if tenure == Tenure::Shared { bind_unix_aside } else { bind_unix };
+            let (socket, file) = bind(path).map_err(told)?;
+            Ok(vec![Unopened { socket, tenure, bound, file: Some(file) }])
         }
     }
 }
@@ -101,40 +163,55 @@ pub async fn bind(listen: &Listen) -> Result<Vec<Listener>, RunError> {
 pub async fn bind_tcp(
     address: &Address,
     key: &'static str,
-) -> Result<Vec<(Socket, SocketAddr)>, RunError> {
+    sockets: &mut Sockets,
+) -> Result<Vec<(Socket, SocketAddr, Tenure)>, RunError> {
     let told = |error| RunError::bind(key, &address.to_string(), error);
     let found = tokio::net::lookup_host((address.host.as_str(), address.port)).await;
     let mut port = address.port;
     let mut bound = Vec::new();
-    let mut failed = None;
+    let (mut failed, mut served) = (None, false);
     for mut addr in found.map_err(told)? {
         // With port 0 the first address chooses for all of them.
         addr.set_port(port);
-        match bind_one(addr) {
+        if let Some((socket, local)) = sockets.inherit_tcp(addr) {
+            bound.push((socket, local, Tenure::Inherited));
+            continue;
+        }
+        if sockets.has_inherited(addr) {
+            served = true;
+            continue;
+        }
+        let tenure = sockets.tenure();
+        match bind_one(addr, tenure) {
             Ok((socket, local)) => {
                 port = local.port();
-                bound.push((socket, local));
+                bound.push((socket, local, tenure));
             }
             // localhost has an IPv6 address also where the machine has none.
             Err(error) if error.kind() == ErrorKind::AddrNotAvailable => failed = Some(error),
             Err(error) => return Err(told(error)),
         }
     }
-    if bound.is_empty() {
+    if bound.is_empty() && !served {
         return Err(told(failed.unwrap_or_else(|| ErrorKind::AddrNotAvailable.into())));
     }
     Ok(bound)
 }
 
-fn bind_one(addr: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+fn bind_one(addr: SocketAddr, tenure: Tenure) -> io::Result<(Socket, SocketAddr)> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
+    if tenure == Tenure::Shared {
+        socket.set_reuse_port(true)?;
+    }
     socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
+    if tenure == Tenure::Own {
+        socket.listen(BACKLOG)?;
+    }
     let local = socket.local_addr()?.as_socket().unwrap_or(addr);
     Ok((socket, local))
 }
@@ -156,11 +233,34 @@ fn bind_unix(path: &Path) -> io::Result<(Socket, SocketFile)> {
     Ok((socket, file))
 }
 
+/// Binds to another name in the same folder, to be renamed when it is listened on: at no moment is
+/// there nobody at `path`.
+fn bind_unix_aside(path: &Path) -> io::Result<(Socket, SocketFile)> {
+    if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+        return Err(not_a_socket());
+    }
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".{}", std::process::id()));
+    let aside = PathBuf::from(aside);
+    // Left behind by a process of the same number that was killed.
+    let _ = fs::remove_file(&aside);
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(&aside)?)?;
+    let file = SocketFile::new(&aside)?;
+    fs::set_permissions(&aside, fs::Permissions::from_mode(0o660))?;
+    socket.set_nonblocking(true)?;
+    Ok((socket, file))
+}
+
+fn not_a_socket() -> io::Error {
+    let what = "there is a file of that name which is not a socket";
+    io::Error::new(ErrorKind::AlreadyExists, what)
+}
+
 /// Removes a socket file that nobody listens on. Anything else at that path stays.
 fn remove_stale(path: &Path, addr: &SockAddr) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
-        let what = "there is a file of that name which is not a socket";
-        return Err(io::Error::new(ErrorKind::AlreadyExists, what));
+        return Err(not_a_socket());
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // A full backlog must not keep slotway from starting: it means that somebody listens.
@@ -181,6 +281,13 @@ struct SocketFile {
 impl SocketFile {
     fn new(path: &Path) -> io::Result<Self> {
         Ok(SocketFile { path: path.to_owned(), inode: inode(path)? })
+    }
+
+    /// It has this name from now on, whatever had it before.
+    fn rename(&mut self, path: &Path) -> io::Result<()> {
+        fs::rename(&self.path, path)?;
+        self.path = path.to_owned();
+        Ok(())
     }
 }
 
@@ -204,19 +311,22 @@ pub struct Acceptor {
     pub pool: Arc<Pool>,
     /// Where they are counted.
     pub status: Arc<Status>,
-    /// `limits.clients`
-    pub limit: usize,
-    /// `timeouts.keepalive`
-    pub keepalive: Option<Duration>,
 }
 
 impl Acceptor {
-    /// Accepts until it is dropped.
-    pub async fn run(self, listener: Arc<Listener>) {
+    /// Accepts until `close` says so; then nobody waits any more whom the kernel has given to this
+    /// listener, and would turn away with it.
+    pub async fn run(self, listener: Arc<Listener>, mut close: watch::Receiver<bool>) {
         let name = listener.bound.to_string();
         let mut logged: Option<Instant> = None;
         loop {
-            let error = match listener.accept(self.keepalive).await {
+            let keepalive = self.pool.config().timeouts.keepalive;
+            let accepted = tokio::select! {
+                accepted = listener.accept(keepalive) => accepted,
+                // Its sender gone is an end as well.
+                _ = close.wait_for(|close| *close) => return self.empty(&listener).await,
+            };
+            let error = match accepted {
                 Ok(client) => {
                     self.serve(client);
                     continue;
@@ -244,8 +354,28 @@ impl Acceptor {
         }
     }
 
+    /// Accepts who waits.
+    async fn empty(&self, listener: &Listener) {
+        if listener.tenure == Tenure::Inherited {
+            // The socket lives on, and the next process accepts from it.
+            return;
+        }
+        let keepalive = self.pool.config().timeouts.keepalive;
+        let mut rest = || {
+            while let Ok(client) = listener.accept_waiting(keepalive) {
+                self.serve(client);
+            }
+        };
+        rest();
+        if listener.tenure == Tenure::Shared {
+            // Whoever was in the middle of connecting when another slotway took over.
+            tokio::time::sleep(sockets::CONNECTING).await;
+            rest();
+        }
+    }
+
     fn serve(&self, client: Downstream) {
-        let refused = if self.pool.clients() >= self.limit {
+        let refused = if self.pool.clients() >= self.pool.config().limits.clients {
             Some((client, TOO_MANY))
         } else {
             self.pool.hand_over(client).err().map(|client| (client, NO_WORKER))

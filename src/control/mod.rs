@@ -4,14 +4,19 @@
 //! command. [`run()`] puts the parts together.
 
 mod accept;
+mod apply;
 mod link;
+mod listeners;
 mod names;
 mod node;
 mod pool;
 mod probe;
+mod reload;
+mod renew;
 mod replicas;
 mod round;
 mod run;
+mod sockets;
 mod status;
 mod supervise;
 #[cfg(test)]
@@ -20,5 +25,6 @@ mod topology;
 
 pub use link::{Downstream, Probed, ToControl, ToWorker, Verdict, WorkerHandle};
 pub use pool::{Pool, Scrape};
-pub use run::{BoundAddrs, RunError, run, run_until};
+pub use reload::{Reload, ReloadStats};
+pub use run::{BoundAddrs, RunError, run, run_reloading, run_until};
 pub use status::{Status, TopologyStatus};

@@ -20,7 +20,6 @@ use crate::worker::Inquiry;
 /// All workers. Shared by the parts of the control thread.
 #[derive(Debug)]
 pub struct Pool {
-    config: Arc<Config>,
     shared: Arc<crate::worker::Shared>,
     to_control: mpsc::UnboundedSender<ToControl>,
     /// Whether replicas are looked at.
@@ -29,8 +28,10 @@ pub struct Pool {
 }
 
 #[derive(Debug)]
-struct Inner {
-    running: Vec<Running>,
+pub(super) struct Inner {
+    /// In use now.
+    pub(super) config: Arc<Config>,
+    pub(super) running: Vec<Running>,
     /// Indices are never given twice, so that a late word of an ended worker is not taken for one
     /// of its replacement.
     next: usize,
@@ -45,10 +46,12 @@ struct Inner {
 }
 
 #[derive(Debug)]
-struct Running {
-    index: usize,
-    handle: WorkerHandle,
+pub(super) struct Running {
+    pub(super) index: usize,
+    pub(super) handle: WorkerHandle,
     started: Instant,
+    /// It gets no more clients, and ends when it has none.
+    pub(super) retiring: bool,
     /// Its counters when it last gave them: what is left of them if it fails.
     last: Box<WorkerStats>,
 }
@@ -75,6 +78,7 @@ impl Pool {
         to_control: mpsc::UnboundedSender<ToControl>,
     ) -> std::io::Result<Self> {
         let inner = Inner {
+            config: Arc::clone(&config),
             running: Vec::new(),
             next: 0,
             topology: None,
@@ -87,10 +91,14 @@ impl Pool {
         let hub = crate::pubsub::spawn(Arc::clone(&config), to_control.clone())?;
         let shared = Arc::new(crate::worker::Shared::new(&config, hub));
         let replicas = super::replicas::Wish::new(&config);
-        Ok(Pool { config, shared, to_control, replicas, inner: Mutex::new(inner) })
+        Ok(Pool { shared, to_control, replicas, inner: Mutex::new(inner) })
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn shared(&self) -> &crate::worker::Shared {
+        &self.shared
+    }
+
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -100,7 +108,7 @@ impl Pool {
         let index = inner.next;
         let handle = crate::worker::spawn(
             index,
-            Arc::clone(&self.config),
+            Arc::clone(&inner.config),
             Arc::clone(&inner.commands),
             Arc::clone(&self.shared),
             self.to_control.clone(),
@@ -123,6 +131,7 @@ impl Pool {
             index,
             handle,
             started: Instant::now(),
+            retiring: false,
             last: Box::default(),
         });
         Ok(())
@@ -143,7 +152,7 @@ impl Pool {
         self.tell_hub(ToHub::Stop);
     }
 
-    fn tell_hub(&self, message: ToHub) {
+    pub(super) fn tell_hub(&self, message: ToHub) {
         if self.shared.hub.handle.send(message).is_err() {
             tracing::error!("the pub/sub hub has ended");
         }
@@ -162,8 +171,8 @@ impl Pool {
     /// Hands a client to the worker with the fewest. Gives it back if there is no worker.
     pub fn hand_over(&self, client: Downstream) -> Result<(), Downstream> {
         let inner = self.inner();
-        let Some(least) = inner.running.iter().min_by_key(|w| w.handle.clients.load(Relaxed))
-        else {
+        let open = inner.running.iter().filter(|w| !w.retiring);
+        let Some(least) = open.min_by_key(|w| w.handle.clients.load(Relaxed)) else {
             return Err(client);
         };
         least.handle.clients.fetch_add(1, Relaxed);
@@ -249,6 +258,10 @@ impl Pool {
         let ended = inner.running.remove(at);
         self.tell_hub(ToHub::WorkerGone { index });
         inner.ended.add_ended(&ended.last);
+        if ended.retiring {
+            // The others' shares of what is limited for all together.
+            inner.tell_config();
+        }
         Some(ended.started.elapsed())
     }
 

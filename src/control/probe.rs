@@ -33,15 +33,13 @@ const MOST: usize = 256;
 pub struct Prober {
     pool: Arc<Pool>,
     requests: Arc<Requests>,
-    /// `timeouts.connect`
-    connect: Duration,
     under_way: Arc<Mutex<HashSet<SocketAddr>>>,
 }
 
 impl Prober {
     /// Nothing is looked at before [`Prober::look`].
-    pub fn new(pool: Arc<Pool>, requests: Arc<Requests>, connect: Duration) -> Self {
-        Prober { pool, requests, connect, under_way: Arc::default() }
+    pub fn new(pool: Arc<Pool>, requests: Arc<Requests>) -> Self {
+        Prober { pool, requests, under_way: Arc::default() }
     }
 
     /// Looks at `node` and tells all workers; nothing if it is being looked at already.
@@ -56,7 +54,8 @@ impl Prober {
         tokio::spawn(async move {
             let begun = Instant::now();
             let looking = Looking(&prober, node);
-            let verdict = ask(node, prober.connect).await;
+            let connect = prober.pool.config().timeouts.connect;
+            let verdict = ask(node, connect).await;
             drop(looking);
             debug!(%node, ?verdict, "a silent node was looked at");
             if verdict != Verdict::Answers {

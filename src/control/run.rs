@@ -1,6 +1,9 @@
 //! Where the parts are put together: listeners, workers, refresher, admin, signals; and taken
 //! apart again.
 //!
+//! The beginning: where another slotway, or systemd, holds the addresses already (`hand_over`, socket
+//! activation), clients are accepted when the cluster is known: until then they are better off there.
+//!
 //! The end, in this order: not ready, no more accepting, the workers answer what is in flight and
 //! end, the admin listener goes last, so that the drain can be watched.
 
@@ -17,20 +20,25 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::accept::{self, Acceptor, Listener};
+use super::accept::{self, Acceptor};
 use super::link::ToControl;
+use super::listeners::{AdminListeners, Listeners, Tenures};
 use super::pool::Pool;
 use super::probe::Prober;
+use super::reload::{Cause, Reload, Watch};
 use super::replicas::Replicas;
+use super::sockets::Sockets;
 use super::status::Status;
 use super::supervise::supervise;
 use super::topology::{Refresher, Requests};
 use crate::admin::Admin;
 use crate::command::CommandTable;
-use crate::config::{Config, Listen};
+use crate::config::{Config, HandOver, Listen};
 
 /// How long the first refresh may keep `ready` waiting.
 const FIRST_REFRESH: Duration = Duration::from_secs(2);
+/// How often the one that is to take over looks whether the cluster is known.
+const KNOWN_LOOK: Duration = Duration::from_millis(20);
 /// After the drain's end the workers have this long to notice it.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// A worker that lived shorter than this is not replaced at once, or a worker that fails at its
@@ -93,6 +101,11 @@ pub fn run(config: Config) -> Result<(), RunError> {
     run_until(config, |_| (), std::future::pending())
 }
 
+/// The same; SIGHUP and a change of the file make it use another configuration.
+pub fn run_reloading(config: Config, reload: Reload) -> Result<(), RunError> {
+    start(config, Some(reload), |_| (), std::future::pending())
+}
+
 /// Runs slotway until SIGTERM, SIGINT or the end of `stop`; returns when the last worker has
 /// ended. `ready` is called once: everything listens and the cluster was asked, which may have
 /// failed (`/readyz` knows).
@@ -101,12 +114,21 @@ pub fn run_until(
     ready: impl FnOnce(BoundAddrs),
     stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
+    start(config, None, ready, stop)
+}
+
+fn start(
+    config: Config,
+    reload: Option<Reload>,
+    ready: impl FnOnce(BoundAddrs),
+    stop: impl Future<Output = ()>,
+) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| RunError::Start("the runtime", e))?;
     let result = runtime.block_on(async {
-        let (mut control, bound) = Control::start(config).await?;
+        let (mut control, bound) = Control::start(config, reload).await?;
         control.serve(bound, ready, stop).await
     });
     // A DNS lookup that hangs in its thread is not waited for.
@@ -115,39 +137,48 @@ pub fn run_until(
 }
 
 /// The parts while they run.
-struct Control {
-    config: Arc<Config>,
-    pool: Arc<Pool>,
-    status: Arc<Status>,
-    requests: Arc<Requests>,
+pub(super) struct Control {
+    pub(super) pool: Arc<Pool>,
+    pub(super) status: Arc<Status>,
+    pub(super) requests: Arc<Requests>,
     prober: Prober,
     from_workers: mpsc::UnboundedReceiver<ToControl>,
     signals: Signals,
+    /// For another configuration.
+    pub(super) watch: Option<Watch>,
     first_refresh: Arc<Notify>,
+    pub(super) acceptor: Acceptor,
     /// Stopped first.
-    acceptors: JoinSet<()>,
-    /// Refresher and admin; they run to the end.
+    pub(super) listeners: Listeners,
+    /// All of them are accepted from.
+    pub(super) is_open: bool,
+    pub(super) admin: Arc<Admin>,
+    pub(super) admin_listeners: AdminListeners,
+    /// Refresher and its like; they run to the end.
     others: JoinSet<()>,
 }
 
 impl Control {
-    async fn start(config: Config) -> Result<(Control, BoundAddrs), RunError> {
+    async fn start(
+        config: Config,
+        reload: Option<Reload>,
+    ) -> Result<(Control, BoundAddrs), RunError> {
         let config = Arc::new(config);
         accept::raise_file_limit(config.limits.clients, config.limits.dedicated);
-        let signals = Signals::new().map_err(|e| RunError::Start("the signal handlers", e))?;
+        let told = |e| RunError::Start("the signal handlers", e);
+        let signals = Signals::new().map_err(told)?;
+        let watch = reload.map(Watch::new).transpose().map_err(told)?;
 
         // Everything that can fail for a reason of the user's comes first.
-        let mut listeners: Vec<Listener> = Vec::new();
-        for listen in &config.listen {
-            listeners.extend(accept::bind(listen).await?);
-        }
-        let mut admin_sockets = Vec::new();
-        if let Some(address) = &config.admin {
-            admin_sockets = accept::bind_tcp(address, "admin").await?;
-        }
+        let mut sockets = Sockets::from_environment(&config);
+        let (mut listeners, mut admin_listeners) = (Listeners::default(), AdminListeners::new());
+        let prepared = listeners.prepare(&config.listen, &mut sockets).await?;
+        let admin_sockets = admin_listeners.prepare(config.admin.as_ref(), &mut sockets).await?;
+        sockets.finish();
+        let admin_sockets = admin_sockets.unwrap_or_default();
         let bound = BoundAddrs {
-            listen: listeners.iter().map(|l| l.bound.clone()).collect(),
-            admin: admin_sockets.first().map(|(_, addr)| *addr),
+            admin: admin_sockets.first().map(|(_, addr, _)| *addr),
+            listen: listeners.add(prepared),
         };
 
         let commands = Arc::new(CommandTable::builtin());
@@ -161,14 +192,10 @@ impl Control {
         }
 
         let mut others = JoinSet::new();
-        let admin = Arc::new(Admin::new(&config, Arc::clone(&pool), Arc::clone(&status)));
-        for (socket, _) in admin_sockets {
-            let listener = tokio::net::TcpListener::from_std(socket.into())
-                .map_err(|e| RunError::Start("the admin listener", e))?;
-            let (admin, listener) = (Arc::clone(&admin), Arc::new(listener));
-            let serve = move || Arc::clone(&admin).serve(Arc::clone(&listener));
-            others.spawn(supervise("admin".to_owned(), Arc::clone(&status), serve));
-        }
+        let admin = Arc::new(Admin::new(Arc::clone(&pool), Arc::clone(&status)));
+        admin_listeners
+            .open(config.admin.clone(), admin_sockets, &admin)
+            .map_err(|e| RunError::Start("the admin listener", e))?;
         let requests = Arc::new(Requests::default());
         let first_refresh = Arc::new(Notify::new());
         let refresh = {
@@ -192,31 +219,23 @@ impl Control {
         };
         others.spawn(supervise("replicas".to_owned(), Arc::clone(&status), watch));
 
-        let connect = config.timeouts.connect;
-        let prober = Prober::new(Arc::clone(&pool), Arc::clone(&requests), connect);
-        let acceptor = Acceptor {
-            pool: Arc::clone(&pool),
-            status: Arc::clone(&status),
-            limit: config.limits.clients,
-            keepalive: config.timeouts.keepalive,
-        };
-        let mut acceptors = JoinSet::new();
-        for listener in listeners {
-            let (acceptor, name) = (acceptor.clone(), listener.bound.to_string());
-            let listener = Arc::new(listener);
-            let accept = move || acceptor.clone().run(Arc::clone(&listener));
-            acceptors.spawn(supervise(name, Arc::clone(&status), accept));
-        }
+        let prober = Prober::new(Arc::clone(&pool), Arc::clone(&requests));
+        let acceptor = Acceptor { pool: Arc::clone(&pool), status: Arc::clone(&status) };
+        listeners.open(&acceptor, Tenures::Own);
         let control = Control {
-            config,
             pool,
             status,
             requests,
             prober,
             from_workers,
             signals,
+            watch,
             first_refresh,
-            acceptors,
+            acceptor,
+            listeners,
+            is_open: false,
+            admin,
+            admin_listeners,
             others,
         };
         Ok((control, bound))
@@ -234,9 +253,16 @@ impl Control {
         info!(listen = listen.join(", "), admin, workers, "slotway runs");
 
         let mut ready = Some(move || ready(bound));
-        let first_refresh = Arc::clone(&self.first_refresh);
-        let mut first =
-            std::pin::pin!(tokio::time::timeout(FIRST_REFRESH, first_refresh.notified()));
+        let (first_refresh, status) = (Arc::clone(&self.first_refresh), Arc::clone(&self.status));
+        let hand_over = self.pool.config().hand_over == HandOver::On;
+        let first = async move {
+            // However it went.
+            let _ = tokio::time::timeout(FIRST_REFRESH, first_refresh.notified()).await;
+            while hand_over && status.topology().snapshot.generation == 0 {
+                tokio::time::sleep(KNOWN_LOOK).await;
+            }
+        };
+        let mut first = std::pin::pin!(first);
         let mut stop = std::pin::pin!(stop);
         loop {
             tokio::select! {
@@ -250,10 +276,13 @@ impl Control {
                 }
                 _ = &mut first, if ready.is_some() => {
                     if let Some(ready) = ready.take() {
+                        self.listeners.open(&self.acceptor, Tenures::All);
+                        self.is_open = true;
                         ready();
                     }
                 }
                 Some(message) = self.from_workers.recv() => self.heard(message),
+                cause = next_cause(&mut self.watch) => self.reload(cause).await,
             }
         }
         self.drain().await
@@ -272,7 +301,12 @@ impl Control {
 
     /// A worker has ended that nobody told to: its clients are gone, the next ones need another.
     fn replace(&self, worker: usize) {
+        let retired = self.pool.is_retiring(worker);
         let Some(lived) = self.pool.remove(worker) else { return };
+        if retired {
+            info!(worker, "a worker that was superfluous has ended");
+            return;
+        }
         self.status.worker_failures.fetch_add(1, Relaxed);
         error!(
             worker,
@@ -298,9 +332,10 @@ impl Control {
     }
 
     async fn drain(&mut self) -> Result<(), RunError> {
-        let limit = self.config.timeouts.drain;
+        let limit = self.pool.config().timeouts.drain;
         self.status.draining.store(true, Relaxed);
-        self.acceptors.shutdown().await;
+        self.admin_listeners.hand_over();
+        self.listeners.close().await;
         let clients = self.pool.clients();
         info!(clients, limit_ms = limit.as_millis() as u64, "draining");
         let by = Instant::now() + limit;
@@ -328,8 +363,17 @@ impl Control {
         }
         self.pool.stop_hub();
         self.others.shutdown().await;
+        self.admin_listeners.shutdown().await;
         info!("stopped");
         Ok(())
+    }
+}
+
+/// Never, where there is nothing to be read anew.
+async fn next_cause(watch: &mut Option<Watch>) -> Cause {
+    match watch {
+        Some(watch) => watch.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -24,6 +24,7 @@
 //! - `scripts`: Lua scripts are remembered, and given to nodes
 //! - `replicas`: reads from replicas; `read_from`: which node a read goes to
 //! - `topology`: a new snapshot becomes routes
+//! - `renew`: another configuration
 //! - `clock`: deadlines, backoff; `silence`: nodes that owe an answer and say nothing
 
 mod answer;
@@ -40,6 +41,7 @@ mod keyspace;
 mod publish;
 mod pubsub;
 mod read_from;
+mod renew;
 mod replicas;
 mod scattered;
 mod scripts;
@@ -234,6 +236,8 @@ struct Worker {
     /// The next look for connections that nothing was said on for a while.
     next_idle_probe: u64,
     drain: Option<u64>,
+    /// It ends with its last client.
+    retires: bool,
     /// CLIENT PAUSE, while it lasts.
     pause: Option<Pause>,
 
@@ -318,7 +322,7 @@ impl Worker {
         };
         Worker {
             index,
-            settings: Settings::new(config),
+            settings: Settings::new(config, config.workers.count()),
             poll,
             inbox,
             control,
@@ -364,6 +368,7 @@ impl Worker {
             next_idle_check: 0,
             next_idle_probe: 0,
             drain: None,
+            retires: false,
             pause: None,
             scratch: vec![0; SCRATCH],
             ranges: Vec::new(),
@@ -431,6 +436,10 @@ impl Worker {
             self.flush();
             if self.drain.is_some() && self.is_drained() {
                 tracing::debug!(worker = self.index, "worker drained");
+                return;
+            }
+            if self.retires && self.clients.is_empty() {
+                tracing::debug!(worker = self.index, "worker retired");
                 return;
             }
         }
@@ -522,6 +531,8 @@ impl Worker {
                 ToWorker::Probed(probed) => self.probed(&probed),
                 #[cfg(debug_assertions)]
                 ToWorker::Fail => panic!("told to fail"),
+                ToWorker::Config { config, workers } => self.set_config(&config, workers),
+                ToWorker::Retire => self.retires = true,
                 ToWorker::Pause(pause) => self.suspend_clients(pause),
                 ToWorker::Drain { by } => self.start_drain(by),
             }

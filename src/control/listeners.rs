@@ -1,0 +1,214 @@
+//! What slotway listens on: opened, added to and taken from while it runs, closed at the end.
+//!
+//! Everything is bound before anything is opened, so that an address that cannot be had leaves all
+//! as it is.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use socket2::Socket;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{error, info};
+
+use super::accept::{self, Acceptor, Unopened};
+use super::run::RunError;
+use super::sockets::{Sockets, Tenure, open_shared};
+use super::supervise::supervise;
+use crate::admin::Admin;
+use crate::config::{Address, Listen};
+
+/// The entries of `listen`.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    entries: Vec<Entry>,
+    /// Accept their last clients.
+    leaving: JoinSet<()>,
+}
+
+/// One entry: several sockets where a name has several addresses.
+#[derive(Debug)]
+struct Entry {
+    listen: Listen,
+    unopened: Vec<Unopened>,
+    close: watch::Sender<bool>,
+    acceptors: JoinSet<()>,
+}
+
+/// Which sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tenures {
+    /// Those that nobody else has.
+    Own,
+    /// All.
+    All,
+}
+
+/// What is bound for a configuration that is about to be used.
+pub type Prepared = Vec<(Listen, Vec<Unopened>)>;
+
+impl Listeners {
+    /// Binds those of `wanted` that are not there yet.
+    ///
+    /// # Errors
+    /// An address cannot be had; none of them is bound then.
+    pub async fn prepare(
+        &self,
+        wanted: &[Listen],
+        sockets: &mut Sockets,
+    ) -> Result<Prepared, RunError> {
+        let mut prepared = Vec::new();
+        for listen in wanted {
+            if !self.entries.iter().any(|entry| entry.listen == *listen) {
+                prepared.push((listen.clone(), accept::bind(listen, sockets).await?));
+            }
+        }
+        Ok(prepared)
+    }
+
+    /// Adds what was prepared; it is not accepted from yet. Gives the addresses, ports filled in.
+    pub fn add(&mut self, prepared: Prepared) -> Vec<Listen> {
+        let mut bound = Vec::new();
+        for (listen, unopened) in prepared {
+            bound.extend(unopened.iter().map(|unopened| unopened.bound.clone()));
+            let (close, acceptors) = (watch::Sender::new(false), JoinSet::new());
+            self.entries.push(Entry { listen, unopened, close, acceptors });
+        }
+        bound
+    }
+
+    /// Accepts from all of these that are not accepted from yet.
+    pub fn open(&mut self, acceptor: &Acceptor, which: Tenures) {
+        for entry in &mut self.entries {
+            let all = std::mem::take(&mut entry.unopened).into_iter();
+            let (now, later): (Vec<_>, Vec<_>) =
+                all.partition(|unopened| which == Tenures::All || unopened.is_own());
+            entry.unopened = later;
+            for unopened in now {
+                let name = unopened.bound.to_string();
+                let listener = match unopened.open() {
+                    Ok(listener) => Arc::new(listener),
+                    Err(error) => {
+                        error!(listen = name, %error, "cannot listen");
+                        continue;
+                    }
+                };
+                let (status, acceptor) = (Arc::clone(&acceptor.status), acceptor.clone());
+                let closed = entry.close.subscribe();
+                let accept =
+                    move || acceptor.clone().run(Arc::clone(&listener), closed.clone());
+                entry.acceptors.spawn(supervise(name, status, accept));
+            }
+        }
+    }
+
+    /// Accepts no more from what is not in `wanted`. The clients that came by it stay.
+    pub fn retain(&mut self, wanted: &[Listen]) {
+        for entry in self.entries.extract_if(.., |entry| !wanted.contains(&entry.listen)) {
+            info!(listen = %entry.listen, "no more clients are accepted here");
+            entry.close.send_replace(true);
+            let mut acceptors = entry.acceptors;
+            self.leaving.spawn(async move { while acceptors.join_next().await.is_some() {} });
+        }
+        while self.leaving.try_join_next().is_some() {}
+    }
+
+    /// Accepts who waits, and no more: when this is over nobody is left in a queue that ends.
+    pub async fn close(&mut self) {
+        self.retain(&[]);
+        while self.leaving.join_next().await.is_some() {}
+    }
+}
+
+/// The admin listener's sockets.
+#[derive(Debug)]
+pub struct AdminListeners {
+    address: Option<Address>,
+    close: watch::Sender<bool>,
+    servers: JoinSet<()>,
+    /// Serve what they have begun.
+    leaving: JoinSet<()>,
+    tenure: Tenure,
+}
+
+/// The same, bound.
+pub type PreparedAdmin = Vec<(Socket, SocketAddr, Tenure)>;
+
+impl AdminListeners {
+    /// Nowhere yet.
+    pub fn new() -> Self {
+        AdminListeners {
+            address: None,
+            close: watch::Sender::new(false),
+            servers: JoinSet::new(),
+            leaving: JoinSet::new(),
+            tenure: Tenure::Own,
+        }
+    }
+
+    /// Binds `wanted`; `None`: that is where it is.
+    ///
+    /// # Errors
+    /// The address cannot be had.
+    pub async fn prepare(
+        &self,
+        wanted: Option<&Address>,
+        sockets: &mut Sockets,
+    ) -> Result<Option<PreparedAdmin>, RunError> {
+        match wanted {
+            wanted if wanted == self.address.as_ref() => Ok(None),
+            None => Ok(Some(Vec::new())),
+            Some(address) => accept::bind_tcp(address, "admin", sockets).await.map(Some),
+        }
+    }
+
+    /// Answers at `address`, and nowhere else.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn open(
+        &mut self,
+        address: Option<Address>,
+        prepared: PreparedAdmin,
+        admin: &Arc<Admin>,
+    ) -> io::Result<()> {
+        self.leave();
+        self.address = address;
+        for (socket, _, tenure) in prepared {
+            self.tenure = tenure;
+            if tenure == Tenure::Shared {
+                open_shared(&socket)?;
+            }
+            let listener = tokio::net::TcpListener::from_std(socket.into())?;
+            let (admin, listener) = (Arc::clone(admin), Arc::new(listener));
+            let (status, closed) = (admin.status(), self.close.subscribe());
+            let serve =
+                move || Arc::clone(&admin).serve(Arc::clone(&listener), closed.clone());
+            self.servers.spawn(supervise("admin".to_owned(), status, serve));
+        }
+        Ok(())
+    }
+
+    /// Slotway is about to end: who comes now is to be answered by the one that has taken over.
+    /// Without such a one everything is served to the end, so that the drain can be watched.
+    pub fn hand_over(&mut self) {
+        if self.tenure != Tenure::Own {
+            self.leave();
+        }
+    }
+
+    fn leave(&mut self) {
+        self.close.send_replace(true);
+        self.close = watch::Sender::new(false);
+        let mut servers = std::mem::take(&mut self.servers);
+        self.leaving.spawn(async move { while servers.join_next().await.is_some() {} });
+        while self.leaving.try_join_next().is_some() {}
+    }
+
+    /// The end.
+    pub async fn shutdown(&mut self) {
+        self.servers.shutdown().await;
+        self.leaving.shutdown().await;
+    }
+}
