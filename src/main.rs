@@ -12,9 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use slotway::command::CommandTable;
-use slotway::config::{
-    self, Address, Config, ConfigError, CrossSlot, Listen, Sources,
-};
+use slotway::config::{self, Address, Config, ConfigError, CrossSlot, Listen, Sources};
 use slotway::control::Reload;
 use slotway::{control, metrics, route, sandbox};
 

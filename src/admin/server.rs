@@ -100,7 +100,7 @@ impl Admin {
             let accepted = tokio::select! {
                 biased;
                 accepted = listener.accept() => accepted,
-                _ = close.wait_for(|close| *close) => break,
+                () = async { _ = close.wait_for(|close| *close).await } => break,
             };
             let stream = match accepted {
                 Ok((stream, _)) => stream,
@@ -132,8 +132,7 @@ impl Admin {
                 drop(place);
             });
         }
-        drop(listener);
-        while connections.join_next().await.is_some() {}
+        connections.detach_all();
     }
 
     async fn page(&self, request: &Request<Incoming>) -> Page {

@@ -24,7 +24,8 @@ pub use problem::{ConfigError, Problem};
 pub use reference::{docs_markdown, effective_toml, proxy_toml};
 use value::Choice;
 pub use value::{
-    Address, CrossSlot, HandOver, InFailover, Listen, LogFormat, NodeZone, OnGap, ReadFrom, Secret, Workers,
+    Address, CrossSlot, HandOver, InFailover, Listen, LogFormat, NodeZone, OnGap, ReadFrom, Secret,
+    Workers,
 };
 
 const KIB: usize = 1 << 10;

@@ -107,7 +107,7 @@ impl Listener {
     /// The next of those that wait already. What the kernel says counts here, not what the event
     /// loop has heard of by now.
     fn accept_waiting(&self, keepalive: Option<Duration>) -> io::Result<Downstream> {
-        let accept = |listener: SockRef<'_>| {
+        let accept = |listener: SockRef<'_>| -> io::Result<Socket> {
             let socket = listener.accept()?.0;
             socket.set_nonblocking(true)?;
             Ok(socket)
@@ -324,7 +324,9 @@ impl Acceptor {
             let accepted = tokio::select! {
                 accepted = listener.accept(keepalive) => accepted,
                 // Its sender gone is an end as well.
-                _ = close.wait_for(|close| *close) => return self.empty(&listener).await,
+                () = async { _ = close.wait_for(|close| *close).await } => {
+                    return self.empty(&listener).await;
+                }
             };
             let error = match accepted {
                 Ok(client) => {
@@ -361,7 +363,7 @@ impl Acceptor {
             return;
         }
         let keepalive = self.pool.config().timeouts.keepalive;
-        let mut rest = || {
+        let rest = || {
             while let Ok(client) = listener.accept_waiting(keepalive) {
                 self.serve(client);
             }

@@ -96,8 +96,7 @@ impl Listeners {
                 };
                 let (status, acceptor) = (Arc::clone(&acceptor.status), acceptor.clone());
                 let closed = entry.close.subscribe();
-                let accept =
-                    move || acceptor.clone().run(Arc::clone(&listener), closed.clone());
+                let accept = move || acceptor.clone().run(Arc::clone(&listener), closed.clone());
                 entry.acceptors.spawn(supervise(name, status, accept));
             }
         }
@@ -183,8 +182,7 @@ impl AdminListeners {
             let listener = tokio::net::TcpListener::from_std(socket.into())?;
             let (admin, listener) = (Arc::clone(admin), Arc::new(listener));
             let (status, closed) = (admin.status(), self.close.subscribe());
-            let serve =
-                move || Arc::clone(&admin).serve(Arc::clone(&listener), closed.clone());
+            let serve = move || Arc::clone(&admin).serve(Arc::clone(&listener), closed.clone());
             self.servers.spawn(supervise("admin".to_owned(), status, serve));
         }
         Ok(())

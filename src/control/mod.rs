@@ -1,4 +1,4 @@
-//! The control thread: accepting, topology refresh, signals, drain.
+//! The control thread: accepting, topology refresh, signals, reload, drain.
 //!
 //! One tokio runtime on the main thread, beside the traffic; nothing here is on the way of a
 //! command. [`run()`] puts the parts together.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tracing::info;
+use tracing::debug;
 
 use super::link::ToWorker;
 use super::pool::{Inner, Pool};
@@ -34,7 +34,7 @@ impl Pool {
         if wanted == before {
             return Ok(());
         }
-        info!(before, wanted, "another number of workers");
+        debug!(before, wanted, "another number of workers");
         for _ in before..wanted {
             self.start_one()?;
         }

@@ -167,7 +167,7 @@ impl Control {
         accept::raise_file_limit(config.limits.clients, config.limits.dedicated);
         let told = |e| RunError::Start("the signal handlers", e);
         let signals = Signals::new().map_err(told)?;
-        let watch = reload.map(Watch::new).transpose().map_err(told)?;
+        let reloading = reload.map(Watch::new).transpose().map_err(told)?;
 
         // Everything that can fail for a reason of the user's comes first.
         let mut sockets = Sockets::from_environment(&config);
@@ -229,7 +229,7 @@ impl Control {
             prober,
             from_workers,
             signals,
-            watch,
+            watch: reloading,
             first_refresh,
             acceptor,
             listeners,
@@ -278,6 +278,7 @@ impl Control {
                     if let Some(ready) = ready.take() {
                         self.listeners.open(&self.acceptor, Tenures::All);
                         self.is_open = true;
+                        info!("clients are accepted");
                         ready();
                     }
                 }
@@ -322,7 +323,7 @@ impl Control {
                 if status.is_draining() {
                     return;
                 }
-                match pool.start_one() {
+                match pool.set_workers(pool.config().workers.count()) {
                     Ok(()) => return,
                     Err(error) => error!(%error, "cannot start a worker"),
                 }

@@ -136,10 +136,9 @@ impl Inherited {
         socket.set_nonblocking(true)?;
         let local = socket.local_addr()?;
         let address = match (local.as_socket(), local.as_pathname()) {
-            (Some(tcp), _) => Listen::Tcp(crate::config::Address {
-                host: tcp.ip().to_string(),
-                port: tcp.port(),
-            }),
+            (Some(tcp), _) => {
+                Listen::Tcp(crate::config::Address { host: tcp.ip().to_string(), port: tcp.port() })
+            }
             (None, Some(path)) => Listen::Unix(path.to_owned()),
             (None, None) => return Err(io::Error::other("it has neither an address nor a path")),
         };
@@ -159,8 +158,7 @@ impl Inherited {
 /// A socket at `has` is what `wanted` asks for.
 fn is_for(has: SocketAddr, for_both: bool, wanted: SocketAddr) -> bool {
     let any = |ip: IpAddr| ip.is_unspecified();
-    has == wanted
-        || (has.port() == wanted.port() && for_both && any(has.ip()) && any(wanted.ip()))
+    has == wanted || (has.port() == wanted.port() && for_both && any(has.ip()) && any(wanted.ip()))
 }
 
 /// Listens on a shared socket, and has all new connections from then on.

@@ -198,7 +198,9 @@ impl View<'_> {
                 family.count(&["failed"], control.refreshes_failed);
             }
             n if n == names::RELOADS.name => {
-                for (outcome, count) in ["changed", "unchanged", "invalid"].iter().zip(control.reloads) {
+                for (outcome, count) in
+                    ["changed", "unchanged", "invalid"].iter().zip(control.reloads)
+                {
                     family.count(&[outcome], count);
                 }
             }
