@@ -1,6 +1,6 @@
 # The newcomer's two commands are `make run` and `make test`; `make help` has the others.
 .DEFAULT_GOAL := help
-.PHONY: help run test faults soak conformance bench bench-pieces fuzz setup build clean
+.PHONY: help run test faults soak conformance bench bench-pieces fuzz setup build image dist clean
 
 # rustup's cargo, where the shell does not know it yet
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -9,6 +9,9 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 ARGS ?=
 # For `make fuzz`: how long each target runs.
 SECONDS ?= 60
+# For `make image`: its name, and the platforms if not only this machine's.
+IMAGE ?= slotway:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+PLATFORMS ?=
 
 help:
 	@echo 'make run     a local Redis Cluster and slotway in front of it, on 127.0.0.1:6380'
@@ -24,6 +27,8 @@ help:
 	@echo 'make fuzz    every fuzz target for a minute (SECONDS=10; ARGS="replies" for only one)'
 	@echo 'make setup   install what run and test need; they do it themselves as well'
 	@echo 'make build   the release binary, target/release/slotway'
+	@echo 'make image   the container image, with docker (PLATFORMS=linux/amd64,linux/arm64 ARGS=--push)'
+	@echo 'make dist    a tarball and a Debian package of a static binary, in target/dist'
 	@echo 'make clean   remove everything that was built or installed in this folder'
 
 # exec: Ctrl-C and SIGTERM are slotway's to handle.
@@ -64,6 +69,14 @@ setup:
 
 build:
 	@cargo build --release --bin slotway
+
+# docker buildx; one platform is loaded into docker, several can only be pushed: ARGS=--push
+image:
+	@docker buildx build --file deploy/Dockerfile --tag $(IMAGE) \
+		$(if $(PLATFORMS),--platform $(PLATFORMS),--load) $(ARGS) .
+
+dist:
+	@scripts/dist.sh
 
 clean:
 	cargo clean

@@ -4,6 +4,7 @@
 #   scripts/setup.sh test    and what `make test` needs: prometheus, .venv, tests/node/node_modules, the suite
 #   scripts/setup.sh faults  what `make faults` and `make soak` need: a packet filter
 #   scripts/setup.sh conformance   what `make conformance` needs: .venv, redis-py's test suite
+#   scripts/setup.sh dist    what `make dist` needs: a C compiler for musl
 #   scripts/setup.sh bench   what `make bench` needs: the peers, .venv with its plots
 # What is there already is left alone; a second run takes no time and needs no network.
 set -euo pipefail
@@ -139,6 +140,7 @@ case $what in
         setup_rust_tools
         setup_prometheus
         setup_conformance
+        setup_python tests/python/deploy-requirements.txt tests/python/helm-requirements.txt
         setup_node
         ;;
     faults)
@@ -158,8 +160,13 @@ case $what in
         have haproxy || apt_install_service haproxy haproxy || true
         setup_python benches/compare/requirements.txt
         ;;
+    dist)
+        setup_run
+        # For what of a dependency is C. Without it the binary is not a static one.
+        have musl-gcc || apt_install musl-tools || true
+        ;;
     *)
-        say "unknown: $what (run, test, faults, conformance or bench)"
+        say "unknown: $what (run, test, faults, conformance, bench or dist)"
         exit 2
         ;;
 esac

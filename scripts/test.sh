@@ -61,6 +61,7 @@ step() {
 }
 
 step "setup" scripts/setup.sh test
+step "dependencies" scripts/dependencies.py
 step "cargo fmt" cargo fmt --check
 step "cargo clippy" cargo clippy --all-targets -- -D warnings
 step "cargo build" cargo build --release
@@ -73,5 +74,5 @@ clients() {
         .venv/bin/python tests/conformance/run.py
 }
 start_beside clients
-step "cargo test" cargo test
+step "cargo test" scripts/cargo-test.sh
 step "redis-py, ioredis, node-redis, redis-py's own tests" wait_for_beside

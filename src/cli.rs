@@ -9,9 +9,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use slotway::config::{Flag, Sources};
 
 /// A cluster-aware Redis proxy: plain Redis clients on one side, a Redis Cluster on the other.
+///
+/// Applications connect to one address with any Redis client and need to know nothing of slots and
+/// nodes. Slotway sends each command to the node that has its key, splits commands with keys on
+/// several nodes and puts their replies together, and follows the cluster when slots move, nodes
+/// come and go or a primary fails over.
 #[derive(Parser)]
 #[command(name = "slotway", version, subcommand_required = true, arg_required_else_help = true)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, after_long_help = MANUAL)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -31,6 +36,43 @@ variables, variables over the file. docs/configuration.md explains every key.
 
 Exit codes: 0 all is well, 1 failed while running, 2 wrong configuration or command line.";
 
+const MANUAL: &str = "\
+Examples:
+  slotway sandbox                              try it: a local cluster and a proxy before it
+  slotway run --config proxy.toml              production
+  slotway run --listen 0.0.0.0:6379 --seeds 10.0.0.1:7000,10.0.0.2:7000
+  slotway check --config proxy.toml            is this file right, and what does it come to?
+  slotway probe ready --config proxy.toml      does the one that runs reach every slot?
+
+Configuration:
+  Every key can be set in the file, by a variable (SLOTWAY_LIMITS__CLIENTS=1000:
+  the key's path in capitals, two underscores for each dot) and by a flag
+  (--set limits.clients=1000). Flags win over variables, variables over the
+  file. docs/configuration.md explains every key, proxy.toml is the same as a
+  file to copy from.
+
+Environment:
+  SLOTWAY_CONFIG   the configuration file, as --config
+  SLOTWAY_…        any key of the configuration
+  NOTIFY_SOCKET    set by systemd, with WATCHDOG_USEC: it is told when slotway
+                   is ready, when it stops, and, while all workers answer, that
+                   it is alive
+  NO_COLOR         log lines without colours
+
+Signals:
+  SIGTERM, SIGINT  not ready any more, accepts nobody, answers what is in
+                   flight, ends with 0, at the latest after timeouts.drain; a
+                   second one ends it at once
+
+Exit codes:
+  0  all is well
+  1  failed while running, or cannot listen; of probe: not well, or no answer
+  2  wrong configuration or command line; every mistake is named with its place
+
+Output:
+  Log lines go to standard error. Metrics and health are pages of the admin
+  listener: /metrics, /healthz, /readyz.";
+
 /// The subcommands.
 #[derive(Subcommand)]
 pub enum Command {
@@ -43,11 +85,20 @@ pub enum Command {
     /// Needs `redis-server`. Ctrl-C or SIGTERM stops everything and leaves no process and no
     /// folder behind.
     Sandbox(SandboxArgs),
+    /// Ask a slotway that runs on this machine whether it is alive or ready
+    ///
+    /// Reads the address of the admin listener from the same places as `slotway run`, prints what
+    /// the page says, and ends with 0 if that is good and with 1 if it is not, or if nobody
+    /// answers. For probes in containers, whose image has no shell and no HTTP client.
+    Probe(ProbeArgs),
     /// Print a generated document
     #[command(hide = true)]
     Docs {
         /// Which one
         document: Document,
+        /// The folder for `man`, which are several
+        #[arg(required_if_eq("document", "man"))]
+        dir: Option<PathBuf>,
     },
 }
 
@@ -62,6 +113,49 @@ pub enum Document {
     Metrics,
     /// proxy.toml
     ProxyToml,
+    /// slotway(1), slotway-run(1) and so on
+    Man,
+}
+
+/// What `probe` asks.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Page {
+    /// The process lives and its workers answer (/healthz)
+    Live,
+    /// Every slot has a primary that can be reached (/readyz)
+    Ready,
+}
+
+impl Page {
+    /// On the admin listener.
+    pub fn path(self) -> &'static str {
+        match self {
+            Page::Live => "/healthz",
+            Page::Ready => "/readyz",
+        }
+    }
+}
+
+/// The flags of `probe`.
+#[derive(Args)]
+pub struct ProbeArgs {
+    /// What to ask
+    pub page: Page,
+
+    /// Seconds to wait for the connection, and again for the answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub timeout: u64,
+
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+impl ProbeArgs {
+    /// The sources that this command line names, and the environment.
+    pub fn sources(self, env: Vec<(OsString, OsString)>) -> Sources {
+        self.common.sources(env)
+    }
 }
 
 /// The flags of `run` and `check`.

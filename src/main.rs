@@ -3,14 +3,18 @@
 
 mod cli;
 mod logging;
+mod man;
+mod probe;
 
 use std::error::Error;
 use std::fmt::Display;
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use slotway::command::CommandTable;
 use slotway::config::{self, Address, Config, ConfigError, CrossSlot, Listen, Sources};
 use slotway::control::Reload;
@@ -44,7 +48,13 @@ fn main() -> ExitCode {
                 SandboxSize { primaries: args.primaries.into(), replicas: args.replicas.into() };
             config::load(&args.sources(env)).map(|loaded| run_sandbox(size, loaded.config))
         }
-        Command::Docs { document } => Ok(print(&match document {
+        Command::Probe(args) => {
+            let (page, limit) = (args.page.path(), Duration::from_secs(args.timeout));
+            config::load(&args.sources(env)).map(|loaded| run_probe(&loaded.config, page, limit))
+        }
+        Command::Docs { document: Document::Man, dir } => Ok(write_man(&dir.unwrap_or_default())),
+        Command::Docs { document, .. } => Ok(print(&match document {
+            Document::Man => String::new(),
             Document::Commands => route::commands_markdown(&CommandTable::builtin()),
             Document::Configuration => config::docs_markdown(),
             Document::Metrics => metrics::docs_markdown(),
@@ -60,6 +70,35 @@ fn run(config: Config, sources: Sources) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "slotway failed");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Says what the page says, and by the exit code whether that is good.
+fn run_probe(config: &Config, page: &str, limit: Duration) -> ExitCode {
+    let Some(admin) = &config.admin else {
+        eprintln!("error: the admin listener is off (admin = \"\"), so there is nobody to ask");
+        return ExitCode::from(FAILED);
+    };
+    match probe::ask(admin, page, limit) {
+        Ok((good, text)) => {
+            print(&format_args!("{text}\n"));
+            ExitCode::from(if good { 0 } else { FAILED })
+        }
+        Err(error) => {
+            eprintln!("error: no answer from the admin listener {admin}: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// One page for slotway and one for each subcommand.
+fn write_man(dir: &Path) -> ExitCode {
+    match man::write(Cli::command(), dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: the manual pages cannot be written to {}: {error}", dir.display());
             ExitCode::from(FAILED)
         }
     }

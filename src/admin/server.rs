@@ -196,8 +196,7 @@ impl Admin {
     async fn health(&self) -> Page {
         let scrape = self.pool.scrape(HEALTH_LIMIT).await;
         let (running, answered) = (scrape.running, scrape.answered);
-        // While draining the workers end one by one, which is no illness.
-        if answered >= running && (running > 0 || self.status.is_draining()) {
+        if scrape.is_well(self.status.is_draining()) {
             return page(StatusCode::OK, TEXT, "ok\n");
         }
         let text = format!("{answered} of {running} workers answer\n");

@@ -144,7 +144,7 @@ fn flags(client: &Client) -> String {
         (session.modes & mode::SUBSCRIBED != 0, 'P'),
         (session.modes & mode::MULTI != 0, 'x'),
         (blocked, 'b'),
-        (client.paused == Paused::Closing, 'c'),
+        (client.paused.is_final(), 'c'),
         (matches!(client.stream, crate::stream::Stream::Unix(_)), 'U'),
         (session.modes & mode::READONLY != 0, 'r'),
         (session.no_evict, 'e'),

@@ -46,6 +46,15 @@ pub enum Paused {
     Suspended,
     /// Its connection is being closed: replies still go out, commands are not read.
     Closing,
+    /// It has had its last reply and the end of the connection with it, and is to close its side.
+    Leaving,
+}
+
+impl Paused {
+    /// It is not read from any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Paused::Closing | Paused::Leaving)
+    }
 }
 
 /// [`Client::last_command`] before the first one.

@@ -9,6 +9,7 @@ mod link;
 mod listeners;
 mod names;
 mod node;
+mod notify;
 mod pool;
 mod probe;
 mod reload;

@@ -67,6 +67,13 @@ pub struct Scrape {
     pub answered: usize,
 }
 
+impl Scrape {
+    /// All workers turn. While draining they end one by one, which is no illness.
+    pub fn is_well(&self, draining: bool) -> bool {
+        self.answered >= self.running && (self.running > 0 || draining)
+    }
+}
+
 impl Pool {
     /// No workers yet; the pub/sub hub runs.
     ///

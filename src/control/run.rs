@@ -23,6 +23,7 @@ use tracing::{error, info, warn};
 use super::accept::{self, Acceptor};
 use super::link::ToControl;
 use super::listeners::{AdminListeners, Listeners, Tenures};
+use super::notify;
 use super::pool::Pool;
 use super::probe::Prober;
 use super::reload::{Cause, Reload, Watch};
@@ -219,6 +220,12 @@ impl Control {
         };
         others.spawn(supervise("replicas".to_owned(), Arc::clone(&status), watch));
 
+        let alive = {
+            let (pool, status) = (Arc::clone(&pool), Arc::clone(&status));
+            move || notify::watchdog(Arc::clone(&pool), Arc::clone(&status))
+        };
+        others.spawn(supervise("watchdog".to_owned(), Arc::clone(&status), alive));
+
         let prober = Prober::new(Arc::clone(&pool), Arc::clone(&requests));
         let acceptor = Acceptor { pool: Arc::clone(&pool), status: Arc::clone(&status) };
         listeners.open(&acceptor, Tenures::Own);
@@ -279,6 +286,7 @@ impl Control {
                         self.listeners.open(&self.acceptor, Tenures::All);
                         self.is_open = true;
                         info!("clients are accepted");
+                        notify::ready(self.pool.running());
                         ready();
                     }
                 }
@@ -335,6 +343,7 @@ impl Control {
     async fn drain(&mut self) -> Result<(), RunError> {
         let limit = self.pool.config().timeouts.drain;
         self.status.draining.store(true, Relaxed);
+        notify::stopping();
         self.admin_listeners.hand_over();
         self.listeners.close().await;
         let clients = self.pool.clients();

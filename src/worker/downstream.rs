@@ -46,7 +46,7 @@ impl Worker {
         if let Err(error) = client.stream.watch(self.poll.registry(), token, false, false) {
             tracing::warn!(%error, "a client's socket cannot be watched");
             self.close_client(index);
-        } else if self.drain.is_some() {
+        } else if self.drain.is_some_and(|drain| !drain.is_polite()) {
             self.stop_reading(index);
         }
     }
@@ -59,7 +59,7 @@ impl Worker {
         }
     }
 
-    fn read_again(&mut self, index: usize) {
+    pub(super) fn read_again(&mut self, index: usize) {
         if let Some(client) = self.clients.get_mut(index)
             && !client.again
             && !client.gone
@@ -74,6 +74,9 @@ impl Worker {
         let Some(client) = self.clients.get_mut(index) else { return };
         if client.gone || client.read_closed || client.paused != Paused::No {
             // A pause may be long, and nothing of what it sent last is begun.
+            if client.paused == Paused::Leaving {
+                return self.client_leaves(index);
+            }
             let suspended = client.paused == Paused::Suspended && client.peer_closed;
             if suspended || self.waits_in_vain(index) {
                 self.close_client(index);
@@ -286,7 +289,9 @@ impl Worker {
 
     /// No more commands are read; the client is closed when all its replies are written.
     pub(super) fn stop_reading(&mut self, index: usize) {
-        if let Some(client) = self.clients.get_mut(index) {
+        if let Some(client) = self.clients.get_mut(index)
+            && client.paused != Paused::Leaving
+        {
             client.paused = Paused::Closing;
             client.tail = Vec::new();
             self.mark_client(index);
@@ -296,7 +301,7 @@ impl Worker {
     /// A paused client goes on.
     pub(super) fn resume_client(&mut self, index: usize, generation: u32) {
         let Some(client) = self.clients.get_mut(index) else { return };
-        if client.generation != generation || client.gone || client.paused == Paused::Closing {
+        if client.generation != generation || client.gone || client.paused.is_final() {
             return;
         }
         client.paused = Paused::No;
@@ -327,6 +332,10 @@ impl Worker {
         if std::mem::take(&mut client.corked) && client.paused == Paused::No && !client.is_drained()
         {
             return self.account_client(index);
+        }
+        let last = self.drain.is_some_and(|drain| drain.is_last(client));
+        if last {
+            client.stream.hold_back(true);
         }
         if let Some(replies) = client.replies.as_mut() {
             if !replies.out.is_empty() && !client.blocked {
@@ -361,6 +370,13 @@ impl Worker {
             }
         } else if client.paused == Paused::Replies {
             self.resume.push((index as u32, client.generation));
+        }
+        if last {
+            if !client.is_idle() {
+                client.stream.hold_back(false);
+            } else if client.paused == Paused::No {
+                return self.let_go(index);
+            }
         }
         let closing =
             client.paused == Paused::Closing || (client.read_closed && client.paused == Paused::No);

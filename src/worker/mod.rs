@@ -33,6 +33,7 @@ mod clock;
 mod dedicated;
 mod dispatch;
 mod downstream;
+mod drain;
 mod errand;
 mod everyone;
 mod fleet;
@@ -235,7 +236,7 @@ struct Worker {
     next_idle_check: u64,
     /// The next look for connections that nothing was said on for a while.
     next_idle_probe: u64,
-    drain: Option<u64>,
+    drain: Option<drain::Drain>,
     /// It ends with its last client.
     retires: bool,
     /// CLIENT PAUSE, while it lasts.
@@ -434,7 +435,8 @@ impl Worker {
             }
             self.run_timers();
             self.flush();
-            if self.drain.is_some() && self.is_drained() {
+            self.drain_goes_on();
+            if self.is_drained() {
                 tracing::debug!(worker = self.index, "worker drained");
                 return;
             }
@@ -452,7 +454,8 @@ impl Worker {
         }
         let timer = self.timers.peek().map(|t| t.due);
         let idle = self.settings.idle_timeout.map(|_| self.next_idle_check);
-        let next = [timer, self.tick, self.drain, self.pause_end(), idle, self.idle_probe_due()];
+        let drain = self.drain.map(|drain| drain.next());
+        let next = [timer, self.tick, drain, self.pause_end(), idle, self.idle_probe_due()];
         let next = next.into_iter().flatten().min()?;
         // The clock of the last turn is old by now: measure anew, it is only done when there is
         // something to wait for.
@@ -595,20 +598,6 @@ impl Worker {
             node.in_flight_bytes += up.queue.len() as u64;
         }
         stats
-    }
-
-    fn start_drain(&mut self, by: Instant) {
-        self.drain = Some(by.saturating_duration_since(self.epoch).as_micros() as u64);
-        let all: Vec<usize> = self.clients.iter().map(|(i, _)| i).collect();
-        for i in all {
-            // Who waits for an element is told that there was none: nothing can be lost so.
-            self.unblock(i, false);
-            self.stop_reading(i);
-        }
-    }
-
-    fn is_drained(&self) -> bool {
-        self.clients.is_empty() || self.drain.is_some_and(|by| self.now >= by)
     }
 }
 

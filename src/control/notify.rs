@@ -1,0 +1,47 @@
+//! What a service manager is told (sd_notify): ready, stopping, and that the workers turn.
+//!
+//! Without `NOTIFY_SOCKET` all of it does nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tracing::{info, warn};
+
+use super::pool::Pool;
+use super::status::Status;
+
+/// Clients are served.
+pub fn ready(workers: usize) {
+    tell(&[NotifyState::Ready, NotifyState::Status(&format!("{workers} workers serve clients"))]);
+}
+
+/// Told to stop: clients are being let go.
+pub fn stopping() {
+    tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+}
+
+fn tell(states: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!(%error, "cannot tell the service manager");
+    }
+}
+
+/// Gives signs of life as often as the service manager wants them, but only while all workers
+/// turn: a worker that is stuck is a reason to be started anew, which nobody else would notice.
+pub async fn watchdog(pool: Arc<Pool>, status: Arc<Status>) {
+    let Some(interval) = sd_notify::watchdog_enabled() else { return };
+    info!(interval_ms = interval.as_millis() as u64, "the service manager watches");
+    // A worker may take half the interval for one turn of its loop.
+    let pause = (interval / 4).max(Duration::from_millis(1));
+    loop {
+        let scrape = pool.scrape(pause * 2).await;
+        if scrape.is_well(status.is_draining()) {
+            tell(&[NotifyState::Watchdog]);
+        } else {
+            let (running, answered) = (scrape.running, scrape.answered);
+            warn!(running, answered, "workers do not answer, the service manager is not told");
+        }
+        tokio::time::sleep(pause).await;
+    }
+}

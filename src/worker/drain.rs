@@ -1,0 +1,131 @@
+//! A worker's end: its clients are let go where they lose nothing.
+//!
+//! A connection that is closed while its client's next command is on the way leaves that client
+//! with a command that it knows nothing of. So a client that speaks is let go right behind a reply,
+//! at a moment when nothing of it is unanswered: reply and end of the connection go out in the same
+//! packet, and who looks at a connection before it uses it, as clients' pools do, sees the end in
+//! time. It may take its time to close its side.
+//!
+//! This goes on for the drain's first twentieth, half a second at most. Who has said nothing for so
+//! long is closed there and then, and when it is over so is everybody else, as soon as their replies
+//! are written.
+
+use std::time::Instant;
+
+use super::Worker;
+use crate::client::{Client, Paused, mode};
+
+/// The longest time in which clients are let go behind a reply, in microseconds.
+const POLITE: u64 = 500_000;
+
+/// Until when, in microseconds of the worker's clock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Drain {
+    /// Clients are let go behind a reply; `None` when that time is over.
+    polite: Option<u64>,
+    by: u64,
+}
+
+impl Drain {
+    /// When something is to be done next.
+    pub(super) fn next(&self) -> u64 {
+        self.polite.unwrap_or(self.by)
+    }
+
+    /// Whether clients are let go behind a reply.
+    pub(super) fn is_polite(&self) -> bool {
+        self.polite.is_some()
+    }
+
+    /// What there is to write to this client is its last: nothing else is under way for it.
+    pub(super) fn is_last(&self, client: &Client) -> bool {
+        if client.replies.is_none() || !client.is_drained() {
+            return false;
+        }
+        let may_leave = self.is_polite()
+            && client.paused == Paused::No
+            && !client.read_closed
+            && client.tail.is_empty()
+            && client.lent.is_none()
+            && client.subscriptions.is_none()
+            && client.session.modes & mode::MULTI == 0;
+        may_leave || client.paused == Paused::Closing
+    }
+}
+
+impl Worker {
+    pub(super) fn start_drain(&mut self, by: Instant) {
+        let by = by.saturating_duration_since(self.epoch).as_micros() as u64;
+        let patience = (by.saturating_sub(self.now) / 20).min(POLITE);
+        self.drain = Some(Drain { polite: Some(self.now + patience), by });
+        let silent_since = self.now.saturating_sub(patience);
+        let all: Vec<(usize, bool)> =
+            self.clients.iter().map(|(i, c)| (i, c.active <= silent_since)).collect();
+        for (index, silent) in all {
+            // Who waits for an element is told that there was none: nothing can be lost so.
+            let waited = self.unblock(index, false);
+            if silent && !waited && !self.has_spoken(index) {
+                self.stop_reading(index);
+            }
+        }
+    }
+
+    /// The polite time is over: the clients that are left are closed when they are answered.
+    pub(super) fn drain_goes_on(&mut self) {
+        let Some(drain) = self.drain.as_mut() else { return };
+        if drain.polite.is_none_or(|until| self.now < until) {
+            return;
+        }
+        drain.polite = None;
+        let all: Vec<usize> = self.clients.iter().map(|(i, _)| i).collect();
+        for index in all {
+            self.unblock(index, false);
+            if self.clients.get(index).is_some_and(|c| c.paused == Paused::Leaving) {
+                self.close_client(index);
+            } else {
+                self.has_spoken(index);
+                self.stop_reading(index);
+            }
+        }
+    }
+
+    /// Takes in what is in the client's socket already: whether there is anything.
+    fn has_spoken(&mut self, index: usize) -> bool {
+        let read =
+            |worker: &Self| worker.clients.get(index).is_some_and(|c| c.active == worker.now);
+        let before = read(self);
+        self.client_readable(index);
+        !before && read(self)
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.drain.is_some_and(|drain| self.clients.is_empty() || self.now >= drain.by)
+    }
+
+    /// Its last reply is in the socket: says that this is the end, and waits for the client to see
+    /// it. Closing at once would take the reply back if the client has sent anything meanwhile.
+    pub(super) fn let_go(&mut self, index: usize) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        if client.stream.finish().is_err() {
+            return self.close_client(index);
+        }
+        client.paused = Paused::Leaving;
+        // What it sent before it saw the end is not looked at, but must not stay in the socket.
+        self.read_again(index);
+        self.account_client(index);
+    }
+
+    /// A client that was let go: what it still says is dropped until it closes.
+    pub(super) fn client_leaves(&mut self, index: usize) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let Some(client) = self.clients.get_mut(index) else { return };
+        match std::io::Read::read(&mut client.stream, &mut scratch) {
+            Ok(0) => self.close_client(index),
+            Ok(_) => self.read_again(index),
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => self.read_again(index),
+            Err(_) => self.close_client(index),
+        }
+        self.scratch = scratch;
+    }
+}

@@ -1,0 +1,601 @@
+"""deploy/ used for real: what is rendered fits Kubernetes' schemas, and the binary is run as it says:
+commands, arguments, configuration, ports, probes, the end of a pod."""
+
+import base64
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import tomllib
+import urllib.error
+import urllib.request
+
+import kubernetes_validate
+import pytest
+import redis
+import yaml
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from servers import REPOSITORY, Process, until
+
+DEPLOY = REPOSITORY / "deploy"
+KUSTOMIZATIONS = {
+    "example": DEPLOY / "kubernetes/shared/overlays/example",
+    "unix-socket": DEPLOY / "kubernetes/sidecar/overlays/unix-socket",
+    "unmodified-app": DEPLOY / "kubernetes/sidecar/overlays/unmodified-app",
+}
+CHART = DEPLOY / "helm/slotway"
+VALUES = {
+    "defaults": {"seeds": ["redis-cluster-0.redis-cluster:6379"]},
+    "everything": {
+        "seeds": ["redis-cluster-0.redis-cluster:6379", "[2001:db8::1]:7000"],
+        "config": {"limits": {"memory": "384MiB", "clients": 1000000}, "read_from": "any"},
+        "upstream": {"existingSecret": "redis-cluster", "user": "proxy"},
+        "extraEnv": [{"name": "SLOTWAY_ZONE", "value": "a"}],
+        "extraVolumes": [{"name": "more", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+        "autoscaling": {"enabled": False},
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
+        "podLabels": {"team": "data"},
+        "tolerations": [{"operator": "Exists"}],
+        "imagePullSecrets": ["registry"],
+        "priorityClassName": "high",
+    },
+}
+# the oldest that the manifests are for, and a new one
+KUBERNETES = ("1.30", "1.37")
+BINARY = pathlib.Path(os.environ.get("SLOTWAY_TEST_BIN", REPOSITORY / "target/release/slotway"))
+
+
+def kustomize(folder):
+    """What `kubectl apply -k` would apply."""
+    for tool in (["kubectl", "kustomize"], ["kustomize", "build"]):
+        if shutil.which(tool[0]):
+            out = subprocess.run([*tool, folder], capture_output=True, text=True)
+            assert out.returncode == 0, out.stderr
+            return list(yaml.safe_load_all(out.stdout))
+    pytest.skip("needs kubectl or kustomize")
+
+
+def helm(values, name="cache", namespace="redis"):
+    """What `helm install` would apply, by Helm's own engine."""
+    helm_python = pytest.importorskip("helm_python")
+    with contextlib.closing(helm_python.Chart.load(CHART)) as chart:
+        files = chart.render(values, name=name, namespace=namespace)
+    texts = (text for file, text in files.items() if file.endswith(".yaml"))
+    return [doc for text in texts for doc in yaml.safe_load_all(text) if doc]
+
+
+@pytest.fixture(scope="session")
+def rendered():
+    """Every kustomization, rendered."""
+    return {name: kustomize(folder) for name, folder in KUSTOMIZATIONS.items()}
+
+
+def one(docs, kind, name=None):
+    found = [d for d in docs if d["kind"] == kind and name in (None, d["metadata"]["name"])]
+    assert len(found) == 1, f"{kind} {name}: {len(found)}"
+    return found[0]
+
+
+def pod(doc):
+    """Its pod template."""
+    return doc["spec"]["template"]
+
+
+def container(doc, name="slotway"):
+    spec = pod(doc)["spec"]
+    found = [
+        c for c in spec.get("initContainers", []) + spec["containers"] if c["name"] == name
+    ]
+    assert len(found) == 1, name
+    return found[0]
+
+
+def fits_the_schemas(docs):
+    for doc in docs:
+        # a custom resource of the Prometheus operator: Kubernetes has no schema of it
+        if doc["apiVersion"].startswith("monitoring.coreos.com/"):
+            continue
+        for version in KUBERNETES:
+            kubernetes_validate.validate(doc, version, strict=True)
+
+
+def holds_together(docs):
+    """What schemas do not see: that names, labels and ports that refer to each other exist."""
+    names = {(d["kind"], d["metadata"]["name"]) for d in docs}
+    pods = [pod(d) for d in docs if d["kind"] in ("Deployment", "StatefulSet", "Job")]
+
+    def selected(labels):
+        return [p for p in pods if labels.items() <= p["metadata"]["labels"].items()]
+
+    def ports(p):
+        every = p["spec"].get("initContainers", []) + p["spec"]["containers"]
+        return {port["name"] for c in every for port in c.get("ports", [])}
+
+    services = [d for d in docs if d["kind"] == "Service"]
+    for doc in docs:
+        kind, spec = doc["kind"], doc.get("spec", {})
+        if kind == "Service":
+            chosen = selected(spec["selector"])
+            assert len(chosen) == 1, doc["metadata"]["name"]
+            for port in spec["ports"]:
+                assert port.get("targetPort", port["name"]) in ports(chosen[0])
+        elif kind in ("Deployment", "StatefulSet", "PodDisruptionBudget"):
+            assert len(selected(spec["selector"]["matchLabels"])) == 1
+        elif kind == "NetworkPolicy":
+            (chosen,) = selected(spec["podSelector"]["matchLabels"])
+            for rule in spec["ingress"]:
+                for port in rule["ports"]:
+                    assert port["port"] in ports(chosen)
+                # one that was to be written, not one that kustomize has added labels to
+                for peer in rule["from"]:
+                    assert "app.kubernetes.io/name" not in json.dumps(peer)
+        elif kind == "HorizontalPodAutoscaler":
+            target = spec["scaleTargetRef"]
+            assert (target["kind"], target["name"]) in names
+            assert "replicas" not in one(docs, target["kind"], target["name"])["spec"]
+        elif kind == "ServiceMonitor":
+            wanted = spec["selector"]["matchLabels"]
+            (service,) = [s for s in services if wanted.items() <= s["metadata"]["labels"].items()]
+            for endpoint in spec["endpoints"]:
+                assert endpoint["port"] in {p["name"] for p in service["spec"]["ports"]}
+        elif kind == "PodMonitor":
+            (chosen,) = selected(spec["selector"]["matchLabels"])
+            for endpoint in spec["podMetricsEndpoints"]:
+                assert endpoint["port"] in ports(chosen)
+    for p in pods:
+        volumes = {v["name"] for v in p["spec"].get("volumes", [])}
+        claims = [t for d in docs for t in d.get("spec", {}).get("volumeClaimTemplates", [])]
+        volumes |= {t["metadata"]["name"] for t in claims}
+        for volume in p["spec"].get("volumes", []):
+            if "configMap" in volume:
+                assert ("ConfigMap", volume["configMap"]["name"]) in names
+        for c in p["spec"].get("initContainers", []) + p["spec"]["containers"]:
+            assert {m["name"] for m in c.get("volumeMounts", [])} <= volumes
+            if c["name"] in ("slotway", "redis", "create"):
+                has = {**p["spec"].get("securityContext", {}), **c["securityContext"]}
+                assert has["runAsNonRoot"] and has["readOnlyRootFilesystem"]
+                assert has["allowPrivilegeEscalation"] is False
+                assert has["capabilities"] == {"drop": ["ALL"]}
+                assert has["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+@pytest.mark.parametrize("name", KUSTOMIZATIONS)
+def test_kustomizations(rendered, name):
+    fits_the_schemas(rendered[name])
+    holds_together(rendered[name])
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_chart(name):
+    docs = helm(VALUES[name])
+    fits_the_schemas(docs)
+    holds_together(docs)
+    deployment = one(docs, "Deployment")
+    shutdown = yaml.safe_load((CHART / "values.yaml").read_text())["shutdown"]
+    grace = pod(deployment)["spec"]["terminationGracePeriodSeconds"]
+    assert grace > shutdown["preStopSeconds"] + shutdown["drainSeconds"]
+    # slotway understands the file that comes out of the values
+    for entry in container(deployment).get("env", []):
+        entry.pop("valueFrom", None)  # of a Secret that is not ours
+    with Place(deployment, docs, "127.0.0.1") as place:
+        out = place.run_once(["check", "--config", "/etc/slotway/proxy.toml"])
+        assert out.returncode == 0 and not out.stderr, out.stderr
+        comes_to = tomllib.loads(out.stdout)
+        assert comes_to["seeds"] == VALUES[name]["seeds"]
+        wanted = VALUES[name].get("config", {}).get("limits", {}).get("clients", 20000)
+        assert comes_to["limits"]["clients"] == wanted
+
+
+@pytest.mark.parametrize(
+    "values, reason",
+    [
+        ({}, "seeds"),
+        ({"seeds": ["no-port"]}, "seeds"),
+        ({"seeds": ["a:1"], "worker": 1}, "worker"),
+        ({"seeds": ["a:1"], "config": {"admin": ""}}, "admin"),
+        ({"seeds": ["a:1"], "shutdown": {"preStopSeconds": 0}}, "preStopSeconds"),
+    ],
+)
+def test_the_chart_refuses_wrong_values(values, reason):
+    helm_python = pytest.importorskip("helm_python")
+    with pytest.raises(helm_python.HelmError, match=reason):
+        helm(values)
+
+
+def test_the_chart_by_helms_own_linter():
+    helm_python = pytest.importorskip("helm_python")
+    result = helm_python.lint(CHART, VALUES["everything"])
+    assert result["total_charts_linted"] == 1 and result["errors"] == []
+    assert [m for m in result["messages"] if m["severity"] > 1] == []
+
+
+def test_every_value_of_the_chart_is_documented_and_in_the_schema():
+    lines = (CHART / "values.yaml").read_text().splitlines()
+    values = yaml.safe_load("\n".join(lines))
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert set(values) == set(schema["properties"]) - {"global"}
+    for key, part in schema["properties"].items():
+        if part.get("additionalProperties") is False:
+            assert set(values[key]) == set(part["properties"]), key
+
+
+def test_the_image_has_nothing_but_the_binary():
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    final = lines[max(i for i, line in enumerate(lines) if line.startswith("FROM ")) :]
+    assert final[0] == "FROM scratch"
+    assert not [line for line in final if line.startswith(("RUN", "SHELL"))]
+    user = next(line.split()[1] for line in final if line.startswith("USER "))
+    assert int(user.split(":")[0]) > 0
+    # what the build copies is there, and is not ignored
+    copied = [w for l in lines if l.startswith("COPY ") and "--from" not in l for w in l.split()[1:-1]]
+    allowed = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    for path in copied:
+        assert (REPOSITORY / path).exists(), path
+        assert f"!{path}" in allowed, path
+
+
+def test_the_systemd_unit():
+    """As systemd reads it, with a program that is there in slotway's place."""
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("needs systemd-analyze")
+    unit = (DEPLOY / "systemd/slotway.service").read_text()
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "slotway.service"
+        file.write_text(unit.replace("/usr/bin/slotway", str(BINARY)))
+        out = subprocess.run(
+            ["systemd-analyze", "verify", "--man=no", file], capture_output=True, text=True
+        )
+        assert out.returncode == 0 and not out.stderr, out.stderr
+
+
+# From here on things run. Each pod has an address of its own in 127.0.0.0/8, as in a cluster, so that
+# ports are those of the manifests.
+
+ADDRESSES = iter(range(2, 250))
+NETWORK = f"127.{90 + os.getpid() % 100}.{os.getpid() // 100 % 250}"
+
+
+def address():
+    return f"{NETWORK}.{next(ADDRESSES)}"
+
+
+class Place(Process):
+    """One container of a pod: its folders under one of ours, its files from its ConfigMaps."""
+
+    def __init__(self, doc, docs, ip, name="slotway", edit=lambda text: text):
+        super().__init__()
+        self.ip = ip
+        self.template = pod(doc)
+        self.container = container(doc, name)
+        mounts = {m["name"]: m["mountPath"] for m in self.container["volumeMounts"]}
+        self.roots = []
+        for path in mounts.values():
+            self.roots.append(path)
+            self.path(path).mkdir(parents=True, exist_ok=True)
+        for volume in self.template["spec"].get("volumes", []):
+            if "configMap" in volume and volume["name"] in mounts:
+                data = one(docs, "ConfigMap", volume["configMap"]["name"])["data"]
+                for file, text in data.items():
+                    path = self.path(f"{mounts[volume['name']]}/{file}")
+                    path.write_text(edit(self.moved(text)))
+        self.env = {"PATH": os.environ["PATH"]}
+        for entry in self.container.get("env", []):
+            self.env[entry["name"]] = self.value(entry, docs)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+    def path(self, path):
+        return self.dir / str(path).lstrip("/")
+
+    def moved(self, text):
+        """With the container's folders where ours are, and its addresses those of this pod."""
+        for root in self.roots:
+            text = text.replace(root + "/", f"{self.path(root)}/")
+        text = re.sub(r'^dir /data$', f"dir {self.path('/data')}", text, flags=re.M)
+        return text.replace("0.0.0.0:", f"{self.ip}:").replace('"127.0.0.1:', f'"{self.ip}:')
+
+    def value(self, entry, docs):
+        if "valueFrom" not in entry:
+            return self.moved(entry.get("value", ""))
+        source = entry["valueFrom"]
+        if "fieldRef" in source:
+            assert source["fieldRef"]["fieldPath"] == "status.podIP"
+            return self.ip
+        secret = one(docs, "Secret", source["secretKeyRef"]["name"])
+        return base64.b64decode(secret["data"][source["secretKeyRef"]["key"]]).decode()
+
+    def words(self, words):
+        words = [re.sub(r"\$\((\w+)\)", lambda m: self.env[m[1]], w) for w in words]
+        return [str(BINARY) if w == "/slotway" else self.moved(w) for w in words]
+
+    def command(self):
+        """As the container is started: what the manifest says, or the image's entry point."""
+        entry = self.container.get("command") or image_entry_point()
+        return self.words(entry + self.container.get("args", []))
+
+    def start(self):
+        self.run(self.command(), env=self.env)
+        return self
+
+    def run_once(self, args):
+        """Another command in the same container."""
+        words = self.words(image_entry_point() + args if args[0] != "/slotway" else args)
+        return subprocess.run(words, env=self.env, capture_output=True, text=True, timeout=30)
+
+    def port(self, name):
+        (port,) = [p["containerPort"] for p in self.container["ports"] if p["name"] == name]
+        return port
+
+    def probe(self, kind):
+        """What the kubelet would find: (good, what was said)."""
+        probe = self.container[kind]
+        if "exec" in probe:
+            out = self.run_once(probe["exec"]["command"])
+            return out.returncode == 0, out.stdout + out.stderr
+        get = probe["httpGet"]
+        try:
+            url = f"http://{self.ip}:{self.port(get['port'])}{get['path']}"
+            with urllib.request.urlopen(url, timeout=probe["timeoutSeconds"]) as answer:
+                return True, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return False, error.read().decode()
+        except OSError as error:
+            return False, str(error)
+
+    def started(self):
+        def good():
+            assert self.child.poll() is None, self.said()
+            return self.probe("startupProbe")[0]
+
+        until("the startup probe succeeds", good)
+        return self
+
+    def stop(self):
+        self.child.send_signal(signal.SIGTERM)
+        assert self.child.wait(30) == 0, self.said()
+
+
+def image_entry_point():
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    return json.loads(next(l for l in lines if l.startswith("ENTRYPOINT "))[11:])
+
+
+@pytest.fixture(scope="session")
+def nodes(rendered):
+    """The example's Redis Cluster: its StatefulSet's pods, made one by its Job."""
+    docs = rendered["example"]
+    doc = one(docs, "StatefulSet", "redis-cluster")
+    pods = []
+    try:
+        for _ in range(doc["spec"]["replicas"]):
+            ip = address()
+            # A pod's redis-server is alone with its addresses.
+            pods.append(Place(doc, docs, ip, "redis", lambda text, ip=ip: f"{text}bind {ip}\n"))
+            pods[-1].start()
+        job = one(docs, "Job", "redis-cluster-create")
+        with Place(job, docs, "127.0.0.1", "create") as create:
+            # The cluster's DNS.
+            names = {f"redis-cluster-{i}.redis-cluster": p.ip for i, p in enumerate(pods)}
+            getent = create.path("bin/getent")
+            getent.parent.mkdir()
+            cases = "".join(f"{n}) echo {ip} {n};;\n" for n, ip in names.items())
+            getent.write_text(f'#!/bin/sh\ncase "$2" in\n{cases}esac\n')
+            getent.chmod(0o755)
+            create.env["PATH"] = f"{getent.parent}:{create.env['PATH']}"
+            create.start()
+            assert create.child.wait(60) == 0, create.said()
+        yield pods
+    finally:
+        for node in pods:
+            node.kill()
+
+
+def seeds(nodes):
+    """Replaces the seeds' names, which no DNS here knows, by addresses."""
+    addresses = {f"redis-cluster-{i}.redis-cluster": n.ip for i, n in enumerate(nodes)}
+
+    def edit(text):
+        for name, ip in addresses.items():
+            text = re.sub(rf'"{re.escape(name)}(\.redis)?:', f'"{ip}:', text)
+        assert "redis-cluster-" not in text
+        return text
+
+    return edit
+
+
+class Endpoints:
+    """A Service: new connections go to the pods that are its endpoints, established ones stay."""
+
+    def __init__(self):
+        self.ready = []
+        self.turn = 0
+
+    def connection(self):
+        service = self
+
+        class Connection(redis.Connection):
+            def _connect(self):
+                service.turn += 1
+                self.host = service.ready[service.turn % len(service.ready)]
+                return super()._connect()
+
+        return Connection
+
+
+def test_a_rolling_update_of_the_shared_deployment_loses_no_request(rendered, nodes):
+    docs = rendered["example"]
+    deployment = one(docs, "Deployment", "slotway")
+    service = Endpoints()
+    (port,) = one(docs, "Service", "slotway")["spec"]["ports"]
+    errors, counts, over = [], {}, threading.Event()
+
+    def client(name):
+        # no second attempts: an error is an error
+        pool = redis.ConnectionPool(
+            connection_class=service.connection(),
+            port=port["port"],
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=10,
+        )
+        r = redis.Redis(connection_pool=pool)
+        try:
+            done = 0
+            while not over.is_set():
+                assert r.incr(f"rolling:{name}") == done + 1
+                done += 1
+                if name % 4 == 0:
+                    r.mset({f"{name}:{i}": done for i in range(5)})
+                if name % 4 == 1:
+                    time.sleep(0.003)
+        except Exception as error:  # whatever it is, the test is to show it
+            errors.append(f"client {name}: {error!r}")
+        finally:
+            counts[name] = done
+            r.close()
+
+    clients = [threading.Thread(target=client, args=(i,)) for i in range(12)]
+    with contextlib.ExitStack() as running:
+
+        def new_pod():
+            place = running.enter_context(Place(deployment, docs, address(), edit=seeds(nodes)))
+            place.start().started()
+            assert place.probe("readinessProbe")[0] and place.probe("livenessProbe")[0]
+            service.ready.append(place.ip)
+            return place
+
+        old = [new_pod(), new_pod()]
+        for thread in clients:
+            thread.start()
+        try:
+            for place in old:
+                time.sleep(0.2)
+                new_pod()
+                # The pod is deleted: it is no endpoint any more, and preStop gives that time to be
+                # known everywhere, which it is at once here.
+                service.ready.remove(place.ip)
+                assert list(place.container["lifecycle"]["preStop"]) == ["sleep"]
+                time.sleep(0.2)
+                clients_of_it = metric(place, "slotway_clients")
+                assert clients_of_it > 0, "nobody would notice"
+                place.stop()
+            time.sleep(0.2)
+        finally:
+            over.set()
+            for thread in clients:
+                thread.join()
+        assert errors == []
+        r = redis.Redis(host=service.ready[0], port=port["port"])
+        for name, done in counts.items():
+            assert done > 0 and int(r.get(f"rolling:{name}")) == done
+        r.close()
+
+
+def metric(place, name):
+    """The sum of a metric's series."""
+    url = f"http://{place.ip}:{place.port('admin')}/metrics"
+    text = urllib.request.urlopen(url, timeout=10).read().decode()
+    return sum(float(l.split()[-1]) for l in text.splitlines() if re.match(rf"{name}[ {{]", l))
+
+
+def test_what_the_probes_say_of_a_pod_without_a_cluster(rendered):
+    docs = rendered["example"]
+    deployment = one(docs, "Deployment", "slotway")
+    nobody = address()
+    edit = lambda text: re.sub(r'"redis-cluster-\d\.redis-cluster:', f'"{nobody}:', text)
+    with Place(deployment, docs, address(), edit=edit) as place:
+        place.start()
+        until("it lives", lambda: place.probe("livenessProbe")[0])
+        good, said = place.probe("startupProbe")
+        assert not good and "the topology is not known" in said
+        place.stop()
+        assert not place.probe("livenessProbe")[0]
+
+
+@pytest.mark.parametrize("overlay", ["unix-socket", "unmodified-app"])
+def test_the_sidecar(rendered, nodes, overlay):
+    # the Secret of the application's namespace is not in the overlay
+    docs = [*rendered[overlay], one(rendered["example"], "Secret")]
+    deployment = one(docs, "Deployment", "app")
+    spec = pod(deployment)["spec"]
+    assert [c["name"] for c in spec["initContainers"]] == ["slotway"]
+    assert container(deployment)["restartPolicy"] == "Always"
+    app = container(deployment, "app")
+    (url,) = [e["value"] for e in app["env"] if e["name"] == "REDIS_URL"]
+    with Place(deployment, docs, address(), edit=seeds(nodes)) as place:
+        # As the kubelet makes a volume for fsGroup; without root it stays ours.
+        run = place.path("/run/slotway")
+        group = spec["securityContext"]["fsGroup"]
+        with contextlib.suppress(PermissionError):
+            os.chown(run, -1, group)
+        run.chmod(0o2775)
+        place.start().started()
+        assert place.probe("livenessProbe") == (True, "ok\n")
+        if overlay == "unix-socket":
+            assert "/run/slotway" in {m["mountPath"] for m in app["volumeMounts"]}
+            file = place.path("/run/slotway/slotway.sock")
+            assert oct(file.stat().st_mode & 0o777) == "0o660"
+            assert file.stat().st_gid == run.stat().st_gid
+            r = redis.Redis.from_url(url.replace("/run/slotway", str(run)))
+            assert metric_of_monitor(docs, place) >= 1
+        else:
+            r = redis.Redis.from_url(url.replace("localhost", place.ip))
+        assert r.set("sidecar", overlay) and r.get("sidecar") == overlay.encode()
+        # the application has ended, and with it its connections
+        r.close()
+        place.stop()
+        assert not place.probe("livenessProbe")[0]
+
+
+def metric_of_monitor(docs, place):
+    (endpoint,) = one(docs, "PodMonitor")["spec"]["podMetricsEndpoints"]
+    url = f"http://{place.ip}:{place.port(endpoint['port'])}{endpoint['path']}"
+    text = urllib.request.urlopen(url, timeout=10).read().decode()
+    return float(re.search(r"^slotway_workers (\S+)", text, re.M)[1])
+
+
+def test_what_systemd_is_told(rendered, nodes):
+    """READY when it serves, WATCHDOG while its workers turn, STOPPING."""
+    unit = (DEPLOY / "systemd/slotway.service").read_text()
+    (line,) = [l for l in unit.splitlines() if l.startswith("ExecStart=")]
+    assert "Type=notify" in unit and "WatchdogSec=" in unit
+    docs = rendered["example"]
+    deployment = one(docs, "Deployment", "slotway")
+    with Place(deployment, docs, address(), edit=seeds(nodes)) as place:
+        heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        heard.bind(str(place.dir / "notify"))
+        heard.settimeout(30)
+        place.env |= {"NOTIFY_SOCKET": str(place.dir / "notify"), "WATCHDOG_USEC": "400000"}
+        words = shlex.split(line.removeprefix("ExecStart="))
+        assert words[0] == "/usr/bin/slotway"
+        place.run(place.words(["/slotway", *words[1:]]), env=place.env)
+
+        def next_one(wanted):
+            while True:
+                got = heard.recv(4096).decode()
+                if wanted in got:
+                    return got
+
+        assert "STATUS=2 workers serve clients" in next_one("READY=1")
+        for _ in range(3):
+            next_one("WATCHDOG=1")
+        place.child.send_signal(signal.SIGTERM)
+        next_one("STOPPING=1")
+        assert place.child.wait(30) == 0
+        heard.close()
