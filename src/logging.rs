@@ -10,18 +10,17 @@ use tracing_subscriber::{EnvFilter, reload};
 pub fn init(config: &Config) -> Box<dyn Fn(&str)> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter(&config.log.level))
-        .with_writer(std::io::stderr)
-        .with_filter_reloading();
+        .with_writer(std::io::stderr);
     match config.log.format {
         LogFormat::Text => {
             let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            let lines = lines.with_ansi(colours);
+            let lines = lines.with_ansi(colours).with_filter_reloading();
             let handle = lines.reload_handle();
             let _ = lines.try_init();
             Box::new(move |level| told(handle.reload(filter(level))))
         }
         LogFormat::Json => {
-            let lines = lines.json().flatten_event(true);
+            let lines = lines.json().flatten_event(true).with_filter_reloading();
             let handle = lines.reload_handle();
             let _ = lines.try_init();
             Box::new(move |level| told(handle.reload(filter(level))))

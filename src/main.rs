@@ -105,7 +105,7 @@ fn write_man(dir: &Path) -> ExitCode {
 }
 
 fn run_sandbox(size: SandboxSize, config: Config) -> ExitCode {
-    logging::init(&config);
+    let _ = logging::init(&config);
     match serve_sandbox(size, config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
