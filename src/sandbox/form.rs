@@ -98,7 +98,7 @@ impl Cluster {
         self.wait("waiting for the cluster to be ok", watcher, || self.unsettled())
     }
 
-    fn lines(&self, addr: SocketAddr) -> std::result::Result<Vec<view::Line>, String> {
+    pub(super) fn lines(&self, addr: SocketAddr) -> std::result::Result<Vec<view::Line>, String> {
         let reply = self.ask(addr, &["CLUSTER", "NODES"]).map_err(|e| e.to_string())?;
         Ok(view::parse(&reply.text().unwrap_or_default()))
     }

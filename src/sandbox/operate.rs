@@ -61,6 +61,7 @@ impl Cluster {
     /// The last third: the new owner is told first (it takes a new epoch), then the old one, then
     /// the other primaries.
     pub fn finish_move(&self, slot: Slot, from: &Node, to: &Node) -> Result<()> {
+        self.knows_epoch(to, from)?;
         let others = self.primaries()?.into_iter().map(|node| node.addr);
         let others = others.filter(|addr| *addr != from.addr && *addr != to.addr);
         let running: Vec<SocketAddr> = self.running().into_iter().map(|(_, addr)| addr).collect();
@@ -69,6 +70,22 @@ impl Cluster {
             self.ask(addr, &["CLUSTER", "SETSLOT", &slot, "NODE", &to.id])?;
         }
         Ok(())
+    }
+
+    /// Waits until `node` has heard of the epoch of `other`. The epoch that a node takes with a slot
+    /// is the largest that it has heard of, and one. If the old owner has the same it takes another,
+    /// with which it claims the slot back, and is then told that it is not its own: in the end each
+    /// says that the other has it, for ever.
+    fn knows_epoch(&self, node: &Node, other: &Node) -> Result<()> {
+        let epoch = |at: SocketAddr| -> std::result::Result<u64, String> {
+            let lines = self.lines(at)?;
+            let line = lines.iter().find(|line| line.id == other.id);
+            line.map(|line| line.epoch).ok_or_else(|| format!("{at} does not know {}", other.addr))
+        };
+        self.wait("waiting for a node to hear of another's epoch", &mut (), || {
+            let (heard, own) = (epoch(node.addr)?, epoch(other.addr)?);
+            if heard >= own { Ok(()) } else { Err(format!("{heard} instead of {own}")) }
+        })
     }
 
     /// CLUSTER FAILOVER: `replica` and its primary change places, nothing is lost. Returns when all

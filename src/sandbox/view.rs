@@ -44,6 +44,8 @@ pub(super) struct Line {
     pub id: String,
     pub role: Role,
     pub primary: Option<String>,
+    /// Of two nodes that claim a slot, the one whose epoch is larger has it.
+    pub epoch: u64,
     pub slots: Vec<RangeInclusive<u16>>,
     pub myself: bool,
     /// Failed, maybe failed, in handshake or without an address.
@@ -64,9 +66,10 @@ fn line(text: &str) -> Option<Line> {
     let role = if flags.contains(&"master") { Role::Primary } else { Role::Replica };
     let trouble = ["fail", "fail?", "handshake", "noaddr"];
     let trouble = flags.iter().find(|flag| trouble.contains(flag)).map(|flag| flag.to_string());
+    let epoch = words.nth(2)?.parse().ok()?;
     // Slots on the move stand in brackets: `[93->-id]`.
-    let slots = words.skip(4).filter(|word| !word.starts_with('[')).filter_map(range).collect();
-    Some(Line { id, role, primary, slots, myself: flags.contains(&"myself"), trouble })
+    let slots = words.skip(1).filter(|word| !word.starts_with('[')).filter_map(range).collect();
+    Some(Line { id, role, primary, epoch, slots, myself: flags.contains(&"myself"), trouble })
 }
 
 fn range(word: &str) -> Option<RangeInclusive<u16>> {
@@ -91,6 +94,7 @@ mod tests {
         assert!(replica.myself && replica.slots.is_empty() && replica.trouble.is_none());
         assert_eq!(primary.slots, [5461..=10922, 11000..=11000]);
         assert_eq!((primary.role, &primary.primary, primary.myself), (Role::Primary, &None, false));
+        assert_eq!([replica.epoch, primary.epoch], [4, 2]);
         assert_eq!(failed.trouble.as_deref(), Some("fail?"));
     }
 }
