@@ -189,6 +189,41 @@ fn take_over(socket: &impl AsFd) -> nix::Result<()> {
 mod tests {
     use super::*;
 
+    fn shared(addr: SocketAddr) -> Socket {
+        let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket.bind(&addr.into()).unwrap();
+        open_shared(&socket).unwrap();
+        socket
+    }
+
+    /// How many of so many new connections it gets.
+    fn gets(socket: &Socket, of: usize) -> usize {
+        let addr = socket.local_addr().unwrap().as_socket().unwrap();
+        let clients: Vec<_> =
+            (0..of).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect();
+        let got = std::iter::from_fn(|| socket.accept().ok()).count();
+        drop(clients);
+        got
+    }
+
+    #[test]
+    fn the_one_that_comes_later_gets_all_new_connections() {
+        let first = shared("127.0.0.1:0".parse().unwrap());
+        let addr = first.local_addr().unwrap().as_socket().unwrap();
+        assert_eq!(gets(&first, 20), 20);
+        let second = shared(addr);
+        assert_eq!(gets(&second, 50), 50, "the kernel would spread them");
+        drop(first);
+        assert_eq!(gets(&second, 20), 20);
+        let third = shared(addr);
+        assert_eq!(gets(&third, 50), 50);
+        drop(third);
+        assert_eq!(gets(&second, 20), 20, "the new one has failed, the old one goes on");
+    }
+
     #[test]
     fn a_socket_is_known_by_its_address() {
         let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
