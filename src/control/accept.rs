@@ -115,7 +115,8 @@ impl Listener {
         match &self.socket {
             Bound::Tcp(listener) => {
                 let stream = accept(listener.into())?.into();
-                prepare(&stream, keepalive)?;
+                // One that has gone again does not stand in the way of those behind it.
+                let _ = prepare(&stream, keepalive);
                 Ok(Downstream::Tcp(stream))
             }
             Bound::Unix(listener) => {
@@ -364,8 +365,13 @@ impl Acceptor {
         }
         let keepalive = self.pool.config().timeouts.keepalive;
         let rest = || {
-            while let Ok(client) = listener.accept_waiting(keepalive) {
-                self.serve(client);
+            loop {
+                match listener.accept_waiting(keepalive) {
+                    Ok(client) => self.serve(client),
+                    Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(_) => return,
+                }
             }
         };
         rest();
@@ -404,8 +410,8 @@ fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24 | 105 | 12))
 }
 
-/// Every client is a file descriptor, and so is every connection lent to one. Raises the soft limit as far as the hard one allows, as
-/// Redis does: the usual 1,024 would end at a thousand clients.
+/// Every client is a file descriptor, and so is every connection lent to one. Raises the soft limit
+/// as far as the hard one allows, as Redis does: the usual 1,024 would end at a thousand clients.
 pub fn raise_file_limit(clients: usize, dedicated: usize) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     /// For the upstream connections, the listeners, the logs.
