@@ -85,10 +85,10 @@ pub struct SendQueue {
     sent: usize,
     /// Bytes behind `head` in all.
     len: usize,
-    /// Bytes of the shared chunks, with what is released of the first one.
-    shared: usize,
     /// Messages in the shared chunks.
     items: usize,
+    /// What the closed chunks that are not shared occupy.
+    closed_own: usize,
 }
 
 impl SendQueue {
@@ -116,17 +116,10 @@ impl SendQueue {
         self.len - self.sent
     }
 
-    /// Bytes that only this queue holds. Shared bytes are on somebody else's account, here is only
-    /// what it takes to point to them.
+    /// Bytes that this queue occupies, used or not. Shared bytes are on somebody else's account,
+    /// here is only what it takes to point to them.
     pub fn held(&self) -> usize {
-        if self.shared == 0 {
-            return self.len;
-        }
-        let released = match self.closed.front() {
-            Some(Chunk::Shared(..)) => self.head,
-            _ => 0,
-        };
-        self.len + released - self.shared + self.closed.len() * size_of::<Chunk>()
+        self.closed_own + self.last.capacity() + self.closed.len() * size_of::<Chunk>()
     }
 
     /// Messages in the shared chunks that are not wholly released.
@@ -150,6 +143,7 @@ impl SendQueue {
     /// What comes next goes to a chunk of its own.
     fn close_last(&mut self) {
         if !self.last.is_empty() {
+            self.closed_own += self.last.capacity();
             self.closed.push_back(Chunk::Own(std::mem::take(&mut self.last)));
         }
     }
@@ -198,7 +192,6 @@ impl SendQueue {
         }
         self.close_last();
         self.len += bytes.len();
-        self.shared += bytes.len();
         self.items += items as usize;
         self.closed.push_back(Chunk::Shared(bytes, items));
     }
@@ -240,11 +233,11 @@ impl SendQueue {
             }
             self.head -= len;
             match self.closed.pop_front() {
-                Some(Chunk::Own(done)) => pool.give(done),
-                Some(Chunk::Shared(_, items)) => {
-                    self.shared -= len;
-                    self.items -= items as usize;
+                Some(Chunk::Own(done)) => {
+                    self.closed_own -= done.capacity();
+                    pool.give(done);
                 }
+                Some(Chunk::Shared(_, items)) => self.items -= items as usize,
                 None => {}
             }
         }
@@ -352,6 +345,7 @@ impl SendQueue {
             None if self.last.len() == len => std::mem::take(&mut self.last),
             Some(Chunk::Own(bytes)) if bytes.len() == len => {
                 let chunk = std::mem::take(bytes);
+                self.closed_own -= chunk.capacity();
                 self.closed.pop_front();
                 chunk
             }
@@ -431,7 +425,7 @@ mod tests {
             queue.push_shared(message.clone(), 3);
             queue.push(b"behind", &mut pool);
             assert_eq!((queue.len(), queue.items()), (112, 3));
-            assert_eq!(queue.held(), 12 + 2 * size_of::<Chunk>());
+            assert_eq!(queue.held(), queue.capacity() + 2 * size_of::<Chunk>());
         }
         assert!(!message.is_unique());
         for (i, queue) in queues.iter_mut().enumerate() {
@@ -439,7 +433,7 @@ mod tests {
             queue.write_to(&mut socket).unwrap();
             queue.release_sent(&mut pool);
             assert_eq!((queue.len(), queue.items()), (56, 3), "half of it is written");
-            assert_eq!(queue.held(), 6 + size_of::<Chunk>());
+            assert_eq!(queue.held(), queue.capacity() + size_of::<Chunk>());
             if i == 0 {
                 socket.room = 100;
                 queue.write_to(&mut socket).unwrap();
@@ -448,7 +442,8 @@ mod tests {
             } else {
                 queue.clear(&mut pool);
             }
-            assert_eq!((queue.len(), queue.items(), queue.held()), (0, 0, 0));
+            assert_eq!((queue.len(), queue.items()), (0, 0));
+            assert_eq!(queue.held(), queue.capacity());
         }
         assert!(message.is_unique());
         assert_eq!(&message[..], [b'm'; 100]);
@@ -516,18 +511,17 @@ mod tests {
                         }
                     }
                 }
-                let own = frames.iter().filter(|f| f.1 == 0).map(|f| f.0).sum::<usize>();
                 let items = frames.iter().map(|f| f.1 as usize).sum::<usize>();
                 prop_assert_eq!(queue.len(), all.len() - released);
                 prop_assert_eq!(queue.items(), items);
-                let entries = if items > 0 { queue.closed.len() } else { 0 };
-                prop_assert_eq!(queue.held(), own + entries * size_of::<Chunk>());
+                let entries = queue.closed.len() * size_of::<Chunk>();
+                prop_assert_eq!(queue.held(), queue.capacity() + entries);
                 prop_assert_eq!(&socket.got[..], &all[..socket.got.len()]);
             }
             let rest = queue.take_frames(frames.iter().map(|f| f.0), &mut pool);
             prop_assert_eq!(rest.concat(), &all[released..]);
             prop_assert!(queue.is_empty());
-            prop_assert_eq!((queue.items(), queue.held()), (0, 0));
+            prop_assert_eq!((queue.items(), queue.held()), (0, queue.capacity()));
             prop_assert!(shared.iter().all(Bytes::is_unique), "all are let go");
         }
 
@@ -539,7 +533,7 @@ mod tests {
             let (mut pool, mut queue) = (Pool::default(), SendQueue::default());
             let mut socket = Socket::with(0);
             let mut all: Vec<u8> = Vec::new();
-            let mut ends: Vec<(usize, usize)> = Vec::new();
+            let mut ends: Vec<usize> = Vec::new();
             for (i, (what, n)) in steps.into_iter().enumerate() {
                 let frame = vec![i as u8; n];
                 match what {
@@ -549,7 +543,7 @@ mod tests {
                     }
                     1 => {
                         all.extend_from_slice(&frame);
-                        ends.push((all.len(), n));
+                        ends.push(all.len());
                         queue.push_shared(frame.into(), 1);
                     }
                     _ => {
@@ -562,12 +556,9 @@ mod tests {
                 let got = socket.got.len();
                 prop_assert_eq!(&socket.got[..], &all[..got]);
                 prop_assert_eq!((queue.len(), queue.sent()), (all.len() - got, 0));
-                prop_assert_eq!(queue.items(), ends.iter().filter(|(end, _)| *end > got).count());
-                let of_shared =
-                    ends.iter().map(|&(end, n)| end.saturating_sub(got).min(n)).sum::<usize>();
-                let entries = if queue.items() > 0 { queue.closed.len() } else { 0 };
-                let held = queue.len() - of_shared + entries * size_of::<Chunk>();
-                prop_assert_eq!(queue.held(), held);
+                prop_assert_eq!(queue.items(), ends.iter().filter(|end| **end > got).count());
+                let entries = queue.closed.len() * size_of::<Chunk>();
+                prop_assert_eq!(queue.held(), queue.capacity() + entries);
             }
         }
     }

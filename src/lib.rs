@@ -15,6 +15,7 @@
 //! - [`control`]: topology refresh, accepting, signals, drain.
 //! - [`admin`]: HTTP: metrics, health.
 //! - [`config`], [`metrics`]: what their names say.
+//! - [`lines`]: log lines that others can cause.
 //! - [`sandbox`]: a local cluster of real servers, for `make run`, tests and benches.
 #![forbid(unsafe_code)]
 
@@ -25,6 +26,7 @@ pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod control;
+pub mod lines;
 pub mod metrics;
 pub mod pubsub;
 pub mod resp;

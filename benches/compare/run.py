@@ -24,6 +24,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import backends  # noqa: E402
+import fairness  # noqa: E402
 import install  # noqa: E402
 import load  # noqa: E402
 import plot  # noqa: E402
@@ -37,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OUT = Path(__file__).resolve().parent / "out"
 IDLE_CONNECTIONS = 10_000
 #: What --only knows beside the workloads.
-MORE = ["workers", "transactions", "idle", "pubsub", *pubsub.NAMES]
+MORE = ["workers", "transactions", "fairness", "idle", "pubsub", *pubsub.NAMES]
 _started = time.monotonic()
 
 
@@ -71,6 +72,8 @@ def arguments():
     args.pubsub_only = bool(args.only) and all(name.startswith("pubsub") for name in args.only)
     if args.pubsub_only:
         # It brings a standalone server of its own, and peers have no pub/sub.
+        args.peers = []
+    if args.only == ["fairness"]:
         args.peers = []
     if args.quick:
         args.rounds, args.scale = 1, 0.1
@@ -224,6 +227,8 @@ def print_extras(extras: dict):
             print(f"  {label:<36} CPU per command x{row['cpu_ratio']:.2f}   commands/s {rps}{verdict}")
     if "transactions" in extras:
         print(transactions.text(extras["transactions"]))
+    if "fairness" in extras:
+        print(fairness.text(extras["fairness"]))
     if "pubsub" in extras:
         print(pubsub.text(extras["pubsub"]))
     if "idle" in extras:
@@ -287,6 +292,14 @@ def main() -> int:
                 say(f"transactions: failed: {error}")
             finally:
                 fleet.stop(split.child)
+        if "slotway" in alive and (not args.only or "fairness" in args.only):
+            one = next(p for p in running if p.name == "slotway")
+            try:
+                (bare,) = backends.standalone(fleet, 1, args.replicas)
+                extras["fairness"] = fairness.compare(one, bare, args.rounds, args.scale, say)
+            except (procs.StartError, procs.RespError, OSError) as error:
+                failures["fairness", "slotway"] = str(error)
+                say(f"fairness: failed: {error}")
         if "slotway" in here and any(pubsub.wanted(args.only, name) for name in pubsub.NAMES):
             try:
                 extras["pubsub"] = pubsub.compare(args, fleet, ROOT, here["slotway"], ports, say)

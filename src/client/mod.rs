@@ -27,7 +27,7 @@ pub use subscriptions::Subscriptions;
 use bytes::Bytes;
 
 use crate::buf::Pool;
-use crate::resp::RequestProgress;
+use crate::resp::{ArgRange, RequestProgress};
 use crate::stream::Stream;
 
 /// Why a client is not read from.
@@ -37,6 +37,8 @@ pub enum Paused {
     No,
     /// An upstream connection is full; it has the client in its list of waiters.
     Upstream,
+    /// It has much under way before a long queue: until half of what it is owed is there.
+    Yielding,
     /// The next command must wait until all replies are there (HELLO, RESET).
     Replies,
     /// A command is under way that must be answered before the next one is read (a blocking one,
@@ -56,6 +58,10 @@ impl Paused {
         matches!(self, Paused::Closing | Paused::Leaving)
     }
 }
+
+/// What an argument of a request costs beside its bytes when the request is complete: a command of
+/// a million empty arguments is larger than it seems.
+const ARGUMENT: usize = 2 * size_of::<ArgRange>();
 
 /// [`Client::last_command`] before the first one.
 pub const NO_COMMAND: u16 = u16::MAX;
@@ -149,6 +155,7 @@ impl Client {
     /// Bytes that its buffers occupy.
     pub fn held(&self) -> usize {
         self.tail.capacity()
+            + self.progress.arguments() * ARGUMENT
             + self.session.held()
             + self.replies.as_ref().map_or(0, |r| r.held())
             + self.multi.as_ref().map_or(0, |m| m.held())

@@ -60,6 +60,8 @@ pub struct Replies {
     muted: u32,
     /// Those that are expected from here on are muted.
     mute: bool,
+    /// See [`Replies::wait_for_half`].
+    enough: usize,
 }
 
 impl Replies {
@@ -90,6 +92,16 @@ impl Replies {
     /// How many are owed.
     pub fn waiting(&self) -> usize {
         self.slots.len()
+    }
+
+    /// [`Replies::has_half`] when half of what is owed now is there.
+    pub fn wait_for_half(&mut self) {
+        self.enough = self.slots.len() / 2;
+    }
+
+    /// Half of what was owed is there.
+    pub fn has_half(&self) -> bool {
+        self.slots.len() <= self.enough
     }
 
     /// Bytes of replies and pushes that are here.
@@ -296,6 +308,7 @@ impl Replies {
         self.own = 0;
         self.muted = 0;
         self.mute = false;
+        self.enough = 0;
     }
 }
 

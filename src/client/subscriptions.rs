@@ -11,6 +11,8 @@ pub struct Subscriptions {
     pub topics: FxHashMap<u32, u32>,
     /// How many, by [`Kind`].
     pub counts: [u32; Kind::COUNT],
+    /// Bytes that their names occupy, here, in the worker and in the hub.
+    pub names: usize,
     /// The number of the last SUBSCRIBE that had to wait for the cluster; `None` once it is known
     /// to be answered.
     pub asked: Option<u32>,
@@ -20,6 +22,14 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
+    /// What a subscription of this name costs: the name is kept by the worker and by the hub, each
+    /// with what it notes of it, and confirmed with all others in one reply. A topic of many
+    /// subscribers is counted for each of them: it is no less than what is held.
+    pub fn cost(name: &[u8]) -> usize {
+        const NOTES: usize = 384;
+        NOTES + 3 * name.len()
+    }
+
     /// What a confirmation counts: channels and patterns together, shard channels by themselves.
     pub fn counted(&self, kind: Kind) -> u32 {
         let [channels, patterns, shard] = self.counts;
@@ -36,6 +46,7 @@ impl Subscriptions {
 
     /// Bytes that it occupies.
     pub fn held(&self) -> usize {
-        size_of::<Self>() + self.topics.capacity() * (size_of::<(u32, u32)>() + 1)
+        let topics = self.topics.capacity() * (size_of::<(u32, u32)>() + 1);
+        size_of::<Self>() + topics + self.names
     }
 }

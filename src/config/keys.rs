@@ -463,7 +463,9 @@ pub static KEYS: &[Key] = &[
         flag: None,
         doc: "Bytes of commands on one connection to a node that the node has not answered yet. \
               At the limit slotway reads no more from the clients that want to send there, until \
-              the node has caught up. A single larger command still passes.",
+              the node has caught up. A single larger command still passes. One client alone does \
+              not come so far: with a long pipeline it waits for its own replies first, sooner \
+              where others use the connection.",
         field: |c| Field::Size(&mut c.limits.upstream_in_flight, 64 * KIB..=TIB),
     },
     Key {
@@ -471,8 +473,11 @@ pub static KEYS: &[Key] = &[
         change: Change::Now,
         flag: None,
         doc: "All buffers of all clients and nodes together. At the limit new commands are \
-              refused with an error until memory is free again. Set it well below what the \
-              machine or the container has.",
+              refused with an error until memory is free again, and while clients' buffers are \
+              more than half of it (replies and messages that they do not take, requests that \
+              they do not finish), the clients that hold most are closed. Each worker has an \
+              equal share. Set it to half of what the machine or the container has, or less: an \
+              allocator keeps some of what is freed.",
         field: |c| Field::Size(&mut c.limits.memory, MIB..=TIB),
     },
     Key {

@@ -29,6 +29,8 @@ use super::run::RunError;
 use super::sockets::{self, Sockets, Tenure};
 use super::status::Status;
 use crate::config::{Address, Listen};
+use crate::lines::Lines;
+use crate::sparsely;
 use crate::stream::keep_alive;
 
 /// Connections that may wait to be accepted; the kernel makes it `net.core.somaxconn` if that is
@@ -320,18 +322,19 @@ impl Acceptor {
     pub async fn run(self, listener: Arc<Listener>, mut close: watch::Receiver<bool>) {
         let name = listener.bound.to_string();
         let mut logged: Option<Instant> = None;
+        let mut refusals = Lines::default();
         loop {
             let keepalive = self.pool.config().timeouts.keepalive;
             let accepted = tokio::select! {
                 accepted = listener.accept(keepalive) => accepted,
                 // Its sender gone is an end as well.
                 () = async { _ = close.wait_for(|close| *close).await } => {
-                    return self.empty(&listener).await;
+                    return self.empty(&listener, &mut refusals).await;
                 }
             };
             let error = match accepted {
                 Ok(client) => {
-                    self.serve(client);
+                    self.serve(client, &mut refusals);
                     continue;
                 }
                 Err(error) => error,
@@ -358,16 +361,16 @@ impl Acceptor {
     }
 
     /// Accepts who waits.
-    async fn empty(&self, listener: &Listener) {
+    async fn empty(&self, listener: &Listener, refusals: &mut Lines) {
         if listener.tenure == Tenure::Inherited {
             // The socket lives on, and the next process accepts from it.
             return;
         }
         let keepalive = self.pool.config().timeouts.keepalive;
-        let rest = || {
+        let mut rest = || {
             loop {
                 match listener.accept_waiting(keepalive) {
-                    Ok(client) => self.serve(client),
+                    Ok(client) => self.serve(client, refusals),
                     Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(_) => return,
@@ -382,7 +385,7 @@ impl Acceptor {
         }
     }
 
-    fn serve(&self, client: Downstream) {
+    fn serve(&self, client: Downstream, refusals: &mut Lines) {
         let refused = if self.pool.clients() >= self.pool.config().limits.clients {
             Some((client, TOO_MANY))
         } else {
@@ -390,6 +393,9 @@ impl Acceptor {
         };
         if let Some((client, why)) = refused {
             self.status.clients_rejected.fetch_add(1, Relaxed);
+            let answer = String::from_utf8_lossy(why).trim_end().to_owned();
+            let limit = self.pool.config().limits.clients;
+            sparsely!(refusals, warn, limit, answer, "a client is refused");
             match &client {
                 Downstream::Tcp(stream) => refuse(stream, why),
                 Downstream::Unix(stream) => refuse(stream, why),

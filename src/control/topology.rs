@@ -23,6 +23,8 @@ use super::status::Status;
 use crate::cluster::{Node, NodeAddr, Snapshot, diff, listed, parse_version};
 use crate::command::CommandTable;
 use crate::config::Config;
+use crate::lines::Lines;
+use crate::sparsely;
 
 /// COMMAND is a large reply; workers may ask for it for every unknown name that clients send.
 const COMMANDS_INTERVAL: Duration = Duration::from_secs(5);
@@ -34,6 +36,8 @@ const SILENT_FOR: Duration = Duration::from_secs(3);
 /// So many nodes are asked before the seeds are: where all nodes have got new addresses, the names
 /// of the seeds lead to them.
 const BEFORE_SEEDS: usize = 6;
+/// Changes of one refresh that are logged, one line each.
+const CHANGES_SHOWN: usize = 50;
 /// How long the workers have to say which nodes they reach.
 const SCRAPE_LIMIT: Duration = Duration::from_millis(100);
 
@@ -115,6 +119,22 @@ pub struct Refresher {
     probes: JoinSet<(NodeAddr, SocketAddr, Result<NodeConn, AskError>)>,
     probing: HashSet<NodeAddr>,
     trouble_since: Option<Instant>,
+    lines: LogLines,
+}
+
+/// How often was logged what nodes can cause without end.
+struct LogLines {
+    changes: Lines,
+    uncovered: Lines,
+    failed: Lines,
+}
+
+impl Default for LogLines {
+    fn default() -> Self {
+        // A failover of a large cluster is some hundred changes, once.
+        let changes = Lines::with(200);
+        LogLines { changes, uncovered: Lines::default(), failed: Lines::default() }
+    }
 }
 
 /// The command table and when to ask for it again.
@@ -152,6 +172,7 @@ impl Refresher {
             probes: JoinSet::new(),
             probing: HashSet::new(),
             trouble_since: None,
+            lines: LogLines::default(),
         }
     }
 
@@ -310,19 +331,24 @@ impl Refresher {
         self.probe_primaries().await;
     }
 
-    fn tell_changes(&self, snapshot: &Snapshot, from: SocketAddr) {
+    fn tell_changes(&mut self, snapshot: &Snapshot, from: SocketAddr) {
         let generation = snapshot.generation;
         if self.current.generation == 0 {
             let (nodes, primaries) = (snapshot.nodes.len(), snapshot.slot_primaries().len());
             info!(%from, nodes, primaries, slots = snapshot.slots_covered(), "topology known");
         } else {
-            for change in diff(&self.current, snapshot) {
-                info!(%from, generation, "topology: {change}");
+            let changes = diff(&self.current, snapshot);
+            for change in changes.iter().take(CHANGES_SHOWN) {
+                sparsely!(self.lines.changes, info, %from, generation, "topology: {change}");
+            }
+            if changes.len() > CHANGES_SHOWN {
+                let more = changes.len() - CHANGES_SHOWN;
+                sparsely!(self.lines.changes, info, %from, generation, more, "topology: and more changes");
             }
         }
         if !snapshot.covered() {
             let slots = listed(&snapshot.missing_slots());
-            warn!(%from, generation, "no primary for slots {slots}");
+            sparsely!(self.lines.uncovered, warn, %from, generation, "no primary for slots {slots}");
         }
     }
 
@@ -333,7 +359,7 @@ impl Refresher {
         if topology.error.as_ref() == Some(&error) {
             debug!(error, "no node gives the topology");
         } else {
-            warn!(error, "no node gives the topology");
+            sparsely!(self.lines.failed, warn, error, "no node gives the topology");
             topology.error = Some(error);
         }
     }

@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use mio::{Registry, Token};
 
@@ -52,6 +54,30 @@ pub struct Conn {
     /// When it was asked whether it is there; it has not said anything since.
     pinged: Option<u64>,
     unused_since: Option<u64>,
+    /// The tail's bytes, on the account of messages.
+    account: Account,
+}
+
+/// Bytes on an account that is shared; off it again with this.
+#[derive(Debug)]
+struct Account {
+    total: Arc<AtomicUsize>,
+    mine: usize,
+}
+
+impl Account {
+    /// Gives what is on the account in all.
+    fn set(&mut self, bytes: usize) -> usize {
+        let before = std::mem::replace(&mut self.mine, bytes);
+        self.total.fetch_add(bytes, Relaxed);
+        self.total.fetch_sub(before, Relaxed).saturating_sub(before)
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.mine, Relaxed);
+    }
 }
 
 /// What the time has come for.
@@ -77,6 +103,7 @@ impl Conn {
         registry: &Registry,
         token: Token,
         until: u64,
+        account: &Arc<AtomicUsize>,
     ) -> io::Result<Conn> {
         let mut stream = Stream::Tcp(mio::net::TcpStream::connect(addr)?);
         stream.watch(registry, token, true, false)?;
@@ -97,6 +124,7 @@ impl Conn {
             last_read: 0,
             pinged: None,
             unused_since: None,
+            account: Account { total: Arc::clone(account), mine: 0 },
         })
     }
 
@@ -173,7 +201,8 @@ impl Conn {
     }
 
     /// Reads once into `scratch`, and gives all complete frames to `take`, with what was read and
-    /// where in it they stand. Gives how many bytes were read.
+    /// where in it they stand. A message may grow as long as the account is within `limit`. Gives
+    /// how many bytes were read.
     ///
     /// # Errors
     /// Why the connection is of no use any more.
@@ -181,6 +210,7 @@ impl Conn {
         &mut self,
         scratch: &mut [u8],
         now: u64,
+        limit: usize,
         take: impl FnOnce(&mut Conn, &[u8]) -> Result<usize, String>,
     ) -> Result<usize, String> {
         // A short unfinished frame goes in front of what is read, a long one is appended to.
@@ -220,6 +250,10 @@ impl Conn {
             }
             self.tail.clear();
             self.tail.extend_from_slice(rest);
+        }
+        let long = if self.tail.capacity() > CHUNK { self.tail.capacity() } else { 0 };
+        if long != self.account.mine && self.account.set(long) > limit && long > 0 {
+            return Err("a message is larger than limits.memory has room for".into());
         }
         Ok(n)
     }

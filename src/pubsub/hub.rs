@@ -25,9 +25,13 @@ use crate::buf::Pool;
 use crate::cluster::Snapshot;
 use crate::config::Config;
 use crate::control::{ToControl, ToWorker, WorkerHandle};
+use crate::lines::Lines;
+use crate::sparsely;
 
 /// Bytes that one read asks for.
 const SCRATCH: usize = 256 << 10;
+/// So many reads empty any socket; one that is filled as fast as it is read must not be for ever.
+const MOST_READS: usize = 64;
 /// A worker that has so many bytes to deal with is waited for.
 const IN_TRANSIT: usize = 64 << 20;
 /// How long a topic stays subscribed that nobody listens to any more, microseconds.
@@ -148,6 +152,8 @@ struct Desk<'a> {
     stopped: bool,
     /// A worker has more than enough to deal with.
     held: bool,
+    /// How often lost connections were logged.
+    lines: Lines,
     // Kept for their capacity.
     scratch: Vec<u8>,
     line: Vec<u8>,
@@ -168,6 +174,7 @@ impl<'a> Desk<'a> {
             now: 0,
             stopped: false,
             held: false,
+            lines: Lines::default(),
             scratch: vec![0; SCRATCH],
             line: Vec::new(),
             run: Run::default(),
@@ -279,11 +286,13 @@ impl<'a> Desk<'a> {
 
     fn read_node(&mut self, node: usize) {
         let Some(mut conn) = self.conns.get_mut(node).and_then(Option::take) else { return };
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let outcome = conn.read(&mut scratch, self.now, |conn, buf| {
+        let (mut scratch, now) = (std::mem::take(&mut self.scratch), self.now);
+        let limit = self.room.config.limits.memory;
+        let take = |conn: &mut Conn, buf: &[u8]| {
             self.read_formers(node);
             self.frames(node, conn, buf)
-        });
+        };
+        let outcome = conn.read(&mut scratch, now, limit, take);
         self.scratch = scratch;
         if let Some(place) = self.conns.get_mut(node) {
             *place = Some(conn);
@@ -302,14 +311,17 @@ impl<'a> Desk<'a> {
             return;
         }
         let (mut scratch, now) = (vec![0; SCRATCH], self.now);
+        let limit = self.room.config.limits.memory;
         for former in formers {
             let Some(mut conn) = self.conns.get_mut(former).and_then(Option::take) else {
                 continue;
             };
+            let mut reads = 0;
             let outcome = loop {
                 let frames = |conn: &mut Conn, buf: &[u8]| self.frames(former, conn, buf);
-                match conn.read(&mut scratch, now, frames) {
-                    Ok(n) if n == scratch.len() => self.count_bytes(n),
+                reads += 1;
+                match conn.read(&mut scratch, now, limit, frames) {
+                    Ok(n) if n == scratch.len() && reads < MOST_READS => self.count_bytes(n),
                     other => break other,
                 }
             };
@@ -358,6 +370,9 @@ impl<'a> Desk<'a> {
     ) -> Result<(), String> {
         let frame = buf.get(start..end).unwrap_or_default();
         if conn.state != State::Ready {
+            if frame.first() == Some(&b'>') {
+                return Ok(());
+            }
             return self.handshake_reply(node, conn, frame);
         }
         let said = push::read(frame).ok_or("a push that is malformed")?;
@@ -409,12 +424,8 @@ impl<'a> Desk<'a> {
         let topics = self.book.node(node).map_or(0, |n| n.load);
         // The same failure many times a second is one line.
         if was_ready || self.book.node(node).is_some_and(|n| n.failures == 0) {
-            tracing::warn!(
-                node = self.name(node),
-                error = why,
-                topics,
-                "subscription connection lost"
-            );
+            let node = self.name(node);
+            sparsely!(self.lines, warn, node, error = why, topics, "subscription connection lost");
         } else {
             tracing::debug!(node = self.name(node), error = why, topics, "node not reached");
         }
@@ -514,7 +525,8 @@ impl<'a> Desk<'a> {
         };
         let until = self.now + self.room.config.timeouts.connect.as_micros() as u64;
         self.close(node);
-        match Conn::connect(socket, self.room.poll.registry(), Token(node + 1), until) {
+        let (registry, account) = (self.room.poll.registry(), &self.room.stats.held);
+        match Conn::connect(socket, registry, Token(node + 1), until, account) {
             Ok(conn) => {
                 if self.conns.len() <= node {
                     self.conns.resize_with(node + 1, || None);

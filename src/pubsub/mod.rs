@@ -35,5 +35,6 @@ pub use glob::{can_match_prefix, is_notification, matches, may_notify};
 pub use hub::{Hub, spawn};
 pub use link::{Batch, HubHandle, News, ToHub, Token, Wish};
 pub use place::{hash, ident, rank};
+pub use push::{Said, read as read_push};
 pub use stats::{GapReason, HubStats};
 pub use topic::{Kind, Topic};

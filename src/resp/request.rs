@@ -84,6 +84,15 @@ pub struct RequestProgress {
     pos: usize,
     /// Arguments that are unfinished, the one at `pos` included.
     left: u32,
+    /// Arguments in all.
+    count: u32,
+}
+
+impl RequestProgress {
+    /// Arguments of an unfinished request that are there.
+    pub fn arguments(&self) -> usize {
+        (self.count - self.left) as usize
+    }
 }
 
 /// Scans the request at the start of `buf`. `progress` is fresh (default) for a new request and
@@ -141,7 +150,7 @@ fn scan_array<const COLLECT: bool>(
     ranges: &mut Vec<ArgRange>,
 ) -> Result<Request, ProtocolError> {
     let mut pos = progress.pos;
-    let mut left = progress.left;
+    let (mut left, mut all) = (progress.left, progress.count);
     if COLLECT {
         ranges.clear();
     }
@@ -158,11 +167,12 @@ fn scan_array<const COLLECT: bool>(
         }
         pos = after;
         left = count as u32;
+        all = left;
     }
     while left > 0 {
         let start = pos;
         let unfinished = |need: usize, progress: &mut RequestProgress| {
-            *progress = RequestProgress { pos: start, left };
+            *progress = RequestProgress { pos: start, left, count: all };
             Ok(Request::Incomplete { need })
         };
         let Some((size, body)) = length_line(buf, pos + 1, limits, ProtocolError::BigBulkLine)?

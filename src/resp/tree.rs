@@ -194,7 +194,12 @@ fn header<'a>(bytes: &'a [u8], pos: &mut usize) -> Result<(u8, &'a [u8]), TreeEr
     }
 }
 
+/// As the scan for a reply's end reads lengths: no plus sign, no line without end.
 fn int(text: &[u8]) -> Option<i64> {
+    const LONGEST: usize = 24;
+    if text.first() == Some(&b'+') || text.len() > LONGEST {
+        return None;
+    }
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
@@ -209,6 +214,7 @@ mod tests {
         assert_eq!(decode(b"$-1\r\n"), Ok(Value::Null));
         assert_eq!(decode(b"*-1\r\n"), Ok(Value::Null));
         assert_eq!(decode(b"_\r\n"), Ok(Value::Null));
+        assert!(decode(b"$+1\r\na\r\n").is_err() && decode(b"*+0\r\n").is_err());
         assert_eq!(decode(b"=8\r\ntxt:a:ok\r\n"), Ok(Value::Text(b"a:ok")));
         assert_eq!(decode(b"!5\r\nERR x\r\n"), Ok(Value::Error(b"ERR x")));
         let flat = decode(b"*2\r\n+port\r\n:7000\r\n").unwrap();

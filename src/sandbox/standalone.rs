@@ -2,10 +2,11 @@
 
 use super::conn::Conn;
 use super::server::{Server, Setup};
-use super::watchdog::Home;
+use super::watchdog::{Home, guarded};
 use super::{Error, Result};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// How to start a [`Standalone`].
 #[derive(Debug, Clone)]
@@ -37,7 +38,7 @@ pub struct Standalone {
     // Dropped in this order: the process before its folder.
     server: Server,
     socket: Option<PathBuf>,
-    _home: Home,
+    home: Home,
 }
 
 impl Standalone {
@@ -54,7 +55,7 @@ impl Standalone {
         setup.check()?;
         let mut server = Server::spawn(&setup, room, false)?;
         server.ready(&())?;
-        Ok(Standalone { server, socket, _home: home })
+        Ok(Standalone { server, socket, home })
     }
 
     /// Where it listens.
@@ -75,6 +76,12 @@ impl Standalone {
     /// Its folder; the sandbox's folder is the one above.
     pub fn dir(&self) -> &Path {
         self.server.room()
+    }
+
+    /// As [`Cluster::command`](super::Cluster::command).
+    pub fn command(&self, name: &str, program: &Path) -> Result<(Command, PathBuf)> {
+        let room = self.home.room(name)?;
+        Ok((guarded(&room, program), room))
     }
 
     /// An authenticated connection over TCP.

@@ -9,6 +9,7 @@ mod pending;
 pub use handshake::Handshake;
 pub use pending::{Dest, NO_SLOT, Pending, Waiting, flag};
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -118,10 +119,14 @@ pub struct Upstream {
     pub again: bool,
     /// Attempts that failed one after the other.
     pub failures: u32,
+    /// Pushes that nobody asked for, on this connection.
+    pub strange: u32,
     /// Why the last attempt or connection ended.
     pub last_error: Option<String>,
     /// Clients that stopped reading because this queue is full.
     pub waiters: Vec<(u32, u32)>,
+    /// When a client that has little of the queue last met it long, microseconds.
+    pub shared_at: Cell<u64>,
     /// Bytes that the worker has put on its account.
     pub accounted: usize,
 }
@@ -162,8 +167,10 @@ impl Upstream {
             next_check: 0,
             again: false,
             failures: 0,
+            strange: 0,
             last_error: None,
             waiters: Vec::new(),
+            shared_at: Cell::new(0),
             accounted: 0,
         }
     }
@@ -175,7 +182,7 @@ impl Upstream {
 
     /// Bytes that its buffers occupy.
     pub fn held(&self) -> usize {
-        self.queue.len() + self.tail.capacity() + self.pending.len() * size_of::<Pending>()
+        self.queue.held() + self.tail.capacity() + self.pending.capacity() * size_of::<Pending>()
     }
 
     /// Starts a connection attempt.
@@ -225,6 +232,7 @@ impl Upstream {
         self.scanned = 0;
         self.scan = ReplyScan::default();
         self.streaming = false;
+        self.strange = 0;
         self.swallowed = 0;
         self.swallowed_error = None;
         self.unwrapped = false;

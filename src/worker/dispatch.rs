@@ -88,6 +88,11 @@ impl Worker {
         self.accounted + self.holds.bytes() > self.settings.memory
     }
 
+    /// So many bytes more are within this worker's share of `limits.memory`.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        self.accounted + self.holds.bytes() + bytes <= self.settings.memory
+    }
+
     #[inline]
     pub(super) fn route(&self, slot: u16) -> Option<u16> {
         self.routes.get(usize::from(slot)).copied().filter(|&n| n != HELD)
@@ -148,12 +153,11 @@ impl Worker {
         u: usize,
         (protocol, generation): (Protocol, u32),
     ) -> Option<(Pending, usize)> {
-        let up = self.upstreams.get(u)?;
-        if up.queue.len() > self.settings.upstream_in_flight {
+        if self.has_to_wait(index, u) {
             self.pause(index, u);
             return None;
         }
-        let node = up.node;
+        let node = self.upstreams.get(u)?.node;
         let dest = Dest::Client { index: index as u32, generation, seq: 0 };
         let mut pending = self.pending(dest, command, slot, protocol);
         let client = self.clients.get_mut(index)?;
@@ -328,7 +332,7 @@ impl Worker {
     }
 
     #[cold]
-    fn refuse_for_memory(&mut self, index: usize, command: u16) -> Flow {
+    pub(super) fn refuse_for_memory(&mut self, index: usize, command: u16) -> Flow {
         self.stats.limits_hit[LimitHit::Memory as usize] += 1;
         let text = out_of_memory(&self.settings);
         self.answer_own_error(index, command, &text);
@@ -467,6 +471,11 @@ impl Worker {
     /// Keys in several slots: each slot's keys in a command of their own, all of a node's in one
     /// write.
     fn split(&mut self, index: usize, command: u16, merge: Merge, step: u32, args: &Args) -> Flow {
+        // What a key costs until its reply is there: its slot, its place, its part's bytes.
+        const KEY: usize = 64;
+        if args.len() > CHUNK && !self.has_room_for(args.len() * KEY) {
+            return self.refuse_for_memory(index, command);
+        }
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
         let lane = (index as u32, client.generation);
@@ -529,29 +538,6 @@ impl Worker {
         }
         self.slots = slots;
         Flow::Next
-    }
-
-    /// The connection to `node` for this client, if it is full.
-    pub(super) fn full_upstream(
-        &self,
-        node: u16,
-        protocol: Protocol,
-        client: usize,
-    ) -> Option<usize> {
-        let shared = &self.nodes.get(usize::from(node))?.shared[protocol as usize];
-        let u = (*shared.get(client % self.settings.connections)?)?;
-        let up = self.upstreams.get(u)?;
-        (up.queue.len() > self.settings.upstream_in_flight).then_some(u)
-    }
-
-    /// The client is not read from until connection `u` has room again.
-    pub(super) fn pause(&mut self, index: usize, u: usize) -> Flow {
-        if let (Some(client), Some(up)) = (self.clients.get_mut(index), self.upstreams.get_mut(u)) {
-            up.waiters.push((index as u32, client.generation));
-            client.paused = Paused::Upstream;
-            self.stats.limits_hit[LimitHit::UpstreamInFlight as usize] += 1;
-        }
-        Flow::Pause
     }
 
     /// A command for every primary or every node.

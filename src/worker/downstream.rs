@@ -10,7 +10,11 @@ use crate::client::{Client, Paused, mode};
 use crate::control::Downstream;
 use crate::metrics::LimitHit;
 use crate::resp::{Args, ProtocolError, Request, RequestProgress, inline_to_array, scan_request};
+use crate::sparsely;
 use crate::stream::Stream;
+
+/// At `limits.memory` an unfinished request of this size is refused.
+const MUCH_UNFINISHED: usize = 16 << 10;
 
 /// What became of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +48,7 @@ impl Worker {
         let token = Source::Client(index).token();
         self.stats.clients_accepted += 1;
         if let Err(error) = client.stream.watch(self.poll.registry(), token, false, false) {
-            tracing::warn!(%error, "a client's socket cannot be watched");
+            sparsely!(self.lines.closed, warn, %error, "a client's socket cannot be watched");
             self.close_client(index);
         } else if self.drain.is_some_and(|drain| !drain.is_polite()) {
             self.stop_reading(index);
@@ -282,7 +286,14 @@ impl Worker {
     /// Redis's own text, then the connection closes, as Redis does.
     fn protocol_error(&mut self, index: usize, error: ProtocolError) {
         self.stats.limits_hit[LimitHit::Protocol as usize] += 1;
-        tracing::debug!(%error, "a client is closed");
+        let id = self.clients.get(index).map(|c| c.session.id);
+        sparsely!(
+            self.lines.protocol,
+            warn,
+            client = id,
+            %error,
+            "a client is closed: what it sends is no command"
+        );
         self.answer_error(index, &format!("ERR {error}"));
         self.stop_reading(index);
     }
@@ -357,18 +368,24 @@ impl Worker {
                     return self.close_client(index);
                 }
             }
-            if replies.is_drained() {
-                if client.paused == Paused::Replies {
-                    self.resume.push((index as u32, client.generation));
-                }
-                if !full && let Some(mut replies) = client.replies.take() {
-                    replies.reset(&mut self.pool);
-                    if self.spare_replies.len() < 256 {
-                        self.spare_replies.push(replies);
-                    }
+            let goes_on = match client.paused {
+                Paused::Replies => replies.is_drained(),
+                Paused::Yielding => replies.has_half(),
+                _ => false,
+            };
+            if goes_on {
+                self.resume.push((index as u32, client.generation));
+            }
+            if replies.is_drained()
+                && !full
+                && let Some(mut replies) = client.replies.take()
+            {
+                replies.reset(&mut self.pool);
+                if self.spare_replies.len() < 256 {
+                    self.spare_replies.push(replies);
                 }
             }
-        } else if client.paused == Paused::Replies {
+        } else if matches!(client.paused, Paused::Replies | Paused::Yielding) {
             self.resume.push((index as u32, client.generation));
         }
         if last {
@@ -390,8 +407,7 @@ impl Worker {
         self.check_output(index);
     }
 
-    /// What a client has not taken is bounded: it is closed at its limit, or when it stands for
-    /// much of what fills the worker's memory.
+    /// What a client has not taken is bounded: it is closed at its limit.
     pub(super) fn check_output(&mut self, index: usize) {
         let Some(client) = self.clients.get(index) else { return };
         let output = client.output();
@@ -400,14 +416,14 @@ impl Worker {
             limit
         } else if !subscriber && output > self.settings.client_output {
             LimitHit::ClientOutput
-        } else if self.accounted > self.settings.memory && output > CHUNK {
-            LimitHit::Memory
         } else {
             return;
         };
         self.stats.limits_hit[limit as usize] += 1;
         let Some(client) = self.clients.get(index) else { return };
-        tracing::warn!(
+        sparsely!(
+            self.lines.closed,
+            warn,
             client = client.session.id,
             output,
             limit = LimitHit::NAMES[limit as usize],
@@ -417,10 +433,17 @@ impl Worker {
         self.close_client(index);
     }
 
-    /// An unfinished request counts, too.
+    /// An unfinished request counts, too: at the limit it is not waited for until the end of the
+    /// turn, when thousands may have grown.
     fn check_request_memory(&mut self, index: usize) {
-        let Some(client) = self.clients.get(index) else { return };
-        if self.accounted <= self.settings.memory || client.tail.len() < CHUNK || client.gone {
+        let much = |c: &Client| c.tail.len() >= MUCH_UNFINISHED && !c.gone;
+        if !self.is_over_memory() {
+            return;
+        }
+        // At once: a turn may have a thousand clients whose commands are answered here, each with
+        // more than it has sent. And others may hold more than this one.
+        self.relieve();
+        if !self.is_over_memory() || !self.clients.get(index).is_some_and(much) {
             return;
         }
         self.stats.limits_hit[LimitHit::Memory as usize] += 1;

@@ -10,7 +10,8 @@
 //!
 //! The parts, in the order in which a command meets them:
 //! - `downstream`: clients: accept, read, write, close
-//! - `dispatch`: a command's plan is carried out; `shards`: parts for a primary that is missing
+//! - `dispatch`: a command's plan is carried out; `shards`: parts for a primary that is missing;
+//!   `fairness`: who waits before a long queue
 //! - `keyspace`: SCAN and RANDOMKEY
 //! - `transaction`: MULTI … EXEC; `scattered`: over several slots
 //! - `join`: KEYS, one list of many
@@ -19,6 +20,7 @@
 //! - `pubsub`: SUBSCRIBE and its kin, messages; `topics`: who is subscribed to what; `publish`:
 //!   PUBLISH, PUBSUB
 //! - `upstreams`: nodes' connections: connect, write, read, lost
+//! - `pressure`: what happens at `limits.memory`
 //! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
 //! - `answer`: a reply finds its client; refusals and retries
 //! - `scripts`: Lua scripts are remembered, and given to nodes
@@ -36,9 +38,11 @@ mod downstream;
 mod drain;
 mod errand;
 mod everyone;
+mod fairness;
 mod fleet;
 mod join;
 mod keyspace;
+mod pressure;
 mod publish;
 mod pubsub;
 mod read_from;
@@ -72,6 +76,7 @@ use crate::cluster::{Health, Snapshot};
 use crate::command::CommandTable;
 use crate::config::Config;
 use crate::control::{ToControl, ToWorker, WorkerHandle};
+use crate::lines::Lines;
 use crate::metrics::{NodeStats, WorkerStats};
 use crate::resp::{ArgRange, Protocol};
 use crate::route::{ExecGather, Gather, Holds, Router};
@@ -83,6 +88,9 @@ pub use shared::Shared;
 
 /// Bytes that one read asks for: large enough that fifty clients' replies come in one read.
 const SCRATCH: usize = 128 << 10;
+
+/// When questions about clients (CLIENT LIST) have looked at so many, the rest is the next turn's.
+const LOOKED_AT: usize = 2_000;
 
 /// CLIENT ID is unique over all workers.
 static NEXT_CLIENT: AtomicU64 = AtomicU64::new(1);
@@ -135,6 +143,17 @@ const HELD: u16 = u16::MAX;
 /// In [`Worker::owners`]: nobody owns the slot.
 const NOBODY: u16 = u16::MAX;
 
+/// How often was logged what clients and nodes can cause without end.
+#[derive(Debug, Default)]
+struct LogLines {
+    memory: Lines,
+    closed: Lines,
+    protocol: Lines,
+    lost: Lines,
+    pushes: Lines,
+    subscribers: Lines,
+}
+
 /// Which socket an event is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
@@ -166,6 +185,8 @@ struct Worker {
     settings: Settings,
     poll: Poll,
     inbox: mpsc::Receiver<ToWorker>,
+    /// There is more in it than one turn is for.
+    more_inbox: bool,
     control: tokio::sync::mpsc::UnboundedSender<ToControl>,
     client_count: Arc<AtomicUsize>,
     /// Its own address, for answers that others bring.
@@ -236,6 +257,9 @@ struct Worker {
     next_idle_check: u64,
     /// The next look for connections that nothing was said on for a while.
     next_idle_probe: u64,
+    /// When [`Worker::relieve`] may look for clients to close again.
+    next_relief: u64,
+    lines: LogLines,
     drain: Option<drain::Drain>,
     /// It ends with its last client.
     retires: bool,
@@ -326,6 +350,7 @@ impl Worker {
             settings: Settings::new(config, config.workers.count()),
             poll,
             inbox,
+            more_inbox: false,
             control,
             client_count: Arc::clone(&own.clients),
             own,
@@ -368,6 +393,8 @@ impl Worker {
             tick: None,
             next_idle_check: 0,
             next_idle_probe: 0,
+            next_relief: 0,
+            lines: LogLines::default(),
             drain: None,
             retires: false,
             pause: None,
@@ -435,6 +462,7 @@ impl Worker {
             }
             self.run_timers();
             self.flush();
+            self.relieve();
             self.drain_goes_on();
             if self.is_drained() {
                 tracing::debug!(worker = self.index, "worker drained");
@@ -449,7 +477,14 @@ impl Worker {
 
     /// How long the event loop may sleep.
     fn time_to_wait(&self) -> Option<Duration> {
-        if !self.again.is_empty() || !self.resume.is_empty() || !self.dirty_upstreams.is_empty() {
+        if self.more_inbox
+            || !self.again.is_empty()
+            || !self.resume.is_empty()
+            || !self.dirty_upstreams.is_empty()
+            // Clients were closed behind the flush: their sockets, and what others heard of it.
+            || !self.graveyard.is_empty()
+            || !self.dirty_clients.is_empty()
+        {
             return Some(Duration::ZERO);
         }
         let timer = self.timers.peek().map(|t| t.due);
@@ -516,6 +551,8 @@ impl Worker {
     }
 
     fn read_inbox(&mut self) {
+        let mut looked_at = 0;
+        self.more_inbox = false;
         self.own.looks();
         while let Ok(message) = self.inbox.try_recv() {
             match message {
@@ -528,7 +565,14 @@ impl Worker {
                     // Whoever asked may have given up: nobody to answer then.
                     let _ = answer.send(Box::new(self.counters()));
                 }
-                ToWorker::Asked(inquiry) => self.hear(&inquiry),
+                ToWorker::Asked(inquiry) => {
+                    self.hear(&inquiry);
+                    // A thousand clients that all ask for the list of all must not make one turn.
+                    looked_at += self.clients.len();
+                    if looked_at > LOOKED_AT {
+                        return self.more_inbox = true;
+                    }
+                }
                 ToWorker::Answered(answered) => self.finish_inquiry(*answered),
                 ToWorker::PubSub(batch) => self.hear_hub(&batch),
                 ToWorker::Probed(probed) => self.probed(&probed),

@@ -14,13 +14,14 @@ use super::clock::{Job, Timer};
 use super::downstream::Flow;
 use super::topics::{Since, Subscriber, Wait};
 use super::{Worker, reaccount};
-use crate::client::mode;
+use crate::client::{Subscriptions, mode};
 use crate::command::CommandId;
 use crate::config::OnGap;
 use crate::metrics::LimitHit;
 use crate::pubsub::{Batch, Frames, Kind, News, ToHub, Token};
 use crate::resp::{Args, Protocol, write};
 use crate::route::PubSub;
+use crate::sparsely;
 
 /// What a RESP2 client may send while it is subscribed to anything.
 const IN_RESP2: [&str; 9] = [
@@ -68,7 +69,14 @@ impl Worker {
             PubSub::Subscribe(kind) if self.is_asked(index, kind, args) => {
                 return self.pause_until_replied(index);
             }
-            PubSub::Subscribe(kind) => self.subscribe(index, command, kind, args),
+            PubSub::Subscribe(kind) => {
+                // One command may name a million.
+                let cost = args.iter().skip(1).map(Subscriptions::cost).sum();
+                if !self.has_room_for(cost) {
+                    return self.refuse_for_memory(index, command);
+                }
+                self.subscribe(index, command, kind, args);
+            }
             PubSub::Unsubscribe(kind) => self.unsubscribe(index, command, kind, args),
         }
         if self.shared.monitors.load(Relaxed) > 0 {
@@ -163,6 +171,7 @@ impl Worker {
             {
                 subscriptions.topics.insert(topic, local.subscribers.len() as u32);
                 subscriptions.counts[kind as usize] += 1;
+                subscriptions.names += Subscriptions::cost(name);
                 let client = index as u32;
                 local.subscribers.push(Subscriber { client, generation, since: Since::Asked(seq) });
                 new.push((topic, local.generation));
@@ -319,6 +328,8 @@ impl Worker {
         let Some(subscriptions) = client.subscriptions.as_mut() else { return };
         let Some(place) = subscriptions.topics.remove(&topic) else { return };
         let Some(local) = self.topics.local.get_mut(topic as usize) else { return };
+        let cost = Subscriptions::cost(&local.name);
+        subscriptions.names = subscriptions.names.saturating_sub(cost);
         let count = &mut subscriptions.counts[local.kind as usize];
         *count = count.saturating_sub(1);
         if local.subscribers.len() <= place as usize {
@@ -486,7 +497,9 @@ impl Worker {
         let relying = local.subscribers.iter().filter(|s| s.is_heard());
         let clients: Vec<usize> = relying.map(|s| s.client as usize).collect();
         if !clients.is_empty() {
-            tracing::warn!(
+            sparsely!(
+                self.lines.subscribers,
+                warn,
                 topic = %local.name.escape_ascii(),
                 kind = Kind::NAMES[local.kind as usize],
                 subscribers = clients.len(),

@@ -10,6 +10,7 @@ use crate::cluster::NodeAddr;
 use crate::control::ToControl;
 use crate::metrics::{LimitHit, NodeStats};
 use crate::resp::{Protocol, ReplyProgress};
+use crate::sparsely;
 use crate::stream::{Stream, keep_alive, retransmit_soon};
 use crate::upstream::{Dest, Handshake, NO_SLOT, Pending, State, Upstream, flag};
 
@@ -19,6 +20,8 @@ const STREAM_FROM: usize = 32 << 10;
 
 /// A write of fewer bytes is put off by a turn while the node has commands to answer.
 const DEFER_BELOW: usize = 4 << 10;
+/// So many pushes that nobody asked for are no accident: the connection is given up.
+const MOST_STRANGE: u32 = 10_000;
 /// A connection that lived so long has proven that the node can be worked with, microseconds.
 const PROVEN: u64 = 1_000_000;
 /// And one that lived so long and was answered on, that it need not be left alone for longer and
@@ -266,14 +269,6 @@ impl Worker {
         self.lost(u, "a reply is larger than limits.memory has room for");
     }
 
-    /// Clients that stopped because the queue was full go on when half of it is answered.
-    pub(super) fn wake_waiters(&mut self, u: usize) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        if !up.waiters.is_empty() && up.queue.len() <= self.settings.upstream_in_flight / 2 {
-            self.resume.append(&mut up.waiters);
-        }
-    }
-
     pub(super) fn upstream_again(&mut self, u: usize) {
         if let Some(up) = self.upstreams.get_mut(u) {
             up.again = false;
@@ -395,7 +390,9 @@ impl Worker {
         if up.swallowed < pending.before || pending.has(flag::PUBLISHES) {
             return false;
         }
-        if up.state != State::Ready || (!up.streaming && piece.first() == Some(&b'-')) {
+        // An error may be one to be followed, and a push is nobody's reply.
+        let whole_only = matches!(piece.first(), Some(b'-' | b'>' | b'!'));
+        if up.state != State::Ready || (!up.streaming && whole_only) {
             return false;
         }
         up.streaming = true;
@@ -422,7 +419,7 @@ impl Worker {
         }
         if frame.first() == Some(&b'>') {
             // A push; nothing that slotway asked for on a shared connection makes one.
-            return Ok(());
+            return self.strange_push(u);
         }
         if up.pending.front().is_some_and(|p| p.before > 0) {
             return self.batch_reply(u, frame);
@@ -434,6 +431,18 @@ impl Worker {
             return Ok(());
         }
         self.answer_first(u, frame)
+    }
+
+    #[cold]
+    fn strange_push(&mut self, u: usize) -> Result<(), String> {
+        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
+        up.strange += 1;
+        if up.strange > MOST_STRANGE {
+            return Err("messages without end that nobody asked for".into());
+        }
+        let node = self.nodes.get(usize::from(up.node)).map(|n| n.addr.to_string());
+        sparsely!(self.lines.pushes, warn, node, "a node sends messages that nobody asked for");
+        Ok(())
     }
 
     /// `frame` answers the connection's first command.
@@ -555,6 +564,9 @@ impl Worker {
             // A dedicated connection that was closed while what it had said was being read.
             return Ok(());
         }
+        if frame.first() == Some(&b'>') {
+            return Ok(());
+        }
         match up.handshake.reply(frame) {
             Ok(false) => Ok(()),
             Ok(true) => {
@@ -598,7 +610,8 @@ impl Worker {
         }
         if was_ready || failures == 1 {
             let node = addr.as_ref().map(NodeAddr::to_string);
-            tracing::warn!(node, why, in_flight = given_up.len(), "a node's connection is lost");
+            let in_flight = given_up.len();
+            sparsely!(self.lines.lost, warn, node, why, in_flight, "a node's connection is lost");
         }
         let name = addr.map_or_else(|| "a node".to_owned(), |a| a.to_string());
         let text = format!(

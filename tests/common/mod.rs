@@ -99,12 +99,21 @@ impl Proxy {
 
     /// The same without waiting.
     pub fn spawn(cluster: &Cluster, seeds: &str, args: &[&str]) -> Proxy {
+        Self::launch(|name, program| cluster.command(name, program), seeds, args)
+    }
+
+    /// The same in whatever folder `make` gives.
+    pub fn launch(
+        make: impl FnOnce(&str, &Path) -> slotway::sandbox::Result<(Command, PathBuf)>,
+        seeds: &str,
+        args: &[&str],
+    ) -> Proxy {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("slotway-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         // `make faults` and `make soak` measure the release build.
         let program = std::env::var_os("FAULTS_PROGRAM").map(PathBuf::from);
         let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_slotway").into());
-        let (mut command, room) = cluster.command(&name, &program).expect("a folder for slotway");
+        let (mut command, room) = make(&name, &program).expect("a folder for slotway");
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let listen = local(free_port().expect("a free port"));
         let admin = local(free_port().expect("a free port"));

@@ -196,6 +196,7 @@ impl Book {
         if own {
             // Broad patterns go on without it.
             let name = String::from_utf8_lossy(&topic.name).into_owned();
+            // Twice at most: its two patterns are never asked for again.
             tracing::warn!(pattern = name, error = text, "no keyspace notifications");
             entry.refused = Some(text.into());
         }

@@ -1,0 +1,81 @@
+//! Log lines that somebody outside can cause without end: so many of a kind are written in some
+//! seconds, and the next one says how many were left out.
+
+use std::time::{Duration, Instant};
+
+/// How many lines of one kind are written in [`PERIOD`], unless said otherwise.
+const MOST: u32 = 10;
+/// See [`MOST`].
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// The account of one kind of line. See [`sparsely!`](crate::sparsely).
+#[derive(Debug)]
+pub struct Lines {
+    /// How many are written in [`PERIOD`].
+    most: u32,
+    /// When the period began.
+    since: Option<Instant>,
+    /// Lines written in it.
+    written: u32,
+    /// Lines that were not.
+    left_out: u64,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Lines::with(MOST)
+    }
+}
+
+impl Lines {
+    /// At most so many in ten seconds.
+    pub fn with(most: u32) -> Self {
+        Lines { most, since: None, written: 0, left_out: 0 }
+    }
+
+    /// Whether a line may be written now: `None`, it is left out; otherwise how many were since
+    /// the last one, if any were.
+    pub fn allow(&mut self) -> Option<Option<u64>> {
+        self.allow_at(Instant::now())
+    }
+
+    fn allow_at(&mut self, now: Instant) -> Option<Option<u64>> {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= PERIOD) {
+            self.since = Some(now);
+            self.written = 0;
+        }
+        if self.written >= self.most {
+            self.left_out += 1;
+            return None;
+        }
+        self.written += 1;
+        let left_out = std::mem::take(&mut self.left_out);
+        Some((left_out > 0).then_some(left_out))
+    }
+}
+
+/// `sparsely!(lines, warn, …)`: `tracing::warn!(…)`, unless [`Lines`] says that there have been
+/// enough; then with the field `left_out`.
+#[macro_export]
+macro_rules! sparsely {
+    ($lines:expr, $level:ident, $($what:tt)+) => {
+        if let Some(left_out) = $lines.allow() {
+            tracing::$level!(left_out, $($what)+);
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_is_counted() {
+        let (mut lines, now) = (Lines::default(), Instant::now());
+        let written = (0..100).filter(|_| lines.allow_at(now) == Some(None)).count();
+        assert_eq!(written, MOST as usize);
+        assert_eq!(lines.allow_at(now + PERIOD / 2), None);
+        assert_eq!(lines.allow_at(now + PERIOD), Some(Some(91)));
+        assert_eq!(lines.allow_at(now + PERIOD), Some(None));
+    }
+}

@@ -1,0 +1,91 @@
+//! At `limits.memory`: new commands are refused, and clients that hold much of it have to go, so
+//! that the others can go on.
+//!
+//! What fills the memory may be nobody's fault (a node that takes no commands): that passes, and
+//! refusing is enough. But what clients do not take, and what they do not finish, stays until they
+//! are closed: the largest first, while clients' buffers are more than half of the limit.
+
+use super::{Worker, reaccount};
+use crate::buf::Pool;
+use crate::client::Client;
+use crate::metrics::LimitHit;
+use crate::sparsely;
+
+/// Nobody is closed for holding so little: it is less than what closing one by one would win.
+const LITTLE: usize = 2 << 10;
+/// When nobody was closed, the clients are not looked through again for so long, microseconds.
+const PAUSE: u64 = 10_000;
+
+impl Worker {
+    /// At the end of a turn.
+    #[inline]
+    pub(super) fn relieve(&mut self) {
+        if self.accounted + self.holds.bytes() + self.pool.bytes() > self.settings.memory {
+            self.make_room();
+        }
+    }
+
+    #[cold]
+    fn make_room(&mut self) {
+        self.trim();
+        if self.now < self.next_relief || !self.is_over_memory() {
+            return;
+        }
+        let (held, limit) = (self.accounted + self.holds.bytes(), self.settings.memory);
+        sparsely!(
+            self.lines.memory,
+            warn,
+            worker = self.index,
+            held,
+            limit,
+            "limits.memory is reached: new commands are refused"
+        );
+        let all = self.clients.iter().filter(|(_, c)| !c.gone);
+        // Messages to subscribers are held once, and each of them keeps them.
+        let weight = |c: &Client| c.held().max(c.output());
+        let mut largest: Vec<(usize, usize)> =
+            all.map(|(i, c)| (weight(c), i)).filter(|(weight, _)| *weight > LITTLE).collect();
+        largest.sort_unstable();
+        let mut by_clients: usize = self.clients.iter().map(|(_, c)| c.accounted).sum();
+        let mut nobody = true;
+        while self.is_over_memory() && by_clients + self.accounted_messages > limit / 2 {
+            let Some((weight, index)) = largest.pop() else { break };
+            by_clients =
+                by_clients.saturating_sub(self.clients.get(index).map_or(0, |c| c.accounted));
+            self.close_for_memory(index, weight);
+            nobody = false;
+        }
+        if nobody {
+            self.next_relief = self.now + PAUSE;
+        }
+    }
+
+    fn close_for_memory(&mut self, index: usize, held: usize) {
+        self.stats.limits_hit[LimitHit::Memory as usize] += 1;
+        let Some(client) = self.clients.get(index) else { return };
+        sparsely!(
+            self.lines.closed,
+            warn,
+            client = client.session.id,
+            held,
+            limit = LimitHit::NAMES[LimitHit::Memory as usize],
+            "a client is closed: its buffers are among the largest, and limits.memory is reached"
+        );
+        self.stats.messages_dropped += client.items() as u64;
+        self.close_client(index);
+        self.account_messages();
+    }
+
+    /// What is only kept for reuse.
+    fn trim(&mut self) {
+        self.pool = Pool::default();
+        self.spare_replies = Vec::new();
+        self.spare_gathers = Vec::new();
+        self.spare_multis = Vec::new();
+        for (_, up) in self.upstreams.iter_mut().filter(|(_, up)| up.pending.is_empty()) {
+            up.pending.shrink_to_fit();
+            let held = up.held();
+            reaccount(&mut self.accounted, &mut up.accounted, held);
+        }
+    }
+}
