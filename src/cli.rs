@@ -27,7 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
   slotway sandbox                              try it: a local cluster and a proxy before it
   slotway run --config proxy.toml              production
-  slotway run --listen 0.0.0.0:6379 --seeds 10.0.0.1:7000,10.0.0.2:7000
+  slotway run --listen 127.0.0.1:6379 --seeds 10.0.0.1:7000,10.0.0.2:7000
   slotway check --config proxy.toml            is this file right, and what does it come to?
 
 Every key of the configuration can be set in the file, by a variable

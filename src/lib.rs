@@ -7,8 +7,9 @@
 //! - [`command`]: the command table, from the server's own `COMMAND`. No I/O.
 //! - [`cluster`]: slots, nodes, shards; an immutable snapshot of the topology. No I/O.
 //! - [`route`]: a command and a snapshot give a plan; partial replies are merged. No I/O.
+//! - [`users`]: who clients are and what they may do.
 //! - [`scripts`]: the Lua scripts that any node can be given at any time. No I/O.
-//! - [`buf`], [`stream`]: byte queues towards sockets, and the sockets.
+//! - [`buf`], [`stream`], [`tls`]: byte queues towards sockets, the sockets, and TLS on them.
 //! - [`upstream`]: connections to nodes.
 //! - [`client`]: one downstream connection, its ordered reply queue, its limits.
 //! - [`worker`]: one core: owns its clients and upstreams and runs them.
@@ -34,5 +35,7 @@ pub mod route;
 pub mod sandbox;
 pub mod scripts;
 pub mod stream;
+pub mod tls;
 pub mod upstream;
+pub mod users;
 pub mod worker;

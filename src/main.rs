@@ -16,8 +16,11 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use slotway::command::CommandTable;
-use slotway::config::{self, Address, Config, ConfigError, CrossSlot, Listen, Sources};
+use slotway::config::{
+    self, Address, Config, ConfigError, CrossSlot, Listen, Loaded, Problem, Sources,
+};
 use slotway::control::Reload;
+use slotway::tls::{Fault, Tls};
 use slotway::{control, metrics, route, sandbox};
 
 use cli::{Cli, Command, Document};
@@ -34,14 +37,16 @@ fn main() -> ExitCode {
             let sources = args.sources(env);
             config::load(&sources).and_then(|loaded| {
                 loaded.need_seeds()?;
+                certificates(&loaded)?;
                 Ok(run(loaded.config, sources))
             })
         }
-        Command::Check(args) => config::load(&args.sources(env)).map(|loaded| {
+        Command::Check(args) => config::load(&args.sources(env)).and_then(|loaded| {
+            let tls = certificates(&loaded)?;
             if let Err(error) = loaded.need_seeds() {
                 eprintln!("note: `slotway run` would not start like this\n  {error}");
             }
-            print(&config::effective_toml(&loaded))
+            Ok(print(&(config::effective_toml(&loaded) + &tls)))
         }),
         Command::Sandbox(args) => {
             let size =
@@ -64,6 +69,19 @@ fn main() -> ExitCode {
     outcome.unwrap_or_else(|error| misconfigured(&error))
 }
 
+/// Reads the files that the configuration names for TLS, and says what is in them.
+fn certificates(loaded: &Loaded) -> Result<String, ConfigError> {
+    let about = |fault: Fault| Problem {
+        origin: loaded.origin(&fault.key).clone(),
+        key: fault.key,
+        reason: fault.reason,
+    };
+    match Tls::load(&loaded.config) {
+        Ok(tls) => Ok(tls.describe()),
+        Err(faults) => Err(ConfigError { problems: faults.into_iter().map(about).collect() }),
+    }
+}
+
 fn run(config: Config, sources: Sources) -> ExitCode {
     let log_level = logging::init(&config);
     match control::run_reloading(config, Reload { sources, log_level }) {
@@ -81,7 +99,7 @@ fn run_probe(config: &Config, page: &str, limit: Duration) -> ExitCode {
         eprintln!("error: the admin listener is off (admin = \"\"), so there is nobody to ask");
         return ExitCode::from(FAILED);
     };
-    match probe::ask(admin, page, limit) {
+    match probe::ask(admin, &config.admin_token.reveal(), page, limit) {
         Ok((good, text)) => {
             print(&format_args!("{text}\n"));
             ExitCode::from(if good { 0 } else { FAILED })

@@ -7,15 +7,24 @@ use std::time::Duration;
 use slotway::config::Address;
 
 /// The page at `path` of the admin listener at `admin`: whether it says that all is well, and its
-/// text.
+/// text. `token` is shown if there is one.
 ///
 /// # Errors
 /// Nobody answers, not in time, or not in HTTP.
-pub fn ask(admin: &Address, path: &str, limit: Duration) -> io::Result<(bool, String)> {
+pub fn ask(
+    admin: &Address,
+    token: &str,
+    path: &str,
+    limit: Duration,
+) -> io::Result<(bool, String)> {
     let mut socket = connect(admin, limit)?;
     socket.set_read_timeout(Some(limit))?;
     socket.set_write_timeout(Some(limit))?;
-    write!(socket, "GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n")?;
+    if !token.is_empty() {
+        write!(socket, "Authorization: Bearer {token}\r\n")?;
+    }
+    socket.write_all(b"\r\n")?;
     let mut answer = Vec::new();
     // A page of ours is short; somebody else's may not be.
     socket.take(1 << 20).read_to_end(&mut answer)?;

@@ -1,4 +1,4 @@
-//! A non-blocking socket, TCP or Unix, of either side.
+//! A non-blocking socket, TCP (with TLS or without) or Unix, of either side.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
@@ -9,6 +9,8 @@ use mio::event::Source;
 use mio::{Interest, Registry, Token};
 use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags};
 use socket2::{SockRef, TcpKeepalive};
+
+use crate::tls::TlsStream;
 
 /// Of a keepalive: so many probes without an answer, at a third of the idle time each.
 const PROBES: u32 = 3;
@@ -51,6 +53,7 @@ pub fn retransmit_soon(socket: &impl AsFd) -> io::Result<()> {
 pub enum Stream {
     Tcp(mio::net::TcpStream),
     Unix(mio::net::UnixStream),
+    Tls(Box<TlsStream>),
 }
 
 impl Stream {
@@ -58,6 +61,62 @@ impl Stream {
         match self {
             Stream::Tcp(s) => s,
             Stream::Unix(s) => s,
+            Stream::Tls(s) => s.tcp_mut(),
+        }
+    }
+
+    /// The TCP socket, with TLS on it or not.
+    pub fn tcp(&self) -> Option<&mio::net::TcpStream> {
+        match self {
+            Stream::Tcp(s) => Some(s),
+            Stream::Unix(_) => None,
+            Stream::Tls(s) => Some(s.tcp()),
+        }
+    }
+
+    /// TLS, if it has it.
+    pub fn tls(&mut self) -> Option<&mut TlsStream> {
+        match self {
+            Stream::Tls(s) => Some(s),
+            _ => None,
+        }
+    }
+
+    /// The user's name in the certificate that a client has shown (`tls.downstream.user_from`).
+    pub fn peer_name(&self) -> Option<&std::sync::Arc<str>> {
+        match self {
+            Stream::Tls(s) => s.peer_name(),
+            _ => None,
+        }
+    }
+
+    /// Bytes that it occupies beside itself.
+    #[inline]
+    pub fn held(&self) -> usize {
+        match self {
+            Stream::Tls(s) => s.held(),
+            _ => 0,
+        }
+    }
+
+    /// It has taken bytes that its socket has not: [`Write::flush`] goes on with them.
+    #[inline]
+    pub fn unsent(&self) -> bool {
+        match self {
+            Stream::Tls(s) => s.unsent(),
+            _ => false,
+        }
+    }
+
+    /// Nothing more will be written.
+    pub fn shut(&mut self) {
+        match self {
+            Stream::Tls(s) => s.shut(),
+            Stream::Tcp(s) => {
+                // It is the end: if the peer is gone already, all the better.
+                let _ = s.shutdown(std::net::Shutdown::Write);
+            }
+            Stream::Unix(_) => {}
         }
     }
 
@@ -93,11 +152,12 @@ impl Stream {
     pub fn addresses(&self) -> (String, String) {
         const UNKNOWN: &str = "?:0";
         match self {
-            Stream::Tcp(s) => {
+            Stream::Tcp(_) | Stream::Tls(_) => {
                 let text = |addr: io::Result<std::net::SocketAddr>| {
                     addr.map_or_else(|_| UNKNOWN.to_owned(), |addr| addr.to_string())
                 };
-                (text(s.peer_addr()), text(s.local_addr()))
+                let ends = self.tcp().map(|s| (text(s.peer_addr()), text(s.local_addr())));
+                ends.unwrap_or_default()
             }
             Stream::Unix(s) => {
                 let addr = s.local_addr();
@@ -122,8 +182,12 @@ impl Stream {
     ///
     /// # Errors
     /// The operating system's.
-    pub fn finish(&self) -> io::Result<()> {
+    pub fn finish(&mut self) -> io::Result<()> {
         match self {
+            Stream::Tls(s) => {
+                s.shut();
+                Ok(())
+            }
             Stream::Tcp(s) => s.shutdown(Shutdown::Write),
             Stream::Unix(s) => s.shutdown(Shutdown::Write),
         }
@@ -135,13 +199,14 @@ impl Stream {
     /// That error; `NotConnected` while it goes on.
     pub fn connected(&self) -> io::Result<()> {
         match self {
-            Stream::Tcp(s) => {
-                if let Some(error) = s.take_error()? {
+            Stream::Unix(_) => Ok(()),
+            Stream::Tcp(_) | Stream::Tls(_) => {
+                let Some(socket) = self.tcp() else { return Ok(()) };
+                if let Some(error) = socket.take_error()? {
                     return Err(error);
                 }
-                s.peer_addr().map(|_| ())
+                socket.peer_addr().map(|_| ())
             }
-            Stream::Unix(_) => Ok(()),
         }
     }
 }
@@ -152,6 +217,7 @@ impl AsFd for Stream {
         match self {
             Stream::Tcp(s) => s.as_fd(),
             Stream::Unix(s) => s.as_fd(),
+            Stream::Tls(s) => s.as_fd(),
         }
     }
 }
@@ -162,6 +228,9 @@ impl AsFd for Stream {
 impl Read for Stream {
     #[inline]
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if let Stream::Tls(s) = self {
+            return s.read(buf);
+        }
         Ok(net::recv(&*self, buf, RecvFlags::empty())?.0)
     }
 }
@@ -169,14 +238,24 @@ impl Read for Stream {
 impl Write for Stream {
     #[inline]
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if let Stream::Tls(s) = self {
+            return s.write(buf);
+        }
         Ok(net::send(&*self, buf, SendFlags::NOSIGNAL)?)
     }
     #[inline]
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        if let Stream::Tls(s) = self {
+            return s.write_vectored(bufs);
+        }
         let mut no_ancillary = SendAncillaryBuffer::default();
         Ok(net::sendmsg(&*self, bufs, &mut no_ancillary, SendFlags::NOSIGNAL)?)
     }
+    #[inline]
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self {
+            Stream::Tls(s) => s.flush(),
+            _ => Ok(()),
+        }
     }
 }

@@ -118,7 +118,8 @@ fn subscriptions_count_as_memory() {
         reply.error().map(|e| (i, e.to_owned()))
     });
     let (subscribed, error) = refused.expect("a limit");
-    assert!((20..80).contains(&subscribed), "{subscribed}");
+    // A name is held a few times: by the hub, by the worker, and on its way to the node.
+    assert!((10..80).contains(&subscribed), "{subscribed}");
     assert!(error.starts_with("OOM slotway's buffers are full"), "{error}");
     conn.send(&["UNSUBSCRIBE"]).unwrap();
     for left in (0..subscribed).rev() {

@@ -41,12 +41,17 @@ def standalone(fleet: Fleet, count: int, replicas: int) -> list:
     return primaries
 
 
-def cluster(fleet: Fleet, primaries: int, replicas: int) -> list:
-    """Starts a Redis Cluster and waits until all of it agrees; gives the primaries' ports."""
+def cluster(fleet: Fleet, primaries: int, replicas: int, tls: dict | None = None) -> list:
+    """Starts a Redis Cluster and waits until all of it agrees; gives the primaries' ports. With
+    `tls` (files: ca, cert, key) its nodes speak TLS, too, on ports of their own: pairs of ports."""
     size = primaries * (1 + replicas)
-    free = free_ports(2 * size)
-    ports, bus = free[:size], free[size:]
-    for port, bus_port in zip(ports, bus):
+    free = free_ports(3 * size)
+    ports, bus, secured = free[:size], free[size:2 * size], free[2 * size:]
+    for port, bus_port, tls_port in zip(ports, bus, secured):
+        more = [] if tls is None else [
+            "--tls-port", tls_port, "--tls-cluster", "yes", "--tls-replication", "yes", "--tls-auth-clients", "no",
+            "--tls-cert-file", tls["cert"], "--tls-key-file", tls["key"], "--tls-ca-cert-file", tls["ca"],
+        ]
         _server(
             fleet, port,
             "--cluster-enabled", "yes",
@@ -54,6 +59,7 @@ def cluster(fleet: Fleet, primaries: int, replicas: int) -> list:
             "--cluster-config-file", "nodes.conf",
             "--cluster-node-timeout", "15000",
             "--cluster-allow-replica-migration", "no",
+            *more,
         )
     nodes = [Resp(port) for port in ports]
     for i, node in enumerate(nodes):
@@ -95,7 +101,7 @@ def cluster(fleet: Fleet, primaries: int, replicas: int) -> list:
             seconds=30,
         )
         node.close()
-    return ports[:primaries]
+    return ports[:primaries] if tls is None else list(zip(ports, secured))[:primaries]
 
 
 def fill(port: int, keys: int, value: bytes, prefix: str = "key"):

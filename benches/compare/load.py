@@ -53,9 +53,9 @@ class LoadError(Exception):
     """The load generator failed, or the proxy answered with errors."""
 
 
-def _generate(port: int, work: Workload, command: list, count: int, threads: int) -> dict:
+def _generate(port: int, work: Workload, command: list, count: int, threads: int, more: list = ()) -> dict:
     argv = ["redis-benchmark", "-h", "127.0.0.1", "-p", str(port), "-c", str(work.clients), "-n", str(count),
-            "-P", str(work.pipeline), "-r", str(work.keys), "--csv"]
+            "-P", str(work.pipeline), "-r", str(work.keys), "--csv", *more]
     if threads > 1:
         argv += ["--threads", str(threads)]
     try:

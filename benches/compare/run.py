@@ -15,6 +15,7 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -32,13 +33,14 @@ import procs  # noqa: E402
 import proxies  # noqa: E402
 import pubsub  # noqa: E402
 import report  # noqa: E402
+import tls  # noqa: E402
 import transactions  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = Path(__file__).resolve().parent / "out"
 IDLE_CONNECTIONS = 10_000
 #: What --only knows beside the workloads.
-MORE = ["workers", "transactions", "fairness", "idle", "pubsub", *pubsub.NAMES]
+MORE = ["workers", "transactions", "tls", "fairness", "idle", "pubsub", *pubsub.NAMES]
 _started = time.monotonic()
 
 
@@ -70,7 +72,8 @@ def arguments():
         if name not in names + MORE:
             p.error(f"--only: unknown workload {name!r}; there are {', '.join(names + MORE)}")
     args.pubsub_only = bool(args.only) and all(name.startswith("pubsub") for name in args.only)
-    if args.pubsub_only:
+    args.tls_only = args.only == ["tls"]
+    if args.pubsub_only or args.tls_only:
         # It brings a standalone server of its own, and peers have no pub/sub.
         args.peers = []
     if args.only == ["fairness"]:
@@ -229,6 +232,8 @@ def print_extras(extras: dict):
         print(transactions.text(extras["transactions"]))
     if "fairness" in extras:
         print(fairness.text(extras["fairness"]))
+    if "tls" in extras:
+        print(tls.text(extras["tls"]))
     if "pubsub" in extras:
         print(pubsub.text(extras["pubsub"]))
     if "idle" in extras:
@@ -270,9 +275,9 @@ def main() -> int:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         fleet = procs.Fleet(folder)
         stack.callback(fleet.stop_all)
-        ports = start_backends(fleet, here, args.replicas)
+        ports = {} if args.tls_only else start_backends(fleet, here, args.replicas)
         big = any(w.name == "v16k" for w in workloads)
-        running = [] if args.pubsub_only else start_proxies(fleet, here, ports, left_out, big)
+        running = [] if args.pubsub_only or args.tls_only else start_proxies(fleet, here, ports, left_out, big)
         alive = {p.name: here[p.name] for p in running}
         runs, failures = compare(args, fleet, running, workloads) if running else ([], {})
         extras = {}
@@ -307,6 +312,12 @@ def main() -> int:
             except (procs.StartError, load.LoadError, OSError) as error:
                 failures["pubsub", "slotway"] = str(error)
                 say(f"pub/sub: failed: {error}")
+        if "slotway" in here and (not args.only or "tls" in args.only):
+            try:
+                extras["tls"] = tls.compare(fleet, here["slotway"], args.rounds, args.scale, say)
+            except (procs.StartError, load.LoadError, OSError, subprocess.CalledProcessError) as error:
+                failures["tls", "slotway"] = str(error)
+                say(f"TLS: failed: {error}")
         if not args.only or "idle" in args.only:
             extras["idle"] = compare_idle(args, fleet, alive, ports)
 

@@ -7,24 +7,33 @@ use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
 use super::ready::{Facts, Readiness};
 use crate::config::Config;
 use crate::control::{Pool, Status};
 use crate::metrics::{ControlStats, Process, View};
+use crate::tls::{Outcome, Side};
+use crate::users::same_secret;
 
 /// Connections served at once; more wait. Nobody but a scraper and a prober is expected.
 const CONNECTIONS: usize = 64;
 /// For a request's head, and between two requests of a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// For the handshake before it.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request's head has no business being larger.
 const HEAD_BYTES: usize = 16 << 10;
 /// Workers that take longer are shown as they last were.
@@ -78,6 +87,7 @@ impl Admin {
             ("held", l.held),
             ("scripts", l.scripts),
             ("dedicated", l.dedicated),
+            ("users", l.users),
             ("bulk", l.bulk),
             ("inline", l.inline),
             ("multibulk", l.multibulk),
@@ -120,12 +130,16 @@ impl Admin {
                     let admin = Arc::clone(&admin);
                     async move { Ok::<_, Infallible>(admin.page(&request).await) }
                 });
-                let served = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD_TIMEOUT)
-                    .max_buf_size(HEAD_BYTES)
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
+                let mut http = http1::Builder::new();
+                http.timer(TokioTimer::new());
+                http.header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
+                let served = match admin.pool.tls().admin() {
+                    None => http.serve_connection(TokioIo::new(stream), service).await,
+                    Some(tls) => {
+                        let Some(stream) = admin.secured(tls, stream).await else { return };
+                        http.serve_connection(TokioIo::new(stream), service).await
+                    }
+                };
                 if let Err(error) = served {
                     debug!(%error, "admin connection");
                 }
@@ -135,10 +149,35 @@ impl Admin {
         connections.detach_all();
     }
 
+    /// The connection, its TLS handshake over; `None` if it fails or takes too long.
+    async fn secured(
+        &self,
+        tls: Arc<ServerConfig>,
+        stream: TcpStream,
+    ) -> Option<TlsStream<TcpStream>> {
+        let handshake = TlsAcceptor::from(tls).accept(stream);
+        let (stream, outcome) = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+            Ok(Ok(stream)) => (Some(stream), Outcome::Ok),
+            Ok(Err(error)) => {
+                debug!(%error, "a TLS handshake on the admin listener has failed");
+                (None, crate::tls::outcome(&error))
+            }
+            Err(_) => (None, Outcome::Timeout),
+        };
+        self.pool.tls().stats().count(Side::Admin, outcome);
+        stream
+    }
+
     async fn page(&self, request: &Request<Incoming>) -> Page {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut page = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
             page.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return page;
+        }
+        if !self.may_see(request) {
+            let text = "show the token: Authorization: Bearer TOKEN (admin_token)\n";
+            let mut page = page(StatusCode::UNAUTHORIZED, TEXT, text);
+            page.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return page;
         }
         match request.uri().path() {
@@ -154,6 +193,22 @@ impl Admin {
             "/readyz" => self.readiness().await,
             _ => page(StatusCode::NOT_FOUND, TEXT, "no such page; / lists them\n"),
         }
+    }
+
+    /// The token is there, or none is wanted.
+    fn may_see(&self, request: &Request<Incoming>) -> bool {
+        let config = self.pool.config();
+        let token = config.admin_token.reveal();
+        let open = !config.admin_token_for_probes
+            && matches!(request.uri().path(), "/healthz" | "/readyz");
+        if token.is_empty() || open {
+            return true;
+        }
+        let shown = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let shown = shown.unwrap_or_default();
+        let scheme = shown.get(..7).is_some_and(|word| word.eq_ignore_ascii_case(b"bearer "));
+        let shown = shown.get(7..).unwrap_or_default().trim_ascii();
+        scheme && same_secret(shown, token.as_bytes())
     }
 
     async fn metrics(&self) -> Page {
@@ -173,6 +228,7 @@ impl Admin {
                 task_failures: self.status.task_failures.load(Relaxed),
                 worker_failures: self.status.worker_failures.load(Relaxed),
                 script_bytes: self.pool.script_bytes(),
+                tls: self.pool.tls().stats().counts(),
                 ..ControlStats::default()
             };
             control.count_reloads(&self.status.reloads);

@@ -14,6 +14,8 @@ pub struct Announced {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// Which speaks TLS.
+    pub tls: bool,
 }
 
 impl Announced {
@@ -115,7 +117,8 @@ fn shards(protocol: Protocol, me: &Announced, out: &mut Vec<u8>) {
         write::bulk(out, value.as_bytes());
     };
     text(out, "id", &me.id());
-    write::bulk(out, b"port");
+    // As a node says it that listens with TLS only: this client came to a port that speaks it.
+    write::bulk(out, if me.tls { b"tls-port".as_slice() } else { b"port" });
     write::integer(out, me.port.into());
     text(out, "ip", &me.host);
     text(out, "endpoint", &me.host);
@@ -147,7 +150,7 @@ mod tests {
     use crate::resp::ArgRange;
 
     fn me() -> Announced {
-        Announced { host: "10.0.0.9".into(), port: 6379 }
+        Announced { host: "10.0.0.9".into(), port: 6379, tls: false }
     }
 
     fn ask(line: &str, protocol: Protocol) -> String {

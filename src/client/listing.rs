@@ -47,6 +47,8 @@ pub struct Line {
     pub writing: bool,
     /// Its last command.
     pub cmd: String,
+    /// Who it is.
+    pub user: String,
     /// RESP3.
     pub resp3: bool,
     /// `CLIENT SETINFO`.
@@ -85,6 +87,7 @@ impl Line {
             tot_mem: size_of::<Client>() + client.held(),
             writing: client.watching,
             cmd: cmd.to_owned(),
+            user: session.account.as_ref().map_or("default", |a| a.name()).to_owned(),
             resp3: session.protocol == Protocol::Resp3,
             lib_name,
             lib_ver,
@@ -111,7 +114,7 @@ impl Line {
             out,
             " age={} idle={} flags={} db=0 sub={sub} psub={psub} ssub={ssub} multi={multi} \
              qbuf={} qbuf-free={} argv-mem=0 multi-mem={} rbs=0 rbp=0 obl=0 oll={} omem={} \
-             tot-mem={} events={} cmd={} user=default redir=-1 resp={} lib-name=",
+             tot-mem={} events={} cmd={} user={} redir=-1 resp={} lib-name=",
             self.age,
             self.idle,
             self.flags,
@@ -123,6 +126,7 @@ impl Line {
             self.tot_mem,
             if self.writing { "rw" } else { "r" },
             self.cmd,
+            self.user,
             if self.resp3 { 3 } else { 2 },
         );
         out.extend_from_slice(&self.lib_name);
@@ -173,6 +177,7 @@ mod tests {
             qbuf_free: 5,
             tot_mem: 400,
             cmd: "client|list".into(),
+            user: "default".into(),
             resp3: true,
             lib_name: b"redis-py".to_vec(),
             ..Line::default()

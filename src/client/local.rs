@@ -5,6 +5,7 @@ use super::session::{Session, mode};
 use super::tracking::{caching, tracking, tracking_info};
 use crate::resp::{Args, Protocol, strict_i64, write};
 use crate::route::Local;
+use crate::users::WRONG_PASSWORD;
 
 /// What a local command needs to know of the proxy.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +55,7 @@ pub fn answer(
         }
         Local::Select => select(args, out),
         Local::Hello => hello(args, session, context, out),
+        // With users it was answered before.
         Local::Auth => auth(args, out),
         Local::Reset => {
             session.protocol = Protocol::Resp2;
@@ -142,7 +144,10 @@ fn auth(args: &Args, out: &mut Vec<u8>) {
     }
 }
 
-const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+const LOG_IN_FIRST: &str = "NOAUTH HELLO must be called with the client already authenticated, \
+                            otherwise the HELLO AUTH <user> <pass> option can be used to \
+                            authenticate the client and select the RESP protocol version at the \
+                            same time";
 
 /// <https://redis.io/docs/latest/commands/hello/>
 fn hello(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec<u8>) {
@@ -163,7 +168,8 @@ fn hello(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec
     while at < args.len() {
         let more = args.len() - 1 - at;
         if args.is(at, "auth") && more >= 2 {
-            if args.get(at + 1) != Some(b"default") {
+            // With users it was looked at before.
+            if session.account.is_none() && args.get(at + 1) != Some(b"default") {
                 return write::error(out, WRONG_PASSWORD);
             }
             at += 3;
@@ -178,6 +184,9 @@ fn hello(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec
             let option = String::from_utf8_lossy(args.get(at).unwrap_or_default()).into_owned();
             return write::error(out, &format!("ERR Syntax error in HELLO option '{option}'"));
         }
+    }
+    if session.account.as_ref().is_some_and(|account| !account.is_in()) {
+        return write::error(out, LOG_IN_FIRST);
     }
     session.protocol = protocol;
     write::map_header(out, protocol, 7);

@@ -8,7 +8,18 @@ use crate::resp::Args;
 /// command with its arguments quoted.
 pub fn monitor_line(at: Duration, addr: &str, args: &Args) -> Vec<u8> {
     let mut out = format!("+{}.{:06} [0 {addr}]", at.as_secs(), at.subsec_micros()).into_bytes();
-    for arg in args.iter() {
+    let mut secret = 0;
+    for (i, arg) in args.iter().enumerate() {
+        // As Redis shows what logins are made of.
+        let is = |word: &[u8]| arg.eq_ignore_ascii_case(word);
+        if secret > 0 {
+            secret -= 1;
+            out.extend_from_slice(b" \"(redacted)\"");
+            continue;
+        }
+        if (i == 0 && is(b"auth")) || (i > 1 && args.is(0, "hello") && is(b"auth")) {
+            secret = 2;
+        }
         out.extend_from_slice(b" \"");
         arg.iter().for_each(|&byte| quote(byte, &mut out));
         out.push(b'"');

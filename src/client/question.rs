@@ -88,6 +88,7 @@ pub struct Filter {
     addr: Option<Vec<u8>>,
     laddr: Option<Vec<u8>>,
     kind: Option<ClientKind>,
+    user: Option<Vec<u8>>,
     /// Not this one: whoever asks, unless it said SKIPME no.
     skip: Option<u64>,
 }
@@ -117,14 +118,15 @@ const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
 const SYNTAX: &str = "ERR syntax error";
 
 impl Question {
-    /// Understands CLIENT LIST, KILL, PAUSE, UNPAUSE and UNBLOCK as sent by client `me`.
+    /// Understands CLIENT LIST, KILL, PAUSE, UNPAUSE and UNBLOCK as sent by client `me`; `known`: there
+    /// may be a user called so.
     ///
     /// # Errors
     /// The error reply.
-    pub fn parse(args: &Args, me: u64) -> Result<Question, String> {
+    pub fn parse(args: &Args, me: u64, known: impl Fn(&[u8]) -> bool) -> Result<Question, String> {
         match args.get(1).unwrap_or_default() {
             sub if sub.eq_ignore_ascii_case(b"list") => list(args),
-            sub if sub.eq_ignore_ascii_case(b"kill") => kill(args, me),
+            sub if sub.eq_ignore_ascii_case(b"kill") => kill(args, me, known),
             sub if sub.eq_ignore_ascii_case(b"pause") => pause(args),
             sub if sub.eq_ignore_ascii_case(b"unblock") => unblock(args),
             _ => Ok(Question::Unpause),
@@ -148,7 +150,7 @@ fn list(args: &Args) -> Result<Question, String> {
     Ok(Question::List(selection))
 }
 
-fn kill(args: &Args, me: u64) -> Result<Question, String> {
+fn kill(args: &Args, me: u64, known: impl Fn(&[u8]) -> bool) -> Result<Question, String> {
     if args.len() == 3 {
         let addr = args.get(2).map(<[u8]>::to_vec);
         let filter = Filter { addr, ..Filter::default() };
@@ -168,10 +170,10 @@ fn kill(args: &Args, me: u64) -> Result<Question, String> {
         } else if args.is(at, "laddr") {
             filter.laddr = Some(value.to_vec());
         } else if args.is(at, "user") {
-            // Everybody is the default user.
-            if value != b"default" {
+            if !known(value) {
                 return Err(format!("ERR No such user '{}'", String::from_utf8_lossy(value)));
             }
+            filter.user = Some(value.to_vec());
         } else if args.is(at, "skipme") && value.eq_ignore_ascii_case(b"yes") {
             filter.skip = Some(me);
         } else if args.is(at, "skipme") && value.eq_ignore_ascii_case(b"no") {
@@ -288,6 +290,7 @@ impl Filter {
     pub fn matches(&self, line: &Line) -> bool {
         self.may_match(line.id)
             && self.kind.is_none_or(|kind| kind.is(line))
+            && self.user.as_ref().is_none_or(|user| *user == line.user.as_bytes())
             && self.addr.as_ref().is_none_or(|addr| *addr == line.addr.as_bytes())
             && self.laddr.as_ref().is_none_or(|laddr| *laddr == line.laddr.as_bytes())
     }
@@ -305,7 +308,7 @@ mod tests {
             buf.extend_from_slice(word.as_bytes());
             ranges.push(ArgRange { start, end: buf.len() as u32 });
         }
-        Question::parse(&Args::new(&buf, &ranges), 7)
+        Question::parse(&Args::new(&buf, &ranges), 7, |user| user == b"default")
     }
 
     /// The texts are a Redis 7.0.15's; tests/clients.rs compares many more with a running one.
@@ -346,6 +349,7 @@ mod tests {
             id,
             addr: format!("127.0.0.1:{id}"),
             laddr: "127.0.0.1:6380".into(),
+            user: "default".into(),
             ..Line::default()
         });
         assert_eq!(matching("TYPE normal", &lines), [6, 8]);

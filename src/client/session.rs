@@ -2,6 +2,9 @@
 
 use crate::resp::Protocol;
 
+/// [`Session::last_command`] before the first one.
+pub const NO_COMMAND: u16 = u16::MAX;
+
 /// One client's session. The rarely used parts are boxed: thousands of clients are idle.
 #[derive(Debug)]
 pub struct Session {
@@ -14,10 +17,17 @@ pub struct Session {
     pub modes: u8,
     /// The modes that it began with, and has again after RESET.
     first_modes: u8,
+    /// Who it is, where there are users.
+    pub account: Option<Box<crate::users::Account>>,
     /// `CLIENT NO-EVICT`.
     pub no_evict: bool,
     /// `CLIENT NO-TOUCH`.
     pub no_touch: bool,
+    /// What there is to write waits for the next reply, once: +QUEUED and its like go out with
+    /// EXEC's reply, as a server would write them.
+    pub corked: bool,
+    /// Its last command, an index of the command table; [`NO_COMMAND`] before the first.
+    pub last_command: u16,
     /// `CLIENT SETNAME`.
     pub name: Option<Box<[u8]>>,
     /// `CLIENT SETINFO`: library name and version.
@@ -38,6 +48,8 @@ pub mod mode {
     pub const SUBSCRIBED: u8 = 16;
     /// The configuration's `read_from`: reads may go elsewhere than to primaries.
     pub const READ_FROM: u8 = 32;
+    /// There are users: what it may do is looked at. It outlives RESET.
+    pub const RULED: u8 = 64;
     /// CLIENT PAUSE: commands may have to wait. The proxy's doing, not the session's: it outlives
     /// RESET.
     pub const SUSPENDED: u8 = 128;
@@ -51,8 +63,11 @@ impl Session {
             protocol: Protocol::Resp2,
             modes: 0,
             first_modes: 0,
+            account: None,
             no_evict: false,
             no_touch: false,
+            corked: false,
+            last_command: NO_COMMAND,
             name: None,
             library: None,
         }
@@ -76,6 +91,12 @@ impl Session {
         self.modes &= !mode::READ_FROM;
     }
 
+    /// Its commands are looked at before they are carried out.
+    pub fn ruled(&mut self) {
+        self.first_modes |= mode::RULED;
+        self.modes |= mode::RULED;
+    }
+
     /// READWRITE: its reads go to primaries.
     pub fn read_write(&mut self) {
         self.modes &= !(mode::READONLY | mode::READ_FROM);
@@ -94,7 +115,10 @@ impl Session {
     /// Bytes that it occupies beside itself.
     pub fn held(&self) -> usize {
         let library = |l: &(Vec<u8>, Vec<u8>)| l.0.capacity() + l.1.capacity();
-        self.name.as_ref().map_or(0, |n| n.len()) + self.library.as_deref().map_or(0, library)
+        let account = self.account.as_ref().map_or(0, |account| size_of_val(&**account));
+        account
+            + self.name.as_ref().map_or(0, |n| n.len())
+            + self.library.as_deref().map_or(0, library)
     }
 }
 

@@ -11,7 +11,9 @@ pub use coverage::{SlotRange, diff, listed};
 pub use health::{
     Health, LagLimits, NodeHealth, Replication, Unfit, parse_replication, parse_zone,
 };
-pub use parse::{Info, ParseError, parse_info, parse_shards, parse_slots, parse_version};
+pub use parse::{
+    Info, ParseError, parse_info, parse_shards, parse_shards_tls, parse_slots, parse_version,
+};
 pub use slot::{SLOTS, Slot, slot_of};
 
 use std::net::SocketAddr;
@@ -52,12 +54,22 @@ pub struct Node {
     pub id: Box<str>,
     /// Where it is reached.
     pub addr: NodeAddr,
+    /// The name that the cluster announces for it (`cluster-announce-hostname`); empty if it has
+    /// none.
+    pub hostname: Box<str>,
     /// `addr` resolved, by whoever made the snapshot; `None` while DNS does not answer.
     pub socket: Option<SocketAddr>,
     /// Primary or replica.
     pub role: Role,
     /// The cluster says it is online (not failed, not loading).
     pub online: bool,
+}
+
+impl Node {
+    /// The name that its certificate is to be for: the announced one, or its address's host.
+    pub fn server_name(&self) -> &str {
+        if self.hostname.is_empty() { &self.addr.host } else { &self.hostname }
+    }
 }
 
 /// Index of a node in [`Snapshot::nodes`].

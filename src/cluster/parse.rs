@@ -52,6 +52,16 @@ struct Listed {
 /// The generation of the snapshot is 0 and its nodes are not resolved (IP addresses are): both are
 /// the caller's.
 pub fn parse_shards(reply: &[u8], asked: &NodeAddr) -> Result<Snapshot, ParseError> {
+    shards(reply, asked, false)
+}
+
+/// The same for connections with TLS: nodes are reached at their `tls-port`. (`CLUSTER SLOTS` needs
+/// no such thing: it tells the port of the kind of connection that it was asked on.)
+pub fn parse_shards_tls(reply: &[u8], asked: &NodeAddr) -> Result<Snapshot, ParseError> {
+    shards(reply, asked, true)
+}
+
+fn shards(reply: &[u8], asked: &NodeAddr, tls: bool) -> Result<Snapshot, ParseError> {
     let mut builder = Builder::default();
     for shard in answer(&decode(reply)?, "SHARDS")? {
         let slots = shard.field("slots").ok_or(ParseError::Unexpected("SHARDS", "no slots"))?;
@@ -63,7 +73,7 @@ pub fn parse_shards(reply: &[u8], asked: &NodeAddr) -> Result<Snapshot, ParseErr
                 _ => None,
             })
             .collect();
-        let listed = nodes.items().iter().filter_map(|n| shards_node(n, asked)).collect();
+        let listed = nodes.items().iter().filter_map(|n| shards_node(n, asked, tls)).collect();
         builder.shard(listed, ranges)?;
     }
     Ok(builder.finish())
@@ -153,10 +163,11 @@ fn range(start: &Value, end: &Value) -> Option<(u16, u16)> {
     (start <= end && end < SLOTS).then_some((start, end))
 }
 
-fn shards_node(value: &Value, asked: &NodeAddr) -> Option<Listed> {
+fn shards_node(value: &Value, asked: &NodeAddr, tls: bool) -> Option<Listed> {
     let text = |key: &str| value.field(key).and_then(Value::text).unwrap_or_default();
-    // `port` is absent where the node listens with TLS only.
-    let port = value.field("port").or_else(|| value.field("tls-port"))?;
+    // `port` is absent where the node listens with TLS only, `tls-port` where it does not.
+    let [first, second] = if tls { ["tls-port", "port"] } else { ["port", "tls-port"] };
+    let port = value.field(first).or_else(|| value.field(second))?;
     let host = host(value.field("endpoint").unwrap_or(&Value::Null), text("ip"), asked);
     let health = match text("health") {
         "loading" => Health::Loading,
@@ -168,6 +179,7 @@ fn shards_node(value: &Value, asked: &NodeAddr) -> Option<Listed> {
         node: Node {
             id: text("id").into(),
             addr: NodeAddr { host: host.into(), port: port_number(port)? },
+            hostname: hostname(text("hostname")),
             socket: None,
             role: if text("role") == "master" { Role::Primary } else { Role::Replica },
             online: health == Health::Online,
@@ -184,11 +196,13 @@ fn slots_node(value: &Value, asked: &NodeAddr) -> Option<Listed> {
     };
     // Since 4.0 the ID, since 7.0 also what is known beside the endpoint.
     let id = rest.first().and_then(Value::text).unwrap_or_default();
-    let ip = rest.get(1).and_then(|m| m.field("ip")).and_then(Value::text).unwrap_or_default();
+    let known = |name| rest.get(1).and_then(|m| m.field(name)).and_then(Value::text);
+    let ip = known("ip").unwrap_or_default();
     Some(Listed {
         node: Node {
             id: id.into(),
             addr: NodeAddr { host: host(endpoint, ip, asked).into(), port: port_number(port)? },
+            hostname: hostname(known("hostname").unwrap_or_default()),
             socket: None,
             role: Role::Replica,
             online: true,
@@ -196,6 +210,11 @@ fn slots_node(value: &Value, asked: &NodeAddr) -> Option<Listed> {
         health: Health::Online,
         offset: 0,
     })
+}
+
+/// An announced name, or none: `?` is how a node says that it does not know.
+fn hostname(text: &str) -> Box<str> {
+    if text == "?" { "".into() } else { text.into() }
 }
 
 fn port_number(value: &Value) -> Option<u16> {

@@ -1,6 +1,6 @@
 //! Finds the keys of one request by its command's key specs. On the hot path.
 
-use super::spec::{Begin, CommandSpec, Find, KeyPart, KeySpec, Native};
+use super::spec::{Access, Begin, CommandSpec, Find, KeyAccess, KeyPart, KeySpec, Native};
 use crate::resp::Args;
 
 /// Why the keys of a request cannot be told. The request is then wrong in a way that any server
@@ -52,6 +52,63 @@ pub fn key_positions(spec: &CommandSpec, args: &Args, out: &mut Vec<u32>) -> Res
         KeySpec::Specs(parts) => parts.iter().try_for_each(|part| push_part(part, args, out)),
         KeySpec::Native(Native::Sort) => push_sort(args, out),
         KeySpec::Native(Native::Migrate) => push_migrate(args, out),
+    }
+}
+
+/// The same with what the command does to each of its keys. For the rights of users, so not on the
+/// path of ordinary commands.
+///
+/// # Errors
+/// As [`key_positions`].
+pub fn key_accesses(
+    spec: &CommandSpec,
+    args: &Args,
+    out: &mut Vec<(u32, Access)>,
+) -> Result<(), KeyError> {
+    out.clear();
+    let mut keys = Vec::new();
+    match &spec.keys {
+        KeySpec::Native(Native::Sort) => {
+            push_sort(args, &mut keys)?;
+            let read = Access { read: true, write: false };
+            let write = Access { read: false, write: true };
+            out.extend(keys.into_iter().zip([read, write]));
+        }
+        _ if spec.access.is_empty() || matches!(spec.keys, KeySpec::Native(_)) => {
+            key_positions(spec, args, &mut keys)?;
+            out.extend(keys.into_iter().map(|key| (key, Access::ALL)));
+        }
+        _ => {
+            for KeyAccess { part, access } in &spec.access {
+                keys.clear();
+                push_part(part, args, &mut keys)?;
+                let access = by_arguments(spec, args).unwrap_or(*access);
+                out.extend(keys.iter().map(|&key| (key, access)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a command does to its key where its arguments say it.
+fn by_arguments(spec: &CommandSpec, args: &Args) -> Option<Access> {
+    match &*spec.name {
+        "set" => Some(Access { read: (3..args.len()).any(|i| args.is(i, "get")), write: true }),
+        "bitfield" => {
+            let mut i = 2;
+            let mut write = false;
+            while i < args.len() {
+                let changes = args.is(i, "set") || args.is(i, "incrby");
+                write |= changes;
+                i += match () {
+                    () if changes => 4,
+                    () if args.is(i, "get") => 3,
+                    () => 2,
+                };
+            }
+            Some(Access { read: true, write })
+        }
+        _ => None,
     }
 }
 

@@ -20,10 +20,11 @@ mod table;
 mod tests;
 
 pub use class::Class;
-pub use keys::{KeyError, key_positions};
+pub use keys::{KeyError, key_accesses, key_positions};
 pub use parse::TableError;
 pub use rules::{Rule, Rules, Verdict};
 pub use spec::{
-    Begin, CommandSpec, Find, Flags, KeyPart, KeySpec, Native, RequestPolicy, ResponsePolicy,
+    Access, Begin, CommandSpec, Find, Flags, KeyAccess, KeyPart, KeySpec, Native, RequestPolicy,
+    ResponsePolicy,
 };
 pub use table::{CommandId, CommandTable};

@@ -2,7 +2,8 @@
 
 use super::class::Class;
 use super::spec::{
-    Begin, CommandSpec, Find, Flags, KeyPart, KeySpec, Native, RequestPolicy, ResponsePolicy,
+    Access, Begin, CommandSpec, Find, Flags, KeyAccess, KeyPart, KeySpec, Native, RequestPolicy,
+    ResponsePolicy,
 };
 use crate::resp::tree::{TreeError, Value, decode_whole};
 
@@ -79,6 +80,8 @@ fn entry(item: &Value) -> Result<Entry, TableError> {
     let subcommands = entries(fields.get(9).map(Value::items).unwrap_or_default())?;
 
     let (keys, keys_complete) = key_spec(&name, flags, legacy, specs.unwrap_or_default())?;
+    let access = specs.unwrap_or_default().iter().filter_map(|s| access(s).transpose());
+    let access = access.collect::<Result<Vec<_>, _>>()?.into();
     let class = Class::of(&categories, flags, !keys.is_none())
         .of_container(subcommands.iter().map(|sub| sub.spec.class));
     let spec = CommandSpec {
@@ -89,6 +92,7 @@ fn entry(item: &Value) -> Result<Entry, TableError> {
         categories: categories.into(),
         keys,
         keys_complete,
+        access,
         request_policy: tip(fields.get(7), "request_policy:", request_policy)
             .unwrap_or(RequestPolicy::None),
         response_policy: tip(fields.get(7), "response_policy:", response_policy)
@@ -129,6 +133,20 @@ fn response_policy(word: &str) -> ResponsePolicy {
         "agg_sum" => ResponsePolicy::AggSum,
         _ => ResponsePolicy::Special,
     }
+}
+
+/// What a key spec's keys are for; `None` for what are no keys, and where the spec finds none.
+fn access(spec: &Value) -> Result<Option<KeyAccess>, TableError> {
+    let mut access = Access::default();
+    for word in words(spec.field("flags")) {
+        match word {
+            "not_key" => return Ok(None),
+            "access" => access.read = true,
+            "update" | "insert" | "delete" => access.write = true,
+            _ => {}
+        }
+    }
+    Ok(part(spec)?.map(|part| KeyAccess { part, access }))
 }
 
 /// The simplest form that finds the same keys, and whether it finds all.

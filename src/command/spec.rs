@@ -20,6 +20,9 @@ pub struct CommandSpec {
     /// `keys` finds all keys. Not so where the server says that its key specs are incomplete and
     /// slotway has no code of its own for the command (a module's, say).
     pub keys_complete: bool,
+    /// The key specs one by one, with what is done to their keys: for the rights of users. Without
+    /// what are no keys (channels).
+    pub access: Box<[KeyAccess]>,
     /// Which nodes it is for.
     pub request_policy: RequestPolicy,
     /// How the nodes' replies become one.
@@ -167,6 +170,29 @@ impl KeySpec {
     pub fn is_none(&self) -> bool {
         matches!(self, KeySpec::None)
     }
+}
+
+/// Some of a command's keys, and what it does to them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyAccess {
+    /// Which keys.
+    pub part: KeyPart,
+    /// What is done to them.
+    pub access: Access,
+}
+
+/// What a command does to a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Access {
+    /// Tells what is in it.
+    pub read: bool,
+    /// Changes or deletes it.
+    pub write: bool,
+}
+
+impl Access {
+    /// Both.
+    pub const ALL: Access = Access { read: true, write: true };
 }
 
 /// One of a command's key specs.

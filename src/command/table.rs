@@ -72,6 +72,7 @@ impl CommandTable {
             categories: Box::default(),
             keys: KeySpec::None,
             keys_complete: false,
+            access: Box::default(),
             request_policy: RequestPolicy::None,
             response_policy: ResponsePolicy::None,
             container: false,
@@ -193,6 +194,7 @@ impl CommandTable {
                 if keys_untold {
                     spec.keys = old.spec.keys.clone();
                     spec.keys_complete = old.spec.keys_complete;
+                    spec.access = old.spec.access.clone();
                 }
                 // Its known subcommands stay, so it stays a container.
                 spec.container |= old.spec.container;

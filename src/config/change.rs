@@ -89,8 +89,16 @@ mod tests {
 
     fn other() -> Config {
         let flags = OTHER.iter().map(|text| Flag::Set((*text).into())).collect();
-        load(&Sources { flags, ..Sources::default() }).unwrap().config
+        let mut other = load(&Sources { flags, ..Sources::default() }).unwrap().config;
+        // Files that would have been read.
+        other.users_file = "f1".into();
+        other.admin_token_file = "f2".into();
+        other.upstream.user_file = "f3".into();
+        other.upstream.password_file = "f4".into();
+        other
     }
+
+    const RESTART: [&str; 3] = ["upstream.connections", "tls.upstream.enabled", "log.format"];
 
     fn paths(differences: &[Difference]) -> Vec<&str> {
         differences.iter().map(|d| d.key.path).collect()
@@ -111,7 +119,7 @@ mod tests {
     fn what_needs_a_restart_stays_and_is_named_and_the_rest_changes() {
         let (running, wanted) = (Config::default(), other());
         let plan = Plan::new(&running, &wanted);
-        assert_eq!(paths(&plan.restart), ["upstream.connections", "log.format"]);
+        assert_eq!(paths(&plan.restart), RESTART);
         assert_eq!(plan.changes.len() + plan.restart.len(), KEYS.len());
         assert_eq!((plan.restart[0].old.as_str(), plan.restart[0].new.as_str()), ("1", "2"));
         assert_eq!(plan.config.upstream.connections, running.upstream.connections);
@@ -119,7 +127,7 @@ mod tests {
         assert_eq!(plan.config.limits, wanted.limits);
         // What is in use by now differs from the file in these alone.
         let again = Plan::new(&plan.config, &wanted);
-        assert_eq!(paths(&again.restart), ["upstream.connections", "log.format"]);
+        assert_eq!(paths(&again.restart), RESTART);
         assert_eq!((paths(&again.changes), again.config), (vec![], plan.config));
     }
 

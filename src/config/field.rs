@@ -3,6 +3,7 @@
 
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{
@@ -11,6 +12,7 @@ use super::value::{
 };
 use super::{Address, Choice, Listen, NodeZone, Secret, Workers};
 use crate::command::{CommandTable, Rule};
+use crate::users::User;
 
 /// A value as it was written, not yet understood.
 pub(super) enum Raw {
@@ -20,6 +22,8 @@ pub(super) enum Raw {
     Text(String),
     /// A TOML integer; `None` does not fit 64 bits.
     Integer(Option<i64>),
+    /// A TOML boolean.
+    Switch(bool),
     /// A TOML array.
     List(Vec<Raw>),
     /// Any other TOML value, by its name.
@@ -34,6 +38,7 @@ impl Raw {
             Raw::Word(_) | Raw::Text(_) => "a string",
             Raw::Integer(_) => "a number",
             Raw::List(_) => "a list",
+            Raw::Switch(_) => "true or false",
             Raw::Other(name) => name,
         }
     }
@@ -94,11 +99,14 @@ impl Raw {
 #[allow(missing_docs)]
 pub(super) enum Field<'a> {
     Listeners(&'a mut Vec<Listen>),
-    Addresses(&'a mut Vec<Address>),
+    /// With the lowest port.
+    Addresses(&'a mut Vec<Address>, u16),
     /// Empty is `None`; with the lowest port.
     OptionalAddress(&'a mut Option<Address>, u16),
     Workers(&'a mut Workers),
     Text(&'a mut String),
+    /// Of a PEM file; empty is `None`.
+    File(&'a mut Option<PathBuf>),
     /// Without spaces and control characters, as CLIENT SETNAME wants it.
     Name(&'a mut String),
     Secret(&'a mut Secret),
@@ -110,12 +118,17 @@ pub(super) enum Field<'a> {
     Level(&'a mut String),
     CommandRules(&'a mut Vec<Rule>),
     Zones(&'a mut Vec<NodeZone>),
+    /// true or false.
+    Switch(&'a mut bool),
+    Users(&'a mut Vec<User>),
     /// One word of several.
     Choice(&'a mut dyn Choice),
 }
 
 const ADDRESSES: &str = "a list of strings such as [\"10.0.0.1:7000\", \"10.0.0.2:7000\"]";
 const COMMANDS: &str = "a list of strings such as [\"keys\", \"config|set\", \"@dangerous\"]";
+const USERS: &str =
+    "a list of strings such as [\"app on #<SHA-256 of the password> ~app:* +@read\"]";
 const ZONES: &str = "a list of strings such as [\"10.0.0.1=a\", \"10.0.0.2:7000=b\"]";
 const MAX_WORKERS: usize = 1024;
 
@@ -124,14 +137,14 @@ impl Field<'_> {
     pub(super) fn set(self, raw: &Raw) -> Result<(), String> {
         match self {
             Field::Listeners(field) => {
-                let listeners = raw.list(ADDRESSES, parse_listen)?;
-                if listeners.is_empty() {
-                    return Err("is empty; write at least one address to listen on".into());
-                }
-                *field = listeners;
+                *field = raw.list(ADDRESSES, parse_listen)?;
             }
-            Field::Addresses(field) => {
-                *field = raw.list(ADDRESSES, |text| parse_address(text, 1))?
+            Field::Addresses(field, lowest) => {
+                *field = raw.list(ADDRESSES, |text| parse_address(text, lowest))?
+            }
+            Field::File(field) => {
+                let path = raw.text("the path of a file")?;
+                *field = (!path.is_empty()).then(|| PathBuf::from(path));
             }
             Field::OptionalAddress(field, lowest) => {
                 let text = raw.text("an address such as \"127.0.0.1:9121\"")?.trim();
@@ -183,6 +196,22 @@ impl Field<'_> {
                 *field = raw.list(COMMANDS, |text| Rule::parse(text, &table, near))?;
             }
             Field::Zones(field) => *field = raw.list(ZONES, parse_node_zone)?,
+            Field::Switch(field) => {
+                *field = match raw {
+                    Raw::Switch(on) => *on,
+                    Raw::Word(word) if word.trim() == "true" => true,
+                    Raw::Word(word) if word.trim() == "false" => false,
+                    Raw::Text(_) => {
+                        return Err("is a string; write true or false, without quotes".into());
+                    }
+                    Raw::Word(_) => return Err("is neither true nor false".into()),
+                    other => return Err(format!("is {}; write true or false", other.kind())),
+                };
+            }
+            Field::Users(field) => {
+                let table = CommandTable::builtin();
+                *field = raw.list(USERS, |text| User::parse(text, &table))?;
+            }
             Field::Choice(field) => {
                 let words = choices(field.words());
                 let word = raw.text(&words)?;
@@ -198,9 +227,12 @@ impl Field<'_> {
     pub(super) fn copy(self, other: Field<'_>) {
         match (self, other) {
             (Field::Listeners(to), Field::Listeners(from)) => to.clone_from(from),
-            (Field::Addresses(to), Field::Addresses(from)) => to.clone_from(from),
+            (Field::Addresses(to, _), Field::Addresses(from, _)) => to.clone_from(from),
             (Field::OptionalAddress(to, _), Field::OptionalAddress(from, _)) => to.clone_from(from),
             (Field::Workers(to), Field::Workers(from)) => *to = *from,
+            (Field::File(to), Field::File(from)) => to.clone_from(from),
+            (Field::Switch(to), Field::Switch(from)) => *to = *from,
+            (Field::Users(to), Field::Users(from)) => to.clone_from(from),
             (Field::Text(to), Field::Text(from))
             | (Field::Name(to), Field::Name(from))
             | (Field::Level(to), Field::Level(from)) => to.clone_from(from),
@@ -228,7 +260,7 @@ impl Field<'_> {
         };
         match self {
             Field::Listeners(field) => list(field.iter().map(Listen::to_string).collect()),
-            Field::Addresses(field) => list(field.iter().map(Address::to_string).collect()),
+            Field::Addresses(field, _) => list(field.iter().map(Address::to_string).collect()),
             Field::OptionalAddress(field, _) => {
                 field.as_ref().map(Address::to_string).unwrap_or_default().into()
             }
@@ -236,6 +268,10 @@ impl Field<'_> {
             Field::Workers(Workers::Count(count)) => whole(count.get()),
             Field::Text(text) | Field::Name(text) | Field::Level(text) => text.as_str().into(),
             Field::Secret(secret) => secret.masked().into(),
+            Field::Switch(on) => (**on).into(),
+            Field::File(path) => {
+                path.as_ref().map(|p| p.display().to_string()).unwrap_or_default().into()
+            }
             Field::Count(count, _) => whole(**count),
             Field::Size(size, _) => show_size(**size).into(),
             Field::Duration(duration, _) => show_duration(**duration).into(),
@@ -246,6 +282,7 @@ impl Field<'_> {
                 list(rules.iter().map(|rule| rule.text().to_owned()).collect())
             }
             Field::Zones(field) => list(field.iter().map(NodeZone::to_string).collect()),
+            Field::Users(users) => list(users.iter().map(|user| user.describe(false)).collect()),
             Field::Choice(field) => field.word().into(),
         }
     }
@@ -255,13 +292,15 @@ impl Field<'_> {
         let address = "\"host:port\" or \"[IPv6 address]:port\"";
         match self {
             Field::Listeners(_) => format!("list of {address} or \"unix:/path/to.sock\""),
-            Field::Addresses(_) => {
+            Field::Addresses(..) => {
                 format!("list of {address}; host is an IP address or a DNS name")
             }
             Field::OptionalAddress(_, 0) => format!("{address}, or \"\" for off"),
             Field::OptionalAddress(..) => format!("{address}, or \"\""),
             Field::Workers(_) => format!("\"auto\" or a number from 1 to {MAX_WORKERS}"),
             Field::Text(_) | Field::Secret(_) => "text".into(),
+            Field::Switch(_) => "true or false".into(),
+            Field::File(_) => "path of a PEM file, or \"\" for none".into(),
             Field::Name(_) => "text without spaces, or \"\" for none".into(),
             Field::Count(_, range) => format!("number from {} to {}", range.start(), range.end()),
             Field::Size(_, range) => format!(
@@ -287,6 +326,7 @@ impl Field<'_> {
                 "list of commands, subcommands (\"config|set\") and ACL categories (\"@dangerous\")"
                     .into()
             }
+            Field::Users(_) => "list of \"NAME rules …\", the rules in Redis's ACL syntax".into(),
             Field::Zones(_) => "list of \"host=zone\" or \"host:port=zone\"".into(),
             Field::Choice(field) => choices(field.words()),
         }

@@ -32,7 +32,7 @@ impl Key {
 
     /// The section's name and the key's name in it; keys at the top have an empty section.
     pub fn section_and_name(&self) -> (&'static str, &'static str) {
-        self.path.split_once('.').unwrap_or(("", self.path))
+        self.path.rsplit_once('.').unwrap_or(("", self.path))
     }
 
     /// The value in `config`, as TOML; a secret is masked.
@@ -58,6 +58,24 @@ pub struct Section {
 /// The sections, in the order of the file. The keys without a section come before them.
 pub static SECTIONS: &[Section] = &[
     Section { name: "upstream", doc: "Connections to the nodes of the cluster." },
+    Section {
+        name: "tls.downstream",
+        doc: "TLS for clients. All files are PEM and are read again when they have changed (they \
+              are looked at every two seconds, and at SIGHUP): connections stay, new handshakes \
+              use what is new; a file that cannot be used changes nothing and is logged \
+              (slotway_tls_reloads_total).",
+    },
+    Section {
+        name: "tls.upstream",
+        doc: "TLS for all connections to the nodes: those of clients' commands, pub/sub, and \
+              slotway's own questions. The nodes need tls-port and tls-cluster yes. Files are \
+              read again as those of [tls.downstream]; connections that stand stay.",
+    },
+    Section {
+        name: "tls.admin",
+        doc: "HTTPS on the admin listener. Without a certificate it speaks plain HTTP. Files are \
+              read again as those of [tls.downstream].",
+    },
     Section { name: "timeouts", doc: "How long slotway waits." },
     Section {
         name: "reconnect",
@@ -101,6 +119,7 @@ pub static SECTIONS: &[Section] = &[
 
 const NODES: &str = "connections to nodes";
 const CLIENTS: &str = "clients";
+const REQUESTS: &str = "connections";
 
 const fn ms(from: u64, to: u64) -> RangeInclusive<Duration> {
     Duration::from_millis(from)..=Duration::from_millis(to)
@@ -120,7 +139,9 @@ pub static KEYS: &[Key] = &[
               An address that is taken ends the start with an error, unless hand_over is \
               \"on\". A socket with that address that systemd hands over (socket activation) is \
               used instead of a new one. At run time: what is added is listened on as well; at \
-              what is removed no more clients are accepted, and those that are there stay.",
+              what is removed no more clients are accepted, and those that are there stay. \
+              Clients speak plainly here; with TLS they connect to tls.downstream.listen, and \
+              listen = [] serves only those.",
         field: |c| Field::Listeners(&mut c.listen),
     },
     Key {
@@ -144,7 +165,7 @@ pub static KEYS: &[Key] = &[
               is enough, several let slotway start while one of them is down. DNS names are \
               resolved again whenever they are used. `slotway run` does not start without any; \
               `slotway sandbox` puts its own nodes here.",
-        field: |c| Field::Addresses(&mut c.seeds),
+        field: |c| Field::Addresses(&mut c.seeds, 1),
     },
     Key {
         path: "workers",
@@ -160,8 +181,8 @@ pub static KEYS: &[Key] = &[
         path: "admin",
         change: Change::Now,
         flag: Some("--admin"),
-        doc: "Where the admin HTTP listener answers: /metrics, /healthz, /readyz. It asks for no \
-              password: keep it off public addresses. \"\" turns it off.",
+        doc: "Where the admin HTTP listener answers: /metrics, /healthz, /readyz. Without \
+              admin_token it asks nobody who they are: keep it off public addresses then. \"\" turns it off.",
         field: |c| Field::OptionalAddress(&mut c.admin, 0),
     },
     Key {
@@ -201,12 +222,88 @@ pub static KEYS: &[Key] = &[
         field: |c| Field::Name(&mut c.zone),
     },
     Key {
+        path: "auth",
+        change: Change::Now,
+        flag: None,
+        doc: "Whose users clients log in as (AUTH, HELLO … AUTH). \"own\": those of users and \
+              users_file; without any, nobody has to log in and all clients have the rights of \
+              upstream.user. \"passthrough\": names that are not among these are the cluster's: a \
+              node verifies the password, and the client's commands travel on connections of that \
+              user, so that the cluster's ACLs apply as they are. Who has not logged in is the \
+              cluster's default user where that one needs no password. What slotway answers \
+              itself (SUBSCRIBE, CLIENT, MULTI …) it asks a node about first, with ACL DRYRUN: \
+              upstream.user needs it, and the nodes Redis 7. Reads of such users go to primaries.",
+        field: |c| Field::Choice(&mut c.auth),
+    },
+    Key {
+        path: "users",
+        change: Change::Now,
+        flag: None,
+        doc: "Slotway's own users, each in one string: a name, and rules in Redis's ACL syntax: \
+              on, off, nopass, #SHA-256 (printf %s PASSWORD | sha256sum) or >PASSWORD, ~KEY, \
+              %R~KEY, %W~KEY, &CHANNEL, +COMMAND, -COMMAND, +COMMAND|SUBCOMMAND, +@CATEGORY, \
+              (another selector). What they may not do is refused before anything is sent; what \
+              they may do is done with the rights of upstream.user, also what scripts do with keys \
+              that are not among their KEYS. As in Redis a client that does not log in is the user \
+              \"default\"; where there are users, but none of that name, it has to log in.",
+        field: |c| Field::Users(&mut c.users),
+    },
+    Key {
+        path: "users_file",
+        change: Change::Now,
+        flag: None,
+        doc: "A file with more of slotway's own users, as Redis's aclfile: one a line, beginning \
+              with \"user\". Read again when it changes: new rules hold at once, who is not in it \
+              any more is disconnected; a file with a mistake changes nothing. \"\" is none.",
+        field: |c| Field::Text(&mut c.users_file),
+    },
+    Key {
+        path: "protected_mode",
+        change: Change::Now,
+        flag: None,
+        doc: "Slotway does not start where it would listen on an address that other machines can \
+              reach and nobody has to log in. false lets it, for networks that keep others away.",
+        field: |c| Field::Switch(&mut c.protected_mode),
+    },
+    Key {
+        path: "admin_token",
+        change: Change::Now,
+        flag: None,
+        doc: "What requests to the admin listener have to show (Authorization: Bearer TOKEN); \"\" \
+              is nothing. Give it by the environment or by admin_token_file rather than in a file \
+              that others read.",
+        field: |c| Field::Secret(&mut c.admin_token),
+    },
+    Key {
+        path: "admin_token_file",
+        change: Change::Now,
+        flag: None,
+        doc: "A file with the token, instead of admin_token; read again when it changes.",
+        field: |c| Field::Text(&mut c.admin_token_file),
+    },
+    Key {
+        path: "admin_token_for_probes",
+        change: Change::Now,
+        flag: None,
+        doc: "/healthz and /readyz want the token, too. They say little, and those who probe \
+              often cannot show one.",
+        field: |c| Field::Switch(&mut c.admin_token_for_probes),
+    },
+    Key {
         path: "upstream.user",
         change: Change::Next(NODES),
         flag: None,
         doc: "User name for AUTH at the nodes (an ACL user). \"\" with a password is the nodes' \
               default user.",
         field: |c| Field::Text(&mut c.upstream.user),
+    },
+    Key {
+        path: "upstream.user_file",
+        change: Change::Next(NODES),
+        flag: None,
+        doc: "A file with the user name, instead of upstream.user: a Kubernetes Secret has it \
+              beside the password. Read again when it changes. \"\" is none.",
+        field: |c| Field::Text(&mut c.upstream.user_file),
     },
     Key {
         path: "upstream.password",
@@ -216,6 +313,15 @@ pub static KEYS: &[Key] = &[
               in the log, not by `slotway check`. Rather than in the file or in a flag, which \
               others on the machine can see, set it as SLOTWAY_UPSTREAM__PASSWORD.",
         field: |c| Field::Secret(&mut c.upstream.password),
+    },
+    Key {
+        path: "upstream.password_file",
+        change: Change::Next(NODES),
+        flag: None,
+        doc: "A file with the password, instead of upstream.password (a Kubernetes Secret, say). \
+              Read again when it changes: connections that are made from then on use the new one. \
+              \"\" is none.",
+        field: |c| Field::Text(&mut c.upstream.password_file),
     },
     Key {
         path: "upstream.client_name",
@@ -244,6 +350,161 @@ pub static KEYS: &[Key] = &[
               (TCP_USER_TIMEOUT) has twice this time, and timeouts.command at least. \"0\" is the \
               kernel's own patience, hours.",
         field: |c| Field::OptionalDuration(&mut c.upstream.keepalive, ms(1000, HOUR)),
+    },
+    Key {
+        path: "tls.downstream.listen",
+        change: Change::Now,
+        flag: None,
+        doc: "Where clients connect with TLS: addresses of its own, beside listen or instead of \
+              it. Empty is no TLS.",
+        field: |c| Field::Addresses(&mut c.tls.downstream.listen, 0),
+    },
+    Key {
+        path: "tls.downstream.announce",
+        change: Change::Now,
+        flag: None,
+        doc: "As announce, for clients that connect with TLS: announce itself is not told them.",
+        field: |c| Field::OptionalAddress(&mut c.tls.downstream.announce, 1),
+    },
+    Key {
+        path: "tls.downstream.cert",
+        change: Change::Next(CLIENTS),
+        flag: None,
+        doc: "The certificate that clients are shown, followed by its intermediates (not the \
+              root). Needed with tls.downstream.listen.",
+        field: |c| Field::File(&mut c.tls.downstream.cert),
+    },
+    Key {
+        path: "tls.downstream.key",
+        change: Change::Next(CLIENTS),
+        flag: None,
+        doc: "Its private key, not encrypted (PKCS#8, PKCS#1 or SEC1). Needed with \
+              tls.downstream.cert; may be the same file.",
+        field: |c| Field::File(&mut c.tls.downstream.key),
+    },
+    Key {
+        path: "tls.downstream.client_ca",
+        change: Change::Next(CLIENTS),
+        flag: None,
+        doc: "The CAs whose certificates clients may show, any number in one file. Needed unless \
+              tls.downstream.client_auth is \"none\".",
+        field: |c| Field::File(&mut c.tls.downstream.client_ca),
+    },
+    Key {
+        path: "tls.downstream.client_auth",
+        change: Change::Next(CLIENTS),
+        flag: None,
+        doc: "Mutual TLS. \"none\": clients are not asked for a certificate. \"optional\": those \
+              that have one show it, and it has to be valid. \"required\": all clients. Where \
+              certificates are asked for, sessions are not resumed, so that each connection's \
+              certificate is checked against the CAs as they are.",
+        field: |c| Field::Choice(&mut c.tls.downstream.client_auth),
+    },
+    Key {
+        path: "tls.downstream.user_from",
+        change: Change::Next(CLIENTS),
+        flag: None,
+        doc: "What of a client's certificate is its user's name: \"cn\" (the subject's common \
+              name), \"san\" (the first subject alternative name that is a DNS name, an e-mail \
+              address or a URI), or \"none\".",
+        field: |c| Field::Choice(&mut c.tls.downstream.user_from),
+    },
+    Key {
+        path: "tls.downstream.min_version",
+        change: Change::Next(CLIENTS),
+        flag: None,
+        doc: "The oldest version of TLS that clients may speak; 1.3 is the newest.",
+        field: |c| Field::Choice(&mut c.tls.downstream.min_version),
+    },
+    Key {
+        path: "tls.downstream.handshake_timeout",
+        change: Change::Now,
+        flag: None,
+        doc: "How long a client may take for its handshake; after that it is closed. While a \
+              worker has more than 1,024 clients in their handshakes, one second.",
+        field: |c| Field::Duration(&mut c.tls.downstream.handshake_timeout, ms(100, HOUR)),
+    },
+    Key {
+        path: "tls.upstream.enabled",
+        change: Change::Restart,
+        flag: None,
+        doc: "Whether connections to nodes use TLS. seeds are the nodes' TLS ports then; the \
+              others are learned from the cluster (tls-port in CLUSTER SHARDS). A running slotway \
+              knows the nodes by their ports, which are others with TLS: so this needs a restart.",
+        field: |c| Field::Switch(&mut c.tls.upstream.enabled),
+    },
+    Key {
+        path: "tls.upstream.ca",
+        change: Change::Next(NODES),
+        flag: None,
+        doc: "The CAs that may have signed the nodes' certificates. \"\" is the machine's own \
+              trust store (/etc/ssl/certs, or SSL_CERT_FILE and SSL_CERT_DIR).",
+        field: |c| Field::File(&mut c.tls.upstream.ca),
+    },
+    Key {
+        path: "tls.upstream.verify",
+        change: Change::Next(NODES),
+        flag: None,
+        doc: "What of a node's certificate is checked. \"full\": that one of the CAs has signed \
+              it, and that it is for the node's name: the name the cluster announces for it \
+              (cluster-announce-hostname), otherwise its IP address, of a seed the name that it is \
+              given by; or tls.upstream.server_name. \"chain\": only that one of the CAs has \
+              signed it, as the nodes do among themselves; right where that CA signs nodes only. \
+              \"none\": nothing, which protects from listening and from nobody else.",
+        field: |c| Field::Choice(&mut c.tls.upstream.verify),
+    },
+    Key {
+        path: "tls.upstream.server_name",
+        change: Change::Next(NODES),
+        flag: None,
+        doc: "The name to look for in every node's certificate, and to send them as SNI, instead \
+              of each node's own. \"\" is each node's own.",
+        field: |c| Field::Name(&mut c.tls.upstream.server_name),
+    },
+    Key {
+        path: "tls.upstream.cert",
+        change: Change::Next(NODES),
+        flag: None,
+        doc: "The certificate that slotway shows to nodes, with its intermediates, where they ask \
+              for one (tls-auth-clients, which is yes by default). \"\" is none.",
+        field: |c| Field::File(&mut c.tls.upstream.cert),
+    },
+    Key {
+        path: "tls.upstream.key",
+        change: Change::Next(NODES),
+        flag: None,
+        doc: "Its private key, as tls.downstream.key.",
+        field: |c| Field::File(&mut c.tls.upstream.key),
+    },
+    Key {
+        path: "tls.upstream.min_version",
+        change: Change::Next(NODES),
+        flag: None,
+        doc: "The oldest version of TLS that nodes may speak; 1.3 is the newest.",
+        field: |c| Field::Choice(&mut c.tls.upstream.min_version),
+    },
+    Key {
+        path: "tls.admin.cert",
+        change: Change::Next(REQUESTS),
+        flag: None,
+        doc: "The certificate of the admin listener, followed by its intermediates. With it \
+              /metrics, /healthz and the others are HTTPS only. slotway probe takes it from here, \
+              too, and talks to nobody else.",
+        field: |c| Field::File(&mut c.tls.admin.cert),
+    },
+    Key {
+        path: "tls.admin.key",
+        change: Change::Next(REQUESTS),
+        flag: None,
+        doc: "Its private key, as tls.downstream.key.",
+        field: |c| Field::File(&mut c.tls.admin.key),
+    },
+    Key {
+        path: "tls.admin.min_version",
+        change: Change::Next(REQUESTS),
+        flag: None,
+        doc: "The oldest version of TLS that the admin listener speaks; 1.3 is the newest.",
+        field: |c| Field::Choice(&mut c.tls.admin.min_version),
     },
     Key {
         path: "timeouts.command",
@@ -509,6 +770,15 @@ pub static KEYS: &[Key] = &[
               gets an error at once. Each needs a file descriptor here and counts against the \
               node's maxclients.",
         field: |c| Field::Count(&mut c.limits.dedicated, 1..=1_000_000),
+    },
+    Key {
+        path: "limits.users",
+        change: Change::Now,
+        flag: None,
+        doc: "Users of the cluster (auth = \"passthrough\") that each worker keeps connections of at \
+              the same time: one per user, password, node and protocol, closed a minute after the \
+              last client of that user has gone. Above it a login gets an error.",
+        field: |c| Field::Count(&mut c.limits.users, 1..=10_000),
     },
     Key {
         path: "limits.bulk",

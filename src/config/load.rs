@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
+use super::access;
 use super::field::Raw;
 use super::keys::{KEYS, SECTIONS, key};
 use super::problem::nearest;
@@ -100,9 +101,12 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     }
     loading.environment(&sources.env);
     loading.flags(&sources.flags);
-    let Loading { loaded, mut problems } = loading;
+    let Loading { mut loaded, mut problems } = loading;
     if problems.is_empty() {
         problems = contradictions(&loaded);
+    }
+    if problems.is_empty() {
+        problems = access::problems(&mut loaded);
     }
     if problems.is_empty() { Ok(loaded) } else { Err(ConfigError { problems }) }
 }
@@ -214,7 +218,12 @@ impl Loading {
             let name =
                 if dotted { format!("\"{}\"", name.get_ref()) } else { name.get_ref().to_string() };
             let path = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
-            let is_section = SECTIONS.iter().any(|section| section.name == path);
+            // [tls.downstream] is a section, and its key in [tls] is one way of writing it.
+            let holds = |name: &str| {
+                name.strip_prefix(&*path)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            let is_section = SECTIONS.iter().any(|section| holds(section.name));
             match value.get_ref() {
                 DeValue::Table(inner) if is_section => self.table(&path, inner, at),
                 _ if is_section => {
@@ -320,7 +329,7 @@ fn raw(value: &DeValue<'_>) -> Raw {
         }
         DeValue::Array(items) => Raw::List(items.iter().map(|item| raw(item.get_ref())).collect()),
         DeValue::Float(_) => Raw::Other("a number with a fraction"),
-        DeValue::Boolean(_) => Raw::Other("true or false"),
+        DeValue::Boolean(on) => Raw::Switch(*on),
         DeValue::Datetime(_) => Raw::Other("a date"),
         DeValue::Table(_) => Raw::Other("a section"),
     }
@@ -382,8 +391,19 @@ fn contradictions(loaded: &Loaded) -> Vec<Problem> {
         problems.push(Problem { origin, key, reason: reason.into() });
     }
 
+    problems.extend(super::tls::contradictions(loaded));
+
     // Port 0 is a different port each time.
     let fixed = |listen: &Listen| !matches!(listen, Listen::Tcp(address) if address.port == 0);
+    let secured = config.tls.downstream.listen.iter().cloned().map(Listen::Tcp);
+    for listen in secured.filter(|l| fixed(l) && config.listen.contains(l)) {
+        let key = "tls.downstream.listen";
+        problems.push(Problem {
+            origin: loaded.origin(key).clone(),
+            key: key.into(),
+            reason: format!("\"{listen}\" is given for listen, too, which is without TLS"),
+        });
+    }
     for (index, listen) in config.listen.iter().enumerate() {
         let twice = config.listen.iter().take(index).any(|earlier| earlier == listen);
         if twice && fixed(listen) {

@@ -7,25 +7,29 @@
 //! A new key is a field below, its default, and its entry in `keys.rs`; a test fails until all
 //! three are there.
 
+mod access;
 mod change;
 mod field;
 mod keys;
 mod load;
 mod problem;
 mod reference;
+mod tls;
 mod value;
 
 use std::time::Duration;
 
+pub use access::{is_public, unprotected};
 pub use change::{Change, Difference, Plan};
 pub use keys::{KEYS, Key, SECTIONS, Section};
 pub use load::{Flag, Loaded, Origin, Sources, load};
 pub use problem::{ConfigError, Problem};
 pub use reference::{docs_markdown, effective_toml, proxy_toml};
+pub use tls::{Tls, TlsAdmin, TlsDownstream, TlsUpstream};
 use value::Choice;
 pub use value::{
-    Address, CrossSlot, HandOver, InFailover, Listen, LogFormat, NodeZone, OnGap, ReadFrom, Secret,
-    Workers,
+    Address, Auth, ClientAuth, CrossSlot, HandOver, InFailover, Listen, LogFormat, NodeZone, OnGap,
+    ReadFrom, Secret, TlsVersion, UserFrom, Verify, Workers,
 };
 
 const KIB: usize = 1 << 10;
@@ -36,7 +40,7 @@ const GIB: usize = 1 << 30;
 /// for readers of the code alike; here are the types.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Where clients connect; at least one.
+    /// Where clients connect; at least one, or one of `tls.downstream.listen`.
     pub listen: Vec<Listen>,
     /// Whether another slotway may take over these addresses.
     pub hand_over: HandOver,
@@ -52,8 +56,24 @@ pub struct Config {
     pub read_from: ReadFrom,
     /// The zone that slotway runs in; empty if nobody has said.
     pub zone: String,
+    /// Whose users clients log in as.
+    pub auth: Auth,
+    /// Slotway's own users.
+    pub users: Vec<crate::users::User>,
+    /// A file with more of them; empty is none.
+    pub users_file: String,
+    /// No listening on a public address without asking anybody for a password.
+    pub protected_mode: bool,
+    /// What the admin listener wants to see; empty is nothing.
+    pub admin_token: Secret,
+    /// The file that it is in; empty is none.
+    pub admin_token_file: String,
+    /// The health pages want to see it, too.
+    pub admin_token_for_probes: bool,
     /// `[upstream]`
     pub upstream: Upstream,
+    /// `[tls.downstream]` and `[tls.upstream]`
+    pub tls: Tls,
     /// `[timeouts]`
     pub timeouts: Timeouts,
     /// `[reconnect]`
@@ -79,8 +99,12 @@ pub struct Config {
 pub struct Upstream {
     /// The user of AUTH; empty is the node's default user.
     pub user: String,
+    /// The file that it is in; empty is none.
+    pub user_file: String,
     /// The password of AUTH; empty with an empty user is no AUTH at all.
     pub password: Secret,
+    /// The file that it is in; empty is none.
+    pub password_file: String,
     /// The name of CLIENT SETNAME; empty sets none.
     pub client_name: String,
     /// Shared connections per worker, node and protocol.
@@ -176,6 +200,8 @@ pub struct Limits {
     pub scripts: usize,
     /// Connections lent to single clients, of all workers.
     pub dedicated: usize,
+    /// Users of the cluster at the same time, per worker.
+    pub users: usize,
     /// One argument of a command.
     pub bulk: usize,
     /// One inline command, or the line of a count.
@@ -204,13 +230,23 @@ impl Default for Config {
             announce: None,
             read_from: ReadFrom::Primary,
             zone: String::new(),
+            auth: Auth::Own,
+            users: Vec::new(),
+            users_file: String::new(),
+            protected_mode: true,
+            admin_token: Secret::default(),
+            admin_token_file: String::new(),
+            admin_token_for_probes: false,
             upstream: Upstream {
                 user: String::new(),
+                user_file: String::new(),
                 password: Secret::default(),
+                password_file: String::new(),
                 client_name: "slotway".into(),
                 connections: 1,
                 keepalive: Some(Duration::from_secs(10)),
             },
+            tls: Tls::default(),
             timeouts: Timeouts {
                 command: Some(Duration::from_secs(5)),
                 connect: Duration::from_secs(1),
@@ -246,6 +282,7 @@ impl Default for Config {
                 held: 64 * MIB,
                 scripts: 16 * MIB,
                 dedicated: 10_000,
+                users: 100,
                 bulk: 512 * MIB,
                 inline: 64 * KIB,
                 multibulk: i32::MAX as usize,
@@ -277,11 +314,39 @@ mod tests {
         "announce=proxy:8",
         "read_from=zone",
         "zone=z",
+        "auth=passthrough",
+        "users=app on nopass ~* resetchannels -@all +get",
+        "users_file=",
+        "protected_mode=false",
+        "admin_token=hunter3",
+        "admin_token_file=",
+        "admin_token_for_probes=true",
         "upstream.user=u",
+        "upstream.user_file=",
         "upstream.password=hunter2",
+        "upstream.password_file=",
         "upstream.client_name=n",
         "upstream.connections=2",
         "upstream.keepalive=11s",
+        "tls.downstream.listen=[::]:8,b:9",
+        "tls.downstream.announce=proxy:10",
+        "tls.downstream.cert=c1",
+        "tls.downstream.key=k1",
+        "tls.downstream.client_ca=ca1",
+        "tls.downstream.client_auth=optional",
+        "tls.downstream.user_from=san",
+        "tls.downstream.min_version=1.3",
+        "tls.downstream.handshake_timeout=13s",
+        "tls.upstream.enabled=true",
+        "tls.upstream.ca=ca2",
+        "tls.upstream.verify=chain",
+        "tls.upstream.server_name=name",
+        "tls.upstream.cert=c2",
+        "tls.upstream.key=k2",
+        "tls.upstream.min_version=1.3",
+        "tls.admin.cert=c3",
+        "tls.admin.key=k3",
+        "tls.admin.min_version=1.3",
         "timeouts.command=0",
         "timeouts.connect=2s",
         "timeouts.probe=250ms",
@@ -309,6 +374,7 @@ mod tests {
         "limits.held=13MiB",
         "limits.scripts=17MiB",
         "limits.dedicated=17",
+        "limits.users=18",
         "limits.bulk=14MiB",
         "limits.inline=15KiB",
         "limits.multibulk=16",
@@ -330,7 +396,15 @@ mod tests {
             announce,
             read_from,
             zone,
+            auth,
+            users: own_users,
+            users_file,
+            protected_mode,
+            admin_token,
+            admin_token_file,
+            admin_token_for_probes,
             upstream,
+            tls: Tls { downstream, upstream: secured, admin: admin_tls },
             timeouts,
             reconnect,
             topology,
@@ -341,7 +415,42 @@ mod tests {
             commands,
             log,
         } = from_flags(OTHER.iter().copied()).unwrap().config;
-        let Upstream { user, password, client_name, connections, keepalive } = upstream;
+        let Upstream {
+            user,
+            user_file,
+            password,
+            password_file,
+            client_name,
+            connections,
+            keepalive,
+        } = upstream;
+        let TlsDownstream {
+            listen: tls_listen,
+            announce: tls_announce,
+            cert,
+            key,
+            client_ca,
+            client_auth,
+            user_from,
+            min_version,
+            handshake_timeout,
+        } = downstream;
+        let files = [cert, key, client_ca].map(|file| file.unwrap().display().to_string());
+        assert_eq!(files, ["c1", "k1", "ca1"]);
+        assert_eq!((client_auth, user_from), (ClientAuth::Optional, UserFrom::San));
+        let texts = |all: &[Address]| all.iter().map(Address::to_string).collect::<Vec<_>>();
+        assert_eq!(texts(&tls_listen), ["[::]:8", "b:9"]);
+        assert_eq!(tls_announce.map(|a| a.to_string()).as_deref(), Some("proxy:10"));
+        assert_eq!(handshake_timeout, Duration::from_secs(13));
+        let TlsAdmin { cert, key, min_version: admin_version } = admin_tls;
+        let files = [cert, key].map(|file| file.unwrap().display().to_string());
+        assert_eq!(files, ["c3", "k3"]);
+        let versions = [min_version, secured.min_version, admin_version];
+        assert_eq!(versions, [TlsVersion::Tls13; 3]);
+        let TlsUpstream { enabled, ca, verify, server_name, cert, key, min_version: _ } = secured;
+        let files = [cert, key, ca].map(|file| file.unwrap().display().to_string());
+        assert_eq!(files, ["c2", "k2", "ca2"]);
+        assert_eq!((enabled, verify, server_name.as_str()), (true, Verify::Chain, "name"));
         let Timeouts { command, connect, probe, drain, idle, keepalive: client_keepalive } =
             timeouts;
         let Reconnect { min, max } = reconnect;
@@ -355,6 +464,7 @@ mod tests {
             held,
             scripts,
             dedicated,
+            users,
             bulk,
             inline,
             multibulk,
@@ -374,7 +484,11 @@ mod tests {
         assert_eq!(seeds.iter().map(Address::to_string).collect::<Vec<_>>(), ["a:1", "b:2"]);
         assert_eq!((workers.count(), admin, hand_over), (2, None, HandOver::On));
         assert_eq!(announce.map(|a| a.to_string()).as_deref(), Some("proxy:8"));
-        assert_eq!((user.as_str(), password.reveal()), ("u", "hunter2"));
+        assert_eq!((user.as_str(), &*password.reveal()), ("u", "hunter2"));
+        assert_eq!((auth, protected_mode, users), (Auth::Passthrough, false, 18));
+        assert_eq!((&*admin_token.reveal(), admin_token_for_probes), ("hunter3", true));
+        assert_eq!((users_file + &admin_token_file + &password_file + &user_file).as_str(), "");
+        assert_eq!(own_users.iter().map(|user| &*user.name).collect::<Vec<_>>(), ["app"]);
         assert_eq!((client_name.as_str(), connections), ("n", 2));
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
         assert_eq!((command, connect, drain, idle), (None, s(2), s(3), Some(s(240))));
@@ -420,7 +534,7 @@ mod tests {
 
     #[test]
     fn what_check_prints_is_what_was_set() {
-        let others: Vec<_> = OTHER.iter().copied().filter(|s| !s.contains("password")).collect();
+        let others: Vec<_> = OTHER.iter().copied().filter(|s| !s.contains("hunter")).collect();
         let loaded = from_flags(others).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("effective.toml");

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// A host and a port; the host is an IP address (without brackets) or a DNS name.
@@ -68,23 +69,28 @@ impl Workers {
 }
 
 /// Text that is never shown, by `{:?}` neither.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Secret(String);
+#[derive(Clone, Default)]
+pub struct Secret(Arc<RwLock<Arc<str>>>);
 
 impl Secret {
     /// Keeps `text` to itself.
-    pub fn new(text: impl Into<String>) -> Self {
-        Secret(text.into())
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Secret(Arc::new(RwLock::new(text.into())))
     }
 
     /// The secret itself, for the one who sends it.
-    pub fn reveal(&self) -> &str {
-        &self.0
+    pub fn reveal(&self) -> Arc<str> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Another one from now on, here and in all clones.
+    pub fn replace(&self, text: impl Into<Arc<str>>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = text.into();
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.reveal().is_empty()
     }
 
     /// What may be shown: that there is one, or that there is none.
@@ -92,6 +98,14 @@ impl Secret {
         if self.is_empty() { "" } else { "***" }
     }
 }
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Secret) -> bool {
+        *self.reveal() == *other.reveal()
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -195,12 +209,68 @@ choice! {
 }
 
 choice! {
+    /// Whose users clients log in as.
+    Auth {
+        /// Slotway's own: without any nobody has to log in.
+        Own = "own",
+        /// Slotway's own, and those of the cluster.
+        Passthrough = "passthrough",
+    }
+}
+
+choice! {
     /// What happens to reads while their slot's primary is not reached.
     InFailover {
         /// They wait for it, or for its successor.
         Wait = "wait",
         /// A replica answers them.
         Read = "read",
+    }
+}
+
+choice! {
+    /// Whether clients show a certificate.
+    ClientAuth {
+        /// They are not asked.
+        None = "none",
+        /// Those that have one show it, and it has to be valid.
+        Optional = "optional",
+        /// All of them.
+        Required = "required",
+    }
+}
+
+choice! {
+    /// What of a client's certificate is its user's name.
+    UserFrom {
+        /// Nothing.
+        None = "none",
+        /// The subject's common name.
+        Cn = "cn",
+        /// The first subject alternative name.
+        San = "san",
+    }
+}
+
+choice! {
+    /// The oldest version of TLS that is spoken.
+    TlsVersion {
+        /// TLS 1.2, and 1.3.
+        Tls12 = "1.2",
+        /// TLS 1.3 only.
+        Tls13 = "1.3",
+    }
+}
+
+choice! {
+    /// What of a node's certificate is checked.
+    Verify {
+        /// That a CA has signed it, and that it is for the node's name.
+        Full = "full",
+        /// That a CA has signed it.
+        Chain = "chain",
+        /// Nothing.
+        None = "none",
     }
 }
 

@@ -28,7 +28,7 @@ use super::pool::Pool;
 use super::run::RunError;
 use super::sockets::{self, Sockets, Tenure};
 use super::status::Status;
-use crate::config::{Address, Listen};
+use crate::config::{Address, Config, Listen};
 use crate::lines::Lines;
 use crate::sparsely;
 use crate::stream::keep_alive;
@@ -49,6 +49,8 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 pub struct Unopened {
     socket: Socket,
     tenure: Tenure,
+    /// Clients speak TLS there.
+    tls: bool,
     /// What it is bound to, the port filled in.
     pub bound: Listen,
     file: Option<SocketFile>,
@@ -64,6 +66,7 @@ impl Unopened {
             }
         }
         let socket = match self.bound {
+            Listen::Tcp(_) if self.tls => Bound::Tls(TcpListener::from_std(self.socket.into())?),
             Listen::Tcp(_) => Bound::Tcp(TcpListener::from_std(self.socket.into())?),
             Listen::Unix(_) => Bound::Unix(UnixListener::from_std(self.socket.into())?),
         };
@@ -91,18 +94,26 @@ pub struct Listener {
 enum Bound {
     Tcp(TcpListener),
     Unix(UnixListener),
+    Tls(TcpListener),
 }
 
 impl Listener {
     /// The next connection, ready to be handed over.
     async fn accept(&self, keepalive: Option<Duration>) -> io::Result<Downstream> {
         match &self.socket {
-            Bound::Tcp(listener) => {
+            Bound::Tcp(listener) | Bound::Tls(listener) => {
                 let stream = listener.accept().await?.0.into_std()?;
                 prepare(&stream, keepalive)?;
-                Ok(Downstream::Tcp(stream))
+                Ok(self.downstream(stream))
             }
             Bound::Unix(listener) => Ok(Downstream::Unix(listener.accept().await?.0.into_std()?)),
+        }
+    }
+
+    fn downstream(&self, stream: std::net::TcpStream) -> Downstream {
+        match &self.socket {
+            Bound::Tls(_) => Downstream::Tls(stream),
+            _ => Downstream::Tcp(stream),
         }
     }
 
@@ -115,11 +126,11 @@ impl Listener {
             Ok(socket)
         };
         match &self.socket {
-            Bound::Tcp(listener) => {
+            Bound::Tcp(listener) | Bound::Tls(listener) => {
                 let stream = accept(listener.into())?.into();
                 // One that has gone again does not stand in the way of those behind it.
                 let _ = prepare(&stream, keepalive);
-                Ok(Downstream::Tcp(stream))
+                Ok(self.downstream(stream))
             }
             Bound::Unix(listener) => {
                 accept(listener.into()).map(|socket| Downstream::Unix(socket.into()))
@@ -136,15 +147,36 @@ fn prepare(stream: &std::net::TcpStream, keepalive: Option<Duration>) -> io::Res
     }
 }
 
-/// Binds one entry of `listen`: several sockets where a name has several addresses.
-pub async fn bind(listen: &Listen, sockets: &mut Sockets) -> Result<Vec<Unopened>, RunError> {
-    let told = |error| RunError::bind("listen", &listen.to_string(), error);
+/// An address that clients connect to, as the configuration has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The address.
+    pub listen: Listen,
+    /// They speak TLS there.
+    pub tls: bool,
+}
+
+impl Place {
+    /// All of a configuration: `listen` and `tls.downstream.listen`.
+    pub fn all(config: &Config) -> Vec<Place> {
+        let plain = config.listen.iter().map(|l| Place { listen: l.clone(), tls: false });
+        let secured = config.tls.downstream.listen.iter();
+        let secured = secured.map(|a| Place { listen: Listen::Tcp(a.clone()), tls: true });
+        plain.chain(secured).collect()
+    }
+}
+
+/// Binds one of them: several sockets where a name has several addresses.
+pub async fn bind(place: &Place, sockets: &mut Sockets) -> Result<Vec<Unopened>, RunError> {
+    let Place { listen, tls } = place;
+    let (tls, key) = (*tls, if *tls { "tls.downstream.listen" } else { "listen" });
+    let told = |error| RunError::bind(key, &listen.to_string(), error);
     match listen {
         Listen::Tcp(address) => {
-            let all = bind_tcp(address, "listen", sockets).await?.into_iter();
+            let all = bind_tcp(address, key, sockets).await?.into_iter();
             let unopened = all.map(|(socket, local, tenure)| {
                 let bound = Address { host: local.ip().to_string(), port: local.port() };
-                Unopened { socket, tenure, bound: Listen::Tcp(bound), file: None }
+                Unopened { socket, tenure, tls, bound: Listen::Tcp(bound), file: None }
             });
             Ok(unopened.collect())
         }
@@ -152,12 +184,12 @@ pub async fn bind(listen: &Listen, sockets: &mut Sockets) -> Result<Vec<Unopened
             let bound = listen.clone();
             if let Some(socket) = sockets.inherit_unix(path) {
                 let tenure = Tenure::Inherited;
-                return Ok(vec![Unopened { socket, tenure, bound, file: None }]);
+                return Ok(vec![Unopened { socket, tenure, tls, bound, file: None }]);
             }
             let tenure = sockets.tenure();
             let bind = if tenure == Tenure::Shared { bind_unix_aside } else { bind_unix };
             let (socket, file) = bind(path).map_err(told)?;
-            Ok(vec![Unopened { socket, tenure, bound, file: Some(file) }])
+            Ok(vec![Unopened { socket, tenure, tls, bound, file: Some(file) }])
         }
     }
 }
@@ -399,6 +431,8 @@ impl Acceptor {
             match &client {
                 Downstream::Tcp(stream) => refuse(stream, why),
                 Downstream::Unix(stream) => refuse(stream, why),
+                // It would not understand it: the error would have to be encrypted.
+                Downstream::Tls(_) => {}
             }
         }
     }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
-use super::accept;
+use super::accept::{self, Place};
 use super::listeners::Tenures;
 use super::reload::{Cause, Outcome};
 use super::run::Control;
 use super::sockets::Sockets;
 use crate::config::{Config, Plan, load};
+use crate::tls::{Prepared, Tls};
 
 impl Control {
     /// Reads the sources anew and uses what they say. What is wrong with them changes nothing.
@@ -44,6 +45,7 @@ impl Control {
                 info!("the configuration was read anew, and nothing in it has changed");
                 // As many as there are cores: that may be another number by now.
                 self.set_workers();
+                self.look_at_files().await;
             }
             return (Outcome::Unchanged, restart);
         }
@@ -60,10 +62,16 @@ impl Control {
 
     /// What can fail comes first. `Err`: why nothing was changed.
     async fn apply(&mut self, config: Arc<Config>) -> Result<(), String> {
+        let tls = Arc::clone(self.pool.tls());
+        let secured = match *tls.config() == config.tls {
+            true => None,
+            false => Some(prepare_tls(&config).await?),
+        };
         let mut sockets = Sockets::new(&config);
         let failed = |error: super::RunError| error.to_string();
-        let listeners = self.listeners.prepare(&config.listen, &mut sockets).await;
+        let listeners = self.listeners.prepare(&config, &mut sockets).await;
         let listeners = listeners.map_err(failed)?;
+        self.listeners.protect(&config, &listeners).map_err(failed)?;
         let admin = self.admin_listeners.prepare(config.admin.as_ref(), &mut sockets).await;
         let admin = admin.map_err(failed)?;
         if let Some(prepared) = admin {
@@ -71,17 +79,28 @@ impl Control {
             opened.map_err(|error| format!("the admin listener: {error}"))?;
         }
 
-        if let Some(watch) = &self.watch {
+        if let Some(watch) = &mut self.watch {
             (watch.reload.log_level)(&config.log.level);
+            watch.also(&config);
         }
         accept::raise_file_limit(config.limits.clients, config.limits.dedicated);
+        match secured {
+            Some(prepared) => tls.take(prepared),
+            None => tls.reload().await,
+        }
         self.pool.set_config(Arc::clone(&config));
         self.set_workers();
+        // Who comes by an address that is not listened on any more is not to meet the users of the
+        // configuration without it; nor who comes by a new one those of the configuration before.
+        self.listeners.retain(&Place::all(&config));
+        self.listeners.left().await;
+        let pool = &self.pool;
+        self.files.change(Arc::clone(&config), |users| pool.set_users(Arc::new(users)));
+        self.verifier.renew();
         self.listeners.add(listeners);
         if self.is_open {
             self.listeners.open(&self.acceptor, Tenures::All);
         }
-        self.listeners.retain(&config.listen);
         // The refresher and the one that looks at replicas read the configuration at the beginning
         // of each round.
         self.requests.topology(None);
@@ -89,9 +108,25 @@ impl Control {
         Ok(())
     }
 
+    /// The files that the configuration names may have changed where it has not.
+    async fn look_at_files(&self) {
+        self.files.look(|users| self.pool.set_users(Arc::new(users)));
+        Arc::clone(self.pool.tls()).reload().await;
+    }
+
     fn set_workers(&self) {
         if let Err(error) = self.pool.set_workers(self.pool.config().workers.count()) {
             error!(%error, "cannot start a worker");
         }
+    }
+}
+
+/// Reads the files of another configuration of TLS, aside: a disk may hang.
+async fn prepare_tls(config: &Arc<Config>) -> Result<Prepared, String> {
+    let config = Arc::clone(config);
+    let prepared = tokio::task::spawn_blocking(move || Tls::prepare(&config.tls)).await;
+    match prepared {
+        Ok(prepared) => prepared.map_err(|faults| super::run::join(&faults)),
+        Err(error) => Err(format!("looking at certificates failed: {error}")),
     }
 }

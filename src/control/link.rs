@@ -19,6 +19,8 @@ use crate::worker::{Answered, Inquiry};
 pub enum Downstream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// Its TLS handshake is about to begin.
+    Tls(TcpStream),
 }
 
 /// Control to worker.
@@ -49,6 +51,15 @@ pub enum ToWorker {
     },
     /// No more clients come; end when the last one has gone.
     Retire,
+    /// What a node has said to a [`crate::users::Verify`].
+    Verified {
+        /// The client that waits for it.
+        client: (u32, u32),
+        /// Yes, or the error reply.
+        answer: Result<(), String>,
+    },
+    /// These are slotway's users from now on.
+    Users(Arc<crate::users::Users>),
     /// CLIENT PAUSE is on, for a worker that started later.
     Pause(Pause),
     /// What was seen of a node that was silent.
@@ -105,6 +116,8 @@ pub enum ToControl {
         /// Where it is connected to.
         node: SocketAddr,
     },
+    /// A question to a node about one of its users.
+    Verify(Box<crate::users::Verify>),
     /// A client's question to all workers.
     AskEveryone(Arc<Inquiry>),
     /// The worker's thread ended (drained, or failed).

@@ -12,14 +12,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
-use super::accept::{self, Acceptor, Unopened};
+use super::accept::{self, Acceptor, Place, Unopened};
 use super::run::RunError;
 use super::sockets::{Sockets, Tenure, open_shared};
 use super::supervise::supervise;
 use crate::admin::Admin;
-use crate::config::{Address, Listen};
+use crate::config::{Address, ClientAuth, Config, Listen};
 
-/// The entries of `listen`.
+/// The entries of `listen` and `tls.downstream.listen`.
 #[derive(Debug, Default)]
 pub struct Listeners {
     entries: Vec<Entry>,
@@ -30,7 +30,9 @@ pub struct Listeners {
 /// One entry: several sockets where a name has several addresses.
 #[derive(Debug)]
 struct Entry {
-    listen: Listen,
+    place: Place,
+    /// Its sockets' addresses, ports filled in.
+    bound: Vec<Listen>,
     unopened: Vec<Unopened>,
     close: watch::Sender<bool>,
     acceptors: JoinSet<()>,
@@ -46,36 +48,68 @@ pub enum Tenures {
 }
 
 /// What is bound for a configuration that is about to be used.
-pub type Prepared = Vec<(Listen, Vec<Unopened>)>;
+pub type Prepared = Vec<(Place, Vec<Unopened>)>;
 
 impl Listeners {
-    /// Binds those of `wanted` that are not there yet.
+    /// Binds those of `config` that are not there yet.
     ///
     /// # Errors
     /// An address cannot be had; none of them is bound then.
     pub async fn prepare(
         &self,
-        wanted: &[Listen],
+        config: &Config,
         sockets: &mut Sockets,
     ) -> Result<Prepared, RunError> {
         let mut prepared = Vec::new();
-        for listen in wanted {
-            if !self.entries.iter().any(|entry| entry.listen == *listen) {
-                prepared.push((listen.clone(), accept::bind(listen, sockets).await?));
+        for place in Place::all(config) {
+            if !self.entries.iter().any(|entry| entry.place == place) {
+                let unopened = accept::bind(&place, sockets).await?;
+                prepared.push((place, unopened));
             }
         }
         Ok(prepared)
     }
 
-    /// Adds what was prepared; it is not accepted from yet. Gives the addresses, ports filled in.
-    pub fn add(&mut self, prepared: Prepared) -> Vec<Listen> {
-        let mut bound = Vec::new();
-        for (listen, unopened) in prepared {
-            bound.extend(unopened.iter().map(|unopened| unopened.bound.clone()));
-            let (close, acceptors) = (watch::Sender::new(false), JoinSet::new());
-            self.entries.push(Entry { listen, unopened, close, acceptors });
+    /// Refuses a configuration in which somebody could come from elsewhere and need not log in. A
+    /// name that stands for a public address was not known to be one when it was read.
+    ///
+    /// # Errors
+    /// The address, and the ways out.
+    pub fn protect(&self, config: &Config, prepared: &Prepared) -> Result<(), RunError> {
+        if !config.protected_mode || config.asks_for_login() {
+            return Ok(());
         }
-        bound
+        // Whoever has to show a certificate has shown who he is.
+        let shows = config.tls.downstream.client_auth == ClientAuth::Required;
+        let wanted = Place::all(config);
+        let stay = self.entries.iter().filter(|entry| wanted.contains(&entry.place));
+        let stay = stay.flat_map(|entry| entry.bound.iter().map(|bound| (&entry.place, bound)));
+        let new =
+            prepared.iter().flat_map(|(place, all)| all.iter().map(move |u| (place, &u.bound)));
+        let open = |(place, bound): &(&Place, &Listen)| match bound {
+            _ if place.tls && shows => false,
+            Listen::Tcp(bound) => bound.host.parse().is_ok_and(crate::config::is_public),
+            Listen::Unix(_) => false,
+        };
+        match stay.chain(new).find(open) {
+            Some((_, bound)) => {
+                Err(RunError::Unprotected(crate::config::unprotected(&bound.to_string())))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Adds what was prepared; it is not accepted from yet. Gives the addresses, ports filled in,
+    /// and whether clients speak TLS there.
+    pub fn add(&mut self, prepared: Prepared) -> Vec<(Listen, bool)> {
+        let mut added = Vec::new();
+        for (place, unopened) in prepared {
+            let bound: Vec<_> = unopened.iter().map(|unopened| unopened.bound.clone()).collect();
+            added.extend(bound.iter().map(|bound| (bound.clone(), place.tls)));
+            let (close, acceptors) = (watch::Sender::new(false), JoinSet::new());
+            self.entries.push(Entry { place, bound, unopened, close, acceptors });
+        }
+        added
     }
 
     /// Accepts from all of these that are not accepted from yet.
@@ -103,9 +137,9 @@ impl Listeners {
     }
 
     /// Accepts no more from what is not in `wanted`. The clients that came by it stay.
-    pub fn retain(&mut self, wanted: &[Listen]) {
-        for entry in self.entries.extract_if(.., |entry| !wanted.contains(&entry.listen)) {
-            info!(listen = %entry.listen, "no more clients are accepted here");
+    pub fn retain(&mut self, wanted: &[Place]) {
+        for entry in self.entries.extract_if(.., |entry| !wanted.contains(&entry.place)) {
+            info!(listen = %entry.place.listen, "no more clients are accepted here");
             entry.close.send_replace(true);
             let mut acceptors = entry.acceptors;
             self.leaving.spawn(async move { while acceptors.join_next().await.is_some() {} });
@@ -116,6 +150,11 @@ impl Listeners {
     /// Accepts who waits, and no more: when this is over nobody is left in a queue that ends.
     pub async fn close(&mut self) {
         self.retain(&[]);
+        self.left().await;
+    }
+
+    /// Waits for those that accept their last clients.
+    pub async fn left(&mut self) {
         while self.leaving.join_next().await.is_some() {}
     }
 }

@@ -23,6 +23,8 @@ mod supervise;
 #[cfg(test)]
 mod tests;
 mod topology;
+mod verify;
+mod wire;
 
 pub use link::{Downstream, Probed, ToControl, ToWorker, Verdict, WorkerHandle};
 pub use pool::{Pool, Scrape};

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::cluster::{Info, NodeAddr, ParseError, Snapshot, parse_info, parse_shards, parse_slots};
+use super::wire::Wire;
+use crate::cluster::{
+    Info, NodeAddr, ParseError, Snapshot, parse_info, parse_shards, parse_shards_tls, parse_slots,
+};
 use crate::config::Config;
-use crate::resp::{ReplyError, ReplyProgress, ReplyScan};
+use crate::resp::{ReplyError, ReplyProgress, ReplyScan, write};
+use crate::tls::Tls;
 
 /// The longest reply that is read. COMMAND has some 100 KiB, 1,000 nodes in CLUSTER SHARDS some
 /// 300 KiB.
@@ -27,6 +30,17 @@ pub enum AskError {
     /// It took too long.
     #[error("no answer within {} ms (timeouts.connect)", .0.as_millis())]
     Timeout(Duration),
+    /// The same, and it was in the TLS handshake.
+    #[error(
+        "TLS, name {name}: no handshake within {limit} ms (timeouts.connect); does this port speak \
+         TLS?"
+    )]
+    NoTls {
+        /// How long it had, milliseconds.
+        limit: u128,
+        /// The node's name.
+        name: String,
+    },
     /// AUTH was refused.
     #[error("authentication refused, see upstream.user and upstream.password: {0}")]
     Auth(String),
@@ -53,7 +67,9 @@ pub struct Answer {
 /// A connection to one node, kept between refreshes.
 #[derive(Debug)]
 pub struct NodeConn {
-    stream: TcpStream,
+    wire: Wire,
+    /// It has TLS, and asks for the ports that do.
+    tls: bool,
     asked: NodeAddr,
     limit: Duration,
     read: Vec<u8>,
@@ -65,29 +81,68 @@ pub struct NodeConn {
 }
 
 impl NodeConn {
-    /// Connects, authenticates, gives the connection its name.
-    pub async fn connect(addr: SocketAddr, config: &Arc<Config>) -> Result<Self, AskError> {
+    /// Connects to the node called `name`, authenticates, gives the connection its name.
+    pub async fn connect(
+        addr: SocketAddr,
+        name: &str,
+        config: &Arc<Config>,
+        tls: &Arc<Tls>,
+    ) -> Result<Self, AskError> {
+        Self::open(addr, name, config, tls, true).await
+    }
+
+    /// Connects, and says nothing: whoever it is for says who it is.
+    pub async fn connect_silently(
+        addr: SocketAddr,
+        name: &str,
+        config: &Arc<Config>,
+        tls: &Arc<Tls>,
+    ) -> Result<Self, AskError> {
+        Self::open(addr, name, config, tls, false).await
+    }
+
+    async fn open(
+        addr: SocketAddr,
+        name: &str,
+        config: &Arc<Config>,
+        tls: &Arc<Tls>,
+        greet: bool,
+    ) -> Result<Self, AskError> {
         let limit = config.timeouts.connect;
+        let mut securing = false;
         let connect = async {
             let stream = TcpStream::connect(addr).await?;
             stream.set_nodelay(true)?;
+            securing = tls.is_upstream();
+            let wire = Wire::over(stream, name, tls).await?;
+            securing = false;
             let asked = NodeAddr { host: addr.ip().to_string().into(), port: addr.port() };
             let mut conn = NodeConn {
-                stream,
+                wire,
+                tls: tls.is_upstream(),
                 asked,
                 limit,
                 read: Vec::new(),
                 by_slots: false,
                 out_of_step: false,
             };
-            conn.handshake(config).await?;
+            if greet {
+                conn.handshake(config).await?;
+            }
             Ok(conn)
         };
-        timeout(limit, connect).await.map_err(|_| AskError::Timeout(limit))?
+        match timeout(limit, connect).await {
+            Ok(outcome) => outcome,
+            Err(_) if securing => {
+                Err(AskError::NoTls { limit: limit.as_millis(), name: name.to_owned() })
+            }
+            Err(_) => Err(AskError::Timeout(limit)),
+        }
     }
 
     async fn handshake(&mut self, config: &Config) -> Result<(), AskError> {
         let (user, password) = (config.upstream.user.as_str(), config.upstream.password.reveal());
+        let password = &*password;
         if !(user.is_empty() && password.is_empty()) {
             let auth: &[&str] =
                 if user.is_empty() { &["AUTH", password] } else { &["AUTH", user, password] };
@@ -115,12 +170,19 @@ impl NodeConn {
         timeout(limit, self.exchange(command)).await.map_err(|_| AskError::Timeout(limit))?
     }
 
+    /// The same with arguments that need not be text.
+    pub async fn ask_bytes(&mut self, command: &[&[u8]]) -> Result<Vec<u8>, AskError> {
+        let limit = self.limit;
+        timeout(limit, self.exchange(command)).await.map_err(|_| AskError::Timeout(limit))?
+    }
+
     /// What the node says about the cluster.
     pub async fn topology(&mut self) -> Result<Answer, AskError> {
         let info = parse_info(&self.ask(&["CLUSTER", "INFO"]).await?)?;
         if !self.by_slots {
             let reply = self.ask(&["CLUSTER", "SHARDS"]).await?;
-            match parse_shards(&reply, &self.asked) {
+            let parse = if self.tls { parse_shards_tls } else { parse_shards };
+            match parse(&reply, &self.asked) {
                 Ok(snapshot) => return Ok(Answer { info, snapshot }),
                 Err(ParseError::Refused(_)) => self.by_slots = true,
                 Err(error) => return Err(error.into()),
@@ -130,13 +192,12 @@ impl NodeConn {
         Ok(Answer { info, snapshot: parse_slots(&reply, &self.asked)? })
     }
 
-    async fn exchange(&mut self, command: &[&str]) -> Result<Vec<u8>, AskError> {
-        let mut request = format!("*{}\r\n", command.len());
-        for word in command {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
-        }
+    async fn exchange<W: AsRef<[u8]>>(&mut self, command: &[W]) -> Result<Vec<u8>, AskError> {
+        let mut request = Vec::new();
+        write::array_header(&mut request, command.len());
+        command.iter().for_each(|word| write::bulk(&mut request, word.as_ref()));
         self.out_of_step = true;
-        self.stream.write_all(request.as_bytes()).await?;
+        self.wire.write_all(&request).await?;
         let (mut scan, mut scanned) = (ReplyScan::default(), 0);
         loop {
             match scan.advance(self.read.get(scanned..).unwrap_or_default())? {
@@ -150,7 +211,7 @@ impl NodeConn {
             if self.read.len() > MAX_REPLY {
                 return Err(AskError::TooLarge);
             }
-            if self.stream.read_buf(&mut self.read).await? == 0 {
+            if self.wire.read_buf(&mut self.read).await? == 0 {
                 let closed = "the node closed the connection";
                 return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, closed).into());
             }

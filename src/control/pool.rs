@@ -15,11 +15,13 @@ use crate::command::CommandTable;
 use crate::config::Config;
 use crate::metrics::{Totals, WorkerStats};
 use crate::pubsub::{HubStats, ToHub};
+use crate::tls::Tls;
 use crate::worker::Inquiry;
 
 /// All workers. Shared by the parts of the control thread.
 #[derive(Debug)]
 pub struct Pool {
+    tls: Arc<Tls>,
     shared: Arc<crate::worker::Shared>,
     to_control: mpsc::UnboundedSender<ToControl>,
     /// Whether replicas are looked at.
@@ -40,6 +42,7 @@ pub(super) struct Inner {
     health: Option<Arc<Health>>,
     commands: Arc<CommandTable>,
     version: Option<Arc<str>>,
+    users: Option<Arc<crate::users::Users>>,
     pause: Option<Pause>,
     /// What ended workers had counted.
     ended: Totals,
@@ -81,9 +84,12 @@ impl Pool {
     /// The operating system gives no event loop or no thread.
     pub fn new(
         config: Arc<Config>,
+        tls: Arc<Tls>,
         commands: Arc<CommandTable>,
         to_control: mpsc::UnboundedSender<ToControl>,
     ) -> std::io::Result<Self> {
+        let users = crate::users::files::users(&config)
+            .map_err(|(key, why)| std::io::Error::other(format!("{key}: {why}")))?;
         let inner = Inner {
             config: Arc::clone(&config),
             running: Vec::new(),
@@ -92,13 +98,15 @@ impl Pool {
             health: None,
             commands,
             version: None,
+            // Read before, to say what is wrong with it; not to be passed over if it is wrong now.
+            users: Some(Arc::new(users)),
             pause: None,
             ended: Totals::default(),
         };
-        let hub = crate::pubsub::spawn(Arc::clone(&config), to_control.clone())?;
-        let shared = Arc::new(crate::worker::Shared::new(&config, hub));
+        let hub = crate::pubsub::spawn(Arc::clone(&config), Arc::clone(&tls), to_control.clone())?;
+        let shared = Arc::new(crate::worker::Shared::new(&config, Arc::clone(&tls), hub));
         let replicas = super::replicas::Wish::new(&config);
-        Ok(Pool { shared, to_control, replicas, inner: Mutex::new(inner) })
+        Ok(Pool { tls, shared, to_control, replicas, inner: Mutex::new(inner) })
     }
 
     pub(super) fn shared(&self) -> &crate::worker::Shared {
@@ -121,6 +129,9 @@ impl Pool {
             self.to_control.clone(),
         )?;
         inner.next += 1;
+        if let Some(users) = inner.users.as_ref().filter(|users| !users.is_open()) {
+            handle.send(ToWorker::Users(Arc::clone(users)));
+        }
         self.tell_hub(ToHub::Worker { index, handle: handle.clone() });
         if let Some(topology) = &inner.topology {
             handle.send(ToWorker::Topology(Arc::clone(topology)));
@@ -142,6 +153,24 @@ impl Pool {
             last: Box::default(),
         });
         Ok(())
+    }
+
+    /// TLS, for connections that are not the workers'.
+    pub fn tls(&self) -> &Arc<Tls> {
+        &self.tls
+    }
+
+    /// The name of the node there, for its certificate.
+    pub fn server_name(&self, socket: std::net::SocketAddr) -> String {
+        let inner = self.inner();
+        let mut nodes = inner.topology.iter().flat_map(|snapshot| &snapshot.nodes);
+        let node = nodes.find(|node| node.socket == Some(socket));
+        node.map_or_else(|| socket.ip().to_string(), |node| node.server_name().to_owned())
+    }
+
+    /// Why nothing is known of the cluster; `None` once it is.
+    pub fn set_trouble(&self, why: Option<String>) {
+        self.shared.set_trouble(why);
     }
 
     /// Bytes of the scripts kept.
@@ -195,6 +224,12 @@ impl Pool {
         self.tell_hub(ToHub::Topology(Arc::clone(&snapshot)));
         self.inner().topology = Some(Arc::clone(&snapshot));
         self.tell(|| ToWorker::Topology(Arc::clone(&snapshot)));
+    }
+
+    /// These are slotway's users from now on.
+    pub fn set_users(&self, users: Arc<crate::users::Users>) {
+        self.inner().users = Some(Arc::clone(&users));
+        self.tell(|| ToWorker::Users(Arc::clone(&users)));
     }
 
     /// Reads from replicas by this from now on.

@@ -12,7 +12,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
@@ -20,6 +19,8 @@ use tracing::debug;
 use super::link::{Probed, ToWorker, Verdict};
 use super::pool::Pool;
 use super::topology::Requests;
+use super::wire::Wire;
+use crate::tls::Tls;
 
 /// How long a node may take to accept a connection, at most; it is looked at again.
 const CONNECT_LIMIT: Duration = Duration::from_millis(500);
@@ -54,8 +55,11 @@ impl Prober {
         tokio::spawn(async move {
             let begun = Instant::now();
             let looking = Looking(&prober, node);
-            let connect = prober.pool.config().timeouts.connect;
-            let verdict = ask(node, connect).await;
+            let verdict = {
+                let connect = prober.pool.config().timeouts.connect;
+                let (name, tls) = (prober.pool.server_name(node), prober.pool.tls());
+                ask(node, &name, tls, connect).await
+            };
             drop(looking);
             debug!(%node, ?verdict, "a silent node was looked at");
             if verdict != Verdict::Answers {
@@ -85,17 +89,21 @@ impl Pool {
     }
 }
 
-async fn ask(node: SocketAddr, limit: Duration) -> Verdict {
+async fn ask(node: SocketAddr, name: &str, tls: &Arc<Tls>, limit: Duration) -> Verdict {
     // The kernel repeats an attempt after a second: one that begins anew notices sooner that the
     // network is back.
     let limit = limit.min(CONNECT_LIMIT);
-    let Ok(Ok(mut stream)) = timeout(limit, TcpStream::connect(node)).await else {
+    let Ok(Ok(stream)) = timeout(limit, TcpStream::connect(node)).await else {
         return Verdict::Unreachable;
     };
     let ping = async {
-        stream.write_all(b"PING\r\n").await?;
+        let mut wire = Wire::over(stream, name, tls).await?;
+        wire.write_all(b"PING\r\n").await?;
         // Any answer is one: that a password is wanted, that there are too many clients.
-        stream.read_u8().await
+        match wire.read_buf(&mut Vec::with_capacity(16)).await {
+            Ok(0) => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            other => other,
+        }
     };
     match timeout(PING_LIMIT, ping).await {
         Ok(Ok(_)) => Verdict::Answers,

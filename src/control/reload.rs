@@ -1,13 +1,13 @@
 //! When the configuration is read anew, and what became of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::config::Sources;
+use crate::config::{Config, Sources};
 
 /// How often the file is looked at.
 const EVERY: Duration = Duration::from_millis(500);
@@ -42,6 +42,8 @@ pub enum Cause {
 #[derive(Debug)]
 pub struct Watch {
     pub reload: Reload,
+    /// A file whose content is a value of the configuration: upstream.user_file.
+    also: Option<PathBuf>,
     file: File,
     hup: Signal,
     ticks: Interval,
@@ -52,10 +54,32 @@ impl Watch {
     ///
     /// # Errors
     /// The signal cannot be had.
-    pub fn new(reload: Reload) -> std::io::Result<Self> {
+    pub fn new(reload: Reload, config: &Config) -> std::io::Result<Self> {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Watch { reload, file: File::default(), hup: signal(SignalKind::hangup())?, ticks })
+        let hup = signal(SignalKind::hangup())?;
+        let mut watch = Watch { reload, also: None, file: File::default(), hup, ticks };
+        watch.also(config);
+        Ok(watch)
+    }
+
+    /// Watches what `config` names, too.
+    pub fn also(&mut self, config: &Config) {
+        let file = &config.upstream.user_file;
+        self.also = (!file.is_empty()).then(|| PathBuf::from(file));
+    }
+
+    /// All that is watched, as it is now.
+    fn read(&self) -> Content {
+        let also = self.also.as_deref().and_then(read);
+        match (self.reload.sources.file.as_deref().and_then(read), also) {
+            (Some(file), Some(also)) => Some([file, also].concat()),
+            (file, also) => file.or(also),
+        }
+    }
+
+    fn is_file(&self) -> bool {
+        self.reload.sources.file.is_some() || self.also.is_some()
     }
 
     /// The next cause. Nothing is lost when it is dropped before.
@@ -63,12 +87,12 @@ impl Watch {
         loop {
             tokio::select! {
                 Some(()) = self.hup.recv() => {
-                    let now = self.reload.sources.file.as_deref().and_then(read);
+                    let now = self.read();
                     self.file.judge(now);
                     return Cause::Asked;
                 }
-                _ = self.ticks.tick(), if self.reload.sources.file.is_some() => {
-                    let now = self.reload.sources.file.as_deref().and_then(read);
+                _ = self.ticks.tick(), if self.is_file() => {
+                    let now = self.read();
                     let first = self.file.judged.is_none();
                     if self.file.look(now) {
                         return if first { Cause::FirstLook } else { Cause::File };

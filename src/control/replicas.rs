@@ -22,6 +22,7 @@ use crate::cluster::{
     Health, LagLimits, Node, NodeHealth, Replication, Unfit, parse_replication, parse_zone,
 };
 use crate::config::{Config, InFailover, ReadFrom};
+use crate::tls::Tls;
 
 /// Whether replicas are to be looked at, and when.
 #[derive(Debug, Default)]
@@ -133,7 +134,7 @@ impl Replicas {
             let primary = shard.primary.as_ref().and_then(node).map(&mut take);
             let online = shard.replicas.iter().filter_map(node).filter(|n| n.online);
             let replicas: Vec<_> = online.map(&mut take).collect();
-            shards.spawn(ask_shard(primary, replicas, Arc::clone(&self.config)));
+            shards.spawn(ask_shard(primary, replicas, access(&self.config, &self.pool)));
         }
         let limits = LagLimits {
             silence: self.config.replicas.max_lag,
@@ -212,26 +213,32 @@ impl Replicas {
 }
 
 type Place = (Node, Option<Kept>);
+/// What it takes to connect.
+type Access = (Arc<Config>, Arc<Tls>);
+
+fn access(config: &Arc<Config>, pool: &Pool) -> Access {
+    (Arc::clone(config), Arc::clone(pool.tls()))
+}
 
 async fn ask_shard(
     primary: Option<Place>,
     replicas: Vec<Place>,
-    config: Arc<Config>,
+    (config, tls): Access,
 ) -> (Option<Asked>, Vec<Asked>) {
     let primary = match primary {
-        Some((node, kept)) => Some(ask(node, kept, Arc::clone(&config)).await),
+        Some((node, kept)) => Some(ask(node, kept, (Arc::clone(&config), Arc::clone(&tls))).await),
         None => None,
     };
     let mut asking = JoinSet::new();
     for (node, kept) in replicas {
-        asking.spawn(ask(node, kept, Arc::clone(&config)));
+        asking.spawn(ask(node, kept, (Arc::clone(&config), Arc::clone(&tls))));
     }
     (primary, asking.join_all().await)
 }
 
-async fn ask(node: Node, kept: Option<Kept>, config: Arc<Config>) -> Asked {
+async fn ask(node: Node, kept: Option<Kept>, (config, tls): Access) -> Asked {
     let answer = match node.socket {
-        Some(socket) => replication(socket, kept, &config).await,
+        Some(socket) => replication(socket, node.server_name(), kept, &config, &tls).await,
         None => None,
     };
     Asked { node, answer }
@@ -239,8 +246,10 @@ async fn ask(node: Node, kept: Option<Kept>, config: Arc<Config>) -> Asked {
 
 async fn replication(
     socket: SocketAddr,
+    name: &str,
     kept: Option<Kept>,
     config: &Arc<Config>,
+    tls: &Arc<Tls>,
 ) -> Option<(Kept, Option<Replication>)> {
     if let Some(mut kept) = kept {
         match kept.conn.ask(&["INFO", "replication"]).await {
@@ -251,7 +260,7 @@ async fn replication(
             Err(_) => {}
         }
     }
-    let mut conn = NodeConn::connect(socket, config).await.ok()?;
+    let mut conn = NodeConn::connect(socket, name, config, tls).await.ok()?;
     let reply = conn.ask(&["INFO", "replication"]).await.ok()?;
     let mut zone = None;
     if config.read_from == ReadFrom::Zone {

@@ -16,6 +16,7 @@ use tracing::debug;
 
 use super::node::{Answer, AskError, NodeConn};
 use crate::config::Config;
+use crate::tls::Tls;
 
 /// How long one node is waited for before the next is asked, too.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -25,8 +26,8 @@ const ENOUGH: usize = 5;
 /// Someone to ask.
 #[derive(Debug)]
 pub enum Candidate {
-    /// A node by its address.
-    Node(SocketAddr),
+    /// A node by its address, and its name.
+    Node(SocketAddr, String),
     /// A seed or a hint, by IP address or DNS name, resolved when its turn comes.
     Name(String, u16),
 }
@@ -42,6 +43,7 @@ pub struct Found {
 /// What one round knows.
 pub struct Round<'a> {
     pub config: &'a Arc<Config>,
+    pub tls: &'a Arc<Tls>,
     /// Kept connections; taken from and given back to.
     pub connections: &'a mut HashMap<SocketAddr, NodeConn>,
     /// Epoch of the view in use.
@@ -51,9 +53,11 @@ pub struct Round<'a> {
 }
 
 /// What a task of a round brings back.
+#[allow(clippy::large_enum_variant)] // a handful of them at a time
 enum Step {
     Asked(SocketAddr, Result<(NodeConn, Answer), AskError>),
-    Resolved(Result<Vec<SocketAddr>, String>),
+    /// With the name that was resolved.
+    Resolved(String, Result<Vec<SocketAddr>, String>),
 }
 
 impl Round<'_> {
@@ -77,10 +81,11 @@ impl Round<'_> {
                 () = sleep(PATIENCE), if !queue.is_empty() => continue,
             };
             match step {
-                Step::Resolved(Ok(found)) => {
-                    found.into_iter().rev().for_each(|s| queue.push_front(Candidate::Node(s)));
+                Step::Resolved(name, Ok(found)) => {
+                    let nodes = found.into_iter().rev();
+                    nodes.for_each(|s| queue.push_front(Candidate::Node(s, name.clone())));
                 }
-                Step::Resolved(Err(error)) => errors.push(error),
+                Step::Resolved(_, Err(error)) => errors.push(error),
                 Step::Asked(socket, Ok((conn, answer))) => {
                     answers += 1;
                     let found = Found { socket, conn, answer };
@@ -116,14 +121,18 @@ impl Round<'_> {
     ) {
         while let Some(candidate) = queue.pop_front() {
             match candidate {
-                Candidate::Node(socket) if tried.insert(socket) => {
+                Candidate::Node(socket, name) if tried.insert(socket) => {
                     let kept = self.connections.remove(&socket);
-                    steps.spawn(ask_node(kept, socket, Arc::clone(self.config)));
+                    let (config, tls) = (Arc::clone(self.config), Arc::clone(self.tls));
+                    steps.spawn(ask_node(kept, socket, name, config, tls));
                 }
-                Candidate::Node(_) => continue,
+                Candidate::Node(..) => continue,
                 Candidate::Name(host, port) => {
                     let limit = self.config.timeouts.connect;
-                    steps.spawn(async move { Step::Resolved(resolve(&host, port, limit).await) });
+                    steps.spawn(async move {
+                        let found = resolve(&host, port, limit).await;
+                        Step::Resolved(host, found)
+                    });
                 }
             }
             return;
@@ -175,14 +184,20 @@ async fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAdd
 }
 
 /// A kept connection may have died of old age, which says nothing about its node.
-async fn ask_node(kept: Option<NodeConn>, socket: SocketAddr, config: Arc<Config>) -> Step {
+async fn ask_node(
+    kept: Option<NodeConn>,
+    socket: SocketAddr,
+    name: String,
+    config: Arc<Config>,
+    tls: Arc<Tls>,
+) -> Step {
     if let Some(mut conn) = kept
         && let Ok(answer) = conn.topology().await
     {
         return Step::Asked(socket, Ok((conn, answer)));
     }
     let fresh = async {
-        let mut conn = NodeConn::connect(socket, &config).await?;
+        let mut conn = NodeConn::connect(socket, &name, &config, &tls).await?;
         let answer = conn.topology().await?;
         Ok((conn, answer))
     };

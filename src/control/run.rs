@@ -32,9 +32,12 @@ use super::sockets::Sockets;
 use super::status::Status;
 use super::supervise::supervise;
 use super::topology::{Refresher, Requests};
+use super::verify::Verifier;
 use crate::admin::Admin;
 use crate::command::CommandTable;
 use crate::config::{Config, HandOver, Listen};
+use crate::tls::{Fault, Tls};
+use crate::users::Files;
 
 /// How long the first refresh may keep `ready` waiting.
 const FIRST_REFRESH: Duration = Duration::from_secs(2);
@@ -50,6 +53,9 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// Why slotway does not run, or did not end well.
 #[derive(Debug, Error)]
 pub enum RunError {
+    /// Anybody could use it.
+    #[error("protected_mode: {0}")]
+    Unprotected(String),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {reason}")]
     Bind {
@@ -58,6 +64,9 @@ pub enum RunError {
         /// The reason and the way out.
         reason: String,
     },
+    /// The files of `[tls.downstream]` or `[tls.upstream]` cannot be used.
+    #[error("TLS: {0}")]
+    Tls(String),
     /// A thread, the runtime or the signals cannot be had.
     #[error("cannot start {0}: {1}")]
     Start(&'static str, io::Error),
@@ -68,10 +77,10 @@ pub enum RunError {
 
 impl RunError {
     pub(super) fn bind(key: &'static str, address: &str, error: io::Error) -> Self {
-        let elsewhere = format!(
-            "choose another with `{key}` in the configuration, --{key} or SLOTWAY_{}",
-            key.to_uppercase()
-        );
+        let variable = format!("SLOTWAY_{}", key.replace('.', "__").to_uppercase());
+        let flag = if key.contains('.') { format!("--set {key}") } else { format!("--{key}") };
+        let elsewhere =
+            format!("choose another with `{key}` in the configuration, {flag} or {variable}");
         let reason = match error.kind() {
             ErrorKind::AddrInUse => format!(
                 "it is taken; stop the process that listens there (ss -lptn shows it), or {elsewhere}"
@@ -93,6 +102,8 @@ impl RunError {
 pub struct BoundAddrs {
     /// For clients.
     pub listen: Vec<Listen>,
+    /// For clients with TLS.
+    pub tls: Vec<Listen>,
     /// For HTTP, if it is on.
     pub admin: Option<SocketAddr>,
 }
@@ -143,6 +154,9 @@ pub(super) struct Control {
     pub(super) status: Arc<Status>,
     pub(super) requests: Arc<Requests>,
     prober: Prober,
+    pub(super) verifier: Arc<Verifier>,
+    /// Of users and secrets.
+    pub(super) files: Arc<Files>,
     from_workers: mpsc::UnboundedReceiver<ToControl>,
     signals: Signals,
     /// For another configuration.
@@ -168,24 +182,31 @@ impl Control {
         accept::raise_file_limit(config.limits.clients, config.limits.dedicated);
         let told = |e| RunError::Start("the signal handlers", e);
         let signals = Signals::new().map_err(told)?;
-        let reloading = reload.map(Watch::new).transpose().map_err(told)?;
+        let watch = |reload| Watch::new(reload, &config);
+        let reloading = reload.map(watch).transpose().map_err(told)?;
 
         // Everything that can fail for a reason of the user's comes first.
+        let tls = Arc::new(Tls::load(&config).map_err(|faults| RunError::Tls(join(&faults)))?);
         let mut sockets = Sockets::from_environment(&config);
         let (mut listeners, mut admin_listeners) = (Listeners::default(), AdminListeners::new());
-        let prepared = listeners.prepare(&config.listen, &mut sockets).await?;
+        let prepared = listeners.prepare(&config, &mut sockets).await?;
         let admin_sockets = admin_listeners.prepare(config.admin.as_ref(), &mut sockets).await?;
         sockets.finish();
+        listeners.protect(&config, &prepared)?;
         let admin_sockets = admin_sockets.unwrap_or_default();
+        let (secured, plain) = listeners.add(prepared).into_iter().partition(|(_, tls)| *tls);
+        let addresses =
+            |all: Vec<(Listen, bool)>| all.into_iter().map(|(bound, _)| bound).collect();
         let bound = BoundAddrs {
             admin: admin_sockets.first().map(|(_, addr, _)| *addr),
-            listen: listeners.add(prepared),
+            listen: addresses(plain),
+            tls: addresses(secured),
         };
 
         let commands = Arc::new(CommandTable::builtin());
         let status = Arc::new(Status::new(Arc::clone(&commands)));
         let (to_control, from_workers) = mpsc::unbounded_channel();
-        let pool = Pool::new(Arc::clone(&config), commands, to_control)
+        let pool = Pool::new(Arc::clone(&config), Arc::clone(&tls), commands, to_control)
             .map_err(|e| RunError::Start("the pub/sub hub", e))?;
         let pool = Arc::new(pool);
         for _ in 0..config.workers.count() {
@@ -197,6 +218,11 @@ impl Control {
         admin_listeners
             .open(config.admin.clone(), admin_sockets, &admin)
             .map_err(|e| RunError::Start("the admin listener", e))?;
+        let watch = {
+            let tls = Arc::clone(&tls);
+            move || Arc::clone(&tls).watch()
+        };
+        others.spawn(supervise("certificates".to_owned(), Arc::clone(&status), watch));
         let requests = Arc::new(Requests::default());
         let first_refresh = Arc::new(Notify::new());
         let refresh = {
@@ -220,6 +246,16 @@ impl Control {
         };
         others.spawn(supervise("replicas".to_owned(), Arc::clone(&status), watch));
 
+        let files = Arc::new(Files::new(Arc::clone(&config)));
+        let watch_files = {
+            let (files, pool) = (Arc::clone(&files), Arc::clone(&pool));
+            move || {
+                let (files, pool) = (Arc::clone(&files), Arc::clone(&pool));
+                async move { files.run(|users| pool.set_users(Arc::new(users))).await }
+            }
+        };
+        others.spawn(supervise("files".to_owned(), Arc::clone(&status), watch_files));
+        let verifier = Verifier::new(Arc::clone(&pool), Arc::clone(&status));
         let alive = {
             let (pool, status) = (Arc::clone(&pool), Arc::clone(&status));
             move || notify::watchdog(Arc::clone(&pool), Arc::clone(&status))
@@ -234,6 +270,8 @@ impl Control {
             status,
             requests,
             prober,
+            verifier,
+            files,
             from_workers,
             signals,
             watch: reloading,
@@ -256,6 +294,10 @@ impl Control {
     ) -> Result<(), RunError> {
         let workers = self.pool.running();
         let listen: Vec<String> = bound.listen.iter().map(ToString::to_string).collect();
+        if !bound.tls.is_empty() {
+            let listen: Vec<String> = bound.tls.iter().map(ToString::to_string).collect();
+            info!(listen = listen.join(", "), "slotway serves clients with TLS");
+        }
         let admin = bound.admin.map_or_else(|| "off".to_owned(), |addr| addr.to_string());
         info!(listen = listen.join(", "), admin, workers, "slotway runs");
 
@@ -304,6 +346,9 @@ impl Control {
             ToControl::RefreshCommands => self.requests.commands(),
             ToControl::Silent { node } => self.prober.look(node),
             ToControl::AskEveryone(inquiry) => self.pool.ask(inquiry),
+            ToControl::Verify(verify) => {
+                tokio::spawn(Arc::clone(&self.verifier).answer(*verify));
+            }
             ToControl::Exited { worker } => self.replace(worker),
         }
     }
@@ -385,6 +430,12 @@ async fn next_cause(watch: &mut Option<Watch>) -> Cause {
         Some(watch) => watch.next().await,
         None => std::future::pending().await,
     }
+}
+
+/// All that is wrong, in one line.
+pub(super) fn join(faults: &[Fault]) -> String {
+    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    faults.join("; ")
 }
 
 /// SIGTERM and SIGINT.

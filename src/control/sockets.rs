@@ -120,8 +120,8 @@ impl Sockets {
             let address = inherited.address.to_string();
             warn!(
                 address,
-                "a socket that was handed over is not used: neither listen nor admin has this \
-                 address"
+                "a socket that was handed over is not used: neither listen, tls.downstream.listen \
+                 nor admin has this address"
             );
         }
         self.taken.clear();

@@ -18,9 +18,18 @@ use super::topology::{Refresher, Requests};
 use crate::cluster::NodeAddr;
 use crate::command::CommandTable;
 use crate::config::{Address, Config};
+use crate::tls::Tls;
 
 /// Long enough for anything that is going to happen.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+fn no_tls() -> Arc<Tls> {
+    Arc::new(Tls::load(&Config::default()).unwrap())
+}
+
+fn candidate(addr: SocketAddr) -> Candidate {
+    Candidate::Node(addr, addr.ip().to_string())
+}
 
 /// One real server that is a whole cluster.
 struct Server {
@@ -122,7 +131,13 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 async fn ask(epoch: u64, candidates: Vec<Candidate>) -> Result<(SocketAddr, u64), String> {
     let config = Arc::new(Config::default());
     let mut connections = HashMap::new();
-    let round = Round { config: &config, connections: &mut connections, epoch, known: true };
+    let round = Round {
+        config: &config,
+        tls: &no_tls(),
+        connections: &mut connections,
+        epoch,
+        known: true,
+    };
     let found = round.ask(candidates).await?;
     Ok((found.socket, found.answer.info.epoch))
 }
@@ -131,11 +146,11 @@ async fn ask(epoch: u64, candidates: Vec<Candidate>) -> Result<(SocketAddr, u64)
 fn an_older_view_is_taken_only_if_nobody_has_a_newer_one() {
     let (old, new) = (Server::start(3), Server::start(7));
     block_on(async {
-        let both = || vec![Candidate::Node(old.addr), Candidate::Node(new.addr)];
+        let both = || vec![candidate(old.addr), candidate(new.addr)];
         assert_eq!(ask(0, both()).await, Ok((old.addr, 3)), "nothing known yet: the first");
         assert_eq!(ask(7, both()).await, Ok((new.addr, 7)), "the first one is behind");
         assert_eq!(ask(9, both()).await, Ok((new.addr, 7)), "both are: the newer");
-        assert_eq!(ask(9, vec![Candidate::Node(old.addr)]).await, Ok((old.addr, 3)));
+        assert_eq!(ask(9, vec![candidate(old.addr)]).await, Ok((old.addr, 3)));
     });
 }
 
@@ -145,12 +160,12 @@ fn a_view_of_a_node_in_state_fail_is_the_last_choice() {
     assert_eq!(failed.ask("CLUSTER DELSLOTS 5"), "+OK");
     failed.wait_for("cluster_state:fail");
     block_on(async {
-        let both = vec![Candidate::Node(failed.addr), Candidate::Node(ok.addr)];
+        let both = vec![candidate(failed.addr), candidate(ok.addr)];
         assert_eq!(ask(7, both).await, Ok((ok.addr, 3)));
-        assert_eq!(ask(7, vec![Candidate::Node(failed.addr)]).await, Ok((failed.addr, 7)));
+        assert_eq!(ask(7, vec![candidate(failed.addr)]).await, Ok((failed.addr, 7)));
         // A node that was reset knows nothing; that is no view to replace one with.
         assert_eq!(failed.ask("CLUSTER FLUSHSLOTS"), "+OK");
-        let error = ask(7, vec![Candidate::Node(failed.addr)]).await.unwrap_err();
+        let error = ask(7, vec![candidate(failed.addr)]).await.unwrap_err();
         assert!(error.contains("knows no slots"), "{error}");
     });
 }
@@ -165,8 +180,8 @@ fn who_does_not_answer_is_passed_over_and_named() {
     block_on(async {
         let in_vain = || {
             vec![
-                Candidate::Node(silent_addr),
-                Candidate::Node(dead),
+                candidate(silent_addr),
+                candidate(dead),
                 Candidate::Name("nowhere.invalid".into(), 7000),
             ]
         };
@@ -188,7 +203,9 @@ fn a_connection_whose_reply_was_not_waited_for_is_not_used_again() {
     block_on(async {
         let mut config = Config::default();
         config.timeouts.connect = Duration::from_millis(200);
-        let mut conn = NodeConn::connect(server.addr, &Arc::new(config)).await.unwrap();
+        let mut conn = NodeConn::connect(server.addr, "127.0.0.1", &Arc::new(config), &no_tls())
+            .await
+            .unwrap();
         assert_eq!(conn.ask(&["PING"]).await.unwrap(), b"+PONG\r\n");
         assert!(conn.is_usable());
         conn.ask(&["BLPOP", "list", "5"]).await.unwrap_err();
@@ -207,7 +224,8 @@ fn any_number_of_requests_is_no_stampede() {
         let commands = Arc::new(CommandTable::builtin());
         let status = Arc::new(Status::new(Arc::clone(&commands)));
         let (to_control, _from_workers) = mpsc::unbounded_channel();
-        let pool = Arc::new(Pool::new(Arc::clone(&config), commands, to_control).unwrap());
+        let pool =
+            Arc::new(Pool::new(Arc::clone(&config), no_tls(), commands, to_control).unwrap());
         let requests = Arc::new(Requests::default());
         let refresher =
             Refresher::new(Arc::clone(&config), pool, Arc::clone(&status), Arc::clone(&requests));
@@ -240,7 +258,7 @@ fn an_ended_worker_is_replaced_and_its_counters_stay() {
         let config = Arc::new(Config::default());
         let (to_control, mut from_workers) = mpsc::unbounded_channel();
         let commands = Arc::new(CommandTable::builtin());
-        let pool = Pool::new(config, commands, to_control).unwrap();
+        let pool = Pool::new(config, no_tls(), commands, to_control).unwrap();
         pool.start_one().unwrap();
         let limit = PATIENCE;
         let before = pool.scrape(limit).await;

@@ -25,6 +25,7 @@ use crate::command::CommandTable;
 use crate::config::Config;
 use crate::lines::Lines;
 use crate::sparsely;
+use crate::tls::Tls;
 
 /// COMMAND is a large reply; workers may ask for it for every unknown name that clients send.
 const COMMANDS_INTERVAL: Duration = Duration::from_secs(5);
@@ -250,6 +251,7 @@ impl Refresher {
         let candidates = self.candidates(hint.as_ref());
         let round = Round {
             config: &self.config,
+            tls: self.pool.tls(),
             connections: &mut self.connections,
             epoch: self.epoch,
             known: !self.current.nodes.is_empty(),
@@ -275,9 +277,9 @@ impl Refresher {
         // A hint comes from a reply, and a script can make a node reply with anything: it chooses
         // among the nodes that the cluster has named, it does not add to them.
         let hinted = hint
-            .and_then(|hint| self.current.nodes.iter().find(|n| n.addr == *hint)?.socket)
-            .map(Candidate::Node);
-        let mut known = online.into_iter().filter_map(|n| n.socket).map(Candidate::Node);
+            .and_then(|hint| self.current.nodes.iter().find(|n| n.addr == *hint))
+            .and_then(candidate);
+        let mut known = online.into_iter().filter_map(candidate);
         let first: Vec<Candidate> = known.by_ref().take(answering.min(BEFORE_SEEDS)).collect();
         let seeds = self.config.seeds.iter().map(|s| Candidate::Name(s.host.clone(), s.port));
         hinted.into_iter().chain(first).chain(seeds).chain(known).collect()
@@ -293,11 +295,19 @@ impl Refresher {
         replicas.map(|n| n.addr.clone()).collect()
     }
 
+    /// What is known of the cluster is enough to serve, or why it is not.
+    fn tell_trouble(&self, why: Option<String>) {
+        if self.current.nodes.is_empty() || why.is_none() {
+            self.pool.set_trouble(why);
+        }
+    }
+
     async fn accept(&mut self, found: Found, by_worker: bool) {
         let Found { socket, mut conn, answer: Answer { info, mut snapshot } } = found;
         self.names.resolve(&mut snapshot, self.config.timeouts.connect).await;
         self.epoch = info.epoch;
         let changed = !snapshot.same_as(&self.current);
+        self.tell_trouble(None);
         if changed {
             snapshot.generation = self.current.generation + 1;
             self.tell_changes(&snapshot, socket);
@@ -353,6 +363,7 @@ impl Refresher {
     }
 
     fn failed(&mut self, error: String) {
+        self.tell_trouble(Some(error.clone()));
         let mut topology = self.status.topology();
         topology.refreshes_failed += 1;
         // The same failure several times a second is one line.
@@ -423,9 +434,13 @@ impl Refresher {
             if !self.probing.insert(node.addr.clone()) {
                 continue;
             }
+            let name = node.server_name().to_owned();
             let (node, config) = (node.addr.clone(), Arc::clone(&self.config));
-            let kept = self.connections.remove(&socket);
-            self.probes.spawn(async move { (node, socket, probe(kept, socket, &config).await) });
+            let (kept, tls) = (self.connections.remove(&socket), Arc::clone(self.pool.tls()));
+            self.probes.spawn(async move {
+                let result = probe(kept, socket, &name, &config, &tls).await;
+                (node, socket, result)
+            });
         }
         self.status.topology().reached = still;
     }
@@ -464,18 +479,25 @@ impl Refresher {
     }
 }
 
+/// `None`: its name does not resolve.
+fn candidate(node: &Node) -> Option<Candidate> {
+    Some(Candidate::Node(node.socket?, node.server_name().to_owned()))
+}
+
 /// A kept connection may have died of old age, which says nothing about its node.
 async fn probe(
     kept: Option<NodeConn>,
     socket: SocketAddr,
+    name: &str,
     config: &Arc<Config>,
+    tls: &Arc<Tls>,
 ) -> Result<NodeConn, AskError> {
     if let Some(mut conn) = kept
         && conn.ask(&["PING"]).await.is_ok()
     {
         return Ok(conn);
     }
-    let mut conn = NodeConn::connect(socket, config).await?;
+    let mut conn = NodeConn::connect(socket, name, config, tls).await?;
     conn.ask(&["PING"]).await?;
     Ok(conn)
 }

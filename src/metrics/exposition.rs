@@ -12,11 +12,15 @@ use prometheus::proto::{
 use super::merge::Totals;
 use super::names::{self, Kind, METRICS, Metric};
 use super::process::Process;
-use super::stats::{BUCKETS_MICROS, Histogram, LimitHit, ReadTo, Redirection, TransactionKind};
+use super::stats::{
+    BUCKETS_MICROS, DeniedFor, Histogram, LimitHit, LoginOutcome, ReadTo, Redirection,
+    TransactionKind,
+};
 use crate::cluster::{Health, Role, Snapshot, Unfit};
 use crate::command::{Class, CommandId, CommandTable};
 use crate::control::ReloadStats;
 use crate::pubsub::{GapReason, HubStats, Kind as Topic};
+use crate::tls::{Outcome, Side, TlsCounts};
 
 /// Everything that one scrape shows.
 #[derive(Debug)]
@@ -62,6 +66,7 @@ pub struct ControlStats {
     /// Since 1970.
     pub config_loaded_seconds: f64,
     pub restart_keys: u64,
+    pub tls: TlsCounts,
     /// Fit, offline, then by [`Unfit`].
     pub replicas: [u64; 2 + Unfit::COUNT],
 }
@@ -150,6 +155,16 @@ impl View<'_> {
                     family.count(&[kind], count);
                 }
             }
+            n if n == names::LOGINS.name => {
+                for (outcome, count) in LoginOutcome::NAMES.iter().zip(rest.logins) {
+                    family.count(&[outcome], count);
+                }
+            }
+            n if n == names::DENIED.name => {
+                for (reason, count) in DeniedFor::NAMES.iter().zip(rest.denied) {
+                    family.count(&[reason], count);
+                }
+            }
             n if n == names::READS.name => {
                 for (to, count) in ReadTo::NAMES.iter().zip(rest.reads) {
                     family.count(&[to], count);
@@ -212,6 +227,25 @@ impl View<'_> {
                     family.value(&[], age);
                 }
             }
+            n if n == names::TLS_HANDSHAKES.name => {
+                for (side, counts) in Side::NAMES.iter().zip(control.tls.handshakes) {
+                    for (result, count) in Outcome::NAMES.iter().zip(counts) {
+                        family.count(&[side, result], count);
+                    }
+                }
+            }
+            n if n == names::TLS_RELOADS.name => {
+                for (result, count) in ["ok", "failed"].iter().zip(control.tls.reloads) {
+                    family.count(&[result], count);
+                }
+            }
+            n if n == names::TLS_EXPIRY.name => {
+                for (side, at) in Side::NAMES.iter().zip(control.tls.expiry) {
+                    if let Some(at) = at {
+                        family.value(&[side], at as f64);
+                    }
+                }
+            }
             n if n == names::BUILD.name => family.count(&[env!("CARGO_PKG_VERSION")], 1),
             n if n == names::CPU.name => family.value(&[], process.cpu_seconds),
             n if n == names::START_TIME.name => family.value(&[], process.start_seconds),
@@ -241,6 +275,7 @@ impl View<'_> {
                     (names::PUBSUB_RESTARTS, hub.restarts.load(Relaxed)),
                     (names::PUBSUB_HELD, hub.held.load(Relaxed) as u64),
                     (names::HELD, rest.held),
+                    (names::CLUSTER_USERS, rest.users),
                     (names::BLOCKED, rest.clients_blocked),
                     (names::CHANGES, control.topology_changes),
                     (names::GENERATION, control.topology_generation),
@@ -409,6 +444,7 @@ mod tests {
         let control = ControlStats {
             clients_rejected: 4,
             topology_age_seconds: Some(1.5),
+            tls: TlsCounts { expiry: [Some(1), None, None], ..TlsCounts::default() },
             workers: 2,
             ..ControlStats::default()
         };

@@ -61,6 +61,8 @@ impl Totals {
             sum.merge(one);
         }
         add_all(&mut self.rest.redirections, &stats.redirections);
+        add_all(&mut self.rest.logins, &stats.logins);
+        add_all(&mut self.rest.denied, &stats.denied);
         add_all(&mut self.rest.reads, &stats.reads);
         add_all(&mut self.rest.transactions, &stats.transactions);
         add_all(&mut self.rest.subscriptions, &stats.subscriptions);
@@ -82,6 +84,7 @@ impl Totals {
             (&mut sum.script_loads, stats.script_loads),
             (&mut sum.buffer_bytes, stats.buffer_bytes),
             (&mut sum.held, stats.held),
+            (&mut sum.users, stats.users),
             (&mut sum.subscribers, stats.subscribers),
             (&mut sum.messages_dropped, stats.messages_dropped),
             (&mut sum.clients_blocked, stats.clients_blocked),
@@ -106,6 +109,7 @@ impl Totals {
             &mut ended.dedicated_idle,
             &mut ended.buffer_bytes,
             &mut ended.held,
+            &mut ended.users,
             &mut ended.subscribers,
         ] {
             *gauge = 0;

@@ -71,6 +71,12 @@ metrics! {
         "Clients closed, by either side.";
     CLIENTS_REJECTED: Counter "slotway_clients_rejected_total" [] "limits.clients"
         "Connections answered with \"max number of clients reached\" and closed.";
+    TLS_HANDSHAKES: Counter "slotway_tls_handshakes_total" ["side", "result"] "tls.downstream.listen"
+        "TLS handshakes with clients (downstream) and nodes (upstream): ok; or failed because a certificate was refused by either side or is missing (certificate), no version or cipher is common (incompatible), what came is no TLS (not_tls), it took too long (timeout), the other side closed the connection (closed), or another reason (other).";
+    TLS_RELOADS: Counter "slotway_tls_reloads_total" ["result"] "tls.downstream.cert"
+        "Certificates, keys and CAs read again because their files have changed: ok; failed, those before stay in use.";
+    TLS_EXPIRY: Gauge "slotway_tls_certificate_expiry_timestamp_seconds" ["side"] "tls.downstream.cert"
+        "When the certificate that is shown to clients (downstream) or nodes (upstream) ends, or one of its intermediates if that is earlier, in seconds since 1970.";
     ACCEPT_ERRORS: Counter "slotway_accept_errors_total" [] ""
         "Connections that could not be accepted, for want of file descriptors most often.";
     CLIENT_RECEIVED: Counter "slotway_client_received_bytes_total" [] ""
@@ -105,6 +111,12 @@ metrics! {
         "SCRIPT LOADs put before a client's EVALSHA because its node may lack the script; that it did lack it is noscript in slotway_redirections_total.";
     SCRIPT_BYTES: Gauge "slotway_script_bytes" [] "limits.scripts"
         "Bytes of the scripts kept for nodes that lack them.";
+    LOGINS: Counter "slotway_logins_total" ["outcome"] "auth"
+        "Logins (AUTH, HELLO … AUTH, a client's certificate): own and certificate, a user of slotway's own; cluster, a user of the cluster; wrong, a wrong name or password; too_many, more users of the cluster than limits.users; unavailable, no node could be asked.";
+    DENIED: Counter "slotway_denied_total" ["reason"] "users"
+        "Commands that slotway refused to a user: login, it has not logged in; command, key, channel, its rules. What nodes refuse to their users is not in it.";
+    CLUSTER_USERS: Gauge "slotway_cluster_users" [] "limits.users"
+        "Users of the cluster with connections of their own, added up over the workers.";
     READS: Counter "slotway_reads_total" ["to"] "read_from"
         "Reads that need not go to their primary (read_from, replicas.in_failover, READONLY), by where they went: replica; zone_replica, in slotway's zone; failover_replica, because the primary is not reached; primary, as chosen; primary_fallback, for want of a replica. Not counted again: what a replica did not answer and the primary then did (slotway_retries_total).";
     REPLICAS: Gauge "slotway_replicas" ["state"] "replicas.check"

@@ -109,6 +109,51 @@ impl ReadTo {
         ["replica", "zone_replica", "failover_replica", "primary", "primary_fallback"];
 }
 
+/// What became of a login (label `outcome`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginOutcome {
+    /// One of slotway's own users.
+    Own,
+    /// One of the cluster's users.
+    Cluster,
+    /// One of slotway's own users, by its certificate.
+    Certificate,
+    /// A wrong name or password.
+    Wrong,
+    /// More users of the cluster than `limits.users`.
+    TooMany,
+    /// No node could be asked, or it refused for another reason.
+    Unavailable,
+}
+
+impl LoginOutcome {
+    /// How many there are.
+    pub const COUNT: usize = 6;
+    /// Label values, by discriminant.
+    pub const NAMES: [&'static str; Self::COUNT] =
+        ["own", "cluster", "certificate", "wrong", "too_many", "unavailable"];
+}
+
+/// Why slotway refused a command to a user (label `reason`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeniedFor {
+    /// It has not logged in.
+    Login,
+    /// Not this command.
+    Command,
+    /// Not one of its keys.
+    Key,
+    /// Not one of its channels.
+    Channel,
+}
+
+impl DeniedFor {
+    /// How many there are.
+    pub const COUNT: usize = 4;
+    /// Label values, by discriminant.
+    pub const NAMES: [&'static str; Self::COUNT] = ["login", "command", "key", "channel"];
+}
+
 /// How a transaction was carried out (label `kind`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransactionKind {
@@ -223,6 +268,12 @@ pub struct WorkerStats {
     pub splits: u64,
     /// SCRIPT LOADs that slotway put before a client's command.
     pub script_loads: u64,
+    /// By [`LoginOutcome`].
+    pub logins: [u64; LoginOutcome::COUNT],
+    /// Commands that slotway refused to a user, by [`DeniedFor`].
+    pub denied: [u64; DeniedFor::COUNT],
+    /// Gauge: users of the cluster that it has connections of.
+    pub users: u64,
     /// Reads that need not go to their primary, by [`ReadTo`].
     pub reads: [u64; ReadTo::COUNT],
     /// By [`TransactionKind`].

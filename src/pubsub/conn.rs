@@ -1,15 +1,17 @@
 //! One subscription connection: socket, handshake, what is to be written and what was read in part.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use mio::{Registry, Token};
 
+use super::HubStats;
 use crate::buf::{CHUNK, Pool, SendQueue};
 use crate::resp::{Protocol, ReplyProgress, ReplyScan, write};
 use crate::stream::Stream;
+use crate::tls::Tls;
 use crate::upstream::Handshake;
 
 /// A quiet node is asked whether it is still there after so long, microseconds.
@@ -22,6 +24,8 @@ const UNUSED: u64 = 30_000_000;
 pub enum State {
     /// The TCP connection is being made.
     Connecting,
+    /// The TLS handshake goes on.
+    Securing,
     /// The handshake's replies are awaited.
     Handshake,
     /// Subscriptions can be made.
@@ -58,10 +62,11 @@ pub struct Conn {
     account: Account,
 }
 
-/// Bytes on an account that is shared; off it again with this.
+/// Bytes on accounts that are shared; off them again with this.
 #[derive(Debug)]
 struct Account {
     total: Arc<AtomicUsize>,
+    unfinished: Arc<AtomicUsize>,
     mine: usize,
 }
 
@@ -69,6 +74,8 @@ impl Account {
     /// Gives what is on the account in all.
     fn set(&mut self, bytes: usize) -> usize {
         let before = std::mem::replace(&mut self.mine, bytes);
+        self.unfinished.fetch_add(bytes, Relaxed);
+        self.unfinished.fetch_sub(before, Relaxed);
         self.total.fetch_add(bytes, Relaxed);
         self.total.fetch_sub(before, Relaxed).saturating_sub(before)
     }
@@ -77,7 +84,17 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         self.total.fetch_sub(self.mine, Relaxed);
+        self.unfinished.fetch_sub(self.mine, Relaxed);
     }
+}
+
+/// Why a connection is of no use any more.
+#[derive(Debug)]
+pub enum Broken {
+    /// The socket, or TLS on it.
+    Socket(io::Error),
+    /// What was said.
+    Talk(String),
 }
 
 /// What the time has come for.
@@ -94,18 +111,25 @@ pub enum Due {
 }
 
 impl Conn {
-    /// Starts an attempt.
+    /// Starts an attempt, to the node of that name.
     ///
     /// # Errors
     /// The operating system's.
     pub fn connect(
-        addr: SocketAddr,
+        (addr, name, tls): (SocketAddr, &str, &Tls),
         registry: &Registry,
         token: Token,
         until: u64,
-        account: &Arc<AtomicUsize>,
+        stats: &HubStats,
     ) -> io::Result<Conn> {
-        let mut stream = Stream::Tcp(mio::net::TcpStream::connect(addr)?);
+        let socket = mio::net::TcpStream::connect(addr)?;
+        let mut stream = match tls.is_upstream() {
+            true => match tls.connect(socket, name) {
+                Some(stream) => Stream::Tls(Box::new(stream?)),
+                None => return Err(io::Error::other("there is no TLS to use")),
+            },
+            false => Stream::Tcp(socket),
+        };
         stream.watch(registry, token, true, false)?;
         Ok(Conn {
             state: State::Connecting,
@@ -124,7 +148,11 @@ impl Conn {
             last_read: 0,
             pinged: None,
             unused_since: None,
-            account: Account { total: Arc::clone(account), mine: 0 },
+            account: Account {
+                total: Arc::clone(&stats.held),
+                unfinished: Arc::clone(&stats.unfinished),
+                mine: 0,
+            },
         })
     }
 
@@ -139,11 +167,20 @@ impl Conn {
                 Err(e) if e.kind() == io::ErrorKind::NotConnected => return Ok(false),
                 Err(error) => return Err(error),
             }
-            if let Stream::Tcp(socket) = &self.stream {
+            if let Some(socket) = self.stream.tcp() {
                 // Without it a subscription may wait for the last one's answer.
                 let _ = socket.set_nodelay(true);
             }
             self.stream.watch(registry, self.token, false, true)?;
+            self.state = State::Securing;
+        }
+        if self.state == State::Securing {
+            if let Some(tls) = self.stream.tls()
+                && !tls.handshake()?
+            {
+                self.wait_to_write(registry)?;
+                return Ok(false);
+            }
             self.state = State::Handshake;
             self.readable = true;
             return Ok(true);
@@ -154,9 +191,25 @@ impl Conn {
         Ok(false)
     }
 
+    /// Watches for writing while there is something to be written.
+    fn wait_to_write(&mut self, registry: &Registry) -> io::Result<()> {
+        let unsent = match self.state {
+            State::Connecting | State::Securing => 0,
+            State::Handshake => self.handshake.out.unsent(),
+            State::Ready => self.queue.unsent(),
+        };
+        self.blocked = unsent > 0 || self.stream.unsent();
+        if self.blocked != self.watching {
+            self.watching = self.blocked;
+            self.stream.watch(registry, self.token, self.blocked, true)?;
+        }
+        Ok(())
+    }
+
     /// Begins the handshake with what the configuration says.
     pub fn greet(&mut self, user: &str, password: &str, name: &str, pool: &mut Pool) {
-        self.handshake = Handshake::new(Protocol::Resp3, user, password, name, false, pool);
+        let credentials = (user.as_bytes(), password.as_bytes());
+        self.handshake = Handshake::new(Protocol::Resp3, credentials, name, false, pool);
     }
 
     /// The handshake is over.
@@ -183,21 +236,17 @@ impl Conn {
     /// The connection is lost.
     pub fn flush(&mut self, registry: &Registry, pool: &mut Pool) -> io::Result<()> {
         let out = match self.state {
-            State::Connecting => return Ok(()),
+            State::Connecting | State::Securing => return Ok(()),
             State::Handshake => &mut self.handshake.out,
             State::Ready => &mut self.queue,
         };
-        if self.blocked || (out.unsent() == 0 && !self.watching) {
+        if self.blocked || (out.unsent() == 0 && !self.watching && !self.stream.unsent()) {
             return Ok(());
         }
+        self.stream.flush()?;
         out.write_to(&mut self.stream)?;
         out.release_sent(pool);
-        self.blocked = out.unsent() > 0;
-        if self.blocked != self.watching {
-            self.watching = self.blocked;
-            self.stream.watch(registry, self.token, self.blocked, true)?;
-        }
-        Ok(())
+        self.wait_to_write(registry)
     }
 
     /// Reads once into `scratch`, and gives all complete frames to `take`, with what was read and
@@ -212,7 +261,7 @@ impl Conn {
         now: u64,
         limit: usize,
         take: impl FnOnce(&mut Conn, &[u8]) -> Result<usize, String>,
-    ) -> Result<usize, String> {
+    ) -> Result<usize, Broken> {
         // A short unfinished frame goes in front of what is read, a long one is appended to.
         let append = self.tail.len() > scratch.len() / 2;
         let front = if append { 0 } else { self.tail.len() };
@@ -221,14 +270,14 @@ impl Conn {
         }
         let room = scratch.len() - front;
         let n = match self.stream.read(scratch.get_mut(front..).unwrap_or_default()) {
-            Ok(0) => return Err("closed by the node".into()),
+            Ok(0) => return Err(Broken::Talk("closed by the node".into())),
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 self.readable = false;
                 return Ok(0);
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(0),
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(Broken::Socket(error)),
         };
         self.last_read = now;
         self.pinged = None;
@@ -237,13 +286,13 @@ impl Conn {
         if append {
             let mut tail = std::mem::take(&mut self.tail);
             tail.extend_from_slice(got);
-            let used = take(self, &tail)?;
+            let used = take(self, &tail).map_err(Broken::Talk)?;
             if used > 0 {
                 tail = tail.get(used..).unwrap_or_default().to_vec();
             }
             self.tail = tail;
         } else {
-            let used = take(self, got)?;
+            let used = take(self, got).map_err(Broken::Talk)?;
             let rest = got.get(used..).unwrap_or_default();
             if rest.is_empty() && self.tail.capacity() > CHUNK {
                 self.tail = Vec::new();
@@ -253,7 +302,8 @@ impl Conn {
         }
         let long = if self.tail.capacity() > CHUNK { self.tail.capacity() } else { 0 };
         if long != self.account.mine && self.account.set(long) > limit && long > 0 {
-            return Err("a message is larger than limits.memory has room for".into());
+            let why = "a message is larger than limits.memory has room for";
+            return Err(Broken::Talk(why.into()));
         }
         Ok(n)
     }
@@ -290,7 +340,12 @@ impl Conn {
         if self.state != State::Ready {
             return match now < self.until {
                 true => Due::Not(self.until),
-                false => Due::Silent("no answer within timeouts.connect"),
+                false => {
+                    if let Some(tls) = self.stream.tls() {
+                        tls.timed_out();
+                    }
+                    Due::Silent("no answer within timeouts.connect")
+                }
             };
         }
         self.unused_since = if used { None } else { self.unused_since.or(Some(now)) };

@@ -18,7 +18,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::book::{Action, Book, Message, Pace, Run};
-use super::conn::{Conn, Due, State};
+use super::conn::{Broken, Conn, Due, State};
 use super::push::{self, Said};
 use super::{Batch, GapReason, HubHandle, HubStats, News, ToHub};
 use crate::buf::Pool;
@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::control::{ToControl, ToWorker, WorkerHandle};
 use crate::lines::Lines;
 use crate::sparsely;
+use crate::tls::Tls;
 
 /// Bytes that one read asks for.
 const SCRATCH: usize = 256 << 10;
@@ -52,13 +53,18 @@ pub struct Hub {
 ///
 /// # Errors
 /// The operating system gives no event loop or no thread.
-pub fn spawn(config: Arc<Config>, control: UnboundedSender<ToControl>) -> io::Result<Hub> {
+pub fn spawn(
+    config: Arc<Config>,
+    tls: Arc<Tls>,
+    control: UnboundedSender<ToControl>,
+) -> io::Result<Hub> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
     let (sender, inbox) = mpsc::channel();
     let stats = Arc::new(HubStats::default());
     let mut room = Room {
         config,
+        tls,
         control,
         poll,
         inbox,
@@ -83,6 +89,7 @@ struct Worker {
 /// What outlives a failure.
 struct Room {
     config: Arc<Config>,
+    tls: Arc<Tls>,
     control: UnboundedSender<ToControl>,
     poll: Poll,
     inbox: mpsc::Receiver<ToHub>,
@@ -264,10 +271,24 @@ impl<'a> Desk<'a> {
             Ok(true) => {
                 let upstream = &self.room.config.upstream;
                 let password = upstream.password.reveal();
-                conn.greet(&upstream.user, password, &upstream.client_name, &mut self.pool);
+                conn.greet(&upstream.user, &password, &upstream.client_name, &mut self.pool);
             }
-            Err(error) => self.lost(node, &error.to_string()),
+            Err(error) => self.lost_by(node, &error),
         }
+    }
+
+    fn broken(&mut self, node: usize, why: &Broken) {
+        match why {
+            Broken::Socket(error) => self.lost_by(node, error),
+            Broken::Talk(why) => self.lost(node, why),
+        }
+    }
+
+    /// Lost by an error of the socket, or of TLS on it.
+    fn lost_by(&mut self, node: usize, error: &io::Error) {
+        let name = self.book.node(node).map(|n| n.name.clone()).unwrap_or_default();
+        let why = self.room.tls.why(error, &name);
+        self.lost(node, &why);
     }
 
     /// One read per node and turn.
@@ -299,7 +320,7 @@ impl<'a> Desk<'a> {
         }
         match outcome {
             Ok(n) => self.count_bytes(n),
-            Err(why) => self.lost(node, &why),
+            Err(why) => self.broken(node, &why),
         }
     }
 
@@ -330,7 +351,7 @@ impl<'a> Desk<'a> {
             }
             match outcome {
                 Ok(n) => self.count_bytes(n),
-                Err(why) => self.lost(former, &why),
+                Err(why) => self.broken(former, &why),
             }
         }
     }
@@ -523,10 +544,12 @@ impl<'a> Desk<'a> {
             let why = format!("the host name {} is not resolved", place.addr.host);
             return self.lost(node, &why);
         };
+        let name = place.name.clone();
         let until = self.now + self.room.config.timeouts.connect.as_micros() as u64;
         self.close(node);
-        let (registry, account) = (self.room.poll.registry(), &self.room.stats.held);
-        match Conn::connect(socket, registry, Token(node + 1), until, account) {
+        let (registry, stats) = (self.room.poll.registry(), &*self.room.stats);
+        let secured = (socket, &*name, &*self.room.tls);
+        match Conn::connect(secured, registry, Token(node + 1), until, stats) {
             Ok(conn) => {
                 if self.conns.len() <= node {
                     self.conns.resize_with(node + 1, || None);
@@ -535,7 +558,7 @@ impl<'a> Desk<'a> {
                     *place = Some(conn);
                 }
             }
-            Err(error) => self.lost(node, &error.to_string()),
+            Err(error) => self.lost_by(node, &error),
         }
     }
 
@@ -546,7 +569,7 @@ impl<'a> Desk<'a> {
             for node in 0..self.conns.len() {
                 let Some(Some(conn)) = self.conns.get_mut(node) else { continue };
                 if let Err(error) = conn.flush(self.room.poll.registry(), &mut self.pool) {
-                    self.lost(node, &error.to_string());
+                    self.lost_by(node, &error);
                     self.act();
                     again = true;
                 }

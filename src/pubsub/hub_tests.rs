@@ -36,7 +36,8 @@ impl Setting {
     fn start(options: ClusterOptions) -> Setting {
         let cluster = Cluster::start(options).unwrap();
         let (sender, control) = tokio::sync::mpsc::unbounded_channel();
-        let hub = spawn(Arc::new(Config::default()), sender).unwrap();
+        let tls = Arc::new(crate::tls::Tls::load(&Config::default()).unwrap());
+        let hub = spawn(Arc::new(Config::default()), tls, sender).unwrap();
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), PollToken(0)).unwrap());
         let (sender, inbox) = mpsc::channel();

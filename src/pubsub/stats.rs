@@ -53,4 +53,6 @@ pub struct HubStats {
     pub restarts: AtomicU64,
     /// Gauge: bytes of messages that somebody still has ([`super::Frames`]).
     pub held: Arc<AtomicUsize>,
+    /// Gauge: of these, those of messages that nodes have begun and not ended.
+    pub unfinished: Arc<AtomicUsize>,
 }

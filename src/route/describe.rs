@@ -36,11 +36,18 @@ const NEWER_CLIENT: [&str; 2] = ["client|no-touch", "client|setinfo"];
 /// What a user should know of a command beyond what its behaviour says. A container's entry is for
 /// its subcommands without one of their own.
 const NOTES: &[(&str, &str)] = &[
-    ("acl", "The users of the nodes. Slotway has none of its own and asks clients for no password"),
-    ("acl|whoami", "The user that slotway logged in as (`upstream.user`), for every client"),
+    ("acl", "The nodes' users; see *Users*"),
+    ("acl|dryrun", "See *Users*: for slotway's own users about these, answered by slotway"),
+    ("acl|getuser", "See *Users*: for slotway's own users about these, answered by slotway"),
+    ("acl|list", "See *Users*: for slotway's own users about these, answered by slotway"),
+    ("acl|users", "See *Users*: for slotway's own users about these, answered by slotway"),
+    (
+        "acl|whoami",
+        "Who the client has logged in as; without users the one that slotway has logged in as (`upstream.user`), for every client",
+    ),
     (
         "auth",
-        "Slotway has no users: `AUTH default ANYTHING` is OK, all else gets the errors of a server without passwords",
+        "See *Users*. Without any, `AUTH default ANYTHING` is OK, all else gets the errors of a server without passwords",
     ),
     (
         "cluster",
@@ -520,6 +527,28 @@ The column **where it goes** in the tables below:
 A request with the wrong number of arguments goes to any primary, whose error the client gets. So does a command or a subcommand that is not in the table (but all of `CLUSTER` is slotway's): if the cluster knows it after all, its redirection to the right node is followed and slotway reads the cluster's table again, at most every five seconds. A module's command whose server does not say where all its keys are is routed by those that it does say. `HELP` subcommands are the server's own, from any primary; `CLUSTER HELP` therefore also lists what is refused here.
 
 There is one database, 0, because a Redis Cluster has no other.
+
+## Users
+
+Without users every client may do everything, with the rights of the user that slotway has logged in as (`upstream.user`). There are two kinds of users, which may be combined.
+
+**Slotway's own** (`users`, `users_file`) have rules in Redis's ACL syntax, which are checked before anything is sent, with Redis's own errors (`NOAUTH`, `WRONGPASS`, `NOPERM`); a command that is refused behind `MULTI` makes `EXEC` fail. As in Redis a connection is the user `default` until it logs in. Other than in Redis there is no `default` where only others are given: who has not logged in may then do nothing.
+
+- What a user may do is done with the rights of `upstream.user`. What a script does with keys that it does not name in `KEYS` is not looked at, so `EVAL`, `EVALSHA` and `FCALL` are to be denied to users who are to be kept to their keys.
+- A command with a wrong number of arguments, or one that nobody knows, is refused here; only users with `+@all ~* &*` can send what slotway does not know. The keys of a module's command that its server does not tell completely are only for users with `~*`.
+- `SORT` with `GET`, or with a pattern behind `BY`, is for users with `~*`.
+- `ACL WHOAMI`, `USERS`, `LIST`, `GETUSER` and `DRYRUN` are about these users; `SETUSER`, `DELUSER`, `LOAD` and `SAVE` are refused: the users are in the configuration. `CAT`, `GENPASS` and `LOG` are a node's.
+- When `users_file` changes, new rules hold for the connections that are there. Who is not in it any more, or is subscribed to what it may not hear any more, is disconnected. A user that is turned off (`off`) stays logged in, as in Redis.
+
+**The cluster's** (`auth = "passthrough"`) are those that the nodes know (`ACL SETUSER` through slotway sets them on every node). A node verifies each login, on a connection of its own, and from then on the client's commands travel on connections of that user, which all its clients on a worker share; so the nodes apply their own rules, `ACL WHOAMI` is true, and scripts are kept to their keys as well. A client that has not logged in is the nodes' `default` user where that one needs no password.
+
+- A password that is changed, or a user that is deleted, ends the connections at the nodes; commands then get the node's own error until the client logs in again. New rules hold at once.
+- What no node sees of it (`SUBSCRIBE`, `CLIENT`, `CLUSTER`, `PING`, `MULTI` …) slotway asks a node about with `ACL DRYRUN`, each subscription anew, the others at most once a second for each user and command. `upstream.user` needs `+acl|dryrun` for that, and the nodes Redis 7. Subscriptions stay when a user's channels are taken away.
+- Messages come over slotway's own subscriptions: `upstream.user` needs `&*`.
+- Commands behind `MULTI` are looked at by the node when `EXEC` comes: a refused one is answered `QUEUED`, and `EXEC` says what was refused.
+- Reads go to primaries, whatever `read_from` and `READONLY` say.
+
+A **failed login** is answered later and later, by the failures from the same address in the last minute (up to 5 s); nobody else waits for it. `slotway_logins_total` and `slotway_denied_total` count.
 
 ## Scripts
 

@@ -31,7 +31,7 @@ pub struct ClusterOptions {
     pub program: PathBuf,
     /// Asked of every connection, if set.
     pub password: Option<String>,
-    /// More lines for every node's redis.conf.
+    /// More lines for every node's redis.conf; `{tls-port}` in one is a free port of the node's.
     pub conf: Vec<String>,
 }
 

@@ -25,7 +25,7 @@ const READY: Duration = Duration::from_secs(30);
 pub(super) struct Setup {
     pub program: PathBuf,
     pub password: Option<String>,
-    /// Lines of redis.conf, after the sandbox's own.
+    /// Lines of redis.conf, after the sandbox's own. `{tls-port}` in one is a port of the server's.
     pub conf: Vec<String>,
 }
 
@@ -66,6 +66,7 @@ pub(super) struct Server {
     port: u16,
     /// Only in a cluster.
     bus_port: Option<u16>,
+    tls_port: u16,
     /// `None` while it is dead.
     child: Option<Child>,
     state: State,
@@ -79,6 +80,7 @@ impl Server {
             room,
             port: 0,
             bus_port: cluster.then_some(0),
+            tls_port: 0,
             child: None,
             state: State::Dead,
         };
@@ -196,9 +198,10 @@ impl Server {
     }
 
     fn renumber(&mut self) -> Result<()> {
-        let ports = free_ports(2).map_err(Error::io("looking for free ports"))?;
-        if let [port, bus_port] = ports[..] {
+        let ports = free_ports(3).map_err(Error::io("looking for free ports"))?;
+        if let [port, bus_port, tls_port] = ports[..] {
             self.port = port;
+            self.tls_port = tls_port;
             self.bus_port = self.bus_port.map(|_| bus_port);
         }
         self.write_conf()
@@ -224,7 +227,7 @@ impl Server {
             conf += &format!("requirepass {password}\nmasterauth {password}\n");
         }
         for line in &self.setup.conf {
-            conf += line;
+            conf += &line.replace("{tls-port}", &self.tls_port.to_string());
             conf.push('\n');
         }
         fs::write(self.room.join("redis.conf"), conf).map_err(Error::io("writing redis.conf"))

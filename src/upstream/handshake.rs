@@ -1,7 +1,8 @@
 //! What is said on a new connection before the first command.
 
 use crate::buf::{Pool, SendQueue};
-use crate::resp::reply::error_text;
+use crate::resp::reply::{error_text, integer};
+use crate::resp::tree::decode_whole;
 use crate::resp::{Protocol, write};
 
 /// A handshake under way: HELLO (RESP3) or AUTH (RESP2 with a password), CLIENT SETNAME.
@@ -19,8 +20,7 @@ impl Handshake {
     /// reply is the connection's CLIENT ID.
     pub fn new(
         protocol: Protocol,
-        user: &str,
-        password: &str,
+        (user, password): (&[u8], &[u8]),
         name: &str,
         identify: bool,
         pool: &mut Pool,
@@ -32,15 +32,15 @@ impl Handshake {
             shake.out.push(&frame, pool);
             shake.left += 1;
         };
-        let user_or_default = if user.is_empty() { "default" } else { user };
-        match (protocol, password.is_empty()) {
+        let user_or_default = if user.is_empty() { b"default" } else { user };
+        match (protocol, user.is_empty() && password.is_empty()) {
             (Protocol::Resp3, true) => say(&[b"HELLO", b"3"]),
             (Protocol::Resp3, false) => {
-                say(&[b"HELLO", b"3", b"AUTH", user_or_default.as_bytes(), password.as_bytes()]);
+                say(&[b"HELLO", b"3", b"AUTH", user_or_default, password]);
             }
             (Protocol::Resp2, true) => {}
-            (Protocol::Resp2, false) if user.is_empty() => say(&[b"AUTH", password.as_bytes()]),
-            (Protocol::Resp2, false) => say(&[b"AUTH", user.as_bytes(), password.as_bytes()]),
+            (Protocol::Resp2, false) if user.is_empty() => say(&[b"AUTH", password]),
+            (Protocol::Resp2, false) => say(&[b"AUTH", user, password]),
         }
         if !name.is_empty() {
             say(&[b"CLIENT", b"SETNAME", name.as_bytes()]);
@@ -49,6 +49,35 @@ impl Handshake {
             say(&[b"CLIENT", b"ID"]);
         }
         shake
+    }
+
+    /// The same for a user of the cluster, who need not have a right to anything else that slotway
+    /// would say: HELLO takes it all, and its reply has the CLIENT ID.
+    pub fn for_user(
+        protocol: Protocol,
+        (user, password): (&[u8], &[u8]),
+        name: &str,
+        pool: &mut Pool,
+    ) -> Self {
+        let version: &[u8] = if protocol == Protocol::Resp3 { b"3" } else { b"2" };
+        let mut hello = vec![b"HELLO".as_slice(), version];
+        if !user.is_empty() || !password.is_empty() {
+            hello.extend([b"AUTH".as_slice(), user, password]);
+        }
+        if !name.is_empty() {
+            hello.extend([b"SETNAME".as_slice(), name.as_bytes()]);
+        }
+        let mut frame = Vec::new();
+        write::request(&mut frame, &hello);
+        let mut shake = Handshake { left: 1, ..Handshake::default() };
+        shake.out.push(&frame, pool);
+        shake
+    }
+
+    /// The connection's number, of the last reply to a handshake.
+    pub fn id(frame: &[u8]) -> Option<i64> {
+        let of_hello = || decode_whole(frame).ok()?.field("id")?.int();
+        integer(frame).or_else(of_hello)
     }
 
     /// Says READONLY behind the rest.

@@ -11,7 +11,7 @@ pub use pending::{Dest, NO_SLOT, Pending, Waiting, flag};
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use crate::buf::{Pool, SendQueue};
@@ -30,6 +30,11 @@ pub enum State {
         /// When the attempt is given up, microseconds.
         until: u64,
     },
+    /// The TLS handshake goes on.
+    Securing {
+        /// When the attempt is given up, microseconds.
+        until: u64,
+    },
     /// Connected; the handshake's replies are awaited.
     Handshake {
         /// When the attempt is given up, microseconds.
@@ -39,6 +44,13 @@ pub enum State {
     Ready,
     /// The last attempt failed; a timer starts the next one.
     Backoff,
+}
+
+impl State {
+    /// A connection attempt is under way.
+    pub fn is_under_way(self) -> bool {
+        matches!(self, State::Connecting { .. } | State::Securing { .. } | State::Handshake { .. })
+    }
 }
 
 /// What a dedicated connection is.
@@ -57,6 +69,9 @@ pub struct Upstream {
     pub node: u16,
     /// The protocol it speaks.
     pub protocol: Protocol,
+    /// Whose it is: 0 for slotway's own user, otherwise the worker's number for a user of the
+    /// cluster.
+    pub realm: u16,
     /// Where it is in its life.
     pub state: State,
     /// The socket, while there is one.
@@ -137,6 +152,7 @@ impl Upstream {
         Upstream {
             node,
             protocol,
+            realm: 0,
             state: State::Idle,
             stream: None,
             queue: SendQueue::default(),
@@ -182,7 +198,9 @@ impl Upstream {
 
     /// Bytes that its buffers occupy.
     pub fn held(&self) -> usize {
-        self.queue.held() + self.tail.capacity() + self.pending.capacity() * size_of::<Pending>()
+        let stream = self.stream.as_ref().map_or(0, Stream::held);
+        let pending = self.pending.capacity() * size_of::<Pending>();
+        stream + self.queue.held() + self.tail.capacity() + pending
     }
 
     /// Starts a connection attempt.
@@ -203,12 +221,16 @@ impl Upstream {
         let Some(stream) = self.stream.as_mut() else { return Ok((0, false)) };
         match self.state {
             State::Ready => {
+                if stream.unsent() {
+                    stream.flush()?;
+                }
                 let n = self.queue.write_to(stream)?;
-                Ok((n, self.queue.unsent() > 0))
+                Ok((n, self.queue.unsent() > 0 || stream.unsent()))
             }
             State::Handshake { .. } => {
+                stream.flush()?;
                 let n = self.handshake.out.write_to(stream)?;
-                Ok((n, self.handshake.out.unsent() > 0))
+                Ok((n, self.handshake.out.unsent() > 0 || stream.unsent()))
             }
             _ => Ok((0, false)),
         }
@@ -334,7 +356,7 @@ mod tests {
 
     fn pending(client: u32, slot: u16, flags: u8, len: u32) -> Pending {
         let dest = Dest::Client { index: client, generation: 1, seq: 0 };
-        Pending { dest, len, slot, command: 0, flags, tries: 0, before: 0, started: 0 }
+        Pending { dest, len, slot, command: 0, flags, realm: 0, tries: 0, before: 0, started: 0 }
     }
 
     fn upstream(pool: &mut Pool, commands: &[Pending], sent: usize) -> Upstream {

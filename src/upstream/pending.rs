@@ -46,6 +46,9 @@ pub struct Pending {
     pub command: u16,
     /// Of [`flag`].
     pub flags: u8,
+    /// With whose rights it is sent: 0 for slotway's own user, otherwise the worker's number for a
+    /// user of the cluster.
+    pub realm: u16,
     /// How often it was sent again, up to 255.
     pub tries: u8,
     /// Replies that come before the one that is waited for: those of MULTI and of the commands

@@ -453,17 +453,25 @@ impl Worker {
     }
 
     pub(super) fn send_to(&mut self, node: u16, mut pending: Pending, bytes: Vec<u8>, client: u32) {
+        if !self.has_realm(&pending) {
+            return;
+        }
         if !pending.has(flag::READ_ONLY) {
             self.note_write(client as usize, Some(node));
         }
-        let u = self.upstream_for(node, Self::protocol_of(&pending), client as usize);
+        let protocol = Self::protocol_of(&pending);
+        let u = self.upstream_as(pending.realm, node, protocol, client as usize);
         self.script_before_again(u, &mut pending, &bytes);
         self.send_owned(u, pending, bytes);
     }
 
     fn send_asking(&mut self, node: u16, mut pending: Pending, bytes: Vec<u8>, client: u32) {
+        if !self.has_realm(&pending) {
+            return;
+        }
         self.note_write(client as usize, Some(node));
-        let u = self.upstream_for(node, Self::protocol_of(&pending), client as usize);
+        let protocol = Self::protocol_of(&pending);
+        let u = self.upstream_as(pending.realm, node, protocol, client as usize);
         self.script_before_again(u, &mut pending, &bytes);
         let asking = Pending { dest: Dest::Discard, flags: 0, slot: NO_SLOT, before: 0, ..pending };
         self.send(u, asking, ASKING);

@@ -16,6 +16,13 @@ impl Worker {
     pub(super) fn dispatch_with_modes(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         let modes = client.session.modes;
+        if modes == mode::RULED {
+            // Nothing else is special about it.
+            return match self.check_user(index, args) {
+                Some(flow) => flow,
+                None => self.dispatch(index, frame, args),
+            };
+        }
         if modes & mode::SUSPENDED != 0 && self.must_wait(index, args) {
             if let Some(client) = self.clients.get_mut(index) {
                 client.paused = Paused::Suspended;
@@ -49,6 +56,7 @@ impl Worker {
         args: &Args,
     ) -> Flow {
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+        let users = &self.users;
         let mut reply = Vec::new();
         match local {
             Local::ClientInfo => self.client_info(index, &mut reply),
@@ -63,7 +71,7 @@ impl Worker {
                 }
                 None => write::error(&mut reply, "ERR syntax error"),
             },
-            _ => match Question::parse(args, client.session.id) {
+            _ => match Question::parse(args, client.session.id, |name| users.may_know(name)) {
                 Ok(question) => return self.ask_everyone(index, command, question),
                 Err(text) => write::error(&mut reply, &text),
             },
@@ -105,7 +113,8 @@ impl Worker {
             self.client_info(index, &mut reply);
             return Ok(reply);
         }
-        match Question::parse(args, self.clients.get(index).map_or(0, |c| c.session.id)) {
+        let me = self.clients.get(index).map_or(0, |c| c.session.id);
+        match Question::parse(args, me, |name| self.users.may_know(name)) {
             Ok(question) => return Err(question),
             Err(text) => write::error(&mut reply, &text),
         }

@@ -35,6 +35,10 @@ pub(super) enum Job {
     SlowSubscriber(u32, u32),
     /// An errand's deadline.
     ErrandEnd(u32, u32, u32),
+    /// The failed login of this client (index, generation) is answered.
+    Login(u32, u32),
+    /// This realm may have no clients any more.
+    Realm(u16),
     /// This slot's lane may go on.
     Lane(u16, (u32, u32)),
 }
@@ -66,7 +70,7 @@ impl Worker {
             match self.timers.pop().map(|t| t.job) {
                 Some(Job::Connect(u)) => {
                     let waits = self.upstreams.get(u).is_some_and(|up| up.state == State::Backoff);
-                    if waits && !self.retire(u) {
+                    if waits && !self.retire(u) && !self.is_unwanted(u) {
                         self.connect(u);
                     }
                 }
@@ -78,6 +82,8 @@ impl Worker {
                 Some(Job::SlowSubscriber(index, generation)) => {
                     self.slow_subscriber(index, generation);
                 }
+                Some(Job::Login(index, generation)) => self.login_again(index, generation),
+                Some(Job::Realm(realm)) => self.realm_ends(realm),
                 Some(Job::Listen(index, generation)) => self.listen_again(index, generation),
                 Some(Job::ErrandEnd(index, generation, seq)) => {
                     self.errand_ends(index, generation, seq);
@@ -93,6 +99,7 @@ impl Worker {
             self.look_at_deadlines();
         }
         self.close_idle_clients();
+        self.end_slow_handshakes();
         self.probe_idle();
     }
 
@@ -127,8 +134,7 @@ impl Worker {
             self.check_commands(u);
             self.check_silence(u);
             let waits = |up: &crate::upstream::Upstream| {
-                (!up.pending.is_empty() && up.dedicated.is_none())
-                    || matches!(up.state, State::Connecting { .. } | State::Handshake { .. })
+                (!up.pending.is_empty() && up.dedicated.is_none()) || up.state.is_under_way()
             };
             busy |= self.upstreams.get(u).is_some_and(waits);
         }
@@ -145,10 +151,18 @@ impl Worker {
 
     fn check_connect_timeout(&mut self, u: usize) {
         let Some(up) = self.upstreams.get(u) else { return };
-        if let State::Connecting { until } | State::Handshake { until } = up.state
+        if let State::Connecting { until } | State::Securing { until } | State::Handshake { until } =
+            up.state
             && until <= self.now
         {
-            self.lost(u, "no answer within timeouts.connect");
+            let why = match up.state {
+                State::Securing { .. } => {
+                    "no TLS handshake within timeouts.connect; does this port speak TLS?"
+                }
+                _ => "no answer within timeouts.connect",
+            };
+            self.end_securing(u);
+            self.lost(u, why);
         }
     }
 
@@ -239,7 +253,10 @@ impl Worker {
             let owner = self.owners.get(usize::from(slot)).copied();
             let node = owner.and_then(|n| self.nodes.get(usize::from(n)));
             let name = node.map_or_else(|| "none".to_owned(), |n| n.addr.to_string());
-            let why = self.last_refusal.get(&slot).cloned();
+            let mut why = self.last_refusal.get(&slot).cloned();
+            if self.snapshot.generation == 0 {
+                why = why.or_else(|| self.shared.trouble());
+            }
             let pending = held.meta.pending;
             let text = self.deadline_text(&pending, &name, "not executed", why.as_deref());
             self.fail(&pending, &name, &text);

@@ -4,6 +4,7 @@
 //! closed. `limits.dedicated` counts both, over all workers. What they are lent for: `errand`,
 //! `watch`, `fleet`, `join`.
 
+use super::upstreams::HANDSHAKE_REFUSED;
 use super::{Worker, reaccount};
 use crate::client::Kind;
 use crate::metrics::LimitHit;
@@ -11,6 +12,7 @@ use crate::resp::Protocol;
 use crate::resp::reply::{error_text, text};
 use crate::route::Refusal;
 use crate::upstream::{Dedicated, Dest, NO_SLOT, Pending, State, Upstream, flag};
+use crate::users::OWN;
 
 /// Idle connections that a worker keeps.
 const MOST_IDLE: usize = 64;
@@ -33,8 +35,10 @@ impl Worker {
             ));
         }
         let lent = Dedicated { client: Some(client), id: 0 };
+        let realm = self.realm_of(client.0 as usize);
         let fits = |&u: &usize| {
-            self.upstreams.get(u).is_some_and(|up| up.node == node && up.protocol == protocol)
+            let fits = |up: &Upstream| (up.node, up.protocol, up.realm) == (node, protocol, realm);
+            self.upstreams.get(u).is_some_and(fits)
         };
         if let Some(at) = self.idle.iter().position(fits) {
             let u = self.idle.swap_remove(at);
@@ -46,6 +50,7 @@ impl Worker {
         }
         let mut up = Upstream::new(node, protocol);
         up.dedicated = Some(lent);
+        up.realm = realm;
         let u = self.upstreams.insert(up);
         self.connect(u);
         if self.dead.contains(&u) { Err(String::new()) } else { Ok(u) }
@@ -107,6 +112,7 @@ impl Worker {
             slot: NO_SLOT,
             command: 0,
             flags: 0,
+            realm: OWN,
             tries: 0,
             before: 0,
             started: self.now,
@@ -274,6 +280,7 @@ impl Worker {
         let given_up = up.lost(&mut self.pool);
         let kept: Vec<Pending> = up.pending.drain(..).collect();
         let client = up.dedicated.and_then(|d| d.client);
+        let realm = up.realm;
         let node = self.nodes.get(usize::from(up.node)).map(|n| n.addr.to_string());
         let node = node.unwrap_or_default();
         tracing::debug!(node, why, "a dedicated connection is lost");
@@ -284,6 +291,12 @@ impl Worker {
         self.close_dedicated(u);
         self.want_topology(None);
         let Some(client) = client else { return };
+        if let Some(refused) = why.strip_prefix(HANDSHAKE_REFUSED).filter(|_| realm != OWN) {
+            // Not a fault that passes: the user's password has changed, or the user is gone.
+            if let Some(seq) = self.errand(client.0 as usize).map(|errand| errand.seq) {
+                self.fail_errand(client, seq, refused);
+            }
+        }
         let text = format!(
             "ERR slotway lost its connection to {node} ({why}) after the command was sent: it may \
              or may not have been executed"

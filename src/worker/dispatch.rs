@@ -11,6 +11,7 @@ use crate::metrics::LimitHit;
 use crate::resp::{ArgRange, Args, Protocol, write};
 use crate::route::{Fan, Held, Local, Merge, Plan, PubSub, Refused};
 use crate::upstream::{Dest, NO_SLOT, Pending, State, Waiting, flag};
+use crate::users::OWN;
 
 impl Worker {
     /// One command. HOT PATH: what every command passes.
@@ -40,6 +41,11 @@ impl Worker {
     pub(super) fn dispatch_in_mode(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let modes = client.session.modes;
+        if modes & mode::RULED != 0
+            && let Some(flow) = self.check_user(index, args)
+        {
+            return flow;
+        }
         if modes & mode::SUBSCRIBED != 0
             && let Some(flow) = self.refuse_to_subscriber(index, args)
         {
@@ -48,7 +54,8 @@ impl Worker {
         if modes & mode::MULTI != 0 {
             return self.dispatch_in_multi(index, frame, args);
         }
-        if modes & (mode::READONLY | mode::READ_FROM) != 0 {
+        // Connections of the cluster's users are to primaries.
+        if modes & (mode::READONLY | mode::READ_FROM) != 0 && self.realm_of(index) == OWN {
             return self.dispatch_read(index, frame, args);
         }
         self.dispatch(index, frame, args)
@@ -161,7 +168,7 @@ impl Worker {
         let dest = Dest::Client { index: index as u32, generation, seq: 0 };
         let mut pending = self.pending(dest, command, slot, protocol);
         let client = self.clients.get_mut(index)?;
-        client.last_command = command;
+        client.session.last_command = command;
         let seq = client.expect(&mut self.spare_replies);
         pending.dest = Dest::Client { index: index as u32, generation, seq };
         if !pending.has(flag::READ_ONLY) {
@@ -182,7 +189,10 @@ impl Worker {
         if protocol == Protocol::Resp3 {
             flags |= flag::RESP3;
         }
-        Pending { dest, len: 0, slot, command, flags, tries: 0, before: 0, started: self.now }
+        // Hardly ever is there any user of the cluster.
+        let realm = if self.realms.is_empty() { OWN } else { self.realm_of_dest(&dest) };
+        let started = self.now;
+        Pending { dest, len: 0, slot, command, flags, realm, tries: 0, before: 0, started }
     }
 
     /// Puts a command into a connection's queue.
@@ -214,7 +224,7 @@ impl Worker {
         }
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         let (protocol, generation) = (client.session.protocol, client.generation);
-        client.last_command = command;
+        client.session.last_command = command;
         let seq = client.expect(&mut self.spare_replies);
         let dest = Dest::Client { index: index as u32, generation, seq };
         let pending = self.pending(dest, command, slot, protocol);
@@ -245,10 +255,16 @@ impl Worker {
         args: &Args,
     ) -> Flow {
         if let Some(client) = self.clients.get_mut(index) {
-            client.last_command = command;
+            client.session.last_command = command;
         }
         let frees = matches!(plan, Plan::Local(_) | Plan::PubSub(PubSub::Unsubscribe(_), _));
         if self.is_over_memory() && !frees {
+            return self.refuse_for_memory(index, command);
+        }
+        // A topic is more than the command that brings it. It is refused while there is room for
+        // that, or its client would be closed for being the one that holds most.
+        let lasting = matches!(plan, Plan::PubSub(PubSub::Subscribe(_), _));
+        if lasting && !self.has_room_for(self.settings.memory / 4) {
             return self.refuse_for_memory(index, command);
         }
         match plan {
@@ -316,18 +332,16 @@ impl Worker {
     /// A command that needs to know nodes, and none is known.
     #[cold]
     pub(super) fn no_cluster(&mut self, index: usize, command: u16) -> Flow {
-        self.answer_own_error(index, command, self.no_cluster_text());
+        let text = self.no_cluster_text();
+        self.answer_own_error(index, command, &text);
         Flow::Next
     }
 
     /// Why no node is known.
-    pub(super) fn no_cluster_text(&self) -> &'static str {
+    pub(super) fn no_cluster_text(&self) -> String {
         match self.snapshot.generation {
-            0 => {
-                "CLUSTERDOWN slotway does not know the cluster: no seed has answered yet \
-                 (configuration key: seeds)"
-            }
-            _ => "CLUSTERDOWN no node of the cluster is online at the moment",
+            0 => self.shared.no_cluster_yet(),
+            _ => "CLUSTERDOWN no node of the cluster is online at the moment".to_owned(),
         }
     }
 
@@ -382,10 +396,18 @@ impl Worker {
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         // Another protocol is another upstream connection: what went before must be answered
         // first, or the two could overtake each other.
-        if matches!(local, Local::Hello | Local::Reset) && !client.is_drained() {
+        let account = client.session.account.is_some();
+        let somebody_else = account && local == Local::Auth;
+        if (matches!(local, Local::Hello | Local::Reset) || somebody_else) && !client.is_drained() {
             client.paused = Paused::Replies;
             self.mark_client(index);
             return Flow::Pause;
+        }
+        if account
+            && matches!(local, Local::Auth | Local::Hello)
+            && let Some(flow) = self.login(index, command, local, args)
+        {
+            return flow;
         }
         let shown = self.shared.monitors.load(Relaxed) > 0;
         if let Local::ClientInfo | Local::ClientReply | Local::ClientEveryone = local {
@@ -409,6 +431,10 @@ impl Worker {
         let before = client.session.protocol;
         let after = answer(local, args, &mut client.session, context, &mut self.reply);
         client.answer(&self.reply, &mut self.pool, &mut self.spare_replies);
+        if account && local == Local::Reset {
+            self.begin_account(index);
+        }
+        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         if client.session.protocol != before && client.lent.is_some() {
             self.watch_in_protocol(index);
         }
@@ -462,6 +488,7 @@ impl Worker {
             exec: None,
             to,
             lane: (index as u32, generation),
+            realm: self.realm_of(index),
             command,
             started: self.now,
             accounted: 0,

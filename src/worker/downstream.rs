@@ -32,6 +32,10 @@ impl Worker {
         let stream = match socket {
             Downstream::Tcp(s) => Stream::Tcp(mio::net::TcpStream::from_std(s)),
             Downstream::Unix(s) => Stream::Unix(mio::net::UnixStream::from_std(s)),
+            Downstream::Tls(s) => match self.secured(s) {
+                Some(stream) => stream,
+                None => return self.uncount_client(),
+            },
         };
         self.next_generation = self.next_generation.wrapping_add(1);
         let id = NEXT_CLIENT.fetch_add(1, Ordering::Relaxed);
@@ -45,6 +49,10 @@ impl Worker {
         if self.pause.is_some() {
             client.session.modes |= mode::SUSPENDED;
         }
+        if !self.users.is_open() {
+            self.begin_account(index);
+        }
+        let Some(client) = self.clients.get_mut(index) else { return };
         let token = Source::Client(index).token();
         self.stats.clients_accepted += 1;
         if let Err(error) = client.stream.watch(self.poll.registry(), token, false, false) {
@@ -52,6 +60,8 @@ impl Worker {
             self.close_client(index);
         } else if self.drain.is_some_and(|drain| !drain.is_polite()) {
             self.stop_reading(index);
+        } else {
+            self.begin_handshake(index);
         }
     }
 
@@ -77,6 +87,9 @@ impl Worker {
     pub(super) fn client_readable(&mut self, index: usize) {
         let Some(client) = self.clients.get_mut(index) else { return };
         if client.gone || client.read_closed || client.paused != Paused::No {
+            if client.paused == Paused::Handshake && !client.gone {
+                return self.client_handshake(index);
+            }
             // A pause may be long, and nothing of what it sent last is begun.
             if client.paused == Paused::Leaving {
                 return self.client_leaves(index);
@@ -340,7 +353,13 @@ impl Worker {
         if client.gone {
             return;
         }
-        if std::mem::take(&mut client.corked) && client.paused == Paused::No && !client.is_drained()
+        // Only TLS keeps bytes that the socket has not taken.
+        if client.stream.unsent() {
+            return self.flush_secured(index);
+        }
+        if std::mem::take(&mut client.session.corked)
+            && client.paused == Paused::No
+            && !client.is_drained()
         {
             return self.account_client(index);
         }
@@ -358,7 +377,7 @@ impl Worker {
                     Err(_) => return self.close_client(index),
                 }
             }
-            let full = !replies.out.is_empty();
+            let full = !replies.out.is_empty() || client.stream.unsent();
             client.blocked = full;
             if full != client.watching {
                 client.watching = full;
@@ -397,7 +416,7 @@ impl Worker {
         }
         let closing =
             client.paused == Paused::Closing || (client.read_closed && client.paused == Paused::No);
-        if closing && client.is_idle() {
+        if closing && client.is_idle() && !client.stream.unsent() {
             return self.close_client(index);
         }
         if client.lent.is_some() {
@@ -468,12 +487,11 @@ impl Worker {
         client.gone = true;
         self.release_lent(index);
         self.leave_all(index);
+        self.leave_account(index);
         let Some(client) = self.clients.get_mut(index) else { return };
         client.stream.unwatch(self.poll.registry());
-        if let Stream::Tcp(socket) = &client.stream {
-            // The socket itself is closed at the end of the turn, with the client.
-            let _ = socket.shutdown(std::net::Shutdown::Write);
-        }
+        // The socket itself is closed at the end of the turn, with the client.
+        client.stream.shut();
         client.tail = Vec::new();
         client.multi = None;
         if let Some(mut replies) = client.replies.take() {
@@ -483,6 +501,10 @@ impl Worker {
         client.generation = 0;
         self.stats.clients_closed += 1;
         self.graveyard.push(index);
+        self.uncount_client();
+    }
+
+    fn uncount_client(&self) {
         // Control and this thread both count; the last to leave must not make it less than none.
         let _ = self
             .client_count

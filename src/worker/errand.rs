@@ -16,6 +16,7 @@ use crate::resp::reply::error_text;
 use crate::resp::{ArgRange, Protocol, write};
 use crate::route::{Refusal, left_of, wait_time};
 use crate::upstream::{Dest, NO_SLOT, Pending, State, Upstream};
+use crate::users::OWN;
 
 /// How long an errand waits for its slot to get a primary before it looks again, microseconds.
 pub(super) const NO_PRIMARY_PAUSE: u64 = 20_000;
@@ -391,7 +392,7 @@ impl Worker {
             let how: &[u8] = if error { b"ERROR" } else { b"TIMEOUT" };
             let mut frame = Vec::new();
             write::request(&mut frame, &[b"CLIENT", b"UNBLOCK", id.to_string().as_bytes(), how]);
-            let u = self.upstream_for(node, protocol, index);
+            let u = self.upstream_as(OWN, node, protocol, index);
             self.discard(u, &frame);
         }
         true

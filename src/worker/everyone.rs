@@ -202,8 +202,8 @@ impl Worker {
 
     /// The client's line in CLIENT LIST.
     pub(super) fn line(&self, client: &Client) -> Line {
-        let known = client.last_command < self.router.unknown();
-        let spec = || self.router.table().get(CommandId(client.last_command));
+        let known = client.session.last_command < self.router.unknown();
+        let spec = || self.router.table().get(CommandId(client.session.last_command));
         Line::of(client, self.now, if known { &spec().name } else { "NULL" })
     }
 }

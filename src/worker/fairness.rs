@@ -17,6 +17,7 @@ use crate::client::Paused;
 use crate::metrics::LimitHit;
 use crate::resp::Protocol;
 use crate::upstream::Upstream;
+use crate::users::OWN;
 
 /// So many bytes of commands are as much work for a node as one more command.
 const BYTES: usize = 256;
@@ -70,8 +71,13 @@ impl Worker {
         protocol: Protocol,
         client: usize,
     ) -> Option<usize> {
-        let shared = &self.nodes.get(usize::from(node))?.shared[protocol as usize];
-        let u = (*shared.get(client % self.settings.connections)?)?;
+        let u = match self.realm_of(client) {
+            OWN => {
+                let shared = &self.nodes.get(usize::from(node))?.shared[protocol as usize];
+                (*shared.get(client % self.settings.connections)?)?
+            }
+            realm => self.realm_connection(realm, node, protocol)?,
+        };
         self.has_to_wait(client, u).then_some(u)
     }
 

@@ -81,7 +81,7 @@ impl Worker {
             }
         }
         if nodes.is_empty() {
-            return self.fail_errand(me, seq, self.no_cluster_text());
+            return self.fail_errand(me, seq, &self.no_cluster_text());
         }
         let parts = nodes.iter().map(|_| Part { upstream: None, count: None, whole: None });
         let join = Join {

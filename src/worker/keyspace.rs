@@ -85,8 +85,11 @@ impl Worker {
         let pending = self.pending(dest, command, scan.slot, protocol);
         match node {
             Some(node) => {
-                let u = self.upstream_for(node, protocol, index);
-                self.send(u, pending, &frame);
+                // Its client may be gone by now, and another be in its place.
+                if self.has_realm(&pending) {
+                    let u = self.upstream_as(pending.realm, node, protocol, index);
+                    self.send(u, pending, &frame);
+                }
             }
             None if !self.holds.fits(scan.slot, frame.len(), self.settings.held) => {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;

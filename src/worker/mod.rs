@@ -19,16 +19,20 @@
 //!   `fleet`: WAIT, MONITOR
 //! - `pubsub`: SUBSCRIBE and its kin, messages; `topics`: who is subscribed to what; `publish`:
 //!   PUBLISH, PUBSUB
-//! - `upstreams`: nodes' connections: connect, write, read, lost
+//! - `upstreams`: nodes' connections: connect, write, read; `loss`: what is done when one is lost
 //! - `pressure`: what happens at `limits.memory`
+//! - `users`: logins, and what users may not do; `acl`: what they ask about that; `realms`: the
+//!   cluster's users and their connections
 //! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
 //! - `answer`: a reply finds its client; refusals and retries
 //! - `scripts`: Lua scripts are remembered, and given to nodes
 //! - `replicas`: reads from replicas; `read_from`: which node a read goes to
+//! - `tls`: TLS handshakes, of clients and with nodes
 //! - `topology`: a new snapshot becomes routes
 //! - `renew`: another configuration
 //! - `clock`: deadlines, backoff; `silence`: nodes that owe an answer and say nothing
 
+mod acl;
 mod answer;
 mod clients;
 mod clock;
@@ -42,10 +46,12 @@ mod fairness;
 mod fleet;
 mod join;
 mod keyspace;
+mod loss;
 mod pressure;
 mod publish;
 mod pubsub;
 mod read_from;
+mod realms;
 mod renew;
 mod replicas;
 mod scattered;
@@ -54,10 +60,12 @@ mod settings;
 mod shards;
 mod shared;
 mod silence;
+mod tls;
 mod topics;
 mod topology;
 mod transaction;
 mod upstreams;
+mod users;
 mod watch;
 
 use std::collections::BinaryHeap;
@@ -81,6 +89,7 @@ use crate::metrics::{NodeStats, WorkerStats};
 use crate::resp::{ArgRange, Protocol};
 use crate::route::{ExecGather, Gather, Holds, Router};
 use crate::upstream::{Dest, Upstream, Waiting};
+use crate::users::Users;
 
 pub use everyone::{Answered, Inquiry};
 use settings::Settings;
@@ -102,6 +111,8 @@ struct Node {
     addr: crate::cluster::NodeAddr,
     /// The number by which pub/sub knows it.
     ident: u64,
+    /// The name that its certificate is to be for.
+    name: Box<str>,
     socket: Option<std::net::SocketAddr>,
     /// Stands in the current snapshot.
     known: bool,
@@ -125,6 +136,8 @@ struct Gathering {
     to: Dest,
     /// Its client's index and generation.
     lane: (u32, u32),
+    /// With whose rights it goes on, see `realms`.
+    realm: u16,
     command: u16,
     started: u64,
     /// Bytes that the worker has put on its account.
@@ -213,8 +226,19 @@ struct Worker {
     health: Arc<Health>,
     /// Control was told to look at replicas.
     watches_replicas: bool,
+    /// Slotway's own, their rules made for `router`'s commands.
+    users: Arc<Users>,
+    /// The cluster's, as far as clients of theirs are here.
+    realms: FxHashMap<u16, realms::Realm>,
+    next_realm: u16,
+    /// Until when the cluster's default user is known to need a password, microseconds.
+    strangers_refused: u64,
+    /// Until when it is known to need none.
+    strangers_allowed: u64,
+    failures: users::Failures,
     scripts: scripts::Scripts,
     topics: topics::Topics,
+    handshakes: tls::Handshakes,
     /// PUBLISHes may wait for a node that is not reached.
     stranded: bool,
     /// Bytes of the client that is being read from, from the command at hand on.
@@ -377,8 +401,15 @@ impl Worker {
             held_now: 0,
             gatherings: Slab::new(),
             joins: Slab::new(),
+            users: Arc::default(),
+            realms: FxHashMap::default(),
+            next_realm: 0,
+            strangers_refused: 0,
+            strangers_allowed: 0,
+            failures: users::Failures::default(),
             scripts: scripts::Scripts::new(Arc::clone(&shared.scripts)),
             topics: topics::Topics::default(),
+            handshakes: tls::Handshakes::default(),
             stranded: false,
             shared,
             idle: Vec::new(),
@@ -490,7 +521,8 @@ impl Worker {
         let timer = self.timers.peek().map(|t| t.due);
         let idle = self.settings.idle_timeout.map(|_| self.next_idle_check);
         let drain = self.drain.map(|drain| drain.next());
-        let next = [timer, self.tick, drain, self.pause_end(), idle, self.idle_probe_due()];
+        let (probe, handshake) = (self.idle_probe_due(), self.handshake_due());
+        let next = [timer, self.tick, drain, self.pause_end(), idle, probe, handshake];
         let next = next.into_iter().flatten().min()?;
         // The clock of the last turn is old by now: measure anew, it is only done when there is
         // something to wait for.
@@ -574,6 +606,8 @@ impl Worker {
                     }
                 }
                 ToWorker::Answered(answered) => self.finish_inquiry(*answered),
+                ToWorker::Verified { client, answer } => self.verified(client, answer),
+                ToWorker::Users(users) => self.set_users(&users),
                 ToWorker::PubSub(batch) => self.hear_hub(&batch),
                 ToWorker::Probed(probed) => self.probed(&probed),
                 #[cfg(debug_assertions)]
@@ -593,8 +627,8 @@ impl Worker {
         self.router = Arc::new(Router::with_rules(table, self.router.rules().clone()));
         let new_unknown = usize::from(self.router.unknown());
         for (_, client) in &mut self.clients {
-            if usize::from(client.last_command) == old_unknown {
-                client.last_command = new_unknown as u16;
+            if usize::from(client.session.last_command) == old_unknown {
+                client.session.last_command = new_unknown as u16;
             }
         }
         if new_unknown > old_unknown {
@@ -607,6 +641,7 @@ impl Worker {
                 *slot = unknown;
             }
         }
+        self.compile_users();
     }
 
     /// The counters with the gauges read.
@@ -619,6 +654,7 @@ impl Worker {
         stats.clients_paused = self.clients.iter().filter(|(_, c)| paused(c)).count() as u64;
         stats.buffer_bytes = (self.accounted + self.holds.bytes() + self.pool.bytes()) as u64;
         stats.held = self.holds.count() as u64;
+        stats.users = self.realms.len() as u64;
         stats.dedicated_idle = self.idle.len() as u64;
         stats.subscriptions = self.topics.subscriptions();
         let subscribed = |c: &Client| c.subscriptions.is_some();

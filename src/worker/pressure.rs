@@ -5,6 +5,8 @@
 //! refusing is enough. But what clients do not take, and what they do not finish, stays until they
 //! are closed: the largest first, while clients' buffers are more than half of the limit.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::{Worker, reaccount};
 use crate::buf::Pool;
 use crate::client::Client;
@@ -47,8 +49,12 @@ impl Worker {
             all.map(|(i, c)| (weight(c), i)).filter(|(weight, _)| *weight > LITTLE).collect();
         largest.sort_unstable();
         let mut by_clients: usize = self.clients.iter().map(|(_, c)| c.accounted).sum();
+        // What a node has begun and not ended is no client's.
+        let unfinished = self.shared.hub.stats.unfinished.load(Relaxed) / self.settings.workers;
         let mut nobody = true;
-        while self.is_over_memory() && by_clients + self.accounted_messages > limit / 2 {
+        while self.is_over_memory()
+            && by_clients + self.accounted_messages.saturating_sub(unfinished) > limit / 2
+        {
             let Some((weight, index)) = largest.pop() else { break };
             by_clients =
                 by_clients.saturating_sub(self.clients.get(index).map_or(0, |c| c.accounted));

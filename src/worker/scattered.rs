@@ -74,7 +74,7 @@ impl Worker {
             batches.iter().map(|b| exec.group(b.places.clone(), false)).collect();
         let done = exec.is_done();
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
-        client.corked = true;
+        client.session.corked = true;
         let seq = seq.unwrap_or_else(|| client.expect(&mut self.spare_replies));
         let to = Dest::Client { index: index as u32, generation, seq };
         let lane = (index as u32, generation);
@@ -83,6 +83,7 @@ impl Worker {
             exec: Some(exec),
             to,
             lane,
+            realm: self.realm_of(index),
             command,
             started: self.now,
             accounted: 0,
@@ -152,7 +153,7 @@ impl Worker {
                 self.send_owned(u, pending, batch.frame);
             }
             None if batch.slot == NO_SLOT && self.snapshot.generation == 0 => {
-                self.fail(&pending, "", self.no_cluster_text());
+                self.fail(&pending, "", &self.no_cluster_text());
             }
             None if !self.holds.fits(batch.slot, batch.frame.len(), self.settings.held) => {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;

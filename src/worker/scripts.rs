@@ -207,6 +207,7 @@ impl Worker {
             slot: NO_SLOT,
             command,
             flags: 0,
+            realm: crate::users::OWN,
             tries: 0,
             before: 0,
             started: self.now,

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::read_from::Wishes;
 use crate::client::Announced;
-use crate::config::{Address, Config, CrossSlot, Listen, OnGap, ReadFrom};
+use crate::config::{Address, Config, CrossSlot, Listen, OnGap, ReadFrom, Secret};
 use crate::resp::RequestLimits;
 use crate::stream::Stream;
 
 #[derive(Debug)]
 pub(super) struct Settings {
     pub user: String,
-    pub password: String,
+    pub password: Secret,
     pub client_name: String,
     /// Shared connections per node and protocol.
     pub connections: usize,
@@ -45,10 +45,16 @@ pub(super) struct Settings {
     /// For what was let in before: the largest limits that there have been.
     pub accepted: RequestLimits,
     announce: Option<Address>,
+    /// The same for clients with TLS.
+    announce_tls: Option<Address>,
+    /// `tls.downstream.handshake_timeout`, microseconds.
+    pub handshake_timeout: u64,
     /// For clients on a Unix socket.
     first_tcp: Option<Address>,
     /// `limits.dedicated`, of all workers.
     pub dedicated: usize,
+    /// `limits.users`
+    pub users: usize,
     /// `transactions.cross_slot` is "split".
     pub split_transactions: bool,
     /// For error texts: the configured values.
@@ -66,7 +72,7 @@ impl Settings {
         let micros = |d: std::time::Duration| d.as_micros() as u64;
         Settings {
             user: config.upstream.user.clone(),
-            password: config.upstream.password.reveal().to_owned(),
+            password: config.upstream.password.clone(),
             client_name: config.upstream.client_name.clone(),
             connections: config.upstream.connections.max(1),
             command_timeout: config.timeouts.command.map(micros),
@@ -93,11 +99,14 @@ impl Settings {
             accepted: request,
             request,
             announce: config.announce.clone(),
+            announce_tls: config.tls.downstream.announce.clone(),
+            handshake_timeout: micros(config.tls.downstream.handshake_timeout),
             first_tcp: config.listen.iter().find_map(|listen| match listen {
                 Listen::Tcp(address) => Some(address.clone()),
                 Listen::Unix(_) => None,
             }),
             dedicated: config.limits.dedicated,
+            users: config.limits.users,
             split_transactions: config.transactions.cross_slot == CrossSlot::Split,
             memory_total: config.limits.memory,
         }
@@ -106,16 +115,19 @@ impl Settings {
     /// The address that a cluster client is told: as configured, the one that it uses, or, over a
     /// Unix socket, the first one that is listened on.
     pub fn announced(&self, stream: &Stream) -> Announced {
-        if let Some(Address { host, port }) = &self.announce {
-            return Announced { host: host.to_string(), port: *port };
+        let tls = matches!(stream, Stream::Tls(_));
+        let announce = if tls { &self.announce_tls } else { &self.announce };
+        if let Some(Address { host, port }) = announce {
+            return Announced { host: host.to_string(), port: *port, tls };
         }
-        let used = match stream {
-            Stream::Tcp(socket) => socket.local_addr().ok(),
-            Stream::Unix(_) => None,
-        };
+        let used = stream.tcp().and_then(|socket| socket.local_addr().ok());
         if let Some(used) = used {
             // A client of IPv4 on a listener for both.
-            return Announced { host: used.ip().to_canonical().to_string(), port: used.port() };
+            return Announced {
+                host: used.ip().to_canonical().to_string(),
+                port: used.port(),
+                tls,
+            };
         }
         let first = self.first_tcp.as_ref().filter(|a| a.port != 0);
         let any = |host: &str| host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_unspecified());
@@ -123,6 +135,7 @@ impl Settings {
         Announced {
             host: host.unwrap_or("127.0.0.1").to_owned(),
             port: first.map_or(6379, |a| a.port),
+            tls,
         }
     }
 }

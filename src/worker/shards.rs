@@ -73,9 +73,18 @@ impl Worker {
     /// The node has failed, and another is primary in its place. One that has failed and has no
     /// successor may come back and answer what it owes.
     pub(super) fn is_superseded(&self, node: u16) -> bool {
+        self.is_failed(node)
+            && self.shard_owner(node).is_none_or(|owner| owner != NOBODY && owner != node)
+    }
+
+    /// Another is primary of its shard.
+    pub(super) fn is_deposed(&self, node: u16) -> bool {
+        self.shard_owner(node).is_some_and(|owner| owner != NOBODY && owner != node)
+    }
+
+    fn shard_owner(&self, node: u16) -> Option<u16> {
         let slot = self.nodes.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
-        let owner = self.owners.get(usize::from(slot));
-        self.is_failed(node) && owner.is_none_or(|&n| n != NOBODY && n != node)
+        self.owners.get(usize::from(slot)).copied()
     }
 
     /// Notes for every node a slot of its shard, by which its shard is found again when the cluster

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::shards::Orphan;
-use super::{HELD, NOBODY, Source, Worker, reaccount};
+use super::{HELD, NOBODY, Worker};
 use crate::cluster::{NO_SHARD, Snapshot};
 use crate::route::{Fan, Held};
-use crate::upstream::{Dest, NO_SLOT, State, Upstream, Waiting, flag};
+use crate::upstream::{Dest, NO_SLOT, Pending, State, Upstream, Waiting, flag};
 
 const FAILED: &str = "its node has failed, and is no primary any more";
 
@@ -21,6 +21,9 @@ impl Worker {
             if let Some(mine) = self.nodes.get_mut(usize::from(i)) {
                 mine.known = true;
                 mine.socket = node.socket.or(mine.socket);
+                if *mine.name != *node.server_name() {
+                    mine.name = node.server_name().into();
+                }
             }
             by_snapshot.push(i);
         }
@@ -92,8 +95,10 @@ impl Worker {
     fn redirect_unsent(&mut self) {
         let all: Vec<usize> = self.upstreams.iter().map(|(u, _)| u).collect();
         for u in all {
-            let superseded = self.upstreams.get(u).is_some_and(|up| self.is_superseded(up.node));
-            let owners = &self.owners;
+            let node = self.upstreams.get(u).map(|up| up.node);
+            let superseded = node.is_some_and(|node| self.is_superseded(node));
+            let deposed = node.is_some_and(|node| self.is_deposed(node));
+            let (owners, router) = (&self.owners, &self.router);
             let Some(up) = self.upstreams.get_mut(u) else { continue };
             if up.dedicated.is_some() {
                 continue;
@@ -107,9 +112,11 @@ impl Worker {
                 continue;
             }
             let reachable = known && up.state != State::Backoff && !up.suspect;
+            // A part for a shard whose primary this was goes to the one that there is now.
+            let moves = |p: &Pending| !reachable && deposed && router.is_for_shards(p.command);
             let taken = up.take_unsent(&mut self.pool, |p| match p.slot {
                 _ if p.dest == Dest::Discard => false,
-                NO_SLOT if p.has(flag::NODE_BOUND) => !known || superseded,
+                NO_SLOT if p.has(flag::NODE_BOUND) => !known || superseded || moves(p),
                 NO_SLOT => !reachable,
                 slot => {
                     let owner = owners.get(usize::from(slot)).copied().unwrap_or(NOBODY);
@@ -211,20 +218,7 @@ impl Worker {
         if known || !up.pending.is_empty() {
             return false;
         }
-        if let Some(stream) = up.stream.as_mut() {
-            stream.unwatch(self.poll.registry());
-        }
-        self.resume.append(&mut up.waiters);
-        reaccount(&mut self.accounted, &mut up.accounted, 0);
-        up.queue.clear(&mut self.pool);
-        self.upstreams.remove(u);
-        if let Some(node) = self.nodes.get_mut(node) {
-            let all = node.shared.iter_mut().chain(&mut node.replica).flatten();
-            for slot in all.filter(|s| **s == Some(u)) {
-                *slot = None;
-            }
-        }
-        self.again.retain(|s| *s != Source::Upstream(u));
+        self.remove_upstream(u);
         true
     }
 

@@ -298,7 +298,7 @@ impl Worker {
                 pending.before = before;
                 pending.flags |= read_only;
                 if let Some(client) = self.clients.get_mut(index) {
-                    client.corked = true;
+                    client.session.corked = true;
                 }
                 if multi.by_sha {
                     self.scripts_before_batch(u, &mut pending, &multi.frames);
@@ -310,7 +310,7 @@ impl Worker {
                 }
             }
             None if slot == NO_SLOT && self.snapshot.generation == 0 => {
-                self.answer_own_error(index, command, self.no_cluster_text());
+                self.answer_own_error(index, command, &self.no_cluster_text());
             }
             None if !self.holds.fits(slot, multi.frames.len(), self.settings.held) => {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;

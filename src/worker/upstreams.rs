@@ -1,18 +1,17 @@
-//! Nodes' connections: make, write, read, lose.
+//! Nodes' connections: make, write, read.
 
 use std::io::Read;
 
-use super::clock::{Job, Timer};
 use super::settings::out_of_memory;
 use super::{Node, Source, Worker, reaccount};
 use crate::buf::CHUNK;
 use crate::cluster::NodeAddr;
-use crate::control::ToControl;
 use crate::metrics::{LimitHit, NodeStats};
 use crate::resp::{Protocol, ReplyProgress};
 use crate::sparsely;
 use crate::stream::{Stream, keep_alive, retransmit_soon};
 use crate::upstream::{Dest, Handshake, NO_SLOT, Pending, State, Upstream, flag};
+use crate::users::OWN;
 
 /// An unfinished reply of this size is handed to its client piece by piece; a smaller one is
 /// waited for, so that it can still be asked for again if the connection is lost.
@@ -22,11 +21,8 @@ const STREAM_FROM: usize = 32 << 10;
 const DEFER_BELOW: usize = 4 << 10;
 /// So many pushes that nobody asked for are no accident: the connection is given up.
 const MOST_STRANGE: u32 = 10_000;
-/// A connection that lived so long has proven that the node can be worked with, microseconds.
-const PROVEN: u64 = 1_000_000;
-/// And one that lived so long and was answered on, that it need not be left alone for longer and
-/// longer: something closes connections, now and then.
-const USEFUL: u64 = 100_000;
+/// Why a connection is lost whose node does not want it; the node's words follow.
+pub(super) const HANDSHAKE_REFUSED: &str = "the handshake was refused: ";
 
 impl Worker {
     /// The node at `addr`, if the cluster has it. Only such nodes are connected to: a redirection
@@ -46,6 +42,7 @@ impl Worker {
         let node = Node {
             addr: addr.clone(),
             ident: crate::pubsub::ident(addr),
+            name: addr.host.clone(),
             socket: ip.map(|ip| (ip, addr.port).into()),
             known: false,
             shard_slot: NO_SLOT,
@@ -75,6 +72,23 @@ impl Worker {
     /// The shared connection to `node` for a client that speaks `protocol`; made if there is none.
     #[inline]
     pub(super) fn upstream_for(&mut self, node: u16, protocol: Protocol, client: usize) -> usize {
+        // Hardly ever is there any user of the cluster.
+        let realm = if self.realms.is_empty() { OWN } else { self.realm_of(client) };
+        self.upstream_as(realm, node, protocol, client)
+    }
+
+    /// The same with the rights of this realm, which is one that is known.
+    #[inline]
+    pub(super) fn upstream_as(
+        &mut self,
+        realm: u16,
+        node: u16,
+        protocol: Protocol,
+        client: usize,
+    ) -> usize {
+        if realm != OWN {
+            return self.realm_upstream(realm, node, protocol);
+        }
         let which = match self.settings.connections {
             1 => 0,
             n => client % n,
@@ -121,14 +135,21 @@ impl Worker {
             stream.watch(registry, Source::Upstream(u).token(), true, false)
         });
         if let Err(error) = started {
-            self.lost(u, &error.to_string());
+            return self.lost(u, &error.to_string());
+        }
+        if self.shared.tls.is_upstream()
+            && let Err(why) = self.secure(u)
+        {
+            self.lost(u, &why);
         }
     }
 
     pub(super) fn upstream_event(&mut self, u: usize, event: &mio::event::Event) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
-        if matches!(up.state, State::Connecting { .. }) {
-            return self.connecting(u);
+        match up.state {
+            State::Connecting { .. } => return self.connecting(u),
+            State::Securing { .. } => return self.securing(u),
+            _ => {}
         }
         up.peer_closed |= event.is_read_closed();
         up.blocked &= !event.is_writable();
@@ -152,15 +173,29 @@ impl Worker {
         if let Err(error) = stream.watch(self.poll.registry(), token, false, true) {
             return self.lost(u, &error.to_string());
         }
+        if stream.tls().is_some() {
+            up.state = State::Securing { until: self.now + self.settings.connect_timeout };
+            return self.securing(u);
+        }
+        self.greet(u);
+    }
+
+    /// The connection stands: what is said first.
+    pub(super) fn greet(&mut self, u: usize) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
         let settings = &self.settings;
-        up.handshake = Handshake::new(
-            up.protocol,
-            &settings.user,
-            &settings.password,
-            &settings.client_name,
-            up.dedicated.is_some(),
-            &mut self.pool,
-        );
+        let (identify, name) = (up.dedicated.is_some(), &settings.client_name);
+        let password = settings.password.reveal();
+        // A realm that is gone is nobody's, not slotway's: its number stays, and gets no further.
+        let who = match up.realm {
+            OWN => Some((settings.user.as_bytes(), password.as_bytes())),
+            realm => self.realms.get(&realm).map(|realm| (&*realm.who.user, &*realm.who.password)),
+        };
+        let Some(who) = who else { return self.lost(u, "its user is gone") };
+        up.handshake = match up.realm {
+            OWN => Handshake::new(up.protocol, who, name, identify, &mut self.pool),
+            _ => Handshake::for_user(up.protocol, who, name, &mut self.pool),
+        };
         if up.read_only {
             up.handshake.read_only(&mut self.pool);
         }
@@ -221,7 +256,8 @@ impl Worker {
                 if let Some(stats) = self.stats.nodes.get_mut(usize::from(up.node)) {
                     stats.bytes_sent += n as u64;
                 }
-                let connecting = matches!(up.state, State::Connecting { .. });
+                let connecting =
+                    matches!(up.state, State::Connecting { .. } | State::Securing { .. });
                 up.blocked = full;
                 if full != up.watching
                     && !connecting
@@ -234,7 +270,10 @@ impl Worker {
                     }
                 }
             }
-            Err(error) => return self.lost(u, &error.to_string()),
+            Err(error) => {
+                let why = self.tls_why(u, &error);
+                return self.lost(u, &why);
+            }
         }
         self.account_upstream(u);
     }
@@ -341,7 +380,10 @@ impl Worker {
                     self.again.push(Source::Upstream(u));
                 }
             }
-            Err(error) => self.lost(u, &error.to_string()),
+            Err(error) => {
+                let why = self.tls_why(u, &error);
+                self.lost(u, &why);
+            }
         }
         self.scratch = scratch;
     }
@@ -571,81 +613,15 @@ impl Worker {
             Ok(false) => Ok(()),
             Ok(true) => {
                 if let Some(dedicated) = up.dedicated.as_mut() {
-                    dedicated.id = crate::resp::reply::integer(frame).unwrap_or(0);
+                    dedicated.id = Handshake::id(frame).unwrap_or(0);
                 }
                 self.ready(u);
                 Ok(())
             }
-            Err(text) => Err(format!("the handshake was refused: {text}")),
-        }
-    }
-
-    /// The connection is gone or could not be made: what may be sent again waits for the next
-    /// one, the rest is answered now.
-    pub(super) fn lost(&mut self, u: usize, why: &str) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        if up.dedicated.is_some() {
-            return self.dedicated_lost(u, why);
-        }
-        let was_ready = up.state == State::Ready;
-        let lived = self.now.saturating_sub(up.ready_since);
-        let proven = was_ready && lived >= PROVEN;
-        if proven || (was_ready && lived >= USEFUL && up.last_read > up.ready_since) {
-            up.failures = 0;
-        }
-        if let Some(stream) = up.stream.as_mut() {
-            stream.unwatch(self.poll.registry());
-        }
-        self.abandon_arriving(u);
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        let given_up = up.lost(&mut self.pool);
-        up.failures = up.failures.saturating_add(1);
-        up.last_error = Some(why.to_owned());
-        up.state = State::Backoff;
-        self.stranded |= up.pending.iter().any(super::publish::is_lone_publish);
-        let (node, failures) = (up.node, up.failures);
-        let addr = self.nodes.get(usize::from(node)).map(|n| n.addr.clone());
-        if let Some(stats) = self.stats.nodes.get_mut(usize::from(node)) {
-            stats.failures += 1;
-        }
-        if was_ready || failures == 1 {
-            let node = addr.as_ref().map(NodeAddr::to_string);
-            let in_flight = given_up.len();
-            sparsely!(self.lines.lost, warn, node, why, in_flight, "a node's connection is lost");
-        }
-        let name = addr.map_or_else(|| "a node".to_owned(), |a| a.to_string());
-        let text = format!(
-            "ERR slotway lost its connection to {name} ({why}) after the command was sent: it may \
-             or may not have been executed"
-        );
-        for pending in given_up {
-            self.stats.outcome_unknown += 1;
-            self.fail(&pending, &name, &text);
-        }
-        self.loads_without(u, &name);
-        self.leave_replica(u);
-        // Control may be gone at the very end: nothing to refresh then.
-        let _ = self.control.send(ToControl::RefreshTopology { hint: None });
-        // A connection that has worked for a while is tried again at once, the first time.
-        let delay = if proven { 0 } else { self.backoff(failures) };
-        self.timers.push(Timer { due: self.now + delay, job: Job::Connect(u) });
-        self.arm_tick();
-        self.mark_upstream(u);
-    }
-
-    /// The rest of a reply that was being handed on will not come. A client that has seen its
-    /// beginning can only be closed; another gets what the rules for lost connections say.
-    pub(super) fn abandon_arriving(&mut self, u: usize) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        if !std::mem::take(&mut up.streaming) {
-            return;
-        }
-        let dest = up.pending.front().map(|p| p.dest);
-        let Some(Dest::Client { index, generation, seq }) = dest else { return };
-        let Some(client) = self.clients.get_mut(index as usize) else { return };
-        if client.generation == generation && client.abandon(seq) == crate::client::Outcome::Partial
-        {
-            self.close_client(index as usize);
+            Err(text) => {
+                self.realm_refused(u, &text);
+                Err(format!("{HANDSHAKE_REFUSED}{text}"))
+            }
         }
     }
 }

@@ -41,6 +41,7 @@ VALUES = {
         "seeds": ["redis-cluster-0.redis-cluster:6379", "[2001:db8::1]:7000"],
         "config": {"limits": {"memory": "384MiB", "clients": 1000000}, "read_from": "any"},
         "upstream": {"existingSecret": "redis-cluster", "user": "proxy"},
+        "users": {"existingSecret": "slotway-users"},
         "extraEnv": [{"name": "SLOTWAY_ZONE", "value": "a"}],
         "extraVolumes": [{"name": "more", "emptyDir": {}}],
         "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
@@ -160,6 +161,8 @@ def holds_together(docs):
         claims = [t for d in docs for t in d.get("spec", {}).get("volumeClaimTemplates", [])]
         volumes |= {t["metadata"]["name"] for t in claims}
         for volume in p["spec"].get("volumes", []):
+            if "secret" in volume and ("Namespace", "redis") in names:
+                assert ("Secret", volume["secret"]["secretName"]) in names
             if "configMap" in volume:
                 assert ("ConfigMap", volume["configMap"]["name"]) in names
         for c in p["spec"].get("initContainers", []) + p["spec"]["containers"]:
@@ -188,8 +191,12 @@ def test_the_chart(name):
     grace = pod(deployment)["spec"]["terminationGracePeriodSeconds"]
     assert grace > shutdown["preStopSeconds"] + shutdown["drainSeconds"]
     # slotway understands the file that comes out of the values
-    for entry in container(deployment).get("env", []):
-        entry.pop("valueFrom", None)  # of a Secret that is not ours
+    # Secrets that exist already
+    password, users = base64.b64encode(b"secret"), base64.b64encode(b"user app on >secret +@all")
+    docs += [
+        {"kind": "Secret", "metadata": {"name": "redis-cluster"}, "data": {"password": password}},
+        {"kind": "Secret", "metadata": {"name": "slotway-users"}, "data": {"users.acl": users}},
+    ]
     with Place(deployment, docs, "127.0.0.1") as place:
         out = place.run_once(["check", "--config", "/etc/slotway/proxy.toml"])
         assert out.returncode == 0 and not out.stderr, out.stderr
@@ -197,6 +204,8 @@ def test_the_chart(name):
         assert comes_to["seeds"] == VALUES[name]["seeds"]
         wanted = VALUES[name].get("config", {}).get("limits", {}).get("clients", 20000)
         assert comes_to["limits"]["clients"] == wanted
+        has_users = "users" in VALUES[name]
+        assert comes_to["protected_mode"] is has_users and bool(comes_to["users_file"]) is has_users
 
 
 @pytest.mark.parametrize(
@@ -291,6 +300,11 @@ class Place(Process):
                 for file, text in data.items():
                     path = self.path(f"{mounts[volume['name']]}/{file}")
                     path.write_text(edit(self.moved(text)))
+            if "secret" in volume and volume["name"] in mounts:
+                data = one(docs, "Secret", volume["secret"]["secretName"])["data"]
+                for file, text in data.items():
+                    path = self.path(f"{mounts[volume['name']]}/{file}")
+                    path.write_bytes(base64.b64decode(text))
         self.env = {"PATH": os.environ["PATH"]}
         for entry in self.container.get("env", []):
             self.env[entry["name"]] = self.value(entry, docs)
@@ -451,6 +465,8 @@ def test_a_rolling_update_of_the_shared_deployment_loses_no_request(rendered, no
         pool = redis.ConnectionPool(
             connection_class=service.connection(),
             port=port["port"],
+            username="app",
+            password=user_password(docs),
             retry=Retry(NoBackoff(), 0),
             socket_timeout=10,
         )
@@ -501,10 +517,22 @@ def test_a_rolling_update_of_the_shared_deployment_loses_no_request(rendered, no
             for thread in clients:
                 thread.join()
         assert errors == []
-        r = redis.Redis(host=service.ready[0], port=port["port"])
+        with pytest.raises(redis.AuthenticationError):
+            redis.Redis(host=service.ready[0], port=port["port"]).get("rolling:0")
+        r = redis.Redis(
+            host=service.ready[0], port=port["port"], username="app", password=user_password(docs)
+        )
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            r.flushall()
         for name, done in counts.items():
             assert done > 0 and int(r.get(f"rolling:{name}")) == done
         r.close()
+
+
+def user_password(docs):
+    """That of the example's user `app`."""
+    file = base64.b64decode(one(docs, "Secret", "slotway-users")["data"]["users.acl"]).decode()
+    return re.search(r"^user app .*>(\S+)", file)[1]
 
 
 def metric(place, name):
@@ -531,7 +559,7 @@ def test_what_the_probes_say_of_a_pod_without_a_cluster(rendered):
 @pytest.mark.parametrize("overlay", ["unix-socket", "unmodified-app"])
 def test_the_sidecar(rendered, nodes, overlay):
     # the Secret of the application's namespace is not in the overlay
-    docs = [*rendered[overlay], one(rendered["example"], "Secret")]
+    docs = [*rendered[overlay], one(rendered["example"], "Secret", "redis-cluster")]
     deployment = one(docs, "Deployment", "app")
     spec = pod(deployment)["spec"]
     assert [c["name"] for c in spec["initContainers"]] == ["slotway"]
@@ -545,8 +573,13 @@ def test_the_sidecar(rendered, nodes, overlay):
         with contextlib.suppress(PermissionError):
             os.chown(run, -1, group)
         run.chmod(0o2775)
+        # whoever asks has to show it; the probes find it where slotway does
+        place.env |= {"SLOTWAY_ADMIN_TOKEN": "t0k", "SLOTWAY_ADMIN_TOKEN_FOR_PROBES": "true"}
         place.start().started()
         assert place.probe("livenessProbe") == (True, "ok\n")
+        place.env["SLOTWAY_ADMIN_TOKEN"] = "another"
+        assert not place.probe("livenessProbe")[0]
+        place.env["SLOTWAY_ADMIN_TOKEN"] = "t0k"
         if overlay == "unix-socket":
             assert "/run/slotway" in {m["mountPath"] for m in app["volumeMounts"]}
             file = place.path("/run/slotway/slotway.sock")
@@ -566,7 +599,8 @@ def test_the_sidecar(rendered, nodes, overlay):
 def metric_of_monitor(docs, place):
     (endpoint,) = one(docs, "PodMonitor")["spec"]["podMetricsEndpoints"]
     url = f"http://{place.ip}:{place.port(endpoint['port'])}{endpoint['path']}"
-    text = urllib.request.urlopen(url, timeout=10).read().decode()
+    request = urllib.request.Request(url, headers={"Authorization": "Bearer t0k"})
+    text = urllib.request.urlopen(request, timeout=10).read().decode()
     return float(re.search(r"^slotway_workers (\S+)", text, re.M)[1])
 
 

@@ -135,7 +135,7 @@ impl Book {
         let narrow = matches!(entry.class, Class::Narrow { .. });
         run.takes_notifications = narrow && sub.is_some_and(|s| s.notifies);
         run.own = self.own.contains(&Some(at));
-        run.bus = matches!(entry.class, Class::Plain | Class::Shard(_));
+        run.bus = !matches!(entry.class, Class::Narrow { .. });
     }
 
     /// Hands the run on. To be done before anything else happens to the book.

@@ -128,7 +128,7 @@ struct Entry {
     /// The home before this one, as long as it is heard as well, and until when: see `former`.
     former: Option<(usize, u64)>,
     subs: Vec<Sub>,
-    /// Of an ordinary or shard channel and of an ordinary pattern.
+    /// Of what comes from one node, its home.
     echo: echo::Echo,
     again: again::Again,
     /// All of it is confirmed.

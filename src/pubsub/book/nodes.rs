@@ -31,6 +31,8 @@ pub enum Link {
 pub struct Node {
     /// How it is called.
     pub addr: NodeAddr,
+    /// The name that its certificate is to be for.
+    pub name: Box<str>,
     /// Where it is.
     pub socket: Option<SocketAddr>,
     /// Its connection.
@@ -104,6 +106,9 @@ impl Book {
             let Some(place) = self.nodes.get_mut(at) else { continue };
             place.online = node.online;
             place.socket = node.socket.or(place.socket);
+            if *place.name != *node.server_name() {
+                place.name = node.server_name().into();
+            }
             // One that was dead for a while is stripped still when it comes back.
             place.stripped &= node.role == Role::Primary && !owns;
             if node.role != Role::Primary || !node.online {
@@ -174,6 +179,7 @@ impl Book {
         self.known(addr).unwrap_or_else(|| {
             self.nodes.push(Node {
                 addr: addr.clone(),
+                name: addr.host.clone(),
                 socket: None,
                 link: Link::Idle,
                 load: 0,

@@ -12,6 +12,7 @@ fn cluster() -> Snapshot {
     let node = |i: u16| ClusterNode {
         id: format!("node{i}").into(),
         addr: addr(i),
+        hostname: "".into(),
         socket: Some(([127, 0, 0, 1], 7000 + i).into()),
         role: if i < 3 { Role::Primary } else { Role::Replica },
         online: true,

@@ -40,6 +40,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
       "admin" "0.0.0.0:9121"
       "seeds" .Values.seeds
       "workers" (int .Values.workers)
+      "protected_mode" (ne .Values.users.existingSecret "")
       "timeouts" (dict "drain" (printf "%ds" (int .Values.shutdown.drainSeconds))) -}}
 {{- $all := mergeOverwrite (deepCopy .Values.config) $own -}}
 {{- include "slotway.whole" $all -}}

@@ -1,0 +1,103 @@
+//! Who may connect, looked at as a whole: the files with users and secrets are read, and an address
+//! that others can reach is not listened on without asking anybody who they are.
+
+use std::net::IpAddr;
+
+use super::{ClientAuth, Config, Listen, Loaded, Problem};
+use crate::users::files;
+
+impl Config {
+    /// Clients have to log in before they may do anything.
+    pub fn asks_for_login(&self) -> bool {
+        files::users(self).is_ok_and(|users| !users.lets_strangers_in())
+    }
+}
+
+/// Reads the files that hold secrets into their places, and says what is wrong with access.
+pub(super) fn problems(loaded: &mut Loaded) -> Vec<Problem> {
+    let upstream = &mut loaded.config.upstream;
+    let mut user = None;
+    if !upstream.user_file.is_empty() && upstream.user.is_empty() {
+        match files::secret(&upstream.user_file) {
+            Ok(name) => upstream.user = name,
+            Err(why) => user = Some(why),
+        }
+    } else if !upstream.user_file.is_empty() {
+        let given = loaded.origin("upstream.user");
+        user = Some(format!("upstream.user is given as well ({given}); keep one"));
+    }
+    let loaded = &*loaded;
+    let config = &loaded.config;
+    let mut problems = Vec::new();
+    let mut problem = |key: &str, reason: String| {
+        let origin = loaded.origin(key).clone();
+        problems.push(Problem { origin, key: key.into(), reason });
+    };
+    if let Some(why) = user {
+        problem("upstream.user_file", why);
+    }
+    let upstream = &config.upstream;
+    let secrets = [
+        (
+            "upstream.password",
+            "upstream.password_file",
+            &upstream.password_file,
+            &upstream.password,
+        ),
+        ("admin_token", "admin_token_file", &config.admin_token_file, &config.admin_token),
+    ];
+    for (key, file_key, file, place) in secrets {
+        if file.is_empty() {
+            continue;
+        }
+        if !place.is_empty() {
+            problem(file_key, format!("{key} is given as well ({}); keep one", loaded.origin(key)));
+            continue;
+        }
+        match files::secret(file) {
+            Ok(secret) => place.replace(secret),
+            Err(why) => problem(file_key, why),
+        }
+    }
+    let users = match files::users(config) {
+        Ok(users) => users,
+        Err((key, why)) => {
+            problem(key, why);
+            return problems;
+        }
+    };
+    if config.protected_mode && users.lets_strangers_in() {
+        for listen in &config.listen {
+            // What a name stands for is known when it is listened on.
+            let Listen::Tcp(address) = listen else { continue };
+            if address.host.parse().is_ok_and(is_public) {
+                problem("listen", unprotected(&listen.to_string()));
+            }
+        }
+        let secured = &config.tls.downstream;
+        // Whoever has to show a certificate has shown who he is.
+        if secured.client_auth != ClientAuth::Required {
+            for address in &secured.listen {
+                if address.host.parse().is_ok_and(is_public) {
+                    problem("tls.downstream.listen", unprotected(&address.to_string()));
+                }
+            }
+        }
+    }
+    problems
+}
+
+/// Others than this machine may reach it.
+pub fn is_public(ip: IpAddr) -> bool {
+    !ip.to_canonical().is_loopback()
+}
+
+/// Why an address is not listened on, and the ways out.
+pub fn unprotected(address: &str) -> String {
+    format!(
+        "\"{address}\" can be reached from other machines, and clients need no password, so \
+         whoever reaches it has all the rights of upstream.user. Set users or users_file (a \
+         \"default\" without nopass), or auth = \"passthrough\"; or listen on 127.0.0.1 or a Unix \
+         socket; or, where the network keeps others away, protected_mode = false"
+    )
+}

@@ -1,0 +1,193 @@
+//! What workers ask about the cluster's users: may these log in, may this one send that?
+//!
+//! A login is shown to a node on a connection that is made for it and closed behind it. What a user
+//! may do is asked by slotway's own user, with ACL DRYRUN, on a connection that is kept.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Semaphore;
+
+use super::link::ToWorker;
+use super::node::{AskError, NodeConn};
+use super::pool::Pool;
+use super::status::Status;
+use crate::resp::reply::{error_text, text};
+use crate::users::{Asking, NOT_LOGGED_IN, Verify};
+
+/// Questions under way at once; more wait.
+const AT_ONCE: usize = 64;
+/// Connections that are kept for the next question.
+const KEPT: usize = 4;
+/// Nodes that are tried.
+const TRIES: usize = 3;
+
+/// Asks nodes for the workers.
+#[derive(Debug)]
+pub struct Verifier {
+    pool: Arc<Pool>,
+    status: Arc<Status>,
+    places: Semaphore,
+    idle: Mutex<Vec<NodeConn>>,
+}
+
+impl Verifier {
+    /// Asks the nodes of the cluster that `status` knows.
+    pub fn new(pool: Arc<Pool>, status: Arc<Status>) -> Arc<Self> {
+        let places = Semaphore::new(AT_ONCE);
+        Arc::new(Verifier { pool, status, places, idle: Mutex::default() })
+    }
+
+    /// Asks on new connections from now on: slotway's own user may be another.
+    pub fn renew(&self) {
+        self.idle().clear();
+    }
+
+    /// Asks, and tells the worker.
+    pub async fn answer(self: Arc<Self>, verify: Verify) {
+        let Verify { asking, client, to } = verify;
+        let answer = match self.places.acquire().await {
+            Ok(_place) => self.ask(&asking).await,
+            Err(_) => Err("ERR slotway is stopping".into()),
+        };
+        // The worker may have ended, and the client with it.
+        to.send(ToWorker::Verified { client, answer });
+    }
+
+    async fn ask(&self, asking: &Asking) -> Result<(), String> {
+        if let Asking::May { .. } = asking {
+            let kept = self.idle().pop();
+            if let Some(mut kept) = kept
+                && let Ok(answer) = self.say(&mut kept, asking).await
+            {
+                self.keep(kept);
+                return answer;
+            }
+        }
+        let (config, tls) = (self.pool.config(), self.pool.tls());
+        let mut why = "no node of the cluster is known yet".to_owned();
+        for addr in self.nodes().into_iter().take(TRIES) {
+            let found = tokio::net::lookup_host((&*addr.host, addr.port)).await;
+            let Some(socket) = found.ok().and_then(|mut all| all.next()) else {
+                why = format!("the host name {} is not resolved", addr.host);
+                continue;
+            };
+            let said = match asking {
+                Asking::May { .. } => {
+                    match NodeConn::connect(socket, &addr.host, &config, tls).await {
+                        Ok(mut conn) => {
+                            let said = self.say(&mut conn, asking).await;
+                            if said.is_ok() {
+                                self.keep(conn);
+                            }
+                            said
+                        }
+                        Err(error) => Err(error),
+                    }
+                }
+                _ => match NodeConn::connect_silently(socket, &addr.host, &config, tls).await {
+                    Ok(mut conn) => self.say(&mut conn, asking).await,
+                    Err(error) => Err(error),
+                },
+            };
+            match said {
+                Ok(answer) => return answer,
+                Err(error) => why = format!("{addr}: {error}"),
+            }
+        }
+        Err(format!("CLUSTERDOWN slotway cannot ask the cluster about its users: {why}"))
+    }
+
+    async fn say(
+        &self,
+        conn: &mut NodeConn,
+        asking: &Asking,
+    ) -> Result<Result<(), String>, AskError> {
+        let command: Vec<&[u8]> = match asking {
+            Asking::Login(who) if who.user.is_empty() => vec![b"AUTH", &who.password],
+            Asking::Login(who) => vec![b"AUTH", &who.user, &who.password],
+            Asking::Stranger => vec![b"PING"],
+            Asking::May { user, args } => {
+                let words = [b"ACL".as_slice(), b"DRYRUN", user];
+                words.into_iter().chain(args.iter().map(Vec::as_slice)).collect()
+            }
+        };
+        let reply = conn.ask_bytes(&command).await?;
+        let error = error_text(&reply).map(|text| String::from_utf8_lossy(text).into_owned());
+        Ok(match (asking, error) {
+            (Asking::May { .. }, Some(error)) if error.starts_with("NOPERM") => {
+                Err("NOPERM slotway cannot ask what this user may do: upstream.user needs ACL \
+                     DRYRUN (+acl|dryrun)"
+                    .into())
+            }
+            // A user that is known by its name only any more.
+            (Asking::May { user, .. }, Some(error)) if error.starts_with("ERR User '") => {
+                Err(format!("NOPERM the cluster has no user '{}' any more", user.escape_ascii()))
+            }
+            // The default user may be let in and have no right to PING.
+            (Asking::Stranger, Some(error)) if error.starts_with("NOPERM") => Ok(()),
+            (Asking::Stranger, Some(error)) if error.starts_with("NOAUTH") => {
+                Err(NOT_LOGGED_IN.into())
+            }
+            (_, Some(error)) => Err(error),
+            (Asking::May { .. }, None) => match text(&reply) {
+                Some(b"OK") => Ok(()),
+                Some(said) => Err(denied(&String::from_utf8_lossy(said))),
+                None => Err("NOPERM slotway does not understand ACL DRYRUN's answer".into()),
+            },
+            (_, None) => Ok(()),
+        })
+    }
+
+    /// Primaries first to last, beginning anywhere.
+    fn nodes(&self) -> Vec<crate::cluster::NodeAddr> {
+        let snapshot = Arc::clone(&self.status.topology().snapshot);
+        let primaries = snapshot.shards.iter().filter_map(|shard| shard.primary);
+        let known = primaries.filter_map(|n| snapshot.nodes.get(usize::from(n)));
+        let mut nodes: Vec<_> = known.map(|node| node.addr.clone()).collect();
+        if !nodes.is_empty() {
+            let first = fastrand::usize(..nodes.len());
+            nodes.rotate_left(first);
+        }
+        nodes
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<NodeConn>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, conn: NodeConn) {
+        let mut idle = self.idle();
+        if conn.is_usable() && idle.len() < KEPT {
+            idle.push(conn);
+        }
+    }
+}
+
+/// What the command itself would be told where ACL DRYRUN says this.
+fn denied(said: &str) -> String {
+    let which = |word: &str| said.ends_with(word) && said.contains("access the '");
+    if which("' key") {
+        crate::users::KEY_DENIED.into()
+    } else if which("' channel") {
+        crate::users::CHANNEL_DENIED.into()
+    } else {
+        let text = said.strip_prefix("This user").unwrap_or(said);
+        format!("NOPERM this user{text}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dry_run_is_told_as_the_command_would_be() {
+        let said = "This user has no permissions to run the 'flushall' command";
+        let told = "NOPERM this user has no permissions to run the 'flushall' command";
+        assert_eq!(denied(said), told);
+        let channel = "This user has no permissions to access the 'a' key' channel";
+        assert_eq!(denied(channel), crate::users::CHANNEL_DENIED);
+        let key = "This user has no permissions to access the 'x' key";
+        assert_eq!(denied(key), crate::users::KEY_DENIED);
+    }
+}

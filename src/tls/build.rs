@@ -1,0 +1,217 @@
+//! rustls's configurations, from slotway's and the files that it names.
+
+use std::hash::{DefaultHasher, Hasher};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::client::WebPkiServerVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+
+use super::der;
+use super::files::{Fault, File, system_roots};
+use super::stats::Side;
+use super::verify::Lenient;
+use crate::config::{ClientAuth, Tls, TlsUpstream, TlsVersion, Verify};
+
+/// Sessions with nodes that are remembered for resumption: a handshake without certificates.
+const SESSIONS: usize = 1024;
+
+/// One side's files, as they were read.
+pub struct Material {
+    cert: Option<File>,
+    key: Option<File>,
+    ca: Option<File>,
+}
+
+impl Material {
+    /// Reads what the section of this side names.
+    ///
+    /// # Errors
+    /// All files that cannot be read.
+    pub fn of(side: Side, config: &Tls) -> Result<Self, Vec<Fault>> {
+        let Tls { downstream, upstream, admin } = config;
+        match side {
+            Side::Downstream => Self::read([
+                ("tls.downstream.cert", downstream.cert.as_deref()),
+                ("tls.downstream.key", downstream.key.as_deref()),
+                ("tls.downstream.client_ca", downstream.client_ca.as_deref()),
+            ]),
+            Side::Upstream => Self::read([
+                ("tls.upstream.cert", upstream.cert.as_deref()),
+                ("tls.upstream.key", upstream.key.as_deref()),
+                ("tls.upstream.ca", upstream.ca.as_deref()),
+            ]),
+            Side::Admin => Self::read([
+                ("tls.admin.cert", admin.cert.as_deref()),
+                ("tls.admin.key", admin.key.as_deref()),
+                ("tls.admin.ca", None),
+            ]),
+        }
+    }
+
+    fn read(files: [(&str, Option<&Path>); 3]) -> Result<Self, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let [cert, key, ca] = files.map(|(name, path)| match File::read(name, path?) {
+            Ok(file) => Some(file),
+            Err(fault) => {
+                faults.push(fault);
+                None
+            }
+        });
+        if faults.is_empty() { Ok(Material { cert, key, ca }) } else { Err(faults) }
+    }
+
+    /// Tells one content of all files from another.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for file in [&self.cert, &self.key, &self.ca].into_iter().flatten() {
+            file.fingerprint(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    /// The certificate with its intermediates, and the key.
+    fn identity(
+        &self,
+    ) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, Fault> {
+        match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => Ok(Some((cert.certificates()?, key.private_key()?))),
+            _ => Ok(None),
+        }
+    }
+
+    /// rustls's word on certificate and key, at the certificate.
+    fn unusable(&self, error: &rustls::Error) -> Fault {
+        let why = match error {
+            rustls::Error::InconsistentKeys(_) => {
+                "the key in the key file is not this certificate's".to_owned()
+            }
+            other => format!("cannot be used: {other}"),
+        };
+        match &self.cert {
+            Some(cert) => cert.fault(why),
+            None => Fault { key: "tls".into(), reason: why },
+        }
+    }
+
+    /// The certificate that the other side is shown.
+    pub fn certificate(&self) -> Option<CertificateDer<'static>> {
+        self.cert.as_ref()?.certificates().ok()?.into_iter().next()
+    }
+
+    /// When the first of its certificates ends, in seconds since 1970.
+    pub fn expiry(&self) -> Option<i64> {
+        let chain = self.cert.as_ref()?.certificates().ok()?;
+        chain.iter().filter_map(|cert| der::not_after(cert)).min()
+    }
+
+    /// What clients, or those who ask the admin listener, are served with.
+    ///
+    /// # Errors
+    /// What is wrong with which file.
+    pub fn server(
+        &self,
+        side: Side,
+        least: TlsVersion,
+        client_auth: ClientAuth,
+    ) -> Result<ServerConfig, Fault> {
+        let provider = provider();
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(versions(least))
+            .map_err(|e| self.unusable(&e))?;
+        let builder = match (&self.ca, client_auth) {
+            (Some(file), auth) if auth != ClientAuth::None => {
+                let roots = Arc::new(file.roots()?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+                let verifier = match auth {
+                    ClientAuth::Optional => verifier.allow_unauthenticated(),
+                    _ => verifier,
+                };
+                let verifier = verifier.build().map_err(|e| file.fault(e))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        let Some((chain, key)) = self.identity()? else {
+            let reason = "is needed, with its key, to serve clients".to_owned();
+            return Err(Fault { key: format!("tls.{}.cert", side.name()), reason });
+        };
+        let mut server = builder.with_single_cert(chain, key).map_err(|e| self.unusable(&e))?;
+        // Records stay at the 16 KiB that they have by default: smaller ones cost CPU, and a reply
+        // that fills none is a record by itself anyway.
+        if client_auth == ClientAuth::None {
+            // Tickets are encrypted state that the client keeps: nothing is stored here. One is
+            // enough for a client that keeps its connections.
+            server.ticketer = ring::Ticketer::new().map_err(|e| self.unusable(&e))?;
+            server.send_tls13_tickets = 1;
+        } else {
+            // A resumed session's certificate is not checked again: it may be one of a CA that is
+            // not in the file any more.
+            server.send_tls13_tickets = 0;
+            server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        }
+        Ok(server)
+    }
+
+    /// What nodes are connected to with.
+    ///
+    /// # Errors
+    /// What is wrong with which file.
+    pub fn client(&self, config: &TlsUpstream) -> Result<ClientConfig, Fault> {
+        let provider = provider();
+        let roots = match (&self.ca, config.verify) {
+            (_, Verify::None) => RootCertStore::empty(),
+            (Some(file), _) => file.roots()?,
+            (None, _) => system_roots("tls.upstream.ca")?,
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(versions(config.min_version))
+            .map_err(|e| self.unusable(&e))?;
+        let builder = match config.verify {
+            Verify::Full => {
+                let verifier =
+                    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+                let verifier = verifier.build().map_err(|e| match &self.ca {
+                    Some(file) => file.fault(e),
+                    None => Fault { key: "tls.upstream.ca".into(), reason: e.to_string() },
+                })?;
+                builder.dangerous().with_custom_certificate_verifier(verifier)
+            }
+            Verify::Chain => {
+                let verifier = Arc::new(Lenient::new(Some(roots), &provider));
+                builder.dangerous().with_custom_certificate_verifier(verifier)
+            }
+            Verify::None => {
+                let verifier = Arc::new(Lenient::new(None, &provider));
+                builder.dangerous().with_custom_certificate_verifier(verifier)
+            }
+        };
+        let mut client = match self.identity()? {
+            Some((chain, key)) => {
+                builder.with_client_auth_cert(chain, key).map_err(|e| self.unusable(&e))?
+            }
+            None => builder.with_no_client_auth(),
+        };
+        client.resumption = Resumption::in_memory_sessions(SESSIONS);
+        Ok(client)
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+    static NEWEST: [&SupportedProtocolVersion; 1] = [&TLS13];
+    match least {
+        TlsVersion::Tls12 => &BOTH,
+        TlsVersion::Tls13 => &NEWEST,
+    }
+}

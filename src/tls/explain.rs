@@ -1,0 +1,104 @@
+//! What went wrong, for the person who reads the log.
+
+use std::io;
+
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
+
+use super::{Outcome, Side};
+
+/// rustls's error in the error of a read or a write, if it is one.
+pub fn of_io(error: &io::Error) -> Option<&Error> {
+    error.get_ref()?.downcast_ref::<Error>()
+}
+
+/// How a handshake that ended with this is counted.
+pub fn outcome(error: &io::Error) -> Outcome {
+    match of_io(error) {
+        None if error.kind() == io::ErrorKind::TimedOut => Outcome::Timeout,
+        None => Outcome::Closed,
+        Some(Error::InvalidMessage(message)) => match message {
+            InvalidMessage::UnknownProtocolVersion => Outcome::Incompatible,
+            _ => Outcome::NotTls,
+        },
+        Some(Error::PeerIncompatible(_)) => Outcome::Incompatible,
+        Some(Error::InvalidCertificate(_) | Error::NoCertificatesPresented) => Outcome::Certificate,
+        Some(Error::AlertReceived(alert)) if is_about_certificate(*alert) => Outcome::Certificate,
+        Some(Error::AlertReceived(
+            AlertDescription::ProtocolVersion
+            | AlertDescription::HandshakeFailure
+            | AlertDescription::InsufficientSecurity,
+        )) => Outcome::Incompatible,
+        Some(_) => Outcome::Other,
+    }
+}
+
+fn is_about_certificate(alert: AlertDescription) -> bool {
+    use AlertDescription as Alert;
+    matches!(
+        alert,
+        Alert::NoCertificate
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::CertificateRequired
+            | Alert::DecryptError
+    )
+}
+
+/// In words. `name` is the one that the certificate was to have; of a client there is none.
+pub fn words(error: &io::Error, side: Side, name: &str) -> String {
+    let Some(error) = of_io(error) else { return error.to_string() };
+    let (peer, ca) = match side {
+        Side::Downstream => ("the client", "tls.downstream.client_ca"),
+        Side::Upstream => ("the node", "tls.upstream.ca"),
+        // It asks for no certificate.
+        Side::Admin => ("the client", "tls.admin"),
+    };
+    match error {
+        Error::InvalidCertificate(reason) => certificate(reason, peer, ca, name),
+        Error::NoCertificatesPresented => {
+            format!("{peer} shows no certificate, and tls.downstream.client_auth = \"required\"")
+        }
+        Error::InvalidMessage(_) => format!("{peer} does not speak TLS ({error})"),
+        Error::AlertReceived(alert) if is_about_certificate(*alert) => {
+            let ours = format!("tls.{}.cert", side.name());
+            format!("{peer} refuses slotway's certificate or misses one, see {ours} ({alert:?})")
+        }
+        Error::PeerIncompatible(_) | Error::AlertReceived(AlertDescription::ProtocolVersion) => {
+            let key = format!("tls.{}.min_version", side.name());
+            format!(
+                "{peer} and slotway have no version or cipher of TLS in common, see {key} ({error})"
+            )
+        }
+        other => other.to_string(),
+    }
+}
+
+fn certificate(reason: &CertificateError, peer: &str, ca: &str, name: &str) -> String {
+    use CertificateError as E;
+    let whose = format!("the certificate of {peer}");
+    match reason {
+        E::UnknownIssuer => format!("{whose} is signed by none of the CAs in {ca}"),
+        E::NotValidForName => format!("{whose} is not for the name {name}"),
+        E::NotValidForNameContext { presented, .. } if presented.is_empty() => format!(
+            "{whose} is not for the name {name}: it has no subject alternative names, and the \
+             common name does not count"
+        ),
+        E::NotValidForNameContext { presented, .. } => {
+            let presented = presented.join(", ");
+            format!("{whose} is not for the name {name}, only for {presented}")
+        }
+        E::Expired | E::ExpiredContext { .. } => format!("{whose} has expired ({reason})"),
+        E::NotValidYet | E::NotValidYetContext { .. } => {
+            format!("{whose} is not valid yet ({reason})")
+        }
+        E::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            format!("{whose} is one of a CA, which cannot be a server's or a client's")
+        }
+        other => format!("{whose} is not valid: {other}"),
+    }
+}

@@ -1,0 +1,143 @@
+//! Files with users, passwords and tokens: read at the start, and again when they change.
+//!
+//! They are looked at by their contents: Kubernetes replaces the folder of a Secret rather than the
+//! files in it, and one that is changed twice in a second keeps its time.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tracing::{error, info};
+
+use super::{Users, parse_file};
+use crate::command::CommandTable;
+use crate::config::{Config, Secret};
+
+/// How often they are looked at.
+const EVERY: Duration = Duration::from_secs(1);
+/// A larger file is none of these.
+const LARGEST: u64 = 16 << 20;
+
+/// The users that `config` says, its file read.
+///
+/// # Errors
+/// The key, and what is wrong.
+pub fn users(config: &Config) -> Result<Users, (&'static str, String)> {
+    let mut own = config.users.clone();
+    if !config.users_file.is_empty() {
+        let at = |why: String| ("users_file", format!("{}: {why}", config.users_file));
+        let text = read(Path::new(&config.users_file)).map_err(at)?;
+        own.extend(parse_file(&text, &CommandTable::builtin()).map_err(at)?);
+    }
+    let key = if config.users_file.is_empty() { "users" } else { "users_file" };
+    let passthrough = config.auth == crate::config::Auth::Passthrough;
+    Users::new(own, passthrough, !config.users_file.is_empty()).map_err(|why| (key, why))
+}
+
+/// A secret that is in a file of its own; the end of its line is not part of it.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn secret(path: &str) -> Result<String, String> {
+    let mut text = read(Path::new(path)).map_err(|why| format!("{path}: {why}"))?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    match text.is_empty() {
+        true => Err(format!("{path}: is empty")),
+        false => Ok(text),
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let told = |error: std::io::Error| format!("cannot be read: {error}");
+    let length = std::fs::metadata(path).map_err(told)?.len();
+    if length > LARGEST {
+        return Err(format!("has {length} bytes, which is too many"));
+    }
+    // The error of a file that is not text would not quote it.
+    std::fs::read_to_string(path).map_err(told)
+}
+
+/// The files of a configuration, while slotway runs.
+#[derive(Debug)]
+pub struct Files(Mutex<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: Arc<Config>,
+    /// As they were last told; `None`: not at all.
+    users: Option<Users>,
+    /// The same trouble is not told every second.
+    complained: Vec<String>,
+}
+
+impl Files {
+    /// Those of `config`, whose users are known.
+    pub fn new(config: Arc<Config>) -> Files {
+        let users = users(&config).ok();
+        Files(Mutex::new(Inner { config, users, complained: Vec::new() }))
+    }
+
+    /// Those of another configuration from now on; looks at them.
+    pub fn change(&self, config: Arc<Config>, tell: impl Fn(Users)) {
+        self.inner().config = config;
+        self.look(tell);
+    }
+
+    /// Looks at them for ever; `tell` is given new users.
+    pub async fn run(&self, tell: impl Fn(Users)) {
+        loop {
+            tokio::time::sleep(EVERY).await;
+            self.look(&tell);
+        }
+    }
+
+    /// Looks at them now.
+    pub fn look(&self, tell: impl Fn(Users)) {
+        let mut inner = self.inner();
+        let Inner { config, users: current, complained } = &mut *inner;
+        let mut complaints = Vec::new();
+        match users(config) {
+            Ok(users) if Some(&users) != current.as_ref() => {
+                info!(users = users.iter().count(), file = config.users_file, "users changed");
+                *current = Some(users.clone());
+                tell(users);
+            }
+            Ok(_) => {}
+            Err((key, why)) => complaints.push(format!("{key}: {why}")),
+        }
+        let secrets = [
+            ("upstream.password_file", &config.upstream.password_file, &config.upstream.password),
+            ("admin_token_file", &config.admin_token_file, &config.admin_token),
+        ];
+        for (key, file, place) in secrets {
+            if let Err(why) = renew(key, file, place) {
+                complaints.push(format!("{key}: {why}"));
+            }
+        }
+        for why in complaints.iter().filter(|why| !complained.contains(why)) {
+            error!(why, "a changed file cannot be used; what was read before stays");
+        }
+        *complained = complaints;
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn renew(key: &str, file: &str, place: &Secret) -> Result<(), String> {
+    if file.is_empty() {
+        return Ok(());
+    }
+    let read = secret(file)?;
+    if *place.reveal() != *read {
+        place.replace(read);
+        info!(key, file, "a secret changed");
+    }
+    Ok(())
+}

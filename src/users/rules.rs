@@ -1,0 +1,504 @@
+//! What one user may do: Redis's ACL rules, read from their words and asked about one request. No
+//! I/O.
+//!
+//! A user has one or more selectors, each with commands, keys and channels of its own; a request is
+//! allowed where one of them allows all of it.
+//!
+//! <https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/>
+
+use crate::command::{
+    Access, CommandId, CommandSpec, CommandTable, Flags, KeySpec, key_accesses, key_positions,
+};
+use crate::pubsub::matches;
+use crate::resp::Args;
+
+/// Why a request is refused; where several selectors refuse, the greatest is told, as in Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Denied {
+    /// Not this command.
+    Command,
+    /// Not one of its keys.
+    Key,
+    /// Not one of its channels.
+    Channel,
+    /// SORT's BY or GET, which make keys of what is in other keys.
+    Sort(&'static str),
+}
+
+/// A rule that is not understood, in Redis's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuleError {
+    /// Neither word nor sign is known.
+    Syntax,
+    /// No such command, subcommand or category.
+    Unknown,
+    /// `+config|get|x`
+    FirstArgOfSubcommand,
+    /// A pattern behind `~*`.
+    AfterAllKeys,
+    /// A pattern behind `&*`.
+    AfterAllChannels,
+    /// `#` and not 64 hexadecimal digits.
+    Hash,
+    /// `<` or `!` of a password that the user has not.
+    NoSuchPassword,
+    /// A `(` without its `)`.
+    Unbalanced,
+}
+
+impl RuleError {
+    /// What is wrong.
+    pub fn text(self) -> &'static str {
+        match self {
+            RuleError::Syntax => "Syntax error",
+            RuleError::Unknown => "Unknown command or category name in ACL",
+            RuleError::FirstArgOfSubcommand => {
+                "Allowing first-arg of a subcommand is not supported"
+            }
+            RuleError::AfterAllKeys => {
+                "Adding a pattern after the * pattern (or the 'allkeys' flag) is not valid and does \
+                 not have any effect. Try 'resetkeys' to start with an empty list of patterns"
+            }
+            RuleError::AfterAllChannels => {
+                "Adding a pattern after the * pattern (or the 'allchannels' flag) is not valid and \
+                 does not have any effect. Try 'resetchannels' to start with an empty list of \
+                 channels"
+            }
+            RuleError::Hash => {
+                "The password hash must be exactly 64 characters and contain only lowercase \
+                 hexadecimal characters"
+            }
+            RuleError::NoSuchPassword => {
+                "The password you are trying to remove from the user does not exist"
+            }
+            RuleError::Unbalanced => "Unmatched parenthesis in selector",
+        }
+    }
+}
+
+/// One rule about commands, in the order in which they were given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Rule {
+    /// A command or subcommand (`config|get`).
+    Command(Box<str>, bool),
+    /// A category, without its `@`.
+    Category(Box<str>, bool),
+    /// A command with this first argument only (`select|0`).
+    FirstArg(Box<str>, Box<str>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct KeyPattern {
+    pattern: Box<[u8]>,
+    access: Access,
+}
+
+/// Commands, keys and channels that belong together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Selector {
+    /// What was said about all commands last, and since then about some.
+    all: bool,
+    rules: Vec<Rule>,
+    all_keys: bool,
+    keys: Vec<KeyPattern>,
+    all_channels: bool,
+    channels: Vec<Box<[u8]>>,
+    /// By command id: it is allowed. From `rules`, for one table.
+    allowed: Box<[u64]>,
+    /// Commands the table does not have are allowed.
+    unknown_allowed: bool,
+    /// No key pattern is for reading or writing only.
+    plain_keys: bool,
+    first_args: Vec<(CommandId, Box<str>)>,
+}
+
+impl Selector {
+    /// Everything is allowed.
+    pub fn everything() -> Selector {
+        Selector { all: true, all_keys: true, all_channels: true, ..Selector::default() }
+    }
+
+    /// Takes one rule. `table` says which commands and categories there are.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn apply(&mut self, rule: &str, table: &CommandTable) -> Result<(), RuleError> {
+        let lower = rule.to_ascii_lowercase();
+        match &*lower {
+            "allkeys" | "~*" => {
+                self.all_keys = true;
+                self.keys.clear();
+            }
+            "resetkeys" => {
+                self.all_keys = false;
+                self.keys.clear();
+            }
+            "allchannels" | "&*" => {
+                self.all_channels = true;
+                self.channels.clear();
+            }
+            "resetchannels" => {
+                self.all_channels = false;
+                self.channels.clear();
+            }
+            "allcommands" | "+@all" => self.all_commands(true),
+            "nocommands" | "-@all" => self.all_commands(false),
+            _ => match (rule.as_bytes().first(), rule.get(1..)) {
+                (Some(b'~'), Some(pattern)) => self.key_pattern(pattern, Access::ALL)?,
+                (Some(b'%'), Some(rest)) => {
+                    let (letters, pattern) = rest.split_once('~').ok_or(RuleError::Syntax)?;
+                    let mut access = Access::default();
+                    for letter in letters.chars() {
+                        match letter.to_ascii_uppercase() {
+                            'R' if !access.read => access.read = true,
+                            'W' if !access.write => access.write = true,
+                            _ => return Err(RuleError::Syntax),
+                        }
+                    }
+                    if letters.is_empty() {
+                        return Err(RuleError::Syntax);
+                    }
+                    self.key_pattern(pattern, access)?;
+                }
+                (Some(b'&'), Some(pattern)) => {
+                    if self.all_channels {
+                        return Err(RuleError::AfterAllChannels);
+                    }
+                    if !self.channels.iter().any(|p| **p == *pattern.as_bytes()) {
+                        self.channels.push(pattern.as_bytes().into());
+                    }
+                }
+                (Some(sign @ (b'+' | b'-')), Some(_)) => {
+                    self.command(lower.get(1..).unwrap_or_default(), *sign == b'+', table)?;
+                }
+                _ => return Err(RuleError::Syntax),
+            },
+        }
+        Ok(())
+    }
+
+    fn all_commands(&mut self, on: bool) {
+        self.all = on;
+        self.rules.clear();
+    }
+
+    fn key_pattern(&mut self, pattern: &str, access: Access) -> Result<(), RuleError> {
+        if self.all_keys {
+            return Err(RuleError::AfterAllKeys);
+        }
+        match self.keys.iter_mut().find(|p| *p.pattern == *pattern.as_bytes()) {
+            Some(known) => {
+                known.access.read |= access.read;
+                known.access.write |= access.write;
+            }
+            None => self.keys.push(KeyPattern { pattern: pattern.as_bytes().into(), access }),
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, name: &str, on: bool, table: &CommandTable) -> Result<(), RuleError> {
+        if let Some(category) = name.strip_prefix('@') {
+            let known = |(_, spec): (_, &CommandSpec)| has_category(spec, category);
+            if !table.iter().any(known) {
+                return Err(RuleError::Unknown);
+            }
+            self.push(Rule::Category(category.into(), on));
+            return Ok(());
+        }
+        let parent = name.split('|').next().unwrap_or_default();
+        match (table.by_name(name), table.by_name(parent), name.split_once('|')) {
+            (Some(_), ..) => self.push(Rule::Command(name.into(), on)),
+            // A module's, which only the cluster knows.
+            (None, None, _) if parent.contains('.') => self.push(Rule::Command(name.into(), on)),
+            (None, Some(id), Some((_, arg))) => {
+                let container = table.get(id).container;
+                if arg.contains('|') {
+                    return Err(RuleError::FirstArgOfSubcommand);
+                }
+                if arg.is_empty() {
+                    return Err(RuleError::Syntax);
+                }
+                // CLIENT SETINFO and the like, of servers newer than the table.
+                let newer = container && NEWER.contains(&name);
+                if (container || !on) && !newer {
+                    return Err(RuleError::Unknown);
+                }
+                match newer {
+                    true => self.push(Rule::Command(name.into(), on)),
+                    false => self.push(Rule::FirstArg(parent.into(), arg.into())),
+                }
+            }
+            _ => return Err(RuleError::Unknown),
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, rule: Rule) {
+        // What is said again is said last.
+        let same = |old: &Rule| match (old, &rule) {
+            (Rule::Command(a, _), Rule::Command(b, _)) => a == b,
+            (Rule::Category(a, _), Rule::Category(b, _)) => a == b,
+            (a, b) => a == b,
+        };
+        self.rules.retain(|old| !same(old));
+        self.rules.push(rule);
+    }
+
+    /// Makes what requests are checked by, for the commands of `table`.
+    pub fn compile(&mut self, table: &CommandTable) {
+        let mut allowed = vec![if self.all { u64::MAX } else { 0 }; table.len().div_ceil(64)];
+        let mut first_args: Vec<(CommandId, Box<str>)> = Vec::new();
+        let mut unknown = self.all;
+        for rule in &self.rules {
+            let mut one = |id: CommandId, on: bool| {
+                if let Some(word) = allowed.get_mut(usize::from(id.0 / 64)) {
+                    match on {
+                        true => *word |= 1 << (id.0 % 64),
+                        false => *word &= !(1 << (id.0 % 64)),
+                    }
+                }
+                first_args.retain(|(other, _)| *other != id);
+            };
+            match rule {
+                Rule::Command(name, on) => {
+                    let Some(id) = table.by_name(name) else {
+                        unknown &= *on; // it may be this one
+                        continue;
+                    };
+                    one(id, *on);
+                    let own = table.iter().filter(|(sub, _)| table.container_of(*sub) == Some(id));
+                    own.for_each(|(sub, _)| one(sub, *on));
+                }
+                Rule::Category(category, on) => {
+                    for (id, spec) in table.iter() {
+                        let of = |id| has_category(table.get(id), category);
+                        let container = table.container_of(id);
+                        if has_category(spec, category) || container.is_some_and(of) {
+                            one(id, *on);
+                        }
+                    }
+                    unknown &= *on;
+                }
+                Rule::FirstArg(name, arg) => {
+                    first_args.extend(table.by_name(name).map(|id| (id, arg.clone())));
+                }
+            }
+        }
+        self.allowed = allowed.into();
+        self.unknown_allowed = unknown;
+        self.first_args = first_args;
+        self.plain_keys = self.keys.iter().all(|p| p.access == Access::ALL);
+    }
+
+    /// Nothing is refused, known to the table or not.
+    pub fn allows_everything(&self) -> bool {
+        self.all && self.rules.is_empty() && self.all_keys && self.all_channels
+    }
+
+    fn has_command(&self, id: CommandId) -> bool {
+        let word = self.allowed.get(usize::from(id.0 / 64));
+        word.map_or(self.unknown_allowed, |word| word & (1 << (id.0 % 64)) != 0)
+    }
+
+    /// Whether it allows the request, whose number of arguments is right.
+    #[inline]
+    pub fn check(
+        &self,
+        id: CommandId,
+        spec: &CommandSpec,
+        args: &Args,
+        keys: &mut Vec<u32>,
+    ) -> Result<(), Denied> {
+        // Who is not logged in may say so, and leave.
+        if !self.has_command(id)
+            && !spec.flags.contains(Flags::NO_AUTH)
+            && !self.has_first_arg(id, args)
+        {
+            return Err(Denied::Command);
+        }
+        if !self.all_keys {
+            self.check_keys(spec, args, keys)?;
+        }
+        if !self.all_channels && spec.flags.contains(Flags::PUBSUB) {
+            self.check_channels(spec, args)?;
+        }
+        Ok(())
+    }
+
+    /// The first key or channel that it does not allow, as an argument's number.
+    pub fn denied_argument(&self, spec: &CommandSpec, args: &Args) -> Option<usize> {
+        if spec.flags.contains(Flags::PUBSUB) {
+            let literal = *spec.name == *"psubscribe";
+            let denied = |i: &usize| !self.may_hear(args.get(*i).unwrap_or_default(), literal);
+            return (1..args.len()).find(denied);
+        }
+        let mut accesses = Vec::new();
+        key_accesses(spec, args, &mut accesses).ok()?;
+        let denied = accesses.into_iter().find(|&(at, access)| !self.may_key(args, at, access));
+        denied.map(|(at, _)| at as usize)
+    }
+
+    fn has_first_arg(&self, id: CommandId, args: &Args) -> bool {
+        self.first_args.iter().any(|(of, arg)| *of == id && args.is(1, arg))
+    }
+
+    fn check_keys(
+        &self,
+        spec: &CommandSpec,
+        args: &Args,
+        keys: &mut Vec<u32>,
+    ) -> Result<(), Denied> {
+        if spec.flags.contains(Flags::PUBSUB) {
+            return Ok(()); // they are channels
+        }
+        // Keys that slotway cannot find (a module's) may be any.
+        if !spec.keys_complete {
+            return Err(Denied::Key);
+        }
+        if spec.keys.is_none() {
+            return Ok(());
+        }
+        let may = |at: u32, access: Access| self.may_key(args, at, access);
+        let fits = match (&spec.keys, self.plain_keys) {
+            (KeySpec::One(at), true) => may(u32::from(*at), Access::ALL),
+            // A request whose keys cannot be told is wrong; but that is for somebody to say who
+            // may look at all keys.
+            (_, true) => {
+                key_positions(spec, args, keys).is_ok()
+                    && keys.iter().all(|&at| may(at, Access::ALL))
+            }
+            (_, false) => {
+                let mut accesses = Vec::new();
+                key_accesses(spec, args, &mut accesses).is_ok()
+                    && accesses.iter().all(|&(at, access)| may(at, access))
+            }
+        };
+        if !fits {
+            return Err(Denied::Key);
+        }
+        let reads_all = || self.keys.iter().any(|p| *p.pattern == *b"*" && p.access.read);
+        if matches!(&*spec.name, "sort" | "sort_ro")
+            && let Some(option) = sort_option(args)
+            && !reads_all()
+        {
+            return Err(Denied::Sort(option));
+        }
+        Ok(())
+    }
+
+    fn may_key(&self, args: &Args, at: u32, access: Access) -> bool {
+        let key = args.get(at as usize).unwrap_or_default();
+        self.keys.iter().any(|p| {
+            p.access.read >= access.read
+                && p.access.write >= access.write
+                && matches(&p.pattern, key)
+        })
+    }
+
+    fn check_channels(&self, spec: &CommandSpec, args: &Args) -> Result<(), Denied> {
+        let (count, literal) = match &*spec.name {
+            "subscribe" | "ssubscribe" => (usize::MAX, false),
+            "psubscribe" => (usize::MAX, true),
+            "publish" | "spublish" => (1, false),
+            _ => return Ok(()),
+        };
+        match args.iter().skip(1).take(count).all(|name| self.may_hear(name, literal)) {
+            true => Ok(()),
+            false => Err(Denied::Channel),
+        }
+    }
+
+    /// Whether this channel, or this pattern, is one of its.
+    pub fn may_hear(&self, name: &[u8], is_pattern: bool) -> bool {
+        let fits = |pattern: &[u8]| match is_pattern {
+            // A pattern could take in more than what is allowed: it must be allowed itself.
+            true => *pattern == *name,
+            false => matches(pattern, name),
+        };
+        self.all_channels || self.channels.iter().any(|pattern| fits(pattern))
+    }
+
+    /// The rules about commands, as ACL GETUSER shows them.
+    pub fn commands(&self) -> String {
+        let mut text = String::from(if self.all { "+@all" } else { "-@all" });
+        for rule in &self.rules {
+            let sign = |on: &bool| if *on { '+' } else { '-' };
+            text += &match rule {
+                Rule::Command(name, on) => format!(" {}{name}", sign(on)),
+                Rule::Category(name, on) => format!(" {}@{name}", sign(on)),
+                Rule::FirstArg(name, arg) => format!(" +{name}|{arg}"),
+            };
+        }
+        text
+    }
+
+    /// The key patterns.
+    pub fn keys(&self) -> String {
+        if self.all_keys {
+            return "~*".into();
+        }
+        let shown = self.keys.iter().map(|p| {
+            let pattern = String::from_utf8_lossy(&p.pattern);
+            match (p.access.read, p.access.write) {
+                (true, false) => format!("%R~{pattern}"),
+                (false, _) => format!("%W~{pattern}"),
+                _ => format!("~{pattern}"),
+            }
+        });
+        shown.collect::<Vec<_>>().join(" ")
+    }
+
+    /// The channel patterns.
+    pub fn channels(&self) -> String {
+        if self.all_channels {
+            return "&*".into();
+        }
+        let shown = self.channels.iter().map(|p| format!("&{}", String::from_utf8_lossy(p)));
+        shown.collect::<Vec<_>>().join(" ")
+    }
+
+    /// All its rules in one line, as ACL LIST shows them.
+    pub fn describe(&self) -> String {
+        let mut words = Vec::new();
+        if self.all_keys || !self.keys.is_empty() {
+            words.push(self.keys());
+        }
+        if !self.all_channels {
+            words.push("resetchannels".into());
+        }
+        if self.all_channels || !self.channels.is_empty() {
+            words.push(self.channels());
+        }
+        words.push(self.commands());
+        words.join(" ")
+    }
+}
+
+/// Subcommands that Redis has since 7.0 and slotway answers.
+const NEWER: [&str; 2] = ["client|setinfo", "client|no-touch"];
+
+fn has_category(spec: &CommandSpec, category: &str) -> bool {
+    spec.categories.iter().any(|c| **c == *category)
+}
+
+/// SORT's BY with a pattern, or its GET.
+fn sort_option(args: &Args) -> Option<&'static str> {
+    let mut i = 2;
+    while i < args.len() {
+        let next = args.get(i + 1);
+        if args.is(i, "by") && next.is_some() {
+            if next.is_some_and(|pattern| pattern.contains(&b'*')) {
+                return Some("BY");
+            }
+            i += 1;
+        } else if args.is(i, "get") && next.is_some() {
+            return Some("GET");
+        } else if args.is(i, "limit") {
+            i += 2;
+        } else if args.is(i, "store") {
+            i += 1;
+        }
+        i += 1;
+    }
+    None
+}

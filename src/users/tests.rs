@@ -1,0 +1,200 @@
+//! Rules as Redis 7.0.15 understands them; tests/users.rs compares many more with a running one.
+
+use super::*;
+use crate::command::CommandId;
+use crate::resp::{Args, words};
+
+fn user(rules: &str) -> User {
+    User::parse(&format!("user u {rules}"), &CommandTable::builtin()).unwrap()
+}
+
+fn check(user: &User, line: &str) -> Result<(), Denied> {
+    let table = CommandTable::builtin();
+    let ranges = words(line);
+    let args = Args::new(line.as_bytes(), &ranges);
+    let id = table.resolve(&args).unwrap();
+    user.check(id, table.get(id), &args, &mut Vec::new())
+}
+
+fn error(rules: &str) -> String {
+    User::parse(&format!("u {rules}"), &CommandTable::builtin()).unwrap_err()
+}
+
+#[test]
+fn commands_and_categories_in_their_order() {
+    let denied = Err(Denied::Command);
+    let u = user("+@read -@dangerous +set +config|get ~*");
+    for (line, expected) in [
+        ("GET a", Ok(())),
+        ("set a b", Ok(())),
+        ("KEYS x", denied),
+        ("CONFIG GET x", Ok(())),
+        ("CONFIG SET x y", denied),
+        ("DEL a", denied),
+        ("AUTH x", Ok(())),
+        ("HELLO 3", Ok(())),
+    ] {
+        assert_eq!(check(&u, line), expected, "{line}");
+    }
+    let u = user("allcommands allkeys -config +config|get -select +select|0");
+    assert_eq!(check(&u, "CONFIG GET x"), Ok(()));
+    assert_eq!(check(&u, "CONFIG SET x y"), denied);
+    assert_eq!(check(&u, "SELECT 0"), Ok(()));
+    assert_eq!(check(&u, "SELECT 1"), denied);
+    assert!(!u.may_everything());
+    assert!(user("+@all ~* &*").may_everything());
+    assert!(!user("+@all ~*").may_everything());
+}
+
+#[test]
+fn keys_by_what_is_done_to_them() {
+    let denied = Err(Denied::Key);
+    let u = user("+@all %R~ro:* %W~wo:* ~rw:*");
+    for (line, expected) in [
+        ("GET ro:a", Ok(())),
+        ("GET wo:a", denied),
+        ("GET rw:a", Ok(())),
+        ("GET other", denied),
+        ("SET ro:a x", denied),
+        ("SET wo:a x", Ok(())),
+        ("SET wo:a x GET", denied),
+        ("SET rw:a x GET", Ok(())),
+        ("COPY ro:a wo:a", Ok(())),
+        ("COPY wo:a ro:a", denied),
+        ("MGET ro:a rw:b", Ok(())),
+        ("MGET ro:a x", denied),
+        ("BITFIELD ro:a GET u8 0", Ok(())),
+        ("BITFIELD ro:a GET u8 0 SET u8 0 1", denied),
+        ("BITFIELD rw:a INCRBY u8 0 1", Ok(())),
+        ("SORT ro:a STORE wo:b", Ok(())),
+        ("SORT ro:a STORE ro:b", denied),
+        ("SORT ro:a BY w_* STORE wo:b", Err(Denied::Sort("BY"))),
+        ("SORT ro:a BY nosort GET #", Err(Denied::Sort("GET"))),
+        ("EVAL s 1 rw:a", Ok(())),
+        ("EVAL s 1 ro:a", denied),
+        ("EVAL s x ro:a", denied),
+        ("PING", Ok(())),
+        ("SSUBSCRIBE ch", Err(Denied::Channel)),
+    ] {
+        assert_eq!(check(&u, line), expected, "{line}");
+    }
+    let plain = user("+@all ~a* resetkeys ~b*");
+    assert_eq!((check(&plain, "MGET b1 b2"), check(&plain, "GET a1")), (Ok(()), denied));
+}
+
+#[test]
+fn channels_and_their_patterns() {
+    let u = user("+@all ~* &news.* &a?c");
+    let denied = Err(Denied::Channel);
+    for (line, expected) in [
+        ("SUBSCRIBE news.x abc", Ok(())),
+        ("SUBSCRIBE news.x other", denied),
+        ("PSUBSCRIBE news.*", Ok(())),
+        ("PSUBSCRIBE news.x", denied),
+        ("PSUBSCRIBE *", denied),
+        ("PUBLISH news.x text", Ok(())),
+        ("PUBLISH text news.x", denied),
+        ("SPUBLISH abc x", Ok(())),
+        ("UNSUBSCRIBE other", Ok(())),
+        ("PUBSUB CHANNELS", Ok(())),
+    ] {
+        assert_eq!(check(&u, line), expected, "{line}");
+    }
+    assert_eq!(check(&user("+@all ~* allchannels"), "PSUBSCRIBE *"), Ok(()));
+}
+
+#[test]
+fn one_selector_has_to_allow_all_of_it() {
+    let u = user("+get ~a* (+set ~b*) (~c* +get +set &x)");
+    assert_eq!(u.selectors.len(), 3);
+    assert_eq!(check(&u, "GET a1"), Ok(()));
+    assert_eq!(check(&u, "SET a1 x"), Err(Denied::Key));
+    assert_eq!(check(&u, "SET b1 x"), Ok(()));
+    assert_eq!(check(&u, "GET b1"), Err(Denied::Key));
+    assert_eq!(check(&u, "SET c1 x"), Ok(()));
+    assert_eq!(check(&u, "DEL c1"), Err(Denied::Command));
+    assert_eq!(user("(+get) clearselectors").selectors.len(), 1);
+}
+
+#[test]
+fn what_is_not_understood_is_said_without_the_secret() {
+    assert_eq!(
+        error("+nosuch"),
+        "user 'u', rule '+nosuch': Unknown command or category name in ACL"
+    );
+    for (rules, text) in [
+        ("+@nosuch", "Unknown command or category"),
+        ("+config|nosuch", "Unknown command or category"),
+        ("-select|0", "Unknown command or category"),
+        ("+config|get|x", "first-arg of a subcommand"),
+        ("~* ~x", "after the * pattern"),
+        ("&* &x", "after the * pattern"),
+        ("%X~x", "Syntax error"),
+        ("(+get", "Unmatched parenthesis"),
+        ("<nothis", "does not exist"),
+    ] {
+        assert!(error(rules).contains(text), "{rules}: {}", error(rules));
+    }
+    for rules in ["#hunter2", "<hunter2", "!hunter2", "hunter2"] {
+        assert!(!error(rules).contains("hunter2"), "{}", error(rules));
+    }
+    assert!(user("+json.get -json.set").selectors[0].commands().contains("+json.get -json.set"));
+}
+
+#[test]
+fn passwords() {
+    // printf %s pw | sha256sum
+    let hash = "30c952fab122c3f9759f02a6d95c3758b246b4fee239957b2d4fee46e26170c4";
+    assert_eq!(Hash::of(b"pw").hex(), hash);
+    let u = user(&format!("on #{hash} >other"));
+    let has = |u: &User, text: &[u8]| u.has_password(&Hash::of(text));
+    assert!(has(&u, b"pw") && has(&u, b"other") && !has(&u, b"") && !has(&u, b"pw "));
+    assert!(!has(&user("on >pw <pw"), b"pw") && has(&user("on >pw nopass"), b"any"));
+    assert!(!user("nopass >pw").nopass && user("on").on && !user("on reset").on);
+    for text in [format!("{u:?}"), u.describe(false)] {
+        assert!(!text.contains(hash) && !text.contains("other"), "{text}");
+    }
+    assert!(u.describe(true).contains(hash));
+}
+
+#[test]
+fn who_logs_in() {
+    let table = CommandTable::builtin();
+    let file = "# people\nuser default off\n\nuser app on >pw ~* +@all\nUSER old off >pw\n";
+    let users = Users::new(parse_file(file, &table).unwrap(), false, true).unwrap();
+    assert!(matches!(users.login(b"app", b"pw"), Login::Own(user) if *user.name == *"app"));
+    for (name, password) in [("app", "no"), ("app", ""), ("old", "pw"), ("nobody", "pw")] {
+        assert_eq!(users.login(name.as_bytes(), password.as_bytes()), Login::Wrong, "{name}");
+    }
+    assert!(!users.is_open() && !users.lets_strangers_in());
+    assert!(users.login_by_certificate("app").is_some());
+    assert!(users.login_by_certificate("old").is_none(), "off");
+    let through = Users::new(parse_file(file, &table).unwrap(), true, true).unwrap();
+    assert_eq!(through.login(b"nobody", b"pw"), Login::Elsewhere);
+    assert_eq!(through.login(b"app", b"no"), Login::Wrong, "its name is slotway's");
+    assert!(Users::default().is_open());
+    assert!(!Users::new(Vec::new(), false, true).unwrap().is_open(), "an empty file");
+    let stranger = Users::new(vec![user("on nopass")], false, false).unwrap();
+    assert!(!stranger.lets_strangers_in(), "it is not called default");
+    let stranger = parse_file("user default on nopass", &table).unwrap();
+    assert!(Users::new(stranger, false, false).unwrap().lets_strangers_in());
+    assert!(Users::new(vec![user(""), user("on")], false, false).is_err(), "twice");
+    let wrong = parse_file("user a on\nuser b +nosuch\n", &table).unwrap_err();
+    assert!(wrong.starts_with("line 2: user 'b'"), "{wrong}");
+    assert!(parse_file("a on\n", &table).is_err());
+}
+
+#[test]
+fn commands_that_nobody_knows() {
+    let unknown = |rules: &str| {
+        let (table, ranges) = (CommandTable::builtin(), words("NOSUCH a"));
+        let args = Args::new(b"NOSUCH a", &ranges);
+        let spec = table.get(CommandId::UNKNOWN);
+        user(rules).check(CommandId::UNKNOWN, spec, &args, &mut Vec::new())
+    };
+    assert_eq!(unknown("+@all ~* &*"), Ok(()));
+    assert_eq!(unknown("+@read ~* &*"), Err(Denied::Command));
+    assert_eq!(unknown("+@all -@dangerous ~* &*"), Err(Denied::Command));
+    assert_eq!(unknown("+@all -json.set ~* &*"), Err(Denied::Command));
+    assert_eq!(unknown("+@all ~a* &*"), Err(Denied::Key));
+}

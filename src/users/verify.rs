@@ -1,0 +1,61 @@
+//! What a node is asked about its users. The asking itself is control's.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::control::WorkerHandle;
+
+/// A user of the cluster and its password. Both are empty for who has not logged in.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Credentials {
+    /// The name.
+    pub user: Arc<[u8]>,
+    /// The password.
+    pub password: Arc<[u8]>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("user", &self.user.escape_ascii())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is asked.
+#[derive(Clone)]
+pub enum Asking {
+    /// Is this a user's password?
+    Login(Credentials),
+    /// Does the default user need no password?
+    Stranger,
+    /// May this user send this? For what no node sees of it.
+    May {
+        /// The user.
+        user: Arc<[u8]>,
+        /// The command and its arguments.
+        args: Vec<Vec<u8>>,
+    },
+}
+
+impl fmt::Debug for Asking {
+    /// Arguments may be anything: not even their number is shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Asking::Login(_) => "Login",
+            Asking::Stranger => "Stranger",
+            Asking::May { .. } => "May",
+        })
+    }
+}
+
+/// A worker's question to a node, for one of its clients.
+#[derive(Debug, Clone)]
+pub struct Verify {
+    /// What is asked.
+    pub asking: Asking,
+    /// The client, which waits: its index and its generation.
+    pub client: (u32, u32),
+    /// Who asks.
+    pub to: WorkerHandle,
+}

@@ -1,0 +1,109 @@
+//! ACL for slotway's own users: who they are and what they may do. Users of the cluster ask the
+//! cluster.
+
+use std::sync::Arc;
+
+use super::Worker;
+use super::downstream::Flow;
+use crate::resp::{ArgRange, Args, Protocol, RequestProgress, scan_request, write};
+use crate::users::{Selector, User};
+
+impl Worker {
+    /// ACL `name` of a user that may say it. `None`: a node answers.
+    pub(super) fn own_acl(
+        &mut self,
+        index: usize,
+        command: u16,
+        name: &str,
+        user: &Arc<User>,
+        args: &Args,
+    ) -> Option<Flow> {
+        let protocol = self.clients.get(index)?.session.protocol;
+        let mut reply = Vec::new();
+        match name {
+            "whoami" => write::bulk(&mut reply, user.name.as_bytes()),
+            "users" => {
+                write::array_header(&mut reply, self.users.iter().count());
+                self.users.iter().for_each(|user| write::bulk(&mut reply, user.name.as_bytes()));
+            }
+            "list" => {
+                write::array_header(&mut reply, self.users.iter().count());
+                let lines = self.users.iter().map(|user| user.describe(true));
+                lines.for_each(|line| write::bulk(&mut reply, line.as_bytes()));
+            }
+            "getuser" => match self.users.get(args.get(2).unwrap_or_default()) {
+                Some(user) => get_user(user, protocol, &mut reply),
+                None => write::null(&mut reply, protocol),
+            },
+            "dryrun" => self.acl_dry_run(args, &mut reply),
+            "setuser" | "deluser" | "load" | "save" => {
+                let name = name.to_ascii_uppercase();
+                let text = format!(
+                    "ERR ACL {name} is for the nodes' users: slotway's are in its configuration \
+                     (users, users_file), which is read again when it changes"
+                );
+                write::error(&mut reply, &text);
+            }
+            _ => return None,
+        }
+        if let Some(client) = self.clients.get_mut(index) {
+            client.session.last_command = command;
+        }
+        self.count_own(command, &reply);
+        self.answer_plain(index, &reply);
+        Some(Flow::Next)
+    }
+
+    fn acl_dry_run(&mut self, args: &Args, reply: &mut Vec<u8>) {
+        let name = args.get(2).unwrap_or_default();
+        let Some(user) = self.users.get(name).cloned() else {
+            return write::error(reply, &format!("ERR User '{}' not found", name.escape_ascii()));
+        };
+        let mut frame = Vec::new();
+        let rest: Vec<&[u8]> = args.iter().skip(3).collect();
+        write::request(&mut frame, &rest);
+        let mut ranges: Vec<ArgRange> = Vec::new();
+        let limits = &self.settings.request;
+        // It is a request because it was written as one.
+        let _ = scan_request(&frame, limits, &mut RequestProgress::default(), &mut ranges);
+        match self.dry_run(&user, &Args::new(&frame, &ranges)) {
+            Ok(()) => write::simple(reply, "OK"),
+            Err(text) => match text.strip_prefix('-') {
+                Some(error) => write::error(reply, error),
+                None => write::bulk(reply, text.as_bytes()),
+            },
+        }
+    }
+}
+
+fn get_user(user: &User, protocol: Protocol, out: &mut Vec<u8>) {
+    let text = |out: &mut Vec<u8>, text: &str| write::bulk(out, text.as_bytes());
+    write::map_header(out, protocol, 6);
+    text(out, "flags");
+    let on = if user.on { "on" } else { "off" };
+    let flags: Vec<&str> = if user.nopass { vec![on, "nopass"] } else { vec![on] };
+    write::header(out, if protocol == Protocol::Resp3 { b'~' } else { b'*' }, flags.len());
+    flags.into_iter().for_each(|flag| text(out, flag));
+    text(out, "passwords");
+    write::array_header(out, user.passwords.len());
+    user.passwords.iter().for_each(|hash| text(out, &hash.hex()));
+    let rules = |out: &mut Vec<u8>, selector: &Selector| {
+        let parts = [
+            ("commands", selector.commands()),
+            ("keys", selector.keys()),
+            ("channels", selector.channels()),
+        ];
+        for (name, rules) in parts {
+            text(out, name);
+            text(out, &rules);
+        }
+    };
+    let mut selectors = user.selectors.iter();
+    selectors.next().into_iter().for_each(|root| rules(out, root));
+    text(out, "selectors");
+    write::array_header(out, selectors.len());
+    for selector in selectors {
+        write::map_header(out, protocol, 3);
+        rules(out, selector);
+    }
+}

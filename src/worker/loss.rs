@@ -1,0 +1,93 @@
+//! A shared connection to a node is lost: what becomes of its commands, and when the next attempt is
+//! made.
+
+use super::Worker;
+use super::clock::{Job, Timer};
+use crate::cluster::NodeAddr;
+use crate::control::ToControl;
+use crate::sparsely;
+use crate::upstream::{Dest, State};
+
+/// A connection that lived so long has proven that the node can be worked with, microseconds.
+const PROVEN: u64 = 1_000_000;
+/// And one that lived so long and was answered on, that it need not be left alone for longer and
+/// longer: something closes connections, now and then.
+const USEFUL: u64 = 100_000;
+/// Where it was answered on at all, the pause grows no further than after so many failures.
+const ANSWERED: u32 = 4;
+
+impl Worker {
+    /// The connection is gone or could not be made: what may be sent again waits for the next
+    /// one, the rest is answered now.
+    pub(super) fn lost(&mut self, u: usize, why: &str) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        if up.dedicated.is_some() {
+            return self.dedicated_lost(u, why);
+        }
+        let was_ready = up.state == State::Ready;
+        let lived = self.now.saturating_sub(up.ready_since);
+        let proven = was_ready && lived >= PROVEN;
+        let answered = was_ready && up.last_read > up.ready_since;
+        if proven || (answered && lived >= USEFUL) {
+            up.failures = 0;
+        }
+        if let Some(stream) = up.stream.as_mut() {
+            stream.unwatch(self.poll.registry());
+        }
+        self.abandon_arriving(u);
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let given_up = up.lost(&mut self.pool);
+        up.failures = up.failures.saturating_add(1);
+        up.last_error = Some(why.to_owned());
+        up.state = State::Backoff;
+        self.stranded |= up.pending.iter().any(super::publish::is_lone_publish);
+        let (node, failures) = (up.node, up.failures);
+        let addr = self.nodes.get(usize::from(node)).map(|n| n.addr.clone());
+        if let Some(stats) = self.stats.nodes.get_mut(usize::from(node)) {
+            stats.failures += 1;
+        }
+        if was_ready || failures == 1 {
+            let node = addr.as_ref().map(NodeAddr::to_string);
+            let in_flight = given_up.len();
+            sparsely!(self.lines.lost, warn, node, why, in_flight, "a node's connection is lost");
+        }
+        let name = addr.map_or_else(|| "a node".to_owned(), |a| a.to_string());
+        let text = format!(
+            "ERR slotway lost its connection to {name} ({why}) after the command was sent: it may \
+             or may not have been executed"
+        );
+        for pending in given_up {
+            self.stats.outcome_unknown += 1;
+            self.fail(&pending, &name, &text);
+        }
+        self.loads_without(u, &name);
+        self.leave_replica(u);
+        // Control may be gone at the very end: nothing to refresh then.
+        let _ = self.control.send(ToControl::RefreshTopology { hint: None });
+        // A connection that has worked for a while is tried again at once.
+        let delay = match (proven, answered) {
+            (true, _) => 0,
+            (_, true) => self.backoff(failures.min(ANSWERED)),
+            _ => self.backoff(failures),
+        };
+        self.timers.push(Timer { due: self.now + delay, job: Job::Connect(u) });
+        self.arm_tick();
+        self.mark_upstream(u);
+    }
+
+    /// The rest of a reply that was being handed on will not come. A client that has seen its
+    /// beginning can only be closed; another gets what the rules for lost connections say.
+    pub(super) fn abandon_arriving(&mut self, u: usize) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        if !std::mem::take(&mut up.streaming) {
+            return;
+        }
+        let dest = up.pending.front().map(|p| p.dest);
+        let Some(Dest::Client { index, generation, seq }) = dest else { return };
+        let Some(client) = self.clients.get_mut(index as usize) else { return };
+        if client.generation == generation && client.abandon(seq) == crate::client::Outcome::Partial
+        {
+            self.close_client(index as usize);
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Users of the cluster: their connections, which carry the commands of all clients of the same
+//! user, so that a node applies its own rules.
+//!
+//! A **realm** is a user and its password; its number stands in everything that is under way
+//! ([`crate::upstream::Pending::realm`]), so that a command that is sent again, elsewhere or later,
+//! travels with the rights of its user also when its client has gone. Numbers are given in turn:
+//! one that comes again has been out of use for 65,000 others. Number 0 ([`OWN`]) is slotway's own
+//! user, for everything else.
+
+use rustc_hash::FxHashMap;
+
+use super::clock::{Job, Timer};
+use super::{Source, Worker, reaccount};
+use crate::resp::Protocol;
+use crate::upstream::{Dest, Pending, Upstream};
+use crate::users::{Credentials, NOT_LOGGED_IN, OWN, Verdict};
+
+/// Nobody's: what is under way for a client that is gone and had no gathering.
+const NOBODYS: u16 = u16::MAX;
+/// Connections of a user without clients are closed after so long, microseconds.
+const IDLE: u64 = 60_000_000;
+/// What a node has said of a command is believed so long, microseconds.
+const BELIEVED: u64 = 1_000_000;
+
+/// A user of the cluster, as long as clients of it are here or were a moment ago.
+#[derive(Debug)]
+pub(super) struct Realm {
+    pub who: Credentials,
+    clients: usize,
+    /// Since when there are none, microseconds.
+    idle_since: u64,
+    /// A timer will look at it.
+    looked_at: bool,
+    /// By node and protocol.
+    shared: FxHashMap<(u16, u8), usize>,
+    /// By command: what a node has said about it, and until when that holds.
+    verdicts: FxHashMap<u16, (u64, Verdict)>,
+}
+
+impl Worker {
+    /// The realm of these credentials, which a node has found right. `None`: there are too many.
+    pub(super) fn realm_for(&mut self, who: Credentials) -> Option<u16> {
+        if let Some((number, _)) = self.realms.iter().find(|(_, realm)| realm.who == who) {
+            return Some(*number);
+        }
+        if self.realms.len() >= self.settings.users {
+            // One that nobody is left of makes room.
+            let unused = self.realms.iter().filter(|(_, realm)| realm.clients == 0);
+            let oldest = unused.min_by_key(|(_, realm)| realm.idle_since).map(|(n, _)| *n);
+            if !oldest.is_some_and(|number| self.close_realm(number)) {
+                return None;
+            }
+        }
+        let taken =
+            |number: &u16| matches!(*number, OWN | NOBODYS) || self.realms.contains_key(number);
+        let mut next = self.next_realm.wrapping_add(1);
+        while taken(&next) {
+            next = next.wrapping_add(1);
+        }
+        self.next_realm = next;
+        let realm = Realm {
+            who,
+            clients: 0,
+            idle_since: self.now,
+            looked_at: false,
+            shared: FxHashMap::default(),
+            verdicts: FxHashMap::default(),
+        };
+        self.realms.insert(next, realm);
+        self.realm_later(next);
+        Some(next)
+    }
+
+    /// Its clients are one more, or one fewer.
+    pub(super) fn count_in_realm(&mut self, number: u16, more: bool) {
+        let Some(realm) = self.realms.get_mut(&number) else { return };
+        realm.clients = match more {
+            true => realm.clients + 1,
+            false => realm.clients.saturating_sub(1),
+        };
+        if realm.clients == 0 {
+            realm.idle_since = self.now;
+            self.realm_later(number);
+        }
+    }
+
+    /// Looks whether it is still without clients, later. One timer is enough: who logs in and out
+    /// again and again must not leave as many.
+    fn realm_later(&mut self, number: u16) {
+        let Some(realm) = self.realms.get_mut(&number) else { return };
+        if !std::mem::replace(&mut realm.looked_at, true) {
+            let due = self.now.max(realm.idle_since) + IDLE;
+            self.timers.push(Timer { due, job: Job::Realm(number) });
+        }
+    }
+
+    /// It may have had no clients for a while.
+    pub(super) fn realm_ends(&mut self, number: u16) {
+        let Some(realm) = self.realms.get_mut(&number) else { return };
+        realm.looked_at = false;
+        // With clients it is looked at again when the last of them has gone.
+        if realm.clients > 0 {
+            return;
+        }
+        let over = self.now >= realm.idle_since + IDLE;
+        if !over || !self.close_realm(number) {
+            self.realm_later(number);
+        }
+    }
+
+    /// Closes its connections. `false`: something is under way on them.
+    fn close_realm(&mut self, number: u16) -> bool {
+        let Some(realm) = self.realms.get(&number) else { return true };
+        let all: Vec<usize> = realm.shared.values().copied().collect();
+        let busy = |&u: &usize| self.upstreams.get(u).is_some_and(|up| !up.pending.is_empty());
+        if all.iter().any(busy) {
+            return false;
+        }
+        self.realms.remove(&number);
+        for u in all {
+            self.remove_upstream(u);
+        }
+        let lent = |&u: &usize| self.upstreams.get(u).is_some_and(|up| up.realm == number);
+        let idle: Vec<usize> = self.idle.iter().copied().filter(lent).collect();
+        idle.into_iter().for_each(|u| self.close_dedicated(u));
+        true
+    }
+
+    /// The realm of a client that is here.
+    pub(super) fn realm_of(&self, client: usize) -> u16 {
+        let account = self.clients.get(client).and_then(|c| c.session.account.as_ref());
+        account.map_or(OWN, |account| account.realm)
+    }
+
+    /// With whose rights a command of `dest` is sent.
+    #[cold]
+    pub(super) fn realm_of_dest(&self, dest: &Dest) -> u16 {
+        match *dest {
+            Dest::Client { index, generation, .. } => {
+                let client = self.clients.get(index as usize);
+                match client.is_some_and(|c| c.generation == generation) {
+                    true => self.realm_of(index as usize),
+                    false => NOBODYS,
+                }
+            }
+            Dest::Part { gather, .. } => {
+                self.gatherings.get(gather as usize).map_or(NOBODYS, |g| g.realm)
+            }
+            // They go over connections that are lent, which know their realm.
+            Dest::Join { .. } => NOBODYS,
+            Dest::Discard => OWN,
+        }
+    }
+
+    /// The user of a command that is sent again is still here; otherwise it is answered.
+    pub(super) fn has_realm(&mut self, pending: &Pending) -> bool {
+        let here = pending.realm == OWN || self.realms.contains_key(&pending.realm);
+        if !here {
+            let text = "ERR slotway has closed the connections of this user: not sent again";
+            self.fail(pending, "slotway", text);
+        }
+        here
+    }
+
+    /// The shared connection of a realm to `node`, if there is one.
+    pub(super) fn realm_connection(
+        &self,
+        realm: u16,
+        node: u16,
+        protocol: Protocol,
+    ) -> Option<usize> {
+        self.realms.get(&realm)?.shared.get(&(node, protocol as u8)).copied()
+    }
+
+    /// The shared connection of a realm to `node`; made if there is none.
+    pub(super) fn realm_upstream(&mut self, realm: u16, node: u16, protocol: Protocol) -> usize {
+        if let Some(u) = self.realm_connection(realm, node, protocol) {
+            return u;
+        }
+        let mut up = Upstream::new(node, protocol);
+        up.realm = realm;
+        let u = self.upstreams.insert(up);
+        if let Some(realm) = self.realms.get_mut(&realm) {
+            realm.shared.insert((node, protocol as u8), u);
+        }
+        self.connect(u);
+        u
+    }
+
+    /// A connection of a user of the cluster that nothing waits for is not made anew, but when
+    /// something does: the user may be gone. `true`: it is forgotten.
+    pub(super) fn is_unwanted(&mut self, u: usize) -> bool {
+        let unwanted =
+            |up: &Upstream| up.realm != OWN && up.dedicated.is_none() && up.pending.is_empty();
+        let unwanted = self.upstreams.get(u).is_some_and(unwanted);
+        if unwanted {
+            self.remove_upstream(u);
+        }
+        unwanted
+    }
+
+    /// A connection is forgotten.
+    pub(super) fn leave_realm(&mut self, u: usize) {
+        let Some(up) = self.upstreams.get(u).filter(|up| up.realm != OWN) else { return };
+        let place = (up.node, up.protocol as u8);
+        if let Some(realm) = self.realms.get_mut(&up.realm)
+            && realm.shared.get(&place) == Some(&u)
+        {
+            realm.shared.remove(&place);
+        }
+    }
+
+    /// A shared connection is not kept any longer; nothing waits on it.
+    pub(super) fn remove_upstream(&mut self, u: usize) {
+        self.leave_realm(u);
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let node = usize::from(up.node);
+        if let Some(stream) = up.stream.as_mut() {
+            stream.unwatch(self.poll.registry());
+        }
+        self.resume.append(&mut up.waiters);
+        reaccount(&mut self.accounted, &mut up.accounted, 0);
+        up.queue.clear(&mut self.pool);
+        self.upstreams.remove(u);
+        if let Some(node) = self.nodes.get_mut(node) {
+            let all = node.shared.iter_mut().chain(&mut node.replica).flatten();
+            for slot in all.filter(|s| **s == Some(u)) {
+                *slot = None;
+            }
+        }
+        self.again.retain(|s| *s != Source::Upstream(u));
+    }
+
+    /// The node does not let the user in (any more): who waits is told in the node's words.
+    pub(super) fn realm_refused(&mut self, u: usize, text: &str) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        if up.realm == OWN || up.dedicated.is_some() {
+            return;
+        }
+        // HELLO words it for those who say HELLO.
+        let text = if text.starts_with("NOAUTH ") { NOT_LOGGED_IN } else { text };
+        let node = usize::from(up.node);
+        let all = up.take_unsent(&mut self.pool, |_| true);
+        let name = self.nodes.get(node).map(|n| n.addr.to_string()).unwrap_or_default();
+        for (pending, _) in all.iter().filter(|(pending, _)| pending.dest != Dest::Discard) {
+            self.fail(pending, &name, text);
+        }
+    }
+
+    /// What a node said lately about this command and this user.
+    pub(super) fn believed(&self, realm: u16, command: u16) -> Option<Verdict> {
+        let (until, verdict) = self.realms.get(&realm)?.verdicts.get(&command)?;
+        (self.now < *until).then(|| verdict.clone())
+    }
+
+    pub(super) fn believe(&mut self, realm: u16, command: u16, verdict: Verdict) {
+        if let Some(realm) = self.realms.get_mut(&realm) {
+            realm.verdicts.insert(command, (self.now + BELIEVED, verdict));
+        }
+    }
+}

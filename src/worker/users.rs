@@ -1,0 +1,629 @@
+//! Users: logging in, and what they may not do.
+//!
+//! A client has an account where there are users, and its session the mode
+//! [`mode::RULED`]: each of its commands is looked at here before it is carried out. What has to be
+//! asked of a node (a login of the cluster's, what such a user may do that no node sees) pauses the
+//! client with the command in its buffer; the command is read once more when the answer is here.
+
+use std::sync::Arc;
+use std::sync::{MutexGuard, PoisonError};
+
+use super::Worker;
+use super::clock::{Job, Timer};
+use super::downstream::Flow;
+use crate::client::{Paused, mode};
+use crate::command::{CommandId, CommandSpec, Flags};
+use crate::control::ToControl;
+use crate::metrics::{DeniedFor, LoginOutcome};
+use crate::pubsub::Kind;
+use crate::resp::{Args, strict_i64};
+use crate::route::{Local, Plan, PubSub, Transaction};
+use crate::users::{
+    Account, Asking, CHANNEL_DENIED, Credentials, Denied, KEY_DENIED, Login, NOT_LOGGED_IN, OWN,
+    Source, Throttle, User, Users, Verdict, Verify, WRONG_PASSWORD,
+};
+
+/// Failed logins are logged no more often, microseconds.
+const LOG_INTERVAL: u64 = 10_000_000;
+/// The cluster's default user is not asked about more often, microseconds.
+const STRANGERS_INTERVAL: u64 = 1_000_000;
+
+/// What is kept about failed logins, for the log.
+#[derive(Debug, Default)]
+pub(super) struct Failures {
+    /// Since the last line.
+    count: u64,
+    next_line: u64,
+}
+
+impl Worker {
+    /// A connection begins, or begins anew (RESET).
+    pub(super) fn begin_account(&mut self, index: usize) {
+        self.leave_account(index);
+        let Some(client) = self.clients.get_mut(index) else { return };
+        if self.users.is_open() {
+            return;
+        }
+        let user = self.users.stranger().cloned();
+        client.session.account = Some(Box::new(Account { user, ..Account::default() }));
+        client.session.ruled();
+    }
+
+    /// The client is gone, or somebody else.
+    pub(super) fn leave_account(&mut self, index: usize) {
+        let account = self.clients.get_mut(index).and_then(|c| c.session.account.as_mut());
+        let Some(account) = account else { return };
+        account.user = None;
+        account.name = None;
+        let realm = std::mem::replace(&mut account.realm, OWN);
+        if realm != OWN {
+            self.count_in_realm(realm, false);
+            // What watches or monitors does so with the rights of the one who is not here any more.
+            let lent = self.clients.get_mut(index).and_then(|c| c.lent.as_mut());
+            let mut all = Vec::new();
+            if let Some(lent) = lent {
+                all.extend(lent.heard.iter().copied());
+                all.extend(lent.watches.iter().filter_map(|watch| watch.upstream));
+            }
+            all.into_iter().for_each(|u| self.close_dedicated(u));
+        }
+    }
+
+    /// The client is `name` by its certificate, and needs no password. `false`: there is no such
+    /// user, or not any more.
+    pub(super) fn login_by_certificate(&mut self, index: usize, name: &str) -> bool {
+        let Some(user) = self.users.login_by_certificate(name).cloned() else { return false };
+        self.stats.logins[LoginOutcome::Certificate as usize] += 1;
+        self.enter_own(index, user);
+        true
+    }
+
+    fn enter_own(&mut self, index: usize, user: Arc<User>) {
+        self.leave_account(index);
+        if let Some(client) = self.clients.get_mut(index) {
+            client.session.account.get_or_insert_default().user = Some(user);
+            client.session.ruled();
+        }
+    }
+
+    fn enter_realm(&mut self, index: usize, realm: u16, name: &[u8]) {
+        self.leave_account(index);
+        self.count_in_realm(realm, true);
+        if let Some(client) = self.clients.get_mut(index) {
+            let account = client.session.account.get_or_insert_default();
+            account.realm = realm;
+            let name =
+                if name.is_empty() { "default".into() } else { name.escape_ascii().to_string() };
+            account.name = Some(name.into());
+        }
+    }
+
+    /// Other users from now on. Who is not among them any more is closed.
+    pub(super) fn set_users(&mut self, users: &Users) {
+        self.users = Arc::new(users.compiled(self.router.table()));
+        let all: Vec<usize> =
+            self.clients.iter().filter(|(_, c)| !c.gone).map(|(i, _)| i).collect();
+        for index in all {
+            if !self.still_welcome(index) {
+                self.close_client(index);
+            }
+        }
+    }
+
+    /// The client may stay now that there are other users: as the user that it was, by other rules.
+    fn still_welcome(&mut self, index: usize) -> bool {
+        let Some(client) = self.clients.get_mut(index) else { return true };
+        let Some(account) = client.session.account.as_mut() else {
+            // There were no users, and it could do everything.
+            self.begin_account(index);
+            return self.may_go_on(index);
+        };
+        if self.users.is_open() {
+            // There are none any more, and it was one of them, or had not shown that it is.
+            return false;
+        }
+        if account.realm != OWN && !self.users.passes_through() {
+            return false;
+        }
+        let Some(user) = &account.user else { return true };
+        let Some(new) = self.users.get(user.name.as_bytes()) else { return false };
+        // Who was let in without a password has to show one now; who is switched off stays, as in
+        // Redis, until it comes again.
+        if user.nopass && !new.nopass {
+            return false;
+        }
+        let (new, changed) = (Arc::clone(new), new != user);
+        account.user = Some(Arc::clone(&new));
+        // As Redis does with who listens to what it may not hear any more.
+        !changed || self.may_hear_all(index, &new)
+    }
+
+    /// What the client has begun while nobody had to log in, and hears without sending anything.
+    fn may_go_on(&self, index: usize) -> bool {
+        let Some(client) = self.clients.get(index) else { return true };
+        let Some(account) = &client.session.account else { return true };
+        let hears = client.subscriptions.is_some() || client.lent.is_some();
+        match &account.user {
+            None => !hears,
+            Some(user) if user.may_everything() => true,
+            Some(user) => client.lent.is_none() && self.may_hear_all(index, user),
+        }
+    }
+
+    /// Its subscriptions are all within the user's rules.
+    fn may_hear_all(&self, index: usize, user: &User) -> bool {
+        let subscriptions = self.clients.get(index).and_then(|c| c.subscriptions.as_ref());
+        let mut topics = subscriptions.into_iter().flat_map(|s| s.topics.keys());
+        topics.all(|&topic| {
+            let local = self.topics.local.get(topic as usize);
+            local.is_none_or(|local| user.may_hear(&local.name, local.kind == Kind::Pattern))
+        })
+    }
+
+    /// Other commands from now on.
+    pub(super) fn compile_users(&mut self) {
+        let users = Arc::clone(&self.users);
+        if !users.is_open() {
+            self.set_users(&users);
+        }
+    }
+
+    /// One command of a client in [`mode::RULED`]. `None`: it may be carried out.
+    #[inline]
+    pub(super) fn check_user(&mut self, index: usize, args: &Args) -> Option<Flow> {
+        let client = self.clients.get(index)?;
+        let account = client.session.account.as_ref()?;
+        let command = self.router.command(args);
+        let id = CommandId(command);
+        let spec = self.router.table().get(id);
+        if let Some(user) = &account.user
+            && command != self.router.unknown()
+            && !spec.container
+            && spec.arity_fits(args.len())
+        {
+            match user.check(id, spec, args, &mut self.keys) {
+                Ok(()) if !spec.name.starts_with("acl|") && *spec.name != *"auth" => return None,
+                Ok(()) => {}
+                Err(why) => return Some(self.deny(index, command, why)),
+            }
+        }
+        self.check_rare(index, command, args)
+    }
+
+    /// What is wrong with it, who is not slotway's own user, and commands about users.
+    #[cold]
+    fn check_rare(&mut self, index: usize, command: u16, args: &Args) -> Option<Flow> {
+        let client = self.clients.get(index)?;
+        let account = client.session.account.as_ref()?;
+        let in_multi = client.session.modes & mode::MULTI != 0;
+        let table = self.router.table();
+        let spec = table.get(CommandId(command));
+        // Subcommands of CLIENT that Redis has since 7.0: as those that they are like.
+        let newer = spec.container && *spec.name == *"client" && is_newer(args);
+        let unknown = command == self.router.unknown() || (spec.container && args.len() > 1);
+        let everything = account.user.as_ref().is_some_and(|user| user.may_everything());
+        let realm = account.realm;
+        if unknown && !newer {
+            // A browser that was led here is closed without a word, as ever.
+            let browser = args.is(0, "post") || args.is(0, "host:");
+            if everything || realm != OWN || in_multi || browser {
+                // The cluster may know it; a transaction refuses it anyway.
+                return None;
+            }
+            let text = super::transaction::unknown_command(&spec.name, args);
+            return Some(self.refuse_to_user(index, command, &text));
+        }
+        if !newer && !spec.arity_fits(args.len()) {
+            // No node sees what a rule may forbid, even where it knows better.
+            if in_multi || everything || realm != OWN {
+                return None;
+            }
+            let text = format!("ERR wrong number of arguments for '{}' command", spec.name);
+            return Some(self.refuse_to_user(index, command, text.as_bytes()));
+        }
+        if in_multi && *spec.name == *"auth" {
+            let text = b"ERR AUTH is not allowed inside a transaction";
+            return Some(self.refuse_to_user(index, command, text));
+        }
+        if !account.is_in() {
+            return self.check_stranger(index, command, args);
+        }
+        if let Some(user) = account.user.clone() {
+            if newer {
+                let like = table.by_name("client|setname")?;
+                return match user.check(like, table.get(like), args, &mut self.keys) {
+                    Ok(()) => None,
+                    Err(why) => Some(self.deny(index, command, why)),
+                };
+            }
+            // What is not a container was checked before it came here.
+            if spec.container
+                && let Err(why) = user.check(CommandId(command), spec, args, &mut self.keys)
+            {
+                return Some(self.deny(index, command, why));
+            }
+            let name = spec.name.strip_prefix("acl|").map(str::to_owned);
+            return match name {
+                Some(_) if in_multi => {
+                    let text = b"ERR ACL is not allowed inside a transaction";
+                    Some(self.refuse_to_user(index, command, text))
+                }
+                Some(name) => self.own_acl(index, command, &name, &user, args),
+                None => None,
+            };
+        }
+        self.check_in_realm(index, command, realm, newer, args)
+    }
+
+    /// Who has not logged in may log in, and leave; it may be the cluster's default user.
+    fn check_stranger(&mut self, index: usize, command: u16, args: &Args) -> Option<Flow> {
+        let spec = self.router.table().get(CommandId(command));
+        if spec.flags.contains(Flags::NO_AUTH) {
+            return None;
+        }
+        match self.stranger_in_cluster(index) {
+            Ok(Some(flow)) => Some(flow),
+            // It is somebody now: once more.
+            Ok(None) => self.check_user(index, args),
+            Err(text) => {
+                self.stats.denied[DeniedFor::Login as usize] += 1;
+                Some(self.refuse_to_user(index, command, text.as_bytes()))
+            }
+        }
+    }
+
+    /// Makes the client the cluster's default user, if that one needs no password. `Some`: it is
+    /// asked first.
+    fn stranger_in_cluster(&mut self, index: usize) -> Result<Option<Flow>, String> {
+        if !self.users.passes_through() || self.users.get(b"default").is_some() {
+            return Err(NOT_LOGGED_IN.into());
+        }
+        let account = self.clients.get_mut(index).and_then(|c| c.session.account.as_mut());
+        match account.and_then(|account| account.verdict.take()) {
+            // Who has just been found to be let in is not asked about for every connection.
+            None if self.now < self.strangers_allowed => {
+                let realm = self.realm_for(Credentials::default());
+                let realm = realm.ok_or_else(|| self.too_many())?;
+                self.enter_realm(index, realm, b"");
+                Ok(None)
+            }
+            Some(Verdict::Allowed) => {
+                self.strangers_allowed = self.now + STRANGERS_INTERVAL;
+                let realm =
+                    self.realm_for(Credentials::default()).ok_or_else(|| self.too_many())?;
+                self.enter_realm(index, realm, b"");
+                Ok(None)
+            }
+            Some(Verdict::Refused(text) | Verdict::Told(text)) => {
+                if text == NOT_LOGGED_IN {
+                    self.strangers_refused = self.now + STRANGERS_INTERVAL;
+                }
+                Err(text)
+            }
+            None if self.now < self.strangers_refused => Err(NOT_LOGGED_IN.into()),
+            None => Ok(Some(self.ask_node(index, Asking::Stranger))),
+        }
+    }
+
+    fn too_many(&mut self) -> String {
+        self.stats.logins[LoginOutcome::TooMany as usize] += 1;
+        format!(
+            "ERR slotway has connections of as many users of the cluster as it may: limits.users = \
+             {}; try again, or raise it",
+            self.settings.users
+        )
+    }
+
+    /// A node knows what users of the cluster may do. What no node would see it is asked about.
+    fn check_in_realm(
+        &mut self,
+        index: usize,
+        command: u16,
+        realm: u16,
+        newer: bool,
+        args: &Args,
+    ) -> Option<Flow> {
+        let spec = self.router.table().get(CommandId(command));
+        if spec.flags.contains(Flags::NO_AUTH) {
+            return None;
+        }
+        // By its arguments, too; of other commands the name is enough.
+        let channels = match self.router.plan(command, args, &mut self.keys) {
+            Plan::PubSub(PubSub::Subscribe(_), _) => true,
+            Plan::PubSub(PubSub::Unsubscribe(_), _) | Plan::Local(_) => false,
+            // Its own connection could not be told from others' by a node that refuses MULTI.
+            Plan::Transaction(which) if which != Transaction::Watch => false,
+            _ => return None,
+        };
+        let client = self.clients.get_mut(index)?;
+        let answer = client.session.account.as_mut().and_then(|account| account.verdict.take());
+        let answer = match (answer, channels) {
+            (Some(answer), false) => {
+                self.believe(realm, command, answer.clone());
+                Some(answer)
+            }
+            (None, false) => self.believed(realm, command),
+            (answer, true) => answer,
+        };
+        match answer {
+            Some(Verdict::Allowed) => None,
+            Some(Verdict::Refused(text) | Verdict::Told(text)) => {
+                let reason = if channels { DeniedFor::Channel } else { DeniedFor::Command };
+                self.stats.denied[reason as usize] += 1;
+                Some(self.refuse_to_user(index, command, text.as_bytes()))
+            }
+            None => {
+                let user = Arc::clone(&self.realms.get(&realm)?.who.user);
+                let user = if user.is_empty() { (*b"default").into() } else { user };
+                let args = match newer {
+                    true => [b"client".as_slice(), b"setname", b"x"].map(<[u8]>::to_vec).to_vec(),
+                    false => args.iter().map(<[u8]>::to_vec).collect(),
+                };
+                Some(self.ask_node(index, Asking::May { user, args }))
+            }
+        }
+    }
+
+    /// A node is asked; the command stays in its client's buffer.
+    fn ask_node(&mut self, index: usize, asking: Asking) -> Flow {
+        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+        client.paused = Paused::Command;
+        let client = (index as u32, client.generation);
+        let verify = Verify { asking, client, to: self.own.clone() };
+        // Control may be gone at the very end: nobody waits for an answer then.
+        let _ = self.control.send(ToControl::Verify(Box::new(verify)));
+        Flow::Pause
+    }
+
+    /// The node has answered.
+    pub(super) fn verified(&mut self, client: (u32, u32), answer: Result<(), String>) {
+        let verdict = match answer {
+            Ok(()) => Verdict::Allowed,
+            Err(text) => Verdict::Refused(text),
+        };
+        self.go_on_with(client, verdict);
+    }
+
+    fn go_on_with(&mut self, client: (u32, u32), verdict: Verdict) {
+        let Some(c) = self.clients.get_mut(client.0 as usize) else { return };
+        if c.generation != client.1 || c.gone {
+            return;
+        }
+        if let Some(account) = c.session.account.as_mut() {
+            account.verdict = Some(verdict);
+        }
+        if c.paused == Paused::Command {
+            self.resume.push(client);
+        }
+    }
+
+    /// A failed login has waited its time.
+    pub(super) fn login_again(&mut self, index: u32, generation: u32) {
+        let client = self.clients.get(index as usize);
+        if client.is_some_and(|c| c.generation == generation && c.paused == Paused::Command) {
+            self.resume.push((index, generation));
+        }
+    }
+
+    /// AUTH, and HELLO as far as it is about who the client is. `None`: HELLO goes on.
+    pub(super) fn login(
+        &mut self,
+        index: usize,
+        command: u16,
+        local: Local,
+        args: &Args,
+    ) -> Option<Flow> {
+        let given = credentials(local, args);
+        let alone = matches!(given, Given::Password(_));
+        let (name, password) = match given {
+            Given::Both(name, password) => (name, password),
+            Given::Password(password) => {
+                if self.users.stranger().is_some() {
+                    let text = "ERR AUTH <password> called without any password configured for the \
+                                default user. Are you sure your configuration is correct?";
+                    self.answer_own_error(index, command, text);
+                    return Some(Flow::Next);
+                }
+                (b"default".as_slice(), password)
+            }
+            Given::Wrong if local == Local::Auth => {
+                self.answer_own_error(index, command, "ERR syntax error");
+                return Some(Flow::Next);
+            }
+            Given::Wrong => return None,
+            Given::Nothing => {
+                let account = self.clients.get(index)?.session.account.as_ref()?;
+                if account.is_in() {
+                    return None;
+                }
+                // HELLO says itself that it wants a login.
+                return self.stranger_in_cluster(index).ok().flatten();
+            }
+        };
+        let account = self.clients.get_mut(index)?.session.account.as_mut()?;
+        let entered = match (account.verdict.take(), self.users.login(name, password)) {
+            // Its failure has waited its time, see below.
+            (Some(Verdict::Told(text)), _) => {
+                self.answer_own_error(index, command, &text);
+                return Some(Flow::Next);
+            }
+            (_, Login::Own(user)) => {
+                self.enter_own(index, user);
+                LoginOutcome::Own
+            }
+            (_, Login::Wrong) => return Some(self.login_failed(index, command, WRONG_PASSWORD)),
+            (None, Login::Elsewhere) => {
+                // A node knows what to say to a password without a name.
+                let user = if alone { Arc::default() } else { name.into() };
+                let asking = Asking::Login(Credentials { user, password: password.into() });
+                return Some(self.ask_node(index, asking));
+            }
+            (Some(Verdict::Allowed), Login::Elsewhere) => {
+                let who = Credentials { user: name.into(), password: password.into() };
+                let Some(realm) = self.realm_for(who) else {
+                    let text = self.too_many();
+                    self.answer_own_error(index, command, &text);
+                    return Some(Flow::Next);
+                };
+                self.enter_realm(index, realm, name);
+                LoginOutcome::Cluster
+            }
+            (Some(Verdict::Refused(text)), Login::Elsewhere) if text.starts_with("WRONGPASS") => {
+                return Some(self.login_failed(index, command, &text));
+            }
+            (Some(Verdict::Refused(text)), Login::Elsewhere) => {
+                self.stats.logins[LoginOutcome::Unavailable as usize] += 1;
+                self.answer_own_error(index, command, &text);
+                return Some(Flow::Next);
+            }
+        };
+        self.stats.logins[entered as usize] += 1;
+        if local == Local::Auth {
+            self.answer_own(index, command, b"+OK\r\n");
+            return Some(Flow::Next);
+        }
+        None
+    }
+
+    /// Told at once, or after a while that grows with the failures from the same address.
+    fn login_failed(&mut self, index: usize, command: u16, text: &str) -> Flow {
+        self.stats.logins[LoginOutcome::Wrong as usize] += 1;
+        let Some(client) = self.clients.get(index) else { return Flow::Stop };
+        let address = client.stream.tcp().and_then(|s| s.peer_addr().ok()).map(|addr| addr.ip());
+        // Workers' clocks have different zeros.
+        let since = self.shared.started.elapsed().as_micros() as u64;
+        let wait = throttle(&self.shared.throttle).failed(Source::of(address), since);
+        self.failures.count += 1;
+        if self.now >= self.failures.next_line {
+            self.failures.next_line = self.now + LOG_INTERVAL;
+            let failed = std::mem::take(&mut self.failures.count);
+            let from = address.map_or_else(|| "a Unix socket".to_owned(), |ip| ip.to_string());
+            // Not the name: it may be a password in the wrong place.
+            tracing::warn!(from, failed, "logins failed; this address is the last one");
+        }
+        if wait == 0 {
+            self.answer_own_error(index, command, text);
+            return Flow::Next;
+        }
+        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+        if let Some(account) = client.session.account.as_mut() {
+            account.verdict = Some(Verdict::Told(text.to_owned()));
+        }
+        client.paused = Paused::Command;
+        let job = Job::Login(index as u32, client.generation);
+        self.timers.push(Timer { due: self.now + wait, job });
+        Flow::Pause
+    }
+
+    fn deny(&mut self, index: usize, command: u16, why: Denied) -> Flow {
+        let spec = self.router.table().get(CommandId(command));
+        let text = match why {
+            Denied::Command => {
+                format!("NOPERM this user has no permissions to run the '{}' command", spec.name)
+            }
+            Denied::Key => KEY_DENIED.into(),
+            Denied::Channel => CHANNEL_DENIED.into(),
+            Denied::Sort(option) => {
+                format!("ERR {option} option of SORT denied due to insufficient ACL permissions.")
+            }
+        };
+        let reason = match why {
+            Denied::Command => DeniedFor::Command,
+            Denied::Key | Denied::Sort(_) => DeniedFor::Key,
+            Denied::Channel => DeniedFor::Channel,
+        };
+        self.stats.denied[reason as usize] += 1;
+        self.refuse_to_user(index, command, text.as_bytes())
+    }
+
+    /// Answered with an error; a transaction will not be executed any more.
+    fn refuse_to_user(&mut self, index: usize, command: u16, text: &[u8]) -> Flow {
+        let spec = self.router.table().get(CommandId(command));
+        let exec = *spec.name == *"exec";
+        let multi = self.clients.get_mut(index).and_then(|c| c.multi.as_mut());
+        if let Some(multi) = multi {
+            multi.break_off();
+            if exec {
+                self.drop_transaction(index);
+                let reason = b"EXECABORT Transaction discarded because of: ".as_slice();
+                let text = [reason, text].concat();
+                self.answer_own_error(index, command, &text);
+                return Flow::Next;
+            }
+        }
+        if let Some(client) = self.clients.get_mut(index) {
+            client.session.last_command = command;
+        }
+        self.answer_own_error(index, command, text);
+        Flow::Next
+    }
+
+    /// What may be sent by `user`, for ACL DRYRUN. `Err`: why not.
+    pub(super) fn dry_run(&mut self, user: &User, args: &Args) -> Result<(), String> {
+        let command = self.router.command(args);
+        let spec: &CommandSpec = self.router.table().get(CommandId(command));
+        if command == self.router.unknown() || (spec.container && args.len() > 1) {
+            let name = args.get(0).unwrap_or_default().escape_ascii();
+            return Err(format!("-ERR Command '{name}' not found"));
+        }
+        if !spec.arity_fits(args.len()) {
+            return Err(format!("-ERR wrong number of arguments for '{}' command", spec.name));
+        }
+        let name = &spec.name;
+        user.check(CommandId(command), spec, args, &mut self.keys).map_err(|why| match why {
+            Denied::Command => {
+                format!("This user has no permissions to run the '{name}' command")
+            }
+            Denied::Key | Denied::Sort(_) | Denied::Channel => {
+                let what = if why == Denied::Channel { "channel" } else { "key" };
+                let at = args.get(user.denied_argument(spec, args)).unwrap_or_default();
+                format!(
+                    "This user has no permissions to access the '{}' {what}",
+                    String::from_utf8_lossy(at)
+                )
+            }
+        })
+    }
+}
+
+fn throttle(shared: &std::sync::Mutex<Throttle>) -> MutexGuard<'_, Throttle> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_newer(args: &Args) -> bool {
+    args.is(1, "setinfo") || args.is(1, "no-touch")
+}
+
+/// What AUTH or HELLO say of who somebody is.
+enum Given<'a> {
+    Both(&'a [u8], &'a [u8]),
+    Password(&'a [u8]),
+    Nothing,
+    /// It is not understood so far.
+    Wrong,
+}
+
+fn credentials<'a>(local: Local, args: &Args<'a>) -> Given<'a> {
+    let arg = |i: usize| args.get(i).unwrap_or_default();
+    match (local, args.len()) {
+        (Local::Auth, 2) => return Given::Password(arg(1)),
+        (Local::Auth, 3) => return Given::Both(arg(1), arg(2)),
+        (Local::Auth, _) => return Given::Wrong,
+        _ => {}
+    }
+    if args.get(1).is_some_and(|version| !matches!(strict_i64(version), Some(2 | 3))) {
+        return Given::Wrong;
+    }
+    let mut at = 2;
+    while at < args.len() {
+        let more = args.len() - 1 - at;
+        if args.is(at, "auth") && more >= 2 {
+            return Given::Both(arg(at + 1), arg(at + 2));
+        }
+        if !(args.is(at, "setname") && more >= 1) {
+            return Given::Wrong;
+        }
+        at += 2;
+    }
+    Given::Nothing
+}

@@ -1,0 +1,615 @@
+//! Users: slotway's own beside a real server with the same rules, and the cluster's; what is told of
+//! secrets (nothing), and who may connect at all.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use common::{Proxy, eventually};
+use slotway::sandbox::{Cluster, Conn, Reply, Standalone, StandaloneOptions};
+
+/// One cluster for all tests; each has its own slotway and its own users.
+fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(common::cluster)
+}
+
+fn ask(conn: &mut Conn, line: &str) -> Reply {
+    let words: Vec<&str> = line.split(' ').collect();
+    conn.command(&words).expect(line)
+}
+
+/// The same command on every node.
+fn everywhere(line: &str) {
+    for addr in cluster().addrs() {
+        let reply = ask(&mut Conn::tcp(addr).expect("a node"), line);
+        assert!(reply.error().is_none(), "{line}: {reply:?}");
+    }
+}
+
+const RULES: &[(&str, &str)] = &[
+    ("all", "on >pw ~* &* +@all"),
+    ("nothing", "on >pw"),
+    ("reader", "on >pw ~{t}* &* +@read +@connection"),
+    ("writer", "on >pw %W~{t}* %R~{t}r* +@write +@read -@dangerous"),
+    ("some", "on >pw ~{t}a ~{t}b* resetchannels &news.* &{t}x +@all -config +config|get -keys"),
+    ("cats", "on >pw ~* &* +@all -@admin -@hash -@pubsub +publish +acl|whoami"),
+    ("first", "on >pw ~{t}?[ab] +get +client|id +client|getname +select|0 +object|encoding +eval"),
+    ("several", "on >pw ~{t}a* +get (~{t}b* +set +get) (%R~{t}c* &ch* +@all -subscribe)"),
+    ("reset", "on >pw ~* &* +@all resetkeys ~{t}a nocommands +get +mget resetchannels"),
+];
+
+const COMMANDS: &[&str] = &[
+    "GET {t}a",
+    "GET {t}ra",
+    "GET {t}zz",
+    "GET other",
+    "SET {t}a 1",
+    "SET {t}b1 1",
+    "SET {t}ra 1",
+    "SET {t}ra 1 GET",
+    "SET other 1",
+    "GETSET {t}a 1",
+    "GETEX {t}ra PERSIST",
+    "GETDEL {t}ra",
+    "MGET {t}a {t}b",
+    "MGET {t}a {t}zz",
+    "MSET {t}a 1 {t}b 2",
+    "MSET {t}a 1 {t}zz 2",
+    "DEL {t}a {t}ra",
+    "UNLINK {t}c1",
+    "EXISTS {t}a {t}c1",
+    "TYPE {t}ra",
+    "TTL {t}a",
+    "EXPIRE {t}a 100",
+    "APPEND {t}b1 x",
+    "STRLEN {t}b1",
+    "INCR {t}n",
+    "RENAME {t}a {t}ra",
+    "COPY {t}ra {t}a",
+    "COPY {t}a {t}ra REPLACE",
+    "DUMP {t}a",
+    "OBJECT ENCODING {t}a",
+    "OBJECT FREQ {t}a",
+    "OBJECT HELP",
+    "HSET {t}h f v",
+    "HGETALL {t}h",
+    "HGETALL {t}c1",
+    "LPUSH {t}l a b",
+    "LRANGE {t}l 0 -1",
+    "LMOVE {t}l {t}a LEFT RIGHT",
+    "BLPOP {t}l 0.01",
+    "BLMPOP 0.01 2 {t}l {t}a LEFT",
+    "LMPOP 2 {t}a {t}zz LEFT",
+    "SADD {t}s a",
+    "SMEMBERS {t}s",
+    "SUNIONSTORE {t}b2 {t}ra {t}s",
+    "SINTERCARD 2 {t}ra {t}s",
+    "ZADD {t}z 1 a",
+    "ZRANGE {t}z 0 -1",
+    "ZRANGESTORE {t}b3 {t}ra 0 -1",
+    "ZUNIONSTORE {t}b4 2 {t}ra {t}z",
+    "ZUNION 2 {t}ra {t}z",
+    "GEOADD {t}g 1 2 a",
+    "GEORADIUS {t}ra 1 2 3 km STORE {t}b5",
+    "XADD {t}b6 * f v",
+    "XREAD COUNT 1 STREAMS {t}ra {t}b6 0 0",
+    "XGROUP CREATE {t}b6 g 0 MKSTREAM",
+    "XREADGROUP GROUP g c COUNT 1 STREAMS {t}b6 >",
+    "PFADD {t}p a",
+    "PFCOUNT {t}ra {t}p",
+    "PFMERGE {t}b7 {t}ra",
+    "SETBIT {t}b8 1 1",
+    "BITFIELD {t}ra GET u8 0",
+    "BITFIELD {t}ra SET u8 0 1",
+    "BITFIELD_RO {t}ra GET u8 0",
+    "BITOP AND {t}b9 {t}ra {t}a",
+    "SORT {t}ra",
+    "SORT {t}l ALPHA STORE {t}b10",
+    "SORT_RO {t}ra",
+    "EVAL return(1) 1 {t}a",
+    "EVAL return(1) 1 {t}ra",
+    "EVAL return(1) 0",
+    "EVALSHA ffffffffffffffffffffffffffffffffffffffff 1 {t}zz",
+    "SCRIPT EXISTS ffffffffffffffffffffffffffffffffffffffff",
+    "FUNCTION LIST",
+    "KEYS none*",
+    "SCAN 0 MATCH none*",
+    "RANDOMKEY",
+    "DBSIZE",
+    "PUBLISH news.a x",
+    "PUBLISH ch1 x",
+    "PUBLISH other x",
+    "SPUBLISH {t}x x",
+    "SPUBLISH other x",
+    "PUBSUB CHANNELS",
+    "PUBSUB NUMSUB a",
+    "CONFIG GET maxmemory",
+    "CONFIG RESETSTAT",
+    "CONFIG NOSUCH",
+    "CONFIG",
+    "CLIENT ID",
+    "CLIENT GETNAME",
+    "CLIENT SETNAME me",
+    "CLIENT LIST",
+    "CLIENT KILL ID 999999999",
+    "CLIENT NO-EVICT off",
+    "SLOWLOG LEN",
+    "SLOWLOG GET 1",
+    "LATENCY RESET",
+    "MEMORY USAGE {t}a",
+    "MEMORY USAGE {t}zz",
+    "INFO server",
+    "TIME",
+    "COMMAND COUNT",
+    "COMMAND INFO get",
+    "LOLWUT",
+    "ACL WHOAMI",
+    "ACL CAT",
+    "ACL GENPASS",
+    "ACL USERS",
+    "PING",
+    "ECHO x",
+    "SELECT 0",
+    "MULTI",
+    "GET {t}a",
+    "DISCARD",
+    "WATCH {t}a",
+    "WATCH {t}ra",
+    "WATCH {t}zz",
+    "UNWATCH",
+    "WAIT 0 1",
+    "TOUCH {t}a",
+    "NOSUCH a b",
+    "GET",
+    "GET a b",
+    "MSET a",
+    "OBJECT",
+    "SUBSCRIBE other",
+    "UNSUBSCRIBE other",
+    "SUBSCRIBE news.a",
+    "UNSUBSCRIBE",
+    "PSUBSCRIBE news.*",
+    "PUNSUBSCRIBE news.*",
+    "PSUBSCRIBE news.a",
+    "PUNSUBSCRIBE",
+    "SSUBSCRIBE {t}x",
+    "SUNSUBSCRIBE",
+];
+
+/// What a reply says about rights: the error if it is about them, or that it is not.
+fn about_rights(reply: &Reply) -> String {
+    match reply.error() {
+        Some(text) if text.starts_with("NOPERM") || text.starts_with("NOAUTH") => text.to_owned(),
+        // Slotway or the server says what is wrong with it; the words are others' tests.
+        Some(text) if text.starts_with("ERR unknown") || text.starts_with("ERR wrong number") => {
+            text.split(", with").next().unwrap_or(text).to_owned()
+        }
+        _ => "allowed".to_owned(),
+    }
+}
+
+#[test]
+fn rules_are_a_servers() {
+    let server = Standalone::start(StandaloneOptions::default()).expect("a server");
+    let mut admin = server.connect().expect("the server");
+    let mut lines = Vec::new();
+    for (name, rules) in RULES {
+        let set = ask(&mut admin, &format!("ACL SETUSER {name} {rules}"));
+        assert!(set.is_ok(), "{name}: {set:?}");
+        lines.push(format!("{name} {rules}"));
+    }
+    let users = format!("users={}", lines.join(","));
+    // What slotway denies everybody by itself is not asked here, so nothing needs to be allowed.
+    let proxy = Proxy::start(cluster(), &["--set", &users]);
+    let (mut compared, mut denied, mut wrong) = (0, 0, Vec::new());
+    for protocol in ["2", "3"] {
+        for (name, _) in RULES {
+            let mut theirs = server.connect().expect("the server");
+            let mut ours = proxy.connect();
+            let login = format!("HELLO {protocol} AUTH {name} pw");
+            for conn in [&mut theirs, &mut ours] {
+                assert!(ask(conn, &login).error().is_none(), "{login}");
+            }
+            for line in COMMANDS {
+                let (expected, got) = (ask(&mut theirs, line), ask(&mut ours, line));
+                let (expected, got) = (about_rights(&expected), about_rights(&got));
+                compared += 1;
+                denied += usize::from(expected.starts_with("NOPERM"));
+                if expected != got {
+                    wrong.push(format!("{name} {line}: {expected} / {got}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "server / slotway:\n{}", wrong.join("\n"));
+    assert!(compared > 2000 && denied > 700, "{compared} compared, {denied} denied");
+    assert!(proxy.metric("slotway_denied_total", "reason=\"key\"") > 0.0);
+    assert!(proxy.metric("slotway_logins_total", "outcome=\"own\"") >= 18.0);
+}
+
+/// Logins and what comes of them: each line of a connection, in RESP2, word for word.
+#[test]
+fn logins_are_a_servers() {
+    let server = Standalone::start(StandaloneOptions::default()).expect("a server");
+    let mut admin = server.connect().expect("the server");
+    let users = [
+        "default on >dpw ~* &* +@all",
+        "app on >pw >second ~{t}* &* +@all",
+        "old off >pw ~* &* +@all",
+        "open on nopass ~* &* +get",
+        "tx on >pw ~{t}* +multi +exec +discard +get +watch +ping",
+    ];
+    let proxy = Proxy::start(cluster(), &["--set", &format!("users={}", users.join(","))]);
+    // The default user last, as it is the one who sets them.
+    for user in users.iter().rev() {
+        assert!(ask(&mut admin, &format!("ACL SETUSER {user}")).is_ok(), "{user}");
+    }
+    let scripts: &[&[&str]] = &[
+        &[
+            "PING",
+            "GET a",
+            "NOSUCH",
+            "GET",
+            "MULTI",
+            "CLIENT ID",
+            "SUBSCRIBE a",
+            "HELLO",
+            "HELLO 3",
+        ],
+        &["AUTH dpw", "PING", "ACL WHOAMI", "RESET", "PING", "AUTH default dpw", "PING"],
+        &["AUTH app pw", "ACL WHOAMI", "AUTH second", "AUTH app second", "SET {t}k 1", "SET k 1"],
+        &["AUTH app", "AUTH", "AUTH a b c", "AUTH nobody pw", "PING"],
+        &["AUTH old pw", "PING"],
+        &["AUTH open anything", "GET k", "SET k 1"],
+        &["HELLO 2 AUTH app wrong", "HELLO 2 SETNAME x", "HELLO 4", "HELLO x", "PING"],
+        &["HELLO 2 AUTH app", "HELLO 2 NOSUCH", "HELLO 9 AUTH app pw", "PING"],
+        &["AUTH tx pw", "MULTI", "GET {t}k", "SET {t}k 1", "EXEC", "GET {t}k"],
+        &["AUTH tx pw", "MULTI", "GET other", "EXEC", "MULTI", "GET", "EXEC"],
+        &["AUTH tx pw", "MULTI", "MULTI", "GET {t}none", "EXEC", "DISCARD", "ECHO x", "PING"],
+        &[
+            "AUTH app pw",
+            "ACL DRYRUN tx get {t}a",
+            "ACL DRYRUN tx get b",
+            "ACL DRYRUN tx set {t}a b",
+        ],
+        &[
+            "AUTH app pw",
+            "ACL DRYRUN nobody get a",
+            "ACL DRYRUN tx mget {t}a b c",
+            "ACL DRYRUN tx nosuch",
+            "ACL DRYRUN tx get",
+        ],
+        &[
+            "AUTH app pw",
+            "ACL USERS",
+            "ACL GETUSER nobody",
+            "ACL GETUSER open",
+            "CLIENT KILL USER x",
+        ],
+        &["AUTH open x", "AUTH app no", "GET k", "SET k 1", "ACL WHOAMI"],
+    ];
+    for script in scripts {
+        let mut theirs = Conn::tcp(server.addr()).expect("the server");
+        let mut ours = proxy.connect();
+        for line in *script {
+            let (expected, got) = (ask(&mut theirs, line), ask(&mut ours, line));
+            assert_eq!(got, expected, "{line} in {script:?}");
+        }
+    }
+    assert!(proxy.metric("slotway_logins_total", "outcome=\"wrong\"") >= 5.0);
+    // HELLO tells who it is, CLIENT LIST too.
+    let mut app = proxy.connect();
+    assert!(ask(&mut app, "HELLO 3 AUTH app pw SETNAME it").error().is_none());
+    assert!(ask(&mut app, "CLIENT LIST").text().expect("lines").contains(" name=it "));
+    assert!(ask(&mut app, "CLIENT INFO").text().expect("a line").contains(" user=app "));
+    assert_eq!(ask(&mut app, "CLIENT KILL USER tx"), Reply::Int(0));
+    let refused = ask(&mut app, "ACL SETUSER x on");
+    assert!(refused.error().is_some_and(|e| e.contains("users_file")), "{refused:?}");
+}
+
+#[test]
+fn the_clusters_users() {
+    everywhere("ACL SETUSER pt-app on >pw ~{t}* &news.* +@all -@admin +client|list");
+    everywhere("ACL SETUSER pt-ro on >pw ~* &* +@read +multi +exec +subscribe");
+    let proxy = Proxy::start(cluster(), &["--set", "auth=passthrough", "--workers", "2"]);
+    // The cluster's default user needs no password.
+    let mut stranger = proxy.connect();
+    assert_eq!(ask(&mut stranger, "ACL WHOAMI").text().as_deref(), Some("default"));
+    assert_eq!(ask(&mut proxy.connect3(), "ACL WHOAMI").text().as_deref(), Some("default"));
+    let wrong = ask(&mut stranger, "AUTH pt-app nope");
+    assert_eq!(
+        wrong.error(),
+        Some("WRONGPASS invalid username-password pair or user is disabled.")
+    );
+    for protocol in ["2", "3"] {
+        let mut app = proxy.connect();
+        let hello = ask(&mut app, &format!("HELLO {protocol} AUTH pt-app pw"));
+        assert!(hello.error().is_none(), "{hello:?}");
+        assert_eq!(ask(&mut app, "ACL WHOAMI").text().as_deref(), Some("pt-app"));
+        assert!(ask(&mut app, "SET {t}a 1").is_ok());
+        let noperm = |reply: Reply, what: &str| {
+            let text = reply.error().unwrap_or_default().to_owned();
+            assert!(text.starts_with("NOPERM") && text.contains(what), "{what}: {reply:?}");
+        };
+        noperm(ask(&mut app, "SET other 1"), "one of the keys");
+        noperm(ask(&mut app, "MGET {t}a other x y z"), "one of the keys");
+        noperm(ask(&mut app, "CONFIG GET maxmemory"), "'config|get'");
+        noperm(ask(&mut app, "CLIENT KILL ID 1"), "'client|kill'");
+        noperm(ask(&mut app, "SUBSCRIBE other"), "one of the channels");
+        noperm(ask(&mut app, "PSUBSCRIBE *"), "one of the channels");
+        assert!(ask(&mut app, "CLIENT LIST").text().expect("lines").contains(" user=pt-app "));
+        assert_eq!(
+            ask(&mut app, "EVAL return(redis.call('get','{t}a')) 1 {t}a").text().unwrap(),
+            "1"
+        );
+        let inside = ask(&mut app, "EVAL return(redis.call('get','{t}'..'x'..KEYS[1])) 1 {t}a");
+        assert!(inside.error().is_none(), "{inside:?}");
+        ask(&mut app, "DEL {t}q");
+        assert_eq!(ask(&mut app, "BLPOP {t}q 0.01"), Reply::Nil);
+        assert!(ask(&mut app, "WATCH {t}a").is_ok());
+        assert!(ask(&mut app, "MULTI").is_ok());
+        ask(&mut app, "INCR {t}n");
+        assert!(ask(&mut app, "EXEC").items().is_some_and(|items| items.len() == 1));
+        assert!(ask(&mut app, "SUBSCRIBE news.a").error().is_none());
+    }
+    let mut ro = proxy.connect();
+    assert!(ask(&mut ro, "AUTH pt-ro pw").is_ok());
+    let refused = "NOPERM this user has no permissions to run the 'set' command";
+    assert_eq!(ask(&mut ro, "SET {t}a 2").error(), Some(refused));
+    assert_eq!(ask(&mut ro, "GET {t}a").text().as_deref(), Some("1"));
+    assert!(ask(&mut ro, "MULTI").is_ok());
+    ask(&mut ro, "SET {t}a 2");
+    assert!(ask(&mut ro, "EXEC").error().is_some_and(|e| e.starts_with("EXECABORT")));
+    assert_eq!(ask(&mut ro, "GET {t}a").text().as_deref(), Some("1"), "not executed");
+    assert!(ask(&mut ro, "DISCARD").error().is_some());
+    // Somebody else on the same connection.
+    assert!(ask(&mut ro, "AUTH pt-app pw").is_ok());
+    assert!(ask(&mut ro, "SET {t}a 3").is_ok());
+    assert_eq!(ask(&mut ro, "RESET").text().as_deref(), Some("RESET"));
+    assert_eq!(ask(&mut ro, "ACL WHOAMI").text().as_deref(), Some("default"));
+    // Two users' connections and the default user's, on each of two workers at most.
+    assert!((3.0..=6.0).contains(&proxy.metric("slotway_cluster_users", "")));
+    // Another password: who logged in by the old one is told by the node.
+    assert!(ask(&mut ro, "AUTH pt-app pw").is_ok());
+    everywhere("ACL SETUSER pt-app resetpass >new");
+    everywhere("CLIENT KILL USER pt-app");
+    eventually("the old password is not taken any more", || {
+        ask(&mut ro, "GET {t}a").error().is_some_and(|e| e.starts_with("WRONGPASS"))
+    });
+    assert!(ask(&mut ro, "AUTH pt-app pw").error().is_some());
+    assert!(ask(&mut ro, "AUTH pt-app new").is_ok());
+    assert_eq!(ask(&mut ro, "GET {t}a").text().as_deref(), Some("3"));
+    everywhere("ACL DELUSER pt-app");
+    eventually("a deleted user is told so", || {
+        ask(&mut ro, "GET {t}a").error().is_some_and(|e| e.starts_with("WRONGPASS"))
+    });
+    everywhere("ACL DELUSER pt-ro");
+}
+
+#[test]
+fn both_kinds_of_users_and_a_limit() {
+    everywhere("ACL SETUSER both-1 on >pw ~* &* +@all");
+    everywhere("ACL SETUSER both-2 on >pw ~* &* +@all");
+    let args = ["auth=passthrough", "users=own on >pw ~own:* +@all,default off", "limits.users=1"];
+    let args: Vec<&str> =
+        args.iter().flat_map(|a| ["--set", a]).chain(["--workers", "1"]).collect();
+    let proxy = Proxy::start(cluster(), &args);
+    let mut conn = proxy.connect();
+    let noauth = Some("NOAUTH Authentication required.");
+    assert_eq!(ask(&mut conn, "PING").error(), noauth, "default is slotway's own here");
+    assert!(ask(&mut conn, "AUTH own pw").is_ok());
+    assert_eq!(ask(&mut conn, "ACL WHOAMI").text().as_deref(), Some("own"));
+    assert!(ask(&mut conn, "SET other 1").error().is_some());
+    assert!(ask(&mut conn, "AUTH both-1 pw").is_ok());
+    assert_eq!(ask(&mut conn, "ACL WHOAMI").text().as_deref(), Some("both-1"));
+    assert!(ask(&mut conn, "SET other 1").is_ok());
+    let mut second = proxy.connect();
+    let full = ask(&mut second, "AUTH both-2 pw");
+    assert!(full.error().is_some_and(|e| e.contains("limits.users = 1")), "{full:?}");
+    drop(conn);
+    eventually("the first user's place is free", || ask(&mut second, "AUTH both-2 pw").is_ok());
+    assert_eq!(ask(&mut second, "ACL WHOAMI").text().as_deref(), Some("both-2"));
+    assert!(proxy.metric("slotway_logins_total", "outcome=\"too_many\"") >= 1.0);
+}
+
+#[test]
+fn files_are_read_again() {
+    everywhere("ACL SETUSER files-proxy on >one ~* &* +@all");
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let write = |name: &str, text: &str| std::fs::write(path(name), text).unwrap();
+    write("users", "user a on >pw ~* &* +@all\nuser b on >pw ~* &* +@all\n");
+    write("password", "one\n");
+    write("token", "first\n");
+    let at = |key: &str, name: &str| format!("{key}={}", path(name).display());
+    let files = [
+        at("users_file", "users"),
+        at("upstream.password_file", "password"),
+        at("admin_token_file", "token"),
+        "upstream.user=files-proxy".into(),
+    ];
+    let args: Vec<&str> = files.iter().flat_map(|f| ["--set", f]).collect();
+    let proxy = Proxy::start(cluster(), &args);
+    assert_eq!(with_token(proxy.admin, "/metrics", "first"), 200);
+    assert_eq!(with_token(proxy.admin, "/metrics", "second"), 401);
+    assert_eq!(proxy.get("/metrics").map(|(status, _)| status), Some(401));
+    assert_eq!(proxy.get("/").map(|(status, _)| status), Some(401));
+    assert_eq!(proxy.get("/healthz").map(|(status, _)| status), Some(200));
+
+    let login = |name: &str| {
+        let mut conn = proxy.connect();
+        assert!(ask(&mut conn, &format!("AUTH {name} pw")).is_ok());
+        conn
+    };
+    let (mut a, mut b) = (login("a"), login("b"));
+    assert!(ask(&mut a, "SET files:k 1").is_ok());
+    // A mistake changes nothing.
+    write("users", "user a on >pw +nosuch\n");
+    eventually("the mistake is logged", || proxy.log().contains("+nosuch"));
+    assert!(ask(&mut a, "SET files:k 1").is_ok());
+    // a may only read now, b is gone.
+    write("users", "user a on >pw ~* +@read\nuser c on >pw ~* +@all\n");
+    eventually("new rules hold", || ask(&mut a, "SET files:k 1").error().is_some());
+    assert_eq!(ask(&mut a, "GET files:k").text().as_deref(), Some("1"));
+    assert!(b.command(&["PING"]).is_err(), "b is disconnected");
+    assert!(ask(&mut login("c"), "SET files:k 2").is_ok());
+    // An empty file lets nobody in.
+    write("users", "");
+    eventually("nobody may log in", || {
+        proxy.connect().command(&["PING"]).is_ok_and(|r| r.error().is_some())
+    });
+    write("users", "user c on >pw ~* +@all\n");
+    write("token", "second\n");
+    eventually("the new token counts", || with_token(proxy.admin, "/metrics", "second") == 200);
+
+    // The nodes' password for slotway changes: the file says it, and new connections use it.
+    everywhere("ACL SETUSER files-proxy resetpass >two");
+    write("password", "two");
+    everywhere("CLIENT KILL USER files-proxy");
+    eventually("slotway logs in with the new password", || {
+        let mut c = proxy.connect();
+        ask(&mut c, "AUTH c pw").is_ok()
+            && ask(&mut c, "GET files:k").text().as_deref() == Some("2")
+    });
+}
+
+/// The status of a page that is asked for with a token.
+fn with_token(addr: SocketAddr, path: &str, token: &str) -> u16 {
+    let mut stream = TcpStream::connect(addr).expect("the admin listener");
+    let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+    write!(stream, "{head}Authorization: Bearer {token}\r\n\r\n").expect("a request");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("a page");
+    text.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+}
+
+/// None of the passwords, hashes and tokens is anywhere that others look.
+#[test]
+fn secrets_are_nowhere() {
+    const SECRETS: [&str; 6] =
+        ["s3cret-up", "s3cret-app", "s3cret-try", "s3cret-token", "s3cret-pt", "s3cret-name"];
+    everywhere("ACL SETUSER sec-proxy on >s3cret-up ~* &* +@all");
+    everywhere("ACL SETUSER sec-pt on >s3cret-pt ~* &* +@all");
+    let settings = [
+        "upstream.user=sec-proxy",
+        "upstream.password=s3cret-up",
+        "users=sec-app on >s3cret-app ~* &* +@all",
+        "admin_token=s3cret-token",
+        "auth=passthrough",
+        "log.level=trace",
+    ];
+    let args: Vec<&str> = settings.iter().flat_map(|s| ["--set", s]).collect();
+    let proxy = Proxy::start(cluster(), &args);
+    let mut watcher = proxy.connect();
+    assert!(ask(&mut watcher, "AUTH sec-app s3cret-app").is_ok());
+    assert!(ask(&mut watcher, "MONITOR").is_ok());
+    let mut conn = proxy.connect();
+    let mut told = Vec::new();
+    for line in [
+        "AUTH sec-app s3cret-try",
+        "AUTH s3cret-name s3cret-try",
+        "HELLO 3 AUTH sec-app s3cret-try",
+        "HELLO 3 AUTH sec-pt s3cret-pt SETNAME x",
+        "CLIENT LIST",
+        "INFO",
+        "AUTH sec-app s3cret-app",
+        "CLIENT LIST",
+        "CLIENT INFO",
+        "INFO all",
+        "SLOWLOG GET 128",
+        "ACL LOG",
+        "ACL USERS",
+        "PING",
+        "PING last",
+    ] {
+        told.push((line.to_owned(), format!("{:?}", ask(&mut conn, line))));
+    }
+    loop {
+        let line = watcher.receive().expect("a line").text().expect("text");
+        told.push(("MONITOR".into(), line.clone()));
+        if line.contains("last") {
+            break;
+        }
+    }
+    assert!(told.iter().any(|(from, line)| from == "MONITOR" && line.contains("(redacted)")));
+    for page in ["/", "/metrics", "/healthz", "/readyz"] {
+        told.push((page.to_owned(), proxy.get(page).expect(page).1));
+    }
+    told.push(("log".into(), proxy.log()));
+    let check = Command::new(env!("CARGO_BIN_EXE_slotway"))
+        .arg("check")
+        .args(&args)
+        .args(["--set", "users=bad on s3cret-name"])
+        .output()
+        .expect("check");
+    told.push(("a wrong configuration".into(), String::from_utf8_lossy(&check.stderr).into()));
+    let check = Command::new(env!("CARGO_BIN_EXE_slotway")).arg("check").args(&args).output();
+    let check = check.expect("check");
+    told.push(("check".into(), String::from_utf8_lossy(&check.stdout).into()));
+    assert!(
+        check.status.success() && told.last().is_some_and(|(_, text)| text.contains("sec-app"))
+    );
+    let hash = slotway::users::Hash::of(b"s3cret-app").hex();
+    for (from, text) in told {
+        for secret in SECRETS.iter().copied().chain([&*hash]) {
+            // A name that was asked for is not secret, but may be a password in the wrong place.
+            assert!(!text.contains(secret), "{secret} in {from}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_public_address_wants_logins() {
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slotway"));
+        command.args(["run", "--seeds", "127.0.0.1:1", "--admin", ""]).args(args);
+        let output = command.output().expect("slotway");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for listen in ["0.0.0.0:0", "[::]:0", "127.0.0.1:0,10.1.2.3:0"] {
+        for users in ["", "default on nopass +get"] {
+            let users = format!("users={users}");
+            let (code, said) = run(&["--listen", listen, "--set", &users]);
+            assert_eq!(code, Some(2), "{listen}: {said}");
+            assert!(said.contains("protected_mode = false") && said.contains("users"), "{said}");
+        }
+    }
+    let open = [&["--set", "protected_mode=false"][..], &["--set", "users=a on >pw +@all"]];
+    for way_out in open.into_iter().chain([&["--set", "auth=passthrough"][..]]) {
+        let mut args = vec!["check", "--listen", "0.0.0.0:0", "--seeds", "127.0.0.1:1"];
+        args.extend(way_out);
+        let check =
+            Command::new(env!("CARGO_BIN_EXE_slotway")).args(&args).output().expect("check");
+        assert!(check.status.success(), "{way_out:?}: {check:?}");
+    }
+}
+
+/// A failed login is told late, and nobody else waits for it.
+#[test]
+fn failures_take_longer_and_longer() {
+    let proxy = Proxy::start(cluster(), &["--set", "users=a on >pw ~* +@all", "--workers", "1"]);
+    let mut guesser = proxy.connect();
+    for _ in 0..5 {
+        guesser.send(&["AUTH", "a", "guess"]).expect("a guess");
+    }
+    guesser.send(&["PING"]).expect("a PING");
+    let mut other = proxy.connect();
+    let mut answered = 0;
+    while proxy.metric("slotway_logins_total", "outcome=\"wrong\"") < 5.0 {
+        assert!(ask(&mut other, "AUTH a pw").is_ok());
+        answered += 1;
+    }
+    assert!(answered > 10, "others wait with it: {answered}");
+    for _ in 0..5 {
+        let reply = guesser.receive().expect("an answer");
+        assert!(reply.error().is_some_and(|e| e.starts_with("WRONGPASS")), "{reply:?}");
+    }
+    assert!(guesser.receive().expect("an answer").error().is_some_and(|e| e.starts_with("NOAUTH")));
+    let log = proxy.log();
+    assert!(log.contains("logins failed") && !log.contains("guess"), "{log}");
+    assert_eq!(log.matches("logins failed").count(), 1, "{log}");
+}
