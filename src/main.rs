@@ -99,7 +99,7 @@ fn run_probe(config: &Config, page: &str, limit: Duration) -> ExitCode {
         eprintln!("error: the admin listener is off (admin = \"\"), so there is nobody to ask");
         return ExitCode::from(FAILED);
     };
-    match probe::ask(admin, &config.admin_token.reveal(), page, limit) {
+    match probe::ask(admin, config, page, limit) {
         Ok((good, text)) => {
             print(&format_args!("{text}\n"));
             ExitCode::from(if good { 0 } else { FAILED })

@@ -73,6 +73,20 @@ impl Unopened {
         Ok(Listener { socket, tenure: self.tenure, bound: self.bound, _file: self.file })
     }
 
+    /// The same socket once more. `None`: the process has no more file descriptors, or there is a
+    /// file to it, which is one's only.
+    pub fn again(&self) -> Option<Unopened> {
+        let socket = self.file.is_none().then(|| self.socket.try_clone().ok()).flatten()?;
+        let (tenure, tls, bound) = (self.tenure, self.tls, self.bound.clone());
+        Some(Unopened { socket, tenure, tls, bound, file: None })
+    }
+
+    /// For clients with TLS, or without.
+    pub fn turned(mut self, tls: bool) -> Unopened {
+        self.tls = tls;
+        self
+    }
+
     /// Nobody else has it.
     pub fn is_own(&self) -> bool {
         self.tenure == Tenure::Own

@@ -6,6 +6,7 @@ use tracing::{error, info, warn};
 
 use super::accept::{self, Place};
 use super::listeners::Tenures;
+use super::notify;
 use super::reload::{Cause, Outcome};
 use super::run::Control;
 use super::sockets::Sockets;
@@ -15,49 +16,68 @@ use crate::tls::{Prepared, Tls};
 impl Control {
     /// Reads the sources anew and uses what they say. What is wrong with them changes nothing.
     pub(super) async fn reload(&mut self, cause: Cause) {
-        let (outcome, restart) = self.take(cause).await;
+        // Before it is ready that is what the service manager waits for.
+        let tells = self.is_open && matches!(cause, Cause::Asked | Cause::File);
+        if tells {
+            notify::reloading();
+        }
+        let (outcome, restart) = match self.take(cause).await {
+            Ok(outcome) => {
+                if let Some(watch) = &mut self.watch {
+                    watch.taken();
+                }
+                outcome
+            }
+            Err(problems) => {
+                let Some(watch) = &mut self.watch else { return };
+                // What is tried again and again is not told again and again.
+                if !watch.refused(&problems) && cause == Cause::Again {
+                    return;
+                }
+                for problem in &problems {
+                    error!(%problem, "the configuration cannot be used");
+                }
+                error!("nothing is changed, the configuration from before stays in use");
+                (Outcome::Invalid, 0)
+            }
+        };
         self.status.reloads.count(cause, outcome, restart);
+        if tells {
+            match outcome {
+                Outcome::Invalid => notify::kept(self.pool.running()),
+                _ => notify::ready(self.pool.running()),
+            }
+        }
     }
 
-    /// What it came to, and how many keys wait for a restart.
-    async fn take(&mut self, cause: Cause) -> (Outcome, usize) {
-        let Some(watch) = &self.watch else { return (Outcome::Unchanged, 0) };
+    /// What it came to, and how many keys wait for a restart. `Err`: what is wrong.
+    async fn take(&mut self, cause: Cause) -> Result<(Outcome, usize), Vec<String>> {
+        let Some(watch) = &self.watch else { return Ok((Outcome::Unchanged, 0)) };
         let loaded = load(&watch.reload.sources);
         let loaded = loaded.and_then(|loaded| loaded.need_seeds().map(|()| loaded));
         let wanted = match loaded {
             Ok(loaded) => loaded.config,
-            Err(error) => {
-                for problem in &error.problems {
-                    error!(%problem, "the configuration is not valid");
-                }
-                error!("nothing is changed, the configuration from before stays in use");
-                return (Outcome::Invalid, 0);
-            }
+            Err(error) => return Err(error.problems.iter().map(ToString::to_string).collect()),
         };
         let plan = Plan::new(&self.pool.config(), &wanted);
+        if !plan.changes.is_empty() {
+            self.apply(Arc::new(plan.config)).await.map_err(|why| vec![why])?;
+        } else if cause == Cause::Asked {
+            info!("the configuration was read anew, and nothing in it has changed");
+            // As many as there are cores: that may be another number by now.
+            self.set_workers();
+            self.look_at_files().await;
+        }
         for difference in &plan.restart {
             let (key, old, new) = (difference.key.path, &difference.old, &difference.new);
             warn!(key, old, new, "this key needs a restart, the old value stays in use");
-        }
-        let restart = plan.restart.len();
-        if plan.changes.is_empty() {
-            if cause == Cause::Asked {
-                info!("the configuration was read anew, and nothing in it has changed");
-                // As many as there are cores: that may be another number by now.
-                self.set_workers();
-                self.look_at_files().await;
-            }
-            return (Outcome::Unchanged, restart);
-        }
-        if let Err(why) = self.apply(Arc::new(plan.config)).await {
-            error!(why, "nothing is changed, the configuration from before stays in use");
-            return (Outcome::Invalid, restart);
         }
         for difference in &plan.changes {
             let (key, old, new) = (difference.key.path, &difference.old, &difference.new);
             info!(key, old, new, "the configuration has changed");
         }
-        (Outcome::Changed, restart)
+        let outcome = if plan.changes.is_empty() { Outcome::Unchanged } else { Outcome::Changed };
+        Ok((outcome, plan.restart.len()))
     }
 
     /// What can fail comes first. `Err`: why nothing was changed.
@@ -83,7 +103,10 @@ impl Control {
             (watch.reload.log_level)(&config.log.level);
             watch.also(&config);
         }
-        accept::raise_file_limit(config.limits.clients, config.limits.dedicated);
+        let (before, now) = (&self.pool.config().limits, &config.limits);
+        if (before.clients, before.dedicated) != (now.clients, now.dedicated) {
+            accept::raise_file_limit(now.clients, now.dedicated);
+        }
         match secured {
             Some(prepared) => tls.take(prepared),
             None => tls.reload().await,

@@ -33,9 +33,26 @@ struct Entry {
     place: Place,
     /// Its sockets' addresses, ports filled in.
     bound: Vec<Listen>,
+    /// The same sockets once more; not those of Unix.
+    sockets: Vec<Unopened>,
     unopened: Vec<Unopened>,
     close: watch::Sender<bool>,
     acceptors: JoinSet<()>,
+}
+
+impl Entry {
+    /// Its sockets, for clients with TLS or without.
+    fn turned(&self, tls: bool) -> Result<Vec<Unopened>, RunError> {
+        let all = self.sockets.iter().filter_map(Unopened::again);
+        let all: Vec<_> = all.map(|unopened| unopened.turned(tls)).collect();
+        match all.len() == self.bound.len() {
+            true => Ok(all),
+            false => {
+                let error = io::ErrorKind::AddrInUse.into();
+                Err(RunError::bind("listen", &self.place.listen.to_string(), error))
+            }
+        }
+    }
 }
 
 /// Which sockets.
@@ -61,11 +78,21 @@ impl Listeners {
         sockets: &mut Sockets,
     ) -> Result<Prepared, RunError> {
         let mut prepared = Vec::new();
-        for place in Place::all(config) {
-            if !self.entries.iter().any(|entry| entry.place == place) {
-                let unopened = accept::bind(&place, sockets).await?;
-                prepared.push((place, unopened));
+        let wanted = Place::all(config);
+        for place in wanted.iter().cloned() {
+            if self.entries.iter().any(|entry| entry.place == place) {
+                continue;
             }
+            // An address that was without TLS and is to be with it, or the other way round: the
+            // sockets stay, and with them whoever waits to be accepted.
+            let other = |entry: &&Entry| {
+                entry.place.listen == place.listen && !wanted.contains(&entry.place)
+            };
+            let unopened = match self.entries.iter().find(other) {
+                Some(entry) => entry.turned(place.tls)?,
+                None => accept::bind(&place, sockets).await?,
+            };
+            prepared.push((place, unopened));
         }
         Ok(prepared)
     }
@@ -106,8 +133,9 @@ impl Listeners {
         for (place, unopened) in prepared {
             let bound: Vec<_> = unopened.iter().map(|unopened| unopened.bound.clone()).collect();
             added.extend(bound.iter().map(|bound| (bound.clone(), place.tls)));
+            let sockets = unopened.iter().filter_map(Unopened::again).collect();
             let (close, acceptors) = (watch::Sender::new(false), JoinSet::new());
-            self.entries.push(Entry { place, bound, unopened, close, acceptors });
+            self.entries.push(Entry { place, bound, sockets, unopened, close, acceptors });
         }
         added
     }

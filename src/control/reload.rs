@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use crate::config::{Config, Sources};
 
 /// How often the file is looked at.
 const EVERY: Duration = Duration::from_millis(500);
+
+/// How long a configuration that cannot be used rests before it is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// What a running slotway needs to be able to change.
 pub struct Reload {
@@ -36,6 +39,9 @@ pub enum Cause {
     File,
     /// It may have changed between being read and being watched.
     FirstLook,
+    /// It could not be used, for a reason that may lie elsewhere: a file that it names, an address
+    /// that was taken.
+    Again,
 }
 
 /// Waits for a cause.
@@ -45,6 +51,10 @@ pub struct Watch {
     /// A file whose content is a value of the configuration: upstream.user_file.
     also: Option<PathBuf>,
     file: File,
+    /// What was wrong with the configuration, while it cannot be used.
+    problems: Vec<String>,
+    /// When it is tried again.
+    again: Instant,
     hup: Signal,
     ticks: Interval,
 }
@@ -58,9 +68,30 @@ impl Watch {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let hup = signal(SignalKind::hangup())?;
-        let mut watch = Watch { reload, also: None, file: File::default(), hup, ticks };
+        let mut watch = Watch {
+            reload,
+            also: None,
+            file: File::default(),
+            problems: Vec::new(),
+            again: Instant::now(),
+            hup,
+            ticks,
+        };
         watch.also(config);
         Ok(watch)
+    }
+
+    /// The configuration is in use.
+    pub fn taken(&mut self) {
+        self.problems.clear();
+    }
+
+    /// It is not. Whether that is news.
+    pub fn refused(&mut self, problems: &[String]) -> bool {
+        self.again = Instant::now() + AGAIN;
+        let is_new = self.problems != problems;
+        self.problems = problems.to_vec();
+        is_new
     }
 
     /// Watches what `config` names, too.
@@ -91,6 +122,7 @@ impl Watch {
                     self.file.judge(now);
                     return Cause::Asked;
                 }
+                () = sleep_until(self.again), if !self.problems.is_empty() => return Cause::Again,
                 _ = self.ticks.tick(), if self.is_file() => {
                     let now = self.read();
                     let first = self.file.judged.is_none();

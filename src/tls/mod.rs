@@ -6,6 +6,7 @@
 //! has to say, and holds nobody up but for its cryptography (some 0.3 to 1 ms once).
 //!
 //! - `files`, `build`, `verify`: from files to rustls's configurations
+//! - `pin`: `slotway probe`
 //! - `der`: names and dates in certificates
 //! - `stream`: a socket with TLS
 //! - `watch`: files that change
@@ -15,6 +16,7 @@ mod build;
 mod der;
 mod explain;
 mod files;
+mod pin;
 mod stats;
 mod stream;
 mod verify;
@@ -31,6 +33,7 @@ use crate::config::{self, ClientAuth, Config};
 use build::Material;
 pub use explain::outcome;
 pub use files::Fault;
+pub use pin::pinned;
 pub use stats::{Outcome, Side, TlsCounts, TlsStats};
 pub use stream::TlsStream;
 
