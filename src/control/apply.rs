@@ -35,7 +35,7 @@ impl Control {
                     return;
                 }
                 for problem in &problems {
-                    error!(%problem, "the configuration cannot be used");
+                    error!(%problem, "the configuration is not valid");
                 }
                 error!("nothing is changed, the configuration from before stays in use");
                 (Outcome::Invalid, 0)
