@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE,
+    ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -18,7 +18,10 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
+use super::page::{PAGE, headers as page_headers};
 use super::ready::{Facts, Readiness};
+use super::status::{self, Known};
+use super::watch::Watch;
 use crate::config::{Config, Secret};
 use crate::control::{Pool, Status};
 use crate::metrics::{ControlStats, Process, View};
@@ -37,17 +40,23 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// A worker that takes longer for one turn of its loop is stuck.
 const HEALTH_LIMIT: Duration = Duration::from_secs(2);
 
+/// Every client is looked at for a census: not more often than this.
+const CENSUS_AGE: Duration = Duration::from_secs(2);
+
 const TEXT: &str = "text/plain; charset=utf-8";
 
-const INDEX: &str = "<!DOCTYPE html>
-<html lang=\"en\"><head><meta charset=\"utf-8\"><title>slotway</title></head><body>
-<h1>slotway</h1>
-<ul>
-<li><a href=\"/metrics\">/metrics</a>: everything counted, for Prometheus</li>
-<li><a href=\"/healthz\">/healthz</a>: the process lives and its workers answer</li>
-<li><a href=\"/readyz\">/readyz</a>: all slots are covered and reachable; if not, what is missing</li>
-</ul>
-</body></html>
+const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// What `/` says to those who are no browser.
+const INDEX: &str = "slotway\n
+/              in a browser: the status page
+/metrics       everything counted, for Prometheus
+/healthz       the process lives and its workers answer
+/readyz        all slots are covered and reachable; if not, what is missing
+/status.json   what the status page and `slotway top` show
+/clients.json  who the clients are, added up
+/config.json   the configuration in use, secrets masked
 ";
 
 /// What the pages are made from.
@@ -59,6 +68,12 @@ pub struct Admin {
     token: Secret,
     /// The health pages want it, too.
     probes_show_token: bool,
+    started: Instant,
+    /// The configuration as the status page shows it.
+    config: String,
+    watch: Watch,
+    /// Who the clients were when somebody last asked.
+    census: tokio::sync::Mutex<Option<(Instant, Bytes)>>,
 }
 
 type Page = Response<Full<Bytes>>;
@@ -82,7 +97,22 @@ impl Admin {
         ];
         let (token, probes_show_token) =
             (config.admin_token.clone(), config.admin_token_for_probes);
-        Admin { pool, status, limits, token, probes_show_token }
+        Admin {
+            pool,
+            status,
+            limits,
+            token,
+            probes_show_token,
+            started: Instant::now(),
+            config: status::config(config).to_string(),
+            watch: Watch::default(),
+            census: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Remembers what happens, until it is dropped.
+    pub async fn watch(self: Arc<Self>) {
+        self.watch.run(&self.pool, &self.status).await;
     }
 
     /// Serves until it is dropped.
@@ -144,7 +174,15 @@ impl Admin {
                 self.pool.fail_one();
                 page(StatusCode::OK, TEXT, "it fails\n")
             }
-            "/" => page(StatusCode::OK, "text/html; charset=utf-8", INDEX),
+            "/" if wants_html(request) => {
+                let mut page = page(StatusCode::OK, HTML, PAGE.as_str());
+                page.headers_mut().extend(page_headers());
+                page
+            }
+            "/" => page(StatusCode::OK, TEXT, INDEX),
+            "/status.json" => self.status(request.uri().query().unwrap_or_default()).await,
+            "/clients.json" => self.clients().await,
+            "/config.json" => page(StatusCode::OK, JSON, self.config.clone()),
             "/metrics" => self.metrics().await,
             "/healthz" => self.health().await,
             "/readyz" => self.readiness().await,
@@ -155,8 +193,12 @@ impl Admin {
     /// The token is there, or none is wanted.
     fn may_see(&self, request: &Request<Incoming>) -> bool {
         let token = self.token.reveal();
-        let open =
-            !self.probes_show_token && matches!(request.uri().path(), "/healthz" | "/readyz");
+        let open = match request.uri().path() {
+            "/healthz" | "/readyz" => !self.probes_show_token,
+            // A browser that navigates cannot show it. The page asks for it, and holds nothing.
+            "/" => wants_html(request),
+            _ => false,
+        };
         if token.is_empty() || open {
             return true;
         }
@@ -204,6 +246,37 @@ impl Admin {
         }
     }
 
+    async fn status(&self, query: &str) -> Page {
+        let known = Known::parse(query);
+        let uptime = self.started.elapsed().as_secs();
+        let now = || {
+            let process = status::Process { uptime, limits: &self.limits };
+            status::status(&self.watch.seen(), known, process)
+        };
+        let mut status = now();
+        if status.is_none() {
+            // The very first second.
+            self.watch.look(&self.pool, &self.status).await;
+            status = now();
+        }
+        page(StatusCode::OK, JSON, status.unwrap_or_default().to_string())
+    }
+
+    async fn clients(&self) -> Page {
+        // Whoever comes meanwhile is given the same answer.
+        let mut last = self.census.lock().await;
+        let text = match &*last {
+            Some((at, text)) if at.elapsed() < CENSUS_AGE => text.clone(),
+            _ => {
+                let census = self.pool.census(SCRAPE_LIMIT).await;
+                let text = Bytes::from(status::clients(&census).to_string());
+                *last = Some((Instant::now(), text.clone()));
+                text
+            }
+        };
+        page(StatusCode::OK, JSON, text)
+    }
+
     async fn health(&self) -> Page {
         let scrape = self.pool.scrape(HEALTH_LIMIT).await;
         let (running, answered) = (scrape.running, scrape.answered);
@@ -226,8 +299,14 @@ impl Admin {
             reached: &topology.reached,
         });
         let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        page(status, "application/json", readiness.json() + "\n")
+        page(status, JSON, readiness.json() + "\n")
     }
+}
+
+/// A browser that navigates says so.
+fn wants_html(request: &Request<Incoming>) -> bool {
+    let accept = request.headers().get(ACCEPT).map(HeaderValue::as_bytes).unwrap_or_default();
+    accept.split(|b| *b == b',').any(|kind| kind.trim_ascii().starts_with(b"text/html"))
 }
 
 fn page(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Page {

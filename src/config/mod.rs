@@ -22,7 +22,7 @@ pub use access::{is_public, unprotected};
 pub use keys::{KEYS, Key, SECTIONS, Section};
 pub use load::{Flag, Loaded, Origin, Sources, load};
 pub use problem::{ConfigError, Problem};
-pub use reference::{docs_markdown, effective_toml, proxy_toml};
+pub use reference::{Shown, docs_markdown, effective_toml, proxy_toml, shown};
 pub use tls::{Tls, TlsDownstream, TlsUpstream};
 use value::Choice;
 pub use value::{

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
 use super::link::{Downstream, ToControl, ToWorker, WorkerHandle};
-use crate::client::{Pause, Question};
+use crate::client::{Census, Pause, Question};
 use crate::cluster::{Health, Snapshot};
 use crate::command::CommandTable;
 use crate::config::Config;
@@ -193,6 +193,32 @@ impl Pool {
     /// Connected clients of all workers.
     pub fn clients(&self) -> usize {
         self.inner().running.iter().map(|w| w.handle.clients.load(Relaxed)).sum()
+    }
+
+    /// Connected clients of each worker, by its index.
+    pub fn clients_by_worker(&self) -> Vec<(usize, usize)> {
+        self.inner().running.iter().map(|w| (w.index, w.handle.clients.load(Relaxed))).collect()
+    }
+
+    /// Asks every worker who its clients are and waits no longer than `limit`.
+    pub async fn census(&self, limit: Duration) -> Census {
+        let asked: Vec<_> = {
+            let inner = self.inner();
+            let ask = |w: &Running| {
+                let (sender, receiver) = oneshot::channel();
+                w.handle.send(ToWorker::Census(sender));
+                receiver
+            };
+            inner.running.iter().map(ask).collect()
+        };
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut all = Census::default();
+        for receiver in asked {
+            if let Ok(Ok(census)) = tokio::time::timeout_at(deadline, receiver).await {
+                all.merge(*census);
+            }
+        }
+        all
     }
 
     /// Hands a client to the worker with the fewest. Gives it back if there is no worker.

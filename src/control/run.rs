@@ -189,6 +189,11 @@ impl Control {
 
         let mut others = JoinSet::new();
         let admin = Arc::new(Admin::new(&config, Arc::clone(&pool), Arc::clone(&status)));
+        if !admin_sockets.is_empty() {
+            let admin = Arc::clone(&admin);
+            let watch = move || Arc::clone(&admin).watch();
+            others.spawn(supervise("status".to_owned(), Arc::clone(&status), watch));
+        }
         for (socket, _) in admin_sockets {
             let listener = tokio::net::TcpListener::from_std(socket.into())
                 .map_err(|e| RunError::Start("the admin listener", e))?;

@@ -33,6 +33,7 @@
 
 mod acl;
 mod answer;
+mod census;
 mod clients;
 mod clock;
 mod dedicated;
@@ -587,6 +588,14 @@ impl Worker {
                 ToWorker::Scrape(answer) => {
                     // Whoever asked may have given up: nobody to answer then.
                     let _ = answer.send(Box::new(self.counters()));
+                }
+                ToWorker::Census(answer) => {
+                    // Its work is that of a list of all clients; see below.
+                    let _ = answer.send(Box::new(self.census()));
+                    looked_at += self.clients.len();
+                    if looked_at > LOOKED_AT {
+                        return self.more_inbox = true;
+                    }
                 }
                 ToWorker::Asked(inquiry) => {
                     self.hear(&inquiry);
