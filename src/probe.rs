@@ -1,4 +1,4 @@
-//! `slotway probe`: asks the admin listener of a slotway that runs, for images without a shell.
+//! `slotway probe` and `top`: asks the admin listener of a slotway that runs, for images without a shell.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -17,6 +17,15 @@ pub fn ask(
     path: &str,
     limit: Duration,
 ) -> io::Result<(bool, String)> {
+    let (status, body) = get(admin, token, path, limit)?;
+    Ok((status == 200, body))
+}
+
+/// The same with the page's status.
+///
+/// # Errors
+/// Nobody answers, not in time, or not in HTTP.
+pub fn get(admin: &Address, token: &str, path: &str, limit: Duration) -> io::Result<(u16, String)> {
     let mut socket = connect(admin, limit)?;
     socket.set_read_timeout(Some(limit))?;
     socket.set_write_timeout(Some(limit))?;
@@ -30,10 +39,8 @@ pub fn ask(
     socket.take(1 << 20).read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    match head.split_ascii_whitespace().nth(1) {
-        Some(status) if head.starts_with("HTTP/1.") => {
-            Ok((status == "200", body.trim_end().to_owned()))
-        }
+    match head.split_ascii_whitespace().nth(1).and_then(|status| status.parse().ok()) {
+        Some(status) if head.starts_with("HTTP/1.") => Ok((status, body.trim_end().to_owned())),
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "no HTTP server")),
     }
 }

@@ -8,7 +8,7 @@ use super::history::COLUMNS;
 use super::moment::{Moment, Span};
 use super::watch::Seen;
 use crate::client::{Census, largest};
-use crate::cluster::{NO_SHARD, Node, ShardIdx, Snapshot};
+use crate::cluster::{NO_SHARD, Node, Role, ShardIdx, Snapshot};
 use crate::command::CommandId;
 use crate::config::{Config, shown};
 use crate::metrics::NodeStats;
@@ -173,7 +173,7 @@ fn shards(now: &Span) -> Value {
         let nodes = shard.primary.iter().chain(&shard.replicas);
         let nodes: Vec<Value> = nodes
             .filter_map(|&n| snapshot.nodes.get(usize::from(n)))
-            .map(|n| node(now, n, shard.primary.and_then(|p| snapshot.nodes.get(usize::from(p)))))
+            .map(|n| node(now, n))
             .collect();
         Some(json!({
             "slots": ranges,
@@ -202,7 +202,7 @@ fn ranges(snapshot: &Snapshot) -> Vec<Vec<(u16, u16)>> {
     all
 }
 
-fn node(now: &Span, node: &Node, primary: Option<&Node>) -> Value {
+fn node(now: &Span, node: &Node) -> Value {
     let nothing = NodeStats::default();
     let is = now.is.node(&node.addr).unwrap_or(&nothing);
     // A node that the workers have only now heard of has begun from nothing.
@@ -213,7 +213,7 @@ fn node(now: &Span, node: &Node, primary: Option<&Node>) -> Value {
     json!({
         "addr": node.addr.to_string(),
         "name": &*node.hostname,
-        "role": if primary.is_some_and(|p| p.addr == node.addr) { "primary" } else { "replica" },
+        "role": if node.role == Role::Primary { "primary" } else { "replica" },
         "state": state,
         "why": why,
         "zone": zone.as_deref(),
