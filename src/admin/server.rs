@@ -12,13 +12,14 @@ use hyper::header::{
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::ready::{Facts, Readiness};
+use super::seen::{asked_count, keys_json};
 use crate::config::{Config, Secret};
 use crate::control::{Pool, Status};
 use crate::metrics::{ControlStats, Process, View};
@@ -45,6 +46,7 @@ const INDEX: &str = "<!DOCTYPE html>
 <ul>
 <li><a href=\"/metrics\">/metrics</a>: everything counted, for Prometheus</li>
 <li><a href=\"/healthz\">/healthz</a>: the process lives and its workers answer</li>
+<li><a href=\"/hotkeys\">/hotkeys</a>, <a href=\"/bigkeys\">/bigkeys</a>, <a href=\"/slowlog\">/slowlog</a>: which keys are used most, which are big, which commands were slow</li>
 <li><a href=\"/readyz\">/readyz</a>: all slots are covered and reachable; if not, what is missing</li>
 </ul>
 </body></html>
@@ -56,6 +58,8 @@ pub struct Admin {
     pool: Arc<Pool>,
     status: Arc<Status>,
     limits: Vec<(&'static str, usize)>,
+    /// `observe.sample`; 0 where nothing is looked at.
+    sample: u32,
     token: Secret,
     /// The health pages want it, too.
     probes_show_token: bool,
@@ -82,7 +86,8 @@ impl Admin {
         ];
         let (token, probes_show_token) =
             (config.admin_token.clone(), config.admin_token_for_probes);
-        Admin { pool, status, limits, token, probes_show_token }
+        let sample = if config.observe.hot_keys { config.observe.sample as u32 } else { 0 };
+        Admin { pool, status, limits, sample, token, probes_show_token }
     }
 
     /// Serves until it is dropped.
@@ -148,6 +153,7 @@ impl Admin {
             "/metrics" => self.metrics().await,
             "/healthz" => self.health().await,
             "/readyz" => self.readiness().await,
+            "/hotkeys" | "/bigkeys" | "/slowlog" => self.seen(request.uri()).await,
             _ => page(StatusCode::NOT_FOUND, TEXT, "no such page; / lists them\n"),
         }
     }
@@ -184,6 +190,7 @@ impl Admin {
                 task_failures: self.status.task_failures.load(Relaxed),
                 worker_failures: self.status.worker_failures.load(Relaxed),
                 script_bytes: self.pool.script_bytes(),
+                slow_commands: self.pool.slowlog().total(),
                 tls: self.pool.tls().stats().counts(),
                 ..ControlStats::default()
             };
@@ -202,6 +209,23 @@ impl Admin {
             Ok(text) => page(StatusCode::OK, prometheus::TEXT_FORMAT, text),
             Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
         }
+    }
+
+    async fn seen(&self, uri: &Uri) -> Page {
+        let count = match asked_count(uri) {
+            Ok(count) => count,
+            Err(text) => return page(StatusCode::BAD_REQUEST, TEXT, text),
+        };
+        let json = match uri.path() {
+            "/slowlog" => self.pool.slowlog().json(count.unwrap_or(50)),
+            path => {
+                let seen = self.pool.seen(SCRAPE_LIMIT).await;
+                let topology = self.status.topology().clone();
+                let count = count.unwrap_or(20);
+                keys_json(path, &seen, &topology, (self.sample, count))
+            }
+        };
+        page(StatusCode::OK, "application/json", json.to_string() + "\n")
     }
 
     async fn health(&self) -> Page {

@@ -60,6 +60,8 @@ pub enum ToWorker {
     Fail,
     /// Send back a copy of the counters.
     Scrape(tokio::sync::oneshot::Sender<Box<WorkerStats>>),
+    /// Send back what was seen of keys.
+    Seen(tokio::sync::oneshot::Sender<Box<crate::seen::Seen>>),
     /// Read no more commands, answer what is in flight, then end the thread; at `by` end it anyway.
     Drain {
         /// When to stop waiting.

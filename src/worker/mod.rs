@@ -25,6 +25,7 @@
 //!   cluster's users and their connections
 //! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
 //! - `answer`: a reply finds its client; refusals and retries
+//! - `seen`: what is seen of commands: hot keys, big keys, slow ones
 //! - `scripts`: Lua scripts are remembered, and given to nodes
 //! - `replicas`: reads from replicas; `read_from`: which node a read goes to
 //! - `tls`: TLS handshakes, of clients and with nodes
@@ -54,6 +55,7 @@ mod realms;
 mod replicas;
 mod scattered;
 mod scripts;
+mod seen;
 mod settings;
 mod shards;
 mod shared;
@@ -138,6 +140,10 @@ struct Gathering {
     realm: u16,
     command: u16,
     started: u64,
+    /// The last of its parts that was slow.
+    slow: Option<Box<crate::seen::SlowEntry>>,
+    /// What it sets, if the nodes agree (CONFIG SET).
+    sets: Option<crate::seen::SlowSetting>,
     /// Bytes that the worker has put on its account.
     accounted: usize,
 }
@@ -237,6 +243,7 @@ struct Worker {
     scripts: scripts::Scripts,
     topics: topics::Topics,
     handshakes: tls::Handshakes,
+    seeing: seen::Seeing,
     /// PUBLISHes may wait for a node that is not reached.
     stranded: bool,
     /// Bytes of the client that is being read from, from the command at hand on.
@@ -406,6 +413,7 @@ impl Worker {
             scripts: scripts::Scripts::new(Arc::clone(&shared.scripts)),
             topics: topics::Topics::default(),
             handshakes: tls::Handshakes::default(),
+            seeing: seen::Seeing::new(config),
             stranded: false,
             shared,
             idle: Vec::new(),
@@ -455,6 +463,7 @@ impl Worker {
             }
             self.now = self.epoch.elapsed().as_micros() as u64;
             self.stats.turns += 1;
+            self.look_around();
             self.held_now = 0;
             // First of all, so that a PUBLISH that is answered now counts the subscribers that the
             // hub told of before.
@@ -560,6 +569,7 @@ impl Worker {
                 break;
             }
         }
+        self.finish_seen();
         self.tell_hub();
         // Empty by now; what was put off is the next turn's.
         std::mem::swap(&mut self.dirty_upstreams, &mut self.deferred);
@@ -587,6 +597,9 @@ impl Worker {
                 ToWorker::Scrape(answer) => {
                     // Whoever asked may have given up: nobody to answer then.
                     let _ = answer.send(Box::new(self.counters()));
+                }
+                ToWorker::Seen(answer) => {
+                    let _ = answer.send(Box::new(self.seeing.copy(self.now)));
                 }
                 ToWorker::Asked(inquiry) => {
                     self.hear(&inquiry);
