@@ -670,6 +670,7 @@ mod tests {
             let want: &[Behaviour] = match &*spec.name {
                 "cluster" => &[Behaviour::Local(Local::Cluster)],
                 "client" => &[Behaviour::Client],
+                "proxy" | "proxy|help" => &[Behaviour::Local(Local::Proxy)],
                 _ => &[Behaviour::Any],
             };
             assert!(want.contains(&behaviour_of(spec)), "{}", spec.name);

@@ -227,13 +227,13 @@ mod tests {
     #[test]
     fn zipf_s_hottest_are_found_with_their_rates() {
         let mut zipf = Zipf::new(100_000);
-        let (mut sketch, mut random) = (HotKeys::new(0), fastrand::Rng::with_seed(8));
+        let mut sketch = HotKeys::new(0);
         let (mut counted, sample, rate) = (vec![0u32; 100_000], 10, 20_000u64);
         let end = 60 * SECOND;
         for i in 0..rate * 60 {
             let rank = zipf.next();
             counted[rank] += 1;
-            if random.u64(..sample) == 0 {
+            if zipf.random.u64(..sample) == 0 {
                 let now = i * SECOND / rate;
                 sketch.count(name(rank).as_bytes(), sample as f64, rank % 2 == 0, 3, now);
             }

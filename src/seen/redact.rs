@@ -44,7 +44,7 @@ fn is_secret(args: &Args, i: usize) -> bool {
     if is("auth") {
         i > 0
     } else if is("hello") {
-        i > 3 && after("auth", 2)
+        i > 2 && after("auth", 2)
     } else if is("migrate") {
         after("auth", 1) || after("auth2", 2)
     } else if is("acl") {

@@ -491,7 +491,8 @@ fn nodes_slowlog(args: &Args) -> Option<(Merge, Vec<u8>)> {
     Some((merge, frame))
 }
 
-/// Bytes of one value in a reply.
+/// Bytes of a value in a reply: a text's own, or all texts' that stand in a list.
 fn value_len(reply: &[u8]) -> usize {
-    text(reply).map_or(reply.len(), <[u8]>::len)
+    let own = |reply: &[u8]| text(reply).map(<[u8]>::len);
+    own(reply).unwrap_or_else(|| elements(reply).map(|e| own(e).unwrap_or(e.len())).sum())
 }
