@@ -1,10 +1,11 @@
-//! HTTP beside the traffic: metrics, health, the status page and what it shows.
+//! HTTP beside the traffic: metrics, health, what is seen of commands, the status page.
 
 mod events;
 mod history;
 mod moment;
 mod page;
 mod ready;
+mod seen;
 mod server;
 mod status;
 mod watch;

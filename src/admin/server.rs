@@ -12,7 +12,7 @@ use hyper::header::{
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 
 use super::page::{PAGE, headers as page_headers};
 use super::ready::{Facts, Readiness};
+use super::seen::{asked_count, keys_json};
 use super::status::{self, Known};
 use super::watch::Watch;
 use crate::config::{Config, Secret};
@@ -54,6 +55,7 @@ const INDEX: &str = "slotway\n
 /metrics       everything counted, for Prometheus
 /healthz       the process lives and its workers answer
 /readyz        all slots are covered and reachable; if not, what is missing
+/hotkeys       the keys that are used most; /bigkeys, /slowlog likewise
 /status.json   what the status page and `slotway top` show
 /clients.json  who the clients are, added up
 /config.json   the configuration in use, secrets masked
@@ -65,6 +67,8 @@ pub struct Admin {
     pool: Arc<Pool>,
     status: Arc<Status>,
     limits: Vec<(&'static str, usize)>,
+    /// `observe.sample`; 0 where nothing is looked at.
+    sample: u32,
     token: Secret,
     /// The health pages want it, too.
     probes_show_token: bool,
@@ -97,10 +101,12 @@ impl Admin {
         ];
         let (token, probes_show_token) =
             (config.admin_token.clone(), config.admin_token_for_probes);
+        let sample = if config.observe.hot_keys { config.observe.sample as u32 } else { 0 };
         Admin {
             pool,
             status,
             limits,
+            sample,
             token,
             probes_show_token,
             started: Instant::now(),
@@ -186,6 +192,7 @@ impl Admin {
             "/metrics" => self.metrics().await,
             "/healthz" => self.health().await,
             "/readyz" => self.readiness().await,
+            "/hotkeys" | "/bigkeys" | "/slowlog" => self.seen(request.uri()).await,
             _ => page(StatusCode::NOT_FOUND, TEXT, "no such page; / lists them\n"),
         }
     }
@@ -226,6 +233,7 @@ impl Admin {
                 task_failures: self.status.task_failures.load(Relaxed),
                 worker_failures: self.status.worker_failures.load(Relaxed),
                 script_bytes: self.pool.script_bytes(),
+                slow_commands: self.pool.slowlog().total(),
                 tls: self.pool.tls().stats().counts(),
                 ..ControlStats::default()
             };
@@ -275,6 +283,23 @@ impl Admin {
             }
         };
         page(StatusCode::OK, JSON, text)
+    }
+
+    async fn seen(&self, uri: &Uri) -> Page {
+        let count = match asked_count(uri) {
+            Ok(count) => count,
+            Err(text) => return page(StatusCode::BAD_REQUEST, TEXT, text),
+        };
+        let json = match uri.path() {
+            "/slowlog" => self.pool.slowlog().json(count.unwrap_or(50)),
+            path => {
+                let seen = self.pool.seen(SCRAPE_LIMIT).await;
+                let topology = self.status.topology().clone();
+                let count = count.unwrap_or(20);
+                keys_json(path, &seen, &topology, (self.sample, count))
+            }
+        };
+        page(StatusCode::OK, JSON, json.to_string() + "\n")
     }
 
     async fn health(&self) -> Page {

@@ -62,6 +62,8 @@ pub enum ToWorker {
     Scrape(tokio::sync::oneshot::Sender<Box<WorkerStats>>),
     /// Send back who the clients are.
     Census(tokio::sync::oneshot::Sender<Box<Census>>),
+    /// Send back what was seen of keys.
+    Seen(tokio::sync::oneshot::Sender<Box<crate::seen::Seen>>),
     /// Read no more commands, answer what is in flight, then end the thread; at `by` end it anyway.
     Drain {
         /// When to stop waiting.

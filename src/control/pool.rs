@@ -15,6 +15,7 @@ use crate::command::CommandTable;
 use crate::config::Config;
 use crate::metrics::{Totals, WorkerStats};
 use crate::pubsub::{HubStats, ToHub};
+use crate::seen::{Seen, SlowLog};
 use crate::tls::Tls;
 use crate::worker::Inquiry;
 
@@ -167,6 +168,32 @@ impl Pool {
     /// Bytes of the scripts kept.
     pub fn script_bytes(&self) -> usize {
         self.shared.scripts.bytes()
+    }
+
+    /// Slow commands.
+    pub fn slowlog(&self) -> &SlowLog {
+        &self.shared.slow
+    }
+
+    /// What all workers have seen of keys, as far as they say so in time.
+    pub async fn seen(&self, limit: Duration) -> Seen {
+        let asked: Vec<_> = {
+            let inner = self.inner();
+            let ask = |w: &Running| {
+                let (sender, receiver) = oneshot::channel();
+                w.handle.send(ToWorker::Seen(sender));
+                receiver
+            };
+            inner.running.iter().map(ask).collect()
+        };
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut seen = Seen::default();
+        for receiver in asked {
+            if let Ok(Ok(one)) = tokio::time::timeout_at(deadline, receiver).await {
+                seen.merge(*one);
+            }
+        }
+        seen
     }
 
     /// The pub/sub hub's counters.

@@ -59,6 +59,7 @@ pub struct ControlStats {
     /// Parts of the control thread that failed.
     pub task_failures: u64,
     pub script_bytes: usize,
+    pub slow_commands: u64,
     pub tls: TlsCounts,
     /// Fit, offline, then by [`Unfit`].
     pub replicas: [u64; 2 + Unfit::COUNT],
@@ -258,6 +259,8 @@ impl View<'_> {
                     (names::WORKERS, control.workers as u64),
                     (names::WORKER_FAILURES, control.worker_failures),
                     (names::TASK_FAILURES, control.task_failures),
+                    (names::SAMPLED, rest.sampled),
+                    (names::SLOW, control.slow_commands),
                     (names::TURNS, rest.turns),
                     (names::OPEN_FDS, process.open_fds),
                     (names::MAX_FDS, process.max_fds),

@@ -181,6 +181,10 @@ metrics! {
         "Workers that ended unexpectedly and were replaced.";
     TASK_FAILURES: Counter "slotway_task_failures_total" [] ""
         "Parts of the control thread (accepting, topology, admin) that failed and were started anew.";
+    SAMPLED: Counter "slotway_sampled_commands_total" [] "observe.sample"
+        "Commands whose keys were looked at for the hot keys.";
+    SLOW: Counter "slotway_slow_commands_total" [] "slowlog.slower_than"
+        "Commands that went into the slow log.";
     TURNS: Counter "slotway_worker_turns_total" [] ""
         "Turns of the workers' event loops.";
     BUILD: Gauge "slotway_build_info" ["version"] ""

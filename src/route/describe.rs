@@ -186,7 +186,15 @@ const NOTES: &[(&str, &str)] = &[
         "debug",
         "Where it is allowed: forms with a key go by it, those that set something to every primary, all else to any",
     ),
-    ("slowlog|get", "Of all nodes, replicas too; IDs are each node's own"),
+    (
+        "slowlog|get",
+        "Slotway's own: what clients waited for, with their own addresses. `PROXY SLOWLOG GET` says where the time went, `PROXY SLOWLOG NODES GET` shows the nodes' own logs",
+    ),
+    ("slowlog|reset", "Slotway's own; `PROXY SLOWLOG NODES RESET` is for the nodes"),
+    ("slowlog|len", "As `SLOWLOG GET`"),
+    ("proxy|hotkeys", "`[COUNT n] [RESET]`: the keys that are used most at the moment"),
+    ("proxy|bigkeys", "`[COUNT n] [RESET]`: the largest values seen in commands and replies"),
+    ("proxy|slowlog", "`GET [n]`, `LEN`, `RESET`; `NODES GET [n]`, `NODES LEN`, `NODES RESET`"),
     ("acl|log", "Of all nodes. `RESET` on all"),
     ("swapdb", "A cluster has one database: where it is allowed, the node refuses it"),
     ("sort", "`BY` and `GET` with patterns are refused by the node: their keys may be anywhere"),
@@ -662,6 +670,7 @@ mod tests {
             let want: &[Behaviour] = match &*spec.name {
                 "cluster" => &[Behaviour::Local(Local::Cluster)],
                 "client" => &[Behaviour::Client],
+                "proxy" | "proxy|help" => &[Behaviour::Local(Local::Proxy)],
                 _ => &[Behaviour::Any],
             };
             assert!(want.contains(&behaviour_of(spec)), "{}", spec.name);

@@ -213,6 +213,12 @@ impl Worker {
                 stats.error += 1;
             }
         }
+        if let Some(sets) = gathering.sets.filter(|_| ok) {
+            self.shared.slow.set(sets);
+        }
+        if let Some(slow) = gathering.slow.take() {
+            self.slow_gathering(*slow, gathering.command, gathering.to);
+        }
         self.deliver_own(gathering.to, &reply);
         if let Dest::Client { seq, .. } = gathering.to {
             if !ok {

@@ -25,6 +25,7 @@
 //!   cluster's users and their connections
 //! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
 //! - `answer`: a reply finds its client; refusals and retries
+//! - `seen`: what is seen of commands: hot keys, big keys, slow ones
 //! - `scripts`: Lua scripts are remembered, and given to nodes
 //! - `replicas`: reads from replicas; `read_from`: which node a read goes to
 //! - `tls`: TLS handshakes, of clients and with nodes
@@ -55,6 +56,7 @@ mod realms;
 mod replicas;
 mod scattered;
 mod scripts;
+mod seen;
 mod settings;
 mod shards;
 mod shared;
@@ -139,6 +141,10 @@ struct Gathering {
     realm: u16,
     command: u16,
     started: u64,
+    /// The last of its parts that was slow.
+    slow: Option<Box<crate::seen::SlowEntry>>,
+    /// What it sets, if the nodes agree (CONFIG SET).
+    sets: Option<crate::seen::SlowSetting>,
     /// Bytes that the worker has put on its account.
     accounted: usize,
 }
@@ -238,6 +244,7 @@ struct Worker {
     scripts: scripts::Scripts,
     topics: topics::Topics,
     handshakes: tls::Handshakes,
+    seeing: seen::Seeing,
     /// PUBLISHes may wait for a node that is not reached.
     stranded: bool,
     /// Bytes of the client that is being read from, from the command at hand on.
@@ -407,6 +414,7 @@ impl Worker {
             scripts: scripts::Scripts::new(Arc::clone(&shared.scripts)),
             topics: topics::Topics::default(),
             handshakes: tls::Handshakes::default(),
+            seeing: seen::Seeing::new(config),
             stranded: false,
             shared,
             idle: Vec::new(),
@@ -456,6 +464,7 @@ impl Worker {
             }
             self.now = self.epoch.elapsed().as_micros() as u64;
             self.stats.turns += 1;
+            self.look_around();
             self.held_now = 0;
             // First of all, so that a PUBLISH that is answered now counts the subscribers that the
             // hub told of before.
@@ -561,6 +570,7 @@ impl Worker {
                 break;
             }
         }
+        self.finish_seen();
         self.tell_hub();
         // Empty by now; what was put off is the next turn's.
         std::mem::swap(&mut self.dirty_upstreams, &mut self.deferred);
@@ -596,6 +606,9 @@ impl Worker {
                     if looked_at > LOOKED_AT {
                         return self.more_inbox = true;
                     }
+                }
+                ToWorker::Seen(answer) => {
+                    let _ = answer.send(Box::new(self.seeing.copy(self.now)));
                 }
                 ToWorker::Asked(inquiry) => {
                     self.hear(&inquiry);

@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::config::Config;
 use crate::pubsub::Hub;
 use crate::scripts::ScriptStore;
+use crate::seen::{OFF, SlowLog};
 use crate::tls::Tls;
 use crate::users::Throttle;
 
@@ -24,6 +25,8 @@ pub struct Shared {
     pub started: Instant,
     /// Lua scripts.
     pub scripts: Arc<ScriptStore>,
+    /// Slow commands.
+    pub slow: SlowLog,
     /// The pub/sub hub.
     pub hub: Hub,
     /// Certificates and what they are for.
@@ -42,6 +45,10 @@ impl Shared {
             throttle: Mutex::default(),
             started: Instant::now(),
             scripts,
+            slow: SlowLog::new(
+                config.slowlog.slower_than.map_or(OFF, |d| d.as_micros() as u64),
+                config.slowlog.max_len,
+            ),
             hub,
             tls,
             trouble: Mutex::default(),

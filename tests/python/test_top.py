@@ -35,7 +35,8 @@ def test_once(observed):
     assert out.returncode == 0 and not out.stderr
     assert "\x1b" not in out.stdout
     assert re.search(r"^slotway \S+ +up .* 2 workers +ready", out.stdout)
-    rows = [line for line in out.stdout.splitlines() if re.search(r" (primary|replica) ", line)]
+    nodes = out.stdout[out.stdout.index("SHARD") : out.stdout.index("HOT KEY")]
+    rows = [line for line in nodes.splitlines() if re.search(r" (primary|replica) ", line)]
     shown = [node for node in observed.cluster.nodes if any(f"127.0.0.1:{node.port} " in r for r in rows)]
     assert len(shown) == len(rows) == 6, out.stdout
     assert sum(" primary " in row and " online " in row for row in rows) == 3

@@ -394,16 +394,16 @@ function showCommands(list) {
 // ---- keys and slow commands: pages that may not be there ----
 
 function showKeys(hot, big) {
-  const off = (key) => empty(`Switched off: ${key} = true in the configuration switches it on.`);
+  const off = () => empty('Switched off: observe.hot_keys = true in the configuration switches it on.');
   text($('hot-facts'), hot?.enabled ? `about ${si(hot.commands_per_second)} commands with keys per second, one in ${hot.sample} looked at` : '');
   const most = hot?.keys?.[0]?.per_second ?? 1;
-  replace($('hot'), hot, () => !hot?.enabled ? off('observe.hot_keys') : hot.keys.length === 0 ? empty('No key stands out.') : table(hot.keys.slice(0, 15), [
+  replace($('hot'), hot, () => !hot?.enabled ? off() : hot.keys.length === 0 ? empty('No key stands out.') : table(hot.keys.slice(0, 15), [
     ['key', 'key mono', (k) => k.key + (k.truncated ? '…' : '')], ['', 'bar', (k) => load(k.per_second / most)],
     ['per second', 'n', (k) => `${si(k.per_second)}${k.error_per_second >= 1 ? ` +${si(k.error_per_second)}` : ''}`],
     ['writes', 'n', (k) => si(k.writes_per_second)], ['last', 'mono', (k) => k.command],
     ['node', 'mono', (k) => k.node ?? '–']]));
   text($('big-facts'), big?.enabled ? 'by the largest command or reply seen' : '');
-  replace($('big'), big, () => !big?.enabled ? off('observe.big_keys') : big.keys.length === 0 ? empty('No key stands out.') : table(big.keys.slice(0, 15), [
+  replace($('big'), big, () => !big?.enabled ? off() : big.keys.length === 0 ? empty('No key stands out.') : table(big.keys.slice(0, 15), [
     ['key', 'key mono', (k) => k.key + (k.truncated ? '…' : '')], ['size', 'n', (k) => bytes(k.bytes)],
     ['in', '', (k) => `${k.command} ${k.direction}`], ['seen', 'n', (k) => `${duration(k.seen_seconds_ago)} ago`],
     ['node', 'mono', (k) => k.node ?? '–']]));
@@ -413,7 +413,7 @@ function showSlow(log) {
   const on = log && log.slower_than_micros >= 0;
   text($('slow-facts'), on ? `slower than ${micros(log.slower_than_micros)}; ${si(log.total)} since the start` : '');
   replace($('slow-list'), log, () => {
-    if (!on) return empty('Switched off: observe.slowlog_slower_than in the configuration says from when on a command is slow.');
+    if (!on) return empty('Switched off: slowlog.slower_than in the configuration says from when on a command is slow.');
     if (log.entries.length === 0) return empty('No command was slow.');
     return table(log.entries.slice(0, 25), [
       ['at', 'n', (e) => clock(e.time * 1000)], ['command', 'key mono', (e) => e.args.join(' ')],

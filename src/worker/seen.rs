@@ -1,0 +1,498 @@
+//! What a worker sees of the commands that pass: keys by sample, big values, slow commands. And the
+//! commands that tell of it: SLOWLOG, PROXY.
+//!
+//! The path of ordinary commands has three comparisons of it: a countdown and the size of each
+//! request, the time and the size of each reply. All else is done for one command in
+//! `observe.sample`, for values larger than those known, and for what was slow.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::Worker;
+use super::downstream::Flow;
+use super::transaction::scan;
+use crate::client::Question;
+use crate::command::{Class, CommandId, key_positions};
+use crate::config::Config;
+use crate::resp::reply::{elements, text};
+use crate::resp::{ArgRange, Args, Protocol, strict_i64, write};
+use crate::route::{Fan, Local, Merge, Server};
+use crate::seen::{
+    BigKeys, HotKeys, Kind, OFF, Seen, Shown, SlowEntry, SlowSetting, Slowness, logged_args,
+    slow_reply,
+};
+use crate::upstream::{Dest, Pending};
+
+/// Of one command so many keys are looked at.
+const MOST_KEYS: usize = 64;
+/// Slow commands whose replies wait for their clients; what comes then is not waited for.
+const MOST_UNFINISHED: usize = 1024;
+/// Entries that SLOWLOG GET shows if it is not told, and keys that PROXY HOTKEYS does.
+const SHOWN: i64 = 10;
+
+/// One worker's view.
+#[derive(Debug)]
+pub(super) struct Seeing {
+    /// Commands until the next sample.
+    pub countdown: u32,
+    /// A request or reply of so many bytes may hold a value larger than those known.
+    pub big_from: usize,
+    /// A reply that took so many microseconds is looked at.
+    pub look_from: u64,
+    /// One command in so many; 0 is none.
+    sample: u32,
+    hot: HotKeys,
+    big: BigKeys,
+    random: fastrand::Rng,
+    keys: Vec<u32>,
+    ranges: Vec<ArgRange>,
+    unfinished: Vec<Unfinished>,
+}
+
+/// A slow command that has its reply, which is on its way to the client.
+#[derive(Debug)]
+struct Unfinished {
+    entry: SlowEntry,
+    to: Dest,
+    /// When the reply came.
+    replied: u64,
+}
+
+impl Seeing {
+    pub fn new(config: &Config) -> Self {
+        let mut seeing = Seeing {
+            countdown: 0,
+            big_from: usize::MAX,
+            look_from: OFF,
+            sample: if config.observe.hot_keys { config.observe.sample as u32 } else { 0 },
+            hot: HotKeys::new(0),
+            big: BigKeys::default(),
+            random: fastrand::Rng::new(),
+            keys: Vec::new(),
+            ranges: Vec::new(),
+            unfinished: Vec::new(),
+        };
+        seeing.next_sample();
+        seeing.set_floor();
+        seeing
+    }
+
+    /// At random, or what clients do in turns would be seen in one of its turns only.
+    fn next_sample(&mut self) {
+        self.countdown = match self.sample {
+            0 => u32::MAX,
+            sample => self.random.u32(1..=sample.saturating_mul(2) - 1),
+        };
+    }
+
+    fn set_floor(&mut self) {
+        self.big_from = if self.sample == 0 { usize::MAX } else { self.big.floor() };
+    }
+
+    /// What is known, and nothing any more if `reset`.
+    pub fn copy(&mut self, now: u64) -> Seen {
+        self.big.forget(now);
+        self.set_floor();
+        Seen { hot: self.hot.hottest(now), big: self.big.biggest(now) }
+    }
+
+    fn reset(&mut self, which: Kind, now: u64) {
+        match which {
+            Kind::Hot => self.hot = HotKeys::new(now),
+            Kind::Big => self.big = BigKeys::default(),
+        }
+        self.set_floor();
+    }
+
+    /// The command has come of which one in many is looked at.
+    fn is_sample(&mut self) -> bool {
+        let sampled = self.countdown == 0;
+        if sampled {
+            self.next_sample();
+        }
+        sampled && self.sample > 0
+    }
+}
+
+impl Worker {
+    /// A request that is a sample, or large.
+    #[cold]
+    pub(super) fn look_at(&mut self, args: &Args, len: usize) {
+        let command = self.router.command(args);
+        let spec = self.router.table().get(CommandId(command));
+        let Worker { seeing, now, stats, .. } = self;
+        let sampled = seeing.is_sample();
+        let mut keys = std::mem::take(&mut seeing.keys);
+        if spec.class != Class::PubSub && key_positions(spec, args, &mut keys).is_ok() {
+            let write = spec.is_write();
+            if sampled {
+                stats.sampled += 1;
+                for key in keys.iter().take(MOST_KEYS).filter_map(|&at| args.get(at as usize)) {
+                    seeing.hot.count(key, f64::from(seeing.sample), write, command, *now);
+                }
+                if seeing.big.forget(*now) {
+                    seeing.set_floor();
+                }
+            }
+            if len >= seeing.big_from && write {
+                // What stands between one key and the next is what is written to it.
+                let ends = keys.iter().skip(1).map(|&at| at as usize).chain([args.len()]);
+                for (&at, end) in keys.iter().zip(ends).take(MOST_KEYS) {
+                    let value = (at as usize + 1..end).filter_map(|i| args.get(i));
+                    let bytes = value.map(<[u8]>::len).sum();
+                    let key = args.get(at as usize).unwrap_or_default();
+                    seeing.big.see(key, bytes, command, false, *now);
+                }
+                seeing.set_floor();
+            }
+        }
+        seeing.keys = keys;
+    }
+
+    /// A reply that was slow, or is large: `bytes` in all, of which `reply` may be only the end. The
+    /// command is still the first one of its connection.
+    #[cold]
+    pub(super) fn look_back(&mut self, u: usize, pending: &Pending, reply: &[u8], bytes: usize) {
+        if bytes >= self.seeing.big_from {
+            self.look_at_value(u, pending, reply, bytes);
+        }
+        if self.now.saturating_sub(pending.started) >= self.shared.slow.slower_than() {
+            self.note_slow(u, pending);
+        }
+    }
+
+    fn look_at_value(&mut self, u: usize, pending: &Pending, reply: &[u8], bytes: usize) {
+        let Worker { seeing, upstreams, router, settings, now, .. } = self;
+        let Some(up) = upstreams.get(u) else { return };
+        // A transaction's replies are several commands' in one.
+        let Some(request) = up.queue.front(pending.len as usize).filter(|_| pending.before == 0)
+        else {
+            return;
+        };
+        let mut ranges = std::mem::take(&mut seeing.ranges);
+        let args = scan(request, &settings.request, &mut ranges);
+        let spec = router.table().get(CommandId(pending.command));
+        let error = reply.first() == Some(&b'-');
+        let mut keys = std::mem::take(&mut seeing.keys);
+        if !error && spec.class != Class::PubSub && key_positions(spec, &args, &mut keys).is_ok() {
+            let mut see = |at: u32, bytes| {
+                let key = args.get(at as usize).unwrap_or_default();
+                seeing.big.see(key, bytes, pending.command, true, *now);
+            };
+            match keys.as_slice() {
+                // A bulk is its text; of a list all that stands in it counts.
+                [at] => see(*at, if reply.len() == bytes { value_len(reply) } else { bytes }),
+                several if several.len() <= MOST_KEYS && reply.len() == bytes => {
+                    let values: Vec<&[u8]> = elements(reply).collect();
+                    if values.len() == several.len() {
+                        several.iter().zip(values).for_each(|(at, v)| see(*at, value_len(v)));
+                    }
+                }
+                _ => {}
+            }
+            seeing.set_floor();
+        }
+        seeing.keys = keys;
+        seeing.ranges = ranges;
+    }
+
+    /// Makes the entry of the slow command at the head of its connection.
+    fn note_slow(&mut self, u: usize, pending: &Pending) {
+        let Some(up) = self.upstreams.get(u) else { return };
+        let batch = pending.before > 0;
+        // Who blocks wants to wait.
+        if up.dedicated.is_some() && !batch {
+            return;
+        }
+        let sent = up.stamps.sent_at(up.queue.sent(), pending.len as usize);
+        let sent = sent.unwrap_or(pending.started).max(pending.started);
+        let args = match batch {
+            true => vec![b"EXEC".to_vec()],
+            false => {
+                let request = up.queue.front(pending.len as usize).unwrap_or_default();
+                let mut ranges = std::mem::take(&mut self.seeing.ranges);
+                let args = logged_args(&scan(request, &self.settings.request, &mut ranges));
+                self.seeing.ranges = ranges;
+                args
+            }
+        };
+        let node = self.nodes.get(usize::from(up.node)).map(|node| node.addr.to_string());
+        let took = Slowness {
+            queue: sent - pending.started,
+            node: self.now.saturating_sub(sent),
+            ..Slowness::default()
+        };
+        let entry = SlowEntry {
+            took,
+            node: node.unwrap_or_default(),
+            tries: pending.tries,
+            args,
+            ..SlowEntry::default()
+        };
+        match pending.dest {
+            Dest::Client { .. } => self.slow_command(entry, pending.command, pending.dest),
+            // The last one that was slow is what the whole has waited for.
+            Dest::Part { gather, .. } => {
+                if let Some(gathering) = self.gatherings.get_mut(gather as usize) {
+                    gathering.slow = Some(Box::new(entry));
+                }
+            }
+            Dest::Join { .. } | Dest::Discard => {}
+        }
+    }
+
+    /// A command of many parts is answered, one of which was slow.
+    #[cold]
+    pub(super) fn slow_gathering(&mut self, entry: SlowEntry, command: u16, to: Dest) {
+        let took = entry.took.queue + entry.took.node;
+        if took >= self.shared.slow.slower_than() {
+            self.slow_command(entry, command, to);
+        }
+    }
+
+    /// The reply is there; the entry is complete when it is written.
+    fn slow_command(&mut self, mut entry: SlowEntry, command: u16, to: Dest) {
+        let Dest::Client { index, generation, .. } = to else { return };
+        entry.command = self.router.table().get(CommandId(command)).name.to_string();
+        let client = self.clients.get(index as usize);
+        if let Some(client) = client.filter(|client| client.generation == generation) {
+            entry.client = client.stream.addresses().0;
+            entry.client_name = client.session.name.as_deref().unwrap_or_default().to_vec();
+        }
+        let unfinished = Unfinished { entry, to, replied: self.now };
+        if self.seeing.unfinished.len() < MOST_UNFINISHED {
+            self.seeing.unfinished.push(unfinished);
+        } else {
+            self.finish_slow(unfinished, self.now);
+        }
+    }
+
+    fn finish_slow(&self, slow: Unfinished, now: u64) {
+        let Unfinished { mut entry, replied, .. } = slow;
+        let took = &mut entry.took;
+        took.client = now.saturating_sub(replied);
+        took.total = took.queue + took.node + took.client;
+        entry.time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
+        self.shared.slow.add(entry);
+    }
+
+    /// The end of a turn: replies have been written.
+    #[inline]
+    pub(super) fn finish_seen(&mut self) {
+        if !self.seeing.unfinished.is_empty() {
+            self.finish_all_slow();
+        }
+    }
+
+    #[cold]
+    fn finish_all_slow(&mut self) {
+        let now = self.epoch.elapsed().as_micros() as u64;
+        let mut waiting = Vec::new();
+        for slow in std::mem::take(&mut self.seeing.unfinished) {
+            let Dest::Client { index, generation, seq } = slow.to else { continue };
+            let client = self.clients.get(index as usize);
+            let written = client.is_none_or(|client| {
+                client.generation != generation || (client.answered_up_to(seq) && !client.blocked)
+            });
+            if written {
+                self.finish_slow(slow, now);
+            } else {
+                waiting.push(slow);
+            }
+        }
+        self.seeing.unfinished = waiting;
+    }
+
+    /// The beginning of a turn: what counts as slow may have been set anew.
+    #[inline]
+    pub(super) fn look_around(&mut self) {
+        self.seeing.look_from = self.shared.slow.slower_than();
+    }
+
+    /// A command that slotway answered itself, where everything is logged.
+    #[cold]
+    pub(super) fn note_own(&mut self, index: usize, command: u16, args: &Args, begun: Instant) {
+        let Some(client) = self.clients.get(index) else { return };
+        let took = begun.elapsed().as_micros() as u64;
+        if took < self.shared.slow.slower_than() {
+            return;
+        }
+        let entry = SlowEntry {
+            took: Slowness { queue: took, ..Slowness::default() },
+            args: logged_args(args),
+            ..SlowEntry::default()
+        };
+        let (generation, seq) = (client.generation, client.base.wrapping_sub(1));
+        self.slow_command(entry, command, Dest::Client { index: index as u32, generation, seq });
+    }
+
+    /// The client's last command is a CONFIG that nodes have been sent: what it says of the slow log
+    /// holds here too, if they agree.
+    #[cold]
+    pub(super) fn set_when_agreed(&mut self, index: usize, args: &Args) {
+        let setting = SlowSetting::of(args).filter(|_| args.is(1, "set"));
+        let Some(client) = self.clients.get(index).filter(|_| setting.is_some()) else { return };
+        let seq =
+            client.base.wrapping_add(client.replies.as_ref().map_or(0, |r| r.waiting()) as u32);
+        let to = Dest::Client {
+            index: index as u32,
+            generation: client.generation,
+            seq: seq.wrapping_sub(1),
+        };
+        if let Some((_, gathering)) = self.gatherings.iter_mut().find(|(_, g)| g.to == to) {
+            gathering.sets = setting;
+        }
+    }
+
+    /// SLOWLOG and PROXY.
+    pub(super) fn seen_command(
+        &mut self,
+        index: usize,
+        command: u16,
+        local: Local,
+        args: &Args,
+    ) -> Flow {
+        let Some(client) = self.clients.get(index) else { return Flow::Stop };
+        let protocol = client.session.protocol;
+        let mut reply = Vec::new();
+        if local == Local::SlowLog {
+            self.slowlog(args, 1, None, &mut reply);
+        } else if args.is(1, "slowlog") && args.is(2, "nodes") {
+            match nodes_slowlog(args) {
+                Some((merge, frame)) => return self.fan(index, command, Fan::Nodes, merge, &frame),
+                None => write::error(&mut reply, "ERR syntax error"),
+            }
+        } else if args.is(1, "slowlog") && args.len() > 2 {
+            self.slowlog(args, 2, Some(protocol), &mut reply);
+        } else if args.is(1, "hotkeys") || args.is(1, "bigkeys") {
+            match question(args) {
+                Some(question) => return self.ask_everyone(index, command, question),
+                None => write::error(&mut reply, "ERR syntax error"),
+            }
+        } else if args.is(1, "help") && args.len() == 2 {
+            write::array_header(&mut reply, HELP.len());
+            HELP.iter().for_each(|line| write::simple(&mut reply, line));
+        } else {
+            write::error(&mut reply, &unknown(args, 1, "PROXY"));
+        }
+        self.count_own(command, &reply);
+        self.answer_plain(index, &reply);
+        Flow::Next
+    }
+
+    /// GET, LEN or RESET at argument `at`; with `more` where the time went.
+    fn slowlog(&self, args: &Args, at: usize, more: Option<Protocol>, reply: &mut Vec<u8>) {
+        let log = &self.shared.slow;
+        let rest = args.len().saturating_sub(at + 1);
+        if args.is(at, "get") && rest <= 1 {
+            let count = match args.get(at + 1) {
+                None => Some(SHOWN),
+                Some(count) => strict_i64(count).filter(|count| *count >= -1),
+            };
+            match count {
+                Some(-1) => slow_reply(&log.newest(usize::MAX), more, reply),
+                Some(count) => slow_reply(&log.newest(count as usize), more, reply),
+                None => write::error(reply, "ERR count should be greater than or equal to -1"),
+            }
+        } else if args.is(at, "len") && rest == 0 {
+            write::integer(reply, log.len() as i64);
+        } else if args.is(at, "reset") && rest == 0 {
+            log.reset();
+            write::simple(reply, "OK");
+        } else {
+            let container = if more.is_some() { "PROXY" } else { "SLOWLOG" };
+            write::error(reply, &unknown(args, at, container));
+        }
+    }
+
+    /// This worker's answer to PROXY HOTKEYS or BIGKEYS.
+    pub(super) fn seen_for(&mut self, kind: Kind, reset: bool) -> Seen {
+        let seen = self.seeing.copy(self.now);
+        if reset {
+            self.seeing.reset(kind, self.now);
+        }
+        seen
+    }
+
+    /// All workers' answers as a reply.
+    pub(super) fn write_seen(
+        &self,
+        (kind, count): (Kind, usize),
+        mut seen: Seen,
+        protocol: Protocol,
+        reply: &mut Vec<u8>,
+    ) {
+        let shown = Shown { commands: self.router.table(), snapshot: &self.snapshot };
+        seen.hot.keys.truncate(count);
+        seen.big.truncate(count);
+        match kind {
+            Kind::Hot => shown.hot_reply(&seen.hot.keys, protocol, reply),
+            Kind::Big => shown.big_reply(&seen.big, protocol, reply),
+        }
+    }
+}
+
+const HELP: [&str; 13] = [
+    "PROXY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "HOTKEYS [COUNT <n>] [RESET]",
+    "    Return the keys that are used most at the moment (default: 10), by sample;",
+    "    with RESET they are forgotten then.",
+    "BIGKEYS [COUNT <n>] [RESET]",
+    "    Return the keys with the largest values seen in commands and replies.",
+    "SLOWLOG GET [<count>] | LEN | RESET",
+    "    As SLOWLOG, with the node and where the time went: queue, node, client.",
+    "SLOWLOG NODES GET [<count>] | LEN | RESET",
+    "    As SLOWLOG, of the nodes' own slow logs.",
+    "HELP",
+    "    Print this help.",
+    "Slotway's documentation, docs/observing.md, says what the fields mean.",
+];
+
+fn unknown(args: &Args, at: usize, container: &str) -> String {
+    let sub = args.get(at).unwrap_or_default();
+    let sub = String::from_utf8_lossy(sub.get(..128).unwrap_or(sub)).into_owned();
+    format!(
+        "ERR unknown subcommand or wrong number of arguments for '{sub}'. Try {container} HELP."
+    )
+}
+
+/// `[COUNT n] [RESET]`
+fn question(args: &Args) -> Option<Question> {
+    let what = if args.is(1, "hotkeys") { Kind::Hot } else { Kind::Big };
+    let (mut count, mut reset, mut i) = (SHOWN as usize, false, 2);
+    while i < args.len() {
+        if args.is(i, "count") {
+            count = args.get(i + 1).and_then(strict_i64).and_then(|n| usize::try_from(n).ok())?;
+            i += 2;
+        } else if args.is(i, "reset") {
+            reset = true;
+            i += 1;
+        } else {
+            return None;
+        }
+    }
+    Some(Question::Seen { what, count, reset })
+}
+
+/// What the nodes are sent for PROXY SLOWLOG NODES, and how their replies become one.
+fn nodes_slowlog(args: &Args) -> Option<(Merge, Vec<u8>)> {
+    let mut frame = Vec::new();
+    let merge = match args.len() {
+        4 if args.is(3, "len") => Merge::Sum,
+        4 if args.is(3, "reset") => Merge::AllSucceeded,
+        4 | 5 if args.is(3, "get") => {
+            let count = args.get(4).map_or(Some(SHOWN), strict_i64)?;
+            Merge::Server(Server::SlowLog(u32::try_from(count).ok()))
+        }
+        _ => return None,
+    };
+    let mut words: Vec<&[u8]> = vec![b"SLOWLOG"];
+    words.extend((3..args.len()).filter_map(|i| args.get(i)));
+    write::request(&mut frame, &words);
+    Some((merge, frame))
+}
+
+/// Bytes of a value in a reply: a text's own, or all texts' that stand in a list.
+fn value_len(reply: &[u8]) -> usize {
+    let own = |reply: &[u8]| text(reply).map(<[u8]>::len);
+    own(reply).unwrap_or_else(|| elements(reply).map(|e| own(e).unwrap_or(e.len())).sum())
+}
