@@ -30,6 +30,7 @@ Examples:
   slotway run --config proxy.toml              production
   slotway run --listen 127.0.0.1:6379 --seeds 10.0.0.1:7000,10.0.0.2:7000
   slotway check --config proxy.toml            is this file right, and what does it come to?
+  slotway top                                  watch the one that runs on this machine
 
 Every key of the configuration can be set in the file, by a variable
 (SLOTWAY_LIMITS__CLIENTS=1000) and by a flag (--set limits.clients=1000); flags win over
@@ -44,6 +45,7 @@ Examples:
   slotway run --listen 0.0.0.0:6379 --seeds 10.0.0.1:7000,10.0.0.2:7000
   slotway check --config proxy.toml            is this file right, and what does it come to?
   slotway probe ready --config proxy.toml      does the one that runs reach every slot?
+  slotway top                                  watch the one that runs on this machine
 
 Configuration:
   Every key can be set in the file, by a variable (SLOTWAY_LIMITS__CLIENTS=1000:
@@ -72,7 +74,7 @@ Exit codes:
 
 Output:
   Log lines go to standard error. Metrics and health are pages of the admin
-  listener: /metrics, /healthz, /readyz.";
+  listener: /metrics, /healthz, /readyz; / in a browser is the status page.";
 
 /// The subcommands.
 #[derive(Subcommand)]

@@ -14,7 +14,7 @@
 //! - [`client`]: one downstream connection, its ordered reply queue, its limits.
 //! - [`worker`]: one core: owns its clients and upstreams and runs them.
 //! - [`control`]: topology refresh, accepting, signals, drain.
-//! - [`admin`]: HTTP: metrics, health.
+//! - [`admin`]: HTTP: metrics, health, the status page.
 //! - [`config`], [`metrics`]: what their names say.
 //! - [`seen`]: hot keys, big keys, slow commands, spans: what is seen as commands pass. No I/O.
 //! - [`lines`]: log lines that others can cause.

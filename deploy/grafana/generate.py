@@ -54,6 +54,7 @@ ROWS = [
         ("Latency", SECONDS, "From a command read from its client to its reply ready for the client", [(quantile(q, ALL), f"p{100 * q:g}") for q in (0.5, 0.99, 0.999)], "log"),
         ("p99 by class of command", SECONDS, "", [(quantile(0.99, ALL, "class"), "{{class}}")], "log"),
         ("Commands that failed", RATE, "By command: error is the nodes', refused slotway's own", [(by("command, outcome", rate("slotway_commands_total", 'outcome!="ok"')) + " > 0", "{{command}} {{outcome}}")]),
+        ("Slow commands", RATE, "Slower than slowlog.slower_than: the status page and PROXY SLOWLOG show them; and how many were looked at for the hot keys", [(f"sum({rate('slotway_slow_commands_total')})", "slow"), (f"sum({rate('slotway_sampled_commands_total')})", "looked at")]),
         ("Commands over several slots, transactions", RATE, "Split commands; transactions in one slot and split over several", [(f"sum({rate('slotway_splits_total')})", "split"), (by("kind", rate("slotway_transactions_total")), "transaction {{kind}}")]),
     ]),
     ("Nodes", [

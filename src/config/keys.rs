@@ -161,8 +161,8 @@ pub static KEYS: &[Key] = &[
     Key {
         path: "admin",
         flag: Some("--admin"),
-        doc: "Where the admin HTTP listener answers: /metrics, /healthz, /readyz. Without \
-              admin_token it asks nobody who they are: keep it off public addresses then. \"\" turns it off.",
+        doc: "Where the admin HTTP listener answers: the status page at / for browsers, /metrics, \
+              /healthz, /readyz. Without admin_token it asks nobody who they are: keep it off public addresses then. \"\" turns it off.",
         field: |c| Field::OptionalAddress(&mut c.admin, 0),
     },
     Key {

@@ -3,6 +3,7 @@ slotway: every panel has something to show, every rule something to judge."""
 
 import contextlib
 import importlib.util
+import itertools
 import json
 import pathlib
 import re
@@ -118,9 +119,6 @@ def everything(observed):
         while not over.is_set():
             with contextlib.suppress(redis.RedisError):
                 redis.Redis(port=observed.port).lpush("m:1", "of another type")
-            with contextlib.suppress(OSError, AssertionError), Wire(observed.addr) as w:
-                w.send(encode("AUTH", "app", "wrong"))
-                w.exactly(5)
             with contextlib.suppress(redis.RedisError):
                 redis.Redis(port=observed.port, username="app", password="app-secret").set("x", 1)
             with contextlib.suppress(redis.RedisError):
@@ -136,6 +134,15 @@ def everything(observed):
                     secured.recv(100)
             over.wait(0.1)
 
+    def stranger():
+        for i in itertools.count():
+            if over.wait(0.1):
+                break
+            # an address that fails again and again is made to wait
+            with contextlib.suppress(OSError, AssertionError), Wire(observed.addr, 10, f"127.0.1.{i % 250 + 1}") as w:
+                w.send(encode("AUTH", "app", "wrong"))
+                w.exactly(5)
+
     def crowd():
         """Now and then more clients than limits.clients."""
         while not over.is_set():
@@ -146,7 +153,7 @@ def everything(observed):
                 over.wait(0.5)
             over.wait(0.5)
 
-    threads = [threading.Thread(target=what) for what in (usual, unusual, crowd)]
+    threads = [threading.Thread(target=what) for what in (usual, unusual, stranger, crowd)]
     for thread in threads:
         thread.start()
     yield

@@ -108,7 +108,7 @@ def test_numbers_live(page):
 
 
 def test_what_happens_is_told(page, observed):
-    with Wire(observed.addr) as w:
+    with Wire(observed.addr, source="127.0.2.1") as w:
         w.send(encode("AUTH", "app", "wrong"))
         assert b"WRONGPASS" in w.socket.recv(100)
     page.until("a refused login", "document.getElementById('event-list').innerText.includes('logins refused')")
