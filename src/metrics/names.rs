@@ -58,9 +58,9 @@ metrics! {
     COMMANDS: Counter "slotway_commands_total" ["command", "outcome"] ""
         "Commands answered: ok; error, the server's; refused, an error of slotway's own. Commands not in the table count as unknown.";
     COMMAND_DURATION: Histogram "slotway_command_duration_seconds" ["class"] ""
-        "From a command read from its client to its reply ready for the client, by class of command.";
+        "From a command read from its client to its reply ready for the client, by class of command; blocking commands that have waited (10 ms or more) are left out.";
     NODE_DURATION: Histogram "slotway_node_command_duration_seconds" ["node"] ""
-        "From a command read from its client to its reply read from the node.";
+        "From a command read from its client to its reply read from the node; blocking commands that have waited (10 ms or more) are left out.";
     CLIENTS: Gauge "slotway_clients" ["protocol"] "limits.clients"
         "Connected clients by the protocol they speak.";
     CLIENTS_PAUSED: Gauge "slotway_clients_paused" [] ""

@@ -1,6 +1,5 @@
 """The status page in a real browser, before a real cluster under load."""
 
-import os
 import threading
 import time
 
@@ -148,13 +147,6 @@ def test_no_complaints_and_nobody_else_is_asked(page, observed):
 
 
 def test_a_failover_is_shown(page, observed):
-    picture = os.environ.get("SLOTWAY_SCREENSHOT")
-    if picture:
-        time.sleep(60)
-        page.screenshot(f"{picture}-light.png")
-        page.scheme("dark")
-        page.screenshot(f"{picture}-dark.png")
-        page.scheme("light")
     dead = observed.cluster.primaries[1]
     heir = observed.cluster.nodes[3 + 1]
     dead.child.kill()

@@ -253,8 +253,8 @@ const PLOTS = [
   { id: 'latency', title: 'Latency', show: micros, log: true, least: 10,
     series: [['p50', 'p50', 'la'], ['p99', 'p99', 'lb dash1'], ['p999', 'p99.9', 'lc dash2']] },
   { id: 'bytes', title: 'Bytes per second', show: bytes, base: 1024, series: [['received', 'from clients', 'la'], ['sent', 'to clients', 'lb dash1']] },
-  { id: 'errors', title: 'Errors and redirections per second', show: si,
-    series: [['errors', 'from nodes', 'le'], ['refused', 'slotway’s', 'lb dash1'], ['redirections', 'redirections', 'lc dash2']] },
+  { id: 'errors', title: 'Errors per second', show: si,
+    series: [['errors', 'nodes’', 'le'], ['refused', 'slotway’s', 'lb dash1'], ['redirections', 'redirections', 'lc dash2']] },
 ];
 
 const HEIGHT = 150, LEFT = 58, RIGHT = 6, TOP = 8, BOTTOM = 20;
@@ -273,6 +273,9 @@ function plot(form) {
   canvas.addEventListener('pointerleave', () => { pointer = null; draw(); });
   return draw;
 }
+
+/** A number of an axis, without zeros that say nothing. */
+const short = (words) => words.replace(/(\.\d*?)0+(?!\d)/, '$1').replace(/\.(?!\d)/, '');
 
 /** Round steps for an axis up to `top`: 1, 2 or 5 times a power (in bytes: of two). */
 function ticks(top, base) {
@@ -305,7 +308,7 @@ function drawPlot(form, canvas, values, pointer) {
   }
   const parts = marks.flatMap((mark) => [
     svg('line', { class: 'grid', x1: LEFT, x2: width - RIGHT, y1: y(mark), y2: y(mark) }),
-    svg('text', { x: LEFT - 8, y: y(mark) + 4, 'text-anchor': 'end' }, form.show(mark)),
+    svg('text', { x: LEFT - 8, y: y(mark) + 4, 'text-anchor': 'end' }, short(form.show(mark))),
   ]);
   for (const part of [0, 0.5, 1]) {
     const ago = shownSeconds * (1 - part);
@@ -369,6 +372,8 @@ function showEvents(events) {
       el('span', { class: 'muted' }, event.count > 1 ? `× ${si(event.count)}` : ''))));
 }
 
+const cut = (words, length) => words.length > length ? `${words.slice(0, length)}…` : words;
+
 /** A table; a column is [heading, class, cell's content of a row]. */
 function table(list, cells) {
   return el('div', { class: 'scroll' }, el('table', {},
@@ -415,8 +420,8 @@ function showSlow(log) {
   replace($('slow-list'), log, () => {
     if (!on) return empty('Switched off: slowlog.slower_than in the configuration says from when on a command is slow.');
     if (log.entries.length === 0) return empty('No command was slow.');
-    return table(log.entries.slice(0, 25), [
-      ['at', 'n', (e) => clock(e.time * 1000)], ['command', 'key mono', (e) => e.args.join(' ')],
+    return table(log.entries.slice(0, 12), [
+      ['at', 'n', (e) => clock(e.time * 1000)], ['command', 'key mono', (e) => cut(e.args.join(' '), 100)],
       ['took', 'n', (e) => micros(e.duration_micros)], ['queue', 'n', (e) => micros(e.queue_micros)],
       ['node', 'n', (e) => micros(e.node_micros)], ['client', 'n', (e) => micros(e.client_micros)],
       ['tries', 'n', (e) => e.tries], ['at node', 'mono', (e) => e.node || '–'],
@@ -497,7 +502,7 @@ async function status() {
 }
 
 async function keys() {
-  const [hot, big, slow] = await Promise.all(['/hotkeys?count=15', '/bigkeys?count=15', '/slowlog?count=25'].map(ask));
+  const [hot, big, slow] = await Promise.all(['/hotkeys?count=15', '/bigkeys?count=15', '/slowlog?count=12'].map(ask));
   showKeys(hot, big);
   showSlow(slow);
 }
