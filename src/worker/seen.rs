@@ -17,8 +17,8 @@ use crate::resp::reply::{elements, text};
 use crate::resp::{ArgRange, Args, Protocol, strict_i64, write};
 use crate::route::{Fan, Local, Merge, Server};
 use crate::seen::{
-    BigKeys, HotKeys, Kind, OFF, Seen, Shown, SlowEntry, SlowSetting, Slowness, logged_args,
-    slow_reply,
+    BigKeys, HotKeys, Kind, OFF, Seen, Shown, SlowEntry, SlowSetting, Slowness, Traced,
+    logged_args, slow_reply,
 };
 use crate::upstream::{Dest, Pending};
 
@@ -38,8 +38,17 @@ pub(super) struct Seeing {
     pub big_from: usize,
     /// A reply that took so many microseconds is looked at.
     pub look_from: u64,
+    /// What [`Seeing::countdown`] began with.
+    counted_from: u32,
+    /// Commands from there to the next sample, and to the next one that is traced.
+    to_sample: u32,
+    to_trace: u32,
     /// One command in so many; 0 is none.
     sample: u32,
+    /// The same for what is traced.
+    trace: u32,
+    /// Traced commands under way.
+    pub traced: Vec<Traced>,
     hot: HotKeys,
     big: BigKeys,
     random: fastrand::Rng,
@@ -63,6 +72,15 @@ impl Seeing {
             countdown: 0,
             big_from: usize::MAX,
             look_from: OFF,
+            counted_from: 0,
+            to_sample: 0,
+            to_trace: 0,
+            trace: if config.tracing.endpoint.is_empty() {
+                0
+            } else {
+                config.tracing.sample as u32
+            },
+            traced: Vec::new(),
             sample: if config.observe.hot_keys { config.observe.sample as u32 } else { 0 },
             hot: HotKeys::new(0),
             big: BigKeys::default(),
@@ -76,12 +94,33 @@ impl Seeing {
         seeing
     }
 
-    /// At random, or what clients do in turns would be seen in one of its turns only.
+    /// Draws anew what was counted down to.
     fn next_sample(&mut self) {
-        self.countdown = match self.sample {
+        // At random, or what clients do in turns would be seen in one of its turns only.
+        let mut draw = |one_in: u32| match one_in {
             0 => u32::MAX,
-            sample => self.random.u32(1..=sample.saturating_mul(2) - 1),
+            n => self.random.u32(1..=n.saturating_mul(2) - 1),
         };
+        if self.to_sample == 0 {
+            self.to_sample = draw(self.sample);
+        }
+        if self.to_trace == 0 {
+            self.to_trace = draw(self.trace);
+        }
+        self.counted_from = self.to_sample.min(self.to_trace);
+        self.countdown = self.counted_from;
+    }
+
+    /// The countdown is over: whether the command is a sample, and whether it is traced.
+    fn is_sample(&mut self) -> (bool, bool) {
+        if self.countdown > 0 {
+            return (false, false);
+        }
+        self.to_sample -= self.counted_from;
+        self.to_trace -= self.counted_from;
+        let due = (self.to_sample == 0 && self.sample > 0, self.to_trace == 0 && self.trace > 0);
+        self.next_sample();
+        due
     }
 
     fn set_floor(&mut self) {
@@ -102,25 +141,19 @@ impl Seeing {
         }
         self.set_floor();
     }
-
-    /// The command has come of which one in many is looked at.
-    fn is_sample(&mut self) -> bool {
-        let sampled = self.countdown == 0;
-        if sampled {
-            self.next_sample();
-        }
-        sampled && self.sample > 0
-    }
 }
 
 impl Worker {
     /// A request that is a sample, or large.
     #[cold]
-    pub(super) fn look_at(&mut self, args: &Args, len: usize) {
+    pub(super) fn look_at(&mut self, index: usize, args: &Args, len: usize) {
         let command = self.router.command(args);
+        let (sampled, traced) = self.seeing.is_sample();
+        if traced {
+            self.trace(index, command);
+        }
         let spec = self.router.table().get(CommandId(command));
         let Worker { seeing, now, stats, .. } = self;
-        let sampled = seeing.is_sample();
         let mut keys = std::mem::take(&mut seeing.keys);
         if spec.class != Class::PubSub && key_positions(spec, args, &mut keys).is_ok() {
             let write = spec.is_write();
@@ -157,6 +190,9 @@ impl Worker {
         }
         if self.now.saturating_sub(pending.started) >= self.shared.slow.slower_than() {
             self.note_slow(u, pending);
+        }
+        if !self.seeing.traced.is_empty() {
+            self.trace_attempt(u, pending, reply, false);
         }
     }
 
@@ -281,6 +317,9 @@ impl Worker {
         if !self.seeing.unfinished.is_empty() {
             self.finish_all_slow();
         }
+        if !self.seeing.traced.is_empty() {
+            self.finish_traced();
+        }
     }
 
     #[cold]
@@ -305,7 +344,10 @@ impl Worker {
     /// The beginning of a turn: what counts as slow may have been set anew.
     #[inline]
     pub(super) fn look_around(&mut self) {
-        self.seeing.look_from = self.shared.slow.slower_than();
+        self.seeing.look_from = match self.seeing.traced.is_empty() {
+            true => self.shared.slow.slower_than(),
+            false => 0,
+        };
     }
 
     /// A command that slotway answered itself, where everything is logged.
