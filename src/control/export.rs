@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
@@ -114,14 +115,10 @@ impl Exporter {
             .header(CONTENT_TYPE, "application/x-protobuf")
             .body(Full::new(Bytes::from(body)))
             .map_err(|e| e.to_string())?;
-        // Ends with the answer's head: the connection is not used again.
-        let response = tokio::select! {
-            response = sender.send_request(request) => response.map_err(said)?,
-            ended = connection => match ended {
-                Ok(()) => return Err("the connection was closed".to_owned()),
-                Err(error) => return Err(error.to_string()),
-            },
-        };
+        // Dropped with this function, and the connection with it: it is not used again.
+        let mut connections = JoinSet::new();
+        connections.spawn(connection);
+        let response = sender.send_request(request).await.map_err(said)?;
         match response.status() {
             status if status.is_success() => Ok(()),
             status => Err(format!("it answers {status}")),
