@@ -219,7 +219,7 @@ fn slow(conn: &mut Conn, what: &str) -> Reply {
             let args = args.items().expect("arguments").iter().filter_map(Reply::text);
             args.collect::<Vec<_>>().join(" ")
         };
-        found = entries.filter(|entry| args(entry) == what).cloned().next();
+        found = { entries }.find(|entry| args(entry) == what).cloned();
         found.is_some()
     });
     found.expect("it was found")
@@ -267,6 +267,16 @@ fn slow_commands_say_where_their_time_went() {
     assert_eq!(entry["node"], node.addr.to_string().as_str());
     assert_eq!((&shown["slower_than_micros"], &shown["max_len"]), (&60_000.into(), &128.into()));
     assert!(shown["total"].as_u64() >= shown["len"].as_u64());
+
+    // What is given up has waited longest of all.
+    let impatient = Proxy::start(cluster, &["--set", "timeouts.command=100ms"]);
+    let mut hasty = impatient.connect();
+    assert!(hasty.command(&["GET", "slow:1"]).expect("a reply").error().is_none());
+    let reply = while_paused(&node, || hasty.command(&["SET", "slow:1", "late"]));
+    assert!(reply.expect("a reply").error().is_some_and(|e| e.contains("timeouts.command")));
+    let entry = slow(&mut hasty, "SET slow:1 late");
+    assert_eq!(text(&entry, "node"), node.addr.to_string());
+    assert!(number(&entry, "duration") >= 100_000.0);
 
     // A transaction is one entry. Who waits because it wants to is none.
     let commands = [vec!["MULTI"], vec!["GET", "slow:1"], vec!["EXEC"]].map(Vec::from);

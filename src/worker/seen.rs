@@ -26,6 +26,8 @@ use crate::upstream::{Dest, Pending};
 const MOST_KEYS: usize = 64;
 /// Slow commands whose replies wait for their clients; what comes then is not waited for.
 const MOST_UNFINISHED: usize = 1024;
+/// Commands that are logged when many are given up at once.
+const MOST_EXPIRED: usize = 1024;
 /// Entries that SLOWLOG GET shows if it is not told, and keys that PROXY HOTKEYS does.
 const SHOWN: i64 = 10;
 
@@ -231,34 +233,68 @@ impl Worker {
         seeing.ranges = ranges;
     }
 
-    /// Makes the entry of the slow command at the head of its connection.
+    /// The command at the head of its connection was slow.
     fn note_slow(&mut self, u: usize, pending: &Pending) {
         let Some(up) = self.upstreams.get(u) else { return };
-        let batch = pending.before > 0;
         // Who blocks wants to wait.
-        if up.dedicated.is_some() && !batch {
+        if up.dedicated.is_some() && pending.before == 0 {
             return;
         }
+        let frame = up.queue.front(pending.len as usize).unwrap_or_default();
+        let args = self.slow_args(pending, frame);
         let sent = up.stamps.sent_at(up.queue.sent(), pending.len as usize);
-        let sent = sent.unwrap_or(pending.started).max(pending.started);
-        let args = match batch {
-            true => vec![b"EXEC".to_vec()],
-            false => {
-                let request = up.queue.front(pending.len as usize).unwrap_or_default();
-                let mut ranges = std::mem::take(&mut self.seeing.ranges);
-                let args = logged_args(&scan(request, &self.settings.request, &mut ranges));
-                self.seeing.ranges = ranges;
-                args
+        self.slow_part(up.node, pending, args, sent.unwrap_or(pending.started));
+    }
+
+    /// What has waited in this connection since `before` or longer is given up.
+    #[cold]
+    pub(super) fn note_expired(&mut self, u: usize, before: u64) {
+        let Some(up) = self.upstreams.get(u) else { return };
+        let (mut found, mut offset) = (Vec::new(), 0);
+        for (i, pending) in up.pending.iter().enumerate() {
+            let (start, len) = (offset, pending.len as usize);
+            offset += len;
+            let arriving = up.streaming && i == 0;
+            if arriving || pending.started > before || pending.dest == Dest::Discard {
+                continue;
             }
-        };
-        let node = self.nodes.get(usize::from(up.node)).map(|node| node.addr.to_string());
-        let took = Slowness {
-            queue: sent - pending.started,
-            node: self.now.saturating_sub(sent),
-            ..Slowness::default()
-        };
+            let args = self.slow_args(pending, up.queue.at(start, len).unwrap_or_default());
+            found.push((*pending, args, up.stamps.sent_at(up.queue.sent(), offset)));
+            if found.len() >= MOST_EXPIRED {
+                break;
+            }
+        }
+        let node = up.node;
+        for (pending, args, sent) in found {
+            self.slow_part(node, &pending, args, sent.unwrap_or(self.now));
+        }
+    }
+
+    /// The same for one that has waited for its slot's node, and was not sent.
+    #[cold]
+    pub(super) fn note_held(&mut self, pending: &Pending, frame: &[u8]) {
+        let args = self.slow_args(pending, frame);
+        self.slow_part(u16::MAX, pending, args, self.now);
+    }
+
+    fn slow_args(&self, pending: &Pending, frame: &[u8]) -> Vec<Vec<u8>> {
+        if pending.before > 0 {
+            return vec![b"EXEC".to_vec()];
+        }
+        let mut ranges = Vec::new();
+        logged_args(&scan(frame, &self.settings.request, &mut ranges))
+    }
+
+    /// A slow command of one node, or a part of one.
+    fn slow_part(&mut self, node: u16, pending: &Pending, args: Vec<Vec<u8>>, sent: u64) {
+        let waited = self.now.saturating_sub(pending.started);
+        if waited < self.shared.slow.slower_than() {
+            return;
+        }
+        let queue = sent.saturating_sub(pending.started).min(waited);
+        let node = self.nodes.get(usize::from(node)).map(|node| node.addr.to_string());
         let entry = SlowEntry {
-            took,
+            took: Slowness { queue, node: waited - queue, ..Slowness::default() },
             node: node.unwrap_or_default(),
             tries: pending.tries,
             args,
