@@ -233,6 +233,7 @@ impl Admin {
                 task_failures: self.status.task_failures.load(Relaxed),
                 worker_failures: self.status.worker_failures.load(Relaxed),
                 script_bytes: self.pool.script_bytes(),
+                spans: self.pool.span_counts(),
                 slow_commands: self.pool.slowlog().total(),
                 tls: self.pool.tls().stats().counts(),
                 ..ControlStats::default()

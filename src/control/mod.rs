@@ -4,6 +4,7 @@
 //! command. [`run()`] puts the parts together.
 
 mod accept;
+mod export;
 mod link;
 mod names;
 mod node;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
+use super::export::Exporter;
 use super::link::{Downstream, ToControl, ToWorker, WorkerHandle};
 use crate::client::{Census, Pause, Question};
 use crate::cluster::{Health, Snapshot};
@@ -168,6 +169,18 @@ impl Pool {
     /// Bytes of the scripts kept.
     pub fn script_bytes(&self) -> usize {
         self.shared.scripts.bytes()
+    }
+
+    /// Who sends spans to a collector, if one is configured.
+    pub fn exporter(&self) -> Option<Exporter> {
+        let counts = Arc::clone(&self.shared.span_counts);
+        Exporter::new(&self.config.tracing, self.shared.take_spans()?, counts)
+    }
+
+    /// What became of spans: exported, dropped, failed.
+    pub fn span_counts(&self) -> [u64; 3] {
+        let counts = &self.shared.span_counts;
+        [&counts.exported, &counts.dropped, &counts.failed].map(|count| count.load(Relaxed))
     }
 
     /// Slow commands.

@@ -239,6 +239,11 @@ impl Control {
         };
         others.spawn(supervise("files".to_owned(), Arc::clone(&status), watch_files));
         let verifier = Verifier::new(Arc::clone(&config), Arc::clone(&tls), Arc::clone(&status));
+        if let Some(exporter) = pool.exporter() {
+            let exporter = Arc::new(exporter);
+            let export = move || Arc::clone(&exporter).run();
+            others.spawn(supervise("tracing".to_owned(), Arc::clone(&status), export));
+        }
         let alive = {
             let (pool, status) = (Arc::clone(&pool), Arc::clone(&status));
             move || notify::watchdog(Arc::clone(&pool), Arc::clone(&status))

@@ -60,6 +60,8 @@ pub struct ControlStats {
     pub task_failures: u64,
     pub script_bytes: usize,
     pub slow_commands: u64,
+    /// Exported, dropped, failed.
+    pub spans: [u64; 3],
     pub tls: TlsCounts,
     /// Fit, offline, then by [`Unfit`].
     pub replicas: [u64; 2 + Unfit::COUNT],
@@ -220,6 +222,12 @@ impl View<'_> {
                     if let Some(at) = at {
                         family.value(&[side], at as f64);
                     }
+                }
+            }
+            n if n == names::SPANS.name => {
+                for (outcome, count) in ["exported", "dropped", "failed"].iter().zip(control.spans)
+                {
+                    family.count(&[outcome], count);
                 }
             }
             n if n == names::BUILD.name => family.count(&[env!("CARGO_PKG_VERSION")], 1),

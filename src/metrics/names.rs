@@ -185,6 +185,8 @@ metrics! {
         "Commands whose keys were looked at for the hot keys.";
     SLOW: Counter "slotway_slow_commands_total" [] "slowlog.slower_than"
         "Commands that went into the slow log.";
+    SPANS: Counter "slotway_trace_spans_total" ["outcome"] "tracing.endpoint"
+        "Spans: exported, the collector has taken them; dropped, there was no room for them before they were sent; failed, the collector could not be reached or did not take them.";
     TURNS: Counter "slotway_worker_turns_total" [] ""
         "Turns of the workers' event loops.";
     BUILD: Gauge "slotway_build_info" ["version"] ""

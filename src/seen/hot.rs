@@ -235,7 +235,7 @@ mod tests {
             counted[rank] += 1;
             if zipf.random.u64(..sample) == 0 {
                 let now = i * SECOND / rate;
-                sketch.count(name(rank).as_bytes(), sample as f64, rank % 2 == 0, 3, now);
+                sketch.count(name(rank).as_bytes(), sample as f64, rank.is_multiple_of(2), 3, now);
             }
         }
         let hottest = sketch.hottest(end);

@@ -5,21 +5,27 @@
 //! - [`HotKeys`]: one worker's sketch of the keys that are used most at the moment.
 //! - [`BigKeys`]: one worker's largest values.
 //! - [`SlowLog`]: the slow commands of all workers.
+//! - [`Traced`]: a traced command, which becomes [`Spans`]; [`otlp`]: how they are told.
 
 mod big;
+mod endpoint;
 mod hot;
+pub mod otlp;
 mod redact;
 mod show;
 mod slowlog;
+mod span;
 
 use std::hash::BuildHasher;
 use std::sync::LazyLock;
 
 pub use big::{BigKey, BigKeys};
+pub use endpoint::Endpoint;
 pub use hot::{HALF_LIFE, HotKey, HotKeys, Hottest};
 pub use redact::{REDACTED, logged_args};
 pub use show::{Shown, escaped, slow_reply};
 pub use slowlog::{OFF, SlowEntry, SlowLog, SlowSetting, Slowness};
+pub use span::{Attempt, SpanCounts, Spans, Traced};
 
 /// Keys are kept up to this length; longer ones are told apart all the same.
 pub const KEY_BYTES: usize = 128;

@@ -50,8 +50,8 @@ fn is_secret(args: &Args, i: usize) -> bool {
     } else if is("acl") {
         i > 1 && args.is(1, "setuser")
     } else if is("config") {
-        let secret = |setting: &&str| i % 2 == 1 && args.is(i - 1, setting);
-        i > 2 && args.is(1, "set") && SECRET_SETTINGS.iter().any(|s| secret(&s))
+        let secret = |setting: &str| i % 2 == 1 && args.is(i - 1, setting);
+        i > 2 && args.is(1, "set") && SECRET_SETTINGS.iter().any(|s| secret(s))
     } else {
         false
     }

@@ -34,6 +34,19 @@ pub use files::Fault;
 pub use stats::{Outcome, Side, TlsCounts, TlsStats};
 pub use stream::TlsStream;
 
+/// For what is not a node: with the machine's own CAs.
+///
+/// # Errors
+/// It has none.
+pub fn public_client() -> Result<Arc<ClientConfig>, Fault> {
+    let config = TlsUpstream::default();
+    let material = Material::upstream(&config).map_err(|faults| {
+        let none = Fault { key: "tls".into(), reason: "cannot be used".into() };
+        faults.into_iter().next().unwrap_or(none)
+    })?;
+    material.client(&config).map(Arc::new)
+}
+
 /// TLS as it is configured, with the certificates that are in use now. Shared by all threads.
 #[derive(Debug)]
 pub struct Tls {

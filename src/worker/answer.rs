@@ -308,6 +308,11 @@ impl Worker {
         if strange || (no_script && !self.heals(u, text)) {
             return false;
         }
+        if !self.seeing.traced.is_empty()
+            && let Some(front) = self.upstreams.get(u).and_then(|up| up.pending.front()).copied()
+        {
+            self.trace_attempt(u, &front, frame, true);
+        }
         let Some(up) = self.upstreams.get_mut(u) else { return false };
         let Some(mut pending) = up.pending.pop_front() else { return false };
         let len = pending.len as usize;

@@ -185,7 +185,7 @@ impl Worker {
             Ok(Request::Array { len }) if len == tail.len() && client.session.is_ordinary() => {
                 client.progress = RequestProgress::default();
                 if len >= self.seeing.big_from {
-                    self.look_at(&Args::new(&tail, &ranges), len);
+                    self.look_at(index, &Args::new(&tail, &ranges), len);
                 }
                 self.dispatch_owned(index, tail, &ranges).err()
             }
@@ -227,7 +227,7 @@ impl Worker {
                     let modes = client.session.modes;
                     self.seeing.countdown = self.seeing.countdown.wrapping_sub(1);
                     if self.seeing.countdown == 0 || len >= self.seeing.big_from {
-                        self.look_at(&args, len);
+                        self.look_at(index, &args, len);
                     }
                     if modes != 0 {
                         (len, self.dispatch_with_modes(index, frame, &args))

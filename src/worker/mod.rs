@@ -25,7 +25,7 @@
 //!   cluster's users and their connections
 //! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
 //! - `answer`: a reply finds its client; refusals and retries
-//! - `seen`: what is seen of commands: hot keys, big keys, slow ones
+//! - `seen`: what is seen of commands: hot keys, big keys, slow ones; `traced`: spans of single ones
 //! - `scripts`: Lua scripts are remembered, and given to nodes
 //! - `replicas`: reads from replicas; `read_from`: which node a read goes to
 //! - `tls`: TLS handshakes, of clients and with nodes
@@ -64,6 +64,7 @@ mod silence;
 mod tls;
 mod topics;
 mod topology;
+mod traced;
 mod transaction;
 mod upstreams;
 mod users;

@@ -17,8 +17,8 @@ use crate::resp::reply::{elements, text};
 use crate::resp::{ArgRange, Args, Protocol, strict_i64, write};
 use crate::route::{Fan, Local, Merge, Server};
 use crate::seen::{
-    BigKeys, HotKeys, Kind, OFF, Seen, Shown, SlowEntry, SlowSetting, Slowness, logged_args,
-    slow_reply,
+    BigKeys, HotKeys, Kind, OFF, Seen, Shown, SlowEntry, SlowSetting, Slowness, Traced,
+    logged_args, slow_reply,
 };
 use crate::upstream::{Dest, Pending};
 
@@ -26,6 +26,8 @@ use crate::upstream::{Dest, Pending};
 const MOST_KEYS: usize = 64;
 /// Slow commands whose replies wait for their clients; what comes then is not waited for.
 const MOST_UNFINISHED: usize = 1024;
+/// Commands that are logged when many are given up at once.
+const MOST_EXPIRED: usize = 1024;
 /// Entries that SLOWLOG GET shows if it is not told, and keys that PROXY HOTKEYS does.
 const SHOWN: i64 = 10;
 
@@ -38,8 +40,17 @@ pub(super) struct Seeing {
     pub big_from: usize,
     /// A reply that took so many microseconds is looked at.
     pub look_from: u64,
+    /// What [`Seeing::countdown`] began with.
+    counted_from: u32,
+    /// Commands from there to the next sample, and to the next one that is traced.
+    to_sample: u32,
+    to_trace: u32,
     /// One command in so many; 0 is none.
     sample: u32,
+    /// The same for what is traced.
+    trace: u32,
+    /// Traced commands under way.
+    pub traced: Vec<Traced>,
     hot: HotKeys,
     big: BigKeys,
     random: fastrand::Rng,
@@ -63,6 +74,15 @@ impl Seeing {
             countdown: 0,
             big_from: usize::MAX,
             look_from: OFF,
+            counted_from: 0,
+            to_sample: 0,
+            to_trace: 0,
+            trace: if config.tracing.endpoint.is_empty() {
+                0
+            } else {
+                config.tracing.sample as u32
+            },
+            traced: Vec::new(),
             sample: if config.observe.hot_keys { config.observe.sample as u32 } else { 0 },
             hot: HotKeys::new(0),
             big: BigKeys::default(),
@@ -76,12 +96,33 @@ impl Seeing {
         seeing
     }
 
-    /// At random, or what clients do in turns would be seen in one of its turns only.
+    /// Draws anew what was counted down to.
     fn next_sample(&mut self) {
-        self.countdown = match self.sample {
+        // At random, or what clients do in turns would be seen in one of its turns only.
+        let mut draw = |one_in: u32| match one_in {
             0 => u32::MAX,
-            sample => self.random.u32(1..=sample.saturating_mul(2) - 1),
+            n => self.random.u32(1..=n.saturating_mul(2) - 1),
         };
+        if self.to_sample == 0 {
+            self.to_sample = draw(self.sample);
+        }
+        if self.to_trace == 0 {
+            self.to_trace = draw(self.trace);
+        }
+        self.counted_from = self.to_sample.min(self.to_trace);
+        self.countdown = self.counted_from;
+    }
+
+    /// The countdown is over: whether the command is a sample, and whether it is traced.
+    fn is_sample(&mut self) -> (bool, bool) {
+        if self.countdown > 0 {
+            return (false, false);
+        }
+        self.to_sample -= self.counted_from;
+        self.to_trace -= self.counted_from;
+        let due = (self.to_sample == 0 && self.sample > 0, self.to_trace == 0 && self.trace > 0);
+        self.next_sample();
+        due
     }
 
     fn set_floor(&mut self) {
@@ -102,25 +143,19 @@ impl Seeing {
         }
         self.set_floor();
     }
-
-    /// The command has come of which one in many is looked at.
-    fn is_sample(&mut self) -> bool {
-        let sampled = self.countdown == 0;
-        if sampled {
-            self.next_sample();
-        }
-        sampled && self.sample > 0
-    }
 }
 
 impl Worker {
     /// A request that is a sample, or large.
     #[cold]
-    pub(super) fn look_at(&mut self, args: &Args, len: usize) {
+    pub(super) fn look_at(&mut self, index: usize, args: &Args, len: usize) {
         let command = self.router.command(args);
+        let (sampled, traced) = self.seeing.is_sample();
+        if traced {
+            self.trace(index, command);
+        }
         let spec = self.router.table().get(CommandId(command));
         let Worker { seeing, now, stats, .. } = self;
-        let sampled = seeing.is_sample();
         let mut keys = std::mem::take(&mut seeing.keys);
         if spec.class != Class::PubSub && key_positions(spec, args, &mut keys).is_ok() {
             let write = spec.is_write();
@@ -157,6 +192,9 @@ impl Worker {
         }
         if self.now.saturating_sub(pending.started) >= self.shared.slow.slower_than() {
             self.note_slow(u, pending);
+        }
+        if !self.seeing.traced.is_empty() {
+            self.trace_attempt(u, pending, reply, false);
         }
     }
 
@@ -195,34 +233,68 @@ impl Worker {
         seeing.ranges = ranges;
     }
 
-    /// Makes the entry of the slow command at the head of its connection.
+    /// The command at the head of its connection was slow.
     fn note_slow(&mut self, u: usize, pending: &Pending) {
         let Some(up) = self.upstreams.get(u) else { return };
-        let batch = pending.before > 0;
         // Who blocks wants to wait.
-        if up.dedicated.is_some() && !batch {
+        if up.dedicated.is_some() && pending.before == 0 {
             return;
         }
+        let frame = up.queue.front(pending.len as usize).unwrap_or_default();
+        let args = self.slow_args(pending, frame);
         let sent = up.stamps.sent_at(up.queue.sent(), pending.len as usize);
-        let sent = sent.unwrap_or(pending.started).max(pending.started);
-        let args = match batch {
-            true => vec![b"EXEC".to_vec()],
-            false => {
-                let request = up.queue.front(pending.len as usize).unwrap_or_default();
-                let mut ranges = std::mem::take(&mut self.seeing.ranges);
-                let args = logged_args(&scan(request, &self.settings.request, &mut ranges));
-                self.seeing.ranges = ranges;
-                args
+        self.slow_part(up.node, pending, args, sent.unwrap_or(pending.started));
+    }
+
+    /// What has waited in this connection since `before` or longer is given up.
+    #[cold]
+    pub(super) fn note_expired(&mut self, u: usize, before: u64) {
+        let Some(up) = self.upstreams.get(u) else { return };
+        let (mut found, mut offset) = (Vec::new(), 0);
+        for (i, pending) in up.pending.iter().enumerate() {
+            let (start, len) = (offset, pending.len as usize);
+            offset += len;
+            let arriving = up.streaming && i == 0;
+            if arriving || pending.started > before || pending.dest == Dest::Discard {
+                continue;
             }
-        };
-        let node = self.nodes.get(usize::from(up.node)).map(|node| node.addr.to_string());
-        let took = Slowness {
-            queue: sent - pending.started,
-            node: self.now.saturating_sub(sent),
-            ..Slowness::default()
-        };
+            let args = self.slow_args(pending, up.queue.at(start, len).unwrap_or_default());
+            found.push((*pending, args, up.stamps.sent_at(up.queue.sent(), offset)));
+            if found.len() >= MOST_EXPIRED {
+                break;
+            }
+        }
+        let node = up.node;
+        for (pending, args, sent) in found {
+            self.slow_part(node, &pending, args, sent.unwrap_or(self.now));
+        }
+    }
+
+    /// The same for one that has waited for its slot's node, and was not sent.
+    #[cold]
+    pub(super) fn note_held(&mut self, pending: &Pending, frame: &[u8]) {
+        let args = self.slow_args(pending, frame);
+        self.slow_part(u16::MAX, pending, args, self.now);
+    }
+
+    fn slow_args(&self, pending: &Pending, frame: &[u8]) -> Vec<Vec<u8>> {
+        if pending.before > 0 {
+            return vec![b"EXEC".to_vec()];
+        }
+        let mut ranges = Vec::new();
+        logged_args(&scan(frame, &self.settings.request, &mut ranges))
+    }
+
+    /// A slow command of one node, or a part of one.
+    fn slow_part(&mut self, node: u16, pending: &Pending, args: Vec<Vec<u8>>, sent: u64) {
+        let waited = self.now.saturating_sub(pending.started);
+        if waited < self.shared.slow.slower_than() {
+            return;
+        }
+        let queue = sent.saturating_sub(pending.started).min(waited);
+        let node = self.nodes.get(usize::from(node)).map(|node| node.addr.to_string());
         let entry = SlowEntry {
-            took,
+            took: Slowness { queue, node: waited - queue, ..Slowness::default() },
             node: node.unwrap_or_default(),
             tries: pending.tries,
             args,
@@ -281,6 +353,9 @@ impl Worker {
         if !self.seeing.unfinished.is_empty() {
             self.finish_all_slow();
         }
+        if !self.seeing.traced.is_empty() {
+            self.finish_traced();
+        }
     }
 
     #[cold]
@@ -305,7 +380,10 @@ impl Worker {
     /// The beginning of a turn: what counts as slow may have been set anew.
     #[inline]
     pub(super) fn look_around(&mut self) {
-        self.seeing.look_from = self.shared.slow.slower_than();
+        self.seeing.look_from = match self.seeing.traced.is_empty() {
+            true => self.shared.slow.slower_than(),
+            false => 0,
+        };
     }
 
     /// A command that slotway answered itself, where everything is logged.

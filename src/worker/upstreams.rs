@@ -257,7 +257,11 @@ impl Worker {
                     stats.bytes_sent += n as u64;
                 }
                 if n > 0 && up.state == State::Ready {
-                    up.stamps.wrote(n, up.queue.sent(), self.now);
+                    let at = match self.seeing.traced.is_empty() {
+                        true => self.now,
+                        false => self.epoch.elapsed().as_micros() as u64,
+                    };
+                    up.stamps.wrote(n, up.queue.sent(), at);
                 }
                 let connecting =
                     matches!(up.state, State::Connecting { .. } | State::Securing { .. });
