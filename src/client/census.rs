@@ -7,6 +7,7 @@ use crate::resp::Protocol;
 
 /// Different users, libraries or names that are told apart; who comes later is one of the others.
 const TOLD_APART: usize = 256;
+const OTHERS: &str = "…";
 /// Bytes shown of what a client says of itself.
 const SHOWN: usize = 64;
 /// Clients with replies waiting that are shown one by one.
@@ -104,8 +105,9 @@ pub fn largest(groups: &HashMap<String, u64>, most: usize) -> (Vec<(&str, u64)>,
 }
 
 fn add(groups: &mut HashMap<String, u64>, what: &str, count: u64) {
-    let known = groups.contains_key(what) || groups.len() < TOLD_APART;
-    let what = if known { what } else { "…" };
+    let told_apart = groups.len() - usize::from(groups.contains_key(OTHERS));
+    let known = groups.contains_key(what) || told_apart < TOLD_APART;
+    let what = if known { what } else { OTHERS };
     *groups.entry(what.to_owned()).or_default() += count;
 }
 
@@ -127,12 +129,12 @@ mod tests {
             add(&mut one.names, &n.to_string(), 1);
         }
         assert_eq!(one.names.len(), TOLD_APART + 1);
-        assert_eq!(one.names["…"], 1000 - TOLD_APART as u64);
+        assert_eq!(one.names[OTHERS], 1000 - TOLD_APART as u64);
         let mut two = Census { clients: 3, ..Census::default() };
         add(&mut two.names, "0", 5);
         two.merge(one);
         let (top, rest) = largest(&two.names, 2);
-        assert_eq!(top, [("…", 744), ("0", 6)]);
+        assert_eq!(top, [(OTHERS, 744), ("0", 6)]);
         assert_eq!(rest, 255);
         assert_eq!(shown(&[b'x'; 65]), "x".repeat(64) + "…");
         assert_eq!(shown(b"\xff"), "\u{fffd}");

@@ -1,6 +1,7 @@
 """A headless Chromium, spoken to in its own protocol (CDP) over a pipe: no driver, no other package."""
 
 import base64
+import fcntl
 import json
 import os
 import pathlib
@@ -24,9 +25,10 @@ class Browser:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="slotway-browser-"))
         to_it, self.write_end = os.pipe()
         self.read_end, from_it = os.pipe()
-        # The browser reads commands from 3 and writes answers to 4.
-        high = [os.dup2(to_it, 63), os.dup2(from_it, 64)]
-        shell = f'exec chromium {" ".join(FLAGS)} --user-data-dir="$0" about:blank 3<&63 4>&64 63<&- 64>&-'
+        # The browser reads commands from 3 and writes answers to 4: the shell's to put there.
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (to_it, from_it)]
+        i, o = high
+        shell = f'exec chromium {" ".join(FLAGS)} --user-data-dir="$0" about:blank 3<&{i} 4>&{o} {i}<&- {o}>&-'
         # Chromium's own thoughts are of no use, unless it does not start.
         self.log = open(self.folder / "log", "ab")
         self.child = subprocess.Popen(
