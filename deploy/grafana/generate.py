@@ -105,6 +105,7 @@ ROWS = [
         ("CPU", "none", "Cores in use", [(rate("process_cpu_seconds_total"), "{{instance}}")]),
         ("Memory", BYTES, "", [(gauge("process_resident_memory_bytes"), "{{instance}} resident"), (gauge("slotway_buffer_bytes"), "{{instance}} buffers")]),
         ("File descriptors", SHORT, "", [(gauge("process_open_fds"), "{{instance}} open"), (gauge("process_max_fds"), "{{instance}} most")]),
+        ("Spans", RATE, "Traces of sampled commands (tracing.endpoint): taken by the collector, or lost, and why", [(by("outcome", rate("slotway_trace_spans_total")), "{{outcome}}")]),
         ("Turns of the workers' loops", RATE, "Commands per turn tell how much is done at once", [(f"sum({rate('slotway_worker_turns_total')})", "turns"), (f"sum({rate('slotway_commands_total')}) / sum({rate('slotway_worker_turns_total')})", "commands per turn")]),
     ]),
 ]
