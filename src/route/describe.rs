@@ -532,7 +532,7 @@ The column **where it goes** in the tables below:
 
 **Sent again** says whether slotway repeats the command when the connection is lost before the reply: see below.
 
-A request with the wrong number of arguments goes to any primary, whose error the client gets. So does a command or a subcommand that is not in the table (but all of `CLUSTER` is slotway's): if the cluster knows it after all, its redirection to the right node is followed and slotway reads the cluster's table again, at most every five seconds. A module's command whose server does not say where all its keys are is routed by those that it does say. `HELP` subcommands are the server's own, from any primary; `CLUSTER HELP` therefore also lists what is refused here.
+A request with the wrong number of arguments goes to any primary, whose error the client gets. So does a command or a subcommand that is not in the table (but all of `CLUSTER` is slotway's): if the cluster knows it after all, its redirection to the right node is followed and slotway reads the cluster's table again, at most every five seconds. A module's command whose server does not say where all its keys are is routed by those that it does say. `HELP` subcommands are the server's own, from any primary, but for `PROXY HELP`; `CLUSTER HELP` therefore also lists what is refused here.
 
 There is one database, 0, because a Redis Cluster has no other.
 

@@ -342,6 +342,11 @@ pub fn spawn(
     Ok(handle)
 }
 
+/// What workers measure time in, since `epoch`.
+fn micros(epoch: Instant) -> u64 {
+    epoch.elapsed().as_micros() as u64
+}
+
 /// Tells control that the thread has ended, however it ended.
 struct Told {
     control: tokio::sync::mpsc::UnboundedSender<ToControl>,
@@ -383,7 +388,7 @@ impl Worker {
             control,
             client_count: Arc::clone(&own.clients),
             own,
-            epoch: Instant::now(),
+            epoch: shared.started,
             now: 0,
             router,
             snapshot: Arc::new(Snapshot::empty()),
@@ -463,7 +468,7 @@ impl Worker {
                     return;
                 }
             }
-            self.now = self.epoch.elapsed().as_micros() as u64;
+            self.now = micros(self.epoch);
             self.stats.turns += 1;
             self.look_around();
             self.held_now = 0;
@@ -528,7 +533,7 @@ impl Worker {
         let next = next.into_iter().flatten().min()?;
         // The clock of the last turn is old by now: measure anew, it is only done when there is
         // something to wait for.
-        let now = self.epoch.elapsed().as_micros() as u64;
+        let now = micros(self.epoch);
         // A poll cannot wait for less than a millisecond; sleeping short would mean spinning.
         // Nor can it for much longer than days (a pause may be as long as one likes).
         Some(Duration::from_millis(next.saturating_sub(now).div_ceil(1000).min(3_600_000)))

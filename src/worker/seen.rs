@@ -522,7 +522,7 @@ const HELP: [&str; 13] = [
     "    As SLOWLOG, of the nodes' own slow logs.",
     "HELP",
     "    Print this help.",
-    "Slotway's documentation, docs/observing.md, says what the fields mean.",
+    "Slotway's documentation, docs/hot-and-slow.md, says what the fields mean.",
 ];
 
 fn unknown(args: &Args, at: usize, container: &str) -> String {
