@@ -72,7 +72,7 @@ def main():
         browser.until("hot keys", "document.querySelectorAll('#hot tr').length > 5")
         time.sleep(2.5)
         whole = browser.run("document.documentElement.scrollHeight")
-        browser.screenshot((folder or REPOSITORY / "docs") / "status.png", 1280, 1260)
+        browser.screenshot((folder or REPOSITORY / "docs") / "status.png", 1280, 1540)
         if folder:
             browser.screenshot(folder / "whole.png", 1280, whole)
             browser.scheme("dark")
