@@ -278,9 +278,98 @@ fn process(was: &Moment, is: &Moment, found: &mut Found) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::{NodeAddr, Role, Snapshot, parse_shards};
+    use crate::metrics::NodeStats;
 
     fn news(text: &str, count: u64) -> News {
         News { level: Level::Info, kind: "k", text: text.into(), count }
+    }
+
+    fn cluster(generation: u64) -> Snapshot {
+        let asked = NodeAddr { host: "h".into(), port: 1 };
+        let healthy = include_bytes!("../cluster/captured/shards.resp2");
+        Snapshot { generation, ..parse_shards(healthy, &asked).unwrap() }
+    }
+
+    fn told_of(was: &Moment, is: &Moment) -> Vec<String> {
+        let line = |n: News| format!("{} {}: {} ×{}", n.level.name(), n.kind, n.text, n.count);
+        between(was, is).into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn nothing_is_told_of_nothing() {
+        assert!(told_of(&Moment::of(cluster(1)), &Moment::of(cluster(1))).is_empty());
+        let known = told_of(&Moment::of(Snapshot::empty()), &Moment::of(cluster(1)));
+        assert!(known[0].starts_with("good topology: the cluster is known: "), "{known:?}");
+    }
+
+    #[test]
+    fn a_failover_is_told() {
+        let mut after = cluster(2);
+        let shard = usize::from(after.slots[0]);
+        let old = after.shards[shard].primary.unwrap();
+        let new = after.shards[shard].replicas.pop().unwrap();
+        after.shards[shard].primary = Some(new);
+        after.shards[shard].replicas.push(old);
+        after.nodes[usize::from(old)].role = Role::Replica;
+        after.nodes[usize::from(new)].role = Role::Primary;
+        let heir = after.nodes[usize::from(new)].addr.clone();
+        let told = told_of(&Moment::of(cluster(1)), &Moment::of(after));
+        let promoted = format!("warn failover: node {heir} promoted to primary ×1");
+        assert!(told.contains(&promoted), "{told:?}");
+
+        // Before that nobody had the slots.
+        let mut orphaned = cluster(2);
+        orphaned.shards[shard].primary = None;
+        let lost = told_of(&Moment::of(cluster(1)), &Moment::of(orphaned.clone()));
+        assert!(
+            lost.iter().any(|n| n.starts_with("bad slots: no primary for slots 0-")),
+            "{lost:?}"
+        );
+        let again = told_of(&Moment::of(orphaned), &Moment::of(cluster(3)));
+        assert!(again.contains(&"good slots: every slot has a primary again ×1".to_owned()));
+    }
+
+    #[test]
+    fn counters_that_have_grown_are_told_by_how_much() {
+        let was = Moment::of(cluster(1));
+        let mut is = Moment::of(cluster(1));
+        is.totals.rest.redirections[Redirection::Moved as usize] = 12;
+        is.totals.rest.logins[LoginOutcome::Wrong as usize] = 2;
+        is.totals.rest.logins[LoginOutcome::Own as usize] = 9;
+        is.totals.rest.denied[DeniedFor::Key as usize] = 3;
+        is.totals.rest.limits_hit[LimitHit::Held as usize] = 1;
+        is.totals.rest.outcome_unknown = 4;
+        is.counts.clients_rejected = 5;
+        let node = NodeStats { failures: 7, ..NodeStats::default() };
+        let addr = NodeAddr { host: "a".into(), port: 1 };
+        is.totals.nodes.insert(addr.clone(), node);
+        is.readiness.ready = false;
+        is.readiness.reasons.push("why".to_owned());
+        let all = told_of(&was, &is);
+        for wanted in [
+            "info redirection: MOVED: commands that a node sent elsewhere or put off ×12",
+            "warn login: logins refused: wrong name or password ×2",
+            "warn denied: commands refused to a user: not this key ×3",
+            "warn limit: limits.held was reached ×1",
+            "bad error: commands whose outcome is not known ×4",
+            "bad limit: clients turned away over limits.clients ×5",
+            "warn connection: connections to a:1 lost, or not made ×7",
+            "bad ready: not ready: why ×1",
+        ] {
+            assert!(all.contains(&wanted.to_owned()), "no {wanted}: {all:#?}");
+        }
+        assert_eq!(all.len(), 8, "{all:#?}");
+        let mut later = Moment::of(cluster(1));
+        later.totals = is.totals.clone();
+        later.counts = is.counts;
+        later.totals.nodes.get_mut(&addr).unwrap().connections_ready = 1;
+        let later = told_of(&is, &later);
+        let back = [
+            "good connection: a:1 is connected again ×1",
+            "good ready: ready: every slot is served ×1",
+        ];
+        assert_eq!(later, back);
     }
 
     #[test]

@@ -165,6 +165,34 @@ impl Span {
     }
 }
 
+#[cfg(test)]
+impl Moment {
+    /// Nothing has happened, and the cluster is as `snapshot` says.
+    pub fn of(snapshot: crate::cluster::Snapshot) -> Moment {
+        let commands = Arc::new(crate::command::CommandTable::builtin());
+        let mut topology = Status::new(commands).topology().clone();
+        topology.snapshot = Arc::new(snapshot);
+        Moment {
+            at: Instant::now(),
+            millis: 0,
+            totals: Totals::default(),
+            running: 1,
+            answered: 1,
+            workers: Vec::new(),
+            topology,
+            counts: Counts::default(),
+            draining: false,
+            readiness: Readiness {
+                ready: true,
+                missing_slots: Vec::new(),
+                unreachable: std::collections::BTreeMap::new(),
+                reasons: Vec::new(),
+            },
+            usage: Usage::default(),
+        }
+    }
+}
+
 fn millis_now() -> u64 {
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
