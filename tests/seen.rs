@@ -7,8 +7,10 @@ use common::{Proxy, Setting};
 use serde_json::Value;
 use slotway::cluster::slot_of;
 use slotway::sandbox::{Conn, Node, Reply};
-use std::sync::OnceLock;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -382,4 +384,66 @@ fn the_slow_log_is_set_as_a_server_s() {
     let reply = conn.command(&["PROXY", "HOTKEYS"]).expect("a reply");
     assert_eq!(reply, Reply::Array(Vec::new()), "nothing is looked at");
     assert_eq!(json(&guarded, "/hotkeys")["enabled"], false);
+}
+
+/// A collector that takes everything: the bodies of its requests. What is in them is read with
+/// OpenTelemetry's own messages by tests/python/test_seen.py.
+fn collector() -> (String, mpsc::Receiver<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("its address"));
+    let (sender, bodies) = mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.expect("a connection"));
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                stream.read_line(&mut line).expect("a header");
+                let line = line.trim().to_ascii_lowercase();
+                match line.strip_prefix("content-length: ") {
+                    Some(n) => length = n.parse().expect("a length"),
+                    None if line.is_empty() => break,
+                    None => {}
+                }
+            }
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).expect("the body");
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+            stream.get_mut().write_all(answer).expect("to answer");
+            if sender.send(body).is_err() {
+                return;
+            }
+        }
+    });
+    (endpoint, bodies)
+}
+
+#[test]
+fn a_redirection_is_a_span_of_its_own() {
+    let cluster = &setting().cluster;
+    let (endpoint, bodies) = collector();
+    let endpoint = format!("tracing.endpoint={endpoint}");
+    let proxy = Proxy::start(cluster, &["--set", &endpoint, "--set", "tracing.sample=1"]);
+    let mut conn = proxy.connect();
+    assert!(conn.command(&["SET", "moving:key", "hidden"]).expect("a reply").is_ok());
+    let slot = slot_of(b"moving:key");
+    let from = cluster.owner_of(slot).expect("an owner");
+    let mut others = cluster.primaries().expect("primaries").into_iter();
+    let to = others.find(|node| node.addr != from.addr).expect("another");
+    cluster.move_slot(slot, &from, &to).expect("to move it");
+    let reply = conn.command(&["GET", "moving:key"]).expect("a reply");
+    assert_eq!(reply.text().as_deref(), Some("hidden"));
+    let mut told = Vec::new();
+    let has = |body: &[u8], word: &str| body.windows(word.len()).any(|w| w == word.as_bytes());
+    while !has(&told, "slotway.followed") {
+        let body = bodies.recv_timeout(common::PATIENCE).expect("spans of the redirection");
+        told.extend(body);
+    }
+    assert!(has(&told, "MOVED") && has(&told, "GET") && has(&told, "queue"));
+    assert!(!has(&told, "hidden") && !has(&told, "moving:key"), "no keys, no values");
+    assert!(proxy.metric("slotway_redirections_total", "moved") >= 1.0);
+    common::eventually("it is counted", || {
+        proxy.metric("slotway_trace_spans_total", "exported") >= 8.0
+    });
+    cluster.move_slot(slot, &to, &from).expect("to move it back");
 }

@@ -25,7 +25,8 @@
 //!   cluster's users and their connections
 //! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
 //! - `answer`: a reply finds its client; refusals and retries
-//! - `seen`: what is seen of commands: hot keys, big keys, slow ones; `traced`: spans of single ones
+//! - `seen`: what is seen of commands: hot keys, big keys, slow ones; `proxy`: they are told;
+//!   `traced`: spans of single commands
 //! - `scripts`: Lua scripts are remembered, and given to nodes
 //! - `replicas`: reads from replicas; `read_from`: which node a read goes to
 //! - `tls`: TLS handshakes, of clients and with nodes
@@ -49,6 +50,7 @@ mod join;
 mod keyspace;
 mod loss;
 mod pressure;
+mod proxy;
 mod publish;
 mod pubsub;
 mod read_from;

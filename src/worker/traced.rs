@@ -15,6 +15,8 @@ use crate::upstream::{Dest, Pending};
 
 /// Traced commands under way in one worker; with so many no more are chosen.
 const MOST: usize = 256;
+/// What is not answered by then is not told, microseconds.
+const LONGEST: u64 = 60_000_000;
 
 impl Worker {
     /// The client's next command, which was just read, is traced.
@@ -23,7 +25,8 @@ impl Worker {
         let Some(client) = self.clients.get(index) else { return };
         let spec = self.router.table().get(CommandId(command));
         // What is not answered, or answered when somebody else wants it, would be under way for ever.
-        let odd = spec.may_block() || spec.class == Class::PubSub || &*spec.name == "monitor";
+        let waits = spec.may_block() || matches!(&*spec.name, "wait" | "monitor");
+        let odd = waits || spec.class == Class::PubSub;
         let silent = client.session.modes & (mode::SILENT | mode::SKIP) != 0;
         if odd || silent || self.seeing.traced.len() >= MOST {
             return;
@@ -88,7 +91,12 @@ impl Worker {
             // Its client is gone: nobody is answered any more.
             let Some(client) = client else { continue };
             if !client.answered_up_to(seq) || client.blocked {
-                under_way.push(traced);
+                // While any is under way all replies are looked at.
+                if end.saturating_sub(traced.started) < LONGEST {
+                    under_way.push(traced);
+                } else {
+                    self.shared.span_counts.dropped.fetch_add(1, Relaxed);
+                }
                 continue;
             }
             let spans = traced.spans(end, wall);
