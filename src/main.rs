@@ -5,6 +5,7 @@ mod cli;
 mod logging;
 mod man;
 mod probe;
+mod top;
 
 use std::error::Error;
 use std::fmt::Display;
@@ -23,7 +24,7 @@ use slotway::control::Reload;
 use slotway::tls::{Fault, Tls};
 use slotway::{control, metrics, route, sandbox};
 
-use cli::{Cli, Command, Document};
+use cli::{Cli, Command, Document, TopArgs};
 
 /// The command ran into something that is not the configuration's fault.
 const FAILED: u8 = 1;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
             let (page, limit) = (args.page.path(), Duration::from_secs(args.timeout));
             config::load(&args.sources(env)).map(|loaded| run_probe(&loaded.config, page, limit))
         }
+        Command::Top(args) => Ok(run_top(args)),
         Command::Docs { document: Document::Man, dir } => Ok(write_man(&dir.unwrap_or_default())),
         Command::Docs { document, .. } => Ok(print(&match document {
             Document::Man => String::new(),
@@ -106,6 +108,21 @@ fn run_probe(config: &Config, page: &str, limit: Duration) -> ExitCode {
         }
         Err(error) => {
             eprintln!("error: no answer from the admin listener {admin}: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Shows a slotway that runs, until the user has seen enough.
+fn run_top(args: TopArgs) -> ExitCode {
+    let TopArgs { url: admin, token_file, cert, once, interval } = args;
+    let shown = top::token_of(token_file.as_deref())
+        .map_err(|error| format!("--token-file: {error}"))
+        .and_then(|token| top::run(&top::Options { admin, token, cert, interval, once }));
+    match shown {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
             ExitCode::from(FAILED)
         }
     }

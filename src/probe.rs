@@ -1,4 +1,4 @@
-//! `slotway probe`: asks the admin listener of a slotway that runs, for images without a shell.
+//! `slotway probe` and `top`: asks the admin listener of a slotway that runs, for images without a shell.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -13,7 +13,16 @@ use slotway::config::{Address, Config};
 /// Before another attempt.
 const PAUSE: Duration = Duration::from_millis(200);
 /// A page of ours is short; somebody else's may not be.
-const LONGEST: u64 = 1 << 20;
+const LONGEST: u64 = 16 << 20;
+
+/// How an admin listener is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Access<'a> {
+    /// `admin_token`; empty: it wants none.
+    pub token: &'a str,
+    /// The certificate that it has (`tls.admin.cert`), where it speaks HTTPS.
+    pub cert: Option<&'a Path>,
+}
 
 /// The page at `path` of the admin listener at `admin`, as `config` says that it is to be asked:
 /// with TLS, with a token. Whether it says that all is well, and its text.
@@ -26,15 +35,31 @@ pub fn ask(
     path: &str,
     limit: Duration,
 ) -> io::Result<(bool, String)> {
+    let token = config.admin_token.reveal();
+    let (status, body) =
+        get(admin, Access { token: &token, cert: config.tls.admin.cert.as_deref() }, path, limit)?;
+    Ok((status == 200, body))
+}
+
+/// The same with the page's status.
+///
+/// # Errors
+/// Nobody answers, not in time, or not in HTTP.
+pub fn get(
+    admin: &Address,
+    access: Access<'_>,
+    path: &str,
+    limit: Duration,
+) -> io::Result<(u16, String)> {
     let by = Instant::now() + limit;
     loop {
-        let error = match ask_once(admin, config, path, limit) {
+        let error = match get_once(admin, access, path, limit) {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
         // The certificate may have been replaced a moment ago: the one that runs takes it within
         // two seconds.
-        let again = config.tls.admin.cert.is_some() && error.kind() == ErrorKind::InvalidData;
+        let again = access.cert.is_some() && error.kind() == ErrorKind::InvalidData;
         if !again || Instant::now() + PAUSE >= by {
             return Err(error);
         }
@@ -42,22 +67,21 @@ pub fn ask(
     }
 }
 
-fn ask_once(
+fn get_once(
     admin: &Address,
-    config: &Config,
+    access: Access<'_>,
     path: &str,
     limit: Duration,
-) -> io::Result<(bool, String)> {
+) -> io::Result<(u16, String)> {
     let socket = connect(admin, limit)?;
     socket.set_read_timeout(Some(limit))?;
     socket.set_write_timeout(Some(limit))?;
     let mut request = format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n");
-    let token = config.admin_token.reveal();
-    if !token.is_empty() {
-        request += &format!("Authorization: Bearer {token}\r\n");
+    if !access.token.is_empty() {
+        request += &format!("Authorization: Bearer {}\r\n", access.token);
     }
     request += "\r\n";
-    match &config.tls.admin.cert {
+    match access.cert {
         None => exchange(socket, &request),
         Some(cert) => exchange(secure(socket, cert)?, &request),
     }
@@ -84,7 +108,7 @@ fn secure(socket: TcpStream, cert: &Path) -> io::Result<StreamOwned<ClientConnec
     Ok(stream)
 }
 
-fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<(bool, String)> {
+fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<(u16, String)> {
     stream.write_all(request.as_bytes())?;
     stream.flush()?;
     let mut answer = Vec::new();
@@ -95,10 +119,8 @@ fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<(bool, S
     }
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    match head.split_ascii_whitespace().nth(1) {
-        Some(status) if head.starts_with("HTTP/1.") => {
-            Ok((status == "200", body.trim_end().to_owned()))
-        }
+    match head.split_ascii_whitespace().nth(1).and_then(|status| status.parse().ok()) {
+        Some(status) if head.starts_with("HTTP/1.") => Ok((status, body.trim_end().to_owned())),
         _ => Err(io::Error::new(ErrorKind::InvalidData, "no HTTP server")),
     }
 }

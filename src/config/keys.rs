@@ -105,6 +105,20 @@ pub static SECTIONS: &[Section] = &[
               smaller one, it is reached first.",
     },
     Section {
+        name: "observe",
+        doc: "Which keys are used most and which are big, for PROXY HOTKEYS and PROXY BIGKEYS, and \
+              /hotkeys and /bigkeys of the admin listener.",
+    },
+    Section {
+        name: "slowlog",
+        doc: "Slow commands as clients see them, for SLOWLOG, PROXY SLOWLOG and /slowlog of the \
+              admin listener.",
+    },
+    Section {
+        name: "tracing",
+        doc: "Spans of single commands for OpenTelemetry, sent by OTLP over HTTP.",
+    },
+    Section {
         name: "commands",
         doc: "Which commands clients may send. Entries are commands (\"keys\"), subcommands \
               (\"config|set\") and ACL categories (\"@dangerous\"; \"@all\" is every command). The \
@@ -181,8 +195,8 @@ pub static KEYS: &[Key] = &[
         path: "admin",
         change: Change::Now,
         flag: Some("--admin"),
-        doc: "Where the admin HTTP listener answers: /metrics, /healthz, /readyz. Without \
-              admin_token it asks nobody who they are: keep it off public addresses then. \"\" turns it off.",
+        doc: "Where the admin HTTP listener answers: the status page at / for browsers, /metrics, \
+              /healthz, /readyz. Without admin_token it asks nobody who they are: keep it off public addresses then. \"\" turns it off.",
         field: |c| Field::OptionalAddress(&mut c.admin, 0),
     },
     Key {
@@ -806,6 +820,63 @@ pub static KEYS: &[Key] = &[
               Protocol error: invalid multibulk length\" and is closed, as Redis does. The \
               default is what Redis 7.0 takes.",
         field: |c| Field::Count(&mut c.limits.multibulk, 16..=i32::MAX as usize),
+    },
+    Key {
+        path: "observe.hot_keys",
+        change: Change::Now,
+        flag: None,
+        doc: "Looks for hot keys and big keys. Each worker keeps up to 256 hot and 128 big ones, \
+              some 100 KiB.",
+        field: |c| Field::Switch(&mut c.observe.hot_keys),
+    },
+    Key {
+        path: "observe.sample",
+        change: Change::Now,
+        flag: None,
+        doc: "Hot keys are looked for in one command of so many, chosen at random. Fewer make the \
+              rates more exact where there are few commands, and cost more.",
+        field: |c| Field::Count(&mut c.observe.sample, 1..=1_000_000),
+    },
+    Key {
+        path: "slowlog.slower_than",
+        change: Change::Now,
+        flag: None,
+        doc: "A command that takes as long, from its being read to its reply's being there, goes \
+              into slotway's slow log. Commands that wait because they want to (BLPOP …) do not. \
+              CONFIG SET slowlog-log-slower-than, in microseconds, sets it on the nodes and here, \
+              until the next start. \"0\" turns it off.",
+        field: |c| Field::OptionalDuration(&mut c.slowlog.slower_than, ms(1, HOUR)),
+    },
+    Key {
+        path: "slowlog.max_len",
+        change: Change::Now,
+        flag: None,
+        doc: "So many entries are kept, of all workers together; the oldest one goes first. CONFIG \
+              SET slowlog-max-len sets it on the nodes and here, until the next start.",
+        field: |c| Field::Count(&mut c.slowlog.max_len, 0..=crate::seen::SlowLog::MOST),
+    },
+    Key {
+        path: "tracing.endpoint",
+        change: Change::Restart,
+        flag: None,
+        doc: "The collector that spans are sent to, by OTLP over HTTP in protobuf: \
+              \"http://127.0.0.1:4318\" (then the path is /v1/traces), or with a path. \"\" sends \
+              none and costs nothing.",
+        field: |c| Field::Text(&mut c.tracing.endpoint),
+    },
+    Key {
+        path: "tracing.sample",
+        change: Change::Restart,
+        flag: None,
+        doc: "One command of so many is traced, chosen at random.",
+        field: |c| Field::Count(&mut c.tracing.sample, 1..=1_000_000_000),
+    },
+    Key {
+        path: "tracing.service_name",
+        change: Change::Restart,
+        flag: None,
+        doc: "The spans' service.name.",
+        field: |c| Field::Text(&mut c.tracing.service_name),
     },
     Key {
         path: "commands.deny",

@@ -391,6 +391,11 @@ fn contradictions(loaded: &Loaded) -> Vec<Problem> {
         problems.push(Problem { origin, key, reason: reason.into() });
     }
 
+    if let Err(reason) = crate::seen::Endpoint::parse(&config.tracing.endpoint) {
+        let (origin, key) = (loaded.origin("tracing.endpoint").clone(), "tracing.endpoint".into());
+        problems.push(Problem { origin, key, reason });
+    }
+
     problems.extend(super::tls::contradictions(loaded));
 
     // Port 0 is a different port each time.

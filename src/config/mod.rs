@@ -24,7 +24,7 @@ pub use change::{Change, Difference, Plan};
 pub use keys::{KEYS, Key, SECTIONS, Section};
 pub use load::{Flag, Loaded, Origin, Sources, load};
 pub use problem::{ConfigError, Problem};
-pub use reference::{docs_markdown, effective_toml, proxy_toml};
+pub use reference::{Shown, docs_markdown, effective_toml, proxy_toml, shown};
 pub use tls::{Tls, TlsAdmin, TlsDownstream, TlsUpstream};
 use value::Choice;
 pub use value::{
@@ -88,6 +88,12 @@ pub struct Config {
     pub pubsub: PubSub,
     /// `[limits]`
     pub limits: Limits,
+    /// `[observe]`
+    pub observe: Observe,
+    /// `[slowlog]`
+    pub slowlog: SlowLog,
+    /// `[tracing]`
+    pub tracing: Tracing,
     /// `[commands]`: which commands clients may send.
     pub commands: crate::command::Rules,
     /// `[log]`
@@ -210,6 +216,35 @@ pub struct Limits {
     pub multibulk: usize,
 }
 
+/// `[observe]`: what is seen of keys.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observe {
+    /// Hot keys and big keys are looked for.
+    pub hot_keys: bool,
+    /// In one command of so many.
+    pub sample: usize,
+}
+
+/// `[slowlog]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct SlowLog {
+    /// What takes as long is slow; `None` is nothing.
+    pub slower_than: Option<Duration>,
+    /// Entries that are kept.
+    pub max_len: usize,
+}
+
+/// `[tracing]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tracing {
+    /// Where spans are sent; empty is nowhere.
+    pub endpoint: String,
+    /// One command of so many.
+    pub sample: usize,
+    /// What slotway is called there.
+    pub service_name: String,
+}
+
 /// `[log]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Log {
@@ -286,6 +321,13 @@ impl Default for Config {
                 bulk: 512 * MIB,
                 inline: 64 * KIB,
                 multibulk: i32::MAX as usize,
+            },
+            observe: Observe { hot_keys: true, sample: 100 },
+            slowlog: SlowLog { slower_than: Some(Duration::from_millis(10)), max_len: 128 },
+            tracing: Tracing {
+                endpoint: String::new(),
+                sample: 1000,
+                service_name: "slotway".into(),
             },
             commands: crate::command::Rules::default(),
             log: Log { level: "info".into(), format: LogFormat::Text },
@@ -378,6 +420,13 @@ mod tests {
         "limits.bulk=14MiB",
         "limits.inline=15KiB",
         "limits.multibulk=16",
+        "observe.hot_keys=false",
+        "observe.sample=23",
+        "slowlog.slower_than=24ms",
+        "slowlog.max_len=25",
+        "tracing.endpoint=http://collector:4318",
+        "tracing.sample=26",
+        "tracing.service_name=other",
         "commands.deny=keys,@dangerous",
         "commands.allow=config|set",
         "log.level=debug",
@@ -412,6 +461,9 @@ mod tests {
             transactions,
             pubsub,
             limits,
+            observe: Observe { hot_keys, sample },
+            slowlog: SlowLog { slower_than, max_len },
+            tracing: Tracing { endpoint, sample: traced, service_name },
             commands,
             log,
         } = from_flags(OTHER.iter().copied()).unwrap().config;
@@ -507,6 +559,10 @@ mod tests {
         assert_eq!((output_hard, output_soft), (18 * MIB, 19 * KIB));
         assert_eq!((output_soft_time, on_gap), (s(9), OnGap::Disconnect));
         assert_eq!((inline, multibulk), (15 * KIB, 16));
+        assert_eq!((hot_keys, sample), (false, 23));
+        assert_eq!((slower_than, max_len), (Some(ms(24)), 25));
+        assert_eq!((endpoint.as_str(), traced), ("http://collector:4318", 26));
+        assert_eq!(service_name, "other");
         let texts = |rules: &[crate::command::Rule]| {
             rules.iter().map(|r| r.text().to_owned()).collect::<Vec<_>>()
         };

@@ -81,6 +81,36 @@ pub fn effective_toml(loaded: &Loaded) -> String {
     out
 }
 
+/// One key of a configuration, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Its path.
+    pub key: &'static str,
+    /// As TOML; a secret is masked.
+    pub value: String,
+    /// It is what it is where nobody sets it.
+    pub is_default: bool,
+    /// Its meaning.
+    pub doc: &'static str,
+}
+
+/// Every key of `config` in the order of the file, secrets masked.
+pub fn shown(config: &Config) -> Vec<Shown> {
+    let (default, mut all) = (Config::default(), Vec::new());
+    each(|_, key| {
+        all.extend(key.map(|key| {
+            let (is, by_default) = (key.show(config), key.show(&default));
+            Shown {
+                key: key.path,
+                value: is.to_string(),
+                is_default: is == by_default,
+                doc: key.doc,
+            }
+        }));
+    });
+    all
+}
+
 /// `docs/configuration.md`.
 pub fn docs_markdown() -> String {
     let mut out = String::from(INTRODUCTION);

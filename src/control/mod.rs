@@ -5,6 +5,7 @@
 
 mod accept;
 mod apply;
+mod export;
 mod link;
 mod listeners;
 mod names;

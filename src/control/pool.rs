@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
+use super::export::Exporter;
 use super::link::{Downstream, ToControl, ToWorker, WorkerHandle};
-use crate::client::{Pause, Question};
+use crate::client::{Census, Pause, Question};
 use crate::cluster::{Health, Snapshot};
 use crate::command::CommandTable;
 use crate::config::Config;
 use crate::metrics::{Totals, WorkerStats};
 use crate::pubsub::{HubStats, ToHub};
+use crate::seen::{Seen, SlowLog};
 use crate::tls::Tls;
 use crate::worker::Inquiry;
 
@@ -178,6 +180,44 @@ impl Pool {
         self.shared.scripts.bytes()
     }
 
+    /// Who sends spans to a collector, if one is configured.
+    pub fn exporter(&self) -> Option<Exporter> {
+        let counts = Arc::clone(&self.shared.span_counts);
+        Exporter::new(&self.config().tracing, self.shared.take_spans()?, counts)
+    }
+
+    /// What became of spans: exported, dropped, failed.
+    pub fn span_counts(&self) -> [u64; 3] {
+        let counts = &self.shared.span_counts;
+        [&counts.exported, &counts.dropped, &counts.failed].map(|count| count.load(Relaxed))
+    }
+
+    /// Slow commands.
+    pub fn slowlog(&self) -> &SlowLog {
+        &self.shared.slow
+    }
+
+    /// What all workers have seen of keys, as far as they say so in time.
+    pub async fn seen(&self, limit: Duration) -> Seen {
+        let asked: Vec<_> = {
+            let inner = self.inner();
+            let ask = |w: &Running| {
+                let (sender, receiver) = oneshot::channel();
+                w.handle.send(ToWorker::Seen(sender));
+                receiver
+            };
+            inner.running.iter().map(ask).collect()
+        };
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut seen = Seen::default();
+        for receiver in asked {
+            if let Ok(Ok(one)) = tokio::time::timeout_at(deadline, receiver).await {
+                seen.merge(*one);
+            }
+        }
+        seen
+    }
+
     /// The pub/sub hub's counters.
     pub fn hub_stats(&self) -> &HubStats {
         &self.shared.hub.stats
@@ -202,6 +242,32 @@ impl Pool {
     /// Connected clients of all workers.
     pub fn clients(&self) -> usize {
         self.inner().running.iter().map(|w| w.handle.clients.load(Relaxed)).sum()
+    }
+
+    /// Connected clients of each worker, by its index.
+    pub fn clients_by_worker(&self) -> Vec<(usize, usize)> {
+        self.inner().running.iter().map(|w| (w.index, w.handle.clients.load(Relaxed))).collect()
+    }
+
+    /// Asks every worker who its clients are and waits no longer than `limit`.
+    pub async fn census(&self, limit: Duration) -> Census {
+        let asked: Vec<_> = {
+            let inner = self.inner();
+            let ask = |w: &Running| {
+                let (sender, receiver) = oneshot::channel();
+                w.handle.send(ToWorker::Census(sender));
+                receiver
+            };
+            inner.running.iter().map(ask).collect()
+        };
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut all = Census::default();
+        for receiver in asked {
+            if let Ok(Ok(census)) = tokio::time::timeout_at(deadline, receiver).await {
+                all.merge(*census);
+            }
+        }
+        all
     }
 
     /// Hands a client to the worker with the fewest. Gives it back if there is no worker.

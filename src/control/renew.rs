@@ -8,6 +8,7 @@ use super::link::ToWorker;
 use super::pool::{Inner, Pool};
 use crate::config::Config;
 use crate::pubsub::ToHub;
+use crate::seen::SlowSetting;
 
 impl Pool {
     /// What is in use now.
@@ -20,6 +21,8 @@ impl Pool {
         self.shared().scripts.set_limit(config.limits.scripts);
         self.tell_hub(ToHub::Config(Arc::clone(&config)));
         let mut inner = self.inner();
+        let slow = SlowSetting::between(&inner.config.slowlog, &config.slowlog);
+        self.shared().slow.set(slow);
         inner.config = config;
         inner.tell_config();
     }

@@ -215,6 +215,11 @@ impl Control {
 
         let mut others = JoinSet::new();
         let admin = Arc::new(Admin::new(Arc::clone(&pool), Arc::clone(&status)));
+        if !admin_sockets.is_empty() {
+            let admin = Arc::clone(&admin);
+            let watch = move || Arc::clone(&admin).watch();
+            others.spawn(supervise("status".to_owned(), Arc::clone(&status), watch));
+        }
         admin_listeners
             .open(config.admin.clone(), admin_sockets, &admin)
             .map_err(|e| RunError::Start("the admin listener", e))?;
@@ -256,6 +261,11 @@ impl Control {
         };
         others.spawn(supervise("files".to_owned(), Arc::clone(&status), watch_files));
         let verifier = Verifier::new(Arc::clone(&pool), Arc::clone(&status));
+        if let Some(exporter) = pool.exporter() {
+            let exporter = Arc::new(exporter);
+            let export = move || Arc::clone(&exporter).run();
+            others.spawn(supervise("tracing".to_owned(), Arc::clone(&status), export));
+        }
         let alive = {
             let (pool, status) = (Arc::clone(&pool), Arc::clone(&status));
             move || notify::watchdog(Arc::clone(&pool), Arc::clone(&status))

@@ -66,6 +66,9 @@ pub struct ControlStats {
     /// Since 1970.
     pub config_loaded_seconds: f64,
     pub restart_keys: u64,
+    pub slow_commands: u64,
+    /// Exported, dropped, failed.
+    pub spans: [u64; 3],
     pub tls: TlsCounts,
     /// Fit, offline, then by [`Unfit`].
     pub replicas: [u64; 2 + Unfit::COUNT],
@@ -246,6 +249,12 @@ impl View<'_> {
                     }
                 }
             }
+            n if n == names::SPANS.name => {
+                for (outcome, count) in ["exported", "dropped", "failed"].iter().zip(control.spans)
+                {
+                    family.count(&[outcome], count);
+                }
+            }
             n if n == names::BUILD.name => family.count(&[env!("CARGO_PKG_VERSION")], 1),
             n if n == names::CPU.name => family.value(&[], process.cpu_seconds),
             n if n == names::START_TIME.name => family.value(&[], process.start_seconds),
@@ -285,6 +294,8 @@ impl View<'_> {
                     (names::TASK_FAILURES, control.task_failures),
                     (names::CONFIG_IN_USE, u64::from(control.config_in_use)),
                     (names::RESTART_KEYS, control.restart_keys),
+                    (names::SAMPLED, rest.sampled),
+                    (names::SLOW, control.slow_commands),
                     (names::TURNS, rest.turns),
                     (names::OPEN_FDS, process.open_fds),
                     (names::MAX_FDS, process.max_fds),

@@ -58,9 +58,9 @@ metrics! {
     COMMANDS: Counter "slotway_commands_total" ["command", "outcome"] ""
         "Commands answered: ok; error, the server's; refused, an error of slotway's own. Commands not in the table count as unknown.";
     COMMAND_DURATION: Histogram "slotway_command_duration_seconds" ["class"] ""
-        "From a command read from its client to its reply ready for the client, by class of command.";
+        "From a command read from its client to its reply ready for the client, by class of command; blocking commands that have waited (10 ms or more) are left out.";
     NODE_DURATION: Histogram "slotway_node_command_duration_seconds" ["node"] ""
-        "From a command read from its client to its reply read from the node.";
+        "From a command read from its client to its reply read from the node; blocking commands that have waited (10 ms or more) are left out.";
     CLIENTS: Gauge "slotway_clients" ["protocol"] "limits.clients"
         "Connected clients by the protocol they speak.";
     CLIENTS_PAUSED: Gauge "slotway_clients_paused" [] ""
@@ -189,6 +189,12 @@ metrics! {
         "When the configuration in use was read last, in seconds since 1970.";
     RESTART_KEYS: Gauge "slotway_config_restart_keys" [] ""
         "Keys whose value in the file is used after a restart only.";
+    SAMPLED: Counter "slotway_sampled_commands_total" [] "observe.sample"
+        "Commands whose keys were looked at for the hot keys.";
+    SLOW: Counter "slotway_slow_commands_total" [] "slowlog.slower_than"
+        "Commands that went into the slow log.";
+    SPANS: Counter "slotway_trace_spans_total" ["outcome"] "tracing.endpoint"
+        "Spans: exported, the collector has taken them; dropped, there was no room for them before they were sent; failed, the collector could not be reached or did not take them.";
     TURNS: Counter "slotway_worker_turns_total" [] ""
         "Turns of the workers' event loops.";
     BUILD: Gauge "slotway_build_info" ["version"] ""

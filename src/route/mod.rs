@@ -243,6 +243,10 @@ impl Router {
                 let fits = self.arity_fits(command, args);
                 Plan::Refuse(if fits { why } else { Refused::Arity })
             }
+            // No node knows it.
+            Behaviour::Local(Local::Proxy) if !self.arity_fits(command, args) => {
+                Plan::Refuse(Refused::Arity)
+            }
             _ if !self.arity_fits(command, args) => Plan::Any,
             Behaviour::Local(local) => Plan::Local(local),
             Behaviour::Refused(why) => Plan::Refuse(why),

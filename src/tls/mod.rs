@@ -37,6 +37,19 @@ pub use pin::pinned;
 pub use stats::{Outcome, Side, TlsCounts, TlsStats};
 pub use stream::TlsStream;
 
+/// For what is not a node: with the machine's own CAs.
+///
+/// # Errors
+/// It has none.
+pub fn public_client() -> Result<Arc<ClientConfig>, Fault> {
+    let config = config::Tls::default();
+    let material = Material::of(Side::Upstream, &config).map_err(|faults| {
+        let none = Fault { key: "tls".into(), reason: "cannot be used".into() };
+        faults.into_iter().next().unwrap_or(none)
+    })?;
+    material.client(&config.upstream).map(Arc::new)
+}
+
 /// TLS as it is configured, with the certificates that are in use now. Shared by all threads.
 #[derive(Debug, Default)]
 pub struct Tls {

@@ -25,6 +25,8 @@
 //!   cluster's users and their connections
 //! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
 //! - `answer`: a reply finds its client; refusals and retries
+//! - `seen`: what is seen of commands: hot keys, big keys, slow ones; `proxy`: they are told;
+//!   `traced`: spans of single commands
 //! - `scripts`: Lua scripts are remembered, and given to nodes
 //! - `replicas`: reads from replicas; `read_from`: which node a read goes to
 //! - `tls`: TLS handshakes, of clients and with nodes
@@ -34,6 +36,7 @@
 
 mod acl;
 mod answer;
+mod census;
 mod clients;
 mod clock;
 mod dedicated;
@@ -48,6 +51,7 @@ mod join;
 mod keyspace;
 mod loss;
 mod pressure;
+mod proxy;
 mod publish;
 mod pubsub;
 mod read_from;
@@ -56,6 +60,7 @@ mod renew;
 mod replicas;
 mod scattered;
 mod scripts;
+mod seen;
 mod settings;
 mod shards;
 mod shared;
@@ -63,6 +68,7 @@ mod silence;
 mod tls;
 mod topics;
 mod topology;
+mod traced;
 mod transaction;
 mod upstreams;
 mod users;
@@ -140,6 +146,10 @@ struct Gathering {
     realm: u16,
     command: u16,
     started: u64,
+    /// The last of its parts that was slow.
+    slow: Option<Box<crate::seen::SlowEntry>>,
+    /// What it sets, if the nodes agree (CONFIG SET).
+    sets: Option<crate::seen::SlowSetting>,
     /// Bytes that the worker has put on its account.
     accounted: usize,
 }
@@ -239,6 +249,7 @@ struct Worker {
     scripts: scripts::Scripts,
     topics: topics::Topics,
     handshakes: tls::Handshakes,
+    seeing: seen::Seeing,
     /// PUBLISHes may wait for a node that is not reached.
     stranded: bool,
     /// Bytes of the client that is being read from, from the command at hand on.
@@ -415,6 +426,7 @@ impl Worker {
             scripts: scripts::Scripts::new(Arc::clone(&shared.scripts)),
             topics: topics::Topics::default(),
             handshakes: tls::Handshakes::default(),
+            seeing: seen::Seeing::new(config),
             stranded: false,
             shared,
             idle: Vec::new(),
@@ -465,6 +477,7 @@ impl Worker {
             }
             self.now = micros(self.epoch);
             self.stats.turns += 1;
+            self.look_around();
             self.held_now = 0;
             // First of all, so that a PUBLISH that is answered now counts the subscribers that the
             // hub told of before.
@@ -574,6 +587,7 @@ impl Worker {
                 break;
             }
         }
+        self.finish_seen();
         self.tell_hub();
         // Empty by now; what was put off is the next turn's.
         std::mem::swap(&mut self.dirty_upstreams, &mut self.deferred);
@@ -601,6 +615,17 @@ impl Worker {
                 ToWorker::Scrape(answer) => {
                     // Whoever asked may have given up: nobody to answer then.
                     let _ = answer.send(Box::new(self.counters()));
+                }
+                ToWorker::Census(answer) => {
+                    // Its work is that of a list of all clients; see below.
+                    let _ = answer.send(Box::new(self.census()));
+                    looked_at += self.clients.len();
+                    if looked_at > LOOKED_AT {
+                        return self.more_inbox = true;
+                    }
+                }
+                ToWorker::Seen(answer) => {
+                    let _ = answer.send(Box::new(self.seeing.copy(self.now)));
                 }
                 ToWorker::Asked(inquiry) => {
                     self.hear(&inquiry);

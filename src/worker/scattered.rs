@@ -86,6 +86,8 @@ impl Worker {
             realm: self.realm_of(index),
             command,
             started: self.now,
+            slow: None,
+            sets: None,
             accounted: 0,
         });
         for (batch, group) in batches.into_iter().zip(groups) {

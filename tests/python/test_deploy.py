@@ -59,6 +59,8 @@ VALUES = {
         "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
         "autoscaling": {"enabled": False},
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+        "dashboard": {"enabled": True, "annotations": {"grafana_folder": "Redis"}},
         "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
         "podLabels": {"team": "data"},
         "tolerations": [{"operator": "Exists"}],
@@ -264,6 +266,12 @@ def test_the_chart(name, authority):
     docs = helm(VALUES[name])
     fits_the_schemas(docs)
     holds_together(docs)
+    if "dashboard" in VALUES[name]:
+        (dashboard,) = [d for d in docs if d["metadata"]["name"].endswith("-dashboard")]
+        assert json.loads(dashboard["data"]["slotway.json"])["uid"] == "slotway"
+        docs.remove(dashboard)
+        rules = yaml.safe_load((DEPLOY / "prometheus/rules.yaml").read_text())
+        assert one(docs, "PrometheusRule")["spec"] == rules
     deployment = one(docs, "Deployment")
     shutdown = yaml.safe_load((CHART / "values.yaml").read_text())["shutdown"]
     grace = pod(deployment)["spec"]["terminationGracePeriodSeconds"]
