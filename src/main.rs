@@ -16,7 +16,10 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use slotway::command::CommandTable;
-use slotway::config::{self, Address, Config, ConfigError, CrossSlot, Listen, Loaded, Problem};
+use slotway::config::{
+    self, Address, Config, ConfigError, CrossSlot, Listen, Loaded, Problem, Sources,
+};
+use slotway::control::Reload;
 use slotway::tls::{Fault, Tls};
 use slotway::{control, metrics, route, sandbox};
 
@@ -30,11 +33,14 @@ const MISCONFIGURED: u8 = 2;
 fn main() -> ExitCode {
     let env = std::env::vars_os().collect();
     let outcome = match Cli::parse().command {
-        Command::Run(args) => config::load(&args.sources(env)).and_then(|loaded| {
-            loaded.need_seeds()?;
-            certificates(&loaded)?;
-            Ok(run(loaded.config))
-        }),
+        Command::Run(args) => {
+            let sources = args.sources(env);
+            config::load(&sources).and_then(|loaded| {
+                loaded.need_seeds()?;
+                certificates(&loaded)?;
+                Ok(run(loaded.config, sources))
+            })
+        }
         Command::Check(args) => config::load(&args.sources(env)).and_then(|loaded| {
             let tls = certificates(&loaded)?;
             if let Err(error) = loaded.need_seeds() {
@@ -76,9 +82,9 @@ fn certificates(loaded: &Loaded) -> Result<String, ConfigError> {
     }
 }
 
-fn run(config: Config) -> ExitCode {
-    logging::init(&config);
-    match control::run(config) {
+fn run(config: Config, sources: Sources) -> ExitCode {
+    let log_level = logging::init(&config);
+    match control::run_reloading(config, Reload { sources, log_level }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "slotway failed");
@@ -93,7 +99,7 @@ fn run_probe(config: &Config, page: &str, limit: Duration) -> ExitCode {
         eprintln!("error: the admin listener is off (admin = \"\"), so there is nobody to ask");
         return ExitCode::from(FAILED);
     };
-    match probe::ask(admin, &config.admin_token.reveal(), page, limit) {
+    match probe::ask(admin, config, page, limit) {
         Ok((good, text)) => {
             print(&format_args!("{text}\n"));
             ExitCode::from(if good { 0 } else { FAILED })
@@ -117,7 +123,7 @@ fn write_man(dir: &Path) -> ExitCode {
 }
 
 fn run_sandbox(size: SandboxSize, config: Config) -> ExitCode {
-    logging::init(&config);
+    let _ = logging::init(&config);
     match serve_sandbox(size, config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

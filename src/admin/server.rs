@@ -14,21 +14,27 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
 use super::ready::{Facts, Readiness};
 use super::seen::{asked_count, keys_json};
-use crate::config::{Config, Secret};
+use crate::config::Config;
 use crate::control::{Pool, Status};
 use crate::metrics::{ControlStats, Process, View};
+use crate::tls::{Outcome, Side};
 use crate::users::same_secret;
 
 /// Connections served at once; more wait. Nobody but a scraper and a prober is expected.
 const CONNECTIONS: usize = 64;
 /// For a request's head, and between two requests of a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// For the handshake before it.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request's head has no business being larger.
 const HEAD_BYTES: usize = 16 << 10;
 /// Workers that take longer are shown as they last were.
@@ -57,21 +63,25 @@ const INDEX: &str = "<!DOCTYPE html>
 pub struct Admin {
     pool: Arc<Pool>,
     status: Arc<Status>,
-    limits: Vec<(&'static str, usize)>,
-    /// `observe.sample`; 0 where nothing is looked at.
-    sample: u32,
-    token: Secret,
-    /// The health pages want it, too.
-    probes_show_token: bool,
 }
 
 type Page = Response<Full<Bytes>>;
 
 impl Admin {
     /// Shows what `pool` and `status` know.
-    pub fn new(config: &Config, pool: Arc<Pool>, status: Arc<Status>) -> Self {
+    pub fn new(pool: Arc<Pool>, status: Arc<Status>) -> Self {
+        Admin { pool, status }
+    }
+
+    /// Where failures are counted.
+    pub fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.status)
+    }
+
+    /// The limits in use.
+    fn limits(config: &Config) -> Vec<(&'static str, usize)> {
         let l = &config.limits;
-        let limits = vec![
+        vec![
             ("clients", l.clients),
             ("client_output", l.client_output),
             ("upstream_in_flight", l.upstream_in_flight),
@@ -83,22 +93,28 @@ impl Admin {
             ("bulk", l.bulk),
             ("inline", l.inline),
             ("multibulk", l.multibulk),
-        ];
-        let (token, probes_show_token) =
-            (config.admin_token.clone(), config.admin_token_for_probes);
-        let sample = if config.observe.hot_keys { config.observe.sample as u32 } else { 0 };
-        Admin { pool, status, limits, sample, token, probes_show_token }
+        ]
     }
 
-    /// Serves until it is dropped.
-    pub async fn serve(self: Arc<Self>, listener: Arc<TcpListener>) {
+    /// Serves until `close` says so: then no more connections are taken, and those that there are
+    /// served to their end.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: Arc<TcpListener>,
+        mut close: watch::Receiver<bool>,
+    ) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         // Dropped with the task, so that no connection outlives it.
         let mut connections = tokio::task::JoinSet::new();
         let mut logged: Option<Instant> = None;
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let stream = match listener.accept().await {
+            let accepted = tokio::select! {
+                biased;
+                accepted = listener.accept() => accepted,
+                () = async { _ = close.wait_for(|close| *close).await } => break,
+            };
+            let stream = match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
@@ -116,18 +132,42 @@ impl Admin {
                     let admin = Arc::clone(&admin);
                     async move { Ok::<_, Infallible>(admin.page(&request).await) }
                 });
-                let served = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD_TIMEOUT)
-                    .max_buf_size(HEAD_BYTES)
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
+                let mut http = http1::Builder::new();
+                http.timer(TokioTimer::new());
+                http.header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
+                let served = match admin.pool.tls().admin() {
+                    None => http.serve_connection(TokioIo::new(stream), service).await,
+                    Some(tls) => {
+                        let Some(stream) = admin.secured(tls, stream).await else { return };
+                        http.serve_connection(TokioIo::new(stream), service).await
+                    }
+                };
                 if let Err(error) = served {
                     debug!(%error, "admin connection");
                 }
                 drop(place);
             });
         }
+        connections.detach_all();
+    }
+
+    /// The connection, its TLS handshake over; `None` if it fails or takes too long.
+    async fn secured(
+        &self,
+        tls: Arc<ServerConfig>,
+        stream: TcpStream,
+    ) -> Option<TlsStream<TcpStream>> {
+        let handshake = TlsAcceptor::from(tls).accept(stream);
+        let (stream, outcome) = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+            Ok(Ok(stream)) => (Some(stream), Outcome::Ok),
+            Ok(Err(error)) => {
+                debug!(%error, "a TLS handshake on the admin listener has failed");
+                (None, crate::tls::outcome(&error))
+            }
+            Err(_) => (None, Outcome::Timeout),
+        };
+        self.pool.tls().stats().count(Side::Admin, outcome);
+        stream
     }
 
     async fn page(&self, request: &Request<Incoming>) -> Page {
@@ -160,9 +200,10 @@ impl Admin {
 
     /// The token is there, or none is wanted.
     fn may_see(&self, request: &Request<Incoming>) -> bool {
-        let token = self.token.reveal();
-        let open =
-            !self.probes_show_token && matches!(request.uri().path(), "/healthz" | "/readyz");
+        let config = self.pool.config();
+        let token = config.admin_token.reveal();
+        let open = !config.admin_token_for_probes
+            && matches!(request.uri().path(), "/healthz" | "/readyz");
         if token.is_empty() || open {
             return true;
         }
@@ -195,6 +236,7 @@ impl Admin {
                 tls: self.pool.tls().stats().counts(),
                 ..ControlStats::default()
             };
+            control.count_reloads(&self.status.reloads);
             control.count_replicas(&topology.snapshot, &topology.health);
             (control, Arc::clone(&topology.commands))
         };
@@ -203,7 +245,7 @@ impl Admin {
             commands: &commands,
             control,
             hub: self.pool.hub_stats(),
-            limits: &self.limits,
+            limits: &Admin::limits(&self.pool.config()),
             process: Process::read(),
         };
         match view.text() {
@@ -222,8 +264,9 @@ impl Admin {
             path => {
                 let seen = self.pool.seen(SCRAPE_LIMIT).await;
                 let topology = self.status.topology().clone();
-                let count = count.unwrap_or(20);
-                keys_json(path, &seen, &topology, (self.sample, count))
+                let observe = &self.pool.config().observe;
+                let sample = if observe.hot_keys { observe.sample as u32 } else { 0 };
+                keys_json(path, &seen, &topology, (sample, count.unwrap_or(20)))
             }
         };
         page(StatusCode::OK, "application/json", json.to_string() + "\n")

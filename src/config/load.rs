@@ -101,12 +101,12 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     }
     loading.environment(&sources.env);
     loading.flags(&sources.flags);
-    let Loading { loaded, mut problems } = loading;
+    let Loading { mut loaded, mut problems } = loading;
     if problems.is_empty() {
         problems = contradictions(&loaded);
     }
     if problems.is_empty() {
-        problems = access::problems(&loaded);
+        problems = access::problems(&mut loaded);
     }
     if problems.is_empty() { Ok(loaded) } else { Err(ConfigError { problems }) }
 }

@@ -8,6 +8,7 @@
 //! three are there.
 
 mod access;
+mod change;
 mod field;
 mod keys;
 mod load;
@@ -19,15 +20,16 @@ mod value;
 use std::time::Duration;
 
 pub use access::{is_public, unprotected};
+pub use change::{Change, Difference, Plan};
 pub use keys::{KEYS, Key, SECTIONS, Section};
 pub use load::{Flag, Loaded, Origin, Sources, load};
 pub use problem::{ConfigError, Problem};
 pub use reference::{docs_markdown, effective_toml, proxy_toml};
-pub use tls::{Tls, TlsDownstream, TlsUpstream};
+pub use tls::{Tls, TlsAdmin, TlsDownstream, TlsUpstream};
 use value::Choice;
 pub use value::{
-    Address, Auth, ClientAuth, CrossSlot, InFailover, Listen, LogFormat, NodeZone, OnGap, ReadFrom,
-    Secret, TlsVersion, UserFrom, Verify, Workers,
+    Address, Auth, ClientAuth, CrossSlot, HandOver, InFailover, Listen, LogFormat, NodeZone, OnGap,
+    ReadFrom, Secret, TlsVersion, UserFrom, Verify, Workers,
 };
 
 const KIB: usize = 1 << 10;
@@ -40,6 +42,8 @@ const GIB: usize = 1 << 30;
 pub struct Config {
     /// Where clients connect; at least one, or one of `tls.downstream.listen`.
     pub listen: Vec<Listen>,
+    /// Whether another slotway may take over these addresses.
+    pub hand_over: HandOver,
     /// Nodes to ask for the topology first; may be empty here, `slotway run` refuses that.
     pub seeds: Vec<Address>,
     /// How many workers.
@@ -101,6 +105,8 @@ pub struct Config {
 pub struct Upstream {
     /// The user of AUTH; empty is the node's default user.
     pub user: String,
+    /// The file that it is in; empty is none.
+    pub user_file: String,
     /// The password of AUTH; empty with an empty user is no AUTH at all.
     pub password: Secret,
     /// The file that it is in; empty is none.
@@ -252,6 +258,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             listen: vec![Listen::Tcp(Address { host: "127.0.0.1".into(), port: 6379 })],
+            hand_over: HandOver::Off,
             seeds: Vec::new(),
             workers: Workers::Auto,
             admin: Some(Address { host: "127.0.0.1".into(), port: 9121 }),
@@ -267,6 +274,7 @@ impl Default for Config {
             admin_token_for_probes: false,
             upstream: Upstream {
                 user: String::new(),
+                user_file: String::new(),
                 password: Secret::default(),
                 password_file: String::new(),
                 client_name: "slotway".into(),
@@ -339,8 +347,9 @@ mod tests {
     }
 
     /// A value that is not the default, for every key.
-    const OTHER: &[&str] = &[
+    pub(super) const OTHER: &[&str] = &[
         "listen=unix:/run/s.sock,[::1]:7",
+        "hand_over=on",
         "seeds=a:1,b:2",
         "workers=2",
         "admin=",
@@ -355,6 +364,7 @@ mod tests {
         "admin_token_file=",
         "admin_token_for_probes=true",
         "upstream.user=u",
+        "upstream.user_file=",
         "upstream.password=hunter2",
         "upstream.password_file=",
         "upstream.client_name=n",
@@ -376,6 +386,9 @@ mod tests {
         "tls.upstream.cert=c2",
         "tls.upstream.key=k2",
         "tls.upstream.min_version=1.3",
+        "tls.admin.cert=c3",
+        "tls.admin.key=k3",
+        "tls.admin.min_version=1.3",
         "timeouts.command=0",
         "timeouts.connect=2s",
         "timeouts.probe=250ms",
@@ -425,6 +438,7 @@ mod tests {
         // Without `..`: a new field does not compile here until it has a key to be set by.
         let Config {
             listen,
+            hand_over,
             seeds,
             workers,
             admin,
@@ -439,7 +453,7 @@ mod tests {
             admin_token_file,
             admin_token_for_probes,
             upstream,
-            tls: Tls { downstream, upstream: secured },
+            tls: Tls { downstream, upstream: secured, admin: admin_tls },
             timeouts,
             reconnect,
             topology,
@@ -453,8 +467,15 @@ mod tests {
             commands,
             log,
         } = from_flags(OTHER.iter().copied()).unwrap().config;
-        let Upstream { user, password, password_file, client_name, connections, keepalive } =
-            upstream;
+        let Upstream {
+            user,
+            user_file,
+            password,
+            password_file,
+            client_name,
+            connections,
+            keepalive,
+        } = upstream;
         let TlsDownstream {
             listen: tls_listen,
             announce: tls_announce,
@@ -473,8 +494,11 @@ mod tests {
         assert_eq!(texts(&tls_listen), ["[::]:8", "b:9"]);
         assert_eq!(tls_announce.map(|a| a.to_string()).as_deref(), Some("proxy:10"));
         assert_eq!(handshake_timeout, Duration::from_secs(13));
-        let versions = [min_version, secured.min_version];
-        assert_eq!(versions, [TlsVersion::Tls13; 2]);
+        let TlsAdmin { cert, key, min_version: admin_version } = admin_tls;
+        let files = [cert, key].map(|file| file.unwrap().display().to_string());
+        assert_eq!(files, ["c3", "k3"]);
+        let versions = [min_version, secured.min_version, admin_version];
+        assert_eq!(versions, [TlsVersion::Tls13; 3]);
         let TlsUpstream { enabled, ca, verify, server_name, cert, key, min_version: _ } = secured;
         let files = [cert, key, ca].map(|file| file.unwrap().display().to_string());
         assert_eq!(files, ["c2", "k2", "ca2"]);
@@ -510,12 +534,12 @@ mod tests {
             ]
         );
         assert_eq!(seeds.iter().map(Address::to_string).collect::<Vec<_>>(), ["a:1", "b:2"]);
-        assert_eq!((workers.count(), admin), (2, None));
+        assert_eq!((workers.count(), admin, hand_over), (2, None, HandOver::On));
         assert_eq!(announce.map(|a| a.to_string()).as_deref(), Some("proxy:8"));
         assert_eq!((user.as_str(), &*password.reveal()), ("u", "hunter2"));
         assert_eq!((auth, protected_mode, users), (Auth::Passthrough, false, 18));
         assert_eq!((&*admin_token.reveal(), admin_token_for_probes), ("hunter3", true));
-        assert_eq!((users_file + &admin_token_file + &password_file).as_str(), "");
+        assert_eq!((users_file + &admin_token_file + &password_file + &user_file).as_str(), "");
         assert_eq!(own_users.iter().map(|user| &*user.name).collect::<Vec<_>>(), ["app"]);
         assert_eq!((client_name.as_str(), connections), ("n", 2));
         let (ms, s) = (Duration::from_millis, Duration::from_secs);

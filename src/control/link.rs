@@ -42,6 +42,15 @@ pub enum ToWorker {
     Answered(Box<Answered>),
     /// The pub/sub hub's news of one of its turns.
     PubSub(crate::pubsub::Batch),
+    /// Run by this configuration from now on.
+    Config {
+        /// Which one.
+        config: Arc<crate::config::Config>,
+        /// Workers that share what is limited for all together.
+        workers: usize,
+    },
+    /// No more clients come; end when the last one has gone.
+    Retire,
     /// What a node has said to a [`crate::users::Verify`].
     Verified {
         /// The client that waits for it.

@@ -23,7 +23,6 @@ use crate::worker::Inquiry;
 /// All workers. Shared by the parts of the control thread.
 #[derive(Debug)]
 pub struct Pool {
-    config: Arc<Config>,
     tls: Arc<Tls>,
     shared: Arc<crate::worker::Shared>,
     to_control: mpsc::UnboundedSender<ToControl>,
@@ -33,8 +32,10 @@ pub struct Pool {
 }
 
 #[derive(Debug)]
-struct Inner {
-    running: Vec<Running>,
+pub(super) struct Inner {
+    /// In use now.
+    pub(super) config: Arc<Config>,
+    pub(super) running: Vec<Running>,
     /// Indices are never given twice, so that a late word of an ended worker is not taken for one
     /// of its replacement.
     next: usize,
@@ -50,10 +51,12 @@ struct Inner {
 }
 
 #[derive(Debug)]
-struct Running {
-    index: usize,
-    handle: WorkerHandle,
+pub(super) struct Running {
+    pub(super) index: usize,
+    pub(super) handle: WorkerHandle,
     started: Instant,
+    /// It gets no more clients, and ends when it has none.
+    pub(super) retiring: bool,
     /// Its counters when it last gave them: what is left of them if it fails.
     last: Box<WorkerStats>,
 }
@@ -90,6 +93,7 @@ impl Pool {
         let users = crate::users::files::users(&config)
             .map_err(|(key, why)| std::io::Error::other(format!("{key}: {why}")))?;
         let inner = Inner {
+            config: Arc::clone(&config),
             running: Vec::new(),
             next: 0,
             topology: None,
@@ -104,10 +108,14 @@ impl Pool {
         let hub = crate::pubsub::spawn(Arc::clone(&config), Arc::clone(&tls), to_control.clone())?;
         let shared = Arc::new(crate::worker::Shared::new(&config, Arc::clone(&tls), hub));
         let replicas = super::replicas::Wish::new(&config);
-        Ok(Pool { config, tls, shared, to_control, replicas, inner: Mutex::new(inner) })
+        Ok(Pool { tls, shared, to_control, replicas, inner: Mutex::new(inner) })
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn shared(&self) -> &crate::worker::Shared {
+        &self.shared
+    }
+
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -117,7 +125,7 @@ impl Pool {
         let index = inner.next;
         let handle = crate::worker::spawn(
             index,
-            Arc::clone(&self.config),
+            Arc::clone(&inner.config),
             Arc::clone(&inner.commands),
             Arc::clone(&self.shared),
             self.to_control.clone(),
@@ -143,6 +151,7 @@ impl Pool {
             index,
             handle,
             started: Instant::now(),
+            retiring: false,
             last: Box::default(),
         });
         Ok(())
@@ -174,7 +183,7 @@ impl Pool {
     /// Who sends spans to a collector, if one is configured.
     pub fn exporter(&self) -> Option<Exporter> {
         let counts = Arc::clone(&self.shared.span_counts);
-        Exporter::new(&self.config.tracing, self.shared.take_spans()?, counts)
+        Exporter::new(&self.config().tracing, self.shared.take_spans()?, counts)
     }
 
     /// What became of spans: exported, dropped, failed.
@@ -219,7 +228,7 @@ impl Pool {
         self.tell_hub(ToHub::Stop);
     }
 
-    fn tell_hub(&self, message: ToHub) {
+    pub(super) fn tell_hub(&self, message: ToHub) {
         if self.shared.hub.handle.send(message).is_err() {
             tracing::error!("the pub/sub hub has ended");
         }
@@ -238,8 +247,8 @@ impl Pool {
     /// Hands a client to the worker with the fewest. Gives it back if there is no worker.
     pub fn hand_over(&self, client: Downstream) -> Result<(), Downstream> {
         let inner = self.inner();
-        let Some(least) = inner.running.iter().min_by_key(|w| w.handle.clients.load(Relaxed))
-        else {
+        let open = inner.running.iter().filter(|w| !w.retiring);
+        let Some(least) = open.min_by_key(|w| w.handle.clients.load(Relaxed)) else {
             return Err(client);
         };
         least.handle.clients.fetch_add(1, Relaxed);
@@ -331,6 +340,10 @@ impl Pool {
         let ended = inner.running.remove(at);
         self.tell_hub(ToHub::WorkerGone { index });
         inner.ended.add_ended(&ended.last);
+        if ended.retiring {
+            // The others' shares of what is limited for all together.
+            inner.tell_config();
+        }
         Some(ended.started.elapsed())
     }
 

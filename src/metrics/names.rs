@@ -187,6 +187,14 @@ metrics! {
         "Commands that went into the slow log.";
     SPANS: Counter "slotway_trace_spans_total" ["outcome"] "tracing.endpoint"
         "Spans: exported, the collector has taken them; dropped, there was no room for them before they were sent; failed, the collector could not be reached or did not take them.";
+    RELOADS: Counter "slotway_config_reloads_total" ["outcome"] ""
+        "Times that the configuration was read anew (SIGHUP, a changed file): changed; unchanged, nothing in it differs; invalid, nothing was changed because something is wrong with it.";
+    CONFIG_IN_USE: Gauge "slotway_config_in_use" [] ""
+        "1: what the configuration file says is in use. 0: it is not, because it is invalid or a key needs a restart; the log says which.";
+    CONFIG_LOADED: Gauge "slotway_config_loaded_timestamp_seconds" [] ""
+        "When the configuration in use was read last, in seconds since 1970.";
+    RESTART_KEYS: Gauge "slotway_config_restart_keys" [] ""
+        "Keys whose value in the file is used after a restart only.";
     TURNS: Counter "slotway_worker_turns_total" [] ""
         "Turns of the workers' event loops.";
     BUILD: Gauge "slotway_build_info" ["version"] ""

@@ -462,6 +462,12 @@ fn keys_words(keys: &KeySpec) -> String {
             parts.join(", ")
         }
         KeySpec::Native(Native::Sort) => "argument 1, the one after `STORE`".into(),
+        KeySpec::Native(Native::Georadius { .. }) => {
+            "argument 1, those after `STORE` and `STOREDIST`".into()
+        }
+        KeySpec::Native(Native::Streams { .. }) => {
+            "the first half of the arguments after `STREAMS`".into()
+        }
         KeySpec::Native(Native::Migrate) => "argument 3, or those after `KEYS`".into(),
     };
     format!("Keys: {words}")

@@ -136,6 +136,11 @@ impl Router {
         &self.table
     }
 
+    /// The same, to make another router of.
+    pub fn shared_table(&self) -> Arc<CommandTable> {
+        Arc::clone(&self.table)
+    }
+
     /// Which commands are denied and allowed.
     pub fn rules(&self) -> &Rules {
         &self.rules

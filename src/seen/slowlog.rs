@@ -70,6 +70,12 @@ pub struct SlowSetting {
 }
 
 impl SlowSetting {
+    /// What the configuration says.
+    pub fn configured(config: &crate::config::SlowLog) -> SlowSetting {
+        let micros = config.slower_than.map_or(OFF, |d| d.as_micros() as u64);
+        SlowSetting { slower_than: Some(micros), max_len: Some(config.max_len) }
+    }
+
     /// `None`: nothing that concerns it. What nodes refuse does not matter.
     pub fn of(args: &Args) -> Option<SlowSetting> {
         let mut setting = SlowSetting::default();

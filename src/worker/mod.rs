@@ -31,6 +31,7 @@
 //! - `replicas`: reads from replicas; `read_from`: which node a read goes to
 //! - `tls`: TLS handshakes, of clients and with nodes
 //! - `topology`: a new snapshot becomes routes
+//! - `renew`: another configuration
 //! - `clock`: deadlines, backoff; `silence`: nodes that owe an answer and say nothing
 
 mod acl;
@@ -54,6 +55,7 @@ mod publish;
 mod pubsub;
 mod read_from;
 mod realms;
+mod renew;
 mod replicas;
 mod scattered;
 mod scripts;
@@ -293,6 +295,8 @@ struct Worker {
     next_relief: u64,
     lines: LogLines,
     drain: Option<drain::Drain>,
+    /// It ends with its last client.
+    retires: bool,
     /// CLIENT PAUSE, while it lasts.
     pause: Option<Pause>,
 
@@ -382,7 +386,7 @@ impl Worker {
         };
         Worker {
             index,
-            settings: Settings::new(config),
+            settings: Settings::new(config, config.workers.count()),
             poll,
             inbox,
             more_inbox: false,
@@ -439,6 +443,7 @@ impl Worker {
             next_relief: 0,
             lines: LogLines::default(),
             drain: None,
+            retires: false,
             pause: None,
             scratch: vec![0; SCRATCH],
             ranges: Vec::new(),
@@ -509,6 +514,10 @@ impl Worker {
             self.drain_goes_on();
             if self.is_drained() {
                 tracing::debug!(worker = self.index, "worker drained");
+                return;
+            }
+            if self.retires && self.clients.is_empty() {
+                tracing::debug!(worker = self.index, "worker retired");
                 return;
             }
         }
@@ -624,6 +633,8 @@ impl Worker {
                 ToWorker::Probed(probed) => self.probed(&probed),
                 #[cfg(debug_assertions)]
                 ToWorker::Fail => panic!("told to fail"),
+                ToWorker::Config { config, workers } => self.set_config(&config, workers),
+                ToWorker::Retire => self.retires = true,
                 ToWorker::Pause(pause) => self.suspend_clients(pause),
                 ToWorker::Drain { by } => self.start_drain(by),
             }

@@ -89,6 +89,22 @@ impl Seeing {
         seeing
     }
 
+    /// Another configuration.
+    pub fn configure(&mut self, config: &Config, now: u64) {
+        let sample = if config.observe.hot_keys { config.observe.sample as u32 } else { 0 };
+        let trace = if self.trace == 0 { 0 } else { config.tracing.sample as u32 };
+        if sample == 0 && self.sample != 0 {
+            self.reset(Kind::Hot, now);
+            self.reset(Kind::Big, now);
+        }
+        if (sample, trace) != (self.sample, self.trace) {
+            (self.sample, self.trace) = (sample, trace);
+            (self.to_sample, self.to_trace) = (0, 0);
+            self.next_sample();
+        }
+        self.set_floor();
+    }
+
     /// Draws anew what was counted down to.
     fn next_sample(&mut self) {
         // At random, or what clients do in turns would be seen in one of its turns only.
