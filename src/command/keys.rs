@@ -282,7 +282,7 @@ fn push_streams(from: u8, args: &Args, out: &mut Vec<u32>) -> Result<(), KeyErro
         return Ok(());
     };
     let left = n - first;
-    if left % 2 != 0 {
+    if !left.is_multiple_of(2) {
         return Err(KeyError::Unbalanced);
     }
     out.extend((first..first + left / 2).map(|i| u32::try_from(i).unwrap_or(u32::MAX)));
