@@ -613,3 +613,53 @@ fn failures_take_longer_and_longer() {
     assert!(log.contains("logins failed") && !log.contains("guess"), "{log}");
     assert_eq!(log.matches("logins failed").count(), 1, "{log}");
 }
+
+/// Who has not logged in says no more than a login needs, as at a server.
+#[test]
+fn strangers_have_the_limits_of_a_servers_strangers() {
+    let server = Standalone::start(StandaloneOptions::default()).expect("a server");
+    let mut admin = server.connect().expect("the server");
+    assert!(ask(&mut admin, "ACL SETUSER default on >dpw").is_ok());
+    everywhere("ACL SETUSER big on >pw ~* &* +@all");
+    let proxy = Proxy::start(cluster(), &["--set", "users=default on >dpw ~* &* +@all"]);
+    let passing = ["auth=passthrough", "users=default off"];
+    let args: Vec<&str> = passing.iter().flat_map(|s| ["--set", s]).collect();
+    let passing = Proxy::start(cluster(), &args);
+    let large = "x".repeat((16 << 10) + 1);
+    let fits = "x".repeat(16 << 10);
+    for bytes in [
+        "*11\r\n".to_owned(),
+        format!("*3\r\n$4\r\nAUTH\r\n$1\r\na\r\n${}\r\n", large.len()),
+        format!("*2\r\n$4\r\nAUTH\r\n${}\r\n", 500 << 20),
+        "*-1x\r\n".to_owned(),
+        "*10\r\n$-1\r\n".to_owned(),
+        format!("*3\r\n$4\r\nAUTH\r\n$1\r\na\r\n${}\r\n{fits}\r\n*11\r\n", fits.len()),
+    ] {
+        let all = [server.addr(), proxy.listen, passing.listen].map(|addr| {
+            let mut stream = TcpStream::connect(addr).expect("a connection");
+            stream.write_all(bytes.as_bytes()).expect("bytes");
+            let mut said = String::new();
+            stream.read_to_string(&mut said).expect("the end");
+            said
+        });
+        assert!(all[0].contains("Protocol error"), "{}", all[0]);
+        let start = bytes.get(..40.min(bytes.len())).unwrap_or_default();
+        assert_eq!(all[1], all[0], "{start}");
+        assert_eq!(all[2], all[0], "{start}");
+    }
+    // Who is in may say more; a password of that size is nobody's.
+    let mut conn = proxy.connect();
+    assert!(ask(&mut conn, "AUTH dpw").is_ok());
+    assert!(conn.command(&["SET", "big", &large]).expect("an answer").is_ok());
+    let wrong = conn.command(&["AUTH", "default", &large]).expect("an answer");
+    assert!(wrong.error().is_some_and(|e| e.starts_with("WRONGPASS")), "{wrong:?}");
+    let mut conn = passing.connect();
+    assert!(ask(&mut conn, "AUTH big pw").is_ok());
+    assert!(conn.command(&["SET", "big", &large]).expect("an answer").is_ok());
+    // The cluster's default user need not log in: its first command may be any.
+    let open = Proxy::start(cluster(), &["--set", "auth=passthrough"]);
+    let mut conn = open.connect();
+    assert!(conn.command(&["SET", "big", &large]).expect("an answer").is_ok());
+    let many: Vec<&str> = std::iter::once("MSET").chain(["big", "1"].repeat(20)).collect();
+    assert!(open.connect().command(&many).expect("an answer").is_ok());
+}

@@ -44,8 +44,10 @@ impl Verifier {
 
     /// Asks, and tells the worker.
     pub async fn answer(self: Arc<Self>, verify: Verify) {
-        let Verify { asking, client, to } = verify;
+        let Verify { asking, client, wanted, to } = verify;
         let answer = match self.places.acquire().await {
+            // Who has gone has nothing to be told, and learns nothing.
+            _ if wanted.strong_count() == 0 => return,
             Ok(_place) => self.ask(&asking).await,
             Err(_) => Err("ERR slotway is stopping".into()),
         };

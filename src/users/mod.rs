@@ -23,7 +23,7 @@ mod verify;
 
 use std::sync::Arc;
 
-pub use account::{Account, OWN, Verdict};
+pub use account::{Account, OWN, Tag, Verdict};
 pub use files::Files;
 pub use rules::{Denied, RuleError, Selector};
 pub use throttle::{Source, Throttle};
@@ -34,6 +34,8 @@ use crate::command::CommandTable;
 
 /// What Redis says to a wrong name or password.
 pub const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+/// Longer names and passwords are nobody's: what Redis reads of who has not logged in.
+pub const LONGEST_PASSWORD: usize = 16 << 10;
 /// What Redis says to who must log in first.
 pub const NOT_LOGGED_IN: &str = "NOAUTH Authentication required.";
 /// What Redis says where one of a command's keys is not the user's.

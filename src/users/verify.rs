@@ -1,7 +1,7 @@
 //! What a node is asked about its users. The asking itself is control's.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::control::WorkerHandle;
 
@@ -38,6 +38,17 @@ pub enum Asking {
     },
 }
 
+impl Asking {
+    /// Bytes that it has.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Asking::Login(who) => who.user.len() + who.password.len(),
+            Asking::Stranger => 0,
+            Asking::May { user, args } => user.len() + args.iter().map(Vec::len).sum::<usize>(),
+        }
+    }
+}
+
 impl fmt::Debug for Asking {
     /// Arguments may be anything: not even their number is shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -56,6 +67,8 @@ pub struct Verify {
     pub asking: Asking,
     /// The client, which waits: its index and its generation.
     pub client: (u32, u32),
+    /// Gone when nobody waits any more.
+    pub wanted: Weak<()>,
     /// Who asks.
     pub to: WorkerHandle,
 }

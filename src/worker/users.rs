@@ -16,11 +16,11 @@ use crate::command::{CommandId, CommandSpec, Flags};
 use crate::control::ToControl;
 use crate::metrics::{DeniedFor, LoginOutcome};
 use crate::pubsub::Kind;
-use crate::resp::{Args, strict_i64};
+use crate::resp::{Args, ProtocolError, strict_i64};
 use crate::route::{Local, Plan, PubSub, Transaction};
 use crate::users::{
-    Account, Asking, CHANNEL_DENIED, Credentials, Denied, KEY_DENIED, Login, NOT_LOGGED_IN, OWN,
-    Source, Throttle, User, Users, Verdict, Verify, WRONG_PASSWORD,
+    Account, Asking, CHANNEL_DENIED, Credentials, Denied, KEY_DENIED, LONGEST_PASSWORD, Login,
+    NOT_LOGGED_IN, OWN, Source, Tag, Throttle, User, Users, Verdict, Verify, WRONG_PASSWORD,
 };
 
 /// Failed logins are logged no more often, microseconds.
@@ -45,7 +45,7 @@ impl Worker {
             return;
         }
         let user = self.users.stranger().cloned();
-        client.session.account = Some(Box::new(Account { user, ..Account::default() }));
+        client.session.account = Some(Box::new(Account::of_stranger(user)));
         client.session.ruled();
     }
 
@@ -53,9 +53,7 @@ impl Worker {
     pub(super) fn leave_account(&mut self, index: usize) {
         let account = self.clients.get_mut(index).and_then(|c| c.session.account.as_mut());
         let Some(account) = account else { return };
-        account.user = None;
-        account.name = None;
-        let realm = std::mem::replace(&mut account.realm, OWN);
+        let realm = account.leave();
         if realm != OWN {
             self.count_in_realm(realm, false);
             // What watches or monitors does so with the rights of the one who is not here any more.
@@ -272,6 +270,20 @@ impl Worker {
         }
     }
 
+    /// Too much for who has not logged in: [`Flow::Next`] if that one need not, and is somebody
+    /// now; [`Flow::Pause`] while that is asked; `None`: it is refused.
+    #[cold]
+    pub(super) fn stranger_may_send(&mut self, index: usize, error: ProtocolError) -> Option<Flow> {
+        if !error.is_strangers() {
+            return None;
+        }
+        match self.stranger_in_cluster(index) {
+            Ok(None) => Some(Flow::Next),
+            Ok(flow) => flow,
+            Err(_) => None,
+        }
+    }
+
     /// Makes the client the cluster's default user, if that one needs no password. `Some`: it is
     /// asked first.
     fn stranger_in_cluster(&mut self, index: usize) -> Result<Option<Flow>, String> {
@@ -279,7 +291,7 @@ impl Worker {
             return Err(NOT_LOGGED_IN.into());
         }
         let account = self.clients.get_mut(index).and_then(|c| c.session.account.as_mut());
-        match account.and_then(|account| account.verdict.take()) {
+        match account.and_then(|account| account.answered(Tag::STRANGER)) {
             // Who has just been found to be let in is not asked about for every connection.
             None if self.now < self.strangers_allowed => {
                 let realm = self.realm_for(Credentials::default());
@@ -301,7 +313,7 @@ impl Worker {
                 Err(text)
             }
             None if self.now < self.strangers_refused => Err(NOT_LOGGED_IN.into()),
-            None => Ok(Some(self.ask_node(index, Asking::Stranger))),
+            None => Ok(Some(self.ask_node(index, Tag::STRANGER, Asking::Stranger))),
         }
     }
 
@@ -336,7 +348,8 @@ impl Worker {
             _ => return None,
         };
         let client = self.clients.get_mut(index)?;
-        let answer = client.session.account.as_mut().and_then(|account| account.verdict.take());
+        let tag = Tag::of(args);
+        let answer = client.session.account.as_mut().and_then(|account| account.answered(tag));
         let answer = match (answer, channels) {
             (Some(answer), false) => {
                 self.believe(realm, command, answer.clone());
@@ -359,17 +372,19 @@ impl Worker {
                     true => [b"client".as_slice(), b"setname", b"x"].map(<[u8]>::to_vec).to_vec(),
                     false => args.iter().map(<[u8]>::to_vec).collect(),
                 };
-                Some(self.ask_node(index, Asking::May { user, args }))
+                Some(self.ask_node(index, tag, Asking::May { user, args }))
             }
         }
     }
 
     /// A node is asked; the command stays in its client's buffer.
-    fn ask_node(&mut self, index: usize, asking: Asking) -> Flow {
+    fn ask_node(&mut self, index: usize, tag: Tag, asking: Asking) -> Flow {
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+        let Some(account) = client.session.account.as_mut() else { return Flow::Stop };
         client.paused = Paused::Command;
+        let wanted = account.ask(tag, asking.bytes());
         let client = (index as u32, client.generation);
-        let verify = Verify { asking, client, to: self.own.clone() };
+        let verify = Verify { asking, client, wanted, to: self.own.clone() };
         // Control may be gone at the very end: nobody waits for an answer then.
         let _ = self.control.send(ToControl::Verify(Box::new(verify)));
         Flow::Pause
@@ -390,7 +405,7 @@ impl Worker {
             return;
         }
         if let Some(account) = c.session.account.as_mut() {
-            account.verdict = Some(verdict);
+            account.answer(verdict);
         }
         if c.paused == Paused::Command {
             self.resume.push(client);
@@ -441,22 +456,32 @@ impl Worker {
             }
         };
         let account = self.clients.get_mut(index)?.session.account.as_mut()?;
-        let entered = match (account.verdict.take(), self.users.login(name, password)) {
+        let tag = Tag::of(args);
+        let verdict = match account.answered(tag) {
             // Its failure has waited its time, see below.
-            (Some(Verdict::Told(text)), _) => {
+            Some(Verdict::Told(text)) => {
                 self.answer_own_error(index, command, &text);
                 return Some(Flow::Next);
             }
+            // Nobody's: neither hashed nor sent.
+            _ if name.len().max(password.len()) > LONGEST_PASSWORD => {
+                return Some(self.login_failed(index, command, tag, WRONG_PASSWORD));
+            }
+            verdict => verdict,
+        };
+        let entered = match (verdict, self.users.login(name, password)) {
             (_, Login::Own(user)) => {
                 self.enter_own(index, user);
                 LoginOutcome::Own
             }
-            (_, Login::Wrong) => return Some(self.login_failed(index, command, WRONG_PASSWORD)),
+            (_, Login::Wrong) => {
+                return Some(self.login_failed(index, command, tag, WRONG_PASSWORD));
+            }
             (None, Login::Elsewhere) => {
                 // A node knows what to say to a password without a name.
                 let user = if alone { Arc::default() } else { name.into() };
                 let asking = Asking::Login(Credentials { user, password: password.into() });
-                return Some(self.ask_node(index, asking));
+                return Some(self.ask_node(index, tag, asking));
             }
             (Some(Verdict::Allowed), Login::Elsewhere) => {
                 let who = Credentials { user: name.into(), password: password.into() };
@@ -469,9 +494,9 @@ impl Worker {
                 LoginOutcome::Cluster
             }
             (Some(Verdict::Refused(text)), Login::Elsewhere) if text.starts_with("WRONGPASS") => {
-                return Some(self.login_failed(index, command, &text));
+                return Some(self.login_failed(index, command, tag, &text));
             }
-            (Some(Verdict::Refused(text)), Login::Elsewhere) => {
+            (Some(Verdict::Refused(text) | Verdict::Told(text)), Login::Elsewhere) => {
                 self.stats.logins[LoginOutcome::Unavailable as usize] += 1;
                 self.answer_own_error(index, command, &text);
                 return Some(Flow::Next);
@@ -486,7 +511,7 @@ impl Worker {
     }
 
     /// Told at once, or after a while that grows with the failures from the same address.
-    fn login_failed(&mut self, index: usize, command: u16, text: &str) -> Flow {
+    fn login_failed(&mut self, index: usize, command: u16, tag: Tag, text: &str) -> Flow {
         self.stats.logins[LoginOutcome::Wrong as usize] += 1;
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let address = client.stream.tcp().and_then(|s| s.peer_addr().ok()).map(|addr| addr.ip());
@@ -505,7 +530,7 @@ impl Worker {
         }
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         if let Some(account) = client.session.account.as_mut() {
-            account.verdict = Some(Verdict::Told(text.to_owned()));
+            account.put_by(tag, Verdict::Told(text.to_owned()));
         }
         client.paused = Paused::Command;
         let job = Job::Login(index as u32, client.generation);
