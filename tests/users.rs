@@ -663,3 +663,105 @@ fn strangers_have_the_limits_of_a_servers_strangers() {
     let many: Vec<&str> = std::iter::once("MSET").chain(["big", "1"].repeat(20)).collect();
     assert!(open.connect().command(&many).expect("an answer").is_ok());
 }
+
+/// An address of this machine that is not loopback: who comes to it comes from it.
+fn elsewhere() -> std::net::IpAddr {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    // Nothing is sent.
+    socket.connect("192.0.2.1:9").expect("a route to somewhere");
+    socket.local_addr().expect("an address").ip()
+}
+
+/// The cluster's default user is not everybody's, unless it has a password or protected_mode is off.
+#[test]
+fn strangers_from_elsewhere_are_not_the_default_user() {
+    everywhere("ACL SETUSER far on >pw ~* &* +@all");
+    let ip = elsewhere();
+    assert!(!ip.is_loopback(), "this machine has no other address");
+    let free = std::net::TcpListener::bind((ip, 0)).expect("a port").local_addr().expect("it");
+    let start = |more: &[&str]| {
+        let listen = free.to_string();
+        let mut args = vec!["--set", "auth=passthrough", "--listen", &listen];
+        args.extend(more);
+        Proxy::start(cluster(), &args)
+    };
+    let proxy = start(&[]);
+    for line in ["GET far:k", "AUTH default guess", "HELLO 2 AUTH default guess", "SUBSCRIBE a"] {
+        let reply = ask(&mut Conn::tcp(free).expect("elsewhere"), line);
+        assert!(reply.error().is_some_and(|e| e.starts_with("DENIED")), "{line}: {reply:?}");
+    }
+    let mut far = Conn::tcp(free).expect("elsewhere");
+    assert!(ask(&mut far, "AUTH far pw").is_ok());
+    assert!(ask(&mut far, "SET far:k 1").is_ok());
+    assert!(ask(&mut proxy.connect(), "GET far:k").error().is_none(), "from this machine");
+    assert!(ask(&mut proxy.connect(), "AUTH default any").is_ok());
+    drop(proxy);
+    let proxy = start(&["--set", "protected_mode=false"]);
+    assert!(ask(&mut Conn::tcp(free).expect("elsewhere"), "GET far:k").error().is_none());
+    drop(proxy);
+}
+
+/// Any password is right for such a user: that is one user, not as many as there are words.
+#[test]
+fn who_may_be_anybody_takes_one_place() {
+    everywhere("ACL SETUSER wide on nopass ~* &* +@all");
+    let passwords: Vec<String> = (0..12).map(|n| format!(">pw{n}")).collect();
+    everywhere(&format!("ACL SETUSER many on {} ~* &* +@all", passwords.join(" ")));
+    let args = ["--set", "auth=passthrough", "--set", "limits.users=12", "--workers", "1"];
+    let proxy = Proxy::start(cluster(), &args);
+    let mut held = Vec::new();
+    for n in 0..15 {
+        for name in ["default", "wide"] {
+            let mut conn = proxy.connect();
+            assert!(ask(&mut conn, &format!("AUTH {name} pw{n}")).is_ok(), "{name} {n}");
+            assert_eq!(ask(&mut conn, "ACL WHOAMI").text().as_deref(), Some(name));
+            held.push(conn);
+        }
+    }
+    assert!(proxy.metric("slotway_cluster_users", "") <= 3.0);
+    let mut refused = 0;
+    for n in 0..12 {
+        let mut conn = proxy.connect();
+        let reply = ask(&mut conn, &format!("AUTH many pw{n}"));
+        refused += usize::from(reply.error().is_some());
+        held.push(conn);
+    }
+    assert_eq!(refused, 4, "eight passwords of one user at once");
+    everywhere("ACL SETUSER another on >pw ~* &* +@all");
+    assert!(ask(&mut proxy.connect(), "AUTH another pw").is_ok(), "others have places");
+}
+
+/// Who closes instead of waiting for the answer does not try passwords any faster.
+#[test]
+fn closing_the_connection_is_no_way_around_the_wait() {
+    let proxy = Proxy::start(cluster(), &["--set", "users=a on >pw ~* +@all"]);
+    let mut held = Vec::new();
+    for _ in 0..600 {
+        let mut conn = proxy.connect();
+        conn.send(&["AUTH", "a", "guess"]).expect("a guess");
+        held.push(conn);
+    }
+    eventually("the line is full", || {
+        proxy.metric("slotway_logins_total", "outcome=\"throttled\"") > 0.0
+    });
+    drop(held);
+    eventually("who knows the password gets in", || ask(&mut proxy.connect(), "AUTH a pw").is_ok());
+}
+
+/// A file of users that lets everybody in is not taken where everybody can come.
+#[test]
+fn an_open_file_of_users_is_refused_while_slotway_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("users");
+    std::fs::write(&file, "user a on >pw ~* +@all\n").unwrap();
+    let free = std::net::TcpListener::bind("0.0.0.0:0").expect("a port").local_addr().expect("it");
+    let (listen, users) = (free.to_string(), format!("users_file={}", file.display()));
+    let proxy = Proxy::start(cluster(), &["--listen", &listen, "--set", &users]);
+    let connect = || Conn::tcp((std::net::Ipv4Addr::LOCALHOST, free.port()).into()).expect("it");
+    std::fs::write(&file, "user a on >pw ~* +@all\nuser default on nopass ~* +@all\n").unwrap();
+    eventually("it is refused", || proxy.log().contains("can be reached from other machines"));
+    let noauth = Some("NOAUTH Authentication required.");
+    assert_eq!(ask(&mut connect(), "GET x").error(), noauth);
+    std::fs::write(&file, "user b on >pw ~* +@all\n").unwrap();
+    eventually("the next one is taken", || ask(&mut connect(), "AUTH b pw").is_ok());
+}

@@ -56,7 +56,7 @@ pub enum ToWorker {
         /// The client that waits for it.
         client: (u32, u32),
         /// Yes, or the error reply.
-        answer: Result<(), String>,
+        answer: Result<crate::users::Granted, String>,
     },
     /// These are slotway's users from now on.
     Users(Arc<crate::users::Users>),

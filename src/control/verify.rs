@@ -12,7 +12,7 @@ use super::node::{AskError, NodeConn};
 use super::pool::Pool;
 use super::status::Status;
 use crate::resp::reply::{error_text, text};
-use crate::users::{Asking, NOT_LOGGED_IN, Verify};
+use crate::users::{Asking, Granted, NOT_LOGGED_IN, Verify};
 
 /// Questions under way at once; more wait.
 const AT_ONCE: usize = 64;
@@ -55,7 +55,7 @@ impl Verifier {
         to.send(ToWorker::Verified { client, answer });
     }
 
-    async fn ask(&self, asking: &Asking) -> Result<(), String> {
+    async fn ask(&self, asking: &Asking) -> Result<Granted, String> {
         if let Asking::May { .. } = asking {
             let kept = self.idle().pop();
             if let Some(mut kept) = kept
@@ -87,7 +87,7 @@ impl Verifier {
                     }
                 }
                 _ => match NodeConn::connect_silently(socket, &addr.host, &config, tls).await {
-                    Ok(mut conn) => self.say(&mut conn, asking).await,
+                    Ok(mut conn) => self.log_in(&mut conn, asking).await,
                     Err(error) => Err(error),
                 },
             };
@@ -99,14 +99,38 @@ impl Verifier {
         Err(format!("CLUSTERDOWN slotway cannot ask the cluster about its users: {why}"))
     }
 
+    /// The same for a login, and whether it needed a password.
+    async fn log_in(
+        &self,
+        conn: &mut NodeConn,
+        asking: &Asking,
+    ) -> Result<Result<Granted, String>, AskError> {
+        let Asking::Login { who, another } = asking else { return self.say(conn, asking).await };
+        let is_default = who.user.is_empty() || *who.user == *b"default";
+        let mut open = false;
+        if is_default {
+            // A connection is the default user's from the beginning where that one is open to all.
+            // What else a node may have to say, it says to those who are let in.
+            let reply = conn.ask_bytes(&[b"PING"]).await?;
+            open = !error_text(&reply).is_some_and(|text| text.starts_with(b"NOAUTH"));
+        }
+        let said = self.say(conn, asking).await?;
+        if said.is_ok() && *another && !is_default {
+            let random = format!("{:032x}", fastrand::u128(..));
+            let reply = conn.ask_bytes(&[b"AUTH", &who.user, random.as_bytes()]).await?;
+            open = error_text(&reply).is_none();
+        }
+        Ok(said.map(|granted| if open { Granted::Open } else { granted }))
+    }
+
     async fn say(
         &self,
         conn: &mut NodeConn,
         asking: &Asking,
-    ) -> Result<Result<(), String>, AskError> {
+    ) -> Result<Result<Granted, String>, AskError> {
         let command: Vec<&[u8]> = match asking {
-            Asking::Login(who) if who.user.is_empty() => vec![b"AUTH", &who.password],
-            Asking::Login(who) => vec![b"AUTH", &who.user, &who.password],
+            Asking::Login { who, .. } if who.user.is_empty() => vec![b"AUTH", &who.password],
+            Asking::Login { who, .. } => vec![b"AUTH", &who.user, &who.password],
             Asking::Stranger => vec![b"PING"],
             Asking::May { user, args } => {
                 let words = [b"ACL".as_slice(), b"DRYRUN", user];
@@ -126,17 +150,18 @@ impl Verifier {
                 Err(format!("NOPERM the cluster has no user '{}' any more", user.escape_ascii()))
             }
             // The default user may be let in and have no right to PING.
-            (Asking::Stranger, Some(error)) if error.starts_with("NOPERM") => Ok(()),
+            (Asking::Stranger, Some(error)) if error.starts_with("NOPERM") => Ok(Granted::Open),
             (Asking::Stranger, Some(error)) if error.starts_with("NOAUTH") => {
                 Err(NOT_LOGGED_IN.into())
             }
             (_, Some(error)) => Err(error),
             (Asking::May { .. }, None) => match text(&reply) {
-                Some(b"OK") => Ok(()),
+                Some(b"OK") => Ok(Granted::Yes),
                 Some(said) => Err(denied(&String::from_utf8_lossy(said))),
                 None => Err("NOPERM slotway does not understand ACL DRYRUN's answer".into()),
             },
-            (_, None) => Ok(()),
+            (Asking::Stranger, None) => Ok(Granted::Open),
+            (_, None) => Ok(Granted::Yes),
         })
     }
 

@@ -58,6 +58,10 @@ impl Tag {
 pub enum Verdict {
     /// A node has said yes.
     Allowed,
+    /// The same, and the user is nobody's in particular: any password is right, or none.
+    Open,
+    /// It has waited, and may be looked at.
+    Waited,
     /// A node's error reply.
     Refused(String),
     /// The error reply, which has waited its time.

@@ -28,7 +28,7 @@ pub use files::Files;
 pub use rules::{Denied, RuleError, Selector};
 pub use throttle::{Source, Throttle};
 pub use user::{Hash, User};
-pub use verify::{Asking, Credentials, Verify};
+pub use verify::{Asking, Credentials, Granted, Verify};
 
 use crate::command::CommandTable;
 
@@ -38,6 +38,12 @@ pub const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or us
 pub const LONGEST_PASSWORD: usize = 16 << 10;
 /// What Redis says to who must log in first.
 pub const NOT_LOGGED_IN: &str = "NOAUTH Authentication required.";
+/// What who has not logged in from elsewhere is told where the cluster's default user needs no
+/// password.
+pub const PROTECTED: &str = "DENIED slotway is in protected mode (protected_mode), and the cluster's default user needs no \
+     password: from other machines nobody is that user. Log in as another user; or give the default \
+     user a password, or switch it off, on all nodes; or, where the network keeps others away, set \
+     protected_mode = false";
 /// What Redis says where one of a command's keys is not the user's.
 pub const KEY_DENIED: &str =
     "NOPERM this user has no permissions to access one of the keys used as arguments";

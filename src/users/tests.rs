@@ -135,6 +135,10 @@ fn what_is_not_understood_is_said_without_the_secret() {
     ] {
         assert!(error(rules).contains(text), "{rules}: {}", error(rules));
     }
+    for rules in ["(+nosuch >hunter2)", "(~a >hunter2", "(>hunter2 +nosuch)", "(hunter2)"] {
+        assert!(!error(rules).contains("hunter2"), "{}", error(rules));
+    }
+    assert!(error("(~a +nosuch)").contains("(… +nosuch …)"), "{}", error("(~a +nosuch)"));
     for rules in ["#hunter2", "<hunter2", "!hunter2", "hunter2"] {
         assert!(!error(rules).contains("hunter2"), "{}", error(rules));
     }

@@ -19,6 +19,8 @@ use crate::users::{Credentials, NOT_LOGGED_IN, OWN, Verdict};
 const NOBODYS: u16 = u16::MAX;
 /// Connections of a user without clients are closed after so long, microseconds.
 const IDLE: u64 = 60_000_000;
+/// A user has no more passwords in use: who may be somebody with any is not to take all places.
+const PASSWORDS: usize = 8;
 /// What a node has said of a command is believed so long, microseconds.
 const BELIEVED: u64 = 1_000_000;
 
@@ -43,9 +45,14 @@ impl Worker {
         if let Some((number, _)) = self.realms.iter().find(|(_, realm)| realm.who == who) {
             return Some(*number);
         }
-        if self.realms.len() >= self.settings.users {
+        let same: Vec<u16> = self.realms_of(&who.user).collect();
+        let too_like = same.len() >= PASSWORDS;
+        if too_like || self.realms.len() >= self.settings.users {
             // One that nobody is left of makes room.
-            let unused = self.realms.iter().filter(|(_, realm)| realm.clients == 0);
+            let unused = self
+                .realms
+                .iter()
+                .filter(|(n, realm)| realm.clients == 0 && (!too_like || same.contains(n)));
             let oldest = unused.min_by_key(|(_, realm)| realm.idle_since).map(|(n, _)| *n);
             if !oldest.is_some_and(|number| self.close_realm(number)) {
                 return None;
@@ -69,6 +76,17 @@ impl Worker {
         self.realms.insert(next, realm);
         self.realm_later(next);
         Some(next)
+    }
+
+    fn realms_of<'a>(&'a self, user: &'a [u8]) -> impl Iterator<Item = u16> + 'a {
+        let of = |realm: &Realm| *realm.who.user == *user;
+        self.realms.iter().filter(move |(_, realm)| of(realm)).map(|(number, _)| *number)
+    }
+
+    /// Somebody is this user with another password.
+    pub(super) fn has_realms_like(&self, user: &[u8], password: &[u8]) -> bool {
+        let other = |realm: &Realm| *realm.who.user == *user && *realm.who.password != *password;
+        self.realms.values().any(other)
     }
 
     /// Its clients are one more, or one fewer.
