@@ -1,5 +1,6 @@
 //! HTTP beside the traffic: metrics, health.
 
+mod places;
 mod ready;
 mod server;
 
