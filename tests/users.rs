@@ -373,21 +373,53 @@ fn the_clusters_users() {
     assert_eq!(ask(&mut ro, "ACL WHOAMI").text().as_deref(), Some("default"));
     // Two users' connections and the default user's, on each of two workers at most.
     assert!((3.0..=6.0).contains(&proxy.metric("slotway_cluster_users", "")));
-    // Another password: who logged in by the old one is told by the node.
+    // Another password: who logged in by the old one is told by the node, and closed.
     assert!(ask(&mut ro, "AUTH pt-app pw").is_ok());
+    let is_told = |conn: &mut Conn| match conn.command(&["GET", "{t}a"]) {
+        Ok(reply) => reply.error().is_some_and(|e| e.starts_with("WRONGPASS")),
+        Err(_) => true,
+    };
+    let is_closed = |conn: &mut Conn| conn.command(&["PING"]).is_err();
     everywhere("ACL SETUSER pt-app resetpass >new");
     everywhere("CLIENT KILL USER pt-app");
-    eventually("the old password is not taken any more", || {
-        ask(&mut ro, "GET {t}a").error().is_some_and(|e| e.starts_with("WRONGPASS"))
-    });
+    eventually("the old password is not taken any more", || is_told(&mut ro));
+    eventually("whose password it was is closed", || is_closed(&mut ro));
+    let mut ro = proxy.connect();
     assert!(ask(&mut ro, "AUTH pt-app pw").error().is_some());
     assert!(ask(&mut ro, "AUTH pt-app new").is_ok());
     assert_eq!(ask(&mut ro, "GET {t}a").text().as_deref(), Some("3"));
     everywhere("ACL DELUSER pt-app");
-    eventually("a deleted user is told so", || {
-        ask(&mut ro, "GET {t}a").error().is_some_and(|e| e.starts_with("WRONGPASS"))
-    });
+    // Somebody else of the same name, whose sessions these are not.
+    everywhere("ACL SETUSER pt-app on >third ~* &* +@all");
+    eventually("a deleted user is told so", || is_told(&mut ro));
+    eventually("a deleted user's client is closed", || is_closed(&mut ro));
+    everywhere("ACL DELUSER pt-app");
     everywhere("ACL DELUSER pt-ro");
+}
+
+/// As at a server: what a user may not hear any more it does not hear, and without a user nothing.
+#[test]
+fn subscribers_lose_their_rights() {
+    everywhere("ACL SETUSER ear on >pw ~* resetchannels &ch:* +@all");
+    let proxy = Proxy::start(cluster(), &["--set", "auth=passthrough", "--workers", "1"]);
+    let hears = |line: &str| {
+        let mut conn = proxy.connect();
+        assert!(ask(&mut conn, "AUTH ear pw").is_ok());
+        assert!(ask(&mut conn, line).error().is_none(), "{line}");
+        conn
+    };
+    let mut taken = [hears("SUBSCRIBE ch:x"), hears("SSUBSCRIBE ch:s"), hears("PSUBSCRIBE ch:*")];
+    let mut kept = hears("SUBSCRIBE ch:y");
+    let mut others = proxy.connect();
+    assert!(ask(&mut others, "SUBSCRIBE ch:x").error().is_none());
+    everywhere("ACL SETUSER ear resetchannels &ch:y");
+    for conn in &mut taken {
+        eventually("it is closed", || conn.command(&["PING"]).is_err());
+    }
+    assert!(kept.command(&["PING"]).is_ok() && others.command(&["PING"]).is_ok());
+    everywhere("ACL DELUSER ear");
+    eventually("there is no such user any more", || kept.command(&["PING"]).is_err());
+    assert!(others.command(&["PING"]).is_ok());
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod accept;
 mod apply;
 mod link;
 mod listeners;
+mod look;
 mod names;
 mod node;
 mod notify;
@@ -27,6 +28,7 @@ mod verify;
 mod wire;
 
 pub use link::{Downstream, Probed, ToControl, ToWorker, Verdict, WorkerHandle};
+pub use look::is_refusal;
 pub use pool::{Pool, Scrape};
 pub use reload::{Reload, ReloadStats};
 pub use run::{BoundAddrs, RunError, run, run_reloading, run_until};

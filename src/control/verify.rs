@@ -12,10 +12,12 @@ use super::node::{AskError, NodeConn};
 use super::pool::Pool;
 use super::status::Status;
 use crate::resp::reply::{error_text, text};
-use crate::users::{Asking, Granted, NOT_LOGGED_IN, Verify};
+use crate::users::{Asking, Granted, NO_SUCH_USER, NOT_LOGGED_IN, Verify};
 
 /// Questions under way at once; more wait.
 const AT_ONCE: usize = 64;
+/// Looks under way at once.
+const LOOKS: usize = 4;
 /// Connections that are kept for the next question.
 const KEPT: usize = 4;
 /// Nodes that are tried.
@@ -24,9 +26,11 @@ const TRIES: usize = 3;
 /// Asks nodes for the workers.
 #[derive(Debug)]
 pub struct Verifier {
-    pool: Arc<Pool>,
+    pub(super) pool: Arc<Pool>,
     status: Arc<Status>,
     places: Semaphore,
+    /// The same for [`Verifier::look`].
+    pub(super) looks: Semaphore,
     idle: Mutex<Vec<NodeConn>>,
 }
 
@@ -34,7 +38,13 @@ impl Verifier {
     /// Asks the nodes of the cluster that `status` knows.
     pub fn new(pool: Arc<Pool>, status: Arc<Status>) -> Arc<Self> {
         let places = Semaphore::new(AT_ONCE);
-        Arc::new(Verifier { pool, status, places, idle: Mutex::default() })
+        Arc::new(Verifier {
+            pool,
+            status,
+            places,
+            looks: Semaphore::new(LOOKS),
+            idle: Mutex::default(),
+        })
     }
 
     /// Asks on new connections from now on: slotway's own user may be another.
@@ -55,7 +65,7 @@ impl Verifier {
         to.send(ToWorker::Verified { client, answer });
     }
 
-    async fn ask(&self, asking: &Asking) -> Result<Granted, String> {
+    pub(super) async fn ask(&self, asking: &Asking) -> Result<Granted, String> {
         if let Asking::May { .. } = asking {
             let kept = self.idle().pop();
             if let Some(mut kept) = kept
@@ -147,7 +157,7 @@ impl Verifier {
             }
             // A user that is known by its name only any more.
             (Asking::May { user, .. }, Some(error)) if error.starts_with("ERR User '") => {
-                Err(format!("NOPERM the cluster has no user '{}' any more", user.escape_ascii()))
+                Err(format!("{NO_SUCH_USER} '{}' any more", user.escape_ascii()))
             }
             // The default user may be let in and have no right to PING.
             (Asking::Stranger, Some(error)) if error.starts_with("NOPERM") => Ok(Granted::Open),
@@ -166,7 +176,7 @@ impl Verifier {
     }
 
     /// Primaries first to last, beginning anywhere.
-    fn nodes(&self) -> Vec<crate::cluster::NodeAddr> {
+    pub(super) fn nodes(&self) -> Vec<crate::cluster::NodeAddr> {
         let snapshot = Arc::clone(&self.status.topology().snapshot);
         let primaries = snapshot.shards.iter().filter_map(|shard| shard.primary);
         let known = primaries.filter_map(|n| snapshot.nodes.get(usize::from(n)));

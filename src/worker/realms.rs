@@ -33,6 +33,11 @@ pub(super) struct Realm {
     idle_since: u64,
     /// A timer will look at it.
     looked_at: bool,
+    /// Its user is being looked at, see `revoke`; and is to be once more.
+    pub looking: bool,
+    pub doubted: bool,
+    /// Its user is not any more. One that logs in by the same name and password is another.
+    pub dead: bool,
     /// By node and protocol.
     shared: FxHashMap<(u16, u8), usize>,
     /// By command: what a node has said about it, and until when that holds.
@@ -42,7 +47,7 @@ pub(super) struct Realm {
 impl Worker {
     /// The realm of these credentials, which a node has found right. `None`: there are too many.
     pub(super) fn realm_for(&mut self, who: Credentials) -> Option<u16> {
-        if let Some((number, _)) = self.realms.iter().find(|(_, realm)| realm.who == who) {
+        if let Some((number, _)) = self.realms.iter().find(|(_, r)| !r.dead && r.who == who) {
             return Some(*number);
         }
         let same: Vec<u16> = self.realms_of(&who.user).collect();
@@ -70,22 +75,28 @@ impl Worker {
             clients: 0,
             idle_since: self.now,
             looked_at: false,
+            looking: false,
+            doubted: false,
+            dead: false,
             shared: FxHashMap::default(),
             verdicts: FxHashMap::default(),
         };
         self.realms.insert(next, realm);
         self.realm_later(next);
+        self.arm_looks(0);
         Some(next)
     }
 
     fn realms_of<'a>(&'a self, user: &'a [u8]) -> impl Iterator<Item = u16> + 'a {
-        let of = |realm: &Realm| *realm.who.user == *user;
+        let of = |realm: &Realm| !realm.dead && *realm.who.user == *user;
         self.realms.iter().filter(move |(_, realm)| of(realm)).map(|(number, _)| *number)
     }
 
     /// Somebody is this user with another password.
     pub(super) fn has_realms_like(&self, user: &[u8], password: &[u8]) -> bool {
-        let other = |realm: &Realm| *realm.who.user == *user && *realm.who.password != *password;
+        let other = |realm: &Realm| {
+            !realm.dead && *realm.who.user == *user && *realm.who.password != *password
+        };
         self.realms.values().any(other)
     }
 
@@ -251,6 +262,10 @@ impl Worker {
 
     /// The node does not let the user in (any more): who waits is told in the node's words.
     pub(super) fn realm_refused(&mut self, u: usize, text: &str) {
+        let Some(realm) = self.upstreams.get(u).map(|up| up.realm) else { return };
+        if realm != OWN && crate::control::is_refusal(text.as_bytes()) {
+            self.doubt_realm(realm);
+        }
         let Some(up) = self.upstreams.get_mut(u) else { return };
         if up.realm == OWN || up.dedicated.is_some() {
             return;

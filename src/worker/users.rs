@@ -20,8 +20,8 @@ use crate::resp::{Args, ProtocolError, strict_i64};
 use crate::route::{Local, Plan, PubSub, Transaction};
 use crate::users::{
     Account, Asking, CHANNEL_DENIED, Credentials, Denied, Granted, KEY_DENIED, LONGEST_PASSWORD,
-    Login, NOT_LOGGED_IN, OWN, PROTECTED, Source, Tag, Throttle, User, Users, Verdict, Verify,
-    WRONG_PASSWORD,
+    Login, NO_SUCH_USER, NOT_LOGGED_IN, OWN, PROTECTED, Source, Tag, Throttle, User, Users,
+    Verdict, Verify, WRONG_PASSWORD,
 };
 
 /// Failed logins are logged no more often, microseconds.
@@ -372,6 +372,9 @@ impl Worker {
         match answer {
             Some(Verdict::Allowed | Verdict::Open | Verdict::Waited) => None,
             Some(Verdict::Refused(text) | Verdict::Told(text)) => {
+                if text.starts_with(NO_SUCH_USER) {
+                    self.doubt_realm(realm);
+                }
                 let reason = if channels { DeniedFor::Channel } else { DeniedFor::Command };
                 self.stats.denied[reason as usize] += 1;
                 Some(self.refuse_to_user(index, command, text.as_bytes()))
