@@ -168,7 +168,11 @@ A key is set in one of four ways; the later ones win:
 A running slotway looks at its file and takes a changed one when it has not changed for half a second (a symbolic link that leads elsewhere counts, as Kubernetes swaps the folder of a ConfigMap); `SIGHUP` makes it look at once. Clients stay connected, and nothing that is under way is cut off. Environment variables and flags are what they were at the start, and still win over the file.
 
 - What a reload changes is logged key by key, old value and new; each key below says whether it changes at run time. A key that **needs a restart** keeps its value, and the log names it.
-- A file with anything wrong in it changes nothing; the log says what is wrong, as at the start: line, key, reason. So does an address that cannot be listened on.
+- A file with anything wrong in it changes nothing; the log says what is wrong, as at the start: line, key, reason. So does an address that cannot be listened on, or that `protected_mode` does not allow, and a file that it names and that cannot be used. What was refused is tried again every two seconds, for the certificate that comes a moment later.
+- **Users** (`users`, `users_file`, `auth`): new rules hold from each client's next command on. Who is not among the users any more is disconnected, as with `ACL DELUSER`; so is who listens to a channel that it may not hear any more. Clients from before there were users have to log in.
+- **Files that the configuration names** (users, passwords, tokens, certificates) are looked at by themselves every second or two, and at once with `SIGHUP`. Connections that stand stay; new ones use what is new.
+- An address may move from `listen` to `tls.downstream.listen` and back: its clients stay, and who comes next speaks the other way.
+- systemd is told (`RELOADING=1`, `READY=1`), so that `systemctl reload` and `systemctl status` know.
 - `slotway_config_reloads_total` counts reloads by what came of them, `slotway_config_in_use` is 0 while the file says something else than what is in use, `slotway_config_loaded_timestamp_seconds` says since when it is in use ([metrics](metrics.md)).
 
 A new version takes over from a running one without a lost connection: [upgrade.md](upgrade.md).

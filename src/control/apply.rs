@@ -35,7 +35,7 @@ impl Control {
                     return;
                 }
                 for problem in &problems {
-                    error!(%problem, "the configuration cannot be used");
+                    error!(%problem, "the configuration is not valid");
                 }
                 error!("nothing is changed, the configuration from before stays in use");
                 (Outcome::Invalid, 0)
@@ -66,6 +66,8 @@ impl Control {
             info!("the configuration was read anew, and nothing in it has changed");
             // As many as there are cores: that may be another number by now.
             self.set_workers();
+        }
+        if cause == Cause::Asked {
             self.look_at_files().await;
         }
         for difference in &plan.restart {
@@ -107,9 +109,8 @@ impl Control {
         if (before.clients, before.dedicated) != (now.clients, now.dedicated) {
             accept::raise_file_limit(now.clients, now.dedicated);
         }
-        match secured {
-            Some(prepared) => tls.take(prepared),
-            None => tls.reload().await,
+        if let Some(prepared) = secured {
+            tls.take(prepared);
         }
         self.pool.set_config(Arc::clone(&config));
         self.set_workers();

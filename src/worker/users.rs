@@ -131,8 +131,13 @@ impl Worker {
         if user.nopass && !new.nopass {
             return false;
         }
-        let (new, changed) = (Arc::clone(new), new != user);
+        // By what is written: other commands make other users of the same rules, too.
+        let (new, changed) = (Arc::clone(new), new.describe(true) != user.describe(true));
         account.user = Some(Arc::clone(&new));
+        if changed && let Some(multi) = &mut client.multi {
+            // What was queued was looked at by the rules before.
+            multi.break_off();
+        }
         // As Redis does with who listens to what it may not hear any more.
         !changed || self.may_hear_all(index, &new)
     }

@@ -236,17 +236,23 @@ def test_kustomizations(rendered, authority, name):
     holds_together(rendered[name] + secrets)
 
 
-def test_the_component_for_tls_to_the_nodes(authority, tmp_path):
-    component = DEPLOY / "kubernetes/shared/components/upstream-tls"
-    example = {
-        "resources": [os.path.relpath(KUSTOMIZATIONS["example"], tmp_path.resolve())],
-        "components": [os.path.relpath(component, tmp_path.resolve())],
+@pytest.mark.parametrize(
+    "use, overlay, name", [("shared", "example", "slotway"), ("sidecar", "unix-socket", "app")]
+)
+def test_the_components_for_tls_to_the_nodes(rendered, authority, tmp_path, use, overlay, name):
+    folder = tmp_path.resolve()
+    component = DEPLOY / "kubernetes" / use / "components/upstream-tls"
+    kustomization = {
+        "resources": [os.path.relpath(KUSTOMIZATIONS[overlay], folder)],
+        "components": [os.path.relpath(component, folder)],
     }
-    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(example))
-    docs = [*kustomize(tmp_path.resolve()), authority.secret("redis-cluster-tls")]
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    docs = [*kustomize(folder), authority.secret("redis-cluster-tls")]
     fits_the_schemas(docs)
     holds_together(docs)
-    with Place(one(docs, "Deployment", "slotway"), docs, "127.0.0.1") as place:
+    if use == "sidecar":
+        docs.append(one(rendered["example"], "Secret", "redis-cluster"))
+    with Place(one(docs, "Deployment", name), docs, "127.0.0.1") as place:
         out = place.run_once(["check", "--config", "/etc/slotway/proxy.toml"])
         assert out.returncode == 0 and not out.stderr, out.stderr
         assert tomllib.loads(out.stdout)["tls"]["upstream"]["enabled"] is True

@@ -52,6 +52,9 @@ fn users_and_their_rules_change() {
     ok(&mut app, &["SET", "rule:a:1", "1"]);
     assert!(error(&mut app, &["SET", "rule:b:1", "1"]).starts_with("NOPERM"));
     ok(&mut hears, &["SUBSCRIBE", "rule:a:news"]);
+    let mut queues = login("app", "s3cret-app");
+    ok(&mut queues, &["MULTI"]);
+    ok(&mut queues, &["SET", "rule:a:1", "queued"]);
     ok(&mut gone, &["SET", "rule:b:1", "1"]);
     waits.send(&["BLPOP", "rule:list", "0"]).unwrap();
 
@@ -68,6 +71,7 @@ fn users_and_their_rules_change() {
     assert_eq!(closed, 0, "kept connections were closed");
     assert!(error(&mut app, &["SET", "rule:a:1", "1"]).starts_with("NOPERM"), "the next command");
     ok(&mut app, &["SET", "rule:b:1", "1"]);
+    assert!(error(&mut queues, &["EXEC"]).starts_with("EXECABORT"), "what was queued before, too");
     assert!(is_closed(&mut hears), "as Redis does with who listens to what it may not hear");
     assert!(is_closed(&mut gone) && is_closed(&mut waits), "as ACL DELUSER does");
     let mut fresh = slotway.connect();
