@@ -230,7 +230,10 @@ fn pages() {
         assert!(index.contains(&format!("\n{path} ")), "{index}");
         assert_eq!(slotway.get(path).0, 200, "{path}");
     }
-    let status: serde_json::Value = serde_json::from_str(&slotway.get("/status.json").1).unwrap();
+    // A second's state, which may be from before the topology was known.
+    let status =
+        || -> serde_json::Value { serde_json::from_str(&slotway.get("/status.json").1).unwrap() };
+    let status = wait(status, |status| !status["shards"][0].is_null());
     assert_eq!(status["shards"][0]["slots"], serde_json::json!([[0, 16383]]));
     assert_eq!(status["shards"][0]["nodes"][0]["addr"], format!("127.0.0.1:{}", server.port));
     assert_eq!(slotway.get("/nothing").0, 404);
@@ -242,6 +245,47 @@ fn pages() {
     assert!(slotway.metric("process_resident_memory_bytes") > 1e6);
     // The client's name is on slotway's own connection, too.
     assert!(server.cli("CLIENT LIST").contains("name=slotway"));
+    slotway.stop().unwrap();
+}
+
+/// Who takes all places and does not read, or does not speak, keeps nobody out.
+#[test]
+fn probes_get_through() {
+    let slotway = Slotway::start(config(&[&Server::start(&[])]));
+    let admin = slotway.bound.admin.unwrap();
+    let mut held = Vec::new();
+    for n in 0..200 {
+        let mut stream = TcpStream::connect(admin).unwrap();
+        if n % 2 == 0 {
+            let pages = "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".repeat(400);
+            // It may have lost its place before it has said everything.
+            let _ = stream.write_all(pages.as_bytes());
+        }
+        held.push(stream);
+    }
+    assert_eq!(slotway.get("/healthz"), (200, "ok\n".to_owned()));
+    drop(held);
+    slotway.stop().unwrap();
+}
+
+/// A browser that was led to 127.0.0.1 by a name of somebody else's is shown nothing.
+#[test]
+fn on_loopback_pages_have_no_foreign_name() {
+    let slotway = Slotway::start(config(&[&Server::start(&[])]));
+    let status = |host: &str| {
+        let mut stream = TcpStream::connect(slotway.bound.admin.unwrap()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET /metrics HTTP/1.1\r\n{host}Connection: close\r\n\r\n").unwrap();
+        let response = read_all(stream);
+        response.split(' ').nth(1).and_then(|s| s.parse::<u16>().ok()).unwrap()
+    };
+    for name in ["127.0.0.1:9400", "localhost:9400", "[::1]:9400", "redis.LOCALHOST", "slotway"] {
+        assert_eq!(status(&format!("Host: {name}\r\n")), 200, "{name}");
+    }
+    for name in ["evil.example", "127.0.0.1.evil.example:9400", "localhost.evil.example", "a@b.c"] {
+        assert_eq!(status(&format!("Host: {name}\r\n")), 421, "{name}");
+    }
+    assert_eq!(status(""), 200);
     slotway.stop().unwrap();
 }
 

@@ -381,21 +381,53 @@ fn the_clusters_users() {
     assert_eq!(ask(&mut ro, "ACL WHOAMI").text().as_deref(), Some("default"));
     // Two users' connections and the default user's, on each of two workers at most.
     assert!((3.0..=6.0).contains(&proxy.metric("slotway_cluster_users", "")));
-    // Another password: who logged in by the old one is told by the node.
+    // Another password: who logged in by the old one is told by the node, and closed.
     assert!(ask(&mut ro, "AUTH pt-app pw").is_ok());
+    let is_told = |conn: &mut Conn| match conn.command(&["GET", "{t}a"]) {
+        Ok(reply) => reply.error().is_some_and(|e| e.starts_with("WRONGPASS")),
+        Err(_) => true,
+    };
+    let is_closed = |conn: &mut Conn| conn.command(&["PING"]).is_err();
     everywhere("ACL SETUSER pt-app resetpass >new");
     everywhere("CLIENT KILL USER pt-app");
-    eventually("the old password is not taken any more", || {
-        ask(&mut ro, "GET {t}a").error().is_some_and(|e| e.starts_with("WRONGPASS"))
-    });
+    eventually("the old password is not taken any more", || is_told(&mut ro));
+    eventually("whose password it was is closed", || is_closed(&mut ro));
+    let mut ro = proxy.connect();
     assert!(ask(&mut ro, "AUTH pt-app pw").error().is_some());
     assert!(ask(&mut ro, "AUTH pt-app new").is_ok());
     assert_eq!(ask(&mut ro, "GET {t}a").text().as_deref(), Some("3"));
     everywhere("ACL DELUSER pt-app");
-    eventually("a deleted user is told so", || {
-        ask(&mut ro, "GET {t}a").error().is_some_and(|e| e.starts_with("WRONGPASS"))
-    });
+    // Somebody else of the same name, whose sessions these are not.
+    everywhere("ACL SETUSER pt-app on >third ~* &* +@all");
+    eventually("a deleted user is told so", || is_told(&mut ro));
+    eventually("a deleted user's client is closed", || is_closed(&mut ro));
+    everywhere("ACL DELUSER pt-app");
     everywhere("ACL DELUSER pt-ro");
+}
+
+/// As at a server: what a user may not hear any more it does not hear, and without a user nothing.
+#[test]
+fn subscribers_lose_their_rights() {
+    everywhere("ACL SETUSER ear on >pw ~* resetchannels &ch:* +@all");
+    let proxy = Proxy::start(cluster(), &["--set", "auth=passthrough", "--workers", "1"]);
+    let hears = |line: &str| {
+        let mut conn = proxy.connect();
+        assert!(ask(&mut conn, "AUTH ear pw").is_ok());
+        assert!(ask(&mut conn, line).error().is_none(), "{line}");
+        conn
+    };
+    let mut taken = [hears("SUBSCRIBE ch:x"), hears("SSUBSCRIBE ch:s"), hears("PSUBSCRIBE ch:*")];
+    let mut kept = hears("SUBSCRIBE ch:y");
+    let mut others = proxy.connect();
+    assert!(ask(&mut others, "SUBSCRIBE ch:x").error().is_none());
+    everywhere("ACL SETUSER ear resetchannels &ch:y");
+    for conn in &mut taken {
+        eventually("it is closed", || conn.command(&["PING"]).is_err());
+    }
+    assert!(kept.command(&["PING"]).is_ok() && others.command(&["PING"]).is_ok());
+    everywhere("ACL DELUSER ear");
+    eventually("there is no such user any more", || kept.command(&["PING"]).is_err());
+    assert!(others.command(&["PING"]).is_ok());
 }
 
 #[test]
@@ -625,4 +657,156 @@ fn failures_take_longer_and_longer() {
     let log = proxy.log();
     assert!(log.contains("logins failed") && !log.contains("guess"), "{log}");
     assert_eq!(log.matches("logins failed").count(), 1, "{log}");
+}
+
+/// Who has not logged in says no more than a login needs, as at a server.
+#[test]
+fn strangers_have_the_limits_of_a_servers_strangers() {
+    let server = Standalone::start(StandaloneOptions::default()).expect("a server");
+    let mut admin = server.connect().expect("the server");
+    assert!(ask(&mut admin, "ACL SETUSER default on >dpw").is_ok());
+    everywhere("ACL SETUSER big on >pw ~* &* +@all");
+    let proxy = Proxy::start(cluster(), &["--set", "users=default on >dpw ~* &* +@all"]);
+    let passing = ["auth=passthrough", "users=default off"];
+    let args: Vec<&str> = passing.iter().flat_map(|s| ["--set", s]).collect();
+    let passing = Proxy::start(cluster(), &args);
+    let large = "x".repeat((16 << 10) + 1);
+    let fits = "x".repeat(16 << 10);
+    for bytes in [
+        "*11\r\n".to_owned(),
+        format!("*3\r\n$4\r\nAUTH\r\n$1\r\na\r\n${}\r\n", large.len()),
+        format!("*2\r\n$4\r\nAUTH\r\n${}\r\n", 500 << 20),
+        "*-1x\r\n".to_owned(),
+        "*10\r\n$-1\r\n".to_owned(),
+        format!("*3\r\n$4\r\nAUTH\r\n$1\r\na\r\n${}\r\n{fits}\r\n*11\r\n", fits.len()),
+    ] {
+        let all = [server.addr(), proxy.listen, passing.listen].map(|addr| {
+            let mut stream = TcpStream::connect(addr).expect("a connection");
+            stream.write_all(bytes.as_bytes()).expect("bytes");
+            let mut said = String::new();
+            stream.read_to_string(&mut said).expect("the end");
+            said
+        });
+        assert!(all[0].contains("Protocol error"), "{}", all[0]);
+        let start = bytes.get(..40.min(bytes.len())).unwrap_or_default();
+        assert_eq!(all[1], all[0], "{start}");
+        assert_eq!(all[2], all[0], "{start}");
+    }
+    // Who is in may say more; a password of that size is nobody's.
+    let mut conn = proxy.connect();
+    assert!(ask(&mut conn, "AUTH dpw").is_ok());
+    assert!(conn.command(&["SET", "big", &large]).expect("an answer").is_ok());
+    let wrong = conn.command(&["AUTH", "default", &large]).expect("an answer");
+    assert!(wrong.error().is_some_and(|e| e.starts_with("WRONGPASS")), "{wrong:?}");
+    let mut conn = passing.connect();
+    assert!(ask(&mut conn, "AUTH big pw").is_ok());
+    assert!(conn.command(&["SET", "big", &large]).expect("an answer").is_ok());
+    // The cluster's default user need not log in: its first command may be any.
+    let open = Proxy::start(cluster(), &["--set", "auth=passthrough"]);
+    let mut conn = open.connect();
+    assert!(conn.command(&["SET", "big", &large]).expect("an answer").is_ok());
+    let many: Vec<&str> = std::iter::once("MSET").chain(["big", "1"].repeat(20)).collect();
+    assert!(open.connect().command(&many).expect("an answer").is_ok());
+}
+
+/// An address of this machine that is not loopback: who comes to it comes from it.
+fn elsewhere() -> std::net::IpAddr {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    // Nothing is sent.
+    socket.connect("192.0.2.1:9").expect("a route to somewhere");
+    socket.local_addr().expect("an address").ip()
+}
+
+/// The cluster's default user is not everybody's, unless it has a password or protected_mode is off.
+#[test]
+fn strangers_from_elsewhere_are_not_the_default_user() {
+    everywhere("ACL SETUSER far on >pw ~* &* +@all");
+    let ip = elsewhere();
+    assert!(!ip.is_loopback(), "this machine has no other address");
+    let free = std::net::TcpListener::bind((ip, 0)).expect("a port").local_addr().expect("it");
+    let start = |more: &[&str]| {
+        let listen = free.to_string();
+        let mut args = vec!["--set", "auth=passthrough", "--listen", &listen];
+        args.extend(more);
+        Proxy::start(cluster(), &args)
+    };
+    let proxy = start(&[]);
+    for line in ["GET far:k", "AUTH default guess", "HELLO 2 AUTH default guess", "SUBSCRIBE a"] {
+        let reply = ask(&mut Conn::tcp(free).expect("elsewhere"), line);
+        assert!(reply.error().is_some_and(|e| e.starts_with("DENIED")), "{line}: {reply:?}");
+    }
+    let mut far = Conn::tcp(free).expect("elsewhere");
+    assert!(ask(&mut far, "AUTH far pw").is_ok());
+    assert!(ask(&mut far, "SET far:k 1").is_ok());
+    assert!(ask(&mut proxy.connect(), "GET far:k").error().is_none(), "from this machine");
+    assert!(ask(&mut proxy.connect(), "AUTH default any").is_ok());
+    drop(proxy);
+    let proxy = start(&["--set", "protected_mode=false"]);
+    assert!(ask(&mut Conn::tcp(free).expect("elsewhere"), "GET far:k").error().is_none());
+    drop(proxy);
+}
+
+/// Any password is right for such a user: that is one user, not as many as there are words.
+#[test]
+fn who_may_be_anybody_takes_one_place() {
+    everywhere("ACL SETUSER wide on nopass ~* &* +@all");
+    let passwords: Vec<String> = (0..12).map(|n| format!(">pw{n}")).collect();
+    everywhere(&format!("ACL SETUSER many on {} ~* &* +@all", passwords.join(" ")));
+    let args = ["--set", "auth=passthrough", "--set", "limits.users=12", "--workers", "1"];
+    let proxy = Proxy::start(cluster(), &args);
+    let mut held = Vec::new();
+    for n in 0..15 {
+        for name in ["default", "wide"] {
+            let mut conn = proxy.connect();
+            assert!(ask(&mut conn, &format!("AUTH {name} pw{n}")).is_ok(), "{name} {n}");
+            assert_eq!(ask(&mut conn, "ACL WHOAMI").text().as_deref(), Some(name));
+            held.push(conn);
+        }
+    }
+    assert!(proxy.metric("slotway_cluster_users", "") <= 3.0);
+    let mut refused = 0;
+    for n in 0..12 {
+        let mut conn = proxy.connect();
+        let reply = ask(&mut conn, &format!("AUTH many pw{n}"));
+        refused += usize::from(reply.error().is_some());
+        held.push(conn);
+    }
+    assert_eq!(refused, 4, "eight passwords of one user at once");
+    everywhere("ACL SETUSER another on >pw ~* &* +@all");
+    assert!(ask(&mut proxy.connect(), "AUTH another pw").is_ok(), "others have places");
+}
+
+/// Who closes instead of waiting for the answer does not try passwords any faster.
+#[test]
+fn closing_the_connection_is_no_way_around_the_wait() {
+    let proxy = Proxy::start(cluster(), &["--set", "users=a on >pw ~* +@all"]);
+    let mut held = Vec::new();
+    for _ in 0..600 {
+        let mut conn = proxy.connect();
+        conn.send(&["AUTH", "a", "guess"]).expect("a guess");
+        held.push(conn);
+    }
+    eventually("the line is full", || {
+        proxy.metric("slotway_logins_total", "outcome=\"throttled\"") > 0.0
+    });
+    drop(held);
+    eventually("who knows the password gets in", || ask(&mut proxy.connect(), "AUTH a pw").is_ok());
+}
+
+/// A file of users that lets everybody in is not taken where everybody can come.
+#[test]
+fn an_open_file_of_users_is_refused_while_slotway_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("users");
+    std::fs::write(&file, "user a on >pw ~* +@all\n").unwrap();
+    let free = std::net::TcpListener::bind("0.0.0.0:0").expect("a port").local_addr().expect("it");
+    let (listen, users) = (free.to_string(), format!("users_file={}", file.display()));
+    let proxy = Proxy::start(cluster(), &["--listen", &listen, "--set", &users]);
+    let connect = || Conn::tcp((std::net::Ipv4Addr::LOCALHOST, free.port()).into()).expect("it");
+    std::fs::write(&file, "user a on >pw ~* +@all\nuser default on nopass ~* +@all\n").unwrap();
+    eventually("it is refused", || proxy.log().contains("can be reached from other machines"));
+    let noauth = Some("NOAUTH Authentication required.");
+    assert_eq!(ask(&mut connect(), "GET x").error(), noauth);
+    std::fs::write(&file, "user b on >pw ~* +@all\n").unwrap();
+    eventually("the next one is taken", || ask(&mut connect(), "AUTH b pw").is_ok());
 }

@@ -4,6 +4,7 @@ mod events;
 mod history;
 mod moment;
 mod page;
+mod places;
 mod ready;
 mod seen;
 mod server;

@@ -8,20 +8,22 @@ use std::time::{Duration, Instant};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE,
+    ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, WWW_AUTHENTICATE,
 };
+use hyper::http::uri::Authority;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
 use super::page::{PAGE, headers as page_headers};
+use super::places::Places;
 use super::ready::{Facts, Readiness};
 use super::seen::{asked_count, keys_json};
 use super::status::{self, Known};
@@ -32,8 +34,10 @@ use crate::metrics::{ControlStats, Process, View};
 use crate::tls::{Outcome, Side};
 use crate::users::same_secret;
 
-/// Connections served at once; more wait. Nobody but a scraper and a prober is expected.
-const CONNECTIONS: usize = 64;
+/// A connection serves no requests for longer.
+const LIFETIME: Duration = Duration::from_secs(60);
+/// After that it may end what it has begun.
+const LAST_PAGE: Duration = Duration::from_secs(10);
 /// For a request's head, and between two requests of a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// For the handshake before it.
@@ -127,19 +131,21 @@ impl Admin {
         listener: Arc<TcpListener>,
         mut close: watch::Receiver<bool>,
     ) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut places = Places::default();
+        // A page somewhere that a browser on this machine shows could ask for these under a name of
+        // its own that stands for 127.0.0.1.
+        let local = listener.local_addr().is_ok_and(|addr| addr.ip().is_loopback());
         // Dropped with the task, so that no connection outlives it.
         let mut connections = tokio::task::JoinSet::new();
         let mut logged: Option<Instant> = None;
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             let accepted = tokio::select! {
                 biased;
                 accepted = listener.accept() => accepted,
                 () = async { _ = close.wait_for(|close| *close).await } => break,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
                         logged = Some(Instant::now());
@@ -151,26 +157,26 @@ impl Admin {
             };
             while connections.try_join_next().is_some() {}
             let admin = Arc::clone(&self);
-            connections.spawn(async move {
+            let connection = connections.spawn(async move {
                 let service = service_fn(|request| {
                     let admin = Arc::clone(&admin);
-                    async move { Ok::<_, Infallible>(admin.page(&request).await) }
+                    async move { Ok::<_, Infallible>(admin.page(&request, local).await) }
                 });
                 let mut http = http1::Builder::new();
                 http.timer(TokioTimer::new());
                 http.header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
                 let served = match admin.pool.tls().admin() {
-                    None => http.serve_connection(TokioIo::new(stream), service).await,
+                    None => serve(http.serve_connection(TokioIo::new(stream), service)).await,
                     Some(tls) => {
                         let Some(stream) = admin.secured(tls, stream).await else { return };
-                        http.serve_connection(TokioIo::new(stream), service).await
+                        serve(http.serve_connection(TokioIo::new(stream), service)).await
                     }
                 };
                 if let Err(error) = served {
                     debug!(%error, "admin connection");
                 }
-                drop(place);
             });
+            places.take(peer.ip(), connection);
         }
         connections.detach_all();
     }
@@ -194,7 +200,7 @@ impl Admin {
         stream
     }
 
-    async fn page(&self, request: &Request<Incoming>) -> Page {
+    async fn page(&self, request: &Request<Incoming>, local: bool) -> Page {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut page = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
             page.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -205,6 +211,11 @@ impl Admin {
             let mut page = page(StatusCode::UNAUTHORIZED, TEXT, text);
             page.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return page;
+        }
+        if local && self.pool.config().admin_token.is_empty() && !is_local_name(request) {
+            let text = "on loopback this listener is asked by an IP address or as localhost, not by \
+                        this name; or with a token (admin_token)\n";
+            return page(StatusCode::MISDIRECTED_REQUEST, TEXT, text);
         }
         match request.uri().path() {
             // For the tests: a bug in the middle of serving.
@@ -373,6 +384,34 @@ impl Admin {
 fn wants_html(request: &Request<Incoming>) -> bool {
     let accept = request.headers().get(ACCEPT).map(HeaderValue::as_bytes).unwrap_or_default();
     accept.split(|b| *b == b',').any(|kind| kind.trim_ascii().starts_with(b"text/html"))
+}
+
+/// Serves a connection for as long as one may last: who does not read or does not speak loses it.
+async fn serve<I, S>(connection: http1::Connection<I, S>) -> hyper::Result<()>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = Full<Bytes>>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
+    let mut connection = std::pin::pin!(connection);
+    match tokio::time::timeout(LIFETIME, &mut connection).await {
+        Ok(served) => served,
+        Err(_) => {
+            connection.as_mut().graceful_shutdown();
+            tokio::time::timeout(LAST_PAGE, connection).await.unwrap_or(Ok(()))
+        }
+    }
+}
+
+/// The request was sent to an address, or to a name that is of this machine or network.
+fn is_local_name(request: &Request<Incoming>) -> bool {
+    let header = request.headers().get(HOST).map(HeaderValue::as_bytes).unwrap_or_default();
+    let host = std::str::from_utf8(header).ok().and_then(|host| host.parse::<Authority>().ok());
+    let Some(host) = host else { return header.is_empty() };
+    let name = host.host().trim_start_matches('[').trim_end_matches(']');
+    // Names that somebody else can give away have a dot.
+    let local = !name.contains('.') || name.to_ascii_lowercase().ends_with(".localhost");
+    local || name.parse::<std::net::IpAddr>().is_ok()
 }
 
 fn page(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Page {

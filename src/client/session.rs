@@ -107,6 +107,12 @@ impl Session {
         self.modes = (self.modes & mode::SUSPENDED) | self.first_modes;
     }
 
+    /// It has to log in before it may do anything, as far as is known.
+    #[inline]
+    pub fn is_stranger(&self) -> bool {
+        self.modes & mode::RULED != 0 && self.account.as_ref().is_some_and(|a| !a.is_in())
+    }
+
     /// What does not read is sent on as it is.
     pub fn is_ordinary(&self) -> bool {
         self.modes & !mode::READ_FROM == 0
@@ -115,8 +121,8 @@ impl Session {
     /// Bytes that it occupies beside itself.
     pub fn held(&self) -> usize {
         let library = |l: &(Vec<u8>, Vec<u8>)| l.0.capacity() + l.1.capacity();
-        let account = self.account.as_ref().map_or(0, |account| size_of_val(&**account));
-        account
+        let account = self.account.as_ref();
+        account.map_or(0, |account| size_of_val(&**account) + account.asked())
             + self.name.as_ref().map_or(0, |n| n.len())
             + self.library.as_deref().map_or(0, library)
     }

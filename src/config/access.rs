@@ -4,12 +4,41 @@
 use std::net::IpAddr;
 
 use super::{ClientAuth, Config, Listen, Loaded, Problem};
-use crate::users::files;
+use crate::users::{Users, files};
 
 impl Config {
     /// Clients have to log in before they may do anything.
     pub fn asks_for_login(&self) -> bool {
         files::users(self).is_ok_and(|users| !users.lets_strangers_in())
+    }
+}
+
+impl Config {
+    /// These users are not too open for where clients come from. At the start and when the
+    /// configuration changes the addresses that are listened on are looked at; this is for a file
+    /// of users that changes behind them.
+    ///
+    /// # Errors
+    /// The key of the users, and why they are.
+    pub fn protects(&self, users: Users) -> Result<Users, (&'static str, String)> {
+        if !self.protected_mode || !users.lets_strangers_in() {
+            return Ok(users);
+        }
+        let plain = self.listen.iter().filter_map(|listen| match listen {
+            Listen::Tcp(address) => Some(address),
+            Listen::Unix(_) => None,
+        });
+        let shows = self.tls.downstream.client_auth == ClientAuth::Required;
+        let tls = self.tls.downstream.listen.iter().filter(|_| !shows);
+        // What a name stands for may change; only this one is known.
+        let is_local = |host: &str| match host.parse() {
+            Ok(ip) => !is_public(ip),
+            Err(_) => host.eq_ignore_ascii_case("localhost"),
+        };
+        match plain.chain(tls).find(|address| !is_local(&address.host)) {
+            Some(address) => Err(("users_file", unprotected(&address.to_string()))),
+            None => Ok(users),
+        }
     }
 }
 
@@ -97,7 +126,7 @@ pub fn unprotected(address: &str) -> String {
     format!(
         "\"{address}\" can be reached from other machines, and clients need no password, so \
          whoever reaches it has all the rights of upstream.user. Set users or users_file (a \
-         \"default\" without nopass), or auth = \"passthrough\"; or listen on 127.0.0.1 or a Unix \
-         socket; or, where the network keeps others away, protected_mode = false"
+         \"default\" without nopass); or auth = \"passthrough\", where only those who log in as users of \
+         the cluster are served; or listen on 127.0.0.1 or a Unix socket; or, where the network keeps others away, protected_mode = false"
     )
 }

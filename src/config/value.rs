@@ -339,6 +339,12 @@ pub(super) fn parse_listen(text: &str) -> Result<Listen, String> {
 /// Reads `host:port` or `[v6]:port`, with a port from `least` on (0 only makes sense to listen on).
 pub(super) fn parse_address(text: &str, least: u16) -> Result<Address, String> {
     let wanted = "write \"host:port\" or \"[IPv6 address]:port\"";
+    // Of a URL, which may have a password in it, nothing is shown.
+    if text.contains("://") || text.contains('@') {
+        let elsewhere = "user and password belong into keys of their own (upstream.user, \
+                         upstream.password), TLS into tls";
+        return Err(format!("is a URL, or has a user in it; {wanted}; {elsewhere}"));
+    }
     if text.parse::<std::net::Ipv6Addr>().is_ok() {
         return Err(format!("\"{text}\" has no port; write \"[{text}]:port\""));
     }
@@ -538,6 +544,9 @@ mod tests {
 
     #[test]
     fn addresses_read_back() {
+        for url in ["redis://:hunter2@h:1", "redis://u:hunter2@h", "hunter2@h:1"] {
+            assert!(!parse_address(url, 1).unwrap_err().contains("hunter2"), "{url}");
+        }
         for text in
             ["127.0.0.1:6379", "[::1]:6379", "redis-0.redis.svc.cluster.local:7000", "a_b.:1"]
         {

@@ -56,8 +56,10 @@ pub enum ToWorker {
         /// The client that waits for it.
         client: (u32, u32),
         /// Yes, or the error reply.
-        answer: Result<(), String>,
+        answer: Result<crate::users::Granted, String>,
     },
+    /// What was seen of a user of the cluster.
+    Looked(crate::users::Looked),
     /// These are slotway's users from now on.
     Users(Arc<crate::users::Users>),
     /// CLIENT PAUSE is on, for a worker that started later.
@@ -122,6 +124,8 @@ pub enum ToControl {
     },
     /// A question to a node about one of its users.
     Verify(Box<crate::users::Verify>),
+    /// Is a user of the cluster still there, and may it hear what it hears?
+    Look(Box<crate::users::Look>),
     /// A client's question to all workers.
     AskEveryone(Arc<Inquiry>),
     /// The worker's thread ended (drained, or failed).

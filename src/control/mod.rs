@@ -8,6 +8,7 @@ mod apply;
 mod export;
 mod link;
 mod listeners;
+mod look;
 mod names;
 mod node;
 mod notify;
@@ -28,6 +29,7 @@ mod verify;
 mod wire;
 
 pub use link::{Downstream, Probed, ToControl, ToWorker, Verdict, WorkerHandle};
+pub use look::is_refusal;
 pub use pool::{Pool, Scrape};
 pub use reload::{Reload, ReloadStats};
 pub use run::{BoundAddrs, RunError, run, run_reloading, run_until};

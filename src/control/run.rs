@@ -359,6 +359,9 @@ impl Control {
             ToControl::Verify(verify) => {
                 tokio::spawn(Arc::clone(&self.verifier).answer(*verify));
             }
+            ToControl::Look(look) => {
+                tokio::spawn(Arc::clone(&self.verifier).look(*look));
+            }
             ToControl::Exited { worker } => self.replace(worker),
         }
     }

@@ -12,10 +12,12 @@ use super::node::{AskError, NodeConn};
 use super::pool::Pool;
 use super::status::Status;
 use crate::resp::reply::{error_text, text};
-use crate::users::{Asking, NOT_LOGGED_IN, Verify};
+use crate::users::{Asking, Granted, NO_SUCH_USER, NOT_LOGGED_IN, Verify};
 
 /// Questions under way at once; more wait.
 const AT_ONCE: usize = 64;
+/// Looks under way at once.
+const LOOKS: usize = 4;
 /// Connections that are kept for the next question.
 const KEPT: usize = 4;
 /// Nodes that are tried.
@@ -24,9 +26,11 @@ const TRIES: usize = 3;
 /// Asks nodes for the workers.
 #[derive(Debug)]
 pub struct Verifier {
-    pool: Arc<Pool>,
+    pub(super) pool: Arc<Pool>,
     status: Arc<Status>,
     places: Semaphore,
+    /// The same for [`Verifier::look`].
+    pub(super) looks: Semaphore,
     idle: Mutex<Vec<NodeConn>>,
 }
 
@@ -34,7 +38,13 @@ impl Verifier {
     /// Asks the nodes of the cluster that `status` knows.
     pub fn new(pool: Arc<Pool>, status: Arc<Status>) -> Arc<Self> {
         let places = Semaphore::new(AT_ONCE);
-        Arc::new(Verifier { pool, status, places, idle: Mutex::default() })
+        Arc::new(Verifier {
+            pool,
+            status,
+            places,
+            looks: Semaphore::new(LOOKS),
+            idle: Mutex::default(),
+        })
     }
 
     /// Asks on new connections from now on: slotway's own user may be another.
@@ -44,8 +54,10 @@ impl Verifier {
 
     /// Asks, and tells the worker.
     pub async fn answer(self: Arc<Self>, verify: Verify) {
-        let Verify { asking, client, to } = verify;
+        let Verify { asking, client, wanted, to } = verify;
         let answer = match self.places.acquire().await {
+            // Who has gone has nothing to be told, and learns nothing.
+            _ if wanted.strong_count() == 0 => return,
             Ok(_place) => self.ask(&asking).await,
             Err(_) => Err("ERR slotway is stopping".into()),
         };
@@ -53,7 +65,7 @@ impl Verifier {
         to.send(ToWorker::Verified { client, answer });
     }
 
-    async fn ask(&self, asking: &Asking) -> Result<(), String> {
+    pub(super) async fn ask(&self, asking: &Asking) -> Result<Granted, String> {
         if let Asking::May { .. } = asking {
             let kept = self.idle().pop();
             if let Some(mut kept) = kept
@@ -85,7 +97,7 @@ impl Verifier {
                     }
                 }
                 _ => match NodeConn::connect_silently(socket, &addr.host, &config, tls).await {
-                    Ok(mut conn) => self.say(&mut conn, asking).await,
+                    Ok(mut conn) => self.log_in(&mut conn, asking).await,
                     Err(error) => Err(error),
                 },
             };
@@ -97,14 +109,38 @@ impl Verifier {
         Err(format!("CLUSTERDOWN slotway cannot ask the cluster about its users: {why}"))
     }
 
+    /// The same for a login, and whether it needed a password.
+    async fn log_in(
+        &self,
+        conn: &mut NodeConn,
+        asking: &Asking,
+    ) -> Result<Result<Granted, String>, AskError> {
+        let Asking::Login { who, another } = asking else { return self.say(conn, asking).await };
+        let is_default = who.user.is_empty() || *who.user == *b"default";
+        let mut open = false;
+        if is_default {
+            // A connection is the default user's from the beginning where that one is open to all.
+            // What else a node may have to say, it says to those who are let in.
+            let reply = conn.ask_bytes(&[b"PING"]).await?;
+            open = !error_text(&reply).is_some_and(|text| text.starts_with(b"NOAUTH"));
+        }
+        let said = self.say(conn, asking).await?;
+        if said.is_ok() && *another && !is_default {
+            let random = format!("{:032x}", fastrand::u128(..));
+            let reply = conn.ask_bytes(&[b"AUTH", &who.user, random.as_bytes()]).await?;
+            open = error_text(&reply).is_none();
+        }
+        Ok(said.map(|granted| if open { Granted::Open } else { granted }))
+    }
+
     async fn say(
         &self,
         conn: &mut NodeConn,
         asking: &Asking,
-    ) -> Result<Result<(), String>, AskError> {
+    ) -> Result<Result<Granted, String>, AskError> {
         let command: Vec<&[u8]> = match asking {
-            Asking::Login(who) if who.user.is_empty() => vec![b"AUTH", &who.password],
-            Asking::Login(who) => vec![b"AUTH", &who.user, &who.password],
+            Asking::Login { who, .. } if who.user.is_empty() => vec![b"AUTH", &who.password],
+            Asking::Login { who, .. } => vec![b"AUTH", &who.user, &who.password],
             Asking::Stranger => vec![b"PING"],
             Asking::May { user, args } => {
                 let words = [b"ACL".as_slice(), b"DRYRUN", user];
@@ -121,25 +157,26 @@ impl Verifier {
             }
             // A user that is known by its name only any more.
             (Asking::May { user, .. }, Some(error)) if error.starts_with("ERR User '") => {
-                Err(format!("NOPERM the cluster has no user '{}' any more", user.escape_ascii()))
+                Err(format!("{NO_SUCH_USER} '{}' any more", user.escape_ascii()))
             }
             // The default user may be let in and have no right to PING.
-            (Asking::Stranger, Some(error)) if error.starts_with("NOPERM") => Ok(()),
+            (Asking::Stranger, Some(error)) if error.starts_with("NOPERM") => Ok(Granted::Open),
             (Asking::Stranger, Some(error)) if error.starts_with("NOAUTH") => {
                 Err(NOT_LOGGED_IN.into())
             }
             (_, Some(error)) => Err(error),
             (Asking::May { .. }, None) => match text(&reply) {
-                Some(b"OK") => Ok(()),
+                Some(b"OK") => Ok(Granted::Yes),
                 Some(said) => Err(denied(&String::from_utf8_lossy(said))),
                 None => Err("NOPERM slotway does not understand ACL DRYRUN's answer".into()),
             },
-            (_, None) => Ok(()),
+            (Asking::Stranger, None) => Ok(Granted::Open),
+            (_, None) => Ok(Granted::Yes),
         })
     }
 
     /// Primaries first to last, beginning anywhere.
-    fn nodes(&self) -> Vec<crate::cluster::NodeAddr> {
+    pub(super) fn nodes(&self) -> Vec<crate::cluster::NodeAddr> {
         let snapshot = Arc::clone(&self.status.topology().snapshot);
         let primaries = snapshot.shards.iter().filter_map(|shard| shard.primary);
         let known = primaries.filter_map(|n| snapshot.nodes.get(usize::from(n)));

@@ -112,7 +112,7 @@ metrics! {
     SCRIPT_BYTES: Gauge "slotway_script_bytes" [] "limits.scripts"
         "Bytes of the scripts kept for nodes that lack them.";
     LOGINS: Counter "slotway_logins_total" ["outcome"] "auth"
-        "Logins (AUTH, HELLO … AUTH, a client's certificate): own and certificate, a user of slotway's own; cluster, a user of the cluster; wrong, a wrong name or password; too_many, more users of the cluster than limits.users; unavailable, no node could be asked.";
+        "Logins (AUTH, HELLO … AUTH, a client's certificate): own and certificate, a user of slotway's own; cluster, a user of the cluster; wrong, a wrong name or password; too_many, more users of the cluster than limits.users; unavailable, no node could be asked; throttled, many have failed from the same address, and too many wait.";
     DENIED: Counter "slotway_denied_total" ["reason"] "users"
         "Commands that slotway refused to a user: login, it has not logged in; command, key, channel, its rules. What nodes refuse to their users is not in it.";
     CLUSTER_USERS: Gauge "slotway_cluster_users" [] "limits.users"

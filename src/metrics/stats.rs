@@ -124,14 +124,16 @@ pub enum LoginOutcome {
     TooMany,
     /// No node could be asked, or it refused for another reason.
     Unavailable,
+    /// Many have failed from the same address, and too many wait.
+    Throttled,
 }
 
 impl LoginOutcome {
     /// How many there are.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 7;
     /// Label values, by discriminant.
     pub const NAMES: [&'static str; Self::COUNT] =
-        ["own", "cluster", "certificate", "wrong", "too_many", "unavailable"];
+        ["own", "cluster", "certificate", "wrong", "too_many", "unavailable", "throttled"];
 }
 
 /// Why slotway refused a command to a user (label `reason`).

@@ -18,11 +18,30 @@ pub struct RequestLimits {
     pub inline: usize,
     /// Arguments of one command (Redis: 2,147,483,647).
     pub multibulk: u64,
+    /// They are those of who has to log in first, and the errors say so.
+    pub stranger: bool,
 }
 
 impl Default for RequestLimits {
     fn default() -> Self {
-        RequestLimits { bulk: 512 << 20, inline: 64 << 10, multibulk: i32::MAX as u64 }
+        RequestLimits {
+            bulk: 512 << 20,
+            inline: 64 << 10,
+            multibulk: i32::MAX as u64,
+            stranger: false,
+        }
+    }
+}
+
+impl RequestLimits {
+    /// As they are, before the login, in Redis: enough for AUTH and HELLO.
+    pub fn of_stranger(self) -> Self {
+        RequestLimits {
+            bulk: self.bulk.min(16 << 10),
+            multibulk: self.multibulk.min(10),
+            stranger: true,
+            ..self
+        }
     }
 }
 
@@ -47,6 +66,17 @@ pub enum ProtocolError {
     BulkLength,
     #[error("Protocol error: the whole command is larger than 4 GiB")]
     BigRequest,
+    #[error("Protocol error: unauthenticated multibulk length")]
+    StrangersMultibulk,
+    #[error("Protocol error: unauthenticated bulk length")]
+    StrangersBulk,
+}
+
+impl ProtocolError {
+    /// Who has logged in may send this.
+    pub fn is_strangers(self) -> bool {
+        matches!(self, ProtocolError::StrangersMultibulk | ProtocolError::StrangersBulk)
+    }
 }
 
 /// What stands at the start of a buffer.
@@ -160,7 +190,11 @@ fn scan_array<const COLLECT: bool>(
         };
         let count = count.ok_or(ProtocolError::MultibulkLength)?;
         if count > limits.multibulk.min(i32::MAX as u64) as i64 {
-            return Err(ProtocolError::MultibulkLength);
+            let of_stranger = limits.stranger && count <= i64::from(i32::MAX);
+            return Err(match of_stranger {
+                true => ProtocolError::StrangersMultibulk,
+                false => ProtocolError::MultibulkLength,
+            });
         }
         if count <= 0 {
             return Ok(Request::Empty { len: after });
@@ -186,7 +220,10 @@ fn scan_array<const COLLECT: bool>(
         }
         let size = size.filter(|&s| s >= 0).ok_or(ProtocolError::BulkLength)? as u64;
         if size > limits.bulk {
-            return Err(ProtocolError::BulkLength);
+            return Err(match limits.stranger {
+                true => ProtocolError::StrangersBulk,
+                false => ProtocolError::BulkLength,
+            });
         }
         let end = body as u64 + size;
         if end + 2 > u32::MAX as u64 {
@@ -441,7 +478,8 @@ mod tests {
 
     /// Feeds `input` in pieces cut at `cuts` and gives all frames and the error it ended with.
     fn frames(input: &[u8], cuts: &[usize]) -> (Vec<Vec<Vec<u8>>>, Option<ProtocolError>) {
-        let limits = RequestLimits { bulk: 1 << 20, inline: 64, multibulk: 1 << 20 };
+        let limits =
+            RequestLimits { bulk: 1 << 20, inline: 64, multibulk: 1 << 20, stranger: false };
         let mut ends: Vec<usize> = cuts.iter().map(|c| c % (input.len() + 1)).collect();
         ends.push(input.len());
         ends.sort_unstable();

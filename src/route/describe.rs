@@ -556,13 +556,18 @@ Without users every client may do everything, with the rights of the user that s
 
 **The cluster's** (`auth = "passthrough"`) are those that the nodes know (`ACL SETUSER` through slotway sets them on every node). A node verifies each login, on a connection of its own, and from then on the client's commands travel on connections of that user, which all its clients on a worker share; so the nodes apply their own rules, `ACL WHOAMI` is true, and scripts are kept to their keys as well. A client that has not logged in is the nodes' `default` user where that one needs no password.
 
-- A password that is changed, or a user that is deleted, ends the connections at the nodes; commands then get the node's own error until the client logs in again. New rules hold at once.
-- What no node sees of it (`SUBSCRIBE`, `CLIENT`, `CLUSTER`, `PING`, `MULTI` …) slotway asks a node about with `ACL DRYRUN`, each subscription anew, the others at most once a second for each user and command. `upstream.user` needs `+acl|dryrun` for that, and the nodes Redis 7. Subscriptions stay when a user's channels are taken away.
+- A password that is changed, or a user that is deleted, ends the connections at the nodes; commands then get the node's own error, and the client is disconnected once no node takes its password (one that only listens within half a minute). New rules hold at once.
+- What no node sees of it (`SUBSCRIBE`, `CLIENT`, `CLUSTER`, `PING`, `MULTI` …) slotway asks a node about with `ACL DRYRUN`, each subscription anew, the others at most once a second for each user and command. `upstream.user` needs `+acl|dryrun` for that, and the nodes Redis 7. Every few seconds it asks about what users are subscribed to: who may not hear something any more is disconnected.
 - Messages come over slotway's own subscriptions: `upstream.user` needs `&*`.
 - Commands behind `MULTI` are looked at by the node when `EXEC` comes: a refused one is answered `QUEUED`, and `EXEC` says what was refused.
 - Reads go to primaries, whatever `read_from` and `READONLY` say.
 
-A **failed login** is answered later and later, by the failures from the same address in the last minute (up to 5 s); nobody else waits for it. `slotway_logins_total` and `slotway_denied_total` count.
+- `DEL`, `UNLINK`, `MSET`, `MGET`, `EXISTS` and `TOUCH` over several slots are several commands, and each node looks at its own keys only: where a user may use some of the keys, those are deleted or written although the answer is `NOPERM`. (Slotway's own users are looked at before anything is sent.)
+- From other machines nobody is the `default` user while that one needs no password (`DENIED`), unless `protected_mode = false`. A user that any password fits (`nopass`) is one user, whichever is shown; of any other at most eight passwords are in use at a time.
+
+Before the login a client may send commands of at most 10 arguments of at most 16 KiB each, as to a server; a longer name or password is wrong.
+
+A **failed login** is answered later and later, by the failures from the same address in the last minute (up to 5 s); nobody else waits for it. From ten of them on, logins from that address are looked at one after the other, 50 in a second, and no more than two seconds' worth of them wait; so whoever closes the connection instead of waiting is no faster. `slotway_logins_total` and `slotway_denied_total` count.
 
 ## Scripts
 

@@ -85,15 +85,18 @@ fn parts(cert: &[u8]) -> Option<Parts<'_>> {
     })
 }
 
-/// The subject's common name; of several the last, which is the most specific.
+/// The subject's common name. With several it has none: which of them is meant cannot be known, and
+/// somebody might be let in as who he is not.
 pub fn common_name(cert: &[u8]) -> Option<Cow<'_, str>> {
     let sets = items(parts(cert)?.subject).filter(|set| set.tag == SET);
-    let pairs = sets.filter_map(|set| inside(set.value, SEQUENCE));
-    let names = pairs.filter_map(|pair| {
+    // A set has several attributes now and then.
+    let pairs = sets.flat_map(|set| items(set.value)).filter(|pair| pair.tag == SEQUENCE);
+    let mut names = pairs.filter_map(|pair| {
         let kind = inside(pair.value, OID).filter(|kind| kind.value == COMMON_NAME)?;
-        text(&item(kind.rest)?)
+        Some(text(&item(kind.rest)?))
     });
-    names.last()
+    let name = names.next()?;
+    name.filter(|_| names.next().is_none())
 }
 
 /// A string of one of the kinds that names are written in.
@@ -191,6 +194,34 @@ mod tests {
         assert_eq!(not_after(&late), Some(13_574_649_600));
         assert_eq!(common_name(&late), None);
         assert!(alternative_names(&late).is_empty());
+    }
+
+    #[test]
+    fn a_name_is_looked_for_everywhere_and_has_to_be_the_only_one() {
+        fn of(tag: u8, parts: &[Vec<u8>]) -> Vec<u8> {
+            let value = parts.concat();
+            [vec![tag, 0x82, (value.len() >> 8) as u8, value.len() as u8], value].concat()
+        }
+        let attribute = |kind: &[u8], value: &str| {
+            let parts = [of(OID, &[kind.to_vec()]), of(0x0c, &[value.as_bytes().to_vec()])];
+            of(SEQUENCE, &parts)
+        };
+        let cert = |subject: &[Vec<u8>]| {
+            let any = of(SEQUENCE, &[]);
+            let parts =
+                [of(INTEGER, &[vec![1]]), any.clone(), any.clone(), any, of(SEQUENCE, subject)];
+            of(SEQUENCE, &[of(SEQUENCE, &parts)])
+        };
+        let (unit, cn) = (attribute(&[0x55, 4, 11], "unit"), |name| attribute(COMMON_NAME, name));
+        let second = cert(&[of(SET, &[unit.clone(), cn("app")])]);
+        assert_eq!(common_name(&second).as_deref(), Some("app"));
+        let two = cert(&[of(SET, &[cn("app"), cn("admin")])]);
+        assert_eq!(common_name(&two), None, "in one set");
+        let two = cert(&[of(SET, &[cn("app")]), of(SET, &[unit, cn("admin")])]);
+        assert_eq!(common_name(&two), None, "in two");
+        // One that cannot be read is one.
+        let odd = of(SEQUENCE, &[of(OID, &[COMMON_NAME.to_vec()]), of(0x04, &[vec![1]])]);
+        assert_eq!(common_name(&cert(&[of(SET, &[odd]), of(SET, &[cn("app")])])), None);
     }
 
     #[test]

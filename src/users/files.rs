@@ -101,7 +101,7 @@ impl Files {
         let mut inner = self.inner();
         let Inner { config, users: current, complained } = &mut *inner;
         let mut complaints = Vec::new();
-        match users(config) {
+        match users(config).and_then(|users| config.protects(users)) {
             Ok(users) if Some(&users) != current.as_ref() => {
                 info!(users = users.iter().count(), file = config.users_file, "users changed");
                 *current = Some(users.clone());

@@ -10,12 +10,13 @@
 //! - `account`: what a connection knows of its user
 //! - `throttle`: failed logins are slowed
 //! - `files`: files that are looked at again: users, passwords, tokens
-//! - `verify`: what a node is asked about its users
+//! - `verify`: what a node is asked about its users; `look`: and from time to time again
 //!
 //! Not here: what a worker does with it ([`crate::worker`]).
 
 mod account;
 pub mod files;
+mod look;
 mod rules;
 mod throttle;
 mod user;
@@ -23,19 +24,30 @@ mod verify;
 
 use std::sync::Arc;
 
-pub use account::{Account, OWN, Verdict};
+pub use account::{Account, OWN, Tag, Verdict};
 pub use files::Files;
+pub use look::{Heard, Look, Looked};
 pub use rules::{Denied, RuleError, Selector};
 pub use throttle::{Source, Throttle};
 pub use user::{Hash, User};
-pub use verify::{Asking, Credentials, Verify};
+pub use verify::{Asking, Credentials, Granted, Verify};
 
 use crate::command::CommandTable;
 
 /// What Redis says to a wrong name or password.
 pub const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+/// Longer names and passwords are nobody's: what Redis reads of who has not logged in.
+pub const LONGEST_PASSWORD: usize = 16 << 10;
 /// What Redis says to who must log in first.
 pub const NOT_LOGGED_IN: &str = "NOAUTH Authentication required.";
+/// What who has not logged in from elsewhere is told where the cluster's default user needs no
+/// password.
+pub const PROTECTED: &str = "DENIED slotway is in protected mode (protected_mode), and the cluster's default user needs no \
+     password: from other machines nobody is that user. Log in as another user; or give the default \
+     user a password, or switch it off, on all nodes; or, where the network keeps others away, set \
+     protected_mode = false";
+/// How it begins where a user of the cluster has been deleted.
+pub const NO_SUCH_USER: &str = "NOPERM the cluster has no user";
 /// What Redis says where one of a command's keys is not the user's.
 pub const KEY_DENIED: &str =
     "NOPERM this user has no permissions to access one of the keys used as arguments";

@@ -135,6 +135,10 @@ fn what_is_not_understood_is_said_without_the_secret() {
     ] {
         assert!(error(rules).contains(text), "{rules}: {}", error(rules));
     }
+    for rules in ["(+nosuch >hunter2)", "(~a >hunter2", "(>hunter2 +nosuch)", "(hunter2)"] {
+        assert!(!error(rules).contains("hunter2"), "{}", error(rules));
+    }
+    assert!(error("(~a +nosuch)").contains("(… +nosuch …)"), "{}", error("(~a +nosuch)"));
     for rules in ["#hunter2", "<hunter2", "!hunter2", "hunter2"] {
         assert!(!error(rules).contains("hunter2"), "{}", error(rules));
     }
@@ -197,4 +201,36 @@ fn commands_that_nobody_knows() {
     assert_eq!(unknown("+@all -@dangerous ~* &*"), Err(Denied::Command));
     assert_eq!(unknown("+@all -json.set ~* &*"), Err(Denied::Command));
     assert_eq!(unknown("+@all ~a* &*"), Err(Denied::Key));
+}
+
+/// A verdict is for the command that waited for it, and for the user that it was given to.
+#[test]
+fn a_verdict_is_one_commands() {
+    let args = |words: &[&[u8]]| {
+        let mut frame = Vec::new();
+        crate::resp::write::request(&mut frame, words);
+        let mut ranges = Vec::new();
+        let limits = crate::resp::RequestLimits::default();
+        crate::resp::scan_request(&frame, &limits, &mut Default::default(), &mut ranges).unwrap();
+        Tag::of(&crate::resp::Args::new(&frame, &ranges))
+    };
+    let (one, other) = (args(&[b"SUBSCRIBE", b"ab"]), args(&[b"SUBSCRIBE", b"a", b"b"]));
+    assert_ne!(one, other);
+    let mut account = Account::default();
+    let wanted = account.ask(one, 100);
+    assert_eq!((account.asked(), wanted.strong_count()), (100, 1));
+    account.answer(Verdict::Allowed);
+    assert_eq!((account.asked(), wanted.strong_count()), (0, 0));
+    assert_eq!(account.answered(other), None);
+    assert_eq!(account.answered(one), None, "what was not its command's is nobody's");
+    account.put_by(one, Verdict::Allowed);
+    assert_eq!(account.answered(one), Some(Verdict::Allowed));
+    // Somebody else.
+    account.put_by(one, Verdict::Allowed);
+    let wanted = account.ask(one, 0);
+    account.realm = 7;
+    assert_eq!(account.leave(), 7);
+    assert_eq!(wanted.strong_count(), 0, "nobody waits for it");
+    account.answer(Verdict::Allowed);
+    assert_eq!((account.answered(one), account.realm), (None, OWN));
 }

@@ -1,5 +1,7 @@
 //! Failed logins are slowed: the more of them came from one address lately, the longer its next
-//! failure takes to be told. Who logs in rightly waits for nothing.
+//! failure takes to be told. Who logs in rightly waits for nothing; but who closes instead of waiting
+//! is not to try another password at once, so that where many have failed lately each login is looked
+//! at some time behind the one before. Other addresses do not notice.
 
 use std::net::IpAddr;
 
@@ -31,6 +33,8 @@ struct Failures {
     count: u32,
     /// Of the last one, microseconds.
     last: u64,
+    /// When the next login may be looked at.
+    next: u64,
 }
 
 /// Addresses that are remembered.
@@ -41,6 +45,12 @@ const FORGET: u64 = 60_000_000;
 const FIRST: u64 = 50_000;
 /// The longest wait, microseconds.
 const LONGEST: u64 = 5_000_000;
+/// From so many failures on logins stand in a line.
+const MANY: u32 = 10;
+/// Between two of the line, microseconds: 50 in a second.
+const APART: u64 = 20_000;
+/// The line is no longer, microseconds.
+const LINE: u64 = 2_000_000;
 
 /// Who has failed lately. The clock is the caller's.
 #[derive(Debug, Default)]
@@ -49,12 +59,27 @@ pub struct Throttle {
 }
 
 impl Throttle {
+    /// How long a login is to wait before it is looked at, microseconds. `None`: too many wait.
+    pub fn admit(&mut self, source: Source, now: u64) -> Option<u64> {
+        let Some(known) = self.sources.get_mut(&source) else { return Some(0) };
+        if known.count < MANY || now.saturating_sub(known.last) >= FORGET {
+            return Some(0);
+        }
+        let wait = known.next.saturating_sub(now);
+        if wait > LINE {
+            return None;
+        }
+        known.next = now + wait + APART;
+        Some(wait)
+    }
+
     /// One more failure; gives how long its answer is to wait, microseconds.
     pub fn failed(&mut self, source: Source, now: u64) -> u64 {
         if self.sources.len() >= MOST && !self.sources.contains_key(&source) {
             self.make_room(now);
         }
-        let known = self.sources.entry(source).or_insert(Failures { count: 0, last: now });
+        let known =
+            self.sources.entry(source).or_insert(Failures { count: 0, last: now, next: now });
         if now.saturating_sub(known.last) >= FORGET {
             known.count = 0;
         }
@@ -104,6 +129,24 @@ mod tests {
         assert_eq!(throttle.failed(me, 200), LONGEST);
         assert_eq!(throttle.failed(Source::of("10.0.0.1".parse().ok()), 200), 0, "another one");
         assert_eq!(throttle.failed(me, 200 + FORGET), 0, "long ago");
+    }
+
+    #[test]
+    fn who_does_not_wait_for_the_answer_waits_for_the_next_login() {
+        let (mut throttle, me) = (Throttle::default(), Source::of("10.0.0.1".parse().ok()));
+        let other = Source::of("10.0.0.2".parse().ok());
+        for _ in 1..MANY {
+            throttle.failed(me, 0);
+            assert_eq!(throttle.admit(me, 0), Some(0), "some have failed");
+        }
+        throttle.failed(me, 0);
+        // A thousand connections in one moment.
+        let line: Vec<u64> = (0..1000).map_while(|_| throttle.admit(me, 0)).collect();
+        assert_eq!(line.len() as u64, LINE / APART + 1, "the rest is refused");
+        assert!(line.iter().zip(0..).all(|(wait, n)| *wait == n * APART && *wait <= LINE));
+        assert_eq!(throttle.admit(other, 0), Some(0), "others do not notice");
+        assert!(throttle.admit(me, LINE).is_some_and(|wait| wait <= LINE));
+        assert_eq!(throttle.admit(me, FORGET), Some(0), "long ago");
     }
 
     #[test]

@@ -57,6 +57,18 @@ impl fmt::Debug for Hash {
     }
 }
 
+/// Of a selector that is not understood: the rule in it that is not, if it is one about commands. A
+/// password does not belong there, but somebody may have put one.
+fn selector_shown(rule: &str, table: &CommandTable) -> String {
+    let inner = rule.trim_start_matches('(').trim_end_matches(')');
+    let mut selector = Selector::default();
+    let wrong = inner.split_whitespace().find(|rule| selector.apply(rule, table).is_err());
+    match wrong.filter(|rule| rule.starts_with(['+', '-'])) {
+        Some(rule) => format!("(… {rule} …)"),
+        None => "(…)".into(),
+    }
+}
+
 /// One user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -109,6 +121,7 @@ impl User {
                 // What begins a password is not shown.
                 let shown = match rule.as_bytes().first() {
                     Some(sign @ (b'>' | b'<' | b'#' | b'!')) => format!("{}…", *sign as char),
+                    Some(b'(') => selector_shown(rule, table),
                     // A password that was written without its sign, say.
                     _ if error == RuleError::Syntax => "…".into(),
                     _ => rule.clone(),

@@ -1,7 +1,7 @@
 //! What a node is asked about its users. The asking itself is control's.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::control::WorkerHandle;
 
@@ -22,11 +22,33 @@ impl fmt::Debug for Credentials {
     }
 }
 
+impl Credentials {
+    /// Of the user that everybody may be, whatever the password.
+    pub fn of_open(user: &[u8]) -> Credentials {
+        let user = if user == b"default" { b"" } else { user };
+        Credentials { user: user.into(), password: Arc::default() }
+    }
+}
+
+/// A node's yes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Granted {
+    /// It is so.
+    Yes,
+    /// It is so, and the user needs no password.
+    Open,
+}
+
 /// What is asked.
 #[derive(Clone)]
 pub enum Asking {
     /// Is this a user's password?
-    Login(Credentials),
+    Login {
+        /// The user and the password.
+        who: Credentials,
+        /// Somebody else is that user with another password: is any password right?
+        another: bool,
+    },
     /// Does the default user need no password?
     Stranger,
     /// May this user send this? For what no node sees of it.
@@ -38,11 +60,22 @@ pub enum Asking {
     },
 }
 
+impl Asking {
+    /// Bytes that it has.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Asking::Login { who, .. } => who.user.len() + who.password.len(),
+            Asking::Stranger => 0,
+            Asking::May { user, args } => user.len() + args.iter().map(Vec::len).sum::<usize>(),
+        }
+    }
+}
+
 impl fmt::Debug for Asking {
     /// Arguments may be anything: not even their number is shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Asking::Login(_) => "Login",
+            Asking::Login { .. } => "Login",
             Asking::Stranger => "Stranger",
             Asking::May { .. } => "May",
         })
@@ -56,6 +89,8 @@ pub struct Verify {
     pub asking: Asking,
     /// The client, which waits: its index and its generation.
     pub client: (u32, u32),
+    /// Gone when nobody waits any more.
+    pub wanted: Weak<()>,
     /// Who asks.
     pub to: WorkerHandle,
 }

@@ -37,6 +37,8 @@ pub(super) enum Job {
     ErrandEnd(u32, u32, u32),
     /// The failed login of this client (index, generation) is answered.
     Login(u32, u32),
+    /// Users of the cluster are looked at.
+    Looks,
     /// This realm may have no clients any more.
     Realm(u16),
     /// This slot's lane may go on.
@@ -83,6 +85,7 @@ impl Worker {
                     self.slow_subscriber(index, generation);
                 }
                 Some(Job::Login(index, generation)) => self.login_again(index, generation),
+                Some(Job::Looks) => self.look_at_realms(),
                 Some(Job::Realm(realm)) => self.realm_ends(realm),
                 Some(Job::Listen(index, generation)) => self.listen_again(index, generation),
                 Some(Job::ErrandEnd(index, generation, seq)) => {

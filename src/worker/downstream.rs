@@ -177,8 +177,11 @@ impl Worker {
             return Some(tail);
         }
         let mut ranges = std::mem::take(&mut self.ranges);
-        let limits = self.settings.request;
         let client = self.clients.get_mut(index)?;
+        let limits = match client.session.is_stranger() {
+            true => self.settings.request.of_stranger(),
+            false => self.settings.request,
+        };
         let mut progress = client.progress;
         let scanned = scan_request(&tail, &limits, &mut progress, &mut ranges);
         let left = match scanned {
@@ -210,6 +213,7 @@ impl Worker {
     fn process(&mut self, index: usize, buf: &[u8]) -> usize {
         let mut ranges = std::mem::take(&mut self.ranges);
         let limits = self.settings.request;
+        let of_stranger = limits.of_stranger();
         let mut pos = 0;
         while let Some(client) = self.clients.get_mut(index) {
             if client.gone || client.paused != Paused::No {
@@ -220,7 +224,8 @@ impl Worker {
                 break;
             }
             self.unread = rest.len();
-            let (len, flow) = match scan_request(rest, &limits, &mut client.progress, &mut ranges) {
+            let limits = if client.session.is_stranger() { &of_stranger } else { &limits };
+            let (len, flow) = match scan_request(rest, limits, &mut client.progress, &mut ranges) {
                 Ok(Request::Array { len }) => {
                     let frame = rest.get(..len).unwrap_or_default();
                     let args = Args::new(frame, &ranges);
@@ -241,11 +246,15 @@ impl Worker {
                 }
                 Ok(Request::Empty { len }) => (len, Flow::Next),
                 Ok(Request::Incomplete { .. }) => break,
-                Err(error) => {
-                    self.protocol_error(index, error);
-                    pos = buf.len();
-                    break;
-                }
+                Err(error) => match self.stranger_may_send(index, error) {
+                    Some(Flow::Next) => continue,
+                    Some(flow) => (0, flow),
+                    None => {
+                        self.protocol_error(index, error);
+                        pos = buf.len();
+                        break;
+                    }
+                },
             };
             if flow != Flow::Pause {
                 pos += len;

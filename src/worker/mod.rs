@@ -22,7 +22,7 @@
 //! - `upstreams`: nodes' connections: connect, write, read; `loss`: what is done when one is lost
 //! - `pressure`: what happens at `limits.memory`
 //! - `users`: logins, and what users may not do; `acl`: what they ask about that; `realms`: the
-//!   cluster's users and their connections
+//!   cluster's users and their connections; `revoke`: what they may not do any more
 //! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
 //! - `answer`: a reply finds its client; refusals and retries
 //! - `seen`: what is seen of commands: hot keys, big keys, slow ones; `proxy`: they are told;
@@ -58,6 +58,7 @@ mod read_from;
 mod realms;
 mod renew;
 mod replicas;
+mod revoke;
 mod scattered;
 mod scripts;
 mod seen;
@@ -241,6 +242,7 @@ struct Worker {
     /// The cluster's, as far as clients of theirs are here.
     realms: FxHashMap<u16, realms::Realm>,
     next_realm: u16,
+    looks: revoke::Looks,
     /// Until when the cluster's default user is known to need a password, microseconds.
     strangers_refused: u64,
     /// Until when it is known to need none.
@@ -420,6 +422,7 @@ impl Worker {
             users: Arc::default(),
             realms: FxHashMap::default(),
             next_realm: 0,
+            looks: revoke::Looks::default(),
             strangers_refused: 0,
             strangers_allowed: 0,
             failures: users::Failures::default(),
@@ -637,6 +640,7 @@ impl Worker {
                 }
                 ToWorker::Answered(answered) => self.finish_inquiry(*answered),
                 ToWorker::Verified { client, answer } => self.verified(client, answer),
+                ToWorker::Looked(looked) => self.looked(&looked),
                 ToWorker::Users(users) => self.set_users(&users),
                 ToWorker::PubSub(batch) => self.hear_hub(&batch),
                 ToWorker::Probed(probed) => self.probed(&probed),

@@ -19,6 +19,8 @@ use crate::users::{Credentials, NOT_LOGGED_IN, OWN, Verdict};
 const NOBODYS: u16 = u16::MAX;
 /// Connections of a user without clients are closed after so long, microseconds.
 const IDLE: u64 = 60_000_000;
+/// A user has no more passwords in use: who may be somebody with any is not to take all places.
+const PASSWORDS: usize = 8;
 /// What a node has said of a command is believed so long, microseconds.
 const BELIEVED: u64 = 1_000_000;
 
@@ -31,6 +33,11 @@ pub(super) struct Realm {
     idle_since: u64,
     /// A timer will look at it.
     looked_at: bool,
+    /// Its user is being looked at, see `revoke`; and is to be once more.
+    pub looking: bool,
+    pub doubted: bool,
+    /// Its user is not any more. One that logs in by the same name and password is another.
+    pub dead: bool,
     /// By node and protocol.
     shared: FxHashMap<(u16, u8), usize>,
     /// By command: what a node has said about it, and until when that holds.
@@ -40,12 +47,17 @@ pub(super) struct Realm {
 impl Worker {
     /// The realm of these credentials, which a node has found right. `None`: there are too many.
     pub(super) fn realm_for(&mut self, who: Credentials) -> Option<u16> {
-        if let Some((number, _)) = self.realms.iter().find(|(_, realm)| realm.who == who) {
+        if let Some((number, _)) = self.realms.iter().find(|(_, r)| !r.dead && r.who == who) {
             return Some(*number);
         }
-        if self.realms.len() >= self.settings.users {
+        let same: Vec<u16> = self.realms_of(&who.user).collect();
+        let too_like = same.len() >= PASSWORDS;
+        if too_like || self.realms.len() >= self.settings.users {
             // One that nobody is left of makes room.
-            let unused = self.realms.iter().filter(|(_, realm)| realm.clients == 0);
+            let unused = self
+                .realms
+                .iter()
+                .filter(|(n, realm)| realm.clients == 0 && (!too_like || same.contains(n)));
             let oldest = unused.min_by_key(|(_, realm)| realm.idle_since).map(|(n, _)| *n);
             if !oldest.is_some_and(|number| self.close_realm(number)) {
                 return None;
@@ -63,12 +75,29 @@ impl Worker {
             clients: 0,
             idle_since: self.now,
             looked_at: false,
+            looking: false,
+            doubted: false,
+            dead: false,
             shared: FxHashMap::default(),
             verdicts: FxHashMap::default(),
         };
         self.realms.insert(next, realm);
         self.realm_later(next);
+        self.arm_looks(0);
         Some(next)
+    }
+
+    fn realms_of<'a>(&'a self, user: &'a [u8]) -> impl Iterator<Item = u16> + 'a {
+        let of = |realm: &Realm| !realm.dead && *realm.who.user == *user;
+        self.realms.iter().filter(move |(_, realm)| of(realm)).map(|(number, _)| *number)
+    }
+
+    /// Somebody is this user with another password.
+    pub(super) fn has_realms_like(&self, user: &[u8], password: &[u8]) -> bool {
+        let other = |realm: &Realm| {
+            !realm.dead && *realm.who.user == *user && *realm.who.password != *password
+        };
+        self.realms.values().any(other)
     }
 
     /// Its clients are one more, or one fewer.
@@ -233,6 +262,10 @@ impl Worker {
 
     /// The node does not let the user in (any more): who waits is told in the node's words.
     pub(super) fn realm_refused(&mut self, u: usize, text: &str) {
+        let Some(realm) = self.upstreams.get(u).map(|up| up.realm) else { return };
+        if realm != OWN && crate::control::is_refusal(text.as_bytes()) {
+            self.doubt_realm(realm);
+        }
         let Some(up) = self.upstreams.get_mut(u) else { return };
         if up.realm == OWN || up.dedicated.is_some() {
             return;

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::read_from::Wishes;
 use crate::client::Announced;
-use crate::config::{Address, Config, CrossSlot, Listen, OnGap, ReadFrom, Secret};
+use crate::config::{
+    Address, ClientAuth, Config, CrossSlot, Listen, OnGap, ReadFrom, Secret, is_public,
+};
 use crate::resp::RequestLimits;
 use crate::stream::Stream;
 
@@ -55,6 +57,10 @@ pub(super) struct Settings {
     pub dedicated: usize,
     /// `limits.users`
     pub users: usize,
+    /// `protected_mode`
+    pub protected: bool,
+    /// Who comes with TLS has shown a certificate.
+    pub tls_shows: bool,
     /// `transactions.cross_slot` is "split".
     pub split_transactions: bool,
     /// For error texts: the configured values.
@@ -68,6 +74,7 @@ impl Settings {
             bulk: config.limits.bulk as u64,
             inline: config.limits.inline,
             multibulk: config.limits.multibulk as u64,
+            stranger: false,
         };
         let micros = |d: std::time::Duration| d.as_micros() as u64;
         Settings {
@@ -107,9 +114,18 @@ impl Settings {
             }),
             dedicated: config.limits.dedicated,
             users: config.limits.users,
+            protected: config.protected_mode,
+            tls_shows: config.tls.downstream.client_auth == ClientAuth::Required,
             split_transactions: config.transactions.cross_slot == CrossSlot::Split,
             memory_total: config.limits.memory,
         }
+    }
+
+    /// The client could be anybody, and protected_mode is to keep those out.
+    pub fn keeps_out(&self, stream: &Stream) -> bool {
+        let peer = stream.tcp().and_then(|socket| socket.peer_addr().ok());
+        let shown = self.tls_shows && matches!(stream, Stream::Tls(_));
+        self.protected && !shown && peer.is_some_and(|peer| is_public(peer.ip()))
     }
 
     /// The address that a cluster client is told: as configured, the one that it uses, or, over a

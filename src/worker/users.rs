@@ -5,8 +5,8 @@
 //! asked of a node (a login of the cluster's, what such a user may do that no node sees) pauses the
 //! client with the command in its buffer; the command is read once more when the answer is here.
 
-use std::sync::Arc;
-use std::sync::{MutexGuard, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Worker;
 use super::clock::{Job, Timer};
@@ -16,11 +16,12 @@ use crate::command::{CommandId, CommandSpec, Flags};
 use crate::control::ToControl;
 use crate::metrics::{DeniedFor, LoginOutcome};
 use crate::pubsub::Kind;
-use crate::resp::{Args, strict_i64};
+use crate::resp::{Args, ProtocolError, strict_i64};
 use crate::route::{Local, Plan, PubSub, Script, Transaction};
 use crate::users::{
-    Account, Asking, CHANNEL_DENIED, Credentials, Denied, KEY_DENIED, Login, NOT_LOGGED_IN, OWN,
-    Source, Throttle, User, Users, Verdict, Verify, WRONG_PASSWORD,
+    Account, Asking, CHANNEL_DENIED, Credentials, Denied, Granted, KEY_DENIED, LONGEST_PASSWORD,
+    Login, NO_SUCH_USER, NOT_LOGGED_IN, OWN, PROTECTED, Source, Tag, Throttle, User, Users,
+    Verdict, Verify, WRONG_PASSWORD,
 };
 
 /// Failed logins are logged no more often, microseconds.
@@ -45,7 +46,7 @@ impl Worker {
             return;
         }
         let user = self.users.stranger().cloned();
-        client.session.account = Some(Box::new(Account { user, ..Account::default() }));
+        client.session.account = Some(Box::new(Account::of_stranger(user)));
         client.session.ruled();
     }
 
@@ -53,9 +54,7 @@ impl Worker {
     pub(super) fn leave_account(&mut self, index: usize) {
         let account = self.clients.get_mut(index).and_then(|c| c.session.account.as_mut());
         let Some(account) = account else { return };
-        account.user = None;
-        account.name = None;
-        let realm = std::mem::replace(&mut account.realm, OWN);
+        let realm = account.leave();
         if realm != OWN {
             self.count_in_realm(realm, false);
             // What watches or monitors does so with the rights of the one who is not here any more.
@@ -277,14 +276,30 @@ impl Worker {
         }
     }
 
+    /// Too much for who has not logged in: [`Flow::Next`] if that one need not, and is somebody
+    /// now; [`Flow::Pause`] while that is asked; `None`: it is refused.
+    #[cold]
+    pub(super) fn stranger_may_send(&mut self, index: usize, error: ProtocolError) -> Option<Flow> {
+        if !error.is_strangers() {
+            return None;
+        }
+        match self.stranger_in_cluster(index) {
+            Ok(None) => Some(Flow::Next),
+            Ok(flow) => flow,
+            Err(_) => None,
+        }
+    }
+
     /// Makes the client the cluster's default user, if that one needs no password. `Some`: it is
     /// asked first.
     fn stranger_in_cluster(&mut self, index: usize) -> Result<Option<Flow>, String> {
         if !self.users.passes_through() || self.users.get(b"default").is_some() {
             return Err(NOT_LOGGED_IN.into());
         }
+        let kept_out = self.is_kept_out(index);
         let account = self.clients.get_mut(index).and_then(|c| c.session.account.as_mut());
-        match account.and_then(|account| account.verdict.take()) {
+        match account.and_then(|account| account.answered(Tag::STRANGER)) {
+            None if kept_out && self.now < self.strangers_allowed => Err(PROTECTED.into()),
             // Who has just been found to be let in is not asked about for every connection.
             None if self.now < self.strangers_allowed => {
                 let realm = self.realm_for(Credentials::default());
@@ -292,8 +307,11 @@ impl Worker {
                 self.enter_realm(index, realm, b"");
                 Ok(None)
             }
-            Some(Verdict::Allowed) => {
+            Some(Verdict::Allowed | Verdict::Open | Verdict::Waited) => {
                 self.strangers_allowed = self.now + STRANGERS_INTERVAL;
+                if kept_out {
+                    return Err(PROTECTED.into());
+                }
                 let realm =
                     self.realm_for(Credentials::default()).ok_or_else(|| self.too_many())?;
                 self.enter_realm(index, realm, b"");
@@ -306,8 +324,13 @@ impl Worker {
                 Err(text)
             }
             None if self.now < self.strangers_refused => Err(NOT_LOGGED_IN.into()),
-            None => Ok(Some(self.ask_node(index, Asking::Stranger))),
+            None => Ok(Some(self.ask_node(index, Tag::STRANGER, Asking::Stranger))),
         }
+    }
+
+    /// It comes from elsewhere, and may not be a user that everybody may be.
+    fn is_kept_out(&self, index: usize) -> bool {
+        self.clients.get(index).is_none_or(|c| self.settings.keeps_out(&c.stream))
     }
 
     fn too_many(&mut self) -> String {
@@ -343,7 +366,8 @@ impl Worker {
             _ => return None,
         };
         let client = self.clients.get_mut(index)?;
-        let answer = client.session.account.as_mut().and_then(|account| account.verdict.take());
+        let tag = Tag::of(args);
+        let answer = client.session.account.as_mut().and_then(|account| account.answered(tag));
         let answer = match (answer, channels) {
             (Some(answer), false) => {
                 self.believe(realm, command, answer.clone());
@@ -353,8 +377,11 @@ impl Worker {
             (answer, true) => answer,
         };
         match answer {
-            Some(Verdict::Allowed) => None,
+            Some(Verdict::Allowed | Verdict::Open | Verdict::Waited) => None,
             Some(Verdict::Refused(text) | Verdict::Told(text)) => {
+                if text.starts_with(NO_SUCH_USER) {
+                    self.doubt_realm(realm);
+                }
                 let reason = if channels { DeniedFor::Channel } else { DeniedFor::Command };
                 self.stats.denied[reason as usize] += 1;
                 Some(self.refuse_to_user(index, command, text.as_bytes()))
@@ -370,26 +397,29 @@ impl Worker {
                     true => like(&[b"client", b"setname", b"x"]),
                     false => args.iter().map(<[u8]>::to_vec).collect(),
                 };
-                Some(self.ask_node(index, Asking::May { user, args }))
+                Some(self.ask_node(index, tag, Asking::May { user, args }))
             }
         }
     }
 
     /// A node is asked; the command stays in its client's buffer.
-    fn ask_node(&mut self, index: usize, asking: Asking) -> Flow {
+    fn ask_node(&mut self, index: usize, tag: Tag, asking: Asking) -> Flow {
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+        let Some(account) = client.session.account.as_mut() else { return Flow::Stop };
         client.paused = Paused::Command;
+        let wanted = account.ask(tag, asking.bytes());
         let client = (index as u32, client.generation);
-        let verify = Verify { asking, client, to: self.own.clone() };
+        let verify = Verify { asking, client, wanted, to: self.own.clone() };
         // Control may be gone at the very end: nobody waits for an answer then.
         let _ = self.control.send(ToControl::Verify(Box::new(verify)));
         Flow::Pause
     }
 
     /// The node has answered.
-    pub(super) fn verified(&mut self, client: (u32, u32), answer: Result<(), String>) {
+    pub(super) fn verified(&mut self, client: (u32, u32), answer: Result<Granted, String>) {
         let verdict = match answer {
-            Ok(()) => Verdict::Allowed,
+            Ok(Granted::Yes) => Verdict::Allowed,
+            Ok(Granted::Open) => Verdict::Open,
             Err(text) => Verdict::Refused(text),
         };
         self.go_on_with(client, verdict);
@@ -401,7 +431,7 @@ impl Worker {
             return;
         }
         if let Some(account) = c.session.account.as_mut() {
-            account.verdict = Some(verdict);
+            account.answer(verdict);
         }
         if c.paused == Paused::Command {
             self.resume.push(client);
@@ -452,25 +482,52 @@ impl Worker {
             }
         };
         let account = self.clients.get_mut(index)?.session.account.as_mut()?;
-        let entered = match (account.verdict.take(), self.users.login(name, password)) {
+        let tag = Tag::of(args);
+        let verdict = match account.answered(tag) {
             // Its failure has waited its time, see below.
-            (Some(Verdict::Told(text)), _) => {
+            Some(Verdict::Told(text)) => {
                 self.answer_own_error(index, command, &text);
                 return Some(Flow::Next);
             }
+            // Nobody's: neither hashed nor sent.
+            _ if name.len().max(password.len()) > LONGEST_PASSWORD => {
+                return Some(self.login_failed(index, command, tag, WRONG_PASSWORD));
+            }
+            None => match self.waits_in_line(index, command, tag) {
+                Some(flow) => return Some(flow),
+                None => None,
+            },
+            Some(Verdict::Waited) => None,
+            verdict => verdict,
+        };
+        let entered = match (verdict, self.users.login(name, password)) {
             (_, Login::Own(user)) => {
                 self.enter_own(index, user);
                 LoginOutcome::Own
             }
-            (_, Login::Wrong) => return Some(self.login_failed(index, command, WRONG_PASSWORD)),
-            (None, Login::Elsewhere) => {
+            (_, Login::Wrong) => {
+                return Some(self.login_failed(index, command, tag, WRONG_PASSWORD));
+            }
+            (None | Some(Verdict::Waited), Login::Elsewhere) => {
                 // A node knows what to say to a password without a name.
                 let user = if alone { Arc::default() } else { name.into() };
-                let asking = Asking::Login(Credentials { user, password: password.into() });
-                return Some(self.ask_node(index, asking));
+                let another = self.has_realms_like(name, password);
+                let who = Credentials { user, password: password.into() };
+                let asking = Asking::Login { who, another };
+                return Some(self.ask_node(index, tag, asking));
             }
-            (Some(Verdict::Allowed), Login::Elsewhere) => {
-                let who = Credentials { user: name.into(), password: password.into() };
+            (Some(Verdict::Open), Login::Elsewhere)
+                if name == b"default" && self.is_kept_out(index) =>
+            {
+                self.stats.denied[DeniedFor::Login as usize] += 1;
+                self.answer_own_error(index, command, PROTECTED);
+                return Some(Flow::Next);
+            }
+            (Some(answer @ (Verdict::Allowed | Verdict::Open)), Login::Elsewhere) => {
+                let who = match answer {
+                    Verdict::Open => Credentials::of_open(name),
+                    _ => Credentials { user: name.into(), password: password.into() },
+                };
                 let Some(realm) = self.realm_for(who) else {
                     let text = self.too_many();
                     self.answer_own_error(index, command, &text);
@@ -480,9 +537,9 @@ impl Worker {
                 LoginOutcome::Cluster
             }
             (Some(Verdict::Refused(text)), Login::Elsewhere) if text.starts_with("WRONGPASS") => {
-                return Some(self.login_failed(index, command, &text));
+                return Some(self.login_failed(index, command, tag, &text));
             }
-            (Some(Verdict::Refused(text)), Login::Elsewhere) => {
+            (Some(Verdict::Refused(text) | Verdict::Told(text)), Login::Elsewhere) => {
                 self.stats.logins[LoginOutcome::Unavailable as usize] += 1;
                 self.answer_own_error(index, command, &text);
                 return Some(Flow::Next);
@@ -496,11 +553,48 @@ impl Worker {
         None
     }
 
+    /// Many have failed from where the client comes from: it waits, or is refused.
+    fn waits_in_line(&mut self, index: usize, command: u16, tag: Tag) -> Option<Flow> {
+        let source = self.source(index);
+        let admitted = throttle(&self.shared.throttle).admit(source, self.now);
+        match admitted {
+            Some(0) => None,
+            Some(wait) => Some(self.put_off(index, tag, Verdict::Waited, wait)),
+            None => {
+                self.stats.logins[LoginOutcome::Throttled as usize] += 1;
+                let text = "ERR slotway: many logins from this address have failed lately, and too \
+                            many wait; try again";
+                self.answer_own_error(index, command, text);
+                Some(Flow::Next)
+            }
+        }
+    }
+
+    fn source(&self, index: usize) -> Source {
+        Source::of(self.address(index))
+    }
+
+    fn address(&self, index: usize) -> Option<IpAddr> {
+        let client = self.clients.get(index)?;
+        client.stream.tcp().and_then(|s| s.peer_addr().ok()).map(|addr| addr.ip())
+    }
+
+    /// The command is read once more after a while, and finds the verdict.
+    fn put_off(&mut self, index: usize, tag: Tag, verdict: Verdict, wait: u64) -> Flow {
+        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+        if let Some(account) = client.session.account.as_mut() {
+            account.put_by(tag, verdict);
+        }
+        client.paused = Paused::Command;
+        let job = Job::Login(index as u32, client.generation);
+        self.timers.push(Timer { due: self.now + wait, job });
+        Flow::Pause
+    }
+
     /// Told at once, or after a while that grows with the failures from the same address.
-    fn login_failed(&mut self, index: usize, command: u16, text: &str) -> Flow {
+    fn login_failed(&mut self, index: usize, command: u16, tag: Tag, text: &str) -> Flow {
         self.stats.logins[LoginOutcome::Wrong as usize] += 1;
-        let Some(client) = self.clients.get(index) else { return Flow::Stop };
-        let address = client.stream.tcp().and_then(|s| s.peer_addr().ok()).map(|addr| addr.ip());
+        let address = self.address(index);
         let wait = throttle(&self.shared.throttle).failed(Source::of(address), self.now);
         self.failures.count += 1;
         if self.now >= self.failures.next_line {
@@ -514,14 +608,7 @@ impl Worker {
             self.answer_own_error(index, command, text);
             return Flow::Next;
         }
-        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
-        if let Some(account) = client.session.account.as_mut() {
-            account.verdict = Some(Verdict::Told(text.to_owned()));
-        }
-        client.paused = Paused::Command;
-        let job = Job::Login(index as u32, client.generation);
-        self.timers.push(Timer { due: self.now + wait, job });
-        Flow::Pause
+        self.put_off(index, tag, Verdict::Told(text.to_owned()), wait)
     }
 
     fn deny(&mut self, index: usize, command: u16, why: Denied) -> Flow {

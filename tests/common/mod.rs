@@ -119,10 +119,19 @@ impl Proxy {
         let admin = local(free_port().expect("a free port"));
         let log = room.join("log");
         let file = std::fs::File::create(&log).expect("slotway's log");
+        // Another `--listen` is beside its own.
+        let more = args.windows(2).find_map(|pair| match pair {
+            ["--listen", more] => Some(format!(",{more}")),
+            _ => None,
+        });
+        let listens = format!("{listen}{}", more.as_deref().unwrap_or_default());
+        let is_other = |arg: &&&str| {
+            **arg != "--listen" && Some(**arg) != more.as_deref().and_then(|more| more.get(1..))
+        };
         command
-            .args(["run", "--listen", &listen.to_string(), "--admin", &admin.to_string()])
+            .args(["run", "--listen", &listens, "--admin", &admin.to_string()])
             .args(["--seeds", seeds])
-            .args(args)
+            .args(args.iter().filter(is_other))
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("slotway's log"))
             .stderr(file);

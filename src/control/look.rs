@@ -1,0 +1,89 @@
+//! Users of the cluster are looked at from time to time while clients of theirs are here: are they
+//! still there, and may they still hear what they hear?
+
+use std::sync::Arc;
+
+use super::link::ToWorker;
+use super::node::NodeConn;
+use super::verify::Verifier;
+use crate::pubsub::Kind;
+use crate::resp::reply::error_text;
+use crate::users::{Asking, CHANNEL_DENIED, Heard, Look, Looked, NO_SUCH_USER};
+
+/// Topics that one question names.
+const AT_ONCE: usize = 128;
+/// Nodes that are shown a password before it is called wrong.
+const NODES: usize = 16;
+
+impl Verifier {
+    /// Asks, and tells the worker.
+    pub async fn look(self: Arc<Self>, look: Look) {
+        // Logins do not wait behind these.
+        let Ok(_place) = self.looks.acquire().await else { return };
+        let mut denied = Vec::new();
+        let known = self.hears(&look, &mut denied).await;
+        let gone = (look.password || !known) && self.is_gone(&look).await;
+        // The worker may have ended.
+        look.to.send(ToWorker::Looked(Looked { realm: look.realm, gone, denied }));
+    }
+
+    /// What the user may not hear any more. `false`: a node does not know the user.
+    async fn hears(&self, look: &Look, denied: &mut Vec<(u32, u32)>) -> bool {
+        let user = &look.who.user;
+        let user = if user.is_empty() { b"default".as_slice().into() } else { Arc::clone(user) };
+        for (kind, command) in [
+            (Kind::Channel, "SUBSCRIBE"),
+            (Kind::Pattern, "PSUBSCRIBE"),
+            (Kind::Shard, "SSUBSCRIBE"),
+        ] {
+            let of_kind: Vec<&Heard> = look.topics.iter().filter(|t| t.kind == kind).collect();
+            let mut left: Vec<&[&Heard]> = of_kind.chunks(AT_ONCE).collect();
+            while let Some(some) = left.pop() {
+                let names = some.iter().map(|topic| topic.name.to_vec());
+                let args = std::iter::once(command.into()).chain(names).collect();
+                match (self.ask(&Asking::May { user: Arc::clone(&user), args }).await, some) {
+                    (Ok(_), _) => {}
+                    (Err(why), [one]) if why == CHANNEL_DENIED => denied.push(one.place),
+                    // One of them: the halves tell which.
+                    (Err(why), many) if why == CHANNEL_DENIED => {
+                        let (a, b) = many.split_at(many.len() / 2);
+                        left.extend([a, b]);
+                    }
+                    (Err(why), _) => return !why.starts_with(NO_SUCH_USER),
+                }
+            }
+        }
+        true
+    }
+
+    /// Some node does not take the password any more, and none does. Nodes may differ while users
+    /// are changed on one after the other, or when one is new.
+    async fn is_gone(&self, look: &Look) -> bool {
+        let (config, tls) = (self.pool.config(), self.pool.tls());
+        let who = &look.who;
+        let words: Vec<&[u8]> = match (who.user.is_empty(), who.password.is_empty()) {
+            (true, true) => vec![b"PING"],
+            (true, false) => vec![b"AUTH", &who.password],
+            (false, _) => vec![b"AUTH", &who.user, &who.password],
+        };
+        let mut refused = false;
+        for addr in self.nodes().into_iter().take(NODES) {
+            let found = tokio::net::lookup_host((&*addr.host, addr.port)).await;
+            let Some(socket) = found.ok().and_then(|mut all| all.next()) else { continue };
+            let conn = NodeConn::connect_silently(socket, &addr.host, &config, tls).await;
+            let Ok(mut conn) = conn else { continue };
+            let Ok(reply) = conn.ask_bytes(&words).await else { continue };
+            match error_text(&reply) {
+                Some(text) if is_refusal(text) => refused = true,
+                // Whatever else it says, it does not say that the user is not there.
+                _ => return false,
+            }
+        }
+        refused
+    }
+}
+
+/// The user is not there, or has another password.
+pub fn is_refusal(text: &[u8]) -> bool {
+    text.starts_with(b"WRONGPASS") || text.starts_with(b"NOAUTH")
+}
