@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use super::fetch::{
     batch, complaint, error, first_error, integer as number, is_error, is_error_of, is_null,
-    own_key, scalar, stopped, target_failed, trial,
+    null_list, own_key, scalar, stopped, target_failed, trial,
 };
 use super::pops::Wait;
 use super::talk::{Outcome, Request, Step, Talk};
@@ -283,9 +283,10 @@ pub async fn list_element(talk: Talk, req: Rc<Request>, blocking: bool) -> Outco
     let mut replies = replies.into_iter();
     let said = replies.next().unwrap_or_default();
     let null = match blocking {
+        // A node that does not wait answers with another null than one that has waited.
         true => match batch(&said) {
-            Ok(all) => all.first().map_or_else(Vec::new, |null| null.to_vec()),
-            Err(said) => complaint(&said).map(|()| null(req.protocol))?,
+            Ok(_) => null_list(req.protocol),
+            Err(said) => complaint(&said).map(|()| null_list(req.protocol))?,
         },
         false => complaint(&said).map(|()| null(req.protocol))?,
     };
@@ -305,8 +306,7 @@ pub async fn list_element(talk: Talk, req: Rc<Request>, blocking: bool) -> Outco
         }
         let Some(wait) = wait.as_mut() else { return Ok(null) };
         if let Err(end) = wait.again(&talk, &req).await {
-            // What it would have answered with is an element, not a list.
-            return end.map(|_| null);
+            return end;
         }
         seen = talk.one(ends.look(source)).await;
     }
