@@ -36,7 +36,7 @@ pub async fn computed_there(talk: Talk, req: Rc<Request>) -> Outcome {
         vec![b"DUMP", &aside],
         vec![b"DEL", &aside],
     ];
-    let reply = talk.one(Step::batch(source, steps)).await;
+    let reply = talk.one(Step::batch(source, steps).harmless()).await;
     let replies = batch(&reply)?;
     let (Some(said), Some(dump)) = (replies.get(1), replies.get(2)) else {
         return Err(error("ERR a node answered EXEC with too little"));
@@ -172,7 +172,7 @@ pub async fn longest_common(talk: Talk, req: Rc<Request>) -> Outcome {
     let at = commands.len();
     commands.push(with_keys(&req, &keys));
     commands.push(vec![b"DEL", &aside]);
-    let reply = talk.one(Step::batch(first, commands)).await;
+    let reply = talk.one(Step::batch(first, commands).harmless()).await;
     let said = batch(&reply)?.get(at).map(|said| said.to_vec());
     said.filter(|said| !is_null(said) && integer(said).is_none_or(|n| n >= 0))
         .ok_or_else(|| error("ERR a node answered EXEC with too little"))
