@@ -63,6 +63,35 @@ fn what_follows_a_subscribe_waits_for_it() {
     }
 }
 
+/// A count is of clients that get the message. One who subscribes at the same moment to what
+/// others have just left is not counted for what passed the node before he was confirmed.
+#[test]
+fn who_is_counted_gets_the_message() {
+    let proxy = &shared().proxy;
+    let mut counted = 0;
+    for round in 0..400 {
+        let (mut subscriber, mut publisher) = (proxy.connect(), proxy.connect());
+        for conn in [&mut subscriber, &mut publisher] {
+            assert!(conn.command(&["PING"]).is_ok());
+        }
+        subscriber.send(&["SUBSCRIBE", "odd:late"]).unwrap();
+        // From before the confirmation to after it.
+        std::thread::sleep(std::time::Duration::from_micros(round * 5));
+        let message = round.to_string();
+        let count = publisher.command(&["PUBLISH", "odd:late", &message]).unwrap();
+        assert_eq!(receive(&mut subscriber), ["subscribe", "odd:late", "1"]);
+        match count.int() {
+            Some(0) => {}
+            Some(1) => {
+                counted += 1;
+                assert_eq!(receive(&mut subscriber), ["message", "odd:late", &message]);
+            }
+            _ => panic!("{count:?}"),
+        }
+    }
+    assert!(counted > 0);
+}
+
 /// A transaction's reply that is so large that it would be handed on in pieces.
 #[test]
 fn a_publish_beside_a_large_reply_counts_subscribers() {

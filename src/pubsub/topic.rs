@@ -33,6 +33,10 @@ impl Kind {
     }
 }
 
+/// Joins that a topic remembers the times of. With more of them while one PUBLISH is answered, its
+/// count may be of some that came too late for it.
+const REMEMBERED: usize = 8;
+
 /// One channel, pattern or shard channel that somebody of this process listens to. Made by the
 /// hub, which tells all workers of it; shared, so that every worker can count its subscribers and
 /// publish where it is listened to.
@@ -45,6 +49,9 @@ pub struct Topic {
     /// Subscribed at every primary: it can match keyspace notifications.
     pub everywhere: bool,
     subscribers: AtomicUsize,
+    joins: AtomicUsize,
+    /// When the last of them were confirmed, by number of the join.
+    joined: [AtomicU64; REMEMBERED],
     home: AtomicU64,
     live: AtomicBool,
     upstream: AtomicUsize,
@@ -58,6 +65,8 @@ impl Topic {
             name,
             everywhere,
             subscribers: AtomicUsize::new(0),
+            joins: AtomicUsize::new(0),
+            joined: Default::default(),
             home: AtomicU64::new(0),
             live: AtomicBool::new(false),
             upstream: AtomicUsize::new(0),
@@ -69,8 +78,19 @@ impl Topic {
         self.subscribers.load(Relaxed)
     }
 
-    /// A worker has one more.
-    pub fn join(&self) {
+    /// Those of them that were confirmed at a time, microseconds of the workers' clock. A PUBLISH
+    /// that was sent then may have passed a node before the others were, who get no message of it.
+    pub fn subscribers_at(&self, time: u64) -> usize {
+        let later = self.joined.iter().filter(|joined| joined.load(Relaxed) > time).count();
+        self.subscribers().saturating_sub(later)
+    }
+
+    /// A worker has one more, since this time: microseconds of the workers' clock.
+    pub fn join(&self, time: u64) {
+        let number = self.joins.fetch_add(1, Relaxed);
+        if let Some(joined) = self.joined.get(number % REMEMBERED) {
+            joined.store(time, Relaxed);
+        }
         self.subscribers.fetch_add(1, Relaxed);
     }
 
@@ -110,5 +130,26 @@ impl Topic {
     /// Set by the hub.
     pub fn set_upstream(&self, nodes: usize) {
         self.upstream.store(nodes, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_later_is_not_counted() {
+        let topic = Topic::new(Kind::Channel, (*b"c").into(), false);
+        for time in [10, 20, 20, 30] {
+            topic.join(time);
+        }
+        let at = |time| topic.subscribers_at(time);
+        assert_eq!([at(5), at(10), at(19), at(20), at(29), at(30), at(31)], [0, 1, 1, 3, 3, 4, 4]);
+        topic.leave();
+        assert_eq!((at(31), topic.subscribers()), (3, 3));
+        for _ in 0..REMEMBERED {
+            topic.join(40);
+        }
+        assert_eq!((at(39), at(40)), (3, 3 + REMEMBERED));
     }
 }

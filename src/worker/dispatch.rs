@@ -191,7 +191,10 @@ impl Worker {
         }
         // Hardly ever is there any user of the cluster.
         let realm = if self.realms.is_empty() { OWN } else { self.realm_of_dest(&dest) };
-        let started = self.now;
+        let started = match flags & flag::PUBLISHES {
+            0 => self.now,
+            _ => self.publish_time(),
+        };
         Pending { dest, len: 0, slot, command, flags, realm, tries: 0, before: 0, started }
     }
 

@@ -348,6 +348,11 @@ fn born(index: usize) -> u64 {
     RandomState::new().hash_one((index, std::process::id())) << 20
 }
 
+/// What workers measure time in, since `epoch`.
+fn micros(epoch: Instant) -> u64 {
+    epoch.elapsed().as_micros() as u64
+}
+
 /// Tells control that the thread has ended, however it ended.
 struct Told {
     control: tokio::sync::mpsc::UnboundedSender<ToControl>,
@@ -390,7 +395,7 @@ impl Worker {
             control,
             client_count: Arc::clone(&own.clients),
             own,
-            epoch: Instant::now(),
+            epoch: shared.started,
             now: 0,
             router,
             snapshot: Arc::new(Snapshot::empty()),
@@ -471,7 +476,7 @@ impl Worker {
                     return;
                 }
             }
-            self.now = self.epoch.elapsed().as_micros() as u64;
+            self.now = micros(self.epoch);
             self.stats.turns += 1;
             self.held_now = 0;
             // First of all, so that a PUBLISH that is answered now counts the subscribers that the
@@ -535,7 +540,7 @@ impl Worker {
         let next = next.into_iter().flatten().min()?;
         // The clock of the last turn is old by now: measure anew, it is only done when there is
         // something to wait for.
-        let now = self.epoch.elapsed().as_micros() as u64;
+        let now = micros(self.epoch);
         // A poll cannot wait for less than a millisecond; sleeping short would mean spinning.
         // Nor can it for much longer than days (a pause may be as long as one likes).
         Some(Duration::from_millis(next.saturating_sub(now).div_ceil(1000).min(3_600_000)))

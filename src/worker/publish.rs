@@ -1,7 +1,7 @@
 //! PUBLISH and SPUBLISH, and what PUBSUB asks: where they go, and the nodes' counts put right.
 
-use super::Worker;
 use super::downstream::Flow;
+use super::{Worker, micros};
 use crate::cluster::Slot;
 use crate::pubsub::{Kind, Topic, hash, matches, rank};
 use crate::resp::reply::{elements, integer};
@@ -145,11 +145,11 @@ impl Worker {
         })
     }
 
-    /// What this process has to do with a message published at `node`.
-    fn own_receivers(&self, kind: Kind, channel: &[u8], node: u64) -> Own {
+    /// What this process has to do with a message published at `node` that was sent at `time`.
+    fn own_receivers(&self, kind: Kind, channel: &[u8], node: u64, time: u64) -> Own {
         let mut own = Own::default();
         let mut add = |topic: &Topic| {
-            own.subscribers += topic.subscribers();
+            own.subscribers += topic.subscribers_at(time);
             // At every primary, at one node that is its home, or (0) it is not said where.
             let home = topic.home();
             let there = home == 0 || home == node || topic.upstream() > 1;
@@ -165,11 +165,11 @@ impl Worker {
         own
     }
 
-    /// The reply of `node` to the command `sent`, or to a batch that ends with EXEC, with its
-    /// counts of subscribers put right; `None`: it is right as it is.
+    /// The reply of `node` to the command `sent` at `time`, or to a batch that ends with EXEC, with
+    /// its counts of subscribers put right; `None`: it is right as it is.
     pub(super) fn count_subscribers(
         &self,
-        node: u16,
+        (node, time): (u16, u64),
         sent: &[u8],
         reply: &[u8],
         out: &mut Vec<u8>,
@@ -185,7 +185,7 @@ impl Worker {
             let mut progress = RequestProgress::default();
             match scan_request(rest, limits, &mut progress, &mut ranges) {
                 Ok(Request::Array { len }) => {
-                    let own = self.own_of_request(&Args::new(rest, &ranges), node);
+                    let own = self.own_of_request(&Args::new(rest, &ranges), node, time);
                     Some((from + len, own))
                 }
                 _ => None,
@@ -212,12 +212,28 @@ impl Worker {
         Some(())
     }
 
-    fn own_of_request(&self, args: &Args, node: u64) -> Option<Own> {
+    /// When a PUBLISH is sent. Not as of the turn's beginning: whoever was confirmed before the
+    /// publisher spoke is counted.
+    #[cold]
+    pub(super) fn publish_time(&self) -> u64 {
+        micros(self.epoch)
+    }
+
+    /// What a batch's commands say of it.
+    #[inline]
+    pub(super) fn mark_batch(&self, pending: &mut Pending, flags: u8) {
+        pending.flags |= flags;
+        if flags & flag::PUBLISHES != 0 {
+            pending.started = self.publish_time();
+        }
+    }
+
+    fn own_of_request(&self, args: &Args, node: u64, time: u64) -> Option<Own> {
         let channel = args.get(1)?;
         if args.is(0, "publish") {
-            Some(self.own_receivers(Kind::Channel, channel, node))
+            Some(self.own_receivers(Kind::Channel, channel, node, time))
         } else if args.is(0, "spublish") {
-            Some(self.own_receivers(Kind::Shard, channel, node))
+            Some(self.own_receivers(Kind::Shard, channel, node, time))
         } else {
             None
         }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::clock::{Job, Timer};
 use super::downstream::Flow;
 use super::topics::{Since, Subscriber, Wait};
-use super::{Worker, reaccount};
+use super::{Worker, micros, reaccount};
 use crate::client::{Subscriptions, mode};
 use crate::command::CommandId;
 use crate::config::OnGap;
@@ -215,7 +215,7 @@ impl Worker {
             {
                 subscriber.since = Since::Reply(wait.seq);
                 if let Some(topic) = &local.topic {
-                    topic.join();
+                    topic.join(micros(self.epoch));
                 }
             }
         }
@@ -410,7 +410,7 @@ impl Worker {
                     if again.is_none_or(|before| !Arc::ptr_eq(&before, topic)) {
                         // Those who were confirmed before a hub failed are counted anew.
                         let heard = local.subscribers.iter().filter(|s| s.is_heard());
-                        heard.for_each(|_| topic.join());
+                        heard.for_each(|_| topic.join(0));
                     }
                     let waiting = std::mem::take(&mut local.waiting);
                     if !local.joining.is_empty() {

@@ -135,7 +135,7 @@ impl Worker {
             pending.flags |= flag::SCRIPT;
         }
         if batch.publishes {
-            pending.flags |= flag::PUBLISHES;
+            self.mark_batch(&mut pending, flag::PUBLISHES);
         }
         if let Some(u) = watching {
             self.script_before_again(u, &mut pending, &batch.frame);

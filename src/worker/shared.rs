@@ -20,7 +20,7 @@ pub struct Shared {
     pub monitors: AtomicUsize,
     /// Who has failed to log in lately.
     pub throttle: Mutex<Throttle>,
-    /// The zero of its clock.
+    /// The zero of the workers' clocks.
     pub started: Instant,
     /// Lua scripts.
     pub scripts: Arc<ScriptStore>,

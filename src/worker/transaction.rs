@@ -296,11 +296,11 @@ impl Worker {
         self.stats.transactions[TransactionKind::OneSlot as usize] += 1;
         multi.frames.extend_from_slice(EXEC);
         let before = multi.queue.len() as u32 + 1;
-        let read_only = multi.flags();
+        let flags = multi.flags();
         match admitted {
             Some((mut pending, u)) => {
                 pending.before = before;
-                pending.flags |= read_only;
+                self.mark_batch(&mut pending, flags);
                 if let Some(client) = self.clients.get_mut(index) {
                     client.session.corked = true;
                 }
@@ -327,7 +327,8 @@ impl Worker {
                 let dest = Dest::Client { index: index as u32, generation, seq };
                 let mut pending = self.pending(dest, command, slot, protocol);
                 pending.before = before;
-                pending.flags |= read_only | if multi.by_sha { flag::SCRIPT } else { 0 };
+                let by_sha = if multi.by_sha { flag::SCRIPT } else { 0 };
+                self.mark_batch(&mut pending, flags | by_sha);
                 let lane = (index as u32, generation);
                 self.hold_pending(pending, lane, std::mem::take(&mut multi.frames));
             }

@@ -514,7 +514,8 @@ impl Worker {
         let mut right = std::mem::take(&mut self.line);
         right.clear();
         let sent = up.queue.front(pending.len as usize).unwrap_or_default();
-        let changed = self.count_subscribers(node, sent, frame, &mut right).is_some();
+        let changed =
+            self.count_subscribers((node, pending.started), sent, frame, &mut right).is_some();
         if let Some(up) = self.upstreams.get_mut(u) {
             up.queue.release(pending.len as usize, &mut self.pool);
         }

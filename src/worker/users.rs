@@ -468,9 +468,7 @@ impl Worker {
         self.stats.logins[LoginOutcome::Wrong as usize] += 1;
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let address = client.stream.tcp().and_then(|s| s.peer_addr().ok()).map(|addr| addr.ip());
-        // Workers' clocks have different zeros.
-        let since = self.shared.started.elapsed().as_micros() as u64;
-        let wait = throttle(&self.shared.throttle).failed(Source::of(address), since);
+        let wait = throttle(&self.shared.throttle).failed(Source::of(address), self.now);
         self.failures.count += 1;
         if self.now >= self.failures.next_line {
             self.failures.next_line = self.now + LOG_INTERVAL;

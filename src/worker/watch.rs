@@ -147,7 +147,7 @@ impl Worker {
         let protocol = self.clients.get(index).map_or(Protocol::Resp2, |c| c.session.protocol);
         let mut pending = self.pending(dest, command, slot, protocol);
         pending.before = before;
-        pending.flags |= flags;
+        self.mark_batch(&mut pending, flags);
         self.note_write(index, self.upstreams.get(u).map(|up| up.node));
         self.scripts_before_batch(u, &mut pending, &frame);
         if asking {
