@@ -29,7 +29,7 @@ pub use tls::{Tls, TlsAdmin, TlsDownstream, TlsUpstream};
 use value::Choice;
 pub use value::{
     Address, Auth, ClientAuth, CrossSlot, HandOver, InFailover, Listen, LogFormat, NodeZone, OnGap,
-    ReadFrom, Secret, TlsVersion, UserFrom, Verify, Workers,
+    ReadFrom, Secret, SeveralSlots, TlsVersion, UserFrom, Verify, Workers,
 };
 
 const KIB: usize = 1 << 10;
@@ -96,6 +96,8 @@ pub struct Config {
     pub tracing: Tracing,
     /// `[commands]`: which commands clients may send.
     pub commands: crate::command::Rules,
+    /// `[commands]`: what becomes of those whose keys lie in several slots.
+    pub emulation: Emulation,
     /// `[log]`
     pub log: Log,
 }
@@ -167,6 +169,15 @@ pub struct Replicas {
     pub in_failover: InFailover,
     /// The nodes' zones, as far as they do not tell them.
     pub zones: Vec<NodeZone>,
+}
+
+/// `[commands]`, of those whose keys lie in several slots.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Emulation {
+    /// What becomes of them.
+    pub cross_slot: SeveralSlots,
+    /// The longest pause between two looks at what a command waits for.
+    pub turn: Duration,
 }
 
 /// `[transactions]`
@@ -330,6 +341,10 @@ impl Default for Config {
                 service_name: "slotway".into(),
             },
             commands: crate::command::Rules::default(),
+            emulation: Emulation {
+                cross_slot: SeveralSlots::Reject,
+                turn: Duration::from_millis(50),
+            },
             log: Log { level: "info".into(), format: LogFormat::Text },
         }
     }
@@ -429,6 +444,8 @@ mod tests {
         "tracing.service_name=other",
         "commands.deny=keys,@dangerous",
         "commands.allow=config|set",
+        "commands.cross_slot=emulate",
+        "commands.cross_slot_turn=23ms",
         "log.level=debug",
         "log.format=json",
     ];
@@ -465,6 +482,7 @@ mod tests {
             slowlog: SlowLog { slower_than, max_len },
             tracing: Tracing { endpoint, sample: traced, service_name },
             commands,
+            emulation,
             log,
         } = from_flags(OTHER.iter().copied()).unwrap().config;
         let Upstream {
@@ -570,6 +588,7 @@ mod tests {
             (texts(&deny), texts(&allow)),
             (vec!["keys".into(), "@dangerous".into()], vec!["config|set".into()])
         );
+        assert_eq!((emulation.cross_slot, emulation.turn), (SeveralSlots::Emulate, ms(23)));
         assert_eq!((level.as_str(), format), ("debug", LogFormat::Json));
 
         let keys: Vec<_> = KEYS.iter().map(|key| key.path).collect();

@@ -13,8 +13,8 @@ use super::merge::Totals;
 use super::names::{self, Kind, METRICS, Metric};
 use super::process::Process;
 use super::stats::{
-    BUCKETS_MICROS, DeniedFor, Histogram, LimitHit, LoginOutcome, ReadTo, Redirection,
-    TransactionKind,
+    BUCKETS_MICROS, DeniedFor, EmulatedOutcome, Histogram, LimitHit, LoginOutcome, ReadTo,
+    Redirection, TransactionKind,
 };
 use crate::cluster::{Health, Role, Snapshot, Unfit};
 use crate::command::{Class, CommandId, CommandTable};
@@ -182,6 +182,16 @@ impl View<'_> {
             n if n == names::TRANSACTIONS.name => {
                 for (kind, count) in TransactionKind::NAMES.iter().zip(rest.transactions) {
                     family.count(&[kind], count);
+                }
+            }
+            n if n == names::EMULATED.name => {
+                for (entry, counts) in crate::emulate::TABLE.iter().zip(&rest.emulated) {
+                    // Of those that nobody sends nothing is said.
+                    if counts.iter().any(|&count| count > 0) {
+                        for (outcome, count) in EmulatedOutcome::NAMES.iter().zip(counts) {
+                            family.count(&[entry.name, outcome], *count);
+                        }
+                    }
                 }
             }
             n if n == names::DEDICATED.name => {
@@ -436,6 +446,7 @@ mod tests {
             clients: 5,
             clients_resp3: 3,
             limits_hit: [1; LimitHit::COUNT],
+            emulated: vec![[0, 0, 3]],
             ..WorkerStats::default()
         };
         stats.commands[get].ok = 7;
@@ -486,6 +497,7 @@ mod tests {
             r#"slotway_clients{protocol="resp2"} 2"#,
             r#"slotway_clients{protocol="resp3"} 3"#,
             r#"slotway_upstream_connections{node="[::1]:7000",state="ready"} 2"#,
+            r#"slotway_emulated_total{command="sinter",outcome="halfway"} 3"#,
             r#"slotway_limits_hit_total{limit="clients"} 5"#,
             r#"slotway_limits_hit_total{limit="memory"} 1"#,
             r#"slotway_limit{limit="clients"} 20000"#,

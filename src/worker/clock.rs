@@ -41,6 +41,8 @@ pub(super) enum Job {
     Looks,
     /// This realm may have no clients any more.
     Realm(u16),
+    /// The pause of this emulated command (its gathering, its number) is over.
+    Emulation(usize, u64),
     /// This slot's lane may go on.
     Lane(u16, (u32, u32)),
 }
@@ -80,6 +82,7 @@ impl Worker {
                 Some(Job::Errand(index, generation, seq)) => {
                     self.errand_again(index, generation, seq);
                 }
+                Some(Job::Emulation(g, ticket)) => self.wake_emulation(g, ticket),
                 Some(Job::Subscribe(id)) => self.subscribe_ends(id),
                 Some(Job::SlowSubscriber(index, generation)) => {
                     self.slow_subscriber(index, generation);

@@ -14,6 +14,7 @@
 //!   `fairness`: who waits before a long queue
 //! - `keyspace`: SCAN and RANDOMKEY
 //! - `transaction`: MULTI … EXEC; `scattered`: over several slots
+//! - `emulation`: commands over several slots that are carried out in steps
 //! - `join`: KEYS, one list of many
 //! - `dedicated`: connections lent to one client; `errand`: blocking commands; `watch`: WATCH;
 //!   `fleet`: WAIT, MONITOR
@@ -43,6 +44,7 @@ mod dedicated;
 mod dispatch;
 mod downstream;
 mod drain;
+mod emulation;
 mod errand;
 mod everyone;
 mod fairness;
@@ -139,6 +141,8 @@ struct Gathering {
     gather: Gather,
     /// For a transaction in several pieces, in place of `gather`.
     exec: Option<Box<ExecGather>>,
+    /// For a command that is carried out in steps, in place of `gather`.
+    emulation: Option<Box<crate::emulate::Emulation>>,
     /// Who waits for the reply.
     to: Dest,
     /// Its client's index and generation.
@@ -271,6 +275,10 @@ struct Worker {
     held_now: usize,
     gatherings: Slab<Gathering>,
     joins: Slab<join::Join>,
+    /// The number of the last emulated command.
+    next_emulation: u64,
+    /// From where these are counted: another number for each worker that ever was.
+    born: u64,
     /// What all workers share.
     shared: Arc<Shared>,
     /// Dedicated connections that are not lent to anybody.
@@ -350,6 +358,13 @@ pub fn spawn(
     Ok(handle)
 }
 
+/// A number that no other worker has, here or elsewhere.
+fn born(index: usize) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    // Its keys are random; the low bits are left to be counted in.
+    RandomState::new().hash_one((index, std::process::id())) << 20
+}
+
 /// What workers measure time in, since `epoch`.
 fn micros(epoch: Instant) -> u64 {
     epoch.elapsed().as_micros() as u64
@@ -385,6 +400,7 @@ impl Worker {
         let router = Arc::new(Router::with_rules(commands, config.commands.clone()));
         let stats = WorkerStats {
             commands: vec![Default::default(); usize::from(router.unknown()) + 1],
+            emulated: vec![Default::default(); crate::emulate::TABLE.len()],
             ..WorkerStats::default()
         };
         Worker {
@@ -419,6 +435,8 @@ impl Worker {
             held_now: 0,
             gatherings: Slab::new(),
             joins: Slab::new(),
+            next_emulation: 0,
+            born: born(index),
             users: Arc::default(),
             realms: FxHashMap::default(),
             next_realm: 0,

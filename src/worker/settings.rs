@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::read_from::Wishes;
 use crate::client::Announced;
 use crate::config::{
-    Address, ClientAuth, Config, CrossSlot, Listen, OnGap, ReadFrom, Secret, is_public,
+    Address, ClientAuth, Config, CrossSlot, Listen, OnGap, ReadFrom, Secret, SeveralSlots,
+    is_public,
 };
 use crate::resp::RequestLimits;
 use crate::stream::Stream;
@@ -63,6 +64,10 @@ pub(super) struct Settings {
     pub tls_shows: bool,
     /// `transactions.cross_slot` is "split".
     pub split_transactions: bool,
+    /// `commands.cross_slot` is "emulate".
+    pub emulate: bool,
+    /// `commands.cross_slot_turn`, microseconds.
+    pub emulation_turn: u64,
     /// For error texts: the configured values.
     pub memory_total: usize,
 }
@@ -117,6 +122,8 @@ impl Settings {
             protected: config.protected_mode,
             tls_shows: config.tls.downstream.client_auth == ClientAuth::Required,
             split_transactions: config.transactions.cross_slot == CrossSlot::Split,
+            emulate: config.emulation.cross_slot == SeveralSlots::Emulate,
+            emulation_turn: micros(config.emulation.turn),
             memory_total: config.limits.memory,
         }
     }
