@@ -7,6 +7,7 @@
 //! - [`command`]: the command table, from the server's own `COMMAND`. No I/O.
 //! - [`cluster`]: slots, nodes, shards; an immutable snapshot of the topology. No I/O.
 //! - [`route`]: a command and a snapshot give a plan; partial replies are merged. No I/O.
+//! - [`emulate`]: commands over several slots, composed of commands for one. No I/O.
 //! - [`users`]: who clients are and what they may do.
 //! - [`scripts`]: the Lua scripts that any node can be given at any time. No I/O.
 //! - [`buf`], [`stream`], [`tls`]: byte queues towards sockets, the sockets, and TLS on them.
@@ -27,6 +28,7 @@ pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod control;
+pub mod emulate;
 pub mod lines;
 pub mod metrics;
 pub mod pubsub;

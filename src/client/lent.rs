@@ -56,6 +56,8 @@ pub enum Kind {
     Fleet,
     /// KEYS: the lists of all primaries.
     Join,
+    /// A command over several slots that is carried out in steps: its gathering.
+    Emulated,
 }
 
 /// A command under way on dedicated connections.

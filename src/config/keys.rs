@@ -699,6 +699,28 @@ pub static KEYS: &[Key] = &[
         field: |c| Field::CommandRules(&mut c.commands.allow),
     },
     Key {
+        path: "commands.cross_slot",
+        flag: None,
+        doc: "A command whose keys lie in several slots, where a cluster says no (SINTER, RENAME, \
+              ZUNIONSTORE, BLPOP, SORT with GET …; MGET, MSET, DEL, UNLINK, EXISTS and TOUCH are \
+              split in any case). \"reject\": CROSSSLOT, as every cluster answers, naming two of \
+              the keys and their slots. \"emulate\": slotway carries it out with several commands \
+              that stay in one slot each, and gives the reply that a single server would give. \
+              That gives up that nobody sees the steps in between; docs/commands.md says by \
+              command what else. Commands whose keys share a slot go their usual way. EVAL and \
+              FCALL are refused in any case, and so is inside MULTI what would be emulated. \
+              slotway_emulated_total counts.",
+        field: |c| Field::Choice(&mut c.emulation.cross_slot),
+    },
+    Key {
+        path: "commands.cross_slot_turn",
+        flag: None,
+        doc: "How long a blocking command over several slots (BLPOP of keys in different slots, \
+              with commands.cross_slot = \"emulate\") looks away at most: within this time it sees \
+              what was pushed. It looks more often at first. Each look is a read for each key.",
+        field: |c| Field::Duration(&mut c.emulation.turn, ms(1, 1000)),
+    },
+    Key {
         path: "log.level",
         flag: Some("--log-level"),
         doc: "How much is logged. \"info\" has no line per command. For one part of slotway only: \

@@ -27,7 +27,7 @@ pub use tls::{Tls, TlsDownstream, TlsUpstream};
 use value::Choice;
 pub use value::{
     Address, Auth, ClientAuth, CrossSlot, InFailover, Listen, LogFormat, NodeZone, OnGap, ReadFrom,
-    Secret, TlsVersion, UserFrom, Verify, Workers,
+    Secret, SeveralSlots, TlsVersion, UserFrom, Verify, Workers,
 };
 
 const KIB: usize = 1 << 10;
@@ -86,6 +86,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[commands]`: which commands clients may send.
     pub commands: crate::command::Rules,
+    /// `[commands]`: what becomes of those whose keys lie in several slots.
+    pub emulation: Emulation,
     /// `[log]`
     pub log: Log,
 }
@@ -155,6 +157,15 @@ pub struct Replicas {
     pub in_failover: InFailover,
     /// The nodes' zones, as far as they do not tell them.
     pub zones: Vec<NodeZone>,
+}
+
+/// `[commands]`, of those whose keys lie in several slots.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Emulation {
+    /// What becomes of them.
+    pub cross_slot: SeveralSlots,
+    /// The longest pause between two looks at what a command waits for.
+    pub turn: Duration,
 }
 
 /// `[transactions]`
@@ -280,6 +291,10 @@ impl Default for Config {
                 multibulk: i32::MAX as usize,
             },
             commands: crate::command::Rules::default(),
+            emulation: Emulation {
+                cross_slot: SeveralSlots::Reject,
+                turn: Duration::from_millis(50),
+            },
             log: Log { level: "info".into(), format: LogFormat::Text },
         }
     }
@@ -367,6 +382,8 @@ mod tests {
         "limits.multibulk=16",
         "commands.deny=keys,@dangerous",
         "commands.allow=config|set",
+        "commands.cross_slot=emulate",
+        "commands.cross_slot_turn=23ms",
         "log.level=debug",
         "log.format=json",
     ];
@@ -399,6 +416,7 @@ mod tests {
             pubsub,
             limits,
             commands,
+            emulation,
             log,
         } = from_flags(OTHER.iter().copied()).unwrap().config;
         let Upstream { user, password, password_file, client_name, connections, keepalive } =
@@ -490,6 +508,7 @@ mod tests {
             (texts(&deny), texts(&allow)),
             (vec!["keys".into(), "@dangerous".into()], vec!["config|set".into()])
         );
+        assert_eq!((emulation.cross_slot, emulation.turn), (SeveralSlots::Emulate, ms(23)));
         assert_eq!((level.as_str(), format), ("debug", LogFormat::Json));
 
         let keys: Vec<_> = KEYS.iter().map(|key| key.path).collect();

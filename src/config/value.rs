@@ -173,6 +173,16 @@ choice! {
 }
 
 choice! {
+    /// What happens to a command whose keys lie in several slots.
+    SeveralSlots {
+        /// It is refused.
+        Reject = "reject",
+        /// It is carried out in several steps.
+        Emulate = "emulate",
+    }
+}
+
+choice! {
     /// What happens to subscribers that may have missed messages.
     OnGap {
         /// They stay.

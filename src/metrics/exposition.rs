@@ -13,8 +13,8 @@ use super::merge::Totals;
 use super::names::{self, Kind, METRICS, Metric};
 use super::process::Process;
 use super::stats::{
-    BUCKETS_MICROS, DeniedFor, Histogram, LimitHit, LoginOutcome, ReadTo, Redirection,
-    TransactionKind,
+    BUCKETS_MICROS, DeniedFor, EmulatedOutcome, Histogram, LimitHit, LoginOutcome, ReadTo,
+    Redirection, TransactionKind,
 };
 use crate::cluster::{Health, Role, Snapshot, Unfit};
 use crate::command::{Class, CommandId, CommandTable};
@@ -164,6 +164,16 @@ impl View<'_> {
             n if n == names::TRANSACTIONS.name => {
                 for (kind, count) in TransactionKind::NAMES.iter().zip(rest.transactions) {
                     family.count(&[kind], count);
+                }
+            }
+            n if n == names::EMULATED.name => {
+                for (entry, counts) in crate::emulate::TABLE.iter().zip(&rest.emulated) {
+                    // Of those that nobody sends nothing is said.
+                    if counts.iter().any(|&count| count > 0) {
+                        for (outcome, count) in EmulatedOutcome::NAMES.iter().zip(counts) {
+                            family.count(&[entry.name, outcome], *count);
+                        }
+                    }
                 }
             }
             n if n == names::DEDICATED.name => {

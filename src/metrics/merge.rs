@@ -65,6 +65,12 @@ impl Totals {
         add_all(&mut self.rest.denied, &stats.denied);
         add_all(&mut self.rest.reads, &stats.reads);
         add_all(&mut self.rest.transactions, &stats.transactions);
+        if self.rest.emulated.len() < stats.emulated.len() {
+            self.rest.emulated.resize(stats.emulated.len(), Default::default());
+        }
+        for (sum, one) in self.rest.emulated.iter_mut().zip(&stats.emulated) {
+            add_all(sum, one);
+        }
         add_all(&mut self.rest.subscriptions, &stats.subscriptions);
         add_all(&mut self.rest.deliveries, &stats.deliveries);
         add_all(&mut self.rest.limits_hit, &stats.limits_hit);

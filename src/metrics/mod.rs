@@ -15,6 +15,6 @@ pub use merge::Totals;
 pub use names::{Kind, METRICS, Metric, docs_markdown};
 pub use process::Process;
 pub use stats::{
-    BUCKETS_MICROS, CommandStats, DeniedFor, Histogram, LimitHit, LoginOutcome, NodeStats, ReadTo,
-    Redirection, TransactionKind, WorkerStats,
+    BUCKETS_MICROS, CommandStats, DeniedFor, EmulatedOutcome, Histogram, LimitHit, LoginOutcome,
+    NodeStats, ReadTo, Redirection, TransactionKind, WorkerStats,
 };

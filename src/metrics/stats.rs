@@ -170,6 +170,24 @@ impl TransactionKind {
     pub const NAMES: [&'static str; Self::COUNT] = ["one_slot", "split"];
 }
 
+/// What became of an emulated command (label `outcome`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmulatedOutcome {
+    /// Answered.
+    Ok,
+    /// Answered with an error; nothing was changed.
+    Error,
+    /// Answered with an error that says which steps were done.
+    Halfway,
+}
+
+impl EmulatedOutcome {
+    /// How many there are.
+    pub const COUNT: usize = 3;
+    /// Label values, by discriminant.
+    pub const NAMES: [&'static str; Self::COUNT] = ["ok", "error", "halfway"];
+}
+
 /// The limits of the configuration that a worker can hit (label `limit`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -278,6 +296,8 @@ pub struct WorkerStats {
     pub reads: [u64; ReadTo::COUNT],
     /// By [`TransactionKind`].
     pub transactions: [u64; TransactionKind::COUNT],
+    /// By place in [`crate::emulate::TABLE`] and by [`EmulatedOutcome`].
+    pub emulated: Vec<[u64; EmulatedOutcome::COUNT]>,
     /// Gauge: clients whose next command waits for the one that occupies them (blocking commands,
     /// WATCH).
     pub clients_blocked: u64,

@@ -17,9 +17,11 @@ pub enum Behaviour {
     Blocking,
     /// The same, where its arguments say BLOCK (XREAD, XREADGROUP).
     BlockingIfAsked,
+    /// SORT: the same, but that its patterns may name keys anywhere.
+    Sort,
     /// Keys in any slots: split.
     Split(Merge),
-    /// Keys that must share a slot, because the command is atomic: otherwise refused here.
+    /// Keys that must share a slot, because the command is atomic.
     SameSlot,
     /// About Lua scripts, which slotway keeps.
     Script(Script),
@@ -187,7 +189,6 @@ pub enum Refused {
     Takeover,
     /// By `commands.deny`; [`super::Router::refusal`] knows the entry.
     Denied,
-    CrossSlotAtomic,
     /// What no node may see, or would look at the slots of first (MSET with a key that has no
     /// value).
     Arity,
@@ -221,10 +222,6 @@ impl Refused {
             Refused::Arity => {
                 format!("ERR wrong number of arguments for '{command}' command")
             }
-            Refused::CrossSlotAtomic => format!(
-                "CROSSSLOT Keys in request don't hash to the same slot ({name} is all or nothing, \
-                 which several slots cannot give; use a {{hash tag}} in the keys, or MSET)"
-            ),
         }
     }
 
@@ -244,7 +241,6 @@ impl Refused {
             }
             Refused::Denied => "refused: by `commands.deny`",
             Refused::Arity => "refused: a wrong number of arguments",
-            Refused::CrossSlotAtomic => "refused over several slots with CROSSSLOT: it is atomic",
         }
     }
 }
@@ -302,6 +298,8 @@ const OWN: &[(&str, Behaviour)] = &[
     ("script|flush", Behaviour::Script(Script::Flush)),
     ("info", Behaviour::Fan { to: Fan::Primaries, merge: Merge::Info }),
     ("msetnx", Behaviour::SameSlot),
+    ("sort", Behaviour::Sort),
+    ("sort_ro", Behaviour::Sort),
     ("xread", Behaviour::BlockingIfAsked),
     ("xreadgroup", Behaviour::BlockingIfAsked),
     // Said of one node, the server's word has no policy; for a client they are about "the server".

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use super::pubsub::{Ask, PubSub};
-use super::{Behaviour, Fan, Merge, Plan, Refused, Server, behaviour_of, client_command};
+use super::{Behaviour, Fan, Merge, Plan, Server, behaviour_of, client_command};
 use crate::command::{Begin, Class, CommandSpec, CommandTable, Find, KeyPart, KeySpec, Native};
 use crate::resp::{ArgRange, Args};
 
@@ -341,6 +341,7 @@ fn destination(behaviour: Behaviour) -> &'static str {
     match behaviour {
         Behaviour::Key(_) => "its key's slot",
         Behaviour::Keys
+        | Behaviour::Sort
         | Behaviour::Blocking
         | Behaviour::BlockingIfAsked
         | Behaviour::SameSlot => "the slot that all its keys share",
@@ -405,7 +406,6 @@ fn notes(spec: &CommandSpec, behaviour: Behaviour) -> String {
             let reason = reason.strip_prefix("refused: ").unwrap_or(reason);
             notes.push(sentence(reason));
         }
-        Behaviour::SameSlot => notes.push(sentence(Refused::CrossSlotAtomic.reason())),
         Behaviour::Split(_) if spec.is_read_only() => {
             notes.push("Over several slots each is read at its own moment".into());
         }
@@ -418,12 +418,14 @@ fn notes(spec: &CommandSpec, behaviour: Behaviour) -> String {
         }
         _ => {}
     }
+    notes.extend(crate::emulate::entry(&spec.name).map(|(_, entry)| entry.doc.into()));
     if behaviour == Behaviour::Blocking {
         notes.push(BLOCKING.into());
     }
     match behaviour {
         Behaviour::Key(at) if at != 1 => notes.push(format!("Its key is argument {at}")),
         Behaviour::Keys
+        | Behaviour::Sort
         | Behaviour::Blocking
         | Behaviour::BlockingIfAsked
         | Behaviour::SameSlot => {

@@ -53,6 +53,10 @@ pub enum Plan {
         /// Arguments per key: 1 for MGET, 2 for MSET.
         step: u32,
     },
+    /// Its keys lie in several slots, or it looks for keys anywhere (SORT … BY): carried out in
+    /// steps, or refused. The slot is its first key's; argument indexes of the keys are in the
+    /// caller's `keys`.
+    Several(Slot),
     /// Send it to several nodes, merge the replies.
     Fan {
         /// Which nodes.
@@ -282,11 +286,16 @@ impl Router {
                 };
                 match self.slots(command, args, keys) {
                     Slots::One(slot) if waits => Plan::Block(slot),
-                    // A node answers keys of several slots with its own CROSSSLOT.
-                    Slots::One(slot) | Slots::Several(slot, _) => Plan::Slot(slot),
+                    Slots::One(slot) => Plan::Slot(slot),
+                    Slots::Several(slot, _) => Plan::Several(slot),
                     Slots::None | Slots::Unpaired => Plan::Any,
                 }
             }
+            Behaviour::Sort => match self.slots(command, args, keys) {
+                Slots::One(slot) if !has_patterns(args) => Plan::Slot(slot),
+                Slots::One(slot) | Slots::Several(slot, _) => Plan::Several(slot),
+                Slots::None | Slots::Unpaired => Plan::Any,
+            },
             Behaviour::Split(merge) => match self.slots(command, args, keys) {
                 Slots::One(slot) => Plan::Slot(slot),
                 Slots::Several(_, step) => Plan::Split { merge, step },
@@ -295,7 +304,7 @@ impl Router {
             },
             Behaviour::SameSlot => match self.slots(command, args, keys) {
                 Slots::One(slot) => Plan::Slot(slot),
-                Slots::Several(..) => Plan::Refuse(Refused::CrossSlotAtomic),
+                Slots::Several(slot, _) => Plan::Several(slot),
                 Slots::Unpaired => Plan::Refuse(Refused::Arity),
                 Slots::None => Plan::Any,
             },
@@ -359,6 +368,27 @@ enum Slots {
     One(Slot),
     /// The first key's slot, and from one key to the next.
     Several(Slot, u32),
+}
+
+/// SORT's BY and GET whose keys may be anywhere. A BY without a star names no key.
+fn has_patterns(args: &Args) -> bool {
+    let mut i = 2;
+    while i < args.len() {
+        let pattern = args.get(i + 1).unwrap_or_default();
+        match () {
+            () if args.is(i, "get") => return true,
+            () if args.is(i, "by") && pattern.contains(&b'*') => return true,
+            () if args.is(i, "limit") => i += 3,
+            () if args.is(i, "by") || args.is(i, "store") => i += 2,
+            () => i += 1,
+        }
+    }
+    false
+}
+
+/// XREAD and XREADGROUP with BLOCK.
+pub fn asks_to_block(args: &Args) -> bool {
+    (args.is(0, "xread") || args.is(0, "xreadgroup")) && blocks(args)
 }
 
 /// XREAD and XREADGROUP with BLOCK, which may stand anywhere before STREAMS, but for the names
@@ -468,7 +498,15 @@ mod tests {
         assert_eq!(plan("MGET {a}1 {a}2"), at("a"));
         assert_eq!(plan("MSET a 1 b 2"), Plan::Split { merge: Merge::AllSucceeded, step: 2 });
         assert_eq!(plan("DEL a b c"), Plan::Split { merge: Merge::Sum, step: 1 });
-        assert_eq!(plan("MSETNX a 1 b 2"), Plan::Refuse(Refused::CrossSlotAtomic));
+        let several = |key: &str| Plan::Several(slot_of(key.as_bytes()));
+        assert_eq!(plan("MSETNX a 1 b 2"), several("a"));
+        assert_eq!(plan("SINTER a b"), several("a"));
+        assert_eq!(plan("BLPOP a b 0"), several("a"));
+        assert_eq!(plan("SORT a STORE b"), several("a"));
+        assert_eq!(plan("SORT a BY w_* GET #"), several("a"));
+        assert_eq!(plan("SORT_RO a GET #"), several("a"));
+        assert_eq!(plan("SORT a BY nosort LIMIT get 1 ALPHA"), at("a"));
+        assert_eq!(plan("SORT_RO a"), at("a"));
         assert_eq!(plan("MSETNX {a}x 1 {a}y 2"), at("a"));
     }
 

@@ -141,6 +141,7 @@ impl Worker {
         write::error(&mut frame, text);
         let last = match self.gatherings.get_mut(gather as usize) {
             Some(Gathering { exec: Some(exec), .. }) => exec.add(first, &frame),
+            Some(Gathering { emulation: Some(emulation), .. }) => emulation.add(first, &frame),
             Some(gathering) => gathering.gather.fail(node, &frame),
             None => false,
         };
@@ -155,6 +156,15 @@ impl Worker {
             && self.accounted + self.holds.bytes() > self.settings.memory;
         let last = if let Some(exec) = gathering.exec.as_mut() {
             exec.add(first, frame)
+        } else if let Some(emulation) = gathering.emulation.as_mut() {
+            if over && emulation.only_reads() {
+                self.stats.limits_hit[LimitHit::Memory as usize] += 1;
+                let mut frame = Vec::new();
+                write::error(&mut frame, &out_of_memory(&self.settings));
+                emulation.add(first, &frame)
+            } else {
+                emulation.add(first, frame)
+            }
         } else if frame.first() == Some(&b'-') || over {
             let node = self.nodes.get(usize::from(node));
             let name = node.map_or_else(String::new, |n| n.addr.to_string());
@@ -173,7 +183,11 @@ impl Worker {
             }
             gathering.gather.add(first, frame)
         };
-        let held = gathering.exec.as_ref().map_or(gathering.gather.held(), |e| e.held());
+        let held = match (&gathering.exec, &gathering.emulation) {
+            (Some(exec), _) => exec.held(),
+            (None, Some(emulation)) => emulation.held(),
+            (None, None) => gathering.gather.held(),
+        };
         reaccount(&mut self.accounted, &mut gathering.accounted, held);
         if last && !self.scan_goes_on(gather as usize) {
             self.finish_gathering(gather as usize);
@@ -182,6 +196,9 @@ impl Worker {
 
     /// All parts are there: one reply.
     pub(super) fn finish_gathering(&mut self, g: usize) {
+        if self.gatherings.get(g).is_some_and(|g| g.emulation.is_some()) {
+            return self.emulation_goes_on(g);
+        }
         let Some(mut gathering) = self.gatherings.try_remove(g) else { return };
         reaccount(&mut self.accounted, &mut gathering.accounted, 0);
         let section = if gathering.gather.wants_proxy_section() {

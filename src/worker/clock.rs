@@ -39,6 +39,8 @@ pub(super) enum Job {
     Login(u32, u32),
     /// This realm may have no clients any more.
     Realm(u16),
+    /// The pause of this emulated command (its gathering, its number) is over.
+    Emulation(usize, u64),
     /// This slot's lane may go on.
     Lane(u16, (u32, u32)),
 }
@@ -78,6 +80,7 @@ impl Worker {
                 Some(Job::Errand(index, generation, seq)) => {
                     self.errand_again(index, generation, seq);
                 }
+                Some(Job::Emulation(g, ticket)) => self.wake_emulation(g, ticket),
                 Some(Job::Subscribe(id)) => self.subscribe_ends(id),
                 Some(Job::SlowSubscriber(index, generation)) => {
                     self.slow_subscriber(index, generation);

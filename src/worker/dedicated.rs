@@ -220,7 +220,7 @@ impl Worker {
                 let changed = changed || flags.is_none_or(|f| f.contains('d'));
                 self.checked(me, seq, left.saturating_sub(1), changed);
             }
-            Kind::Fleet | Kind::Join => self.answer_first(u, frame)?,
+            Kind::Fleet | Kind::Join | Kind::Emulated => self.answer_first(u, frame)?,
         }
         Ok(())
     }

@@ -284,6 +284,7 @@ impl Worker {
             },
             Plan::Script(script, slot) => self.script(index, command, (script, slot), frame, args),
             Plan::Split { merge, step } => self.split(index, command, merge, step, args),
+            Plan::Several(slot) => self.several_slots(index, command, slot.0, frame, args),
             Plan::Fan { to, merge } => self.fan(index, command, to, merge, frame),
             Plan::Scan => self.scan(index, command, args),
             Plan::RandomKey => self.random_key(index, command, frame),
@@ -489,6 +490,7 @@ impl Worker {
         Some(self.gatherings.insert(Gathering {
             gather,
             exec: None,
+            emulation: None,
             to,
             lane: (index as u32, generation),
             realm: self.realm_of(index),

@@ -259,7 +259,7 @@ impl Worker {
                 self.deliver_own(dest, null);
             }
             Kind::Check { left, .. } => self.checked(client, seq, left.saturating_sub(1), true),
-            Kind::Fleet | Kind::Join => {}
+            Kind::Fleet | Kind::Join | Kind::Emulated => {}
         }
     }
 
@@ -357,6 +357,9 @@ impl Worker {
         let (protocol, me) = (client.session.protocol, (index as u32, client.generation));
         let Some(lent) = client.lent.as_ref() else { return false };
         let Some(errand) = lent.errand.as_ref() else { return false };
+        if errand.kind == Kind::Emulated {
+            return self.unblock_emulation(me, error);
+        }
         let waits =
             errand.kind == Kind::Block || (errand.kind == Kind::Fleet && !lent.fleet.is_empty());
         if !waits {
@@ -402,7 +405,11 @@ impl Worker {
     pub(super) fn release_lent(&mut self, index: usize) {
         self.unwatch(index);
         if let Some(client) = self.clients.get(index).filter(|c| c.lent.is_some()) {
-            self.end_joins_of((index as u32, client.generation));
+            let me = (index as u32, client.generation);
+            self.end_joins_of(me);
+            if self.errand(index).is_some_and(|errand| errand.kind == Kind::Emulated) {
+                self.leave_emulation(me);
+            }
         }
         let Some(lent) = self.clients.get_mut(index).and_then(|c| c.lent.take()) else { return };
         if lent.monitor {

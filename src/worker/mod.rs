@@ -14,6 +14,7 @@
 //!   `fairness`: who waits before a long queue
 //! - `keyspace`: SCAN and RANDOMKEY
 //! - `transaction`: MULTI … EXEC; `scattered`: over several slots
+//! - `emulation`: commands over several slots that are carried out in steps
 //! - `join`: KEYS, one list of many
 //! - `dedicated`: connections lent to one client; `errand`: blocking commands; `watch`: WATCH;
 //!   `fleet`: WAIT, MONITOR
@@ -39,6 +40,7 @@ mod dedicated;
 mod dispatch;
 mod downstream;
 mod drain;
+mod emulation;
 mod errand;
 mod everyone;
 mod fairness;
@@ -130,6 +132,8 @@ struct Gathering {
     gather: Gather,
     /// For a transaction in several pieces, in place of `gather`.
     exec: Option<Box<ExecGather>>,
+    /// For a command that is carried out in steps, in place of `gather`.
+    emulation: Option<Box<crate::emulate::Emulation>>,
     /// Who waits for the reply.
     to: Dest,
     /// Its client's index and generation.
@@ -256,6 +260,8 @@ struct Worker {
     held_now: usize,
     gatherings: Slab<Gathering>,
     joins: Slab<join::Join>,
+    /// The number of the last emulated command.
+    next_emulation: u64,
     /// What all workers share.
     shared: Arc<Shared>,
     /// Dedicated connections that are not lent to anybody.
@@ -368,6 +374,7 @@ impl Worker {
         let router = Arc::new(Router::with_rules(commands, config.commands.clone()));
         let stats = WorkerStats {
             commands: vec![Default::default(); usize::from(router.unknown()) + 1],
+            emulated: vec![Default::default(); crate::emulate::TABLE.len()],
             ..WorkerStats::default()
         };
         Worker {
@@ -402,6 +409,7 @@ impl Worker {
             held_now: 0,
             gatherings: Slab::new(),
             joins: Slab::new(),
+            next_emulation: 0,
             users: Arc::default(),
             realms: FxHashMap::default(),
             next_realm: 0,

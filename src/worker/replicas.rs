@@ -19,6 +19,7 @@ use crate::metrics::ReadTo;
 use crate::resp::{Args, Protocol};
 use crate::route::Plan;
 use crate::upstream::{Dest, NO_SLOT, Pending, State, Upstream, flag};
+use crate::users::OWN;
 
 /// A read that has been tried so often waits for its primary.
 const MOST_TRIES: u8 = 3;
@@ -60,6 +61,35 @@ impl Worker {
                 self.stats.reads[to as usize] += 1;
                 self.send(u, pending, frame);
                 Flow::Next
+            }
+        }
+    }
+
+    /// A step of an emulated command that reads, for a client whose reads may go elsewhere than to
+    /// primaries. `false`: it goes to the primary.
+    pub(super) fn read_step(&mut self, lane: (u32, u32), pending: Pending, frame: &[u8]) -> bool {
+        let index = lane.0 as usize;
+        let Some(client) = self.clients.get(index).filter(|c| c.generation == lane.1) else {
+            return false;
+        };
+        let protocol = client.session.protocol;
+        let Some(from) = self.wish_of(client).filter(|_| pending.realm == OWN) else {
+            return false;
+        };
+        if !std::mem::replace(&mut self.watches_replicas, true) {
+            // Control may be gone at the very end: nobody to look at replicas then.
+            let _ = self.control.send(ToControl::WatchReplicas);
+        }
+        match self.choose_node(from, index, pending.slot, protocol) {
+            Choice::Primary(to) => {
+                self.stats.reads[to as usize] += 1;
+                false
+            }
+            Choice::Replica(node, to) => {
+                self.stats.reads[to as usize] += 1;
+                let u = self.replica_upstream(node, protocol, index);
+                self.send(u, pending, frame);
+                true
             }
         }
     }

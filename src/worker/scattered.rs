@@ -81,6 +81,7 @@ impl Worker {
         let g = self.gatherings.insert(Gathering {
             gather: Gather::default(),
             exec: Some(exec),
+            emulation: None,
             to,
             lane,
             realm: self.realm_of(index),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::read_from::Wishes;
 use crate::client::Announced;
-use crate::config::{Address, Config, CrossSlot, Listen, OnGap, ReadFrom, Secret};
+use crate::config::{Address, Config, CrossSlot, Listen, OnGap, ReadFrom, Secret, SeveralSlots};
 use crate::resp::RequestLimits;
 use crate::stream::Stream;
 
@@ -55,6 +55,10 @@ pub(super) struct Settings {
     pub users: usize,
     /// `transactions.cross_slot` is "split".
     pub split_transactions: bool,
+    /// `commands.cross_slot` is "emulate".
+    pub emulate: bool,
+    /// `commands.cross_slot_turn`, microseconds.
+    pub emulation_turn: u64,
     /// For error texts: the configured values.
     pub memory_total: usize,
 }
@@ -104,6 +108,8 @@ impl Settings {
             dedicated: config.limits.dedicated,
             users: config.limits.users,
             split_transactions: config.transactions.cross_slot == CrossSlot::Split,
+            emulate: config.emulation.cross_slot == SeveralSlots::Emulate,
+            emulation_turn: micros(config.emulation.turn),
             memory_total: config.limits.memory,
         }
     }

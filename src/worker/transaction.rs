@@ -155,6 +155,10 @@ impl Worker {
         let upper = || name.to_ascii_uppercase().replace('|', " ");
         let place = match self.router.plan(command, args, &mut self.keys) {
             Plan::Slot(slot) | Plan::Block(slot) => Place::Slot(slot.0),
+            Plan::Several(slot) => match self.refused_in_multi(name, args) {
+                Some(text) => return Err(text.into()),
+                None => Place::Slot(slot.0),
+            },
             Plan::Any | Plan::Wait | Plan::Transaction(_) => Place::Any,
             Plan::Script(script, slot) => {
                 match script.fan() {

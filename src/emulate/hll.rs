@@ -1,0 +1,182 @@
+//! HyperLogLogs as Redis keeps them in strings, dense or sparse: their registers merged, and the
+//! number that these stand for.
+
+const REGISTERS: usize = 16384;
+const BITS: usize = 6;
+const HEADER: usize = 16;
+const DENSE: usize = HEADER + (REGISTERS * BITS).div_ceil(8);
+/// Bits of a hash that are counted in.
+const Q: usize = 50;
+const ALPHA_INF: f64 = 0.721_347_520_444_481_703_680;
+
+/// It is no HyperLogLog.
+pub const NOT_ONE: &str = "WRONGTYPE Key is not a valid HyperLogLog string value.";
+/// It says that it is one, and its registers are not.
+pub const CORRUPTED: &str = "INVALIDOBJ Corrupted HLL object detected";
+
+/// The registers of several, each the largest.
+#[derive(Debug, Clone)]
+pub struct Merged(Vec<u8>);
+
+impl Default for Merged {
+    fn default() -> Self {
+        Merged(vec![0; REGISTERS])
+    }
+}
+
+impl Merged {
+    /// Adds one.
+    ///
+    /// # Errors
+    /// Redis's, for what is none.
+    pub fn add(&mut self, string: &[u8]) -> Result<(), &'static str> {
+        let (Some(b"HYLL"), Some(&encoding), Some(registers)) =
+            (string.get(..4), string.get(4), string.get(HEADER..))
+        else {
+            return Err(NOT_ONE);
+        };
+        match encoding {
+            0 if string.len() == DENSE => {
+                self.dense(registers);
+                Ok(())
+            }
+            1 => self.sparse(registers).ok_or(CORRUPTED),
+            _ => Err(NOT_ONE),
+        }
+    }
+
+    fn dense(&mut self, packed: &[u8]) {
+        for (i, register) in self.0.iter_mut().enumerate() {
+            let (byte, bit) = (i * BITS / 8, i * BITS % 8);
+            let at = |i: usize| u16::from(packed.get(i).copied().unwrap_or(0));
+            let value = (at(byte) | at(byte + 1) << 8) >> bit & 63;
+            *register = (*register).max(value as u8);
+        }
+    }
+
+    fn sparse(&mut self, mut runs: &[u8]) -> Option<()> {
+        let mut at = 0;
+        while let Some((&code, rest)) = runs.split_first() {
+            runs = rest;
+            let (length, value) = match code >> 6 {
+                0 => (usize::from(code & 63) + 1, 0),
+                1 => {
+                    let (&low, rest) = runs.split_first()?;
+                    runs = rest;
+                    ((usize::from(code & 63) << 8 | usize::from(low)) + 1, 0)
+                }
+                _ => (usize::from(code & 3) + 1, (code >> 2 & 31) + 1),
+            };
+            for register in self.0.get_mut(at..at + length)? {
+                *register = (*register).max(value);
+            }
+            at += length;
+        }
+        (at == REGISTERS).then_some(())
+    }
+
+    /// How many different elements there are, about (Ertl, arXiv:1702.01284, as Redis has it).
+    pub fn count(&self) -> u64 {
+        let mut histogram = [0u32; 64];
+        for &register in &self.0 {
+            if let Some(count) = histogram.get_mut(usize::from(register)) {
+                *count += 1;
+            }
+        }
+        let of = |i: usize| f64::from(histogram.get(i).copied().unwrap_or(0));
+        let m = REGISTERS as f64;
+        let mut z = m * tau((m - of(Q + 1)) / m);
+        for j in (1..=Q).rev() {
+            z += of(j);
+            z *= 0.5;
+        }
+        z += m * sigma(of(0) / m);
+        (ALPHA_INF * m * m / z).round() as u64
+    }
+}
+
+#[allow(clippy::float_cmp)] // the series ends when it does not change any more
+fn sigma(mut x: f64) -> f64 {
+    if x == 1.0 {
+        return f64::INFINITY;
+    }
+    let (mut y, mut z) = (1.0, x);
+    loop {
+        x *= x;
+        let before = z;
+        z += x * y;
+        y += y;
+        if before == z {
+            return z;
+        }
+    }
+}
+
+#[allow(clippy::float_cmp)] // as above
+fn tau(mut x: f64) -> f64 {
+    if x == 0.0 || x == 1.0 {
+        return 0.0;
+    }
+    let (mut y, mut z) = (1.0, 1.0 - x);
+    loop {
+        x = x.sqrt();
+        let before = z;
+        y *= 0.5;
+        z -= (1.0 - x).powi(2) * y;
+        if before == z {
+            return z / 3.0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hll(encoding: u8, registers: &[u8]) -> Vec<u8> {
+        let mut string = b"HYLL".to_vec();
+        string.extend([encoding, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x80]);
+        string.extend_from_slice(registers);
+        string
+    }
+
+    #[test]
+    fn empty_and_small_ones() {
+        let mut merged = Merged::default();
+        assert_eq!(merged.count(), 0);
+        // XZERO of all registers.
+        merged.add(&hll(1, &[0x7f, 0xff])).unwrap();
+        assert_eq!(merged.count(), 0);
+        // One register is 1.
+        merged.add(&hll(1, &[0x80, 0x7f, 0xfe])).unwrap();
+        assert_eq!(merged.count(), 1);
+        let mut dense = vec![0; DENSE - HEADER];
+        dense[0] = 1;
+        merged.add(&hll(0, &dense)).unwrap();
+        assert_eq!(merged.count(), 1, "the same register");
+        dense[1] = 0x10;
+        merged.add(&hll(0, &dense)).unwrap();
+        assert_eq!(merged.count(), 2);
+    }
+
+    #[test]
+    fn what_is_none() {
+        let mut merged = Merged::default();
+        assert_eq!(merged.add(b"text"), Err(NOT_ONE));
+        assert_eq!(merged.add(&hll(2, &[])), Err(NOT_ONE));
+        assert_eq!(merged.add(&hll(0, &[0; 10])), Err(NOT_ONE));
+        assert_eq!(merged.add(&hll(1, &[0x7f])), Err(CORRUPTED));
+        assert_eq!(merged.add(&hll(1, &[0x80])), Err(CORRUPTED));
+        assert_eq!(merged.add(&hll(1, &[0x7f, 0xff, 0x80])), Err(CORRUPTED));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(encoding in 0..3u8, bytes in proptest::collection::vec(any::<u8>(), 0..99)) {
+            let mut merged = Merged::default();
+            let _ = merged.add(&hll(encoding, &bytes));
+            let _ = merged.count();
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Commands whose keys lie in several slots, carried out with commands that each stay in one
+//! (`commands.cross_slot = "emulate"`). No I/O: a recipe asks steps ([`Talk`]) and combines what
+//! comes back; the worker sends them as it sends everything.
+//!
+//! - [`table`]: which command is made how, and what is given up
+//! - `talk`: recipe and driver; `fetch`: what recipes have in common
+//! - `sets`: sets and sorted sets, read or stored; `algebra`, `number`, `hll`: the arithmetic
+//! - `stores`: what a node computes itself, given to a target elsewhere
+//! - `sort`: SORT with patterns
+//! - `moves`: RENAME, COPY, SMOVE, LMOVE, MSETNX
+//! - `pops`: the first of several keys that has something, also waited for
+//! - `streams`: XREAD, XREADGROUP
+//!
+//! **Errors are Redis's**: a command goes once, as it is, to a node with keys that do not exist
+//! ([`fetch::trial`]). What is wrong with its arguments the node says in its own words, and what is
+//! right does nothing.
+
+pub mod algebra;
+pub mod fetch;
+pub mod hll;
+mod moves;
+pub mod number;
+mod pops;
+mod sets;
+mod sort;
+mod stores;
+mod streams;
+pub mod table;
+pub mod talk;
+
+pub use table::{Entry, TABLE, begin, entry};
+pub use talk::{Emulation, Next, Request, Step, Talk};

@@ -1,0 +1,514 @@
+//! What goes from one key to another: RENAME, RENAMENX, COPY, SMOVE, LMOVE, RPOPLPUSH and the
+//! blocking forms of these; and MSETNX.
+//!
+//! The target is written and confirmed before anything is taken from the source: what is lost in
+//! the middle is nothing, what may be left is one copy too many, and the error says so.
+//!
+//! While it is moved from, a source is **held**: a key of slotway's own in its slot, which expires
+//! by itself, keeps other emulated moves of that source waiting, whichever slotway does them. So
+//! two of them never move the same element. Commands that a node carries out by itself know nothing
+//! of it; against them each move makes sure that what it removes is what it has written elsewhere.
+
+use std::rc::Rc;
+
+use super::fetch::{
+    batch, complaint, error, first_error, integer as number, is_error, is_error_of, is_null,
+    own_key, scalar, stopped, target_failed, trial,
+};
+use super::pops::Wait;
+use super::talk::{Outcome, Request, Step, Talk};
+use crate::cluster::slot_of;
+use crate::resp::reply::integer;
+use crate::resp::{Protocol, write};
+use crate::scripts::Sha;
+
+/// A hold that was left behind is over after so many milliseconds.
+const HELD_FOR: &[u8] = b"5000";
+/// The longest pause of who waits for a hold, microseconds.
+const LONGEST_PAUSE: u64 = 16_000;
+/// How often a source is copied anew because it has changed.
+const MOST_COPIES: usize = 5;
+/// Removes KEYS[1], and the hold KEYS[2], if its dump is the one of this SHA-1. 1: it is removed,
+/// 0: it has changed, -1: it is not there.
+const REMOVE_IF_SAME: &[u8] = b"local d = redis.call('DUMP', KEYS[1]) \
+    if not d then redis.call('DEL', KEYS[2]) return -1 end \
+    if redis.sha1hex(d) ~= ARGV[1] then return 0 end \
+    redis.call('DEL', KEYS[1], KEYS[2]) return 1";
+
+/// A source that is being moved from.
+struct Hold<'a> {
+    source: &'a [u8],
+    key: Vec<u8>,
+}
+
+impl<'a> Hold<'a> {
+    /// Gets hold of `source`, and sends `steps` for its slot right behind. The replies to these.
+    async fn take(
+        talk: &Talk,
+        req: &Request,
+        source: &'a [u8],
+        steps: Vec<Step>,
+    ) -> Result<(Hold<'a>, Vec<Vec<u8>>), Vec<u8>> {
+        let key = own_key(source, &format!("moving:{}", Sha::of(source)));
+        let hold = Hold { source, key };
+        let ticket = req.ticket.to_string();
+        let since = talk.now();
+        let mut pause = 500;
+        loop {
+            let args = [b"SET".as_slice(), &hold.key, ticket.as_bytes(), b"NX", b"PX", HELD_FOR];
+            let mut all = vec![Step::one(source, &args)];
+            all.extend(steps.iter().cloned());
+            let mut replies = talk.ask(all).await;
+            let taken = replies.first().cloned().unwrap_or_default();
+            replies.drain(..1.min(replies.len()));
+            // A user that may not see keys of slotway's own moves without.
+            complaint(&taken)?;
+            if !is_null(&taken) {
+                return Ok((hold, replies));
+            }
+            if talk.now().saturating_sub(since) > req.patience {
+                let name = req.name.to_ascii_uppercase();
+                let key = String::from_utf8_lossy(source);
+                return Err(error(&format!(
+                    "ERR {name} over several slots: others are moving '{key}' all the time; \
+                     nothing was changed"
+                )));
+            }
+            talk.pause(pause + req.ticket % 500).await;
+            pause = (2 * pause).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// What frees the source again.
+    fn end(&self) -> Step {
+        Step::one(self.source, &[b"DEL", &self.key])
+    }
+
+    /// A command for the source that frees it again. Its reply.
+    async fn end_with(&self, talk: &Talk, args: &[&[u8]]) -> Vec<u8> {
+        let commands = [args.to_vec(), vec![b"DEL".as_slice(), &self.key]];
+        let reply = talk.one(Step::batch(self.source, commands)).await;
+        match batch(&reply) {
+            Ok(replies) => replies.first().map_or_else(Vec::new, |said| said.to_vec()),
+            // It may be the hold's key that a user may not see.
+            Err(said) if complaint(&said).is_ok() => talk.one(Step::one(self.source, args)).await,
+            Err(said) => said,
+        }
+    }
+}
+
+/// The dump of a key and when it expires, in one piece.
+fn dump(key: &[u8]) -> Step {
+    Step::batch(key, [vec![b"DUMP".as_slice(), key], vec![b"PEXPIRETIME", key]])
+}
+
+/// What that gave: the dump and the time, `None` where there is no such key.
+fn dumped(reply: &[u8]) -> Result<Option<(Vec<u8>, String)>, Vec<u8>> {
+    let replies = batch(reply)?;
+    let expires = replies.get(1).and_then(|time| integer(time)).unwrap_or(-1).max(0);
+    let dump = replies.first().and_then(|dump| scalar(dump));
+    Ok(dump.map(|dump| (dump.to_vec(), expires.to_string())))
+}
+
+fn restore(target: &[u8], (dump, expires): &(Vec<u8>, String), replace: bool) -> Step {
+    let mut args = vec![b"RESTORE".as_slice(), target, expires.as_bytes(), dump, b"ABSTTL"];
+    if replace {
+        args.push(b"REPLACE");
+    }
+    Step::one(target, &args)
+}
+
+/// COPY.
+pub async fn copy(talk: Talk, req: Rc<Request>) -> Outcome {
+    let (source, target) = (req.key(0), req.key(1));
+    let replies = talk.ask(vec![trial(&req), dump(source)]).await;
+    replies.first().map_or(Ok(()), |said| complaint(said))?;
+    let Some(found) = dumped(replies.get(1).map(Vec::as_slice).unwrap_or_default())? else {
+        return Ok(number(0));
+    };
+    let replace = req.rest(3).any(|arg| arg.eq_ignore_ascii_case(b"replace"));
+    talk.writes();
+    let reply = talk.one(restore(target, &found, replace)).await;
+    match is_error(&reply) {
+        true if is_error_of(&reply, "BUSYKEY") => Ok(number(0)),
+        true => Err(target_failed(&talk, &req, &reply)),
+        false => Ok(number(1)),
+    }
+}
+
+/// RENAME, and RENAMENX.
+pub async fn rename(talk: Talk, req: Rc<Request>) -> Outcome {
+    let (source, target) = (req.key(0), req.key(1));
+    let only_new = req.name == "renamenx";
+    let (hold, replies) = Hold::take(&talk, &req, source, vec![dump(source)]).await?;
+    let mut reply = replies.into_iter().next().unwrap_or_default();
+    talk.writes();
+    for copies in 0..MOST_COPIES {
+        let found = match dumped(&reply) {
+            Ok(Some(found)) => found,
+            Ok(None) if copies == 0 => {
+                talk.one(hold.end()).await;
+                return Err(error("ERR no such key"));
+            }
+            // Somebody has deleted it: as if behind the renaming.
+            Ok(None) => break,
+            Err(said) => {
+                talk.one(hold.end()).await;
+                return Err(match copies {
+                    0 => said,
+                    _ => stopped(&talk, &req, COPIED, &said),
+                });
+            }
+        };
+        let written = talk.one(restore(target, &found, !only_new || copies > 0)).await;
+        if is_error(&written) {
+            talk.one(hold.end()).await;
+            return match is_error_of(&written, "BUSYKEY") {
+                true => Ok(number(0)),
+                false => Err(target_failed(&talk, &req, &written)),
+            };
+        }
+        let sha = Sha::of(&found.0).to_string();
+        let script = [b"EVAL".as_slice(), REMOVE_IF_SAME, b"2", source, &hold.key, sha.as_bytes()];
+        let mut removed = talk.one(Step::one(source, &script)).await;
+        if is_error_of(&removed, "NOPERM") {
+            // Who may not run a script takes the chance.
+            removed = hold.end_with(&talk, &[b"DEL", source]).await;
+        }
+        match integer(&removed) {
+            Some(0) => reply = talk.one(dump(source)).await,
+            Some(_) => {
+                return Ok(match only_new {
+                    true => number(1),
+                    false => b"+OK\r\n".to_vec(),
+                });
+            }
+            None => return Err(stopped(&talk, &req, NOT_REMOVED, &removed)),
+        }
+        if copies + 1 == MOST_COPIES {
+            talk.one(hold.end()).await;
+            return Err(stopped(&talk, &req, COPIED, b"-it changes all the time\r\n"));
+        }
+    }
+    talk.one(hold.end()).await;
+    Ok(if only_new { number(1) } else { b"+OK\r\n".to_vec() })
+}
+
+const COPIED: &str = "the target has a copy, the source is still there";
+const NOT_REMOVED: &str =
+    "the target is written, what was to be removed from the source may or may not have been";
+
+/// SMOVE.
+pub async fn set_member(talk: Talk, req: Rc<Request>) -> Outcome {
+    let (source, target, member) = (req.key(0), req.key(1), req.arg(3));
+    let is_member = |key: &[u8]| Step::one(key, &[b"SISMEMBER", key, member]);
+    let looks = vec![is_member(source), Step::one(source, &[b"EXISTS", source]), is_member(target)];
+    let (hold, replies) = Hold::take(&talk, &req, source, looks).await?;
+    let found: Vec<Option<i64>> = replies.iter().map(|reply| integer(reply)).collect();
+    let end = match found.as_slice() {
+        [_, Some(0), _] => Some(Ok(number(0))),
+        _ if replies.iter().any(|reply| is_error(reply)) => {
+            Some(first_error(&replies).map(|()| Vec::new()))
+        }
+        [Some(0), ..] => Some(Ok(number(0))),
+        _ => None,
+    };
+    if let Some(end) = end {
+        talk.one(hold.end()).await;
+        return end;
+    }
+    talk.writes();
+    let written = talk.one(Step::one(target, &[b"SADD", target, member])).await;
+    if is_error(&written) {
+        talk.one(hold.end()).await;
+        return Err(target_failed(&talk, &req, &written));
+    }
+    let removed = hold.end_with(&talk, &[b"SREM", source, member]).await;
+    match integer(&removed) {
+        Some(0) => {
+            // Somebody else took it: it is not there to be moved.
+            if integer(&written) == Some(1) {
+                let taken_back = talk.one(Step::one(target, &[b"SREM", target, member])).await;
+                if is_error(&taken_back) {
+                    let done =
+                        "the target has the member, and others have removed it from the source";
+                    return Err(stopped(&talk, &req, done, &taken_back));
+                }
+            }
+            Ok(number(0))
+        }
+        Some(_) => Ok(number(1)),
+        None => Err(stopped(&talk, &req, NOT_REMOVED, &removed)),
+    }
+}
+
+/// Which ends of the lists.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    from_left: bool,
+    to_left: bool,
+}
+
+impl Ends {
+    fn of(req: &Request) -> Ends {
+        match req.name.ends_with("rpoplpush") {
+            true => Ends { from_left: false, to_left: true },
+            false => Ends { from_left: req.is(3, "left"), to_left: req.is(4, "left") },
+        }
+    }
+
+    fn look(self, source: &[u8]) -> Step {
+        let at: &[u8] = if self.from_left { b"0" } else { b"-1" };
+        Step::one(source, &[b"LINDEX", source, at])
+    }
+
+    /// One element of this value off `key`, looked for from this end.
+    fn remove<'a>(left: bool, key: &'a [u8], value: &'a [u8]) -> [&'a [u8]; 4] {
+        [b"LREM", key, if left { b"1" } else { b"-1" }, value]
+    }
+}
+
+/// LMOVE and RPOPLPUSH, and those of them that wait.
+pub async fn list_element(talk: Talk, req: Rc<Request>, blocking: bool) -> Outcome {
+    let (source, target) = (req.key(0), req.key(1));
+    let ends = Ends::of(&req);
+    let trial = match blocking {
+        true => {
+            let keys = [own_key(source, "none:0"), own_key(source, "none:1")];
+            Step::batch(source, [super::fetch::with_keys(&req, &keys)])
+        }
+        false => trial(&req),
+    };
+    let replies = talk.ask(vec![trial, ends.look(source)]).await;
+    let mut replies = replies.into_iter();
+    let said = replies.next().unwrap_or_default();
+    let null = match blocking {
+        true => match batch(&said) {
+            Ok(all) => all.first().map_or_else(Vec::new, |null| null.to_vec()),
+            Err(said) => complaint(&said).map(|()| null(req.protocol))?,
+        },
+        false => complaint(&said).map(|()| null(req.protocol))?,
+    };
+    let mut seen = replies.next().unwrap_or_default();
+    if is_error_of(&seen, "WRONGTYPE") || (is_error(&seen) && !blocking) {
+        return Err(seen);
+    }
+    let mut wait = blocking.then(|| Wait::new(&talk, &req));
+    loop {
+        if !is_null(&seen) && !is_error(&seen) {
+            if talk.is_gone() {
+                return Ok(null);
+            }
+            if let Some(value) = move_one(&talk, &req, (source, target), ends).await? {
+                return Ok(value);
+            }
+        }
+        let Some(wait) = wait.as_mut() else { return Ok(null) };
+        if let Err(end) = wait.again(&talk, &req).await {
+            // What it would have answered with is an element, not a list.
+            return end.map(|_| null);
+        }
+        seen = talk.one(ends.look(source)).await;
+    }
+}
+
+fn null(protocol: Protocol) -> Vec<u8> {
+    let mut frame = Vec::new();
+    write::null(&mut frame, protocol);
+    frame
+}
+
+/// Moves one element; `None`: there is none.
+async fn move_one(
+    talk: &Talk,
+    req: &Request,
+    (source, target): (&[u8], &[u8]),
+    ends: Ends,
+) -> Result<Option<Vec<u8>>, Vec<u8>> {
+    let (hold, replies) = Hold::take(talk, req, source, vec![ends.look(source)]).await?;
+    let mut seen = replies.into_iter().next().unwrap_or_default();
+    let since = talk.now();
+    loop {
+        let Some(value) = scalar(&seen) else {
+            talk.one(hold.end()).await;
+            return if is_error(&seen) { Err(seen) } else { Ok(None) };
+        };
+        let push: &[u8] = if ends.to_left { b"LPUSH" } else { b"RPUSH" };
+        talk.writes();
+        let written = talk.one(Step::one(target, &[push, target, value])).await;
+        if is_error(&written) {
+            talk.one(hold.end()).await;
+            return Err(target_failed(talk, req, &written));
+        }
+        let removed = hold.end_with(talk, &Ends::remove(ends.from_left, source, value)).await;
+        match integer(&removed) {
+            Some(0) => {}
+            Some(_) => return Ok(Some(seen)),
+            None => return Err(stopped(talk, req, NOT_REMOVED, &removed)),
+        }
+        // Somebody else has taken it: ours is taken back, and what is there now is looked at.
+        let taken_back =
+            talk.one(Step::one(target, &Ends::remove(ends.to_left, target, value))).await;
+        if is_error(&taken_back) {
+            let done = "the target has the element, and others have taken it from the source";
+            return Err(stopped(talk, req, done, &taken_back));
+        }
+        if talk.now().saturating_sub(since) > req.patience {
+            let text = "ERR others take the source's elements all the time; nothing was changed";
+            return Err(error(text));
+        }
+        seen = Hold::take(talk, req, source, vec![ends.look(source)])
+            .await?
+            .1
+            .into_iter()
+            .next()
+            .unwrap_or_default();
+    }
+}
+
+/// MSETNX: all keys are looked at, then each slot's are set if they are all new, one slot after the
+/// other: of two that want the same keys the first slot lets only one on.
+pub async fn set_if_none(talk: Talk, req: Rc<Request>) -> Outcome {
+    let mut by_slot: std::collections::BTreeMap<u16, Vec<usize>> = Default::default();
+    for &at in &req.keys {
+        by_slot.entry(slot_of(req.arg(at)).0).or_default().push(at);
+    }
+    let first = |all: &Vec<usize>| all.first().map_or(&[][..], |&at| req.arg(at));
+    let looks = by_slot.values().map(|all| {
+        let keys = all.iter().map(|&at| req.arg(at));
+        let args: Vec<&[u8]> = std::iter::once(&b"EXISTS"[..]).chain(keys).collect();
+        Step::one(first(all), &args)
+    });
+    let replies = talk.ask(looks.collect()).await;
+    first_error(&replies)?;
+    if replies.iter().any(|reply| integer(reply) != Some(0)) {
+        return Ok(number(0));
+    }
+    talk.writes();
+    let mut done: Vec<String> = Vec::new();
+    for all in by_slot.values() {
+        let pairs = all.iter().flat_map(|&at| [req.arg(at), req.arg(at + 1)]);
+        let args: Vec<&[u8]> = std::iter::once(&b"MSETNX"[..]).chain(pairs).collect();
+        let reply = talk.one(Step::one(first(all), &args)).await;
+        let cause = match integer(&reply) {
+            Some(0) if done.is_empty() => return Ok(number(0)),
+            Some(0) => b"-one of the next keys came to exist in between\r\n".to_vec(),
+            Some(_) => {
+                done.extend(
+                    all.iter().map(|&at| String::from_utf8_lossy(req.arg(at)).into_owned()),
+                );
+                continue;
+            }
+            None if done.is_empty() => return Err(target_failed(&talk, &req, &reply)),
+            None => reply,
+        };
+        let done = format!("set are {}, the others are not", done.join(", "));
+        return Err(stopped(&talk, &req, &done, &cause));
+    }
+    Ok(number(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::talk::testing::{Node, drive, request};
+    use super::*;
+
+    const TAKEN: (&str, &str) = ("SET NONE 7 NX PX 5000", "+OK\r\n");
+
+    #[test]
+    fn a_key_is_written_before_it_is_removed() {
+        let script = String::from_utf8_lossy(REMOVE_IF_SAME);
+        let removal = format!("EVAL {script} 2 a NONE {}", Sha::of(b"DUMP"));
+        let node = Node::new(&[
+            TAKEN,
+            ("MULTI DUMP a PEXPIRETIME a EXEC", "*2\r\n$4\r\nDUMP\r\n:1234\r\n"),
+            ("RESTORE b 1234 DUMP ABSTTL REPLACE", "+OK\r\n"),
+            (&removal, ":1\r\n"),
+        ]);
+        assert_eq!(drive(request("RENAME a b", &[1, 2]), &node, rename), "+OK\r\n");
+        let order = node.asked.borrow();
+        assert!(order[2].starts_with("RESTORE") && order[3].starts_with("EVAL"), "{order:?}");
+    }
+
+    #[test]
+    fn a_target_that_is_there() {
+        let node = Node::new(&[
+            TAKEN,
+            ("MULTI DUMP a PEXPIRETIME a EXEC", "*2\r\n$4\r\nDUMP\r\n:-1\r\n"),
+            ("RESTORE b 0 DUMP ABSTTL", "-BUSYKEY Target key name already exists.\r\n"),
+            ("DEL NONE", ":1\r\n"),
+            ("COPY NONE NONE", ":0\r\n"),
+        ]);
+        assert_eq!(drive(request("RENAMENX a b", &[1, 2]), &node, rename), ":0\r\n");
+        assert_eq!(drive(request("COPY a b", &[1, 2]), &node, copy), ":0\r\n");
+    }
+
+    #[test]
+    fn an_element_that_somebody_else_took_is_taken_back() {
+        let node = Node::new(&[
+            TAKEN,
+            ("LMOVE NONE NONE LEFT RIGHT", "$-1\r\n"),
+            ("LINDEX a 0", "$1\r\nx\r\n"),
+            ("RPUSH b x", ":1\r\n"),
+            ("MULTI LREM a 1 x DEL NONE EXEC", "*2\r\n:0\r\n:1\r\n"),
+            ("LREM b -1 x", ":1\r\n"),
+        ]);
+        let req = request("LMOVE a b LEFT RIGHT", &[1, 2]);
+        let mut emulation =
+            super::super::talk::Emulation::new(req, |t, r| list_element(t, r, false));
+        let mut now = 0;
+        let mut rounds = 0;
+        // It tries for as long as it has patience.
+        let end = loop {
+            match emulation.advance(now) {
+                super::super::talk::Next::Ask(steps) => {
+                    for (i, step) in steps.iter().enumerate() {
+                        emulation.add(i as u32, &node.say(step));
+                    }
+                }
+                super::super::talk::Next::Pause(_) => {}
+                super::super::talk::Next::Done(frame) => break frame,
+            }
+            now += 100_000;
+            rounds += 1;
+            assert!(rounds < 1000);
+        };
+        assert!(is_error(&end), "{end:?}");
+        let asked = node.asked.borrow();
+        let count = |words: &str| asked.iter().filter(|w| *w == words).count();
+        assert_eq!(count("RPUSH b x"), count("LREM b -1 x"));
+        assert!(count("RPUSH b x") > 1);
+    }
+
+    #[test]
+    fn a_lost_removal_is_told() {
+        let lost = "-ERR slotway lost its connection to n (x) after the command was sent: it may or may not have been executed\r\n";
+        let node = Node::new(&[
+            TAKEN,
+            ("SISMEMBER a m", ":1\r\n"),
+            ("EXISTS a", ":1\r\n"),
+            ("SISMEMBER b m", ":0\r\n"),
+            ("SADD b m", ":1\r\n"),
+            ("MULTI SREM a m DEL NONE EXEC", lost),
+        ]);
+        let said = drive(request("SMOVE a b m", &[1, 2]), &node, set_member);
+        assert!(said.contains("stopped halfway: the target is written"), "{said}");
+    }
+
+    #[test]
+    fn several_new_keys() {
+        let slots = |key: &str| slot_of(key.as_bytes()).0;
+        let mut keys = ["a", "b"];
+        keys.sort_by_key(|key| slots(key));
+        let [one, two] = keys;
+        let (one, two) = (format!("MSETNX {one} 1"), format!("MSETNX {two} 1"));
+        let node = Node::new(&[
+            ("EXISTS a", ":0\r\n"),
+            ("EXISTS b", ":0\r\n"),
+            (&one, ":1\r\n"),
+            (&two, ":0\r\n"),
+        ]);
+        let said = drive(request("MSETNX a 1 b 1", &[1, 3]), &node, set_if_none);
+        assert!(said.contains("stopped halfway: set are"), "{said}");
+    }
+}

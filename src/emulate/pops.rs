@@ -1,0 +1,231 @@
+//! The first of several keys that has something: LMPOP, ZMPOP, and those that wait for it (BLPOP,
+//! BRPOP, BLMPOP, BZPOPMIN, BZPOPMAX, BZMPOP).
+//!
+//! All keys are looked at, then the first one in the command's order that exists is popped from, by
+//! the command itself with this one key. So never two elements are taken. A command that waits
+//! looks again after a pause; in MULTI … EXEC the blocking form does not block. What it gets when
+//! its client has gone meanwhile it puts back.
+
+use std::rc::Rc;
+
+use super::fetch::{
+    batch, complaint, distinct, error, flat, is_error, is_error_of, is_null, null_list, own_key,
+};
+use super::talk::{Outcome, Request, Step, Talk};
+use crate::resp::reply::integer;
+
+/// The first pause between two looks, microseconds; it doubles up to the turn.
+const FIRST_PAUSE: u64 = 1_000;
+
+/// The command with `key` in place of its keys.
+fn alone<'a>(req: &'a Request, key: &'a [u8]) -> Vec<&'a [u8]> {
+    let first = req.keys.iter().min().copied().unwrap_or(1);
+    let last = req.keys.iter().max().copied().unwrap_or(1);
+    let mut args: Vec<&[u8]> = req.rest(0).take(first).collect();
+    // The number of keys stands before them, but where they are the first arguments.
+    if first > 1
+        && let Some(count) = args.last_mut()
+    {
+        *count = b"1";
+    }
+    args.push(key);
+    args.extend(req.rest(last + 1));
+    args
+}
+
+fn attempt(req: &Request, key: &[u8], blocking: bool) -> Step {
+    match blocking {
+        true => Step::batch(key, [alone(req, key)]),
+        false => Step::one(key, &alone(req, key)),
+    }
+}
+
+/// The reply in that of an attempt; an error is `Err`.
+fn unwrapped(reply: &[u8], blocking: bool) -> Outcome {
+    match (blocking, is_error(reply)) {
+        (_, true) => Err(reply.to_vec()),
+        (false, false) => Ok(reply.to_vec()),
+        (true, false) => Ok(batch(reply)?.first().map_or_else(Vec::new, |reply| reply.to_vec())),
+    }
+}
+
+/// How a command that waits goes on.
+#[derive(Debug)]
+pub struct Wait {
+    until: Option<u64>,
+    pause: u64,
+}
+
+impl Wait {
+    /// From now on.
+    pub fn new(talk: &Talk, req: &Request) -> Wait {
+        talk.waits(true);
+        let until = req.wait.map(|wait| talk.now().saturating_add(wait));
+        Wait { until, pause: FIRST_PAUSE.min(req.turn) }
+    }
+
+    /// A pause; then it looks again.
+    ///
+    /// # Errors
+    /// It does not: its time is over, somebody said CLIENT UNBLOCK, or the client is gone.
+    pub async fn again(&mut self, talk: &Talk, req: &Request) -> Result<(), Outcome> {
+        self.is_over(talk, req)?;
+        let left = self.until.map_or(u64::MAX, |until| until.saturating_sub(talk.now()));
+        talk.pause(self.pause.min(left)).await;
+        self.pause = (2 * self.pause).min(req.turn);
+        self.is_over(talk, req)
+    }
+
+    fn is_over(&self, talk: &Talk, req: &Request) -> Result<(), Outcome> {
+        let null = || Err(Ok(null_list(req.protocol)));
+        match talk.unblocked() {
+            Some(true) => {
+                return Err(Err(error("UNBLOCKED client unblocked via CLIENT UNBLOCK")));
+            }
+            Some(false) => return null(),
+            None => {}
+        }
+        let over = self.until.is_some_and(|until| talk.now() >= until);
+        if over || talk.is_gone() { null() } else { Ok(()) }
+    }
+}
+
+/// The recipe.
+pub async fn pop(talk: Talk, req: Rc<Request>, blocking: bool) -> Outcome {
+    let (keys, of) = distinct(&req, 0);
+    let nothing = own_key(req.key(0), "none");
+    let look = || keys.iter().map(|key| Step::one(key, &[b"EXISTS", key]));
+    let mut steps: Vec<Step> = look().collect();
+    steps.push(attempt(&req, &nothing, blocking));
+    let mut replies = talk.ask(steps).await;
+    let null = match unwrapped(&replies.pop().unwrap_or_default(), blocking) {
+        Ok(null) => null,
+        Err(said) => complaint(&said).map(|()| null_list(req.protocol))?,
+    };
+    let mut wait = blocking.then(|| Wait::new(&talk, &req));
+    let mut first = true;
+    loop {
+        for &i in &of {
+            let (Some(reply), Some(key)) = (replies.get(i), keys.get(i)) else { continue };
+            match integer(reply) {
+                Some(1..) => {}
+                Some(_) => continue,
+                // One that waits waits for nodes as well.
+                None if blocking => continue,
+                None => return Err(reply.clone()),
+            }
+            if talk.is_gone() {
+                return Ok(null);
+            }
+            talk.writes();
+            match unwrapped(&talk.one(attempt(&req, key, blocking)).await, blocking) {
+                Ok(reply) if is_null(&reply) => {}
+                Ok(reply) => {
+                    if blocking && talk.is_gone() {
+                        put_back(&talk, &req, key, &reply).await;
+                    }
+                    return Ok(reply);
+                }
+                // As one that waits already does not wake up for a key of another type.
+                Err(said) if !first && is_error_of(&said, "WRONGTYPE") => {}
+                Err(said) => return Err(said),
+            }
+        }
+        let Some(wait) = wait.as_mut() else { return Ok(null) };
+        if let Err(end) = wait.again(&talk, &req).await {
+            return end;
+        }
+        first = false;
+        replies = talk.ask(look().collect()).await;
+    }
+}
+
+/// What was taken for a client that is gone.
+async fn put_back(talk: &Talk, req: &Request, key: &[u8], reply: &[u8]) {
+    let mut taken = Vec::new();
+    flat(reply, &mut taken);
+    let taken = taken.get(1..).unwrap_or_default();
+    let mut args: Vec<&[u8]> = Vec::new();
+    if req.name.contains('z') {
+        args.extend([b"ZADD".as_slice(), key]);
+        let pairs = taken.chunks_exact(2);
+        pairs.for_each(|pair| args.extend(pair.iter().rev().copied()));
+    } else {
+        let right = req.name.starts_with("br")
+            || req.rest(0).skip(3).any(|arg| arg.eq_ignore_ascii_case(b"right"));
+        args.extend([if right { b"RPUSH".as_slice() } else { b"LPUSH" }, key]);
+        args.extend(taken.iter().rev().copied());
+    }
+    if args.len() > 2 {
+        // Nobody is there to hear of it, if it cannot be done.
+        talk.one(Step::one(key, &args)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::talk::testing::{Node, drive, request};
+    use super::super::talk::{Emulation, Next};
+    use super::*;
+
+    #[test]
+    fn one_key_in_place_of_all() {
+        let words = |line: &str, keys: &[usize]| {
+            let req = request(line, keys);
+            let args = alone(&req, b"k");
+            let args: Vec<_> = args.iter().map(|a| String::from_utf8_lossy(a)).collect();
+            args.join(" ")
+        };
+        assert_eq!(words("BLPOP a b 1.5", &[1, 2]), "BLPOP k 1.5");
+        assert_eq!(words("LMPOP 2 a b LEFT COUNT 3", &[2, 3]), "LMPOP 1 k LEFT COUNT 3");
+        assert_eq!(words("BZMPOP 0 2 a b MIN", &[3, 4]), "BZMPOP 0 1 k MIN");
+    }
+
+    #[test]
+    fn the_first_that_exists() {
+        let node = Node::new(&[
+            ("EXISTS a", ":0\r\n"),
+            ("EXISTS b", ":1\r\n"),
+            ("EXISTS c", ":1\r\n"),
+            ("LMPOP 1 NONE LEFT", "*-1\r\n"),
+            ("LMPOP 1 b LEFT", "*-1\r\n"),
+            ("LMPOP 1 c LEFT", "*2\r\n$1\r\nc\r\n*1\r\n$1\r\nx\r\n"),
+        ]);
+        let req = request("LMPOP 3 a b c LEFT", &[2, 3, 4]);
+        let reply = drive(req, &node, |t, r| pop(t, r, false));
+        assert_eq!(reply, "*2\r\n$1\r\nc\r\n*1\r\n$1\r\nx\r\n");
+    }
+
+    #[test]
+    fn it_waits_and_its_time_is_over() {
+        let null = "*1\r\n*-1\r\n";
+        let node = Node::new(&[
+            ("EXISTS a", ":0\r\n"),
+            ("EXISTS b", ":0\r\n"),
+            ("MULTI BLPOP NONE 0.2 EXEC", null),
+        ]);
+        let mut req = request("BLPOP a b 0.2", &[1, 2]);
+        req.wait = Some(200_000);
+        assert_eq!(drive(req, &node, |t, r| pop(t, r, true)), "*-1\r\n");
+        let looks = node.asked.borrow().iter().filter(|w| *w == "EXISTS a").count();
+        assert!((6..20).contains(&looks), "{looks}");
+    }
+
+    /// The element comes when the client has gone.
+    #[test]
+    fn it_is_put_back() {
+        let mut req = request("BRPOP a b 0", &[1, 2]);
+        req.wait = None;
+        let mut emulation = Emulation::new(req, |t, r| pop(t, r, true));
+        let Next::Ask(steps) = emulation.advance(0) else { panic!() };
+        assert_eq!(steps.len(), 3);
+        for (i, reply) in [&b":0\r\n"[..], b":1\r\n", b"*1\r\n*-1\r\n"].iter().enumerate() {
+            emulation.add(i as u32, reply);
+        }
+        let Next::Ask(_) = emulation.advance(0) else { panic!() };
+        emulation.leave();
+        emulation.add(0, b"*1\r\n*2\r\n$1\r\nb\r\n$1\r\nx\r\n");
+        let Next::Ask(steps) = emulation.advance(0) else { panic!() };
+        assert_eq!(steps, [Step::one(b"b", &[b"RPUSH", b"b", b"x"])]);
+    }
+}

@@ -1,0 +1,277 @@
+//! SINTER, SUNION, SDIFF, ZUNION, ZINTER, ZDIFF and their kin: the sets are fetched, combined here,
+//! and given to the client or to a target. PFCOUNT likewise.
+
+use std::rc::Rc;
+
+use super::algebra::{self, Aggregate, Op, Weighed};
+use super::fetch::{
+    complaint, distinct, error, first_error, integer, is_error, is_error_of, replace, scalar, trial,
+};
+use super::hll::Merged;
+use super::number;
+use super::talk::{Outcome, Request, Step, Talk};
+use crate::resp::reply::elements;
+use crate::resp::{Protocol, strict_i64, write};
+
+/// What becomes of the combination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Give {
+    /// The client gets it.
+    Members,
+    /// The client gets its size.
+    Count,
+    /// The first key gets it.
+    Store,
+}
+
+impl Give {
+    /// Which key is the first source.
+    fn first(self) -> usize {
+        usize::from(self == Give::Store)
+    }
+}
+
+/// Sets.
+pub async fn sets(talk: Talk, req: Rc<Request>, op: Op, give: Give) -> Outcome {
+    let (keys, of) = distinct(&req, give.first());
+    let mut steps: Vec<Step> =
+        keys.iter().map(|key| Step::one(key, &[b"SMEMBERS", key]).anywhere()).collect();
+    // Only SINTERCARD has anything beside keys.
+    if give == Give::Count {
+        steps.push(trial(&req));
+    }
+    let replies = talk.ask(steps).await;
+    if give == Give::Count {
+        replies.last().map_or(Ok(()), |reply| complaint(reply))?;
+    }
+    first_error(replies.iter().take(keys.len()))?;
+    let members: Vec<Vec<&[u8]>> =
+        replies.iter().map(|reply| elements(reply).filter_map(scalar).collect()).collect();
+    let all: Vec<Vec<&[u8]>> = of.iter().filter_map(|&i| members.get(i).cloned()).collect();
+    let combined = algebra::sets(op, &all);
+    match give {
+        Give::Members => {
+            let mut frame = Vec::new();
+            let kind = if req.protocol == Protocol::Resp3 { b'~' } else { b'*' };
+            write::header(&mut frame, kind, combined.len());
+            combined.iter().for_each(|member| write::bulk(&mut frame, member));
+            Ok(frame)
+        }
+        Give::Count => Ok(integer(limited(combined.len(), &options(&req)?))),
+        Give::Store => replace(&talk, &req, req.key(0), b"SADD", &combined, 1).await,
+    }
+}
+
+/// What stands behind the keys.
+#[derive(Debug, PartialEq)]
+struct Options {
+    weights: Vec<f64>,
+    aggregate: Aggregate,
+    with_scores: bool,
+    /// 0: none.
+    limit: i64,
+}
+
+/// They were found right by a node. What it let through and is not understood here is an error all
+/// the same.
+fn options(req: &Request) -> Result<Options, Vec<u8>> {
+    let syntax = || error("ERR syntax error");
+    let last = req.keys.iter().max().copied().unwrap_or(0);
+    let numkeys = req.keys.iter().filter(|&&at| at > 1).count().max(1);
+    let mut found =
+        Options { weights: Vec::new(), aggregate: Aggregate::Sum, with_scores: false, limit: 0 };
+    let mut i = last + 1;
+    while i < req.args.len() {
+        if req.is(i, "weights") {
+            let weights = req.rest(i + 1).take(numkeys).map(number::parse);
+            found.weights = weights
+                .collect::<Option<_>>()
+                .ok_or_else(|| error("ERR weight value is not a float"))?;
+            if found.weights.len() < numkeys {
+                return Err(syntax());
+            }
+            i += numkeys + 1;
+        } else if req.is(i, "aggregate") {
+            found.aggregate = match () {
+                () if req.is(i + 1, "sum") => Aggregate::Sum,
+                () if req.is(i + 1, "min") => Aggregate::Min,
+                () if req.is(i + 1, "max") => Aggregate::Max,
+                () => return Err(syntax()),
+            };
+            i += 2;
+        } else if req.is(i, "limit") {
+            found.limit = strict_i64(req.arg(i + 1)).ok_or_else(syntax)?;
+            i += 2;
+        } else if req.is(i, "withscores") {
+            found.with_scores = true;
+            i += 1;
+        } else {
+            return Err(syntax());
+        }
+    }
+    Ok(found)
+}
+
+fn limited(count: usize, options: &Options) -> i64 {
+    match (count as i64, options.limit) {
+        (count, 0) => count,
+        (count, limit) => count.min(limit),
+    }
+}
+
+/// Members and scores of `ZRANGE … WITHSCORES`, in either protocol.
+fn scored(reply: &[u8]) -> Vec<(&[u8], f64)> {
+    let score = |frame: &[u8]| scalar(frame).and_then(number::parse).unwrap_or(0.0);
+    let mut all = elements(reply);
+    let mut members = Vec::new();
+    while let Some(first) = all.next() {
+        match scalar(first) {
+            Some(member) => members.push((member, all.next().map_or(0.0, score))),
+            None => {
+                let mut pair = elements(first);
+                if let (Some(member), Some(of)) = (pair.next().and_then(scalar), pair.next()) {
+                    members.push((member, score(of)));
+                }
+            }
+        }
+    }
+    members
+}
+
+/// Sorted sets, and sets as those whose scores are 1.
+pub async fn sorted_sets(talk: Talk, req: Rc<Request>, op: Op, give: Give) -> Outcome {
+    let (keys, of) = distinct(&req, give.first());
+    let mut steps = Vec::new();
+    for key in &keys {
+        // Of two types one is the right one, and nobody knows which.
+        steps.push(Step::one(key, &[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"]).anywhere());
+        steps.push(Step::one(key, &[b"SMEMBERS", key]).anywhere());
+    }
+    steps.push(trial(&req));
+    let replies = talk.ask(steps).await;
+    let mut sources = Vec::new();
+    for pair in replies.chunks_exact(2).take(keys.len()) {
+        let [sorted, plain] = pair else { continue };
+        let members = if !is_error(sorted) {
+            scored(sorted)
+        } else if is_error_of(sorted, "WRONGTYPE") && !is_error(plain) {
+            elements(plain).filter_map(scalar).map(|member| (member, 1.0)).collect()
+        } else {
+            // Redis looks at the types before it reads what stands behind the keys.
+            return Err(sorted.clone());
+        };
+        sources.push(members);
+    }
+    replies.last().map_or(Ok(()), |reply| complaint(reply))?;
+    let options = options(&req)?;
+    let weights = options.weights.iter().copied().chain(std::iter::repeat(1.0));
+    let all = of
+        .iter()
+        .zip(weights)
+        .filter_map(|(&i, weight)| Some(Weighed { members: sources.get(i)?.clone(), weight }));
+    let combined = algebra::sorted_sets(op, options.aggregate, all.collect());
+    match give {
+        Give::Count => Ok(integer(limited(combined.len(), &options))),
+        Give::Members => Ok(shown(&combined, options.with_scores, req.protocol)),
+        Give::Store => {
+            let scores: Vec<String> = combined.iter().map(|(_, s)| number::text(*s)).collect();
+            let pairs = combined.iter().zip(&scores);
+            let values: Vec<&[u8]> =
+                pairs.flat_map(|((member, _), score)| [score.as_bytes(), *member]).collect();
+            replace(&talk, &req, req.key(0), b"ZADD", &values, 2).await
+        }
+    }
+}
+
+fn shown(members: &[(&[u8], f64)], with_scores: bool, protocol: Protocol) -> Vec<u8> {
+    let nested = with_scores && protocol == Protocol::Resp3;
+    let mut frame = Vec::new();
+    let per = if with_scores && !nested { 2 } else { 1 };
+    write::array_header(&mut frame, members.len() * per);
+    for (member, score) in members {
+        if nested {
+            write::array_header(&mut frame, 2);
+        }
+        write::bulk(&mut frame, member);
+        if with_scores {
+            number::reply(&mut frame, protocol, *score);
+        }
+    }
+    frame
+}
+
+/// PFCOUNT.
+pub async fn hll_count(talk: Talk, req: Rc<Request>) -> Outcome {
+    let (keys, _) = distinct(&req, 0);
+    let steps = keys.iter().map(|key| Step::one(key, &[b"GET", key]).anywhere()).collect();
+    let mut merged = Merged::default();
+    for reply in talk.ask(steps).await {
+        if is_error(&reply) {
+            return Err(reply);
+        }
+        if let Some(string) = scalar(&reply) {
+            merged.add(string).map_err(error)?;
+        }
+    }
+    Ok(integer(merged.count() as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::talk::testing::{Node, drive, request};
+    use super::*;
+
+    #[test]
+    fn options_behind_the_keys() {
+        let req = request("ZUNION 2 a b WEIGHTS 2 -0.5 aggregate MAX WithScores", &[2, 3]);
+        let found = options(&req).unwrap();
+        assert_eq!(found.weights, [2.0, -0.5]);
+        assert_eq!((found.aggregate, found.with_scores), (Aggregate::Max, true));
+        let req = request("ZUNIONSTORE d 1 a WEIGHTS 3", &[1, 3]);
+        assert_eq!(options(&req).unwrap().weights, [3.0]);
+        let req = request("ZINTERCARD 2 a b LIMIT 7", &[2, 3]);
+        assert_eq!(options(&req).unwrap().limit, 7);
+        assert!(options(&request("ZUNION 2 a b WEIGHTS 1", &[2, 3])).is_err());
+        assert!(options(&request("ZUNION 1 a NONSENSE", &[2])).is_err());
+    }
+
+    /// What the nodes say, without nodes.
+    #[test]
+    fn a_union_and_its_store() {
+        let node = Node::new(&[
+            ("SMEMBERS a", "*2\r\n$1\r\nx\r\n$1\r\ny\r\n"),
+            ("SMEMBERS b", "*1\r\n$1\r\ny\r\n"),
+            ("MULTI DEL d SADD d x y EXEC", "*2\r\n:0\r\n:2\r\n"),
+        ]);
+        let req = request("SUNIONSTORE d a b a", &[1, 2, 3, 4]);
+        let reply = drive(req, &node, |t, r| sets(t, r, Op::Union, Give::Store));
+        assert_eq!(reply, ":2\r\n");
+        let req = request("SINTER a b", &[1, 2]);
+        let reply = drive(req, &node, |t, r| sets(t, r, Op::Inter, Give::Members));
+        assert_eq!(reply, "*1\r\n$1\r\ny\r\n");
+        let wrong = Node::new(&[("SMEMBERS a", "-WRONGTYPE x\r\n"), ("SMEMBERS b", "*0\r\n")]);
+        let req = request("SDIFF b a", &[1, 2]);
+        assert_eq!(
+            drive(req, &wrong, |t, r| sets(t, r, Op::Diff, Give::Members)),
+            "-WRONGTYPE x\r\n"
+        );
+    }
+
+    #[test]
+    fn types_count_before_options() {
+        let node = Node::new(&[
+            ("ZRANGE a 0 -1 WITHSCORES", "*2\r\n$1\r\nx\r\n$1\r\n1\r\n"),
+            ("SMEMBERS a", "-WRONGTYPE x\r\n"),
+            ("ZRANGE b 0 -1 WITHSCORES", "-WRONGTYPE x\r\n"),
+            ("SMEMBERS b", "-WRONGTYPE x\r\n"),
+            ("ZUNION 2 NONE NONE NONSENSE", "-ERR syntax error\r\n"),
+            ("ZUNION 1 NONE NONSENSE", "-ERR syntax error\r\n"),
+        ]);
+        let req = request("ZUNION 2 a b NONSENSE", &[2, 3]);
+        let reply = drive(req, &node, |t, r| sorted_sets(t, r, Op::Union, Give::Members));
+        assert_eq!(reply, "-WRONGTYPE x\r\n");
+        let req = request("ZUNION 1 a NONSENSE", &[2]);
+        let reply = drive(req, &node, |t, r| sorted_sets(t, r, Op::Union, Give::Members));
+        assert_eq!(reply, "-ERR syntax error\r\n");
+    }
+}

@@ -1,0 +1,204 @@
+//! What a node computes itself, given to a key elsewhere: ZRANGESTORE, GEOSEARCHSTORE, GEORADIUS …
+//! STORE, SORT … STORE; and PFMERGE, LCS and BITOP, whose strings are brought to one place.
+//!
+//! Keys of slotway's own are there only between MULTI and EXEC: nobody sees them, and none is left
+//! behind.
+
+use std::rc::Rc;
+
+use super::fetch::{
+    batch, complaint, distinct, error, first_error, is_error, is_error_of, is_null, own_key,
+    scalar, target_failed, trial, with_keys,
+};
+use super::talk::{Outcome, Request, Step, Talk};
+use crate::cluster::slot_of;
+use crate::resp::reply::integer;
+
+/// The command is carried out where its source is, with a target of slotway's own beside it, whose
+/// dump becomes the client's target.
+pub async fn computed_there(talk: Talk, req: Rc<Request>) -> Outcome {
+    // The target is the first argument, or the last one that says STORE.
+    let target_first = req.name.ends_with("store");
+    let (source, target) = match target_first {
+        true => (req.key(1), req.key(0)),
+        false => (req.key(0), req.keys.iter().max().map_or(&[][..], |&at| req.arg(at))),
+    };
+    let aside = own_key(source, "target");
+    let keys: Vec<Vec<u8>> = (0..req.keys.len())
+        .map(|i| match i == usize::from(target_first) {
+            true => source.to_vec(),
+            false => aside.clone(),
+        })
+        .collect();
+    let steps = [
+        vec![b"DEL".as_slice(), &aside],
+        with_keys(&req, &keys),
+        vec![b"DUMP", &aside],
+        vec![b"DEL", &aside],
+    ];
+    let reply = talk.one(Step::batch(source, steps)).await;
+    let replies = batch(&reply)?;
+    let (Some(said), Some(dump)) = (replies.get(1), replies.get(2)) else {
+        return Err(error("ERR a node answered EXEC with too little"));
+    };
+    if is_error(said) {
+        return Err(said.to_vec());
+    }
+    talk.writes();
+    let write = match scalar(dump) {
+        Some(dump) => Step::one(target, &[b"RESTORE", target, b"0", dump, b"REPLACE"]),
+        None => Step::one(target, &[b"DEL", target]),
+    };
+    let written = talk.one(write).await;
+    match is_error(&written) {
+        true => Err(target_failed(&talk, &req, &written)),
+        false => Ok(said.to_vec()),
+    }
+}
+
+/// BITOP.
+pub async fn bit_operation(talk: Talk, req: Rc<Request>) -> Outcome {
+    let (keys, of) = distinct(&req, 1);
+    let mut steps: Vec<Step> = keys.iter().map(|key| Step::one(key, &[b"GET", key])).collect();
+    steps.push(trial(&req));
+    let mut replies = talk.ask(steps).await;
+    complaint(&replies.pop().unwrap_or_default())?;
+    first_error(&replies)?;
+    let sources: Vec<&[u8]> = of
+        .iter()
+        .map(|&i| replies.get(i).and_then(|reply| scalar(reply)).unwrap_or_default())
+        .collect();
+    let result = bits(req.arg(1), &sources).ok_or_else(|| error("ERR syntax error"))?;
+    let target = req.key(0);
+    talk.writes();
+    let write = match result.is_empty() {
+        true => Step::one(target, &[b"DEL", target]),
+        false => Step::one(target, &[b"SET", target, &result]),
+    };
+    let written = talk.one(write).await;
+    match is_error(&written) {
+        true => Err(target_failed(&talk, &req, &written)),
+        false => Ok(super::fetch::integer(result.len() as i64)),
+    }
+}
+
+/// What is shorter is as if zeros stood behind it.
+fn bits(operation: &[u8], sources: &[&[u8]]) -> Option<Vec<u8>> {
+    let length = sources.iter().map(|s| s.len()).max().unwrap_or(0);
+    let (first, others) = sources.split_first()?;
+    let mut result = first.to_vec();
+    result.resize(length, 0);
+    if operation.eq_ignore_ascii_case(b"not") {
+        result.iter_mut().for_each(|byte| *byte = !*byte);
+        return Some(result);
+    }
+    let of: fn(u8, u8) -> u8 = match () {
+        () if operation.eq_ignore_ascii_case(b"and") => |a, b| a & b,
+        () if operation.eq_ignore_ascii_case(b"or") => |a, b| a | b,
+        () if operation.eq_ignore_ascii_case(b"xor") => |a, b| a ^ b,
+        () => return None,
+    };
+    for source in others {
+        let zeros = std::iter::repeat(&0);
+        for (byte, other) in result.iter_mut().zip(source.iter().chain(zeros)) {
+            *byte = of(*byte, *other);
+        }
+    }
+    Some(result)
+}
+
+/// PFMERGE: the other sources' strings are brought to the target's slot, where a node merges them.
+pub async fn hll_merge(talk: Talk, req: Rc<Request>) -> Outcome {
+    let target = req.key(0);
+    let here = |key: &[u8]| slot_of(key) == slot_of(target);
+    let (keys, _) = distinct(&req, 1);
+    let (near, far): (Vec<&[u8]>, Vec<&[u8]>) = keys.into_iter().partition(|key| here(key));
+    let steps = far.iter().map(|key| Step::one(key, &[b"GET", key])).collect();
+    let replies = talk.ask(steps).await;
+    first_error(&replies)?;
+    let brought: Vec<(Vec<u8>, &[u8])> = replies
+        .iter()
+        .filter_map(|reply| scalar(reply))
+        .enumerate()
+        .map(|(i, string)| (own_key(target, &format!("source:{i}")), string))
+        .collect();
+    let sources = brought.iter().map(|(key, _)| key.as_slice());
+    let mut commands: Vec<Vec<&[u8]>> = Vec::new();
+    commands.extend(brought.iter().map(|(key, string)| vec![b"SET".as_slice(), key, string]));
+    commands.push(
+        [b"PFMERGE".as_slice(), target].into_iter().chain(near).chain(sources.clone()).collect(),
+    );
+    if !brought.is_empty() {
+        commands.push(std::iter::once(b"DEL".as_slice()).chain(sources).collect());
+    }
+    talk.writes();
+    let reply = talk.one(Step::batch(target, commands)).await;
+    let merged = batch(&reply).map(|all| all.get(brought.len()).map(|said| said.to_vec()));
+    match merged {
+        Ok(Some(said)) => Ok(said),
+        Ok(None) => Err(error("ERR a node answered EXEC with too little")),
+        Err(cause) => Err(target_failed(&talk, &req, &cause)),
+    }
+}
+
+/// LCS: the second string is brought to the first one's slot, where a node compares them: for long
+/// ones that is work for seconds.
+pub async fn longest_common(talk: Talk, req: Rc<Request>) -> Outcome {
+    let (first, second) = (req.key(0), req.key(1));
+    let reply = talk.one(Step::one(second, &[b"GET", second])).await;
+    if is_error_of(&reply, "WRONGTYPE") {
+        return Err(error("ERR The specified keys must contain string values"));
+    }
+    if is_error(&reply) {
+        return Err(reply);
+    }
+    let aside = own_key(first, "second");
+    let keys = [first.to_vec(), aside.clone()];
+    let mut commands = vec![vec![b"DEL".as_slice(), &aside]];
+    if let Some(string) = scalar(&reply) {
+        commands.push(vec![b"SET", &aside, string]);
+    }
+    let at = commands.len();
+    commands.push(with_keys(&req, &keys));
+    commands.push(vec![b"DEL", &aside]);
+    let reply = talk.one(Step::batch(first, commands)).await;
+    let said = batch(&reply)?.get(at).map(|said| said.to_vec());
+    said.filter(|said| !is_null(said) && integer(said).is_none_or(|n| n >= 0))
+        .ok_or_else(|| error("ERR a node answered EXEC with too little"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::talk::testing::{Node, drive, request};
+    use super::*;
+
+    #[test]
+    fn bits_of_several_strings() {
+        assert_eq!(bits(b"AND", &[b"\xff\x0f", b"\x3c"]).unwrap(), [0x3c, 0]);
+        assert_eq!(bits(b"or", &[b"\x01", b"\x10\x80"]).unwrap(), [0x11, 0x80]);
+        assert_eq!(bits(b"xor", &[b"\xff", b"\xff", b"\x01"]).unwrap(), [1]);
+        assert_eq!(bits(b"not", &[b"\x0f"]).unwrap(), [0xf0]);
+        assert_eq!(bits(b"and", &[b"", b""]).unwrap(), [0; 0]);
+        assert_eq!(bits(b"nand", &[b"a"]), None);
+    }
+
+    #[test]
+    fn the_target_gets_what_was_computed_at_the_source() {
+        let node = Node::new(&[
+            (
+                "MULTI DEL NONE ZRANGESTORE NONE s 0 -1 DUMP NONE DEL NONE EXEC",
+                "*4\r\n:0\r\n:3\r\n$4\r\nDUMP\r\n:1\r\n",
+            ),
+            ("RESTORE d 0 DUMP REPLACE", "+OK\r\n"),
+            (
+                "MULTI DEL NONE GEORADIUS s 0 0 1 m STORE NONE DUMP NONE DEL NONE EXEC",
+                "*4\r\n:0\r\n:0\r\n$-1\r\n:0\r\n",
+            ),
+            ("DEL d", ":1\r\n"),
+        ]);
+        let req = request("ZRANGESTORE d s 0 -1", &[1, 2]);
+        assert_eq!(drive(req, &node, computed_there), ":3\r\n");
+        let req = request("GEORADIUS s 0 0 1 m STORE d", &[1, 7]);
+        assert_eq!(drive(req, &node, computed_there), ":0\r\n");
+    }
+}

@@ -1,0 +1,220 @@
+//! XREAD and XREADGROUP over streams in several slots: each stream by itself, in one reply.
+
+use std::rc::Rc;
+
+use super::fetch::{
+    batch, complaint, error, first_error, is_error, is_error_of, is_null, null_list, own_key,
+};
+use super::pops::Wait;
+use super::talk::{Outcome, Request, Step, Talk};
+use crate::resp::reply::element_count;
+use crate::resp::tree::decode;
+use crate::resp::{Protocol, write};
+
+/// Of a group's history behind its end there is nothing, and to ask for it shows what is wrong.
+const BEHIND_ALL: &[u8] = b"9223372036854775807-0";
+
+/// The arguments taken apart.
+#[derive(Debug)]
+struct Read<'a> {
+    /// From the name to STREAMS, without BLOCK.
+    before: Vec<&'a [u8]>,
+    /// With BLOCK.
+    blocking: bool,
+    group: bool,
+}
+
+impl<'a> Read<'a> {
+    fn of(req: &'a Request) -> Read<'a> {
+        let group = req.name == "xreadgroup";
+        // The names behind GROUP may be anything.
+        let first = if group { 4 } else { 1 };
+        let end = req.keys.first().copied().unwrap_or(0);
+        let mut read =
+            Read { before: req.rest(0).take(first.min(end)).collect(), blocking: false, group };
+        let mut i = first;
+        while i < end {
+            if req.is(i, "block") && i + 1 < end {
+                read.blocking = true;
+                i += 2;
+            } else {
+                read.before.push(req.arg(i));
+                i += 1;
+            }
+        }
+        read
+    }
+
+    fn step(&self, key: &[u8], id: &[u8]) -> Step {
+        let args: Vec<&[u8]> = self.before.iter().copied().chain([key, id]).collect();
+        Step::one(key, &args)
+    }
+}
+
+/// The recipe.
+pub async fn read(talk: Talk, req: Rc<Request>) -> Outcome {
+    let read = Read::of(&req);
+    let count = req.keys.len();
+    let id = |i: usize| req.keys.get(i).map_or(&[][..], |&at| req.arg(at + count));
+    let parts = |ids: &[Vec<u8>]| -> Vec<Step> {
+        (0..count).map(|i| read.step(req.key(i), ids.get(i).map_or(&[], |id| id))).collect()
+    };
+    let mut ids: Vec<Vec<u8>> = (0..count).map(|i| id(i).to_vec()).collect();
+    // What is wrong with BLOCK is said before anything else.
+    let nothing = own_key(req.key(0), "none");
+    let mut steps = Vec::new();
+    if read.blocking {
+        let end = req.keys.first().copied().unwrap_or(0);
+        let args = req.rest(0).take(end).chain([nothing.as_slice(), b"0-0"]).collect();
+        steps.push(Step::batch(&nothing, [args]));
+    }
+    if read.group {
+        // Of a group a read is a change: what is wrong with any stream is to be found before.
+        let looks = (0..count).map(|i| match id(i) {
+            b">" => read.step(req.key(i), BEHIND_ALL),
+            other => read.step(req.key(i), other),
+        });
+        steps.extend(looks);
+    } else {
+        steps.extend(parts(&ids));
+        let ends = (0..count).filter(|&i| id(i) == b"$").map(|i| req.key(i));
+        if read.blocking {
+            steps.extend(ends.map(|key| Step::one(key, &[b"XINFO", b"STREAM", key])));
+        }
+    }
+    let mut replies = talk.ask(steps).await.into_iter();
+    if read.blocking {
+        let said = replies.next().unwrap_or_default();
+        let said = batch(&said).err().unwrap_or_default();
+        if !is_error_of(&said, "NOGROUP") {
+            complaint(&said)?;
+        }
+    }
+    let mut found: Vec<Vec<u8>> = replies.by_ref().take(count).collect();
+    first_error(&found)?;
+    if read.group {
+        talk.writes();
+        found = talk.ask(parts(&ids)).await;
+        halfway(&talk, &req, &found)?;
+    } else {
+        // From here on "the end" is the end that it had when the command came.
+        for id in ids.iter_mut().filter(|id| *id == b"$") {
+            let Some(info) = replies.next() else { break };
+            *id = end_of(&info)?;
+        }
+    }
+    let mut wait = read.blocking.then(|| Wait::new(&talk, &req));
+    loop {
+        if let Some(reply) = joined(&found, req.protocol) {
+            return Ok(reply);
+        }
+        let Some(wait) = wait.as_mut() else { return Ok(null_list(req.protocol)) };
+        if let Err(end) = wait.again(&talk, &req).await {
+            return end;
+        }
+        found = talk.ask(parts(&ids)).await;
+        if read.group {
+            if found.iter().any(|reply| is_error_of(reply, "NOGROUP")) {
+                return Err(error("UNBLOCKED the stream key no longer exists"));
+            }
+            halfway(&talk, &req, &found)?;
+        }
+    }
+}
+
+/// Some streams were read and others not: what was read stays with the consumer.
+fn halfway(talk: &Talk, req: &Request, found: &[Vec<u8>]) -> Result<(), Vec<u8>> {
+    let Some(cause) = found.iter().find(|reply| is_error(reply)) else { return Ok(()) };
+    let read = found.iter().enumerate().filter(|(_, reply)| !is_error(reply) && !is_null(reply));
+    let keys: Vec<_> = read.map(|(i, _)| String::from_utf8_lossy(req.key(i))).collect();
+    if keys.is_empty() && !is_unknown(cause) {
+        return Err(cause.clone());
+    }
+    let done = match keys.is_empty() {
+        true => "entries may have been delivered".to_owned(),
+        false => format!("entries of {} were delivered", keys.join(", ")),
+    };
+    let done = format!("{done} and are pending for the consumer");
+    Err(super::fetch::stopped(talk, req, &done, cause))
+}
+
+fn is_unknown(cause: &[u8]) -> bool {
+    memchr::memmem::find(cause, b"may or may not").is_some()
+}
+
+/// Where a stream ends, by its XINFO; one that is not there, at the beginning.
+fn end_of(info: &[u8]) -> Outcome {
+    if is_error_of(info, "ERR no such key") {
+        return Ok(b"0-0".to_vec());
+    }
+    if is_error(info) {
+        return Err(info.to_vec());
+    }
+    let info = decode(info).ok();
+    let id =
+        info.as_ref().and_then(|info| info.field("last-generated-id")).and_then(|id| id.text());
+    Ok(id.unwrap_or("0-0").as_bytes().to_vec())
+}
+
+/// The streams' replies as one; `None` where no stream has anything.
+fn joined(found: &[Vec<u8>], protocol: Protocol) -> Option<Vec<u8>> {
+    let some = found.iter().filter(|reply| !is_null(reply) && !is_error(reply));
+    let some: Vec<&Vec<u8>> = some.filter(|reply| element_count(reply) > Some(0)).collect();
+    if some.is_empty() {
+        return None;
+    }
+    let mut frame = Vec::new();
+    let streams: u64 = some.iter().filter_map(|reply| element_count(reply)).sum();
+    let kind = if protocol == Protocol::Resp3 { b'%' } else { b'*' };
+    write::header(&mut frame, kind, streams as usize);
+    for reply in some {
+        let start = memchr::memchr(b'\n', reply).map_or(reply.len(), |end| end + 1);
+        frame.extend_from_slice(reply.get(start..).unwrap_or_default());
+    }
+    Some(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::talk::testing::{Node, drive, request};
+    use super::*;
+
+    #[test]
+    fn each_by_itself() {
+        let node = Node::new(&[
+            ("XREAD COUNT 2 STREAMS a 0", "*1\r\n*2\r\n$1\r\na\r\n*0\r\n"),
+            ("XREAD COUNT 2 STREAMS b 7-1", "*-1\r\n"),
+            ("XREAD COUNT 2 STREAMS c 0", "*1\r\n*2\r\n$1\r\nc\r\n*0\r\n"),
+        ]);
+        let req = request("XREAD COUNT 2 STREAMS a b c 0 7-1 0", &[4, 5, 6]);
+        let reply = drive(req, &node, read);
+        assert_eq!(reply, "*2\r\n*2\r\n$1\r\na\r\n*0\r\n*2\r\n$1\r\nc\r\n*0\r\n");
+    }
+
+    #[test]
+    fn the_end_is_looked_up_once() {
+        let info = "*4\r\n$6\r\nlength\r\n:1\r\n$17\r\nlast-generated-id\r\n$3\r\n5-0\r\n";
+        let node = Node::new(&[
+            ("MULTI XREAD BLOCK 9 STREAMS NONE 0-0 EXEC", "*1\r\n*-1\r\n"),
+            ("XREAD STREAMS a $", "*-1\r\n"),
+            ("XREAD STREAMS b $", "*-1\r\n"),
+            ("XINFO STREAM a", info),
+            ("XINFO STREAM b", "-ERR no such key\r\n"),
+            ("XREAD STREAMS a 5-0", "*-1\r\n"),
+            ("XREAD STREAMS b 0-0", "*1\r\n*2\r\n$1\r\nb\r\n*0\r\n"),
+        ]);
+        let mut req = request("XREAD BLOCK 9 STREAMS a b $ $", &[4, 5]);
+        req.wait = Some(9_000);
+        assert_eq!(drive(req, &node, read), "*1\r\n*2\r\n$1\r\nb\r\n*0\r\n");
+    }
+
+    #[test]
+    fn a_group_is_looked_for_before_anything_is_delivered() {
+        let node = Node::new(&[
+            ("XREADGROUP GROUP g block COUNT 1 STREAMS a 9223372036854775807-0", "*-1\r\n"),
+            ("XREADGROUP GROUP g block COUNT 1 STREAMS b 9223372036854775807-0", "-NOGROUP x\r\n"),
+        ]);
+        let req = request("XREADGROUP GROUP g block COUNT 1 STREAMS a b > >", &[7, 8]);
+        assert_eq!(drive(req, &node, read), "-NOGROUP x\r\n");
+    }
+}

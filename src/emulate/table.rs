@@ -1,0 +1,203 @@
+//! The one table: each command, how it is composed, what is given up.
+
+use super::algebra::Op;
+use super::sets::{self, Give};
+use super::talk::{Emulation, Request};
+use super::{moves, pops, sort, stores, streams};
+
+/// How a command is composed from commands for one slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recipe {
+    /// Sets are fetched and combined.
+    Sets(Op, Give),
+    /// The same with sorted sets, and sets as such.
+    SortedSets(Op, Give),
+    /// HyperLogLogs are fetched and merged.
+    HllCount,
+    /// The same strings are brought to the target's slot, and merged there.
+    HllMerge,
+    /// Strings are fetched and combined.
+    Bits,
+    /// One string is brought to the other's slot, and compared there.
+    LongestCommon,
+    /// Elements, their weights and what is asked of them are fetched.
+    Sort,
+    /// A dump of what a node has computed beside the source is given to the target.
+    ComputedThere,
+    /// A dump is given to the target.
+    Copy,
+    /// The same, then the source is removed.
+    Rename,
+    /// A member is added there, then removed here.
+    SetMember,
+    /// An element is pushed there, then removed here; or waited for (`true`).
+    ListElement(bool),
+    /// The first key that exists is popped from; or waited for (`true`).
+    Pop(bool),
+    /// Each stream is read by itself, and may be waited for.
+    Streams,
+    /// All keys are looked at, then set slot by slot.
+    SetIfNone,
+}
+
+/// One command.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name in the command table.
+    pub name: &'static str,
+    /// How it is done.
+    pub recipe: Recipe,
+    /// For `docs/commands.md`: the steps, and what is given up.
+    pub doc: &'static str,
+}
+
+const READS: &str = "Over several slots (`emulate`) each key is read with a command of its own, all \
+                     at the same time, and slotway combines them: not all of one moment";
+const STORES: &str = "Over several slots (`emulate`) the keys are read one by one as of the command \
+                      without `STORE`, then the target is written in one piece: what is written in \
+                      between to a source is not in it";
+
+const SORT: &str = "`BY` and `GET` with patterns, and a target in another slot (`emulate`): the \
+                    elements, then the keys of the patterns are read, not of one moment, and the \
+                    target is written in one piece. Without `emulate` a node refuses patterns";
+const THERE: &str = "With the target in another slot (`emulate`) the source's node computes it, and its \
+                     dump is given to the target (`RESTORE`): what is written to the source in between \
+                     is not in it";
+const RENAME: &str = "Over several slots (`emulate`) by `DUMP` and `RESTORE`, the time to live included; \
+                      the source is removed when the target is confirmed, and only if it is as it was \
+                      (a script compares the dump), else it is copied anew. For a moment others see both \
+                      keys; after an error in the middle both may be there, and the error says so";
+const MOVE: &str = "Over several slots (`emulate`) it is written to the target, and removed from the source \
+                    when that is confirmed: for a moment others see it in both, and after an error in the \
+                    middle both may have it, and the error says so. Several such moves from one source take \
+                    turns. What somebody else takes from the source in that moment is taken back from the \
+                    target";
+const BLOCKING_MOVE: &str = "Over several slots (`emulate`) as the command that does not block; the source \
+                             is looked at again and again, at the latest after \
+                             `commands.cross_slot_turn`, and who waits longest is not served first";
+const POP: &str = "Over several slots (`emulate`) the keys are looked at, and the first one that has \
+                   something is popped from: a key before it that is pushed to in between is left";
+const BLOCKING_POP: &str = "Over several slots (`emulate`) the keys are looked at again and again, at the \
+                            latest after `commands.cross_slot_turn`, and the first one that has something \
+                            is popped from; who waits longest is not served first. What was taken for a \
+                            client that has gone is put back";
+
+const fn entry_of(name: &'static str, recipe: Recipe, doc: &'static str) -> Entry {
+    Entry { name, recipe, doc }
+}
+
+/// All of them.
+pub const TABLE: &[Entry] = &[
+    entry_of("sinter", Recipe::Sets(Op::Inter, Give::Members), READS),
+    entry_of("sintercard", Recipe::Sets(Op::Inter, Give::Count), READS),
+    entry_of("sinterstore", Recipe::Sets(Op::Inter, Give::Store), STORES),
+    entry_of("sunion", Recipe::Sets(Op::Union, Give::Members), READS),
+    entry_of("sunionstore", Recipe::Sets(Op::Union, Give::Store), STORES),
+    entry_of("sdiff", Recipe::Sets(Op::Diff, Give::Members), READS),
+    entry_of("sdiffstore", Recipe::Sets(Op::Diff, Give::Store), STORES),
+    entry_of("zinter", Recipe::SortedSets(Op::Inter, Give::Members), READS),
+    entry_of("zintercard", Recipe::SortedSets(Op::Inter, Give::Count), READS),
+    entry_of("zinterstore", Recipe::SortedSets(Op::Inter, Give::Store), STORES),
+    entry_of("zunion", Recipe::SortedSets(Op::Union, Give::Members), READS),
+    entry_of("zunionstore", Recipe::SortedSets(Op::Union, Give::Store), STORES),
+    entry_of("zdiff", Recipe::SortedSets(Op::Diff, Give::Members), READS),
+    entry_of("zdiffstore", Recipe::SortedSets(Op::Diff, Give::Store), STORES),
+    entry_of("pfcount", Recipe::HllCount, READS),
+    entry_of(
+        "pfmerge",
+        Recipe::HllMerge,
+        "Over several slots (`emulate`) the sources of other slots are read, then merged in the target's slot in one piece (`MULTI`): what is written to a source in between is not in it",
+    ),
+    entry_of("bitop", Recipe::Bits, STORES),
+    entry_of(
+        "lcs",
+        Recipe::LongestCommon,
+        "Over several slots (`emulate`) the second string is read and put beside the first one for the comparison (`MULTI`, so that nobody sees it there): not both of one moment, and a write for the first key's node",
+    ),
+    entry_of("sort", Recipe::Sort, SORT),
+    entry_of("sort_ro", Recipe::Sort, SORT),
+    entry_of("zrangestore", Recipe::ComputedThere, THERE),
+    entry_of("geosearchstore", Recipe::ComputedThere, THERE),
+    entry_of("georadius", Recipe::ComputedThere, THERE),
+    entry_of("georadiusbymember", Recipe::ComputedThere, THERE),
+    entry_of(
+        "copy",
+        Recipe::Copy,
+        "Over several slots (`emulate`) by `DUMP` and `RESTORE`, the time to live included: what is written to the source in between is not in the copy",
+    ),
+    entry_of("rename", Recipe::Rename, RENAME),
+    entry_of("renamenx", Recipe::Rename, RENAME),
+    entry_of("smove", Recipe::SetMember, MOVE),
+    entry_of("lmove", Recipe::ListElement(false), MOVE),
+    entry_of("rpoplpush", Recipe::ListElement(false), MOVE),
+    entry_of("blmove", Recipe::ListElement(true), BLOCKING_MOVE),
+    entry_of("brpoplpush", Recipe::ListElement(true), BLOCKING_MOVE),
+    entry_of("lmpop", Recipe::Pop(false), POP),
+    entry_of("zmpop", Recipe::Pop(false), POP),
+    entry_of("blpop", Recipe::Pop(true), BLOCKING_POP),
+    entry_of("brpop", Recipe::Pop(true), BLOCKING_POP),
+    entry_of("blmpop", Recipe::Pop(true), BLOCKING_POP),
+    entry_of("bzpopmin", Recipe::Pop(true), BLOCKING_POP),
+    entry_of("bzpopmax", Recipe::Pop(true), BLOCKING_POP),
+    entry_of("bzmpop", Recipe::Pop(true), BLOCKING_POP),
+    entry_of(
+        "xread",
+        Recipe::Streams,
+        "Over several slots (`emulate`) each stream is read by itself, not all at one moment; with `BLOCK` they are looked at again and again, at the latest after `commands.cross_slot_turn`",
+    ),
+    entry_of(
+        "xreadgroup",
+        Recipe::Streams,
+        "Over several slots (`emulate`) as `XREAD`; that all groups exist is looked at first. Where a stream fails afterwards, what was read of the others is pending for the consumer, and the error says which (with `NOACK` it is lost)",
+    ),
+    entry_of(
+        "msetnx",
+        Recipe::SetIfNone,
+        "Over several slots (`emulate`) all keys are looked at, then set slot by slot, each slot's all or none: others see some of them before the rest, and where a key comes to exist in between, those of the slots before are set and the error says which",
+    ),
+];
+
+/// The entry of a command, with its place in the table.
+pub fn entry(name: &str) -> Option<(usize, &'static Entry)> {
+    TABLE.iter().enumerate().find(|(_, entry)| entry.name == name)
+}
+
+/// Begins it.
+pub fn begin(recipe: Recipe, request: Request) -> Emulation {
+    match recipe {
+        Recipe::Sets(op, give) => Emulation::new(request, |t, r| sets::sets(t, r, op, give)),
+        Recipe::SortedSets(op, give) => {
+            Emulation::new(request, |t, r| sets::sorted_sets(t, r, op, give))
+        }
+        Recipe::HllCount => Emulation::new(request, sets::hll_count),
+        Recipe::HllMerge => Emulation::new(request, stores::hll_merge),
+        Recipe::Bits => Emulation::new(request, stores::bit_operation),
+        Recipe::LongestCommon => Emulation::new(request, stores::longest_common),
+        Recipe::Sort => Emulation::new(request, sort::sort),
+        Recipe::ComputedThere => Emulation::new(request, stores::computed_there),
+        Recipe::Copy => Emulation::new(request, moves::copy),
+        Recipe::Rename => Emulation::new(request, moves::rename),
+        Recipe::SetMember => Emulation::new(request, moves::set_member),
+        Recipe::ListElement(waits) => {
+            Emulation::new(request, move |t, r| moves::list_element(t, r, waits))
+        }
+        Recipe::Pop(waits) => Emulation::new(request, move |t, r| pops::pop(t, r, waits)),
+        Recipe::Streams => Emulation::new(request, streams::read),
+        Recipe::SetIfNone => Emulation::new(request, moves::set_if_none),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::CommandTable;
+
+    #[test]
+    fn each_is_a_command_once() {
+        let table = CommandTable::builtin();
+        for (i, one) in TABLE.iter().enumerate() {
+            assert!(table.by_name(one.name).is_some(), "{}", one.name);
+            assert_eq!(entry(one.name).map(|(at, _)| at), Some(i), "{}", one.name);
+        }
+    }
+}

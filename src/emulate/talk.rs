@@ -1,0 +1,413 @@
+//! How a recipe speaks with the nodes, without any I/O: it asks steps, and goes on when all their
+//! replies are there. Who drives it sends the steps: the worker, or a test.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use crate::cluster::slot_of;
+use crate::resp::{Protocol, write};
+
+/// An emulated command's own answer, or an error: whole frames both.
+pub type Outcome = Result<Vec<u8>, Vec<u8>>;
+
+/// One command for the keys of one slot, or several that a node carries out as one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The slot of its keys.
+    pub slot: u16,
+    /// What is sent.
+    pub frame: Vec<u8>,
+    /// The names of its commands, in lower case.
+    pub names: Vec<String>,
+    /// It is a MULTI … EXEC: the reply is a list of its commands' replies.
+    pub batch: bool,
+    /// A replica may answer it, where the client's reads may go to replicas.
+    pub anywhere: bool,
+}
+
+const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+
+fn name_of(args: &[&[u8]]) -> String {
+    String::from_utf8_lossy(args.first().copied().unwrap_or_default()).to_ascii_lowercase()
+}
+
+impl Step {
+    /// One command for the slot of `key`.
+    pub fn one(key: &[u8], args: &[&[u8]]) -> Step {
+        let mut frame = Vec::new();
+        write::request(&mut frame, args);
+        let names = vec![name_of(args)];
+        Step { slot: slot_of(key).0, frame, names, batch: false, anywhere: false }
+    }
+
+    /// Several commands for the slot of `key`, all or nothing.
+    pub fn batch<'a>(key: &[u8], commands: impl IntoIterator<Item = Vec<&'a [u8]>>) -> Step {
+        let mut step = Step {
+            slot: slot_of(key).0,
+            frame: MULTI.to_vec(),
+            names: Vec::new(),
+            batch: true,
+            anywhere: false,
+        };
+        for args in commands {
+            write::request(&mut step.frame, &args);
+            step.names.push(name_of(&args));
+        }
+        step.frame.extend_from_slice(EXEC);
+        step
+    }
+
+    /// The same where a replica may answer it.
+    pub fn anywhere(mut self) -> Step {
+        self.anywhere = true;
+        self
+    }
+}
+
+/// What a recipe is given.
+#[derive(Debug)]
+pub struct Request {
+    /// The client's arguments; the first one is the command's name as it was sent.
+    pub args: Vec<Box<[u8]>>,
+    /// The arguments that are keys.
+    pub keys: Vec<usize>,
+    /// The command's name in the table.
+    pub name: String,
+    /// What the client and the steps speak.
+    pub protocol: Protocol,
+    /// How long it may wait, microseconds; `None` is for ever. For commands that block.
+    pub wait: Option<u64>,
+    /// The longest pause between two looks of a command that waits, microseconds.
+    pub turn: u64,
+    /// How long it tries to get hold of a key that another command moves, microseconds.
+    pub patience: u64,
+    /// Different for every command.
+    pub ticket: u64,
+}
+
+impl Request {
+    /// Argument `i`; empty past the end.
+    pub fn arg(&self, i: usize) -> &[u8] {
+        self.args.get(i).map(|a| &**a).unwrap_or_default()
+    }
+
+    /// Argument `i` equals `word`, letter case aside.
+    pub fn is(&self, i: usize, word: &str) -> bool {
+        self.args.get(i).is_some_and(|a| a.eq_ignore_ascii_case(word.as_bytes()))
+    }
+
+    /// The `i`th key.
+    pub fn key(&self, i: usize) -> &[u8] {
+        self.keys.get(i).map_or(&[], |&at| self.arg(at))
+    }
+
+    /// The arguments from `from` on.
+    pub fn rest(&self, from: usize) -> impl Iterator<Item = &[u8]> {
+        self.args.iter().skip(from).map(|a| &**a)
+    }
+}
+
+/// What recipe and driver have in common.
+#[derive(Debug, Default)]
+struct Exchange {
+    asked: Option<Vec<Step>>,
+    pause: Option<u64>,
+    replies: Option<Vec<Vec<u8>>>,
+    now: u64,
+    gone: bool,
+    unblocked: Option<bool>,
+    wrote: bool,
+    halfway: bool,
+    waits: bool,
+}
+
+/// The recipe's side.
+#[derive(Debug, Clone, Default)]
+pub struct Talk(Rc<RefCell<Exchange>>);
+
+impl Talk {
+    /// Sends all steps at once, and gives their replies in the same order.
+    pub async fn ask(&self, steps: Vec<Step>) -> Vec<Vec<u8>> {
+        if steps.is_empty() {
+            return Vec::new();
+        }
+        self.0.borrow_mut().asked = Some(steps);
+        poll_fn(|_| match self.0.borrow_mut().replies.take() {
+            Some(replies) => Poll::Ready(replies),
+            None => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Sends one step; its reply.
+    pub async fn one(&self, step: Step) -> Vec<u8> {
+        self.ask(vec![step]).await.pop().unwrap_or_default()
+    }
+
+    /// Waits for so many microseconds, or less where something else has come.
+    pub async fn pause(&self, micros: u64) {
+        self.0.borrow_mut().pause = Some(micros);
+        poll_fn(|_| match self.0.borrow_mut().replies.take() {
+            Some(_) => Poll::Ready(()),
+            None => Poll::Pending,
+        })
+        .await;
+    }
+
+    /// The clock, microseconds.
+    pub fn now(&self) -> u64 {
+        self.0.borrow().now
+    }
+
+    /// The client has closed its connection.
+    pub fn is_gone(&self) -> bool {
+        self.0.borrow().gone
+    }
+
+    /// CLIENT UNBLOCK was said: `true` with an error.
+    pub fn unblocked(&self) -> Option<bool> {
+        self.0.borrow().unblocked
+    }
+
+    /// From here on data is changed: what came in so far is not refused for want of memory.
+    pub fn writes(&self) {
+        self.0.borrow_mut().wrote = true;
+    }
+
+    /// It ends with some steps done and others not.
+    pub fn halfway(&self) {
+        self.0.borrow_mut().halfway = true;
+    }
+
+    /// It waits for data (`true`), so that CLIENT UNBLOCK ends it.
+    pub fn waits(&self, on: bool) {
+        self.0.borrow_mut().waits = on;
+    }
+}
+
+/// What an emulation wants next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// These steps' replies.
+    Ask(Vec<Step>),
+    /// To be woken after so many microseconds.
+    Pause(u64),
+    /// Nothing: this is the client's reply.
+    Done(Vec<u8>),
+}
+
+/// An emulated command under way.
+pub struct Emulation {
+    future: Pin<Box<dyn Future<Output = Outcome>>>,
+    talk: Talk,
+    replies: Vec<Vec<u8>>,
+    left: usize,
+    held: usize,
+    /// Of the request, which the recipe holds.
+    request: usize,
+    begun: bool,
+    paused: bool,
+    /// Its request's.
+    pub ticket: u64,
+}
+
+impl std::fmt::Debug for Emulation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Emulation").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+impl Emulation {
+    /// Begins one; nothing is done before [`Emulation::advance`].
+    pub fn new<F>(request: Request, recipe: impl FnOnce(Talk, Rc<Request>) -> F) -> Emulation
+    where
+        F: Future<Output = Outcome> + 'static,
+    {
+        let talk = Talk::default();
+        let bytes = request.args.iter().map(|a| a.len() + size_of::<Box<[u8]>>()).sum();
+        let ticket = request.ticket;
+        Emulation {
+            ticket,
+            future: Box::pin(recipe(talk.clone(), Rc::new(request))),
+            talk,
+            replies: Vec::new(),
+            left: 0,
+            held: 0,
+            request: bytes,
+            begun: false,
+            paused: false,
+        }
+    }
+
+    /// Goes on: all replies are there, or its pause is over.
+    pub fn advance(&mut self, now: u64) -> Next {
+        {
+            let mut exchange = self.talk.0.borrow_mut();
+            exchange.now = now;
+            let replies = std::mem::take(&mut self.replies);
+            // At the first time nobody waits for any.
+            exchange.replies = std::mem::replace(&mut self.begun, true).then_some(replies);
+        }
+        self.held = 0;
+        self.paused = false;
+        let mut context = Context::from_waker(Waker::noop());
+        match self.future.as_mut().poll(&mut context) {
+            Poll::Ready(Ok(frame) | Err(frame)) => Next::Done(frame),
+            Poll::Pending => {
+                let mut exchange = self.talk.0.borrow_mut();
+                match exchange.asked.take() {
+                    Some(steps) => {
+                        self.left = steps.len();
+                        self.replies = vec![Vec::new(); steps.len()];
+                        Next::Ask(steps)
+                    }
+                    None => {
+                        self.paused = true;
+                        Next::Pause(exchange.pause.take().unwrap_or(0))
+                    }
+                }
+            }
+        }
+    }
+
+    /// The reply to step `i`. `true`: it was the last one that was waited for.
+    pub fn add(&mut self, i: u32, frame: &[u8]) -> bool {
+        if let Some(place) = self.replies.get_mut(i as usize) {
+            *place = frame.to_vec();
+            self.held += frame.len();
+        }
+        self.left = self.left.saturating_sub(1);
+        self.left == 0
+    }
+
+    /// Bytes that it holds.
+    pub fn held(&self) -> usize {
+        self.held + self.request
+    }
+
+    /// Bytes of the replies that it goes on with.
+    pub fn gathered(&self) -> usize {
+        self.held
+    }
+
+    /// Nothing was changed yet, so that it may be given up.
+    pub fn only_reads(&self) -> bool {
+        !self.talk.0.borrow().wrote
+    }
+
+    /// It ended with some of its steps done and others not.
+    pub fn is_halfway(&self) -> bool {
+        self.talk.0.borrow().halfway
+    }
+
+    /// It waits for the end of a pause.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// It waits for data, as a blocking command.
+    pub fn is_blocked(&self) -> bool {
+        self.talk.0.borrow().waits
+    }
+
+    /// The client is gone: it takes nothing more for it.
+    pub fn leave(&mut self) {
+        self.talk.0.borrow_mut().gone = true;
+    }
+
+    /// CLIENT UNBLOCK.
+    pub fn unblock(&mut self, error: bool) {
+        self.talk.0.borrow_mut().unblocked = Some(error);
+    }
+}
+
+/// For tests: nodes that say what they are told to, and what drives a recipe.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::resp::{Args, RequestLimits, RequestProgress, scan_request};
+
+    /// A request of words, `keys` are its keys.
+    pub fn request(line: &str, keys: &[usize]) -> Request {
+        let args: Vec<Box<[u8]>> = line.split(' ').map(|w| w.as_bytes().into()).collect();
+        let name = line.split(' ').next().unwrap_or_default().to_lowercase();
+        Request {
+            args,
+            keys: keys.to_vec(),
+            name,
+            protocol: Protocol::Resp2,
+            wait: Some(0),
+            turn: 50_000,
+            patience: 1_000_000,
+            ticket: 7,
+        }
+    }
+
+    /// Replies by the words of a step; slotway's own keys are `NONE`.
+    #[derive(Debug)]
+    pub struct Node {
+        replies: Vec<(String, Vec<u8>)>,
+        /// All that was asked.
+        pub asked: RefCell<Vec<String>>,
+    }
+
+    impl Node {
+        pub fn new(replies: &[(&str, &str)]) -> Node {
+            let own = |(w, r): &(&str, &str)| ((*w).to_owned(), r.as_bytes().to_vec());
+            Node { replies: replies.iter().map(own).collect(), asked: RefCell::default() }
+        }
+
+        pub fn say(&self, step: &Step) -> Vec<u8> {
+            let (mut at, mut words) = (0, Vec::new());
+            while at < step.frame.len() {
+                let mut ranges = Vec::new();
+                let rest = &step.frame[at..];
+                let limits = RequestLimits { bulk: 1 << 30, inline: 1 << 16, multibulk: 1 << 20 };
+                let scanned =
+                    scan_request(rest, &limits, &mut RequestProgress::default(), &mut ranges);
+                let Ok(crate::resp::Request::Array { len }) = scanned else {
+                    panic!("{scanned:?}")
+                };
+                for arg in Args::new(rest, &ranges).iter() {
+                    words.push(match arg.starts_with(b"slotway:{") {
+                        true => "NONE".to_owned(),
+                        false => String::from_utf8_lossy(arg).into_owned(),
+                    });
+                }
+                at += len;
+            }
+            let words = words.join(" ");
+            self.asked.borrow_mut().push(words.clone());
+            let found = self.replies.iter().find(|(w, _)| *w == words);
+            found.map_or_else(|| panic!("nobody told what to say to: {words}"), |(_, r)| r.clone())
+        }
+    }
+
+    /// The reply that the client gets.
+    pub fn drive<F>(
+        request: Request,
+        node: &Node,
+        recipe: impl FnOnce(Talk, Rc<Request>) -> F,
+    ) -> String
+    where
+        F: Future<Output = Outcome> + 'static,
+    {
+        let (mut emulation, mut now) = (Emulation::new(request, recipe), 0);
+        loop {
+            match emulation.advance(now) {
+                Next::Ask(steps) => {
+                    for (i, step) in steps.iter().enumerate() {
+                        let last = emulation.add(i as u32, &node.say(step));
+                        assert_eq!(last, i + 1 == steps.len());
+                    }
+                }
+                Next::Pause(micros) => now += micros,
+                Next::Done(frame) => return String::from_utf8_lossy(&frame).into_owned(),
+            }
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Commands over several slots that are carried out in steps ([`crate::emulate`]): they are begun,
+//! their steps are sent as any other command, and their replies given back.
+//!
+//! An emulated command occupies its client as an errand does: nothing more is read from it until it
+//! is answered, so that what comes behind does not overtake the steps. Its place is a gathering, so
+//! steps keep their order with the client's earlier commands, travel with its rights, and count as
+//! memory. It goes on when its client is gone: what was begun is brought to its end.
+
+use super::clock::{Job, Timer};
+use super::downstream::Flow;
+use super::settings::out_of_memory;
+use super::{Gathering, Worker, reaccount};
+use crate::buf::CHUNK;
+use crate::client::{Errand, Kind};
+use crate::cluster::slot_of;
+use crate::command::CommandId;
+use crate::emulate::{self, Next, Request, Step};
+use crate::metrics::{EmulatedOutcome, Histogram, LimitHit};
+use crate::resp::{Args, write};
+use crate::route::{Gather, Merge, wait_time};
+use crate::upstream::{Dest, NO_SLOT, flag};
+
+/// How long a command tries to get hold of a key that another one moves, microseconds.
+const PATIENCE: u64 = 6_000_000;
+/// What is made of replies takes so many times their bytes.
+const WORKED_ON: usize = 4;
+
+impl Worker {
+    /// A command whose keys lie in several slots, or that looks for keys anywhere (SORT). `slot` is
+    /// its first key's.
+    #[cold]
+    pub(super) fn several_slots(
+        &mut self,
+        index: usize,
+        command: u16,
+        slot: u16,
+        frame: &[u8],
+        args: &Args,
+    ) -> Flow {
+        let spec = self.router.table().get(CommandId(command));
+        let name = spec.name.to_string();
+        let keys: Vec<usize> = self.keys.iter().map(|&at| at as usize).collect();
+        let others = apart(args, &keys);
+        let entry = emulate::entry(&name).filter(|_| self.settings.emulate);
+        let Some((_, entry)) = entry else {
+            return match others {
+                Some(others) => {
+                    let text = cross_slot(&name, others);
+                    self.answer_own_error(index, command, &text);
+                    Flow::Next
+                }
+                // The node refuses it in its own words.
+                None => self.forward(index, command, slot, frame),
+            };
+        };
+        let bytes: usize = args.iter().map(<[u8]>::len).sum();
+        if bytes > CHUNK && !self.has_room_for(2 * bytes) {
+            return self.refuse_for_memory(index, command);
+        }
+        let Some(client) = self.clients.get(index) else { return Flow::Stop };
+        let (protocol, generation) = (client.session.protocol, client.generation);
+        let slots = keys.iter().filter_map(|&at| args.get(at)).map(|key| slot_of(key).0);
+        let full = slots
+            .filter_map(|slot| self.route(slot))
+            .find_map(|node| self.full_upstream(node, protocol, index));
+        if let Some(u) = full {
+            return self.pause(index, u);
+        }
+        let wait = wait_time(args).filter(|_| spec_blocks(&name, args));
+        let mut errand = Errand::new(Kind::Emulated, command, NO_SLOT, Vec::new(), self.now);
+        errand.time = wait;
+        let Some(to) = self.begin_errand(index, errand, None) else { return Flow::Stop };
+        self.next_emulation += 1;
+        let request = Request {
+            args: args.iter().map(Into::into).collect(),
+            keys,
+            name,
+            protocol,
+            wait: wait.map_or(Some(0), |wait| wait.micros),
+            turn: self.settings.emulation_turn,
+            patience: PATIENCE,
+            ticket: self.next_emulation,
+        };
+        let mut gather = Gather::default();
+        gather.start(Merge::AllSucceeded, protocol);
+        let g = self.gatherings.insert(Gathering {
+            gather,
+            exec: None,
+            emulation: Some(Box::new(emulate::begin(entry.recipe, request))),
+            to,
+            lane: (index as u32, generation),
+            realm: self.realm_of(index),
+            command,
+            started: self.now,
+            accounted: 0,
+        });
+        self.emulation_goes_on(g);
+        Flow::Next
+    }
+
+    /// What it waited for is there.
+    pub(super) fn emulation_goes_on(&mut self, g: usize) {
+        let room = |worker: &Worker, bytes: usize| bytes <= CHUNK || worker.has_room_for(bytes);
+        let gathering = self.gatherings.get(g).and_then(|g| g.emulation.as_ref());
+        let Some(emulation) = gathering else { return };
+        if emulation.only_reads() && !room(self, emulation.gathered() * WORKED_ON) {
+            self.stats.limits_hit[LimitHit::Memory as usize] += 1;
+            let mut reply = Vec::new();
+            write::error(&mut reply, &out_of_memory(&self.settings));
+            return self.end_emulation(g, &reply);
+        }
+        let now = self.now;
+        let Some(gathering) = self.gatherings.get_mut(g) else { return };
+        let Some(emulation) = gathering.emulation.as_mut() else { return };
+        let next = emulation.advance(now);
+        let held = emulation.held();
+        reaccount(&mut self.accounted, &mut gathering.accounted, held);
+        match next {
+            Next::Ask(steps) => {
+                for (i, step) in (0..).zip(steps) {
+                    self.send_step(g, i, step);
+                }
+            }
+            Next::Pause(micros) => {
+                let ticket = emulation_ticket(gathering);
+                let due = now + micros;
+                self.timers.push(Timer { due, job: Job::Emulation(g, ticket) });
+            }
+            Next::Done(reply) => self.end_emulation(g, &reply),
+        }
+    }
+
+    fn send_step(&mut self, g: usize, i: u32, step: Step) {
+        let Some(gathering) = self.gatherings.get(g) else { return };
+        let (lane, protocol) = (gathering.lane, gathering.gather.protocol());
+        let table = self.router.table();
+        let id = |name: &str| table.by_name(name).map_or(self.router.unknown(), |id| id.0);
+        let command = match (step.batch, step.names.first()) {
+            (false, Some(name)) => id(name),
+            _ => id("exec"),
+        };
+        let reads = step.names.iter().all(|name| self.router.is_read_only(id(name)));
+        let dest = Dest::Part { gather: g as u32, first: i };
+        let mut pending = self.pending(dest, command, step.slot, protocol);
+        if step.batch {
+            pending.before = step.names.len() as u32 + 1;
+            if reads {
+                pending.flags |= flag::READ_ONLY;
+            }
+        }
+        if step.anywhere && reads && self.read_step(lane, pending, &step.frame) {
+            return;
+        }
+        match self.route(step.slot) {
+            Some(node) => self.send_to(node, pending, step.frame, lane.0),
+            None if !self.holds.fits(step.slot, step.frame.len(), self.settings.held) => {
+                self.stats.limits_hit[LimitHit::Held as usize] += 1;
+                self.fail(&pending, "slotway", &super::dispatch::held_full(step.slot));
+            }
+            None => self.hold_pending(pending, lane, step.frame),
+        }
+    }
+
+    /// Its pause is over.
+    pub(super) fn wake_emulation(&mut self, g: usize, ticket: u64) {
+        let gathering = self.gatherings.get(g).filter(|g| emulation_ticket(g) == ticket);
+        let paused = gathering.and_then(|g| g.emulation.as_ref()).is_some_and(|e| e.is_paused());
+        if paused {
+            self.emulation_goes_on(g);
+        }
+    }
+
+    /// The client gets its reply.
+    fn end_emulation(&mut self, g: usize, reply: &[u8]) {
+        let Some(mut gathering) = self.gatherings.try_remove(g) else { return };
+        reaccount(&mut self.accounted, &mut gathering.accounted, 0);
+        let micros = self.now.saturating_sub(gathering.started);
+        if let Some(histogram) = self.stats.latency.get_mut(self.router.class(gathering.command)) {
+            histogram.record(Histogram::bucket(micros), micros);
+        }
+        let ok = !emulate::fetch::is_error(reply);
+        if let Some(stats) = self.stats.commands.get_mut(usize::from(gathering.command)) {
+            match ok {
+                true => stats.ok += 1,
+                false => stats.error += 1,
+            }
+        }
+        let halfway = gathering.emulation.as_ref().is_some_and(|e| e.is_halfway());
+        let outcome = match ok {
+            _ if halfway => EmulatedOutcome::Halfway,
+            true => EmulatedOutcome::Ok,
+            false => EmulatedOutcome::Error,
+        };
+        let name = &self.router.table().get(CommandId(gathering.command)).name;
+        if let Some((at, _)) = emulate::entry(name)
+            && let Some(counts) = self.stats.emulated.get_mut(at)
+        {
+            counts[outcome as usize] += 1;
+        }
+        self.deliver_own(gathering.to, reply);
+        if let Dest::Client { seq, .. } = gathering.to {
+            self.end_errand(gathering.lane, seq);
+        }
+    }
+
+    /// The client's emulation under way.
+    fn emulation_of(&self, client: (u32, u32)) -> Option<usize> {
+        let its = |(_, g): &(usize, &Gathering)| g.emulation.is_some() && g.lane == client;
+        self.gatherings.iter().find(its).map(|(g, _)| g)
+    }
+
+    /// The client is closing: what waits for it ends, what is under way is brought to its end.
+    pub(super) fn leave_emulation(&mut self, client: (u32, u32)) {
+        self.tell_emulation(client, |emulation| {
+            emulation.leave();
+            true
+        });
+    }
+
+    /// CLIENT UNBLOCK. `false`: it does not wait for data.
+    pub(super) fn unblock_emulation(&mut self, client: (u32, u32), error: bool) -> bool {
+        self.tell_emulation(client, |emulation| {
+            let blocked = emulation.is_blocked();
+            if blocked {
+                emulation.unblock(error);
+            }
+            blocked
+        })
+    }
+
+    fn tell_emulation(
+        &mut self,
+        client: (u32, u32),
+        tell: impl FnOnce(&mut emulate::Emulation) -> bool,
+    ) -> bool {
+        let Some(g) = self.emulation_of(client) else { return false };
+        let gathering = self.gatherings.get_mut(g);
+        let Some(emulation) = gathering.and_then(|g| g.emulation.as_mut()) else { return false };
+        let told = tell(emulation);
+        if told && emulation.is_paused() {
+            self.emulation_goes_on(g);
+        }
+        told
+    }
+
+    /// Why a command over several slots is refused behind MULTI. `None`: a node will say what it
+    /// thinks of it.
+    pub(super) fn refused_in_multi(&self, name: &str, args: &Args) -> Option<String> {
+        let keys: Vec<usize> = self.keys.iter().map(|&at| at as usize).collect();
+        let upper = name.to_ascii_uppercase();
+        let why = "inside a transaction a command's keys must share one slot: what \
+                   commands.cross_slot = \"emulate\" does in steps could be no part of EXEC";
+        match apart(args, &keys) {
+            Some(others) => {
+                Some(format!("{}, and {why}; use a {{hash tag}} in the keys", told(others)))
+            }
+            None if self.settings.emulate => Some(format!(
+                "ERR {upper} with keys of a pattern is not allowed inside a transaction: {why}"
+            )),
+            None => None,
+        }
+    }
+}
+
+fn emulation_ticket(gathering: &Gathering) -> u64 {
+    gathering.emulation.as_ref().map_or(0, |emulation| emulation.ticket)
+}
+
+/// It waits for data: only then a number in it is a time.
+fn spec_blocks(name: &str, args: &Args) -> bool {
+    name.starts_with('b') && name != "bitop" || crate::route::asks_to_block(args)
+}
+
+/// Two keys in different slots.
+type Apart<'a> = ((&'a [u8], u16), (&'a [u8], u16));
+
+fn apart<'a>(args: &Args<'a>, keys: &[usize]) -> Option<Apart<'a>> {
+    let mut keys = keys.iter().filter_map(|&at| args.get(at)).map(|key| (key, slot_of(key).0));
+    let first = keys.next()?;
+    let other = keys.find(|(_, slot)| *slot != first.1)?;
+    Some((first, other))
+}
+
+fn told(((first, first_slot), (other, slot)): Apart<'_>) -> String {
+    let show = |key: &[u8]| String::from_utf8_lossy(key.get(..64).unwrap_or(key)).into_owned();
+    format!(
+        "CROSSSLOT Keys in request don't hash to the same slot: '{}' is in slot {first_slot}, '{}' \
+         in slot {slot}",
+        show(first),
+        show(other),
+    )
+}
+
+fn cross_slot(name: &str, others: Apart<'_>) -> String {
+    let upper = name.to_ascii_uppercase().replace('|', " ");
+    let remedy = match emulate::entry(name) {
+        Some(_) => format!(
+            ", or set commands.cross_slot = \"emulate\" in slotway's configuration to have {upper} \
+             carried out in several steps"
+        ),
+        None => String::new(),
+    };
+    format!("{}; use a {{hash tag}} in the keys{remedy}", told(others))
+}
