@@ -202,8 +202,27 @@ const TAGS: [&str; 4] = ["{a}", "{user:17}", "{\u{e9}}", "{ }"];
 
 impl Grammar {
     pub fn read(text: &str) -> Self {
-        let mut shapes = Vec::new();
-        let (mut anywhere, mut for_transactions) = (Vec::new(), Vec::new());
+        let mut grammar = Grammar {
+            shapes: Vec::new(),
+            anywhere: Vec::new(),
+            for_transactions: Vec::new(),
+            entries: 0,
+            scattered: false,
+        };
+        grammar.add(text, true);
+        grammar
+    }
+
+    /// The same, and `more` for keys in any slots; each key of a command has a tag of its own, but
+    /// in transactions, which have none of `more`.
+    pub fn scattered(text: &str, more: &str) -> Self {
+        let mut grammar = Grammar::read(text);
+        grammar.scattered = true;
+        grammar.add(more, false);
+        grammar
+    }
+
+    fn add(&mut self, text: &str, for_transactions: bool) {
         for line in text.lines() {
             let line = line.trim();
             if line.is_empty() || line.starts_with("# ") || line == "#" {
@@ -214,18 +233,13 @@ impl Grammar {
                 _ => (1, line),
             };
             let shape = Shape::read(line);
-            anywhere.extend(std::iter::repeat_n(shapes.len(), weight));
-            if shape.fits_a_transaction() {
-                for_transactions.extend(std::iter::repeat_n(shapes.len(), weight.max(1)));
+            let at = self.shapes.len();
+            self.anywhere.extend(std::iter::repeat_n(at, weight));
+            if for_transactions && shape.fits_a_transaction() {
+                self.for_transactions.extend(std::iter::repeat_n(at, weight.max(1)));
             }
-            shapes.push(shape);
+            self.shapes.push(shape);
         }
-        Grammar { shapes, anywhere, for_transactions, entries: 0, scattered: false }
-    }
-
-    /// The same; each key of a command has a tag of its own.
-    pub fn scattered(text: &str) -> Self {
-        Grammar { scattered: true, ..Grammar::read(text) }
     }
 
     /// All shapes.
