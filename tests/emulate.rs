@@ -101,3 +101,215 @@ fn replies_are_a_servers_in_resp2() {
 fn replies_are_a_servers_in_resp3() {
     compare(true);
 }
+
+/// Two keys in different slots.
+fn apart(prefix: &str) -> [String; 2] {
+    let keys = [format!("{prefix}:one"), format!("{prefix}:two")];
+    assert_ne!(slot_of(keys[0].as_bytes()), slot_of(keys[1].as_bytes()));
+    keys
+}
+
+#[test]
+fn by_default_the_error_names_the_keys_the_slots_and_the_setting() {
+    let proxy = common::Proxy::start(&emulating().cluster, &[]);
+    let mut conn = proxy.connect();
+    let [a, b] = apart("plain");
+    let slots = [&a, &b].map(|key| slot_of(key.as_bytes()).0.to_string());
+    let commands: [&[&str]; 4] = [
+        &["SINTER", &a, &b],
+        &["RENAME", &a, &b],
+        &["MSETNX", &a, "1", &b, "2"],
+        &["BLPOP", &a, &b, "0"],
+    ];
+    for command in commands {
+        let reply = conn.command(command).expect("a reply");
+        let text = reply.error().unwrap_or_else(|| panic!("{command:?}: {reply:?}"));
+        assert!(text.starts_with("CROSSSLOT "), "{text}");
+        for part in [&*a, &b, &slots[0], &slots[1], "commands.cross_slot = \"emulate\""] {
+            assert!(text.contains(part), "{part} is not in: {text}");
+        }
+    }
+    let reply = conn.command(&["SORT", &a, "BY", "w_*"]).expect("a reply");
+    assert!(reply.error().is_some_and(|e| e.contains("luster mode")), "{reply:?}");
+}
+
+#[test]
+fn scripts_and_transactions_are_refused_with_the_reason() {
+    let mut conn = emulating().proxy.connect();
+    let [a, b] = apart("refused");
+    let reply = conn.command(&["EVAL", "return 1", "2", &a, &b]).expect("a reply");
+    assert!(reply.error().is_some_and(|e| e.starts_with("CROSSSLOT")), "{reply:?}");
+    let split = common::Proxy::start(
+        &emulating().cluster,
+        &[&EMULATE[..], &["--set", "transactions.cross_slot=split"]].concat(),
+    );
+    for mut conn in [conn, split.connect()] {
+        for command in [vec!["RENAME", &*a, &b], vec!["SORT", &*a, "GET", "x*"]] {
+            let all = [vec!["MULTI"], command, vec!["EXEC"]];
+            let replies = conn.pipeline(&all).expect("replies");
+            let text = replies[1].error().unwrap_or_else(|| panic!("{replies:?}"));
+            assert!(text.contains("commands.cross_slot"), "{text}");
+            assert!(replies[2].error().is_some_and(|e| e.starts_with("EXECABORT")), "{replies:?}");
+        }
+    }
+}
+
+#[test]
+fn what_comes_behind_an_emulated_command_does_not_overtake_it() {
+    let mut conn = emulating().proxy.connect();
+    let [a, b] = apart("order");
+    for round in 0..20 {
+        let value = round.to_string();
+        let commands = [
+            vec!["SET", &*a, &value],
+            vec!["RENAME", &a, &b],
+            vec!["GET", &b],
+            vec!["EXISTS", &a],
+            vec!["SADD", &a, &value],
+            vec!["SUNION", &a, "order:three"],
+            vec!["DEL", &a],
+        ];
+        let replies = conn.pipeline(&commands).expect("replies");
+        assert!(replies[1].is_ok(), "{replies:?}");
+        assert_eq!(replies[2].text().as_deref(), Some(&*value));
+        assert_eq!(replies[3], Reply::Int(0));
+        assert_eq!(replies[5], Reply::Array(vec![Reply::Bulk(value.into())]));
+    }
+}
+
+#[test]
+fn who_waits_is_given_what_comes_to_any_of_its_keys() {
+    let proxy = &emulating().proxy;
+    let [a, b] = apart("waits");
+    for key in [&a, &b] {
+        let mut waiting = proxy.connect();
+        waiting.send(&["BLPOP", &a, &b, "0"]).expect("to send");
+        thread::sleep(Duration::from_millis(150));
+        let pushed = Instant::now();
+        proxy.connect().command(&["RPUSH", key, "x", "y"]).expect("RPUSH");
+        let got = waiting.receive().expect("an element");
+        assert!(pushed.elapsed() < common::PATIENCE);
+        let bulk = |text: &str| Reply::Bulk(text.into());
+        assert_eq!(got, Reply::Array(vec![bulk(key), bulk("x")]));
+        assert_eq!(proxy.connect().command(&["LLEN", key]).expect("LLEN"), Reply::Int(1));
+        proxy.connect().command(&["DEL", key]).expect("DEL");
+    }
+    // CLIENT UNBLOCK ends it, in either way.
+    for (how, want) in [("TIMEOUT", Reply::Nil), ("ERROR", Reply::Nil)] {
+        let mut waiting = proxy.connect();
+        let id = waiting.command(&["CLIENT", "ID"]).expect("an ID").int().expect("an ID");
+        waiting.send(&["BZPOPMIN", &a, &b, "0"]).expect("to send");
+        let mut other = proxy.connect();
+        eventually("it is blocked", || {
+            let told = other.command(&["CLIENT", "UNBLOCK", &id.to_string(), how]);
+            told.expect("UNBLOCK") == Reply::Int(1)
+        });
+        let got = waiting.receive().expect("an answer");
+        match how {
+            "ERROR" => assert!(got.error().is_some_and(|e| e.starts_with("UNBLOCKED")), "{got:?}"),
+            _ => assert_eq!(got, want),
+        }
+    }
+}
+
+/// Many take and leave at random; in the end everything was taken once, or is still there.
+#[test]
+fn nothing_is_lost_and_nothing_is_taken_twice() {
+    const ALL: usize = 300;
+    let proxy = &emulating().proxy;
+    let [a, b] = apart("taken");
+    let taken: Vec<String> = thread::scope(|scope| {
+        let takers: Vec<_> = (0..6)
+            .map(|taker| {
+                let (a, b) = (&a, &b);
+                scope.spawn(move || {
+                    let mut taken = Vec::new();
+                    for round in 0.. {
+                        let mut conn = proxy.connect();
+                        if taker < 2 && round % 2 == 0 {
+                            // It does not wait for what it asked for.
+                            conn.send(&["BLPOP", a, b, "0"]).expect("to send");
+                            thread::sleep(Duration::from_millis(3));
+                            continue;
+                        }
+                        let got = conn.command(&["BLPOP", a, b, "0.6"]).expect("an answer");
+                        match got.items() {
+                            Some([_, value]) => taken.push(value.text().expect("a value")),
+                            _ => break,
+                        }
+                    }
+                    taken
+                })
+            })
+            .collect();
+        let mut pusher = proxy.connect();
+        for i in 0..ALL {
+            let key = if i % 3 == 0 { &b } else { &a };
+            pusher.command(&["RPUSH", key, &i.to_string()]).expect("RPUSH");
+            thread::sleep(Duration::from_millis(1));
+        }
+        takers.into_iter().flat_map(|taker| taker.join().expect("a taker")).collect()
+    });
+    let once: BTreeSet<&String> = taken.iter().collect();
+    assert_eq!(once.len(), taken.len(), "something was taken twice");
+    // What was answered to those who had just gone is in no list: as with a single server. But
+    // what was answered to nobody is.
+    let mut conn = proxy.connect();
+    let mut left = 0;
+    for key in [&a, &b] {
+        left += conn.command(&["LLEN", key]).expect("LLEN").int().expect("a number") as usize;
+    }
+    assert!(taken.len() + left <= ALL);
+    assert!(taken.len() + left > ALL - ALL / 3, "{} and {left}", taken.len());
+}
+
+/// Several move from one list to two others at the same time, while somebody takes from it.
+#[test]
+fn moves_from_one_list_at_the_same_time() {
+    const ALL: usize = 200;
+    let proxy = &emulating().proxy;
+    let source = "moved:from".to_owned();
+    let targets = ["moved:to:1", "moved:to:2"];
+    let mut conn = proxy.connect();
+    let values: Vec<String> = (0..ALL).map(|i| i.to_string()).collect();
+    let push: Vec<&str> =
+        ["RPUSH", &source].into_iter().chain(values.iter().map(|v| &**v)).collect();
+    conn.command(&push).expect("RPUSH");
+    let popped: Vec<String> = thread::scope(|scope| {
+        for mover in 0..4 {
+            let source = &source;
+            scope.spawn(move || {
+                let mut conn = proxy.connect();
+                let target = targets[mover % 2];
+                let lmove = ["LMOVE", source, target, "LEFT", "RIGHT"];
+                while conn.command(&lmove).expect("LMOVE") != Reply::Nil {}
+            });
+        }
+        let mut conn = proxy.connect();
+        let mut popped = Vec::new();
+        while let Some(value) = conn.command(&["LPOP", &source]).expect("LPOP").text() {
+            popped.push(value);
+            thread::sleep(Duration::from_millis(2));
+        }
+        popped
+    });
+    let mut all = popped;
+    for target in targets {
+        let list = conn.command(&["LRANGE", target, "0", "-1"]).expect("LRANGE");
+        all.extend(list.items().expect("a list").iter().filter_map(Reply::text));
+    }
+    let once: BTreeSet<&String> = all.iter().collect();
+    assert_eq!((once.len(), all.len()), (ALL, ALL));
+    let holds = conn.command(&["KEYS", "slotway:*"]).expect("KEYS");
+    assert_eq!(holds, Reply::Array(Vec::new()), "nothing is left behind");
+}
+
+#[test]
+fn emulated_commands_are_counted() {
+    let proxy = &emulating().proxy;
+    let count = || proxy.metric("slotway_emulated_total", "command=\"sdiff\",outcome=\"ok\"");
+    let before = count();
+    let [a, b] = apart("counted");
+    proxy.connect().command(&["SDIFF", &a, &b]).expect("SDIFF");
+    assert!(count() > before);
+}

@@ -151,8 +151,8 @@ async fn put_back(talk: &Talk, req: &Request, key: &[u8], reply: &[u8]) {
         let pairs = taken.chunks_exact(2);
         pairs.for_each(|pair| args.extend(pair.iter().rev().copied()));
     } else {
-        let right = req.name.starts_with("br")
-            || req.rest(0).skip(3).any(|arg| arg.eq_ignore_ascii_case(b"right"));
+        let behind = req.keys.iter().max().copied().unwrap_or(0) + 1;
+        let right = req.name.starts_with("br") || req.is(behind, "right");
         args.extend([if right { b"RPUSH".as_slice() } else { b"LPUSH" }, key]);
         args.extend(taken.iter().rev().copied());
     }

@@ -47,7 +47,9 @@ impl<'a> Read<'a> {
 
     fn step(&self, key: &[u8], id: &[u8]) -> Step {
         let args: Vec<&[u8]> = self.before.iter().copied().chain([key, id]).collect();
-        Step::one(key, &args)
+        let step = Step::one(key, &args);
+        // Who waits for what comes looks where it comes first.
+        if self.group || self.blocking { step } else { step.anywhere() }
     }
 }
 

@@ -517,7 +517,7 @@ Redis describes its commands itself (`COMMAND`): where their keys are, which nod
 The column **where it goes** in the tables below:
 
 - **its key's slot**: to the primary that serves the slot of its key, the bytes as the client sent them.
-- **the slot that all its keys share**: the same, for commands with several keys. If the keys lie in different slots the client gets an error that begins with `CROSSSLOT`, from the node. Keys share a slot if they have the same hash tag: `{user:7}:name` and `{user:7}:mail`.
+- **the slot that all its keys share**: the same, for commands with several keys. If the keys lie in different slots the client gets an error that begins with `CROSSSLOT` and names two of them; with `commands.cross_slot = "emulate"` slotway carries the command out in steps, see *Keys in several slots*. Keys share a slot if they have the same hash tag: `{user:7}:name` and `{user:7}:mail`.
 - **split by slot**: keys may lie in any slots. If they share one, the command goes there as it is. Otherwise each slot gets a command with its own keys, all at the same time, and slotway makes one reply. Each part is atomic, the whole is not. If a part fails, the reply is an error that names the nodes that failed; the other parts have been done.
 - **every primary**, **every node** (replicas included; those that the cluster reports as down are left out): to all of them, and one reply is made. If some fail, the reply is an error that names them.
 - **any primary**: one that answers for all. A client always gets the same one while the cluster stays as it is.
@@ -596,6 +596,22 @@ What may go to a replica: a command that only reads (**sent again: yes**) and ha
 **In a failover.** While a slot's primary is not reached, its replicas answer reads even though their link is down: with any `read_from` but `"primary"`, and with that one where `replicas.in_failover` is `"read"`. Reads that were on their way to the primary go to a replica as well, unless they wait behind a write of the same connection. A node that considers the cluster as down refuses reads with `CLUSTERDOWN`, and these wait for the new primary; `cluster-allow-reads-when-down yes` on the nodes changes that.
 
 `slotway_reads_total` counts where such reads went, `slotway_replicas` how many replicas are read from, and why others are not.
+
+## Keys in several slots
+
+A cluster carries out no command whose keys lie in several slots, and so slotway refuses it with `CROSSSLOT`, naming two of the keys and their slots. With `commands.cross_slot = "emulate"` it carries it out with several commands that stay in one slot each, and answers as a single server does. The notes below that begin with "Over several slots (`emulate`)" say for each command how, and what is given up. A command whose keys share a slot goes its usual way, with this setting as without. What holds for all of them:
+
+- **Others see the steps.** There is no moment at which all of it is done; only what is written to one key is written in one piece. What a command reads of several keys is not of one moment either.
+- **Nothing is only in slotway.** A target is written and confirmed before anything is removed from a source. If a node is lost in the middle the data is in the source, in the target, or in both; the error begins with `ERR` and says which steps were done (`slotway_emulated_total{outcome="halfway"}`).
+- **Order.** What a connection sends behind such a command waits until it is answered.
+- **Errors** are the server's: each command goes once to a node with keys that do not exist, so that the node finds what is wrong with its other arguments.
+- **Keys of slotway's own** begin with `slotway:{`. Sources and results that are put beside each other exist only between `MULTI` and `EXEC`; `slotway:{N}:moving:…` keeps two moves from the same source apart and expires by itself after 5 seconds.
+- **Rights.** Slotway's own users are checked for the command as they sent it. Users of the cluster (`auth = "passthrough"`) need the rights for the steps: `DUMP`, `RESTORE`, `EVAL` for `RENAME`, say, and `~slotway:{*` beside their keys for what needs such a key (`ZRANGESTORE`, `GEOSEARCHSTORE`, `PFMERGE`, `LCS`). So does `upstream.user`.
+- **Time and memory.** Each step has the time of `timeouts.command`. All that is read for a command is in slotway's memory until it is answered, and where `limits.memory` has no room for it the command is refused (`OOM`), before anything is changed.
+- **Waiting.** A blocking command looks at its keys again and again, at first after a millisecond, then twice as long and so on up to `commands.cross_slot_turn`. The order of its keys holds, but of several clients that wait none is first in line. It waits through failovers for as long as it has time.
+- **Numbers.** Scores that slotway computes are written with 17 digits, as Redis 7.0 writes them.
+
+`EVAL` and `FCALL` over several slots stay refused, and so does behind `MULTI` what would be emulated.
 
 ## When slots move and nodes fail
 
