@@ -14,41 +14,41 @@ use slotway::sandbox::{Conn, Reply, Standalone, StandaloneOptions};
 use crate::common::{self, Proxy};
 use crate::relay::{Fault, HowLong, Relays, When, is_first};
 
-/// A command, and what there is before it. `S` is a key of the first node, `T` and `U` are two of
-/// the second one. What may be lost: nothing of what is named behind the bar.
-const CASES: &[(&str, &str)] = &[
-    ("RENAME S T", "SET S kept"),
-    ("RENAME S T", "SET S kept EX 100000; SET T other EX 200000"),
-    ("RENAME S T", "RPUSH S kept also; SET T other"),
-    ("RENAMENX S T", "HSET S kept also"),
-    ("RENAMENX S T", "SET S kept; SET T taken"),
-    ("COPY S T", "ZADD S 1 kept"),
-    ("COPY S T REPLACE", "SET S kept EX 100000; SET T other"),
-    ("SMOVE S T kept", "SADD S kept also; SADD T other"),
-    ("SMOVE S T kept", "SADD S kept; SADD T kept other"),
-    ("SMOVE S T kept", "SADD S kept; SADD T other"),
-    ("LMOVE S T LEFT RIGHT", "RPUSH S kept also; RPUSH T other"),
-    ("LMOVE S T RIGHT LEFT", "RPUSH S also kept"),
-    ("RPOPLPUSH S T", "RPUSH S kept"),
-    ("BLMOVE S T LEFT LEFT 5", "RPUSH S kept also kept"),
-    ("BRPOPLPUSH S T 5", "RPUSH S kept kept; RPUSH T other"),
-    ("SINTERSTORE T S U", "SADD S kept also; SADD U kept more; SADD T other"),
-    ("SUNIONSTORE S T U", "SADD T kept; SADD U also; SET S other"),
-    ("SDIFFSTORE S S T", "SADD S kept also; SADD T also"),
-    ("ZUNIONSTORE S 2 T U WEIGHTS 2 1", "ZADD T 1 kept; ZADD U 2 also"),
-    ("ZINTERSTORE T 2 S U", "ZADD S 1 kept; ZADD U 2 kept 3 also; ZADD T 1 other"),
-    ("ZDIFFSTORE T 2 S U", "ZADD S 1 kept; ZADD U 3 also; ZADD T 1 other"),
-    ("ZRANGESTORE T S 0 -1", "ZADD S 1 kept 2 also; ZADD T 1 other"),
-    ("GEOSEARCHSTORE T S FROMLONLAT 0 0 BYRADIUS 500 km", "GEOADD S 1 1 kept; SET T other"),
-    ("GEORADIUS S 0 0 500 km STORE T", "GEOADD S 1 1 kept"),
-    ("SORT S ALPHA STORE T", "RPUSH S kept also; SET T other"),
-    ("SORT S BY T* GET # GET U* STORE U", "RPUSH S 1 2 3"),
-    ("BITOP XOR T S U", "SET S kept; SET U also; SET T other"),
-    ("BITOP AND S S T", "SET S kept; SET T also"),
-    ("PFMERGE T S", "PFADD S kept also; PFADD T other"),
-    ("PFMERGE S T U", "PFADD T kept; PFADD U other"),
-    ("MSETNX S kept T also", "SET U other"),
-    ("MSETNX S kept T also", "SET U other; SET T taken"),
+/// A command, what there is before it, and the key that it writes. `S` is a key of the first node,
+/// `T` and `U` are two of the second one.
+const CASES: &[(&str, &str, char)] = &[
+    ("RENAME S T", "SET S kept", 'T'),
+    ("RENAME S T", "SET S kept EX 100000; SET T other EX 200000", 'T'),
+    ("RENAME S T", "RPUSH S kept also; SET T other", 'T'),
+    ("RENAMENX S T", "HSET S kept also", 'T'),
+    ("RENAMENX S T", "SET S kept; SET T taken", 'T'),
+    ("COPY S T", "ZADD S 1 kept", 'T'),
+    ("COPY S T REPLACE", "SET S kept EX 100000; SET T other", 'T'),
+    ("SMOVE S T kept", "SADD S kept also; SADD T other", 'T'),
+    ("SMOVE S T kept", "SADD S kept; SADD T kept other", 'T'),
+    ("SMOVE S T kept", "SADD S kept; SADD T other", 'T'),
+    ("LMOVE S T LEFT RIGHT", "RPUSH S kept also; RPUSH T other", 'T'),
+    ("LMOVE S T RIGHT LEFT", "RPUSH S also kept", 'T'),
+    ("RPOPLPUSH S T", "RPUSH S kept", 'T'),
+    ("BLMOVE S T LEFT LEFT 0.3", "RPUSH S kept also kept", 'T'),
+    ("BRPOPLPUSH S T 0.3", "RPUSH S kept kept; RPUSH T other", 'T'),
+    ("SINTERSTORE T S U", "SADD S kept also; SADD U kept more; SADD T other", 'T'),
+    ("SUNIONSTORE S T U", "SADD T kept; SADD U also; SET S other", 'S'),
+    ("SDIFFSTORE S S T", "SADD S kept also; SADD T also", 'S'),
+    ("ZUNIONSTORE S 2 T U WEIGHTS 2 1", "ZADD T 1 kept; ZADD U 2 also", 'S'),
+    ("ZINTERSTORE T 2 S U", "ZADD S 1 kept; ZADD U 2 kept 3 also; ZADD T 1 other", 'T'),
+    ("ZDIFFSTORE T 2 S U", "ZADD S 1 kept; ZADD U 3 also; ZADD T 1 other", 'T'),
+    ("ZRANGESTORE T S 0 -1", "ZADD S 1 kept 2 also; ZADD T 1 other", 'T'),
+    ("GEOSEARCHSTORE T S FROMLONLAT 0 0 BYRADIUS 500 km", "GEOADD S 1 1 kept; SET T other", 'T'),
+    ("GEORADIUS S 0 0 500 km STORE T", "GEOADD S 1 1 kept", 'T'),
+    ("SORT S ALPHA STORE T", "RPUSH S kept also; SET T other", 'T'),
+    ("SORT S BY T* GET # GET U* STORE U", "RPUSH S 1 2 3", 'U'),
+    ("BITOP XOR T S U", "SET S kept; SET U also; SET T other", 'T'),
+    ("BITOP AND S S T", "SET S kept; SET T also", 'S'),
+    ("PFMERGE T S", "PFADD S kept also; PFADD T other", 'T'),
+    ("PFMERGE S T U", "PFADD T kept; PFADD U other", 'S'),
+    ("MSETNX S kept T also", "SET U other", 'T'),
+    ("MSETNX S kept T also", "SET U other; SET T taken", 'T'),
 ];
 
 /// Those for which a node is gone for good as well, where not all are asked for
@@ -64,7 +64,7 @@ fn a_node_gone_at_any_step() {
     let mut jobs = Vec::new();
     for how_long in [HowLong::AMoment, HowLong::ForGood] {
         let mut last = "";
-        for (i, (command, _)) in CASES.iter().enumerate() {
+        for (i, (command, ..)) in CASES.iter().enumerate() {
             let name = command.split(' ').next().unwrap_or_default();
             let once = FOR_GOOD.contains(&name) && name != last;
             last = name;
@@ -152,7 +152,7 @@ impl Lane {
     }
 
     fn one(&mut self, case: usize, fault: Option<Fault>) -> (bool, Option<String>) {
-        let (command, before) = CASES[case];
+        let (command, before, _) = CASES[case];
         let keys = Keys::of(case);
         let (before, command) = (keys.all_words(before), keys.words(command));
         let mut single = self.reference.connect().expect("a connection");
@@ -190,7 +190,11 @@ impl Lane {
             thread::sleep(Duration::from_millis(5));
         }
         let now = self.state();
-        let wrong = judge(&old, &new, &now, &reply, &wanted, struck);
+        if env::var("EMULATED_SHOW").is_ok() {
+            let what = fault.filter(|_| struck).map(|f| (f.step, f.when, f.how_long));
+            println!("{} {what:?} {reply:?} {steps:?}", command.join(" "));
+        }
+        let wrong = judge(&old, &new, &now, &reply, &wanted, &keys, struck);
         let text = wrong.map(|why| {
             let shown: Vec<String> = steps.iter().map(|step| format!("      {step}\n")).collect();
             format!(
@@ -219,9 +223,14 @@ fn judge(
     now: &State,
     reply: &Reply,
     wanted: &Reply,
+    keys: &Keys,
     struck: bool,
 ) -> Option<String> {
     let Some(text) = reply.error() else {
+        // Who waits does so while a node is gone, and may wait in vain.
+        if struck && *reply == Reply::Nil {
+            return (now != old).then(|| "nothing is there, it says, and took it".to_owned());
+        }
         if reply != wanted {
             return Some(format!("another reply than {wanted:?}"));
         }
@@ -254,7 +263,16 @@ fn judge(
     if now != old && !told {
         return Some("something has changed, and the error does not say so".to_owned());
     }
-    None
+    let wrote = |key: &str| now.get(key) == new.get(key) && now.get(key) != old.get(key);
+    let claims = [
+        ("before anything was changed", now == old),
+        ("the sources are as they were", keys.sources(old).all(|key| now.get(key) == old.get(key))),
+        ("the target is written", now.get(keys.target()) == new.get(keys.target())),
+        ("the source is still there", now.contains_key(&keys.s)),
+        ("is not set", !wrote(&keys.t)),
+    ];
+    let lie = claims.iter().find(|(claim, holds)| text.contains(claim) && !holds);
+    lie.map(|(claim, _)| format!("it is not true that {claim}"))
 }
 
 /// The keys of a case: one of the first node, two of the second.
@@ -262,6 +280,8 @@ struct Keys {
     s: String,
     t: String,
     u: String,
+    /// The one that the command writes.
+    target: char,
 }
 
 impl Keys {
@@ -270,7 +290,21 @@ impl Keys {
             let mut keys = (0..).map(|i| format!("{name}{case}:{i}"));
             keys.find(|key| is_first(slot_of(key.as_bytes()).0) == first).expect("a key")
         };
-        Keys { s: find("source", true), t: find("target", false), u: find("other", false) }
+        let target = CASES[case].2;
+        Keys { s: find("source", true), t: find("target", false), u: find("other", false), target }
+    }
+
+    fn target(&self) -> &str {
+        match self.target {
+            'S' => &self.s,
+            'T' => &self.t,
+            _ => &self.u,
+        }
+    }
+
+    /// Of what there is, the keys that are not written to.
+    fn sources<'a>(&'a self, state: &'a State) -> impl Iterator<Item = &'a String> {
+        state.keys().filter(|key| *key != self.target())
     }
 
     fn words(&self, line: &str) -> Vec<String> {
