@@ -57,7 +57,7 @@ fn nothing(req: &Request) -> Vec<Vec<u8>> {
 /// arguments, in its own words, and nothing is done.
 pub fn trial(req: &Request) -> Step {
     let keys = nothing(req);
-    Step::one(req.key(0), &with_keys(req, &keys))
+    Step::one(req.key(0), &with_keys(req, &keys)).harmless()
 }
 
 /// What a node says against the arguments. Where it is only that its user may not see keys of
@@ -76,6 +76,11 @@ pub fn is_error(reply: &[u8]) -> bool {
 /// Its error begins with `word`.
 pub fn is_error_of(reply: &[u8], word: &str) -> bool {
     error_text(reply).is_some_and(|text| text.starts_with(word.as_bytes()))
+}
+
+/// Nobody knows whether it was carried out.
+pub fn is_unknown(reply: &[u8]) -> bool {
+    is_error(reply) && memchr::memmem::find(reply, b"may or may not").is_some()
 }
 
 /// It is null, of whatever kind.
@@ -217,8 +222,7 @@ pub async fn replace(
 
 /// The target was not written, or nobody knows.
 pub fn target_failed(talk: &Talk, req: &Request, cause: &[u8]) -> Vec<u8> {
-    let text = error_text(cause).unwrap_or_default();
-    if memchr::memmem::find(text, b"may or may not").is_some() {
+    if is_unknown(cause) {
         let done = "the target may or may not have been written, the sources are as they were";
         return stopped(talk, req, done, cause);
     }

@@ -60,9 +60,10 @@ pub fn parse(text: &[u8]) -> Option<f64> {
     (!number.is_nan()).then_some(number)
 }
 
-/// The same as SORT reads weights: what is empty is 0, spaces may stand before it, and what is too
-/// large is none.
+/// The same as SORT reads weights: up to the first zero byte; what is empty is 0, spaces may stand
+/// before it, and what is too large is none.
 pub fn parse_weight(text: &[u8]) -> Option<f64> {
+    let text = text.split(|&b| b == 0).next().unwrap_or_default();
     let start = text.iter().position(|b| !matches!(b, b' ' | 9..=13)).unwrap_or(text.len());
     let rest = text.get(start..).unwrap_or_default();
     if text.is_empty() {
@@ -135,6 +136,7 @@ mod tests {
         }
         assert_eq!(parse_weight(b""), Some(0.0));
         assert_eq!(parse_weight(b" 2"), Some(2.0));
+        assert_eq!(parse_weight(b"7\0x"), Some(7.0));
         assert_eq!(parse_weight(b"1e999"), None);
         assert_eq!(parse_weight(b"inf"), Some(f64::INFINITY));
         assert_eq!(parse_weight(b"x"), None);

@@ -96,7 +96,7 @@ pub async fn pop(talk: Talk, req: Rc<Request>, blocking: bool) -> Outcome {
     let nothing = own_key(req.key(0), "none");
     let look = || keys.iter().map(|key| Step::one(key, &[b"EXISTS", key]));
     let mut steps: Vec<Step> = look().collect();
-    steps.push(attempt(&req, &nothing, blocking));
+    steps.push(attempt(&req, &nothing, blocking).harmless());
     let mut replies = talk.ask(steps).await;
     let null = match unwrapped(&replies.pop().unwrap_or_default(), blocking) {
         Ok(null) => null,

@@ -175,7 +175,7 @@ pub async fn sort(talk: Talk, req: Rc<Request>) -> Outcome {
         Step::one(key, &args)
     };
     let nothing = own_key(key, "none");
-    let trial = command(&nothing, &sort.others);
+    let trial = command(&nothing, &sort.others).harmless();
     let replies =
         talk.ask(vec![trial, command(key, if keyed.is_some() { &[] } else { &sort.others })]).await;
     let (said, reply) = (replies.first(), replies.get(1));

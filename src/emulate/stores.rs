@@ -36,7 +36,7 @@ pub async fn computed_there(talk: Talk, req: Rc<Request>) -> Outcome {
         vec![b"DUMP", &aside],
         vec![b"DEL", &aside],
     ];
-    let reply = talk.one(Step::batch(source, steps)).await;
+    let reply = talk.one(Step::batch(source, steps).harmless()).await;
     let replies = batch(&reply)?;
     let (Some(said), Some(dump)) = (replies.get(1), replies.get(2)) else {
         return Err(error("ERR a node answered EXEC with too little"));
@@ -110,30 +110,41 @@ fn bits(operation: &[u8], sources: &[&[u8]]) -> Option<Vec<u8>> {
 /// PFMERGE: the other sources' strings are brought to the target's slot, where a node merges them.
 pub async fn hll_merge(talk: Talk, req: Rc<Request>) -> Outcome {
     let target = req.key(0);
-    let here = |key: &[u8]| slot_of(key) == slot_of(target);
     let (keys, _) = distinct(&req, 1);
-    let (near, far): (Vec<&[u8]>, Vec<&[u8]>) = keys.into_iter().partition(|key| here(key));
-    let steps = far.iter().map(|key| Step::one(key, &[b"GET", key])).collect();
-    let replies = talk.ask(steps).await;
-    first_error(&replies)?;
-    let brought: Vec<(Vec<u8>, &[u8])> = replies
-        .iter()
-        .filter_map(|reply| scalar(reply))
-        .enumerate()
-        .map(|(i, string)| (own_key(target, &format!("source:{i}")), string))
-        .collect();
-    let sources = brought.iter().map(|(key, _)| key.as_slice());
+    let is_far = |key: &&&[u8]| slot_of(key) != slot_of(target);
+    let far = keys.iter().filter(is_far).map(|key| Step::one(key, &[b"GET", key]));
+    let replies = talk.ask(far.collect()).await;
+    let wrong = |reply: &&Vec<u8>| is_error(reply) && !is_error_of(reply, "WRONGTYPE");
+    if let Some(other) = replies.iter().find(wrong) {
+        return Err(other.clone());
+    }
+    // In the order of the client: what is wrong with the first one counts.
+    let asides: Vec<Vec<u8>> =
+        (0..replies.len()).map(|i| own_key(target, &format!("source:{i}"))).collect();
+    let mut brought = replies.iter().zip(&asides);
     let mut commands: Vec<Vec<&[u8]>> = Vec::new();
-    commands.extend(brought.iter().map(|(key, string)| vec![b"SET".as_slice(), key, string]));
-    commands.push(
-        [b"PFMERGE".as_slice(), target].into_iter().chain(near).chain(sources.clone()).collect(),
-    );
-    if !brought.is_empty() {
-        commands.push(std::iter::once(b"DEL".as_slice()).chain(sources).collect());
+    let mut merge: Vec<&[u8]> = vec![b"PFMERGE", target];
+    for key in &keys {
+        if !is_far(&key) {
+            merge.push(key);
+        } else if let Some((reply, aside)) = brought.next() {
+            match scalar(reply) {
+                Some(string) => commands.push(vec![b"SET", aside, string]),
+                None if is_error(reply) => commands.push(vec![b"RPUSH", aside, b"no string"]),
+                None => continue,
+            }
+            merge.push(aside);
+        }
+    }
+    let at = commands.len();
+    commands.push(merge);
+    if !asides.is_empty() {
+        let asides = asides.iter().map(Vec::as_slice);
+        commands.push(std::iter::once(b"DEL".as_slice()).chain(asides).collect());
     }
     talk.writes();
     let reply = talk.one(Step::batch(target, commands)).await;
-    let merged = batch(&reply).map(|all| all.get(brought.len()).map(|said| said.to_vec()));
+    let merged = batch(&reply).map(|all| all.get(at).map(|said| said.to_vec()));
     match merged {
         Ok(Some(said)) => Ok(said),
         Ok(None) => Err(error("ERR a node answered EXEC with too little")),
@@ -161,7 +172,7 @@ pub async fn longest_common(talk: Talk, req: Rc<Request>) -> Outcome {
     let at = commands.len();
     commands.push(with_keys(&req, &keys));
     commands.push(vec![b"DEL", &aside]);
-    let reply = talk.one(Step::batch(first, commands)).await;
+    let reply = talk.one(Step::batch(first, commands).harmless()).await;
     let said = batch(&reply)?.get(at).map(|said| said.to_vec());
     said.filter(|said| !is_null(said) && integer(said).is_none_or(|n| n >= 0))
         .ok_or_else(|| error("ERR a node answered EXEC with too little"))

@@ -3,7 +3,8 @@
 use std::rc::Rc;
 
 use super::fetch::{
-    batch, complaint, error, first_error, is_error, is_error_of, is_null, null_list, own_key,
+    batch, complaint, error, first_error, is_error, is_error_of, is_null, is_unknown, null_list,
+    own_key,
 };
 use super::pops::Wait;
 use super::talk::{Outcome, Request, Step, Talk};
@@ -68,7 +69,7 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> Outcome {
     if read.blocking {
         let end = req.keys.first().copied().unwrap_or(0);
         let args = req.rest(0).take(end).chain([nothing.as_slice(), b"0-0"]).collect();
-        steps.push(Step::batch(&nothing, [args]));
+        steps.push(Step::batch(&nothing, [args]).harmless());
     }
     if read.group {
         // Of a group a read is a change: what is wrong with any stream is to be found before.
@@ -138,10 +139,6 @@ fn halfway(talk: &Talk, req: &Request, found: &[Vec<u8>]) -> Result<(), Vec<u8>>
     };
     let done = format!("{done} and are pending for the consumer");
     Err(super::fetch::stopped(talk, req, &done, cause))
-}
-
-fn is_unknown(cause: &[u8]) -> bool {
-    memchr::memmem::find(cause, b"may or may not").is_some()
 }
 
 /// Where a stream ends, by its XINFO; one that is not there, at the beginning.

@@ -189,8 +189,11 @@ pub fn begin(recipe: Recipe, request: Request) -> Emulation {
 
 #[cfg(test)]
 mod tests {
+    use super::super::talk::Next;
     use super::*;
     use crate::command::CommandTable;
+    use crate::resp::Protocol;
+    use proptest::prelude::*;
 
     #[test]
     fn each_is_a_command_once() {
@@ -198,6 +201,74 @@ mod tests {
         for (i, one) in TABLE.iter().enumerate() {
             assert!(table.by_name(one.name).is_some(), "{}", one.name);
             assert_eq!(entry(one.name).map(|(at, _)| at), Some(i), "{}", one.name);
+        }
+    }
+
+    const REPLIES: [&[u8]; 14] = [
+        b"+OK\r\n",
+        b":0\r\n",
+        b":1\r\n",
+        b"$-1\r\n",
+        b"*-1\r\n",
+        b"_\r\n",
+        b"$1\r\nx\r\n",
+        b"*0\r\n",
+        b"*2\r\n$1\r\nx\r\n$3\r\n1.5\r\n",
+        b"*3\r\n:0\r\n:1\r\n$1\r\nx\r\n",
+        b"%1\r\n$1\r\nx\r\n*1\r\n*2\r\n$1\r\nm\r\n,2\r\n",
+        b"-WRONGTYPE x\r\n",
+        b"-ERR it may or may not have been executed\r\n",
+        b"-NOPERM no key\r\n",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// Whatever is asked and whatever nodes answer, each comes to an end.
+        #[test]
+        fn nothing_panics_and_everything_ends(
+            at in 0..TABLE.len(),
+            words in proptest::collection::vec(0..14usize, 0..9),
+            keys in proptest::collection::btree_set(1..9usize, 0..4),
+            said in proptest::collection::vec(0..REPLIES.len(), 1..30),
+            resp3 in any::<bool>(),
+        ) {
+            const WORDS: [&str; 14] = [
+                "a", "b", "LEFT", "RIGHT", "LIMIT", "1", "0", "STREAMS", "BLOCK", "WEIGHTS",
+                "STORE", "BY", "w_*->f", "GET",
+            ];
+            let entry = &TABLE[at];
+            let args = std::iter::once(entry.name).chain(words.iter().map(|&w| WORDS[w]));
+            let request = Request {
+                args: args.map(|word| word.as_bytes().into()).collect(),
+                keys: keys.into_iter().collect(),
+                name: entry.name.to_owned(),
+                protocol: if resp3 { Protocol::Resp3 } else { Protocol::Resp2 },
+                wait: Some(100_000),
+                turn: 50_000,
+                patience: 100_000,
+                ticket: 3,
+            };
+            let mut emulation = begin(entry.recipe, request);
+            let (mut now, mut i, mut rounds) = (0, 0, 0);
+            loop {
+                rounds += 1;
+                prop_assert!(rounds < 2_000, "{} does not end", entry.name);
+                now += 1_000;
+                match emulation.advance(now) {
+                    Next::Ask(steps) => {
+                        for place in 0..steps.len() {
+                            i += 1;
+                            emulation.add(place as u32, REPLIES[said[i % said.len()]]);
+                        }
+                    }
+                    Next::Pause(micros) => now += micros,
+                    Next::Done(reply) => {
+                        prop_assert!(!reply.is_empty(), "{} answers nothing", entry.name);
+                        break;
+                    }
+                }
+            }
         }
     }
 }

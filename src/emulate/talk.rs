@@ -26,6 +26,8 @@ pub struct Step {
     pub batch: bool,
     /// A replica may answer it, where the client's reads may go to replicas.
     pub anywhere: bool,
+    /// It changes nothing that stays, whatever its commands are: it may be sent twice.
+    pub harmless: bool,
 }
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
@@ -41,7 +43,7 @@ impl Step {
         let mut frame = Vec::new();
         write::request(&mut frame, args);
         let names = vec![name_of(args)];
-        Step { slot: slot_of(key).0, frame, names, batch: false, anywhere: false }
+        Step { slot: slot_of(key).0, frame, names, batch: false, anywhere: false, harmless: false }
     }
 
     /// Several commands for the slot of `key`, all or nothing.
@@ -52,6 +54,7 @@ impl Step {
             names: Vec::new(),
             batch: true,
             anywhere: false,
+            harmless: false,
         };
         for args in commands {
             write::request(&mut step.frame, &args);
@@ -59,6 +62,12 @@ impl Step {
         }
         step.frame.extend_from_slice(EXEC);
         step
+    }
+
+    /// The same that leaves nothing behind.
+    pub fn harmless(mut self) -> Step {
+        self.harmless = true;
+        self
     }
 
     /// The same where a replica may answer it.
@@ -85,7 +94,7 @@ pub struct Request {
     pub turn: u64,
     /// How long it tries to get hold of a key that another command moves, microseconds.
     pub patience: u64,
-    /// Different for every command.
+    /// Different for every command of every slotway.
     pub ticket: u64,
 }
 

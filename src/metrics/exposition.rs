@@ -408,6 +408,7 @@ mod tests {
             clients: 5,
             clients_resp3: 3,
             limits_hit: [1; LimitHit::COUNT],
+            emulated: vec![[0, 0, 3]],
             ..WorkerStats::default()
         };
         stats.commands[get].ok = 7;
@@ -458,6 +459,7 @@ mod tests {
             r#"slotway_clients{protocol="resp2"} 2"#,
             r#"slotway_clients{protocol="resp3"} 3"#,
             r#"slotway_upstream_connections{node="[::1]:7000",state="ready"} 2"#,
+            r#"slotway_emulated_total{command="sinter",outcome="halfway"} 3"#,
             r#"slotway_limits_hit_total{limit="clients"} 5"#,
             r#"slotway_limits_hit_total{limit="memory"} 1"#,
             r#"slotway_limit{limit="clients"} 20000"#,

@@ -79,7 +79,8 @@ impl Worker {
             wait: wait.map_or(Some(0), |wait| wait.micros),
             turn: self.settings.emulation_turn,
             patience: PATIENCE,
-            ticket: self.next_emulation,
+            // No two of any slotway, nor of one that was started anew.
+            ticket: self.born.wrapping_add(self.next_emulation),
         };
         let mut gather = Gather::default();
         gather.start(Merge::AllSucceeded, protocol);
@@ -140,13 +141,14 @@ impl Worker {
             _ => id("exec"),
         };
         let reads = step.names.iter().all(|name| self.router.is_read_only(id(name)));
+        let repeatable = step.harmless || reads;
         let dest = Dest::Part { gather: g as u32, first: i };
         let mut pending = self.pending(dest, command, step.slot, protocol);
         if step.batch {
             pending.before = step.names.len() as u32 + 1;
-            if reads {
-                pending.flags |= flag::READ_ONLY;
-            }
+        }
+        if repeatable {
+            pending.flags |= flag::READ_ONLY;
         }
         if step.anywhere && reads && self.read_step(lane, pending, &step.frame) {
             return;

@@ -262,6 +262,8 @@ struct Worker {
     joins: Slab<join::Join>,
     /// The number of the last emulated command.
     next_emulation: u64,
+    /// From where these are counted: another number for each worker that ever was.
+    born: u64,
     /// What all workers share.
     shared: Arc<Shared>,
     /// Dedicated connections that are not lent to anybody.
@@ -344,6 +346,13 @@ fn micros(epoch: Instant) -> u64 {
     epoch.elapsed().as_micros() as u64
 }
 
+/// A number that no other worker has, here or elsewhere.
+fn born(index: usize) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    // Its keys are random; the low bits are left to be counted in.
+    RandomState::new().hash_one((index, std::process::id())) << 20
+}
+
 /// Tells control that the thread has ended, however it ended.
 struct Told {
     control: tokio::sync::mpsc::UnboundedSender<ToControl>,
@@ -410,6 +419,7 @@ impl Worker {
             gatherings: Slab::new(),
             joins: Slab::new(),
             next_emulation: 0,
+            born: born(index),
             users: Arc::default(),
             realms: FxHashMap::default(),
             next_realm: 0,
