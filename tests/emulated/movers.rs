@@ -214,11 +214,11 @@ fn who_leaves_takes_nothing_along() {
             let mut push = {
                 let mut other = emulating().proxies[0].connect();
                 let zset = command[0].starts_with("BZ");
-                let words: &[&str] = match zset {
-                    true => &["ZADD", b, "1", "x", "2", "y", "3", "z"],
-                    false => &["RPUSH", b, "x", "y", "z"],
+                let words = match zset {
+                    true => vec!["ZADD", b, "1", "x", "2", "y", "3", "z"],
+                    false => vec!["RPUSH", b, "x", "y", "z"],
                 };
-                move || assert_eq!(other.command(words).expect("to push"), Reply::Int(3))
+                move || assert_eq!(other.command(&words).expect("to push"), Reply::Int(3))
             };
             // It goes away behind the push, at the same time, or before it.
             match round % 3 {
