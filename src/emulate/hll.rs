@@ -7,7 +7,7 @@ const HEADER: usize = 16;
 const DENSE: usize = HEADER + (REGISTERS * BITS).div_ceil(8);
 /// Bits of a hash that are counted in.
 const Q: usize = 50;
-const ALPHA_INF: f64 = 0.721_347_520_444_481_703_680;
+const ALPHA_INF: f64 = 0.721_347_520_444_481_7;
 
 /// It is no HyperLogLog.
 pub const NOT_ONE: &str = "WRONGTYPE Key is not a valid HyperLogLog string value.";

@@ -24,6 +24,8 @@ use crate::scripts::Sha;
 
 /// A hold that was left behind is over after so many milliseconds.
 const HELD_FOR: &[u8] = b"5000";
+/// So long it has certainly not expired, microseconds.
+const SURE: u64 = 4_000_000;
 /// The longest pause of who waits for a hold, microseconds.
 const LONGEST_PAUSE: u64 = 16_000;
 /// How often a source is copied anew because it has changed.
@@ -39,6 +41,10 @@ const REMOVE_IF_SAME: &[u8] = b"local d = redis.call('DUMP', KEYS[1]) \
 struct Hold<'a> {
     source: &'a [u8],
     key: Vec<u8>,
+    /// What is in the key.
+    ticket: String,
+    /// Since when, microseconds.
+    since: u64,
 }
 
 impl<'a> Hold<'a> {
@@ -50,26 +56,22 @@ impl<'a> Hold<'a> {
         steps: Vec<Step>,
     ) -> Result<(Hold<'a>, Vec<Vec<u8>>), Vec<u8>> {
         let key = own_key(source, &format!("moving:{}", Sha::of(source)));
-        let hold = Hold { source, key };
-        let ticket = req.ticket.to_string();
         let since = talk.now();
+        let mut hold = Hold { source, key, ticket: req.ticket.to_string(), since };
         let mut pause = 500;
         loop {
-            let args = [b"SET".as_slice(), &hold.key, ticket.as_bytes(), b"NX", b"PX", HELD_FOR];
+            hold.since = talk.now();
+            let ticket = hold.ticket.as_bytes();
+            let args = [b"SET".as_slice(), &hold.key, ticket, b"NX", b"PX", HELD_FOR];
             let mut all = vec![Step::one(source, &args)];
             all.extend(steps.iter().cloned());
             let mut replies = talk.ask(all).await;
             let taken = replies.first().cloned().unwrap_or_default();
             replies.drain(..1.min(replies.len()));
-            // It is known by its ticket.
-            let ours = is_unknown(&taken) && {
-                let look = Step::one(source, &[b"GET", &hold.key]);
-                scalar(&talk.one(look).await) == Some(ticket.as_bytes())
-            };
-            if ours {
+            let unknown = is_unknown(&taken);
+            if unknown && hold.look(talk).await == Held::Ours {
                 return Ok((hold, replies));
             }
-            let unknown = is_unknown(&taken);
             // A user that may not see keys of slotway's own moves without.
             if !unknown {
                 complaint(&taken)?;
@@ -95,17 +97,57 @@ impl<'a> Hold<'a> {
         Step::one(self.source, &[b"DEL", &self.key])
     }
 
-    /// A command for the source that frees it again. Its reply.
-    async fn end_with(&self, talk: &Talk, args: &[&[u8]]) -> Vec<u8> {
-        let commands = [args.to_vec(), vec![b"DEL".as_slice(), &self.key]];
-        let reply = talk.one(Step::batch(self.source, commands)).await;
-        match batch(&reply) {
-            Ok(replies) => replies.first().map_or_else(Vec::new, |said| said.to_vec()),
-            // It may be the hold's key that a user may not see.
-            Err(said) if complaint(&said).is_ok() => talk.one(Step::one(self.source, args)).await,
-            Err(said) => said,
+    /// Whether it still holds. What removes something of the source removes the hold with it, so
+    /// that this tells whether a removal was carried out whose reply is lost.
+    async fn look(&self, talk: &Talk) -> Held {
+        let reply = talk.one(Step::one(self.source, &[b"GET", &self.key])).await;
+        match scalar(&reply) {
+            Some(ticket) if ticket == self.ticket.as_bytes() => Held::Ours,
+            // It did not end by itself.
+            None if is_null(&reply) && talk.now().saturating_sub(self.since) < SURE => Held::Over,
+            _ => Held::Unknown,
         }
     }
+
+    /// A command for the source that frees it again. Its reply. One whose reply is lost is sent
+    /// again if it was not carried out, and if it does no harm should it be carried out after all.
+    async fn end_with(&self, talk: &Talk, args: &[&[u8]], repeatable: bool) -> Vec<u8> {
+        let mut reply = Vec::new();
+        for _ in 0..MOST_COPIES {
+            let commands = [args.to_vec(), vec![b"DEL".as_slice(), &self.key]];
+            reply = talk.one(Step::batch(self.source, commands)).await;
+            let said = match batch(&reply) {
+                Ok(replies) => {
+                    return replies.first().map_or_else(Vec::new, |said| said.to_vec());
+                }
+                Err(said) => said,
+            };
+            if !is_unknown(&said) {
+                return match complaint(&said) {
+                    // It may be the hold's key that a user may not see.
+                    Ok(()) => talk.one(Step::one(self.source, args)).await,
+                    Err(said) => said,
+                };
+            }
+            match self.look(talk).await {
+                Held::Over => return number(1),
+                Held::Ours if repeatable => {}
+                Held::Ours | Held::Unknown => return said,
+            }
+        }
+        reply
+    }
+}
+
+/// What a look at a hold shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    /// It is there.
+    Ours,
+    /// It was taken away with what it was for.
+    Over,
+    /// Nobody can say.
+    Unknown,
 }
 
 /// The dump of a key and when it expires, in one piece.
@@ -184,7 +226,14 @@ pub async fn rename(talk: Talk, req: Rc<Request>) -> Outcome {
         let mut removed = talk.one(Step::one(source, &script)).await;
         if is_error_of(&removed, "NOPERM") {
             // Who may not run a script takes the chance.
-            removed = hold.end_with(&talk, &[b"DEL", source]).await;
+            removed = hold.end_with(&talk, &[b"DEL", source], true).await;
+        }
+        if is_unknown(&removed) {
+            removed = match hold.look(&talk).await {
+                Held::Over => number(1),
+                Held::Ours => number(0),
+                Held::Unknown => removed,
+            };
         }
         match integer(&removed) {
             Some(0) => reply = talk.one(dump(source)).await,
@@ -234,7 +283,7 @@ pub async fn set_member(talk: Talk, req: Rc<Request>) -> Outcome {
         talk.one(hold.end()).await;
         return Err(target_failed(&talk, &req, &written));
     }
-    let removed = hold.end_with(&talk, &[b"SREM", source, member]).await;
+    let removed = hold.end_with(&talk, &[b"SREM", source, member], true).await;
     match integer(&removed) {
         Some(0) => {
             // Somebody else took it: it is not there to be moved.
@@ -336,7 +385,7 @@ async fn move_one(
     (source, target): (&[u8], &[u8]),
     ends: Ends,
 ) -> Result<Option<Vec<u8>>, Vec<u8>> {
-    let (hold, replies) = Hold::take(talk, req, source, vec![ends.look(source)]).await?;
+    let (mut hold, replies) = Hold::take(talk, req, source, vec![ends.look(source)]).await?;
     let mut seen = replies.into_iter().next().unwrap_or_default();
     let since = talk.now();
     loop {
@@ -351,7 +400,11 @@ async fn move_one(
             talk.one(hold.end()).await;
             return Err(target_failed(talk, req, &written));
         }
-        let removed = hold.end_with(talk, &Ends::remove(ends.from_left, source, value)).await;
+        let removed = {
+            let remove = Ends::remove(ends.from_left, source, value);
+            // A second time it would remove another one of the same value.
+            hold.end_with(talk, &remove, false).await
+        };
         match integer(&removed) {
             Some(0) => {}
             Some(_) => return Ok(Some(seen)),
@@ -368,12 +421,9 @@ async fn move_one(
             let text = "ERR others take the source's elements all the time; nothing was changed";
             return Err(error(text));
         }
-        seen = Hold::take(talk, req, source, vec![ends.look(source)])
-            .await?
-            .1
-            .into_iter()
-            .next()
-            .unwrap_or_default();
+        let (again, replies) = Hold::take(talk, req, source, vec![ends.look(source)]).await?;
+        hold = again;
+        seen = replies.into_iter().next().unwrap_or_default();
     }
 }
 
@@ -501,9 +551,26 @@ mod tests {
             ("SISMEMBER b m", ":0\r\n"),
             ("SADD b m", ":1\r\n"),
             ("MULTI SREM a m DEL NONE EXEC", lost),
+            ("GET NONE", "$1\r\n8\r\n"),
         ]);
         let said = drive(request("SMOVE a b m", &[1, 2]), &node, set_member);
         assert!(said.contains("stopped halfway: the target is written"), "{said}");
+    }
+
+    /// The hold tells whether what removes the member was carried out.
+    #[test]
+    fn a_lost_removal_is_looked_up() {
+        let lost = "-ERR it may or may not have been executed\r\n";
+        let node = Node::new(&[
+            TAKEN,
+            ("SISMEMBER a m", ":1\r\n"),
+            ("EXISTS a", ":1\r\n"),
+            ("SISMEMBER b m", ":0\r\n"),
+            ("SADD b m", ":1\r\n"),
+            ("MULTI SREM a m DEL NONE EXEC", lost),
+            ("GET NONE", "$-1\r\n"),
+        ]);
+        assert_eq!(drive(request("SMOVE a b m", &[1, 2]), &node, set_member), ":1\r\n");
     }
 
     #[test]

@@ -341,16 +341,16 @@ pub fn spawn(
     Ok(handle)
 }
 
-/// What workers measure time in, since `epoch`.
-fn micros(epoch: Instant) -> u64 {
-    epoch.elapsed().as_micros() as u64
-}
-
 /// A number that no other worker has, here or elsewhere.
 fn born(index: usize) -> u64 {
     use std::hash::{BuildHasher, RandomState};
     // Its keys are random; the low bits are left to be counted in.
     RandomState::new().hash_one((index, std::process::id())) << 20
+}
+
+/// What workers measure time in, since `epoch`.
+fn micros(epoch: Instant) -> u64 {
+    epoch.elapsed().as_micros() as u64
 }
 
 /// Tells control that the thread has ended, however it ended.
