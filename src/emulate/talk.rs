@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use super::fetch::is_unknown;
 use crate::cluster::slot_of;
 use crate::resp::{Protocol, write};
 
@@ -30,11 +31,34 @@ pub struct Step {
     pub harmless: bool,
 }
 
+/// How often what changes nothing is asked again.
+const MOST_TRIES: usize = 3;
+/// Commands that change nothing, of those that recipes use.
+const READS: [&str; 13] = [
+    "dump",
+    "exists",
+    "get",
+    "hget",
+    "lindex",
+    "mget",
+    "pexpiretime",
+    "sismember",
+    "smembers",
+    "type",
+    "xinfo",
+    "xread",
+    "zrange",
+];
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 
 fn name_of(args: &[&[u8]]) -> String {
     String::from_utf8_lossy(args.first().copied().unwrap_or_default()).to_ascii_lowercase()
+}
+
+/// None of these commands changes anything.
+fn is_harmless(names: &[String]) -> bool {
+    names.iter().all(|name| READS.contains(&&**name))
 }
 
 impl Step {
@@ -43,7 +67,8 @@ impl Step {
         let mut frame = Vec::new();
         write::request(&mut frame, args);
         let names = vec![name_of(args)];
-        Step { slot: slot_of(key).0, frame, names, batch: false, anywhere: false, harmless: false }
+        let harmless = is_harmless(&names);
+        Step { slot: slot_of(key).0, frame, names, batch: false, anywhere: false, harmless }
     }
 
     /// Several commands for the slot of `key`, all or nothing.
@@ -61,6 +86,7 @@ impl Step {
             step.names.push(name_of(&args));
         }
         step.frame.extend_from_slice(EXEC);
+        step.harmless = is_harmless(&step.names);
         step
     }
 
@@ -139,8 +165,35 @@ struct Exchange {
 pub struct Talk(Rc<RefCell<Exchange>>);
 
 impl Talk {
-    /// Sends all steps at once, and gives their replies in the same order.
+    /// Sends all steps at once, and gives their replies in the same order. Those that change nothing
+    /// are sent again where their reply is lost: what others had sent behind them may have kept the
+    /// connection from doing so.
     pub async fn ask(&self, steps: Vec<Step>) -> Vec<Vec<u8>> {
+        let spare: Vec<Option<Step>> =
+            steps.iter().map(|step| step.harmless.then(|| step.clone())).collect();
+        let mut replies = self.send(steps).await;
+        for _ in 0..MOST_TRIES {
+            let lost = |i: usize| replies.get(i).is_some_and(|reply| is_unknown(reply));
+            let (places, again): (Vec<usize>, Vec<Step>) = spare
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| lost(*i))
+                .filter_map(|(i, step)| Some((i, step.clone()?)))
+                .unzip();
+            let new = self.send(again).await;
+            if new.is_empty() {
+                break;
+            }
+            for (place, reply) in places.into_iter().zip(new) {
+                if let Some(old) = replies.get_mut(place) {
+                    *old = reply;
+                }
+            }
+        }
+        replies
+    }
+
+    async fn send(&self, steps: Vec<Step>) -> Vec<Vec<u8>> {
         if steps.is_empty() {
             return Vec::new();
         }
@@ -418,5 +471,30 @@ pub(crate) mod testing {
                 Next::Done(frame) => return String::from_utf8_lossy(&frame).into_owned(),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::request;
+    use super::*;
+
+    #[test]
+    fn what_changes_nothing_is_asked_again() {
+        let recipe = |talk: Talk, _: Rc<Request>| async move {
+            let steps = vec![Step::one(b"a", &[b"GET", b"a"]), Step::one(b"a", &[b"INCR", b"a"])];
+            Ok(talk.ask(steps).await.concat())
+        };
+        let mut emulation = Emulation::new(request("X a", &[1]), recipe);
+        let Next::Ask(steps) = emulation.advance(0) else { panic!() };
+        assert_eq!(steps.len(), 2);
+        let lost = b"-ERR it may or may not have been executed\r\n";
+        emulation.add(0, lost);
+        emulation.add(1, lost);
+        let Next::Ask(steps) = emulation.advance(0) else { panic!() };
+        assert_eq!(steps, [Step::one(b"a", &[b"GET", b"a"])]);
+        emulation.add(0, b"$1\r\nx\r\n");
+        let want = [&b"$1\r\nx\r\n"[..], lost].concat();
+        assert_eq!(emulation.advance(0), Next::Done(want));
     }
 }
