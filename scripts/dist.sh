@@ -36,7 +36,7 @@ strip "$root/slotway"
 cp LICENSE README.md CHANGELOG.md SECURITY.md proxy.toml "$root/"
 cp -r docs "$root/docs"
 cp -r deploy "$root/deploy"
-cp deploy/systemd/slotway.service "$root/"
+cp deploy/systemd/slotway.service deploy/systemd/slotway.socket "$root/"
 
 archive() {
     tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" "$@"
@@ -53,7 +53,7 @@ if command -v dpkg-deb >/dev/null; then
     install -m 755 "$root/slotway" "$deb/usr/bin/slotway"
     install -m 644 "$root"/man/*.1 "$deb/usr/share/man/man1/"
     gzip -n9 "$deb"/usr/share/man/man1/*.1
-    install -m 644 deploy/systemd/slotway.service "$deb/lib/systemd/system/"
+    install -m 644 deploy/systemd/slotway.service deploy/systemd/slotway.socket "$deb/lib/systemd/system/"
     install -m 644 proxy.toml "$deb/etc/slotway/proxy.toml"
     cp -r docs README.md SECURITY.md "$doc/"
     cp LICENSE "$doc/copyright"
@@ -90,7 +90,7 @@ END
 #!/bin/sh
 set -e
 if [ "$1" = remove ] && [ -d /run/systemd/system ]; then
-    systemctl disable --now slotway.service || true
+    systemctl disable --now slotway.socket slotway.service || true
 fi
 END
     chmod 755 "$deb/DEBIAN/postinst" "$deb/DEBIAN/prerm"

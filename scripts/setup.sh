@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, without asking, and says what it does:
 #   scripts/setup.sh run     what `make run` needs: a linker, redis-server
-#   scripts/setup.sh test    and what `make test` needs: prometheus, .venv, tests/node/node_modules, the suite
+#   scripts/setup.sh test    and what `make test` needs: prometheus, chromium, .venv, tests/node/node_modules, the suite
 #   scripts/setup.sh faults  what `make faults` and `make soak` need: a packet filter
 #   scripts/setup.sh conformance   what `make conformance` needs: .venv, redis-py's test suite
 #   scripts/setup.sh dist    what `make dist` needs: a C compiler for musl
@@ -97,12 +97,17 @@ setup_python() {
     done
 }
 
-# The real Prometheus reads /metrics in tests/observability.rs.
+# The real Prometheus reads /metrics in tests/observability.rs and tests/python/test_monitoring.py.
 setup_prometheus() {
     if ! have prometheus || ! have promtool; then
         # What Debian recommends with it is an exporter, one more service.
         apt_install_service prometheus prometheus --no-install-recommends
     fi
+}
+
+# The status page is looked at in a real browser, in tests/python/test_page.py.
+setup_chromium() {
+    have chromium || apt_install chromium --no-install-recommends
 }
 
 setup_node() {
@@ -139,6 +144,7 @@ case $what in
         setup_run
         setup_rust_tools
         setup_prometheus
+        setup_chromium
         setup_conformance
         setup_python tests/python/deploy-requirements.txt tests/python/helm-requirements.txt
         setup_node

@@ -203,6 +203,19 @@ impl SendQueue {
         first.get(self.head..self.head + n)
     }
 
+    /// The `n` bytes that lie `offset` behind the first one that is not released, where they lie in
+    /// one chunk. Goes through all chunks before.
+    pub fn at(&self, offset: usize, n: usize) -> Option<&[u8]> {
+        let mut offset = self.head + offset;
+        for chunk in self.closed.iter().map(Chunk::bytes).chain([&self.last[..]]) {
+            if offset < chunk.len() {
+                return chunk.get(offset..offset + n);
+            }
+            offset -= chunk.len();
+        }
+        None
+    }
+
     /// Releases `n` bytes from the front, written or not.
     #[inline]
     pub fn release(&mut self, n: usize, pool: &mut Pool) {
@@ -411,6 +424,20 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn frames_are_found_where_they_lie() {
+        let (mut queue, mut pool) = (SendQueue::default(), Pool::default());
+        let frames: Vec<Vec<u8>> = (0..40u8).map(|i| vec![i; 1 + usize::from(i) * 400]).collect();
+        frames.iter().for_each(|frame| queue.push(frame, &mut pool));
+        queue.release(frames[0].len() + frames[1].len(), &mut pool);
+        let mut offset = 0;
+        for frame in &frames[2..] {
+            assert_eq!(queue.at(offset, frame.len()), Some(&frame[..]));
+            offset += frame.len();
+        }
+        assert_eq!(queue.at(offset, 1), None);
     }
 
     /// A message for many is held once: neither queue copies it, and both let go of it when it is

@@ -4,9 +4,10 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use slotway::config::{Flag, Sources};
+use slotway::config::{Address, Flag, Sources};
 
 /// A cluster-aware Redis proxy: plain Redis clients on one side, a Redis Cluster on the other.
 ///
@@ -29,6 +30,7 @@ Examples:
   slotway run --config proxy.toml              production
   slotway run --listen 127.0.0.1:6379 --seeds 10.0.0.1:7000,10.0.0.2:7000
   slotway check --config proxy.toml            is this file right, and what does it come to?
+  slotway top                                  watch the one that runs on this machine
 
 Every key of the configuration can be set in the file, by a variable
 (SLOTWAY_LIMITS__CLIENTS=1000) and by a flag (--set limits.clients=1000); flags win over
@@ -43,6 +45,7 @@ Examples:
   slotway run --listen 0.0.0.0:6379 --seeds 10.0.0.1:7000,10.0.0.2:7000
   slotway check --config proxy.toml            is this file right, and what does it come to?
   slotway probe ready --config proxy.toml      does the one that runs reach every slot?
+  slotway top                                  watch the one that runs on this machine
 
 Configuration:
   Every key can be set in the file, by a variable (SLOTWAY_LIMITS__CLIENTS=1000:
@@ -71,7 +74,7 @@ Exit codes:
 
 Output:
   Log lines go to standard error. Metrics and health are pages of the admin
-  listener: /metrics, /healthz, /readyz.";
+  listener: /metrics, /healthz, /readyz; / in a browser is the status page.";
 
 /// The subcommands.
 #[derive(Subcommand)]
@@ -91,6 +94,11 @@ pub enum Command {
     /// the page says, and ends with 0 if that is good and with 1 if it is not, or if nobody
     /// answers. For probes in containers, whose image has no shell and no HTTP client.
     Probe(ProbeArgs),
+    /// Watch a slotway that runs: nodes, load, latency, hot keys, slow commands
+    ///
+    /// The numbers of the status page, in a terminal, from the admin listener. `q` quits. Where the
+    /// output is no terminal it is written once, as a plain table.
+    Top(TopArgs),
     /// Print a generated document
     #[command(hide = true)]
     Docs {
@@ -156,6 +164,31 @@ impl ProbeArgs {
     pub fn sources(self, env: Vec<(OsString, OsString)>) -> Sources {
         self.common.sources(env)
     }
+}
+
+/// The flags of `top`.
+#[derive(Args)]
+pub struct TopArgs {
+    /// The admin listener
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9121")]
+    #[arg(value_parser = crate::top::admin_of)]
+    pub url: Address,
+
+    /// A file with the admin listener's token [default: the variable SLOTWAY_ADMIN_TOKEN]
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// The certificate of the admin listener (tls.admin.cert), where it speaks HTTPS
+    #[arg(long, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+
+    /// Write it once, as a plain table
+    #[arg(long)]
+    pub once: bool,
+
+    /// How often to look: 500ms, 2s
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = crate::top::interval_of)]
+    pub interval: Duration,
 }
 
 /// The flags of `run` and `check`.

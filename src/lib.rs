@@ -15,8 +15,9 @@
 //! - [`client`]: one downstream connection, its ordered reply queue, its limits.
 //! - [`worker`]: one core: owns its clients and upstreams and runs them.
 //! - [`control`]: topology refresh, accepting, signals, drain.
-//! - [`admin`]: HTTP: metrics, health.
+//! - [`admin`]: HTTP: metrics, health, the status page.
 //! - [`config`], [`metrics`]: what their names say.
+//! - [`seen`]: hot keys, big keys, slow commands, spans: what is seen as commands pass. No I/O.
 //! - [`lines`]: log lines that others can cause.
 //! - [`sandbox`]: a local cluster of real servers, for `make run`, tests and benches.
 #![forbid(unsafe_code)]
@@ -36,6 +37,7 @@ pub mod resp;
 pub mod route;
 pub mod sandbox;
 pub mod scripts;
+pub mod seen;
 pub mod stream;
 pub mod tls;
 pub mod upstream;

@@ -3,19 +3,39 @@
 use std::io::IsTerminal;
 
 use slotway::config::{Config, LogFormat};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, reload};
 
-/// Starts logging as the configuration says. Once per process; a second call changes nothing.
-pub fn init(config: &Config) {
-    // The level was checked with the rest of the configuration; should the filter disagree about
-    // a corner of it, a proxy that logs at "info" is better than one that does not start.
-    let filter = EnvFilter::try_new(&config.log.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let _ = match config.log.format {
+/// Starts logging as the configuration says. Once per process; a second call changes nothing. Gives
+/// what changes the level later.
+pub fn init(config: &Config) -> Box<dyn Fn(&str)> {
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter(&config.log.level))
+        .with_writer(std::io::stderr);
+    match config.log.format {
         LogFormat::Text => {
             let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            lines.with_ansi(colours).try_init()
+            let lines = lines.with_ansi(colours).with_filter_reloading();
+            let handle = lines.reload_handle();
+            let _ = lines.try_init();
+            Box::new(move |level| told(handle.reload(filter(level))))
         }
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
-    };
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_filter_reloading();
+            let handle = lines.reload_handle();
+            let _ = lines.try_init();
+            Box::new(move |level| told(handle.reload(filter(level))))
+        }
+    }
+}
+
+/// The level was checked with the rest of the configuration; should the filter disagree about a
+/// corner of it, a proxy that logs at "info" is better than one that does not start.
+fn filter(level: &str) -> EnvFilter {
+    EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"))
+}
+
+fn told(outcome: Result<(), reload::Error>) {
+    if let Err(error) = outcome {
+        tracing::warn!(%error, "log.level cannot be changed");
+    }
 }

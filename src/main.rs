@@ -5,6 +5,7 @@ mod cli;
 mod logging;
 mod man;
 mod probe;
+mod top;
 
 use std::error::Error;
 use std::fmt::Display;
@@ -16,11 +17,14 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use slotway::command::CommandTable;
-use slotway::config::{self, Address, Config, ConfigError, CrossSlot, Listen, Loaded, Problem};
+use slotway::config::{
+    self, Address, Config, ConfigError, CrossSlot, Listen, Loaded, Problem, Sources,
+};
+use slotway::control::Reload;
 use slotway::tls::{Fault, Tls};
 use slotway::{control, metrics, route, sandbox};
 
-use cli::{Cli, Command, Document};
+use cli::{Cli, Command, Document, TopArgs};
 
 /// The command ran into something that is not the configuration's fault.
 const FAILED: u8 = 1;
@@ -30,11 +34,14 @@ const MISCONFIGURED: u8 = 2;
 fn main() -> ExitCode {
     let env = std::env::vars_os().collect();
     let outcome = match Cli::parse().command {
-        Command::Run(args) => config::load(&args.sources(env)).and_then(|loaded| {
-            loaded.need_seeds()?;
-            certificates(&loaded)?;
-            Ok(run(loaded.config))
-        }),
+        Command::Run(args) => {
+            let sources = args.sources(env);
+            config::load(&sources).and_then(|loaded| {
+                loaded.need_seeds()?;
+                certificates(&loaded)?;
+                Ok(run(loaded.config, sources))
+            })
+        }
         Command::Check(args) => config::load(&args.sources(env)).and_then(|loaded| {
             let tls = certificates(&loaded)?;
             if let Err(error) = loaded.need_seeds() {
@@ -51,6 +58,7 @@ fn main() -> ExitCode {
             let (page, limit) = (args.page.path(), Duration::from_secs(args.timeout));
             config::load(&args.sources(env)).map(|loaded| run_probe(&loaded.config, page, limit))
         }
+        Command::Top(args) => Ok(run_top(args)),
         Command::Docs { document: Document::Man, dir } => Ok(write_man(&dir.unwrap_or_default())),
         Command::Docs { document, .. } => Ok(print(&match document {
             Document::Man => String::new(),
@@ -76,9 +84,9 @@ fn certificates(loaded: &Loaded) -> Result<String, ConfigError> {
     }
 }
 
-fn run(config: Config) -> ExitCode {
-    logging::init(&config);
-    match control::run(config) {
+fn run(config: Config, sources: Sources) -> ExitCode {
+    let log_level = logging::init(&config);
+    match control::run_reloading(config, Reload { sources, log_level }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "slotway failed");
@@ -93,13 +101,28 @@ fn run_probe(config: &Config, page: &str, limit: Duration) -> ExitCode {
         eprintln!("error: the admin listener is off (admin = \"\"), so there is nobody to ask");
         return ExitCode::from(FAILED);
     };
-    match probe::ask(admin, &config.admin_token.reveal(), page, limit) {
+    match probe::ask(admin, config, page, limit) {
         Ok((good, text)) => {
             print(&format_args!("{text}\n"));
             ExitCode::from(if good { 0 } else { FAILED })
         }
         Err(error) => {
             eprintln!("error: no answer from the admin listener {admin}: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Shows a slotway that runs, until the user has seen enough.
+fn run_top(args: TopArgs) -> ExitCode {
+    let TopArgs { url: admin, token_file, cert, once, interval } = args;
+    let shown = top::token_of(token_file.as_deref())
+        .map_err(|error| format!("--token-file: {error}"))
+        .and_then(|token| top::run(&top::Options { admin, token, cert, interval, once }));
+    match shown {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
             ExitCode::from(FAILED)
         }
     }
@@ -117,7 +140,7 @@ fn write_man(dir: &Path) -> ExitCode {
 }
 
 fn run_sandbox(size: SandboxSize, config: Config) -> ExitCode {
-    logging::init(&config);
+    let _ = logging::init(&config);
     match serve_sandbox(size, config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

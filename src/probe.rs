@@ -1,46 +1,133 @@
-//! `slotway probe`: asks the admin listener of a slotway that runs, for images without a shell.
+//! `slotway probe` and `top`: asks the admin listener of a slotway that runs, for images without a shell.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use slotway::config::Address;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
+use slotway::config::{Address, Config};
 
-/// The page at `path` of the admin listener at `admin`: whether it says that all is well, and its
-/// text. `token` is shown if there is one.
+/// Before another attempt.
+const PAUSE: Duration = Duration::from_millis(200);
+/// A page of ours is short; somebody else's may not be.
+const LONGEST: u64 = 16 << 20;
+
+/// How an admin listener is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Access<'a> {
+    /// `admin_token`; empty: it wants none.
+    pub token: &'a str,
+    /// The certificate that it has (`tls.admin.cert`), where it speaks HTTPS.
+    pub cert: Option<&'a Path>,
+}
+
+/// The page at `path` of the admin listener at `admin`, as `config` says that it is to be asked:
+/// with TLS, with a token. Whether it says that all is well, and its text.
 ///
 /// # Errors
 /// Nobody answers, not in time, or not in HTTP.
 pub fn ask(
     admin: &Address,
-    token: &str,
+    config: &Config,
     path: &str,
     limit: Duration,
 ) -> io::Result<(bool, String)> {
-    let mut socket = connect(admin, limit)?;
+    let token = config.admin_token.reveal();
+    let (status, body) =
+        get(admin, Access { token: &token, cert: config.tls.admin.cert.as_deref() }, path, limit)?;
+    Ok((status == 200, body))
+}
+
+/// The same with the page's status.
+///
+/// # Errors
+/// Nobody answers, not in time, or not in HTTP.
+pub fn get(
+    admin: &Address,
+    access: Access<'_>,
+    path: &str,
+    limit: Duration,
+) -> io::Result<(u16, String)> {
+    let by = Instant::now() + limit;
+    loop {
+        let error = match get_once(admin, access, path, limit) {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        // The certificate may have been replaced a moment ago: the one that runs takes it within
+        // two seconds.
+        let again = access.cert.is_some() && error.kind() == ErrorKind::InvalidData;
+        if !again || Instant::now() + PAUSE >= by {
+            return Err(error);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn get_once(
+    admin: &Address,
+    access: Access<'_>,
+    path: &str,
+    limit: Duration,
+) -> io::Result<(u16, String)> {
+    let socket = connect(admin, limit)?;
     socket.set_read_timeout(Some(limit))?;
     socket.set_write_timeout(Some(limit))?;
-    write!(socket, "GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n")?;
-    if !token.is_empty() {
-        write!(socket, "Authorization: Bearer {token}\r\n")?;
+    let mut request = format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n");
+    if !access.token.is_empty() {
+        request += &format!("Authorization: Bearer {}\r\n", access.token);
     }
-    socket.write_all(b"\r\n")?;
+    request += "\r\n";
+    match access.cert {
+        None => exchange(socket, &request),
+        Some(cert) => exchange(secure(socket, cert)?, &request),
+    }
+}
+
+/// TLS with the one who has the certificate in this file, and with nobody else.
+fn secure(socket: TcpStream, cert: &Path) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let client = slotway::tls::pinned(cert).map_err(|fault| io::Error::other(fault.to_string()))?;
+    let name = ServerName::IpAddress(socket.peer_addr()?.ip().into());
+    let conn = ClientConnection::new(Arc::new(client), name).map_err(io::Error::other)?;
+    let mut stream = StreamOwned::new(conn, socket);
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock).map_err(|error| match error.kind() {
+            ErrorKind::InvalidData => {
+                let cert = cert.display();
+                let why = format!(
+                    "{error}: it does not speak TLS with the certificate in {cert} (tls.admin.cert)"
+                );
+                io::Error::new(ErrorKind::InvalidData, why)
+            }
+            _ => error,
+        })?;
+    }
+    Ok(stream)
+}
+
+fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<(u16, String)> {
+    stream.write_all(request.as_bytes())?;
+    stream.flush()?;
     let mut answer = Vec::new();
-    // A page of ours is short; somebody else's may not be.
-    socket.take(1 << 20).read_to_end(&mut answer)?;
+    match stream.take(LONGEST).read_to_end(&mut answer) {
+        // Whoever ends TLS without a word has said what it had to say.
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {}
+        other => _ = other?,
+    }
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    match head.split_ascii_whitespace().nth(1) {
-        Some(status) if head.starts_with("HTTP/1.") => {
-            Ok((status == "200", body.trim_end().to_owned()))
-        }
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "no HTTP server")),
+    match head.split_ascii_whitespace().nth(1).and_then(|status| status.parse().ok()) {
+        Some(status) if head.starts_with("HTTP/1.") => Ok((status, body.trim_end().to_owned())),
+        _ => Err(io::Error::new(ErrorKind::InvalidData, "no HTTP server")),
     }
 }
 
 /// What listens on every address is asked on the loopback one.
 fn connect(admin: &Address, limit: Duration) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "no address");
+    let mut last = io::Error::new(ErrorKind::NotFound, "no address");
     for addr in (admin.host.as_str(), admin.port).to_socket_addrs()? {
         let ip = match addr.ip() {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),

@@ -50,7 +50,7 @@ impl std::fmt::Display for Sha {
 #[derive(Debug)]
 pub struct ScriptStore {
     inner: Mutex<Inner>,
-    limit: usize,
+    limit: AtomicUsize,
     /// Grows with every SCRIPT FLUSH.
     epoch: AtomicU64,
     /// Scripts that had to go.
@@ -86,7 +86,7 @@ impl ScriptStore {
     pub fn new(limit: usize) -> Self {
         ScriptStore {
             inner: Mutex::default(),
-            limit,
+            limit: AtomicUsize::new(limit),
             epoch: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
@@ -97,8 +97,14 @@ impl ScriptStore {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Holds at most so many bytes from now on: from the next script on.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
     /// Remembers a script. Gives how many others had to go.
     pub fn remember(&self, body: &[u8]) -> usize {
+        let limit = self.limit.load(Ordering::Relaxed);
         let sha = Sha::of(body);
         let mut inner = self.inner();
         if inner.touch(&sha) {
@@ -107,7 +113,7 @@ impl ScriptStore {
         let mut load = Vec::with_capacity(body.len() + 48);
         write::request(&mut load, &[b"SCRIPT", b"LOAD", body]);
         let script = Script { load: load.into(), used: inner.clock };
-        if script.cost() > self.limit {
+        if script.cost() > limit {
             return 1;
         }
         inner.bytes += script.cost();
@@ -115,7 +121,7 @@ impl ScriptStore {
         inner.scripts.insert(sha, script);
         inner.clock += 1;
         let mut gone = 0;
-        while inner.bytes > self.limit
+        while inner.bytes > limit
             && let Some((_, oldest)) = inner.order.first_key_value()
         {
             let oldest = *oldest;

@@ -225,9 +225,14 @@ fn pages() {
     assert_eq!(slotway.get("/healthz"), (200, "ok\n".to_owned()));
     let (status, index) = slotway.get("/");
     assert_eq!(status, 200);
-    for path in ["/metrics", "/healthz", "/readyz"] {
-        assert!(index.contains(&format!("href=\"{path}\"")));
+    for path in ["/metrics", "/healthz", "/readyz", "/status.json", "/clients.json", "/config.json"]
+    {
+        assert!(index.contains(&format!("\n{path} ")), "{index}");
+        assert_eq!(slotway.get(path).0, 200, "{path}");
     }
+    let status: serde_json::Value = serde_json::from_str(&slotway.get("/status.json").1).unwrap();
+    assert_eq!(status["shards"][0]["slots"], serde_json::json!([[0, 16383]]));
+    assert_eq!(status["shards"][0]["nodes"][0]["addr"], format!("127.0.0.1:{}", server.port));
     assert_eq!(slotway.get("/nothing").0, 404);
     let admin = slotway.bound.admin.unwrap();
     assert_eq!(request(admin, "POST", "/readyz").0, 405);

@@ -361,6 +361,14 @@ fn the_clusters_users() {
     let refused = "NOPERM this user has no permissions to run the 'set' command";
     assert_eq!(ask(&mut ro, "SET {t}a 2").error(), Some(refused));
     assert_eq!(ask(&mut ro, "GET {t}a").text().as_deref(), Some("1"));
+    // Scripts that slotway knows are not his to remove, either.
+    let mut app = proxy.connect();
+    assert!(ask(&mut app, "AUTH pt-app pw").is_ok());
+    let sha = ask(&mut app, "SCRIPT LOAD return(7)").text().unwrap();
+    let flush = ask(&mut ro, "SCRIPT FLUSH");
+    assert!(flush.error().is_some_and(|e| e.starts_with("NOPERM")), "{flush:?}");
+    everywhere("SCRIPT FLUSH");
+    assert_eq!(ask(&mut app, &format!("EVALSHA {sha} 0")), Reply::Int(7));
     assert!(ask(&mut ro, "MULTI").is_ok());
     ask(&mut ro, "SET {t}a 2");
     assert!(ask(&mut ro, "EXEC").error().is_some_and(|e| e.starts_with("EXECABORT")));
@@ -452,8 +460,13 @@ fn files_are_read_again() {
     eventually("the mistake is logged", || proxy.log().contains("+nosuch"));
     assert!(ask(&mut a, "SET files:k 1").is_ok());
     // a may only read now, b is gone.
+    let mut queued = login("a");
+    assert!(ask(&mut queued, "MULTI").is_ok());
+    assert_eq!(ask(&mut queued, "SET files:k 9").text().as_deref(), Some("QUEUED"));
     write("users", "user a on >pw ~* +@read\nuser c on >pw ~* +@all\n");
     eventually("new rules hold", || ask(&mut a, "SET files:k 1").error().is_some());
+    let aborted = ask(&mut queued, "EXEC");
+    assert!(aborted.error().is_some_and(|e| e.starts_with("EXECABORT")), "{aborted:?}");
     assert_eq!(ask(&mut a, "GET files:k").text().as_deref(), Some("1"));
     assert!(b.command(&["PING"]).is_err(), "b is disconnected");
     assert!(ask(&mut login("c"), "SET files:k 2").is_ok());

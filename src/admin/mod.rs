@@ -1,7 +1,14 @@
-//! HTTP beside the traffic: metrics, health.
+//! HTTP beside the traffic: metrics, health, what is seen of commands, the status page.
 
+mod events;
+mod history;
+mod moment;
+mod page;
 mod ready;
+mod seen;
 mod server;
+mod status;
+mod watch;
 
 pub use ready::Readiness;
 pub use server::Admin;

@@ -8,26 +8,36 @@ use std::time::{Duration, Instant};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE,
+    ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
+use super::page::{PAGE, headers as page_headers};
 use super::ready::{Facts, Readiness};
-use crate::config::{Config, Secret};
+use super::seen::{asked_count, keys_json};
+use super::status::{self, Known};
+use super::watch::Watch;
+use crate::config::Config;
 use crate::control::{Pool, Status};
 use crate::metrics::{ControlStats, Process, View};
+use crate::tls::{Outcome, Side};
 use crate::users::same_secret;
 
 /// Connections served at once; more wait. Nobody but a scraper and a prober is expected.
 const CONNECTIONS: usize = 64;
 /// For a request's head, and between two requests of a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// For the handshake before it.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request's head has no business being larger.
 const HEAD_BYTES: usize = 16 << 10;
 /// Workers that take longer are shown as they last were.
@@ -37,17 +47,24 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// A worker that takes longer for one turn of its loop is stuck.
 const HEALTH_LIMIT: Duration = Duration::from_secs(2);
 
+/// Every client is looked at for a census: not more often than this.
+const CENSUS_AGE: Duration = Duration::from_secs(2);
+
 const TEXT: &str = "text/plain; charset=utf-8";
 
-const INDEX: &str = "<!DOCTYPE html>
-<html lang=\"en\"><head><meta charset=\"utf-8\"><title>slotway</title></head><body>
-<h1>slotway</h1>
-<ul>
-<li><a href=\"/metrics\">/metrics</a>: everything counted, for Prometheus</li>
-<li><a href=\"/healthz\">/healthz</a>: the process lives and its workers answer</li>
-<li><a href=\"/readyz\">/readyz</a>: all slots are covered and reachable; if not, what is missing</li>
-</ul>
-</body></html>
+const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// What `/` says to those who are no browser.
+const INDEX: &str = "slotway\n
+/              in a browser: the status page
+/metrics       everything counted, for Prometheus
+/healthz       the process lives and its workers answer
+/readyz        all slots are covered and reachable; if not, what is missing
+/hotkeys       the keys that are used most; /bigkeys, /slowlog likewise
+/status.json   what the status page and `slotway top` show
+/clients.json  who the clients are, added up
+/config.json   the configuration in use, secrets masked
 ";
 
 /// What the pages are made from.
@@ -55,19 +72,35 @@ const INDEX: &str = "<!DOCTYPE html>
 pub struct Admin {
     pool: Arc<Pool>,
     status: Arc<Status>,
-    limits: Vec<(&'static str, usize)>,
-    token: Secret,
-    /// The health pages want it, too.
-    probes_show_token: bool,
+    started: Instant,
+    watch: Watch,
+    /// Who the clients were when somebody last asked.
+    census: tokio::sync::Mutex<Option<(Instant, Bytes)>>,
 }
 
 type Page = Response<Full<Bytes>>;
 
 impl Admin {
     /// Shows what `pool` and `status` know.
-    pub fn new(config: &Config, pool: Arc<Pool>, status: Arc<Status>) -> Self {
+    pub fn new(pool: Arc<Pool>, status: Arc<Status>) -> Self {
+        Admin {
+            pool,
+            status,
+            started: Instant::now(),
+            watch: Watch::default(),
+            census: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Where failures are counted.
+    pub fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.status)
+    }
+
+    /// The limits in use.
+    fn limits(config: &Config) -> Vec<(&'static str, usize)> {
         let l = &config.limits;
-        let limits = vec![
+        vec![
             ("clients", l.clients),
             ("client_output", l.client_output),
             ("upstream_in_flight", l.upstream_in_flight),
@@ -79,21 +112,33 @@ impl Admin {
             ("bulk", l.bulk),
             ("inline", l.inline),
             ("multibulk", l.multibulk),
-        ];
-        let (token, probes_show_token) =
-            (config.admin_token.clone(), config.admin_token_for_probes);
-        Admin { pool, status, limits, token, probes_show_token }
+        ]
     }
 
-    /// Serves until it is dropped.
-    pub async fn serve(self: Arc<Self>, listener: Arc<TcpListener>) {
+    /// Remembers what happens, until it is dropped.
+    pub async fn watch(self: Arc<Self>) {
+        self.watch.run(&self.pool, &self.status).await;
+    }
+
+    /// Serves until `close` says so: then no more connections are taken, and those that there are
+    /// served to their end.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: Arc<TcpListener>,
+        mut close: watch::Receiver<bool>,
+    ) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         // Dropped with the task, so that no connection outlives it.
         let mut connections = tokio::task::JoinSet::new();
         let mut logged: Option<Instant> = None;
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let stream = match listener.accept().await {
+            let accepted = tokio::select! {
+                biased;
+                accepted = listener.accept() => accepted,
+                () = async { _ = close.wait_for(|close| *close).await } => break,
+            };
+            let stream = match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
@@ -111,18 +156,42 @@ impl Admin {
                     let admin = Arc::clone(&admin);
                     async move { Ok::<_, Infallible>(admin.page(&request).await) }
                 });
-                let served = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD_TIMEOUT)
-                    .max_buf_size(HEAD_BYTES)
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
+                let mut http = http1::Builder::new();
+                http.timer(TokioTimer::new());
+                http.header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
+                let served = match admin.pool.tls().admin() {
+                    None => http.serve_connection(TokioIo::new(stream), service).await,
+                    Some(tls) => {
+                        let Some(stream) = admin.secured(tls, stream).await else { return };
+                        http.serve_connection(TokioIo::new(stream), service).await
+                    }
+                };
                 if let Err(error) = served {
                     debug!(%error, "admin connection");
                 }
                 drop(place);
             });
         }
+        connections.detach_all();
+    }
+
+    /// The connection, its TLS handshake over; `None` if it fails or takes too long.
+    async fn secured(
+        &self,
+        tls: Arc<ServerConfig>,
+        stream: TcpStream,
+    ) -> Option<TlsStream<TcpStream>> {
+        let handshake = TlsAcceptor::from(tls).accept(stream);
+        let (stream, outcome) = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+            Ok(Ok(stream)) => (Some(stream), Outcome::Ok),
+            Ok(Err(error)) => {
+                debug!(%error, "a TLS handshake on the admin listener has failed");
+                (None, crate::tls::outcome(&error))
+            }
+            Err(_) => (None, Outcome::Timeout),
+        };
+        self.pool.tls().stats().count(Side::Admin, outcome);
+        stream
     }
 
     async fn page(&self, request: &Request<Incoming>) -> Page {
@@ -144,19 +213,35 @@ impl Admin {
                 self.pool.fail_one();
                 page(StatusCode::OK, TEXT, "it fails\n")
             }
-            "/" => page(StatusCode::OK, "text/html; charset=utf-8", INDEX),
+            "/" if wants_html(request) => {
+                let mut page = page(StatusCode::OK, HTML, PAGE.as_str());
+                page.headers_mut().extend(page_headers());
+                page
+            }
+            "/" => page(StatusCode::OK, TEXT, INDEX),
+            "/status.json" => self.status_json(request.uri().query().unwrap_or_default()).await,
+            "/clients.json" => self.clients().await,
+            "/config.json" => {
+                page(StatusCode::OK, JSON, status::config(&self.pool.config()).to_string())
+            }
             "/metrics" => self.metrics().await,
             "/healthz" => self.health().await,
             "/readyz" => self.readiness().await,
+            "/hotkeys" | "/bigkeys" | "/slowlog" => self.seen(request.uri()).await,
             _ => page(StatusCode::NOT_FOUND, TEXT, "no such page; / lists them\n"),
         }
     }
 
     /// The token is there, or none is wanted.
     fn may_see(&self, request: &Request<Incoming>) -> bool {
-        let token = self.token.reveal();
-        let open =
-            !self.probes_show_token && matches!(request.uri().path(), "/healthz" | "/readyz");
+        let config = self.pool.config();
+        let token = config.admin_token.reveal();
+        let open = match request.uri().path() {
+            "/healthz" | "/readyz" => !config.admin_token_for_probes,
+            // A browser that navigates cannot show it. The page asks for it, and holds nothing.
+            "/" => wants_html(request),
+            _ => false,
+        };
         if token.is_empty() || open {
             return true;
         }
@@ -184,9 +269,12 @@ impl Admin {
                 task_failures: self.status.task_failures.load(Relaxed),
                 worker_failures: self.status.worker_failures.load(Relaxed),
                 script_bytes: self.pool.script_bytes(),
+                spans: self.pool.span_counts(),
+                slow_commands: self.pool.slowlog().total(),
                 tls: self.pool.tls().stats().counts(),
                 ..ControlStats::default()
             };
+            control.count_reloads(&self.status.reloads);
             control.count_replicas(&topology.snapshot, &topology.health);
             (control, Arc::clone(&topology.commands))
         };
@@ -195,13 +283,64 @@ impl Admin {
             commands: &commands,
             control,
             hub: self.pool.hub_stats(),
-            limits: &self.limits,
+            limits: &Admin::limits(&self.pool.config()),
             process: Process::read(),
         };
         match view.text() {
             Ok(text) => page(StatusCode::OK, prometheus::TEXT_FORMAT, text),
             Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
         }
+    }
+
+    async fn status_json(&self, query: &str) -> Page {
+        let known = Known::parse(query);
+        let uptime = self.started.elapsed().as_secs();
+        let limits = Admin::limits(&self.pool.config());
+        let now = || {
+            let process = status::Process { uptime, limits: &limits };
+            status::status(&self.watch.seen(), known, process)
+        };
+        let mut status = now();
+        if status.is_none() {
+            // The very first second.
+            self.watch.look(&self.pool, &self.status).await;
+            status = now();
+        }
+        page(StatusCode::OK, JSON, status.unwrap_or_default().to_string())
+    }
+
+    async fn clients(&self) -> Page {
+        // Whoever comes meanwhile is given the same answer.
+        let mut last = self.census.lock().await;
+        let text = match &*last {
+            Some((at, text)) if at.elapsed() < CENSUS_AGE => text.clone(),
+            _ => {
+                let census = self.pool.census(SCRAPE_LIMIT).await;
+                let text = Bytes::from(status::clients(&census).to_string());
+                *last = Some((Instant::now(), text.clone()));
+                text
+            }
+        };
+        page(StatusCode::OK, JSON, text)
+    }
+
+    async fn seen(&self, uri: &Uri) -> Page {
+        let count = match asked_count(uri) {
+            Ok(count) => count,
+            Err(text) => return page(StatusCode::BAD_REQUEST, TEXT, text),
+        };
+        let json = match uri.path() {
+            "/slowlog" => self.pool.slowlog().json(count.unwrap_or(50)),
+            path => {
+                let seen = self.pool.seen(SCRAPE_LIMIT).await;
+                let topology = self.status.topology().clone();
+                let count = count.unwrap_or(20);
+                let observe = &self.pool.config().observe;
+                let sample = if observe.hot_keys { observe.sample as u32 } else { 0 };
+                keys_json(path, &seen, &topology, (sample, count))
+            }
+        };
+        page(StatusCode::OK, JSON, json.to_string() + "\n")
     }
 
     async fn health(&self) -> Page {
@@ -226,8 +365,14 @@ impl Admin {
             reached: &topology.reached,
         });
         let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        page(status, "application/json", readiness.json() + "\n")
+        page(status, JSON, readiness.json() + "\n")
     }
+}
+
+/// A browser that navigates says so.
+fn wants_html(request: &Request<Incoming>) -> bool {
+    let accept = request.headers().get(ACCEPT).map(HeaderValue::as_bytes).unwrap_or_default();
+    accept.split(|b| *b == b',').any(|kind| kind.trim_ascii().starts_with(b"text/html"))
 }
 
 fn page(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Page {

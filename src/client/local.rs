@@ -108,6 +108,7 @@ pub fn answer(
         Local::ClientGetRedir => write::integer(out, -1),
         // They are about more than this session: the worker's.
         Local::ClientInfo | Local::ClientReply | Local::ClientEveryone => {}
+        Local::SlowLog | Local::Proxy => {}
     }
     After::Go
 }

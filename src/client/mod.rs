@@ -1,6 +1,7 @@
 //! One downstream connection: its session, its ordered reply queue, its unfinished request.
 //! Not here: what its commands mean and where they go ([`crate::worker`]).
 
+mod census;
 mod cluster;
 mod lent;
 mod listing;
@@ -13,6 +14,7 @@ mod session;
 mod subscriptions;
 mod tracking;
 
+pub use census::{Census, Notable, largest};
 pub use cluster::Announced;
 pub use lent::{Errand, Kind, Lent, Watch};
 pub use listing::Line;

@@ -31,6 +31,15 @@ pub enum Question {
     },
     /// CLIENT UNPAUSE.
     Unpause,
+    /// PROXY HOTKEYS and BIGKEYS.
+    Seen {
+        /// Which.
+        what: crate::seen::Kind,
+        /// So many at most.
+        count: usize,
+        /// They are forgotten then.
+        reset: bool,
+    },
     /// CLIENT UNBLOCK.
     Unblock {
         /// Whose blocking command ends.

@@ -79,6 +79,18 @@ impl Session {
         self.modes |= mode::READ_FROM;
     }
 
+    /// The configuration has changed in that.
+    pub fn set_reads_by_configuration(&mut self, elsewhere: bool) {
+        if elsewhere == (self.first_modes & mode::READ_FROM != 0) {
+            return; // and who said READWRITE since stays with it
+        }
+        if elsewhere {
+            return self.reads_by_configuration();
+        }
+        self.first_modes &= !mode::READ_FROM;
+        self.modes &= !mode::READ_FROM;
+    }
+
     /// Its commands are looked at before they are carried out.
     pub fn ruled(&mut self) {
         self.first_modes |= mode::RULED;
@@ -107,5 +119,31 @@ impl Session {
         account
             + self.name.as_ref().map_or(0, |n| n.len())
             + self.library.as_deref().map_or(0, library)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_read_from_is_for_connections_that_said_nothing_of_their_own() {
+        let mut plain = Session::new(1);
+        plain.set_reads_by_configuration(true);
+        assert_eq!(plain.modes, mode::READ_FROM);
+        let mut own = Session::new(2);
+        own.reads_by_configuration();
+        own.read_write();
+        own.set_reads_by_configuration(true);
+        assert_eq!(own.modes, 0, "READWRITE stays");
+        own.reset_modes();
+        assert_eq!(own.modes, mode::READ_FROM);
+        let mut reader = Session::new(3);
+        reader.set_reads_by_configuration(true);
+        reader.modes |= mode::READONLY;
+        reader.set_reads_by_configuration(false);
+        assert_eq!(reader.modes, mode::READONLY, "READONLY stays");
+        reader.reset_modes();
+        assert_eq!(reader.modes, 0);
     }
 }

@@ -52,6 +52,8 @@ pub fn key_positions(spec: &CommandSpec, args: &Args, out: &mut Vec<u32>) -> Res
         KeySpec::Specs(parts) => parts.iter().try_for_each(|part| push_part(part, args, out)),
         KeySpec::Native(Native::Sort) => push_sort(args, out),
         KeySpec::Native(Native::Migrate) => push_migrate(args, out),
+        KeySpec::Native(Native::Georadius { options }) => push_georadius(*options, args, out),
+        KeySpec::Native(Native::Streams { from }) => push_streams(*from, args, out),
     }
 }
 
@@ -68,11 +70,17 @@ pub fn key_accesses(
     out.clear();
     let mut keys = Vec::new();
     match &spec.keys {
-        KeySpec::Native(Native::Sort) => {
-            push_sort(args, &mut keys)?;
+        KeySpec::Native(Native::Sort | Native::Georadius { .. }) => {
+            key_positions(spec, args, &mut keys)?;
             let read = Access { read: true, write: false };
             let write = Access { read: false, write: true };
-            out.extend(keys.into_iter().zip([read, write]));
+            let accesses = std::iter::once(read).chain(std::iter::repeat(write));
+            out.extend(keys.into_iter().zip(accesses));
+        }
+        KeySpec::Native(Native::Streams { .. }) => {
+            key_positions(spec, args, &mut keys)?;
+            let access = spec.access.first().map_or(Access::ALL, |first| first.access);
+            out.extend(keys.into_iter().map(|key| (key, access)));
         }
         _ if spec.access.is_empty() || matches!(spec.keys, KeySpec::Native(_)) => {
             key_positions(spec, args, &mut keys)?;
@@ -227,6 +235,57 @@ fn push_sort(args: &Args, out: &mut Vec<u32>) -> Result<(), KeyError> {
         i += 1;
     }
     out.extend(store.and_then(|i| u32::try_from(i).ok()));
+    Ok(())
+}
+
+/// The server takes the last of all STORE and STOREDIST. All of them are held to be keys: who may
+/// not write to one has no business naming it.
+fn push_georadius(options: u8, args: &Args, out: &mut Vec<u32>) -> Result<(), KeyError> {
+    let n = args.len();
+    if n < 2 {
+        return Err(KeyError::TooFew);
+    }
+    out.push(1);
+    let mut i = usize::from(options);
+    while i + 1 < n {
+        if args.is(i, "store") || args.is(i, "storedist") {
+            i += 1;
+            out.push(u32::try_from(i).unwrap_or(u32::MAX));
+        }
+        i += 1;
+    }
+    Ok(())
+}
+
+/// The options one after the other, as the server reads them, up to STREAMS; then as many keys as
+/// ids.
+fn push_streams(from: u8, args: &Args, out: &mut Vec<u32>) -> Result<(), KeyError> {
+    let n = args.len();
+    let mut i = 1;
+    let streams = loop {
+        if i + 1 >= n {
+            break None;
+        } else if args.is(i, "streams") {
+            break Some(i);
+        } else if args.is(i, "count") || args.is(i, "block") {
+            i += 2;
+        } else if args.is(i, "group") {
+            i += 3;
+        } else if args.is(i, "noack") {
+            i += 1;
+        } else {
+            // An option of a newer server, or none.
+            break keyword(args, "streams", from.into()).and_then(|i| usize::try_from(i).ok());
+        }
+    };
+    let Some(first) = streams.filter(|&i| i >= usize::from(from)).map(|i| i + 1) else {
+        return Ok(());
+    };
+    let left = n - first;
+    if !left.is_multiple_of(2) {
+        return Err(KeyError::Unbalanced);
+    }
+    out.extend((first..first + left / 2).map(|i| u32::try_from(i).unwrap_or(u32::MAX)));
     Ok(())
 }
 

@@ -187,7 +187,13 @@ fn key_spec(
             let i = i32::try_from(*i).map_err(|_| TableError::Malformed("a key's index"))?;
             range(i, i, 1)?
         }
-        _ => KeySpec::Specs(parts.into()),
+        _ => match name {
+            "georadius" => KeySpec::Native(Native::Georadius { options: 6 }),
+            "georadiusbymember" => KeySpec::Native(Native::Georadius { options: 5 }),
+            "xread" => KeySpec::Native(Native::Streams { from: 1 }),
+            "xreadgroup" => KeySpec::Native(Native::Streams { from: 4 }),
+            _ => KeySpec::Specs(parts.into()),
+        },
     };
     Ok((spec, complete && (!movable || !specs.is_empty())))
 }

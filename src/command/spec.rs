@@ -249,6 +249,17 @@ pub enum Native {
     Sort,
     /// `MIGRATE host port key|"" db timeout … [KEYS key …]`: passwords may be called KEYS.
     Migrate,
+    /// `GEORADIUS key … [STORE destination] [STOREDIST destination]`: they may be said again, and
+    /// the server takes the last, where the key specs see the first.
+    Georadius {
+        /// The first argument that may be one of them.
+        options: u8,
+    },
+    /// `XREADGROUP GROUP group consumer … STREAMS key … id …`: a consumer may be called STREAMS.
+    Streams {
+        /// STREAMS is at this argument or a later one.
+        from: u8,
+    },
 }
 
 /// The command tip `request_policy`: which nodes a command is for.

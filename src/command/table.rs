@@ -8,6 +8,17 @@ use crate::resp::Args;
 /// Redis 7.0.15's COMMAND reply, by `scripts/capture-command-table.py`.
 const BUILTIN: &[u8] = include_bytes!("redis-7.0.15.resp");
 
+/// Slotway's own commands, in the same form.
+const OWN: &[u8] = b"*1\r\n*10\r\n+proxy\r\n:-2\r\n*3\r\n+admin\r\n+loading\r\n+stale\r\n\
+    :0\r\n:0\r\n:0\r\n*1\r\n+@slow\r\n*0\r\n*0\r\n*4\r\n\
+    *7\r\n+proxy|hotkeys\r\n:-2\r\n*1\r\n+admin\r\n:0\r\n:0\r\n:0\r\n\
+    *3\r\n+@admin\r\n+@slow\r\n+@dangerous\r\n\
+    *7\r\n+proxy|bigkeys\r\n:-2\r\n*1\r\n+admin\r\n:0\r\n:0\r\n:0\r\n\
+    *3\r\n+@admin\r\n+@slow\r\n+@dangerous\r\n\
+    *7\r\n+proxy|slowlog\r\n:-3\r\n*1\r\n+admin\r\n:0\r\n:0\r\n:0\r\n\
+    *3\r\n+@admin\r\n+@slow\r\n+@dangerous\r\n\
+    *7\r\n+proxy|help\r\n:2\r\n*1\r\n+stale\r\n:0\r\n:0\r\n:0\r\n*1\r\n+@slow\r\n";
+
 /// A command's number in its table. Tables made from one another by [`CommandTable::overlay`]
 /// agree on the commands that the older one has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,7 +71,10 @@ impl std::fmt::Debug for CommandTable {
 impl CommandTable {
     /// The commands of Redis 7.0.15, as slotway knows them without asking anyone.
     pub fn builtin() -> CommandTable {
-        Self::empty().overlay(BUILTIN).expect("the embedded reply is well formed, a test shows it")
+        Self::empty()
+            .overlay(BUILTIN)
+            .and_then(|table| table.overlay(OWN))
+            .expect("the embedded replies are well formed, a test shows it")
     }
 
     fn empty() -> CommandTable {

@@ -138,6 +138,37 @@ fn malformed_requests_have_no_keys() {
 }
 
 #[test]
+fn names_that_look_like_options_and_options_said_twice() {
+    let table = CommandTable::builtin();
+    for (line, positions) in [
+        ("georadius a 1 1 1 km", &[1][..]),
+        ("georadius a 1 1 1 km store", &[1]),
+        ("georadius a 1 1 1 km asc store b count 1 storedist c store d", &[1, 8, 12, 14]),
+        ("georadiusbymember a store 1 km storedist b store c", &[1, 6, 8]),
+        ("xread count 1 block 0 streams a b 0 0", &[6, 7]),
+        ("xread streams streams streams 0 0", &[2, 3]),
+        ("xreadgroup group g streams count 5 noack streams a b > >", &[8, 9]),
+        ("xreadgroup count 5 group streams streams noack streams a >", &[8]),
+        ("xreadgroup noack group g c streams noack noack streams > > >", &[6, 7, 8]),
+        ("xreadgroup group g c newer 5 streams a >", &[7]),
+    ] {
+        assert_eq!(keys(&table, line).as_deref(), Ok(positions), "{line}");
+    }
+    let accesses = |line: &str| {
+        with_args(line, |args| {
+            let mut out = Vec::new();
+            key_accesses(table.get(table.resolve(args).unwrap()), args, &mut out).unwrap();
+            out.into_iter().map(|(i, access)| (i, access.read, access.write)).collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(
+        accesses("georadius a 1 1 1 km store b store c"),
+        [(1, true, false), (7, false, true), (9, false, true)]
+    );
+    assert_eq!(accesses("xreadgroup group g streams streams a >"), [(5, true, false)]);
+}
+
+#[test]
 fn an_overlay_keeps_ids_and_appends_new_commands() {
     let builtin = CommandTable::builtin();
     let json = "((json.get -2 (readonly module newflag) 1 1 1 () () () ()) \

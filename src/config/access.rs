@@ -14,13 +14,28 @@ impl Config {
 }
 
 /// Reads the files that hold secrets into their places, and says what is wrong with access.
-pub(super) fn problems(loaded: &Loaded) -> Vec<Problem> {
+pub(super) fn problems(loaded: &mut Loaded) -> Vec<Problem> {
+    let upstream = &mut loaded.config.upstream;
+    let mut user = None;
+    if !upstream.user_file.is_empty() && upstream.user.is_empty() {
+        match files::secret(&upstream.user_file) {
+            Ok(name) => upstream.user = name,
+            Err(why) => user = Some(why),
+        }
+    } else if !upstream.user_file.is_empty() {
+        let given = loaded.origin("upstream.user");
+        user = Some(format!("upstream.user is given as well ({given}); keep one"));
+    }
+    let loaded = &*loaded;
     let config = &loaded.config;
     let mut problems = Vec::new();
     let mut problem = |key: &str, reason: String| {
         let origin = loaded.origin(key).clone();
         problems.push(Problem { origin, key: key.into(), reason });
     };
+    if let Some(why) = user {
+        problem("upstream.user_file", why);
+    }
     let upstream = &config.upstream;
     let secrets = [
         (

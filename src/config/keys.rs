@@ -7,6 +7,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::change::Change;
 use super::field::Field;
 use super::{Config, GIB, KIB, MIB};
 
@@ -16,6 +17,8 @@ pub struct Key {
     pub path: &'static str,
     /// Its own flag, where it has one; `--set` works for every key.
     pub flag: Option<&'static str>,
+    /// Whether a reload changes it.
+    pub change: Change,
     /// What it does, in an operator's words.
     pub doc: &'static str,
     pub(super) field: fn(&mut Config) -> Field<'_>,
@@ -68,6 +71,11 @@ pub static SECTIONS: &[Section] = &[
               slotway's own questions. The nodes need tls-port and tls-cluster yes. Files are \
               read again as those of [tls.downstream]; connections that stand stay.",
     },
+    Section {
+        name: "tls.admin",
+        doc: "HTTPS on the admin listener. Without a certificate it speaks plain HTTP. Files are \
+              read again as those of [tls.downstream].",
+    },
     Section { name: "timeouts", doc: "How long slotway waits." },
     Section {
         name: "reconnect",
@@ -97,6 +105,20 @@ pub static SECTIONS: &[Section] = &[
               smaller one, it is reached first.",
     },
     Section {
+        name: "observe",
+        doc: "Which keys are used most and which are big, for PROXY HOTKEYS and PROXY BIGKEYS, and \
+              /hotkeys and /bigkeys of the admin listener.",
+    },
+    Section {
+        name: "slowlog",
+        doc: "Slow commands as clients see them, for SLOWLOG, PROXY SLOWLOG and /slowlog of the \
+              admin listener.",
+    },
+    Section {
+        name: "tracing",
+        doc: "Spans of single commands for OpenTelemetry, sent by OTLP over HTTP.",
+    },
+    Section {
         name: "commands",
         doc: "Which commands clients may send. Entries are commands (\"keys\"), subcommands \
               (\"config|set\") and ACL categories (\"@dangerous\"; \"@all\" is every command). The \
@@ -109,6 +131,10 @@ pub static SECTIONS: &[Section] = &[
     Section { name: "log", doc: "Log lines go to standard error." },
 ];
 
+const NODES: &str = "connections to nodes";
+const CLIENTS: &str = "clients";
+const REQUESTS: &str = "connections";
+
 const fn ms(from: u64, to: u64) -> RangeInclusive<Duration> {
     Duration::from_millis(from)..=Duration::from_millis(to)
 }
@@ -119,16 +145,35 @@ const TIB: usize = GIB << 10;
 pub static KEYS: &[Key] = &[
     Key {
         path: "listen",
+        change: Change::Now,
         flag: Some("--listen"),
         doc: "Where clients connect. Any number of TCP addresses (IPv4, IPv6, or a DNS name, \
               which stands for all its addresses) and Unix sockets. \"0.0.0.0:6379\" is every \
               IPv4 address of the machine, \"[::]:6379\" every IPv6 address, port 0 a free one. \
-              An address that is taken ends the start with an error. Clients speak plainly here; \
-              with TLS they connect to tls.downstream.listen, and listen = [] serves only those.",
+              An address that is taken ends the start with an error, unless hand_over is \
+              \"on\". A socket with that address that systemd hands over (socket activation) is \
+              used instead of a new one. At run time: what is added is listened on as well; at \
+              what is removed no more clients are accepted, and those that are there stay. \
+              Clients speak plainly here; with TLS they connect to tls.downstream.listen, and \
+              listen = [] serves only those.",
         field: |c| Field::Listeners(&mut c.listen),
     },
     Key {
+        path: "hand_over",
+        change: Change::Next("listeners"),
+        flag: None,
+        doc: "\"on\": another slotway of the same operating system user, with hand_over = \"on\" \
+              as well, may listen on the same addresses, so that a new version takes over from a \
+              running one without a refused or lost connection (docs/upgrade.md). The new one \
+              begins to listen when it knows the cluster, and gets all new clients from then on; \
+              the old one is told to stop after that. For TCP this is SO_REUSEPORT, admin \
+              included; a Unix socket's path is taken over. \"off\": an address that is taken is \
+              an error, which protects from a second slotway that was started by mistake.",
+        field: |c| Field::Choice(&mut c.hand_over),
+    },
+    Key {
         path: "seeds",
+        change: Change::Now,
         flag: Some("--seeds"),
         doc: "Nodes of the cluster that slotway asks first; it learns the others from them. One \
               is enough, several let slotway start while one of them is down. DNS names are \
@@ -138,21 +183,25 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "workers",
+        change: Change::Now,
         flag: Some("--workers"),
         doc: "Threads that serve clients; each has its own connections to the nodes. \"auto\" is \
               one per core that the process may use (a container's CPU limit counts). New \
-              clients go to the worker that has the fewest.",
+              clients go to the worker that has the fewest. At run time: of fewer workers the \
+              superfluous ones get no new clients and end when their last one has gone.",
         field: |c| Field::Workers(&mut c.workers),
     },
     Key {
         path: "admin",
+        change: Change::Now,
         flag: Some("--admin"),
-        doc: "Where the admin HTTP listener answers: /metrics, /healthz, /readyz. Without \
-              admin_token it asks nobody who they are: keep it off public addresses then. \"\" turns it off.",
+        doc: "Where the admin HTTP listener answers: the status page at / for browsers, /metrics, \
+              /healthz, /readyz. Without admin_token it asks nobody who they are: keep it off public addresses then. \"\" turns it off.",
         field: |c| Field::OptionalAddress(&mut c.admin, 0),
     },
     Key {
         path: "announce",
+        change: Change::Now,
         flag: None,
         doc: "The address that clients which speak to a Redis Cluster are told (CLUSTER SLOTS and \
               the like): slotway is the one node of the cluster that they see. \"\" tells each \
@@ -163,6 +212,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "read_from",
+        change: Change::Now,
         flag: None,
         doc: "Which nodes answer commands that only read and have all keys in one slot. Anything \
               but \"primary\" lets clients read data that is older than what they have written: \
@@ -179,6 +229,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "zone",
+        change: Change::Now,
         flag: None,
         doc: "The zone (availability zone, data centre, rack) that this slotway runs in, for \
               read_from = \"zone\". Most easily given by the environment: SLOTWAY_ZONE.",
@@ -186,6 +237,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "auth",
+        change: Change::Now,
         flag: None,
         doc: "Whose users clients log in as (AUTH, HELLO … AUTH). \"own\": those of users and \
               users_file; without any, nobody has to log in and all clients have the rights of \
@@ -199,6 +251,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "users",
+        change: Change::Now,
         flag: None,
         doc: "Slotway's own users, each in one string: a name, and rules in Redis's ACL syntax: \
               on, off, nopass, #SHA-256 (printf %s PASSWORD | sha256sum) or >PASSWORD, ~KEY, \
@@ -211,6 +264,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "users_file",
+        change: Change::Now,
         flag: None,
         doc: "A file with more of slotway's own users, as Redis's aclfile: one a line, beginning \
               with \"user\". Read again when it changes: new rules hold at once, who is not in it \
@@ -219,6 +273,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "protected_mode",
+        change: Change::Now,
         flag: None,
         doc: "Slotway does not start where it would listen on an address that other machines can \
               reach and nobody has to log in. false lets it, for networks that keep others away.",
@@ -226,6 +281,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "admin_token",
+        change: Change::Now,
         flag: None,
         doc: "What requests to the admin listener have to show (Authorization: Bearer TOKEN); \"\" \
               is nothing. Give it by the environment or by admin_token_file rather than in a file \
@@ -234,12 +290,14 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "admin_token_file",
+        change: Change::Now,
         flag: None,
         doc: "A file with the token, instead of admin_token; read again when it changes.",
         field: |c| Field::Text(&mut c.admin_token_file),
     },
     Key {
         path: "admin_token_for_probes",
+        change: Change::Now,
         flag: None,
         doc: "/healthz and /readyz want the token, too. They say little, and those who probe \
               often cannot show one.",
@@ -247,13 +305,23 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "upstream.user",
+        change: Change::Next(NODES),
         flag: None,
         doc: "User name for AUTH at the nodes (an ACL user). \"\" with a password is the nodes' \
               default user.",
         field: |c| Field::Text(&mut c.upstream.user),
     },
     Key {
+        path: "upstream.user_file",
+        change: Change::Next(NODES),
+        flag: None,
+        doc: "A file with the user name, instead of upstream.user: a Kubernetes Secret has it \
+              beside the password. Read again when it changes. \"\" is none.",
+        field: |c| Field::Text(&mut c.upstream.user_file),
+    },
+    Key {
         path: "upstream.password",
+        change: Change::Next(NODES),
         flag: None,
         doc: "Password for AUTH at the nodes. \"\" without a user sends no AUTH. Never shown: not \
               in the log, not by `slotway check`. Rather than in the file or in a flag, which \
@@ -262,6 +330,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "upstream.password_file",
+        change: Change::Next(NODES),
         flag: None,
         doc: "A file with the password, instead of upstream.password (a Kubernetes Secret, say). \
               Read again when it changes: connections that are made from then on use the new one. \
@@ -270,12 +339,14 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "upstream.client_name",
+        change: Change::Next(NODES),
         flag: None,
         doc: "Name that slotway's connections have in the nodes' CLIENT LIST.",
         field: |c| Field::Name(&mut c.upstream.client_name),
     },
     Key {
         path: "upstream.connections",
+        change: Change::Restart,
         flag: None,
         doc: "Shared connections that each worker opens to each node, for each protocol (RESP2, \
               RESP3) that its clients speak. One carries many clients' commands and is nearly \
@@ -284,6 +355,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "upstream.keepalive",
+        change: Change::Next(NODES),
         flag: None,
         doc: "TCP keepalive of connections to nodes: one on which nothing was said for so long is \
               asked for a sign of life by the kernel, and ended when there was none in as much \
@@ -295,6 +367,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "tls.downstream.listen",
+        change: Change::Now,
         flag: None,
         doc: "Where clients connect with TLS: addresses of its own, beside listen or instead of \
               it. Empty is no TLS.",
@@ -302,12 +375,14 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "tls.downstream.announce",
+        change: Change::Now,
         flag: None,
         doc: "As announce, for clients that connect with TLS: announce itself is not told them.",
         field: |c| Field::OptionalAddress(&mut c.tls.downstream.announce, 1),
     },
     Key {
         path: "tls.downstream.cert",
+        change: Change::Next(CLIENTS),
         flag: None,
         doc: "The certificate that clients are shown, followed by its intermediates (not the \
               root). Needed with tls.downstream.listen.",
@@ -315,6 +390,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "tls.downstream.key",
+        change: Change::Next(CLIENTS),
         flag: None,
         doc: "Its private key, not encrypted (PKCS#8, PKCS#1 or SEC1). Needed with \
               tls.downstream.cert; may be the same file.",
@@ -322,6 +398,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "tls.downstream.client_ca",
+        change: Change::Next(CLIENTS),
         flag: None,
         doc: "The CAs whose certificates clients may show, any number in one file. Needed unless \
               tls.downstream.client_auth is \"none\".",
@@ -329,6 +406,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "tls.downstream.client_auth",
+        change: Change::Next(CLIENTS),
         flag: None,
         doc: "Mutual TLS. \"none\": clients are not asked for a certificate. \"optional\": those \
               that have one show it, and it has to be valid. \"required\": all clients. Where \
@@ -338,6 +416,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "tls.downstream.user_from",
+        change: Change::Next(CLIENTS),
         flag: None,
         doc: "What of a client's certificate is its user's name: \"cn\" (the subject's common \
               name), \"san\" (the first subject alternative name that is a DNS name, an e-mail \
@@ -346,12 +425,14 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "tls.downstream.min_version",
+        change: Change::Next(CLIENTS),
         flag: None,
         doc: "The oldest version of TLS that clients may speak; 1.3 is the newest.",
         field: |c| Field::Choice(&mut c.tls.downstream.min_version),
     },
     Key {
         path: "tls.downstream.handshake_timeout",
+        change: Change::Now,
         flag: None,
         doc: "How long a client may take for its handshake; after that it is closed. While a \
               worker has more than 1,024 clients in their handshakes, one second.",
@@ -359,13 +440,16 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "tls.upstream.enabled",
+        change: Change::Restart,
         flag: None,
         doc: "Whether connections to nodes use TLS. seeds are the nodes' TLS ports then; the \
-              others are learned from the cluster (tls-port in CLUSTER SHARDS).",
+              others are learned from the cluster (tls-port in CLUSTER SHARDS). A running slotway \
+              knows the nodes by their ports, which are others with TLS: so this needs a restart.",
         field: |c| Field::Switch(&mut c.tls.upstream.enabled),
     },
     Key {
         path: "tls.upstream.ca",
+        change: Change::Next(NODES),
         flag: None,
         doc: "The CAs that may have signed the nodes' certificates. \"\" is the machine's own \
               trust store (/etc/ssl/certs, or SSL_CERT_FILE and SSL_CERT_DIR).",
@@ -373,6 +457,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "tls.upstream.verify",
+        change: Change::Next(NODES),
         flag: None,
         doc: "What of a node's certificate is checked. \"full\": that one of the CAs has signed \
               it, and that it is for the node's name: the name the cluster announces for it \
@@ -384,6 +469,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "tls.upstream.server_name",
+        change: Change::Next(NODES),
         flag: None,
         doc: "The name to look for in every node's certificate, and to send them as SNI, instead \
               of each node's own. \"\" is each node's own.",
@@ -391,6 +477,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "tls.upstream.cert",
+        change: Change::Next(NODES),
         flag: None,
         doc: "The certificate that slotway shows to nodes, with its intermediates, where they ask \
               for one (tls-auth-clients, which is yes by default). \"\" is none.",
@@ -398,18 +485,44 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "tls.upstream.key",
+        change: Change::Next(NODES),
         flag: None,
         doc: "Its private key, as tls.downstream.key.",
         field: |c| Field::File(&mut c.tls.upstream.key),
     },
     Key {
         path: "tls.upstream.min_version",
+        change: Change::Next(NODES),
         flag: None,
         doc: "The oldest version of TLS that nodes may speak; 1.3 is the newest.",
         field: |c| Field::Choice(&mut c.tls.upstream.min_version),
     },
     Key {
+        path: "tls.admin.cert",
+        change: Change::Next(REQUESTS),
+        flag: None,
+        doc: "The certificate of the admin listener, followed by its intermediates. With it \
+              /metrics, /healthz and the others are HTTPS only. slotway probe takes it from here, \
+              too, and talks to nobody else.",
+        field: |c| Field::File(&mut c.tls.admin.cert),
+    },
+    Key {
+        path: "tls.admin.key",
+        change: Change::Next(REQUESTS),
+        flag: None,
+        doc: "Its private key, as tls.downstream.key.",
+        field: |c| Field::File(&mut c.tls.admin.key),
+    },
+    Key {
+        path: "tls.admin.min_version",
+        change: Change::Next(REQUESTS),
+        flag: None,
+        doc: "The oldest version of TLS that the admin listener speaks; 1.3 is the newest.",
+        field: |c| Field::Choice(&mut c.tls.admin.min_version),
+    },
+    Key {
         path: "timeouts.command",
+        change: Change::Now,
         flag: None,
         doc: "How long a command may take from its arrival to its reply, with all redirections \
               and retries. After that the client gets an error. A large reply that is arriving may \
@@ -418,6 +531,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "timeouts.connect",
+        change: Change::Now,
         flag: None,
         doc: "How long opening a connection to a node may take, AUTH included. After that the \
               attempt has failed and [reconnect] says when the next one is made.",
@@ -425,6 +539,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "timeouts.probe",
+        change: Change::Now,
         flag: None,
         doc: "A node that owes answers and has said nothing for so long is looked at: slotway \
               opens another connection to it and asks the cluster about it, several times a \
@@ -437,6 +552,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "timeouts.drain",
+        change: Change::Now,
         flag: None,
         doc: "After SIGTERM: how long slotway waits for the replies to commands in flight before \
               it closes the clients that are left and ends. \"0\" does not wait.",
@@ -444,6 +560,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "timeouts.idle",
+        change: Change::Now,
         flag: None,
         doc: "A client that has sent nothing for so long, and waits for nothing, is closed. \"0\" \
               never closes one.",
@@ -451,6 +568,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "timeouts.keepalive",
+        change: Change::Next(CLIENTS),
         flag: None,
         doc: "TCP keepalive of clients, as Redis's tcp-keepalive: one that has said nothing for so \
               long is asked for a sign of life by the kernel, and closed when there was none in as \
@@ -460,18 +578,21 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "reconnect.min",
+        change: Change::Now,
         flag: None,
         doc: "The wait after the first failure. Not more than reconnect.max.",
         field: |c| Field::Duration(&mut c.reconnect.min, ms(1, HOUR)),
     },
     Key {
         path: "reconnect.max",
+        change: Change::Now,
         flag: None,
         doc: "The longest wait, after many failures.",
         field: |c| Field::Duration(&mut c.reconnect.max, ms(1, HOUR)),
     },
     Key {
         path: "topology.refresh",
+        change: Change::Now,
         flag: None,
         doc: "How often slotway asks when nothing happens. A redirection or a lost node makes it \
               ask at once.",
@@ -479,6 +600,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "topology.min_interval",
+        change: Change::Now,
         flag: None,
         doc: "The least time between two refreshes, however many redirections ask for one. Not \
               more than topology.refresh.",
@@ -486,6 +608,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "replicas.max_lag",
+        change: Change::Now,
         flag: None,
         doc: "A replica that has heard nothing of its primary for longer is not read from \
               (master_last_io_seconds_ago in its INFO, whole seconds). A primary that has nothing \
@@ -497,6 +620,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "replicas.max_lag_bytes",
+        change: Change::Now,
         flag: None,
         doc: "A replica that lacks more of the replication stream is not read from: the primary's \
               master_repl_offset less the replica's slave_repl_offset, the primary asked first, so \
@@ -505,6 +629,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "replicas.check",
+        change: Change::Now,
         flag: None,
         doc: "How often slotway asks each primary and replica (INFO replication), from the first \
               moment with a read_from other than \"primary\" or replicas.in_failover = \"read\", \
@@ -516,6 +641,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "replicas.in_failover",
+        change: Change::Now,
         flag: None,
         doc: "Reads with read_from = \"primary\" whose primary is not reached. \"wait\": they wait \
               for it or its successor, as writes do. \"read\": a replica answers, so that reads go \
@@ -529,6 +655,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "replicas.zones",
+        change: Change::Now,
         flag: None,
         doc: "The zones of nodes, for read_from = \"zone\": \"10.0.0.1:7000=a\" for one node, \
               \"10.0.0.1=a\" for all of a host, with the host as the cluster announces it or as an \
@@ -538,6 +665,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "transactions.cross_slot",
+        change: Change::Now,
         flag: None,
         doc: "A transaction whose keys lie in several slots. \"reject\": CROSSSLOT, as every \
               cluster answers, naming two of the keys and their slots. \"split\": one MULTI … EXEC \
@@ -552,6 +680,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "pubsub.output_hard",
+        change: Change::Now,
         flag: None,
         doc: "Messages and replies that wait for one subscriber because it does not read them. At \
               the limit that subscriber is closed; the others feel nothing. It is what \
@@ -561,6 +690,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "pubsub.output_soft",
+        change: Change::Now,
         flag: None,
         doc: "A subscriber for which more than this waits, and has waited for \
               pubsub.output_soft_time without a break, is closed. Not more than \
@@ -569,12 +699,14 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "pubsub.output_soft_time",
+        change: Change::Now,
         flag: None,
         doc: "How long a subscriber may stay above pubsub.output_soft.",
         field: |c| Field::Duration(&mut c.pubsub.output_soft_time, ms(1, 24 * HOUR)),
     },
     Key {
         path: "pubsub.on_gap",
+        change: Change::Now,
         flag: None,
         doc: "What happens to subscribers of a channel or pattern that may have missed messages, \
               because a node was lost or a shard channel's slot has moved. \"keep\": they stay, \
@@ -585,6 +717,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.clients",
+        change: Change::Now,
         flag: None,
         doc: "Clients connected at the same time. At the limit a new one gets \"ERR max number of \
               clients reached\" and is closed, as Redis does. Each needs a file descriptor.",
@@ -592,6 +725,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.client_output",
+        change: Change::Now,
         flag: None,
         doc: "Replies that wait for one client because it does not read them. At the limit that \
               client is closed; nobody else feels it. Has to be larger than the largest reply \
@@ -600,6 +734,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.upstream_in_flight",
+        change: Change::Now,
         flag: None,
         doc: "Bytes of commands on one connection to a node that the node has not answered yet. \
               At the limit slotway reads no more from the clients that want to send there, until \
@@ -610,6 +745,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.memory",
+        change: Change::Now,
         flag: None,
         doc: "All buffers of all clients and nodes together. At the limit new commands are \
               refused with an error until memory is free again, and while clients' buffers are \
@@ -621,6 +757,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.held",
+        change: Change::Now,
         flag: None,
         doc: "Bytes of commands that wait because their slot is being moved or has no primary \
               for the moment (a failover). At the limit further commands for such slots get an \
@@ -629,6 +766,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.scripts",
+        change: Change::Now,
         flag: None,
         doc: "Lua scripts that slotway has seen in EVAL and SCRIPT LOAD and keeps, so that it can \
               give them to a node that lacks them. At the limit the one that was used least \
@@ -638,6 +776,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.dedicated",
+        change: Change::Now,
         flag: None,
         doc: "Connections to nodes that are lent to one client at a time: while it blocks (BLPOP, \
               XREAD BLOCK, WAIT …), between WATCH and EXEC, for MONITOR and KEYS. All workers \
@@ -648,6 +787,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.users",
+        change: Change::Now,
         flag: None,
         doc: "Users of the cluster (auth = \"passthrough\") that each worker keeps connections of at \
               the same time: one per user, password, node and protocol, closed a minute after the \
@@ -656,6 +796,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.bulk",
+        change: Change::Now,
         flag: None,
         doc: "The largest single argument of a command, that is: the largest value that can be \
               written. Above it the client gets \"ERR Protocol error: invalid bulk length\" and is \
@@ -664,6 +805,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.inline",
+        change: Change::Now,
         flag: None,
         doc: "The longest line of a command that is typed as text (inline command). Above it the \
               client gets \"ERR Protocol error: too big inline request\" and is closed, as Redis \
@@ -672,6 +814,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.multibulk",
+        change: Change::Now,
         flag: None,
         doc: "The most arguments that one command may have. Above it the client gets \"ERR \
               Protocol error: invalid multibulk length\" and is closed, as Redis does. The \
@@ -679,7 +822,65 @@ pub static KEYS: &[Key] = &[
         field: |c| Field::Count(&mut c.limits.multibulk, 16..=i32::MAX as usize),
     },
     Key {
+        path: "observe.hot_keys",
+        change: Change::Now,
+        flag: None,
+        doc: "Looks for hot keys and big keys. Each worker keeps up to 256 hot and 128 big ones, \
+              some 100 KiB.",
+        field: |c| Field::Switch(&mut c.observe.hot_keys),
+    },
+    Key {
+        path: "observe.sample",
+        change: Change::Now,
+        flag: None,
+        doc: "Hot keys are looked for in one command of so many, chosen at random. Fewer make the \
+              rates more exact where there are few commands, and cost more.",
+        field: |c| Field::Count(&mut c.observe.sample, 1..=1_000_000),
+    },
+    Key {
+        path: "slowlog.slower_than",
+        change: Change::Now,
+        flag: None,
+        doc: "A command that takes as long, from its being read to its reply's being there, goes \
+              into slotway's slow log. Commands that wait because they want to (BLPOP …) do not. \
+              CONFIG SET slowlog-log-slower-than, in microseconds, sets it on the nodes and here, \
+              until the next start. \"0\" turns it off.",
+        field: |c| Field::OptionalDuration(&mut c.slowlog.slower_than, ms(1, HOUR)),
+    },
+    Key {
+        path: "slowlog.max_len",
+        change: Change::Now,
+        flag: None,
+        doc: "So many entries are kept, of all workers together; the oldest one goes first. CONFIG \
+              SET slowlog-max-len sets it on the nodes and here, until the next start.",
+        field: |c| Field::Count(&mut c.slowlog.max_len, 0..=crate::seen::SlowLog::MOST),
+    },
+    Key {
+        path: "tracing.endpoint",
+        change: Change::Restart,
+        flag: None,
+        doc: "The collector that spans are sent to, by OTLP over HTTP in protobuf: \
+              \"http://127.0.0.1:4318\" (then the path is /v1/traces), or with a path. \"\" sends \
+              none and costs nothing.",
+        field: |c| Field::Text(&mut c.tracing.endpoint),
+    },
+    Key {
+        path: "tracing.sample",
+        change: Change::Restart,
+        flag: None,
+        doc: "One command of so many is traced, chosen at random.",
+        field: |c| Field::Count(&mut c.tracing.sample, 1..=1_000_000_000),
+    },
+    Key {
+        path: "tracing.service_name",
+        change: Change::Restart,
+        flag: None,
+        doc: "The spans' service.name.",
+        field: |c| Field::Text(&mut c.tracing.service_name),
+    },
+    Key {
         path: "commands.deny",
+        change: Change::Now,
         flag: None,
         doc: "Commands that get an error that says so. Besides, whatever is written here: what \
               would act on one node behind the cluster's back is denied unless commands.allow \
@@ -691,6 +892,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "commands.allow",
+        change: Change::Now,
         flag: None,
         doc: "Exceptions from commands.deny, and from what is denied without it: from that only \
               by name or with \"@dangerous\", so that deny = [\"@all\"], allow = [\"@write\"] does \
@@ -700,6 +902,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "commands.cross_slot",
+        change: Change::Now,
         flag: None,
         doc: "A command whose keys lie in several slots, where a cluster says no (SINTER, RENAME, \
               ZUNIONSTORE, BLPOP, SORT with GET …; MGET, MSET, DEL, UNLINK, EXISTS and TOUCH are \
@@ -714,6 +917,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "commands.cross_slot_turn",
+        change: Change::Now,
         flag: None,
         doc: "How long a blocking command over several slots (BLPOP of keys in different slots, \
               with commands.cross_slot = \"emulate\") looks away at most: within this time it sees \
@@ -722,6 +926,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "log.level",
+        change: Change::Now,
         flag: Some("--log-level"),
         doc: "How much is logged. \"info\" has no line per command. For one part of slotway only: \
               \"info,slotway::upstream=debug\".",
@@ -729,6 +934,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "log.format",
+        change: Change::Restart,
         flag: None,
         doc: "\"text\" for people, \"json\" for log collectors: one object per line.",
         field: |c| Field::Choice(&mut c.log.format),

@@ -101,12 +101,12 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     }
     loading.environment(&sources.env);
     loading.flags(&sources.flags);
-    let Loading { loaded, mut problems } = loading;
+    let Loading { mut loaded, mut problems } = loading;
     if problems.is_empty() {
         problems = contradictions(&loaded);
     }
     if problems.is_empty() {
-        problems = access::problems(&loaded);
+        problems = access::problems(&mut loaded);
     }
     if problems.is_empty() { Ok(loaded) } else { Err(ConfigError { problems }) }
 }
@@ -389,6 +389,11 @@ fn contradictions(loaded: &Loaded) -> Vec<Problem> {
                       SLOTWAY_ZONE";
         let (origin, key) = (loaded.origin("read_from").clone(), "read_from".into());
         problems.push(Problem { origin, key, reason: reason.into() });
+    }
+
+    if let Err(reason) = crate::seen::Endpoint::parse(&config.tracing.endpoint) {
+        let (origin, key) = (loaded.origin("tracing.endpoint").clone(), "tracing.endpoint".into());
+        problems.push(Problem { origin, key, reason });
     }
 
     problems.extend(super::tls::contradictions(loaded));

@@ -8,6 +8,7 @@
 //! three are there.
 
 mod access;
+mod change;
 mod field;
 mod keys;
 mod load;
@@ -19,15 +20,16 @@ mod value;
 use std::time::Duration;
 
 pub use access::{is_public, unprotected};
+pub use change::{Change, Difference, Plan};
 pub use keys::{KEYS, Key, SECTIONS, Section};
 pub use load::{Flag, Loaded, Origin, Sources, load};
 pub use problem::{ConfigError, Problem};
-pub use reference::{docs_markdown, effective_toml, proxy_toml};
-pub use tls::{Tls, TlsDownstream, TlsUpstream};
+pub use reference::{Shown, docs_markdown, effective_toml, proxy_toml, shown};
+pub use tls::{Tls, TlsAdmin, TlsDownstream, TlsUpstream};
 use value::Choice;
 pub use value::{
-    Address, Auth, ClientAuth, CrossSlot, InFailover, Listen, LogFormat, NodeZone, OnGap, ReadFrom,
-    Secret, SeveralSlots, TlsVersion, UserFrom, Verify, Workers,
+    Address, Auth, ClientAuth, CrossSlot, HandOver, InFailover, Listen, LogFormat, NodeZone, OnGap,
+    ReadFrom, Secret, SeveralSlots, TlsVersion, UserFrom, Verify, Workers,
 };
 
 const KIB: usize = 1 << 10;
@@ -40,6 +42,8 @@ const GIB: usize = 1 << 30;
 pub struct Config {
     /// Where clients connect; at least one, or one of `tls.downstream.listen`.
     pub listen: Vec<Listen>,
+    /// Whether another slotway may take over these addresses.
+    pub hand_over: HandOver,
     /// Nodes to ask for the topology first; may be empty here, `slotway run` refuses that.
     pub seeds: Vec<Address>,
     /// How many workers.
@@ -84,6 +88,12 @@ pub struct Config {
     pub pubsub: PubSub,
     /// `[limits]`
     pub limits: Limits,
+    /// `[observe]`
+    pub observe: Observe,
+    /// `[slowlog]`
+    pub slowlog: SlowLog,
+    /// `[tracing]`
+    pub tracing: Tracing,
     /// `[commands]`: which commands clients may send.
     pub commands: crate::command::Rules,
     /// `[commands]`: what becomes of those whose keys lie in several slots.
@@ -97,6 +107,8 @@ pub struct Config {
 pub struct Upstream {
     /// The user of AUTH; empty is the node's default user.
     pub user: String,
+    /// The file that it is in; empty is none.
+    pub user_file: String,
     /// The password of AUTH; empty with an empty user is no AUTH at all.
     pub password: Secret,
     /// The file that it is in; empty is none.
@@ -215,6 +227,35 @@ pub struct Limits {
     pub multibulk: usize,
 }
 
+/// `[observe]`: what is seen of keys.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observe {
+    /// Hot keys and big keys are looked for.
+    pub hot_keys: bool,
+    /// In one command of so many.
+    pub sample: usize,
+}
+
+/// `[slowlog]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct SlowLog {
+    /// What takes as long is slow; `None` is nothing.
+    pub slower_than: Option<Duration>,
+    /// Entries that are kept.
+    pub max_len: usize,
+}
+
+/// `[tracing]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tracing {
+    /// Where spans are sent; empty is nowhere.
+    pub endpoint: String,
+    /// One command of so many.
+    pub sample: usize,
+    /// What slotway is called there.
+    pub service_name: String,
+}
+
 /// `[log]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Log {
@@ -228,6 +269,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             listen: vec![Listen::Tcp(Address { host: "127.0.0.1".into(), port: 6379 })],
+            hand_over: HandOver::Off,
             seeds: Vec::new(),
             workers: Workers::Auto,
             admin: Some(Address { host: "127.0.0.1".into(), port: 9121 }),
@@ -243,6 +285,7 @@ impl Default for Config {
             admin_token_for_probes: false,
             upstream: Upstream {
                 user: String::new(),
+                user_file: String::new(),
                 password: Secret::default(),
                 password_file: String::new(),
                 client_name: "slotway".into(),
@@ -290,6 +333,13 @@ impl Default for Config {
                 inline: 64 * KIB,
                 multibulk: i32::MAX as usize,
             },
+            observe: Observe { hot_keys: true, sample: 100 },
+            slowlog: SlowLog { slower_than: Some(Duration::from_millis(10)), max_len: 128 },
+            tracing: Tracing {
+                endpoint: String::new(),
+                sample: 1000,
+                service_name: "slotway".into(),
+            },
             commands: crate::command::Rules::default(),
             emulation: Emulation {
                 cross_slot: SeveralSlots::Reject,
@@ -312,8 +362,9 @@ mod tests {
     }
 
     /// A value that is not the default, for every key.
-    const OTHER: &[&str] = &[
+    pub(super) const OTHER: &[&str] = &[
         "listen=unix:/run/s.sock,[::1]:7",
+        "hand_over=on",
         "seeds=a:1,b:2",
         "workers=2",
         "admin=",
@@ -328,6 +379,7 @@ mod tests {
         "admin_token_file=",
         "admin_token_for_probes=true",
         "upstream.user=u",
+        "upstream.user_file=",
         "upstream.password=hunter2",
         "upstream.password_file=",
         "upstream.client_name=n",
@@ -349,6 +401,9 @@ mod tests {
         "tls.upstream.cert=c2",
         "tls.upstream.key=k2",
         "tls.upstream.min_version=1.3",
+        "tls.admin.cert=c3",
+        "tls.admin.key=k3",
+        "tls.admin.min_version=1.3",
         "timeouts.command=0",
         "timeouts.connect=2s",
         "timeouts.probe=250ms",
@@ -380,6 +435,13 @@ mod tests {
         "limits.bulk=14MiB",
         "limits.inline=15KiB",
         "limits.multibulk=16",
+        "observe.hot_keys=false",
+        "observe.sample=23",
+        "slowlog.slower_than=24ms",
+        "slowlog.max_len=25",
+        "tracing.endpoint=http://collector:4318",
+        "tracing.sample=26",
+        "tracing.service_name=other",
         "commands.deny=keys,@dangerous",
         "commands.allow=config|set",
         "commands.cross_slot=emulate",
@@ -393,6 +455,7 @@ mod tests {
         // Without `..`: a new field does not compile here until it has a key to be set by.
         let Config {
             listen,
+            hand_over,
             seeds,
             workers,
             admin,
@@ -407,7 +470,7 @@ mod tests {
             admin_token_file,
             admin_token_for_probes,
             upstream,
-            tls: Tls { downstream, upstream: secured },
+            tls: Tls { downstream, upstream: secured, admin: admin_tls },
             timeouts,
             reconnect,
             topology,
@@ -415,12 +478,22 @@ mod tests {
             transactions,
             pubsub,
             limits,
+            observe: Observe { hot_keys, sample },
+            slowlog: SlowLog { slower_than, max_len },
+            tracing: Tracing { endpoint, sample: traced, service_name },
             commands,
             emulation,
             log,
         } = from_flags(OTHER.iter().copied()).unwrap().config;
-        let Upstream { user, password, password_file, client_name, connections, keepalive } =
-            upstream;
+        let Upstream {
+            user,
+            user_file,
+            password,
+            password_file,
+            client_name,
+            connections,
+            keepalive,
+        } = upstream;
         let TlsDownstream {
             listen: tls_listen,
             announce: tls_announce,
@@ -439,8 +512,11 @@ mod tests {
         assert_eq!(texts(&tls_listen), ["[::]:8", "b:9"]);
         assert_eq!(tls_announce.map(|a| a.to_string()).as_deref(), Some("proxy:10"));
         assert_eq!(handshake_timeout, Duration::from_secs(13));
-        let versions = [min_version, secured.min_version];
-        assert_eq!(versions, [TlsVersion::Tls13; 2]);
+        let TlsAdmin { cert, key, min_version: admin_version } = admin_tls;
+        let files = [cert, key].map(|file| file.unwrap().display().to_string());
+        assert_eq!(files, ["c3", "k3"]);
+        let versions = [min_version, secured.min_version, admin_version];
+        assert_eq!(versions, [TlsVersion::Tls13; 3]);
         let TlsUpstream { enabled, ca, verify, server_name, cert, key, min_version: _ } = secured;
         let files = [cert, key, ca].map(|file| file.unwrap().display().to_string());
         assert_eq!(files, ["c2", "k2", "ca2"]);
@@ -476,12 +552,12 @@ mod tests {
             ]
         );
         assert_eq!(seeds.iter().map(Address::to_string).collect::<Vec<_>>(), ["a:1", "b:2"]);
-        assert_eq!((workers.count(), admin), (2, None));
+        assert_eq!((workers.count(), admin, hand_over), (2, None, HandOver::On));
         assert_eq!(announce.map(|a| a.to_string()).as_deref(), Some("proxy:8"));
         assert_eq!((user.as_str(), &*password.reveal()), ("u", "hunter2"));
         assert_eq!((auth, protected_mode, users), (Auth::Passthrough, false, 18));
         assert_eq!((&*admin_token.reveal(), admin_token_for_probes), ("hunter3", true));
-        assert_eq!((users_file + &admin_token_file + &password_file).as_str(), "");
+        assert_eq!((users_file + &admin_token_file + &password_file + &user_file).as_str(), "");
         assert_eq!(own_users.iter().map(|user| &*user.name).collect::<Vec<_>>(), ["app"]);
         assert_eq!((client_name.as_str(), connections), ("n", 2));
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
@@ -501,6 +577,10 @@ mod tests {
         assert_eq!((output_hard, output_soft), (18 * MIB, 19 * KIB));
         assert_eq!((output_soft_time, on_gap), (s(9), OnGap::Disconnect));
         assert_eq!((inline, multibulk), (15 * KIB, 16));
+        assert_eq!((hot_keys, sample), (false, 23));
+        assert_eq!((slower_than, max_len), (Some(ms(24)), 25));
+        assert_eq!((endpoint.as_str(), traced), ("http://collector:4318", 26));
+        assert_eq!(service_name, "other");
         let texts = |rules: &[crate::command::Rule]| {
             rules.iter().map(|r| r.text().to_owned()).collect::<Vec<_>>()
         };

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use super::change::Change;
 use super::keys::{KEYS, Key, SECTIONS};
 use super::{Config, Loaded, Origin};
 
@@ -23,6 +24,12 @@ pub fn proxy_toml() -> String {
          Flags win over the environment, the environment over this file.",
     );
     out.push_str("#\n");
+    comment(
+        &mut out,
+        "A running slotway takes a changed file within two seconds, or at once with SIGHUP; what \
+         needs a restart says so here.",
+    );
+    out.push_str("#\n");
     comment(&mut out, "Written by `slotway docs proxy-toml` from src/config/keys.rs.");
     let config = Config::default();
     each(|section, key| match key {
@@ -35,7 +42,11 @@ pub fn proxy_toml() -> String {
         }
         Some(key) => {
             comment(&mut out, key.doc);
-            comment(&mut out, &format!("Takes: {}.", key.takes()));
+            let restart = match key.change {
+                Change::Restart => " Needs a restart.",
+                _ => "",
+            };
+            comment(&mut out, &format!("Takes: {}.{restart}", key.takes()));
             let _ = writeln!(out, "{} = {}", key.section_and_name().1, key.show(&config));
             out.push('\n');
         }
@@ -70,6 +81,36 @@ pub fn effective_toml(loaded: &Loaded) -> String {
     out
 }
 
+/// One key of a configuration, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Its path.
+    pub key: &'static str,
+    /// As TOML; a secret is masked.
+    pub value: String,
+    /// It is what it is where nobody sets it.
+    pub is_default: bool,
+    /// Its meaning.
+    pub doc: &'static str,
+}
+
+/// Every key of `config` in the order of the file, secrets masked.
+pub fn shown(config: &Config) -> Vec<Shown> {
+    let (default, mut all) = (Config::default(), Vec::new());
+    each(|_, key| {
+        all.extend(key.map(|key| {
+            let (is, by_default) = (key.show(config), key.show(&default));
+            Shown {
+                key: key.path,
+                value: is.to_string(),
+                is_default: is == by_default,
+                doc: key.doc,
+            }
+        }));
+    });
+    all
+}
+
 /// `docs/configuration.md`.
 pub fn docs_markdown() -> String {
     let mut out = String::from(INTRODUCTION);
@@ -85,12 +126,13 @@ pub fn docs_markdown() -> String {
             let flag = key.flag.map(|flag| format!(" · flag `{flag}`")).unwrap_or_default();
             let _ = write!(
                 out,
-                "\n### `{}`\n\n{}\n\nDefault `{}` · {} · variable `{}`{flag}\n",
+                "\n### `{}`\n\n{}\n\nDefault `{}` · {} · variable `{}`{flag} · {}\n",
                 key.path,
                 key.doc,
                 key.show(&config),
                 key.takes(),
                 key.variable(),
+                key.change.describe(),
             );
         }
     });
@@ -150,6 +192,20 @@ A key is set in one of four ways; the later ones win:
 4. a **flag**: `--set limits.client_output=64MiB`, any number of times (for the same key the last one counts), or the key's own flag where it has one. A key's own flag and `--set` for the same key are an error.
 
 `slotway check --config FILE` takes the same flags and variables, and prints the configuration that `slotway run` would use, with the place each value comes from. Passwords are shown as `***`.
+
+## Changes at run time
+
+A running slotway looks at its file and takes a changed one when it has not changed for half a second (a symbolic link that leads elsewhere counts, as Kubernetes swaps the folder of a ConfigMap); `SIGHUP` makes it look at once. Clients stay connected, and nothing that is under way is cut off. Environment variables and flags are what they were at the start, and still win over the file.
+
+- What a reload changes is logged key by key, old value and new; each key below says whether it changes at run time. A key that **needs a restart** keeps its value, and the log names it.
+- A file with anything wrong in it changes nothing; the log says what is wrong, as at the start: line, key, reason. So does an address that cannot be listened on, or that `protected_mode` does not allow, and a file that it names and that cannot be used. What was refused is tried again every two seconds, for the certificate that comes a moment later.
+- **Users** (`users`, `users_file`, `auth`): new rules hold from each client's next command on. Who is not among the users any more is disconnected, as with `ACL DELUSER`; so is who listens to a channel that it may not hear any more. Clients from before there were users have to log in.
+- **Files that the configuration names** (users, passwords, tokens, certificates) are looked at by themselves every second or two, and at once with `SIGHUP`. Connections that stand stay; new ones use what is new.
+- An address may move from `listen` to `tls.downstream.listen` and back: its clients stay, and who comes next speaks the other way.
+- systemd is told (`RELOADING=1`, `READY=1`), so that `systemctl reload` and `systemctl status` know.
+- `slotway_config_reloads_total` counts reloads by what came of them, `slotway_config_in_use` is 0 while the file says something else than what is in use, `slotway_config_loaded_timestamp_seconds` says since when it is in use ([metrics](metrics.md)).
+
+A new version takes over from a running one without a lost connection: [upgrade.md](upgrade.md).
 
 ## How values are written
 

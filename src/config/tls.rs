@@ -1,17 +1,19 @@
-//! `[tls.downstream]` and `[tls.upstream]`: the types, and what in them cannot be together.
+//! `[tls.downstream]`, `[tls.upstream]` and `[tls.admin]`: the types, and what in them cannot be together.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Address, ClientAuth, Loaded, Origin, Problem, TlsVersion, UserFrom, Verify};
 
-/// TLS of both sides, which know nothing of each other.
+/// TLS of all sides, which know nothing of each other.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Tls {
     /// Towards clients.
     pub downstream: TlsDownstream,
     /// Towards nodes.
     pub upstream: TlsUpstream,
+    /// Of the admin listener.
+    pub admin: TlsAdmin,
 }
 
 /// `[tls.downstream]`
@@ -56,6 +58,23 @@ pub struct TlsUpstream {
     pub min_version: TlsVersion,
 }
 
+/// `[tls.admin]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct TlsAdmin {
+    /// The certificate, with its intermediates; `None`: plain HTTP.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+}
+
+impl Default for TlsAdmin {
+    fn default() -> Self {
+        TlsAdmin { cert: None, key: None, min_version: TlsVersion::Tls12 }
+    }
+}
+
 impl Default for TlsDownstream {
     fn default() -> Self {
         TlsDownstream {
@@ -88,7 +107,7 @@ impl Default for TlsUpstream {
 
 /// Values that are each valid and cannot be together.
 pub(super) fn contradictions(loaded: &Loaded) -> Vec<Problem> {
-    let Tls { downstream, upstream } = &loaded.config.tls;
+    let Tls { downstream, upstream, admin } = &loaded.config.tls;
     let mut problems = Vec::new();
     let mut wrong = |key: &str, reason: &str| {
         let origin = loaded.origin(key).clone();
@@ -120,6 +139,7 @@ pub(super) fn contradictions(loaded: &Loaded) -> Vec<Problem> {
     let pairs = [
         ("tls.downstream", &downstream.cert, &downstream.key),
         ("tls.upstream", &upstream.cert, &upstream.key),
+        ("tls.admin", &admin.cert, &admin.key),
     ];
     for (section, cert, key) in pairs {
         match (cert, key) {

@@ -153,6 +153,16 @@ macro_rules! choice {
 }
 
 choice! {
+    /// Whether another slotway may take over the listening addresses.
+    HandOver {
+        /// An address that is taken is an error.
+        Off = "off",
+        /// It may.
+        On = "on",
+    }
+}
+
+choice! {
     /// How log lines are written.
     LogFormat {
         /// For people.

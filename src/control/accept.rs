@@ -5,6 +5,8 @@
 //! - Unix sockets: mode 0660, so that the owner and the group may connect; who else may is said by
 //!   the folder. A file left behind by a dead process is replaced, one that is listened on is not.
 //!   The file is removed at the end.
+//!
+//! How sockets are had when another slotway, or systemd, has the address: [`super::sockets`].
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -18,13 +20,15 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
 use tracing::{debug, error, warn};
 
 use super::link::Downstream;
 use super::pool::Pool;
 use super::run::RunError;
+use super::sockets::{self, Sockets, Tenure};
 use super::status::Status;
-use crate::config::{Address, Listen};
+use crate::config::{Address, Config, Listen};
 use crate::lines::Lines;
 use crate::sparsely;
 use crate::stream::keep_alive;
@@ -40,10 +44,60 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// The same trouble is logged no more often.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A bound listener.
+/// A socket that is bound, and not accepted from yet.
+#[derive(Debug)]
+pub struct Unopened {
+    socket: Socket,
+    tenure: Tenure,
+    /// Clients speak TLS there.
+    tls: bool,
+    /// What it is bound to, the port filled in.
+    pub bound: Listen,
+    file: Option<SocketFile>,
+}
+
+impl Unopened {
+    /// Listens, if it does not already, and takes over from whoever listened there before.
+    pub fn open(mut self) -> io::Result<Listener> {
+        if self.tenure == Tenure::Shared {
+            sockets::open_shared(&self.socket)?;
+            if let (Listen::Unix(path), Some(file)) = (&self.bound, &mut self.file) {
+                file.rename(path)?;
+            }
+        }
+        let socket = match self.bound {
+            Listen::Tcp(_) if self.tls => Bound::Tls(TcpListener::from_std(self.socket.into())?),
+            Listen::Tcp(_) => Bound::Tcp(TcpListener::from_std(self.socket.into())?),
+            Listen::Unix(_) => Bound::Unix(UnixListener::from_std(self.socket.into())?),
+        };
+        Ok(Listener { socket, tenure: self.tenure, bound: self.bound, _file: self.file })
+    }
+
+    /// The same socket once more. `None`: the process has no more file descriptors, or there is a
+    /// file to it, which is one's only.
+    pub fn again(&self) -> Option<Unopened> {
+        let socket = self.file.is_none().then(|| self.socket.try_clone().ok()).flatten()?;
+        let (tenure, tls, bound) = (self.tenure, self.tls, self.bound.clone());
+        Some(Unopened { socket, tenure, tls, bound, file: None })
+    }
+
+    /// For clients with TLS, or without.
+    pub fn turned(mut self, tls: bool) -> Unopened {
+        self.tls = tls;
+        self
+    }
+
+    /// Nobody else has it.
+    pub fn is_own(&self) -> bool {
+        self.tenure == Tenure::Own
+    }
+}
+
+/// A listener.
 #[derive(Debug)]
 pub struct Listener {
     socket: Bound,
+    tenure: Tenure,
     /// What it is bound to, the port filled in.
     pub bound: Listen,
     /// Removes the file of a Unix socket.
@@ -63,92 +117,150 @@ impl Listener {
         match &self.socket {
             Bound::Tcp(listener) | Bound::Tls(listener) => {
                 let stream = listener.accept().await?.0.into_std()?;
-                stream.set_nodelay(true)?;
-                if let Some(idle) = keepalive {
-                    keep_alive(&stream, idle, Duration::ZERO)?;
-                }
-                Ok(match &self.socket {
-                    Bound::Tls(_) => Downstream::Tls(stream),
-                    _ => Downstream::Tcp(stream),
-                })
+                prepare(&stream, keepalive)?;
+                Ok(self.downstream(stream))
             }
             Bound::Unix(listener) => Ok(Downstream::Unix(listener.accept().await?.0.into_std()?)),
         }
     }
-}
 
-/// Binds one entry of `listen`: several listeners where a name has several addresses.
-pub async fn bind(listen: &Listen) -> Result<Vec<Listener>, RunError> {
-    let told = |error| RunError::bind("listen", &listen.to_string(), error);
-    match listen {
-        Listen::Tcp(address) => listen_tcp(address, "listen", Bound::Tcp).await,
-        Listen::Unix(path) => {
-            let (socket, file) = bind_unix(path).map_err(told)?;
-            let socket = UnixListener::from_std(socket.into()).map_err(told)?;
-            let bound = listen.clone();
-            Ok(vec![Listener { socket: Bound::Unix(socket), bound, _file: Some(file) }])
+    fn downstream(&self, stream: std::net::TcpStream) -> Downstream {
+        match &self.socket {
+            Bound::Tls(_) => Downstream::Tls(stream),
+            _ => Downstream::Tcp(stream),
+        }
+    }
+
+    /// The next of those that wait already. What the kernel says counts here, not what the event
+    /// loop has heard of by now.
+    fn accept_waiting(&self, keepalive: Option<Duration>) -> io::Result<Downstream> {
+        let accept = |listener: SockRef<'_>| -> io::Result<Socket> {
+            let socket = listener.accept()?.0;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        };
+        match &self.socket {
+            Bound::Tcp(listener) | Bound::Tls(listener) => {
+                let stream = accept(listener.into())?.into();
+                // One that has gone again does not stand in the way of those behind it.
+                let _ = prepare(&stream, keepalive);
+                Ok(self.downstream(stream))
+            }
+            Bound::Unix(listener) => {
+                accept(listener.into()).map(|socket| Downstream::Unix(socket.into()))
+            }
         }
     }
 }
 
-/// The same for one entry of `tls.downstream.listen`.
-pub async fn bind_tls(address: &Address) -> Result<Vec<Listener>, RunError> {
-    listen_tcp(address, "tls.downstream.listen", Bound::Tls).await
+fn prepare(stream: &std::net::TcpStream, keepalive: Option<Duration>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    match keepalive {
+        Some(idle) => keep_alive(stream, idle, Duration::ZERO),
+        None => Ok(()),
+    }
 }
 
-async fn listen_tcp(
-    address: &Address,
-    key: &'static str,
-    kind: impl Fn(TcpListener) -> Bound,
-) -> Result<Vec<Listener>, RunError> {
-    let told = |error| RunError::bind(key, &address.to_string(), error);
-    let mut listeners = Vec::new();
-    for (socket, local) in bind_tcp(address, key).await? {
-        let socket = kind(TcpListener::from_std(socket.into()).map_err(told)?);
-        let bound = Listen::Tcp(Address { host: local.ip().to_string(), port: local.port() });
-        listeners.push(Listener { socket, bound, _file: None });
+/// An address that clients connect to, as the configuration has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The address.
+    pub listen: Listen,
+    /// They speak TLS there.
+    pub tls: bool,
+}
+
+impl Place {
+    /// All of a configuration: `listen` and `tls.downstream.listen`.
+    pub fn all(config: &Config) -> Vec<Place> {
+        let plain = config.listen.iter().map(|l| Place { listen: l.clone(), tls: false });
+        let secured = config.tls.downstream.listen.iter();
+        let secured = secured.map(|a| Place { listen: Listen::Tcp(a.clone()), tls: true });
+        plain.chain(secured).collect()
     }
-    Ok(listeners)
+}
+
+/// Binds one of them: several sockets where a name has several addresses.
+pub async fn bind(place: &Place, sockets: &mut Sockets) -> Result<Vec<Unopened>, RunError> {
+    let Place { listen, tls } = place;
+    let (tls, key) = (*tls, if *tls { "tls.downstream.listen" } else { "listen" });
+    let told = |error| RunError::bind(key, &listen.to_string(), error);
+    match listen {
+        Listen::Tcp(address) => {
+            let all = bind_tcp(address, key, sockets).await?.into_iter();
+            let unopened = all.map(|(socket, local, tenure)| {
+                let bound = Address { host: local.ip().to_string(), port: local.port() };
+                Unopened { socket, tenure, tls, bound: Listen::Tcp(bound), file: None }
+            });
+            Ok(unopened.collect())
+        }
+        Listen::Unix(path) => {
+            let bound = listen.clone();
+            if let Some(socket) = sockets.inherit_unix(path) {
+                let tenure = Tenure::Inherited;
+                return Ok(vec![Unopened { socket, tenure, tls, bound, file: None }]);
+            }
+            let tenure = sockets.tenure();
+            let bind = if tenure == Tenure::Shared { bind_unix_aside } else { bind_unix };
+            let (socket, file) = bind(path).map_err(told)?;
+            Ok(vec![Unopened { socket, tenure, tls, bound, file: Some(file) }])
+        }
+    }
 }
 
 /// Binds all addresses of `address`; `key` is the configuration key that it comes from.
 pub async fn bind_tcp(
     address: &Address,
     key: &'static str,
-) -> Result<Vec<(Socket, SocketAddr)>, RunError> {
+    sockets: &mut Sockets,
+) -> Result<Vec<(Socket, SocketAddr, Tenure)>, RunError> {
     let told = |error| RunError::bind(key, &address.to_string(), error);
     let found = tokio::net::lookup_host((address.host.as_str(), address.port)).await;
     let mut port = address.port;
     let mut bound = Vec::new();
-    let mut failed = None;
+    let (mut failed, mut served) = (None, false);
     for mut addr in found.map_err(told)? {
         // With port 0 the first address chooses for all of them.
         addr.set_port(port);
-        match bind_one(addr) {
+        if let Some((socket, local)) = sockets.inherit_tcp(addr) {
+            bound.push((socket, local, Tenure::Inherited));
+            continue;
+        }
+        if sockets.has_inherited(addr) {
+            served = true;
+            continue;
+        }
+        let tenure = sockets.tenure();
+        match bind_one(addr, tenure) {
             Ok((socket, local)) => {
                 port = local.port();
-                bound.push((socket, local));
+                bound.push((socket, local, tenure));
             }
             // localhost has an IPv6 address also where the machine has none.
             Err(error) if error.kind() == ErrorKind::AddrNotAvailable => failed = Some(error),
             Err(error) => return Err(told(error)),
         }
     }
-    if bound.is_empty() {
+    if bound.is_empty() && !served {
         return Err(told(failed.unwrap_or_else(|| ErrorKind::AddrNotAvailable.into())));
     }
     Ok(bound)
 }
 
-fn bind_one(addr: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+fn bind_one(addr: SocketAddr, tenure: Tenure) -> io::Result<(Socket, SocketAddr)> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
+    if tenure == Tenure::Shared {
+        socket.set_reuse_port(true)?;
+    }
     socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
+    if tenure == Tenure::Own {
+        socket.listen(BACKLOG)?;
+    }
     let local = socket.local_addr()?.as_socket().unwrap_or(addr);
     Ok((socket, local))
 }
@@ -170,11 +282,34 @@ fn bind_unix(path: &Path) -> io::Result<(Socket, SocketFile)> {
     Ok((socket, file))
 }
 
+/// Binds to another name in the same folder, to be renamed when it is listened on: at no moment is
+/// there nobody at `path`.
+fn bind_unix_aside(path: &Path) -> io::Result<(Socket, SocketFile)> {
+    if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+        return Err(not_a_socket());
+    }
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".{}", std::process::id()));
+    let aside = PathBuf::from(aside);
+    // Left behind by a process of the same number that was killed.
+    let _ = fs::remove_file(&aside);
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(&aside)?)?;
+    let file = SocketFile::new(&aside)?;
+    fs::set_permissions(&aside, fs::Permissions::from_mode(0o660))?;
+    socket.set_nonblocking(true)?;
+    Ok((socket, file))
+}
+
+fn not_a_socket() -> io::Error {
+    let what = "there is a file of that name which is not a socket";
+    io::Error::new(ErrorKind::AlreadyExists, what)
+}
+
 /// Removes a socket file that nobody listens on. Anything else at that path stays.
 fn remove_stale(path: &Path, addr: &SockAddr) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
-        let what = "there is a file of that name which is not a socket";
-        return Err(io::Error::new(ErrorKind::AlreadyExists, what));
+        return Err(not_a_socket());
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // A full backlog must not keep slotway from starting: it means that somebody listens.
@@ -195,6 +330,13 @@ struct SocketFile {
 impl SocketFile {
     fn new(path: &Path) -> io::Result<Self> {
         Ok(SocketFile { path: path.to_owned(), inode: inode(path)? })
+    }
+
+    /// It has this name from now on, whatever had it before.
+    fn rename(&mut self, path: &Path) -> io::Result<()> {
+        fs::rename(&self.path, path)?;
+        self.path = path.to_owned();
+        Ok(())
     }
 }
 
@@ -218,20 +360,25 @@ pub struct Acceptor {
     pub pool: Arc<Pool>,
     /// Where they are counted.
     pub status: Arc<Status>,
-    /// `limits.clients`
-    pub limit: usize,
-    /// `timeouts.keepalive`
-    pub keepalive: Option<Duration>,
 }
 
 impl Acceptor {
-    /// Accepts until it is dropped.
-    pub async fn run(self, listener: Arc<Listener>) {
+    /// Accepts until `close` says so; then nobody waits any more whom the kernel has given to this
+    /// listener, and would turn away with it.
+    pub async fn run(self, listener: Arc<Listener>, mut close: watch::Receiver<bool>) {
         let name = listener.bound.to_string();
         let mut logged: Option<Instant> = None;
         let mut refusals = Lines::default();
         loop {
-            let error = match listener.accept(self.keepalive).await {
+            let keepalive = self.pool.config().timeouts.keepalive;
+            let accepted = tokio::select! {
+                accepted = listener.accept(keepalive) => accepted,
+                // Its sender gone is an end as well.
+                () = async { _ = close.wait_for(|close| *close).await } => {
+                    return self.empty(&listener, &mut refusals).await;
+                }
+            };
+            let error = match accepted {
                 Ok(client) => {
                     self.serve(client, &mut refusals);
                     continue;
@@ -259,8 +406,33 @@ impl Acceptor {
         }
     }
 
+    /// Accepts who waits.
+    async fn empty(&self, listener: &Listener, refusals: &mut Lines) {
+        if listener.tenure == Tenure::Inherited {
+            // The socket lives on, and the next process accepts from it.
+            return;
+        }
+        let keepalive = self.pool.config().timeouts.keepalive;
+        let mut rest = || {
+            loop {
+                match listener.accept_waiting(keepalive) {
+                    Ok(client) => self.serve(client, refusals),
+                    Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(_) => return,
+                }
+            }
+        };
+        rest();
+        if listener.tenure == Tenure::Shared {
+            // Whoever was in the middle of connecting when another slotway took over.
+            tokio::time::sleep(sockets::CONNECTING).await;
+            rest();
+        }
+    }
+
     fn serve(&self, client: Downstream, refusals: &mut Lines) {
-        let refused = if self.pool.clients() >= self.limit {
+        let refused = if self.pool.clients() >= self.pool.config().limits.clients {
             Some((client, TOO_MANY))
         } else {
             self.pool.hand_over(client).err().map(|client| (client, NO_WORKER))
@@ -268,7 +440,7 @@ impl Acceptor {
         if let Some((client, why)) = refused {
             self.status.clients_rejected.fetch_add(1, Relaxed);
             let answer = String::from_utf8_lossy(why).trim_end().to_owned();
-            let limit = self.limit;
+            let limit = self.pool.config().limits.clients;
             sparsely!(refusals, warn, limit, answer, "a client is refused");
             match &client {
                 Downstream::Tcp(stream) => refuse(stream, why),
@@ -292,8 +464,8 @@ fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24 | 105 | 12))
 }
 
-/// Every client is a file descriptor, and so is every connection lent to one. Raises the soft limit as far as the hard one allows, as
-/// Redis does: the usual 1,024 would end at a thousand clients.
+/// Every client is a file descriptor, and so is every connection lent to one. Raises the soft limit
+/// as far as the hard one allows, as Redis does: the usual 1,024 would end at a thousand clients.
 pub fn raise_file_limit(clients: usize, dedicated: usize) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     /// For the upstream connections, the listeners, the logs.

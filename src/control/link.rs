@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use crate::client::Pause;
+use crate::client::{Census, Pause};
 use crate::cluster::{Health, NodeAddr, Snapshot};
 use crate::command::CommandTable;
 use crate::metrics::WorkerStats;
@@ -42,6 +42,15 @@ pub enum ToWorker {
     Answered(Box<Answered>),
     /// The pub/sub hub's news of one of its turns.
     PubSub(crate::pubsub::Batch),
+    /// Run by this configuration from now on.
+    Config {
+        /// Which one.
+        config: Arc<crate::config::Config>,
+        /// Workers that share what is limited for all together.
+        workers: usize,
+    },
+    /// No more clients come; end when the last one has gone.
+    Retire,
     /// What a node has said to a [`crate::users::Verify`].
     Verified {
         /// The client that waits for it.
@@ -60,6 +69,10 @@ pub enum ToWorker {
     Fail,
     /// Send back a copy of the counters.
     Scrape(tokio::sync::oneshot::Sender<Box<WorkerStats>>),
+    /// Send back who the clients are.
+    Census(tokio::sync::oneshot::Sender<Box<Census>>),
+    /// Send back what was seen of keys.
+    Seen(tokio::sync::oneshot::Sender<Box<crate::seen::Seen>>),
     /// Read no more commands, answer what is in flight, then end the thread; at `by` end it anyway.
     Drain {
         /// When to stop waiting.

@@ -1,18 +1,24 @@
-//! The control thread: accepting, topology refresh, signals, drain.
+//! The control thread: accepting, topology refresh, signals, reload, drain.
 //!
 //! One tokio runtime on the main thread, beside the traffic; nothing here is on the way of a
 //! command. [`run()`] puts the parts together.
 
 mod accept;
+mod apply;
+mod export;
 mod link;
+mod listeners;
 mod names;
 mod node;
 mod notify;
 mod pool;
 mod probe;
+mod reload;
+mod renew;
 mod replicas;
 mod round;
 mod run;
+mod sockets;
 mod status;
 mod supervise;
 #[cfg(test)]
@@ -23,5 +29,6 @@ mod wire;
 
 pub use link::{Downstream, Probed, ToControl, ToWorker, Verdict, WorkerHandle};
 pub use pool::{Pool, Scrape};
-pub use run::{BoundAddrs, RunError, run, run_until};
+pub use reload::{Reload, ReloadStats};
+pub use run::{BoundAddrs, RunError, run, run_reloading, run_until};
 pub use status::{Status, TopologyStatus};

@@ -16,6 +16,23 @@ pub fn ready(workers: usize) {
     tell(&[NotifyState::Ready, NotifyState::Status(&format!("{workers} workers serve clients"))]);
 }
 
+/// The configuration is read anew; [`ready`] or [`kept`] follows.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now, NotifyState::Status("reloading")]),
+        Err(_) => tell(&[NotifyState::Reloading, NotifyState::Status("reloading")]),
+    }
+}
+
+/// Clients are served as before: the new configuration is of no use.
+pub fn kept(workers: usize) {
+    let text = format!(
+        "{workers} workers serve clients; the new configuration is not valid, the one from before \
+         stays in use"
+    );
+    tell(&[NotifyState::Ready, NotifyState::Status(&text)]);
+}
+
 /// Told to stop: clients are being let go.
 pub fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);

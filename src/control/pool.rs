@@ -8,20 +8,21 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
+use super::export::Exporter;
 use super::link::{Downstream, ToControl, ToWorker, WorkerHandle};
-use crate::client::{Pause, Question};
+use crate::client::{Census, Pause, Question};
 use crate::cluster::{Health, Snapshot};
 use crate::command::CommandTable;
 use crate::config::Config;
 use crate::metrics::{Totals, WorkerStats};
 use crate::pubsub::{HubStats, ToHub};
+use crate::seen::{Seen, SlowLog};
 use crate::tls::Tls;
 use crate::worker::Inquiry;
 
 /// All workers. Shared by the parts of the control thread.
 #[derive(Debug)]
 pub struct Pool {
-    config: Arc<Config>,
     tls: Arc<Tls>,
     shared: Arc<crate::worker::Shared>,
     to_control: mpsc::UnboundedSender<ToControl>,
@@ -31,8 +32,10 @@ pub struct Pool {
 }
 
 #[derive(Debug)]
-struct Inner {
-    running: Vec<Running>,
+pub(super) struct Inner {
+    /// In use now.
+    pub(super) config: Arc<Config>,
+    pub(super) running: Vec<Running>,
     /// Indices are never given twice, so that a late word of an ended worker is not taken for one
     /// of its replacement.
     next: usize,
@@ -48,10 +51,12 @@ struct Inner {
 }
 
 #[derive(Debug)]
-struct Running {
-    index: usize,
-    handle: WorkerHandle,
+pub(super) struct Running {
+    pub(super) index: usize,
+    pub(super) handle: WorkerHandle,
     started: Instant,
+    /// It gets no more clients, and ends when it has none.
+    pub(super) retiring: bool,
     /// Its counters when it last gave them: what is left of them if it fails.
     last: Box<WorkerStats>,
 }
@@ -88,6 +93,7 @@ impl Pool {
         let users = crate::users::files::users(&config)
             .map_err(|(key, why)| std::io::Error::other(format!("{key}: {why}")))?;
         let inner = Inner {
+            config: Arc::clone(&config),
             running: Vec::new(),
             next: 0,
             topology: None,
@@ -102,10 +108,14 @@ impl Pool {
         let hub = crate::pubsub::spawn(Arc::clone(&config), Arc::clone(&tls), to_control.clone())?;
         let shared = Arc::new(crate::worker::Shared::new(&config, Arc::clone(&tls), hub));
         let replicas = super::replicas::Wish::new(&config);
-        Ok(Pool { config, tls, shared, to_control, replicas, inner: Mutex::new(inner) })
+        Ok(Pool { tls, shared, to_control, replicas, inner: Mutex::new(inner) })
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn shared(&self) -> &crate::worker::Shared {
+        &self.shared
+    }
+
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -115,7 +125,7 @@ impl Pool {
         let index = inner.next;
         let handle = crate::worker::spawn(
             index,
-            Arc::clone(&self.config),
+            Arc::clone(&inner.config),
             Arc::clone(&inner.commands),
             Arc::clone(&self.shared),
             self.to_control.clone(),
@@ -141,6 +151,7 @@ impl Pool {
             index,
             handle,
             started: Instant::now(),
+            retiring: false,
             last: Box::default(),
         });
         Ok(())
@@ -169,6 +180,44 @@ impl Pool {
         self.shared.scripts.bytes()
     }
 
+    /// Who sends spans to a collector, if one is configured.
+    pub fn exporter(&self) -> Option<Exporter> {
+        let counts = Arc::clone(&self.shared.span_counts);
+        Exporter::new(&self.config().tracing, self.shared.take_spans()?, counts)
+    }
+
+    /// What became of spans: exported, dropped, failed.
+    pub fn span_counts(&self) -> [u64; 3] {
+        let counts = &self.shared.span_counts;
+        [&counts.exported, &counts.dropped, &counts.failed].map(|count| count.load(Relaxed))
+    }
+
+    /// Slow commands.
+    pub fn slowlog(&self) -> &SlowLog {
+        &self.shared.slow
+    }
+
+    /// What all workers have seen of keys, as far as they say so in time.
+    pub async fn seen(&self, limit: Duration) -> Seen {
+        let asked: Vec<_> = {
+            let inner = self.inner();
+            let ask = |w: &Running| {
+                let (sender, receiver) = oneshot::channel();
+                w.handle.send(ToWorker::Seen(sender));
+                receiver
+            };
+            inner.running.iter().map(ask).collect()
+        };
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut seen = Seen::default();
+        for receiver in asked {
+            if let Ok(Ok(one)) = tokio::time::timeout_at(deadline, receiver).await {
+                seen.merge(*one);
+            }
+        }
+        seen
+    }
+
     /// The pub/sub hub's counters.
     pub fn hub_stats(&self) -> &HubStats {
         &self.shared.hub.stats
@@ -179,7 +228,7 @@ impl Pool {
         self.tell_hub(ToHub::Stop);
     }
 
-    fn tell_hub(&self, message: ToHub) {
+    pub(super) fn tell_hub(&self, message: ToHub) {
         if self.shared.hub.handle.send(message).is_err() {
             tracing::error!("the pub/sub hub has ended");
         }
@@ -195,11 +244,37 @@ impl Pool {
         self.inner().running.iter().map(|w| w.handle.clients.load(Relaxed)).sum()
     }
 
+    /// Connected clients of each worker, by its index.
+    pub fn clients_by_worker(&self) -> Vec<(usize, usize)> {
+        self.inner().running.iter().map(|w| (w.index, w.handle.clients.load(Relaxed))).collect()
+    }
+
+    /// Asks every worker who its clients are and waits no longer than `limit`.
+    pub async fn census(&self, limit: Duration) -> Census {
+        let asked: Vec<_> = {
+            let inner = self.inner();
+            let ask = |w: &Running| {
+                let (sender, receiver) = oneshot::channel();
+                w.handle.send(ToWorker::Census(sender));
+                receiver
+            };
+            inner.running.iter().map(ask).collect()
+        };
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut all = Census::default();
+        for receiver in asked {
+            if let Ok(Ok(census)) = tokio::time::timeout_at(deadline, receiver).await {
+                all.merge(*census);
+            }
+        }
+        all
+    }
+
     /// Hands a client to the worker with the fewest. Gives it back if there is no worker.
     pub fn hand_over(&self, client: Downstream) -> Result<(), Downstream> {
         let inner = self.inner();
-        let Some(least) = inner.running.iter().min_by_key(|w| w.handle.clients.load(Relaxed))
-        else {
+        let open = inner.running.iter().filter(|w| !w.retiring);
+        let Some(least) = open.min_by_key(|w| w.handle.clients.load(Relaxed)) else {
             return Err(client);
         };
         least.handle.clients.fetch_add(1, Relaxed);
@@ -291,6 +366,10 @@ impl Pool {
         let ended = inner.running.remove(at);
         self.tell_hub(ToHub::WorkerGone { index });
         inner.ended.add_ended(&ended.last);
+        if ended.retiring {
+            // The others' shares of what is limited for all together.
+            inner.tell_config();
+        }
         Some(ended.started.elapsed())
     }
 

@@ -34,15 +34,13 @@ const MOST: usize = 256;
 pub struct Prober {
     pool: Arc<Pool>,
     requests: Arc<Requests>,
-    /// `timeouts.connect`
-    connect: Duration,
     under_way: Arc<Mutex<HashSet<SocketAddr>>>,
 }
 
 impl Prober {
     /// Nothing is looked at before [`Prober::look`].
-    pub fn new(pool: Arc<Pool>, requests: Arc<Requests>, connect: Duration) -> Self {
-        Prober { pool, requests, connect, under_way: Arc::default() }
+    pub fn new(pool: Arc<Pool>, requests: Arc<Requests>) -> Self {
+        Prober { pool, requests, under_way: Arc::default() }
     }
 
     /// Looks at `node` and tells all workers; nothing if it is being looked at already.
@@ -58,8 +56,9 @@ impl Prober {
             let begun = Instant::now();
             let looking = Looking(&prober, node);
             let verdict = {
+                let connect = prober.pool.config().timeouts.connect;
                 let (name, tls) = (prober.pool.server_name(node), prober.pool.tls());
-                ask(node, &name, tls, prober.connect).await
+                ask(node, &name, tls, connect).await
             };
             drop(looking);
             debug!(%node, ?verdict, "a silent node was looked at");

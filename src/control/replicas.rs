@@ -46,6 +46,14 @@ impl Wish {
         }
     }
 
+    /// Another configuration.
+    pub fn reconsider(&self, config: &Config) {
+        if Wish::new(config).wanted.into_inner() {
+            self.wanted.store(true, Relaxed);
+        }
+        self.changed();
+    }
+
     /// The topology has changed.
     pub fn changed(&self) {
         if self.wanted.load(Relaxed) {
@@ -107,6 +115,7 @@ impl Replicas {
         let pool = Arc::clone(&self.pool);
         loop {
             pool.replicas.wanted().await;
+            self.config = pool.config();
             self.look().await;
             tokio::select! {
                 () = tokio::time::sleep(jittered(self.config.replicas.check, 10)) => {}

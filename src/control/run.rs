@@ -1,6 +1,9 @@
 //! Where the parts are put together: listeners, workers, refresher, admin, signals; and taken
 //! apart again.
 //!
+//! The beginning: where another slotway, or systemd, holds the addresses already (`hand_over`, socket
+//! activation), clients are accepted when the cluster is known: until then they are better off there.
+//!
 //! The end, in this order: not ready, no more accepting, the workers answer what is in flight and
 //! end, the admin listener goes last, so that the drain can be watched.
 
@@ -17,24 +20,29 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::accept::{self, Acceptor, Listener};
+use super::accept::{self, Acceptor};
 use super::link::ToControl;
+use super::listeners::{AdminListeners, Listeners, Tenures};
 use super::notify;
 use super::pool::Pool;
 use super::probe::Prober;
+use super::reload::{Cause, Reload, Watch};
 use super::replicas::Replicas;
+use super::sockets::Sockets;
 use super::status::Status;
 use super::supervise::supervise;
 use super::topology::{Refresher, Requests};
 use super::verify::Verifier;
 use crate::admin::Admin;
 use crate::command::CommandTable;
-use crate::config::{ClientAuth, Config, Listen};
-use crate::tls::Tls;
+use crate::config::{Config, HandOver, Listen};
+use crate::tls::{Fault, Tls};
 use crate::users::Files;
 
 /// How long the first refresh may keep `ready` waiting.
 const FIRST_REFRESH: Duration = Duration::from_secs(2);
+/// How often the one that is to take over looks whether the cluster is known.
+const KNOWN_LOOK: Duration = Duration::from_millis(20);
 /// After the drain's end the workers have this long to notice it.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// A worker that lived shorter than this is not replaced at once, or a worker that fails at its
@@ -105,6 +113,11 @@ pub fn run(config: Config) -> Result<(), RunError> {
     run_until(config, |_| (), std::future::pending())
 }
 
+/// The same; SIGHUP and a change of the file make it use another configuration.
+pub fn run_reloading(config: Config, reload: Reload) -> Result<(), RunError> {
+    start(config, Some(reload), |_| (), std::future::pending())
+}
+
 /// Runs slotway until SIGTERM, SIGINT or the end of `stop`; returns when the last worker has
 /// ended. `ready` is called once: everything listens and the cluster was asked, which may have
 /// failed (`/readyz` knows).
@@ -113,12 +126,21 @@ pub fn run_until(
     ready: impl FnOnce(BoundAddrs),
     stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
+    start(config, None, ready, stop)
+}
+
+fn start(
+    config: Config,
+    reload: Option<Reload>,
+    ready: impl FnOnce(BoundAddrs),
+    stop: impl Future<Output = ()>,
+) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| RunError::Start("the runtime", e))?;
     let result = runtime.block_on(async {
-        let (mut control, bound) = Control::start(config).await?;
+        let (mut control, bound) = Control::start(config, reload).await?;
         control.serve(bound, ready, stop).await
     });
     // A DNS lookup that hangs in its thread is not waited for.
@@ -127,54 +149,58 @@ pub fn run_until(
 }
 
 /// The parts while they run.
-struct Control {
-    config: Arc<Config>,
-    pool: Arc<Pool>,
-    status: Arc<Status>,
-    requests: Arc<Requests>,
+pub(super) struct Control {
+    pub(super) pool: Arc<Pool>,
+    pub(super) status: Arc<Status>,
+    pub(super) requests: Arc<Requests>,
     prober: Prober,
-    verifier: Arc<Verifier>,
+    pub(super) verifier: Arc<Verifier>,
+    /// Of users and secrets.
+    pub(super) files: Arc<Files>,
     from_workers: mpsc::UnboundedReceiver<ToControl>,
     signals: Signals,
+    /// For another configuration.
+    pub(super) watch: Option<Watch>,
     first_refresh: Arc<Notify>,
+    pub(super) acceptor: Acceptor,
     /// Stopped first.
-    acceptors: JoinSet<()>,
-    /// Refresher and admin; they run to the end.
+    pub(super) listeners: Listeners,
+    /// All of them are accepted from.
+    pub(super) is_open: bool,
+    pub(super) admin: Arc<Admin>,
+    pub(super) admin_listeners: AdminListeners,
+    /// Refresher and its like; they run to the end.
     others: JoinSet<()>,
 }
 
 impl Control {
-    async fn start(config: Config) -> Result<(Control, BoundAddrs), RunError> {
+    async fn start(
+        config: Config,
+        reload: Option<Reload>,
+    ) -> Result<(Control, BoundAddrs), RunError> {
         let config = Arc::new(config);
         accept::raise_file_limit(config.limits.clients, config.limits.dedicated);
-        let signals = Signals::new().map_err(|e| RunError::Start("the signal handlers", e))?;
+        let told = |e| RunError::Start("the signal handlers", e);
+        let signals = Signals::new().map_err(told)?;
+        let watch = |reload| Watch::new(reload, &config);
+        let reloading = reload.map(watch).transpose().map_err(told)?;
 
         // Everything that can fail for a reason of the user's comes first.
-        let tls = Arc::new(Tls::load(&config).map_err(|faults| {
-            let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            RunError::Tls(faults.join("; "))
-        })?);
-        let mut listeners: Vec<Listener> = Vec::new();
-        for listen in &config.listen {
-            listeners.extend(accept::bind(listen).await?);
-        }
-        let mut secured: Vec<Listener> = Vec::new();
-        for address in &config.tls.downstream.listen {
-            secured.extend(accept::bind_tls(address).await?);
-        }
-        // Whoever has to show a certificate has shown who he is.
-        if config.tls.downstream.client_auth != ClientAuth::Required {
-            protect(&config, &secured)?;
-        }
-        protect(&config, &listeners)?;
-        let mut admin_sockets = Vec::new();
-        if let Some(address) = &config.admin {
-            admin_sockets = accept::bind_tcp(address, "admin").await?;
-        }
+        let tls = Arc::new(Tls::load(&config).map_err(|faults| RunError::Tls(join(&faults)))?);
+        let mut sockets = Sockets::from_environment(&config);
+        let (mut listeners, mut admin_listeners) = (Listeners::default(), AdminListeners::new());
+        let prepared = listeners.prepare(&config, &mut sockets).await?;
+        let admin_sockets = admin_listeners.prepare(config.admin.as_ref(), &mut sockets).await?;
+        sockets.finish();
+        listeners.protect(&config, &prepared)?;
+        let admin_sockets = admin_sockets.unwrap_or_default();
+        let (secured, plain) = listeners.add(prepared).into_iter().partition(|(_, tls)| *tls);
+        let addresses =
+            |all: Vec<(Listen, bool)>| all.into_iter().map(|(bound, _)| bound).collect();
         let bound = BoundAddrs {
-            listen: listeners.iter().map(|l| l.bound.clone()).collect(),
-            tls: secured.iter().map(|l| l.bound.clone()).collect(),
-            admin: admin_sockets.first().map(|(_, addr)| *addr),
+            admin: admin_sockets.first().map(|(_, addr, _)| *addr),
+            listen: addresses(plain),
+            tls: addresses(secured),
         };
 
         let commands = Arc::new(CommandTable::builtin());
@@ -188,14 +214,15 @@ impl Control {
         }
 
         let mut others = JoinSet::new();
-        let admin = Arc::new(Admin::new(&config, Arc::clone(&pool), Arc::clone(&status)));
-        for (socket, _) in admin_sockets {
-            let listener = tokio::net::TcpListener::from_std(socket.into())
-                .map_err(|e| RunError::Start("the admin listener", e))?;
-            let (admin, listener) = (Arc::clone(&admin), Arc::new(listener));
-            let serve = move || Arc::clone(&admin).serve(Arc::clone(&listener));
-            others.spawn(supervise("admin".to_owned(), Arc::clone(&status), serve));
+        let admin = Arc::new(Admin::new(Arc::clone(&pool), Arc::clone(&status)));
+        if !admin_sockets.is_empty() {
+            let admin = Arc::clone(&admin);
+            let watch = move || Arc::clone(&admin).watch();
+            others.spawn(supervise("status".to_owned(), Arc::clone(&status), watch));
         }
+        admin_listeners
+            .open(config.admin.clone(), admin_sockets, &admin)
+            .map_err(|e| RunError::Start("the admin listener", e))?;
         let watch = {
             let tls = Arc::clone(&tls);
             move || Arc::clone(&tls).watch()
@@ -233,39 +260,37 @@ impl Control {
             }
         };
         others.spawn(supervise("files".to_owned(), Arc::clone(&status), watch_files));
-        let verifier = Verifier::new(Arc::clone(&config), Arc::clone(&tls), Arc::clone(&status));
+        let verifier = Verifier::new(Arc::clone(&pool), Arc::clone(&status));
+        if let Some(exporter) = pool.exporter() {
+            let exporter = Arc::new(exporter);
+            let export = move || Arc::clone(&exporter).run();
+            others.spawn(supervise("tracing".to_owned(), Arc::clone(&status), export));
+        }
         let alive = {
             let (pool, status) = (Arc::clone(&pool), Arc::clone(&status));
             move || notify::watchdog(Arc::clone(&pool), Arc::clone(&status))
         };
         others.spawn(supervise("watchdog".to_owned(), Arc::clone(&status), alive));
 
-        let connect = config.timeouts.connect;
-        let prober = Prober::new(Arc::clone(&pool), Arc::clone(&requests), connect);
-        let acceptor = Acceptor {
-            pool: Arc::clone(&pool),
-            status: Arc::clone(&status),
-            limit: config.limits.clients,
-            keepalive: config.timeouts.keepalive,
-        };
-        let mut acceptors = JoinSet::new();
-        for listener in listeners.into_iter().chain(secured) {
-            let (acceptor, name) = (acceptor.clone(), listener.bound.to_string());
-            let listener = Arc::new(listener);
-            let accept = move || acceptor.clone().run(Arc::clone(&listener));
-            acceptors.spawn(supervise(name, Arc::clone(&status), accept));
-        }
+        let prober = Prober::new(Arc::clone(&pool), Arc::clone(&requests));
+        let acceptor = Acceptor { pool: Arc::clone(&pool), status: Arc::clone(&status) };
+        listeners.open(&acceptor, Tenures::Own);
         let control = Control {
-            config,
             pool,
             status,
             requests,
             prober,
             verifier,
+            files,
             from_workers,
             signals,
+            watch: reloading,
             first_refresh,
-            acceptors,
+            acceptor,
+            listeners,
+            is_open: false,
+            admin,
+            admin_listeners,
             others,
         };
         Ok((control, bound))
@@ -287,9 +312,16 @@ impl Control {
         info!(listen = listen.join(", "), admin, workers, "slotway runs");
 
         let mut ready = Some(move || ready(bound));
-        let first_refresh = Arc::clone(&self.first_refresh);
-        let mut first =
-            std::pin::pin!(tokio::time::timeout(FIRST_REFRESH, first_refresh.notified()));
+        let (first_refresh, status) = (Arc::clone(&self.first_refresh), Arc::clone(&self.status));
+        let hand_over = self.pool.config().hand_over == HandOver::On;
+        let first = async move {
+            // However it went.
+            let _ = tokio::time::timeout(FIRST_REFRESH, first_refresh.notified()).await;
+            while hand_over && status.topology().snapshot.generation == 0 {
+                tokio::time::sleep(KNOWN_LOOK).await;
+            }
+        };
+        let mut first = std::pin::pin!(first);
         let mut stop = std::pin::pin!(stop);
         loop {
             tokio::select! {
@@ -303,11 +335,15 @@ impl Control {
                 }
                 _ = &mut first, if ready.is_some() => {
                     if let Some(ready) = ready.take() {
+                        self.listeners.open(&self.acceptor, Tenures::All);
+                        self.is_open = true;
+                        info!("clients are accepted");
                         notify::ready(self.pool.running());
                         ready();
                     }
                 }
                 Some(message) = self.from_workers.recv() => self.heard(message),
+                cause = next_cause(&mut self.watch) => self.reload(cause).await,
             }
         }
         self.drain().await
@@ -329,7 +365,12 @@ impl Control {
 
     /// A worker has ended that nobody told to: its clients are gone, the next ones need another.
     fn replace(&self, worker: usize) {
+        let retired = self.pool.is_retiring(worker);
         let Some(lived) = self.pool.remove(worker) else { return };
+        if retired {
+            info!(worker, "a worker that was superfluous has ended");
+            return;
+        }
         self.status.worker_failures.fetch_add(1, Relaxed);
         error!(
             worker,
@@ -345,7 +386,7 @@ impl Control {
                 if status.is_draining() {
                     return;
                 }
-                match pool.start_one() {
+                match pool.set_workers(pool.config().workers.count()) {
                     Ok(()) => return,
                     Err(error) => error!(%error, "cannot start a worker"),
                 }
@@ -355,10 +396,11 @@ impl Control {
     }
 
     async fn drain(&mut self) -> Result<(), RunError> {
-        let limit = self.config.timeouts.drain;
+        let limit = self.pool.config().timeouts.drain;
         self.status.draining.store(true, Relaxed);
         notify::stopping();
-        self.acceptors.shutdown().await;
+        self.admin_listeners.hand_over();
+        self.listeners.close().await;
         let clients = self.pool.clients();
         info!(clients, limit_ms = limit.as_millis() as u64, "draining");
         let by = Instant::now() + limit;
@@ -386,23 +428,24 @@ impl Control {
         }
         self.pool.stop_hub();
         self.others.shutdown().await;
+        self.admin_listeners.shutdown().await;
         info!("stopped");
         Ok(())
     }
 }
 
-/// A name that stands for a public address was not known to be one when the configuration was read.
-fn protect(config: &Config, listeners: &[Listener]) -> Result<(), RunError> {
-    let public = |listener: &&Listener| match &listener.bound {
-        Listen::Tcp(bound) => bound.host.parse().is_ok_and(crate::config::is_public),
-        Listen::Unix(_) => false,
-    };
-    match listeners.iter().find(public) {
-        Some(listener) if config.protected_mode && !config.asks_for_login() => {
-            Err(RunError::Unprotected(crate::config::unprotected(&listener.bound.to_string())))
-        }
-        _ => Ok(()),
+/// Never, where there is nothing to be read anew.
+async fn next_cause(watch: &mut Option<Watch>) -> Cause {
+    match watch {
+        Some(watch) => watch.next().await,
+        None => std::future::pending().await,
     }
+}
+
+/// All that is wrong, in one line.
+pub(super) fn join(faults: &[Fault]) -> String {
+    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    faults.join("; ")
 }
 
 /// SIGTERM and SIGINT.

@@ -22,6 +22,8 @@ pub struct Status {
     pub worker_failures: AtomicU64,
     /// Parts of the control thread that failed and were started anew.
     pub task_failures: AtomicU64,
+    /// The configuration, read anew while slotway runs.
+    pub reloads: super::ReloadStats,
     topology: Mutex<TopologyStatus>,
 }
 
@@ -57,6 +59,7 @@ impl Status {
             accept_errors: AtomicU64::new(0),
             worker_failures: AtomicU64::new(0),
             task_failures: AtomicU64::new(0),
+            reloads: super::ReloadStats::default(),
             topology: Mutex::new(TopologyStatus {
                 snapshot: Arc::new(Snapshot::empty()),
                 health: Arc::default(),

@@ -247,6 +247,7 @@ impl Refresher {
     }
 
     async fn refresh(&mut self, hint: Option<NodeAddr>, by_worker: bool) {
+        self.config = self.pool.config();
         let candidates = self.candidates(hint.as_ref());
         let round = Round {
             config: &self.config,

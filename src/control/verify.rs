@@ -9,10 +9,9 @@ use tokio::sync::Semaphore;
 
 use super::link::ToWorker;
 use super::node::{AskError, NodeConn};
+use super::pool::Pool;
 use super::status::Status;
-use crate::config::Config;
 use crate::resp::reply::{error_text, text};
-use crate::tls::Tls;
 use crate::users::{Asking, NOT_LOGGED_IN, Verify};
 
 /// Questions under way at once; more wait.
@@ -25,8 +24,7 @@ const TRIES: usize = 3;
 /// Asks nodes for the workers.
 #[derive(Debug)]
 pub struct Verifier {
-    config: Arc<Config>,
-    tls: Arc<Tls>,
+    pool: Arc<Pool>,
     status: Arc<Status>,
     places: Semaphore,
     idle: Mutex<Vec<NodeConn>>,
@@ -34,9 +32,14 @@ pub struct Verifier {
 
 impl Verifier {
     /// Asks the nodes of the cluster that `status` knows.
-    pub fn new(config: Arc<Config>, tls: Arc<Tls>, status: Arc<Status>) -> Arc<Self> {
+    pub fn new(pool: Arc<Pool>, status: Arc<Status>) -> Arc<Self> {
         let places = Semaphore::new(AT_ONCE);
-        Arc::new(Verifier { config, tls, status, places, idle: Mutex::default() })
+        Arc::new(Verifier { pool, status, places, idle: Mutex::default() })
+    }
+
+    /// Asks on new connections from now on: slotway's own user may be another.
+    pub fn renew(&self) {
+        self.idle().clear();
     }
 
     /// Asks, and tells the worker.
@@ -60,6 +63,7 @@ impl Verifier {
                 return answer;
             }
         }
+        let (config, tls) = (self.pool.config(), self.pool.tls());
         let mut why = "no node of the cluster is known yet".to_owned();
         for addr in self.nodes().into_iter().take(TRIES) {
             let found = tokio::net::lookup_host((&*addr.host, addr.port)).await;
@@ -69,7 +73,7 @@ impl Verifier {
             };
             let said = match asking {
                 Asking::May { .. } => {
-                    match NodeConn::connect(socket, &addr.host, &self.config, &self.tls).await {
+                    match NodeConn::connect(socket, &addr.host, &config, tls).await {
                         Ok(mut conn) => {
                             let said = self.say(&mut conn, asking).await;
                             if said.is_ok() {
@@ -80,9 +84,7 @@ impl Verifier {
                         Err(error) => Err(error),
                     }
                 }
-                _ => match NodeConn::connect_silently(socket, &addr.host, &self.config, &self.tls)
-                    .await
-                {
+                _ => match NodeConn::connect_silently(socket, &addr.host, &config, tls).await {
                     Ok(mut conn) => self.say(&mut conn, asking).await,
                     Err(error) => Err(error),
                 },

@@ -18,6 +18,7 @@ use super::stats::{
 };
 use crate::cluster::{Health, Role, Snapshot, Unfit};
 use crate::command::{Class, CommandId, CommandTable};
+use crate::control::ReloadStats;
 use crate::pubsub::{GapReason, HubStats, Kind as Topic};
 use crate::tls::{Outcome, Side, TlsCounts};
 
@@ -59,12 +60,29 @@ pub struct ControlStats {
     /// Parts of the control thread that failed.
     pub task_failures: u64,
     pub script_bytes: usize,
+    /// Reloads of the configuration that changed something, nothing, or were refused.
+    pub reloads: [u64; 3],
+    pub config_in_use: bool,
+    /// Since 1970.
+    pub config_loaded_seconds: f64,
+    pub restart_keys: u64,
+    pub slow_commands: u64,
+    /// Exported, dropped, failed.
+    pub spans: [u64; 3],
     pub tls: TlsCounts,
     /// Fit, offline, then by [`Unfit`].
     pub replicas: [u64; 2 + Unfit::COUNT],
 }
 
 impl ControlStats {
+    /// What became of the configuration.
+    pub fn count_reloads(&mut self, reloads: &ReloadStats) {
+        self.reloads = loaded(&reloads.outcomes);
+        self.config_in_use = reloads.in_use.load(Relaxed);
+        self.config_loaded_seconds = reloads.taken.load(Relaxed) as f64 / 1000.0;
+        self.restart_keys = reloads.restart_keys.load(Relaxed);
+    }
+
     /// Counts the replicas of `snapshot` by their state.
     pub fn count_replicas(&mut self, snapshot: &Snapshot, health: &Health) {
         for node in snapshot.nodes.iter().filter(|node| node.role == Role::Replica) {
@@ -207,6 +225,16 @@ impl View<'_> {
                 family.count(&["ok"], control.refreshes_ok);
                 family.count(&["failed"], control.refreshes_failed);
             }
+            n if n == names::RELOADS.name => {
+                for (outcome, count) in
+                    ["changed", "unchanged", "invalid"].iter().zip(control.reloads)
+                {
+                    family.count(&[outcome], count);
+                }
+            }
+            n if n == names::CONFIG_LOADED.name => {
+                family.value(&[], control.config_loaded_seconds);
+            }
             n if n == names::AGE.name => {
                 if let Some(age) = control.topology_age_seconds {
                     family.value(&[], age);
@@ -229,6 +257,12 @@ impl View<'_> {
                     if let Some(at) = at {
                         family.value(&[side], at as f64);
                     }
+                }
+            }
+            n if n == names::SPANS.name => {
+                for (outcome, count) in ["exported", "dropped", "failed"].iter().zip(control.spans)
+                {
+                    family.count(&[outcome], count);
                 }
             }
             n if n == names::BUILD.name => family.count(&[env!("CARGO_PKG_VERSION")], 1),
@@ -268,6 +302,10 @@ impl View<'_> {
                     (names::WORKERS, control.workers as u64),
                     (names::WORKER_FAILURES, control.worker_failures),
                     (names::TASK_FAILURES, control.task_failures),
+                    (names::CONFIG_IN_USE, u64::from(control.config_in_use)),
+                    (names::RESTART_KEYS, control.restart_keys),
+                    (names::SAMPLED, rest.sampled),
+                    (names::SLOW, control.slow_commands),
                     (names::TURNS, rest.turns),
                     (names::OPEN_FDS, process.open_fds),
                     (names::MAX_FDS, process.max_fds),
@@ -428,7 +466,7 @@ mod tests {
         let control = ControlStats {
             clients_rejected: 4,
             topology_age_seconds: Some(1.5),
-            tls: TlsCounts { expiry: [Some(1), None], ..TlsCounts::default() },
+            tls: TlsCounts { expiry: [Some(1), None, None], ..TlsCounts::default() },
             workers: 2,
             ..ControlStats::default()
         };

@@ -96,6 +96,7 @@ impl Totals {
             (&mut sum.clients_blocked, stats.clients_blocked),
             (&mut sum.dedicated_lent, stats.dedicated_lent),
             (&mut sum.dedicated_idle, stats.dedicated_idle),
+            (&mut sum.sampled, stats.sampled),
             (&mut sum.turns, stats.turns),
         ] {
             *sum += one;

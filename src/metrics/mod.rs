@@ -8,12 +8,13 @@ mod exposition;
 mod merge;
 mod names;
 mod process;
+mod quantile;
 mod stats;
 
 pub use exposition::{ControlStats, View};
 pub use merge::Totals;
 pub use names::{Kind, METRICS, Metric, docs_markdown};
-pub use process::Process;
+pub use process::{Process, Usage};
 pub use stats::{
     BUCKETS_MICROS, CommandStats, DeniedFor, EmulatedOutcome, Histogram, LimitHit, LoginOutcome,
     NodeStats, ReadTo, Redirection, TransactionKind, WorkerStats,

@@ -58,9 +58,9 @@ metrics! {
     COMMANDS: Counter "slotway_commands_total" ["command", "outcome"] ""
         "Commands answered: ok; error, the server's; refused, an error of slotway's own. Commands not in the table count as unknown.";
     COMMAND_DURATION: Histogram "slotway_command_duration_seconds" ["class"] ""
-        "From a command read from its client to its reply ready for the client, by class of command.";
+        "From a command read from its client to its reply ready for the client, by class of command; blocking commands that have waited (10 ms or more) are left out.";
     NODE_DURATION: Histogram "slotway_node_command_duration_seconds" ["node"] ""
-        "From a command read from its client to its reply read from the node.";
+        "From a command read from its client to its reply read from the node; blocking commands that have waited (10 ms or more) are left out.";
     CLIENTS: Gauge "slotway_clients" ["protocol"] "limits.clients"
         "Connected clients by the protocol they speak.";
     CLIENTS_PAUSED: Gauge "slotway_clients_paused" [] ""
@@ -183,6 +183,20 @@ metrics! {
         "Workers that ended unexpectedly and were replaced.";
     TASK_FAILURES: Counter "slotway_task_failures_total" [] ""
         "Parts of the control thread (accepting, topology, admin) that failed and were started anew.";
+    RELOADS: Counter "slotway_config_reloads_total" ["outcome"] ""
+        "Times that the configuration was read anew (SIGHUP, a changed file): changed; unchanged, nothing in it differs; invalid, nothing was changed because something is wrong with it.";
+    CONFIG_IN_USE: Gauge "slotway_config_in_use" [] ""
+        "1: what the configuration file says is in use. 0: it is not, because it is invalid or a key needs a restart; the log says which.";
+    CONFIG_LOADED: Gauge "slotway_config_loaded_timestamp_seconds" [] ""
+        "When the configuration in use was read last, in seconds since 1970.";
+    RESTART_KEYS: Gauge "slotway_config_restart_keys" [] ""
+        "Keys whose value in the file is used after a restart only.";
+    SAMPLED: Counter "slotway_sampled_commands_total" [] "observe.sample"
+        "Commands whose keys were looked at for the hot keys.";
+    SLOW: Counter "slotway_slow_commands_total" [] "slowlog.slower_than"
+        "Commands that went into the slow log.";
+    SPANS: Counter "slotway_trace_spans_total" ["outcome"] "tracing.endpoint"
+        "Spans: exported, the collector has taken them; dropped, there was no room for them before they were sent; failed, the collector could not be reached or did not take them.";
     TURNS: Counter "slotway_worker_turns_total" [] ""
         "Turns of the workers' event loops.";
     BUILD: Gauge "slotway_build_info" ["version"] ""

@@ -23,17 +23,47 @@ pub struct Process {
     pub start_seconds: f64,
 }
 
+/// What a process uses that is looked at every second: without a count of its files, which may be
+/// thousands.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// User and system time, in seconds.
+    pub cpu_seconds: f64,
+    /// Resident memory.
+    pub resident_bytes: u64,
+}
+
+impl Usage {
+    /// Reads `/proc/self` now.
+    pub fn read() -> Usage {
+        let stat = stat();
+        Usage {
+            cpu_seconds: (ticks(&stat, 14) + ticks(&stat, 15)) / TICKS_PER_SECOND,
+            resident_bytes: first_number(&text("/proc/self/status"), "VmRSS:") * 1024,
+        }
+    }
+}
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// `/proc/self/stat` from field 3 on: the second one is the command in parentheses, which may hold
+/// anything.
+fn stat() -> String {
+    text("/proc/self/stat").rsplit(')').next().unwrap_or_default().to_owned()
+}
+
+/// Field `n` of [`stat`], numbered as in proc_pid_stat(5).
+fn ticks(stat: &str, n: usize) -> f64 {
+    stat.split(' ').nth(n - 2).and_then(|f| f.parse().ok()).unwrap_or_default()
+}
+
 impl Process {
     /// Reads `/proc/self` now.
     pub fn read() -> Process {
-        let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-        let stat = text("/proc/self/stat");
-        // The second field is the command in parentheses, which may hold anything.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split(' ').collect();
-        // Numbered as in proc_pid_stat(5), from field 3 on.
-        let ticks = |n: usize| -> f64 {
-            fields.get(n - 2).and_then(|f| f.parse().ok()).unwrap_or_default()
-        };
+        let stat = stat();
+        let ticks = |n: usize| ticks(&stat, n);
         let status = text("/proc/self/status");
         let status = |name: &str| first_number(&status, name);
         let kernel = text("/proc/stat");
@@ -71,5 +101,7 @@ mod tests {
         assert!((0.0..100_000.0).contains(&process.cpu_seconds));
         assert!(process.start_seconds <= now + 2.0, "{process:?}");
         assert!(process.start_seconds > now - 86_400.0, "{process:?}");
+        let usage = Usage::read();
+        assert!(usage.resident_bytes > 100_000 && usage.cpu_seconds >= process.cpu_seconds);
     }
 }

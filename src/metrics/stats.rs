@@ -319,6 +319,8 @@ pub struct WorkerStats {
     pub buffer_bytes: u64,
     /// Gauge: commands held back because their slot is being redirected or has no primary.
     pub held: u64,
+    /// Commands whose keys were looked at.
+    pub sampled: u64,
     /// Turns of the worker's loop.
     pub turns: u64,
 }

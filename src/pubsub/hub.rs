@@ -142,6 +142,12 @@ impl Worker {
     }
 }
 
+fn pace(config: &Config) -> Pace {
+    let micros = |d: Duration| d.as_micros() as u64;
+    let reconnect = &config.reconnect;
+    Pace { min: micros(reconnect.min), max: micros(reconnect.max), linger: LINGER }
+}
+
 /// What a failure ends.
 struct Desk<'a> {
     room: &'a mut Room,
@@ -164,10 +170,7 @@ struct Desk<'a> {
 
 impl<'a> Desk<'a> {
     fn new(room: &'a mut Room) -> Self {
-        let micros = |d: Duration| d.as_micros() as u64;
-        let reconnect = &room.config.reconnect;
-        let pace = Pace { min: micros(reconnect.min), max: micros(reconnect.max), linger: LINGER };
-        let mut book = Book::new(Arc::clone(&room.stats), pace);
+        let mut book = Book::new(Arc::clone(&room.stats), pace(&room.config));
         for &index in room.workers.keys() {
             book.worker(index);
         }
@@ -249,6 +252,10 @@ impl<'a> Desk<'a> {
                     for wish in wishes {
                         self.book.wish(worker, wish);
                     }
+                }
+                ToHub::Config(config) => {
+                    self.book.set_pace(pace(&config));
+                    self.room.config = config;
                 }
                 ToHub::Stop => return self.stopped = true,
                 #[cfg(test)]

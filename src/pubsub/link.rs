@@ -35,6 +35,8 @@ pub enum ToHub {
     },
     /// The topology.
     Topology(Arc<Snapshot>),
+    /// Run by this configuration from now on.
+    Config(Arc<crate::config::Config>),
     /// What a worker wished for in one turn.
     Wishes {
         /// Its index.

@@ -29,6 +29,19 @@ pub fn integer(out: &mut Vec<u8>, n: i64) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// `,x` (RESP3), or its digits in a bulk (RESP2).
+pub fn double(out: &mut Vec<u8>, protocol: Protocol, x: f64) {
+    let digits = x.to_string();
+    match protocol {
+        Protocol::Resp2 => bulk(out, digits.as_bytes()),
+        Protocol::Resp3 => {
+            out.push(b',');
+            out.extend_from_slice(digits.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
 /// `$length` and the bytes.
 pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'$');

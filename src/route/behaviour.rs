@@ -174,6 +174,10 @@ pub enum Local {
     ClientReply,
     /// CLIENT LIST, KILL, PAUSE, UNPAUSE, UNBLOCK: about all clients of all workers.
     ClientEveryone,
+    /// Slotway's own SLOWLOG.
+    SlowLog,
+    /// What is seen of commands, and of slotway.
+    Proxy,
 }
 
 /// Why slotway refuses a command.
@@ -311,7 +315,11 @@ const OWN: &[(&str, Behaviour)] = &[
     ("acl|load", NODES_OK),
     ("acl|save", NODES_OK),
     ("acl|log", nodes(Server::AclLog(DEFAULT_COUNT))),
-    ("slowlog|get", nodes(Server::SlowLog(DEFAULT_COUNT))),
+    ("slowlog|get", Behaviour::Local(Local::SlowLog)),
+    ("slowlog|len", Behaviour::Local(Local::SlowLog)),
+    ("slowlog|reset", Behaviour::Local(Local::SlowLog)),
+    ("proxy", Behaviour::Local(Local::Proxy)),
+    ("proxy|help", Behaviour::Local(Local::Proxy)),
     ("latency|doctor", nodes(Server::Texts)),
     ("latency|graph", nodes(Server::Texts)),
     ("latency|histogram", primaries(Server::LatencyHistogram)),

@@ -186,7 +186,15 @@ const NOTES: &[(&str, &str)] = &[
         "debug",
         "Where it is allowed: forms with a key go by it, those that set something to every primary, all else to any",
     ),
-    ("slowlog|get", "Of all nodes, replicas too; IDs are each node's own"),
+    (
+        "slowlog|get",
+        "Slotway's own: what clients waited for, with their own addresses. `PROXY SLOWLOG GET` says where the time went, `PROXY SLOWLOG NODES GET` shows the nodes' own logs",
+    ),
+    ("slowlog|reset", "Slotway's own; `PROXY SLOWLOG NODES RESET` is for the nodes"),
+    ("slowlog|len", "As `SLOWLOG GET`"),
+    ("proxy|hotkeys", "`[COUNT n] [RESET]`: the keys that are used most at the moment"),
+    ("proxy|bigkeys", "`[COUNT n] [RESET]`: the largest values seen in commands and replies"),
+    ("proxy|slowlog", "`GET [n]`, `LEN`, `RESET`; `NODES GET [n]`, `NODES LEN`, `NODES RESET`"),
     ("acl|log", "Of all nodes. `RESET` on all"),
     ("swapdb", "A cluster has one database: where it is allowed, the node refuses it"),
     ("sort", "`BY` and `GET` with patterns are refused by the node: their keys may be anywhere"),
@@ -456,6 +464,12 @@ fn keys_words(keys: &KeySpec) -> String {
             parts.join(", ")
         }
         KeySpec::Native(Native::Sort) => "argument 1, the one after `STORE`".into(),
+        KeySpec::Native(Native::Georadius { .. }) => {
+            "argument 1, those after `STORE` and `STOREDIST`".into()
+        }
+        KeySpec::Native(Native::Streams { .. }) => {
+            "the first half of the arguments after `STREAMS`".into()
+        }
         KeySpec::Native(Native::Migrate) => "argument 3, or those after `KEYS`".into(),
     };
     format!("Keys: {words}")
@@ -526,7 +540,7 @@ The column **where it goes** in the tables below:
 
 **Sent again** says whether slotway repeats the command when the connection is lost before the reply: see below.
 
-A request with the wrong number of arguments goes to any primary, whose error the client gets. So does a command or a subcommand that is not in the table (but all of `CLUSTER` is slotway's): if the cluster knows it after all, its redirection to the right node is followed and slotway reads the cluster's table again, at most every five seconds. A module's command whose server does not say where all its keys are is routed by those that it does say. `HELP` subcommands are the server's own, from any primary; `CLUSTER HELP` therefore also lists what is refused here.
+A request with the wrong number of arguments goes to any primary, whose error the client gets. So does a command or a subcommand that is not in the table (but all of `CLUSTER` is slotway's): if the cluster knows it after all, its redirection to the right node is followed and slotway reads the cluster's table again, at most every five seconds. A module's command whose server does not say where all its keys are is routed by those that it does say. `HELP` subcommands are the server's own, from any primary, but for `PROXY HELP`; `CLUSTER HELP` therefore also lists what is refused here.
 
 There is one database, 0, because a Redis Cluster has no other.
 
@@ -680,6 +694,7 @@ mod tests {
             let want: &[Behaviour] = match &*spec.name {
                 "cluster" => &[Behaviour::Local(Local::Cluster)],
                 "client" => &[Behaviour::Client],
+                "proxy" | "proxy|help" => &[Behaviour::Local(Local::Proxy)],
                 _ => &[Behaviour::Any],
             };
             assert!(want.contains(&behaviour_of(spec)), "{}", spec.name);

@@ -140,6 +140,11 @@ impl Router {
         &self.table
     }
 
+    /// The same, to make another router of.
+    pub fn shared_table(&self) -> Arc<CommandTable> {
+        Arc::clone(&self.table)
+    }
+
     /// Which commands are denied and allowed.
     pub fn rules(&self) -> &Rules {
         &self.rules
@@ -241,6 +246,10 @@ impl Router {
             ) => {
                 let fits = self.arity_fits(command, args);
                 Plan::Refuse(if fits { why } else { Refused::Arity })
+            }
+            // No node knows it.
+            Behaviour::Local(Local::Proxy) if !self.arity_fits(command, args) => {
+                Plan::Refuse(Refused::Arity)
             }
             _ if !self.arity_fits(command, args) => Plan::Any,
             Behaviour::Local(local) => Plan::Local(local),

@@ -15,8 +15,9 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion
 
 use super::der;
 use super::files::{Fault, File, system_roots};
+use super::stats::Side;
 use super::verify::Lenient;
-use crate::config::{ClientAuth, TlsDownstream, TlsUpstream, TlsVersion, Verify};
+use crate::config::{ClientAuth, Tls, TlsUpstream, TlsVersion, Verify};
 
 /// Sessions with nodes that are remembered for resumption: a handshake without certificates.
 const SESSIONS: usize = 1024;
@@ -29,32 +30,29 @@ pub struct Material {
 }
 
 impl Material {
-    /// Reads what `[tls.downstream]` names.
+    /// Reads what the section of this side names.
     ///
     /// # Errors
     /// All files that cannot be read.
-    pub fn downstream(config: &TlsDownstream) -> Result<Self, Vec<Fault>> {
-        let ca = config.client_ca.as_deref();
-        let (cert, key) = (config.cert.as_deref(), config.key.as_deref());
-        Self::read([
-            ("tls.downstream.cert", cert),
-            ("tls.downstream.key", key),
-            ("tls.downstream.client_ca", ca),
-        ])
-    }
-
-    /// Reads what `[tls.upstream]` names.
-    ///
-    /// # Errors
-    /// All files that cannot be read.
-    pub fn upstream(config: &TlsUpstream) -> Result<Self, Vec<Fault>> {
-        let ca = config.ca.as_deref();
-        let (cert, key) = (config.cert.as_deref(), config.key.as_deref());
-        Self::read([
-            ("tls.upstream.cert", cert),
-            ("tls.upstream.key", key),
-            ("tls.upstream.ca", ca),
-        ])
+    pub fn of(side: Side, config: &Tls) -> Result<Self, Vec<Fault>> {
+        let Tls { downstream, upstream, admin } = config;
+        match side {
+            Side::Downstream => Self::read([
+                ("tls.downstream.cert", downstream.cert.as_deref()),
+                ("tls.downstream.key", downstream.key.as_deref()),
+                ("tls.downstream.client_ca", downstream.client_ca.as_deref()),
+            ]),
+            Side::Upstream => Self::read([
+                ("tls.upstream.cert", upstream.cert.as_deref()),
+                ("tls.upstream.key", upstream.key.as_deref()),
+                ("tls.upstream.ca", upstream.ca.as_deref()),
+            ]),
+            Side::Admin => Self::read([
+                ("tls.admin.cert", admin.cert.as_deref()),
+                ("tls.admin.key", admin.key.as_deref()),
+                ("tls.admin.ca", None),
+            ]),
+        }
     }
 
     fn read(files: [(&str, Option<&Path>); 3]) -> Result<Self, Vec<Fault>> {
@@ -113,16 +111,21 @@ impl Material {
         chain.iter().filter_map(|cert| der::not_after(cert)).min()
     }
 
-    /// What clients are served with.
+    /// What clients, or those who ask the admin listener, are served with.
     ///
     /// # Errors
     /// What is wrong with which file.
-    pub fn server(&self, config: &TlsDownstream) -> Result<ServerConfig, Fault> {
+    pub fn server(
+        &self,
+        side: Side,
+        least: TlsVersion,
+        client_auth: ClientAuth,
+    ) -> Result<ServerConfig, Fault> {
         let provider = provider();
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(versions(config.min_version))
+            .with_protocol_versions(versions(least))
             .map_err(|e| self.unusable(&e))?;
-        let builder = match (&self.ca, config.client_auth) {
+        let builder = match (&self.ca, client_auth) {
             (Some(file), auth) if auth != ClientAuth::None => {
                 let roots = Arc::new(file.roots()?);
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
@@ -137,12 +140,12 @@ impl Material {
         };
         let Some((chain, key)) = self.identity()? else {
             let reason = "is needed, with its key, to serve clients".to_owned();
-            return Err(Fault { key: "tls.downstream.cert".into(), reason });
+            return Err(Fault { key: format!("tls.{}.cert", side.name()), reason });
         };
         let mut server = builder.with_single_cert(chain, key).map_err(|e| self.unusable(&e))?;
         // Records stay at the 16 KiB that they have by default: smaller ones cost CPU, and a reply
         // that fills none is a record by itself anyway.
-        if config.client_auth == ClientAuth::None {
+        if client_auth == ClientAuth::None {
             // Tickets are encrypted state that the client keeps: nothing is stored here. One is
             // enough for a client that keeps its connections.
             server.ticketer = ring::Ticketer::new().map_err(|e| self.unusable(&e))?;

@@ -55,6 +55,8 @@ pub fn words(error: &io::Error, side: Side, name: &str) -> String {
     let (peer, ca) = match side {
         Side::Downstream => ("the client", "tls.downstream.client_ca"),
         Side::Upstream => ("the node", "tls.upstream.ca"),
+        // It asks for no certificate.
+        Side::Admin => ("the client", "tls.admin"),
     };
     match error {
         Error::InvalidCertificate(reason) => certificate(reason, peer, ca, name),
@@ -63,17 +65,11 @@ pub fn words(error: &io::Error, side: Side, name: &str) -> String {
         }
         Error::InvalidMessage(_) => format!("{peer} does not speak TLS ({error})"),
         Error::AlertReceived(alert) if is_about_certificate(*alert) => {
-            let ours = match side {
-                Side::Downstream => "tls.downstream.cert",
-                Side::Upstream => "tls.upstream.cert",
-            };
+            let ours = format!("tls.{}.cert", side.name());
             format!("{peer} refuses slotway's certificate or misses one, see {ours} ({alert:?})")
         }
         Error::PeerIncompatible(_) | Error::AlertReceived(AlertDescription::ProtocolVersion) => {
-            let key = match side {
-                Side::Downstream => "tls.downstream.min_version",
-                Side::Upstream => "tls.upstream.min_version",
-            };
+            let key = format!("tls.{}.min_version", side.name());
             format!(
                 "{peer} and slotway have no version or cipher of TLS in common, see {key} ({error})"
             )

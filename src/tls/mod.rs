@@ -1,4 +1,4 @@
-//! TLS of both sides: which certificates are used, and what becomes of a handshake.
+//! TLS of all sides: which certificates are used, and what becomes of a handshake.
 //!
 //! rustls is a state machine without sockets; here it is joined to the workers' sockets
 //! ([`TlsStream`]), fed with certificates from files, and given new ones when the files change
@@ -6,6 +6,7 @@
 //! has to say, and holds nobody up but for its cryptography (some 0.3 to 1 ms once).
 //!
 //! - `files`, `build`, `verify`: from files to rustls's configurations
+//! - `pin`: `slotway probe`
 //! - `der`: names and dates in certificates
 //! - `stream`: a socket with TLS
 //! - `watch`: files that change
@@ -15,6 +16,7 @@ mod build;
 mod der;
 mod explain;
 mod files;
+mod pin;
 mod stats;
 mod stream;
 mod verify;
@@ -27,22 +29,51 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
-use crate::config::{self, Config, TlsDownstream, TlsUpstream};
+use crate::config::{self, ClientAuth, Config};
 use build::Material;
 pub use explain::outcome;
 pub use files::Fault;
+pub use pin::pinned;
 pub use stats::{Outcome, Side, TlsCounts, TlsStats};
 pub use stream::TlsStream;
 
+/// For what is not a node: with the machine's own CAs.
+///
+/// # Errors
+/// It has none.
+pub fn public_client() -> Result<Arc<ClientConfig>, Fault> {
+    let config = config::Tls::default();
+    let material = Material::of(Side::Upstream, &config).map_err(|faults| {
+        let none = Fault { key: "tls".into(), reason: "cannot be used".into() };
+        faults.into_iter().next().unwrap_or(none)
+    })?;
+    material.client(&config.upstream).map(Arc::new)
+}
+
 /// TLS as it is configured, with the certificates that are in use now. Shared by all threads.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Tls {
-    config: config::Tls,
-    server: RwLock<Option<Arc<ServerConfig>>>,
-    client: RwLock<Option<Arc<ClientConfig>>>,
+    used: RwLock<Arc<Used>>,
     /// What the files were when they were last looked at, used or not.
     seen: Mutex<[u64; Side::COUNT]>,
     stats: Arc<TlsStats>,
+}
+
+/// What is in use, replaced as a whole.
+#[derive(Debug, Default, Clone)]
+struct Used {
+    config: Arc<config::Tls>,
+    server: Option<Arc<ServerConfig>>,
+    client: Option<Arc<ClientConfig>>,
+    admin: Option<Arc<ServerConfig>>,
+}
+
+/// Another configuration, its files read: nothing is wrong with it.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    used: Used,
+    seen: [u64; Side::COUNT],
+    expiry: [Option<i64>; Side::COUNT],
 }
 
 impl Tls {
@@ -51,38 +82,62 @@ impl Tls {
     /// # Errors
     /// Everything that is wrong with them.
     pub fn load(config: &Config) -> Result<Tls, Vec<Fault>> {
-        let tls = Tls {
-            config: config.tls.clone(),
-            server: RwLock::default(),
-            client: RwLock::default(),
-            seen: Mutex::default(),
-            stats: Arc::default(),
-        };
-        let mut faults = Vec::new();
-        for side in tls.sides() {
-            faults.extend(tls.read(side, true).err().unwrap_or_default());
-        }
-        if faults.is_empty() { Ok(tls) } else { Err(faults) }
+        let tls = Tls::default();
+        tls.take(Tls::prepare(&config.tls)?);
+        Ok(tls)
     }
 
-    /// Clients can connect with TLS.
-    pub fn is_downstream(&self) -> bool {
-        !self.config.downstream.listen.is_empty()
+    /// Reads all files of another configuration, for [`Tls::take`].
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn prepare(config: &config::Tls) -> Result<Prepared, Vec<Fault>> {
+        let mut prepared = Prepared::default();
+        let mut faults = Vec::new();
+        prepared.used.config = Arc::new(config.clone());
+        for side in sides(config) {
+            let material = match Material::of(side, config) {
+                Ok(material) => material,
+                Err(wrong) => {
+                    faults.extend(wrong);
+                    continue;
+                }
+            };
+            if let Some(seen) = prepared.seen.get_mut(side as usize) {
+                *seen = material.fingerprint();
+            }
+            if let Some(expiry) = prepared.expiry.get_mut(side as usize) {
+                *expiry = material.expiry();
+            }
+            faults.extend(prepared.used.make(side, &material).err());
+        }
+        if faults.is_empty() { Ok(prepared) } else { Err(faults) }
+    }
+
+    /// Uses it from now on: for new connections.
+    pub fn take(&self, prepared: Prepared) {
+        // Whoever reads files meanwhile finds that they are another configuration's.
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.used.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(prepared.used);
+        *seen = prepared.seen;
+        drop(seen);
+        for (side, expiry) in Side::ALL.into_iter().zip(prepared.expiry) {
+            self.stats.expires(side, expiry);
+        }
+    }
+
+    fn used(&self) -> Arc<Used> {
+        Arc::clone(&self.used.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What it was made from.
+    pub fn config(&self) -> Arc<config::Tls> {
+        Arc::clone(&self.used().config)
     }
 
     /// Connections to nodes use TLS.
     pub fn is_upstream(&self) -> bool {
-        self.config.upstream.enabled
-    }
-
-    /// `[tls.downstream]`
-    pub fn downstream(&self) -> &TlsDownstream {
-        &self.config.downstream
-    }
-
-    /// `[tls.upstream]`
-    pub fn upstream(&self) -> &TlsUpstream {
-        &self.config.upstream
+        self.used().config.upstream.enabled
     }
 
     /// What is counted.
@@ -90,21 +145,10 @@ impl Tls {
         &self.stats
     }
 
-    fn sides(&self) -> impl Iterator<Item = Side> {
-        let downstream = self.is_downstream().then_some(Side::Downstream);
-        downstream.into_iter().chain(self.is_upstream().then_some(Side::Upstream))
-    }
-
-    /// Reads all files now: what SIGHUP is for. The machine's CAs are read again, too. What cannot
-    /// be used is logged, and what was in use stays in use.
-    pub fn reload(&self) {
-        self.look(true);
-    }
-
     /// Reads the files that have changed.
     fn look(&self, all: bool) {
-        for side in self.sides() {
-            let side_name = Side::NAMES.get(side as usize).copied().unwrap_or_default();
+        for side in sides(&self.config()) {
+            let side_name = side.name();
             match self.read(side, all) {
                 Ok(false) => {}
                 Ok(true) => {
@@ -130,40 +174,43 @@ impl Tls {
     /// `true`: there is something new, and it is in use. `Err` once for each content that cannot
     /// be used.
     fn read(&self, side: Side, anyway: bool) -> Result<bool, Vec<Fault>> {
-        let material = match side {
-            Side::Downstream => Material::downstream(&self.config.downstream),
-            Side::Upstream => Material::upstream(&self.config.upstream),
-        };
+        let before = self.used();
+        let material = Material::of(side, &before.config);
         // A file that is missing for a moment while it is replaced has a print of its own.
         let print = material.as_ref().map_or(0, Material::fingerprint);
         {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(before) = seen.get_mut(side as usize) else { return Ok(false) };
-            if !anyway && *before == print {
+            let Some(seen) = seen.get_mut(side as usize) else { return Ok(false) };
+            if !anyway && *seen == print || !Arc::ptr_eq(&self.used().config, &before.config) {
                 return Ok(false);
             }
-            *before = print;
+            *seen = print;
         }
         let material = material?;
-        match side {
-            Side::Downstream => {
-                let server = material.server(&self.config.downstream).map_err(|f| vec![f])?;
-                put(&self.server, server);
-            }
-            Side::Upstream => {
-                let client = material.client(&self.config.upstream).map_err(|f| vec![f])?;
-                put(&self.client, client);
-            }
+        let mut made = Used { config: Arc::clone(&before.config), ..Used::default() };
+        made.make(side, &material).map_err(|fault| vec![fault])?;
+        let mut used = self.used.write().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&used.config, &before.config) {
+            // Another configuration by now, which has read its files.
+            return Ok(false);
         }
+        let old = Used::clone(&used);
+        *used = Arc::new(match side {
+            Side::Downstream => Used { server: made.server, ..old },
+            Side::Upstream => Used { client: made.client, ..old },
+            Side::Admin => Used { admin: made.admin, ..old },
+        });
+        drop(used);
         self.stats.expires(side, material.expiry());
         Ok(true)
     }
 
     /// A client's connection, its handshake about to begin; `None` without TLS.
     pub fn accept(&self, socket: mio::net::TcpStream) -> Option<io::Result<TlsStream>> {
-        let config = get(&self.server)?;
+        let used = self.used();
+        let config = used.server.clone()?;
         let conn = ServerConnection::new(config).map_err(io::Error::other);
-        let user_from = self.config.downstream.user_from;
+        let user_from = used.config.downstream.user_from;
         let stats = &self.stats;
         Some(
             conn.map(|conn| {
@@ -178,8 +225,9 @@ impl Tls {
         socket: mio::net::TcpStream,
         name: &str,
     ) -> Option<io::Result<TlsStream>> {
-        let config = get(&self.client)?;
-        let conn = self
+        let used = self.used();
+        let config = used.client.clone()?;
+        let conn = used
             .server_name(name)
             .and_then(|name| ClientConnection::new(config, name).map_err(io::Error::other));
         let (stats, none) = (&self.stats, config::UserFrom::None);
@@ -189,7 +237,12 @@ impl Tls {
     /// What rustls connects to nodes with; `None` without TLS. For connections that are not the
     /// workers'.
     pub fn client(&self) -> Option<Arc<ClientConfig>> {
-        get(&self.client)
+        self.used().client.clone()
+    }
+
+    /// What the admin listener speaks TLS with; `None`: plain HTTP.
+    pub fn admin(&self) -> Option<Arc<ServerConfig>> {
+        self.used().admin.clone()
     }
 
     /// The name to look for in the certificate of the node called `node`.
@@ -197,26 +250,15 @@ impl Tls {
     /// # Errors
     /// It cannot be a name.
     pub fn server_name(&self, node: &str) -> io::Result<ServerName<'static>> {
-        let name = self.name_of(node).to_owned();
-        ServerName::try_from(name).map_err(|_| {
-            let text = format!("{} cannot be the name of a server", self.name_of(node));
-            io::Error::new(io::ErrorKind::InvalidInput, text)
-        })
-    }
-
-    /// The same as text.
-    fn name_of<'a>(&'a self, node: &'a str) -> &'a str {
-        match &*self.config.upstream.server_name {
-            "" => node,
-            name => name,
-        }
+        self.used().server_name(node)
     }
 
     /// Why a connection to the node called `node` is of no use, for log and errors.
     pub fn why(&self, error: &io::Error, node: &str) -> String {
         match explain::of_io(error) {
             Some(_) => {
-                let name = self.name_of(node);
+                let used = self.used();
+                let name = used.name_of(node);
                 format!("TLS, name {name}: {}", explain::words(error, Side::Upstream, name))
             }
             None => error.to_string(),
@@ -226,15 +268,15 @@ impl Tls {
     /// What the files come to, as comments for `slotway check`.
     pub fn describe(&self) -> String {
         let mut out = String::new();
-        for side in self.sides() {
+        let config = self.config();
+        for side in sides(&config) {
             if out.is_empty() {
                 out.push('\n');
             }
-            let (name, material) = match side {
-                Side::Downstream => ("downstream", Material::downstream(&self.config.downstream)),
-                Side::Upstream => ("upstream", Material::upstream(&self.config.upstream)),
-            };
-            let Some(cert) = material.ok().and_then(|material| material.certificate()) else {
+            let name = side.name();
+            let Some(cert) =
+                Material::of(side, &config).ok().and_then(|material| material.certificate())
+            else {
                 continue;
             };
             let common = der::common_name(&cert).unwrap_or("none".into());
@@ -255,10 +297,47 @@ impl Tls {
     }
 }
 
-fn put<T>(place: &RwLock<Option<Arc<T>>>, value: T) {
-    *place.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(value));
+impl Used {
+    /// Puts what is made of these files in its place.
+    fn make(&mut self, side: Side, material: &Material) -> Result<(), Fault> {
+        match side {
+            Side::Downstream => {
+                let config = &self.config.downstream;
+                let (least, auth) = (config.min_version, config.client_auth);
+                self.server = Some(Arc::new(material.server(side, least, auth)?));
+            }
+            Side::Upstream => {
+                self.client = Some(Arc::new(material.client(&self.config.upstream)?));
+            }
+            Side::Admin => {
+                let least = self.config.admin.min_version;
+                self.admin = Some(Arc::new(material.server(side, least, ClientAuth::None)?));
+            }
+        }
+        Ok(())
+    }
+
+    fn server_name(&self, node: &str) -> io::Result<ServerName<'static>> {
+        let name = self.name_of(node).to_owned();
+        ServerName::try_from(name).map_err(|_| {
+            let text = format!("{} cannot be the name of a server", self.name_of(node));
+            io::Error::new(io::ErrorKind::InvalidInput, text)
+        })
+    }
+
+    /// The same as text.
+    fn name_of<'a>(&'a self, node: &'a str) -> &'a str {
+        match &*self.config.upstream.server_name {
+            "" => node,
+            name => name,
+        }
+    }
 }
 
-fn get<T>(place: &RwLock<Option<Arc<T>>>) -> Option<Arc<T>> {
-    place.read().unwrap_or_else(PoisonError::into_inner).clone()
+/// Those that use TLS.
+fn sides(config: &config::Tls) -> impl Iterator<Item = Side> + use<> {
+    let downstream = (!config.downstream.listen.is_empty()).then_some(Side::Downstream);
+    let upstream = config.upstream.enabled.then_some(Side::Upstream);
+    let admin = config.admin.cert.is_some().then_some(Side::Admin);
+    [downstream, upstream, admin].into_iter().flatten()
 }

@@ -8,20 +8,29 @@ use std::time::{Duration, Instant};
 /// Failed handshakes of clients are logged no more often.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Which of the two sides of slotway.
+/// Which of the sides of slotway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// Clients.
     Downstream,
     /// Nodes.
     Upstream,
+    /// Whoever asks the admin listener.
+    Admin,
 }
 
 impl Side {
     /// How many there are.
-    pub const COUNT: usize = 2;
+    pub const COUNT: usize = 3;
+    /// All of them.
+    pub const ALL: [Side; Self::COUNT] = [Side::Downstream, Side::Upstream, Side::Admin];
     /// Label values, by discriminant.
-    pub const NAMES: [&'static str; Self::COUNT] = ["downstream", "upstream"];
+    pub const NAMES: [&'static str; Self::COUNT] = ["downstream", "upstream", "admin"];
+
+    /// Its label value, and its section of the configuration in `[tls]`.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.get(self as usize).copied().unwrap_or_default()
+    }
 }
 
 /// How a handshake ended (label `result`).

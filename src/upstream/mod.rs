@@ -5,9 +5,11 @@
 
 mod handshake;
 mod pending;
+mod stamps;
 
 pub use handshake::Handshake;
 pub use pending::{Dest, NO_SLOT, Pending, Waiting, flag};
+pub use stamps::Stamps;
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -94,6 +96,10 @@ pub struct Upstream {
     pub scan: ReplyScan,
     /// The unfinished reply's beginning was given to its client already.
     pub streaming: bool,
+    /// So many bytes of it.
+    pub streamed: usize,
+    /// When what was written was written.
+    pub stamps: Stamps,
     /// Of the first pending command's replies: how many of [`Pending::before`] have come.
     pub swallowed: u32,
     /// The first of them that was an error.
@@ -164,6 +170,8 @@ impl Upstream {
             scanned: 0,
             scan: ReplyScan::default(),
             streaming: false,
+            streamed: 0,
+            stamps: Stamps::default(),
             swallowed: 0,
             swallowed_error: None,
             unwrapped: false,
@@ -254,6 +262,7 @@ impl Upstream {
         self.scanned = 0;
         self.scan = ReplyScan::default();
         self.streaming = false;
+        self.streamed = 0;
         self.strange = 0;
         self.swallowed = 0;
         self.swallowed_error = None;

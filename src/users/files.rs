@@ -4,9 +4,9 @@
 //! files in it, and one that is changed twice in a second keeps its time.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tracing::{error, info};
 
 use super::{Users, parse_file};
@@ -64,63 +64,69 @@ fn read(path: &Path) -> Result<String, String> {
 
 /// The files of a configuration, while slotway runs.
 #[derive(Debug)]
-pub struct Files {
-    config: std::sync::Arc<Config>,
-    wake: Notify,
+pub struct Files(Mutex<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: Arc<Config>,
+    /// As they were last told; `None`: not at all.
+    users: Option<Users>,
+    /// The same trouble is not told every second.
+    complained: Vec<String>,
 }
 
 impl Files {
-    /// Those of `config`, which have been read.
-    pub fn new(config: std::sync::Arc<Config>) -> Files {
-        Files { config, wake: Notify::new() }
+    /// Those of `config`, whose users are known.
+    pub fn new(config: Arc<Config>) -> Files {
+        let users = users(&config).ok();
+        Files(Mutex::new(Inner { config, users, complained: Vec::new() }))
     }
 
-    /// Looks at them now (SIGHUP).
-    pub fn reload(&self) {
-        self.wake.notify_one();
+    /// Those of another configuration from now on; looks at them.
+    pub fn change(&self, config: Arc<Config>, tell: impl Fn(Users)) {
+        self.inner().config = config;
+        self.look(tell);
     }
 
     /// Looks at them for ever; `tell` is given new users.
     pub async fn run(&self, tell: impl Fn(Users)) {
-        let config = &self.config;
-        let files = [&config.users_file, &config.upstream.password_file, &config.admin_token_file];
-        if files.iter().all(|file| file.is_empty()) {
-            return std::future::pending().await;
-        }
-        let mut current = users(config).unwrap_or_default();
-        let mut complained: Vec<String> = Vec::new();
         loop {
-            // Whichever comes first.
-            let _ = tokio::time::timeout(EVERY, self.wake.notified()).await;
-            let mut complaints = Vec::new();
-            match users(config) {
-                Ok(users) if users != current => {
-                    info!(users = users.iter().count(), file = config.users_file, "users changed");
-                    current = users.clone();
-                    tell(users);
-                }
-                Ok(_) => {}
-                Err((key, why)) => complaints.push(format!("{key}: {why}")),
-            }
-            let secrets = [
-                (
-                    "upstream.password_file",
-                    &config.upstream.password_file,
-                    &config.upstream.password,
-                ),
-                ("admin_token_file", &config.admin_token_file, &config.admin_token),
-            ];
-            for (key, file, place) in secrets {
-                if let Err(why) = renew(key, file, place) {
-                    complaints.push(format!("{key}: {why}"));
-                }
-            }
-            // The same trouble is not told every second.
-            for why in complaints.iter().filter(|why| !complained.contains(why)) {
-                error!(why, "a changed file cannot be used; what was read before stays");
-            }
-            complained = complaints;
+            tokio::time::sleep(EVERY).await;
+            self.look(&tell);
         }
+    }
+
+    /// Looks at them now.
+    pub fn look(&self, tell: impl Fn(Users)) {
+        let mut inner = self.inner();
+        let Inner { config, users: current, complained } = &mut *inner;
+        let mut complaints = Vec::new();
+        match users(config) {
+            Ok(users) if Some(&users) != current.as_ref() => {
+                info!(users = users.iter().count(), file = config.users_file, "users changed");
+                *current = Some(users.clone());
+                tell(users);
+            }
+            Ok(_) => {}
+            Err((key, why)) => complaints.push(format!("{key}: {why}")),
+        }
+        let secrets = [
+            ("upstream.password_file", &config.upstream.password_file, &config.upstream.password),
+            ("admin_token_file", &config.admin_token_file, &config.admin_token),
+        ];
+        for (key, file, place) in secrets {
+            if let Err(why) = renew(key, file, place) {
+                complaints.push(format!("{key}: {why}"));
+            }
+        }
+        for why in complaints.iter().filter(|why| !complained.contains(why)) {
+            error!(why, "a changed file cannot be used; what was read before stays");
+        }
+        *complained = complaints;
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::clock::{Job, Timer};
 use super::settings::out_of_memory;
 use super::{Gathering, HELD, NOBODY, Worker, reaccount};
+use crate::command::CommandId;
 use crate::control::ToControl;
 use crate::metrics::{Histogram, LimitHit, Redirection};
 use crate::resp::{Protocol, write};
@@ -19,6 +20,8 @@ const MANY_HOLDS: usize = 32;
 const MOST_HOPS: u8 = 16;
 /// The longest wait between two tries of a refused command, microseconds.
 const SLOWEST_RETRY: u64 = 100_000;
+/// From here on a blocking command (BLPOP, XREAD BLOCK) has waited as it was told to, microseconds.
+const BLOCKED: u64 = 10_000;
 pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 
 impl Worker {
@@ -52,6 +55,12 @@ impl Worker {
         }
     }
 
+    /// It may want to wait: what it takes is no latency.
+    #[cold]
+    fn may_block(&self, command: u16) -> bool {
+        command < self.router.unknown() && self.router.table().get(CommandId(command)).may_block()
+    }
+
     #[inline]
     pub(super) fn count_reply(&mut self, node: u16, pending: &Pending, ok: bool) {
         if pending.dest == Dest::Discard {
@@ -59,13 +68,15 @@ impl Worker {
         }
         let micros = self.now.saturating_sub(pending.started);
         let bucket = Histogram::bucket(micros);
-        if let Some(stats) = self.stats.nodes.get_mut(usize::from(node)) {
+        let waited = micros >= BLOCKED && self.may_block(pending.command);
+        if let Some(stats) = self.stats.nodes.get_mut(usize::from(node)).filter(|_| !waited) {
             stats.latency.record(bucket, micros);
         }
         if !matches!(pending.dest, Dest::Client { .. }) {
             return;
         }
-        if let Some(histogram) = self.stats.latency.get_mut(self.router.class(pending.command)) {
+        let histogram = self.stats.latency.get_mut(self.router.class(pending.command));
+        if let Some(histogram) = histogram.filter(|_| !waited) {
             histogram.record(bucket, micros);
         }
         if let Some(stats) = self.stats.commands.get_mut(usize::from(pending.command)) {
@@ -230,6 +241,12 @@ impl Worker {
                 stats.error += 1;
             }
         }
+        if let Some(sets) = gathering.sets.filter(|_| ok) {
+            self.shared.slow.set(sets);
+        }
+        if let Some(slow) = gathering.slow.take() {
+            self.slow_gathering(*slow, gathering.command, gathering.to);
+        }
         self.deliver_own(gathering.to, &reply);
         if let Dest::Client { seq, .. } = gathering.to {
             if !ok {
@@ -307,6 +324,11 @@ impl Worker {
         let no_script = refusal.kind() == Redirection::NoScript;
         if strange || (no_script && !self.heals(u, text)) {
             return false;
+        }
+        if !self.seeing.traced.is_empty()
+            && let Some(front) = self.upstreams.get(u).and_then(|up| up.pending.front()).copied()
+        {
+            self.trace_attempt(u, &front, frame, true);
         }
         let Some(up) = self.upstreams.get_mut(u) else { return false };
         let Some(mut pending) = up.pending.pop_front() else { return false };

@@ -208,6 +208,7 @@ impl Worker {
         if silent {
             self.abandon_arriving(u);
         }
+        self.note_expired(u, before);
         let Some(up) = self.upstreams.get_mut(u) else { return };
         let node = up.node;
         let why = up.last_error.clone();
@@ -261,6 +262,7 @@ impl Worker {
                 why = why.or_else(|| self.shared.trouble());
             }
             let pending = held.meta.pending;
+            self.note_held(&pending, &held.frame);
             let text = self.deadline_text(&pending, &name, "not executed", why.as_deref());
             self.fail(&pending, &name, &text);
         }

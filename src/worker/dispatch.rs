@@ -285,7 +285,13 @@ impl Worker {
             Plan::Script(script, slot) => self.script(index, command, (script, slot), frame, args),
             Plan::Split { merge, step } => self.split(index, command, merge, step, args),
             Plan::Several(slot) => self.several_slots(index, command, slot.0, frame, args),
-            Plan::Fan { to, merge } => self.fan(index, command, to, merge, frame),
+            Plan::Fan { to, merge } => {
+                let flow = self.fan(index, command, to, merge, frame);
+                if args.is(0, "config") {
+                    self.set_when_agreed(index, args);
+                }
+                flow
+            }
             Plan::Scan => self.scan(index, command, args),
             Plan::RandomKey => self.random_key(index, command, frame),
             Plan::Block(slot) => self.block(index, command, slot.0, frame),
@@ -295,6 +301,14 @@ impl Worker {
             Plan::Aside(merge) => self.aside(index, command, merge, frame),
             Plan::Monitor => self.monitor(index, command),
             Plan::PubSub(which, slot) => self.pubsub(index, command, which, slot, frame, args),
+            Plan::Local(local) if self.seeing.look_from == 0 => {
+                let begun = std::time::Instant::now();
+                let flow = self.local(index, command, local, args);
+                if flow != Flow::Pause {
+                    self.note_own(index, command, args, begun);
+                }
+                flow
+            }
             Plan::Local(local) => self.local(index, command, local, args),
             Plan::Refuse(why) => self.refuse(index, command, why),
         }
@@ -420,6 +434,12 @@ impl Worker {
             }
             return self.client_command(index, command, local, args);
         }
+        if let Local::SlowLog | Local::Proxy = local {
+            if shown {
+                self.show_to_monitors(index, command, args, false);
+            }
+            return self.seen_command(index, command, local, args);
+        }
         if local == Local::Reset {
             self.drop_transaction(index);
             self.release_lent(index);
@@ -496,6 +516,8 @@ impl Worker {
             realm: self.realm_of(index),
             command,
             started: self.now,
+            slow: None,
+            sets: None,
             accounted: 0,
         }))
     }

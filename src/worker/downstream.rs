@@ -184,6 +184,9 @@ impl Worker {
         let left = match scanned {
             Ok(Request::Array { len }) if len == tail.len() && client.session.is_ordinary() => {
                 client.progress = RequestProgress::default();
+                if len >= self.seeing.big_from {
+                    self.look_at(index, &Args::new(&tail, &ranges), len);
+                }
                 self.dispatch_owned(index, tail, &ranges).err()
             }
             Ok(Request::Incomplete { need }) => {
@@ -221,7 +224,12 @@ impl Worker {
                 Ok(Request::Array { len }) => {
                     let frame = rest.get(..len).unwrap_or_default();
                     let args = Args::new(frame, &ranges);
-                    if client.session.modes != 0 {
+                    let modes = client.session.modes;
+                    self.seeing.countdown = self.seeing.countdown.wrapping_sub(1);
+                    if self.seeing.countdown == 0 || len >= self.seeing.big_from {
+                        self.look_at(index, &args, len);
+                    }
+                    if modes != 0 {
                         (len, self.dispatch_with_modes(index, frame, &args))
                     } else {
                         (len, self.dispatch(index, frame, &args))

@@ -93,6 +93,8 @@ impl Worker {
             realm: self.realm_of(index),
             command,
             started: self.now,
+            slow: None,
+            sets: None,
             accounted: 0,
         });
         self.emulation_goes_on(g);
@@ -198,6 +200,9 @@ impl Worker {
             && let Some(counts) = self.stats.emulated.get_mut(at)
         {
             counts[outcome as usize] += 1;
+        }
+        if let Some(slow) = gathering.slow.take() {
+            self.slow_gathering(*slow, gathering.command, gathering.to);
         }
         self.deliver_own(gathering.to, reply);
         if let Dest::Client { seq, .. } = gathering.to {

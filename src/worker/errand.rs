@@ -44,7 +44,7 @@ impl Worker {
         frame: Vec<u8>,
     ) {
         let mut ranges: Vec<ArgRange> = Vec::new();
-        let args = super::transaction::scan(&frame, &self.settings.request, &mut ranges);
+        let args = super::transaction::scan(&frame, &self.settings.accepted, &mut ranges);
         let time = if kind == Kind::Block { wait_time(&args) } else { None };
         // Its own time and the deadline of every command; for ever is for ever.
         let own = match time {
@@ -112,7 +112,7 @@ impl Worker {
                 let left = time.micros.unwrap_or(0).saturating_sub(spent);
                 let mut ranges = Vec::new();
                 let args =
-                    super::transaction::scan(&errand.frame, &self.settings.request, &mut ranges);
+                    super::transaction::scan(&errand.frame, &self.settings.accepted, &mut ranges);
                 frame.extend_from_slice(&left_of(&args, time, left));
             }
             _ => frame.extend_from_slice(&errand.frame),

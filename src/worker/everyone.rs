@@ -45,6 +45,8 @@ struct Answers {
     lines: Vec<(u64, Vec<u8>)>,
     /// How many clients were closed, or unblocked.
     count: i64,
+    /// Keys.
+    seen: crate::seen::Seen,
     /// The asker is to be closed, too, when it has its answer.
     asker_too: bool,
 }
@@ -137,6 +139,10 @@ impl Worker {
             Question::Pause(pause) => self.suspend_clients(*pause),
             Question::Show { line, .. } => self.monitored_elsewhere(line),
             Question::Unpause => self.end_pause(),
+            Question::Seen { what, reset, .. } => {
+                let seen = self.seen_for(*what, *reset);
+                inquiry.answer(|answers| answers.seen.merge(seen));
+            }
             Question::Unblock { id, error } => {
                 let found = self.clients.iter().find(|(_, c)| c.session.id == *id && !c.gone);
                 if let Some(index) = found.map(|(i, _)| i)
@@ -164,6 +170,9 @@ impl Worker {
                     self.resume.push(asker.client);
                 }
                 return;
+            }
+            Question::Seen { what, count, .. } => {
+                self.write_seen((what, count), answers.seen, protocol, &mut reply);
             }
             Question::List(selection) => {
                 write::verbatim(&mut reply, protocol, &selection.ordered(answers.lines));

@@ -26,14 +26,18 @@
 //!   cluster's users and their connections
 //! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
 //! - `answer`: a reply finds its client; refusals and retries
+//! - `seen`: what is seen of commands: hot keys, big keys, slow ones; `proxy`: they are told;
+//!   `traced`: spans of single commands
 //! - `scripts`: Lua scripts are remembered, and given to nodes
 //! - `replicas`: reads from replicas; `read_from`: which node a read goes to
 //! - `tls`: TLS handshakes, of clients and with nodes
 //! - `topology`: a new snapshot becomes routes
+//! - `renew`: another configuration
 //! - `clock`: deadlines, backoff; `silence`: nodes that owe an answer and say nothing
 
 mod acl;
 mod answer;
+mod census;
 mod clients;
 mod clock;
 mod dedicated;
@@ -49,13 +53,16 @@ mod join;
 mod keyspace;
 mod loss;
 mod pressure;
+mod proxy;
 mod publish;
 mod pubsub;
 mod read_from;
 mod realms;
+mod renew;
 mod replicas;
 mod scattered;
 mod scripts;
+mod seen;
 mod settings;
 mod shards;
 mod shared;
@@ -63,6 +70,7 @@ mod silence;
 mod tls;
 mod topics;
 mod topology;
+mod traced;
 mod transaction;
 mod upstreams;
 mod users;
@@ -142,6 +150,10 @@ struct Gathering {
     realm: u16,
     command: u16,
     started: u64,
+    /// The last of its parts that was slow.
+    slow: Option<Box<crate::seen::SlowEntry>>,
+    /// What it sets, if the nodes agree (CONFIG SET).
+    sets: Option<crate::seen::SlowSetting>,
     /// Bytes that the worker has put on its account.
     accounted: usize,
 }
@@ -241,6 +253,7 @@ struct Worker {
     scripts: scripts::Scripts,
     topics: topics::Topics,
     handshakes: tls::Handshakes,
+    seeing: seen::Seeing,
     /// PUBLISHes may wait for a node that is not reached.
     stranded: bool,
     /// Bytes of the client that is being read from, from the command at hand on.
@@ -291,6 +304,8 @@ struct Worker {
     next_relief: u64,
     lines: LogLines,
     drain: Option<drain::Drain>,
+    /// It ends with its last client.
+    retires: bool,
     /// CLIENT PAUSE, while it lasts.
     pause: Option<Pause>,
 
@@ -388,7 +403,7 @@ impl Worker {
         };
         Worker {
             index,
-            settings: Settings::new(config),
+            settings: Settings::new(config, config.workers.count()),
             poll,
             inbox,
             more_inbox: false,
@@ -429,6 +444,7 @@ impl Worker {
             scripts: scripts::Scripts::new(Arc::clone(&shared.scripts)),
             topics: topics::Topics::default(),
             handshakes: tls::Handshakes::default(),
+            seeing: seen::Seeing::new(config),
             stranded: false,
             shared,
             idle: Vec::new(),
@@ -446,6 +462,7 @@ impl Worker {
             next_relief: 0,
             lines: LogLines::default(),
             drain: None,
+            retires: false,
             pause: None,
             scratch: vec![0; SCRATCH],
             ranges: Vec::new(),
@@ -478,6 +495,7 @@ impl Worker {
             }
             self.now = micros(self.epoch);
             self.stats.turns += 1;
+            self.look_around();
             self.held_now = 0;
             // First of all, so that a PUBLISH that is answered now counts the subscribers that the
             // hub told of before.
@@ -515,6 +533,10 @@ impl Worker {
             self.drain_goes_on();
             if self.is_drained() {
                 tracing::debug!(worker = self.index, "worker drained");
+                return;
+            }
+            if self.retires && self.clients.is_empty() {
+                tracing::debug!(worker = self.index, "worker retired");
                 return;
             }
         }
@@ -583,6 +605,7 @@ impl Worker {
                 break;
             }
         }
+        self.finish_seen();
         self.tell_hub();
         // Empty by now; what was put off is the next turn's.
         std::mem::swap(&mut self.dirty_upstreams, &mut self.deferred);
@@ -611,6 +634,17 @@ impl Worker {
                     // Whoever asked may have given up: nobody to answer then.
                     let _ = answer.send(Box::new(self.counters()));
                 }
+                ToWorker::Census(answer) => {
+                    // Its work is that of a list of all clients; see below.
+                    let _ = answer.send(Box::new(self.census()));
+                    looked_at += self.clients.len();
+                    if looked_at > LOOKED_AT {
+                        return self.more_inbox = true;
+                    }
+                }
+                ToWorker::Seen(answer) => {
+                    let _ = answer.send(Box::new(self.seeing.copy(self.now)));
+                }
                 ToWorker::Asked(inquiry) => {
                     self.hear(&inquiry);
                     // A thousand clients that all ask for the list of all must not make one turn.
@@ -626,6 +660,8 @@ impl Worker {
                 ToWorker::Probed(probed) => self.probed(&probed),
                 #[cfg(debug_assertions)]
                 ToWorker::Fail => panic!("told to fail"),
+                ToWorker::Config { config, workers } => self.set_config(&config, workers),
+                ToWorker::Retire => self.retires = true,
                 ToWorker::Pause(pause) => self.suspend_clients(pause),
                 ToWorker::Drain { by } => self.start_drain(by),
             }

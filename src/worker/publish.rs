@@ -108,7 +108,7 @@ impl Worker {
     /// The same for a command's bytes that come back from a node that is not reached.
     pub(super) fn publish_node_of(&self, frame: &[u8]) -> Option<u16> {
         let mut ranges = Vec::new();
-        let limits = &self.settings.request;
+        let limits = &self.settings.accepted;
         match scan_request(frame, limits, &mut RequestProgress::default(), &mut ranges) {
             Ok(Request::Array { .. }) => {
                 self.publish_node(Args::new(frame, &ranges).get(1).unwrap_or_default())
@@ -178,7 +178,7 @@ impl Worker {
             return None;
         }
         let node = self.nodes.get(usize::from(node))?.ident;
-        let limits = &self.settings.request;
+        let limits = &self.settings.accepted;
         let mut ranges = Vec::new();
         let mut next = |from: usize| {
             let rest = sent.get(from..)?;

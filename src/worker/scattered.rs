@@ -87,6 +87,8 @@ impl Worker {
             realm: self.realm_of(index),
             command,
             started: self.now,
+            slow: None,
+            sets: None,
             accounted: 0,
         });
         for (batch, group) in batches.into_iter().zip(groups) {
@@ -202,7 +204,8 @@ impl Worker {
                 Place::Slot(slot) => push(slot, frame, i, read_only),
                 Place::Any => push(home, frame, i, read_only),
                 Place::Local(local @ (Local::ClientInfo | Local::ClientEveryone)) => {
-                    let args = super::transaction::scan(frame, &self.settings.request, &mut ranges);
+                    let args =
+                        super::transaction::scan(frame, &self.settings.accepted, &mut ranges);
                     match self.client_in_exec(index, local, &args) {
                         Ok(reply) => exec.place(i, reply),
                         Err(question) => {
@@ -211,7 +214,8 @@ impl Worker {
                     }
                 }
                 Place::Local(local) => {
-                    let args = super::transaction::scan(frame, &self.settings.request, &mut ranges);
+                    let args =
+                        super::transaction::scan(frame, &self.settings.accepted, &mut ranges);
                     let mut reply = Vec::new();
                     if let Some(client) = self.clients.get_mut(index) {
                         let announced = self.settings.announced(&client.stream);
@@ -221,7 +225,8 @@ impl Worker {
                     exec.place(i, reply);
                 }
                 Place::Split(merge) => {
-                    let args = super::transaction::scan(frame, &self.settings.request, &mut ranges);
+                    let args =
+                        super::transaction::scan(frame, &self.settings.accepted, &mut ranges);
                     let nested = exec.nest(i, merge);
                     self.in_slots(queued.command, &args, |slot, frame, keys| {
                         let place = exec.piece(nested, keys);

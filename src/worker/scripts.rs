@@ -152,7 +152,7 @@ impl Worker {
     pub(super) fn scripts_before_batch(&mut self, u: usize, pending: &mut Pending, batch: &[u8]) {
         let mut rest = batch;
         let mut ranges = Vec::new();
-        let limits = self.settings.request;
+        let limits = self.settings.accepted;
         // It was scanned when it came.
         while let Ok(Request::Array { len }) =
             scan_request(rest, &limits, &mut RequestProgress::default(), &mut ranges)

@@ -42,6 +42,8 @@ pub(super) struct Settings {
     /// This worker's share of `limits.held`.
     pub held: usize,
     pub request: RequestLimits,
+    /// For what was let in before: the largest limits that there have been.
+    pub accepted: RequestLimits,
     announce: Option<Address>,
     /// The same for clients with TLS.
     announce_tls: Option<Address>,
@@ -64,8 +66,13 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub fn new(config: &Config) -> Self {
-        let workers = config.workers.count().max(1);
+    pub fn new(config: &Config, workers: usize) -> Self {
+        let workers = workers.max(1);
+        let request = RequestLimits {
+            bulk: config.limits.bulk as u64,
+            inline: config.limits.inline,
+            multibulk: config.limits.multibulk as u64,
+        };
         let micros = |d: std::time::Duration| d.as_micros() as u64;
         Settings {
             user: config.upstream.user.clone(),
@@ -93,11 +100,8 @@ impl Settings {
             workers,
             memory: config.limits.memory / workers,
             held: config.limits.held / workers,
-            request: RequestLimits {
-                bulk: config.limits.bulk as u64,
-                inline: config.limits.inline,
-                multibulk: config.limits.multibulk as u64,
-            },
+            accepted: request,
+            request,
             announce: config.announce.clone(),
             announce_tls: config.tls.downstream.announce.clone(),
             handshake_timeout: micros(config.tls.downstream.handshake_timeout),

@@ -5,11 +5,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use tokio::sync::mpsc;
+
 use crate::config::Config;
 use crate::pubsub::Hub;
 use crate::scripts::ScriptStore;
+use crate::seen::{OFF, SlowLog, SpanCounts, Spans};
 use crate::tls::Tls;
 use crate::users::Throttle;
+
+/// Traced commands that wait for the exporter.
+const SPANS: usize = 2048;
 
 /// Shared by all workers.
 #[derive(Debug)]
@@ -24,6 +30,14 @@ pub struct Shared {
     pub started: Instant,
     /// Lua scripts.
     pub scripts: Arc<ScriptStore>,
+    /// Slow commands.
+    pub slow: SlowLog,
+    /// Spans of traced commands, on their way to a collector; `None`: nothing is traced.
+    pub spans: Option<mpsc::Sender<Spans>>,
+    /// The other end, until the exporter takes it.
+    spans_out: Mutex<Option<mpsc::Receiver<Spans>>>,
+    /// What became of spans.
+    pub span_counts: Arc<SpanCounts>,
     /// The pub/sub hub.
     pub hub: Hub,
     /// Certificates and what they are for.
@@ -36,16 +50,30 @@ impl Shared {
     /// What workers share that run by `config`.
     pub fn new(config: &Config, tls: Arc<Tls>, hub: Hub) -> Self {
         let scripts = Arc::new(ScriptStore::new(config.limits.scripts));
+        let traces = !config.tracing.endpoint.is_empty();
+        let (spans, spans_out) = mpsc::channel(SPANS);
         Shared {
+            spans: traces.then_some(spans),
+            spans_out: Mutex::new(traces.then_some(spans_out)),
+            span_counts: Arc::default(),
             dedicated: AtomicUsize::new(0),
             monitors: AtomicUsize::new(0),
             throttle: Mutex::default(),
             started: Instant::now(),
             scripts,
+            slow: SlowLog::new(
+                config.slowlog.slower_than.map_or(OFF, |d| d.as_micros() as u64),
+                config.slowlog.max_len,
+            ),
             hub,
             tls,
             trouble: Mutex::default(),
         }
+    }
+
+    /// Where spans come out; the first who asks gets it.
+    pub fn take_spans(&self) -> Option<mpsc::Receiver<Spans>> {
+        self.spans_out.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Why nothing is known of the cluster; `None` once it is.

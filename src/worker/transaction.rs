@@ -171,9 +171,10 @@ impl Worker {
                 }
             }
             Plan::Local(Local::Ping | Local::Echo) => Place::Any,
-            Plan::Local(local) if !matches!(local, Local::Hello | Local::ClientReply) => {
-                Place::Local(local)
+            Plan::Local(Local::Hello | Local::ClientReply | Local::SlowLog | Local::Proxy) => {
+                return Err(format!("ERR {} is not allowed inside a transaction", upper()).into());
             }
+            Plan::Local(local) => Place::Local(local),
             Plan::PubSub(PubSub::Publish, _) => Place::Any,
             Plan::PubSub(PubSub::ShardPublish, Some(slot)) => Place::Slot(slot.0),
             Plan::Split { merge, .. } => Place::Split(merge),

@@ -256,6 +256,13 @@ impl Worker {
                 if let Some(stats) = self.stats.nodes.get_mut(usize::from(up.node)) {
                     stats.bytes_sent += n as u64;
                 }
+                if n > 0 && up.state == State::Ready {
+                    let at = match self.seeing.traced.is_empty() {
+                        true => self.now,
+                        false => self.epoch.elapsed().as_micros() as u64,
+                    };
+                    up.stamps.wrote(n, up.queue.sent(), at);
+                }
                 let connecting =
                     matches!(up.state, State::Connecting { .. } | State::Securing { .. });
                 up.blocked = full;
@@ -438,6 +445,7 @@ impl Worker {
             return false;
         }
         up.streaming = true;
+        up.streamed += piece.len();
         if let Some(client) = self.clients.get_mut(index as usize)
             && client.generation == generation
         {
@@ -495,6 +503,11 @@ impl Worker {
             return Err("a reply that nobody asked for".into());
         };
         let node = up.node;
+        let micros = self.now.saturating_sub(pending.started);
+        if micros >= self.seeing.look_from || frame.len() >= self.seeing.big_from {
+            self.look_back(u, &pending, frame, frame.len());
+        }
+        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
         if pending.has(flag::PUBLISHES) {
             return self.answer_publish(u, &pending, frame);
         }
@@ -577,6 +590,9 @@ impl Worker {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         let Some(pending) = up.pending.pop_front() else { return };
         let node = up.node;
+        let bytes = std::mem::take(&mut up.streamed) + frame.len();
+        self.look_back(u, &pending, frame, bytes);
+        let Some(up) = self.upstreams.get_mut(u) else { return };
         up.queue.release(pending.len as usize, &mut self.pool);
         up.swallowed = 0;
         up.swallowed_error = None;

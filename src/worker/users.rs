@@ -17,7 +17,7 @@ use crate::control::ToControl;
 use crate::metrics::{DeniedFor, LoginOutcome};
 use crate::pubsub::Kind;
 use crate::resp::{Args, strict_i64};
-use crate::route::{Local, Plan, PubSub, Transaction};
+use crate::route::{Local, Plan, PubSub, Script, Transaction};
 use crate::users::{
     Account, Asking, CHANNEL_DENIED, Credentials, Denied, KEY_DENIED, Login, NOT_LOGGED_IN, OWN,
     Source, Throttle, User, Users, Verdict, Verify, WRONG_PASSWORD,
@@ -104,27 +104,54 @@ impl Worker {
         let all: Vec<usize> =
             self.clients.iter().filter(|(_, c)| !c.gone).map(|(i, _)| i).collect();
         for index in all {
-            let Some(client) = self.clients.get_mut(index) else { continue };
-            let Some(account) = client.session.account.as_mut() else {
-                self.begin_account(index);
-                continue;
-            };
-            let Some(user) = &account.user else { continue };
-            let changed = self.users.get(user.name.as_bytes()).is_none_or(|new| new != user);
-            let new = self.users.get(user.name.as_bytes());
-            // Who was let in without a password has to show one now.
-            let still = |new: &&Arc<User>| !user.nopass || new.nopass;
-            match new.filter(still) {
-                Some(new) => {
-                    let new = Arc::clone(new);
-                    account.user = Some(Arc::clone(&new));
-                    // As Redis does with who listens to what it may not hear any more.
-                    if changed && !self.may_hear_all(index, &new) {
-                        self.close_client(index);
-                    }
-                }
-                None => self.close_client(index),
+            if !self.still_welcome(index) {
+                self.close_client(index);
             }
+        }
+    }
+
+    /// The client may stay now that there are other users: as the user that it was, by other rules.
+    fn still_welcome(&mut self, index: usize) -> bool {
+        let Some(client) = self.clients.get_mut(index) else { return true };
+        let Some(account) = client.session.account.as_mut() else {
+            // There were no users, and it could do everything.
+            self.begin_account(index);
+            return self.may_go_on(index);
+        };
+        if self.users.is_open() {
+            // There are none any more, and it was one of them, or had not shown that it is.
+            return false;
+        }
+        if account.realm != OWN && !self.users.passes_through() {
+            return false;
+        }
+        let Some(user) = &account.user else { return true };
+        let Some(new) = self.users.get(user.name.as_bytes()) else { return false };
+        // Who was let in without a password has to show one now; who is switched off stays, as in
+        // Redis, until it comes again.
+        if user.nopass && !new.nopass {
+            return false;
+        }
+        // By what is written: other commands make other users of the same rules, too.
+        let (new, changed) = (Arc::clone(new), new.describe(true) != user.describe(true));
+        account.user = Some(Arc::clone(&new));
+        if changed && let Some(multi) = &mut client.multi {
+            // What was queued was looked at by the rules before.
+            multi.break_off();
+        }
+        // As Redis does with who listens to what it may not hear any more.
+        !changed || self.may_hear_all(index, &new)
+    }
+
+    /// What the client has begun while nobody had to log in, and hears without sending anything.
+    fn may_go_on(&self, index: usize) -> bool {
+        let Some(client) = self.clients.get(index) else { return true };
+        let Some(account) = &client.session.account else { return true };
+        let hears = client.subscriptions.is_some() || client.lent.is_some();
+        match &account.user {
+            None => !hears,
+            Some(user) if user.may_everything() => true,
+            Some(user) => client.lent.is_none() && self.may_hear_all(index, user),
         }
     }
 
@@ -311,6 +338,8 @@ impl Worker {
             Plan::PubSub(PubSub::Unsubscribe(_), _) | Plan::Local(_) => false,
             // Its own connection could not be told from others' by a node that refuses MULTI.
             Plan::Transaction(which) if which != Transaction::Watch => false,
+            // Slotway's own scripts go with it.
+            Plan::Script(Script::Flush, _) => false,
             _ => return None,
         };
         let client = self.clients.get_mut(index)?;
@@ -333,8 +362,12 @@ impl Worker {
             None => {
                 let user = Arc::clone(&self.realms.get(&realm)?.who.user);
                 let user = if user.is_empty() { (*b"default").into() } else { user };
+                // No node knows PROXY: who may see a slow log may see what it shows.
+                let proxy = self.router.table().get(CommandId(command)).name.starts_with("proxy");
+                let like = |words: &[&[u8]]| words.iter().map(|word| word.to_vec()).collect();
                 let args = match newer {
-                    true => [b"client".as_slice(), b"setname", b"x"].map(<[u8]>::to_vec).to_vec(),
+                    _ if proxy => like(&[b"slowlog", b"get"]),
+                    true => like(&[b"client", b"setname", b"x"]),
                     false => args.iter().map(<[u8]>::to_vec).collect(),
                 };
                 Some(self.ask_node(index, Asking::May { user, args }))

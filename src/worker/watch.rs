@@ -217,7 +217,7 @@ impl Worker {
             return;
         }
         let mut ranges = Vec::new();
-        let limits = self.settings.request;
+        let limits = self.settings.accepted;
         self.lent_of(client, |lent| {
             let key = lent.errand.as_ref().and_then(|errand| {
                 // WATCH's first argument; it was scanned before.

@@ -3,6 +3,7 @@
 import inspect
 import os
 import signal
+import subprocess
 import sys
 import uuid
 
@@ -18,7 +19,7 @@ from redis._parsers import (
     _RESP3Parser,
 )
 
-from servers import Cluster, Running, Server, Slotway, Standalone
+from servers import Cluster, Running, Server, Slotway, Standalone, free_ports
 
 # a SIGTERM ends the tests like any error: with everything stopped
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -74,6 +75,40 @@ def server(start):
     if "SLOTWAY_TEST_ADDR" in os.environ and "SLOTWAY_TEST_TARGET" not in os.environ:
         return Running(os.environ["SLOTWAY_TEST_ADDR"])
     return start()
+
+
+@pytest.fixture(scope="session")
+def observed(tmp_path_factory):
+    """A slotway of its own before a cluster of its own, for tests that look at it and break it: with
+    users, with TLS, with limits that are soon reached."""
+    if "SLOTWAY_TEST_TARGET" in os.environ or "SLOTWAY_TEST_ADDR" in os.environ:
+        pytest.skip("needs a slotway of its own")
+    folder = tmp_path_factory.mktemp("observed")
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    new = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 90".split()
+    new += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert]
+    subprocess.run(new, check=True, capture_output=True)
+    (tls_port,) = free_ports(1)
+    cluster = Cluster()
+    server = Slotway(cluster, settings=[
+        f"tls.downstream.listen=127.0.0.1:{tls_port}",
+        f"tls.downstream.cert={cert}",
+        f"tls.downstream.key={key}",
+        "users=user default on nopass ~* &* +@all,user app on >app-secret ~app:* &* +@read",
+        "replicas.check=200ms",
+        "topology.refresh=1s",
+        "transactions.cross_slot=split",
+        "limits.clients=100",
+        "limits.bulk=1MiB",
+        "timeouts.command=2s",
+    ])
+    server.tls_port, server.certificate = tls_port, cert
+    try:
+        cluster.start()
+        yield server.start()
+    finally:
+        server.kill()
+        cluster.stop()
 
 
 @pytest.fixture(scope="session")

@@ -64,11 +64,13 @@ def until(what, check):
 class Wire:
     """A raw connection, for what clients do not do by themselves."""
 
-    def __init__(self, addr, timeout=30):
+    def __init__(self, addr, timeout=30, source=None):
         if isinstance(addr, str):
             self.socket = socket.socket(socket.AF_UNIX)
         else:
             self.socket = socket.socket()
+        if source:
+            self.socket.bind((source, 0))
         self.socket.settimeout(timeout)
         self.socket.connect(addr)
 

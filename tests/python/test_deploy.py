@@ -11,6 +11,7 @@ import shlex
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -31,6 +32,7 @@ from servers import REPOSITORY, Process, until
 DEPLOY = REPOSITORY / "deploy"
 KUSTOMIZATIONS = {
     "example": DEPLOY / "kubernetes/shared/overlays/example",
+    "tls": DEPLOY / "kubernetes/shared/overlays/tls",
     "unix-socket": DEPLOY / "kubernetes/sidecar/overlays/unix-socket",
     "unmodified-app": DEPLOY / "kubernetes/sidecar/overlays/unmodified-app",
 }
@@ -39,14 +41,26 @@ VALUES = {
     "defaults": {"seeds": ["redis-cluster-0.redis-cluster:6379"]},
     "everything": {
         "seeds": ["redis-cluster-0.redis-cluster:6379", "[2001:db8::1]:7000"],
-        "config": {"limits": {"memory": "384MiB", "clients": 1000000}, "read_from": "any"},
-        "upstream": {"existingSecret": "redis-cluster", "user": "proxy"},
+        "config": {
+            "limits": {"memory": "384MiB", "clients": 1000000},
+            "read_from": "any",
+            "tls": {"downstream": {"min_version": "1.3"}, "upstream": {"verify": "chain"}},
+        },
+        "upstream": {
+            "existingSecret": "redis-cluster",
+            "userKey": "username",
+            "tls": {"enabled": True, "existingSecret": "redis-cluster-tls"},
+        },
+        "tls": {"existingSecret": "slotway-tls", "port": 6390, "clientCAKey": "ca.crt"},
+        "rolloutOnChange": False,
         "users": {"existingSecret": "slotway-users"},
         "extraEnv": [{"name": "SLOTWAY_ZONE", "value": "a"}],
         "extraVolumes": [{"name": "more", "emptyDir": {}}],
         "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
         "autoscaling": {"enabled": False},
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+        "dashboard": {"enabled": True, "annotations": {"grafana_folder": "Redis"}},
         "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
         "podLabels": {"team": "data"},
         "tolerations": [{"operator": "Exists"}],
@@ -76,6 +90,47 @@ def helm(values, name="cache", namespace="redis"):
         files = chart.render(values, name=name, namespace=namespace)
     texts = (text for file, text in files.items() if file.endswith(".yaml"))
     return [doc for text in texts for doc in yaml.safe_load_all(text) if doc]
+
+
+def openssl(*args):
+    subprocess.run(["openssl", *map(str, args)], check=True, capture_output=True)
+
+
+class Authority:
+    """A CA, and the Secrets that cert-manager would make of its certificates."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.file = folder / "ca.crt"
+        self.key(folder / "ca.key")
+        openssl("req", "-x509", "-new", "-key", folder / "ca.key", "-subj", "/CN=ca", "-days", 2,
+                "-out", self.file)
+
+    def key(self, file):
+        openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", file)
+
+    def sign(self, name):
+        """The files of a certificate and its key."""
+        key, cert = self.folder / f"{name}.key", self.folder / f"{name}.crt"
+        request, names = self.folder / "request", self.folder / "names"
+        self.key(key)
+        names.write_text(f"subjectAltName=DNS:{name}\n")
+        openssl("req", "-new", "-key", key, "-subj", f"/CN={name}", "-out", request)
+        openssl("x509", "-req", "-in", request, "-CA", self.file, "-CAkey", self.folder / "ca.key",
+                "-CAcreateserial", "-days", 2, "-extfile", names, "-out", cert)
+        return cert, key
+
+    def secret(self, name):
+        cert, key = self.sign(name)
+        files = {"tls.crt": cert, "tls.key": key, "ca.crt": self.file}
+        data = {k: base64.b64encode(f.read_bytes()).decode() for k, f in files.items()}
+        kind = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls"}
+        return {**kind, "metadata": {"name": name}, "data": data}
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="session")
@@ -176,26 +231,60 @@ def holds_together(docs):
 
 
 @pytest.mark.parametrize("name", KUSTOMIZATIONS)
-def test_kustomizations(rendered, name):
-    fits_the_schemas(rendered[name])
-    holds_together(rendered[name])
+def test_kustomizations(rendered, authority, name):
+    # certificates are not made by a kustomization
+    secrets = [authority.secret("slotway-tls")] if name == "tls" else []
+    fits_the_schemas(rendered[name] + secrets)
+    holds_together(rendered[name] + secrets)
+
+
+@pytest.mark.parametrize(
+    "use, overlay, name", [("shared", "example", "slotway"), ("sidecar", "unix-socket", "app")]
+)
+def test_the_components_for_tls_to_the_nodes(rendered, authority, tmp_path, use, overlay, name):
+    folder = tmp_path.resolve()
+    component = DEPLOY / "kubernetes" / use / "components/upstream-tls"
+    kustomization = {
+        "resources": [os.path.relpath(KUSTOMIZATIONS[overlay], folder)],
+        "components": [os.path.relpath(component, folder)],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    docs = [*kustomize(folder), authority.secret("redis-cluster-tls")]
+    fits_the_schemas(docs)
+    holds_together(docs)
+    if use == "sidecar":
+        docs.append(one(rendered["example"], "Secret", "redis-cluster"))
+    with Place(one(docs, "Deployment", name), docs, "127.0.0.1") as place:
+        out = place.run_once(["check", "--config", "/etc/slotway/proxy.toml"])
+        assert out.returncode == 0 and not out.stderr, out.stderr
+        assert tomllib.loads(out.stdout)["tls"]["upstream"]["enabled"] is True
+        assert "# tls.upstream.cert: common name redis-cluster-tls;" in out.stdout
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_the_chart(name):
+def test_the_chart(name, authority):
     docs = helm(VALUES[name])
     fits_the_schemas(docs)
     holds_together(docs)
+    if "dashboard" in VALUES[name]:
+        (dashboard,) = [d for d in docs if d["metadata"]["name"].endswith("-dashboard")]
+        assert json.loads(dashboard["data"]["slotway.json"])["uid"] == "slotway"
+        docs.remove(dashboard)
+        rules = yaml.safe_load((DEPLOY / "prometheus/rules.yaml").read_text())
+        assert one(docs, "PrometheusRule")["spec"] == rules
     deployment = one(docs, "Deployment")
     shutdown = yaml.safe_load((CHART / "values.yaml").read_text())["shutdown"]
     grace = pod(deployment)["spec"]["terminationGracePeriodSeconds"]
     assert grace > shutdown["preStopSeconds"] + shutdown["drainSeconds"]
     # slotway understands the file that comes out of the values
     # Secrets that exist already
-    password, users = base64.b64encode(b"secret"), base64.b64encode(b"user app on >secret +@all")
+    password, users = base64.b64encode(b"s3cret"), base64.b64encode(b"user app on >s3cret +@all")
+    login = {"password": password, "username": base64.b64encode(b"proxy\n")}
     docs += [
-        {"kind": "Secret", "metadata": {"name": "redis-cluster"}, "data": {"password": password}},
+        {"kind": "Secret", "metadata": {"name": "redis-cluster"}, "data": login},
         {"kind": "Secret", "metadata": {"name": "slotway-users"}, "data": {"users.acl": users}},
+        authority.secret("slotway-tls"),
+        authority.secret("redis-cluster-tls"),
     ]
     with Place(deployment, docs, "127.0.0.1") as place:
         out = place.run_once(["check", "--config", "/etc/slotway/proxy.toml"])
@@ -206,6 +295,19 @@ def test_the_chart(name):
         assert comes_to["limits"]["clients"] == wanted
         has_users = "users" in VALUES[name]
         assert comes_to["protected_mode"] is has_users and bool(comes_to["users_file"]) is has_users
+        assert "s3cret" not in out.stdout and "PRIVATE KEY" not in out.stdout
+        downstream, upstream = comes_to["tls"]["downstream"], comes_to["tls"]["upstream"]
+        if name == "defaults":
+            assert downstream["listen"] == [] and upstream["enabled"] is False
+            return
+        (listen,) = downstream["listen"]
+        assert listen.endswith(f":{place.port('redis-tls')}")
+        assert (downstream["client_auth"], downstream["min_version"]) == ("required", "1.3")
+        assert (upstream["enabled"], upstream["verify"]) == (True, "chain")
+        assert "# tls.downstream.cert: common name slotway-tls;" in out.stdout
+        assert "# tls.upstream.cert: common name redis-cluster-tls;" in out.stdout
+        assert comes_to["upstream"]["user"] == "proxy"
+        assert "checksum/config" not in json.dumps(deployment)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +317,8 @@ def test_the_chart(name):
         ({"seeds": ["no-port"]}, "seeds"),
         ({"seeds": ["a:1"], "worker": 1}, "worker"),
         ({"seeds": ["a:1"], "config": {"admin": ""}}, "admin"),
+        ({"seeds": ["a:1"], "config": {"tls": {"admin": {"cert": "x"}}}}, "admin"),
+        ({"seeds": ["a:1"], "upstream": {"tls": {"enabled": True}}}, "existingSecret"),
         ({"seeds": ["a:1"], "shutdown": {"preStopSeconds": 0}}, "preStopSeconds"),
     ],
 )
@@ -239,6 +343,8 @@ def test_every_value_of_the_chart_is_documented_and_in_the_schema():
     for key, part in schema["properties"].items():
         if part.get("additionalProperties") is False:
             assert set(values[key]) == set(part["properties"]), key
+    parts = schema["properties"]["upstream"]["properties"]
+    assert set(values["upstream"]["tls"]) == set(parts["tls"]["properties"])
 
 
 def test_the_image_has_nothing_but_the_binary():
@@ -256,18 +362,26 @@ def test_the_image_has_nothing_but_the_binary():
         assert f"!{path}" in allowed, path
 
 
-def test_the_systemd_unit():
-    """As systemd reads it, with a program that is there in slotway's place."""
+def test_the_systemd_units():
+    """As systemd reads them, with a program that is there in slotway's place."""
     if not shutil.which("systemd-analyze"):
         pytest.skip("needs systemd-analyze")
     unit = (DEPLOY / "systemd/slotway.service").read_text()
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "slotway.service"
         file.write_text(unit.replace("/usr/bin/slotway", str(BINARY)))
+        sockets = shutil.copy(DEPLOY / "systemd/slotway.socket", folder)
         out = subprocess.run(
-            ["systemd-analyze", "verify", "--man=no", file], capture_output=True, text=True
+            ["systemd-analyze", "verify", "--man=no", file, sockets], capture_output=True, text=True
         )
         assert out.returncode == 0 and not out.stderr, out.stderr
+
+
+def test_the_sockets_are_those_of_the_default_configuration():
+    lines = (DEPLOY / "systemd/slotway.socket").read_text().splitlines()
+    listens = [l.split("=")[1] for l in lines if l.startswith("ListenStream=")]
+    defaults = tomllib.loads((REPOSITORY / "proxy.toml").read_text())
+    assert listens == [*defaults["listen"], defaults["admin"]]
 
 
 # From here on things run. Each pod has an address of its own in 127.0.0.0/8, as in a cluster, so that
@@ -537,9 +651,13 @@ def user_password(docs):
 
 def metric(place, name):
     """The sum of a metric's series."""
+    lines = metrics(place).splitlines()
+    return sum(float(l.split()[-1]) for l in lines if re.match(rf"{name}[ {{]", l))
+
+
+def metrics(place):
     url = f"http://{place.ip}:{place.port('admin')}/metrics"
-    text = urllib.request.urlopen(url, timeout=10).read().decode()
-    return sum(float(l.split()[-1]) for l in text.splitlines() if re.match(rf"{name}[ {{]", l))
+    return urllib.request.urlopen(url, timeout=10).read().decode()
 
 
 def test_what_the_probes_say_of_a_pod_without_a_cluster(rendered):
@@ -604,8 +722,73 @@ def metric_of_monitor(docs, place):
     return float(re.search(r"^slotway_workers (\S+)", text, re.M)[1])
 
 
+def test_tls_for_applications_and_a_certificate_that_is_renewed(rendered, nodes, authority):
+    docs = [*rendered["tls"], authority.secret("slotway-tls")]
+    deployment = one(docs, "Deployment", "slotway")
+    (port,) = [p for p in one(docs, "Service", "slotway")["spec"]["ports"] if p["name"] == "redis-tls"]
+    cert, key = authority.sign("app")
+    with Place(deployment, docs, address(), edit=seeds(nodes)) as place:
+        place.start().started()
+        assert place.port(port["targetPort"]) == port["port"]
+        options = {
+            "host": place.ip,
+            "port": port["port"],
+            "ssl": True,
+            "ssl_ca_certs": str(authority.file),
+            # it is reached by its address here, not by the name in the certificate
+            "ssl_check_hostname": False,
+        }
+        secured = redis.Redis(**options, ssl_certfile=str(cert), ssl_keyfile=str(key))
+        # the certificate says who it is: the user of that name in the Secret slotway-users
+        assert secured.acl_whoami() in (b"app", "app")
+        assert secured.set("tls:deploy", "1")
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            secured.flushall()
+        with pytest.raises(redis.ConnectionError):
+            redis.Redis(**options, retry=Retry(NoBackoff(), 0)).ping()
+
+        def shown():
+            context = ssl.create_default_context(cafile=str(authority.file))
+            context.check_hostname = False
+            context.load_cert_chain(cert, key)
+            with socket.create_connection((place.ip, port["port"])) as plain:
+                with context.wrap_socket(plain) as wrapped:
+                    return wrapped.getpeercert(binary_form=True)
+
+        # as the kubelet does it: another folder, and a link that leads to it
+        first = shown()
+        mount = place.path("/etc/slotway-tls")
+        renewed = mount.with_name("renewed")
+        renewed.mkdir()
+        for file, text in authority.secret("slotway-tls")["data"].items():
+            (renewed / file).write_bytes(base64.b64decode(text))
+        mount.rename(mount.with_name("before"))
+        mount.symlink_to(renewed)
+        until("the renewed certificate is shown", lambda: shown() != first)
+        assert secured.get("tls:deploy") == b"1"
+        assert metric(place, "slotway_tls_reloads_total") >= 1
+        place.stop()
+
+
+def test_a_changed_config_map_is_used_without_a_rollout(rendered, nodes):
+    docs = rendered["example"]
+    deployment = one(docs, "Deployment", "slotway")
+    with Place(deployment, docs, address(), edit=seeds(nodes)) as place:
+        place.start().started()
+        file = place.path("/etc/slotway/proxy.toml")
+        text = file.read_text()
+        file.write_text(text.replace("[limits]\n", "[limits]\nclients = 123\n"))
+        limit = lambda: 'slotway_limit{limit="clients"} 123' in metrics(place)
+        until("the new limit is in use", limit)
+        file.write_text(text.replace("[limits]\n", "[limits]\nclient = 124\n"))
+        invalid = 'slotway_config_reloads_total{outcome="invalid"} 1'
+        until("it is refused", lambda: invalid in metrics(place))
+        assert limit() and place.probe("readinessProbe")[0]
+        place.stop()
+
+
 def test_what_systemd_is_told(rendered, nodes):
-    """READY when it serves, WATCHDOG while its workers turn, STOPPING."""
+    """READY when it serves, WATCHDOG while its workers turn, RELOADING, STOPPING."""
     unit = (DEPLOY / "systemd/slotway.service").read_text()
     (line,) = [l for l in unit.splitlines() if l.startswith("ExecStart=")]
     assert "Type=notify" in unit and "WatchdogSec=" in unit
@@ -629,6 +812,11 @@ def test_what_systemd_is_told(rendered, nodes):
         assert "STATUS=2 workers serve clients" in next_one("READY=1")
         for _ in range(3):
             next_one("WATCHDOG=1")
+        (reload,) = [l for l in unit.splitlines() if l.startswith("ExecReload=")]
+        assert reload == "ExecReload=/bin/kill -HUP $MAINPID"
+        place.child.send_signal(signal.SIGHUP)
+        assert "MONOTONIC_USEC=" in next_one("RELOADING=1")
+        next_one("READY=1")
         place.child.send_signal(signal.SIGTERM)
         next_one("STOPPING=1")
         assert place.child.wait(30) == 0

@@ -235,6 +235,11 @@ impl Book {
         }
     }
 
+    /// Tries again at this pace from now on.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
+    }
+
     /// A worker has started: it is told what the others listen to.
     pub fn worker(&mut self, index: usize) {
         let known = self.entries.iter().map(|(_, e)| News::Known(Arc::clone(&e.topic))).collect();

@@ -42,6 +42,29 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
       "workers" (int .Values.workers)
       "protected_mode" (ne .Values.users.existingSecret "")
       "timeouts" (dict "drain" (printf "%ds" (int .Values.shutdown.drainSeconds))) -}}
+{{- $tls := dict -}}
+{{- if .Values.tls.existingSecret -}}
+{{- $downstream := dict
+      "listen" (list "0.0.0.0:6380")
+      "cert" "/etc/slotway-tls/tls.crt"
+      "key" "/etc/slotway-tls/tls.key" -}}
+{{- with .Values.tls.clientCAKey -}}
+{{- $_ := set $downstream "client_ca" (printf "/etc/slotway-tls/%s" .) -}}
+{{- $_ := set $downstream "client_auth" "required" -}}
+{{- end -}}
+{{- $_ := set $tls "downstream" $downstream -}}
+{{- end -}}
+{{- if .Values.upstream.tls.enabled -}}
+{{- $upstream := dict "enabled" true "ca" "/etc/slotway-upstream-tls/ca.crt" -}}
+{{- if .Values.upstream.tls.clientCertificate -}}
+{{- $_ := set $upstream "cert" "/etc/slotway-upstream-tls/tls.crt" -}}
+{{- $_ := set $upstream "key" "/etc/slotway-upstream-tls/tls.key" -}}
+{{- end -}}
+{{- $_ := set $tls "upstream" $upstream -}}
+{{- end -}}
+{{- if $tls -}}
+{{- $_ := set $own "tls" $tls -}}
+{{- end -}}
 {{- $all := mergeOverwrite (deepCopy .Values.config) $own -}}
 {{- include "slotway.whole" $all -}}
 {{- toToml $all -}}

@@ -1,0 +1,394 @@
+//! What has happened: seen by comparing two moments, kept in a ring. Pure.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde_json::{Value, json};
+
+use super::moment::Moment;
+use crate::cluster::{diff, listed};
+use crate::metrics::{DeniedFor, LimitHit, LoginOutcome, Redirection};
+
+/// Events kept.
+const KEPT: usize = 200;
+/// The same within this time is the same event, counted on: seconds of a moving slot must not push
+/// everything else out.
+const SAME_MILLIS: u64 = 15_000;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Level {
+    Good,
+    Info,
+    Warn,
+    Bad,
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Level::Good => "good",
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Bad => "bad",
+        }
+    }
+}
+
+/// One thing that has happened, `count` times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// How bad it is.
+    pub level: Level,
+    /// What it is about, in a word.
+    pub kind: &'static str,
+    /// In a sentence, without the count.
+    pub text: String,
+    /// How often.
+    pub count: u64,
+}
+
+#[derive(Debug)]
+struct Event {
+    id: u64,
+    first: u64,
+    last: u64,
+    news: News,
+}
+
+/// The last events.
+#[derive(Debug, Default)]
+pub struct Events {
+    ring: VecDeque<Event>,
+    /// How many events there have been.
+    ids: u64,
+    /// Grows with every change.
+    revision: u64,
+}
+
+impl Events {
+    /// It has happened at `millis` since 1970.
+    pub fn add(&mut self, millis: u64, news: News) {
+        self.revision += 1;
+        let same = |e: &Event| {
+            e.news.kind == news.kind
+                && e.news.text == news.text
+                && millis.saturating_sub(e.last) <= SAME_MILLIS
+        };
+        let event = match self.ring.iter().rposition(same).and_then(|at| self.ring.remove(at)) {
+            Some(mut event) => {
+                event.last = millis;
+                event.news.count += news.count;
+                event
+            }
+            None => {
+                self.ids += 1;
+                Event { id: self.ids, first: millis, last: millis, news }
+            }
+        };
+        if self.ring.len() >= KEPT {
+            self.ring.pop_front();
+        }
+        self.ring.push_back(event);
+    }
+
+    /// It differs from the last one with every change.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// All of them, the last one first.
+    pub fn json(&self) -> Value {
+        let one = |e: &Event| {
+            json!({
+                "id": e.id,
+                "first": e.first,
+                "last": e.last,
+                "level": e.news.level.name(),
+                "kind": e.news.kind,
+                "text": e.news.text,
+                "count": e.news.count,
+            })
+        };
+        self.ring.iter().rev().map(one).collect()
+    }
+}
+
+/// What has happened between two moments.
+pub fn between(was: &Moment, is: &Moment) -> Vec<News> {
+    let mut found = Found(Vec::new());
+    topology(was, is, &mut found);
+    nodes(was, is, &mut found);
+    commands(was, is, &mut found);
+    people(was, is, &mut found);
+    process(was, is, &mut found);
+    found.0
+}
+
+struct Found(Vec<News>);
+
+impl Found {
+    fn add(&mut self, level: Level, kind: &'static str, text: impl Into<String>, count: u64) {
+        if count > 0 {
+            self.0.push(News { level, kind, text: text.into(), count });
+        }
+    }
+
+    /// One for each of a metric's labels whose counter has grown.
+    fn grown(
+        &mut self,
+        (level, kind): (Level, &'static str),
+        names: &[&str],
+        (was, is): (&[u64], &[u64]),
+        text: impl Fn(&str) -> String,
+    ) {
+        for ((name, was), is) in names.iter().zip(was).zip(is) {
+            self.add(level, kind, text(name), is.saturating_sub(*was));
+        }
+    }
+}
+
+fn topology(was: &Moment, is: &Moment, found: &mut Found) {
+    let (old, new) = (&was.topology.snapshot, &is.topology.snapshot);
+    if old.generation == 0 && new.generation > 0 {
+        let (nodes, primaries) = (new.nodes.len(), new.slot_primaries().len());
+        let text = format!("the cluster is known: {nodes} nodes, {primaries} of them primaries");
+        found.add(Level::Good, "topology", text, 1);
+    } else if old.generation != new.generation {
+        for change in diff(old, new) {
+            let (level, kind) = if change.contains("promoted to primary") {
+                (Level::Warn, "failover")
+            } else if change.contains("lost their primary") || change.contains("is not online") {
+                (Level::Bad, "topology")
+            } else {
+                (Level::Info, "topology")
+            };
+            found.add(level, kind, change, 1);
+        }
+    }
+    let missing = |m: &Moment| {
+        if m.topology.snapshot.generation > 0 {
+            m.topology.snapshot.missing_slots()
+        } else {
+            vec![]
+        }
+    };
+    match (missing(was).is_empty(), missing(is).is_empty()) {
+        (true, false) => {
+            let text = format!("no primary for slots {}", listed(&missing(is)));
+            found.add(Level::Bad, "slots", text, 1);
+        }
+        (false, true) => found.add(Level::Good, "slots", "every slot has a primary again", 1),
+        _ => {}
+    }
+    if let Some(error) = &is.topology.error {
+        let failed = is.topology.refreshes_failed.saturating_sub(was.topology.refreshes_failed);
+        found.add(Level::Warn, "topology", format!("no node gives the topology: {error}"), failed);
+    }
+}
+
+fn nodes(was: &Moment, is: &Moment, found: &mut Found) {
+    let before: BTreeMap<_, _> = was.totals.nodes.iter().collect();
+    for (addr, now) in &is.totals.nodes {
+        let before = before.get(addr);
+        let failures = now.failures.saturating_sub(before.map_or(0, |b| b.failures));
+        let text = format!("connections to {addr} lost, or not made");
+        found.add(Level::Warn, "connection", text, failures);
+        let lost = before.is_some_and(|b| b.connections_ready == 0 && b.failures > 0);
+        if lost && now.connections_ready > 0 {
+            found.add(Level::Good, "connection", format!("{addr} is connected again"), 1);
+        }
+    }
+}
+
+fn commands(was: &Moment, is: &Moment, found: &mut Found) {
+    let (old, new) = (&was.totals.rest, &is.totals.rest);
+    found.grown(
+        (Level::Info, "redirection"),
+        &Redirection::NAMES,
+        (&old.redirections, &new.redirections),
+        |kind| format!("{}: commands that a node sent elsewhere or put off", kind.to_uppercase()),
+    );
+    let unknown = new.outcome_unknown.saturating_sub(old.outcome_unknown);
+    found.add(Level::Bad, "error", "commands whose outcome is not known", unknown);
+    let late = new.deadline_exceeded.saturating_sub(old.deadline_exceeded);
+    found.add(Level::Bad, "error", "commands not answered by their deadline", late);
+    found.grown(
+        (Level::Warn, "limit"),
+        &LimitHit::NAMES,
+        (&old.limits_hit, &new.limits_hit),
+        |limit| match limit {
+            "protocol" => "requests over a limit of the protocol".to_owned(),
+            "pubsub_hard" | "pubsub_soft" => {
+                format!("pubsub.output_{} was reached", limit.trim_start_matches("pubsub_"))
+            }
+            limit => format!("limits.{limit} was reached"),
+        },
+    );
+    let gaps = is.counts.pubsub_gaps.saturating_sub(was.counts.pubsub_gaps);
+    found.add(Level::Warn, "pub/sub", "topics that may have missed messages", gaps);
+}
+
+fn people(was: &Moment, is: &Moment, found: &mut Found) {
+    let (old, new) = (&was.totals.rest, &is.totals.rest);
+    for (outcome, text) in [
+        (LoginOutcome::Wrong, "logins refused: wrong name or password"),
+        (LoginOutcome::TooMany, "logins refused: more users of the cluster than limits.users"),
+        (LoginOutcome::Unavailable, "logins refused: no node could be asked"),
+    ] {
+        let count = |logins: &[u64]| logins.get(outcome as usize).copied().unwrap_or_default();
+        let count = count(&new.logins).saturating_sub(count(&old.logins));
+        found.add(Level::Warn, "login", text, count);
+    }
+    let denied = (&old.denied[..], &new.denied[..]);
+    found.grown((Level::Warn, "denied"), &DeniedFor::NAMES, denied, |reason| match reason {
+        "login" => "commands refused: not logged in".to_owned(),
+        reason => format!("commands refused to a user: not this {reason}"),
+    });
+    let turned_away = is.counts.clients_rejected.saturating_sub(was.counts.clients_rejected);
+    found.add(Level::Bad, "limit", "clients turned away over limits.clients", turned_away);
+    let tls = is.counts.tls_failures.saturating_sub(was.counts.tls_failures);
+    found.add(Level::Warn, "tls", "TLS handshakes failed", tls);
+}
+
+fn process(was: &Moment, is: &Moment, found: &mut Found) {
+    let (old, new) = (&was.counts, &is.counts);
+    let failed = new.worker_failures.saturating_sub(old.worker_failures);
+    found.add(Level::Bad, "slotway", "a worker failed and was replaced", failed);
+    let failed = new.task_failures.saturating_sub(old.task_failures);
+    found.add(Level::Bad, "slotway", "a part of the control thread failed and began anew", failed);
+    let errors = new.accept_errors.saturating_sub(old.accept_errors);
+    found.add(Level::Bad, "slotway", "connections could not be accepted", errors);
+    if is.answered < is.running {
+        found.add(Level::Bad, "slotway", "workers did not answer in time", 1);
+    }
+    if is.draining && !was.draining {
+        found.add(Level::Warn, "slotway", "told to stop: clients are let go", 1);
+    }
+    match (was.readiness.ready, is.readiness.ready) {
+        (true, false) => {
+            let text = format!("not ready: {}", is.readiness.reasons.join("; "));
+            found.add(Level::Bad, "ready", text, 1);
+        }
+        (false, true) => found.add(Level::Good, "ready", "ready: every slot is served", 1),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{NodeAddr, Role, Snapshot, parse_shards};
+    use crate::metrics::NodeStats;
+
+    fn news(text: &str, count: u64) -> News {
+        News { level: Level::Info, kind: "k", text: text.into(), count }
+    }
+
+    fn cluster(generation: u64) -> Snapshot {
+        let asked = NodeAddr { host: "h".into(), port: 1 };
+        let healthy = include_bytes!("../cluster/captured/shards.resp2");
+        Snapshot { generation, ..parse_shards(healthy, &asked).unwrap() }
+    }
+
+    fn told_of(was: &Moment, is: &Moment) -> Vec<String> {
+        let line = |n: News| format!("{} {}: {} ×{}", n.level.name(), n.kind, n.text, n.count);
+        between(was, is).into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn nothing_is_told_of_nothing() {
+        assert!(told_of(&Moment::of(cluster(1)), &Moment::of(cluster(1))).is_empty());
+        let known = told_of(&Moment::of(Snapshot::empty()), &Moment::of(cluster(1)));
+        assert!(known[0].starts_with("good topology: the cluster is known: "), "{known:?}");
+    }
+
+    #[test]
+    fn a_failover_is_told() {
+        let mut after = cluster(2);
+        let shard = usize::from(after.slots[0]);
+        let old = after.shards[shard].primary.unwrap();
+        let new = after.shards[shard].replicas.pop().unwrap();
+        after.shards[shard].primary = Some(new);
+        after.shards[shard].replicas.push(old);
+        after.nodes[usize::from(old)].role = Role::Replica;
+        after.nodes[usize::from(new)].role = Role::Primary;
+        let heir = after.nodes[usize::from(new)].addr.clone();
+        let told = told_of(&Moment::of(cluster(1)), &Moment::of(after));
+        let promoted = format!("warn failover: node {heir} promoted to primary ×1");
+        assert!(told.contains(&promoted), "{told:?}");
+
+        // Before that nobody had the slots.
+        let mut orphaned = cluster(2);
+        orphaned.shards[shard].primary = None;
+        let lost = told_of(&Moment::of(cluster(1)), &Moment::of(orphaned.clone()));
+        assert!(
+            lost.iter().any(|n| n.starts_with("bad slots: no primary for slots 0-")),
+            "{lost:?}"
+        );
+        let again = told_of(&Moment::of(orphaned), &Moment::of(cluster(3)));
+        assert!(again.contains(&"good slots: every slot has a primary again ×1".to_owned()));
+    }
+
+    #[test]
+    fn counters_that_have_grown_are_told_by_how_much() {
+        let was = Moment::of(cluster(1));
+        let mut is = Moment::of(cluster(1));
+        is.totals.rest.redirections[Redirection::Moved as usize] = 12;
+        is.totals.rest.logins[LoginOutcome::Wrong as usize] = 2;
+        is.totals.rest.logins[LoginOutcome::Own as usize] = 9;
+        is.totals.rest.denied[DeniedFor::Key as usize] = 3;
+        is.totals.rest.limits_hit[LimitHit::Held as usize] = 1;
+        is.totals.rest.outcome_unknown = 4;
+        is.counts.clients_rejected = 5;
+        let node = NodeStats { failures: 7, ..NodeStats::default() };
+        let addr = NodeAddr { host: "a".into(), port: 1 };
+        is.totals.nodes.insert(addr.clone(), node);
+        is.readiness.ready = false;
+        is.readiness.reasons.push("why".to_owned());
+        let all = told_of(&was, &is);
+        for wanted in [
+            "info redirection: MOVED: commands that a node sent elsewhere or put off ×12",
+            "warn login: logins refused: wrong name or password ×2",
+            "warn denied: commands refused to a user: not this key ×3",
+            "warn limit: limits.held was reached ×1",
+            "bad error: commands whose outcome is not known ×4",
+            "bad limit: clients turned away over limits.clients ×5",
+            "warn connection: connections to a:1 lost, or not made ×7",
+            "bad ready: not ready: why ×1",
+        ] {
+            assert!(all.contains(&wanted.to_owned()), "no {wanted}: {all:#?}");
+        }
+        assert_eq!(all.len(), 8, "{all:#?}");
+        let mut later = Moment::of(cluster(1));
+        later.totals = is.totals.clone();
+        later.counts = is.counts;
+        later.totals.nodes.get_mut(&addr).unwrap().connections_ready = 1;
+        let later = told_of(&is, &later);
+        let back = [
+            "good connection: a:1 is connected again ×1",
+            "good ready: ready: every slot is served ×1",
+        ];
+        assert_eq!(later, back);
+    }
+
+    #[test]
+    fn the_same_again_is_counted_and_the_ring_is_bounded() {
+        let mut events = Events::default();
+        events.add(1_000, news("a", 2));
+        events.add(2_000, news("b", 1));
+        events.add(3_000, news("a", 3));
+        let json = events.json();
+        assert_eq!(json[0]["text"], "a");
+        assert_eq!((json[0]["count"].as_u64(), json[0]["first"].as_u64()), (Some(5), Some(1_000)));
+        assert_eq!(json[1]["text"], "b");
+        events.add(3_001 + SAME_MILLIS, news("a", 1));
+        assert_eq!(events.json()[0]["count"], 1, "that was long ago");
+        let before = events.revision();
+        for n in 0..1_000 {
+            events.add(n, news(&n.to_string(), 1));
+        }
+        assert_eq!(events.json().as_array().unwrap().len(), KEPT);
+        assert!(events.revision() > before);
+    }
+}

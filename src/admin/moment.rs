@@ -1,0 +1,199 @@
+//! Everything known at one moment, once a second, and what lies between two of them. Pure, but for
+//! the clock of the machine and `/proc`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::ready::{Facts, Readiness};
+use crate::cluster::{Node, NodeAddr, Role};
+use crate::control::{Pool, Scrape, Status, TopologyStatus};
+use crate::metrics::{CommandStats, Histogram, NodeStats, Totals, Usage};
+use crate::tls::Outcome;
+
+/// What was known then.
+#[derive(Debug)]
+pub struct Moment {
+    /// When, for rates.
+    pub at: Instant,
+    /// When, in milliseconds since 1970, for people.
+    pub millis: u64,
+    /// The workers' counters.
+    pub totals: Totals,
+    /// Workers that run.
+    pub running: usize,
+    /// Workers that gave their counters in time.
+    pub answered: usize,
+    /// Clients by worker.
+    pub workers: Vec<(usize, usize)>,
+    /// What the refresher knows.
+    pub topology: TopologyStatus,
+    /// What the control thread counts.
+    pub counts: Counts,
+    /// Told to stop.
+    pub draining: bool,
+    /// Whether every key can be served.
+    pub readiness: Readiness,
+    /// What the process uses.
+    pub usage: Usage,
+}
+
+/// Counters that are not the workers'.
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(missing_docs)]
+pub struct Counts {
+    pub clients_rejected: u64,
+    pub accept_errors: u64,
+    pub worker_failures: u64,
+    pub task_failures: u64,
+    pub tls_failures: u64,
+    pub pubsub_gaps: u64,
+}
+
+impl Moment {
+    /// Asks the workers, which have `limit` for it, and everybody else.
+    pub async fn now(pool: &Pool, status: &Status, limit: Duration) -> Moment {
+        let Scrape { totals, running, answered } = pool.scrape(limit).await;
+        let topology = status.topology().clone();
+        let draining = status.is_draining();
+        let readiness = Readiness::of(&Facts {
+            draining,
+            workers: running,
+            snapshot: &topology.snapshot,
+            error: topology.error.as_deref(),
+            nodes: &totals.nodes,
+            reached: &topology.reached,
+        });
+        let handshakes = pool.tls().stats().counts().handshakes;
+        let failed = |side: &[u64; Outcome::COUNT]| side.iter().skip(1).sum::<u64>();
+        let counts = Counts {
+            clients_rejected: status.clients_rejected.load(Relaxed),
+            accept_errors: status.accept_errors.load(Relaxed),
+            worker_failures: status.worker_failures.load(Relaxed),
+            task_failures: status.task_failures.load(Relaxed),
+            tls_failures: handshakes.iter().map(failed).sum(),
+            pubsub_gaps: pool.hub_stats().gaps.iter().map(|gap| gap.load(Relaxed)).sum(),
+        };
+        Moment {
+            at: Instant::now(),
+            millis: millis_now(),
+            totals,
+            running,
+            answered,
+            workers: pool.clients_by_worker(),
+            topology,
+            counts,
+            draining,
+            readiness,
+            usage: Usage::read(),
+        }
+    }
+
+    /// All commands answered until then.
+    pub fn commands(&self) -> CommandStats {
+        let mut sum = self.totals.unknown;
+        for command in &self.totals.commands {
+            sum.ok += command.ok;
+            sum.error += command.error;
+            sum.refused += command.refused;
+        }
+        sum
+    }
+
+    /// All latencies until then.
+    pub fn latency(&self) -> Histogram {
+        let mut all = Histogram::default();
+        self.totals.rest.latency.iter().for_each(|class| all.merge(class));
+        all
+    }
+
+    /// What the workers know of a node.
+    pub fn node(&self, addr: &NodeAddr) -> Option<&NodeStats> {
+        self.totals.nodes.get(addr)
+    }
+
+    /// How a node is, in a word, and why it is so.
+    pub fn state(&self, node: &Node) -> (&'static str, Option<String>) {
+        if !node.online {
+            return ("failed", Some("the cluster says that it is not online".to_owned()));
+        }
+        let stats = self.node(&node.addr);
+        let connected = stats.is_some_and(|s| s.connections_ready > 0);
+        let waiting = stats.is_some_and(|s| s.connections_backoff > 0);
+        if let (false, Some(Err(why))) = (connected, self.topology.reached.get(&node.addr)) {
+            return ("unreached", Some(why.clone()));
+        }
+        if waiting && !connected {
+            return ("unreached", Some("workers cannot connect to it".to_owned()));
+        }
+        let unfit = self.topology.health.get(&node.addr).and_then(|health| health.unfit);
+        match unfit {
+            Some(unfit) if node.role == Role::Replica => {
+                (unfit.name(), Some("it is not read from".to_owned()))
+            }
+            _ => ("ok", None),
+        }
+    }
+}
+
+/// Two moments, and the time between them.
+#[derive(Debug, Clone)]
+pub struct Span {
+    /// The earlier one.
+    pub was: Arc<Moment>,
+    /// The later one.
+    pub is: Arc<Moment>,
+}
+
+impl Span {
+    /// How often something happened per second that has been counted from `was` to `is`.
+    pub fn rate(&self, was: u64, is: u64) -> f64 {
+        let seconds = self.is.at.saturating_duration_since(self.was.at).as_secs_f64();
+        if seconds > 0.0 { is.saturating_sub(was) as f64 / seconds } else { 0.0 }
+    }
+
+    /// The rate of one of the workers' counters.
+    pub fn rate_of(&self, counter: impl Fn(&Moment) -> u64) -> f64 {
+        self.rate(counter(&self.was), counter(&self.is))
+    }
+
+    /// Percent of one core that the process has used.
+    pub fn cpu_percent(&self) -> f64 {
+        let spent = self.is.usage.cpu_seconds - self.was.usage.cpu_seconds;
+        let seconds = self.is.at.saturating_duration_since(self.was.at).as_secs_f64();
+        if seconds > 0.0 { (100.0 * spent / seconds).max(0.0) } else { 0.0 }
+    }
+}
+
+#[cfg(test)]
+impl Moment {
+    /// Nothing has happened, and the cluster is as `snapshot` says.
+    pub fn of(snapshot: crate::cluster::Snapshot) -> Moment {
+        let commands = Arc::new(crate::command::CommandTable::builtin());
+        let mut topology = Status::new(commands).topology().clone();
+        topology.snapshot = Arc::new(snapshot);
+        Moment {
+            at: Instant::now(),
+            millis: 0,
+            totals: Totals::default(),
+            running: 1,
+            answered: 1,
+            workers: Vec::new(),
+            topology,
+            counts: Counts::default(),
+            draining: false,
+            readiness: Readiness {
+                ready: true,
+                missing_slots: Vec::new(),
+                unreachable: std::collections::BTreeMap::new(),
+                reasons: Vec::new(),
+            },
+            usage: Usage::default(),
+        }
+    }
+}
+
+fn millis_now() -> u64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

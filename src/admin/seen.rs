@@ -1,0 +1,51 @@
+//! `/hotkeys`, `/bigkeys`, `/slowlog`: what was seen of commands, as JSON.
+
+use hyper::Uri;
+use serde_json::Value;
+
+use crate::control::TopologyStatus;
+use crate::seen::{Seen, Shown};
+
+/// The most that is shown.
+const MOST: usize = 1000;
+
+/// `?count=`
+pub(super) fn asked_count(uri: &Uri) -> Result<Option<usize>, &'static str> {
+    let Some(query) = uri.query() else { return Ok(None) };
+    let asked = query.split('&').find_map(|part| part.strip_prefix("count="));
+    let Some(asked) = asked else { return Ok(None) };
+    match asked.parse() {
+        Ok(count) if (1..=MOST).contains(&count) => Ok(Some(count)),
+        _ => Err("count is a number from 1 to 1000\n"),
+    }
+}
+
+/// `/hotkeys` or `/bigkeys`.
+pub(super) fn keys_json(
+    path: &str,
+    seen: &Seen,
+    topology: &TopologyStatus,
+    (sample, count): (u32, usize),
+) -> Value {
+    let shown = Shown { commands: &topology.commands, snapshot: &topology.snapshot };
+    match path {
+        "/hotkeys" => shown.hot_json(&seen.hot, sample, count),
+        _ => shown.big_json(&seen.big, sample > 0, count),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_may_be_asked_for() {
+        let count = |uri: &str| asked_count(&uri.parse().expect("a uri"));
+        assert_eq!(count("/hotkeys"), Ok(None));
+        assert_eq!(count("/hotkeys?x=1"), Ok(None));
+        assert_eq!(count("/hotkeys?x=1&count=7"), Ok(Some(7)));
+        for wrong in ["0", "1001", "-1", "x", ""] {
+            assert!(count(&format!("/hotkeys?count={wrong}")).is_err(), "{wrong}");
+        }
+    }
+}

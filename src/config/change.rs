@@ -1,0 +1,153 @@
+//! From the configuration in use and the one in the file: what changes now, and what by a restart
+//! only.
+
+use super::Config;
+use super::keys::{KEYS, Key};
+
+/// When a changed key takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// With the reload.
+    Now,
+    /// With the reload, for what is made from then on: for what.
+    Next(&'static str),
+    /// When slotway is started again.
+    Restart,
+}
+
+impl Change {
+    /// For `docs/configuration.md`.
+    pub fn describe(self) -> String {
+        match self {
+            Change::Now => "changes at run time".into(),
+            Change::Next(what) => format!("changes at run time, for new {what}"),
+            Change::Restart => "**needs a restart**".into(),
+        }
+    }
+}
+
+/// A key that is not what it was. Holds no secret.
+#[derive(Debug, Clone)]
+pub struct Difference {
+    /// The key.
+    pub key: &'static Key,
+    /// The value in use, as it is written in the file.
+    pub old: String,
+    /// The value in the file.
+    pub new: String,
+}
+
+/// What a reload does.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The configuration to use from now on: the file's, but for what needs a restart.
+    pub config: Config,
+    /// What changes.
+    pub changes: Vec<Difference>,
+    /// What would change by a restart.
+    pub restart: Vec<Difference>,
+}
+
+impl Plan {
+    /// From `running` to `wanted`.
+    pub fn new(running: &Config, wanted: &Config) -> Plan {
+        let mut config = wanted.clone();
+        let (mut changes, mut restart) = (Vec::new(), Vec::new());
+        for key in KEYS {
+            if !differs(key, running, wanted) {
+                continue;
+            }
+            let show = |config: &Config| key.show(config).to_string();
+            let difference = Difference { key, old: show(running), new: show(wanted) };
+            if key.change == Change::Restart {
+                copy(key, running, &mut config);
+                restart.push(difference);
+            } else {
+                changes.push(difference);
+            }
+        }
+        Plan { config, changes, restart }
+    }
+}
+
+fn copy(key: &Key, from: &Config, to: &mut Config) {
+    (key.field)(to).copy((key.field)(&mut from.clone()));
+}
+
+/// By the value rather than by how it is shown: a secret is shown as stars.
+fn differs(key: &Key, a: &Config, b: &Config) -> bool {
+    let mut changed = a.clone();
+    copy(key, b, &mut changed);
+    changed != *a
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::OTHER;
+    use super::super::{Flag, Sources, load};
+    use super::*;
+
+    fn other() -> Config {
+        let flags = OTHER.iter().map(|text| Flag::Set((*text).into())).collect();
+        let mut other = load(&Sources { flags, ..Sources::default() }).unwrap().config;
+        // Files that would have been read.
+        other.users_file = "f1".into();
+        other.admin_token_file = "f2".into();
+        other.upstream.user_file = "f3".into();
+        other.upstream.password_file = "f4".into();
+        other
+    }
+
+    const RESTART: [&str; 3] = ["upstream.connections", "tls.upstream.enabled", "log.format"];
+
+    fn paths(differences: &[Difference]) -> Vec<&str> {
+        differences.iter().map(|d| d.key.path).collect()
+    }
+
+    #[test]
+    fn every_key_that_differs_is_seen_and_copied() {
+        let (mut config, other) = (Config::default(), other());
+        for key in KEYS {
+            assert!(differs(key, &config, &other), "{}: add its kind to Field::copy", key.path);
+            copy(key, &other, &mut config);
+            assert!(!differs(key, &config, &other), "{}", key.path);
+        }
+        assert_eq!(config, other);
+    }
+
+    #[test]
+    fn what_needs_a_restart_stays_and_is_named_and_the_rest_changes() {
+        let (running, wanted) = (Config::default(), other());
+        let plan = Plan::new(&running, &wanted);
+        assert_eq!(paths(&plan.restart), RESTART);
+        assert_eq!(plan.changes.len() + plan.restart.len(), KEYS.len());
+        assert_eq!((plan.restart[0].old.as_str(), plan.restart[0].new.as_str()), ("1", "2"));
+        assert_eq!(plan.config.upstream.connections, running.upstream.connections);
+        assert_eq!(plan.config.log.format, running.log.format);
+        assert_eq!(plan.config.limits, wanted.limits);
+        // What is in use by now differs from the file in these alone.
+        let again = Plan::new(&plan.config, &wanted);
+        assert_eq!(paths(&again.restart), RESTART);
+        assert_eq!((paths(&again.changes), again.config), (vec![], plan.config));
+    }
+
+    #[test]
+    fn nothing_changes_by_the_same_file() {
+        let plan = Plan::new(&other(), &other());
+        assert!(plan.changes.is_empty() && plan.restart.is_empty());
+        assert_eq!(plan.config, other());
+    }
+
+    #[test]
+    fn a_changed_secret_is_seen_and_not_shown() {
+        let mut wanted = Config::default();
+        wanted.upstream.password = super::super::Secret::new("hunter2");
+        let plan = Plan::new(&Config::default(), &wanted);
+        assert_eq!(paths(&plan.changes), ["upstream.password"]);
+        assert!(!format!("{:?}", plan.changes).contains("hunter2"));
+        let mut again = wanted.clone();
+        again.upstream.password = super::super::Secret::new("hunter3");
+        let plan = Plan::new(&wanted, &again);
+        assert_eq!(paths(&plan.changes), ["upstream.password"], "both are shown as stars");
+    }
+}

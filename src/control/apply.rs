@@ -1,0 +1,156 @@
+//! A new configuration takes effect: the one place that tells every part.
+
+use std::sync::Arc;
+
+use tracing::{error, info, warn};
+
+use super::accept::{self, Place};
+use super::listeners::Tenures;
+use super::notify;
+use super::reload::{Cause, Outcome};
+use super::run::Control;
+use super::sockets::Sockets;
+use crate::config::{Config, Plan, load};
+use crate::tls::{Prepared, Tls};
+
+impl Control {
+    /// Reads the sources anew and uses what they say. What is wrong with them changes nothing.
+    pub(super) async fn reload(&mut self, cause: Cause) {
+        // Before it is ready that is what the service manager waits for.
+        let tells = self.is_open && matches!(cause, Cause::Asked | Cause::File);
+        if tells {
+            notify::reloading();
+        }
+        let (outcome, restart) = match self.take(cause).await {
+            Ok(outcome) => {
+                if let Some(watch) = &mut self.watch {
+                    watch.taken();
+                }
+                outcome
+            }
+            Err(problems) => {
+                let Some(watch) = &mut self.watch else { return };
+                // What is tried again and again is not told again and again.
+                if !watch.refused(&problems) && cause == Cause::Again {
+                    return;
+                }
+                for problem in &problems {
+                    error!(%problem, "the configuration is not valid");
+                }
+                error!("nothing is changed, the configuration from before stays in use");
+                (Outcome::Invalid, 0)
+            }
+        };
+        self.status.reloads.count(cause, outcome, restart);
+        if tells {
+            match outcome {
+                Outcome::Invalid => notify::kept(self.pool.running()),
+                _ => notify::ready(self.pool.running()),
+            }
+        }
+    }
+
+    /// What it came to, and how many keys wait for a restart. `Err`: what is wrong.
+    async fn take(&mut self, cause: Cause) -> Result<(Outcome, usize), Vec<String>> {
+        let Some(watch) = &self.watch else { return Ok((Outcome::Unchanged, 0)) };
+        let loaded = load(&watch.reload.sources);
+        let loaded = loaded.and_then(|loaded| loaded.need_seeds().map(|()| loaded));
+        let wanted = match loaded {
+            Ok(loaded) => loaded.config,
+            Err(error) => return Err(error.problems.iter().map(ToString::to_string).collect()),
+        };
+        let plan = Plan::new(&self.pool.config(), &wanted);
+        if !plan.changes.is_empty() {
+            self.apply(Arc::new(plan.config)).await.map_err(|why| vec![why])?;
+        } else if cause == Cause::Asked {
+            info!("the configuration was read anew, and nothing in it has changed");
+            // As many as there are cores: that may be another number by now.
+            self.set_workers();
+        }
+        if cause == Cause::Asked {
+            self.look_at_files().await;
+        }
+        for difference in &plan.restart {
+            let (key, old, new) = (difference.key.path, &difference.old, &difference.new);
+            warn!(key, old, new, "this key needs a restart, the old value stays in use");
+        }
+        for difference in &plan.changes {
+            let (key, old, new) = (difference.key.path, &difference.old, &difference.new);
+            info!(key, old, new, "the configuration has changed");
+        }
+        let outcome = if plan.changes.is_empty() { Outcome::Unchanged } else { Outcome::Changed };
+        Ok((outcome, plan.restart.len()))
+    }
+
+    /// What can fail comes first. `Err`: why nothing was changed.
+    async fn apply(&mut self, config: Arc<Config>) -> Result<(), String> {
+        let tls = Arc::clone(self.pool.tls());
+        let secured = match *tls.config() == config.tls {
+            true => None,
+            false => Some(prepare_tls(&config).await?),
+        };
+        let mut sockets = Sockets::new(&config);
+        let failed = |error: super::RunError| error.to_string();
+        let listeners = self.listeners.prepare(&config, &mut sockets).await;
+        let listeners = listeners.map_err(failed)?;
+        self.listeners.protect(&config, &listeners).map_err(failed)?;
+        let admin = self.admin_listeners.prepare(config.admin.as_ref(), &mut sockets).await;
+        let admin = admin.map_err(failed)?;
+        if let Some(prepared) = admin {
+            let opened = self.admin_listeners.open(config.admin.clone(), prepared, &self.admin);
+            opened.map_err(|error| format!("the admin listener: {error}"))?;
+        }
+
+        if let Some(watch) = &mut self.watch {
+            (watch.reload.log_level)(&config.log.level);
+            watch.also(&config);
+        }
+        let (before, now) = (&self.pool.config().limits, &config.limits);
+        if (before.clients, before.dedicated) != (now.clients, now.dedicated) {
+            accept::raise_file_limit(now.clients, now.dedicated);
+        }
+        if let Some(prepared) = secured {
+            tls.take(prepared);
+        }
+        self.pool.set_config(Arc::clone(&config));
+        self.set_workers();
+        // Who comes by an address that is not listened on any more is not to meet the users of the
+        // configuration without it; nor who comes by a new one those of the configuration before.
+        self.listeners.retain(&Place::all(&config));
+        self.listeners.left().await;
+        let pool = &self.pool;
+        self.files.change(Arc::clone(&config), |users| pool.set_users(Arc::new(users)));
+        self.verifier.renew();
+        self.listeners.add(listeners);
+        if self.is_open {
+            self.listeners.open(&self.acceptor, Tenures::All);
+        }
+        // The refresher and the one that looks at replicas read the configuration at the beginning
+        // of each round.
+        self.requests.topology(None);
+        self.pool.replicas.reconsider(&config);
+        Ok(())
+    }
+
+    /// The files that the configuration names may have changed where it has not.
+    async fn look_at_files(&self) {
+        self.files.look(|users| self.pool.set_users(Arc::new(users)));
+        Arc::clone(self.pool.tls()).reload().await;
+    }
+
+    fn set_workers(&self) {
+        if let Err(error) = self.pool.set_workers(self.pool.config().workers.count()) {
+            error!(%error, "cannot start a worker");
+        }
+    }
+}
+
+/// Reads the files of another configuration of TLS, aside: a disk may hang.
+async fn prepare_tls(config: &Arc<Config>) -> Result<Prepared, String> {
+    let config = Arc::clone(config);
+    let prepared = tokio::task::spawn_blocking(move || Tls::prepare(&config.tls)).await;
+    match prepared {
+        Ok(prepared) => prepared.map_err(|faults| super::run::join(&faults)),
+        Err(error) => Err(format!("looking at certificates failed: {error}")),
+    }
+}

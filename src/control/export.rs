@@ -1,0 +1,127 @@
+//! Spans of traced commands go to a collector: OTLP over HTTP, in batches.
+//!
+//! A collector that does not take them costs no command anything: spans that find the queue full
+//! are dropped, those that a collector does not take are not sent again; both are counted.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use crate::config::Tracing;
+use crate::lines::Lines;
+use crate::seen::{Endpoint, SpanCounts, Spans, otlp};
+use crate::sparsely;
+
+/// Commands in one batch.
+const BATCH: usize = 512;
+/// A batch that is not full is sent after this.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// For one request, its connection included.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Exporter {
+    endpoint: Endpoint,
+    service: String,
+    counts: Arc<SpanCounts>,
+    /// Only the exporter reads it; the lock outlives a task that failed.
+    queue: Mutex<mpsc::Receiver<Spans>>,
+}
+
+impl Exporter {
+    /// `None`: nothing is to be sent.
+    pub fn new(
+        config: &Tracing,
+        queue: mpsc::Receiver<Spans>,
+        counts: Arc<SpanCounts>,
+    ) -> Option<Exporter> {
+        // An endpoint that is wrong was an error when the configuration was read.
+        let endpoint = Endpoint::parse(&config.endpoint).ok()??;
+        let service = config.service_name.clone();
+        Some(Exporter { endpoint, service, counts, queue: Mutex::new(queue) })
+    }
+
+    /// Sends what comes, to the end.
+    pub async fn run(self: Arc<Self>) {
+        let mut queue = self.queue.lock().await;
+        let mut lines = Lines::default();
+        let mut batch = Vec::new();
+        while let Some(first) = queue.recv().await {
+            batch.push(first);
+            let full = Instant::now() + INTERVAL;
+            while batch.len() < BATCH
+                && let Ok(Some(next)) = timeout_at(full, queue.recv()).await
+            {
+                batch.push(next);
+            }
+            let count: usize = batch.iter().map(|spans| spans.spans.len()).sum();
+            let body = otlp::request(&self.service, &batch);
+            batch.clear();
+            let sent = timeout(PATIENCE, self.post(body)).await;
+            let sent = sent.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")));
+            match sent {
+                Ok(()) => self.counts.exported.fetch_add(count as u64, Relaxed),
+                Err(why) => {
+                    let endpoint = &self.endpoint.uri;
+                    sparsely!(lines, warn, %endpoint, why, "spans are lost: the collector does not take them");
+                    self.counts.failed.fetch_add(count as u64, Relaxed)
+                }
+            };
+        }
+    }
+}
+
+impl Exporter {
+    async fn post(&self, body: Vec<u8>) -> Result<(), String> {
+        let host = self.endpoint.host.trim_start_matches('[').trim_end_matches(']');
+        let stream =
+            TcpStream::connect((host, self.endpoint.port)).await.map_err(|e| e.to_string())?;
+        // One request per second at most: a batch and its answer are two small packets.
+        let _ = stream.set_nodelay(true);
+        if !self.endpoint.tls {
+            return self.send(stream, body).await;
+        }
+        let config = crate::tls::public_client().map_err(|fault| fault.reason)?;
+        let name = rustls::pki_types::ServerName::try_from(host.to_owned());
+        let name = name.map_err(|e| e.to_string())?;
+        let stream = TlsConnector::from(config).connect(name, stream).await;
+        self.send(stream.map_err(|e| e.to_string())?, body).await
+    }
+
+    async fn send(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        body: Vec<u8>,
+    ) -> Result<(), String> {
+        let said = |error: hyper::Error| error.to_string();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(said)?;
+        let path = self.endpoint.uri.path_and_query().map_or("/", |path| path.as_str());
+        let request = Request::post(path)
+            .header(HOST, format!("{}:{}", self.endpoint.host, self.endpoint.port))
+            .header(CONTENT_TYPE, "application/x-protobuf")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|e| e.to_string())?;
+        // Dropped with this function, and the connection with it: it is not used again.
+        let mut connections = JoinSet::new();
+        connections.spawn(connection);
+        let response = sender.send_request(request).await.map_err(said)?;
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            status => Err(format!("it answers {status}")),
+        }
+    }
+}

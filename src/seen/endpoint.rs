@@ -1,0 +1,66 @@
+//! The address of a collector.
+
+use hyper::Uri;
+
+/// Where spans are sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// All of it, with the path.
+    pub uri: Uri,
+    /// The host; an IPv6 address in brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// It is https.
+    pub tls: bool,
+}
+
+impl Endpoint {
+    /// `tracing.endpoint`; `None` where it is empty.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Option<Endpoint>, String> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let wrong =
+            || format!("\"{text}\" is no address of a collector; write \"http://127.0.0.1:4318\"");
+        let uri: Uri = text.parse().map_err(|_| wrong())?;
+        let tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(wrong()),
+        };
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?.to_owned();
+        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 4318 });
+        // The base of OTLP's paths, unless one is given.
+        let uri = match uri.path() {
+            "" | "/" => format!("{}/v1/traces", text.trim_end_matches('/')).parse(),
+            _ => Ok(uri),
+        };
+        Ok(Some(Endpoint { uri: uri.map_err(|_| wrong())?, host, port, tls }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints() {
+        let parsed = |text: &str| {
+            let endpoint = Endpoint::parse(text).expect(text).expect("an endpoint");
+            (endpoint.host, endpoint.port, endpoint.uri.path().to_owned(), endpoint.tls)
+        };
+        let want =
+            |host: &str, port, path: &str, tls| (host.to_owned(), port, path.to_owned(), tls);
+        assert_eq!(parsed("http://c:1"), want("c", 1, "/v1/traces", false));
+        assert_eq!(parsed("http://[::1]/"), want("[::1]", 4318, "/v1/traces", false));
+        assert_eq!(parsed("https://c/otlp/v1/traces"), want("c", 443, "/otlp/v1/traces", true));
+        assert_eq!(Endpoint::parse(""), Ok(None));
+        for wrong in ["c:4318", "grpc://c:4317", "http://", "/v1/traces"] {
+            assert!(Endpoint::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

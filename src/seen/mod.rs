@@ -1,0 +1,89 @@
+//! What is seen of commands as they pass: which keys are hot, which are big, which commands were
+//! slow, and spans of single commands. Bounded, and looked at by sample, so that it costs next to
+//! nothing. No I/O.
+//!
+//! - [`HotKeys`]: one worker's sketch of the keys that are used most at the moment.
+//! - [`BigKeys`]: one worker's largest values.
+//! - [`SlowLog`]: the slow commands of all workers.
+//! - [`Traced`]: a traced command, which becomes [`Spans`]; [`otlp`]: how they are told.
+
+mod big;
+mod endpoint;
+mod hot;
+pub mod otlp;
+mod redact;
+mod show;
+mod slowlog;
+mod span;
+
+use std::hash::BuildHasher;
+use std::sync::LazyLock;
+
+pub use big::{BigKey, BigKeys};
+pub use endpoint::Endpoint;
+pub use hot::{HALF_LIFE, HotKey, HotKeys, Hottest};
+pub use redact::{REDACTED, logged_args};
+pub use show::{Shown, escaped, slow_reply};
+pub use slowlog::{OFF, SlowEntry, SlowLog, SlowSetting, Slowness};
+pub use span::{Attempt, SpanCounts, Spans, Traced};
+
+/// Keys are kept up to this length; longer ones are told apart all the same.
+pub const KEY_BYTES: usize = 128;
+
+/// What PROXY shows of the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// HOTKEYS.
+    Hot,
+    /// BIGKEYS.
+    Big,
+}
+
+/// What one worker has seen, copied.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// The keys that it sees most.
+    pub hot: Hottest,
+    /// The largest values that it has seen.
+    pub big: Vec<BigKey>,
+}
+
+impl Seen {
+    /// Adds what another worker has seen.
+    pub fn merge(&mut self, other: Seen) {
+        self.hot.merge(other.hot);
+        self.big = big::merged(std::mem::take(&mut self.big), other.big);
+    }
+}
+
+/// A key, as far as it is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Name {
+    /// Of the whole key.
+    pub hash: u64,
+    /// Its first [`KEY_BYTES`].
+    pub bytes: Vec<u8>,
+    /// There are more.
+    pub truncated: bool,
+    /// Its slot.
+    pub slot: u16,
+}
+
+impl Name {
+    /// Takes another key's place, in the same buffer.
+    fn set(&mut self, hash: u64, key: &[u8]) {
+        self.hash = hash;
+        self.bytes.clear();
+        self.bytes.extend_from_slice(key.get(..KEY_BYTES).unwrap_or(key));
+        self.truncated = key.len() > KEY_BYTES;
+        self.slot = crate::cluster::slot_of(key).0;
+    }
+}
+
+/// The same for all workers, and another one in each process: nobody can choose keys that are taken
+/// for one another.
+static SEED: LazyLock<std::hash::RandomState> = LazyLock::new(std::hash::RandomState::new);
+
+fn hash(key: &[u8]) -> u64 {
+    SEED.hash_one(key)
+}

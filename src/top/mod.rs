@@ -1,0 +1,274 @@
+//! `slotway top`: what the status page shows, in a terminal.
+
+mod view;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crossterm::event::{Event, KeyCode, KeyEventKind, KeyModifiers, poll, read};
+use crossterm::style::{Attribute, Color, Print, SetAttribute, SetForegroundColor};
+use crossterm::terminal::{
+    BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate, EnterAlternateScreen,
+    LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size,
+};
+use crossterm::{cursor, execute, queue};
+use serde_json::Value;
+use slotway::config::Address;
+
+use crate::probe;
+use view::{Line, Seen, Style};
+
+/// For each page.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// Whom to ask, and how often.
+pub struct Options {
+    /// The admin listener.
+    pub admin: Address,
+    /// What it wants to see.
+    pub token: String,
+    /// Its certificate, where it speaks HTTPS.
+    pub cert: Option<PathBuf>,
+    /// Between two looks.
+    pub interval: Duration,
+    /// One look, as plain text.
+    pub once: bool,
+}
+
+/// The address in `http://host:port`, or in `host:port`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn admin_of(url: &str) -> Result<Address, String> {
+    let bare = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let place = bare.unwrap_or(url);
+    let place = place.split('/').next().unwrap_or_default();
+    let wrong = || format!("\"{url}\" is not http://host:port");
+    let (host, port) = place.rsplit_once(':').ok_or_else(wrong)?;
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let port = port.parse().map_err(|_| wrong())?;
+    if host.is_empty() { Err(wrong()) } else { Ok(Address { host: host.to_owned(), port }) }
+}
+
+/// `2s`, `500ms` or `2`, which is seconds.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn interval_of(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 1),
+        None => (text.strip_suffix('s').unwrap_or(text), 1000),
+    };
+    let millis = number.trim().parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+    match millis.map(Duration::from_millis) {
+        Some(i) if (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&i) => Ok(i),
+        _ => Err("write a time from 100ms to 3600s, such as 500ms or 2s".to_owned()),
+    }
+}
+
+/// The token: the file's first line, or what `SLOTWAY_ADMIN_TOKEN` says.
+///
+/// # Errors
+/// The operating system's, about the file.
+pub fn token_of(file: Option<&Path>) -> io::Result<String> {
+    let Some(file) = file else {
+        return Ok(std::env::var("SLOTWAY_ADMIN_TOKEN").unwrap_or_default());
+    };
+    Ok(std::fs::read_to_string(file)?.lines().next().unwrap_or_default().trim().to_owned())
+}
+
+/// Shows it until `q`, or once if that is wanted or nobody looks at a terminal.
+///
+/// # Errors
+/// Nobody answers at the first try, or the terminal does not do what it should.
+pub fn run(options: &Options) -> Result<(), String> {
+    let mut seen = Seen::default();
+    look(options, &mut seen)?;
+    if options.once || !io::stdout().is_terminal() {
+        let mut out = io::stdout().lock();
+        for line in view::lines(&seen) {
+            let text: String = line.into_iter().map(|(_, text)| text).collect();
+            // A reader that went away (`| head`) is no failure.
+            if writeln!(out, "{}", text.trim_end()).is_err() {
+                break;
+            }
+        }
+        return Ok(());
+    }
+    let screen = Screen::enter().map_err(|e| format!("the terminal: {e}"))?;
+    let ended = watch(options, seen).map_err(|e| format!("the terminal: {e}"));
+    drop(screen);
+    ended
+}
+
+/// Asks for everything. An error leaves `seen` as it was.
+fn look(options: &Options, seen: &mut Seen) -> Result<(), String> {
+    let revision = seen.status["events"]["revision"].as_u64();
+    let row = seen.status["history"]["last"].as_u64().unwrap_or_default();
+    let known = revision.map_or_else(String::new, |revision| format!("&events={revision}"));
+    let status = ask(options, &format!("/status.json?since={row}{known}"))?;
+    if status.is_null() {
+        return Err(format!("{} has no /status.json: is it a slotway?", options.admin));
+    }
+    if let Some(list) = status["events"].get("list") {
+        seen.events = list.clone();
+    }
+    seen.status = status;
+    seen.hot = ask(options, "/hotkeys?count=10")?;
+    seen.slow = ask(options, "/slowlog?count=10")?;
+    Ok(())
+}
+
+/// A page; null if there is no such page.
+fn ask(options: &Options, path: &str) -> Result<Value, String> {
+    let admin = &options.admin;
+    let access = probe::Access { token: &options.token, cert: options.cert.as_deref() };
+    let (status, body) = probe::get(admin, access, path, LIMIT)
+        .map_err(|e| format!("no answer from the admin listener {admin}: {e}"))?;
+    match status {
+        200 => serde_json::from_str(&body).map_err(|e| format!("{admin}{path} is no JSON: {e}")),
+        401 => Err(format!("{admin} wants its admin_token: --token-file FILE")),
+        404 => Ok(Value::Null),
+        other => Err(format!("{admin}{path} answers {other}")),
+    }
+}
+
+/// The terminal while it is ours.
+struct Screen;
+
+impl Screen {
+    fn enter() -> io::Result<Screen> {
+        enable_raw_mode()?;
+        // Made before the rest, so that whatever fails is undone.
+        let screen = Screen;
+        execute!(io::stdout(), EnterAlternateScreen, cursor::Hide)?;
+        Ok(screen)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // There is nobody to tell that it did not work.
+        let _ = execute!(io::stdout(), cursor::Show, LeaveAlternateScreen);
+        let _ = disable_raw_mode();
+    }
+}
+
+/// What the user has said.
+enum Said {
+    Quit,
+    Look,
+    Scroll(i32),
+    Nothing,
+}
+
+fn watch(options: &Options, mut seen: Seen) -> io::Result<()> {
+    let (mut top, mut due) = (0_usize, Instant::now() + options.interval);
+    let mut trouble = None;
+    loop {
+        let lines = view::lines(&seen);
+        let height = usize::from(size()?.1);
+        top = top.min((lines.len() + 1).saturating_sub(height));
+        draw(&lines, top, trouble.as_deref())?;
+        if poll(due.saturating_duration_since(Instant::now()))? {
+            match said(&read()?) {
+                Said::Quit => return Ok(()),
+                Said::Scroll(by) => top = top.saturating_add_signed(by as isize),
+                Said::Look => due = Instant::now(),
+                Said::Nothing => {}
+            }
+            if due > Instant::now() {
+                continue;
+            }
+        }
+        trouble = look(options, &mut seen).err();
+        due = Instant::now() + options.interval;
+    }
+}
+
+fn said(event: &Event) -> Said {
+    let Event::Key(key) = event else { return Said::Nothing };
+    if key.kind == KeyEventKind::Release {
+        return Said::Nothing;
+    }
+    match key.code {
+        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => Said::Quit,
+        KeyCode::Char('q') | KeyCode::Esc => Said::Quit,
+        KeyCode::Char(' ') | KeyCode::Char('r') => Said::Look,
+        KeyCode::Down | KeyCode::Char('j') => Said::Scroll(1),
+        KeyCode::Up | KeyCode::Char('k') => Said::Scroll(-1),
+        KeyCode::PageDown => Said::Scroll(10),
+        KeyCode::PageUp => Said::Scroll(-10),
+        _ => Said::Nothing,
+    }
+}
+
+fn draw(lines: &[Line], top: usize, trouble: Option<&str>) -> io::Result<()> {
+    let (width, height) = size()?;
+    let mut out = io::stdout().lock();
+    let below = usize::from(height).saturating_sub(1);
+    queue!(out, BeginSynchronizedUpdate)?;
+    for (line, row) in
+        lines.iter().skip(top).chain(std::iter::repeat(&Line::new())).take(below).zip(0..)
+    {
+        queue!(out, cursor::MoveTo(0, row))?;
+        let mut left = usize::from(width);
+        for (style, text) in line {
+            let text: String = text.chars().take(left).collect();
+            left -= text.chars().count();
+            put(&mut out, *style, &text)?;
+        }
+        queue!(out, Clear(ClearType::UntilNewLine))?;
+    }
+    let more = lines.len() > top + below;
+    let (style, foot) = match trouble {
+        Some(why) => (Style::Bad, why.to_owned()),
+        None if more => (Style::Dim, "q quits, ↓ has more, r looks now".to_owned()),
+        None => (Style::Dim, "q quits, r looks now".to_owned()),
+    };
+    queue!(out, cursor::MoveTo(0, height.saturating_sub(1)))?;
+    put(&mut out, style, &foot.chars().take(usize::from(width)).collect::<String>())?;
+    queue!(out, Clear(ClearType::UntilNewLine), EndSynchronizedUpdate)?;
+    out.flush()
+}
+
+fn put(out: &mut impl Write, style: Style, text: &str) -> io::Result<()> {
+    let colours = std::env::var_os("NO_COLOR").is_none();
+    let colour = match style {
+        Style::Good => Some(Color::Green),
+        Style::Warn => Some(Color::Yellow),
+        Style::Bad => Some(Color::Red),
+        Style::Plain | Style::Bold | Style::Dim => None,
+    };
+    match (style, colour.filter(|_| colours)) {
+        (Style::Bold, _) => queue!(out, SetAttribute(Attribute::Bold))?,
+        (Style::Dim, _) => queue!(out, SetAttribute(Attribute::Dim))?,
+        (_, Some(colour)) => queue!(out, SetForegroundColor(colour))?,
+        _ => {}
+    }
+    queue!(out, Print(text), SetAttribute(Attribute::Reset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_intervals() {
+        let at = |host: &str, port| Ok(Address { host: host.to_owned(), port });
+        assert_eq!(admin_of("http://127.0.0.1:9121"), at("127.0.0.1", 9121));
+        assert_eq!(admin_of("http://[::1]:1/"), at("::1", 1));
+        assert_eq!(admin_of("https://box:9121"), at("box", 9121));
+        assert_eq!(admin_of("box:9121"), at("box", 9121));
+        for wrong in ["ftp://a:1", "a", "http://:1", "a:b", ""] {
+            assert!(admin_of(wrong).is_err(), "{wrong}");
+        }
+        for (text, millis) in [("1s", 1000), ("250ms", 250), ("2", 2000)] {
+            assert_eq!(interval_of(text), Ok(Duration::from_millis(millis)));
+        }
+        for wrong in ["", "0", "1m", "99ms", "3601s", "18446744073709551615s"] {
+            assert!(interval_of(wrong).is_err(), "{wrong}");
+        }
+    }
+}

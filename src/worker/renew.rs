@@ -1,0 +1,41 @@
+//! Another configuration. What is under way goes on as it was begun; the next command is served by
+//! the new one.
+
+use std::sync::Arc;
+
+use super::Worker;
+use super::settings::Settings;
+use crate::config::Config;
+use crate::resp::RequestLimits;
+use crate::route::Router;
+
+impl Worker {
+    pub(super) fn set_config(&mut self, config: &Config, workers: usize) {
+        let mut settings = Settings::new(config, workers);
+        settings.accepted = larger(self.settings.accepted, settings.request);
+        self.settings = settings;
+        self.seeing.set_config(config);
+        if *self.router.rules() != config.commands {
+            let table = self.router.shared_table();
+            self.router = Arc::new(Router::with_rules(table, config.commands.clone()));
+        }
+        let elsewhere = self.settings.reads.any();
+        for (_, client) in &mut self.clients {
+            client.session.set_reads_by_configuration(elsewhere);
+        }
+        self.set_readable();
+        // What was to be looked at later may be due by now.
+        self.next_idle_check = self.now;
+        self.next_idle_probe = self.now;
+        self.arm_tick();
+    }
+}
+
+/// A command that was let in, and is looked at once more, is not refused then.
+fn larger(a: RequestLimits, b: RequestLimits) -> RequestLimits {
+    RequestLimits {
+        bulk: a.bulk.max(b.bulk),
+        inline: a.inline.max(b.inline),
+        multibulk: a.multibulk.max(b.multibulk),
+    }
+}

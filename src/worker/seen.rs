@@ -1,0 +1,437 @@
+//! What a worker sees of the commands that pass: keys by sample, big values, slow commands.
+//!
+//! The path of ordinary commands has three comparisons of it: a countdown and the size of each
+//! request, the time and the size of each reply. All else is done for one command in
+//! `observe.sample`, for values larger than those known, and for what was slow.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::Worker;
+use super::transaction::scan;
+use crate::command::{Class, CommandId, key_positions};
+use crate::config::Config;
+use crate::resp::reply::{elements, text};
+use crate::resp::{ArgRange, Args};
+use crate::seen::{
+    BigKeys, HotKeys, Kind, OFF, Seen, SlowEntry, SlowSetting, Slowness, Traced, logged_args,
+};
+use crate::upstream::{Dest, Pending};
+
+/// Of one command so many keys are looked at.
+const MOST_KEYS: usize = 64;
+/// Slow commands whose replies wait for their clients; what comes then is not waited for.
+const MOST_UNFINISHED: usize = 1024;
+/// Commands that are logged when many are given up at once.
+const MOST_EXPIRED: usize = 1024;
+
+/// One worker's view.
+#[derive(Debug)]
+pub(super) struct Seeing {
+    /// Commands until the next sample.
+    pub countdown: u32,
+    /// A request or reply of so many bytes may hold a value larger than those known.
+    pub big_from: usize,
+    /// A reply that took so many microseconds is looked at.
+    pub look_from: u64,
+    /// What [`Seeing::countdown`] began with.
+    counted_from: u32,
+    /// Commands from there to the next sample, and to the next one that is traced.
+    to_sample: u32,
+    to_trace: u32,
+    /// One command in so many; 0 is none.
+    sample: u32,
+    /// The same for what is traced.
+    trace: u32,
+    /// Traced commands under way.
+    pub traced: Vec<Traced>,
+    hot: HotKeys,
+    big: BigKeys,
+    random: fastrand::Rng,
+    keys: Vec<u32>,
+    ranges: Vec<ArgRange>,
+    unfinished: Vec<Unfinished>,
+}
+
+/// A slow command that has its reply, which is on its way to the client.
+#[derive(Debug)]
+struct Unfinished {
+    entry: SlowEntry,
+    to: Dest,
+    /// When the reply came.
+    replied: u64,
+}
+
+impl Seeing {
+    pub fn new(config: &Config) -> Self {
+        let mut seeing = Seeing {
+            countdown: 0,
+            big_from: usize::MAX,
+            look_from: OFF,
+            counted_from: 0,
+            to_sample: 0,
+            to_trace: 0,
+            trace: if config.tracing.endpoint.is_empty() {
+                0
+            } else {
+                config.tracing.sample as u32
+            },
+            traced: Vec::new(),
+            sample: if config.observe.hot_keys { config.observe.sample as u32 } else { 0 },
+            hot: HotKeys::new(0),
+            big: BigKeys::default(),
+            random: fastrand::Rng::new(),
+            keys: Vec::new(),
+            ranges: Vec::new(),
+            unfinished: Vec::new(),
+        };
+        seeing.next_sample();
+        seeing.set_floor();
+        seeing
+    }
+
+    /// Another configuration. What was seen stays, unless nothing is to be looked at any more.
+    pub fn set_config(&mut self, config: &Config) {
+        let sample = if config.observe.hot_keys { config.observe.sample as u32 } else { 0 };
+        if sample == self.sample {
+            return;
+        }
+        self.sample = sample;
+        if sample == 0 {
+            (self.hot, self.big) = (HotKeys::new(0), BigKeys::default());
+        }
+        (self.to_sample, self.to_trace) = (0, 0);
+        self.next_sample();
+        self.set_floor();
+    }
+
+    /// Draws anew what was counted down to.
+    fn next_sample(&mut self) {
+        // At random, or what clients do in turns would be seen in one of its turns only.
+        let mut draw = |one_in: u32| match one_in {
+            0 => u32::MAX,
+            n => self.random.u32(1..=n.saturating_mul(2) - 1),
+        };
+        if self.to_sample == 0 {
+            self.to_sample = draw(self.sample);
+        }
+        if self.to_trace == 0 {
+            self.to_trace = draw(self.trace);
+        }
+        self.counted_from = self.to_sample.min(self.to_trace);
+        self.countdown = self.counted_from;
+    }
+
+    /// The countdown is over: whether the command is a sample, and whether it is traced.
+    fn is_sample(&mut self) -> (bool, bool) {
+        if self.countdown > 0 {
+            return (false, false);
+        }
+        self.to_sample -= self.counted_from;
+        self.to_trace -= self.counted_from;
+        let due = (self.to_sample == 0 && self.sample > 0, self.to_trace == 0 && self.trace > 0);
+        self.next_sample();
+        due
+    }
+
+    fn set_floor(&mut self) {
+        self.big_from = if self.sample == 0 { usize::MAX } else { self.big.floor() };
+    }
+
+    /// What is known, and nothing any more if `reset`.
+    pub fn copy(&mut self, now: u64) -> Seen {
+        self.big.forget(now);
+        self.set_floor();
+        Seen { hot: self.hot.hottest(now), big: self.big.biggest(now) }
+    }
+
+    pub fn reset(&mut self, which: Kind, now: u64) {
+        match which {
+            Kind::Hot => self.hot = HotKeys::new(now),
+            Kind::Big => self.big = BigKeys::default(),
+        }
+        self.set_floor();
+    }
+}
+
+impl Worker {
+    /// A request that is a sample, or large.
+    #[cold]
+    pub(super) fn look_at(&mut self, index: usize, args: &Args, len: usize) {
+        let command = self.router.command(args);
+        let (sampled, traced) = self.seeing.is_sample();
+        if traced {
+            self.trace(index, command);
+        }
+        let spec = self.router.table().get(CommandId(command));
+        let Worker { seeing, now, stats, .. } = self;
+        let mut keys = std::mem::take(&mut seeing.keys);
+        if spec.class != Class::PubSub && key_positions(spec, args, &mut keys).is_ok() {
+            let write = spec.is_write();
+            if sampled {
+                stats.sampled += 1;
+                for key in keys.iter().take(MOST_KEYS).filter_map(|&at| args.get(at as usize)) {
+                    seeing.hot.count(key, f64::from(seeing.sample), write, command, *now);
+                }
+                if seeing.big.forget(*now) {
+                    seeing.set_floor();
+                }
+            }
+            if len >= seeing.big_from && write {
+                // What stands between one key and the next is what is written to it.
+                let ends = keys.iter().skip(1).map(|&at| at as usize).chain([args.len()]);
+                for (&at, end) in keys.iter().zip(ends).take(MOST_KEYS) {
+                    let value = (at as usize + 1..end).filter_map(|i| args.get(i));
+                    let bytes = value.map(<[u8]>::len).sum();
+                    let key = args.get(at as usize).unwrap_or_default();
+                    seeing.big.see(key, bytes, command, false, *now);
+                }
+                seeing.set_floor();
+            }
+        }
+        seeing.keys = keys;
+    }
+
+    /// A reply that was slow, or is large: `bytes` in all, of which `reply` may be only the end. The
+    /// command is still the first one of its connection.
+    #[cold]
+    pub(super) fn look_back(&mut self, u: usize, pending: &Pending, reply: &[u8], bytes: usize) {
+        if bytes >= self.seeing.big_from {
+            self.look_at_value(u, pending, reply, bytes);
+        }
+        if self.now.saturating_sub(pending.started) >= self.shared.slow.slower_than() {
+            self.note_slow(u, pending);
+        }
+        if !self.seeing.traced.is_empty() {
+            self.trace_attempt(u, pending, reply, false);
+        }
+    }
+
+    fn look_at_value(&mut self, u: usize, pending: &Pending, reply: &[u8], bytes: usize) {
+        let Worker { seeing, upstreams, router, settings, now, .. } = self;
+        let Some(up) = upstreams.get(u) else { return };
+        // A transaction's replies are several commands' in one.
+        let Some(request) = up.queue.front(pending.len as usize).filter(|_| pending.before == 0)
+        else {
+            return;
+        };
+        let mut ranges = std::mem::take(&mut seeing.ranges);
+        let args = scan(request, &settings.request, &mut ranges);
+        let spec = router.table().get(CommandId(pending.command));
+        let error = reply.first() == Some(&b'-');
+        let mut keys = std::mem::take(&mut seeing.keys);
+        if !error && spec.class != Class::PubSub && key_positions(spec, &args, &mut keys).is_ok() {
+            let mut see = |at: u32, bytes| {
+                let key = args.get(at as usize).unwrap_or_default();
+                seeing.big.see(key, bytes, pending.command, true, *now);
+            };
+            match keys.as_slice() {
+                // A bulk is its text; of a list all that stands in it counts.
+                [at] => see(*at, if reply.len() == bytes { value_len(reply) } else { bytes }),
+                several if several.len() <= MOST_KEYS && reply.len() == bytes => {
+                    let values: Vec<&[u8]> = elements(reply).collect();
+                    if values.len() == several.len() {
+                        several.iter().zip(values).for_each(|(at, v)| see(*at, value_len(v)));
+                    }
+                }
+                _ => {}
+            }
+            seeing.set_floor();
+        }
+        seeing.keys = keys;
+        seeing.ranges = ranges;
+    }
+
+    /// The command at the head of its connection was slow.
+    fn note_slow(&mut self, u: usize, pending: &Pending) {
+        let Some(up) = self.upstreams.get(u) else { return };
+        // Who blocks wants to wait.
+        if up.dedicated.is_some() && pending.before == 0 {
+            return;
+        }
+        let frame = up.queue.front(pending.len as usize).unwrap_or_default();
+        let args = self.slow_args(pending, frame);
+        let sent = up.stamps.sent_at(up.queue.sent(), pending.len as usize);
+        self.slow_part(up.node, pending, args, sent.unwrap_or(pending.started));
+    }
+
+    /// What has waited in this connection since `before` or longer is given up.
+    #[cold]
+    pub(super) fn note_expired(&mut self, u: usize, before: u64) {
+        let Some(up) = self.upstreams.get(u) else { return };
+        let (mut found, mut offset) = (Vec::new(), 0);
+        for (i, pending) in up.pending.iter().enumerate() {
+            let (start, len) = (offset, pending.len as usize);
+            offset += len;
+            let arriving = up.streaming && i == 0;
+            if arriving || pending.started > before || pending.dest == Dest::Discard {
+                continue;
+            }
+            let args = self.slow_args(pending, up.queue.at(start, len).unwrap_or_default());
+            found.push((*pending, args, up.stamps.sent_at(up.queue.sent(), offset)));
+            if found.len() >= MOST_EXPIRED {
+                break;
+            }
+        }
+        let node = up.node;
+        for (pending, args, sent) in found {
+            self.slow_part(node, &pending, args, sent.unwrap_or(self.now));
+        }
+    }
+
+    /// The same for one that has waited for its slot's node, and was not sent.
+    #[cold]
+    pub(super) fn note_held(&mut self, pending: &Pending, frame: &[u8]) {
+        let args = self.slow_args(pending, frame);
+        self.slow_part(u16::MAX, pending, args, self.now);
+    }
+
+    fn slow_args(&self, pending: &Pending, frame: &[u8]) -> Vec<Vec<u8>> {
+        if pending.before > 0 {
+            return vec![b"EXEC".to_vec()];
+        }
+        let mut ranges = Vec::new();
+        logged_args(&scan(frame, &self.settings.request, &mut ranges))
+    }
+
+    /// A slow command of one node, or a part of one.
+    fn slow_part(&mut self, node: u16, pending: &Pending, args: Vec<Vec<u8>>, sent: u64) {
+        let waited = self.now.saturating_sub(pending.started);
+        if waited < self.shared.slow.slower_than() {
+            return;
+        }
+        let queue = sent.saturating_sub(pending.started).min(waited);
+        let node = self.nodes.get(usize::from(node)).map(|node| node.addr.to_string());
+        let entry = SlowEntry {
+            took: Slowness { queue, node: waited - queue, ..Slowness::default() },
+            node: node.unwrap_or_default(),
+            tries: pending.tries,
+            args,
+            ..SlowEntry::default()
+        };
+        match pending.dest {
+            Dest::Client { .. } => self.slow_command(entry, pending.command, pending.dest),
+            // The last one that was slow is what the whole has waited for.
+            Dest::Part { gather, .. } => {
+                if let Some(gathering) = self.gatherings.get_mut(gather as usize) {
+                    gathering.slow = Some(Box::new(entry));
+                }
+            }
+            Dest::Join { .. } | Dest::Discard => {}
+        }
+    }
+
+    /// A command of many parts is answered, one of which was slow.
+    #[cold]
+    pub(super) fn slow_gathering(&mut self, entry: SlowEntry, command: u16, to: Dest) {
+        let took = entry.took.queue + entry.took.node;
+        if took >= self.shared.slow.slower_than() {
+            self.slow_command(entry, command, to);
+        }
+    }
+
+    /// The reply is there; the entry is complete when it is written.
+    fn slow_command(&mut self, mut entry: SlowEntry, command: u16, to: Dest) {
+        let Dest::Client { index, generation, .. } = to else { return };
+        entry.command = self.router.table().get(CommandId(command)).name.to_string();
+        let client = self.clients.get(index as usize);
+        if let Some(client) = client.filter(|client| client.generation == generation) {
+            entry.client = client.stream.addresses().0;
+            entry.client_name = client.session.name.as_deref().unwrap_or_default().to_vec();
+        }
+        let unfinished = Unfinished { entry, to, replied: self.now };
+        if self.seeing.unfinished.len() < MOST_UNFINISHED {
+            self.seeing.unfinished.push(unfinished);
+        } else {
+            self.finish_slow(unfinished, self.now);
+        }
+    }
+
+    fn finish_slow(&self, slow: Unfinished, now: u64) {
+        let Unfinished { mut entry, replied, .. } = slow;
+        let took = &mut entry.took;
+        took.client = now.saturating_sub(replied);
+        took.total = took.queue + took.node + took.client;
+        entry.time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
+        self.shared.slow.add(entry);
+    }
+
+    /// The end of a turn: replies have been written.
+    #[inline]
+    pub(super) fn finish_seen(&mut self) {
+        if !self.seeing.unfinished.is_empty() {
+            self.finish_all_slow();
+        }
+        if !self.seeing.traced.is_empty() {
+            self.finish_traced();
+        }
+    }
+
+    #[cold]
+    fn finish_all_slow(&mut self) {
+        let now = self.epoch.elapsed().as_micros() as u64;
+        let mut waiting = Vec::new();
+        for slow in std::mem::take(&mut self.seeing.unfinished) {
+            let Dest::Client { index, generation, seq } = slow.to else { continue };
+            let client = self.clients.get(index as usize);
+            let written = client.is_none_or(|client| {
+                client.generation != generation || (client.answered_up_to(seq) && !client.blocked)
+            });
+            if written {
+                self.finish_slow(slow, now);
+            } else {
+                waiting.push(slow);
+            }
+        }
+        self.seeing.unfinished = waiting;
+    }
+
+    /// The beginning of a turn: what counts as slow may have been set anew.
+    #[inline]
+    pub(super) fn look_around(&mut self) {
+        self.seeing.look_from = match self.seeing.traced.is_empty() {
+            true => self.shared.slow.slower_than(),
+            false => 0,
+        };
+    }
+
+    /// A command that slotway answered itself, where everything is logged.
+    #[cold]
+    pub(super) fn note_own(&mut self, index: usize, command: u16, args: &Args, begun: Instant) {
+        let Some(client) = self.clients.get(index) else { return };
+        let took = begun.elapsed().as_micros() as u64;
+        if took < self.shared.slow.slower_than() {
+            return;
+        }
+        let entry = SlowEntry {
+            took: Slowness { queue: took, ..Slowness::default() },
+            args: logged_args(args),
+            ..SlowEntry::default()
+        };
+        let (generation, seq) = (client.generation, client.base.wrapping_sub(1));
+        self.slow_command(entry, command, Dest::Client { index: index as u32, generation, seq });
+    }
+
+    /// The client's last command is a CONFIG that nodes have been sent: what it says of the slow log
+    /// holds here too, if they agree.
+    #[cold]
+    pub(super) fn set_when_agreed(&mut self, index: usize, args: &Args) {
+        let setting = SlowSetting::of(args).filter(|_| args.is(1, "set"));
+        let Some(client) = self.clients.get(index).filter(|_| setting.is_some()) else { return };
+        let seq =
+            client.base.wrapping_add(client.replies.as_ref().map_or(0, |r| r.waiting()) as u32);
+        let to = Dest::Client {
+            index: index as u32,
+            generation: client.generation,
+            seq: seq.wrapping_sub(1),
+        };
+        if let Some((_, gathering)) = self.gatherings.iter_mut().find(|(_, g)| g.to == to) {
+            gathering.sets = setting;
+        }
+    }
+}
+
+/// Bytes of a value in a reply: a text's own, or all texts' that stand in a list.
+fn value_len(reply: &[u8]) -> usize {
+    let own = |reply: &[u8]| text(reply).map(<[u8]>::len);
+    own(reply).unwrap_or_else(|| elements(reply).map(|e| own(e).unwrap_or(e.len())).sum())
+}
