@@ -88,6 +88,9 @@ fn who_is_counted_gets_the_message() {
             }
             _ => panic!("{count:?}"),
         }
+        // Nobody of this round is counted in the next one.
+        subscriber.send(&["UNSUBSCRIBE"]).unwrap();
+        assert_eq!(receive(&mut subscriber), ["unsubscribe", "odd:late", "0"]);
     }
     assert!(counted > 0);
 }

@@ -98,7 +98,13 @@ mod tests {
         other
     }
 
-    const RESTART: [&str; 3] = ["upstream.connections", "tls.upstream.enabled", "log.format"];
+    const RESTART: [&str; 5] = [
+        "upstream.connections",
+        "tls.upstream.enabled",
+        "tracing.endpoint",
+        "tracing.service_name",
+        "log.format",
+    ];
 
     fn paths(differences: &[Difference]) -> Vec<&str> {
         differences.iter().map(|d| d.key.path).collect()

@@ -866,7 +866,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "tracing.sample",
-        change: Change::Restart,
+        change: Change::Now,
         flag: None,
         doc: "One command of so many is traced, chosen at random.",
         field: |c| Field::Count(&mut c.tracing.sample, 1..=1_000_000_000),

@@ -21,8 +21,10 @@ impl Pool {
         self.shared().scripts.set_limit(config.limits.scripts);
         self.tell_hub(ToHub::Config(Arc::clone(&config)));
         let mut inner = self.inner();
-        let slow = SlowSetting::between(&inner.config.slowlog, &config.slowlog);
-        self.shared().slow.set(slow);
+        // What CONFIG SET has said stays until the file says something else.
+        if inner.config.slowlog != config.slowlog {
+            self.shared().slow.set(SlowSetting::configured(&config.slowlog));
+        }
         inner.config = config;
         inner.tell_config();
     }

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::config;
 use crate::resp::{Args, strict_i64};
 
 /// [`SlowLog::slower_than`] where nothing is logged.
@@ -71,14 +70,10 @@ pub struct SlowSetting {
 }
 
 impl SlowSetting {
-    /// What another configuration changes: what CONFIG SET has set stays where the file says the
-    /// same as before.
-    pub fn between(before: &config::SlowLog, now: &config::SlowLog) -> SlowSetting {
-        let slower_than = now.slower_than.map_or(OFF, |time| time.as_micros() as u64);
-        SlowSetting {
-            slower_than: (before.slower_than != now.slower_than).then_some(slower_than),
-            max_len: (before.max_len != now.max_len).then_some(now.max_len),
-        }
+    /// What the configuration says.
+    pub fn configured(config: &crate::config::SlowLog) -> SlowSetting {
+        let micros = config.slower_than.map_or(OFF, |d| d.as_micros() as u64);
+        SlowSetting { slower_than: Some(micros), max_len: Some(config.max_len) }
     }
 
     /// `None`: nothing that concerns it. What nodes refuse does not matter.

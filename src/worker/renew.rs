@@ -14,7 +14,7 @@ impl Worker {
         let mut settings = Settings::new(config, workers);
         settings.accepted = larger(self.settings.accepted, settings.request);
         self.settings = settings;
-        self.seeing.set_config(config);
+        self.seeing.configure(config, self.now);
         if *self.router.rules() != config.commands {
             let table = self.router.shared_table();
             self.router = Arc::new(Router::with_rules(table, config.commands.clone()));

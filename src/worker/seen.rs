@@ -89,18 +89,19 @@ impl Seeing {
         seeing
     }
 
-    /// Another configuration. What was seen stays, unless nothing is to be looked at any more.
-    pub fn set_config(&mut self, config: &Config) {
+    /// Another configuration.
+    pub fn configure(&mut self, config: &Config, now: u64) {
         let sample = if config.observe.hot_keys { config.observe.sample as u32 } else { 0 };
-        if sample == self.sample {
-            return;
+        let trace = if self.trace == 0 { 0 } else { config.tracing.sample as u32 };
+        if sample == 0 && self.sample != 0 {
+            self.reset(Kind::Hot, now);
+            self.reset(Kind::Big, now);
         }
-        self.sample = sample;
-        if sample == 0 {
-            (self.hot, self.big) = (HotKeys::new(0), BigKeys::default());
+        if (sample, trace) != (self.sample, self.trace) {
+            (self.sample, self.trace) = (sample, trace);
+            (self.to_sample, self.to_trace) = (0, 0);
+            self.next_sample();
         }
-        (self.to_sample, self.to_trace) = (0, 0);
-        self.next_sample();
         self.set_floor();
     }
 
