@@ -20,7 +20,7 @@ help:
 	@echo 'make faults  what clients notice of each fault, into docs/reliability.md (ten minutes;'
 	@echo '             ARGS="frozen-3 resharding" for some, ARGS="--list" for their names)'
 	@echo 'make soak    all kinds of clients and faults for half an hour (ARGS="--minutes 5 --seed 7")'
-	@echo 'make conformance  redis-py'\''s own tests, straight to a server and through slotway'
+	@echo 'make conformance  redis-py'\''s own tests, straight to a server and through slotway, both modes'
 	@echo '             (ARGS="--protocol 3 commands" for a part of them)'
 	@echo 'make bench   slotway beside its peers: speed and CPU per command (ARGS="...")'
 	@echo 'make bench-pieces  what scanning, routing and merging cost, one by one (ARGS="scan")'

@@ -6,7 +6,9 @@
 //!
 //! While it is moved from, a source is **held**: a key of slotway's own in its slot, which expires
 //! by itself, keeps other emulated moves of that source waiting, whichever slotway does them. So
-//! two of them never move the same element. Commands that a node carries out by itself know nothing
+//! two of them never move the same element. Where a target may have what is moved already (a set's
+//! member, a whole key), it is held as well: a move in the other direction would otherwise take it
+//! for its own, remove it there while this one removes it here, and leave nothing. Commands that a node carries out by itself know nothing
 //! of it; against them each move makes sure that what it removes is what it has written elsewhere.
 
 use std::rc::Rc;
@@ -90,6 +92,35 @@ impl<'a> Hold<'a> {
             talk.pause(pause + req.ticket % 500).await;
             pause = (2 * pause).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Gets hold of the command's source and of its target, the smaller name first, so that no two
+    /// wait for each other; then sends `steps`. The source's hold, the target's, the replies.
+    async fn both(
+        talk: &Talk,
+        req: &'a Request,
+        steps: Vec<Step>,
+    ) -> Result<(Hold<'a>, Hold<'a>, Vec<Vec<u8>>), Vec<u8>> {
+        let (source, target) = (req.key(0), req.key(1));
+        let [first, second] = if source < target { [source, target] } else { [target, source] };
+        let (first, _) = Hold::take(talk, req, first, Vec::new()).await?;
+        let (second, replies) = match Hold::take(talk, req, second, steps).await {
+            Ok(both) => both,
+            Err(said) => {
+                talk.one(first.end()).await;
+                return Err(said);
+            }
+        };
+        if talk.now().saturating_sub(first.since) > SURE / 2 {
+            talk.ask(vec![first.end(), second.end()]).await;
+            let name = req.name.to_ascii_uppercase();
+            return Err(error(&format!(
+                "ERR {name} over several slots: others are moving the same keys all the time; \
+                 nothing was changed"
+            )));
+        }
+        let (held, other) = if source < target { (first, second) } else { (second, first) };
+        Ok((held, other, replies))
     }
 
     /// What frees the source again.
@@ -191,9 +222,20 @@ pub async fn copy(talk: Talk, req: Rc<Request>) -> Outcome {
 
 /// RENAME, and RENAMENX.
 pub async fn rename(talk: Talk, req: Rc<Request>) -> Outcome {
+    let (hold, other, replies) = Hold::both(&talk, &req, vec![dump(req.key(0))]).await?;
+    let outcome = rename_held(&talk, &req, &hold, replies).await;
+    talk.one(other.end()).await;
+    outcome
+}
+
+async fn rename_held(
+    talk: &Talk,
+    req: &Request,
+    hold: &Hold<'_>,
+    replies: Vec<Vec<u8>>,
+) -> Outcome {
     let (source, target) = (req.key(0), req.key(1));
     let only_new = req.name == "renamenx";
-    let (hold, replies) = Hold::take(&talk, &req, source, vec![dump(source)]).await?;
     let mut reply = replies.into_iter().next().unwrap_or_default();
     talk.writes();
     for copies in 0..MOST_COPIES {
@@ -209,7 +251,7 @@ pub async fn rename(talk: Talk, req: Rc<Request>) -> Outcome {
                 talk.one(hold.end()).await;
                 return Err(match copies {
                     0 => said,
-                    _ => stopped(&talk, &req, COPIED, &said),
+                    _ => stopped(talk, req, COPIED, &said),
                 });
             }
         };
@@ -218,7 +260,7 @@ pub async fn rename(talk: Talk, req: Rc<Request>) -> Outcome {
             talk.one(hold.end()).await;
             return match is_error_of(&written, "BUSYKEY") {
                 true => Ok(number(0)),
-                false => Err(target_failed(&talk, &req, &written)),
+                false => Err(target_failed(talk, req, &written)),
             };
         }
         let sha = Sha::of(&found.0).to_string();
@@ -226,10 +268,10 @@ pub async fn rename(talk: Talk, req: Rc<Request>) -> Outcome {
         let mut removed = talk.one(Step::one(source, &script)).await;
         if is_error_of(&removed, "NOPERM") {
             // Who may not run a script takes the chance.
-            removed = hold.end_with(&talk, &[b"DEL", source], true).await;
+            removed = hold.end_with(talk, &[b"DEL", source], true).await;
         }
         if is_unknown(&removed) {
-            removed = match hold.look(&talk).await {
+            removed = match hold.look(talk).await {
                 Held::Over => number(1),
                 Held::Ours => number(0),
                 Held::Unknown => removed,
@@ -243,11 +285,11 @@ pub async fn rename(talk: Talk, req: Rc<Request>) -> Outcome {
                     false => b"+OK\r\n".to_vec(),
                 });
             }
-            None => return Err(stopped(&talk, &req, NOT_REMOVED, &removed)),
+            None => return Err(stopped(talk, req, NOT_REMOVED, &removed)),
         }
         if copies + 1 == MOST_COPIES {
             talk.one(hold.end()).await;
-            return Err(stopped(&talk, &req, COPIED, b"-it changes all the time\r\n"));
+            return Err(stopped(talk, req, COPIED, b"-it changes all the time\r\n"));
         }
     }
     talk.one(hold.end()).await;
@@ -263,7 +305,19 @@ pub async fn set_member(talk: Talk, req: Rc<Request>) -> Outcome {
     let (source, target, member) = (req.key(0), req.key(1), req.arg(3));
     let is_member = |key: &[u8]| Step::one(key, &[b"SISMEMBER", key, member]);
     let looks = vec![is_member(source), Step::one(source, &[b"EXISTS", source]), is_member(target)];
-    let (hold, replies) = Hold::take(&talk, &req, source, looks).await?;
+    let (hold, other, replies) = Hold::both(&talk, &req, looks).await?;
+    let outcome = set_member_held(&talk, &req, &hold, replies).await;
+    talk.one(other.end()).await;
+    outcome
+}
+
+async fn set_member_held(
+    talk: &Talk,
+    req: &Request,
+    hold: &Hold<'_>,
+    replies: Vec<Vec<u8>>,
+) -> Outcome {
+    let (source, target, member) = (req.key(0), req.key(1), req.arg(3));
     let found: Vec<Option<i64>> = replies.iter().map(|reply| integer(reply)).collect();
     let end = match found.as_slice() {
         [_, Some(0), _] => Some(Ok(number(0))),
@@ -281,9 +335,9 @@ pub async fn set_member(talk: Talk, req: Rc<Request>) -> Outcome {
     let written = talk.one(Step::one(target, &[b"SADD", target, member])).await;
     if is_error(&written) {
         talk.one(hold.end()).await;
-        return Err(target_failed(&talk, &req, &written));
+        return Err(target_failed(talk, req, &written));
     }
-    let removed = hold.end_with(&talk, &[b"SREM", source, member], true).await;
+    let removed = hold.end_with(talk, &[b"SREM", source, member], true).await;
     match integer(&removed) {
         Some(0) => {
             // Somebody else took it: it is not there to be moved.
@@ -292,13 +346,13 @@ pub async fn set_member(talk: Talk, req: Rc<Request>) -> Outcome {
                 if is_error(&taken_back) {
                     let done =
                         "the target has the member, and others have removed it from the source";
-                    return Err(stopped(&talk, &req, done, &taken_back));
+                    return Err(stopped(talk, req, done, &taken_back));
                 }
             }
             Ok(number(0))
         }
         Some(_) => Ok(number(1)),
-        None => Err(stopped(&talk, &req, NOT_REMOVED, &removed)),
+        None => Err(stopped(talk, req, NOT_REMOVED, &removed)),
     }
 }
 
@@ -475,6 +529,7 @@ mod tests {
     use super::*;
 
     const TAKEN: (&str, &str) = ("SET NONE 7 NX PX 5000", "+OK\r\n");
+    const FREED: (&str, &str) = ("DEL NONE", ":1\r\n");
 
     #[test]
     fn a_key_is_written_before_it_is_removed() {
@@ -482,19 +537,21 @@ mod tests {
         let removal = format!("EVAL {script} 2 a NONE {}", Sha::of(b"DUMP"));
         let node = Node::new(&[
             TAKEN,
+            FREED,
             ("MULTI DUMP a PEXPIRETIME a EXEC", "*2\r\n$4\r\nDUMP\r\n:1234\r\n"),
             ("RESTORE b 1234 DUMP ABSTTL REPLACE", "+OK\r\n"),
             (&removal, ":1\r\n"),
         ]);
         assert_eq!(drive(request("RENAME a b", &[1, 2]), &node, rename), "+OK\r\n");
         let order = node.asked.borrow();
-        assert!(order[2].starts_with("RESTORE") && order[3].starts_with("EVAL"), "{order:?}");
+        assert!(order[3].starts_with("RESTORE") && order[4].starts_with("EVAL"), "{order:?}");
     }
 
     #[test]
     fn a_target_that_is_there() {
         let node = Node::new(&[
             TAKEN,
+            FREED,
             ("MULTI DUMP a PEXPIRETIME a EXEC", "*2\r\n$4\r\nDUMP\r\n:-1\r\n"),
             ("RESTORE b 0 DUMP ABSTTL", "-BUSYKEY Target key name already exists.\r\n"),
             ("DEL NONE", ":1\r\n"),
@@ -508,6 +565,7 @@ mod tests {
     fn an_element_that_somebody_else_took_is_taken_back() {
         let node = Node::new(&[
             TAKEN,
+            FREED,
             ("LMOVE NONE NONE LEFT RIGHT", "$-1\r\n"),
             ("LINDEX a 0", "$1\r\nx\r\n"),
             ("RPUSH b x", ":1\r\n"),
@@ -546,6 +604,7 @@ mod tests {
         let lost = "-ERR slotway lost its connection to n (x) after the command was sent: it may or may not have been executed\r\n";
         let node = Node::new(&[
             TAKEN,
+            FREED,
             ("SISMEMBER a m", ":1\r\n"),
             ("EXISTS a", ":1\r\n"),
             ("SISMEMBER b m", ":0\r\n"),
@@ -563,6 +622,7 @@ mod tests {
         let lost = "-ERR it may or may not have been executed\r\n";
         let node = Node::new(&[
             TAKEN,
+            FREED,
             ("SISMEMBER a m", ":1\r\n"),
             ("EXISTS a", ":1\r\n"),
             ("SISMEMBER b m", ":0\r\n"),

@@ -30,6 +30,10 @@ fn alone<'a>(req: &'a Request, key: &'a [u8]) -> Vec<&'a [u8]> {
     }
     args.push(key);
     args.extend(req.rest(last + 1));
+    // All were keys by their number, the side as well: no word to be understood, nor one too few.
+    if first > 1 && last + 1 >= req.args.len() {
+        args.push(b"?");
+    }
     args
 }
 

@@ -12,7 +12,7 @@ use crate::resp::reply::element_count;
 use crate::resp::tree::decode;
 use crate::resp::{Protocol, write};
 
-/// Of a group's history behind its end there is nothing, and to ask for it shows what is wrong.
+/// Of a group's history behind its end there is nothing: to ask for it shows what is wrong.
 const BEHIND_ALL: &[u8] = b"9223372036854775807-0";
 
 /// The arguments taken apart.
@@ -72,12 +72,12 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> Outcome {
         steps.push(Step::batch(&nothing, [args]).harmless());
     }
     if read.group {
-        // Of a group a read is a change: what is wrong with any stream is to be found before.
-        let looks = (0..count).map(|i| match id(i) {
-            b">" => read.step(req.key(i), BEHIND_ALL),
-            other => read.step(req.key(i), other),
-        });
-        steps.extend(looks);
+        // Of a group a read is a change, if only that the consumer is known from then on: what is
+        // wrong with any stream is to be found before.
+        steps.extend((0..count).map(|i| {
+            let key = req.key(i);
+            Step::one(key, &[b"XPENDING", key, req.arg(2)])
+        }));
     } else {
         steps.extend(parts(&ids));
         let ends = (0..count).filter(|&i| id(i) == b"$").map(|i| req.key(i));
@@ -94,12 +94,27 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> Outcome {
         }
     }
     let mut found: Vec<Vec<u8>> = replies.by_ref().take(count).collect();
-    first_error(&found)?;
     if read.group {
+        let none = |reply: &Vec<u8>| ["NOGROUP", "WRONGTYPE"].iter().any(|e| is_error_of(reply, e));
+        if let Some(i) = found.iter().position(none) {
+            // In the command's own words; an ID before it that is none comes first.
+            let odd = |id: &[u8]| id != b">" && !id.iter().all(|c| matches!(c, b'0'..=b'9' | b'-'));
+            let (at, id) = match (0..i).find(|&i| odd(id(i))) {
+                Some(at) => (at, id(at)),
+                None => (i, BEHIND_ALL),
+            };
+            let said = talk.one(read.step(req.key(at), id)).await;
+            return if is_error(&said) { Err(said) } else { Ok(null_list(req.protocol)) };
+        }
+        // History is read as often as one likes.
+        let history = (0..count).filter(|&i| id(i) != b">");
+        let looks = history.map(|i| read.step(req.key(i), id(i))).collect();
+        first_error(&talk.ask(looks).await)?;
         talk.writes();
         found = talk.ask(parts(&ids)).await;
         halfway(&talk, &req, &found)?;
     } else {
+        first_error(&found)?;
         // From here on "the end" is the end that it had when the command came.
         for id in ids.iter_mut().filter(|id| *id == b"$") {
             let Some(info) = replies.next() else { break };
@@ -210,7 +225,8 @@ mod tests {
     #[test]
     fn a_group_is_looked_for_before_anything_is_delivered() {
         let node = Node::new(&[
-            ("XREADGROUP GROUP g block COUNT 1 STREAMS a 9223372036854775807-0", "*-1\r\n"),
+            ("XPENDING a g", "*4\r\n:0\r\n$-1\r\n$-1\r\n*-1\r\n"),
+            ("XPENDING b g", "-NOGROUP y\r\n"),
             ("XREADGROUP GROUP g block COUNT 1 STREAMS b 9223372036854775807-0", "-NOGROUP x\r\n"),
         ]);
         let req = request("XREADGROUP GROUP g block COUNT 1 STREAMS a b > >", &[7, 8]);

@@ -1,6 +1,8 @@
-"""Runs redis-py's own test suite straight against a standalone server and through slotway.
+"""Runs redis-py's own test suite straight against a standalone server and through slotway, once as
+it comes and once with commands.cross_slot = "emulate".
 
     make conformance                                 both protocols, all of it
+    make conformance ARGS="--emulated some"          emulated only what passes no other way (as in CI)
     make conformance ARGS="--protocol 3 commands"    one of them, the parts with this in their name
 
 Fails unless every test that passes straight passes through slotway as well or is listed in
@@ -26,7 +28,9 @@ import suite
 sys.path.insert(0, str(suite.REPOSITORY / "tests/python"))
 from servers import Cluster, Server, Slotway  # noqa: E402
 
-COLUMNS = ("straight", "through")
+# Through slotway in two modes.
+MODES = ("through", "emulated")
+COLUMNS = ("straight", *MODES)
 # Seconds for one test, the slowest of which takes 5 straight; and for one part.
 TEST_PATIENCE = 30
 PART_PATIENCE = 900
@@ -36,6 +40,7 @@ SERVER_OPTIONS = ["--enable-debug-command", "yes"]
 # What a program that was written for one server needs, and what `make run` sets as well; and the
 # users that the tests make are the cluster's.
 SETTINGS = ["transactions.cross_slot=split", "auth=passthrough"]
+EMULATE = ["commands.cross_slot=emulate"]
 
 Result = collections.namedtuple("Result", "outcome seconds why")
 
@@ -46,7 +51,8 @@ def start(column, started):
         started.append(Server(options=SERVER_OPTIONS))
     else:
         cluster = Cluster(options=SERVER_OPTIONS)
-        started += [Slotway(cluster, settings=SETTINGS), *cluster.nodes]
+        settings = SETTINGS + (EMULATE if column == "emulated" else [])
+        started += [Slotway(cluster, settings=settings), *cluster.nodes]
         cluster.start()
     started[0].start()
 
@@ -176,14 +182,18 @@ def to_try_again(results, entries):
     again = {}
     for protocol, columns in results.items():
         failed = {
-            test
-            for column in COLUMNS
+            (test, column)
+            for mode in MODES
+            for column in ("straight", mode)
             for test, result in columns[column].items()
-            if result.outcome == "failed" and not is_as_listed(columns, entries, protocol, test)
+            if result.outcome == "failed"
+            and not is_as_listed(columns, entries[mode], protocol, test)
+            and (test in columns[mode] or mode == "through")
         }
-        if failed:
-            again[protocol] = sorted(failed)
-    return again
+        for test, column in failed:
+            for each in {"straight", column}:
+                again.setdefault((protocol, each), set()).add(test)
+    return {key: sorted(tests) for key, tests in again.items()}
 
 
 def is_as_listed(columns, entries, protocol, test):
@@ -195,19 +205,27 @@ def is_as_listed(columns, entries, protocol, test):
     )
 
 
-def passes(results):
+def passes(results, mode):
     """As known.judge wants them."""
     return {
         protocol: tuple(
             {test: result.outcome == "passed" for test, result in columns[column].items()}
-            for column in COLUMNS
+            for column in ("straight", mode)
         )
         for protocol, columns in results.items()
     }
 
 
-def print_table(results):
-    for protocol, (straight, through) in passes(results).items():
+def only_those_run(results, mode):
+    """The same, where a part of the tests was run."""
+    return {
+        protocol: ({test: passed for test, passed in straight.items() if test in ran}, ran)
+        for protocol, (straight, ran) in passes(results, mode).items()
+    }
+
+
+def print_table(results, mode):
+    for protocol, (straight, through) in results.items():
         lacking = known.missing(straight, through)
         rows = collections.defaultdict(lambda: [0, 0, 0])
         for i, tests in enumerate(
@@ -219,20 +237,20 @@ def print_table(results):
         ):
             for test in tests:
                 rows[test.split("::")[0]][i] += 1
-        print(f"\nRESP{protocol:<45} straight  through  missing")
+        print(f"\nRESP{protocol:<45} straight {mode:>8}  missing")
         for name in sorted(rows):
             print("{:49} {:8} {:8} {:8}".format(name, *rows[name]))
         sums = [sum(row[i] for row in rows.values()) for i in range(3)]
         print("{:49} {:8} {:8} {:8}".format("all", *sums))
 
 
-def print_missing(results, entries):
+def print_missing(results, mode, entries):
     """Every test that passes straight only, under its reason; one line for all its parameters."""
     by_reason = collections.defaultdict(lambda: collections.defaultdict(list))
-    for protocol, columns in passes(results).items():
+    for protocol, columns in only_those_run(results, mode).items():
         for test in known.missing(*columns):
             listed = known.find(entries, protocol, test)
-            through = results[protocol]["through"].get(test)
+            through = results[protocol][mode].get(test)
             why = through.why.split("\n")[0] if through else "was not run"
             reason = listed[0].reason if listed else f"NOT LISTED: {why}"
             name, _, parameters = test.partition("[")
@@ -247,6 +265,12 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("parts", nargs="*", help="only parts of suite.toml with this in their name")
     parser.add_argument("--protocol", type=int, choices=(2, 3), action="append")
+    parser.add_argument(
+        "--emulated",
+        choices=("all", "some", "none"),
+        default="all",
+        help="which tests with commands.cross_slot = emulate; some: those it is made for",
+    )
     parser.add_argument("--jobs", type=int, default=8, help="parts at the same time (default 8)")
     return parser.parse_args()
 
@@ -256,7 +280,8 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     wanted = arguments()
     suite.fetch()
-    entries = known.read((suite.HERE / "known.toml").read_text())
+    text = (suite.HERE / "known.toml").read_text()
+    entries = {mode: known.read(text, mode) for mode in MODES}
     parts = {
         name: files
         for name, files in suite.parts().items()
@@ -274,28 +299,52 @@ def main():
             for part, files in parts.items()
             for protocol in protocols
             for column in COLUMNS
+            if column != "emulated" or wanted.emulated == "all"
         ],
         wanted.jobs,
         out,
         results,
     )
+    if wanted.emulated == "some":
+        run_all(made_for(results, entries), wanted.jobs, out, results)
     again = to_try_again(results, entries)
     if again:
         print(f"\nonce more, what failed and is not listed: {sum(map(len, again.values()))} tests")
-        jobs = [
-            Job(p, column, "again", tests) for p, tests in again.items() for column in COLUMNS
-        ]
+        jobs = [Job(p, column, "again", tests) for (p, column), tests in again.items()]
         run_all(jobs, wanted.jobs, out, results)
 
-    print_table(results)
-    print_missing(results, entries)
     files = {name for names in parts.values() for name in names}
-    wrong = known.judge(entries, passes(results), files)
+    wrong = []
+    for mode in MODES:
+        some = mode == "emulated" and wanted.emulated != "all"
+        found = only_those_run(results, mode) if some else passes(results, mode)
+        print_table(found, mode)
+        print_missing(results, mode, entries[mode])
+        wrong += known.judge(entries[mode], found, set() if some else files)
     print()
     for sentence in wrong:
         print(sentence)
     print(f"{len(wrong)} things to put right" if wrong else "all is as known.toml has it")
     return 1 if wrong else 0
+
+
+def made_for(results, entries):
+    """Jobs for what is listed as not passing through slotway, but for emulation."""
+    jobs = []
+    for protocol, found in passes(results, "through").items():
+        tests = [
+            test
+            for test in known.missing(*found)
+            if known.find(entries["through"], protocol, test)
+            and not known.find(entries["emulated"], protocol, test)
+        ]
+        by_file = collections.defaultdict(list)
+        for test in tests:
+            by_file[test.split("::")[0]].append(test)
+        for file, its in by_file.items():
+            part = "some-" + file.removesuffix(".py").replace("/", "-")
+            jobs.append(Job(protocol, "emulated", part, its))
+    return jobs
 
 
 if __name__ == "__main__":

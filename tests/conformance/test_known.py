@@ -63,6 +63,12 @@ def test_one_that_is_listed_twice():
     assert "more than once" in wrong
 
 
+def test_modes():
+    text = TOML.replace('"one"', '"one"\nonly = "through"')
+    both = {mode: [e.reason for e in known.read(text, mode)] for mode in ("through", "emulated")}
+    assert both == {"through": ["one", "one", "only there"], "emulated": ["only there"]}
+
+
 def test_names():
     entry = known.Entry("f.py::test_a", "why", (2, 3))
     assert entry.matches("f.py::test_a") and entry.matches("f.py::test_a[single-1]")

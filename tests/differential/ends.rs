@@ -101,4 +101,16 @@ impl Pair {
             .map(|c| (self.reference.reply(c, commands), self.through.reply(c, commands)));
         pairs.collect()
     }
+
+    /// Lets keys expire on both sides: they are over, though perhaps not removed yet.
+    pub fn expire(&mut self, keys: &[Vec<u8>]) {
+        let expire = keys.iter().map(|key| {
+            let mut c = Command::words(&["PEXPIRE", "", "1"]);
+            c.args[1] = key.clone();
+            c
+        });
+        let all: Vec<Command> = expire.collect();
+        self.both(&all, |_| false);
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

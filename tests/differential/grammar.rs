@@ -87,7 +87,7 @@ impl Rng {
         self.below(n) == 0
     }
 
-    fn pick<'a, T: ?Sized>(&mut self, from: &[&'a T]) -> &'a T {
+    pub fn pick<'a, T: ?Sized>(&mut self, from: &[&'a T]) -> &'a T {
         from[self.below(from.len())]
     }
 }
@@ -125,6 +125,14 @@ impl Shape {
             beginnings(parts).into_iter().map(move |start| (start, words.clone()))
         });
         all.collect()
+    }
+
+    /// What the server runs as a script: it is not taken apart.
+    fn is_script(&self) -> bool {
+        let mut words = Vec::new();
+        collect_words(&self.0, &mut words);
+        let first = words.first().map_or("", String::as_str);
+        ["EVAL", "FCALL", "SCRIPT", "FUNCTION"].iter().any(|name| first.starts_with(name))
     }
 
     /// Whether a transaction may have it: one command, with a key.
@@ -184,6 +192,8 @@ pub struct Grammar {
     for_transactions: Vec<usize>,
     /// How many stream entries were made.
     entries: usize,
+    /// Whether each key of a command carries a tag of its own.
+    pub scattered: bool,
 }
 
 const KEY_TYPES: [&str; 11] =
@@ -192,8 +202,27 @@ const TAGS: [&str; 4] = ["{a}", "{user:17}", "{\u{e9}}", "{ }"];
 
 impl Grammar {
     pub fn read(text: &str) -> Self {
-        let mut shapes = Vec::new();
-        let (mut anywhere, mut for_transactions) = (Vec::new(), Vec::new());
+        let mut grammar = Grammar {
+            shapes: Vec::new(),
+            anywhere: Vec::new(),
+            for_transactions: Vec::new(),
+            entries: 0,
+            scattered: false,
+        };
+        grammar.add(text, true);
+        grammar
+    }
+
+    /// The same, and `more` for keys in any slots; each key of a command has a tag of its own, but
+    /// in transactions, which have none of `more`.
+    pub fn scattered(text: &str, more: &str) -> Self {
+        let mut grammar = Grammar::read(text);
+        grammar.scattered = true;
+        grammar.add(more, false);
+        grammar
+    }
+
+    fn add(&mut self, text: &str, for_transactions: bool) {
         for line in text.lines() {
             let line = line.trim();
             if line.is_empty() || line.starts_with("# ") || line == "#" {
@@ -204,13 +233,13 @@ impl Grammar {
                 _ => (1, line),
             };
             let shape = Shape::read(line);
-            anywhere.extend(std::iter::repeat_n(shapes.len(), weight));
-            if shape.fits_a_transaction() {
-                for_transactions.extend(std::iter::repeat_n(shapes.len(), weight.max(1)));
+            let at = self.shapes.len();
+            self.anywhere.extend(std::iter::repeat_n(at, weight));
+            if for_transactions && shape.fits_a_transaction() {
+                self.for_transactions.extend(std::iter::repeat_n(at, weight.max(1)));
             }
-            shapes.push(shape);
+            self.shapes.push(shape);
         }
-        Grammar { shapes, anywhere, for_transactions, entries: 0 }
     }
 
     /// All shapes.
@@ -233,9 +262,15 @@ impl Grammar {
         self.make(at, tag, one_slot, rng).remove(0)
     }
 
+    /// A key as commands have them.
+    pub fn any_key(&mut self, rng: &mut Rng) -> Vec<u8> {
+        let shape = Shape::read("GET <any>");
+        make(&shape, "", Place::Anywhere, 0, rng).0.remove(0).args.remove(1)
+    }
+
     /// The commands of one shape, all of whose keys carry the tag.
     pub fn of_shape(&mut self, shape: &Shape, tag: &'static str, rng: &mut Rng) -> Vec<Command> {
-        let (done, entries) = make(shape, tag, true, self.entries, rng);
+        let (done, entries) = make(shape, tag, Place::OneSlot, self.entries, rng);
         self.entries = entries;
         done
     }
@@ -247,7 +282,12 @@ impl Grammar {
         one_slot: bool,
         rng: &mut Rng,
     ) -> Vec<Command> {
-        let (done, entries) = make(&self.shapes[at], tag, one_slot, self.entries, rng);
+        let place = match (one_slot, self.scattered) {
+            (true, _) => Place::OneSlot,
+            (false, true) => Place::Anywhere,
+            (false, false) => Place::AsTheServerWants,
+        };
+        let (done, entries) = make(&self.shapes[at], tag, place, self.entries, rng);
         self.entries = entries;
         done
     }
@@ -258,16 +298,29 @@ pub fn any_tag(rng: &mut Rng) -> &'static str {
     rng.pick(&TAGS)
 }
 
+/// Which slots the keys of one command may be in.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    OneSlot,
+    /// One, but several where slotway always splits.
+    AsTheServerWants,
+    Anywhere,
+}
+
 fn make(
     shape: &Shape,
     tag: &'static str,
-    one_slot: bool,
+    place: Place,
     entries: usize,
     rng: &mut Rng,
 ) -> (Vec<Command>, usize) {
-    let tagged = one_slot || count_keys(&shape.0) > 1;
+    let place = match place {
+        Place::Anywhere if shape.is_script() => Place::OneSlot,
+        place => place,
+    };
+    let tagged = place == Place::OneSlot || count_keys(&shape.0) > 1;
     let done = vec![Command::default()];
-    let mut maker = Maker { rng, tag, tagged, one_slot, done, entries };
+    let mut maker = Maker { rng, tag, tagged, place, done, entries };
     maker.all(&shape.0);
     (maker.done, maker.entries)
 }
@@ -344,7 +397,7 @@ fn quoted(chars: &mut impl Iterator<Item = char>) -> Vec<u8> {
 }
 
 fn is_key(token: &str) -> bool {
-    matches!(token, "any" | "lexz") || KEY_TYPES.contains(&token)
+    matches!(token, "any" | "lexz" | "wkey" | "hkey" | "okey") || KEY_TYPES.contains(&token)
 }
 
 /// How many keys a shape may have, repetitions counted twice.
@@ -365,8 +418,7 @@ struct Maker<'a> {
     tag: &'static str,
     /// Whether every key carries the tag.
     tagged: bool,
-    /// Even those of commands that are split.
-    one_slot: bool,
+    place: Place,
     done: Vec<Command>,
     entries: usize,
 }
@@ -408,7 +460,7 @@ impl Maker<'_> {
             self.push_key(key);
         } else if token == "split" || token == "splitstr" {
             let kind = if token == "split" { self.rng.pick(&KEY_TYPES) } else { "str" };
-            let key = if self.one_slot {
+            let key = if self.place == Place::OneSlot {
                 self.key(kind, self.tag)
             } else if self.rng.one_in(2) {
                 let tag = self.rng.pick(&TAGS);
@@ -417,6 +469,16 @@ impl Maker<'_> {
                 self.key(kind, "")
             };
             self.push_key(key);
+        } else if let "wkey" | "hkey" | "okey" = token {
+            let of = self.rng.pick(&["n", "n", "m", "v"]);
+            let mut element = self.data(of);
+            element.truncate(20);
+            let key = [token.get(..1).unwrap_or_default().as_bytes(), b"_", &element].concat();
+            self.push_key(key);
+        } else if let "wait" | "waitms" | "nk" = token {
+            // Not to be spoiled: nobody waits for hours.
+            let value = self.data(token);
+            self.push(value);
         } else if is_key(token) {
             // a key of another type now and then, for WRONGTYPE
             let kind = if token == "any" || (token != "lexz" && self.rng.one_in(25)) {
@@ -424,7 +486,12 @@ impl Maker<'_> {
             } else {
                 token
             };
-            let tag = if self.tagged || self.rng.one_in(3) { self.tag } else { "" };
+            let tag = match self.place {
+                Place::Anywhere if self.rng.one_in(4) => "",
+                Place::Anywhere => self.rng.pick(&TAGS),
+                _ if self.tagged || self.rng.one_in(3) => self.tag,
+                _ => "",
+            };
             let key = self.key(kind, tag);
             self.push_key(key);
         } else {
@@ -510,41 +577,22 @@ impl Maker<'_> {
                 let near = 1 + (self.entries / 30).saturating_sub(n % 3);
                 format!("{near}-{}", n % 4).into_bytes()
             }
+            "weight" => match n % 40 {
+                0 => r.pick(&["abc", "nan", "inf", "", "1e2", "0x10", " 1"]).into(),
+                _ => format!("{}.{}", n as i64 - 500, n % 4).into_bytes(),
+            },
+            "few" if n.is_multiple_of(20) => {
+                r.pick(&["inf", "-inf", "nan", "abc", "1e400", "0.1", "-1"]).into()
+            }
+            "few" => r.pick(&["0", "1", "2", "3", "10", "2", "1"]).into(),
+            "nk" if n.is_multiple_of(20) => r.pick(&["-1", "abc", "", "1.5", "99"]).into(),
+            "nk" => r.pick(&["0", "1", "1", "2", "2", "3", "4"]).into(),
+            "wait" if n.is_multiple_of(30) => r.pick(&["-1", "abc", "", "inf", "nan"]).into(),
+            "wait" => r.pick(&["0.001", "0.002", "1e-3"]).into(),
+            "waitms" if n.is_multiple_of(30) => r.pick(&["-1", "abc", "1.5"]).into(),
+            "waitms" => r.pick(&["1", "2"]).into(),
             "pat" => r.pick(&["*", "f1*", "member-?", "str:[0-4]*", "*{a}*", "none"]).into(),
             other => panic!("grammar: no token <{other}>"),
         }
     }
-}
-
-/// Spoils a command: an argument too many, one too few, or one that makes no sense. Which keys a
-/// command of several has stays as it was: a cluster rightly refuses keys of several slots.
-pub fn spoil(c: &mut Command, rng: &mut Rng) {
-    let junk: [&[u8]; 10] = [
-        b"notanumber",
-        b"",
-        b"1.5",
-        b"-1",
-        b"9223372036854775807",
-        b"9223372036854775808",
-        b"\x00\xff\r\n",
-        b"(nan",
-        b"nan",
-        b" 1",
-    ];
-    match rng.below(3) {
-        0 if c.keys.len() < 2 && c.args.len() > 1 => {
-            c.args.pop();
-        }
-        // one more argument of PFCOUNT would be a key in another slot
-        1 if c.keys.len() < 2 && !c.args[0].eq_ignore_ascii_case(b"pfcount") => {
-            c.args.push(rng.pick(&junk).to_vec())
-        }
-        _ if !c.data.is_empty() => {
-            let i = c.data[rng.below(c.data.len())];
-            c.args[i] = rng.pick(&junk).to_vec();
-        }
-        _ => {}
-    }
-    let last = c.args.len();
-    c.keys.retain(|k| *k < last);
 }

@@ -4,9 +4,12 @@
 //! What is sent is in `grammar.txt`, how replies that cannot be equal are compared and what is
 //! known to differ is in `allow.txt`, each with its reason. From the environment:
 //!
-//! - `SLOTWAY_TEST_ADDR`: a running slotway; without it, a cluster and a slotway are started
+//! - `SLOTWAY_TEST_ADDR`: a running slotway; without it, a cluster and a slotway are started;
+//!   `DIFF_EMULATING`: besides, one with `commands.cross_slot = "emulate"`
 //! - `DIFF_COMMANDS` (100000), `DIFF_SEED`, `DIFF_BATCH` (64); not named `SLOTWAY_…`, which would be
 //!   configuration of the slotway that is started
+//! - `DIFF_EMULATED` (15000): so many with keys in any slots, through a slotway that emulates the
+//!   commands over several: emulated.txt and allow-emulated.txt
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -16,6 +19,7 @@ mod frame;
 mod grammar;
 mod judge;
 mod rules;
+mod spoil;
 mod units;
 
 use std::collections::BTreeMap;
@@ -23,9 +27,10 @@ use std::env;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ends::{End, Pair};
-use grammar::{Command, Grammar, Rng, any_tag, spoil};
+use grammar::{Command, Grammar, Rng, any_tag};
 use rules::Rules;
 use slotway::sandbox::{Standalone, StandaloneOptions};
+use spoil::{spoil, spoil_anyhow};
 use units::Unit;
 
 /// After so many differences the rest says nothing new.
@@ -35,23 +40,45 @@ const FLUSH_EVERY: usize = 5_000;
 
 #[test]
 fn replies_are_those_of_a_standalone_server() {
-    let commands = number("DIFF_COMMANDS", 100_000) as usize;
-    let seed = number("DIFF_SEED", 20_240_607);
-    let batch = number("DIFF_BATCH", 64) as usize;
-    let how = format!("DIFF_SEED={seed} DIFF_COMMANDS={commands}");
-    println!("{how}");
-
     let sides = sides();
     let mut pairs = sides.pairs();
-    let wrong = wrong_arity(&mut pairs[0].reference);
     let mut grammar = Grammar::read(include_str!("grammar.txt"));
     let mut rules = Rules::read(include_str!("allow.txt"));
+    compare("DIFF_COMMANDS", 100_000, &mut pairs, &mut grammar, &mut rules);
+}
+
+#[test]
+fn replies_over_several_slots_are_those_of_a_standalone_server() {
+    let sides = sides();
+    let Some(through) = &sides.emulating else { return };
+    let mut pairs = [2, 3].map(|p| Pair::open(p, &sides.reference, through, false));
+    let more = include_str!("emulated.txt");
+    let mut grammar = Grammar::scattered(include_str!("grammar.txt"), more);
+    let text = [include_str!("allow-emulated.txt"), include_str!("allow.txt")].concat();
+    let mut rules = Rules::read(&text);
+    compare("DIFF_EMULATED", 15_000, &mut pairs, &mut grammar, &mut rules);
+}
+
+/// Sends so many random commands (or as many as the environment says) to both sides.
+fn compare(
+    variable: &str,
+    commands: u64,
+    pairs: &mut [Pair],
+    grammar: &mut Grammar,
+    rules: &mut Rules,
+) {
+    let commands = number(variable, commands) as usize;
+    let seed = number("DIFF_SEED", 20_240_607);
+    let batch = number("DIFF_BATCH", 64) as usize;
+    let how = format!("DIFF_SEED={seed} {variable}={commands}");
+    println!("{how}");
+    let wrong = wrong_arity(&mut pairs[0].reference);
     let mut rng = Rng(seed);
     let mut differences: Vec<String> = Vec::new();
     // One and the same thing is told once.
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
 
-    for pair in &mut pairs {
+    for pair in pairs.iter_mut() {
         pair.both(&[Command::words(&["FLUSHALL"])], |_| false);
     }
     let (mut sent, mut flushes) = (0, 0);
@@ -60,7 +87,7 @@ fn replies_are_those_of_a_standalone_server() {
         let pair = &mut pairs[which];
         let mut these = Vec::new();
         while these.len() < batch.min(commands - sent) {
-            these.extend(next(&mut grammar, &wrong, pair.any_slots, &mut rng));
+            these.extend(next(grammar, &wrong, pair.any_slots, &mut rng));
         }
         if sent / FLUSH_EVERY > flushes {
             flushes = sent / FLUSH_EVERY;
@@ -72,7 +99,7 @@ fn replies_are_those_of_a_standalone_server() {
         let mut mend = Vec::new();
         for (i, (c, (reference, theirs))) in these.iter().zip(&replies).enumerate() {
             let within = pair.queued.clone();
-            let found = judge::compare(&mut rules, &mut pair.queued, c, reference, theirs);
+            let found = judge::compare(rules, &mut pair.queued, c, reference, theirs);
             let Some(text) = found else { continue };
             let kind = kinds.entry(kind_of(c, theirs)).or_default();
             *kind += 1;
@@ -87,6 +114,10 @@ fn replies_are_those_of_a_standalone_server() {
             let mut del = Command::words(&["DEL"]);
             del.args.push(key);
             pair.both(&[del], |_| false);
+        }
+        if grammar.scattered && rng.one_in(20) {
+            let keys: Vec<Vec<u8>> = (0..20).map(|_| grammar.any_key(&mut rng)).collect();
+            pair.expire(&keys);
         }
         sent += these.len();
     }
@@ -127,8 +158,15 @@ fn converse(mut units: Vec<Unit>) {
     let mut had = 0;
     for unit in &units {
         for &protocol in unit.protocols() {
-            let split = unit.name.ends_with("(split)").then_some(sides.split.as_ref()).flatten();
-            let addrs = [sides.reference.as_str(), split.unwrap_or(&sides.through)];
+            let special = match &unit.name {
+                name if name.ends_with("(split)") => sides.split.as_ref(),
+                name if name.ends_with("(emulate)") => match &sides.emulating {
+                    None => continue,
+                    emulating => emulating.as_ref(),
+                },
+                _ => None,
+            };
+            let addrs = [sides.reference.as_str(), special.unwrap_or(&sides.through)];
             for addr in addrs {
                 for what in [&["FLUSHALL"][..], &["FUNCTION", "FLUSH"]] {
                     End::open(addr).ask(&Command::words(what));
@@ -168,7 +206,8 @@ fn next(grammar: &mut Grammar, wrong: &[Command], any_slots: bool, rng: &mut Rng
     }
     let mut commands = grammar.commands(rng);
     if rng.one_in(20) {
-        spoil(&mut commands[0], rng);
+        let how: fn(&mut Command, &mut Rng) = if grammar.scattered { spoil_anyhow } else { spoil };
+        how(&mut commands[0], rng);
     }
     if rng.one_in(10) {
         // names are found in any letter case
@@ -215,7 +254,7 @@ fn transaction(
         let ends_with_key = c.keys.last() == Some(&(c.args.len() - 1));
         // MSET's pairs made uneven are found by a server in EXEC, by slotway as it takes it apart.
         let pairs = c.args[0].to_ascii_uppercase().starts_with(b"MSET");
-        if rng.one_in(20) && (any_slots && !pairs || !any_slots && !ends_with_key) {
+        if rng.one_in(20) && !pairs && (any_slots || !ends_with_key) {
             spoil(&mut c, rng);
         }
         out.push(c);
@@ -274,7 +313,9 @@ struct Sides {
     through: String,
     /// One that takes transactions over several slots apart.
     split: Option<String>,
-    _own: Option<(common::Setting, common::Proxy)>,
+    /// One that emulates commands over several slots.
+    emulating: Option<String>,
+    _own: Option<(common::Setting, [common::Proxy; 2])>,
     _standalone: Standalone,
 }
 
@@ -295,22 +336,31 @@ fn sides() -> MutexGuard<'static, Sides> {
     let sides = SIDES.get_or_init(|| {
         let standalone = Standalone::start(StandaloneOptions::default()).expect("a server");
         let reference = standalone.addr().to_string();
-        let (through, split, own) = match env::var("SLOTWAY_TEST_ADDR") {
-            Ok(addr) => (addr, None, None),
+        let (through, special, own) = match env::var("SLOTWAY_TEST_ADDR") {
+            Ok(addr) => (addr, [None, env::var("DIFF_EMULATING").ok()], None),
             Err(_) => {
                 let own = common::setting(&[]);
-                let split = ["--set", "transactions.cross_slot=split"];
-                let split = common::Proxy::start(&own.cluster, &split);
-                let (through, also) = (own.proxy.listen.to_string(), split.listen.to_string());
-                (through, Some(also), Some((own, split)))
+                let special = ["transactions.cross_slot=split", "commands.cross_slot=emulate"];
+                let special =
+                    special.map(|set| common::Proxy::start(&own.cluster, &["--set", set]));
+                let through = own.proxy.listen.to_string();
+                let addrs = special.each_ref().map(|proxy| proxy.listen.to_string());
+                (through, addrs.map(Some), Some((own, special)))
             }
         };
-        Mutex::new(Sides { reference, through, split, _own: own, _standalone: standalone })
+        let [split, emulating] = special;
+        for addr in [&reference, &through] {
+            // A server looks for timeouts that are over so often.
+            End::open(addr).ask(&Command::words(&["CONFIG", "SET", "hz", "500"]));
+        }
+        let (_own, _standalone) = (own, standalone);
+        Mutex::new(Sides { reference, through, split, emulating, _own, _standalone })
     });
     let sides = sides.lock().unwrap_or_else(PoisonError::into_inner);
     // Each slotway counts what the other has subscribed for the test before: a moment longer than
     // anybody listens.
-    for addr in [Some(&sides.through), sides.split.as_ref()].into_iter().flatten() {
+    let special = [&sides.split, &sides.emulating];
+    for addr in special.into_iter().flatten().chain([&sides.through]) {
         common::eventually("no patterns are left", || {
             End::open(addr).ask(&Command::words(&["PUBSUB", "NUMPAT"])) == b":0\r\n"
         });

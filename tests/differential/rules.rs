@@ -90,7 +90,9 @@ impl Rule {
             ("values", names) => How::Values(names.split(',').map(str::to_owned).collect()),
             ("info", _) => How::Info,
             ("near", n) => How::Near(n.parse().expect("allow.txt: near N")),
-            ("differs", _) if !reply.is_empty() => How::Differs(reply.as_bytes().to_vec()),
+            ("differs", _) if !reply.is_empty() => {
+                How::Differs(reply.replace("\\r\\n", "\r\n").into_bytes())
+            }
             ("error", _) => How::Error,
             _ => panic!("allow.txt: no such comparison: {line}"),
         };
