@@ -428,7 +428,12 @@ pub(crate) mod testing {
             while at < step.frame.len() {
                 let mut ranges = Vec::new();
                 let rest = &step.frame[at..];
-                let limits = RequestLimits { bulk: 1 << 30, inline: 1 << 16, multibulk: 1 << 20 };
+                let limits = RequestLimits {
+                    bulk: 1 << 30,
+                    inline: 1 << 16,
+                    multibulk: 1 << 20,
+                    ..RequestLimits::default()
+                };
                 let scanned =
                     scan_request(rest, &limits, &mut RequestProgress::default(), &mut ranges);
                 let Ok(crate::resp::Request::Array { len }) = scanned else {
