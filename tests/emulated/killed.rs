@@ -24,7 +24,7 @@ use crate::steps::{CASES, Keys, State, judge, state};
 /// Each case so often, with keys of its own, while one node is killed.
 const COPIES: usize = 2;
 /// Clients at the same time.
-const CLIENTS: usize = 8;
+const CLIENTS: usize = 24;
 
 /// When a server is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -252,24 +252,40 @@ impl Job {
     }
 }
 
-#[test]
-fn a_node_killed_at_a_step() {
-    let options = ClusterOptions { primaries: 2, replicas: 2, ..ClusterOptions::default() };
-    let doors = Doors::start(Cluster::start(options).expect("a cluster"));
-    let reference = Standalone::start(StandaloneOptions::default()).expect("a server");
-    let mut args = vec!["--workers", "1"];
-    for set in ["commands.cross_slot=emulate", "reconnect.max=20ms", "topology.min_interval=20ms"] {
-        args.extend(["--set", set]);
+/// Slotway before the doors.
+struct Stage {
+    // Dropped in this order.
+    proxy: Proxy,
+    doors: Arc<Doors>,
+    reference: Standalone,
+    wrong: Vec<String>,
+    /// How often commands ended how.
+    seen: BTreeMap<&'static str, usize>,
+}
+
+impl Stage {
+    fn start() -> Stage {
+        let options = ClusterOptions { primaries: 2, replicas: 2, ..ClusterOptions::default() };
+        let doors = Doors::start(Cluster::start(options).expect("a cluster"));
+        let mut args = vec!["--workers", "1"];
+        for set in
+            ["commands.cross_slot=emulate", "reconnect.max=20ms", "topology.min_interval=20ms"]
+        {
+            args.extend(["--set", set]);
+        }
+        let make = |name: &str, program: &std::path::Path| doors.cluster.command(name, program);
+        let proxy = Proxy::launch(make, &doors.seeds(), &args);
+        common::eventually("slotway is ready", || {
+            proxy.get("/readyz").is_some_and(|(status, _)| status == 200)
+        });
+        let reference = Standalone::start(StandaloneOptions::default()).expect("a server");
+        Stage { proxy, doors, reference, wrong: Vec::new(), seen: BTreeMap::new() }
     }
-    let make = |name: &str, program: &std::path::Path| doors.cluster.command(name, program);
-    let proxy = Proxy::launch(make, &doors.seeds(), &args);
-    common::eventually("slotway is ready", || {
-        proxy.get("/readyz").is_some_and(|(status, _)| status == 200)
-    });
-    let (mut wrong, mut seen) = (Vec::new(), BTreeMap::new());
-    for (round, (half, name, nth, when)) in KILLS.iter().copied().enumerate() {
-        let jobs = jobs(&reference, round);
-        let mut conn = proxy.connect();
+
+    /// What there is before, at the replicas as well.
+    fn set_up(&self, round: usize) -> Vec<Job> {
+        let jobs = jobs(&self.reference, round);
+        let mut conn = self.proxy.connect();
         conn.command(&["FLUSHALL"]).expect("FLUSHALL");
         for job in &jobs {
             for words in job.keys.all_words(CASES[job.case].1) {
@@ -277,20 +293,27 @@ fn a_node_killed_at_a_step() {
                 assert_eq!(reply.error(), None, "{words:?}");
             }
         }
-        // What was there before has come to the replicas.
-        for replica in doors.cluster.nodes().expect("nodes").iter().filter(|n| !n.is_primary()) {
-            doors.cluster.catch_up(replica).expect("the same");
+        let nodes = self.doors.cluster.nodes().expect("nodes");
+        for replica in nodes.iter().filter(|node| !node.is_primary()) {
+            self.doors.cluster.catch_up(replica).expect("the same");
         }
-        let victim = doors.primary(half);
-        let replica = doors.cluster.replicas_of(&victim).expect("nodes").remove(0);
-        let node = doors.nodes.iter().position(|node| node.id == victim.id).expect("the node");
-        *lock(&doors.plan) = Some(Plan { node, name, left: nth, when });
+        jobs
+    }
 
+    /// The primary of a half of the slots, and its replica.
+    fn shard(&self, half: usize) -> (Node, Node) {
+        let primary = self.doors.primary(half);
+        let replica = self.doors.cluster.replicas_of(&primary).expect("nodes").remove(0);
+        (primary, replica)
+    }
+
+    /// The replies of all, while `act` does its work.
+    fn run(&self, jobs: &[Job], act: impl FnOnce()) -> BTreeMap<usize, Reply> {
         let (next, replies) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
         thread::scope(|scope| {
             for _ in 0..CLIENTS {
                 scope.spawn(|| {
-                    let mut conn = proxy.connect();
+                    let mut conn = self.proxy.connect();
                     loop {
                         let i = next.fetch_add(1, Ordering::SeqCst);
                         let Some(job) = jobs.get(i) else { break };
@@ -299,38 +322,100 @@ fn a_node_killed_at_a_step() {
                     }
                 });
             }
+            act();
+        });
+        replies.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn promote(&self, replica: &Node) {
+        let mut conn = self.doors.cluster.connect(replica).expect("to connect");
+        let reply = conn.command(&["CLUSTER", "FAILOVER", "TAKEOVER"]).expect("a reply");
+        assert!(reply.is_ok(), "{reply:?}");
+    }
+
+    fn judge(&mut self, what: &str, jobs: &[Job], replies: &BTreeMap<usize, Reply>) {
+        let all = self.doors.state();
+        for (i, job) in jobs.iter().enumerate() {
+            let (reply, now) = (&replies[&i], job.its(&all));
+            let outcome = match reply.error() {
+                _ if *reply == job.wanted => "done",
+                Some(_) if now == job.old => "an error, and as before",
+                Some(_) if now == job.new => "an error, and all done",
+                Some(_) => "an error, and in between",
+                None => "waited in vain",
+            };
+            *self.seen.entry(outcome).or_insert(0) += 1;
+            let Job { keys, words, wanted, old, new, .. } = job;
+            if let Some(why) = judge(old, new, &now, reply, wanted, keys, true) {
+                self.wrong.push(format!(
+                    "{why}\n   {words:?}, {what}\n   reply {reply:?}\n   before {old:?}\n   now    \
+                     {now:?}\n   wanted {new:?}"
+                ));
+            }
+        }
+    }
+
+    fn bring_back(&self, node: &Node) {
+        self.doors.cluster.restart(node).expect("to start again");
+        self.doors.cluster.settle().expect("a cluster");
+    }
+
+    /// A primary is killed at the moment that is named.
+    fn killed(
+        &mut self,
+        round: usize,
+        (half, name, nth, when): (usize, &'static str, usize, When),
+    ) {
+        let jobs = self.set_up(round);
+        let (primary, replica) = self.shard(half);
+        let doors = &self.doors;
+        let node = doors.nodes.iter().position(|node| node.id == primary.id).expect("the node");
+        *lock(&doors.plan) = Some(Plan { node, name, left: nth, when });
+        let replies = self.run(&jobs, || {
             common::eventually(&format!("{name} comes"), || lock(&doors.plan).is_none());
             // It has read all that it was sent when it finds its primary gone.
             common::eventually("the replica has read all", || {
                 doors.field(&replica, "master_link_status").as_deref() == Some("down")
             });
-            let mut conn = doors.cluster.connect(&replica).expect("to connect");
-            let reply = conn.command(&["CLUSTER", "FAILOVER", "TAKEOVER"]).expect("a reply");
-            assert!(reply.is_ok(), "{reply:?}");
+            self.promote(&replica);
         });
-        let now = doors.state();
-        let replies = lock(&replies);
-        for (i, job) in jobs.iter().enumerate() {
-            let (reply, now) = (&replies[&i], job.its(&now));
-            let outcome = match () {
-                () if reply.error().is_some_and(|e| e.contains("halfway")) => "halfway",
-                () if *reply == job.wanted => "done",
-                () => "not done",
-            };
-            *seen.entry(outcome).or_insert(0) += 1;
-            if let Some(why) = judge(&job.old, &job.new, &now, reply, &job.wanted, &job.keys, true)
-            {
-                let (words, old, new) = (&job.words, &job.old, &job.new);
-                wrong.push(format!(
-                    "{why}\n   {words:?}, {name} {nth} {when:?}\n   reply {reply:?}\n   before \
-                     {old:?}\n   now    {now:?}\n   wanted {new:?}"
-                ));
-            }
-        }
-        doors.cluster.restart(&victim).expect("to start again");
-        doors.cluster.settle().expect("a cluster");
+        self.judge(&format!("{name} {nth} {when:?}"), &jobs, &replies);
+        self.bring_back(&primary);
     }
-    println!("{} nodes killed, of the commands {seen:?}", KILLS.len());
-    assert!(seen["halfway"] > 2 && seen["done"] > 100, "{seen:?}");
+
+    /// A primary whose replica is cut off is killed when all are answered. What only it had is lost
+    /// to Redis; where it is told to confirm nothing without a replica, nothing is in neither.
+    fn cut_off(&mut self, round: usize) {
+        let jobs = self.set_up(round);
+        let (primary, replica) = self.shard(1);
+        let cluster = &self.doors.cluster;
+        let mut conn = cluster.connect(&primary).expect("to connect");
+        conn.command(&["CONFIG", "SET", "min-replicas-to-write", "1"]).expect("CONFIG");
+        cluster.pause(&replica).expect("to pause");
+        conn.command(&["CLIENT", "KILL", "TYPE", "replica"]).expect("CLIENT KILL");
+        common::eventually("the replica is cut off", || {
+            self.doors.field(&primary, "connected_slaves").as_deref() == Some("0")
+        });
+        let replies = self.run(&jobs, || {});
+        cluster.kill(&primary).expect("to kill");
+        cluster.resume(&replica).expect("to resume");
+        self.promote(&replica);
+        self.judge("the replica was cut off", &jobs, &replies);
+        self.bring_back(&primary);
+    }
+}
+
+#[test]
+fn a_node_killed_at_a_step() {
+    let mut stage = Stage::start();
+    for (round, kill) in KILLS.iter().enumerate() {
+        stage.killed(round, *kill);
+    }
+    stage.cut_off(KILLS.len());
+    let Stage { wrong, seen, .. } = &stage;
+    println!("{} nodes killed, of the commands {seen:?}", KILLS.len() + 1);
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    let errors = |what: &str| seen.get(what).copied().unwrap_or(0);
+    assert!(errors("an error, and in between") > 0, "{seen:?}");
+    assert!(errors("an error, and as before") > 0 && errors("done") > 100, "{seen:?}");
 }
