@@ -265,7 +265,10 @@ struct Stage {
 
 impl Stage {
     fn start() -> Stage {
-        let options = ClusterOptions { primaries: 2, replicas: 2, ..ClusterOptions::default() };
+        // From a file a new replica is fed at once, otherwise when it has said something first.
+        let conf = vec!["repl-diskless-sync no".to_owned()];
+        let options =
+            ClusterOptions { primaries: 2, replicas: 2, conf, ..ClusterOptions::default() };
         let doors = Doors::start(Cluster::start(options).expect("a cluster"));
         let mut args = vec!["--workers", "1"];
         for set in
