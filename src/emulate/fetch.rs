@@ -173,7 +173,7 @@ pub fn stopped(talk: &Talk, req: &Request, done: &str, cause: &[u8]) -> Vec<u8> 
     ))
 }
 
-/// What a client is told of an error that came before the first step that changes something. What
+/// What a client is told of an error of which it is sure that nothing was changed. What
 /// slotway says of a step that was lost would mean the whole command to the client.
 pub fn failed_before(name: &str, said: Vec<u8>) -> Vec<u8> {
     let Some(cause) = error_text(&said) else { return said };
@@ -244,7 +244,7 @@ pub fn target_failed(talk: &Talk, req: &Request, cause: &[u8]) -> Vec<u8> {
         let done = "the target may or may not have been written, the sources are as they were";
         return stopped(talk, req, done, cause);
     }
-    cause.to_vec()
+    failed_before(&req.name, cause.to_vec())
 }
 
 #[cfg(test)]

@@ -261,6 +261,7 @@ async fn rename_held(
             talk.one(hold.end()).await;
             return match is_error_of(&written, "BUSYKEY") {
                 true => Ok(number(0)),
+                false if copies > 0 => Err(stopped(talk, req, COPIED, &written)),
                 false => Err(target_failed(talk, req, &written)),
             };
         }
@@ -517,7 +518,9 @@ pub async fn set_if_none(talk: Talk, req: Rc<Request>) -> Outcome {
                 done.extend(all);
                 continue;
             }
-            None if done.is_empty() && !is_unknown(&reply) => return Err(reply),
+            None if done.is_empty() && !is_unknown(&reply) => {
+                return Err(target_failed(&talk, &req, &reply));
+            }
             None => reply,
         };
         let mut said = Vec::new();
