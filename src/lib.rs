@@ -13,6 +13,7 @@
 //! - [`buf`], [`stream`], [`tls`]: byte queues towards sockets, the sockets, and TLS on them.
 //! - [`upstream`]: connections to nodes.
 //! - [`client`]: one downstream connection, its ordered reply queue, its limits.
+//! - [`pubsub`]: one subscription at the cluster for all subscribers, held by a hub of its own.
 //! - [`worker`]: one core: owns its clients and upstreams and runs them.
 //! - [`control`]: topology refresh, accepting, signals, drain.
 //! - [`admin`]: HTTP: metrics, health, the status page.

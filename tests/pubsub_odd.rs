@@ -90,7 +90,13 @@ fn who_is_counted_gets_the_message() {
         }
         // Nobody of this round is counted in the next one.
         subscriber.send(&["UNSUBSCRIBE"]).unwrap();
-        assert_eq!(receive(&mut subscriber), ["unsubscribe", "odd:late", "0"]);
+        let mut last = receive(&mut subscriber);
+        if count.int() == Some(0) && last[0] == "message" {
+            // Sent before the subscriber was there, it passed the node when he was.
+            assert_eq!(last, ["message", "odd:late", &message]);
+            last = receive(&mut subscriber);
+        }
+        assert_eq!(last, ["unsubscribe", "odd:late", "0"]);
     }
     assert!(counted > 0);
 }
