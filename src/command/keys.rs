@@ -1,7 +1,7 @@
 //! Finds the keys of one request by its command's key specs. On the hot path.
 
 use super::spec::{Access, Begin, CommandSpec, Find, KeyAccess, KeyPart, KeySpec, Native};
-use crate::resp::Args;
+use crate::resp::{Args, strict_i64};
 
 /// Why the keys of a request cannot be told. The request is then wrong in a way that any server
 /// words better, so it is forwarded to any node.
@@ -202,6 +202,20 @@ fn keyword(args: &Args, word: &str, from: i32) -> Option<i64> {
         Err(backwards) => backwards.find(|&i| args.is(i, word)),
     };
     found.map(|i| i as i64)
+}
+
+/// Which argument is to be a number of keys and is no number at all, as strictly as the server reads
+/// it when it carries the command out. When it looks for the keys it takes `1.5` and ` 1` for 1.
+pub fn no_number_of_keys(spec: &CommandSpec, args: &Args) -> Option<usize> {
+    let KeySpec::Specs(parts) = &spec.keys else { return None };
+    let numbers = parts.iter().filter_map(|part| match (&part.begin, &part.find) {
+        (Begin::Index(begin), Find::Keynum { index, .. }) => {
+            Some(*begin as usize + *index as usize)
+        }
+        _ => None,
+    });
+    let mut odd = numbers.filter(|&at| args.get(at).is_some_and(|arg| strict_i64(arg).is_none()));
+    odd.next()
 }
 
 /// A number of keys, as strict as the server's own reading: digits alone, no leading zero.

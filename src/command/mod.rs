@@ -20,7 +20,7 @@ mod table;
 mod tests;
 
 pub use class::Class;
-pub use keys::{KeyError, key_accesses, key_positions};
+pub use keys::{KeyError, key_accesses, key_positions, no_number_of_keys};
 pub use parse::TableError;
 pub use rules::{Rule, Rules, Verdict};
 pub use spec::{

@@ -188,7 +188,8 @@ fn key_spec(
             range(i, i, 1)?
         }
         _ => match name {
-            "georadius" => KeySpec::Native(Native::Georadius { options: 6 }),
+            // Also where the unit is missing.
+            "georadius" => KeySpec::Native(Native::Georadius { options: 5 }),
             "georadiusbymember" => KeySpec::Native(Native::Georadius { options: 5 }),
             "xread" => KeySpec::Native(Native::Streams { from: 1 }),
             "xreadgroup" => KeySpec::Native(Native::Streams { from: 4 }),

@@ -143,6 +143,7 @@ fn names_that_look_like_options_and_options_said_twice() {
     for (line, positions) in [
         ("georadius a 1 1 1 km", &[1][..]),
         ("georadius a 1 1 1 km store", &[1]),
+        ("georadius a 1 1 1 store b", &[1, 6]),
         ("georadius a 1 1 1 km asc store b count 1 storedist c store d", &[1, 8, 12, 14]),
         ("georadiusbymember a store 1 km storedist b store c", &[1, 6, 8]),
         ("xread count 1 block 0 streams a b 0 0", &[6, 7]),

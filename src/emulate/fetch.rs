@@ -11,6 +11,9 @@ use crate::resp::{Protocol, write};
 /// Members in one command of those that write a target.
 const CHUNK: usize = 1000;
 
+/// What slotway says of a command of which nobody knows whether it was carried out.
+const UNKNOWN: &str = "may or may not";
+
 /// For each slot a hash tag.
 fn tag(slot: u16) -> u32 {
     static TAGS: OnceLock<Vec<u32>> = OnceLock::new();
@@ -80,7 +83,7 @@ pub fn is_error_of(reply: &[u8], word: &str) -> bool {
 
 /// Nobody knows whether it was carried out.
 pub fn is_unknown(reply: &[u8]) -> bool {
-    is_error(reply) && memchr::memmem::find(reply, b"may or may not").is_some()
+    is_error(reply) && memchr::memmem::find(reply, UNKNOWN.as_bytes()).is_some()
 }
 
 /// It is null, of whatever kind.
@@ -170,6 +173,21 @@ pub fn stopped(talk: &Talk, req: &Request, done: &str, cause: &[u8]) -> Vec<u8> 
     ))
 }
 
+/// What a client is told of an error of which it is sure that nothing was changed. What
+/// slotway says of a step that was lost would mean the whole command to the client.
+pub fn failed_before(name: &str, said: Vec<u8>) -> Vec<u8> {
+    let Some(cause) = error_text(&said) else { return said };
+    let cause = String::from_utf8_lossy(cause);
+    let own = cause.strip_prefix("ERR ").filter(|text| text.starts_with("slotway "));
+    let Some(cause) = own.or(is_unknown(&said).then_some(&cause)) else { return said };
+    let unknown = [": it", ", so it"].map(|word| format!("{word} {UNKNOWN} have been executed"));
+    let cause = unknown.iter().fold(cause.to_owned(), |cause, text| cause.replace(text, ""));
+    let name = name.to_ascii_uppercase();
+    error(&format!(
+        "ERR {name} over several slots failed before anything was changed; the cause: {cause}"
+    ))
+}
+
 /// The keys from the `first` on, each once, and for each key its place among them.
 pub fn distinct(req: &Request, first: usize) -> (Vec<&[u8]>, Vec<usize>) {
     let mut keys: Vec<&[u8]> = Vec::new();
@@ -226,7 +244,7 @@ pub fn target_failed(talk: &Talk, req: &Request, cause: &[u8]) -> Vec<u8> {
         let done = "the target may or may not have been written, the sources are as they were";
         return stopped(talk, req, done, cause);
     }
-    cause.to_vec()
+    failed_before(&req.name, cause.to_vec())
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@
 //! by itself, keeps other emulated moves of that source waiting, whichever slotway does them. So
 //! two of them never move the same element. Where a target may have what is moved already (a set's
 //! member, a whole key), it is held as well: a move in the other direction would otherwise take it
-//! for its own, remove it there while this one removes it here, and leave nothing. Commands that a node carries out by itself know nothing
-//! of it; against them each move makes sure that what it removes is what it has written elsewhere.
+//! for its own, remove it there while this one removes it here, and leave nothing. Commands that a
+//! node carries out by itself know nothing of it; against them each move makes sure that what it
+//! removes is what it has written elsewhere.
 
 use std::rc::Rc;
 
@@ -237,7 +238,6 @@ async fn rename_held(
     let (source, target) = (req.key(0), req.key(1));
     let only_new = req.name == "renamenx";
     let mut reply = replies.into_iter().next().unwrap_or_default();
-    talk.writes();
     for copies in 0..MOST_COPIES {
         let found = match dumped(&reply) {
             Ok(Some(found)) => found,
@@ -255,11 +255,13 @@ async fn rename_held(
                 });
             }
         };
+        talk.writes();
         let written = talk.one(restore(target, &found, !only_new || copies > 0)).await;
         if is_error(&written) {
             talk.one(hold.end()).await;
             return match is_error_of(&written, "BUSYKEY") {
                 true => Ok(number(0)),
+                false if copies > 0 => Err(stopped(talk, req, COPIED, &written)),
                 false => Err(target_failed(talk, req, &written)),
             };
         }
@@ -500,7 +502,11 @@ pub async fn set_if_none(talk: Talk, req: Rc<Request>) -> Outcome {
         return Ok(number(0));
     }
     talk.writes();
-    let mut done: Vec<String> = Vec::new();
+    let names = |all: &[usize]| {
+        let names: Vec<_> = all.iter().map(|&at| String::from_utf8_lossy(req.arg(at))).collect();
+        names.join(", ")
+    };
+    let mut done: Vec<usize> = Vec::new();
     for all in by_slot.values() {
         let pairs = all.iter().flat_map(|&at| [req.arg(at), req.arg(at + 1)]);
         let args: Vec<&[u8]> = std::iter::once(&b"MSETNX"[..]).chain(pairs).collect();
@@ -509,16 +515,26 @@ pub async fn set_if_none(talk: Talk, req: Rc<Request>) -> Outcome {
             Some(0) if done.is_empty() => return Ok(number(0)),
             Some(0) => b"-one of the next keys came to exist in between\r\n".to_vec(),
             Some(_) => {
-                done.extend(
-                    all.iter().map(|&at| String::from_utf8_lossy(req.arg(at)).into_owned()),
-                );
+                done.extend(all);
                 continue;
             }
-            None if done.is_empty() => return Err(target_failed(&talk, &req, &reply)),
+            None if done.is_empty() && !is_unknown(&reply) => {
+                return Err(target_failed(&talk, &req, &reply));
+            }
             None => reply,
         };
-        let done = format!("set are {}, the others are not", done.join(", "));
-        return Err(stopped(&talk, &req, &done, &cause));
+        let mut said = Vec::new();
+        if !done.is_empty() {
+            said.push(format!("set are {}", names(&done)));
+        }
+        if is_unknown(&cause) {
+            said.push(format!("whether {} is set is not known", names(all)));
+        }
+        let told = done.len() + if is_unknown(&cause) { all.len() } else { 0 };
+        if told < req.keys.len() {
+            said.push("the others are not".to_owned());
+        }
+        return Err(stopped(&talk, &req, &said.join(", "), &cause));
     }
     Ok(number(1))
 }
@@ -647,6 +663,17 @@ mod tests {
             (&two, ":0\r\n"),
         ]);
         let said = drive(request("MSETNX a 1 b 1", &[1, 3]), &node, set_if_none);
-        assert!(said.contains("stopped halfway: set are"), "{said}");
+        let first = keys[0];
+        assert!(said.contains(&format!("halfway: set are {first}, the others are not")), "{said}");
+        let lost = "-ERR it may or may not have been executed\r\n";
+        let looks = [("EXISTS a", ":0\r\n"), ("EXISTS b", ":0\r\n")];
+        let node = Node::new(&[looks[0], looks[1], (&one, lost)]);
+        let said = drive(request("MSETNX a 1 b 1", &[1, 3]), &node, set_if_none);
+        let what = format!("halfway: whether {first} is set is not known, the others are not (");
+        assert!(said.contains(&what), "{said}");
+        let node = Node::new(&[looks[0], looks[1], (&one, ":1\r\n"), (&two, lost)]);
+        let said = drive(request("MSETNX a 1 b 1", &[1, 3]), &node, set_if_none);
+        let what = format!("halfway: set are {first}, whether {} is set is not known (", keys[1]);
+        assert!(said.contains(&what), "{said}");
     }
 }

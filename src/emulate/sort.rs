@@ -158,13 +158,17 @@ pub async fn sort(talk: Talk, req: Rc<Request>) -> Outcome {
         let kind = talk.one(Step::one(key, &[b"TYPE", key])).await;
         if text(&kind) == Some(b"set") {
             sort.by = None;
-            sort.others.push(b"ALPHA");
+            sort.alpha = true;
         }
     }
-    let by: Vec<&[u8]> = match (keyed, sort.by) {
-        (Some(_), _) => vec![b"BY", b"nosort"],
-        (None, Some(constant)) => vec![b"BY", constant],
-        (None, None) => Vec::new(),
+    // What is stored is in the order of its bytes; what is shown, in that of the node's language,
+    // for which a text ends at a zero byte. A node that is not told of the target would do the latter.
+    let by_bytes = sort.store.is_some() && sort.alpha && sort.by.is_none();
+    let ordered_here = keyed.is_some() || by_bytes;
+    let by: Vec<&[u8]> = match sort.by {
+        _ if ordered_here => vec![b"BY", b"nosort"],
+        Some(constant) => vec![b"BY", constant],
+        None => Vec::new(),
     };
     let command = |key, others: &[&'_ [u8]]| {
         let args: Vec<&[u8]> = [name, key]
@@ -172,12 +176,12 @@ pub async fn sort(talk: Talk, req: Rc<Request>) -> Outcome {
             .chain(by.iter().copied())
             .chain(others.iter().copied())
             .collect();
-        Step::one(key, &args)
+        Step::one(key, &args).harmless()
     };
     let nothing = own_key(key, "none");
-    let trial = command(&nothing, &sort.others).harmless();
+    let trial = command(&nothing, &sort.others);
     let replies =
-        talk.ask(vec![trial, command(key, if keyed.is_some() { &[] } else { &sort.others })]).await;
+        talk.ask(vec![trial, command(key, if ordered_here { &[] } else { &sort.others })]).await;
     let (said, reply) = (replies.first(), replies.get(1));
     complaint(said.map(Vec::as_slice).unwrap_or_default())?;
     let Some(reply) = reply else { return Err(error("ERR no reply")) };
@@ -185,8 +189,11 @@ pub async fn sort(talk: Talk, req: Rc<Request>) -> Outcome {
         return Err(reply.clone());
     }
     let mut all: Vec<&[u8]> = elements(reply).filter_map(scalar).collect();
-    if let Some(pattern) = keyed {
-        let weights = look_up(&talk, pattern, &all).await?;
+    if ordered_here {
+        let weights = match keyed {
+            Some(pattern) => look_up(&talk, pattern, &all).await?,
+            None => all.iter().map(|element| Some(element.to_vec())).collect(),
+        };
         all = ordered(&sort, all, weights)
             .ok_or_else(|| error("ERR One or more scores can't be converted into double"))?;
         let (from, to) = sort.range(all.len());
@@ -289,6 +296,17 @@ mod tests {
         let req = request("SORT k BY w_* LIMIT 0 2 GET # GET h_*->f", &[1]);
         let want = "*4\r\n$1\r\n2\r\n$1\r\nx\r\n$1\r\n3\r\n$-1\r\n";
         assert_eq!(drive(req, &node, sort), want);
+    }
+
+    #[test]
+    fn what_is_stored_is_in_the_order_of_its_bytes() {
+        let node = Node::new(&[
+            ("SORT NONE BY nosort ALPHA LIMIT 0 2", "*0\r\n"),
+            ("SORT k BY nosort", "*3\r\n$2\r\n\0x\r\n$1\r\nb\r\n$0\r\n\r\n"),
+            ("MULTI DEL d RPUSH d  \0x EXEC", "*2\r\n:0\r\n:2\r\n"),
+        ]);
+        let req = request("SORT k ALPHA LIMIT 0 2 STORE d", &[1, 7]);
+        assert_eq!(drive(req, &node, sort), ":2\r\n");
     }
 
     #[test]

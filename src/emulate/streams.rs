@@ -106,11 +106,11 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> Outcome {
             let said = talk.one(read.step(req.key(at), id)).await;
             return if is_error(&said) { Err(said) } else { Ok(null_list(req.protocol)) };
         }
-        // History is read as often as one likes.
+        // History is read as often as one likes, but its consumer is known from then on.
+        talk.writes();
         let history = (0..count).filter(|&i| id(i) != b">");
         let looks = history.map(|i| read.step(req.key(i), id(i))).collect();
         first_error(&talk.ask(looks).await)?;
-        talk.writes();
         found = talk.ask(parts(&ids)).await;
         halfway(&talk, &req, &found)?;
     } else {

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::fetch::is_unknown;
+use super::fetch::{failed_before, is_unknown};
 use crate::cluster::slot_of;
 use crate::resp::{Protocol, write};
 
@@ -34,7 +34,7 @@ pub struct Step {
 /// How often what changes nothing is asked again.
 const MOST_TRIES: usize = 3;
 /// Commands that change nothing, of those that recipes use.
-const READS: [&str; 13] = [
+const READS: [&str; 14] = [
     "dump",
     "exists",
     "get",
@@ -46,6 +46,7 @@ const READS: [&str; 13] = [
     "smembers",
     "type",
     "xinfo",
+    "xpending",
     "xread",
     "zrange",
 ];
@@ -273,6 +274,8 @@ pub struct Emulation {
     request: usize,
     begun: bool,
     paused: bool,
+    /// The command's name.
+    name: String,
     /// Its request's.
     pub ticket: u64,
 }
@@ -291,7 +294,7 @@ impl Emulation {
     {
         let talk = Talk::default();
         let bytes = request.args.iter().map(|a| a.len() + size_of::<Box<[u8]>>()).sum();
-        let ticket = request.ticket;
+        let (ticket, name) = (request.ticket, request.name.clone());
         Emulation {
             ticket,
             future: Box::pin(recipe(talk.clone(), Rc::new(request))),
@@ -302,6 +305,7 @@ impl Emulation {
             request: bytes,
             begun: false,
             paused: false,
+            name,
         }
     }
 
@@ -318,6 +322,9 @@ impl Emulation {
         self.paused = false;
         let mut context = Context::from_waker(Waker::noop());
         match self.future.as_mut().poll(&mut context) {
+            Poll::Ready(Err(said)) if self.only_reads() => {
+                Next::Done(failed_before(&self.name, said))
+            }
             Poll::Ready(Ok(frame) | Err(frame)) => Next::Done(frame),
             Poll::Pending => {
                 let mut exchange = self.talk.0.borrow_mut();
@@ -501,5 +508,34 @@ mod tests {
         emulation.add(0, b"$1\r\nx\r\n");
         let want = [&b"$1\r\nx\r\n"[..], lost].concat();
         assert_eq!(emulation.advance(0), Next::Done(want));
+    }
+
+    #[test]
+    fn what_fails_before_it_writes_has_changed_nothing() {
+        let fails = |said: &'static [u8], writes: bool| {
+            let recipe = move |talk: Talk, _: Rc<Request>| async move {
+                if writes {
+                    talk.writes();
+                }
+                Err(said.to_vec())
+            };
+            match Emulation::new(request("RENAME a b", &[1, 2]), recipe).advance(0) {
+                Next::Done(frame) => String::from_utf8(frame).unwrap(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let lost: &[u8] = b"-ERR slotway lost its connection to n after the command was sent: it \
+                           may or may not have been executed\r\n";
+        let late: &[u8] =
+            b"-ERR slotway waited 5.0 s: the command was sent and not answered, so it \
+                           may or may not have been executed; last: x\r\n";
+        let begins =
+            "-ERR RENAME over several slots failed before anything was changed; the cause: ";
+        let sent = "slotway lost its connection to n after the command was sent\r\n";
+        assert_eq!(fails(lost, false), format!("{begins}{sent}"));
+        let waited = "slotway waited 5.0 s: the command was sent and not answered; last: x\r\n";
+        assert_eq!(fails(late, false), format!("{begins}{waited}"));
+        assert_eq!(fails(lost, true).as_bytes(), lost);
+        assert_eq!(fails(b"-WRONGTYPE x\r\n", false), "-WRONGTYPE x\r\n");
     }
 }

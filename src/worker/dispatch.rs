@@ -278,10 +278,15 @@ impl Worker {
                 self.close_client(index);
                 Flow::Stop
             }
-            Plan::Any => match self.any_primary(index) {
-                Some(node) => self.forward_to(index, command, NO_SLOT, node, frame),
-                None => self.wait_for_a_node(index, command, frame),
-            },
+            Plan::Any => {
+                let other = self.settings.emulate.then(|| self.without_number(command, args));
+                let other = other.flatten();
+                let frame = other.as_deref().unwrap_or(frame);
+                match self.any_primary(index) {
+                    Some(node) => self.forward_to(index, command, NO_SLOT, node, frame),
+                    None => self.wait_for_a_node(index, command, frame),
+                }
+            }
             Plan::Script(script, slot) => self.script(index, command, (script, slot), frame, args),
             Plan::Split { merge, step } => self.split(index, command, merge, step, args),
             Plan::Several(slot) => self.several_slots(index, command, slot.0, frame, args),

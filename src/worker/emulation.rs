@@ -13,7 +13,7 @@ use super::{Gathering, Worker, reaccount};
 use crate::buf::CHUNK;
 use crate::client::{Errand, Kind};
 use crate::cluster::slot_of;
-use crate::command::CommandId;
+use crate::command::{CommandId, no_number_of_keys};
 use crate::emulate::{self, Next, Request, Step};
 use crate::metrics::{EmulatedOutcome, Histogram, LimitHit};
 use crate::resp::{Args, write};
@@ -99,6 +99,19 @@ impl Worker {
         });
         self.emulation_goes_on(g);
         Flow::Next
+    }
+
+    /// The request with a number of keys that no node takes for one, where it is none. As it came, a
+    /// node finds keys in several slots first, and then that the number is no number.
+    #[cold]
+    pub(super) fn without_number(&self, command: u16, args: &Args) -> Option<Vec<u8>> {
+        let spec = self.router.table().get(CommandId(command));
+        let at = no_number_of_keys(spec, args).filter(|_| emulate::entry(&spec.name).is_some())?;
+        let mut args: Vec<&[u8]> = args.iter().collect();
+        *args.get_mut(at)? = b"none";
+        let mut frame = Vec::new();
+        write::request(&mut frame, &args);
+        Some(frame)
     }
 
     /// What it waited for is there.

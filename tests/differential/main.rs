@@ -100,11 +100,15 @@ fn compare(
         for (i, (c, (reference, theirs))) in these.iter().zip(&replies).enumerate() {
             let within = pair.queued.clone();
             let found = judge::compare(rules, &mut pair.queued, c, reference, theirs);
-            let Some(text) = found else { continue };
-            let kind = kinds.entry(kind_of(c, theirs)).or_default();
-            *kind += 1;
-            if *kind == 1 {
-                differences.push(format!("#{} in {}\n{text}", sent + i, pair.name));
+            if found.is_none() && !std::mem::take(&mut rules.spread) {
+                continue;
+            }
+            if let Some(text) = found {
+                let kind = kinds.entry(kind_of(c, theirs)).or_default();
+                *kind += 1;
+                if *kind == 1 {
+                    differences.push(format!("#{} in {}\n{text}", sent + i, pair.name));
+                }
             }
             let keys = [c].into_iter().chain(&within);
             mend.extend(keys.flat_map(|c| c.keys.iter().map(|k| c.args[*k].clone())));
@@ -206,7 +210,9 @@ fn next(grammar: &mut Grammar, wrong: &[Command], any_slots: bool, rng: &mut Rng
     }
     let mut commands = grammar.commands(rng);
     if rng.one_in(20) {
-        let how: fn(&mut Command, &mut Rng) = if grammar.scattered { spoil_anyhow } else { spoil };
+        // What follows may be there to remove what came of it by chance.
+        let anyhow = grammar.scattered && commands.len() == 1;
+        let how: fn(&mut Command, &mut Rng) = if anyhow { spoil_anyhow } else { spoil };
         how(&mut commands[0], rng);
     }
     if rng.one_in(10) {

@@ -18,6 +18,7 @@ enum How {
     Info,
     Differs(Vec<u8>),
     Error,
+    Stale(Vec<u8>),
 }
 
 enum Word {
@@ -36,12 +37,16 @@ struct Rule {
 }
 
 /// The lines of allow.txt.
-pub struct Rules(Vec<Rule>);
+pub struct Rules {
+    rules: Vec<Rule>,
+    /// The last reply was allowed to differ in a way that leaves different keys behind.
+    pub spread: bool,
+}
 
 impl Rules {
     pub fn read(text: &str) -> Self {
         let lines = text.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#'));
-        Rules(lines.map(Rule::read).collect())
+        Rules { rules: lines.map(Rule::read).collect(), spread: false }
     }
 
     /// Whether `theirs` is as good an answer to `c` as `reference`.
@@ -49,13 +54,14 @@ impl Rules {
         if reference == theirs {
             return true;
         }
-        for rule in self.0.iter_mut().filter(|r| r.fits(c)) {
+        for rule in self.rules.iter_mut().filter(|r| r.fits(c)) {
             if rule.how.same(reference, theirs) {
                 rule.used = true;
+                self.spread |= matches!(rule.how, How::Stale(_));
                 return true;
             }
             // a command may differ in several ways, one line each
-            if !matches!(rule.how, How::Differs(_)) {
+            if !matches!(rule.how, How::Differs(_) | How::Stale(_)) {
                 return false;
             }
         }
@@ -65,7 +71,7 @@ impl Rules {
     /// The lines that no reply has needed.
     pub fn unused(&self) -> impl Iterator<Item = &str> {
         let needed = |r: &&Rule| r.used || matches!(r.how, How::Exact);
-        self.0.iter().filter(move |r| !needed(r)).map(|r| r.line.as_str())
+        self.rules.iter().filter(move |r| !needed(r)).map(|r| r.line.as_str())
     }
 }
 
@@ -94,6 +100,7 @@ impl Rule {
                 How::Differs(reply.replace("\\r\\n", "\r\n").into_bytes())
             }
             ("error", _) => How::Error,
+            ("stale", text) => How::Stale(format!("-{text}\r\n").into_bytes()),
             _ => panic!("allow.txt: no such comparison: {line}"),
         };
         let words = words(command);
@@ -149,6 +156,7 @@ impl How {
             How::Exact => false,
             How::Differs(start) => b.starts_with(start),
             How::Error => errors == (true, true),
+            How::Stale(text) => a == text || b == text,
             _ if errors.0 || errors.1 => false,
             How::Unordered(by) => unordered(a, b, *by),
             How::Scan(by) => match (frame::parts(a).as_deref(), frame::parts(b).as_deref()) {

@@ -269,7 +269,8 @@ pub fn judge(
         ("the sources are as they were", keys.sources(old).all(|key| now.get(key) == old.get(key))),
         ("the target is written", now.get(keys.target()) == new.get(keys.target())),
         ("the source is still there", now.contains_key(&keys.s)),
-        ("is not set", !wrote(&keys.t)),
+        ("set are ", wrote(&keys.s)),
+        ("the others are not", !wrote(&keys.t)),
     ];
     let lie = claims.iter().find(|(claim, holds)| text.contains(claim) && !holds);
     lie.map(|(claim, _)| format!("it is not true that {claim}"))
