@@ -404,7 +404,6 @@ impl Stage {
         cluster.resume(&replica).expect("to resume");
         self.promote(&replica);
         self.judge("the replica was cut off", &jobs, &replies);
-        self.bring_back(&primary);
     }
 }
 
