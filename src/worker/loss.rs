@@ -38,6 +38,10 @@ impl Worker {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         let given_up = up.lost(&mut self.pool);
         up.failures = up.failures.saturating_add(1);
+        if answered {
+            // Nor does it where the next attempt fails, so that it begins from here.
+            up.failures = up.failures.min(ANSWERED);
+        }
         up.last_error = Some(why.to_owned());
         up.state = State::Backoff;
         self.stranded |= up.pending.iter().any(super::publish::is_lone_publish);
@@ -65,11 +69,7 @@ impl Worker {
         // Control may be gone at the very end: nothing to refresh then.
         let _ = self.control.send(ToControl::RefreshTopology { hint: None });
         // A connection that has worked for a while is tried again at once.
-        let delay = match (proven, answered) {
-            (true, _) => 0,
-            (_, true) => self.backoff(failures.min(ANSWERED)),
-            _ => self.backoff(failures),
-        };
+        let delay = if proven { 0 } else { self.backoff(failures) };
         self.timers.push(Timer { due: self.now + delay, job: Job::Connect(u) });
         self.arm_tick();
         self.mark_upstream(u);
