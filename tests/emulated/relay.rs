@@ -14,6 +14,55 @@ use std::thread;
 use slotway::resp::{Args, Request, RequestLimits, RequestProgress, scan_request};
 use slotway::sandbox::Conn;
 
+/// What a node is sent, taken apart into steps: a command, or all from MULTI to EXEC.
+#[derive(Default)]
+pub struct Units {
+    pending: Vec<u8>,
+    begun: Unit,
+}
+
+#[derive(Default)]
+pub struct Unit {
+    pub bytes: Vec<u8>,
+    /// The first two words of each command.
+    pub commands: Vec<String>,
+}
+
+impl Units {
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.pending.extend_from_slice(bytes);
+    }
+
+    /// The next one that is there as a whole.
+    pub fn next(&mut self) -> Option<Unit> {
+        let (mut ranges, limits) = (Vec::new(), RequestLimits::default());
+        while let Ok(Request::Array { len }) =
+            scan_request(&self.pending, &limits, &mut RequestProgress::default(), &mut ranges)
+        {
+            let args = Args::new(&self.pending, &ranges);
+            let words: Vec<String> =
+                args.iter().take(2).map(|w| w.escape_ascii().to_string()).collect();
+            let name = words.first().map(|w| w.to_ascii_uppercase()).unwrap_or_default();
+            self.begun.commands.push(words.join(" "));
+            self.begun.bytes.extend(self.pending.drain(..len));
+            let within =
+                self.begun.commands.first().is_some_and(|first| first.starts_with("MULTI"));
+            if !within || name == "EXEC" || name == "DISCARD" {
+                return Some(std::mem::take(&mut self.begun));
+            }
+        }
+        None
+    }
+}
+
+impl Unit {
+    /// The server's replies.
+    pub fn carried_out(&self, far: &mut Conn) -> std::io::Result<Vec<Vec<u8>>> {
+        far.send_raw(&self.bytes)?;
+        self.commands.iter().map(|_| far.receive_raw()).collect()
+    }
+}
+
 /// When it is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
@@ -124,54 +173,34 @@ impl Shared {
     fn serve(&self, node: usize, mut near: &TcpStream, server: SocketAddr) -> std::io::Result<()> {
         near.set_nodelay(true)?;
         let mut far = Conn::tcp(server)?;
-        let (mut pending, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
-        // The commands of a MULTI up to its EXEC are one step.
-        let (mut unit, mut count, mut names) = (Vec::new(), 0, Vec::new());
+        let (mut units, mut buffer) = (Units::default(), vec![0; 64 << 10]);
         loop {
             let n = near.read(&mut buffer)?;
             if n == 0 {
                 return Ok(());
             }
-            pending.extend_from_slice(&buffer[..n]);
-            let mut ranges = Vec::new();
-            let limits = RequestLimits::default();
-            while let Ok(Request::Array { len }) =
-                scan_request(&pending, &limits, &mut RequestProgress::default(), &mut ranges)
-            {
-                let args = Args::new(&pending, &ranges);
-                let words: Vec<String> =
-                    args.iter().take(2).map(|w| w.escape_ascii().to_string()).collect();
-                let name = words.first().map(|w| w.to_ascii_uppercase()).unwrap_or_default();
-                names.push(words.join(" "));
-                unit.extend(pending.drain(..len));
-                count += 1;
-                let within = names.first().is_some_and(|first| first.starts_with("MULTI"));
-                if within && name != "EXEC" && name != "DISCARD" {
-                    continue;
-                }
+            units.push(&buffer[..n]);
+            while let Some(unit) = units.next() {
+                let last = unit.commands.last().map(String::as_str).unwrap_or_default();
+                let mut words = last.split(' ').map(str::to_ascii_uppercase);
+                let name = words.next().unwrap_or_default();
                 let is_step = !CHORES.contains(&name.as_str());
-                let fault = is_step.then(|| self.step(node, &names.join(", "))).flatten();
+                let fault = is_step.then(|| self.step(node, &unit.commands.join(", "))).flatten();
                 if fault.is_some_and(|fault| fault.when == When::Before) {
                     return self.strike(node, fault);
                 }
-                let replies = match words.get(1).map(|w| w.to_ascii_uppercase()) {
+                let replies = match words.next() {
                     Some(sub) if name == "CLUSTER" && sub == "SHARDS" => vec![self.shards()],
                     Some(sub) if name == "CLUSTER" && sub == "INFO" => {
                         let text = "cluster_state:ok\r\ncluster_current_epoch:1\r\n";
                         vec![format!("${}\r\n{text}\r\n", text.len()).into_bytes()]
                     }
-                    _ => {
-                        far.send_raw(&unit)?;
-                        (0..count).map(|_| far.receive_raw()).collect::<Result<Vec<_>, _>>()?
-                    }
+                    _ => unit.carried_out(&mut far)?,
                 };
                 if fault.is_some() {
                     return self.strike(node, fault);
                 }
                 near.write_all(&replies.concat())?;
-                unit.clear();
-                names.clear();
-                count = 0;
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::relay::{Fault, HowLong, Relays, When, is_first};
 
 /// A command, what there is before it, and the key that it writes. `S` is a key of the first node,
 /// `T` and `U` are two of the second one.
-const CASES: &[(&str, &str, char)] = &[
+pub const CASES: &[(&str, &str, char)] = &[
     ("RENAME S T", "SET S kept", 'T'),
     ("RENAME S T", "SET S kept EX 100000; SET T other EX 200000", 'T'),
     ("RENAME S T", "RPUSH S kept also; SET T other", 'T'),
@@ -94,7 +94,7 @@ fn a_node_gone_at_any_step() {
 }
 
 /// What is in the servers: for each key its value, and whether it expires.
-type State = BTreeMap<String, (Vec<String>, bool)>;
+pub type State = BTreeMap<String, (Vec<String>, bool)>;
 
 /// Two servers, two relays before them, a slotway before these; what a single server would do.
 struct Lane {
@@ -217,7 +217,7 @@ impl Lane {
 }
 
 /// What is wrong with the outcome.
-fn judge(
+pub fn judge(
     old: &State,
     new: &State,
     now: &State,
@@ -277,18 +277,23 @@ fn judge(
 }
 
 /// The keys of a case: one of the first node, two of the second.
-struct Keys {
-    s: String,
-    t: String,
-    u: String,
+pub struct Keys {
+    pub s: String,
+    pub t: String,
+    pub u: String,
     /// The one that the command writes.
     target: char,
 }
 
 impl Keys {
     fn of(case: usize) -> Keys {
+        Keys::named(case, &case.to_string())
+    }
+
+    /// Those of a case that is had more than once.
+    pub fn named(case: usize, label: &str) -> Keys {
         let find = |name: &str, first: bool| {
-            let mut keys = (0..).map(|i| format!("{name}{case}:{i}"));
+            let mut keys = (0..).map(|i| format!("{name}{label}:{i}"));
             keys.find(|key| is_first(slot_of(key.as_bytes()).0) == first).expect("a key")
         };
         let target = CASES[case].2;
@@ -308,7 +313,7 @@ impl Keys {
         state.keys().filter(|key| *key != self.target())
     }
 
-    fn words(&self, line: &str) -> Vec<String> {
+    pub fn words(&self, line: &str) -> Vec<String> {
         let word = |word: &str| match word {
             "S" => self.s.clone(),
             "T" => self.t.clone(),
@@ -320,12 +325,12 @@ impl Keys {
         line.split(' ').map(word).collect()
     }
 
-    fn all_words(&self, lines: &str) -> Vec<Vec<String>> {
+    pub fn all_words(&self, lines: &str) -> Vec<Vec<String>> {
         lines.split("; ").map(|line| self.words(line)).collect()
     }
 }
 
-fn state(conn: &mut Conn) -> State {
+pub fn state(conn: &mut Conn) -> State {
     let mut ask = |words: &[&str]| conn.command(words).expect("a reply");
     let keys = ask(&["KEYS", "*"]);
     let mut out = State::new();
