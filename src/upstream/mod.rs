@@ -55,6 +55,12 @@ impl State {
     }
 }
 
+/// A client's index and generation; [`NOBODYS`]: not known, it may be any one's.
+pub type Whose = (u32, u32);
+
+/// See [`Whose`].
+pub const NOBODYS: Whose = (0, 0);
+
 /// What a dedicated connection is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Dedicated {
@@ -249,8 +255,8 @@ impl Upstream {
     /// outcome nobody knows.
     ///
     /// A read is given up, too, where a later command of the same client and slot is given up that
-    /// may have changed what it reads.
-    pub fn lost(&mut self, pool: &mut Pool) -> Vec<Pending> {
+    /// may have changed what it reads. `clients`: whose the commands are, one by one.
+    pub fn lost(&mut self, pool: &mut Pool, clients: &[Whose]) -> Vec<Pending> {
         self.stream = None;
         self.peer_closed = false;
         self.blocked = false;
@@ -273,7 +279,7 @@ impl Upstream {
         let frames = self.queue.take_frames(lens.into_iter(), pool);
         self.queue.clear(pool);
         let mut keep = vec![true; pending.len()];
-        let mut lost_writes: Vec<(u16, Dest)> = Vec::new();
+        let mut lost_writes: Vec<(u16, Whose)> = Vec::new();
         let sent = pending
             .iter()
             .take_while(|p| {
@@ -282,21 +288,16 @@ impl Upstream {
                 whole
             })
             .count();
-        for (p, keep) in pending.iter().zip(&mut keep).take(sent).rev() {
-            let same_client = |other: &Dest| match (other, &p.dest) {
-                (
-                    Dest::Client { index: a, generation: b, .. },
-                    Dest::Client { index: c, generation: d, .. },
-                ) => (a, b) == (c, d),
-                _ => true,
-            };
+        for (i, (p, keep)) in pending.iter().zip(&mut keep).enumerate().take(sent).rev() {
+            let whose = clients.get(i).copied().unwrap_or(NOBODYS);
+            let may_be_same = |other: Whose| whose == other || whose == NOBODYS || other == NOBODYS;
             let overtaken =
-                || lost_writes.iter().any(|(slot, dest)| *slot == p.slot && same_client(dest));
+                || lost_writes.iter().any(|&(slot, other)| slot == p.slot && may_be_same(other));
             if p.dest == Dest::Discard {
                 *keep = false;
             } else if !p.has(flag::READ_ONLY) {
                 *keep = false;
-                lost_writes.push((p.slot, p.dest));
+                lost_writes.push((p.slot, whose));
             } else if overtaken() {
                 *keep = false;
             }
@@ -368,6 +369,14 @@ mod tests {
         Pending { dest, len, slot, command: 0, flags, realm: 0, tries: 0, before: 0, started: 0 }
     }
 
+    fn clients(all: &[Pending]) -> Vec<Whose> {
+        let client = |p: &Pending| match p.dest {
+            Dest::Client { index, generation, .. } => (index, generation),
+            _ => NOBODYS,
+        };
+        all.iter().map(client).collect()
+    }
+
     fn upstream(pool: &mut Pool, commands: &[Pending], sent: usize) -> Upstream {
         let mut up = Upstream::new(0, Protocol::Resp2);
         for (i, p) in commands.iter().enumerate() {
@@ -396,7 +405,7 @@ mod tests {
             pending(1, 14, 0, 5),
         ];
         let mut up = upstream(&mut pool, &all, 17);
-        let given_up = up.lost(&mut pool);
+        let given_up = up.lost(&mut pool, &clients(&all));
         assert_eq!(slots(&given_up), [11]);
         assert_eq!(slots(&up.pending), [10, 12, 13, 14]);
         assert_eq!(up.queue.len(), 20);
@@ -414,8 +423,24 @@ mod tests {
             pending(1, 10, READ, 5),
         ];
         let mut up = upstream(&mut pool, &all, 20);
-        assert_eq!(up.lost(&mut pool).len(), 2);
+        assert_eq!(up.lost(&mut pool, &clients(&all)).len(), 2);
         assert_eq!(up.pending.len(), 2, "the other client's, and the one after the write");
+    }
+
+    #[test]
+    fn parts_of_commands_are_their_clients_own() {
+        let mut pool = Pool::default();
+        let part = |mut p: Pending| {
+            p.dest = Dest::Part { gather: 1, first: 0 };
+            p
+        };
+        let all =
+            [part(pending(0, 10, READ, 5)), part(pending(0, 10, READ, 5)), pending(2, 10, 0, 5)];
+        let mut up = upstream(&mut pool, &all, 15);
+        assert_eq!(up.lost(&mut pool, &[(1, 1), (2, 1), (2, 1)]).len(), 2);
+        assert_eq!(up.pending.len(), 1, "the first client's part is sent again");
+        let mut up = upstream(&mut pool, &all, 15);
+        assert_eq!(up.lost(&mut pool, &[NOBODYS, (1, 1), (2, 1)]).len(), 2, "it may be the same");
     }
 
     #[test]

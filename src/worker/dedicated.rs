@@ -277,7 +277,7 @@ impl Worker {
         if let Some(stream) = up.stream.as_mut() {
             stream.unwatch(self.poll.registry());
         }
-        let given_up = up.lost(&mut self.pool);
+        let given_up = up.lost(&mut self.pool, &[]);
         let kept: Vec<Pending> = up.pending.drain(..).collect();
         let client = up.dedicated.and_then(|d| d.client);
         let realm = up.realm;

@@ -35,8 +35,11 @@ impl Worker {
             stream.unwatch(self.poll.registry());
         }
         self.abandon_arriving(u);
+        let pending = self.upstreams.get(u).map(|up| up.pending.iter());
+        let clients = pending.into_iter().flatten().map(|pending| self.lane_of(pending));
+        let clients: Vec<_> = clients.collect();
         let Some(up) = self.upstreams.get_mut(u) else { return };
-        let given_up = up.lost(&mut self.pool);
+        let given_up = up.lost(&mut self.pool, &clients);
         up.failures = up.failures.saturating_add(1);
         if answered {
             // Nor does it where the next attempt fails, so that it begins from here.

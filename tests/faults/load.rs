@@ -454,7 +454,10 @@ impl<'a> Client<'a> {
         errors.count += 1;
         errors.outside += u64::from(!in_flight);
         let before_write = match command {
-            Command::Get(key) => behind.iter().any(|b| matches!(b, Command::Set(k, _) if k == key)),
+            Command::Get(_) | Command::Several(_) => {
+                let read = command.reads(&self.books.keys);
+                behind.iter().any(|b| matches!(b, Command::Set(k, _) if read.contains(k)))
+            }
             _ => false,
         };
         errors.before_write += u64::from(before_write);
