@@ -55,7 +55,7 @@ ROWS = [
         ("p99 by class of command", SECONDS, "", [(quantile(0.99, ALL, "class"), "{{class}}")], "log"),
         ("Commands that failed", RATE, "By command: error is the nodes', refused slotway's own", [(by("command, outcome", rate("slotway_commands_total", 'outcome!="ok"')) + " > 0", "{{command}} {{outcome}}")]),
         ("Slow commands", RATE, "Slower than slowlog.slower_than: the status page and PROXY SLOWLOG show them; and how many were looked at for the hot keys", [(f"sum({rate('slotway_slow_commands_total')})", "slow"), (f"sum({rate('slotway_sampled_commands_total')})", "looked at")]),
-        ("Commands over several slots, transactions", RATE, "Split commands; transactions in one slot and split over several", [(f"sum({rate('slotway_splits_total')})", "split"), (by("kind", rate("slotway_transactions_total")), "transaction {{kind}}")]),
+        ("Commands over several slots, transactions", RATE, "Split commands; those carried out in steps (commands.cross_slot); transactions in one slot and split over several", [(f"sum({rate('slotway_splits_total')})", "split"), (by("outcome", rate("slotway_emulated_total")), "in steps, {{outcome}}"), (by("kind", rate("slotway_transactions_total")), "transaction {{kind}}")]),
     ]),
     ("Nodes", [
         ("Commands by node", RATE, "The load of each node of the cluster", [(by("node", rate(NODE + "_count")), "{{node}}")]),
@@ -106,6 +106,7 @@ ROWS = [
         ("Memory", BYTES, "", [(gauge("process_resident_memory_bytes"), "{{instance}} resident"), (gauge("slotway_buffer_bytes"), "{{instance}} buffers")]),
         ("File descriptors", SHORT, "", [(gauge("process_open_fds"), "{{instance}} open"), (gauge("process_max_fds"), "{{instance}} most")]),
         ("Spans", RATE, "Traces of sampled commands (tracing.endpoint): taken by the collector, or lost, and why", [(by("outcome", rate("slotway_trace_spans_total")), "{{outcome}}")]),
+        ("Configuration", SHORT, "In use: 1, the file is; 0, it is invalid or a key needs a restart, the log says which", [(gauge("slotway_config_in_use"), "{{instance}} in use"), (gauge("slotway_config_restart_keys"), "{{instance}} keys that need a restart"), (by("outcome", rate("slotway_config_reloads_total")), "reloads {{outcome}}")]),
         ("Turns of the workers' loops", RATE, "Commands per turn tell how much is done at once", [(f"sum({rate('slotway_worker_turns_total')})", "turns"), (f"sum({rate('slotway_commands_total')}) / sum({rate('slotway_worker_turns_total')})", "commands per turn")]),
     ]),
 ]

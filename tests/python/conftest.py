@@ -98,6 +98,7 @@ def observed(tmp_path_factory):
         "replicas.check=200ms",
         "topology.refresh=1s",
         "transactions.cross_slot=split",
+        "commands.cross_slot=emulate",
         "limits.clients=100",
         "limits.bulk=1MiB",
         "timeouts.command=2s",

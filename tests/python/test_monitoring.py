@@ -106,6 +106,8 @@ def everything(observed):
             r.mget([f"m:{i}" for i in range(20)])
             r.hset("m:h", "f", 1)
             script(keys=["m:n"])
+            r.sadd("m:s", 1)
+            r.sunion("m:s", "m:t")
             reader.get("m:1")
             with r.pipeline() as p:
                 p.incr("m:a").incr("m:b").execute()
@@ -207,7 +209,7 @@ def test_every_metric_is_on_the_dashboard_or_left_out_on_purpose():
     shown = " ".join(t["expr"] for p in panels() for t in p["targets"]) + RULES.read_text()
     used = {name for name in documented if re.search(rf"\b{name}(_bucket|_count|_sum)?\b", shown)}
     assert documented - used <= {
-        "process_virtual_memory_bytes", "process_start_time_seconds", "process_threads",
+        "slotway_config_loaded_timestamp_seconds", "process_virtual_memory_bytes", "process_start_time_seconds", "process_threads",
         "slotway_pubsub_connections", "slotway_pubsub_connection_failures_total", "slotway_pubsub_messages_ignored_total",
         "slotway_pubsub_received_bytes_total", "slotway_pubsub_restarts_total", "slotway_pubsub_resubscriptions_total",
         "slotway_pubsub_topics", "slotway_script_bytes",

@@ -20,7 +20,8 @@ REDIS = [
     "CLUSTERDOWN The cluster is down", "cannot contain spaces", "client-id should be",
     "Command '{name}' not found", "User '", "insufficient ACL", "no permissions to", "HELLO must be called",
     "syntax error", "timeout is", "unknown command", "unknown subcommand", "value is not an integer",
-    "wrong number of arguments",
+    "wrong number of arguments", "no such key", "weight value is not a float", "must contain string values",
+    "scores can't be converted", "count should be greater",
 ]  # fmt: skip
 
 

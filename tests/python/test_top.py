@@ -51,7 +51,8 @@ def test_nobody_there_and_no_token(observed, tmp_path):
     out = once("--url", "http://127.0.0.1:1")
     assert out.returncode == 1 and "no answer from the admin listener 127.0.0.1:1" in out.stderr
     out = once("--url", "https://127.0.0.1:1")
-    assert out.returncode == 2 and "plain HTTP" in out.stderr
+    assert out.returncode == 1 and "no answer" in out.stderr
+    assert once("--url", "ftp://127.0.0.1:1").returncode == 2
     guarded = Slotway(observed.cluster, settings=["admin_token=open-sesame"])
     try:
         guarded.start()
