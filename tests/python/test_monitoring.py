@@ -90,6 +90,8 @@ def prometheus(observed):
 def everything(observed):
     """What panels show, over and over: what is usual and what is not."""
     over = threading.Event()
+    # Its connections are there: the crowd takes all others.
+    settled = threading.Event()
 
     def usual():
         r = redis.Redis(port=observed.port)
@@ -114,6 +116,7 @@ def everything(observed):
             r.publish("news", "x")
             r.blpop("m:none", timeout=0.02)
             subscriber.get_message(timeout=0.01)
+            settled.set()
             over.wait(0.02)
         subscriber.close()
 
@@ -156,7 +159,9 @@ def everything(observed):
             over.wait(0.5)
 
     threads = [threading.Thread(target=what) for what in (usual, unusual, stranger, crowd)]
-    for thread in threads:
+    threads[0].start()
+    assert settled.wait(30)
+    for thread in threads[1:]:
         thread.start()
     yield
     over.set()
