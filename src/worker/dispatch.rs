@@ -9,7 +9,7 @@ use crate::buf::CHUNK;
 use crate::client::{After, Announced, Context, Paused, answer, mode};
 use crate::metrics::LimitHit;
 use crate::resp::{ArgRange, Args, Protocol, write};
-use crate::route::{Fan, Held, Local, Merge, Plan, PubSub, Refused};
+use crate::route::{Fan, Gather, Held, Local, Merge, Plan, PubSub, Refused};
 use crate::upstream::{Dest, NO_SLOT, Pending, State, Waiting, flag};
 use crate::users::OWN;
 
@@ -512,19 +512,26 @@ impl Worker {
         let (protocol, generation) = (client.session.protocol, client.generation);
         let mut gather = self.spare_gathers.pop().unwrap_or_default();
         gather.start(merge, protocol);
-        Some(self.gatherings.insert(Gathering {
-            gather,
+        let lane = (index as u32, generation);
+        let gathering = Gathering { gather, ..self.gathering_of(lane, command, to) };
+        Some(self.gatherings.insert(gathering))
+    }
+
+    /// One that begins now, for the client of this index and generation.
+    pub(super) fn gathering_of(&self, lane: (u32, u32), command: u16, to: Dest) -> Gathering {
+        Gathering {
+            gather: Gather::default(),
             exec: None,
             emulation: None,
             to,
-            lane: (index as u32, generation),
-            realm: self.realm_of(index),
+            lane,
+            realm: self.realm_of(lane.0 as usize),
             command,
             started: self.now,
             slow: None,
             sets: None,
             accounted: 0,
-        }))
+        }
     }
 
     /// Keys in several slots: each slot's keys in a command of their own, all of a node's in one

@@ -84,19 +84,10 @@ impl Worker {
         };
         let mut gather = Gather::default();
         gather.start(Merge::AllSucceeded, protocol);
-        let g = self.gatherings.insert(Gathering {
-            gather,
-            exec: None,
-            emulation: Some(Box::new(emulate::begin(entry.recipe, request))),
-            to,
-            lane: (index as u32, generation),
-            realm: self.realm_of(index),
-            command,
-            started: self.now,
-            slow: None,
-            sets: None,
-            accounted: 0,
-        });
+        let emulation = Some(Box::new(emulate::begin(entry.recipe, request)));
+        let lane = (index as u32, generation);
+        let gathering = Gathering { gather, emulation, ..self.gathering_of(lane, command, to) };
+        let g = self.gatherings.insert(gathering);
         self.emulation_goes_on(g);
         Flow::Next
     }

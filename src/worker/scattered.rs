@@ -12,7 +12,7 @@ use crate::cluster::slot_of;
 use crate::command::{CommandId, key_positions};
 use crate::metrics::{LimitHit, TransactionKind};
 use crate::resp::{ArgRange, Args};
-use crate::route::{ExecGather, Gather, Local, Script};
+use crate::route::{ExecGather, Local, Script};
 use crate::upstream::{Dest, NO_SLOT, flag};
 
 /// A part of a transaction: what one node gets.
@@ -78,19 +78,9 @@ impl Worker {
         let seq = seq.unwrap_or_else(|| client.expect(&mut self.spare_replies));
         let to = Dest::Client { index: index as u32, generation, seq };
         let lane = (index as u32, generation);
-        let g = self.gatherings.insert(Gathering {
-            gather: Gather::default(),
-            exec: Some(exec),
-            emulation: None,
-            to,
-            lane,
-            realm: self.realm_of(index),
-            command,
-            started: self.now,
-            slow: None,
-            sets: None,
-            accounted: 0,
-        });
+        let exec = Some(exec);
+        let gathering = Gathering { exec, ..self.gathering_of(lane, command, to) };
+        let g = self.gatherings.insert(gathering);
         for (batch, group) in batches.into_iter().zip(groups) {
             self.send_batch(index, command, g, group, batch);
         }

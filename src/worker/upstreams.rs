@@ -498,7 +498,7 @@ impl Worker {
     /// `frame` answers the connection's first command.
     #[inline]
     pub(super) fn answer_first(&mut self, u: usize, frame: &[u8]) -> Result<(), String> {
-        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
+        let Some(mut up) = self.upstreams.get_mut(u) else { return Ok(()) };
         let Some(pending) = up.pending.pop_front() else {
             return Err("a reply that nobody asked for".into());
         };
@@ -506,8 +506,9 @@ impl Worker {
         let micros = self.now.saturating_sub(pending.started);
         if micros >= self.seeing.look_from || frame.len() >= self.seeing.big_from {
             self.look_back(u, &pending, frame, frame.len());
+            let Some(same) = self.upstreams.get_mut(u) else { return Ok(()) };
+            up = same;
         }
-        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
         if pending.has(flag::PUBLISHES) {
             return self.answer_publish(u, &pending, frame);
         }
