@@ -19,6 +19,7 @@
 //! - [`admin`]: HTTP: metrics, health, the status page.
 //! - [`config`], [`metrics`]: what their names say.
 //! - [`seen`]: hot keys, big keys, slow commands, spans: what is seen as commands pass. No I/O.
+//! - [`hash`]: the hash tables of all rooms.
 //! - [`lines`]: log lines that others can cause.
 //! - [`sandbox`]: a local cluster of real servers, for `make run`, tests and benches.
 #![forbid(unsafe_code)]
@@ -31,6 +32,7 @@ pub mod command;
 pub mod config;
 pub mod control;
 pub mod emulate;
+pub mod hash;
 pub mod lines;
 pub mod metrics;
 pub mod pubsub;

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustc_hash::FxHashMap;
 use sha1::{Digest, Sha1};
 
+use crate::hash::KeyedMap;
 use crate::resp::write;
 
 /// What a script costs beside its bytes.
@@ -60,7 +60,7 @@ pub struct ScriptStore {
 
 #[derive(Debug, Default)]
 struct Inner {
-    scripts: FxHashMap<Sha, Script>,
+    scripts: KeyedMap<Sha, Script>,
     /// By when they were used last; the first one goes next.
     order: BTreeMap<u64, Sha>,
     clock: u64,
@@ -206,7 +206,7 @@ impl Inner {
 #[derive(Debug, Default)]
 pub struct Noted {
     epoch: u64,
-    notes: FxHashMap<Sha, Note>,
+    notes: KeyedMap<Sha, Note>,
 }
 
 /// What is noted of one script.
@@ -240,7 +240,7 @@ impl Noted {
 
     /// The connection is a new one, or its node has lost its scripts.
     pub fn clear(&mut self) {
-        self.notes = FxHashMap::default();
+        self.notes = KeyedMap::default();
     }
 }
 

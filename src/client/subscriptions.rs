@@ -1,14 +1,13 @@
 //! What one client is subscribed to.
 
-use rustc_hash::FxHashMap;
-
+use crate::hash::IntMap;
 use crate::pubsub::Kind;
 
 /// A client's subscriptions. Boxed in the client, which is rarely a subscriber.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     /// By the worker's index of the topic: the client's place among its subscribers.
-    pub topics: FxHashMap<u32, u32>,
+    pub topics: IntMap<u32, u32>,
     /// How many, by [`Kind`].
     pub counts: [u32; Kind::COUNT],
     /// Bytes that their names occupy, here, in the worker and in the hub.

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use crate::hash::{KeyedMap, KeyedSet};
 
 /// What is made of several sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,12 +45,12 @@ fn zero_for_nan(score: f64) -> f64 {
 /// Members, each once.
 pub fn sets<'a>(op: Op, all: &[Vec<&'a [u8]>]) -> Vec<&'a [u8]> {
     let Some((first, others)) = all.split_first() else { return Vec::new() };
-    let member = |members: &Vec<&'a [u8]>| members.iter().copied().collect::<FxHashSet<_>>();
-    let mut seen = FxHashSet::default();
+    let member = |members: &Vec<&'a [u8]>| members.iter().copied().collect::<KeyedSet<_>>();
+    let mut seen = KeyedSet::default();
     match op {
         Op::Union => all.iter().flatten().copied().filter(|m| seen.insert(*m)).collect(),
         Op::Diff => {
-            let others: FxHashSet<&[u8]> = others.iter().flatten().copied().collect();
+            let others: KeyedSet<&[u8]> = others.iter().flatten().copied().collect();
             first.iter().copied().filter(|m| !others.contains(m) && seen.insert(*m)).collect()
         }
         Op::Inter => {
@@ -60,7 +60,7 @@ pub fn sets<'a>(op: Op, all: &[Vec<&'a [u8]>]) -> Vec<&'a [u8]> {
             // By way of the smallest.
             let at = (0..all.len()).min_by_key(|&i| all.get(i).map_or(0, Vec::len)).unwrap_or(0);
             let rest = all.iter().enumerate().filter(|(i, _)| *i != at);
-            let rest: Vec<FxHashSet<&[u8]>> = rest.map(|(_, members)| member(members)).collect();
+            let rest: Vec<KeyedSet<&[u8]>> = rest.map(|(_, members)| member(members)).collect();
             let smallest = all.get(at).unwrap_or(first);
             let everywhere = |m: &&[u8]| rest.iter().all(|set| set.contains(m));
             smallest.iter().copied().filter(|m| everywhere(m) && seen.insert(*m)).collect()
@@ -90,7 +90,7 @@ pub fn sorted_sets<'a>(
     let Some((first, others)) = all.split_first() else { return Vec::new() };
     let mut result: Vec<(&[u8], f64)> = match op {
         Op::Union => {
-            let mut scores: FxHashMap<&[u8], f64> = FxHashMap::default();
+            let mut scores: KeyedMap<&[u8], f64> = KeyedMap::default();
             for source in &all {
                 for &(member, score) in &source.members {
                     let score = zero_for_nan(source.weight * score);
@@ -101,7 +101,7 @@ pub fn sorted_sets<'a>(
             scores.into_iter().collect()
         }
         Op::Inter => {
-            let maps: Vec<(FxHashMap<&[u8], f64>, f64)> =
+            let maps: Vec<(KeyedMap<&[u8], f64>, f64)> =
                 others.iter().map(|s| (s.members.iter().copied().collect(), s.weight)).collect();
             let combined = |&(member, score): &(&'a [u8], f64)| {
                 let mut total = zero_for_nan(first.weight * score);
@@ -113,7 +113,7 @@ pub fn sorted_sets<'a>(
             first.members.iter().filter_map(combined).collect()
         }
         Op::Diff => {
-            let others: FxHashSet<&[u8]> =
+            let others: KeyedSet<&[u8]> =
                 others.iter().flat_map(|s| s.members.iter().map(|(m, _)| *m)).collect();
             first.members.iter().copied().filter(|(m, _)| !others.contains(m)).collect()
         }

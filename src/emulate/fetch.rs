@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use super::talk::{Outcome, Request, Step, Talk};
 use crate::cluster::{SLOTS, slot_of};
+use crate::hash::KeyedMap;
 use crate::resp::reply::{elements, error_text};
 use crate::resp::{Protocol, write};
 
@@ -191,7 +192,7 @@ pub fn failed_before(name: &str, said: Vec<u8>) -> Vec<u8> {
 /// The keys from the `first` on, each once, and for each key its place among them.
 pub fn distinct(req: &Request, first: usize) -> (Vec<&[u8]>, Vec<usize>) {
     let mut keys: Vec<&[u8]> = Vec::new();
-    let mut places = rustc_hash::FxHashMap::default();
+    let mut places = KeyedMap::default();
     let mut of = Vec::new();
     for i in first..req.keys.len() {
         let key = req.key(i);

@@ -6,14 +6,13 @@
 use std::cmp::Ordering;
 use std::rc::Rc;
 
-use rustc_hash::FxHashMap;
-
 use super::fetch::{
     complaint, error, first_error, is_error, is_error_of, own_key, replace, scalar,
 };
 use super::number::parse_weight;
 use super::talk::{Outcome, Request, Step, Talk};
 use crate::cluster::slot_of;
+use crate::hash::IntMap;
 use crate::resp::reply::{elements, text};
 use crate::resp::{strict_i64, write};
 
@@ -126,7 +125,7 @@ async fn look_up(talk: &Talk, pattern: Pattern<'_>, all: &[&[u8]]) -> Result<Vec
         }
         return Ok(found);
     }
-    let mut by_slot: FxHashMap<u16, Vec<usize>> = FxHashMap::default();
+    let mut by_slot: IntMap<u16, Vec<usize>> = IntMap::default();
     for (i, key) in keys.iter().enumerate() {
         by_slot.entry(slot_of(key).0).or_default().push(i);
     }

@@ -14,7 +14,6 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token, Waker};
-use rustc_hash::FxHashMap;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::book::{Action, Book, Message, Pace, Run};
@@ -25,6 +24,7 @@ use crate::buf::Pool;
 use crate::cluster::Snapshot;
 use crate::config::Config;
 use crate::control::{ToControl, ToWorker, WorkerHandle};
+use crate::hash::IntMap;
 use crate::lines::Lines;
 use crate::sparsely;
 use crate::tls::Tls;
@@ -69,7 +69,7 @@ pub fn spawn(
         poll,
         inbox,
         stats: Arc::clone(&stats),
-        workers: FxHashMap::default(),
+        workers: IntMap::default(),
         topology: None,
         epoch: Instant::now(),
     };
@@ -94,7 +94,7 @@ struct Room {
     poll: Poll,
     inbox: mpsc::Receiver<ToHub>,
     stats: Arc<HubStats>,
-    workers: FxHashMap<usize, Worker>,
+    workers: IntMap<usize, Worker>,
     topology: Option<Arc<Snapshot>>,
     epoch: Instant,
 }

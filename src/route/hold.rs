@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 
-use rustc_hash::FxHashMap;
+use crate::hash::IntMap;
 
 /// Whose lane: a client's index and generation.
 pub type LaneKey = (u32, u32);
@@ -76,7 +76,7 @@ impl<T> Lane<T> {
 
 #[derive(Debug)]
 struct SlotHold<T> {
-    lanes: FxHashMap<LaneKey, Lane<T>>,
+    lanes: IntMap<LaneKey, Lane<T>>,
     last_refusal: u64,
     /// What waits for this slot.
     bytes: usize,
@@ -85,14 +85,14 @@ struct SlotHold<T> {
 /// All held slots of one worker.
 #[derive(Debug)]
 pub struct Holds<T> {
-    slots: FxHashMap<u16, SlotHold<T>>,
+    slots: IntMap<u16, SlotHold<T>>,
     bytes: usize,
     count: usize,
 }
 
 impl<T> Default for Holds<T> {
     fn default() -> Self {
-        Holds { slots: FxHashMap::default(), bytes: 0, count: 0 }
+        Holds { slots: IntMap::default(), bytes: 0, count: 0 }
     }
 }
 
@@ -149,7 +149,7 @@ impl<T: HoldMeta> Holds<T> {
     /// Holds `slot` from now on, or holds it on.
     pub fn hold(&mut self, slot: u16, now: u64) {
         let hold = self.slots.entry(slot).or_insert_with(|| SlotHold {
-            lanes: FxHashMap::default(),
+            lanes: IntMap::default(),
             last_refusal: now,
             bytes: 0,
         });

@@ -7,9 +7,9 @@
 mod tests;
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
-use rustc_hash::FxHashMap;
+use crate::hash::KeyedMap;
+use std::fmt::Write;
 
 /// What becomes of one field.
 #[derive(Debug, Clone, Copy)]
@@ -168,7 +168,7 @@ struct Info<'a> {
 struct Section<'a> {
     name: &'a str,
     fields: Vec<(&'a str, &'a str)>,
-    by_name: FxHashMap<&'a str, &'a str>,
+    by_name: KeyedMap<&'a str, &'a str>,
 }
 
 impl<'a> Info<'a> {
@@ -176,7 +176,7 @@ impl<'a> Info<'a> {
         let mut sections: Vec<Section> = Vec::new();
         for line in text.lines().filter(|l| !l.is_empty()) {
             if let Some(name) = line.strip_prefix("# ") {
-                sections.push(Section { name, fields: Vec::new(), by_name: FxHashMap::default() });
+                sections.push(Section { name, fields: Vec::new(), by_name: KeyedMap::default() });
             } else if let (Some(section), Some((name, value))) =
                 (sections.last_mut(), line.split_once(':'))
             {
@@ -262,12 +262,12 @@ fn merge_field<'a>(parts: Parts<'_, 'a>, section: &str, field: &str) -> Option<C
 
 /// `name:key=value,key=value` lines, by name; those that only other parts have behind the first's.
 fn merge_lists(parts: Parts, out: &mut String) {
-    let mut seen: FxHashMap<&str, ()> = FxHashMap::default();
+    let mut seen: KeyedMap<&str, ()> = KeyedMap::default();
     for (name, value) in parts.iter().flat_map(|p| &p.fields) {
         if seen.insert(name, ()).is_some() {
             continue;
         }
-        let lists: Vec<FxHashMap<&str, &str>> = (parts.iter())
+        let lists: Vec<KeyedMap<&str, &str>> = (parts.iter())
             .filter_map(|p| p.by_name.get(name))
             .map(|list| list.split(',').filter_map(|item| item.split_once('=')).collect())
             .collect();
@@ -282,9 +282,9 @@ fn merge_lists(parts: Parts, out: &mut String) {
     }
 }
 
-fn merge_item(lists: &[FxHashMap<&str, &str>], key: &str) -> Option<String> {
+fn merge_item(lists: &[KeyedMap<&str, &str>], key: &str) -> Option<String> {
     let values = || lists.iter().filter_map(|list| list.get(key).copied());
-    let number = |list: &FxHashMap<&str, &str>, key: &str| -> f64 {
+    let number = |list: &KeyedMap<&str, &str>, key: &str| -> f64 {
         list.get(key).and_then(|v| v.parse().ok()).unwrap_or(0.0)
     };
     let total = |key: &str| -> f64 { lists.iter().map(|list| number(list, key)).sum() };

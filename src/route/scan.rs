@@ -14,11 +14,8 @@
 //! carries a mark of the node that it is for and, while not careful, of the layout of the slots.
 //! If the mark does not fit, the scan stays where it is and begins with that node again.
 
-use std::hash::Hasher;
-
-use rustc_hash::FxHasher;
-
 use crate::cluster::SLOTS;
+use crate::hash::Unkeyed;
 use crate::resp::{Args, strict_i64, write};
 
 const MARK_BITS: u32 = 10;
@@ -62,8 +59,8 @@ impl Cursor {
 }
 
 fn mark(of: &[u64]) -> u16 {
-    let mut hasher = FxHasher::default();
-    of.iter().for_each(|part| hasher.write_u64(*part));
+    let mut hasher = Unkeyed::default();
+    of.iter().for_each(|part| hasher.number(*part));
     // The upper bits are the mixed ones.
     1 + ((hasher.finish() >> 32) % ((1 << MARK_BITS) - 1)) as u16
 }
@@ -71,8 +68,8 @@ fn mark(of: &[u64]) -> u16 {
 /// What a node is called here: a hash of its ID.
 pub fn identity(node_id: &str) -> u64 {
     // Not the process's own seed: all slotways must agree.
-    let mut hasher = FxHasher::default();
-    hasher.write(node_id.as_bytes());
+    let mut hasher = Unkeyed::default();
+    hasher.bytes(node_id.as_bytes());
     hasher.finish()
 }
 
@@ -105,9 +102,9 @@ impl Layout {
             let first = lowest.get_mut(at).map_or(slot, |known| *known.get_or_insert(slot));
             pieces.push((slot, first));
         }
-        let mut hasher = FxHasher::default();
+        let mut hasher = Unkeyed::default();
         pieces.iter().for_each(|(slot, lowest)| {
-            hasher.write_u32(u32::from(*slot) << 16 | u32::from(*lowest));
+            hasher.number(u64::from(*slot) << 16 | u64::from(*lowest));
         });
         Layout { generation, hash: hasher.finish(), pieces }
     }

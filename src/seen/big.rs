@@ -1,6 +1,7 @@
 //! The largest values that were seen in commands and replies.
 
-use super::{Name, hash};
+use super::Name;
+use crate::hash::fingerprint;
 
 /// Keys of one worker.
 const PLACES: usize = 128;
@@ -47,7 +48,7 @@ impl BigKeys {
         if bytes < SMALLEST {
             return;
         }
-        let hash = hash(key);
+        let hash = fingerprint(key);
         let place = match self.keys.iter_mut().position(|known| known.name.hash == hash) {
             Some(at) => self
                 .keys

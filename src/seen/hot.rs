@@ -9,7 +9,8 @@
 //! Counts decay by [`HALF_LIFE`]. Nothing is counted down: what is counted later counts for more
 //! (forward decay), which keeps the order of all that is there.
 
-use super::{Name, hash};
+use super::Name;
+use crate::hash::fingerprint;
 
 /// Keys in one worker's sketch.
 const PLACES: usize = 256;
@@ -78,7 +79,7 @@ impl HotKeys {
     pub fn count(&mut self, key: &[u8], weight: f64, write: bool, command: u16, now: u64) {
         let weight = weight * self.worth(now);
         self.total += weight;
-        let hash = hash(key);
+        let hash = fingerprint(key);
         let at = self.find(hash).unwrap_or_else(|| self.enter(hash, key));
         if let (Some(count), Some(place)) = (self.counts.get_mut(at), self.places.get_mut(at)) {
             *count += weight;

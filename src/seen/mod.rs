@@ -16,9 +16,6 @@ mod show;
 mod slowlog;
 mod span;
 
-use std::hash::BuildHasher;
-use std::sync::LazyLock;
-
 pub use big::{BigKey, BigKeys};
 pub use endpoint::Endpoint;
 pub use hot::{HALF_LIFE, HotKey, HotKeys, Hottest};
@@ -78,12 +75,4 @@ impl Name {
         self.truncated = key.len() > KEY_BYTES;
         self.slot = crate::cluster::slot_of(key).0;
     }
-}
-
-/// The same for all workers, and another one in each process: nobody can choose keys that are taken
-/// for one another.
-static SEED: LazyLock<std::hash::RandomState> = LazyLock::new(std::hash::RandomState::new);
-
-fn hash(key: &[u8]) -> u64 {
-    SEED.hash_one(key)
 }

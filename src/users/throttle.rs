@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use rustc_hash::FxHashMap;
+use crate::hash::KeyedMap;
 
 /// Where somebody comes from, for the count of failures. Of IPv6 the first half counts: the rest is
 /// a customer's own to choose.
@@ -55,7 +55,7 @@ const LINE: u64 = 2_000_000;
 /// Who has failed lately. The clock is the caller's.
 #[derive(Debug, Default)]
 pub struct Throttle {
-    sources: FxHashMap<Source, Failures>,
+    sources: KeyedMap<Source, Failures>,
 }
 
 impl Throttle {

@@ -84,7 +84,6 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token, Waker};
-use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::buf::Pool;
@@ -93,6 +92,7 @@ use crate::cluster::{Health, Snapshot};
 use crate::command::CommandTable;
 use crate::config::Config;
 use crate::control::{ToControl, ToWorker, WorkerHandle};
+use crate::hash::IntMap;
 use crate::lines::Lines;
 use crate::metrics::{NodeStats, WorkerStats};
 use crate::resp::{ArgRange, Protocol};
@@ -244,7 +244,7 @@ struct Worker {
     /// Slotway's own, their rules made for `router`'s commands.
     users: Arc<Users>,
     /// The cluster's, as far as clients of theirs are here.
-    realms: FxHashMap<u16, realms::Realm>,
+    realms: IntMap<u16, realms::Realm>,
     next_realm: u16,
     looks: revoke::Looks,
     /// Until when the cluster's default user is known to need a password, microseconds.
@@ -268,7 +268,7 @@ struct Worker {
     /// The slots as SCAN goes through them; made when it is asked for.
     layout: crate::route::Layout,
     /// By held slot: what a node refused last, for the error at a deadline.
-    last_refusal: FxHashMap<u16, String>,
+    last_refusal: IntMap<u16, String>,
     /// When an unknown command may make control look at the cluster's commands again.
     next_commands_wish: u64,
     /// Slots newly held in this turn.
@@ -430,7 +430,7 @@ impl Worker {
             next_generation: 0,
             holds: Holds::default(),
             layout: Default::default(),
-            last_refusal: FxHashMap::default(),
+            last_refusal: IntMap::default(),
             next_commands_wish: 0,
             held_now: 0,
             gatherings: Slab::new(),
@@ -438,7 +438,7 @@ impl Worker {
             next_emulation: 0,
             born: born(index),
             users: Arc::default(),
-            realms: FxHashMap::default(),
+            realms: IntMap::default(),
             next_realm: 0,
             looks: revoke::Looks::default(),
             strangers_refused: 0,

@@ -7,10 +7,9 @@
 //! one that comes again has been out of use for 65,000 others. Number 0 ([`OWN`]) is slotway's own
 //! user, for everything else.
 
-use rustc_hash::FxHashMap;
-
 use super::clock::{Job, Timer};
 use super::{Source, Worker, reaccount};
+use crate::hash::IntMap;
 use crate::resp::Protocol;
 use crate::upstream::{Dest, Pending, Upstream};
 use crate::users::{Credentials, NOT_LOGGED_IN, OWN, Verdict};
@@ -39,9 +38,9 @@ pub(super) struct Realm {
     /// Its user is not any more. One that logs in by the same name and password is another.
     pub dead: bool,
     /// By node and protocol.
-    shared: FxHashMap<(u16, u8), usize>,
+    shared: IntMap<(u16, u8), usize>,
     /// By command: what a node has said about it, and until when that holds.
-    verdicts: FxHashMap<u16, (u64, Verdict)>,
+    verdicts: IntMap<u16, (u64, Verdict)>,
 }
 
 impl Worker {
@@ -78,8 +77,8 @@ impl Worker {
             looking: false,
             doubted: false,
             dead: false,
-            shared: FxHashMap::default(),
-            verdicts: FxHashMap::default(),
+            shared: IntMap::default(),
+            verdicts: IntMap::default(),
         };
         self.realms.insert(next, realm);
         self.realm_later(next);

@@ -6,8 +6,6 @@
 
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
-
 use super::downstream::Flow;
 use super::read_from::{Choice, Moment, Readable, choose, is_unreachable, seat};
 use super::{NOBODY, Worker};
@@ -15,6 +13,7 @@ use crate::client::{Client, mode};
 use crate::cluster::Health;
 use crate::config::ReadFrom;
 use crate::control::ToControl;
+use crate::hash::{IntMap, IntSet};
 use crate::metrics::ReadTo;
 use crate::resp::{Args, Protocol};
 use crate::route::Plan;
@@ -264,7 +263,7 @@ impl Worker {
             return;
         }
         let protocol = up.protocol;
-        let mut written: FxHashSet<(u32, u16)> = FxHashSet::default();
+        let mut written: IntSet<(u32, u16)> = IntSet::default();
         let mut wanted: Vec<(u32, u32, u16, ReadFrom)> = Vec::new();
         for pending in &up.pending {
             let Dest::Client { index, generation, seq } = pending.dest else { continue };
@@ -284,7 +283,7 @@ impl Worker {
                 wanted.push((index, seq, pending.slot, from));
             }
         }
-        let mut chosen: FxHashMap<(u32, u32), u16> = FxHashMap::default();
+        let mut chosen: IntMap<(u32, u32), u16> = IntMap::default();
         for (index, seq, slot, from) in wanted {
             let choice = self.choose_node(from, index as usize, slot, protocol);
             if let Choice::Replica(node, to) = choice {

@@ -2,11 +2,10 @@
 //! them is taken here. A server closes who hears what it may not hear any more, and everybody whose
 //! user is deleted; here nodes are asked about that every few seconds, and when one refuses a user.
 
-use rustc_hash::{FxHashMap, FxHashSet};
-
 use super::Worker;
 use super::clock::{Job, Timer};
 use crate::control::ToControl;
+use crate::hash::{IntMap, IntSet};
 use crate::users::{Heard, Look, Looked, OWN};
 
 /// How often what users hear is looked at, microseconds; for each topic a little longer.
@@ -37,7 +36,7 @@ impl Worker {
         self.looks.armed = false;
         self.looks.rounds = self.looks.rounds.wrapping_add(1);
         let password = self.looks.rounds.is_multiple_of(PASSWORD);
-        let mut heard: FxHashMap<u16, FxHashSet<u32>> = FxHashMap::default();
+        let mut heard: IntMap<u16, IntSet<u32>> = IntMap::default();
         for (_, client) in &self.clients {
             let (Some(account), Some(subscriptions)) =
                 (&client.session.account, &client.subscriptions)

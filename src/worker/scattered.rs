@@ -2,14 +2,13 @@
 //! itself, what all shards are asked, sent at the same time; the replies return to the order asked
 //! ([`ExecGather`]).
 
-use rustc_hash::FxHashMap;
-
 use super::downstream::Flow;
 use super::shards::Orphan;
 use super::{Gathering, Worker};
 use crate::client::{Context, EXEC, MULTI, Multi, Place, Question, answer};
 use crate::cluster::slot_of;
 use crate::command::{CommandId, key_positions};
+use crate::hash::IntMap;
 use crate::metrics::{LimitHit, TransactionKind};
 use crate::resp::{ArgRange, Args};
 use crate::route::{ExecGather, Local, Script};
@@ -164,7 +163,7 @@ impl Worker {
         exec: &mut ExecGather,
     ) -> (Vec<Batch>, Vec<Single>, Vec<Asked>) {
         let mut batches: Vec<Batch> = Vec::new();
-        let mut by_slot: FxHashMap<u16, usize> = FxHashMap::default();
+        let mut by_slot: IntMap<u16, usize> = IntMap::default();
         let mut singles = Vec::new();
         let mut asked = Vec::new();
         let mut ranges: Vec<ArgRange> = Vec::new();

@@ -9,16 +9,14 @@
 //!   has not executed the command: it is a refusal like others, and the command is sent again,
 //!   behind its script.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use memchr::memmem;
-use rustc_hash::FxHashMap;
 
 use super::Worker;
 use super::downstream::Flow;
 use crate::cluster::Slot;
+use crate::hash::{IntMap, fingerprint};
 use crate::metrics::LimitHit;
 use crate::resp::{Args, Request, RequestProgress, scan_request};
 use crate::route::{Fan, Script};
@@ -39,16 +37,15 @@ const MOST_HEALS: u8 = 250;
 pub(super) struct Scripts {
     store: Arc<ScriptStore>,
     /// Bodies of EVAL by their hash, when the store was told and how many had gone from it: a
-    /// repeated EVAL costs neither a SHA1 nor the store's lock. The hash is keyed, or two bodies
-    /// could be made that share one.
-    seen: FxHashMap<u64, (u64, u64)>,
-    hasher: RandomState,
+    /// repeated EVAL costs neither a SHA1 nor the store's lock. Unless the hash were keyed, two
+    /// bodies could be made that share one.
+    seen: IntMap<u64, (u64, u64)>,
     epoch: u64,
 }
 
 impl Scripts {
     pub fn new(store: Arc<ScriptStore>) -> Self {
-        Scripts { store, seen: FxHashMap::default(), hasher: RandomState::new(), epoch: 0 }
+        Scripts { store, seen: IntMap::default(), epoch: 0 }
     }
 
     /// Whether the store need not be told of `body` now.
@@ -58,7 +55,7 @@ impl Scripts {
             self.seen.clear();
             self.epoch = epoch;
         }
-        let hash = self.hasher.hash_one(body);
+        let hash = fingerprint(body);
         let evicted = self.store.evicted();
         match self.seen.get(&hash) {
             // Whatever went, it may have been this one.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
 use slab::Slab;
 
+use crate::hash::{IntMap, KeyedMap};
 use crate::pubsub::{Kind, Token, Topic, Wish};
 
 /// How far a client's subscription is.
@@ -78,12 +78,12 @@ const TOPIC: usize = 512;
 pub(super) struct Topics {
     /// Bytes of all topics and of the confirmations that wait.
     pub held: usize,
-    names: [FxHashMap<Arc<[u8]>, u32>; Kind::COUNT],
+    names: [KeyedMap<Arc<[u8]>, u32>; Kind::COUNT],
     pub local: Slab<Local>,
     next_generation: u32,
     /// What any client of this process is subscribed to.
-    known: [FxHashMap<Arc<[u8]>, Arc<Topic>>; Kind::COUNT],
-    pub waits: FxHashMap<u64, Wait>,
+    known: [KeyedMap<Arc<[u8]>, Arc<Topic>>; Kind::COUNT],
+    pub waits: IntMap<u64, Wait>,
     next_wait: u64,
     /// For the hub, at the end of the turn.
     pub wishes: Vec<Wish>,
@@ -226,7 +226,7 @@ impl Topics {
 
     /// No client of this process is subscribed to anything.
     pub fn none_known(&self) -> bool {
-        self.known.iter().all(FxHashMap::is_empty)
+        self.known.iter().all(KeyedMap::is_empty)
     }
 
     /// The worker ends, its clients with it.

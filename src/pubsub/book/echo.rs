@@ -2,14 +2,14 @@
 //! has handed on already: a message goes to subscribers at once and over the cluster's bus a moment
 //! later. Such an echo is not handed on twice.
 //!
-//! Messages have no numbers, so an echo is known by its bytes. A publisher that sends the same
-//! bytes again right after the move may have one message taken for an echo: the topic is in a gap
-//! then, which is counted.
+//! Messages have no numbers, so an echo is known by its bytes, or rather by their keyed hash: without
+//! a key a publisher could make two messages that are taken for each other. A publisher that sends
+//! the same bytes again right after the move may have one message taken for an echo: the topic is in
+//! a gap then, which is counted.
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, BuildHasherDefault};
 
-use rustc_hash::FxHasher;
+use crate::hash::fingerprint;
 
 /// The bus is not further behind than that, microseconds.
 const LAG: u64 = 250_000;
@@ -54,7 +54,7 @@ impl Echo {
     /// `true`: this message of `node` was handed on already, when the other one sent it.
     #[inline]
     pub fn is_echo(&mut self, node: usize, frame: &[u8], now: u64) -> bool {
-        let hash = BuildHasherDefault::<FxHasher>::default().hash_one(frame);
+        let hash = fingerprint(frame);
         if self.both && self.node.is_some_and(|n| n != node) {
             return self.is_echo_of_former(hash, now);
         }

@@ -27,12 +27,12 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use super::glob::{self, NOTIFICATIONS};
 use super::{HubStats, Kind, News, Token, Topic, Wish, hash};
 use crate::cluster::{NodeAddr, Slot, Snapshot, slot_of};
+use crate::hash::{IntMap, KeyedMap};
 
 /// What the connections are to do.
 #[derive(Debug)]
@@ -153,7 +153,7 @@ struct Entry {
 #[derive(Debug, Default)]
 struct Worker {
     news: Vec<News>,
-    tokens: FxHashMap<Token, usize>,
+    tokens: KeyedMap<Token, usize>,
 }
 
 /// How long to wait after failures.
@@ -192,12 +192,12 @@ pub struct Book {
     /// By node of the snapshot.
     by_index: Vec<usize>,
     entries: Slab<Entry>,
-    names: [FxHashMap<Arc<[u8]>, usize>; Kind::COUNT],
+    names: [KeyedMap<Arc<[u8]>, usize>; Kind::COUNT],
     /// Broad topics.
     broad: Vec<usize>,
     /// The book's own patterns, while there are broad topics.
     own: [Option<usize>; NOTIFICATIONS.len()],
-    workers: FxHashMap<usize, Worker>,
+    workers: IntMap<usize, Worker>,
     /// Entries that nobody listens to any more; looked at when the turn ends.
     idle: Vec<usize>,
     /// Subscriptions that no node holds any more, and how long they are counted.
@@ -225,7 +225,7 @@ impl Book {
             names: Default::default(),
             broad: Vec::new(),
             own: [None; NOTIFICATIONS.len()],
-            workers: FxHashMap::default(),
+            workers: IntMap::default(),
             idle: Vec::new(),
             ended: VecDeque::new(),
             retries: BinaryHeap::new(),
@@ -243,7 +243,7 @@ impl Book {
     /// A worker has started: it is told what the others listen to.
     pub fn worker(&mut self, index: usize) {
         let known = self.entries.iter().map(|(_, e)| News::Known(Arc::clone(&e.topic))).collect();
-        self.workers.insert(index, Worker { news: known, tokens: FxHashMap::default() });
+        self.workers.insert(index, Worker { news: known, tokens: KeyedMap::default() });
     }
 
     /// A worker has ended.

@@ -59,7 +59,7 @@ fn without_slots(mut snapshot: Snapshot, shard: u16) -> Snapshot {
 /// `+ c @1` is a SUBSCRIBE at node 1, `live c`, `gap c` are news of worker 1.
 struct Desk {
     book: Book,
-    names: FxHashMap<Token, String>,
+    names: KeyedMap<Token, String>,
     next: u32,
     said: Vec<String>,
     refreshes: usize,
@@ -75,7 +75,7 @@ impl Desk {
     fn without_topology() -> Desk {
         let mut book = Book::new(Arc::default(), Pace { min: 10_000, max: 1_000_000, linger: 0 });
         book.worker(1);
-        Desk { book, names: FxHashMap::default(), next: 0, said: Vec::new(), refreshes: 0 }
+        Desk { book, names: KeyedMap::default(), next: 0, said: Vec::new(), refreshes: 0 }
     }
 
     fn topology(&mut self, snapshot: Snapshot) {

@@ -1,0 +1,7 @@
+//! What one client can do to the others, on purpose: one module per kind of abuse, each with a
+//! quiet client beside it ([`quiet`]). Nothing is asserted by the clock.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod hash_flooding;
+mod quiet;
