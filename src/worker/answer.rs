@@ -1,11 +1,10 @@
 //! A reply finds its client. A node's refusals are carried out: sent elsewhere, or later.
 
 use super::clock::{Job, Timer};
-use super::settings::out_of_memory;
 use super::{Gathering, HELD, NOBODY, Worker, reaccount};
 use crate::command::CommandId;
 use crate::control::ToControl;
-use crate::metrics::{Histogram, LimitHit, Redirection};
+use crate::metrics::{Histogram, Redirection};
 use crate::resp::{Protocol, write};
 use crate::route::{Held, Refusal};
 use crate::upstream::{Dest, NO_SLOT, Pending, Waiting, flag};
@@ -162,31 +161,31 @@ impl Worker {
     }
 
     pub(super) fn part(&mut self, gather: u32, first: u32, node: u16, frame: &[u8]) {
-        let Some(gathering) = self.gatherings.get_mut(gather as usize) else { return };
+        let Some(gathering) = self.gatherings.get(gather as usize) else { return };
         let over = frame.len() > crate::buf::CHUNK
             && self.accounted + self.holds.bytes() > self.settings.memory;
+        // What was executed is answered whatever it takes; so is an emulation that has changed data.
+        let dropped = match (&gathering.exec, &gathering.emulation) {
+            _ if !over => None,
+            (Some(_), _) => None,
+            (None, Some(emulation)) => emulation.only_reads().then_some(true),
+            (None, None) => Some(self.router.is_read_only(gathering.command)),
+        };
+        let error = dropped.map(|only_reads| {
+            let mut error = Vec::new();
+            write::error(&mut error, &self.no_room_for_reply(only_reads));
+            error
+        });
+        let frame = error.as_deref().unwrap_or(frame);
+        let Some(gathering) = self.gatherings.get_mut(gather as usize) else { return };
         let last = if let Some(exec) = gathering.exec.as_mut() {
             exec.add(first, frame)
         } else if let Some(emulation) = gathering.emulation.as_mut() {
-            if over && emulation.only_reads() {
-                self.stats.limits_hit[LimitHit::Memory as usize] += 1;
-                let mut frame = Vec::new();
-                write::error(&mut frame, &out_of_memory(&self.settings));
-                emulation.add(first, &frame)
-            } else {
-                emulation.add(first, frame)
-            }
-        } else if frame.first() == Some(&b'-') || over {
+            emulation.add(first, frame)
+        } else if frame.first() == Some(&b'-') {
             let node = self.nodes.get(usize::from(node));
             let name = node.map_or_else(String::new, |n| n.addr.to_string());
-            if over {
-                self.stats.limits_hit[LimitHit::Memory as usize] += 1;
-                let mut frame = Vec::new();
-                write::error(&mut frame, &out_of_memory(&self.settings));
-                gathering.gather.fail(name, &frame)
-            } else {
-                gathering.gather.fail(name, frame)
-            }
+            gathering.gather.fail(name, frame)
         } else {
             if gathering.gather.wants_nodes() {
                 let name = self.nodes.get(usize::from(node)).map(|n| n.addr.to_string());

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::downstream::Flow;
-use super::settings::out_of_memory;
+use super::no_room::NoRoom;
 use super::{Gathering, HELD, Worker};
 use crate::buf::CHUNK;
 use crate::client::{After, Announced, Context, Paused, answer, mode};
@@ -371,7 +371,7 @@ impl Worker {
     #[cold]
     pub(super) fn refuse_for_memory(&mut self, index: usize, command: u16) -> Flow {
         self.stats.limits_hit[LimitHit::Memory as usize] += 1;
-        let text = out_of_memory(&self.settings);
+        let text = NoRoom::Unchanged.text(&self.settings);
         self.answer_own_error(index, command, &text);
         Flow::Next
     }

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::sync::atomic::Ordering;
 
-use super::settings::out_of_memory;
+use super::no_room::NoRoom;
 use super::{NEXT_CLIENT, Source, Worker, reaccount};
 use crate::buf::CHUNK;
 use crate::client::{Client, Paused, mode};
@@ -483,7 +483,7 @@ impl Worker {
             return;
         }
         self.stats.limits_hit[LimitHit::Memory as usize] += 1;
-        let text = out_of_memory(&self.settings);
+        let text = NoRoom::Unchanged.text(&self.settings);
         self.answer_error(index, &text);
         self.stop_reading(index);
     }

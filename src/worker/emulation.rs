@@ -8,7 +8,6 @@
 
 use super::clock::{Job, Timer};
 use super::downstream::Flow;
-use super::settings::out_of_memory;
 use super::{Gathering, Worker, reaccount};
 use crate::buf::CHUNK;
 use crate::client::{Errand, Kind};
@@ -111,9 +110,8 @@ impl Worker {
         let gathering = self.gatherings.get(g).and_then(|g| g.emulation.as_ref());
         let Some(emulation) = gathering else { return };
         if emulation.only_reads() && !room(self, emulation.gathered() * WORKED_ON) {
-            self.stats.limits_hit[LimitHit::Memory as usize] += 1;
             let mut reply = Vec::new();
-            write::error(&mut reply, &out_of_memory(&self.settings));
+            write::error(&mut reply, &self.no_room_for_reply(true));
             return self.end_emulation(g, &reply);
         }
         let now = self.now;

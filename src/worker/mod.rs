@@ -52,6 +52,7 @@ mod fleet;
 mod join;
 mod keyspace;
 mod loss;
+mod no_room;
 mod pressure;
 mod proxy;
 mod publish;

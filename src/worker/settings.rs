@@ -162,12 +162,3 @@ impl Settings {
         }
     }
 }
-
-/// The error at `limits.memory`.
-pub(super) fn out_of_memory(settings: &Settings) -> String {
-    format!(
-        "OOM slotway's buffers are full: limits.memory = {} bytes over all workers; try again, or \
-         raise it",
-        settings.memory_total
-    )
-}

@@ -12,7 +12,7 @@
 
 use super::Worker;
 use super::downstream::Flow;
-use super::settings::out_of_memory;
+use super::no_room::NoRoom;
 use crate::buf::CHUNK;
 use crate::client::{EXEC, Multi, Paused, Place, mode};
 use crate::cluster::slot_of;
@@ -119,7 +119,7 @@ impl Worker {
         if over {
             multi.break_off();
             self.stats.limits_hit[LimitHit::Memory as usize] += 1;
-            let text = out_of_memory(&self.settings);
+            let text = NoRoom::Unchanged.text(&self.settings);
             return self.answer_own_error(index, command, &text);
         }
         if !multi.broken {

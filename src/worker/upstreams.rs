@@ -2,11 +2,10 @@
 
 use std::io::Read;
 
-use super::settings::out_of_memory;
 use super::{Node, Source, Worker, reaccount};
 use crate::buf::CHUNK;
 use crate::cluster::NodeAddr;
-use crate::metrics::{LimitHit, NodeStats};
+use crate::metrics::NodeStats;
 use crate::resp::{Protocol, ReplyProgress};
 use crate::sparsely;
 use crate::stream::{Stream, keep_alive, retransmit_soon};
@@ -304,13 +303,17 @@ impl Worker {
     /// A reply that cannot be handed on in pieces grows beyond what there is room for: its command
     /// gets an error, and the connection, which is in the middle of it, is made anew.
     fn refuse_reply(&mut self, u: usize) {
-        self.stats.limits_hit[LimitHit::Memory as usize] += 1;
         let Some(up) = self.upstreams.get_mut(u) else { return };
         let node = self.nodes.get(usize::from(up.node)).map(|n| n.addr.to_string());
+        let client = up.dedicated.and_then(|dedicated| dedicated.client);
         if let Some(pending) = up.pending.pop_front() {
             up.queue.release(pending.len as usize, &mut self.pool);
-            let text = out_of_memory(&self.settings);
-            self.fail(&pending, &node.unwrap_or_default(), &text);
+            let text = self.reply_dropped(&pending);
+            match (client, pending.dest) {
+                // Its client waits for this one command.
+                (Some(client), Dest::Client { seq, .. }) => self.fail_errand(client, seq, &text),
+                _ => self.fail(&pending, &node.unwrap_or_default(), &text),
+            }
         }
         self.lost(u, "a reply is larger than limits.memory has room for");
     }

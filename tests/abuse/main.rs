@@ -4,4 +4,5 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod hash_flooding;
+mod large_replies_lost;
 mod quiet;
