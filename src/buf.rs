@@ -14,6 +14,9 @@ const SLICES: usize = 256;
 /// How many it is given where that is enough: an array less to fill in.
 const FEW: usize = 8;
 
+/// No socket is written to again after this many bytes in one turn of the event loop.
+pub const WRITE_LIMIT: usize = 512 << 10;
+
 /// Chunks that are not in use, kept so that the steady state allocates nothing.
 #[derive(Debug, Default)]
 pub struct Pool {
@@ -265,10 +268,24 @@ impl SendQueue {
     /// # Errors
     /// The socket's own, except "would block", which is 0 bytes or a short count.
     pub fn write_to(&mut self, socket: &mut impl Write) -> io::Result<usize> {
+        self.write_up_to(usize::MAX, socket)
+    }
+
+    /// The same for [`WRITE_LIMIT`] bytes, and what the last call to the socket takes beyond that:
+    /// one turn's share of a socket whose peer takes the bytes as fast as they are written. Less
+    /// than the limit, and something left, means that the socket is full.
+    ///
+    /// # Errors
+    /// As [`SendQueue::write_to`].
+    pub fn write_share_to(&mut self, socket: &mut impl Write) -> io::Result<usize> {
+        self.write_up_to(WRITE_LIMIT, socket)
+    }
+
+    fn write_up_to(&mut self, limit: usize, socket: &mut impl Write) -> io::Result<usize> {
         let mut total = 0;
         // The chunk that is written from, and how much of it is written or released.
         let (mut at, mut offset) = (0, self.head + self.sent);
-        while self.sent < self.len {
+        while self.sent < self.len && total < limit {
             while let Some(chunk) = self.closed.get(at)
                 && offset >= chunk.bytes().len()
             {

@@ -82,6 +82,12 @@ fn upstream_in_flight() {
             .expect("MSET")
             .is_ok()
     );
+    // Of a client that has had no reply yet only few commands are under way.
+    for client in &mut clients {
+        for _ in 0..50 {
+            assert!(client.command(&["EXISTS", &counter]).expect("EXISTS").int().is_some());
+        }
+    }
     cluster.pause(slow).expect("SIGSTOP");
     {
         for (i, client) in clients.iter_mut().enumerate() {

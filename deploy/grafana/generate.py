@@ -79,7 +79,7 @@ ROWS = [
     ]),
     ("Errors and limits", [
         ("Outcome unknown, deadline exceeded", RATE, "Errors for clients that are slotway's own", [(f"sum({rate('slotway_outcome_unknown_total')})", "outcome unknown"), (f"sum({rate('slotway_deadline_exceeded_total')})", "deadline exceeded")]),
-        ("Limits reached", RATE, "By the key under [limits]", [(by("limit", rate("slotway_limits_hit_total")), "{{limit}}")]),
+        ("Limits reached", RATE, "By the key under [limits]", [(by("limit", rate("slotway_limits_hit_total")), "{{limit}}"), (f"sum({rate('slotway_large_reply_waits_total')})", "turns for large replies")]),
         ("Clients turned away", RATE, "At limits.clients; not accepted for want of file descriptors", [(f"sum({rate('slotway_clients_rejected_total')})", "turned away"), (f"sum({rate('slotway_accept_errors_total')})", "not accepted")]),
         ("Logins", RATE, "By outcome", [(by("outcome", rate("slotway_logins_total")), "{{outcome}}")]),
         ("Commands denied to users", RATE, "", [(by("reason", rate("slotway_denied_total")), "{{reason}}")]),

@@ -10,6 +10,7 @@ mod monitor;
 mod multi;
 mod question;
 mod replies;
+mod reply_sizes;
 mod session;
 mod subscriptions;
 mod tracking;
@@ -23,6 +24,7 @@ pub use monitor::monitor_line;
 pub use multi::{EXEC, MULTI, Multi, Place};
 pub use question::{ClientKind, Filter, Ids, Pause, Question, Selection};
 pub use replies::{Outcome, Replies};
+pub use reply_sizes::ReplySizes;
 pub use session::{Session, mode};
 pub use subscriptions::Subscriptions;
 
@@ -39,6 +41,9 @@ pub enum Paused {
     No,
     /// An upstream connection is full; it has the client in its list of waiters.
     Upstream,
+    /// It asks for large replies on an upstream connection that has many bytes of replies under way;
+    /// the connection has the client in its [`crate::upstream::Turns`].
+    Turn,
     /// It has much under way before a long queue: until half of what it is owed is there.
     Yielding,
     /// The next command must wait until all replies are there (HELLO, RESET).
@@ -85,6 +90,8 @@ pub struct Client {
     pub progress: RequestProgress,
     /// The replies under way; none while it is idle.
     pub replies: Option<Box<Replies>>,
+    /// How large its replies are.
+    pub reply_sizes: ReplySizes,
     /// What it has queued since MULTI.
     pub multi: Option<Box<Multi>>,
     /// The connections that it has been lent, and what for.
@@ -130,6 +137,7 @@ impl Client {
             tail: Vec::new(),
             progress: RequestProgress::default(),
             replies: None,
+            reply_sizes: ReplySizes::default(),
             multi: None,
             lent: None,
             subscriptions: None,

@@ -87,6 +87,7 @@ impl Totals {
             (&mut sum.outcome_unknown, stats.outcome_unknown),
             (&mut sum.deadline_exceeded, stats.deadline_exceeded),
             (&mut sum.splits, stats.splits),
+            (&mut sum.large_reply_waits, stats.large_reply_waits),
             (&mut sum.script_loads, stats.script_loads),
             (&mut sum.buffer_bytes, stats.buffer_bytes),
             (&mut sum.held, stats.held),

@@ -107,6 +107,8 @@ metrics! {
         "Commands answered with an error at their deadline.";
     SPLITS: Counter "slotway_splits_total" [] ""
         "Commands split over several slots.";
+    LARGE_REPLY_WAITS: Counter "slotway_large_reply_waits_total" [] ""
+        "Times a client with large replies waited for its turn, because the replies under way on a connection to a node would have held other clients up.";
     SCRIPT_LOADS: Counter "slotway_script_loads_total" [] ""
         "SCRIPT LOADs put before a client's EVALSHA because its node may lack the script; that it did lack it is noscript in slotway_redirections_total.";
     SCRIPT_BYTES: Gauge "slotway_script_bytes" [] "limits.scripts"

@@ -286,6 +286,8 @@ pub struct WorkerStats {
     pub deadline_exceeded: u64,
     /// Commands split over several slots.
     pub splits: u64,
+    /// Times a client with large replies had to wait for its turn.
+    pub large_reply_waits: u64,
     /// SCRIPT LOADs that slotway put before a client's command.
     pub script_loads: u64,
     /// By [`LoginOutcome`].

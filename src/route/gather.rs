@@ -78,6 +78,11 @@ impl Gather {
         self.left += 1;
     }
 
+    /// How many parts there are.
+    pub fn parts(&self) -> u32 {
+        self.parts
+    }
+
     /// For [`Merge::Array`]: the next element of the part that is being announced belongs to the
     /// key at this position of the request. Gives the index to hand to [`Gather::add`] as `first`.
     pub fn expect_key(&mut self, position: u32) -> u32 {

@@ -6,17 +6,18 @@
 mod handshake;
 mod pending;
 mod stamps;
+mod turns;
 
 pub use handshake::Handshake;
-pub use pending::{Dest, NO_SLOT, Pending, Waiting, flag};
+pub use pending::{Dest, NO_SLOT, Pending, PendingQueue, Waiting, flag};
 pub use stamps::Stamps;
+pub use turns::Turns;
 
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
-use crate::buf::{Pool, SendQueue};
+use crate::buf::{Pool, SendQueue, WRITE_LIMIT};
 use crate::resp::{Protocol, ReplyScan};
 use crate::scripts::Noted;
 use crate::stream::Stream;
@@ -87,7 +88,7 @@ pub struct Upstream {
     /// Commands, kept until answered.
     pub queue: SendQueue,
     /// Who waits for them, in the same order.
-    pub pending: VecDeque<Pending>,
+    pub pending: PendingQueue,
     /// Its handshake says READONLY: only reads of clients that said it go here.
     pub read_only: bool,
     /// Scripts that its node need not be given again.
@@ -152,6 +153,8 @@ pub struct Upstream {
     pub last_error: Option<String>,
     /// Clients that stopped reading because this queue is full.
     pub waiters: Vec<(u32, u32)>,
+    /// Clients with large replies that wait for their turn.
+    pub turns: Turns,
     /// When a client that has little of the queue last met it long, microseconds.
     pub shared_at: Cell<u64>,
     /// Bytes that the worker has put on its account.
@@ -168,7 +171,7 @@ impl Upstream {
             state: State::Idle,
             stream: None,
             queue: SendQueue::default(),
-            pending: VecDeque::new(),
+            pending: PendingQueue::default(),
             read_only: false,
             scripts: Noted::default(),
             handshake: Handshake::default(),
@@ -200,6 +203,7 @@ impl Upstream {
             strange: 0,
             last_error: None,
             waiters: Vec::new(),
+            turns: Turns::default(),
             shared_at: Cell::new(0),
             accounted: 0,
         }
@@ -208,6 +212,11 @@ impl Upstream {
     /// Its commands keep the order of their clients with those of other connections.
     pub fn is_ordered(&self) -> bool {
         self.dedicated.is_none() && !self.read_only
+    }
+
+    /// Replies come on it, or will as soon as it is connected, as far as is known.
+    pub fn delivers(&self) -> bool {
+        (self.state == State::Ready || self.state.is_under_way()) && !self.suspect
     }
 
     /// Bytes that its buffers occupy.
@@ -227,7 +236,8 @@ impl Upstream {
         Ok(self.stream.insert(Stream::Tcp(socket)))
     }
 
-    /// Writes what the state allows. `true`: the socket is full.
+    /// Writes what the state allows, up to [`WRITE_LIMIT`] bytes or a little more. `true`: the
+    /// socket is full.
     ///
     /// # Errors
     /// The connection is lost.
@@ -238,8 +248,9 @@ impl Upstream {
                 if stream.unsent() {
                     stream.flush()?;
                 }
-                let n = self.queue.write_to(stream)?;
-                Ok((n, self.queue.unsent() > 0 || stream.unsent()))
+                let n = self.queue.write_share_to(stream)?;
+                let left = self.queue.unsent() > 0 && n < WRITE_LIMIT;
+                Ok((n, left || stream.unsent()))
             }
             State::Handshake { .. } => {
                 stream.flush()?;
@@ -274,7 +285,7 @@ impl Upstream {
         self.swallowed_error = None;
         self.unwrapped = false;
         let mut written = self.queue.sent();
-        let pending: Vec<Pending> = self.pending.drain(..).collect();
+        let pending: Vec<Pending> = self.pending.drain().collect();
         let lens: Vec<usize> = pending.iter().map(|p| p.len as usize).collect();
         let frames = self.queue.take_frames(lens.into_iter(), pool);
         self.queue.clear(pool);
@@ -342,7 +353,7 @@ impl Upstream {
             return Vec::new();
         }
         let sent = self.queue.sent();
-        let pending: Vec<Pending> = self.pending.drain(..).collect();
+        let pending: Vec<Pending> = self.pending.drain().collect();
         let lens: Vec<usize> = pending.iter().map(|p| p.len as usize).collect();
         let frames = self.queue.take_frames(lens.into_iter(), pool);
         self.queue.clear(pool);
@@ -366,7 +377,18 @@ mod tests {
 
     fn pending(client: u32, slot: u16, flags: u8, len: u32) -> Pending {
         let dest = Dest::Client { index: client, generation: 1, seq: 0 };
-        Pending { dest, len, slot, command: 0, flags, realm: 0, tries: 0, before: 0, started: 0 }
+        Pending {
+            dest,
+            len,
+            slot,
+            command: 0,
+            flags,
+            realm: 0,
+            tries: 0,
+            before: 0,
+            started: 0,
+            expected: 10,
+        }
     }
 
     fn clients(all: &[Pending]) -> Vec<Whose> {
@@ -407,7 +429,8 @@ mod tests {
         let mut up = upstream(&mut pool, &all, 17);
         let given_up = up.lost(&mut pool, &clients(&all));
         assert_eq!(slots(&given_up), [11]);
-        assert_eq!(slots(&up.pending), [10, 12, 13, 14]);
+        assert_eq!(slots(&*up.pending), [10, 12, 13, 14]);
+        assert_eq!(up.pending.expected(), 40, "of the commands that are kept");
         assert_eq!(up.queue.len(), 20);
         assert_eq!(up.queue.sent(), 0);
         assert_eq!(up.queue.front(6), Some([0, 0, 0, 0, 0, 2].as_slice()));
@@ -452,7 +475,8 @@ mod tests {
         let taken = up.take_unsent(&mut pool, |p| p.slot == 2);
         assert_eq!(taken.len(), 1);
         assert_eq!(taken[0].1, [2; 5]);
-        assert_eq!(slots(&up.pending), [1, 2, 3]);
+        assert_eq!(slots(&*up.pending), [1, 2, 3]);
+        assert_eq!(up.pending.expected(), 30);
         assert_eq!((up.queue.sent(), up.queue.len()), (7, 15));
     }
 }

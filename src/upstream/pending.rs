@@ -1,5 +1,8 @@
 //! A command that a node owes an answer to.
 
+use std::collections::{VecDeque, vec_deque};
+use std::ops::Deref;
+
 use crate::route::{HoldMeta, LaneKey};
 
 /// Who waits for the reply.
@@ -56,6 +59,8 @@ pub struct Pending {
     pub before: u32,
     /// When its client sent it: microseconds of the worker's clock.
     pub started: u64,
+    /// Expected size of the reply, bytes. Does not change while it is in a [`PendingQueue`].
+    pub expected: u32,
 }
 
 /// [`Pending::slot`] of a command without keys.
@@ -89,6 +94,66 @@ impl Pending {
     #[inline]
     pub fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
+    }
+}
+
+/// The commands that one connection's node owes answers to, in order, and the sum of
+/// [`Pending::expected`].
+#[derive(Debug, Default)]
+pub struct PendingQueue {
+    commands: VecDeque<Pending>,
+    expected: usize,
+}
+
+impl PendingQueue {
+    /// Expected bytes of all replies.
+    #[inline]
+    pub fn expected(&self) -> usize {
+        self.expected
+    }
+
+    /// Appends a command.
+    #[inline]
+    pub fn push_back(&mut self, pending: Pending) {
+        self.expected += pending.expected as usize;
+        self.commands.push_back(pending);
+    }
+
+    /// Takes out the first command.
+    #[inline]
+    pub fn pop_front(&mut self) -> Option<Pending> {
+        let pending = self.commands.pop_front()?;
+        self.expected -= pending.expected as usize;
+        Some(pending)
+    }
+
+    /// The first command.
+    pub fn front_mut(&mut self) -> Option<&mut Pending> {
+        self.commands.front_mut()
+    }
+
+    /// All commands.
+    pub fn iter_mut(&mut self) -> vec_deque::IterMut<'_, Pending> {
+        self.commands.iter_mut()
+    }
+
+    /// Takes out all commands.
+    pub fn drain(&mut self) -> vec_deque::Drain<'_, Pending> {
+        self.expected = 0;
+        self.commands.drain(..)
+    }
+
+    /// Gives back what capacity is not used.
+    pub fn shrink_to_fit(&mut self) {
+        self.commands.shrink_to_fit();
+    }
+}
+
+impl Deref for PendingQueue {
+    type Target = VecDeque<Pending>;
+
+    fn deref(&self) -> &VecDeque<Pending> {
+        &self.commands
     }
 }
 

@@ -35,6 +35,7 @@ impl Worker {
                     && client.generation == generation
                 {
                     client.complete(seq, frame, &mut self.pool);
+                    client.reply_sizes.record(frame.len());
                     if !client.dirty {
                         client.dirty = true;
                         self.dirty_clients.push(index as usize);
@@ -176,8 +177,10 @@ impl Worker {
             write::error(&mut error, &self.no_room_for_reply(only_reads));
             error
         });
+        let received = frame.len();
         let frame = error.as_deref().unwrap_or(frame);
         let Some(gathering) = self.gatherings.get_mut(gather as usize) else { return };
+        gathering.received += received;
         let last = if let Some(exec) = gathering.exec.as_mut() {
             exec.add(first, frame)
         } else if let Some(emulation) = gathering.emulation.as_mut() {
@@ -247,6 +250,13 @@ impl Worker {
             self.slow_gathering(*slow, gathering.command, gathering.to);
         }
         self.deliver_own(gathering.to, &reply);
+        // What the nodes had to send counts, however short the reply that was made of it is.
+        let bytes = gathering.received.max(reply.len());
+        if let Some(client) = self.clients.get_mut(gathering.lane.0 as usize)
+            && client.generation == gathering.lane.1
+        {
+            client.reply_sizes.record(bytes);
+        }
         if let Dest::Client { seq, .. } = gathering.to {
             if !ok {
                 self.fleet_failed(gathering.lane, seq);
@@ -454,7 +464,7 @@ impl Worker {
         // What goes over dedicated connections keeps its order by itself; reads from replicas have
         // none.
         for (_, up) in self.upstreams.iter_mut().filter(|(_, up)| up.is_ordered()) {
-            for pending in &mut up.pending {
+            for pending in up.pending.iter_mut() {
                 // Commands without keys have no order to keep among those already sent.
                 let concerned = pending.slot != NO_SLOT
                     && !pending.has(flag::SPECIAL)
@@ -511,7 +521,14 @@ impl Worker {
         let protocol = Self::protocol_of(&pending);
         let u = self.upstream_as(pending.realm, node, protocol, client as usize);
         self.script_before_again(u, &mut pending, &bytes);
-        let asking = Pending { dest: Dest::Discard, flags: 0, slot: NO_SLOT, before: 0, ..pending };
+        let asking = Pending {
+            dest: Dest::Discard,
+            flags: 0,
+            slot: NO_SLOT,
+            before: 0,
+            expected: 0,
+            ..pending
+        };
         self.send(u, asking, ASKING);
         pending.flags |= flag::ASKING;
         self.send_owned(u, pending, bytes);

@@ -116,6 +116,7 @@ impl Worker {
             tries: 0,
             before: 0,
             started: self.now,
+            expected: 0,
         };
         self.send(u, pending, frame);
     }
@@ -278,7 +279,7 @@ impl Worker {
             stream.unwatch(self.poll.registry());
         }
         let given_up = up.lost(&mut self.pool, &[]);
-        let kept: Vec<Pending> = up.pending.drain(..).collect();
+        let kept: Vec<Pending> = up.pending.drain().collect();
         let client = up.dedicated.and_then(|d| d.client);
         let realm = up.realm;
         let node = self.nodes.get(usize::from(up.node)).map(|n| n.addr.to_string());

@@ -171,6 +171,8 @@ impl Worker {
         client.session.last_command = command;
         let seq = client.expect(&mut self.spare_replies);
         pending.dest = Dest::Client { index: index as u32, generation, seq };
+        pending.expected = client.reply_sizes.expected();
+        client.reply_sizes.ask();
         if !pending.has(flag::READ_ONLY) {
             client.wrote |= 1 << (node & 63);
         }
@@ -195,7 +197,23 @@ impl Worker {
             0 => self.now,
             _ => self.publish_time(),
         };
-        Pending { dest, len: 0, slot, command, flags, realm, tries: 0, before: 0, started }
+        // A client's own is set where the client is at hand.
+        let expected = match dest {
+            Dest::Part { gather, .. } => self.expected_of_part(gather),
+            _ => 0,
+        };
+        Pending {
+            dest,
+            len: 0,
+            slot,
+            command,
+            flags,
+            realm,
+            tries: 0,
+            before: 0,
+            started,
+            expected,
+        }
     }
 
     /// Puts a command into a connection's queue.
@@ -229,8 +247,10 @@ impl Worker {
         let (protocol, generation) = (client.session.protocol, client.generation);
         client.session.last_command = command;
         let seq = client.expect(&mut self.spare_replies);
+        let expected = client.reply_sizes.expected();
         let dest = Dest::Client { index: index as u32, generation, seq };
-        let pending = self.pending(dest, command, slot, protocol);
+        let mut pending = self.pending(dest, command, slot, protocol);
+        pending.expected = expected;
         self.hold_pending(pending, (index as u32, generation), frame.to_vec());
         Flow::Next
     }
@@ -508,7 +528,8 @@ impl Worker {
         merge: Merge,
         to: Dest,
     ) -> Option<usize> {
-        let client = self.clients.get(index)?;
+        let client = self.clients.get_mut(index)?;
+        client.reply_sizes.ask();
         let (protocol, generation) = (client.session.protocol, client.generation);
         let mut gather = self.spare_gathers.pop().unwrap_or_default();
         gather.start(merge, protocol);
@@ -530,6 +551,7 @@ impl Worker {
             started: self.now,
             slow: None,
             sets: None,
+            received: 0,
             accounted: 0,
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::no_room::NoRoom;
 use super::{NEXT_CLIENT, Source, Worker, reaccount};
-use crate::buf::CHUNK;
+use crate::buf::{CHUNK, WRITE_LIMIT};
 use crate::client::{Client, Paused, mode};
 use crate::control::Downstream;
 use crate::metrics::LimitHit;
@@ -385,16 +385,23 @@ impl Worker {
             client.stream.hold_back(true);
         }
         if let Some(replies) = client.replies.as_mut() {
+            let mut is_over = true;
             if !replies.out.is_empty() && !client.blocked {
-                match replies.out.write_to(&mut client.stream) {
+                match replies.out.write_share_to(&mut client.stream) {
                     Ok(n) => {
+                        is_over = n < WRITE_LIMIT;
                         self.stats.bytes_out += n as u64;
                         replies.out.release_sent(&mut self.pool);
                     }
                     Err(_) => return self.close_client(index),
                 }
             }
-            let full = !replies.out.is_empty() || client.stream.unsent();
+            let left = !replies.out.is_empty() || client.stream.unsent();
+            let full = left && (is_over || client.stream.unsent());
+            if left && !full {
+                client.dirty = true;
+                self.unwritten.push(index);
+            }
             client.blocked = full;
             if full != client.watching {
                 client.watching = full;
@@ -413,7 +420,7 @@ impl Worker {
                 self.resume.push((index as u32, client.generation));
             }
             if replies.is_drained()
-                && !full
+                && !left
                 && let Some(mut replies) = client.replies.take()
             {
                 replies.reset(&mut self.pool);

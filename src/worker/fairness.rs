@@ -10,10 +10,21 @@
 //! Who waits for its own replies need not be woken by the connection: each reply that it gets, of
 //! whatever node and whether it is an error or not, has it looked at, and all that are owed come
 //! sooner or later. Nor can others keep it waiting by keeping the queue long.
+//!
+//! Replies count by their bytes, too. A connection delivers its replies one after the other, so a
+//! quiet client's reply waits for the bytes of all replies before it. How large a reply will be is
+//! not known before it comes; it is estimated from the client's last ones ([`ReplySizes`]). While
+//! more than a budget of expected bytes is under way on a connection, clients that ask for much wait
+//! for their turn, in an order that is fair by bytes ([`Turns`]); a client that asks for little
+//! never does. The budget is small while others use the connection, and larger while only clients
+//! with large replies do: a connection needs no more under way than the network delivers in one
+//! round trip, so a small budget costs no throughput where nodes are near.
+//!
+//! [`Turns`]: crate::upstream::Turns
 
 use super::Worker;
 use super::downstream::Flow;
-use crate::client::Paused;
+use crate::client::{Client, Paused};
 use crate::metrics::LimitHit;
 use crate::resp::Protocol;
 use crate::upstream::Upstream;
@@ -33,6 +44,28 @@ const TOO_LONG: usize = 2_000;
 /// A connection is used by others for so long after one of them has met a long queue, microseconds.
 const REMEMBERED: u64 = 200_000;
 
+/// Expected bytes of replies under way on a connection, from which on clients are looked at.
+const MANY_REPLY_BYTES: usize = 512 << 10;
+/// Limit of expected bytes of replies under way on a connection that others use, too. A single
+/// larger reply goes alone.
+const REPLY_BYTES_WHEN_SHARED: usize = 1 << 20;
+/// The same for a connection that only clients with large replies use.
+const REPLY_BYTES_WHEN_ALONE: usize = 8 << 20;
+/// A client that expects no more than this of one connection does not wait for a turn. It is what
+/// a server writes to one client before it serves the next.
+const FEW_REPLY_BYTES: usize = 64 << 10;
+
+/// Why a client has to wait before it may send on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// The connection is at `limits.upstream_in_flight`.
+    Full,
+    /// Too many bytes of replies are under way.
+    Turn,
+    /// The client has too many commands under way.
+    OwnReplies,
+}
+
 /// What a connection's node has to do, in commands.
 #[inline]
 fn work(up: &Upstream) -> usize {
@@ -45,8 +78,52 @@ impl Worker {
     pub(super) fn has_to_wait(&self, index: usize, u: usize) -> bool {
         self.upstreams.get(u).is_some_and(|up| {
             up.queue.len() > self.settings.upstream_in_flight
+                || (up.pending.expected() > MANY_REPLY_BYTES && self.has_to_take_turns(index, up))
                 || (work(up) > LONG && self.is_too_much(index, up))
         })
+    }
+
+    /// Why it has to.
+    #[cold]
+    fn reason_to_wait(&self, index: usize, up: &Upstream) -> Wait {
+        if up.queue.len() > self.settings.upstream_in_flight {
+            Wait::Full
+        } else if up.pending.expected() > MANY_REPLY_BYTES && self.has_to_take_turns(index, up) {
+            Wait::Turn
+        } else {
+            Wait::OwnReplies
+        }
+    }
+
+    /// Whether a client asks for so many bytes of replies that it has to wait for its turn.
+    fn has_to_take_turns(&self, index: usize, up: &Upstream) -> bool {
+        let Some(client) = self.clients.get(index) else { return false };
+        let expected = client.reply_sizes.expected() as usize;
+        let owed = client.replies.as_ref().map_or(0, |r| r.waiting());
+        if (owed + 1).saturating_mul(expected) <= FEW_REPLY_BYTES {
+            up.shared_at.set(self.now);
+            return false;
+        }
+        !client.reply_sizes.has_turn()
+            && up.delivers()
+            && (!up.turns.is_empty() || !self.has_room_for_reply(up, client))
+    }
+
+    /// Whether the client's next reply is within the connection's budget.
+    fn has_room_for_reply(&self, up: &Upstream, client: &Client) -> bool {
+        // The replies of a client that has had none may be larger than any that were seen here.
+        let small = self.now < up.shared_at.get() + REMEMBERED || client.reply_sizes.is_unknown();
+        let budget = if small { REPLY_BYTES_WHEN_SHARED } else { REPLY_BYTES_WHEN_ALONE };
+        let under_way = up.pending.expected();
+        under_way == 0 || under_way + client.reply_sizes.expected() as usize <= budget
+    }
+
+    /// Expected bytes of one part of a command that goes to several slots or nodes.
+    pub(super) fn expected_of_part(&self, gather: u32) -> u32 {
+        let Some(gathering) = self.gatherings.get(gather as usize) else { return 0 };
+        let client = self.clients.get(gathering.lane.0 as usize);
+        let client = client.filter(|c| c.generation == gathering.lane.1);
+        client.map_or(0, |c| c.reply_sizes.expected()) / gathering.gather.parts().max(1)
     }
 
     fn is_too_much(&self, index: usize, up: &Upstream) -> bool {
@@ -81,15 +158,35 @@ impl Worker {
         self.has_to_wait(client, u).then_some(u)
     }
 
-    /// The client is not read from until connection `u` has room again, or half of what it is owed
-    /// is there.
+    /// The client is not read from until connection `u` has room again, its turn has come, or half
+    /// of what it is owed is there.
     pub(super) fn pause(&mut self, index: usize, u: usize) -> Flow {
-        if let (Some(client), Some(up)) = (self.clients.get_mut(index), self.upstreams.get_mut(u)) {
-            if up.queue.len() > self.settings.upstream_in_flight {
+        let Some(up) = self.upstreams.get(u) else { return Flow::Pause };
+        let wait = self.reason_to_wait(index, up);
+        let (Some(client), Some(up)) = (self.clients.get_mut(index), self.upstreams.get_mut(u))
+        else {
+            return Flow::Pause;
+        };
+        let me = (index as u32, client.generation);
+        match wait {
+            Wait::Full => {
                 client.paused = Paused::Upstream;
-                up.waiters.push((index as u32, client.generation));
+                up.waiters.push(me);
                 self.stats.limits_hit[LimitHit::UpstreamInFlight as usize] += 1;
-            } else {
+            }
+            Wait::Turn => {
+                client.paused = Paused::Turn;
+                // What it asked for while it had no need to wait is not held against it for long.
+                let most = (client.reply_sizes.expected() as usize).max(REPLY_BYTES_WHEN_SHARED);
+                let asked = client.reply_sizes.wait_for_turn().min(most as u64);
+                let clients = &self.clients;
+                up.turns.push(me, asked, |(index, generation)| {
+                    let client = clients.get(index as usize);
+                    client.is_some_and(|c| c.generation == generation && c.paused == Paused::Turn)
+                });
+                self.stats.large_reply_waits += 1;
+            }
+            Wait::OwnReplies => {
                 client.paused = Paused::Yielding;
                 if let Some(replies) = client.replies.as_mut() {
                     replies.wait_for_half();
@@ -100,11 +197,45 @@ impl Worker {
         Flow::Pause
     }
 
-    /// Clients that wait for a queue that was full go on when half of it is answered.
+    /// Clients that wait for connection `u` go on: all when half of a full queue is answered, one
+    /// after the other as there is room for their replies.
+    #[inline]
     pub(super) fn wake_waiters(&mut self, u: usize) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         if !up.waiters.is_empty() && up.queue.len() <= self.settings.upstream_in_flight / 2 {
             self.resume.append(&mut up.waiters);
+        }
+        if !up.turns.is_empty() {
+            self.next_turn(u);
+        }
+    }
+
+    /// Gives the client whose turn it is its turn, if there is room for what it asks for.
+    fn next_turn(&mut self, u: usize) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        if !up.delivers() {
+            // What it sends now waits for another connection, or for its deadline.
+            self.resume.extend(up.turns.drain());
+            return;
+        }
+        while let Some(next) = self.upstreams.get(u).and_then(|up| up.turns.peek()) {
+            let client = self.clients.get(next.0 as usize);
+            let waits = client.filter(|c| c.generation == next.1 && c.paused == Paused::Turn);
+            let Some(up) = self.upstreams.get(u) else { return };
+            if waits.is_some_and(|client| !self.has_room_for_reply(up, client)) {
+                return;
+            }
+            let waits = waits.is_some();
+            if let Some(up) = self.upstreams.get_mut(u) {
+                up.turns.pop();
+            }
+            if waits && let Some(client) = self.clients.get_mut(next.0 as usize) {
+                client.reply_sizes.begin_turn();
+                self.resume.push(next);
+                // There may be room for the next one when this one has sent what it may.
+                self.mark_upstream(u);
+                return;
+            }
         }
     }
 }

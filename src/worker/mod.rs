@@ -156,6 +156,8 @@ struct Gathering {
     slow: Option<Box<crate::seen::SlowEntry>>,
     /// What it sets, if the nodes agree (CONFIG SET).
     sets: Option<crate::seen::SlowSetting>,
+    /// Bytes of its parts' replies.
+    received: usize,
     /// Bytes that the worker has put on its account.
     accounted: usize,
 }
@@ -292,6 +294,8 @@ struct Worker {
     dirty_upstreams: Vec<usize>,
     /// Upstreams whose write was put off to the next turn.
     deferred: Vec<usize>,
+    /// Clients with more to be written than one turn is for.
+    unwritten: Vec<usize>,
     /// Sockets that may have more to read, and clients that may go on.
     again: Vec<Source>,
     resume: Vec<(u32, u32)>,
@@ -456,6 +460,7 @@ impl Worker {
             dirty_clients: Vec::new(),
             dirty_upstreams: Vec::new(),
             deferred: Vec::new(),
+            unwritten: Vec::new(),
             again: Vec::new(),
             resume: Vec::new(),
             graveyard: Vec::new(),
@@ -613,6 +618,7 @@ impl Worker {
         self.tell_hub();
         // Empty by now; what was put off is the next turn's.
         std::mem::swap(&mut self.dirty_upstreams, &mut self.deferred);
+        std::mem::swap(&mut self.dirty_clients, &mut self.unwritten);
         for u in std::mem::take(&mut self.dead) {
             if let Some(mut up) = self.upstreams.try_remove(u) {
                 reaccount(&mut self.accounted, &mut up.accounted, 0);

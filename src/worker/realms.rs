@@ -247,6 +247,7 @@ impl Worker {
             stream.unwatch(self.poll.registry());
         }
         self.resume.append(&mut up.waiters);
+        self.resume.extend(up.turns.drain());
         reaccount(&mut self.accounted, &mut up.accounted, 0);
         up.queue.clear(&mut self.pool);
         self.upstreams.remove(u);

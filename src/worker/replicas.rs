@@ -265,7 +265,7 @@ impl Worker {
         let protocol = up.protocol;
         let mut written: IntSet<(u32, u16)> = IntSet::default();
         let mut wanted: Vec<(u32, u32, u16, ReadFrom)> = Vec::new();
-        for pending in &up.pending {
+        for pending in up.pending.iter() {
             let Dest::Client { index, generation, seq } = pending.dest else { continue };
             let key = (index, pending.slot);
             if !pending.has(flag::READ_ONLY) {

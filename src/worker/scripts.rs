@@ -208,6 +208,7 @@ impl Worker {
             tries: 0,
             before: 0,
             started: self.now,
+            expected: 0,
         }
     }
 

@@ -104,6 +104,7 @@ impl Worker {
             Verdict::Accepts | Verdict::Unreachable => {
                 up.suspect = true;
                 up.blocked = true;
+                self.mark_upstream(u); // nobody waits for a turn on it
             }
         }
     }

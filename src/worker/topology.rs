@@ -75,7 +75,7 @@ impl Worker {
         let mut slots = Vec::new();
         for (_, up) in self.upstreams.iter().filter(|(_, up)| up.is_ordered()) {
             let mut written = up.queue.sent();
-            for pending in &up.pending {
+            for pending in up.pending.iter() {
                 if written == 0 {
                     break;
                 }

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::{Node, Source, Worker, reaccount};
-use crate::buf::CHUNK;
+use crate::buf::{CHUNK, WRITE_LIMIT};
 use crate::cluster::NodeAddr;
 use crate::metrics::NodeStats;
 use crate::resp::{Protocol, ReplyProgress};
@@ -265,6 +265,12 @@ impl Worker {
                 let connecting =
                     matches!(up.state, State::Connecting { .. } | State::Securing { .. });
                 up.blocked = full;
+                if n >= WRITE_LIMIT && up.queue.unsent() > 0 && !full {
+                    // The rest is the next turn's.
+                    up.dirty = true;
+                    up.deferred = true;
+                    self.deferred.push(u);
+                }
                 if full != up.watching
                     && !connecting
                     && let Some(stream) = up.stream.as_mut()
@@ -453,6 +459,7 @@ impl Worker {
             && client.generation == generation
         {
             client.stream(seq, piece, false, &mut self.pool);
+            client.reply_sizes.at_least(up.streamed);
             self.mark_client(index as usize);
         }
         true
@@ -610,6 +617,7 @@ impl Worker {
             && client.generation == generation
         {
             client.stream(seq, frame, true, &mut self.pool);
+            client.reply_sizes.record(bytes);
             self.mark_client(index as usize);
         }
         self.answered(&pending);

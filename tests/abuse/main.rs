@@ -1,8 +1,9 @@
-//! What one client can do to the others, on purpose: one module per kind of abuse, each with a
-//! quiet client beside it ([`quiet`]). Nothing is asserted by the clock.
+//! What one client can do to the others, on purpose: one module per kind of abuse, most with a
+//! quiet client beside them. Nothing is asserted by the clock.
 
 #[path = "../common/mod.rs"]
 mod common;
 mod hash_flooding;
+mod large_replies;
 mod large_replies_lost;
 mod quiet;

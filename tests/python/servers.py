@@ -217,9 +217,10 @@ class Slotway(Process):
 
     is_slotway = True
 
-    def __init__(self, cluster, output_limit=None, settings=()):
+    def __init__(self, cluster, output_limit=None, settings=(), workers=2):
         super().__init__()
         self.cluster = cluster
+        self.workers = workers
         self.settings = list(settings)
         self.port, self.admin = free_ports(2)
         self.addr = ("127.0.0.1", self.port)
@@ -230,7 +231,7 @@ class Slotway(Process):
         binary = os.environ.get("SLOTWAY_TEST_BIN", REPOSITORY / "target/release/slotway")
         seeds = ",".join(f"127.0.0.1:{n.port}" for n in self.cluster.nodes)
         args = [binary, "run", "--listen", f"127.0.0.1:{self.port},unix:{self.unix}"]
-        args += ["--seeds", seeds, "--admin", f"127.0.0.1:{self.admin}", "--workers", 2]
+        args += ["--seeds", seeds, "--admin", f"127.0.0.1:{self.admin}", "--workers", self.workers]
         if self.output_limit:
             args += ["--set", f"limits.client_output={self.output_limit}"]
         for setting in self.settings:
