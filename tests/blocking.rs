@@ -75,7 +75,7 @@ fn every_command_gives_the_bytes_of_a_standalone_server() {
                     }
                     conn.send(&command).expect("to send");
                     if how == "later" {
-                        thread::sleep(Duration::from_millis(20));
+                        common::eventually("it is blocked", || blocked_clients(other) > 0);
                         other.command(&wake).expect("to push");
                     }
                     let reply = conn.receive_raw().expect("a reply");
@@ -104,12 +104,15 @@ fn not_before_its_time() {
 
 #[test]
 fn a_command_longer_than_the_command_timeout() {
-    let proxy = Proxy::start(&common::shared().cluster, &["--set", "timeouts.command=300ms"]);
+    let cluster = &common::shared().cluster;
+    let proxy = Proxy::start(cluster, &["--set", "timeouts.command=300ms"]);
     let mut conn = proxy.connect();
     let since = Instant::now();
     assert_eq!(conn.command(&["BLPOP", "long", "1"]).expect("a reply"), Reply::Nil);
     assert!(since.elapsed() > Duration::from_millis(995), "{:?}", since.elapsed());
     conn.send(&["BLPOP", "long", "0"]).expect("to send");
+    let node = cluster.owner_of(slot_of(b"long")).expect("the owner");
+    common::eventually("it is blocked", || blocked_at(cluster, &node) > 0);
     thread::sleep(Duration::from_millis(700));
     proxy.connect().command(&["RPUSH", "long", "v"]).expect("RPUSH");
     assert_eq!(conn.receive().expect("a reply"), popped("long", "v"));
@@ -181,7 +184,7 @@ fn first_come_first_served() {
 fn a_pipeline_is_answered_in_order() {
     let proxy = &common::shared().proxy;
     let mut conn = proxy.connect();
-    conn.set_timeout(Some(Duration::from_millis(300))).expect("a timeout");
+    conn.set_timeout(Some(common::PATIENCE)).expect("a timeout");
     let commands: [&[&str]; 7] = [
         &["SET", "{pipe}k", "1"],
         &["BLPOP", "{pipe}l", "0"],
@@ -195,6 +198,7 @@ fn a_pipeline_is_answered_in_order() {
         conn.send(command).expect("to send");
     }
     assert!(conn.receive().expect("SET").is_ok());
+    conn.set_timeout(Some(Duration::from_millis(300))).expect("a timeout");
     assert!(conn.receive_raw().is_err(), "PING was answered before BLPOP");
     conn.set_timeout(Some(common::PATIENCE)).expect("a timeout");
     let mut other = proxy.connect();
@@ -544,7 +548,7 @@ fn wait_does_not_count_a_replica_that_stands_still() {
     assert!(other.command(&["SET", &elsewhere, "x"]).expect("SET").is_ok());
     assert_eq!(conn.command(&["PING"]).expect("PING"), Reply::Simple("PONG".into()));
     conn.send(&["WAIT", "1", "0"]).expect("to send");
-    thread::sleep(Duration::from_millis(200));
+    node_blocks(&cluster, &here, 1);
     cluster.resume(&replica).expect("SIGCONT");
     assert_eq!(conn.receive().expect("WAIT"), Reply::Int(1));
 }
@@ -569,10 +573,11 @@ fn node_blocks(cluster: &Cluster, key: &str, count: usize) {
 }
 
 fn blocked_at(cluster: &Cluster, node: &Node) -> usize {
-    let info = cluster
-        .connect(node)
-        .map(|mut conn| conn.command(&["INFO", "clients"]).expect("INFO").text().expect("text"));
-    let info = info.expect("a connection");
+    blocked_clients(&mut cluster.connect(node).expect("a connection"))
+}
+
+fn blocked_clients(conn: &mut Conn) -> usize {
+    let info = conn.command(&["INFO", "clients"]).expect("INFO").text().expect("text");
     let field = info.lines().find_map(|line| line.strip_prefix("blocked_clients:"));
     field.and_then(|n| n.trim().parse().ok()).expect("blocked_clients")
 }

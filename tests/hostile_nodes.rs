@@ -45,7 +45,7 @@ fn answers(modes: impl Iterator<Item = &'static (&'static str, Mode)>) {
         ];
         thread::scope(|scope| {
             // Whatever they are told, an error, a reply or the end of their connection: they are
-            // told it, and not much later than the deadline.
+            // told it.
             let victims: Vec<_> =
                 commands.iter().map(|words| scope.spawn(move || fate(listen, words))).collect();
             let enough = |served| served > 0 || since.elapsed() > common::PATIENCE;
@@ -81,7 +81,7 @@ fn answers(modes: impl Iterator<Item = &'static (&'static str, Mode)>) {
 /// What a client hears; at most a minute's worth of it.
 fn fate(listen: SocketAddr, words: &[&str]) {
     let mut stream = TcpStream::connect(listen).expect("a connection");
-    stream.set_read_timeout(Some(Duration::from_secs(8))).expect("a timeout");
+    stream.set_read_timeout(Some(common::PATIENCE)).expect("a timeout");
     stream.write_all(&request(words)).expect("to send");
     let (mut buffer, mut rest, mut got) = (vec![0; 64 << 10], Vec::new(), 0);
     let mut scan = ReplyScan::default();

@@ -397,11 +397,14 @@ impl Scene {
         self.cluster.settle().expect("a settled cluster");
     }
 
-    /// SIGSTOP for 3 s, which is longer than the cluster's patience.
+    /// SIGSTOP until the cluster has lost its patience.
     fn stop_a_node(&mut self) {
-        let (primary, _) = self.a_home();
+        let (primary, replica) = self.a_home();
         self.cluster.pause(&primary).expect("to stop");
-        std::thread::sleep(Duration::from_secs(3));
+        eventually("its replica takes over", || {
+            let node = self.cluster.node(&replica.id);
+            node.is_ok_and(|node| node.is_primary() && node.slot_count() > 0)
+        });
         self.cluster.resume(&primary).expect("to resume");
         self.cluster.settle().expect("a settled cluster");
     }

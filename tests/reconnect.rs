@@ -217,7 +217,7 @@ fn an_endless_reply_ends_with_the_client_that_reads_it() {
     let relayed = Relayed::start(Evil::Endless, &["--set", "timeouts.command=1s"]);
     let Relayed { proxy, key, good, .. } = &relayed;
     let mut stream = TcpStream::connect(proxy.listen).expect("a connection");
-    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+    stream.set_read_timeout(Some(common::PATIENCE)).expect("a timeout");
     write!(stream, "*2\r\n$3\r\nGET\r\n${}\r\n{key}\r\n", key.len()).expect("to send");
     let mut buffer = vec![0; 64 << 10];
     let mut seen = Vec::new();
@@ -288,11 +288,13 @@ fn a_large_reply_cut_in_its_middle() {
     let slow = key_on(&other, "slow");
     let mut conn = proxy.connect();
     assert!(conn.command(&["SET", &slow, "v"]).expect("SET").is_ok());
+    let lost = || proxy.metric("slotway_upstream_failures_total", "");
+    let before = lost();
     cluster.pause(&other).expect("SIGSTOP");
     conn.send(&["GET", &slow]).expect("to send");
     conn.send(&["GET", key]).expect("to send");
     common::eventually("the reply is cut", || cuts.load(Ordering::SeqCst) == 0);
-    thread::sleep(Duration::from_millis(200));
+    common::eventually("slotway sees the cut", || lost() > before);
     cluster.resume(&other).expect("SIGCONT");
     assert_eq!(conn.receive().expect("the first"), Reply::Bulk(b"v".to_vec()));
     assert_eq!(conn.receive().expect("the second"), Reply::Bulk(MARKER.as_bytes().to_vec()));
@@ -305,7 +307,7 @@ fn a_client_that_has_said_all_gets_its_replies_and_then_the_end() {
     // The last command and the end of the stream arrive together most of the time.
     for i in 0..20 {
         let mut stream = TcpStream::connect(proxy.listen).expect("a connection");
-        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        stream.set_read_timeout(Some(common::PATIENCE)).expect("a timeout");
         stream.write_all(b"PING\r\nSET said:all 1\r\n").expect("to send");
         stream.shutdown(std::net::Shutdown::Write).expect("to end");
         let mut replies = String::new();

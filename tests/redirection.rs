@@ -43,13 +43,17 @@ fn lists_stay_in_order_while_slots_move() {
 fn lists_stay_in_order_through_graceful_failovers() {
     let setting = common::setting(&[]);
     let cluster = &setting.cluster;
+    let pushed = || setting.proxy.metric("slotway_commands_total", "command=\"rpush\"");
     under_load(setting.proxy.listen, || {
         for tag in [TAGS[0], TAGS[1], TAGS[0]] {
             let primary = cluster.owner_of(slot_of(tag.as_bytes())).expect("an owner");
             let replicas = cluster.replicas_of(&primary).expect("its replicas");
             cluster.failover(replicas.first().expect("a replica")).expect("a failover");
             cluster.settle().expect("a settled cluster");
-            thread::sleep(Duration::from_millis(300));
+            let before = pushed();
+            common::eventually("the load goes on", || {
+                pushed() >= before + (2 * IN_FLIGHT * CLIENTS) as f64
+            });
         }
     });
 }
@@ -77,7 +81,14 @@ fn split_commands_see_their_own_writes_while_slots_move() {
 fn the_load_itself_is_right() {
     // what must hold through slotway holds on one server, or the test is wrong
     let server = Standalone::start(StandaloneOptions::default()).expect("a server");
-    let pushed = under_load(server.addr(), || thread::sleep(Duration::from_millis(500)));
+    let pushed = under_load(server.addr(), || {
+        let mut conn = server.connect().expect("a connection");
+        common::eventually("more than the clients have in flight", || {
+            let info = conn.command(&["INFO", "stats"]).expect("INFO").text().expect("text");
+            let line = info.lines().find_map(|l| l.strip_prefix("total_commands_processed:"));
+            line.and_then(|n| n.parse::<usize>().ok()) > Some(2 * IN_FLIGHT * CLIENTS)
+        });
+    });
     assert!(pushed > IN_FLIGHT * CLIENTS, "{pushed}");
 }
 

@@ -11,7 +11,6 @@ use redis::{
 };
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 /// `SLOTWAY_TEST_ADDR`, or a slotway of our own.
 fn addr() -> String {
@@ -235,7 +234,7 @@ fn pubsub() {
         let mut publisher = client.get_connection().expect("a connection");
         let mut subscriber = client.get_connection().expect("a connection");
         let mut pubsub = subscriber.as_pubsub();
-        pubsub.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+        pubsub.set_read_timeout(Some(common::PATIENCE)).unwrap();
         pubsub.subscribe(&[&a, &key("b")]).unwrap();
         pubsub.psubscribe(&pattern).unwrap();
         for i in 0..100 {

@@ -197,11 +197,16 @@ fn big_keys_are_found_whichever_way_they_pass() {
     assert_eq!(proxy.get("/bigkeys?count=0").map(|(status, _)| status), Some(400));
 }
 
-/// The key's node answers nothing for a while.
-fn while_paused<T>(node: &Node, act: impl FnOnce() -> T) -> T {
+/// The key's node answers nothing for a while: until `act` waits for it by way of `proxy`, and for
+/// longer than is slow.
+fn while_paused<T>(proxy: &Proxy, node: &Node, act: impl FnOnce() -> T) -> T {
     let cluster = &setting().cluster;
+    let label = format!("node=\"{}\"", node.addr);
     cluster.pause(node).expect("to pause it");
     let resume = || {
+        common::eventually("it is waited for", || {
+            proxy.metric("slotway_upstream_in_flight", &label) > 0.0
+        });
         thread::sleep(Duration::from_millis(150));
         cluster.resume(node).expect("to resume it");
     };
@@ -247,7 +252,7 @@ fn slow_commands_say_where_their_time_went() {
     }
     // One slow command, and one that only waits behind it.
     let commands = [vec!["SET", "slow:1", &long], vec!["GET", elsewhere]];
-    while_paused(&node, || conn.pipeline(&commands.map(Vec::from)).expect("replies"));
+    while_paused(proxy, &node, || conn.pipeline(&commands.map(Vec::from)).expect("replies"));
     let cut = format!("SET slow:1 {}... (72 more bytes)", "x".repeat(128));
     let entry = slow(&mut looking, &cut);
     assert_eq!(text(&entry, "node"), node.addr.to_string());
@@ -261,7 +266,7 @@ fn slow_commands_say_where_their_time_went() {
     // A command of many parts is shown by the part that it has waited for.
     let mut mget = vec!["MGET"];
     mget.extend(keys);
-    while_paused(&node, || conn.command(&mget).expect("a reply"));
+    while_paused(proxy, &node, || conn.command(&mget).expect("a reply"));
     let shown = json(proxy, "/slowlog?count=100");
     let entry = shown["entries"].as_array().expect("entries").iter();
     let entry = { entry }.find(|entry| entry["command"] == "mget");
@@ -274,7 +279,7 @@ fn slow_commands_say_where_their_time_went() {
     let impatient = Proxy::start(cluster, &["--set", "timeouts.command=100ms"]);
     let mut hasty = impatient.connect();
     assert!(hasty.command(&["GET", "slow:1"]).expect("a reply").error().is_none());
-    let reply = while_paused(&node, || hasty.command(&["SET", "slow:1", "late"]));
+    let reply = while_paused(&impatient, &node, || hasty.command(&["SET", "slow:1", "late"]));
     assert!(reply.expect("a reply").error().is_some_and(|e| e.contains("timeouts.command")));
     let entry = slow(&mut hasty, "SET slow:1 late");
     assert_eq!(text(&entry, "node"), node.addr.to_string());
@@ -282,7 +287,7 @@ fn slow_commands_say_where_their_time_went() {
 
     // A transaction is one entry. Who waits because it wants to is none.
     let commands = [vec!["MULTI"], vec!["GET", "slow:1"], vec!["EXEC"]].map(Vec::from);
-    while_paused(&node, || conn.pipeline(&commands).expect("replies"));
+    while_paused(proxy, &node, || conn.pipeline(&commands).expect("replies"));
     slow(&mut looking, "EXEC");
     assert!(conn.command(&["BLPOP", "slow:none", "0.2"]).expect("a reply").error().is_none());
 

@@ -16,7 +16,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 use tls::{Ca, Client, Identity, client_config};
 
 /// What all tests share; nobody breaks it.
@@ -412,7 +411,7 @@ fn garbage_and_silence_on_the_tls_port() {
     let (not_tls, timeout) = (count("not_tls"), count("timeout"));
     // Somebody who does not know about TLS.
     let mut plain = TcpStream::connect(both.tls).unwrap();
-    plain.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    plain.set_read_timeout(Some(common::PATIENCE)).unwrap();
     plain.write_all(b"*1\r\n$4\r\nPING\r\n").unwrap();
     let mut got = Vec::new();
     let _ = plain.read_to_end(&mut got);
@@ -435,7 +434,7 @@ fn garbage_and_silence_on_the_tls_port() {
     assert_eq!(client(both).ask("PING").unwrap(), "+PONG");
     eventually("they are closed", || count("timeout") == timeout + 20.0);
     for mut socket in half {
-        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket.set_read_timeout(Some(common::PATIENCE)).unwrap();
         let _ = socket.read_to_end(&mut Vec::new());
     }
     assert_eq!(app.ask("PING").unwrap(), "+PONG");

@@ -65,7 +65,9 @@ fn a_transaction_whose_keys_are_at_two_nodes_waits() {
     assert_eq!(cluster.move_keys(slot, &from, &to, 1).expect("to move a key"), 1);
     let replies = thread::scope(|scope| {
         let waits = scope.spawn(|| conn.pipeline(&one).expect("replies"));
-        thread::sleep(Duration::from_millis(300));
+        common::eventually("it waits", || {
+            proxy.metric("slotway_redirections_total", "kind=\"tryagain\"") > 0.0
+        });
         while cluster.move_keys(slot, &from, &to, 1).expect("to move a key") > 0 {}
         cluster.finish_move(slot, &from, &to).expect("to finish");
         waits.join().expect("the client")

@@ -8,7 +8,6 @@ use common::{Proxy, Setting, shared};
 use slotway::cluster::slot_of;
 use slotway::sandbox::Reply;
 use std::thread;
-use std::time::Duration;
 
 #[test]
 fn watched_and_changed_is_null_in_the_bytes_of_each_protocol() {
@@ -56,7 +55,7 @@ fn a_watching_connection_lost_before_exec_means_null() {
         }
         each_primary(&cluster, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
         if when == "while idle" {
-            thread::sleep(Duration::from_millis(100));
+            common::eventually("slotway sees it", || lent(&proxy) == 0.0);
         }
         if when != "after MULTI" {
             conn.pipeline(&[vec!["MULTI"], vec!["SET", "k", "v"]]).expect("replies");

@@ -96,8 +96,8 @@ impl Client {
     pub fn connect(addr: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<Client> {
         let socket = TcpStream::connect(addr)?;
         socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(Duration::from_secs(20)))?;
-        socket.set_write_timeout(Some(Duration::from_secs(20)))?;
+        socket.set_read_timeout(Some(Duration::from_secs(30)))?;
+        socket.set_write_timeout(Some(Duration::from_secs(30)))?;
         let name = ServerName::try_from("localhost").expect("a name");
         let conn = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
         let mut client = Client { stream: StreamOwned::new(conn, socket), read: Vec::new() };

@@ -9,7 +9,7 @@ import redis
 import redis.asyncio
 
 from conftest import Either
-from servers import Wire, encode
+from servers import Wire, encode, until
 
 
 @pytest.fixture
@@ -167,6 +167,11 @@ async def test_a_lock(r, key):
     assert await r.exists(key("lock")) == 0
 
 
+async def blocked(r):
+    """How many clients are blocked."""
+    return (await r.info("clients"))["blocked_clients"]
+
+
 @pytest.mark.parametrize("protocol", [2, 3])
 async def test_a_cancelled_task_takes_nothing(server, key, protocol):
     host, port = server.addr
@@ -174,12 +179,14 @@ async def test_a_cancelled_task_takes_nothing(server, key, protocol):
     for n in range(10):
         name = key(f"l{n}")
         task = asyncio.create_task(r.blpop(name, timeout=0))
-        await asyncio.sleep(0.05)
+        while not await blocked(r):
+            await asyncio.sleep(0.005)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         # once the server has noticed
-        await asyncio.sleep(0.05)
+        while await blocked(r):
+            await asyncio.sleep(0.005)
         await r.rpush(name, "v")
         assert await r.llen(name) == 1
     await r.aclose()
@@ -188,7 +195,8 @@ async def test_a_cancelled_task_takes_nothing(server, key, protocol):
 def test_commands_behind_it_wait(server, tagged):
     with Wire(server.addr) as w, Wire(server.addr) as other:
         w.send(encode("BLPOP", tagged("l"), 0) + encode("INCR", tagged("n")) + encode("PING"))
-        time.sleep(0.1)
+        with redis.Redis(host=server.addr[0], port=server.addr[1]) as looking:
+            until("it is blocked", lambda: looking.info("clients")["blocked_clients"])
         other.send(encode("EXISTS", tagged("n")))
         assert other.exactly(4) == b":0\r\n"
         other.send(encode("RPUSH", tagged("l"), "v"))

@@ -621,9 +621,7 @@ def test_a_rolling_update_of_the_shared_deployment_loses_no_request(rendered, no
                 # known everywhere, which it is at once here.
                 service.ready.remove(place.ip)
                 assert list(place.container["lifecycle"]["preStop"]) == ["sleep"]
-                time.sleep(0.2)
-                clients_of_it = metric(place, "slotway_clients")
-                assert clients_of_it > 0, "nobody would notice"
+                until("somebody would notice", lambda: metric(place, "slotway_clients") > 0)
                 place.stop()
             time.sleep(0.2)
         finally:

@@ -6,7 +6,7 @@ import urllib.request
 
 import pytest
 
-from servers import Wire, encode, until
+from servers import PATIENCE, Wire, encode, until
 
 
 def sample(server, name):
@@ -32,7 +32,7 @@ def reading(start):
 
 async def read(what, wanted):
     """A replica is behind by a moment."""
-    end = time.monotonic() + 15
+    end = time.monotonic() + PATIENCE
     while (seen := await what()) != wanted:
         assert time.monotonic() < end, seen
         await asyncio.sleep(0.002)
