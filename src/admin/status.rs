@@ -106,7 +106,7 @@ fn totals(now: &Span) -> Value {
         "errors": now.rate(commands_was.error, commands_is.error),
         "refused": now.rate(commands_was.refused, commands_is.refused),
         "redirections": now.rate_of(|m| m.totals.rest.redirections.iter().sum()),
-        "retries": now.rate_of(|m| m.totals.rest.retries),
+        "retries": now.rate_of(|m| m.totals.rest.retries.iter().sum()),
         "received": now.rate_of(|m| m.totals.rest.bytes_in),
         "sent": now.rate_of(|m| m.totals.rest.bytes_out),
         "p50": latency.quantile(0.5),

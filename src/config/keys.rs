@@ -78,6 +78,13 @@ pub static SECTIONS: &[Section] = &[
     },
     Section { name: "timeouts", doc: "How long slotway waits." },
     Section {
+        name: "retries",
+        doc: "How much of what slotway sends may be retries of commands that nodes have refused \
+              (CLUSTERDOWN, LOADING, TRYAGAIN …) or that were lost. Each worker has a budget of \
+              its own; a retry beyond it waits for the budget or its deadline \
+              (slotway_retry_budget_exhausted_total). Redirections that lead on are no retries.",
+    },
+    Section {
         name: "reconnect",
         doc: "How soon slotway tries again after a connection to a node failed or was lost. Each \
               failure doubles the wait, from min to max; every wait is shortened at random, so \
@@ -538,6 +545,18 @@ pub static KEYS: &[Key] = &[
         field: |c| Field::Duration(&mut c.timeouts.connect, ms(1, HOUR)),
     },
     Key {
+        path: "timeouts.no_primary",
+        change: Change::Now,
+        flag: None,
+        doc: "A slot whose primary has been missing for longer fails fast: its commands are \
+              answered with CLUSTERDOWN and the reason at once, instead of waiting for \
+              timeouts.command. Missing is a primary that the cluster does not name, that is not \
+              reached, or that refuses commands (CLUSTERDOWN, LOADING). Longer than a failover \
+              takes (cluster-node-timeout and about two seconds), or failovers become visible. \
+              \"0\" waits.",
+        field: |c| Field::OptionalDuration(&mut c.timeouts.no_primary, ms(1, 24 * HOUR)),
+    },
+    Key {
         path: "timeouts.probe",
         change: Change::Now,
         flag: None,
@@ -575,6 +594,22 @@ pub static KEYS: &[Key] = &[
               much time again; so is one that takes nothing of what it is sent for twice this \
               time (TCP_USER_TIMEOUT). \"0\" is the kernel's own patience, hours.",
         field: |c| Field::OptionalDuration(&mut c.timeouts.keepalive, ms(1000, 24 * HOUR)),
+    },
+    Key {
+        path: "retries.budget_percent",
+        change: Change::Now,
+        flag: None,
+        doc: "Retries for a hundred answered commands, over the last second. 0 leaves \
+              retries.min_per_second.",
+        field: |c| Field::Count(&mut c.retries.budget_percent, 0..=1000),
+    },
+    Key {
+        path: "retries.min_per_second",
+        change: Change::Now,
+        flag: None,
+        doc: "Retries per second and worker that are allowed in any case, so that the end of the \
+              trouble is noticed when nothing is answered.",
+        field: |c| Field::Count(&mut c.retries.min_per_second, 1..=1_000_000),
     },
     Key {
         path: "reconnect.min",

@@ -76,6 +76,8 @@ pub struct Config {
     pub tls: Tls,
     /// `[timeouts]`
     pub timeouts: Timeouts,
+    /// `[retries]`
+    pub retries: Retries,
     /// `[reconnect]`
     pub reconnect: Reconnect,
     /// `[topology]`
@@ -128,6 +130,8 @@ pub struct Timeouts {
     pub command: Option<Duration>,
     /// For a connection to a node, its handshake included.
     pub connect: Duration,
+    /// After which a slot whose primary is missing fails fast; `None` is never.
+    pub no_primary: Option<Duration>,
     /// After which a node that owes an answer is looked at; `None` is never.
     pub probe: Option<Duration>,
     /// For what is in flight when slotway is told to stop.
@@ -136,6 +140,15 @@ pub struct Timeouts {
     pub idle: Option<Duration>,
     /// TCP keepalive of clients; `None` is none.
     pub keepalive: Option<Duration>,
+}
+
+/// `[retries]`: the budget of each worker's retries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retries {
+    /// Retries for a hundred commands.
+    pub budget_percent: usize,
+    /// Retries per second in any case.
+    pub min_per_second: usize,
 }
 
 /// `[reconnect]`: backoff between two attempts to connect to a node; `min <= max`.
@@ -296,11 +309,13 @@ impl Default for Config {
             timeouts: Timeouts {
                 command: Some(Duration::from_secs(5)),
                 connect: Duration::from_secs(1),
+                no_primary: None,
                 probe: Some(Duration::from_millis(500)),
                 drain: Duration::from_secs(10),
                 idle: None,
                 keepalive: Some(Duration::from_secs(300)),
             },
+            retries: Retries { budget_percent: 20, min_per_second: 100 },
             reconnect: Reconnect { min: Duration::from_millis(10), max: Duration::from_secs(1) },
             topology: Topology {
                 refresh: Duration::from_secs(10),
@@ -406,10 +421,13 @@ mod tests {
         "tls.admin.min_version=1.3",
         "timeouts.command=0",
         "timeouts.connect=2s",
+        "timeouts.no_primary=27s",
         "timeouts.probe=250ms",
         "timeouts.drain=3s",
         "timeouts.idle=4m",
         "timeouts.keepalive=12s",
+        "retries.budget_percent=28",
+        "retries.min_per_second=29",
         "reconnect.min=5ms",
         "reconnect.max=6s",
         "topology.refresh=7s",
@@ -472,6 +490,7 @@ mod tests {
             upstream,
             tls: Tls { downstream, upstream: secured, admin: admin_tls },
             timeouts,
+            retries: Retries { budget_percent, min_per_second },
             reconnect,
             topology,
             replicas,
@@ -521,8 +540,16 @@ mod tests {
         let files = [cert, key, ca].map(|file| file.unwrap().display().to_string());
         assert_eq!(files, ["c2", "k2", "ca2"]);
         assert_eq!((enabled, verify, server_name.as_str()), (true, Verify::Chain, "name"));
-        let Timeouts { command, connect, probe, drain, idle, keepalive: client_keepalive } =
-            timeouts;
+        assert_eq!((budget_percent, min_per_second), (28, 29));
+        let Timeouts {
+            command,
+            connect,
+            no_primary,
+            probe,
+            drain,
+            idle,
+            keepalive: client_keepalive,
+        } = timeouts;
         let Reconnect { min, max } = reconnect;
         let Topology { refresh, min_interval } = topology;
         let Replicas { max_lag, max_lag_bytes, check, in_failover, zones } = replicas;
@@ -563,6 +590,7 @@ mod tests {
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
         assert_eq!((command, connect, drain, idle), (None, s(2), s(3), Some(s(240))));
         assert_eq!((probe, keepalive, client_keepalive), (Some(ms(250)), Some(s(11)), Some(s(12))));
+        assert_eq!(no_primary, Some(s(27)));
         assert_eq!((min, max, refresh, min_interval), (ms(5), s(6), s(7), ms(8)));
         assert_eq!(
             (read_from, zone.as_str(), in_failover),

@@ -14,7 +14,7 @@ use super::names::{self, Kind, METRICS, Metric};
 use super::process::Process;
 use super::stats::{
     BUCKETS_MICROS, DeniedFor, EmulatedOutcome, Histogram, LimitHit, LoginOutcome, ReadTo,
-    Redirection, TransactionKind,
+    Redirection, RetryReason, TransactionKind,
 };
 use crate::cluster::{Health, Role, Snapshot, Unfit};
 use crate::command::{Class, CommandId, CommandTable};
@@ -158,6 +158,11 @@ impl View<'_> {
                     family.count(&[kind], count);
                 }
             }
+            n if n == names::RETRIES.name => {
+                for (reason, count) in RetryReason::NAMES.iter().zip(rest.retries) {
+                    family.count(&[reason], count);
+                }
+            }
             n if n == names::LOGINS.name => {
                 for (outcome, count) in LoginOutcome::NAMES.iter().zip(rest.logins) {
                     family.count(&[outcome], count);
@@ -277,7 +282,8 @@ impl View<'_> {
                     (names::ACCEPT_ERRORS, control.accept_errors),
                     (names::CLIENT_RECEIVED, rest.bytes_in),
                     (names::CLIENT_SENT, rest.bytes_out),
-                    (names::RETRIES, rest.retries),
+                    (names::RETRY_BUDGET, rest.retry_budget_exhausted),
+                    (names::NO_PRIMARY, rest.no_primary),
                     (names::OUTCOME_UNKNOWN, rest.outcome_unknown),
                     (names::DEADLINE_EXCEEDED, rest.deadline_exceeded),
                     (names::SPLITS, rest.splits),

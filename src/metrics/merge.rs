@@ -61,6 +61,7 @@ impl Totals {
             sum.merge(one);
         }
         add_all(&mut self.rest.redirections, &stats.redirections);
+        add_all(&mut self.rest.retries, &stats.retries);
         add_all(&mut self.rest.logins, &stats.logins);
         add_all(&mut self.rest.denied, &stats.denied);
         add_all(&mut self.rest.reads, &stats.reads);
@@ -83,7 +84,8 @@ impl Totals {
             (&mut sum.clients_closed, stats.clients_closed),
             (&mut sum.bytes_in, stats.bytes_in),
             (&mut sum.bytes_out, stats.bytes_out),
-            (&mut sum.retries, stats.retries),
+            (&mut sum.retry_budget_exhausted, stats.retry_budget_exhausted),
+            (&mut sum.no_primary, stats.no_primary),
             (&mut sum.outcome_unknown, stats.outcome_unknown),
             (&mut sum.deadline_exceeded, stats.deadline_exceeded),
             (&mut sum.splits, stats.splits),

@@ -17,5 +17,5 @@ pub use names::{Kind, METRICS, Metric, docs_markdown};
 pub use process::{Process, Usage};
 pub use stats::{
     BUCKETS_MICROS, CommandStats, DeniedFor, EmulatedOutcome, Histogram, LimitHit, LoginOutcome,
-    NodeStats, ReadTo, Redirection, TransactionKind, WorkerStats,
+    NodeStats, ReadTo, Redirection, RetryReason, TransactionKind, WorkerStats,
 };

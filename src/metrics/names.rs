@@ -99,8 +99,12 @@ metrics! {
         "Bytes read from a node.";
     REDIRECTIONS: Counter "slotway_redirections_total" ["kind"] ""
         "Answers of nodes that sent a command elsewhere or asked for patience.";
-    RETRIES: Counter "slotway_retries_total" [] ""
-        "Commands sent again, after a redirection or a lost connection.";
+    RETRIES: Counter "slotway_retries_total" ["reason"] "retries.budget_percent"
+        "Commands sent again, by reason: the node's refusal (moved, ask, tryagain, clusterdown, loading, masterdown, readonly, noscript); lost, the connection was lost; topology, it was not sent yet when its slot got another primary.";
+    RETRY_BUDGET: Counter "slotway_retry_budget_exhausted_total" [] "retries.budget_percent"
+        "Retries that had to wait because the budget of retries was exhausted.";
+    NO_PRIMARY: Counter "slotway_no_primary_total" [] "timeouts.no_primary"
+        "Commands answered with an error because their slot's primary had been missing for longer than timeouts.no_primary.";
     OUTCOME_UNKNOWN: Counter "slotway_outcome_unknown_total" [] ""
         "Commands answered with an error because their connection was lost and they may have been executed.";
     DEADLINE_EXCEEDED: Counter "slotway_deadline_exceeded_total" [] "timeouts.command"

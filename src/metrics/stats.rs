@@ -86,6 +86,56 @@ impl Redirection {
     ];
 }
 
+/// Why a command was sent again (label `reason`): the discriminants of [`Redirection`], and more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum RetryReason {
+    Moved,
+    Ask,
+    TryAgain,
+    ClusterDown,
+    Loading,
+    MasterDown,
+    ReadOnly,
+    NoScript,
+    /// The connection was lost.
+    Lost,
+    /// It was not sent yet when its slot got another primary.
+    Topology,
+}
+
+impl RetryReason {
+    /// How many there are.
+    pub const COUNT: usize = Redirection::COUNT + 2;
+    /// Label values, by discriminant.
+    pub const NAMES: [&'static str; Self::COUNT] = [
+        "moved",
+        "ask",
+        "tryagain",
+        "clusterdown",
+        "loading",
+        "masterdown",
+        "readonly",
+        "noscript",
+        "lost",
+        "topology",
+    ];
+
+    /// After this refusal.
+    pub fn of(refusal: Redirection) -> RetryReason {
+        match refusal {
+            Redirection::Moved => RetryReason::Moved,
+            Redirection::Ask => RetryReason::Ask,
+            Redirection::TryAgain => RetryReason::TryAgain,
+            Redirection::ClusterDown => RetryReason::ClusterDown,
+            Redirection::Loading => RetryReason::Loading,
+            Redirection::MasterDown => RetryReason::MasterDown,
+            Redirection::ReadOnly => RetryReason::ReadOnly,
+            Redirection::NoScript => RetryReason::NoScript,
+        }
+    }
+}
+
 /// Where a read went that need not go to its primary (label `to`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadTo {
@@ -278,8 +328,12 @@ pub struct WorkerStats {
     pub bytes_out: u64,
     /// By [`Redirection`].
     pub redirections: [u64; Redirection::COUNT],
-    /// Commands sent again.
-    pub retries: u64,
+    /// Commands sent again, by [`RetryReason`].
+    pub retries: [u64; RetryReason::COUNT],
+    /// Retries that had to wait for the budget.
+    pub retry_budget_exhausted: u64,
+    /// Commands that failed at `timeouts.no_primary`.
+    pub no_primary: u64,
     /// Commands answered with "outcome unknown".
     pub outcome_unknown: u64,
     /// Commands answered with an error at their deadline.

@@ -6,11 +6,18 @@
 //! per client and key: a command refused now and one sent later never overtake one another. When
 //! nothing was refused for a while the hold ends and the slot is pipelined again.
 //!
+//! While nodes refuse the slot as such (CLUSTERDOWN, LOADING …) its **gate** is closed: one command
+//! goes and shows whether the refusals are over, the others wait in turn. Each answer lets two more
+//! go, so that a recovered slot is served within a few round trips, and a slot that flaps costs no
+//! more refusals than answers. There is a gate for each [`Class`] of commands.
+//!
 //! Pure bookkeeping: the worker asks what may go now and tells what came back.
 
 use std::collections::VecDeque;
 
 use crate::hash::IntMap;
+
+use super::retry::Class;
 
 /// Whose lane: a client's index and generation.
 pub type LaneKey = (u32, u32);
@@ -32,6 +39,63 @@ pub struct Held<T> {
 pub trait HoldMeta {
     /// When its client sent it, in microseconds of the worker's clock.
     fn started(&self) -> u64;
+    /// Which gate it goes through.
+    fn class(&self) -> Class;
+}
+
+/// What a closed gate lets happen next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GateNext {
+    /// Nothing: it is open, nobody waits, or answers are awaited.
+    Nothing,
+    /// The next probe goes at this time.
+    At(u64),
+    /// This lane's command may go. `paid`: an answer has paid for it, otherwise it needs the
+    /// worker's budget. It is still the first in the queue: see [`Holds::admit`].
+    Try {
+        /// The lane.
+        lane: LaneKey,
+        /// No budget is needed.
+        paid: bool,
+    },
+}
+
+/// Of one slot and [`Class`].
+#[derive(Debug, Default)]
+struct Gate {
+    /// Nodes refuse the slot.
+    closed: bool,
+    /// When it was closed, microseconds.
+    since: u64,
+    /// Probes refused, one after the other.
+    failures: u8,
+    /// When the next probe goes.
+    not_before: u64,
+    /// Commands that went through the closed gate and are not answered.
+    under_way: u32,
+    /// How many may be under way.
+    width: u32,
+    /// Commands that may go without budget.
+    paid: u32,
+    /// The last to go was a blocking command, which is answered by not being refused.
+    trial: bool,
+    /// The lanes that wait, each once.
+    queue: VecDeque<LaneKey>,
+    /// The worker will look at it again.
+    armed: bool,
+}
+
+impl Gate {
+    fn answered(&mut self, now: u64) {
+        self.failures = 0;
+        self.trial = false;
+        self.not_before = now;
+        self.width = self.width.saturating_add(1);
+        self.paid = self.paid.saturating_add(2);
+        if self.queue.is_empty() {
+            self.closed = false;
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -49,6 +113,12 @@ struct Lane<T> {
     in_flight: u32,
     /// Nothing goes before this moment (backoff after TRYAGAIN and the like).
     not_before: u64,
+    /// The gate that its command under way went through while that was closed.
+    through: Option<Class>,
+    /// Stands in this gate's queue.
+    queued: Option<Class>,
+    /// Its next command is a retry that needs the worker's budget.
+    owes: bool,
 }
 
 impl<T> Default for Lane<T> {
@@ -60,6 +130,9 @@ impl<T> Default for Lane<T> {
             busy: false,
             in_flight: 0,
             not_before: 0,
+            through: None,
+            queued: None,
+            owes: false,
         }
     }
 }
@@ -80,6 +153,7 @@ struct SlotHold<T> {
     last_refusal: u64,
     /// What waits for this slot.
     bytes: usize,
+    gates: [Gate; Class::COUNT],
 }
 
 /// All held slots of one worker.
@@ -152,6 +226,7 @@ impl<T: HoldMeta> Holds<T> {
             lanes: IntMap::default(),
             last_refusal: now,
             bytes: 0,
+            gates: Default::default(),
         });
         hold.last_refusal = now;
     }
@@ -209,6 +284,16 @@ impl<T: HoldMeta> Holds<T> {
             lane.not_before = not_before;
             lane.refused.push_front(held);
         }
+        self.leave_gate(slot, key);
+    }
+
+    /// The lane's command that went through a closed gate is not under way any more.
+    fn leave_gate(&mut self, slot: u16, key: LaneKey) -> Option<Class> {
+        let hold = self.slots.get_mut(&slot)?;
+        let class = hold.lanes.get_mut(&key)?.through.take()?;
+        let gate = &mut hold.gates[class as usize];
+        gate.under_way = gate.under_way.saturating_sub(1);
+        Some(class)
     }
 
     /// The lane's turn is taken by a command that was just refused and is sent elsewhere at once,
@@ -230,11 +315,205 @@ impl<T: HoldMeta> Holds<T> {
         }
     }
 
-    /// The lane's command that was under way is answered.
-    pub fn done(&mut self, slot: u16, key: LaneKey) {
+    /// The lane's command that was under way has come to its end: the node has `answered` it, or it
+    /// is given up. Gives the gate that it went through while that was closed.
+    pub fn done(&mut self, slot: u16, key: LaneKey, answered: bool, now: u64) -> Option<Class> {
         if let Some(lane) = self.lane(slot, key) {
             lane.busy = false;
         }
+        let class = self.leave_gate(slot, key)?;
+        if answered && let Some(gate) = self.gate(slot, class) {
+            gate.answered(now);
+        }
+        Some(class)
+    }
+
+    fn gate(&mut self, slot: u16, class: Class) -> Option<&mut Gate> {
+        Some(&mut self.slots.get_mut(&slot)?.gates[class as usize])
+    }
+
+    /// A node has refused the slot: its gate for `class` is closed, and the next probe goes after
+    /// the pause that `pause` gives for the number of failures. Refusals of what was sent before
+    /// change nothing. `true`: it was open.
+    pub fn close(
+        &mut self,
+        slot: u16,
+        class: Class,
+        now: u64,
+        pause: impl FnOnce(u8) -> u64,
+    ) -> bool {
+        let Some(gate) = self.gate(slot, class) else { return false };
+        let opened = !gate.closed;
+        (gate.width, gate.paid, gate.trial) = (1, 0, false);
+        if opened {
+            (gate.closed, gate.since, gate.failures, gate.not_before) = (true, now, 0, now);
+        }
+        if now >= gate.not_before {
+            gate.failures = gate.failures.saturating_add(1);
+            gate.not_before = now + pause(gate.failures);
+        }
+        opened
+    }
+
+    /// Something has changed that may be the end of the refusals: the next probe goes now, without
+    /// budget. `false`: the gate is open.
+    pub fn hurry(&mut self, slot: u16, class: Class, now: u64) -> bool {
+        match self.gate(slot, class) {
+            Some(gate) if gate.closed => {
+                (gate.not_before, gate.failures) = (now, 0);
+                gate.paid = gate.paid.max(1);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Since when the slot is refused to commands of `class`; `None`: it is not.
+    pub fn closed_since(&self, slot: u16, class: Class) -> Option<u64> {
+        let gate = &self.slots.get(&slot)?.gates[class as usize];
+        gate.closed.then_some(gate.since)
+    }
+
+    /// The class of the lane's next command, if it may go as far as its lane is concerned.
+    pub fn ready(&self, slot: u16, key: LaneKey, now: u64) -> Option<Class> {
+        let lane = self.slots.get(&slot)?.lanes.get(&key)?;
+        if lane.busy || lane.not_before > now {
+            return None;
+        }
+        let fresh = || lane.fresh.front().filter(|_| lane.in_flight == 0);
+        Some(lane.refused.front().or_else(fresh)?.meta.class())
+    }
+
+    /// The lane waits at a closed gate. `true`: the gate is closed.
+    pub fn wait_at_gate(&mut self, slot: u16, class: Class, key: LaneKey) -> bool {
+        let Some(hold) = self.slots.get_mut(&slot) else { return false };
+        let gate = &mut hold.gates[class as usize];
+        if !gate.closed {
+            return false;
+        }
+        let lane = hold.lanes.entry(key).or_default();
+        if lane.queued != Some(class) {
+            lane.queued = Some(class);
+            gate.queue.push_back(key);
+        }
+        true
+    }
+
+    /// What the gate lets happen next. `waits`: the client waits with a command that is not in its
+    /// lane (a blocking one).
+    pub fn gate_next(
+        &mut self,
+        slot: u16,
+        class: Class,
+        now: u64,
+        waits: impl Fn(LaneKey) -> bool,
+    ) -> GateNext {
+        let Some(gate) = self.gate(slot, class) else { return GateNext::Nothing };
+        gate.armed = false;
+        if gate.closed && gate.trial && now >= gate.not_before {
+            gate.answered(now);
+        }
+        loop {
+            let Some(gate) = self.gate(slot, class) else { return GateNext::Nothing };
+            let Some(&key) = gate.queue.front() else {
+                if gate.under_way == 0 && gate.failures == 0 && !gate.trial {
+                    gate.closed = false;
+                }
+                return GateNext::Nothing;
+            };
+            if gate.not_before > now {
+                return GateNext::At(gate.not_before);
+            }
+            if gate.under_way >= gate.width {
+                return GateNext::Nothing;
+            }
+            let paid = gate.paid > 0;
+            if self.ready(slot, key, now) == Some(class) || waits(key) {
+                return GateNext::Try { lane: key, paid };
+            }
+            self.pop_gate(slot, class);
+        }
+    }
+
+    fn pop_gate(&mut self, slot: u16, class: Class) {
+        let Some(hold) = self.slots.get_mut(&slot) else { return };
+        let gate = &mut hold.gates[class as usize];
+        if let Some(key) = gate.queue.pop_front()
+            && let Some(lane) = hold.lanes.get_mut(&key)
+        {
+            lane.queued = None;
+        }
+    }
+
+    /// The gate's first goes through: its command, or `None` for a client with a blocking one,
+    /// which counts as answered when it was not refused within `trial` microseconds.
+    pub fn admit(&mut self, slot: u16, class: Class, now: u64, trial: u64) -> Option<Held<T>> {
+        let gate = self.gate(slot, class)?;
+        let key = *gate.queue.front()?;
+        gate.paid = gate.paid.saturating_sub(1);
+        self.pop_gate(slot, class);
+        let held = self.next(slot, key, now);
+        let gate = self.gate(slot, class)?;
+        match held {
+            Some(held) => {
+                gate.under_way += 1;
+                if let Some(lane) = self.lane(slot, key) {
+                    lane.through = Some(class);
+                }
+                Some(held)
+            }
+            None => {
+                if gate.paid == 0 {
+                    gate.trial = true;
+                    gate.not_before = now + trial;
+                }
+                None
+            }
+        }
+    }
+
+    /// The worker will look at the gate again. `false`: it was going to.
+    pub fn arm(&mut self, slot: u16, class: Class) -> bool {
+        self.gate(slot, class).is_some_and(|gate| !std::mem::replace(&mut gate.armed, true))
+    }
+
+    /// The lane's next command is a retry that needs the worker's budget.
+    pub fn owe(&mut self, slot: u16, key: LaneKey) {
+        if let Some(lane) = self.lane(slot, key) {
+            lane.owes = true;
+        }
+    }
+
+    /// Whether it does; `paid`: it does not any more.
+    pub fn owes(&mut self, slot: u16, key: LaneKey, paid: bool) -> bool {
+        let lane = self.slots.get_mut(&slot).and_then(|hold| hold.lanes.get_mut(&key));
+        lane.is_some_and(|lane| {
+            let owed = lane.owes;
+            lane.owes &= !paid;
+            owed
+        })
+    }
+
+    /// Takes out what waits for `slot` and is of `class`, each lane's in order; not what waits
+    /// behind commands of another class.
+    pub fn take_waiting(&mut self, slot: u16, class: Option<Class>) -> Vec<Held<T>> {
+        let Some(hold) = self.slots.get_mut(&slot) else { return Vec::new() };
+        let mut out = Vec::new();
+        for lane in hold.lanes.values_mut() {
+            let fresh = lane.fresh.len();
+            for queue in [&mut lane.refused, &mut lane.fresh] {
+                while queue.front().is_some_and(|h| class.is_none_or(|c| h.meta.class() == c)) {
+                    out.extend(queue.pop_front());
+                }
+                if !queue.is_empty() {
+                    break;
+                }
+            }
+            lane.unsent = lane.unsent.saturating_sub(fresh - lane.fresh.len());
+        }
+        hold.lanes.retain(|_, lane| !lane.is_quiet() || lane.waiting() > 0);
+        out.iter().for_each(|h: &Held<T>| self.take(slot, h.frame.len()));
+        out
     }
 
     /// The lane's next command, if one may go now; it is under way from here on.
@@ -263,9 +542,11 @@ impl<T: HoldMeta> Holds<T> {
         hold.map(|h| h.lanes.iter().filter_map(waiting).collect()).unwrap_or_default()
     }
 
-    /// The slots where nothing was refused since `since`.
+    /// The slots where nothing was refused since `since` and nobody waits at a closed gate.
     pub fn calm(&self, since: u64) -> Vec<u16> {
-        self.slots.iter().filter(|(_, h)| h.last_refusal <= since).map(|(s, _)| *s).collect()
+        let waits = |gate: &Gate| gate.closed && !gate.queue.is_empty();
+        let calm = |h: &SlotHold<T>| h.last_refusal <= since && !h.gates.iter().any(waits);
+        self.slots.iter().filter(|(_, h)| calm(h)).map(|(s, _)| *s).collect()
     }
 
     /// Ends the hold of a calm slot as far as nothing is under way: takes out what waits in quiet
@@ -329,6 +610,10 @@ mod tests {
         fn started(&self) -> u64 {
             self.0
         }
+
+        fn class(&self) -> Class {
+            Class::Write
+        }
     }
 
     const A: LaneKey = (1, 1);
@@ -353,7 +638,7 @@ mod tests {
         assert_eq!(next(&mut h, A), Some(1));
         assert_eq!(next(&mut h, A), None);
         assert_eq!(next(&mut h, B), Some(9));
-        h.done(7, A);
+        h.done(7, A, true, 100);
         assert_eq!(next(&mut h, A), Some(2));
         assert_eq!((h.count(), h.bytes()), (1, 10 + OVERHEAD));
     }
@@ -366,7 +651,7 @@ mod tests {
         h.push_refused(7, A, command(1));
         h.push_fresh(7, A, command(3));
         assert_eq!(next(&mut h, A), Some(1));
-        h.done(7, A);
+        h.done(7, A, true, 100);
         assert_eq!(next(&mut h, A), None, "3 must wait for the fate of 2");
         h.untrack(7, A);
         h.push_refused(7, A, command(2));
@@ -374,7 +659,7 @@ mod tests {
         // Refused again: still before 3.
         h.push_back_again(7, A, command(2), 0);
         assert_eq!(next(&mut h, A), Some(2));
-        h.done(7, A);
+        h.done(7, A, true, 100);
         assert_eq!(next(&mut h, A), Some(3));
     }
 
@@ -402,7 +687,7 @@ mod tests {
         let (out, ended) = h.release(7);
         assert_eq!(out.iter().map(|c| c.meta.0).collect::<Vec<_>>(), [1, 2]);
         assert!(!ended);
-        h.done(7, B);
+        h.done(7, B, true, 100);
         assert!(h.release(7).1);
         assert!(h.is_empty());
         assert_eq!((h.count(), h.bytes()), (0, 0));

@@ -12,6 +12,7 @@ mod hold;
 mod info;
 mod pubsub;
 mod refusal;
+pub mod retry;
 mod scan;
 mod server;
 
@@ -22,7 +23,7 @@ pub use blocking::{WaitTime, left_of, wait_time};
 pub use describe::commands_markdown;
 pub use exec::ExecGather;
 pub use gather::Gather;
-pub use hold::{Held, HoldMeta, Holds, LaneKey};
+pub use hold::{GateNext, Held, HoldMeta, Holds, LaneKey};
 pub use info::merge_info;
 pub use pubsub::{Ask, Own, PubSub, publish_count};
 pub use refusal::Refusal;

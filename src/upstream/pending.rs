@@ -3,6 +3,7 @@
 use std::collections::{VecDeque, vec_deque};
 use std::ops::Deref;
 
+use crate::route::retry::Class;
 use crate::route::{HoldMeta, LaneKey};
 
 /// Who waits for the reply.
@@ -90,6 +91,15 @@ pub mod flag {
 }
 
 impl Pending {
+    /// With which other commands a node refuses or serves it.
+    pub fn class(&self) -> Class {
+        match self.flags {
+            flags if flags & flag::READ_ONLY != 0 => Class::Read,
+            flags if flags & flag::PUBLISHES != 0 && self.before == 0 => Class::Publish,
+            _ => Class::Write,
+        }
+    }
+
     /// Whether `flag` is set.
     #[inline]
     pub fn has(&self, flag: u8) -> bool {
@@ -169,5 +179,9 @@ pub struct Waiting {
 impl HoldMeta for Waiting {
     fn started(&self) -> u64 {
         self.pending.started
+    }
+
+    fn class(&self) -> Class {
+        self.pending.class()
     }
 }

@@ -1,24 +1,22 @@
 //! A reply finds its client. A node's refusals are carried out: sent elsewhere, or later.
 
 use super::clock::{Job, Timer};
+use super::retries::Want;
 use super::{Gathering, HELD, NOBODY, Worker, reaccount};
 use crate::command::CommandId;
 use crate::control::ToControl;
-use crate::metrics::{Histogram, Redirection};
+use crate::metrics::{Histogram, Redirection, RetryReason};
 use crate::resp::{Protocol, write};
+use crate::route::retry::{Retry, Scope, decide};
 use crate::route::{Held, Refusal};
 use crate::upstream::{Dest, NO_SLOT, Pending, Waiting, flag};
 
-/// How often a command follows redirections before it begins to wait in between.
-const FAST_TRIES: u8 = 5;
 /// A command that stays unknown (a renamed one, say) is not asked about more often, microseconds.
 const COMMANDS_WISH_PAUSE: u64 = 1_000_000;
 /// So many slots newly held in one turn are many.
 const MANY_HOLDS: usize = 32;
 /// How often a command follows redirections whose keys slotway does not know.
 const MOST_HOPS: u8 = 16;
-/// The longest wait between two tries of a refused command, microseconds.
-const SLOWEST_RETRY: u64 = 100_000;
 /// From here on a blocking command (BLPOP, XREAD BLOCK) has waited as it was told to, microseconds.
 const BLOCKED: u64 = 10_000;
 pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
@@ -49,7 +47,7 @@ impl Worker {
                 // The lane is known by its gathering, which may end with this part.
                 let lane = self.lane_of(pending);
                 self.part(gather, first, node, frame);
-                self.answered_in(pending, lane);
+                self.answered_in(pending, lane, true);
             }
             Dest::Join { .. } | Dest::Discard => {}
         }
@@ -109,12 +107,15 @@ impl Worker {
     /// A command that its slot's hold knows of has come to its end.
     pub(super) fn answered(&mut self, pending: &Pending) {
         let lane = self.lane_of(pending);
-        self.answered_in(pending, lane);
+        self.answered_in(pending, lane, true);
     }
 
-    fn answered_in(&mut self, pending: &Pending, lane: (u32, u32)) {
+    fn answered_in(&mut self, pending: &Pending, lane: (u32, u32), answered: bool) {
         if pending.has(flag::LANE) {
-            self.holds.done(pending.slot, lane);
+            let gate = self.holds.done(pending.slot, lane, answered, self.now);
+            if let Some(class) = gate {
+                self.gate_answered(pending.slot, class, answered);
+            }
         } else if pending.has(flag::TRACKED) {
             self.holds.untrack(pending.slot, lane);
         } else {
@@ -144,7 +145,7 @@ impl Worker {
             Dest::Join { join, .. } => self.join_lost(join),
             Dest::Discard => {}
         }
-        self.answered_in(pending, lane);
+        self.answered_in(pending, lane, false);
     }
 
     pub(super) fn fail_part(&mut self, gather: u32, first: u32, node: String, text: &str) {
@@ -345,27 +346,38 @@ impl Worker {
         let bytes = up.queue.front(len).unwrap_or_default().to_vec();
         up.queue.release(len, &mut self.pool);
         self.stats.redirections[refusal.kind() as usize] += 1;
-        self.stats.retries += 1;
+        let (node, read_only) = (up.node, up.read_only);
+        self.count_retry(RetryReason::of(refusal.kind()));
         pending.tries = pending.tries.saturating_add(1);
-        if up.read_only {
+        if read_only {
             self.want_topology(None);
             self.send_to_primary(pending, bytes);
             return true;
         }
-        self.retry(pending, bytes, refusal, &String::from_utf8_lossy(text));
+        self.retry(node, pending, bytes, refusal, &String::from_utf8_lossy(text));
         true
     }
 
-    fn retry(&mut self, mut pending: Pending, bytes: Vec<u8>, refusal: Refusal, text: &str) {
+    fn retry(
+        &mut self,
+        refuser: u16,
+        mut pending: Pending,
+        bytes: Vec<u8>,
+        refusal: Refusal,
+        text: &str,
+    ) {
         let slot = pending.slot;
         let lane = self.lane_of(&pending);
         let mut ask = None;
-        let mut redirected = false;
+        let named = match &refusal {
+            Refusal::Moved(_, addr) | Refusal::Ask(_, addr) => self.known_node(addr),
+            Refusal::Later(_) => None,
+        };
+        let (when, scope) = decide(&refusal, named.is_some(), pending.tries);
         match refusal {
             Refusal::Moved(_, addr) => {
-                let node = self.known_node(&addr);
+                let node = named;
                 self.want_topology(Some(addr));
-                redirected = node.is_some();
                 if let Some(node) = node {
                     if slot == NO_SLOT {
                         // A command whose keys slotway does not know: the node knows them.
@@ -376,23 +388,20 @@ impl Worker {
                     }
                 }
             }
-            Refusal::Ask(_, addr) => {
-                ask = self.known_node(&addr);
-                match ask {
-                    Some(node) if slot == NO_SLOT => {
-                        return self.send_asking(node, pending, bytes, lane.0);
-                    }
-                    Some(_) => redirected = true,
-                    None => self.want_topology(None),
+            Refusal::Ask(..) => match named {
+                Some(node) if slot == NO_SLOT => {
+                    return self.send_asking(node, pending, bytes, lane.0);
                 }
-            }
+                Some(_) => ask = named.filter(|_| when == Retry::Asking),
+                None => self.want_topology(None),
+            },
             // The same node again, at once.
-            Refusal::Later(Redirection::NoScript) => redirected = true,
+            Refusal::Later(Redirection::NoScript) => {}
             Refusal::Later(_) => self.want_topology(None),
         }
-        let delay = match refusal_delay(&pending, redirected) {
-            0 => 0,
-            delay => delay / 2 + self.backoff_jitter(delay),
+        let delay = match when {
+            Retry::Now | Retry::Asking => 0,
+            Retry::After(pause) => pause / 2 + self.backoff_jitter(pause),
         };
         self.hold_slot(slot);
         self.last_refusal.insert(slot, text.to_owned());
@@ -411,6 +420,7 @@ impl Worker {
         }
         let held = Held { meta: Waiting { pending, lane }, frame: bytes };
         let not_before = self.now + delay;
+        let class = pending.class();
         if from_lane {
             self.holds.push_back_again(slot, lane, held, not_before);
         } else {
@@ -418,8 +428,16 @@ impl Worker {
             self.holds.delay(slot, lane, not_before);
         }
         self.arm_tick();
+        if scope != Scope::Keys {
+            self.close_gate(slot, class, refuser, scope == Scope::Node);
+        } else if delay > 0 {
+            self.holds.owe(slot, lane);
+        }
         if delay > 0 {
             self.timers.push(Timer { due: not_before, job: Job::Lane(slot, lane) });
+            if scope != Scope::Keys {
+                self.run_gate(slot, class);
+            }
         } else {
             self.run_lane(slot, lane);
         }
@@ -484,11 +502,15 @@ impl Worker {
 
     /// Sends the lane's next command if it may go and there is a node for it.
     pub(super) fn run_lane(&mut self, slot: u16, lane: (u32, u32)) {
-        let owner = match slot {
-            NO_SLOT => self.any_primary(lane.0 as usize),
-            slot => self.owners.get(usize::from(slot)).copied().filter(|&n| n != NOBODY),
-        };
-        let Some(owner) = owner else { return };
+        let Some(owner) = self.owner_for(slot, lane) else { return };
+        let Some(class) = self.holds.ready(slot, lane, self.now) else { return };
+        if self.holds.wait_at_gate(slot, class, lane) {
+            return self.run_gate(slot, class);
+        }
+        if self.holds.owes(slot, lane, false) && !self.may_retry(Want::Lane(slot, lane)) {
+            return;
+        }
+        self.holds.owes(slot, lane, true);
         let Some(held) = self.holds.next(slot, lane, self.now) else { return };
         let mut pending = held.meta.pending;
         pending.flags |= flag::LANE;
@@ -577,21 +599,10 @@ impl Worker {
     }
 
     /// Where a command goes that was held: to its slot's `owner`, a message where it is heard.
-    fn node_of_held(&self, pending: &Pending, frame: &[u8], owner: u16) -> u16 {
+    pub(super) fn node_of_held(&self, pending: &Pending, frame: &[u8], owner: u16) -> u16 {
         match super::publish::is_lone_publish(pending) {
             true => self.publish_node_of(frame).unwrap_or(owner),
             false => owner,
         }
     }
-}
-
-/// How long a refused command waits before its next try, microseconds: a redirection says where to
-/// go, so it goes at once, unless that has been tried too often.
-pub(super) fn refusal_delay(pending: &Pending, redirected: bool) -> u64 {
-    let doublings = match (redirected, pending.tries) {
-        (true, tries) if tries <= FAST_TRIES => return 0,
-        (true, tries) => tries - FAST_TRIES,
-        (false, tries) => tries,
-    };
-    (1000u64 << doublings.min(10)).min(SLOWEST_RETRY)
 }

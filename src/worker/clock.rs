@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use super::Worker;
 use crate::client::Paused;
 use crate::control::ToControl;
+use crate::route::retry::Class;
 use crate::upstream::{Dest, NO_SLOT, Pending, State, flag};
 
 /// How often all deadlines are looked at while something is under way, microseconds.
@@ -43,6 +44,10 @@ pub(super) enum Job {
     Realm(u16),
     /// The pause of this emulated command (its gathering, its number) is over.
     Emulation(usize, u64),
+    /// The closed gate of this slot may let the next command through.
+    Gate(u16, Class),
+    /// The budget may have room for retries that wait.
+    Retries,
     /// This slot's lane may go on.
     Lane(u16, (u32, u32)),
 }
@@ -79,6 +84,8 @@ impl Worker {
                     }
                 }
                 Some(Job::Lane(slot, lane)) => self.run_lane(slot, lane),
+                Some(Job::Gate(slot, class)) => self.run_gate(slot, class),
+                Some(Job::Retries) => self.run_retries(),
                 Some(Job::Errand(index, generation, seq)) => {
                     self.errand_again(index, generation, seq);
                 }
@@ -145,6 +152,7 @@ impl Worker {
             busy |= self.upstreams.get(u).is_some_and(waits);
         }
         self.expire_held();
+        self.fail_without_primary();
         self.release_calm();
         if self.stranded {
             self.send_stranded();

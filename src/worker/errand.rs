@@ -7,13 +7,16 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::answer::{ASKING, refusal_delay};
+use super::answer::ASKING;
 use super::clock::{Job, Timer};
 use super::downstream::Flow;
+use super::retries::Want;
 use super::{NOBODY, Worker};
 use crate::client::{Errand, Kind, Paused};
+use crate::metrics::RetryReason;
 use crate::resp::reply::error_text;
 use crate::resp::{ArgRange, Protocol, write};
+use crate::route::retry::{Class, Retry, Scope, decide};
 use crate::route::{Refusal, left_of, wait_time};
 use crate::upstream::{Dest, NO_SLOT, Pending, State, Upstream};
 use crate::users::OWN;
@@ -53,8 +56,12 @@ impl Worker {
         };
         let mut errand = Errand::new(kind, command, slot, frame, self.now);
         errand.time = time;
-        self.begin_errand(index, errand, own);
-        self.send_errand(index, None);
+        let Some(Dest::Client { generation, .. }) = self.begin_errand(index, errand, own) else {
+            return;
+        };
+        if !self.errand_waits((index as u32, generation), slot) {
+            self.send_errand(index, None);
+        }
     }
 
     /// From now on the client waits for `errand`; `own` is the time that it may take beside the
@@ -95,7 +102,8 @@ impl Worker {
         let Some(node) = ask.or(owner) else {
             errand.last = Some(format!("CLUSTERDOWN slot {slot} has no primary"));
             self.want_topology(None);
-            return self.errand_later(me, seq, NO_PRIMARY_PAUSE);
+            let pause = self.no_primary_pause(index);
+            return self.errand_later(me, seq, pause);
         };
         // WATCH of more keys of a slot that is watched already, on a connection that was lost:
         // what was watched there may have changed, and EXEC will say so.
@@ -138,10 +146,8 @@ impl Worker {
                 self.send(u, pending, &frame);
             }
             Err(text) if text.is_empty() => {
-                if let Some(errand) = self.errand(index) {
-                    errand.tries = errand.tries.saturating_add(1);
-                }
-                self.errand_later(me, seq, NO_PRIMARY_PAUSE);
+                let pause = self.no_primary_pause(index);
+                self.errand_later(me, seq, pause);
             }
             Err(text) => self.fail_errand(me, seq, &text),
         }
@@ -160,11 +166,49 @@ impl Worker {
         let current = |c: &&mut crate::client::Client| c.generation == generation && !c.gone;
         let Some(client) = self.clients.get_mut(index as usize).filter(current) else { return };
         let errand = client.lent.as_ref().and_then(|l| l.errand.as_ref());
-        if errand.is_some_and(|e| e.seq == seq && e.kind == Kind::Join) {
-            self.send_join(index as usize);
-        } else if errand.is_some_and(|e| e.seq == seq && e.upstream.is_none()) {
-            self.send_errand(index as usize, None);
+        let waits = |e: &&Errand| e.seq == seq && (e.kind == Kind::Join || e.upstream.is_none());
+        let Some(errand) = errand.filter(waits) else { return };
+        let (kind, slot, me) = (errand.kind, errand.slot, (index, generation));
+        if kind != Kind::Join {
+            if let Some(text) = self.without_primary(slot, Class::Write) {
+                self.stats.no_primary += 1;
+                return self.fail_errand(me, seq, &text);
+            }
+            if self.errand_waits(me, slot) {
+                return;
+            }
         }
+        if !self.may_retry(Want::Errand(index, generation, seq)) {
+            return;
+        }
+        match kind {
+            Kind::Join => self.send_join(index as usize),
+            _ => self.send_errand(index as usize, None),
+        }
+    }
+
+    /// Nodes refuse the slot: the client's errand waits at its gate. `false`: it may go.
+    fn errand_waits(&mut self, client: (u32, u32), slot: u16) -> bool {
+        if !self.holds.wait_at_gate(slot, Class::Write, client) {
+            return false;
+        }
+        // To fail fast in time.
+        let seq = self.errand(client.0 as usize).map(|errand| errand.seq);
+        let since = self.holds.closed_since(slot, Class::Write);
+        if let (Some(seq), Some(limit), Some(since)) = (seq, self.settings.no_primary, since) {
+            let left = (since + limit).saturating_sub(self.now).max(NO_PRIMARY_PAUSE);
+            self.errand_later(client, seq, left);
+        }
+        self.run_gate(slot, Class::Write);
+        true
+    }
+
+    /// One try more has found no primary: how long until the next.
+    pub(super) fn no_primary_pause(&mut self, index: usize) -> u64 {
+        let Some(errand) = self.errand(index) else { return NO_PRIMARY_PAUSE };
+        errand.tries = errand.tries.saturating_add(1);
+        let tries = errand.tries;
+        NO_PRIMARY_PAUSE.max(self.retry_pause(tries))
     }
 
     /// The errand's command was refused, so it was not executed: again, there or elsewhere.
@@ -180,23 +224,27 @@ impl Worker {
         };
         self.pop_pending(u);
         self.stats.redirections[refusal.kind() as usize] += 1;
-        self.stats.retries += 1;
+        self.count_retry(RetryReason::of(refusal.kind()));
         if !self.is_watching(client, u) {
             self.give_back(u);
         }
-        let mut ask = None;
-        let mut redirected = false;
+        let refuser = self.upstreams.get(u).map_or(NOBODY, |up| up.node);
+        let named = match &refusal {
+            Refusal::Moved(_, addr) | Refusal::Ask(_, addr) => self.known_node(addr),
+            Refusal::Later(_) => None,
+        };
+        let tries = self.errand(client.0 as usize).map_or(0, |errand| errand.tries);
+        let (when, scope) = decide(&refusal, named.is_some(), tries.saturating_add(1));
         match refusal {
             Refusal::Moved(slot, addr) => {
-                if let Some(node) = self.known_node(&addr) {
-                    redirected = true;
+                if let Some(node) = named {
                     if let Some(owner) = self.owners.get_mut(usize::from(slot.0)) {
                         *owner = node;
                     }
                 }
                 self.want_topology(Some(addr));
             }
-            Refusal::Ask(_, addr) => ask = self.known_node(&addr),
+            Refusal::Ask(..) => {}
             Refusal::Later(_) => self.want_topology(None),
         }
         let index = client.0 as usize;
@@ -215,11 +263,21 @@ impl Worker {
         errand.tries = errand.tries.saturating_add(1);
         errand.last =
             Some(String::from_utf8_lossy(error_text(said).unwrap_or_default()).into_owned());
-        let seq = errand.seq;
-        let tried = Pending { tries: errand.tries, ..pending };
-        match refusal_delay(&tried, redirected || ask.is_some()) {
-            0 => self.send_errand(index, ask),
-            delay => self.errand_later(client, seq, delay),
+        let (seq, last) = (errand.seq, errand.last.clone());
+        if scope != Scope::Keys && slot != NO_SLOT {
+            self.hold_slot(slot);
+            self.last_refusal.insert(slot, last.unwrap_or_default());
+            self.close_gate(slot, Class::Write, refuser, scope == Scope::Node);
+            self.errand_waits(client, slot);
+            return Ok(());
+        }
+        match when {
+            Retry::Now => self.send_errand(index, None),
+            Retry::Asking => self.send_errand(index, named),
+            Retry::After(_) => {
+                let pause = self.retry_pause(tries.saturating_add(1));
+                self.errand_later(client, seq, pause);
+            }
         }
         Ok(())
     }
@@ -241,8 +299,9 @@ impl Worker {
             Kind::Block | Kind::Watch => {
                 errand.tries = errand.tries.saturating_add(1);
                 errand.last = Some(text.to_owned());
-                let delay = refusal_delay(&Pending { tries: errand.tries, ..*pending }, false);
-                self.stats.retries += 1;
+                let tries = errand.tries;
+                let delay = self.retry_pause(tries);
+                self.count_retry(RetryReason::Lost);
                 self.errand_later(client, seq, delay);
             }
             Kind::Exec if sent => {

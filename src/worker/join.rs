@@ -9,9 +9,10 @@
 use super::downstream::Flow;
 use super::{Source, Worker};
 use crate::client::{Errand, Kind};
-use crate::metrics::Histogram;
+use crate::metrics::{Histogram, RetryReason};
 use crate::resp::reply::element_count;
 use crate::resp::write;
+use crate::route::retry::Class;
 use crate::upstream::{Dest, NO_SLOT};
 
 /// A client that has not taken so much gets no more for now.
@@ -74,9 +75,13 @@ impl Worker {
                 Err(orphan) => {
                     if let Some(errand) = self.errand(index) {
                         errand.last = Some(format!("CLUSTERDOWN {} has no primary", orphan.name));
-                        errand.tries = errand.tries.saturating_add(1);
                     }
-                    return self.errand_later(me, seq, super::errand::NO_PRIMARY_PAUSE);
+                    if let Some(text) = self.without_primary(orphan.slot, Class::Read) {
+                        self.stats.no_primary += 1;
+                        return self.fail_errand(me, seq, &text);
+                    }
+                    let pause = self.no_primary_pause(index);
+                    return self.errand_later(me, seq, pause);
                 }
             }
         }
@@ -108,7 +113,10 @@ impl Worker {
                 Err(text) => {
                     self.end_join(j);
                     return match text.is_empty() {
-                        true => self.errand_later(me, seq, super::errand::NO_PRIMARY_PAUSE),
+                        true => {
+                            let pause = self.no_primary_pause(index);
+                            self.errand_later(me, seq, pause);
+                        }
                         false => self.fail_errand(me, seq, &text),
                     };
                 }
@@ -302,6 +310,8 @@ impl Worker {
         if join.announced {
             return self.close_client(join.client.0 as usize);
         }
-        self.errand_later(join.client, join.seq, super::errand::NO_PRIMARY_PAUSE);
+        let pause = self.no_primary_pause(join.client.0 as usize);
+        self.count_retry(RetryReason::Lost);
+        self.errand_later(join.client, join.seq, pause);
     }
 }

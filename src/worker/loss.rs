@@ -49,6 +49,11 @@ impl Worker {
         up.state = State::Backoff;
         self.stranded |= up.pending.iter().any(super::publish::is_lone_publish);
         let (node, failures) = (up.node, up.failures);
+        let repeated = up.pending.iter().filter(|p| p.tries > 1).count();
+        if let Some(node) = self.nodes.get_mut(usize::from(node)).filter(|n| n.unreached_since == 0)
+        {
+            node.unreached_since = self.now;
+        }
         let addr = self.nodes.get(usize::from(node)).map(|n| n.addr.clone());
         if let Some(stats) = self.stats.nodes.get_mut(usize::from(node)) {
             stats.failures += 1;
@@ -72,7 +77,15 @@ impl Worker {
         // Control may be gone at the very end: nothing to refresh then.
         let _ = self.control.send(ToControl::RefreshTopology { hint: None });
         // A connection that has worked for a while is tried again at once.
-        let delay = if proven { 0 } else { self.backoff(failures) };
+        let mut delay = if proven { 0 } else { self.backoff(failures) };
+        // Reads that go with this connection for the third time, or more often, are retries; they
+        // keep their places in its queue, so that the connection waits for the budget.
+        if repeated > 0 {
+            self.retries.budget.take(repeated);
+            if !self.retries.budget.has() {
+                delay = delay.max(self.retries.budget.wait());
+            }
+        }
         self.timers.push(Timer { due: self.now + delay, job: Job::Connect(u) });
         self.arm_tick();
         self.mark_upstream(u);

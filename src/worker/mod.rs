@@ -26,6 +26,7 @@
 //!   cluster's users and their connections; `revoke`: what they may not do any more
 //! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
 //! - `answer`: a reply finds its client; refusals and retries
+//! - `retries`: gates of refused slots, the budget of retries, slots without a primary
 //! - `seen`: what is seen of commands: hot keys, big keys, slow ones; `proxy`: they are told;
 //!   `traced`: spans of single commands
 //! - `scripts`: Lua scripts are remembered, and given to nodes
@@ -61,6 +62,7 @@ mod read_from;
 mod realms;
 mod renew;
 mod replicas;
+mod retries;
 mod revoke;
 mod scattered;
 mod scripts;
@@ -126,6 +128,8 @@ struct Node {
     socket: Option<std::net::SocketAddr>,
     /// Stands in the current snapshot.
     known: bool,
+    /// Since when no shared connection to it could be made or kept, microseconds; 0: it is reached.
+    unreached_since: u64,
     /// A slot of the shard that it was last seen in.
     shard_slot: u16,
     /// Indexes into `upstreams`: by protocol, then by connection number.
@@ -268,6 +272,7 @@ struct Worker {
     clients: Slab<Client>,
     next_generation: u32,
     holds: Holds<Waiting>,
+    retries: retries::Retries,
     /// The slots as SCAN goes through them; made when it is asked for.
     layout: crate::route::Layout,
     /// By held slot: what a node refused last, for the error at a deadline.
@@ -434,6 +439,7 @@ impl Worker {
             clients: Slab::new(),
             next_generation: 0,
             holds: Holds::default(),
+            retries: retries::Retries::new(config),
             layout: Default::default(),
             last_refusal: IntMap::default(),
             next_commands_wish: 0,

@@ -14,6 +14,8 @@ impl Worker {
         let mut settings = Settings::new(config, workers);
         settings.accepted = larger(self.settings.accepted, settings.request);
         self.settings = settings;
+        let (percent, min_per_second) = self.settings.retries;
+        self.retries.budget.configure(percent, min_per_second);
         self.seeing.configure(config, self.now);
         if *self.router.rules() != config.commands {
             let table = self.router.shared_table();

@@ -14,7 +14,7 @@ use crate::cluster::Health;
 use crate::config::ReadFrom;
 use crate::control::ToControl;
 use crate::hash::{IntMap, IntSet};
-use crate::metrics::ReadTo;
+use crate::metrics::{ReadTo, RetryReason};
 use crate::resp::{Args, Protocol};
 use crate::route::Plan;
 use crate::upstream::{Dest, NO_SLOT, Pending, State, Upstream, flag};
@@ -250,7 +250,7 @@ impl Worker {
             return self.leave_primary(u);
         }
         for (pending, frame) in up.take_unsent(&mut self.pool, |_| true) {
-            self.stats.retries += 1;
+            self.count_retry(RetryReason::Lost);
             self.send_to_primary(pending, frame);
         }
     }
@@ -303,7 +303,7 @@ impl Worker {
             let (Some(node), Dest::Client { index, .. }) = (node_of(&pending), pending.dest) else {
                 continue;
             };
-            self.stats.retries += 1;
+            self.count_retry(RetryReason::Lost);
             let replica = self.replica_upstream(node, protocol, index as usize);
             self.send_owned(replica, pending, frame);
         }

@@ -21,6 +21,10 @@ pub(super) struct Settings {
     /// Microseconds; `None` is no deadline.
     pub command_timeout: Option<u64>,
     pub connect_timeout: u64,
+    /// `timeouts.no_primary`, microseconds.
+    pub no_primary: Option<u64>,
+    /// `retries.budget_percent` and `retries.min_per_second`.
+    pub retries: (usize, usize),
     /// `upstream.keepalive`, and how long what was sent may stay unacknowledged at least.
     pub keepalive: Option<(Duration, Duration)>,
     /// `timeouts.probe`
@@ -89,6 +93,8 @@ impl Settings {
             connections: config.upstream.connections.max(1),
             command_timeout: config.timeouts.command.map(micros),
             connect_timeout: micros(config.timeouts.connect),
+            no_primary: config.timeouts.no_primary.map(micros),
+            retries: (config.retries.budget_percent, config.retries.min_per_second),
             keepalive: config.upstream.keepalive.map(|idle| {
                 // Without a deadline nothing that was sent is given up but by keepalive.
                 (idle, config.timeouts.command.unwrap_or(Duration::from_secs(24 * 3600)))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::shards::Orphan;
 use super::{HELD, NOBODY, Worker};
 use crate::cluster::{NO_SHARD, Snapshot};
+use crate::metrics::RetryReason;
 use crate::route::{Fan, Held};
 use crate::upstream::{Dest, NO_SLOT, Pending, State, Upstream, Waiting, flag};
 
@@ -31,11 +32,13 @@ impl Worker {
             shard.primary.and_then(|n| by_snapshot.get(usize::from(n)).copied())
         };
         self.primaries = snapshot.shards.iter().filter_map(primary).collect();
+        let before = self.owners.clone();
         for (owner, &shard) in self.owners.iter_mut().zip(&snapshot.slots) {
             let shard = snapshot.shards.get(usize::from(shard));
             *owner = shard.and_then(primary).unwrap_or(NOBODY);
         }
         self.snapshot = snapshot;
+        self.note_owners(&before);
         self.note_shards();
         self.set_readable();
         self.leave_failed_shared();
@@ -128,7 +131,7 @@ impl Worker {
             }
             for (mut pending, frame) in taken {
                 let lane = self.lane_of(&pending);
-                self.stats.retries += 1;
+                self.count_retry(RetryReason::Topology);
                 if pending.has(flag::NODE_BOUND) {
                     self.bind_to_shard(node, &mut pending);
                 }

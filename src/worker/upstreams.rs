@@ -44,6 +44,7 @@ impl Worker {
             name: addr.host.clone(),
             socket: ip.map(|ip| (ip, addr.port).into()),
             known: false,
+            unreached_since: 0,
             shard_slot: NO_SLOT,
             shared: [vec![None; self.settings.connections], vec![None; self.settings.connections]],
             replica: [vec![None; self.settings.connections], vec![None; self.settings.connections]],
@@ -213,6 +214,9 @@ impl Worker {
         let node = usize::from(up.node);
         if let Some(stats) = self.stats.nodes.get_mut(node) {
             stats.connects += 1;
+        }
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.unreached_since = 0;
         }
         let addr = self.nodes.get(node).map(|n| n.addr.to_string());
         tracing::debug!(node = addr, "connected");

@@ -7,3 +7,4 @@ mod hash_flooding;
 mod large_replies;
 mod large_replies_lost;
 mod quiet;
+mod retries;
