@@ -69,7 +69,7 @@ ROWS = [
     ]),
     ("Cluster", [
         ("Redirections and patience", RATE, "Answers of nodes that sent a command elsewhere or put it off, by kind", [(by("kind", rate("slotway_redirections_total")), "{{kind}}")]),
-        ("Sent again", RATE, "After a redirection or a lost connection", [(f"sum({rate('slotway_retries_total')})", "sent again")]),
+        ("Sent again", RATE, "By reason; over budget: retries that waited for [retries]", [(by("reason", rate("slotway_retries_total")), "{{reason}}"), (f"sum({rate('slotway_retry_budget_exhausted_total')})", "over budget")]),
         ("Held commands", SHORT, "They wait because their slot moves or has no primary", [(f"sum({gauge('slotway_held_commands')})", "held")]),
         ("Topology", SHORT, "Its number, which grows with every change; slots without a primary", [(f"max({gauge('slotway_topology_generation')})", "number"), (f"16384 - min({gauge('slotway_slots_covered')})", "slots without a primary")]),
         ("Age of the topology", SECONDS, "Since a node last told it", [(gauge("slotway_topology_age_seconds"), "{{instance}}")]),
@@ -78,7 +78,7 @@ ROWS = [
         ("Scripts", RATE, "SCRIPT LOADs put before EVALSHA", [(f"sum({rate('slotway_script_loads_total')})", "loads")]),
     ]),
     ("Errors and limits", [
-        ("Outcome unknown, deadline exceeded", RATE, "Errors for clients that are slotway's own", [(f"sum({rate('slotway_outcome_unknown_total')})", "outcome unknown"), (f"sum({rate('slotway_deadline_exceeded_total')})", "deadline exceeded")]),
+        ("Outcome unknown, deadline exceeded", RATE, "Errors for clients that are slotway's own", [(f"sum({rate('slotway_outcome_unknown_total')})", "outcome unknown"), (f"sum({rate('slotway_deadline_exceeded_total')})", "deadline exceeded"), (f"sum({rate('slotway_no_primary_total')})", "no primary")]),
         ("Limits reached", RATE, "By the key under [limits]", [(by("limit", rate("slotway_limits_hit_total")), "{{limit}}"), (f"sum({rate('slotway_large_reply_waits_total')})", "turns for large replies")]),
         ("Clients turned away", RATE, "At limits.clients; not accepted for want of file descriptors", [(f"sum({rate('slotway_clients_rejected_total')})", "turned away"), (f"sum({rate('slotway_accept_errors_total')})", "not accepted")]),
         ("Logins", RATE, "By outcome", [(by("outcome", rate("slotway_logins_total")), "{{outcome}}")]),

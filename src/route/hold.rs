@@ -409,7 +409,6 @@ impl<T: HoldMeta> Holds<T> {
         waits: impl Fn(LaneKey) -> bool,
     ) -> GateNext {
         let Some(gate) = self.gate(slot, class) else { return GateNext::Nothing };
-        gate.armed = false;
         if gate.closed && gate.trial && now >= gate.not_before {
             gate.answered(now);
         }
@@ -469,6 +468,13 @@ impl<T: HoldMeta> Holds<T> {
                 }
                 None
             }
+        }
+    }
+
+    /// The time has come for which the worker had armed the gate.
+    pub fn disarm(&mut self, slot: u16, class: Class) {
+        if let Some(gate) = self.gate(slot, class) {
+            gate.armed = false;
         }
     }
 
@@ -691,6 +697,54 @@ mod tests {
         assert!(h.release(7).1);
         assert!(h.is_empty());
         assert_eq!((h.count(), h.bytes()), (0, 0));
+    }
+
+    /// Gives the key of the lane that goes.
+    fn through(holds: &mut Holds<Sent>, now: u64) -> Option<(u64, bool)> {
+        match holds.gate_next(7, Class::Write, now, |_| false) {
+            GateNext::Try { paid, .. } => {
+                holds.admit(7, Class::Write, now, 0).map(|held| (held.meta.0, paid))
+            }
+            GateNext::At(_) | GateNext::Nothing => None,
+        }
+    }
+
+    #[test]
+    fn one_goes_through_a_closed_gate_and_each_answer_lets_two_more_go() {
+        let mut h = Holds::default();
+        h.hold(7, 0);
+        let lanes: Vec<LaneKey> = (1..=7).map(|n| (n, 1)).collect();
+        assert!(h.close(7, Class::Write, 10, |failures| u64::from(failures) * 10));
+        for &lane in &lanes {
+            h.push_fresh(7, lane, command(u64::from(lane.0)));
+            assert!(h.wait_at_gate(7, Class::Write, lane));
+        }
+        assert!(!h.wait_at_gate(7, Class::Read, lanes[0]), "reads may be served");
+        assert_eq!(h.gate_next(7, Class::Write, 10, |_| false), GateNext::At(20));
+        assert_eq!(through(&mut h, 20), Some((1, false)), "a probe needs the budget");
+        assert_eq!(through(&mut h, 20), None, "one at a time");
+        // Refused: the next lane probes, and later.
+        h.push_back_again(7, lanes[0], command(1), 0);
+        assert!(!h.close(7, Class::Write, 20, |failures| u64::from(failures) * 10));
+        assert!(h.wait_at_gate(7, Class::Write, lanes[0]));
+        assert_eq!(through(&mut h, 39), None);
+        assert_eq!(through(&mut h, 40), Some((2, false)));
+        assert!(h.calm(1_000_000).is_empty(), "somebody waits");
+        assert_eq!(h.done(7, lanes[1], true, 40), Some(Class::Write));
+        assert_eq!([through(&mut h, 40), through(&mut h, 40)], [Some((3, true)), Some((4, true))]);
+        assert_eq!(through(&mut h, 40), None);
+        // Given up, not answered: nothing is learned from it.
+        h.done(7, lanes[2], false, 40);
+        assert_eq!(through(&mut h, 40), Some((5, false)));
+        for lane in [3, 4] {
+            h.done(7, lanes[lane], true, 41);
+        }
+        let rest: Vec<_> = std::iter::from_fn(|| through(&mut h, 41)).map(|(n, _)| n).collect();
+        assert_eq!(rest, [6, 7, 1], "what was refused is not lost");
+        for lane in [5, 6, 0] {
+            h.done(7, lanes[lane], true, 42);
+        }
+        assert!(!h.wait_at_gate(7, Class::Write, lanes[0]), "open");
     }
 
     #[test]

@@ -84,7 +84,10 @@ impl Worker {
                     }
                 }
                 Some(Job::Lane(slot, lane)) => self.run_lane(slot, lane),
-                Some(Job::Gate(slot, class)) => self.run_gate(slot, class),
+                Some(Job::Gate(slot, class)) => {
+                    self.holds.disarm(slot, class);
+                    self.run_gate(slot, class);
+                }
                 Some(Job::Retries) => self.run_retries(),
                 Some(Job::Errand(index, generation, seq)) => {
                     self.errand_again(index, generation, seq);

@@ -237,10 +237,10 @@ impl Worker {
         let (when, scope) = decide(&refusal, named.is_some(), tries.saturating_add(1));
         match refusal {
             Refusal::Moved(slot, addr) => {
-                if let Some(node) = named {
-                    if let Some(owner) = self.owners.get_mut(usize::from(slot.0)) {
-                        *owner = node;
-                    }
+                if let Some(node) = named
+                    && let Some(owner) = self.owners.get_mut(usize::from(slot.0))
+                {
+                    *owner = node;
                 }
                 self.want_topology(Some(addr));
             }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::clock::{Job, Timer};
 use super::{NOBODY, Worker};
@@ -19,7 +19,7 @@ const TRIAL: u64 = 20_000;
 const NEIGHBOURS: usize = 2;
 
 /// A retry that waits for the budget.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Want {
     Gate(u16, Class),
     Lane(u16, (u32, u32)),
@@ -32,6 +32,8 @@ pub(super) enum Want {
 pub(super) struct Retries {
     pub budget: Budget,
     waiting: VecDeque<Want>,
+    /// What stands in it: each once.
+    queued: FxHashSet<Want>,
     armed: bool,
     /// The retry that is being carried out has been allowed.
     granted: bool,
@@ -47,6 +49,7 @@ impl Retries {
         Retries {
             budget: Budget::new(percent, min),
             waiting: VecDeque::new(),
+            queued: FxHashSet::default(),
             armed: false,
             granted: false,
             closed: FxHashMap::default(),
@@ -81,8 +84,10 @@ impl Worker {
             self.retries.budget.take(1);
             return true;
         }
-        self.stats.retry_budget_exhausted += 1;
-        self.retries.waiting.push_back(want);
+        if self.retries.queued.insert(want) {
+            self.stats.retry_budget_exhausted += 1;
+            self.retries.waiting.push_back(want);
+        }
         self.arm_retries();
         false
     }
@@ -101,6 +106,7 @@ impl Worker {
         while self.retries.budget.has()
             && let Some(want) = self.retries.waiting.pop_front()
         {
+            self.retries.queued.remove(&want);
             self.retries.granted = true;
             match want {
                 Want::Gate(slot, class) => self.run_gate(slot, class),
@@ -152,7 +158,6 @@ impl Worker {
             };
             let Some(owner) = self.owner_for(slot, lane) else { return };
             if !paid && !self.may_retry(Want::Gate(slot, class)) {
-                self.holds.arm(slot, class);
                 return;
             }
             match self.holds.admit(slot, class, self.now, TRIAL) {
@@ -238,7 +243,7 @@ impl Worker {
             return None;
         }
         let addr = self.nodes.get(usize::from(last)).map(|n| n.addr.to_string());
-        let addr = addr.map_or_else(|| "unknown".to_owned(), |addr| addr);
+        let addr = addr.unwrap_or_else(|| "unknown".to_owned());
         let seconds = self.now.saturating_sub(since) as f64 / 1e6;
         let limit = limit as f64 / 1e6;
         let place = match slot {
