@@ -161,13 +161,10 @@ fn the_budget_caps_the_probes_of_many_slots() {
     assert!(broken.proxy.metric("slotway_retry_budget_exhausted_total", "") > 0.0);
     let retries = broken.proxy.metric("slotway_retries_total", "reason=\"clusterdown\"");
     assert!(retries >= calls as f64, "{retries} counted, {calls} seen at one node");
-    let before = broken.refused();
     broken.repair();
     for conn in &mut clients {
         assert!(conn.receive().expect("a reply").is_ok());
     }
-    // One slot's probe that is answered frees the others of its node: none is refused any more.
-    let _ = before;
     assert_eq!(broken.held(), 0.0);
 }
 
