@@ -11,6 +11,7 @@
 //! - [`users`]: who clients are and what they may do.
 //! - [`scripts`]: the Lua scripts that any node can be given at any time. No I/O.
 //! - [`buf`], [`stream`], [`tls`]: byte queues towards sockets, the sockets, and TLS on them.
+//! - [`proxy_protocol`]: the header by which a load balancer names its client. No I/O.
 //! - [`upstream`]: connections to nodes.
 //! - [`client`]: one downstream connection, its ordered reply queue, its limits.
 //! - [`pubsub`]: one subscription at the cluster for all subscribers, held by a hub of its own.
@@ -35,6 +36,7 @@ pub mod emulate;
 pub mod hash;
 pub mod lines;
 pub mod metrics;
+pub mod proxy_protocol;
 pub mod pubsub;
 pub mod resp;
 pub mod route;
