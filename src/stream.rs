@@ -147,9 +147,10 @@ impl Stream {
         let _ = self.source().deregister(registry);
     }
 
-    /// The peer's address and the own one as CLIENT LIST writes them: `host:port`, of a Unix socket
+    /// The socket's peer's address and its own as CLIENT LIST writes them, which need not be those
+    /// of the client ([`crate::client::Client::addresses`]): `host:port`, of a Unix socket
     /// `path:0` for both.
-    pub fn addresses(&self) -> (String, String) {
+    pub fn socket_addresses(&self) -> (String, String) {
         const UNKNOWN: &str = "?:0";
         match self {
             Stream::Tcp(_) | Stream::Tls(_) => {

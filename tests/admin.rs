@@ -221,7 +221,10 @@ fn readiness_says_which_slots_are_missing() {
 fn pages() {
     let server = Server::start(&[]);
     server.cli("CLUSTER ADDSLOTSRANGE 0 16383");
-    let slotway = Slotway::start(config(&[&server]));
+    let mut config = config(&[&server]);
+    // So many that any machine has the descriptors for them.
+    config.limits.clients = 1234;
+    let slotway = Slotway::start(config);
     assert_eq!(slotway.get("/healthz"), (200, "ok\n".to_owned()));
     let (status, index) = slotway.get("/");
     assert_eq!(status, 200);
@@ -241,7 +244,7 @@ fn pages() {
     assert_eq!(request(admin, "POST", "/readyz").0, 405);
     assert_eq!(request(admin, "HEAD", "/healthz"), (200, String::new()));
     assert_eq!(slotway.metric("slotway_workers"), 2.0);
-    assert_eq!(slotway.metric(r#"slotway_limit{limit="clients"}"#), 20_000.0);
+    assert_eq!(slotway.metric(r#"slotway_limit{limit="clients"}"#), 1234.0);
     assert!(slotway.metric("process_resident_memory_bytes") > 1e6);
     // The client's name is on slotway's own connection, too.
     assert!(server.cli("CLIENT LIST").contains("name=slotway"));
@@ -388,7 +391,8 @@ fn clients_beyond_the_limit_are_told_so_and_counted() {
 
     let kept = (slotway.client(), UnixStream::connect(&path).unwrap(), slotway.client());
     wait(|| slotway.metric("slotway_clients_accepted_total"), |&n| n == 3.0);
-    let refusal = "-ERR max number of clients reached\r\n";
+    let refusal = "-ERR max number of clients reached: limits.clients = 3; close connections, or \
+                   raise it\r\n";
     assert_eq!(read_all(slotway.client()), refusal);
     assert_eq!(read_all(UnixStream::connect(&path).unwrap()), refusal);
     assert_eq!(slotway.metric("slotway_clients_rejected_total"), 2.0);

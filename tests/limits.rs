@@ -20,7 +20,9 @@ fn clients() {
         assert_eq!(conn.command(&["PING"]).expect("PING"), Reply::Simple("PONG".into()));
     }
     let refused = proxy.connect().receive().expect("a reply");
-    assert_eq!(refused, Reply::Error("ERR max number of clients reached".into()));
+    let text =
+        "ERR max number of clients reached: limits.clients = 3; close connections, or raise it";
+    assert_eq!(refused, Reply::Error(text.into()));
     assert_eq!(hits(&proxy, "clients"), 1.0);
     assert_eq!(proxy.metric("slotway_clients_rejected_total", ""), 1.0);
     kept.pop();

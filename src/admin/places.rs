@@ -5,9 +5,6 @@ use std::net::IpAddr;
 
 use tokio::task::AbortHandle;
 
-/// Connections at once. Nobody but a scraper and a prober is expected.
-const MOST: usize = 64;
-
 /// Who has one.
 #[derive(Debug, Default)]
 pub struct Places {
@@ -18,20 +15,20 @@ pub struct Places {
 impl Places {
     /// One for a connection that was accepted from `ip`. Where there is none the oldest connection
     /// of the address that has the most is ended: one that fills them all does not keep others out.
-    pub fn take(&mut self, ip: IpAddr, connection: AbortHandle) {
+    /// There are `most`: nobody but a scraper and a prober is expected.
+    pub fn take(&mut self, ip: IpAddr, connection: AbortHandle, most: usize) {
         self.taken.retain(|(_, connection)| !connection.is_finished());
         self.taken.push((ip.to_canonical(), connection));
-        if self.taken.len() > MOST {
+        while self.taken.len() > most {
             let count = |ip: IpAddr| self.taken.iter().filter(|(of, _)| *of == ip).count();
             let mut all: Vec<(usize, usize)> =
                 self.taken.iter().enumerate().map(|(at, (ip, _))| (count(*ip), at)).collect();
             // Not the newest one, which is last.
             all.pop();
-            let most = all.into_iter().max_by_key(|(count, at)| (*count, usize::MAX - at));
-            if let Some((_, at)) = most {
-                let (_, connection) = self.taken.remove(at);
-                connection.abort();
-            }
+            let greediest = all.into_iter().max_by_key(|(count, at)| (*count, usize::MAX - at));
+            let Some((_, at)) = greediest else { return };
+            let (_, connection) = self.taken.remove(at);
+            connection.abort();
         }
     }
 }
@@ -40,6 +37,8 @@ impl Places {
 mod tests {
     use super::*;
 
+    const MOST: usize = 64;
+
     #[tokio::test]
     async fn who_has_the_most_loses_the_oldest() {
         let mut places = Places::default();
@@ -47,7 +46,7 @@ mod tests {
         let mut all = Vec::new();
         let mut come = |from: u8| {
             let task = tokio::spawn(std::future::pending::<()>());
-            places.take(ip(from), task.abort_handle());
+            places.take(ip(from), task.abort_handle(), MOST);
             all.push((from, task));
         };
         come(1);

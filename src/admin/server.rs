@@ -29,7 +29,7 @@ use super::seen::{asked_count, keys_json};
 use super::status::{self, Known};
 use super::watch::Watch;
 use crate::config::Config;
-use crate::control::{Pool, Status};
+use crate::control::{Budget, Pool, Spare, Status, is_exhausted};
 use crate::metrics::{ControlStats, Process, View};
 use crate::tls::{Outcome, Side};
 use crate::users::same_secret;
@@ -44,6 +44,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request's head has no business being larger.
 const HEAD_BYTES: usize = 16 << 10;
+/// Descriptors for one page when there are no others: its connection, and files of /proc.
+const SPARE: usize = 3;
+const SPARE_PAUSE: Duration = Duration::from_secs(1);
 /// Workers that take longer are shown as they last were.
 const SCRAPE_LIMIT: Duration = Duration::from_millis(500);
 /// The same trouble is logged no more often.
@@ -102,17 +105,17 @@ impl Admin {
     }
 
     /// The limits in use.
-    fn limits(config: &Config) -> Vec<(&'static str, usize)> {
+    fn limits(config: &Config, budget: &Budget) -> Vec<(&'static str, usize)> {
         let l = &config.limits;
         vec![
-            ("clients", l.clients),
+            ("clients", l.clients.min(budget.clients)),
             ("client_output", l.client_output),
             ("upstream_in_flight", l.upstream_in_flight),
             ("memory", l.memory),
             ("held", l.held),
             ("scripts", l.scripts),
-            ("dedicated", l.dedicated),
-            ("users", l.users),
+            ("dedicated", l.dedicated.min(budget.dedicated)),
+            ("users", l.users.min(budget.users)),
             ("bulk", l.bulk),
             ("inline", l.inline),
             ("multibulk", l.multibulk),
@@ -138,11 +141,17 @@ impl Admin {
         // Dropped with the task, so that no connection outlives it.
         let mut connections = tokio::task::JoinSet::new();
         let mut logged: Option<Instant> = None;
+        let mut spare = Spare::new(SPARE);
         loop {
             let accepted = tokio::select! {
                 biased;
                 accepted = listener.accept() => accepted,
                 () = async { _ = close.wait_for(|close| *close).await } => break,
+                // By then the page that needed them is made.
+                () = tokio::time::sleep(SPARE_PAUSE), if !spare.is_full() => {
+                    spare.fill();
+                    continue;
+                }
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
@@ -151,7 +160,10 @@ impl Admin {
                         logged = Some(Instant::now());
                         warn!(%error, "cannot accept on the admin listener");
                     }
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    // The next attempt, and its page, have those that were kept for them.
+                    if !is_exhausted(&error) || !spare.free() {
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
                     continue;
                 }
             };
@@ -176,7 +188,7 @@ impl Admin {
                     debug!(%error, "admin connection");
                 }
             });
-            places.take(peer.ip(), connection);
+            places.take(peer.ip(), connection, self.pool.budget().admin);
         }
         connections.detach_all();
     }
@@ -265,6 +277,7 @@ impl Admin {
 
     async fn metrics(&self) -> Page {
         let scrape = self.pool.scrape(SCRAPE_LIMIT).await;
+        let budget = self.pool.budget();
         let (control, commands) = {
             let topology = self.status.topology();
             let mut control = ControlStats {
@@ -282,6 +295,12 @@ impl Admin {
                 script_bytes: self.pool.script_bytes(),
                 spans: self.pool.span_counts(),
                 slow_commands: self.pool.slowlog().total(),
+                descriptors_reserved: budget.reserved,
+                proxy_headers: self
+                    .status
+                    .proxy_headers
+                    .each_ref()
+                    .map(|count| count.load(Relaxed)),
                 tls: self.pool.tls().stats().counts(),
                 ..ControlStats::default()
             };
@@ -294,7 +313,7 @@ impl Admin {
             commands: &commands,
             control,
             hub: self.pool.hub_stats(),
-            limits: &Admin::limits(&self.pool.config()),
+            limits: &Admin::limits(&self.pool.config(), &budget),
             process: Process::read(),
         };
         match view.text() {
@@ -306,7 +325,7 @@ impl Admin {
     async fn status_json(&self, query: &str) -> Page {
         let known = Known::parse(query);
         let uptime = self.started.elapsed().as_secs();
-        let limits = Admin::limits(&self.pool.config());
+        let limits = Admin::limits(&self.pool.config(), &self.pool.budget());
         let now = || {
             let process = status::Process { uptime, limits: &limits };
             status::status(&self.watch.seen(), known, process)

@@ -62,7 +62,7 @@ impl Line {
     /// its last command.
     pub fn of(client: &Client, now: u64, cmd: &str) -> Line {
         let session = &client.session;
-        let (addr, laddr) = client.stream.addresses();
+        let (addr, laddr) = client.addresses();
         let (lib_name, lib_ver) = session.library.as_deref().cloned().unwrap_or_default();
         let seconds = |since: u64| now.saturating_sub(since) / 1_000_000;
         Line {
@@ -70,7 +70,7 @@ impl Line {
             addr,
             laddr,
             fd: client.stream.as_fd().as_raw_fd(),
-            name: session.name.as_deref().unwrap_or_default().to_vec(),
+            name: session.name.as_deref().cloned().unwrap_or_default(),
             age: seconds(client.created),
             idle: seconds(client.active),
             flags: flags(client),

@@ -70,7 +70,7 @@ pub fn answer(
         },
         Local::ClientSetName => match valid_name(args.get(2).unwrap_or_default()) {
             Ok(name) => {
-                session.name = name;
+                session.name = name.map(|name| Box::new(name.into_vec()));
                 write::simple(out, "OK");
             }
             Err(text) => write::error(out, text),
@@ -177,7 +177,7 @@ fn hello(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec
         } else if args.is(at, "setname") && more >= 1 {
             match valid_name(args.get(at + 1).unwrap_or_default()) {
                 // As in Redis it stays, whatever comes behind it.
-                Ok(valid) => session.name = valid,
+                Ok(valid) => session.name = valid.map(|name| Box::new(name.into_vec())),
                 Err(text) => return write::error(out, text),
             }
             at += 2;

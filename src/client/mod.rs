@@ -28,9 +28,13 @@ pub use reply_sizes::ReplySizes;
 pub use session::{Session, mode};
 pub use subscriptions::Subscriptions;
 
+use std::net::{IpAddr, SocketAddr};
+
 use bytes::Bytes;
 
 use crate::buf::Pool;
+use crate::metrics::DisconnectReason;
+use crate::proxy_protocol::Endpoints;
 use crate::resp::{ArgRange, RequestProgress};
 use crate::stream::Stream;
 
@@ -82,6 +86,8 @@ pub struct Client {
     pub generation: u32,
     /// The socket.
     pub stream: Stream,
+    /// The client's own connection, where a load balancer has named it by the PROXY protocol.
+    pub endpoints: Option<Box<Endpoints>>,
     /// What the client said of itself.
     pub session: Session,
     /// The unfinished request, or those that wait while it is paused.
@@ -117,6 +123,8 @@ pub struct Client {
     pub watching: bool,
     /// Stands in the worker's list of sockets that have more to read.
     pub again: bool,
+    /// It is to leave as soon as nothing of it is outstanding.
+    pub leaves_for: Option<DisconnectReason>,
     /// It is closed; its index is free at the end of the turn.
     pub gone: bool,
     /// When it last sent something, in microseconds of the worker's clock.
@@ -133,6 +141,7 @@ impl Client {
         Client {
             generation,
             stream,
+            endpoints: None,
             session: Session::new(id),
             tail: Vec::new(),
             progress: RequestProgress::default(),
@@ -150,10 +159,35 @@ impl Client {
             blocked: false,
             watching: false,
             again: false,
+            leaves_for: None,
             gone: false,
             active: now,
             created: now,
             accounted: 0,
+        }
+    }
+
+    /// The client's address and the one that it has connected to, as CLIENT LIST writes them.
+    pub fn addresses(&self) -> (String, String) {
+        match &self.endpoints {
+            Some(ends) => (ends.client.to_string(), ends.local.to_string()),
+            None => self.stream.socket_addresses(),
+        }
+    }
+
+    /// The client's IP address; `None` over a Unix socket.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match &self.endpoints {
+            Some(ends) => Some(ends.client.ip()),
+            None => self.stream.tcp().and_then(|s| s.peer_addr().ok()).map(|addr| addr.ip()),
+        }
+    }
+
+    /// The address that the client has connected to; `None` over a Unix socket.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.endpoints {
+            Some(ends) => Some(ends.local),
+            None => self.stream.tcp().and_then(|s| s.local_addr().ok()),
         }
     }
 
@@ -162,6 +196,7 @@ impl Client {
         self.tail.capacity()
             + self.progress.arguments() * ARGUMENT
             + self.stream.held()
+            + self.endpoints.as_ref().map_or(0, |ends| size_of_val(&**ends))
             + self.session.held()
             + self.replies.as_ref().map_or(0, |r| r.held())
             + self.multi.as_ref().map_or(0, |m| m.held())

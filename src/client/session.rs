@@ -29,7 +29,8 @@ pub struct Session {
     /// Its last command, an index of the command table; [`NO_COMMAND`] before the first.
     pub last_command: u16,
     /// `CLIENT SETNAME`.
-    pub name: Option<Box<[u8]>>,
+    #[allow(clippy::box_collection)] // half as large where there is none
+    pub name: Option<Box<Vec<u8>>>,
     /// `CLIENT SETINFO`: library name and version.
     pub library: Option<Box<(Vec<u8>, Vec<u8>)>>,
 }

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{
-    LEVELS, parse_address, parse_duration, parse_level, parse_listen, parse_node_zone, parse_size,
-    show_duration, show_size,
+    LEVELS, parse_address, parse_duration, parse_level, parse_listen, parse_network,
+    parse_node_zone, parse_size, show_duration, show_size,
 };
-use super::{Address, Choice, Listen, NodeZone, Secret, Workers};
+use super::{Address, Choice, Listen, Network, NodeZone, Secret, Workers};
 use crate::command::{CommandTable, Rule};
 use crate::users::User;
 
@@ -118,6 +118,7 @@ pub(super) enum Field<'a> {
     Level(&'a mut String),
     CommandRules(&'a mut Vec<Rule>),
     Zones(&'a mut Vec<NodeZone>),
+    Networks(&'a mut Vec<Network>),
     /// true or false.
     Switch(&'a mut bool),
     Users(&'a mut Vec<User>),
@@ -130,6 +131,7 @@ const COMMANDS: &str = "a list of strings such as [\"keys\", \"config|set\", \"@
 const USERS: &str =
     "a list of strings such as [\"app on #<SHA-256 of the password> ~app:* +@read\"]";
 const ZONES: &str = "a list of strings such as [\"10.0.0.1=a\", \"10.0.0.2:7000=b\"]";
+const NETWORKS: &str = "a list of strings such as [\"10.0.0.0/8\", \"2001:db8::1\"]";
 const MAX_WORKERS: usize = 1024;
 
 impl Field<'_> {
@@ -196,6 +198,7 @@ impl Field<'_> {
                 *field = raw.list(COMMANDS, |text| Rule::parse(text, &table, near))?;
             }
             Field::Zones(field) => *field = raw.list(ZONES, parse_node_zone)?,
+            Field::Networks(field) => *field = raw.list(NETWORKS, parse_network)?,
             Field::Switch(field) => {
                 *field = match raw {
                     Raw::Switch(on) => *on,
@@ -243,6 +246,7 @@ impl Field<'_> {
             (Field::OptionalDuration(to, _), Field::OptionalDuration(from, _)) => *to = *from,
             (Field::CommandRules(to), Field::CommandRules(from)) => to.clone_from(from),
             (Field::Zones(to), Field::Zones(from)) => to.clone_from(from),
+            (Field::Networks(to), Field::Networks(from)) => to.clone_from(from),
             (Field::Choice(to), Field::Choice(from)) => {
                 // A word of the same choice.
                 let _ = to.choose(from.word());
@@ -282,6 +286,7 @@ impl Field<'_> {
                 list(rules.iter().map(|rule| rule.text().to_owned()).collect())
             }
             Field::Zones(field) => list(field.iter().map(NodeZone::to_string).collect()),
+            Field::Networks(field) => list(field.iter().map(Network::to_string).collect()),
             Field::Users(users) => list(users.iter().map(|user| user.describe(false)).collect()),
             Field::Choice(field) => field.word().into(),
         }
@@ -328,6 +333,7 @@ impl Field<'_> {
             }
             Field::Users(_) => "list of \"NAME rules …\", the rules in Redis's ACL syntax".into(),
             Field::Zones(_) => "list of \"host=zone\" or \"host:port=zone\"".into(),
+            Field::Networks(_) => "list of networks (\"10.0.0.0/8\") and IP addresses".into(),
             Field::Choice(field) => choices(field.words()),
         }
     }

@@ -76,6 +76,14 @@ pub static SECTIONS: &[Section] = &[
         doc: "HTTPS on the admin listener. Without a certificate it speaks plain HTTP. Files are \
               read again as those of [tls.downstream].",
     },
+    Section {
+        name: "proxy_protocol",
+        doc: "The PROXY protocol, versions 1 and 2: a load balancer in front of slotway begins each \
+              connection with a header that names the client. CLIENT LIST and CLIENT INFO, the log, \
+              MONITOR, SLOWLOG, spans, protected_mode and the delay of failed logins then see the \
+              client's address instead of the load balancer's. Connections that the load balancer \
+              makes for itself (LOCAL in version 2, health checks) have its own.",
+    },
     Section { name: "timeouts", doc: "How long slotway waits." },
     Section {
         name: "retries",
@@ -528,6 +536,33 @@ pub static KEYS: &[Key] = &[
         field: |c| Field::Choice(&mut c.tls.admin.min_version),
     },
     Key {
+        path: "proxy_protocol.listen",
+        change: Change::Next(REQUESTS),
+        flag: None,
+        doc: "Which of the addresses in listen and tls.downstream.listen expect the header, in front \
+              of TLS where there is TLS; written as they are written there. A connection that begins \
+              without a header gets an error and is closed. An address that is not named here \
+              accepts no header: a connection that begins with one gets an error and is closed.",
+        field: |c| Field::Listeners(&mut c.proxy_protocol.listen),
+    },
+    Key {
+        path: "proxy_protocol.trusted",
+        change: Change::Next(REQUESTS),
+        flag: None,
+        doc: "The load balancers' networks or addresses. A connection to proxy_protocol.listen from \
+              anywhere else gets an error and is closed, because whoever can send a header can claim \
+              any address. Unix sockets are trusted.",
+        field: |c| Field::Networks(&mut c.proxy_protocol.trusted),
+    },
+    Key {
+        path: "proxy_protocol.timeout",
+        change: Change::Next(REQUESTS),
+        flag: None,
+        doc: "How long the header may take from the connection on. After that the connection is \
+              closed.",
+        field: |c| Field::Duration(&mut c.proxy_protocol.timeout, ms(1, HOUR)),
+    },
+    Key {
         path: "timeouts.command",
         change: Change::Now,
         flag: None,
@@ -578,12 +613,36 @@ pub static KEYS: &[Key] = &[
         field: |c| Field::Duration(&mut c.timeouts.drain, ms(0, 24 * HOUR)),
     },
     Key {
+        path: "timeouts.login",
+        change: Change::Now,
+        flag: None,
+        doc: "How long a client that has to log in (users, users_file, auth) may take for it, from \
+              its connection on, or from the end of its TLS handshake, which has \
+              tls.downstream.handshake_timeout of its own. After that it gets the error NOAUTH and is \
+              closed, so that connections of strangers do not use up limits.clients. Where clients \
+              need not log in this does nothing. \"0\" sets no limit.",
+        field: |c| Field::OptionalDuration(&mut c.timeouts.login, ms(1, HOUR)),
+    },
+    Key {
         path: "timeouts.idle",
         change: Change::Now,
         flag: None,
         doc: "A client that has sent nothing for so long, and waits for nothing, is closed. \"0\" \
               never closes one.",
         field: |c| Field::OptionalDuration(&mut c.timeouts.idle, ms(1, 30 * 24 * HOUR)),
+    },
+    Key {
+        path: "timeouts.max_age",
+        change: Change::Now,
+        flag: None,
+        doc: "The age at which a client's connection is closed, so that clients spread over slotways \
+              that were started later. Each connection has an age of its own, from nine tenths of \
+              this to all of it, so that they do not all come back at once. It is closed where the \
+              client loses nothing: behind a reply with no other command outstanding, or when it has \
+              sent nothing for half a second. A transaction (from MULTI or WATCH on) and a blocking \
+              command are waited for, however long they take; subscribers and MONITOR are closed when \
+              they have been sent everything. \"0\" never closes one.",
+        field: |c| Field::OptionalDuration(&mut c.timeouts.max_age, ms(1, 30 * 24 * HOUR)),
     },
     Key {
         path: "timeouts.keepalive",
@@ -755,7 +814,12 @@ pub static KEYS: &[Key] = &[
         change: Change::Now,
         flag: None,
         doc: "Clients connected at the same time. At the limit a new one gets \"ERR max number of \
-              clients reached\" and is closed, as Redis does. Each needs a file descriptor.",
+              clients reached\" with the reason and is closed, as Redis does. Each needs a file \
+              descriptor: slotway raises its limit on open files as far as it may (ulimit -Hn, \
+              LimitNOFILE), keeps what connections to nodes, the admin listener and files need, and \
+              lowers this limit, and limits.dedicated, to what is left; a line in the log and \
+              slotway_limit say so. When the cluster grows, and with it what nodes need, the clients \
+              that have been idle longest are closed.",
         field: |c| Field::Count(&mut c.limits.clients, 1..=1_000_000),
     },
     Key {

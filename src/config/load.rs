@@ -104,6 +104,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let Loading { mut loaded, mut problems } = loading;
     if problems.is_empty() {
         problems = contradictions(&loaded);
+        problems.extend(super::proxy_protocol::contradictions(&loaded));
     }
     if problems.is_empty() {
         problems = access::problems(&mut loaded);

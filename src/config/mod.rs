@@ -13,6 +13,7 @@ mod field;
 mod keys;
 mod load;
 mod problem;
+mod proxy_protocol;
 mod reference;
 mod tls;
 mod value;
@@ -24,12 +25,13 @@ pub use change::{Change, Difference, Plan};
 pub use keys::{KEYS, Key, SECTIONS, Section};
 pub use load::{Flag, Loaded, Origin, Sources, load};
 pub use problem::{ConfigError, Problem};
+pub use proxy_protocol::ProxyProtocol;
 pub use reference::{Shown, docs_markdown, effective_toml, proxy_toml, shown};
 pub use tls::{Tls, TlsAdmin, TlsDownstream, TlsUpstream};
 use value::Choice;
 pub use value::{
-    Address, Auth, ClientAuth, CrossSlot, HandOver, InFailover, Listen, LogFormat, NodeZone, OnGap,
-    ReadFrom, Secret, SeveralSlots, TlsVersion, UserFrom, Verify, Workers,
+    Address, Auth, ClientAuth, CrossSlot, HandOver, InFailover, Listen, LogFormat, Network,
+    NodeZone, OnGap, ReadFrom, Secret, SeveralSlots, TlsVersion, UserFrom, Verify, Workers,
 };
 
 const KIB: usize = 1 << 10;
@@ -74,6 +76,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// `[tls.downstream]` and `[tls.upstream]`
     pub tls: Tls,
+    /// `[proxy_protocol]`
+    pub proxy_protocol: ProxyProtocol,
     /// `[timeouts]`
     pub timeouts: Timeouts,
     /// `[retries]`
@@ -136,8 +140,12 @@ pub struct Timeouts {
     pub probe: Option<Duration>,
     /// For what is in flight when slotway is told to stop.
     pub drain: Duration,
+    /// For a client that has to log in, from its connection to its login; `None` is no limit.
+    pub login: Option<Duration>,
     /// After which a client that says nothing is closed; `None` is never.
     pub idle: Option<Duration>,
+    /// After which a client is closed between two commands; `None` is never.
+    pub max_age: Option<Duration>,
     /// TCP keepalive of clients; `None` is none.
     pub keepalive: Option<Duration>,
 }
@@ -306,13 +314,16 @@ impl Default for Config {
                 keepalive: Some(Duration::from_secs(10)),
             },
             tls: Tls::default(),
+            proxy_protocol: ProxyProtocol::default(),
             timeouts: Timeouts {
                 command: Some(Duration::from_secs(5)),
                 connect: Duration::from_secs(1),
                 no_primary: None,
                 probe: Some(Duration::from_millis(500)),
                 drain: Duration::from_secs(10),
+                login: Some(Duration::from_secs(10)),
                 idle: None,
+                max_age: None,
                 keepalive: Some(Duration::from_secs(300)),
             },
             retries: Retries { budget_percent: 20, min_per_second: 100 },
@@ -419,12 +430,17 @@ mod tests {
         "tls.admin.cert=c3",
         "tls.admin.key=k3",
         "tls.admin.min_version=1.3",
+        "proxy_protocol.listen=unix:/run/s.sock",
+        "proxy_protocol.trusted=10.0.0.0/8,::1",
+        "proxy_protocol.timeout=2s",
         "timeouts.command=0",
         "timeouts.connect=2s",
         "timeouts.no_primary=27s",
         "timeouts.probe=250ms",
         "timeouts.drain=3s",
+        "timeouts.login=14s",
         "timeouts.idle=4m",
+        "timeouts.max_age=15m",
         "timeouts.keepalive=12s",
         "retries.budget_percent=28",
         "retries.min_per_second=29",
@@ -503,6 +519,7 @@ mod tests {
             commands,
             emulation,
             log,
+            proxy_protocol,
         } = from_flags(OTHER.iter().copied()).unwrap().config;
         let Upstream {
             user,
@@ -547,9 +564,15 @@ mod tests {
             no_primary,
             probe,
             drain,
+            login,
             idle,
+            max_age,
             keepalive: client_keepalive,
         } = timeouts;
+        let times = [login, max_age].map(|time| time.map(|time| time.as_secs()));
+        assert_eq!(times, [Some(14), Some(900)]);
+        let ProxyProtocol { listen: proxied, trusted, timeout } = proxy_protocol;
+        assert_eq!((proxied.len(), trusted.len(), timeout.as_secs()), (1, 2, 2));
         let Reconnect { min, max } = reconnect;
         let Topology { refresh, min_interval } = topology;
         let Replicas { max_lag, max_lag_bytes, check, in_failover, zones } = replicas;

@@ -323,6 +323,64 @@ pub(super) fn parse_node_zone(text: &str) -> Result<NodeZone, String> {
     Ok(NodeZone { host, port: Some(port), zone })
 }
 
+/// A network: the addresses whose first `prefix` bits are those of `ip`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    /// An address in it; an IPv4 address is never written as IPv6.
+    ip: IpAddr,
+    /// How many bits they have in common.
+    prefix: u8,
+}
+
+impl Network {
+    /// Whether `ip` is in it. An IPv4 address counts as such, however it is written.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match (self.ip, ip.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(ip)) => {
+                let differ = network.to_bits() ^ ip.to_bits();
+                differ.checked_shr(32 - u32::from(self.prefix)).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(network), IpAddr::V6(ip)) => {
+                let differ = network.to_bits() ^ ip.to_bits();
+                differ.checked_shr(128 - u32::from(self.prefix)).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.ip, self.prefix)
+    }
+}
+
+/// Reads `ip/prefix`, or an address for itself alone.
+pub(super) fn parse_network(text: &str) -> Result<Network, String> {
+    let wanted = "write a network such as \"10.0.0.0/8\" or \"2001:db8::/32\", or an IP address";
+    let (ip, prefix) = match text.split_once('/') {
+        Some((ip, prefix)) => (ip, Some(prefix)),
+        None => (text, None),
+    };
+    let ip: IpAddr = ip.parse().map_err(|_| format!("\"{ip}\" is no IP address; {wanted}"))?;
+    let most = if ip.is_ipv4() { 32 } else { 128 };
+    let prefix = match prefix {
+        None => most,
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+            let fits = digits.parse().ok().filter(|prefix| *prefix <= most);
+            fits.ok_or(format!("\"/{digits}\" is too long for \"{ip}\"; write /0 to /{most}"))?
+        }
+        Some(other) => return Err(format!("\"/{other}\" is no length of a prefix; {wanted}")),
+    };
+    if ip != ip.to_canonical() {
+        return Err(format!(
+            "\"{ip}\" is an IPv4 address in IPv6; write \"{}\"",
+            ip.to_canonical()
+        ));
+    }
+    Ok(Network { ip, prefix })
+}
+
 /// The longest path that the kernel takes for a Unix socket (`sun_path` is 108 bytes, one of them
 /// the final zero).
 const UNIX_PATH_MAX: usize = 107;
@@ -591,6 +649,44 @@ mod tests {
         }
         for wrong in ["", "a", "=z", "10.0.0.1=", "10.0.0.1=a b", "a:x=z", "10.0.0.256=z"] {
             parse_node_zone(wrong).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn networks_read_back() {
+        for text in ["10.0.0.0/8", "0.0.0.0/0", "10.1.2.3/32", "2001:db8::/32", "::/0", "::1/128"] {
+            assert_eq!(parse_network(text).unwrap().to_string(), text);
+        }
+        assert_eq!(parse_network("10.1.2.3").unwrap().to_string(), "10.1.2.3/32");
+        for wrong in [
+            "",
+            "a",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "10.0.0.0/-1",
+            "::/129",
+            "10.0.0/8",
+            "::ffff:1.2.3.4/96",
+        ] {
+            parse_network(wrong).unwrap_err();
+        }
+        for (network, ip, contains) in [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.9.9.9/8", "10.0.0.1", true),
+            ("10.0.0.0/8", "::ffff:10.0.0.1", true),
+            ("10.0.0.0/8", "a00::1", false),
+            ("0.0.0.0/0", "1.2.3.4", true),
+            ("0.0.0.0/0", "::1", false),
+            ("::/0", "2001::1", true),
+            ("::/0", "1.2.3.4", false),
+            ("10.1.2.3", "10.1.2.3", true),
+            ("10.1.2.3", "10.1.2.2", false),
+            ("2001:db8::/33", "2001:db8:7fff::1", true),
+            ("2001:db8::/33", "2001:db8:8000::1", false),
+        ] {
+            let found = parse_network(network).unwrap().contains(ip.parse().unwrap());
+            assert_eq!(found, contains, "{ip} in {network}");
         }
     }
 

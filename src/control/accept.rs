@@ -6,6 +6,10 @@
 //!   the folder. A file left behind by a dead process is replaced, one that is listened on is not.
 //!   The file is removed at the end.
 //!
+//! Where the file descriptors are used up (which [`super::descriptors`] is to prevent, but a limit
+//! can be lowered, and the machine has one of its own) clients are told so rather than left in the
+//! backlog: one descriptor is kept for that.
+//!
 //! How sockets are had when another slotway, or systemd, has the address: [`super::sockets`].
 
 use std::fs;
@@ -16,33 +20,37 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
-use tracing::{debug, error, warn};
+use tokio::task::JoinSet;
+use tracing::debug;
 
-use super::link::Downstream;
+use super::arrival::{self, Refused};
+use super::descriptors::Spare;
+use super::link::{Arrival, Downstream};
 use super::pool::Pool;
 use super::run::RunError;
 use super::sockets::{self, Sockets, Tenure};
 use super::status::Status;
 use crate::config::{Address, Config, Listen};
 use crate::lines::Lines;
+use crate::metrics::ProxyHeader;
 use crate::sparsely;
 use crate::stream::keep_alive;
 
 /// Connections that may wait to be accepted; the kernel makes it `net.core.somaxconn` if that is
 /// less.
 const BACKLOG: i32 = 4096;
-/// What Redis says then, to the letter.
-const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
-const NO_WORKER: &[u8] = b"-ERR slotway has no worker running, see its log\r\n";
+/// What is in the way stands behind what Redis says.
+const NO_DESCRIPTOR: &str = "-ERR max number of clients reached: slotway has no file descriptor \
+                             left; close connections, or raise the limit on open files (ulimit -n, \
+                             LimitNOFILE)\r\n";
+const NO_WORKER: &str = "-ERR slotway has no worker running, see its log\r\n";
 /// Between two attempts while the machine has no file descriptor left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
-/// The same trouble is logged no more often.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A socket that is bound, and not accepted from yet.
 #[derive(Debug)]
@@ -362,25 +370,40 @@ pub struct Acceptor {
     pub status: Arc<Status>,
 }
 
+/// What one listener remembers while it accepts.
+#[derive(Debug, Default)]
+struct Accepting {
+    /// For a connection that can only be refused.
+    spare: Spare,
+    /// Connections whose header is being read.
+    arriving: JoinSet<()>,
+    refusals: Lines,
+    errors: Lines,
+}
+
 impl Acceptor {
-    /// Accepts until `close` says so; then nobody waits any more whom the kernel has given to this
-    /// listener, and would turn away with it.
-    pub async fn run(self, listener: Arc<Listener>, mut close: watch::Receiver<bool>) {
-        let name = listener.bound.to_string();
-        let mut logged: Option<Instant> = None;
-        let mut refusals = Lines::default();
+    /// Accepts the clients of `listen`, as the configuration calls `listener`, until `close` says
+    /// so; then nobody waits any more whom the kernel has given to this listener, and would turn
+    /// away with it.
+    pub async fn run(
+        self,
+        listener: Arc<Listener>,
+        listen: Listen,
+        mut close: watch::Receiver<bool>,
+    ) {
+        let mut accepting = Accepting { spare: Spare::new(1), ..Accepting::default() };
         loop {
             let keepalive = self.pool.config().timeouts.keepalive;
             let accepted = tokio::select! {
                 accepted = listener.accept(keepalive) => accepted,
                 // Its sender gone is an end as well.
                 () = async { _ = close.wait_for(|close| *close).await } => {
-                    return self.empty(&listener, &mut refusals).await;
+                    return self.empty(&listener, &listen, &mut accepting).await;
                 }
             };
             let error = match accepted {
                 Ok(client) => {
-                    self.serve(client, &mut refusals);
+                    self.arrived(client, &listen, &mut accepting);
                     continue;
                 }
                 Err(error) => error,
@@ -389,66 +412,154 @@ impl Acceptor {
             if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) {
                 continue;
             }
-            self.status.accept_errors.fetch_add(1, Relaxed);
-            if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
-                logged = Some(Instant::now());
-                let clients = self.pool.clients();
-                if is_exhausted(&error) {
-                    error!(listen = name, %error, clients, "cannot accept: raise the limit on open \
-                        files (ulimit -n, LimitNOFILE) or lower limits.clients");
-                } else {
-                    error!(listen = name, %error, clients, "cannot accept");
-                }
+            self.cannot_accept(&listener, &error, &mut accepting.errors);
+            if !is_exhausted(&error) || !self.refuse_waiting(&listener, &mut accepting) {
+                // The connection stays in the backlog and keeps the listener readable: without a
+                // pause this would be a busy loop.
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
-            // The connection stays in the backlog and keeps the listener readable: without a
-            // pause this would be a busy loop.
-            tokio::time::sleep(EXHAUSTED_PAUSE).await;
         }
     }
 
+    fn cannot_accept(&self, listener: &Listener, error: &io::Error, lines: &mut Lines) {
+        self.status.accept_errors.fetch_add(1, Relaxed);
+        let (listen, clients) = (&listener.bound, self.pool.clients());
+        if is_exhausted(error) {
+            sparsely!(lines, error, %listen, %error, clients, "cannot accept: raise the limit on \
+                open files (ulimit -n, LimitNOFILE) or lower limits.clients");
+        } else {
+            sparsely!(lines, error, %listen, %error, clients, "cannot accept");
+        }
+    }
+
+    /// No descriptor is left: tells whoever waits so with the one that was kept for it. `false`:
+    /// that one is not there, or of no use.
+    fn refuse_waiting(&self, listener: &Listener, accepting: &mut Accepting) -> bool {
+        if !accepting.spare.free() {
+            return false;
+        }
+        let refused = listener.accept_waiting(None).map(|client| {
+            self.refuse(&client, NO_DESCRIPTOR, &mut accepting.refusals);
+        });
+        accepting.spare.fill() && refused.is_ok()
+    }
+
     /// Accepts who waits.
-    async fn empty(&self, listener: &Listener, refusals: &mut Lines) {
+    async fn empty(&self, listener: &Listener, listen: &Listen, accepting: &mut Accepting) {
         if listener.tenure == Tenure::Inherited {
             // The socket lives on, and the next process accepts from it.
-            return;
+            return self.end_arrivals(accepting).await;
         }
         let keepalive = self.pool.config().timeouts.keepalive;
-        let mut rest = || {
+        let rest = |accepting: &mut Accepting| {
             loop {
                 match listener.accept_waiting(keepalive) {
-                    Ok(client) => self.serve(client, refusals),
+                    Ok(client) => self.arrived(client, listen, accepting),
                     Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) if is_exhausted(&error) => {
+                        self.cannot_accept(listener, &error, &mut accepting.errors);
+                        if !self.refuse_waiting(listener, accepting) {
+                            return;
+                        }
+                    }
                     Err(_) => return,
                 }
             }
         };
-        rest();
+        rest(accepting);
         if listener.tenure == Tenure::Shared {
             // Whoever was in the middle of connecting when another slotway took over.
             tokio::time::sleep(sockets::CONNECTING).await;
-            rest();
+            rest(accepting);
+        }
+        self.end_arrivals(accepting).await;
+    }
+
+    /// Load balancers send their header at once: whoever has not sent it by now is closed.
+    async fn end_arrivals(&self, accepting: &mut Accepting) {
+        let ended = async { while accepting.arriving.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(sockets::CONNECTING, ended).await;
+        accepting.arriving.shutdown().await;
+    }
+
+    /// A connection was accepted; where the listener expects a header it is read first.
+    fn arrived(&self, client: Downstream, listen: &Listen, accepting: &mut Accepting) {
+        self.pool.look_at_descriptors();
+        let budget = self.pool.budget();
+        if self.pool.clients() + self.pool.arriving.load(Relaxed) >= budget.clients {
+            let why = budget.refusal(self.pool.config().limits.clients);
+            return self.refuse(&client, &why, &mut accepting.refusals);
+        }
+        let config = self.pool.config();
+        if !config.proxy_protocol.listen.contains(listen) {
+            return self.serve(client.into(), &mut accepting.refusals);
+        }
+        while accepting.arriving.try_join_next().is_some() {}
+        // It has gone again.
+        let Ok(peer) = arrival::peer(&client) else { return };
+        if !arrival::is_trusted(peer, &config.proxy_protocol.trusted) {
+            self.count_header(ProxyHeader::Untrusted);
+            let why = format!("-{}\r\n", Refused::Untrusted.text());
+            let ip = peer.map(|ip| ip.to_string());
+            sparsely!(accepting.refusals, warn, %listen, ip, "a connection is closed: it comes \
+                from none of proxy_protocol.trusted");
+            return say(&client, &why);
+        }
+        let (acceptor, listen) = (self.clone(), listen.clone());
+        let place = arrival::Place::take(&self.pool);
+        accepting.arriving.spawn(async move {
+            let limit = config.proxy_protocol.timeout;
+            let read = arrival::read_header(client, limit).await;
+            drop(place);
+            let why = match read {
+                Ok(Ok(client)) => {
+                    acceptor.count_header(match client.endpoints {
+                        Some(_) => ProxyHeader::Ok,
+                        None => ProxyHeader::Local,
+                    });
+                    return acceptor.serve(client, &mut Lines::default());
+                }
+                Ok(Err(why)) => why,
+                Err(_) => Refused::Cut,
+            };
+            acceptor.count_header(why.counted());
+            let ip = peer.map(|ip| ip.to_string());
+            match why {
+                Refused::Silent => debug!(%listen, ip, why = why.text(), "a connection was closed"),
+                _ => acceptor.status.header_lines(|lines| {
+                    sparsely!(lines, warn, %listen, ip, why = why.text(), "a connection is closed");
+                }),
+            }
+        });
+    }
+
+    fn count_header(&self, outcome: ProxyHeader) {
+        if let Some(count) = self.status.proxy_headers.get(outcome as usize) {
+            count.fetch_add(1, Relaxed);
         }
     }
 
-    fn serve(&self, client: Downstream, refusals: &mut Lines) {
-        let refused = if self.pool.clients() >= self.pool.config().limits.clients {
-            Some((client, TOO_MANY))
-        } else {
-            self.pool.hand_over(client).err().map(|client| (client, NO_WORKER))
-        };
-        if let Some((client, why)) = refused {
-            self.status.clients_rejected.fetch_add(1, Relaxed);
-            let answer = String::from_utf8_lossy(why).trim_end().to_owned();
-            let limit = self.pool.config().limits.clients;
-            sparsely!(refusals, warn, limit, answer, "a client is refused");
-            match &client {
-                Downstream::Tcp(stream) => refuse(stream, why),
-                Downstream::Unix(stream) => refuse(stream, why),
-                // It would not understand it: the error would have to be encrypted.
-                Downstream::Tls(_) => {}
-            }
+    fn serve(&self, client: Arrival, refusals: &mut Lines) {
+        if let Err(client) = self.pool.hand_over(client) {
+            self.refuse(&client.socket, NO_WORKER, refusals);
         }
+    }
+
+    fn refuse(&self, client: &Downstream, why: &str, refusals: &mut Lines) {
+        self.status.clients_rejected.fetch_add(1, Relaxed);
+        let (limit, answer) = (self.pool.budget().clients, why.trim_end());
+        sparsely!(refusals, warn, limit, answer, "a client is refused");
+        say(client, why);
+    }
+}
+
+fn say(client: &Downstream, why: &str) {
+    match client {
+        Downstream::Tcp(stream) => refuse(stream, why.as_bytes()),
+        Downstream::Unix(stream) => refuse(stream, why.as_bytes()),
+        // It would not understand it: the error would have to be encrypted.
+        Downstream::Tls(_) => {}
     }
 }
 
@@ -460,28 +571,6 @@ fn refuse(socket: &impl AsFd, why: &[u8]) {
 }
 
 /// EMFILE, ENFILE, ENOBUFS, ENOMEM: this process or the machine has no more.
-fn is_exhausted(error: &io::Error) -> bool {
+pub fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24 | 105 | 12))
-}
-
-/// Every client is a file descriptor, and so is every connection lent to one. Raises the soft limit
-/// as far as the hard one allows, as Redis does: the usual 1,024 would end at a thousand clients.
-pub fn raise_file_limit(clients: usize, dedicated: usize) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    /// For the upstream connections, the listeners, the logs.
-    const BESIDE_CLIENTS: u64 = 1024;
-    let wanted = (clients as u64).saturating_add(dedicated as u64).saturating_add(BESIDE_CLIENTS);
-    let now = getrlimit(Resource::Nofile);
-    let Some(soft) = now.current.filter(|&soft| soft < wanted) else { return };
-    let reachable = now.maximum.map_or(wanted, |hard| hard.min(wanted));
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(reachable), ..now });
-    let limit = if raised.is_ok() { reachable } else { soft };
-    if limit < wanted {
-        warn!(
-            limit,
-            wanted,
-            "the limit on open files is lower than limits.clients = {clients} and limits.dedicated \
-             = {dedicated} need: raise it (ulimit -Hn, LimitNOFILE) or lower these"
-        );
-    }
 }

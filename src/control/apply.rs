@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
-use super::accept::{self, Place};
+use super::accept::Place;
 use super::listeners::Tenures;
 use super::notify;
 use super::reload::{Cause, Outcome};
@@ -105,10 +105,6 @@ impl Control {
             (watch.reload.log_level)(&config.log.level);
             watch.also(&config);
         }
-        let (before, now) = (&self.pool.config().limits, &config.limits);
-        if (before.clients, before.dedicated) != (now.clients, now.dedicated) {
-            accept::raise_file_limit(now.clients, now.dedicated);
-        }
         if let Some(prepared) = secured {
             tls.take(prepared);
         }
@@ -129,6 +125,7 @@ impl Control {
         // of each round.
         self.requests.topology(None);
         self.pool.replicas.reconsider(&config);
+        self.pool.share_descriptors();
         Ok(())
     }
 

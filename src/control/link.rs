@@ -11,6 +11,7 @@ use crate::client::{Census, Pause};
 use crate::cluster::{Health, NodeAddr, Snapshot};
 use crate::command::CommandTable;
 use crate::metrics::WorkerStats;
+use crate::proxy_protocol::Endpoints;
 use crate::worker::{Answered, Inquiry};
 
 /// An accepted client connection, in non-blocking mode.
@@ -23,11 +24,33 @@ pub enum Downstream {
     Tls(TcpStream),
 }
 
+/// A client connection for a worker.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The connection.
+    pub socket: Downstream,
+    /// The client's own connection, where a load balancer has named it by the PROXY protocol.
+    pub endpoints: Option<Endpoints>,
+}
+
+impl From<Downstream> for Arrival {
+    /// A connection that the client itself has made.
+    fn from(socket: Downstream) -> Self {
+        Arrival { socket, endpoints: None }
+    }
+}
+
 /// Control to worker.
 #[derive(Debug)]
 pub enum ToWorker {
     /// Serve this client.
-    Accept(Downstream),
+    Accept(Arrival),
+    /// Keep so many clients and let the others go, those that are idle longest first: their
+    /// descriptors are needed for nodes.
+    Shed {
+        /// Clients that stay.
+        keep: usize,
+    },
     /// Route by this from now on.
     Topology(Arc<Snapshot>),
     /// Which replicas are fit to be read from, and where nodes are.

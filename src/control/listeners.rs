@@ -158,7 +158,11 @@ impl Listeners {
                 };
                 let (status, acceptor) = (Arc::clone(&acceptor.status), acceptor.clone());
                 let closed = entry.close.subscribe();
-                let accept = move || acceptor.clone().run(Arc::clone(&listener), closed.clone());
+                let listen = entry.place.listen.clone();
+                let accept = move || {
+                    let (listener, listen) = (Arc::clone(&listener), listen.clone());
+                    acceptor.clone().run(listener, listen, closed.clone())
+                };
                 entry.acceptors.spawn(supervise(name, status, accept));
             }
         }

@@ -5,6 +5,8 @@
 
 mod accept;
 mod apply;
+mod arrival;
+mod descriptors;
 mod export;
 mod link;
 mod listeners;
@@ -28,7 +30,9 @@ mod topology;
 mod verify;
 mod wire;
 
-pub use link::{Downstream, Probed, ToControl, ToWorker, Verdict, WorkerHandle};
+pub use accept::is_exhausted;
+pub use descriptors::{Budget, MAX_IDLE_DEDICATED, Spare};
+pub use link::{Arrival, Downstream, Probed, ToControl, ToWorker, Verdict, WorkerHandle};
 pub use look::is_refusal;
 pub use pool::{Pool, Scrape};
 pub use reload::{Reload, ReloadStats};

@@ -1,6 +1,7 @@
 //! The workers as the control thread sees them: started, replaced, handed clients, told things,
 //! asked for their counters.
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,12 +9,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
+use super::descriptors::{Budget, Demand, Descriptors};
 use super::export::Exporter;
-use super::link::{Downstream, ToControl, ToWorker, WorkerHandle};
+use super::link::{Arrival, ToControl, ToWorker, WorkerHandle};
 use crate::client::{Census, Pause, Question};
 use crate::cluster::{Health, Snapshot};
 use crate::command::CommandTable;
-use crate::config::Config;
+use crate::config::{Auth, Config};
 use crate::metrics::{Totals, WorkerStats};
 use crate::pubsub::{HubStats, ToHub};
 use crate::seen::{Seen, SlowLog};
@@ -26,6 +28,9 @@ pub struct Pool {
     tls: Arc<Tls>,
     shared: Arc<crate::worker::Shared>,
     to_control: mpsc::UnboundedSender<ToControl>,
+    descriptors: Mutex<Descriptors>,
+    /// Connections whose PROXY protocol header is being read.
+    pub arriving: AtomicUsize,
     /// Whether replicas are looked at.
     pub replicas: super::replicas::Wish,
     inner: Mutex<Inner>,
@@ -59,6 +64,22 @@ pub(super) struct Running {
     pub(super) retiring: bool,
     /// Its counters when it last gave them: what is left of them if it fails.
     last: Box<WorkerStats>,
+}
+
+/// What descriptors are needed for.
+fn demand(inner: &Inner, replicas: &super::replicas::Wish) -> Demand {
+    let config = &inner.config;
+    let known = inner.topology.as_ref().map_or(0, |topology| topology.nodes.len());
+    Demand {
+        workers: inner.running.len().max(config.workers.count()),
+        nodes: if known == 0 { config.seeds.len() } else { known },
+        connections: config.upstream.connections,
+        replicas: replicas.is_on(),
+        listeners: config.listen.len() + config.tls.downstream.listen.len() + 1,
+        clients: config.limits.clients,
+        dedicated: config.limits.dedicated,
+        users: (config.auth == Auth::Passthrough).then_some(config.limits.users),
+    }
 }
 
 /// The answer to one scrape.
@@ -108,7 +129,11 @@ impl Pool {
         let hub = crate::pubsub::spawn(Arc::clone(&config), Arc::clone(&tls), to_control.clone())?;
         let shared = Arc::new(crate::worker::Shared::new(&config, Arc::clone(&tls), hub));
         let replicas = super::replicas::Wish::new(&config);
-        Ok(Pool { tls, shared, to_control, replicas, inner: Mutex::new(inner) })
+        let descriptors = Descriptors::new(demand(&inner, &replicas));
+        shared.set_budget(&descriptors.budget());
+        let (descriptors, inner) = (Mutex::new(descriptors), Mutex::new(inner));
+        let arriving = AtomicUsize::new(0);
+        Ok(Pool { tls, shared, to_control, descriptors, arriving, replicas, inner })
     }
 
     pub(super) fn shared(&self) -> &crate::worker::Shared {
@@ -117,6 +142,61 @@ impl Pool {
 
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn descriptors(&self) -> MutexGuard<'_, Descriptors> {
+        self.descriptors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How the process's file descriptors are shared out at the moment.
+    pub fn budget(&self) -> Budget {
+        self.descriptors().budget()
+    }
+
+    /// Notices a limit on open files that was changed from outside.
+    pub fn look_at_descriptors(&self) {
+        let outdated = self.descriptors().is_outdated();
+        if outdated {
+            self.share_descriptors();
+        }
+    }
+
+    /// Shares the file descriptors out again: the cluster, the workers, the configuration or the
+    /// limit on open files are not what they were. Where fewer are left for clients than there are
+    /// clients, those that are idle longest are let go, because nodes could not be reached
+    /// otherwise.
+    pub fn share_descriptors(&self) {
+        let (demand, configured) = {
+            let inner = self.inner();
+            (demand(&inner, &self.replicas), inner.config.limits.clients)
+        };
+        let budget = {
+            let mut descriptors = self.descriptors();
+            descriptors.update(demand);
+            descriptors.budget()
+        };
+        self.shared.set_budget(&budget);
+        if budget.clients < configured {
+            self.shed(budget.clients);
+        }
+    }
+
+    /// Leaves no more than `most` clients, of each worker as large a share as it has.
+    fn shed(&self, most: usize) {
+        let inner = self.inner();
+        let counts: Vec<usize> =
+            inner.running.iter().map(|w| w.handle.clients.load(Relaxed)).collect();
+        let total: usize = counts.iter().sum();
+        let (mut clients, mut stay) = (total, most);
+        if total <= most {
+            return;
+        }
+        for (worker, count) in inner.running.iter().zip(counts) {
+            // What is left of `stay` for what is left of `clients`; the last one has all of it.
+            let keep = (count * stay).checked_div(clients).unwrap_or(0);
+            (clients, stay) = (clients - count, stay - keep);
+            worker.handle.send(ToWorker::Shed { keep });
+        }
     }
 
     /// Starts one more worker and tells it what the others know.
@@ -271,7 +351,7 @@ impl Pool {
     }
 
     /// Hands a client to the worker with the fewest. Gives it back if there is no worker.
-    pub fn hand_over(&self, client: Downstream) -> Result<(), Downstream> {
+    pub fn hand_over(&self, client: Arrival) -> Result<(), Arrival> {
         let inner = self.inner();
         let open = inner.running.iter().filter(|w| !w.retiring);
         let Some(least) = open.min_by_key(|w| w.handle.clients.load(Relaxed)) else {
@@ -290,6 +370,7 @@ impl Pool {
         self.tell_hub(ToHub::Topology(Arc::clone(&snapshot)));
         self.inner().topology = Some(Arc::clone(&snapshot));
         self.tell(|| ToWorker::Topology(Arc::clone(&snapshot)));
+        self.share_descriptors();
     }
 
     /// These are slotway's users from now on.

@@ -27,6 +27,8 @@ impl Pool {
         }
         inner.config = config;
         inner.tell_config();
+        drop(inner);
+        self.share_descriptors();
     }
 
     /// So many workers get new clients: more are started, or those that were started last get no
@@ -52,6 +54,8 @@ impl Pool {
             worker.handle.send(ToWorker::Retire);
         }
         inner.tell_config();
+        drop(inner);
+        self.share_descriptors();
         Ok(())
     }
 

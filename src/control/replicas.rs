@@ -39,6 +39,11 @@ impl Wish {
         Wish { wanted: AtomicBool::new(wanted), wake: Notify::new() }
     }
 
+    /// Replicas are looked at.
+    pub fn is_on(&self) -> bool {
+        self.wanted.load(Relaxed)
+    }
+
     /// Somebody reads from replicas from now on.
     pub fn start(&self) {
         if !self.wanted.swap(true, Relaxed) {

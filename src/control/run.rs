@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::accept::{self, Acceptor};
+use super::accept::Acceptor;
 use super::link::ToControl;
 use super::listeners::{AdminListeners, Listeners, Tenures};
 use super::notify;
@@ -179,7 +179,6 @@ impl Control {
         reload: Option<Reload>,
     ) -> Result<(Control, BoundAddrs), RunError> {
         let config = Arc::new(config);
-        accept::raise_file_limit(config.limits.clients, config.limits.dedicated);
         let told = |e| RunError::Start("the signal handlers", e);
         let signals = Signals::new().map_err(told)?;
         let watch = |reload| Watch::new(reload, &config);
@@ -352,7 +351,10 @@ impl Control {
     fn heard(&self, message: ToControl) {
         match message {
             ToControl::RefreshTopology { hint } => self.requests.topology(hint),
-            ToControl::WatchReplicas => self.pool.replicas.start(),
+            ToControl::WatchReplicas => {
+                self.pool.replicas.start();
+                self.pool.share_descriptors();
+            }
             ToControl::RefreshCommands => self.requests.commands(),
             ToControl::Silent { node } => self.prober.look(node),
             ToControl::AskEveryone(inquiry) => self.pool.ask(inquiry),

@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use crate::cluster::{Health, NodeAddr, Snapshot};
 use crate::command::CommandTable;
+use crate::lines::Lines;
+use crate::metrics::ProxyHeader;
 
 /// Written by the acceptor, the refresher and the one who stops everything; read by the admin
 /// listener.
@@ -18,12 +20,16 @@ pub struct Status {
     pub clients_rejected: AtomicU64,
     /// Connections that could not be accepted.
     pub accept_errors: AtomicU64,
+    /// Headers of the PROXY protocol, by [`ProxyHeader`].
+    pub proxy_headers: [AtomicU64; ProxyHeader::COUNT],
     /// Workers that ended unexpectedly.
     pub worker_failures: AtomicU64,
     /// Parts of the control thread that failed and were started anew.
     pub task_failures: AtomicU64,
     /// The configuration, read anew while slotway runs.
     pub reloads: super::ReloadStats,
+    /// Of connections that are closed for want of a header.
+    header_lines: Mutex<Lines>,
     topology: Mutex<TopologyStatus>,
 }
 
@@ -57,9 +63,11 @@ impl Status {
             draining: AtomicBool::new(false),
             clients_rejected: AtomicU64::new(0),
             accept_errors: AtomicU64::new(0),
+            proxy_headers: Default::default(),
             worker_failures: AtomicU64::new(0),
             task_failures: AtomicU64::new(0),
             reloads: super::ReloadStats::default(),
+            header_lines: Mutex::default(),
             topology: Mutex::new(TopologyStatus {
                 snapshot: Arc::new(Snapshot::empty()),
                 health: Arc::default(),
@@ -77,6 +85,11 @@ impl Status {
     /// What the refresher knows. Held for a moment only, never across an await.
     pub fn topology(&self) -> MutexGuard<'_, TopologyStatus> {
         self.topology.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a line about a connection that is closed for want of a header, sparsely.
+    pub fn header_lines(&self, write: impl FnOnce(&mut Lines)) {
+        write(&mut self.header_lines.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Told to stop.

@@ -13,8 +13,8 @@ use super::merge::Totals;
 use super::names::{self, Kind, METRICS, Metric};
 use super::process::Process;
 use super::stats::{
-    BUCKETS_MICROS, DeniedFor, EmulatedOutcome, Histogram, LimitHit, LoginOutcome, ReadTo,
-    Redirection, RetryReason, TransactionKind,
+    BUCKETS_MICROS, DeniedFor, DisconnectReason, EmulatedOutcome, Histogram, LimitHit,
+    LoginOutcome, ProxyHeader, ReadTo, Redirection, RetryReason, TransactionKind,
 };
 use crate::cluster::{Health, Role, Snapshot, Unfit};
 use crate::command::{Class, CommandId, CommandTable};
@@ -70,6 +70,9 @@ pub struct ControlStats {
     /// Exported, dropped, failed.
     pub spans: [u64; 3],
     pub tls: TlsCounts,
+    pub descriptors_reserved: usize,
+    /// By [`ProxyHeader`](super::ProxyHeader).
+    pub proxy_headers: [u64; super::ProxyHeader::COUNT],
     /// Fit, offline, then by [`Unfit`].
     pub replicas: [u64; 2 + Unfit::COUNT],
 }
@@ -166,6 +169,16 @@ impl View<'_> {
             n if n == names::LOGINS.name => {
                 for (outcome, count) in LoginOutcome::NAMES.iter().zip(rest.logins) {
                     family.count(&[outcome], count);
+                }
+            }
+            n if n == names::CLIENTS_DISCONNECTED.name => {
+                for (reason, count) in DisconnectReason::NAMES.iter().zip(rest.disconnected) {
+                    family.count(&[reason], count);
+                }
+            }
+            n if n == names::PROXY_HEADERS.name => {
+                for (result, count) in ProxyHeader::NAMES.iter().zip(control.proxy_headers) {
+                    family.count(&[result], count);
                 }
             }
             n if n == names::DENIED.name => {
@@ -316,6 +329,7 @@ impl View<'_> {
                     (names::TURNS, rest.turns),
                     (names::OPEN_FDS, process.open_fds),
                     (names::MAX_FDS, process.max_fds),
+                    (names::DESCRIPTORS_RESERVED, control.descriptors_reserved as u64),
                     (names::VIRTUAL, process.virtual_bytes),
                     (names::RESIDENT, process.resident_bytes),
                     (names::THREADS, process.threads),

@@ -63,6 +63,7 @@ impl Totals {
         add_all(&mut self.rest.redirections, &stats.redirections);
         add_all(&mut self.rest.retries, &stats.retries);
         add_all(&mut self.rest.logins, &stats.logins);
+        add_all(&mut self.rest.disconnected, &stats.disconnected);
         add_all(&mut self.rest.denied, &stats.denied);
         add_all(&mut self.rest.reads, &stats.reads);
         add_all(&mut self.rest.transactions, &stats.transactions);

@@ -16,6 +16,7 @@ pub use merge::Totals;
 pub use names::{Kind, METRICS, Metric, docs_markdown};
 pub use process::{Process, Usage};
 pub use stats::{
-    BUCKETS_MICROS, CommandStats, DeniedFor, EmulatedOutcome, Histogram, LimitHit, LoginOutcome,
-    NodeStats, ReadTo, Redirection, RetryReason, TransactionKind, WorkerStats,
+    BUCKETS_MICROS, CommandStats, DeniedFor, DisconnectReason, EmulatedOutcome, Histogram,
+    LimitHit, LoginOutcome, NodeStats, ProxyHeader, ReadTo, Redirection, RetryReason,
+    TransactionKind, WorkerStats,
 };

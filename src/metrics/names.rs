@@ -70,7 +70,11 @@ metrics! {
     CLIENTS_CLOSED: Counter "slotway_clients_closed_total" [] ""
         "Clients closed, by either side.";
     CLIENTS_REJECTED: Counter "slotway_clients_rejected_total" [] "limits.clients"
-        "Connections answered with \"max number of clients reached\" and closed.";
+        "Connections answered with \"max number of clients reached\" and closed: the limit, which is lower than limits.clients where file descriptors are short, is slotway_limit{limit=\"clients\"}.";
+    CLIENTS_DISCONNECTED: Counter "slotway_clients_disconnected_total" ["reason"] "timeouts.max_age"
+        "Clients that slotway closed for no fault in what they sent: login, they had to log in and had not within timeouts.login; idle, timeouts.idle; max_age, timeouts.max_age; descriptors, the cluster has grown or the limit on open files was lowered, and their file descriptors were needed for nodes.";
+    PROXY_HEADERS: Counter "slotway_proxy_protocol_headers_total" ["result"] "proxy_protocol.listen"
+        "Connections to proxy_protocol.listen by their header: ok; local, it names no client (health checks); or closed because the header is missing, invalid or longer in coming than proxy_protocol.timeout (timeout), because the connection comes from an address that is not in proxy_protocol.trusted (untrusted), or by the other side (closed).";
     TLS_HANDSHAKES: Counter "slotway_tls_handshakes_total" ["side", "result"] "tls.downstream.listen"
         "TLS handshakes with clients (downstream) and nodes (upstream): ok; or failed because a certificate was refused by either side or is missing (certificate), no version or cipher is common (incompatible), what came is no TLS (not_tls), it took too long (timeout), the other side closed the connection (closed), or another reason (other).";
     TLS_RELOADS: Counter "slotway_tls_reloads_total" ["result"] "tls.downstream.cert"
@@ -168,7 +172,7 @@ metrics! {
     LIMITS_HIT: Counter "slotway_limits_hit_total" ["limit"] ""
         "Times that a limit was reached, by its key under [limits]; pubsub_hard and pubsub_soft are pubsub.output_hard and output_soft, protocol stands for the limits on the size of a request.";
     LIMIT: Gauge "slotway_limit" ["limit"] ""
-        "The limits of [limits] as configured: bytes, clients or arguments.";
+        "The limits of [limits] in force: bytes, clients or arguments. clients, dedicated and users are lower than configured where the limit on open files is too low for them.";
     BUFFERS: Gauge "slotway_buffer_bytes" [] "limits.memory"
         "Bytes in all buffers.";
     HELD: Gauge "slotway_held_commands" [] "limits.held"
@@ -213,6 +217,8 @@ metrics! {
         "Open file descriptors.";
     MAX_FDS: Gauge "process_max_fds" [] "limits.clients"
         "The most file descriptors that may be open.";
+    DESCRIPTORS_RESERVED: Gauge "slotway_descriptors_reserved" [] "limits.clients"
+        "File descriptors that clients cannot have: those of connections to nodes, the admin listener and files. What is left of process_max_fds is the limit on clients, if limits.clients is not lower.";
     VIRTUAL: Gauge "process_virtual_memory_bytes" [] ""
         "Virtual memory size.";
     RESIDENT: Gauge "process_resident_memory_bytes" [] ""

@@ -159,6 +159,53 @@ impl ReadTo {
         ["replica", "zone_replica", "failover_replica", "primary", "primary_fallback"];
 }
 
+/// What became of a PROXY protocol header (label `result`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyHeader {
+    /// It names the client.
+    Ok,
+    /// It names nobody: a health check, or a client without an IP address.
+    Local,
+    /// The connection begins with something else.
+    Missing,
+    /// It is not valid.
+    Invalid,
+    /// It took longer than `proxy_protocol.timeout`.
+    Timeout,
+    /// The connection comes from none of `proxy_protocol.trusted`.
+    Untrusted,
+    /// The connection was closed before its end.
+    Closed,
+}
+
+impl ProxyHeader {
+    /// How many there are.
+    pub const COUNT: usize = 7;
+    /// Label values, by discriminant.
+    pub const NAMES: [&'static str; Self::COUNT] =
+        ["ok", "local", "missing", "invalid", "timeout", "untrusted", "closed"];
+}
+
+/// Why slotway has closed a client that did nothing wrong (label `reason`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DisconnectReason {
+    /// `timeouts.login`
+    Login,
+    /// `timeouts.idle`
+    Idle,
+    /// `timeouts.max_age`
+    MaxAge,
+    /// The limit on open files leaves fewer clients than there were.
+    Descriptors,
+}
+
+impl DisconnectReason {
+    /// How many there are.
+    pub const COUNT: usize = 4;
+    /// Label values, by discriminant.
+    pub const NAMES: [&'static str; Self::COUNT] = ["login", "idle", "max_age", "descriptors"];
+}
+
 /// What became of a login (label `outcome`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoginOutcome {
@@ -346,6 +393,8 @@ pub struct WorkerStats {
     pub script_loads: u64,
     /// By [`LoginOutcome`].
     pub logins: [u64; LoginOutcome::COUNT],
+    /// Clients that were closed, by [`DisconnectReason`].
+    pub disconnected: [u64; DisconnectReason::COUNT],
     /// Commands that slotway refused to a user, by [`DeniedFor`].
     pub denied: [u64; DeniedFor::COUNT],
     /// Gauge: users of the cluster that it has connections of.

@@ -63,6 +63,10 @@ pub fn words(error: &io::Error, side: Side, name: &str) -> String {
         Error::NoCertificatesPresented => {
             format!("{peer} shows no certificate, and tls.downstream.client_auth = \"required\"")
         }
+        Error::InvalidMessage(_) if side == Side::Downstream => format!(
+            "{peer} does not speak TLS, or begins with a PROXY protocol header and this address is \
+             not in proxy_protocol.listen ({error})"
+        ),
         Error::InvalidMessage(_) => format!("{peer} does not speak TLS ({error})"),
         Error::AlertReceived(alert) if is_about_certificate(*alert) => {
             let ours = format!("tls.{}.cert", side.name());

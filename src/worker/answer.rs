@@ -292,12 +292,14 @@ impl Worker {
         let known = self.nodes.iter().filter(|n| n.known).count();
         format!(
             "proxy_name:slotway\r\nproxy_version:{}\r\nproxy_uptime_in_seconds:{uptime}\r\n\
-             proxy_worker:{}\r\nproxy_worker_clients:{}\r\nproxy_topology_generation:{}\r\n\
+             proxy_worker:{}\r\nproxy_worker_clients:{}\r\nproxy_maxclients:{}\r\n\
+             proxy_topology_generation:{}\r\n\
              proxy_cluster_nodes:{known}\r\nproxy_cluster_primaries:{}\r\n\
              proxy_cluster_slots_covered:{covered}\r\n",
             env!("CARGO_PKG_VERSION"),
             self.index,
             self.clients.len(),
+            self.shared.max_clients(),
             self.snapshot.generation,
             self.primaries.len(),
         )

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use super::Worker;
 use crate::client::Paused;
 use crate::control::ToControl;
+use crate::metrics::DisconnectReason;
 use crate::route::retry::Class;
 use crate::upstream::{Dest, NO_SLOT, Pending, State, flag};
 
@@ -48,6 +49,8 @@ pub(super) enum Job {
     Gate(u16, Class),
     /// The budget may have room for retries that wait.
     Retries,
+    /// This client (index, generation) was told to leave, and has had its time for it.
+    Close(u32, u32),
     /// This slot's lane may go on.
     Lane(u16, (u32, u32)),
 }
@@ -98,6 +101,7 @@ impl Worker {
                     self.slow_subscriber(index, generation);
                 }
                 Some(Job::Login(index, generation)) => self.login_again(index, generation),
+                Some(Job::Close(index, generation)) => self.close_if_leaving(index, generation),
                 Some(Job::Looks) => self.look_at_realms(),
                 Some(Job::Realm(realm)) => self.realm_ends(realm),
                 Some(Job::Listen(index, generation)) => self.listen_again(index, generation),
@@ -116,6 +120,8 @@ impl Worker {
         }
         self.close_idle_clients();
         self.end_slow_handshakes();
+        self.end_late_logins();
+        self.let_leave();
         self.probe_idle();
     }
 
@@ -336,6 +342,7 @@ impl Worker {
             .map(|(i, _)| i)
             .collect();
         for index in idle {
+            self.stats.disconnected[DisconnectReason::Idle as usize] += 1;
             self.close_client(index);
         }
     }

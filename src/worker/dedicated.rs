@@ -14,9 +14,6 @@ use crate::route::Refusal;
 use crate::upstream::{Dedicated, Dest, NO_SLOT, Pending, State, Upstream, flag};
 use crate::users::OWN;
 
-/// Idle connections that a worker keeps.
-const MOST_IDLE: usize = 64;
-
 impl Worker {
     /// A connection to `node` for this client alone. `Err`: the text for it; empty where no
     /// connection can be made at the moment.
@@ -26,13 +23,21 @@ impl Worker {
         protocol: Protocol,
         client: (u32, u32),
     ) -> Result<usize, String> {
-        let most = self.settings.dedicated;
+        let configured = self.settings.dedicated;
+        let most = configured.min(self.shared.max_dedicated());
         if !self.shared.lend(most) {
             self.stats.limits_hit[LimitHit::Dedicated as usize] += 1;
-            return Err(format!(
-                "ERR slotway has lent all connections that it may for blocking commands, WATCH and \
-                 MONITOR: limits.dedicated = {most}; try again, or raise it"
-            ));
+            return Err(match most == configured {
+                true => format!(
+                    "ERR slotway has lent all connections that it may for blocking commands, WATCH \
+                     and MONITOR: limits.dedicated = {most}; try again, or raise it"
+                ),
+                false => format!(
+                    "ERR slotway has lent all connections that it may for blocking commands, WATCH \
+                     and MONITOR: the limit on open files lowers limits.dedicated from {configured} \
+                     to {most}; try again, or raise that limit (ulimit -n, LimitNOFILE)"
+                ),
+            });
         }
         let lent = Dedicated { client: Some(client), id: 0 };
         let realm = self.realm_of(client.0 as usize);
@@ -69,7 +74,7 @@ impl Worker {
         let clean = up.state == State::Ready
             && up.pending.iter().all(|p| p.dest == Dest::Discard)
             && self.nodes.get(usize::from(up.node)).is_some_and(|n| n.known);
-        if clean && self.idle.len() < MOST_IDLE && !self.idle.contains(&u) {
+        if clean && self.idle.len() < self.shared.max_idle_dedicated() && !self.idle.contains(&u) {
             self.idle.push(u);
         } else {
             self.close_dedicated(u);

@@ -4,11 +4,12 @@ use std::io::Read;
 use std::sync::atomic::Ordering;
 
 use super::no_room::NoRoom;
-use super::{NEXT_CLIENT, Source, Worker, reaccount};
+use super::{NEXT_CLIENT, Source, Worker, drain, reaccount};
 use crate::buf::{CHUNK, WRITE_LIMIT};
 use crate::client::{Client, Paused, mode};
-use crate::control::Downstream;
+use crate::control::{Arrival, Downstream};
 use crate::metrics::LimitHit;
+use crate::proxy_protocol::is_header_line;
 use crate::resp::{Args, ProtocolError, Request, RequestProgress, inline_to_array, scan_request};
 use crate::sparsely;
 use crate::stream::Stream;
@@ -28,8 +29,8 @@ pub(super) enum Flow {
 }
 
 impl Worker {
-    pub(super) fn accept(&mut self, socket: Downstream) {
-        let stream = match socket {
+    pub(super) fn accept(&mut self, arrival: Arrival) {
+        let stream = match arrival.socket {
             Downstream::Tcp(s) => Stream::Tcp(mio::net::TcpStream::from_std(s)),
             Downstream::Unix(s) => Stream::Unix(mio::net::UnixStream::from_std(s)),
             Downstream::Tls(s) => match self.secured(s) {
@@ -43,6 +44,7 @@ impl Worker {
         let entry = self.clients.vacant_entry();
         let index = entry.key();
         let client = entry.insert(client);
+        client.endpoints = arrival.endpoints.map(Box::new);
         if self.settings.reads.any() {
             client.session.reads_by_configuration();
         }
@@ -281,6 +283,9 @@ impl Worker {
     }
 
     fn dispatch_inline(&mut self, index: usize, line: &[u8]) -> Flow {
+        if is_header_line(line) {
+            return self.unexpected_header(index);
+        }
         let mut array = std::mem::take(&mut self.line);
         let flow = match inline_to_array(line, &mut array) {
             Ok(0) => Flow::Next,
@@ -311,6 +316,25 @@ impl Worker {
         };
         self.line = array;
         flow
+    }
+
+    /// A PROXY protocol header where none is accepted. Taken for a command it would be answered,
+    /// and each reply that follows be taken for another's.
+    fn unexpected_header(&mut self, index: usize) -> Flow {
+        self.stats.limits_hit[LimitHit::Protocol as usize] += 1;
+        let address = self.clients.get(index).map(|c| c.addresses().0);
+        sparsely!(
+            self.lines.protocol,
+            warn,
+            client = address,
+            "a client is closed: it begins with a PROXY protocol header, and this address is not in \
+             proxy_protocol.listen"
+        );
+        let text = "ERR Protocol error: a PROXY protocol header, which this address does not accept; \
+                    add it to proxy_protocol.listen, or turn the header off at the load balancer";
+        self.answer_error(index, text);
+        self.stop_reading(index);
+        Flow::Stop
     }
 
     /// Redis's own text, then the connection closes, as Redis does.
@@ -380,7 +404,8 @@ impl Worker {
         {
             return self.account_client(index);
         }
-        let last = self.drain.is_some_and(|drain| drain.is_last(client));
+        let last = (client.leaves_for.is_some() && drain::may_leave(client))
+            || self.drain.is_some_and(|drain| drain.is_last(client));
         if last {
             client.stream.hold_back(true);
         }

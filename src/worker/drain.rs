@@ -42,15 +42,20 @@ impl Drain {
         if client.replies.is_none() || !client.is_drained() {
             return false;
         }
-        let may_leave = self.is_polite()
-            && client.paused == Paused::No
-            && !client.read_closed
-            && client.tail.is_empty()
-            && client.lent.is_none()
-            && client.subscriptions.is_none()
-            && client.session.modes & mode::MULTI == 0;
-        may_leave || client.paused == Paused::Closing
+        (self.is_polite() && may_leave(client)) || client.paused == Paused::Closing
     }
+}
+
+/// Behind the replies that there are to write now, the client can be let go and loses nothing.
+pub(super) fn may_leave(client: &Client) -> bool {
+    client.replies.is_some()
+        && client.is_drained()
+        && client.paused == Paused::No
+        && !client.read_closed
+        && client.tail.is_empty()
+        && client.lent.is_none()
+        && client.subscriptions.is_none()
+        && client.session.modes & mode::MULTI == 0
 }
 
 impl Worker {
@@ -90,7 +95,7 @@ impl Worker {
     }
 
     /// Takes in what is in the client's socket already: whether there is anything.
-    fn has_spoken(&mut self, index: usize) -> bool {
+    pub(super) fn has_spoken(&mut self, index: usize) -> bool {
         let read =
             |worker: &Self| worker.clients.get(index).is_some_and(|c| c.active == worker.now);
         let before = read(self);
@@ -110,6 +115,11 @@ impl Worker {
             return self.close_client(index);
         }
         client.paused = Paused::Leaving;
+        let (reason, generation) = (client.leaves_for, client.generation);
+        if let Some(reason) = reason {
+            self.stats.disconnected[reason as usize] += 1;
+        }
+        self.close_later(index, generation);
         // What it sent before it saw the end is not looked at, but must not stay in the socket.
         self.read_again(index);
         self.account_client(index);

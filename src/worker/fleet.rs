@@ -184,7 +184,7 @@ impl Worker {
         }
         // A clock before 1970 is no reason to say nothing.
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let line = monitor_line(at, &client.stream.addresses().0, args);
+        let line = monitor_line(at, &client.addresses().0, args);
         if waits && let Some(client) = self.clients.get_mut(index) {
             client.paused = Paused::Command;
         }

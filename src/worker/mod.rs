@@ -34,6 +34,7 @@
 //! - `tls`: TLS handshakes, of clients and with nodes
 //! - `topology`: a new snapshot becomes routes
 //! - `renew`: another configuration
+//! - `leave`: clients that have to leave: no login in time, `timeouts.max_age`, too few descriptors
 //! - `clock`: deadlines, backoff; `silence`: nodes that owe an answer and say nothing
 
 mod acl;
@@ -52,6 +53,7 @@ mod fairness;
 mod fleet;
 mod join;
 mod keyspace;
+mod leave;
 mod loss;
 mod no_room;
 mod pressure;
@@ -187,6 +189,7 @@ struct LogLines {
     lost: Lines,
     pushes: Lines,
     subscribers: Lines,
+    logins: Lines,
 }
 
 /// Which socket an event is for.
@@ -262,6 +265,8 @@ struct Worker {
     scripts: scripts::Scripts,
     topics: topics::Topics,
     handshakes: tls::Handshakes,
+    logins: leave::Logins,
+    leaving: leave::Leaving,
     seeing: seen::Seeing,
     /// PUBLISHes may wait for a node that is not reached.
     stranded: bool,
@@ -458,6 +463,8 @@ impl Worker {
             scripts: scripts::Scripts::new(Arc::clone(&shared.scripts)),
             topics: topics::Topics::default(),
             handshakes: tls::Handshakes::default(),
+            logins: leave::Logins::default(),
+            leaving: leave::Leaving::default(),
             seeing: seen::Seeing::new(config),
             stranded: false,
             shared,
@@ -573,7 +580,9 @@ impl Worker {
         let idle = self.settings.idle_timeout.map(|_| self.next_idle_check);
         let drain = self.drain.map(|drain| drain.next());
         let (probe, handshake) = (self.idle_probe_due(), self.handshake_due());
-        let next = [timer, self.tick, drain, self.pause_end(), idle, probe, handshake];
+        let (login, leave) = (self.login_due(), self.leave_due());
+        let next =
+            [timer, self.tick, drain, self.pause_end(), idle, probe, handshake, login, leave];
         let next = next.into_iter().flatten().min()?;
         // The clock of the last turn is old by now: measure anew, it is only done when there is
         // something to wait for.
@@ -641,7 +650,8 @@ impl Worker {
         self.own.looks();
         while let Ok(message) = self.inbox.try_recv() {
             match message {
-                ToWorker::Accept(socket) => self.accept(socket),
+                ToWorker::Accept(arrival) => self.accept(arrival),
+                ToWorker::Shed { keep } => self.shed(keep),
                 ToWorker::Topology(snapshot) => self.set_topology(snapshot),
                 ToWorker::Health(health) => self.set_health(health),
                 ToWorker::Commands(table) => self.set_commands(table),

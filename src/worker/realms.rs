@@ -51,7 +51,7 @@ impl Worker {
         }
         let same: Vec<u16> = self.realms_of(&who.user).collect();
         let too_like = same.len() >= PASSWORDS;
-        if too_like || self.realms.len() >= self.settings.users {
+        if too_like || self.realms.len() >= self.settings.users.min(self.shared.max_users()) {
             // One that nobody is left of makes room.
             let unused = self
                 .realms

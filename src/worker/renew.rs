@@ -29,6 +29,7 @@ impl Worker {
         // What was to be looked at later may be due by now.
         self.next_idle_check = self.now;
         self.next_idle_probe = self.now;
+        self.look_at_ages();
         self.arm_tick();
     }
 }

@@ -207,7 +207,7 @@ impl Worker {
                         super::transaction::scan(frame, &self.settings.accepted, &mut ranges);
                     let mut reply = Vec::new();
                     if let Some(client) = self.clients.get_mut(index) {
-                        let announced = self.settings.announced(&client.stream);
+                        let announced = self.settings.announced(client);
                         let context = Context { version: &self.version, announced: &announced };
                         answer(local, &args, &mut client.session, context, &mut reply);
                     }

@@ -336,8 +336,8 @@ impl Worker {
         entry.command = self.router.table().get(CommandId(command)).name.to_string();
         let client = self.clients.get(index as usize);
         if let Some(client) = client.filter(|client| client.generation == generation) {
-            entry.client = client.stream.addresses().0;
-            entry.client_name = client.session.name.as_deref().unwrap_or_default().to_vec();
+            entry.client = client.addresses().0;
+            entry.client_name = client.session.name.as_deref().cloned().unwrap_or_default();
         }
         let unfinished = Unfinished { entry, to, replied: self.now };
         if self.seeing.unfinished.len() < MOST_UNFINISHED {

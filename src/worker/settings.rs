@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::read_from::Wishes;
-use crate::client::Announced;
+use crate::client::{Announced, Client};
 use crate::config::{
     Address, ClientAuth, Config, CrossSlot, Listen, OnGap, ReadFrom, Secret, SeveralSlots,
     is_public,
@@ -30,6 +30,10 @@ pub(super) struct Settings {
     /// `timeouts.probe`
     pub probe: Option<u64>,
     pub idle_timeout: Option<u64>,
+    /// `timeouts.login`
+    pub login_timeout: Option<u64>,
+    /// `timeouts.max_age`
+    pub max_age: Option<u64>,
     pub reconnect_min: u64,
     pub reconnect_max: u64,
     pub client_output: usize,
@@ -101,6 +105,8 @@ impl Settings {
             }),
             probe: config.timeouts.probe.map(micros),
             idle_timeout: config.timeouts.idle.map(micros),
+            login_timeout: config.timeouts.login.map(micros),
+            max_age: config.timeouts.max_age.map(micros),
             reconnect_min: micros(config.reconnect.min),
             reconnect_max: micros(config.reconnect.max),
             client_output: config.limits.client_output,
@@ -135,22 +141,20 @@ impl Settings {
     }
 
     /// The client could be anybody, and protected_mode is to keep those out.
-    pub fn keeps_out(&self, stream: &Stream) -> bool {
-        let peer = stream.tcp().and_then(|socket| socket.peer_addr().ok());
-        let shown = self.tls_shows && matches!(stream, Stream::Tls(_));
-        self.protected && !shown && peer.is_some_and(|peer| is_public(peer.ip()))
+    pub fn keeps_out(&self, client: &Client) -> bool {
+        let shown = self.tls_shows && matches!(client.stream, Stream::Tls(_));
+        self.protected && !shown && client.ip().is_some_and(is_public)
     }
 
     /// The address that a cluster client is told: as configured, the one that it uses, or, over a
     /// Unix socket, the first one that is listened on.
-    pub fn announced(&self, stream: &Stream) -> Announced {
-        let tls = matches!(stream, Stream::Tls(_));
+    pub fn announced(&self, client: &Client) -> Announced {
+        let tls = matches!(client.stream, Stream::Tls(_));
         let announce = if tls { &self.announce_tls } else { &self.announce };
         if let Some(Address { host, port }) = announce {
             return Announced { host: host.to_string(), port: *port, tls };
         }
-        let used = stream.tcp().and_then(|socket| socket.local_addr().ok());
-        if let Some(used) = used {
+        if let Some(used) = client.local_addr() {
             // A client of IPv4 on a listener for both.
             return Announced {
                 host: used.ip().to_canonical().to_string(),

@@ -8,6 +8,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use crate::config::Config;
+use crate::control::{Budget, MAX_IDLE_DEDICATED};
 use crate::pubsub::Hub;
 use crate::scripts::ScriptStore;
 use crate::seen::{OFF, SlowLog, SpanCounts, Spans};
@@ -17,11 +18,22 @@ use crate::users::Throttle;
 /// Traced commands that wait for the exporter.
 const SPANS: usize = 2048;
 
+/// What the limit on open files leaves of the limits of the configuration.
+#[derive(Debug)]
+struct Ceilings {
+    clients: AtomicUsize,
+    dedicated: AtomicUsize,
+    idle_dedicated: AtomicUsize,
+    users: AtomicUsize,
+}
+
 /// Shared by all workers.
 #[derive(Debug)]
 pub struct Shared {
     /// Dedicated connections that are lent, of all workers (`limits.dedicated`).
     dedicated: AtomicUsize,
+    /// What the limit on open files leaves of the limits of the configuration.
+    ceilings: Ceilings,
     /// Clients that watch by MONITOR.
     pub monitors: AtomicUsize,
     /// Who has failed to log in lately.
@@ -57,6 +69,12 @@ impl Shared {
             spans_out: Mutex::new(traces.then_some(spans_out)),
             span_counts: Arc::default(),
             dedicated: AtomicUsize::new(0),
+            ceilings: Ceilings {
+                clients: AtomicUsize::new(config.limits.clients),
+                dedicated: AtomicUsize::new(usize::MAX),
+                idle_dedicated: AtomicUsize::new(MAX_IDLE_DEDICATED),
+                users: AtomicUsize::new(usize::MAX),
+            },
             monitors: AtomicUsize::new(0),
             throttle: Mutex::default(),
             started: Instant::now(),
@@ -93,6 +111,34 @@ impl Shared {
             "CLUSTERDOWN slotway does not know the cluster: no seed has answered yet \
              (configuration key: seeds){why}"
         )
+    }
+
+    /// Sets what the limit on open files leaves for clients, dedicated connections and users.
+    pub fn set_budget(&self, budget: &Budget) {
+        self.ceilings.clients.store(budget.clients, Relaxed);
+        self.ceilings.dedicated.store(budget.dedicated, Relaxed);
+        self.ceilings.idle_dedicated.store(budget.idle_dedicated, Relaxed);
+        self.ceilings.users.store(budget.users, Relaxed);
+    }
+
+    /// The limit on clients in force, of all workers.
+    pub fn max_clients(&self) -> usize {
+        self.ceilings.clients.load(Relaxed)
+    }
+
+    /// What the limit on open files leaves of `limits.dedicated`.
+    pub fn max_dedicated(&self) -> usize {
+        self.ceilings.dedicated.load(Relaxed)
+    }
+
+    /// Idle dedicated connections that each worker may keep.
+    pub fn max_idle_dedicated(&self) -> usize {
+        self.ceilings.idle_dedicated.load(Relaxed)
+    }
+
+    /// What the limit on open files leaves of `limits.users`.
+    pub fn max_users(&self) -> usize {
+        self.ceilings.users.load(Relaxed)
     }
 
     /// One more dedicated connection is lent. `false`: `most` are.

@@ -61,12 +61,13 @@ impl Worker {
                 client.paused = Paused::No;
                 client.active = self.now;
                 self.client_secured(index);
+                self.await_login(index);
                 self.client_readable(index);
             }
             Ok(false) => {}
             Err(error) => {
                 if self.shared.tls.stats().may_log() {
-                    let (client, why) = (client.stream.addresses().0, TlsStream::why(&error));
+                    let (client, why) = (client.addresses().0, TlsStream::why(&error));
                     tracing::warn!(
                         client,
                         why,

@@ -38,7 +38,7 @@ impl Worker {
             seq: client.base.wrapping_add(waiting as u32),
         };
         let operation = spec.name.to_ascii_uppercase().replace('|', " ");
-        let address = client.stream.addresses().0;
+        let address = client.addresses().0;
         // It may have been paused, and be read once more.
         if self.seeing.traced.iter().all(|traced| traced.to != to) {
             let now = self.epoch.elapsed().as_micros() as u64;

@@ -48,6 +48,7 @@ impl Worker {
         let user = self.users.stranger().cloned();
         client.session.account = Some(Box::new(Account::of_stranger(user)));
         client.session.ruled();
+        self.await_login(index);
     }
 
     /// The client is gone, or somebody else.
@@ -292,7 +293,7 @@ impl Worker {
 
     /// Makes the client the cluster's default user, if that one needs no password. `Some`: it is
     /// asked first.
-    fn stranger_in_cluster(&mut self, index: usize) -> Result<Option<Flow>, String> {
+    pub(super) fn stranger_in_cluster(&mut self, index: usize) -> Result<Option<Flow>, String> {
         if !self.users.passes_through() || self.users.get(b"default").is_some() {
             return Err(NOT_LOGGED_IN.into());
         }
@@ -330,16 +331,23 @@ impl Worker {
 
     /// It comes from elsewhere, and may not be a user that everybody may be.
     fn is_kept_out(&self, index: usize) -> bool {
-        self.clients.get(index).is_none_or(|c| self.settings.keeps_out(&c.stream))
+        self.clients.get(index).is_none_or(|c| self.settings.keeps_out(c))
     }
 
     fn too_many(&mut self) -> String {
         self.stats.logins[LoginOutcome::TooMany as usize] += 1;
-        format!(
-            "ERR slotway has connections of as many users of the cluster as it may: limits.users = \
-             {}; try again, or raise it",
-            self.settings.users
-        )
+        let (configured, left) = (self.settings.users, self.shared.max_users());
+        match configured <= left {
+            true => format!(
+                "ERR slotway has connections of as many users of the cluster as it may: limits.users \
+                 = {configured}; try again, or raise it"
+            ),
+            false => format!(
+                "ERR slotway has connections of as many users of the cluster as it may: the limit on \
+                 open files lowers limits.users from {configured} to {left}; try again, or raise \
+                 that limit (ulimit -n, LimitNOFILE)"
+            ),
+        }
     }
 
     /// A node knows what users of the cluster may do. What no node would see it is asked about.
@@ -575,8 +583,7 @@ impl Worker {
     }
 
     fn address(&self, index: usize) -> Option<IpAddr> {
-        let client = self.clients.get(index)?;
-        client.stream.tcp().and_then(|s| s.peer_addr().ok()).map(|addr| addr.ip())
+        self.clients.get(index)?.ip()
     }
 
     /// The command is read once more after a while, and finds the verdict.

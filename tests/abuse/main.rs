@@ -3,8 +3,13 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod descriptors;
 mod hash_flooding;
 mod large_replies;
 mod large_replies_lost;
+mod logins;
+mod proxy_headers;
 mod quiet;
 mod retries;
+#[path = "../common/tls.rs"]
+mod tls;

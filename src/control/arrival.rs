@@ -1,0 +1,200 @@
+//! The PROXY protocol header of a connection that a load balancer has made, read before its worker
+//! has it.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, timeout_at};
+
+use super::link::{Arrival, Downstream};
+use super::pool::Pool;
+use crate::config::Network;
+use crate::metrics::ProxyHeader;
+use crate::proxy_protocol::{Endpoints, Header, HeaderError, parse};
+
+/// Bytes that one read asks for at most.
+const PIECE: usize = 512;
+/// How long a refused client is listened to, so that the error reaches it: a connection that is
+/// closed with bytes unread is reset.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 64 << 10;
+
+/// A reason for closing a connection.
+#[derive(Debug)]
+pub enum Refused {
+    /// It comes from an address that is not trusted.
+    Untrusted,
+    /// What it begins with is no header.
+    Header(HeaderError),
+    /// The header took longer than `proxy_protocol.timeout`.
+    Late(Duration),
+    /// It was closed in the middle of its header.
+    Cut,
+    /// It was closed without a byte, as checks do that only connect.
+    Silent,
+}
+
+impl Refused {
+    /// How it is counted.
+    pub fn counted(&self) -> ProxyHeader {
+        match self {
+            Refused::Untrusted => ProxyHeader::Untrusted,
+            Refused::Header(HeaderError::Missing) => ProxyHeader::Missing,
+            Refused::Header(_) => ProxyHeader::Invalid,
+            Refused::Late(_) => ProxyHeader::Timeout,
+            Refused::Cut | Refused::Silent => ProxyHeader::Closed,
+        }
+    }
+
+    /// The reason and the way out.
+    pub fn text(&self) -> String {
+        match self {
+            Refused::Untrusted => {
+                "ERR this address accepts connections from proxy_protocol.trusted \
+                                   only; add the load balancer's network there, or connect to an \
+                                   address that is not in proxy_protocol.listen"
+                    .into()
+            }
+            Refused::Header(error) => format!(
+                "ERR {error}: each connection to this address has to begin with one \
+                 (proxy_protocol.listen); have the load balancer send it, or connect to another \
+                 address"
+            ),
+            Refused::Late(limit) => {
+                let limit = limit.as_millis();
+                format!("ERR no PROXY protocol header within {limit} ms (proxy_protocol.timeout)")
+            }
+            Refused::Cut => {
+                "the connection was closed in the middle of its PROXY protocol header".into()
+            }
+            Refused::Silent => "the connection was closed without a byte".into(),
+        }
+    }
+}
+
+/// A place among the clients for a connection that is none yet.
+#[derive(Debug)]
+pub struct Place(Arc<Pool>);
+
+impl Place {
+    /// Takes one.
+    pub fn take(pool: &Arc<Pool>) -> Place {
+        pool.arriving.fetch_add(1, Relaxed);
+        Place(Arc::clone(pool))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.arriving.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Whether headers are accepted from this end of a connection.
+pub fn is_trusted(peer: Option<IpAddr>, trusted: &[Network]) -> bool {
+    peer.is_none_or(|ip| trusted.iter().any(|network| network.contains(ip)))
+}
+
+/// The other end's address; `None` over a Unix socket.
+pub fn peer(socket: &Downstream) -> io::Result<Option<IpAddr>> {
+    match socket {
+        Downstream::Tcp(stream) | Downstream::Tls(stream) => {
+            stream.peer_addr().map(|addr| Some(addr.ip()))
+        }
+        Downstream::Unix(_) => Ok(None),
+    }
+}
+
+/// Reads the header. The error goes to the client where it would understand it.
+///
+/// # Errors
+/// The operating system's; then [`Refused`].
+pub async fn read_header(
+    socket: Downstream,
+    limit: Duration,
+) -> io::Result<Result<Arrival, Refused>> {
+    match socket {
+        Downstream::Tcp(stream) => {
+            let mut stream = TcpStream::from_std(stream)?;
+            match header(&mut stream, limit).await? {
+                Ok(endpoints) => {
+                    Ok(Ok(Arrival { socket: Downstream::Tcp(stream.into_std()?), endpoints }))
+                }
+                Err(why) => {
+                    tell(&mut stream, &why).await;
+                    Ok(Err(why))
+                }
+            }
+        }
+        Downstream::Tls(stream) => {
+            let mut stream = TcpStream::from_std(stream)?;
+            match header(&mut stream, limit).await? {
+                Ok(endpoints) => {
+                    Ok(Ok(Arrival { socket: Downstream::Tls(stream.into_std()?), endpoints }))
+                }
+                Err(why) => Ok(Err(why)),
+            }
+        }
+        Downstream::Unix(stream) => {
+            let mut stream = UnixStream::from_std(stream)?;
+            match header(&mut stream, limit).await? {
+                Ok(endpoints) => {
+                    Ok(Ok(Arrival { socket: Downstream::Unix(stream.into_std()?), endpoints }))
+                }
+                Err(why) => {
+                    tell(&mut stream, &why).await;
+                    Ok(Err(why))
+                }
+            }
+        }
+    }
+}
+
+async fn header(
+    stream: &mut (impl AsyncRead + Unpin),
+    limit: Duration,
+) -> io::Result<Result<Option<Endpoints>, Refused>> {
+    let deadline = Instant::now() + limit;
+    let (mut bytes, mut piece) = (Vec::new(), [0; PIECE]);
+    loop {
+        let more = match parse(&bytes) {
+            Ok(Header::Complete { endpoints }) => return Ok(Ok(endpoints)),
+            Ok(Header::Incomplete { more }) => more.min(PIECE),
+            Err(error) => return Ok(Err(Refused::Header(error))),
+        };
+        let room = piece.get_mut(..more).unwrap_or_default();
+        let read = match timeout_at(deadline, stream.read(room)).await {
+            Ok(read) => read?,
+            Err(_) => return Ok(Err(Refused::Late(limit))),
+        };
+        match read {
+            0 if bytes.is_empty() => return Ok(Err(Refused::Silent)),
+            0 => return Ok(Err(Refused::Cut)),
+            n => bytes.extend_from_slice(piece.get(..n).unwrap_or_default()),
+        }
+    }
+}
+
+/// Writes the error, and waits for the client to have it.
+async fn tell(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: &Refused) {
+    let text = format!("-{}\r\n", why.text());
+    let told = async {
+        stream.write_all(text.as_bytes()).await?;
+        stream.shutdown().await?;
+        let (mut piece, mut left) = ([0; PIECE], LINGER_BYTES);
+        while left > 0 {
+            match stream.read(&mut piece).await? {
+                0 => break,
+                n => left = left.saturating_sub(n),
+            }
+        }
+        io::Result::Ok(())
+    };
+    // Whoever does not listen is closed all the same.
+    let _ = tokio::time::timeout(LINGER, told).await;
+}

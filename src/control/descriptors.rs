@@ -1,0 +1,359 @@
+//! How the limit on open files is shared out.
+//!
+//! Connections to nodes, the admin listener and files have their descriptors reserved; clients have
+//! what is left, at most `limits.clients`, as in Redis. Where the limit is too low for everything
+//! that the configuration allows, three quarters of what is left are for clients and the rest for
+//! connections lent to single ones (`limits.dedicated`).
+
+use std::os::unix::net::UnixDatagram;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::{info, warn};
+
+/// Descriptors of the process itself: standard streams, the runtime, signals, certificates and other
+/// files that are read again, name resolution, spare ones.
+const BASE: usize = 16;
+/// The event loop of a worker, and its waker.
+const PER_WORKER: usize = 2;
+/// A listener's socket, its copy for a reload, and a connection that is being refused.
+const PER_LISTENER: usize = 3;
+/// Of each node: the control thread's connection, and the pub/sub hub's.
+const PER_NODE: usize = 2;
+/// Connections to nodes that the control thread makes beside these (probes, logins), and its own.
+const CONTROL: usize = 6;
+/// Idle dedicated connections that a worker keeps.
+pub const MAX_IDLE_DEDICATED: usize = 64;
+/// Connections of the admin listener at once.
+const MAX_ADMIN: usize = 64;
+const MIN_ADMIN: usize = 4;
+
+/// What descriptors are needed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand {
+    /// Workers that run.
+    pub workers: usize,
+    /// Nodes of the cluster; before it is known, seeds.
+    pub nodes: usize,
+    /// `upstream.connections`
+    pub connections: usize,
+    /// Reads go to replicas, on connections of their own.
+    pub replicas: bool,
+    /// Addresses that are listened on, the admin listener's included.
+    pub listeners: usize,
+    /// `limits.clients`
+    pub clients: usize,
+    /// `limits.dedicated`
+    pub dedicated: usize,
+    /// `limits.users`, where clients log in as users of the cluster.
+    pub users: Option<usize>,
+}
+
+/// What each part may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// The soft limit on open files; `None` is none.
+    pub limit: Option<usize>,
+    /// Descriptors that are not for clients.
+    pub reserved: usize,
+    /// Clients at once.
+    pub clients: usize,
+    /// Dedicated connections lent at once, of all workers.
+    pub dedicated: usize,
+    /// Idle dedicated connections of each worker.
+    pub idle_dedicated: usize,
+    /// Users of the cluster at once, of each worker.
+    pub users: usize,
+    /// Connections of the admin listener at once.
+    pub admin: usize,
+}
+
+impl Demand {
+    /// Nodes that room is made for: some more than there are, because those that join are
+    /// connected to before the ones that leave are given up.
+    fn nodes_to_be(&self) -> usize {
+        self.nodes.max(1) + (self.nodes / 8).max(1)
+    }
+
+    /// Connections that one worker has to all nodes with the rights of one user.
+    fn per_user(&self) -> usize {
+        // One for each protocol.
+        self.nodes_to_be() * 2
+    }
+
+    /// Descriptors of everything but clients, dedicated connections and users' connections.
+    fn fixed(&self, admin: usize) -> usize {
+        let kinds = if self.replicas { 2 } else { 1 };
+        let control = if self.replicas { PER_NODE + 1 } else { PER_NODE };
+        BASE + CONTROL
+            + admin
+            + self.workers * (PER_WORKER + self.per_user() * self.connections * kinds)
+            + self.listeners * PER_LISTENER
+            + self.nodes_to_be() * control
+    }
+
+    /// Descriptors that are enough for everything that the configuration allows.
+    pub fn all(&self) -> usize {
+        let users = self.users.unwrap_or(0) * self.per_user();
+        let each = users + MAX_IDLE_DEDICATED;
+        self.fixed(MAX_ADMIN)
+            .saturating_add(self.clients)
+            .saturating_add(self.dedicated)
+            .saturating_add(self.workers.saturating_mul(each))
+    }
+
+    /// Shares out `limit`.
+    pub fn share(&self, limit: Option<usize>) -> Budget {
+        let ample = Budget {
+            limit,
+            reserved: self.all().saturating_sub(self.clients),
+            clients: self.clients,
+            dedicated: self.dedicated,
+            idle_dedicated: MAX_IDLE_DEDICATED,
+            users: self.users.unwrap_or(usize::MAX),
+            admin: MAX_ADMIN,
+        };
+        let Some(limit) = limit.filter(|&limit| limit < self.all()) else { return ample };
+        let admin = (limit / 16).clamp(MIN_ADMIN, MAX_ADMIN);
+        let left = limit.saturating_sub(self.fixed(admin));
+        // Each user needs connections of all workers to all nodes.
+        let per_user = self.per_user() * self.workers;
+        let users = self.users.map(|users| users.min(left / 4 / per_user.max(1)).max(1));
+        let left = left.saturating_sub(users.unwrap_or(0) * per_user);
+        let clients = self.clients.min(left - left / 4);
+        let dedicated = left.saturating_sub(clients);
+        let workers = self.workers.max(1);
+        let idle = MAX_IDLE_DEDICATED.min(dedicated / 4 / workers);
+        let lent = self.dedicated.min(dedicated.saturating_sub(idle * workers));
+        let clients = self.clients.min(left.saturating_sub(lent + idle * workers));
+        Budget {
+            limit: Some(limit),
+            reserved: limit.saturating_sub(clients),
+            // Nobody could find out what is wrong otherwise.
+            clients: clients.max(1),
+            dedicated: lent.max(1),
+            idle_dedicated: idle,
+            users: users.unwrap_or(usize::MAX),
+            admin,
+        }
+    }
+}
+
+impl Budget {
+    /// The error for a client that is too many.
+    pub fn refusal(&self, configured: usize) -> String {
+        match self.limit {
+            Some(limit) if self.clients < configured => format!(
+                "-ERR max number of clients reached: limits.clients = {configured} is lowered to {} \
+                 by the limit of {limit} open files; close connections, or raise that limit (ulimit \
+                 -n, LimitNOFILE)\r\n",
+                self.clients
+            ),
+            _ => format!(
+                "-ERR max number of clients reached: limits.clients = {configured}; close \
+                 connections, or raise it\r\n"
+            ),
+        }
+    }
+}
+
+/// The limit on open files, and what was made of it.
+#[derive(Debug)]
+pub struct Descriptors {
+    demand: Demand,
+    budget: Budget,
+    /// The limit as it was found or set last.
+    seen: Option<u64>,
+    /// It was changed from outside: not to be raised again.
+    is_imposed: bool,
+}
+
+impl Descriptors {
+    /// Raises the limit as far as that is needed and allowed, and shares it out.
+    pub fn new(demand: Demand) -> Self {
+        let mut descriptors = Descriptors {
+            demand,
+            budget: demand.share(None),
+            seen: getrlimit(Resource::Nofile).current,
+            is_imposed: false,
+        };
+        descriptors.update(demand);
+        descriptors
+    }
+
+    /// What each part may use.
+    pub fn budget(&self) -> Budget {
+        self.budget
+    }
+
+    /// The limit is another one than it was: somebody has set it (`prlimit`). A system call.
+    pub fn is_outdated(&self) -> bool {
+        getrlimit(Resource::Nofile).current != self.seen
+    }
+
+    /// Shares the limit out for `demand`. Whether anything is different.
+    pub fn update(&mut self, demand: Demand) -> bool {
+        let now = getrlimit(Resource::Nofile);
+        self.is_imposed |= now.current != self.seen;
+        self.seen = if self.is_imposed { now.current } else { raise(now, demand.all()) };
+        let limit = self.seen.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let (before, budget) = (self.budget, demand.share(limit));
+        (self.demand, self.budget) = (demand, budget);
+        if before == budget {
+            return false;
+        }
+        let limit = limit.unwrap_or(usize::MAX);
+        if budget.clients < demand.clients || budget.dedicated < demand.dedicated {
+            warn!(
+                open_files = limit,
+                reserved = budget.reserved,
+                clients = budget.clients,
+                dedicated = budget.dedicated,
+                nodes = demand.nodes,
+                workers = demand.workers,
+                "limits.clients is lowered from {} to {} and limits.dedicated from {} to {}: the \
+                 limit on open files is too low for them beside connections to nodes; raise it to \
+                 {} (ulimit -Hn, LimitNOFILE), or lower these keys",
+                demand.clients,
+                budget.clients,
+                demand.dedicated,
+                budget.dedicated,
+                demand.all(),
+            );
+        } else if before.clients < budget.clients {
+            info!(open_files = limit, clients = budget.clients, "the limit on clients is raised");
+        }
+        true
+    }
+}
+
+/// Descriptors that are kept open for the moment when no other can be had.
+#[derive(Debug, Default)]
+pub struct Spare {
+    wanted: usize,
+    kept: Vec<UnixDatagram>,
+}
+
+impl Spare {
+    /// Keeps `wanted` of them.
+    pub fn new(wanted: usize) -> Self {
+        let mut spare = Spare { wanted, kept: Vec::new() };
+        spare.fill();
+        spare
+    }
+
+    /// None is missing.
+    pub fn is_full(&self) -> bool {
+        self.kept.len() >= self.wanted
+    }
+
+    /// Opens those that are missing. `false`: there is none to be had.
+    pub fn fill(&mut self) -> bool {
+        while self.kept.len() < self.wanted {
+            // A socket without an address: it needs no file.
+            match UnixDatagram::unbound() {
+                Ok(socket) => self.kept.push(socket),
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Lets them go, to be used at once. `false`: there are none.
+    pub fn free(&mut self) -> bool {
+        let had = !self.kept.is_empty();
+        self.kept.clear();
+        had
+    }
+}
+
+/// Raises the soft limit to `wanted`, or to the hard limit if that is less. Gives what it is then.
+fn raise(now: Rlimit, wanted: usize) -> Option<u64> {
+    let wanted = wanted as u64;
+    let soft = now.current?;
+    let reachable = now.maximum.map_or(wanted, |hard| hard.min(wanted));
+    if soft >= reachable {
+        return Some(soft);
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: Some(reachable), ..now }) {
+        Ok(()) => Some(reachable),
+        Err(_) => Some(soft),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DEMAND: Demand = Demand {
+        workers: 2,
+        nodes: 6,
+        connections: 1,
+        replicas: false,
+        listeners: 2,
+        clients: 20_000,
+        dedicated: 10_000,
+        users: None,
+    };
+
+    #[test]
+    fn enough_for_all_changes_nothing() {
+        for limit in [None, Some(DEMAND.all()), Some(1 << 20)] {
+            let budget = DEMAND.share(limit);
+            assert_eq!((budget.clients, budget.dedicated), (20_000, 10_000));
+            assert_eq!((budget.idle_dedicated, budget.admin), (64, 64));
+        }
+    }
+
+    #[test]
+    fn what_is_short_is_shared() {
+        let tight = DEMAND.share(Some(100));
+        assert!((10..40).contains(&tight.clients), "{tight:?}");
+        assert!(tight.dedicated >= 4, "{tight:?}");
+        let usual = DEMAND.share(Some(1024));
+        assert!((650..800).contains(&usual.clients), "{usual:?}");
+        assert!((100..300).contains(&usual.dedicated), "{usual:?}");
+        // Whoever needs few clients has the rest for dedicated connections.
+        let few = Demand { clients: 50, ..DEMAND }.share(Some(1024));
+        assert_eq!(few.clients, 50);
+        assert!(few.dedicated > 600, "{few:?}");
+        // More nodes, fewer clients.
+        let more = Demand { nodes: 12, ..DEMAND }.share(Some(1024));
+        assert!(more.clients < usual.clients);
+        let none = DEMAND.share(Some(10));
+        assert_eq!((none.clients, none.dedicated), (1, 1));
+    }
+
+    #[test]
+    fn the_refusal_names_the_limit_that_is_in_the_way() {
+        let text = DEMAND.share(Some(100)).refusal(20_000);
+        assert!(text.contains("100 open files") && text.contains("20000"), "{text}");
+        let text = DEMAND.share(None).refusal(20_000);
+        assert!(!text.contains("open files") && text.contains("limits.clients = 20000"), "{text}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_more_is_given_than_there_is(
+            (workers, nodes, connections) in (1usize..65, 0usize..200, 1usize..9),
+            (replicas, listeners) in (any::<bool>(), 1usize..10),
+            (clients, dedicated) in (1usize..50_000, 1usize..20_000),
+            users in proptest::option::of(1usize..1000),
+            limit in 64usize..200_000,
+        ) {
+            let demand = Demand {
+                workers, nodes, connections, replicas, listeners, clients, dedicated, users,
+            };
+            let budget = demand.share(Some(limit));
+            prop_assert!(budget.clients <= clients && budget.dedicated <= dedicated);
+            prop_assert!(budget.clients >= 1 && budget.dedicated >= 1 && budget.users >= 1);
+            let per_user = demand.users.map_or(0, |_| budget.users * demand.per_user() * workers);
+            let used = demand.fixed(budget.admin) + per_user + budget.clients + budget.dedicated
+                + budget.idle_dedicated * workers;
+            // But where there is not enough for one of each.
+            let least = demand.fixed(budget.admin) + demand.users.map_or(0, |_| demand.per_user() * workers) + 8;
+            prop_assert!(used <= limit.max(least), "{used} of {limit}: {budget:?}");
+        }
+    }
+}

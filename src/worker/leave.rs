@@ -1,0 +1,270 @@
+//! Clients that have to leave though they have done nothing wrong: those that have not logged in
+//! within `timeouts.login`, those older than `timeouts.max_age`, and those whose descriptors are
+//! needed for nodes.
+//!
+//! The latter two leave as in a drain (see `drain`): behind a reply with nothing else outstanding,
+//! or when they have been silent for a while.
+
+use std::collections::VecDeque;
+
+use super::Worker;
+use super::clock::{Job, Timer};
+use crate::client::{Client, Paused, mode};
+use crate::metrics::DisconnectReason;
+use crate::sparsely;
+use crate::stream::Stream;
+
+/// A client that has sent nothing for so long is closed without a reply, microseconds.
+const SILENT: u64 = 500_000;
+/// Between two looks at clients that are to leave, microseconds.
+const LOOK: u64 = 250_000;
+/// The longest time between two looks at the age of all clients, microseconds.
+const MAX_AGE_LOOK: u64 = 1_000_000;
+/// How long a client that was told to leave may take to read its last reply and close its side,
+/// microseconds.
+const LAST_WORDS: u64 = 5_000_000;
+
+/// Clients that have to log in, in the order of their deadlines, with those that have done so since
+/// or are gone.
+#[derive(Debug, Default)]
+pub(super) struct Logins {
+    queue: VecDeque<Login>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Login {
+    since: u64,
+    client: (u32, u32),
+    /// It was given the time once more.
+    is_extended: bool,
+}
+
+/// When clients that are to leave are looked at.
+#[derive(Debug, Default)]
+pub(super) struct Leaving {
+    next_look: u64,
+    /// There were some at the last look.
+    any: bool,
+}
+
+/// The age at which a client has to leave: each has its own, from nine tenths of `max_age` on.
+fn age_limit(client: &Client, max_age: u64) -> u64 {
+    // Numbers that follow each other are far apart in this sequence (Fibonacci hashing).
+    let spread = client.session.id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    max_age - ((u128::from(max_age / 10) * u128::from(spread)) >> 32) as u64
+}
+
+/// The client is in the middle of something that only it can end.
+fn is_engaged(client: &Client) -> bool {
+    client.session.modes & mode::MULTI != 0 || client.lent.as_ref().is_some_and(|l| !l.monitor)
+}
+
+impl Worker {
+    /// If the client has to log in, its time for that begins.
+    pub(super) fn await_login(&mut self, index: usize) {
+        let Some(client) = self.clients.get(index).filter(|c| c.session.is_stranger()) else {
+            return;
+        };
+        // That of a client with TLS begins at the end of its handshake.
+        if client.created == self.now && matches!(client.stream, Stream::Tls(_)) {
+            return;
+        }
+        let client = (index as u32, client.generation);
+        if self.logins.queue.len() > 1024 + 2 * self.clients.len() {
+            let clients = &self.clients;
+            self.logins.queue.retain(|login| {
+                let client = clients.get(login.client.0 as usize);
+                client.is_some_and(|c| c.generation == login.client.1 && c.session.is_stranger())
+            });
+        }
+        self.logins.queue.push_back(Login { since: self.now, client, is_extended: false });
+    }
+
+    /// When the next deadline for a login is.
+    pub(super) fn login_due(&self) -> Option<u64> {
+        Some(self.logins.queue.front()?.since.saturating_add(self.settings.login_timeout?))
+    }
+
+    /// Closes clients that should have logged in by now.
+    pub(super) fn end_late_logins(&mut self) {
+        while self.login_due().is_some_and(|due| due <= self.now) {
+            let Some(login) = self.logins.queue.pop_front() else { return };
+            if self.may_take_longer(login) {
+                let login = Login { since: self.now, is_extended: true, ..login };
+                self.logins.queue.push_back(login);
+            }
+        }
+    }
+
+    /// Closes the client if it has not logged in. `true`: that cannot be said yet.
+    fn may_take_longer(&mut self, login: Login) -> bool {
+        let (index, generation) = (login.client.0 as usize, login.client.1);
+        let client = self.clients.get(index).filter(|c| c.generation == generation && !c.gone);
+        let Some(client) = client.filter(|c| c.session.is_stranger()) else { return false };
+        match client.paused {
+            // Its time begins at the end of the handshake.
+            Paused::Handshake => return false,
+            // CLIENT PAUSE holds its AUTH back.
+            Paused::Suspended => return true,
+            Paused::Closing | Paused::Leaving => return false,
+            // A node may be just about to say that it is in.
+            Paused::Command if !login.is_extended && self.users.passes_through() => return true,
+            _ => {}
+        }
+        // It may be the cluster's default user, which nobody has asked for yet.
+        let may_ask = client.paused == Paused::No && self.users.passes_through();
+        if may_ask && let Ok(asked) = self.stranger_in_cluster(index) {
+            return asked.is_some() && !login.is_extended;
+        }
+        self.end_stranger(index);
+        false
+    }
+
+    fn end_stranger(&mut self, index: usize) {
+        let Some(client) = self.clients.get(index) else { return };
+        let (address, generation) = (client.addresses().0, client.generation);
+        let limit = self.settings.login_timeout.unwrap_or_default() / 1000;
+        sparsely!(
+            self.lines.logins,
+            info,
+            client = address,
+            limit_ms = limit,
+            "a client is closed: it has not logged in within timeouts.login"
+        );
+        self.stats.disconnected[DisconnectReason::Login as usize] += 1;
+        let text = format!(
+            "NOAUTH Authentication required: no login within {limit} ms (timeouts.login); log in \
+             sooner, or raise it"
+        );
+        self.answer_error(index, &text);
+        self.stop_reading(index);
+        self.close_later(index, generation);
+    }
+
+    /// The client was told to leave and has some time left for it.
+    pub(super) fn close_later(&mut self, index: usize, generation: u32) {
+        let job = Job::Close(index as u32, generation);
+        self.timers.push(Timer { due: self.now + LAST_WORDS, job });
+    }
+
+    pub(super) fn close_if_leaving(&mut self, index: u32, generation: u32) {
+        let client = self.clients.get(index as usize);
+        if client.is_some_and(|c| c.generation == generation && c.paused.is_final()) {
+            self.close_client(index as usize);
+        }
+    }
+
+    /// Ages are looked at again at once, because another limit may hold.
+    pub(super) fn look_at_ages(&mut self) {
+        self.leaving.next_look = self.now;
+    }
+
+    /// When clients that are to leave are looked at next.
+    pub(super) fn leave_due(&self) -> Option<u64> {
+        let wanted = self.leaving.any || self.settings.max_age.is_some();
+        wanted.then_some(self.leaving.next_look)
+    }
+
+    /// Lets as many clients go that `keep` are left: those that are idle longest, and those in the
+    /// middle of something last.
+    pub(super) fn shed(&mut self, keep: usize) {
+        let stays = |c: &Client| !c.gone && c.leaves_for.is_none() && !c.paused.is_final();
+        let staying = self.clients.iter().filter(|(_, c)| stays(c));
+        let mut staying: Vec<(bool, u64, usize)> =
+            staying.map(|(index, c)| (is_engaged(c), c.active, index)).collect();
+        let excess = staying.len().saturating_sub(keep);
+        if excess == 0 {
+            return;
+        }
+        staying.sort_unstable();
+        for &(_, _, index) in staying.iter().take(excess) {
+            if let Some(client) = self.clients.get_mut(index) {
+                client.leaves_for = Some(DisconnectReason::Descriptors);
+            }
+        }
+        tracing::warn!(
+            worker = self.index,
+            clients = excess,
+            "clients are closed, those that are idle longest first: file descriptors are needed for \
+             nodes"
+        );
+        (self.leaving.any, self.leaving.next_look) = (true, self.now);
+    }
+
+    /// Looks for clients that have to leave, and closes those that are silent. The others go behind
+    /// a reply (`flush_client`).
+    pub(super) fn let_leave(&mut self) {
+        if self.leave_due().is_none_or(|due| due > self.now) {
+            return;
+        }
+        if let Some(max_age) = self.settings.max_age {
+            for (_, client) in &mut self.clients {
+                let age = self.now.saturating_sub(client.created);
+                if client.leaves_for.is_none() && age >= age_limit(client, max_age) {
+                    client.leaves_for = Some(DisconnectReason::MaxAge);
+                }
+            }
+        } else {
+            // It has been turned off.
+            let aged = Some(DisconnectReason::MaxAge);
+            let all = self.clients.iter_mut().map(|(_, c)| c);
+            all.filter(|c| c.leaves_for == aged).for_each(|c| c.leaves_for = None);
+        }
+        let silent_since = self.now.saturating_sub(SILENT);
+        let leaves = |c: &Client| c.leaves_for.is_some() && !c.gone && !c.paused.is_final();
+        let all: Vec<(usize, bool)> = (self.clients.iter())
+            .filter(|(_, c)| leaves(c))
+            .map(|(i, c)| (i, c.active <= silent_since && is_at_rest(c)))
+            .collect();
+        for &(index, is_silent) in &all {
+            if !is_silent || self.has_spoken(index) {
+                continue;
+            }
+            let Some(client) = self.clients.get(index).filter(|c| !c.gone && is_at_rest(c)) else {
+                continue;
+            };
+            let generation = client.generation;
+            if let Some(reason) = client.leaves_for {
+                self.stats.disconnected[reason as usize] += 1;
+            }
+            self.stop_reading(index);
+            self.close_later(index, generation);
+        }
+        self.leaving.any = !all.is_empty();
+        let pause =
+            self.settings.max_age.map_or(LOOK, |age| (age / 20).clamp(10_000, MAX_AGE_LOOK));
+        self.leaving.next_look = self.now + if self.leaving.any { pause.min(LOOK) } else { pause };
+    }
+}
+
+/// Nothing is outstanding for the client, nothing begun, and it has been sent everything.
+fn is_at_rest(client: &Client) -> bool {
+    client.paused == Paused::No && client.is_idle() && client.tail.is_empty() && !is_engaged(client)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_connection_has_an_age_of_its_own() {
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let stream = Stream::Unix(mio::net::UnixStream::from_std(socket));
+        let mut client = Client::new(stream, 1, 1, 0);
+        for max_age in [1000, 3_600_000_000, u64::MAX] {
+            let mut ages: Vec<u64> = (1..=1000)
+                .map(|id| {
+                    client.session.id = id;
+                    age_limit(&client, max_age)
+                })
+                .collect();
+            ages.sort_unstable();
+            assert!(ages[0] >= max_age - max_age / 10 && ages[999] <= max_age, "{max_age}");
+            // Evenly spread: no tenth of them in the same fiftieth.
+            let fiftieth = (max_age / 500).max(1);
+            for window in ages.windows(100) {
+                assert!(window[99] - window[0] >= fiftieth, "{max_age}: {window:?}");
+            }
+        }
+    }
+}
