@@ -123,23 +123,60 @@ fn no_file_descriptor_is_left() {
     let mut conn = proxy.connect();
     assert!(conn.command(&["SET", &key, "1"]).expect("SET").is_ok());
     let pid = Pid::from_raw(i32::try_from(proxy.pid()).expect("a process ID")).expect("one");
-    let open = std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).expect("/proc").count();
-    let limit = |n| Rlimit { current: Some(n), maximum: None };
-    let max = rustix::process::getrlimit(Resource::Nofile).maximum;
-    let limit = |n: usize| Rlimit { maximum: max, ..limit(n as u64) };
-    let before = prlimit(Some(pid), Resource::Nofile, limit(open)).expect("prlimit");
+    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let set_limit = |n: u64| {
+        let limit = Rlimit { current: Some(n), maximum };
+        let before = prlimit(Some(pid), Resource::Nofile, limit).expect("prlimit");
+        before.current.expect("a limit")
+    };
+    let refusal = || {
+        let reply = proxy.connect().receive().expect("a refusal");
+        let text = reply.error().expect("an error").to_owned();
+        assert!(text.starts_with("ERR max number of clients reached"), "{text}");
+        text
+    };
 
-    let mut waiting = proxy.connect();
-    waiting.send(&["GET", &key]).expect("to send");
-    // A connection to a node is lost, and may find no descriptor for the next one but its own.
+    // Fewer than are open. A connection to a node that is lost still finds one for the next one.
+    let open = std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).expect("/proc").count();
+    let before = set_limit(open as u64);
+    assert!(refusal().contains("LimitNOFILE"));
     let mut direct = cluster.connect(&node).expect("a connection");
     direct.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).expect("CLIENT KILL");
     assert_eq!(conn.command(&["GET", &key]).expect("GET"), Reply::Bulk(b"1".to_vec()));
-    common::eventually("it is logged", || proxy.log().contains("cannot accept"));
 
-    prlimit(Some(pid), Resource::Nofile, before).expect("prlimit");
-    assert_eq!(waiting.receive().expect("GET"), Reply::Bulk(b"1".to_vec()));
+    // All that are allowed are open: the connection that is accepted with the spare one is told so.
+    // The limit is one on the descriptors' numbers, and other connections come and go, so that it
+    // takes an attempt or two to find none of them free.
+    set_limit(before);
+    eventually_refused("no file descriptor left", || {
+        set_limit(first_free(proxy.pid()));
+        let text = refusal();
+        set_limit(before);
+        text
+    });
     assert!(proxy.metric("slotway_accept_errors_total", "") >= 1.0);
+
+    // Not even the spare one: the connection waits.
+    set_limit(3);
+    let logged = proxy.log().matches("cannot accept").count();
+    let mut waiting = proxy.connect();
+    waiting.send(&["GET", &key]).expect("to send");
+    common::eventually("it is logged", || proxy.log().matches("cannot accept").count() > logged);
+    assert_eq!(conn.command(&["GET", &key]).expect("GET"), Reply::Bulk(b"1".to_vec()));
+    set_limit(before);
+    assert_eq!(waiting.receive().expect("GET"), Reply::Bulk(b"1".to_vec()));
+}
+
+/// The lowest number that none of the process's open descriptors has.
+fn first_free(pid: u32) -> u64 {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("/proc");
+    let numbers = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let numbers: std::collections::BTreeSet<u64> = numbers.collect();
+    (0..).find(|number| !numbers.contains(number)).expect("a number")
+}
+
+fn eventually_refused(why: &str, mut attempt: impl FnMut() -> String) {
+    common::eventually(why, || attempt().contains(why));
 }
 
 #[test]

@@ -11,5 +11,6 @@ mod logins;
 mod proxy_headers;
 mod quiet;
 mod retries;
+#[allow(dead_code)] // each test binary uses its part of this
 #[path = "../common/tls.rs"]
 mod tls;
