@@ -74,6 +74,7 @@ ROWS = [
         ("Topology", SHORT, "Its number, which grows with every change; slots without a primary", [(f"max({gauge('slotway_topology_generation')})", "number"), (f"16384 - min({gauge('slotway_slots_covered')})", "slots without a primary")]),
         ("Age of the topology", SECONDS, "Since a node last told it", [(gauge("slotway_topology_age_seconds"), "{{instance}}")]),
         ("Topology asked for", RATE, "", [(by("result", rate("slotway_topology_refreshes_total")), "{{result}}"), (f"sum({rate('slotway_topology_changes_total')})", "changed")]),
+        ("Other clusters", RATE, "Views that were not used by reason; connections to another server at a node's address; topologies adopted by an exceptional rule: docs/reliability.md", [(by("reason", rate("slotway_topology_views_refused_total")), "view: {{reason}}"), (f"sum({rate('slotway_upstream_strangers_total')})", "connection"), (by("rule", rate("slotway_topology_exceptions_total")), "{{rule}}")]),
         ("Reads by where they went", RATE, "Reads that need not go to their primary", [(by("to", rate("slotway_reads_total")), "{{to}}")]),
         ("Scripts", RATE, "SCRIPT LOADs put before EVALSHA", [(f"sum({rate('slotway_script_loads_total')})", "loads")]),
     ]),

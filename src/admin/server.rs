@@ -286,6 +286,8 @@ impl Admin {
                 refreshes_ok: topology.refreshes_ok,
                 refreshes_failed: topology.refreshes_failed,
                 topology_changes: topology.changes,
+                views_refused: topology.views_refused,
+                topology_exceptions: topology.exceptions,
                 topology_age_seconds: topology.answered.map(|at| at.elapsed().as_secs_f64()),
                 topology_generation: topology.snapshot.generation,
                 slots_covered: topology.snapshot.slots_covered(),

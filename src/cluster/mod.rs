@@ -6,13 +6,15 @@ mod coverage;
 mod health;
 mod parse;
 mod slot;
+pub mod trust;
 
 pub use coverage::{SlotRange, diff, listed};
 pub use health::{
     Health, LagLimits, NodeHealth, Replication, Unfit, parse_replication, parse_zone,
 };
 pub use parse::{
-    Info, ParseError, parse_info, parse_shards, parse_shards_tls, parse_slots, parse_version,
+    Info, ParseError, parse_both, parse_info, parse_shards, parse_shards_tls, parse_slots,
+    parse_version,
 };
 pub use slot::{SLOTS, Slot, slot_of};
 
@@ -63,6 +65,11 @@ pub struct Node {
     pub role: Role,
     /// The cluster says it is online (not failed, not loading).
     pub online: bool,
+}
+
+/// Whether `id` is one that a real node has: 40 hexadecimal digits.
+pub fn is_node_id(id: &str) -> bool {
+    id.len() == 40 && id.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 impl Node {

@@ -62,7 +62,69 @@ pub fn parse_shards_tls(reply: &[u8], asked: &NodeAddr) -> Result<Snapshot, Pars
 }
 
 fn shards(reply: &[u8], asked: &NodeAddr, tls: bool) -> Result<Snapshot, ParseError> {
+    snapshot(listed_shards(reply, asked, tls)?)
+}
+
+/// Reads a `CLUSTER SHARDS` and a `CLUSTER SLOTS` reply of one node, where the former contradicts
+/// what the node says elsewhere ([`Info::contradicts`]). The latter is right about slots, primaries
+/// and their replicas; the former adds health and the nodes without slots. `tls`: see
+/// [`parse_shards_tls`].
+///
+/// # Errors
+/// One of the replies gives no topology.
+pub fn parse_both(
+    shards: &[u8],
+    slots: &[u8],
+    asked: &NodeAddr,
+    tls: bool,
+) -> Result<Snapshot, ParseError> {
+    let mut merged = listed_slots(slots, asked)?;
+    for (more, _) in listed_shards(shards, asked, tls)? {
+        let mut home = None;
+        let mut missing = Vec::new();
+        for node in more {
+            let found = merged.iter_mut().enumerate().find_map(|(i, (nodes, _))| {
+                let same = |n: &&mut Listed| n.node.id == node.node.id && !node.node.id.is_empty();
+                nodes.iter_mut().find(same).map(|n| (i, n))
+            });
+            match found {
+                Some((i, known)) => {
+                    home = Some(i);
+                    known.health = node.health;
+                    known.offset = node.offset;
+                    known.node.online = node.node.online;
+                    if known.node.hostname.is_empty() {
+                        known.node.hostname = node.node.hostname;
+                    }
+                }
+                None => missing.push(node),
+            }
+        }
+        match home.and_then(|i| merged.get_mut(i)) {
+            // Whoever leads a shard with slots is in CLUSTER SLOTS.
+            Some((nodes, _)) => nodes.extend(missing.into_iter().map(|mut listed| {
+                listed.node.role = Role::Replica;
+                listed
+            })),
+            None => merged.push((missing, Ranges::new())),
+        }
+    }
+    snapshot(merged)
+}
+
+/// Nodes and slots of each shard.
+type ListedShards = Vec<(Vec<Listed>, Ranges)>;
+
+fn snapshot(shards: ListedShards) -> Result<Snapshot, ParseError> {
     let mut builder = Builder::default();
+    for (listed, ranges) in shards {
+        builder.shard(listed, ranges)?;
+    }
+    Ok(builder.finish())
+}
+
+fn listed_shards(reply: &[u8], asked: &NodeAddr, tls: bool) -> Result<ListedShards, ParseError> {
+    let mut shards = ListedShards::new();
     for shard in answer(&decode(reply)?, "SHARDS")? {
         let slots = shard.field("slots").ok_or(ParseError::Unexpected("SHARDS", "no slots"))?;
         let nodes = shard.field("nodes").ok_or(ParseError::Unexpected("SHARDS", "no nodes"))?;
@@ -74,16 +136,20 @@ fn shards(reply: &[u8], asked: &NodeAddr, tls: bool) -> Result<Snapshot, ParseEr
             })
             .collect();
         let listed = nodes.items().iter().filter_map(|n| shards_node(n, asked, tls)).collect();
-        builder.shard(listed, ranges)?;
+        shards.push((listed, ranges));
     }
-    Ok(builder.finish())
+    Ok(shards)
 }
 
 /// Reads a `CLUSTER SLOTS` reply of the node at `asked`, RESP2 or RESP3. It says nothing about
 /// health and leaves nodes without slots out.
 pub fn parse_slots(reply: &[u8], asked: &NodeAddr) -> Result<Snapshot, ParseError> {
+    snapshot(listed_slots(reply, asked)?)
+}
+
+fn listed_slots(reply: &[u8], asked: &NodeAddr) -> Result<ListedShards, ParseError> {
     // One entry per range: ranges of one primary belong together.
-    let mut shards: Vec<(Vec<Listed>, Ranges)> = Vec::new();
+    let mut shards = ListedShards::new();
     let mut by_primary: HashMap<(Box<str>, NodeAddr), usize> = HashMap::new();
     for entry in answer(&decode(reply)?, "SLOTS")? {
         let [start, end, nodes @ ..] = entry.items() else {
@@ -106,11 +172,7 @@ pub fn parse_slots(reply: &[u8], asked: &NodeAddr) -> Result<Snapshot, ParseErro
             }
         }
     }
-    let mut builder = Builder::default();
-    for (listed, ranges) in shards {
-        builder.shard(listed, ranges)?;
-    }
-    Ok(builder.finish())
+    Ok(shards)
 }
 
 /// What `CLUSTER INFO` says of how far a node's view can be trusted.
@@ -120,6 +182,20 @@ pub struct Info {
     pub state_ok: bool,
     /// `cluster_current_epoch`: grows with every failover and resharding that the node heard of.
     pub epoch: u64,
+    /// `cluster_slots_assigned`: slots that have an owner, failed ones included.
+    pub slots_assigned: usize,
+    /// `cluster_known_nodes`.
+    pub known_nodes: usize,
+}
+
+impl Info {
+    /// Whether the node knows of more slots or nodes than `snapshot`, which is its own answer to
+    /// CLUSTER SHARDS. Redis 8 and Valkey 8 leave out primaries of Redis 7.0, which have no shard
+    /// IDs.
+    pub fn contradicts(&self, snapshot: &Snapshot) -> bool {
+        let assigned = snapshot.slots.iter().filter(|&&shard| shard != NO_SHARD).count();
+        self.slots_assigned > assigned || self.known_nodes > snapshot.nodes.len()
+    }
 }
 
 /// Reads a `CLUSTER INFO` reply.
@@ -131,8 +207,13 @@ pub fn parse_info(reply: &[u8]) -> Result<Info, ParseError> {
     let text = value.text().ok_or(ParseError::Unexpected("INFO", "not a text"))?;
     let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
     let state = field("cluster_state").ok_or(ParseError::Unexpected("INFO", "no cluster_state"))?;
-    let epoch = field("cluster_current_epoch").and_then(|e| e.trim().parse().ok()).unwrap_or(0);
-    Ok(Info { state_ok: state.trim() == "ok", epoch })
+    let number = |name: &str| field(name).and_then(|n| n.trim().parse::<u64>().ok()).unwrap_or(0);
+    Ok(Info {
+        state_ok: state.trim() == "ok",
+        epoch: number("cluster_current_epoch"),
+        slots_assigned: number("cluster_slots_assigned") as usize,
+        known_nodes: number("cluster_known_nodes") as usize,
+    })
 }
 
 /// The version in an `INFO server` reply.

@@ -67,7 +67,7 @@ impl Verifier {
             (false, _) => vec![b"AUTH", &who.user, &who.password],
         };
         let mut refused = false;
-        for addr in self.nodes().into_iter().take(NODES) {
+        for crate::cluster::Node { addr, .. } in self.nodes().into_iter().take(NODES) {
             let found = tokio::net::lookup_host((&*addr.host, addr.port)).await;
             let Some(socket) = found.ok().and_then(|mut all| all.next()) else { continue };
             let conn = NodeConn::connect_silently(socket, &addr.host, &config, tls).await;

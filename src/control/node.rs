@@ -10,10 +10,13 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::wire::Wire;
+use crate::cluster::trust::View;
 use crate::cluster::{
-    Info, NodeAddr, ParseError, Snapshot, parse_info, parse_shards, parse_shards_tls, parse_slots,
+    Info, NodeAddr, ParseError, Snapshot, is_node_id, parse_both, parse_info, parse_shards,
+    parse_shards_tls, parse_slots,
 };
 use crate::config::Config;
+use crate::resp::reply::text;
 use crate::resp::{ReplyError, ReplyProgress, ReplyScan, write};
 use crate::tls::Tls;
 
@@ -53,6 +56,14 @@ pub enum AskError {
     /// Not a reply at all.
     #[error(transparent)]
     NotResp(#[from] ReplyError),
+    /// Another node than the one that the topology has at this address.
+    #[error("another node answers there: {found}, not {expected}")]
+    Stranger {
+        /// The ID that the node gave.
+        found: Box<str>,
+        /// The ID of the node that was meant.
+        expected: Box<str>,
+    },
 }
 
 /// What a node says about the cluster.
@@ -62,6 +73,16 @@ pub struct Answer {
     pub info: Info,
     /// Its view, not resolved.
     pub snapshot: Snapshot,
+    /// The node's ID. Where the node may not be asked for it, the one that its view has at the
+    /// address that was asked; or that address.
+    pub witness: Box<str>,
+}
+
+impl Answer {
+    /// The answer as evidence.
+    pub fn as_view(&self) -> View<'_> {
+        View { witness: &self.witness, info: self.info, snapshot: &self.snapshot }
+    }
 }
 
 /// A connection to one node, kept between refreshes.
@@ -81,14 +102,18 @@ pub struct NodeConn {
 }
 
 impl NodeConn {
-    /// Connects to the node called `name`, authenticates, gives the connection its name.
+    /// Connects to the node called `name`, authenticates, gives the connection its name. `id` is
+    /// the ID of the node that is meant; empty: any.
     pub async fn connect(
         addr: SocketAddr,
         name: &str,
+        id: &str,
         config: &Arc<Config>,
         tls: &Arc<Tls>,
     ) -> Result<Self, AskError> {
-        Self::open(addr, name, config, tls, true).await
+        let mut conn = Self::open(addr, name, config, tls, true).await?;
+        conn.verify(id).await?;
+        Ok(conn)
     }
 
     /// Connects, and says nothing: whoever it is for says who it is.
@@ -178,18 +203,54 @@ impl NodeConn {
 
     /// What the node says about the cluster.
     pub async fn topology(&mut self) -> Result<Answer, AskError> {
+        let id = self.node_id().await?;
         let info = parse_info(&self.ask(&["CLUSTER", "INFO"]).await?)?;
+        let snapshot = self.view(&info).await?;
+        let at_address = || snapshot.nodes.iter().find(|n| n.addr == self.asked).map(|n| &n.id);
+        let witness = id.or_else(|| at_address().filter(|id| !id.is_empty()).cloned());
+        let witness = witness.unwrap_or_else(|| self.asked.to_string().into());
+        Ok(Answer { info, snapshot, witness })
+    }
+
+    async fn view(&mut self, info: &Info) -> Result<Snapshot, AskError> {
+        let mut shards = None;
         if !self.by_slots {
             let reply = self.ask(&["CLUSTER", "SHARDS"]).await?;
             let parse = if self.tls { parse_shards_tls } else { parse_shards };
             match parse(&reply, &self.asked) {
-                Ok(snapshot) => return Ok(Answer { info, snapshot }),
+                Ok(snapshot) if info.contradicts(&snapshot) => shards = Some(reply),
+                Ok(snapshot) => return Ok(snapshot),
                 Err(ParseError::Refused(_)) => self.by_slots = true,
                 Err(error) => return Err(error.into()),
             }
         }
-        let reply = self.ask(&["CLUSTER", "SLOTS"]).await?;
-        Ok(Answer { info, snapshot: parse_slots(&reply, &self.asked)? })
+        let slots = self.ask(&["CLUSTER", "SLOTS"]).await?;
+        Ok(match shards {
+            Some(shards) => parse_both(&shards, &slots, &self.asked, self.tls)?,
+            None => parse_slots(&slots, &self.asked)?,
+        })
+    }
+
+    /// The node's ID; `None` where it may not be asked for it.
+    async fn node_id(&mut self) -> Result<Option<Box<str>>, AskError> {
+        let reply = self.ask(&["CLUSTER", "MYID"]).await?;
+        Ok(text(&reply).and_then(|id| std::str::from_utf8(id).ok()).map(Into::into))
+    }
+
+    /// Finds out whether this is the node with the ID `expected`.
+    ///
+    /// # Errors
+    /// It is another, or was not asked.
+    async fn verify(&mut self, expected: &str) -> Result<(), AskError> {
+        if !is_node_id(expected) {
+            return Ok(());
+        }
+        match self.node_id().await? {
+            Some(found) if is_node_id(&found) && *found != *expected => {
+                Err(AskError::Stranger { found, expected: expected.into() })
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn exchange<W: AsRef<[u8]>>(&mut self, command: &[W]) -> Result<Vec<u8>, AskError> {

@@ -243,7 +243,7 @@ async fn ask_shard(
 
 async fn ask(node: Node, kept: Option<Kept>, (config, tls): Access) -> Asked {
     let answer = match node.socket {
-        Some(socket) => replication(socket, node.server_name(), kept, &config, &tls).await,
+        Some(socket) => replication(socket, &node, kept, &config, &tls).await,
         None => None,
     };
     Asked { node, answer }
@@ -251,7 +251,7 @@ async fn ask(node: Node, kept: Option<Kept>, (config, tls): Access) -> Asked {
 
 async fn replication(
     socket: SocketAddr,
-    name: &str,
+    node: &Node,
     kept: Option<Kept>,
     config: &Arc<Config>,
     tls: &Arc<Tls>,
@@ -265,7 +265,8 @@ async fn replication(
             Err(_) => {}
         }
     }
-    let mut conn = NodeConn::connect(socket, name, config, tls).await.ok()?;
+    let mut conn =
+        NodeConn::connect(socket, node.server_name(), &node.id, config, tls).await.ok()?;
     let reply = conn.ask(&["INFO", "replication"]).await.ok()?;
     let mut zone = None;
     if config.read_from == ReadFrom::Zone {

@@ -1,9 +1,8 @@
-//! One round of asking: who answers first with a view that can be trusted.
+//! One round of asking nodes for their view of the cluster, until one can replace the view in use.
 //!
 //! Nodes are asked one after the other, but nobody waits for a dead one: if an answer takes longer
-//! than [`PATIENCE`] the next is asked beside it. A view is trusted if its node is in state ok and
-//! has heard of every epoch that slotway has heard of; a node that is cut off, or that comes back
-//! from a long sleep, would roll the view back. Such views are taken only if nobody has better.
+//! than [`PATIENCE`] the next is asked beside it. What an answer must show is decided in
+//! [`crate::cluster::trust`]; the round brings the evidence.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -15,20 +14,26 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::node::{Answer, AskError, NodeConn};
+use crate::cluster::trust::{
+    self, Doubt, InUse, Reason, RoundEnd, Rule, Verdict, View, cluster_name,
+};
 use crate::config::Config;
 use crate::tls::Tls;
 
 /// How long one node is waited for before the next is asked, too.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// When so many nodes have no trusted view, it is the cluster, not the nodes.
+/// When so many nodes say that the cluster fails, or that slots have no primary, it is the cluster,
+/// not the nodes.
 const ENOUGH: usize = 5;
+/// Answers that need a witness, at most: more of them tell nothing new.
+const MAX_DOUBTFUL: usize = 16;
 
 /// Someone to ask.
 #[derive(Debug)]
 pub enum Candidate {
     /// A node by its address, and its name.
     Node(SocketAddr, String),
-    /// A seed or a hint, by IP address or DNS name, resolved when its turn comes.
+    /// A seed, by IP address or DNS name, resolved when its turn comes.
     Name(String, u16),
 }
 
@@ -38,6 +43,12 @@ pub struct Found {
     pub socket: SocketAddr,
     pub conn: NodeConn,
     pub answer: Answer,
+    /// By which rule the answer was taken.
+    pub rule: Rule,
+    /// The epoch that later views have to have heard of: the answer's, but where its node is not in
+    /// state ok, one that a second node has heard of. A node that is cut off raises its epoch in
+    /// elections that it cannot win.
+    pub epoch: u64,
 }
 
 /// What one round knows.
@@ -46,30 +57,68 @@ pub struct Round<'a> {
     pub tls: &'a Arc<Tls>,
     /// Kept connections; taken from and given back to.
     pub connections: &'a mut HashMap<SocketAddr, NodeConn>,
-    /// Epoch of the view in use.
-    pub epoch: u64,
-    /// There is a view in use: one that knows no slots does not replace it.
-    pub known: bool,
+    pub in_use: InUse<'a>,
+    /// No answer has been taken for long: the exceptional rules apply.
+    pub patience_over: bool,
+    /// Views that were not used, by [`Reason::NAMES`].
+    pub refused: &'a mut [u64; Reason::LABELS],
+}
+
+/// The answers of one round, and where seeds have led to.
+#[derive(Default)]
+struct Evidence {
+    answers: Vec<(Found, Verdict)>,
+    /// Each seed with its addresses.
+    seeds: HashMap<String, Vec<SocketAddr>>,
+    /// Addresses that were asked in vain.
+    failed: HashSet<SocketAddr>,
+    errors: Vec<String>,
+}
+
+impl Evidence {
+    fn views(&self) -> Vec<View<'_>> {
+        self.answers.iter().map(|(found, _)| found.answer.as_view()).collect()
+    }
+
+    fn all_seeds_answered(&self, seeds: usize) -> bool {
+        let answered = |all: &Vec<SocketAddr>| {
+            all.iter().any(|socket| self.answers.iter().any(|(found, _)| found.socket == *socket))
+        };
+        self.seeds.len() >= seeds && self.seeds.values().all(answered)
+    }
+
+    /// Whether enough nodes were asked, although none of them has a view that can be used as it is.
+    fn is_enough(&self) -> bool {
+        let doubtful = |doubt: fn(&Doubt) -> bool| {
+            let verdicts = self.answers.iter().map(|(_, verdict)| verdict);
+            verdicts.filter(|v| matches!(v, Verdict::NeedWitness(d) if doubt(d))).count()
+        };
+        doubtful(|doubt| !matches!(doubt, Doubt::FewKnown { .. })) >= ENOUGH
+            || doubtful(|_| true) >= MAX_DOUBTFUL
+    }
 }
 
 /// What a task of a round brings back.
 #[allow(clippy::large_enum_variant)] // a handful of them at a time
 enum Step {
     Asked(SocketAddr, Result<(NodeConn, Answer), AskError>),
-    /// With the name that was resolved.
-    Resolved(String, Result<Vec<SocketAddr>, String>),
+    /// With the seed that was resolved.
+    Resolved(String, u16, Result<Vec<SocketAddr>, String>),
 }
 
 impl Round<'_> {
-    /// Asks until a view can be trusted. The error names everyone who was asked in vain.
+    /// Asks until a view can replace the one in use. The error names everyone who was asked in vain.
     pub async fn ask(mut self, candidates: Vec<Candidate>) -> Result<Found, String> {
         let mut queue: VecDeque<Candidate> = candidates.into();
+        let seeds = queue.iter().filter(|c| matches!(c, Candidate::Name(..))).count();
         let mut tried: HashSet<SocketAddr> = HashSet::new();
         let mut steps: JoinSet<Step> = JoinSet::new();
-        let mut fallback: Option<Found> = None;
-        let mut answers = 0;
-        let mut errors: Vec<String> = Vec::new();
-        while answers < ENOUGH {
+        let mut evidence = Evidence::default();
+        let first = self.in_use.snapshot.slots_covered() == 0;
+        while !evidence.is_enough() {
+            if first && covers_all(&evidence, &queue, &tried, seeds) {
+                break;
+            }
             self.next_step(&mut queue, &mut tried, &mut steps);
             let step = tokio::select! {
                 step = steps.join_next() => match step {
@@ -81,35 +130,144 @@ impl Round<'_> {
                 () = sleep(PATIENCE), if !queue.is_empty() => continue,
             };
             match step {
-                Step::Resolved(name, Ok(found)) => {
+                Step::Resolved(name, port, Ok(found)) => {
+                    evidence.seeds.insert(format!("{name}:{port}"), found.clone());
                     let nodes = found.into_iter().rev();
                     nodes.for_each(|s| queue.push_front(Candidate::Node(s, name.clone())));
                 }
-                Step::Resolved(_, Err(error)) => errors.push(error),
+                Step::Resolved(name, port, Err(error)) => {
+                    evidence.seeds.insert(format!("{name}:{port}"), Vec::new());
+                    evidence.errors.push(error);
+                }
                 Step::Asked(socket, Ok((conn, answer))) => {
-                    answers += 1;
-                    let found = Found { socket, conn, answer };
-                    if self.trusts(&found.answer) {
-                        self.give_back(fallback);
-                        return Ok(found);
+                    let (rule, epoch) = (Rule::Continued, answer.info.epoch);
+                    let found = Found { socket, conn, answer, rule, epoch };
+                    let verdict = if first { Verdict::Adopt } else { self.judge(&found) };
+                    evidence.answers.push((found, verdict));
+                    match verdict {
+                        _ if first => {}
+                        Verdict::Adopt => {
+                            let last = evidence.answers.len() - 1;
+                            return self.taken(evidence, last, Rule::Continued);
+                        }
+                        Verdict::Reject(Reason::Foreign | Reason::NoSlots)
+                            if self.patience_over =>
+                        {
+                            self.ask_others(&evidence, &mut queue);
+                        }
+                        _ => {
+                            if let Some(i) = self.confirmed(&evidence) {
+                                return self.taken(evidence, i, Rule::Continued);
+                            }
+                        }
                     }
-                    debug!(%socket, info = ?found.answer.info, "not trusted unless nobody has better");
-                    fallback = Some(self.better(fallback, found));
                 }
                 Step::Asked(socket, Err(error)) => {
                     debug!(%socket, %error, "no topology from this node");
-                    errors.push(format!("{socket}: {error}"));
+                    evidence.failed.insert(socket);
+                    evidence.errors.push(format!("{socket}: {error}"));
                 }
             }
         }
-        match fallback {
-            Some(found) if !self.known || found.answer.snapshot.slots_covered() > 0 => Ok(found),
-            Some(found) => {
-                errors.push(format!("{}: knows no slots", found.socket));
-                Err(told(errors))
-            }
-            None => Err(told(errors)),
+        if first { self.first(evidence) } else { self.decide(evidence, seeds) }
+    }
+
+    fn judge(&self, found: &Found) -> Verdict {
+        let Found { socket, answer, .. } = found;
+        let verdict = trust::judge(&self.in_use, &answer.as_view());
+        if verdict != Verdict::Adopt {
+            debug!(%socket, info = ?answer.info, ?verdict, "not a view to be used as it is");
         }
+        verdict
+    }
+
+    /// The nodes of another cluster are asked as well, before it may take the place of the one in
+    /// use: one witness is not enough.
+    fn ask_others(&self, evidence: &Evidence, queue: &mut VecDeque<Candidate>) {
+        let answer = evidence.answers.last().map(|(found, _)| &found.answer.snapshot);
+        let nodes = answer.into_iter().flat_map(|snapshot| &snapshot.nodes).take(ENOUGH);
+        let candidate = |node: &crate::cluster::Node| {
+            Some(Candidate::Node(node.socket?, node.server_name().to_owned()))
+        };
+        queue.extend(nodes.filter_map(candidate));
+    }
+
+    /// An answer of a node in state ok that another one confirms need not wait for more of them.
+    fn confirmed(&self, evidence: &Evidence) -> Option<usize> {
+        let (i, _) = trust::decide(&self.in_use, &evidence.views(), &RoundEnd::default())?;
+        let (found, _) = evidence.answers.get(i)?;
+        found.answer.info.state_ok.then_some(i)
+    }
+
+    /// The end of a round in which no view could be used as it is.
+    fn decide(self, evidence: Evidence, seeds: usize) -> Result<Found, String> {
+        let end = RoundEnd {
+            patience_over: self.patience_over,
+            all_seeds_answered: evidence.all_seeds_answered(seeds),
+        };
+        if let Some((i, rule)) = trust::decide(&self.in_use, &evidence.views(), &end) {
+            return self.taken(evidence, i, rule);
+        }
+        let Evidence { answers, mut errors, .. } = evidence;
+        for (found, verdict) in answers {
+            let (label, why) = match verdict {
+                Verdict::Reject(reason) => (reason.label(), reason.to_string()),
+                Verdict::NeedWitness(doubt) => {
+                    (Reason::LABELS - 1, format!("{doubt}, which no other node confirms"))
+                }
+                Verdict::Adopt => continue,
+            };
+            count(self.refused, label);
+            errors.push(format!("{}: its view {why}", found.socket));
+            // The connection is as good as any, except to another cluster.
+            if verdict != Verdict::Reject(Reason::Foreign) {
+                self.connections.insert(found.socket, found.conn);
+            }
+        }
+        Err(told(errors))
+    }
+
+    /// The end of the first round.
+    fn first(self, evidence: Evidence) -> Result<Found, String> {
+        let chosen = trust::first(&evidence.views());
+        match chosen {
+            Ok(Some(i)) => self.taken(evidence, i, Rule::Continued),
+            Ok(None) => Err(told(evidence.errors)),
+            Err(trust::Disagreement(a, b)) => {
+                count(self.refused, Reason::Foreign.label());
+                let name = |i: usize| {
+                    let found = evidence.answers.get(i).map(|(found, _)| found);
+                    found.map_or_else(String::new, |found| {
+                        format!("{} ({})", found.socket, cluster_name(&found.answer.snapshot))
+                    })
+                };
+                Err(format!(
+                    "the seeds name two clusters, and nothing tells which one is meant: {} and {}; \
+                     correct seeds",
+                    name(a),
+                    name(b)
+                ))
+            }
+        }
+    }
+
+    /// The answer at `index` is taken. What was rejected meanwhile is counted.
+    fn taken(self, evidence: Evidence, index: usize, rule: Rule) -> Result<Found, String> {
+        let mut taken = None;
+        let epoch = trust::confirmed_epoch(&evidence.views(), index);
+        for (i, (found, verdict)) in evidence.answers.into_iter().enumerate() {
+            if i == index {
+                taken = Some(Found { rule, epoch, ..found });
+                continue;
+            }
+            if let Verdict::Reject(reason) = verdict {
+                count(self.refused, reason.label());
+            }
+            if verdict != Verdict::Reject(Reason::Foreign) {
+                self.connections.insert(found.socket, found.conn);
+            }
+        }
+        taken.ok_or_else(|| "there is nobody to ask: no seeds".to_owned())
     }
 
     /// Asks the next one who was not asked yet, if there is one.
@@ -131,33 +289,47 @@ impl Round<'_> {
                     let limit = self.config.timeouts.connect;
                     steps.spawn(async move {
                         let found = resolve(&host, port, limit).await;
-                        Step::Resolved(host, found)
+                        Step::Resolved(host, port, found)
                     });
                 }
             }
             return;
         }
     }
+}
 
-    fn trusts(&self, answer: &Answer) -> bool {
-        answer.info.state_ok && answer.info.epoch >= self.epoch
+fn count(refused: &mut [u64; Reason::LABELS], label: usize) {
+    if let Some(count) = refused.get_mut(label) {
+        *count += 1;
     }
+}
 
-    /// The one of two untrusted views to take if nothing better comes.
-    fn better(&self, a: Option<Found>, b: Found) -> Found {
-        let Some(a) = a else { return b };
-        let rank = |f: &Found| {
-            let covers = f.answer.snapshot.slots_covered() > 0;
-            (covers, f.answer.info.state_ok, f.answer.info.epoch)
-        };
-        if rank(&b) > rank(&a) { b } else { a }
-    }
-
-    fn give_back(self, unused: Option<Found>) {
-        if let Some(Found { socket, conn, .. }) = unused {
-            self.connections.insert(socket, conn);
-        }
-    }
+/// Whether a view in state ok has all nodes that the seeds lead to, so that none of them can name
+/// another cluster.
+fn covers_all(
+    evidence: &Evidence,
+    queue: &VecDeque<Candidate>,
+    tried: &HashSet<SocketAddr>,
+    seeds: usize,
+) -> bool {
+    let whole = |found: &&(Found, Verdict)| {
+        let answer = &found.0.answer;
+        answer.info.state_ok && answer.snapshot.covered()
+    };
+    let Some((found, _)) = evidence.answers.iter().find(whole) else { return false };
+    let sockets: HashSet<SocketAddr> =
+        found.answer.snapshot.nodes.iter().filter_map(|node| node.socket).collect();
+    let waiting = queue.iter().all(|candidate| match candidate {
+        Candidate::Node(socket, _) => sockets.contains(socket),
+        Candidate::Name(..) => false,
+    });
+    let answered = |socket: &SocketAddr| {
+        *socket == found.socket || evidence.answers.iter().any(|(f, _)| f.socket == *socket)
+    };
+    let failed = |socket: &SocketAddr| evidence.failed.contains(socket);
+    waiting
+        && evidence.seeds.len() >= seeds
+        && tried.iter().all(|s| sockets.contains(s) || answered(s) || failed(s))
 }
 
 /// Everyone asked in vain, the first few of them: with a thousand nodes the reasons repeat.
@@ -197,7 +369,7 @@ async fn ask_node(
         return Step::Asked(socket, Ok((conn, answer)));
     }
     let fresh = async {
-        let mut conn = NodeConn::connect(socket, &name, &config, &tls).await?;
+        let mut conn = NodeConn::connect(socket, &name, "", &config, &tls).await?;
         let answer = conn.topology().await?;
         Ok((conn, answer))
     };

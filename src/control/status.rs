@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::cluster::trust::Reason;
 use crate::cluster::{Health, NodeAddr, Snapshot};
 use crate::command::CommandTable;
 use crate::lines::Lines;
@@ -50,6 +51,10 @@ pub struct TopologyStatus {
     pub refreshes_failed: u64,
     /// Answers that differed from the one before.
     pub changes: u64,
+    /// Answers that were not used, by [`Reason::NAMES`].
+    pub views_refused: [u64; Reason::LABELS],
+    /// Answers that were taken by an exceptional rule, by [`crate::cluster::trust::Rule`].
+    pub exceptions: [u64; 3],
     /// Why the last refresh failed; `None` if it did not.
     pub error: Option<String>,
     /// For each primary with slots that the refresher tried itself: reached, or why not.
@@ -76,6 +81,8 @@ impl Status {
                 refreshes_ok: 0,
                 refreshes_failed: 0,
                 changes: 0,
+                views_refused: [0; Reason::LABELS],
+                exceptions: [0; 3],
                 error: None,
                 reached: BTreeMap::new(),
             }),

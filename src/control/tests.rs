@@ -15,7 +15,8 @@ use super::pool::Pool;
 use super::round::{Candidate, Round};
 use super::status::Status;
 use super::topology::{Refresher, Requests};
-use crate::cluster::NodeAddr;
+use crate::cluster::trust::{InUse, Reason};
+use crate::cluster::{NodeAddr, Snapshot};
 use crate::command::CommandTable;
 use crate::config::{Address, Config};
 use crate::tls::Tls;
@@ -128,44 +129,75 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-async fn ask(epoch: u64, candidates: Vec<Candidate>) -> Result<(SocketAddr, u64), String> {
+/// A round while `in_use` is the view in use.
+async fn ask_with(
+    (snapshot, epoch): (&Snapshot, u64),
+    candidates: Vec<Candidate>,
+) -> Result<(SocketAddr, u64), String> {
     let config = Arc::new(Config::default());
     let mut connections = HashMap::new();
     let round = Round {
         config: &config,
         tls: &no_tls(),
         connections: &mut connections,
-        epoch,
-        known: true,
+        in_use: InUse { snapshot, epoch },
+        patience_over: false,
+        refused: &mut [0; Reason::LABELS],
     };
     let found = round.ask(candidates).await?;
     Ok((found.socket, found.answer.info.epoch))
 }
 
+/// The first round.
+async fn ask(candidates: Vec<Candidate>) -> Result<(SocketAddr, u64), String> {
+    ask_with((&Snapshot::empty(), 0), candidates).await
+}
+
+async fn view_of(server: &Server) -> Snapshot {
+    let config = Arc::new(Config::default());
+    let conn = NodeConn::connect(server.addr, "localhost", "", &config, &no_tls()).await;
+    conn.unwrap().topology().await.unwrap().snapshot
+}
+
 #[test]
-fn an_older_view_is_taken_only_if_nobody_has_a_newer_one() {
-    let (old, new) = (Server::start(3), Server::start(7));
+fn seeds_of_two_clusters_are_refused_and_named() {
+    let (a, b) = (Server::start(3), Server::start(7));
     block_on(async {
-        let both = || vec![candidate(old.addr), candidate(new.addr)];
-        assert_eq!(ask(0, both()).await, Ok((old.addr, 3)), "nothing known yet: the first");
-        assert_eq!(ask(7, both()).await, Ok((new.addr, 7)), "the first one is behind");
-        assert_eq!(ask(9, both()).await, Ok((new.addr, 7)), "both are: the newer");
-        assert_eq!(ask(9, vec![candidate(old.addr)]).await, Ok((old.addr, 3)));
+        let error = ask(vec![a.name(), b.name()]).await.unwrap_err();
+        for who in [a.addr, b.addr] {
+            assert!(error.contains(&who.to_string()), "{who} in {error}");
+        }
+        assert!(error.contains("two clusters"), "{error}");
+    });
+}
+
+#[test]
+fn an_older_view_or_one_of_another_cluster_is_not_taken() {
+    let (ours, other) = (Server::start(3), Server::start(7));
+    block_on(async {
+        let view = view_of(&ours).await;
+        let ours_only = || vec![candidate(ours.addr)];
+        let both = || vec![candidate(other.addr), candidate(ours.addr)];
+        assert_eq!(ask_with((&view, 3), both()).await, Ok((ours.addr, 3)));
+        let error = ask_with((&view, 9), ours_only()).await.unwrap_err();
+        assert!(error.contains("older"), "{error}");
+        let error = ask_with((&view, 9), both()).await.unwrap_err();
+        assert!(error.contains("another cluster"), "{error}");
     });
 }
 
 #[test]
 fn a_view_of_a_node_in_state_fail_is_the_last_choice() {
-    let (ok, failed) = (Server::start(3), Server::start(7));
-    assert_eq!(failed.ask("CLUSTER DELSLOTS 5"), "+OK");
-    failed.wait_for("cluster_state:fail");
+    let failed = Server::start(7);
     block_on(async {
-        let both = vec![candidate(failed.addr), candidate(ok.addr)];
-        assert_eq!(ask(7, both).await, Ok((ok.addr, 3)));
-        assert_eq!(ask(7, vec![candidate(failed.addr)]).await, Ok((failed.addr, 7)));
+        assert_eq!(failed.ask("CLUSTER DELSLOTS 5"), "+OK");
+        failed.wait_for("cluster_state:fail");
+        let view = view_of(&failed).await;
+        let alone = || vec![candidate(failed.addr)];
+        assert_eq!(ask_with((&view, 7), alone()).await, Ok((failed.addr, 7)));
         // A node that was reset knows nothing; that is no view to replace one with.
         assert_eq!(failed.ask("CLUSTER FLUSHSLOTS"), "+OK");
-        let error = ask(7, vec![candidate(failed.addr)]).await.unwrap_err();
+        let error = ask_with((&view, 7), alone()).await.unwrap_err();
         assert!(error.contains("knows no slots"), "{error}");
     });
 }
@@ -187,13 +219,13 @@ fn who_does_not_answer_is_passed_over_and_named() {
         };
         let mut candidates = in_vain();
         candidates.push(server.name());
-        assert_eq!(ask(0, candidates).await.map(|found| found.0), Ok(server.addr));
-        let error = ask(0, in_vain()).await.unwrap_err();
+        assert_eq!(ask(candidates).await.map(|found| found.0), Ok(server.addr));
+        let error = ask(in_vain()).await.unwrap_err();
         for who in [silent_addr.to_string(), dead.to_string(), "nowhere.invalid".into()] {
             assert!(error.contains(&who), "{who} in {error}");
         }
         assert!(error.contains("timeouts.connect"), "{error}");
-        assert!(ask(0, Vec::new()).await.unwrap_err().contains("no seeds"));
+        assert!(ask(Vec::new()).await.unwrap_err().contains("no seeds"));
     });
 }
 
@@ -203,9 +235,10 @@ fn a_connection_whose_reply_was_not_waited_for_is_not_used_again() {
     block_on(async {
         let mut config = Config::default();
         config.timeouts.connect = Duration::from_millis(200);
-        let mut conn = NodeConn::connect(server.addr, "127.0.0.1", &Arc::new(config), &no_tls())
-            .await
-            .unwrap();
+        let mut conn =
+            NodeConn::connect(server.addr, "127.0.0.1", "", &Arc::new(config), &no_tls())
+                .await
+                .unwrap();
         assert_eq!(conn.ask(&["PING"]).await.unwrap(), b"+PONG\r\n");
         assert!(conn.is_usable());
         conn.ask(&["BLPOP", "list", "5"]).await.unwrap_err();

@@ -20,7 +20,8 @@ use super::node::{Answer, AskError, NodeConn};
 use super::pool::Pool;
 use super::round::{Candidate, Found, Round};
 use super::status::Status;
-use crate::cluster::{Node, NodeAddr, Snapshot, diff, listed, parse_version};
+use crate::cluster::trust::{InUse, Reason, Rule, cluster_name};
+use crate::cluster::{Info, Node, NodeAddr, Snapshot, diff, listed, parse_version};
 use crate::command::CommandTable;
 use crate::config::Config;
 use crate::lines::Lines;
@@ -39,6 +40,9 @@ const SILENT_FOR: Duration = Duration::from_secs(3);
 const BEFORE_SEEDS: usize = 6;
 /// Changes of one refresh that are logged, one line each.
 const CHANGES_SHOWN: usize = 50;
+/// When no answer could be taken for so long, a cluster that was restored or replaced is recognized
+/// by the rules for that.
+const RULE_AFTER: Duration = Duration::from_secs(5);
 /// How long the workers have to say which nodes they reach.
 const SCRAPE_LIMIT: Duration = Duration::from_millis(100);
 
@@ -115,6 +119,8 @@ pub struct Refresher {
     /// `cluster_current_epoch` of the last answer that was taken.
     epoch: u64,
     current: Arc<Snapshot>,
+    /// Since when no answer could be taken.
+    unconfirmed_since: Option<Instant>,
     commands: Commands,
     /// Primaries being tried.
     probes: JoinSet<(NodeAddr, SocketAddr, Result<NodeConn, AskError>)>,
@@ -169,6 +175,7 @@ impl Refresher {
             names: Names::default(),
             epoch: 0,
             current,
+            unconfirmed_since: None,
             commands: Commands { table, due: true, asked: None, reply: Vec::new() },
             probes: JoinSet::new(),
             probing: HashSet::new(),
@@ -249,14 +256,25 @@ impl Refresher {
     async fn refresh(&mut self, hint: Option<NodeAddr>, by_worker: bool) {
         self.config = self.pool.config();
         let candidates = self.candidates(hint.as_ref());
+        let mut refused = [0; Reason::LABELS];
         let round = Round {
             config: &self.config,
             tls: self.pool.tls(),
             connections: &mut self.connections,
-            epoch: self.epoch,
-            known: !self.current.nodes.is_empty(),
+            in_use: InUse { snapshot: &self.current, epoch: self.epoch },
+            patience_over: self
+                .unconfirmed_since
+                .is_some_and(|since| since.elapsed() >= RULE_AFTER),
+            refused: &mut refused,
         };
-        match round.ask(candidates).await {
+        let outcome = round.ask(candidates).await;
+        {
+            let mut topology = self.status.topology();
+            for (sum, count) in topology.views_refused.iter_mut().zip(refused) {
+                *sum += count;
+            }
+        }
+        match outcome {
             Ok(found) => self.accept(found, by_worker).await,
             Err(error) => self.failed(error),
         }
@@ -303,9 +321,12 @@ impl Refresher {
     }
 
     async fn accept(&mut self, found: Found, by_worker: bool) {
-        let Found { socket, mut conn, answer: Answer { info, mut snapshot } } = found;
+        let Found { socket, mut conn, answer, rule, epoch } = found;
+        let Answer { info, mut snapshot, .. } = answer;
         self.names.resolve(&mut snapshot, self.config.timeouts.connect).await;
-        self.epoch = info.epoch;
+        self.unconfirmed_since = None;
+        self.tell_rule(rule, socket, &info, &snapshot);
+        self.epoch = if rule == Rule::Continued { self.epoch.max(epoch) } else { epoch };
         let changed = !snapshot.same_as(&self.current);
         self.tell_trouble(None);
         if changed {
@@ -341,6 +362,28 @@ impl Refresher {
         self.probe_primaries().await;
     }
 
+    /// Logs and counts a view that was adopted although it does not continue the one in use.
+    fn tell_rule(&self, rule: Rule, from: SocketAddr, info: &Info, snapshot: &Snapshot) {
+        let was = cluster_name(&self.current);
+        match rule {
+            Rule::Continued => return,
+            Rule::Restored => warn!(
+                %from, epoch = info.epoch, known = self.epoch,
+                "most nodes agree on an older topology and none has a newer one: it is used from \
+                 now on"
+            ),
+            Rule::Replaced => warn!(
+                %from, was, is = cluster_name(snapshot),
+                "all nodes known so far are gone and all seeds name another cluster: it is used \
+                 from now on"
+            ),
+        }
+        let mut topology = self.status.topology();
+        if let Some(count) = topology.exceptions.get_mut(rule as usize) {
+            *count += 1;
+        }
+    }
+
     fn tell_changes(&mut self, snapshot: &Snapshot, from: SocketAddr) {
         let generation = snapshot.generation;
         if self.current.generation == 0 {
@@ -364,6 +407,7 @@ impl Refresher {
 
     fn failed(&mut self, error: String) {
         self.tell_trouble(Some(error.clone()));
+        self.unconfirmed_since.get_or_insert_with(Instant::now);
         let mut topology = self.status.topology();
         topology.refreshes_failed += 1;
         // The same failure several times a second is one line.
@@ -434,11 +478,11 @@ impl Refresher {
             if !self.probing.insert(node.addr.clone()) {
                 continue;
             }
-            let name = node.server_name().to_owned();
+            let (name, id) = (node.server_name().to_owned(), node.id.clone());
             let (node, config) = (node.addr.clone(), Arc::clone(&self.config));
             let (kept, tls) = (self.connections.remove(&socket), Arc::clone(self.pool.tls()));
             self.probes.spawn(async move {
-                let result = probe(kept, socket, &name, &config, &tls).await;
+                let result = probe(kept, socket, (&name, &id), &config, &tls).await;
                 (node, socket, result)
             });
         }
@@ -488,7 +532,7 @@ fn candidate(node: &Node) -> Option<Candidate> {
 async fn probe(
     kept: Option<NodeConn>,
     socket: SocketAddr,
-    name: &str,
+    (name, id): (&str, &str),
     config: &Arc<Config>,
     tls: &Arc<Tls>,
 ) -> Result<NodeConn, AskError> {
@@ -497,7 +541,7 @@ async fn probe(
     {
         return Ok(conn);
     }
-    let mut conn = NodeConn::connect(socket, name, config, tls).await?;
+    let mut conn = NodeConn::connect(socket, name, id, config, tls).await?;
     conn.ask(&["PING"]).await?;
     Ok(conn)
 }

@@ -77,7 +77,8 @@ impl Verifier {
         }
         let (config, tls) = (self.pool.config(), self.pool.tls());
         let mut why = "no node of the cluster is known yet".to_owned();
-        for addr in self.nodes().into_iter().take(TRIES) {
+        for node in self.nodes().into_iter().take(TRIES) {
+            let addr = &node.addr;
             let found = tokio::net::lookup_host((&*addr.host, addr.port)).await;
             let Some(socket) = found.ok().and_then(|mut all| all.next()) else {
                 why = format!("the host name {} is not resolved", addr.host);
@@ -85,7 +86,7 @@ impl Verifier {
             };
             let said = match asking {
                 Asking::May { .. } => {
-                    match NodeConn::connect(socket, &addr.host, &config, tls).await {
+                    match NodeConn::connect(socket, &addr.host, &node.id, &config, tls).await {
                         Ok(mut conn) => {
                             let said = self.say(&mut conn, asking).await;
                             if said.is_ok() {
@@ -176,11 +177,11 @@ impl Verifier {
     }
 
     /// Primaries first to last, beginning anywhere.
-    pub(super) fn nodes(&self) -> Vec<crate::cluster::NodeAddr> {
+    pub(super) fn nodes(&self) -> Vec<crate::cluster::Node> {
         let snapshot = Arc::clone(&self.status.topology().snapshot);
         let primaries = snapshot.shards.iter().filter_map(|shard| shard.primary);
         let known = primaries.filter_map(|n| snapshot.nodes.get(usize::from(n)));
-        let mut nodes: Vec<_> = known.map(|node| node.addr.clone()).collect();
+        let mut nodes: Vec<_> = known.cloned().collect();
         if !nodes.is_empty() {
             let first = fastrand::usize(..nodes.len());
             nodes.rotate_left(first);

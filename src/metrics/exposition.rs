@@ -16,6 +16,7 @@ use super::stats::{
     BUCKETS_MICROS, DeniedFor, DisconnectReason, EmulatedOutcome, Histogram, LimitHit,
     LoginOutcome, ProxyHeader, ReadTo, Redirection, RetryReason, TransactionKind,
 };
+use crate::cluster::trust::{Reason, Rule};
 use crate::cluster::{Health, Role, Snapshot, Unfit};
 use crate::command::{Class, CommandId, CommandTable};
 use crate::control::ReloadStats;
@@ -52,6 +53,8 @@ pub struct ControlStats {
     pub refreshes_ok: u64,
     pub refreshes_failed: u64,
     pub topology_changes: u64,
+    pub views_refused: [u64; Reason::LABELS],
+    pub topology_exceptions: [u64; 3],
     pub topology_age_seconds: Option<f64>,
     pub topology_generation: u64,
     pub slots_covered: usize,
@@ -243,6 +246,17 @@ impl View<'_> {
                 family.count(&["ok"], control.refreshes_ok);
                 family.count(&["failed"], control.refreshes_failed);
             }
+            n if n == names::VIEWS_REFUSED.name => {
+                for (reason, count) in Reason::NAMES.iter().zip(control.views_refused) {
+                    family.count(&[reason], count);
+                }
+            }
+            n if n == names::EXCEPTIONS.name => {
+                let exceptional = Rule::NAMES.iter().zip(control.topology_exceptions).skip(1);
+                for (rule, count) in exceptional {
+                    family.count(&[rule], count);
+                }
+            }
             n if n == names::RELOADS.name => {
                 for (outcome, count) in
                     ["changed", "unchanged", "invalid"].iter().zip(control.reloads)
@@ -316,6 +330,7 @@ impl View<'_> {
                     (names::HELD, rest.held),
                     (names::CLUSTER_USERS, rest.users),
                     (names::BLOCKED, rest.clients_blocked),
+                    (names::STRANGERS, rest.strangers + hub.strangers.load(Relaxed)),
                     (names::CHANGES, control.topology_changes),
                     (names::GENERATION, control.topology_generation),
                     (names::COVERED, control.slots_covered as u64),

@@ -88,6 +88,7 @@ impl Totals {
             (&mut sum.retry_budget_exhausted, stats.retry_budget_exhausted),
             (&mut sum.no_primary, stats.no_primary),
             (&mut sum.outcome_unknown, stats.outcome_unknown),
+            (&mut sum.strangers, stats.strangers),
             (&mut sum.deadline_exceeded, stats.deadline_exceeded),
             (&mut sum.splits, stats.splits),
             (&mut sum.large_reply_waits, stats.large_reply_waits),

@@ -181,6 +181,12 @@ metrics! {
         "Times that the cluster was asked for its topology: ok, or failed because no node gave an answer.";
     CHANGES: Counter "slotway_topology_changes_total" [] ""
         "Times that the answer differed from the one before.";
+    VIEWS_REFUSED: Counter "slotway_topology_views_refused_total" ["reason"] "seeds"
+        "Nodes' answers that could not replace the topology in use: foreign, of another cluster; older, of a node that has missed changes; unconfirmed, knowing less than the one in use and no other node says the same; no_slots, of a node without a cluster.";
+    EXCEPTIONS: Counter "slotway_topology_exceptions_total" ["rule"] "seeds"
+        "Topologies adopted although they do not continue the one before: replaced, all known nodes were gone and all seeds named another cluster; restored, most nodes agreed on an older state.";
+    STRANGERS: Counter "slotway_upstream_strangers_total" [] "seeds"
+        "Connections closed before the first command because another node answered than the one that the topology has at this address.";
     AGE: Gauge "slotway_topology_age_seconds" [] "topology.refresh"
         "Time since a node last gave the topology; absent before the first answer.";
     GENERATION: Gauge "slotway_topology_generation" [] ""

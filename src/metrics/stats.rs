@@ -383,6 +383,8 @@ pub struct WorkerStats {
     pub no_primary: u64,
     /// Commands answered with "outcome unknown".
     pub outcome_unknown: u64,
+    /// Connections closed because another node answered than the one that was meant.
+    pub strangers: u64,
     /// Commands answered with an error at their deadline.
     pub deadline_exceeded: u64,
     /// Commands split over several slots.

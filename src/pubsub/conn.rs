@@ -9,6 +9,7 @@ use mio::{Registry, Token};
 
 use super::HubStats;
 use crate::buf::{CHUNK, Pool, SendQueue};
+use crate::config::Upstream;
 use crate::resp::{Protocol, ReplyProgress, ReplyScan, write};
 use crate::stream::Stream;
 use crate::tls::Tls;
@@ -207,9 +208,12 @@ impl Conn {
     }
 
     /// Begins the handshake with what the configuration says.
-    pub fn greet(&mut self, user: &str, password: &str, name: &str, pool: &mut Pool) {
-        let credentials = (user.as_bytes(), password.as_bytes());
+    /// `node` is the ID of the node that is meant.
+    pub fn greet(&mut self, config: &Upstream, node: &str, pool: &mut Pool) {
+        let (user, password) = (config.user.as_bytes(), config.password.reveal());
+        let (credentials, name) = ((user, password.as_bytes()), &*config.client_name);
         self.handshake = Handshake::new(Protocol::Resp3, credentials, name, false, pool);
+        self.handshake.expect_node(node, pool);
     }
 
     /// The handshake is over.

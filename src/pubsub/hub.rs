@@ -28,6 +28,7 @@ use crate::hash::IntMap;
 use crate::lines::Lines;
 use crate::sparsely;
 use crate::tls::Tls;
+use crate::upstream::HandshakeError;
 
 /// Bytes that one read asks for.
 const SCRATCH: usize = 256 << 10;
@@ -269,9 +270,8 @@ impl<'a> Desk<'a> {
         match conn.event(event, self.room.poll.registry()) {
             Ok(false) => {}
             Ok(true) => {
-                let upstream = &self.room.config.upstream;
-                let password = upstream.password.reveal();
-                conn.greet(&upstream.user, &password, &upstream.client_name, &mut self.pool);
+                let id = self.book.node(node).map(|n| n.id.clone()).unwrap_or_default();
+                conn.greet(&self.room.config.upstream, &id, &mut self.pool);
             }
             Err(error) => self.lost_by(node, &error),
         }
@@ -419,7 +419,13 @@ impl<'a> Desk<'a> {
         conn: &mut Conn,
         frame: &[u8],
     ) -> Result<(), String> {
-        if conn.handshake.reply(frame)? {
+        let done = conn.handshake.reply(frame).map_err(|error| {
+            if let HandshakeError::Stranger { .. } = error {
+                self.room.stats.strangers.fetch_add(1, Relaxed);
+            }
+            error.to_string()
+        })?;
+        if done {
             conn.ready(self.now);
             self.room.stats.connections.fetch_add(1, Relaxed);
             self.book.ready(node);

@@ -49,6 +49,8 @@ pub struct HubStats {
     pub resubscriptions: AtomicU64,
     /// Subscription connections that could not be made or were lost.
     pub failures: AtomicU64,
+    /// Of these, connections to another node than the one that was meant.
+    pub strangers: AtomicU64,
     /// Times that the hub itself failed and began anew.
     pub restarts: AtomicU64,
     /// Gauge: bytes of messages that somebody still has ([`super::Frames`]).

@@ -8,7 +8,7 @@ mod pending;
 mod stamps;
 mod turns;
 
-pub use handshake::Handshake;
+pub use handshake::{Handshake, HandshakeError};
 pub use pending::{Dest, NO_SLOT, Pending, PendingQueue, Waiting, flag};
 pub use stamps::Stamps;
 pub use turns::Turns;

@@ -97,7 +97,7 @@ use crate::cluster::{Health, Snapshot};
 use crate::command::CommandTable;
 use crate::config::Config;
 use crate::control::{ToControl, ToWorker, WorkerHandle};
-use crate::hash::IntMap;
+use crate::hash::{IntMap, IntSet};
 use crate::lines::Lines;
 use crate::metrics::{NodeStats, WorkerStats};
 use crate::resp::{ArgRange, Protocol};
@@ -127,6 +127,8 @@ struct Node {
     ident: u64,
     /// The name that its certificate is to be for.
     name: Box<str>,
+    /// Its ID, which a connection to it is verified by; empty where it is not known.
+    id: Box<str>,
     socket: Option<std::net::SocketAddr>,
     /// Stands in the current snapshot.
     known: bool,
@@ -245,6 +247,8 @@ struct Worker {
     owners: Box<[u16]>,
     /// Primaries, for commands that any may answer.
     primaries: Vec<u16>,
+    /// Realms whose user may not ask nodes for their IDs.
+    unverified: IntSet<u16>,
     /// By shard of the snapshot: whom reads may go to.
     readable: Vec<read_from::Readable>,
     /// From which that was made, beside the snapshot.
@@ -435,6 +439,7 @@ impl Worker {
             routes: vec![HELD; slots].into(),
             owners: vec![NOBODY; slots].into(),
             primaries: Vec::new(),
+            unverified: IntSet::default(),
             readable: Vec::new(),
             health: Arc::default(),
             watches_replicas: false,

@@ -145,6 +145,7 @@ impl Worker {
             return false;
         }
         self.realms.remove(&number);
+        self.unverified.remove(&number);
         for u in all {
             self.remove_upstream(u);
         }

@@ -22,6 +22,9 @@ impl Worker {
             if let Some(mine) = self.nodes.get_mut(usize::from(i)) {
                 mine.known = true;
                 mine.socket = node.socket.or(mine.socket);
+                if mine.id != node.id {
+                    mine.id = node.id.clone();
+                }
                 if *mine.name != *node.server_name() {
                     mine.name = node.server_name().into();
                 }

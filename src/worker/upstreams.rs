@@ -9,7 +9,7 @@ use crate::metrics::NodeStats;
 use crate::resp::{Protocol, ReplyProgress};
 use crate::sparsely;
 use crate::stream::{Stream, keep_alive, retransmit_soon};
-use crate::upstream::{Dest, Handshake, NO_SLOT, Pending, State, Upstream, flag};
+use crate::upstream::{Dest, Handshake, HandshakeError, NO_SLOT, Pending, State, Upstream, flag};
 use crate::users::OWN;
 
 /// An unfinished reply of this size is handed to its client piece by piece; a smaller one is
@@ -42,6 +42,7 @@ impl Worker {
             addr: addr.clone(),
             ident: crate::pubsub::ident(addr),
             name: addr.host.clone(),
+            id: "".into(),
             socket: ip.map(|ip| (ip, addr.port).into()),
             known: false,
             unreached_since: 0,
@@ -198,6 +199,12 @@ impl Worker {
         };
         if up.read_only {
             up.handshake.read_only(&mut self.pool);
+        }
+        // Addresses are given to other servers, whose data a client must not see or change.
+        if !self.unverified.contains(&up.realm)
+            && let Some(node) = self.nodes.get(usize::from(up.node))
+        {
+            up.handshake.expect_node(&node.id, &mut self.pool);
         }
         up.state = State::Handshake { until: self.now + settings.connect_timeout };
         if up.handshake.is_done() {
@@ -646,15 +653,36 @@ impl Worker {
             Ok(false) => Ok(()),
             Ok(true) => {
                 if let Some(dedicated) = up.dedicated.as_mut() {
-                    dedicated.id = Handshake::id(frame).unwrap_or(0);
+                    dedicated.id = up.handshake.client_id().unwrap_or(0);
+                }
+                if up.handshake.is_unverified() {
+                    let realm = up.realm;
+                    self.note_unverified(realm);
                 }
                 self.ready(u);
                 Ok(())
             }
-            Err(text) => {
+            Err(HandshakeError::Refused(text)) => {
                 self.realm_refused(u, &text);
                 Err(format!("{HANDSHAKE_REFUSED}{text}"))
             }
+            Err(stranger @ HandshakeError::Stranger { .. }) => {
+                self.stats.strangers += 1;
+                Err(stranger.to_string())
+            }
+            Err(loading @ HandshakeError::Loading(_)) => Err(loading.to_string()),
+        }
+    }
+
+    /// Nodes do not tell this user their IDs, so they are not asked any more.
+    #[cold]
+    fn note_unverified(&mut self, realm: u16) {
+        if self.unverified.insert(realm) && realm == OWN {
+            tracing::warn!(
+                "slotway's user at the nodes may not ask them for their IDs, so a connection to \
+                 another server that has got a node's address is not noticed: ACL SETUSER … \
+                 +cluster|myid"
+            );
         }
     }
 }

@@ -33,6 +33,8 @@ pub struct Node {
     pub addr: NodeAddr,
     /// The name that its certificate is to be for.
     pub name: Box<str>,
+    /// Its ID; empty where it is not known.
+    pub id: Box<str>,
     /// Where it is.
     pub socket: Option<SocketAddr>,
     /// Its connection.
@@ -106,6 +108,9 @@ impl Book {
             let Some(place) = self.nodes.get_mut(at) else { continue };
             place.online = node.online;
             place.socket = node.socket.or(place.socket);
+            if place.id != node.id {
+                place.id = node.id.clone();
+            }
             if *place.name != *node.server_name() {
                 place.name = node.server_name().into();
             }
@@ -180,6 +185,7 @@ impl Book {
             self.nodes.push(Node {
                 addr: addr.clone(),
                 name: addr.host.clone(),
+                id: "".into(),
                 socket: None,
                 link: Link::Idle,
                 load: 0,
