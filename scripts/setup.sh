@@ -146,7 +146,8 @@ case $what in
         setup_prometheus
         setup_chromium
         setup_conformance
-        setup_python tests/python/deploy-requirements.txt tests/python/helm-requirements.txt
+        setup_python tests/python/deploy-requirements.txt tests/python/helm-requirements.txt \
+            tests/python/servers-requirements.txt
         setup_node
         ;;
     faults)

@@ -13,8 +13,8 @@ pub use health::{
     Health, LagLimits, NodeHealth, Replication, Unfit, parse_replication, parse_zone,
 };
 pub use parse::{
-    Info, ParseError, parse_both, parse_info, parse_shards, parse_shards_tls, parse_slots,
-    parse_version,
+    Info, ParseError, Replies, parse_info, parse_replies, parse_shards, parse_shards_tls,
+    parse_slots, parse_version,
 };
 pub use slot::{SLOTS, Slot, slot_of};
 

@@ -4,7 +4,7 @@
 //! Two nodes list the same cluster in different orders; the snapshots are sorted, so that equal
 //! clusters are equal snapshots.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use thiserror::Error;
 
@@ -65,21 +65,30 @@ fn shards(reply: &[u8], asked: &NodeAddr, tls: bool) -> Result<Snapshot, ParseEr
     snapshot(listed_shards(reply, asked, tls)?)
 }
 
-/// Reads a `CLUSTER SHARDS` and a `CLUSTER SLOTS` reply of one node, where the former contradicts
-/// what the node says elsewhere ([`Info::contradicts`]). The latter is right about slots, primaries
-/// and their replicas; the former adds health and the nodes without slots. `tls`: see
-/// [`parse_shards_tls`].
+/// The replies of one node whose CLUSTER SHARDS contradicts what it says elsewhere
+/// ([`Info::contradicts`]).
+#[derive(Debug, Clone, Copy)]
+pub struct Replies<'a> {
+    /// `CLUSTER SHARDS`: health, and primaries without slots.
+    pub shards: &'a [u8],
+    /// `CLUSTER SLOTS`: right about slots, primaries and their replicas.
+    pub slots: &'a [u8],
+    /// `CLUSTER NODES`, where nodes are missing in both: a replica whose primary the node does not
+    /// know. Empty: it was not asked for.
+    pub nodes: &'a [u8],
+}
+
+/// Reads several replies as one topology. `tls`: see [`parse_shards_tls`].
 ///
 /// # Errors
 /// One of the replies gives no topology.
-pub fn parse_both(
-    shards: &[u8],
-    slots: &[u8],
+pub fn parse_replies(
+    replies: &Replies,
     asked: &NodeAddr,
     tls: bool,
 ) -> Result<Snapshot, ParseError> {
-    let mut merged = listed_slots(slots, asked)?;
-    for (more, _) in listed_shards(shards, asked, tls)? {
+    let mut merged = listed_slots(replies.slots, asked)?;
+    for (more, _) in listed_shards(replies.shards, asked, tls)? {
         let mut home = None;
         let mut missing = Vec::new();
         for node in more {
@@ -102,14 +111,76 @@ pub fn parse_both(
         }
         match home.and_then(|i| merged.get_mut(i)) {
             // Whoever leads a shard with slots is in CLUSTER SLOTS.
-            Some((nodes, _)) => nodes.extend(missing.into_iter().map(|mut listed| {
-                listed.node.role = Role::Replica;
-                listed
-            })),
+            Some((nodes, _)) => nodes.extend(missing.into_iter().map(as_replica)),
             None => merged.push((missing, Ranges::new())),
         }
     }
+    if !replies.nodes.is_empty() {
+        add_nodes(&mut merged, replies.nodes, asked)?;
+    }
     snapshot(merged)
+}
+
+fn as_replica(mut listed: Listed) -> Listed {
+    listed.node.role = Role::Replica;
+    listed
+}
+
+/// Adds the nodes of a `CLUSTER NODES` reply that are not there yet.
+fn add_nodes(merged: &mut ListedShards, reply: &[u8], asked: &NodeAddr) -> Result<(), ParseError> {
+    let value = decode(reply)?;
+    if let Value::Error(text) = value {
+        return Err(refused(text));
+    }
+    let text = value.text().ok_or(ParseError::Unexpected("NODES", "not a text"))?;
+    let all = || merged.iter().flat_map(|(nodes, _)| nodes);
+    let known: HashSet<Box<str>> = all().map(|listed| listed.node.id.clone()).collect();
+    // The endpoints that this cluster prefers, as the nodes that are there already show them.
+    let by_name = all().any(|l| !l.node.hostname.is_empty() && l.node.addr.host == l.node.hostname);
+    let by_asked = all().count() > 1 && all().all(|l| l.node.addr.host == asked.host);
+    for line in text.lines() {
+        let Some((primary, mut listed)) = node_line(line) else { continue };
+        if known.contains(&listed.node.id) {
+            continue;
+        }
+        if by_name && !listed.node.hostname.is_empty() {
+            listed.node.addr.host = listed.node.hostname.clone();
+        } else if by_asked || listed.node.addr.host.is_empty() {
+            listed.node.addr.host = asked.host.clone();
+        }
+        let is_home = |nodes: &[Listed]| nodes.iter().any(|l| *l.node.id == *primary);
+        match merged.iter_mut().find(|(nodes, _)| is_home(nodes)) {
+            Some((nodes, _)) => nodes.push(as_replica(listed)),
+            None => merged.push((vec![listed], Ranges::new())),
+        }
+    }
+    Ok(())
+}
+
+/// A line of `CLUSTER NODES`, `ID IP:PORT@BUS,HOSTNAME FLAGS PRIMARY …`: the ID of the primary, and
+/// the node. `None`: a node without an address, or one that is not a member yet.
+fn node_line(line: &str) -> Option<(&str, Listed)> {
+    let mut words = line.split(' ');
+    let (id, at, flags, primary) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let has = |flag: &str| flags.split(',').any(|f| f == flag);
+    if has("noaddr") || has("handshake") {
+        return None;
+    }
+    let mut place = at.split(',');
+    let (addr, _bus) = place.next()?.split_once('@')?;
+    let (ip, port) = addr.rsplit_once(':')?;
+    // Behind the hostname, further fields have names: `shard-id=…`.
+    let name = place.next().filter(|name| !name.contains('=')).unwrap_or_default();
+    let health = if has("fail") { Health::Failed } else { Health::Online };
+    let node = Node {
+        id: id.into(),
+        addr: NodeAddr { host: ip.into(), port: port.parse().ok().filter(|&p| p != 0)? },
+        hostname: hostname(name),
+        socket: None,
+        role: if has("master") { Role::Primary } else { Role::Replica },
+        online: health == Health::Online,
+    };
+    Some((primary, Listed { node, health, offset: 0 }))
 }
 
 /// Nodes and slots of each shard.
@@ -341,7 +412,7 @@ impl Builder {
             .filter(|(_, l)| l.node.role == Role::Primary && l.health != Health::Failed)
             .max_by_key(|(_, l)| (l.health, l.offset))
             .map(|(i, _)| i);
-        self.shards.push((listed, primary, ranges));
+        self.shards.push((listed, primary, united(ranges)));
         Ok(())
     }
 
@@ -389,6 +460,20 @@ impl Builder {
         }
         snapshot
     }
+}
+
+/// The same slots, each once: beside nodes of 7.0 those of Redis 8 list a range again and again, more
+/// often from minute to minute.
+fn united(mut ranges: Ranges) -> Ranges {
+    ranges.sort_unstable();
+    let mut united = Ranges::new();
+    for (start, end) in ranges {
+        match united.last_mut() {
+            Some((_, last)) if start <= *last => *last = end.max(*last),
+            _ => united.push((start, end)),
+        }
+    }
+    united
 }
 
 fn resolve_ip(mut node: Node) -> Node {

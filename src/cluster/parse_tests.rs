@@ -278,3 +278,53 @@ fn no_cut_and_no_flipped_byte_panics() {
         }
     }
 }
+
+/// As a node of Redis 8.2 answers beside 7.0, whose primary it leaves out of CLUSTER SHARDS, and a
+/// replica with a primary that it does not know out of CLUSTER SLOTS, too.
+#[test]
+fn what_one_reply_leaves_out_is_in_another() {
+    let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
+    let node = |id: &str, port: u16, role: &str| {
+        let fields = [("id", id), ("endpoint", "127.0.0.1"), ("role", role), ("health", "online")];
+        let words: String = fields.iter().map(|(k, v)| bulk(k) + &bulk(v)).collect();
+        format!("*10\r\n{words}$4\r\nport\r\n:{port}\r\n")
+    };
+    let newer = node("replica", 7003, "replica");
+    let shards = format!("*1\r\n*4\r\n$5\r\nslots\r\n*0\r\n$5\r\nnodes\r\n*1\r\n{newer}");
+    let entry = |id: &str, port: u16| format!("*3\r\n{}:{port}\r\n{}", bulk("127.0.0.1"), bulk(id));
+    let (first, second) = (entry("primary", 7000), entry("replica", 7003));
+    let slots = format!("*1\r\n*4\r\n:0\r\n:16383\r\n{first}{second}");
+    let line =
+        |id: &str, port: u16, rest: &str| format!("{id} 127.0.0.1:{port}@1{port} {rest} 0\n");
+    let nodes = bulk(
+        &[
+            line("primary", 7000, "master - 0 0 1 connected 0-16383"),
+            line("replica", 7003, "myself,slave primary 0 0 1 connected"),
+            line("demoted", 7001, "slave unknown 0 0 1 connected"),
+            line("gone", 7009, "slave,fail primary 0 0 1 disconnected"),
+            line("new", 7010, "handshake - 0 0 0 connected"),
+        ]
+        .concat(),
+    );
+    let shards_only = parse_shards(shards.as_bytes(), &asked()).unwrap();
+    let info = Info { slots_assigned: 16384, known_nodes: 4, ..Info::default() };
+    assert!(info.contradicts(&shards_only));
+    let mut replies = Replies { shards: shards.as_bytes(), slots: slots.as_bytes(), nodes: b"" };
+    let merged = parse_replies(&replies, &asked(), false).unwrap();
+    assert!(merged.covered() && info.contradicts(&merged));
+    replies.nodes = nodes.as_bytes();
+    let all = parse_replies(&replies, &asked(), false).unwrap();
+    assert!(all.covered() && !info.contradicts(&all));
+    let is = |id: &str| all.nodes.iter().find(|n| &*n.id == id).map(|n| (n.role, n.online));
+    assert_eq!(is("primary"), Some((Role::Primary, true)));
+    assert_eq!(is("replica"), Some((Role::Replica, true)));
+    assert_eq!(is("demoted"), Some((Role::Replica, true)));
+    assert_eq!(is("gone"), Some((Role::Replica, false)));
+    assert_eq!(is("new"), None);
+    assert_eq!(all.shards.iter().filter(|shard| shard.primary.is_some()).count(), 1);
+}
+
+#[test]
+fn slots_that_are_listed_again_and_again() {
+    assert_eq!(united(vec![(5, 9), (0, 3), (5, 9), (2, 4), (11, 11)]), [(0, 4), (5, 9), (11, 11)]);
+}

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use super::wire::Wire;
 use crate::cluster::trust::View;
 use crate::cluster::{
-    Info, NodeAddr, ParseError, Snapshot, is_node_id, parse_both, parse_info, parse_shards,
-    parse_shards_tls, parse_slots,
+    Info, NodeAddr, ParseError, Replies, Snapshot, is_node_id, parse_info, parse_replies,
+    parse_shards, parse_shards_tls, parse_slots,
 };
 use crate::config::Config;
 use crate::resp::reply::text;
@@ -225,10 +225,19 @@ impl NodeConn {
             }
         }
         let slots = self.ask(&["CLUSTER", "SLOTS"]).await?;
-        Ok(match shards {
-            Some(shards) => parse_both(&shards, &slots, &self.asked, self.tls)?,
-            None => parse_slots(&slots, &self.asked)?,
-        })
+        let Some(shards) = shards else { return Ok(parse_slots(&slots, &self.asked)?) };
+        let mut replies = Replies { shards: &shards, slots: &slots, nodes: b"" };
+        let snapshot = parse_replies(&replies, &self.asked, self.tls)?;
+        if !info.contradicts(&snapshot) {
+            return Ok(snapshot);
+        }
+        let nodes = self.ask(&["CLUSTER", "NODES"]).await?;
+        replies.nodes = &nodes;
+        match parse_replies(&replies, &self.asked, self.tls) {
+            // It is only the ACL that hides the rest.
+            Err(ParseError::Refused(_)) => Ok(snapshot),
+            complete => Ok(complete?),
+        }
     }
 
     /// The node's ID; `None` where it may not be asked for it.

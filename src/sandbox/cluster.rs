@@ -12,6 +12,7 @@ use crate::cluster::{Role, Slot};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,8 @@ pub struct Cluster {
     members: Mutex<Vec<Member>>,
     pub(super) setup: Setup,
     pub(super) home: Home,
+    /// Nodes run different programs, see [`Cluster::upgrade`].
+    pub(super) mixed: AtomicBool,
 }
 
 /// A server and the name the cluster knows it by.
@@ -87,7 +90,12 @@ impl Cluster {
         conf.insert(0, format!("cluster-node-timeout {}", node_timeout.as_millis()));
         let setup = Setup { program, password, conf };
         setup.check()?;
-        let cluster = Cluster { members: Mutex::default(), setup, home: Home::new()? };
+        let cluster = Cluster {
+            members: Mutex::default(),
+            setup,
+            home: Home::new()?,
+            mixed: AtomicBool::new(false),
+        };
         watcher.step(&format!("starting {} redis-servers", primaries + replicas));
         cluster.spawn(primaries + replicas, watcher)?;
         watcher.step(&format!("making a cluster: {primaries} primaries, {replicas} replicas"));
@@ -181,6 +189,12 @@ impl Cluster {
     /// [`Cluster::settle`].
     pub fn restart(&self, node: &Node) -> Result<()> {
         self.with(node, Server::restart)
+    }
+
+    /// Restarts the node, empty, with another server program, as an in-place upgrade does.
+    pub fn upgrade(&self, node: &Node, program: &Path) -> Result<()> {
+        self.mixed.store(true, Relaxed);
+        self.with(node, |server| server.restart_with(program))
     }
 
     /// SIGSTOP: it keeps its connections and answers nothing.

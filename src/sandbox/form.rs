@@ -106,6 +106,7 @@ impl Cluster {
     /// What is missing for the cluster to be settled.
     fn unsettled(&self) -> std::result::Result<(), String> {
         let running = self.running();
+        let mixed = self.mixed.load(std::sync::atomic::Ordering::Relaxed);
         let mut agreed: Option<Vec<Part>> = None;
         if running.is_empty() {
             return Err("no node runs".into());
@@ -142,7 +143,13 @@ impl Cluster {
                     }
                 }
                 if runs {
-                    parts.push(Part { id: line.id, primary: line.primary, slots: line.slots });
+                    // A newer version may not know of which primary a node of an older one is the
+                    // replica now.
+                    let primary = line.primary.filter(|_| !mixed);
+                    // It may list the same slots several times.
+                    let mut slots = line.slots;
+                    slots.dedup();
+                    parts.push(Part { id: line.id, primary, slots });
                 }
             }
             parts.sort_by(|a: &Part, b: &Part| a.id.cmp(&b.id));
@@ -154,7 +161,8 @@ impl Cluster {
             }
 
             let shards = ask(&["CLUSTER", "SHARDS"])?;
-            if running.iter().any(|(id, _)| !online(&shards, id)) {
+            // A newer version leaves out the primaries of an older one.
+            if !mixed && running.iter().any(|(id, _)| !online(&shards, id)) {
                 return Err(format!("{addr} does not call all nodes online"));
             }
         }

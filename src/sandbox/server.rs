@@ -123,6 +123,12 @@ impl Server {
         Ok(())
     }
 
+    /// The same with another program.
+    pub(super) fn restart_with(&mut self, program: &Path) -> Result<()> {
+        program.clone_into(&mut self.setup.program);
+        self.restart()
+    }
+
     /// SIGKILL, and it is gone when this returns.
     pub(super) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
