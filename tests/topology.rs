@@ -177,3 +177,61 @@ fn cluster_with(conf: &[&str], args: &[&str]) -> Setting {
     let proxy = Proxy::start(&cluster, args);
     Setting { proxy, cluster }
 }
+
+/// Slotway knows a primary without slots, and does not hear that it has become a replica.
+#[test]
+fn a_primary_without_slots_is_not_one_of_every_primary() {
+    let cluster = Cluster::start(ClusterOptions::default()).expect("a cluster");
+    let empty = cluster.add_node(None).expect("one more node");
+    let never = ["--set", "topology.refresh=1h"];
+    let proxy = Proxy::start(&cluster, &never);
+    let mut conn = proxy.connect();
+    // More than one client, as which primary answers a command without keys is chosen by client.
+    let mut others: Vec<_> = (0..8).map(|_| proxy.connect()).collect();
+    let keys: Vec<String> = (0..60).map(|i| format!("key:{i}")).collect();
+    for key in &keys {
+        assert!(conn.command(&["SET", key, "v"]).expect("SET").is_ok());
+    }
+    let all = |conn: &mut slotway::sandbox::Conn| {
+        assert_eq!(conn.command(&["DBSIZE"]).expect("DBSIZE"), Reply::Int(60));
+        let mut found: Vec<_> = conn
+            .command(&["KEYS", "*"])
+            .expect("KEYS")
+            .items()
+            .expect("keys")
+            .iter()
+            .filter_map(Reply::text)
+            .collect();
+        found.sort();
+        let mut wanted = keys.clone();
+        wanted.sort();
+        assert_eq!(found, wanted);
+        let info = conn.command(&["INFO", "keyspace"]).expect("INFO").text().unwrap_or_default();
+        assert!(info.contains("db0:keys=60,"), "{info}");
+    };
+    all(&mut conn);
+    let primary = cluster.primaries().expect("primaries").remove(0);
+    let mut direct = cluster.connect(&empty).expect("a connection");
+    assert!(direct.command(&["CLUSTER", "REPLICATE", &primary.id]).expect("REPLICATE").is_ok());
+    cluster.settle().expect("a settled cluster");
+    let replica = cluster.node(&empty.id).expect("the node");
+    cluster.catch_up(&replica).expect("to catch up");
+    let refreshes = proxy.metric("slotway_topology_refreshes_total", "");
+    all(&mut conn);
+    assert_eq!(proxy.metric("slotway_topology_refreshes_total", ""), refreshes, "it was told");
+    let library = "#!lua name=lib\nredis.register_function('f', function() return 1 end)";
+    for conn in &mut others {
+        let loaded = conn.command(&["FUNCTION", "LOAD", "REPLACE", library]).expect("LOAD");
+        assert_eq!(loaded.text().as_deref(), Some("lib"), "{loaded:?}");
+        let waited = conn.command(&["WAIT", "0", "1000"]).expect("WAIT");
+        assert!(waited.int().is_some(), "{waited:?}");
+        assert!(conn.command(&["RANDOMKEY"]).expect("RANDOMKEY").text().is_some());
+        let script = conn.command(&["EVAL", "return 1", "0"]).expect("EVAL");
+        assert_eq!(script, Reply::Int(1));
+        let exists = conn.command(&["SCRIPT", "EXISTS", "0000"]).expect("SCRIPT EXISTS");
+        assert!(exists.items().is_some(), "{exists:?}");
+    }
+    assert!(conn.command(&["SCRIPT", "FLUSH"]).expect("SCRIPT FLUSH").is_ok());
+    assert!(conn.command(&["FLUSHALL"]).expect("FLUSHALL").is_ok());
+    assert_eq!(conn.command(&["DBSIZE"]).expect("DBSIZE"), Reply::Int(0));
+}

@@ -55,15 +55,22 @@ impl Snapshot {
         ranges(|slot| self.primary_of(slot).is_none())
     }
 
+    /// For each shard whether it owns slots. One that does not is no part of "every primary": it has
+    /// no keys, and its node may have become another's replica already.
+    pub fn shards_with_slots(&self) -> Vec<bool> {
+        let mut owning = vec![false; self.shards.len()];
+        for &shard in &self.slots {
+            if let Some(owns) = owning.get_mut(usize::from(shard)) {
+                *owns = true;
+            }
+        }
+        owning
+    }
+
     /// The primaries that own slots, each once.
     pub fn slot_primaries(&self) -> Vec<&Node> {
-        let owning: BTreeSet<_> = self.slots.iter().collect();
-        self.shards
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| u16::try_from(*i).is_ok_and(|i| owning.contains(&i)))
-            .filter_map(|(_, shard)| self.nodes.get(shard.primary? as usize))
-            .collect()
+        let owning = self.shards.iter().zip(self.shards_with_slots()).filter(|(_, owns)| *owns);
+        owning.filter_map(|(shard, _)| self.nodes.get(shard.primary? as usize)).collect()
     }
 
     /// Both show the same cluster; the generation aside.

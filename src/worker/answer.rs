@@ -319,6 +319,8 @@ impl Worker {
         let Some(node) = self.nodes.get(usize::from(up.node)) else { return false };
         let Some(refusal) = Refusal::parse(frame, &node.addr) else { return false };
         if bound && !self.rebind_refused(u, &refusal) {
+            // The client is told; what comes next need not be.
+            self.want_topology(None);
             return false;
         }
         let Some(front) = self.upstreams.get(u).and_then(|up| up.pending.front()) else {

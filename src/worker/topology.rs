@@ -34,7 +34,9 @@ impl Worker {
         let primary = |shard: &crate::cluster::Shard| {
             shard.primary.and_then(|n| by_snapshot.get(usize::from(n)).copied())
         };
-        self.primaries = snapshot.shards.iter().filter_map(primary).collect();
+        let owning = snapshot.shards.iter().zip(snapshot.shards_with_slots());
+        let owning = owning.filter(|(_, owns)| *owns).map(|(shard, _)| shard);
+        self.primaries = owning.filter_map(primary).collect();
         let before = self.owners.clone();
         for (owner, &shard) in self.owners.iter_mut().zip(&snapshot.slots) {
             let shard = snapshot.shards.get(usize::from(shard));
@@ -238,7 +240,8 @@ impl Worker {
             return nodes.into_iter().filter(wanted).map(Ok).collect();
         }
         let mut targets = Vec::new();
-        for (i, shard) in snapshot.shards.iter().enumerate() {
+        let owning = snapshot.shards.iter().zip(snapshot.shards_with_slots()).enumerate();
+        for (i, (shard, _)) in owning.filter(|(_, (_, owns))| *owns) {
             match shard.primary.and_then(|n| snapshot.nodes.get(usize::from(n))) {
                 Some(node) => targets.push(Ok(self.node_at(&node.addr))),
                 None => {

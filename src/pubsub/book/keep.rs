@@ -235,7 +235,8 @@ impl Book {
     fn pick(&self, hash: u64, now: bool) -> Option<usize> {
         let online = self.nodes.iter().enumerate().filter(|(_, n)| n.online);
         let best = online.max_by_key(|(i, node)| {
-            let is_primary = self.primaries.contains(i);
+            // As in the workers, which publish there: one without slots is no home.
+            let is_primary = node.has_slots && self.primaries.contains(i);
             let ready = now && node.link == Link::Ready;
             (
                 is_primary && ready,

@@ -85,12 +85,7 @@ impl Book {
         for node in &snapshot.nodes {
             by_index.push(self.node_at(&node.addr));
         }
-        let mut has_slots = vec![false; snapshot.shards.len()];
-        for &shard in &snapshot.slots {
-            if let Some(has) = has_slots.get_mut(usize::from(shard)) {
-                *has = true;
-            }
-        }
+        let has_slots = snapshot.shards_with_slots();
         let mut owns = vec![false; snapshot.nodes.len()];
         for (shard, _) in snapshot.shards.iter().zip(&has_slots).filter(|(_, has)| **has) {
             if let Some(owns) = shard.primary.and_then(|i| owns.get_mut(usize::from(i))) {
