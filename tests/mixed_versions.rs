@@ -7,8 +7,6 @@ mod common;
 use common::Proxy;
 use common::load::while_writing;
 use slotway::sandbox::{Cluster, Node, Reply};
-use std::path::PathBuf;
-use std::process::Command;
 
 #[test]
 fn redis_7_to_redis_8() {
@@ -20,16 +18,6 @@ fn redis_7_to_valkey_9() {
     upgrade("valkey");
 }
 
-/// The program that `scripts/setup.sh test` has installed.
-fn newer(server: &str) -> PathBuf {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let script = root.join("tests/python/newer_servers.py");
-    let found = Command::new(root.join(".venv/bin/python")).arg(script).arg(server).output();
-    let found = found.expect(".venv: run scripts/setup.sh test");
-    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
-    String::from_utf8_lossy(&found.stdout).trim().into()
-}
-
 /// How many nodes `node` lists in CLUSTER SHARDS.
 fn listed(cluster: &Cluster, node: &Node) -> usize {
     let mut conn = cluster.connect(node).expect("a connection");
@@ -39,7 +27,7 @@ fn listed(cluster: &Cluster, node: &Node) -> usize {
 }
 
 fn upgrade(server: &str) {
-    let program = newer(server);
+    let program = common::newer(server);
     let cluster = common::cluster();
     let often = ["topology.refresh=100ms", "topology.min_interval=50ms"];
     let args: Vec<&str> = often.iter().flat_map(|set| ["--set", set]).collect();

@@ -41,6 +41,72 @@ fn nodes_announced_by_an_unknown_endpoint() {
 }
 
 #[test]
+fn an_unknown_endpoint_is_the_address_that_was_asked_redis_7() {
+    unknown_endpoint("redis-server".into());
+}
+
+#[test]
+fn an_unknown_endpoint_is_the_address_that_was_asked_redis_8() {
+    unknown_endpoint(common::newer("redis"));
+}
+
+#[test]
+fn an_unknown_endpoint_is_the_address_that_was_asked_valkey() {
+    unknown_endpoint(common::newer("valkey"));
+}
+
+/// The nodes know each other by 127.0.0.1 and do not tell; slotway reaches them by 127.0.0.2, as
+/// from outside of a network with addresses of its own.
+fn unknown_endpoint(program: std::path::PathBuf) {
+    let conf = ["bind 127.0.0.1 127.0.0.2", "cluster-preferred-endpoint-type unknown-endpoint"];
+    let conf = conf.map(str::to_owned).to_vec();
+    let cluster = Cluster::start(ClusterOptions { conf, program, ..ClusterOptions::default() });
+    let cluster = cluster.expect("a cluster");
+    let outside = |port: u16| format!("127.0.0.2:{port}");
+    let seeds: Vec<_> = cluster.addrs().iter().map(|addr| outside(addr.port())).collect();
+    // It hears of changes by redirections only.
+    let proxy =
+        Proxy::start_with_seeds(&cluster, &seeds[..2].join(","), &["--set", "topology.refresh=1h"]);
+    let (mut conn, mut conn3) = (proxy.connect(), proxy.connect3());
+    let (here, moved) = ("{t}here", "{t}moved");
+    let slot = slot_of(b"{t}");
+    for key in [here, moved] {
+        assert!(conn.command(&["SET", key, "v"]).expect("SET").is_ok());
+    }
+    let from = cluster.owner_of(slot).expect("an owner");
+    let to = cluster.primaries().expect("primaries").into_iter().find(|n| n.id != from.id);
+    let to = to.expect("another primary");
+    cluster.begin_move(slot, &from, &to).expect("a move");
+    while cluster.move_keys(slot, &from, &to, 10).expect("keys") > 0 {}
+    let redirected =
+        |kind: &str| proxy.metric("slotway_redirections_total", &format!("kind=\"{kind}\""));
+    for key in [here, moved] {
+        assert_eq!(conn.command(&["GET", key]).expect("GET").text().as_deref(), Some("v"));
+        assert_eq!(conn3.command(&["APPEND", key, "w"]).expect("APPEND"), Reply::Int(2));
+    }
+    assert!(conn.command(&["LPUSH", "{t}list", "a", "b"]).expect("LPUSH").int() == Some(2));
+    assert!(conn.command(&["BLPOP", "{t}list", "20"]).expect("BLPOP").items().is_some());
+    assert!(redirected("ask") > 0.0);
+    cluster.finish_move(slot, &from, &to).expect("a move");
+    assert_eq!(conn.command(&["GET", here]).expect("GET").text().as_deref(), Some("vw"));
+    assert!(redirected("moved") > 0.0);
+    assert!(conn.command(&["BLPOP", "{t}list", "20"]).expect("BLPOP").items().is_some());
+    conn3.send(&["SSUBSCRIBE", "{t}channel"]).expect("to send");
+    conn3.receive().expect("a confirmation");
+    common::eventually("a message arrives", || {
+        conn.command(&["SPUBLISH", "{t}channel", "m"]).expect("SPUBLISH") == Reply::Int(1)
+    });
+    assert_eq!(conn.command(&["DBSIZE"]).expect("DBSIZE"), Reply::Int(2));
+    let (_, text) = proxy.get("/metrics").expect("/metrics");
+    let nodes: Vec<_> =
+        text.lines().filter(|l| l.starts_with("slotway_upstream_connects_total{")).collect();
+    assert!(
+        !nodes.is_empty() && nodes.iter().all(|l| l.contains("node=\"127.0.0.2:")),
+        "{nodes:?}"
+    );
+}
+
+#[test]
 fn nodes_announced_by_address() {
     changes_go_unnoticed(&[]);
 }

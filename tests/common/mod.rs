@@ -256,6 +256,16 @@ pub fn wait(child: &mut Child, what: &str) -> ExitStatus {
     }
 }
 
+/// A newer server than Debian's, `redis` or `valkey`, that `scripts/setup.sh test` has installed.
+pub fn newer(server: &str) -> PathBuf {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let script = root.join("tests/python/newer_servers.py");
+    let found = Command::new(root.join(".venv/bin/python")).arg(script).arg(server).output();
+    let found = found.expect(".venv: run scripts/setup.sh test");
+    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+    String::from_utf8_lossy(&found.stdout).trim().into()
+}
+
 /// Status and body of an HTTP page; `None` if nobody answers.
 pub fn http_get(addr: SocketAddr, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&addr, PATIENCE).ok()?;
