@@ -47,6 +47,11 @@ fn main() -> ExitCode {
             if let Err(error) = loaded.need_seeds() {
                 eprintln!("note: `slotway run` would not start like this\n  {error}");
             }
+            for warning in
+                slotway::users::files::users(&loaded.config).unwrap_or_default().warnings()
+            {
+                eprintln!("warning: {warning}");
+            }
             Ok(print(&(config::effective_toml(&loaded) + &tls)))
         }),
         Command::Sandbox(args) => {

@@ -272,8 +272,11 @@ pub static KEYS: &[Key] = &[
               on, off, nopass, #SHA-256 (printf %s PASSWORD | sha256sum) or >PASSWORD, ~KEY, \
               %R~KEY, %W~KEY, &CHANNEL, +COMMAND, -COMMAND, +COMMAND|SUBCOMMAND, +@CATEGORY, \
               (another selector). What they may not do is refused before anything is sent; what \
-              they may do is done with the rights of upstream.user, also what scripts do with keys \
-              that are not among their KEYS. As in Redis a client that does not log in is the user \
+              they may do is done with the rights of upstream.user. Slotway cannot check what \
+              scripts, functions and modules' commands without declared keys do, so it refuses \
+              them to users who do not have ~* &* +@all; the rule unchecked-commands, which Redis \
+              does not have, allows them to a user all the same, who can then do with a script \
+              whatever upstream.user can. As in Redis a client that does not log in is the user \
               \"default\"; where there are users, but none of that name, it has to log in.",
         field: |c| Field::Users(&mut c.users),
     },
@@ -986,7 +989,8 @@ pub static KEYS: &[Key] = &[
               names it (SHUTDOWN, REPLICAOF, SLAVEOF, FAILOVER, MIGRATE, MODULE LOAD, LOADEX and \
               UNLOAD, SWAPDB, DEBUG, and what of CLUSTER changes the cluster), and what would take \
               a connection over that clients share is denied always (SYNC, PSYNC, REPLCONF, SCRIPT \
-              DEBUG); docs/commands.md has them all.",
+              DEBUG); docs/commands.md has them all. Commands inside scripts and functions are not \
+              looked at: what must not happen at all needs \"@scripting\" in this list as well.",
         field: |c| Field::CommandRules(&mut c.commands.deny),
     },
     Key {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::{Users, parse_file};
 use crate::command::CommandTable;
@@ -79,6 +79,7 @@ impl Files {
     /// Those of `config`, whose users are known.
     pub fn new(config: Arc<Config>) -> Files {
         let users = users(&config).ok();
+        users.iter().for_each(warn_of);
         Files(Mutex::new(Inner { config, users, complained: Vec::new() }))
     }
 
@@ -104,6 +105,7 @@ impl Files {
         match users(config).and_then(|users| config.protects(users)) {
             Ok(users) if Some(&users) != current.as_ref() => {
                 info!(users = users.iter().count(), file = config.users_file, "users changed");
+                warn_of(&users);
                 *current = Some(users.clone());
                 tell(users);
             }
@@ -128,6 +130,11 @@ impl Files {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Logs what an operator should know of the users' rules.
+fn warn_of(users: &Users) {
+    users.warnings().iter().for_each(|warning| warn!("{warning}"));
 }
 
 fn renew(key: &str, file: &str, place: &Secret) -> Result<(), String> {

@@ -29,7 +29,7 @@ pub use files::Files;
 pub use look::{Heard, Look, Looked};
 pub use rules::{Denied, RuleError, Selector};
 pub use throttle::{Source, Throttle};
-pub use user::{Hash, User};
+pub use user::{Hash, UNCHECKED, User};
 pub use verify::{Asking, Credentials, Granted, Verify};
 
 use crate::command::CommandTable;
@@ -48,6 +48,9 @@ pub const PROTECTED: &str = "DENIED slotway is in protected mode (protected_mode
      protected_mode = false";
 /// How it begins where a user of the cluster has been deleted.
 pub const NO_SUCH_USER: &str = "NOPERM the cluster has no user";
+/// Why a command is refused whose effects cannot be checked, and the way out.
+pub const UNCHECKED_DENIED: &str = "slotway cannot check what it does against this user's keys, channels and commands. Allowed for \
+     users with ~* &* +@all, or with unchecked-commands in their rules (users, users_file)";
 /// What Redis says where one of a command's keys is not the user's.
 pub const KEY_DENIED: &str =
     "NOPERM this user has no permissions to access one of the keys used as arguments";
@@ -148,6 +151,12 @@ impl Users {
     /// slotway's own users can log in like this, the cluster's have to show their password.
     pub fn login_by_certificate(&self, name: &str) -> Option<&Arc<User>> {
         self.get(name.as_bytes()).filter(|user| user.on)
+    }
+
+    /// What an operator should know of these users' rules.
+    pub fn warnings(&self) -> Vec<String> {
+        let table = CommandTable::builtin();
+        self.own.iter().filter_map(|user| user.warning(&table)).collect()
     }
 
     /// The same users for the commands of another table.

@@ -17,6 +17,8 @@ use crate::resp::Args;
 pub enum Denied {
     /// Not this command.
     Command,
+    /// The rules allow this command, but its effects cannot be checked against them.
+    Unchecked,
     /// Not one of its keys.
     Key,
     /// Not one of its channels.
@@ -107,6 +109,8 @@ pub struct Selector {
     allowed: Box<[u64]>,
     /// Commands the table does not have are allowed.
     unknown_allowed: bool,
+    /// By command id: `rules` allow it, and it is refused because its effects cannot be checked.
+    withheld: Box<[u64]>,
     /// No key pattern is for reading or writing only.
     plain_keys: bool,
     first_args: Vec<(CommandId, Box<str>)>,
@@ -244,8 +248,9 @@ impl Selector {
         self.rules.push(rule);
     }
 
-    /// Makes what requests are checked by, for the commands of `table`.
-    pub fn compile(&mut self, table: &CommandTable) {
+    /// Makes what requests are checked by, for the commands of `table`. Unless `unchecked`, commands
+    /// whose effects cannot be checked are refused where the rules refuse anything at all.
+    pub fn compile(&mut self, table: &CommandTable, unchecked: bool) {
         let mut allowed = vec![if self.all { u64::MAX } else { 0 }; table.len().div_ceil(64)];
         let mut first_args: Vec<(CommandId, Box<str>)> = Vec::new();
         let mut unknown = self.all;
@@ -284,7 +289,22 @@ impl Selector {
                 }
             }
         }
+        let mut withheld = vec![0; allowed.len()];
+        if !unchecked && !self.allows_everything() {
+            for (id, _) in table.iter().filter(|(_, spec)| is_uncheckable(spec)) {
+                let bit = 1 << (id.0 % 64);
+                let at = usize::from(id.0 / 64);
+                let first_arg = first_args.iter().any(|(of, _)| *of == id);
+                first_args.retain(|(of, _)| *of != id);
+                if let (Some(allowed), Some(withheld)) = (allowed.get_mut(at), withheld.get_mut(at))
+                {
+                    *withheld |= if first_arg { bit } else { *allowed & bit };
+                    *allowed &= !bit;
+                }
+            }
+        }
         self.allowed = allowed.into();
+        self.withheld = withheld.into();
         self.unknown_allowed = unknown;
         self.first_args = first_args;
         self.plain_keys = self.keys.iter().all(|p| p.access == Access::ALL);
@@ -314,7 +334,7 @@ impl Selector {
             && !spec.flags.contains(Flags::NO_AUTH)
             && !self.has_first_arg(id, args)
         {
-            return Err(Denied::Command);
+            return Err(if self.withholds(id) { Denied::Unchecked } else { Denied::Command });
         }
         if !self.all_keys {
             self.check_keys(spec, args, keys)?;
@@ -336,6 +356,39 @@ impl Selector {
         key_accesses(spec, args, &mut accesses).ok()?;
         let denied = accesses.into_iter().find(|&(at, access)| !self.may_key(args, at, access));
         denied.map(|(at, _)| at as usize)
+    }
+
+    fn withholds(&self, id: CommandId) -> bool {
+        let word = self.withheld.get(usize::from(id.0 / 64));
+        word.is_some_and(|word| word & (1 << (id.0 % 64)) != 0)
+    }
+
+    /// Commands of `table` that the rules allow and that cannot be checked: `withheld` says whether
+    /// those that are refused for it are meant, or those that are allowed all the same.
+    pub fn uncheckable<'t>(
+        &self,
+        table: &'t CommandTable,
+        withheld: bool,
+    ) -> impl Iterator<Item = &'t str> {
+        let found = move |id: CommandId, spec: &CommandSpec| match withheld {
+            true => self.withholds(id),
+            false => is_uncheckable(spec) && self.has_command(id) && !self.allows_everything(),
+        };
+        table.iter().filter(move |(id, spec)| found(*id, spec)).map(|(_, spec)| &*spec.name)
+    }
+
+    /// Whether a rule names commands that are refused because they cannot be checked: such a
+    /// command itself, or the category of scripts.
+    pub fn names_withheld(&self, table: &CommandTable) -> bool {
+        self.rules.iter().any(|rule| match rule {
+            Rule::Command(name, true) | Rule::FirstArg(name, _) => {
+                table.by_name(name).is_some_and(|id| self.withholds(id))
+            }
+            Rule::Category(category, true) => {
+                **category == *"scripting" && self.uncheckable(table, true).next().is_some()
+            }
+            _ => false,
+        })
     }
 
     fn has_first_arg(&self, id: CommandId, args: &Args) -> bool {
@@ -432,6 +485,13 @@ impl Selector {
         text
     }
 
+    /// The same, and behind them the commands that they allow and that are refused because they
+    /// cannot be checked.
+    pub fn effective_commands(&self, table: &CommandTable) -> String {
+        let withheld = self.uncheckable(table, true).map(|name| format!(" -{name}"));
+        self.commands() + &withheld.collect::<String>()
+    }
+
     /// The key patterns.
     pub fn keys(&self) -> String {
         if self.all_keys {
@@ -459,6 +519,11 @@ impl Selector {
 
     /// All its rules in one line, as ACL LIST shows them.
     pub fn describe(&self) -> String {
+        self.describe_with(&self.commands())
+    }
+
+    /// The same with other words about commands.
+    pub fn describe_with(&self, commands: &str) -> String {
         let mut words = Vec::new();
         if self.all_keys || !self.keys.is_empty() {
             words.push(self.keys());
@@ -469,13 +534,50 @@ impl Selector {
         if self.all_channels || !self.channels.is_empty() {
             words.push(self.channels());
         }
-        words.push(self.commands());
+        words.push(commands.into());
         words.join(" ")
     }
 }
 
 /// Subcommands that Redis has since 7.0 and slotway answers.
 const NEWER: [&str; 2] = ["client|setinfo", "client|no-touch"];
+
+/// Commands about scripts and functions that run none and load none.
+const SCRIPTS_UNTOUCHED: [&str; 14] = [
+    "function",
+    "function|delete",
+    "function|dump",
+    "function|flush",
+    "function|help",
+    "function|kill",
+    "function|list",
+    "function|stats",
+    "script",
+    "script|exists",
+    "script|flush",
+    "script|help",
+    "script|kill",
+    "script|show",
+];
+/// Modules' commands that run code which calls other commands, keys declared or not: RedisGears
+/// (two generations) and RedisAI.
+const MODULES_THAT_RUN_CODE: [&str; 7] =
+    ["tfcall", "tfcallasync", "tfunction", "rg.", "redisgears", "ai.script", "ai.dag"];
+
+/// What the command does to keys and channels is not told by its arguments: it runs a script, loads
+/// one, or is a module's that does not declare its keys.
+pub fn is_uncheckable(spec: &CommandSpec) -> bool {
+    let name = &*spec.name;
+    if has_category(spec, "scripting") {
+        return !SCRIPTS_UNTOUCHED.contains(&name);
+    }
+    if name == "debug" || name.starts_with("debug|") {
+        return true; // DEBUG OBJECT, POPULATE …: keys without key specs
+    }
+    let module = spec.flags.contains(Flags::MODULE) || name.contains('.');
+    let undeclared = (spec.keys.is_none() && !spec.container) || !spec.keys_complete;
+    (module && undeclared) || MODULES_THAT_RUN_CODE.iter().any(|known| name.starts_with(known))
+}
 
 fn has_category(spec: &CommandSpec, category: &str) -> bool {
     spec.categories.iter().any(|c| **c == *category)

@@ -70,9 +70,8 @@ fn keys_by_what_is_done_to_them() {
         ("SORT ro:a STORE ro:b", denied),
         ("SORT ro:a BY w_* STORE wo:b", Err(Denied::Sort("BY"))),
         ("SORT ro:a BY nosort GET #", Err(Denied::Sort("GET"))),
-        ("EVAL s 1 rw:a", Ok(())),
-        ("EVAL s 1 ro:a", denied),
-        ("EVAL s x ro:a", denied),
+        ("EVAL s 1 rw:a", Err(Denied::Unchecked)),
+        ("EVAL s 1 ro:a", Err(Denied::Unchecked)),
         ("PING", Ok(())),
         ("SSUBSCRIBE ch", Err(Denied::Channel)),
     ] {
@@ -80,6 +79,104 @@ fn keys_by_what_is_done_to_them() {
     }
     let plain = user("+@all ~a* resetkeys ~b*");
     assert_eq!((check(&plain, "MGET b1 b2"), check(&plain, "GET a1")), (Ok(()), denied));
+}
+
+/// Scripts do what their user may not: only for who may everything, or by the rule that says so.
+#[test]
+fn commands_that_cannot_be_checked() {
+    const UNCHECKABLE: [&str; 10] = [
+        "EVAL s 1 a:1",
+        "EVAL_RO s 1 a:1",
+        "EVALSHA s 1 a:1",
+        "EVALSHA_RO s 1 a:1",
+        "FCALL f 1 a:1",
+        "FCALL_RO f 1 a:1",
+        "SCRIPT LOAD s",
+        "FUNCTION LOAD s",
+        "FUNCTION RESTORE s",
+        "DEBUG OBJECT a:1",
+    ];
+    let limited = [
+        "~a:* +@all -@dangerous -@admin +debug",
+        "~* +@all",
+        "~* &* +@all -flushall",
+        "~* &* +@scripting +debug",
+        "~a:* &* +@all",
+        "~a:* +eval +evalsha (~* &* +@all -get)",
+    ];
+    for rules in limited {
+        let u = user(rules);
+        for line in UNCHECKABLE {
+            let told = check(&u, line);
+            assert!(matches!(told, Err(Denied::Unchecked)), "{rules}: {line}: {told:?}");
+        }
+        assert_eq!(check(&u, "SCRIPT EXISTS x"), Ok(()), "{rules}");
+        let free = user(&format!("{rules} unchecked-commands"));
+        for line in UNCHECKABLE {
+            assert_eq!(check(&free, line), Ok(()), "{rules}: {line}");
+        }
+        assert!(free.describe(false).contains(" unchecked-commands "), "{}", free.describe(false));
+        assert!(free.warning(&CommandTable::builtin()).is_some_and(|w| w.contains("'u'")));
+    }
+    // The rules about commands and declared keys still hold.
+    let free = user("~a:* +@all -eval unchecked-commands");
+    assert_eq!(check(&free, "EVAL s 1 a:1"), Err(Denied::Command));
+    assert_eq!(check(&free, "EVALSHA s 1 b:1"), Err(Denied::Key));
+    for rules in ["~* &* +@all", "~a:* +get (~* &* +@all)"] {
+        let u = user(rules);
+        UNCHECKABLE.iter().for_each(|line| assert_eq!(check(&u, line), Ok(()), "{rules}: {line}"));
+        assert_eq!(u.warning(&CommandTable::builtin()), None);
+    }
+    // One script's text or digest is no exception.
+    assert_eq!(check(&user("~* +evalsha|s"), "EVALSHA s 1 a:1"), Err(Denied::Unchecked));
+    assert_eq!(check(&user("~* +get"), "EVAL s 1 a:1"), Err(Denied::Command));
+    // Whoever names what is refused is told; whoever has it among all others need not be.
+    let table = CommandTable::builtin();
+    assert!(user("~a:* +eval").warning(&table).is_some_and(|w| w.contains("unchecked-commands")));
+    assert!(user("~a:* +@scripting").warning(&table).is_some());
+    assert_eq!(user("~a:* +@all -@dangerous").warning(&table), None);
+    // What ACL GETUSER and ACL LIST show, read again, gives the same answers.
+    let shown = user("~a:* +@all").selectors[0].effective_commands(&table);
+    assert_eq!(check(&user(&format!("~a:* {shown}")), "EVAL s 1 a:1"), Err(Denied::Command));
+}
+
+/// Modules' commands by what the cluster's table says of them.
+#[test]
+fn commands_of_modules_that_cannot_be_checked() {
+    let command = |name: &str, flags: &str, first: i64| {
+        let flags: Vec<&str> = flags.split(' ').collect();
+        let words: String = flags.iter().map(|f| format!("+{f}\r\n")).collect();
+        format!(
+            "*7\r\n${}\r\n{name}\r\n:-2\r\n*{}\r\n{words}:{first}\r\n:{first}\r\n:{}\r\n*1\r\n+@read\r\n",
+            name.len(),
+            flags.len(),
+            i64::from(first > 0)
+        )
+    };
+    for (name, flags, first, checkable) in [
+        ("json.get", "readonly module", 1, true),
+        ("ft.search", "readonly module", 0, false),
+        ("search", "readonly module", 0, false),
+        ("x.keys", "readonly module movablekeys", 1, false),
+        ("tfcall", "readonly module", 1, false),
+        ("rg.trigger", "readonly module", 1, false),
+    ] {
+        let reply = format!("*1\r\n{}", command(name, flags, first));
+        let table = CommandTable::builtin().overlay(reply.as_bytes()).expect(name);
+        let line = format!("{name} a:1");
+        let ranges = words(&line);
+        let args = Args::new(line.as_bytes(), &ranges);
+        let id = table.resolve(&args).expect(name);
+        let told = |rules: &str| {
+            let user = user(rules).compiled(&table);
+            user.check(id, table.get(id), &args, &mut Vec::new())
+        };
+        let expected = if checkable { Ok(()) } else { Err(Denied::Unchecked) };
+        assert_eq!(told("~a:* &* +@all"), expected, "{name}");
+        assert_eq!(told("~* &* +@all -@dangerous"), expected, "{name}");
+        assert_eq!(told("~* &* +@all"), Ok(()), "{name}");
+        assert_eq!(told("~* +@all unchecked-commands"), Ok(()), "{name}");
+    }
 }
 
 #[test]

@@ -69,6 +69,9 @@ fn selector_shown(rule: &str, table: &CommandTable) -> String {
     }
 }
 
+/// The rule of slotway's own that lets a user run what cannot be checked.
+pub const UNCHECKED: &str = "unchecked-commands";
+
 /// One user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -78,6 +81,8 @@ pub struct User {
     pub on: bool,
     /// With any password, and `default` without logging in.
     pub nopass: bool,
+    /// Commands whose effects cannot be checked are allowed if the rules about commands allow them.
+    pub unchecked: bool,
     /// With one of these.
     pub passwords: Vec<Hash>,
     /// What it may do; never empty, the first one is the user's own.
@@ -91,6 +96,7 @@ impl User {
             name: name.into(),
             on: false,
             nopass: false,
+            unchecked: false,
             passwords: Vec::new(),
             selectors: vec![Selector::default()],
         }
@@ -129,7 +135,8 @@ impl User {
                 format!("user '{name}', rule '{shown}': {}", error.text())
             })?;
         }
-        user.selectors.iter_mut().for_each(|selector| selector.compile(table));
+        let unchecked = user.unchecked;
+        user.selectors.iter_mut().for_each(|selector| selector.compile(table, unchecked));
         Ok(user)
     }
 
@@ -146,6 +153,7 @@ impl User {
                 self.passwords.clear();
             }
             "reset" => *self = User::new(&self.name),
+            UNCHECKED => self.unchecked = true,
             "clearselectors" => self.selectors.truncate(1),
             // What RESTORE looks at is the nodes' to say.
             "sanitize-payload" | "skip-sanitize-payload" => {}
@@ -185,7 +193,8 @@ impl User {
     /// Its rules for the commands of another table.
     pub fn compiled(&self, table: &CommandTable) -> User {
         let mut user = self.clone();
-        user.selectors.iter_mut().for_each(|selector| selector.compile(table));
+        let unchecked = self.unchecked;
+        user.selectors.iter_mut().for_each(|selector| selector.compile(table, unchecked));
         user
     }
 
@@ -231,19 +240,57 @@ impl User {
         self.selectors.iter().any(Selector::allows_everything)
     }
 
+    /// What an operator should know of the user's rules, as one sentence: they let it out of its
+    /// own rules, or name what is refused all the same.
+    pub fn warning(&self, table: &CommandTable) -> Option<String> {
+        let name = &self.name;
+        if self.may_everything() {
+            return None;
+        }
+        let free: Vec<&str> =
+            self.selectors.iter().flat_map(|s| s.uncheckable(table, false)).collect();
+        if self.unchecked && !free.is_empty() {
+            return Some(format!(
+                "user '{name}' has {UNCHECKED}: what scripts, functions and modules do for it is not \
+                 kept to its keys, channels and commands, and is done with the rights of \
+                 upstream.user"
+            ));
+        }
+        self.selectors.iter().any(|s| s.names_withheld(table)).then(|| {
+            format!(
+                "user '{name}': its rules name commands that are refused, because slotway cannot \
+                 check what scripts, functions and modules do; only ~* &* +@all together, or \
+                 {UNCHECKED}, allow them"
+            )
+        })
+    }
+
     /// Its line, as ACL LIST shows it, without its passwords unless `secrets`.
     pub fn describe(&self, secrets: bool) -> String {
+        self.described(secrets, Selector::describe)
+    }
+
+    /// The same with its hashes, and with the commands that are refused because they cannot be
+    /// checked.
+    pub fn describe_effective(&self, table: &CommandTable) -> String {
+        self.described(true, |selector| selector.describe_with(&selector.effective_commands(table)))
+    }
+
+    fn described(&self, secrets: bool, rules: impl Fn(&Selector) -> String) -> String {
         let mut line = format!("user {} {}", self.name, if self.on { "on" } else { "off" });
         if self.nopass {
             line += " nopass";
+        }
+        if self.unchecked {
+            line += &format!(" {UNCHECKED}");
         }
         for hash in &self.passwords {
             line += &if secrets { format!(" #{}", hash.hex()) } else { " #***".into() };
         }
         for (i, selector) in self.selectors.iter().enumerate() {
             line += &match i {
-                0 => format!(" {}", selector.describe()),
-                _ => format!(" ({})", selector.describe()),
+                0 => format!(" {}", rules(selector)),
+                _ => format!(" ({})", rules(selector)),
             };
         }
         line

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::Worker;
 use super::downstream::Flow;
+use crate::command::CommandTable;
 use crate::resp::{ArgRange, Args, Protocol, RequestProgress, scan_request, write};
-use crate::users::{Selector, User};
+use crate::users::{Selector, UNCHECKED, User};
 
 impl Worker {
     /// ACL `name` of a user that may say it. `None`: a node answers.
@@ -28,11 +29,12 @@ impl Worker {
             }
             "list" => {
                 write::array_header(&mut reply, self.users.iter().count());
-                let lines = self.users.iter().map(|user| user.describe(true));
+                let table = self.router.table();
+                let lines = self.users.iter().map(|user| user.describe_effective(table));
                 lines.for_each(|line| write::bulk(&mut reply, line.as_bytes()));
             }
             "getuser" => match self.users.get(args.get(2).unwrap_or_default()) {
-                Some(user) => get_user(user, protocol, &mut reply),
+                Some(user) => get_user(user, self.router.table(), protocol, &mut reply),
                 None => write::null(&mut reply, protocol),
             },
             "dryrun" => self.acl_dry_run(args, &mut reply),
@@ -76,12 +78,14 @@ impl Worker {
     }
 }
 
-fn get_user(user: &User, protocol: Protocol, out: &mut Vec<u8>) {
+fn get_user(user: &User, table: &CommandTable, protocol: Protocol, out: &mut Vec<u8>) {
     let text = |out: &mut Vec<u8>, text: &str| write::bulk(out, text.as_bytes());
     write::map_header(out, protocol, 6);
     text(out, "flags");
     let on = if user.on { "on" } else { "off" };
-    let flags: Vec<&str> = if user.nopass { vec![on, "nopass"] } else { vec![on] };
+    let mut flags = vec![on];
+    flags.extend(user.nopass.then_some("nopass"));
+    flags.extend(user.unchecked.then_some(UNCHECKED));
     write::header(out, if protocol == Protocol::Resp3 { b'~' } else { b'*' }, flags.len());
     flags.into_iter().for_each(|flag| text(out, flag));
     text(out, "passwords");
@@ -89,7 +93,7 @@ fn get_user(user: &User, protocol: Protocol, out: &mut Vec<u8>) {
     user.passwords.iter().for_each(|hash| text(out, &hash.hex()));
     let rules = |out: &mut Vec<u8>, selector: &Selector| {
         let parts = [
-            ("commands", selector.commands()),
+            ("commands", selector.effective_commands(table)),
             ("keys", selector.keys()),
             ("channels", selector.channels()),
         ];

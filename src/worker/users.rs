@@ -20,8 +20,8 @@ use crate::resp::{Args, ProtocolError, strict_i64};
 use crate::route::{Local, Plan, PubSub, Script, Transaction};
 use crate::users::{
     Account, Asking, CHANNEL_DENIED, Credentials, Denied, Granted, KEY_DENIED, LONGEST_PASSWORD,
-    Login, NO_SUCH_USER, NOT_LOGGED_IN, OWN, PROTECTED, Source, Tag, Throttle, User, Users,
-    Verdict, Verify, WRONG_PASSWORD,
+    Login, NO_SUCH_USER, NOT_LOGGED_IN, OWN, PROTECTED, Source, Tag, Throttle, UNCHECKED_DENIED,
+    User, Users, Verdict, Verify, WRONG_PASSWORD,
 };
 
 /// Failed logins are logged no more often, microseconds.
@@ -624,6 +624,10 @@ impl Worker {
             Denied::Command => {
                 format!("NOPERM this user has no permissions to run the '{}' command", spec.name)
             }
+            Denied::Unchecked => format!(
+                "NOPERM this user has no permissions to run the '{}' command: {UNCHECKED_DENIED}",
+                spec.name
+            ),
             Denied::Key => KEY_DENIED.into(),
             Denied::Channel => CHANNEL_DENIED.into(),
             Denied::Sort(option) => {
@@ -631,7 +635,7 @@ impl Worker {
             }
         };
         let reason = match why {
-            Denied::Command => DeniedFor::Command,
+            Denied::Command | Denied::Unchecked => DeniedFor::Command,
             Denied::Key | Denied::Sort(_) => DeniedFor::Key,
             Denied::Channel => DeniedFor::Channel,
         };
@@ -677,6 +681,9 @@ impl Worker {
             Denied::Command => {
                 format!("This user has no permissions to run the '{name}' command")
             }
+            Denied::Unchecked => format!(
+                "This user has no permissions to run the '{name}' command: {UNCHECKED_DENIED}"
+            ),
             Denied::Key | Denied::Sort(_) | Denied::Channel => {
                 let what = if why == Denied::Channel { "channel" } else { "key" };
                 let at = args.get(user.denied_argument(spec, args)).unwrap_or_default();
