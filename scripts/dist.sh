@@ -36,7 +36,7 @@ strip "$root/slotway"
 cp LICENSE README.md CHANGELOG.md SECURITY.md proxy.toml "$root/"
 cp -r docs "$root/docs"
 cp -r deploy "$root/deploy"
-cp deploy/systemd/slotway.service deploy/systemd/slotway.socket "$root/"
+cp -r deploy/systemd/slotway.service deploy/systemd/slotway.socket deploy/systemd/slotway.service.d "$root/"
 
 archive() {
     tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" "$@"
@@ -56,6 +56,9 @@ if command -v dpkg-deb >/dev/null; then
     install -m 644 deploy/systemd/slotway.service deploy/systemd/slotway.socket "$deb/lib/systemd/system/"
     install -m 644 proxy.toml "$deb/etc/slotway/proxy.toml"
     cp -r docs README.md SECURITY.md "$doc/"
+    # An example: each of its lines wants a file.
+    mkdir -p "$doc/examples/slotway.service.d"
+    cp deploy/systemd/slotway.service.d/credentials.conf "$doc/examples/slotway.service.d/"
     cp LICENSE "$doc/copyright"
     gzip -n9 <CHANGELOG.md >"$doc/changelog.gz"
     find "$doc" -type f -exec chmod 644 {} +

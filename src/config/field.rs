@@ -105,6 +105,8 @@ pub(super) enum Field<'a> {
     OptionalAddress(&'a mut Option<Address>, u16),
     Workers(&'a mut Workers),
     Text(&'a mut String),
+    /// The path of a file that is read while slotway runs; empty is none.
+    Path(&'a mut String),
     /// Of a PEM file; empty is `None`.
     File(&'a mut Option<PathBuf>),
     /// Without spaces and control characters, as CLIENT SETNAME wants it.
@@ -154,6 +156,7 @@ impl Field<'_> {
             }
             Field::Workers(field) => *field = parse_workers(raw)?,
             Field::Text(field) => *field = raw.text("text")?.to_owned(),
+            Field::Path(field) => *field = raw.text("the path of a file")?.to_owned(),
             Field::Secret(field) => *field = Secret::new(raw.text("text")?),
             Field::Name(field) => {
                 let name = raw.text("a name")?;
@@ -226,6 +229,24 @@ impl Field<'_> {
         Ok(())
     }
 
+    /// Whether it is the path of a credential of systemd's, which `folder` is then put before.
+    pub(super) fn credential(self, folder: Option<&str>) -> bool {
+        const CREDENTIAL: &str = "${CREDENTIALS_DIRECTORY}/";
+        let path = match &self {
+            Field::Path(path) => path.as_str(),
+            Field::File(Some(path)) => path.to_str().unwrap_or_default(),
+            _ => return false,
+        };
+        let Some(name) = path.strip_prefix(CREDENTIAL) else { return false };
+        let full = format!("{}/{name}", folder.unwrap_or_default());
+        match (self, folder) {
+            (Field::Path(path), Some(_)) => *path = full,
+            (Field::File(path), Some(_)) => *path = Some(full.into()),
+            _ => {}
+        }
+        true
+    }
+
     /// Takes over the value of the same key in another configuration.
     pub(super) fn copy(self, other: Field<'_>) {
         match (self, other) {
@@ -237,6 +258,7 @@ impl Field<'_> {
             (Field::Switch(to), Field::Switch(from)) => *to = *from,
             (Field::Users(to), Field::Users(from)) => to.clone_from(from),
             (Field::Text(to), Field::Text(from))
+            | (Field::Path(to), Field::Path(from))
             | (Field::Name(to), Field::Name(from))
             | (Field::Level(to), Field::Level(from)) => to.clone_from(from),
             (Field::Secret(to), Field::Secret(from)) => to.clone_from(from),
@@ -270,7 +292,9 @@ impl Field<'_> {
             }
             Field::Workers(Workers::Auto) => "auto".into(),
             Field::Workers(Workers::Count(count)) => whole(count.get()),
-            Field::Text(text) | Field::Name(text) | Field::Level(text) => text.as_str().into(),
+            Field::Text(text) | Field::Path(text) | Field::Name(text) | Field::Level(text) => {
+                text.as_str().into()
+            }
             Field::Secret(secret) => secret.masked().into(),
             Field::Switch(on) => (**on).into(),
             Field::File(path) => {
@@ -304,6 +328,7 @@ impl Field<'_> {
             Field::OptionalAddress(..) => format!("{address}, or \"\""),
             Field::Workers(_) => format!("\"auto\" or a number from 1 to {MAX_WORKERS}"),
             Field::Text(_) | Field::Secret(_) => "text".into(),
+            Field::Path(_) => "path of a file, or \"\" for none".into(),
             Field::Switch(_) => "true or false".into(),
             Field::File(_) => "path of a PEM file, or \"\" for none".into(),
             Field::Name(_) => "text without spaces, or \"\" for none".into(),

@@ -287,7 +287,7 @@ pub static KEYS: &[Key] = &[
         doc: "A file with more of slotway's own users, as Redis's aclfile: one a line, beginning \
               with \"user\". Read again when it changes: new rules hold at once, who is not in it \
               any more is disconnected; a file with a mistake changes nothing. \"\" is none.",
-        field: |c| Field::Text(&mut c.users_file),
+        field: |c| Field::Path(&mut c.users_file),
     },
     Key {
         path: "protected_mode",
@@ -311,7 +311,7 @@ pub static KEYS: &[Key] = &[
         change: Change::Now,
         flag: None,
         doc: "A file with the token, instead of admin_token; read again when it changes.",
-        field: |c| Field::Text(&mut c.admin_token_file),
+        field: |c| Field::Path(&mut c.admin_token_file),
     },
     Key {
         path: "admin_token_for_probes",
@@ -335,7 +335,7 @@ pub static KEYS: &[Key] = &[
         flag: None,
         doc: "A file with the user name, instead of upstream.user: a Kubernetes Secret has it \
               beside the password. Read again when it changes. \"\" is none.",
-        field: |c| Field::Text(&mut c.upstream.user_file),
+        field: |c| Field::Path(&mut c.upstream.user_file),
     },
     Key {
         path: "upstream.password",
@@ -353,7 +353,7 @@ pub static KEYS: &[Key] = &[
         doc: "A file with the password, instead of upstream.password (a Kubernetes Secret, say). \
               Read again when it changes: connections that are made from then on use the new one. \
               \"\" is none.",
-        field: |c| Field::Text(&mut c.upstream.password_file),
+        field: |c| Field::Path(&mut c.upstream.password_file),
     },
     Key {
         path: "upstream.client_name",

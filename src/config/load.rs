@@ -20,11 +20,15 @@ use super::{Config, ConfigError, Listen, Problem};
 pub struct Sources {
     /// The file, if there is one.
     pub file: Option<PathBuf>,
-    /// The environment; only what starts with `SLOTWAY_` is looked at.
+    /// The environment; only what starts with `SLOTWAY_` is looked at, and the folder of systemd's
+    /// credentials.
     pub env: Vec<(OsString, OsString)>,
     /// The flags, in their order.
     pub flags: Vec<Flag>,
 }
+
+/// The variable by which systemd names the folder of a service's credentials.
+const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
 /// One key set on the command line. No `Debug`, for the same reason.
 #[derive(Clone)]
@@ -101,6 +105,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     }
     loading.environment(&sources.env);
     loading.flags(&sources.flags);
+    loading.credentials(&sources.env);
     let Loading { mut loaded, mut problems } = loading;
     if problems.is_empty() {
         problems = contradictions(&loaded);
@@ -292,6 +297,28 @@ impl Loading {
                     self.problem(origin, "", reason);
                 }
             }
+        }
+    }
+
+    /// Puts the folder of systemd's credentials into the paths that begin with `${CREDENTIALS_DIRECTORY}/`.
+    fn credentials(&mut self, env: &[(OsString, OsString)]) {
+        let folder = env.iter().find(|(name, _)| name == CREDENTIALS_VARIABLE);
+        let folder = folder.and_then(|(_, path)| path.to_str()).filter(|p| p.starts_with('/'));
+        let mut unknown = Vec::new();
+        for key in KEYS {
+            let named = (key.field)(&mut self.loaded.config).credential(folder);
+            if named && folder.is_none() {
+                unknown.push(key.path);
+            }
+        }
+        for key in unknown {
+            let origin = self.loaded.origin(key).clone();
+            let reason = format!(
+                "{CREDENTIALS_VARIABLE} is not set: systemd sets it for a service with \
+                 LoadCredential=; elsewhere set it to the folder of the files, such as \
+                 /run/credentials/slotway.service while the service runs"
+            );
+            self.problem(origin, key, reason);
         }
     }
 

@@ -387,6 +387,35 @@ mod tests {
         load(&Sources { flags, ..Sources::default() })
     }
 
+    /// Paths of files may name systemd's credentials, and no other key may.
+    #[test]
+    fn credentials_of_systemd() {
+        let with = |folder: Option<&str>, settings: &[&str]| {
+            let env = folder.map(|f| ("CREDENTIALS_DIRECTORY".into(), f.into())).into_iter();
+            let flags = settings.iter().map(|text| Flag::Set((*text).into())).collect();
+            load(&Sources { env: env.collect(), flags, ..Sources::default() })
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().to_str().unwrap();
+        std::fs::write(format!("{folder}/password"), "hunter2\n").unwrap();
+        let path = "${CREDENTIALS_DIRECTORY}/password";
+        let (file, key) =
+            (format!("upstream.password_file={path}"), format!("tls.admin.key={path}"));
+        let config = with(Some(folder), &[&file]).unwrap().config;
+        assert_eq!(config.upstream.password_file, format!("{folder}/password"));
+        assert_eq!(&*config.upstream.password.reveal(), "hunter2");
+        let name = "tracing.service_name=${CREDENTIALS_DIRECTORY}/password";
+        let other = with(Some(folder), &[name]).unwrap().config;
+        assert_eq!(other.tracing.service_name, path);
+        for wrong in [None, Some(""), Some("relative")] {
+            let told = with(wrong, &[&file, &key]).unwrap_err().to_string();
+            assert_eq!(told.matches("CREDENTIALS_DIRECTORY is not set").count(), 2, "{told}");
+        }
+        let missing = "upstream.password_file=${CREDENTIALS_DIRECTORY}/none";
+        let told = with(Some(folder), &[missing]).unwrap_err().to_string();
+        assert!(told.contains(&format!("{folder}/none: cannot be read")), "{told}");
+    }
+
     /// A value that is not the default, for every key.
     pub(super) const OTHER: &[&str] = &[
         "listen=unix:/run/s.sock,[::1]:7",

@@ -193,6 +193,8 @@ A key is set in one of four ways; the later ones win:
 
 `slotway check --config FILE` takes the same flags and variables, and prints the configuration that `slotway run` would use, with the place each value comes from. Passwords are shown as `***`.
 
+A path of a file (`users_file`, `upstream.password_file`, `tls.downstream.key` …) that begins with `${CREDENTIALS_DIRECTORY}/` names a credential that systemd gives to the service (`LoadCredential=`): `upstream.password_file = "${CREDENTIALS_DIRECTORY}/upstream-password"`. No other variable is put into a value. [deploy/README.md](../deploy/README.md#systemd) has how to.
+
 ## Changes at run time
 
 A running slotway looks at its file and takes a changed one when it has not changed for half a second (a symbolic link that leads elsewhere counts, as Kubernetes swaps the folder of a ConfigMap); `SIGHUP` makes it look at once. Clients stay connected, and nothing that is under way is cut off. Environment variables and flags are what they were at the start, and still win over the file.

@@ -371,10 +371,87 @@ def test_the_systemd_units():
         file = pathlib.Path(folder) / "slotway.service"
         file.write_text(unit.replace("/usr/bin/slotway", str(BINARY)))
         sockets = shutil.copy(DEPLOY / "systemd/slotway.socket", folder)
-        out = subprocess.run(
-            ["systemd-analyze", "verify", "--man=no", file, sockets], capture_output=True, text=True
-        )
-        assert out.returncode == 0 and not out.stderr, out.stderr
+        for drop_in in [False, True]:
+            if drop_in:
+                shutil.copytree(DEPLOY / "systemd/slotway.service.d", f"{file}.d")
+            out = subprocess.run(
+                ["systemd-analyze", "verify", "--man=no", file, sockets],
+                capture_output=True,
+                text=True,
+            )
+            assert out.returncode == 0 and not out.stderr, out.stderr
+
+
+CREDENTIAL_KEYS = {
+    "users": "users_file",
+    "upstream-user": "upstream.user_file",
+    "upstream-password": "upstream.password_file",
+    "admin-token": "admin_token_file",
+    "tls-key": "tls.downstream.key",
+    "tls-upstream-key": "tls.upstream.key",
+    "tls-admin-key": "tls.admin.key",
+}
+
+
+def credentials(unit):
+    """The credentials that a unit or drop-in loads, commented ones included: ID to source."""
+    return dict(re.findall(r"^#?LoadCredential=([\w-]+):(\S+)$", unit, re.M))
+
+
+def test_credentials_are_the_same_everywhere():
+    unit = (DEPLOY / "systemd/slotway.service").read_text()
+    assert credentials(unit) == {name: f"slotway.{name}" for name in CREDENTIAL_KEYS}
+    readme = (DEPLOY / "README.md").read_text()
+    for name, key in CREDENTIAL_KEYS.items():
+        path = "${CREDENTIALS_DIRECTORY}/" + name
+        assert f'| `/etc/credstore/slotway.{name}` | `{key} = "{path}"` |' in readme
+    drop_in = (DEPLOY / "systemd/slotway.service.d/credentials.conf").read_text()
+    loaded = credentials(drop_in)
+    assert loaded and loaded.keys() <= CREDENTIAL_KEYS.keys()
+    variables = dict(re.findall(r"^#?Environment=(\w+)=(\S+)$", drop_in, re.M))
+    wanted = {
+        "SLOTWAY_" + CREDENTIAL_KEYS[name].upper().replace(".", "__"): f"%d/{name}"
+        for name in loaded
+    }
+    assert variables == wanted
+
+
+def test_slotway_finds_the_credentials(tmp_path):
+    """As systemd starts it: the folder in the environment, its files for the user alone."""
+    secrets = {
+        "users": "user app on >app-s3cret ~* &* +@all\n",
+        "upstream-user": "proxy\n",
+        "upstream-password": "nodes-s3cret\n",
+        "admin-token": "token-s3cret\n",
+    }
+    for name, text in secrets.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o400)
+    config = tmp_path / "proxy.toml"
+    top = [f'{CREDENTIAL_KEYS[name]} = "${{CREDENTIALS_DIRECTORY}}/{name}"' for name in secrets]
+    config.write_text("\n".join(top) + "\n")
+    command = [BINARY, "check", "--seeds", "127.0.0.1:1"]
+    inherited = {n: v for n, v in os.environ.items() if not n.startswith("SLOTWAY_")}
+    environment = inherited | {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    by_file = subprocess.run(
+        [*command, "--config", config], env=environment, capture_output=True, text=True
+    )
+    drop_in = (DEPLOY / "systemd/slotway.service.d/credentials.conf").read_text()
+    variables = re.findall(r"^Environment=(\w+)=%d/([\w-]+)$", drop_in, re.M)
+    variables = {name: f"{tmp_path}/{of}" for name, of in variables if of in secrets}
+    by_drop_in = subprocess.run(command, env=inherited | variables, capture_output=True, text=True)
+    for out, names in [(by_file, secrets), (by_drop_in, secrets.keys() - {"upstream-user"})]:
+        assert out.returncode == 0, out.stderr
+        for name in names:
+            assert f'"{tmp_path}/{name}"' in out.stdout, out.stdout
+        assert "s3cret" not in out.stdout + out.stderr
+    # Outside of a service it says what is missing, for each key.
+    alone = subprocess.run(
+        [*command, "--config", config], env=inherited, capture_output=True, text=True
+    )
+    assert alone.returncode == 2
+    for name in secrets:
+        assert f"{CREDENTIAL_KEYS[name]}: CREDENTIALS_DIRECTORY is not set" in alone.stderr
 
 
 def test_the_sockets_are_those_of_the_default_configuration():
