@@ -2,23 +2,17 @@
 
 use std::time::Duration;
 
+use crate::command::{REDACTED, is_secret_argument};
 use crate::resp::Args;
 
 /// The line (a simple string), as Redis writes it: when, since 1970; the client's address; the
 /// command with its arguments quoted.
 pub fn monitor_line(at: Duration, addr: &str, args: &Args) -> Vec<u8> {
     let mut out = format!("+{}.{:06} [0 {addr}]", at.as_secs(), at.subsec_micros()).into_bytes();
-    let mut secret = 0;
     for (i, arg) in args.iter().enumerate() {
-        // As Redis shows what logins are made of.
-        let is = |word: &[u8]| arg.eq_ignore_ascii_case(word);
-        if secret > 0 {
-            secret -= 1;
-            out.extend_from_slice(b" \"(redacted)\"");
+        if is_secret_argument(args, i) {
+            out.extend_from_slice(format!(" \"{REDACTED}\"").as_bytes());
             continue;
-        }
-        if (i == 0 && is(b"auth")) || (i > 1 && args.is(0, "hello") && is(b"auth")) {
-            secret = 2;
         }
         out.extend_from_slice(b" \"");
         arg.iter().for_each(|&byte| quote(byte, &mut out));

@@ -14,6 +14,7 @@ mod class;
 mod keys;
 mod parse;
 mod rules;
+mod secrets;
 mod spec;
 mod table;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use class::Class;
 pub use keys::{KeyError, key_accesses, key_positions, no_number_of_keys};
 pub use parse::TableError;
 pub use rules::{Rule, Rules, Verdict};
+pub use secrets::{REDACTED, is_announced_address, is_secret_argument, is_secret_setting};
 pub use spec::{
     Access, Begin, CommandSpec, Find, Flags, KeyAccess, KeyPart, KeySpec, Native, RequestPolicy,
     ResponsePolicy,

@@ -1,6 +1,7 @@
 //! What slotway does about each command: by its key specs and policies where they say it, by
 //! [`OWN`] where they cannot.
 
+use super::filter::Filter;
 use super::pubsub::{Ask, PubSub};
 use super::server::{DEFAULT_COUNT, Server};
 use crate::command::{CommandSpec, Flags, KeySpec, RequestPolicy, ResponsePolicy};
@@ -73,6 +74,8 @@ pub enum Fan {
     Nodes,
     /// Every node that is reached at the moment.
     Reached,
+    /// Any one primary.
+    One,
 }
 
 /// How several replies become one (`response_policy`).
@@ -104,6 +107,8 @@ pub enum Merge {
     Scan,
     /// What nodes say of their subscribers.
     PubSub(Ask),
+    /// One part, without the nodes' secrets.
+    Filtered(Filter),
 }
 
 /// What is done with Lua scripts.
@@ -185,8 +190,8 @@ pub enum Local {
 #[allow(missing_docs)]
 pub enum Refused {
     NotYet,
-    /// CONFIG SET of a password: slotway's next connection would be refused.
-    NodesPassword,
+    /// CONFIG SET of a secret of the nodes, or of the address at which nodes log in to each other.
+    NodesSecret,
     Dangerous,
     /// It would make a shared connection to a node another thing than it is: `commands.allow` does
     /// not open it either.
@@ -206,10 +211,10 @@ impl Refused {
             Refused::NotYet => {
                 format!("ERR {name} is not supported by this version of slotway")
             }
-            Refused::NodesPassword => format!(
-                "NOPERM {name} requirepass would change the nodes' password, and slotway's next \
-                 connection to them would be refused; set it on the nodes, and upstream.password in \
-                 slotway's configuration"
+            Refused::NodesSecret => format!(
+                "NOPERM {name} of the nodes' secrets (requirepass, masterauth …) and of their \
+                 announced addresses is denied: connections to the nodes would be refused, or log \
+                 in elsewhere; set it on the nodes, and upstream.password in slotway's configuration"
             ),
             Refused::Dangerous => format!(
                 "NOPERM {name} is denied: it would act on a single node of the cluster behind \
@@ -233,8 +238,8 @@ impl Refused {
     pub fn reason(self) -> &'static str {
         match self {
             Refused::NotYet => "refused: not built yet",
-            Refused::NodesPassword => {
-                "`requirepass` is refused: slotway's next connection to the nodes would be"
+            Refused::NodesSecret => {
+                "the nodes' secrets and announced addresses are refused: set them on the nodes"
             }
             Refused::Dangerous => {
                 "refused: would act on one node behind the cluster's back (`commands.allow`)"

@@ -38,8 +38,11 @@ const NEWER_CLIENT: [&str; 2] = ["client|no-touch", "client|setinfo"];
 const NOTES: &[(&str, &str)] = &[
     ("acl", "The nodes' users; see *Users*"),
     ("acl|dryrun", "See *Users*: for slotway's own users about these, answered by slotway"),
-    ("acl|getuser", "See *Users*: for slotway's own users about these, answered by slotway"),
-    ("acl|list", "See *Users*: for slotway's own users about these, answered by slotway"),
+    (
+        "acl|getuser",
+        "See *Users*: for slotway's own users about these, answered by slotway; of the nodes' users without hashes, see *Secrets of the nodes*",
+    ),
+    ("acl|list", "As `ACL GETUSER`"),
     ("acl|users", "See *Users*: for slotway's own users about these, answered by slotway"),
     (
         "acl|whoami",
@@ -102,8 +105,14 @@ const NOTES: &[(&str, &str)] = &[
     ("client|setinfo", "As a 7.2 server answers, on a 7.0 cluster as well; at most 4096 bytes"),
     ("client|setname", "Kept by slotway, at most 4096 bytes; the nodes see `upstream.client_name`"),
     ("command", "The nodes' own table"),
-    ("config|set", "`requirepass` is refused: slotway's next connection to the nodes would be"),
-    ("config|get", "One primary's value. What was set through slotway is the same on all nodes"),
+    (
+        "config|set",
+        "Secrets (`requirepass`, `masterauth` …) and announced addresses (`cluster-announce-ip` …) are refused: set them on the nodes",
+    ),
+    (
+        "config|get",
+        "One primary's values, without secrets: see *Secrets of the nodes*. What was set through slotway is the same on all nodes",
+    ),
     ("copy", "`DB` is refused by the node: a cluster has one database"),
     ("dbsize", "Each primary counts at its own moment"),
     (
@@ -157,7 +166,7 @@ const NOTES: &[(&str, &str)] = &[
         "Covers all that this client has had acknowledged: the least number over the primaries that it has written to. A primary lost while it waits is an error",
     ),
     ("lastsave", "The oldest of the primaries"),
-    ("module|list", "One primary's"),
+    ("module|list", "One primary's, without the modules' arguments"),
     ("move", "The node's refusal: a cluster has one database"),
     ("reset", "Back to RESP2, name and `CLIENT REPLY` forgotten. Waits as `HELLO` does"),
     (
@@ -357,7 +366,7 @@ fn destination(behaviour: Behaviour) -> &'static str {
         Behaviour::Wait => "every primary that the client has written to",
         Behaviour::Monitor | Behaviour::Join | Behaviour::Aside(_) => "every primary",
         Behaviour::Split(_) => "split by slot",
-        Behaviour::Any => "any primary",
+        Behaviour::Any | Behaviour::Fan { to: Fan::One, .. } => "any primary",
         Behaviour::Fan { to: Fan::Primaries, .. } => "every primary",
         Behaviour::SlotAt(_) => "the slot's primary",
         Behaviour::Script(_) => "by its keys",
@@ -388,6 +397,7 @@ fn merge_words(merge: Merge) -> &'static str {
         Merge::AllSucceeded => "the first, if none is an error",
         Merge::OneSucceeded => "the first that is no error",
         Merge::Info => "field by field",
+        Merge::Filtered(_) => "one primary's, without secrets",
         Merge::Scan => "the shard's, with slotway's cursor",
         Merge::PubSub(Ask::Channels(_)) => "all names, each once",
         Merge::PubSub(Ask::NumSub(_) | Ask::NumPat) => "the sum, slotway counts as its subscribers",
@@ -572,6 +582,15 @@ Without users every client may do everything, with the rights of the user that s
 Before the login a client may send commands of at most 10 arguments of at most 16 KiB each, as to a server; a longer name or password is wrong.
 
 A **failed login** is answered later and later, by the failures from the same address in the last minute (up to 5 s); nobody else waits for it. From ten of them on, logins from that address are looked at one after the other, 50 in a second, and no more than two seconds' worth of them wait; so whoever closes the connection instead of waiting is no faster. `slotway_logins_total` and `slotway_denied_total` count.
+
+## Secrets of the nodes
+
+No client gets what slotway or the nodes log in with, whichever way it asks, also behind `MULTI`, and whatever rights its user has at the nodes.
+
+- `CONFIG GET` leaves out the settings that are secrets, as a server that does not have them: `requirepass`, `masterauth`, `masteruser`, `primaryauth`, `primaryuser`, `tls-key-file-pass`, `tls-client-key-file-pass`, and each one whose name has the word pass, password, passphrase, secret, token, credential or the like in it. They are not shown as empty, which would say that there is no password. `CONFIG SET` of these is refused (`NOPERM`), and so is that of `cluster-announce-…` and `replica-announce-…`, by which nodes would log in elsewhere.
+- `ACL LIST` and `ACL GETUSER` show the nodes' users with `(redacted)` in the place of each hash; users of the cluster (`auth = "passthrough"`) see what their node shows them.
+- `MODULE LIST` shows no arguments; `INFO` no `config_file` and no `executable`. In slow logs (`SLOWLOG`, `PROXY SLOWLOG NODES`) and in `MONITOR` secret arguments are `(redacted)`.
+- `REPLICAOF`, `FAILOVER`, `MIGRATE`, `MODULE LOAD` and what of `CLUSTER` changes the cluster are refused unless `commands.allow` names them: each of them can have a node log in elsewhere.
 
 ## Scripts
 

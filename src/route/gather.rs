@@ -287,6 +287,9 @@ impl Gather {
             Merge::AllSucceeded | Merge::OneSucceeded => {
                 out.extend_from_slice(self.spans().next().unwrap_or(b"+OK\r\n"));
             }
+            Merge::Filtered(filter) => {
+                filter.write(self.spans().next().unwrap_or_default(), out);
+            }
             Merge::PubSub(ask) => ask.merge(self.spans(), |_, _| Default::default(), out),
             Merge::Concat => self.write_concatenated(out),
             Merge::Info => {

@@ -48,6 +48,9 @@ use Rule::{
 const RULES: &[(&str, Rule)] = &[
     // Server
     ("redis_mode", Fixed("standalone")),
+    // Where a node has its files is not for its clients' clients.
+    ("executable", Fixed("")),
+    ("config_file", Fixed("")),
     // Clients
     ("client_recent_max_input_buffer", Max),
     ("client_recent_max_output_buffer", Max),

@@ -7,6 +7,7 @@ mod behaviour;
 mod blocking;
 mod describe;
 mod exec;
+mod filter;
 mod gather;
 mod hold;
 mod info;
@@ -22,6 +23,7 @@ pub use behaviour::{
 pub use blocking::{WaitTime, left_of, wait_time};
 pub use describe::commands_markdown;
 pub use exec::ExecGather;
+pub use filter::Filter;
 pub use gather::Gather;
 pub use hold::{GateNext, Held, HoldMeta, Holds, LaneKey};
 pub use info::merge_info;
@@ -34,7 +36,8 @@ use std::sync::Arc;
 
 use crate::cluster::{SLOTS, Slot, slot_of};
 use crate::command::{
-    CommandId, CommandSpec, CommandTable, KeyError, Rules, Verdict, key_positions,
+    CommandId, CommandSpec, CommandTable, KeyError, Rules, Verdict, is_announced_address,
+    is_secret_setting, key_positions,
 };
 use crate::resp::Args;
 use crate::upstream::flag;
@@ -240,7 +243,7 @@ impl Router {
             Behaviour::Any | Behaviour::Client if self.is_denied_unlisted(args) => {
                 Plan::Refuse(Refused::Denied)
             }
-            Behaviour::Any => Plan::Any,
+            Behaviour::Any => any_primary(args),
             // What is denied reaches no node, whatever is wrong with it.
             Behaviour::Refused(
                 why @ (Refused::Denied | Refused::Dangerous | Refused::Takeover),
@@ -252,7 +255,7 @@ impl Router {
             Behaviour::Local(Local::Proxy) if !self.arity_fits(command, args) => {
                 Plan::Refuse(Refused::Arity)
             }
-            _ if !self.arity_fits(command, args) => Plan::Any,
+            _ if !self.arity_fits(command, args) => any_primary(args),
             Behaviour::Local(local) => Plan::Local(local),
             Behaviour::Refused(why) => Plan::Refuse(why),
             Behaviour::Fan { to, merge: Merge::Server(server) } => {
@@ -419,10 +422,18 @@ fn debug_command(args: &Args) -> Plan {
     }
 }
 
+/// To any primary, and what it answers without secrets.
+fn any_primary(args: &Args) -> Plan {
+    match Filter::of(args) {
+        Some(filter) => Plan::Fan { to: Fan::One, merge: Merge::Filtered(filter) },
+        None => Plan::Any,
+    }
+}
+
 fn config_set(args: &Args) -> Plan {
-    let password = (2..args.len()).step_by(2).any(|i| args.is(i, "requirepass"));
-    match password {
-        true => Plan::Refuse(Refused::NodesPassword),
+    let mut names = args.iter().skip(2).step_by(2);
+    match names.any(|name| is_secret_setting(name) || is_announced_address(name)) {
+        true => Plan::Refuse(Refused::NodesSecret),
         false => Plan::Fan { to: Fan::Nodes, merge: Merge::AllSucceeded },
     }
 }
@@ -551,7 +562,22 @@ mod tests {
         assert_eq!(plan("MULTI"), Plan::Transaction(Transaction::Multi));
         assert_eq!(plan("SHUTDOWN"), Plan::Refuse(Refused::Dangerous));
         let password = "CONFIG SET maxmemory 0 RequirePass x";
-        assert_eq!(plan(password), Plan::Refuse(Refused::NodesPassword));
+        assert_eq!(plan(password), Plan::Refuse(Refused::NodesSecret));
+        for name in ["masterauth", "tls-key-file-pass", "cluster-announce-ip", "x.password"] {
+            let line = format!("CONFIG SET maxmemory 0 {name} x");
+            assert_eq!(plan(&line), Plan::Refuse(Refused::NodesSecret), "{line}");
+        }
+        for (line, filter) in [
+            ("config get *", Filter::ConfigGet),
+            ("CONFIG GET a b", Filter::ConfigGet),
+            ("ACL LIST", Filter::AclList),
+            ("ACL LIST x", Filter::AclList),
+            ("ACL GETUSER u", Filter::AclGetUser),
+            ("MODULE LIST", Filter::ModuleList),
+        ] {
+            let filtered = Plan::Fan { to: Fan::One, merge: Merge::Filtered(filter) };
+            assert_eq!(plan(line), filtered, "{line}");
+        }
         let to_all = Plan::Fan { to: Fan::Nodes, merge: Merge::AllSucceeded };
         assert_eq!(plan("CONFIG SET maxmemory 0"), to_all);
         assert_eq!(plan("CLUSTER SLOTS"), Plan::Local(Local::Cluster));

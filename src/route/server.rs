@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::command::{REDACTED, is_secret_argument};
 use crate::resp::reply::{element_count, elements, integer, text};
 use crate::resp::tree::{Value, decode};
-use crate::resp::{Args, Protocol, strict_i64, write};
+use crate::resp::{ArgRange, Args, Protocol, strict_i64, write};
 
 /// How the replies of these commands become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +68,9 @@ impl Server {
             Server::SlowLog(count) => {
                 // By time, and where that is the same in the order of each node's numbers.
                 let at = |v: &Value| (item_int(v, 1), item_int(v, 0));
-                newest(frames(), |v| at(v), count, out);
+                let mut entries = Vec::new();
+                newest(frames(), |v| at(v), count, &mut entries);
+                write_redacted_entries(&entries, out);
             }
             Server::AclLog(_) if first.first() == Some(&b'+') => out.extend_from_slice(first),
             Server::AclLog(count) => {
@@ -94,6 +97,43 @@ impl Server {
                 write::array_header(out, 0);
             }
             Server::RandomKey => random_key(parts, protocol, fastrand::u64(..), out),
+        }
+    }
+}
+
+/// Entries of nodes' slow logs, whose own arguments older servers do not redact.
+fn write_redacted_entries(list: &[u8], out: &mut Vec<u8>) {
+    copy_header(list, out);
+    for entry in elements(list) {
+        let args: Vec<&[u8]> = elements(entry).nth(3).map(elements).into_iter().flatten().collect();
+        let texts: Vec<&[u8]> = args.iter().map(|arg| text(arg).unwrap_or_default()).collect();
+        let mut frame = Vec::new();
+        let ranges: Vec<ArgRange> = texts
+            .iter()
+            .map(|text| {
+                let start = frame.len() as u32;
+                frame.extend_from_slice(text);
+                ArgRange { start, end: frame.len() as u32 }
+            })
+            .collect();
+        let words = Args::new(&frame, &ranges);
+        if !(0..args.len()).any(|i| is_secret_argument(&words, i)) {
+            out.extend_from_slice(entry);
+            continue;
+        }
+        copy_header(entry, out);
+        for (i, field) in elements(entry).enumerate() {
+            if i != 3 {
+                out.extend_from_slice(field);
+                continue;
+            }
+            copy_header(field, out);
+            for (i, arg) in args.iter().enumerate() {
+                match is_secret_argument(&words, i) {
+                    true => write::bulk(out, REDACTED.as_bytes()),
+                    false => out.extend_from_slice(arg),
+                }
+            }
         }
     }
 }
@@ -396,6 +436,20 @@ mod tests {
             "*3\r\n*2\r\n:9\r\n:30\r\n*2\r\n:7\r\n:30\r\n*2\r\n:8\r\n:20\r\n"
         );
         assert!(both(Server::SlowLog(None), &[a, b, "*0\r\n"]).starts_with("*4\r\n"));
+    }
+
+    /// Redis before 7.0 logs CONFIG SET as it came.
+    #[test]
+    fn slow_logs_of_old_nodes_are_redacted() {
+        let entry = |last: &str| {
+            format!(
+                "*1\r\n*4\r\n:1\r\n:2\r\n:3\r\n*4\r\n$6\r\nCONFIG\r\n$3\r\nSET\r\n$11\r\nrequirepass\r\n\
+                 ${}\r\n{last}\r\n",
+                last.len()
+            )
+        };
+        let told = both(Server::SlowLog(Some(3)), &[&entry("hunter2")]);
+        assert_eq!(told, entry("(redacted)"));
     }
 
     #[test]

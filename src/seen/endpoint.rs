@@ -24,6 +24,12 @@ impl Endpoint {
         if text.is_empty() {
             return Ok(None);
         }
+        // Of an address with a password in it nothing is shown.
+        if text.contains('@') {
+            return Err(
+                "has a user in it, which is not sent; write \"http://127.0.0.1:4318\"".into()
+            );
+        }
         let wrong =
             || format!("\"{text}\" is no address of a collector; write \"http://127.0.0.1:4318\"");
         let uri: Uri = text.parse().map_err(|_| wrong())?;
@@ -59,6 +65,8 @@ mod tests {
         assert_eq!(parsed("http://[::1]/"), want("[::1]", 4318, "/v1/traces", false));
         assert_eq!(parsed("https://c/otlp/v1/traces"), want("c", 443, "/otlp/v1/traces", true));
         assert_eq!(Endpoint::parse(""), Ok(None));
+        let told = Endpoint::parse("http://me:hunter2@c:4318").expect_err("a user");
+        assert!(!told.contains("hunter2"), "{told}");
         for wrong in ["c:4318", "grpc://c:4317", "http://", "/v1/traces"] {
             assert!(Endpoint::parse(wrong).is_err(), "{wrong}");
         }

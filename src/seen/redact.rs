@@ -1,16 +1,12 @@
 //! A command's arguments as a slow log shows them: cut, and without secrets.
 
+use crate::command::{REDACTED, is_secret_argument};
 use crate::resp::Args;
 
-/// What stands in the place of a secret.
-pub const REDACTED: &str = "(redacted)";
 /// More arguments are only counted, the last one shown says how many.
 const ARGUMENTS: usize = 32;
 /// More bytes of an argument are only counted.
 const BYTES: usize = 128;
-/// Settings of a node whose values are secret.
-const SECRET_SETTINGS: [&str; 5] =
-    ["requirepass", "masterauth", "masteruser", "tls-key-file-pass", "tls-client-key-file-pass"];
 
 /// The arguments as Redis's own slow log shows them.
 pub fn logged_args(args: &Args) -> Vec<Vec<u8>> {
@@ -19,7 +15,7 @@ pub fn logged_args(args: &Args) -> Vec<Vec<u8>> {
         .iter()
         .take(shown)
         .enumerate()
-        .map(|(i, arg)| if is_secret(args, i) { REDACTED.into() } else { cut(arg) })
+        .map(|(i, arg)| if is_secret_argument(args, i) { REDACTED.into() } else { cut(arg) })
         .collect();
     if shown < args.len() {
         logged.push(format!("... ({} more arguments)", args.len() - shown).into());
@@ -33,28 +29,6 @@ fn cut(arg: &[u8]) -> Vec<u8> {
         cut.extend_from_slice(format!("... ({} more bytes)", arg.len() - BYTES).as_bytes());
     }
     cut
-}
-
-/// Argument `i` is nothing for others to read.
-fn is_secret(args: &Args, i: usize) -> bool {
-    let name = args.get(0).unwrap_or_default();
-    let is = |word: &str| name.eq_ignore_ascii_case(word.as_bytes());
-    // HELLO 3 AUTH user password, MIGRATE … AUTH password, MIGRATE … AUTH2 user password.
-    let after = |word: &str, many: usize| (1..=many).any(|n| i > n && args.is(i - n, word));
-    if is("auth") {
-        i > 0
-    } else if is("hello") {
-        i > 2 && after("auth", 2)
-    } else if is("migrate") {
-        after("auth", 1) || after("auth2", 2)
-    } else if is("acl") {
-        i > 1 && args.is(1, "setuser")
-    } else if is("config") {
-        let secret = |setting: &str| i % 2 == 1 && args.is(i - 1, setting);
-        i > 2 && args.is(1, "set") && SECRET_SETTINGS.iter().any(|s| secret(s))
-    } else {
-        false
-    }
 }
 
 #[cfg(test)]
@@ -88,6 +62,11 @@ mod tests {
             logged("MIGRATE h 1 k 0 9 AUTH2 me hunter2 KEYS k"),
             "MIGRATE h 1 k 0 9 AUTH2 (redacted) (redacted) KEYS k"
         );
+        assert_eq!(
+            logged("CONFIG SET search.password hunter2"),
+            "CONFIG SET search.password (redacted)"
+        );
+        assert_eq!(logged("MODULE LOAD /m.so hunter2"), "MODULE LOAD /m.so (redacted)");
         assert_eq!(logged("SET auth hunter2"), "SET auth hunter2");
     }
 

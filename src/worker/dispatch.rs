@@ -290,7 +290,7 @@ impl Worker {
         if lasting && !self.has_room_for(self.settings.memory / 4) {
             return self.refuse_for_memory(index, command);
         }
-        match plan {
+        match self.filtered_for(index, plan) {
             Plan::Slot(slot) => self.forward(index, command, slot.0, frame),
             // A browser or a form that was led to a Redis port: it is closed without a word, as
             // Redis does. A node would close its connection, which is everybody's.
@@ -639,7 +639,7 @@ impl Worker {
     ) -> Flow {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
-        let mut nodes = self.fan_targets(to);
+        let mut nodes = self.fan_targets_for(index, to);
         if nodes.is_empty() && to == Fan::Reached {
             // Then those are waited for that should be.
             nodes = self.fan_targets(Fan::Primaries);
@@ -660,7 +660,9 @@ impl Worker {
             match target {
                 Ok(node) => {
                     let mut pending = self.pending(dest, command, NO_SLOT, protocol);
-                    pending.flags |= flag::NODE_BOUND;
+                    if to != Fan::One {
+                        pending.flags |= flag::NODE_BOUND;
+                    }
                     if !pending.has(flag::READ_ONLY) {
                         self.note_write(index, Some(node));
                     }

@@ -227,7 +227,7 @@ impl Worker {
                         self.flush_scripts();
                     }
                     let nested = exec.nest(i, merge);
-                    for target in self.fan_targets(to) {
+                    for target in self.fan_targets_for(index, to) {
                         let piece = exec.piece(nested, Vec::new());
                         match target {
                             Ok(node) => {

@@ -230,10 +230,18 @@ impl Worker {
         true
     }
 
+    /// The nodes that a command of client `index` goes to, or the shards that have none.
+    pub(super) fn fan_targets_for(&mut self, index: usize, to: Fan) -> Vec<Result<u16, Orphan>> {
+        match (to, self.any_primary(index)) {
+            (Fan::One, Some(node)) => vec![Ok(node)],
+            _ => self.fan_targets(to),
+        }
+    }
+
     /// The nodes that a command for many goes to; in place of a primary that is missing, its shard.
     pub(super) fn fan_targets(&mut self, to: Fan) -> Vec<Result<u16, Orphan>> {
         let snapshot = Arc::clone(&self.snapshot);
-        if to != Fan::Primaries {
+        if matches!(to, Fan::Nodes | Fan::Reached) {
             let online = snapshot.nodes.iter().filter(|n| n.online);
             let nodes: Vec<u16> = online.map(|n| self.node_at(&n.addr)).collect();
             let wanted = |n: &u16| to == Fan::Nodes || self.is_reached(*n);
@@ -258,6 +266,9 @@ impl Worker {
         if orphans > 0 {
             let name = format!("{orphans} slots without a shard");
             targets.push(Err(Orphan { slot: NO_SLOT, name }));
+        }
+        if to == Fan::One {
+            targets.truncate(1);
         }
         targets
     }

@@ -153,7 +153,8 @@ impl Worker {
             return Err(b"ERR Command not allowed inside a transaction".into());
         }
         let upper = || name.to_ascii_uppercase().replace('|', " ");
-        let place = match self.router.plan(command, args, &mut self.keys) {
+        let plan = self.router.plan(command, args, &mut self.keys);
+        let place = match self.filtered_for(index, plan) {
             Plan::Slot(slot) | Plan::Block(slot) => Place::Slot(slot.0),
             Plan::Several(slot) => match self.refused_in_multi(name, args) {
                 Some(text) => return Err(text.into()),
@@ -178,7 +179,7 @@ impl Worker {
             Plan::PubSub(PubSub::Publish, _) => Place::Any,
             Plan::PubSub(PubSub::ShardPublish, Some(slot)) => Place::Slot(slot.0),
             Plan::Split { merge, .. } => Place::Split(merge),
-            Plan::Fan { to, merge } if split => Place::Fan(to, merge),
+            Plan::Fan { to, merge } if split || to == Fan::One => Place::Fan(to, merge),
             Plan::Join if split => Place::Fan(Fan::Primaries, Merge::Concat),
             Plan::Fan { .. } | Plan::Join => {
                 return Err(asks_all(&upper()).into());

@@ -17,7 +17,7 @@ use crate::control::ToControl;
 use crate::metrics::{DeniedFor, LoginOutcome};
 use crate::pubsub::Kind;
 use crate::resp::{Args, ProtocolError, strict_i64};
-use crate::route::{Local, Plan, PubSub, Script, Transaction};
+use crate::route::{Local, Merge, Plan, PubSub, Script, Transaction};
 use crate::users::{
     Account, Asking, CHANNEL_DENIED, Credentials, Denied, Granted, KEY_DENIED, LONGEST_PASSWORD,
     Login, NO_SUCH_USER, NOT_LOGGED_IN, OWN, PROTECTED, Source, Tag, Throttle, UNCHECKED_DENIED,
@@ -407,6 +407,19 @@ impl Worker {
                 };
                 Some(self.ask_node(index, tag, Asking::May { user, args }))
             }
+        }
+    }
+
+    /// The plan for this client: what the nodes themselves tell their users about users reaches
+    /// these as it is.
+    pub(super) fn filtered_for(&self, index: usize, plan: Plan) -> Plan {
+        match plan {
+            Plan::Fan { merge: Merge::Filtered(filter), .. }
+                if !filter.holds_for_cluster_users() && self.realm_of(index) != OWN =>
+            {
+                Plan::Any
+            }
+            other => other,
         }
     }
 
