@@ -127,6 +127,10 @@ fn select(args: &Args, out: &mut Vec<u8>) {
             "ERR SELECT is not allowed in cluster mode (the Redis Cluster behind slotway has only \
              database 0)",
         ),
+        Some(number) if i32::try_from(number).is_err() => write::error(
+            out,
+            "ERR value is out of range, value must between -2147483648 and 2147483647",
+        ),
         Some(_) => write::error(out, "ERR DB index is out of range"),
     }
 }
