@@ -46,6 +46,92 @@ fn a_command_over_several_slots_is_rejected_as_well() {
     }
 }
 
+/// Every command that runs a script, over two slots.
+const SCRIPTS: [[&str; 5]; 6] = [
+    ["EVAL", "return 1", "2", "script:a", "script:b"],
+    ["EVAL_RO", "return 1", "2", "script:a", "script:b"],
+    ["EVALSHA", "e0e1f9fabfc9d4800c877a703b823ac0578ff8db", "2", "script:a", "script:b"],
+    ["EVALSHA_RO", "e0e1f9fabfc9d4800c877a703b823ac0578ff8db", "2", "script:a", "script:b"],
+    ["FCALL", "f", "2", "script:a", "script:b"],
+    ["FCALL_RO", "f", "2", "script:a", "script:b"],
+];
+
+#[track_caller]
+fn assert_names_keys_and_remedy(reply: &Reply) {
+    let text = reply.error().unwrap_or_else(|| panic!("{reply:?}"));
+    let slots = ["script:a", "script:b"].map(|key| slot_of(key.as_bytes()).0.to_string());
+    assert!(text.starts_with("CROSSSLOT "), "{text}");
+    for part in ["'script:a'", "'script:b'", &slots[0], &slots[1], "{hash tag}", "key prefix"] {
+        assert!(text.contains(part), "{part} is not in: {text}");
+    }
+    assert!(text.contains("no setting of slotway"), "{text}");
+    assert!(!text.contains("cross_slot ="), "no setting helps: {text}");
+}
+
+#[test]
+fn a_script_over_several_slots_is_refused_with_the_keys_and_the_remedy() {
+    let emulating = [SPLIT[0], SPLIT[1], "--set", "commands.cross_slot=emulate"];
+    let other = Proxy::start(&shared().cluster, &emulating);
+    for proxy in [&shared().proxy, &other] {
+        let mut conn = proxy.connect();
+        for script in SCRIPTS {
+            assert_names_keys_and_remedy(&conn.command(&script).expect("a script"));
+        }
+    }
+}
+
+#[test]
+fn a_script_over_several_slots_is_refused_when_it_is_queued() {
+    let other = Proxy::start(&shared().cluster, &SPLIT);
+    for (name, proxy) in [("reject", &shared().proxy), ("split", &other)] {
+        let mut conn = proxy.connect();
+        for (i, script) in SCRIPTS.into_iter().enumerate() {
+            let keys = [format!("{{{name}}}{i}"), format!("{{{name}}}{i}:second")];
+            let mut commands = vec![vec!["MULTI"]];
+            commands.extend(keys.iter().map(|key| vec!["SET", key, "v"]));
+            commands.push(script.to_vec());
+            commands.push(vec!["EXEC"]);
+            let replies = conn.pipeline(&commands).expect("replies");
+            assert_names_keys_and_remedy(&replies[3]);
+            let aborted = "EXECABORT Transaction discarded because of previous errors.";
+            assert_eq!(replies[4], Reply::Error(aborted.into()));
+            for key in &keys {
+                assert_eq!(conn.command(&["EXISTS", key]).expect("EXISTS"), Reply::Int(0));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_discarded_part_of_a_split_transaction_says_which_part() {
+    let Setting { proxy, cluster } = common::setting(&SPLIT);
+    let mut conn = proxy.connect();
+    // A slot of a node that has no memory left, and one of a node that has.
+    let owner = |key: &str| cluster.owner_of(slot_of(key.as_bytes())).expect("an owner");
+    let full = owner("full");
+    let other = (0..)
+        .map(|i| format!("other:{i}"))
+        .find(|key| owner(key).id != full.id)
+        .expect("a key of another node");
+    let mut node = cluster.connect(&full).expect("a connection");
+    assert!(node.command(&["CONFIG", "SET", "maxmemory", "1"]).expect("CONFIG SET").is_ok());
+    let commands =
+        [vec!["MULTI"], vec!["SET", &other, "v"], vec!["SET", "full", "v"], vec!["EXEC"]];
+    let replies = conn.pipeline(&commands).expect("replies");
+    let Some([done, refused]) = replies[3].items() else { panic!("{replies:?}") };
+    assert!(done.is_ok(), "{replies:?}");
+    let text = refused.error().unwrap_or_else(|| panic!("{replies:?}"));
+    assert!(text.starts_with("EXECABORT ") && text.contains("OOM "), "{text}");
+    assert!(text.contains("this command's slot was not executed"), "{text}");
+    assert!(!text.contains("Transaction discarded"), "one part was executed: {text}");
+    assert_eq!(conn.command(&["GET", &other]).expect("GET"), Reply::Bulk(b"v".to_vec()));
+    // All of it was discarded: one error, as a server gives.
+    let commands = [vec!["MULTI"], vec!["SET", "full", "v"], vec!["EXEC"]];
+    let replies = conn.pipeline(&commands).expect("replies");
+    let text = replies[2].error().unwrap_or_else(|| panic!("{replies:?}"));
+    assert!(text.starts_with("EXECABORT Transaction discarded because of: OOM "), "{text}");
+}
+
 #[test]
 fn split_gives_the_replies_in_the_order_asked_and_one_transaction_for_each_slot() {
     let Setting { proxy, cluster } = common::setting(&SPLIT);

@@ -117,7 +117,7 @@ const NOTES: &[(&str, &str)] = &[
     ("dbsize", "Each primary counts at its own moment"),
     (
         "eval",
-        "Every key must be among the declared ones (`numkeys`); the node refuses a script that touches others. Without keys: any primary. The script is kept for `EVALSHA`",
+        "Every key must be among the declared ones (`numkeys`); the node refuses a script that touches others. Keys in several slots are refused with `CROSSSLOT`, in every configuration and inside `MULTI` when the command is queued: a script runs on one node. A common hash tag in the application's key prefix (`{myapp}:`) puts its keys into one slot. Without keys: any primary. The script is kept for `EVALSHA`",
     ),
     ("eval_ro", "As `EVAL`"),
     (
@@ -145,7 +145,7 @@ const NOTES: &[(&str, &str)] = &[
     ("discard", "What was queued is forgotten; no node has seen it"),
     (
         "exec",
-        "All of the transaction leaves as one `MULTI … EXEC` for its slot and is atomic there. A redirection in it is followed: nothing was executed. A connection lost after it was sent is an error that says so. Keys in several slots: refused, or one transaction per slot, see `transactions.cross_slot`. A script of `EVALSHA` that slotway knows is loaded first",
+        "All of the transaction leaves as one `MULTI … EXEC` for its slot and is atomic there. A redirection in it is followed: nothing was executed. A connection lost after it was sent is an error that says so. Keys in several slots: refused, or one transaction per slot, see `transactions.cross_slot`; if a node discards its part of a split transaction, the reply has an `EXECABORT` error at that slot's commands and the other slots' replies at theirs. A script of `EVALSHA` that slotway knows is loaded first",
     ),
     ("multi", "What follows is checked and queued by slotway, with Redis's replies and errors"),
     (

@@ -137,13 +137,17 @@ impl ExecGather {
         let first = self.groups.first().and_then(|g| g.error.clone());
         if let Some(first) = first
             && batches == self.groups.len()
-            && self.groups.iter().all(|g| g.error.as_ref() == Some(&first))
+            && self.groups.iter().all(|g| {
+                let error = g.error.as_ref();
+                error == Some(&first) || (is_abort(&first) && error.is_some_and(|e| is_abort(e)))
+            })
         {
             out.extend_from_slice(&first);
             return false;
         }
         for group in &mut self.groups {
             let Some(error) = group.error.take() else { continue };
+            let error = if is_abort(&error) { abort_of_part(&error) } else { error };
             for &place in &group.places {
                 if let Some(place) = self.places.get_mut(place) {
                     *place = error.clone();
@@ -189,6 +193,31 @@ impl ExecGather {
         out
     }
 }
+
+/// Whether a batch's error says that none of its commands was executed.
+fn is_abort(error: &[u8]) -> bool {
+    error.starts_with(b"-EXECABORT ") && error != CHANGED
+}
+
+/// The error at the commands of a batch that was discarded while other batches were not: a node's
+/// "Transaction discarded" is true of its own batch only.
+fn abort_of_part(error: &[u8]) -> Vec<u8> {
+    let text = error_text(error).unwrap_or_default();
+    let reason = text.strip_prefix(DISCARDED.as_bytes()).unwrap_or(text);
+    let reason = String::from_utf8_lossy(reason);
+    let mut out = Vec::new();
+    write::error(
+        &mut out,
+        &format!(
+            "EXECABORT this command's slot was not executed: {reason} (other slots of the \
+             transaction may have been: transactions.cross_slot = \"split\")"
+        ),
+    );
+    out
+}
+
+/// The beginning of EXEC's error when nothing of its batch was executed; the reason follows.
+pub const DISCARDED: &str = "EXECABORT Transaction discarded because of: ";
 
 /// A group's watched key had changed, after it had been found unchanged and others had begun.
 const CHANGED: &[u8] = b"-EXECABORT a watched key changed while the transaction began: this \
@@ -236,6 +265,25 @@ mod tests {
         g.add(a, b"-ERR lost\r\n");
         g.add(b, b"*1\r\n:1\r\n");
         assert_eq!(finish(g), "*3\r\n-ERR lost\r\n:1\r\n-ERR lost\r\n");
+    }
+
+    #[test]
+    fn a_discarded_part_does_not_speak_for_the_others() {
+        let mut g = ExecGather::new(Protocol::Resp2, 2);
+        let groups = [g.group(vec![0], false), g.group(vec![1], false)];
+        g.add(groups[0], b"*1\r\n+OK\r\n");
+        g.add(groups[1], b"-EXECABORT Transaction discarded because of: OOM no memory\r\n");
+        assert_eq!(
+            finish(g),
+            "*2\r\n+OK\r\n-EXECABORT this command's slot was not executed: OOM no memory (other \
+             slots of the transaction may have been: transactions.cross_slot = \"split\")\r\n"
+        );
+        // Both were discarded, each for its own reason: so was the transaction.
+        let mut g = ExecGather::new(Protocol::Resp2, 2);
+        let groups = [g.group(vec![0], false), g.group(vec![1], false)];
+        g.add(groups[0], b"-EXECABORT Transaction discarded because of: OOM no memory\r\n");
+        g.add(groups[1], b"-EXECABORT Transaction discarded because of: NOPERM no\r\n");
+        assert_eq!(finish(g), "-EXECABORT Transaction discarded because of: OOM no memory\r\n");
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub use behaviour::{
 };
 pub use blocking::{WaitTime, left_of, wait_time};
 pub use describe::commands_markdown;
-pub use exec::ExecGather;
+pub use exec::{DISCARDED, ExecGather};
 pub use filter::Filter;
 pub use gather::Gather;
 pub use hold::{GateNext, Held, HoldMeta, Holds, LaneKey};
@@ -264,7 +264,8 @@ impl Router {
             Behaviour::Fan { to, merge } => Plan::Fan { to, merge },
             Behaviour::Script(script) if script.fan().is_some() => Plan::Script(script, None),
             Behaviour::Script(script) => match self.slots(command, args, keys) {
-                Slots::One(slot) | Slots::Several(slot, _) => Plan::Script(script, Some(slot)),
+                Slots::One(slot) => Plan::Script(script, Some(slot)),
+                Slots::Several(slot, _) => Plan::Several(slot),
                 Slots::None | Slots::Unpaired => Plan::Script(script, None),
             },
             Behaviour::SlotAt(at) => {
@@ -496,6 +497,9 @@ mod tests {
         assert_eq!(plan("get {a}b"), at("a"));
         let script = |kind, key: &str| Plan::Script(kind, Some(slot_of(key.as_bytes())));
         assert_eq!(plan("EVAL return 2 {x}1 {x}2 {y}"), script(Script::Eval, "x"));
+        assert_eq!(plan("EVAL return 2 x y"), Plan::Several(slot_of(b"x")));
+        assert_eq!(plan("EVALSHA_RO 123 2 x y"), Plan::Several(slot_of(b"x")));
+        assert_eq!(plan("FCALL f 2 x y"), Plan::Several(slot_of(b"x")));
         assert_eq!(plan("EVALSHA_RO 123 1 x"), script(Script::EvalSha, "x"));
         assert_eq!(plan("EVAL return 0"), Plan::Script(Script::Eval, None));
         assert_eq!(plan("CLUSTER GETKEYSINSLOT 7 10"), Plan::Slot(Slot(7)));

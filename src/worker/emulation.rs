@@ -256,6 +256,9 @@ impl Worker {
     /// thinks of it.
     pub(super) fn refused_in_multi(&self, name: &str, args: &Args) -> Option<String> {
         let keys: Vec<usize> = self.keys.iter().map(|&at| at as usize).collect();
+        if let Some(others) = apart(args, &keys).filter(|_| runs_script(name)) {
+            return Some(cross_slot(name, others));
+        }
         let upper = name.to_ascii_uppercase();
         let why = "inside a transaction a command's keys must share one slot: what \
                    commands.cross_slot = \"emulate\" does in steps could be no part of EXEC";
@@ -307,7 +310,16 @@ fn cross_slot(name: &str, others: Apart<'_>) -> String {
             ", or set commands.cross_slot = \"emulate\" in slotway's configuration to have {upper} \
              carried out in several steps"
         ),
+        None if runs_script(name) => ", for example by setting the application's key prefix to \
+                                      '{myapp}:'. A script runs on one node, and no setting of \
+                                      slotway lets it span slots"
+            .to_owned(),
         None => String::new(),
     };
     format!("{}; use a {{hash tag}} in the keys{remedy}", told(others))
+}
+
+/// Whether the command runs a Lua script or a function, which one node executes as a whole.
+fn runs_script(name: &str) -> bool {
+    matches!(name, "eval" | "eval_ro" | "evalsha" | "evalsha_ro" | "fcall" | "fcall_ro")
 }

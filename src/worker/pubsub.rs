@@ -104,7 +104,7 @@ impl Worker {
             return None;
         }
         let aborts = match &*spec.name {
-            "exec" => "EXECABORT Transaction discarded because of: ",
+            "exec" => crate::route::DISCARDED,
             _ => "ERR ",
         };
         let text = format!(

@@ -19,7 +19,7 @@ use crate::cluster::slot_of;
 use crate::command::{Class, CommandId, Flags, key_positions};
 use crate::metrics::{LimitHit, TransactionKind};
 use crate::resp::{ArgRange, Args, Protocol, RequestProgress, scan_request};
-use crate::route::{Fan, Local, Merge, Plan, PubSub, Script, Transaction};
+use crate::route::{DISCARDED, Fan, Local, Merge, Plan, PubSub, Script, Transaction};
 use crate::upstream::{Dest, NO_SLOT, flag};
 
 impl Worker {
@@ -68,10 +68,9 @@ impl Worker {
             _ if denied => {}
             "exec" if fits => return self.exec(index, command),
             "exec" => {
-                let text = "EXECABORT Transaction discarded because of: wrong number of arguments \
-                            for 'exec' command";
+                let text = format!("{DISCARDED}wrong number of arguments for 'exec' command");
                 self.drop_transaction(index);
-                self.answer_own_error(index, command, text);
+                self.answer_own_error(index, command, &text);
                 return Flow::Next;
             }
             "discard" if fits => {

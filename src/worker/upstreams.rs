@@ -592,7 +592,7 @@ impl Worker {
             let text = crate::resp::reply::error_text(first).unwrap_or_default();
             let text = String::from_utf8_lossy(text);
             let text = match unwrapped {
-                false => format!("EXECABORT Transaction discarded because of: {text}"),
+                false => format!("{}{text}", crate::route::DISCARDED),
                 true => format!(
                     "ERR the node refused MULTI ({text}): the commands of this transaction were \
                      executed, but not as one; the user that slotway logs in as needs MULTI and \

@@ -665,8 +665,7 @@ impl Worker {
             multi.break_off();
             if exec {
                 self.drop_transaction(index);
-                let reason = b"EXECABORT Transaction discarded because of: ".as_slice();
-                let text = [reason, text].concat();
+                let text = [crate::route::DISCARDED.as_bytes(), text].concat();
                 self.answer_own_error(index, command, &text);
                 return Flow::Next;
             }
