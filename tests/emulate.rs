@@ -314,3 +314,61 @@ fn emulated_commands_are_counted() {
     proxy.connect().command(&["SDIFF", &a, &b]).expect("SDIFF");
     assert!(count() > before);
 }
+
+/// What a node says when its memory is full, and what it does nevertheless: as a server.
+#[test]
+fn commands_over_several_slots_on_nodes_without_memory() {
+    let full = common::setting(&EMULATE);
+    let server = Standalone::start(StandaloneOptions::default()).expect("a server");
+    let limit = |bytes: &str| {
+        let set = ["CONFIG", "SET", "maxmemory", bytes];
+        let mut nodes: Vec<Conn> =
+            full.cluster.addrs().into_iter().map(|addr| Conn::tcp(addr).expect("a node")).collect();
+        nodes.push(Conn::tcp(server.addr()).expect("the server"));
+        for node in &mut nodes {
+            assert!(node.command(&set).expect("CONFIG SET").is_ok());
+        }
+    };
+    let data = "RPUSH la 1 2 3 4 5 6|ZADD za 1 one 2 two 3 three|SADD sa m n o|SADD sb m|\
+                SET ta ohmytext|SET tb mynewtext|SET ra value EX 1000|SET rb old|\
+                XADD xa 1-1 f v|XGROUP CREATE xa g 0|XGROUP CREATE xb g 0 MKSTREAM|HSET ha f v";
+    let commands = "BLPOP lz la 1|BRPOP lz la 1|BLMPOP 1 2 lz la LEFT|LMPOP 2 lz la LEFT|\
+                    BLPOP lz la 0.05|BLPOP lz la x|BLPOP lz la -1|BLPOP za lz 1|\
+                    BLMPOP 0.05 2 lz ly LEFT COUNT 0|BLMPOP x 2 lz ly LEFT|\
+                    BZPOPMIN zz za 1|BZPOPMAX zz za 1|BZMPOP 1 2 zz za MIN|BZPOPMIN zz za 0.05|\
+                    XREADGROUP GROUP g c BLOCK 50 COUNT 1 STREAMS xa xb > >|\
+                    XREADGROUP GROUP g c BLOCK 50 STREAMS xa xb > >|\
+                    XREADGROUP GROUP g c BLOCK x STREAMS xa xb > >|\
+                    XREADGROUP GROUP nog c BLOCK 50 STREAMS xa xb > >|\
+                    LCS ta tb|LCS ta tb LEN|LCS ta tz|LCS ta la|\
+                    SMOVE sa sc m|SMOVE sa sb m|SMOVE sa sb nosuch|SMOVE sa ta n|SMOVE sz sb n|\
+                    SISMEMBER sa m|SISMEMBER sc m|SCARD sb|\
+                    RENAMENX ra rb|RENAME ra rb|GET rb|EXISTS ra|RENAME rz rb|RENAMENX rb rc|GET rc|\
+                    RENAME ha hc|HGET hc f|EXISTS ha|\
+                    COPY rc rd|LMOVE la lb LEFT RIGHT|BLMOVE la lb LEFT RIGHT 1|RPOPLPUSH la lb|\
+                    MSETNX na 1 nb 2|SUNIONSTORE sd sa sb|\
+                    SORT la STORE lsorted|PFMERGE pa pb|BITOP NOT ba ta";
+    for resp3 in [false, true] {
+        let mut ours = if resp3 { full.proxy.connect3() } else { full.proxy.connect() };
+        let mut theirs = Conn::tcp(server.addr()).expect("a connection");
+        if resp3 {
+            theirs.command(&["HELLO", "3"]).expect("HELLO");
+        }
+        limit("0");
+        let mut ask = |line: &str| {
+            let words = words(line);
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let want = theirs.command(&words).expect("the server's reply");
+            (ours.command(&words).expect("slotway's reply"), want)
+        };
+        for line in std::iter::once("FLUSHALL").chain(data.split('|')) {
+            let (got, want) = ask(line);
+            assert!(got == want && got.error().is_none(), "{line}: {got:?}, {want:?}");
+        }
+        limit("1");
+        for line in commands.split('|') {
+            let (got, want) = ask(line);
+            assert_eq!(got, want, "RESP{}: {line}", if resp3 { 3 } else { 2 });
+        }
+    }
+}

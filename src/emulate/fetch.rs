@@ -8,6 +8,7 @@ use crate::cluster::{SLOTS, slot_of};
 use crate::hash::KeyedMap;
 use crate::resp::reply::{elements, error_text};
 use crate::resp::{Protocol, write};
+use crate::route::DISCARDED;
 
 /// Members in one command of those that write a target.
 const CHUNK: usize = 1000;
@@ -87,6 +88,16 @@ pub fn is_unknown(reply: &[u8]) -> bool {
     is_error(reply) && memchr::memmem::find(reply, UNKNOWN.as_bytes()).is_some()
 }
 
+/// Whether a node refused the step because its memory is full. Nothing of it was executed.
+pub fn is_out_of_memory(reply: &[u8]) -> bool {
+    error_text(reply).is_some_and(|text| reason(text).starts_with(b"OOM "))
+}
+
+/// Why a batch was discarded, or the error itself if it is not about a batch.
+fn reason(text: &[u8]) -> &[u8] {
+    text.strip_prefix(DISCARDED.as_bytes()).unwrap_or(text)
+}
+
 /// It is null, of whatever kind.
 pub fn is_null(reply: &[u8]) -> bool {
     matches!(reply, b"$-1\r\n" | b"*-1\r\n" | b"_\r\n")
@@ -103,10 +114,13 @@ pub fn first_error<'a>(replies: impl IntoIterator<Item = &'a Vec<u8>>) -> Result
 /// The replies in a batch's reply; of an error none.
 ///
 /// # Errors
-/// The batch's own, or that of its first command.
+/// The batch's own, or that of its first command. The client knows of no batch: where a node
+/// refused a command of it, that refusal is the error.
 pub fn batch(reply: &[u8]) -> Result<Vec<&[u8]>, Vec<u8>> {
-    if is_error(reply) {
-        return Err(reply.to_vec());
+    if let Some(text) = error_text(reply) {
+        let mut out = Vec::new();
+        write::error(&mut out, reason(text));
+        return Err(out);
     }
     let replies: Vec<&[u8]> = elements(reply).collect();
     match replies.first() {

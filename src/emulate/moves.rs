@@ -66,9 +66,15 @@ impl<'a> Hold<'a> {
             hold.since = talk.now();
             let ticket = hold.ticket.as_bytes();
             let args = [b"SET".as_slice(), &hold.key, ticket, b"NX", b"PX", HELD_FOR];
-            let mut all = vec![Step::one(source, &args)];
-            all.extend(steps.iter().cloned());
-            let mut replies = talk.ask(all).await;
+            let all = || {
+                let mut all = vec![Step::one(source, &args)];
+                all.extend(steps.iter().cloned());
+                all
+            };
+            let mut replies = match needs_no_memory(req) {
+                true => talk.ask_even_if_full(all).await,
+                false => talk.ask(all()).await,
+            };
             let taken = replies.first().cloned().unwrap_or_default();
             replies.drain(..1.min(replies.len()));
             let unknown = is_unknown(&taken);
@@ -146,8 +152,9 @@ impl<'a> Hold<'a> {
     async fn end_with(&self, talk: &Talk, args: &[&[u8]], repeatable: bool) -> Vec<u8> {
         let mut reply = Vec::new();
         for _ in 0..MOST_COPIES {
-            let commands = [args.to_vec(), vec![b"DEL".as_slice(), &self.key]];
-            reply = talk.one(Step::batch(self.source, commands)).await;
+            let commands = || [args.to_vec(), vec![b"DEL".as_slice(), &self.key]];
+            // What is removed frees memory, whatever the command.
+            reply = talk.one_even_if_full(|| Step::batch(self.source, commands())).await;
             let said = match batch(&reply) {
                 Ok(replies) => {
                     return replies.first().map_or_else(Vec::new, |said| said.to_vec());
@@ -180,6 +187,12 @@ enum Held {
     Over,
     /// Nobody can say.
     Unknown,
+}
+
+/// Whether a server carries the command out although its memory is full: it has no `denyoom` flag,
+/// since what it adds to one key it takes from another.
+fn needs_no_memory(req: &Request) -> bool {
+    matches!(&*req.name, "rename" | "renamenx" | "smove")
 }
 
 /// The dump of a key and when it expires, in one piece.
@@ -256,7 +269,8 @@ async fn rename_held(
             }
         };
         talk.writes();
-        let written = talk.one(restore(target, &found, !only_new || copies > 0)).await;
+        let replace = !only_new || copies > 0;
+        let written = talk.one_even_if_full(|| restore(target, &found, replace)).await;
         if is_error(&written) {
             talk.one(hold.end()).await;
             return match is_error_of(&written, "BUSYKEY") {
@@ -280,7 +294,7 @@ async fn rename_held(
             };
         }
         match integer(&removed) {
-            Some(0) => reply = talk.one(dump(source)).await,
+            Some(0) => reply = talk.one_even_if_full(|| dump(source)).await,
             Some(_) => {
                 return Ok(match only_new {
                     true => number(1),
@@ -334,7 +348,8 @@ async fn set_member_held(
         return end;
     }
     talk.writes();
-    let written = talk.one(Step::one(target, &[b"SADD", target, member])).await;
+    let add = || Step::one(target, &[b"SADD", target, member]);
+    let written = talk.one_even_if_full(add).await;
     if is_error(&written) {
         talk.one(hold.end()).await;
         return Err(target_failed(talk, req, &written));

@@ -9,10 +9,12 @@
 use std::rc::Rc;
 
 use super::fetch::{
-    batch, complaint, distinct, error, flat, is_error, is_error_of, is_null, null_list, own_key,
+    batch, complaint, distinct, error, flat, is_error, is_error_of, is_null, is_out_of_memory,
+    null_list, own_key,
 };
 use super::talk::{Outcome, Request, Step, Talk};
-use crate::resp::reply::integer;
+use crate::resp::reply::{elements, integer};
+use crate::resp::write;
 
 /// The first pause between two looks, microseconds; it doubles up to the turn.
 const FIRST_PAUSE: u64 = 1_000;
@@ -42,6 +44,65 @@ fn attempt(req: &Request, key: &[u8], blocking: bool) -> Step {
         true => Step::batch(key, [alone(req, key)]),
         false => Step::one(key, &alone(req, key)),
     }
+}
+
+/// An attempt that a node makes although its memory is full, where it refuses every command inside
+/// MULTI: the form that does not block. It answers without the key, but for BLMPOP and BZMPOP.
+fn attempt_if_full(req: &Request, key: &[u8]) -> Step {
+    let args = alone(req, key);
+    match &*req.name {
+        "blmpop" | "bzmpop" => {
+            let name = req.name.trim_start_matches('b');
+            let args = args.iter().skip(2).copied();
+            let args: Vec<&[u8]> = std::iter::once(name.as_bytes()).chain(args).collect();
+            Step::one(key, &args)
+        }
+        name => Step::one(key, &[name.trim_start_matches('b').as_bytes(), key]),
+    }
+}
+
+/// The reply to [`attempt_if_full`] as the blocking command gives it.
+fn from_full(req: &Request, key: &[u8], reply: &[u8]) -> Outcome {
+    if is_error(reply) {
+        return Err(reply.to_vec());
+    }
+    let mut out = Vec::new();
+    match &*req.name {
+        _ if is_null(reply) || reply == b"*0\r\n" => out = null_list(req.protocol),
+        "blmpop" | "bzmpop" => out.extend_from_slice(reply),
+        "blpop" | "brpop" => {
+            write::array_header(&mut out, 2);
+            write::bulk(&mut out, key);
+            out.extend_from_slice(reply);
+        }
+        _ => {
+            write::array_header(&mut out, 3);
+            write::bulk(&mut out, key);
+            elements(reply).for_each(|element| out.extend_from_slice(element));
+        }
+    }
+    Ok(out)
+}
+
+/// Pops from `key`, or finds it empty.
+async fn try_pop(talk: &Talk, req: &Request, key: &[u8], blocking: bool) -> Outcome {
+    let reply = talk.one(attempt(req, key, blocking)).await;
+    if blocking && is_out_of_memory(&reply) {
+        let reply = talk.one(attempt_if_full(req, key)).await;
+        return from_full(req, key, &reply);
+    }
+    unwrapped(&reply, blocking)
+}
+
+/// What a node says against the arguments of a command that waits, if its memory is full.
+async fn complaint_if_full(talk: &Talk, req: &Request, nothing: &[u8]) -> Outcome {
+    let step = match req.wait {
+        // No number: refused before anything else, so that nothing blocks.
+        Some(0) => Step::one(nothing, &alone(req, nothing)),
+        _ => attempt_if_full(req, nothing),
+    };
+    let reply = talk.one(step.harmless()).await;
+    if is_error(&reply) { Err(reply) } else { Ok(null_list(req.protocol)) }
 }
 
 /// The reply in that of an attempt; an error is `Err`.
@@ -102,7 +163,12 @@ pub async fn pop(talk: Talk, req: Rc<Request>, blocking: bool) -> Outcome {
     let mut steps: Vec<Step> = look().collect();
     steps.push(attempt(&req, &nothing, blocking).harmless());
     let mut replies = talk.ask(steps).await;
-    let null = match unwrapped(&replies.pop().unwrap_or_default(), blocking) {
+    let said = replies.pop().unwrap_or_default();
+    let said = match blocking && is_out_of_memory(&said) {
+        true => complaint_if_full(&talk, &req, &nothing).await,
+        false => unwrapped(&said, blocking),
+    };
+    let null = match said {
         Ok(null) => null,
         Err(said) => complaint(&said).map(|()| null_list(req.protocol))?,
     };
@@ -122,7 +188,7 @@ pub async fn pop(talk: Talk, req: Rc<Request>, blocking: bool) -> Outcome {
                 return Ok(null);
             }
             talk.writes();
-            match unwrapped(&talk.one(attempt(&req, key, blocking)).await, blocking) {
+            match try_pop(&talk, &req, key, blocking).await {
                 Ok(reply) if is_null(&reply) => {}
                 Ok(reply) => {
                     if blocking && talk.is_gone() {

@@ -165,14 +165,16 @@ pub async fn longest_common(talk: Talk, req: Rc<Request>) -> Outcome {
     }
     let aside = own_key(first, "second");
     let keys = [first.to_vec(), aside.clone()];
-    let mut commands = vec![vec![b"DEL".as_slice(), &aside]];
-    if let Some(string) = scalar(&reply) {
-        commands.push(vec![b"SET", &aside, string]);
-    }
-    let at = commands.len();
-    commands.push(with_keys(&req, &keys));
-    commands.push(vec![b"DEL", &aside]);
-    let reply = talk.one(Step::batch(first, commands).harmless()).await;
+    let string = scalar(&reply);
+    let commands = || {
+        let mut commands = vec![vec![b"DEL".as_slice(), &aside]];
+        commands.extend(string.map(|string| vec![b"SET".as_slice(), &aside, string]));
+        commands.push(with_keys(&req, &keys));
+        commands.push(vec![b"DEL", &aside]);
+        commands
+    };
+    let at = commands().len() - 2;
+    let reply = talk.one_even_if_full(|| Step::batch(first, commands()).harmless()).await;
     let said = batch(&reply)?.get(at).map(|said| said.to_vec());
     said.filter(|said| !is_null(said) && integer(said).is_none_or(|n| n >= 0))
         .ok_or_else(|| error("ERR a node answered EXEC with too little"))

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use super::fetch::{
-    batch, complaint, error, first_error, is_error, is_error_of, is_null, is_unknown, null_list,
-    own_key,
+    batch, complaint, error, first_error, is_error, is_error_of, is_null, is_out_of_memory,
+    is_unknown, null_list, own_key,
 };
 use super::pops::Wait;
 use super::talk::{Outcome, Request, Step, Talk};
@@ -66,10 +66,11 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> Outcome {
     // What is wrong with BLOCK is said before anything else.
     let nothing = own_key(req.key(0), "none");
     let mut steps = Vec::new();
+    let end = req.keys.first().copied().unwrap_or(0);
+    let args_of_nothing: Vec<&[u8]> =
+        req.rest(0).take(end).chain([nothing.as_slice(), b"0-0"]).collect();
     if read.blocking {
-        let end = req.keys.first().copied().unwrap_or(0);
-        let args = req.rest(0).take(end).chain([nothing.as_slice(), b"0-0"]).collect();
-        steps.push(Step::batch(&nothing, [args]).harmless());
+        steps.push(Step::batch(&nothing, [args_of_nothing.clone()]).harmless());
     }
     if read.group {
         // Of a group a read is a change, if only that the consumer is known from then on: what is
@@ -87,8 +88,17 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> Outcome {
     }
     let mut replies = talk.ask(steps).await.into_iter();
     if read.blocking {
-        let said = replies.next().unwrap_or_default();
-        let said = batch(&said).err().unwrap_or_default();
+        let mut said = replies.next().unwrap_or_default();
+        if is_out_of_memory(&said) {
+            said = match req.wait {
+                // The time is no number, so that nothing blocks.
+                Some(0) => talk.one(Step::one(&nothing, &args_of_nothing).harmless()).await,
+                // What else is wrong the reads will show.
+                _ => Vec::new(),
+            };
+        } else {
+            said = batch(&said).err().unwrap_or_default();
+        }
         if !is_error_of(&said, "NOGROUP") {
             complaint(&said)?;
         }

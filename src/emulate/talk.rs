@@ -7,9 +7,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::fetch::{failed_before, is_unknown};
+use super::fetch::{failed_before, is_error_of, is_out_of_memory, is_unknown};
 use crate::cluster::slot_of;
-use crate::resp::{Protocol, write};
+use crate::resp::{
+    ArgRange, Protocol, Request as Frame, RequestLimits, RequestProgress, scan_request, write,
+};
 
 /// An emulated command's own answer, or an error: whole frames both.
 pub type Outcome = Result<Vec<u8>, Vec<u8>>;
@@ -50,6 +52,18 @@ const READS: [&str; 14] = [
     "xread",
     "zrange",
 ];
+/// Executes one command.
+const SCRIPT_OF_ONE: &[u8] = b"#!lua flags=allow-oom\nreturn redis.pcall(unpack(ARGV))";
+/// Executes several commands, each behind the number of its arguments; an error of one does not keep
+/// the next from being executed, as with EXEC.
+const SCRIPT_OF_BATCH: &[u8] = b"#!lua flags=allow-oom\n\
+    local replies, at = {}, 1 \
+    while ARGV[at] do \
+      local last = at + tonumber(ARGV[at]) \
+      replies[#replies + 1] = redis.pcall(unpack(ARGV, at + 1, last)) \
+      at = last + 1 \
+    end \
+    return replies";
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 
@@ -89,6 +103,50 @@ impl Step {
         step.frame.extend_from_slice(EXEC);
         step.harmless = is_harmless(&step.names);
         step
+    }
+
+    /// The same commands as a script that a node executes although its memory is full. `None`: the
+    /// frame is not one of [`Step::one`] or [`Step::batch`].
+    ///
+    /// Inside MULTI a node without memory refuses every command, and a command that may need memory
+    /// in any case; a script with `allow-oom` is refused neither. The reply is that of the step: a
+    /// command's own, or an array of the replies to the commands of a batch. Redis:
+    /// <https://redis.io/docs/latest/develop/programmability/lua-api/#script_flags>
+    fn as_script(&self) -> Option<Step> {
+        let mut commands: Vec<Vec<&[u8]>> = Vec::new();
+        let limits =
+            RequestLimits { bulk: 1 << 30, multibulk: 1 << 20, ..RequestLimits::default() };
+        let (mut rest, mut ranges) = (&*self.frame, Vec::new());
+        while !rest.is_empty() {
+            ranges.clear();
+            let progress = &mut RequestProgress::default();
+            let Ok(Frame::Array { len }) = scan_request(rest, &limits, progress, &mut ranges)
+            else {
+                return None;
+            };
+            let (frame, behind) = rest.split_at_checked(len)?;
+            let arg = |range: &ArgRange| frame.get(range.start as usize..range.end as usize);
+            commands.push(ranges.iter().filter_map(arg).collect());
+            rest = behind;
+        }
+        let (script, commands) = match self.batch {
+            true => (SCRIPT_OF_BATCH, commands.get(1..commands.len().checked_sub(1)?)?),
+            false => (SCRIPT_OF_ONE, &*commands),
+        };
+        let key = commands.first().and_then(|args| args.get(1))?;
+        let counts: Vec<String> = commands.iter().map(|args| args.len().to_string()).collect();
+        let mut args: Vec<&[u8]> = vec![b"EVAL", script, b"1", key];
+        for (count, command) in counts.iter().zip(commands) {
+            if self.batch {
+                args.push(count.as_bytes());
+            }
+            args.extend(command);
+        }
+        let mut frame = Vec::new();
+        write::request(&mut frame, &args);
+        let (slot, harmless) = (self.slot, self.harmless);
+        let names = vec!["eval".to_owned()];
+        Some(Step { slot, frame, names, batch: false, anywhere: false, harmless })
     }
 
     /// The same that leaves nothing behind.
@@ -209,6 +267,37 @@ impl Talk {
     /// Sends one step; its reply.
     pub async fn one(&self, step: Step) -> Vec<u8> {
         self.ask(vec![step]).await.pop().unwrap_or_default()
+    }
+
+    /// As [`Talk::ask`], also of nodes whose memory is full (`maxmemory`): for the steps of a command
+    /// that a server carries out nevertheless. `make` makes the steps, a second time if need be.
+    pub async fn ask_even_if_full(&self, make: impl Fn() -> Vec<Step>) -> Vec<Vec<u8>> {
+        let mut replies = self.ask(make()).await;
+        if !replies.iter().any(|reply| is_out_of_memory(reply)) {
+            return replies;
+        }
+        let (places, scripts): (Vec<usize>, Vec<Step>) = make()
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| replies.get(*i).is_some_and(|reply| is_out_of_memory(reply)))
+            .filter_map(|(i, step)| Some((i, step.as_script()?)))
+            .unzip();
+        for (place, reply) in places.into_iter().zip(self.ask(scripts).await) {
+            // A server before 7.0 does not know the flag, and not every user may run scripts: what
+            // was said first is the reason then.
+            let no_script = ["NOPERM", "ERR Error compiling script"];
+            if let Some(first) = replies.get_mut(place)
+                && !no_script.iter().any(|error| is_error_of(&reply, error))
+            {
+                *first = reply;
+            }
+        }
+        replies
+    }
+
+    /// The same for one step; its reply.
+    pub async fn one_even_if_full(&self, make: impl Fn() -> Step) -> Vec<u8> {
+        self.ask_even_if_full(|| vec![make()]).await.pop().unwrap_or_default()
     }
 
     /// Waits for so many microseconds, or less where something else has come.
@@ -398,7 +487,7 @@ impl Emulation {
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
-    use crate::resp::{Args, RequestLimits, RequestProgress, scan_request};
+    use crate::resp::Args;
 
     /// A request of words, `keys` are its keys.
     pub fn request(line: &str, keys: &[usize]) -> Request {
