@@ -195,6 +195,51 @@ fn prefer_replica_and_what_a_connection_says_against_it() {
     assert!(ask(&mut conn, &["SET", key, &large]).is_ok());
 }
 
+/// The next call with a cursor may come on any connection of a pool, and only the node that gave the
+/// cursor understands it.
+#[test]
+fn cursors_within_a_key_are_the_primarys() {
+    let shard = Shard::of(CALM, "cursor");
+    for from in ["prefer_replica", "any"] {
+        let proxy = proxy(&[&format!("read_from={from}")]);
+        let mut pool: Vec<Conn> = (0..30).map(|_| proxy.connect()).collect();
+        let kinds = [("HSCAN", "HSET", 0), ("SSCAN", "SADD", 1), ("ZSCAN", "ZADD", 2)];
+        for (scan, add, kind) in kinds {
+            let key = shard.keys[kind].as_str();
+            ask(&mut pool[0], &["DEL", key]);
+            for i in 0..600 {
+                let member = format!("member-{i}");
+                let args: &[&str] = match add {
+                    "SADD" => &[add, key, &member],
+                    "HSET" => &[add, key, &member, "1"],
+                    _ => &[add, key, "1", &member],
+                };
+                assert_eq!(ask(&mut pool[0], args), Reply::Int(1));
+            }
+            for replica in &shard.replicas {
+                cluster().catch_up(replica).expect("to catch up");
+            }
+            let (mut found, mut cursor) = (std::collections::BTreeSet::new(), "0".to_owned());
+            let shares = shard.shares(&scan.to_lowercase(), || {
+                for call in 0.. {
+                    let conn = &mut pool[call % 30];
+                    let reply = ask(conn, &[scan, key, &cursor, "COUNT", "10"]);
+                    let [next, elements] = reply.items().expect("a reply") else { panic!() };
+                    let elements = elements.items().expect("elements").iter();
+                    let texts = elements.filter_map(Reply::text);
+                    found.extend(texts.filter(|text| text.starts_with("member-")));
+                    cursor = next.text().expect("a cursor");
+                    if cursor == "0" {
+                        break;
+                    }
+                }
+            });
+            assert_eq!(found.len(), 600, "{scan} with {from}");
+            assert_eq!([shares[1], shares[2]], [0, 0], "{scan} with {from}");
+        }
+    }
+}
+
 #[test]
 fn any_reads_from_all_nodes_alike() {
     let shard = Shard::of(CALM, "any");

@@ -627,7 +627,7 @@ Which nodes answer commands that only read says `read_from` in the configuration
 - `READWRITE`: all its commands go to primaries, whatever the configuration says;
 - `RESET`: as the connection began.
 
-What may go to a replica: a command that only reads (**sent again: yes**) and has all its keys in one slot, outside of a transaction. Commands over several slots or all nodes, scripts, what a client reads between `WATCH` and `EXEC`, and what writes go where they always go; so do reads of a slot that this slotway sees moving.
+What may go to a replica: a command that only reads (**sent again: yes**) and has all its keys in one slot, outside of a transaction. `HSCAN`, `SSCAN` and `ZSCAN` go to the primary, also in a failover: a cursor is understood only by the node that gave it, and the next call may come on another connection. Commands over several slots or all nodes, scripts, what a client reads between `WATCH` and `EXEC`, and what writes go where they always go; so do reads of a slot that this slotway sees moving.
 
 **Which replica.** Those that the cluster reports as online, that answer, whose link to their primary is up, and that are not further behind than `replicas.max_lag` and `replicas.max_lag_bytes`; slotway asks them once per `replicas.check`. Reads are spread over them by connection and slot: one connection reads a slot from the same node as long as that is fit and reached, so that it does not see newer data and then older. (`"lowest_latency"` gives that up where another node becomes faster.) What a replica refuses (`LOADING`, `MASTERDOWN` …) or does not answer, because it is lost or frozen, goes to the primary.
 

@@ -112,6 +112,8 @@ struct Routed {
     /// Of [`crate::upstream::flag`]: what every such command is marked with.
     flags: u8,
     class: u8,
+    /// See [`Router::has_node_cursor`].
+    node_cursor: bool,
 }
 
 impl Router {
@@ -130,6 +132,7 @@ impl Router {
             },
             flags: flags_of(spec),
             class: spec.class as u8,
+            node_cursor: matches!(&*spec.name, "hscan" | "sscan" | "zscan"),
         };
         let mut commands: Vec<Routed> = table.iter().map(|(_, spec)| routed(spec)).collect();
         commands.push(routed(table.get(CommandId::UNKNOWN)));
@@ -190,6 +193,11 @@ impl Router {
     #[inline]
     pub fn is_read_only(&self, command: u16) -> bool {
         self.flags(command) & flag::READ_ONLY != 0
+    }
+
+    /// It is HSCAN, SSCAN or ZSCAN, whose cursor only the node that gave it understands.
+    pub fn has_node_cursor(&self, command: u16) -> bool {
+        self.commands.get(usize::from(command)).is_some_and(|c| c.node_cursor)
     }
 
     /// It is PUBLISH or SPUBLISH.

@@ -36,6 +36,11 @@ impl Worker {
         let Plan::Slot(slot) = plan else {
             return self.dispatch_rare(index, command, plan, frame, args);
         };
+        // The node is chosen by connection, and the cursor may come from another connection's.
+        if self.router.has_node_cursor(command) {
+            self.stats.reads[ReadTo::Primary as usize] += 1;
+            return self.forward(index, command, slot.0, frame);
+        }
         if !std::mem::replace(&mut self.watches_replicas, true) {
             // Control may be gone at the very end: nobody to look at replicas then.
             let _ = self.control.send(ToControl::WatchReplicas);
@@ -272,6 +277,7 @@ impl Worker {
                 written.insert(key);
             }
             let plain = pending.slot != NO_SLOT
+                && !self.router.has_node_cursor(pending.command)
                 && pending.before == 0
                 && pending.tries <= MOST_TRIES
                 && !pending.has(flag::SPECIAL | flag::ASKING | flag::NODE_BOUND | flag::SCRIPT);
