@@ -3,11 +3,10 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use rustc_hash::{FxHashMap, FxHashSet};
-
 use super::clock::{Job, Timer};
 use super::{NOBODY, Worker};
 use crate::config::Config;
+use crate::hash::{IntMap, KeyedSet};
 use crate::metrics::RetryReason;
 use crate::route::GateNext;
 use crate::route::retry::{self, Budget, Class};
@@ -33,14 +32,14 @@ pub(super) struct Retries {
     pub budget: Budget,
     waiting: VecDeque<Want>,
     /// What stands in it: each once.
-    queued: FxHashSet<Want>,
+    queued: KeyedSet<Want>,
     armed: bool,
     /// The retry that is being carried out has been allowed.
     granted: bool,
     /// By node: slots whose gates its refusals have closed.
-    closed: FxHashMap<u16, BTreeSet<(u16, u8)>>,
+    closed: IntMap<u16, BTreeSet<(u16, u8)>>,
     /// By slot without a primary: since when, and who was the last.
-    pub orphans: FxHashMap<u16, (u64, u16)>,
+    pub orphans: IntMap<u16, (u64, u16)>,
 }
 
 impl Retries {
@@ -49,11 +48,11 @@ impl Retries {
         Retries {
             budget: Budget::new(percent, min),
             waiting: VecDeque::new(),
-            queued: FxHashSet::default(),
+            queued: KeyedSet::default(),
             armed: false,
             granted: false,
-            closed: FxHashMap::default(),
-            orphans: FxHashMap::default(),
+            closed: IntMap::default(),
+            orphans: IntMap::default(),
         }
     }
 }
