@@ -190,8 +190,8 @@ pub enum Local {
 #[allow(missing_docs)]
 pub enum Refused {
     NotYet,
-    /// CONFIG SET of a secret of the nodes, or of the address at which nodes log in to each other.
-    NodesSecret,
+    /// CONFIG SET of the nodes' password, or of the address at which nodes log in to each other.
+    NodesAccess,
     Dangerous,
     /// It would make a shared connection to a node another thing than it is: `commands.allow` does
     /// not open it either.
@@ -211,10 +211,10 @@ impl Refused {
             Refused::NotYet => {
                 format!("ERR {name} is not supported by this version of slotway")
             }
-            Refused::NodesSecret => format!(
-                "NOPERM {name} of the nodes' secrets (requirepass, masterauth …) and of their \
-                 announced addresses is denied: connections to the nodes would be refused, or log \
-                 in elsewhere; set it on the nodes, and upstream.password in slotway's configuration"
+            Refused::NodesAccess => format!(
+                "NOPERM {name} of requirepass or an announced address is denied: connections to the \
+                 nodes would be refused, or nodes would log in elsewhere with their password; set it \
+                 on the nodes, and upstream.password in slotway's configuration"
             ),
             Refused::Dangerous => format!(
                 "NOPERM {name} is denied: it would act on a single node of the cluster behind \
@@ -238,8 +238,8 @@ impl Refused {
     pub fn reason(self) -> &'static str {
         match self {
             Refused::NotYet => "refused: not built yet",
-            Refused::NodesSecret => {
-                "the nodes' secrets and announced addresses are refused: set them on the nodes"
+            Refused::NodesAccess => {
+                "`requirepass` and announced addresses are refused: set them on the nodes"
             }
             Refused::Dangerous => {
                 "refused: would act on one node behind the cluster's back (`commands.allow`)"

@@ -107,7 +107,7 @@ const NOTES: &[(&str, &str)] = &[
     ("command", "The nodes' own table"),
     (
         "config|set",
-        "Secrets (`requirepass`, `masterauth` …) and announced addresses (`cluster-announce-ip` …) are refused: set them on the nodes",
+        "`requirepass` and announced addresses (`cluster-announce-ip` …) are refused: set them on the nodes",
     ),
     (
         "config|get",
@@ -587,7 +587,7 @@ A **failed login** is answered later and later, by the failures from the same ad
 
 No client gets what slotway or the nodes log in with, whichever way it asks, also behind `MULTI`, and whatever rights its user has at the nodes.
 
-- `CONFIG GET` leaves out the settings that are secrets, as a server that does not have them: `requirepass`, `masterauth`, `masteruser`, `primaryauth`, `primaryuser`, `tls-key-file-pass`, `tls-client-key-file-pass`, and each one whose name has the word pass, password, passphrase, secret, token, credential or the like in it. They are not shown as empty, which would say that there is no password. `CONFIG SET` of these is refused (`NOPERM`), and so is that of `cluster-announce-…` and `replica-announce-…`, by which nodes would log in elsewhere.
+- `CONFIG GET` leaves out the settings that are secrets, as a server that does not have them: `requirepass`, `masterauth`, `masteruser`, `primaryauth`, `primaryuser`, `tls-key-file-pass`, `tls-client-key-file-pass`, and each one whose name has the word pass, password, passphrase, secret, token, credential or the like in it. They are not shown as empty, which would say that there is no password. `CONFIG SET` of `requirepass` is refused (`NOPERM`), because slotway would be locked out, and so is that of `cluster-announce-…` and `replica-announce-…`, because nodes would log in elsewhere with their password.
 - `ACL LIST` and `ACL GETUSER` show the nodes' users with `(redacted)` in the place of each hash; users of the cluster (`auth = "passthrough"`) see what their node shows them.
 - `MODULE LIST` shows no arguments; `INFO` no `config_file` and no `executable`. In slow logs (`SLOWLOG`, `PROXY SLOWLOG NODES`) and in `MONITOR` secret arguments are `(redacted)`.
 - `REPLICAOF`, `FAILOVER`, `MIGRATE`, `MODULE LOAD` and what of `CLUSTER` changes the cluster are refused unless `commands.allow` names them: each of them can have a node log in elsewhere.

@@ -37,7 +37,7 @@ use std::sync::Arc;
 use crate::cluster::{SLOTS, Slot, slot_of};
 use crate::command::{
     CommandId, CommandSpec, CommandTable, KeyError, Rules, Verdict, is_announced_address,
-    is_secret_setting, key_positions,
+    key_positions,
 };
 use crate::resp::Args;
 use crate::upstream::flag;
@@ -441,8 +441,10 @@ fn any_primary(args: &Args) -> Plan {
 
 fn config_set(args: &Args) -> Plan {
     let mut names = args.iter().skip(2).step_by(2);
-    match names.any(|name| is_secret_setting(name) || is_announced_address(name)) {
-        true => Plan::Refuse(Refused::NodesSecret),
+    let refused =
+        |name: &[u8]| name.eq_ignore_ascii_case(b"requirepass") || is_announced_address(name);
+    match names.any(refused) {
+        true => Plan::Refuse(Refused::NodesAccess),
         false => Plan::Fan { to: Fan::Nodes, merge: Merge::AllSucceeded },
     }
 }
@@ -574,10 +576,10 @@ mod tests {
         assert_eq!(plan("MULTI"), Plan::Transaction(Transaction::Multi));
         assert_eq!(plan("SHUTDOWN"), Plan::Refuse(Refused::Dangerous));
         let password = "CONFIG SET maxmemory 0 RequirePass x";
-        assert_eq!(plan(password), Plan::Refuse(Refused::NodesSecret));
-        for name in ["masterauth", "tls-key-file-pass", "cluster-announce-ip", "x.password"] {
+        assert_eq!(plan(password), Plan::Refuse(Refused::NodesAccess));
+        for name in ["cluster-announce-ip", "Replica-Announce-Port"] {
             let line = format!("CONFIG SET maxmemory 0 {name} x");
-            assert_eq!(plan(&line), Plan::Refuse(Refused::NodesSecret), "{line}");
+            assert_eq!(plan(&line), Plan::Refuse(Refused::NodesAccess), "{line}");
         }
         for (line, filter) in [
             ("config get *", Filter::ConfigGet),
