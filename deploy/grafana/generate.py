@@ -82,6 +82,7 @@ ROWS = [
         ("Outcome unknown, deadline exceeded", RATE, "Errors for clients that are slotway's own", [(f"sum({rate('slotway_outcome_unknown_total')})", "outcome unknown"), (f"sum({rate('slotway_deadline_exceeded_total')})", "deadline exceeded"), (f"sum({rate('slotway_no_primary_total')})", "no primary")]),
         ("Limits reached", RATE, "By the key under [limits]", [(by("limit", rate("slotway_limits_hit_total")), "{{limit}}"), (f"sum({rate('slotway_large_reply_waits_total')})", "turns for large replies")]),
         ("Clients turned away", RATE, "At limits.clients; not accepted for want of file descriptors", [(f"sum({rate('slotway_clients_rejected_total')})", "turned away"), (f"sum({rate('slotway_accept_errors_total')})", "not accepted")]),
+        ("Clients disconnected", RATE, "For want of a login in time, or at timeouts.max_age; headers of the PROXY protocol that were refused", [(by("reason", rate("slotway_clients_disconnected_total")), "{{reason}}"), (by("result", rate("slotway_proxy_protocol_headers_total")), "header: {{result}}")]),
         ("Logins", RATE, "By outcome", [(by("outcome", rate("slotway_logins_total")), "{{outcome}}")]),
         ("Commands denied to users", RATE, "", [(by("reason", rate("slotway_denied_total")), "{{reason}}")]),
         ("TLS handshakes", RATE, "", [(by("side, result", rate("slotway_tls_handshakes_total")), "{{side}} {{result}}")]),
@@ -105,7 +106,7 @@ ROWS = [
     ("Process", [
         ("CPU", "none", "Cores in use", [(rate("process_cpu_seconds_total"), "{{instance}}")]),
         ("Memory", BYTES, "", [(gauge("process_resident_memory_bytes"), "{{instance}} resident"), (gauge("slotway_buffer_bytes"), "{{instance}} buffers")]),
-        ("File descriptors", SHORT, "", [(gauge("process_open_fds"), "{{instance}} open"), (gauge("process_max_fds"), "{{instance}} most")]),
+        ("File descriptors", SHORT, "", [(gauge("process_open_fds"), "{{instance}} open"), (gauge("process_max_fds"), "{{instance}} most"), (gauge("slotway_descriptors_reserved"), "{{instance}} reserved")]),
         ("Spans", RATE, "Traces of sampled commands (tracing.endpoint): taken by the collector, or lost, and why", [(by("outcome", rate("slotway_trace_spans_total")), "{{outcome}}")]),
         ("Configuration", SHORT, "In use: 1, the file is; 0, it is invalid or a key needs a restart, the log says which", [(gauge("slotway_config_in_use"), "{{instance}} in use"), (gauge("slotway_config_restart_keys"), "{{instance}} keys that need a restart"), (by("outcome", rate("slotway_config_reloads_total")), "reloads {{outcome}}")]),
         ("Turns of the workers' loops", RATE, "Commands per turn tell how much is done at once", [(f"sum({rate('slotway_worker_turns_total')})", "turns"), (f"sum({rate('slotway_commands_total')}) / sum({rate('slotway_worker_turns_total')})", "commands per turn")]),
