@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Proxy, Setting};
+use common::{Proxy, Setting, eventually};
 use serde_json::Value;
 use slotway::cluster::slot_of;
 use slotway::sandbox::{Conn, Node, Reply};
@@ -267,10 +267,15 @@ fn slow_commands_say_where_their_time_went() {
     let mut mget = vec!["MGET"];
     mget.extend(keys);
     while_paused(proxy, &node, || conn.command(&mget).expect("a reply"));
-    let shown = json(proxy, "/slowlog?count=100");
-    let entry = shown["entries"].as_array().expect("entries").iter();
-    let entry = { entry }.find(|entry| entry["command"] == "mget");
-    let entry = entry.unwrap_or_else(|| panic!("no MGET in {shown}"));
+    // It is written down when its reply has been sent, which the client may see first.
+    let (mut shown, mut entry) = Default::default();
+    eventually("MGET is in the slow log", || {
+        shown = json(proxy, "/slowlog?count=100");
+        let entries = shown["entries"].as_array().expect("entries");
+        entry = entries.iter().find(|entry| entry["command"] == "mget").cloned();
+        entry.is_some()
+    });
+    let entry = entry.expect("MGET's entry");
     assert_eq!(entry["node"], node.addr.to_string().as_str());
     assert_eq!((&shown["slower_than_micros"], &shown["max_len"]), (&60_000.into(), &128.into()));
     assert!(shown["total"].as_u64() >= shown["len"].as_u64());
