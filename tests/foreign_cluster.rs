@@ -251,9 +251,8 @@ fn nodes_are_replaced_one_by_one() {
         ours.remove_node(&old).expect("a node less");
         common::eventually("slotway knows it", || {
             let log = proxy.log();
-            let told =
-                |node: &Node, what: &str| log.contains(&format!("node {} {what}", node.addr));
-            told(&new, "promoted") && told(&old, "removed")
+            let moved = format!("moved from {} to {}", old.addr, new.addr);
+            log.contains(&moved) && log.contains(&format!("node {} removed", old.addr))
         });
     }
     assert_all_there(&mut proxy.connect(), 300);
