@@ -19,7 +19,7 @@ REDIS = [
     "Unknown client type", "Unknown node", "Unrecognized option", "CLUSTERDOWN Hash slot not served",
     "CLUSTERDOWN The cluster is down", "cannot contain spaces", "client-id should be",
     "Command '{name}' not found", "User '", "insufficient ACL", "no permissions to", "HELLO must be called",
-    "syntax error", "timeout is", "unknown command", "unknown subcommand", "value is not an integer",
+    "syntax error", "timeout is", "unknown command", "unknown subcommand", "value is not an integer", "value is out of range",
     "wrong number of arguments", "no such key", "weight value is not a float", "must contain string values",
     "scores can't be converted", "count should be greater",
 ]  # fmt: skip
