@@ -10,7 +10,7 @@ use crate::common::Proxy;
 use crate::quiet::served_beside;
 
 /// Names in one attack.
-const NAMES: u64 = 36_000;
+const NAMES: u64 = 12_000;
 
 /// The CPU time of an attack is at most so many times that of ordinary names. With colliding names
 /// it would be hundreds of times as much.
