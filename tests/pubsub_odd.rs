@@ -3,7 +3,9 @@
 mod common;
 
 use common::{Proxy, Setting, eventually, shared};
-use slotway::sandbox::{Conn, Reply};
+use slotway::cluster::{NodeAddr, slot_of};
+use slotway::sandbox::{Cluster, Conn, Node, Reply};
+use std::net::SocketAddr;
 
 /// The elements of a push or array as texts, its integers written out.
 fn words(reply: &Reply) -> Vec<String> {
@@ -164,4 +166,137 @@ fn subscriptions_count_as_memory() {
         assert_eq!(receive(&mut conn)[2], left.to_string());
     }
     eventually("there is room again", || conn.command(&["SET", "odd:room", "1"]).unwrap().is_ok());
+}
+
+/// The node of the cluster where slotway subscribes to a channel and publishes to it.
+fn home(cluster: &Cluster, channel: &str) -> Node {
+    let ident = |addr: SocketAddr| {
+        slotway::pubsub::ident(&NodeAddr { host: addr.ip().to_string().into(), port: addr.port() })
+    };
+    let name = slotway::pubsub::hash(channel.as_bytes());
+    let nodes = cluster.nodes().unwrap().into_iter().filter(|node| node.is_primary());
+    nodes.max_by_key(|node| slotway::pubsub::rank(name, ident(node.addr))).expect("a primary")
+}
+
+/// A server confirms a SUBSCRIBE before it reads a PUBLISH that another connection sent later, so
+/// clients rely on that without waiting for the confirmation (channels_redis does).
+#[test]
+fn a_publish_waits_for_the_subscriptions_before_it() {
+    let proxy = Proxy::start(&shared().cluster, &["--workers", "1"]);
+    let mut publisher = proxy.connect();
+    let kinds: [(&str, &str, &str, &[&str]); 4] = [
+        ("SUBSCRIBE", "", "message", &["PUBLISH"]),
+        ("PSUBSCRIBE", "*", "pmessage", &["PUBLISH"]),
+        ("SSUBSCRIBE", "", "smessage", &["SPUBLISH"]),
+        ("SUBSCRIBE", "", "message", &["MULTI", "PUBLISH", "EXEC"]),
+    ];
+    let mut lost = Vec::new();
+    for round in 0..40 {
+        for (kind, (subscribe, suffix, message, publish)) in kinds.iter().enumerate() {
+            let mut subscriber = proxy.connect();
+            // Its worker has it: what it sends next is not behind the acceptor.
+            assert!(subscriber.command(&["PING"]).is_ok());
+            let channel = format!("odd:order:{kind}:{round}");
+            subscriber.send(&[*subscribe, format!("{channel}{suffix}").as_str()]).unwrap();
+            for command in *publish {
+                let reply = match *command {
+                    "PUBLISH" | "SPUBLISH" => publisher.command(&[*command, channel.as_str(), "m"]),
+                    other => publisher.command(&[other]),
+                };
+                let reply = reply.unwrap();
+                assert!(reply.error().is_none(), "{reply:?}");
+                let count = reply.items().map_or(reply.int(), |items| items[0].int());
+                if count == Some(0) {
+                    lost.push(channel.clone());
+                }
+            }
+            assert_eq!(receive(&mut subscriber)[0], subscribe.to_lowercase());
+            if lost.is_empty() {
+                assert_eq!(receive(&mut subscriber)[0], *message);
+            }
+        }
+    }
+    assert!(lost.is_empty(), "{} of 160 PUBLISHes reached nobody: {lost:?}", lost.len());
+}
+
+/// The same over all workers, and as long as a subscription may take: two channels in one SUBSCRIBE,
+/// and the node of one of them does not answer.
+#[test]
+fn a_publish_waits_for_a_subscription_of_another_worker() {
+    let Setting { proxy, cluster } =
+        common::setting(&["--workers", "3", "--set", "timeouts.command=20s"]);
+    let (channel, node) = ("odd:here", home(&cluster, "odd:here"));
+    let elsewhere = |name: &String| home(&cluster, name).addr != node.addr;
+    let far = (0..).map(|i| format!("odd:far:{i}")).find(elsewhere).unwrap();
+    let mut publishers: Vec<Conn> = (0..6).map(|_| proxy.connect()).collect();
+    for publisher in &mut publishers {
+        assert_eq!(publisher.command(&["PUBLISH", channel, "early"]).unwrap().int(), Some(0));
+    }
+    let stopped = home(&cluster, &far);
+    cluster.pause(&stopped).unwrap();
+    let (mut subscriber, mut asker) = (proxy.connect(), proxy.connect());
+    subscriber.send(&["SUBSCRIBE", channel, &far]).unwrap();
+    eventually("the SUBSCRIBE was read", || {
+        asker.command(&["CLIENT", "LIST"]).unwrap().text().unwrap().contains(" sub=2 ")
+    });
+    for (i, publisher) in publishers.iter_mut().enumerate() {
+        publisher.send(&["PUBLISH", channel, &i.to_string()]).unwrap();
+        publisher.send(&["PUBLISH", channel, &format!("{i} again")]).unwrap();
+    }
+    // What it cannot match does not wait, not even at the publisher's own side.
+    assert_eq!(asker.command(&["PUBLISH", "odd:other", "m"]).unwrap().int(), Some(0));
+    cluster.resume(&stopped).unwrap();
+    for publisher in &mut publishers {
+        for _ in 0..2 {
+            assert_eq!(publisher.receive().unwrap().int(), Some(1));
+        }
+    }
+    assert_eq!(receive(&mut subscriber), ["subscribe", channel, "1"]);
+    assert_eq!(receive(&mut subscriber), ["subscribe", &far, "2"]);
+    let mut heard = [const { Vec::new() }; 6];
+    for _ in 0..12 {
+        let message = receive(&mut subscriber);
+        assert_eq!(message[..2], ["message", channel]);
+        let from: usize = message[2].split(' ').next().unwrap().parse().unwrap();
+        heard[from].push(message[2].clone());
+    }
+    for (i, heard) in heard.iter().enumerate() {
+        assert_eq!(*heard, [i.to_string(), format!("{i} again")]);
+    }
+    assert!(proxy.metric("slotway_pubsub_publish_waits_total", "") >= 6.0);
+}
+
+/// It waits no longer than the subscription: not when that is given up, not when its client goes.
+/// (A shard channel's node cannot be replaced by another one.)
+#[test]
+fn a_publish_does_not_wait_for_a_subscription_that_has_ended() {
+    let Setting { proxy, cluster } = common::setting(&["--set", "timeouts.command=1s"]);
+    let nodes = cluster.nodes().unwrap();
+    let owner = |name: &str| {
+        let slot = slot_of(name.as_bytes()).0;
+        nodes.iter().find(|n| n.slots.iter().any(|range| range.contains(&slot))).unwrap()
+    };
+    let stopped = owner("odd:far");
+    let elsewhere = |name: &String| owner(name).id != stopped.id;
+    let channel = (0..).map(|i| format!("odd:here:{i}")).find(elsewhere).unwrap();
+    let (mut publisher, mut asker) = (proxy.connect(), proxy.connect());
+    let of_shard = |n: &&Node| n.id == stopped.id || n.primary.as_ref() == Some(&stopped.id);
+    nodes.iter().filter(of_shard).for_each(|node| cluster.pause(node).unwrap());
+    for goes in [false, true] {
+        let mut subscriber = proxy.connect();
+        subscriber.send(&["SSUBSCRIBE", &channel, "odd:far"]).unwrap();
+        eventually("the SSUBSCRIBE was read", || {
+            asker.command(&["CLIENT", "LIST"]).unwrap().text().unwrap().contains(" ssub=2 ")
+        });
+        publisher.send(&["SPUBLISH", &channel, "m"]).unwrap();
+        if goes {
+            drop(subscriber);
+        } else {
+            let error = subscriber.receive().unwrap();
+            let error = error.error().unwrap_or_else(|| panic!("{error:?}"));
+            assert!(error.starts_with("CLUSTERDOWN slotway waited"), "{error}");
+        }
+        assert_eq!(publisher.receive().unwrap().int(), Some(0));
+    }
+    nodes.iter().filter(of_shard).for_each(|node| cluster.resume(node).unwrap());
 }

@@ -103,6 +103,7 @@ ROWS = [
         ("Subscribers and subscriptions", SHORT, "", [(f"sum({gauge('slotway_pubsub_clients')})", "subscribers"), (by("kind", gauge("slotway_pubsub_subscriptions")), "subscriptions {{kind}}"), (by("kind", gauge("slotway_pubsub_upstream_subscriptions")), "at nodes {{kind}}")]),
         ("Gaps and dropped messages", RATE, "Topics that may have missed messages, by reason; messages of subscribers that did not read", [(by("reason", rate("slotway_pubsub_gaps_total")), "gap {{reason}}"), (f"sum({rate('slotway_pubsub_dropped_total')})", "dropped")]),
         ("Messages held", BYTES, "Not yet taken by all their subscribers", [(f"sum({gauge('slotway_pubsub_held_bytes')})", "held")]),
+        ("PUBLISHes that waited", RATE, "For a subscription that was asked for before them and not confirmed yet", [(f"sum({rate('slotway_pubsub_publish_waits_total')})", "waits")]),
     ]),
     ("Process", [
         ("CPU", "none", "Cores in use", [(rate("process_cpu_seconds_total"), "{{instance}}")]),

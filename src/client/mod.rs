@@ -55,6 +55,8 @@ pub enum Paused {
     /// A command is under way that must be answered before the next one is read (a blocking one,
     /// WATCH, what is asked of all workers).
     Command,
+    /// Its PUBLISH waits for a subscription that another client asked for before it.
+    Subscription,
     /// Its TLS handshake is not over: it has said nothing yet.
     Handshake,
     /// CLIENT PAUSE: its next command waits for the end of it.

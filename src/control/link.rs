@@ -65,6 +65,12 @@ pub enum ToWorker {
     Answered(Box<Answered>),
     /// The pub/sub hub's news of one of its turns.
     PubSub(crate::pubsub::Batch),
+    /// A subscription that a PUBLISH here waits for is confirmed, refused or given up.
+    SubscriptionEnded(crate::pubsub::Serial),
+    /// Let go of it when what has arrived at the worker's sockets by now is read.
+    Read(Arc<crate::pubsub::ReadBarrier>),
+    /// All other workers have let go of this worker's [`crate::pubsub::ReadBarrier`].
+    OthersHaveRead(u64),
     /// Run by this configuration from now on.
     Config {
         /// Which one.

@@ -98,6 +98,7 @@ impl Totals {
             (&mut sum.users, stats.users),
             (&mut sum.subscribers, stats.subscribers),
             (&mut sum.messages_dropped, stats.messages_dropped),
+            (&mut sum.publish_waits, stats.publish_waits),
             (&mut sum.clients_blocked, stats.clients_blocked),
             (&mut sum.dedicated_lent, stats.dedicated_lent),
             (&mut sum.dedicated_idle, stats.dedicated_idle),

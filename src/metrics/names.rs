@@ -159,6 +159,8 @@ metrics! {
         "Messages given to subscribers: one for each subscriber that got it.";
     PUBSUB_DROPPED: Counter "slotway_pubsub_dropped_total" [] "pubsub.output_hard"
         "Messages that were waiting for subscribers that were closed because they did not take them.";
+    PUBSUB_PUBLISH_WAITS: Counter "slotway_pubsub_publish_waits_total" [] ""
+        "Times that a PUBLISH, SPUBLISH or transaction with one waited for a subscription that was asked for before it and that the cluster had not confirmed.";
     PUBSUB_GAPS: Counter "slotway_pubsub_gaps_total" ["reason"] "pubsub.on_gap"
         "Topics that may have missed messages, each time: the connection was lost, its node has failed or left, the slot has moved, another node is primary, the hub itself failed.";
     PUBSUB_RESUBSCRIPTIONS: Counter "slotway_pubsub_resubscriptions_total" [] ""

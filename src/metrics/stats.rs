@@ -422,6 +422,8 @@ pub struct WorkerStats {
     pub deliveries: [u64; Kind::COUNT],
     /// Messages that were waiting for subscribers that were closed because they did not take them.
     pub messages_dropped: u64,
+    /// PUBLISHes that waited for a subscription that was asked for before them.
+    pub publish_waits: u64,
     /// By [`LimitHit`].
     pub limits_hit: [u64; LimitHit::COUNT],
     /// Gauge: bytes in all buffers of this worker.

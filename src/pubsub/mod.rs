@@ -8,6 +8,7 @@
 //! - `link`: what the hub and the workers say to each other
 //! - `topic`: what both know of a channel or pattern
 //! - `frames`: messages on their way to subscribers
+//! - `pending`: subscriptions that the cluster has not confirmed yet
 //! - `place`: which node an ordinary channel is subscribed at and published to
 //! - `stats`: the hub's counters
 //! - `glob`: Redis's patterns
@@ -25,6 +26,7 @@ mod hub;
 #[cfg(test)]
 mod hub_tests;
 mod link;
+mod pending;
 mod place;
 mod push;
 mod stats;
@@ -34,6 +36,7 @@ pub use frames::Frames;
 pub use glob::{can_match_prefix, is_notification, matches, may_notify};
 pub use hub::{Hub, spawn};
 pub use link::{Batch, HubHandle, News, ToHub, Token, Wish};
+pub use pending::{BYTES_PER_TOPIC, PendingSubscriptions, ReadBarrier, Serial, Ticket};
 pub use place::{hash, ident, rank};
 pub use push::{Said, read as read_push};
 pub use stats::{GapReason, HubStats};

@@ -57,6 +57,7 @@ impl Worker {
         let Some(client) = self.clients.get_mut(index) else { return };
         let token = Source::Client(index).token();
         self.stats.clients_accepted += 1;
+        self.shared.pending_subscriptions.expect(self.now);
         if let Err(error) = client.stream.watch(self.poll.registry(), token, false, false) {
             sparsely!(self.lines.closed, warn, %error, "a client's socket cannot be watched");
             self.close_client(index);

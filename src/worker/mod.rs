@@ -19,7 +19,7 @@
 //! - `dedicated`: connections lent to one client; `errand`: blocking commands; `watch`: WATCH;
 //!   `fleet`: WAIT, MONITOR
 //! - `pubsub`: SUBSCRIBE and its kin, messages; `topics`: who is subscribed to what; `publish`:
-//!   PUBLISH, PUBSUB
+//!   PUBLISH, PUBSUB; `subscribing`: a PUBLISH waits for the subscriptions before it
 //! - `upstreams`: nodes' connections: connect, write, read; `loss`: what is done when one is lost
 //! - `pressure`: what happens at `limits.memory`
 //! - `users`: logins, and what users may not do; `acl`: what they ask about that; `realms`: the
@@ -73,6 +73,7 @@ mod settings;
 mod shards;
 mod shared;
 mod silence;
+mod subscribing;
 mod tls;
 mod topics;
 mod topology;
@@ -274,6 +275,9 @@ struct Worker {
     seeing: seen::Seeing,
     /// PUBLISHes may wait for a node that is not reached.
     stranded: bool,
+    waiting_publishers: subscribing::WaitingPublishers,
+    /// Other workers' barriers, and the turn in which each came.
+    barriers: Vec<(u64, Arc<crate::pubsub::ReadBarrier>)>,
     /// Bytes of the client that is being read from, from the command at hand on.
     unread: usize,
     nodes: Vec<Node>,
@@ -472,6 +476,8 @@ impl Worker {
             leaving: leave::Leaving::default(),
             seeing: seen::Seeing::new(config),
             stranded: false,
+            waiting_publishers: Default::default(),
+            barriers: Vec::new(),
             shared,
             idle: Vec::new(),
             dead: Vec::new(),
@@ -509,6 +515,7 @@ impl Worker {
 
     fn run(mut self) {
         tracing::debug!(worker = self.index, "worker runs");
+        self.shared.workers().push((self.index, self.own.clone()));
         let mut events = Events::with_capacity(1024);
         loop {
             let timeout = self.time_to_wait();
@@ -554,6 +561,7 @@ impl Worker {
                     Source::Waker => {}
                 }
             }
+            self.release_barriers();
             self.run_timers();
             self.flush();
             self.relieve();
@@ -572,6 +580,8 @@ impl Worker {
     /// How long the event loop may sleep.
     fn time_to_wait(&self) -> Option<Duration> {
         if self.more_inbox
+            // Another worker waits until this one has looked at its sockets once more.
+            || !self.barriers.is_empty()
             || !self.again.is_empty()
             || !self.resume.is_empty()
             || !self.dirty_upstreams.is_empty()
@@ -636,6 +646,7 @@ impl Worker {
         }
         self.finish_seen();
         self.tell_hub();
+        self.send_barrier();
         // Empty by now; what was put off is the next turn's.
         std::mem::swap(&mut self.dirty_upstreams, &mut self.deferred);
         std::mem::swap(&mut self.dirty_clients, &mut self.unwritten);
@@ -689,6 +700,9 @@ impl Worker {
                 ToWorker::Looked(looked) => self.looked(&looked),
                 ToWorker::Users(users) => self.set_users(&users),
                 ToWorker::PubSub(batch) => self.hear_hub(&batch),
+                ToWorker::SubscriptionEnded(serial) => self.subscription_ended(serial),
+                ToWorker::Read(barrier) => self.barriers.push((self.stats.turns, barrier)),
+                ToWorker::OthersHaveRead(id) => self.others_have_read(id),
                 ToWorker::Probed(probed) => self.probed(&probed),
                 #[cfg(debug_assertions)]
                 ToWorker::Fail => panic!("told to fail"),
@@ -770,6 +784,7 @@ impl Drop for Worker {
         let count = self.clients.iter().filter(|(_, c)| monitors(c)).count();
         self.shared.monitors.fetch_sub(count, Ordering::Relaxed);
         self.topics.leave_all();
+        self.shared.workers().retain(|(index, _)| *index != self.index);
     }
 }
 

@@ -63,6 +63,9 @@ impl Worker {
         args: &Args,
     ) -> Flow {
         match which {
+            PubSub::Publish | PubSub::ShardPublish if self.publish_waits(index, args) => {
+                return Flow::Pause;
+            }
             PubSub::Publish => return self.publish(index, command, frame, args),
             PubSub::ShardPublish => return self.shard_publish(index, command, slot, frame),
             PubSub::Ask(ask) => return self.ask_subscribers(index, command, ask, frame),
@@ -164,6 +167,7 @@ impl Worker {
         let subscriptions = client.subscriptions.get_or_insert_default();
         let id = self.topics.next_wait();
         let (mut left, mut reply, mut new) = (0, Vec::new(), Vec::new());
+        let mut names = Vec::new();
         for name in args.iter().skip(1) {
             let topic = self.topics.enter(kind, name);
             if !subscriptions.topics.contains_key(&topic)
@@ -175,6 +179,7 @@ impl Worker {
                 let client = index as u32;
                 local.subscribers.push(Subscriber { client, generation, since: Since::Asked(seq) });
                 new.push((topic, local.generation));
+                names.push((kind, Arc::clone(&local.name)));
                 local.joining.push(id);
                 left += 1;
                 self.topics.ask(topic);
@@ -187,17 +192,20 @@ impl Worker {
         }
         let client = (index as u32, generation);
         let started = self.now;
-        let wait = Wait { client, seq, command, started, left, reply, new };
+        let mut wait = Wait { client, seq, command, started, left, reply, new, ticket: None };
         if left == 0 {
             return self.confirm(wait);
         }
+        self.shared.pending_subscriptions.expect(self.now);
+        wait.ticket = Some(self.shared.pending_subscriptions.begin(names));
         let id = self.topics.wait(wait);
         if let Some(timeout) = self.settings.command_timeout {
             self.timers.push(Timer { due: self.now + timeout, job: Job::Subscribe(id) });
         }
     }
 
-    /// The cluster has confirmed all that a command asked for: the client is told.
+    /// The cluster has confirmed all that a command asked for: the client is told. What waits for
+    /// the command's ticket goes on when all is done.
     fn confirm(&mut self, wait: Wait) {
         let (index, generation) = wait.client;
         let Some(client) = self.clients.get_mut(index as usize) else { return };

@@ -2,14 +2,14 @@
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 
 use crate::config::Config;
-use crate::control::{Budget, MAX_IDLE_DEDICATED};
-use crate::pubsub::Hub;
+use crate::control::{Budget, MAX_IDLE_DEDICATED, WorkerHandle};
+use crate::pubsub::{Hub, PendingSubscriptions};
 use crate::scripts::ScriptStore;
 use crate::seen::{OFF, SlowLog, SpanCounts, Spans};
 use crate::tls::Tls;
@@ -52,8 +52,12 @@ pub struct Shared {
     pub span_counts: Arc<SpanCounts>,
     /// The pub/sub hub.
     pub hub: Hub,
+    /// Subscriptions that the cluster has not confirmed yet.
+    pub pending_subscriptions: Arc<PendingSubscriptions>,
     /// Certificates and what they are for.
     pub tls: Arc<Tls>,
+    /// The workers, by index.
+    workers: Mutex<Vec<(usize, WorkerHandle)>>,
     /// Why nothing is known of the cluster.
     trouble: Mutex<Option<String>>,
 }
@@ -84,9 +88,16 @@ impl Shared {
                 config.slowlog.max_len,
             ),
             hub,
+            pending_subscriptions: Arc::default(),
             tls,
+            workers: Mutex::default(),
             trouble: Mutex::default(),
         }
+    }
+
+    /// The workers, by index.
+    pub fn workers(&self) -> MutexGuard<'_, Vec<(usize, WorkerHandle)>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where spans come out; the first who asks gets it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::hash::{IntMap, KeyedMap};
-use crate::pubsub::{Kind, Token, Topic, Wish};
+use crate::pubsub::{BYTES_PER_TOPIC, Kind, Ticket, Token, Topic, Wish};
 
 /// How far a client's subscription is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,15 @@ pub(super) struct Wait {
     pub reply: Vec<u8>,
     /// The topics (index, generation) that the client was not subscribed to before.
     pub new: Vec<(u32, u32)>,
+    /// Held until the command is answered: a PUBLISH that comes meanwhile waits.
+    pub ticket: Option<Ticket>,
+}
+
+impl Wait {
+    /// Bytes that it occupies while it waits.
+    fn held(&self) -> usize {
+        self.reply.capacity() + self.new.len() * BYTES_PER_TOPIC
+    }
 }
 
 /// What a topic takes besides its name, in the tables of the hub and of the workers: about.
@@ -167,7 +176,7 @@ impl Topics {
     /// A number for a command that waits.
     pub fn wait(&mut self, wait: Wait) -> u64 {
         self.next_wait += 1;
-        self.held += wait.reply.capacity();
+        self.held += wait.held();
         self.waits.insert(self.next_wait, wait);
         self.next_wait
     }
@@ -175,7 +184,7 @@ impl Topics {
     /// It waits no more.
     pub fn end_wait(&mut self, id: u64) -> Option<Wait> {
         let wait = self.waits.remove(&id)?;
-        self.held = self.held.saturating_sub(wait.reply.capacity());
+        self.held = self.held.saturating_sub(wait.held());
         Some(wait)
     }
 

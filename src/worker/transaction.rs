@@ -248,6 +248,11 @@ impl Worker {
             self.answer_own_error(index, command, text);
             return Flow::Next;
         }
+        if multi.publishes && self.exec_waits(index) {
+            return Flow::Pause;
+        }
+        let Some(client) = self.clients.get(index) else { return Flow::Stop };
+        let Some(multi) = client.multi.as_ref() else { return Flow::Next };
         let watches = client.lent.as_ref().map_or(&[][..], |l| &l.watches);
         let one_slot = multi.first.as_ref().map_or(NO_SLOT, |(slot, _)| *slot);
         if !watches.is_empty() {
