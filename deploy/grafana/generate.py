@@ -83,7 +83,7 @@ ROWS = [
         ("Limits reached", RATE, "By the key under [limits]", [(by("limit", rate("slotway_limits_hit_total")), "{{limit}}")]),
         ("Turns for large replies", RATE, "Times that a client with large replies waited for its turn on a connection", [(f"sum({rate('slotway_large_reply_waits_total')})", "waits")]),
         ("Clients turned away", RATE, "At limits.clients; not accepted for want of file descriptors", [(f"sum({rate('slotway_clients_rejected_total')})", "turned away"), (f"sum({rate('slotway_accept_errors_total')})", "not accepted")]),
-        ("Clients disconnected", RATE, "For want of a login in time, or at timeouts.max_age; headers of the PROXY protocol that were refused", [(by("reason", rate("slotway_clients_disconnected_total")), "{{reason}}"), (by("result", rate("slotway_proxy_protocol_headers_total")), "header: {{result}}")]),
+        ("Clients disconnected", RATE, "For want of a login in time, at timeouts.max_age, or in place of an unknown outcome (commands.on_outcome_unknown); headers of the PROXY protocol that were refused", [(by("reason", rate("slotway_clients_disconnected_total")), "{{reason}}"), (by("result", rate("slotway_proxy_protocol_headers_total")), "header: {{result}}")]),
         ("Logins", RATE, "By outcome", [(by("outcome", rate("slotway_logins_total")), "{{outcome}}")]),
         ("Commands denied to users", RATE, "", [(by("reason", rate("slotway_denied_total")), "{{reason}}")]),
         ("TLS handshakes", RATE, "", [(by("side, result", rate("slotway_tls_handshakes_total")), "{{side}} {{result}}")]),

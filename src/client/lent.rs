@@ -83,6 +83,8 @@ pub struct Errand {
     pub until: Option<u64>,
     /// It went to a node that is importing its slot.
     pub asking: bool,
+    /// A connection was lost after it was sent there.
+    pub lost: bool,
     /// How often it was sent again.
     pub tries: u8,
     /// Why it was, the last time.
@@ -103,6 +105,7 @@ impl Errand {
             started: now,
             until: None,
             asking: false,
+            lost: false,
             tries: 0,
             last: None,
         }

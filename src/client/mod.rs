@@ -259,6 +259,19 @@ impl Client {
         self.replies.as_mut().map_or(Outcome::Undelivered, |r| r.abandon(at))
     }
 
+    /// The connection is closed in place of reply `seq`. See [`Replies::end`].
+    pub fn end_at(&mut self, seq: u32) {
+        let at = seq.wrapping_sub(self.base) as usize;
+        if let Some(replies) = self.replies.as_mut() {
+            replies.end(at);
+        }
+    }
+
+    /// All that comes before the end is written: the connection can be closed.
+    pub fn is_over(&self) -> bool {
+        self.replies.as_ref().is_some_and(|r| r.is_over()) && !self.stream.unsent()
+    }
+
     /// The replies to the commands that come from here on are dropped (`true`), or given again.
     pub fn mute(&mut self, on: bool, spare: &mut Vec<Box<Replies>>) {
         if on {

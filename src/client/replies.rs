@@ -26,6 +26,8 @@ enum Slot {
     Direct,
     /// Not here yet, and nobody wants to see it (CLIENT REPLY).
     Muted,
+    /// The connection is closed in its place.
+    End,
 }
 
 /// What a client has seen of a reply whose rest will not come.
@@ -123,8 +125,27 @@ impl Replies {
             + self.slots.capacity() * size_of::<Slot>()
     }
 
+    /// The connection is closed in place of the reply `at` places behind the head: neither that one
+    /// nor what comes later goes out.
+    pub fn end(&mut self, at: usize) {
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        match std::mem::replace(slot, Slot::End) {
+            Slot::Muted => self.muted -= 1,
+            Slot::Arriving(frame) => self.own -= frame.len(),
+            _ => {}
+        }
+    }
+
+    /// All that comes before the end ([`Replies::end`]) is written.
+    pub fn is_over(&self) -> bool {
+        matches!(self.slots.front(), Some(Slot::End)) && self.out.is_empty()
+    }
+
     /// What is not a reply, `items` messages: goes out between two replies, whoever is muted.
     pub fn push(&mut self, bytes: Bytes, items: u32) {
+        if matches!(self.slots.front(), Some(Slot::End)) {
+            return;
+        }
         if matches!(self.slots.front(), Some(Slot::Direct)) {
             self.behind_bytes += bytes.len();
             self.behind.push((bytes, items));
@@ -321,6 +342,28 @@ mod tests {
         let mut out = Vec::new();
         replies.out.write_to(&mut out).unwrap();
         out
+    }
+
+    #[test]
+    fn nothing_goes_out_behind_the_end() {
+        let (mut r, mut pool) = (Replies::default(), Pool::default());
+        (0..3).for_each(|_| {
+            r.expect();
+        });
+        r.mute(true);
+        r.expect();
+        r.end(3);
+        r.end(1);
+        assert_eq!(r.muted, 0);
+        assert!(!r.is_over(), "the first is still to come");
+        r.push(Bytes::from_static(b"message;"), 1);
+        assert_eq!(r.complete(2, b"third", &mut pool), 0);
+        assert_eq!(r.complete(0, b"first", &mut pool), 1);
+        r.push(Bytes::from_static(b"late"), 1);
+        assert!(!r.is_over(), "the first is to be written");
+        assert_eq!(written(&mut r), b"message;first");
+        r.out.release_sent(&mut pool);
+        assert!(r.is_over());
     }
 
     #[test]

@@ -1004,6 +1004,21 @@ pub static KEYS: &[Key] = &[
         field: |c| Field::CommandRules(&mut c.commands.allow),
     },
     Key {
+        path: "commands.on_outcome_unknown",
+        change: Change::Now,
+        flag: None,
+        doc: "What a client is told of a command that was sent to a node and whose reply is lost: it \
+              may or may not have been executed, and may have changed data (what only reads is sent \
+              again). \"error\": an error with the code OUTCOMEUNKNOWN; the connection stays. \
+              \"disconnect\": the connection is closed in place of that error, behind the replies \
+              before it, as a server's is that fails. Clients then do what they do when a server \
+              fails: they reconnect, and send again what they are told to (redis-py's retry, which \
+              executes a write twice where the first was executed). For applications that an \
+              unexpected error ends, such as Celery's workers. \
+              slotway_clients_disconnected_total{reason=\"outcome_unknown\"} counts.",
+        field: |c| Field::Choice(&mut c.on_outcome_unknown),
+    },
+    Key {
         path: "commands.cross_slot",
         change: Change::Now,
         flag: None,

@@ -31,7 +31,8 @@ pub use tls::{Tls, TlsAdmin, TlsDownstream, TlsUpstream};
 use value::Choice;
 pub use value::{
     Address, Auth, ClientAuth, CrossSlot, HandOver, InFailover, Listen, LogFormat, Network,
-    NodeZone, OnGap, ReadFrom, Secret, SeveralSlots, TlsVersion, UserFrom, Verify, Workers,
+    NodeZone, OnGap, OnOutcomeUnknown, ReadFrom, Secret, SeveralSlots, TlsVersion, UserFrom,
+    Verify, Workers,
 };
 
 const KIB: usize = 1 << 10;
@@ -102,6 +103,8 @@ pub struct Config {
     pub tracing: Tracing,
     /// `[commands]`: which commands clients may send.
     pub commands: crate::command::Rules,
+    /// `[commands]`: what a client is told of one whose outcome is unknown.
+    pub on_outcome_unknown: OnOutcomeUnknown,
     /// `[commands]`: what becomes of those whose keys lie in several slots.
     pub emulation: Emulation,
     /// `[log]`
@@ -367,6 +370,7 @@ impl Default for Config {
                 service_name: "slotway".into(),
             },
             commands: crate::command::Rules::default(),
+            on_outcome_unknown: OnOutcomeUnknown::Error,
             emulation: Emulation {
                 cross_slot: SeveralSlots::Reject,
                 turn: Duration::from_millis(50),
@@ -507,6 +511,7 @@ mod tests {
         "tracing.service_name=other",
         "commands.deny=keys,@dangerous",
         "commands.allow=config|set",
+        "commands.on_outcome_unknown=disconnect",
         "commands.cross_slot=emulate",
         "commands.cross_slot_turn=23ms",
         "log.level=debug",
@@ -546,6 +551,7 @@ mod tests {
             slowlog: SlowLog { slower_than, max_len },
             tracing: Tracing { endpoint, sample: traced, service_name },
             commands,
+            on_outcome_unknown,
             emulation,
             log,
             proxy_protocol,
@@ -668,6 +674,7 @@ mod tests {
             (texts(&deny), texts(&allow)),
             (vec!["keys".into(), "@dangerous".into()], vec!["config|set".into()])
         );
+        assert_eq!(on_outcome_unknown, OnOutcomeUnknown::Disconnect);
         assert_eq!((emulation.cross_slot, emulation.turn), (SeveralSlots::Emulate, ms(23)));
         assert_eq!((level.as_str(), format), ("debug", LogFormat::Json));
 

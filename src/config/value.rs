@@ -193,6 +193,16 @@ choice! {
 }
 
 choice! {
+    /// What a client is told of a command whose outcome is unknown.
+    OnOutcomeUnknown {
+        /// It gets an error.
+        Error = "error",
+        /// Its connection is closed in place of the reply.
+        Disconnect = "disconnect",
+    }
+}
+
+choice! {
     /// What happens to subscribers that may have missed messages.
     OnGap {
         /// They stay.

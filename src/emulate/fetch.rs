@@ -6,15 +6,14 @@ use std::sync::OnceLock;
 use super::talk::{Outcome, Request, Step, Talk};
 use crate::cluster::{SLOTS, slot_of};
 use crate::hash::KeyedMap;
+use crate::outcome;
+pub use crate::outcome::is_unknown;
 use crate::resp::reply::{elements, error_text};
 use crate::resp::{Protocol, write};
 use crate::route::DISCARDED;
 
 /// Members in one command of those that write a target.
 const CHUNK: usize = 1000;
-
-/// What slotway says of a command of which nobody knows whether it was carried out.
-const UNKNOWN: &str = "may or may not";
 
 /// For each slot a hash tag.
 fn tag(slot: u16) -> u32 {
@@ -81,11 +80,6 @@ pub fn is_error(reply: &[u8]) -> bool {
 /// Its error begins with `word`.
 pub fn is_error_of(reply: &[u8], word: &str) -> bool {
     error_text(reply).is_some_and(|text| text.starts_with(word.as_bytes()))
-}
-
-/// Nobody knows whether it was carried out.
-pub fn is_unknown(reply: &[u8]) -> bool {
-    is_error(reply) && memchr::memmem::find(reply, UNKNOWN.as_bytes()).is_some()
 }
 
 /// Whether a node refused the step because its memory is full. Nothing of it was executed.
@@ -178,12 +172,13 @@ pub fn null_list(protocol: Protocol) -> Vec<u8> {
 }
 
 /// It stopped with some of it done: the error that says what is.
-pub fn stopped(talk: &Talk, req: &Request, done: &str, cause: &[u8]) -> Vec<u8> {
+pub fn stopped(talk: &Talk, req: &Request, done: &str, said: &[u8]) -> Vec<u8> {
     talk.halfway();
-    let cause = String::from_utf8_lossy(error_text(cause).unwrap_or(b"no reply"));
+    let cause = String::from_utf8_lossy(error_text(said).unwrap_or(b"no reply"));
     let name = req.name.to_ascii_uppercase();
+    let code = outcome::code_of(said);
     error(&format!(
-        "ERR {name} over several slots stopped halfway: {done} (commands.cross_slot = \"emulate\"); \
+        "{code} {name} over several slots stopped halfway: {done} (commands.cross_slot = \"emulate\"); \
          the cause: {cause}"
     ))
 }
@@ -194,9 +189,8 @@ pub fn failed_before(name: &str, said: Vec<u8>) -> Vec<u8> {
     let Some(cause) = error_text(&said) else { return said };
     let cause = String::from_utf8_lossy(cause);
     let own = cause.strip_prefix("ERR ").filter(|text| text.starts_with("slotway "));
-    let Some(cause) = own.or(is_unknown(&said).then_some(&cause)) else { return said };
-    let unknown = [": it", ", so it"].map(|word| format!("{word} {UNKNOWN} have been executed"));
-    let cause = unknown.iter().fold(cause.to_owned(), |cause, text| cause.replace(text, ""));
+    let cause = outcome::cause(&cause).or_else(|| own.map(str::to_owned));
+    let Some(cause) = cause else { return said };
     let name = name.to_ascii_uppercase();
     error(&format!(
         "ERR {name} over several slots failed before anything was changed; the cause: {cause}"

@@ -632,7 +632,7 @@ mod tests {
 
     #[test]
     fn a_lost_removal_is_told() {
-        let lost = "-ERR slotway lost its connection to n (x) after the command was sent: it may or may not have been executed\r\n";
+        let lost = "-OUTCOMEUNKNOWN slotway lost its connection to n (x) after the command was sent: it may or may not have been executed\r\n";
         let node = Node::new(&[
             TAKEN,
             FREED,
@@ -644,13 +644,14 @@ mod tests {
             ("GET NONE", "$1\r\n8\r\n"),
         ]);
         let said = drive(request("SMOVE a b m", &[1, 2]), &node, set_member);
+        assert!(said.starts_with("-OUTCOMEUNKNOWN SMOVE over several slots stopped"), "{said}");
         assert!(said.contains("stopped halfway: the target is written"), "{said}");
     }
 
     /// The hold tells whether what removes the member was carried out.
     #[test]
     fn a_lost_removal_is_looked_up() {
-        let lost = "-ERR it may or may not have been executed\r\n";
+        let lost = "-OUTCOMEUNKNOWN it may or may not have been executed\r\n";
         let node = Node::new(&[
             TAKEN,
             FREED,
@@ -680,7 +681,8 @@ mod tests {
         let said = drive(request("MSETNX a 1 b 1", &[1, 3]), &node, set_if_none);
         let first = keys[0];
         assert!(said.contains(&format!("halfway: set are {first}, the others are not")), "{said}");
-        let lost = "-ERR it may or may not have been executed\r\n";
+        assert!(said.starts_with("-ERR MSETNX "), "{said}");
+        let lost = "-OUTCOMEUNKNOWN it may or may not have been executed\r\n";
         let looks = [("EXISTS a", ":0\r\n"), ("EXISTS b", ":0\r\n")];
         let node = Node::new(&[looks[0], looks[1], (&one, lost)]);
         let said = drive(request("MSETNX a 1 b 1", &[1, 3]), &node, set_if_none);

@@ -217,7 +217,7 @@ mod tests {
         b"*3\r\n:0\r\n:1\r\n$1\r\nx\r\n",
         b"%1\r\n$1\r\nx\r\n*1\r\n*2\r\n$1\r\nm\r\n,2\r\n",
         b"-WRONGTYPE x\r\n",
-        b"-ERR it may or may not have been executed\r\n",
+        b"-OUTCOMEUNKNOWN it may or may not have been executed\r\n",
         b"-NOPERM no key\r\n",
     ];
 

@@ -589,7 +589,7 @@ mod tests {
         let mut emulation = Emulation::new(request("X a", &[1]), recipe);
         let Next::Ask(steps) = emulation.advance(0) else { panic!() };
         assert_eq!(steps.len(), 2);
-        let lost = b"-ERR it may or may not have been executed\r\n";
+        let lost = b"-OUTCOMEUNKNOWN it may or may not have been executed\r\n";
         emulation.add(0, lost);
         emulation.add(1, lost);
         let Next::Ask(steps) = emulation.advance(0) else { panic!() };
@@ -613,10 +613,11 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        let lost: &[u8] = b"-ERR slotway lost its connection to n after the command was sent: it \
+        let lost: &[u8] =
+            b"-OUTCOMEUNKNOWN slotway lost its connection to n after the command was sent: it \
                            may or may not have been executed\r\n";
         let late: &[u8] =
-            b"-ERR slotway waited 5.0 s: the command was sent and not answered, so it \
+            b"-OUTCOMEUNKNOWN slotway waited 5.0 s: the command was sent and not answered, so it \
                            may or may not have been executed; last: x\r\n";
         let begins =
             "-ERR RENAME over several slots failed before anything was changed; the cause: ";

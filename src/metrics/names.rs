@@ -72,7 +72,7 @@ metrics! {
     CLIENTS_REJECTED: Counter "slotway_clients_rejected_total" [] "limits.clients"
         "Connections answered with \"max number of clients reached\" and closed: the limit, which is lower than limits.clients where file descriptors are short, is slotway_limit{limit=\"clients\"}.";
     CLIENTS_DISCONNECTED: Counter "slotway_clients_disconnected_total" ["reason"] "timeouts.max_age"
-        "Clients that slotway closed for no fault in what they sent: login, they had to log in and had not within timeouts.login; idle, timeouts.idle; max_age, timeouts.max_age; descriptors, the cluster has grown or the limit on open files was lowered, and their file descriptors were needed for nodes.";
+        "Clients that slotway closed for no fault in what they sent: login, they had to log in and had not within timeouts.login; idle, timeouts.idle; max_age, timeouts.max_age; descriptors, the cluster has grown or the limit on open files was lowered, and their file descriptors were needed for nodes; outcome_unknown, a command may or may not have been executed and commands.on_outcome_unknown is \"disconnect\".";
     PROXY_HEADERS: Counter "slotway_proxy_protocol_headers_total" ["result"] "proxy_protocol.listen"
         "Connections to proxy_protocol.listen by their header: ok; local, it names no client (health checks); or closed because the header is missing, invalid or longer in coming than proxy_protocol.timeout (timeout), because the connection comes from an address that is not in proxy_protocol.trusted (untrusted), or by the other side (closed).";
     TLS_HANDSHAKES: Counter "slotway_tls_handshakes_total" ["side", "result"] "tls.downstream.listen"

@@ -197,13 +197,16 @@ pub enum DisconnectReason {
     MaxAge,
     /// The limit on open files leaves fewer clients than there were.
     Descriptors,
+    /// `commands.on_outcome_unknown`
+    OutcomeUnknown,
 }
 
 impl DisconnectReason {
     /// How many there are.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 5;
     /// Label values, by discriminant.
-    pub const NAMES: [&'static str; Self::COUNT] = ["login", "idle", "max_age", "descriptors"];
+    pub const NAMES: [&'static str; Self::COUNT] =
+        ["login", "idle", "max_age", "descriptors", "outcome_unknown"];
 }
 
 /// What became of a login (label `outcome`).

@@ -643,7 +643,7 @@ What may go to a replica: a command that only reads (**sent again: yes**) and ha
 A cluster carries out no command whose keys lie in several slots, and so slotway refuses it with `CROSSSLOT`, naming two of the keys and their slots. With `commands.cross_slot = "emulate"` it carries it out with several commands that stay in one slot each, and answers as a single server does. The notes below that begin with "Over several slots (`emulate`)" say for each command how, and what is given up. A command whose keys share a slot goes its usual way, with this setting as without. What holds for all of them:
 
 - **Others see the steps.** There is no moment at which all of it is done; only what is written to one key is written in one piece. What a command reads of several keys is not of one moment either.
-- **Nothing is only in slotway.** A target is written and confirmed before anything is removed from a source. If a node is lost in the middle the data is in the source, in the target, or in both; the error begins with `ERR` and says which steps were done (`slotway_emulated_total{outcome="halfway"}`).
+- **Nothing is only in slotway.** A target is written and confirmed before anything is removed from a source. If a node is lost in the middle the data is in the source, in the target, or in both; the error says which steps were done, and begins with `OUTCOMEUNKNOWN` where that cannot be said of one of them, otherwise with `ERR` (`slotway_emulated_total{outcome="halfway"}`).
 - **Replicas are not waited for**, as Redis does not wait for them. A primary whose process is killed has as a rule sent its replica what it has confirmed. If one is lost with its machine in that moment, or the replica that takes its place was cut off from it, the cluster loses writes that it has confirmed: of a move that may be the target's, while the source's removal stays, and what was moved is in neither. `min-replicas-to-write 1` on the nodes has a primary without a replica refuse writes, so that such a move ends before anything is removed; it sees a missing replica when the link is closed, or after `min-replicas-max-lag`.
 - **Order.** What a connection sends behind such a command waits until it is answered.
 - **Errors** are the server's: each command goes once to a node with keys that do not exist, so that the node finds what is wrong with its other arguments.
@@ -662,18 +662,22 @@ A node that refuses a command with `MOVED`, `ASK`, `TRYAGAIN`, `CLUSTERDOWN`, `L
 
 **Order.** The replies of one connection always come in the order of its commands. Commands of one connection with keys of the same slot take effect in the order sent, also while the slot moves and after a failover: while one of them waits, the later ones wait behind it. What was already on its way to the node when an earlier one was refused is beyond that, as it is for any client that pipelines: if the reason for the refusal passes in that moment (the slot comes back, the node has loaded), the later one is executed first. Between keys of different slots, and between connections, no order is promised; a command for every node (`FLUSHALL`) may overtake commands that wait for a slot. A client that needs an order there waits for the reply.
 
-**Outcome unknown.** If a connection to a node is lost, commands that were not sent whole are sent on the next connection. Those that were sent and not answered may have been executed or not. If they only read, they are sent again ("sent again: yes"; but not where the same connection's later write to that slot was lost with them). All others get an error, and the client decides:
+**Outcome unknown.** If a connection to a node is lost, commands that were not sent whole are sent on the next connection. Those that were sent and not answered may have been executed or not. If they only read, they are sent again ("sent again: yes"; but not where the same connection's later write to that slot was lost with them). All others get an error with a code of its own, `OUTCOMEUNKNOWN`, and the client decides:
 
 ```text
-ERR slotway lost its connection to 10.0.0.1:7000 (closed by the node) after the command was sent: it may or may not have been executed
+OUTCOMEUNKNOWN slotway lost its connection to 10.0.0.1:7000 (closed by the node) after the command was sent: it may or may not have been executed
 ```
+
+The code stands wherever the outcome of a command, or of a part of it, is unknown: at the deadline, when `limits.memory` has no room for a write's reply, in the error of a command over several slots, at a command of a split transaction. A blocking command whose connection is lost waits on at the next primary, and its error has the code if the deadline passes there.
+
+With `commands.on_outcome_unknown = "disconnect"` the client's connection is closed in place of that error, as a server's is that fails: the replies before it are delivered, what comes behind it is not. This is for clients that take an error for a bug in the application and a closed connection for a reason to try again, such as Celery's workers ([reliability.md](reliability.md#retries-of-clients)). It makes no write safe to repeat: a client that sends `INCR` again after the connection has closed may count twice.
 
 A client that has already received the first part of a large reply when the rest is lost is disconnected.
 
-**Deadlines.** `timeouts.command` (5 s by default) is the longest that a command may take from its arrival to its reply, retries included. After that its client gets an error that says what was waited for, and whether the command was sent. It begins with the word of the node's last refusal if there was one (`CLUSTERDOWN`, `TRYAGAIN` …), otherwise with `ERR`:
+**Deadlines.** `timeouts.command` (5 s by default) is the longest that a command may take from its arrival to its reply, retries included. After that its client gets an error that says what was waited for, and whether the command was sent. It begins with `OUTCOMEUNKNOWN` where the command was sent and may have been executed, otherwise with the word of the node's last refusal if there was one (`CLUSTERDOWN`, `TRYAGAIN` …), or with `ERR`:
 
 ```text
-ERR slotway waited 5.0 s (timeouts.command) for slot 866, node 10.0.0.1:7000, 1 tries: the command was sent and not answered, so it may or may not have been executed
+OUTCOMEUNKNOWN slotway waited 5.0 s (timeouts.command) for slot 866, node 10.0.0.1:7000, 1 tries: the command was sent and not answered, so it may or may not have been executed
 ```
 
 A node that has let a command's deadline pass loses its connection with it, so that the other commands that were sent on it are treated as above.

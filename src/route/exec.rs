@@ -3,6 +3,7 @@
 
 use super::behaviour::Merge;
 use super::gather::Gather;
+use crate::outcome::is_unknown;
 use crate::resp::reply::{element_count, elements, error_text};
 use crate::resp::{Protocol, write};
 
@@ -121,6 +122,12 @@ impl ExecGather {
             group.error = Some(CHANGED.to_vec());
         }
         self.left == 0
+    }
+
+    /// Whether the outcome of one of its commands is unknown.
+    pub fn has_unknown(&self) -> bool {
+        let errors = self.groups.iter().filter_map(|group| group.error.as_ref());
+        errors.chain(&self.places).any(|reply| is_unknown(reply))
     }
 
     /// The transaction's reply, appended to `out`. `true`: it is no error.
@@ -262,9 +269,12 @@ mod tests {
         let mut g = ExecGather::new(Protocol::Resp2, 3);
         let a = g.group(vec![0, 2], false);
         let b = g.group(vec![1], false);
-        g.add(a, b"-ERR lost\r\n");
         g.add(b, b"*1\r\n:1\r\n");
-        assert_eq!(finish(g), "*3\r\n-ERR lost\r\n:1\r\n-ERR lost\r\n");
+        assert!(!g.has_unknown());
+        g.add(a, b"-OUTCOMEUNKNOWN lost\r\n");
+        assert!(g.has_unknown());
+        let lost = "-OUTCOMEUNKNOWN lost\r\n";
+        assert_eq!(finish(g), format!("*3\r\n{lost}:1\r\n{lost}"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::behaviour::Merge;
 use super::pubsub::Ask;
 use super::scan::{Scan, ScanRequest};
+use crate::outcome;
 use crate::resp::reply::{element_count, elements, error_text, integer, text};
 use crate::resp::{Protocol, write};
 
@@ -338,8 +339,9 @@ impl Gather {
         write_lists(out, kind, self.spans());
     }
 
-    /// The nodes' own error if they all gave the same; otherwise one that starts with the first
-    /// error's code and names those that failed.
+    /// The nodes' own error if they all gave the same; otherwise one that names those that failed.
+    /// It starts with the first error's code, or with that of an unknown outcome where a part has
+    /// that.
     fn write_failure(&self, out: &mut Vec<u8>) {
         let Some((_, first)) = self.failed.first() else { return };
         if self.succeeded == 0 && self.failed.iter().all(|(_, frame)| frame == first) {
@@ -350,7 +352,11 @@ impl Gather {
             String::from_utf8_lossy(error_text(frame).unwrap_or(b"ERR")).into_owned()
         };
         let first = said(first);
-        let code = first.split(' ').next().unwrap_or("ERR");
+        let unknown = self.failed.iter().any(|(_, frame)| outcome::is_unknown(frame));
+        let code = match unknown {
+            true => outcome::UNKNOWN,
+            false => first.split(' ').next().unwrap_or("ERR"),
+        };
         let mut message = format!("{code} {} of {} parts failed", self.failed.len(), self.parts);
         for (i, (node, frame)) in self.failed.iter().take(8).enumerate() {
             message.push_str(if i == 0 { ": " } else { "; " });
@@ -438,6 +444,10 @@ mod tests {
         assert_eq!(
             gather(Merge::AllSucceeded, &["+OK\r\n", "-OOM x\r\n"]),
             "-OOM 1 of 2 parts failed: node1: OOM x\r\n"
+        );
+        assert_eq!(
+            gather(Merge::AllSucceeded, &["-OOM x\r\n", "+OK\r\n", "-OUTCOMEUNKNOWN y\r\n"]),
+            "-OUTCOMEUNKNOWN 2 of 3 parts failed: node0: OOM x; node2: OUTCOMEUNKNOWN y\r\n"
         );
         assert_eq!(gather(Merge::OneSucceeded, &["-NOTBUSY x\r\n", "+OK\r\n"]), "+OK\r\n");
     }

@@ -5,7 +5,8 @@ use super::retries::Want;
 use super::{Gathering, HELD, NOBODY, Worker, reaccount};
 use crate::command::CommandId;
 use crate::control::ToControl;
-use crate::metrics::{Histogram, Redirection, RetryReason};
+use crate::metrics::{DisconnectReason, Histogram, Redirection, RetryReason};
+use crate::outcome::is_unknown;
 use crate::resp::{Protocol, write};
 use crate::route::retry::{Retry, Scope, decide};
 use crate::route::{Held, Refusal};
@@ -128,18 +129,13 @@ impl Worker {
     pub(super) fn fail(&mut self, pending: &Pending, node: &str, text: &str) {
         let lane = self.lane_of(pending);
         match pending.dest {
-            Dest::Client { index, generation, seq } => {
+            Dest::Client { .. } => {
                 if let Some(stats) = self.stats.commands.get_mut(usize::from(pending.command)) {
                     stats.refused += 1;
                 }
                 let mut frame = Vec::new();
                 write::error(&mut frame, text);
-                if let Some(client) = self.clients.get_mut(index as usize)
-                    && client.generation == generation
-                {
-                    client.complete(seq, &frame, &mut self.pool);
-                    self.mark_client(index as usize);
-                }
+                self.deliver_own(pending.dest, &frame);
             }
             Dest::Part { gather, first } => self.fail_part(gather, first, node.to_owned(), text),
             Dest::Join { join, .. } => self.join_lost(join),
@@ -222,6 +218,8 @@ impl Worker {
         };
         let mut reply = std::mem::take(&mut self.reply);
         reply.clear();
+        // A transaction's reply says it at some of its commands.
+        let unknown = gathering.exec.as_ref().is_some_and(|exec| exec.has_unknown());
         let ok = match gathering.exec.take() {
             Some(exec) => exec.finish(&mut reply),
             None => match gathering.gather.asked() {
@@ -250,7 +248,10 @@ impl Worker {
         if let Some(slow) = gathering.slow.take() {
             self.slow_gathering(*slow, gathering.command, gathering.to);
         }
-        self.deliver_own(gathering.to, &reply);
+        match unknown && self.settings.disconnect_on_unknown {
+            true => self.end_in_place_of(gathering.to),
+            false => self.deliver_own(gathering.to, &reply),
+        }
         // What the nodes had to send counts, however short the reply that was made of it is.
         let bytes = gathering.received.max(reply.len());
         if let Some(client) = self.clients.get_mut(gathering.lane.0 as usize)
@@ -274,14 +275,31 @@ impl Worker {
         }
     }
 
-    /// A reply that was made here goes where it is waited for.
+    /// A reply that was made here goes where it is waited for. One that says that the outcome is
+    /// unknown ends the client's connection instead, where `commands.on_outcome_unknown` says so.
     pub(super) fn deliver_own(&mut self, to: Dest, reply: &[u8]) {
+        if self.settings.disconnect_on_unknown && is_unknown(reply) {
+            return self.end_in_place_of(to);
+        }
         if let Dest::Client { index, generation, seq } = to
             && let Some(client) = self.clients.get_mut(index as usize)
             && client.generation == generation
         {
             client.complete(seq, reply, &mut self.pool);
             self.mark_client(index as usize);
+        }
+    }
+
+    /// The client's connection is closed in place of a reply, behind those before it.
+    #[cold]
+    fn end_in_place_of(&mut self, to: Dest) {
+        if let Dest::Client { index, generation, seq } = to
+            && let Some(client) = self.clients.get_mut(index as usize)
+            && client.generation == generation
+        {
+            client.end_at(seq);
+            client.leaves_for = Some(DisconnectReason::OutcomeUnknown);
+            self.stop_reading(index as usize);
         }
     }
 

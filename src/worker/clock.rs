@@ -6,6 +6,7 @@ use super::Worker;
 use crate::client::Paused;
 use crate::control::ToControl;
 use crate::metrics::DisconnectReason;
+use crate::outcome::Unanswered;
 use crate::route::retry::Class;
 use crate::upstream::{Dest, NO_SLOT, Pending, State, flag};
 
@@ -256,11 +257,11 @@ impl Worker {
             self.stats.deadline_exceeded += 1;
             let outcome = if sent && !pending.has(flag::READ_ONLY) {
                 self.stats.outcome_unknown += 1;
-                "sent and not answered, so it may or may not have been executed"
+                Unanswered::Unknown
             } else if sent || (pending.tries > 0 && pending.has(flag::READ_ONLY)) {
-                "sent and not answered"
+                Unanswered::Read
             } else {
-                "not sent"
+                Unanswered::NotSent
             };
             let text = self.deadline_text(&pending, &name, outcome, why.as_deref());
             self.fail(&pending, &name, &text);
@@ -283,18 +284,18 @@ impl Worker {
             }
             let pending = held.meta.pending;
             self.note_held(&pending, &held.frame);
-            let text = self.deadline_text(&pending, &name, "not executed", why.as_deref());
+            let text = self.deadline_text(&pending, &name, Unanswered::NotExecuted, why.as_deref());
             self.fail(&pending, &name, &text);
         }
     }
 
-    /// What was waited for, how long, which slot and node. A node's own error keeps its first
-    /// word, by which clients tell errors apart.
+    /// What was waited for, how long, which slot and node. Where the outcome is known a node's own
+    /// error keeps its first word, by which clients tell errors apart.
     fn deadline_text(
         &self,
         pending: &Pending,
         node: &str,
-        outcome: &str,
+        outcome: Unanswered,
         why: Option<&str>,
     ) -> String {
         let waited = self.now.saturating_sub(pending.started) as f64 / 1e6;
@@ -304,8 +305,8 @@ impl Worker {
         };
         let code = why
             .and_then(|w| w.split(' ').next())
-            .filter(|w| w.len() > 3 && w.bytes().all(|b| b.is_ascii_uppercase()))
-            .unwrap_or("ERR");
+            .filter(|w| w.len() > 3 && w.bytes().all(|b| b.is_ascii_uppercase()));
+        let (code, outcome) = (outcome.code(code), outcome.text());
         let why = why.map(|w| format!("; last: {w}")).unwrap_or_default();
         format!(
             "{code} slotway waited {waited:.1} s (timeouts.command){slot}, node {node}, {} tries: \

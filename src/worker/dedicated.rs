@@ -8,6 +8,7 @@ use super::upstreams::HANDSHAKE_REFUSED;
 use super::{Worker, reaccount};
 use crate::client::Kind;
 use crate::metrics::LimitHit;
+use crate::outcome;
 use crate::resp::Protocol;
 use crate::resp::reply::{error_text, text};
 use crate::route::Refusal;
@@ -303,10 +304,7 @@ impl Worker {
                 self.fail_errand(client, seq, refused);
             }
         }
-        let text = format!(
-            "ERR slotway lost its connection to {node} ({why}) after the command was sent: it may \
-             or may not have been executed"
-        );
+        let text = outcome::connection_lost(&node, why);
         for (pending, sent) in
             given_up.iter().map(|p| (p, true)).chain(kept.iter().map(|p| (p, false)))
         {

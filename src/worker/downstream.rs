@@ -464,6 +464,9 @@ impl Worker {
                 return self.let_go(index);
             }
         }
+        if client.is_over() {
+            return self.end_client(index);
+        }
         let closing =
             client.paused == Paused::Closing || (client.read_closed && client.paused == Paused::No);
         if closing && client.is_idle() && !client.stream.unsent() {
@@ -526,6 +529,20 @@ impl Worker {
             let held = client.held();
             reaccount(&mut self.accounted, &mut client.accounted, held);
         }
+    }
+
+    /// The client's connection ends in place of a reply ([`Client::end_at`]); all that comes before
+    /// it is in the socket.
+    #[cold]
+    fn end_client(&mut self, index: usize) {
+        self.release_lent(index);
+        self.leave_all(index);
+        let Some(client) = self.clients.get_mut(index) else { return };
+        client.multi = None;
+        if let Some(mut replies) = client.replies.take() {
+            replies.reset(&mut self.pool);
+        }
+        self.let_go(index);
     }
 
     /// Closes the client now. Commands that it has sent still go their way.

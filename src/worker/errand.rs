@@ -14,6 +14,7 @@ use super::retries::Want;
 use super::{NOBODY, Worker};
 use crate::client::{Errand, Kind, Paused};
 use crate::metrics::RetryReason;
+use crate::outcome::Unanswered;
 use crate::resp::reply::error_text;
 use crate::resp::{ArgRange, Protocol, write};
 use crate::route::retry::{Class, Retry, Scope, decide};
@@ -297,6 +298,7 @@ impl Worker {
         match errand.kind {
             // A blocking command waits on at the slot's next primary with the time that is left.
             Kind::Block | Kind::Watch => {
+                errand.lost |= sent;
                 errand.tries = errand.tries.saturating_add(1);
                 errand.last = Some(text.to_owned());
                 let tries = errand.tries;
@@ -343,17 +345,20 @@ impl Worker {
         let node = node.map_or_else(|| "none".to_owned(), |n| n.addr.to_string());
         let waited = self.now.saturating_sub(errand.started) as f64 / 1e6;
         let outcome = match (sent, errand.kind) {
-            (None, _) => "not executed",
-            (_, Kind::Watch | Kind::Check { .. } | Kind::Join) => "not answered",
-            _ => "sent and not answered, so it may or may not have been executed",
+            (None, Kind::Block) if errand.lost => Unanswered::Unknown,
+            (None, _) => Unanswered::NotExecuted,
+            (_, Kind::Watch | Kind::Check { .. } | Kind::Join) => Unanswered::Harmless,
+            _ => Unanswered::Unknown,
         };
+        self.stats.outcome_unknown += u64::from(outcome == Unanswered::Unknown);
+        let (code, outcome) = (outcome.code(None), outcome.text());
         let why = errand.last.as_ref().map(|w| format!("; last: {w}")).unwrap_or_default();
         let slot = match errand.slot {
             NO_SLOT => String::new(),
             slot => format!(" for slot {slot}"),
         };
         let text = format!(
-            "ERR slotway waited {waited:.1} s (its own time and timeouts.command){slot}, node \
+            "{code} slotway waited {waited:.1} s (its own time and timeouts.command){slot}, node \
              {node}, {} tries: the command was {outcome}{why}",
             u32::from(errand.tries) + 1
         );

@@ -5,6 +5,7 @@ use super::Worker;
 use super::clock::{Job, Timer};
 use crate::cluster::NodeAddr;
 use crate::control::ToControl;
+use crate::outcome;
 use crate::sparsely;
 use crate::upstream::{Dest, State};
 
@@ -64,10 +65,7 @@ impl Worker {
             sparsely!(self.lines.lost, warn, node, why, in_flight, "a node's connection is lost");
         }
         let name = addr.map_or_else(|| "a node".to_owned(), |a| a.to_string());
-        let text = format!(
-            "ERR slotway lost its connection to {name} ({why}) after the command was sent: it may \
-             or may not have been executed"
-        );
+        let text = outcome::connection_lost(&name, why);
         for pending in given_up {
             self.stats.outcome_unknown += 1;
             self.fail(&pending, &name, &text);

@@ -28,7 +28,7 @@ impl NoRoom {
         self == NoRoom::ReplyToWrite
     }
 
-    /// The error. Emulated commands know an unknown outcome by "may or may not".
+    /// The error.
     pub fn text(self, settings: &Settings) -> String {
         let limit = settings.memory_total;
         match self {
@@ -41,11 +41,7 @@ impl NoRoom {
                  limits.memory = {limit} bytes over all workers; nothing was changed: try again, \
                  ask for less at a time, or raise it"
             ),
-            NoRoom::ReplyToWrite => format!(
-                "ERR slotway has no room for the reply, which is dropped (limits.memory = {limit} \
-                 bytes over all workers; ask for less at a time, or raise it) after the command \
-                 was sent: it may or may not have been executed"
-            ),
+            NoRoom::ReplyToWrite => crate::outcome::reply_dropped(limit),
         }
     }
 }

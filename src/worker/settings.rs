@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::read_from::Wishes;
 use crate::client::{Announced, Client};
 use crate::config::{
-    Address, ClientAuth, Config, CrossSlot, Listen, OnGap, ReadFrom, Secret, SeveralSlots,
-    is_public,
+    Address, ClientAuth, Config, CrossSlot, Listen, OnGap, OnOutcomeUnknown, ReadFrom, Secret,
+    SeveralSlots, is_public,
 };
 use crate::resp::RequestLimits;
 use crate::stream::Stream;
@@ -72,6 +72,8 @@ pub(super) struct Settings {
     pub tls_shows: bool,
     /// `transactions.cross_slot` is "split".
     pub split_transactions: bool,
+    /// `commands.on_outcome_unknown` is "disconnect".
+    pub disconnect_on_unknown: bool,
     /// `commands.cross_slot` is "emulate".
     pub emulate: bool,
     /// `commands.cross_slot_turn`, microseconds.
@@ -134,6 +136,7 @@ impl Settings {
             protected: config.protected_mode,
             tls_shows: config.tls.downstream.client_auth == ClientAuth::Required,
             split_transactions: config.transactions.cross_slot == CrossSlot::Split,
+            disconnect_on_unknown: config.on_outcome_unknown == OnOutcomeUnknown::Disconnect,
             emulate: config.emulation.cross_slot == SeveralSlots::Emulate,
             emulation_turn: micros(config.emulation.turn),
             memory_total: config.limits.memory,

@@ -9,7 +9,7 @@ from servers import REPOSITORY
 
 # in a table a bar is written with a backslash
 PAGE = (REPOSITORY / "docs/operations.md").read_text().replace("\\|", "|")
-WORDS = "CLUSTERDOWN|CROSSSLOT|ERR|EXECABORT|NOAUTH|NOPERM|NOPROTO|NOSCRIPT|OOM|TRYAGAIN|UNBLOCKED|WRONGPASS"
+WORDS = "CLUSTERDOWN|CROSSSLOT|ERR|EXECABORT|NOAUTH|NOPERM|NOPROTO|NOSCRIPT|OOM|OUTCOMEUNKNOWN|TRYAGAIN|UNBLOCKED|WRONGPASS"
 # What Redis says in the same words in the same situation: the page has no line for each.
 REDIS = [
     "Client names cannot contain", "CLIENT CACHING", "CLIENT PAUSE", "CLIENT UNBLOCK",
