@@ -1,6 +1,7 @@
 //! What a client is lent dedicated connections for: the command that occupies it, the keys that
 //! it watches.
 
+use crate::metrics::Redirection;
 use crate::route::WaitTime;
 
 /// The dedicated connections of one client. Commands are written to them only when all earlier
@@ -87,6 +88,8 @@ pub struct Errand {
     pub lost: bool,
     /// How often it was sent again.
     pub tries: u8,
+    /// Kind of the last refusal by a node; `None`: no node has refused it.
+    pub refused: Option<Redirection>,
     /// Why it was, the last time.
     pub last: Option<String>,
 }
@@ -107,6 +110,7 @@ impl Errand {
             asking: false,
             lost: false,
             tries: 0,
+            refused: None,
             last: None,
         }
     }

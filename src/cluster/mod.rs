@@ -16,7 +16,7 @@ pub use parse::{
     Info, ParseError, Replies, parse_info, parse_replies, parse_shards, parse_shards_tls,
     parse_slots, parse_version,
 };
-pub use slot::{SLOTS, Slot, slot_of};
+pub use slot::{SLOTS, Slot, hash_tag, slot_of};
 
 use std::net::SocketAddr;
 

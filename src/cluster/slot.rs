@@ -16,8 +16,9 @@ pub fn slot_of(key: &[u8]) -> Slot {
     Slot(crc16::State::<crc16::XMODEM>::calculate(hash_tag(key)) % SLOTS)
 }
 
+/// The part of a key that its slot is computed from.
 #[inline]
-fn hash_tag(key: &[u8]) -> &[u8] {
+pub fn hash_tag(key: &[u8]) -> &[u8] {
     if let Some(open) = memchr::memchr(b'{', key) {
         let rest = key.get(open + 1..).unwrap_or_default();
         if let Some(close) = memchr::memchr(b'}', rest)

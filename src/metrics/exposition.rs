@@ -314,6 +314,7 @@ impl View<'_> {
                     (names::OUTCOME_UNKNOWN, rest.outcome_unknown),
                     (names::DEADLINE_EXCEEDED, rest.deadline_exceeded),
                     (names::SPLITS, rest.splits),
+                    (names::KEY_BY_KEY, rest.key_by_key),
                     (names::LARGE_REPLY_WAITS, rest.large_reply_waits),
                     (names::SCRIPT_LOADS, rest.script_loads),
                     (names::SCRIPT_BYTES, control.script_bytes as u64),

@@ -91,6 +91,7 @@ impl Totals {
             (&mut sum.strangers, stats.strangers),
             (&mut sum.deadline_exceeded, stats.deadline_exceeded),
             (&mut sum.splits, stats.splits),
+            (&mut sum.key_by_key, stats.key_by_key),
             (&mut sum.large_reply_waits, stats.large_reply_waits),
             (&mut sum.script_loads, stats.script_loads),
             (&mut sum.buffer_bytes, stats.buffer_bytes),

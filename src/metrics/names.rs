@@ -115,6 +115,8 @@ metrics! {
         "Commands answered with an error at their deadline.";
     SPLITS: Counter "slotway_splits_total" [] ""
         "Commands split over several slots.";
+    KEY_BY_KEY: Counter "slotway_key_by_key_total" [] ""
+        "Commands with several keys of one slot (MGET, MSET, DEL, UNLINK, EXISTS, TOUCH) that were sent key by key, because the slot is being migrated and its keys are at two nodes.";
     LARGE_REPLY_WAITS: Counter "slotway_large_reply_waits_total" [] ""
         "Times a client with large replies waited for its turn, because the replies under way on a connection to a node would have held other clients up.";
     SCRIPT_LOADS: Counter "slotway_script_loads_total" [] ""

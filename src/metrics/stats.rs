@@ -392,6 +392,8 @@ pub struct WorkerStats {
     pub deadline_exceeded: u64,
     /// Commands split over several slots.
     pub splits: u64,
+    /// Commands with keys of one slot that were sent key by key.
+    pub key_by_key: u64,
     /// Times a client with large replies had to wait for its turn.
     pub large_reply_waits: u64,
     /// SCRIPT LOADs that slotway put before a client's command.

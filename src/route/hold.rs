@@ -106,8 +106,8 @@ struct Lane<T> {
     fresh: VecDeque<Held<T>>,
     /// How many at the front of `fresh` came before the hold and were not sent.
     unsent: usize,
-    /// One of this lane is under way.
-    busy: bool,
+    /// Commands under way: one, or the parts that the lane's next command was divided into.
+    under_way: u32,
     /// Commands that were sent before the hold and are not answered: whatever comes of them, they
     /// were first.
     in_flight: u32,
@@ -127,7 +127,7 @@ impl<T> Default for Lane<T> {
             refused: VecDeque::new(),
             fresh: VecDeque::new(),
             unsent: 0,
-            busy: false,
+            under_way: 0,
             in_flight: 0,
             not_before: 0,
             through: None,
@@ -143,7 +143,7 @@ impl<T> Lane<T> {
     }
 
     fn is_quiet(&self) -> bool {
-        !self.busy && self.in_flight == 0
+        self.under_way == 0 && self.in_flight == 0
     }
 }
 
@@ -280,7 +280,7 @@ impl<T: HoldMeta> Holds<T> {
     pub fn push_back_again(&mut self, slot: u16, key: LaneKey, held: Held<T>, not_before: u64) {
         self.add(slot, held.frame.len());
         if let Some(lane) = self.lane(slot, key) {
-            lane.busy = false;
+            lane.under_way = lane.under_way.saturating_sub(1);
             lane.not_before = not_before;
             lane.refused.push_front(held);
         }
@@ -300,12 +300,22 @@ impl<T: HoldMeta> Holds<T> {
     /// if it is the lane's next.
     pub fn begin(&mut self, slot: u16, key: LaneKey) -> bool {
         match self.lane(slot, key) {
-            Some(lane) if !lane.busy && lane.refused.is_empty() => {
-                lane.busy = true;
+            Some(lane) if lane.under_way == 0 && lane.refused.is_empty() => {
+                lane.under_way = 1;
                 true
             }
             _ => false,
         }
+    }
+
+    /// The lane's command under way is divided into `parts`, which go at the same time; what waits
+    /// in the lane goes when all of them have come to their end. Gives the closed gate that the
+    /// command went through.
+    pub fn divide(&mut self, slot: u16, key: LaneKey, parts: u32) -> Option<Class> {
+        if let Some(lane) = self.lane(slot, key) {
+            lane.under_way = parts;
+        }
+        self.leave_gate(slot, key)
     }
 
     /// Nothing of this lane goes before `not_before`.
@@ -319,7 +329,7 @@ impl<T: HoldMeta> Holds<T> {
     /// is given up. Gives the gate that it went through while that was closed.
     pub fn done(&mut self, slot: u16, key: LaneKey, answered: bool, now: u64) -> Option<Class> {
         if let Some(lane) = self.lane(slot, key) {
-            lane.busy = false;
+            lane.under_way = lane.under_way.saturating_sub(1);
         }
         let class = self.leave_gate(slot, key)?;
         if answered && let Some(gate) = self.gate(slot, class) {
@@ -377,7 +387,7 @@ impl<T: HoldMeta> Holds<T> {
     /// The class of the lane's next command, if it may go as far as its lane is concerned.
     pub fn ready(&self, slot: u16, key: LaneKey, now: u64) -> Option<Class> {
         let lane = self.slots.get(&slot)?.lanes.get(&key)?;
-        if lane.busy || lane.not_before > now {
+        if lane.under_way > 0 || lane.not_before > now {
             return None;
         }
         let fresh = || lane.fresh.front().filter(|_| lane.in_flight == 0);
@@ -525,7 +535,7 @@ impl<T: HoldMeta> Holds<T> {
     /// The lane's next command, if one may go now; it is under way from here on.
     pub fn next(&mut self, slot: u16, key: LaneKey, now: u64) -> Option<Held<T>> {
         let lane = self.slots.get_mut(&slot)?.lanes.get_mut(&key)?;
-        if lane.busy || lane.not_before > now {
+        if lane.under_way > 0 || lane.not_before > now {
             return None;
         }
         let held = match lane.refused.pop_front() {
@@ -536,7 +546,7 @@ impl<T: HoldMeta> Holds<T> {
             }
             None => return None,
         };
-        lane.busy = true;
+        lane.under_way = 1;
         self.take(slot, held.frame.len());
         Some(held)
     }
@@ -667,6 +677,27 @@ mod tests {
         assert_eq!(next(&mut h, A), Some(2));
         h.done(7, A, true, 100);
         assert_eq!(next(&mut h, A), Some(3));
+    }
+
+    #[test]
+    fn the_parts_of_a_command_go_together_and_all_before_the_next() {
+        let mut h = Holds::default();
+        h.hold(7, 0);
+        h.push_fresh(7, A, command(1));
+        h.push_fresh(7, A, command(5));
+        assert_eq!(next(&mut h, A), Some(1));
+        assert_eq!(h.divide(7, A, 3), None);
+        h.done(7, A, true, 100);
+        assert_eq!(next(&mut h, A), None, "two parts are under way");
+        assert!(!h.begin(7, A));
+        assert!(!h.release(7).1, "the lane is not quiet");
+        // A part that is refused is the next, when the others have come to their end.
+        h.push_back_again(7, A, command(3), 0);
+        assert_eq!(next(&mut h, A), None);
+        h.done(7, A, false, 100);
+        assert_eq!(next(&mut h, A), Some(3));
+        h.done(7, A, true, 100);
+        assert_eq!(next(&mut h, A), Some(5));
     }
 
     #[test]

@@ -238,6 +238,26 @@ impl Router {
         self.commands.get(usize::from(command)).map_or(0, |c| usize::from(c.class))
     }
 
+    /// How a command with keys of one slot is sent key by key: how the replies become one, and the
+    /// number of arguments per key. The argument indexes of the keys are in `keys`. `None`: the
+    /// command cannot be divided, or has one key.
+    pub fn key_by_key(&self, args: &Args, keys: &mut Vec<u32>) -> Option<(Merge, u32)> {
+        let command = self.command(args);
+        let Behaviour::Split(merge) = self.commands.get(usize::from(command))?.behaviour else {
+            return None;
+        };
+        let Slots::One(_) = self.slots(command, args, keys) else { return None };
+        match keys.as_slice() {
+            [a, b, ..] => Some((merge, b.saturating_sub(*a))),
+            _ => None,
+        }
+    }
+
+    /// A slot's keys in a request, whatever the command does with them.
+    pub fn has_keys(&self, args: &Args, keys: &mut Vec<u32>) -> bool {
+        !matches!(self.slots(self.command(args), args, keys), Slots::None | Slots::Unpaired)
+    }
+
     /// The plan for a request. `keys` is the caller's, so that nothing is allocated.
     #[inline]
     pub fn plan(&self, command: u16, args: &Args, keys: &mut Vec<u32>) -> Plan {

@@ -385,6 +385,7 @@ mod tests {
             flags,
             realm: 0,
             tries: 0,
+            refused: None,
             before: 0,
             started: 0,
             expected: 10,

@@ -3,6 +3,7 @@
 use std::collections::{VecDeque, vec_deque};
 use std::ops::Deref;
 
+use crate::metrics::Redirection;
 use crate::route::retry::Class;
 use crate::route::{HoldMeta, LaneKey};
 
@@ -55,6 +56,8 @@ pub struct Pending {
     pub realm: u16,
     /// How often it was sent again, up to 255.
     pub tries: u8,
+    /// Kind of the last refusal by a node; `None`: no node has refused it.
+    pub refused: Option<Redirection>,
     /// Replies that come before the one that is waited for: those of MULTI and of the commands
     /// queued behind it, in the batch that ends with EXEC.
     pub before: u32,

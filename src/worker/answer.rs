@@ -231,35 +231,29 @@ impl Worker {
                 None => gathering.gather.finish(&mut reply, &section),
             },
         };
-        let micros = self.now.saturating_sub(gathering.started);
-        if let Some(histogram) = self.stats.latency.get_mut(self.router.class(gathering.command)) {
-            histogram.record(Histogram::bucket(micros), micros);
-        }
-        if let Some(stats) = self.stats.commands.get_mut(usize::from(gathering.command)) {
-            if ok {
-                stats.ok += 1;
-            } else {
-                stats.error += 1;
+        if let Dest::Part { .. } = gathering.to {
+            self.deliver_part(&mut gathering, &reply);
+        } else {
+            self.count_gathering(&gathering, ok);
+            if let Some(sets) = gathering.sets.filter(|_| ok) {
+                self.shared.slow.set(sets);
             }
-        }
-        if let Some(sets) = gathering.sets.filter(|_| ok) {
-            self.shared.slow.set(sets);
-        }
-        if let Some(slow) = gathering.slow.take() {
-            self.slow_gathering(*slow, gathering.command, gathering.to);
-        }
-        match unknown && self.settings.disconnect_on_unknown {
-            true => self.end_in_place_of(gathering.to),
-            false => self.deliver_own(gathering.to, &reply),
+            if let Some(slow) = gathering.slow.take() {
+                self.slow_gathering(*slow, gathering.command, gathering.to);
+            }
+            match unknown && self.settings.disconnect_on_unknown {
+                true => self.end_in_place_of(gathering.to),
+                false => self.deliver_own(gathering.to, &reply),
+            }
         }
         // What the nodes had to send counts, however short the reply that was made of it is.
         let bytes = gathering.received.max(reply.len());
-        if let Some(client) = self.clients.get_mut(gathering.lane.0 as usize)
-            && client.generation == gathering.lane.1
-        {
-            client.reply_sizes.record(bytes);
-        }
         if let Dest::Client { seq, .. } = gathering.to {
+            if let Some(client) = self.clients.get_mut(gathering.lane.0 as usize)
+                && client.generation == gathering.lane.1
+            {
+                client.reply_sizes.record(bytes);
+            }
             if !ok {
                 self.fleet_failed(gathering.lane, seq);
             }
@@ -272,6 +266,20 @@ impl Worker {
         gather.start(crate::route::Merge::AllSucceeded, Protocol::Resp2);
         if self.spare_gathers.len() < 256 {
             self.spare_gathers.push(gather);
+        }
+    }
+
+    fn count_gathering(&mut self, gathering: &Gathering, ok: bool) {
+        let micros = self.now.saturating_sub(gathering.started);
+        if let Some(histogram) = self.stats.latency.get_mut(self.router.class(gathering.command)) {
+            histogram.record(Histogram::bucket(micros), micros);
+        }
+        if let Some(stats) = self.stats.commands.get_mut(usize::from(gathering.command)) {
+            if ok {
+                stats.ok += 1;
+            } else {
+                stats.error += 1;
+            }
         }
     }
 
@@ -331,6 +339,9 @@ impl Worker {
         let Some(up) = self.upstreams.get_mut(u) else { return false };
         let Some(front) = up.pending.front() else { return false };
         if front.dest == Dest::Discard {
+            if front.slot != NO_SLOT {
+                self.note_probe(u, frame);
+            }
             return false;
         }
         let bound = front.has(flag::NODE_BOUND);
@@ -371,6 +382,7 @@ impl Worker {
         let (node, read_only) = (up.node, up.read_only);
         self.count_retry(RetryReason::of(refusal.kind()));
         pending.tries = pending.tries.saturating_add(1);
+        pending.refused = Some(refusal.kind());
         if read_only {
             self.want_topology(None);
             self.send_to_primary(pending, bytes);
@@ -384,7 +396,7 @@ impl Worker {
         &mut self,
         refuser: u16,
         mut pending: Pending,
-        bytes: Vec<u8>,
+        mut bytes: Vec<u8>,
         refusal: Refusal,
         text: &str,
     ) {
@@ -396,6 +408,8 @@ impl Worker {
             Refusal::Later(_) => None,
         };
         let (when, scope) = decide(&refusal, named.is_some(), pending.tries);
+        let half_moved = matches!(refusal, Refusal::Later(Redirection::TryAgain));
+        self.note_migration(slot, &refusal);
         match refusal {
             Refusal::Moved(_, addr) => {
                 let node = named;
@@ -431,6 +445,12 @@ impl Worker {
         pending.flags &= !(flag::SPECIAL | flag::ASKING);
         if tracked {
             self.holds.untrack(slot, lane);
+        }
+        if half_moved {
+            bytes = match self.send_key_by_key(refuser, pending, from_lane, bytes) {
+                None => return,
+                Some(bytes) => bytes,
+            };
         }
         // ASK is followed at once or not at all: a moment later the slot may have moved on, and a
         // node that is importing it again would take the key for a new one.
@@ -540,7 +560,7 @@ impl Worker {
         self.send_to(owner, pending, held.frame, lane.0);
     }
 
-    fn protocol_of(pending: &Pending) -> Protocol {
+    pub(super) fn protocol_of(pending: &Pending) -> Protocol {
         if pending.has(flag::RESP3) { Protocol::Resp3 } else { Protocol::Resp2 }
     }
 
@@ -604,6 +624,7 @@ impl Worker {
         };
         if ended {
             self.last_refusal.remove(&slot);
+            self.migrations.remove(&slot);
             if let Some(route) = self.routes.get_mut(usize::from(slot)) {
                 *route = owner;
             }

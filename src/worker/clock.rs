@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::Worker;
 use crate::client::Paused;
 use crate::control::ToControl;
-use crate::metrics::DisconnectReason;
+use crate::metrics::{DisconnectReason, Redirection};
 use crate::outcome::Unanswered;
 use crate::route::retry::Class;
 use crate::upstream::{Dest, NO_SLOT, Pending, State, flag};
@@ -16,6 +16,9 @@ const TICK: u64 = 20_000;
 const ARRIVING: u64 = 12;
 /// A slot that was not redirected for so long is calm again, microseconds.
 const CALM_AFTER: u64 = 1_000_000;
+
+/// What nodes answer while a command's keys are at two of them.
+const TRYAGAIN: &str = "TRYAGAIN Multiple keys request during rehashing of slot";
 
 /// Something to do at a time.
 #[derive(Debug, PartialEq, Eq)]
@@ -263,7 +266,12 @@ impl Worker {
             } else {
                 Unanswered::NotSent
             };
-            let text = self.deadline_text(&pending, &name, outcome, why.as_deref());
+            let mut cause = String::new();
+            if pending.refused == Some(Redirection::TryAgain) {
+                let half_moved = self.half_moved_text(pending.slot, pending.command);
+                cause = format!("; it was refused before, as {half_moved}");
+            }
+            let text = self.deadline_text(&pending, &name, outcome, &cause, why.as_deref());
             self.fail(&pending, &name, &text);
         }
     }
@@ -284,18 +292,25 @@ impl Worker {
             }
             let pending = held.meta.pending;
             self.note_held(&pending, &held.frame);
-            let text = self.deadline_text(&pending, &name, Unanswered::NotExecuted, why.as_deref());
+            let mut cause = String::new();
+            if pending.refused == Some(Redirection::TryAgain) {
+                why = Some(TRYAGAIN.to_owned());
+                cause = format!(", as {}", self.half_moved_text(slot, pending.command));
+            }
+            let outcome = Unanswered::NotExecuted;
+            let text = self.deadline_text(&pending, &name, outcome, &cause, why.as_deref());
             self.fail(&pending, &name, &text);
         }
     }
 
     /// What was waited for, how long, which slot and node. Where the outcome is known a node's own
-    /// error keeps its first word, by which clients tell errors apart.
+    /// error keeps its first word, by which clients tell errors apart. `cause` follows the outcome.
     fn deadline_text(
         &self,
         pending: &Pending,
         node: &str,
         outcome: Unanswered,
+        cause: &str,
         why: Option<&str>,
     ) -> String {
         let waited = self.now.saturating_sub(pending.started) as f64 / 1e6;
@@ -310,7 +325,7 @@ impl Worker {
         let why = why.map(|w| format!("; last: {w}")).unwrap_or_default();
         format!(
             "{code} slotway waited {waited:.1} s (timeouts.command){slot}, node {node}, {} tries: \
-             the command was {outcome}{why}",
+             the command was {outcome}{cause}{why}",
             u32::from(pending.tries) + 1
         )
     }

@@ -120,6 +120,7 @@ impl Worker {
             flags: 0,
             realm: OWN,
             tries: 0,
+            refused: None,
             before: 0,
             started: self.now,
             expected: 0,

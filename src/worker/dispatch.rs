@@ -210,6 +210,7 @@ impl Worker {
             flags,
             realm,
             tries: 0,
+            refused: None,
             before: 0,
             started,
             expected,

@@ -13,7 +13,7 @@ use super::downstream::Flow;
 use super::retries::Want;
 use super::{NOBODY, Worker};
 use crate::client::{Errand, Kind, Paused};
-use crate::metrics::RetryReason;
+use crate::metrics::{Redirection, RetryReason};
 use crate::outcome::Unanswered;
 use crate::resp::reply::error_text;
 use crate::resp::{ArgRange, Protocol, write};
@@ -236,6 +236,8 @@ impl Worker {
         };
         let tries = self.errand(client.0 as usize).map_or(0, |errand| errand.tries);
         let (when, scope) = decide(&refusal, named.is_some(), tries.saturating_add(1));
+        let kind = refusal.kind();
+        self.note_migration(pending.slot, &refusal);
         match refusal {
             Refusal::Moved(slot, addr) => {
                 if let Some(node) = named
@@ -262,9 +264,14 @@ impl Worker {
         let Some(errand) = self.errand(index) else { return Ok(()) };
         errand.upstream = None;
         errand.tries = errand.tries.saturating_add(1);
+        errand.refused = Some(kind);
         errand.last =
             Some(String::from_utf8_lossy(error_text(said).unwrap_or_default()).into_owned());
         let (seq, last) = (errand.seq, errand.last.clone());
+        if kind == Redirection::TryAgain {
+            let frame = errand.frame.clone();
+            self.probe_migration(slot, refuser, &frame);
+        }
         if scope != Scope::Keys && slot != NO_SLOT {
             self.hold_slot(slot);
             self.last_refusal.insert(slot, last.unwrap_or_default());
@@ -300,6 +307,7 @@ impl Worker {
             Kind::Block | Kind::Watch => {
                 errand.lost |= sent;
                 errand.tries = errand.tries.saturating_add(1);
+                errand.refused = None;
                 errand.last = Some(text.to_owned());
                 let tries = errand.tries;
                 let delay = self.retry_pause(tries);
@@ -351,15 +359,22 @@ impl Worker {
             _ => Unanswered::Unknown,
         };
         self.stats.outcome_unknown += u64::from(outcome == Unanswered::Unknown);
-        let (code, outcome) = (outcome.code(None), outcome.text());
         let why = errand.last.as_ref().map(|w| format!("; last: {w}")).unwrap_or_default();
         let slot = match errand.slot {
             NO_SLOT => String::new(),
             slot => format!(" for slot {slot}"),
         };
+        let cause = (errand.refused == Some(Redirection::TryAgain))
+            .then(|| self.half_moved_text(errand.slot, errand.command));
+        let (other, cause) = match (cause, outcome) {
+            (None, _) => (None, String::new()),
+            (Some(cause), Unanswered::NotExecuted) => (Some("TRYAGAIN"), format!(", as {cause}")),
+            (Some(cause), _) => (None, format!("; it was refused before, as {cause}")),
+        };
+        let (code, outcome) = (outcome.code(other), outcome.text());
         let text = format!(
             "{code} slotway waited {waited:.1} s (its own time and timeouts.command){slot}, node \
-             {node}, {} tries: the command was {outcome}{why}",
+             {node}, {} tries: the command was {outcome}{cause}{why}",
             u32::from(errand.tries) + 1
         );
         let me = (index, generation);

@@ -25,7 +25,8 @@
 //! - `users`: logins, and what users may not do; `acl`: what they ask about that; `realms`: the
 //!   cluster's users and their connections; `revoke`: what they may not do any more
 //! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
-//! - `answer`: a reply finds its client; refusals and retries
+//! - `answer`: a reply finds its client; refusals and retries; `half_moved`: commands whose keys are
+//!   at two nodes, because their slot is being migrated
 //! - `retries`: gates of refused slots, the budget of retries, slots without a primary
 //! - `seen`: what is seen of commands: hot keys, big keys, slow ones; `proxy`: they are told;
 //!   `traced`: spans of single commands
@@ -51,6 +52,7 @@ mod errand;
 mod everyone;
 mod fairness;
 mod fleet;
+mod half_moved;
 mod join;
 mod keyspace;
 mod leave;
@@ -290,6 +292,8 @@ struct Worker {
     layout: crate::route::Layout,
     /// By held slot: what a node refused last, for the error at a deadline.
     last_refusal: IntMap<u16, String>,
+    /// By held slot: what is known of its migration.
+    migrations: IntMap<u16, half_moved::Migration>,
     /// When an unknown command may make control look at the cluster's commands again.
     next_commands_wish: u64,
     /// Slots newly held in this turn.
@@ -456,6 +460,7 @@ impl Worker {
             retries: retries::Retries::new(config),
             layout: Default::default(),
             last_refusal: IntMap::default(),
+            migrations: IntMap::default(),
             next_commands_wish: 0,
             held_now: 0,
             gatherings: Slab::new(),

@@ -212,6 +212,9 @@ impl Worker {
             }
         }
         for (slot, (owner, last)) in (0u16..).zip(self.owners.iter().zip(before)) {
+            if owner != last {
+                self.migrations.remove(&slot);
+            }
             if *owner != NOBODY {
                 self.retries.orphans.remove(&slot);
             } else if !self.retries.orphans.contains_key(&slot) {

@@ -206,6 +206,7 @@ impl Worker {
             flags: 0,
             realm: crate::users::OWN,
             tries: 0,
+            refused: None,
             before: 0,
             started: self.now,
             expected: 0,

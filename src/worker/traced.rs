@@ -50,13 +50,12 @@ impl Worker {
     /// A node has answered, maybe to a traced command.
     #[cold]
     pub(super) fn trace_attempt(&mut self, u: usize, pending: &Pending, reply: &[u8], again: bool) {
-        let to = match pending.dest {
-            Dest::Part { gather, .. } => match self.gatherings.get(gather as usize) {
-                Some(gathering) => gathering.to,
-                None => return,
-            },
-            dest => dest,
-        };
+        let mut to = pending.dest;
+        // A part of a part belongs to a command whose slot is half moved.
+        while let Dest::Part { gather, .. } = to {
+            let Some(gathering) = self.gatherings.get(gather as usize) else { return };
+            to = gathering.to;
+        }
         let Some(traced) = self.seeing.traced.iter_mut().find(|traced| traced.to == to) else {
             return;
         };
