@@ -6,7 +6,8 @@ use crate::resp::{Args, Protocol, strict_i64, write};
 /// slotway's connections to the nodes are shared by many clients.
 const REFUSED: &str = "ERR CLIENT TRACKING ON is not supported by this version of slotway: \
                        invalidation messages would need to be told apart by client, and many \
-                       clients share a connection to a node";
+                       clients share a connection to a node; switch client-side caching off in the \
+                       client";
 const SYNTAX: &str = "ERR syntax error";
 
 /// CLIENT TRACKING: OFF is OK, ON is refused.

@@ -93,7 +93,10 @@ const NOTES: &[(&str, &str)] = &[
         "Holds the clients of this slotway, on all its workers; other proxies and clients of the nodes go on. `WRITE` also holds what slotway does not know",
     ),
     ("client|reply", "Replies are dropped by slotway; the nodes send them. Not in a transaction"),
-    ("client|tracking", "`OFF` is OK. `ON` is refused: many clients share a connection to a node"),
+    (
+        "client|tracking",
+        "`OFF` is OK. `ON` is refused: see [client-side caching](#client-side-caching)",
+    ),
     ("client|trackinginfo", "Always off"),
     ("client|unpause", "As on a server it waits itself while all commands are paused"),
     ("client|id", "Slotway's own number, unique while the process runs"),
@@ -655,6 +658,22 @@ A cluster carries out no command whose keys lie in several slots, and so slotway
 - **Numbers.** Scores that slotway computes are written with 17 digits, as Redis 7.0 writes them.
 
 `EVAL` and `FCALL` over several slots stay refused, and so does behind `MULTI` what would be emulated.
+
+## Client-side caching
+
+`CLIENT TRACKING ON` is refused, and never answered with `OK`: a client that believes that it is told of changes keeps values that are wrong. No error can say to every client that it need not try again, so switch client-side caching off in clients behind slotway. What those do that have it switched on:
+
+| client | what it does |
+|---|---|
+| node-redis (5.12.1 and 6.3.1 were tried) with `clientSideCache` or `emitInvalidate` | it takes every error while it connects for one that may pass, whatever its code: each attempt emits `error` with slotway's text, and `connect()` does not return for as long as `reconnectStrategy` gives a time. A strategy that returns the cause where it names `CLIENT TRACKING` makes `connect()` reject at once (see below) |
+| redis-py (8.1.0) with `cache_config` | the first command raises `ResponseError` with slotway's text |
+| Jedis with a cache | no connection: its code fails where `CLIENT TRACKING` is not answered with `OK` (read, not tried) |
+| ioredis | it has none |
+
+```js
+const refused = (cause) => /CLIENT TRACKING/.test(cause?.message);
+createClient({ socket: { reconnectStrategy: (retries, cause) => refused(cause) ? cause : Math.min(retries * 50, 2000) } });
+```
 
 ## When slots move and nodes fail
 

@@ -1,9 +1,11 @@
 """What redis-py programs ask and say about connections: CLIENT, HELLO, AUTH, RESET, SELECT."""
 
 import asyncio
+import os
 
 import pytest
 import redis
+from redis.cache import CacheConfig
 
 from servers import Wire, encode
 
@@ -83,6 +85,14 @@ async def test_what_is_off_or_without_effect(r, server):
     assert await r.execute_command("CLIENT", "TRACKING", "OFF") in (True, "OK")
     with pytest.raises(redis.ResponseError, match="tracking mode"):
         await r.execute_command("CLIENT", "CACHING", "YES")
+
+
+@pytest.mark.skipif(os.environ.get("SLOTWAY_TEST_TARGET") == "standalone", reason="a server has tracking")
+def test_client_side_caching_is_refused_in_words(server):
+    host, port = server.addr
+    with redis.Redis(host=host, port=port, protocol=3, cache_config=CacheConfig()) as caching:
+        with pytest.raises(redis.ResponseError, match="switch client-side caching off in the client"):
+            caching.get("key")
 
 
 async def test_reset_and_select(r):
