@@ -295,6 +295,7 @@ impl Admin {
                 task_failures: self.status.task_failures.load(Relaxed),
                 worker_failures: self.status.worker_failures.load(Relaxed),
                 script_bytes: self.pool.script_bytes(),
+                learned_blocking: self.pool.learned_blocking(),
                 spans: self.pool.span_counts(),
                 slow_commands: self.pool.slowlog().total(),
                 descriptors_reserved: budget.reserved,

@@ -82,6 +82,8 @@ pub struct Errand {
     pub started: u64,
     /// When it is given up, microseconds; `None` is never.
     pub until: Option<u64>,
+    /// Its command may be sent again though a node may have executed it.
+    pub repeatable: bool,
     /// It went to a node that is importing its slot.
     pub asking: bool,
     /// A connection was lost after it was sent there.
@@ -107,6 +109,7 @@ impl Errand {
             time: None,
             started: now,
             until: None,
+            repeatable: true,
             asking: false,
             lost: false,
             tries: 0,

@@ -98,6 +98,7 @@ fn entry(item: &Value) -> Result<Entry, TableError> {
         response_policy: tip(fields.get(7), "response_policy:", response_policy)
             .unwrap_or(ResponsePolicy::None),
         container: !subcommands.is_empty(),
+        seen_blocking: false,
     };
     let keys_untold = specs.is_none() && flags.contains(Flags::MOVABLEKEYS);
     Ok(Entry { spec, keys_untold, subcommands })

@@ -127,6 +127,8 @@ pub struct Rules {
     pub deny: Vec<Rule>,
     /// `commands.allow`
     pub allow: Vec<Rule>,
+    /// `commands.blocking`: no categories.
+    pub blocking: Vec<Rule>,
 }
 
 /// What the lists say of a command.
@@ -162,6 +164,11 @@ impl Rules {
         }
     }
 
+    /// `commands.blocking` names the command.
+    pub fn is_blocking(&self, spec: &CommandSpec) -> bool {
+        self.blocking.iter().any(|rule| rule.fits(spec).is_some())
+    }
+
     fn opens_dangerous(&self, spec: &CommandSpec) -> bool {
         self.allow.iter().any(|rule| &*rule.text == "@dangerous" && rule.fits(spec).is_some())
     }
@@ -177,7 +184,7 @@ mod tests {
 
     fn denied(deny: &[&str], allow: &[&str], command: &str) -> Option<bool> {
         let rules = |list: &[&str]| list.iter().map(|text| rule(text)).collect();
-        let rules = Rules { deny: rules(deny), allow: rules(allow) };
+        let rules = Rules { deny: rules(deny), allow: rules(allow), ..Rules::default() };
         let table = CommandTable::builtin();
         match rules.verdict(table.get(table.by_name(command).expect(command))) {
             Verdict::Open => None,
@@ -205,7 +212,7 @@ mod tests {
         assert_eq!(denied(&["@all"], &["@read"], "get"), Some(false));
         assert_eq!(denied(&["@all"], &["@read"], "set"), Some(true));
         let table = CommandTable::builtin();
-        let rules = Rules { deny: vec![rule("@all")], allow: vec![] };
+        let rules = Rules { deny: vec![rule("@all")], ..Rules::default() };
         let unknown = table.get(super::super::CommandId::UNKNOWN);
         assert!(matches!(rules.verdict(unknown), Verdict::Denied(_)));
     }

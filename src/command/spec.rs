@@ -29,6 +29,8 @@ pub struct CommandSpec {
     pub response_policy: ResponsePolicy,
     /// It has subcommands.
     pub container: bool,
+    /// It was seen to keep its connection waiting, though its server does not say so.
+    pub seen_blocking: bool,
 }
 
 impl CommandSpec {

@@ -90,6 +90,7 @@ impl CommandTable {
             request_policy: RequestPolicy::None,
             response_policy: ResponsePolicy::None,
             container: false,
+            seen_blocking: false,
         };
         CommandTable { commands: Vec::new(), unknown, slots: Box::default(), longest: 0 }
     }
@@ -109,6 +110,22 @@ impl CommandTable {
             table.put(None, entry)?;
         }
         Ok(table)
+    }
+
+    /// The same table, in which the commands called so are known to block.
+    pub fn with_seen_blocking<'n>(&self, names: impl Iterator<Item = &'n str>) -> CommandTable {
+        let mut table = CommandTable {
+            commands: self.commands.clone(),
+            unknown: self.unknown.clone(),
+            slots: self.slots.clone(),
+            longest: self.longest,
+        };
+        for id in names.filter_map(|name| self.by_name(name)) {
+            if let Some(command) = table.commands.get_mut(usize::from(id.0)) {
+                command.spec.seen_blocking = true;
+            }
+        }
+        table
     }
 
     /// The command of a request: by its name in any letter case and, where the command is a

@@ -119,6 +119,8 @@ pub(super) enum Field<'a> {
     OptionalDuration(&'a mut Option<Duration>, RangeInclusive<Duration>),
     Level(&'a mut String),
     CommandRules(&'a mut Vec<Rule>),
+    /// The same without categories.
+    Commands(&'a mut Vec<Rule>),
     Zones(&'a mut Vec<NodeZone>),
     Networks(&'a mut Vec<Network>),
     /// true or false.
@@ -129,6 +131,7 @@ pub(super) enum Field<'a> {
 }
 
 const ADDRESSES: &str = "a list of strings such as [\"10.0.0.1:7000\", \"10.0.0.2:7000\"]";
+const NAMES: &str = "a list of strings such as [\"graph.query\"]";
 const COMMANDS: &str = "a list of strings such as [\"keys\", \"config|set\", \"@dangerous\"]";
 const USERS: &str =
     "a list of strings such as [\"app on #<SHA-256 of the password> ~app:* +@read\"]";
@@ -200,6 +203,19 @@ impl Field<'_> {
                 };
                 *field = raw.list(COMMANDS, |text| Rule::parse(text, &table, near))?;
             }
+            Field::Commands(field) => {
+                let table = CommandTable::builtin();
+                let near = |given: &str, names: &mut dyn Iterator<Item = &str>| {
+                    super::problem::nearest_word(given, names)
+                };
+                *field = raw.list(NAMES, |text| match text.trim().starts_with('@') {
+                    true => Err(format!(
+                        "\"{}\" is a category; commands are named one by one",
+                        text.trim()
+                    )),
+                    false => Rule::parse(text, &table, near),
+                })?;
+            }
             Field::Zones(field) => *field = raw.list(ZONES, parse_node_zone)?,
             Field::Networks(field) => *field = raw.list(NETWORKS, parse_network)?,
             Field::Switch(field) => {
@@ -266,7 +282,8 @@ impl Field<'_> {
             | (Field::Size(to, _), Field::Size(from, _)) => *to = *from,
             (Field::Duration(to, _), Field::Duration(from, _)) => *to = *from,
             (Field::OptionalDuration(to, _), Field::OptionalDuration(from, _)) => *to = *from,
-            (Field::CommandRules(to), Field::CommandRules(from)) => to.clone_from(from),
+            (Field::CommandRules(to), Field::CommandRules(from))
+            | (Field::Commands(to), Field::Commands(from)) => to.clone_from(from),
             (Field::Zones(to), Field::Zones(from)) => to.clone_from(from),
             (Field::Networks(to), Field::Networks(from)) => to.clone_from(from),
             (Field::Choice(to), Field::Choice(from)) => {
@@ -306,7 +323,7 @@ impl Field<'_> {
             Field::OptionalDuration(duration, _) => {
                 show_duration(duration.unwrap_or_default()).into()
             }
-            Field::CommandRules(rules) => {
+            Field::CommandRules(rules) | Field::Commands(rules) => {
                 list(rules.iter().map(|rule| rule.text().to_owned()).collect())
             }
             Field::Zones(field) => list(field.iter().map(NodeZone::to_string).collect()),
@@ -356,6 +373,7 @@ impl Field<'_> {
                 "list of commands, subcommands (\"config|set\") and ACL categories (\"@dangerous\")"
                     .into()
             }
+            Field::Commands(_) => "list of commands (\"graph.query\")".into(),
             Field::Users(_) => "list of \"NAME rules …\", the rules in Redis's ACL syntax".into(),
             Field::Zones(_) => "list of \"host=zone\" or \"host:port=zone\"".into(),
             Field::Networks(_) => "list of networks (\"10.0.0.0/8\") and IP addresses".into(),

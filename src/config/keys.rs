@@ -1019,6 +1019,20 @@ pub static KEYS: &[Key] = &[
         field: |c| Field::Choice(&mut c.on_outcome_unknown),
     },
     Key {
+        path: "commands.blocking",
+        change: Change::Now,
+        flag: None,
+        doc: "Modules' commands that keep their connection waiting and do not say so by the flag \
+              blocking in COMMAND. On a connection that all clients share everybody would wait with \
+              them, so each goes over a connection lent to its client, as BLPOP does \
+              (limits.dedicated); timeouts.command still is how long it may take. Slotway learns \
+              such commands by itself when one has held others up for a tenth of a second and its \
+              node says that the connection is blocked (the log names it, \
+              slotway_commands_learned_blocking counts), but forgets them when it ends. Commands \
+              that are not for one node (all shards, scripts) are not concerned.",
+        field: |c| Field::Commands(&mut c.commands.blocking),
+    },
+    Key {
         path: "commands.cross_slot",
         change: Change::Now,
         flag: None,

@@ -512,6 +512,7 @@ mod tests {
         "commands.deny=keys,@dangerous",
         "commands.allow=config|set",
         "commands.on_outcome_unknown=disconnect",
+        "commands.blocking=graph.query",
         "commands.cross_slot=emulate",
         "commands.cross_slot_turn=23ms",
         "log.level=debug",
@@ -624,7 +625,7 @@ mod tests {
             inline,
             multibulk,
         } = limits;
-        let crate::command::Rules { deny, allow } = commands;
+        let crate::command::Rules { deny, allow, blocking } = commands;
         let Transactions { cross_slot } = transactions;
         let PubSub { output_hard, output_soft, output_soft_time, on_gap } = pubsub;
         let Log { level, format } = log;
@@ -671,8 +672,12 @@ mod tests {
             rules.iter().map(|r| r.text().to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(
-            (texts(&deny), texts(&allow)),
-            (vec!["keys".into(), "@dangerous".into()], vec!["config|set".into()])
+            [texts(&deny), texts(&allow), texts(&blocking)],
+            [
+                vec!["keys".into(), "@dangerous".into()],
+                vec!["config|set".into()],
+                vec!["graph.query".to_owned()]
+            ]
         );
         assert_eq!(on_outcome_unknown, OnOutcomeUnknown::Disconnect);
         assert_eq!((emulation.cross_slot, emulation.turn), (SeveralSlots::Emulate, ms(23)));
@@ -750,6 +755,8 @@ mod tests {
             ("commands.deny=keyz", "the nearest is \"keys\""),
             ("commands.allow=@dangerus", "the nearest is \"@dangerous\""),
             ("commands.allow=config set", "the nearest is \"config|set\""),
+            ("commands.blocking=@all", "commands are named one by one"),
+            ("commands.blocking=blpo", "the nearest is \"blpop\""),
         ] {
             let error = from_flags([setting]).unwrap_err().to_string();
             let key = setting.split('=').next().unwrap();

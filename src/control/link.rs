@@ -151,6 +151,13 @@ pub enum ToControl {
         /// Where it is connected to.
         node: SocketAddr,
     },
+    /// This connection is silent, and commands wait behind a module's: does that block it?
+    Blocked {
+        /// Its node.
+        node: SocketAddr,
+        /// Its own end, as the node sees it where nothing stands between.
+        own: SocketAddr,
+    },
     /// A question to a node about one of its users.
     Verify(Box<crate::users::Verify>),
     /// Is a user of the cluster still there, and may it hear what it hears?

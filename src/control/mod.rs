@@ -6,6 +6,7 @@
 mod accept;
 mod apply;
 mod arrival;
+mod blocked;
 mod descriptors;
 mod export;
 mod link;

@@ -1,6 +1,7 @@
 //! The workers as the control thread sees them: started, replaced, handed clients, told things,
 //! asked for their counters.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,13 +15,27 @@ use super::export::Exporter;
 use super::link::{Arrival, ToControl, ToWorker, WorkerHandle};
 use crate::client::{Census, Pause, Question};
 use crate::cluster::{Health, Snapshot};
-use crate::command::CommandTable;
+use crate::command::{CommandTable, Flags};
 use crate::config::{Auth, Config};
 use crate::metrics::{Totals, WorkerStats};
 use crate::pubsub::{HubStats, ToHub};
 use crate::seen::{Seen, SlowLog};
 use crate::tls::Tls;
 use crate::worker::Inquiry;
+
+/// Limit on commands that are learned to block.
+pub const MOST_LEARNED: usize = 64;
+
+/// What became of an observation that a command blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Learned {
+    /// It is known to block from now on.
+    Now,
+    /// It was known to block, or is no module's command.
+    NotConcerned,
+    /// [`MOST_LEARNED`] commands are known to block, and it is not one of them.
+    TooMany,
+}
 
 /// All workers. Shared by the parts of the control thread.
 #[derive(Debug)]
@@ -48,6 +63,9 @@ pub(super) struct Inner {
     topology: Option<Arc<Snapshot>>,
     health: Option<Arc<Health>>,
     commands: Arc<CommandTable>,
+    /// Names of commands that were seen to block though the cluster does not say so, at most
+    /// [`MOST_LEARNED`].
+    learned: BTreeSet<Box<str>>,
     version: Option<Arc<str>>,
     users: Option<Arc<crate::users::Users>>,
     pause: Option<Pause>,
@@ -120,6 +138,7 @@ impl Pool {
             topology: None,
             health: None,
             commands,
+            learned: BTreeSet::new(),
             version: None,
             // Read before, to say what is wrong with it; not to be passed over if it is wrong now.
             users: Some(Arc::new(users)),
@@ -387,8 +406,43 @@ impl Pool {
 
     /// Looks commands up in `table` from now on.
     pub fn set_commands(&self, table: Arc<CommandTable>) {
-        self.inner().commands = Arc::clone(&table);
+        let table = {
+            let mut inner = self.inner();
+            let learned = inner.learned.iter().map(|name| &**name);
+            let table = match inner.learned.is_empty() {
+                true => table,
+                false => Arc::new(table.with_seen_blocking(learned)),
+            };
+            inner.commands = Arc::clone(&table);
+            table
+        };
         self.tell(|| ToWorker::Commands(Arc::clone(&table)));
+    }
+
+    /// A connection is blocked by the command called `name`: from now on that goes over connections
+    /// lent to its clients.
+    pub fn learn_blocking(&self, name: &str) -> Learned {
+        let table = {
+            let mut inner = self.inner();
+            let id = inner.commands.by_name(name);
+            let spec = id.map(|id| inner.commands.get(id));
+            let modules = spec.filter(|spec| spec.flags.contains(Flags::MODULE));
+            if modules.is_none_or(|spec| spec.may_block() || spec.seen_blocking) {
+                return Learned::NotConcerned;
+            }
+            if inner.learned.len() >= MOST_LEARNED {
+                return Learned::TooMany;
+            }
+            inner.learned.insert(name.to_ascii_lowercase().into());
+            Arc::clone(&inner.commands)
+        };
+        self.set_commands(table);
+        Learned::Now
+    }
+
+    /// Number of commands that were learned to block.
+    pub fn learned_blocking(&self) -> usize {
+        self.inner().learned.len()
     }
 
     /// Tells clients this version from now on.

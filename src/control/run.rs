@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::accept::Acceptor;
+use super::blocked::BlockWatcher;
 use super::link::ToControl;
 use super::listeners::{AdminListeners, Listeners, Tenures};
 use super::notify;
@@ -154,6 +155,7 @@ pub(super) struct Control {
     pub(super) status: Arc<Status>,
     pub(super) requests: Arc<Requests>,
     prober: Prober,
+    watcher: BlockWatcher,
     pub(super) verifier: Arc<Verifier>,
     /// Of users and secrets.
     pub(super) files: Arc<Files>,
@@ -272,6 +274,7 @@ impl Control {
         others.spawn(supervise("watchdog".to_owned(), Arc::clone(&status), alive));
 
         let prober = Prober::new(Arc::clone(&pool), Arc::clone(&requests));
+        let watcher = BlockWatcher::new(Arc::clone(&pool));
         let acceptor = Acceptor { pool: Arc::clone(&pool), status: Arc::clone(&status) };
         listeners.open(&acceptor, Tenures::Own);
         let control = Control {
@@ -279,6 +282,7 @@ impl Control {
             status,
             requests,
             prober,
+            watcher,
             verifier,
             files,
             from_workers,
@@ -357,6 +361,7 @@ impl Control {
             }
             ToControl::RefreshCommands => self.requests.commands(),
             ToControl::Silent { node } => self.prober.look(node),
+            ToControl::Blocked { node, own } => self.watcher.look(node, own),
             ToControl::AskEveryone(inquiry) => self.pool.ask(inquiry),
             ToControl::Verify(verify) => {
                 tokio::spawn(Arc::clone(&self.verifier).answer(*verify));

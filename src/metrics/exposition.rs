@@ -63,6 +63,8 @@ pub struct ControlStats {
     /// Parts of the control thread that failed.
     pub task_failures: u64,
     pub script_bytes: usize,
+    /// Commands that were learned to block.
+    pub learned_blocking: usize,
     /// Reloads of the configuration that changed something, nothing, or were refused.
     pub reloads: [u64; 3],
     pub config_in_use: bool,
@@ -317,6 +319,7 @@ impl View<'_> {
                     (names::KEY_BY_KEY, rest.key_by_key),
                     (names::LARGE_REPLY_WAITS, rest.large_reply_waits),
                     (names::SCRIPT_LOADS, rest.script_loads),
+                    (names::COMMANDS_LEARNED, control.learned_blocking as u64),
                     (names::SCRIPT_BYTES, control.script_bytes as u64),
                     (names::BUFFERS, rest.buffer_bytes),
                     (names::PUBSUB_CLIENTS, rest.subscribers),

@@ -541,6 +541,8 @@ What slotway does with each command of Redis 7.0, and what is different from a s
 
 Redis describes its commands itself (`COMMAND`): where their keys are, which nodes they are for, how several replies become one. Slotway routes by that description. Redis 7.0.15's is built in; the cluster's own is laid over it at the start and whenever a new node appears, so that a newer server's commands and modules' commands route as their server says.
 
+A module's command that keeps its connection waiting should have the flag `blocking` there; then it goes over a connection lent to its client, as `BLPOP` does. Where it lacks the flag everybody who shares the connection would wait with it. `commands.blocking` names such commands. Those that it does not name are learned: when a module's command has held others up for a tenth of a second, slotway asks its node by `CLIENT LIST`, on another connection, and if the connection is blocked (`flags=b`) the command goes over lent connections from then on. A command that is slow, or keeps its node busy, is not blocked and is never learned; nor is a command of the server itself. The log names what was learned, `slotway_commands_learned_blocking` counts it (64 at most; it is forgotten when slotway ends). This needs the right to `CLIENT LIST` for `upstream.user`, and connections whose addresses the nodes see as they are. When the connection of a module's blocking command is lost, the command is sent again only if it has the flag `readonly`.
+
 The column **where it goes** in the tables below:
 
 - **its key's slot**: to the primary that serves the slot of its key, the bytes as the client sent them.

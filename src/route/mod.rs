@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 use crate::cluster::{SLOTS, Slot, slot_of};
 use crate::command::{
-    CommandId, CommandSpec, CommandTable, KeyError, Rules, Verdict, is_announced_address,
+    CommandId, CommandSpec, CommandTable, Flags, KeyError, Rules, Verdict, is_announced_address,
     key_positions,
 };
 use crate::resp::Args;
@@ -74,8 +74,9 @@ pub enum Plan {
     Scan,
     /// RANDOMKEY: every primary's size and a key of each.
     RandomKey,
-    /// Forward it to the primary of this slot, on a connection lent to its client: it may wait.
-    Block(Slot),
+    /// Forward it to the primary of this slot, or to any primary, on a connection lent to its
+    /// client: it may wait.
+    Block(Option<Slot>),
     /// MULTI and its kin.
     Transaction(Transaction),
     /// WAIT.
@@ -128,7 +129,10 @@ impl Router {
             behaviour: match rules.verdict(spec) {
                 Verdict::Denied(_) => Behaviour::Refused(Refused::Denied),
                 Verdict::Opened => behaviour_if_allowed(spec),
-                Verdict::Allowed | Verdict::Open => behaviour_of(spec),
+                Verdict::Allowed | Verdict::Open => {
+                    let blocks = spec.seen_blocking || rules.is_blocking(spec);
+                    if_blocking(behaviour_of(spec), blocks)
+                }
             },
             flags: flags_of(spec),
             class: spec.class as u8,
@@ -222,6 +226,25 @@ impl Router {
             Some(Behaviour::RandomKey | Behaviour::Debug) => true,
             _ => false,
         }
+    }
+
+    /// It may keep its connection waiting, and goes over one lent to its client if it may.
+    pub fn may_block(&self, command: u16) -> bool {
+        let behaviour = self.commands.get(usize::from(command)).map(|c| c.behaviour);
+        behaviour == Some(Behaviour::Blocking) || self.table.get(CommandId(command)).may_block()
+    }
+
+    /// The command is a module's and goes over shared connections, as its server does not say that
+    /// it blocks. If it does, others wait for it.
+    pub fn may_hold_others_up(&self, command: u16) -> bool {
+        self.table.get(CommandId(command)).flags.contains(Flags::MODULE) && !self.may_block(command)
+    }
+
+    /// Sending the blocking command again does no harm though it may have been executed: it only
+    /// reads, or waits for what it then takes (BLPOP). A module's is not known well enough.
+    pub fn is_repeatable(&self, command: u16) -> bool {
+        let spec = self.table.get(CommandId(command));
+        (spec.may_block() && !spec.flags.contains(Flags::MODULE)) || spec.is_read_only()
     }
 
     /// What it has to do with Lua scripts.
@@ -327,9 +350,13 @@ impl Router {
                     other => other == Behaviour::Blocking,
                 };
                 match self.slots(command, args, keys) {
-                    Slots::One(slot) if waits => Plan::Block(slot),
+                    Slots::One(slot) if waits => Plan::Block(Some(slot)),
                     Slots::One(slot) => Plan::Slot(slot),
                     Slots::Several(slot, _) => Plan::Several(slot),
+                    // A module's, that names no keys.
+                    Slots::None if waits && self.table.get(CommandId(command)).keys.is_none() => {
+                        Plan::Block(None)
+                    }
                     Slots::None | Slots::Unpaired => Plan::Any,
                 }
             }
@@ -387,6 +414,23 @@ impl Router {
             _ => 1,
         };
         Slots::Several(first, step)
+    }
+}
+
+/// The behaviour of a command that blocks without its server's saying so: one that goes to one node
+/// goes there on a connection lent to its client. All others are not concerned.
+fn if_blocking(behaviour: Behaviour, blocks: bool) -> Behaviour {
+    match behaviour {
+        Behaviour::Key(_)
+        | Behaviour::Keys
+        | Behaviour::SameSlot
+        | Behaviour::Split(_)
+        | Behaviour::Any
+            if blocks =>
+        {
+            Behaviour::Blocking
+        }
+        other => other,
     }
 }
 
@@ -535,9 +579,9 @@ mod tests {
         assert_eq!(plan("CLUSTER GETKEYSINSLOT 7 10"), Plan::Slot(Slot(7)));
         assert_eq!(plan("CLUSTER COUNTKEYSINSLOT 16384"), Plan::Any);
         assert_eq!(plan("XREAD COUNT 2 STREAMS s 0"), at("s"));
-        let block = Plan::Block(slot_of(b"s"));
+        let block = Plan::Block(Some(slot_of(b"s")));
         assert_eq!(plan("XREAD BLOCK 0 STREAMS s 0"), block);
-        let block = Plan::Block(slot_of(b"k"));
+        let block = Plan::Block(Some(slot_of(b"k")));
         assert_eq!(plan("BLPOP k 0"), block);
         assert_eq!(plan("BLMOVE {k}a {k}b LEFT LEFT 0"), block);
         assert_eq!(plan("XREADGROUP GROUP streams c BLOCK 0 STREAMS k >"), block);
@@ -627,6 +671,7 @@ mod tests {
         let rules = Rules {
             deny: deny.iter().map(rule).collect(),
             allow: allow.iter().map(rule).collect(),
+            ..Rules::default()
         };
         let router = Router::with_rules(Arc::new(CommandTable::builtin()), rules);
         let ranges = crate::resp::words(line);
@@ -725,7 +770,7 @@ mod tests {
         let table = Arc::new(CommandTable::builtin().overlay(reply).expect("a table"));
         for entry in ["json.set", "@write"] {
             let rule = crate::command::Rule::parse(entry, &CommandTable::builtin(), |_, _| None);
-            let rules = Rules { deny: vec![rule.expect(entry)], allow: Vec::new() };
+            let rules = Rules { deny: vec![rule.expect(entry)], ..Rules::default() };
             let router = Router::with_rules(Arc::clone(&table), rules);
             let id = table.by_name("json.set").expect("it is known").0;
             let arg = crate::resp::ArgRange { start: 0, end: 0 };

@@ -138,6 +138,8 @@ pub struct Upstream {
     pub quiet_since: u64,
     /// When control is asked about its node next, microseconds.
     pub next_ask: u64,
+    /// When control is next asked whether a command blocks this connection, microseconds.
+    pub next_block_check: u64,
     /// Its node gave no sign of life elsewhere either: nothing more is written here until it does,
     /// so that it can still be sent to another. [`Upstream::blocked`] is set with it.
     pub suspect: bool,
@@ -196,6 +198,7 @@ impl Upstream {
             seen_read: 0,
             quiet_since: 0,
             next_ask: 0,
+            next_block_check: 0,
             suspect: false,
             next_check: 0,
             again: false,

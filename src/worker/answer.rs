@@ -3,7 +3,6 @@
 use super::clock::{Job, Timer};
 use super::retries::Want;
 use super::{Gathering, HELD, NOBODY, Worker, reaccount};
-use crate::command::CommandId;
 use crate::control::ToControl;
 use crate::metrics::{DisconnectReason, Histogram, Redirection, RetryReason};
 use crate::outcome::is_unknown;
@@ -57,7 +56,7 @@ impl Worker {
     /// It may want to wait: what it takes is no latency.
     #[cold]
     fn may_block(&self, command: u16) -> bool {
-        command < self.router.unknown() && self.router.table().get(CommandId(command)).may_block()
+        command < self.router.unknown() && self.router.may_block(command)
     }
 
     #[inline]

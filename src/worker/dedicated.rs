@@ -156,7 +156,10 @@ impl Worker {
         let refusal = self.nodes.get(usize::from(node)).and_then(|n| {
             let refusal = Refusal::parse(said, &n.addr)?;
             let of_its_slot = match &refusal {
-                Refusal::Moved(at, _) | Refusal::Ask(at, _) => at.0 == pending.slot,
+                Refusal::Moved(at, _) | Refusal::Ask(at, _) => {
+                    at.0 == pending.slot
+                        || (pending.slot == NO_SLOT && at.0 < crate::cluster::SLOTS)
+                }
                 Refusal::Later(_) => true,
             };
             of_its_slot.then_some(refusal)
@@ -182,7 +185,8 @@ impl Worker {
                 if let Some(refusal) = refusal {
                     return self.errand_refused(u, me, refusal, said);
                 }
-                if forced || (gone && told.is_none()) {
+                let repeatable = errand.is_some_and(|e| e.repeatable);
+                if repeatable && (forced || (gone && told.is_none())) {
                     let later = Refusal::Later(crate::metrics::Redirection::ReadOnly);
                     return self.errand_refused(u, me, later, said);
                 }

@@ -320,7 +320,9 @@ impl Worker {
             }
             Plan::Scan => self.scan(index, command, args),
             Plan::RandomKey => self.random_key(index, command, frame),
-            Plan::Block(slot) => self.block(index, command, slot.0, frame),
+            Plan::Block(slot) => {
+                self.block(index, command, slot.map_or(NO_SLOT, |slot| slot.0), frame)
+            }
             Plan::Transaction(which) => self.transaction(index, command, which, frame, args),
             Plan::Join => self.join(index, command, frame),
             Plan::Wait => self.wait(index, command, frame, args),

@@ -13,6 +13,7 @@ use super::downstream::Flow;
 use super::retries::Want;
 use super::{NOBODY, Worker};
 use crate::client::{Errand, Kind, Paused};
+use crate::command::CommandId;
 use crate::metrics::{Redirection, RetryReason};
 use crate::outcome::Unanswered;
 use crate::resp::reply::error_text;
@@ -49,7 +50,9 @@ impl Worker {
     ) {
         let mut ranges: Vec<ArgRange> = Vec::new();
         let args = super::transaction::scan(&frame, &self.settings.accepted, &mut ranges);
-        let time = if kind == Kind::Block { wait_time(&args) } else { None };
+        // Of a command that does not say that it blocks nothing is a waiting time.
+        let says = self.router.table().get(CommandId(command)).may_block();
+        let time = if kind == Kind::Block && says { wait_time(&args) } else { None };
         // Its own time and the deadline of every command; for ever is for ever.
         let own = match time {
             Some(time) => time.micros,
@@ -57,6 +60,7 @@ impl Worker {
         };
         let mut errand = Errand::new(kind, command, slot, frame, self.now);
         errand.time = time;
+        errand.repeatable = self.router.is_repeatable(command);
         let Some(Dest::Client { generation, .. }) = self.begin_errand(index, errand, own) else {
             return;
         };
@@ -91,6 +95,7 @@ impl Worker {
 
     /// Sends the errand's command to its slot's primary, or to `ask` with ASKING.
     pub(super) fn send_errand(&mut self, index: usize, ask: Option<u16>) {
+        let any = self.any_primary(index);
         let owners = &self.owners;
         let Some(client) = self.clients.get_mut(index) else { return };
         let (protocol, generation) = (client.session.protocol, client.generation);
@@ -100,8 +105,12 @@ impl Worker {
         let me = (index as u32, generation);
         let (seq, slot, command) = (errand.seq, errand.slot, errand.command);
         let owner = owners.get(usize::from(slot)).copied().filter(|&n| n != NOBODY);
+        let owner = if slot == NO_SLOT { any } else { owner };
         let Some(node) = ask.or(owner) else {
-            errand.last = Some(format!("CLUSTERDOWN slot {slot} has no primary"));
+            errand.last = Some(match slot {
+                NO_SLOT => "CLUSTERDOWN no primary is known".to_owned(),
+                slot => format!("CLUSTERDOWN slot {slot} has no primary"),
+            });
             self.want_topology(None);
             let pause = self.no_primary_pause(index);
             return self.errand_later(me, seq, pause);
@@ -116,7 +125,7 @@ impl Worker {
         let mut frame = std::mem::take(&mut self.line);
         frame.clear();
         match errand.time {
-            Some(time) if errand.tries > 0 && time.micros.is_some() => {
+            Some(time) if errand.tries > 0 && time.micros.is_some() && errand.repeatable => {
                 let spent = self.now.saturating_sub(errand.started);
                 let left = time.micros.unwrap_or(0).saturating_sub(spent);
                 let mut ranges = Vec::new();
@@ -280,6 +289,8 @@ impl Worker {
             return Ok(());
         }
         match when {
+            // A command whose keys slotway does not know: the node knows them.
+            Retry::Now if slot == NO_SLOT => self.send_errand(index, named),
             Retry::Now => self.send_errand(index, None),
             Retry::Asking => self.send_errand(index, named),
             Retry::After(_) => {
@@ -303,6 +314,14 @@ impl Worker {
         let Some(errand) = self.errand(index).filter(|e| current && e.seq == seq) else { return };
         errand.upstream = None;
         match errand.kind {
+            Kind::Exec if sent => {
+                self.stats.outcome_unknown += 1;
+                self.fail_errand(client, seq, text);
+            }
+            Kind::Block if sent && !errand.repeatable => {
+                self.stats.outcome_unknown += 1;
+                self.fail_errand(client, seq, text);
+            }
             // A blocking command waits on at the slot's next primary with the time that is left.
             Kind::Block | Kind::Watch => {
                 errand.lost |= sent;
@@ -313,10 +332,6 @@ impl Worker {
                 let delay = self.retry_pause(tries);
                 self.count_retry(RetryReason::Lost);
                 self.errand_later(client, seq, delay);
-            }
-            Kind::Exec if sent => {
-                self.stats.outcome_unknown += 1;
-                self.fail_errand(client, seq, text);
             }
             Kind::Exec => {
                 let null: &[u8] = match super::dedicated::protocol_of(pending) {

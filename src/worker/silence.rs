@@ -13,8 +13,14 @@
 
 use super::Worker;
 use crate::control::{Probed, ToControl, Verdict};
+use crate::stream::Stream;
 use crate::upstream::{Dest, State, Upstream, flag};
 
+/// A connection that is silent for this long while others wait behind a module's command may be
+/// blocked by it, microseconds.
+const BLOCKED_AFTER: u64 = 100_000;
+/// Pause between two looks at the same silence, microseconds.
+const BLOCKED_AGAIN: u64 = 1_000_000;
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// A connection is idle when nothing was said on it for so many times `timeouts.probe`.
 const IDLE: u64 = 10;
@@ -22,7 +28,7 @@ const IDLE: u64 = 10;
 impl Worker {
     /// With every tick: does this connection owe an answer, and how long has it been silent?
     pub(super) fn check_silence(&mut self, u: usize) {
-        let Some(after) = self.settings.probe else { return };
+        let after = self.settings.probe.unwrap_or(u64::MAX / 2);
         let Some(up) = self.upstreams.get_mut(u) else { return };
         if up.dedicated.is_some() {
             return; // what is lent may wait as long as it likes
@@ -33,11 +39,17 @@ impl Worker {
         if heard || !owes || up.quiet_since == 0 {
             up.quiet_since = if owes { self.now } else { 0 };
             up.next_ask = self.now + after;
+            up.next_block_check = self.now + BLOCKED_AFTER;
             if heard || !owes {
                 self.clear_suspicion(u);
             }
             return;
         }
+        if self.now >= up.next_block_check {
+            up.next_block_check = self.now + BLOCKED_AGAIN;
+            self.check_blocked(u);
+        }
+        let Some(up) = self.upstreams.get_mut(u) else { return };
         if self.now < up.next_ask {
             return;
         }
@@ -46,6 +58,23 @@ impl Worker {
         if let Some(node) = node {
             // Control may be gone at the very end: nothing to look at then.
             let _ = self.control.send(ToControl::Silent { node });
+        }
+    }
+
+    /// The connection is silent, and others wait behind its first command. If that is a module's,
+    /// control asks the node whether it blocks the connection.
+    fn check_blocked(&mut self, u: usize) {
+        let Some(up) = self.upstreams.get(u) else { return };
+        let waits = up.pending.len() > 1 && !up.streaming && up.tail.is_empty();
+        let first = up.pending.front().filter(|_| waits);
+        if !first.is_some_and(|p| p.before == 0 && self.router.may_hold_others_up(p.command)) {
+            return;
+        }
+        let own = up.stream.as_ref().and_then(Stream::tcp).and_then(|s| s.local_addr().ok());
+        let node = self.nodes.get(usize::from(up.node)).and_then(|n| n.socket);
+        if let (Some(node), Some(own)) = (node, own) {
+            // Control may be gone at the very end: nothing to look at then.
+            let _ = self.control.send(ToControl::Blocked { node, own });
         }
     }
 

@@ -25,7 +25,7 @@ impl Worker {
         let Some(client) = self.clients.get(index) else { return };
         let spec = self.router.table().get(CommandId(command));
         // What is not answered, or answered when somebody else wants it, would be under way for ever.
-        let waits = spec.may_block() || matches!(&*spec.name, "wait" | "monitor");
+        let waits = self.router.may_block(command) || matches!(&*spec.name, "wait" | "monitor");
         let odd = waits || spec.class == Class::PubSub;
         let silent = client.session.modes & (mode::SILENT | mode::SKIP) != 0;
         if odd || silent || self.seeing.traced.len() >= MOST {

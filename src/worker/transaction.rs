@@ -154,12 +154,12 @@ impl Worker {
         let upper = || name.to_ascii_uppercase().replace('|', " ");
         let plan = self.router.plan(command, args, &mut self.keys);
         let place = match self.filtered_for(index, plan) {
-            Plan::Slot(slot) | Plan::Block(slot) => Place::Slot(slot.0),
+            Plan::Slot(slot) | Plan::Block(Some(slot)) => Place::Slot(slot.0),
             Plan::Several(slot) => match self.refused_in_multi(name, args) {
                 Some(text) => return Err(text.into()),
                 None => Place::Slot(slot.0),
             },
-            Plan::Any | Plan::Wait | Plan::Transaction(_) => Place::Any,
+            Plan::Any | Plan::Block(None) | Plan::Wait | Plan::Transaction(_) => Place::Any,
             Plan::Script(script, slot) => {
                 match script.fan() {
                     Some((to, merge)) if split => Place::Fan(to, merge),

@@ -217,7 +217,7 @@ def test_every_metric_is_on_the_dashboard_or_left_out_on_purpose():
         "slotway_config_loaded_timestamp_seconds", "process_virtual_memory_bytes", "process_start_time_seconds", "process_threads",
         "slotway_pubsub_connections", "slotway_pubsub_connection_failures_total", "slotway_pubsub_messages_ignored_total",
         "slotway_pubsub_received_bytes_total", "slotway_pubsub_restarts_total", "slotway_pubsub_resubscriptions_total",
-        "slotway_pubsub_topics", "slotway_script_bytes",
+        "slotway_pubsub_topics", "slotway_script_bytes", "slotway_commands_learned_blocking",
     }
     named = set(re.findall(r"\b(?:slotway|process)_\w+", shown))
     assert {re.sub(r"_(bucket|count|sum)$", "", n) for n in named} <= documented, "no such metric"

@@ -1,0 +1,112 @@
+//! Learns which modules' commands block their connection though their server does not say so.
+//!
+//! A connection to a node is shared by many clients, and a command that blocks it holds all of them
+//! up. The flag `blocking` in COMMAND says which commands do; modules forget it. A reply that is
+//! late proves nothing: the node may be busy, or the network slow. So when a worker sees commands
+//! wait behind a module's, the node itself is asked, on another connection: CLIENT LIST marks a
+//! connection that is blocked, and names its command. A node that is busy with that command answers
+//! when it is done, and then nothing is blocked.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::{debug, warn};
+
+use super::node::{AskError, NodeConn};
+use super::pool::{Learned, MOST_LEARNED, Pool};
+use crate::resp::reply::{error_text, text};
+
+/// Limit on nodes that are asked at the same time; of more the workers will ask again.
+const MOST: usize = 64;
+
+/// Asks nodes whether a connection is blocked.
+#[derive(Debug, Clone)]
+pub struct BlockWatcher {
+    pool: Arc<Pool>,
+    under_way: Arc<Mutex<HashSet<SocketAddr>>>,
+}
+
+impl BlockWatcher {
+    /// Nothing is asked before [`BlockWatcher::look`].
+    pub fn new(pool: Arc<Pool>) -> Self {
+        BlockWatcher { pool, under_way: Arc::default() }
+    }
+
+    /// Asks `node` about the connection from `own`; nothing if it is being asked already.
+    pub fn look(&self, node: SocketAddr, own: SocketAddr) {
+        {
+            let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+            if under_way.len() >= MOST || !under_way.insert(node) {
+                return;
+            }
+        }
+        let watcher = self.clone();
+        tokio::spawn(async move {
+            let found = watcher.ask(node, own).await;
+            watcher.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);
+            match found {
+                Ok(Some(name)) => watcher.learn(node, &name),
+                Ok(None) => debug!(%node, "a connection on which commands wait is not blocked"),
+                Err(error) => debug!(%node, %error, "whether a connection is blocked is not known"),
+            }
+        });
+    }
+
+    /// The name of the command that blocks the connection.
+    async fn ask(&self, node: SocketAddr, own: SocketAddr) -> Result<Option<String>, AskError> {
+        let name = self.pool.server_name(node);
+        let config = self.pool.config();
+        let mut conn = NodeConn::connect(node, &name, "", &config, self.pool.tls()).await?;
+        let reply = conn.ask(&["CLIENT", "LIST", "TYPE", "NORMAL"]).await?;
+        if let Some(error) = error_text(&reply) {
+            debug!(%node, error = %String::from_utf8_lossy(error), "CLIENT LIST is refused");
+        }
+        let list = text(&reply).map(String::from_utf8_lossy).unwrap_or_default();
+        Ok(blocking_command(&list, own).map(str::to_owned))
+    }
+
+    fn learn(&self, node: SocketAddr, command: &str) {
+        match self.pool.learn_blocking(command) {
+            Learned::Now => warn!(
+                %node,
+                command,
+                "a module's command blocks its connection without the flag \"blocking\" in COMMAND, \
+                 and held other clients up: from now on it goes over connections lent to its \
+                 clients; name it in commands.blocking to have that from the start"
+            ),
+            Learned::NotConcerned => {}
+            Learned::TooMany => debug!(%node, command, limit = MOST_LEARNED, "not learned"),
+        }
+    }
+}
+
+/// The command that blocks the connection from `own`, by a node's CLIENT LIST; `None`: it is not
+/// blocked, or not in the list.
+fn blocking_command(list: &str, own: SocketAddr) -> Option<&str> {
+    fn value<'l>(line: &'l str, name: &str) -> Option<&'l str> {
+        line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    }
+    let own = own.to_string();
+    let line = list.lines().find(|line| value(line, "addr") == Some(&*own))?;
+    value(line, "flags").filter(|flags| flags.contains('b'))?;
+    value(line, "cmd").filter(|cmd| !cmd.is_empty() && *cmd != "NULL")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_says_which_connection_is_blocked_and_by_what() {
+        let list = "id=3 addr=127.0.0.1:40001 laddr=127.0.0.1:7000 fd=8 name=addr=x flags=N db=0 cmd=get user=default\n\
+                    id=4 addr=127.0.0.1:40002 laddr=127.0.0.1:7000 fd=9 name= flags=b db=0 cmd=graph.query user=default\n\
+                    id=5 addr=[::1]:40002 laddr=[::1]:7000 fd=9 name= flags=xb db=0 cmd=m.c|sub user=default\n";
+        let command = |own: &str| blocking_command(list, own.parse().unwrap());
+        assert_eq!(command("127.0.0.1:40001"), None, "not blocked");
+        assert_eq!(command("127.0.0.1:40002"), Some("graph.query"));
+        assert_eq!(command("[::1]:40002"), Some("m.c|sub"));
+        assert_eq!(command("127.0.0.1:40003"), None, "not there");
+        assert_eq!(command("127.0.0.1:7000"), None, "another field");
+    }
+}
