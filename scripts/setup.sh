@@ -3,7 +3,7 @@
 #   scripts/setup.sh run     what `make run` needs: a linker, redis-server
 #   scripts/setup.sh test    and what `make test` needs: prometheus, chromium, .venv, tests/node/node_modules, the suite
 #   scripts/setup.sh faults  what `make faults` and `make soak` need: a packet filter
-#   scripts/setup.sh conformance   what `make conformance` needs: .venv, redis-py's test suite
+#   scripts/setup.sh conformance   what `make conformance` needs: .venv with newer servers, redis-py's test suite
 #   scripts/setup.sh dist    what `make dist` needs: a C compiler for musl
 #   scripts/setup.sh bench   what `make bench` needs: the peers, .venv with its plots
 # What is there already is left alone; a second run takes no time and needs no network.
@@ -132,7 +132,8 @@ setup_node() {
 }
 
 setup_conformance() {
-    setup_python tests/python/requirements.txt tests/conformance/requirements.txt
+    setup_python tests/python/requirements.txt tests/conformance/requirements.txt \
+        tests/python/servers-requirements.txt
     .venv/bin/python tests/conformance/suite.py
 }
 
@@ -146,8 +147,7 @@ case $what in
         setup_prometheus
         setup_chromium
         setup_conformance
-        setup_python tests/python/deploy-requirements.txt tests/python/helm-requirements.txt \
-            tests/python/servers-requirements.txt
+        setup_python tests/python/deploy-requirements.txt tests/python/helm-requirements.txt
         setup_node
         ;;
     faults)

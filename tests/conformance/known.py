@@ -32,11 +32,12 @@ def pattern(name):
     return re.compile(".*".join(parts) + parameters, re.DOTALL)
 
 
-def read(text, mode="through"):
-    """The entries of known.toml for this mode: those that name none, and those that name this."""
+def read(text, mode="through", server="7.0"):
+    """The entries of known.toml for this mode and server: those that name none, and those that
+    name this one."""
     entries = []
     for group in tomllib.loads(text)["known"]:
-        if group.get("only", mode) != mode:
+        if group.get("only", mode) != mode or server not in group.get("servers", [server]):
             continue
         protocols = tuple(group.get("protocols", (2, 3)))
         entries += [Entry(name, group["reason"], protocols) for name in group["tests"]]

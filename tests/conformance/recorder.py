@@ -36,6 +36,10 @@ class Recorder:
     def pytest_collection_finish(self, session):
         self.write({"collected": [item.nodeid for item in session.items]})
 
+    def pytest_collectreport(self, report):
+        if report.failed:
+            self.write({"not collected": report.nodeid, "why": str(report.longrepr)[-600:]})
+
     # outside of pytest-timeout's: waiting for one's turn is no hang
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item):

@@ -1,13 +1,14 @@
 """Runs redis-py's own test suite straight against a standalone server and through slotway, once as
 it comes and once with commands.cross_slot = "emulate".
 
-    make conformance                                 both protocols, all of it
+    make conformance                                 both protocols, all of it, each server version
+    make conformance ARGS="--server valkey"          one of them: 7.0, redis (8.2) or valkey (9.1)
     make conformance ARGS="--emulated some"          emulated only what passes no other way (as in CI)
     make conformance ARGS="--protocol 3 commands"    one of them, the parts with this in their name
 
 Fails unless every test that passes straight passes through slotway as well or is listed in
 known.toml, and unless everything listed there is true. What the tests said is in
-target/conformance afterwards, one log for each part and column.
+target/conformance afterwards, in a folder per server, one log for each part and column.
 """
 
 import argparse
@@ -26,8 +27,11 @@ import known
 import suite
 
 sys.path.insert(0, str(suite.REPOSITORY / "tests/python"))
+import newer_servers  # noqa: E402
 from servers import Cluster, Server, Slotway  # noqa: E402
 
+# The server versions: Debian's, and those of tests/python/servers-requirements.txt.
+SERVERS = ("7.0", "redis", "valkey")
 # Through slotway in two modes.
 MODES = ("through", "emulated")
 COLUMNS = ("straight", *MODES)
@@ -45,12 +49,12 @@ EMULATE = ["commands.cross_slot=emulate"]
 Result = collections.namedtuple("Result", "outcome seconds why")
 
 
-def start(column, started):
+def start(column, program, started):
     """Starts what this column tests: the processes, the address's first, go into `started`."""
     if column == "straight":
-        started.append(Server(options=SERVER_OPTIONS))
+        started.append(Server(options=SERVER_OPTIONS, program=program))
     else:
-        cluster = Cluster(options=SERVER_OPTIONS)
+        cluster = Cluster(options=SERVER_OPTIONS, program=program)
         settings = SETTINGS + (EMULATE if column == "emulated" else [])
         started += [Slotway(cluster, settings=settings), *cluster.nodes]
         cluster.start()
@@ -58,13 +62,13 @@ def start(column, started):
 
 
 @contextlib.contextmanager
-def server(column):
+def server(column, program):
     """What this column tests, and the nodes behind it."""
     started = []
     try:
         for attempt in range(3):
             try:
-                start(column, started)
+                start(column, program, started)
                 break
             except AssertionError:  # somebody else took one of the ports in between
                 if attempt == 2:
@@ -78,9 +82,10 @@ def server(column):
 
 
 class Job:
-    """One part of the suite in one column and protocol."""
+    """One part of the suite in one column and protocol, with one server version."""
 
-    def __init__(self, protocol, column, part, tests):
+    def __init__(self, program, protocol, column, part, tests):
+        self.program = program
         self.protocol, self.column, self.tests = protocol, column, tests
         self.name = f"{part}.resp{protocol}.{column}"
         self.results = {}
@@ -89,7 +94,7 @@ class Job:
         """Test name → Result, also for tests that a crash kept from being run."""
         began = time.monotonic()
         left = self.tests
-        with server(self.column) as (front, nodes):
+        with server(self.column, self.program) as (front, nodes):
             while left:
                 collected = self.pytest(front.addr, nodes, left, out)
                 # A test that ended pytest itself has failed; the ones after it are run yet.
@@ -145,6 +150,8 @@ class Job:
                 child.wait()
         collected = None
         for line in map(json.loads, open(lines)) if lines.exists() else ():
+            if "not collected" in line:
+                raise RuntimeError(f"{self.name}: {line['not collected']}: {line['why']}")
             if "collected" in line:
                 collected = line["collected"]
             else:
@@ -264,6 +271,7 @@ def print_missing(results, mode, entries):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("parts", nargs="*", help="only parts of suite.toml with this in their name")
+    parser.add_argument("--server", choices=SERVERS, action="append", help="default: all of them")
     parser.add_argument("--protocol", type=int, choices=(2, 3), action="append")
     parser.add_argument(
         "--emulated",
@@ -280,22 +288,36 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     wanted = arguments()
     suite.fetch()
+    wrong = []
+    for name in wanted.server or SERVERS:
+        print(f"\n==> {name}", flush=True)
+        wrong += [f"{name}: {sentence}" for sentence in compare(name, wanted)]
+    print()
+    for sentence in wrong:
+        print(sentence)
+    print(f"{len(wrong)} things to put right" if wrong else "all is as known.toml has it")
+    return 1 if wrong else 0
+
+
+def compare(name, wanted):
+    """Runs all that is wanted with one server version; what is wrong, as sentences."""
+    program = "redis-server" if name == "7.0" else newer_servers.path(name)
     text = (suite.HERE / "known.toml").read_text()
-    entries = {mode: known.read(text, mode) for mode in MODES}
+    entries = {mode: known.read(text, mode, name) for mode in MODES}
     parts = {
-        name: files
-        for name, files in suite.parts().items()
-        if not wanted.parts or any(word in name for word in wanted.parts)
+        part: files
+        for part, files in suite.parts(name).items()
+        if not wanted.parts or any(word in part for word in wanted.parts)
     }
     protocols = wanted.protocol or [3, 2]
-    out = suite.WORK / "last"
+    out = suite.WORK / f"last-{name}"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
 
     results = {p: {column: {} for column in COLUMNS} for p in protocols}
     run_all(
         [
-            Job(protocol, column, part, files)
+            Job(program, protocol, column, part, files)
             for part, files in parts.items()
             for protocol in protocols
             for column in COLUMNS
@@ -306,14 +328,14 @@ def main():
         results,
     )
     if wanted.emulated == "some":
-        run_all(made_for(results, entries), wanted.jobs, out, results)
+        run_all(made_for(program, results, entries), wanted.jobs, out, results)
     again = to_try_again(results, entries)
     if again:
         print(f"\nonce more, what failed and is not listed: {sum(map(len, again.values()))} tests")
-        jobs = [Job(p, column, "again", tests) for (p, column), tests in again.items()]
+        jobs = [Job(program, p, column, "again", tests) for (p, column), tests in again.items()]
         run_all(jobs, wanted.jobs, out, results)
 
-    files = {name for names in parts.values() for name in names}
+    files = {file for names in parts.values() for file in names}
     wrong = []
     for mode in MODES:
         some = mode == "emulated" and wanted.emulated != "all"
@@ -321,14 +343,10 @@ def main():
         print_table(found, mode)
         print_missing(results, mode, entries[mode])
         wrong += known.judge(entries[mode], found, set() if some else files)
-    print()
-    for sentence in wrong:
-        print(sentence)
-    print(f"{len(wrong)} things to put right" if wrong else "all is as known.toml has it")
-    return 1 if wrong else 0
+    return wrong
 
 
-def made_for(results, entries):
+def made_for(program, results, entries):
     """Jobs for what is listed as not passing through slotway, but for emulation."""
     jobs = []
     for protocol, found in passes(results, "through").items():
@@ -343,7 +361,7 @@ def made_for(results, entries):
             by_file[test.split("::")[0]].append(test)
         for file, its in by_file.items():
             part = "some-" + file.removesuffix(".py").replace("/", "-")
-            jobs.append(Job(protocol, "emulated", part, its))
+            jobs.append(Job(program, protocol, "emulated", part, its))
     return jobs
 
 

@@ -47,11 +47,19 @@ def fetch():
         (pathlib.Path(temporary) / folder().name).rename(folder())
 
 
-def parts():
-    """What runs together: name and files. Fails if the suite has a file that nobody thought of."""
+def parts(server="7.0"):
+    """What runs together against this server: name and files.
+
+    Fails if the suite has a file that nobody thought of.
+    """
     with open(HERE / "suite.toml", "rb") as file:
         listed = tomllib.load(file)
-    running = {name for files in listed["parts"].values() for name in files}
+    running = {
+        name
+        for group in (listed["parts"], *listed["newer"].values())
+        for files in group.values()
+        for name in files
+    }
     left_out = [pattern for patterns in listed["left_out"].values() for pattern in patterns]
     found = {str(p.relative_to(folder())) for p in folder().glob("tests/**/test_*.py")}
     unknown = [
@@ -64,7 +72,7 @@ def parts():
             f"suite.toml does not fit redis-py {version()}: "
             f"not listed {sorted(unknown)}, not there {sorted(running - found)}"
         )
-    return listed["parts"]
+    return {**listed["newer"].get(server, {}), **listed["parts"]}
 
 
 if __name__ == "__main__":

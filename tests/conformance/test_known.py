@@ -69,6 +69,15 @@ def test_modes():
     assert both == {"through": ["one", "one", "only there"], "emulated": ["only there"]}
 
 
+def test_servers():
+    text = TOML.replace('"one"', '"one"\nservers = ["redis", "valkey"]')
+    read = {server: known.read(text, server=server) for server in ("7.0", "redis", "valkey")}
+    assert [e.reason for e in read["7.0"]] == ["only there"]
+    assert [e.reason for e in read["redis"]] == ["one", "one", "only there"] == [
+        e.reason for e in read["valkey"]
+    ]
+
+
 def test_names():
     entry = known.Entry("f.py::test_a", "why", (2, 3))
     assert entry.matches("f.py::test_a") and entry.matches("f.py::test_a[single-1]")

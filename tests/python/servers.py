@@ -143,18 +143,19 @@ class Process:
 
 
 class Server(Process):
-    """A redis-server."""
+    """A redis-server, or another program that takes its options."""
 
-    def __init__(self, port=None, options=()):
+    def __init__(self, port=None, options=(), program="redis-server"):
         super().__init__()
+        self.program = program
         self.port = port or free_ports(1)[0]
         self.addr = ("127.0.0.1", self.port)
         self.options = list(options)
 
     def start(self):
-        args = ["redis-server", "--port", self.port, "--bind", "127.0.0.1", "--save", ""]
+        args = [self.program, "--port", self.port, "--bind", "127.0.0.1", "--save", ""]
         self.run(args + self.options)
-        until("redis-server answers", lambda: self.answers(self.addr))
+        until("the server answers", lambda: self.answers(self.addr))
         return self
 
     def ask(self, *args):
@@ -173,9 +174,9 @@ class Server(Process):
 class Cluster:
     """Real cluster nodes: 3 primaries, then 3 replicas."""
 
-    def __init__(self, primaries=3, options=()):
+    def __init__(self, primaries=3, options=(), program="redis-server"):
         options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", *options]
-        self.nodes = [Server(port, options) for port in free_ports(2 * primaries)]
+        self.nodes = [Server(port, options, program) for port in free_ports(2 * primaries)]
         self.primaries = self.nodes[:primaries]
 
     def start(self):
