@@ -1,6 +1,9 @@
 //! The command table against the truth: a real redis-server's COMMAND and COMMAND GETKEYS.
 
+mod common;
+
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -8,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use slotway::command::{CommandSpec, CommandTable, Flags, key_positions};
 use slotway::resp::{ArgRange, Args};
+use slotway::route::behaviour_of;
 
 /// A redis-server of its own, gone with the test.
 struct Server {
@@ -25,22 +29,26 @@ impl Drop for Server {
 
 impl Server {
     fn start() -> Server {
+        Self::start_program("redis-server")
+    }
+
+    fn start_program(program: impl AsRef<OsStr>) -> Server {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = tempfile::tempdir().unwrap();
-        let mut process = Command::new("redis-server")
+        let mut process = Command::new(program)
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .arg("--dir")
             .arg(folder.path())
             .stdout(Stdio::null())
             .spawn()
-            .expect("redis-server is installed");
+            .expect("the server is installed");
         let deadline = Instant::now() + Duration::from_secs(20);
         let stream = loop {
             match TcpStream::connect(("127.0.0.1", port)) {
                 Ok(stream) => break stream,
                 Err(e) if Instant::now() > deadline => {
                     let _ = process.kill();
-                    panic!("redis-server does not start: {e}");
+                    panic!("the server does not start: {e}");
                 }
                 Err(_) => std::thread::sleep(Duration::from_millis(20)),
             }
@@ -155,6 +163,32 @@ fn the_builtin_table_is_what_the_server_says() {
         let theirs = |spec: &CommandSpec| !spec.name.contains('|') && &*spec.name != "proxy";
         let commands = live.iter().filter(|(_, s)| theirs(s)).count();
         assert_eq!(count, format!(":{commands}\r\n"));
+    }
+}
+
+/// What docs/commands.md is written from, and what slotway routes by in front of such servers.
+#[test]
+fn the_tables_of_newer_servers_are_what_they_say() {
+    let builtin = CommandTable::builtin();
+    let known = by_name(&builtin);
+    for ((name, ours), program) in builtin.of_newer_servers().into_iter().zip(["redis", "valkey"]) {
+        let mut server = Server::start_program(common::newer(program));
+        let hello = server.ask("HELLO");
+        let version = name.split(' ').next_back().expect("a version");
+        let hello = String::from_utf8_lossy(&hello);
+        assert!(hello.contains(&format!("\n{version}.")), "{name}: {hello}");
+        let live = by_name(&builtin.overlay(&server.ask("COMMAND")).unwrap());
+        let of = |table: &BTreeMap<String, CommandSpec>| -> BTreeMap<String, CommandSpec> {
+            let newer = table.iter().filter(|(name, _)| !known.contains_key(*name));
+            newer.map(|(name, spec)| (name.clone(), spec.clone())).collect()
+        };
+        assert_eq!(of(&by_name(&ours)), of(&live), "{name}");
+        // A command that both have is routed alike, so that its line in the tables of 7.0 is true.
+        let changed = known.iter().filter(|(name, spec)| {
+            live.get(*name).is_none_or(|live| behaviour_of(live) != behaviour_of(spec))
+        });
+        let changed: Vec<&str> = changed.map(|(name, _)| name.as_str()).collect();
+        assert_eq!(changed, [""; 0], "{name}");
     }
 }
 

@@ -8,6 +8,14 @@ use crate::resp::Args;
 /// Redis 7.0.15's COMMAND reply, by `scripts/capture-command-table.py`.
 const BUILTIN: &[u8] = include_bytes!("redis-7.0.15.resp");
 
+/// What servers newer than the built-in table have besides, by the same script: `--besides`.
+/// Slotway does not route by it, as such servers describe their commands themselves; it is for the
+/// reference pages.
+const NEWER: [(&str, &[u8]); 2] = [
+    ("Redis 8.2", include_bytes!("newer/redis-8.2.3.resp")),
+    ("Valkey 9.1", include_bytes!("newer/valkey-9.1.2.resp")),
+];
+
 /// Slotway's own commands, in the same form.
 const OWN: &[u8] = b"*1\r\n*10\r\n+proxy\r\n:-2\r\n*3\r\n+admin\r\n+loading\r\n+stale\r\n\
     :0\r\n:0\r\n:0\r\n*1\r\n+@slow\r\n*0\r\n*0\r\n*4\r\n\
@@ -75,6 +83,14 @@ impl CommandTable {
             .overlay(BUILTIN)
             .and_then(|table| table.overlay(OWN))
             .expect("the embedded replies are well formed, a test shows it")
+    }
+
+    /// This table with the commands that servers newer than 7.0 have besides, by their versions.
+    pub fn of_newer_servers(&self) -> [(&'static str, CommandTable); NEWER.len()] {
+        NEWER.map(|(server, commands)| {
+            let table = self.overlay(commands);
+            (server, table.expect("the embedded replies are well formed, a test shows it"))
+        })
     }
 
     fn empty() -> CommandTable {

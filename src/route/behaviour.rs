@@ -295,6 +295,11 @@ const OWN: &[(&str, Behaviour)] = &[
     ("cluster|saveconfig", Behaviour::Refused(Refused::Dangerous)),
     ("cluster|set-config-epoch", Behaviour::Refused(Refused::Dangerous)),
     ("cluster|setslot", Behaviour::Refused(Refused::Dangerous)),
+    // Of Valkey 9: the atomic migration of slots. SYNCSLOTS is the migrating nodes' own.
+    ("cluster|cancelslotmigrations", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|flushslot", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|migrateslots", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|syncslots", Behaviour::Refused(Refused::Takeover)),
     ("readonly", Behaviour::Local(Local::ReadOnly)),
     ("readwrite", Behaviour::Local(Local::ReadWrite)),
     ("asking", Behaviour::Local(Local::Asking)),
@@ -320,6 +325,8 @@ const OWN: &[(&str, Behaviour)] = &[
     ("acl|load", NODES_OK),
     ("acl|save", NODES_OK),
     ("acl|log", nodes(Server::AclLog(DEFAULT_COUNT))),
+    // Of Valkey 8.1: the slow log's successor. Slotway keeps no such log itself.
+    ("commandlog|get", nodes(Server::SlowLog(DEFAULT_COUNT))),
     ("slowlog|get", Behaviour::Local(Local::SlowLog)),
     ("slowlog|len", Behaviour::Local(Local::SlowLog)),
     ("slowlog|reset", Behaviour::Local(Local::SlowLog)),
@@ -477,6 +484,40 @@ fn merge_of(spec: &CommandSpec) -> Option<Merge> {
 mod tests {
     use super::*;
     use crate::command::CommandTable;
+
+    /// Every command that newer servers have besides is looked at here once.
+    #[test]
+    fn commands_of_newer_servers() {
+        let builtin = CommandTable::builtin();
+        let dangerous = Behaviour::Refused(Refused::Dangerous);
+        let not_yet = Behaviour::Refused(Refused::NotYet);
+        let mut seen = 0;
+        for (server, table) in builtin.of_newer_servers() {
+            for (_, spec) in table.iter().filter(|(_, spec)| !spec.container) {
+                if builtin.by_name(&spec.name).is_some() {
+                    continue;
+                }
+                let want = match &*spec.name {
+                    "cluster|cancelslotmigrations"
+                    | "cluster|flushslot"
+                    | "cluster|migrateslots" => dangerous,
+                    "cluster|syncslots" => Behaviour::Refused(Refused::Takeover),
+                    name if name.starts_with("cluster|") => Behaviour::Local(Local::Cluster),
+                    name if name.starts_with("client|") => Behaviour::Client,
+                    "clusterscan" | "waitaof" => not_yet,
+                    "commandlog|get" => nodes(Server::SlowLog(DEFAULT_COUNT)),
+                    "commandlog|len" => Behaviour::Fan { to: Fan::Nodes, merge: Merge::Sum },
+                    "commandlog|reset" => NODES_OK,
+                    "commandlog|help" | "script|show" => Behaviour::Any,
+                    "msetex" => Behaviour::Keys,
+                    _ => Behaviour::Key(1),
+                };
+                assert_eq!(behaviour_of(spec), want, "{server}: {}", spec.name);
+                seen += 1;
+            }
+        }
+        assert!(seen > 50, "{seen} commands");
+    }
 
     #[test]
     fn only_what_is_all_keys_is_split() {

@@ -33,6 +33,9 @@ const GROUPS: [(Class, &str); Class::COUNT] = [
 /// Subcommands of CLIENT that slotway answers and Redis 7.0 does not have.
 const NEWER_CLIENT: [&str; 2] = ["client|no-touch", "client|setinfo"];
 
+/// The note of subcommands that slotway has no answer to yet.
+const UNKNOWN: &str = "Not built yet: `ERR unknown subcommand`";
+
 /// What a user should know of a command beyond what its behaviour says. A container's entry is for
 /// its subcommands without one of their own.
 const NOTES: &[(&str, &str)] = &[
@@ -62,6 +65,16 @@ const NOTES: &[(&str, &str)] = &[
     ),
     ("cluster|getkeysinslot", "As `CLUSTER COUNTKEYSINSLOT`"),
     ("cluster|links", "None"),
+    ("cluster|getslotmigrations", UNKNOWN),
+    ("cluster|myshardid", UNKNOWN),
+    ("cluster|slot-stats", UNKNOWN),
+    ("script|show", "What that node has been sent; a script of another node is `NOSCRIPT`"),
+    ("commandlog|get", "What the nodes log; `SLOWLOG GET` has what clients waited for"),
+    ("clusterscan", "`SCAN` goes through the whole cluster"),
+    (
+        "msetex",
+        "Keys in several slots are refused in every configuration: the command is all or nothing",
+    ),
     ("asking", "`OK`, without effect"),
     ("subscribe", "See *Pub/sub*"),
     ("psubscribe", "See *Pub/sub*"),
@@ -266,7 +279,42 @@ pub fn commands_markdown(table: &CommandTable) -> String {
             let _ = writeln!(out, "| {} | {to} | {merge} | {again} | {notes} |", names.join(", "));
         }
     }
+    out.push_str(VERSIONS);
+    newer_commands(table, &mut out);
     out
+}
+
+/// The commands that servers newer than 7.0 have besides. Those of which the same is true share a
+/// line.
+fn newer_commands(table: &CommandTable, out: &mut String) {
+    let mut by_name: Vec<(String, Vec<&str>, Row)> = Vec::new();
+    for (server, newer) in table.of_newer_servers() {
+        for (_, spec) in newer.iter_by_name() {
+            let known = table.by_name(&spec.name).is_some();
+            if known || NEWER_CLIENT.contains(&&*spec.name) || !is_listed(spec) {
+                continue;
+            }
+            let (name, row) = (shown(&spec.name), row(spec));
+            match by_name.iter_mut().find(|(n, _, r)| *n == name && *r == row) {
+                Some((_, servers, _)) => servers.push(server),
+                None => by_name.push((name, vec![server], row)),
+            }
+        }
+    }
+    by_name.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+    let mut lines: Vec<(Vec<String>, Vec<&str>, Row)> = Vec::new();
+    for (name, servers, row) in by_name {
+        let name = format!("`{name}`");
+        match lines.iter_mut().find(|(_, s, r)| *s == servers && *r == row) {
+            Some((names, ..)) => names.push(name),
+            None => lines.push((vec![name], servers, row)),
+        }
+    }
+    for (names, servers, Row { to, merge, again, notes }) in lines {
+        let (names, servers) = (names.join(", "), servers.join(", "));
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "| {names} | {servers} | {to} | {merge} | {again} | {notes} |");
+    }
 }
 
 /// A container says nothing by itself, and HELP is the same for all of them: both stand in the
@@ -531,11 +579,31 @@ fn fraction(of: u32) -> String {
     if of == 2 { "half".into() } else { format!("1/{of}") }
 }
 
+const VERSIONS: &str = r#"
+## Server versions
+
+Slotway routes by the command table of the nodes themselves, so what a newer server adds to an existing command (an option, a type) is passed on, and a new command goes where its server says. What is tested is this; "everything" is the differential test, which compares slotway's replies with those of a single server of the same version, and redis-py's test suite.
+
+| server | tested | what of it is known | what is not |
+|---|---|---|---|
+| Redis 7.0 | 7.0.15: everything, in every CI run | Everything: its table is built in | What the tables above say |
+| Redis 7.2, 7.4, 8.0 | Not these versions themselves | `CLIENT SETINFO` and `CLIENT NO-TOUCH` (answered by slotway), expiry of hash fields (`HEXPIRE` …) | `WAITAOF`, `CLIENT KILL MAXAGE`, `CLUSTER MYSHARDID`, `CLIENT TRACKING` |
+| Redis 8.2 | 8.2.3: a part of the differential test and an upgrade of a 7.0 cluster, node by node, in every CI run; everything with `make conformance` | All commands below; `HGETEX`, `HSETEX`, `XDELEX`, `XACKDEL`, vector sets, the new operations of `BITOP` in one slot | As 7.2; `CLUSTER SLOT-STATS`, the new operations of `BITOP` over several slots; of 7.2 and newer the shortest form of scores that slotway computes (*Keys in several slots*) |
+| Redis 8.4 and newer | No | What their tables say | What has no key among its arguments, and no policy in the table, goes to any primary |
+| Valkey 7.2, 8.0, 8.1 | Not these versions themselves | As Redis 7.2, of which Valkey 7.2 is a copy; `SET … IFEQ`, `COMMANDLOG` | As Redis 7.2; `CLIENT CAPA`, the filters of `CLIENT LIST` and `CLIENT KILL`, `SCRIPT SHOW` for all nodes; `MULTI` inside `MULTI` is answered as by 7.0, where Valkey 8 ends the transaction |
+| Valkey 9.0, 9.1 | 9.1.2: as Redis 8.2 | All commands below; expiry of hash fields, `DELIFEQ`, `MSETEX` in one slot, `GEOSEARCH … BYPOLYGON` | As 8.1; `CLUSTERSCAN`, `MSETEX` over several slots. Numbered databases of a cluster (`cluster-databases`): clients are in database 0; `SELECT` of another is refused, and what `MOVE` or `COPY … DB` puts into another cannot be reached through slotway |
+
+The commands that 7.0 does not have:
+
+| command | servers | where it goes | replies become one | sent again | notes |
+|---|---|---|---|---|---|
+"#;
+
 const PREFACE: &str = r#"# Commands
 
 <!-- Written by `slotway docs commands` from src/route/describe.rs, the command table and src/route/behaviour.rs: change it there. -->
 
-What slotway does with each command of Redis 7.0, and what is different from a single server. Written from the table that slotway itself routes by.
+What slotway does with each command of Redis 7.0, and what is different from a single server. Written from the table that slotway itself routes by. Newer servers are in *Server versions* at the end.
 
 ## How a command finds its way
 
@@ -657,7 +725,7 @@ A cluster carries out no command whose keys lie in several slots, and so slotway
 - **Time and memory.** Each step has the time of `timeouts.command`. All that is read for a command is in slotway's memory until it is answered, and where `limits.memory` has no room for it the command is refused (`OOM`), before anything is changed.
 - **Full memory.** What a server carries out at `maxmemory` with `noeviction` is carried out: pops, also those that wait, `XREADGROUP`, `LCS`, and `SMOVE`, `RENAME` and `RENAMENX`, whose steps that need memory are sent as scripts with the flag `allow-oom` (servers from 7.0 on; the user that slotway logs in as needs `EVAL`). What is moved to another node can take that node above its `maxmemory` by its own size.
 - **Waiting.** A blocking command looks at its keys again and again, at first after a millisecond, then twice as long and so on up to `commands.cross_slot_turn`. The order of its keys holds, but of several clients that wait none is first in line. It waits through failovers for as long as it has time.
-- **Numbers.** Scores that slotway computes are written with 17 digits, as Redis 7.0 writes them.
+- **Numbers.** Scores that slotway computes are written with 17 digits, as Redis 7.0 writes them: `1.1000000000000001`, where servers since 7.2 write `1.1`, the same number.
 
 `EVAL` and `FCALL` over several slots stay refused, and so does behind `MULTI` what would be emulated.
 
@@ -765,16 +833,46 @@ mod tests {
     fn notes_are_about_commands_that_exist() {
         let table = CommandTable::builtin();
         for (name, _) in NOTES {
-            let known = table.by_name(name).is_some() || NEWER_CLIENT.contains(name);
+            let newer = table.of_newer_servers();
+            let known = table.by_name(name).is_some()
+                || NEWER_CLIENT.contains(name)
+                || newer.iter().any(|(_, table)| table.by_name(name).is_some());
             assert!(known, "{name}");
         }
     }
 
     #[test]
+    fn every_newer_command_has_one_line() {
+        let table = CommandTable::builtin();
+        let page = commands_markdown(&table);
+        let (_, part) = page.split_once("## Server versions").expect("the section");
+        for (server, newer) in table.of_newer_servers() {
+            for (_, spec) in newer.iter().filter(|(_, spec)| is_listed(spec)) {
+                let cell = format!("`{}`", shown(&spec.name));
+                let is_its = |line: &&str| {
+                    let mut cells = line.split('|').map(str::trim).skip(1);
+                    let (names, servers) = (cells.next(), cells.next());
+                    names.is_some_and(|names| names.split(", ").any(|name| name == cell))
+                        && servers.is_some_and(|s| s.split(", ").any(|s| s == server))
+                };
+                let is_newer =
+                    table.by_name(&spec.name).is_none() && !NEWER_CLIENT.contains(&&*spec.name);
+                let lines = part.lines().filter(is_its).count();
+                assert_eq!(lines, usize::from(is_newer), "{server}: {}", spec.name);
+            }
+        }
+    }
+
+    #[test]
     fn the_table_is_not_broken_by_its_words() {
-        for line in commands_markdown(&CommandTable::builtin()).lines() {
+        let page = commands_markdown(&CommandTable::builtin());
+        let mut bars = None;
+        for line in page.lines() {
             if line.starts_with('|') {
-                assert_eq!(line.matches('|').count(), 6, "{line}");
+                let count = line.matches('|').count();
+                assert_eq!(count, *bars.get_or_insert(count), "{line}");
+            } else {
+                bars = None;
             }
         }
     }
