@@ -20,8 +20,9 @@ help:
 	@echo 'make faults  what clients notice of each fault, into docs/reliability.md (ten minutes;'
 	@echo '             ARGS="frozen-3 resharding" for some, ARGS="--list" for their names)'
 	@echo 'make soak    all kinds of clients and faults for half an hour (ARGS="--minutes 5 --seed 7")'
-	@echo 'make conformance  redis-py'\''s own tests, straight to a server and through slotway, both modes'
-	@echo '             (ARGS="--protocol 3 commands" for a part of them)'
+	@echo 'make conformance  redis-py'\''s own tests, straight to a server and through slotway, both modes, with'
+	@echo '             Redis 7.0, Redis 8.2 and Valkey 9.1, and the whole differential test with each'
+	@echo '             (ARGS="--server valkey --protocol 3 commands" for a part of redis-py'\''s)'
 	@echo 'make bench   slotway beside its peers: speed and CPU per command (ARGS="...")'
 	@echo 'make bench-pieces  what scanning, routing and merging cost, one by one (ARGS="scan")'
 	@echo 'make fuzz    every fuzz target for a minute (SECONDS=10; ARGS="replies" for only one)'
@@ -52,6 +53,7 @@ conformance:
 	@scripts/setup.sh conformance
 	@cargo build --release --bin slotway
 	@.venv/bin/python tests/conformance/run.py $(ARGS)
+	@$(if $(ARGS),:,DIFF_THOROUGH=1 cargo test --test differential)
 
 bench:
 	@scripts/setup.sh bench

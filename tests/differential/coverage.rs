@@ -7,13 +7,13 @@ use slotway::sandbox::{Reply, Standalone, StandaloneOptions};
 
 use crate::grammar::{Grammar, Shape};
 use crate::units::Unit;
+use crate::version::{Version, text};
 
 /// Each command that is sent (`xgroup|create`), with every word that is sent with it; without those
 /// of conversations in which all are refused.
-fn sent() -> BTreeMap<String, BTreeSet<String>> {
-    let table = CommandTable::builtin();
-    let grammar = Grammar::read(include_str!("grammar.txt"));
-    let units = [include_str!("units.txt"), include_str!("pubsub.txt")].map(Unit::read_all);
+fn sent(version: &Version, table: &CommandTable) -> BTreeMap<String, BTreeSet<String>> {
+    let grammar = Grammar::read(&version.grammar());
+    let units = [version.units("units.txt"), Unit::read_all(&text("pubsub.txt"))];
     let units = units.iter().flatten().filter(|unit| !unit.name.starts_with("refused "));
     let mut out: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let shapes = grammar.shapes().iter().chain(units.flat_map(Unit::shapes));
@@ -30,8 +30,8 @@ fn sent() -> BTreeMap<String, BTreeSet<String>> {
 
 /// The lines of not-compared.txt: a command (`*` at its end: all that begin so), perhaps an option
 /// of it, and the reason.
-fn not_compared() -> Vec<(String, Option<String>, bool)> {
-    let text = include_str!("not-compared.txt");
+fn not_compared(version: &Version) -> Vec<(String, Option<String>, bool)> {
+    let text = version.not_compared();
     let lines = text.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#'));
     let entries = lines.map(|line| {
         let (what, reason) = line.split_once(" | ").expect("not-compared.txt: command | reason");
@@ -45,16 +45,27 @@ fn not_compared() -> Vec<(String, Option<String>, bool)> {
     entries.collect()
 }
 
-#[test]
-fn every_command_of_the_table_is_compared_or_said_not_to_be() {
-    let sent = sent();
-    let listed = not_compared();
+/// A server of this version, and slotway's command table in front of such servers.
+fn server(version: &Version) -> (Standalone, CommandTable) {
+    let options = StandaloneOptions { program: version.program(), ..Default::default() };
+    let standalone = Standalone::start(options).expect("a server");
+    let mut conn = standalone.connect().expect("a connection");
+    conn.send(&["COMMAND"]).expect("COMMAND");
+    let reply = conn.receive_raw().expect("its reply");
+    let table = CommandTable::builtin().overlay(&reply).expect("a table");
+    (standalone, table)
+}
+
+/// Every command of the table is sent, or listed as not compared.
+pub fn every_command(version: &Version) {
+    let (_, table) = server(version);
+    let sent = sent(version, &table);
+    let listed = not_compared(version);
     let is_listed = |name: &str| {
         listed.iter().any(|(entry, option, all)| {
             option.is_none() && if *all { name.starts_with(entry.as_str()) } else { name == entry }
         })
     };
-    let table = CommandTable::builtin();
     let names: Vec<&str> = table
         .iter_by_name()
         .filter(|(_, spec)| !spec.container)
@@ -80,15 +91,15 @@ fn every_command_of_the_table_is_compared_or_said_not_to_be() {
     );
 }
 
-#[test]
-fn every_option_of_a_command_is_compared() {
-    let standalone = Standalone::start(StandaloneOptions::default()).expect("a server");
+/// Every word that the server documents of a command that is sent is sent with it, or listed.
+pub fn every_option(version: &Version) {
+    let (standalone, table) = server(version);
     let docs = standalone.connect().expect("a connection").command(&["COMMAND", "DOCS"]);
     let mut options = BTreeMap::new();
     of_commands(&docs.expect("COMMAND DOCS"), &mut options);
     assert!(options.len() > 100, "COMMAND DOCS gave options of {} commands", options.len());
-    let sent = sent();
-    let listed = not_compared();
+    let sent = sent(version, &table);
+    let listed = not_compared(version);
     let mut missing = Vec::new();
     let mut used = BTreeSet::new();
     for (command, tokens) in &options {

@@ -107,11 +107,11 @@ pub fn shape(frame: &[u8]) -> String {
     }
 }
 
-/// The text of a string, or the digits of an integer.
+/// The text of a string, or the digits of a number.
 pub fn text(frame: &[u8]) -> Option<&[u8]> {
     let head = line(frame)?;
     match head.first()? {
-        b'+' | b':' | b'-' => head.get(1..),
+        b'+' | b':' | b'-' | b',' => head.get(1..),
         b'$' => frame.get(head.len() + 2..frame.len().checked_sub(2)?),
         // the format and a colon stand before a verbatim string's text
         b'=' => frame.get(head.len() + 6..frame.len().checked_sub(2)?),

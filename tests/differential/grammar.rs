@@ -194,6 +194,10 @@ pub struct Grammar {
     entries: usize,
     /// Whether each key of a command carries a tag of its own.
     pub scattered: bool,
+    /// Those whose keys stay in one slot even so.
+    one_slot: Vec<usize>,
+    /// The beginnings of commands that are not sent.
+    not_sent: Vec<String>,
 }
 
 const KEY_TYPES: [&str; 11] =
@@ -208,6 +212,8 @@ impl Grammar {
             for_transactions: Vec::new(),
             entries: 0,
             scattered: false,
+            one_slot: Vec::new(),
+            not_sent: Vec::new(),
         };
         grammar.add(text, true);
         grammar
@@ -222,6 +228,25 @@ impl Grammar {
         grammar
     }
 
+    /// Without the commands that begin so.
+    pub fn without(mut self, beginnings: Vec<String>) -> Self {
+        let is_sent = |at: &usize| {
+            let mut words = Vec::new();
+            collect_words(&self.shapes[*at].0, &mut words);
+            let line = words.join(" ") + " ";
+            !beginnings.iter().any(|b| line.starts_with(&format!("{b} ")))
+        };
+        self.anywhere.retain(is_sent);
+        self.for_transactions.retain(is_sent);
+        self.not_sent = beginnings;
+        self
+    }
+
+    /// Whether a command that begins so may be sent.
+    pub fn sends(&self, beginning: &str) -> bool {
+        !self.not_sent.iter().any(|b| b == beginning)
+    }
+
     fn add(&mut self, text: &str, for_transactions: bool) {
         for line in text.lines() {
             let line = line.trim();
@@ -232,8 +257,15 @@ impl Grammar {
                 Some((w, rest)) if w.parse::<usize>().is_ok() => (w.parse().unwrap(), rest),
                 _ => (1, line),
             };
-            let shape = Shape::read(line);
             let at = self.shapes.len();
+            let line = match line.strip_prefix("@ ") {
+                Some(rest) => {
+                    self.one_slot.push(at);
+                    rest
+                }
+                None => line,
+            };
+            let shape = Shape::read(line);
             self.anywhere.extend(std::iter::repeat_n(at, weight));
             if for_transactions && shape.fits_a_transaction() {
                 self.for_transactions.extend(std::iter::repeat_n(at, weight.max(1)));
@@ -282,6 +314,7 @@ impl Grammar {
         one_slot: bool,
         rng: &mut Rng,
     ) -> Vec<Command> {
+        let one_slot = one_slot || (self.scattered && self.one_slot.contains(&at));
         let place = match (one_slot, self.scattered) {
             (true, _) => Place::OneSlot,
             (false, true) => Place::Anywhere,
@@ -397,7 +430,8 @@ fn quoted(chars: &mut impl Iterator<Item = char>) -> Vec<u8> {
 }
 
 fn is_key(token: &str) -> bool {
-    matches!(token, "any" | "lexz" | "wkey" | "hkey" | "okey") || KEY_TYPES.contains(&token)
+    matches!(token, "any" | "lexz" | "wkey" | "hkey" | "okey" | "ttlhash" | "vset")
+        || KEY_TYPES.contains(&token)
 }
 
 /// How many keys a shape may have, repetitions counted twice.
@@ -481,7 +515,8 @@ impl Maker<'_> {
             self.push(value);
         } else if is_key(token) {
             // a key of another type now and then, for WRONGTYPE
-            let kind = if token == "any" || (token != "lexz" && self.rng.one_in(25)) {
+            let typed = token == "lexz" || token == "vset";
+            let kind = if token == "any" || (!typed && self.rng.one_in(25)) {
                 self.rng.pick(&KEY_TYPES)
             } else {
                 token

@@ -2,12 +2,16 @@
 //! must get the same reply bytes.
 //!
 //! What is sent is in `grammar.txt`, how replies that cannot be equal are compared and what is
-//! known to differ is in `allow.txt`, each with its reason. From the environment:
+//! known to differ is in `allow.txt`, each with its reason. The versions compared are Redis 7.0 and
+//! the newest Redis and Valkey that a package registry has; `newer` has the texts about those two.
+//! From the environment:
 //!
 //! - `SLOTWAY_TEST_ADDR`: a running slotway; without it, a cluster and a slotway are started;
 //!   `DIFF_EMULATING`: besides, one with `commands.cross_slot = "emulate"`
 //! - `DIFF_COMMANDS` (100000), `DIFF_SEED`, `DIFF_BATCH` (64); not named `SLOTWAY_…`, which would be
 //!   configuration of the slotway that is started
+//! - `DIFF_THOROUGH`: newer servers than 7.0 get as many commands as 7.0, and all conversations, as
+//!   in `make conformance`; without it a part of them, as in CI
 //! - `DIFF_EMULATED` (15000): so many with keys in any slots, through a slotway that emulates the
 //!   commands over several: emulated.txt and allow-emulated.txt
 
@@ -21,42 +25,94 @@ mod judge;
 mod rules;
 mod spoil;
 mod units;
+mod version;
 
 use std::collections::BTreeMap;
 use std::env;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ends::{End, Pair};
 use grammar::{Command, Grammar, Rng, any_tag};
 use rules::Rules;
-use slotway::sandbox::{Standalone, StandaloneOptions};
+use slotway::sandbox::{Cluster, ClusterOptions, Standalone, StandaloneOptions};
 use spoil::{spoil, spoil_anyhow};
 use units::Unit;
+use version::Version;
 
 /// After so many differences the rest says nothing new.
 const MOST_DIFFERENCES: usize = 25;
 /// Every so many commands all keys are removed.
 const FLUSH_EVERY: usize = 5_000;
 
-#[test]
-fn replies_are_those_of_a_standalone_server() {
-    let sides = sides();
-    let mut pairs = sides.pairs();
-    let mut grammar = Grammar::read(include_str!("grammar.txt"));
-    let mut rules = Rules::read(include_str!("allow.txt"));
-    compare("DIFF_COMMANDS", 100_000, &mut pairs, &mut grammar, &mut rules);
+/// The tests of each server version.
+macro_rules! compared_with {
+    ($($name:ident: $version:expr;)*) => {$(
+        mod $name {
+            use crate::version;
+
+            #[test]
+            fn replies() {
+                crate::replies(&$version);
+            }
+
+            #[test]
+            fn replies_over_several_slots() {
+                crate::replies_over_several_slots(&$version);
+            }
+
+            #[test]
+            fn conversations() {
+                crate::conversations(&$version);
+            }
+
+            #[test]
+            fn pubsub() {
+                crate::pubsub(&$version);
+            }
+
+            #[test]
+            fn every_command_of_the_table_is_compared_or_said_not_to_be() {
+                crate::coverage::every_command(&$version);
+            }
+
+            #[test]
+            fn every_option_of_a_command_is_compared() {
+                crate::coverage::every_option(&$version);
+            }
+        }
+    )*};
 }
 
-#[test]
-fn replies_over_several_slots_are_those_of_a_standalone_server() {
-    let sides = sides();
+compared_with! {
+    redis_7: version::REDIS_7;
+    redis_8: version::REDIS_8;
+    valkey_9: version::VALKEY_9;
+}
+
+fn replies(version: &'static Version) {
+    let sides = sides(version);
+    let mut pairs = sides.pairs();
+    let mut grammar = Grammar::read(&version.grammar()).without(version.not_sent());
+    let mut rules = Rules::read(&version.allow());
+    let commands = if is_thorough(version) { 100_000 } else { 10_000 };
+    compare("DIFF_COMMANDS", commands, &mut pairs, &mut grammar, &mut rules);
+}
+
+fn replies_over_several_slots(version: &'static Version) {
+    let sides = sides(version);
     let Some(through) = &sides.emulating else { return };
     let mut pairs = [2, 3].map(|p| Pair::open(p, &sides.reference, through, false));
-    let more = include_str!("emulated.txt");
-    let mut grammar = Grammar::scattered(include_str!("grammar.txt"), more);
-    let text = [include_str!("allow-emulated.txt"), include_str!("allow.txt")].concat();
-    let mut rules = Rules::read(&text);
-    compare("DIFF_EMULATED", 15_000, &mut pairs, &mut grammar, &mut rules);
+    let grammar = Grammar::scattered(&version.grammar(), &version::text("emulated.txt"));
+    let mut grammar = grammar.without(version.not_sent());
+    let mut rules = Rules::read(&version.allow_emulated());
+    let commands = if is_thorough(version) { 15_000 } else { 5_000 };
+    compare("DIFF_EMULATED", commands, &mut pairs, &mut grammar, &mut rules);
+}
+
+/// Whether everything is sent to this version: newer ones get a part of it, but for
+/// `make conformance`.
+fn is_thorough(version: &Version) -> bool {
+    !version.is_newer() || env::var_os("DIFF_THOROUGH").is_some()
 }
 
 /// Sends so many random commands (or as many as the environment says) to both sides.
@@ -137,24 +193,26 @@ fn compare(
     );
 }
 
-#[test]
-fn conversations_are_those_with_a_standalone_server() {
-    converse(Unit::read_all(include_str!("units.txt")));
+fn conversations(version: &'static Version) {
+    let all = is_thorough(version);
+    converse(version, if all { version.units("units.txt") } else { version.own_units() });
 }
 
-#[test]
-fn pubsub_is_that_of_a_standalone_server() {
-    let mut units = Unit::read_all(include_str!("pubsub.txt"));
+fn pubsub(version: &'static Version) {
+    let mut units = Unit::read_all(&version::text("pubsub.txt"));
     units.iter_mut().for_each(|unit| unit.to_the_end = true);
-    converse(units);
+    if !is_thorough(version) {
+        units.clear();
+    }
+    converse(version, units);
 }
 
 /// `DIFF_UNIT=part-of-a-name`: only these.
-fn converse(mut units: Vec<Unit>) {
-    let sides = sides();
+fn converse(version: &'static Version, mut units: Vec<Unit>) {
+    let sides = sides(version);
     let only = env::var("DIFF_UNIT").unwrap_or_default();
-    let mut grammar = Grammar::read(include_str!("grammar.txt"));
-    let mut rules = Rules::read(include_str!("allow.txt"));
+    let mut grammar = Grammar::read(&version.grammar());
+    let mut rules = Rules::read(&version.allow());
     let seed = number("DIFF_SEED", 20_240_607);
     let mut rng = Rng(seed);
     units.retain(|unit| unit.name.contains(&only));
@@ -250,8 +308,8 @@ fn transaction(
     let fatal = rng.one_in(6);
     for _ in 0..rng.below(9) {
         let mut c = match rng.below(60) {
-            0 => Command::words(&["MULTI"]),
-            1 => Command::words(&["WATCH", "k"]),
+            0 if grammar.sends("MULTI") => Command::words(&["MULTI"]),
+            1 if grammar.sends("WATCH") => Command::words(&["WATCH", "k"]),
             2 => Command::words(&["PING"]),
             3 => Command::words(&["ECHO", "within"]),
             _ => grammar.for_transaction((!any_slots).then_some(tag), rng),
@@ -313,7 +371,7 @@ fn wrong_calls(entry: &[&[u8]], out: &mut Vec<Command>) {
 }
 
 /// What is compared, for all tests of this binary.
-struct Sides {
+pub(crate) struct Sides {
     reference: String,
     /// A slotway with the settings that it comes with.
     through: String,
@@ -321,11 +379,43 @@ struct Sides {
     split: Option<String>,
     /// One that emulates commands over several slots.
     emulating: Option<String>,
-    _own: Option<(common::Setting, [common::Proxy; 2])>,
+    // Dropped in this order.
+    _own: Option<([common::Proxy; 3], Cluster)>,
     _standalone: Standalone,
 }
 
 impl Sides {
+    fn start(version: &Version) -> Sides {
+        let program = version.program();
+        let options = StandaloneOptions { program: program.clone(), ..Default::default() };
+        let standalone = Standalone::start(options).expect("a server");
+        let reference = standalone.addr().to_string();
+        let (through, special, own) = match env::var("SLOTWAY_TEST_ADDR") {
+            Ok(addr) if !version.is_newer() => {
+                (addr, [None, env::var("DIFF_EMULATING").ok()], None)
+            }
+            _ => {
+                let options = ClusterOptions { program, ..Default::default() };
+                let cluster = Cluster::start(options).expect("a cluster");
+                let settings = [
+                    &[][..],
+                    &["--set", "transactions.cross_slot=split"],
+                    &["--set", "commands.cross_slot=emulate"],
+                ];
+                let proxies = settings.map(|set| common::Proxy::start(&cluster, set));
+                let [through, split, emulating] =
+                    proxies.each_ref().map(|proxy| proxy.listen.to_string());
+                (through, [Some(split), Some(emulating)], Some((proxies, cluster)))
+            }
+        };
+        let [split, emulating] = special;
+        for addr in [&reference, &through] {
+            // A server looks for timeouts that are over so often.
+            End::open(addr).ask(&Command::words(&["CONFIG", "SET", "hz", "500"]));
+        }
+        Sides { reference, through, split, emulating, _own: own, _standalone: standalone }
+    }
+
     /// Connections to both, in each protocol.
     fn pairs(&self) -> Vec<Pair> {
         let plain = [2, 3].map(|p| Pair::open(p, &self.reference, &self.through, false));
@@ -336,32 +426,9 @@ impl Sides {
     }
 }
 
-/// One test at a time has the servers to itself.
-fn sides() -> MutexGuard<'static, Sides> {
-    static SIDES: OnceLock<Mutex<Sides>> = OnceLock::new();
-    let sides = SIDES.get_or_init(|| {
-        let standalone = Standalone::start(StandaloneOptions::default()).expect("a server");
-        let reference = standalone.addr().to_string();
-        let (through, special, own) = match env::var("SLOTWAY_TEST_ADDR") {
-            Ok(addr) => (addr, [None, env::var("DIFF_EMULATING").ok()], None),
-            Err(_) => {
-                let own = common::setting(&[]);
-                let special = ["transactions.cross_slot=split", "commands.cross_slot=emulate"];
-                let special =
-                    special.map(|set| common::Proxy::start(&own.cluster, &["--set", set]));
-                let through = own.proxy.listen.to_string();
-                let addrs = special.each_ref().map(|proxy| proxy.listen.to_string());
-                (through, addrs.map(Some), Some((own, special)))
-            }
-        };
-        let [split, emulating] = special;
-        for addr in [&reference, &through] {
-            // A server looks for timeouts that are over so often.
-            End::open(addr).ask(&Command::words(&["CONFIG", "SET", "hz", "500"]));
-        }
-        let (_own, _standalone) = (own, standalone);
-        Mutex::new(Sides { reference, through, split, emulating, _own, _standalone })
-    });
+/// One test at a time has the servers of a version to itself.
+fn sides(version: &'static Version) -> MutexGuard<'static, Sides> {
+    let sides = version.sides.get_or_init(|| Mutex::new(Sides::start(version)));
     let sides = sides.lock().unwrap_or_else(PoisonError::into_inner);
     // Each slotway counts what the other has subscribed for the test before: a moment longer than
     // anybody listens.

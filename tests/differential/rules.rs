@@ -12,6 +12,7 @@ enum How {
     Shape,
     Type,
     Near(i64),
+    Numbers,
     Fields,
     Lines,
     Values(Vec<String>),
@@ -91,6 +92,7 @@ impl Rule {
             ("scanpairs", _) => How::Scan(2),
             ("shape", _) => How::Shape,
             ("type", _) => How::Type,
+            ("numbers", _) => How::Numbers,
             ("fields", _) => How::Fields,
             ("lines", _) => How::Lines,
             ("values", names) => How::Values(names.split(',').map(str::to_owned).collect()),
@@ -184,12 +186,30 @@ impl How {
                 }
                 _ => false,
             },
+            How::Numbers => numbers(a, b),
             How::Near(most) => match (frame::integer(a), frame::integer(b)) {
                 (Some(x), Some(y)) => x.signum() == y.signum() && (x - y).abs() <= *most,
-                _ => false,
+                _ => match (frame::parts(a), frame::parts(b)) {
+                    (Some(x), Some(y)) => {
+                        frame::shape(a) == frame::shape(b)
+                            && x.iter().zip(&y).all(|(x, y)| x == y || self.same(x, y))
+                    }
+                    _ => false,
+                },
             },
         }
     }
+}
+
+/// Whether both are equal but for how their numbers are written.
+fn numbers(a: &[u8], b: &[u8]) -> bool {
+    if let (Some(x), Some(y)) = (frame::parts(a), frame::parts(b)) {
+        return frame::shape(a) == frame::shape(b) && x.iter().zip(&y).all(|(x, y)| numbers(x, y));
+    }
+    let number = |frame: &[u8]| -> Option<f64> {
+        std::str::from_utf8(frame::text(frame)?).ok()?.parse().ok()
+    };
+    a == b || (a.first() == b.first() && number(a).is_some() && number(a) == number(b))
 }
 
 /// The names of a map's fields (in RESP2 of a flat list's), sorted, and the types of their values.
