@@ -274,10 +274,15 @@ fn pairs<'v, 'a>(value: &'v Value<'a>) -> Vec<(&'v Value<'a>, &'v Value<'a>)> {
 fn texts(parts: &[(&str, &[u8])], protocol: Protocol, out: &mut Vec<u8>) {
     let said: Vec<(&str, &[u8])> =
         parts.iter().map(|(node, frame)| (*node, text(frame).unwrap_or_default())).collect();
-    if let Some((_, first)) = said.first()
+    if let (Some((_, first)), Some((_, frame))) = (said.first(), parts.first())
         && said.iter().all(|(_, text)| text == first)
     {
-        return write::verbatim(out, protocol, first);
+        // In the form that the node has given it: Valkey's malloc-stats are a plain string where
+        // the allocator has none.
+        return match frame.first() {
+            Some(b'$' | b'=') => out.extend_from_slice(frame),
+            _ => write::verbatim(out, protocol, first),
+        };
     }
     let mut all = Vec::new();
     for (node, text) in said {
@@ -502,6 +507,7 @@ mod tests {
             merged(Server::Texts, Protocol::Resp3, &["=6\r\ntxt:hi\r\n"; 3]),
             "=6\r\ntxt:hi\r\n"
         );
+        assert_eq!(merged(Server::Texts, Protocol::Resp3, &["$2\r\nhi\r\n"; 3]), "$2\r\nhi\r\n");
         assert_eq!(
             merged(Server::Texts, Protocol::Resp2, &["$2\r\nhi\r\n", "$2\r\nho\r\n"]),
             "$18\r\n# a:1\nhi\n# b:2\nho\n\r\n"
