@@ -92,6 +92,30 @@ fn bits(operation: &[u8], sources: &[&[u8]]) -> Option<Vec<u8>> {
         result.iter_mut().for_each(|byte| *byte = !*byte);
         return Some(result);
     }
+    let is = |name: &[u8]| operation.eq_ignore_ascii_case(name);
+    if is(b"one") {
+        // What stands in more than one of the sources goes.
+        let mut several = vec![0; length];
+        for source in others {
+            for ((byte, several), other) in result.iter_mut().zip(&mut several).zip(*source) {
+                *several |= *byte & other;
+                *byte |= other;
+            }
+        }
+        result.iter_mut().zip(&several).for_each(|(byte, several)| *byte &= !several);
+        return Some(result);
+    }
+    if is(b"diff") || is(b"diff1") || is(b"andor") {
+        let any = bits(b"or", others).unwrap_or_default();
+        for (byte, any) in result.iter_mut().zip(any.iter().chain(std::iter::repeat(&0))) {
+            *byte = match () {
+                () if is(b"diff") => *byte & !any,
+                () if is(b"diff1") => !*byte & any,
+                () => *byte & any,
+            };
+        }
+        return Some(result);
+    }
     let of: fn(u8, u8) -> u8 = match () {
         () if operation.eq_ignore_ascii_case(b"and") => |a, b| a & b,
         () if operation.eq_ignore_ascii_case(b"or") => |a, b| a | b,
@@ -193,6 +217,12 @@ mod tests {
         assert_eq!(bits(b"not", &[b"\x0f"]).unwrap(), [0xf0]);
         assert_eq!(bits(b"and", &[b"", b""]).unwrap(), [0; 0]);
         assert_eq!(bits(b"nand", &[b"a"]), None);
+        let three: [&[u8]; 3] = [b"\xf0\xff", b"\x33", b"\x55\x0f\x81"];
+        assert_eq!(bits(b"DIFF", &three).unwrap(), [0x80, 0xf0, 0]);
+        assert_eq!(bits(b"diff1", &three).unwrap(), [0x07, 0, 0x81]);
+        assert_eq!(bits(b"andor", &three).unwrap(), [0x70, 0x0f, 0]);
+        // 1111 0000, 0011 0011, 0101 0101
+        assert_eq!(bits(b"one", &three).unwrap(), [0x86, 0xf0, 0x81]);
     }
 
     #[test]
