@@ -19,7 +19,7 @@ mod span;
 pub use big::{BigKey, BigKeys};
 pub use endpoint::Endpoint;
 pub use hot::{HALF_LIFE, HotKey, HotKeys, Hottest};
-pub use redact::logged_args;
+pub use redact::{KeptArgs, logged_args};
 pub use show::{Shown, escaped, slow_reply};
 pub use slowlog::{OFF, SlowEntry, SlowLog, SlowSetting, Slowness};
 pub use span::{Attempt, SpanCounts, Spans, Traced};

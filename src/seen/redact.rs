@@ -24,11 +24,56 @@ pub fn logged_args(args: &Args) -> Vec<Vec<u8>> {
 }
 
 fn cut(arg: &[u8]) -> Vec<u8> {
-    let mut cut = arg.get(..BYTES).unwrap_or(arg).to_vec();
-    if arg.len() > BYTES {
-        cut.extend_from_slice(format!("... ({} more bytes)", arg.len() - BYTES).as_bytes());
+    shown(arg.get(..BYTES).unwrap_or(arg), arg.len())
+}
+
+/// The beginning of an argument, and how many of its `len` bytes are missing.
+fn shown(beginning: &[u8], len: usize) -> Vec<u8> {
+    let mut shown = beginning.to_vec();
+    if len > beginning.len() {
+        let more = format!("... ({} more bytes)", len - beginning.len());
+        shown.extend_from_slice(more.as_bytes());
     }
-    cut
+    shown
+}
+
+/// What a slow log will show of a request, in buffers that are used again: of a command that is
+/// answered in parts the request is gone when it turns out to be slow. For commands without secrets.
+#[derive(Debug, Default)]
+pub struct KeptArgs {
+    bytes: Vec<u8>,
+    /// Of each argument that is shown the end of its beginning in `bytes`, and its length.
+    spans: Vec<(usize, usize)>,
+    /// Arguments in all.
+    count: usize,
+}
+
+impl KeptArgs {
+    /// Keeps these in the place of what was kept.
+    pub fn keep(&mut self, args: &Args) {
+        self.bytes.clear();
+        self.spans.clear();
+        self.count = args.len();
+        for arg in args.iter().take(ARGUMENTS) {
+            self.bytes.extend_from_slice(arg.get(..BYTES).unwrap_or(arg));
+            self.spans.push((self.bytes.len(), arg.len()));
+        }
+    }
+
+    /// The arguments as [`logged_args`] gives them.
+    pub fn logged(&self) -> Vec<Vec<u8>> {
+        let whole = if self.count > ARGUMENTS { ARGUMENTS - 1 } else { self.count };
+        let mut start = 0;
+        let mut logged = Vec::with_capacity(ARGUMENTS);
+        for &(end, len) in self.spans.iter().take(whole) {
+            logged.push(shown(self.bytes.get(start..end).unwrap_or_default(), len));
+            start = end;
+        }
+        if whole < self.count {
+            logged.push(format!("... ({} more arguments)", self.count - whole).into());
+        }
+        logged
+    }
 }
 
 #[cfg(test)]
@@ -68,6 +113,20 @@ mod tests {
         );
         assert_eq!(logged("MODULE LOAD /m.so hunter2"), "MODULE LOAD /m.so (redacted)");
         assert_eq!(logged("SET auth hunter2"), "SET auth hunter2");
+    }
+
+    #[test]
+    fn what_is_kept_is_logged_in_the_same_form() {
+        let long = "x".repeat(200);
+        let many: Vec<String> = (0..40).map(|i| i.to_string()).collect();
+        let mut kept = KeptArgs::default();
+        for line in [&many.join(" "), &many[..32].join(" "), &format!("MSET k {long} l v"), "MGET"]
+        {
+            let ranges = crate::resp::words(line);
+            let args = Args::new(line.as_bytes(), &ranges);
+            kept.keep(&args);
+            assert_eq!(kept.logged(), logged_args(&args), "{line}");
+        }
     }
 
     #[test]

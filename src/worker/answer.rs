@@ -245,6 +245,9 @@ impl Worker {
                 false => self.deliver_own(gathering.to, &reply),
             }
         }
+        if let Some(kept) = gathering.kept.take().filter(|_| self.spare_kept.len() < 256) {
+            self.spare_kept.push(kept);
+        }
         // What the nodes had to send counts, however short the reply that was made of it is.
         let bytes = gathering.received.max(reply.len());
         if let Dest::Client { seq, .. } = gathering.to {

@@ -553,6 +553,7 @@ impl Worker {
             command,
             started: self.now,
             slow: None,
+            kept: None,
             sets: None,
             received: 0,
             accounted: 0,
@@ -589,6 +590,7 @@ impl Worker {
         let Some(g) = self.gathering(index, command, merge) else { return Flow::Stop };
         self.stats.splits += 1;
         if let Some(gathering) = self.gatherings.get_mut(g) {
+        self.keep_args(g, args);
             slots.chunk_by(|a, b| a.0 == b.0).for_each(|_| gathering.gather.expect());
         }
         for group in slots.chunk_by(|a, b| a.0 == b.0) {

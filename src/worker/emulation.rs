@@ -87,6 +87,7 @@ impl Worker {
         let lane = (index as u32, generation);
         let gathering = Gathering { gather, emulation, ..self.gathering_of(lane, command, to) };
         let g = self.gatherings.insert(gathering);
+        self.keep_args(g, args);
         self.emulation_goes_on(g);
         Flow::Next
     }

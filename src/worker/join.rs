@@ -257,6 +257,9 @@ impl Worker {
         self.stream_joined(j, b"", true);
         let Some(join) = self.end_join(j) else { return };
         let micros = self.now.saturating_sub(join.started);
+        if micros >= self.shared.slow.slower_than() {
+            self.note_join(join.client, join.seq, join.command, micros);
+        }
         if let Some(histogram) = self.stats.latency.get_mut(self.router.class(join.command)) {
             histogram.record(Histogram::bucket(micros), micros);
         }

@@ -149,6 +149,8 @@ impl Worker {
         }
         let merge = Merge::Server(Server::RandomKey);
         let Some(g) = self.gathering(index, command, merge) else { return Flow::Stop };
+        let mut ranges = Vec::new();
+        self.keep_args(g, &super::transaction::scan(frame, &self.settings.accepted, &mut ranges));
         if let Some(gathering) = self.gatherings.get_mut(g) {
             (0..nodes.len() * 2).for_each(|_| gathering.gather.expect());
         }

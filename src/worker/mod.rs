@@ -163,6 +163,8 @@ struct Gathering {
     realm: u16,
     command: u16,
     started: u64,
+    /// What a slow log shows of it, where its parts are other commands.
+    kept: Option<Box<crate::seen::KeptArgs>>,
     /// The last of its parts that was slow.
     slow: Option<Box<crate::seen::SlowEntry>>,
     /// What it sets, if the nodes agree (CONFIG SET).
@@ -351,6 +353,7 @@ struct Worker {
     spare_gathers: Vec<Gather>,
     #[allow(clippy::vec_box)] // as with `spare_replies`
     spare_multis: Vec<Box<Multi>>,
+    spare_kept: Vec<Box<crate::seen::KeptArgs>>,
 
     /// Bytes in all buffers.
     accounted: usize,
@@ -514,6 +517,7 @@ impl Worker {
             spare_multis: Vec::new(),
             accounted: 0,
             accounted_messages: 0,
+            spare_kept: Vec::new(),
             stats,
         }
     }

@@ -245,14 +245,45 @@ impl Worker {
     /// The command at the head of its connection was slow.
     fn note_slow(&mut self, u: usize, pending: &Pending) {
         let Some(up) = self.upstreams.get(u) else { return };
-        // Who blocks wants to wait.
-        if up.dedicated.is_some() && pending.before == 0 {
+        // Blocking commands wait because they were told to; KEYS is looked at when it is whole.
+        if up.dedicated.is_some() && (pending.before == 0 || self.is_wait(pending.command)) {
             return;
         }
         let frame = up.queue.front(pending.len as usize).unwrap_or_default();
         let args = self.slow_args(pending, frame);
         let sent = up.stamps.sent_at(up.queue.sent(), pending.len as usize);
         self.slow_part(up.node, pending, args, sent.unwrap_or(pending.started));
+    }
+
+    /// It is WAIT or WAITAOF, which go behind a PING.
+    fn is_wait(&self, command: u16) -> bool {
+        let name = &self.router.table().get(CommandId(command)).name;
+        matches!(&**name, "wait" | "waitaof")
+    }
+
+    /// Keeps what a slow log would show of a command whose parts are other commands.
+    pub(super) fn keep_args(&mut self, g: usize, args: &Args) {
+        if self.shared.slow.slower_than() == OFF {
+            return;
+        }
+        if let Some(gathering) = self.gatherings.get_mut(g) {
+            let mut kept = self.spare_kept.pop().unwrap_or_default();
+            kept.keep(args);
+            gathering.kept = Some(kept);
+        }
+    }
+
+    /// KEYS has its whole reply.
+    #[cold]
+    pub(super) fn note_join(&mut self, client: (u32, u32), seq: u32, command: u16, took: u64) {
+        let Some(errand) = self.errand(client.0 as usize).filter(|e| e.seq == seq) else { return };
+        let frame = std::mem::take(&mut errand.frame);
+        let mut ranges = Vec::new();
+        let args = logged_args(&scan(&frame, &self.settings.accepted, &mut ranges));
+        let took = Slowness { node: took, ..Slowness::default() };
+        let entry = SlowEntry { took, args, tries: 1, ..SlowEntry::default() };
+        let to = Dest::Client { index: client.0, generation: client.1, seq };
+        self.slow_command(entry, command, to);
     }
 
     /// What has waited in this connection since `before` or longer is given up.
@@ -314,7 +345,9 @@ impl Worker {
             // The last one that was slow is what the whole has waited for.
             Dest::Part { gather, .. } => {
                 if let Some(gathering) = self.gatherings.get_mut(gather as usize) {
-                    gathering.slow = Some(Box::new(entry));
+                    let args = gathering.kept.as_ref().map(|kept| kept.logged());
+                    let args = args.unwrap_or(entry.args);
+                    gathering.slow = Some(Box::new(SlowEntry { args, ..entry }));
                 }
             }
             Dest::Join { .. } | Dest::Discard => {}
