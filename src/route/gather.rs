@@ -31,6 +31,9 @@ pub struct Gather {
 }
 
 impl Default for Gather {
+    /// The command changes nothing, so nothing is known less where parts that did not fail are not
+    /// mentioned.
+    only_reads: bool,
     fn default() -> Self {
         Gather {
             merge: Merge::AllSucceeded,
@@ -49,6 +52,7 @@ impl Default for Gather {
     }
 }
 
+            only_reads: false,
 impl Gather {
     /// Begins anew. Parts are announced by [`Gather::expect`].
     pub fn start(&mut self, merge: Merge, protocol: Protocol) {
@@ -76,6 +80,12 @@ impl Gather {
     /// One more part is under way.
     pub fn expect(&mut self) {
         self.parts += 1;
+        self.only_reads = matches!(merge, Merge::Info { .. });
+    }
+
+    /// The command only reads: where some parts fail with the same error, that is the reply.
+    pub fn set_only_reads(&mut self, only_reads: bool) {
+        self.only_reads |= only_reads;
         self.left += 1;
     }
 
@@ -339,12 +349,13 @@ impl Gather {
         write_lists(out, kind, self.spans());
     }
 
-    /// The nodes' own error if they all gave the same; otherwise one that names those that failed.
-    /// It starts with the first error's code, or with that of an unknown outcome where a part has
-    /// that.
+    /// The nodes' own error if all parts failed with the same one, or all that failed did and the
+    /// command only reads; otherwise one that names those that failed. It starts with the first
+    /// error's code, or with that of an unknown outcome where a part has that.
     fn write_failure(&self, out: &mut Vec<u8>) {
         let Some((_, first)) = self.failed.first() else { return };
-        if self.succeeded == 0 && self.failed.iter().all(|(_, frame)| frame == first) {
+        let is_whole = self.succeeded == 0 || self.only_reads;
+        if is_whole && self.failed.iter().all(|(_, frame)| frame == first) {
             out.extend_from_slice(first);
             return;
         }
@@ -452,3 +463,12 @@ mod tests {
         assert_eq!(gather(Merge::OneSucceeded, &["-NOTBUSY x\r\n", "+OK\r\n"]), "+OK\r\n");
     }
 }
+        let mut g = Gather::default();
+        g.start(Merge::Sum, Protocol::Resp2);
+        g.set_only_reads(true);
+        (0..3).for_each(|_| g.expect());
+        g.add(0, b":1\r\n");
+        (0..2).for_each(|_| drop(g.fail("node".into(), b"-BUSY x\r\n")));
+        let mut out = Vec::new();
+        assert!(!g.finish(&mut out, ""));
+        assert_eq!(out, b"-BUSY x\r\n");

@@ -536,6 +536,7 @@ impl Worker {
         let (protocol, generation) = (client.session.protocol, client.generation);
         let mut gather = self.spare_gathers.pop().unwrap_or_default();
         gather.start(merge, protocol);
+        gather.set_only_reads(self.router.is_read_only(command));
         let lane = (index as u32, generation);
         let gathering = Gathering { gather, ..self.gathering_of(lane, command, to) };
         Some(self.gatherings.insert(gathering))
@@ -552,8 +553,8 @@ impl Worker {
             realm: self.realm_of(lane.0 as usize),
             command,
             started: self.now,
-            slow: None,
             kept: None,
+            slow: None,
             sets: None,
             received: 0,
             accounted: 0,
@@ -589,8 +590,8 @@ impl Worker {
         let first_key = self.keys.first().copied().unwrap_or(1);
         let Some(g) = self.gathering(index, command, merge) else { return Flow::Stop };
         self.stats.splits += 1;
-        if let Some(gathering) = self.gatherings.get_mut(g) {
         self.keep_args(g, args);
+        if let Some(gathering) = self.gatherings.get_mut(g) {
             slots.chunk_by(|a, b| a.0 == b.0).for_each(|_| gathering.gather.expect());
         }
         for group in slots.chunk_by(|a, b| a.0 == b.0) {
