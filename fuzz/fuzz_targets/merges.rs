@@ -28,7 +28,7 @@ const MERGES: [Merge; 10] = [
     Merge::Or,
     Merge::AllSucceeded,
     Merge::OneSucceeded,
-    Merge::Info,
+    Merge::Info { proxy: true },
 ];
 
 fuzz_target!(|input: Input| {
@@ -63,7 +63,7 @@ fuzz_target!(|input: Input| {
         assert_eq!(last, part + 1 == frames.len());
     }
     let mut out = Vec::new();
-    let fine = gather.finish(&mut out, "proxy:1\r\n");
+    let fine = gather.finish(&mut out, "7");
     one_reply(&out);
     assert_eq!(fine, !matches!(out.first(), Some(b'-' | b'!')));
 

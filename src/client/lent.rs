@@ -120,6 +120,11 @@ impl Errand {
 }
 
 impl Lent {
+
+    /// It waits as long as its client has told it to.
+    pub fn is_blocking(&self) -> bool {
+        self.kind == Kind::Block || self.time.is_some()
+    }
     /// Connection `u` is closed. What was watched there may have changed.
     pub fn forget(&mut self, u: usize) {
         self.fleet.retain(|&f| f != u);

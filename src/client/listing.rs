@@ -140,8 +140,7 @@ fn flags(client: &Client) -> String {
     let session = &client.session;
     let lent = client.lent.as_ref();
     let errand = lent.and_then(|l| l.errand.as_ref());
-    let blocked = client.paused == Paused::Suspended
-        || errand.is_some_and(|e| e.kind == Kind::Block || e.time.is_some());
+    let blocked = client.paused == Paused::Suspended || errand.is_some_and(|e| e.is_blocking());
     // In Redis's order.
     let all = [
         (lent.is_some_and(|l| l.monitor), 'O'),

@@ -6,6 +6,7 @@ use super::pubsub::{Ask, PubSub};
 use super::server::{DEFAULT_COUNT, Server};
 use crate::command::{CommandSpec, Flags, KeySpec, RequestPolicy, ResponsePolicy};
 use crate::pubsub::Kind;
+use crate::resp::Args;
 
 /// What slotway does about a command, known from its table entry alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,8 +100,11 @@ pub enum Merge {
     AllSucceeded,
     /// The first reply that is no error.
     OneSucceeded,
-    /// INFO texts.
-    Info,
+    /// INFO texts; with slotway's own section, or without.
+    Info {
+        /// The section is asked for.
+        proxy: bool,
+    },
     /// What servers say of themselves.
     Server(Server),
     /// One part: SCAN's, whose cursor becomes slotway's.
@@ -259,6 +263,12 @@ const PRIMARIES_OK: Behaviour = Behaviour::Fan { to: Fan::Primaries, merge: Merg
 const fn nodes(server: Server) -> Behaviour {
     Behaviour::Fan { to: Fan::Nodes, merge: Merge::Server(server) }
 }
+/// Whether INFO with these arguments is to show slotway's own section: as a module's.
+pub fn asks_for_proxy_section(args: &Args) -> bool {
+    const WITH: [&str; 4] = ["default", "all", "everything", "proxy"];
+    args.len() == 1 || (1..args.len()).any(|i| WITH.iter().any(|word| args.is(i, word)))
+}
+
 
 const fn primaries(server: Server) -> Behaviour {
     Behaviour::Fan { to: Fan::Primaries, merge: Merge::Server(server) }
@@ -310,7 +320,7 @@ const OWN: &[(&str, Behaviour)] = &[
     ("script|load", Behaviour::Script(Script::Load)),
     ("script|exists", Behaviour::Script(Script::Exists)),
     ("script|flush", Behaviour::Script(Script::Flush)),
-    ("info", Behaviour::Fan { to: Fan::Primaries, merge: Merge::Info }),
+    ("info", Behaviour::Fan { to: Fan::Primaries, merge: Merge::Info { proxy: true } }),
     ("msetnx", Behaviour::SameSlot),
     ("sort", Behaviour::Sort),
     ("sort_ro", Behaviour::Sort),

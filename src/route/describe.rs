@@ -447,7 +447,7 @@ fn merge_words(merge: Merge) -> &'static str {
         Merge::Or => "logical or, element by element",
         Merge::AllSucceeded => "the first, if none is an error",
         Merge::OneSucceeded => "the first that is no error",
-        Merge::Info => "field by field",
+        Merge::Info { .. } => "field by field",
         Merge::Filtered(_) => "one primary's, without secrets",
         Merge::Scan => "the shard's, with slotway's cursor",
         Merge::PubSub(Ask::Channels(_)) => "all names, each once",

@@ -3,6 +3,7 @@
 
 use super::behaviour::Merge;
 use super::gather::Gather;
+use super::info::ProxyInfo;
 use crate::outcome::is_unknown;
 use crate::resp::reply::{element_count, elements, error_text};
 use crate::resp::{Protocol, write};
@@ -130,8 +131,9 @@ impl ExecGather {
         errors.chain(&self.places).any(|reply| is_unknown(reply))
     }
 
-    /// The transaction's reply, appended to `out`. `true`: it is no error.
-    pub fn finish(mut self, out: &mut Vec<u8>) -> bool {
+    /// The transaction's reply, appended to `out`; `info` is what INFO says of slotway. `true`: it is
+    /// no error.
+    pub fn finish(mut self, info: impl Fn() -> ProxyInfo, out: &mut Vec<u8>) -> bool {
         let batches = self.groups.iter().filter(|g| !g.single).count();
         if batches > 0 && self.nulls == batches && batches == self.groups.len() {
             out.extend_from_slice(match self.protocol {
@@ -162,7 +164,7 @@ impl ExecGather {
             }
         }
         for nested in std::mem::take(&mut self.nested) {
-            let merged = self.merged(&nested);
+            let merged = self.merged(&nested, &info);
             if let Some(place) = self.places.get_mut(nested.at) {
                 *place = merged;
             }
@@ -174,7 +176,7 @@ impl ExecGather {
         true
     }
 
-    fn merged(&self, nested: &Nested) -> Vec<u8> {
+    fn merged(&self, nested: &Nested, info: impl Fn() -> ProxyInfo) -> Vec<u8> {
         let mut gather = Gather::default();
         gather.start(nested.merge, self.protocol);
         let mut firsts = Vec::with_capacity(nested.pieces.len());
@@ -194,6 +196,9 @@ impl ExecGather {
             } else {
                 gather.add(first, frame);
             }
+        }
+        if gather.wants_info() {
+            gather.set_info(info());
         }
         let mut out = Vec::new();
         gather.finish(&mut out, "");
@@ -237,7 +242,7 @@ mod tests {
 
     fn finish(gather: ExecGather) -> String {
         let mut out = Vec::new();
-        gather.finish(&mut out);
+        gather.finish(ProxyInfo::default, &mut out);
         String::from_utf8(out).unwrap()
     }
 

@@ -1,6 +1,7 @@
 //! The partial replies of one command, and how they become one reply.
 
 use super::behaviour::Merge;
+use super::info::ProxyInfo;
 use super::pubsub::Ask;
 use super::scan::{Scan, ScanRequest};
 use crate::outcome;
@@ -24,16 +25,18 @@ pub struct Gather {
     from: Vec<(u16, String)>,
     /// For [`Merge::Scan`].
     scan: Option<(Scan, ScanRequest)>,
+    /// For [`Merge::Info`].
+    info: Option<Box<ProxyInfo>>,
     bytes: Vec<u8>,
     number: Option<i64>,
     failed: Vec<(String, Vec<u8>)>,
     succeeded: u32,
-}
-
-impl Default for Gather {
     /// The command changes nothing, so nothing is known less where parts that did not fail are not
     /// mentioned.
     only_reads: bool,
+}
+
+impl Default for Gather {
     fn default() -> Self {
         Gather {
             merge: Merge::AllSucceeded,
@@ -44,15 +47,16 @@ impl Default for Gather {
             spans: Vec::new(),
             from: Vec::new(),
             scan: None,
+            info: None,
             bytes: Vec::new(),
             number: None,
             failed: Vec::new(),
             succeeded: 0,
+            only_reads: false,
         }
     }
 }
 
-            only_reads: false,
 impl Gather {
     /// Begins anew. Parts are announced by [`Gather::expect`].
     pub fn start(&mut self, merge: Merge, protocol: Protocol) {
@@ -68,6 +72,7 @@ impl Gather {
         self.spans.clear();
         self.from.clear();
         self.scan = None;
+        self.info = None;
         if self.bytes.capacity() > crate::buf::CHUNK {
             self.bytes = Vec::new();
         }
@@ -75,17 +80,17 @@ impl Gather {
         self.number = None;
         self.failed.clear();
         self.succeeded = 0;
-    }
-
-    /// One more part is under way.
-    pub fn expect(&mut self) {
-        self.parts += 1;
         self.only_reads = matches!(merge, Merge::Info { .. });
     }
 
     /// The command only reads: where some parts fail with the same error, that is the reply.
     pub fn set_only_reads(&mut self, only_reads: bool) {
         self.only_reads |= only_reads;
+    }
+
+    /// One more part is under way.
+    pub fn expect(&mut self) {
+        self.parts += 1;
         self.left += 1;
     }
 
@@ -107,9 +112,17 @@ impl Gather {
         self.order.len() as u32
     }
 
-    /// [`Gather::finish`] will show the proxy's own section (INFO).
-    pub fn wants_proxy_section(&self) -> bool {
-        self.merge == Merge::Info
+    /// The reply is to INFO: [`Gather::finish`] wants to know what [`Gather::set_info`] tells.
+    pub fn wants_info(&self) -> bool {
+        matches!(self.merge, Merge::Info { .. })
+    }
+
+    /// What INFO says of slotway itself.
+    pub fn set_info(&mut self, mut info: ProxyInfo) {
+        if self.merge == (Merge::Info { proxy: false }) {
+            info.section.clear();
+        }
+        self.info = Some(Box::new(info));
     }
 
     /// What is scanned, for [`Merge::Scan`].
@@ -266,10 +279,10 @@ impl Gather {
         self.spans.iter().map(|&(from, to)| self.bytes.get(from..to).unwrap_or_default())
     }
 
-    /// The reply made of all parts, appended to `out`. `own` is what slotway adds: its section for
-    /// [`Merge::Info`], the client's next cursor for [`Merge::Scan`].
+    /// The reply made of all parts, appended to `out`. `cursor` is the client's next one, for
+    /// [`Merge::Scan`].
     /// `true`: it is no error.
-    pub fn finish(&self, out: &mut Vec<u8>, own: &str) -> bool {
+    pub fn finish(&self, out: &mut Vec<u8>, cursor: &str) -> bool {
         let enough = match self.merge {
             Merge::OneSucceeded => self.succeeded > 0,
             Merge::Server(server) if server.some_suffice() => self.succeeded > 0,
@@ -303,14 +316,14 @@ impl Gather {
             }
             Merge::PubSub(ask) => ask.merge(self.spans(), |_, _| Default::default(), out),
             Merge::Concat => self.write_concatenated(out),
-            Merge::Info => {
+            Merge::Info { .. } => {
                 let texts: Vec<&[u8]> = self.spans().filter_map(text).collect();
-                let merged = super::merge_info(&texts, Some(own));
+                let merged = super::merge_info(&texts, self.info.as_deref());
                 write::verbatim(out, self.protocol, &merged);
             }
             Merge::Scan => {
                 write::array_header(out, 2);
-                write::bulk(out, own.as_bytes());
+                write::bulk(out, cursor.as_bytes());
                 write_lists(out, b'*', self.scanned_keys());
             }
             Merge::Server(server) => {

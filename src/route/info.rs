@@ -11,6 +11,19 @@ use std::borrow::Cow;
 use crate::hash::KeyedMap;
 use std::fmt::Write;
 
+/// What INFO says of slotway itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProxyInfo {
+    /// Clients, of all workers.
+    pub clients: usize,
+    /// Of these, those that wait in a blocking command.
+    pub blocked: usize,
+    /// The limit on clients in force.
+    pub max_clients: usize,
+    /// The lines of slotway's own section, without its heading; empty where it is not asked for.
+    pub section: String,
+}
+
 /// What becomes of one field.
 #[derive(Debug, Clone, Copy)]
 enum Rule {
@@ -29,6 +42,8 @@ enum Rule {
     Fixed(&'static str),
     /// Left out.
     Drop,
+    /// Slotway's own number; the sum where that is not known.
+    Own(fn(&ProxyInfo) -> usize),
     /// Another field's result, in the server's form for people.
     Human(&'static str),
     /// The sum of one field divided by that of another.
@@ -40,7 +55,7 @@ enum Rule {
 }
 
 use Rule::{
-    Drop, First, Fixed, Human, Max, Mean, Min, Percent, PercentLess, Ratio, Status, Sum,
+    Drop, First, Fixed, Human, Max, Mean, Min, Own, Percent, PercentLess, Ratio, Status, Sum,
     SumOfLimits,
 };
 
@@ -52,6 +67,9 @@ const RULES: &[(&str, Rule)] = &[
     ("executable", Fixed("")),
     ("config_file", Fixed("")),
     // Clients
+    ("connected_clients", Own(|info| info.clients)),
+    ("blocked_clients", Own(|info| info.blocked)),
+    ("maxclients", Own(|info| info.max_clients)),
     ("client_recent_max_input_buffer", Max),
     ("client_recent_max_output_buffer", Max),
     ("client_longest_output_list", Max),
@@ -128,9 +146,9 @@ fn default_rule(section: &str) -> Rule {
 /// INFO of all shards as one text.
 ///
 /// `parts` are the INFO texts of the primaries; the first one's sections, order and whatever cannot
-/// be merged are shown. `proxy_section` are the lines of slotway's own section, without its
-/// heading. The result is the text alone, not yet a RESP string.
-pub fn merge_info(parts: &[&[u8]], proxy_section: Option<&str>) -> Vec<u8> {
+/// be merged are shown, and slotway's own section behind them. The result is the text alone, not
+/// yet a RESP string.
+pub fn merge_info(parts: &[&[u8]], proxy: Option<&ProxyInfo>) -> Vec<u8> {
     let texts: Vec<Cow<str>> = parts.iter().map(|p| String::from_utf8_lossy(p)).collect();
     let parts: Vec<Info> = texts.iter().map(|text| Info::parse(text)).collect();
 
@@ -142,13 +160,13 @@ pub fn merge_info(parts: &[&[u8]], proxy_section: Option<&str>) -> Vec<u8> {
             if !seen {
                 let all: Vec<_> = parts.iter().filter_map(|p| p.section(section.name)).collect();
                 heading(&mut out, section.name);
-                merge_section(&all, &mut out);
+                merge_section(&all, proxy, &mut out);
             }
         }
     }
-    if let Some(lines) = proxy_section {
+    if let Some(proxy) = proxy.filter(|p| !p.section.is_empty()) {
         heading(&mut out, "Proxy");
-        lines.lines().for_each(|l| line(&mut out, format_args!("{l}")));
+        proxy.section.lines().for_each(|l| line(&mut out, format_args!("{l}")));
     }
     out.into_bytes()
 }
@@ -198,7 +216,7 @@ impl<'a> Info<'a> {
 /// One section as all parts have it; never empty.
 type Parts<'p, 'a> = &'p [&'p Section<'a>];
 
-fn merge_section(parts: Parts, out: &mut String) {
+fn merge_section(parts: Parts, proxy: Option<&ProxyInfo>, out: &mut String) {
     let Some(first) = parts.first() else { return };
     match first.name {
         "Commandstats" | "Errorstats" | "Latencystats" | "Keyspace" => merge_lists(parts, out),
@@ -206,7 +224,7 @@ fn merge_section(parts: Parts, out: &mut String) {
         "Modules" => first.fields.iter().for_each(|(n, v)| line(out, format_args!("{n}:{v}"))),
         _ => {
             for (name, _) in &first.fields {
-                if let Some(value) = merge_field(parts, first.name, name) {
+                if let Some(value) = merge_field(parts, proxy, first.name, name) {
                     line(out, format_args!("{name}:{value}"));
                 }
             }
@@ -225,7 +243,12 @@ fn rule_of(section: &str, field: &str) -> Rule {
     rule.map_or_else(|| default_rule(section), |(_, rule)| *rule)
 }
 
-fn merge_field<'a>(parts: Parts<'_, 'a>, section: &str, field: &str) -> Option<Cow<'a, str>> {
+fn merge_field<'a>(
+    parts: Parts<'_, 'a>,
+    proxy: Option<&ProxyInfo>,
+    section: &str,
+    field: &str,
+) -> Option<Cow<'a, str>> {
     let values = || parts.iter().filter_map(|p| p.by_name.get(field).copied());
     let first = values().next()?;
     let total = |field: &str| -> f64 {
@@ -236,6 +259,10 @@ fn merge_field<'a>(parts: Parts<'_, 'a>, section: &str, field: &str) -> Option<C
     let merged = match rule_of(section, field) {
         First => None,
         Sum => sum(values()),
+        Own(number) => match proxy {
+            Some(proxy) => Some(number(proxy).to_string()),
+            None => sum(values()),
+        },
         SumOfLimits if values().any(|v| v == "0") => Some("0".to_owned()),
         SumOfLimits => sum(values()),
         Max => pick(values(), |a, b| a > b),
@@ -248,7 +275,7 @@ fn merge_field<'a>(parts: Parts<'_, 'a>, section: &str, field: &str) -> Option<C
         Fixed(value) => return Some(Cow::Borrowed(value)),
         Drop => return None,
         Human(of) => {
-            let bytes = merge_field(parts, section, of).and_then(|v| v.parse().ok());
+            let bytes = merge_field(parts, proxy, section, of).and_then(|v| v.parse().ok());
             bytes.map(human)
         }
         Ratio(over, under) => Some(format!("{:.2}", quotient(total(over), total(under)))),

@@ -17,6 +17,7 @@ pub mod retry;
 mod scan;
 mod server;
 
+use behaviour::asks_for_proxy_section;
 pub use behaviour::{
     Behaviour, Fan, Local, Merge, Refused, Script, Transaction, behaviour_if_allowed, behaviour_of,
 };
@@ -26,7 +27,7 @@ pub use exec::{DISCARDED, ExecGather};
 pub use filter::Filter;
 pub use gather::Gather;
 pub use hold::{GateNext, Held, HoldMeta, Holds, LaneKey};
-pub use info::merge_info;
+pub use info::{ProxyInfo, merge_info};
 pub use pubsub::{Ask, Own, PubSub, publish_count};
 pub use refusal::Refusal;
 pub use scan::{CURSOR_TOO_LARGE, INVALID_CURSOR, Layout, Owners, Scan, ScanRequest, identity};
@@ -311,6 +312,9 @@ impl Router {
             Behaviour::Refused(why) => Plan::Refuse(why),
             Behaviour::Fan { to, merge: Merge::Server(server) } => {
                 Plan::Fan { to, merge: Merge::Server(server.with(args)) }
+            }
+            Behaviour::Fan { to, merge: Merge::Info { .. } } => {
+                Plan::Fan { to, merge: Merge::Info { proxy: asks_for_proxy_section(args) } }
             }
             Behaviour::Fan { to, merge } => Plan::Fan { to, merge },
             Behaviour::Script(script) if script.fan().is_some() => Plan::Script(script, None),
@@ -615,7 +619,10 @@ mod tests {
         assert_eq!(plan("KEYS *"), Plan::Join);
         assert_eq!(plan("SCRIPT LOAD x"), Plan::Script(Script::Load, None));
         assert_eq!(plan("SCRIPT EXISTS x"), Plan::Script(Script::Exists, None));
-        assert_eq!(plan("INFO"), Plan::Fan { to: Fan::Primaries, merge: Merge::Info });
+        assert_eq!(
+            plan("INFO"),
+            Plan::Fan { to: Fan::Primaries, merge: Merge::Info { proxy: true } }
+        );
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A reply finds its client. A node's refusals are carried out: sent elsewhere, or later.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::clock::{Job, Timer};
 use super::retries::Want;
 use super::{Gathering, HELD, NOBODY, Worker, reaccount};
@@ -8,7 +10,7 @@ use crate::metrics::{DisconnectReason, Histogram, Redirection, RetryReason};
 use crate::outcome::is_unknown;
 use crate::resp::{Protocol, write};
 use crate::route::retry::{Retry, Scope, decide};
-use crate::route::{Held, Refusal};
+use crate::route::{Held, ProxyInfo, Refusal};
 use crate::upstream::{Dest, NO_SLOT, Pending, Waiting, flag};
 
 /// A command that stays unknown (a renamed one, say) is not asked about more often, microseconds.
@@ -210,24 +212,23 @@ impl Worker {
         }
         let Some(mut gathering) = self.gatherings.try_remove(g) else { return };
         reaccount(&mut self.accounted, &mut gathering.accounted, 0);
-        let section = if gathering.gather.wants_proxy_section() {
-            self.proxy_section()
-        } else {
-            self.next_cursor(&mut gathering.gather)
-        };
+        if gathering.gather.wants_info() {
+            gathering.gather.set_info(self.proxy_info());
+        }
+        let cursor = self.next_cursor(&mut gathering.gather);
         let mut reply = std::mem::take(&mut self.reply);
         reply.clear();
         // A transaction's reply says it at some of its commands.
         let unknown = gathering.exec.as_ref().is_some_and(|exec| exec.has_unknown());
         let ok = match gathering.exec.take() {
-            Some(exec) => exec.finish(&mut reply),
+            Some(exec) => exec.finish(|| self.proxy_info(), &mut reply),
             None => match gathering.gather.asked() {
                 Some(ask) => {
                     let own = |kind, name: &[u8]| self.own_part(kind, name);
                     ask.merge(gathering.gather.replies(), own, &mut reply);
                     true
                 }
-                None => gathering.gather.finish(&mut reply, &section),
+                None => gathering.gather.finish(&mut reply, &cursor),
             },
         };
         if let Dest::Part { .. } = gathering.to {
@@ -310,6 +311,16 @@ impl Worker {
             client.end_at(seq);
             client.leaves_for = Some(DisconnectReason::OutcomeUnknown);
             self.stop_reading(index as usize);
+        }
+    }
+
+    /// What INFO says of slotway itself.
+    pub(super) fn proxy_info(&self) -> ProxyInfo {
+        ProxyInfo {
+            clients: self.shared.clients.load(Relaxed),
+            blocked: self.shared.blocked.load(Relaxed),
+            max_clients: self.shared.max_clients(),
+            section: self.proxy_section(),
         }
     }
 

@@ -43,6 +43,13 @@ impl Worker {
         let client = Client::new(stream, self.next_generation, id, self.now);
         let entry = self.clients.vacant_entry();
         let index = entry.key();
+        self.shared.clients.fetch_add(1, Ordering::Relaxed);
+        if self.traffic.len() <= index {
+            self.traffic.resize(index + 1, Traffic::default());
+        }
+        if let Some(traffic) = self.traffic.get_mut(index) {
+            *traffic = Traffic::default();
+        }
         let client = entry.insert(client);
         client.endpoints = arrival.endpoints.map(Box::new);
         if self.settings.reads.any() {
@@ -578,3 +585,4 @@ impl Worker {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
     }
 }
+        self.shared.clients.fetch_sub(1, Ordering::Relaxed);

@@ -89,6 +89,9 @@ impl Worker {
             let due = until.min(self.now + FARTHEST_TIMER);
             self.timers.push(Timer { due, job: Job::ErrandEnd(index as u32, generation, seq) });
         }
+        if errand.is_blocking() {
+            self.shared.blocked.fetch_add(1, Relaxed);
+        }
         self.lent(index, |lent| lent.errand = Some(errand));
         Some(Dest::Client { index: index as u32, generation, seq })
     }
@@ -437,7 +440,9 @@ impl Worker {
         if lent.errand.as_ref().is_none_or(|e| e.seq != seq) {
             return;
         }
-        lent.errand = None;
+        if lent.errand.take().is_some_and(|e| e.is_blocking()) {
+            self.shared.blocked.fetch_sub(1, Relaxed);
+        }
         if c.paused == Paused::Command {
             self.resume.push(client);
         }
@@ -506,6 +511,9 @@ impl Worker {
             }
         }
         let Some(lent) = self.clients.get_mut(index).and_then(|c| c.lent.take()) else { return };
+        if lent.errand.as_ref().is_some_and(|e| e.is_blocking()) {
+            self.shared.blocked.fetch_sub(1, Relaxed);
+        }
         if lent.monitor {
             self.shared.monitors.fetch_sub(1, Relaxed);
         }

@@ -34,6 +34,10 @@ pub struct Shared {
     dedicated: AtomicUsize,
     /// What the limit on open files leaves of the limits of the configuration.
     ceilings: Ceilings,
+    /// Clients that workers serve.
+    pub clients: AtomicUsize,
+    /// Of these, those that wait in a blocking command.
+    pub blocked: AtomicUsize,
     /// Clients that watch by MONITOR.
     pub monitors: AtomicUsize,
     /// Who has failed to log in lately.
@@ -79,6 +83,8 @@ impl Shared {
                 idle_dedicated: AtomicUsize::new(MAX_IDLE_DEDICATED),
                 users: AtomicUsize::new(usize::MAX),
             },
+            clients: AtomicUsize::new(0),
+            blocked: AtomicUsize::new(0),
             monitors: AtomicUsize::new(0),
             throttle: Mutex::default(),
             started: Instant::now(),

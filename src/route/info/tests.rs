@@ -11,7 +11,9 @@ const PRIMARIES: [&[u8]; 3] = [
 const STANDALONE: &[u8] = include_bytes!("../../../tests/data/info/standalone.txt");
 
 fn merged(parts: &[&[u8]]) -> String {
-    String::from_utf8(merge_info(parts, Some("slotway_version:1\nworkers:2\n"))).unwrap()
+    let section = "slotway_version:1\nworkers:2\n".into();
+    let proxy = ProxyInfo { clients: 12, blocked: 3, max_clients: 500, section };
+    String::from_utf8(merge_info(parts, Some(&proxy))).unwrap()
 }
 
 fn field(text: &str, name: &str) -> String {
@@ -31,6 +33,9 @@ fn it_reads_like_a_standalone_server() {
     assert_eq!(field(&text, "redis_mode"), "standalone");
     assert_eq!(field(&text, "cluster_enabled"), "0");
     assert_eq!(field(&text, "role"), "master");
+    assert_eq!(field(&text, "connected_clients"), "12");
+    assert_eq!(field(&text, "blocked_clients"), "3");
+    assert_eq!(field(&text, "maxclients"), "500");
     assert!(!text.contains("slave0:"));
     // The very same fields in the same order, where they do not depend on what was asked before.
     let fixed = |text: &str| -> Vec<String> {
@@ -147,7 +152,9 @@ fn rules_that_a_healthy_cluster_does_not_show() {
 #[test]
 fn anything_goes_in() {
     assert_eq!(merge_info(&[], None), b"");
-    assert_eq!(merge_info(&[], Some("a:1")), b"# Proxy\r\na:1\r\n");
+    let proxy = ProxyInfo { section: "a:1".into(), ..ProxyInfo::default() };
+    assert_eq!(merge_info(&[], Some(&proxy)), b"# Proxy\r\na:1\r\n");
+    assert_eq!(merge_info(&[], Some(&ProxyInfo::default())), b"");
     assert_eq!(merge_info(&[b"", b"\xff\xfe", b"x:1\r\n", b"# \r\n:\r\n"], None), b"# \r\n:\r\n");
     for cut in (0..PRIMARIES[0].len()).step_by(11) {
         merge_info(&[&PRIMARIES[0][..cut], PRIMARIES[1]], None);
