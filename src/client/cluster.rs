@@ -24,6 +24,11 @@ impl Announced {
         Sha::of(format!("slotway {}:{}", self.host, self.port).as_bytes()).to_string()
     }
 
+    /// The ID of the shard of this node.
+    pub fn shard_id(&self) -> String {
+        Sha::of(format!("slotway shard {}:{}", self.host, self.port).as_bytes()).to_string()
+    }
+
     /// What would be the port of the cluster's own connections, if there were any.
     fn bus(&self) -> u16 {
         self.port.checked_add(10_000).unwrap_or(0)
@@ -192,6 +197,8 @@ mod tests {
         assert!(id.len() == 40 && id.bytes().all(|b| b.is_ascii_hexdigit()));
         assert_eq!(id, me().id());
         assert_ne!(id, Announced { port: 6380, ..me() }.id());
+        let shard = me().shard_id();
+        assert!(shard.len() == 40 && shard != id && shard == me().shard_id());
         assert_eq!(ask("cluster myid", Protocol::Resp2), format!("$40\r\n{id}\r\n"));
         let line = format!("{id} 10.0.0.9:6379@16379 myself,master - 0 0 1 connected 0-16383\n");
         let nodes = ask("cluster nodes", Protocol::Resp2);

@@ -101,6 +101,7 @@ pub fn answer(
             write::simple(out, "OK");
         }
         // No slot of the one node that clients see is ever on its way to another.
+        Local::ClusterMyShardId => write::bulk(out, context.announced.shard_id().as_bytes()),
         Local::Asking => write::simple(out, "OK"),
         Local::ClientTracking => tracking(args, out),
         Local::ClientTrackingInfo => tracking_info(session.protocol, out),

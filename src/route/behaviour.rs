@@ -3,7 +3,7 @@
 
 use super::filter::Filter;
 use super::pubsub::{Ask, PubSub};
-use super::server::{DEFAULT_COUNT, Server};
+use super::server::{DEFAULT_COUNT, Server, SlotOrder};
 use crate::command::{CommandSpec, Flags, KeySpec, RequestPolicy, ResponsePolicy};
 use crate::pubsub::Kind;
 use crate::resp::Args;
@@ -128,13 +128,15 @@ pub enum Script {
     Exists,
     /// SCRIPT FLUSH: forgotten, here and on every node.
     Flush,
+    /// SCRIPT SHOW: answered here if slotway has the script, otherwise by any primary.
+    Show,
 }
 
 impl Script {
     /// Where it goes if not to its keys' slot.
     pub fn fan(self) -> Option<(Fan, Merge)> {
         match self {
-            Script::Eval | Script::EvalSha => None,
+            Script::Eval | Script::EvalSha | Script::Show => None,
             // One that has it is enough: the others are given it when they need it.
             Script::Load => Some((Fan::Reached, Merge::OneSucceeded)),
             Script::Exists => Some((Fan::Primaries, Merge::And)),
@@ -173,6 +175,8 @@ pub enum Local {
     /// CLUSTER: as the one node of a cluster.
     Cluster,
     ReadOnly,
+    /// CLUSTER MYSHARDID, which a 7.0 server does not have.
+    ClusterMyShardId,
     ReadWrite,
     Asking,
     ClientTracking,
@@ -259,16 +263,16 @@ impl Refused {
 }
 
 const PRIMARIES_OK: Behaviour = Behaviour::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded };
-
-const fn nodes(server: Server) -> Behaviour {
-    Behaviour::Fan { to: Fan::Nodes, merge: Merge::Server(server) }
-}
 /// Whether INFO with these arguments is to show slotway's own section: as a module's.
 pub fn asks_for_proxy_section(args: &Args) -> bool {
     const WITH: [&str; 4] = ["default", "all", "everything", "proxy"];
     args.len() == 1 || (1..args.len()).any(|i| WITH.iter().any(|word| args.is(i, word)))
 }
 
+
+const fn nodes(server: Server) -> Behaviour {
+    Behaviour::Fan { to: Fan::Nodes, merge: Merge::Server(server) }
+}
 
 const fn primaries(server: Server) -> Behaviour {
     Behaviour::Fan { to: Fan::Primaries, merge: Merge::Server(server) }
@@ -365,7 +369,10 @@ const OWN: &[(&str, Behaviour)] = &[
     ("keys", Behaviour::Join),
     ("wait", Behaviour::Wait),
     // Of 7.2, with or without its flag "blocking". On a shared connection all would wait with it.
-    ("waitaof", Behaviour::Refused(Refused::NotYet)),
+    ("waitaof", Behaviour::Wait),
+    ("cluster|myshardid", Behaviour::Local(Local::ClusterMyShardId)),
+    ("cluster|slot-stats", primaries(Server::SlotStats(SlotOrder::BySlot))),
+    ("script|show", Behaviour::Script(Script::Show)),
     ("multi", Behaviour::Transaction(Transaction::Multi)),
     ("exec", Behaviour::Transaction(Transaction::Exec)),
     ("discard", Behaviour::Transaction(Transaction::Discard)),

@@ -32,6 +32,8 @@ pub fn wait_time(args: &Args) -> Option<WaitTime> {
         (block.filter(|&i| i >= first).min()? + 1, Unit::Milliseconds)
     } else if args.is(0, "wait") {
         (2, Unit::Milliseconds)
+    } else if args.is(0, "waitaof") {
+        (3, Unit::Milliseconds)
     } else {
         (last, Unit::Seconds)
     };

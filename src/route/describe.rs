@@ -464,6 +464,7 @@ fn merge_words(merge: Merge) -> &'static str {
             Server::RandomKey => "one of the keys, each of all equally likely",
         },
     }
+            Server::SlotStats(_) => "all nodes' slots, in the order asked for",
 }
 
 fn notes(spec: &CommandSpec, behaviour: Behaviour) -> String {

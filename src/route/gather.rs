@@ -209,6 +209,11 @@ impl Gather {
         self.succeeded += 1;
         match self.merge {
             Merge::Array => self.add_elements(first, frame),
+            // WAITAOF's is a list of two numbers.
+            Merge::Min if element_count(frame).is_some() => {
+                let span = self.keep(frame);
+                self.spans.push(span);
+            }
             Merge::Sum | Merge::Min | Merge::Max => self.add_number(frame),
             Merge::And | Merge::Or if integer(frame).is_some() => self.add_number(frame),
             Merge::AllSucceeded | Merge::OneSucceeded if !self.spans.is_empty() => {}
@@ -301,6 +306,7 @@ impl Gather {
                     out.extend_from_slice(if element.is_empty() { null } else { element });
                 }
             }
+            Merge::Min if self.number.is_none() => self.write_by_element(out),
             Merge::Sum | Merge::Min | Merge::Max => {
                 write::integer(out, self.number.unwrap_or_default());
             }
@@ -345,10 +351,11 @@ impl Gather {
                 continue;
             }
             for (a, b) in merged.iter_mut().zip(numbers) {
-                *a = i64::from(match self.merge {
-                    Merge::And => *a != 0 && b != 0,
-                    _ => *a != 0 || b != 0,
-                });
+                *a = match self.merge {
+                    Merge::Min => (*a).min(b),
+                    Merge::And => i64::from(*a != 0 && b != 0),
+                    _ => i64::from(*a != 0 || b != 0),
+                };
             }
         }
         write::array_header(out, merged.len());
@@ -431,6 +438,10 @@ mod tests {
     fn numbers() {
         assert_eq!(gather(Merge::Sum, &[":1\r\n", ":2\r\n", ":39\r\n"]), ":42\r\n");
         assert_eq!(gather(Merge::Min, &[":3\r\n", ":2\r\n"]), ":2\r\n");
+        assert_eq!(
+            gather(Merge::Min, &["*2\r\n:1\r\n:0\r\n", "*2\r\n:0\r\n:2\r\n"]),
+            "*2\r\n:0\r\n:0\r\n"
+        );
         assert_eq!(gather(Merge::And, &[":1\r\n", ":0\r\n"]), ":0\r\n");
         assert_eq!(
             gather(Merge::And, &["*2\r\n:1\r\n:1\r\n", "*2\r\n:0\r\n:1\r\n"]),
@@ -474,8 +485,6 @@ mod tests {
             "-OUTCOMEUNKNOWN 2 of 3 parts failed: node0: OOM x; node2: OUTCOMEUNKNOWN y\r\n"
         );
         assert_eq!(gather(Merge::OneSucceeded, &["-NOTBUSY x\r\n", "+OK\r\n"]), "+OK\r\n");
-    }
-}
         let mut g = Gather::default();
         g.start(Merge::Sum, Protocol::Resp2);
         g.set_only_reads(true);
@@ -485,3 +494,5 @@ mod tests {
         let mut out = Vec::new();
         assert!(!g.finish(&mut out, ""));
         assert_eq!(out, b"-BUSY x\r\n");
+    }
+}

@@ -31,7 +31,7 @@ pub use info::{ProxyInfo, merge_info};
 pub use pubsub::{Ask, Own, PubSub, publish_count};
 pub use refusal::Refusal;
 pub use scan::{CURSOR_TOO_LARGE, INVALID_CURSOR, Layout, Owners, Scan, ScanRequest, identity};
-pub use server::Server;
+pub use server::{Server, SlotOrder};
 
 use std::sync::Arc;
 
@@ -766,7 +766,7 @@ mod tests {
             );
             let table = CommandTable::builtin().overlay(reply.as_bytes()).expect("a table");
             let waitaof = table.get(table.by_name("waitaof").expect("it is known"));
-            assert_eq!(behaviour_of(waitaof), Behaviour::Refused(Refused::NotYet), "{flag}");
+            assert_eq!(behaviour_of(waitaof), Behaviour::Wait, "{flag}");
         }
     }
 

@@ -32,8 +32,47 @@ pub enum Server {
     FunctionStats,
     /// ROLE: a primary.
     Role,
+    /// CLUSTER SLOT-STATS: all nodes' slots, in this order.
+    SlotStats(SlotOrder),
     /// RANDOMKEY: each node answers DBSIZE and RANDOMKEY, and each key of all is equally likely.
     RandomKey,
+}
+
+/// The order of CLUSTER SLOT-STATS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotOrder {
+    /// SLOTSRANGE: by the slots' numbers.
+    BySlot,
+    /// ORDERBY.
+    ByMetric {
+        /// The field.
+        metric: &'static str,
+        /// The smallest first.
+        ascending: bool,
+        /// Slots shown.
+        limit: u32,
+    },
+}
+
+impl SlotOrder {
+    /// All that servers have.
+    const METRICS: [&str; 5] =
+        ["key-count", "cpu-usec", "memory-bytes", "network-bytes-in", "network-bytes-out"];
+
+    /// The order that a request asks for; the nodes refuse one that they do not understand.
+    fn of(args: &Args) -> SlotOrder {
+        if !args.is(2, "orderby") {
+            return SlotOrder::BySlot;
+        }
+        let metric = SlotOrder::METRICS.into_iter().find(|metric| args.is(3, metric));
+        let at = |word: &str| (4..args.len()).find(|&i| args.is(i, word));
+        let limit = at("limit").and_then(|i| args.get(i + 1)).and_then(strict_i64);
+        SlotOrder::ByMetric {
+            metric: metric.unwrap_or_default(),
+            ascending: at("asc").is_some(),
+            limit: limit.and_then(|n| u32::try_from(n).ok()).unwrap_or(u32::MAX),
+        }
+    }
 }
 
 /// How many entries of a log are shown; `None` is all.
@@ -51,6 +90,7 @@ impl Server {
             Server::SlowLog(_) => Server::SlowLog(count),
             // Below 0 is none here.
             Server::AclLog(_) => Server::AclLog(Some(count.unwrap_or(0))),
+            Server::SlotStats(_) => Server::SlotStats(SlotOrder::of(args)),
             other => other,
         }
     }
@@ -96,6 +136,7 @@ impl Server {
                 write::integer(out, offsets.fold(0, i64::saturating_add));
                 write::array_header(out, 0);
             }
+            Server::SlotStats(order) => slot_stats(frames(), order, out),
             Server::RandomKey => random_key(parts, protocol, fastrand::u64(..), out),
         }
     }
@@ -207,6 +248,33 @@ fn latency_latest<'a>(frames: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>)
         write::bulk(out, name);
         [second, latency, worst].into_iter().for_each(|n| write::integer(out, n));
     }
+}
+
+/// `[slot, fields]`.
+fn slot_stats<'a>(frames: impl Iterator<Item = &'a [u8]>, order: SlotOrder, out: &mut Vec<u8>) {
+    let mut slots: Vec<(i64, i64, &[u8])> = frames
+        .flat_map(elements)
+        .map(|entry| {
+            let mut items = elements(entry);
+            let slot = items.next().and_then(integer).unwrap_or(0);
+            let rank = match order {
+                SlotOrder::BySlot => 0,
+                SlotOrder::ByMetric { metric, ascending, .. } => {
+                    let fields = items.next().and_then(|fields| decode(fields).ok());
+                    let value = fields.and_then(|f| f.field(metric).and_then(Value::int));
+                    let value = value.unwrap_or(0);
+                    if ascending { value } else { value.saturating_neg() }
+                }
+            };
+            (rank, slot, entry)
+        })
+        .collect();
+    slots.sort_by_key(|(rank, slot, _)| (*rank, *slot));
+    if let SlotOrder::ByMetric { limit, .. } = order {
+        slots.truncate(limit as usize);
+    }
+    write::array_header(out, slots.len());
+    slots.iter().for_each(|(.., entry)| out.extend_from_slice(entry));
 }
 
 /// By command the calls and, by upper bound in microseconds, how many calls took no longer.
@@ -488,6 +556,24 @@ mod tests {
     }
 
     #[test]
+    fn slot_statistics() {
+        let entry =
+            |slot: i64, keys: i64| format!("*2\r\n:{slot}\r\n*2\r\n$9\r\nkey-count\r\n:{keys}\r\n");
+        let a = format!("*2\r\n{}{}", entry(7, 1), entry(9, 5));
+        let b = format!("*1\r\n{}", entry(8, 3));
+        let by_slot = Server::SlotStats(SlotOrder::BySlot);
+        let all = format!("*3\r\n{}{}{}", entry(7, 1), entry(8, 3), entry(9, 5));
+        assert_eq!(both(by_slot, &[&a, &b]), all);
+        let order =
+            |line: &str| by_slot.with(&Args::new(line.as_bytes(), &crate::resp::words(line)));
+        let top = order("CLUSTER SLOT-STATS ORDERBY key-count LIMIT 2");
+        assert_eq!(both(top, &[&a, &b]), format!("*2\r\n{}{}", entry(9, 5), entry(8, 3)));
+        let least = order("CLUSTER SLOT-STATS orderby KEY-COUNT asc limit 1");
+        assert_eq!(both(least, &[&b, &a]), format!("*1\r\n{}", entry(7, 1)));
+        assert_eq!(order("CLUSTER SLOT-STATS SLOTSRANGE 0 9"), by_slot);
+    }
+
+    #[test]
     fn latency_histograms() {
         let a = "%1\r\n$3\r\nset\r\n%2\r\n$5\r\ncalls\r\n:3\r\n$14\r\nhistogram_usec\r\n%2\r\n:1\r\n:1\r\n:4\r\n:3\r\n";
         let b = "%1\r\n$3\r\nset\r\n%2\r\n$5\r\ncalls\r\n:2\r\n$14\r\nhistogram_usec\r\n%1\r\n:2\r\n:2\r\n";
@@ -597,6 +683,8 @@ mod tests {
             Server::MemoryStats,
             Server::FunctionStats,
             Server::Role,
+            Server::SlotStats(SlotOrder::BySlot),
+            Server::SlotStats(SlotOrder::ByMetric { metric: "", ascending: true, limit: 1 }),
             Server::RandomKey,
         ];
         for server in all {

@@ -475,7 +475,7 @@ impl Worker {
         }
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         let announced = match local {
-            Local::Cluster => self.settings.announced(client),
+            Local::Cluster | Local::ClusterMyShardId => self.settings.announced(client),
             _ => Announced::default(),
         };
         let context = Context { version: &self.version, announced: &announced };

@@ -18,7 +18,7 @@ use super::downstream::Flow;
 use crate::cluster::Slot;
 use crate::hash::{IntMap, fingerprint};
 use crate::metrics::LimitHit;
-use crate::resp::{Args, Request, RequestProgress, scan_request};
+use crate::resp::{Args, Request, RequestProgress, scan_request, write};
 use crate::route::{Fan, Script};
 use crate::scripts::{Note, ScriptStore, Sha};
 use crate::upstream::{Dest, NO_SLOT, Pending, flag};
@@ -95,6 +95,15 @@ impl Worker {
             Script::Flush if args.len() == 2 || args.is(2, "async") || args.is(2, "sync") => {
                 self.scripts.store.flush();
             }
+            Script::Show => {
+                let sha = args.get(2).and_then(Sha::parse);
+                if let Some(load) = sha.and_then(|sha| self.scripts.store.load_of(&sha)) {
+                    let mut reply = Vec::new();
+                    write::bulk(&mut reply, argument(&load, 2).unwrap_or_default());
+                    self.answer_own(index, command, &reply);
+                    return Flow::Next;
+                }
+            }
             Script::EvalSha | Script::Flush => {}
         }
         if let Some((to, merge)) = script.fan() {
@@ -135,7 +144,7 @@ impl Worker {
             Script::Eval => self.remember_script(args.get(1).unwrap_or_default()),
             Script::Load => self.remember_script(args.get(2).unwrap_or_default()),
             // Emptied when EXEC comes.
-            Script::Flush | Script::EvalSha | Script::Exists => {}
+            Script::Flush | Script::EvalSha | Script::Exists | Script::Show => {}
         }
     }
 
