@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Client, Line};
+use super::{Client, Library, Line};
 use crate::resp::Protocol;
 
 /// Different users, libraries or names that are told apart; who comes later is one of the others.
@@ -54,8 +54,10 @@ impl Census {
         self.clients += 1;
         self.resp3 += u64::from(session.protocol == Protocol::Resp3);
         add(&mut self.users, session.account.as_ref().map_or("default", |a| a.name()), 1);
-        if let Some((name, version)) = session.library.as_deref() {
-            add(&mut self.libraries, &format!("{} {}", shown(name), shown(version)), 1);
+        let named = |l: &&Library| !l.name.is_empty() || !l.version.is_empty();
+        if let Some(library) = session.library.as_deref().filter(named) {
+            let library = format!("{} {}", shown(&library.name), shown(&library.version));
+            add(&mut self.libraries, &library, 1);
         }
         if let Some(name) = session.name.as_deref() {
             add(&mut self.names, &shown(name), 1);

@@ -1,6 +1,7 @@
 //! What a client is lent dedicated connections for: the command that occupies it, the keys that
 //! it watches.
 
+use crate::hash::IntSet;
 use crate::metrics::Redirection;
 use crate::route::WaitTime;
 
@@ -30,6 +31,8 @@ pub struct Watch {
     pub slot: u16,
     /// One of the keys, for errors.
     pub key: Box<[u8]>,
+    /// Hashes of all of the keys, for CLIENT LIST.
+    pub keys: IntSet<u64>,
     /// Its node is importing the slot: what is sent there needs ASKING.
     pub asking: bool,
     /// The connection that watches; `None`: it was lost, so that a change may have been missed.
@@ -117,14 +120,14 @@ impl Errand {
             last: None,
         }
     }
-}
-
-impl Lent {
 
     /// It waits as long as its client has told it to.
     pub fn is_blocking(&self) -> bool {
         self.kind == Kind::Block || self.time.is_some()
     }
+}
+
+impl Lent {
     /// Connection `u` is closed. What was watched there may have changed.
     pub fn forget(&mut self, u: usize) {
         self.fleet.retain(|&f| f != u);
@@ -136,8 +139,14 @@ impl Lent {
 
     /// Bytes that it occupies.
     pub fn held(&self) -> usize {
-        let keys: usize = self.watches.iter().map(|watch| watch.key.len()).sum();
+        let keys = |watch: &Watch| watch.key.len() + watch.keys.capacity() * 2 * size_of::<u64>();
+        let keys: usize = self.watches.iter().map(keys).sum();
         self.errand.as_ref().map_or(0, |e| e.frame.capacity()) + keys
+    }
+
+    /// How many keys are watched.
+    pub fn watched(&self) -> usize {
+        self.watches.iter().map(|watch| watch.keys.len()).sum()
     }
 
     /// Nothing is left of it.

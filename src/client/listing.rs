@@ -5,7 +5,8 @@
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 
-use super::{Client, Kind, Paused, mode};
+use super::{Client, Paused, mode};
+use crate::cluster::ClientFields;
 use crate::resp::Protocol;
 
 /// What the line tells. Numbers that slotway has no counterpart of are 0.
@@ -55,15 +56,32 @@ pub struct Line {
     pub lib_name: Vec<u8>,
     /// `CLIENT SETINFO`.
     pub lib_ver: Vec<u8>,
+    /// `CLIENT CAPA`: one letter each.
+    pub capa: &'static str,
+    /// Keys that it watches.
+    pub watched: usize,
+    /// What has passed over its connection.
+    pub traffic: Traffic,
+}
+
+/// What has passed over a client's connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes that it has sent.
+    pub bytes_in: u64,
+    /// Bytes that were sent to it.
+    pub bytes_out: u64,
+    /// Commands that it has sent.
+    pub commands: u64,
 }
 
 impl Line {
     /// What is known of `client` at `now`, microseconds of its worker's clock; `cmd` is the name of
     /// its last command.
-    pub fn of(client: &Client, now: u64, cmd: &str) -> Line {
+    pub fn of(client: &Client, now: u64, cmd: &str, traffic: Traffic) -> Line {
         let session = &client.session;
         let (addr, laddr) = client.addresses();
-        let (lib_name, lib_ver) = session.library.as_deref().cloned().unwrap_or_default();
+        let library = session.library.as_deref().cloned().unwrap_or_default();
         let seconds = |since: u64| now.saturating_sub(since) / 1_000_000;
         Line {
             id: session.id,
@@ -89,8 +107,11 @@ impl Line {
             cmd: cmd.to_owned(),
             user: session.account.as_ref().map_or("default", |a| a.name()).to_owned(),
             resp3: session.protocol == Protocol::Resp3,
-            lib_name,
-            lib_ver,
+            lib_name: library.name,
+            lib_ver: library.version,
+            capa: if library.takes_redirects { "r" } else { "" },
+            watched: client.lent.as_ref().map_or(0, |l| l.watched()),
+            traffic,
         }
     }
 
@@ -99,8 +120,8 @@ impl Line {
         self.subscriptions != [0; 3]
     }
 
-    /// Appends the line with its end.
-    pub fn write(&self, out: &mut Vec<u8>) {
+    /// Appends the line with its end, with the fields that the cluster's servers show.
+    pub fn write(&self, fields: ClientFields, out: &mut Vec<u8>) {
         // Writing to a Vec cannot fail.
         let _ = write!(
             out,
@@ -110,14 +131,18 @@ impl Line {
         out.extend_from_slice(&self.name);
         let [sub, psub, ssub] = self.subscriptions;
         let multi = self.queued.map_or(-1, |n| n as i64);
+        let _ = write!(out, " age={} idle={} flags={}", self.age, self.idle, self.flags);
+        if fields.capa {
+            let _ = write!(out, " capa={}", self.capa);
+        }
+        let _ = write!(out, " db=0 sub={sub} psub={psub} ssub={ssub} multi={multi}");
+        if fields.watch {
+            let _ = write!(out, " watch={}", self.watched);
+        }
         let _ = write!(
             out,
-            " age={} idle={} flags={} db=0 sub={sub} psub={psub} ssub={ssub} multi={multi} \
-             qbuf={} qbuf-free={} argv-mem=0 multi-mem={} rbs=0 rbp=0 obl=0 oll={} omem={} \
+            " qbuf={} qbuf-free={} argv-mem=0 multi-mem={} rbs=0 rbp=0 obl=0 oll={} omem={} \
              tot-mem={} events={} cmd={} user={} redir=-1 resp={} lib-name=",
-            self.age,
-            self.idle,
-            self.flags,
             self.qbuf,
             self.qbuf_free,
             self.multi_mem,
@@ -132,6 +157,14 @@ impl Line {
         out.extend_from_slice(&self.lib_name);
         out.extend_from_slice(b" lib-ver=");
         out.extend_from_slice(&self.lib_ver);
+        if fields.io_thread {
+            out.extend_from_slice(b" io-thread=0");
+        }
+        if fields.traffic {
+            let Traffic { bytes_in, bytes_out, commands } = self.traffic;
+            let _ =
+                write!(out, " tot-net-in={bytes_in} tot-net-out={bytes_out} tot-cmds={commands}");
+        }
         out.push(b'\n');
     }
 }
@@ -182,7 +215,7 @@ mod tests {
             ..Line::default()
         };
         let mut out = Vec::new();
-        line.write(&mut out);
+        line.write(ClientFields::default(), &mut out);
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "id=3 addr=127.0.0.1:47308 laddr=127.0.0.1:6380 fd=8 name=me age=9 idle=1 flags=N \
@@ -190,5 +223,15 @@ mod tests {
              rbp=0 obl=0 oll=0 omem=0 tot-mem=400 events=r cmd=client|list user=default redir=-1 \
              resp=3 lib-name=redis-py lib-ver=\n"
         );
+        let traffic = Traffic { bytes_in: 5, bytes_out: 6, commands: 7 };
+        let line = Line { capa: "r", watched: 2, traffic, ..line };
+        let all = ClientFields { capa: true, watch: true, io_thread: true, traffic: true };
+        let mut out = Vec::new();
+        line.write(all, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains(" flags=N capa=r db=0 "), "{text}");
+        assert!(text.contains(" multi=-1 watch=2 qbuf="), "{text}");
+        let end = " lib-ver= io-thread=0 tot-net-in=5 tot-net-out=6 tot-cmds=7\n";
+        assert!(text.ends_with(end), "{text}");
     }
 }

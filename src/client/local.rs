@@ -3,6 +3,7 @@
 use super::cluster::{self, Announced};
 use super::session::{Session, mode};
 use super::tracking::{caching, tracking, tracking_info};
+use crate::cluster::Identity;
 use crate::resp::{Args, Protocol, strict_i64, write};
 use crate::route::Local;
 use crate::users::WRONG_PASSWORD;
@@ -10,8 +11,8 @@ use crate::users::WRONG_PASSWORD;
 /// What a local command needs to know of the proxy.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// The cluster's version, for HELLO.
-    pub version: &'a str,
+    /// What the cluster's servers are.
+    pub identity: &'a Identity,
     /// What cluster clients are told.
     pub announced: &'a Announced,
 }
@@ -76,6 +77,14 @@ pub fn answer(
             Err(text) => write::error(out, text),
         },
         Local::ClientSetInfo => client_setinfo(args, session, out),
+        Local::ClientCapa => {
+            // What a server does not know it ignores. Redirections of a replica are what it knows,
+            // and slotway never answers with one.
+            if args.iter().skip(2).any(|capability| capability.eq_ignore_ascii_case(b"redirect")) {
+                session.library.get_or_insert_default().takes_redirects = true;
+            }
+            write::simple(out, "OK");
+        }
         Local::ClientSwitch => {
             // Slotway evicts no clients, and the nodes cannot tell whose commands they are: all that
             // is switched is a letter in CLIENT LIST.
@@ -92,6 +101,7 @@ pub fn answer(
             write::simple(out, "OK");
         }
         Local::Cluster => cluster::answer(args, session.protocol, context.announced, out),
+        Local::ClusterMyShardId => write::bulk(out, context.announced.shard_id().as_bytes()),
         Local::ReadOnly => {
             session.modes |= mode::READONLY;
             write::simple(out, "OK");
@@ -101,7 +111,6 @@ pub fn answer(
             write::simple(out, "OK");
         }
         // No slot of the one node that clients see is ever on its way to another.
-        Local::ClusterMyShardId => write::bulk(out, context.announced.shard_id().as_bytes()),
         Local::Asking => write::simple(out, "OK"),
         Local::ClientTracking => tracking(args, out),
         Local::ClientTrackingInfo => tracking_info(session.protocol, out),
@@ -200,8 +209,8 @@ fn hello(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec
         write::bulk(out, key.as_bytes());
         write::bulk(out, value.as_bytes());
     };
-    pair("server", "redis");
-    pair("version", context.version);
+    pair("server", &context.identity.hello_server);
+    pair("version", &context.identity.hello_version);
     write::bulk(out, b"proto");
     write::integer(out, if protocol == Protocol::Resp3 { 3 } else { 2 });
     write::bulk(out, b"id");
@@ -213,7 +222,7 @@ fn hello(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec
     pair("mode", "standalone");
     pair("role", "master");
     write::bulk(out, b"modules");
-    write::array_header(out, 0);
+    context.identity.write_modules(protocol, out);
 }
 
 /// What a client says of itself is kept while it is connected, and shown in every CLIENT LIST:
@@ -247,9 +256,9 @@ fn client_setinfo(args: &Args, session: &mut Session, out: &mut Vec<u8>) {
     }
     let library = session.library.get_or_insert_default();
     if args.is(2, "lib-name") {
-        library.0 = value.to_vec();
+        library.name = value.to_vec();
     } else if args.is(2, "lib-ver") {
-        library.1 = value.to_vec();
+        library.version = value.to_vec();
     } else {
         let option = String::from_utf8_lossy(option).into_owned();
         return write::error(out, &format!("ERR Unrecognized option '{option}'"));

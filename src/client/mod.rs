@@ -18,14 +18,14 @@ mod tracking;
 pub use census::{Census, Notable, largest};
 pub use cluster::Announced;
 pub use lent::{Errand, Kind, Lent, Watch};
-pub use listing::Line;
+pub use listing::{Line, Traffic};
 pub use local::{After, Context, answer};
 pub use monitor::monitor_line;
 pub use multi::{EXEC, MULTI, Multi, Place};
-pub use question::{ClientKind, Filter, Ids, Pause, Question, Selection};
+pub use question::{ClientKind, Filter, Grammar, Pause, Question, Selection};
 pub use replies::{Outcome, Replies};
 pub use reply_sizes::ReplySizes;
-pub use session::{Session, mode};
+pub use session::{Library, Session, mode};
 pub use subscriptions::Subscriptions;
 
 use std::net::{IpAddr, SocketAddr};

@@ -2,10 +2,12 @@
 //! of a request become a [`Question`], or the error that a Redis 7.0 server gives.
 //! Not here: the clients ([`crate::worker`]).
 
+use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::listing::Line;
+use crate::cluster::{Identity, Product};
 use crate::resp::{Args, strict_i64};
 
 /// What is asked of every worker.
@@ -49,17 +51,45 @@ pub enum Question {
     },
 }
 
+/// What CLIENT LIST and CLIENT KILL understand: as the cluster's servers do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grammar {
+    /// LIST with TYPE or ID, KILL with one ID and a few filters.
+    Redis70,
+    /// KILL with MAXAGE.
+    Redis74,
+    /// The same, and a type called `primary`.
+    Valkey80,
+    /// KILL with several IDs, LIST with the same filters as KILL.
+    Valkey81,
+    /// More filters, and their negations.
+    Valkey90,
+}
+
+impl Grammar {
+    /// The grammar of servers of this identity.
+    pub fn of(identity: &Identity) -> Grammar {
+        match (identity.product, identity.version) {
+            (Product::Valkey, (9.., _)) => Grammar::Valkey90,
+            (Product::Valkey, (8, 1..)) => Grammar::Valkey81,
+            (Product::Valkey, (8.., _)) => Grammar::Valkey80,
+            (Product::Redis, (8.., _) | (7, 4..)) => Grammar::Redis74,
+            _ => Grammar::Redis70,
+        }
+    }
+}
+
 /// Which clients CLIENT LIST lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
-    /// All, or those of a type.
-    Kind(Option<ClientKind>),
-    /// These.
+    /// Those that match.
+    Matching(Filter),
+    /// Those with these numbers, in this order, each as often as named.
     Ids(Ids),
 }
 
 /// Clients by their numbers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ids {
     asked: Vec<u64>,
     /// The same in their order: a million may be named, and each client is looked for.
@@ -90,16 +120,43 @@ pub enum ClientKind {
     Replica,
 }
 
-/// Which clients CLIENT KILL closes: those that everything given is true of.
+/// The clients that CLIENT KILL closes or CLIENT LIST shows: those that meet all conditions.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
-    id: Option<u64>,
-    addr: Option<Vec<u8>>,
-    laddr: Option<Vec<u8>>,
-    kind: Option<ClientKind>,
-    user: Option<Vec<u8>>,
-    /// Not this one: whoever asks, unless it said SKIPME no.
+    conditions: Vec<Condition>,
+    /// Not this one: the client that asks, with SKIPME.
     skip: Option<u64>,
+}
+
+/// One condition on a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Condition {
+    /// The client must not meet the test.
+    negated: bool,
+    test: Test,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Test {
+    Ids(Ids),
+    Kind(ClientKind),
+    User(Vec<u8>),
+    Addr(Vec<u8>),
+    LocalAddr(Vec<u8>),
+    Ip(Vec<u8>),
+    Name(Vec<u8>),
+    LibName(Vec<u8>),
+    LibVer(Vec<u8>),
+    /// Connected for so many seconds at least.
+    Age(u64),
+    /// Silent for so many seconds at least.
+    Idle(u64),
+    /// All of these letters are among the client's flags.
+    Flags(Vec<u8>),
+    /// All of these letters are among the client's capabilities.
+    Capa(Vec<u8>),
+    /// There is one database: all clients are there.
+    Db,
 }
 
 /// Commands are held back until a time.
@@ -132,10 +189,15 @@ impl Question {
     ///
     /// # Errors
     /// The error reply.
-    pub fn parse(args: &Args, me: u64, known: impl Fn(&[u8]) -> bool) -> Result<Question, String> {
+    pub fn parse(
+        args: &Args,
+        grammar: Grammar,
+        me: u64,
+        known: impl Fn(&[u8]) -> bool,
+    ) -> Result<Question, String> {
         match args.get(1).unwrap_or_default() {
-            sub if sub.eq_ignore_ascii_case(b"list") => list(args),
-            sub if sub.eq_ignore_ascii_case(b"kill") => kill(args, me, known),
+            sub if sub.eq_ignore_ascii_case(b"list") => list(args, grammar, me, known),
+            sub if sub.eq_ignore_ascii_case(b"kill") => kill(args, grammar, me, known),
             sub if sub.eq_ignore_ascii_case(b"pause") => pause(args),
             sub if sub.eq_ignore_ascii_case(b"unblock") => unblock(args),
             _ => Ok(Question::Unpause),
@@ -143,56 +205,201 @@ impl Question {
     }
 }
 
-fn list(args: &Args) -> Result<Question, String> {
-    let selection = if args.len() == 4 && args.is(2, "type") {
-        Selection::Kind(Some(ClientKind::parse(args.get(3).unwrap_or_default())?))
+fn list(
+    args: &Args,
+    grammar: Grammar,
+    me: u64,
+    known: impl Fn(&[u8]) -> bool,
+) -> Result<Question, String> {
+    let selection = if grammar >= Grammar::Valkey81 {
+        let mut filter = Filter::default();
+        filter.parse(args, grammar, me, known)?;
+        Selection::Matching(filter)
+    } else if args.len() == 4 && args.is(2, "type") {
+        let kind = ClientKind::parse(args.get(3).unwrap_or_default(), grammar)?;
+        let mut filter = Filter::default();
+        filter.set(false, Test::Kind(kind));
+        Selection::Matching(filter)
     } else if args.len() > 3 && args.is(2, "id") {
         let id = |word: &[u8]| strict_i64(word).ok_or("ERR Invalid client ID");
         // One that no client can have is in the list and finds none.
         let ids = args.iter().skip(3).map(|w| id(w).map(|n| u64::try_from(n).unwrap_or(0)));
         Selection::Ids(Ids::new(ids.collect::<Result<_, _>>()?))
     } else if args.len() == 2 {
-        Selection::Kind(None)
+        Selection::Matching(Filter::default())
     } else {
         return Err(SYNTAX.into());
     };
     Ok(Question::List(selection))
 }
 
-fn kill(args: &Args, me: u64, known: impl Fn(&[u8]) -> bool) -> Result<Question, String> {
+fn kill(
+    args: &Args,
+    grammar: Grammar,
+    me: u64,
+    known: impl Fn(&[u8]) -> bool,
+) -> Result<Question, String> {
     if args.len() == 3 {
-        let addr = args.get(2).map(<[u8]>::to_vec);
-        let filter = Filter { addr, ..Filter::default() };
+        let addr = args.get(2).unwrap_or_default().to_vec();
+        let mut filter = Filter::default();
+        filter.set(false, Test::Addr(addr));
         return Ok(Question::Kill { filter, old_form: true });
     }
     let mut filter = Filter { skip: Some(me), ..Filter::default() };
-    let mut at = 2;
-    while at < args.len() {
-        let Some(value) = args.get(at + 1) else { return Err(SYNTAX.into()) };
-        if args.is(at, "id") {
-            let id = strict_i64(value).and_then(|n| u64::try_from(n).ok()).filter(|&n| n > 0);
-            filter.id = Some(id.ok_or("ERR client-id should be greater than 0")?);
-        } else if args.is(at, "type") {
-            filter.kind = Some(ClientKind::parse(value)?);
-        } else if args.is(at, "addr") {
-            filter.addr = Some(value.to_vec());
-        } else if args.is(at, "laddr") {
-            filter.laddr = Some(value.to_vec());
-        } else if args.is(at, "user") {
-            if !known(value) {
-                return Err(format!("ERR No such user '{}'", String::from_utf8_lossy(value)));
+    filter.parse(args, grammar, me, known)?;
+    Ok(Question::Kill { filter, old_form: false })
+}
+
+impl Filter {
+    /// Adds the options from the third argument on.
+    fn parse(
+        &mut self,
+        args: &Args,
+        grammar: Grammar,
+        me: u64,
+        known: impl Fn(&[u8]) -> bool,
+    ) -> Result<(), String> {
+        let mut at = 2;
+        while let Some(option) = args.get(at) {
+            at += 1;
+            let option = option.to_ascii_lowercase();
+            let positive = option.strip_prefix(b"not-").filter(|_| grammar >= Grammar::Valkey90);
+            let (negated, name) = (positive.is_some(), positive.unwrap_or(&option));
+            if name == b"id" && grammar >= Grammar::Valkey81 {
+                at = self.parse_ids(args, at, negated)?;
+                continue;
             }
-            filter.user = Some(value.to_vec());
-        } else if args.is(at, "skipme") && value.eq_ignore_ascii_case(b"yes") {
-            filter.skip = Some(me);
-        } else if args.is(at, "skipme") && value.eq_ignore_ascii_case(b"no") {
-            filter.skip = None;
-        } else {
+            let Some(value) = args.get(at) else { return Err(SYNTAX.into()) };
+            at += 1;
+            if name == b"skipme" && !negated {
+                self.skip = match () {
+                    () if value.eq_ignore_ascii_case(b"yes") => Some(me),
+                    () if value.eq_ignore_ascii_case(b"no") => None,
+                    () => return Err(SYNTAX.into()),
+                };
+                continue;
+            }
+            self.set(negated, Test::parse(name, value, negated, grammar, &known)?);
+        }
+        Ok(())
+    }
+
+    /// The numbers behind ID, as far as they are numbers; gives the place behind them.
+    fn parse_ids(&mut self, args: &Args, mut at: usize, negated: bool) -> Result<usize, String> {
+        if args.get(at).is_none() {
             return Err(SYNTAX.into());
         }
-        at += 2;
+        let mut ids = Vec::new();
+        while let Some(id) = args.get(at).and_then(strict_i64) {
+            ids.push(valid_id(id)?);
+            at += 1;
+        }
+        let same = |c: &&mut Condition| c.negated == negated && matches!(c.test, Test::Ids(_));
+        if let Some(Condition { test: Test::Ids(before), .. }) =
+            self.conditions.iter_mut().find(same)
+        {
+            ids.append(&mut before.asked);
+        }
+        self.set(negated, Test::Ids(Ids::new(ids)));
+        Ok(at)
     }
-    Ok(Question::Kill { filter, old_form: false })
+
+    /// Adds a condition; of the same kind only the last one counts.
+    fn set(&mut self, negated: bool, test: Test) {
+        let kind = discriminant(&test);
+        self.conditions.retain(|c| c.negated != negated || discriminant(&c.test) != kind);
+        self.conditions.push(Condition { negated, test });
+    }
+}
+
+fn valid_id(id: i64) -> Result<u64, String> {
+    let id = u64::try_from(id).ok().filter(|&n| n > 0);
+    id.ok_or_else(|| "ERR client-id should be greater than 0".to_owned())
+}
+
+/// The letters that a server knows as flags of a client.
+const FLAGS: &[u8] = b"OSMPxbtRBdcuAUreTIN";
+/// The letters that a server knows as capabilities of a client.
+const CAPABILITIES: &[u8] = b"r";
+
+impl Test {
+    fn parse(
+        name: &[u8],
+        value: &[u8],
+        negated: bool,
+        grammar: Grammar,
+        known: impl Fn(&[u8]) -> bool,
+    ) -> Result<Test, String> {
+        let shown = || String::from_utf8_lossy(value).into_owned();
+        let letters = |what: &str, all: &[u8]| match value.iter().all(|b| all.contains(b)) {
+            true => Ok(value.to_vec()),
+            false if negated => Err(format!(
+                "ERR Unknown {what} found in the NOT-{} filter: {}",
+                what.to_ascii_uppercase(),
+                shown()
+            )),
+            false => Err(format!("ERR Unknown {what} found in the provided filter: {}", shown())),
+        };
+        let seconds = |name: &str| match strict_i64(value) {
+            None => Err(format!("ERR {name} is not an integer or out of range")),
+            Some(n) => match u64::try_from(n) {
+                Ok(n @ 1..) => Ok(n),
+                _ => Err(format!("ERR {name} should be greater than 0")),
+            },
+        };
+        let newest = grammar >= Grammar::Valkey90;
+        Ok(match name {
+            b"id" => {
+                let id = strict_i64(value).unwrap_or(0);
+                Test::Ids(Ids::new(vec![valid_id(id)?]))
+            }
+            b"type" => Test::Kind(ClientKind::parse(value, grammar)?),
+            b"addr" => Test::Addr(value.to_vec()),
+            b"laddr" => Test::LocalAddr(value.to_vec()),
+            b"user" if known(value) => Test::User(value.to_vec()),
+            b"user" => return Err(format!("ERR No such user '{}'", shown())),
+            b"maxage" if !negated && grammar >= Grammar::Redis74 => Test::Age(seconds("maxage")?),
+            b"idle" if !negated && newest => Test::Idle(seconds("idle")?),
+            b"name" if newest => Test::Name(value.to_vec()),
+            b"lib-name" if newest => Test::LibName(value.to_vec()),
+            b"lib-ver" if newest => Test::LibVer(value.to_vec()),
+            b"ip" if newest => Test::Ip(value.to_vec()),
+            b"flags" if newest => Test::Flags(letters("flags", FLAGS)?),
+            b"capa" if newest => Test::Capa(letters("capa", CAPABILITIES)?),
+            b"db" if newest => match strict_i64(value).map(i32::try_from) {
+                Some(Ok(0)) => Test::Db,
+                Some(Ok(_)) if negated => {
+                    return Err("ERR NOT-DB number should be between 0 and 0".into());
+                }
+                Some(Ok(_)) => return Err("ERR DB number should be between 0 and 0".into()),
+                _ => return Err("ERR DB is not an integer or out of range".into()),
+            },
+            _ => return Err(SYNTAX.into()),
+        })
+    }
+
+    fn is_met_by(&self, line: &Line) -> bool {
+        let has_all = |letters: &[u8], of: &str| letters.iter().all(|l| of.as_bytes().contains(l));
+        match self {
+            Test::Ids(ids) => ids.has(line.id),
+            Test::Kind(kind) => kind.is(line),
+            Test::User(user) => *user == line.user.as_bytes(),
+            Test::Addr(addr) => *addr == line.addr.as_bytes(),
+            Test::LocalAddr(addr) => *addr == line.laddr.as_bytes(),
+            Test::Ip(ip) => line.addr.rsplit_once(':').is_some_and(|(host, port)| {
+                let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+                port != "0" && *ip == host.as_bytes()
+            }),
+            Test::Name(name) => !line.name.is_empty() && *name == line.name,
+            Test::LibName(name) => !line.lib_name.is_empty() && *name == line.lib_name,
+            Test::LibVer(version) => !line.lib_ver.is_empty() && *version == line.lib_ver,
+            Test::Age(least) => line.age >= *least,
+            Test::Idle(least) => line.idle >= *least,
+            Test::Flags(letters) => has_all(letters, &line.flags),
+            Test::Capa(letters) => has_all(letters, line.capa),
+            Test::Db => true,
+        }
+    }
 }
 
 fn pause(args: &Args) -> Result<Question, String> {
@@ -232,15 +439,18 @@ fn wrong_number(args: &Args) -> String {
 }
 
 impl ClientKind {
-    fn parse(word: &[u8]) -> Result<ClientKind, String> {
-        const WORDS: [(&str, ClientKind); 5] = [
+    fn parse(word: &[u8], grammar: Grammar) -> Result<ClientKind, String> {
+        const WORDS: [(&str, ClientKind); 6] = [
             ("normal", ClientKind::Normal),
             ("pubsub", ClientKind::PubSub),
             ("master", ClientKind::Master),
             ("replica", ClientKind::Replica),
             ("slave", ClientKind::Replica),
+            ("primary", ClientKind::Master),
         ];
-        let found = WORDS.iter().find(|(w, _)| word.eq_ignore_ascii_case(w.as_bytes()));
+        let known = if grammar >= Grammar::Valkey80 { 6 } else { 5 };
+        let mut words = WORDS.iter().take(known);
+        let found = words.find(|(w, _)| word.eq_ignore_ascii_case(w.as_bytes()));
         let unknown = || format!("ERR Unknown client type '{}'", String::from_utf8_lossy(word));
         found.map(|(_, kind)| *kind).ok_or_else(unknown)
     }
@@ -257,13 +467,16 @@ impl ClientKind {
 impl Selection {
     /// As far as its number tells, the client's line is wanted: making one asks the kernel.
     pub fn may_want(&self, id: u64) -> bool {
-        !matches!(self, Selection::Ids(ids) if !ids.has(id))
+        match self {
+            Selection::Matching(filter) => filter.may_match(id),
+            Selection::Ids(ids) => ids.has(id),
+        }
     }
 
     /// The client's line is wanted.
     pub fn wants(&self, line: &Line) -> bool {
         match self {
-            Selection::Kind(kind) => kind.is_none_or(|kind| kind.is(line)),
+            Selection::Matching(filter) => filter.matches(line),
             Selection::Ids(ids) => ids.has(line.id),
         }
     }
@@ -273,7 +486,7 @@ impl Selection {
     pub fn ordered(&self, mut lines: Vec<(u64, Vec<u8>)>) -> Vec<u8> {
         lines.sort_unstable_by_key(|(id, _)| *id);
         match self {
-            Selection::Kind(_) => lines.into_iter().flat_map(|(_, line)| line).collect(),
+            Selection::Matching(_) => lines.into_iter().flat_map(|(_, line)| line).collect(),
             Selection::Ids(ids) => {
                 let mut text = Vec::new();
                 for id in &ids.asked {
@@ -290,18 +503,19 @@ impl Selection {
 }
 
 impl Filter {
-    /// As far as its number tells, the client is one of those to close.
+    /// As far as its number tells, the client matches.
     pub fn may_match(&self, id: u64) -> bool {
-        self.skip != Some(id) && self.id.is_none_or(|wanted| wanted == id)
+        let by_id = |c: &Condition| match &c.test {
+            Test::Ids(ids) => ids.has(id) != c.negated,
+            _ => true,
+        };
+        self.skip != Some(id) && self.conditions.iter().all(by_id)
     }
 
-    /// The client is one of those to close.
+    /// The client meets all conditions.
     pub fn matches(&self, line: &Line) -> bool {
         self.may_match(line.id)
-            && self.kind.is_none_or(|kind| kind.is(line))
-            && self.user.as_ref().is_none_or(|user| *user == line.user.as_bytes())
-            && self.addr.as_ref().is_none_or(|addr| *addr == line.addr.as_bytes())
-            && self.laddr.as_ref().is_none_or(|laddr| *laddr == line.laddr.as_bytes())
+            && self.conditions.iter().all(|c| c.test.is_met_by(line) != c.negated)
     }
 }
 
@@ -311,13 +525,17 @@ mod tests {
     use crate::resp::ArgRange;
 
     fn parse(line: &str) -> Result<Question, String> {
+        parse_as(line, Grammar::Redis70)
+    }
+
+    fn parse_as(line: &str, grammar: Grammar) -> Result<Question, String> {
         let (mut buf, mut ranges) = (Vec::new(), Vec::new());
         for word in line.split(' ') {
             let start = buf.len() as u32;
             buf.extend_from_slice(word.as_bytes());
             ranges.push(ArgRange { start, end: buf.len() as u32 });
         }
-        Question::parse(&Args::new(&buf, &ranges), 7, |user| user == b"default")
+        Question::parse(&Args::new(&buf, &ranges), grammar, 7, |user| user == b"default")
     }
 
     /// The texts are a Redis 7.0.15's; tests/clients.rs compares many more with a running one.
@@ -376,7 +594,7 @@ mod tests {
     #[test]
     fn lines_in_the_order_asked() {
         let lines = || vec![(3, b"c".to_vec()), (1, b"a".to_vec()), (2, b"b".to_vec())];
-        assert_eq!(Selection::Kind(None).ordered(lines()), b"abc");
+        assert_eq!(Selection::Matching(Filter::default()).ordered(lines()), b"abc");
         assert_eq!(Selection::Ids(Ids::new(vec![3, 9, 1, 3])).ordered(lines()), b"cac");
     }
 
@@ -391,5 +609,49 @@ mod tests {
         let over = Pause { until: Instant::now(), all: true };
         assert_eq!(lax.joined(Some(over)), lax);
         assert!(parse(&format!("CLIENT PAUSE {}", i64::MAX)).is_ok());
+    }
+
+    #[test]
+    fn newer_filters() {
+        let line = |id, age, flags: &str| Line {
+            id,
+            age,
+            flags: flags.into(),
+            addr: format!("[::1]:{id}"),
+            user: "default".into(),
+            lib_name: if id == 8 { b"lib".to_vec() } else { Vec::new() },
+            capa: if id == 8 { "r" } else { "" },
+            ..Line::default()
+        };
+        let lines = [line(6, 5, "N"), line(7, 1, "N"), line(8, 90, "bx")];
+        let listed = |words: &str| -> Vec<u64> {
+            let asked = parse_as(&format!("CLIENT LIST {words}"), Grammar::Valkey90);
+            let Ok(Question::List(selection)) = asked else { panic!("{words}: {asked:?}") };
+            lines.iter().filter(|l| selection.wants(l)).map(|l| l.id).collect()
+        };
+        assert_eq!(listed("ID 8 6 TYPE normal"), [6, 8]);
+        assert_eq!(listed("ID 8 ID 6"), [6, 8]);
+        assert_eq!(listed("NOT-ID 8 6 SKIPME no"), [7]);
+        assert_eq!(listed("SKIPME yes"), [6, 8]);
+        assert_eq!(listed("MAXAGE 5"), [6, 8]);
+        assert_eq!(listed("IP ::1 NOT-FLAGS b"), [6, 7]);
+        assert_eq!(listed("FLAGS xb CAPA r LIB-NAME lib DB 0"), [8]);
+        assert_eq!(listed("NOT-LIB-NAME lib NOT-CAPA r"), [6, 7]);
+        assert!(listed("NAME x").is_empty() && listed("NOT-DB 0").is_empty());
+        assert!(listed("USER default NOT-USER default").is_empty());
+        assert_eq!(listed("FLAGS N FLAGS b"), [8], "the last one counts");
+        for (grammar, line) in [
+            (Grammar::Redis70, "CLIENT KILL MAXAGE 1"),
+            (Grammar::Redis74, "CLIENT KILL ID 1 2"),
+            (Grammar::Redis74, "CLIENT LIST MAXAGE 1"),
+            (Grammar::Valkey81, "CLIENT LIST NOT-ID 1"),
+            (Grammar::Valkey90, "CLIENT LIST NOT-MAXAGE 1"),
+            (Grammar::Valkey90, "CLIENT LIST ID 1 x"),
+        ] {
+            assert_eq!(parse_as(line, grammar), Err(SYNTAX.to_owned()), "{line}");
+        }
+        assert!(parse_as("CLIENT KILL MAXAGE 1", Grammar::Redis74).is_ok());
+        assert!(parse_as("CLIENT LIST TYPE primary", Grammar::Valkey80).is_ok());
+        assert!(parse_as("CLIENT LIST TYPE primary", Grammar::Redis74).is_err());
     }
 }

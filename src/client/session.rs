@@ -31,8 +31,19 @@ pub struct Session {
     /// `CLIENT SETNAME`.
     #[allow(clippy::box_collection)] // half as large where there is none
     pub name: Option<Box<Vec<u8>>>,
-    /// `CLIENT SETINFO`: library name and version.
-    pub library: Option<Box<(Vec<u8>, Vec<u8>)>>,
+    /// `CLIENT SETINFO` and `CLIENT CAPA`.
+    pub library: Option<Box<Library>>,
+}
+
+/// What a client says of its library.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Library {
+    /// `CLIENT SETINFO LIB-NAME`.
+    pub name: Vec<u8>,
+    /// `CLIENT SETINFO LIB-VER`.
+    pub version: Vec<u8>,
+    /// `CLIENT CAPA redirect`.
+    pub takes_redirects: bool,
 }
 
 /// The modes of a session.
@@ -121,7 +132,7 @@ impl Session {
 
     /// Bytes that it occupies beside itself.
     pub fn held(&self) -> usize {
-        let library = |l: &(Vec<u8>, Vec<u8>)| l.0.capacity() + l.1.capacity();
+        let library = |l: &Library| l.name.capacity() + l.version.capacity();
         let account = self.account.as_ref();
         account.map_or(0, |account| size_of_val(&**account) + account.asked())
             + self.name.as_ref().map_or(0, |n| n.len())

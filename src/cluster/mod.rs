@@ -4,6 +4,7 @@
 
 mod coverage;
 mod health;
+mod identity;
 mod parse;
 mod slot;
 pub mod trust;
@@ -12,9 +13,10 @@ pub use coverage::{SlotRange, diff, listed};
 pub use health::{
     Health, LagLimits, NodeHealth, Replication, Unfit, parse_replication, parse_zone,
 };
+pub use identity::{ClientFields, Identity, Product};
 pub use parse::{
     Info, ParseError, Replies, parse_info, parse_replies, parse_shards, parse_shards_tls,
-    parse_slots, parse_version,
+    parse_slots,
 };
 pub use slot::{SLOTS, Slot, hash_tag, slot_of};
 

@@ -287,13 +287,6 @@ pub fn parse_info(reply: &[u8]) -> Result<Info, ParseError> {
     })
 }
 
-/// The version in an `INFO server` reply.
-pub fn parse_version(reply: &[u8]) -> Option<String> {
-    let value = decode(reply).ok()?;
-    let version = value.text()?.lines().find_map(|l| l.strip_prefix("redis_version:"))?.trim();
-    Some(version.to_owned())
-}
-
 fn answer<'v, 'a>(
     value: &'v Value<'a>,
     command: &'static str,

@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use crate::client::{Census, Pause};
-use crate::cluster::{Health, NodeAddr, Snapshot};
+use crate::cluster::{Health, Identity, NodeAddr, Snapshot};
 use crate::command::CommandTable;
 use crate::metrics::WorkerStats;
 use crate::proxy_protocol::Endpoints;
@@ -57,8 +57,8 @@ pub enum ToWorker {
     Health(Arc<Health>),
     /// Look commands up in this from now on.
     Commands(Arc<CommandTable>),
-    /// The cluster's version, which HELLO tells.
-    Version(Arc<str>),
+    /// What the cluster's servers are.
+    Identity(Arc<Identity>),
     /// What a client asks of all workers: add to the answer, and let go of it.
     Asked(Arc<Inquiry>),
     /// From the last worker to let go of it, to the one that asked.

@@ -14,7 +14,7 @@ use super::descriptors::{Budget, Demand, Descriptors};
 use super::export::Exporter;
 use super::link::{Arrival, ToControl, ToWorker, WorkerHandle};
 use crate::client::{Census, Pause, Question};
-use crate::cluster::{Health, Snapshot};
+use crate::cluster::{Health, Identity, Snapshot};
 use crate::command::{CommandTable, Flags};
 use crate::config::{Auth, Config};
 use crate::metrics::{Totals, WorkerStats};
@@ -66,7 +66,7 @@ pub(super) struct Inner {
     /// Names of commands that were seen to block though the cluster does not say so, at most
     /// [`MOST_LEARNED`].
     learned: BTreeSet<Box<str>>,
-    version: Option<Arc<str>>,
+    identity: Option<Arc<Identity>>,
     users: Option<Arc<crate::users::Users>>,
     pause: Option<Pause>,
     /// What ended workers had counted.
@@ -139,7 +139,7 @@ impl Pool {
             health: None,
             commands,
             learned: BTreeSet::new(),
-            version: None,
+            identity: None,
             // Read before, to say what is wrong with it; not to be passed over if it is wrong now.
             users: Some(Arc::new(users)),
             pause: None,
@@ -240,8 +240,8 @@ impl Pool {
         if let Some(health) = &inner.health {
             handle.send(ToWorker::Health(Arc::clone(health)));
         }
-        if let Some(version) = &inner.version {
-            handle.send(ToWorker::Version(Arc::clone(version)));
+        if let Some(identity) = &inner.identity {
+            handle.send(ToWorker::Identity(Arc::clone(identity)));
         }
         if let Some(pause) = inner.pause {
             handle.send(ToWorker::Pause(pause));
@@ -445,10 +445,10 @@ impl Pool {
         self.inner().learned.len()
     }
 
-    /// Tells clients this version from now on.
-    pub fn set_version(&self, version: Arc<str>) {
-        self.inner().version = Some(Arc::clone(&version));
-        self.tell(|| ToWorker::Version(Arc::clone(&version)));
+    /// Answers clients as a server of this identity from now on.
+    pub fn set_identity(&self, identity: Arc<Identity>) {
+        self.inner().identity = Some(Arc::clone(&identity));
+        self.tell(|| ToWorker::Identity(Arc::clone(&identity)));
     }
 
     /// Takes a client's question to all workers. What they were told by it a worker that starts

@@ -21,7 +21,7 @@ use super::pool::Pool;
 use super::round::{Candidate, Found, Round};
 use super::status::Status;
 use crate::cluster::trust::{InUse, Reason, Rule, cluster_name};
-use crate::cluster::{Info, Node, NodeAddr, Snapshot, diff, listed, parse_version};
+use crate::cluster::{Identity, Info, Node, NodeAddr, Snapshot, diff, listed};
 use crate::command::CommandTable;
 use crate::config::Config;
 use crate::lines::Lines;
@@ -428,7 +428,7 @@ impl Refresher {
             Err(error) => return warn!(%error, "COMMAND was not answered"),
         };
         self.commands.due = false;
-        self.fetch_version(conn).await;
+        self.fetch_identity(conn).await;
         if reply == self.commands.reply {
             return;
         }
@@ -448,12 +448,12 @@ impl Refresher {
         self.commands.reply = reply;
     }
 
-    /// The version that HELLO tells the clients.
-    async fn fetch_version(&self, conn: &mut NodeConn) {
-        match conn.ask(&["INFO", "server"]).await.map(|reply| parse_version(&reply)) {
-            Ok(Some(version)) => self.pool.set_version(version.into()),
+    /// Asks what the node is, which clients are told, too.
+    async fn fetch_identity(&self, conn: &mut NodeConn) {
+        match ask_identity(conn).await {
+            Ok(Some(identity)) => self.pool.set_identity(Arc::new(identity)),
             Ok(None) => debug!("INFO has no redis_version"),
-            Err(error) => warn!(%error, "INFO was not answered"),
+            Err(error) => warn!(%error, "INFO, HELLO or CLIENT INFO was not answered"),
         }
     }
 
@@ -521,6 +521,13 @@ impl Refresher {
             _ => {}
         }
     }
+}
+
+async fn ask_identity(conn: &mut NodeConn) -> Result<Option<Identity>, AskError> {
+    let info = conn.ask(&["INFO", "server"]).await?;
+    let hello = conn.ask(&["HELLO"]).await?;
+    let client = conn.ask(&["CLIENT", "INFO"]).await?;
+    Ok(Identity::parse(&info, &hello, &client))
 }
 
 /// `None`: its name does not resolve.

@@ -171,12 +171,13 @@ pub enum Local {
     ClientGetName,
     ClientSetName,
     ClientSetInfo,
+    ClientCapa,
     ClientSwitch,
     /// CLUSTER: as the one node of a cluster.
     Cluster,
-    ReadOnly,
     /// CLUSTER MYSHARDID, which a 7.0 server does not have.
     ClusterMyShardId,
+    ReadOnly,
     ReadWrite,
     Asking,
     ClientTracking,
@@ -262,13 +263,13 @@ impl Refused {
     }
 }
 
-const PRIMARIES_OK: Behaviour = Behaviour::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded };
 /// Whether INFO with these arguments is to show slotway's own section: as a module's.
 pub fn asks_for_proxy_section(args: &Args) -> bool {
     const WITH: [&str; 4] = ["default", "all", "everything", "proxy"];
     args.len() == 1 || (1..args.len()).any(|i| WITH.iter().any(|word| args.is(i, word)))
 }
 
+const PRIMARIES_OK: Behaviour = Behaviour::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded };
 
 const fn nodes(server: Server) -> Behaviour {
     Behaviour::Fan { to: Fan::Nodes, merge: Merge::Server(server) }

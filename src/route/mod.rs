@@ -546,6 +546,9 @@ fn client_command(args: &Args, known: bool) -> Plan {
     if let Some((.., local)) = own {
         return Plan::Local(*local);
     }
+    if known && args.is(1, "capa") {
+        return Plan::Local(Local::ClientCapa);
+    }
     // A subcommand that the table has is about the connection, which is everybody's; one that it
     // has not is the node's to refuse.
     if known && !args.is(1, "help") {

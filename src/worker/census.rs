@@ -7,9 +7,9 @@ impl Worker {
     /// This worker's clients, added up.
     pub(super) fn census(&self) -> Census {
         let mut census = Census::default();
-        for (_, client) in self.clients.iter().filter(|(_, c)| !c.gone) {
+        for (index, client) in self.clients.iter().filter(|(_, c)| !c.gone) {
             census.count(client);
-            census.notice(client.output() as u64, || self.line(client));
+            census.notice(client.output() as u64, || self.line(index, client));
         }
         census
     }

@@ -3,7 +3,7 @@
 
 use super::Worker;
 use super::downstream::Flow;
-use crate::client::{Pause, Paused, Question, mode};
+use crate::client::{Grammar, Pause, Paused, Question, mode};
 use crate::command::{CommandId, Flags};
 use crate::resp::{Args, write};
 use crate::route::Local;
@@ -56,7 +56,7 @@ impl Worker {
         args: &Args,
     ) -> Flow {
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
-        let users = &self.users;
+        let (users, grammar) = (&self.users, Grammar::of(&self.identity));
         let mut reply = Vec::new();
         match local {
             Local::ClientInfo => self.client_info(index, &mut reply),
@@ -71,7 +71,7 @@ impl Worker {
                 }
                 None => write::error(&mut reply, "ERR syntax error"),
             },
-            _ => match Question::parse(args, client.session.id, |name| users.may_know(name)) {
+            _ => match Question::parse(args, grammar, client.session.id, |n| users.may_know(n)) {
                 Ok(question) => return self.ask_everyone(index, command, question),
                 Err(text) => write::error(&mut reply, &text),
             },
@@ -97,7 +97,7 @@ impl Worker {
     fn client_info(&self, index: usize, reply: &mut Vec<u8>) {
         let Some(client) = self.clients.get(index) else { return };
         let mut text = Vec::new();
-        self.line(client).write(&mut text);
+        self.line(index, client).write(self.identity.client_fields, &mut text);
         write::verbatim(reply, client.session.protocol, &text);
     }
 
@@ -114,7 +114,8 @@ impl Worker {
             return Ok(reply);
         }
         let me = self.clients.get(index).map_or(0, |c| c.session.id);
-        match Question::parse(args, me, |name| self.users.may_know(name)) {
+        let grammar = Grammar::of(&self.identity);
+        match Question::parse(args, grammar, me, |name| self.users.may_know(name)) {
             Ok(question) => return Err(question),
             Err(text) => write::error(&mut reply, &text),
         }

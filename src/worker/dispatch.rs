@@ -478,7 +478,7 @@ impl Worker {
             Local::Cluster | Local::ClusterMyShardId => self.settings.announced(client),
             _ => Announced::default(),
         };
-        let context = Context { version: &self.version, announced: &announced };
+        let context = Context { identity: &self.identity, announced: &announced };
         self.reply.clear();
         let before = client.session.protocol;
         let after = answer(local, args, &mut client.session, context, &mut self.reply);

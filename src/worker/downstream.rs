@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::no_room::NoRoom;
 use super::{NEXT_CLIENT, Source, Worker, drain, reaccount};
 use crate::buf::{CHUNK, WRITE_LIMIT};
-use crate::client::{Client, Paused, mode};
+use crate::client::{Client, Paused, Traffic, mode};
 use crate::control::{Arrival, Downstream};
 use crate::metrics::LimitHit;
 use crate::proxy_protocol::is_header_line;
@@ -127,6 +127,9 @@ impl Worker {
             Ok(n) => {
                 client.active = self.now;
                 self.stats.bytes_in += n as u64;
+                if let Some(traffic) = self.traffic.get_mut(index) {
+                    traffic.bytes_in += n as u64;
+                }
                 // A read that did not fill the buffer has emptied the socket, and the next byte makes
                 // an event. Not so the end that was announced with these bytes: it was an event.
                 if n == room || client.peer_closed {
@@ -200,7 +203,13 @@ impl Worker {
                 if len >= self.seeing.big_from {
                     self.look_at(index, &Args::new(&tail, &ranges), len);
                 }
-                self.dispatch_owned(index, tail, &ranges).err()
+                let left = self.dispatch_owned(index, tail, &ranges).err();
+                if left.is_none()
+                    && let Some(traffic) = self.traffic.get_mut(index)
+                {
+                    traffic.commands += 1;
+                }
+                left
             }
             Ok(Request::Incomplete { need }) => {
                 client.progress = progress;
@@ -268,6 +277,9 @@ impl Worker {
             };
             if flow != Flow::Pause {
                 pos += len;
+                if let Some(traffic) = self.traffic.get_mut(index) {
+                    traffic.commands += 1;
+                }
             }
             if let Some(client) = self.clients.get_mut(index) {
                 client.progress = RequestProgress::default();
@@ -424,6 +436,9 @@ impl Worker {
                     Ok(n) => {
                         is_over = n < WRITE_LIMIT;
                         self.stats.bytes_out += n as u64;
+                        if let Some(traffic) = self.traffic.get_mut(index) {
+                            traffic.bytes_out += n as u64;
+                        }
                         replies.out.release_sent(&mut self.pool);
                     }
                     Err(_) => return self.close_client(index),
@@ -574,6 +589,7 @@ impl Worker {
         reaccount(&mut self.accounted, &mut client.accounted, 0);
         client.generation = 0;
         self.stats.clients_closed += 1;
+        self.shared.clients.fetch_sub(1, Ordering::Relaxed);
         self.graveyard.push(index);
         self.uncount_client();
     }
@@ -585,4 +601,3 @@ impl Worker {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
     }
 }
-        self.shared.clients.fetch_sub(1, Ordering::Relaxed);

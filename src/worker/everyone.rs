@@ -114,10 +114,11 @@ impl Worker {
             Question::List(selection) => {
                 let wanted = |c: &Client| selection.may_want(c.session.id);
                 let lines = self.lines(wanted).filter(|(_, line)| selection.wants(line));
+                let fields = self.identity.client_fields;
                 let lines: Vec<(u64, Vec<u8>)> = lines
                     .map(|(_, line)| {
                         let mut text = Vec::new();
-                        line.write(&mut text);
+                        line.write(fields, &mut text);
                         (line.id, text)
                     })
                     .collect();
@@ -206,14 +207,15 @@ impl Worker {
     /// The lines of those clients of this worker that `wanted` says yes to.
     fn lines(&self, wanted: impl Fn(&Client) -> bool) -> impl Iterator<Item = (usize, Line)> {
         let clients = self.clients.iter().filter(move |(_, c)| !c.gone && wanted(c));
-        clients.map(|(index, client)| (index, self.line(client)))
+        clients.map(|(index, client)| (index, self.line(index, client)))
     }
 
     /// The client's line in CLIENT LIST.
-    pub(super) fn line(&self, client: &Client) -> Line {
+    pub(super) fn line(&self, index: usize, client: &Client) -> Line {
         let known = client.session.last_command < self.router.unknown();
         let spec = || self.router.table().get(CommandId(client.session.last_command));
-        Line::of(client, self.now, if known { &spec().name } else { "NULL" })
+        let traffic = self.traffic.get(index).copied().unwrap_or_default();
+        Line::of(client, self.now, if known { &spec().name } else { "NULL" }, traffic)
     }
 }
 

@@ -95,8 +95,8 @@ use mio::{Events, Poll, Token, Waker};
 use slab::Slab;
 
 use crate::buf::Pool;
-use crate::client::{Client, Multi, Pause, Paused, Replies};
-use crate::cluster::{Health, Snapshot};
+use crate::client::{Client, Multi, Pause, Paused, Replies, Traffic};
+use crate::cluster::{Health, Identity, Snapshot};
 use crate::command::CommandTable;
 use crate::config::Config;
 use crate::control::{ToControl, ToWorker, WorkerHandle};
@@ -244,8 +244,8 @@ struct Worker {
 
     router: Arc<Router>,
     snapshot: Arc<Snapshot>,
-    /// The version that HELLO tells.
-    version: Arc<str>,
+    /// What the cluster's servers are.
+    identity: Arc<Identity>,
     /// For each slot the node that its commands go to, or [`HELD`].
     routes: Box<[u16]>,
     /// For each slot the node that owns it, or [`NOBODY`]: `routes` without the holds.
@@ -287,6 +287,8 @@ struct Worker {
     nodes: Vec<Node>,
     upstreams: Slab<Upstream>,
     clients: Slab<Client>,
+    /// What has passed over the connection of each client, by its index.
+    traffic: Vec<Traffic>,
     next_generation: u32,
     holds: Holds<Waiting>,
     retries: retries::Retries,
@@ -351,9 +353,9 @@ struct Worker {
     #[allow(clippy::vec_box)] // they move between here and the clients, boxes and all
     spare_replies: Vec<Box<Replies>>,
     spare_gathers: Vec<Gather>,
+    spare_kept: Vec<Box<crate::seen::KeptArgs>>,
     #[allow(clippy::vec_box)] // as with `spare_replies`
     spare_multis: Vec<Box<Multi>>,
-    spare_kept: Vec<Box<crate::seen::KeptArgs>>,
 
     /// Bytes in all buffers.
     accounted: usize,
@@ -446,7 +448,7 @@ impl Worker {
             now: 0,
             router,
             snapshot: Arc::new(Snapshot::empty()),
-            version: "7.0.15".into(),
+            identity: Arc::default(),
             routes: vec![HELD; slots].into(),
             owners: vec![NOBODY; slots].into(),
             primaries: Vec::new(),
@@ -458,6 +460,7 @@ impl Worker {
             nodes: Vec::new(),
             upstreams: Slab::new(),
             clients: Slab::new(),
+            traffic: Vec::new(),
             next_generation: 0,
             holds: Holds::default(),
             retries: retries::Retries::new(config),
@@ -514,10 +517,10 @@ impl Worker {
             pool: Pool::default(),
             spare_replies: Vec::new(),
             spare_gathers: Vec::new(),
+            spare_kept: Vec::new(),
             spare_multis: Vec::new(),
             accounted: 0,
             accounted_messages: 0,
-            spare_kept: Vec::new(),
             stats,
         }
     }
@@ -680,7 +683,7 @@ impl Worker {
                 ToWorker::Topology(snapshot) => self.set_topology(snapshot),
                 ToWorker::Health(health) => self.set_health(health),
                 ToWorker::Commands(table) => self.set_commands(table),
-                ToWorker::Version(version) => self.version = version,
+                ToWorker::Identity(identity) => self.identity = identity,
                 ToWorker::Scrape(answer) => {
                     // Whoever asked may have given up: nobody to answer then.
                     let _ = answer.send(Box::new(self.counters()));

@@ -208,7 +208,7 @@ impl Worker {
                     let mut reply = Vec::new();
                     if let Some(client) = self.clients.get_mut(index) {
                         let announced = self.settings.announced(client);
-                        let context = Context { version: &self.version, announced: &announced };
+                        let context = Context { identity: &self.identity, announced: &announced };
                         answer(local, &args, &mut client.session, context, &mut reply);
                     }
                     exec.place(i, reply);

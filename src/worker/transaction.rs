@@ -15,7 +15,7 @@ use super::downstream::Flow;
 use super::no_room::NoRoom;
 use crate::buf::CHUNK;
 use crate::client::{EXEC, Multi, Paused, Place, mode};
-use crate::cluster::slot_of;
+use crate::cluster::{Product, slot_of};
 use crate::command::{Class, CommandId, Flags, key_positions};
 use crate::metrics::{LimitHit, TransactionKind};
 use crate::resp::{ArgRange, Args, Protocol, RequestProgress, scan_request};
@@ -60,8 +60,13 @@ impl Worker {
     /// A command of a client that has said MULTI.
     pub(super) fn dispatch_in_multi(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let command = self.router.command(args);
+        if let Some(client) = self.clients.get_mut(index) {
+            client.session.last_command = command;
+        }
         let spec = self.router.table().get(CommandId(command));
         let fits = spec.arity_fits(args.len());
+        // Valkey refuses MULTI and WATCH as other commands that it does not queue.
+        let no_multi = spec.flags.contains(Flags::NO_MULTI);
         let denied = spec.class == Class::Transaction
             && matches!(self.router.plan(command, args, &mut self.keys), Plan::Refuse(_));
         match &*spec.name {
@@ -78,11 +83,11 @@ impl Worker {
                 self.answer_own(index, command, b"+OK\r\n");
                 return Flow::Next;
             }
-            "multi" if fits => {
+            "multi" if fits && !no_multi => {
                 self.answer_own_error(index, command, "ERR MULTI calls can not be nested");
                 return Flow::Next;
             }
-            "watch" if fits => {
+            "watch" if fits && !no_multi => {
                 self.answer_own_error(index, command, "ERR WATCH inside MULTI is not allowed");
                 return Flow::Next;
             }
@@ -149,7 +154,12 @@ impl Worker {
             return Err(format!("ERR wrong number of arguments for '{name}' command").into());
         }
         if spec.flags.contains(Flags::NO_MULTI) {
-            return Err(b"ERR Command not allowed inside a transaction".into());
+            return Err(match self.identity.product {
+                Product::Redis => "ERR Command not allowed inside a transaction".into(),
+                Product::Valkey => {
+                    format!("ERR Command '{name}' not allowed inside a transaction").into()
+                }
+            });
         }
         let upper = || name.to_ascii_uppercase().replace('|', " ");
         let plan = self.router.plan(command, args, &mut self.keys);

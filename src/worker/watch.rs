@@ -9,6 +9,7 @@ use super::{NOBODY, Worker};
 use crate::client::{Errand, Kind, Watch};
 use crate::cluster::slot_of;
 use crate::command::{CommandId, key_positions};
+use crate::hash::fingerprint;
 use crate::resp::{Args, Protocol, RequestProgress, scan_request, write};
 use crate::route::Merge;
 use crate::upstream::{Dest, NO_SLOT};
@@ -88,11 +89,19 @@ impl Worker {
             let pending = self.pending(dest, command, slot, protocol);
             match lent {
                 Ok(u) => {
-                    if present.is_none() {
-                        let watch =
-                            Watch { slot, key: key.into(), asking: false, upstream: Some(u) };
-                        self.lent(index, |lent| lent.watches.push(watch));
-                    }
+                    let hashes = group.iter().map(|(_, key)| fingerprint(key));
+                    self.lent(index, |lent| {
+                        match lent.watches.iter_mut().find(|w| w.upstream == Some(u)) {
+                            Some(watch) => watch.keys.extend(hashes),
+                            None => lent.watches.push(Watch {
+                                slot,
+                                key: key.into(),
+                                keys: hashes.collect(),
+                                asking: false,
+                                upstream: Some(u),
+                            }),
+                        }
+                    });
                     self.send_owned(u, pending, frame);
                 }
                 Err(text) => self.fail(&pending, "slotway", &text),
@@ -213,21 +222,21 @@ impl Worker {
     }
 
     pub(super) fn watching(&mut self, client: (u32, u32), u: usize, slot: u16) {
-        if self.is_watching(client, u) {
-            return;
-        }
         let mut ranges = Vec::new();
         let limits = self.settings.accepted;
         self.lent_of(client, |lent| {
-            let key = lent.errand.as_ref().and_then(|errand| {
-                // WATCH's first argument; it was scanned before.
-                let progress = &mut RequestProgress::default();
-                let _ = scan_request(&errand.frame, &limits, progress, &mut ranges);
-                Args::new(&errand.frame, &ranges).get(1).map(Box::from)
-            });
-            let asking = lent.errand.as_ref().is_some_and(|e| e.asking);
-            let key = key.unwrap_or_default();
-            lent.watches.push(Watch { slot, key, asking, upstream: Some(u) });
+            // WATCH's arguments; it was scanned before.
+            let frame = lent.errand.as_ref().map_or(&[][..], |errand| errand.frame.as_slice());
+            let _ = scan_request(frame, &limits, &mut RequestProgress::default(), &mut ranges);
+            let args = Args::new(frame, &ranges);
+            let hashes = args.iter().skip(1).map(fingerprint);
+            if let Some(watch) = lent.watches.iter_mut().find(|w| w.upstream == Some(u)) {
+                return watch.keys.extend(hashes);
+            }
+            let key = args.get(1).map(Box::from).unwrap_or_default();
+            let asking = lent.errand.as_ref().is_some_and(|errand| errand.asking);
+            let keys = hashes.collect();
+            lent.watches.push(Watch { slot, key, keys, asking, upstream: Some(u) });
         });
     }
 
