@@ -3,10 +3,10 @@
 
 mod common;
 
+use common::session::{is_closed, session};
 use common::{Proxy, Setting, eventually};
 use slotway::sandbox::{Conn, Reply, Standalone, StandaloneOptions};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 
 const TWO_WORKERS: &[&str] = &["--workers", "2"];
 
@@ -159,38 +159,6 @@ const SAME: &[&str] = &[
     "QUIT x",
     "QUIT|PING",
 ];
-
-/// All bytes that come for a session's commands, sent in one go, up to an ECHO behind them or to
-/// the end of the connection.
-fn session(mut conn: Conn, protocol: u8, line: &str) -> String {
-    if protocol == 3 {
-        conn.command(&["HELLO", "3"]).expect("HELLO");
-    }
-    for command in line.split('|') {
-        let words: Vec<&str> = command.split(' ').collect();
-        conn.send(&words).expect("to send");
-    }
-    let mut all = Vec::new();
-    // It may be closed by now.
-    let _ = conn.send(&["ECHO", "the end"]);
-    loop {
-        match conn.receive_raw() {
-            Ok(frame) if frame == b"$7\r\nthe end\r\n" => break,
-            Ok(frame) => all.extend(frame),
-            Err(error) if is_closed(&error) => {
-                all.extend(b"(closed)");
-                break;
-            }
-            Err(error) => panic!("{line}: {error}, after {}", all.escape_ascii()),
-        }
-    }
-    all.escape_ascii().to_string()
-}
-
-fn is_closed(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-    matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
-}
 
 #[test]
 fn a_standalone_server_says_the_same() {

@@ -57,7 +57,7 @@ const NOTES: &[(&str, &str)] = &[
     ),
     (
         "cluster",
-        "As a healthy cluster answers that has one node, with all slots: slotway, at the address `announce`. So clients that speak to a cluster work here, too",
+        "As a healthy cluster answers that has one node, with all slots: slotway, at the address `announce`. So clients that speak to a cluster work here, too. `redis-cli --cluster check` refuses slotway (`INFO` says `cluster_enabled:0`), and `redis-benchmark --cluster` refuses every cluster of one node: use both without `--cluster`, or with the nodes",
     ),
     (
         "cluster|countkeysinslot",
@@ -95,11 +95,11 @@ const NOTES: &[(&str, &str)] = &[
     ("client|info", "As `CLIENT LIST`"),
     (
         "client|kill",
-        "All filters of 7.0. Commands of the killed that were sent to nodes are carried out",
+        "The filters of the cluster's version: see *Server versions*. Commands of the killed that were sent to nodes are carried out",
     ),
     (
         "client|list",
-        "All fields of 7.0, and 7.2's `lib-name` and `lib-ver`. Buffers that slotway has not are 0 (`rbs`, `rbp`, `obl`, `argv-mem`); `omem` are the replies not taken, `oll` those still owed",
+        "The fields of the cluster's version: see *Server versions*. Buffers that slotway has not are 0 (`rbs`, `rbp`, `obl`, `argv-mem`); `omem` are the replies not taken, `oll` those still owed",
     ),
     (
         "client|pause",
@@ -152,11 +152,11 @@ const NOTES: &[(&str, &str)] = &[
     ("function|list", "As `FUNCTION DUMP`"),
     (
         "hello",
-        "`HELLO 2` and `HELLO 3`. The reply says mode `standalone`, role `master`, and the cluster's version. `AUTH` as the command `AUTH`. Waits until all earlier commands of the connection are answered",
+        "`HELLO 2` and `HELLO 3`. The reply says mode `standalone`, role `master`, and a node's `server`, `version` and `modules`. `AUTH` as the command `AUTH`. Waits until all earlier commands of the connection are answered",
     ),
     (
         "info",
-        "Sums, extremes or the first value, as fits the field; `redis_mode:standalone`, `cluster_enabled:0`; a section `# Proxy` is added",
+        "Sums, extremes or the first value, as fits the field; `connected_clients`, `blocked_clients` and `maxclients` are slotway's own; `redis_mode:standalone`, `cluster_enabled:0` (so `redis-cli --cluster` refuses to work with slotway); a section `# Proxy` is added, or asked for with `INFO proxy`",
     ),
     ("discard", "What was queued is forgotten; no node has seen it"),
     (
@@ -196,7 +196,10 @@ const NOTES: &[(&str, &str)] = &[
     ),
     ("select", "`SELECT 0` is OK, other numbers get an error: a cluster has one database"),
     ("latency", "Where some nodes have nothing to say of the event, the others' is shown"),
-    ("latency|histogram", "What primaries have done, once: replicas do the same again"),
+    (
+        "latency|histogram",
+        "What primaries have done, once: replicas do the same again. What slotway answers itself is not in it, what it sends to nodes by itself (`PING`, `CLIENT SETNAME`) is",
+    ),
     ("latency|reset", "The most that a node has reset"),
     (
         "scan",
@@ -213,7 +216,7 @@ const NOTES: &[(&str, &str)] = &[
     ),
     (
         "slowlog|get",
-        "Slotway's own: what clients waited for, with their own addresses. `PROXY SLOWLOG GET` says where the time went, `PROXY SLOWLOG NODES GET` shows the nodes' own logs",
+        "Slotway's own: what clients waited for, with their own addresses, each command as its client sent it (a transaction as `EXEC`). `PROXY SLOWLOG GET` says where the time went, `PROXY SLOWLOG NODES GET` shows the nodes' own logs",
     ),
     ("slowlog|reset", "Slotway's own; `PROXY SLOWLOG NODES RESET` is for the nodes"),
     ("slowlog|len", "As `SLOWLOG GET`"),
@@ -461,10 +464,10 @@ fn merge_words(merge: Merge) -> &'static str {
             Server::MemoryStats => "field by field: sums, and ratios of sums",
             Server::FunctionStats => "the script that runs longest",
             Server::Role => "one primary's, without replicas",
+            Server::SlotStats(_) => "all nodes' slots, in the order asked for",
             Server::RandomKey => "one of the keys, each of all equally likely",
         },
     }
-            Server::SlotStats(_) => "all nodes' slots, in the order asked for",
 }
 
 fn notes(spec: &CommandSpec, behaviour: Behaviour) -> String {
@@ -616,8 +619,8 @@ The column **where it goes** in the tables below:
 
 - **its key's slot**: to the primary that serves the slot of its key, the bytes as the client sent them.
 - **the slot that all its keys share**: the same, for commands with several keys. If the keys lie in different slots the client gets an error that begins with `CROSSSLOT` and names two of them; with `commands.cross_slot = "emulate"` slotway carries the command out in steps, see *Keys in several slots*. Keys share a slot if they have the same hash tag: `{user:7}:name` and `{user:7}:mail`.
-- **split by slot**: keys may lie in any slots. If they share one, the command goes there as it is. Otherwise each slot gets a command with its own keys, all at the same time, and slotway makes one reply. Each part is atomic, the whole is not. If a part fails, the reply is an error that names the nodes that failed; the other parts have been done. While a slot is being migrated, its part may be divided further, see [below](#when-slots-move-and-nodes-fail).
-- **every primary** (every one that owns slots: another has no keys), **every node** (replicas included; those that the cluster reports as down are left out): to all of them, and one reply is made. If some fail, the reply is an error that names them.
+- **split by slot**: keys may lie in any slots. If they share one, the command goes there as it is. Otherwise each slot gets a command with its own keys, all at the same time, and slotway makes one reply. Each part is atomic, the whole is not. If a part fails, the reply is an error that names the nodes that failed; the other parts have been done. If all parts fail with the same error, or those that fail do and the command only reads, the reply is that error. While a slot is being migrated, its part may be divided further, see [below](#when-slots-move-and-nodes-fail).
+- **every primary** (every one that owns slots: another has no keys), **every node** (replicas included; those that the cluster reports as down are left out): to all of them, and one reply is made. If some fail, the reply is an error that names them, with the same exceptions.
 - **any primary**: one that answers for all. A client always gets the same one while the cluster stays as it is.
 - **answered by slotway**: no node is asked.
 - **refused**: an error that says why. What would act on one node behind the cluster's back is refused with `NOPERM` unless `commands.allow` names it (or `@dangerous`); it then goes to the node of its keys, or to any primary. What would take over a connection that clients share (`SYNC`, `SCRIPT DEBUG` …) is refused in any case. `commands.deny` refuses any other command, by its name, a subcommand's or an ACL category ([configuration](configuration.md#commands)). What scripts call is not looked at.
@@ -627,6 +630,18 @@ The column **where it goes** in the tables below:
 A request with the wrong number of arguments goes to any primary, whose error the client gets. So does a command or a subcommand that is not in the table (but all of `CLUSTER` is slotway's): if the cluster knows it after all, its redirection to the right node is followed and slotway reads the cluster's table again, at most every five seconds. A module's command whose server does not say where all its keys are is routed by those that it does say. `HELP` subcommands are the server's own, from any primary, but for `PROXY HELP`; `CLUSTER HELP` therefore also lists what is refused here.
 
 There is one database, 0, because a Redis Cluster has no other.
+
+## Server versions
+
+The answers that slotway gives itself are those of a server of the cluster's own version. Slotway asks a node what it is (`INFO server`, `HELLO`, `CLIENT INFO`) together with its command table. Until one has answered, and of what it refuses to say, the answers are Redis 7.0's.
+
+- **All versions**: `HELLO` says `server`, `version` and `modules` as a node does (modules without their arguments), but for mode and role. `CLIENT LIST` and `CLIENT INFO` show the fields that a node shows, with numbers of slotway's own where it has them; `lib-name` and `lib-ver`, `CLIENT SETINFO` and `CLIENT NO-TOUCH` also on a 7.0 cluster.
+- **Redis 7.2**: `WAITAOF`, as `WAIT`: at every primary that the client has written to, the least of each number. `CLUSTER MYSHARDID`: slotway's own, the same for all slotways with the same `announce`.
+- **Redis 7.4, 8.0**: `CLIENT KILL MAXAGE`; the fields `watch` and `io-thread` (always 0).
+- **Redis 8.2**: `BITOP` with `DIFF`, `DIFF1`, `ANDOR` and `ONE`, also over several slots (`emulate`); `CLUSTER SLOT-STATS` over all primaries, in the order and with the limit asked for; the fields `tot-net-in`, `tot-net-out` and `tot-cmds`. Not known: `CLUSTER MIGRATION` (an unknown subcommand here).
+- **Valkey 8.0**: `CLIENT CAPA` (slotway redirects nobody, whatever a client is capable of) and the field `capa`; `SCRIPT SHOW`, for every script that slotway has, wherever it was executed; `CLUSTER SLOT-STATS`; `CLIENT KILL MAXAGE`; the type `primary`; `MULTI` and `WATCH` behind `MULTI` are refused in Valkey's words and make `EXEC` fail.
+- **Valkey 8.1**: several numbers behind `ID`, and the filters of `CLIENT KILL` for `CLIENT LIST`. `COMMANDLOG` is one primary's.
+- **Valkey 9.0**: the filters `NAME`, `IDLE`, `FLAGS`, `LIB-NAME`, `LIB-VER`, `DB`, `CAPA` and `IP`, and the negations of all filters (`NOT-ID` …) but `MAXAGE` and `IDLE`. Not known: the subcommands of `CLUSTER` that migrate slots, and databases other than 0.
 
 ## Users
 

@@ -6,6 +6,7 @@
 
 pub mod load;
 pub mod pubsub;
+pub mod session;
 pub mod transactions;
 
 use rustix::process::{Pid, Signal, kill_process};
