@@ -29,4 +29,4 @@ pub mod table;
 pub mod talk;
 
 pub use table::{Entry, TABLE, begin, entry};
-pub use talk::{Emulation, Next, Request, Step, Talk};
+pub use talk::{Emulation, LastStep, Next, Request, Step, Talk};

@@ -86,9 +86,12 @@ fn from_full(req: &Request, key: &[u8], reply: &[u8]) -> Outcome {
 
 /// Pops from `key`, or finds it empty.
 async fn try_pop(talk: &Talk, req: &Request, key: &[u8], blocking: bool) -> Outcome {
-    let reply = talk.one(attempt(req, key, blocking)).await;
+    let reply = talk.one(attempt(req, key, blocking).last()).await;
     if blocking && is_out_of_memory(&reply) {
-        let reply = talk.one(attempt_if_full(req, key)).await;
+        let step = attempt_if_full(req, key);
+        // The others answer without the key.
+        let step = if req.name.ends_with("mpop") { step.last() } else { step };
+        let reply = talk.one(step).await;
         return from_full(req, key, &reply);
     }
     unwrapped(&reply, blocking)

@@ -31,6 +31,8 @@ pub struct Step {
     pub anywhere: bool,
     /// It changes nothing that stays, whatever its commands are: it may be sent twice.
     pub harmless: bool,
+    /// An array in reply to its one command is the client's reply.
+    pub last: bool,
 }
 
 /// How often what changes nothing is asked again.
@@ -83,7 +85,8 @@ impl Step {
         write::request(&mut frame, args);
         let names = vec![name_of(args)];
         let harmless = is_harmless(&names);
-        Step { slot: slot_of(key).0, frame, names, batch: false, anywhere: false, harmless }
+        let slot = slot_of(key).0;
+        Step { slot, frame, names, batch: false, anywhere: false, harmless, last: false }
     }
 
     /// Several commands for the slot of `key`, all or nothing.
@@ -95,6 +98,7 @@ impl Step {
             batch: true,
             anywhere: false,
             harmless: false,
+            last: false,
         };
         for args in commands {
             write::request(&mut step.frame, &args);
@@ -146,12 +150,20 @@ impl Step {
         write::request(&mut frame, &args);
         let (slot, harmless) = (self.slot, self.harmless);
         let names = vec!["eval".to_owned()];
-        Some(Step { slot, frame, names, batch: false, anywhere: false, harmless })
+        let last = self.last;
+        Some(Step { slot, frame, names, batch: false, anywhere: false, harmless, last })
     }
 
     /// The same that leaves nothing behind.
     pub fn harmless(mut self) -> Step {
         self.harmless = true;
+        self
+    }
+
+    /// The same where an array in reply to its one command is the client's reply: a large one may be
+    /// handed on as it arrives, and the recipe does not hear of it.
+    pub fn last(mut self) -> Step {
+        self.last = true;
         self
     }
 
@@ -352,6 +364,15 @@ pub enum Next {
     Done(Vec<u8>),
 }
 
+/// How a step with [`Step::last`] is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastStep {
+    /// By itself.
+    Command,
+    /// Between MULTI and EXEC.
+    Batch,
+}
+
 /// An emulated command under way.
 pub struct Emulation {
     future: Pin<Box<dyn Future<Output = Outcome>>>,
@@ -363,6 +384,8 @@ pub struct Emulation {
     request: usize,
     begun: bool,
     paused: bool,
+    /// See [`Emulation::last_step`].
+    last_step: Option<LastStep>,
     /// The command's name.
     name: String,
     /// Its request's.
@@ -394,6 +417,7 @@ impl Emulation {
             request: bytes,
             begun: false,
             paused: false,
+            last_step: None,
             name,
         }
     }
@@ -421,6 +445,11 @@ impl Emulation {
                     Some(steps) => {
                         self.left = steps.len();
                         self.replies = vec![Vec::new(); steps.len()];
+                        self.last_step = match &*steps {
+                            [step] if step.last && step.batch => Some(LastStep::Batch),
+                            [step] if step.last => Some(LastStep::Command),
+                            _ => None,
+                        };
                         Next::Ask(steps)
                     }
                     None => {
@@ -440,6 +469,11 @@ impl Emulation {
         }
         self.left = self.left.saturating_sub(1);
         self.left == 0
+    }
+
+    /// The step under way, if an array in reply to its one command is the client's reply.
+    pub fn last_step(&self) -> Option<LastStep> {
+        self.last_step
     }
 
     /// Bytes that it holds.

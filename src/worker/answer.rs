@@ -130,13 +130,14 @@ impl Worker {
     pub(super) fn fail(&mut self, pending: &Pending, node: &str, text: &str) {
         let lane = self.lane_of(pending);
         match pending.dest {
-            Dest::Client { .. } => {
+            Dest::Client { index, generation, seq } => {
                 if let Some(stats) = self.stats.commands.get_mut(usize::from(pending.command)) {
                     stats.refused += 1;
                 }
                 let mut frame = Vec::new();
                 write::error(&mut frame, text);
                 self.deliver_own(pending.dest, &frame);
+                self.end_handed_on((index, generation), seq);
             }
             Dest::Part { gather, first } => self.fail_part(gather, first, node.to_owned(), text),
             Dest::Join { join, .. } => self.join_lost(join),

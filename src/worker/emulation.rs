@@ -8,16 +8,17 @@
 
 use super::clock::{Job, Timer};
 use super::downstream::Flow;
+use super::no_room::NoRoom;
 use super::{Gathering, Worker, reaccount};
 use crate::buf::CHUNK;
 use crate::client::{Errand, Kind};
 use crate::cluster::slot_of;
 use crate::command::{CommandId, no_number_of_keys};
-use crate::emulate::{self, Next, Request, Step};
+use crate::emulate::{self, LastStep, Next, Request, Step};
 use crate::metrics::{EmulatedOutcome, Histogram, LimitHit};
 use crate::resp::{Args, write};
 use crate::route::{Gather, Merge, wait_time};
-use crate::upstream::{Dest, NO_SLOT, flag};
+use crate::upstream::{Dest, NO_SLOT, State, flag};
 
 /// How long a command tries to get hold of a key that another one moves, microseconds.
 const PATIENCE: u64 = 6_000_000;
@@ -118,17 +119,26 @@ impl Worker {
         let now = self.now;
         let Some(gathering) = self.gatherings.get_mut(g) else { return };
         let Some(emulation) = gathering.emulation.as_mut() else { return };
+        let only_read = emulation.only_reads();
         let next = emulation.advance(now);
+        let begins_to_write = only_read && !emulation.only_reads();
         let held = emulation.held();
         reaccount(&mut self.accounted, &mut gathering.accounted, held);
+        let ticket = emulation_ticket(gathering);
         match next {
+            // The last moment at which it can be refused.
+            Next::Ask(_) if begins_to_write && self.is_over_memory() => {
+                self.stats.limits_hit[LimitHit::Memory as usize] += 1;
+                let mut reply = Vec::new();
+                write::error(&mut reply, &NoRoom::Unchanged.text(&self.settings));
+                self.end_emulation(g, &reply);
+            }
             Next::Ask(steps) => {
                 for (i, step) in (0..).zip(steps) {
                     self.send_step(g, i, step);
                 }
             }
             Next::Pause(micros) => {
-                let ticket = emulation_ticket(gathering);
                 let due = now + micros;
                 self.timers.push(Timer { due, job: Job::Emulation(g, ticket) });
             }
@@ -177,6 +187,55 @@ impl Worker {
         }
     }
 
+    /// The reply to a step has begun to arrive at connection `u`. If it is the client's reply
+    /// ([`emulate::Step::last`]) the client gets it from here on as that of an ordinary command, so
+    /// that it need not fit into `limits.memory`. Gives what of `piece` is the client's.
+    #[cold]
+    pub(super) fn hand_on_step<'a>(
+        &mut self,
+        u: usize,
+        g: u32,
+        piece: &'a [u8],
+    ) -> Option<&'a [u8]> {
+        let up = self.upstreams.get_mut(u).filter(|up| up.state == State::Ready)?;
+        let pending = up.pending.front_mut().filter(|p| p.before == up.swallowed)?;
+        let gathering = self.gatherings.get_mut(g as usize)?;
+        let piece = match gathering.emulation.as_ref()?.last_step()? {
+            LastStep::Command => piece,
+            LastStep::Batch => piece.strip_prefix(b"*1\r\n")?,
+        };
+        let client = self.clients.get(gathering.lane.0 as usize);
+        let is_here = client.is_some_and(|c| c.generation == gathering.lane.1 && !c.gone);
+        if !is_here || piece.first() != Some(&b'*') {
+            return None;
+        }
+        pending.dest = gathering.to;
+        pending.command = gathering.command;
+        reaccount(&mut self.accounted, &mut gathering.accounted, 0);
+        let command = gathering.command;
+        self.gatherings.try_remove(g as usize);
+        self.count_emulated(command, EmulatedOutcome::Ok);
+        Some(piece)
+    }
+
+    /// The reply of an emulated command that was handed on as it arrived is there, or will not come.
+    pub(super) fn end_handed_on(&mut self, client: (u32, u32), seq: u32) {
+        let lent = self.clients.get(client.0 as usize).and_then(|c| c.lent.as_ref());
+        let errand = lent.and_then(|lent| lent.errand.as_ref());
+        if errand.is_some_and(|errand| errand.kind == Kind::Emulated) {
+            self.end_errand(client, seq);
+        }
+    }
+
+    fn count_emulated(&mut self, command: u16, outcome: EmulatedOutcome) {
+        let name = &self.router.table().get(CommandId(command)).name;
+        if let Some((at, _)) = emulate::entry(name)
+            && let Some(counts) = self.stats.emulated.get_mut(at)
+        {
+            counts[outcome as usize] += 1;
+        }
+    }
+
     /// The client gets its reply.
     fn end_emulation(&mut self, g: usize, reply: &[u8]) {
         let Some(mut gathering) = self.gatherings.try_remove(g) else { return };
@@ -198,12 +257,7 @@ impl Worker {
             true => EmulatedOutcome::Ok,
             false => EmulatedOutcome::Error,
         };
-        let name = &self.router.table().get(CommandId(gathering.command)).name;
-        if let Some((at, _)) = emulate::entry(name)
-            && let Some(counts) = self.stats.emulated.get_mut(at)
-        {
-            counts[outcome as usize] += 1;
-        }
+        self.count_emulated(gathering.command, outcome);
         if let Some(slow) = gathering.slow.take() {
             self.slow_gathering(*slow, gathering.command, gathering.to);
         }

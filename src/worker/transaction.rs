@@ -258,6 +258,13 @@ impl Worker {
             self.answer_own_error(index, command, text);
             return Flow::Next;
         }
+        if self.is_over_memory() {
+            self.drop_transaction(index);
+            self.stats.limits_hit[LimitHit::Memory as usize] += 1;
+            let text = format!("{DISCARDED}{}", NoRoom::Unchanged.text(&self.settings));
+            self.answer_own_error(index, command, &text);
+            return Flow::Next;
+        }
         if multi.publishes && self.exec_waits(index) {
             return Flow::Pause;
         }

@@ -454,6 +454,15 @@ impl Worker {
         if let Dest::Join { join, part } = pending.dest {
             return up.state == State::Ready && self.join_piece(u, join, part, piece);
         }
+        let piece = match pending.dest {
+            Dest::Part { gather, .. } => match self.hand_on_step(u, gather, piece) {
+                Some(piece) => piece,
+                None => return false,
+            },
+            _ => piece,
+        };
+        let Some(up) = self.upstreams.get_mut(u) else { return false };
+        let Some(pending) = up.pending.front() else { return false };
         let Dest::Client { index, generation, seq } = pending.dest else { return false };
         // Its counts of subscribers are put right when all of it is here.
         if up.swallowed < pending.before || pending.has(flag::PUBLISHES) {
@@ -632,6 +641,9 @@ impl Worker {
             self.mark_client(index as usize);
         }
         self.answered(&pending);
+        if let Dest::Client { index, generation, seq } = pending.dest {
+            self.end_handed_on((index, generation), seq);
+        }
         if let (Some(client), Dest::Client { seq, .. }) = (dedicated, pending.dest) {
             if !self.is_watching(client, u) {
                 self.give_back(u);
