@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::session::{is_closed, session};
+use common::session::{assert_same, is_closed};
 use common::{Proxy, Setting, eventually};
 use slotway::sandbox::{Conn, Reply, Standalone, StandaloneOptions};
 use std::collections::{BTreeMap, BTreeSet};
@@ -165,17 +165,7 @@ fn a_standalone_server_says_the_same() {
     let server = Standalone::start(StandaloneOptions::default()).expect("a server");
     // PAUSE is about everybody: nobody else's slotway.
     let Setting { proxy, cluster: _cluster } = common::setting(TWO_WORKERS);
-    let mut different = Vec::new();
-    for protocol in [2, 3] {
-        for line in SAME {
-            let want = session(server.connect().expect("a connection"), protocol, line);
-            let got = session(proxy.connect(), protocol, line);
-            if want != got {
-                different.push(format!("{line} (RESP{protocol})\n  {want}\n  {got}"));
-            }
-        }
-    }
-    assert!(different.is_empty(), "server, slotway:\n{}", different.join("\n"));
+    assert_same(&server, &proxy, SAME);
 }
 
 fn text(reply: Reply) -> String {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use common::Proxy;
-use common::session::session;
+use common::session::assert_same;
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply, Standalone, StandaloneOptions};
 
 /// A cluster of three primaries, slotway in front of it, and a single server of the same version.
@@ -106,17 +106,7 @@ const SAME: &[&str] = &[
 
 fn says_the_same(server: &str) {
     let Setting { proxy, cluster: _cluster, server } = setting(server, &[]);
-    let mut different = Vec::new();
-    for protocol in [2, 3] {
-        for line in SAME {
-            let want = session(server.connect().expect("a connection"), protocol, line);
-            let got = session(proxy.connect(), protocol, line);
-            if want != got {
-                different.push(format!("{line} (RESP{protocol})\n  {want}\n  {got}"));
-            }
-        }
-    }
-    assert!(different.is_empty(), "server, slotway:\n{}", different.join("\n"));
+    assert_same(&server, &proxy, SAME);
 }
 
 #[test]
@@ -412,7 +402,8 @@ fn info_counts_the_clients_of_slotway() {
 
 #[test]
 fn a_read_says_busy_in_the_words_of_the_node() {
-    let Setting { proxy, cluster: _cluster, server: _server } = setting("redis 7.0", &[]);
+    let Setting { proxy, cluster: _cluster, server: _server } =
+        setting("redis 7.0", &["--workers", "2"]);
     let mut conn = proxy.connect();
     assert!(ask(&mut conn, &["CONFIG", "SET", "busy-reply-threshold", "10"]).is_ok());
     let mut busy = proxy.connect();

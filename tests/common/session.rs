@@ -1,11 +1,12 @@
 //! Sessions of which every byte is compared: with a server and with slotway.
 
-use slotway::sandbox::Conn;
+use super::Proxy;
+use slotway::sandbox::{Conn, Standalone};
 use std::io;
 
 /// All bytes that come for a session's commands, sent in one go, up to an ECHO behind them or to
 /// the end of the connection.
-pub fn session(mut conn: Conn, protocol: u8, line: &str) -> String {
+fn session(mut conn: Conn, protocol: u8, line: &str) -> String {
     if protocol == 3 {
         conn.command(&["HELLO", "3"]).expect("HELLO");
     }
@@ -33,4 +34,20 @@ pub fn session(mut conn: Conn, protocol: u8, line: &str) -> String {
 pub fn is_closed(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
+}
+
+/// Each of `lines` is a session, `|` parts its commands. The same bytes must come from the server and
+/// from slotway, in both protocols.
+pub fn assert_same(server: &Standalone, proxy: &Proxy, lines: &[&str]) {
+    let mut different = Vec::new();
+    for protocol in [2, 3] {
+        for line in lines {
+            let want = session(server.connect().expect("a connection"), protocol, line);
+            let got = session(proxy.connect(), protocol, line);
+            if want != got {
+                different.push(format!("{line} (RESP{protocol})\n  {want}\n  {got}"));
+            }
+        }
+    }
+    assert!(different.is_empty(), "server, slotway:\n{}", different.join("\n"));
 }
