@@ -114,7 +114,7 @@ impl Moment {
 
     /// How a node is, in a word, and why it is so.
     pub fn state(&self, node: &Node) -> (&'static str, Option<String>) {
-        if !node.online {
+        if !node.is_online() {
             return ("failed", Some("the cluster says that it is not online".to_owned()));
         }
         let stats = self.node(&node.addr);

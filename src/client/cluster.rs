@@ -184,7 +184,7 @@ mod tests {
                 let [node] = read.nodes.as_slice() else { panic!("{read:?}") };
                 assert_eq!((&*node.addr.host, node.addr.port), ("10.0.0.9", 6379));
                 assert_eq!(*node.id, *me().id());
-                assert!(node.online);
+                assert!(node.is_online());
             }
         }
         assert!(ask("cluster shards", Protocol::Resp3).starts_with("*1\r\n%2\r\n$5\r\nslots\r\n"));

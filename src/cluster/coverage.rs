@@ -102,7 +102,7 @@ pub fn diff(old: &Snapshot, new: &Snapshot) -> Vec<String> {
             }
             _ => {}
         }
-        match (was.online, node.online) {
+        match (was.is_online(), node.is_online()) {
             (true, false) => changes.push(format!("node {} is not online", node.addr)),
             (false, true) => changes.push(format!("node {} is online", node.addr)),
             _ => {}

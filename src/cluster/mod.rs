@@ -51,6 +51,18 @@ pub enum Role {
     Replica,
 }
 
+/// How a node stands, as the node that was asked sees it; a better state is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NodeState {
+    /// Failed: the other nodes do not reach it.
+    Failed,
+    /// A replica that has not received anything from its primary yet: it may be without data, or
+    /// its primary may have had nothing to send. It answers.
+    Loading,
+    /// In service.
+    Online,
+}
+
 /// One node of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -65,8 +77,8 @@ pub struct Node {
     pub socket: Option<SocketAddr>,
     /// Primary or replica.
     pub role: Role,
-    /// The cluster says it is online (not failed, not loading).
-    pub online: bool,
+    /// How the node stands, as the cluster says.
+    pub state: NodeState,
 }
 
 /// Whether `id` is one that a real node has: 40 hexadecimal digits.
@@ -75,6 +87,11 @@ pub fn is_node_id(id: &str) -> bool {
 }
 
 impl Node {
+    /// Whether the node is in service: neither failed nor loading.
+    pub fn is_online(&self) -> bool {
+        self.state == NodeState::Online
+    }
+
     /// The name that its certificate is to be for: the announced one, or its address's host.
     pub fn server_name(&self) -> &str {
         if self.hostname.is_empty() { &self.addr.host } else { &self.hostname }

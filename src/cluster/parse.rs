@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use thiserror::Error;
 
-use super::{NO_SHARD, Node, NodeAddr, NodeIdx, Role, SLOTS, Shard, ShardIdx, Snapshot};
+use super::{NO_SHARD, Node, NodeAddr, NodeIdx, NodeState, Role, SLOTS, Shard, ShardIdx, Snapshot};
 use crate::resp::tree::{TreeError, Value, decode};
 
 /// A cluster of the specification ends at 1,000 nodes; this is where an answer is not believed.
@@ -28,22 +28,12 @@ pub enum ParseError {
     Unexpected(&'static str, &'static str),
 }
 
-/// How a node stands, as the node that was asked sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Health {
-    Failed,
-    /// A replica that has not synchronized yet.
-    Loading,
-    Online,
-}
-
 /// Slot ranges as they were listed, both ends included.
 type Ranges = Vec<(u16, u16)>;
 
 /// One node as it was listed, before it has an index.
 struct Listed {
     node: Node,
-    health: Health,
     offset: i64,
 }
 
@@ -99,9 +89,8 @@ pub fn parse_replies(
             match found {
                 Some((i, known)) => {
                     home = Some(i);
-                    known.health = node.health;
                     known.offset = node.offset;
-                    known.node.online = node.node.online;
+                    known.node.state = node.node.state;
                     if known.node.hostname.is_empty() {
                         known.node.hostname = node.node.hostname;
                     }
@@ -171,16 +160,15 @@ fn node_line(line: &str) -> Option<(&str, Listed)> {
     let (ip, port) = addr.rsplit_once(':')?;
     // Behind the hostname, further fields have names: `shard-id=…`.
     let name = place.next().filter(|name| !name.contains('=')).unwrap_or_default();
-    let health = if has("fail") { Health::Failed } else { Health::Online };
     let node = Node {
         id: id.into(),
         addr: NodeAddr { host: ip.into(), port: port.parse().ok().filter(|&p| p != 0)? },
         hostname: hostname(name),
         socket: None,
         role: if has("master") { Role::Primary } else { Role::Replica },
-        online: health == Health::Online,
+        state: if has("fail") { NodeState::Failed } else { NodeState::Online },
     };
-    Some((primary, Listed { node, health, offset: 0 }))
+    Some((primary, Listed { node, offset: 0 }))
 }
 
 /// Nodes and slots of each shard.
@@ -314,11 +302,11 @@ fn shards_node(value: &Value, asked: &NodeAddr, tls: bool) -> Option<Listed> {
     let [first, second] = if tls { ["tls-port", "port"] } else { ["port", "tls-port"] };
     let port = value.field(first).or_else(|| value.field(second))?;
     let host = host(value.field("endpoint").unwrap_or(&Value::Null), text("ip"), asked);
-    let health = match text("health") {
-        "loading" => Health::Loading,
+    let state = match text("health") {
+        "loading" => NodeState::Loading,
         // 7.0 says "fail", its documentation "failed".
-        h if h.starts_with("fail") => Health::Failed,
-        _ => Health::Online,
+        h if h.starts_with("fail") => NodeState::Failed,
+        _ => NodeState::Online,
     };
     Some(Listed {
         node: Node {
@@ -327,9 +315,8 @@ fn shards_node(value: &Value, asked: &NodeAddr, tls: bool) -> Option<Listed> {
             hostname: hostname(text("hostname")),
             socket: None,
             role: if text("role") == "master" { Role::Primary } else { Role::Replica },
-            online: health == Health::Online,
+            state,
         },
-        health,
         offset: value.field("replication-offset").and_then(Value::int).unwrap_or(0),
     })
 }
@@ -350,9 +337,8 @@ fn slots_node(value: &Value, asked: &NodeAddr) -> Option<Listed> {
             hostname: hostname(known("hostname").unwrap_or_default()),
             socket: None,
             role: Role::Replica,
-            online: true,
+            state: NodeState::Online,
         },
-        health: Health::Online,
         offset: 0,
     })
 }
@@ -402,8 +388,8 @@ impl Builder {
         let primary = listed
             .iter()
             .enumerate()
-            .filter(|(_, l)| l.node.role == Role::Primary && l.health != Health::Failed)
-            .max_by_key(|(_, l)| (l.health, l.offset))
+            .filter(|(_, l)| l.node.role == Role::Primary && l.node.state != NodeState::Failed)
+            .max_by_key(|(_, l)| (l.node.state, l.offset))
             .map(|(i, _)| i);
         self.shards.push((listed, primary, united(ranges)));
         Ok(())
@@ -417,17 +403,17 @@ impl Builder {
         });
         // A node that was set up anew at an old address has a new ID; the old one is listed as
         // failed for a while and is nobody any more.
-        let mut alive: HashMap<NodeAddr, Health> = HashMap::new();
+        let mut alive: HashMap<NodeAddr, NodeState> = HashMap::new();
         for listed in self.shards.iter().flat_map(|s| &s.0) {
-            let best = alive.entry(listed.node.addr.clone()).or_insert(listed.health);
-            *best = listed.health.max(*best);
+            let best = alive.entry(listed.node.addr.clone()).or_insert(listed.node.state);
+            *best = listed.node.state.max(*best);
         }
         let mut snapshot = Snapshot::empty();
         for (listed, primary, ranges) in self.shards {
             let mut shard = Shard::default();
             for (i, l) in listed.into_iter().enumerate() {
-                let superseded = l.health == Health::Failed
-                    && alive.get(&l.node.addr).is_some_and(|&h| h > Health::Failed);
+                let superseded = l.node.state == NodeState::Failed
+                    && alive.get(&l.node.addr).is_some_and(|&state| state > NodeState::Failed);
                 if superseded {
                     continue;
                 }

@@ -49,12 +49,13 @@ fn a_healthy_cluster() {
         assert_eq!(shard.replicas.len(), 1);
         let primary = &snapshot.nodes[shard.primary.unwrap() as usize];
         assert_eq!(primary.role, Role::Primary);
-        assert!(primary.online);
+        assert!(primary.is_online());
         assert_eq!(primary.id.len(), 40);
         assert_eq!(primary.socket.unwrap().to_string(), primary.addr.to_string());
         let replica = &snapshot.nodes[shard.replicas[0] as usize];
         assert_eq!(replica.role, Role::Replica);
-        assert!(!replica.online, "captured before its first synchronization: loading");
+        let state = NodeState::Loading;
+        assert_eq!(replica.state, state, "captured before its first synchronization");
     }
     assert_eq!(snapshot.slot_primaries().len(), 3);
 }
@@ -315,11 +316,11 @@ fn what_one_reply_leaves_out_is_in_another() {
     replies.nodes = nodes.as_bytes();
     let all = parse_replies(&replies, &asked(), false).unwrap();
     assert!(all.covered() && !info.contradicts(&all));
-    let is = |id: &str| all.nodes.iter().find(|n| &*n.id == id).map(|n| (n.role, n.online));
-    assert_eq!(is("primary"), Some((Role::Primary, true)));
-    assert_eq!(is("replica"), Some((Role::Replica, true)));
-    assert_eq!(is("demoted"), Some((Role::Replica, true)));
-    assert_eq!(is("gone"), Some((Role::Replica, false)));
+    let is = |id: &str| all.nodes.iter().find(|n| &*n.id == id).map(|n| (n.role, n.state));
+    assert_eq!(is("primary"), Some((Role::Primary, NodeState::Online)));
+    assert_eq!(is("replica"), Some((Role::Replica, NodeState::Online)));
+    assert_eq!(is("demoted"), Some((Role::Replica, NodeState::Online)));
+    assert_eq!(is("gone"), Some((Role::Replica, NodeState::Failed)));
     assert_eq!(is("new"), None);
     assert_eq!(all.shards.iter().filter(|shard| shard.primary.is_some()).count(), 1);
 }

@@ -1,7 +1,7 @@
 //! The rules of [`super`] as a table: what is in use, what nodes answer, what follows.
 
 use super::*;
-use crate::cluster::{Node, NodeAddr, Role, Shard};
+use crate::cluster::{Node, NodeAddr, NodeState, Role, Shard};
 
 /// A cluster in short: shards in turn, each `primary+replica+…`; the slots are dealt out evenly to
 /// those that are not in brackets. `!` before a primary: it has failed. `p1 p2+r2 (p3)`.
@@ -30,7 +30,7 @@ fn cluster(text: &str) -> Snapshot {
                 hostname: "".into(),
                 socket: None,
                 role,
-                online,
+                state: if online { NodeState::Online } else { NodeState::Failed },
             });
         }
         snapshot.shards.push(of);

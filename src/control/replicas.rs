@@ -137,7 +137,7 @@ impl Replicas {
         let mut shards = JoinSet::new();
         for shard in &snapshot.shards {
             let primary = shard.primary.as_ref().and_then(node).map(&mut take);
-            let online = shard.replicas.iter().filter_map(node).filter(|n| n.online);
+            let online = shard.replicas.iter().filter_map(node).filter(|n| n.is_online());
             let replicas: Vec<_> = online.map(&mut take).collect();
             shards.spawn(ask_shard(primary, replicas, access(&self.config, &self.pool)));
         }

@@ -287,7 +287,7 @@ impl Refresher {
     fn candidates(&self, hint: Option<&NodeAddr>) -> Vec<Candidate> {
         let silent = self.requests.silent_now();
         let is_silent = |n: &Node| n.socket.is_some_and(|s| silent.contains(&s));
-        let mut online: Vec<&Node> = self.current.nodes.iter().filter(|n| n.online).collect();
+        let mut online: Vec<&Node> = self.current.nodes.iter().filter(|n| n.is_online()).collect();
         fastrand::shuffle(&mut online);
         let heirs = self.heirs(is_silent);
         online.sort_by_key(|n| (is_silent(n), !heirs.contains(&n.addr)));
@@ -307,7 +307,7 @@ impl Refresher {
     fn heirs(&self, is_silent: impl Fn(&Node) -> bool) -> HashSet<NodeAddr> {
         let node = |&n: &u16| self.current.nodes.get(usize::from(n));
         let orphaned = self.current.shards.iter().filter(|shard| {
-            shard.primary.as_ref().and_then(node).is_none_or(|p| !p.online || is_silent(p))
+            shard.primary.as_ref().and_then(node).is_none_or(|p| !p.is_online() || is_silent(p))
         });
         let replicas = orphaned.flat_map(|shard| shard.replicas.iter().filter_map(node));
         replicas.map(|n| n.addr.clone()).collect()

@@ -95,7 +95,7 @@ impl ControlStats {
     pub fn count_replicas(&mut self, snapshot: &Snapshot, health: &Health) {
         for node in snapshot.nodes.iter().filter(|node| node.role == Role::Replica) {
             let unfit = health.get(&node.addr).and_then(|health| health.unfit);
-            let state = match (node.online, unfit) {
+            let state = match (node.is_online(), unfit) {
                 (false, _) => 1,
                 (true, None) => 0,
                 (true, Some(unfit)) => 2 + unfit as usize,

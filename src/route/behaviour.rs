@@ -71,9 +71,11 @@ pub enum Behaviour {
 pub enum Fan {
     /// Every primary (`all_shards`).
     Primaries,
-    /// Every node (`all_nodes`).
+    /// Every node (`all_nodes`); one that has failed is an error.
     Nodes,
     /// Every node that is reached at the moment.
+    /// Every node but those that have failed: what only reads has nothing to ask there.
+    Answering,
     Reached,
     /// Any one primary.
     One,
@@ -272,7 +274,7 @@ pub fn asks_for_proxy_section(args: &Args) -> bool {
 const PRIMARIES_OK: Behaviour = Behaviour::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded };
 
 const fn nodes(server: Server) -> Behaviour {
-    Behaviour::Fan { to: Fan::Nodes, merge: Merge::Server(server) }
+    Behaviour::Fan { to: Fan::Answering, merge: Merge::Server(server) }
 }
 
 const fn primaries(server: Server) -> Behaviour {

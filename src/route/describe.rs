@@ -223,7 +223,7 @@ const NOTES: &[(&str, &str)] = &[
     ("proxy|hotkeys", "`[COUNT n] [RESET]`: the keys that are used most at the moment"),
     ("proxy|bigkeys", "`[COUNT n] [RESET]`: the largest values seen in commands and replies"),
     ("proxy|slowlog", "`GET [n]`, `LEN`, `RESET`; `NODES GET [n]`, `NODES LEN`, `NODES RESET`"),
-    ("acl|log", "Of all nodes. `RESET` on all"),
+    ("acl|log", "`RESET` goes to every node"),
     ("swapdb", "A cluster has one database: where it is allowed, the node refuses it"),
     ("sort", "`BY` and `GET` with patterns are refused by the node: their keys may be anywhere"),
     ("sort_ro", "As `SORT`"),
@@ -425,6 +425,7 @@ fn destination(behaviour: Behaviour) -> &'static str {
         Behaviour::SlotAt(_) => "the slot's primary",
         Behaviour::Script(_) => "by its keys",
         Behaviour::Fan { to: Fan::Nodes, .. } | Behaviour::ConfigSet => "every node",
+        Behaviour::Fan { to: Fan::Answering, .. } => "every node that has not failed",
         Behaviour::Fan { to: Fan::Reached, .. } => "every node that is reached",
         Behaviour::Scan => "one shard after the other",
         Behaviour::RandomKey => "every primary",
@@ -620,7 +621,7 @@ The column **where it goes** in the tables below:
 - **its key's slot**: to the primary that serves the slot of its key, the bytes as the client sent them.
 - **the slot that all its keys share**: the same, for commands with several keys. If the keys lie in different slots the client gets an error that begins with `CROSSSLOT` and names two of them; with `commands.cross_slot = "emulate"` slotway carries the command out in steps, see *Keys in several slots*. Keys share a slot if they have the same hash tag: `{user:7}:name` and `{user:7}:mail`.
 - **split by slot**: keys may lie in any slots. If they share one, the command goes there as it is. Otherwise each slot gets a command with its own keys, all at the same time, and slotway makes one reply. Each part is atomic, the whole is not. If a part fails, the reply is an error that names the nodes that failed; the other parts have been done. If all parts fail with the same error, or those that fail do and the command only reads, the reply is that error. While a slot is being migrated, its part may be divided further, see [below](#when-slots-move-and-nodes-fail).
-- **every primary** (every one that owns slots: another has no keys), **every node** (replicas included; those that the cluster reports as down are left out): to all of them, and one reply is made. If some fail, the reply is an error that names them, with the same exceptions.
+- **every primary** (every one that owns slots: another has no keys), **every node** (replicas included, also those that the cluster reports as loading): to all of them, and one reply is made. If some fail, the reply is an error that names them, and the others have carried the command out; the exceptions are the same. A node that the cluster reports as failed is not waited for, and is such an error, unless a connection to it stands. **Every node that has not failed** leaves those out: for commands that only read.
 - **any primary**: one that answers for all. A client always gets the same one while the cluster stays as it is.
 - **answered by slotway**: no node is asked.
 - **refused**: an error that says why. What would act on one node behind the cluster's back is refused with `NOPERM` unless `commands.allow` names it (or `@dangerous`); it then goes to the node of its keys, or to any primary. What would take over a connection that clients share (`SYNC`, `SCRIPT DEBUG` …) is refused in any case. `commands.deny` refuses any other command, by its name, a subcommand's or an ACL category ([configuration](configuration.md#commands)). What scripts call is not looked at.

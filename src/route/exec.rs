@@ -40,8 +40,17 @@ struct Nested {
     /// The command's place.
     at: usize,
     merge: Merge,
-    /// The pieces' places, each with the positions of its keys.
-    pieces: Vec<(usize, Vec<u32>)>,
+    pieces: Vec<Piece>,
+}
+
+/// A part of a nested command.
+#[derive(Debug)]
+struct Piece {
+    place: usize,
+    /// The positions of its keys in the command.
+    keys: Vec<u32>,
+    /// Where it goes, for error texts.
+    target: String,
 }
 
 impl ExecGather {
@@ -75,10 +84,19 @@ impl ExecGather {
 
     /// One more piece of it, with the positions of its keys; gives the piece's place.
     pub fn piece(&mut self, nested: usize, keys: Vec<u32>) -> usize {
+        self.add_piece(nested, keys, "a part".to_owned())
+    }
+
+    /// The same without keys, for `target`, which is the name of a node.
+    pub fn piece_at(&mut self, nested: usize, target: String) -> usize {
+        self.add_piece(nested, Vec::new(), target)
+    }
+
+    fn add_piece(&mut self, nested: usize, keys: Vec<u32>, target: String) -> usize {
         let place = self.places.len();
         self.places.push(Vec::new());
         if let Some(nested) = self.nested.get_mut(nested) {
-            nested.pieces.push((place, keys));
+            nested.pieces.push(Piece { place, keys, target });
         }
         place
     }
@@ -180,7 +198,7 @@ impl ExecGather {
         let mut gather = Gather::default();
         gather.start(nested.merge, self.protocol);
         let mut firsts = Vec::with_capacity(nested.pieces.len());
-        for (_, keys) in &nested.pieces {
+        for Piece { keys, .. } in &nested.pieces {
             firsts.push(gather.next_key());
             gather.expect();
             if nested.merge == Merge::Array {
@@ -189,10 +207,10 @@ impl ExecGather {
                 });
             }
         }
-        for ((place, _), first) in nested.pieces.iter().zip(firsts) {
+        for (Piece { place, target, .. }, first) in nested.pieces.iter().zip(firsts) {
             let frame = self.places.get(*place).map(Vec::as_slice).unwrap_or_default();
             if error_text(frame).is_some() {
-                gather.fail("a part".to_owned(), frame);
+                gather.fail(target.clone(), frame);
             } else {
                 gather.add(first, frame);
             }

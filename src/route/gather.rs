@@ -370,8 +370,8 @@ impl Gather {
     }
 
     /// The nodes' own error if all parts failed with the same one, or all that failed did and the
-    /// command only reads; otherwise one that names those that failed. It starts with the first
-    /// error's code, or with that of an unknown outcome where a part has that.
+    /// command only reads; otherwise one that names those that failed. It starts with the code of an
+    /// unknown outcome where a part has that, or with the first code that says more than `ERR`.
     fn write_failure(&self, out: &mut Vec<u8>) {
         let Some((_, first)) = self.failed.first() else { return };
         let is_whole = self.succeeded == 0 || self.only_reads;
@@ -382,21 +382,45 @@ impl Gather {
         let said = |frame: &[u8]| {
             String::from_utf8_lossy(error_text(frame).unwrap_or(b"ERR")).into_owned()
         };
-        let first = said(first);
+        // Equal errors are said once, behind the names of all nodes that gave them.
+        let mut errors: Vec<(String, Vec<&str>)> = Vec::new();
+        for (node, frame) in &self.failed {
+            let error = said(frame);
+            if let Some((_, nodes)) = errors.iter_mut().find(|(known, _)| *known == error) {
+                nodes.push(node.as_str());
+            } else if errors.len() < MOST_ERRORS {
+                errors.push((error, vec![node.as_str()]));
+            }
+        }
+        let code = |(error, _): &(String, Vec<&str>)| error.split(' ').next().map(str::to_owned);
+        let mut codes = errors.iter().filter_map(code);
         let unknown = self.failed.iter().any(|(_, frame)| outcome::is_unknown(frame));
         let code = match unknown {
-            true => outcome::UNKNOWN,
-            false => first.split(' ').next().unwrap_or("ERR"),
+            true => outcome::UNKNOWN.to_owned(),
+            false => codes.find(|code| code != "ERR").unwrap_or_else(|| "ERR".to_owned()),
         };
         let mut message = format!("{code} {} of {} parts failed", self.failed.len(), self.parts);
-        for (i, (node, frame)) in self.failed.iter().take(8).enumerate() {
+        let mut named = 0;
+        for (i, (error, nodes)) in errors.iter().enumerate() {
+            let shown = nodes.get(..MOST_NAMES).unwrap_or(nodes);
+            named += shown.len();
             message.push_str(if i == 0 { ": " } else { "; " });
-            message.push_str(&format!("{node}: {}", said(frame)));
+            message.push_str(&format!("{}: {error}", shown.join(", ")));
+        }
+        if named < self.failed.len() {
+            message.push_str(&format!("; and {} more", self.failed.len() - named));
+        }
+        if self.succeeded > 0 && matches!(self.merge, Merge::AllSucceeded | Merge::Max) {
+            message.push_str(&format!("; the other {} succeeded", self.succeeded));
         }
         write::error(out, &message);
     }
 }
 
+/// Different errors that one error reply shows.
+const MOST_ERRORS: usize = 8;
+/// Nodes that it names for each of them.
+const MOST_NAMES: usize = 16;
 /// Shards whose keys one reply of SCAN may have. There are rarely more; a scan that is sent from
 /// node to node while slots move ends with it, too.
 const MOST_SHARDS: u32 = 100;
@@ -478,12 +502,19 @@ mod tests {
         assert_eq!(gather(Merge::AllSucceeded, &["-OOM x\r\n", "-OOM x\r\n"]), "-OOM x\r\n");
         assert_eq!(
             gather(Merge::AllSucceeded, &["+OK\r\n", "-OOM x\r\n"]),
-            "-OOM 1 of 2 parts failed: node1: OOM x\r\n"
+            "-OOM 1 of 2 parts failed: node1: OOM x; the other 1 succeeded\r\n"
         );
         assert_eq!(
             gather(Merge::AllSucceeded, &["-OOM x\r\n", "+OK\r\n", "-OUTCOMEUNKNOWN y\r\n"]),
-            "-OUTCOMEUNKNOWN 2 of 3 parts failed: node0: OOM x; node2: OUTCOMEUNKNOWN y\r\n"
+            "-OUTCOMEUNKNOWN 2 of 3 parts failed: node0: OOM x; node2: OUTCOMEUNKNOWN y; \
+             the other 1 succeeded\r\n"
         );
+        assert_eq!(
+            gather(Merge::Sum, &["-ERR a\r\n", ":1\r\n", "-X b\r\n", "-ERR a\r\n"]),
+            "-X 3 of 4 parts failed: node0, node3: ERR a; node2: X b\r\n"
+        );
+        let many: Vec<&str> = std::iter::repeat_n("-ERR a\r\n", 20).chain([":1\r\n"]).collect();
+        assert!(gather(Merge::Sum, &many).ends_with("node15: ERR a; and 4 more\r\n"));
         assert_eq!(gather(Merge::OneSucceeded, &["-NOTBUSY x\r\n", "+OK\r\n"]), "+OK\r\n");
         let mut g = Gather::default();
         g.start(Merge::Sum, Protocol::Resp2);

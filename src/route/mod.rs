@@ -320,6 +320,9 @@ impl Router {
             Behaviour::Script(script) if script.fan().is_some() => Plan::Script(script, None),
             Behaviour::Script(script) => match self.slots(command, args, keys) {
                 Slots::One(slot) => Plan::Script(script, Some(slot)),
+                // ACL LOG RESET changes something: OK has to hold for every node.
+                let resets = matches!(server, Server::AclLog(_)) && args.is(2, "reset");
+                let to = if resets { Fan::Nodes } else { to };
                 Slots::Several(slot, _) => Plan::Several(slot),
                 Slots::None | Slots::Unpaired => Plan::Script(script, None),
             },

@@ -360,6 +360,15 @@ impl Worker {
         })
     }
 
+    /// A shared connection to the node stands, and is not suspected of being dead.
+    pub(super) fn is_connected(&self, node: u16) -> bool {
+        let shared = self.nodes.get(usize::from(node)).map(|n| &n.shared);
+        let mut ours = shared.into_iter().flatten().flatten().flatten();
+        ours.any(|&u| {
+            self.upstreams.get(u).is_some_and(|up| up.state == State::Ready && !up.suspect)
+        })
+    }
+
     fn refuse(&mut self, index: usize, command: u16, why: Refused) -> Flow {
         let text = self.router.refusal(command, why);
         self.answer_own_error(index, command, &text);
@@ -675,9 +684,9 @@ impl Worker {
                     let u = self.upstream_for(node, protocol, index);
                     self.send(u, pending, frame);
                 }
-                Err(orphan) => {
+                Err(missing) => {
                     let pending = self.pending(dest, command, NO_SLOT, protocol);
-                    self.hold_part(pending, &orphan, frame);
+                    self.hold_part(pending, &missing, frame);
                 }
             }
         }

@@ -72,11 +72,12 @@ impl Worker {
             match target {
                 Ok(node) => nodes.push(node),
                 // As any command for one of its slots would: until its deadline.
-                Err(orphan) => {
+                Err(missing) => {
                     if let Some(errand) = self.errand(index) {
-                        errand.last = Some(format!("CLUSTERDOWN {} has no primary", orphan.name));
+                        let name = missing.name();
+                        errand.last = Some(format!("CLUSTERDOWN {name} has no primary"));
                     }
-                    if let Some(text) = self.without_primary(orphan.slot, Class::Read) {
+                    if let Some(text) = self.without_primary(missing.slot(), Class::Read) {
                         self.stats.no_primary += 1;
                         return self.fail_errand(me, seq, &text);
                     }

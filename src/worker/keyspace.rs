@@ -164,7 +164,7 @@ impl Worker {
                         let u = self.upstream_for(*node, protocol, index);
                         self.send(u, pending, line);
                     }
-                    Err(orphan) => self.hold_part(pending, orphan, line),
+                    Err(missing) => self.hold_part(pending, missing, line),
                 }
             }
         }

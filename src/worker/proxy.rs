@@ -26,7 +26,13 @@ impl Worker {
             self.slowlog(args, 1, None, &mut reply);
         } else if args.is(1, "slowlog") && args.is(2, "nodes") {
             match nodes_slowlog(args) {
-                Some((merge, frame)) => return self.fan(index, command, Fan::Nodes, merge, &frame),
+                Some((merge, frame)) => {
+                    let to = match merge {
+                        Merge::AllSucceeded => Fan::Nodes,
+                        _ => Fan::Answering,
+                    };
+                    return self.fan(index, command, to, merge, &frame);
+                }
                 None => write::error(&mut reply, "ERR syntax error"),
             }
         } else if args.is(1, "slowlog") && args.len() > 2 {

@@ -225,7 +225,7 @@ impl Worker {
         let mut all = Vec::with_capacity(snapshot.shards.len());
         for shard in &snapshot.shards {
             let primary = shard.primary.and_then(node).map(|n| &n.addr);
-            let online = shard.replicas.iter().filter_map(|&i| node(i)).filter(|n| n.online);
+            let online = shard.replicas.iter().filter_map(|&i| node(i)).filter(|n| n.is_online());
             let replicas: Vec<_> = online.map(|n| (self.node_at(&n.addr), &n.addr)).collect();
             let wishes = &self.settings.reads;
             all.push(Readable::new(wishes, &self.health, primary, replicas.into_iter()));

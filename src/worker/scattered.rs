@@ -3,7 +3,7 @@
 //! ([`ExecGather`]).
 
 use super::downstream::Flow;
-use super::shards::Orphan;
+use super::shards::MissingTarget;
 use super::{Gathering, Worker};
 use crate::client::{Context, EXEC, MULTI, Multi, Place, Question, answer};
 use crate::cluster::slot_of;
@@ -31,8 +31,8 @@ struct Batch {
 /// A command for one node outside of all batches.
 #[derive(Debug)]
 struct Single {
-    /// The node, or the shard that has none.
-    at: Result<u16, Orphan>,
+    /// The node, or why there is none.
+    at: Result<u16, MissingTarget>,
     /// The queued command.
     command: usize,
     group: u32,
@@ -94,7 +94,7 @@ impl Worker {
                     let u = self.upstream_for(node, protocol, index);
                     self.send(u, pending, frame);
                 }
-                Err(orphan) => self.hold_part(pending, &orphan, frame),
+                Err(missing) => self.hold_part(pending, &missing, frame),
             }
         }
         for Asked { question, group } in asked {
@@ -228,17 +228,15 @@ impl Worker {
                     }
                     let nested = exec.nest(i, merge);
                     for target in self.fan_targets_for(index, to) {
-                        let piece = exec.piece(nested, Vec::new());
-                        match target {
-                            Ok(node) => {
-                                let group = exec.group(vec![piece], true);
-                                singles.push(Single { at: Ok(node), command: i, group });
-                            }
-                            Err(orphan) => {
-                                let group = exec.group(vec![piece], true);
-                                singles.push(Single { at: Err(orphan), command: i, group });
-                            }
-                        }
+                        let name = match &target {
+                            Ok(node) => self.nodes.get(usize::from(*node)).map(|n| &n.addr),
+                            Err(_) => None,
+                        };
+                        let name = name.map(ToString::to_string);
+                        let name = name.or_else(|| target.as_ref().err().map(MissingTarget::name));
+                        let piece = exec.piece_at(nested, name.unwrap_or_default());
+                        let group = exec.group(vec![piece], true);
+                        singles.push(Single { at: target, command: i, group });
                     }
                 }
             }

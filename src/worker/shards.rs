@@ -1,38 +1,72 @@
-//! Parts of commands for every primary whose shard has none at the moment, or another one than a
-//! moment ago: they wait for it as commands for one of its slots do.
+//! Parts of commands for several nodes whose node cannot be asked. Where a shard has no primary at
+//! the moment, or another one than a moment ago, its part waits for it as commands for one of its
+//! slots do. The part of a node that has failed is an error that names the node.
 
 use super::{NOBODY, Worker};
 use std::sync::Arc;
 
 use super::dispatch::held_full;
+use crate::cluster::NodeAddr;
 use crate::metrics::{LimitHit, Redirection};
 use crate::route::Refusal;
 use crate::upstream::{Dest, NO_SLOT, Pending, flag};
 
-/// A shard without a primary.
+/// A target of a command for several nodes that cannot be asked now.
 #[derive(Debug, Clone)]
-pub(super) struct Orphan {
-    /// One of its slots; [`NO_SLOT`] where slots belong to no shard at all, which nothing will
-    /// mend within a deadline.
-    pub slot: u16,
-    /// For error texts.
-    pub name: String,
+pub(super) enum MissingTarget {
+    /// The primary of the shard that owns this slot, among others.
+    Primary(u16),
+    /// The owners of so many slots, which belong to no shard: nothing mends that within a deadline.
+    Owners(usize),
+    /// A node that has failed, as the cluster says, and does not answer.
+    Failed(NodeAddr),
+}
+
+/// The error for a node that cannot be asked because it has failed.
+pub(super) const NODE_FAILED: &str =
+    "ERR the node has failed, as the cluster says, or has left it: the command was not sent there";
+
+impl MissingTarget {
+    /// The slot whose primary is missing; [`NO_SLOT`] where that is not what is missing.
+    pub fn slot(&self) -> u16 {
+        match self {
+            MissingTarget::Primary(slot) => *slot,
+            MissingTarget::Owners(_) | MissingTarget::Failed(_) => NO_SLOT,
+        }
+    }
+
+    /// The target in an error text.
+    pub fn name(&self) -> String {
+        match self {
+            MissingTarget::Primary(slot) => format!("the shard of slot {slot}"),
+            MissingTarget::Owners(slots) => format!("{slots} slots without a shard"),
+            MissingTarget::Failed(addr) => addr.to_string(),
+        }
+    }
 }
 
 impl Worker {
-    /// A part for the primary that `orphan` does not have yet.
-    pub(super) fn hold_part(&mut self, mut pending: Pending, orphan: &Orphan, frame: &[u8]) {
+    /// The part for a target that is missing: it waits for a primary that is to come, and fails
+    /// otherwise.
+    pub(super) fn hold_part(&mut self, mut pending: Pending, to: &MissingTarget, frame: &[u8]) {
         pending.flags &= !flag::NODE_BOUND;
-        if orphan.slot == NO_SLOT {
-            let text = "CLUSTERDOWN its slots have no primary at the moment";
-            self.fail(&pending, &orphan.name, text);
-        } else if !self.holds.fits(orphan.slot, frame.len(), self.settings.held) {
-            self.stats.limits_hit[LimitHit::Held as usize] += 1;
-            self.fail(&pending, &orphan.name, &held_full(orphan.slot));
-        } else {
-            let lane = self.lane_of(&pending);
-            pending.slot = orphan.slot;
-            self.hold_pending(pending, lane, frame.to_vec());
+        match *to {
+            MissingTarget::Owners(_) => {
+                let text = "CLUSTERDOWN its slots have no primary at the moment";
+                self.fail(&pending, &to.name(), text);
+            }
+            MissingTarget::Failed(_) => self.fail(&pending, &to.name(), NODE_FAILED),
+            MissingTarget::Primary(slot)
+                if !self.holds.fits(slot, frame.len(), self.settings.held) =>
+            {
+                self.stats.limits_hit[LimitHit::Held as usize] += 1;
+                self.fail(&pending, &to.name(), &held_full(slot));
+            }
+            MissingTarget::Primary(slot) => {
+                let lane = self.lane_of(&pending);
+                pending.slot = slot;
+                self.hold_pending(pending, lane, frame.to_vec());
+            }
         }
     }
 

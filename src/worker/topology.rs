@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::shards::Orphan;
+use super::shards::{MissingTarget, NODE_FAILED};
 use super::{HELD, NOBODY, Worker};
-use crate::cluster::{NO_SHARD, Snapshot};
+use crate::cluster::{NO_SHARD, NodeState, Snapshot};
 use crate::metrics::RetryReason;
 use crate::route::{Fan, Held};
 use crate::upstream::{Dest, NO_SLOT, Pending, State, Upstream, Waiting, flag};
@@ -142,11 +142,8 @@ impl Worker {
                 }
                 let slot = pending.slot;
                 if pending.has(flag::NODE_BOUND) {
-                    self.fail(
-                        &pending,
-                        "a node",
-                        "ERR the node has failed, or has left the cluster",
-                    );
+                    let name = self.nodes.get(usize::from(node)).map(|n| n.addr.to_string());
+                    self.fail(&pending, &name.unwrap_or_default(), NODE_FAILED);
                 } else if slot == NO_SLOT {
                     let node = match super::publish::is_lone_publish(&pending) {
                         true => self.publish_node_of(&frame),
@@ -192,9 +189,9 @@ impl Worker {
     /// The cluster says that the node has failed, and that it is no primary any more.
     pub(super) fn is_failed(&self, node: u16) -> bool {
         let place = self.nodes.get(usize::from(node));
-        let mut online = self.snapshot.nodes.iter().filter(|n| n.online);
+        let mut in_place = self.snapshot.nodes.iter().filter(|n| n.state != NodeState::Failed);
         !self.primaries.contains(&node)
-            && place.is_none_or(|place| online.all(|n| n.addr != place.addr))
+            && place.is_none_or(|place| in_place.all(|n| n.addr != place.addr))
     }
 
     /// What is lent at a node that has failed and is no primary any more. A node that is frozen or
@@ -230,22 +227,35 @@ impl Worker {
         true
     }
 
-    /// The nodes that a command of client `index` goes to, or the shards that have none.
-    pub(super) fn fan_targets_for(&mut self, index: usize, to: Fan) -> Vec<Result<u16, Orphan>> {
+    /// The nodes that a command of client `index` goes to, and those that are missing.
+    pub(super) fn fan_targets_for(
+        &mut self,
+        index: usize,
+        to: Fan,
+    ) -> Vec<Result<u16, MissingTarget>> {
         match (to, self.any_primary(index)) {
             (Fan::One, Some(node)) => vec![Ok(node)],
             _ => self.fan_targets(to),
         }
     }
 
-    /// The nodes that a command for many goes to; in place of a primary that is missing, its shard.
-    pub(super) fn fan_targets(&mut self, to: Fan) -> Vec<Result<u16, Orphan>> {
+    /// The nodes that a command for several goes to, and those that cannot be asked.
+    pub(super) fn fan_targets(&mut self, to: Fan) -> Vec<Result<u16, MissingTarget>> {
         let snapshot = Arc::clone(&self.snapshot);
-        if matches!(to, Fan::Nodes | Fan::Reached) {
-            let online = snapshot.nodes.iter().filter(|n| n.online);
-            let nodes: Vec<u16> = online.map(|n| self.node_at(&n.addr)).collect();
-            let wanted = |n: &u16| to == Fan::Nodes || self.is_reached(*n);
-            return nodes.into_iter().filter(wanted).map(Ok).collect();
+        if matches!(to, Fan::Nodes | Fan::Answering | Fan::Reached) {
+            let mut targets = Vec::with_capacity(snapshot.nodes.len());
+            for node in &snapshot.nodes {
+                let at = self.node_at(&node.addr);
+                match to {
+                    Fan::Reached if !node.is_online() || !self.is_reached(at) => {}
+                    _ if node.state != NodeState::Failed || self.is_connected(at) => {
+                        targets.push(Ok(at));
+                    }
+                    Fan::Nodes => targets.push(Err(MissingTarget::Failed(node.addr.clone()))),
+                    _ => {}
+                }
+            }
+            return targets;
         }
         let mut targets = Vec::new();
         let owning = snapshot.shards.iter().zip(snapshot.shards_with_slots()).enumerate();
@@ -256,16 +266,14 @@ impl Worker {
                     let owned = |&(_, s): &(usize, &u16)| usize::from(*s) == i;
                     let first = snapshot.slots.iter().enumerate().find(owned);
                     if let Some((slot, _)) = first {
-                        let name = format!("the shard of slot {slot}");
-                        targets.push(Err(Orphan { slot: slot as u16, name }));
+                        targets.push(Err(MissingTarget::Primary(slot as u16)));
                     }
                 }
             }
         }
         let orphans = snapshot.slots.iter().filter(|&&s| s == NO_SHARD).count();
         if orphans > 0 {
-            let name = format!("{orphans} slots without a shard");
-            targets.push(Err(Orphan { slot: NO_SLOT, name }));
+            targets.push(Err(MissingTarget::Owners(orphans)));
         }
         if to == Fan::One {
             targets.truncate(1);

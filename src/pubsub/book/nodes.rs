@@ -101,7 +101,7 @@ impl Book {
         self.primaries.clear();
         for ((node, &at), owns) in snapshot.nodes.iter().zip(&by_index).zip(owns) {
             let Some(place) = self.nodes.get_mut(at) else { continue };
-            place.online = node.online;
+            place.online = node.is_online();
             place.socket = node.socket.or(place.socket);
             if place.id != node.id {
                 place.id = node.id.clone();
@@ -111,7 +111,7 @@ impl Book {
             }
             // One that was dead for a while is stripped still when it comes back.
             place.stripped &= node.role == Role::Primary && !owns;
-            if node.role != Role::Primary || !node.online {
+            if node.role != Role::Primary || !node.is_online() {
                 continue;
             }
             if place.stripped {

@@ -3,7 +3,7 @@
 mod notifications;
 
 use super::*;
-use crate::cluster::{NO_SHARD, Node as ClusterNode, Role, SLOTS, Shard};
+use crate::cluster::{NO_SHARD, Node as ClusterNode, NodeState, Role, SLOTS, Shard};
 use crate::pubsub::GapReason;
 
 /// Nodes 0, 1, 2 are the primaries of shards 0, 1, 2 with a third of the slots each; 3, 4, 5 their
@@ -15,7 +15,7 @@ fn cluster() -> Snapshot {
         hostname: "".into(),
         socket: Some(([127, 0, 0, 1], 7000 + i).into()),
         role: if i < 3 { Role::Primary } else { Role::Replica },
-        online: true,
+        state: NodeState::Online,
     };
     let shard = |i: u16| Shard { primary: Some(i), replicas: vec![i + 3] };
     Snapshot {
@@ -41,7 +41,7 @@ fn failed_over(i: u16) -> Snapshot {
 
 fn failed(i: u16) -> Snapshot {
     let mut snapshot = cluster();
-    snapshot.nodes[usize::from(i)].online = false;
+    snapshot.nodes[usize::from(i)].state = NodeState::Failed;
     snapshot.shards[usize::from(i)].primary = None;
     snapshot
 }
