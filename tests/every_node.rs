@@ -125,6 +125,12 @@ fn a_replica_that_is_not_reached_is_named() {
     let reply = conn.command(&["EXEC"]).expect("EXEC");
     let error = reply.items().expect("a list")[0].error().expect("an error").to_owned();
     assert!(error.contains("1 of 6 parts failed") && error.contains(&name), "{error}");
+    // A script could run there.
+    for args in [["SCRIPT", "KILL"], ["FUNCTION", "KILL"]] {
+        let reply = conn.command(&args).expect("a reply");
+        let error = reply.error().expect("an error");
+        assert!(error.starts_with("NOTBUSY ") && error.contains(&name), "{error}");
+    }
 
     cluster.restart(dead).expect("it starts again");
     cluster.settle().expect("the cluster is whole");
@@ -174,6 +180,41 @@ fn a_replica_that_loads_its_data_is_waited_for_or_named() {
         conn.command(&["SCRIPT", "FLUSH"]).expect("a reply").is_ok()
     });
     assert_eq!(text(&mut direct, &exists), "0");
+}
+
+/// A script without end on a node that has been failed over: SCRIPT KILL ends it there.
+#[test]
+fn a_script_is_killed_on_a_node_that_was_failed_over() {
+    let cluster = common::cluster_with(&["busy-reply-threshold 50"]);
+    let proxy = Proxy::start(&cluster, &[]);
+    let busy = cluster.owner_of(slot_of(b"k")).expect("an owner");
+    let replica = cluster.replicas_of(&busy).expect("replicas").remove(0);
+    let mut conn = proxy.connect();
+    assert!(conn.command(&["SET", "k", "1"]).expect("SET").is_ok());
+    cluster.catch_up(&replica).expect("the replica has it");
+    let mut runner = proxy.connect();
+    runner.send(&["EVAL", "while true do end", "1", "k"]).expect("to send");
+    let ping = |node: &Node| {
+        let mut direct = cluster.connect(node).expect("a connection");
+        text(&mut direct, &["PING"])
+    };
+    common::eventually("the node is busy", || ping(&busy).contains("BUSY"));
+    let mut direct = cluster.connect(&replica).expect("a connection");
+    let reply = direct.command(&["CLUSTER", "FAILOVER", "TAKEOVER"]).expect("a reply");
+    assert!(reply.is_ok(), "{reply:?}");
+    common::eventually("slotway writes to the new primary", || {
+        let reply = conn.command(&["SET", "k", "2"]).expect("a reply");
+        reply.is_ok() && text(&mut direct, &["GET", "k"]) == "2"
+    });
+    assert!(ping(&busy).contains("BUSY"), "it still runs");
+    let reply = conn.command(&["SCRIPT", "KILL"]).expect("a reply");
+    assert!(reply.is_ok(), "{reply:?}");
+    common::eventually("the script has ended", || ping(&busy).contains("PONG"));
+    runner.receive().expect("an answer");
+    cluster.settle().expect("the cluster is whole");
+    let reply = conn.command(&["SCRIPT", "KILL"]).expect("a reply");
+    let error = reply.error().expect("an error");
+    assert!(error.starts_with("NOTBUSY No scripts"), "the nodes' own words: {error}");
 }
 
 /// The reply as one line of words.

@@ -50,7 +50,8 @@ pub enum Behaviour {
     Wait,
     /// KEYS: all primaries' lists as one, in bounded memory.
     Join,
-    /// To every primary, past what it is busy with: on connections lent to the client.
+    /// To every node, failed ones included, past what it is busy with: on connections lent to the
+    /// client.
     Aside(Merge),
     /// MONITOR: on a connection lent to the client at every primary.
     Monitor,

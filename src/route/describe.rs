@@ -189,6 +189,11 @@ const NOTES: &[(&str, &str)] = &[
         "script|exists",
         "1 for every script that slotway has, which it puts there first; else what all primaries say",
     ),
+    (
+        "script|kill",
+        "Replicas and failed nodes are asked as well: a node may have been failed over while its script runs on. A node that cannot be asked is named in the error",
+    ),
+    ("function|kill", "As `SCRIPT KILL`"),
     ("script|flush", "Slotway forgets its scripts, too: see *Scripts*"),
     (
         "script|load",
@@ -418,13 +423,15 @@ fn destination(behaviour: Behaviour) -> &'static str {
         | Behaviour::SameSlot => "the slot that all its keys share",
         Behaviour::Transaction(_) => "answered by slotway; EXEC sends what was queued",
         Behaviour::Wait => "every primary that the client has written to",
-        Behaviour::Monitor | Behaviour::Join | Behaviour::Aside(_) => "every primary",
+        Behaviour::Monitor | Behaviour::Join => "every primary",
         Behaviour::Split(_) => "split by slot",
         Behaviour::Any | Behaviour::Fan { to: Fan::One, .. } => "any primary",
         Behaviour::Fan { to: Fan::Primaries, .. } => "every primary",
         Behaviour::SlotAt(_) => "the slot's primary",
         Behaviour::Script(_) => "by its keys",
-        Behaviour::Fan { to: Fan::Nodes, .. } | Behaviour::ConfigSet => "every node",
+        Behaviour::Fan { to: Fan::Nodes, .. } | Behaviour::ConfigSet | Behaviour::Aside(_) => {
+            "every node"
+        }
         Behaviour::Fan { to: Fan::Answering, .. } => "every node that has not failed",
         Behaviour::Fan { to: Fan::Reached, .. } => "every node that is reached",
         Behaviour::Scan => "one shard after the other",

@@ -84,7 +84,7 @@ pub enum Plan {
     Wait,
     /// KEYS.
     Join,
-    /// To every primary, on connections lent to the client.
+    /// To every node, on connections lent to the client.
     Aside(Merge),
     /// MONITOR.
     Monitor,
@@ -248,6 +248,12 @@ impl Router {
         (spec.may_block() && !spec.flags.contains(Flags::MODULE)) || spec.is_read_only()
     }
 
+    /// Whether the command ends what a node is busy with: SCRIPT KILL, FUNCTION KILL.
+    pub fn is_aside(&self, command: u16) -> bool {
+        let routed = self.commands.get(usize::from(command));
+        routed.is_some_and(|c| matches!(c.behaviour, Behaviour::Aside(_)))
+    }
+
     /// What it has to do with Lua scripts.
     pub fn script(&self, command: u16) -> Option<Script> {
         match self.commands.get(usize::from(command))?.behaviour {
@@ -311,6 +317,9 @@ impl Router {
             Behaviour::Local(local) => Plan::Local(local),
             Behaviour::Refused(why) => Plan::Refuse(why),
             Behaviour::Fan { to, merge: Merge::Server(server) } => {
+                // ACL LOG RESET changes something: OK has to hold for every node.
+                let resets = matches!(server, Server::AclLog(_)) && args.is(2, "reset");
+                let to = if resets { Fan::Nodes } else { to };
                 Plan::Fan { to, merge: Merge::Server(server.with(args)) }
             }
             Behaviour::Fan { to, merge: Merge::Info { .. } } => {
@@ -320,9 +329,6 @@ impl Router {
             Behaviour::Script(script) if script.fan().is_some() => Plan::Script(script, None),
             Behaviour::Script(script) => match self.slots(command, args, keys) {
                 Slots::One(slot) => Plan::Script(script, Some(slot)),
-                // ACL LOG RESET changes something: OK has to hold for every node.
-                let resets = matches!(server, Server::AclLog(_)) && args.is(2, "reset");
-                let to = if resets { Fan::Nodes } else { to };
                 Slots::Several(slot, _) => Plan::Several(slot),
                 Slots::None | Slots::Unpaired => Plan::Script(script, None),
             },

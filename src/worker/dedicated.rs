@@ -321,6 +321,15 @@ impl Worker {
                         self.part(gather, first, 0, b"*-1\r\n");
                     } else {
                         self.stats.outcome_unknown += u64::from(sent);
+                        if sent {
+                            self.fail(pending, &node, &text);
+                            continue;
+                        }
+                        let outcome = match pending.has(flag::READ_ONLY) {
+                            true => "it gave no reply",
+                            false => "the command was not sent there",
+                        };
+                        let text = format!("ERR slotway does not reach {node} ({why}): {outcome}");
                         self.fail(pending, &node, &text);
                     }
                 }

@@ -1,5 +1,6 @@
 //! Commands that go to several nodes over dedicated connections: WAIT, MONITOR, SCRIPT KILL.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -60,10 +61,20 @@ impl Worker {
         self.send_fleet(index, command, nodes, Merge::Min, Some(args), (&batch, 1))
     }
 
-    /// SCRIPT KILL and its like: a node that runs a script too long reads no more from the
+    /// SCRIPT KILL and FUNCTION KILL: a node that runs a script too long reads no more from the
     /// connection that it came on, so it is told on another.
+    ///
+    /// Every node is asked, in whatever state: one that was failed over while its script runs is no
+    /// primary any more, and counts as failed because the script keeps it from answering.
     pub(super) fn aside(&mut self, index: usize, command: u16, merge: Merge, frame: &[u8]) -> Flow {
-        let nodes = self.primaries.clone();
+        let snapshot = Arc::clone(&self.snapshot);
+        let mut nodes = self.primaries.clone();
+        for node in &snapshot.nodes {
+            let node = self.node_at(&node.addr);
+            if !nodes.contains(&node) {
+                nodes.push(node);
+            }
+        }
         self.send_fleet(index, command, nodes, merge, None, (frame, 0))
     }
 
@@ -98,10 +109,14 @@ impl Worker {
                     self.lent(index, |lent| lent.fleet.push(u));
                     self.send(u, pending, frame);
                 }
-                Err(text) if text.is_empty() => {
-                    self.fail(&pending, "slotway", "ERR no connection can be made at the moment");
+                Err(text) => {
+                    let name = self.nodes.get(usize::from(node)).map(|n| n.addr.to_string());
+                    let text = match text.is_empty() {
+                        true => "ERR no connection can be made at the moment",
+                        false => text.as_str(),
+                    };
+                    self.fail(&pending, &name.unwrap_or_default(), text);
                 }
-                Err(text) => self.fail(&pending, "slotway", &text),
             }
         }
         Flow::Next

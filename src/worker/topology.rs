@@ -202,6 +202,8 @@ impl Worker {
             .upstreams
             .iter()
             .filter(|(_, up)| up.dedicated.is_some_and(|d| d.client.is_some()))
+            // What ends a script has to get through to just such a node.
+            .filter(|(_, up)| !up.pending.front().is_some_and(|p| self.router.is_aside(p.command)))
             .filter(|(_, up)| self.is_failed(up.node));
         for u in lent.map(|(u, _)| u).collect::<Vec<_>>() {
             self.dedicated_lost(u, FAILED);
