@@ -2,19 +2,43 @@
 //! them at any time. One store for the whole process.
 //! Not here: when a node is given one ([`crate::worker`]).
 
+mod lua;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha1::{Digest, Sha1};
 
-use crate::hash::KeyedMap;
+use crate::hash::{KeyedMap, KeyedSet};
 use crate::resp::write;
 
 /// What a script costs beside its bytes.
 const OVERHEAD: usize = 200;
 /// Scripts that are noted per connection; then the notes begin anew, which costs a SCRIPT LOAD.
 const MOST_NOTES: usize = 10_000;
+
+/// Digests of reported sources; then the list begins anew, which costs another log line each.
+const MOST_REPORTED: usize = 10_000;
+
+/// A source that sees one node's keys where it asks for all of them: it calls KEYS, SCAN, DBSIZE,
+/// RANDOMKEY, FLUSHALL or FLUSHDB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partial {
+    /// Of the source.
+    pub sha: Sha,
+    /// The first such command.
+    pub command: &'static str,
+}
+
+/// The result of [`ScriptStore::remember`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// Scripts that had to go for this one.
+    pub evicted: usize,
+    /// To be reported, once for each script.
+    pub partial: Option<Partial>,
+}
 
 /// A script's SHA1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,6 +80,8 @@ pub struct ScriptStore {
     /// Scripts that had to go.
     evicted: AtomicU64,
     bytes: AtomicUsize,
+    /// Sources that were reported as [`Partial`].
+    reported: Mutex<KeyedSet<Sha>>,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +116,7 @@ impl ScriptStore {
             epoch: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
+            reported: Mutex::default(),
         }
     }
 
@@ -102,19 +129,42 @@ impl ScriptStore {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Remembers a script. Gives how many others had to go.
-    pub fn remember(&self, body: &[u8]) -> usize {
-        let limit = self.limit.load(Ordering::Relaxed);
+    /// Remembers a script.
+    pub fn remember(&self, body: &[u8]) -> Remembered {
         let sha = Sha::of(body);
+        match self.keep(sha, body) {
+            Some(evicted) => Remembered { evicted, partial: self.report(sha, body) },
+            None => Remembered::default(),
+        }
+    }
+
+    /// Looks at a source that is not kept: a library of functions.
+    pub fn look_at(&self, source: &[u8]) -> Option<Partial> {
+        self.report(Sha::of(source), source)
+    }
+
+    /// What is to be reported of the source, the first time.
+    fn report(&self, sha: Sha, source: &[u8]) -> Option<Partial> {
+        let command = lua::whole_keyspace_call(source)?;
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.len() >= MOST_REPORTED {
+            reported.clear();
+        }
+        reported.insert(sha).then_some(Partial { sha, command })
+    }
+
+    /// Keeps a script that is new. Gives how many others had to go; `None`: it was here.
+    fn keep(&self, sha: Sha, body: &[u8]) -> Option<usize> {
+        let limit = self.limit.load(Ordering::Relaxed);
         let mut inner = self.inner();
         if inner.touch(&sha) {
-            return 0;
+            return None;
         }
         let mut load = Vec::with_capacity(body.len() + 48);
         write::request(&mut load, &[b"SCRIPT", b"LOAD", body]);
         let script = Script { load: load.into(), used: inner.clock };
         if script.cost() > limit {
-            return 1;
+            return Some(1);
         }
         inner.bytes += script.cost();
         inner.order.insert(script.used, sha);
@@ -130,7 +180,7 @@ impl ScriptStore {
         }
         self.bytes.store(inner.bytes, Ordering::Relaxed);
         self.evicted.fetch_add(gone as u64, Ordering::Relaxed);
-        gone
+        Some(gone)
     }
 
     /// It is in use.
@@ -266,7 +316,8 @@ mod tests {
         let store = ScriptStore::new(1000);
         let sha = Sha::of(b"return 1");
         assert_eq!(text(&store, &sha), None);
-        assert_eq!((store.remember(b"return 1"), store.remember(b"return 1")), (0, 0));
+        assert_eq!(store.remember(b"return 1"), Remembered::default());
+        assert_eq!(store.remember(b"return 1"), Remembered::default());
         let load = "*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n$8\r\nreturn 1\r\n";
         assert_eq!(text(&store, &sha).as_deref(), Some(load));
         assert_eq!(store.bytes(), load.len() + OVERHEAD);
@@ -289,19 +340,39 @@ mod tests {
         };
         let store = ScriptStore::new(3 * cost);
         for n in 0..3 {
-            assert_eq!(store.remember(&body(n)), 0);
+            assert_eq!(store.remember(&body(n)).evicted, 0);
         }
         store.touch(&Sha::of(&body(0)));
-        assert_eq!(store.remember(&body(3)), 1);
+        assert_eq!(store.remember(&body(3)).evicted, 1);
         let left: Vec<bool> = (0..4).map(|n| store.has(&Sha::of(&body(n)))).collect();
         assert_eq!(left, [true, false, true, true]);
-        assert_eq!(store.remember(&[b' '; 2000]), 1, "larger than all");
+        assert_eq!(store.remember(&[b' '; 2000]).evicted, 1, "larger than all");
         assert_eq!(store.bytes(), 3 * cost);
         for n in 0..200 {
             store.remember(&body(n));
             assert!(store.bytes() <= 3 * cost && store.inner().order.len() <= 3);
         }
-        assert_eq!(ScriptStore::new(0).remember(b""), 1);
+        assert_eq!(ScriptStore::new(0).remember(b"").evicted, 1);
+    }
+
+    #[test]
+    fn a_partial_script_is_reported_once() {
+        for limit in [1000, 0] {
+            let store = ScriptStore::new(limit);
+            let body = b"return redis.call('keys', '*')";
+            let partial = Some(Partial { sha: Sha::of(body), command: "KEYS" });
+            assert_eq!(store.remember(body).partial, partial);
+            assert_eq!(store.remember(body).partial, None);
+            store.flush();
+            assert_eq!(store.remember(body).partial, None, "flushed, and reported before");
+            assert_eq!(store.look_at(body), None);
+            assert_eq!(store.remember(b"return 1").partial, None);
+            assert!(store.look_at(b"#!lua name=x\nredis.call('dbsize')").is_some());
+            for n in 0..MOST_REPORTED + 10 {
+                assert!(store.look_at(format!("redis.call('scan', {n})").as_bytes()).is_some());
+            }
+            assert!(store.reported.lock().unwrap().len() <= MOST_REPORTED);
+        }
     }
 
     #[test]

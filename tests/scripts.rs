@@ -393,3 +393,55 @@ fn in_transactions() {
         assert_eq!(ask(&mut conn, &["EVALSHA", &sha, "0"]).int(), Some(9));
     }
 }
+
+/// A script sees the keys of its node only: that nobody is told when it asks for all of them.
+#[test]
+fn scripts_that_ask_for_all_keys_are_reported_once() {
+    let args = ["--workers", "2", "--set", "transactions.cross_slot=split"];
+    let setting = common::setting(&args);
+    let library = |name: &str, command: &str| {
+        format!(
+            "#!lua name={name}\nredis.register_function('{name}', function() return \
+             redis.call({command}) end)"
+        )
+    };
+    let eval = "return #redis.call('keys', '*')";
+    let loaded = "local call = redis.call return call(\"DBSIZE\")";
+    let queued = "return redis.pcall([[scan]], 0)[1]";
+    let loaded_in_multi = "return redis.call('FlushDB')";
+    let (first, second) = (library("first", "'randomkey'"), library("second", "'flushall'"));
+    for mut conn in [setting.proxy.connect(), setting.proxy.connect3(), setting.proxy.connect()] {
+        let mut good = |args: &[&str]| {
+            let reply = ask(&mut conn, args);
+            assert!(reply.error().is_none(), "{args:?}: {reply:?}");
+        };
+        good(&["EVAL", eval, "0"]);
+        good(&["EVAL", eval, "1", "k"]);
+        good(&["SCRIPT", "LOAD", loaded]);
+        good(&["FUNCTION", "LOAD", "REPLACE", &first]);
+        good(&["MULTI"]);
+        good(&["EVAL", queued, "0"]);
+        good(&["SCRIPT", "LOAD", loaded_in_multi]);
+        good(&["FUNCTION", "LOAD", "REPLACE", &second]);
+        good(&["EXEC"]);
+        // These are about keys, which the node looks at.
+        good(&["EVAL", "return redis.call('hscan', KEYS[1], 0)", "1", "k"]);
+        good(&["EVAL", "return 'keys' -- redis.call('keys', '*')", "0"]);
+    }
+    assert_eq!(setting.proxy.metric("slotway_scripts_partial_total", ""), 6.0);
+    let log = setting.proxy.log();
+    let lines: Vec<&str> = log.lines().filter(|l| l.contains("the node that it runs on")).collect();
+    assert_eq!(lines.len(), 6, "{lines:?}");
+    for (body, command) in [
+        (eval, "KEYS"),
+        (loaded, "DBSIZE"),
+        (queued, "SCAN"),
+        (loaded_in_multi, "FLUSHDB"),
+        (first.as_str(), "RANDOMKEY"),
+        (second.as_str(), "FLUSHALL"),
+    ] {
+        let sha = slotway::scripts::Sha::of(body.as_bytes()).to_string();
+        let of_it = lines.iter().filter(|line| line.contains(&sha) && line.contains(command));
+        assert_eq!(of_it.count(), 1, "{command}: {lines:?}");
+    }
+}

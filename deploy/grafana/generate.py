@@ -76,7 +76,7 @@ ROWS = [
         ("Topology asked for", RATE, "", [(by("result", rate("slotway_topology_refreshes_total")), "{{result}}"), (f"sum({rate('slotway_topology_changes_total')})", "changed")]),
         ("Other clusters", RATE, "Views that were not used by reason; connections to another server at a node's address; topologies adopted by an exceptional rule: docs/reliability.md", [(by("reason", rate("slotway_topology_views_refused_total")), "view: {{reason}}"), (f"sum({rate('slotway_upstream_strangers_total')})", "connection"), (by("rule", rate("slotway_topology_exceptions_total")), "{{rule}}")]),
         ("Reads by where they went", RATE, "Reads that need not go to their primary", [(by("to", rate("slotway_reads_total")), "{{to}}")]),
-        ("Scripts", RATE, "SCRIPT LOADs put before EVALSHA", [(f"sum({rate('slotway_script_loads_total')})", "loads")]),
+        ("Scripts", RATE, "SCRIPT LOADs put before EVALSHA; new scripts that call KEYS, SCAN, DBSIZE, RANDOMKEY, FLUSHALL or FLUSHDB for one node's keys only", [(f"sum({rate('slotway_script_loads_total')})", "loads"), (f"sum({rate('slotway_scripts_partial_total')})", "one node's keys")]),
     ]),
     ("Errors and limits", [
         ("Outcome unknown, deadline exceeded", RATE, "Errors for clients that are slotway's own", [(f"sum({rate('slotway_outcome_unknown_total')})", "outcome unknown"), (f"sum({rate('slotway_deadline_exceeded_total')})", "deadline exceeded"), (f"sum({rate('slotway_no_primary_total')})", "no primary")]),

@@ -328,6 +328,7 @@ impl View<'_> {
                     (names::PUBSUB_IGNORED, hub.ignored.load(Relaxed)),
                     (names::PUBSUB_DROPPED, rest.messages_dropped),
                     (names::PUBSUB_PUBLISH_WAITS, rest.publish_waits),
+                    (names::SCRIPTS_PARTIAL, rest.scripts_partial),
                     (names::PUBSUB_RESUBSCRIPTIONS, hub.resubscriptions.load(Relaxed)),
                     (names::PUBSUB_FAILURES, hub.failures.load(Relaxed)),
                     (names::PUBSUB_RESTARTS, hub.restarts.load(Relaxed)),

@@ -94,6 +94,7 @@ impl Totals {
             (&mut sum.key_by_key, stats.key_by_key),
             (&mut sum.large_reply_waits, stats.large_reply_waits),
             (&mut sum.script_loads, stats.script_loads),
+            (&mut sum.scripts_partial, stats.scripts_partial),
             (&mut sum.buffer_bytes, stats.buffer_bytes),
             (&mut sum.held, stats.held),
             (&mut sum.users, stats.users),

@@ -123,6 +123,8 @@ metrics! {
         "Modules' commands that were seen to block a connection without the flag blocking in COMMAND, and go over connections lent to their clients since; the log names them.";
     SCRIPT_LOADS: Counter "slotway_script_loads_total" [] ""
         "SCRIPT LOADs put before a client's EVALSHA because its node may lack the script; that it did lack it is noscript in slotway_redirections_total.";
+    SCRIPTS_PARTIAL: Counter "slotway_scripts_partial_total" [] ""
+        "Scripts and function libraries, each once, that call KEYS, SCAN, DBSIZE, RANDOMKEY, FLUSHALL or FLUSHDB: they see and change only the keys of the node that they run on. The log has the SHA1 of each.";
     SCRIPT_BYTES: Gauge "slotway_script_bytes" [] "limits.scripts"
         "Bytes of the scripts kept for nodes that lack them.";
     LOGINS: Counter "slotway_logins_total" ["outcome"] "auth"

@@ -398,6 +398,8 @@ pub struct WorkerStats {
     pub large_reply_waits: u64,
     /// SCRIPT LOADs that slotway put before a client's command.
     pub script_loads: u64,
+    /// Scripts that call a command about all keys, each once.
+    pub scripts_partial: u64,
     /// By [`LoginOutcome`].
     pub logins: [u64; LoginOutcome::COUNT],
     /// Clients that were closed, by [`DisconnectReason`].

@@ -74,9 +74,9 @@ pub enum Fan {
     Primaries,
     /// Every node (`all_nodes`); one that has failed is an error.
     Nodes,
-    /// Every node that is reached at the moment.
     /// Every node but those that have failed: what only reads has nothing to ask there.
     Answering,
+    /// Every node that is reached at the moment.
     Reached,
     /// Any one primary.
     One,
@@ -127,6 +127,8 @@ pub enum Script {
     EvalSha,
     /// SCRIPT LOAD: remembered, and to every node that is reached.
     Load,
+    /// FUNCTION LOAD: to every primary; its source is looked at.
+    LoadLibrary,
     /// SCRIPT EXISTS: to every primary, behind the scripts that slotway has.
     Exists,
     /// SCRIPT FLUSH: forgotten, here and on every node.
@@ -142,6 +144,7 @@ impl Script {
             Script::Eval | Script::EvalSha | Script::Show => None,
             // One that has it is enough: the others are given it when they need it.
             Script::Load => Some((Fan::Reached, Merge::OneSucceeded)),
+            Script::LoadLibrary => Some((Fan::Primaries, Merge::AllSucceeded)),
             Script::Exists => Some((Fan::Primaries, Merge::And)),
             Script::Flush => Some((Fan::Nodes, Merge::AllSucceeded)),
         }
@@ -326,6 +329,7 @@ const OWN: &[(&str, Behaviour)] = &[
     ("evalsha", Behaviour::Script(Script::EvalSha)),
     ("evalsha_ro", Behaviour::Script(Script::EvalSha)),
     ("script|load", Behaviour::Script(Script::Load)),
+    ("function|load", Behaviour::Script(Script::LoadLibrary)),
     ("script|exists", Behaviour::Script(Script::Exists)),
     ("script|flush", Behaviour::Script(Script::Flush)),
     ("info", Behaviour::Fan { to: Fan::Primaries, merge: Merge::Info { proxy: true } }),

@@ -133,7 +133,7 @@ const NOTES: &[(&str, &str)] = &[
     ("dbsize", "Each primary counts at its own moment"),
     (
         "eval",
-        "Every key must be among the declared ones (`numkeys`); the node refuses a script that touches others. Keys in several slots are refused with `CROSSSLOT`, in every configuration and inside `MULTI` when the command is queued: a script runs on one node. A common hash tag in the application's key prefix (`{myapp}:`) puts its keys into one slot. Without keys: any primary. The script is kept for `EVALSHA`",
+        "Every key must be among the declared ones (`numkeys`). A node refuses the call that touches a key of another node's, when the script comes to it: what was done before stays. It does not refuse `KEYS`, `SCAN`, `DBSIZE`, `RANDOMKEY`, `FLUSHALL` and `FLUSHDB`, which then concern the keys of that node only: see *Scripts*. Keys in several slots are refused with `CROSSSLOT`, in every configuration and inside `MULTI` when the command is queued: a script runs on one node. A common hash tag in the application's key prefix (`{myapp}:`) puts its keys into one slot. Without keys: any primary. The script is kept for `EVALSHA`",
     ),
     ("eval_ro", "As `EVAL`"),
     (
@@ -696,6 +696,8 @@ Slotway keeps every script that it sees in `EVAL`, `EVAL_RO` and `SCRIPT LOAD`, 
 `EVALSHA` of a script that slotway has does not fail with `NOSCRIPT`. A node that is new, was promoted or was restarted is given the script right before the first `EVALSHA` that goes there on a connection (`SCRIPT LOAD`, in the same write). If a node says `NOSCRIPT` all the same, because somebody has sent it `SCRIPT FLUSH`, nothing was executed, and slotway sends the command again behind its script, at once. A client that pipelines has its scripts put before its commands each time slotway reads from it, so that the commands behind an `EVALSHA` are not executed before it either. (If the scripts are flushed in the very moment in which a node works on them, or a client sends more while a single `EVALSHA` is under way to a node that was flushed just now, they can be.)
 
 A script's own error that reads like the server's `NOSCRIPT` is the client's: where these words stand in the script or among its arguments the command is not sent again. A script that puts exactly these words together from pieces after it has written something may be run a second time.
+
+**Commands about all keys.** A script runs on one node, so `KEYS`, `SCAN`, `DBSIZE`, `RANDOMKEY`, `FLUSHALL` and `FLUSHDB` inside a script or function see and change the keys of that node alone: with three primaries about a third of all keys, without an error. No proxy can change that. When such a script is first given to slotway (`EVAL`, `SCRIPT LOAD`, `FUNCTION LOAD`, also behind `MULTI`) the log has a warning with its SHA1, and `slotway_scripts_partial_total` counts it. Calls are recognized by the name as it stands in the first MiB of the source, such as `redis.call('keys', …)`. A name that the script puts together or gets as an argument is not seen, nor are libraries of `FUNCTION RESTORE` and scripts that only the nodes know. Sent to slotway as commands of their own, these commands concern every shard.
 
 The scripts of a transaction's `EVALSHA`s go before its `MULTI` every time, as it cannot be sent again in part.
 

@@ -197,6 +197,7 @@ struct LogLines {
     pushes: Lines,
     subscribers: Lines,
     logins: Lines,
+    scripts: Lines,
 }
 
 /// Which socket an event is for.

@@ -20,7 +20,8 @@ use crate::hash::{IntMap, fingerprint};
 use crate::metrics::LimitHit;
 use crate::resp::{Args, Request, RequestProgress, scan_request, write};
 use crate::route::{Fan, Script};
-use crate::scripts::{Note, ScriptStore, Sha};
+use crate::scripts::{Note, Partial, Remembered, ScriptStore, Sha};
+use crate::sparsely;
 use crate::upstream::{Dest, NO_SLOT, Pending, flag};
 
 /// A script in use is told to the store so often, microseconds.
@@ -90,6 +91,7 @@ impl Worker {
                 }
             }
             Script::Load => self.remember_script(args.get(2).unwrap_or_default()),
+            Script::LoadLibrary => self.look_at_library(args),
             Script::Exists => self.scripts_to_primaries(index, command, args),
             // With anything else behind it the nodes refuse it.
             Script::Flush if args.len() == 2 || args.is(2, "async") || args.is(2, "sync") => {
@@ -134,8 +136,30 @@ impl Worker {
     }
 
     fn remember_script(&mut self, body: &[u8]) {
-        let gone = self.scripts.store.remember(body);
-        self.stats.limits_hit[LimitHit::Scripts as usize] += gone as u64;
+        let Remembered { evicted, partial } = self.scripts.store.remember(body);
+        self.stats.limits_hit[LimitHit::Scripts as usize] += evicted as u64;
+        self.report_partial(partial, "script");
+    }
+
+    /// FUNCTION LOAD [REPLACE] code. The nodes keep it.
+    fn look_at_library(&mut self, args: &Args) {
+        let code = args.get(args.len().saturating_sub(1)).unwrap_or_default();
+        let partial = self.scripts.store.look_at(code);
+        self.report_partial(partial, "function library");
+    }
+
+    /// Logs and counts a source that sees one node's keys where it asks for all.
+    fn report_partial(&mut self, partial: Option<Partial>, kind: &str) {
+        let Some(Partial { sha, command }) = partial else { return };
+        self.stats.scripts_partial += 1;
+        sparsely!(
+            self.lines.scripts,
+            warn,
+            sha1 = %sha,
+            command,
+            "a {kind} calls {command}: it sees and changes only the keys of the node that it runs \
+             on, a part of the cluster's; send {command} to slotway instead, which asks every shard"
+        );
     }
 
     /// A command about scripts that is queued behind MULTI.
@@ -143,6 +167,7 @@ impl Worker {
         match script {
             Script::Eval => self.remember_script(args.get(1).unwrap_or_default()),
             Script::Load => self.remember_script(args.get(2).unwrap_or_default()),
+            Script::LoadLibrary => self.look_at_library(args),
             // Emptied when EXEC comes.
             Script::Flush | Script::EvalSha | Script::Exists | Script::Show => {}
         }
