@@ -72,7 +72,7 @@ ROWS = [
         ("Sent again", RATE, "By reason; over budget: retries that waited for [retries]", [(by("reason", rate("slotway_retries_total")), "{{reason}}"), (f"sum({rate('slotway_retry_budget_exhausted_total')})", "over budget")]),
         ("Held commands", SHORT, "They wait because their slot moves or has no primary", [(f"sum({gauge('slotway_held_commands')})", "held")]),
         ("Topology", SHORT, "Its number, which grows with every change; slots without a primary", [(f"max({gauge('slotway_topology_generation')})", "number"), (f"16384 - min({gauge('slotway_slots_covered')})", "slots without a primary")]),
-        ("Age of the topology", SECONDS, "Since a node last told it", [(gauge("slotway_topology_age_seconds"), "{{instance}}")]),
+        ("Age of the topology", SECONDS, "Since a node last told it; the nodes' cluster-node-timeout, which a failover takes and up to three seconds more", [(gauge("slotway_topology_age_seconds"), "{{instance}}"), (f"max({gauge('slotway_cluster_node_timeout_seconds')})", "node timeout")]),
         ("Topology asked for", RATE, "", [(by("result", rate("slotway_topology_refreshes_total")), "{{result}}"), (f"sum({rate('slotway_topology_changes_total')})", "changed")]),
         ("Other clusters", RATE, "Views that were not used by reason; connections to another server at a node's address; topologies adopted by an exceptional rule: docs/reliability.md", [(by("reason", rate("slotway_topology_views_refused_total")), "view: {{reason}}"), (f"sum({rate('slotway_upstream_strangers_total')})", "connection"), (by("rule", rate("slotway_topology_exceptions_total")), "{{rule}}")]),
         ("Reads by where they went", RATE, "Reads that need not go to their primary", [(by("to", rate("slotway_reads_total")), "{{to}}")]),

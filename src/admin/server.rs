@@ -287,6 +287,7 @@ impl Admin {
                 refreshes_failed: topology.refreshes_failed,
                 topology_changes: topology.changes,
                 views_refused: topology.views_refused,
+                node_timeout_seconds: topology.node_timeout.map(|t| t.as_secs_f64()),
                 topology_exceptions: topology.exceptions,
                 topology_age_seconds: topology.answered.map(|at| at.elapsed().as_secs_f64()),
                 topology_generation: topology.snapshot.generation,

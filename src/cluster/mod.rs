@@ -15,8 +15,8 @@ pub use health::{
 };
 pub use identity::{ClientFields, Identity, Product};
 pub use parse::{
-    Info, ParseError, Replies, parse_info, parse_replies, parse_shards, parse_shards_tls,
-    parse_slots,
+    Info, ParseError, Replies, parse_info, parse_node_timeout, parse_replies, parse_shards,
+    parse_shards_tls, parse_slots,
 };
 pub use slot::{SLOTS, Slot, hash_tag, slot_of};
 

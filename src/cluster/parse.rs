@@ -5,6 +5,7 @@
 //! clusters are equal snapshots.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -273,6 +274,14 @@ pub fn parse_info(reply: &[u8]) -> Result<Info, ParseError> {
         slots_assigned: number("cluster_slots_assigned") as usize,
         known_nodes: number("cluster_known_nodes") as usize,
     })
+}
+
+/// The value in a `CONFIG GET cluster-node-timeout` reply, RESP2 or RESP3. `None`: the node refuses
+/// to tell it (an ACL, a renamed command) or has no such setting.
+pub fn parse_node_timeout(reply: &[u8]) -> Option<Duration> {
+    let value = decode(reply).ok()?;
+    let millis = value.field("cluster-node-timeout")?.text()?.parse().ok()?;
+    Some(Duration::from_millis(millis))
 }
 
 fn answer<'v, 'a>(

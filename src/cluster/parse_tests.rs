@@ -329,3 +329,16 @@ fn what_one_reply_leaves_out_is_in_another() {
 fn slots_that_are_listed_again_and_again() {
     assert_eq!(united(vec![(5, 9), (0, 3), (5, 9), (2, 4), (11, 11)]), [(0, 4), (5, 9), (11, 11)]);
 }
+
+#[test]
+fn the_node_timeout_where_it_is_told() {
+    let told = |reply: &str| parse_node_timeout(reply.as_bytes());
+    let name = "$20\r\ncluster-node-timeout\r\n";
+    let after = Some(Duration::from_millis(15_000));
+    assert_eq!(told(&format!("*2\r\n{name}$5\r\n15000\r\n")), after);
+    assert_eq!(told(&format!("%1\r\n{name}$5\r\n15000\r\n")), after);
+    assert_eq!(told(&format!("*2\r\n{name}$2\r\n-1\r\n")), None);
+    assert_eq!(told("*0\r\n"), None, "a server that has no such setting");
+    assert_eq!(told("-NOPERM User default has no permissions\r\n"), None);
+    assert_eq!(told("$-1\r\n"), None);
+}

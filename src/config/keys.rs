@@ -571,7 +571,9 @@ pub static KEYS: &[Key] = &[
         flag: None,
         doc: "How long a command may take from its arrival to its reply, with all redirections \
               and retries. After that the client gets an error. A large reply that is arriving may \
-              take twelve times as long. \"0\" sets no limit.",
+              take twelve times as long. Shorter than a failover takes (cluster-node-timeout and up \
+              to three seconds), failovers are visible to clients: slotway warns then. \"0\" sets no \
+              limit.",
         field: |c| Field::OptionalDuration(&mut c.timeouts.command, ms(1, 24 * HOUR)),
     },
     Key {
@@ -590,7 +592,7 @@ pub static KEYS: &[Key] = &[
               answered with CLUSTERDOWN and the reason at once, instead of waiting for \
               timeouts.command. Missing is a primary that the cluster does not name, that is not \
               reached, or that refuses commands (CLUSTERDOWN, LOADING). Longer than a failover \
-              takes (cluster-node-timeout and about two seconds), or failovers become visible. \
+              takes (cluster-node-timeout and up to three seconds), or failovers become visible. \
               \"0\" waits.",
         field: |c| Field::OptionalDuration(&mut c.timeouts.no_primary, ms(1, 24 * HOUR)),
     },

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::cluster::trust::Reason;
 use crate::cluster::{Health, NodeAddr, Snapshot};
@@ -51,6 +51,8 @@ pub struct TopologyStatus {
     pub refreshes_failed: u64,
     /// Answers that differed from the one before.
     pub changes: u64,
+    /// The nodes' `cluster-node-timeout`; `None` while it is not known.
+    pub node_timeout: Option<Duration>,
     /// Answers that were not used, by [`Reason::NAMES`].
     pub views_refused: [u64; Reason::LABELS],
     /// Answers that were taken by an exceptional rule, by [`crate::cluster::trust::Rule`].
@@ -81,6 +83,7 @@ impl Status {
                 refreshes_ok: 0,
                 refreshes_failed: 0,
                 changes: 0,
+                node_timeout: None,
                 views_refused: [0; Reason::LABELS],
                 exceptions: [0; 3],
                 error: None,

@@ -56,6 +56,8 @@ pub struct ControlStats {
     pub views_refused: [u64; Reason::LABELS],
     pub topology_exceptions: [u64; 3],
     pub topology_age_seconds: Option<f64>,
+    /// `cluster-node-timeout` of the nodes, where they tell it.
+    pub node_timeout_seconds: Option<f64>,
     pub topology_generation: u64,
     pub slots_covered: usize,
     pub workers: usize,
@@ -269,6 +271,11 @@ impl View<'_> {
             n if n == names::CONFIG_LOADED.name => {
                 family.value(&[], control.config_loaded_seconds);
             }
+            n if n == names::NODE_TIMEOUT.name => {
+                if let Some(timeout) = control.node_timeout_seconds {
+                    family.value(&[], timeout);
+                }
+            }
             n if n == names::AGE.name => {
                 if let Some(age) = control.topology_age_seconds {
                     family.value(&[], age);
@@ -320,6 +327,7 @@ impl View<'_> {
                     (names::LARGE_REPLY_WAITS, rest.large_reply_waits),
                     (names::SCRIPT_LOADS, rest.script_loads),
                     (names::COMMANDS_LEARNED, control.learned_blocking as u64),
+                    (names::SCRIPTS_PARTIAL, rest.scripts_partial),
                     (names::SCRIPT_BYTES, control.script_bytes as u64),
                     (names::BUFFERS, rest.buffer_bytes),
                     (names::PUBSUB_CLIENTS, rest.subscribers),
@@ -328,7 +336,6 @@ impl View<'_> {
                     (names::PUBSUB_IGNORED, hub.ignored.load(Relaxed)),
                     (names::PUBSUB_DROPPED, rest.messages_dropped),
                     (names::PUBSUB_PUBLISH_WAITS, rest.publish_waits),
-                    (names::SCRIPTS_PARTIAL, rest.scripts_partial),
                     (names::PUBSUB_RESUBSCRIPTIONS, hub.resubscriptions.load(Relaxed)),
                     (names::PUBSUB_FAILURES, hub.failures.load(Relaxed)),
                     (names::PUBSUB_RESTARTS, hub.restarts.load(Relaxed)),
@@ -508,6 +515,7 @@ mod tests {
         let control = ControlStats {
             clients_rejected: 4,
             topology_age_seconds: Some(1.5),
+            node_timeout_seconds: Some(15.0),
             tls: TlsCounts { expiry: [Some(1), None, None], ..TlsCounts::default() },
             workers: 2,
             ..ControlStats::default()
@@ -544,6 +552,7 @@ mod tests {
             r#"slotway_limits_hit_total{limit="memory"} 1"#,
             r#"slotway_limit{limit="clients"} 20000"#,
             "slotway_topology_age_seconds 1.5",
+            "slotway_cluster_node_timeout_seconds 15",
             "slotway_workers 2",
         ] {
             assert!(text.lines().any(|l| l == line), "no line {line}\n{text}");

@@ -197,6 +197,8 @@ metrics! {
         "Connections closed before the first command because another node answered than the one that the topology has at this address.";
     AGE: Gauge "slotway_topology_age_seconds" [] "topology.refresh"
         "Time since a node last gave the topology; absent before the first answer.";
+    NODE_TIMEOUT: Gauge "slotway_cluster_node_timeout_seconds" [] "timeouts.command"
+        "The nodes' cluster-node-timeout, which a failover takes and up to three seconds more; absent while the nodes do not tell it.";
     GENERATION: Gauge "slotway_topology_generation" [] ""
         "Number of the topology in use; 0 before the first one.";
     COVERED: Gauge "slotway_slots_covered" [] ""

@@ -1,6 +1,7 @@
 //! The faults: what is done to the cluster, the network or slotway while the load runs, and what
 //! the rules allow clients to notice of it.
 
+use crate::DEADLINE;
 use crate::common::{self, Proxy};
 use crate::load::Books;
 use crate::network::{self, Filter, Relays};
@@ -27,6 +28,8 @@ pub struct Fault {
     pub namespace: bool,
     /// More lines for the nodes' redis.conf.
     pub conf: &'static [&'static str],
+    /// `timeouts.command`.
+    pub deadline: Duration,
     /// What slotway is given as seeds; `None` for the nodes' addresses.
     pub seeds: Option<fn(&Cluster) -> String>,
     /// Before slotway starts.
@@ -77,6 +80,7 @@ const PLAIN: Fault = Fault {
     short: false,
     namespace: false,
     conf: &[],
+    deadline: DEADLINE,
     seeds: None,
     prepare: |_| Prepared::default(),
     act: |_, load| {
@@ -94,6 +98,25 @@ pub const FAULTS: &[Fault] = &[
         kept: false,
         allowed: Allowed::InFlight,
         short: true,
+        act: primary_killed,
+        ..PLAIN
+    },
+    Fault {
+        name: "primary-killed-15",
+        title: "the same with Redis's default `cluster-node-timeout`, 15000",
+        kept: false,
+        allowed: Allowed::InFlight,
+        conf: &["cluster-node-timeout 15000"],
+        act: primary_killed,
+        ..PLAIN
+    },
+    Fault {
+        name: "primary-killed-15-30",
+        title: "the same with `timeouts.command` = \"30s\" as well",
+        kept: false,
+        allowed: Allowed::InFlight,
+        conf: &["cluster-node-timeout 15000"],
+        deadline: Duration::from_secs(30),
         act: primary_killed,
         ..PLAIN
     },

@@ -36,7 +36,7 @@ Options of cargo's own test harness are ignored.";
 /// What the cluster's own time may be exceeded by.
 const SLACK: Duration = Duration::from_millis(200);
 /// `timeouts.command`, by default.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub const DEADLINE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
@@ -117,9 +117,11 @@ fn run(fault: &'static Fault) -> Row {
     let options = ClusterOptions { conf, ..ClusterOptions::default() };
     let cluster = Cluster::start(options).expect("a cluster");
     let prepared = (fault.prepare)(&cluster);
+    let deadline = format!("timeouts.command={}ms", fault.deadline.as_millis());
+    let flags = if fault.deadline == DEADLINE { vec![] } else { vec!["--set", &deadline] };
     let proxy = match fault.seeds {
-        Some(seeds) => Proxy::start_with_seeds(&cluster, &seeds(&cluster), &[]),
-        None => Proxy::start(&cluster, &[]),
+        Some(seeds) => Proxy::start_with_seeds(&cluster, &seeds(&cluster), &flags),
+        None => Proxy::start(&cluster, &flags),
     };
     let listen = proxy.listen;
     let stage = Stage { proxy: RefCell::new(proxy), cluster, prepared };
@@ -154,7 +156,7 @@ fn judge(fault: &Fault, seen: &Seen, own: Option<Duration>) -> Vec<Broken> {
         }
     }
     // A shard that was away for longer than the deadline may not be waited for.
-    let deadline = own.is_some_and(|own| own + SLACK > DEADLINE);
+    let deadline = own.is_some_and(|own| own + SLACK > fault.deadline);
     let mut late = 0;
     let mut avoidable: BTreeMap<(&str, String), u64> = BTreeMap::new();
     for ((kind, text), errors) in &seen.errors {
