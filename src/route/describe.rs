@@ -66,9 +66,9 @@ const NOTES: &[(&str, &str)] = &[
     ("cluster|getkeysinslot", "As `CLUSTER COUNTKEYSINSLOT`"),
     ("cluster|links", "None"),
     ("cluster|getslotmigrations", UNKNOWN),
-    ("cluster|myshardid", UNKNOWN),
-    ("cluster|slot-stats", UNKNOWN),
-    ("script|show", "What that node has been sent; a script of another node is `NOSCRIPT`"),
+    ("cluster|myshardid", "Slotway's own, the same for all slotways with the same `announce`"),
+    ("cluster|slot-stats", "In the order and with the limit asked for"),
+    ("script|show", "Every script that slotway has, wherever it was executed"),
     ("commandlog|get", "What the nodes log; `SLOWLOG GET` has what clients waited for"),
     ("clusterscan", "`SCAN` goes through the whole cluster"),
     (
@@ -599,11 +599,11 @@ Slotway routes by the command table of the nodes themselves, so what a newer ser
 | server | tested | what of it is known | what is not |
 |---|---|---|---|
 | Redis 7.0 | 7.0.15: everything, in every CI run | Everything: its table is built in | What the tables above say |
-| Redis 7.2, 7.4, 8.0 | Not these versions themselves | `CLIENT SETINFO` and `CLIENT NO-TOUCH` (answered by slotway), expiry of hash fields (`HEXPIRE` …) | `WAITAOF`, `CLIENT KILL MAXAGE`, `CLUSTER MYSHARDID`, `CLIENT TRACKING` |
-| Redis 8.2 | 8.2.3: a part of the differential test and an upgrade of a 7.0 cluster, node by node, in every CI run; everything with `make conformance` | All commands below; `HGETEX`, `HSETEX`, `XDELEX`, `XACKDEL`, vector sets, the new operations of `BITOP` in one slot | As 7.2; `CLUSTER SLOT-STATS`, the new operations of `BITOP` over several slots; of 7.2 and newer the shortest form of scores that slotway computes (*Keys in several slots*) |
+| Redis 7.2, 7.4, 8.0 | Not these versions themselves | `CLIENT SETINFO`, `CLIENT NO-TOUCH`, `CLIENT KILL MAXAGE` and `CLUSTER MYSHARDID` (answered by slotway), `WAITAOF`, expiry of hash fields (`HEXPIRE` …) | `CLIENT TRACKING` |
+| Redis 8.2 | 8.2.3: a part of the differential test and an upgrade of a 7.0 cluster, node by node, in every CI run; everything with `make conformance` | All commands below; `HGETEX`, `HSETEX`, `XDELEX`, `XACKDEL`, vector sets, the new operations of `BITOP`, `CLUSTER SLOT-STATS` | As 7.2; `CLUSTER MIGRATION`; of 7.2 and newer the shortest form of scores that slotway computes (*Keys in several slots*) |
 | Redis 8.4 and newer | No | What their tables say | What has no key among its arguments, and no policy in the table, goes to any primary |
-| Valkey 7.2, 8.0, 8.1 | Not these versions themselves | As Redis 7.2, of which Valkey 7.2 is a copy; `SET … IFEQ`, `COMMANDLOG` | As Redis 7.2; `CLIENT CAPA`, the filters of `CLIENT LIST` and `CLIENT KILL`, `SCRIPT SHOW` for all nodes; `MULTI` inside `MULTI` is answered as by 7.0, where Valkey 8 ends the transaction |
-| Valkey 9.0, 9.1 | 9.1.2: as Redis 8.2 | All commands below; expiry of hash fields, `DELIFEQ`, `MSETEX` in one slot, `GEOSEARCH … BYPOLYGON` | As 8.1; `CLUSTERSCAN`, `MSETEX` over several slots. Numbered databases of a cluster (`cluster-databases`): clients are in database 0; `SELECT` of another is refused, and what `MOVE` or `COPY … DB` puts into another cannot be reached through slotway |
+| Valkey 7.2, 8.0, 8.1 | Not these versions themselves | As Redis 7.2, of which Valkey 7.2 is a copy; `SET … IFEQ`, `COMMANDLOG`, `CLIENT CAPA`, `SCRIPT SHOW`, `MULTI` behind `MULTI` | As Redis 7.2 |
+| Valkey 9.0, 9.1 | 9.1.2: as Redis 8.2 | All commands below; expiry of hash fields, `DELIFEQ`, `MSETEX` in one slot, `GEOSEARCH … BYPOLYGON`, all filters of `CLIENT LIST` and `CLIENT KILL` | As 8.1; `CLUSTERSCAN`, `MSETEX` over several slots. Numbered databases of a cluster (`cluster-databases`): clients are in database 0; `SELECT` of another is refused, and what `MOVE` or `COPY … DB` puts into another cannot be reached through slotway |
 
 The commands that 7.0 does not have:
 
@@ -639,7 +639,7 @@ A request with the wrong number of arguments goes to any primary, whose error th
 
 There is one database, 0, because a Redis Cluster has no other.
 
-## Server versions
+## Answers as a server of the cluster's version
 
 The answers that slotway gives itself are those of a server of the cluster's own version. Slotway asks a node what it is (`INFO server`, `HELLO`, `CLIENT INFO`) together with its command table. Until one has answered, and of what it refuses to say, the answers are Redis 7.0's.
 
@@ -648,7 +648,7 @@ The answers that slotway gives itself are those of a server of the cluster's own
 - **Redis 7.4, 8.0**: `CLIENT KILL MAXAGE`; the fields `watch` and `io-thread` (always 0).
 - **Redis 8.2**: `BITOP` with `DIFF`, `DIFF1`, `ANDOR` and `ONE`, also over several slots (`emulate`); `CLUSTER SLOT-STATS` over all primaries, in the order and with the limit asked for; the fields `tot-net-in`, `tot-net-out` and `tot-cmds`. Not known: `CLUSTER MIGRATION` (an unknown subcommand here).
 - **Valkey 8.0**: `CLIENT CAPA` (slotway redirects nobody, whatever a client is capable of) and the field `capa`; `SCRIPT SHOW`, for every script that slotway has, wherever it was executed; `CLUSTER SLOT-STATS`; `CLIENT KILL MAXAGE`; the type `primary`; `MULTI` and `WATCH` behind `MULTI` are refused in Valkey's words and make `EXEC` fail.
-- **Valkey 8.1**: several numbers behind `ID`, and the filters of `CLIENT KILL` for `CLIENT LIST`. `COMMANDLOG` is one primary's.
+- **Valkey 8.1**: several numbers behind `ID`, and the filters of `CLIENT KILL` for `CLIENT LIST`. `COMMANDLOG` is about all nodes.
 - **Valkey 9.0**: the filters `NAME`, `IDLE`, `FLAGS`, `LIB-NAME`, `LIB-VER`, `DB`, `CAPA` and `IP`, and the negations of all filters (`NOT-ID` …) but `MAXAGE` and `IDLE`. Not known: the subcommands of `CLUSTER` that migrate slots, and databases other than 0.
 
 ## Users

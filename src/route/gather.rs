@@ -521,7 +521,9 @@ mod tests {
         g.set_only_reads(true);
         (0..3).for_each(|_| g.expect());
         g.add(0, b":1\r\n");
-        (0..2).for_each(|_| drop(g.fail("node".into(), b"-BUSY x\r\n")));
+        for _ in 0..2 {
+            g.fail("node".into(), b"-BUSY x\r\n");
+        }
         let mut out = Vec::new();
         assert!(!g.finish(&mut out, ""));
         assert_eq!(out, b"-BUSY x\r\n");

@@ -52,7 +52,7 @@ fn is_name(byte: u8) -> bool {
 }
 
 /// The content of the string in quotes that `text` begins with, and what follows. A string that
-/// does not end takes all the rest.
+/// does not end has no content and takes all the rest: such a source does not compile.
 fn quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let quote = text.first().copied().filter(|b| matches!(b, b'\'' | b'"'))?;
     let body = skip(text, 1);
@@ -64,7 +64,7 @@ fn quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
             _ => end += 1,
         }
     }
-    Some((body, &[]))
+    Some((&[], &[]))
 }
 
 /// The same for a string in long brackets: `[[…]]`, `[=[…]=]`.
@@ -74,7 +74,7 @@ fn long_string(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let close = [b"]".as_slice(), &vec![b'='; level], b"]"].concat();
     match memchr::memmem::find(body, &close) {
         Some(end) => Some((body.get(..end)?, skip(body, end + close.len()))),
-        None => Some((body, &[])),
+        None => Some((&[], &[])),
     }
 }
 
