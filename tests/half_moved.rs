@@ -106,6 +106,7 @@ fn keys_of_a_half_moved_slot_are_asked_one_by_one() {
             conn.command(&command("MGET", &wide)).expect("MGET"),
             Reply::Array(expected.collect()),
         );
+        assert_eq!(conn.command(&command("EXISTS", &wide)).expect("EXISTS"), Reply::Int(2));
         // A key twice: the last value is the one that stays.
         let mut mset = vec!["MSET".to_owned()];
         for value in ["first", "of"] {
