@@ -759,12 +759,10 @@ A cluster carries out no command whose keys lie in several slots, and so slotway
 
 `CLIENT TRACKING ON` is refused, and never answered with `OK`: a client that believes that it is told of changes keeps values that are wrong. No error can say to every client that it need not try again, so switch client-side caching off in clients behind slotway. What those do that have it switched on:
 
-| client | what it does |
-|---|---|
-| node-redis (5.12.1 and 6.3.1 were tried) with `clientSideCache` or `emitInvalidate` | it takes every error while it connects for one that may pass, whatever its code: each attempt emits `error` with slotway's text, and `connect()` does not return for as long as `reconnectStrategy` gives a time. A strategy that returns the cause where it names `CLIENT TRACKING` makes `connect()` reject at once (see below) |
-| redis-py (8.1.0) with `cache_config` | the first command raises `ResponseError` with slotway's text |
-| Jedis with a cache | no connection: its code fails where `CLIENT TRACKING` is not answered with `OK` (read, not tried) |
-| ioredis | it has none |
+- **node-redis** (5.12.1 and 6.3.1 were tried) with `clientSideCache` or `emitInvalidate` takes every error while it connects for one that may pass, whatever its code: each attempt emits `error` with slotway's text, and `connect()` does not return for as long as `reconnectStrategy` gives a time. A strategy that returns the cause where it names `CLIENT TRACKING` makes `connect()` reject at once (see below).
+- **redis-py** (8.1.0) with `cache_config`: the first command raises `ResponseError` with slotway's text.
+- **Jedis** with a cache: no connection, as its code fails where `CLIENT TRACKING` is not answered with `OK` (read, not tried).
+- **ioredis** has no such cache.
 
 ```js
 const refused = (cause) => /CLIENT TRACKING/.test(cause?.message);
