@@ -33,6 +33,7 @@ LOADS = {
     "MGET 10x100 KB x300": (encode("MGET", *["{heavy}:100k"] * 10), 300,
                             len(b"*10\r\n") + 10 * (len(b"$100000\r\n\r\n") + 100_000), HERE),
     "SET 1 MB x300": (encode("SET", "{heavy}:set", b"v" * MB), 300, len(b"+OK\r\n"), HERE),
+    "SET 1 MB x1": (encode("SET", "{heavy}:set", b"v" * MB), 1, len(b"+OK\r\n"), HERE),
     "GET 1 MB x300, other node": (encode("GET", "{heavy}:1m"), 300, len(b"$1000000\r\n\r\n") + MB, ELSEWHERE),
     "nothing": (None, 0, 0, HERE),
 }

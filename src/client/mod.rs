@@ -10,10 +10,10 @@ mod monitor;
 mod multi;
 mod question;
 mod replies;
-mod reply_sizes;
 mod session;
 mod subscriptions;
 mod tracking;
+mod transfer_sizes;
 
 pub use census::{Census, Notable, largest};
 pub use cluster::Announced;
@@ -24,9 +24,9 @@ pub use monitor::monitor_line;
 pub use multi::{EXEC, MULTI, Multi, Place};
 pub use question::{ClientKind, Filter, Grammar, Pause, Question, Selection};
 pub use replies::{Outcome, Replies};
-pub use reply_sizes::ReplySizes;
 pub use session::{Library, Session, mode};
 pub use subscriptions::Subscriptions;
+pub use transfer_sizes::TransferSizes;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -98,8 +98,8 @@ pub struct Client {
     pub progress: RequestProgress,
     /// The replies under way; none while it is idle.
     pub replies: Option<Box<Replies>>,
-    /// How large its replies are.
-    pub reply_sizes: ReplySizes,
+    /// How large its commands and replies are.
+    pub transfer_sizes: TransferSizes,
     /// What it has queued since MULTI.
     pub multi: Option<Box<Multi>>,
     /// The connections that it has been lent, and what for.
@@ -109,6 +109,8 @@ pub struct Client {
     /// The nodes that it may have written to: bit 0 to 63 is the worker's index of the node,
     /// modulo 64.
     pub wrote: u64,
+    /// It uses the nodes' connections for large transfers. Changes only while no reply is owed.
+    pub bulk: bool,
     /// Number of the next reply to be written; numbers wrap around.
     pub base: u32,
     /// Why it is not read from.
@@ -148,11 +150,12 @@ impl Client {
             tail: Vec::new(),
             progress: RequestProgress::default(),
             replies: None,
-            reply_sizes: ReplySizes::default(),
+            transfer_sizes: TransferSizes::default(),
             multi: None,
             lent: None,
             subscriptions: None,
             wrote: 0,
+            bulk: false,
             base: 0,
             paused: Paused::No,
             peer_closed: false,
@@ -209,6 +212,12 @@ impl Client {
     /// Bytes of replies and pushes that it has not taken, or that wait for their turn.
     pub fn output(&self) -> usize {
         self.replies.as_ref().map_or(0, |r| r.output())
+    }
+
+    /// It uses the connections for large transfers, or its next command may be for them.
+    #[inline]
+    pub fn may_change_connection(&self) -> bool {
+        self.bulk || self.transfer_sizes.expected() >= TransferSizes::LARGE
     }
 
     /// No reply is owed.

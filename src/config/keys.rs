@@ -368,7 +368,8 @@ pub static KEYS: &[Key] = &[
         flag: None,
         doc: "Shared connections that each worker opens to each node, for each protocol (RESP2, \
               RESP3) that its clients speak. One carries many clients' commands and is nearly \
-              always the fastest; more help when single large replies hold up the others.",
+              always the fastest. Clients whose commands or replies have 128 KiB or more use one \
+              more, which is opened when it is needed.",
         field: |c| Field::Count(&mut c.upstream.connections, 1..=64),
     },
     Key {

@@ -3,7 +3,8 @@
 //! Connections to nodes, the admin listener and files have their descriptors reserved; clients have
 //! what is left, at most `limits.clients`, as in Redis. Where the limit is too low for everything
 //! that the configuration allows, three quarters of what is left are for clients and the rest for
-//! connections lent to single ones (`limits.dedicated`).
+//! connections lent to single ones (`limits.dedicated`). Large transfers have no connections of their
+//! own then, unless these are a small part of the limit.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -26,6 +27,9 @@ pub const MAX_IDLE_DEDICATED: usize = 64;
 /// Connections of the admin listener at once.
 const MAX_ADMIN: usize = 64;
 const MIN_ADMIN: usize = 4;
+/// Connections for large transfers have one in so many descriptors at most, where the limit is too
+/// low for everything.
+const BULK_SHARE: usize = 64;
 
 /// What descriptors are needed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +67,8 @@ pub struct Budget {
     pub idle_dedicated: usize,
     /// Users of the cluster at once, of each worker.
     pub users: usize,
+    /// Large transfers have connections of their own.
+    pub bulk: bool,
     /// Connections of the admin listener at once.
     pub admin: usize,
 }
@@ -74,10 +80,18 @@ impl Demand {
         self.nodes.max(1) + (self.nodes / 8).max(1)
     }
 
-    /// Connections that one worker has to all nodes with the rights of one user.
+    /// Connections that one worker has to all nodes with the rights of one user, beside those for
+    /// large transfers, which may be as many.
     fn per_user(&self) -> usize {
         // One for each protocol.
         self.nodes_to_be() * 2
+    }
+
+    /// Connections of all workers for large transfers.
+    fn bulk(&self) -> usize {
+        let kinds = if self.replicas { 2 } else { 1 };
+        let each = self.per_user().saturating_mul(kinds + self.users.unwrap_or(0));
+        self.workers.saturating_mul(each)
     }
 
     /// Descriptors of everything but clients, dedicated connections and users' connections.
@@ -93,6 +107,11 @@ impl Demand {
 
     /// Descriptors that are enough for everything that the configuration allows.
     pub fn all(&self) -> usize {
+        self.without_bulk().saturating_add(self.bulk())
+    }
+
+    /// The same without connections for large transfers.
+    fn without_bulk(&self) -> usize {
         let users = self.users.unwrap_or(0) * self.per_user();
         let each = users + MAX_IDLE_DEDICATED;
         self.fixed(MAX_ADMIN)
@@ -103,18 +122,26 @@ impl Demand {
 
     /// Shares out `limit`.
     pub fn share(&self, limit: Option<usize>) -> Budget {
+        // A small part of a limit that is too low; more of it is for clients.
+        let small = |limit| {
+            self.bulk() <= limit / BULK_SHARE && self.fixed(MAX_ADMIN) + self.bulk() <= limit / 2
+        };
+        let bulk = limit.is_none_or(|limit| limit >= self.all() || small(limit));
+        let enough = if bulk { self.all() } else { self.without_bulk() };
         let ample = Budget {
             limit,
-            reserved: self.all().saturating_sub(self.clients),
+            reserved: enough.saturating_sub(self.clients),
             clients: self.clients,
             dedicated: self.dedicated,
             idle_dedicated: MAX_IDLE_DEDICATED,
             users: self.users.unwrap_or(usize::MAX),
+            bulk,
             admin: MAX_ADMIN,
         };
-        let Some(limit) = limit.filter(|&limit| limit < self.all()) else { return ample };
+        let Some(limit) = limit.filter(|&limit| limit < enough) else { return ample };
         let admin = (limit / 16).clamp(MIN_ADMIN, MAX_ADMIN);
-        let left = limit.saturating_sub(self.fixed(admin));
+        let reserved = self.fixed(admin) + if bulk { self.bulk() } else { 0 };
+        let left = limit.saturating_sub(reserved);
         // Each user needs connections of all workers to all nodes.
         let per_user = self.per_user() * self.workers;
         let users = self.users.map(|users| users.min(left / 4 / per_user.max(1)).max(1));
@@ -133,6 +160,7 @@ impl Demand {
             dedicated: lent.max(1),
             idle_dedicated: idle,
             users: users.unwrap_or(usize::MAX),
+            bulk,
             admin,
         }
     }
@@ -307,6 +335,16 @@ mod tests {
     }
 
     #[test]
+    fn large_transfers_have_connections_where_there_are_enough() {
+        for demand in [DEMAND, Demand { users: Some(3), replicas: true, ..DEMAND }] {
+            let bulk = |limit| demand.share(limit).bulk;
+            assert!(bulk(None) && bulk(Some(demand.all())));
+            assert!(!bulk(Some(demand.bulk() * BULK_SHARE - 1)), "a large part of a low limit");
+        }
+        assert!(DEMAND.share(Some(20_000)).bulk && !DEMAND.share(Some(100)).bulk);
+    }
+
+    #[test]
     fn what_is_short_is_shared() {
         let tight = DEMAND.share(Some(100));
         assert!((10..40).contains(&tight.clients), "{tight:?}");
@@ -349,8 +387,9 @@ mod tests {
             prop_assert!(budget.clients <= clients && budget.dedicated <= dedicated);
             prop_assert!(budget.clients >= 1 && budget.dedicated >= 1 && budget.users >= 1);
             let per_user = demand.users.map_or(0, |_| budget.users * demand.per_user() * workers);
+            let bulk = if budget.bulk { demand.bulk() } else { 0 };
             let used = demand.fixed(budget.admin) + per_user + budget.clients + budget.dedicated
-                + budget.idle_dedicated * workers;
+                + budget.idle_dedicated * workers + bulk;
             // But where there is not enough for one of each.
             let least = demand.fixed(budget.admin) + demand.users.map_or(0, |_| demand.per_user() * workers) + 8;
             prop_assert!(used <= limit.max(least), "{used} of {limit}: {budget:?}");

@@ -118,7 +118,7 @@ metrics! {
     KEY_BY_KEY: Counter "slotway_key_by_key_total" [] ""
         "Commands with several keys of one slot (MGET, MSET, DEL, UNLINK, EXISTS, TOUCH) that were sent key by key, because the slot is being migrated and its keys are at two nodes.";
     LARGE_REPLY_WAITS: Counter "slotway_large_reply_waits_total" [] ""
-        "Times a client with large replies waited for its turn, because the replies under way on a connection to a node would have held other clients up.";
+        "Times a client with large commands or replies waited for its turn, because those under way on a connection to a node would have held other clients up.";
     COMMANDS_LEARNED: Gauge "slotway_commands_learned_blocking" [] "commands.blocking"
         "Modules' commands that were seen to block a connection without the flag blocking in COMMAND, and go over connections lent to their clients since; the log names them.";
     SCRIPT_LOADS: Counter "slotway_script_loads_total" [] ""

@@ -95,11 +95,11 @@ const NOTES: &[(&str, &str)] = &[
     ("client|info", "As `CLIENT LIST`"),
     (
         "client|kill",
-        "The filters of the cluster's version: see *Server versions*. Commands of the killed that were sent to nodes are carried out",
+        "The filters of the cluster's version: see *Answers as a server of the cluster's version*. Commands of the killed that were sent to nodes are carried out",
     ),
     (
         "client|list",
-        "The fields of the cluster's version: see *Server versions*. Buffers that slotway has not are 0 (`rbs`, `rbp`, `obl`, `argv-mem`); `omem` are the replies not taken, `oll` those still owed",
+        "The fields of the cluster's version: see *Answers as a server of the cluster's version*. Buffers that slotway has not are 0 (`rbs`, `rbp`, `obl`, `argv-mem`); `omem` are the replies not taken, `oll` those still owed",
     ),
     (
         "client|pause",

@@ -114,6 +114,8 @@ pub struct Upstream {
     /// The very first of them was an error: MULTI was refused, and what followed was executed
     /// without it.
     pub unwrapped: bool,
+    /// For clients with large transfers.
+    pub bulk: bool,
     /// Lent to one client at a time; not among its node's shared connections.
     pub dedicated: Option<Dedicated>,
     /// Not read from for now: what it says has to wait (KEYS).
@@ -186,6 +188,7 @@ impl Upstream {
             swallowed: 0,
             swallowed_error: None,
             unwrapped: false,
+            bulk: false,
             dedicated: None,
             parked: false,
             dirty: false,

@@ -63,7 +63,8 @@ pub struct Pending {
     pub before: u32,
     /// When its client sent it: microseconds of the worker's clock.
     pub started: u64,
-    /// Expected size of the reply, bytes. Does not change while it is in a [`PendingQueue`].
+    /// Expected size of the larger of command and reply, bytes. Does not change while it is in a
+    /// [`PendingQueue`].
     pub expected: u32,
 }
 
@@ -119,7 +120,7 @@ pub struct PendingQueue {
 }
 
 impl PendingQueue {
-    /// Expected bytes of all replies.
+    /// Expected bytes of all transfers.
     #[inline]
     pub fn expected(&self) -> usize {
         self.expected

@@ -35,7 +35,7 @@ impl Worker {
                     && client.generation == generation
                 {
                     client.complete(seq, frame, &mut self.pool);
-                    client.reply_sizes.record(frame.len());
+                    client.transfer_sizes.record(frame.len());
                     if !client.dirty {
                         client.dirty = true;
                         self.dirty_clients.push(index as usize);
@@ -256,7 +256,7 @@ impl Worker {
             if let Some(client) = self.clients.get_mut(gathering.lane.0 as usize)
                 && client.generation == gathering.lane.1
             {
-                client.reply_sizes.record(bytes);
+                client.transfer_sizes.record(bytes);
             }
             if !ok {
                 self.fleet_failed(gathering.lane, seq);

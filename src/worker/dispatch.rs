@@ -171,8 +171,8 @@ impl Worker {
         client.session.last_command = command;
         let seq = client.expect(&mut self.spare_replies);
         pending.dest = Dest::Client { index: index as u32, generation, seq };
-        pending.expected = client.reply_sizes.expected();
-        client.reply_sizes.ask();
+        pending.expected = client.transfer_sizes.expected();
+        client.transfer_sizes.ask();
         if !pending.has(flag::READ_ONLY) {
             client.wrote |= 1 << (node & 63);
         }
@@ -248,7 +248,7 @@ impl Worker {
         let (protocol, generation) = (client.session.protocol, client.generation);
         client.session.last_command = command;
         let seq = client.expect(&mut self.spare_replies);
-        let expected = client.reply_sizes.expected();
+        let expected = client.transfer_sizes.expected();
         let dest = Dest::Client { index: index as u32, generation, seq };
         let mut pending = self.pending(dest, command, slot, protocol);
         pending.expected = expected;
@@ -541,7 +541,7 @@ impl Worker {
         to: Dest,
     ) -> Option<usize> {
         let client = self.clients.get_mut(index)?;
-        client.reply_sizes.ask();
+        client.transfer_sizes.ask();
         let (protocol, generation) = (client.session.protocol, client.generation);
         let mut gather = self.spare_gathers.pop().unwrap_or_default();
         gather.start(merge, protocol);

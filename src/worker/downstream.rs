@@ -195,11 +195,18 @@ impl Worker {
             true => self.settings.request.of_stranger(),
             false => self.settings.request,
         };
-        let mut progress = client.progress;
+        let (mut progress, is_ordinary) = (client.progress, client.session.is_ordinary());
         let scanned = scan_request(&tail, &limits, &mut progress, &mut ranges);
+        if let Ok(Request::Array { len }) = scanned {
+            client.transfer_sizes.begin(len);
+        }
         let left = match scanned {
-            Ok(Request::Array { len }) if len == tail.len() && client.session.is_ordinary() => {
-                client.progress = RequestProgress::default();
+            Ok(Request::Array { len })
+                if is_ordinary && len == tail.len() && !self.has_to_change_connection(index) =>
+            {
+                if let Some(client) = self.clients.get_mut(index) {
+                    client.progress = RequestProgress::default();
+                }
                 if len >= self.seeing.big_from {
                     self.look_at(index, &Args::new(&tail, &ranges), len);
                 }
@@ -212,6 +219,7 @@ impl Worker {
                 left
             }
             Ok(Request::Incomplete { need }) => {
+                let client = self.clients.get_mut(index)?;
                 client.progress = progress;
                 let mut tail = tail;
                 // Grows as it comes, not as it is announced, but never beyond what is needed.
@@ -249,15 +257,24 @@ impl Worker {
                     let frame = rest.get(..len).unwrap_or_default();
                     let args = Args::new(frame, &ranges);
                     let modes = client.session.modes;
-                    self.seeing.countdown = self.seeing.countdown.wrapping_sub(1);
-                    if self.seeing.countdown == 0 || len >= self.seeing.big_from {
-                        self.look_at(index, &args, len);
-                    }
-                    if modes != 0 {
-                        (len, self.dispatch_with_modes(index, frame, &args))
+                    client.transfer_sizes.begin(len);
+                    let may_change = client.may_change_connection();
+                    let flow = if may_change && self.has_to_change_connection(index) {
+                        Flow::Pause
                     } else {
-                        (len, self.dispatch(index, frame, &args))
-                    }
+                        self.seeing.countdown = self.seeing.countdown.wrapping_sub(1);
+                        if self.seeing.countdown == 0 || len >= self.seeing.big_from {
+                            self.look_at(index, &args, len);
+                        }
+                        match modes {
+                            0 => self.dispatch(index, frame, &args),
+                            _ => self.dispatch_with_modes(index, frame, &args),
+                        }
+                    };
+                    (len, flow)
+                }
+                Ok(Request::Inline { len, .. }) if self.has_to_change_connection(index) => {
+                    (len, Flow::Pause)
                 }
                 Ok(Request::Inline { line, len }) => {
                     let line = rest.get(..line).unwrap_or_default();

@@ -11,20 +11,26 @@
 //! whatever node and whether it is an error or not, has it looked at, and all that are owed come
 //! sooner or later. Nor can others keep it waiting by keeping the queue long.
 //!
-//! Replies count by their bytes, too. A connection delivers its replies one after the other, so a
-//! quiet client's reply waits for the bytes of all replies before it. How large a reply will be is
-//! not known before it comes; it is estimated from the client's last ones ([`ReplySizes`]). While
-//! more than a budget of expected bytes is under way on a connection, clients that ask for much wait
-//! for their turn, in an order that is fair by bytes ([`Turns`]); a client that asks for little
-//! never does. The budget is small while others use the connection, and larger while only clients
-//! with large replies do: a connection needs no more under way than the network delivers in one
-//! round trip, so a small budget costs no throughput where nodes are near.
+//! Commands and replies count by their bytes, too. A connection carries them one after the other, so
+//! a quiet client's command waits for the bytes of all commands before it, and its reply for those of
+//! all replies. How large a reply will be is not known before it comes; it is estimated from the
+//! client's last ones ([`TransferSizes`]). While more than a budget of expected bytes is under way on
+//! a connection, clients that ask for much wait for their turn, in an order that is fair by bytes
+//! ([`Turns`]); a client that asks for little never does. The budget is small while others use the
+//! connection, and larger while only clients with large transfers do: a connection needs no more
+//! under way than the network delivers in one round trip, so a small budget costs no throughput where
+//! nodes are near.
+//!
+//! Even one large transfer holds up what is behind it. So clients with large transfers have
+//! connections of their own, one more to each node ([`Client::bulk`]), and a small command is never
+//! behind a large one in a stream of bytes. Commands of one client must not overtake each other, so
+//! it changes connections only while nothing of it is under way.
 //!
 //! [`Turns`]: crate::upstream::Turns
 
 use super::Worker;
 use super::downstream::Flow;
-use crate::client::{Client, Paused};
+use crate::client::{Client, Paused, TransferSizes};
 use crate::metrics::LimitHit;
 use crate::resp::Protocol;
 use crate::upstream::Upstream;
@@ -44,23 +50,26 @@ const TOO_LONG: usize = 2_000;
 /// A connection is used by others for so long after one of them has met a long queue, microseconds.
 const REMEMBERED: u64 = 200_000;
 
-/// Expected bytes of replies under way on a connection, from which on clients are looked at.
-const MANY_REPLY_BYTES: usize = 512 << 10;
-/// Limit of expected bytes of replies under way on a connection that others use, too. A single
-/// larger reply goes alone.
-const REPLY_BYTES_WHEN_SHARED: usize = 1 << 20;
-/// The same for a connection that only clients with large replies use.
-const REPLY_BYTES_WHEN_ALONE: usize = 8 << 20;
+/// Expected bytes under way on a connection, from which on clients are looked at.
+const MANY_BYTES: usize = 512 << 10;
+/// Limit of expected bytes under way on a connection that others use, too. A single larger transfer
+/// goes alone.
+const BYTES_WHEN_SHARED: usize = 1 << 20;
+/// The same for a connection that only clients with large transfers use.
+const BYTES_WHEN_ALONE: usize = 8 << 20;
 /// A client that expects no more than this of one connection does not wait for a turn. It is what
 /// a server writes to one client before it serves the next.
-const FEW_REPLY_BYTES: usize = 64 << 10;
+const FEW_BYTES: usize = 64 << 10;
+/// A client that uses the connections for large transfers returns to the others when its next one is
+/// expected to have fewer bytes than this.
+const BULK_UNTIL: u32 = 32 << 10;
 
 /// Why a client has to wait before it may send on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {
     /// The connection is at `limits.upstream_in_flight`.
     Full,
-    /// Too many bytes of replies are under way.
+    /// Too many bytes are under way.
     Turn,
     /// The client has too many commands under way.
     OwnReplies,
@@ -73,12 +82,48 @@ fn work(up: &Upstream) -> usize {
 }
 
 impl Worker {
+    /// Which of a node's shared connections the client uses. HOT PATH.
+    #[inline]
+    pub(super) fn connection_of(&self, client: usize) -> usize {
+        let connections = self.settings.connections;
+        if self.clients.get(client).is_some_and(|c| c.bulk) {
+            return connections;
+        }
+        match connections {
+            1 => 0,
+            n => client % n,
+        }
+    }
+
+    /// Moves the client to the connections for large transfers, or back from them, before it sends
+    /// its next command. `true`: it has to wait until all its replies are there, and is paused.
+    #[cold]
+    pub(super) fn has_to_change_connection(&mut self, index: usize) -> bool {
+        let Some(client) = self.clients.get_mut(index) else { return false };
+        let wants = match client.bulk {
+            true => client.transfer_sizes.expected() >= BULK_UNTIL,
+            false => client.transfer_sizes.expected() >= TransferSizes::LARGE,
+        };
+        let wants = wants && self.shared.has_bulk_connections();
+        if wants == client.bulk {
+            return false;
+        }
+        if client.is_drained() {
+            client.bulk = wants;
+        } else if wants {
+            // What it has under way must not be overtaken.
+            self.pause_until_replied(index);
+            return true;
+        }
+        false
+    }
+
     /// Whether a client has to wait before it may send on connection `u`. HOT PATH.
     #[inline]
     pub(super) fn has_to_wait(&self, index: usize, u: usize) -> bool {
         self.upstreams.get(u).is_some_and(|up| {
             up.queue.len() > self.settings.upstream_in_flight
-                || (up.pending.expected() > MANY_REPLY_BYTES && self.has_to_take_turns(index, up))
+                || (up.pending.expected() > MANY_BYTES && self.has_to_take_turns(index, up))
                 || (work(up) > LONG && self.is_too_much(index, up))
         })
     }
@@ -88,34 +133,43 @@ impl Worker {
     fn reason_to_wait(&self, index: usize, up: &Upstream) -> Wait {
         if up.queue.len() > self.settings.upstream_in_flight {
             Wait::Full
-        } else if up.pending.expected() > MANY_REPLY_BYTES && self.has_to_take_turns(index, up) {
+        } else if up.pending.expected() > MANY_BYTES && self.has_to_take_turns(index, up) {
             Wait::Turn
         } else {
             Wait::OwnReplies
         }
     }
 
-    /// Whether a client asks for so many bytes of replies that it has to wait for its turn.
+    /// Whether a client asks for so many bytes that it has to wait for its turn.
     fn has_to_take_turns(&self, index: usize, up: &Upstream) -> bool {
         let Some(client) = self.clients.get(index) else { return false };
-        let expected = client.reply_sizes.expected() as usize;
+        let expected = client.transfer_sizes.expected() as usize;
         let owed = client.replies.as_ref().map_or(0, |r| r.waiting());
-        if (owed + 1).saturating_mul(expected) <= FEW_REPLY_BYTES {
-            up.shared_at.set(self.now);
+        if (owed + 1).saturating_mul(expected) <= FEW_BYTES {
+            self.note_shared(up);
             return false;
         }
-        !client.reply_sizes.has_turn()
+        !client.transfer_sizes.has_turn()
             && up.delivers()
-            && (!up.turns.is_empty() || !self.has_room_for_reply(up, client))
+            && (!up.turns.is_empty() || !self.has_room_for_transfer(up, client))
     }
 
-    /// Whether the client's next reply is within the connection's budget.
-    fn has_room_for_reply(&self, up: &Upstream, client: &Client) -> bool {
+    /// A client with little to ask for uses the connection, too. On those for large transfers it is
+    /// one whose estimate has fallen.
+    fn note_shared(&self, up: &Upstream) {
+        if !up.bulk {
+            up.shared_at.set(self.now);
+        }
+    }
+
+    /// Whether the client's next transfer is within the connection's budget.
+    fn has_room_for_transfer(&self, up: &Upstream, client: &Client) -> bool {
         // The replies of a client that has had none may be larger than any that were seen here.
-        let small = self.now < up.shared_at.get() + REMEMBERED || client.reply_sizes.is_unknown();
-        let budget = if small { REPLY_BYTES_WHEN_SHARED } else { REPLY_BYTES_WHEN_ALONE };
+        let small =
+            self.now < up.shared_at.get() + REMEMBERED || client.transfer_sizes.is_unknown();
+        let budget = if small { BYTES_WHEN_SHARED } else { BYTES_WHEN_ALONE };
         let under_way = up.pending.expected();
-        under_way == 0 || under_way + client.reply_sizes.expected() as usize <= budget
+        under_way == 0 || under_way + client.transfer_sizes.expected() as usize <= budget
     }
 
     /// Expected bytes of one part of a command that goes to several slots or nodes.
@@ -123,7 +177,7 @@ impl Worker {
         let Some(gathering) = self.gatherings.get(gather as usize) else { return 0 };
         let client = self.clients.get(gathering.lane.0 as usize);
         let client = client.filter(|c| c.generation == gathering.lane.1);
-        client.map_or(0, |c| c.reply_sizes.expected()) / gathering.gather.parts().max(1)
+        client.map_or(0, |c| c.transfer_sizes.expected()) / gathering.gather.parts().max(1)
     }
 
     fn is_too_much(&self, index: usize, up: &Upstream) -> bool {
@@ -134,7 +188,7 @@ impl Worker {
         let is_owed = |much: usize| owed * work >= much * count;
         // It is owed something by other nodes as well: who fills this queue is owed more than it has.
         if owed + owed / 8 < count {
-            up.shared_at.set(self.now);
+            self.note_shared(up);
             return work > TOO_LONG && is_owed(TOO_MUCH);
         }
         let shared = self.now < up.shared_at.get() + REMEMBERED;
@@ -151,9 +205,9 @@ impl Worker {
         let u = match self.realm_of(client) {
             OWN => {
                 let shared = &self.nodes.get(usize::from(node))?.shared[protocol as usize];
-                (*shared.get(client % self.settings.connections)?)?
+                (*shared.get(self.connection_of(client))?)?
             }
-            realm => self.realm_connection(realm, node, protocol)?,
+            realm => self.realm_connection(realm, node, protocol, client)?,
         };
         self.has_to_wait(client, u).then_some(u)
     }
@@ -177,8 +231,8 @@ impl Worker {
             Wait::Turn => {
                 client.paused = Paused::Turn;
                 // What it asked for while it had no need to wait is not held against it for long.
-                let most = (client.reply_sizes.expected() as usize).max(REPLY_BYTES_WHEN_SHARED);
-                let asked = client.reply_sizes.wait_for_turn().min(most as u64);
+                let most = (client.transfer_sizes.expected() as usize).max(BYTES_WHEN_SHARED);
+                let asked = client.transfer_sizes.wait_for_turn().min(most as u64);
                 let clients = &self.clients;
                 up.turns.push(me, asked, |(index, generation)| {
                     let client = clients.get(index as usize);
@@ -198,7 +252,7 @@ impl Worker {
     }
 
     /// Clients that wait for connection `u` go on: all when half of a full queue is answered, one
-    /// after the other as there is room for their replies.
+    /// after the other as there is room for their transfers.
     #[inline]
     pub(super) fn wake_waiters(&mut self, u: usize) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
@@ -222,7 +276,7 @@ impl Worker {
             let client = self.clients.get(next.0 as usize);
             let waits = client.filter(|c| c.generation == next.1 && c.paused == Paused::Turn);
             let Some(up) = self.upstreams.get(u) else { return };
-            if waits.is_some_and(|client| !self.has_room_for_reply(up, client)) {
+            if waits.is_some_and(|client| !self.has_room_for_transfer(up, client)) {
                 return;
             }
             let waits = waits.is_some();
@@ -230,7 +284,7 @@ impl Worker {
                 up.turns.pop();
             }
             if waits && let Some(client) = self.clients.get_mut(next.0 as usize) {
-                client.reply_sizes.begin_turn();
+                client.transfer_sizes.begin_turn();
                 self.resume.push(next);
                 // There may be room for the next one when this one has sent what it may.
                 self.mark_upstream(u);

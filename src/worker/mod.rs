@@ -139,7 +139,8 @@ struct Node {
     unreached_since: u64,
     /// A slot of the shard that it was last seen in.
     shard_slot: u16,
-    /// Indexes into `upstreams`: by protocol, then by connection number.
+    /// Indexes into `upstreams`: by protocol, then by connection number. The last one of each is for
+    /// large transfers ([`Client::bulk`]).
     shared: [Vec<Option<usize>>; 2],
     /// The same for reads from it as a replica: connections that said READONLY.
     replica: [Vec<Option<usize>>; 2],

@@ -37,10 +37,16 @@ pub(super) struct Realm {
     pub doubted: bool,
     /// Its user is not any more. One that logs in by the same name and password is another.
     pub dead: bool,
-    /// By node and protocol.
+    /// By [`place`].
     shared: IntMap<(u16, u8), usize>,
     /// By command: what a node has said about it, and until when that holds.
     verdicts: IntMap<u16, (u64, Verdict)>,
+}
+
+/// Where a connection stands in [`Realm::shared`]: its node, and its protocol and whether it is for
+/// large transfers as one number.
+fn place(node: u16, protocol: Protocol, bulk: bool) -> (u16, u8) {
+    (node, protocol as u8 | u8::from(bulk) << 1)
 }
 
 impl Worker {
@@ -191,26 +197,36 @@ impl Worker {
         here
     }
 
-    /// The shared connection of a realm to `node`, if there is one.
+    /// The shared connection of a realm to `node` that `client` uses, if there is one.
     pub(super) fn realm_connection(
         &self,
         realm: u16,
         node: u16,
         protocol: Protocol,
+        client: usize,
     ) -> Option<usize> {
-        self.realms.get(&realm)?.shared.get(&(node, protocol as u8)).copied()
+        let bulk = self.clients.get(client).is_some_and(|c| c.bulk);
+        self.realms.get(&realm)?.shared.get(&place(node, protocol, bulk)).copied()
     }
 
-    /// The shared connection of a realm to `node`; made if there is none.
-    pub(super) fn realm_upstream(&mut self, realm: u16, node: u16, protocol: Protocol) -> usize {
-        if let Some(u) = self.realm_connection(realm, node, protocol) {
+    /// The shared connection of a realm to `node` that `client` uses; made if there is none.
+    pub(super) fn realm_upstream(
+        &mut self,
+        realm: u16,
+        node: u16,
+        protocol: Protocol,
+        client: usize,
+    ) -> usize {
+        if let Some(u) = self.realm_connection(realm, node, protocol, client) {
             return u;
         }
         let mut up = Upstream::new(node, protocol);
         up.realm = realm;
+        up.bulk = self.clients.get(client).is_some_and(|c| c.bulk);
+        let place = place(node, protocol, up.bulk);
         let u = self.upstreams.insert(up);
         if let Some(realm) = self.realms.get_mut(&realm) {
-            realm.shared.insert((node, protocol as u8), u);
+            realm.shared.insert(place, u);
         }
         self.connect(u);
         u
@@ -231,7 +247,7 @@ impl Worker {
     /// A connection is forgotten.
     pub(super) fn leave_realm(&mut self, u: usize) {
         let Some(up) = self.upstreams.get(u).filter(|up| up.realm != OWN) else { return };
-        let place = (up.node, up.protocol as u8);
+        let place = place(up.node, up.protocol, up.bulk);
         if let Some(realm) = self.realms.get_mut(&up.realm)
             && realm.shared.get(&place) == Some(&u)
         {

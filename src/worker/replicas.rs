@@ -126,7 +126,7 @@ impl Worker {
             // The slot is in motion: a replica says of keys that have moved that there are none.
             return fallback;
         }
-        let which = client % self.settings.connections;
+        let which = self.connection_of(client);
         let connection = |node: u16, replica: bool| {
             let node = self.nodes.get(usize::from(node))?;
             let all = if replica { &node.replica } else { &node.shared };
@@ -168,7 +168,7 @@ impl Worker {
     ) -> Option<u16> {
         let owner = self.owners.get(usize::from(slot)).copied().filter(|&n| n != NOBODY)?;
         let node = self.nodes.get(usize::from(owner))?;
-        let shared = node.shared[protocol as usize].get(client % self.settings.connections)?;
+        let shared = node.shared[protocol as usize].get(self.connection_of(client))?;
         // Who wants to read from primaries is only led elsewhere when more than a connection was
         // lost.
         let patience = u32::from(from == ReadFrom::Primary);
@@ -182,7 +182,7 @@ impl Worker {
     }
 
     fn replica_upstream(&mut self, node: u16, protocol: Protocol, client: usize) -> usize {
-        let which = client % self.settings.connections;
+        let which = self.connection_of(client);
         let place = |worker: &mut Worker| {
             let node = worker.nodes.get_mut(usize::from(node))?;
             Some(*node.replica[protocol as usize].get_mut(which)?)
@@ -192,6 +192,7 @@ impl Worker {
         }
         let mut up = Upstream::new(node, protocol);
         up.read_only = true;
+        up.bulk = which >= self.settings.connections;
         let u = self.upstreams.insert(up);
         if let Some(node) = self.nodes.get_mut(usize::from(node))
             && let Some(place) = node.replica[protocol as usize].get_mut(which)

@@ -1,7 +1,7 @@
 //! What the workers of a process share. Nothing of it is touched for ordinary commands.
 
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -25,6 +25,7 @@ struct Ceilings {
     dedicated: AtomicUsize,
     idle_dedicated: AtomicUsize,
     users: AtomicUsize,
+    bulk: AtomicBool,
 }
 
 /// Shared by all workers.
@@ -82,6 +83,7 @@ impl Shared {
                 dedicated: AtomicUsize::new(usize::MAX),
                 idle_dedicated: AtomicUsize::new(MAX_IDLE_DEDICATED),
                 users: AtomicUsize::new(usize::MAX),
+                bulk: AtomicBool::new(true),
             },
             clients: AtomicUsize::new(0),
             blocked: AtomicUsize::new(0),
@@ -136,6 +138,12 @@ impl Shared {
         self.ceilings.dedicated.store(budget.dedicated, Relaxed);
         self.ceilings.idle_dedicated.store(budget.idle_dedicated, Relaxed);
         self.ceilings.users.store(budget.users, Relaxed);
+        self.ceilings.bulk.store(budget.bulk, Relaxed);
+    }
+
+    /// Whether clients with large transfers have connections of their own.
+    pub fn has_bulk_connections(&self) -> bool {
+        self.ceilings.bulk.load(Relaxed)
     }
 
     /// The limit on clients in force, of all workers.

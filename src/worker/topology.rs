@@ -222,7 +222,8 @@ impl Worker {
             }
             return false;
         }
-        if known || !up.pending.is_empty() {
+        let wanted = known && (!up.bulk || self.shared.has_bulk_connections());
+        if wanted || !up.pending.is_empty() {
             return false;
         }
         self.remove_upstream(u);

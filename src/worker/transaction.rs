@@ -250,6 +250,13 @@ impl Worker {
     }
 
     fn exec(&mut self, index: usize, command: u16) -> Flow {
+        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+        let Some(multi) = client.multi.as_ref() else { return Flow::Next };
+        // Its commands leave as one.
+        client.transfer_sizes.begin(multi.frames.len());
+        if self.has_to_change_connection(index) {
+            return Flow::Pause;
+        }
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let Some(multi) = client.multi.as_ref() else { return Flow::Next };
         if multi.broken {

@@ -38,6 +38,8 @@ impl Worker {
         }
         // An IP address needs no name server; a name is resolved by control, with the topology.
         let ip: Option<std::net::IpAddr> = addr.host.parse().ok();
+        // The last one is for large transfers.
+        let connections = self.settings.connections + 1;
         let node = Node {
             addr: addr.clone(),
             ident: crate::pubsub::ident(addr),
@@ -47,8 +49,8 @@ impl Worker {
             known: false,
             unreached_since: 0,
             shard_slot: NO_SLOT,
-            shared: [vec![None; self.settings.connections], vec![None; self.settings.connections]],
-            replica: [vec![None; self.settings.connections], vec![None; self.settings.connections]],
+            shared: [vec![None; connections], vec![None; connections]],
+            replica: [vec![None; connections], vec![None; connections]],
             latency: Default::default(),
         };
         let lent_from = |i: usize| self.upstreams.iter().any(|(_, up)| usize::from(up.node) == i);
@@ -88,12 +90,9 @@ impl Worker {
         client: usize,
     ) -> usize {
         if realm != OWN {
-            return self.realm_upstream(realm, node, protocol);
+            return self.realm_upstream(realm, node, protocol, client);
         }
-        let which = match self.settings.connections {
-            1 => 0,
-            n => client % n,
-        };
+        let which = self.connection_of(client);
         let shared = self.nodes.get(usize::from(node)).map(|n| &n.shared);
         if let Some(Some(u)) = shared.and_then(|s| s[protocol as usize].get(which)) {
             return *u;
@@ -103,7 +102,9 @@ impl Worker {
 
     #[cold]
     fn new_upstream(&mut self, node: u16, protocol: Protocol, which: usize) -> usize {
-        let u = self.upstreams.insert(Upstream::new(node, protocol));
+        let mut up = Upstream::new(node, protocol);
+        up.bulk = which >= self.settings.connections;
+        let u = self.upstreams.insert(up);
         let shared = self.nodes.get_mut(usize::from(node)).map(|n| &mut n.shared);
         if let Some(slot) = shared.and_then(|s| s[protocol as usize].get_mut(which)) {
             *slot = Some(u);
@@ -479,7 +480,7 @@ impl Worker {
             && client.generation == generation
         {
             client.stream(seq, piece, false, &mut self.pool);
-            client.reply_sizes.at_least(up.streamed);
+            client.transfer_sizes.at_least(up.streamed);
             self.mark_client(index as usize);
         }
         true
@@ -637,7 +638,7 @@ impl Worker {
             && client.generation == generation
         {
             client.stream(seq, frame, true, &mut self.pool);
-            client.reply_sizes.record(bytes);
+            client.transfer_sizes.record(bytes);
             self.mark_client(index as usize);
         }
         self.answered(&pending);

@@ -1,11 +1,12 @@
-//! Clients that pipeline commands with large replies: how much of them stands before a quiet
-//! client's reply is bounded, for every kind of command, and those clients share what there is by
-//! bytes. Recorded: the quiet client's latencies (`--nocapture`). Beside a bare server's:
+//! Clients that pipeline large commands and commands with large replies: a quiet client's command
+//! does not stand behind them on a connection to a node, how much of them is under way is bounded,
+//! for every kind of command, and those clients share what there is by bytes. Recorded: the quiet client's latencies (`--nocapture`). Beside a bare server's:
 //! `benches/large_replies.py`.
 
 use super::common::{self, PATIENCE, Proxy};
 use slotway::cluster::slot_of;
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply};
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -168,6 +169,127 @@ fn few_large_replies_are_ahead_of_a_quiet_client() {
         }
     }
     assert!(proxy.metric("slotway_large_reply_waits_total", "") > 0.0);
+}
+
+/// The connections of slotway on which a node gets a quiet client's command and those of clients
+/// with large transfers, as MONITOR names them.
+#[test]
+fn small_commands_share_no_connection_with_large_transfers() {
+    const COMMANDS: usize = 3;
+    let cluster = cluster();
+    let proxy = start(&cluster, "1");
+    let node = &cluster.primaries().expect("primaries")[0];
+    let keys = keys_on(node);
+    let large = vec![b'v'; MB];
+    let mut quiet = proxy.connect();
+    for key in &keys {
+        assert!(quiet.command(&[b"SET", key.as_bytes(), &large]).expect("SET").is_ok());
+    }
+    let small = format!("{}:small", keys[0]);
+    // Its own SETs were large: it returns to the other connections.
+    for _ in 0..20 {
+        assert_eq!(quiet.command(&["GET", &small]).expect("GET"), Reply::Nil);
+    }
+    let none = AtomicUsize::new(0);
+    for kind in kinds(&keys, MB, &large) {
+        let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| open(proxy.listen)).collect();
+        for client in &mut clients {
+            client.write_all(&kind.command).expect("to send");
+            take(client, kind.reply, &none);
+        }
+        let mut monitor = cluster.connect(node).expect("a connection");
+        monitor.set_timeout(Some(4 * PATIENCE)).expect("a timeout");
+        assert!(monitor.command(&["MONITOR"]).expect("MONITOR").is_ok());
+        thread::scope(|scope| {
+            for client in &mut clients {
+                let (kind, none) = (&kind, &none);
+                scope.spawn(move || {
+                    client.write_all(&kind.command.repeat(COMMANDS)).expect("to send");
+                    take(client, COMMANDS * kind.reply, none);
+                });
+            }
+            for _ in 0..10 {
+                assert_eq!(quiet.command(&["GET", &small]).expect("GET"), Reply::Nil);
+            }
+        });
+        let end = format!("the end of {}", kind.name);
+        cluster.connect(node).expect("a connection").command(&["PING", &end]).expect("PING");
+        let (mut of_quiet, mut of_large) = (BTreeSet::new(), BTreeSet::new());
+        loop {
+            let line = monitor.receive().expect("a line of MONITOR").text().expect("text");
+            if line.contains(&end) {
+                break;
+            }
+            let from = line.split(['[', ']']).nth(1).expect("a database and an address").to_owned();
+            // What a script calls comes from "lua"; the script itself has an address.
+            if line.contains(&small) {
+                of_quiet.insert(from);
+            } else if line.contains("{large:") && !from.ends_with("lua") {
+                of_large.insert(from);
+            }
+        }
+        println!("{}: quiet {of_quiet:?}, large {of_large:?}", kind.name);
+        assert!(!of_quiet.is_empty() && !of_large.is_empty(), "{}", kind.name);
+        assert!(of_quiet.is_disjoint(&of_large), "{}: {of_quiet:?}, {of_large:?}", kind.name);
+    }
+}
+
+/// One client with small commands and large ones, which go over different connections.
+#[test]
+fn a_client_with_small_and_large_commands_keeps_its_order() {
+    const BURSTS: usize = 12;
+    const SMALL: usize = 50;
+    let cluster = cluster();
+    let proxy = start(&cluster, "1");
+    let node = &cluster.primaries().expect("primaries")[0];
+    let [key, _] = keys_on(node);
+    let counter = format!("{key}:counter");
+    // The first SET of a burst may change the connection; the small commands behind it, too.
+    let burst = |n: usize| {
+        let incr = encode(&[b"INCR", counter.as_bytes()]).repeat(SMALL);
+        let value = vec![b'v'; MB + n];
+        let set = encode(&[b"SET", key.as_bytes(), &value]);
+        let small = encode(&[b"SET", key.as_bytes(), b"small"]);
+        let len = encode(&[b"STRLEN", key.as_bytes()]);
+        [&incr[..], &small, &len, &set, &len, &incr].concat()
+    };
+    for waits in [true, false] {
+        let mut conn = proxy.connect();
+        conn.set_timeout(Some(4 * PATIENCE)).expect("a timeout");
+        conn.command(&["DEL", &counter]).expect("DEL");
+        let mut count = 0;
+        let mut check = |conn: &mut Conn, n: usize| {
+            let mut counts = |conn: &mut Conn| {
+                for _ in 0..SMALL {
+                    count += 1;
+                    assert_eq!(conn.receive().expect("INCR"), Reply::Int(count), "burst {n}");
+                }
+            };
+            counts(conn);
+            for len in ["small".len(), MB + n] {
+                assert!(conn.receive().expect("SET").is_ok());
+                assert_eq!(conn.receive().expect("STRLEN"), Reply::Int(len as i64), "burst {n}");
+            }
+            counts(conn);
+        };
+        if waits {
+            for n in 0..BURSTS {
+                conn.send_raw(&burst(n)).expect("to send");
+                check(&mut conn, n);
+            }
+        } else {
+            let mut sender = conn.try_clone().expect("a handle");
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    (0..BURSTS).for_each(|n| sender.send_raw(&burst(n)).expect("to send"))
+                });
+                (0..BURSTS).for_each(|n| check(&mut conn, n));
+            });
+        }
+    }
+    common::eventually("nothing is left behind", || {
+        proxy.metric("slotway_upstream_in_flight", "") == 0.0
+    });
 }
 
 /// What arrives for others between a quiet client's command and its reply.

@@ -1,38 +1,53 @@
-//! Estimate of the size of one client's next reply, and how many bytes it has asked for. In KiB, as
-//! each idle client keeps this.
+//! Estimate of how many bytes one client's next command moves over a connection to a node, and how
+//! many bytes the client has asked for. A large command occupies a connection as a large reply does,
+//! so the size of a transfer is that of the larger of the two: the command's is known, the reply's is
+//! estimated from the last ones. In KiB, as each idle client keeps this.
 
 /// Estimate for a client that has had no reply yet: a pipeline of many commands whose replies may
 /// be of any size starts slowly.
 const UNKNOWN: u16 = 64;
+/// Smaller commands do not count: they are bounded by the length of the queue.
+const LARGE_COMMAND: usize = 16 << 10;
 
-/// Sizes of one client's replies.
+/// Sizes of one client's commands and replies.
 #[derive(Debug)]
-pub struct ReplySizes {
+pub struct TransferSizes {
     /// Expected size of the next reply, KiB.
-    expected: u16,
+    reply: u16,
+    /// Size of the command that is being dispatched or waits for its turn, KiB.
+    command: u16,
     /// KiB asked for since the client's last turn; negative: what is left of that turn.
     asked: i16,
 }
 
-impl Default for ReplySizes {
+impl Default for TransferSizes {
     fn default() -> Self {
-        ReplySizes { expected: UNKNOWN, asked: 0 }
+        TransferSizes { reply: UNKNOWN, command: 0, asked: 0 }
     }
 }
 
-impl ReplySizes {
-    /// What a client may ask for in its turn, KiB; a larger reply if it is one.
+impl TransferSizes {
+    /// What a client may ask for in its turn, KiB; a single transfer may be larger.
     const TURN: i16 = 256;
+    /// From this size on, bytes, transfers are for connections of their own. More than what is
+    /// expected of a client that nothing is known of.
+    pub const LARGE: u32 = 128 << 10;
 
-    /// Expected size of the reply to the next command, bytes; at most 64 MiB.
+    /// The next transfer is that of a command of `len` bytes.
+    #[inline]
+    pub fn begin(&mut self, len: usize) {
+        self.command = if len < LARGE_COMMAND { 0 } else { kib(len) };
+    }
+
+    /// Expected size of the next transfer, bytes; at most 64 MiB.
     #[inline]
     pub fn expected(&self) -> u32 {
-        u32::from(self.expected) << 10
+        u32::from(self.reply.max(self.command)) << 10
     }
 
     /// There is nothing yet that the estimate could follow.
     pub fn is_unknown(&self) -> bool {
-        self.expected == UNKNOWN
+        self.reply == UNKNOWN
     }
 
     /// Records a complete reply of `len` bytes. The estimate rises at once, as an estimate that is
@@ -40,21 +55,21 @@ impl ReplySizes {
     #[inline]
     pub fn record(&mut self, len: usize) {
         let len = kib(len);
-        self.expected = match self.expected.checked_sub(len) {
-            Some(above) => self.expected - above.div_ceil(8),
+        self.reply = match self.reply.checked_sub(len) {
+            Some(above) => self.reply - above.div_ceil(8),
             None => len,
         };
     }
 
     /// Records that the reply that is arriving has `len` bytes or more.
     pub fn at_least(&mut self, len: usize) {
-        self.expected = self.expected.max(kib(len));
+        self.reply = self.reply.max(kib(len));
     }
 
-    /// One more reply is asked for.
+    /// Counts one more transfer as asked for.
     #[inline]
     pub fn ask(&mut self) {
-        self.asked = self.asked.saturating_add_unsigned(self.expected);
+        self.asked = self.asked.saturating_add_unsigned(self.reply.max(self.command));
     }
 
     /// The client's turn is not over.
@@ -90,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_estimate_rises_at_once_and_falls_slowly_but_wholly() {
-        let mut sizes = ReplySizes::default();
+        let mut sizes = TransferSizes::default();
         assert_eq!(sizes.expected(), 64 << 10);
         assert!(sizes.is_unknown());
         sizes.record(MIB);
@@ -110,7 +125,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_counted_from_turn_to_turn() {
-        let mut sizes = ReplySizes::default();
+        let mut sizes = TransferSizes::default();
         sizes.record(MIB);
         assert!(!sizes.has_turn(), "nobody gave it one");
         sizes.ask();
@@ -123,5 +138,22 @@ mod tests {
         assert_eq!(sizes.wait_for_turn(), 1 << 20);
         (0..1000).for_each(|_| sizes.ask());
         assert_eq!(sizes.wait_for_turn(), (32767 + 256) << 10);
+    }
+
+    #[test]
+    fn a_large_command_counts_by_itself_and_a_small_one_behind_it_does_not() {
+        let mut sizes = TransferSizes::default();
+        sizes.record(1024);
+        sizes.begin(MIB);
+        assert_eq!(sizes.expected(), 1 << 20);
+        sizes.ask();
+        sizes.record(5);
+        sizes.begin(LARGE_COMMAND - 1);
+        assert_eq!(sizes.expected(), 49 << 10, "of replies");
+        sizes.ask();
+        assert_eq!(sizes.wait_for_turn(), (1 << 20) + (49 << 10) + (256 << 10));
+        sizes.begin(LARGE_COMMAND);
+        (0..60).for_each(|_| sizes.record(5));
+        assert_eq!(sizes.expected(), 16 << 10);
     }
 }
