@@ -17,16 +17,60 @@ const FEW: usize = 8;
 /// No socket is written to again after this many bytes in one turn of the event loop.
 pub const WRITE_LIMIT: usize = 512 << 10;
 
+/// Reserves what the content of a buffer announces (`need` bytes in all), and a little for what
+/// follows it, once a sixteenth of it has come. Growing by doubling alone would copy a large buffer
+/// while the old one is still there; and reserving at once would let an announcement of a few bytes
+/// take hundreds of megabytes of address space.
+pub fn reserve_announced(buffer: &mut Vec<u8>, need: usize) {
+    const MUCH: usize = 1 << 20;
+    const PART: usize = 16;
+    if need > buffer.capacity() && need >= MUCH && buffer.len() >= need / PART {
+        buffer.reserve_exact(need + 2 * CHUNK - buffer.len());
+    }
+}
+
+/// What a buffer occupies: a small one its capacity, a large one, whose pages are resident only when
+/// they have been written to, its content.
+#[inline]
+pub fn resident(buffer: &Vec<u8>) -> usize {
+    if buffer.capacity() <= 2 * CHUNK { buffer.capacity() } else { buffer.len() + PAGE }
+}
+
+const PAGE: usize = 4 << 10;
+
 /// Chunks that are not in use, kept so that the steady state allocates nothing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pool {
     chunks: Vec<Vec<u8>>,
     bytes: usize,
+    /// Bytes that it keeps at most.
+    keep: usize,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Pool::keeping(Self::KEEP)
+    }
 }
 
 impl Pool {
-    /// Bytes that the pool keeps at most.
-    const KEEP: usize = 8 << 20;
+    /// Bytes that the pools of all workers keep at most.
+    const KEEP: usize = 16 << 20;
+
+    fn keeping(keep: usize) -> Pool {
+        Pool { chunks: Vec::new(), bytes: 0, keep }
+    }
+
+    /// The pool of one of so many workers.
+    pub fn of_one(workers: usize) -> Pool {
+        Pool::keeping((Self::KEEP / workers.max(2)).max(4 * CHUNK))
+    }
+
+    /// Frees what it keeps.
+    pub fn clear(&mut self) {
+        self.chunks = Vec::new();
+        self.bytes = 0;
+    }
 
     /// An empty chunk, of whatever capacity.
     pub fn take(&mut self) -> Vec<u8> {
@@ -38,7 +82,7 @@ impl Pool {
     /// Takes a chunk back; an oversized one, or one too many, is freed.
     pub fn give(&mut self, mut chunk: Vec<u8>) {
         let capacity = chunk.capacity();
-        if capacity == 0 || capacity > CHUNK || self.bytes + capacity > Self::KEEP {
+        if capacity == 0 || capacity > CHUNK || self.bytes + capacity > self.keep {
             return;
         }
         chunk.clear();
@@ -122,7 +166,7 @@ impl SendQueue {
     /// Bytes that this queue occupies, used or not. Shared bytes are on somebody else's account,
     /// here is only what it takes to point to them.
     pub fn held(&self) -> usize {
-        self.closed_own + self.last.capacity() + self.closed.len() * size_of::<Chunk>()
+        self.closed_own + self.last.capacity() + self.closed.capacity() * size_of::<Chunk>()
     }
 
     /// Messages in the shared chunks that are not wholly released.
@@ -174,6 +218,36 @@ impl SendQueue {
     pub fn push(&mut self, frame: &[u8], pool: &mut Pool) {
         self.room(frame.len(), pool).extend_from_slice(frame);
         self.len += frame.len();
+    }
+
+    /// Appends bytes that need not lie in one chunk: all chunks stay of a size that the pool takes
+    /// back.
+    #[inline]
+    pub fn push_pieces(&mut self, bytes: &[u8], pool: &mut Pool) {
+        if bytes.len() <= CHUNK / 2 {
+            return self.push(bytes, pool);
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let room = match CHUNK.saturating_sub(self.last.len()) {
+                0 => CHUNK,
+                room => room,
+            };
+            let (piece, behind) = rest.split_at(room.min(rest.len()));
+            self.push(piece, pool);
+            rest = behind;
+        }
+    }
+
+    /// Appends what another queue holds, chunk by chunk. Nothing of it may have been written.
+    pub fn append(&mut self, mut other: SendQueue) {
+        debug_assert!(other.head == 0 && other.sent == 0);
+        self.close_last();
+        self.len += other.len;
+        self.items += other.items;
+        self.closed_own += other.closed_own;
+        self.closed.append(&mut other.closed);
+        self.last = other.last;
     }
 
     /// Appends a frame that has a buffer of its own; a large one is not copied.
@@ -355,14 +429,18 @@ impl SendQueue {
     ) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         for len in lens {
-            let frame = self.take_chunk(len).unwrap_or_else(|| {
-                let frame = self.front(len).unwrap_or_default().to_vec();
-                self.release(len, pool);
-                frame
-            });
-            frames.push(frame);
+            frames.push(self.take_front(len, pool));
         }
         frames
+    }
+
+    /// Takes the first `len` bytes out: a large frame with the buffer that it lies in.
+    pub fn take_front(&mut self, len: usize, pool: &mut Pool) -> Vec<u8> {
+        self.take_chunk(len).unwrap_or_else(|| {
+            let frame = self.front(len).unwrap_or_default().to_vec();
+            self.release(len, pool);
+            frame
+        })
     }
 
     /// Takes the first chunk out, if it is one large frame of `len` bytes and nothing else, and is
@@ -469,7 +547,10 @@ mod tests {
             queue.push_shared(message.clone(), 3);
             queue.push(b"behind", &mut pool);
             assert_eq!((queue.len(), queue.items()), (112, 3));
-            assert_eq!(queue.held(), queue.capacity() + 2 * size_of::<Chunk>());
+            assert_eq!(
+                queue.held(),
+                queue.capacity() + queue.closed.capacity() * size_of::<Chunk>()
+            );
         }
         assert!(!message.is_unique());
         for (i, queue) in queues.iter_mut().enumerate() {
@@ -477,7 +558,10 @@ mod tests {
             queue.write_to(&mut socket).unwrap();
             queue.release_sent(&mut pool);
             assert_eq!((queue.len(), queue.items()), (56, 3), "half of it is written");
-            assert_eq!(queue.held(), queue.capacity() + size_of::<Chunk>());
+            assert_eq!(
+                queue.held(),
+                queue.capacity() + queue.closed.capacity() * size_of::<Chunk>()
+            );
             if i == 0 {
                 socket.room = 100;
                 queue.write_to(&mut socket).unwrap();
@@ -487,7 +571,10 @@ mod tests {
                 queue.clear(&mut pool);
             }
             assert_eq!((queue.len(), queue.items()), (0, 0));
-            assert_eq!(queue.held(), queue.capacity());
+            assert_eq!(
+                queue.held(),
+                queue.capacity() + queue.closed.capacity() * size_of::<Chunk>()
+            );
         }
         assert!(message.is_unique());
         assert_eq!(&message[..], [b'm'; 100]);
@@ -558,14 +645,14 @@ mod tests {
                 let items = frames.iter().map(|f| f.1 as usize).sum::<usize>();
                 prop_assert_eq!(queue.len(), all.len() - released);
                 prop_assert_eq!(queue.items(), items);
-                let entries = queue.closed.len() * size_of::<Chunk>();
+                let entries = queue.closed.capacity() * size_of::<Chunk>();
                 prop_assert_eq!(queue.held(), queue.capacity() + entries);
                 prop_assert_eq!(&socket.got[..], &all[..socket.got.len()]);
             }
             let rest = queue.take_frames(frames.iter().map(|f| f.0), &mut pool);
             prop_assert_eq!(rest.concat(), &all[released..]);
             prop_assert!(queue.is_empty());
-            prop_assert_eq!((queue.items(), queue.held()), (0, queue.capacity()));
+            prop_assert_eq!((queue.items(), queue.capacity()), (0, queue.last.capacity()));
             prop_assert!(shared.iter().all(Bytes::is_unique), "all are let go");
         }
 
@@ -601,7 +688,7 @@ mod tests {
                 prop_assert_eq!(&socket.got[..], &all[..got]);
                 prop_assert_eq!((queue.len(), queue.sent()), (all.len() - got, 0));
                 prop_assert_eq!(queue.items(), ends.iter().filter(|end| **end > got).count());
-                let entries = queue.closed.len() * size_of::<Chunk>();
+                let entries = queue.closed.capacity() * size_of::<Chunk>();
                 prop_assert_eq!(queue.held(), queue.capacity() + entries);
             }
         }

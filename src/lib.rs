@@ -22,6 +22,7 @@
 //! - [`config`], [`metrics`]: what their names say.
 //! - [`seen`]: hot keys, big keys, slow commands, spans: what is seen as commands pass. No I/O.
 //! - [`hash`]: the hash tables of all rooms.
+//! - [`meter`]: how much memory a thread has taken.
 //! - [`lines`]: log lines that others can cause.
 //! - [`sandbox`]: a local cluster of real servers, for `make run`, tests and benches.
 #![forbid(unsafe_code)]
@@ -36,6 +37,7 @@ pub mod control;
 pub mod emulate;
 pub mod hash;
 pub mod lines;
+pub mod meter;
 pub mod metrics;
 pub mod outcome;
 pub mod proxy_protocol;

@@ -26,6 +26,10 @@ use slotway::{control, metrics, route, sandbox};
 
 use cli::{Cli, Command, Document, TopArgs};
 
+/// Gives freed memory back at once; `.cargo/config.toml` has its settings.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// The command ran into something that is not the configuration's fault.
 const FAILED: u8 = 1;
 /// The configuration is wrong. clap ends with the same code when the command line is.

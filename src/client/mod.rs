@@ -198,7 +198,7 @@ impl Client {
 
     /// Bytes that its buffers occupy.
     pub fn held(&self) -> usize {
-        self.tail.capacity()
+        crate::buf::resident(&self.tail)
             + self.progress.arguments() * ARGUMENT
             + self.stream.held()
             + self.endpoints.as_ref().map_or(0, |ends| size_of_val(&**ends))
@@ -251,6 +251,14 @@ impl Client {
         let at = seq.wrapping_sub(self.base) as usize;
         if let Some(replies) = self.replies.as_mut() {
             self.base = self.base.wrapping_add(replies.complete(at, frame, pool));
+        }
+    }
+
+    /// The same for a reply that has a buffer of its own: a large one is taken out of it.
+    pub fn complete_owned(&mut self, seq: u32, frame: &mut Vec<u8>, pool: &mut Pool) {
+        let at = seq.wrapping_sub(self.base) as usize;
+        if let Some(replies) = self.replies.as_mut() {
+            self.base = self.base.wrapping_add(replies.complete_owned(at, frame, pool));
         }
     }
 
@@ -311,6 +319,17 @@ impl Client {
     pub fn answer(&mut self, frame: &[u8], pool: &mut Pool, spare: &mut Vec<Box<Replies>>) {
         let seq = self.expect(spare);
         self.complete(seq, frame, pool);
+    }
+
+    /// The same for a reply that has a buffer of its own: a large one is taken out of it.
+    pub fn answer_owned(
+        &mut self,
+        frame: &mut Vec<u8>,
+        pool: &mut Pool,
+        spare: &mut Vec<Box<Replies>>,
+    ) {
+        let seq = self.expect(spare);
+        self.complete_owned(seq, frame, pool);
     }
 }
 

@@ -84,7 +84,18 @@ impl Multi {
     /// One more command.
     pub fn push(&mut self, frame: &[u8], command: u16, place: Place) {
         self.queue.push(Queued { start: self.frames.len(), command, place });
+        if self.grows_by(frame) > 0 {
+            let twice = 2 * self.frames.capacity();
+            let grown = (self.frames.len() + frame.len() + EXEC.len()).max(twice);
+            self.frames.reserve_exact(grown - self.frames.len());
+        }
         self.frames.extend_from_slice(frame);
+    }
+
+    /// Bytes that are taken for a moment when this command is queued; 0: it has its place.
+    pub fn grows_by(&self, frame: &[u8]) -> usize {
+        let grown = self.frames.len() + frame.len() + EXEC.len();
+        if grown <= self.frames.capacity() { 0 } else { grown }
     }
 
     /// The bytes of the `i`th command.
@@ -109,7 +120,7 @@ impl Multi {
 
     /// Bytes that it occupies.
     pub fn held(&self) -> usize {
-        self.frames.capacity()
+        crate::buf::resident(&self.frames)
             + self.queue.capacity() * size_of::<Queued>()
             + self.first.as_ref().map_or(0, |(_, key)| key.len())
     }

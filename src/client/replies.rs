@@ -21,7 +21,9 @@ enum Slot {
     /// Here, large, waiting for those before it.
     Own(Box<Vec<u8>>),
     /// Arriving, and waiting for those before it.
-    Arriving(Box<Vec<u8>>),
+    Arriving(Box<SendQueue>),
+    /// Here, in the chunks in which it arrived, waiting for those before it.
+    Arrived(Box<SendQueue>),
     /// Arriving, its beginning is in `out`.
     Direct,
     /// Not here yet, and nobody wants to see it (CLIENT REPLY).
@@ -170,11 +172,30 @@ impl Replies {
             return self.drop_muted(at, pool);
         }
         if at == 0 {
-            self.out.push(frame, pool);
+            self.out.push_pieces(frame, pool);
             self.slots.pop_front();
             return 1 + self.advance(pool);
         }
         self.put_aside(at, frame);
+        0
+    }
+
+    /// The same for a reply that has a buffer of its own, which is emptied: a large one is not
+    /// copied.
+    pub fn complete_owned(&mut self, at: usize, frame: &mut Vec<u8>, pool: &mut Pool) -> u32 {
+        if frame.len() < CHUNK || (self.muted != 0 && self.is_muted(at)) || at >= self.slots.len() {
+            return self.complete(at, frame, pool);
+        }
+        let frame = std::mem::take(frame);
+        if at == 0 {
+            self.out.push_owned(frame, pool);
+            self.slots.pop_front();
+            return 1 + self.advance(pool);
+        }
+        self.own += frame.len();
+        if let Some(slot) = self.slots.get_mut(at) {
+            *slot = Slot::Own(Box::new(frame));
+        }
         0
     }
 
@@ -237,10 +258,15 @@ impl Replies {
                     self.own -= frame.len();
                     self.out.push_owned(frame, pool);
                 }
+                Some(Slot::Arrived(frame)) => {
+                    let frame = std::mem::take(&mut **frame);
+                    self.own -= frame.len();
+                    self.out.append(frame);
+                }
                 Some(slot @ Slot::Arriving(_)) => {
                     if let Slot::Arriving(frame) = std::mem::replace(slot, Slot::Direct) {
                         self.own -= frame.len();
-                        self.out.push_owned(*frame, pool);
+                        self.out.append(*frame);
                     }
                     return gone;
                 }
@@ -272,7 +298,7 @@ impl Replies {
         }
         let Some(slot) = self.slots.get_mut(at) else { return 0 };
         if at == 0 {
-            self.out.push(piece, pool);
+            self.out.push_pieces(piece, pool);
             if !last {
                 *slot = Slot::Direct;
                 return 0;
@@ -284,16 +310,12 @@ impl Replies {
             return 1 + self.advance(pool);
         }
         self.own += piece.len();
-        match slot {
-            Slot::Arriving(frame) => {
-                frame.extend_from_slice(piece);
-                if last {
-                    *slot = Slot::Own(std::mem::take(frame));
-                }
-            }
-            _ if last => *slot = Slot::Own(Box::new(piece.to_vec())),
-            _ => *slot = Slot::Arriving(Box::new(piece.to_vec())),
-        }
+        let mut frame = match std::mem::replace(slot, Slot::Waiting) {
+            Slot::Arriving(frame) => frame,
+            _ => Box::default(),
+        };
+        frame.push_pieces(piece, pool);
+        *slot = if last { Slot::Arrived(frame) } else { Slot::Arriving(frame) };
         0
     }
 

@@ -2,6 +2,9 @@
 
 use super::Protocol;
 
+/// Bytes of a header and a line end, at most.
+pub const HEADER: usize = 32;
+
 /// `+text`.
 pub fn simple(out: &mut Vec<u8>, text: &str) {
     out.push(b'+');
@@ -44,6 +47,8 @@ pub fn double(out: &mut Vec<u8>, protocol: Protocol, x: f64) {
 
 /// `$length` and the bytes.
 pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+    // At once: growing for the last two bytes would copy a large value, and double its buffer.
+    out.reserve(bytes.len() + HEADER);
     out.push(b'$');
     number(out, bytes.len() as u64);
     out.extend_from_slice(b"\r\n");

@@ -4,6 +4,7 @@ use super::behaviour::Merge;
 use super::info::ProxyInfo;
 use super::pubsub::Ask;
 use super::scan::{Scan, ScanRequest};
+use crate::buf::CHUNK;
 use crate::outcome;
 use crate::resp::reply::{element_count, elements, error_text, integer, text};
 use crate::resp::{Protocol, write};
@@ -28,6 +29,11 @@ pub struct Gather {
     /// For [`Merge::Info`].
     info: Option<Box<ProxyInfo>>,
     bytes: Vec<u8>,
+    /// Large ones, each in a buffer of its own, so that it is copied once. Their spans begin at
+    /// [`LARGE`] + their index.
+    large: Vec<Vec<u8>>,
+    /// Bytes of those.
+    large_bytes: usize,
     number: Option<i64>,
     failed: Vec<(String, Vec<u8>)>,
     succeeded: u32,
@@ -49,6 +55,8 @@ impl Default for Gather {
             scan: None,
             info: None,
             bytes: Vec::new(),
+            large: Vec::new(),
+            large_bytes: 0,
             number: None,
             failed: Vec::new(),
             succeeded: 0,
@@ -56,6 +64,9 @@ impl Default for Gather {
         }
     }
 }
+
+/// Spans from here on are of [`Gather::large`].
+const LARGE: usize = usize::MAX / 2;
 
 impl Gather {
     /// Begins anew. Parts are announced by [`Gather::expect`].
@@ -73,10 +84,12 @@ impl Gather {
         self.from.clear();
         self.scan = None;
         self.info = None;
-        if self.bytes.capacity() > crate::buf::CHUNK {
+        if self.bytes.capacity() > CHUNK {
             self.bytes = Vec::new();
         }
         self.bytes.clear();
+        self.large = Vec::new();
+        self.large_bytes = 0;
         self.number = None;
         self.failed.clear();
         self.succeeded = 0;
@@ -199,6 +212,7 @@ impl Gather {
     /// Bytes that it holds.
     pub fn held(&self) -> usize {
         self.bytes.capacity()
+            + self.large_bytes
             + self.order.capacity() * size_of::<u32>()
             + self.spans.capacity() * size_of::<(usize, usize)>()
     }
@@ -242,6 +256,12 @@ impl Gather {
     }
 
     fn keep(&mut self, bytes: &[u8]) -> (usize, usize) {
+        if bytes.len() > CHUNK {
+            self.large.push(bytes.to_vec());
+            self.large_bytes += bytes.len();
+            let at = LARGE + self.large.len() - 1;
+            return (at, at);
+        }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
         (start, self.bytes.len())
@@ -281,7 +301,10 @@ impl Gather {
     }
 
     fn spans(&self) -> impl DoubleEndedIterator<Item = &[u8]> + Clone {
-        self.spans.iter().map(|&(from, to)| self.bytes.get(from..to).unwrap_or_default())
+        self.spans.iter().map(|&(from, to)| match from.checked_sub(LARGE) {
+            None => self.bytes.get(from..to).unwrap_or_default(),
+            Some(at) => self.large.get(at).map(Vec::as_slice).unwrap_or_default(),
+        })
     }
 
     /// The reply made of all parts, appended to `out`. `cursor` is the client's next one, for

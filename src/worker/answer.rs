@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::clock::{Job, Timer};
 use super::retries::Want;
 use super::{Gathering, HELD, NOBODY, Worker, reaccount};
+use crate::buf::CHUNK;
 use crate::control::ToControl;
 use crate::metrics::{DisconnectReason, Histogram, Redirection, RetryReason};
 use crate::outcome::is_unknown;
@@ -161,9 +162,8 @@ impl Worker {
     }
 
     pub(super) fn part(&mut self, gather: u32, first: u32, node: u16, frame: &[u8]) {
+        let over = frame.len() > CHUNK && !self.has_room_for(frame.len());
         let Some(gathering) = self.gatherings.get(gather as usize) else { return };
-        let over = frame.len() > crate::buf::CHUNK
-            && self.accounted + self.holds.bytes() > self.settings.memory;
         // What was executed is answered whatever it takes; so is an emulation that has changed data.
         let dropped = match (&gathering.exec, &gathering.emulation) {
             _ if !over => None,
@@ -211,6 +211,9 @@ impl Worker {
         if self.gatherings.get(g).is_some_and(|g| g.emulation.is_some()) {
             return self.emulation_goes_on(g);
         }
+        // The reply is made beside its parts.
+        let parts = self.gatherings.get(g).map_or(0, |g| g.accounted);
+        let fits = parts <= CHUNK || self.has_room_for(parts);
         let Some(mut gathering) = self.gatherings.try_remove(g) else { return };
         reaccount(&mut self.accounted, &mut gathering.accounted, 0);
         if gathering.gather.wants_info() {
@@ -221,7 +224,15 @@ impl Worker {
         reply.clear();
         // A transaction's reply says it at some of its commands.
         let unknown = gathering.exec.as_ref().is_some_and(|exec| exec.has_unknown());
+        if parts > CHUNK && fits {
+            reply.reserve_exact(parts + CHUNK);
+        }
         let ok = match gathering.exec.take() {
+            _ if !fits => {
+                let only_reads = self.router.is_read_only(gathering.command);
+                write::error(&mut reply, &self.no_room_for_reply(only_reads));
+                false
+            }
             Some(exec) => exec.finish(|| self.proxy_info(), &mut reply),
             None => match gathering.gather.asked() {
                 Some(ask) => {
@@ -232,6 +243,8 @@ impl Worker {
                 None => gathering.gather.finish(&mut reply, &cursor),
             },
         };
+        // What the nodes had to send counts, however short the reply that was made of it is.
+        let bytes = gathering.received.max(reply.len());
         if let Dest::Part { .. } = gathering.to {
             self.deliver_part(&mut gathering, &reply);
         } else {
@@ -244,14 +257,12 @@ impl Worker {
             }
             match unknown && self.settings.disconnect_on_unknown {
                 true => self.end_in_place_of(gathering.to),
-                false => self.deliver_own(gathering.to, &reply),
+                false => self.deliver_whole(gathering.to, &mut reply),
             }
         }
         if let Some(kept) = gathering.kept.take().filter(|_| self.spare_kept.len() < 256) {
             self.spare_kept.push(kept);
         }
-        // What the nodes had to send counts, however short the reply that was made of it is.
-        let bytes = gathering.received.max(reply.len());
         if let Dest::Client { seq, .. } = gathering.to {
             if let Some(client) = self.clients.get_mut(gathering.lane.0 as usize)
                 && client.generation == gathering.lane.1
@@ -300,6 +311,19 @@ impl Worker {
             client.complete(seq, reply, &mut self.pool);
             self.mark_client(index as usize);
         }
+    }
+
+    /// The same for a reply that may be large, and is taken out of its buffer then.
+    fn deliver_whole(&mut self, to: Dest, reply: &mut Vec<u8>) {
+        if let Dest::Client { index, generation, seq } = to
+            && reply.len() >= CHUNK
+            && let Some(client) = self.clients.get_mut(index as usize)
+            && client.generation == generation
+        {
+            client.complete_owned(seq, reply, &mut self.pool);
+            return self.mark_client(index as usize);
+        }
+        self.deliver_own(to, reply);
     }
 
     /// The client's connection is closed in place of a reply, behind those before it.
@@ -390,8 +414,7 @@ impl Worker {
         let Some(up) = self.upstreams.get_mut(u) else { return false };
         let Some(mut pending) = up.pending.pop_front() else { return false };
         let len = pending.len as usize;
-        let bytes = up.queue.front(len).unwrap_or_default().to_vec();
-        up.queue.release(len, &mut self.pool);
+        let bytes = up.queue.take_front(len, &mut self.pool);
         self.stats.redirections[refusal.kind() as usize] += 1;
         let (node, read_only) = (up.node, up.read_only);
         self.count_retry(RetryReason::of(refusal.kind()));

@@ -89,17 +89,6 @@ impl Worker {
         Ok(Flow::Next)
     }
 
-    /// This worker's share of `limits.memory` is used up.
-    #[inline]
-    pub(super) fn is_over_memory(&self) -> bool {
-        self.accounted + self.holds.bytes() > self.settings.memory
-    }
-
-    /// So many bytes more are within this worker's share of `limits.memory`.
-    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
-        self.accounted + self.holds.bytes() + bytes <= self.settings.memory
-    }
-
     #[inline]
     pub(super) fn route(&self, slot: u16) -> Option<u16> {
         self.routes.get(usize::from(slot)).copied().filter(|&n| n != HELD)
@@ -238,6 +227,9 @@ impl Worker {
     /// The slot is in motion or has no primary: the command waits in its client's lane.
     #[cold]
     fn hold_fresh(&mut self, index: usize, command: u16, slot: u16, frame: &[u8]) -> Flow {
+        if frame.len() > CHUNK && !self.has_room_for(frame.len()) {
+            return self.refuse_for_memory(index, command);
+        }
         if !self.holds.fits(slot, frame.len(), self.settings.held) {
             let text = held_full(slot);
             self.stats.limits_hit[LimitHit::Held as usize] += 1;
@@ -452,6 +444,11 @@ impl Worker {
         // Another protocol is another upstream connection: what went before must be answered
         // first, or the two could overtake each other.
         let account = client.session.account.is_some();
+        // ECHO and PING: what they are given comes back.
+        if self.unread > CHUNK && !self.has_room_for(args.iter().map(<[u8]>::len).sum()) {
+            return self.refuse_for_memory(index, command);
+        }
+        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         let somebody_else = account && local == Local::Auth;
         if (matches!(local, Local::Hello | Local::Reset) || somebody_else) && !client.is_drained() {
             client.paused = Paused::Replies;
@@ -491,7 +488,8 @@ impl Worker {
         self.reply.clear();
         let before = client.session.protocol;
         let after = answer(local, args, &mut client.session, context, &mut self.reply);
-        client.answer(&self.reply, &mut self.pool, &mut self.spare_replies);
+        let is_error = self.reply.first() == Some(&b'-');
+        client.answer_owned(&mut self.reply, &mut self.pool, &mut self.spare_replies);
         if account && local == Local::Reset {
             self.begin_account(index);
         }
@@ -500,9 +498,9 @@ impl Worker {
             self.watch_in_protocol(index);
         }
         if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
-            match self.reply.first() {
-                Some(b'-') => stats.error += 1,
-                _ => stats.ok += 1,
+            match is_error {
+                true => stats.error += 1,
+                false => stats.ok += 1,
             }
         }
         if self.reply.capacity() > CHUNK {
@@ -575,7 +573,9 @@ impl Worker {
     fn split(&mut self, index: usize, command: u16, merge: Merge, step: u32, args: &Args) -> Flow {
         // What a key costs until its reply is there: its slot, its place, its part's bytes.
         const KEY: usize = 64;
-        if args.len() > CHUNK && !self.has_room_for(args.len() * KEY) {
+        let bytes = |args: &Args| args.iter().map(<[u8]>::len).sum::<usize>();
+        let large = args.len() > CHUNK / KEY || self.unread > CHUNK;
+        if large && !self.has_room_for(args.len() * KEY + bytes(args)) {
             return self.refuse_for_memory(index, command);
         }
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
@@ -710,6 +710,11 @@ pub(super) fn part_frame(
     step: u32,
     group: &[(u16, u32)],
 ) {
+    // At once: a large part is not copied as it grows.
+    let positions = group.iter().map(|&(_, position)| first_key + position * step);
+    let values = positions.flat_map(|at| at..at + step);
+    let value = |i: u32| args.get(i as usize).map_or(0, <[u8]>::len) + write::HEADER;
+    frame.reserve(128 + values.map(value).sum::<usize>());
     write::array_header(frame, 1 + group.len() * step as usize);
     write::bulk(frame, args.get(0).unwrap_or_default());
     for &(_, position) in group {

@@ -4,8 +4,9 @@ use std::io::Read;
 use std::sync::atomic::Ordering;
 
 use super::no_room::NoRoom;
+use super::settings::too_large;
 use super::{NEXT_CLIENT, Source, Worker, drain, reaccount};
-use crate::buf::{CHUNK, WRITE_LIMIT};
+use crate::buf::{CHUNK, WRITE_LIMIT, reserve_announced, resident};
 use crate::client::{Client, Paused, Traffic, mode};
 use crate::control::{Arrival, Downstream};
 use crate::metrics::LimitHit;
@@ -26,6 +27,16 @@ pub(super) enum Flow {
     Pause,
     /// No more commands are read.
     Stop,
+}
+
+/// What became of the command at the start of a large buffer.
+enum Whole {
+    /// It is under way; this came behind it.
+    Sent(Vec<u8>),
+    /// It is not complete.
+    Unfinished(Vec<u8>),
+    /// It is of a kind that needs it as bytes, or cannot go on now.
+    Other(Vec<u8>),
 }
 
 impl Worker {
@@ -169,71 +180,110 @@ impl Worker {
     fn process_tail(&mut self, index: usize) {
         let Some(client) = self.clients.get_mut(index) else { return };
         let tail = std::mem::take(&mut client.tail);
-        let Some(tail) = self.process_whole(index, tail) else { return };
-        let used = self.process(index, &tail);
+        self.at_hand = (index, resident(&tail));
+        let left = self.process_large(index, tail);
+        self.at_hand = (usize::MAX, 0);
         let Some(client) = self.clients.get_mut(index) else { return };
-        client.tail = tail;
-        if used > 0 {
-            client.tail.drain(..used);
-            if client.tail.is_empty() {
-                client.tail = Vec::new();
-            } else if client.tail.capacity() > CHUNK.max(4 * client.tail.len()) {
-                client.tail.shrink_to_fit();
-            }
+        if !client.gone && !client.paused.is_final() {
+            client.tail = left;
         }
     }
 
-    /// A large command that fills the buffer exactly goes on without being copied. Gives the
-    /// buffer back if it holds anything else.
-    fn process_whole(&mut self, index: usize, tail: Vec<u8>) -> Option<Vec<u8>> {
-        if tail.len() < CHUNK / 2 {
-            return Some(tail);
+    /// See [`Worker::process_tail`]. Returns what is left of the buffer.
+    fn process_large(&mut self, index: usize, mut tail: Vec<u8>) -> Vec<u8> {
+        while tail.len() >= CHUNK / 2 {
+            match self.process_whole(index, tail) {
+                Whole::Sent(rest) => tail = rest,
+                Whole::Unfinished(tail) => return tail,
+                Whole::Other(same) => {
+                    tail = same;
+                    break;
+                }
+            }
+            self.at_hand.1 = resident(&tail);
         }
-        let mut ranges = std::mem::take(&mut self.ranges);
-        let client = self.clients.get_mut(index)?;
+        let used = self.process(index, &tail);
+        if used > 0 {
+            tail.drain(..used);
+            if tail.is_empty() {
+                tail = Vec::new();
+            } else if tail.capacity() > CHUNK.max(4 * tail.len()) {
+                tail.shrink_to_fit();
+            }
+        }
+        tail
+    }
+
+    /// A large command at the start of the buffer goes on in it without being copied.
+    fn process_whole(&mut self, index: usize, mut tail: Vec<u8>) -> Whole {
+        let Some(client) = self.clients.get_mut(index) else { return Whole::Other(tail) };
+        if client.gone || client.paused != Paused::No {
+            return Whole::Other(tail);
+        }
         let limits = match client.session.is_stranger() {
             true => self.settings.request.of_stranger(),
             false => self.settings.request,
         };
+        let mut ranges = std::mem::take(&mut self.ranges);
         let (mut progress, is_ordinary) = (client.progress, client.session.is_ordinary());
         let scanned = scan_request(&tail, &limits, &mut progress, &mut ranges);
         if let Ok(Request::Array { len }) = scanned {
             client.transfer_sizes.begin(len);
         }
-        let left = match scanned {
+        let whole = match scanned {
             Ok(Request::Array { len })
-                if is_ordinary && len == tail.len() && !self.has_to_change_connection(index) =>
+                if is_ordinary && len >= CHUNK / 2 && !self.has_to_change_connection(index) =>
             {
-                if let Some(client) = self.clients.get_mut(index) {
-                    client.progress = RequestProgress::default();
-                }
+                let client = self.clients.get_mut(index);
+                let kept = client.map(|c| std::mem::take(&mut c.progress)).unwrap_or_default();
+                let rest = tail.get(len..).unwrap_or_default().to_vec();
+                tail.truncate(len);
                 if len >= self.seeing.big_from {
                     self.look_at(index, &Args::new(&tail, &ranges), len);
                 }
-                let left = self.dispatch_owned(index, tail, &ranges).err();
-                if left.is_none()
-                    && let Some(traffic) = self.traffic.get_mut(index)
-                {
-                    traffic.commands += 1;
+                match self.dispatch_owned(index, tail, &ranges) {
+                    Ok(_) => {
+                        if let Some(traffic) = self.traffic.get_mut(index) {
+                            traffic.commands += 1;
+                        }
+                        Whole::Sent(rest)
+                    }
+                    Err(mut tail) => {
+                        if let Some(client) = self.clients.get_mut(index) {
+                            client.progress = kept;
+                        }
+                        tail.extend_from_slice(&rest);
+                        Whole::Other(tail)
+                    }
                 }
-                left
             }
             Ok(Request::Incomplete { need }) => {
-                let client = self.clients.get_mut(index)?;
-                client.progress = progress;
-                let mut tail = tail;
-                // Grows as it comes, not as it is announced, but never beyond what is needed.
-                let double = tail.len().saturating_mul(2);
-                if need > tail.capacity() && need < double {
-                    tail.reserve_exact(need - tail.len());
+                if let Some(client) = self.clients.get_mut(index) {
+                    client.progress = progress;
                 }
-                client.tail = tail;
-                None
+                let missing = need.saturating_sub(tail.len());
+                if missing > CHUNK && !self.has_room_for(missing) {
+                    self.refuse_announced(index, need);
+                    tail = Vec::new();
+                } else {
+                    reserve_announced(&mut tail, need);
+                }
+                Whole::Unfinished(tail)
             }
-            _ => Some(tail),
+            _ => Whole::Other(tail),
         };
         self.ranges = ranges;
-        left
+        whole
+    }
+
+    /// A request is announced that is larger than what is left of `limits.memory`: it is refused
+    /// before it has come.
+    #[cold]
+    fn refuse_announced(&mut self, index: usize, need: usize) {
+        self.stats.limits_hit[LimitHit::Memory as usize] += 1;
+        let text = too_large(&self.settings, need);
+        self.answer_error(index, &text);
+        self.stop_reading(index);
     }
 
     /// Reads commands from `buf` and gives how many bytes are done with.
@@ -564,8 +614,10 @@ impl Worker {
     }
 
     pub(super) fn account_client(&mut self, index: usize) {
-        if let Some(client) = self.clients.get_mut(index) {
-            let held = client.held();
+        // A closed one is on no account any more.
+        if let Some(client) = self.clients.get_mut(index).filter(|client| !client.gone) {
+            let at_hand = if self.at_hand.0 == index { self.at_hand.1 } else { 0 };
+            let held = client.held() + at_hand;
             reaccount(&mut self.accounted, &mut client.accounted, held);
         }
     }

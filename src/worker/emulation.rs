@@ -108,10 +108,10 @@ impl Worker {
 
     /// What it waited for is there.
     pub(super) fn emulation_goes_on(&mut self, g: usize) {
-        let room = |worker: &Worker, bytes: usize| bytes <= CHUNK || worker.has_room_for(bytes);
         let gathering = self.gatherings.get(g).and_then(|g| g.emulation.as_ref());
         let Some(emulation) = gathering else { return };
-        if emulation.only_reads() && !room(self, emulation.gathered() * WORKED_ON) {
+        let bytes = emulation.gathered() * WORKED_ON;
+        if emulation.only_reads() && bytes > CHUNK && !self.has_room_for(bytes) {
             let mut reply = Vec::new();
             write::error(&mut reply, &self.no_room_for_reply(true));
             return self.end_emulation(g, &reply);

@@ -109,7 +109,7 @@ impl Worker {
 
     /// The parts of the command in `bytes`; `None`: it cannot be divided, or there is no room for
     /// its parts.
-    fn divide(&self, pending: &Pending, bytes: &[u8]) -> Option<Division> {
+    fn divide(&mut self, pending: &Pending, bytes: &[u8]) -> Option<Division> {
         if pending.slot == NO_SLOT || pending.before > 0 {
             return None;
         }

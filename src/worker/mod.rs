@@ -102,6 +102,7 @@ use crate::config::Config;
 use crate::control::{ToControl, ToWorker, WorkerHandle};
 use crate::hash::{IntMap, IntSet};
 use crate::lines::Lines;
+use crate::meter::Meter;
 use crate::metrics::{NodeStats, WorkerStats};
 use crate::resp::{ArgRange, Protocol};
 use crate::route::{ExecGather, Gather, Holds, Router};
@@ -286,6 +287,11 @@ struct Worker {
     barriers: Vec<(u64, Arc<crate::pubsub::ReadBarrier>)>,
     /// Bytes of the client that is being read from, from the command at hand on.
     unread: usize,
+    /// The client whose own buffer is being read from, which it does not hold meanwhile, and what
+    /// that occupies.
+    at_hand: (usize, usize),
+    /// The connection whose own buffer is being read from, which it does not hold meanwhile.
+    reading: usize,
     nodes: Vec<Node>,
     upstreams: Slab<Upstream>,
     clients: Slab<Client>,
@@ -359,8 +365,10 @@ struct Worker {
     #[allow(clippy::vec_box)] // as with `spare_replies`
     spare_multis: Vec<Box<Multi>>,
 
-    /// Bytes in all buffers.
+    /// Bytes in all buffers, as of when each was last looked at.
     accounted: usize,
+    /// Bytes that this thread has taken since the account was last true of all buffers.
+    meter: Meter,
     /// Of these, its topics and its share of the messages that subscribers have not taken.
     accounted_messages: usize,
     stats: WorkerStats,
@@ -459,6 +467,8 @@ impl Worker {
             health: Arc::default(),
             watches_replicas: false,
             unread: 0,
+            at_hand: (usize::MAX, 0),
+            reading: usize::MAX,
             nodes: Vec::new(),
             upstreams: Slab::new(),
             clients: Slab::new(),
@@ -516,12 +526,13 @@ impl Worker {
             slots: Vec::new(),
             line: Vec::new(),
             reply: Vec::new(),
-            pool: Pool::default(),
+            pool: Pool::of_one(config.workers.count()),
             spare_replies: Vec::new(),
             spare_gathers: Vec::new(),
             spare_kept: Vec::new(),
             spare_multis: Vec::new(),
             accounted: 0,
+            meter: Meter::new(),
             accounted_messages: 0,
             stats,
         }
@@ -672,6 +683,7 @@ impl Worker {
         for i in std::mem::take(&mut self.graveyard) {
             self.clients.try_remove(i);
         }
+        self.meter.reset();
     }
 
     fn read_inbox(&mut self) {

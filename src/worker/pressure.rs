@@ -8,7 +8,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Worker, reaccount};
-use crate::buf::Pool;
+use crate::buf::CHUNK;
 use crate::client::Client;
 use crate::metrics::LimitHit;
 use crate::sparsely;
@@ -19,6 +19,51 @@ const LITTLE: usize = 2 << 10;
 const PAUSE: u64 = 10_000;
 
 impl Worker {
+    /// This worker's share of `limits.memory` is used up. What was taken since the buffers were last
+    /// looked at counts, too.
+    #[inline]
+    pub(super) fn is_over_memory(&mut self) -> bool {
+        self.accounted + self.holds.bytes() + self.meter.grown() > self.settings.memory
+            && !self.has_room_up_to_date(0)
+    }
+
+    /// So many bytes more are within this worker's share of `limits.memory`.
+    pub(super) fn has_room_for(&mut self, bytes: usize) -> bool {
+        self.accounted + self.holds.bytes() + self.meter.grown() + bytes <= self.settings.memory
+            || self.has_room_up_to_date(bytes)
+    }
+
+    /// The same with the account brought up to date, where that may make a difference.
+    #[cold]
+    fn has_room_up_to_date(&mut self, bytes: usize) -> bool {
+        let limit = self.settings.memory;
+        if self.accounted + self.holds.bytes() + bytes > limit {
+            return false;
+        }
+        // Looking at all that has changed in this turn has a price: so much has to have come of it.
+        if self.meter.grown() <= CHUNK {
+            return true;
+        }
+        self.bring_up_to_date();
+        self.accounted + self.holds.bytes() + bytes <= limit
+    }
+
+    /// Brings the account up to date in the middle of a turn.
+    fn bring_up_to_date(&mut self) {
+        let clients = std::mem::take(&mut self.dirty_clients);
+        clients.iter().for_each(|&index| self.account_client(index));
+        self.dirty_clients = clients;
+        let upstreams = std::mem::take(&mut self.dirty_upstreams);
+        for &u in upstreams.iter().filter(|u| **u != self.reading) {
+            if let Some(up) = self.upstreams.get_mut(u) {
+                let held = up.held();
+                reaccount(&mut self.accounted, &mut up.accounted, held);
+            }
+        }
+        self.dirty_upstreams = upstreams;
+        self.meter.reset();
+    }
+
     /// At the end of a turn.
     #[inline]
     pub(super) fn relieve(&mut self) {
@@ -84,7 +129,7 @@ impl Worker {
 
     /// What is only kept for reuse.
     fn trim(&mut self) {
-        self.pool = Pool::default();
+        self.pool.clear();
         self.spare_replies = Vec::new();
         self.spare_gathers = Vec::new();
         self.spare_multis = Vec::new();

@@ -175,3 +175,12 @@ impl Settings {
         }
     }
 }
+
+/// The error for a request that there is no room for.
+pub(super) fn too_large(settings: &Settings, bytes: usize) -> String {
+    format!(
+        "OOM a request of {bytes} bytes is larger than what is left of limits.memory = {} bytes \
+         (over {} workers, an equal share each); send smaller ones, or raise it",
+        settings.memory_total, settings.workers
+    )
+}

@@ -116,7 +116,11 @@ impl Worker {
         let read_only = self.router.is_read_only(command);
         let publishes = self.router.publishes(command);
         let by_sha = self.router.script(command) == Some(Script::EvalSha);
-        let over = self.is_over_memory();
+        let multi = self.clients.get(index).and_then(|c| c.multi.as_ref());
+        let over = match multi.map_or(0, |multi| multi.grows_by(frame)) {
+            grown if grown > CHUNK => !self.has_room_for(grown),
+            _ => self.is_over_memory(),
+        };
         let Some(multi) = self.clients.get_mut(index).and_then(|c| c.multi.as_mut()) else {
             return;
         };
@@ -265,6 +269,7 @@ impl Worker {
             self.answer_own_error(index, command, text);
             return Flow::Next;
         }
+        let publishes = multi.publishes;
         if self.is_over_memory() {
             self.drop_transaction(index);
             self.stats.limits_hit[LimitHit::Memory as usize] += 1;
@@ -272,7 +277,7 @@ impl Worker {
             self.answer_own_error(index, command, &text);
             return Flow::Next;
         }
-        if multi.publishes && self.exec_waits(index) {
+        if publishes && self.exec_waits(index) {
             return Flow::Pause;
         }
         let Some(client) = self.clients.get(index) else { return Flow::Stop };

@@ -371,10 +371,20 @@ impl Worker {
                     stats.bytes_received += n as u64;
                 }
                 let got = scratch.get(..front + n).unwrap_or_default();
+                // A buffer that grows is there twice for a moment.
+                let grows = up.tail.len() + n > up.tail.capacity();
+                let grown = up.tail.len() + n;
+                if append && grows && !self.has_room_for(grown) {
+                    self.scratch = scratch;
+                    return self.refuse_reply(u);
+                }
+                let Some(up) = self.upstreams.get_mut(u) else { return };
                 let outcome = if append {
                     let mut tail = std::mem::take(&mut up.tail);
                     tail.extend_from_slice(got);
+                    self.reading = u;
                     let outcome = self.replies(u, &tail);
+                    self.reading = usize::MAX;
                     // What is left is the end of what was there; most often all of it.
                     match (&outcome, self.upstreams.get_mut(u)) {
                         (Ok(0), Some(up)) => up.tail = tail,

@@ -8,6 +8,7 @@ mod hash_flooding;
 mod large_replies;
 mod large_replies_lost;
 mod logins;
+mod memory;
 mod proxy_headers;
 mod quiet;
 mod retries;
