@@ -23,7 +23,7 @@ help:
 	@echo 'make conformance  redis-py'\''s own tests, straight to a server and through slotway, both modes, with'
 	@echo '             Redis 7.0, Redis 8.2 and Valkey 9.1, and the whole differential test with each'
 	@echo '             (ARGS="--server valkey --protocol 3 commands" for a part of redis-py'\''s)'
-	@echo 'make bench   slotway beside its peers: speed and CPU per command (ARGS="...")'
+	@echo 'make bench   what is shipped beside its peers: speed and CPU per command (ARGS="...")'
 	@echo 'make bench-pieces  what scanning, routing and merging cost, one by one (ARGS="scan")'
 	@echo 'make fuzz    every fuzz target for a minute (SECONDS=10; ARGS="replies" for only one)'
 	@echo 'make setup   install what run and test need; they do it themselves as well'
@@ -57,8 +57,7 @@ conformance:
 
 bench:
 	@scripts/setup.sh bench
-	@cargo build --release --bin slotway
-	@exec .venv/bin/python benches/compare/run.py $(ARGS)
+	@exec .venv/bin/python benches/compare/run.py --slotway "$$(scripts/shipped.sh)" $(ARGS)
 
 bench-pieces:
 	@cargo bench --bench pieces -- $(ARGS)

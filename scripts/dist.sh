@@ -16,11 +16,8 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || 
 export SOURCE_DATE_EPOCH
 
 if [ -z "$binary" ]; then
-    scripts/setup.sh dist
-    rustup target list --installed 2>/dev/null | grep -qx "$target" ||
-        rustup target add "$target" 2>/dev/null || target=$host
-    cargo build --release --locked --target "$target" --bin slotway
-    binary=target/$target/release/slotway
+    binary=$(scripts/shipped.sh)
+    target=${binary#target/} target=${target%%/*}
 elif ! file -L "$binary" | grep -q 'static'; then
     target=$host
 fi
