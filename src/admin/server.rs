@@ -111,7 +111,7 @@ impl Admin {
             ("clients", l.clients.min(budget.clients)),
             ("client_output", l.client_output),
             ("upstream_in_flight", l.upstream_in_flight),
-            ("memory", l.memory),
+            ("memory", l.memory.bytes()),
             ("held", l.held),
             ("scripts", l.scripts),
             ("dedicated", l.dedicated.min(budget.dedicated)),

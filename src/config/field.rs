@@ -10,7 +10,7 @@ use super::value::{
     LEVELS, parse_address, parse_duration, parse_level, parse_listen, parse_network,
     parse_node_zone, parse_size, show_duration, show_size,
 };
-use super::{Address, Choice, Listen, Network, NodeZone, Secret, Workers};
+use super::{Address, Choice, Listen, Memory, Network, NodeZone, Secret, Workers};
 use crate::command::{CommandTable, Rule};
 use crate::users::User;
 
@@ -114,6 +114,7 @@ pub(super) enum Field<'a> {
     Secret(&'a mut Secret),
     Count(&'a mut usize, RangeInclusive<usize>),
     Size(&'a mut usize, RangeInclusive<usize>),
+    Memory(&'a mut Memory, RangeInclusive<usize>),
     Duration(&'a mut Duration, RangeInclusive<Duration>),
     /// "0" is `None`.
     OptionalDuration(&'a mut Option<Duration>, RangeInclusive<Duration>),
@@ -175,6 +176,17 @@ impl Field<'_> {
                     Ok(number) if range.contains(&number) => *field = number,
                     _ => return Err(format!("{number} is out of range; write {example}")),
                 }
+            }
+            Field::Memory(field, range) => {
+                let text = raw.text("\"auto\" or a size such as \"512MiB\"")?;
+                *field = match text.trim() {
+                    "auto" => Memory::Auto,
+                    text => {
+                        let size = parse_size(text)?;
+                        in_range(&size, &range, |size| show_size(*size))?;
+                        Memory::Bytes(size)
+                    }
+                };
             }
             Field::Size(field, range) => {
                 let size = parse_size(raw.text("a size such as \"64MiB\"")?)?;
@@ -280,6 +292,7 @@ impl Field<'_> {
             (Field::Secret(to), Field::Secret(from)) => to.clone_from(from),
             (Field::Count(to, _), Field::Count(from, _))
             | (Field::Size(to, _), Field::Size(from, _)) => *to = *from,
+            (Field::Memory(to, _), Field::Memory(from, _)) => *to = *from,
             (Field::Duration(to, _), Field::Duration(from, _)) => *to = *from,
             (Field::OptionalDuration(to, _), Field::OptionalDuration(from, _)) => *to = *from,
             (Field::CommandRules(to), Field::CommandRules(from))
@@ -319,6 +332,8 @@ impl Field<'_> {
             }
             Field::Count(count, _) => whole(**count),
             Field::Size(size, _) => show_size(**size).into(),
+            Field::Memory(Memory::Auto, _) => "auto".into(),
+            Field::Memory(Memory::Bytes(bytes), _) => show_size(*bytes).into(),
             Field::Duration(duration, _) => show_duration(**duration).into(),
             Field::OptionalDuration(duration, _) => {
                 show_duration(duration.unwrap_or_default()).into()
@@ -350,6 +365,11 @@ impl Field<'_> {
             Field::File(_) => "path of a PEM file, or \"\" for none".into(),
             Field::Name(_) => "text without spaces, or \"\" for none".into(),
             Field::Count(_, range) => format!("number from {} to {}", range.start(), range.end()),
+            Field::Memory(_, range) => format!(
+                "\"auto\" or a size in B, KiB, MiB or GiB, from \"{}\" to \"{}\"",
+                show_size(*range.start()),
+                show_size(*range.end())
+            ),
             Field::Size(_, range) => format!(
                 "size in B, KiB, MiB or GiB, from \"{}\" to \"{}\"",
                 show_size(*range.start()),

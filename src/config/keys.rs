@@ -852,13 +852,16 @@ pub static KEYS: &[Key] = &[
         path: "limits.memory",
         change: Change::Now,
         flag: None,
-        doc: "All buffers of all clients and nodes together. At the limit new commands are \
-              refused with an error until memory is free again, and while clients' buffers are \
-              more than half of it (replies and messages that they do not take, requests that \
-              they do not finish), the clients that hold most are closed. Each worker has an \
-              equal share. Set it to half of what the machine or the container has, or less: an \
-              allocator keeps some of what is freed.",
-        field: |c| Field::Size(&mut c.limits.memory, MIB..=TIB),
+        doc: "All buffers of all clients and nodes together; each worker has an equal share. The \
+              resident memory of the process stays below this and 64 MiB more, whatever clients \
+              do. \"auto\" is three quarters of what a container's limit (cgroup v1 or v2) leaves \
+              beside these 64 MiB, which leaves the rest to the kernel's socket buffers; without \
+              such a limit half of what the machine's memory leaves; 16 MiB at least. At the limit \
+              new commands are refused with an error until memory is free again, and while \
+              clients' buffers are more than half of it, the clients that hold most are closed: \
+              docs/reliability.md has all of it. A value or a reply that is kept whole has to fit \
+              into one worker's share.",
+        field: |c| Field::Memory(&mut c.limits.memory, MIB..=TIB),
     },
     Key {
         path: "limits.held",

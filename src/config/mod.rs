@@ -12,6 +12,7 @@ mod change;
 mod field;
 mod keys;
 mod load;
+pub mod memory;
 mod problem;
 mod proxy_protocol;
 mod reference;
@@ -24,6 +25,7 @@ pub use access::{is_public, unprotected};
 pub use change::{Change, Difference, Plan};
 pub use keys::{KEYS, Key, SECTIONS, Section};
 pub use load::{Flag, Loaded, Origin, Sources, load};
+pub use memory::Memory;
 pub use problem::{ConfigError, Problem};
 pub use proxy_protocol::ProxyProtocol;
 pub use reference::{Shown, docs_markdown, effective_toml, proxy_toml, shown};
@@ -234,7 +236,7 @@ pub struct Limits {
     /// Sent or waiting to be sent on one upstream connection and not yet answered.
     pub upstream_in_flight: usize,
     /// All buffers together.
-    pub memory: usize,
+    pub memory: Memory,
     /// Commands waiting for a slot that moves or has no primary.
     pub held: usize,
     /// Lua scripts that are kept for nodes that lack them.
@@ -353,7 +355,7 @@ impl Default for Config {
                 clients: 20_000,
                 client_output: GIB,
                 upstream_in_flight: 64 * MIB,
-                memory: 4 * GIB,
+                memory: Memory::Auto,
                 held: 64 * MIB,
                 scripts: 16 * MIB,
                 dedicated: 10_000,
@@ -658,7 +660,7 @@ mod tests {
         assert_eq!((max_lag, max_lag_bytes, check), (Some(s(20)), 21 * MIB, s(22)));
         assert_eq!(zones.iter().map(NodeZone::to_string).collect::<Vec<_>>(), ["a:1=z", "b=y"]);
         assert_eq!((clients, client_output, upstream_in_flight), (9, 10 * MIB, 11 * MIB));
-        assert_eq!((memory, held, bulk), (12 * MIB, 13 * MIB, 14 * MIB));
+        assert_eq!((memory, held, bulk), (Memory::Bytes(12 * MIB), 13 * MIB, 14 * MIB));
         assert_eq!(scripts, 17 * MIB);
         assert_eq!((cross_slot, dedicated), (CrossSlot::Split, 17));
         assert_eq!((output_hard, output_soft), (18 * MIB, 19 * KIB));

@@ -308,7 +308,7 @@ impl<'a> Desk<'a> {
     fn read_node(&mut self, node: usize) {
         let Some(mut conn) = self.conns.get_mut(node).and_then(Option::take) else { return };
         let (mut scratch, now) = (std::mem::take(&mut self.scratch), self.now);
-        let limit = self.room.config.limits.memory;
+        let limit = self.room.config.limits.memory.bytes();
         let take = |conn: &mut Conn, buf: &[u8]| {
             self.read_formers(node);
             self.frames(node, conn, buf)
@@ -332,7 +332,7 @@ impl<'a> Desk<'a> {
             return;
         }
         let (mut scratch, now) = (vec![0; SCRATCH], self.now);
-        let limit = self.room.config.limits.memory;
+        let limit = self.room.config.limits.memory.bytes();
         for former in formers {
             let Some(mut conn) = self.conns.get_mut(former).and_then(Option::take) else {
                 continue;

@@ -120,7 +120,7 @@ impl Settings {
             reads: Wishes::new(config),
             measures: config.read_from == ReadFrom::LowestLatency,
             workers,
-            memory: config.limits.memory / workers,
+            memory: config.limits.memory.bytes() / workers,
             held: config.limits.held / workers,
             accepted: request,
             request,
@@ -139,7 +139,7 @@ impl Settings {
             disconnect_on_unknown: config.on_outcome_unknown == OnOutcomeUnknown::Disconnect,
             emulate: config.emulation.cross_slot == SeveralSlots::Emulate,
             emulation_turn: micros(config.emulation.turn),
-            memory_total: config.limits.memory,
+            memory_total: config.limits.memory.bytes(),
         }
     }
 

@@ -230,6 +230,53 @@ def holds_together(docs):
                 assert has["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
+MI = 1 << 20
+
+
+def size(text):
+    """Bytes of 512Mi, 1Gi, "384MiB"."""
+    number, unit = re.fullmatch(r"(\d+)([KMG])i?B?", text).groups()
+    return int(number) << {"K": 10, "M": 20, "G": 30}[unit]
+
+
+def fits_its_memory(docs, figures):
+    """slotway's containers get what limits.memory needs: it and 64 MiB are below the container's
+    limit, and where it is "auto" the comment in `figures` names what that comes to."""
+    (config,) = [tomllib.loads(d["data"]["proxy.toml"]) for d in docs if d["kind"] == "ConfigMap"
+                 and "seeds" in tomllib.loads(d.get("data", {}).get("proxy.toml", ""))]
+    memory = config.get("limits", {}).get("memory", "auto")
+    found = 0
+    for doc in docs:
+        if doc["kind"] != "Deployment":
+            continue
+        spec = pod(doc)["spec"]
+        for c in spec.get("initContainers", []) + spec["containers"]:
+            if c["name"] != "slotway":
+                continue
+            found += 1
+            limit = size(c["resources"]["limits"]["memory"])
+            assert size(c["resources"]["requests"]["memory"]) <= limit
+            if memory == "auto":
+                auto = (limit - 64 * MI) * 3 // 4
+                assert auto >= 16 * MI and f"{auto // MI} MiB" in figures
+            else:
+                assert size(memory) + 64 * MI <= limit
+    assert found
+
+
+@pytest.mark.parametrize("name", KUSTOMIZATIONS)
+def test_the_memory_of_kustomizations(rendered, name):
+    use = KUSTOMIZATIONS[name].relative_to(DEPLOY / "kubernetes").parts[0]
+    path = {"shared": "shared/base", "sidecar": "sidecar/components/slotway"}[use]
+    figures = (DEPLOY / "kubernetes" / path / "proxy.toml").read_text()
+    fits_its_memory(rendered[name], figures)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_memory_of_the_chart(name):
+    fits_its_memory(helm(VALUES[name]), (CHART / "values.yaml").read_text())
+
+
 @pytest.mark.parametrize("name", KUSTOMIZATIONS)
 def test_kustomizations(rendered, authority, name):
     # certificates are not made by a kustomization
@@ -852,10 +899,11 @@ def test_a_changed_config_map_is_used_without_a_rollout(rendered, nodes):
         place.start().started()
         file = place.path("/etc/slotway/proxy.toml")
         text = file.read_text()
-        file.write_text(text.replace("[limits]\n", "[limits]\nclients = 123\n"))
+        assert "[limits]" not in text
+        file.write_text(text + "\n[limits]\nclients = 123\n")
         limit = lambda: 'slotway_limit{limit="clients"} 123' in metrics(place)
         until("the new limit is in use", limit)
-        file.write_text(text.replace("[limits]\n", "[limits]\nclient = 124\n"))
+        file.write_text(text + "\n[limits]\nclient = 124\n")
         invalid = 'slotway_config_reloads_total{outcome="invalid"} 1'
         until("it is refused", lambda: invalid in metrics(place))
         assert limit() and place.probe("readinessProbe")[0]

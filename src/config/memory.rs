@@ -1,0 +1,192 @@
+//! `limits.memory = "auto"`: how much memory there is, and how much of it the buffers may have.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// What the process may take beside its buffers: the program, what is kept for reuse, what is
+/// there twice for a moment. The bound on resident memory is `limits.memory` plus this.
+pub const OVERHEAD: usize = 64 << 20;
+/// The least that "auto" stands for.
+const LEAST: usize = 16 << 20;
+
+/// `limits.memory`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// As the container's or the machine's memory has it.
+    Auto,
+    /// That many bytes.
+    Bytes(usize),
+}
+
+impl Memory {
+    /// Bytes that all buffers may have together, on this machine. Looked up once.
+    pub fn bytes(self) -> usize {
+        match self {
+            Memory::Auto => available().share(),
+            Memory::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// The memory that there is for this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Available {
+    /// Bytes.
+    pub bytes: usize,
+    /// It is the limit of a cgroup (a container, a systemd unit), otherwise the machine's memory.
+    pub limited: bool,
+}
+
+impl Available {
+    /// What "auto" stands for: three quarters of what is left beside [`OVERHEAD`] where the memory
+    /// is this process's own; the rest is for the kernel's socket buffers, which count against a
+    /// container's limit. Half of it where the whole machine shares it.
+    pub fn share(self) -> usize {
+        let left = self.bytes.saturating_sub(OVERHEAD);
+        let share = if self.limited { left / 4 * 3 } else { left / 2 };
+        share.max(LEAST)
+    }
+}
+
+/// The memory that there is for this process, as it was when first asked.
+pub fn available() -> Available {
+    static AVAILABLE: OnceLock<Available> = OnceLock::new();
+    *AVAILABLE.get_or_init(|| look(Path::new("/")))
+}
+
+/// The same for the file system at `root`.
+fn look(root: &Path) -> Available {
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_default();
+    let machine = machine(&read("proc/meminfo")).unwrap_or(4 << 30);
+    let limit = cgroup(root, &read("proc/self/cgroup"), &read("proc/self/mountinfo"));
+    match limit {
+        Some(bytes) if bytes < machine => Available { bytes, limited: true },
+        _ => Available { bytes: machine, limited: false },
+    }
+}
+
+fn machine(meminfo: &str) -> Option<usize> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.split_whitespace().next()?.parse::<usize>().ok()?.checked_mul(1 << 10)
+}
+
+/// The lowest limit of the process's cgroups and of those that they are in, version 1 or 2.
+fn cgroup(root: &Path, cgroups: &str, mounts: &str) -> Option<usize> {
+    let mut lowest = None;
+    for (mount_root, mount, v2) in mounts.lines().filter_map(mount) {
+        let file = if v2 { "memory.max" } else { "memory.limit_in_bytes" };
+        let of_mount = |line: &&str| {
+            let controllers = line.split(':').nth(1).unwrap_or_default();
+            if v2 { controllers.is_empty() } else { controllers.split(',').any(|c| c == "memory") }
+        };
+        let path = cgroups.lines().find(of_mount).and_then(|line| line.splitn(3, ':').nth(2));
+        let path = path.unwrap_or("/");
+        // In a container without a cgroup namespace the path is the host's, and its end is mounted.
+        let path = path.strip_prefix(mount_root).unwrap_or(path);
+        let base = root.join(mount.trim_start_matches('/'));
+        let own: PathBuf = base.join(path.trim_start_matches('/'));
+        for folder in own.ancestors().take_while(|folder| folder.starts_with(&base)) {
+            let limit = std::fs::read_to_string(folder.join(file));
+            let limit = limit.ok().and_then(|text| text.trim().parse::<usize>().ok());
+            lowest = lowest.into_iter().chain(limit).min();
+        }
+    }
+    lowest
+}
+
+/// Of a line of mountinfo: the mounted part of the hierarchy, where it is mounted, and whether it is
+/// version 2. None where it is not of memory.
+fn mount(line: &str) -> Option<(&str, &str, bool)> {
+    let (place, kind) = line.split_once(" - ")?;
+    let mut place = place.split(' ').skip(3);
+    let (mount_root, at) = (place.next()?, place.next()?);
+    let mut kind = kind.split(' ');
+    let name = kind.next()?;
+    let v2 = name == "cgroup2";
+    let v1 = name == "cgroup" && kind.nth(1)?.split(',').any(|option| option == "memory");
+    let mount_root = if mount_root == "/" { "" } else { mount_root };
+    (v1 || v2).then_some((mount_root, at, v2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+    const MEMINFO: &str = "MemTotal:       8388608 kB\nMemFree:        1 kB\n";
+
+    fn machine_with(files: &[(&str, &str)]) -> Available {
+        let root = tempfile::tempdir().unwrap();
+        for (path, content) in [("proc/meminfo", MEMINFO)].iter().chain(files) {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        look(root.path())
+    }
+
+    const V2: &str = "29 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
+    const V1: &str = "33 32 0:29 ROOT /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n\
+                      34 32 0:30 ROOT /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu\n";
+
+    #[test]
+    fn a_containers_limit_counts() {
+        let limited = |mib: usize| Available { bytes: mib * MIB, limited: true };
+        let found = machine_with(&[
+            ("proc/self/cgroup", "0::/\n"),
+            ("proc/self/mountinfo", V2),
+            ("sys/fs/cgroup/memory.max", "536870912\n"),
+        ]);
+        assert_eq!(found, limited(512), "version 2, in a namespace of its own");
+        assert_eq!(found.share(), 336 * MIB);
+        let found = machine_with(&[
+            ("proc/self/cgroup", "0::/system.slice/slotway.service\n"),
+            ("proc/self/mountinfo", V2),
+            ("sys/fs/cgroup/system.slice/slotway.service/memory.max", "max\n"),
+            ("sys/fs/cgroup/system.slice/memory.max", "1073741824\n"),
+        ]);
+        assert_eq!(found, limited(1024), "a systemd unit in a slice that has the limit");
+        let found = machine_with(&[
+            ("proc/self/cgroup", "4:cpu:/docker/abc\n3:memory:/docker/abc\n"),
+            ("proc/self/mountinfo", &V1.replace("ROOT", "/docker/abc")),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "134217728\n"),
+            ("sys/fs/cgroup/cpu/memory.limit_in_bytes", "1\n"),
+        ]);
+        assert_eq!(found, limited(128), "version 1, in a container");
+        assert_eq!(found.share(), 48 * MIB);
+        let found = machine_with(&[
+            ("proc/self/cgroup", "3:cpu,memory:/user/me\n"),
+            ("proc/self/mountinfo", &V1.replace("ROOT", "/")),
+            ("sys/fs/cgroup/memory/user/me/memory.limit_in_bytes", "9223372036854771712\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "268435456\n"),
+        ]);
+        assert_eq!(found, limited(256), "version 1, the group around it");
+    }
+
+    #[test]
+    fn without_a_limit_it_is_half_of_the_machine() {
+        let machine = Available { bytes: 8192 * MIB, limited: false };
+        assert_eq!(machine.share(), (8192 - 64) / 2 * MIB);
+        assert_eq!(machine_with(&[]), machine);
+        let unlimited = machine_with(&[
+            ("proc/self/cgroup", "0::/\n"),
+            ("proc/self/mountinfo", V2),
+            ("sys/fs/cgroup/memory.max", "max\n"),
+        ]);
+        assert_eq!(unlimited, machine);
+        let more = machine_with(&[
+            ("proc/self/cgroup", "0::/\n"),
+            ("proc/self/mountinfo", V2),
+            ("sys/fs/cgroup/memory.max", "1099511627776\n"),
+        ]);
+        assert_eq!(more, machine, "a limit above the machine's memory is none");
+        assert_eq!(Available { bytes: 32 * MIB, limited: true }.share(), LEAST);
+    }
+
+    #[test]
+    fn this_machine_is_read() {
+        assert!(available().bytes > 64 * MIB, "{:?}", available());
+        assert_eq!(Memory::Auto.bytes(), available().share());
+        assert_eq!(Memory::Bytes(5).bytes(), 5);
+    }
+}
