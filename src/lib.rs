@@ -22,12 +22,13 @@
 //! - [`config`], [`metrics`]: what their names say.
 //! - [`seen`]: hot keys, big keys, slow commands, spans: what is seen as commands pass. No I/O.
 //! - [`hash`]: the hash tables of all rooms.
-//! - [`meter`]: how much memory a thread has taken.
+//! - [`meter`], [`arena`]: how much memory a thread has taken, and when it gives it back.
 //! - [`lines`]: log lines that others can cause.
 //! - [`sandbox`]: a local cluster of real servers, for `make run`, tests and benches.
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod arena;
 pub mod buf;
 pub mod client;
 pub mod cluster;

@@ -27,6 +27,12 @@ impl Meter {
         self.counters.map_or(0, |(allocated, freed)| allocated.get().wrapping_sub(freed.get()))
     }
 
+    /// A number that stays the same while nothing is allocated or freed on this thread.
+    #[inline]
+    pub fn activity(&self) -> u64 {
+        self.counters.map_or(0, |(allocated, freed)| allocated.get().wrapping_add(freed.get()))
+    }
+
     /// Counts from zero again.
     #[inline]
     pub fn reset(&mut self) {

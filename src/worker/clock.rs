@@ -55,6 +55,8 @@ pub(super) enum Job {
     Retries,
     /// This client (index, generation) was told to leave, and has had its time for it.
     Close(u32, u32),
+    /// The allocator's freed pages go back to the system.
+    Purge,
     /// This slot's lane may go on.
     Lane(u16, (u32, u32)),
 }
@@ -96,6 +98,7 @@ impl Worker {
                     self.run_gate(slot, class);
                 }
                 Some(Job::Retries) => self.run_retries(),
+                Some(Job::Purge) => self.purge(),
                 Some(Job::Errand(index, generation, seq)) => {
                     self.errand_again(index, generation, seq);
                 }

@@ -94,6 +94,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token, Waker};
 use slab::Slab;
 
+use crate::arena::Arena;
 use crate::buf::Pool;
 use crate::client::{Client, Multi, Pause, Paused, Replies, Traffic};
 use crate::cluster::{Health, Identity, Snapshot};
@@ -369,6 +370,10 @@ struct Worker {
     accounted: usize,
     /// Bytes that this thread has taken since the account was last true of all buffers.
     meter: Meter,
+    /// What the allocator keeps for this thread.
+    arena: Arena,
+    /// [`Meter::activity`] when the arena was purged; None while a purge is due.
+    purged_at: Option<u64>,
     /// Of these, its topics and its share of the messages that subscribers have not taken.
     accounted_messages: usize,
     stats: WorkerStats,
@@ -533,6 +538,8 @@ impl Worker {
             spare_multis: Vec::new(),
             accounted: 0,
             meter: Meter::new(),
+            arena: Arena::of_thread(),
+            purged_at: Some(0),
             accounted_messages: 0,
             stats,
         }

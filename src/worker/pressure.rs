@@ -7,6 +7,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::clock::{Job, Timer};
 use super::{Worker, reaccount};
 use crate::buf::CHUNK;
 use crate::client::Client;
@@ -17,6 +18,11 @@ use crate::sparsely;
 const LITTLE: usize = 2 << 10;
 /// When nobody was closed, the clients are not looked through again for so long, microseconds.
 const PAUSE: u64 = 10_000;
+/// No freed pages are kept by a worker whose buffers take more than this. Giving back 128 MiB takes
+/// some 10 ms.
+const MAX_KEPT: usize = 128 << 20;
+/// How long freed pages are kept, microseconds.
+const PURGE_AFTER: u64 = 1_000_000;
 
 impl Worker {
     /// This worker's share of `limits.memory` is used up. What was taken since the buffers were last
@@ -29,6 +35,7 @@ impl Worker {
 
     /// So many bytes more are within this worker's share of `limits.memory`.
     pub(super) fn has_room_for(&mut self, bytes: usize) -> bool {
+        self.keep_or_give_back(self.meter.grown() + bytes);
         self.accounted + self.holds.bytes() + self.meter.grown() + bytes <= self.settings.memory
             || self.has_room_up_to_date(bytes)
     }
@@ -64,9 +71,42 @@ impl Worker {
         self.meter.reset();
     }
 
+    /// Bytes of buffers up to which freed pages are kept for a while. Beyond half of the share, what
+    /// is kept could add up with what is in use to more than the share; and giving back very much at
+    /// once would hold everybody up.
+    fn keeps_pages_up_to(&self) -> usize {
+        (self.settings.memory / 2).min(MAX_KEPT)
+    }
+
+    /// So many bytes more are about to be taken.
+    fn keep_or_give_back(&mut self, bytes: usize) {
+        let taken = self.accounted + self.holds.bytes() + bytes;
+        let enough = self.keeps_pages_up_to();
+        if self.arena.keeps() {
+            if taken > enough {
+                self.arena.give_back();
+            }
+        } else if taken < enough / 2 {
+            self.arena.keep();
+        }
+    }
+
+    /// The allocator's freed pages go back to the system, a second after the first of them was freed.
+    pub(super) fn purge(&mut self) {
+        self.arena.purge();
+        self.purged_at = Some(self.meter.activity());
+    }
+
     /// At the end of a turn.
     #[inline]
     pub(super) fn relieve(&mut self) {
+        self.keep_or_give_back(0);
+        // The steady state neither allocates nor frees. What other threads free of what this one
+        // allocated is not counted here; it was told to them within the second that is waited for.
+        if self.purged_at.is_some_and(|activity| activity != self.meter.activity()) {
+            self.purged_at = None;
+            self.timers.push(Timer { due: self.now + PURGE_AFTER, job: Job::Purge });
+        }
         if self.accounted + self.holds.bytes() + self.pool.bytes() > self.settings.memory {
             self.make_room();
         }
