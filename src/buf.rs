@@ -38,6 +38,14 @@ pub fn resident(buffer: &Vec<u8>) -> usize {
 
 const PAGE: usize = 4 << 10;
 
+/// What a collection that grows by doubling occupies, with what growing takes for a moment: the
+/// content is there twice until it is copied. So growing needs no check of its own, which the hot
+/// path would pay for. Small ones occupy their capacity.
+#[inline]
+pub fn with_copy(capacity: usize, used: usize) -> usize {
+    if capacity <= 2 * CHUNK { capacity } else { capacity + used }
+}
+
 /// Chunks that are not in use, kept so that the steady state allocates nothing.
 #[derive(Debug)]
 pub struct Pool {
@@ -166,7 +174,9 @@ impl SendQueue {
     /// Bytes that this queue occupies, used or not. Shared bytes are on somebody else's account,
     /// here is only what it takes to point to them.
     pub fn held(&self) -> usize {
-        self.closed_own + self.last.capacity() + self.closed.capacity() * size_of::<Chunk>()
+        let entries = self.closed.capacity() * size_of::<Chunk>();
+        let used = self.closed.len() * size_of::<Chunk>();
+        self.closed_own + self.last.capacity() + with_copy(entries, used)
     }
 
     /// Messages in the shared chunks that are not wholly released.

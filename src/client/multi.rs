@@ -121,7 +121,10 @@ impl Multi {
     /// Bytes that it occupies.
     pub fn held(&self) -> usize {
         crate::buf::resident(&self.frames)
-            + self.queue.capacity() * size_of::<Queued>()
+            + crate::buf::with_copy(
+                self.queue.capacity() * size_of::<Queued>(),
+                self.queue.len() * size_of::<Queued>(),
+            )
             + self.first.as_ref().map_or(0, |(_, key)| key.len())
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::buf::{CHUNK, Pool, SendQueue};
+use crate::buf::{CHUNK, Pool, SendQueue, with_copy};
 
 /// A reply that is not at the head of the queue and is larger than this waits in a buffer of its
 /// own, so that it need not be copied again.
@@ -122,9 +122,12 @@ impl Replies {
     pub fn held(&self) -> usize {
         self.out.held()
             + self.behind.capacity() * size_of::<(Bytes, u32)>()
-            + self.stash.capacity()
+            + with_copy(self.stash.capacity(), self.stash.len())
             + self.own
-            + self.slots.capacity() * size_of::<Slot>()
+            + with_copy(
+                self.slots.capacity() * size_of::<Slot>(),
+                self.slots.len() * size_of::<Slot>(),
+            )
     }
 
     /// The connection is closed in place of the reply `at` places behind the head: neither that one

@@ -4,7 +4,7 @@ use super::behaviour::Merge;
 use super::info::ProxyInfo;
 use super::pubsub::Ask;
 use super::scan::{Scan, ScanRequest};
-use crate::buf::CHUNK;
+use crate::buf::{CHUNK, with_copy};
 use crate::outcome;
 use crate::resp::reply::{element_count, elements, error_text, integer, text};
 use crate::resp::{Protocol, write};
@@ -211,10 +211,11 @@ impl Gather {
 
     /// Bytes that it holds.
     pub fn held(&self) -> usize {
-        self.bytes.capacity()
+        const SPAN: usize = size_of::<(usize, usize)>();
+        with_copy(self.bytes.capacity(), self.bytes.len())
             + self.large_bytes
             + self.order.capacity() * size_of::<u32>()
-            + self.spans.capacity() * size_of::<(usize, usize)>()
+            + with_copy(self.spans.capacity() * SPAN, self.spans.len() * SPAN)
     }
 
     /// A part has answered with `frame`, no error; `first` is the index of its first key.

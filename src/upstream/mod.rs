@@ -228,8 +228,7 @@ impl Upstream {
     /// Bytes that its buffers occupy.
     pub fn held(&self) -> usize {
         let stream = self.stream.as_ref().map_or(0, Stream::held);
-        let pending = self.pending.capacity() * size_of::<Pending>();
-        stream + self.queue.held() + self.tail.capacity() + pending
+        stream + self.queue.held() + self.tail.capacity() + self.pending.held()
     }
 
     /// Starts a connection attempt.

@@ -3,6 +3,7 @@
 use std::collections::{VecDeque, vec_deque};
 use std::ops::Deref;
 
+use crate::buf::with_copy;
 use crate::metrics::Redirection;
 use crate::route::retry::Class;
 use crate::route::{HoldMeta, LaneKey};
@@ -155,6 +156,13 @@ impl PendingQueue {
     pub fn drain(&mut self) -> vec_deque::Drain<'_, Pending> {
         self.expected = 0;
         self.commands.drain(..)
+    }
+
+    /// Bytes that it occupies, with what growing takes for a moment.
+    #[inline]
+    pub fn held(&self) -> usize {
+        const EACH: usize = size_of::<Pending>();
+        with_copy(self.commands.capacity() * EACH, self.commands.len() * EACH)
     }
 
     /// Gives back what capacity is not used.

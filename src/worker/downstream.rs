@@ -169,8 +169,14 @@ impl Worker {
             client.tail.clear();
             client.tail.extend_from_slice(rest);
         } else {
-            client.tail.extend_from_slice(bytes);
-            self.process_tail(index);
+            let grown = client.tail.len() + bytes.len();
+            // A buffer that grows is there twice for a moment.
+            if grown > client.tail.capacity() && !self.has_room_for(grown) {
+                self.refuse_announced(index, grown);
+            } else if let Some(client) = self.clients.get_mut(index) {
+                client.tail.extend_from_slice(bytes);
+                self.process_tail(index);
+            }
         }
         self.account_client(index);
         self.check_request_memory(index);
