@@ -26,7 +26,7 @@ use slotway::{control, metrics, route, sandbox};
 
 use cli::{Cli, Command, Document, TopArgs};
 
-/// Gives freed memory back at once; `.cargo/config.toml` has its settings.
+/// Gives freed memory back; `.cargo/config.toml` has its settings, and workers their own rule.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -56,7 +56,11 @@ fn main() -> ExitCode {
             {
                 eprintln!("warning: {warning}");
             }
-            Ok(print(&(config::effective_toml(&loaded) + &tls)))
+            let memory = loaded.config.limits.memory;
+            if let Some(warning) = memory.warning() {
+                eprintln!("warning: {warning}");
+            }
+            Ok(print(&(config::effective_toml(&loaded) + &tls + &memory.describe())))
         }),
         Command::Sandbox(args) => {
             let size =

@@ -332,6 +332,34 @@ fn a_failure_while_running_ends_with_1_and_is_logged_in_the_configured_format() 
 }
 
 #[test]
+fn a_memory_limit_that_the_machine_does_not_have_is_warned_of() {
+    const WARNING: &str = "limits.memory = 1048576 MiB and the 64 MiB that slotway takes beside it \
+                           exceed the ";
+    let (code, stdout, stderr) =
+        Slotway::new(&["check", "--set", "limits.memory=1024GiB"]).outcome();
+    assert_eq!(code, 0);
+    assert!(stderr.contains(&format!("warning: {WARNING}")), "{stderr}");
+    assert!(stderr.contains("set limits.memory to "), "{stderr}");
+    assert!(!stdout.contains("# limits.memory"), "{stdout}");
+    let (code, stdout, stderr) = Slotway::new(&["check"]).outcome();
+    assert_eq!(code, 0);
+    assert!(!stderr.contains("limits.memory"), "{stderr}");
+    assert!(stdout.contains("\n# limits.memory: \"auto\" is "), "{stdout}");
+    // At the start it is in the log.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let args = ["run", "--listen", &listen, "--seeds", "127.0.0.1:1", "--admin", ""];
+    let run = |memory: &str| {
+        Slotway::new(&[&args[..], &["--set", &format!("limits.memory={memory}")]].concat())
+            .outcome()
+    };
+    let (_, _, stderr) = run("1024GiB");
+    assert!(stderr.contains(&format!(" {WARNING}")) && stderr.contains("WARN"), "{stderr}");
+    let (_, _, stderr) = run("auto");
+    assert!(!stderr.contains("limits.memory"), "{stderr}");
+}
+
+#[test]
 fn help_and_version_are_there() {
     let (code, help, _) = Slotway::new(&["--help"]).outcome();
     assert_eq!(code, 0);

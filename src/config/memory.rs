@@ -26,6 +26,50 @@ impl Memory {
             Memory::Bytes(bytes) => bytes,
         }
     }
+
+    /// What an operator should know: the process may outgrow the memory that there is for it.
+    pub fn warning(self) -> Option<String> {
+        self.warning_beside(available())
+    }
+
+    fn warning_beside(self, available: Available) -> Option<String> {
+        let bytes = match self {
+            Memory::Auto => available.share(),
+            Memory::Bytes(bytes) => bytes,
+        };
+        if bytes.saturating_add(OVERHEAD) <= available.bytes {
+            return None;
+        }
+        let whose = if available.limited { "the container's memory limit" } else { "the memory" };
+        let way_out = match available.bytes.saturating_sub(OVERHEAD) >> 20 {
+            0 => "allow more memory".into(),
+            most => format!("set limits.memory to {most}MiB or less, or allow more memory"),
+        };
+        Some(format!(
+            "limits.memory = {} and the {} that slotway takes beside it exceed {whose}, {}: the \
+             kernel may kill the process; {way_out}",
+            shown(bytes),
+            shown(OVERHEAD),
+            shown(available.bytes),
+        ))
+    }
+
+    /// For `slotway check`: what "auto" comes to here.
+    pub fn describe(self) -> String {
+        match self {
+            Memory::Auto => {
+                let available = available();
+                let whose = if available.limited { "container" } else { "machine" };
+                let (share, all) = (shown(available.share()), shown(available.bytes));
+                format!("# limits.memory: \"auto\" is {share} here; the {whose} has {all}\n")
+            }
+            Memory::Bytes(_) => String::new(),
+        }
+    }
+}
+
+fn shown(bytes: usize) -> String {
+    format!("{} MiB", bytes >> 20)
 }
 
 /// The memory that there is for this process.
@@ -181,6 +225,28 @@ mod tests {
         ]);
         assert_eq!(more, machine, "a limit above the machine's memory is none");
         assert_eq!(Available { bytes: 32 * MIB, limited: true }.share(), LEAST);
+    }
+
+    #[test]
+    fn a_limit_that_does_not_fit_is_warned_of() {
+        let container = Available { bytes: 512 * MIB, limited: true };
+        let warning = |memory: Memory, available| memory.warning_beside(available);
+        assert_eq!(warning(Memory::Auto, container), None);
+        assert_eq!(warning(Memory::Bytes(448 * MIB), container), None);
+        assert_eq!(
+            warning(Memory::Bytes(449 * MIB), container).unwrap(),
+            "limits.memory = 449 MiB and the 64 MiB that slotway takes beside it exceed the \
+             container's memory limit, 512 MiB: the kernel may kill the process; set limits.memory \
+             to 448MiB or less, or allow more memory"
+        );
+        // Too small for the least that "auto" stands for.
+        let tiny = Available { bytes: 64 * MIB, limited: true };
+        let told = warning(Memory::Auto, tiny).unwrap();
+        assert!(told.starts_with("limits.memory = 16 MiB and"), "{told}");
+        assert!(told.ends_with("kill the process; allow more memory"), "{told}");
+        let machine = Available { bytes: 4096 * MIB, limited: false };
+        let told = warning(Memory::Bytes(4096 * MIB), machine).unwrap();
+        assert!(told.contains("exceed the memory, 4096 MiB: "), "{told}");
     }
 
     #[test]

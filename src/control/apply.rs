@@ -8,7 +8,7 @@ use super::accept::Place;
 use super::listeners::Tenures;
 use super::notify;
 use super::reload::{Cause, Outcome};
-use super::run::Control;
+use super::run::{Control, warn_of_memory};
 use super::sockets::Sockets;
 use crate::config::{Config, Plan, load};
 use crate::tls::{Prepared, Tls};
@@ -107,6 +107,9 @@ impl Control {
         }
         if let Some(prepared) = secured {
             tls.take(prepared);
+        }
+        if self.pool.config().limits.memory != config.limits.memory {
+            warn_of_memory(&config);
         }
         self.pool.set_config(Arc::clone(&config));
         self.set_workers();

@@ -149,6 +149,13 @@ fn start(
     result
 }
 
+/// Logs that the process may outgrow the memory that there is.
+pub(super) fn warn_of_memory(config: &Config) {
+    if let Some(warning) = config.limits.memory.warning() {
+        warn!("{warning}");
+    }
+}
+
 /// The parts while they run.
 pub(super) struct Control {
     pub(super) pool: Arc<Pool>,
@@ -180,6 +187,7 @@ impl Control {
         config: Config,
         reload: Option<Reload>,
     ) -> Result<(Control, BoundAddrs), RunError> {
+        warn_of_memory(&config);
         let config = Arc::new(config);
         let told = |e| RunError::Start("the signal handlers", e);
         let signals = Signals::new().map_err(told)?;

@@ -264,6 +264,16 @@ def fits_its_memory(docs, figures):
     assert found
 
 
+@pytest.mark.parametrize("page", ["docs/operations.md", "deploy/README.md"])
+def test_the_memory_of_the_documents(page):
+    """What they say that "auto" comes to."""
+    figures = re.findall(r"([\d,]+) MiB of (\d+) ([MG])iB", (DEPLOY.parent / page).read_text())
+    assert len(figures) >= 2
+    for auto, number, unit in figures:
+        limit = size(f"{number}{unit}i")
+        assert int(auto.replace(",", "")) * MI == (limit - 64 * MI) * 3 // 4, (auto, number, unit)
+
+
 @pytest.mark.parametrize("name", KUSTOMIZATIONS)
 def test_the_memory_of_kustomizations(rendered, name):
     use = KUSTOMIZATIONS[name].relative_to(DEPLOY / "kubernetes").parts[0]

@@ -57,6 +57,7 @@ fn a_changed_file_is_used_and_no_client_notices() {
     let log = slotway.log();
     assert!(log.contains("commands.deny") && log.contains("flushall"), "{log}");
     assert!(!log.contains("key=\"limits.held\""), "{log}");
+    assert!(!log.contains("that slotway takes beside it exceed"), "{log}");
     eventually("lines of level debug", || slotway.log().contains("DEBUG"));
     assert_eq!(slotway.metric("slotway_config_in_use", ""), 1.0);
 
@@ -69,6 +70,11 @@ fn a_changed_file_is_used_and_no_client_notices() {
     let line = log.lines().find(|line| line.contains("needs a restart")).unwrap_or_default();
     assert!(line.contains("upstream.connections") && line.contains("old=\"1\" new=\"2\""), "{log}");
     slotway.change("workers = 1\n[limits]\nclients = 78\n", "unchanged");
+    let with_memory = "workers = 1\n[limits]\nclients = 78\nmemory = \"1024GiB\"\n";
+    slotway.change(with_memory, "changed");
+    let log = slotway.log();
+    assert!(log.contains("limits.memory = 1048576 MiB and the 64 MiB that slotway takes"), "{log}");
+    slotway.change("workers = 1\n[limits]\nclients = 78\n", "changed");
     assert_eq!(slotway.metric("slotway_config_in_use", ""), 1.0);
     assert!(conn.command(&["FLUSHALL"]).unwrap().is_ok(), "allowed again");
 }
