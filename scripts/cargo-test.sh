@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # `cargo test`, with several of its programs at the same time: most of them wait for timers and
 # failovers most of the time.
-#   scripts/cargo-test.sh [PROGRAMS AT A TIME, 2]
+#   scripts/cargo-test.sh [PROGRAMS AT A TIME, 3]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-lanes=${1:-2}
+lanes=${1:-3}
 # As cargo test does.
 export CARGO_MANIFEST_DIR=$PWD
 
 # The slow ones first, so that none of them is left alone at the end.
-slow=(sandbox reconnect blocking slotway hostile hostile_nodes pubsub_faults differential chaos keyspace)
+slow=(slotway abuse limits large mixed_versions observability foreign_cluster blocking differential
+    emulated reconnect keyspace pubsub_faults)
 
 cargo test --no-run
 # "name path" of each program.
