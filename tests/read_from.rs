@@ -464,7 +464,7 @@ fn in_a_failover_replicas_answer_where_stale_reads_are_allowed() {
     };
     // These do not.
     for conn in [&mut reader, &mut any] {
-        conn.set_timeout(Some(Duration::from_secs(3))).expect("a timeout");
+        conn.set_timeout(Some(common::PATIENCE)).expect("a timeout");
     }
     while !promoted() {
         shard.read(&mut reader, "EXISTS", &one);
@@ -472,7 +472,8 @@ fn in_a_failover_replicas_answer_where_stale_reads_are_allowed() {
         rounds += 1;
         assert!(rounds < 100_000, "no failover");
     }
-    assert!(rounds > 3, "{rounds} rounds of reads during the failover");
+    // A read that waits for the promotion is in the last round: what was done before it did not.
+    assert!(rounds > 1, "{rounds} rounds of reads during the failover");
     assert!(counted(&reading, "failover_replica") > 60.0);
     assert_eq!(counted(&patient, "failover_replica"), 0.0);
     for conn in &mut waiting {

@@ -70,6 +70,11 @@ fn a_busy_node_keeps_its_connection() {
     assert_eq!(clients[0].command(&["INCR", &key]).expect("INCR"), Reply::Int(1));
     let made = proxy.metric("slotway_upstream_connects_total", "");
     clients[0].send(&["EVAL", BUSY_SCRIPT, "1", &key]).expect("to send");
+    let label = format!("node=\"{}\"", busy.addr);
+    common::eventually("the script is at its node", || {
+        proxy.metric("slotway_upstream_in_flight", &label) > 0.0
+    });
+    // The node's silence is noticed meanwhile.
     thread::sleep(Duration::from_millis(300));
     for client in &mut clients[1..] {
         client.send(&["INCR", &key]).expect("to send");

@@ -159,7 +159,7 @@ fn a_protocol_changed_behind_watch_is_that_of_execs_reply() {
 /// The second WATCH of a slot is given up at its deadline, with the connection of the first one.
 #[test]
 fn a_watch_that_is_not_answered_is_no_watch() {
-    let args = ["--set", "timeouts.command=300ms", "--workers", "1"];
+    let args = ["--set", "timeouts.command=500ms", "--workers", "1"];
     let Setting { proxy, cluster } = common::setting(&args);
     let owner = cluster.owner_of(slot_of(b"{mute}k")).expect("an owner");
     let (mut conn, mut other) = (proxy.connect(), proxy.connect());

@@ -15,7 +15,7 @@ const BATCH: usize = 16;
 /// What the writers have seen in all.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// Keys whose SET was answered with OK, and the phase in which it was.
+    /// Keys whose SET was answered with OK, and the phase in which it was (see `Load::phase`).
     pub acknowledged: Vec<(String, usize)>,
     /// Errors that were no replies to reads.
     pub write_errors: Vec<String>,
@@ -30,7 +30,7 @@ pub struct Load<'a> {
 }
 
 impl Load<'_> {
-    /// Acknowledgements from now on carry this phase.
+    /// Begins a phase: 1 is that of writes acknowledged from now on, 2 of writes sent from now on.
     pub fn phase(&self, phase: usize) {
         self.phase.store(phase, Ordering::SeqCst);
     }
@@ -101,8 +101,10 @@ fn write(
         let mut commands: Vec<Vec<&str>> =
             keys.iter().map(|key| vec!["SET", key, value(key)]).collect();
         commands.extend(before.iter().map(|(key, _)| vec!["GET", key]));
+        let sent_in = phase.load(Ordering::SeqCst);
         let replies = conn.pipeline(&commands).expect("replies");
         let (sets, gets) = replies.split_at(keys.len());
+        let answered_in = phase.load(Ordering::SeqCst);
         for ((key, known), reply) in before.iter().zip(gets) {
             match reply {
                 Reply::Bulk(bytes) => assert_eq!(bytes, value(key).as_bytes(), "{key}"),
@@ -116,7 +118,7 @@ fn write(
         for (key, reply) in keys.into_iter().zip(sets) {
             match reply {
                 Reply::Simple(ok) if ok == "OK" => {
-                    seen.acknowledged.push((key.clone(), phase.load(Ordering::SeqCst)));
+                    seen.acknowledged.push((key.clone(), answered_in.min(sent_in.max(1))));
                     written.fetch_add(1, Ordering::Relaxed);
                     before.push((key, true));
                 }

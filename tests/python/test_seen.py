@@ -14,7 +14,7 @@ import pytest
 import redis
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from servers import until
+from servers import PATIENCE, until
 
 OURS = os.environ.get("SLOTWAY_TEST_TARGET") != "standalone"
 ours = pytest.mark.skipif(not OURS, reason="a plain server has no PROXY")
@@ -188,7 +188,7 @@ def test_spans_reach_a_collector(start):
     assert client.ping()
 
     def failed():
-        page = urllib.request.urlopen(f"http://127.0.0.1:{server.admin}/metrics", timeout=5)
+        page = urllib.request.urlopen(f"http://127.0.0.1:{server.admin}/metrics", timeout=PATIENCE)
         counts = re.search(r'trace_spans_total{outcome="failed"} (\d+)', page.read().decode())
         return int(counts.group(1)) > 0
 
