@@ -79,6 +79,8 @@ pub struct Errand {
     pub frame: Vec<u8>,
     /// The connection that has it.
     pub upstream: Option<usize>,
+    /// The gathering that carries out an emulated command.
+    pub gathering: Option<usize>,
     /// How long it wants to wait.
     pub time: Option<WaitTime>,
     /// When it came, microseconds.
@@ -109,6 +111,7 @@ impl Errand {
             slot,
             frame,
             upstream: None,
+            gathering: None,
             time: None,
             started: now,
             until: None,

@@ -89,6 +89,9 @@ impl Worker {
         let gathering = Gathering { gather, emulation, ..self.gathering_of(lane, command, to) };
         let g = self.gatherings.insert(gathering);
         self.keep_args(g, args);
+        if let Some(errand) = self.errand(index) {
+            errand.gathering = Some(g);
+        }
         self.emulation_goes_on(g);
         Flow::Next
     }
@@ -269,8 +272,10 @@ impl Worker {
 
     /// The client's emulation under way.
     fn emulation_of(&self, client: (u32, u32)) -> Option<usize> {
-        let its = |(_, g): &(usize, &Gathering)| g.emulation.is_some() && g.lane == client;
-        self.gatherings.iter().find(its).map(|(g, _)| g)
+        let known = self.clients.get(client.0 as usize).filter(|c| c.generation == client.1)?;
+        let g = known.lent.as_ref()?.errand.as_ref()?.gathering?;
+        let its = |g: &&Gathering| g.emulation.is_some() && g.lane == client;
+        self.gatherings.get(g).filter(its).map(|_| g)
     }
 
     /// The client is closing: what waits for it ends, what is under way is brought to its end.

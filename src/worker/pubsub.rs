@@ -177,10 +177,11 @@ impl Worker {
                 subscriptions.counts[kind as usize] += 1;
                 subscriptions.names += Subscriptions::cost(name);
                 let client = index as u32;
-                local.subscribers.push(Subscriber { client, generation, since: Since::Asked(seq) });
+                let since = Since::Asked { seq, wait: id };
+                local.subscribers.push(Subscriber { client, generation, since });
                 new.push((topic, local.generation));
                 names.push((kind, Arc::clone(&local.name)));
-                local.joining.push(id);
+                local.joining.insert(id);
                 left += 1;
                 self.topics.ask(topic);
             }
@@ -219,7 +220,7 @@ impl Worker {
             // It may have unsubscribed meanwhile, and subscribed again by another command.
             if let (Some(&place), Some(local)) = (place, local)
                 && let Some(subscriber) = local.subscribers.get_mut(place as usize)
-                && subscriber.since == Since::Asked(wait.seq)
+                && subscriber.is_asked_by(wait.seq)
             {
                 subscriber.since = Since::Reply(wait.seq);
                 if let Some(topic) = &local.topic {
@@ -245,7 +246,7 @@ impl Worker {
                 .clients
                 .get(index as usize)
                 .and_then(|c| c.subscriptions.as_ref().and_then(|s| s.topics.get(&topic).copied()));
-            let asked = |s: &Subscriber| s.since == Since::Asked(wait.seq);
+            let asked = |s: &Subscriber| s.is_asked_by(wait.seq);
             let subscriber = |local: &mut super::topics::Local| {
                 place.and_then(|p| local.subscribers.get(p as usize)).is_some_and(asked)
             };
@@ -332,7 +333,6 @@ impl Worker {
     /// The client is not subscribed to a topic any more, if it was.
     fn leave(&mut self, index: usize, topic: u32) {
         let Some(client) = self.clients.get_mut(index) else { return };
-        let me = (index as u32, client.generation);
         let Some(subscriptions) = client.subscriptions.as_mut() else { return };
         let Some(place) = subscriptions.topics.remove(&topic) else { return };
         let Some(local) = self.topics.local.get_mut(topic as usize) else { return };
@@ -350,28 +350,20 @@ impl Worker {
         {
             theirs.topics.insert(topic, place);
         }
-        let mut waits = Vec::new();
-        if !gone.is_heard() {
-            // Its own commands do not wait for it any more.
-            let all = &mut self.topics.waits;
-            let mut stays = |id: &u64| match all.get(id) {
-                Some(wait) if wait.client != me => true,
-                Some(_) => {
-                    waits.push(*id);
-                    false
-                }
-                // It was given up.
-                None => false,
-            };
-            local.waiting.retain(&mut stays);
-            local.joining.retain(&mut stays);
+        let mut waited = None;
+        if let Since::Asked { wait, .. } = gone.since {
+            // Its own command does not wait for it any more.
+            let waits = local.waiting.remove(&wait) || local.joining.remove(&wait);
+            waited = waits.then_some(wait);
         } else if let Some(topic) = &local.topic {
             topic.leave();
         }
         if local.subscribers.is_empty() {
             self.topics.remove(topic, true);
         }
-        waits.into_iter().for_each(|id| self.one_less(id));
+        if let Some(wait) = waited {
+            self.one_less(wait);
+        }
     }
 
     /// One of the topics that a command waits for needs no waiting any more.
@@ -462,7 +454,7 @@ impl Worker {
             let protocol = client.session.protocol;
             let behind = match subscriber.since {
                 Since::Confirmed => false,
-                Since::Asked(_) => continue,
+                Since::Asked { .. } => continue,
                 Since::Reply(seq) if client.answered_up_to(seq) => {
                     subscriber.since = Since::Confirmed;
                     false

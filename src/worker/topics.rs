@@ -1,5 +1,6 @@
 //! What this worker's clients are subscribed to, and what the hub has told of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use slab::Slab;
@@ -10,8 +11,13 @@ use crate::pubsub::{BYTES_PER_TOPIC, Kind, Ticket, Token, Topic, Wish};
 /// How far a client's subscription is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Since {
-    /// The cluster has not confirmed it: no message is its. The number of the SUBSCRIBE that will.
-    Asked(u32),
+    /// The cluster has not confirmed it: no message is its.
+    Asked {
+        /// The number of the SUBSCRIBE's reply.
+        seq: u32,
+        /// The SUBSCRIBE in [`Topics::waits`].
+        wait: u64,
+    },
     /// Its confirmation, or a message behind it, is the client's reply of this number: what comes
     /// now stands behind that.
     Reply(u32),
@@ -30,7 +36,12 @@ pub(super) struct Subscriber {
 impl Subscriber {
     /// It has been confirmed.
     pub fn is_heard(&self) -> bool {
-        !matches!(self.since, Since::Asked(_))
+        !matches!(self.since, Since::Asked { .. })
+    }
+
+    /// The SUBSCRIBE with this reply number asked for it, and it has not been confirmed.
+    pub fn is_asked_by(&self, reply: u32) -> bool {
+        matches!(self.since, Since::Asked { seq, .. } if seq == reply)
     }
 }
 
@@ -47,9 +58,9 @@ pub(super) struct Local {
     pub live: bool,
     pub subscribers: Vec<Subscriber>,
     /// Commands that wait for what the hub was asked: of [`Topics::waits`].
-    pub waiting: Vec<u64>,
+    pub waiting: BTreeSet<u64>,
     /// Commands that wait for what it is to be asked next.
-    pub joining: Vec<u64>,
+    pub joining: BTreeSet<u64>,
     /// Stands in [`Topics::to_ask`].
     asks: bool,
 }
@@ -116,8 +127,8 @@ impl Topics {
             topic: None,
             live: false,
             subscribers: Vec::new(),
-            waiting: Vec::new(),
-            joining: Vec::new(),
+            waiting: BTreeSet::new(),
+            joining: BTreeSet::new(),
             asks: false,
         }) as u32;
         self.names[kind as usize].insert(Arc::clone(&name), index);

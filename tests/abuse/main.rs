@@ -4,12 +4,14 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod descriptors;
+mod fake_cluster;
 mod hash_flooding;
 mod large_replies;
 mod large_replies_lost;
 mod logins;
 mod memory;
 mod proxy_headers;
+mod quadratic;
 mod quiet;
 mod retries;
 #[allow(dead_code)] // each test binary uses its part of this

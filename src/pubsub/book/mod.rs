@@ -118,6 +118,8 @@ struct Entry {
     topic: Arc<Topic>,
     hash: u64,
     class: Class,
+    /// Its position in `broad`, if it is broad.
+    broad_at: usize,
     listeners: Vec<Listener>,
     /// Where an ordinary or shard channel's messages come from.
     home: Option<usize>,
@@ -325,6 +327,7 @@ impl Book {
             topic: Arc::clone(&topic),
             hash: hash(&name),
             class,
+            broad_at: self.broad.len(),
             listeners: Vec::new(),
             home: None,
             pinned: false,
@@ -412,7 +415,12 @@ impl Book {
             self.say_all(|| News::Forgotten(Arc::clone(&topic)));
         }
         if entry.class == Class::Broad {
-            self.broad.retain(|&b| b != at);
+            self.broad.swap_remove(entry.broad_at);
+            if let Some(&moved) = self.broad.get(entry.broad_at)
+                && let Some(moved) = self.entries.get_mut(moved)
+            {
+                moved.broad_at = entry.broad_at;
+            }
             if self.broad.is_empty() {
                 for own in std::mem::take(&mut self.own).into_iter().flatten() {
                     if self.entries.get(own).is_some_and(|e| e.listeners.is_empty()) {

@@ -695,3 +695,47 @@ fn messages_of_one_topic_are_one_run() {
     assert_eq!(desk.book.stats.messages[0].load(Relaxed), 7);
     assert_eq!(desk.book.stats.ignored.load(Relaxed), 1);
 }
+
+/// Nanoseconds of CPU time that this thread has used.
+fn thread_cpu() -> f64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    stat.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// Four times as many broad patterns are four times as much work to let go of, not sixteen times.
+#[test]
+fn each_broad_pattern_is_let_go_of_at_the_same_cost() {
+    let cpu = [10_000, 40_000].map(|count| {
+        let mut desk = Desk::new();
+        let names = (0..count).map(|i| format!("*{i}"));
+        let tokens: Vec<Token> = names.map(|n| desk.subscribe(1, Kind::Pattern, &n)).collect();
+        desk.run();
+        assert_eq!(desk.book.broad.len(), count);
+        let before = thread_cpu();
+        for token in tokens {
+            desk.unsubscribe(1, token);
+            desk.book.end_turn();
+        }
+        let cpu = thread_cpu() - before;
+        assert!(desk.book.broad.is_empty());
+        desk.run();
+        assert!(desk.book.entries.is_empty());
+        cpu
+    });
+    assert!(cpu[1] < 8.0 * cpu[0], "{cpu:?} ns of CPU");
+}
+
+#[test]
+fn broad_patterns_are_found_after_others_went() {
+    let mut desk = Desk::new();
+    let tokens = ["*a", "*b", "*c", "*d"].map(|name| desk.subscribe(1, Kind::Pattern, name));
+    desk.run();
+    for (gone, left) in [(1, 3), (3, 2), (0, 1), (2, 0)] {
+        desk.unsubscribe(1, tokens[gone]);
+        desk.run();
+        assert_eq!(desk.book.broad.len(), left);
+        for (i, &at) in desk.book.broad.iter().enumerate() {
+            assert_eq!(desk.book.entries[at].broad_at, i);
+        }
+    }
+}
