@@ -365,6 +365,39 @@ impl SendQueue {
         self.write_up_to(WRITE_LIMIT, socket)
     }
 
+    /// Writes until the first `end` bytes that are not released are written, and none beyond them.
+    /// As [`SendQueue::write_to`] otherwise.
+    ///
+    /// # Errors
+    /// As [`SendQueue::write_to`].
+    pub fn write_until(&mut self, end: usize, socket: &mut impl Write) -> io::Result<usize> {
+        let (mut total, end) = (0, end.min(self.len));
+        while self.sent < end {
+            let mut offset = self.head + self.sent;
+            let mut chunks = self.closed.iter().map(Chunk::bytes).chain([&self.last[..]]);
+            let chunk = chunks.find_map(|chunk| match chunk.get(offset..) {
+                Some(rest) if !rest.is_empty() => Some(rest),
+                _ => {
+                    offset -= chunk.len();
+                    None
+                }
+            });
+            let chunk = chunk.unwrap_or_default();
+            let some = chunk.get(..end - self.sent).unwrap_or(chunk);
+            match socket.write(some) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    self.sent += n;
+                    total += n;
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(total)
+    }
+
     fn write_up_to(&mut self, limit: usize, socket: &mut impl Write) -> io::Result<usize> {
         let mut total = 0;
         // The chunk that is written from, and how much of it is written or released.
@@ -543,6 +576,25 @@ mod tests {
             offset += frame.len();
         }
         assert_eq!(queue.at(offset, 1), None);
+    }
+
+    #[test]
+    fn no_more_is_written_than_is_wanted() {
+        let (mut queue, mut pool) = (SendQueue::default(), Pool::default());
+        let frames: Vec<Vec<u8>> = (0..40u8).map(|i| vec![i; 1 + usize::from(i) * 400]).collect();
+        frames.iter().for_each(|frame| queue.push(frame, &mut pool));
+        queue.release(1, &mut pool);
+        let all = frames.concat();
+        let mut socket = Socket::with(usize::MAX);
+        for end in [0, 10, 10, 30_000, 50_000, 50_001] {
+            let before = queue.sent();
+            assert_eq!(queue.write_until(end, &mut socket).unwrap(), end - before);
+            assert!(socket.got == all[1..=end], "{end}");
+        }
+        let mut full = Socket::with(7);
+        assert_eq!(queue.write_until(60_000, &mut full).unwrap(), 7);
+        assert_eq!(queue.write_until(usize::MAX, &mut socket).unwrap(), all.len() - 1 - 50_008);
+        assert_eq!(queue.unsent(), 0);
     }
 
     /// A message for many is held once: neither queue copies it, and both let go of it when it is

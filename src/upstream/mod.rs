@@ -151,6 +151,9 @@ pub struct Upstream {
     pub again: bool,
     /// Attempts that failed one after the other.
     pub failures: u32,
+    /// Limit of commands that are written and not answered, after commands were lost repeatedly: it
+    /// doubles with each read. 0: no limit.
+    pub window: usize,
     /// Pushes that nobody asked for, on this connection.
     pub strange: u32,
     /// Why the last attempt or connection ended.
@@ -206,6 +209,7 @@ impl Upstream {
             next_check: 0,
             again: false,
             failures: 0,
+            window: 0,
             strange: 0,
             last_error: None,
             waiters: Vec::new(),
@@ -253,6 +257,12 @@ impl Upstream {
                 if stream.unsent() {
                     stream.flush()?;
                 }
+                if self.window > 0 {
+                    let allowed = self.pending.iter().take(self.window);
+                    let end = allowed.map(|p| p.len as usize).sum();
+                    let n = self.queue.write_until(end, stream)?;
+                    return Ok((n, self.queue.sent() < end || stream.unsent()));
+                }
                 let n = self.queue.write_share_to(stream)?;
                 let left = self.queue.unsent() > 0 && n < WRITE_LIMIT;
                 Ok((n, left || stream.unsent()))
@@ -263,6 +273,15 @@ impl Upstream {
                 Ok((n, self.handshake.out.unsent() > 0 || stream.unsent()))
             }
             _ => Ok((0, false)),
+        }
+    }
+
+    /// The node has sent something: twice as many commands may be under way.
+    #[cold]
+    pub fn widen(&mut self) {
+        self.window *= 2;
+        if self.window >= self.pending.len() {
+            self.window = 0;
         }
     }
 
@@ -420,6 +439,25 @@ mod tests {
     }
 
     const READ: u8 = flag::READ_ONLY;
+
+    #[test]
+    fn after_a_loss_commands_follow_as_the_node_answers() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut pool = Pool::default();
+        let mut up = upstream(&mut pool, &[pending(1, 1, READ, 10); 8], 0);
+        up.connect(listener.local_addr().unwrap(), 0).unwrap();
+        let _node = listener.accept().unwrap();
+        (up.state, up.window) = (State::Ready, 1);
+        assert_eq!(up.flush().unwrap(), (10, false));
+        assert_eq!(up.flush().unwrap(), (0, false), "one is under way");
+        up.pending.pop_front();
+        up.queue.release(10, &mut pool);
+        for (window, wrote) in [(2, 20), (4, 20), (0, 30)] {
+            up.widen();
+            assert_eq!(up.window, window);
+            assert_eq!(up.flush().unwrap(), (wrote, false));
+        }
+    }
 
     #[test]
     fn a_lost_connection_keeps_what_may_be_sent_again() {

@@ -50,7 +50,7 @@ impl Worker {
         up.state = State::Backoff;
         self.stranded |= up.pending.iter().any(super::publish::is_lone_publish);
         let (node, failures) = (up.node, up.failures);
-        let repeated = up.pending.iter().filter(|p| p.tries > 1).count();
+        let repeated = up.pending.iter().any(|p| p.tries > 1);
         if let Some(node) = self.nodes.get_mut(usize::from(node)).filter(|n| n.unreached_since == 0)
         {
             node.unreached_since = self.now;
@@ -76,10 +76,14 @@ impl Worker {
         let _ = self.control.send(ToControl::RefreshTopology { hint: None });
         // A connection that has worked for a while is tried again at once.
         let mut delay = if proven { 0 } else { self.backoff(failures) };
-        // Reads that go with this connection for the third time, or more often, are retries; they
-        // keep their places in its queue, so that the connection waits for the budget.
-        if repeated > 0 {
-            self.retries.budget.take(repeated);
+        // Reads that would be sent for the third time, or more often, are retries. They keep their
+        // places in the connection's queue, so that the connection waits for the budget; then one
+        // command probes, and the others follow as the node answers.
+        if let Some(up) = self.upstreams.get_mut(u) {
+            up.window = usize::from(repeated);
+        }
+        if repeated {
+            self.retries.budget.take(1);
             if !self.retries.budget.has() {
                 delay = delay.max(self.retries.budget.wait());
             }

@@ -363,6 +363,9 @@ impl Worker {
             Ok(0) => self.lost(u, "closed by the node"),
             Ok(n) => {
                 up.last_read = self.now;
+                if up.window > 0 && up.state == State::Ready {
+                    up.widen();
+                }
                 if (n == room || up.peer_closed) && !up.again {
                     up.again = true;
                     self.again.push(Source::Upstream(u));
