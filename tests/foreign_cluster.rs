@@ -291,3 +291,66 @@ fn a_cluster_that_was_replaced_as_a_whole_is_used_by_an_explicit_rule() {
     assert_eq!(replaced, 1.0);
     assert!(proxy.log().contains("all seeds name another cluster"), "{}", proxy.log());
 }
+
+/// A replica that slotway reads from is reset and becomes a replica of another cluster. Its
+/// connections stand meanwhile.
+#[test]
+fn a_replica_that_has_joined_another_cluster_is_not_read_from_over_a_standing_connection() {
+    // Nobody takes the replica for failed before it has joined the other cluster.
+    let node_timeout = Duration::from_secs(120);
+    let options = ClusterOptions { replicas: 3, node_timeout, ..ClusterOptions::default() };
+    let (ours, other) = (Cluster::start(options).expect("a cluster"), cluster(1, 0));
+    let args = ["--set", "read_from=prefer_replica", "--set", "replicas.check=100ms"];
+    let impatient = ["--set", "timeouts.connect=300ms"];
+    let proxy = Proxy::start(&ours, &[&OFTEN[..], &args, &impatient].concat());
+    let primary = ours.primaries().expect("primaries").remove(0);
+    let replica = ours.replicas_of(&primary).expect("replicas").remove(0);
+    let key = key_of(&primary);
+    let mut conn = proxy.connect();
+    assert!(conn.command(&["SET", &key, "ours"]).expect("SET").is_ok());
+    ours.catch_up(&replica).expect("to catch up");
+    let mut direct = Conn::tcp(replica.addr).expect("a connection");
+    let gets = |direct: &mut Conn| {
+        let stats = direct.command(&["INFO", "commandstats"]).expect("INFO").text();
+        let stats = stats.unwrap_or_default();
+        let line = stats.lines().find_map(|l| l.strip_prefix("cmdstat_get:calls="));
+        line.map_or(0, |rest| rest.split(',').next().and_then(|n| n.parse().ok()).unwrap_or(0u64))
+    };
+    common::eventually("the replica is read from", || {
+        let read = conn.command(&["GET", &key]).expect("GET");
+        assert_eq!(read.text().as_deref(), Some("ours"));
+        gets(&mut direct) > 0
+    });
+    // The other nodes would soon list it as failed. They stand still, so that nobody does.
+    let mut rest = ours.nodes().expect("nodes");
+    rest.retain(|node| node.id != replica.id);
+    rest.iter().for_each(|node| ours.pause(node).expect("to pause it"));
+    let unreachable = || proxy.metric("slotway_replicas", "state=\"unreachable\"");
+    common::eventually("the other two replicas are not reached", || unreachable() == 2.0);
+    let host = other.primaries().expect("primaries").remove(0);
+    let mut their = other.connect(&host).expect("a connection");
+    assert!(their.command(&["SET", &key, "theirs"]).expect("SET").is_ok());
+    assert!(direct.command(&["CLUSTER", "RESET", "HARD"]).expect("RESET").is_ok());
+    let (port, bus) = (host.addr.port().to_string(), host.bus_port.to_string());
+    let meet = ["CLUSTER", "MEET", "127.0.0.1", &port, &bus];
+    assert!(direct.command(&meet).expect("MEET").is_ok());
+    common::eventually("it becomes a replica of the other cluster", || {
+        direct.command(&["CLUSTER", "REPLICATE", &host.id]).expect("REPLICATE").is_ok()
+    });
+    common::eventually("it has the other cluster's data", || {
+        let info = direct.command(&["INFO", "replication"]).expect("INFO").text();
+        info.unwrap_or_default().contains("master_link_status:up")
+    });
+    common::eventually("slotway has noticed", || unreachable() == 3.0);
+    // Its primary answers again, so that there is somebody to read from.
+    let before = gets(&mut direct);
+    rest.iter().for_each(|node| ours.resume(node).expect("to resume it"));
+    common::eventually("our own data is read", || {
+        conn.command(&["GET", &key]).expect("GET").text().as_deref() == Some("ours")
+    });
+    for _ in 0..200 {
+        let read = conn.command(&["GET", &key]).expect("GET");
+        assert_eq!(read.text().as_deref(), Some("ours"));
+    }
+    assert_eq!(gets(&mut direct), before, "it was read from");
+}

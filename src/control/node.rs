@@ -250,7 +250,7 @@ impl NodeConn {
     ///
     /// # Errors
     /// It is another, or was not asked.
-    async fn verify(&mut self, expected: &str) -> Result<(), AskError> {
+    pub async fn verify(&mut self, expected: &str) -> Result<(), AskError> {
         if !is_node_id(expected) {
             return Ok(());
         }

@@ -257,10 +257,16 @@ async fn replication(
     tls: &Arc<Tls>,
 ) -> Option<(Kept, Option<Replication>)> {
     if let Some(mut kept) = kept {
-        match kept.conn.ask(&["INFO", "replication"]).await {
+        // A node that was reset, and may have joined another cluster, keeps its connections.
+        let verified = kept.conn.verify(&node.id).await;
+        let asked = match verified {
+            Ok(()) => kept.conn.ask(&["INFO", "replication"]).await,
+            Err(error) => Err(error),
+        };
+        match asked {
             Ok(reply) => return Some((kept, parse_replication(&reply))),
-            // It had its time.
-            Err(AskError::Timeout(_)) => return None,
+            // It had its time, or has become another node.
+            Err(AskError::Timeout(_) | AskError::Stranger { .. }) => return None,
             // A kept connection may have died of old age, which says nothing about its node.
             Err(_) => {}
         }

@@ -136,7 +136,7 @@ metrics! {
     READS: Counter "slotway_reads_total" ["to"] "read_from"
         "Reads that need not go to their primary (read_from, replicas.in_failover, READONLY), by where they went: replica; zone_replica, in slotway's zone; failover_replica, because the primary is not reached; primary, as chosen; primary_fallback, for want of a replica. Not counted again: what a replica did not answer and the primary then did (slotway_retries_total).";
     REPLICAS: Gauge "slotway_replicas" ["state"] "replicas.check"
-        "Replicas: fit; or not read from because they are offline (the cluster says so), unreachable, link_down, syncing, silent (replicas.max_lag) or behind (replicas.max_lag_bytes). Until somebody reads from replicas all that are online count as fit.";
+        "Replicas: fit; or not read from because they are offline (the cluster says so), unreachable (or another node answers at their address), link_down, syncing, silent (replicas.max_lag) or behind (replicas.max_lag_bytes). Until somebody reads from replicas all that are online count as fit.";
     EMULATED: Counter "slotway_emulated_total" ["command", "outcome"] "commands.cross_slot"
         "Commands over several slots that slotway carried out in steps: ok; error, nothing was changed; halfway, an error that says which steps were done.";
     TRANSACTIONS: Counter "slotway_transactions_total" ["kind"] "transactions.cross_slot"
