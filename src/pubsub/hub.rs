@@ -146,7 +146,8 @@ impl Worker {
 fn pace(config: &Config) -> Pace {
     let micros = |d: Duration| d.as_micros() as u64;
     let reconnect = &config.reconnect;
-    Pace { min: micros(reconnect.min), max: micros(reconnect.max), linger: LINGER }
+    let per_second = config.retries.min_per_second;
+    Pace { min: micros(reconnect.min), max: micros(reconnect.max), linger: LINGER, per_second }
 }
 
 /// What a failure ends.

@@ -95,6 +95,7 @@ impl Book {
         for sub in subs.iter_mut().filter(|s| s.state == SubState::Wanted) {
             let Some(node) = self.nodes.get_mut(sub.node) else { continue };
             match node.link {
+                Link::Ready if node.trial && !node.fifo.is_empty() => {}
                 Link::Ready => {
                     sub.state = SubState::Sent;
                     let topic = Arc::clone(&entry.topic);

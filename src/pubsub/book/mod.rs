@@ -33,6 +33,7 @@ use super::glob::{self, NOTIFICATIONS};
 use super::{HubStats, Kind, News, Token, Topic, Wish, hash};
 use crate::cluster::{NodeAddr, Slot, Snapshot, slot_of};
 use crate::hash::{IntMap, KeyedMap};
+use crate::route::retry::Budget;
 
 /// What the connections are to do.
 #[derive(Debug)]
@@ -167,6 +168,9 @@ pub struct Pace {
     pub max: u64,
     /// How long a topic stays subscribed that nobody listens to any more, microseconds.
     pub linger: u64,
+    /// Refused subscriptions that are tried again per second, of all topics together
+    /// (`retries.min_per_second`).
+    pub per_second: usize,
 }
 
 impl Pace {
@@ -205,6 +209,10 @@ pub struct Book {
     /// Subscriptions that no node holds any more, and how long they are counted.
     ended: VecDeque<(u64, Arc<Topic>)>,
     retries: BinaryHeap<std::cmp::Reverse<(u64, usize)>>,
+    /// The retries that may be sent.
+    budget: Budget,
+    /// Entries whose retry is due and waits for the budget.
+    overdue: VecDeque<usize>,
     serial: u64,
     actions: Vec<Action>,
     /// Kept for their capacity.
@@ -231,6 +239,8 @@ impl Book {
             idle: Vec::new(),
             ended: VecDeque::new(),
             retries: BinaryHeap::new(),
+            budget: Budget::new(0, pace.per_second),
+            overdue: VecDeque::new(),
             serial: 0,
             actions: Vec::new(),
             spare_subs: Vec::new(),
@@ -240,6 +250,7 @@ impl Book {
     /// Tries again at this pace from now on.
     pub fn set_pace(&mut self, pace: Pace) {
         self.pace = pace;
+        self.budget.configure(0, pace.per_second);
     }
 
     /// A worker has started: it is told what the others listen to.

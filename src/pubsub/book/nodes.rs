@@ -58,6 +58,11 @@ pub struct Node {
     cut_at: u64,
     /// How many topics have moved away from it and hear it still: see `former`.
     pub(super) leaving: usize,
+    /// It has answered on this connection.
+    heard: bool,
+    /// It has answered nothing on the connection before: one subscription probes, and the others
+    /// wait for its answer.
+    pub(super) trial: bool,
     pub(super) fifo: Fifo,
 }
 
@@ -166,6 +171,8 @@ impl Book {
         let waits = entry.subs.iter().all(|s| s.state == SubState::Wanted);
         if moved || waits {
             entry.pinned = false;
+        }
+        if moved {
             entry.retry = None;
         }
         entry.owner = owner.or(entry.owner);
@@ -193,6 +200,8 @@ impl Book {
                 cuts: 0,
                 cut_at: 0,
                 leaving: 0,
+                heard: false,
+                trial: false,
                 fifo: Fifo::new(),
             });
             self.nodes.len() - 1
@@ -237,6 +246,20 @@ impl Book {
                 book.place(at);
             }
         });
+    }
+
+    /// The node answers what it was sent.
+    pub(super) fn heard(&mut self, node: usize) {
+        let Some(place) = self.nodes.get_mut(node) else { return };
+        place.heard = true;
+        if std::mem::take(&mut place.trial) {
+            self.every_entry(|book, at| {
+                let waits = |s: &super::Sub| s.node == node && s.state == SubState::Wanted;
+                if book.entries.get(at).is_some_and(|entry| entry.subs.iter().any(waits)) {
+                    book.place(at);
+                }
+            });
+        }
     }
 
     /// The node has closed a connection that stood. It may be as well as before, so its topics stay
@@ -302,6 +325,8 @@ impl Book {
 
     fn cut(&mut self, node: usize, link: Link) {
         let Some(node) = self.nodes.get_mut(node) else { return };
+        node.trial |= node.link == Link::Ready && !node.heard;
+        node.heard = false;
         node.link = link;
         // A node does not count what a closed connection had.
         for sent in std::mem::take(&mut node.fifo) {
@@ -339,7 +364,9 @@ impl Book {
     /// When [`Book::tick`] has something to do.
     pub fn next_due(&self) -> Option<u64> {
         let retry = self.retries.peek().map(|Reverse((due, _))| *due);
-        retry.into_iter().chain(self.ended.front().map(|(due, _)| *due)).min()
+        let ended = self.ended.front().map(|(due, _)| *due);
+        let overdue = (!self.overdue.is_empty()).then(|| self.now + self.budget.wait());
+        retry.into_iter().chain(ended).chain(overdue).min()
     }
 
     /// Tries again what is due, lets go of what nobody wants.
@@ -347,6 +374,12 @@ impl Book {
         while self.ended.front().is_some_and(|(due, _)| *due <= self.now) {
             if let Some((_, topic)) = self.ended.pop_front() {
                 self.uncount(&topic);
+            }
+        }
+        self.budget.earn(self.now, 0);
+        while self.budget.has() && !self.overdue.is_empty() {
+            if self.retry_next() {
+                self.budget.take(1);
             }
         }
         while let Some(&Reverse((due, at))) = self.retries.peek() {
@@ -362,9 +395,22 @@ impl Book {
                 self.leave_former(at);
                 self.place(at);
             } else if entry.retry == Some(due) {
-                entry.retry = None;
-                self.place(at);
+                self.overdue.push_back(at);
+                if self.overdue.len() == 1 && self.budget.has() && self.retry_next() {
+                    self.budget.take(1);
+                }
             }
         }
+    }
+
+    /// Tries the first of the overdue entries again. `false`: there is nothing to be tried.
+    pub(super) fn retry_next(&mut self) -> bool {
+        let Some(at) = self.overdue.pop_front() else { return false };
+        let now = self.now;
+        let is_due = |entry: &&mut super::Entry| entry.retry.is_some_and(|due| due <= now);
+        let Some(entry) = self.entries.get_mut(at).filter(is_due) else { return false };
+        entry.retry = None;
+        self.place(at);
+        true
     }
 }

@@ -42,6 +42,8 @@ impl Book {
             }
             return Err("a confirmation of what was not asked for");
         }
+        self.heard(node);
+        let Some(place) = self.nodes.get_mut(node) else { return Ok(()) };
         let (at, serial) = match place.fifo.pop_front() {
             Some(Sent::Subscribe { entry, serial, .. }) => (entry, serial),
             Some(Sent::Unsubscribe { topic }) => {
@@ -57,10 +59,15 @@ impl Book {
         let Some(entry) = self.entries.get_mut(at) else { return Ok(()) };
         let Some(sub) = entry.subs.iter_mut().find(|s| s.serial == serial) else { return Ok(()) };
         sub.state = SubState::Confirmed;
+        let retried = entry.tries > 0;
         count(&self.stats.upstream, kind, 1);
         entry.pinned |= kind == Kind::Shard;
         entry.echo.moved(node, self.now);
         self.settle(at, GapReason::NewPrimary);
+        // What was refused is served again: two more for each.
+        for _ in 0..if retried { 2 } else { 0 } {
+            self.retry_next();
+        }
         Ok(())
     }
 
@@ -94,6 +101,7 @@ impl Book {
     pub fn error(&mut self, node: usize, text: &[u8]) -> Result<(), &'static str> {
         let place = self.nodes.get_mut(node).ok_or("a node that is not known")?;
         let sent = place.fifo.pop_front().ok_or("an error that answers nothing")?;
+        self.heard(node);
         let (at, serial) = match sent {
             Sent::Subscribe { entry, serial, .. } => (entry, serial),
             Sent::Unsubscribe { topic } => {

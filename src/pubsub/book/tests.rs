@@ -73,7 +73,10 @@ impl Desk {
     }
 
     fn without_topology() -> Desk {
-        let mut book = Book::new(Arc::default(), Pace { min: 10_000, max: 1_000_000, linger: 0 });
+        let mut book = Book::new(
+            Arc::default(),
+            Pace { min: 10_000, max: 1_000_000, linger: 0, per_second: 100 },
+        );
         book.worker(1);
         Desk { book, names: KeyedMap::default(), next: 0, said: Vec::new(), refreshes: 0 }
     }
@@ -738,4 +741,62 @@ fn broad_patterns_are_found_after_others_went() {
             assert_eq!(desk.book.entries[at].broad_at, i);
         }
     }
+}
+
+#[test]
+fn refused_topics_share_a_budget() {
+    let mut desk = Desk::new();
+    for i in 0..1_000 {
+        desk.subscribe(1, Kind::Shard, &format!("{{s}}{i}"));
+    }
+    let home = desk.home(Kind::Shard, "{s}0");
+    // Each is refused once at no cost, then 100 per second are tried and as many were saved.
+    let (mut calls, end) = (desk.act(true).len(), desk.book.now + 3_000_000);
+    assert_eq!(calls, 1_000);
+    loop {
+        while !desk.book.nodes[home].fifo.is_empty() {
+            desk.book.error(home, b"CLUSTERDOWN The cluster is down").unwrap();
+        }
+        let due = desk.book.next_due().unwrap();
+        assert!(due > desk.book.now);
+        if due > end {
+            break;
+        }
+        desk.book.now = due;
+        desk.book.tick();
+        calls += desk.act(true).len();
+    }
+    assert!((1_300..=1_401).contains(&calls), "{calls}");
+    // The first that is confirmed lets two more go, and so on.
+    while desk.act(true).is_empty() {
+        desk.book.now = desk.book.next_due().unwrap();
+        desk.book.tick();
+    }
+    let before = desk.book.now;
+    desk.run();
+    while let Some(due) = desk.book.next_due() {
+        desk.book.now = due;
+        desk.book.tick();
+        desk.run();
+    }
+    assert!(desk.book.entries.iter().all(|(_, entry)| entry.live));
+    assert!(desk.book.now < before + 2_000_000, "{}", desk.book.now - before);
+}
+
+#[test]
+fn a_node_that_answers_nothing_is_sent_one_topic() {
+    let mut desk = Desk::new();
+    for i in 0..10 {
+        desk.subscribe(1, Kind::Shard, &format!("{{s}}{i}"));
+    }
+    let home = desk.home(Kind::Shard, "{s}0");
+    assert_eq!(desk.act(true).len(), 10);
+    for _ in 0..3 {
+        assert!(desk.book.cut_off(home));
+        assert_eq!(desk.act(true).len(), 1);
+    }
+    assert!(desk.answer(home));
+    assert_eq!(desk.act(true).len(), 9);
+    desk.confirm(home);
+    assert!(desk.book.entries.iter().all(|(_, entry)| entry.live));
 }
