@@ -365,13 +365,13 @@ impl<T: HoldMeta> Holds<T> {
         opened
     }
 
-    /// Something has changed that may be the end of the refusals: the next probe goes now, without
-    /// budget. `false`: the gate is open.
-    pub fn hurry(&mut self, slot: u16, class: Class, now: u64) -> bool {
+    /// Something has changed that may be the end of the refusals: the next probe goes now, and if it
+    /// is `paid` without budget. `false`: the gate is open.
+    pub fn hurry(&mut self, slot: u16, class: Class, now: u64, paid: bool) -> bool {
         match self.gate(slot, class) {
             Some(gate) if gate.closed => {
                 (gate.not_before, gate.failures) = (now, 0);
-                gate.paid = gate.paid.max(1);
+                gate.paid = gate.paid.max(u32::from(paid));
                 true
             }
             _ => false,
@@ -558,10 +558,14 @@ impl<T: HoldMeta> Holds<T> {
         hold.map(|h| h.lanes.iter().filter_map(waiting).collect()).unwrap_or_default()
     }
 
-    /// The slots where nothing was refused since `since` and nobody waits at a closed gate.
+    /// The slots where nothing was refused since `since` and nobody waits at a closed gate or for
+    /// the budget.
     pub fn calm(&self, since: u64) -> Vec<u16> {
         let waits = |gate: &Gate| gate.closed && !gate.queue.is_empty();
-        let calm = |h: &SlotHold<T>| h.last_refusal <= since && !h.gates.iter().any(waits);
+        let owes = |lane: &Lane<T>| lane.owes && lane.waiting() > 0;
+        let calm = |h: &SlotHold<T>| {
+            h.last_refusal <= since && !h.gates.iter().any(waits) && !h.lanes.values().any(owes)
+        };
         self.slots.iter().filter(|(_, h)| calm(h)).map(|(s, _)| *s).collect()
     }
 
@@ -776,6 +780,18 @@ mod tests {
             h.done(7, lanes[lane], true, 42);
         }
         assert!(!h.wait_at_gate(7, Class::Write, lanes[0]), "open");
+    }
+
+    #[test]
+    fn a_slot_is_not_calm_while_a_retry_waits_for_the_budget() {
+        let mut h = Holds::default();
+        h.hold(7, 0);
+        h.push_refused(7, A, command(1));
+        h.owe(7, A);
+        assert!(h.calm(1_000_000).is_empty());
+        assert!(h.owes(7, A, true));
+        assert_eq!(next(&mut h, A), Some(1));
+        assert_eq!(h.calm(1_000_000), [7]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::clock::{Job, Timer};
 use super::{NOBODY, Worker};
+use crate::cluster::{Slot, Snapshot};
 use crate::config::Config;
 use crate::hash::{IntMap, KeyedSet};
 use crate::metrics::RetryReason;
@@ -191,7 +192,7 @@ impl Worker {
                 self.retries.closed.get_mut(&owner).and_then(BTreeSet::pop_first)
         {
             let Some(&class) = Class::ALL.get(usize::from(class)) else { continue };
-            if other != slot && self.holds.hurry(other, class, self.now) {
+            if other != slot && self.holds.hurry(other, class, self.now, true) {
                 found += 1;
                 self.run_gate(other, class);
             }
@@ -202,13 +203,20 @@ impl Worker {
     }
 
     /// New owners: what the ones before have refused says nothing of them.
-    pub(super) fn note_owners(&mut self, before: &[u16]) {
+    /// `former` is the topology before. A probe is free where it named another primary; not where
+    /// only a redirection had, or nodes that redirect in circles would be asked anew each time.
+    pub(super) fn note_owners(&mut self, before: &[u16], former: &Snapshot) {
         for slot in self.holds.slots() {
             let at = usize::from(slot);
-            if before.get(at) != self.owners.get(at) {
-                Class::ALL.iter().for_each(|&class| {
-                    self.holds.hurry(slot, class, self.now);
-                });
+            if before.get(at) == self.owners.get(at) {
+                continue;
+            }
+            let primary = |snapshot: &Snapshot| {
+                (slot != NO_SLOT).then(|| snapshot.primary_of(Slot(slot)).map(|n| n.addr.clone()))
+            };
+            let is_news = primary(former) != primary(&self.snapshot);
+            for class in Class::ALL {
+                self.holds.hurry(slot, class, self.now, is_news);
             }
         }
         for (slot, (owner, last)) in (0u16..).zip(self.owners.iter().zip(before)) {

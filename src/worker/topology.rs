@@ -42,8 +42,8 @@ impl Worker {
             let shard = snapshot.shards.get(usize::from(shard));
             *owner = shard.and_then(primary).unwrap_or(NOBODY);
         }
-        self.snapshot = snapshot;
-        self.note_owners(&before);
+        let former = std::mem::replace(&mut self.snapshot, snapshot);
+        self.note_owners(&before, &former);
         self.note_shards();
         self.set_readable();
         self.leave_failed_shared();

@@ -13,6 +13,7 @@ mod memory;
 mod proxy_headers;
 mod quadratic;
 mod quiet;
+mod refusing_nodes;
 mod retries;
 #[allow(dead_code)] // each test binary uses its part of this
 #[path = "../common/tls.rs"]
