@@ -673,7 +673,8 @@ pub static KEYS: &[Key] = &[
         change: Change::Now,
         flag: None,
         doc: "Retries per second and worker that are allowed in any case, so that the end of the \
-              trouble is noticed when nothing is answered.",
+              trouble is noticed when nothing is answered. Subscriptions that nodes refuse have a \
+              budget of the same size of their own, for all workers together.",
         field: |c| Field::Count(&mut c.retries.min_per_second, 1..=1_000_000),
     },
     Key {
@@ -731,12 +732,13 @@ pub static KEYS: &[Key] = &[
         path: "replicas.check",
         change: Change::Now,
         flag: None,
-        doc: "How often slotway asks each primary and replica (INFO replication), from the first \
-              moment with a read_from other than \"primary\" or replicas.in_failover = \"read\", \
-              otherwise once a client has said READONLY. A replica that does not answer within \
-              timeouts.connect, whose link to its primary is down, or that is above one of the two \
-              limits is not read from until a later answer is better; what it was asked already \
-              and does not answer goes to the primary. slotway_replicas says how many and why.",
+        doc: "How often slotway asks each primary and replica (CLUSTER MYID, INFO replication), \
+              from the first moment with a read_from other than \"primary\" or \
+              replicas.in_failover = \"read\", otherwise once a client has said READONLY. A \
+              replica that does not answer within timeouts.connect or has become another node, \
+              whose link to its primary is down, or that is above one of the two limits is not \
+              read from until a later answer is better; what it was asked already and does not \
+              answer goes to the primary. slotway_replicas says how many and why.",
         field: |c| Field::Duration(&mut c.replicas.check, ms(50, HOUR)),
     },
     Key {
