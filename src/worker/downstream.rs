@@ -186,6 +186,9 @@ impl Worker {
     fn process_tail(&mut self, index: usize) {
         let Some(client) = self.clients.get_mut(index) else { return };
         let tail = std::mem::take(&mut client.tail);
+        if tail.len() >= CHUNK {
+            self.last_large = self.now;
+        }
         self.at_hand = (index, resident(&tail));
         let left = self.process_large(index, tail);
         self.at_hand = (usize::MAX, 0);

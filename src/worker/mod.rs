@@ -120,6 +120,9 @@ const SCRATCH: usize = 128 << 10;
 /// When questions about clients (CLIENT LIST) have looked at so many, the rest is the next turn's.
 const LOOKED_AT: usize = 2_000;
 
+/// Large commands and replies are over when none has been seen for this long, microseconds.
+const LARGE_ENDED: u64 = 20_000;
+
 /// CLIENT ID is unique over all workers.
 static NEXT_CLIENT: AtomicU64 = AtomicU64::new(1);
 
@@ -245,6 +248,8 @@ struct Worker {
     epoch: Instant,
     /// Microseconds since then, read once per turn.
     now: u64,
+    /// When a piece of a large command or reply was last here, microseconds of the clock.
+    last_large: u64,
 
     router: Arc<Router>,
     snapshot: Arc<Snapshot>,
@@ -362,6 +367,7 @@ struct Worker {
     #[allow(clippy::vec_box)] // they move between here and the clients, boxes and all
     spare_replies: Vec<Box<Replies>>,
     spare_gathers: Vec<Gather>,
+    #[allow(clippy::vec_box)] // as with `spare_replies`: gatherings have them
     spare_kept: Vec<Box<crate::seen::KeptArgs>>,
     #[allow(clippy::vec_box)] // as with `spare_replies`
     spare_multis: Vec<Box<Multi>>,
@@ -461,6 +467,7 @@ impl Worker {
             own,
             epoch: shared.started,
             now: 0,
+            last_large: 0,
             router,
             snapshot: Arc::new(Snapshot::empty()),
             identity: Arc::default(),
@@ -656,9 +663,12 @@ impl Worker {
             // Where clients, nodes and this worker share a core, the nodes that were just written
             // to go first: the next turn then finds the work of many rather than of one, and the
             // worker is not interrupted by them while it writes to its clients. Alone on a core it
-            // costs a fraction of a microsecond per turn.
+            // costs a fraction of a microsecond per turn. Beside large commands and replies it costs
+            // a whole slice: their clients and nodes have always something to do.
             if wrote {
-                std::thread::yield_now();
+                if self.now.saturating_sub(self.last_large) > LARGE_ENDED {
+                    std::thread::yield_now();
+                }
                 // Messages that came of it need no turn of their own.
                 self.read_inbox();
             }

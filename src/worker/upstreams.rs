@@ -489,6 +489,9 @@ impl Worker {
         }
         up.streaming = true;
         up.streamed += piece.len();
+        if up.streamed >= CHUNK {
+            self.last_large = self.now;
+        }
         if let Some(client) = self.clients.get_mut(index as usize)
             && client.generation == generation
         {
