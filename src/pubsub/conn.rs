@@ -358,10 +358,13 @@ impl Conn {
             return Due::Unused;
         }
         let next = match self.pinged {
-            Some(at) if at + timeout <= now => {
-                return Due::Silent("no answer to PING within timeouts.connect");
-            }
-            Some(at) => at + timeout,
+            // The answer may be behind a large message, which is no silence while it arrives.
+            Some(at) => match at.max(self.last_read) + timeout {
+                until if until <= now => {
+                    return Due::Silent("no answer to PING within timeouts.connect");
+                }
+                until => until,
+            },
             None if self.last_read + QUIET <= now => return Due::Ping,
             None => self.last_read + QUIET,
         };
