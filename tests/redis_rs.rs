@@ -33,7 +33,10 @@ fn each_async(test: impl AsyncFn(MultiplexedConnection)) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         for client in clients() {
-            test(client.get_multiplexed_async_connection().await.expect("a connection")).await;
+            // Its default gives up after half a second, which a busy machine may need.
+            let config = AsyncConnectionConfig::new().set_response_timeout(Some(common::PATIENCE));
+            let connection = client.get_multiplexed_async_connection_with_config(&config).await;
+            test(connection.expect("a connection")).await;
         }
     });
 }
@@ -286,7 +289,9 @@ fn pushes_beside_ordinary_commands() {
         let url = format!("redis://{}/?protocol=resp3", addr());
         let client = Client::open(url).expect("a client");
         let (sender, mut pushes) = tokio::sync::mpsc::unbounded_channel();
-        let config = AsyncConnectionConfig::new().set_push_sender(sender);
+        let config = AsyncConnectionConfig::new()
+            .set_push_sender(sender)
+            .set_response_timeout(Some(common::PATIENCE));
         let mut r = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
         r.subscribe(key("a")).await.unwrap();
         r.psubscribe(key("p*")).await.unwrap();

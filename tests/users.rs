@@ -748,11 +748,17 @@ fn failures_take_longer_and_longer() {
     guesser.send(&["PING"]).expect("a PING");
     let mut other = proxy.connect();
     let mut answered = 0;
-    while proxy.metric("slotway_logins_total", "outcome=\"wrong\"") < 5.0 {
-        assert!(ask(&mut other, "AUTH a pw").is_ok());
-        answered += 1;
+    // Those that are over before the guesser has all its answers: one each if they waited with it.
+    loop {
+        for _ in 0..20 {
+            assert!(ask(&mut other, "AUTH a pw").is_ok());
+        }
+        if proxy.metric("slotway_logins_total", "outcome=\"wrong\"") >= 5.0 {
+            break;
+        }
+        answered += 20;
     }
-    assert!(answered > 10, "others wait with it: {answered}");
+    assert!(answered > 0, "others wait with it");
     for _ in 0..5 {
         let reply = guesser.receive().expect("an answer");
         assert!(reply.error().is_some_and(|e| e.starts_with("WRONGPASS")), "{reply:?}");
