@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # `cargo test`, with several of its programs at the same time: most of them wait for timers and
 # failovers most of the time.
-#   scripts/cargo-test.sh [PROGRAMS AT A TIME, 3]
+#   scripts/cargo-test.sh [PROGRAMS AT A TIME, 2]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-lanes=${1:-3}
+lanes=${1:-2}
 # As cargo test does.
 export CARGO_MANIFEST_DIR=$PWD
 
