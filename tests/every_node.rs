@@ -16,9 +16,12 @@ fn replicas_that_the_cluster_calls_loading_are_asked() {
     let conf = vec!["repl-ping-replica-period 3600".to_owned()];
     let options = ClusterOptions { replicas: 0, conf, ..ClusterOptions::default() };
     let cluster = Cluster::start(options).expect("a cluster");
-    for primary in cluster.primaries().expect("primaries") {
-        let replica = cluster.add_node(None).expect("a node");
-        let mut conn = cluster.connect(&replica).expect("a connection");
+    let primaries = cluster.primaries().expect("primaries");
+    // All of them first: a node is added when the cluster calls all others online.
+    let replicas: Vec<Node> =
+        primaries.iter().map(|_| cluster.add_node(None).expect("a node")).collect();
+    for (primary, replica) in primaries.iter().zip(&replicas) {
+        let mut conn = cluster.connect(replica).expect("a connection");
         let reply = conn.command(&["CLUSTER", "REPLICATE", &primary.id]).expect("REPLICATE");
         assert!(reply.is_ok(), "{reply:?}");
     }

@@ -6,12 +6,18 @@ use common::Proxy;
 use slotway::sandbox::{Cluster, ClusterOptions, Conn};
 use std::time::Duration;
 
+/// Refreshes are waited for.
+const OFTEN: [&str; 2] = ["--set", "topology.refresh=100ms"];
 const METRIC: &str = "slotway_cluster_node_timeout_seconds";
 const SHORTER: &str = "is shorter than a failover takes";
 
 fn one_node(node_timeout: Duration) -> Cluster {
     let options = ClusterOptions { primaries: 1, replicas: 0, node_timeout, ..Default::default() };
     Cluster::start(options).expect("a cluster")
+}
+
+fn start(cluster: &Cluster, args: &[&str]) -> Proxy {
+    Proxy::start(cluster, &[&OFTEN[..], args].concat())
 }
 
 fn known(proxy: &Proxy, seconds: f64) {
@@ -30,15 +36,15 @@ fn direct(cluster: &Cluster) -> Conn {
 fn timeouts_that_are_over_before_a_failover_is_are_warned_of() {
     // Redis's default, which the sandbox's is not.
     let cluster = one_node(Duration::from_secs(15));
-    let proxy = Proxy::start(&cluster, &["--set", "timeouts.no_primary=17s"]);
+    let proxy = start(&cluster, &["--set", "timeouts.no_primary=17s"]);
     known(&proxy, 15.0);
     common::eventually("both are warned of", || warnings(&proxy).len() == 2);
     let text = warnings(&proxy).join("\n");
     for part in ["timeouts.command = 5s", "timeouts.no_primary = 17s", "15s", "18s or more"] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let long = Proxy::start(&cluster, &["--set", "timeouts.command=18s"]);
-    let none = Proxy::start(&cluster, &["--set", "timeouts.command=0"]);
+    let long = start(&cluster, &["--set", "timeouts.command=18s"]);
+    let none = start(&cluster, &["--set", "timeouts.command=0"]);
     for proxy in [&long, &none] {
         known(proxy, 15.0);
         refreshed(proxy, 2.0);
@@ -50,7 +56,7 @@ fn timeouts_that_are_over_before_a_failover_is_are_warned_of() {
 
     let mut node = direct(&cluster);
     assert!(node.command(&["ACL", "SETUSER", "default", "-config"]).expect("ACL SETUSER").is_ok());
-    let unknown = Proxy::start(&cluster, &[]);
+    let unknown = start(&cluster, &[]);
     refreshed(&unknown, 2.0);
     assert!(!unknown.get("/metrics").expect("/metrics").1.contains(&format!("\n{METRIC} ")));
     assert_eq!(warnings(&unknown), Vec::<String>::new());
@@ -59,7 +65,7 @@ fn timeouts_that_are_over_before_a_failover_is_are_warned_of() {
 #[test]
 fn it_is_read_again_when_nodes_change_and_not_at_every_refresh() {
     let cluster = one_node(Duration::from_secs(2));
-    let proxy = Proxy::start(&cluster, &["--set", "topology.refresh=50ms"]);
+    let proxy = start(&cluster, &[]);
     known(&proxy, 2.0);
     let asked = || {
         let nodes = cluster.nodes().expect("nodes");

@@ -12,7 +12,6 @@ use slotway::cluster::slot_of;
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 /// The shared cluster. It ends with the process, by the sandbox's watchdog.
 fn cluster() -> &'static Cluster {

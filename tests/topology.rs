@@ -7,7 +7,6 @@ use common::load::while_writing;
 use common::{Proxy, Setting};
 use slotway::cluster::{Slot, slot_of};
 use slotway::sandbox::{Cluster, ClusterOptions, Node, Reply, free_ports};
-use std::thread;
 use std::time::{Duration, Instant};
 
 #[test]

@@ -205,7 +205,8 @@ def test_every_panel_shows_something(observed, prometheus, everything):
         (panel,) = [p for p in panels() if p["title"] == title]
         for target in panel["targets"]:
             query = filled_in(target["expr"])
-            if "accept_errors" not in query:
+            # a slot that is half moved is another test's
+            if "accept_errors" not in query and "key_by_key" not in query:
                 until(query, lambda: max(prometheus.values(query), default=0) > 0)
 
 

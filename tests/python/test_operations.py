@@ -21,7 +21,8 @@ REDIS = [
     "Command '{name}' not found", "User '", "insufficient ACL", "no permissions to", "HELLO must be called",
     "syntax error", "timeout is", "unknown command", "unknown subcommand", "value is not an integer", "value is out of range",
     "wrong number of arguments", "no such key", "weight value is not a float", "must contain string values",
-    "scores can't be converted", "count should be greater",
+    "scores can't be converted", "count should be greater", "found in the", "should be greater than 0",
+    "DB number should be", "DB is not an integer", "not allowed inside a transaction",
 ]  # fmt: skip
 
 
