@@ -1,6 +1,7 @@
 """What a quiet client (one GET of 64 bytes at a time) feels of four clients that pipeline large
-commands, through slotway with one and two workers and straight at a server of the same kind. Starts
-all servers itself; `SLOTWAY_TEST_BIN` names another slotway than target/release/slotway. No
+commands, through slotway with one and two workers and straight at a server of the same kind. The
+load "busy CPUs" sends nothing: four processes compute. It shows what each hop costs where every CPU
+is taken, which no fairness between clients can mend. Starts all servers itself; `SLOTWAY_TEST_BIN` names another slotway than target/release/slotway. No
 packages are needed:
 
     python3 benches/large_replies.py [--rounds 3] [--seconds 4] [--only GET,SET]
@@ -25,6 +26,8 @@ MB = 1_000_000
 #: All heavy keys and the quiet client's are of one slot; `{other}` belongs to another node.
 HERE, ELSEWHERE = b"{heavy}:quiet", b"{other}:quiet"
 VALUES = {b"{heavy}:1m": MB, b"{heavy}:30k": 30_000, b"{heavy}:100k": 100_000, HERE: 64, ELSEWHERE: 64}
+#: In place of a command: compute and send nothing.
+BUSY = object()
 #: Name -> what a heavy client sends, how often before it reads, the bytes of a reply, the quiet key.
 LOADS = {
     "GET 1 MB x300": (encode("GET", "{heavy}:1m"), 300, len(b"$1000000\r\n\r\n") + MB, HERE),
@@ -35,6 +38,7 @@ LOADS = {
     "SET 1 MB x300": (encode("SET", "{heavy}:set", b"v" * MB), 300, len(b"+OK\r\n"), HERE),
     "SET 1 MB x1": (encode("SET", "{heavy}:set", b"v" * MB), 1, len(b"+OK\r\n"), HERE),
     "GET 1 MB x300, other node": (encode("GET", "{heavy}:1m"), 300, len(b"$1000000\r\n\r\n") + MB, ELSEWHERE),
+    "busy CPUs": (BUSY, 0, 0, HERE),
     "nothing": (None, 0, 0, HERE),
 }
 
@@ -54,6 +58,11 @@ def heavy(addr, command, count, reply, stop, taken):
             sender.join()
 
 
+def computing():
+    while True:
+        pass
+
+
 def quiet(addr, key, seconds):
     times, request = [], encode("GET", key)
     with Wire(addr, timeout=120) as wire:
@@ -70,7 +79,9 @@ def measure(addr, load, seconds):
     command, count, reply, key = load
     context = multiprocessing.get_context("fork")
     stop, taken, heavies = context.Event(), [context.Value("q", 0) for _ in range(CLIENTS)], []
-    if command:
+    if command is BUSY:
+        heavies = [context.Process(target=computing) for _ in range(CLIENTS)]
+    elif command:
         heavies = [context.Process(target=heavy, args=(addr, command, count, reply, stop, t)) for t in taken]
     # The quiet client is there first, and meets the first burst.
     for process in heavies:
@@ -80,6 +91,8 @@ def measure(addr, load, seconds):
     passed, replies = time.perf_counter() - begun, [t.value for t in taken]
     stop.set()
     for process in heavies:
+        if command is BUSY:
+            process.kill()
         process.join()
     at = lambda share: times[min(len(times) - 1, int(share * len(times)))]  # noqa: E731
     return {"p50": at(0.5), "p99": at(0.99), "max": times[-1], "gets": len(times),
