@@ -1,4 +1,10 @@
-//! Learns which modules' commands block their connection though their server does not say so.
+//! Finds out what keeps a connection silent whose first command may block it or keep its node busy.
+//!
+//! A node whose script runs longer than `busy-reply-threshold` answers others with BUSY, but not
+//! those behind the script on the same connection. The workers are told, and send elsewhere what
+//! need not stay there.
+//!
+//! Modules' commands may block their connection though their server does not say so.
 //!
 //! A connection to a node is shared by many clients, and a command that blocks it holds all of them
 //! up. The flag `blocking` in COMMAND says which commands do; modules forget it. A reply that is
@@ -10,9 +16,11 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tracing::{debug, warn};
 
+use super::link::{BusyNode, ToWorker};
 use super::node::{AskError, NodeConn};
 use super::pool::{Learned, MOST_LEARNED, Pool};
 use crate::resp::reply::{error_text, text};
@@ -20,7 +28,17 @@ use crate::resp::reply::{error_text, text};
 /// Limit on nodes that are asked at the same time; of more the workers will ask again.
 const MOST: usize = 64;
 
-/// Asks nodes whether a connection is blocked.
+/// What keeps a connection silent, as far as its node says.
+enum Found {
+    /// A script: the node answers BUSY.
+    Busy,
+    /// This command blocks the connection.
+    Blocked(String),
+    /// Neither.
+    Nothing,
+}
+
+/// Asks nodes whether a connection is blocked or the node is busy.
 #[derive(Debug, Clone)]
 pub struct BlockWatcher {
     pool: Arc<Pool>,
@@ -33,8 +51,9 @@ impl BlockWatcher {
         BlockWatcher { pool, under_way: Arc::default() }
     }
 
-    /// Asks `node` about the connection from `own`; nothing if it is being asked already.
-    pub fn look(&self, node: SocketAddr, own: SocketAddr) {
+    /// Asks `node` whether it is busy and, where the command is a module's, about the connection
+    /// from `own`; nothing if it is being asked already.
+    pub fn look(&self, node: SocketAddr, own: SocketAddr, module: bool) {
         {
             let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
             if under_way.len() >= MOST || !under_way.insert(node) {
@@ -43,27 +62,40 @@ impl BlockWatcher {
         }
         let watcher = self.clone();
         tokio::spawn(async move {
-            let found = watcher.ask(node, own).await;
+            let asked = Instant::now();
+            let found = watcher.ask(node, module.then_some(own)).await;
             watcher.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);
             match found {
-                Ok(Some(name)) => watcher.learn(node, &name),
-                Ok(None) => debug!(%node, "a connection on which commands wait is not blocked"),
+                Ok(Found::Blocked(name)) => watcher.learn(node, &name),
+                Ok(Found::Busy) => {
+                    debug!(%node, "a script keeps the node busy");
+                    watcher.pool.tell(|| ToWorker::Busy(BusyNode { node, asked }));
+                }
+                Ok(Found::Nothing) => {
+                    debug!(%node, "a connection on which commands wait is not blocked")
+                }
                 Err(error) => debug!(%node, %error, "whether a connection is blocked is not known"),
             }
         });
     }
 
-    /// The name of the command that blocks the connection.
-    async fn ask(&self, node: SocketAddr, own: SocketAddr) -> Result<Option<String>, AskError> {
+    /// Whether the node is busy, or else which command blocks the connection from `own`.
+    async fn ask(&self, node: SocketAddr, own: Option<SocketAddr>) -> Result<Found, AskError> {
         let name = self.pool.server_name(node);
         let config = self.pool.config();
         let mut conn = NodeConn::connect(node, &name, "", &config, self.pool.tls()).await?;
+        let reply = conn.ask(&["PING"]).await?;
+        if error_text(&reply).is_some_and(|text| text.starts_with(b"BUSY ")) {
+            return Ok(Found::Busy);
+        }
+        let Some(own) = own else { return Ok(Found::Nothing) };
         let reply = conn.ask(&["CLIENT", "LIST", "TYPE", "NORMAL"]).await?;
         if let Some(error) = error_text(&reply) {
             debug!(%node, error = %String::from_utf8_lossy(error), "CLIENT LIST is refused");
         }
         let list = text(&reply).map(String::from_utf8_lossy).unwrap_or_default();
-        Ok(blocking_command(&list, own).map(str::to_owned))
+        let command = blocking_command(&list, own).map(str::to_owned);
+        Ok(command.map_or(Found::Nothing, Found::Blocked))
     }
 
     fn learn(&self, node: SocketAddr, command: &str) {

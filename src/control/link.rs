@@ -95,6 +95,8 @@ pub enum ToWorker {
     Pause(Pause),
     /// What was seen of a node that was silent.
     Probed(Probed),
+    /// A script keeps this node busy.
+    Busy(BusyNode),
     /// Fail, to show what comes of it.
     #[cfg(debug_assertions)]
     Fail,
@@ -134,6 +136,15 @@ pub struct Probed {
     pub begun: Instant,
 }
 
+/// A node that answers everybody with BUSY, as a script runs.
+#[derive(Debug, Clone, Copy)]
+pub struct BusyNode {
+    /// Where.
+    pub node: SocketAddr,
+    /// When it was asked: it says nothing of connections that fell silent later.
+    pub asked: Instant,
+}
+
 /// Worker to control.
 #[derive(Debug)]
 pub enum ToControl {
@@ -151,12 +162,15 @@ pub enum ToControl {
         /// Where it is connected to.
         node: SocketAddr,
     },
-    /// This connection is silent, and commands wait behind a module's: does that block it?
+    /// This connection is silent, and its first command may be why: does a script keep the node
+    /// busy, does a module's command block the connection?
     Blocked {
         /// Its node.
         node: SocketAddr,
         /// Its own end, as the node sees it where nothing stands between.
         own: SocketAddr,
+        /// The command is a module's, and others wait behind it.
+        module: bool,
     },
     /// A question to a node about one of its users.
     Verify(Box<crate::users::Verify>),

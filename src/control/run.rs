@@ -369,7 +369,9 @@ impl Control {
             }
             ToControl::RefreshCommands => self.requests.commands(),
             ToControl::Silent { node } => self.prober.look(node),
-            ToControl::Blocked { node, own } => self.watcher.look(node, own),
+            ToControl::Blocked { node, own, module } => {
+                self.watcher.look(node, own, module);
+            }
             ToControl::AskEveryone(inquiry) => self.pool.ask(inquiry),
             ToControl::Verify(verify) => {
                 tokio::spawn(Arc::clone(&self.verifier).answer(*verify));

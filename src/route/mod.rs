@@ -37,8 +37,8 @@ use std::sync::Arc;
 
 use crate::cluster::{SLOTS, Slot, slot_of};
 use crate::command::{
-    CommandId, CommandSpec, CommandTable, Flags, KeyError, Rules, Verdict, is_announced_address,
-    key_positions,
+    Class, CommandId, CommandSpec, CommandTable, Flags, KeyError, Rules, Verdict,
+    is_announced_address, key_positions,
 };
 use crate::resp::Args;
 use crate::upstream::flag;
@@ -239,6 +239,15 @@ impl Router {
     /// it blocks. If it does, others wait for it.
     pub fn may_hold_others_up(&self, command: u16) -> bool {
         self.table.get(CommandId(command)).flags.contains(Flags::MODULE) && !self.may_block(command)
+    }
+
+    /// It may run a script or a function, which keeps its node busy: EXEC runs what was queued.
+    pub fn may_run_script(&self, command: u16) -> bool {
+        let routed = self.commands.get(usize::from(command));
+        routed.is_some_and(|c| {
+            c.behaviour == Behaviour::Transaction(Transaction::Exec)
+                || self.table.get(CommandId(command)).class == Class::Scripting
+        })
     }
 
     /// Sending the blocking command again does no harm though it may have been executed: it only

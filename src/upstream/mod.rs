@@ -14,6 +14,7 @@ pub use stamps::Stamps;
 pub use turns::Turns;
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
@@ -116,6 +117,9 @@ pub struct Upstream {
     pub unwrapped: bool,
     /// For clients with large transfers.
     pub bulk: bool,
+    /// A script keeps its node busy: it takes no more commands, and goes when nothing waits on it.
+    /// Not among its node's shared connections any more.
+    pub aside: bool,
     /// Lent to one client at a time; not among its node's shared connections.
     pub dedicated: Option<Dedicated>,
     /// Not read from for now: what it says has to wait (KEYS).
@@ -192,6 +196,7 @@ impl Upstream {
             swallowed_error: None,
             unwrapped: false,
             bulk: false,
+            aside: false,
             dedicated: None,
             parked: false,
             dirty: false,
@@ -356,6 +361,70 @@ impl Upstream {
         given_up
     }
 
+    /// How many commands were written, the last one perhaps in part.
+    pub fn begun(&self) -> usize {
+        let mut written = self.queue.sent();
+        let begun = self.pending.iter().take_while(|p| {
+            let begun = written > 0;
+            written = written.saturating_sub(p.len as usize);
+            begun
+        });
+        begun.count()
+    }
+
+    /// Writes no more commands until the node has said something.
+    pub fn hold_back(&mut self) {
+        let begun = self.begun().max(1);
+        if self.window == 0 || self.window > begun {
+            self.window = begun;
+        }
+    }
+
+    /// Takes out the commands that need not wait for the first one, with their bytes, in order:
+    /// those of clients that have nothing written here but what `repeatable` picks. What is taken
+    /// and was written stays as well; nobody waits for it here. `clients`: whose the commands are,
+    /// one by one. Gives the clients that stay, too.
+    pub fn take_movable(
+        &mut self,
+        pool: &mut Pool,
+        clients: &[Whose],
+        repeatable: impl Fn(&Pending) -> bool,
+    ) -> (Vec<(Pending, Vec<u8>)>, HashSet<Whose>) {
+        let begun = self.begun();
+        let whose = |i: usize| clients.get(i).copied().unwrap_or(NOBODYS);
+        let written = self.pending.iter().enumerate().take(begun);
+        let staying = written.filter(|(i, p)| *i == 0 || !repeatable(p));
+        let mut staying: HashSet<Whose> = staying.map(|(i, _)| whose(i)).collect();
+        staying.insert(NOBODYS);
+        let moves = |i: usize, p: &Pending| p.dest != Dest::Discard && !staying.contains(&whose(i));
+        let mut taken = Vec::new();
+        if self.pending.iter().enumerate().any(|(i, p)| moves(i, p)) {
+            let sent = self.queue.sent();
+            let pending: Vec<Pending> = self.pending.drain().collect();
+            let lens: Vec<usize> = pending.iter().map(|p| p.len as usize).collect();
+            let frames = self.queue.take_frames(lens.into_iter(), pool);
+            self.queue.clear(pool);
+            for (i, (mut p, frame)) in pending.into_iter().zip(frames).enumerate() {
+                let moves = moves(i, &p);
+                if moves && i >= begun {
+                    taken.push((p, frame));
+                    continue;
+                }
+                if moves {
+                    let again = Pending { tries: p.tries.saturating_add(1), ..p };
+                    taken.push((again, frame.clone()));
+                    p.dest = Dest::Discard;
+                    p.flags &= !flag::SPECIAL;
+                }
+                self.queue.push_owned(frame, pool);
+                self.pending.push_back(p);
+            }
+            self.queue.mark_sent(sent);
+        }
+        staying.remove(&NOBODYS);
+        (taken, staying)
+    }
+
     /// Takes out the commands that were not written (not even in part) and that `wanted` picks,
     /// with their bytes, in order.
     pub fn take_unsent(
@@ -363,16 +432,7 @@ impl Upstream {
         pool: &mut Pool,
         mut wanted: impl FnMut(&Pending) -> bool,
     ) -> Vec<(Pending, Vec<u8>)> {
-        let mut written = self.queue.sent();
-        let started = self
-            .pending
-            .iter()
-            .take_while(|p| {
-                let begun = written > 0;
-                written = written.saturating_sub(p.len as usize);
-                begun
-            })
-            .count();
+        let started = self.begun();
         if !self.pending.iter().skip(started).any(&mut wanted) {
             return Vec::new();
         }
@@ -508,6 +568,34 @@ mod tests {
         assert_eq!(up.pending.len(), 1, "the first client's part is sent again");
         let mut up = upstream(&mut pool, &all, 15);
         assert_eq!(up.lost(&mut pool, &[NOBODYS, (1, 1), (2, 1)]).len(), 2, "it may be the same");
+    }
+
+    #[test]
+    fn what_need_not_wait_for_a_script_can_be_taken_elsewhere() {
+        let mut pool = Pool::default();
+        // The script, a write, reads before and behind it, a read: written. Then one of each.
+        let all = [
+            pending(1, 1, 0, 5),
+            pending(2, 2, READ, 5),
+            pending(2, 3, 0, 5),
+            pending(3, 4, READ, 5),
+            pending(1, 5, READ, 5),
+            pending(2, 6, READ, 5),
+            pending(3, 7, 0, 5),
+            pending(4, 8, 0, 5),
+        ];
+        let mut up = upstream(&mut pool, &all, 20);
+        up.hold_back();
+        assert_eq!(up.window, 4);
+        let of = clients(&all);
+        let (taken, staying) = up.take_movable(&mut pool, &of, |p| p.has(flag::READ_ONLY));
+        assert_eq!(slots(taken.iter().map(|(p, _)| p)), [4, 7, 8]);
+        let frames: Vec<_> = taken.iter().map(|(_, frame)| frame[0]).collect();
+        assert_eq!(frames, [3, 6, 7]);
+        assert_eq!(staying, HashSet::from([(1, 1), (2, 1)]));
+        assert_eq!(slots(&*up.pending), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(up.pending.iter().filter(|p| p.dest == Dest::Discard).count(), 1);
+        assert_eq!((up.queue.sent(), up.queue.len()), (20, 30));
     }
 
     #[test]

@@ -377,6 +377,10 @@ impl Worker {
         let Some(up) = self.upstreams.get_mut(u) else { return false };
         let Some(front) = up.pending.front() else { return false };
         if front.dest == Dest::Discard {
+            // SCRIPT LOAD may have been refused.
+            if text.starts_with(b"BUSY ") {
+                up.scripts.clear();
+            }
             if front.slot != NO_SLOT {
                 self.note_probe(u, frame);
             }

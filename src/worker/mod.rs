@@ -40,6 +40,7 @@
 
 mod acl;
 mod answer;
+mod busy;
 mod census;
 mod clients;
 mod clock;
@@ -747,6 +748,7 @@ impl Worker {
                 ToWorker::Read(barrier) => self.barriers.push((self.stats.turns, barrier)),
                 ToWorker::OthersHaveRead(id) => self.others_have_read(id),
                 ToWorker::Probed(probed) => self.probed(&probed),
+                ToWorker::Busy(busy) => self.node_is_busy(&busy),
                 #[cfg(debug_assertions)]
                 ToWorker::Fail => panic!("told to fail"),
                 ToWorker::Config { config, workers } => self.set_config(&config, workers),

@@ -268,13 +268,18 @@ impl Worker {
         reaccount(&mut self.accounted, &mut up.accounted, 0);
         up.queue.clear(&mut self.pool);
         self.upstreams.remove(u);
+        self.leave_node(node, u);
+        self.again.retain(|s| *s != Source::Upstream(u));
+    }
+
+    /// The connection is not among its node's any more.
+    pub(super) fn leave_node(&mut self, node: usize, u: usize) {
         if let Some(node) = self.nodes.get_mut(node) {
             let all = node.shared.iter_mut().chain(&mut node.replica).flatten();
             for slot in all.filter(|s| **s == Some(u)) {
                 *slot = None;
             }
         }
-        self.again.retain(|s| *s != Source::Upstream(u));
     }
 
     /// The node does not let the user in (any more): who waits is told in the node's words.

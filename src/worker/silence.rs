@@ -21,6 +21,9 @@ use crate::upstream::{Dest, State, Upstream, flag};
 const BLOCKED_AFTER: u64 = 100_000;
 /// Pause between two looks at the same silence, microseconds.
 const BLOCKED_AGAIN: u64 = 1_000_000;
+/// The same where a script may run, microseconds: its node says so when `busy-reply-threshold` has
+/// passed.
+const BUSY_AGAIN: u64 = 500_000;
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// A connection is idle when nothing was said on it for so many times `timeouts.probe`.
 const IDLE: u64 = 10;
@@ -61,20 +64,27 @@ impl Worker {
         }
     }
 
-    /// The connection is silent, and others wait behind its first command. If that is a module's,
-    /// control asks the node whether it blocks the connection.
+    /// The connection is silent. If its first command may run a script, nothing more is written
+    /// behind it, and control asks whether that keeps the node busy; if it is a module's and others
+    /// wait behind it, whether it blocks the connection.
     fn check_blocked(&mut self, u: usize) {
-        let Some(up) = self.upstreams.get(u) else { return };
-        let waits = up.pending.len() > 1 && !up.streaming && up.tail.is_empty();
-        let first = up.pending.front().filter(|_| waits);
-        if !first.is_some_and(|p| p.before == 0 && self.router.may_hold_others_up(p.command)) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let Some(first) = up.pending.front() else { return };
+        if up.streaming || !up.tail.is_empty() || up.aside {
+            return;
+        }
+        let module = first.before == 0 && self.router.may_hold_others_up(first.command);
+        if self.router.may_run_script(first.command) {
+            up.hold_back();
+            up.next_block_check = self.now + BUSY_AGAIN;
+        } else if !module || up.pending.len() == 1 {
             return;
         }
         let own = up.stream.as_ref().and_then(Stream::tcp).and_then(|s| s.local_addr().ok());
         let node = self.nodes.get(usize::from(up.node)).and_then(|n| n.socket);
         if let (Some(node), Some(own)) = (node, own) {
             // Control may be gone at the very end: nothing to look at then.
-            let _ = self.control.send(ToControl::Blocked { node, own });
+            let _ = self.control.send(ToControl::Blocked { node, own, module });
         }
     }
 

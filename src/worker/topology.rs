@@ -210,7 +210,7 @@ impl Worker {
         }
     }
 
-    /// Forgets a connection whose node has left the cluster, once nothing waits for it. `true`: it
+    /// Forgets a connection whose node has left the cluster, or that was set aside, once nothing waits for it. `true`: it
     /// is gone.
     pub(super) fn retire(&mut self, u: usize) -> bool {
         let Some(up) = self.upstreams.get_mut(u) else { return true };
@@ -222,7 +222,7 @@ impl Worker {
             }
             return false;
         }
-        let wanted = known && (!up.bulk || self.shared.has_bulk_connections());
+        let wanted = known && !up.aside && (!up.bulk || self.shared.has_bulk_connections());
         if wanted || !up.pending.is_empty() {
             return false;
         }

@@ -1,0 +1,81 @@
+//! Nodes that a script keeps busy.
+//!
+//! Such a node answers BUSY to everybody but those who are behind the script on its own connection,
+//! which it does not read. A shared connection on which a script is late gets no more commands
+//! ([`crate::worker::silence`]). When the node has said that it is busy, the connection is set
+//! aside: clients that have nothing on it, or only what it does no harm to ask again, go on over
+//! another one, where the node answers them itself. A client that has anything else there is not
+//! read from until that is answered, so that the order of its commands is kept, and a command that
+//! will be executed is never answered as if it would not be.
+
+use super::Worker;
+use crate::client::Paused;
+use crate::control::BusyNode;
+use crate::upstream::{State, Upstream, flag};
+
+/// Limit of connections to one node that are set aside. A node runs one script at a time; only one
+/// that lies about it could make more.
+const MOST_ASIDE: usize = 8;
+
+impl Worker {
+    /// A node has said BUSY to control.
+    pub(super) fn node_is_busy(&mut self, busy: &BusyNode) {
+        let asked = busy.asked.saturating_duration_since(self.epoch).as_micros() as u64;
+        let here = |up: &Upstream| {
+            let node = self.nodes.get(usize::from(up.node));
+            node.is_some_and(|n| n.socket == Some(busy.node))
+        };
+        let aside = self.upstreams.iter().filter(|(_, up)| up.aside && here(up)).count();
+        let behind_script = |up: &Upstream| {
+            let first = up.pending.front().map(|p| p.command);
+            up.is_ordered()
+                && !up.aside
+                && up.state == State::Ready
+                && (1..=asked).contains(&up.quiet_since)
+                && up.seen_read == up.last_read
+                && !up.streaming
+                && first.is_some_and(|command| {
+                    self.router.may_run_script(command) || self.router.may_hold_others_up(command)
+                })
+        };
+        let late = self.upstreams.iter().filter(|(_, up)| here(up) && behind_script(up));
+        let late: Vec<usize> = late.map(|(u, _)| u).collect();
+        for u in late.into_iter().take(MOST_ASIDE.saturating_sub(aside)) {
+            self.set_aside(u);
+        }
+    }
+
+    /// New commands go over another connection to the same node from now on.
+    fn set_aside(&mut self, u: usize) {
+        let Some(up) = self.upstreams.get(u) else { return };
+        let node = up.node;
+        let clients: Vec<_> = up.pending.iter().map(|p| self.lane_of(p)).collect();
+        self.leave_realm(u);
+        self.leave_node(usize::from(node), u);
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        up.aside = true;
+        let router = &self.router;
+        let (taken, staying) = up.take_movable(&mut self.pool, &clients, |p| {
+            p.has(flag::READ_ONLY) && p.before == 0 && !router.may_run_script(p.command)
+        });
+        let mut waiting = std::mem::take(&mut up.waiters);
+        waiting.extend(up.turns.drain());
+        waiting.retain(|client| !staying.contains(client));
+        self.resume.append(&mut waiting);
+        for (index, generation) in staying {
+            let Some(client) = self.clients.get_mut(index as usize) else { continue };
+            let reads = matches!(
+                client.paused,
+                Paused::No | Paused::Upstream | Paused::Turn | Paused::Yielding
+            );
+            if client.generation == generation && reads {
+                self.pause_until_replied(index as usize);
+            }
+        }
+        for (pending, frame) in taken {
+            let lane = self.lane_of(&pending);
+            self.send_to(node, pending, frame, lane.0);
+        }
+        self.mark_upstream(u);
+    }
+}
