@@ -6,7 +6,7 @@ mod common;
 
 use common::Proxy;
 use common::load::while_writing;
-use slotway::sandbox::{Cluster, Node, Reply};
+use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply};
 
 #[test]
 fn redis_7_to_redis_8() {
@@ -16,6 +16,35 @@ fn redis_7_to_redis_8() {
 #[test]
 fn redis_7_to_valkey_9() {
     upgrade("valkey");
+}
+
+/// No node is new and the topology stays as it was: the answers are the newer server's all the same.
+#[test]
+fn answers_are_those_of_the_version_after_an_upgrade() {
+    for server in ["redis", "valkey"] {
+        let options = ClusterOptions { primaries: 1, replicas: 0, ..ClusterOptions::default() };
+        let cluster = Cluster::start(options).expect("a cluster");
+        let proxy = Proxy::start(&cluster, &["--workers", "1"]);
+        let node = cluster.primaries().expect("primaries").remove(0);
+        let mut conn = proxy.connect();
+        assert!(conn.command(&["SET", "k", "v"]).expect("SET").is_ok());
+        let hello = |conn: &mut Conn| conn.command(&["HELLO"]).expect("HELLO").items().map(version);
+        let old = hello(&mut conn);
+        assert_eq!(old, hello(&mut cluster.connect(&node).expect("a connection")));
+        cluster.upgrade(&node, &common::newer(server)).expect("an upgrade");
+        cluster.settle().expect("a settled cluster");
+        let new = hello(&mut cluster.connect(&node).expect("a connection"));
+        assert_ne!(old, new, "another version");
+        common::eventually("it is the newer one's", || hello(&mut conn) == new);
+        // Commands, too, of which Redis 7.0 knew nothing.
+        let reply = conn.command(&["CLIENT", "KILL", "MAXAGE", "999999"]).expect("a reply");
+        assert_eq!(reply, Reply::Int(0));
+    }
+}
+
+/// Server and version of HELLO's reply.
+fn version(hello: &[Reply]) -> [Option<String>; 2] {
+    [1, 3].map(|at| hello[at].text())
 }
 
 /// How many nodes `node` lists in CLUSTER SHARDS.

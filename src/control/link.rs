@@ -155,7 +155,8 @@ pub enum ToControl {
     },
     /// A client reads from replicas: somebody has to look at them.
     WatchReplicas,
-    /// A command that the table does not have was answered by the cluster.
+    /// A command that the table does not have was answered by the cluster, or a node that was lost
+    /// is reached again.
     RefreshCommands,
     /// This node owes an answer and says nothing: is it there?
     Silent {

@@ -547,7 +547,10 @@ impl Refresher {
             }
         };
         if self.current.slot_primaries().iter().any(|n| n.addr == node) {
-            self.status.topology().reached.insert(node, result);
+            let reached = result.is_ok();
+            let before = self.status.topology().reached.insert(node, result);
+            // It may have been restarted, and be of another version now.
+            self.commands.due |= reached && matches!(before, Some(Err(_)));
         }
     }
 

@@ -5,6 +5,7 @@ use std::io::Read;
 use super::{Node, Source, Worker, reaccount};
 use crate::buf::{CHUNK, WRITE_LIMIT};
 use crate::cluster::NodeAddr;
+use crate::control::ToControl;
 use crate::metrics::NodeStats;
 use crate::resp::{Protocol, ReplyProgress};
 use crate::sparsely;
@@ -219,6 +220,11 @@ impl Worker {
         up.state = State::Ready;
         up.ready_since = self.now;
         up.last_error = None;
+        if up.failures > 0 && up.dedicated.is_none() {
+            // The node may have been restarted, and be of another version now. Control may be gone
+            // at the very end: nothing to ask then.
+            let _ = self.control.send(ToControl::RefreshCommands);
+        }
         let node = usize::from(up.node);
         if let Some(stats) = self.stats.nodes.get_mut(node) {
             stats.connects += 1;
