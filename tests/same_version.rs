@@ -429,6 +429,28 @@ fn a_read_says_busy_in_the_words_of_the_node() {
 }
 
 #[test]
+fn hello_follows_extended_redis_compatibility() {
+    let Setting { proxy, cluster, server: _server } = setting("valkey", &["--workers", "1"]);
+    let mut conn = proxy.connect();
+    let node = cluster.primaries().expect("primaries").remove(0);
+    let mut direct = cluster.connect(&node).expect("a connection");
+    // `server` and `version`.
+    let said = |conn: &mut Conn| {
+        let hello = ask(conn, &["HELLO"]);
+        let items = hello.items().expect("HELLO's reply");
+        [0, 1, 2, 3].map(|at| items[at].text())
+    };
+    let before = said(&mut conn);
+    assert_eq!(before, said(&mut direct));
+    for value in ["yes", "no"] {
+        let set = ["CONFIG", "SET", "extended-redis-compatibility", value];
+        assert!(ask(&mut conn, &set).is_ok());
+        assert_eq!(said(&mut direct) == before, value == "no");
+        common::eventually("HELLO is the nodes'", || said(&mut conn) == said(&mut direct));
+    }
+}
+
+#[test]
 fn the_slow_log_shows_what_clients_sent() {
     let emulate = ["--set", "commands.cross_slot=emulate"];
     let Setting { proxy, cluster: _cluster, server } = setting("redis 7.0", &emulate);

@@ -648,7 +648,7 @@ The answers that slotway gives itself are those of a server of the cluster's own
 - **Redis 7.4, 8.0**: `CLIENT KILL MAXAGE`; the fields `watch` and `io-thread` (always 0).
 - **Redis 8.2**: `BITOP` with `DIFF`, `DIFF1`, `ANDOR` and `ONE`, also over several slots (`emulate`); `CLUSTER SLOT-STATS` over all primaries, in the order and with the limit asked for; the fields `tot-net-in`, `tot-net-out` and `tot-cmds`. Not known: `CLUSTER MIGRATION` (an unknown subcommand here).
 - **Valkey 8.0**: `CLIENT CAPA` (slotway redirects nobody, whatever a client is capable of) and the field `capa`; `SCRIPT SHOW`, for every script that slotway has, wherever it was executed; `CLUSTER SLOT-STATS`; `CLIENT KILL MAXAGE`; the type `primary`; `MULTI` and `WATCH` behind `MULTI` are refused in Valkey's words and make `EXEC` fail.
-- **Valkey 8.1**: several numbers behind `ID`, and the filters of `CLIENT KILL` for `CLIENT LIST`. `COMMANDLOG` is about all nodes.
+- **Valkey 8.1**: several numbers behind `ID`, and the filters of `CLIENT KILL` for `CLIENT LIST`. `COMMANDLOG` is about all nodes. `HELLO` follows `CONFIG SET extended-redis-compatibility` sent to slotway within five seconds; set at the nodes directly it is seen when slotway asks them anew.
 - **Valkey 9.0**: the filters `NAME`, `IDLE`, `FLAGS`, `LIB-NAME`, `LIB-VER`, `DB`, `CAPA` and `IP`, and the negations of all filters (`NOT-ID` …) but `MAXAGE` and `IDLE`. Not known: the subcommands of `CLUSTER` that migrate slots, and databases other than 0.
 
 ## Users

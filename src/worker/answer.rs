@@ -249,6 +249,10 @@ impl Worker {
             self.deliver_part(&mut gathering, &reply);
         } else {
             self.count_gathering(&gathering, ok);
+            if gathering.renames && ok {
+                // Control may be gone at the very end: nothing to ask then.
+                let _ = self.control.send(ToControl::RefreshCommands);
+            }
             if let Some(sets) = gathering.sets.filter(|_| ok) {
                 self.shared.slow.set(sets);
             }

@@ -563,6 +563,7 @@ impl Worker {
             kept: None,
             slow: None,
             sets: None,
+            renames: false,
             received: 0,
             accounted: 0,
         }

@@ -176,6 +176,8 @@ struct Gathering {
     slow: Option<Box<crate::seen::SlowEntry>>,
     /// What it sets, if the nodes agree (CONFIG SET).
     sets: Option<crate::seen::SlowSetting>,
+    /// A CONFIG SET of what a node says of itself: when the nodes agree, they are asked again.
+    renames: bool,
     /// Bytes of its parts' replies.
     received: usize,
     /// Bytes that the worker has put on its account.

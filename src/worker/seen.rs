@@ -446,11 +446,15 @@ impl Worker {
     }
 
     /// The client's last command is a CONFIG that nodes have been sent: what it says of the slow log
-    /// holds here too, if they agree.
+    /// or of the servers' names holds here too, if they agree.
     #[cold]
     pub(super) fn set_when_agreed(&mut self, index: usize, args: &Args) {
         let setting = SlowSetting::of(args).filter(|_| args.is(1, "set"));
-        let Some(client) = self.clients.get(index).filter(|_| setting.is_some()) else { return };
+        // What Valkey answers to HELLO.
+        let renames = args.is(1, "set")
+            && (2..args.len()).step_by(2).any(|at| args.is(at, "extended-redis-compatibility"));
+        let sets = setting.is_some() || renames;
+        let Some(client) = self.clients.get(index).filter(|_| sets) else { return };
         let seq =
             client.base.wrapping_add(client.replies.as_ref().map_or(0, |r| r.waiting()) as u32);
         let to = Dest::Client {
@@ -460,6 +464,7 @@ impl Worker {
         };
         if let Some((_, gathering)) = self.gatherings.iter_mut().find(|(_, g)| g.to == to) {
             gathering.sets = setting;
+            gathering.renames = renames;
         }
     }
 }
