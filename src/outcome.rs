@@ -56,6 +56,14 @@ pub fn connection_lost(node: &str, why: &str) -> String {
     )
 }
 
+/// The error of a command that was lost with a connection, and was to be sent again: `why` it was not.
+pub fn not_sent_again(why: &str) -> String {
+    format!(
+        "OUTCOMEUNKNOWN slotway lost a connection after the command was sent: it may or may not have \
+         been executed, and it is not sent again: {why}"
+    )
+}
+
 /// The error of a command that may have changed data and whose reply `limits.memory`, `limit` bytes,
 /// has no room for.
 pub fn reply_dropped(limit: usize) -> String {
@@ -95,7 +103,7 @@ mod tests {
     fn the_code_is_recognised_and_nothing_else() {
         let frame = |text: &str| format!("-{text}\r\n").into_bytes();
         let lost = connection_lost("n:1", "closed by the node");
-        for text in [&*lost, &reply_dropped(7), "OUTCOMEUNKNOWN x"] {
+        for text in [&*lost, &reply_dropped(7), &not_sent_again("ERR x"), "OUTCOMEUNKNOWN x"] {
             assert!(is_unknown(&frame(text)), "{text}");
         }
         for other in ["ERR OUTCOMEUNKNOWN", "OUTCOMEUNKNOWNS x", "OUTCOMEUNKNOWN"] {

@@ -392,6 +392,60 @@ fn the_primary_is_killed_while_blocked() {
     wake_all(&proxy, &mut blocked);
 }
 
+/// The primary dies, nobody follows it, and the commands that were sent to it come to their end here:
+/// what they have taken is not known.
+#[test]
+fn a_lost_command_that_is_not_sent_again_is_not_said_to_have_done_nothing() {
+    let options = ClusterOptions { replicas: 0, ..ClusterOptions::default() };
+    let cluster = Cluster::start(options).expect("a cluster");
+    let by_deadline = Proxy::start(&cluster, &["--set", "timeouts.command=3s"]);
+    let no_primary = ["--set", "timeouts.command=60s", "--set", "timeouts.no_primary=2s"];
+    let by_no_primary = Proxy::start(&cluster, &no_primary);
+    let patient = Proxy::start(&cluster, &["--set", "timeouts.command=0"]);
+    let blocked = |proxy: &Proxy, command: &[&str]| {
+        let mut conn = proxy.connect();
+        conn.set_timeout(Some(common::PATIENCE)).expect("a timeout");
+        let id = conn.command(&["CLIENT", "ID"]).expect("CLIENT ID").int().expect("an ID");
+        conn.send(command).expect("to send");
+        (conn, id.to_string())
+    };
+    let mut all = vec![
+        ("deadline", blocked(&by_deadline, &["BLPOP", "lost", "1"])),
+        ("no primary", blocked(&by_no_primary, &["BLPOP", "lost", "0"])),
+        ("UNBLOCK", blocked(&patient, &["BLMOVE", "lost", "{lost}to", "LEFT", "RIGHT", "0"])),
+        ("UNBLOCK ERROR", blocked(&patient, &["BZPOPMIN", "{lost}set", "0"])),
+    ];
+    // It only reads: nothing can have been taken.
+    let (mut reader, _) =
+        blocked(&by_no_primary, &["XREAD", "BLOCK", "0", "STREAMS", "{lost}stream", "0"]);
+    node_blocks(&cluster, "lost", all.len() + 1);
+    let primary = cluster.owner_of(slot_of(b"lost")).expect("the owner");
+    cluster.kill(&primary).expect("SIGKILL");
+    common::eventually("slotway has lost its connections", || {
+        [&by_deadline, &by_no_primary, &patient]
+            .iter()
+            .all(|p| p.metric("slotway_retries_total", "reason=\"lost\"") >= 1.0)
+    });
+    let mut other = patient.connect();
+    for (name, (_, id)) in &all {
+        let mut unblock = vec!["CLIENT", "UNBLOCK", id];
+        unblock.extend(name.strip_prefix("UNBLOCK "));
+        if name.starts_with("UNBLOCK") {
+            assert_eq!(other.command(&unblock).expect("CLIENT UNBLOCK"), Reply::Int(1), "{name}");
+        }
+    }
+    for (name, (conn, _)) in &mut all {
+        let reply = conn.receive().unwrap_or_else(|e| panic!("{name}: {e}"));
+        let error = reply.error().unwrap_or_else(|| panic!("{name}: {reply:?}"));
+        assert!(error.starts_with("OUTCOMEUNKNOWN "), "{name}: {error}");
+    }
+    let reply = reader.receive().expect("a reply");
+    assert!(reply.error().expect("an error").starts_with("CLUSTERDOWN "), "{reply:?}");
+    for (proxy, count) in [(&by_deadline, 1.0), (&by_no_primary, 1.0), (&patient, 2.0)] {
+        assert_eq!(proxy.metric("slotway_outcome_unknown_total", ""), count);
+    }
+}
+
 /// It closes no connection, and says nothing.
 #[test]
 fn the_primary_freezes_while_blocked() {

@@ -787,7 +787,7 @@ TRYAGAIN slotway waited 5.0 s (timeouts.command) for slot 12909, node 10.0.0.1:7
 OUTCOMEUNKNOWN slotway lost its connection to 10.0.0.1:7000 (closed by the node) after the command was sent: it may or may not have been executed
 ```
 
-The code stands wherever the outcome of a command, or of a part of it, is unknown: at the deadline, when `limits.memory` has no room for a write's reply, in the error of a command over several slots, at a command of a split transaction. A blocking command whose connection is lost waits on at the next primary, and its error has the code if the deadline passes there.
+The code stands wherever the outcome of a command, or of a part of it, is unknown: at the deadline, when `limits.memory` has no room for a write's reply, in the error of a command over several slots, at a command of a split transaction. A blocking command whose connection is lost waits on at the next primary; an error that ends it before it is sent there has the code, whatever its cause (the deadline, `timeouts.no_primary`, `CLIENT UNBLOCK`).
 
 With `commands.on_outcome_unknown = "disconnect"` the client's connection is closed in place of that error, as a server's is that fails: the replies before it are delivered, what comes behind it is not. This is for clients that take an error for a bug in the application and a closed connection for a reason to try again, such as Celery's workers ([reliability.md](reliability.md#retries-of-clients)). It makes no write safe to repeat: a client that sends `INCR` again after the connection has closed may count twice.
 

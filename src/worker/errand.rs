@@ -15,7 +15,7 @@ use super::{NOBODY, Worker};
 use crate::client::{Errand, Kind, Paused};
 use crate::command::CommandId;
 use crate::metrics::{Redirection, RetryReason};
-use crate::outcome::Unanswered;
+use crate::outcome::{self, Unanswered};
 use crate::resp::reply::error_text;
 use crate::resp::{ArgRange, Protocol, write};
 use crate::route::retry::{Class, Retry, Scope, decide};
@@ -371,7 +371,9 @@ impl Worker {
         let node = node.map_or_else(|| "none".to_owned(), |n| n.addr.to_string());
         let waited = self.now.saturating_sub(errand.started) as f64 / 1e6;
         let outcome = match (sent, errand.kind) {
-            (None, Kind::Block) if errand.lost => Unanswered::Unknown,
+            (None, kind) if self.is_lost_write(errand.command, kind, errand.lost) => {
+                Unanswered::Unknown
+            }
             (None, _) => Unanswered::NotExecuted,
             (_, Kind::Watch | Kind::Check { .. } | Kind::Join) => Unanswered::Harmless,
             _ => Unanswered::Unknown,
@@ -417,17 +419,29 @@ impl Worker {
     pub(super) fn fail_errand(&mut self, client: (u32, u32), seq: u32, text: &str) {
         let index = client.0 as usize;
         let Some(errand) = self.errand(index).filter(|e| e.seq == seq) else { return };
-        let (command, kind) = (errand.command, errand.kind);
+        let (command, kind, lost) = (errand.command, errand.kind, errand.lost);
         if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
             stats.refused += 1;
         }
         let mut frame = Vec::new();
         write::error(&mut frame, text);
+        // The text is about the last attempt. One before it may have been executed.
+        if self.is_lost_write(command, kind, lost) && !outcome::is_unknown(&frame) {
+            self.stats.outcome_unknown += 1;
+            frame.clear();
+            write::error(&mut frame, &outcome::not_sent_again(text));
+        }
         self.end_errand(client, seq);
         if let Kind::Check { .. } = kind {
             self.drop_transaction(index);
         }
         self.deliver_own(Dest::Client { index: client.0, generation: client.1, seq }, &frame);
+    }
+
+    /// Whether a blocking command that was `lost` with its connection may have changed data.
+    fn is_lost_write(&self, command: u16, kind: Kind, lost: bool) -> bool {
+        let table = self.router.table();
+        kind == Kind::Block && lost && !table.get(CommandId(command)).is_read_only()
     }
 
     /// The client's errand is answered: it is read from again.
@@ -481,7 +495,11 @@ impl Worker {
                 return true; // its parts have made their reply
             }
             let dest = Dest::Client { index: me.0, generation: me.1, seq };
-            if error {
+            let lost = self.errand(index).map(|e| (e.command, e.kind, e.lost));
+            let lost =
+                lost.is_some_and(|(command, kind, lost)| self.is_lost_write(command, kind, lost));
+            // Null would say that it has taken nothing.
+            if error || lost {
                 self.fail_errand(me, seq, "UNBLOCKED client unblocked via CLIENT UNBLOCK");
             } else {
                 self.end_errand(me, seq);
