@@ -65,6 +65,16 @@ fn replicas_that_the_cluster_calls_loading_are_asked() {
     let left = all(&["SLOWLOG", "LEN"]);
     assert!(left.iter().all(|l| **l == *"0"), "{left:?}");
 
+    let mut subscriber = cluster.connect(&replicas[0]).expect("a connection");
+    subscriber.command(&["SUBSCRIBE", "at-a-loading-replica"]).expect("SUBSCRIBE");
+    let channels = ok(&["PUBSUB", "CHANNELS", "at-*"]).items().expect("a list").len();
+    assert_eq!(channels, 1, "a subscriber at a node that is loading");
+
+    let status = || proxy.get("/status.json").expect("the status").1;
+    common::eventually("the status page calls them loading", || {
+        status().matches(r#""state":"loading""#).count() == 3
+    });
+
     ok(&["MULTI"]);
     ok(&["CONFIG", "SET", "maxmemory-samples", "9"]);
     let reply = ok(&["EXEC"]);

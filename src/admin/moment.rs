@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::ready::{Facts, Readiness};
-use crate::cluster::{Node, NodeAddr, Role};
+use crate::cluster::{Node, NodeAddr, NodeState, Role};
 use crate::control::{Pool, Scrape, Status, TopologyStatus};
 use crate::metrics::{CommandStats, Histogram, NodeStats, Totals, Usage};
 use crate::tls::Outcome;
@@ -114,7 +114,7 @@ impl Moment {
 
     /// How a node is, in a word, and why it is so.
     pub fn state(&self, node: &Node) -> (&'static str, Option<String>) {
-        if !node.is_online() {
+        if node.state == NodeState::Failed {
             return ("failed", Some("the cluster says that it is not online".to_owned()));
         }
         let stats = self.node(&node.addr);
@@ -125,6 +125,10 @@ impl Moment {
         }
         if waiting && !connected {
             return ("unreached", Some("workers cannot connect to it".to_owned()));
+        }
+        if node.state == NodeState::Loading {
+            let why = "the cluster says that it has received nothing from its primary yet";
+            return ("loading", Some(why.to_owned()));
         }
         let unfit = self.topology.health.get(&node.addr).and_then(|health| health.unfit);
         match unfit {

@@ -250,7 +250,7 @@ impl Worker {
             for node in &snapshot.nodes {
                 let at = self.node_at(&node.addr);
                 match to {
-                    Fan::Reached if !node.is_online() || !self.is_reached(at) => {}
+                    Fan::Reached if !self.is_reached(at) => {}
                     _ if node.state != NodeState::Failed || self.is_connected(at) => {
                         targets.push(Ok(at));
                     }

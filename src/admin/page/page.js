@@ -159,7 +159,7 @@ function showHead(s) {
 
 const STATES = {
   ok: ['good', '● online'], failed: ['bad', '✕ failed'], unreached: ['bad', '▲ not reached'],
-  unreachable: ['warn', '▲ not reached'], link_down: ['warn', '▲ link down'],
+  unreachable: ['warn', '▲ not reached'], loading: ['warn', '◐ loading'], link_down: ['warn', '▲ link down'],
   syncing: ['warn', '◐ syncing'], silent: ['warn', '▲ silent'], behind: ['warn', '▲ behind'],
 };
 const rangeWords = (slots) => slots.map(([from, to]) => from === to ? from : `${from}–${to}`).join(', ');
