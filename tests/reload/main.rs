@@ -12,8 +12,9 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 
 use common::{eventually, http_get, send};
-use harness::{Slotway, To, ask, local, under_load, write_file};
+use harness::{Slotway, To, ask, cluster, local, under_load, write_file};
 use rustix::process::Signal;
+use slotway::cluster::slot_of;
 use slotway::sandbox::{Conn, Reply};
 
 #[test]
@@ -77,6 +78,35 @@ fn a_changed_file_is_used_and_no_client_notices() {
     slotway.change("workers = 1\n[limits]\nclients = 78\n", "changed");
     assert_eq!(slotway.metric("slotway_config_in_use", ""), 1.0);
     assert!(conn.command(&["FLUSHALL"]).unwrap().is_ok(), "allowed again");
+}
+
+/// For writes whose outcome is unknown, as a node that has been told not to write lets their deadline
+/// pass.
+#[test]
+fn what_a_client_sees_of_an_unknown_outcome_changes() {
+    let file = |value: &str| {
+        format!("[commands]\non_outcome_unknown = \"{value}\"\n[timeouts]\ncommand = \"300ms\"\n")
+    };
+    let key = "reload:unknown";
+    let node = cluster().owner_of(slot_of(key.as_bytes())).expect("the owner");
+    let mut direct = cluster().connect(&node).expect("a connection");
+    let slotway = Slotway::start(&file("error"));
+    let mut lost = || {
+        let mut conn = slotway.connect();
+        assert!(conn.command(&["SET", key, "1"]).expect("a reply").is_ok());
+        assert!(direct.command(&["CLIENT", "PAUSE", "60000", "WRITE"]).expect("PAUSE").is_ok());
+        let reply = conn.command(&["INCR", key]);
+        assert!(direct.command(&["CLIENT", "UNPAUSE"]).expect("UNPAUSE").is_ok());
+        reply
+    };
+    let reply = lost().expect("a reply");
+    assert!(reply.error().is_some_and(|e| e.starts_with("OUTCOMEUNKNOWN ")), "{reply:?}");
+    slotway.change_now(&file("disconnect"), "changed");
+    let reply = lost();
+    assert!(reply.is_err(), "the connection is closed in place of {reply:?}");
+    slotway.change_now(&file("error"), "changed");
+    let reply = lost().expect("a reply");
+    assert!(reply.error().is_some_and(|e| e.starts_with("OUTCOMEUNKNOWN ")), "{reply:?}");
 }
 
 #[test]
