@@ -18,3 +18,27 @@ mod retries;
 #[allow(dead_code)] // each test binary uses its part of this
 #[path = "../common/tls.rs"]
 mod tls;
+
+use slotway::cluster::{Slot, slot_of};
+
+/// `count` keys in slots of their own; `accepts` says whether the slot will do for the key at this
+/// place.
+fn keys_where(count: usize, accepts: impl Fn(Slot, usize) -> bool) -> Vec<String> {
+    let (mut slots, mut keys) = (Vec::new(), Vec::new());
+    for key in (0..).map(|i| format!("key:{i}")) {
+        if keys.len() == count {
+            break;
+        }
+        let slot = slot_of(key.as_bytes());
+        if !slots.contains(&slot.0) && accepts(slot, keys.len()) {
+            slots.push(slot.0);
+            keys.push(key);
+        }
+    }
+    keys
+}
+
+/// The words of a command.
+fn words(text: &str) -> Vec<String> {
+    text.split(' ').map(str::to_owned).collect()
+}

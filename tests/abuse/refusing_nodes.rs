@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use slotway::cluster::slot_of;
+use super::{keys_where, words};
 use slotway::sandbox::{Conn, Reply};
 
 use crate::common::{self, Proxy};
@@ -87,23 +87,7 @@ impl Refusing {
 
 /// Keys in slots of their own, on the two nodes in turn.
 fn keys(count: usize) -> Vec<String> {
-    let mut slots = Vec::new();
-    let mut keys = Vec::new();
-    for key in (0..).map(|i| format!("key:{i}")) {
-        let slot = slot_of(key.as_bytes()).0;
-        if !slots.contains(&slot) && (slot < 8192) == (keys.len() % 2 == 0) {
-            slots.push(slot);
-            keys.push(key);
-        }
-        if keys.len() == count {
-            break;
-        }
-    }
-    keys
-}
-
-fn words(text: &str) -> Vec<String> {
-    text.split(' ').map(str::to_owned).collect()
+    keys_where(count, |slot, n| (slot.0 < 8192) == (n % 2 == 0))
 }
 
 /// One command per client: each in a slot of its own, or all in one.

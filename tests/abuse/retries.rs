@@ -3,7 +3,8 @@
 //! nodes were asked is counted at the nodes.
 
 use super::common::{self, Proxy};
-use slotway::cluster::{Slot, slot_of};
+use super::{keys_where, words};
+use slotway::cluster::slot_of;
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply};
 use std::time::{Duration, Instant};
 
@@ -92,24 +93,7 @@ impl Broken {
 
 /// Keys of the node, each in a slot of its own.
 fn keys_on(node: &Node, count: usize) -> Vec<String> {
-    let mut slots: Vec<Slot> = Vec::new();
-    let mut keys = Vec::new();
-    for i in 0.. {
-        let key = format!("key:{i}");
-        let slot = slot_of(key.as_bytes());
-        if !slots.contains(&slot) && node.slots.iter().any(|range| range.contains(&slot.0)) {
-            slots.push(slot);
-            keys.push(key);
-        }
-        if keys.len() == count {
-            break;
-        }
-    }
-    keys
-}
-
-fn words(text: &str) -> Vec<String> {
-    text.split(' ').map(str::to_owned).collect()
+    keys_where(count, |slot, _| node.slots.iter().any(|range| range.contains(&slot.0)))
 }
 
 #[test]
