@@ -210,8 +210,8 @@ impl Worker {
         }
     }
 
-    /// Forgets a connection whose node has left the cluster, or that was set aside, once nothing waits for it. `true`: it
-    /// is gone.
+    /// Forgets a connection whose node has left the cluster, or that was set aside, once nothing
+    /// waits for it. `true`: it is gone.
     pub(super) fn retire(&mut self, u: usize) -> bool {
         let Some(up) = self.upstreams.get_mut(u) else { return true };
         let node = usize::from(up.node);
