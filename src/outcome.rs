@@ -56,8 +56,10 @@ pub fn connection_lost(node: &str, why: &str) -> String {
     )
 }
 
-/// The error of a command that was lost with a connection, and was to be sent again: `why` it was not.
+/// The error of a command that was lost with a connection and is not sent again because of the error
+/// `why`. What that error promises of the command is true of the second attempt only, and left out.
 pub fn not_sent_again(why: &str) -> String {
+    let why = why.replace(": the command was not executed", "").replace("try again, or ", "");
     format!(
         "OUTCOMEUNKNOWN slotway lost a connection after the command was sent: it may or may not have \
          been executed, and it is not sent again: {why}"
@@ -112,6 +114,14 @@ mod tests {
         assert!(is_unknown(b"!16\r\nOUTCOMEUNKNOWN x\r\n"));
         assert!(!is_unknown(b"$16\r\nOUTCOMEUNKNOWN x\r\n"));
         assert_eq!((code_of(&frame(&lost)), code_of(b"-OOM x\r\n")), ("OUTCOMEUNKNOWN", "ERR"));
+    }
+
+    #[test]
+    fn a_lost_command_is_promised_nothing_by_the_error_of_its_second_attempt() {
+        let said = not_sent_again("CLUSTERDOWN slot 1 is away: the command was not executed; x");
+        assert!(said.ends_with("again: CLUSTERDOWN slot 1 is away; x"), "{said}");
+        let said = not_sent_again("ERR limits.dedicated = 1; try again, or raise it");
+        assert!(said.ends_with("again: ERR limits.dedicated = 1; raise it"), "{said}");
     }
 
     #[test]
