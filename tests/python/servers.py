@@ -26,7 +26,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 PATIENCE = 60  # seconds until something that does not come counts as broken
 
 
-GIVEN = set()  # ports whose servers may not have started yet
+CLAIMS = []  # of ports whose servers may not have started yet; as in src/sandbox/ports.rs
 
 
 def free_ports(count):
@@ -38,15 +38,15 @@ def free_ports(count):
     with contextlib.ExitStack() as held:
         while len(found) < count:
             port = random.randrange(11000, 21000)
-            if port in GIVEN:
-                continue
             try:
                 for p in (port, port + 10000):
                     held.enter_context(socket.socket()).bind(("127.0.0.1", p))
+                    claim = socket.socket(socket.AF_UNIX)
+                    CLAIMS.append(claim)
+                    claim.bind(f"\0slotway-port-{p}")
             except OSError:
                 continue
             found.append(port)
-            GIVEN.add(port)
     return found
 
 
