@@ -2,11 +2,13 @@
 
 mod common;
 
+use std::process::Command;
+
 use redis::Commands;
 use redis::cluster::ClusterClient;
 use redis::cluster_read_routing::RandomReplicaStrategy;
 use slotway::cluster::slot_of;
-use slotway::sandbox::{Cluster, Conn, Node, Reply};
+use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply};
 
 fn ask(conn: &mut Conn, args: &[&str]) -> Reply {
     conn.command(args).expect("a reply")
@@ -100,6 +102,66 @@ fn a_cluster_of_one_node() {
     // Clients that are not made for a cluster still see none.
     let info = ask(&mut conn, &["INFO", "cluster"]).text().unwrap();
     assert!(info.contains("cluster_enabled:0"), "{info}");
+}
+
+/// redis-cli's exit code and what it printed.
+fn redis_cli(args: &[&str]) -> (bool, String) {
+    let output = Command::new("redis-cli").args(args).output().expect("redis-cli");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn redis_cli_checks_a_cluster_of_one_node_where_it_is_announced() {
+    for (program, mode_field) in
+        [("redis-server".into(), "redis_mode"), (common::newer("valkey"), "server_mode")]
+    {
+        let options = ClusterOptions { replicas: 0, program, ..ClusterOptions::default() };
+        let cluster = Cluster::start(options).expect("a cluster");
+        let modes = |proxy: &common::Proxy| {
+            let info = ask(&mut proxy.connect(), &["INFO"]).text().expect("INFO");
+            let field = |name: &str| {
+                let values = info.lines().filter_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
+                values.map(str::to_owned).collect::<Vec<_>>()
+            };
+            let hello = ask(&mut proxy.connect(), &["HELLO", "2"]);
+            let hello: Vec<_> = hello.items().expect("HELLO").iter().map(Reply::text).collect();
+            let at = hello.iter().position(|word| word.as_deref() == Some("mode"));
+            let mode = hello[at.expect("a mode") + 1].clone().expect("a mode");
+            (field(mode_field).concat(), field("cluster_enabled").concat(), mode)
+        };
+        let is = |mode: &str, enabled: &str| (mode.into(), enabled.into(), mode.into());
+
+        let proxy = common::Proxy::start(&cluster, &[]);
+        assert_eq!(modes(&proxy), is("standalone", "0"));
+        let (done, text) = redis_cli(&["--cluster", "check", &proxy.listen.to_string()]);
+        assert!(!done && text.contains("not configured as a cluster node"), "{text}");
+        drop(proxy);
+
+        let proxy = common::Proxy::start(&cluster, &["--set", "announce_mode=cluster"]);
+        let addr = proxy.listen.to_string();
+        assert_eq!(modes(&proxy), is("cluster", "1"));
+        for n in 0..10 {
+            assert!(ask(&mut proxy.connect(), &["SET", &format!("checked:{n}"), "v"]).is_ok());
+        }
+        for (command, said) in [
+            (&["check", &addr][..], "[OK] All 16384 slots covered."),
+            (&["check", &addr], "[OK] All nodes agree about slots configuration."),
+            (&["check", &addr], "[OK] 10 keys in 1 masters."),
+            (&["info", &addr], "[OK] 10 keys in 1 masters."),
+            (&["fix", &addr], "[OK] All 16384 slots covered."),
+            (&["call", &addr, "DBSIZE"], &format!("{addr}: 10")),
+        ] {
+            let (done, text) = redis_cli(&[&["--cluster"], command].concat());
+            assert!(done && text.contains(said), "{command:?}: {text}");
+            assert!(!text.contains("ERR") && !text.contains("WARNING"), "{command:?}: {text}");
+        }
+        let (host, port) = addr.split_once(':').expect("a host and a port");
+        let (done, text) = redis_cli(&["-h", host, "-p", port, "-c", "GET", "checked:1"]);
+        assert!(done && text == "v\n", "{text}");
+        let (_, keys) = redis_cli(&["-h", host, "-p", port, "-c", "MGET", "checked:1", "other"]);
+        assert_eq!(keys, "v\n\n");
+    }
 }
 
 #[test]

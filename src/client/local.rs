@@ -4,6 +4,7 @@ use super::cluster::{self, Announced};
 use super::session::{Session, mode};
 use super::tracking::{caching, tracking, tracking_info};
 use crate::cluster::Identity;
+use crate::config::AnnounceMode;
 use crate::resp::{Args, Protocol, strict_i64, write};
 use crate::route::Local;
 use crate::users::WRONG_PASSWORD;
@@ -15,6 +16,8 @@ pub struct Context<'a> {
     pub identity: &'a Identity,
     /// What cluster clients are told.
     pub announced: &'a Announced,
+    /// The mode that clients are told.
+    pub announce_mode: AnnounceMode,
 }
 
 /// What happens after the answer.
@@ -219,7 +222,13 @@ fn hello(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec
         write::bulk(out, key.as_bytes());
         write::bulk(out, value.as_bytes());
     };
-    pair("mode", "standalone");
+    pair(
+        "mode",
+        match context.announce_mode {
+            AnnounceMode::Standalone => "standalone",
+            AnnounceMode::Cluster => "cluster",
+        },
+    );
     pair("role", "master");
     write::bulk(out, b"modules");
     context.identity.write_modules(protocol, out);

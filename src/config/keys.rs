@@ -226,6 +226,18 @@ pub static KEYS: &[Key] = &[
         field: |c| Field::OptionalAddress(&mut c.announce, 1),
     },
     Key {
+        path: "announce_mode",
+        change: Change::Now,
+        flag: None,
+        doc: "The mode that slotway says it is in: redis_mode and cluster_enabled in INFO, mode in \
+              HELLO. \"standalone\" suits clients that are not made for a cluster, some of which \
+              decide by it what they may send. \"cluster\" suits tools that refuse servers which \
+              are in no cluster, such as redis-cli --cluster check: they see a cluster of one node. \
+              It changes nothing else: CLUSTER is answered in both modes, and so are commands with \
+              keys in several slots.",
+        field: |c| Field::Choice(&mut c.announce_mode),
+    },
+    Key {
         path: "read_from",
         change: Change::Now,
         flag: None,

@@ -32,9 +32,9 @@ pub use reference::{Shown, docs_markdown, effective_toml, proxy_toml, shown};
 pub use tls::{Tls, TlsAdmin, TlsDownstream, TlsUpstream};
 use value::Choice;
 pub use value::{
-    Address, Auth, ClientAuth, CrossSlot, HandOver, InFailover, Listen, LogFormat, Network,
-    NodeZone, OnGap, OnOutcomeUnknown, ReadFrom, Secret, SeveralSlots, TlsVersion, UserFrom,
-    Verify, Workers,
+    Address, AnnounceMode, Auth, ClientAuth, CrossSlot, HandOver, InFailover, Listen, LogFormat,
+    Network, NodeZone, OnGap, OnOutcomeUnknown, ReadFrom, Secret, SeveralSlots, TlsVersion,
+    UserFrom, Verify, Workers,
 };
 
 const KIB: usize = 1 << 10;
@@ -57,6 +57,8 @@ pub struct Config {
     pub admin: Option<Address>,
     /// What cluster clients are told; `None`: the address that they use.
     pub announce: Option<Address>,
+    /// The mode that INFO and HELLO say.
+    pub announce_mode: AnnounceMode,
     /// Which nodes answer commands that only read.
     pub read_from: ReadFrom,
     /// The zone that slotway runs in; empty if nobody has said.
@@ -300,6 +302,7 @@ impl Default for Config {
             workers: Workers::Auto,
             admin: Some(Address { host: "127.0.0.1".into(), port: 9121 }),
             announce: None,
+            announce_mode: AnnounceMode::Standalone,
             read_from: ReadFrom::Primary,
             zone: String::new(),
             auth: Auth::Own,
@@ -430,6 +433,7 @@ mod tests {
         "workers=2",
         "admin=",
         "announce=proxy:8",
+        "announce_mode=cluster",
         "read_from=zone",
         "zone=z",
         "auth=passthrough",
@@ -531,6 +535,7 @@ mod tests {
             workers,
             admin,
             announce,
+            announce_mode,
             read_from,
             zone,
             auth,
@@ -642,6 +647,7 @@ mod tests {
         assert_eq!(seeds.iter().map(Address::to_string).collect::<Vec<_>>(), ["a:1", "b:2"]);
         assert_eq!((workers.count(), admin, hand_over), (2, None, HandOver::On));
         assert_eq!(announce.map(|a| a.to_string()).as_deref(), Some("proxy:8"));
+        assert_eq!(announce_mode, AnnounceMode::Cluster);
         assert_eq!((user.as_str(), &*password.reveal()), ("u", "hunter2"));
         assert_eq!((auth, protected_mode, users), (Auth::Passthrough, false, 18));
         assert_eq!((&*admin_token.reveal(), admin_token_for_probes), ("hunter3", true));

@@ -193,6 +193,16 @@ choice! {
 }
 
 choice! {
+    /// The mode of a server that slotway says it is in.
+    AnnounceMode {
+        /// That of a server without a cluster.
+        Standalone = "standalone",
+        /// That of a node of a cluster.
+        Cluster = "cluster",
+    }
+}
+
+choice! {
     /// What a client is told of a command whose outcome is unknown.
     OnOutcomeUnknown {
         /// It gets an error.

@@ -57,7 +57,7 @@ const NOTES: &[(&str, &str)] = &[
     ),
     (
         "cluster",
-        "As a healthy cluster answers that has one node, with all slots: slotway, at the address `announce`. So clients that speak to a cluster work here, too. `redis-cli --cluster check` refuses slotway (`INFO` says `cluster_enabled:0`), and `redis-benchmark --cluster` refuses every cluster of one node: use both without `--cluster`, or with the nodes",
+        "As a healthy cluster answers that has one node, with all slots: slotway, at the address `announce`. So clients that speak to a cluster work here, too. `redis-cli --cluster check`, `info` and `call` need `announce_mode = \"cluster\"`, as they refuse a server whose `INFO` says `cluster_enabled:0`; what changes the cluster is for the nodes. `redis-benchmark --cluster` refuses every cluster of one node: use it without `--cluster`, or with the nodes",
     ),
     (
         "cluster|countkeysinslot",
@@ -152,11 +152,11 @@ const NOTES: &[(&str, &str)] = &[
     ("function|list", "As `FUNCTION DUMP`"),
     (
         "hello",
-        "`HELLO 2` and `HELLO 3`. The reply says mode `standalone`, role `master`, and a node's `server`, `version` and `modules`. `AUTH` as the command `AUTH`. Waits until all earlier commands of the connection are answered",
+        "`HELLO 2` and `HELLO 3`. The reply says mode `standalone` (or `cluster`: `announce_mode`), role `master`, and a node's `server`, `version` and `modules`. `AUTH` as the command `AUTH`. Waits until all earlier commands of the connection are answered",
     ),
     (
         "info",
-        "Sums, extremes or the first value, as fits the field; `connected_clients`, `blocked_clients` and `maxclients` are slotway's own; `redis_mode:standalone`, `cluster_enabled:0` (so `redis-cli --cluster` refuses to work with slotway); a section `# Proxy` is added, or asked for with `INFO proxy`",
+        "Sums, extremes or the first value, as fits the field; `connected_clients`, `blocked_clients` and `maxclients` are slotway's own; `redis_mode` (Valkey: `server_mode`) and `cluster_enabled` are those of `announce_mode`, `standalone` and `0` by default; a section `# Proxy` is added, or asked for with `INFO proxy`",
     ),
     ("discard", "What was queued is forgotten; no node has seen it"),
     (

@@ -8,11 +8,12 @@ mod tests;
 
 use std::borrow::Cow;
 
+use crate::config::AnnounceMode;
 use crate::hash::KeyedMap;
 use std::fmt::Write;
 
 /// What INFO says of slotway itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyInfo {
     /// Clients, of all workers.
     pub clients: usize,
@@ -20,8 +21,22 @@ pub struct ProxyInfo {
     pub blocked: usize,
     /// The limit on clients in force.
     pub max_clients: usize,
+    /// The mode that it says it is in.
+    pub announce_mode: AnnounceMode,
     /// The lines of slotway's own section, without its heading; empty where it is not asked for.
     pub section: String,
+}
+
+impl Default for ProxyInfo {
+    fn default() -> ProxyInfo {
+        ProxyInfo {
+            clients: 0,
+            blocked: 0,
+            max_clients: 0,
+            announce_mode: AnnounceMode::Standalone,
+            section: String::new(),
+        }
+    }
 }
 
 /// What becomes of one field.
@@ -40,6 +55,8 @@ enum Rule {
     Status,
     /// Always the same.
     Fixed(&'static str),
+    /// The text for `announce_mode`: "standalone", then "cluster".
+    ByMode(&'static str, &'static str),
     /// Left out.
     Drop,
     /// Slotway's own number; the sum where that is not known.
@@ -55,14 +72,16 @@ enum Rule {
 }
 
 use Rule::{
-    Drop, First, Fixed, Human, Max, Mean, Min, Own, Percent, PercentLess, Ratio, Status, Sum,
-    SumOfLimits,
+    ByMode, Drop, First, Fixed, Human, Max, Mean, Min, Own, Percent, PercentLess, Ratio, Status,
+    Sum, SumOfLimits,
 };
 
 /// The fields that are not treated as the rest of their section is.
 const RULES: &[(&str, Rule)] = &[
     // Server
-    ("redis_mode", Fixed("standalone")),
+    ("redis_mode", ByMode("standalone", "cluster")),
+    // Valkey's name of it.
+    ("server_mode", ByMode("standalone", "cluster")),
     // Where a node has its files is not for its clients' clients.
     ("executable", Fixed("")),
     ("config_file", Fixed("")),
@@ -131,7 +150,7 @@ const RULES: &[(&str, Rule)] = &[
     ("connected_slaves", Sum),
     ("min_slaves_good_slaves", Min),
     // Cluster
-    ("cluster_enabled", Fixed("0")),
+    ("cluster_enabled", ByMode("0", "1")),
 ];
 
 /// What becomes of a section's fields that [`RULES`] does not name. Of a section that is not known
@@ -273,6 +292,13 @@ fn merge_field<'a>(
         }
         Status => values().find(|v| *v != "ok").map(str::to_owned),
         Fixed(value) => return Some(Cow::Borrowed(value)),
+        ByMode(standalone, cluster) => {
+            let mode = proxy.map_or(AnnounceMode::Standalone, |info| info.announce_mode);
+            return Some(Cow::Borrowed(match mode {
+                AnnounceMode::Standalone => standalone,
+                AnnounceMode::Cluster => cluster,
+            }));
+        }
         Drop => return None,
         Human(of) => {
             let bytes = merge_field(parts, proxy, section, of).and_then(|v| v.parse().ok());

@@ -349,6 +349,7 @@ impl Worker {
             clients: self.shared.clients.load(Relaxed),
             blocked: self.shared.blocked.load(Relaxed),
             max_clients: self.shared.max_clients(),
+            announce_mode: self.settings.announce_mode,
             section: self.proxy_section(),
         }
     }

@@ -484,7 +484,11 @@ impl Worker {
             Local::Cluster | Local::ClusterMyShardId => self.settings.announced(client),
             _ => Announced::default(),
         };
-        let context = Context { identity: &self.identity, announced: &announced };
+        let context = Context {
+            identity: &self.identity,
+            announced: &announced,
+            announce_mode: self.settings.announce_mode,
+        };
         self.reply.clear();
         let before = client.session.protocol;
         let after = answer(local, args, &mut client.session, context, &mut self.reply);

@@ -208,7 +208,11 @@ impl Worker {
                     let mut reply = Vec::new();
                     if let Some(client) = self.clients.get_mut(index) {
                         let announced = self.settings.announced(client);
-                        let context = Context { identity: &self.identity, announced: &announced };
+                        let context = Context {
+                            identity: &self.identity,
+                            announced: &announced,
+                            announce_mode: self.settings.announce_mode,
+                        };
                         answer(local, &args, &mut client.session, context, &mut reply);
                     }
                     exec.place(i, reply);

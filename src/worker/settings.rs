@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::read_from::Wishes;
 use crate::client::{Announced, Client};
 use crate::config::{
-    Address, ClientAuth, Config, CrossSlot, Listen, OnGap, OnOutcomeUnknown, ReadFrom, Secret,
-    SeveralSlots, is_public,
+    Address, AnnounceMode, ClientAuth, Config, CrossSlot, Listen, OnGap, OnOutcomeUnknown,
+    ReadFrom, Secret, SeveralSlots, is_public,
 };
 use crate::resp::RequestLimits;
 use crate::stream::Stream;
@@ -55,6 +55,8 @@ pub(super) struct Settings {
     pub request: RequestLimits,
     /// For what was let in before: the largest limits that there have been.
     pub accepted: RequestLimits,
+    /// `announce_mode`
+    pub announce_mode: AnnounceMode,
     announce: Option<Address>,
     /// The same for clients with TLS.
     announce_tls: Option<Address>,
@@ -124,6 +126,7 @@ impl Settings {
             held: config.limits.held / workers,
             accepted: request,
             request,
+            announce_mode: config.announce_mode,
             announce: config.announce.clone(),
             announce_tls: config.tls.downstream.announce.clone(),
             handshake_timeout: micros(config.tls.downstream.handshake_timeout),

@@ -110,6 +110,22 @@ fn what_a_client_sees_of_an_unknown_outcome_changes() {
 }
 
 #[test]
+fn the_announced_mode_changes() {
+    let slotway = Slotway::start("announce_mode = \"standalone\"\n");
+    // Of a client that stays.
+    let mut conn = slotway.connect();
+    let mut enabled = || {
+        let info = conn.command(&["INFO", "cluster"]).expect("INFO").text().expect("text");
+        info.lines().find_map(|l| l.strip_prefix("cluster_enabled:")).map(str::to_owned)
+    };
+    assert_eq!(enabled().as_deref(), Some("0"));
+    slotway.change_now("announce_mode = \"cluster\"\n", "changed");
+    assert_eq!(enabled().as_deref(), Some("1"));
+    slotway.change_now("announce_mode = \"standalone\"\n", "changed");
+    assert_eq!(enabled().as_deref(), Some("0"));
+}
+
+#[test]
 fn an_invalid_file_changes_nothing_and_says_why() {
     let slotway = Slotway::start("[limits]\nclients = 50\n");
     let clients = || slotway.metric("slotway_limit", "limit=\"clients\"");

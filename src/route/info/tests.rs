@@ -12,13 +12,29 @@ const STANDALONE: &[u8] = include_bytes!("../../../tests/data/info/standalone.tx
 
 fn merged(parts: &[&[u8]]) -> String {
     let section = "slotway_version:1\nworkers:2\n".into();
-    let proxy = ProxyInfo { clients: 12, blocked: 3, max_clients: 500, section };
+    let proxy =
+        ProxyInfo { clients: 12, blocked: 3, max_clients: 500, section, ..ProxyInfo::default() };
     String::from_utf8(merge_info(parts, Some(&proxy))).unwrap()
 }
 
 fn field(text: &str, name: &str) -> String {
     let value = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
     value.unwrap_or_else(|| panic!("no {name} in {text}")).to_owned()
+}
+
+#[test]
+fn the_mode_is_the_announced_one_on_every_server() {
+    let valkey = b"# Server\r\nserver_mode:cluster\r\n\r\n# Cluster\r\ncluster_enabled:1\r\n";
+    for (announce_mode, mode, enabled) in
+        [(AnnounceMode::Standalone, "standalone", "0"), (AnnounceMode::Cluster, "cluster", "1")]
+    {
+        let proxy = ProxyInfo { announce_mode, ..ProxyInfo::default() };
+        for (parts, name) in [(&PRIMARIES[..], "redis_mode"), (&[&valkey[..]], "server_mode")] {
+            let text = String::from_utf8(merge_info(parts, Some(&proxy))).unwrap();
+            assert_eq!(field(&text, name), mode);
+            assert_eq!(field(&text, "cluster_enabled"), enabled);
+        }
+    }
 }
 
 /// The field of each primary, as numbers.
