@@ -97,6 +97,8 @@ fn a_write_that_is_on_its_way_is_executed_once() {
         assert_eq!(reply.error(), Some(BUSY), "{reply:?}");
     }
     busy_reply(&mut late, &["INCR", KEY], "SCRIPT KILL");
+    let aside = || proxy.metric("slotway_upstream_connections_set_aside", &label);
+    assert_eq!(aside(), 1.0);
     // More of the writer's stays behind what it has under way.
     writer.send(&["INCR", KEY]).expect("to send");
     assert!(ask(&mut late, &["SCRIPT", "KILL"]).is_ok());
@@ -108,6 +110,7 @@ fn a_write_that_is_on_its_way_is_executed_once() {
     let shared = || proxy.metric("slotway_upstream_connections", "state=\"ready\"");
     let connects = proxy.metric("slotway_upstream_connects_total", "");
     common::eventually("it is closed", || shared() < connects);
+    assert_eq!(aside(), 0.0);
 }
 
 #[test]

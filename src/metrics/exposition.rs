@@ -155,6 +155,9 @@ impl View<'_> {
                     family.count(&[&addr, "backoff"], node.connections_backoff);
                 }
             }
+            n if n == names::CONNECTIONS_ASIDE.name => {
+                family.nodes(totals, |node| node.connections_aside);
+            }
             n if n == names::CONNECTS.name => family.nodes(totals, |node| node.connects),
             n if n == names::FAILURES.name => family.nodes(totals, |node| node.failures),
             n if n == names::IN_FLIGHT.name => family.nodes(totals, |node| node.in_flight),

@@ -134,6 +134,7 @@ impl Totals {
             node.connections_ready = 0;
             node.connections_connecting = 0;
             node.connections_backoff = 0;
+            node.connections_aside = 0;
             node.in_flight = 0;
             node.in_flight_bytes = 0;
         }
@@ -153,6 +154,7 @@ fn add_node(sum: &mut NodeStats, one: &NodeStats) {
         (&mut sum.connections_ready, one.connections_ready),
         (&mut sum.connections_connecting, one.connections_connecting),
         (&mut sum.connections_backoff, one.connections_backoff),
+        (&mut sum.connections_aside, one.connections_aside),
         (&mut sum.in_flight, one.in_flight),
         (&mut sum.in_flight_bytes, one.in_flight_bytes),
         (&mut sum.connects, one.connects),

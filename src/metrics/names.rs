@@ -89,6 +89,8 @@ metrics! {
         "Bytes written to clients.";
     CONNECTIONS: Gauge "slotway_upstream_connections" ["node", "state"] "upstream.connections"
         "Connections to a node: ready; connecting, the handshake included; backoff, waiting for the next attempt.";
+    CONNECTIONS_ASIDE: Gauge "slotway_upstream_connections_set_aside" ["node"] ""
+        "Of the connections to a node, those set aside behind a script that keeps it busy: they get no new commands and are closed when the script has ended. At most 8 per node and worker.";
     CONNECTS: Counter "slotway_upstream_connects_total" ["node"] ""
         "Connections to a node made.";
     FAILURES: Counter "slotway_upstream_failures_total" ["node"] "reconnect.min"

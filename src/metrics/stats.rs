@@ -339,6 +339,8 @@ pub struct NodeStats {
     pub connections_connecting: u64,
     /// Gauge: connections waiting for their next attempt.
     pub connections_backoff: u64,
+    /// Gauge: connections set aside behind a script; also counted by their state.
+    pub connections_aside: u64,
     /// Gauge: commands sent or queued and not answered.
     pub in_flight: u64,
     /// Gauge: their bytes.
