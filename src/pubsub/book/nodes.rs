@@ -50,8 +50,10 @@ pub struct Node {
     pub(super) primary: Option<usize>,
     /// It is a primary, with slots.
     pub(super) has_slots: bool,
-    /// It is a primary that has lost all its slots: most likely another was promoted in its place
-    /// and it does not say yet that it is that one's replica. Its notifications would be copies.
+    /// It had slots and has none now. If the topology calls it a primary, most likely another node
+    /// was promoted in its place, and it is that one's replica already or soon: nodes hear of that
+    /// one after the other, so it can be a replica by one topology and a primary by the next. Its
+    /// notifications would be copies.
     stripped: bool,
     /// How many connections that stood it has closed in quick succession, and when the last one.
     cuts: u32,
@@ -98,10 +100,12 @@ impl Book {
             }
         }
         let mut stripped = Vec::new();
-        for node in &mut self.nodes {
-            let had_slots = node.has_slots || node.stripped;
+        let mut before = Vec::with_capacity(self.nodes.len());
+        for (at, node) in self.nodes.iter_mut().enumerate() {
+            let is_replica = node.primary.is_some_and(|primary| primary != at);
+            before.push(node.primary.filter(|_| is_replica));
+            node.stripped |= node.has_slots;
             (node.online, node.primary, node.has_slots) = (false, None, false);
-            node.stripped = had_slots;
         }
         self.primaries.clear();
         for ((node, &at), owns) in snapshot.nodes.iter().zip(&by_index).zip(owns) {
@@ -114,8 +118,8 @@ impl Book {
             if *place.name != *node.server_name() {
                 place.name = node.server_name().into();
             }
-            // One that was dead for a while is stripped still when it comes back.
-            place.stripped &= node.role == Role::Primary && !owns;
+            // One that was dead or a replica in between is stripped still when it comes back.
+            place.stripped &= !owns;
             if node.role != Role::Primary || !node.is_online() {
                 continue;
             }
@@ -141,6 +145,7 @@ impl Book {
         self.by_index = by_index;
         for (at, slot) in stripped {
             let successor = slot.and_then(|slot| self.owner(slot));
+            let successor = successor.or_else(|| before.get(at).copied().flatten());
             if let Some(node) = self.nodes.get_mut(at) {
                 node.primary = successor;
             }

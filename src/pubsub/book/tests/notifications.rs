@@ -75,6 +75,65 @@ fn a_failover_of_notifications_is_one_gap_and_nothing_twice() {
     assert_eq!(desk.entry(Kind::Pattern, SPACE).topic.upstream(), 3);
 }
 
+/// Nodes learn of a failover one after the other: one says that the former primary is a replica,
+/// the next one that it is a primary without slots. It is a replica, so its notifications are copies.
+#[test]
+fn a_former_primary_that_is_called_a_primary_again_is_not_heard() {
+    let mut desk = Desk::new();
+    desk.subscribe(1, Kind::Pattern, SPACE);
+    desk.run();
+    let mut without_slots = failed_over(0);
+    without_slots.nodes[0].role = Role::Primary;
+    without_slots.shards[0].replicas.clear();
+    without_slots.shards.push(Shard { primary: Some(0), replicas: Vec::new() });
+    // As its own view shows it, and then as the others do; twice, and with a failure in between.
+    for snapshot in [
+        failed_over(0),
+        without_slots.clone(),
+        without_slots.clone(),
+        failed_over(0),
+        without_slots.clone(),
+        failed(0),
+        without_slots.clone(),
+    ] {
+        desk.topology(snapshot);
+        desk.run();
+        desk.news(1);
+        desk.message(0, Some(SPACE), "__keyspace@0__:k");
+        assert_eq!(desk.got(SPACE), 0);
+    }
+    desk.message(3, Some(SPACE), "__keyspace@0__:k");
+    assert_eq!(desk.got(SPACE), 1);
+    // Its slots come back to it.
+    desk.topology(cluster());
+    assert_eq!(desk.run(), [format!("+ {SPACE} @0"), format!("- {SPACE} @3")]);
+    desk.news(1);
+    desk.message(0, Some(SPACE), "__keyspace@0__:k");
+    assert_eq!(desk.got(SPACE), 1);
+}
+
+/// While the new primary is not asked yet, its replica stands in for it, whatever it is called.
+#[test]
+fn a_former_primary_stands_in_until_its_successor_is_asked() {
+    let mut desk = Desk::new();
+    desk.subscribe(1, Kind::Pattern, SPACE);
+    desk.run();
+    desk.topology(failed_over(0));
+    let mut without_slots = failed_over(0);
+    without_slots.nodes[0].role = Role::Primary;
+    without_slots.shards[0].replicas.clear();
+    without_slots.shards.push(Shard { primary: Some(0), replicas: Vec::new() });
+    for _ in 0..2 {
+        desk.topology(without_slots.clone());
+        assert!(desk.act(false).iter().all(|action| action == "connect 3"));
+        desk.news(1);
+        desk.message(0, Some(SPACE), "__keyspace@0__:k");
+        assert_eq!(desk.got(SPACE), 1);
+    }
+    desk.book.ready(3);
+    assert_eq!(desk.act(false), [format!("+ {SPACE} @3"), format!("- {SPACE} @0")]);
+}
+
 #[test]
 fn a_killed_primary_is_one_gap_until_its_successor_is_heard() {
     let mut desk = Desk::new();
