@@ -131,6 +131,18 @@ fn order_survives_the_loss_of_workers_connections() {
     scene.end();
 }
 
+/// After a failover the old primary, now a replica, sends notifications of its own, accepts SPUBLISH
+/// and exchanges messages with the new one over the cluster's bus, while nodes do not agree yet
+/// which of the two is the primary. `PUBSUB_FAILOVERS` says how many.
+#[test]
+fn nothing_is_heard_twice_or_out_of_order_in_failovers() {
+    let mut scene = Scene::new(from_env("PUBSUB_SEED").unwrap_or(1));
+    for _ in 0..from_env("PUBSUB_FAILOVERS").unwrap_or(4) {
+        scene.disturb("failover", Scene::fail_over);
+    }
+    scene.end();
+}
+
 /// Subscribers of every kind in both protocols, most topics with two or more, and publishers.
 fn populate(stage: &mut Stage) {
     let channels = || CHANNELS.map(Topic::channel).to_vec();

@@ -259,6 +259,7 @@ impl Book {
         let Some(entry) = self.entries.get(at) else { return Health::Lost };
         let at_home = || entry.home.is_some_and(|home| Self::confirmed(entry, home));
         match entry.class {
+            Class::Shard(_) if entry.former.as_ref().is_some_and(|f| f.is_asked()) => Health::Lost,
             Class::Plain | Class::Shard(_) if at_home() => Health::Whole,
             Class::Plain | Class::Shard(_) => Health::Lost,
             Class::Narrow { pure } => {

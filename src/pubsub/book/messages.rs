@@ -25,6 +25,8 @@ pub struct Run {
     own: bool,
     /// It comes over the bus as well: an echo is possible.
     bus: bool,
+    /// It is held back: see `former`.
+    held: bool,
     kind: Kind,
     start: usize,
     end: usize,
@@ -46,6 +48,7 @@ impl Default for Run {
             takes_others: false,
             own: false,
             bus: false,
+            held: false,
             kind: Kind::Channel,
             start: 0,
             end: 0,
@@ -93,6 +96,13 @@ impl Book {
         }
         let notification = run.everywhere && glob::is_notification(message.channel);
         let mut takes = if notification { run.takes_notifications } else { run.takes_others };
+        if takes && run.held {
+            self.flush(buf, run);
+            (run.start, run.end) = (end, end);
+            self.hold(run.at, buf.get(start..end).unwrap_or_default());
+            run.held = self.is_held(run.at, node);
+            return;
+        }
         if takes && run.bus {
             let frame = buf.get(start..end).unwrap_or_default();
             let now = self.now;
@@ -129,13 +139,15 @@ impl Book {
         run.node = node;
         run.at = at;
         run.kind = message.kind;
-        let heard = entry.home == Some(node) || entry.former.is_some_and(|(f, _)| f == node);
+        let heard =
+            entry.home == Some(node) || entry.former.as_ref().is_some_and(|f| f.node == node);
         run.takes_others = sub.is_some() && heard;
         run.everywhere = entry.topic.everywhere;
         let narrow = matches!(entry.class, Class::Narrow { .. });
         run.takes_notifications = narrow && sub.is_some_and(|s| s.notifies);
         run.own = self.own.contains(&Some(at));
         run.bus = !matches!(entry.class, Class::Narrow { .. });
+        run.held = self.is_held(at, node);
     }
 
     /// Hands the run on. To be done before anything else happens to the book.
@@ -170,7 +182,7 @@ impl Book {
     }
 
     /// `false`: nobody listens.
-    fn hand_on(&mut self, at: usize, bytes: &[u8], starts: &[u32]) -> bool {
+    pub(super) fn hand_on(&mut self, at: usize, bytes: &[u8], starts: &[u32]) -> bool {
         let Some(entry) = self.entries.get(at) else { return false };
         if !entry.listeners.iter().any(|l| l.told) {
             return false;

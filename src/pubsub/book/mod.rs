@@ -68,6 +68,11 @@ enum Sent {
     Unsubscribe {
         topic: Arc<Topic>,
     },
+    /// A PING; see `former`.
+    Farewell {
+        entry: usize,
+        topic: Arc<Topic>,
+    },
     Ping,
 }
 
@@ -128,8 +133,8 @@ struct Entry {
     pinned: bool,
     /// Who had the slot by the last topology that knew.
     owner: Option<usize>,
-    /// The home before this one, as long as it is heard as well, and until when: see `former`.
-    former: Option<(usize, u64)>,
+    /// The home before this one, as long as it is heard: see `former`.
+    former: Option<former::Former>,
     subs: Vec<Sub>,
     /// Of what comes from one node, its home.
     echo: echo::Echo,

@@ -338,7 +338,8 @@ impl Book {
             match sent {
                 Sent::Unsubscribe { topic } => self.ended(&topic),
                 Sent::Again { entry, topic } => self.asked_again(entry, &topic, true),
-                Sent::Subscribe { .. } | Sent::Ping => {}
+                // The former is left when its subscription is dropped.
+                Sent::Subscribe { .. } | Sent::Farewell { .. } | Sent::Ping => {}
             }
         }
     }
@@ -396,7 +397,7 @@ impl Book {
             let Some(entry) = self.entries.get_mut(at) else { continue };
             if entry.leave_at == Some(due) && entry.listeners.is_empty() {
                 self.forget(at);
-            } else if entry.former.is_some_and(|(_, until)| until == due) {
+            } else if entry.former.as_ref().is_some_and(|former| former.until == due) {
                 self.leave_former(at);
                 self.place(at);
             } else if entry.retry == Some(due) {

@@ -33,7 +33,7 @@ impl Book {
             Some(Sent::Unsubscribe { topic }) => {
                 !subscribed && topic.kind == kind && *topic.name == *name
             }
-            Some(Sent::Ping) | None => false,
+            Some(Sent::Farewell { .. } | Sent::Ping) | None => false,
         };
         if !answers {
             if kind == Kind::Shard && !subscribed {
@@ -63,6 +63,10 @@ impl Book {
         count(&self.stats.upstream, kind, 1);
         entry.pinned |= kind == Kind::Shard;
         entry.echo.moved(node, self.now);
+        let at_home = entry.home == Some(node);
+        if at_home {
+            self.home_confirmed(at);
+        }
         self.settle(at, GapReason::NewPrimary);
         // What was refused is served again: two more for each.
         for _ in 0..if retried { 2 } else { 0 } {
@@ -113,6 +117,11 @@ impl Book {
                 self.asked_again(entry, &topic, false);
                 return Ok(());
             }
+            // Answered, whatever it says.
+            Sent::Farewell { entry, topic } => {
+                self.former_answered(entry, node, topic);
+                return Ok(());
+            }
             Sent::Ping => return Ok(()),
         };
         let entry = self.entries.get_mut(at);
@@ -150,6 +159,10 @@ impl Book {
         let place = self.nodes.get_mut(node).ok_or("a node that is not known")?;
         match place.fifo.pop_front() {
             Some(Sent::Ping) => Ok(()),
+            Some(Sent::Farewell { entry, topic }) => {
+                self.former_answered(entry, node, topic);
+                Ok(())
+            }
             _ => Err("a reply where a push must be"),
         }
     }
