@@ -6,10 +6,11 @@ mod common;
 use common::load::while_writing;
 use common::{Proxy, Setting, shared};
 use slotway::cluster::slot_of;
-use slotway::sandbox::{Conn, Reply};
+use slotway::sandbox::{Cluster, ClusterOptions, Conn, Reply};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 /// Writes keys that begin with `prefix`, over all slots.
 fn fill(conn: &mut Conn, prefix: &str, count: usize) -> BTreeSet<String> {
@@ -382,4 +383,142 @@ fn a_primary_that_comes_back_empty_is_not_believed() {
         cluster.settle().expect("a settled cluster");
         over.store(true, Ordering::Relaxed);
     });
+}
+
+/// A primary that restarts without data while all other nodes stand still. It answers commands
+/// without keys although it refuses all others (`CLUSTERDOWN`). Its replica, which has the data, is
+/// promoted before the others go on.
+struct EmptyRestart {
+    cluster: Cluster,
+    proxy: Proxy,
+    keys: BTreeSet<String>,
+}
+
+/// What a client asks, and the command that the empty node must not carry out for it, if there is
+/// one.
+type Question<'a> = (&'a (dyn Fn(&mut Conn) + Sync), Option<&'a str>);
+
+impl EmptyRestart {
+    fn start() -> EmptyRestart {
+        // Nobody takes a node that stands still for failed.
+        let options =
+            ClusterOptions { node_timeout: Duration::from_secs(120), ..Default::default() };
+        let cluster = Cluster::start(options).expect("a cluster");
+        let args = ["timeouts.command=60s", "transactions.cross_slot=split"];
+        let args: Vec<&str> = args.iter().flat_map(|set| ["--set", set]).collect();
+        let proxy = Proxy::start(&cluster, &args);
+        let keys = fill(&mut proxy.connect(), "empty", 600);
+        EmptyRestart { cluster, proxy, keys }
+    }
+
+    /// Asks everything in both protocols while the primary is empty and no other node has noticed.
+    fn ask(&self, questions: &[Question]) {
+        let mut primaries = self.cluster.primaries().expect("primaries");
+        primaries.sort_by_key(|node| *node.slots[0].start());
+        // SCAN begins there.
+        let primary = primaries.remove(0);
+        let replica = self.cluster.replicas_of(&primary).expect("replicas").remove(0);
+        self.cluster.catch_up(&replica).expect("the replica to catch up");
+        // What a connection has shown before does not hold for the next one.
+        for mut conn in [self.proxy.connect(), self.proxy.connect3()] {
+            assert_eq!(conn.command(&["DBSIZE"]).expect("DBSIZE"), Reply::Int(600));
+        }
+        let mut promoter = self.cluster.connect(&replica).expect("a connection");
+        let mut rest = self.cluster.nodes().expect("nodes");
+        rest.retain(|node| node.id != primary.id);
+        rest.iter().for_each(|node| self.cluster.pause(node).expect("to pause it"));
+        self.cluster.kill(&primary).expect("to kill it");
+        thread::scope(|scope| {
+            for connect in [Proxy::connect, Proxy::connect3] {
+                for (ask, _) in questions {
+                    scope.spawn(move || {
+                        let mut conn = connect(&self.proxy);
+                        conn.set_timeout(Some(common::PATIENCE)).expect("a timeout");
+                        ask(&mut conn);
+                    });
+                }
+            }
+            self.cluster.restart(&primary).expect("to restart it");
+            let mut direct = Conn::tcp(primary.addr).expect("a connection");
+            let wanted = 2 * questions.len() as u64;
+            let commands = || questions.iter().filter_map(|(_, command)| *command);
+            let mut carried_out = 0;
+            common::eventually("slotway has come to the empty node", || {
+                let info = direct.command(&["INFO", "commandstats"]).expect("INFO");
+                let stats = info.text().unwrap_or_default();
+                carried_out = commands().map(|c| count(&stats, c, "calls")).sum();
+                carried_out > 0 || count(&stats, "exists", "rejected_calls") >= wanted
+            });
+            // The first thing that the replica reads when it goes on.
+            promoter.send(&["CLUSTER", "FAILOVER", "TAKEOVER"]).expect("to send");
+            self.cluster.resume(&replica).expect("to resume it");
+            assert!(promoter.receive().expect("an answer").is_ok());
+            rest.iter().for_each(|node| self.cluster.resume(node).expect("to resume it"));
+            assert_eq!(carried_out, 0, "the empty node has carried out what it was asked");
+        });
+    }
+}
+
+/// A number out of `INFO commandstats`.
+fn count(stats: &str, command: &str, field: &str) -> u64 {
+    let line = stats.lines().find_map(|l| l.strip_prefix(&format!("cmdstat_{command}:")));
+    let mut fields = line.into_iter().flat_map(|line| line.split(','));
+    let value = fields.find_map(|f| f.strip_prefix(field)?.strip_prefix('='));
+    value.map_or(0, |value| value.parse().expect("a number"))
+}
+
+#[test]
+fn an_empty_primary_has_no_say_in_what_keys_there_are() {
+    let setting = EmptyRestart::start();
+    let keys = &setting.keys;
+    let size = |conn: &mut Conn| {
+        assert_eq!(conn.command(&["DBSIZE"]).expect("DBSIZE"), Reply::Int(600));
+    };
+    let in_transaction = |conn: &mut Conn| {
+        assert!(conn.command(&["MULTI"]).expect("MULTI").is_ok());
+        conn.command(&["DBSIZE"]).expect("DBSIZE");
+        let replies = conn.command(&["EXEC"]).expect("EXEC");
+        assert_eq!(replies, Reply::Array(vec![Reply::Int(600)]));
+    };
+    let list = |conn: &mut Conn| {
+        let list = conn.command(&["KEYS", "empty:*"]).expect("KEYS");
+        let list = list.items().unwrap_or_else(|| panic!("KEYS: {list:?}"));
+        assert_eq!(list.iter().filter_map(Reply::text).collect::<BTreeSet<_>>(), *keys);
+    };
+    let scan = |conn: &mut Conn| {
+        let (all, _) = scan_while(conn, &["COUNT", "100"], |_| {});
+        assert_eq!(those(&all, "empty"), *keys);
+    };
+    let random = |conn: &mut Conn| {
+        let key = conn.command(&["RANDOMKEY"]).expect("RANDOMKEY");
+        assert!(key.text().is_some_and(|key| keys.contains(&key)), "{key:?}");
+    };
+    setting.ask(&[
+        (&size, Some("dbsize")),
+        (&in_transaction, Some("dbsize")),
+        // A read, whose list is thrown away.
+        (&list, None),
+        (&scan, Some("scan")),
+        (&random, Some("randomkey")),
+    ]);
+}
+
+#[test]
+fn what_an_empty_primary_would_change_its_successor_changes() {
+    let setting = EmptyRestart::start();
+    let flush = |conn: &mut Conn| {
+        assert!(conn.command(&["FLUSHALL"]).expect("FLUSHALL").is_ok());
+    };
+    let load = |conn: &mut Conn| {
+        let code = "#!lua name=lib\nredis.register_function('f', function() return 1 end)";
+        let loaded = conn.command(&["FUNCTION", "LOAD", "REPLACE", code]).expect("FUNCTION LOAD");
+        assert_eq!(loaded.text().as_deref(), Some("lib"));
+    };
+    setting.ask(&[(&flush, Some("flushall")), (&load, Some("function|load"))]);
+    for primary in setting.cluster.primaries().expect("primaries") {
+        let mut conn = setting.cluster.connect(&primary).expect("a connection");
+        assert_eq!(conn.command(&["DBSIZE"]).expect("DBSIZE"), Reply::Int(0), "{}", primary.addr);
+        let known = conn.command(&["FUNCTION", "LIST"]).expect("FUNCTION LIST");
+        assert_eq!(known.items().map(<[Reply]>::len), Some(1), "{}", primary.addr);
+    }
 }

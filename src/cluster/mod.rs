@@ -18,7 +18,7 @@ pub use parse::{
     Info, ParseError, Replies, parse_info, parse_node_timeout, parse_replies, parse_shards,
     parse_shards_tls, parse_slots,
 };
-pub use slot::{SLOTS, Slot, hash_tag, slot_of};
+pub use slot::{SLOTS, Slot, hash_tag, key_in_slot, slot_of};
 
 use std::net::SocketAddr;
 

@@ -16,6 +16,20 @@ pub fn slot_of(key: &[u8]) -> Slot {
     Slot(crc16::State::<crc16::XMODEM>::calculate(hash_tag(key)) % SLOTS)
 }
 
+/// A key of `slot`. It is searched for, which takes some 17,000 tries.
+pub fn key_in_slot(slot: Slot) -> [u8; 3] {
+    short_keys().find(|key| slot_of(key) == slot).unwrap_or_default()
+}
+
+/// Printable keys without braces, some in each slot.
+fn short_keys() -> impl Iterator<Item = [u8; 3]> {
+    let letters = b'0'..=b'y';
+    letters.clone().flat_map(move |a| {
+        let last = letters.clone();
+        letters.clone().flat_map(move |b| last.clone().map(move |c| [a, b, c]))
+    })
+}
+
 /// The part of a key that its slot is computed from.
 #[inline]
 pub fn hash_tag(key: &[u8]) -> &[u8] {
@@ -39,6 +53,15 @@ mod tests {
         assert_eq!(slot_of(b"123456789"), Slot(0x31C3 % SLOTS));
         assert_eq!(slot_of(b"foo"), Slot(12182));
         assert_eq!(slot_of(b""), Slot(0));
+    }
+
+    #[test]
+    fn every_slot_has_a_short_key() {
+        let slots: std::collections::HashSet<u16> = short_keys().map(|k| slot_of(&k).0).collect();
+        assert_eq!(slots.len(), usize::from(SLOTS));
+        for slot in [0, 1, 5460, 5461, 16383] {
+            assert_eq!(slot_of(&key_in_slot(Slot(slot))), Slot(slot));
+        }
     }
 
     #[test]

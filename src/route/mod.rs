@@ -229,6 +229,15 @@ impl Router {
         }
     }
 
+    /// It reads or changes data of whole shards and has no key, so that a node that does not serve
+    /// its shard carries it out as well. Without those that go over dedicated connections.
+    pub fn is_keyless_data(&self, command: u16) -> bool {
+        let scans = self.commands.get(usize::from(command)).map(|c| c.behaviour);
+        let spec = self.table.get(CommandId(command));
+        (self.is_for_shards(command) || scans == Some(Behaviour::Scan))
+            && (spec.flags.contains(Flags::READONLY) || spec.flags.contains(Flags::WRITE))
+    }
+
     /// It may keep its connection waiting, and goes over one lent to its client if it may.
     pub fn may_block(&self, command: u16) -> bool {
         let behaviour = self.commands.get(usize::from(command)).map(|c| c.behaviour);

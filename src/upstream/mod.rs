@@ -92,6 +92,8 @@ pub struct Upstream {
     pub pending: PendingQueue,
     /// Its handshake says READONLY: only reads of clients that said it go here.
     pub read_only: bool,
+    /// Since it was made its node has accepted a command with a key of its shard.
+    pub serves_shard: bool,
     /// Scripts that its node need not be given again.
     pub scripts: Noted,
     /// The handshake, while it goes on.
@@ -184,6 +186,7 @@ impl Upstream {
             queue: SendQueue::default(),
             pending: PendingQueue::default(),
             read_only: false,
+            serves_shard: false,
             scripts: Noted::default(),
             handshake: Handshake::default(),
             tail: Vec::new(),
@@ -471,6 +474,7 @@ mod tests {
             tries: 0,
             refused: None,
             before: 0,
+            checks_shard: false,
             started: 0,
             expected: 10,
         }

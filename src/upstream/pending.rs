@@ -62,6 +62,9 @@ pub struct Pending {
     /// Replies that come before the one that is waited for: those of MULTI and of the commands
     /// queued behind it, in the batch that ends with EXEC.
     pub before: u32,
+    /// It is in a transaction behind a read that its node refuses if it does not serve the shard
+    /// (`worker::shard_check`).
+    pub checks_shard: bool,
     /// When its client sent it: microseconds of the worker's clock.
     pub started: u64,
     /// Expected size of the larger of command and reply, bytes. Does not change while it is in a

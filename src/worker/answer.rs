@@ -620,6 +620,7 @@ impl Worker {
         let protocol = Self::protocol_of(&pending);
         let u = self.upstream_as(pending.realm, node, protocol, client as usize);
         self.script_before_again(u, &mut pending, &bytes);
+        let bytes = self.behind_check(u, &mut pending, &bytes).unwrap_or(bytes);
         self.send_owned(u, pending, bytes);
     }
 
@@ -636,6 +637,7 @@ impl Worker {
             flags: 0,
             slot: NO_SLOT,
             before: 0,
+            checks_shard: false,
             expected: 0,
             ..pending
         };

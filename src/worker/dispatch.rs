@@ -201,6 +201,7 @@ impl Worker {
             tries: 0,
             refused: None,
             before: 0,
+            checks_shard: false,
             started,
             expected,
         }
@@ -687,7 +688,7 @@ impl Worker {
                         self.note_write(index, Some(node));
                     }
                     let u = self.upstream_for(node, protocol, index);
-                    self.send(u, pending, frame);
+                    self.send_part(u, pending, frame);
                 }
                 Err(missing) => {
                     let pending = self.pending(dest, command, NO_SLOT, protocol);

@@ -12,6 +12,7 @@ use crate::client::{Errand, Kind};
 use crate::metrics::{Histogram, RetryReason};
 use crate::resp::reply::element_count;
 use crate::resp::write;
+use crate::route::Refusal;
 use crate::route::retry::Class;
 use crate::upstream::{Dest, NO_SLOT};
 
@@ -108,8 +109,11 @@ impl Worker {
                         place.upstream = Some(u);
                     }
                     let dest = Dest::Join { join: j as u32, part: part as u32 };
-                    let pending = self.pending(dest, command, NO_SLOT, protocol);
-                    self.send(u, pending, &frame);
+                    let mut pending = self.pending(dest, command, NO_SLOT, protocol);
+                    match self.keys_behind_check(u, &mut pending, &frame) {
+                        Some(checked) => self.send_owned(u, pending, checked),
+                        None => self.send(u, pending, &frame),
+                    }
                 }
                 Err(text) => {
                     self.end_join(j);
@@ -305,6 +309,20 @@ impl Worker {
         if let Some(u) = current.filter(|&u| self.upstreams.get(u).is_some_and(|up| up.parked)) {
             self.unpark(u);
         }
+    }
+
+    /// A node does not serve its shard: all are asked again.
+    pub(super) fn join_refused(&mut self, j: u32, refusal: &Refusal, text: &str) {
+        let Some(join) = self.end_join(j as usize) else { return };
+        self.stats.redirections[refusal.kind() as usize] += 1;
+        self.want_topology(None);
+        let index = join.client.0 as usize;
+        if let Some(errand) = self.errand(index).filter(|e| e.seq == join.seq) {
+            errand.last = Some(text.to_owned());
+        }
+        let pause = self.no_primary_pause(index);
+        self.count_retry(RetryReason::of(refusal.kind()));
+        self.errand_later(join.client, join.seq, pause);
     }
 
     /// A node's connection is lost in the middle: all are asked again, unless the client has seen

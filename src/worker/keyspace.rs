@@ -88,7 +88,7 @@ impl Worker {
                 // Its client may be gone by now, and another be in its place.
                 if self.has_realm(&pending) {
                     let u = self.upstream_as(pending.realm, node, protocol, index);
-                    self.send(u, pending, &frame);
+                    self.send_part(u, pending, &frame);
                 }
             }
             None if !self.holds.fits(scan.slot, frame.len(), self.settings.held) => {
@@ -162,7 +162,7 @@ impl Worker {
                 match &target {
                     Ok(node) => {
                         let u = self.upstream_for(*node, protocol, index);
-                        self.send(u, pending, line);
+                        self.send_part(u, pending, line);
                     }
                     Err(missing) => self.hold_part(pending, missing, line),
                 }

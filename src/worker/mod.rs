@@ -11,7 +11,8 @@
 //! The parts, in the order in which a command meets them:
 //! - `downstream`: clients: accept, read, write, close
 //! - `dispatch`: a command's plan is carried out; `shards`: parts for a primary that is missing;
-//!   `fairness`: who waits before a long queue
+//!   `shard_check`: parts at a node that may not serve its shard any more; `fairness`: who waits
+//!   before a long queue
 //! - `keyspace`: SCAN and RANDOMKEY
 //! - `transaction`: MULTI … EXEC; `scattered`: over several slots
 //! - `emulation`: commands over several slots that are carried out in steps
@@ -73,6 +74,7 @@ mod scattered;
 mod scripts;
 mod seen;
 mod settings;
+mod shard_check;
 mod shards;
 mod shared;
 mod silence;

@@ -92,7 +92,7 @@ impl Worker {
                 Ok(node) => {
                     pending.flags |= flag::NODE_BOUND;
                     let u = self.upstream_for(node, protocol, index);
-                    self.send(u, pending, frame);
+                    self.send_part(u, pending, frame);
                 }
                 Err(missing) => self.hold_part(pending, &missing, frame),
             }

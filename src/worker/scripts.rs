@@ -242,6 +242,7 @@ impl Worker {
             tries: 0,
             refused: None,
             before: 0,
+            checks_shard: false,
             started: self.now,
             expected: 0,
         }

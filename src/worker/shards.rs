@@ -89,13 +89,16 @@ impl Worker {
     pub(super) fn rebind_refused(&mut self, u: usize, refusal: &Refusal) -> bool {
         use Redirection::{ClusterDown, Loading, MasterDown, ReadOnly};
         let passes = [ClusterDown, Loading, MasterDown, ReadOnly];
-        if !matches!(refusal, Refusal::Later(kind) if passes.contains(kind)) {
-            return false;
-        }
         let Some(up) = self.upstreams.get(u) else { return false };
         let node = up.node;
         let Some(mut pending) = up.pending.front().copied() else { return false };
-        if pending.dest == Dest::Discard || !self.bind_to_shard(node, &mut pending) {
+        let passes = match refusal {
+            Refusal::Later(kind) => passes.contains(kind),
+            // Of the key that is read in front of it.
+            Refusal::Moved(..) => pending.checks_shard,
+            Refusal::Ask(..) => false,
+        };
+        if !passes || pending.dest == Dest::Discard || !self.bind_to_shard(node, &mut pending) {
             return false;
         }
         if let Some(front) = self.upstreams.get_mut(u).and_then(|up| up.pending.front_mut()) {

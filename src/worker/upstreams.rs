@@ -235,6 +235,7 @@ impl Worker {
         let addr = self.nodes.get(node).map(|n| n.addr.to_string());
         tracing::debug!(node = addr, "connected");
         self.scripts_before_all(u);
+        self.check_queued(u);
         self.mark_upstream(u);
     }
 
@@ -600,9 +601,14 @@ impl Worker {
         let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
         let Some(pending) = up.pending.front() else { return Ok(()) };
         let is_error = frame.first() == Some(&b'-');
+        let checks_shard = pending.checks_shard;
         if up.swallowed < pending.before {
             up.unwrapped |= is_error && up.swallowed == 0;
             up.swallowed += 1;
+            if let Dest::Join { join, .. } = pending.dest {
+                self.keys_checked(u, join, frame);
+                return Ok(());
+            }
             if is_error && up.swallowed_error.is_none() {
                 up.swallowed_error = Some(frame.to_vec());
             }
@@ -612,6 +618,9 @@ impl Worker {
         let first = up.swallowed_error.take();
         let unwrapped = std::mem::take(&mut up.unwrapped);
         let dedicated = up.dedicated.is_some();
+        if checks_shard {
+            return self.checked_reply(u, first.as_deref(), frame);
+        }
         let said = match &first {
             Some(first) if is_error && !unwrapped => first,
             _ => frame,

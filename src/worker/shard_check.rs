@@ -1,0 +1,240 @@
+//! Parts of commands without keys (DBSIZE, SCAN, KEYS, FLUSHALL …) at a node that may not serve its
+//! shard any more.
+//!
+//! A node refuses a command with keys while it does not know of a working cluster (`CLUSTERDOWN`)
+//! and when its slots are another node's (`MOVED`). Commands without keys it carries out all the
+//! same. So a primary that was restarted without its data, and whose replica has the data and is
+//! about to be promoted or is so already, counts no keys and says OK to FLUSHALL.
+//!
+//! A node that restarts loses its connections. Therefore the first part on each connection goes in
+//! a transaction behind a read of a key of the shard: if the node refuses the read it carries out
+//! nothing, and the part is treated as refused, as a command with that key would be. Once a node
+//! has accepted the read, later parts on that connection are sent as they are.
+//!
+//! KEYS has a connection of its own, and its list is handed on as it comes. There the read goes in
+//! front of it without a transaction.
+
+use super::Worker;
+use crate::client::{EXEC, MULTI};
+use crate::cluster::{Slot, key_in_slot};
+use crate::resp::reply::error_text;
+use crate::resp::write;
+use crate::route::Refusal;
+use crate::upstream::{Dest, NO_SLOT, Pending, State};
+
+/// Replies before EXEC's: those of MULTI, the read and the command.
+const BEFORE_EXEC: u32 = 3;
+
+/// Appends the read of a key of `slot`.
+fn read_of_slot(frame: &mut Vec<u8>, slot: u16) {
+    write::request(frame, &[b"EXISTS", &key_in_slot(Slot(slot))]);
+}
+
+/// The reply to the command in EXEC's reply, whose first element is the read's.
+fn reply_behind_read(frame: &[u8]) -> Option<&[u8]> {
+    let rest = frame.strip_prefix(b"*2\r\n:")?;
+    let end = memchr::memchr(b'\n', rest)?;
+    rest.get(end + 1..)
+}
+
+/// The command in the transaction `frame`.
+fn command_behind_read(frame: &[u8]) -> Option<&[u8]> {
+    let rest = frame.strip_prefix(MULTI)?.strip_suffix(EXEC)?;
+    // Three lines: the array's length, and each argument's length and text.
+    let mut lines = memchr::memchr_iter(b'\n', rest);
+    rest.get(lines.nth(4)? + 1..)
+}
+
+impl Worker {
+    /// The slot whose key has to be read before `pending` is carried out at `node`, if any.
+    fn slot_to_check(&self, node: u16, pending: &Pending) -> Option<u16> {
+        let is_part = matches!(pending.dest, Dest::Part { .. }) && pending.before == 0;
+        if !is_part || !self.router.is_keyless_data(pending.command) {
+            return None;
+        }
+        let slot = match pending.slot {
+            NO_SLOT => self.nodes.get(usize::from(node))?.shard_slot,
+            slot => slot,
+        };
+        (slot != NO_SLOT).then_some(slot)
+    }
+
+    /// Sends the part of a command for several nodes to the node of connection `u`.
+    pub(super) fn send_part(&mut self, u: usize, mut pending: Pending, frame: &[u8]) {
+        match self.behind_check(u, &mut pending, frame) {
+            Some(checked) => self.send_owned(u, pending, checked),
+            None => self.send(u, pending, frame),
+        }
+    }
+
+    /// The transaction to send in place of `frame`, where connection `u` stands and its node has
+    /// not yet shown that it serves its shard. `None`: `frame` goes as it is. What waits in the
+    /// queue of a connection that does not stand is looked at when it does.
+    #[inline]
+    pub(super) fn behind_check(
+        &self,
+        u: usize,
+        pending: &mut Pending,
+        frame: &[u8],
+    ) -> Option<Vec<u8>> {
+        let up = self.upstreams.get(u)?;
+        if up.serves_shard || up.state != State::Ready {
+            return None;
+        }
+        self.with_check(up.node, pending, frame)
+    }
+
+    #[cold]
+    fn with_check(&self, node: u16, pending: &mut Pending, frame: &[u8]) -> Option<Vec<u8>> {
+        let slot = self.slot_to_check(node, pending)?;
+        pending.checks_shard = true;
+        pending.before = BEFORE_EXEC;
+        let mut checked = MULTI.to_vec();
+        read_of_slot(&mut checked, slot);
+        checked.extend_from_slice(frame);
+        checked.extend_from_slice(EXEC);
+        Some(checked)
+    }
+
+    /// Connection `u` has just been made, and nothing in its queue has been sent.
+    pub(super) fn check_queued(&mut self, u: usize) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        up.serves_shard = false;
+        let node = up.node;
+        if up.dedicated.is_some() {
+            return;
+        }
+        let Some(up) = self.upstreams.get(u) else { return };
+        if !up.pending.iter().any(|p| self.slot_to_check(node, p).is_some()) {
+            return;
+        }
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let waiting = up.take_unsent(&mut self.pool, |_| true);
+        for (mut pending, frame) in waiting {
+            let checked = self.with_check(node, &mut pending, &frame);
+            self.send_owned(u, pending, checked.unwrap_or(frame));
+        }
+    }
+
+    /// The reply to EXEC where the first command of connection `u` is a part behind a read. `first`
+    /// is the first error among the replies before.
+    #[cold]
+    pub(super) fn checked_reply(
+        &mut self,
+        u: usize,
+        first: Option<&[u8]>,
+        frame: &[u8],
+    ) -> Result<(), String> {
+        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
+        if frame.first() != Some(&b'-') {
+            up.serves_shard = true;
+            let reply = reply_behind_read(frame).ok_or("no reply to EXEC")?;
+            if reply.first() == Some(&b'-') && self.refused(u, reply) {
+                return Ok(());
+            }
+            return self.answer_first(u, reply);
+        }
+        let said = first.unwrap_or(frame);
+        let node = up.node;
+        let refusal = self.nodes.get(usize::from(node)).and_then(|n| Refusal::parse(said, &n.addr));
+        let mut serves = false;
+        let again = match &refusal {
+            // Only the owner of a slot tells where its key may be. And a slot that is now another
+            // shard's says nothing against the node.
+            Some(Refusal::Ask(..)) => {
+                serves = true;
+                true
+            }
+            Some(Refusal::Moved(_, addr)) => {
+                let shard = |n: u16| self.nodes.get(usize::from(n)).map(|n| n.shard_slot);
+                self.known_node(addr).is_some_and(|named| shard(named) != shard(node))
+            }
+            Some(Refusal::Later(_)) => false,
+            // It is about the command itself, which is sent once more to be refused in its own
+            // words; or the user may not read the key, and nothing can be found out.
+            None => {
+                serves = error_text(said).is_some_and(|text| text.starts_with(b"NOPERM"));
+                true
+            }
+        };
+        if !again {
+            return match self.refused(u, said) {
+                true => Ok(()),
+                false => self.answer_first(u, said),
+            };
+        }
+        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
+        up.serves_shard |= serves;
+        let Some(mut pending) = up.pending.pop_front() else { return Ok(()) };
+        let transaction = up.queue.take_front(pending.len as usize, &mut self.pool);
+        let command = command_behind_read(&transaction).unwrap_or_default();
+        pending.checks_shard = false;
+        pending.before = 0;
+        self.send(u, pending, command);
+        Ok(())
+    }
+
+    /// The bytes to send for KEYS over connection `u`, with the read in front of it where the node
+    /// has not yet shown that it serves its shard.
+    pub(super) fn keys_behind_check(
+        &self,
+        u: usize,
+        pending: &mut Pending,
+        frame: &[u8],
+    ) -> Option<Vec<u8>> {
+        let up = self.upstreams.get(u).filter(|up| !up.serves_shard)?;
+        let slot = self.nodes.get(usize::from(up.node))?.shard_slot;
+        if slot == NO_SLOT {
+            return None;
+        }
+        pending.before = 1;
+        let mut checked = Vec::new();
+        read_of_slot(&mut checked, slot);
+        checked.extend_from_slice(frame);
+        Some(checked)
+    }
+
+    /// The reply to the read in front of KEYS. If the node refuses it, connection `u` is closed and
+    /// the list that follows is not read.
+    #[cold]
+    pub(super) fn keys_checked(&mut self, u: usize, join: u32, frame: &[u8]) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let Some(text) = error_text(frame) else {
+            up.serves_shard = true;
+            return;
+        };
+        let node = self.nodes.get(usize::from(up.node));
+        match node.and_then(|node| Refusal::parse(frame, &node.addr)) {
+            None | Some(Refusal::Ask(..)) => {}
+            Some(refusal) => {
+                let text = String::from_utf8_lossy(text).into_owned();
+                self.join_refused(join, &refusal, &text);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_comes_out_of_its_transaction_as_it_went_in() {
+        let command = b"*2\r\n$8\r\nFLUSHALL\r\n$5\r\nASYNC\r\n";
+        for slot in [0, 1, 100, 8191, 16383] {
+            let mut frame = MULTI.to_vec();
+            read_of_slot(&mut frame, slot);
+            frame.extend_from_slice(command);
+            frame.extend_from_slice(EXEC);
+            assert_eq!(command_behind_read(&frame), Some(command.as_slice()));
+        }
+    }
+
+    #[test]
+    fn the_commands_reply_follows_the_reads() {
+        assert_eq!(reply_behind_read(b"*2\r\n:0\r\n:200\r\n"), Some(b":200\r\n".as_slice()));
+        let scan = b"*2\r\n:1\r\n*2\r\n$1\r\n0\r\n*0\r\n";
+        assert_eq!(reply_behind_read(scan), Some(b"*2\r\n$1\r\n0\r\n*0\r\n".as_slice()));
+        assert_eq!(reply_behind_read(b"*-1\r\n"), None);
+    }
+}
