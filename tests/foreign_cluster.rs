@@ -354,3 +354,79 @@ fn a_replica_that_has_joined_another_cluster_is_not_read_from_over_a_standing_co
     }
     assert_eq!(gets(&mut direct), before, "it was read from");
 }
+
+/// A primary without keys is reset and becomes a cluster of its own, with the slots that it had. Its
+/// connections stand meanwhile, and no other node can say what has happened.
+#[test]
+fn a_primary_that_has_left_for_another_cluster_is_not_written_to_over_a_standing_connection() {
+    // Nobody takes a node that stands still for failed.
+    let node_timeout = Duration::from_secs(120);
+    let options = ClusterOptions { replicas: 3, node_timeout, ..ClusterOptions::default() };
+    let ours = Cluster::start(options).expect("a cluster");
+    let set = ["replicas.check=100ms", "timeouts.connect=300ms", "timeouts.command=25s"];
+    let args: Vec<&str> = set.iter().flat_map(|set| ["--set", set]).collect();
+    let proxy = Proxy::start(&ours, &[&OFTEN[..], &args].concat());
+    let primary = ours.primaries().expect("primaries").remove(0);
+    let replica = ours.replicas_of(&primary).expect("replicas").remove(0);
+    let key = key_of(&primary);
+    let list = format!("{{{key}}}list");
+    let mut conns = [proxy.connect(), proxy.connect3()];
+    for conn in &mut conns {
+        assert_eq!(conn.command(&["GET", &key]).expect("GET").text(), None);
+    }
+    let mut blocked = proxy.connect();
+    blocked.send(&["BLPOP", &list, "0"]).expect("to send");
+    let mut subscriber = proxy.connect3();
+    subscriber.send(&["SSUBSCRIBE", &key]).expect("to send");
+    subscriber.receive().expect("a confirmation");
+    let mut direct = Conn::tcp(primary.addr).expect("a connection");
+    let mut info = |section: &str| -> String {
+        direct.command(&["INFO", section]).expect("INFO").text().unwrap_or_default()
+    };
+    common::eventually("BLPOP waits at the node", || info("clients").contains("blocked_clients:1"));
+    // The others would soon forget its address. They stand still, so that nobody does.
+    let mut rest = ours.nodes().expect("nodes");
+    rest.retain(|node| node.id != primary.id);
+    let mut promoter = ours.connect(&replica).expect("a connection");
+    rest.iter().for_each(|node| ours.pause(node).expect("to pause it"));
+    let mut stranger = Conn::tcp(primary.addr).expect("a connection");
+    assert!(stranger.command(&["CLUSTER", "RESET", "HARD"]).expect("RESET").is_ok());
+    let all = ["CLUSTER", "ADDSLOTSRANGE", "0", "16383"];
+    assert!(stranger.command(&all).expect("ADDSLOTSRANGE").is_ok());
+    common::eventually("the new cluster is ok", || {
+        let info = stranger.command(&["CLUSTER", "INFO"]).expect("INFO").text();
+        info.unwrap_or_default().contains("cluster_state:ok")
+    });
+    let found = || proxy.metric("slotway_upstream_strangers_total", "");
+    common::eventually("slotway has noticed", || found() > 0.0);
+    common::eventually("all connections are closed", || {
+        let list = stranger.command(&["CLIENT", "LIST"]).expect("CLIENT LIST").text();
+        let list = list.unwrap_or_default();
+        ["get", "blpop", "ssubscribe"].iter().all(|c| !list.contains(&format!("cmd={c} ")))
+    });
+    for (conn, value) in conns.iter_mut().zip(["a", "b"]) {
+        conn.send(&["APPEND", &key, value]).expect("to send");
+    }
+    // So that there is somebody to write to.
+    promoter.send(&["CLUSTER", "FAILOVER", "TAKEOVER"]).expect("to send");
+    rest.iter().for_each(|node| ours.resume(node).expect("to resume it"));
+    assert!(promoter.receive().expect("an answer").is_ok());
+    for conn in &mut conns {
+        assert!(conn.receive().expect("an answer").int().is_some());
+    }
+    let pushed = conns[0].command(&["LPUSH", &list, "x"]).expect("LPUSH");
+    assert_eq!(pushed, Reply::Int(1));
+    let popped = blocked.receive().expect("BLPOP's answer");
+    assert_eq!(popped.items().map(<[Reply]>::len), Some(2), "{popped:?}");
+    common::eventually("the subscription is where it belongs", || {
+        conns[0].command(&["SPUBLISH", &key, "hello"]).expect("SPUBLISH") == Reply::Int(1)
+    });
+    let mut ours = Conn::tcp(replica.addr).expect("a connection");
+    let size = ours.command(&["STRLEN", &key]).expect("STRLEN");
+    assert_eq!(size, Reply::Int(2));
+    assert_eq!(stranger.command(&["DBSIZE"]).expect("DBSIZE"), Reply::Int(0));
+    let seen = info("commandstats");
+    for command in ["append", "lpush", "spublish"] {
+        assert!(!seen.contains(&format!("cmdstat_{command}:")), "{command} came: {seen}");
+    }
+}

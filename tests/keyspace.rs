@@ -483,11 +483,12 @@ fn an_empty_primary_has_no_say_in_what_keys_there_are() {
     let list = |conn: &mut Conn| {
         let list = conn.command(&["KEYS", "empty:*"]).expect("KEYS");
         let list = list.items().unwrap_or_else(|| panic!("KEYS: {list:?}"));
-        assert_eq!(list.iter().filter_map(Reply::text).collect::<BTreeSet<_>>(), *keys);
+        let list = list.iter().filter_map(Reply::text).collect();
+        assert_eq!(keys.difference(&list).count(), 0, "KEYS left keys out");
     };
     let scan = |conn: &mut Conn| {
         let (all, _) = scan_while(conn, &["COUNT", "100"], |_| {});
-        assert_eq!(those(&all, "empty"), *keys);
+        assert_eq!(keys.difference(&those(&all, "empty")).count(), 0, "SCAN left keys out");
     };
     let random = |conn: &mut Conn| {
         let key = conn.command(&["RANDOMKEY"]).expect("RANDOMKEY");

@@ -744,7 +744,9 @@ pub static KEYS: &[Key] = &[
         path: "replicas.check",
         change: Change::Now,
         flag: None,
-        doc: "How often slotway asks each primary and replica (CLUSTER MYID, INFO replication), \
+        doc: "How often slotway asks each node whether it is still the one that the topology has at \
+              its address (CLUSTER MYID): connections to one that is not are closed. Primaries and \
+              replicas are also asked for INFO replication, \
               from the first moment with a read_from other than \"primary\" or \
               replicas.in_failover = \"read\", otherwise once a client has said READONLY. A \
               replica that does not answer within timeouts.connect or has become another node, \

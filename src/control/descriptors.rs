@@ -18,8 +18,9 @@ const BASE: usize = 16;
 const PER_WORKER: usize = 2;
 /// A listener's socket, its copy for a reload, and a connection that is being refused.
 const PER_LISTENER: usize = 3;
-/// Of each node: the control thread's connection, and the pub/sub hub's.
-const PER_NODE: usize = 2;
+/// Of each node: the control thread's connections (for the topology, and to verify its identity),
+/// and the pub/sub hub's.
+const PER_NODE: usize = 3;
 /// Connections to nodes that the control thread makes beside these (probes, logins), and its own.
 const CONTROL: usize = 6;
 /// Idle dedicated connections that a worker keeps.
@@ -97,12 +98,11 @@ impl Demand {
     /// Descriptors of everything but clients, dedicated connections and users' connections.
     fn fixed(&self, admin: usize) -> usize {
         let kinds = if self.replicas { 2 } else { 1 };
-        let control = if self.replicas { PER_NODE + 1 } else { PER_NODE };
         BASE + CONTROL
             + admin
             + self.workers * (PER_WORKER + self.per_user() * self.connections * kinds)
             + self.listeners * PER_LISTENER
-            + self.nodes_to_be() * control
+            + self.nodes_to_be() * PER_NODE
     }
 
     /// Descriptors that are enough for everything that the configuration allows.
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn what_is_short_is_shared() {
-        let tight = DEMAND.share(Some(100));
+        let tight = DEMAND.share(Some(107));
         assert!((10..40).contains(&tight.clients), "{tight:?}");
         assert!(tight.dedicated >= 4, "{tight:?}");
         let usual = DEMAND.share(Some(1024));

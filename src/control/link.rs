@@ -12,6 +12,7 @@ use crate::cluster::{Health, Identity, NodeAddr, Snapshot};
 use crate::command::CommandTable;
 use crate::metrics::WorkerStats;
 use crate::proxy_protocol::Endpoints;
+use crate::upstream::HandshakeError;
 use crate::worker::{Answered, Inquiry};
 
 /// An accepted client connection, in non-blocking mode.
@@ -95,6 +96,8 @@ pub enum ToWorker {
     Pause(Pause),
     /// What was seen of a node that was silent.
     Probed(Probed),
+    /// Connections to this node are to be closed: it has become another.
+    Stranger(Arc<Stranger>),
     /// A script keeps this node busy.
     Busy(BusyNode),
     /// Fail, to show what comes of it.
@@ -134,6 +137,25 @@ pub struct Probed {
     pub verdict: Verdict,
     /// When it was begun: it says nothing of connections that fell silent later.
     pub begun: Instant,
+}
+
+/// Another node answers at a node's address.
+#[derive(Debug, Clone)]
+pub struct Stranger {
+    /// The address.
+    pub socket: SocketAddr,
+    /// The ID that the topology has there.
+    pub expected: Box<str>,
+    /// The ID of the node that answers.
+    pub found: Box<str>,
+}
+
+impl Stranger {
+    /// Why a connection to it is closed.
+    pub fn why(&self) -> String {
+        let (found, expected) = (self.found.clone(), self.expected.clone());
+        HandshakeError::Stranger { found, expected }.to_string()
+    }
 }
 
 /// A node that answers everybody with BUSY, as a script runs.

@@ -33,7 +33,9 @@ mod wire;
 
 pub use accept::is_exhausted;
 pub use descriptors::{Budget, MAX_IDLE_DEDICATED, Spare};
-pub use link::{Arrival, BusyNode, Downstream, Probed, ToControl, ToWorker, Verdict, WorkerHandle};
+pub use link::{
+    Arrival, BusyNode, Downstream, Probed, Stranger, ToControl, ToWorker, Verdict, WorkerHandle,
+};
 pub use look::is_refusal;
 pub use pool::{Pool, Scrape};
 pub use reload::{Reload, ReloadStats};

@@ -1,11 +1,13 @@
-//! Looks at the replicas: whether they are connected to their primaries, how far they are behind,
-//! and in which zone they are.
+//! Verifies once per `replicas.check` that every node is still the one that the topology has at its
+//! address: a node that is reset, and may have joined another cluster, keeps its connections. All
+//! connections to one that is not are closed.
 //!
-//! Asked once per `replicas.check`, and again when the topology changes; of each shard the primary
-//! first, then its replicas, so that a replica seems a little less behind than it is rather than
-//! more. Nobody is asked before somebody reads from replicas.
+//! From the moment that somebody reads from replicas, looks at these as well: whether they are
+//! connected to their primaries, how far they are behind, and in which zone they are. That is asked
+//! again when the topology changes; of each shard the primary first, then its replicas, so that a
+//! replica seems a little less behind than it is rather than more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -14,14 +16,17 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use super::link::{Stranger, ToWorker};
 use super::node::{AskError, NodeConn};
 use super::pool::Pool;
 use super::status::Status;
 use super::topology::jittered;
 use crate::cluster::{
-    Health, LagLimits, Node, NodeHealth, Replication, Unfit, parse_replication, parse_zone,
+    Health, LagLimits, Node, NodeAddr, NodeHealth, Replication, Unfit, parse_replication,
+    parse_zone,
 };
 use crate::config::{Config, InFailover, ReadFrom};
+use crate::pubsub::ToHub;
 use crate::tls::Tls;
 
 /// Whether replicas are to be looked at, and when.
@@ -65,15 +70,9 @@ impl Wish {
             self.wake.notify_one();
         }
     }
-
-    async fn wanted(&self) {
-        while !self.wanted.load(Relaxed) {
-            self.wake.notified().await;
-        }
-    }
 }
 
-/// The one task that looks at replicas.
+/// The one task that verifies nodes and looks at replicas.
 pub struct Replicas {
     config: Arc<Config>,
     pool: Arc<Pool>,
@@ -96,8 +95,9 @@ struct Kept {
 /// What came of asking one node.
 struct Asked {
     node: Node,
-    /// `None` in it: it answered something else, so nothing is known against it.
-    answer: Option<(Kept, Option<Replication>)>,
+    /// `None` in it: it answered something else, so nothing is known against it, or it was not
+    /// asked more than for its ID.
+    answer: Result<(Kept, Option<Replication>), AskError>,
 }
 
 impl Replicas {
@@ -119,9 +119,8 @@ impl Replicas {
     pub async fn run(mut self) {
         let pool = Arc::clone(&self.pool);
         loop {
-            pool.replicas.wanted().await;
             self.config = pool.config();
-            self.look().await;
+            self.look(pool.replicas.is_on()).await;
             tokio::select! {
                 () = tokio::time::sleep(jittered(self.config.replicas.check, 10)) => {}
                 () = pool.replicas.wake.notified() => {}
@@ -129,17 +128,28 @@ impl Replicas {
         }
     }
 
-    async fn look(&mut self) {
+    /// Asks all nodes: for their IDs, and with `replicas` for what makes replicas fit to be read
+    /// from.
+    async fn look(&mut self, replicas: bool) {
         let snapshot = Arc::clone(&self.status.topology().snapshot);
         let node = |&i: &u16| snapshot.nodes.get(usize::from(i));
         let mut kept = std::mem::take(&mut self.connections);
         let mut take = |node: &Node| (node.clone(), node.socket.and_then(|s| kept.remove(&s)));
         let mut shards = JoinSet::new();
-        for shard in &snapshot.shards {
-            let primary = shard.primary.as_ref().and_then(node).map(&mut take);
+        let mut looked_at: HashSet<&NodeAddr> = HashSet::new();
+        for shard in snapshot.shards.iter().filter(|_| replicas) {
+            let primary = shard.primary.as_ref().and_then(node);
             let online = shard.replicas.iter().filter_map(node).filter(|n| n.is_online());
-            let replicas: Vec<_> = online.map(&mut take).collect();
+            let online: Vec<_> = online.collect();
+            looked_at.extend(primary.iter().chain(&online).map(|node| &node.addr));
+            let replicas: Vec<_> = online.into_iter().map(&mut take).collect();
+            let primary = primary.map(&mut take);
             shards.spawn(ask_shard(primary, replicas, access(&self.config, &self.pool)));
+        }
+        let mut others = JoinSet::new();
+        for node in snapshot.nodes.iter().filter(|node| !looked_at.contains(&node.addr)) {
+            let (node, kept) = take(node);
+            others.spawn(ask(node, kept, access(&self.config, &self.pool), false));
         }
         let limits = LagLimits {
             silence: self.config.replicas.max_lag,
@@ -151,12 +161,12 @@ impl Replicas {
             let Ok((primary, replicas)) = asked else { continue };
             let offset = primary
                 .as_ref()
-                .and_then(|p| p.answer.as_ref())
+                .and_then(|p| p.answer.as_ref().ok())
                 .and_then(|(_, said)| said.filter(|said| said.primary))
                 .map(|said| said.offset);
             for asked in primary.into_iter().chain(replicas) {
-                let strange = matches!(asked.answer, Some((_, None)));
-                if strange && !std::mem::replace(&mut self.blind, true) {
+                let odd = matches!(asked.answer, Ok((_, None)));
+                if odd && !std::mem::replace(&mut self.blind, true) {
                     let node = asked.node.addr.to_string();
                     warn!(
                         node,
@@ -165,20 +175,38 @@ impl Replicas {
                     );
                 }
                 let unfit = match &asked.answer {
-                    None => Some(Unfit::Unreachable),
-                    Some((_, said)) => said.and_then(|said| said.unfit(offset, limits)),
+                    Err(_) => Some(Unfit::Unreachable),
+                    Ok((_, said)) => said.and_then(|said| said.unfit(offset, limits)),
                 };
-                let told = asked.answer.as_ref().and_then(|(kept, _)| kept.zone.clone());
+                let told = asked.answer.as_ref().ok().and_then(|(kept, _)| kept.zone.clone());
                 let zone = self.mapped(&asked.node).or(told);
                 health.insert(asked.node.addr.clone(), NodeHealth { unfit, zone });
-                if let (Some(socket), Some((kept, _))) = (asked.node.socket, asked.answer)
-                    && kept.conn.is_usable()
-                {
-                    self.connections.insert(socket, kept);
-                }
+                self.verified(asked);
             }
         }
-        self.tell(health);
+        while let Some(asked) = others.join_next().await {
+            // As above.
+            let Ok(asked) = asked else { continue };
+            self.verified(asked);
+        }
+        if replicas {
+            self.tell(health);
+        }
+    }
+
+    /// Keeps the connection to a node that is the one that is meant; has all others closed to one
+    /// that is not.
+    fn verified(&mut self, asked: Asked) {
+        let Some(socket) = asked.node.socket else { return };
+        match asked.answer {
+            Ok((kept, _)) if kept.conn.is_usable() => {
+                self.connections.insert(socket, kept);
+            }
+            Err(AskError::Stranger { found, expected }) => {
+                self.pool.tell_stranger(Stranger { socket, expected, found });
+            }
+            _ => {}
+        }
     }
 
     /// The zone that the configuration says the node is in.
@@ -217,6 +245,14 @@ impl Replicas {
     }
 }
 
+impl Pool {
+    fn tell_stranger(&self, stranger: Stranger) {
+        let stranger = Arc::new(stranger);
+        self.tell_hub(ToHub::Stranger(Arc::clone(&stranger)));
+        self.tell(|| ToWorker::Stranger(Arc::clone(&stranger)));
+    }
+}
+
 type Place = (Node, Option<Kept>);
 /// What it takes to connect.
 type Access = (Arc<Config>, Arc<Tls>);
@@ -231,52 +267,62 @@ async fn ask_shard(
     (config, tls): Access,
 ) -> (Option<Asked>, Vec<Asked>) {
     let primary = match primary {
-        Some((node, kept)) => Some(ask(node, kept, (Arc::clone(&config), Arc::clone(&tls))).await),
+        Some((node, kept)) => {
+            Some(ask(node, kept, (Arc::clone(&config), Arc::clone(&tls)), true).await)
+        }
         None => None,
     };
     let mut asking = JoinSet::new();
     for (node, kept) in replicas {
-        asking.spawn(ask(node, kept, (Arc::clone(&config), Arc::clone(&tls))));
+        asking.spawn(ask(node, kept, (Arc::clone(&config), Arc::clone(&tls)), true));
     }
     (primary, asking.join_all().await)
 }
 
-async fn ask(node: Node, kept: Option<Kept>, (config, tls): Access) -> Asked {
+/// Asks one node for its ID, and with `replication` for that, too.
+async fn ask(node: Node, kept: Option<Kept>, (config, tls): Access, replication: bool) -> Asked {
     let answer = match node.socket {
-        Some(socket) => replication(socket, &node, kept, &config, &tls).await,
-        None => None,
+        Some(socket) => answer(socket, &node, kept, (&config, &tls), replication).await,
+        None => Err(AskError::Io(std::io::ErrorKind::AddrNotAvailable.into())),
     };
     Asked { node, answer }
 }
 
-async fn replication(
+async fn answer(
     socket: SocketAddr,
     node: &Node,
     kept: Option<Kept>,
-    config: &Arc<Config>,
-    tls: &Arc<Tls>,
-) -> Option<(Kept, Option<Replication>)> {
+    (config, tls): (&Arc<Config>, &Arc<Tls>),
+    replication: bool,
+) -> Result<(Kept, Option<Replication>), AskError> {
     if let Some(mut kept) = kept {
-        // A node that was reset, and may have joined another cluster, keeps its connections.
-        let verified = kept.conn.verify(&node.id).await;
-        let asked = match verified {
-            Ok(()) => kept.conn.ask(&["INFO", "replication"]).await,
+        let asked = match kept.conn.verify(&node.id).await {
+            Ok(()) => ask_replication(&mut kept.conn, replication).await,
             Err(error) => Err(error),
         };
         match asked {
-            Ok(reply) => return Some((kept, parse_replication(&reply))),
+            Ok(said) => return Ok((kept, said)),
             // It had its time, or has become another node.
-            Err(AskError::Timeout(_) | AskError::Stranger { .. }) => return None,
+            Err(error @ (AskError::Timeout(_) | AskError::Stranger { .. })) => return Err(error),
             // A kept connection may have died of old age, which says nothing about its node.
             Err(_) => {}
         }
     }
-    let mut conn =
-        NodeConn::connect(socket, node.server_name(), &node.id, config, tls).await.ok()?;
-    let reply = conn.ask(&["INFO", "replication"]).await.ok()?;
+    let mut conn = NodeConn::connect(socket, node.server_name(), &node.id, config, tls).await?;
+    let said = ask_replication(&mut conn, replication).await?;
     let mut zone = None;
     if config.read_from == ReadFrom::Zone {
-        zone = parse_zone(&conn.ask(&["INFO", "server"]).await.ok()?).map(Into::into);
+        zone = parse_zone(&conn.ask(&["INFO", "server"]).await?).map(Into::into);
     }
-    Some((Kept { conn, zone }, parse_replication(&reply)))
+    Ok((Kept { conn, zone }, said))
+}
+
+async fn ask_replication(
+    conn: &mut NodeConn,
+    wanted: bool,
+) -> Result<Option<Replication>, AskError> {
+    match wanted {
+        true => Ok(parse_replication(&conn.ask(&["INFO", "replication"]).await?)),
+        false => Ok(None),
+    }
 }

@@ -23,7 +23,7 @@ use super::{Batch, GapReason, HubHandle, HubStats, News, ToHub};
 use crate::buf::Pool;
 use crate::cluster::Snapshot;
 use crate::config::Config;
-use crate::control::{ToControl, ToWorker, WorkerHandle};
+use crate::control::{Stranger, ToControl, ToWorker, WorkerHandle};
 use crate::hash::IntMap;
 use crate::lines::Lines;
 use crate::sparsely;
@@ -250,6 +250,7 @@ impl<'a> Desk<'a> {
                     self.room.topology = Some(Arc::clone(&snapshot));
                     self.book.topology(snapshot);
                 }
+                ToHub::Stranger(stranger) => self.stranger_answers(&stranger),
                 ToHub::Wishes { worker, wishes } => {
                     for wish in wishes {
                         self.book.wish(worker, wish);
@@ -442,6 +443,21 @@ impl<'a> Desk<'a> {
     /// The connection was closed, or could not be made.
     fn lost(&mut self, node: usize, why: &str) {
         self.gone(node, why, true);
+    }
+
+    /// The node at this address has become another while its connection stood.
+    fn stranger_answers(&mut self, stranger: &Stranger) {
+        for node in 0..self.conns.len() {
+            let ready = matches!(self.conns.get(node), Some(Some(c)) if c.state == State::Ready);
+            let place = self.book.node(node);
+            if ready
+                && place.is_some_and(|place| {
+                    place.socket == Some(stranger.socket) && place.id == stranger.expected
+                })
+            {
+                self.gone(node, &stranger.why(), false);
+            }
+        }
     }
 
     /// The connection is gone. A node that has closed it (`closed`) may take another at once; one

@@ -35,6 +35,8 @@ pub enum ToHub {
     },
     /// The topology.
     Topology(Arc<Snapshot>),
+    /// The connection to this node is to be closed: it has become another.
+    Stranger(Arc<crate::control::Stranger>),
     /// Run by this configuration from now on.
     Config(Arc<crate::config::Config>),
     /// What a worker wished for in one turn.

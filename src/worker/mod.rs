@@ -752,6 +752,7 @@ impl Worker {
                 ToWorker::Read(barrier) => self.barriers.push((self.stats.turns, barrier)),
                 ToWorker::OthersHaveRead(id) => self.others_have_read(id),
                 ToWorker::Probed(probed) => self.probed(&probed),
+                ToWorker::Stranger(stranger) => self.stranger_answers(&stranger),
                 ToWorker::Busy(busy) => self.node_is_busy(&busy),
                 #[cfg(debug_assertions)]
                 ToWorker::Fail => panic!("told to fail"),

@@ -12,7 +12,7 @@
 //! a quiet night does not find out that the other end is gone.
 
 use super::Worker;
-use crate::control::{Probed, ToControl, Verdict};
+use crate::control::{Probed, Stranger, ToControl, Verdict};
 use crate::stream::Stream;
 use crate::upstream::{Dest, State, Upstream, flag};
 
@@ -120,6 +120,25 @@ impl Worker {
         if probed.verdict == Verdict::Unreachable {
             let idle: Vec<usize> = idle.into_iter().filter(|u| self.idle.contains(u)).collect();
             idle.into_iter().for_each(|u| self.close_dedicated(u));
+        }
+    }
+
+    /// The node at this address has become another while connections to it stood: they are closed.
+    /// New ones verify who answers.
+    pub(super) fn stranger_answers(&mut self, stranger: &Stranger) {
+        let stands = |up: &Upstream| {
+            let node = self.nodes.get(usize::from(up.node));
+            up.state == State::Ready
+                && node.is_some_and(|node| {
+                    node.socket == Some(stranger.socket) && *node.id == *stranger.expected
+                })
+        };
+        let standing = self.upstreams.iter().filter(|(_, up)| stands(up));
+        for u in standing.map(|(u, _)| u).collect::<Vec<_>>() {
+            // Closing one may have closed others, such as those of the same KEYS.
+            if self.upstreams.get(u).is_some_and(|up| up.state == State::Ready) {
+                self.lost(u, &stranger.why());
+            }
         }
     }
 
