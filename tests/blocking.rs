@@ -447,6 +447,52 @@ fn a_lost_command_that_is_not_sent_again_is_not_said_to_have_done_nothing() {
     }
 }
 
+/// The other client that takes the only dedicated connection is there before the command is sent again.
+#[test]
+fn a_lost_command_that_limits_dedicated_refuses_is_not_said_to_have_done_nothing() {
+    let options = ClusterOptions { replicas: 0, ..ClusterOptions::default() };
+    let cluster = Cluster::start(options).expect("a cluster");
+    let args = ["--set", "limits.dedicated=1", "--set", "timeouts.command=0"];
+    let proxy = Proxy::start(&cluster, &args);
+    let mut conn = proxy.connect();
+    conn.set_timeout(Some(common::PATIENCE)).expect("a timeout");
+    conn.send(&["BLPOP", "lost", "0"]).expect("to send");
+    node_blocks(&cluster, "lost", 1);
+    let primary = cluster.owner_of(slot_of(b"lost")).expect("the owner");
+    let elsewhere = (0..).map(|n| format!("other:{n}"));
+    let elsewhere = elsewhere.into_iter().find(|key| {
+        cluster.owner_of(slot_of(key.as_bytes())).expect("an owner").addr != primary.addr
+    });
+    let elsewhere = elsewhere.expect("a key of another node");
+    cluster.kill(&primary).expect("SIGKILL");
+    let mut other = proxy.connect();
+    common::eventually("the other has the connection", || {
+        other.command(&["WATCH", &elsewhere]).expect("WATCH").is_ok()
+    });
+    cluster.restart(&primary).expect("a restart");
+    let reply = conn.receive().expect("a reply");
+    let error = reply.error().unwrap_or_else(|| panic!("{reply:?}"));
+    assert!(error.starts_with("OUTCOMEUNKNOWN "), "{error}");
+    assert!(error.contains("limits.dedicated = 1") && !error.contains("try again"), "{error}");
+}
+
+/// The nodes that answer have been asked, and their lists are thrown away.
+#[test]
+fn keys_that_one_node_does_not_answer_are_not_said_to_be_not_executed() {
+    let options = ClusterOptions { replicas: 0, ..ClusterOptions::default() };
+    let cluster = Cluster::start(options).expect("a cluster");
+    let proxy = Proxy::start(&cluster, &["--set", "timeouts.command=2s"]);
+    let frozen = cluster.owner_of(slot_of(b"k")).expect("the owner");
+    let mut conn = proxy.connect();
+    conn.set_timeout(Some(common::PATIENCE)).expect("a timeout");
+    cluster.pause(&frozen).expect("SIGSTOP");
+    let reply = conn.command(&["KEYS", "*"]);
+    cluster.resume(&frozen).expect("SIGCONT");
+    let reply = reply.expect("a reply");
+    let error = reply.error().unwrap_or_else(|| panic!("{reply:?}"));
+    assert!(error.contains("the command was not answered"), "{error}");
+}
+
 /// It closes no connection, and says nothing.
 #[test]
 fn the_primary_freezes_while_blocked() {

@@ -374,6 +374,8 @@ impl Worker {
             (None, kind) if self.is_lost_write(errand.command, kind, errand.lost) => {
                 Unanswered::Unknown
             }
+            // Its parts have connections of their own, and may have been executed.
+            (None, Kind::Join) => Unanswered::Harmless,
             (None, _) => Unanswered::NotExecuted,
             (_, Kind::Watch | Kind::Check { .. } | Kind::Join) => Unanswered::Harmless,
             _ => Unanswered::Unknown,
