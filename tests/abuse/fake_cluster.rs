@@ -91,8 +91,18 @@ impl FakeCluster {
     }
 }
 
+/// A transaction that a connection has begun.
+#[derive(Debug, Default)]
+struct Multi {
+    /// The replies of its commands so far.
+    replies: Vec<String>,
+    /// One of its commands was refused.
+    broken: bool,
+}
+
 fn serve(state: &Mutex<State>, node: usize, mut stream: &TcpStream) -> std::io::Result<()> {
     let (mut arrived, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
+    let mut multi = None;
     loop {
         let n = stream.read(&mut buffer)?;
         if n == 0 {
@@ -108,12 +118,54 @@ fn serve(state: &Mutex<State>, node: usize, mut stream: &TcpStream) -> std::io::
             let words: Vec<_> =
                 args.iter().map(|w| String::from_utf8_lossy(w).into_owned()).collect();
             arrived.drain(..len);
-            lost |= !reply(state, node, &words, &mut out);
+            lost |= !reply_in(&mut multi, state, node, &words, &mut out);
         }
         if lost {
             return Ok(());
         }
         stream.write_all(out.as_bytes())?;
+    }
+}
+
+/// Adds the reply to `out`, inside of MULTI as a server gives it. `false`: the connection is to be
+/// closed.
+fn reply_in(
+    multi: &mut Option<Multi>,
+    state: &Mutex<State>,
+    node: usize,
+    words: &[String],
+    out: &mut String,
+) -> bool {
+    let name = words[0].to_ascii_uppercase();
+    match (multi.as_mut(), &*name) {
+        (None, "MULTI") => {
+            *multi = Some(Multi::default());
+            out.push_str("+OK\r\n");
+            true
+        }
+        (Some(_), "EXEC") => {
+            let Multi { replies, broken } = multi.take().unwrap_or_default();
+            let _ = match broken {
+                true => {
+                    write!(out, "-EXECABORT Transaction discarded because of previous errors.\r\n")
+                }
+                false => write!(out, "*{}\r\n{}", replies.len(), replies.concat()),
+            };
+            true
+        }
+        (None, _) => reply(state, node, words, out),
+        (Some(multi), _) => {
+            let mut said = String::new();
+            let open = reply(state, node, words, &mut said);
+            multi.broken |= said.starts_with('-');
+            out.push_str(if said.starts_with('-') || said.is_empty() {
+                &said
+            } else {
+                "+QUEUED\r\n"
+            });
+            multi.replies.push(said);
+            open
+        }
     }
 }
 
@@ -146,6 +198,7 @@ fn reply(state: &Mutex<State>, node: usize, words: &[String], out: &mut String) 
             let slot = slot_of(words.get(1).map_or(&b""[..], |key| key.as_bytes())).0;
             match (answer, upper[0]) {
                 (Answer::Good | Answer::NoLogin(_), "DBSIZE") => out.push_str(":7\r\n"),
+                (Answer::Good | Answer::NoLogin(_), "EXISTS") => out.push_str(":0\r\n"),
                 (Answer::Good | Answer::NoLogin(_), "KEYS") => out.push_str("*0\r\n"),
                 (Answer::Good | Answer::NoLogin(_), "BLPOP") => out.push_str("*-1\r\n"),
                 (Answer::Good | Answer::NoLogin(_), "SSUBSCRIBE") => {
