@@ -63,7 +63,7 @@ ROWS = [
         ("In flight by node", SHORT, "Sent or waiting to be, not answered yet", [(by("node", gauge("slotway_upstream_in_flight")), "{{node}}")]),
         ("Bytes in flight by node", BYTES, "limits.upstream_in_flight bounds them", [(by("node", gauge("slotway_upstream_in_flight_bytes")), "{{node}}")]),
         ("Bytes to and from nodes", BYTE_RATE, "", [(by("node", rate("slotway_node_sent_bytes_total")), "to {{node}}"), (by("node", rate("slotway_node_received_bytes_total")), "from {{node}}")]),
-        ("Connections", SHORT, "ready; connecting; backoff waits for its next attempt", [(by("state", gauge("slotway_upstream_connections")), "{{state}}")]),
+        ("Connections", SHORT, "ready; connecting; backoff waits for its next attempt; of the ready ones, set aside: behind a script that keeps the node busy", [(by("state", gauge("slotway_upstream_connections")), "{{state}}"), (f"sum({gauge('slotway_upstream_connections_set_aside')})", "set aside")]),
         ("Connections made, lost or failed", RATE, "", [(by("node", rate("slotway_upstream_connects_total")), "made {{node}}"), (by("node", rate("slotway_upstream_failures_total")), "lost {{node}}")]),
         ("Replicas", SHORT, "fit, or why they are not read from", [(by("state", gauge("slotway_replicas")), "{{state}}")]),
     ]),
