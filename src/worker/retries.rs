@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::clock::{Job, Timer};
+use super::errand::NO_PRIMARY_PAUSE;
 use super::{NOBODY, Worker};
 use crate::cluster::{Slot, Snapshot};
 use crate::config::Config;
@@ -156,7 +157,14 @@ impl Worker {
                 }
                 GateNext::Try { lane, paid } => (lane, paid),
             };
-            let Some(owner) = self.owner_for(slot, lane) else { return };
+            let Some(owner) = self.owner_for(slot, lane) else {
+                // A client whose errand waits has nothing in its lane: no topology sends it.
+                if self.holds.arm(slot, class) {
+                    let due = self.now + NO_PRIMARY_PAUSE;
+                    self.timers.push(Timer { due, job: Job::Gate(slot, class) });
+                }
+                return;
+            };
             if !paid && !self.may_retry(Want::Gate(slot, class)) {
                 return;
             }

@@ -38,6 +38,8 @@ struct State {
     /// By the command's name, both nodes together.
     calls: HashMap<String, u64>,
     addrs: [SocketAddr; 2],
+    /// CLUSTER SHARDS calls the first node failed.
+    failed: bool,
 }
 
 /// Two primaries, each with half of the slots. Their threads end with the process.
@@ -51,7 +53,8 @@ impl FakeCluster {
     pub fn start() -> FakeCluster {
         let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
         let addrs = listeners.each_ref().map(|l| l.local_addr().expect("an address"));
-        let state = State { answer: Answer::Good, calls: HashMap::new(), addrs };
+        let (answer, calls) = (Answer::Good, HashMap::new());
+        let state = State { answer, calls, addrs, failed: false };
         let state = Arc::new(Mutex::new(state));
         for (node, listener) in listeners.into_iter().enumerate() {
             let state = Arc::clone(&state);
@@ -83,6 +86,11 @@ impl FakeCluster {
 
     pub fn answer(&self, answer: Answer) {
         self.state.lock().expect("the state").answer = answer;
+    }
+
+    /// Whether the topology calls the first node, which owns slots 0 to 8191, failed.
+    pub fn fail_first(&self, failed: bool) {
+        self.state.lock().expect("the state").failed = failed;
     }
 
     /// How often commands of this name have arrived, at both nodes together.
@@ -188,7 +196,7 @@ fn reply(state: &Mutex<State>, node: usize, words: &[String], out: &mut String) 
                         cluster_known_nodes:2\r\ncluster_current_epoch:1\r\n";
             out.push_str(&bulk(text));
         }
-        ["CLUSTER", "SHARDS"] => out.push_str(&shards(addrs)),
+        ["CLUSTER", "SHARDS"] => out.push_str(&shards(addrs, state.failed)),
         ["CLUSTER", "MYID"] => out.push_str(&bulk(&id(node))),
         ["CLUSTER", ..] | ["COMMAND", ..] => out.push_str("-ERR not here\r\n"),
         ["INFO", ..] => out.push_str(&bulk("redis_version:7.0.15")),
@@ -227,7 +235,7 @@ fn id(node: usize) -> String {
 }
 
 /// The reply to CLUSTER SHARDS.
-fn shards(addrs: [SocketAddr; 2]) -> String {
+fn shards(addrs: [SocketAddr; 2], failed: bool) -> String {
     let mut out = "*2\r\n".to_owned();
     for (node, (addr, slots)) in addrs.iter().zip([(0, 8191), (8192, 16383)]).enumerate() {
         let (first, last) = slots;
@@ -240,7 +248,7 @@ fn shards(addrs: [SocketAddr; 2]) -> String {
             ("ip", &ip),
             ("endpoint", &ip),
             ("role", "master"),
-            ("health", "online"),
+            ("health", if failed && node == 0 { "fail" } else { "online" }),
         ];
         for (name, value) in fields {
             let _ = write!(out, "${}\r\n{name}\r\n${}\r\n{value}\r\n", name.len(), value.len());

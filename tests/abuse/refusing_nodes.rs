@@ -283,3 +283,27 @@ fn busy_nodes() {
     }
     assert_eq!(refusing.nodes.calls("SET") - before, CLIENTS as u64);
 }
+
+/// Nothing but errands waits for a slot that was refused, and it has no primary when the next of them
+/// would go. They go when it has one again.
+#[test]
+fn errands_that_wait_for_a_refused_slot_go_to_its_next_primary() {
+    let refusing = Refusing::start_with(1, &["--set", "topology.refresh=1s"]);
+    let key = keys(1).remove(0);
+    refusing.nodes.answer(Answer::Error(CLUSTERDOWN));
+    let clients = refusing.send((0..4).map(|_| words(&format!("WATCH {key}"))));
+    common::eventually("they are refused", || refusing.nodes.calls("WATCH") > 4);
+    refusing.nodes.fail_first(true);
+    common::eventually("the slot has no primary", || {
+        refusing.proxy.get("/readyz").is_some_and(|(_, page)| page.contains("0-8191"))
+    });
+    // No more arrive: the time of the next has come and gone.
+    let mut before = refusing.nodes.calls("WATCH");
+    common::eventually("none is sent any more", || {
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        let calls = refusing.nodes.calls("WATCH");
+        std::mem::replace(&mut before, calls) == calls
+    });
+    refusing.nodes.fail_first(false);
+    refusing.recover(clients, Reply::is_ok);
+}
