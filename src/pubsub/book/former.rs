@@ -27,6 +27,8 @@ const LONGEST: u64 = 1_000_000;
 const PINGS: u8 = 2;
 /// Bytes that are held back for one topic. With more, the new node is heard at once.
 const MAX_HELD: usize = 1 << 20;
+/// The same for all topics together.
+const MAX_HELD_IN_ALL: usize = 16 << 20;
 
 #[derive(Debug)]
 pub(super) struct Former {
@@ -134,7 +136,8 @@ impl Book {
         let Some(held) = former.and_then(|former| former.held.as_mut()) else { return };
         held.starts.push(held.bytes.len() as u32);
         held.bytes.extend_from_slice(frame);
-        if held.bytes.len() > MAX_HELD {
+        self.held_back += frame.len();
+        if held.bytes.len() > MAX_HELD || self.held_back > MAX_HELD_IN_ALL {
             self.leave_former(at);
             self.place(at);
         }
@@ -149,6 +152,7 @@ impl Book {
             node.leaving = node.leaving.saturating_sub(1);
         }
         if let Some(held) = former.held {
+            self.held_back = self.held_back.saturating_sub(held.bytes.len());
             self.release(at, &held);
             self.settle(at, GapReason::SlotMoved);
         }

@@ -194,6 +194,8 @@ pub struct Book {
     pace: Pace,
     /// Microseconds; set by whoever brings an event.
     pub now: u64,
+    /// Bytes of all messages that are held back for former homes.
+    held_back: usize,
     nodes: Vec<Node>,
     /// Primaries that are online.
     primaries: Vec<usize>,
@@ -248,6 +250,7 @@ impl Book {
             overdue: VecDeque::new(),
             serial: 0,
             actions: Vec::new(),
+            held_back: 0,
             spare_subs: Vec::new(),
         }
     }
