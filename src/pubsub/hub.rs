@@ -250,6 +250,9 @@ impl<'a> Desk<'a> {
                     self.room.topology = Some(Arc::clone(&snapshot));
                     self.book.topology(snapshot);
                 }
+                ToHub::Follows { worker, generation } => {
+                    self.book.worker_follows(worker, generation);
+                }
                 ToHub::Stranger(stranger) => self.stranger_answers(&stranger),
                 ToHub::Wishes { worker, wishes } => {
                     for wish in wishes {

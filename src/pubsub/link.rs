@@ -35,6 +35,13 @@ pub enum ToHub {
     },
     /// The topology.
     Topology(Arc<Snapshot>),
+    /// A worker routes by a new topology.
+    Follows {
+        /// Its index.
+        worker: usize,
+        /// The topology's generation.
+        generation: u64,
+    },
     /// The connection to this node is to be closed: it has become another.
     Stranger(Arc<crate::control::Stranger>),
     /// Run by this configuration from now on.

@@ -537,7 +537,11 @@ impl Worker {
         if wishes.is_empty() {
             return;
         }
-        if self.shared.hub.handle.send(ToHub::Wishes { worker: self.index, wishes }).is_err() {
+        self.say_to_hub(ToHub::Wishes { worker: self.index, wishes });
+    }
+
+    pub(super) fn say_to_hub(&self, message: ToHub) {
+        if self.shared.hub.handle.send(message).is_err() {
             tracing::error!("the pub/sub hub has ended");
         }
     }

@@ -6,6 +6,7 @@ use super::shards::{MissingTarget, NODE_FAILED};
 use super::{HELD, NOBODY, Worker};
 use crate::cluster::{NO_SHARD, NodeState, Snapshot};
 use crate::metrics::RetryReason;
+use crate::pubsub::ToHub;
 use crate::route::{Fan, Held};
 use crate::upstream::{Dest, NO_SLOT, Pending, State, Upstream, Waiting, flag};
 
@@ -75,6 +76,10 @@ impl Worker {
         monitors.into_iter().for_each(|i| self.monitor_others(i));
         // Nodes whose names were not resolved, or that were down, are tried by their timers.
         self.arm_tick();
+        self.say_to_hub(ToHub::Follows {
+            worker: self.index,
+            generation: self.snapshot.generation,
+        });
     }
 
     /// Slots that moved while commands for them are on the wire to the old node: later commands

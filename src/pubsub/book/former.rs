@@ -11,7 +11,8 @@
 //! published at the new one before that knew of its replica. Therefore the old one alone is heard
 //! until it has answered two PINGs behind the new one's confirmation, and so has handed on all that
 //! it was sent up to then; the new one's messages are held back meanwhile, and it alone is heard
-//! from then on. The topic is in its gap until then.
+//! from then on. The topic is in its gap until then. The first PING waits until every worker
+//! follows the topology of the failover: one that does not yet publishes at the old node.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub(super) struct Former {
     pub until: u64,
     /// It is in the new node's shard.
     is_replica: bool,
+    /// The generation of the topology by which it is the former node.
+    generation: u64,
     held: Option<Held>,
 }
 
@@ -45,11 +48,13 @@ pub(super) struct Former {
 struct Held {
     bytes: Vec<u8>,
     starts: Vec<u32>,
+    /// PINGs that were sent to the old one and that it has answered.
+    sent: u8,
     answered: u8,
 }
 
 impl Former {
-    /// It is asked for all that it has.
+    /// It is asked for all that it has, or will be.
     pub fn is_asked(&self) -> bool {
         self.held.is_some()
     }
@@ -80,7 +85,8 @@ impl Book {
         let Some(node) = self.nodes.get_mut(from).filter(|n| n.link == Link::Ready) else { return };
         node.leaving += 1;
         let is_replica = node.primary == Some(to);
-        entry.former = Some(Former { node: from, until, is_replica, held: None });
+        let generation = self.snapshot.generation;
+        entry.former = Some(Former { node: from, until, is_replica, generation, held: None });
         entry.echo.hear_both(true);
         self.retries.push(Reverse((until, at)));
     }
@@ -91,20 +97,52 @@ impl Book {
         entry.and_then(|e| e.former.as_ref()).is_some_and(|former| former.node == node)
     }
 
-    /// The new node has confirmed the subscription: if the old one is its replica, that is asked
-    /// for all it has.
+    /// The new node has confirmed the subscription: if the old one is its replica, its messages are
+    /// held back from now on.
     pub(super) fn home_confirmed(&mut self, at: usize) {
         let Some(entry) = self.entries.get_mut(at) else { return };
         let Some(former) = entry.former.as_mut().filter(|f| f.is_replica) else { return };
         if former.held.is_none() {
             former.held = Some(Held::default());
-            let (node, topic) = (former.node, Arc::clone(&entry.topic));
-            self.ask_former(at, node, topic);
+            self.ask_former(at);
         }
     }
 
-    fn ask_former(&mut self, at: usize, node: usize, topic: Arc<Topic>) {
+    /// Worker `index` follows the topology of this generation.
+    pub fn worker_follows(&mut self, index: usize, generation: u64) {
+        if let Some(worker) = self.workers.get_mut(&index) {
+            worker.follows = Some(generation);
+        }
+        self.ask_formers();
+    }
+
+    /// Asks those that waited for a worker.
+    pub(super) fn ask_formers(&mut self) {
+        if self.formers().next().is_none() {
+            return;
+        }
+        let held = |e: &super::Entry| e.former.as_ref().is_some_and(Former::is_asked);
+        let all: Vec<usize> =
+            self.entries.iter().filter(|(_, e)| held(e)).map(|(at, _)| at).collect();
+        all.into_iter().for_each(|at| self.ask_former(at));
+    }
+
+    /// Asks the old node for all that it has: the next PING, if its time has come.
+    fn ask_former(&mut self, at: usize) {
+        let Some(entry) = self.entries.get_mut(at) else { return };
+        let topic = Arc::clone(&entry.topic);
+        let Some(former) = entry.former.as_mut() else { return };
+        let (node, generation) = (former.node, former.generation);
+        let Some(held) = former.held.as_mut().filter(|held| held.sent == held.answered) else {
+            return;
+        };
+        // A worker that knows of no topology publishes nowhere.
+        let behind = |w: &super::Worker| w.follows.is_some_and(|known| known < generation);
+        if held.sent == 0 && self.workers.values().any(behind) {
+            return;
+        }
         if let Some(place) = self.nodes.get_mut(node) {
+            held.sent += 1;
             place.fifo.push_back(Sent::Farewell { entry: at, topic });
             self.actions.push(Action::Ping(node));
         }
@@ -117,7 +155,7 @@ impl Book {
         let Some(held) = former.and_then(|former| former.held.as_mut()) else { return };
         held.answered += 1;
         if held.answered < PINGS {
-            return self.ask_former(at, node, topic);
+            return self.ask_former(at);
         }
         self.leave_former(at);
         self.place(at);

@@ -160,6 +160,8 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct Worker {
+    /// The generation of the topology that it routes by; `None`: it has said of none yet.
+    follows: Option<u64>,
     news: Vec<News>,
     tokens: KeyedMap<Token, usize>,
 }
@@ -264,7 +266,7 @@ impl Book {
     /// A worker has started: it is told what the others listen to.
     pub fn worker(&mut self, index: usize) {
         let known = self.entries.iter().map(|(_, e)| News::Known(Arc::clone(&e.topic))).collect();
-        self.workers.insert(index, Worker { news: known, tokens: KeyedMap::default() });
+        self.workers.insert(index, Worker { news: known, ..Worker::default() });
     }
 
     /// A worker has ended.
@@ -273,6 +275,7 @@ impl Book {
         for (token, entry) in worker.tokens {
             self.leave(index, token, entry);
         }
+        self.ask_formers();
     }
 
     /// What a worker wishes for.

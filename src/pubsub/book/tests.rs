@@ -641,6 +641,30 @@ fn after_a_failover_the_replica_says_all_before_its_primary_is_heard() {
     desk.shard_message(new, "s", &large);
     assert_eq!(desk.news(1).pop().unwrap(), "live s");
     assert_eq!(desk.book.formers().count(), 0);
+    // A worker that still follows the topology before publishes at the replica: it is waited for.
+    let mut desk = Desk::new();
+    desk.book.worker(2);
+    desk.book.worker(3);
+    (1..3).for_each(|worker| desk.book.worker_follows(worker, 1));
+    desk.subscribe(1, Kind::Shard, "s");
+    desk.run();
+    let (old, new) = (desk.home(Kind::Shard, "s"), desk.home(Kind::Shard, "s") + 3);
+    desk.topology(Snapshot { generation: 2, ..failed_over(old as u16) });
+    desk.book.worker_follows(1, 2);
+    assert_eq!(desk.act(true), [format!("+ s @{new}")]);
+    assert!(desk.answer(new));
+    desk.shard_message(new, "s", "2");
+    assert!(desk.act(true).is_empty());
+    desk.news(1);
+    desk.shard_message(old, "s", "1");
+    desk.book.worker_follows(2, 2);
+    for _ in 0..2 {
+        assert_eq!(desk.act(true), [format!("ping {old}")]);
+        desk.book.worker_follows(1, 2);
+        assert!(desk.act(true).is_empty());
+        desk.book.reply(old).unwrap();
+    }
+    assert_eq!(texts(desk.news(1)), ["1", "2", "live s"]);
 }
 
 #[test]
