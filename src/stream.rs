@@ -194,6 +194,23 @@ impl Stream {
         }
     }
 
+    /// Closes the peer's way here where the system refuses what is written after that, so that the
+    /// peer knows that it was not sent: for a Unix socket. What was written before can be read.
+    pub fn close_input(&self) {
+        if let Stream::Unix(s) = self {
+            // If the peer has closed everything already, the next read says so.
+            let _ = s.shutdown(Shutdown::Read);
+        }
+    }
+
+    /// Something that the peer has written waits to be read in a Unix socket, which the news that
+    /// nothing more will be written cannot leave together with a reply.
+    pub fn has_input(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let peek = |s| net::recv(s, &mut [0; 1][..], flags);
+        matches!(self, Stream::Unix(s) if peek(s).is_ok_and(|(n, _)| n > 0))
+    }
+
     /// The error that a connection attempt ended with, if it did.
     ///
     /// # Errors

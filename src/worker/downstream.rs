@@ -559,7 +559,7 @@ impl Worker {
             if !client.is_idle() {
                 client.stream.hold_back(false);
             } else if client.paused == Paused::No {
-                return self.let_go(index);
+                return self.let_go_unless_it_speaks(index);
             }
         }
         if client.is_over() {

@@ -4,7 +4,9 @@
 //! with a command that it knows nothing of. So a client that speaks is let go right behind a reply,
 //! at a moment when nothing of it is unanswered: reply and end of the connection go out in the same
 //! packet, and who looks at a connection before it uses it, as clients' pools do, sees the end in
-//! time. It may take its time to close its side.
+//! time. It may take its time to close its side. Over a Unix socket, which has no packets, the
+//! client may say more between the two: its way here is closed first, what came before is answered,
+//! and what it writes after that fails at once.
 //!
 //! This goes on for the drain's first twentieth, half a second at most. Who has said nothing for so
 //! long is closed there and then, and when it is over so is everybody else, as soon as their replies
@@ -94,8 +96,12 @@ impl Worker {
         }
     }
 
-    /// Takes in what is in the client's socket already: whether there is anything.
+    /// Takes in what is in the socket of a client that is about to be closed: whether there is
+    /// anything.
     pub(super) fn has_spoken(&mut self, index: usize) -> bool {
+        if let Some(client) = self.clients.get(index) {
+            client.stream.close_input();
+        }
         let read =
             |worker: &Self| worker.clients.get(index).is_some_and(|c| c.active == worker.now);
         let before = read(self);
@@ -105,6 +111,19 @@ impl Worker {
 
     pub(super) fn is_drained(&self) -> bool {
         self.drain.is_some_and(|drain| self.clients.is_empty() || self.now >= drain.by)
+    }
+
+    /// The client's last reply is in the socket, and nothing else is under way for it: it is let go,
+    /// or answered once more if it has said something meanwhile that would be lost.
+    pub(super) fn let_go_unless_it_speaks(&mut self, index: usize) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        client.stream.close_input();
+        if client.stream.has_input() {
+            self.read_again(index);
+            self.account_client(index);
+        } else {
+            self.let_go(index);
+        }
     }
 
     /// Its last reply is in the socket: says that this is the end, and waits for the client to see

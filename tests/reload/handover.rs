@@ -1,12 +1,14 @@
 //! One process after another: `hand_over`, socket activation.
 
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::common::{eventually, eventually_ok, http_get};
+use crate::common::{self, eventually, eventually_ok, http_get};
 use crate::harness::{KillOnPanic, Slotway, To, local, stop, under_load, write_file};
 
 #[test]
@@ -41,6 +43,42 @@ fn one_process_hands_over_to_the_next_under_load() {
     assert!(closed > 0, "connections were kept by a process that has ended");
     stop(&mut child.0, &log);
     assert!(!path.exists(), "the last one removes its file");
+}
+
+/// Over a Unix socket reply and end of the connection are two calls, and a client that is quick has
+/// written its next command between them. It may find the connection closed when it writes; what it
+/// could write is answered.
+#[test]
+fn what_a_client_could_write_to_a_unix_socket_is_answered() {
+    for n in 0..3 {
+        let folder = Slotway::folder();
+        let path = folder.join("s.sock");
+        write_file(&folder, &[format!("unix:{}", path.display())], local(), "workers = 1\n");
+        let file = folder.join("proxy.toml");
+        let (child, log) = Slotway::spawn(&file, folder.join("log"), |_| {});
+        let mut child = KillOnPanic(child);
+        eventually("it serves", || {
+            std::fs::read_to_string(&log).unwrap_or_default().contains("clients are accepted")
+        });
+        let (path, answered) = (&path, &AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for client in 0..24 {
+                scope.spawn(move || {
+                    let mut conn = UnixStream::connect(path).unwrap();
+                    conn.set_read_timeout(Some(common::PATIENCE)).unwrap();
+                    let command = format!("SET {n}:{client} 1\r\n");
+                    while conn.write_all(command.as_bytes()).is_ok() {
+                        let mut reply = [0; 5];
+                        conn.read_exact(&mut reply).unwrap_or_else(|why| panic!("{why}"));
+                        assert_eq!(&reply, b"+OK\r\n");
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            eventually("they are answered", || answered.load(Ordering::Relaxed) > 2000);
+            stop(&mut child.0, &log);
+        });
+    }
 }
 
 #[test]
