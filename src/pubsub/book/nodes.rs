@@ -55,6 +55,10 @@ pub struct Node {
     /// one after the other, so it can be a replica by one topology and a primary by the next. Its
     /// notifications would be copies.
     stripped: bool,
+    /// It followed this primary, which has slots still, and is called a primary without slots now:
+    /// most likely it is promoted in that one's place, and nodes hear of the slots later. Both would
+    /// send the same notifications; the other's are complete until the slots have moved.
+    risen: Option<usize>,
     /// How many connections that stood it has closed in quick succession, and when the last one.
     cuts: u32,
     cut_at: u64,
@@ -99,6 +103,8 @@ impl Book {
                 *owns = true;
             }
         }
+        let owning: Vec<usize> =
+            by_index.iter().zip(&owns).filter(|(_, owns)| **owns).map(|(&at, _)| at).collect();
         let mut stripped = Vec::new();
         let mut before = Vec::with_capacity(self.nodes.len());
         for (at, node) in self.nodes.iter_mut().enumerate() {
@@ -120,11 +126,17 @@ impl Book {
             }
             // One that was dead or a replica in between is stripped still when it comes back.
             place.stripped &= !owns;
+            let followed = before.get(at).copied().flatten();
+            let leads = node.role == Role::Primary && !owns;
+            place.risen =
+                followed.or(place.risen).filter(|followed| leads && owning.contains(followed));
             if node.role != Role::Primary || !node.is_online() {
                 continue;
             }
             if place.stripped {
                 stripped.push((at, self.slot_of(at)));
+            } else if place.risen.is_some() {
+                // A replica still.
             } else if !self.primaries.contains(&at) {
                 self.primaries.push(at);
             }
@@ -149,6 +161,9 @@ impl Book {
             if let Some(node) = self.nodes.get_mut(at) {
                 node.primary = successor;
             }
+        }
+        for node in self.nodes.iter_mut().filter(|node| node.risen.is_some()) {
+            node.primary = node.risen;
         }
         for at in 0..self.nodes.len() {
             let Some(node) = self.nodes.get(at) else { continue };
@@ -202,6 +217,7 @@ impl Book {
                 primary: None,
                 has_slots: false,
                 stripped: false,
+                risen: None,
                 cuts: 0,
                 cut_at: 0,
                 leaving: 0,

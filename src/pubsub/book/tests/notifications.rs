@@ -36,18 +36,58 @@ fn a_primary_that_joins_makes_no_gap() {
     desk.run();
     desk.news(1);
     let mut joined = without_slots(cluster(), 2);
-    joined.nodes[3].role = Role::Primary;
-    joined.shards.push(Shard { primary: Some(3), replicas: Vec::new() });
-    joined.shards[0].replicas.clear();
+    joined.nodes.push(ClusterNode { id: "node6".into(), addr: addr(6), ..joined.nodes[2].clone() });
+    joined.shards.push(Shard { primary: Some(6), replicas: Vec::new() });
     desk.topology(joined.clone());
-    assert_eq!(desk.run(), [format!("+ {SPACE} @3")]);
+    assert_eq!(desk.run(), [format!("+ {SPACE} @6")]);
     // It gets slots when it is confirmed already.
     joined.slots[16383] = 3;
     desk.topology(joined);
     assert!(desk.run().is_empty() && desk.news(1).is_empty());
-    desk.message(3, Some(SPACE), "__keyspace@0__:k");
+    desk.message(6, Some(SPACE), "__keyspace@0__:k");
     assert_eq!(desk.got(SPACE), 1);
     assert_eq!(desk.gaps(), NO_GAP);
+}
+
+/// A node calls the replica a primary and does not know yet that the slots are its: the old primary,
+/// a replica by now, says the same.
+#[test]
+fn a_replica_that_is_promoted_says_nothing_before_it_has_the_slots() {
+    let mut desk = Desk::new();
+    desk.subscribe(1, Kind::Pattern, SPACE);
+    desk.run();
+    desk.news(1);
+    let mut promoted = cluster();
+    promoted.nodes[3].role = Role::Primary;
+    promoted.shards[0].replicas.clear();
+    promoted.shards.push(Shard { primary: Some(3), replicas: Vec::new() });
+    for _ in 0..2 {
+        desk.topology(promoted.clone());
+        assert!(desk.run().is_empty() && desk.news(1).is_empty());
+        desk.message(0, Some(SPACE), "__keyspace@0__:k");
+        assert_eq!(desk.got(SPACE), 1);
+    }
+    let moved = failed_over(0);
+    desk.topology(moved);
+    assert_eq!(desk.act(true), [format!("+ {SPACE} @3"), format!("- {SPACE} @0")]);
+    assert_eq!(desk.news(1), [format!("gap {SPACE}")]);
+    desk.confirm(3);
+    desk.confirm(0);
+    assert_eq!(desk.news(1), [format!("live {SPACE}")]);
+    desk.message(0, Some(SPACE), "__keyspace@0__:k");
+    assert_eq!(desk.got(SPACE), 0);
+    desk.message(3, Some(SPACE), "__keyspace@0__:k");
+    assert_eq!(desk.got(SPACE), 1);
+    assert_eq!(desk.gaps()[GapReason::NewPrimary as usize], 1);
+    // Where the one that it followed loses its slots to others, it is a primary like any other.
+    let mut alone = without_slots(promoted.clone(), 0);
+    alone.slots[0] = 1;
+    let mut desk = Desk::new();
+    desk.subscribe(1, Kind::Pattern, SPACE);
+    desk.run();
+    desk.topology(promoted);
+    desk.topology(alone);
+    assert!(desk.run().contains(&format!("+ {SPACE} @3")));
 }
 
 #[test]
