@@ -163,7 +163,11 @@ fn compare(
                 let kind = kinds.entry(kind_of(c, theirs)).or_default();
                 *kind += 1;
                 if *kind == 1 {
-                    differences.push(format!("#{} in {}\n{text}", sent + i, pair.name));
+                    let before: String = (i.saturating_sub(BEFORE)..i)
+                        .map(|j| rules::report(&these[j], &replies[j].0, &replies[j].1))
+                        .collect();
+                    let at = sent + i;
+                    differences.push(format!("#{at} in {}\n{text}\nbehind\n{before}", pair.name));
                 }
             }
             let keys = [c].into_iter().chain(&within);
@@ -192,6 +196,9 @@ fn compare(
         differences.join("\n")
     );
 }
+
+/// Commands before a difference that are told with it.
+const BEFORE: usize = 12;
 
 fn conversations(version: &'static Version) {
     let all = is_thorough(version);
