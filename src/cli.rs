@@ -117,6 +117,8 @@ pub enum Document {
     Commands,
     /// docs/configuration.md
     Configuration,
+    /// docs/errors.md
+    Errors,
     /// docs/metrics.md
     Metrics,
     /// proxy.toml

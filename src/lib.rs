@@ -36,6 +36,7 @@ pub mod command;
 pub mod config;
 pub mod control;
 pub mod emulate;
+pub mod errors;
 pub mod hash;
 pub mod lines;
 pub mod meter;

@@ -21,6 +21,7 @@ use slotway::config::{
     self, Address, Config, ConfigError, CrossSlot, Listen, Loaded, Problem, Sources,
 };
 use slotway::control::Reload;
+use slotway::errors;
 use slotway::tls::{Fault, Tls};
 use slotway::{control, metrics, route, sandbox};
 
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
             Document::Man => String::new(),
             Document::Commands => route::commands_markdown(&CommandTable::builtin()),
             Document::Configuration => config::docs_markdown(),
+            Document::Errors => errors::reference(),
             Document::Metrics => metrics::docs_markdown(),
             Document::ProxyToml => config::proxy_toml(),
         })),

@@ -4,6 +4,7 @@
 //! All of them have the error code [`UNKNOWN`], so that a client can tell them from errors of
 //! commands that were not executed.
 
+use crate::errors::Code;
 use crate::resp::reply::error_text;
 
 /// The error code.
@@ -29,10 +30,10 @@ pub enum Unanswered {
 
 impl Unanswered {
     /// The error's code; `other` where the outcome is known.
-    pub fn code(self, other: Option<&str>) -> &str {
+    pub fn code(self, other: Option<Code>) -> Code {
         match self {
-            Unanswered::Unknown => UNKNOWN,
-            _ => other.unwrap_or(OTHER),
+            Unanswered::Unknown => Code::OutcomeUnknown,
+            _ => other.unwrap_or(Code::Err),
         }
     }
 
@@ -45,6 +46,12 @@ impl Unanswered {
             Unanswered::Read => "sent and not answered",
             Unanswered::Unknown => "sent and not answered, so it may or may not have been executed",
         }
+    }
+}
+
+impl std::fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.text())
     }
 }
 
@@ -134,8 +141,8 @@ mod tests {
 
     #[test]
     fn the_code_of_a_command_that_was_not_answered() {
-        assert_eq!(Unanswered::Unknown.code(Some("CLUSTERDOWN")), "OUTCOMEUNKNOWN");
-        assert_eq!(Unanswered::NotSent.code(Some("CLUSTERDOWN")), "CLUSTERDOWN");
-        assert_eq!(Unanswered::Read.code(None), "ERR");
+        assert_eq!(Unanswered::Unknown.code(Some(Code::ClusterDown)), Code::OutcomeUnknown);
+        assert_eq!(Unanswered::NotSent.code(Some(Code::ClusterDown)), Code::ClusterDown);
+        assert_eq!(Unanswered::Read.code(None), Code::Err);
     }
 }

@@ -390,6 +390,7 @@ fn the_generated_documents_are_printed() {
     for (name, file) in [
         ("commands", "docs/commands.md"),
         ("configuration", "docs/configuration.md"),
+        ("errors", "docs/errors.md"),
         ("metrics", "docs/metrics.md"),
         ("proxy-toml", "proxy.toml"),
     ] {

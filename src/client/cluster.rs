@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use crate::cluster::{SLOTS, slot_of};
+use crate::errors::Failure;
 use crate::resp::{Args, Protocol, write};
 use crate::scripts::Sha;
 
@@ -72,7 +73,7 @@ pub fn answer(args: &Args, protocol: Protocol, me: &Announced, out: &mut Vec<u8>
         let sub = String::from_utf8_lossy(args.get(1).unwrap_or_default()).into_owned();
         // As much of it as Redis shows.
         let sub: String = sub.chars().take(128).collect();
-        write::error(out, &format!("ERR unknown subcommand '{sub}'. Try CLUSTER HELP."));
+        Failure::UnknownSubcommand { name: sub.into(), container: "CLUSTER".into() }.write(out);
     }
 }
 
@@ -92,7 +93,7 @@ total_cluster_links_buffer_limit_exceeded:0
 ";
 
 fn unknown_node(id: &[u8], out: &mut Vec<u8>) {
-    write::error(out, &format!("ERR Unknown node {}", String::from_utf8_lossy(id)));
+    Failure::UnknownNode { id: String::from_utf8_lossy(id).into() }.write(out);
 }
 
 fn slots(protocol: Protocol, me: &Announced, out: &mut Vec<u8>) {

@@ -5,9 +5,9 @@ use super::session::{Session, mode};
 use super::tracking::{caching, tracking, tracking_info};
 use crate::cluster::Identity;
 use crate::config::AnnounceMode;
+use crate::errors::Failure;
 use crate::resp::{Args, Protocol, strict_i64, write};
 use crate::route::Local;
-use crate::users::WRONG_PASSWORD;
 
 /// What a local command needs to know of the proxy.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,7 @@ pub fn answer(
     match local {
         // The table's arity was looked at before, and leaves this open.
         Local::Ping if args.len() > 2 => {
-            write::error(out, "ERR wrong number of arguments for 'ping' command");
+            Failure::WrongArity { command: "ping".into() }.write(out);
         }
         // What a subscriber reads are messages: this looks like one.
         Local::Ping if is_subscriber(session) => {
@@ -77,7 +77,7 @@ pub fn answer(
                 session.name = name.map(|name| Box::new(name.into_vec()));
                 write::simple(out, "OK");
             }
-            Err(text) => write::error(out, text),
+            Err(failure) => failure.write(out),
         },
         Local::ClientSetInfo => client_setinfo(args, session, out),
         Local::ClientCapa => {
@@ -93,7 +93,7 @@ pub fn answer(
             // is switched is a letter in CLIENT LIST.
             let on = args.is(2, "on");
             if !on && !args.is(2, "off") {
-                write::error(out, "ERR syntax error");
+                Failure::Syntax.write(out);
                 return After::Go;
             }
             if args.is(1, "no-evict") {
@@ -133,39 +133,23 @@ fn is_subscriber(session: &Session) -> bool {
 
 fn select(args: &Args, out: &mut Vec<u8>) {
     match args.get(1).and_then(strict_i64) {
-        None => write::error(out, "ERR value is not an integer or out of range"),
+        None => Failure::NotAnInteger.write(out),
         Some(0) => write::simple(out, "OK"),
-        Some(1..16) => write::error(
-            out,
-            "ERR SELECT is not allowed in cluster mode (the Redis Cluster behind slotway has only \
-             database 0)",
-        ),
-        Some(number) if i32::try_from(number).is_err() => write::error(
-            out,
-            "ERR value is out of range, value must between -2147483648 and 2147483647",
-        ),
-        Some(_) => write::error(out, "ERR DB index is out of range"),
+        Some(1..16) => Failure::OnlyDatabase0.write(out),
+        Some(number) if i32::try_from(number).is_err() => Failure::NotAnInt32.write(out),
+        Some(_) => Failure::NoSuchDatabase.write(out),
     }
 }
 
 /// Without users of its own slotway is a server whose default user has no password.
 fn auth(args: &Args, out: &mut Vec<u8>) {
     match args.len() {
-        2 => write::error(
-            out,
-            "ERR AUTH <password> called without any password configured for the default user. Are \
-             you sure your configuration is correct?",
-        ),
+        2 => Failure::NoPasswordExpected.write(out),
         3 if args.get(1) == Some(b"default") => write::simple(out, "OK"),
-        3 => write::error(out, WRONG_PASSWORD),
-        _ => write::error(out, "ERR syntax error"),
+        3 => Failure::WrongPassword.write(out),
+        _ => Failure::Syntax.write(out),
     }
 }
-
-const LOG_IN_FIRST: &str = "NOAUTH HELLO must be called with the client already authenticated, \
-                            otherwise the HELLO AUTH <user> <pass> option can be used to \
-                            authenticate the client and select the RESP protocol version at the \
-                            same time";
 
 /// <https://redis.io/docs/latest/commands/hello/>
 fn hello(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec<u8>) {
@@ -175,11 +159,8 @@ fn hello(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec
         protocol = match strict_i64(version) {
             Some(2) => Protocol::Resp2,
             Some(3) => Protocol::Resp3,
-            Some(_) => return write::error(out, "NOPROTO unsupported protocol version"),
-            None => {
-                let text = "ERR Protocol version is not an integer or out of range";
-                return write::error(out, text);
-            }
+            Some(_) => return Failure::NoSuchProtocol.write(out),
+            None => return Failure::ProtocolNotAnInteger.write(out),
         };
         at = 2;
     }
@@ -188,23 +169,23 @@ fn hello(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec
         if args.is(at, "auth") && more >= 2 {
             // With users it was looked at before.
             if session.account.is_none() && args.get(at + 1) != Some(b"default") {
-                return write::error(out, WRONG_PASSWORD);
+                return Failure::WrongPassword.write(out);
             }
             at += 3;
         } else if args.is(at, "setname") && more >= 1 {
             match valid_name(args.get(at + 1).unwrap_or_default()) {
                 // As in Redis it stays, whatever comes behind it.
                 Ok(valid) => session.name = valid.map(|name| Box::new(name.into_vec())),
-                Err(text) => return write::error(out, text),
+                Err(failure) => return failure.write(out),
             }
             at += 2;
         } else {
-            let option = String::from_utf8_lossy(args.get(at).unwrap_or_default()).into_owned();
-            return write::error(out, &format!("ERR Syntax error in HELLO option '{option}'"));
+            let option = String::from_utf8_lossy(args.get(at).unwrap_or_default()).into();
+            return Failure::HelloOption { option }.write(out);
         }
     }
     if session.account.as_ref().is_some_and(|account| !account.is_in()) {
-        return write::error(out, LOG_IN_FIRST);
+        return Failure::LogInWithHello.write(out);
     }
     session.protocol = protocol;
     write::map_header(out, protocol, 7);
@@ -239,12 +220,12 @@ fn hello(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec
 const LONGEST_NAME: usize = 4096;
 
 /// A client's name; an empty one takes the name away.
-fn valid_name(name: &[u8]) -> Result<Option<Box<[u8]>>, &'static str> {
+fn valid_name(name: &[u8]) -> Result<Option<Box<[u8]>>, Failure> {
     if name.len() > LONGEST_NAME {
-        return Err("ERR Client names may have at most 4096 bytes behind slotway.");
+        return Err(Failure::ClientNameTooLong);
     }
     if !name.iter().all(|b| (b'!'..=b'~').contains(b)) {
-        return Err("ERR Client names cannot contain spaces, newlines or special characters.");
+        return Err(Failure::ClientNameInvalid);
     }
     Ok(if name.is_empty() { None } else { Some(name.into()) })
 }
@@ -255,13 +236,11 @@ fn client_setinfo(args: &Args, session: &mut Session, out: &mut Vec<u8>) {
     let value = args.get(3).unwrap_or_default();
     let option = args.get(2).unwrap_or_default();
     if !value.iter().all(|b| (b'!'..=b'~').contains(b)) {
-        let option = String::from_utf8_lossy(option).into_owned();
-        let text = format!("ERR {option} cannot contain spaces, newlines or special characters.");
-        return write::error(out, &text);
+        let option = String::from_utf8_lossy(option).into();
+        return Failure::ClientInfoInvalid { option }.write(out);
     }
     if value.len() > LONGEST_NAME {
-        let text = "ERR lib-name and lib-ver may have at most 4096 bytes behind slotway.";
-        return write::error(out, text);
+        return Failure::LibNameTooLong.write(out);
     }
     let library = session.library.get_or_insert_default();
     if args.is(2, "lib-name") {
@@ -269,8 +248,8 @@ fn client_setinfo(args: &Args, session: &mut Session, out: &mut Vec<u8>) {
     } else if args.is(2, "lib-ver") {
         library.version = value.to_vec();
     } else {
-        let option = String::from_utf8_lossy(option).into_owned();
-        return write::error(out, &format!("ERR Unrecognized option '{option}'"));
+        let option = String::from_utf8_lossy(option).into();
+        return Failure::UnknownOption { option }.write(out);
     }
     write::simple(out, "OK");
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::listing::Line;
 use crate::cluster::{Identity, Product};
+use crate::errors::Failure;
 use crate::resp::{Args, strict_i64};
 
 /// What is asked of every worker.
@@ -180,8 +181,6 @@ impl Pause {
 
 /// Longer pauses end after this: 136 years, which no clock's arithmetic minds.
 const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);
-const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
-const SYNTAX: &str = "ERR syntax error";
 
 impl Question {
     /// Understands CLIENT LIST, KILL, PAUSE, UNPAUSE and UNBLOCK as sent by client `me`; `known`: there
@@ -194,7 +193,7 @@ impl Question {
         grammar: Grammar,
         me: u64,
         known: impl Fn(&[u8]) -> bool,
-    ) -> Result<Question, String> {
+    ) -> Result<Question, Failure> {
         match args.get(1).unwrap_or_default() {
             sub if sub.eq_ignore_ascii_case(b"list") => list(args, grammar, me, known),
             sub if sub.eq_ignore_ascii_case(b"kill") => kill(args, grammar, me, known),
@@ -210,7 +209,7 @@ fn list(
     grammar: Grammar,
     me: u64,
     known: impl Fn(&[u8]) -> bool,
-) -> Result<Question, String> {
+) -> Result<Question, Failure> {
     let selection = if grammar >= Grammar::Valkey81 {
         let mut filter = Filter::default();
         filter.parse(args, grammar, me, known)?;
@@ -221,14 +220,14 @@ fn list(
         filter.set(false, Test::Kind(kind));
         Selection::Matching(filter)
     } else if args.len() > 3 && args.is(2, "id") {
-        let id = |word: &[u8]| strict_i64(word).ok_or("ERR Invalid client ID");
+        let id = |word: &[u8]| strict_i64(word).ok_or(Failure::InvalidClientId);
         // One that no client can have is in the list and finds none.
         let ids = args.iter().skip(3).map(|w| id(w).map(|n| u64::try_from(n).unwrap_or(0)));
         Selection::Ids(Ids::new(ids.collect::<Result<_, _>>()?))
     } else if args.len() == 2 {
         Selection::Matching(Filter::default())
     } else {
-        return Err(SYNTAX.into());
+        return Err(Failure::Syntax);
     };
     Ok(Question::List(selection))
 }
@@ -238,7 +237,7 @@ fn kill(
     grammar: Grammar,
     me: u64,
     known: impl Fn(&[u8]) -> bool,
-) -> Result<Question, String> {
+) -> Result<Question, Failure> {
     if args.len() == 3 {
         let addr = args.get(2).unwrap_or_default().to_vec();
         let mut filter = Filter::default();
@@ -258,7 +257,7 @@ impl Filter {
         grammar: Grammar,
         me: u64,
         known: impl Fn(&[u8]) -> bool,
-    ) -> Result<(), String> {
+    ) -> Result<(), Failure> {
         let mut at = 2;
         while let Some(option) = args.get(at) {
             at += 1;
@@ -269,13 +268,13 @@ impl Filter {
                 at = self.parse_ids(args, at, negated)?;
                 continue;
             }
-            let Some(value) = args.get(at) else { return Err(SYNTAX.into()) };
+            let Some(value) = args.get(at) else { return Err(Failure::Syntax) };
             at += 1;
             if name == b"skipme" && !negated {
                 self.skip = match () {
                     () if value.eq_ignore_ascii_case(b"yes") => Some(me),
                     () if value.eq_ignore_ascii_case(b"no") => None,
-                    () => return Err(SYNTAX.into()),
+                    () => return Err(Failure::Syntax),
                 };
                 continue;
             }
@@ -285,9 +284,9 @@ impl Filter {
     }
 
     /// The numbers behind ID, as far as they are numbers; gives the place behind them.
-    fn parse_ids(&mut self, args: &Args, mut at: usize, negated: bool) -> Result<usize, String> {
+    fn parse_ids(&mut self, args: &Args, mut at: usize, negated: bool) -> Result<usize, Failure> {
         if args.get(at).is_none() {
-            return Err(SYNTAX.into());
+            return Err(Failure::Syntax);
         }
         let mut ids = Vec::new();
         while let Some(id) = args.get(at).and_then(strict_i64) {
@@ -312,9 +311,9 @@ impl Filter {
     }
 }
 
-fn valid_id(id: i64) -> Result<u64, String> {
+fn valid_id(id: i64) -> Result<u64, Failure> {
     let id = u64::try_from(id).ok().filter(|&n| n > 0);
-    id.ok_or_else(|| "ERR client-id should be greater than 0".to_owned())
+    id.ok_or(Failure::ClientIdNotPositive)
 }
 
 /// The letters that a server knows as flags of a client.
@@ -329,22 +328,21 @@ impl Test {
         negated: bool,
         grammar: Grammar,
         known: impl Fn(&[u8]) -> bool,
-    ) -> Result<Test, String> {
-        let shown = || String::from_utf8_lossy(value).into_owned();
-        let letters = |what: &str, all: &[u8]| match value.iter().all(|b| all.contains(b)) {
+    ) -> Result<Test, Failure> {
+        let shown = || Box::from(String::from_utf8_lossy(value));
+        let letters = |what: &'static str, all: &[u8]| match value.iter().all(|b| all.contains(b)) {
             true => Ok(value.to_vec()),
-            false if negated => Err(format!(
-                "ERR Unknown {what} found in the NOT-{} filter: {}",
-                what.to_ascii_uppercase(),
-                shown()
-            )),
-            false => Err(format!("ERR Unknown {what} found in the provided filter: {}", shown())),
+            false if negated => {
+                let filter = what.to_ascii_uppercase().into();
+                Err(Failure::NotInNegatedFilter { what, filter, value: shown() })
+            }
+            false => Err(Failure::NotInFilter { what, value: shown() }),
         };
-        let seconds = |name: &str| match strict_i64(value) {
-            None => Err(format!("ERR {name} is not an integer or out of range")),
+        let seconds = |name: &'static str| match strict_i64(value) {
+            None => Err(Failure::FieldNotAnInteger { name }),
             Some(n) => match u64::try_from(n) {
                 Ok(n @ 1..) => Ok(n),
-                _ => Err(format!("ERR {name} should be greater than 0")),
+                _ => Err(Failure::FieldNotPositive { name }),
             },
         };
         let newest = grammar >= Grammar::Valkey90;
@@ -357,7 +355,7 @@ impl Test {
             b"addr" => Test::Addr(value.to_vec()),
             b"laddr" => Test::LocalAddr(value.to_vec()),
             b"user" if known(value) => Test::User(value.to_vec()),
-            b"user" => return Err(format!("ERR No such user '{}'", shown())),
+            b"user" => return Err(Failure::NoSuchUser { user: shown() }),
             b"maxage" if !negated && grammar >= Grammar::Redis74 => Test::Age(seconds("maxage")?),
             b"idle" if !negated && newest => Test::Idle(seconds("idle")?),
             b"name" if newest => Test::Name(value.to_vec()),
@@ -369,12 +367,12 @@ impl Test {
             b"db" if newest => match strict_i64(value).map(i32::try_from) {
                 Some(Ok(0)) => Test::Db,
                 Some(Ok(_)) if negated => {
-                    return Err("ERR NOT-DB number should be between 0 and 0".into());
+                    return Err(Failure::NotInDatabases { name: "NOT-DB" });
                 }
-                Some(Ok(_)) => return Err("ERR DB number should be between 0 and 0".into()),
-                _ => return Err("ERR DB is not an integer or out of range".into()),
+                Some(Ok(_)) => return Err(Failure::NotInDatabases { name: "DB" }),
+                _ => return Err(Failure::FieldNotAnInteger { name: "DB" }),
             },
-            _ => return Err(SYNTAX.into()),
+            _ => return Err(Failure::Syntax),
         })
     }
 
@@ -402,7 +400,7 @@ impl Test {
     }
 }
 
-fn pause(args: &Args) -> Result<Question, String> {
+fn pause(args: &Args) -> Result<Question, Failure> {
     if args.len() > 4 {
         return Err(wrong_number(args));
     }
@@ -410,36 +408,34 @@ fn pause(args: &Args) -> Result<Question, String> {
         None => true,
         Some(mode) if mode.eq_ignore_ascii_case(b"all") => true,
         Some(mode) if mode.eq_ignore_ascii_case(b"write") => false,
-        Some(_) => return Err("ERR CLIENT PAUSE mode must be WRITE or ALL".into()),
+        Some(_) => return Err(Failure::PauseMode),
     };
     let timeout = args.get(2).and_then(strict_i64);
-    let timeout = timeout.ok_or("ERR timeout is not an integer or out of range")?;
-    let timeout = u64::try_from(timeout).map_err(|_| "ERR timeout is negative")?;
+    let timeout = timeout.ok_or(Failure::FieldNotAnInteger { name: "timeout" })?;
+    let timeout = u64::try_from(timeout).map_err(|_| Failure::NegativeTimeout)?;
     let until = Instant::now() + Duration::from_millis(timeout).min(LONGEST);
     Ok(Question::Pause(Pause { until, all }))
 }
 
-fn unblock(args: &Args) -> Result<Question, String> {
+fn unblock(args: &Args) -> Result<Question, Failure> {
     let error = match args.get(3) {
         _ if args.len() > 4 => return Err(wrong_number(args)),
         None => false,
         Some(reason) if reason.eq_ignore_ascii_case(b"timeout") => false,
         Some(reason) if reason.eq_ignore_ascii_case(b"error") => true,
-        Some(_) => return Err("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR".into()),
+        Some(_) => return Err(Failure::UnblockReason),
     };
-    let id = args.get(2).and_then(strict_i64).ok_or(NOT_AN_INTEGER)?;
+    let id = args.get(2).and_then(strict_i64).ok_or(Failure::NotAnInteger)?;
     Ok(Question::Unblock { id: u64::try_from(id).unwrap_or(0), error })
 }
 
-fn wrong_number(args: &Args) -> String {
-    format!(
-        "ERR unknown subcommand or wrong number of arguments for '{}'. Try CLIENT HELP.",
-        String::from_utf8_lossy(args.get(1).unwrap_or_default())
-    )
+fn wrong_number(args: &Args) -> Failure {
+    let name = String::from_utf8_lossy(args.get(1).unwrap_or_default()).into();
+    Failure::UnknownSubcommandOrArity { name, container: "CLIENT".into() }
 }
 
 impl ClientKind {
-    fn parse(word: &[u8], grammar: Grammar) -> Result<ClientKind, String> {
+    fn parse(word: &[u8], grammar: Grammar) -> Result<ClientKind, Failure> {
         const WORDS: [(&str, ClientKind); 6] = [
             ("normal", ClientKind::Normal),
             ("pubsub", ClientKind::PubSub),
@@ -451,7 +447,7 @@ impl ClientKind {
         let known = if grammar >= Grammar::Valkey80 { 6 } else { 5 };
         let mut words = WORDS.iter().take(known);
         let found = words.find(|(w, _)| word.eq_ignore_ascii_case(w.as_bytes()));
-        let unknown = || format!("ERR Unknown client type '{}'", String::from_utf8_lossy(word));
+        let unknown = || Failure::UnknownClientType { name: String::from_utf8_lossy(word).into() };
         found.map(|(_, kind)| *kind).ok_or_else(unknown)
     }
 
@@ -524,11 +520,11 @@ mod tests {
     use super::*;
     use crate::resp::ArgRange;
 
-    fn parse(line: &str) -> Result<Question, String> {
+    fn parse(line: &str) -> Result<Question, Failure> {
         parse_as(line, Grammar::Redis70)
     }
 
-    fn parse_as(line: &str, grammar: Grammar) -> Result<Question, String> {
+    fn parse_as(line: &str, grammar: Grammar) -> Result<Question, Failure> {
         let (mut buf, mut ranges) = (Vec::new(), Vec::new());
         for word in line.split(' ') {
             let start = buf.len() as u32;
@@ -542,26 +538,26 @@ mod tests {
     #[test]
     fn errors() {
         for (line, text) in [
-            ("CLIENT LIST TYPE", SYNTAX),
+            ("CLIENT LIST TYPE", "ERR syntax error"),
             ("CLIENT LIST TYPE x", "ERR Unknown client type 'x'"),
             ("CLIENT LIST ID 1 x", "ERR Invalid client ID"),
-            ("CLIENT LIST TYPE normal ID 3", SYNTAX),
+            ("CLIENT LIST TYPE normal ID 3", "ERR syntax error"),
             ("CLIENT KILL ID 0", "ERR client-id should be greater than 0"),
-            ("CLIENT KILL ID 1 TYPE", SYNTAX),
+            ("CLIENT KILL ID 1 TYPE", "ERR syntax error"),
             ("CLIENT KILL USER foo ID 1", "ERR No such user 'foo'"),
-            ("CLIENT KILL ID 1 SKIPME x", SYNTAX),
-            ("CLIENT KILL MAXAGE 1", SYNTAX),
+            ("CLIENT KILL ID 1 SKIPME x", "ERR syntax error"),
+            ("CLIENT KILL MAXAGE 1", "ERR syntax error"),
             ("CLIENT PAUSE x", "ERR timeout is not an integer or out of range"),
             ("CLIENT PAUSE -1", "ERR timeout is negative"),
             ("CLIENT PAUSE 1 x", "ERR CLIENT PAUSE mode must be WRITE or ALL"),
-            ("CLIENT UNBLOCK x", NOT_AN_INTEGER),
+            ("CLIENT UNBLOCK x", "ERR value is not an integer or out of range"),
             ("CLIENT UNBLOCK 1 x", "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"),
         ] {
-            assert_eq!(parse(line), Err(text.to_owned()), "{line}");
+            assert_eq!(parse(line).map_err(|e| e.to_string()), Err(text.to_owned()), "{line}");
         }
         let text = parse("CLIENT Pause 1 ALL x").unwrap_err();
         let want = "unknown subcommand or wrong number of arguments for 'Pause'. Try CLIENT HELP.";
-        assert_eq!(text, format!("ERR {want}"));
+        assert_eq!(text.to_string(), format!("ERR {want}"));
     }
 
     #[test]
@@ -648,7 +644,7 @@ mod tests {
             (Grammar::Valkey90, "CLIENT LIST NOT-MAXAGE 1"),
             (Grammar::Valkey90, "CLIENT LIST ID 1 x"),
         ] {
-            assert_eq!(parse_as(line, grammar), Err(SYNTAX.to_owned()), "{line}");
+            assert_eq!(parse_as(line, grammar), Err(Failure::Syntax), "{line}");
         }
         assert!(parse_as("CLIENT KILL MAXAGE 1", Grammar::Redis74).is_ok());
         assert!(parse_as("CLIENT LIST TYPE primary", Grammar::Valkey80).is_ok());

@@ -1,44 +1,38 @@
 //! CLIENT TRACKING and what belongs to it: off, and it stays off.
 
+use crate::errors::Failure;
 use crate::resp::{Args, Protocol, strict_i64, write};
 
-/// Why it stays off. A node tells a connection which of the keys *it* has read have changed;
-/// slotway's connections to the nodes are shared by many clients.
-const REFUSED: &str = "ERR CLIENT TRACKING ON is not supported by this version of slotway: \
-                       invalidation messages would need to be told apart by client, and many \
-                       clients share a connection to a node; switch client-side caching off in the \
-                       client";
-const SYNTAX: &str = "ERR syntax error";
-
-/// CLIENT TRACKING: OFF is OK, ON is refused.
+/// CLIENT TRACKING: OFF is OK, ON is refused. A node tells a connection which of the keys *it* has
+/// read have changed; slotway's connections to the nodes are shared by many clients.
 pub(super) fn tracking(args: &Args, out: &mut Vec<u8>) {
     match options(args) {
         Ok(false) => write::simple(out, "OK"),
-        Ok(true) => write::error(out, REFUSED),
-        Err(text) => write::error(out, text),
+        Ok(true) => Failure::TrackingNotSupported.write(out),
+        Err(failure) => failure.write(out),
     }
 }
 
 /// Whether it is to be on; the options are looked at first, as in Redis.
-fn options(args: &Args) -> Result<bool, &'static str> {
+fn options(args: &Args) -> Result<bool, Failure> {
     let mut at = 3;
     while at < args.len() {
         let more = at + 1 < args.len();
         if args.is(at, "redirect") && more {
             at += 1;
             let id = args.get(at).and_then(strict_i64);
-            id.ok_or("ERR value is not an integer or out of range")?;
+            id.ok_or(Failure::NotAnInteger)?;
         } else if args.is(at, "prefix") && more {
             at += 1;
         } else if !["bcast", "optin", "optout", "noloop"].iter().any(|word| args.is(at, word)) {
-            return Err(SYNTAX);
+            return Err(Failure::Syntax);
         }
         at += 1;
     }
     match args {
         _ if args.is(2, "on") => Ok(true),
         _ if args.is(2, "off") => Ok(false),
-        _ => Err(SYNTAX),
+        _ => Err(Failure::Syntax),
     }
 }
 
@@ -56,9 +50,5 @@ pub(super) fn tracking_info(protocol: Protocol, out: &mut Vec<u8>) {
 
 /// CLIENT CACHING.
 pub(super) fn caching(out: &mut Vec<u8>) {
-    write::error(
-        out,
-        "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or \
-         OPTOUT mode enabled",
-    );
+    Failure::CachingWithoutTracking.write(out);
 }

@@ -36,6 +36,7 @@ use super::run::RunError;
 use super::sockets::{self, Sockets, Tenure};
 use super::status::Status;
 use crate::config::{Address, Config, Listen};
+use crate::errors::Failure;
 use crate::lines::Lines;
 use crate::metrics::ProxyHeader;
 use crate::sparsely;
@@ -44,11 +45,6 @@ use crate::stream::keep_alive;
 /// Connections that may wait to be accepted; the kernel makes it `net.core.somaxconn` if that is
 /// less.
 const BACKLOG: i32 = 4096;
-/// What is in the way stands behind what Redis says.
-const NO_DESCRIPTOR: &str = "-ERR max number of clients reached: slotway has no file descriptor \
-                             left; close connections, or raise the limit on open files (ulimit -n, \
-                             LimitNOFILE)\r\n";
-const NO_WORKER: &str = "-ERR slotway has no worker running, see its log\r\n";
 /// Between two attempts while the machine has no file descriptor left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -439,7 +435,7 @@ impl Acceptor {
             return false;
         }
         let refused = listener.accept_waiting(None).map(|client| {
-            self.refuse(&client, NO_DESCRIPTOR, &mut accepting.refusals);
+            self.refuse(&client, &Failure::NoDescriptor, &mut accepting.refusals);
         });
         accepting.spare.fill() && refused.is_ok()
     }
@@ -500,11 +496,10 @@ impl Acceptor {
         let Ok(peer) = arrival::peer(&client) else { return };
         if !arrival::is_trusted(peer, &config.proxy_protocol.trusted) {
             self.count_header(ProxyHeader::Untrusted);
-            let why = format!("-{}\r\n", Refused::Untrusted.text());
             let ip = peer.map(|ip| ip.to_string());
             sparsely!(accepting.refusals, warn, %listen, ip, "a connection is closed: it comes \
                 from none of proxy_protocol.trusted");
-            return say(&client, &why);
+            return say(&client, &Failure::ProxyUntrusted);
         }
         let (acceptor, listen) = (self.clone(), listen.clone());
         let place = arrival::Place::take(&self.pool);
@@ -526,9 +521,9 @@ impl Acceptor {
             acceptor.count_header(why.counted());
             let ip = peer.map(|ip| ip.to_string());
             match why {
-                Refused::Silent => debug!(%listen, ip, why = why.text(), "a connection was closed"),
+                Refused::Silent => debug!(%listen, ip, why = %why, "a connection was closed"),
                 _ => acceptor.status.header_lines(|lines| {
-                    sparsely!(lines, warn, %listen, ip, why = why.text(), "a connection is closed");
+                    sparsely!(lines, warn, %listen, ip, why = %why, "a connection is closed");
                 }),
             }
         });
@@ -542,22 +537,22 @@ impl Acceptor {
 
     fn serve(&self, client: Arrival, refusals: &mut Lines) {
         if let Err(client) = self.pool.hand_over(client) {
-            self.refuse(&client.socket, NO_WORKER, refusals);
+            self.refuse(&client.socket, &Failure::NoWorker, refusals);
         }
     }
 
-    fn refuse(&self, client: &Downstream, why: &str, refusals: &mut Lines) {
+    fn refuse(&self, client: &Downstream, why: &Failure, refusals: &mut Lines) {
         self.status.clients_rejected.fetch_add(1, Relaxed);
-        let (limit, answer) = (self.pool.budget().clients, why.trim_end());
-        sparsely!(refusals, warn, limit, answer, "a client is refused");
+        let limit = self.pool.budget().clients;
+        sparsely!(refusals, warn, limit, answer = %why, "a client is refused");
         say(client, why);
     }
 }
 
-fn say(client: &Downstream, why: &str) {
+fn say(client: &Downstream, why: &Failure) {
     match client {
-        Downstream::Tcp(stream) => refuse(stream, why.as_bytes()),
-        Downstream::Unix(stream) => refuse(stream, why.as_bytes()),
+        Downstream::Tcp(stream) => refuse(stream, &why.frame()),
+        Downstream::Unix(stream) => refuse(stream, &why.frame()),
         // It would not understand it: the error would have to be encrypted.
         Downstream::Tls(_) => {}
     }

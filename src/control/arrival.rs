@@ -1,6 +1,7 @@
 //! The PROXY protocol header of a connection that a load balancer has made, read before its worker
 //! has it.
 
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::link::{Arrival, Downstream};
 use super::pool::Pool;
 use crate::config::Network;
+use crate::errors::Failure;
 use crate::metrics::ProxyHeader;
 use crate::proxy_protocol::{Endpoints, Header, HeaderError, parse};
 
@@ -27,8 +29,6 @@ const LINGER_BYTES: usize = 64 << 10;
 /// A reason for closing a connection.
 #[derive(Debug)]
 pub enum Refused {
-    /// It comes from an address that is not trusted.
-    Untrusted,
     /// What it begins with is no header.
     Header(HeaderError),
     /// The header took longer than `proxy_protocol.timeout`.
@@ -43,7 +43,6 @@ impl Refused {
     /// How it is counted.
     pub fn counted(&self) -> ProxyHeader {
         match self {
-            Refused::Untrusted => ProxyHeader::Untrusted,
             Refused::Header(HeaderError::Missing) => ProxyHeader::Missing,
             Refused::Header(_) => ProxyHeader::Invalid,
             Refused::Late(_) => ProxyHeader::Timeout,
@@ -51,28 +50,26 @@ impl Refused {
         }
     }
 
-    /// The reason and the way out.
-    pub fn text(&self) -> String {
+    /// The error for the client; `None`: it has gone.
+    fn failure(&self) -> Option<Failure> {
         match self {
-            Refused::Untrusted => {
-                "ERR this address accepts connections from proxy_protocol.trusted \
-                                   only; add the load balancer's network there, or connect to an \
-                                   address that is not in proxy_protocol.listen"
-                    .into()
+            Refused::Header(error) => Some(Failure::ProxyHeader { why: error.to_string() }),
+            Refused::Late(limit) => Some(Failure::ProxyHeaderLate { limit: limit.as_millis() }),
+            Refused::Cut | Refused::Silent => None,
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.failure() {
+            Some(failure) => write!(f, "{failure}"),
+            None if matches!(self, Refused::Silent) => {
+                f.write_str("the connection was closed without a byte")
             }
-            Refused::Header(error) => format!(
-                "ERR {error}: each connection to this address has to begin with one \
-                 (proxy_protocol.listen); have the load balancer send it, or connect to another \
-                 address"
-            ),
-            Refused::Late(limit) => {
-                let limit = limit.as_millis();
-                format!("ERR no PROXY protocol header within {limit} ms (proxy_protocol.timeout)")
+            None => {
+                f.write_str("the connection was closed in the middle of its PROXY protocol header")
             }
-            Refused::Cut => {
-                "the connection was closed in the middle of its PROXY protocol header".into()
-            }
-            Refused::Silent => "the connection was closed without a byte".into(),
         }
     }
 }
@@ -182,9 +179,9 @@ async fn header(
 
 /// Writes the error, and waits for the client to have it.
 async fn tell(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: &Refused) {
-    let text = format!("-{}\r\n", why.text());
+    let error = why.failure().map(|failure| failure.frame()).unwrap_or_default();
     let told = async {
-        stream.write_all(text.as_bytes()).await?;
+        stream.write_all(&error).await?;
         stream.shutdown().await?;
         let (mut piece, mut left) = ([0; PIECE], LINGER_BYTES);
         while left > 0 {

@@ -6,6 +6,7 @@
 //! connections lent to single ones (`limits.dedicated`). Large transfers have no connections of their
 //! own then, unless these are a small part of the limit.
 
+use crate::errors::Failure;
 use std::os::unix::net::UnixDatagram;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -168,18 +169,12 @@ impl Demand {
 
 impl Budget {
     /// The error for a client that is too many.
-    pub fn refusal(&self, configured: usize) -> String {
+    pub fn refusal(&self, configured: usize) -> Failure {
         match self.limit {
-            Some(limit) if self.clients < configured => format!(
-                "-ERR max number of clients reached: limits.clients = {configured} is lowered to {} \
-                 by the limit of {limit} open files; close connections, or raise that limit (ulimit \
-                 -n, LimitNOFILE)\r\n",
-                self.clients
-            ),
-            _ => format!(
-                "-ERR max number of clients reached: limits.clients = {configured}; close \
-                 connections, or raise it\r\n"
-            ),
+            Some(files) if self.clients < configured => {
+                Failure::TooManyClientsForFiles { configured, lowered: self.clients, files }
+            }
+            _ => Failure::TooManyClients { limit: configured },
         }
     }
 }
@@ -365,9 +360,9 @@ mod tests {
 
     #[test]
     fn the_refusal_names_the_limit_that_is_in_the_way() {
-        let text = DEMAND.share(Some(100)).refusal(20_000);
+        let text = DEMAND.share(Some(100)).refusal(20_000).to_string();
         assert!(text.contains("100 open files") && text.contains("20000"), "{text}");
-        let text = DEMAND.share(None).refusal(20_000);
+        let text = DEMAND.share(None).refusal(20_000).to_string();
         assert!(!text.contains("open files") && text.contains("limits.clients = 20000"), "{text}");
     }
 

@@ -10,6 +10,7 @@ use std::time::Instant;
 use crate::client::{Census, Pause};
 use crate::cluster::{Health, Identity, NodeAddr, Snapshot};
 use crate::command::CommandTable;
+use crate::errors::Failure;
 use crate::metrics::WorkerStats;
 use crate::proxy_protocol::Endpoints;
 use crate::upstream::HandshakeError;
@@ -86,7 +87,7 @@ pub enum ToWorker {
         /// The client that waits for it.
         client: (u32, u32),
         /// Yes, or the error reply.
-        answer: Result<crate::users::Granted, String>,
+        answer: Result<crate::users::Granted, Failure>,
     },
     /// What was seen of a user of the cluster.
     Looked(crate::users::Looked),

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::link::ToWorker;
 use super::node::NodeConn;
 use super::verify::Verifier;
+use crate::errors::Failure;
 use crate::pubsub::Kind;
 use crate::resp::reply::error_text;
-use crate::users::{Asking, CHANNEL_DENIED, Heard, Look, Looked, NO_SUCH_USER};
+use crate::users::{Asking, Heard, Look, Looked};
 
 /// Topics that one question names.
 const AT_ONCE: usize = 128;
@@ -43,13 +44,13 @@ impl Verifier {
                 let args = std::iter::once(command.into()).chain(names).collect();
                 match (self.ask(&Asking::May { user: Arc::clone(&user), args }).await, some) {
                     (Ok(_), _) => {}
-                    (Err(why), [one]) if why == CHANNEL_DENIED => denied.push(one.place),
+                    (Err(Failure::ChannelDenied), [one]) => denied.push(one.place),
                     // One of them: the halves tell which.
-                    (Err(why), many) if why == CHANNEL_DENIED => {
+                    (Err(Failure::ChannelDenied), many) => {
                         let (a, b) = many.split_at(many.len() / 2);
                         left.extend([a, b]);
                     }
-                    (Err(why), _) => return !why.starts_with(NO_SUCH_USER),
+                    (Err(why), _) => return !matches!(why, Failure::UserGone { .. }),
                 }
             }
         }

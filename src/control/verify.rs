@@ -11,8 +11,9 @@ use super::link::ToWorker;
 use super::node::{AskError, NodeConn};
 use super::pool::Pool;
 use super::status::Status;
+use crate::errors::Failure;
 use crate::resp::reply::{error_text, text};
-use crate::users::{Asking, Granted, NO_SUCH_USER, NOT_LOGGED_IN, Verify};
+use crate::users::{Asking, Granted, Verify};
 
 /// Questions under way at once; more wait.
 const AT_ONCE: usize = 64;
@@ -59,13 +60,13 @@ impl Verifier {
             // Who has gone has nothing to be told, and learns nothing.
             _ if wanted.strong_count() == 0 => return,
             Ok(_place) => self.ask(&asking).await,
-            Err(_) => Err("ERR slotway is stopping".into()),
+            Err(_) => Err(Failure::Stopping),
         };
         // The worker may have ended, and the client with it.
         to.send(ToWorker::Verified { client, answer });
     }
 
-    pub(super) async fn ask(&self, asking: &Asking) -> Result<Granted, String> {
+    pub(super) async fn ask(&self, asking: &Asking) -> Result<Granted, Failure> {
         if let Asking::May { .. } = asking {
             let kept = self.idle().pop();
             if let Some(mut kept) = kept
@@ -107,7 +108,7 @@ impl Verifier {
                 Err(error) => why = format!("{addr}: {error}"),
             }
         }
-        Err(format!("CLUSTERDOWN slotway cannot ask the cluster about its users: {why}"))
+        Err(Failure::UsersNotAsked { why })
     }
 
     /// The same for a login, and whether it needed a password.
@@ -115,7 +116,7 @@ impl Verifier {
         &self,
         conn: &mut NodeConn,
         asking: &Asking,
-    ) -> Result<Result<Granted, String>, AskError> {
+    ) -> Result<Result<Granted, Failure>, AskError> {
         let Asking::Login { who, another } = asking else { return self.say(conn, asking).await };
         let is_default = who.user.is_empty() || *who.user == *b"default";
         let mut open = false;
@@ -138,7 +139,7 @@ impl Verifier {
         &self,
         conn: &mut NodeConn,
         asking: &Asking,
-    ) -> Result<Result<Granted, String>, AskError> {
+    ) -> Result<Result<Granted, Failure>, AskError> {
         let command: Vec<&[u8]> = match asking {
             Asking::Login { who, .. } if who.user.is_empty() => vec![b"AUTH", &who.password],
             Asking::Login { who, .. } => vec![b"AUTH", &who.user, &who.password],
@@ -152,24 +153,22 @@ impl Verifier {
         let error = error_text(&reply).map(|text| String::from_utf8_lossy(text).into_owned());
         Ok(match (asking, error) {
             (Asking::May { .. }, Some(error)) if error.starts_with("NOPERM") => {
-                Err("NOPERM slotway cannot ask what this user may do: upstream.user needs ACL \
-                     DRYRUN (+acl|dryrun)"
-                    .into())
+                Err(Failure::DryRunDenied)
             }
             // A user that is known by its name only any more.
             (Asking::May { user, .. }, Some(error)) if error.starts_with("ERR User '") => {
-                Err(format!("{NO_SUCH_USER} '{}' any more", user.escape_ascii()))
+                Err(Failure::UserGone { user: user.escape_ascii().to_string().into() })
             }
             // The default user may be let in and have no right to PING.
             (Asking::Stranger, Some(error)) if error.starts_with("NOPERM") => Ok(Granted::Open),
             (Asking::Stranger, Some(error)) if error.starts_with("NOAUTH") => {
-                Err(NOT_LOGGED_IN.into())
+                Err(Failure::LogInFirst)
             }
-            (_, Some(error)) => Err(error),
+            (_, Some(error)) => Err(Failure::Verbatim(error.into_bytes().into())),
             (Asking::May { .. }, None) => match text(&reply) {
                 Some(b"OK") => Ok(Granted::Yes),
                 Some(said) => Err(denied(&String::from_utf8_lossy(said))),
-                None => Err("NOPERM slotway does not understand ACL DRYRUN's answer".into()),
+                None => Err(Failure::DryRunNotUnderstood),
             },
             (Asking::Stranger, None) => Ok(Granted::Open),
             (_, None) => Ok(Granted::Yes),
@@ -202,15 +201,15 @@ impl Verifier {
 }
 
 /// What the command itself would be told where ACL DRYRUN says this.
-fn denied(said: &str) -> String {
+fn denied(said: &str) -> Failure {
     let which = |word: &str| said.ends_with(word) && said.contains("access the '");
     if which("' key") {
-        crate::users::KEY_DENIED.into()
+        Failure::KeyDenied
     } else if which("' channel") {
-        crate::users::CHANNEL_DENIED.into()
+        Failure::ChannelDenied
     } else {
         let text = said.strip_prefix("This user").unwrap_or(said);
-        format!("NOPERM this user{text}")
+        Failure::Verbatim(format!("NOPERM this user{text}").into_bytes().into())
     }
 }
 
@@ -222,10 +221,10 @@ mod tests {
     fn a_dry_run_is_told_as_the_command_would_be() {
         let said = "This user has no permissions to run the 'flushall' command";
         let told = "NOPERM this user has no permissions to run the 'flushall' command";
-        assert_eq!(denied(said), told);
+        assert_eq!(denied(said).to_string(), told);
         let channel = "This user has no permissions to access the 'a' key' channel";
-        assert_eq!(denied(channel), crate::users::CHANNEL_DENIED);
+        assert_eq!(denied(channel), Failure::ChannelDenied);
         let key = "This user has no permissions to access the 'x' key";
-        assert_eq!(denied(key), crate::users::KEY_DENIED);
+        assert_eq!(denied(key), Failure::KeyDenied);
     }
 }

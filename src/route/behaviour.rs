@@ -5,6 +5,7 @@ use super::filter::Filter;
 use super::pubsub::{Ask, PubSub};
 use super::server::{DEFAULT_COUNT, Server, SlotOrder};
 use crate::command::{CommandSpec, Flags, KeySpec, RequestPolicy, ResponsePolicy};
+use crate::errors::Failure;
 use crate::pubsub::Kind;
 use crate::resp::Args;
 
@@ -218,34 +219,22 @@ pub enum Refused {
     Arity,
 }
 
+/// A command's name as errors show it: `CONFIG SET`.
+pub(super) fn shown_name(name: &str) -> Box<str> {
+    name.to_ascii_uppercase().replace('|', " ").into()
+}
+
 impl Refused {
-    /// The error for a client, without the leading `-`.
-    pub fn text(self, command: &str) -> String {
-        let name = command.to_ascii_uppercase().replace('|', " ");
+    /// The error for a client.
+    pub fn failure(self, name: &str) -> Failure {
+        let command = shown_name(name);
         match self {
-            Refused::NotYet => {
-                format!("ERR {name} is not supported by this version of slotway")
-            }
-            Refused::NodesAccess => format!(
-                "NOPERM {name} of requirepass or an announced address is denied: connections to the \
-                 nodes would be refused, or nodes would log in elsewhere with their password; set it \
-                 on the nodes, and upstream.password in slotway's configuration"
-            ),
-            Refused::Dangerous => format!(
-                "NOPERM {name} is denied: it would act on a single node of the cluster behind \
-                 slotway; send it to that node directly (commands.allow = [\"{command}\"] in \
-                 slotway's configuration allows it)"
-            ),
-            Refused::Takeover => format!(
-                "NOPERM {name} is denied: it is about the connection to a node, which slotway's \
-                 clients share; send it to that node directly (commands.allow does not open it)"
-            ),
-            Refused::Denied => {
-                format!("NOPERM {name} is denied by commands.deny in slotway's configuration")
-            }
-            Refused::Arity => {
-                format!("ERR wrong number of arguments for '{command}' command")
-            }
+            Refused::NotYet => Failure::NotSupported { command },
+            Refused::NodesAccess => Failure::NodesAccess { command },
+            Refused::Dangerous => Failure::OneNodeOnly { command, name: name.into() },
+            Refused::Takeover => Failure::ConnectionTakeover { command },
+            Refused::Denied => Failure::DeniedByConfig { command, entry: "".into() },
+            Refused::Arity => Failure::WrongArity { command: name.into() },
         }
     }
 

@@ -4,7 +4,7 @@
 use super::behaviour::Merge;
 use super::gather::Gather;
 use super::info::ProxyInfo;
-use crate::outcome::is_unknown;
+use crate::errors::{Cause, Code, Failure};
 use crate::resp::reply::{element_count, elements, error_text};
 use crate::resp::{Protocol, write};
 
@@ -12,8 +12,8 @@ use crate::resp::{Protocol, write};
 #[derive(Debug)]
 pub struct ExecGather {
     protocol: Protocol,
-    /// The reply of each command; behind them the pieces of [`Nested`] commands.
-    places: Vec<Vec<u8>>,
+    /// What became of each command; behind them the pieces of [`Nested`] commands.
+    places: Vec<Place>,
     commands: usize,
     groups: Vec<Group>,
     nested: Vec<Nested>,
@@ -31,7 +31,28 @@ struct Group {
     /// One command by itself: its reply is the element, not an array of elements.
     single: bool,
     /// What became of all of it, where that is an error.
-    error: Option<Vec<u8>>,
+    error: Option<Cause>,
+}
+
+/// What became of a command, or of a piece of one.
+#[derive(Debug, Clone)]
+enum Place {
+    /// A reply, which may be a node's error; empty while there is none.
+    Reply(Vec<u8>),
+    /// It was not carried out, or nobody knows.
+    Failed(Cause),
+}
+
+impl Place {
+    const EMPTY: Place = Place::Reply(Vec::new());
+
+    /// The error, if it is one.
+    fn cause(&self) -> Option<Cause> {
+        match self {
+            Place::Reply(reply) => error_text(reply).map(|_| Cause::node(reply)),
+            Place::Failed(cause) => Some(cause.clone()),
+        }
+    }
 }
 
 /// A command whose keys lie in several slots, or that all shards are asked.
@@ -58,7 +79,7 @@ impl ExecGather {
     pub fn new(protocol: Protocol, commands: usize) -> Self {
         ExecGather {
             protocol,
-            places: vec![Vec::new(); commands],
+            places: vec![Place::EMPTY; commands],
             commands,
             groups: Vec::new(),
             nested: Vec::new(),
@@ -72,7 +93,7 @@ impl ExecGather {
     pub fn place(&mut self, place: usize, reply: Vec<u8>) {
         self.held += reply.len();
         if let Some(p) = self.places.get_mut(place) {
-            *p = reply;
+            *p = Place::Reply(reply);
         }
     }
 
@@ -94,7 +115,7 @@ impl ExecGather {
 
     fn add_piece(&mut self, nested: usize, keys: Vec<u32>, target: String) -> usize {
         let place = self.places.len();
-        self.places.push(Vec::new());
+        self.places.push(Place::EMPTY);
         if let Some(nested) = self.nested.get_mut(nested) {
             nested.pieces.push(Piece { place, keys, target });
         }
@@ -116,7 +137,19 @@ impl ExecGather {
 
     /// Bytes that it holds.
     pub fn held(&self) -> usize {
-        self.held + self.places.len() * size_of::<Vec<u8>>()
+        self.held + self.places.len() * size_of::<Place>()
+    }
+
+    /// A group has failed. `true`: it was the last one.
+    pub fn fail(&mut self, group: u32, failure: Failure) -> bool {
+        self.left = self.left.saturating_sub(1);
+        if let Some(group) = self.groups.get_mut(group as usize) {
+            match group.places.first().and_then(|&place| self.places.get_mut(place)) {
+                Some(place) if group.single => *place = Place::Failed(failure.into()),
+                _ => group.error = Some(failure.into()),
+            }
+        }
+        self.left == 0
     }
 
     /// A group has answered (an error counts for all its commands). `true`: it was the last one.
@@ -126,19 +159,19 @@ impl ExecGather {
         let Some(group) = self.groups.get_mut(group as usize) else { return self.left == 0 };
         if group.single {
             if let Some(place) = group.places.first().and_then(|&p| self.places.get_mut(p)) {
-                *place = frame.to_vec();
+                *place = Place::Reply(frame.to_vec());
             }
         } else if frame.first() == Some(&b'-') {
-            group.error = Some(frame.to_vec());
+            group.error = Some(Cause::node(frame));
         } else if element_count(frame).is_some_and(|n| n == group.places.len() as u64) {
             for (&place, element) in group.places.iter().zip(elements(frame)) {
                 if let Some(place) = self.places.get_mut(place) {
-                    *place = element.to_vec();
+                    *place = Place::Reply(element.to_vec());
                 }
             }
         } else {
             self.nulls += 1;
-            group.error = Some(CHANGED.to_vec());
+            group.error = Some(Failure::WatchedPartChanged.into());
         }
         self.left == 0
     }
@@ -146,19 +179,25 @@ impl ExecGather {
     /// Whether the outcome of one of its commands is unknown.
     pub fn has_unknown(&self) -> bool {
         let errors = self.groups.iter().filter_map(|group| group.error.as_ref());
-        errors.chain(&self.places).any(|reply| is_unknown(reply))
+        let places = self.places.iter().filter_map(|place| match place {
+            Place::Reply(_) => None,
+            Place::Failed(cause) => Some(cause),
+        });
+        errors.chain(places).any(Cause::is_outcome_unknown)
     }
 
-    /// The transaction's reply, appended to `out`; `info` is what INFO says of slotway. `true`: it is
-    /// no error.
-    pub fn finish(mut self, info: impl Fn() -> ProxyInfo, out: &mut Vec<u8>) -> bool {
+    /// The transaction's reply, appended to `out`; `info` is what INFO says of slotway.
+    ///
+    /// # Errors
+    /// The error in its place; nothing was appended.
+    pub fn finish(mut self, info: impl Fn() -> ProxyInfo, out: &mut Vec<u8>) -> Result<(), Cause> {
         let batches = self.groups.iter().filter(|g| !g.single).count();
         if batches > 0 && self.nulls == batches && batches == self.groups.len() {
             out.extend_from_slice(match self.protocol {
                 Protocol::Resp2 => b"*-1\r\n",
                 Protocol::Resp3 => b"_\r\n",
             });
-            return true;
+            return Ok(());
         }
         // Nothing was executed, or not known to be: one error for all of it, as a server gives.
         let first = self.groups.first().and_then(|g| g.error.clone());
@@ -169,15 +208,14 @@ impl ExecGather {
                 error == Some(&first) || (is_abort(&first) && error.is_some_and(|e| is_abort(e)))
             })
         {
-            out.extend_from_slice(&first);
-            return false;
+            return Err(first);
         }
         for group in &mut self.groups {
             let Some(error) = group.error.take() else { continue };
-            let error = if is_abort(&error) { abort_of_part(&error) } else { error };
+            let error = if is_abort(&error) { abort_of_part(&error).into() } else { error };
             for &place in &group.places {
                 if let Some(place) = self.places.get_mut(place) {
-                    *place = error.clone();
+                    *place = Place::Failed(error.clone());
                 }
             }
         }
@@ -189,12 +227,16 @@ impl ExecGather {
         }
         write::array_header(out, self.commands);
         for reply in self.places.iter().take(self.commands) {
-            out.extend_from_slice(if reply.is_empty() { b"-ERR no reply\r\n" } else { reply });
+            match reply {
+                Place::Reply(reply) if reply.is_empty() => Failure::NoReply.write(out),
+                Place::Reply(reply) => out.extend_from_slice(reply),
+                Place::Failed(cause) => cause.write(out),
+            }
         }
-        true
+        Ok(())
     }
 
-    fn merged(&self, nested: &Nested, info: impl Fn() -> ProxyInfo) -> Vec<u8> {
+    fn merged(&self, nested: &Nested, info: impl Fn() -> ProxyInfo) -> Place {
         let mut gather = Gather::default();
         gather.start(nested.merge, self.protocol);
         let mut firsts = Vec::with_capacity(nested.pieces.len());
@@ -208,51 +250,40 @@ impl ExecGather {
             }
         }
         for (Piece { place, target, .. }, first) in nested.pieces.iter().zip(firsts) {
-            let frame = self.places.get(*place).map(Vec::as_slice).unwrap_or_default();
-            if error_text(frame).is_some() {
-                gather.fail(target.clone(), frame);
-            } else {
-                gather.add(first, frame);
-            }
+            let Some(place) = self.places.get(*place) else { continue };
+            match (place.cause(), place) {
+                (Some(cause), _) => gather.fail(target.clone(), cause),
+                (None, Place::Reply(reply)) => gather.add(first, reply),
+                (None, Place::Failed(_)) => false,
+            };
         }
         if gather.wants_info() {
             gather.set_info(info());
         }
         let mut out = Vec::new();
-        gather.finish(&mut out, "");
-        out
+        match gather.finish(&mut out, "") {
+            Ok(()) => Place::Reply(out),
+            Err(cause) => Place::Failed(cause),
+        }
     }
 }
 
 /// Whether a batch's error says that none of its commands was executed.
-fn is_abort(error: &[u8]) -> bool {
-    error.starts_with(b"-EXECABORT ") && error != CHANGED
+fn is_abort(error: &Cause) -> bool {
+    matches!(error, Cause::Node(_)) && error.code() == Code::ExecAbort
 }
 
 /// The error at the commands of a batch that was discarded while other batches were not: a node's
 /// "Transaction discarded" is true of its own batch only.
-fn abort_of_part(error: &[u8]) -> Vec<u8> {
-    let text = error_text(error).unwrap_or_default();
-    let reason = text.strip_prefix(DISCARDED.as_bytes()).unwrap_or(text);
-    let reason = String::from_utf8_lossy(reason);
-    let mut out = Vec::new();
-    write::error(
-        &mut out,
-        &format!(
-            "EXECABORT this command's slot was not executed: {reason} (other slots of the \
-             transaction may have been: transactions.cross_slot = \"split\")"
-        ),
-    );
-    out
+fn abort_of_part(error: &Cause) -> Failure {
+    let text = error.error();
+    let reason = text.strip_prefix(DISCARDED).unwrap_or(&text).to_owned();
+    Failure::PartDiscarded { reason }
 }
 
-/// The beginning of EXEC's error when nothing of its batch was executed; the reason follows.
+/// The beginning of a node's answer to EXEC when nothing of its batch was executed; the reason
+/// follows. What slotway makes of several of a node's errors in its place begins so as well.
 pub const DISCARDED: &str = "EXECABORT Transaction discarded because of: ";
-
-/// A group's watched key had changed, after it had been found unchanged and others had begun.
-const CHANGED: &[u8] = b"-EXECABORT a watched key changed while the transaction began: this \
-                         command's slot was not executed, other slots of the transaction were \
-                         (transactions.cross_slot = \"split\")\r\n";
 
 #[cfg(test)]
 mod tests {
@@ -260,7 +291,9 @@ mod tests {
 
     fn finish(gather: ExecGather) -> String {
         let mut out = Vec::new();
-        gather.finish(ProxyInfo::default, &mut out);
+        if let Err(cause) = gather.finish(ProxyInfo::default, &mut out) {
+            cause.write(&mut out);
+        }
         String::from_utf8(out).unwrap()
     }
 
@@ -294,9 +327,10 @@ mod tests {
         let b = g.group(vec![1], false);
         g.add(b, b"*1\r\n:1\r\n");
         assert!(!g.has_unknown());
-        g.add(a, b"-OUTCOMEUNKNOWN lost\r\n");
+        let failure = Failure::ConnectionLost { node: "n".into(), why: "closed".into() };
+        let lost = String::from_utf8(failure.frame()).unwrap();
+        g.fail(a, failure);
         assert!(g.has_unknown());
-        let lost = "-OUTCOMEUNKNOWN lost\r\n";
         assert_eq!(finish(g), format!("*3\r\n{lost}:1\r\n{lost}"));
     }
 
@@ -325,7 +359,7 @@ mod tests {
             (["*-1\r\n", "*-1\r\n"], "*-1\r\n".to_owned()),
             (["-EXECABORT x\r\n", "-EXECABORT x\r\n"], "-EXECABORT x\r\n".to_owned()),
             (["*-1\r\n", "*1\r\n:1\r\n"], {
-                let changed = String::from_utf8(CHANGED.to_vec()).unwrap();
+                let changed = String::from_utf8(Failure::WatchedPartChanged.frame()).unwrap();
                 format!("*2\r\n{changed}:1\r\n")
             }),
         ] {

@@ -4,6 +4,7 @@
 //! no password. So the reply is that of a server which does not have the setting.
 
 use crate::command::{REDACTED, is_secret_setting};
+use crate::errors::Failure;
 use crate::resp::reply::{elements, text};
 use crate::resp::{Args, write};
 
@@ -76,7 +77,7 @@ impl Filter {
                     with_field(module, b"args", out, |_, out| write::array_header(out, 0));
                 }
             }
-            _ => write::error(out, "ERR a node answered in a form that slotway does not pass on"),
+            _ => Failure::NotFiltered.write(out),
         }
     }
 }

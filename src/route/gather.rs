@@ -5,8 +5,8 @@ use super::info::ProxyInfo;
 use super::pubsub::Ask;
 use super::scan::{Scan, ScanRequest};
 use crate::buf::{CHUNK, with_copy};
-use crate::outcome;
-use crate::resp::reply::{element_count, elements, error_text, integer, text};
+use crate::errors::{Cause, Code, Failure};
+use crate::resp::reply::{element_count, elements, integer, text};
 use crate::resp::{Protocol, write};
 
 /// Collects the replies of a command that went to several slots or nodes. Used again and again:
@@ -35,7 +35,8 @@ pub struct Gather {
     /// Bytes of those.
     large_bytes: usize,
     number: Option<i64>,
-    failed: Vec<(String, Vec<u8>)>,
+    /// Who has failed, and the error.
+    failed: Vec<(String, Cause)>,
     succeeded: u32,
     /// The command changes nothing, so nothing is known less where parts that did not fail are not
     /// mentioned.
@@ -174,10 +175,10 @@ impl Gather {
         Some((self.scan.as_ref()?.0, self.from.last()?.0, cursor))
     }
 
-    /// What was answered cannot become a reply: the client gets this error frame.
-    pub fn refuse(&mut self, frame: &[u8]) {
+    /// What was answered cannot become a reply: the client gets this error.
+    pub fn refuse(&mut self, failure: Failure) {
         self.succeeded = 0;
-        self.failed.push((String::new(), frame.to_vec()));
+        self.failed.push((String::new(), failure.into()));
     }
 
     /// The merge goes by who answered: to be told by [`Gather::answered_by`] before each
@@ -234,8 +235,7 @@ impl Gather {
             Merge::AllSucceeded | Merge::OneSucceeded if !self.spans.is_empty() => {}
             Merge::Concat if matches!(frame, b"*-1\r\n" | b"$-1\r\n" | b"_\r\n") => {}
             Merge::Concat if !self.joins(frame) => {
-                let error = b"-ERR a node answered with what is no list as the others'\r\n";
-                self.failed.push((String::new(), error.to_vec()));
+                self.failed.push((String::new(), Failure::NotAList.into()));
             }
             _ => {
                 let span = self.keep(frame);
@@ -245,9 +245,9 @@ impl Gather {
         self.done()
     }
 
-    /// A part has failed; `frame` is the error reply, `node` who is to be named.
-    pub fn fail(&mut self, node: String, frame: &[u8]) -> bool {
-        self.failed.push((node, frame.to_vec()));
+    /// A part has failed; `node` is to be named.
+    pub fn fail(&mut self, node: String, cause: Cause) -> bool {
+        self.failed.push((node, cause));
         self.done()
     }
 
@@ -280,8 +280,7 @@ impl Gather {
 
     fn add_number(&mut self, frame: &[u8]) {
         let Some(n) = integer(frame) else {
-            self.failed
-                .push((String::new(), b"-ERR a node answered without a number\r\n".to_vec()));
+            self.failed.push((String::new(), Failure::NotANumber.into()));
             return;
         };
         self.number = Some(match (self.number, self.merge) {
@@ -310,16 +309,17 @@ impl Gather {
 
     /// The reply made of all parts, appended to `out`. `cursor` is the client's next one, for
     /// [`Merge::Scan`].
-    /// `true`: it is no error.
-    pub fn finish(&self, out: &mut Vec<u8>, cursor: &str) -> bool {
+    ///
+    /// # Errors
+    /// The error in its place; nothing was appended.
+    pub fn finish(&self, out: &mut Vec<u8>, cursor: &str) -> Result<(), Cause> {
         let enough = match self.merge {
             Merge::OneSucceeded => self.succeeded > 0,
             Merge::Server(server) if server.some_suffice() => self.succeeded > 0,
             _ => self.failed.is_empty(),
         };
         if !enough {
-            self.write_failure(out);
-            return false;
+            return Err(self.failure());
         }
         match self.merge {
             Merge::Array => {
@@ -363,7 +363,7 @@ impl Gather {
                 server.merge(&parts, self.protocol, out);
             }
         }
-        true
+        Ok(())
     }
 
     fn write_by_element(&self, out: &mut Vec<u8>) {
@@ -394,50 +394,46 @@ impl Gather {
     }
 
     /// The nodes' own error if all parts failed with the same one, or all that failed did and the
-    /// command only reads; otherwise one that names those that failed. It starts with the code of an
-    /// unknown outcome where a part has that, or with the first code that says more than `ERR`.
-    fn write_failure(&self, out: &mut Vec<u8>) {
-        let Some((_, first)) = self.failed.first() else { return };
+    /// command only reads; otherwise one that names those that failed. It has the code of an unknown
+    /// outcome where a part has that, or the first code that says more than `ERR`.
+    fn failure(&self) -> Cause {
+        let Some((_, first)) = self.failed.first() else { return Failure::NoReply.into() };
         let is_whole = self.succeeded == 0 || self.only_reads;
-        if is_whole && self.failed.iter().all(|(_, frame)| frame == first) {
-            out.extend_from_slice(first);
-            return;
+        if is_whole && self.failed.iter().all(|(_, cause)| cause == first) {
+            return first.clone();
         }
-        let said = |frame: &[u8]| {
-            String::from_utf8_lossy(error_text(frame).unwrap_or(b"ERR")).into_owned()
-        };
         // Equal errors are said once, behind the names of all nodes that gave them.
-        let mut errors: Vec<(String, Vec<&str>)> = Vec::new();
-        for (node, frame) in &self.failed {
-            let error = said(frame);
-            if let Some((_, nodes)) = errors.iter_mut().find(|(known, _)| *known == error) {
+        let mut errors: Vec<(&Cause, Vec<&str>)> = Vec::new();
+        for (node, cause) in &self.failed {
+            if let Some((_, nodes)) = errors.iter_mut().find(|(known, _)| *known == cause) {
                 nodes.push(node.as_str());
             } else if errors.len() < MOST_ERRORS {
-                errors.push((error, vec![node.as_str()]));
+                errors.push((cause, vec![node.as_str()]));
             }
         }
-        let code = |(error, _): &(String, Vec<&str>)| error.split(' ').next().map(str::to_owned);
-        let mut codes = errors.iter().filter_map(code);
-        let unknown = self.failed.iter().any(|(_, frame)| outcome::is_unknown(frame));
+        let unknown = self.failed.iter().any(|(_, cause)| cause.is_outcome_unknown());
         let code = match unknown {
-            true => outcome::UNKNOWN.to_owned(),
-            false => codes.find(|code| code != "ERR").unwrap_or_else(|| "ERR".to_owned()),
+            true => Code::OutcomeUnknown,
+            false => {
+                let mut codes = errors.iter().map(|(cause, _)| cause.code());
+                codes.find(|code| *code != Code::Err).unwrap_or(Code::Err)
+            }
         };
-        let mut message = format!("{code} {} of {} parts failed", self.failed.len(), self.parts);
+        let mut which = String::new();
         let mut named = 0;
-        for (i, (error, nodes)) in errors.iter().enumerate() {
+        for (i, (cause, nodes)) in errors.iter().enumerate() {
             let shown = nodes.get(..MOST_NAMES).unwrap_or(nodes);
             named += shown.len();
-            message.push_str(if i == 0 { ": " } else { "; " });
-            message.push_str(&format!("{}: {error}", shown.join(", ")));
+            which.push_str(if i == 0 { ": " } else { "; " });
+            which.push_str(&format!("{}: {}", shown.join(", "), cause.error()));
         }
         if named < self.failed.len() {
-            message.push_str(&format!("; and {} more", self.failed.len() - named));
+            which.push_str(&format!("; and {} more", self.failed.len() - named));
         }
         if self.succeeded > 0 && matches!(self.merge, Merge::AllSucceeded | Merge::Max) {
-            message.push_str(&format!("; the other {} succeeded", self.succeeded));
+            which.push_str(&format!("; the other {} succeeded", self.succeeded));
         }
-        write::error(out, &message);
+        Failure::PartsFailed { code, failed: self.failed.len(), parts: self.parts, which }.into()
     }
 }
 
@@ -472,13 +468,15 @@ mod tests {
         parts.iter().for_each(|_| g.expect());
         for (i, part) in parts.iter().enumerate() {
             let last = match part.starts_with('-') {
-                true => g.fail(format!("node{i}"), part.as_bytes()),
+                true => g.fail(format!("node{i}"), Cause::node(part.as_bytes())),
                 false => g.add(0, part.as_bytes()),
             };
             assert_eq!(last, i + 1 == parts.len());
         }
         let mut out = Vec::new();
-        g.finish(&mut out, "");
+        if let Err(cause) = g.finish(&mut out, "") {
+            cause.write(&mut out);
+        }
         String::from_utf8(out).unwrap()
     }
 
@@ -517,7 +515,7 @@ mod tests {
         assert!(!g.add(second_part, b"*1\r\n$-1\r\n"));
         assert!(g.add(first_part, b"*2\r\n$1\r\nc\r\n$1\r\na\r\n"));
         let mut out = Vec::new();
-        assert!(g.finish(&mut out, ""));
+        g.finish(&mut out, "").unwrap();
         assert_eq!(out, b"*3\r\n$1\r\na\r\n$-1\r\n$1\r\nc\r\n");
     }
 
@@ -527,11 +525,6 @@ mod tests {
         assert_eq!(
             gather(Merge::AllSucceeded, &["+OK\r\n", "-OOM x\r\n"]),
             "-OOM 1 of 2 parts failed: node1: OOM x; the other 1 succeeded\r\n"
-        );
-        assert_eq!(
-            gather(Merge::AllSucceeded, &["-OOM x\r\n", "+OK\r\n", "-OUTCOMEUNKNOWN y\r\n"]),
-            "-OUTCOMEUNKNOWN 2 of 3 parts failed: node0: OOM x; node2: OUTCOMEUNKNOWN y; \
-             the other 1 succeeded\r\n"
         );
         assert_eq!(
             gather(Merge::Sum, &["-ERR a\r\n", ":1\r\n", "-X b\r\n", "-ERR a\r\n"]),
@@ -546,10 +539,24 @@ mod tests {
         (0..3).for_each(|_| g.expect());
         g.add(0, b":1\r\n");
         for _ in 0..2 {
-            g.fail("node".into(), b"-BUSY x\r\n");
+            g.fail("node".into(), Cause::node(b"-BUSY x\r\n"));
         }
-        let mut out = Vec::new();
-        assert!(!g.finish(&mut out, ""));
-        assert_eq!(out, b"-BUSY x\r\n");
+        assert_eq!(g.finish(&mut Vec::new(), "").unwrap_err().error(), "BUSY x");
+    }
+
+    #[test]
+    fn a_part_whose_outcome_is_unknown_makes_the_whole_unknown() {
+        let mut g = Gather::default();
+        g.start(Merge::AllSucceeded, Protocol::Resp2);
+        (0..3).for_each(|_| g.expect());
+        g.fail("node0".into(), Cause::node(b"-OOM x\r\n"));
+        g.add(0, b"+OK\r\n");
+        let lost = Failure::ConnectionLost { node: "node2".into(), why: "y".into() };
+        g.fail("node2".into(), lost.into());
+        let cause = g.finish(&mut Vec::new(), "").unwrap_err();
+        assert!(cause.is_outcome_unknown());
+        let error = cause.error();
+        assert!(error.starts_with("OUTCOMEUNKNOWN 2 of 3 parts failed: node0: OOM x; node2: "));
+        assert!(error.ends_with("; the other 1 succeeded"), "{error}");
     }
 }

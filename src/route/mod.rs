@@ -17,10 +17,10 @@ pub mod retry;
 mod scan;
 mod server;
 
-use behaviour::asks_for_proxy_section;
 pub use behaviour::{
     Behaviour, Fan, Local, Merge, Refused, Script, Transaction, behaviour_if_allowed, behaviour_of,
 };
+use behaviour::{asks_for_proxy_section, shown_name};
 pub use blocking::{WaitTime, left_of, wait_time};
 pub use describe::commands_markdown;
 pub use exec::{DISCARDED, ExecGather};
@@ -30,7 +30,7 @@ pub use hold::{GateNext, Held, HoldMeta, Holds, LaneKey};
 pub use info::{ProxyInfo, merge_info};
 pub use pubsub::{Ask, Own, PubSub, publish_count};
 pub use refusal::Refusal;
-pub use scan::{CURSOR_TOO_LARGE, INVALID_CURSOR, Layout, Owners, Scan, ScanRequest, identity};
+pub use scan::{Layout, Owners, Scan, ScanRequest, identity};
 pub use server::{Server, SlotOrder};
 
 use std::sync::Arc;
@@ -40,6 +40,7 @@ use crate::command::{
     Class, CommandId, CommandSpec, CommandTable, Flags, KeyError, Rules, Verdict,
     is_announced_address, key_positions,
 };
+use crate::errors::Failure;
 use crate::resp::Args;
 use crate::upstream::flag;
 
@@ -162,24 +163,27 @@ impl Router {
         &self.rules
     }
 
-    /// The error for a command that is refused, without the leading `-`.
-    pub fn refusal(&self, command: u16, why: Refused) -> String {
+    /// The error for a command that is refused.
+    pub fn refusal(&self, command: u16, why: Refused) -> Failure {
         let spec = self.table.get(CommandId(command));
         let name = match usize::from(command) == self.commands.len() - 1 {
             true => "this command, which slotway does not know,",
             false => &*spec.name,
         };
         match self.rules.verdict(spec) {
-            Verdict::Denied(rule) if why == Refused::Denied => format!(
-                "{}: its entry \"{}\" says so{}",
-                why.text(name),
-                rule.text(),
-                match rule.text().starts_with('@') {
-                    true => "; commands.allow makes exceptions, by name",
-                    false => "",
-                }
-            ),
-            _ => why.text(name),
+            Verdict::Denied(rule) if why == Refused::Denied => Failure::DeniedByConfig {
+                command: shown_name(name),
+                entry: format!(
+                    ": its entry \"{}\" says so{}",
+                    rule.text(),
+                    match rule.text().starts_with('@') {
+                        true => "; commands.allow makes exceptions, by name",
+                        false => "",
+                    }
+                )
+                .into(),
+            },
+            _ => why.failure(name),
         }
     }
 
@@ -716,7 +720,7 @@ mod tests {
         let command = router.command(&args);
         let plan = router.plan(command, &args, &mut Vec::new());
         let text = match plan {
-            Plan::Refuse(why) => router.refusal(command, why),
+            Plan::Refuse(why) => router.refusal(command, why).to_string(),
             _ => String::new(),
         };
         (plan, text)

@@ -177,12 +177,6 @@ pub trait Owners {
     fn owner_in_layout(&self, slot: u16) -> Option<u64>;
 }
 
-/// Not a cursor; Redis's words.
-pub const INVALID_CURSOR: &str = "ERR invalid cursor";
-/// A server whose cursors have more bits than any that is known.
-pub const CURSOR_TOO_LARGE: &str =
-    "ERR the node's SCAN cursor is too large to be carried in slotway's";
-
 impl Scan {
     /// What a client's cursor asks for. `None`: it is none.
     pub fn begin(cursor: &[u8], cluster: &impl Owners) -> Option<Scan> {

@@ -164,6 +164,8 @@ pub struct Upstream {
     pub strange: u32,
     /// Why the last attempt or connection ended.
     pub last_error: Option<String>,
+    /// The node's error that ended the handshake.
+    pub refused: Option<Box<[u8]>>,
     /// Clients that stopped reading because this queue is full.
     pub waiters: Vec<(u32, u32)>,
     /// Clients with large replies that wait for their turn.
@@ -202,6 +204,7 @@ impl Upstream {
             aside: false,
             dedicated: None,
             parked: false,
+            refused: None,
             dirty: false,
             deferred: false,
             peer_closed: false,

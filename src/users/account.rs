@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, LazyLock, Weak};
 
 use super::User;
+use crate::errors::Failure;
 use crate::resp::Args;
 
 /// Connections of slotway's own user ([`Account::realm`]).
@@ -54,7 +55,7 @@ impl Tag {
 }
 
 /// The answer that a command has waited for. The command is read once more and finds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
     /// A node has said yes.
     Allowed,
@@ -63,9 +64,9 @@ pub enum Verdict {
     /// It has waited, and may be looked at.
     Waited,
     /// A node's error reply.
-    Refused(String),
+    Refused(Failure),
     /// The error reply, which has waited its time.
-    Told(String),
+    Told(Failure),
 }
 
 impl Account {

@@ -34,30 +34,11 @@ pub use verify::{Asking, Credentials, Granted, Verify};
 
 use crate::command::CommandTable;
 
-/// What Redis says to a wrong name or password.
-pub const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 /// Longer names and passwords are nobody's: what Redis reads of who has not logged in.
 pub const LONGEST_PASSWORD: usize = 16 << 10;
-/// What Redis says to who must log in first.
-pub const NOT_LOGGED_IN: &str = "NOAUTH Authentication required.";
-/// What who has not logged in from elsewhere is told where the cluster's default user needs no
-/// password.
-pub const PROTECTED: &str = "DENIED slotway is in protected mode (protected_mode), and the cluster's default user needs no \
-     password: from other machines nobody is that user. Log in as another user; or give the default \
-     user a password, or switch it off, on all nodes; or, where the network keeps others away, set \
-     protected_mode = false";
-/// How it begins where a user of the cluster has been deleted.
-pub const NO_SUCH_USER: &str = "NOPERM the cluster has no user";
 /// Why a command is refused whose effects cannot be checked, and the way out.
 pub const UNCHECKED_DENIED: &str = "slotway cannot check what it does against this user's keys, channels and commands. Allowed for \
      users with ~* &* +@all, or with unchecked-commands in their rules (users, users_file)";
-/// What Redis says where one of a command's keys is not the user's.
-pub const KEY_DENIED: &str =
-    "NOPERM this user has no permissions to access one of the keys used as arguments";
-/// What Redis says where one of a command's channels is not the user's.
-pub const CHANNEL_DENIED: &str =
-    "NOPERM this user has no permissions to access one of the channels used as arguments";
-
 /// All users of slotway's own. Immutable: a changed file makes new ones.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Users {

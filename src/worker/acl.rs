@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::Worker;
 use super::downstream::Flow;
+use super::users::DryRunError;
 use crate::command::CommandTable;
+use crate::errors::Failure;
 use crate::resp::{ArgRange, Args, Protocol, RequestProgress, scan_request, write};
 use crate::users::{Selector, UNCHECKED, User};
 
@@ -39,12 +41,8 @@ impl Worker {
             },
             "dryrun" => self.acl_dry_run(args, &mut reply),
             "setuser" | "deluser" | "load" | "save" => {
-                let name = name.to_ascii_uppercase();
-                let text = format!(
-                    "ERR ACL {name} is for the nodes' users: slotway's are in its configuration \
-                     (users, users_file), which is read again when it changes"
-                );
-                write::error(&mut reply, &text);
+                let command = name.to_ascii_uppercase().into();
+                Failure::UsersInConfig { command }.write(&mut reply);
             }
             _ => return None,
         }
@@ -59,7 +57,8 @@ impl Worker {
     fn acl_dry_run(&mut self, args: &Args, reply: &mut Vec<u8>) {
         let name = args.get(2).unwrap_or_default();
         let Some(user) = self.users.get(name).cloned() else {
-            return write::error(reply, &format!("ERR User '{}' not found", name.escape_ascii()));
+            let user = name.escape_ascii().to_string().into();
+            return Failure::UserNotFound { user }.write(reply);
         };
         let mut frame = Vec::new();
         let rest: Vec<&[u8]> = args.iter().skip(3).collect();
@@ -70,10 +69,8 @@ impl Worker {
         let _ = scan_request(&frame, limits, &mut RequestProgress::default(), &mut ranges);
         match self.dry_run(&user, &Args::new(&frame, &ranges)) {
             Ok(()) => write::simple(reply, "OK"),
-            Err(text) => match text.strip_prefix('-') {
-                Some(error) => write::error(reply, error),
-                None => write::bulk(reply, text.as_bytes()),
-            },
+            Err(DryRunError::NoCommand(failure)) => failure.write(reply),
+            Err(DryRunError::Denied(text)) => write::bulk(reply, text.as_bytes()),
         }
     }
 }

@@ -7,9 +7,10 @@ use super::retries::Want;
 use super::{Gathering, HELD, NOBODY, Worker, reaccount};
 use crate::buf::CHUNK;
 use crate::control::ToControl;
+use crate::errors::{Cause, Failure};
 use crate::metrics::{DisconnectReason, Histogram, Redirection, RetryReason};
 use crate::outcome::is_unknown;
-use crate::resp::{Protocol, write};
+use crate::resp::Protocol;
 use crate::route::retry::{Retry, Scope, decide};
 use crate::route::{Held, ProxyInfo, Refusal};
 use crate::upstream::{Dest, NO_SLOT, Pending, Waiting, flag};
@@ -128,32 +129,30 @@ impl Worker {
     }
 
     /// An error of slotway's own in place of a node's reply.
-    pub(super) fn fail(&mut self, pending: &Pending, node: &str, text: &str) {
+    pub(super) fn fail(&mut self, pending: &Pending, node: &str, failure: &Failure) {
         let lane = self.lane_of(pending);
         match pending.dest {
             Dest::Client { index, generation, seq } => {
                 if let Some(stats) = self.stats.commands.get_mut(usize::from(pending.command)) {
                     stats.refused += 1;
                 }
-                let mut frame = Vec::new();
-                write::error(&mut frame, text);
-                self.deliver_own(pending.dest, &frame);
+                self.deliver_failure(pending.dest, failure);
                 self.end_handed_on((index, generation), seq);
             }
-            Dest::Part { gather, first } => self.fail_part(gather, first, node.to_owned(), text),
+            Dest::Part { gather, first } => self.fail_part(gather, first, node.to_owned(), failure),
             Dest::Join { join, .. } => self.join_lost(join),
             Dest::Discard => {}
         }
         self.answered_in(pending, lane, false);
     }
 
-    pub(super) fn fail_part(&mut self, gather: u32, first: u32, node: String, text: &str) {
-        let mut frame = Vec::new();
-        write::error(&mut frame, text);
+    pub(super) fn fail_part(&mut self, gather: u32, first: u32, node: String, failure: &Failure) {
         let last = match self.gatherings.get_mut(gather as usize) {
-            Some(Gathering { exec: Some(exec), .. }) => exec.add(first, &frame),
-            Some(Gathering { emulation: Some(emulation), .. }) => emulation.add(first, &frame),
-            Some(gathering) => gathering.gather.fail(node, &frame),
+            Some(Gathering { exec: Some(exec), .. }) => exec.fail(first, failure.clone()),
+            Some(Gathering { emulation: Some(emulation), .. }) => {
+                emulation.add(first, &failure.frame())
+            }
+            Some(gathering) => gathering.gather.fail(node, failure.clone().into()),
             None => false,
         };
         if last {
@@ -171,23 +170,22 @@ impl Worker {
             (None, Some(emulation)) => emulation.only_reads().then_some(true),
             (None, None) => Some(self.router.is_read_only(gathering.command)),
         };
-        let error = dropped.map(|only_reads| {
-            let mut error = Vec::new();
-            write::error(&mut error, &self.no_room_for_reply(only_reads));
-            error
-        });
+        let dropped = dropped.map(|only_reads| self.no_room_for_reply(only_reads));
         let received = frame.len();
-        let frame = error.as_deref().unwrap_or(frame);
         let Some(gathering) = self.gatherings.get_mut(gather as usize) else { return };
         gathering.received += received;
         let last = if let Some(exec) = gathering.exec.as_mut() {
             exec.add(first, frame)
         } else if let Some(emulation) = gathering.emulation.as_mut() {
-            emulation.add(first, frame)
-        } else if frame.first() == Some(&b'-') {
+            match dropped {
+                Some(failure) => emulation.add(first, &failure.frame()),
+                None => emulation.add(first, frame),
+            }
+        } else if dropped.is_some() || frame.first() == Some(&b'-') {
             let node = self.nodes.get(usize::from(node));
             let name = node.map_or_else(String::new, |n| n.addr.to_string());
-            gathering.gather.fail(name, frame)
+            let cause = dropped.map_or_else(|| Cause::node(frame), Cause::from);
+            gathering.gather.fail(name, cause)
         } else {
             if gathering.gather.wants_nodes() {
                 let name = self.nodes.get(usize::from(node)).map(|n| n.addr.to_string());
@@ -227,28 +225,35 @@ impl Worker {
         if parts > CHUNK && fits {
             reply.reserve_exact(parts + CHUNK);
         }
-        let ok = match gathering.exec.take() {
+        let made = match gathering.exec.take() {
             _ if !fits => {
                 let only_reads = self.router.is_read_only(gathering.command);
-                write::error(&mut reply, &self.no_room_for_reply(only_reads));
-                false
+                Err(self.no_room_for_reply(only_reads).into())
             }
             Some(exec) => exec.finish(|| self.proxy_info(), &mut reply),
             None => match gathering.gather.asked() {
                 Some(ask) => {
                     let own = |kind, name: &[u8]| self.own_part(kind, name);
                     ask.merge(gathering.gather.replies(), own, &mut reply);
-                    true
+                    Ok(())
                 }
                 None => gathering.gather.finish(&mut reply, &cursor),
             },
         };
+        let ok = made.is_ok();
         // What the nodes had to send counts, however short the reply that was made of it is.
         let bytes = gathering.received.max(reply.len());
         if let Dest::Part { .. } = gathering.to {
-            self.deliver_part(&mut gathering, &reply);
+            self.deliver_part(&mut gathering, made.map(|()| &*reply));
         } else {
             self.count_gathering(&gathering, ok);
+            let unknown = match made {
+                Ok(()) => unknown,
+                Err(cause) => {
+                    cause.write(&mut reply);
+                    cause.is_outcome_unknown()
+                }
+            };
             if gathering.renames && ok {
                 // Control may be gone at the very end: nothing to ask then.
                 let _ = self.control.send(ToControl::RefreshCommands);
@@ -299,6 +304,15 @@ impl Worker {
             } else {
                 stats.error += 1;
             }
+        }
+    }
+
+    /// An error of slotway's own goes where a reply is waited for. One that leaves the outcome open
+    /// ends the client's connection instead, where `commands.on_outcome_unknown` says so.
+    pub(super) fn deliver_failure(&mut self, to: Dest, failure: &Failure) {
+        match self.settings.disconnect_on_unknown && failure.is_outcome_unknown() {
+            true => self.end_in_place_of(to),
+            false => self.deliver_own(to, &failure.frame()),
         }
     }
 

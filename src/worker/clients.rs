@@ -5,6 +5,7 @@ use super::Worker;
 use super::downstream::Flow;
 use crate::client::{Grammar, Pause, Paused, Question, mode};
 use crate::command::{CommandId, Flags};
+use crate::errors::Failure;
 use crate::resp::{Args, write};
 use crate::route::Local;
 
@@ -69,11 +70,11 @@ impl Worker {
                     }
                     write::simple(&mut reply, "OK");
                 }
-                None => write::error(&mut reply, "ERR syntax error"),
+                None => Failure::Syntax.write(&mut reply),
             },
             _ => match Question::parse(args, grammar, client.session.id, |n| users.may_know(n)) {
                 Ok(question) => return self.ask_everyone(index, command, question),
-                Err(text) => write::error(&mut reply, &text),
+                Err(failure) => failure.write(&mut reply),
             },
         }
         self.count_own(command, &reply);
@@ -117,7 +118,7 @@ impl Worker {
         let grammar = Grammar::of(&self.identity);
         match Question::parse(args, grammar, me, |name| self.users.may_know(name)) {
             Ok(question) => return Err(question),
-            Err(text) => write::error(&mut reply, &text),
+            Err(failure) => failure.write(&mut reply),
         }
         Ok(reply)
     }

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use super::Worker;
 use crate::client::Paused;
 use crate::control::ToControl;
+use crate::errors::{Code, Failure, ForSlot, Last};
 use crate::metrics::{DisconnectReason, Redirection};
 use crate::outcome::Unanswered;
 use crate::route::retry::Class;
@@ -274,8 +275,8 @@ impl Worker {
                 let half_moved = self.half_moved_text(pending.slot, pending.command);
                 cause = format!("; it was refused before, as {half_moved}");
             }
-            let text = self.deadline_text(&pending, &name, outcome, &cause, why.as_deref());
-            self.fail(&pending, &name, &text);
+            let failure = self.deadline_failure(&pending, &name, outcome, cause, why.clone());
+            self.fail(&pending, &name, &failure);
         }
     }
 
@@ -301,36 +302,31 @@ impl Worker {
                 cause = format!(", as {}", self.half_moved_text(slot, pending.command));
             }
             let outcome = Unanswered::NotExecuted;
-            let text = self.deadline_text(&pending, &name, outcome, &cause, why.as_deref());
-            self.fail(&pending, &name, &text);
+            let failure = self.deadline_failure(&pending, &name, outcome, cause, why.clone());
+            self.fail(&pending, &name, &failure);
         }
     }
 
-    /// What was waited for, how long, which slot and node. Where the outcome is known a node's own
-    /// error keeps its first word, by which clients tell errors apart. `cause` follows the outcome.
-    fn deadline_text(
+    /// The error for a command whose `timeouts.command` is over. Where the outcome is known, a
+    /// node's own error, `last`, keeps its code. `migration` is behind the outcome.
+    fn deadline_failure(
         &self,
         pending: &Pending,
         node: &str,
         outcome: Unanswered,
-        cause: &str,
-        why: Option<&str>,
-    ) -> String {
-        let waited = self.now.saturating_sub(pending.started) as f64 / 1e6;
-        let slot = match pending.slot {
-            NO_SLOT => String::new(),
-            slot => format!(" for slot {slot}"),
-        };
-        let code = why
-            .and_then(|w| w.split(' ').next())
-            .filter(|w| w.len() > 3 && w.bytes().all(|b| b.is_ascii_uppercase()));
-        let (code, outcome) = (outcome.code(code), outcome.text());
-        let why = why.map(|w| format!("; last: {w}")).unwrap_or_default();
-        format!(
-            "{code} slotway waited {waited:.1} s (timeouts.command){slot}, node {node}, {} tries: \
-             the command was {outcome}{cause}{why}",
-            u32::from(pending.tries) + 1
-        )
+        migration: String,
+        last: Option<String>,
+    ) -> Failure {
+        Failure::Deadline {
+            code: outcome.code(last.as_deref().and_then(Code::of_node)),
+            seconds: self.now.saturating_sub(pending.started) as f64 / 1e6,
+            slot: ForSlot(Some(pending.slot).filter(|&slot| slot != NO_SLOT)),
+            node: node.into(),
+            tries: u32::from(pending.tries) + 1,
+            outcome,
+            migration: migration.into(),
+            last: Last(last),
+        }
     }
 
     fn release_calm(&mut self) {

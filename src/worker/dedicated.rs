@@ -4,16 +4,33 @@
 //! closed. `limits.dedicated` counts both, over all workers. What they are lent for: `errand`,
 //! `watch`, `fleet`, `join`.
 
-use super::upstreams::HANDSHAKE_REFUSED;
 use super::{Worker, reaccount};
 use crate::client::Kind;
+use crate::errors::Failure;
 use crate::metrics::LimitHit;
-use crate::outcome;
 use crate::resp::Protocol;
 use crate::resp::reply::{error_text, text};
 use crate::route::Refusal;
 use crate::upstream::{Dedicated, Dest, NO_SLOT, Pending, State, Upstream, flag};
 use crate::users::OWN;
+
+/// Why no connection is lent.
+#[derive(Debug)]
+pub(super) enum LendError {
+    /// No connection can be made at the moment.
+    NotNow,
+    /// A limit is reached.
+    Limit(Failure),
+}
+
+impl From<LendError> for Failure {
+    fn from(error: LendError) -> Failure {
+        match error {
+            LendError::NotNow => Failure::NoConnection,
+            LendError::Limit(failure) => failure,
+        }
+    }
+}
 
 impl Worker {
     /// A connection to `node` for this client alone. `Err`: the text for it; empty where no
@@ -23,22 +40,15 @@ impl Worker {
         node: u16,
         protocol: Protocol,
         client: (u32, u32),
-    ) -> Result<usize, String> {
+    ) -> Result<usize, LendError> {
         let configured = self.settings.dedicated;
         let most = configured.min(self.shared.max_dedicated());
         if !self.shared.lend(most) {
             self.stats.limits_hit[LimitHit::Dedicated as usize] += 1;
-            return Err(match most == configured {
-                true => format!(
-                    "ERR slotway has lent all connections that it may for blocking commands, WATCH \
-                     and MONITOR: limits.dedicated = {most}; try again, or raise it"
-                ),
-                false => format!(
-                    "ERR slotway has lent all connections that it may for blocking commands, WATCH \
-                     and MONITOR: the limit on open files lowers limits.dedicated from {configured} \
-                     to {most}; try again, or raise that limit (ulimit -n, LimitNOFILE)"
-                ),
-            });
+            return Err(LendError::Limit(match most == configured {
+                true => Failure::TooManyDedicated { limit: most },
+                false => Failure::TooManyDedicatedForFiles { configured, lowered: most },
+            }));
         }
         let lent = Dedicated { client: Some(client), id: 0 };
         let realm = self.realm_of(client.0 as usize);
@@ -59,7 +69,7 @@ impl Worker {
         up.realm = realm;
         let u = self.upstreams.insert(up);
         self.connect(u);
-        if self.dead.contains(&u) { Err(String::new()) } else { Ok(u) }
+        if self.dead.contains(&u) { Err(LendError::NotNow) } else { Ok(u) }
     }
 
     /// The client is done with the connection.
@@ -106,7 +116,7 @@ impl Worker {
         }
         // A gathering ends when it has heard of all its parts, whether its client is there or not.
         for pending in pending.iter().filter(|p| matches!(p.dest, Dest::Part { .. })) {
-            self.fail(pending, "slotway", "ERR the connection was closed before the reply came");
+            self.fail(pending, "slotway", &Failure::LentConnectionClosed);
         }
     }
 
@@ -293,7 +303,7 @@ impl Worker {
         let given_up = up.lost(&mut self.pool, &[]);
         let kept: Vec<Pending> = up.pending.drain().collect();
         let client = up.dedicated.and_then(|d| d.client);
-        let realm = up.realm;
+        let (realm, refused) = (up.realm, up.refused.take());
         let node = self.nodes.get(usize::from(up.node)).map(|n| n.addr.to_string());
         let node = node.unwrap_or_default();
         tracing::debug!(node, why, "a dedicated connection is lost");
@@ -304,18 +314,18 @@ impl Worker {
         self.close_dedicated(u);
         self.want_topology(None);
         let Some(client) = client else { return };
-        if let Some(refused) = why.strip_prefix(HANDSHAKE_REFUSED).filter(|_| realm != OWN) {
+        if let Some(refused) = refused.filter(|_| realm != OWN) {
             // Not a fault that passes: the user's password has changed, or the user is gone.
             if let Some(seq) = self.errand(client.0 as usize).map(|errand| errand.seq) {
-                self.fail_errand(client, seq, refused);
+                self.fail_errand(client, seq, Failure::Verbatim(refused));
             }
         }
-        let text = outcome::connection_lost(&node, why);
+        let lost = Failure::ConnectionLost { node: node.as_str().into(), why: why.into() };
         for (pending, sent) in
             given_up.iter().map(|p| (p, true)).chain(kept.iter().map(|p| (p, false)))
         {
             match pending.dest {
-                Dest::Client { seq, .. } => self.errand_lost(client, seq, pending, sent, &text),
+                Dest::Client { seq, .. } => self.errand_lost(client, seq, pending, sent, &lost),
                 Dest::Part { gather, first } => {
                     let g = self.gatherings.get(gather as usize);
                     if !sent && g.is_some_and(|g| g.exec.is_some()) {
@@ -323,15 +333,19 @@ impl Worker {
                     } else {
                         self.stats.outcome_unknown += u64::from(sent);
                         if sent {
-                            self.fail(pending, &node, &text);
+                            self.fail(pending, &node, &lost);
                             continue;
                         }
                         let outcome = match pending.has(flag::READ_ONLY) {
                             true => "it gave no reply",
                             false => "the command was not sent there",
                         };
-                        let text = format!("ERR slotway does not reach {node} ({why}): {outcome}");
-                        self.fail(pending, &node, &text);
+                        let failure = Failure::NodeUnreachable {
+                            node: node.as_str().into(),
+                            why: why.into(),
+                            outcome,
+                        };
+                        self.fail(pending, &node, &failure);
                     }
                 }
                 Dest::Join { join, .. } => self.join_lost(join),

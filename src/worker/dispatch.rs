@@ -3,10 +3,11 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::downstream::Flow;
-use super::no_room::NoRoom;
+use super::no_room::buffers_full;
 use super::{Gathering, HELD, Worker};
 use crate::buf::CHUNK;
 use crate::client::{After, Announced, Context, Paused, answer, mode};
+use crate::errors::Failure;
 use crate::metrics::LimitHit;
 use crate::resp::{ArgRange, Args, Protocol, write};
 use crate::route::{Fan, Gather, Held, Local, Merge, Plan, PubSub, Refused};
@@ -232,9 +233,8 @@ impl Worker {
             return self.refuse_for_memory(index, command);
         }
         if !self.holds.fits(slot, frame.len(), self.settings.held) {
-            let text = held_full(slot);
             self.stats.limits_hit[LimitHit::Held as usize] += 1;
-            self.answer_own_error(index, command, &text);
+            self.answer_own_error(index, command, &Failure::HoldsFull { slot });
             return Flow::Next;
         }
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
@@ -363,8 +363,8 @@ impl Worker {
     }
 
     fn refuse(&mut self, index: usize, command: u16, why: Refused) -> Flow {
-        let text = self.router.refusal(command, why);
-        self.answer_own_error(index, command, &text);
+        let failure = self.router.refusal(command, why);
+        self.answer_own_error(index, command, &failure);
         Flow::Next
     }
 
@@ -380,38 +380,33 @@ impl Worker {
     /// A command that needs to know nodes, and none is known.
     #[cold]
     pub(super) fn no_cluster(&mut self, index: usize, command: u16) -> Flow {
-        let text = self.no_cluster_text();
-        self.answer_own_error(index, command, &text);
+        let failure = self.no_cluster_failure();
+        self.answer_own_error(index, command, &failure);
         Flow::Next
     }
 
     /// Why no node is known.
-    pub(super) fn no_cluster_text(&self) -> String {
+    pub(super) fn no_cluster_failure(&self) -> Failure {
         match self.snapshot.generation {
             0 => self.shared.no_cluster_yet(),
-            _ => "CLUSTERDOWN no node of the cluster is online at the moment".to_owned(),
+            _ => Failure::NoNodeOnline,
         }
     }
 
     #[cold]
     pub(super) fn refuse_for_memory(&mut self, index: usize, command: u16) -> Flow {
         self.stats.limits_hit[LimitHit::Memory as usize] += 1;
-        let text = NoRoom::Unchanged.text(&self.settings);
-        self.answer_own_error(index, command, &text);
+        let failure = buffers_full(&self.settings);
+        self.answer_own_error(index, command, &failure);
         Flow::Next
     }
 
     /// An error of slotway's own instead of a reply, counted as refused.
-    pub(super) fn answer_own_error(
-        &mut self,
-        index: usize,
-        command: u16,
-        text: &(impl AsRef<[u8]> + ?Sized),
-    ) {
+    pub(super) fn answer_own_error(&mut self, index: usize, command: u16, failure: &Failure) {
         if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
             stats.refused += 1;
         }
-        self.answer_error(index, text);
+        self.answer_error(index, failure);
     }
 
     /// A reply of slotway's own, counted as answered.
@@ -429,10 +424,10 @@ impl Worker {
         self.mark_client(index);
     }
 
-    pub(super) fn answer_error(&mut self, index: usize, text: &(impl AsRef<[u8]> + ?Sized)) {
+    pub(super) fn answer_error(&mut self, index: usize, failure: &Failure) {
         let mut reply = std::mem::take(&mut self.reply);
         reply.clear();
-        write::error(&mut reply, text);
+        failure.write(&mut reply);
         if let Some(client) = self.clients.get_mut(index) {
             client.answer(&reply, &mut self.pool, &mut self.spare_replies);
         }
@@ -639,7 +634,7 @@ impl Worker {
                 }
                 None if !self.holds.fits(slot, frame.len(), self.settings.held) => {
                     self.stats.limits_hit[LimitHit::Held as usize] += 1;
-                    self.fail(&pending, "slotway", &held_full(slot));
+                    self.fail(&pending, "slotway", &Failure::HoldsFull { slot });
                 }
                 None => self.hold_pending(pending, lane, frame.clone()),
             }
@@ -698,13 +693,6 @@ impl Worker {
         }
         Flow::Next
     }
-}
-
-pub(super) fn held_full(slot: u16) -> String {
-    format!(
-        "CLUSTERDOWN slot {slot} is in motion or without a primary, and what waits for such slots \
-         has reached limits.held"
-    )
 }
 
 /// The command `args` with the keys of one slot: those at the positions of `group`, with `step`

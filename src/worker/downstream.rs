@@ -3,12 +3,13 @@
 use std::io::Read;
 use std::sync::atomic::Ordering;
 
-use super::no_room::NoRoom;
+use super::no_room::buffers_full;
 use super::settings::too_large;
 use super::{NEXT_CLIENT, Source, Worker, drain, reaccount};
 use crate::buf::{CHUNK, WRITE_LIMIT, reserve_announced, resident};
 use crate::client::{Client, Paused, Traffic, mode};
 use crate::control::{Arrival, Downstream};
+use crate::errors::Failure;
 use crate::metrics::LimitHit;
 use crate::proxy_protocol::is_header_line;
 use crate::resp::{Args, ProtocolError, Request, RequestProgress, inline_to_array, scan_request};
@@ -290,8 +291,8 @@ impl Worker {
     #[cold]
     fn refuse_announced(&mut self, index: usize, need: usize) {
         self.stats.limits_hit[LimitHit::Memory as usize] += 1;
-        let text = too_large(&self.settings, need);
-        self.answer_error(index, &text);
+        let failure = too_large(&self.settings, need);
+        self.answer_error(index, &failure);
         self.stop_reading(index);
     }
 
@@ -426,9 +427,7 @@ impl Worker {
             "a client is closed: it begins with a PROXY protocol header, and this address is not in \
              proxy_protocol.listen"
         );
-        let text = "ERR Protocol error: a PROXY protocol header, which this address does not accept; \
-                    add it to proxy_protocol.listen, or turn the header off at the load balancer";
-        self.answer_error(index, text);
+        self.answer_error(index, &Failure::ProxyHeaderUnexpected);
         self.stop_reading(index);
         Flow::Stop
     }
@@ -444,7 +443,7 @@ impl Worker {
             %error,
             "a client is closed: what it sends is no command"
         );
-        self.answer_error(index, &format!("ERR {error}"));
+        self.answer_error(index, &Failure::Protocol { error });
         self.stop_reading(index);
     }
 
@@ -617,8 +616,8 @@ impl Worker {
             return;
         }
         self.stats.limits_hit[LimitHit::Memory as usize] += 1;
-        let text = NoRoom::Unchanged.text(&self.settings);
-        self.answer_error(index, &text);
+        let failure = buffers_full(&self.settings);
+        self.answer_error(index, &failure);
         self.stop_reading(index);
     }
 

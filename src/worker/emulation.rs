@@ -8,13 +8,14 @@
 
 use super::clock::{Job, Timer};
 use super::downstream::Flow;
-use super::no_room::NoRoom;
+use super::no_room::buffers_full;
 use super::{Gathering, Worker, reaccount};
 use crate::buf::CHUNK;
 use crate::client::{Errand, Kind};
 use crate::cluster::slot_of;
 use crate::command::{CommandId, no_number_of_keys};
 use crate::emulate::{self, LastStep, Next, Request, Step};
+use crate::errors::{CrossSlotRemedy, Failure, Key};
 use crate::metrics::{EmulatedOutcome, Histogram, LimitHit};
 use crate::resp::{Args, write};
 use crate::route::{Gather, Merge, wait_time};
@@ -45,8 +46,7 @@ impl Worker {
         let Some((_, entry)) = entry else {
             return match others {
                 Some(others) => {
-                    let text = cross_slot(&name, others);
-                    self.answer_own_error(index, command, &text);
+                    self.answer_own_error(index, command, &cross_slot(&name, others));
                     Flow::Next
                 }
                 // The node refuses it in its own words.
@@ -115,9 +115,8 @@ impl Worker {
         let Some(emulation) = gathering else { return };
         let bytes = emulation.gathered() * WORKED_ON;
         if emulation.only_reads() && bytes > CHUNK && !self.has_room_for(bytes) {
-            let mut reply = Vec::new();
-            write::error(&mut reply, &self.no_room_for_reply(true));
-            return self.end_emulation(g, &reply);
+            let failure = self.no_room_for_reply(true);
+            return self.end_emulation(g, &failure.frame());
         }
         let now = self.now;
         let Some(gathering) = self.gatherings.get_mut(g) else { return };
@@ -132,9 +131,8 @@ impl Worker {
             // The last moment at which it can be refused.
             Next::Ask(_) if begins_to_write && self.is_over_memory() => {
                 self.stats.limits_hit[LimitHit::Memory as usize] += 1;
-                let mut reply = Vec::new();
-                write::error(&mut reply, &NoRoom::Unchanged.text(&self.settings));
-                self.end_emulation(g, &reply);
+                let failure = buffers_full(&self.settings);
+                self.end_emulation(g, &failure.frame());
             }
             Next::Ask(steps) => {
                 for (i, step) in (0..).zip(steps) {
@@ -175,7 +173,7 @@ impl Worker {
             Some(node) => self.send_to(node, pending, step.frame, lane.0),
             None if !self.holds.fits(step.slot, step.frame.len(), self.settings.held) => {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;
-                self.fail(&pending, "slotway", &super::dispatch::held_full(step.slot));
+                self.fail(&pending, "slotway", &Failure::HoldsFull { slot: step.slot });
             }
             None => self.hold_pending(pending, lane, step.frame),
         }
@@ -314,21 +312,16 @@ impl Worker {
 
     /// Why a command over several slots is refused behind MULTI. `None`: a node will say what it
     /// thinks of it.
-    pub(super) fn refused_in_multi(&self, name: &str, args: &Args) -> Option<String> {
+    pub(super) fn refused_in_multi(&self, name: &str, args: &Args) -> Option<Failure> {
         let keys: Vec<usize> = self.keys.iter().map(|&at| at as usize).collect();
         if let Some(others) = apart(args, &keys).filter(|_| runs_script(name)) {
             return Some(cross_slot(name, others));
         }
-        let upper = name.to_ascii_uppercase();
-        let why = "inside a transaction a command's keys must share one slot: what \
-                   commands.cross_slot = \"emulate\" does in steps could be no part of EXEC";
         match apart(args, &keys) {
-            Some(others) => {
-                Some(format!("{}, and {why}; use a {{hash tag}} in the keys", told(others)))
+            Some(others) => Some(keys_apart(others, CrossSlotRemedy::InMulti)),
+            None if self.settings.emulate => {
+                Some(Failure::PatternInMulti { command: name.to_ascii_uppercase().into() })
             }
-            None if self.settings.emulate => Some(format!(
-                "ERR {upper} with keys of a pattern is not allowed inside a transaction: {why}"
-            )),
             None => None,
         }
     }
@@ -353,30 +346,22 @@ fn apart<'a>(args: &Args<'a>, keys: &[usize]) -> Option<Apart<'a>> {
     Some((first, other))
 }
 
-fn told(((first, first_slot), (other, slot)): Apart<'_>) -> String {
-    let show = |key: &[u8]| String::from_utf8_lossy(key.get(..64).unwrap_or(key)).into_owned();
-    format!(
-        "CROSSSLOT Keys in request don't hash to the same slot: '{}' is in slot {first_slot}, '{}' \
-         in slot {slot}",
-        show(first),
-        show(other),
-    )
+/// The error for keys in different slots.
+pub(super) fn keys_apart(
+    ((first, first_slot), (other, slot)): Apart<'_>,
+    remedy: CrossSlotRemedy,
+) -> Failure {
+    let (first, other) = (Key::new(first), Key::new(other));
+    Failure::CrossSlot { first, first_slot, other, slot, remedy }
 }
 
-fn cross_slot(name: &str, others: Apart<'_>) -> String {
-    let upper = name.to_ascii_uppercase().replace('|', " ");
+fn cross_slot(name: &str, others: Apart<'_>) -> Failure {
     let remedy = match emulate::entry(name) {
-        Some(_) => format!(
-            ", or set commands.cross_slot = \"emulate\" in slotway's configuration to have {upper} \
-             carried out in several steps"
-        ),
-        None if runs_script(name) => ", for example by setting the application's key prefix to \
-                                      '{myapp}:'. A script runs on one node, and no setting of \
-                                      slotway lets it span slots"
-            .to_owned(),
-        None => String::new(),
+        Some(_) => CrossSlotRemedy::Emulate(name.to_ascii_uppercase().replace('|', " ").into()),
+        None if runs_script(name) => CrossSlotRemedy::Script,
+        None => CrossSlotRemedy::HashTag,
     };
-    format!("{}; use a {{hash tag}} in the keys{remedy}", told(others))
+    keys_apart(others, remedy)
 }
 
 /// Whether the command runs a Lua script or a function, which one node executes as a whole.

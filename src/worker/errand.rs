@@ -9,13 +9,15 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::answer::ASKING;
 use super::clock::{Job, Timer};
+use super::dedicated::LendError;
 use super::downstream::Flow;
 use super::retries::Want;
 use super::{NOBODY, Worker};
 use crate::client::{Errand, Kind, Paused};
 use crate::command::CommandId;
+use crate::errors::{Code, Failure, ForSlot, Last};
 use crate::metrics::{Redirection, RetryReason};
-use crate::outcome::{self, Unanswered};
+use crate::outcome::Unanswered;
 use crate::resp::reply::error_text;
 use crate::resp::{ArgRange, Protocol, write};
 use crate::route::retry::{Class, Retry, Scope, decide};
@@ -111,8 +113,8 @@ impl Worker {
         let owner = if slot == NO_SLOT { any } else { owner };
         let Some(node) = ask.or(owner) else {
             errand.last = Some(match slot {
-                NO_SLOT => "CLUSTERDOWN no primary is known".to_owned(),
-                slot => format!("CLUSTERDOWN slot {slot} has no primary"),
+                NO_SLOT => Failure::NoPrimary.to_string(),
+                slot => Failure::SlotWithoutPrimary { slot }.to_string(),
             });
             self.want_topology(None);
             let pause = self.no_primary_pause(index);
@@ -158,11 +160,11 @@ impl Worker {
                 (pending.started, pending.tries) = (started, tries);
                 self.send(u, pending, &frame);
             }
-            Err(text) if text.is_empty() => {
+            Err(LendError::NotNow) => {
                 let pause = self.no_primary_pause(index);
                 self.errand_later(me, seq, pause);
             }
-            Err(text) => self.fail_errand(me, seq, &text),
+            Err(LendError::Limit(failure)) => self.fail_errand(me, seq, failure),
         }
         if frame.capacity() <= crate::buf::CHUNK {
             self.line = frame;
@@ -183,9 +185,9 @@ impl Worker {
         let Some(errand) = errand.filter(waits) else { return };
         let (kind, slot, me) = (errand.kind, errand.slot, (index, generation));
         if kind != Kind::Join {
-            if let Some(text) = self.without_primary(slot, Class::Write) {
+            if let Some(failure) = self.without_primary(slot, Class::Write) {
                 self.stats.no_primary += 1;
-                return self.fail_errand(me, seq, &text);
+                return self.fail_errand(me, seq, failure);
             }
             if self.errand_waits(me, slot) {
                 return;
@@ -310,7 +312,7 @@ impl Worker {
         seq: u32,
         pending: &Pending,
         sent: bool,
-        text: &str,
+        failure: &Failure,
     ) {
         let index = client.0 as usize;
         let current = self.clients.get(index).is_some_and(|c| c.generation == client.1);
@@ -319,18 +321,18 @@ impl Worker {
         match errand.kind {
             Kind::Exec if sent => {
                 self.stats.outcome_unknown += 1;
-                self.fail_errand(client, seq, text);
+                self.fail_errand(client, seq, failure.clone());
             }
             Kind::Block if sent && !errand.repeatable => {
                 self.stats.outcome_unknown += 1;
-                self.fail_errand(client, seq, text);
+                self.fail_errand(client, seq, failure.clone());
             }
             // A blocking command waits on at the slot's next primary with the time that is left.
             Kind::Block | Kind::Watch => {
                 errand.lost |= sent;
                 errand.tries = errand.tries.saturating_add(1);
                 errand.refused = None;
-                errand.last = Some(text.to_owned());
+                errand.last = Some(failure.to_string());
                 let tries = errand.tries;
                 let delay = self.retry_pause(tries);
                 self.count_retry(RetryReason::Lost);
@@ -381,24 +383,25 @@ impl Worker {
             _ => Unanswered::Unknown,
         };
         self.stats.outcome_unknown += u64::from(outcome == Unanswered::Unknown);
-        let why = errand.last.as_ref().map(|w| format!("; last: {w}")).unwrap_or_default();
-        let slot = match errand.slot {
-            NO_SLOT => String::new(),
-            slot => format!(" for slot {slot}"),
-        };
         let cause = (errand.refused == Some(Redirection::TryAgain))
             .then(|| self.half_moved_text(errand.slot, errand.command));
         let (other, cause) = match (cause, outcome) {
             (None, _) => (None, String::new()),
-            (Some(cause), Unanswered::NotExecuted) => (Some("TRYAGAIN"), format!(", as {cause}")),
+            (Some(cause), Unanswered::NotExecuted) => {
+                (Some(Code::TryAgain), format!(", as {cause}"))
+            }
             (Some(cause), _) => (None, format!("; it was refused before, as {cause}")),
         };
-        let (code, outcome) = (outcome.code(other), outcome.text());
-        let text = format!(
-            "{code} slotway waited {waited:.1} s (its own time and timeouts.command){slot}, node \
-             {node}, {} tries: the command was {outcome}{cause}{why}",
-            u32::from(errand.tries) + 1
-        );
+        let failure = Failure::BlockingDeadline {
+            code: outcome.code(other),
+            seconds: waited,
+            slot: ForSlot(Some(errand.slot).filter(|&slot| slot != NO_SLOT)),
+            node: node.into(),
+            tries: u32::from(errand.tries) + 1,
+            outcome,
+            migration: cause.into(),
+            last: Last(errand.last.clone()),
+        };
         let me = (index, generation);
         if let Some(u) = errand.upstream {
             self.close_dedicated(u);
@@ -414,30 +417,31 @@ impl Worker {
             self.dedicated_lost(u, "no reply within its time and timeouts.command");
         }
         self.end_joins_of((index, generation));
-        self.fail_errand((index, generation), seq, &text);
+        self.fail_errand((index, generation), seq, failure);
     }
 
     /// An error of slotway's own in place of the errand's reply.
-    pub(super) fn fail_errand(&mut self, client: (u32, u32), seq: u32, text: &str) {
+    pub(super) fn fail_errand(&mut self, client: (u32, u32), seq: u32, failure: Failure) {
         let index = client.0 as usize;
         let Some(errand) = self.errand(index).filter(|e| e.seq == seq) else { return };
         let (command, kind, lost) = (errand.command, errand.kind, errand.lost);
         if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
             stats.refused += 1;
         }
-        let mut frame = Vec::new();
-        write::error(&mut frame, text);
-        // The text is about the last attempt. One before it may have been executed.
-        if self.is_lost_write(command, kind, lost) && !outcome::is_unknown(&frame) {
-            self.stats.outcome_unknown += 1;
-            frame.clear();
-            write::error(&mut frame, &outcome::not_sent_again(text));
-        }
+        // The failure is that of the last attempt. One before it may have been executed.
+        let failure = match self.is_lost_write(command, kind, lost) {
+            true if !failure.is_outcome_unknown() => {
+                self.stats.outcome_unknown += 1;
+                Failure::NotSentAgain { cause: failure.into() }
+            }
+            _ => failure,
+        };
         self.end_errand(client, seq);
         if let Kind::Check { .. } = kind {
             self.drop_transaction(index);
         }
-        self.deliver_own(Dest::Client { index: client.0, generation: client.1, seq }, &frame);
+        let dest = Dest::Client { index: client.0, generation: client.1, seq };
+        self.deliver_failure(dest, &failure);
     }
 
     /// Whether a blocking command that was `lost` with its connection may have changed data.
@@ -502,7 +506,7 @@ impl Worker {
                 lost.is_some_and(|(command, kind, lost)| self.is_lost_write(command, kind, lost));
             // Null would say that it has taken nothing.
             if error || lost {
-                self.fail_errand(me, seq, "UNBLOCKED client unblocked via CLIENT UNBLOCK");
+                self.fail_errand(me, seq, Failure::UnblockedByClient);
             } else {
                 self.end_errand(me, seq);
                 let null: &[u8] = if protocol == Protocol::Resp3 { b"_\r\n" } else { b"*-1\r\n" };

@@ -12,6 +12,7 @@ use super::downstream::Flow;
 use crate::client::{Client, Line, Paused, Question};
 use crate::command::CommandId;
 use crate::control::{ToControl, ToWorker, WorkerHandle};
+use crate::errors::Failure;
 use crate::resp::{Protocol, write};
 use crate::upstream::Dest;
 
@@ -179,7 +180,7 @@ impl Worker {
                 write::verbatim(&mut reply, protocol, &selection.ordered(answers.lines));
             }
             Question::Kill { old_form: true, .. } if answers.count == 0 => {
-                write::error(&mut reply, "ERR No such client");
+                Failure::NoSuchClient.write(&mut reply);
             }
             Question::Kill { old_form: true, .. } | Question::Pause(_) | Question::Unpause => {
                 write::simple(&mut reply, "OK");

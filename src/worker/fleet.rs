@@ -109,13 +109,9 @@ impl Worker {
                     self.lent(index, |lent| lent.fleet.push(u));
                     self.send(u, pending, frame);
                 }
-                Err(text) => {
+                Err(refused) => {
                     let name = self.nodes.get(usize::from(node)).map(|n| n.addr.to_string());
-                    let text = match text.is_empty() {
-                        true => "ERR no connection can be made at the moment",
-                        false => text.as_str(),
-                    };
-                    self.fail(&pending, &name.unwrap_or_default(), text);
+                    self.fail(&pending, &name.unwrap_or_default(), &refused.into());
                 }
             }
         }

@@ -15,7 +15,7 @@ use super::{Gathering, NOBODY, Worker};
 use crate::buf::CHUNK;
 use crate::cluster::{NodeAddr, hash_tag, slot_of};
 use crate::command::CommandId;
-use crate::resp::reply::error_text;
+use crate::errors::Cause;
 use crate::resp::{ArgRange, Args, Protocol, Request, RequestProgress, scan_request, write};
 use crate::route::{Merge, Refusal};
 use crate::upstream::{Dest, NO_SLOT, Pending, flag};
@@ -138,19 +138,18 @@ impl Worker {
     }
 
     /// All parts of a divided command have answered, and it is a part of another command.
-    pub(super) fn deliver_part(&mut self, gathering: &mut Gathering, reply: &[u8]) {
+    pub(super) fn deliver_part(&mut self, gathering: &mut Gathering, reply: Result<&[u8], Cause>) {
         let Dest::Part { gather, first } = gathering.to else { return };
         if let Some(slow) = gathering.slow.take()
             && let Some(whole) = self.gatherings.get_mut(gather as usize)
         {
             whole.slow = Some(slow);
         }
-        match error_text(reply) {
-            Some(text) => {
-                let text = String::from_utf8_lossy(text).into_owned();
-                self.fail_part(gather, first, "slotway".to_owned(), &text);
+        match reply {
+            Ok(reply) => self.part(gather, first, NOBODY, reply),
+            Err(cause) => {
+                self.fail_part(gather, first, "slotway".to_owned(), &cause.into_failure());
             }
-            None => self.part(gather, first, NOBODY, reply),
         }
     }
 

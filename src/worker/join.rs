@@ -6,9 +6,11 @@
 //! what waits, waits at the nodes. On shared connections that would hold others up, so each
 //! primary's list comes over a dedicated one.
 
+use super::dedicated::LendError;
 use super::downstream::Flow;
 use super::{Source, Worker};
 use crate::client::{Errand, Kind};
+use crate::errors::Failure;
 use crate::metrics::{Histogram, RetryReason};
 use crate::resp::reply::element_count;
 use crate::resp::write;
@@ -76,11 +78,12 @@ impl Worker {
                 Err(missing) => {
                     if let Some(errand) = self.errand(index) {
                         let name = missing.name();
-                        errand.last = Some(format!("CLUSTERDOWN {name} has no primary"));
+                        errand.last =
+                            Some(Failure::ShardWithoutPrimary { shard: name.into() }.to_string());
                     }
-                    if let Some(text) = self.without_primary(missing.slot(), Class::Read) {
+                    if let Some(failure) = self.without_primary(missing.slot(), Class::Read) {
                         self.stats.no_primary += 1;
-                        return self.fail_errand(me, seq, &text);
+                        return self.fail_errand(me, seq, failure);
                     }
                     let pause = self.no_primary_pause(index);
                     return self.errand_later(me, seq, pause);
@@ -88,7 +91,7 @@ impl Worker {
             }
         }
         if nodes.is_empty() {
-            return self.fail_errand(me, seq, &self.no_cluster_text());
+            return self.fail_errand(me, seq, self.no_cluster_failure());
         }
         let parts = nodes.iter().map(|_| Part { upstream: None, count: None, whole: None });
         let join = Join {
@@ -115,14 +118,14 @@ impl Worker {
                         None => self.send(u, pending, &frame),
                     }
                 }
-                Err(text) => {
+                Err(refused) => {
                     self.end_join(j);
-                    return match text.is_empty() {
-                        true => {
+                    return match refused {
+                        LendError::NotNow => {
                             let pause = self.no_primary_pause(index);
                             self.errand_later(me, seq, pause);
                         }
-                        false => self.fail_errand(me, seq, &text),
+                        LendError::Limit(failure) => self.fail_errand(me, seq, failure),
                     };
                 }
             }

@@ -1,15 +1,12 @@
 //! SCAN and RANDOMKEY: the keys of all shards as if they were one server's.
 
-use super::dispatch::held_full;
 use super::downstream::Flow;
 use super::{NOBODY, Worker};
 use crate::cluster::Slot;
+use crate::errors::Failure;
 use crate::metrics::LimitHit;
-use crate::resp::{Args, write};
-use crate::route::{
-    CURSOR_TOO_LARGE, Fan, Gather, INVALID_CURSOR, Layout, Merge, Owners, Scan, ScanRequest,
-    Server, identity,
-};
+use crate::resp::Args;
+use crate::route::{Fan, Gather, Layout, Merge, Owners, Scan, ScanRequest, Server, identity};
 use crate::upstream::{Dest, NO_SLOT, flag};
 
 const DBSIZE: &[u8] = b"*1\r\n$6\r\nDBSIZE\r\n";
@@ -55,7 +52,7 @@ impl Worker {
         }
         self.refresh_layout();
         let Some(scan) = Scan::begin(args.get(1).unwrap_or_default(), self) else {
-            self.answer_own_error(index, command, INVALID_CURSOR);
+            self.answer_own_error(index, command, &Failure::InvalidCursor);
             return Flow::Next;
         };
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
@@ -93,7 +90,7 @@ impl Worker {
             }
             None if !self.holds.fits(scan.slot, frame.len(), self.settings.held) => {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;
-                self.fail(&pending, "slotway", &held_full(scan.slot));
+                self.fail(&pending, "slotway", &Failure::HoldsFull { slot: scan.slot });
             }
             None => self.hold_pending(pending, lane, frame),
         }
@@ -127,9 +124,7 @@ impl Worker {
         match scan.next(cursor, by, self) {
             Some(next) => next.to_string(),
             None => {
-                let mut frame = Vec::new();
-                write::error(&mut frame, CURSOR_TOO_LARGE);
-                gather.refuse(&frame);
+                gather.refuse(Failure::CursorTooLarge);
                 String::new()
             }
         }

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use super::Worker;
 use super::clock::{Job, Timer};
 use crate::client::{Client, Paused, mode};
+use crate::errors::Failure;
 use crate::metrics::DisconnectReason;
 use crate::sparsely;
 use crate::stream::Stream;
@@ -132,11 +133,7 @@ impl Worker {
             "a client is closed: it has not logged in within timeouts.login"
         );
         self.stats.disconnected[DisconnectReason::Login as usize] += 1;
-        let text = format!(
-            "NOAUTH Authentication required: no login within {limit} ms (timeouts.login); log in \
-             sooner, or raise it"
-        );
-        self.answer_error(index, &text);
+        self.answer_error(index, &Failure::LoginLate { limit });
         self.stop_reading(index);
         self.close_later(index, generation);
     }

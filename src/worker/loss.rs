@@ -5,7 +5,7 @@ use super::Worker;
 use super::clock::{Job, Timer};
 use crate::cluster::NodeAddr;
 use crate::control::ToControl;
-use crate::outcome;
+use crate::errors::Failure;
 use crate::sparsely;
 use crate::upstream::{Dest, State};
 
@@ -65,10 +65,10 @@ impl Worker {
             sparsely!(self.lines.lost, warn, node, why, in_flight, "a node's connection is lost");
         }
         let name = addr.map_or_else(|| "a node".to_owned(), |a| a.to_string());
-        let text = outcome::connection_lost(&name, why);
+        let failure = Failure::ConnectionLost { node: name.as_str().into(), why: why.into() };
         for pending in given_up {
             self.stats.outcome_unknown += 1;
-            self.fail(&pending, &name, &text);
+            self.fail(&pending, &name, &failure);
         }
         self.loads_without(u, &name);
         self.leave_replica(u);

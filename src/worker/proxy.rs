@@ -3,6 +3,7 @@
 use super::Worker;
 use super::downstream::Flow;
 use crate::client::Question;
+use crate::errors::Failure;
 use crate::resp::{Args, Protocol, strict_i64, write};
 use crate::route::{Fan, Local, Merge, Server};
 use crate::seen::{Kind, Seen, Shown, slow_reply};
@@ -33,20 +34,20 @@ impl Worker {
                     };
                     return self.fan(index, command, to, merge, &frame);
                 }
-                None => write::error(&mut reply, "ERR syntax error"),
+                None => Failure::Syntax.write(&mut reply),
             }
         } else if args.is(1, "slowlog") && args.len() > 2 {
             self.slowlog(args, 2, Some(protocol), &mut reply);
         } else if args.is(1, "hotkeys") || args.is(1, "bigkeys") {
             match question(args) {
                 Some(question) => return self.ask_everyone(index, command, question),
-                None => write::error(&mut reply, "ERR syntax error"),
+                None => Failure::Syntax.write(&mut reply),
             }
         } else if args.is(1, "help") && args.len() == 2 {
             write::array_header(&mut reply, HELP.len());
             HELP.iter().for_each(|line| write::simple(&mut reply, line));
         } else {
-            write::error(&mut reply, &unknown(args, 1, "PROXY"));
+            unknown(args, 1, "PROXY").write(&mut reply);
         }
         self.count_own(command, &reply);
         self.answer_plain(index, &reply);
@@ -65,7 +66,7 @@ impl Worker {
             match count {
                 Some(-1) => slow_reply(&log.newest(usize::MAX), more, reply),
                 Some(count) => slow_reply(&log.newest(count as usize), more, reply),
-                None => write::error(reply, "ERR count should be greater than or equal to -1"),
+                None => Failure::CountTooSmall.write(reply),
             }
         } else if args.is(at, "len") && rest == 0 {
             write::integer(reply, log.len() as i64);
@@ -74,7 +75,7 @@ impl Worker {
             write::simple(reply, "OK");
         } else {
             let container = if more.is_some() { "PROXY" } else { "SLOWLOG" };
-            write::error(reply, &unknown(args, at, container));
+            unknown(args, at, container).write(reply);
         }
     }
 
@@ -121,12 +122,10 @@ const HELP: [&str; 13] = [
     "Slotway's documentation, docs/hot-and-slow.md, says what the fields mean.",
 ];
 
-fn unknown(args: &Args, at: usize, container: &str) -> String {
+fn unknown(args: &Args, at: usize, container: &str) -> Failure {
     let sub = args.get(at).unwrap_or_default();
-    let sub = String::from_utf8_lossy(sub.get(..128).unwrap_or(sub)).into_owned();
-    format!(
-        "ERR unknown subcommand or wrong number of arguments for '{sub}'. Try {container} HELP."
-    )
+    let name = String::from_utf8_lossy(sub.get(..128).unwrap_or(sub)).into();
+    Failure::UnknownSubcommandOrArity { name, container: container.into() }
 }
 
 /// `[COUNT n] [RESET]`

@@ -17,6 +17,7 @@ use super::{Worker, micros, reaccount};
 use crate::client::{Subscriptions, mode};
 use crate::command::CommandId;
 use crate::config::OnGap;
+use crate::errors::{Failure, Key};
 use crate::metrics::LimitHit;
 use crate::pubsub::{Batch, Frames, Kind, News, ToHub, Token};
 use crate::resp::{Args, Protocol, write};
@@ -99,26 +100,19 @@ impl Worker {
         let spec = self.router.table().get(CommandId(command));
         let unknown = command == self.router.unknown() || (spec.container && args.len() > 1);
         if unknown {
-            let text = super::transaction::unknown_command(&spec.name, args);
-            self.answer_own_error(index, command, &text);
+            let failure = super::transaction::unknown_command(&spec.name, args);
+            self.answer_own_error(index, command, &failure);
             return Some(Flow::Next);
         }
         if IN_RESP2.contains(&&*spec.name) || !spec.arity_fits(args.len()) {
             return None;
         }
-        let aborts = match &*spec.name {
-            "exec" => crate::route::DISCARDED,
-            _ => "ERR ",
-        };
-        let text = format!(
-            "{aborts}Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
-             RESET are allowed in this context",
-            spec.name
-        );
-        if aborts != "ERR " {
+        let mut failure = Failure::SubscribedClient { command: spec.name.clone() };
+        if *spec.name == *"exec" {
+            failure = Failure::Discarded { cause: failure.statement() };
             self.drop_transaction(index);
         }
-        self.answer_own_error(index, command, &text);
+        self.answer_own_error(index, command, &failure);
         Some(Flow::Next)
     }
 
@@ -155,10 +149,8 @@ impl Worker {
 
     fn subscribe(&mut self, index: usize, command: u16, kind: Kind, args: &Args) {
         if args.iter().skip(1).any(|name| name.len() > LONGEST_NAME) {
-            let text = format!(
-                "ERR slotway does not subscribe to names of more than {LONGEST_NAME} bytes"
-            );
-            return self.answer_own_error(index, command, &text);
+            let failure = Failure::TopicTooLong { limit: LONGEST_NAME };
+            return self.answer_own_error(index, command, &failure);
         }
         let Some(client) = self.clients.get_mut(index) else { return };
         let (protocol, generation) = (client.session.protocol, client.generation);
@@ -234,7 +226,7 @@ impl Worker {
     }
 
     /// A command is given up: what it was the first to ask for, its client is not subscribed to.
-    fn give_up(&mut self, wait: Wait, text: &str) {
+    fn give_up(&mut self, wait: Wait, failure: &Failure) {
         let (index, generation) = wait.client;
         let same = |c: &crate::client::Client| c.generation == generation && !c.gone;
         if !self.clients.get(index as usize).is_some_and(same) {
@@ -255,7 +247,7 @@ impl Worker {
             }
         }
         let mut reply = Vec::new();
-        write::error(&mut reply, text);
+        failure.write(&mut reply);
         if let Some(stats) = self.stats.commands.get_mut(usize::from(wait.command)) {
             stats.refused += 1;
         }
@@ -273,15 +265,13 @@ impl Worker {
         let unconfirmed = wait.new.iter().find_map(|&(index, generation)| {
             let local = self.topics.get(Token { index, generation })?;
             let waits = local.waiting.contains(&id) || local.joining.contains(&id);
-            waits.then(|| String::from_utf8_lossy(&local.name).into_owned())
+            waits.then(|| Key::new(&local.name))
         });
-        let text = format!(
-            "CLUSTERDOWN slotway waited {:.1} s (timeouts.command), and no node has confirmed the \
-             subscription to '{}'; it is given up",
-            self.now.saturating_sub(wait.started) as f64 / 1e6,
-            unconfirmed.unwrap_or_default().replace(['\r', '\n'], " "),
-        );
-        self.give_up(wait, &text);
+        let failure = Failure::Unsubscribed {
+            seconds: self.now.saturating_sub(wait.started) as f64 / 1e6,
+            topic: unconfirmed.unwrap_or_else(|| Key::new(b"")),
+        };
+        self.give_up(wait, &failure);
     }
 
     fn unsubscribe(&mut self, index: usize, command: u16, kind: Kind, args: &Args) {
@@ -518,7 +508,7 @@ impl Worker {
         let joining = std::mem::take(&mut local.joining);
         for id in std::mem::take(&mut local.waiting).into_iter().chain(joining) {
             if let Some(wait) = self.topics.end_wait(id) {
-                self.give_up(wait, text);
+                self.give_up(wait, &Failure::Verbatim(text.as_bytes().into()));
             }
         }
         // The token is over: without a word to the hub.

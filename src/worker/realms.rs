@@ -9,10 +9,11 @@
 
 use super::clock::{Job, Timer};
 use super::{Source, Worker, reaccount};
+use crate::errors::{Code, Failure};
 use crate::hash::IntMap;
 use crate::resp::Protocol;
 use crate::upstream::{Dest, Pending, Upstream};
-use crate::users::{Credentials, NOT_LOGGED_IN, OWN, Verdict};
+use crate::users::{Credentials, OWN, Verdict};
 
 /// Nobody's: what is under way for a client that is gone and had no gathering.
 const NOBODYS: u16 = u16::MAX;
@@ -191,8 +192,7 @@ impl Worker {
     pub(super) fn has_realm(&mut self, pending: &Pending) -> bool {
         let here = pending.realm == OWN || self.realms.contains_key(&pending.realm);
         if !here {
-            let text = "ERR slotway has closed the connections of this user: not sent again";
-            self.fail(pending, "slotway", text);
+            self.fail(pending, "slotway", &Failure::UserClosed);
         }
         here
     }
@@ -293,12 +293,15 @@ impl Worker {
             return;
         }
         // HELLO words it for those who say HELLO.
-        let text = if text.starts_with("NOAUTH ") { NOT_LOGGED_IN } else { text };
+        let failure = match Code::of_node(text) {
+            Some(Code::NoAuth) => Failure::LogInFirst,
+            _ => Failure::Verbatim(text.as_bytes().into()),
+        };
         let node = usize::from(up.node);
         let all = up.take_unsent(&mut self.pool, |_| true);
         let name = self.nodes.get(node).map(|n| n.addr.to_string()).unwrap_or_default();
         for (pending, _) in all.iter().filter(|(pending, _)| pending.dest != Dest::Discard) {
-            self.fail(pending, &name, text);
+            self.fail(pending, &name, &failure);
         }
     }
 

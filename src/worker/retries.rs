@@ -8,6 +8,7 @@ use super::errand::NO_PRIMARY_PAUSE;
 use super::{NOBODY, Worker};
 use crate::cluster::{Slot, Snapshot};
 use crate::config::Config;
+use crate::errors::Failure;
 use crate::hash::{IntMap, KeyedSet};
 use crate::metrics::RetryReason;
 use crate::route::GateNext;
@@ -243,7 +244,7 @@ impl Worker {
 
     /// The error for commands of a slot whose primary has been missing for longer than
     /// `timeouts.no_primary`: the cluster names none, or it is not reached, or it refuses them.
-    pub(super) fn without_primary(&self, slot: u16, class: Class) -> Option<String> {
+    pub(super) fn without_primary(&self, slot: u16, class: Class) -> Option<Failure> {
         let limit = self.settings.no_primary?;
         let owner = self.owners.get(usize::from(slot)).copied().unwrap_or(NOBODY);
         let node = self.nodes.get(usize::from(owner));
@@ -265,14 +266,10 @@ impl Worker {
         let seconds = self.now.saturating_sub(since) as f64 / 1e6;
         let limit = limit as f64 / 1e6;
         let place = match slot {
-            NO_SLOT => "a command without keys".to_owned(),
-            slot => format!("slot {slot}"),
+            NO_SLOT => "a command without keys".into(),
+            slot => format!("slot {slot}").into(),
         };
-        Some(format!(
-            "CLUSTERDOWN {place} (shard of {addr}) has been without a working primary for \
-             {seconds:.1} s, longer than timeouts.no_primary = {limit} s: the command was not \
-             executed; {why}"
-        ))
+        Some(Failure::PrimaryMissing { place, primary: addr.into(), seconds, limit, why })
     }
 
     /// With every tick: what waits for a primary that is missing for too long fails.
@@ -282,10 +279,10 @@ impl Worker {
         }
         for slot in self.holds.slots() {
             for class in Class::ALL {
-                let Some(text) = self.without_primary(slot, class) else { continue };
+                let Some(failure) = self.without_primary(slot, class) else { continue };
                 for held in self.holds.take_waiting(slot, Some(class)) {
                     self.stats.no_primary += 1;
-                    self.fail(&held.meta.pending, "slotway", &text);
+                    self.fail(&held.meta.pending, "slotway", &failure);
                 }
             }
         }
@@ -307,10 +304,11 @@ impl Worker {
             });
             for (pending, _) in taken {
                 let at = if pending.slot == NO_SLOT { slot } else { pending.slot };
-                let text = self.without_primary(at, pending.class());
-                let text = text.or_else(|| self.without_primary(slot, Class::Write));
+                let failure = self.without_primary(at, pending.class());
+                let failure = failure.or_else(|| self.without_primary(slot, Class::Write));
+                let failure = failure.unwrap_or(Failure::SlotWithoutPrimary { slot: at });
                 self.stats.no_primary += 1;
-                self.fail(&pending, "slotway", &text.unwrap_or_default());
+                self.fail(&pending, "slotway", &failure);
             }
             self.mark_upstream(u);
         }

@@ -8,6 +8,7 @@ use super::{Gathering, Worker};
 use crate::client::{Context, EXEC, MULTI, Multi, Place, Question, answer};
 use crate::cluster::slot_of;
 use crate::command::{CommandId, key_positions};
+use crate::errors::Failure;
 use crate::hash::IntMap;
 use crate::metrics::{LimitHit, TransactionKind};
 use crate::resp::{ArgRange, Args};
@@ -145,11 +146,11 @@ impl Worker {
                 self.send_owned(u, pending, batch.frame);
             }
             None if batch.slot == NO_SLOT && self.snapshot.generation == 0 => {
-                self.fail(&pending, "", &self.no_cluster_text());
+                self.fail(&pending, "", &self.no_cluster_failure());
             }
             None if !self.holds.fits(batch.slot, batch.frame.len(), self.settings.held) => {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;
-                self.fail(&pending, "", &super::dispatch::held_full(batch.slot));
+                self.fail(&pending, "", &Failure::HoldsFull { slot: batch.slot });
             }
             None => self.hold_pending(pending, (index as u32, generation), batch.frame),
         }

@@ -16,6 +16,7 @@ use memchr::memmem;
 use super::Worker;
 use super::downstream::Flow;
 use crate::cluster::Slot;
+use crate::errors::Failure;
 use crate::hash::{IntMap, fingerprint};
 use crate::metrics::LimitHit;
 use crate::resp::{Args, Request, RequestProgress, scan_request, write};
@@ -346,7 +347,7 @@ impl Worker {
             p.has(flag::NODE_BOUND) && router.script(p.command) == Some(Script::Load)
         });
         for (pending, _) in loads {
-            self.fail(&pending, node, "ERR the node is not reached");
+            self.fail(&pending, node, &Failure::NodeNotReached);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::config::{
     Address, AnnounceMode, ClientAuth, Config, CrossSlot, Listen, OnGap, OnOutcomeUnknown,
     ReadFrom, Secret, SeveralSlots, is_public,
 };
+use crate::errors::Failure;
 use crate::resp::RequestLimits;
 use crate::stream::Stream;
 
@@ -180,10 +181,6 @@ impl Settings {
 }
 
 /// The error for a request that there is no room for.
-pub(super) fn too_large(settings: &Settings, bytes: usize) -> String {
-    format!(
-        "OOM a request of {bytes} bytes is larger than what is left of limits.memory = {} bytes \
-         (over {} workers, an equal share each); send smaller ones, or raise it",
-        settings.memory_total, settings.workers
-    )
+pub(super) fn too_large(settings: &Settings, bytes: usize) -> Failure {
+    Failure::RequestTooLarge { bytes, limit: settings.memory_total, workers: settings.workers }
 }

@@ -5,8 +5,8 @@
 use super::{NOBODY, Worker};
 use std::sync::Arc;
 
-use super::dispatch::held_full;
 use crate::cluster::NodeAddr;
+use crate::errors::Failure;
 use crate::metrics::{LimitHit, Redirection};
 use crate::route::Refusal;
 use crate::upstream::{Dest, NO_SLOT, Pending, flag};
@@ -21,10 +21,6 @@ pub(super) enum MissingTarget {
     /// A node that has failed, as the cluster says, and does not answer.
     Failed(NodeAddr),
 }
-
-/// The error for a node that cannot be asked because it has failed.
-pub(super) const NODE_FAILED: &str =
-    "ERR the node has failed, as the cluster says, or has left it: the command was not sent there";
 
 impl MissingTarget {
     /// The slot whose primary is missing; [`NO_SLOT`] where that is not what is missing.
@@ -52,15 +48,14 @@ impl Worker {
         pending.flags &= !flag::NODE_BOUND;
         match *to {
             MissingTarget::Owners(_) => {
-                let text = "CLUSTERDOWN its slots have no primary at the moment";
-                self.fail(&pending, &to.name(), text);
+                self.fail(&pending, &to.name(), &Failure::SlotsWithoutPrimary);
             }
-            MissingTarget::Failed(_) => self.fail(&pending, &to.name(), NODE_FAILED),
+            MissingTarget::Failed(_) => self.fail(&pending, &to.name(), &Failure::NodeFailed),
             MissingTarget::Primary(slot)
                 if !self.holds.fits(slot, frame.len(), self.settings.held) =>
             {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;
-                self.fail(&pending, &to.name(), &held_full(slot));
+                self.fail(&pending, &to.name(), &Failure::HoldsFull { slot });
             }
             MissingTarget::Primary(slot) => {
                 let lane = self.lane_of(&pending);

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::control::{Budget, MAX_IDLE_DEDICATED, WorkerHandle};
+use crate::errors::{Failure, Last};
 use crate::pubsub::{Hub, PendingSubscriptions};
 use crate::scripts::ScriptStore;
 use crate::seen::{OFF, SlowLog, SpanCounts, Spans};
@@ -124,12 +125,8 @@ impl Shared {
     }
 
     /// The error for a command that nobody knows where to send.
-    pub fn no_cluster_yet(&self) -> String {
-        let why = self.trouble().map(|why| format!("; last: {why}")).unwrap_or_default();
-        format!(
-            "CLUSTERDOWN slotway does not know the cluster: no seed has answered yet \
-             (configuration key: seeds){why}"
-        )
+    pub fn no_cluster_yet(&self) -> Failure {
+        Failure::NoTopology { last: Last(self.trouble()) }
     }
 
     /// Sets what the limit on open files leaves for clients, dedicated connections and users.

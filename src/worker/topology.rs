@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::shards::{MissingTarget, NODE_FAILED};
+use super::shards::MissingTarget;
 use super::{HELD, NOBODY, Worker};
 use crate::cluster::{NO_SHARD, NodeState, Snapshot};
+use crate::errors::Failure;
 use crate::metrics::RetryReason;
 use crate::pubsub::ToHub;
 use crate::route::{Fan, Held};
@@ -148,7 +149,7 @@ impl Worker {
                 let slot = pending.slot;
                 if pending.has(flag::NODE_BOUND) {
                     let name = self.nodes.get(usize::from(node)).map(|n| n.addr.to_string());
-                    self.fail(&pending, &name.unwrap_or_default(), NODE_FAILED);
+                    self.fail(&pending, &name.unwrap_or_default(), &Failure::NodeFailed);
                 } else if slot == NO_SLOT {
                     let node = match super::publish::is_lone_publish(&pending) {
                         true => self.publish_node_of(&frame),
@@ -156,7 +157,7 @@ impl Worker {
                     };
                     match node {
                         Some(other) => self.send_to(other, pending, frame, lane.0),
-                        None => self.fail(&pending, "a node", "CLUSTERDOWN no primary is known"),
+                        None => self.fail(&pending, "a node", &Failure::NoPrimary),
                     }
                 } else if self.holds.contains(slot) {
                     let (from_lane, tracked) =

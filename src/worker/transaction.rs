@@ -12,14 +12,16 @@
 
 use super::Worker;
 use super::downstream::Flow;
-use super::no_room::NoRoom;
+use super::emulation::keys_apart;
+use super::no_room::buffers_full;
 use crate::buf::CHUNK;
 use crate::client::{EXEC, Multi, Paused, Place, mode};
 use crate::cluster::{Product, slot_of};
 use crate::command::{Class, CommandId, Flags, key_positions};
+use crate::errors::{CrossSlotRemedy, Failure};
 use crate::metrics::{LimitHit, TransactionKind};
 use crate::resp::{ArgRange, Args, Protocol, RequestProgress, scan_request};
-use crate::route::{DISCARDED, Fan, Local, Merge, Plan, PubSub, Script, Transaction};
+use crate::route::{Fan, Local, Merge, Plan, PubSub, Script, Transaction};
 use crate::upstream::{Dest, NO_SLOT, flag};
 
 impl Worker {
@@ -44,9 +46,9 @@ impl Worker {
                 client.session.modes |= mode::MULTI;
                 self.answer_own(index, command, b"+OK\r\n");
             }
-            Transaction::Exec => self.answer_own_error(index, command, "ERR EXEC without MULTI"),
+            Transaction::Exec => self.answer_own_error(index, command, &Failure::ExecWithoutMulti),
             Transaction::Discard => {
-                self.answer_own_error(index, command, "ERR DISCARD without MULTI");
+                self.answer_own_error(index, command, &Failure::DiscardWithoutMulti);
             }
             Transaction::Watch => return self.watch(index, command, frame, args),
             Transaction::Unwatch => {
@@ -73,9 +75,9 @@ impl Worker {
             _ if denied => {}
             "exec" if fits => return self.exec(index, command),
             "exec" => {
-                let text = format!("{DISCARDED}wrong number of arguments for 'exec' command");
+                let cause = "wrong number of arguments for 'exec' command".to_owned();
                 self.drop_transaction(index);
-                self.answer_own_error(index, command, &text);
+                self.answer_own_error(index, command, &Failure::Discarded { cause });
                 return Flow::Next;
             }
             "discard" if fits => {
@@ -84,11 +86,11 @@ impl Worker {
                 return Flow::Next;
             }
             "multi" if fits && !no_multi => {
-                self.answer_own_error(index, command, "ERR MULTI calls can not be nested");
+                self.answer_own_error(index, command, &Failure::NestedMulti);
                 return Flow::Next;
             }
             "watch" if fits && !no_multi => {
-                self.answer_own_error(index, command, "ERR WATCH inside MULTI is not allowed");
+                self.answer_own_error(index, command, &Failure::WatchInsideMulti);
                 return Flow::Next;
             }
             "reset" | "quit" if fits => return self.dispatch(index, frame, args),
@@ -102,11 +104,11 @@ impl Worker {
         }
         match placed {
             Ok(place) => self.queue(index, command, place, frame),
-            Err(text) => {
+            Err(failure) => {
                 if let Some(multi) = self.clients.get_mut(index).and_then(|c| c.multi.as_mut()) {
                     multi.break_off();
                 }
-                self.answer_own_error(index, command, &text);
+                self.answer_own_error(index, command, &failure);
             }
         }
         Flow::Next
@@ -127,8 +129,8 @@ impl Worker {
         if over {
             multi.break_off();
             self.stats.limits_hit[LimitHit::Memory as usize] += 1;
-            let text = NoRoom::Unchanged.text(&self.settings);
-            return self.answer_own_error(index, command, &text);
+            let failure = buffers_full(&self.settings);
+            return self.answer_own_error(index, command, &failure);
         }
         if !multi.broken {
             multi.read_only &= read_only;
@@ -146,7 +148,7 @@ impl Worker {
         index: usize,
         command: u16,
         args: &Args,
-    ) -> Result<Place, Vec<u8>> {
+    ) -> Result<Place, Failure> {
         let split = self.settings.split_transactions;
         let table = self.router.table();
         let spec = table.get(CommandId(command));
@@ -155,14 +157,12 @@ impl Worker {
         }
         let name = &spec.name;
         if !spec.arity_fits(args.len()) {
-            return Err(format!("ERR wrong number of arguments for '{name}' command").into());
+            return Err(Failure::WrongArity { command: name.clone() });
         }
         if spec.flags.contains(Flags::NO_MULTI) {
             return Err(match self.identity.product {
-                Product::Redis => "ERR Command not allowed inside a transaction".into(),
-                Product::Valkey => {
-                    format!("ERR Command '{name}' not allowed inside a transaction").into()
-                }
+                Product::Redis => Failure::NotInMultiRedis,
+                Product::Valkey => Failure::NotInMultiValkey { command: name.clone() },
             });
         }
         let upper = || name.to_ascii_uppercase().replace('|', " ");
@@ -181,12 +181,12 @@ impl Worker {
                     None | Some((Fan::Reached, _)) => {
                         slot.map_or(Place::Any, |slot| Place::Slot(slot.0))
                     }
-                    Some(_) => return Err(asks_all(&upper()).into()),
+                    Some(_) => return Err(Failure::AllShardsInMulti { command: upper().into() }),
                 }
             }
             Plan::Local(Local::Ping | Local::Echo) => Place::Any,
             Plan::Local(Local::Hello | Local::ClientReply | Local::SlowLog | Local::Proxy) => {
-                return Err(format!("ERR {} is not allowed inside a transaction", upper()).into());
+                return Err(Failure::NotInMulti { command: upper().into() });
             }
             Plan::Local(local) => Place::Local(local),
             Plan::PubSub(PubSub::Publish, _) => Place::Any,
@@ -195,11 +195,11 @@ impl Worker {
             Plan::Fan { to, merge } if split || to == Fan::One => Place::Fan(to, merge),
             Plan::Join if split => Place::Fan(Fan::Primaries, Merge::Concat),
             Plan::Fan { .. } | Plan::Join => {
-                return Err(asks_all(&upper()).into());
+                return Err(Failure::AllShardsInMulti { command: upper().into() });
             }
-            Plan::Refuse(why) => return Err(self.router.refusal(command, why).into()),
+            Plan::Refuse(why) => return Err(self.router.refusal(command, why)),
             _ => {
-                return Err(format!("ERR {} is not allowed inside a transaction", upper()).into());
+                return Err(Failure::NotInMulti { command: upper().into() });
             }
         };
         if let Place::Slot(_) | Place::Split(_) = place
@@ -222,7 +222,7 @@ impl Worker {
                     if *first != slot {
                         multi.scattered = true;
                         if !split {
-                            return Err(cross_slot(first_key, *first, key, slot).into());
+                            return Err(cross_slot(first_key, *first, key, slot));
                         }
                     }
                 }
@@ -265,16 +265,15 @@ impl Worker {
         let Some(multi) = client.multi.as_ref() else { return Flow::Next };
         if multi.broken {
             self.drop_transaction(index);
-            let text = "EXECABORT Transaction discarded because of previous errors.";
-            self.answer_own_error(index, command, text);
+            self.answer_own_error(index, command, &Failure::DiscardedByErrors);
             return Flow::Next;
         }
         let publishes = multi.publishes;
         if self.is_over_memory() {
             self.drop_transaction(index);
             self.stats.limits_hit[LimitHit::Memory as usize] += 1;
-            let text = format!("{DISCARDED}{}", NoRoom::Unchanged.text(&self.settings));
-            self.answer_own_error(index, command, &text);
+            let cause = buffers_full(&self.settings).to_string();
+            self.answer_own_error(index, command, &Failure::Discarded { cause });
             return Flow::Next;
         }
         if publishes && self.exec_waits(index) {
@@ -349,11 +348,11 @@ impl Worker {
                 }
             }
             None if slot == NO_SLOT && self.snapshot.generation == 0 => {
-                self.answer_own_error(index, command, &self.no_cluster_text());
+                self.answer_own_error(index, command, &self.no_cluster_failure());
             }
             None if !self.holds.fits(slot, multi.frames.len(), self.settings.held) => {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;
-                self.answer_own_error(index, command, &super::dispatch::held_full(slot));
+                self.answer_own_error(index, command, &Failure::HoldsFull { slot });
             }
             None => {
                 let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
@@ -400,13 +399,6 @@ impl Worker {
     }
 }
 
-fn asks_all(name: &str) -> String {
-    format!(
-        "CROSSSLOT {name} asks all shards, and a transaction is one slot's; set \
-         transactions.cross_slot = \"split\" in slotway's configuration to let it in"
-    )
-}
-
 /// The arguments of a queued command.
 pub(super) fn scan<'a>(
     frame: &'a [u8],
@@ -419,28 +411,19 @@ pub(super) fn scan<'a>(
     Args::new(frame, ranges)
 }
 
-pub(super) fn cross_slot(first: &[u8], first_slot: u16, key: &[u8], slot: u16) -> String {
-    let show = |key: &[u8]| String::from_utf8_lossy(key.get(..64).unwrap_or(key)).into_owned();
-    format!(
-        "CROSSSLOT Keys in request don't hash to the same slot: '{}' is in slot {first_slot}, '{}' \
-         in slot {slot}, and a transaction is one slot's; use a {{hash tag}} in the keys, or set \
-         transactions.cross_slot = \"split\" in slotway's configuration",
-        show(first),
-        show(key),
-    )
+pub(super) fn cross_slot(first: &[u8], first_slot: u16, key: &[u8], slot: u16) -> Failure {
+    keys_apart(((first, first_slot), (key, slot)), CrossSlotRemedy::Transaction)
 }
 
 /// Redis's own words, and its bytes: arguments as they are, up to their first zero byte.
-pub(super) fn unknown_command(container: &str, args: &Args) -> Vec<u8> {
+pub(super) fn unknown_command(container: &str, args: &Args) -> Failure {
     let shown = |i: usize, most: usize| {
         let arg = args.get(i).unwrap_or_default();
         let end = memchr::memchr(0, arg).unwrap_or(arg.len());
         arg.get(..end.min(most)).unwrap_or_default()
     };
     if !container.is_empty() && args.is(0, container) {
-        let container = container.to_ascii_uppercase();
-        let try_help = format!("'. Try {container} HELP.");
-        return [b"ERR unknown subcommand '", shown(1, 128), try_help.as_bytes()].concat();
+        return Failure::unknown_subcommand(shown(1, 128), &container.to_ascii_uppercase());
     }
     let mut list = Vec::new();
     for i in 1..args.len() {
@@ -452,5 +435,5 @@ pub(super) fn unknown_command(container: &str, args: &Args) -> Vec<u8> {
         list.extend_from_slice(shown(i, most));
         list.extend_from_slice(b"' ");
     }
-    [b"ERR unknown command '", shown(0, 128), b"', with args beginning with: ", &list].concat()
+    Failure::unknown_command(shown(0, 128), &list)
 }

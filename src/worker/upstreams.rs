@@ -6,6 +6,7 @@ use super::{Node, Source, Worker, reaccount};
 use crate::buf::{CHUNK, WRITE_LIMIT};
 use crate::cluster::NodeAddr;
 use crate::control::ToControl;
+use crate::errors::Failure;
 use crate::metrics::NodeStats;
 use crate::resp::{Protocol, ReplyProgress};
 use crate::sparsely;
@@ -21,8 +22,6 @@ const STREAM_FROM: usize = 32 << 10;
 const DEFER_BELOW: usize = 4 << 10;
 /// So many pushes that nobody asked for are no accident: the connection is given up.
 const MOST_STRANGE: u32 = 10_000;
-/// Why a connection is lost whose node does not want it; the node's words follow.
-pub(super) const HANDSHAKE_REFUSED: &str = "the handshake was refused: ";
 
 impl Worker {
     /// The node at `addr`, if the cluster has it. Only such nodes are connected to: a redirection
@@ -333,11 +332,11 @@ impl Worker {
         let client = up.dedicated.and_then(|dedicated| dedicated.client);
         if let Some(pending) = up.pending.pop_front() {
             up.queue.release(pending.len as usize, &mut self.pool);
-            let text = self.reply_dropped(&pending);
+            let failure = self.reply_dropped(&pending);
             match (client, pending.dest) {
                 // Its client waits for this one command.
-                (Some(client), Dest::Client { seq, .. }) => self.fail_errand(client, seq, &text),
-                _ => self.fail(&pending, &node.unwrap_or_default(), &text),
+                (Some(client), Dest::Client { seq, .. }) => self.fail_errand(client, seq, failure),
+                _ => self.fail(&pending, &node.unwrap_or_default(), &failure),
             }
         }
         self.lost(u, "a reply is larger than limits.memory has room for");
@@ -632,15 +631,12 @@ impl Worker {
         if is_error && let Some(first) = &first {
             let text = crate::resp::reply::error_text(first).unwrap_or_default();
             let text = String::from_utf8_lossy(text);
-            let text = match unwrapped {
-                false => format!("{}{text}", crate::route::DISCARDED),
-                true => format!(
-                    "ERR the node refused MULTI ({text}): the commands of this transaction were \
-                     executed, but not as one; the user that slotway logs in as needs MULTI and \
-                     EXEC"
-                ),
+            let text = text.into_owned();
+            let failure = match unwrapped {
+                false => Failure::Discarded { cause: text },
+                true => Failure::MultiRefused { reason: text },
             };
-            crate::resp::write::error(&mut aborted, &text);
+            failure.write(&mut aborted);
         }
         let answer = if aborted.is_empty() { frame } else { &aborted };
         if dedicated {
@@ -708,7 +704,10 @@ impl Worker {
             }
             Err(HandshakeError::Refused(text)) => {
                 self.realm_refused(u, &text);
-                Err(format!("{HANDSHAKE_REFUSED}{text}"))
+                if let Some(up) = self.upstreams.get_mut(u) {
+                    up.refused = Some(text.as_bytes().into());
+                }
+                Err(format!("the handshake was refused: {text}"))
             }
             Err(stranger @ HandshakeError::Stranger { .. }) => {
                 self.stats.strangers += 1;

@@ -14,14 +14,14 @@ use super::downstream::Flow;
 use crate::client::{Paused, mode};
 use crate::command::{CommandId, CommandSpec, Flags};
 use crate::control::ToControl;
+use crate::errors::{Code, Failure};
 use crate::metrics::{DeniedFor, LoginOutcome};
 use crate::pubsub::Kind;
 use crate::resp::{Args, ProtocolError, strict_i64};
 use crate::route::{Local, Merge, Plan, PubSub, Script, Transaction};
 use crate::users::{
-    Account, Asking, CHANNEL_DENIED, Credentials, Denied, Granted, KEY_DENIED, LONGEST_PASSWORD,
-    Login, NO_SUCH_USER, NOT_LOGGED_IN, OWN, PROTECTED, Source, Tag, Throttle, UNCHECKED_DENIED,
-    User, Users, Verdict, Verify, WRONG_PASSWORD,
+    Account, Asking, Credentials, Denied, Granted, LONGEST_PASSWORD, Login, OWN, Source, Tag,
+    Throttle, UNCHECKED_DENIED, User, Users, Verdict, Verify,
 };
 
 /// Failed logins are logged no more often, microseconds.
@@ -215,20 +215,19 @@ impl Worker {
                 // The cluster may know it; a transaction refuses it anyway.
                 return None;
             }
-            let text = super::transaction::unknown_command(&spec.name, args);
-            return Some(self.refuse_to_user(index, command, &text));
+            let failure = super::transaction::unknown_command(&spec.name, args);
+            return Some(self.refuse_to_user(index, command, &failure));
         }
         if !newer && !spec.arity_fits(args.len()) {
             // No node sees what a rule may forbid, even where it knows better.
             if in_multi || everything || realm != OWN {
                 return None;
             }
-            let text = format!("ERR wrong number of arguments for '{}' command", spec.name);
-            return Some(self.refuse_to_user(index, command, text.as_bytes()));
+            let failure = Failure::WrongArity { command: spec.name.clone() };
+            return Some(self.refuse_to_user(index, command, &failure));
         }
         if in_multi && *spec.name == *"auth" {
-            let text = b"ERR AUTH is not allowed inside a transaction";
-            return Some(self.refuse_to_user(index, command, text));
+            return Some(self.refuse_to_user(index, command, &Failure::AuthInMulti));
         }
         if !account.is_in() {
             return self.check_stranger(index, command, args);
@@ -250,8 +249,7 @@ impl Worker {
             let name = spec.name.strip_prefix("acl|").map(str::to_owned);
             return match name {
                 Some(_) if in_multi => {
-                    let text = b"ERR ACL is not allowed inside a transaction";
-                    Some(self.refuse_to_user(index, command, text))
+                    Some(self.refuse_to_user(index, command, &Failure::AclInMulti))
                 }
                 Some(name) => self.own_acl(index, command, &name, &user, args),
                 None => None,
@@ -270,9 +268,9 @@ impl Worker {
             Ok(Some(flow)) => Some(flow),
             // It is somebody now: once more.
             Ok(None) => self.check_user(index, args),
-            Err(text) => {
+            Err(failure) => {
                 self.stats.denied[DeniedFor::Login as usize] += 1;
-                Some(self.refuse_to_user(index, command, text.as_bytes()))
+                Some(self.refuse_to_user(index, command, &failure))
             }
         }
     }
@@ -293,14 +291,14 @@ impl Worker {
 
     /// Makes the client the cluster's default user, if that one needs no password. `Some`: it is
     /// asked first.
-    pub(super) fn stranger_in_cluster(&mut self, index: usize) -> Result<Option<Flow>, String> {
+    pub(super) fn stranger_in_cluster(&mut self, index: usize) -> Result<Option<Flow>, Failure> {
         if !self.users.passes_through() || self.users.get(b"default").is_some() {
-            return Err(NOT_LOGGED_IN.into());
+            return Err(Failure::LogInFirst);
         }
         let kept_out = self.is_kept_out(index);
         let account = self.clients.get_mut(index).and_then(|c| c.session.account.as_mut());
         match account.and_then(|account| account.answered(Tag::STRANGER)) {
-            None if kept_out && self.now < self.strangers_allowed => Err(PROTECTED.into()),
+            None if kept_out && self.now < self.strangers_allowed => Err(Failure::Protected),
             // Who has just been found to be let in is not asked about for every connection.
             None if self.now < self.strangers_allowed => {
                 let realm = self.realm_for(Credentials::default());
@@ -311,20 +309,20 @@ impl Worker {
             Some(Verdict::Allowed | Verdict::Open | Verdict::Waited) => {
                 self.strangers_allowed = self.now + STRANGERS_INTERVAL;
                 if kept_out {
-                    return Err(PROTECTED.into());
+                    return Err(Failure::Protected);
                 }
                 let realm =
                     self.realm_for(Credentials::default()).ok_or_else(|| self.too_many())?;
                 self.enter_realm(index, realm, b"");
                 Ok(None)
             }
-            Some(Verdict::Refused(text) | Verdict::Told(text)) => {
-                if text == NOT_LOGGED_IN {
+            Some(Verdict::Refused(failure) | Verdict::Told(failure)) => {
+                if failure == Failure::LogInFirst {
                     self.strangers_refused = self.now + STRANGERS_INTERVAL;
                 }
-                Err(text)
+                Err(failure)
             }
-            None if self.now < self.strangers_refused => Err(NOT_LOGGED_IN.into()),
+            None if self.now < self.strangers_refused => Err(Failure::LogInFirst),
             None => Ok(Some(self.ask_node(index, Tag::STRANGER, Asking::Stranger))),
         }
     }
@@ -334,19 +332,12 @@ impl Worker {
         self.clients.get(index).is_none_or(|c| self.settings.keeps_out(c))
     }
 
-    fn too_many(&mut self) -> String {
+    fn too_many(&mut self) -> Failure {
         self.stats.logins[LoginOutcome::TooMany as usize] += 1;
         let (configured, left) = (self.settings.users, self.shared.max_users());
         match configured <= left {
-            true => format!(
-                "ERR slotway has connections of as many users of the cluster as it may: limits.users \
-                 = {configured}; try again, or raise it"
-            ),
-            false => format!(
-                "ERR slotway has connections of as many users of the cluster as it may: the limit on \
-                 open files lowers limits.users from {configured} to {left}; try again, or raise \
-                 that limit (ulimit -n, LimitNOFILE)"
-            ),
+            true => Failure::TooManyUsers { limit: configured },
+            false => Failure::TooManyUsersForFiles { configured, lowered: left },
         }
     }
 
@@ -386,13 +377,13 @@ impl Worker {
         };
         match answer {
             Some(Verdict::Allowed | Verdict::Open | Verdict::Waited) => None,
-            Some(Verdict::Refused(text) | Verdict::Told(text)) => {
-                if text.starts_with(NO_SUCH_USER) {
+            Some(Verdict::Refused(failure) | Verdict::Told(failure)) => {
+                if matches!(failure, Failure::UserGone { .. }) {
                     self.doubt_realm(realm);
                 }
                 let reason = if channels { DeniedFor::Channel } else { DeniedFor::Command };
                 self.stats.denied[reason as usize] += 1;
-                Some(self.refuse_to_user(index, command, text.as_bytes()))
+                Some(self.refuse_to_user(index, command, &failure))
             }
             None => {
                 let user = Arc::clone(&self.realms.get(&realm)?.who.user);
@@ -437,11 +428,11 @@ impl Worker {
     }
 
     /// The node has answered.
-    pub(super) fn verified(&mut self, client: (u32, u32), answer: Result<Granted, String>) {
+    pub(super) fn verified(&mut self, client: (u32, u32), answer: Result<Granted, Failure>) {
         let verdict = match answer {
             Ok(Granted::Yes) => Verdict::Allowed,
             Ok(Granted::Open) => Verdict::Open,
-            Err(text) => Verdict::Refused(text),
+            Err(failure) => Verdict::Refused(failure),
         };
         self.go_on_with(client, verdict);
     }
@@ -481,15 +472,13 @@ impl Worker {
             Given::Both(name, password) => (name, password),
             Given::Password(password) => {
                 if self.users.stranger().is_some() {
-                    let text = "ERR AUTH <password> called without any password configured for the \
-                                default user. Are you sure your configuration is correct?";
-                    self.answer_own_error(index, command, text);
+                    self.answer_own_error(index, command, &Failure::NoPasswordExpected);
                     return Some(Flow::Next);
                 }
                 (b"default".as_slice(), password)
             }
             Given::Wrong if local == Local::Auth => {
-                self.answer_own_error(index, command, "ERR syntax error");
+                self.answer_own_error(index, command, &Failure::Syntax);
                 return Some(Flow::Next);
             }
             Given::Wrong => return None,
@@ -506,13 +495,13 @@ impl Worker {
         let tag = Tag::of(args);
         let verdict = match account.answered(tag) {
             // Its failure has waited its time, see below.
-            Some(Verdict::Told(text)) => {
-                self.answer_own_error(index, command, &text);
+            Some(Verdict::Told(failure)) => {
+                self.answer_own_error(index, command, &failure);
                 return Some(Flow::Next);
             }
             // Nobody's: neither hashed nor sent.
             _ if name.len().max(password.len()) > LONGEST_PASSWORD => {
-                return Some(self.login_failed(index, command, tag, WRONG_PASSWORD));
+                return Some(self.login_failed(index, command, tag, Failure::WrongPassword));
             }
             None => match self.waits_in_line(index, command, tag) {
                 Some(flow) => return Some(flow),
@@ -527,7 +516,7 @@ impl Worker {
                 LoginOutcome::Own
             }
             (_, Login::Wrong) => {
-                return Some(self.login_failed(index, command, tag, WRONG_PASSWORD));
+                return Some(self.login_failed(index, command, tag, Failure::WrongPassword));
             }
             (None | Some(Verdict::Waited), Login::Elsewhere) => {
                 // A node knows what to say to a password without a name.
@@ -541,7 +530,7 @@ impl Worker {
                 if name == b"default" && self.is_kept_out(index) =>
             {
                 self.stats.denied[DeniedFor::Login as usize] += 1;
-                self.answer_own_error(index, command, PROTECTED);
+                self.answer_own_error(index, command, &Failure::Protected);
                 return Some(Flow::Next);
             }
             (Some(answer @ (Verdict::Allowed | Verdict::Open)), Login::Elsewhere) => {
@@ -550,19 +539,21 @@ impl Worker {
                     _ => Credentials { user: name.into(), password: password.into() },
                 };
                 let Some(realm) = self.realm_for(who) else {
-                    let text = self.too_many();
-                    self.answer_own_error(index, command, &text);
+                    let failure = self.too_many();
+                    self.answer_own_error(index, command, &failure);
                     return Some(Flow::Next);
                 };
                 self.enter_realm(index, realm, name);
                 LoginOutcome::Cluster
             }
-            (Some(Verdict::Refused(text)), Login::Elsewhere) if text.starts_with("WRONGPASS") => {
-                return Some(self.login_failed(index, command, tag, &text));
+            (Some(Verdict::Refused(failure)), Login::Elsewhere)
+                if failure.code() == Code::WrongPass =>
+            {
+                return Some(self.login_failed(index, command, tag, failure));
             }
-            (Some(Verdict::Refused(text) | Verdict::Told(text)), Login::Elsewhere) => {
+            (Some(Verdict::Refused(failure) | Verdict::Told(failure)), Login::Elsewhere) => {
                 self.stats.logins[LoginOutcome::Unavailable as usize] += 1;
-                self.answer_own_error(index, command, &text);
+                self.answer_own_error(index, command, &failure);
                 return Some(Flow::Next);
             }
         };
@@ -583,9 +574,7 @@ impl Worker {
             Some(wait) => Some(self.put_off(index, tag, Verdict::Waited, wait)),
             None => {
                 self.stats.logins[LoginOutcome::Throttled as usize] += 1;
-                let text = "ERR slotway: many logins from this address have failed lately, and too \
-                            many wait; try again";
-                self.answer_own_error(index, command, text);
+                self.answer_own_error(index, command, &Failure::LoginsThrottled);
                 Some(Flow::Next)
             }
         }
@@ -612,7 +601,7 @@ impl Worker {
     }
 
     /// Told at once, or after a while that grows with the failures from the same address.
-    fn login_failed(&mut self, index: usize, command: u16, tag: Tag, text: &str) -> Flow {
+    fn login_failed(&mut self, index: usize, command: u16, tag: Tag, failure: Failure) -> Flow {
         self.stats.logins[LoginOutcome::Wrong as usize] += 1;
         let address = self.address(index);
         let wait = throttle(&self.shared.throttle).failed(Source::of(address), self.now);
@@ -625,27 +614,20 @@ impl Worker {
             tracing::warn!(from, failed, "logins failed; this address is the last one");
         }
         if wait == 0 {
-            self.answer_own_error(index, command, text);
+            self.answer_own_error(index, command, &failure);
             return Flow::Next;
         }
-        self.put_off(index, tag, Verdict::Told(text.to_owned()), wait)
+        self.put_off(index, tag, Verdict::Told(failure), wait)
     }
 
     fn deny(&mut self, index: usize, command: u16, why: Denied) -> Flow {
         let spec = self.router.table().get(CommandId(command));
-        let text = match why {
-            Denied::Command => {
-                format!("NOPERM this user has no permissions to run the '{}' command", spec.name)
-            }
-            Denied::Unchecked => format!(
-                "NOPERM this user has no permissions to run the '{}' command: {UNCHECKED_DENIED}",
-                spec.name
-            ),
-            Denied::Key => KEY_DENIED.into(),
-            Denied::Channel => CHANNEL_DENIED.into(),
-            Denied::Sort(option) => {
-                format!("ERR {option} option of SORT denied due to insufficient ACL permissions.")
-            }
+        let failure = match why {
+            Denied::Command => Failure::CommandDenied { command: spec.name.clone() },
+            Denied::Unchecked => Failure::Unchecked { command: spec.name.clone() },
+            Denied::Key => Failure::KeyDenied,
+            Denied::Channel => Failure::ChannelDenied,
+            Denied::Sort(option) => Failure::SortDenied { option },
         };
         let reason = match why {
             Denied::Command | Denied::Unchecked => DeniedFor::Command,
@@ -653,11 +635,11 @@ impl Worker {
             Denied::Channel => DeniedFor::Channel,
         };
         self.stats.denied[reason as usize] += 1;
-        self.refuse_to_user(index, command, text.as_bytes())
+        self.refuse_to_user(index, command, &failure)
     }
 
     /// Answered with an error; a transaction will not be executed any more.
-    fn refuse_to_user(&mut self, index: usize, command: u16, text: &[u8]) -> Flow {
+    fn refuse_to_user(&mut self, index: usize, command: u16, failure: &Failure) -> Flow {
         let spec = self.router.table().get(CommandId(command));
         let exec = *spec.name == *"exec";
         let multi = self.clients.get_mut(index).and_then(|c| c.multi.as_mut());
@@ -665,31 +647,33 @@ impl Worker {
             multi.break_off();
             if exec {
                 self.drop_transaction(index);
-                let text = [crate::route::DISCARDED.as_bytes(), text].concat();
-                self.answer_own_error(index, command, &text);
+                let cause = failure.to_string();
+                self.answer_own_error(index, command, &Failure::Discarded { cause });
                 return Flow::Next;
             }
         }
         if let Some(client) = self.clients.get_mut(index) {
             client.session.last_command = command;
         }
-        self.answer_own_error(index, command, text);
+        self.answer_own_error(index, command, failure);
         Flow::Next
     }
 
     /// What may be sent by `user`, for ACL DRYRUN. `Err`: why not.
-    pub(super) fn dry_run(&mut self, user: &User, args: &Args) -> Result<(), String> {
+    pub(super) fn dry_run(&mut self, user: &User, args: &Args) -> Result<(), DryRunError> {
         let command = self.router.command(args);
         let spec: &CommandSpec = self.router.table().get(CommandId(command));
         if command == self.router.unknown() || (spec.container && args.len() > 1) {
-            let name = args.get(0).unwrap_or_default().escape_ascii();
-            return Err(format!("-ERR Command '{name}' not found"));
+            let command = args.get(0).unwrap_or_default().escape_ascii().to_string().into();
+            return Err(DryRunError::NoCommand(Failure::CommandNotFound { command }));
         }
         if !spec.arity_fits(args.len()) {
-            return Err(format!("-ERR wrong number of arguments for '{}' command", spec.name));
+            let failure = Failure::WrongArity { command: spec.name.clone() };
+            return Err(DryRunError::NoCommand(failure));
         }
         let name = &spec.name;
-        user.check(CommandId(command), spec, args, &mut self.keys).map_err(|why| match why {
+        let checked = user.check(CommandId(command), spec, args, &mut self.keys);
+        let told = |why| match why {
             Denied::Command => {
                 format!("This user has no permissions to run the '{name}' command")
             }
@@ -704,8 +688,17 @@ impl Worker {
                     String::from_utf8_lossy(at)
                 )
             }
-        })
+        };
+        checked.map_err(|why| DryRunError::Denied(told(why)))
     }
+}
+
+/// Why a user may not send a command.
+pub(super) enum DryRunError {
+    /// There is no such command; ACL DRYRUN's error.
+    NoCommand(Failure),
+    /// The user's rules leave it out; ACL DRYRUN's reply.
+    Denied(String),
 }
 
 fn throttle(shared: &std::sync::Mutex<Throttle>) -> MutexGuard<'_, Throttle> {

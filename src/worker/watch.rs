@@ -9,6 +9,7 @@ use super::{NOBODY, Worker};
 use crate::client::{Errand, Kind, Watch};
 use crate::cluster::slot_of;
 use crate::command::{CommandId, key_positions};
+use crate::errors::Failure;
 use crate::hash::fingerprint;
 use crate::resp::{Args, Protocol, RequestProgress, scan_request, write};
 use crate::route::Merge;
@@ -39,8 +40,8 @@ impl Worker {
             && let Some(&first) = before.as_ref().or(slots.first())
             && let Some(&other) = slots.iter().find(|s| s.0 != first.0)
         {
-            let text = super::transaction::cross_slot(first.1, first.0, other.1, other.0);
-            self.answer_own_error(index, command, &text);
+            let failure = super::transaction::cross_slot(first.1, first.0, other.1, other.0);
+            self.answer_own_error(index, command, &failure);
             return Flow::Next;
         }
         match slots.as_slice() {
@@ -79,11 +80,8 @@ impl Worker {
             let (protocol, me) = (client.session.protocol, (index as u32, client.generation));
             let lent = match (present, owner) {
                 (Some(u), _) => Ok(u),
-                (None, Some(node)) => self.lend(node, protocol, me).map_err(|text| match &*text {
-                    "" => "ERR no connection can be made at the moment".to_owned(),
-                    _ => text,
-                }),
-                (None, None) => Err(format!("CLUSTERDOWN slot {slot} has no primary")),
+                (None, Some(node)) => self.lend(node, protocol, me).map_err(Failure::from),
+                (None, None) => Err(Failure::SlotWithoutPrimary { slot }),
             };
             let dest = Dest::Part { gather: g as u32, first: 0 };
             let pending = self.pending(dest, command, slot, protocol);
@@ -104,7 +102,7 @@ impl Worker {
                     });
                     self.send_owned(u, pending, frame);
                 }
-                Err(text) => self.fail(&pending, "slotway", &text),
+                Err(failure) => self.fail(&pending, "slotway", &failure),
             }
         }
     }

@@ -1,0 +1,122 @@
+//! Error codes.
+
+use std::fmt;
+
+/// The first word of an error, by which clients tell errors apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// `CLUSTERDOWN`: the cluster has no node for the command at the moment.
+    ClusterDown,
+    /// `CROSSSLOT`: keys in several slots.
+    CrossSlot,
+    /// `DENIED`: protected mode.
+    Denied,
+    /// `ERR`: all that has no code of its own.
+    Err,
+    /// `EXECABORT`: a transaction, or a part of it, was discarded.
+    ExecAbort,
+    /// `NOAUTH`: a login is needed.
+    NoAuth,
+    /// `NOPERM`: the user, or the configuration, does not allow it.
+    NoPerm,
+    /// `NOPROTO`: a protocol version that does not exist.
+    NoProto,
+    /// `NOSCRIPT`: no script with this digest.
+    NoScript,
+    /// `OOM`: no memory left for it.
+    Oom,
+    /// `OUTCOMEUNKNOWN`: the command was sent and may or may not have been executed.
+    OutcomeUnknown,
+    /// `TRYAGAIN`: the keys of the command are at two nodes.
+    TryAgain,
+    /// `UNBLOCKED`: a blocking command was ended before its time.
+    Unblocked,
+    /// `WRONGPASS`: no such user, or not its password.
+    WrongPass,
+    /// `WRONGTYPE`: the key holds a value of another type.
+    WrongType,
+    /// A code that only nodes give.
+    Node(Box<str>),
+}
+
+/// All codes that slotway gives by itself.
+const KNOWN: [Code; 15] = [
+    Code::ClusterDown,
+    Code::CrossSlot,
+    Code::Denied,
+    Code::Err,
+    Code::ExecAbort,
+    Code::NoAuth,
+    Code::NoPerm,
+    Code::NoProto,
+    Code::NoScript,
+    Code::Oom,
+    Code::OutcomeUnknown,
+    Code::TryAgain,
+    Code::Unblocked,
+    Code::WrongPass,
+    Code::WrongType,
+];
+
+impl Code {
+    /// The code as it stands in a reply.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Code::ClusterDown => "CLUSTERDOWN",
+            Code::CrossSlot => "CROSSSLOT",
+            Code::Denied => "DENIED",
+            Code::Err => "ERR",
+            Code::ExecAbort => "EXECABORT",
+            Code::NoAuth => "NOAUTH",
+            Code::NoPerm => "NOPERM",
+            Code::NoProto => "NOPROTO",
+            Code::NoScript => "NOSCRIPT",
+            Code::Oom => "OOM",
+            Code::OutcomeUnknown => "OUTCOMEUNKNOWN",
+            Code::TryAgain => "TRYAGAIN",
+            Code::Unblocked => "UNBLOCKED",
+            Code::WrongPass => "WRONGPASS",
+            Code::WrongType => "WRONGTYPE",
+            Code::Node(code) => code,
+        }
+    }
+
+    /// The first word of an error's text.
+    pub(super) fn of_verbatim(text: &[u8]) -> Code {
+        let word = text.split(|&byte| byte == b' ').next().unwrap_or_default();
+        Code::parse(&String::from_utf8_lossy(word))
+    }
+
+    fn parse(word: &str) -> Code {
+        let known = KNOWN.iter().find(|code| code.as_str() == word);
+        known.cloned().unwrap_or_else(|| Code::Node(word.into()))
+    }
+
+    /// The code of a node's error, if its text begins with one that says more than `ERR`.
+    pub fn of_node(text: &str) -> Option<Code> {
+        let word = text.split(' ').next().unwrap_or_default();
+        let is_code = word.len() > 3 && word.bytes().all(|b| b.is_ascii_uppercase());
+        is_code.then(|| Code::parse(word))
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_of_a_nodes_error_is_its_first_word() {
+        assert_eq!(Code::of_node("LOADING Redis is loading").unwrap().as_str(), "LOADING");
+        assert_eq!(Code::of_node("MASTERDOWN").unwrap().as_str(), "MASTERDOWN");
+        assert_eq!(Code::of_node("NOAUTH Authentication required."), Some(Code::NoAuth));
+        for text in ["ERR no", "Connection refused (os error 111)", "", "connect: timed out"] {
+            assert_eq!(Code::of_node(text), None, "{text}");
+        }
+    }
+}

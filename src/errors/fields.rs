@@ -1,0 +1,164 @@
+//! What the errors' texts are filled with.
+
+use super::{Code, Failure};
+use crate::resp::reply::error_text;
+use std::fmt;
+
+/// How much of a key an error shows, bytes.
+const SHOWN: usize = 64;
+
+/// ` for slot 17`, or nothing for a command without keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForSlot(pub Option<u16>);
+
+impl fmt::Display for ForSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |slot| write!(f, " for slot {slot}"))
+    }
+}
+
+/// A key, or another name that a client chose; at most 64 bytes of it are shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key(Box<str>);
+
+impl Key {
+    /// Keeps what is shown of `key`.
+    pub fn new(key: &[u8]) -> Key {
+        Key(String::from_utf8_lossy(key.get(..SHOWN).unwrap_or(key)).into())
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// `; last: …`: what was said or seen last; or nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Last(pub Option<String>);
+
+impl fmt::Display for Last {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |last| write!(f, "; last: {last}"))
+    }
+}
+
+/// The error that caused another one.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cause {
+    /// One of slotway's own.
+    Own(Box<Failure>),
+    /// A node's reply.
+    Node(Box<[u8]>),
+}
+
+impl Cause {
+    /// A node's error reply.
+    pub fn node(frame: &[u8]) -> Cause {
+        Cause::Node(frame.into())
+    }
+
+    /// Whether it is one of slotway's own that leaves the outcome of a command open.
+    pub fn is_outcome_unknown(&self) -> bool {
+        matches!(self, Cause::Own(failure) if failure.is_outcome_unknown())
+    }
+
+    /// Its code.
+    pub fn code(&self) -> Code {
+        match self {
+            Cause::Own(failure) => failure.code(),
+            Cause::Node(reply) => Code::of_verbatim(error_text(reply).unwrap_or(b"ERR")),
+        }
+    }
+
+    /// The whole error, as the client of the command would read it that has failed.
+    pub fn error(&self) -> String {
+        match self {
+            Cause::Own(failure) => failure.to_string(),
+            Cause::Node(reply) => {
+                String::from_utf8_lossy(error_text(reply).unwrap_or(b"ERR")).into_owned()
+            }
+        }
+    }
+
+    /// Appends it as a reply.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Cause::Own(failure) => failure.write(out),
+            Cause::Node(reply) => out.extend_from_slice(reply),
+        }
+    }
+
+    /// The same as a failure of another command.
+    pub fn into_failure(self) -> Failure {
+        match self {
+            Cause::Own(failure) => *failure,
+            Cause::Node(reply) => Failure::Verbatim(error_text(&reply).unwrap_or(b"ERR").into()),
+        }
+    }
+}
+
+impl From<Failure> for Cause {
+    fn from(failure: Failure) -> Cause {
+        Cause::Own(Box::new(failure))
+    }
+}
+
+/// The cause as the end of another error's text. What an own error promises of its command is left
+/// out: it would be read as a promise about the command of the error that is caused.
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Own(failure) => write!(f, "{}", failure.without_promise()),
+            Cause::Node(reply) => {
+                let text = error_text(reply).unwrap_or(b"no reply");
+                f.write_str(&String::from_utf8_lossy(text))
+            }
+        }
+    }
+}
+
+/// What ends an error about keys in several slots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CrossSlotRemedy {
+    /// Of a transaction.
+    Transaction,
+    /// Of a command in a transaction, which `commands.cross_slot` does not concern.
+    InMulti,
+    /// Of a command that `commands.cross_slot = "emulate"` would carry out.
+    Emulate(Box<str>),
+    /// Of a script or function.
+    Script,
+    /// Of all others.
+    HashTag,
+}
+
+impl fmt::Display for CrossSlotRemedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const TAG: &str = "use a {hash tag} in the keys";
+        match self {
+            CrossSlotRemedy::Transaction => write!(
+                f,
+                ", and a transaction is one slot's; {TAG}, or set transactions.cross_slot = \
+                 \"split\" in slotway's configuration"
+            ),
+            CrossSlotRemedy::InMulti => write!(
+                f,
+                ", and inside a transaction a command's keys must share one slot: what \
+                 commands.cross_slot = \"emulate\" does in steps could be no part of EXEC; {TAG}"
+            ),
+            CrossSlotRemedy::Emulate(command) => write!(
+                f,
+                "; {TAG}, or set commands.cross_slot = \"emulate\" in slotway's configuration to \
+                 have {command} carried out in several steps"
+            ),
+            CrossSlotRemedy::Script => write!(
+                f,
+                "; {TAG}, for example by setting the application's key prefix to '{{myapp}}:'. A \
+                 script runs on one node, and no setting of slotway lets it span slots"
+            ),
+            CrossSlotRemedy::HashTag => write!(f, "; {TAG}"),
+        }
+    }
+}
