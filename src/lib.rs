@@ -4,7 +4,7 @@
 //! order in which data passes them (an arrow never points back up):
 //!
 //! - [`resp`]: the wire. Scans requests, finds the end of replies, writes replies. No I/O.
-//! - [`outcome`]: the errors that say that a command's outcome is unknown. No I/O.
+//! - [`errors`]: the errors that slotway answers with, as values: code, text, cause, remedy. No I/O.
 //! - [`command`]: the command table, from the server's own `COMMAND`. No I/O.
 //! - [`cluster`]: slots, nodes, shards; an immutable snapshot of the topology. No I/O.
 //! - [`route`]: a command and a snapshot give a plan; partial replies are merged. No I/O.

@@ -54,6 +54,7 @@ ROWS = [
         ("Latency", SECONDS, "From a command read from its client to its reply ready for the client", [(quantile(q, ALL), f"p{100 * q:g}") for q in (0.5, 0.99, 0.999)], "log"),
         ("p99 by class of command", SECONDS, "", [(quantile(0.99, ALL, "class"), "{{class}}")], "log"),
         ("Commands that failed", RATE, "By command: error is the nodes', refused slotway's own", [(by("command, outcome", rate("slotway_commands_total", 'outcome!="ok"')) + " > 0", "{{command}} {{outcome}}")]),
+        ("Slotway's own errors", RATE, "By code: docs/errors.md names them", [(by("code", rate("slotway_errors_total")) + " > 0", "{{code}}")]),
         ("Slow commands", RATE, "Slower than slowlog.slower_than: the status page and PROXY SLOWLOG show them; and how many were looked at for the hot keys", [(f"sum({rate('slotway_slow_commands_total')})", "slow"), (f"sum({rate('slotway_sampled_commands_total')})", "looked at")]),
         ("Commands over several slots, transactions", RATE, "Split commands; those sent key by key because their slot is being migrated; those carried out in steps (commands.cross_slot); transactions in one slot and split over several", [(f"sum({rate('slotway_splits_total')})", "split"), (f"sum({rate('slotway_key_by_key_total')})", "key by key"), (by("outcome", rate("slotway_emulated_total")), "in steps, {{outcome}}"), (by("kind", rate("slotway_transactions_total")), "transaction {{kind}}")]),
     ]),

@@ -40,7 +40,7 @@ pub enum Code {
 }
 
 /// All codes that slotway gives by itself.
-const KNOWN: [Code; 15] = [
+static KNOWN: [Code; 15] = [
     Code::ClusterDown,
     Code::CrossSlot,
     Code::Denied,
@@ -59,6 +59,20 @@ const KNOWN: [Code; 15] = [
 ];
 
 impl Code {
+    /// How many codes errors are counted by.
+    pub const COUNT: usize = KNOWN.len() + 1;
+
+    /// The codes by which errors are counted, by [`Code::index`]: slotway's own, and one name for all
+    /// that only nodes give.
+    pub fn labels() -> impl Iterator<Item = &'static str> {
+        KNOWN.iter().map(Code::as_str).chain(["other"])
+    }
+
+    /// Its place among [`Code::labels`].
+    pub fn index(&self) -> usize {
+        KNOWN.iter().position(|code| code == self).unwrap_or(KNOWN.len())
+    }
+
     /// The code as it stands in a reply.
     pub fn as_str(&self) -> &str {
         match self {

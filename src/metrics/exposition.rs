@@ -20,6 +20,7 @@ use crate::cluster::trust::{Reason, Rule};
 use crate::cluster::{Health, Role, Snapshot, Unfit};
 use crate::command::{Class, CommandId, CommandTable};
 use crate::control::ReloadStats;
+use crate::errors::Code;
 use crate::pubsub::{GapReason, HubStats, Kind as Topic};
 use crate::tls::{Outcome, Side, TlsCounts};
 
@@ -234,6 +235,11 @@ impl View<'_> {
             n if n == names::PUBSUB_GAPS.name => {
                 for (reason, count) in GapReason::NAMES.iter().zip(loaded(&hub.gaps)) {
                     family.count(&[reason], count);
+                }
+            }
+            n if n == names::ERRORS.name => {
+                for (code, count) in Code::labels().zip(rest.errors) {
+                    family.count(&[code], count);
                 }
             }
             n if n == names::LIMITS_HIT.name => {
@@ -498,6 +504,7 @@ mod tests {
             clients: 5,
             clients_resp3: 3,
             limits_hit: [1; LimitHit::COUNT],
+            errors: [4; Code::COUNT],
             emulated: vec![[0, 0, 3]],
             ..WorkerStats::default()
         };
@@ -553,6 +560,8 @@ mod tests {
             r#"slotway_emulated_total{command="sinter",outcome="halfway"} 3"#,
             r#"slotway_limits_hit_total{limit="clients"} 5"#,
             r#"slotway_limits_hit_total{limit="memory"} 1"#,
+            r#"slotway_errors_total{code="OUTCOMEUNKNOWN"} 4"#,
+            r#"slotway_errors_total{code="other"} 4"#,
             r#"slotway_limit{limit="clients"} 20000"#,
             "slotway_topology_age_seconds 1.5",
             "slotway_cluster_node_timeout_seconds 15",

@@ -76,6 +76,7 @@ impl Totals {
         add_all(&mut self.rest.subscriptions, &stats.subscriptions);
         add_all(&mut self.rest.deliveries, &stats.deliveries);
         add_all(&mut self.rest.limits_hit, &stats.limits_hit);
+        add_all(&mut self.rest.errors, &stats.errors);
         let sum = &mut self.rest;
         for (sum, one) in [
             (&mut sum.clients, stats.clients),

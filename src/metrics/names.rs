@@ -179,6 +179,8 @@ metrics! {
         "Times that the hub failed and began anew.";
     PUBSUB_HELD: Gauge "slotway_pubsub_held_bytes" [] "limits.memory"
         "Bytes of messages that are not yet taken by all their subscribers, counted once whatever their number.";
+    ERRORS: Counter "slotway_errors_total" ["code"] ""
+        "Errors of slotway's own that clients got, by the code that docs/errors.md has; other stands for codes that only nodes give, repeated by slotway at a deadline. Errors of nodes that were passed on count in slotway_commands_total only.";
     LIMITS_HIT: Counter "slotway_limits_hit_total" ["limit"] ""
         "Times that a limit was reached, by its key under [limits]; pubsub_hard and pubsub_soft are pubsub.output_hard and output_soft, protocol stands for the limits on the size of a request.";
     LIMIT: Gauge "slotway_limit" ["limit"] ""

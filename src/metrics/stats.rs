@@ -2,6 +2,7 @@
 
 use crate::cluster::NodeAddr;
 use crate::command::Class;
+use crate::errors::Code;
 use crate::pubsub::Kind;
 
 /// Upper bounds of the latency buckets, in microseconds, ascending; what is slower than the last
@@ -433,6 +434,8 @@ pub struct WorkerStats {
     pub messages_dropped: u64,
     /// PUBLISHes that waited for a subscription that was asked for before them.
     pub publish_waits: u64,
+    /// Errors of slotway's own, by [`Code::index`].
+    pub errors: [u64; Code::COUNT],
     /// By [`LimitHit`].
     pub limits_hit: [u64; LimitHit::COUNT],
     /// Gauge: bytes in all buffers of this worker.

@@ -250,6 +250,9 @@ impl Worker {
             let unknown = match made {
                 Ok(()) => unknown,
                 Err(cause) => {
+                    if let Cause::Own(failure) = &cause {
+                        self.count_failure(failure);
+                    }
                     cause.write(&mut reply);
                     cause.is_outcome_unknown()
                 }
@@ -307,9 +310,17 @@ impl Worker {
         }
     }
 
+    /// A client gets this error.
+    pub(super) fn count_failure(&mut self, failure: &Failure) {
+        if let Some(count) = self.stats.errors.get_mut(failure.code().index()) {
+            *count += 1;
+        }
+    }
+
     /// An error of slotway's own goes where a reply is waited for. One that leaves the outcome open
     /// ends the client's connection instead, where `commands.on_outcome_unknown` says so.
     pub(super) fn deliver_failure(&mut self, to: Dest, failure: &Failure) {
+        self.count_failure(failure);
         match self.settings.disconnect_on_unknown && failure.is_outcome_unknown() {
             true => self.end_in_place_of(to),
             false => self.deliver_own(to, &failure.frame()),

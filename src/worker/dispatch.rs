@@ -425,6 +425,7 @@ impl Worker {
     }
 
     pub(super) fn answer_error(&mut self, index: usize, failure: &Failure) {
+        self.count_failure(failure);
         let mut reply = std::mem::take(&mut self.reply);
         reply.clear();
         failure.write(&mut reply);
