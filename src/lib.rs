@@ -41,7 +41,6 @@ pub mod hash;
 pub mod lines;
 pub mod meter;
 pub mod metrics;
-pub mod outcome;
 pub mod proxy_protocol;
 pub mod pubsub;
 pub mod resp;

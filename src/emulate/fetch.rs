@@ -1,16 +1,15 @@
-//! What recipes have in common: keys of slotway's own, the look at the arguments, replies taken
-//! apart, a target written.
+//! What recipes have in common: keys of slotway's own, the look at the arguments, values taken out
+//! of replies, a target written, the errors about the whole command.
 
 use std::sync::OnceLock;
 
-use super::talk::{Outcome, Request, Step, Talk};
+use super::reply::{Outcome, Reply, batch, check_frame};
+use super::talk::{Request, Step, Talk};
 use crate::cluster::{SLOTS, slot_of};
+use crate::errors::{Cause, Code, Failure, StopCause};
 use crate::hash::KeyedMap;
-use crate::outcome;
-pub use crate::outcome::is_unknown;
 use crate::resp::reply::{elements, error_text};
 use crate::resp::{Protocol, write};
-use crate::route::DISCARDED;
 
 /// Members in one command of those that write a target.
 const CHUNK: usize = 1000;
@@ -66,62 +65,25 @@ pub fn trial(req: &Request) -> Step {
 
 /// What a node says against the arguments. Where it is only that its user may not see keys of
 /// slotway's own, what follows will show what else is wrong.
-pub fn complaint(reply: &[u8]) -> Result<(), Vec<u8>> {
-    let Some(text) = error_text(reply) else { return Ok(()) };
-    let of_keys = text.starts_with(b"NOPERM") && memchr::memmem::find(text, b" key").is_some();
-    if of_keys { Ok(()) } else { Err(reply.to_vec()) }
-}
-
-/// It is an error.
-pub fn is_error(reply: &[u8]) -> bool {
-    matches!(reply.first(), Some(b'-' | b'!'))
-}
-
-/// Its error begins with `word`.
-pub fn is_error_of(reply: &[u8], word: &str) -> bool {
-    error_text(reply).is_some_and(|text| text.starts_with(word.as_bytes()))
-}
-
-/// Whether a node refused the step because its memory is full. Nothing of it was executed.
-pub fn is_out_of_memory(reply: &[u8]) -> bool {
-    error_text(reply).is_some_and(|text| reason(text).starts_with(b"OOM "))
-}
-
-/// Why a batch was discarded, or the error itself if it is not about a batch.
-fn reason(text: &[u8]) -> &[u8] {
-    text.strip_prefix(DISCARDED.as_bytes()).unwrap_or(text)
-}
-
-/// It is null, of whatever kind.
-pub fn is_null(reply: &[u8]) -> bool {
-    matches!(reply, b"$-1\r\n" | b"*-1\r\n" | b"_\r\n")
-}
-
-/// The first error among replies.
-pub fn first_error<'a>(replies: impl IntoIterator<Item = &'a Vec<u8>>) -> Result<(), Vec<u8>> {
-    match replies.into_iter().find(|reply| is_error(reply)) {
-        Some(reply) => Err(reply.clone()),
-        None => Ok(()),
-    }
-}
-
-/// The replies in a batch's reply; of an error none.
 ///
 /// # Errors
-/// The batch's own, or that of its first command. The client knows of no batch: where a node
-/// refused a command of it, that refusal is the error.
-pub fn batch(reply: &[u8]) -> Result<Vec<&[u8]>, Vec<u8>> {
-    if let Some(text) = error_text(reply) {
-        let mut out = Vec::new();
-        write::error(&mut out, reason(text));
-        return Err(out);
-    }
-    let replies: Vec<&[u8]> = elements(reply).collect();
-    match replies.first() {
-        Some(first) if !is_error(first) => Ok(replies),
-        Some(first) => Err(first.to_vec()),
-        None => Err(error("ERR a node answered EXEC with nothing")),
-    }
+/// What it says.
+pub fn complaint(reply: &Reply) -> Result<(), Cause> {
+    reply.check().or_else(unless_about_keys)
+}
+
+/// The same of an error.
+///
+/// # Errors
+/// The error, unless it is only about keys that the user may not see.
+pub fn unless_about_keys(cause: Cause) -> Result<(), Cause> {
+    let is_about_keys = match &cause {
+        Cause::Node(frame) => error_text(frame).is_some_and(|text| {
+            text.starts_with(b"NOPERM") && memchr::memmem::find(text, b" key").is_some()
+        }),
+        Cause::Own(_) => false,
+    };
+    if is_about_keys { Ok(()) } else { Err(cause) }
 }
 
 /// The bytes of a string, a number or a double.
@@ -149,13 +111,6 @@ pub fn flat<'a>(frame: &'a [u8], out: &mut Vec<&'a [u8]>) {
     }
 }
 
-/// An error as a frame.
-pub fn error(text: &str) -> Vec<u8> {
-    let mut frame = Vec::new();
-    write::error(&mut frame, text);
-    frame
-}
-
 /// An integer as a frame.
 pub fn integer(n: i64) -> Vec<u8> {
     let mut frame = Vec::new();
@@ -171,30 +126,44 @@ pub fn null_list(protocol: Protocol) -> Vec<u8> {
     }
 }
 
-/// It stopped with some of it done: the error that says what is.
-pub fn stopped(talk: &Talk, req: &Request, done: &str, said: &[u8]) -> Vec<u8> {
+/// The error of a command that has stopped with some of its steps `done`.
+pub fn stopped(
+    talk: &Talk,
+    req: &Request,
+    done: impl Into<String>,
+    cause: impl Into<StopCause>,
+) -> Cause {
     talk.halfway();
-    let cause = String::from_utf8_lossy(error_text(said).unwrap_or(b"no reply"));
-    let name = req.name.to_ascii_uppercase();
-    let code = outcome::code_of(said);
-    error(&format!(
-        "{code} {name} over several slots stopped halfway: {done} (commands.cross_slot = \"emulate\"); \
-         the cause: {cause}"
-    ))
+    let cause = cause.into();
+    let (code, command, done) = (cause.code(), req.command(), done.into());
+    Failure::StoppedHalfway { code, command, done, cause }.into()
 }
 
-/// What a client is told of an error of which it is sure that nothing was changed. What
-/// slotway says of a step that was lost would mean the whole command to the client.
-pub fn failed_before(name: &str, said: Vec<u8>) -> Vec<u8> {
-    let Some(cause) = error_text(&said) else { return said };
-    let cause = String::from_utf8_lossy(cause);
-    let own = cause.strip_prefix("ERR ").filter(|text| text.starts_with("slotway "));
-    let cause = outcome::cause(&cause).or_else(|| own.map(str::to_owned));
-    let Some(cause) = cause else { return said };
-    let name = name.to_ascii_uppercase();
-    error(&format!(
-        "ERR {name} over several slots failed before anything was changed; the cause: {cause}"
-    ))
+/// The error of the command `name`, of which it is sure that nothing was changed. What slotway says
+/// of a step that was lost would mean the whole command to the client.
+pub fn failed_before(name: &str, cause: Cause) -> Cause {
+    match cause {
+        Cause::Own(failure) if is_about_step(&failure) => {
+            let (command, cause) = (name.to_ascii_uppercase().into(), Cause::Own(failure));
+            Failure::FailedBefore { command, cause }.into()
+        }
+        cause => cause,
+    }
+}
+
+/// Whether a failure of slotway's own tells the fate of a step. All others are true of the whole
+/// command as well: nothing of it was sent, or its own error is one already.
+fn is_about_step(failure: &Failure) -> bool {
+    match failure {
+        // It is the whole command's.
+        Failure::StoppedHalfway { .. } => false,
+        // A node's last error gives its code, and says more to the client than a deadline.
+        Failure::Deadline { code, .. } | Failure::BlockingDeadline { code, .. } => {
+            matches!(code, Code::Err | Code::OutcomeUnknown)
+        }
+        Failure::NodeUnreachable { .. } | Failure::UserClosed => true,
+        other => other.is_outcome_unknown(),
+    }
 }
 
 /// The keys from the `first` on, each once, and for each key its place among them.
@@ -235,30 +204,31 @@ pub async fn replace(
     };
     let whole = write.batch;
     let reply = talk.one(write).await;
-    let failed = match whole {
-        true => batch(&reply).and_then(|all| {
-            all.iter().find(|r| is_error(r)).map_or(Ok(()), |error| Err(error.to_vec()))
-        }),
-        false => first_error([&reply]),
+    let written = match whole {
+        true => batch(&reply).and_then(|all| all.into_iter().try_for_each(check_frame)),
+        false => reply.check(),
     };
-    match failed {
+    match written {
         Ok(()) => Ok(integer(count as i64)),
-        Err(cause) => Err(target_failed(talk, req, &cause)),
+        Err(cause) => Err(target_failed(talk, req, cause)),
     }
 }
 
-/// The target was not written, or nobody knows.
-pub fn target_failed(talk: &Talk, req: &Request, cause: &[u8]) -> Vec<u8> {
-    if is_unknown(cause) {
+/// The error of a command whose target was not written, or of which nobody knows that.
+pub fn target_failed(talk: &Talk, req: &Request, cause: impl Into<Cause>) -> Cause {
+    let cause = cause.into();
+    if cause.is_outcome_unknown() {
         let done = "the target may or may not have been written, the sources are as they were";
         return stopped(talk, req, done, cause);
     }
-    failed_before(&req.name, cause.to_vec())
+    failed_before(&req.name, cause)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::errors::Unanswered;
+    use crate::errors::{ForSlot, Last};
 
     #[test]
     fn own_keys_are_in_the_slot() {
@@ -278,12 +248,69 @@ mod tests {
 
     #[test]
     fn complaints() {
-        assert!(complaint(b"-ERR syntax error\r\n").is_err());
-        assert!(complaint(b":0\r\n").is_ok());
+        let node = |frame: &[u8]| complaint(&Reply::Node(frame.to_vec()));
+        assert!(node(b"-ERR syntax error\r\n").is_err());
+        assert!(node(b":0\r\n").is_ok());
         let keys =
             b"-NOPERM this user has no permissions to access one of the keys used as arguments\r\n";
-        assert!(complaint(keys).is_ok());
+        assert!(node(keys).is_ok());
         let command = b"-NOPERM this user has no permissions to run the 'zunion' command\r\n";
-        assert!(complaint(command).is_err());
+        assert!(node(command).is_err());
+        assert!(complaint(&Failure::KeyDenied.into()).is_err(), "not a node's");
+    }
+
+    fn deadline(code: Code, outcome: Unanswered) -> Failure {
+        Failure::Deadline {
+            code,
+            seconds: 5.0,
+            slot: ForSlot(Some(7)),
+            node: "n:1".into(),
+            tries: 1,
+            outcome,
+            migration: "".into(),
+            last: Last(None),
+        }
+    }
+
+    #[test]
+    fn which_failures_of_steps_are_told_as_causes() {
+        let (node, why): (Box<str>, Box<str>) = ("n:1".into(), "closed".into());
+        let lost = Failure::ConnectionLost { node: node.clone(), why: why.clone() };
+        let stopped = |cause: Cause| {
+            let cause = StopCause::from(cause);
+            let (command, done) = ("COPY".into(), "x".to_owned());
+            Failure::StoppedHalfway { code: cause.code(), command, done, cause }
+        };
+        for (failure, is_cause) in [
+            (lost.clone(), true),
+            (deadline(Code::OutcomeUnknown, Unanswered::Unknown), true),
+            (deadline(Code::Err, Unanswered::NotSent), true),
+            (deadline(Code::Err, Unanswered::Read), true),
+            (deadline(Code::TryAgain, Unanswered::NotExecuted), false),
+            (deadline(Code::ClusterDown, Unanswered::NotSent), false),
+            (Failure::NodeUnreachable { node, why, outcome: "it was not sent" }, true),
+            (Failure::UserClosed, true),
+            (Failure::NoRoomForWrite { limit: 7 }, true),
+            (Failure::NoRoomForRead { limit: 7 }, false),
+            (Failure::HoldsFull { slot: 7 }, false),
+            (Failure::NodeFailed, false),
+            (Failure::NoPrimary, false),
+            (Failure::EmptyExec, false),
+            (Failure::NoSuchKey, false),
+            (Failure::KeysContended { command: "RENAME".into() }, false),
+            (stopped(lost.into()), false),
+            (stopped(Cause::node(b"-OOM x\r\n")), false),
+        ] {
+            let cause = failed_before("copy", failure.clone().into());
+            let want = match is_cause {
+                true => {
+                    Failure::FailedBefore { command: "COPY".into(), cause: failure.clone().into() }
+                }
+                false => failure.clone(),
+            };
+            assert_eq!(cause, want.into(), "{failure}");
+        }
+        let node = Cause::node(b"-OUTCOMEUNKNOWN x\r\n");
+        assert_eq!(failed_before("copy", node.clone()), node, "not slotway's");
     }
 }

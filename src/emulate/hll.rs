@@ -1,6 +1,8 @@
 //! HyperLogLogs as Redis keeps them in strings, dense or sparse: their registers merged, and the
 //! number that these stand for.
 
+use crate::errors::Failure;
+
 const REGISTERS: usize = 16384;
 const BITS: usize = 6;
 const HEADER: usize = 16;
@@ -8,11 +10,6 @@ const DENSE: usize = HEADER + (REGISTERS * BITS).div_ceil(8);
 /// Bits of a hash that are counted in.
 const Q: usize = 50;
 const ALPHA_INF: f64 = 0.721_347_520_444_481_7;
-
-/// It is no HyperLogLog.
-pub const NOT_ONE: &str = "WRONGTYPE Key is not a valid HyperLogLog string value.";
-/// It says that it is one, and its registers are not.
-pub const CORRUPTED: &str = "INVALIDOBJ Corrupted HLL object detected";
 
 /// The registers of several, each the largest.
 #[derive(Debug, Clone)]
@@ -29,19 +26,19 @@ impl Merged {
     ///
     /// # Errors
     /// Redis's, for what is none.
-    pub fn add(&mut self, string: &[u8]) -> Result<(), &'static str> {
+    pub fn add(&mut self, string: &[u8]) -> Result<(), Failure> {
         let (Some(b"HYLL"), Some(&encoding), Some(registers)) =
             (string.get(..4), string.get(4), string.get(HEADER..))
         else {
-            return Err(NOT_ONE);
+            return Err(Failure::NotAHyperLogLog);
         };
         match encoding {
             0 if string.len() == DENSE => {
                 self.dense(registers);
                 Ok(())
             }
-            1 => self.sparse(registers).ok_or(CORRUPTED),
-            _ => Err(NOT_ONE),
+            1 => self.sparse(registers).ok_or(Failure::CorruptedHyperLogLog),
+            _ => Err(Failure::NotAHyperLogLog),
         }
     }
 
@@ -163,12 +160,13 @@ mod tests {
     #[test]
     fn what_is_none() {
         let mut merged = Merged::default();
-        assert_eq!(merged.add(b"text"), Err(NOT_ONE));
-        assert_eq!(merged.add(&hll(2, &[])), Err(NOT_ONE));
-        assert_eq!(merged.add(&hll(0, &[0; 10])), Err(NOT_ONE));
-        assert_eq!(merged.add(&hll(1, &[0x7f])), Err(CORRUPTED));
-        assert_eq!(merged.add(&hll(1, &[0x80])), Err(CORRUPTED));
-        assert_eq!(merged.add(&hll(1, &[0x7f, 0xff, 0x80])), Err(CORRUPTED));
+        let (none, corrupted) = (Failure::NotAHyperLogLog, Failure::CorruptedHyperLogLog);
+        assert_eq!(merged.add(b"text"), Err(none.clone()));
+        assert_eq!(merged.add(&hll(2, &[])), Err(none.clone()));
+        assert_eq!(merged.add(&hll(0, &[0; 10])), Err(none));
+        assert_eq!(merged.add(&hll(1, &[0x7f])), Err(corrupted.clone()));
+        assert_eq!(merged.add(&hll(1, &[0x80])), Err(corrupted.clone()));
+        assert_eq!(merged.add(&hll(1, &[0x7f, 0xff, 0x80])), Err(corrupted));
     }
 
     proptest! {

@@ -3,7 +3,8 @@
 //! comes back; the worker sends them as it sends everything.
 //!
 //! - [`table`]: which command is made how, and what is given up
-//! - `talk`: recipe and driver; `fetch`: what recipes have in common
+//! - `talk`: recipe and driver; `reply`: the reply to a step, and the outcome of a command
+//! - `fetch`: what recipes have in common
 //! - `sets`: sets and sorted sets, read or stored; `algebra`, `number`, `hll`: the arithmetic
 //! - `stores`: what a node computes itself, given to a target elsewhere
 //! - `sort`: SORT with patterns
@@ -16,11 +17,12 @@
 //! right does nothing.
 
 pub mod algebra;
-pub mod fetch;
+mod fetch;
 pub mod hll;
 mod moves;
 pub mod number;
 mod pops;
+mod reply;
 mod sets;
 mod sort;
 mod stores;
@@ -28,5 +30,6 @@ mod streams;
 pub mod table;
 pub mod talk;
 
+pub use reply::Outcome;
 pub use table::{Entry, TABLE, begin, entry};
 pub use talk::{Emulation, LastStep, Next, Request, Step, Talk};

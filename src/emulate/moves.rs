@@ -15,12 +15,14 @@
 use std::rc::Rc;
 
 use super::fetch::{
-    batch, complaint, error, first_error, integer as number, is_error, is_error_of, is_null,
-    is_unknown, null_list, own_key, scalar, stopped, target_failed, trial,
+    complaint, integer as number, null_list, own_key, scalar, stopped, target_failed, trial,
+    unless_about_keys,
 };
 use super::pops::Wait;
-use super::talk::{Outcome, Request, Step, Talk};
+use super::reply::{Outcome, Reply, batch, first_error};
+use super::talk::{Request, Step, Talk};
 use crate::cluster::slot_of;
+use crate::errors::{Cause, Failure, Key, StopCause};
 use crate::resp::reply::integer;
 use crate::resp::{Protocol, write};
 use crate::scripts::Sha;
@@ -57,7 +59,7 @@ impl<'a> Hold<'a> {
         req: &Request,
         source: &'a [u8],
         steps: Vec<Step>,
-    ) -> Result<(Hold<'a>, Vec<Vec<u8>>), Vec<u8>> {
+    ) -> Result<(Hold<'a>, Vec<Reply>), Cause> {
         let key = own_key(source, &format!("moving:{}", Sha::of(source)));
         let since = talk.now();
         let mut hold = Hold { source, key, ticket: req.ticket.to_string(), since };
@@ -77,7 +79,7 @@ impl<'a> Hold<'a> {
             };
             let taken = replies.first().cloned().unwrap_or_default();
             replies.drain(..1.min(replies.len()));
-            let unknown = is_unknown(&taken);
+            let unknown = taken.is_outcome_unknown();
             if unknown && hold.look(talk).await == Held::Ours {
                 return Ok((hold, replies));
             }
@@ -85,16 +87,12 @@ impl<'a> Hold<'a> {
             if !unknown {
                 complaint(&taken)?;
             }
-            if !is_null(&taken) && !unknown {
+            if !taken.is_null() && !unknown {
                 return Ok((hold, replies));
             }
             if talk.now().saturating_sub(since) > req.patience {
-                let name = req.name.to_ascii_uppercase();
-                let key = String::from_utf8_lossy(source);
-                return Err(error(&format!(
-                    "ERR {name} over several slots: others are moving '{key}' all the time; \
-                     nothing was changed"
-                )));
+                let (command, key) = (req.command(), Key::new(source));
+                return Err(Failure::SourceContended { command, key }.into());
             }
             talk.pause(pause + req.ticket % 500).await;
             pause = (2 * pause).min(LONGEST_PAUSE);
@@ -107,24 +105,20 @@ impl<'a> Hold<'a> {
         talk: &Talk,
         req: &'a Request,
         steps: Vec<Step>,
-    ) -> Result<(Hold<'a>, Hold<'a>, Vec<Vec<u8>>), Vec<u8>> {
+    ) -> Result<(Hold<'a>, Hold<'a>, Vec<Reply>), Cause> {
         let (source, target) = (req.key(0), req.key(1));
         let [first, second] = if source < target { [source, target] } else { [target, source] };
         let (first, _) = Hold::take(talk, req, first, Vec::new()).await?;
         let (second, replies) = match Hold::take(talk, req, second, steps).await {
             Ok(both) => both,
-            Err(said) => {
+            Err(cause) => {
                 talk.one(first.end()).await;
-                return Err(said);
+                return Err(cause);
             }
         };
         if talk.now().saturating_sub(first.since) > SURE / 2 {
             talk.ask(vec![first.end(), second.end()]).await;
-            let name = req.name.to_ascii_uppercase();
-            return Err(error(&format!(
-                "ERR {name} over several slots: others are moving the same keys all the time; \
-                 nothing was changed"
-            )));
+            return Err(Failure::KeysContended { command: req.command() }.into());
         }
         let (held, other) = if source < target { (first, second) } else { (second, first) };
         Ok((held, other, replies))
@@ -139,39 +133,40 @@ impl<'a> Hold<'a> {
     /// that this tells whether a removal was carried out whose reply is lost.
     async fn look(&self, talk: &Talk) -> Held {
         let reply = talk.one(Step::one(self.source, &[b"GET", &self.key])).await;
-        match scalar(&reply) {
+        match reply.scalar() {
             Some(ticket) if ticket == self.ticket.as_bytes() => Held::Ours,
             // It did not end by itself.
-            None if is_null(&reply) && talk.now().saturating_sub(self.since) < SURE => Held::Over,
+            None if reply.is_null() && talk.now().saturating_sub(self.since) < SURE => Held::Over,
             _ => Held::Unknown,
         }
     }
 
     /// A command for the source that frees it again. Its reply. One whose reply is lost is sent
     /// again if it was not carried out, and if it does no harm should it be carried out after all.
-    async fn end_with(&self, talk: &Talk, args: &[&[u8]], repeatable: bool) -> Vec<u8> {
-        let mut reply = Vec::new();
+    async fn end_with(&self, talk: &Talk, args: &[&[u8]], repeatable: bool) -> Reply {
+        let mut reply = Reply::default();
         for _ in 0..MOST_COPIES {
             let commands = || [args.to_vec(), vec![b"DEL".as_slice(), &self.key]];
             // What is removed frees memory, whatever the command.
             reply = talk.one_even_if_full(|| Step::batch(self.source, commands())).await;
-            let said = match batch(&reply) {
+            let cause = match batch(&reply) {
                 Ok(replies) => {
-                    return replies.first().map_or_else(Vec::new, |said| said.to_vec());
+                    let first = replies.first().copied().unwrap_or_default();
+                    return Reply::Node(first.to_vec());
                 }
-                Err(said) => said,
+                Err(cause) => cause,
             };
-            if !is_unknown(&said) {
-                return match complaint(&said) {
+            if !cause.is_outcome_unknown() {
+                return match unless_about_keys(cause) {
                     // It may be the hold's key that a user may not see.
                     Ok(()) => talk.one(Step::one(self.source, args)).await,
-                    Err(said) => said,
+                    Err(cause) => cause.into(),
                 };
             }
             match self.look(talk).await {
-                Held::Over => return number(1),
+                Held::Over => return Reply::Node(number(1)),
                 Held::Ours if repeatable => {}
-                Held::Ours | Held::Unknown => return said,
+                Held::Ours | Held::Unknown => return cause.into(),
             }
         }
         reply
@@ -201,7 +196,7 @@ fn dump(key: &[u8]) -> Step {
 }
 
 /// What that gave: the dump and the time, `None` where there is no such key.
-fn dumped(reply: &[u8]) -> Result<Option<(Vec<u8>, String)>, Vec<u8>> {
+fn dumped(reply: &Reply) -> Result<Option<(Vec<u8>, String)>, Cause> {
     let replies = batch(reply)?;
     let expires = replies.get(1).and_then(|time| integer(time)).unwrap_or(-1).max(0);
     let dump = replies.first().and_then(|dump| scalar(dump));
@@ -220,16 +215,15 @@ fn restore(target: &[u8], (dump, expires): &(Vec<u8>, String), replace: bool) ->
 pub async fn copy(talk: Talk, req: Rc<Request>) -> Outcome {
     let (source, target) = (req.key(0), req.key(1));
     let replies = talk.ask(vec![trial(&req), dump(source)]).await;
-    replies.first().map_or(Ok(()), |said| complaint(said))?;
-    let Some(found) = dumped(replies.get(1).map(Vec::as_slice).unwrap_or_default())? else {
-        return Ok(number(0));
-    };
+    replies.first().map_or(Ok(()), complaint)?;
+    let none = Reply::default();
+    let Some(found) = dumped(replies.get(1).unwrap_or(&none))? else { return Ok(number(0)) };
     let replace = req.rest(3).any(|arg| arg.eq_ignore_ascii_case(b"replace"));
     talk.writes();
     let reply = talk.one(restore(target, &found, replace)).await;
-    match is_error(&reply) {
-        true if is_error_of(&reply, "BUSYKEY") => Ok(number(0)),
-        true => Err(target_failed(&talk, &req, &reply)),
+    match reply.is_error() {
+        true if reply.is_error_of("BUSYKEY") => Ok(number(0)),
+        true => Err(target_failed(&talk, &req, reply)),
         false => Ok(number(1)),
     }
 }
@@ -242,12 +236,7 @@ pub async fn rename(talk: Talk, req: Rc<Request>) -> Outcome {
     outcome
 }
 
-async fn rename_held(
-    talk: &Talk,
-    req: &Request,
-    hold: &Hold<'_>,
-    replies: Vec<Vec<u8>>,
-) -> Outcome {
+async fn rename_held(talk: &Talk, req: &Request, hold: &Hold<'_>, replies: Vec<Reply>) -> Outcome {
     let (source, target) = (req.key(0), req.key(1));
     let only_new = req.name == "renamenx";
     let mut reply = replies.into_iter().next().unwrap_or_default();
@@ -256,44 +245,44 @@ async fn rename_held(
             Ok(Some(found)) => found,
             Ok(None) if copies == 0 => {
                 talk.one(hold.end()).await;
-                return Err(error("ERR no such key"));
+                return Err(Failure::NoSuchKey.into());
             }
             // Somebody has deleted it: as if behind the renaming.
             Ok(None) => break,
-            Err(said) => {
+            Err(cause) => {
                 talk.one(hold.end()).await;
                 return Err(match copies {
-                    0 => said,
-                    _ => stopped(talk, req, COPIED, &said),
+                    0 => cause,
+                    _ => stopped(talk, req, COPIED, cause),
                 });
             }
         };
         talk.writes();
         let replace = !only_new || copies > 0;
         let written = talk.one_even_if_full(|| restore(target, &found, replace)).await;
-        if is_error(&written) {
+        if written.is_error() {
             talk.one(hold.end()).await;
-            return match is_error_of(&written, "BUSYKEY") {
+            return match written.is_error_of("BUSYKEY") {
                 true => Ok(number(0)),
-                false if copies > 0 => Err(stopped(talk, req, COPIED, &written)),
-                false => Err(target_failed(talk, req, &written)),
+                false if copies > 0 => Err(stopped(talk, req, COPIED, Cause::from(written))),
+                false => Err(target_failed(talk, req, written)),
             };
         }
         let sha = Sha::of(&found.0).to_string();
         let script = [b"EVAL".as_slice(), REMOVE_IF_SAME, b"2", source, &hold.key, sha.as_bytes()];
         let mut removed = talk.one(Step::one(source, &script)).await;
-        if is_error_of(&removed, "NOPERM") {
+        if removed.is_error_of("NOPERM") {
             // Who may not run a script takes the chance.
             removed = hold.end_with(talk, &[b"DEL", source], true).await;
         }
-        if is_unknown(&removed) {
+        if removed.is_outcome_unknown() {
             removed = match hold.look(talk).await {
-                Held::Over => number(1),
-                Held::Ours => number(0),
+                Held::Over => Reply::Node(number(1)),
+                Held::Ours => Reply::Node(number(0)),
                 Held::Unknown => removed,
             };
         }
-        match integer(&removed) {
+        match removed.integer() {
             Some(0) => reply = talk.one_even_if_full(|| dump(source)).await,
             Some(_) => {
                 return Ok(match only_new {
@@ -301,11 +290,11 @@ async fn rename_held(
                     false => b"+OK\r\n".to_vec(),
                 });
             }
-            None => return Err(stopped(talk, req, NOT_REMOVED, &removed)),
+            None => return Err(stopped(talk, req, NOT_REMOVED, Cause::from(removed))),
         }
         if copies + 1 == MOST_COPIES {
             talk.one(hold.end()).await;
-            return Err(stopped(talk, req, COPIED, b"-it changes all the time\r\n"));
+            return Err(stopped(talk, req, COPIED, StopCause::SourceChanging));
         }
     }
     talk.one(hold.end()).await;
@@ -331,13 +320,13 @@ async fn set_member_held(
     talk: &Talk,
     req: &Request,
     hold: &Hold<'_>,
-    replies: Vec<Vec<u8>>,
+    replies: Vec<Reply>,
 ) -> Outcome {
     let (source, target, member) = (req.key(0), req.key(1), req.arg(3));
-    let found: Vec<Option<i64>> = replies.iter().map(|reply| integer(reply)).collect();
+    let found: Vec<Option<i64>> = replies.iter().map(Reply::integer).collect();
     let end = match found.as_slice() {
         [_, Some(0), _] => Some(Ok(number(0))),
-        _ if replies.iter().any(|reply| is_error(reply)) => {
+        _ if replies.iter().any(Reply::is_error) => {
             Some(first_error(&replies).map(|()| Vec::new()))
         }
         [Some(0), ..] => Some(Ok(number(0))),
@@ -350,26 +339,26 @@ async fn set_member_held(
     talk.writes();
     let add = || Step::one(target, &[b"SADD", target, member]);
     let written = talk.one_even_if_full(add).await;
-    if is_error(&written) {
+    if written.is_error() {
         talk.one(hold.end()).await;
-        return Err(target_failed(talk, req, &written));
+        return Err(target_failed(talk, req, written));
     }
     let removed = hold.end_with(talk, &[b"SREM", source, member], true).await;
-    match integer(&removed) {
+    match removed.integer() {
         Some(0) => {
             // Somebody else took it: it is not there to be moved.
-            if integer(&written) == Some(1) {
+            if written.integer() == Some(1) {
                 let taken_back = talk.one(Step::one(target, &[b"SREM", target, member])).await;
-                if is_error(&taken_back) {
+                if taken_back.is_error() {
                     let done =
                         "the target has the member, and others have removed it from the source";
-                    return Err(stopped(talk, req, done, &taken_back));
+                    return Err(stopped(talk, req, done, Cause::from(taken_back)));
                 }
             }
             Ok(number(0))
         }
         Some(_) => Ok(number(1)),
-        None => Err(stopped(talk, req, NOT_REMOVED, &removed)),
+        None => Err(stopped(talk, req, NOT_REMOVED, Cause::from(removed))),
     }
 }
 
@@ -415,19 +404,19 @@ pub async fn list_element(talk: Talk, req: Rc<Request>, blocking: bool) -> Outco
     let said = replies.next().unwrap_or_default();
     let null = match blocking {
         // A node that does not wait answers with another null than one that has waited.
-        true => match batch(&said) {
-            Ok(_) => null_list(req.protocol),
-            Err(said) => complaint(&said).map(|()| null_list(req.protocol))?,
-        },
+        true => {
+            batch(&said).map(|_| ()).or_else(unless_about_keys)?;
+            null_list(req.protocol)
+        }
         false => complaint(&said).map(|()| null(req.protocol))?,
     };
     let mut seen = replies.next().unwrap_or_default();
-    if is_error_of(&seen, "WRONGTYPE") || (is_error(&seen) && !blocking) {
-        return Err(seen);
+    if seen.is_error_of("WRONGTYPE") || (seen.is_error() && !blocking) {
+        return Err(seen.into());
     }
     let mut wait = blocking.then(|| Wait::new(&talk, &req));
     loop {
-        if !is_null(&seen) && !is_error(&seen) {
+        if !seen.is_null() && !seen.is_error() {
             if talk.is_gone() {
                 return Ok(null);
             }
@@ -455,42 +444,41 @@ async fn move_one(
     req: &Request,
     (source, target): (&[u8], &[u8]),
     ends: Ends,
-) -> Result<Option<Vec<u8>>, Vec<u8>> {
+) -> Result<Option<Vec<u8>>, Cause> {
     let (mut hold, replies) = Hold::take(talk, req, source, vec![ends.look(source)]).await?;
     let mut seen = replies.into_iter().next().unwrap_or_default();
     let since = talk.now();
     loop {
-        let Some(value) = scalar(&seen) else {
+        let Some(value) = seen.scalar() else {
             talk.one(hold.end()).await;
-            return if is_error(&seen) { Err(seen) } else { Ok(None) };
+            return seen.check().map(|()| None);
         };
         let push: &[u8] = if ends.to_left { b"LPUSH" } else { b"RPUSH" };
         talk.writes();
         let written = talk.one(Step::one(target, &[push, target, value])).await;
-        if is_error(&written) {
+        if written.is_error() {
             talk.one(hold.end()).await;
-            return Err(target_failed(talk, req, &written));
+            return Err(target_failed(talk, req, written));
         }
         let removed = {
             let remove = Ends::remove(ends.from_left, source, value);
             // A second time it would remove another one of the same value.
             hold.end_with(talk, &remove, false).await
         };
-        match integer(&removed) {
+        match removed.integer() {
             Some(0) => {}
-            Some(_) => return Ok(Some(seen)),
-            None => return Err(stopped(talk, req, NOT_REMOVED, &removed)),
+            Some(_) => return Ok(Some(seen.frame().to_vec())),
+            None => return Err(stopped(talk, req, NOT_REMOVED, Cause::from(removed))),
         }
         // Somebody else has taken it: ours is taken back, and what is there now is looked at.
         let taken_back =
             talk.one(Step::one(target, &Ends::remove(ends.to_left, target, value))).await;
-        if is_error(&taken_back) {
+        if taken_back.is_error() {
             let done = "the target has the element, and others have taken it from the source";
-            return Err(stopped(talk, req, done, &taken_back));
+            return Err(stopped(talk, req, done, Cause::from(taken_back)));
         }
         if talk.now().saturating_sub(since) > req.patience {
-            let text = "ERR others take the source's elements all the time; nothing was changed";
-            return Err(error(text));
+            return Err(Failure::ElementsContended.into());
         }
         let (again, replies) = Hold::take(talk, req, source, vec![ends.look(source)]).await?;
         hold = again;
@@ -513,7 +501,7 @@ pub async fn set_if_none(talk: Talk, req: Rc<Request>) -> Outcome {
     });
     let replies = talk.ask(looks.collect()).await;
     first_error(&replies)?;
-    if replies.iter().any(|reply| integer(reply) != Some(0)) {
+    if replies.iter().any(|reply| reply.integer() != Some(0)) {
         return Ok(number(0));
     }
     talk.writes();
@@ -526,30 +514,31 @@ pub async fn set_if_none(talk: Talk, req: Rc<Request>) -> Outcome {
         let pairs = all.iter().flat_map(|&at| [req.arg(at), req.arg(at + 1)]);
         let args: Vec<&[u8]> = std::iter::once(&b"MSETNX"[..]).chain(pairs).collect();
         let reply = talk.one(Step::one(first(all), &args)).await;
-        let cause = match integer(&reply) {
+        let cause = match reply.integer() {
             Some(0) if done.is_empty() => return Ok(number(0)),
-            Some(0) => b"-one of the next keys came to exist in between\r\n".to_vec(),
+            Some(0) => StopCause::KeyAppeared,
             Some(_) => {
                 done.extend(all);
                 continue;
             }
-            None if done.is_empty() && !is_unknown(&reply) => {
-                return Err(target_failed(&talk, &req, &reply));
+            None if done.is_empty() && !reply.is_outcome_unknown() => {
+                return Err(target_failed(&talk, &req, reply));
             }
-            None => reply,
+            None => StopCause::Step(reply.into()),
         };
         let mut said = Vec::new();
         if !done.is_empty() {
             said.push(format!("set are {}", names(&done)));
         }
-        if is_unknown(&cause) {
+        let unknown = cause.is_outcome_unknown();
+        if unknown {
             said.push(format!("whether {} is set is not known", names(all)));
         }
-        let told = done.len() + if is_unknown(&cause) { all.len() } else { 0 };
+        let told = done.len() + if unknown { all.len() } else { 0 };
         if told < req.keys.len() {
             said.push("the others are not".to_owned());
         }
-        return Err(stopped(&talk, &req, &said.join(", "), &cause));
+        return Err(stopped(&talk, &req, said.join(", "), cause));
     }
     Ok(number(1))
 }
@@ -611,19 +600,15 @@ mod tests {
         // It tries for as long as it has patience.
         let end = loop {
             match emulation.advance(now) {
-                super::super::talk::Next::Ask(steps) => {
-                    for (i, step) in steps.iter().enumerate() {
-                        emulation.add(i as u32, &node.say(step));
-                    }
-                }
+                super::super::talk::Next::Ask(steps) => node.answer(&mut emulation, &steps),
                 super::super::talk::Next::Pause(_) => {}
-                super::super::talk::Next::Done(frame) => break frame,
+                super::super::talk::Next::Done(outcome) => break outcome,
             }
             now += 100_000;
             rounds += 1;
             assert!(rounds < 1000);
         };
-        assert!(is_error(&end), "{end:?}");
+        assert_eq!(end, Err(Failure::ElementsContended.into()));
         let asked = node.asked.borrow();
         let count = |words: &str| asked.iter().filter(|w| *w == words).count();
         assert_eq!(count("RPUSH b x"), count("LREM b -1 x"));
@@ -631,18 +616,68 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_removal_is_told() {
-        let lost = "-OUTCOMEUNKNOWN slotway lost its connection to n (x) after the command was sent: it may or may not have been executed\r\n";
+    fn who_does_not_get_hold_of_the_source_has_changed_nothing() {
+        let node = Node::new(&[("SET NONE 7 NX PX 5000", "$-1\r\n")]);
+        assert_eq!(
+            drive(request("RENAME a b", &[1, 2]), &node, rename),
+            "-ERR RENAME over several slots: others are moving 'a' all the time; nothing was \
+             changed\r\n"
+        );
+    }
+
+    #[test]
+    fn a_source_that_is_not_there() {
+        let dump = ("MULTI DUMP a PEXPIRETIME a EXEC", "*2\r\n$-1\r\n:-2\r\n");
+        let node = Node::new(&[TAKEN, FREED, dump]);
+        assert_eq!(drive(request("RENAME a b", &[1, 2]), &node, rename), "-ERR no such key\r\n");
+    }
+
+    #[test]
+    fn a_source_that_others_change_stays() {
+        let script = String::from_utf8_lossy(REMOVE_IF_SAME);
+        let removal = format!("EVAL {script} 2 a NONE {}", Sha::of(b"DUMP"));
         let node = Node::new(&[
+            TAKEN,
+            FREED,
+            ("MULTI DUMP a PEXPIRETIME a EXEC", "*2\r\n$4\r\nDUMP\r\n:-1\r\n"),
+            ("RESTORE b 0 DUMP ABSTTL REPLACE", "+OK\r\n"),
+            (&removal, ":0\r\n"),
+        ]);
+        assert_eq!(
+            drive(request("RENAME a b", &[1, 2]), &node, rename),
+            "-ERR RENAME over several slots stopped halfway: the target has a copy, the source is \
+             still there (commands.cross_slot = \"emulate\"); the cause: it changes all the time\r\n"
+        );
+    }
+
+    #[test]
+    fn a_target_of_which_nobody_knows_whether_it_was_written() {
+        let dump = ("MULTI DUMP a PEXPIRETIME a EXEC", "*2\r\n$4\r\nDUMP\r\n:-1\r\n");
+        let node =
+            Node::new(&[("COPY NONE NONE", ":0\r\n"), dump]).losing("RESTORE b 0 DUMP ABSTTL");
+        assert_eq!(
+            drive(request("COPY a b", &[1, 2]), &node, copy),
+            "-OUTCOMEUNKNOWN COPY over several slots stopped halfway: the target may or may not have \
+             been written, the sources are as they were (commands.cross_slot = \"emulate\"); the \
+             cause: slotway lost its connection to n:1 (closed) after the command was sent\r\n"
+        );
+    }
+
+    fn removal() -> Node {
+        Node::new(&[
             TAKEN,
             FREED,
             ("SISMEMBER a m", ":1\r\n"),
             ("EXISTS a", ":1\r\n"),
             ("SISMEMBER b m", ":0\r\n"),
             ("SADD b m", ":1\r\n"),
-            ("MULTI SREM a m DEL NONE EXEC", lost),
-            ("GET NONE", "$1\r\n8\r\n"),
-        ]);
+        ])
+    }
+
+    #[test]
+    fn a_lost_removal_is_told() {
+        let mut node = removal().losing("MULTI SREM a m DEL NONE EXEC");
+        node.and("GET NONE", "$1\r\n8\r\n");
         let said = drive(request("SMOVE a b m", &[1, 2]), &node, set_member);
         assert!(said.starts_with("-OUTCOMEUNKNOWN SMOVE over several slots stopped"), "{said}");
         assert!(said.contains("stopped halfway: the target is written"), "{said}");
@@ -651,17 +686,8 @@ mod tests {
     /// The hold tells whether what removes the member was carried out.
     #[test]
     fn a_lost_removal_is_looked_up() {
-        let lost = "-OUTCOMEUNKNOWN it may or may not have been executed\r\n";
-        let node = Node::new(&[
-            TAKEN,
-            FREED,
-            ("SISMEMBER a m", ":1\r\n"),
-            ("EXISTS a", ":1\r\n"),
-            ("SISMEMBER b m", ":0\r\n"),
-            ("SADD b m", ":1\r\n"),
-            ("MULTI SREM a m DEL NONE EXEC", lost),
-            ("GET NONE", "$-1\r\n"),
-        ]);
+        let mut node = removal().losing("MULTI SREM a m DEL NONE EXEC");
+        node.and("GET NONE", "$-1\r\n");
         assert_eq!(drive(request("SMOVE a b m", &[1, 2]), &node, set_member), ":1\r\n");
     }
 
@@ -682,13 +708,14 @@ mod tests {
         let first = keys[0];
         assert!(said.contains(&format!("halfway: set are {first}, the others are not")), "{said}");
         assert!(said.starts_with("-ERR MSETNX "), "{said}");
-        let lost = "-OUTCOMEUNKNOWN it may or may not have been executed\r\n";
+        let cause = "; the cause: one of the next keys came to exist in between\r\n";
+        assert!(said.ends_with(cause), "{said}");
         let looks = [("EXISTS a", ":0\r\n"), ("EXISTS b", ":0\r\n")];
-        let node = Node::new(&[looks[0], looks[1], (&one, lost)]);
+        let node = Node::new(&looks).losing(&one);
         let said = drive(request("MSETNX a 1 b 1", &[1, 3]), &node, set_if_none);
         let what = format!("halfway: whether {first} is set is not known, the others are not (");
         assert!(said.contains(&what), "{said}");
-        let node = Node::new(&[looks[0], looks[1], (&one, ":1\r\n"), (&two, lost)]);
+        let node = Node::new(&[looks[0], looks[1], (&one, ":1\r\n")]).losing(&two);
         let said = drive(request("MSETNX a 1 b 1", &[1, 3]), &node, set_if_none);
         let what = format!("halfway: set are {first}, whether {} is set is not known (", keys[1]);
         assert!(said.contains(&what), "{said}");

@@ -8,12 +8,11 @@
 
 use std::rc::Rc;
 
-use super::fetch::{
-    batch, complaint, distinct, error, flat, is_error, is_error_of, is_null, is_out_of_memory,
-    null_list, own_key,
-};
-use super::talk::{Outcome, Request, Step, Talk};
-use crate::resp::reply::{elements, integer};
+use super::fetch::{distinct, flat, null_list, own_key, unless_about_keys};
+use super::reply::{Outcome, Reply, batch, is_node_error, is_null};
+use super::talk::{Request, Step, Talk};
+use crate::errors::Failure;
+use crate::resp::reply::elements;
 use crate::resp::write;
 
 /// The first pause between two looks, microseconds; it doubles up to the turn.
@@ -62,11 +61,9 @@ fn attempt_if_full(req: &Request, key: &[u8]) -> Step {
 }
 
 /// The reply to [`attempt_if_full`] as the blocking command gives it.
-fn from_full(req: &Request, key: &[u8], reply: &[u8]) -> Outcome {
-    if is_error(reply) {
-        return Err(reply.to_vec());
-    }
-    let mut out = Vec::new();
+fn from_full(req: &Request, key: &[u8], reply: &Reply) -> Outcome {
+    reply.check()?;
+    let (reply, mut out) = (reply.frame(), Vec::new());
     match &*req.name {
         _ if is_null(reply) || reply == b"*0\r\n" => out = null_list(req.protocol),
         "blmpop" | "bzmpop" => out.extend_from_slice(reply),
@@ -87,7 +84,7 @@ fn from_full(req: &Request, key: &[u8], reply: &[u8]) -> Outcome {
 /// Pops from `key`, or finds it empty.
 async fn try_pop(talk: &Talk, req: &Request, key: &[u8], blocking: bool) -> Outcome {
     let reply = talk.one(attempt(req, key, blocking).last()).await;
-    if blocking && is_out_of_memory(&reply) {
+    if blocking && reply.is_out_of_memory() {
         let step = attempt_if_full(req, key);
         // The others answer without the key.
         let step = if req.name.ends_with("mpop") { step.last() } else { step };
@@ -105,16 +102,17 @@ async fn complaint_if_full(talk: &Talk, req: &Request, nothing: &[u8]) -> Outcom
         _ => attempt_if_full(req, nothing),
     };
     let reply = talk.one(step.harmless()).await;
-    if is_error(&reply) { Err(reply) } else { Ok(null_list(req.protocol)) }
+    reply.check().map(|()| null_list(req.protocol))
 }
 
 /// The reply in that of an attempt; an error is `Err`.
-fn unwrapped(reply: &[u8], blocking: bool) -> Outcome {
-    match (blocking, is_error(reply)) {
-        (_, true) => Err(reply.to_vec()),
-        (false, false) => Ok(reply.to_vec()),
-        (true, false) => Ok(batch(reply)?.first().map_or_else(Vec::new, |reply| reply.to_vec())),
-    }
+fn unwrapped(reply: &Reply, blocking: bool) -> Outcome {
+    reply.check()?;
+    let reply = match blocking {
+        true => batch(reply)?.first().copied().unwrap_or_default(),
+        false => reply.frame(),
+    };
+    Ok(reply.to_vec())
 }
 
 /// How a command that waits goes on.
@@ -147,9 +145,7 @@ impl Wait {
     fn is_over(&self, talk: &Talk, req: &Request) -> Result<(), Outcome> {
         let null = || Err(Ok(null_list(req.protocol)));
         match talk.unblocked() {
-            Some(true) => {
-                return Err(Err(error("UNBLOCKED client unblocked via CLIENT UNBLOCK")));
-            }
+            Some(true) => return Err(Err(Failure::UnblockedByClient.into())),
             Some(false) => return null(),
             None => {}
         }
@@ -167,25 +163,22 @@ pub async fn pop(talk: Talk, req: Rc<Request>, blocking: bool) -> Outcome {
     steps.push(attempt(&req, &nothing, blocking).harmless());
     let mut replies = talk.ask(steps).await;
     let said = replies.pop().unwrap_or_default();
-    let said = match blocking && is_out_of_memory(&said) {
+    let said = match blocking && said.is_out_of_memory() {
         true => complaint_if_full(&talk, &req, &nothing).await,
         false => unwrapped(&said, blocking),
     };
-    let null = match said {
-        Ok(null) => null,
-        Err(said) => complaint(&said).map(|()| null_list(req.protocol))?,
-    };
+    let null = said.or_else(|cause| unless_about_keys(cause).map(|()| null_list(req.protocol)))?;
     let mut wait = blocking.then(|| Wait::new(&talk, &req));
     let mut first = true;
     loop {
         for &i in &of {
             let (Some(reply), Some(key)) = (replies.get(i), keys.get(i)) else { continue };
-            match integer(reply) {
+            match reply.integer() {
                 Some(1..) => {}
                 Some(_) => continue,
                 // One that waits waits for nodes as well.
                 None if blocking => continue,
-                None => return Err(reply.clone()),
+                None => return Err(reply.clone().into()),
             }
             if talk.is_gone() {
                 return Ok(null);
@@ -200,8 +193,8 @@ pub async fn pop(talk: Talk, req: Rc<Request>, blocking: bool) -> Outcome {
                     return Ok(reply);
                 }
                 // As one that waits already does not wake up for a key of another type.
-                Err(said) if !first && is_error_of(&said, "WRONGTYPE") => {}
-                Err(said) => return Err(said),
+                Err(cause) if !first && is_node_error(&cause, "WRONGTYPE") => {}
+                Err(cause) => return Err(cause),
             }
         }
         let Some(wait) = wait.as_mut() else { return Ok(null) };
@@ -237,7 +230,7 @@ async fn put_back(talk: &Talk, req: &Request, key: &[u8], reply: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::talk::testing::{Node, drive, request};
+    use super::super::talk::testing::{Node, drive, lost, request};
     use super::super::talk::{Emulation, Next};
     use super::*;
 
@@ -282,6 +275,37 @@ mod tests {
         assert_eq!(drive(req, &node, |t, r| pop(t, r, true)), "*-1\r\n");
         let looks = node.asked.borrow().iter().filter(|w| *w == "EXISTS a").count();
         assert!((6..20).contains(&looks), "{looks}");
+    }
+
+    #[test]
+    fn client_unblock_ends_it() {
+        for (error, want) in
+            [(true, Err(Failure::UnblockedByClient.into())), (false, Ok("*-1\r\n"))]
+        {
+            let mut req = request("BLPOP a b 0", &[1, 2]);
+            req.wait = None;
+            let mut emulation = Emulation::new(req, |t, r| pop(t, r, true));
+            let Next::Ask(_) = emulation.advance(0) else { panic!() };
+            emulation.add(0, b":0\r\n");
+            emulation.add(1, b":0\r\n");
+            emulation.add(2, b"*1\r\n*-1\r\n");
+            let Next::Pause(_) = emulation.advance(0) else { panic!() };
+            assert!(emulation.is_blocked());
+            emulation.unblock(error);
+            let want = want.map(|reply| reply.as_bytes().to_vec());
+            assert_eq!(emulation.advance(0), Next::Done(want));
+        }
+    }
+
+    /// Of what was popped and lost nobody knows: the error is not said to be before any change.
+    #[test]
+    fn a_lost_pop_is_told_as_such() {
+        let looks = [("EXISTS a", ":1\r\n"), ("EXISTS b", ":0\r\n")];
+        let trial = ("LMPOP 1 NONE LEFT", "*-1\r\n");
+        let node = Node::new(&[looks[0], looks[1], trial]).losing("LMPOP 1 a LEFT");
+        let req = request("LMPOP 2 a b LEFT", &[2, 3]);
+        let reply = drive(req, &node, |t, r| pop(t, r, false));
+        assert_eq!(reply.as_bytes(), lost().frame());
     }
 
     /// The element comes when the client has gone.

@@ -4,12 +4,12 @@
 use std::rc::Rc;
 
 use super::algebra::{self, Aggregate, Op, Weighed};
-use super::fetch::{
-    complaint, distinct, error, first_error, integer, is_error, is_error_of, replace, scalar, trial,
-};
+use super::fetch::{complaint, distinct, integer, replace, scalar, trial};
 use super::hll::Merged;
 use super::number;
-use super::talk::{Outcome, Request, Step, Talk};
+use super::reply::{Outcome, first_error};
+use super::talk::{Request, Step, Talk};
+use crate::errors::Failure;
 use crate::resp::reply::elements;
 use crate::resp::{Protocol, strict_i64, write};
 
@@ -42,11 +42,11 @@ pub async fn sets(talk: Talk, req: Rc<Request>, op: Op, give: Give) -> Outcome {
     }
     let replies = talk.ask(steps).await;
     if give == Give::Count {
-        replies.last().map_or(Ok(()), |reply| complaint(reply))?;
+        replies.last().map_or(Ok(()), complaint)?;
     }
     first_error(replies.iter().take(keys.len()))?;
     let members: Vec<Vec<&[u8]>> =
-        replies.iter().map(|reply| elements(reply).filter_map(scalar).collect()).collect();
+        replies.iter().map(|reply| elements(reply.frame()).filter_map(scalar).collect()).collect();
     let all: Vec<Vec<&[u8]>> = of.iter().filter_map(|&i| members.get(i).cloned()).collect();
     let combined = algebra::sets(op, &all);
     match give {
@@ -74,8 +74,7 @@ struct Options {
 
 /// They were found right by a node. What it let through and is not understood here is an error all
 /// the same.
-fn options(req: &Request) -> Result<Options, Vec<u8>> {
-    let syntax = || error("ERR syntax error");
+fn options(req: &Request) -> Result<Options, Failure> {
     let last = req.keys.iter().max().copied().unwrap_or(0);
     let numkeys = req.keys.iter().filter(|&&at| at > 1).count().max(1);
     let mut found =
@@ -84,11 +83,9 @@ fn options(req: &Request) -> Result<Options, Vec<u8>> {
     while i < req.args.len() {
         if req.is(i, "weights") {
             let weights = req.rest(i + 1).take(numkeys).map(number::parse);
-            found.weights = weights
-                .collect::<Option<_>>()
-                .ok_or_else(|| error("ERR weight value is not a float"))?;
+            found.weights = weights.collect::<Option<_>>().ok_or(Failure::WeightNotAFloat)?;
             if found.weights.len() < numkeys {
-                return Err(syntax());
+                return Err(Failure::Syntax);
             }
             i += numkeys + 1;
         } else if req.is(i, "aggregate") {
@@ -96,17 +93,17 @@ fn options(req: &Request) -> Result<Options, Vec<u8>> {
                 () if req.is(i + 1, "sum") => Aggregate::Sum,
                 () if req.is(i + 1, "min") => Aggregate::Min,
                 () if req.is(i + 1, "max") => Aggregate::Max,
-                () => return Err(syntax()),
+                () => return Err(Failure::Syntax),
             };
             i += 2;
         } else if req.is(i, "limit") {
-            found.limit = strict_i64(req.arg(i + 1)).ok_or_else(syntax)?;
+            found.limit = strict_i64(req.arg(i + 1)).ok_or(Failure::Syntax)?;
             i += 2;
         } else if req.is(i, "withscores") {
             found.with_scores = true;
             i += 1;
         } else {
-            return Err(syntax());
+            return Err(Failure::Syntax);
         }
     }
     Ok(found)
@@ -152,17 +149,17 @@ pub async fn sorted_sets(talk: Talk, req: Rc<Request>, op: Op, give: Give) -> Ou
     let mut sources = Vec::new();
     for pair in replies.chunks_exact(2).take(keys.len()) {
         let [sorted, plain] = pair else { continue };
-        let members = if !is_error(sorted) {
-            scored(sorted)
-        } else if is_error_of(sorted, "WRONGTYPE") && !is_error(plain) {
-            elements(plain).filter_map(scalar).map(|member| (member, 1.0)).collect()
+        let members = if !sorted.is_error() {
+            scored(sorted.frame())
+        } else if sorted.is_error_of("WRONGTYPE") && !plain.is_error() {
+            elements(plain.frame()).filter_map(scalar).map(|member| (member, 1.0)).collect()
         } else {
             // Redis looks at the types before it reads what stands behind the keys.
-            return Err(sorted.clone());
+            return Err(sorted.clone().into());
         };
         sources.push(members);
     }
-    replies.last().map_or(Ok(()), |reply| complaint(reply))?;
+    replies.last().map_or(Ok(()), complaint)?;
     let options = options(&req)?;
     let weights = options.weights.iter().copied().chain(std::iter::repeat(1.0));
     let all = of
@@ -206,11 +203,9 @@ pub async fn hll_count(talk: Talk, req: Rc<Request>) -> Outcome {
     let steps = keys.iter().map(|key| Step::one(key, &[b"GET", key]).anywhere()).collect();
     let mut merged = Merged::default();
     for reply in talk.ask(steps).await {
-        if is_error(&reply) {
-            return Err(reply);
-        }
-        if let Some(string) = scalar(&reply) {
-            merged.add(string).map_err(error)?;
+        reply.check()?;
+        if let Some(string) = reply.scalar() {
+            merged.add(string)?;
         }
     }
     Ok(integer(merged.count() as i64))
@@ -231,8 +226,15 @@ mod tests {
         assert_eq!(options(&req).unwrap().weights, [3.0]);
         let req = request("ZINTERCARD 2 a b LIMIT 7", &[2, 3]);
         assert_eq!(options(&req).unwrap().limit, 7);
-        assert!(options(&request("ZUNION 2 a b WEIGHTS 1", &[2, 3])).is_err());
-        assert!(options(&request("ZUNION 1 a NONSENSE", &[2])).is_err());
+        for (wrong, keys, failure) in [
+            ("ZUNION 2 a b WEIGHTS 1", &[2, 3][..], Failure::Syntax),
+            ("ZUNION 2 a b WEIGHTS 1 x", &[2, 3], Failure::WeightNotAFloat),
+            ("ZUNION 1 a AGGREGATE x", &[2], Failure::Syntax),
+            ("ZINTERCARD 1 a LIMIT x", &[2], Failure::Syntax),
+            ("ZUNION 1 a NONSENSE", &[2], Failure::Syntax),
+        ] {
+            assert_eq!(options(&request(wrong, keys)), Err(failure), "{wrong}");
+        }
     }
 
     /// What the nodes say, without nodes.
@@ -273,5 +275,53 @@ mod tests {
         let req = request("ZUNION 1 a NONSENSE", &[2]);
         let reply = drive(req, &node, |t, r| sorted_sets(t, r, Op::Union, Give::Members));
         assert_eq!(reply, "-ERR syntax error\r\n");
+    }
+
+    #[test]
+    fn what_is_no_hyperloglog() {
+        let node = Node::new(&[("GET a", "$-1\r\n"), ("GET b", "$4\r\ntext\r\n")]);
+        assert_eq!(
+            drive(request("PFCOUNT a b", &[1, 2]), &node, hll_count),
+            "-WRONGTYPE Key is not a valid HyperLogLog string value.\r\n"
+        );
+        let corrupted = format!("$16\r\nHYLL\x01{}\r\n", "\0".repeat(11));
+        let node = Node::new(&[("GET a", "$-1\r\n"), ("GET b", &corrupted)]);
+        assert_eq!(
+            drive(request("PFCOUNT a b", &[1, 2]), &node, hll_count),
+            "-INVALIDOBJ Corrupted HLL object detected\r\n"
+        );
+    }
+
+    #[test]
+    fn a_source_that_is_not_read() {
+        let node = Node::new(&[("SMEMBERS a", "*0\r\n")]).losing("SMEMBERS b");
+        let reply = drive(request("SUNION a b", &[1, 2]), &node, |t, r| {
+            sets(t, r, Op::Union, Give::Members)
+        });
+        let begins =
+            "-ERR SUNION over several slots failed before anything was changed; the cause: ";
+        assert!(reply.starts_with(begins), "{reply}");
+        assert!(!reply.contains("may or may not"), "{reply}");
+    }
+
+    #[test]
+    fn a_target_that_is_not_written() {
+        let sources = [("SMEMBERS a", "*0\r\n"), ("SMEMBERS b", "*1\r\n$1\r\ny\r\n")];
+        let store = |node: &Node| {
+            let req = request("SUNIONSTORE d a b", &[1, 2, 3]);
+            drive(req, node, |t, r| sets(t, r, Op::Union, Give::Store))
+        };
+        let write = "MULTI DEL d SADD d y EXEC";
+        let full = "-EXECABORT Transaction discarded because of: OOM x\r\n";
+        let node = Node::new(&[sources[0], sources[1], (write, full)]);
+        assert_eq!(store(&node), "-OOM x\r\n");
+        let node = Node::new(&[sources[0], sources[1], (write, "*2\r\n:0\r\n-OOM x\r\n")]);
+        assert_eq!(store(&node), "-OOM x\r\n");
+        let node = Node::new(&[sources[0], sources[1], (write, "*0\r\n")]);
+        assert_eq!(store(&node), "-ERR a node answered EXEC with nothing\r\n");
+        let reply = store(&Node::new(&sources).losing(write));
+        let begins =
+            "-OUTCOMEUNKNOWN SUNIONSTORE over several slots stopped halfway: the target may";
+        assert!(reply.starts_with(begins), "{reply}");
     }
 }

@@ -6,12 +6,12 @@
 use std::cmp::Ordering;
 use std::rc::Rc;
 
-use super::fetch::{
-    complaint, error, first_error, is_error, is_error_of, own_key, replace, scalar,
-};
+use super::fetch::{complaint, own_key, replace, scalar};
 use super::number::parse_weight;
-use super::talk::{Outcome, Request, Step, Talk};
+use super::reply::{Outcome, first_error};
+use super::talk::{Request, Step, Talk};
 use crate::cluster::slot_of;
+use crate::errors::{Cause, Failure};
 use crate::hash::IntMap;
 use crate::resp::reply::{elements, text};
 use crate::resp::{strict_i64, write};
@@ -108,7 +108,7 @@ impl<'a> Pattern<'a> {
 type Found = Option<Vec<u8>>;
 
 /// What `pattern` gives for each of `all`.
-async fn look_up(talk: &Talk, pattern: Pattern<'_>, all: &[&[u8]]) -> Result<Vec<Found>, Vec<u8>> {
+async fn look_up(talk: &Talk, pattern: Pattern<'_>, all: &[&[u8]]) -> Result<Vec<Found>, Cause> {
     let keys: Vec<Vec<u8>> = all.iter().map(|element| pattern.key(element)).collect();
     let mut found: Vec<Found> = vec![None; keys.len()];
     if let Some(field) = pattern.field {
@@ -117,10 +117,10 @@ async fn look_up(talk: &Talk, pattern: Pattern<'_>, all: &[&[u8]]) -> Result<Vec
             let replies = talk.ask(chunk.iter().map(ask).collect()).await;
             for (place, reply) in places.iter_mut().zip(replies) {
                 // What is no hash has no such field.
-                if is_error(&reply) && !is_error_of(&reply, "WRONGTYPE") {
-                    return Err(reply);
+                if reply.is_error() && !reply.is_error_of("WRONGTYPE") {
+                    return Err(reply.into());
                 }
-                *place = text(&reply).map(<[u8]>::to_vec);
+                *place = text(reply.frame()).map(<[u8]>::to_vec);
             }
         }
         return Ok(found);
@@ -138,7 +138,7 @@ async fn look_up(talk: &Talk, pattern: Pattern<'_>, all: &[&[u8]]) -> Result<Vec
     let replies = talk.ask(groups.iter().map(ask).collect()).await;
     first_error(&replies)?;
     for (group, reply) in groups.iter().zip(&replies) {
-        for (&i, value) in group.iter().zip(elements(reply)) {
+        for (&i, value) in group.iter().zip(elements(reply.frame())) {
             if let Some(place) = found.get_mut(i) {
                 *place = text(value).map(<[u8]>::to_vec);
             }
@@ -155,7 +155,7 @@ pub async fn sort(talk: Talk, req: Rc<Request>) -> Outcome {
     // An order that nobody asked for is made one where the result is stored.
     if sort.store.is_some() && sort.by.is_some() && keyed.is_none() {
         let kind = talk.one(Step::one(key, &[b"TYPE", key])).await;
-        if text(&kind) == Some(b"set") {
+        if text(kind.frame()) == Some(b"set") {
             sort.by = None;
             sort.alpha = true;
         }
@@ -182,19 +182,16 @@ pub async fn sort(talk: Talk, req: Rc<Request>) -> Outcome {
     let replies =
         talk.ask(vec![trial, command(key, if ordered_here { &[] } else { &sort.others })]).await;
     let (said, reply) = (replies.first(), replies.get(1));
-    complaint(said.map(Vec::as_slice).unwrap_or_default())?;
-    let Some(reply) = reply else { return Err(error("ERR no reply")) };
-    if is_error(reply) {
-        return Err(reply.clone());
-    }
-    let mut all: Vec<&[u8]> = elements(reply).filter_map(scalar).collect();
+    said.map_or(Ok(()), complaint)?;
+    let Some(reply) = reply else { return Err(Failure::NoReply.into()) };
+    reply.check()?;
+    let mut all: Vec<&[u8]> = elements(reply.frame()).filter_map(scalar).collect();
     if ordered_here {
         let weights = match keyed {
             Some(pattern) => look_up(&talk, pattern, &all).await?,
             None => all.iter().map(|element| Some(element.to_vec())).collect(),
         };
-        all = ordered(&sort, all, weights)
-            .ok_or_else(|| error("ERR One or more scores can't be converted into double"))?;
+        all = ordered(&sort, all, weights).ok_or(Failure::ScoresNotDoubles)?;
         let (from, to) = sort.range(all.len());
         all = all.get(from..to).unwrap_or_default().to_vec();
     }
@@ -295,6 +292,19 @@ mod tests {
         let req = request("SORT k BY w_* LIMIT 0 2 GET # GET h_*->f", &[1]);
         let want = "*4\r\n$1\r\n2\r\n$1\r\nx\r\n$1\r\n3\r\n$-1\r\n";
         assert_eq!(drive(req, &node, sort), want);
+    }
+
+    #[test]
+    fn weights_elsewhere_that_are_no_numbers() {
+        let node = Node::new(&[
+            ("SORT NONE BY nosort", "*0\r\n"),
+            ("SORT k BY nosort", "*1\r\n$1\r\n1\r\n"),
+            ("MGET w_1", "*1\r\n$1\r\nx\r\n"),
+        ]);
+        assert_eq!(
+            drive(request("SORT k BY w_*", &[1]), &node, sort),
+            "-ERR One or more scores can't be converted into double\r\n"
+        );
     }
 
     #[test]

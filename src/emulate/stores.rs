@@ -6,12 +6,11 @@
 
 use std::rc::Rc;
 
-use super::fetch::{
-    batch, complaint, distinct, error, first_error, is_error, is_error_of, is_null, own_key,
-    scalar, target_failed, trial, with_keys,
-};
-use super::talk::{Outcome, Request, Step, Talk};
+use super::fetch::{complaint, distinct, own_key, scalar, target_failed, trial, with_keys};
+use super::reply::{Outcome, Reply, batch, check_frame, first_error, is_null, passed_on};
+use super::talk::{Request, Step, Talk};
 use crate::cluster::slot_of;
+use crate::errors::Failure;
 use crate::resp::reply::integer;
 
 /// The command is carried out where its source is, with a target of slotway's own beside it, whose
@@ -39,19 +38,17 @@ pub async fn computed_there(talk: Talk, req: Rc<Request>) -> Outcome {
     let reply = talk.one(Step::batch(source, steps).harmless()).await;
     let replies = batch(&reply)?;
     let (Some(said), Some(dump)) = (replies.get(1), replies.get(2)) else {
-        return Err(error("ERR a node answered EXEC with too little"));
+        return Err(Failure::ShortExec.into());
     };
-    if is_error(said) {
-        return Err(said.to_vec());
-    }
+    check_frame(said)?;
     talk.writes();
     let write = match scalar(dump) {
         Some(dump) => Step::one(target, &[b"RESTORE", target, b"0", dump, b"REPLACE"]),
         None => Step::one(target, &[b"DEL", target]),
     };
     let written = talk.one(write).await;
-    match is_error(&written) {
-        true => Err(target_failed(&talk, &req, &written)),
+    match written.is_error() {
+        true => Err(target_failed(&talk, &req, written)),
         false => Ok(said.to_vec()),
     }
 }
@@ -64,11 +61,9 @@ pub async fn bit_operation(talk: Talk, req: Rc<Request>) -> Outcome {
     let mut replies = talk.ask(steps).await;
     complaint(&replies.pop().unwrap_or_default())?;
     first_error(&replies)?;
-    let sources: Vec<&[u8]> = of
-        .iter()
-        .map(|&i| replies.get(i).and_then(|reply| scalar(reply)).unwrap_or_default())
-        .collect();
-    let result = bits(req.arg(1), &sources).ok_or_else(|| error("ERR syntax error"))?;
+    let sources: Vec<&[u8]> =
+        of.iter().map(|&i| replies.get(i).and_then(Reply::scalar).unwrap_or_default()).collect();
+    let result = bits(req.arg(1), &sources).ok_or(Failure::Syntax)?;
     let target = req.key(0);
     talk.writes();
     let write = match result.is_empty() {
@@ -76,8 +71,8 @@ pub async fn bit_operation(talk: Talk, req: Rc<Request>) -> Outcome {
         false => Step::one(target, &[b"SET", target, &result]),
     };
     let written = talk.one(write).await;
-    match is_error(&written) {
-        true => Err(target_failed(&talk, &req, &written)),
+    match written.is_error() {
+        true => Err(target_failed(&talk, &req, written)),
         false => Ok(super::fetch::integer(result.len() as i64)),
     }
 }
@@ -138,10 +133,7 @@ pub async fn hll_merge(talk: Talk, req: Rc<Request>) -> Outcome {
     let is_far = |key: &&&[u8]| slot_of(key) != slot_of(target);
     let far = keys.iter().filter(is_far).map(|key| Step::one(key, &[b"GET", key]));
     let replies = talk.ask(far.collect()).await;
-    let wrong = |reply: &&Vec<u8>| is_error(reply) && !is_error_of(reply, "WRONGTYPE");
-    if let Some(other) = replies.iter().find(wrong) {
-        return Err(other.clone());
-    }
+    first_error(replies.iter().filter(|reply| !reply.is_error_of("WRONGTYPE")))?;
     // In the order of the client: what is wrong with the first one counts.
     let asides: Vec<Vec<u8>> =
         (0..replies.len()).map(|i| own_key(target, &format!("source:{i}"))).collect();
@@ -152,9 +144,9 @@ pub async fn hll_merge(talk: Talk, req: Rc<Request>) -> Outcome {
         if !is_far(&key) {
             merge.push(key);
         } else if let Some((reply, aside)) = brought.next() {
-            match scalar(reply) {
+            match reply.scalar() {
                 Some(string) => commands.push(vec![b"SET", aside, string]),
-                None if is_error(reply) => commands.push(vec![b"RPUSH", aside, b"no string"]),
+                None if reply.is_error() => commands.push(vec![b"RPUSH", aside, b"no string"]),
                 None => continue,
             }
             merge.push(aside);
@@ -168,11 +160,9 @@ pub async fn hll_merge(talk: Talk, req: Rc<Request>) -> Outcome {
     }
     talk.writes();
     let reply = talk.one(Step::batch(target, commands)).await;
-    let merged = batch(&reply).map(|all| all.get(at).map(|said| said.to_vec()));
-    match merged {
-        Ok(Some(said)) => Ok(said),
-        Ok(None) => Err(error("ERR a node answered EXEC with too little")),
-        Err(cause) => Err(target_failed(&talk, &req, &cause)),
+    match batch(&reply) {
+        Ok(all) => passed_on(all.get(at).ok_or(Failure::ShortExec)?),
+        Err(cause) => Err(target_failed(&talk, &req, cause)),
     }
 }
 
@@ -181,15 +171,13 @@ pub async fn hll_merge(talk: Talk, req: Rc<Request>) -> Outcome {
 pub async fn longest_common(talk: Talk, req: Rc<Request>) -> Outcome {
     let (first, second) = (req.key(0), req.key(1));
     let reply = talk.one(Step::one(second, &[b"GET", second])).await;
-    if is_error_of(&reply, "WRONGTYPE") {
-        return Err(error("ERR The specified keys must contain string values"));
+    if reply.is_error_of("WRONGTYPE") {
+        return Err(Failure::NotStrings.into());
     }
-    if is_error(&reply) {
-        return Err(reply);
-    }
+    reply.check()?;
     let aside = own_key(first, "second");
     let keys = [first.to_vec(), aside.clone()];
-    let string = scalar(&reply);
+    let string = reply.scalar();
     let commands = || {
         let mut commands = vec![vec![b"DEL".as_slice(), &aside]];
         commands.extend(string.map(|string| vec![b"SET".as_slice(), &aside, string]));
@@ -199,15 +187,17 @@ pub async fn longest_common(talk: Talk, req: Rc<Request>) -> Outcome {
     };
     let at = commands().len() - 2;
     let reply = talk.one_even_if_full(|| Step::batch(first, commands()).harmless()).await;
-    let said = batch(&reply)?.get(at).map(|said| said.to_vec());
-    said.filter(|said| !is_null(said) && integer(said).is_none_or(|n| n >= 0))
-        .ok_or_else(|| error("ERR a node answered EXEC with too little"))
+    let said = batch(&reply)?.get(at).copied();
+    let whole = said.filter(|said| !is_null(said) && integer(said).is_none_or(|n| n >= 0));
+    passed_on(whole.ok_or(Failure::ShortExec)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::talk::testing::{Node, drive, request};
+    use super::super::talk::{Emulation, Next};
     use super::*;
+    use crate::errors::Cause;
 
     #[test]
     fn bits_of_several_strings() {
@@ -243,5 +233,42 @@ mod tests {
         assert_eq!(drive(req, &node, computed_there), ":3\r\n");
         let req = request("GEORADIUS s 0 0 1 m STORE d", &[1, 7]);
         assert_eq!(drive(req, &node, computed_there), ":0\r\n");
+    }
+
+    #[test]
+    fn an_answer_to_exec_that_is_too_short() {
+        let steps = "MULTI DEL NONE ZRANGESTORE NONE s 0 -1 DUMP NONE DEL NONE EXEC";
+        let node = Node::new(&[(steps, "*1\r\n:0\r\n")]);
+        let req = request("ZRANGESTORE d s 0 -1", &[1, 2]);
+        let short = "-ERR a node answered EXEC with too little\r\n";
+        assert_eq!(drive(req, &node, computed_there), short);
+    }
+
+    #[test]
+    fn strings_that_are_none() {
+        let node = Node::new(&[("GET b", "-WRONGTYPE x\r\n")]);
+        assert_eq!(
+            drive(request("LCS a b", &[1, 2]), &node, longest_common),
+            "-ERR The specified keys must contain string values\r\n"
+        );
+    }
+
+    /// A node's error among the replies to a batch is the client's error.
+    #[test]
+    fn an_error_of_the_command_itself() {
+        let compare = "MULTI DEL NONE SET NONE y LCS a NONE DEL NONE EXEC";
+        let node = Node::new(&[
+            ("GET b", "$1\r\ny\r\n"),
+            (compare, "*4\r\n:0\r\n+OK\r\n-WRONGTYPE x\r\n:1\r\n"),
+        ]);
+        let mut emulation = Emulation::new(request("LCS a b", &[1, 2]), longest_common);
+        let outcome = loop {
+            match emulation.advance(0) {
+                Next::Ask(steps) => node.answer(&mut emulation, &steps),
+                Next::Pause(_) => {}
+                Next::Done(outcome) => break outcome,
+            }
+        };
+        assert_eq!(outcome, Err(Cause::node(b"-WRONGTYPE x\r\n")));
     }
 }

@@ -2,12 +2,11 @@
 
 use std::rc::Rc;
 
-use super::fetch::{
-    batch, complaint, error, first_error, is_error, is_error_of, is_null, is_out_of_memory,
-    is_unknown, null_list, own_key,
-};
+use super::fetch::{null_list, own_key, stopped, unless_about_keys};
 use super::pops::Wait;
-use super::talk::{Outcome, Request, Step, Talk};
+use super::reply::{Outcome, Reply, batch, first_error, is_node_error};
+use super::talk::{Request, Step, Talk};
+use crate::errors::{Cause, Failure};
 use crate::resp::reply::element_count;
 use crate::resp::tree::decode;
 use crate::resp::{Protocol, write};
@@ -88,24 +87,25 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> Outcome {
     }
     let mut replies = talk.ask(steps).await.into_iter();
     if read.blocking {
-        let mut said = replies.next().unwrap_or_default();
-        if is_out_of_memory(&said) {
-            said = match req.wait {
-                // The time is no number, so that nothing blocks.
-                Some(0) => talk.one(Step::one(&nothing, &args_of_nothing).harmless()).await,
-                // What else is wrong the reads will show.
-                _ => Vec::new(),
-            };
-        } else {
-            said = batch(&said).err().unwrap_or_default();
-        }
-        if !is_error_of(&said, "NOGROUP") {
-            complaint(&said)?;
+        let said = replies.next().unwrap_or_default();
+        let said = match said.is_out_of_memory() {
+            false => batch(&said).map(|_| ()),
+            // The time is no number, so that nothing blocks.
+            true if req.wait == Some(0) => {
+                talk.one(Step::one(&nothing, &args_of_nothing).harmless()).await.check()
+            }
+            // What else is wrong the reads will show.
+            true => Ok(()),
+        };
+        if let Err(cause) = said
+            && !is_node_error(&cause, "NOGROUP")
+        {
+            unless_about_keys(cause)?;
         }
     }
-    let mut found: Vec<Vec<u8>> = replies.by_ref().take(count).collect();
+    let mut found: Vec<Reply> = replies.by_ref().take(count).collect();
     if read.group {
-        let none = |reply: &Vec<u8>| ["NOGROUP", "WRONGTYPE"].iter().any(|e| is_error_of(reply, e));
+        let none = |reply: &Reply| ["NOGROUP", "WRONGTYPE"].iter().any(|e| reply.is_error_of(e));
         if let Some(i) = found.iter().position(none) {
             // In the command's own words; an ID before it that is none comes first.
             let odd = |id: &[u8]| id != b">" && !id.iter().all(|c| matches!(c, b'0'..=b'9' | b'-'));
@@ -114,7 +114,7 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> Outcome {
                 None => (i, BEHIND_ALL),
             };
             let said = talk.one(read.step(req.key(at), id)).await;
-            return if is_error(&said) { Err(said) } else { Ok(null_list(req.protocol)) };
+            return said.check().map(|()| null_list(req.protocol));
         }
         // History is read as often as one likes, but its consumer is known from then on.
         talk.writes();
@@ -142,8 +142,8 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> Outcome {
         }
         found = talk.ask(parts(&ids)).await;
         if read.group {
-            if found.iter().any(|reply| is_error_of(reply, "NOGROUP")) {
-                return Err(error("UNBLOCKED the stream key no longer exists"));
+            if found.iter().any(|reply| reply.is_error_of("NOGROUP")) {
+                return Err(Failure::StreamDeleted.into());
             }
             halfway(&talk, &req, &found)?;
         }
@@ -151,39 +151,38 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> Outcome {
 }
 
 /// Some streams were read and others not: what was read stays with the consumer.
-fn halfway(talk: &Talk, req: &Request, found: &[Vec<u8>]) -> Result<(), Vec<u8>> {
-    let Some(cause) = found.iter().find(|reply| is_error(reply)) else { return Ok(()) };
-    let read = found.iter().enumerate().filter(|(_, reply)| !is_error(reply) && !is_null(reply));
+fn halfway(talk: &Talk, req: &Request, found: &[Reply]) -> Result<(), Cause> {
+    let Err(cause) = first_error(found) else { return Ok(()) };
+    let read = found.iter().enumerate().filter(|(_, reply)| !reply.is_error() && !reply.is_null());
     let keys: Vec<_> = read.map(|(i, _)| String::from_utf8_lossy(req.key(i))).collect();
-    if keys.is_empty() && !is_unknown(cause) {
-        return Err(cause.clone());
+    if keys.is_empty() && !cause.is_outcome_unknown() {
+        return Err(cause);
     }
     let done = match keys.is_empty() {
         true => "entries may have been delivered".to_owned(),
         false => format!("entries of {} were delivered", keys.join(", ")),
     };
     let done = format!("{done} and are pending for the consumer");
-    Err(super::fetch::stopped(talk, req, &done, cause))
+    Err(stopped(talk, req, done, cause))
 }
 
 /// Where a stream ends, by its XINFO; one that is not there, at the beginning.
-fn end_of(info: &[u8]) -> Outcome {
-    if is_error_of(info, "ERR no such key") {
+fn end_of(info: &Reply) -> Outcome {
+    if info.is_error_of("ERR no such key") {
         return Ok(b"0-0".to_vec());
     }
-    if is_error(info) {
-        return Err(info.to_vec());
-    }
-    let info = decode(info).ok();
+    info.check()?;
+    let info = decode(info.frame()).ok();
     let id =
         info.as_ref().and_then(|info| info.field("last-generated-id")).and_then(|id| id.text());
     Ok(id.unwrap_or("0-0").as_bytes().to_vec())
 }
 
 /// The streams' replies as one; `None` where no stream has anything.
-fn joined(found: &[Vec<u8>], protocol: Protocol) -> Option<Vec<u8>> {
-    let some = found.iter().filter(|reply| !is_null(reply) && !is_error(reply));
-    let some: Vec<&Vec<u8>> = some.filter(|reply| element_count(reply) > Some(0)).collect();
+fn joined(found: &[Reply], protocol: Protocol) -> Option<Vec<u8>> {
+    let some = found.iter().filter(|reply| !reply.is_null() && !reply.is_error());
+    let some = some.map(Reply::frame).filter(|reply| element_count(reply) > Some(0));
+    let some: Vec<&[u8]> = some.collect();
     if some.is_empty() {
         return None;
     }
@@ -241,5 +240,30 @@ mod tests {
         ]);
         let req = request("XREADGROUP GROUP g block COUNT 1 STREAMS a b > >", &[7, 8]);
         assert_eq!(drive(req, &node, read), "-NOGROUP x\r\n");
+    }
+
+    const LOOKS: [(&str, &str); 2] = [
+        ("XPENDING a g", "*4\r\n:0\r\n$-1\r\n$-1\r\n*-1\r\n"),
+        ("XPENDING b g", "*4\r\n:0\r\n$-1\r\n$-1\r\n*-1\r\n"),
+    ];
+
+    #[test]
+    fn a_stream_that_is_lost_is_told() {
+        let read_of_a = "XREADGROUP GROUP g c STREAMS a >";
+        let read_of_b = "XREADGROUP GROUP g c STREAMS b >";
+        let group = || request("XREADGROUP GROUP g c STREAMS a b > >", &[5, 6]);
+        let node = Node::new(&[LOOKS[0], LOOKS[1], (read_of_a, "*1\r\n*2\r\n$1\r\na\r\n*0\r\n")]);
+        let reply = drive(group(), &node.losing(read_of_b), read);
+        let begins = "-OUTCOMEUNKNOWN XREADGROUP over several slots stopped halfway: entries of a were \
+                      delivered and are pending for the consumer (";
+        assert!(reply.starts_with(begins), "{reply}");
+        let node = Node::new(&[LOOKS[0], LOOKS[1], (read_of_a, "*-1\r\n")]);
+        let reply = drive(group(), &node.losing(read_of_b), read);
+        let begins = "-OUTCOMEUNKNOWN XREADGROUP over several slots stopped halfway: entries may have \
+                      been delivered and are pending";
+        assert!(reply.starts_with(begins), "{reply}");
+        let node =
+            Node::new(&[LOOKS[0], LOOKS[1], (read_of_a, "*-1\r\n"), (read_of_b, "-NOPERM x\r\n")]);
+        assert_eq!(drive(group(), &node, read), "-NOPERM x\r\n");
     }
 }

@@ -189,9 +189,12 @@ pub fn begin(recipe: Recipe, request: Request) -> Emulation {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reply::is_error;
     use super::super::talk::Next;
+    use super::super::talk::testing::lost;
     use super::*;
     use crate::command::CommandTable;
+    use crate::errors::Failure;
     use crate::resp::Protocol;
     use proptest::prelude::*;
 
@@ -204,7 +207,7 @@ mod tests {
         }
     }
 
-    const REPLIES: [&[u8]; 14] = [
+    const REPLIES: [&[u8]; 13] = [
         b"+OK\r\n",
         b":0\r\n",
         b":1\r\n",
@@ -217,20 +220,24 @@ mod tests {
         b"*3\r\n:0\r\n:1\r\n$1\r\nx\r\n",
         b"%1\r\n$1\r\nx\r\n*1\r\n*2\r\n$1\r\nm\r\n,2\r\n",
         b"-WRONGTYPE x\r\n",
-        b"-OUTCOMEUNKNOWN it may or may not have been executed\r\n",
         b"-NOPERM no key\r\n",
     ];
+
+    fn failures() -> [Failure; 2] {
+        [lost(), Failure::HoldsFull { slot: 7 }]
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-        /// Whatever is asked and whatever nodes answer, each comes to an end.
+        /// Whatever is asked and whatever nodes answer or fail to, each comes to an end. Before
+        /// anything was changed the outcome is known.
         #[test]
         fn nothing_panics_and_everything_ends(
             at in 0..TABLE.len(),
             words in proptest::collection::vec(0..14usize, 0..9),
             keys in proptest::collection::btree_set(1..9usize, 0..4),
-            said in proptest::collection::vec(0..REPLIES.len(), 1..30),
+            said in proptest::collection::vec(0..REPLIES.len() + failures().len(), 1..30),
             resp3 in any::<bool>(),
         ) {
             const WORDS: [&str; 14] = [
@@ -259,12 +266,25 @@ mod tests {
                     Next::Ask(steps) => {
                         for place in 0..steps.len() {
                             i += 1;
-                            emulation.add(place as u32, REPLIES[said[i % said.len()]]);
+                            let (at, place) = (said[i % said.len()], place as u32);
+                            match REPLIES.get(at) {
+                                Some(reply) => emulation.add(place, reply),
+                                None => {
+                                    let failure = failures()[at - REPLIES.len()].clone();
+                                    emulation.fail(place, failure)
+                                }
+                            };
                         }
                     }
                     Next::Pause(micros) => now += micros,
-                    Next::Done(reply) => {
+                    Next::Done(Ok(reply)) => {
                         prop_assert!(!reply.is_empty(), "{} answers nothing", entry.name);
+                        prop_assert!(!is_error(&reply), "{} succeeds with an error", entry.name);
+                        break;
+                    }
+                    Next::Done(Err(cause)) => {
+                        let unknown = cause.is_outcome_unknown();
+                        prop_assert!(!(unknown && emulation.only_reads()), "{}", entry.name);
                         break;
                     }
                 }

@@ -7,14 +7,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::fetch::{failed_before, is_error_of, is_out_of_memory, is_unknown};
+use super::fetch::failed_before;
+use super::reply::{Outcome, Reply};
 use crate::cluster::slot_of;
+use crate::errors::Failure;
 use crate::resp::{
     ArgRange, Protocol, Request as Frame, RequestLimits, RequestProgress, scan_request, write,
 };
-
-/// An emulated command's own answer, or an error: whole frames both.
-pub type Outcome = Result<Vec<u8>, Vec<u8>>;
 
 /// One command for the keys of one slot, or several that a node carries out as one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,6 +205,11 @@ impl Request {
         self.args.get(i).is_some_and(|a| a.eq_ignore_ascii_case(word.as_bytes()))
     }
 
+    /// The command's name as errors have it.
+    pub fn command(&self) -> Box<str> {
+        self.name.to_ascii_uppercase().into()
+    }
+
     /// The `i`th key.
     pub fn key(&self, i: usize) -> &[u8] {
         self.keys.get(i).map_or(&[], |&at| self.arg(at))
@@ -222,7 +226,7 @@ impl Request {
 struct Exchange {
     asked: Option<Vec<Step>>,
     pause: Option<u64>,
-    replies: Option<Vec<Vec<u8>>>,
+    replies: Option<Vec<Reply>>,
     now: u64,
     gone: bool,
     unblocked: Option<bool>,
@@ -239,12 +243,12 @@ impl Talk {
     /// Sends all steps at once, and gives their replies in the same order. Those that change nothing
     /// are sent again where their reply is lost: what others had sent behind them may have kept the
     /// connection from doing so.
-    pub async fn ask(&self, steps: Vec<Step>) -> Vec<Vec<u8>> {
+    pub async fn ask(&self, steps: Vec<Step>) -> Vec<Reply> {
         let spare: Vec<Option<Step>> =
             steps.iter().map(|step| step.harmless.then(|| step.clone())).collect();
         let mut replies = self.send(steps).await;
         for _ in 0..MOST_TRIES {
-            let lost = |i: usize| replies.get(i).is_some_and(|reply| is_unknown(reply));
+            let lost = |i: usize| replies.get(i).is_some_and(Reply::is_outcome_unknown);
             let (places, again): (Vec<usize>, Vec<Step>) = spare
                 .iter()
                 .enumerate()
@@ -264,7 +268,7 @@ impl Talk {
         replies
     }
 
-    async fn send(&self, steps: Vec<Step>) -> Vec<Vec<u8>> {
+    async fn send(&self, steps: Vec<Step>) -> Vec<Reply> {
         if steps.is_empty() {
             return Vec::new();
         }
@@ -277,21 +281,21 @@ impl Talk {
     }
 
     /// Sends one step; its reply.
-    pub async fn one(&self, step: Step) -> Vec<u8> {
+    pub async fn one(&self, step: Step) -> Reply {
         self.ask(vec![step]).await.pop().unwrap_or_default()
     }
 
     /// As [`Talk::ask`], also of nodes whose memory is full (`maxmemory`): for the steps of a command
     /// that a server carries out nevertheless. `make` makes the steps, a second time if need be.
-    pub async fn ask_even_if_full(&self, make: impl Fn() -> Vec<Step>) -> Vec<Vec<u8>> {
+    pub async fn ask_even_if_full(&self, make: impl Fn() -> Vec<Step>) -> Vec<Reply> {
         let mut replies = self.ask(make()).await;
-        if !replies.iter().any(|reply| is_out_of_memory(reply)) {
+        if !replies.iter().any(Reply::is_out_of_memory) {
             return replies;
         }
         let (places, scripts): (Vec<usize>, Vec<Step>) = make()
             .iter()
             .enumerate()
-            .filter(|(i, _)| replies.get(*i).is_some_and(|reply| is_out_of_memory(reply)))
+            .filter(|(i, _)| replies.get(*i).is_some_and(Reply::is_out_of_memory))
             .filter_map(|(i, step)| Some((i, step.as_script()?)))
             .unzip();
         for (place, reply) in places.into_iter().zip(self.ask(scripts).await) {
@@ -299,7 +303,7 @@ impl Talk {
             // was said first is the reason then.
             let no_script = ["NOPERM", "ERR Error compiling script"];
             if let Some(first) = replies.get_mut(place)
-                && !no_script.iter().any(|error| is_error_of(&reply, error))
+                && !no_script.iter().any(|error| reply.is_error_of(error))
             {
                 *first = reply;
             }
@@ -308,7 +312,7 @@ impl Talk {
     }
 
     /// The same for one step; its reply.
-    pub async fn one_even_if_full(&self, make: impl Fn() -> Step) -> Vec<u8> {
+    pub async fn one_even_if_full(&self, make: impl Fn() -> Step) -> Reply {
         self.ask_even_if_full(|| vec![make()]).await.pop().unwrap_or_default()
     }
 
@@ -354,14 +358,14 @@ impl Talk {
 }
 
 /// What an emulation wants next.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Next {
     /// These steps' replies.
     Ask(Vec<Step>),
     /// To be woken after so many microseconds.
     Pause(u64),
-    /// Nothing: this is the client's reply.
-    Done(Vec<u8>),
+    /// Nothing: this is the client's reply, or the error in its place.
+    Done(Outcome),
 }
 
 /// How a step with [`Step::last`] is sent.
@@ -377,7 +381,7 @@ pub enum LastStep {
 pub struct Emulation {
     future: Pin<Box<dyn Future<Output = Outcome>>>,
     talk: Talk,
-    replies: Vec<Vec<u8>>,
+    replies: Vec<Reply>,
     left: usize,
     held: usize,
     /// Of the request, which the recipe holds.
@@ -435,16 +439,16 @@ impl Emulation {
         self.paused = false;
         let mut context = Context::from_waker(Waker::noop());
         match self.future.as_mut().poll(&mut context) {
-            Poll::Ready(Err(said)) if self.only_reads() => {
-                Next::Done(failed_before(&self.name, said))
+            Poll::Ready(Err(cause)) if self.only_reads() => {
+                Next::Done(Err(failed_before(&self.name, cause)))
             }
-            Poll::Ready(Ok(frame) | Err(frame)) => Next::Done(frame),
+            Poll::Ready(outcome) => Next::Done(outcome),
             Poll::Pending => {
                 let mut exchange = self.talk.0.borrow_mut();
                 match exchange.asked.take() {
                     Some(steps) => {
                         self.left = steps.len();
-                        self.replies = vec![Vec::new(); steps.len()];
+                        self.replies = vec![Reply::default(); steps.len()];
                         self.last_step = match &*steps {
                             [step] if step.last && step.batch => Some(LastStep::Batch),
                             [step] if step.last => Some(LastStep::Command),
@@ -461,11 +465,20 @@ impl Emulation {
         }
     }
 
-    /// The reply to step `i`. `true`: it was the last one that was waited for.
+    /// A node's reply to step `i`. `true`: it was the last one that was waited for.
     pub fn add(&mut self, i: u32, frame: &[u8]) -> bool {
+        self.put(i, Reply::Node(frame.to_vec()))
+    }
+
+    /// Step `i` has failed. `true`: it was the last one that was waited for.
+    pub fn fail(&mut self, i: u32, failure: Failure) -> bool {
+        self.put(i, failure.into())
+    }
+
+    fn put(&mut self, i: u32, reply: Reply) -> bool {
         if let Some(place) = self.replies.get_mut(i as usize) {
-            *place = frame.to_vec();
-            self.held += frame.len();
+            self.held += reply.frame().len();
+            *place = reply;
         }
         self.left = self.left.saturating_sub(1);
         self.left == 0
@@ -521,6 +534,7 @@ impl Emulation {
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
+    use crate::errors::Cause;
     use crate::resp::Args;
 
     /// A request of words, `keys` are its keys.
@@ -539,21 +553,60 @@ pub(crate) mod testing {
         }
     }
 
+    /// What becomes of a step whose connection is lost.
+    pub fn lost() -> Failure {
+        Failure::ConnectionLost { node: "n:1".into(), why: "closed".into() }
+    }
+
+    /// What the client gets.
+    pub fn rendered(outcome: Outcome) -> String {
+        let mut frame = Vec::new();
+        match outcome {
+            Ok(reply) => frame = reply,
+            Err(Cause::Own(failure)) => failure.write(&mut frame),
+            Err(Cause::Node(reply)) => frame.extend_from_slice(&reply),
+        }
+        String::from_utf8_lossy(&frame).into_owned()
+    }
+
     /// Replies by the words of a step; slotway's own keys are `NONE`.
     #[derive(Debug)]
     pub struct Node {
-        replies: Vec<(String, Vec<u8>)>,
+        replies: Vec<(String, Reply)>,
         /// All that was asked.
         pub asked: RefCell<Vec<String>>,
     }
 
     impl Node {
         pub fn new(replies: &[(&str, &str)]) -> Node {
-            let own = |(w, r): &(&str, &str)| ((*w).to_owned(), r.as_bytes().to_vec());
+            let reply = |r: &str| Reply::Node(r.as_bytes().to_vec());
+            let own = |(w, r): &(&str, &str)| ((*w).to_owned(), reply(r));
             Node { replies: replies.iter().map(own).collect(), asked: RefCell::default() }
         }
 
-        pub fn say(&self, step: &Step) -> Vec<u8> {
+        /// The same where the step of these words is lost.
+        pub fn losing(mut self, words: &str) -> Node {
+            self.replies.push((words.to_owned(), lost().into()));
+            self
+        }
+
+        /// Also answers the step of these words.
+        pub fn and(&mut self, words: &str, reply: &str) {
+            self.replies.push((words.to_owned(), Reply::Node(reply.as_bytes().to_vec())));
+        }
+
+        /// Answers all steps of `emulation`.
+        pub fn answer(&self, emulation: &mut Emulation, steps: &[Step]) {
+            for (i, step) in steps.iter().enumerate() {
+                let last = match self.say(step) {
+                    Reply::Node(frame) => emulation.add(i as u32, &frame),
+                    Reply::Failed(failure) => emulation.fail(i as u32, *failure),
+                };
+                assert_eq!(last, i + 1 == steps.len());
+            }
+        }
+
+        fn say(&self, step: &Step) -> Reply {
             let (mut at, mut words) = (0, Vec::new());
             while at < step.frame.len() {
                 let mut ranges = Vec::new();
@@ -596,14 +649,9 @@ pub(crate) mod testing {
         let (mut emulation, mut now) = (Emulation::new(request, recipe), 0);
         loop {
             match emulation.advance(now) {
-                Next::Ask(steps) => {
-                    for (i, step) in steps.iter().enumerate() {
-                        let last = emulation.add(i as u32, &node.say(step));
-                        assert_eq!(last, i + 1 == steps.len());
-                    }
-                }
+                Next::Ask(steps) => node.answer(&mut emulation, &steps),
                 Next::Pause(micros) => now += micros,
-                Next::Done(frame) => return String::from_utf8_lossy(&frame).into_owned(),
+                Next::Done(outcome) => return rendered(outcome),
             }
         }
     }
@@ -611,55 +659,50 @@ pub(crate) mod testing {
 
 #[cfg(test)]
 mod tests {
-    use super::testing::request;
+    use super::testing::{lost, rendered, request};
     use super::*;
+    use crate::errors::Cause;
 
     #[test]
     fn what_changes_nothing_is_asked_again() {
         let recipe = |talk: Talk, _: Rc<Request>| async move {
             let steps = vec![Step::one(b"a", &[b"GET", b"a"]), Step::one(b"a", &[b"INCR", b"a"])];
-            Ok(talk.ask(steps).await.concat())
+            let replies = talk.ask(steps).await;
+            assert_eq!(replies, [Reply::Node(b"$1\r\nx\r\n".to_vec()), lost().into()]);
+            Ok(b"+OK\r\n".to_vec())
         };
         let mut emulation = Emulation::new(request("X a", &[1]), recipe);
         let Next::Ask(steps) = emulation.advance(0) else { panic!() };
         assert_eq!(steps.len(), 2);
-        let lost = b"-OUTCOMEUNKNOWN it may or may not have been executed\r\n";
-        emulation.add(0, lost);
-        emulation.add(1, lost);
+        assert!(!emulation.fail(0, lost()));
+        assert!(emulation.fail(1, lost()));
         let Next::Ask(steps) = emulation.advance(0) else { panic!() };
         assert_eq!(steps, [Step::one(b"a", &[b"GET", b"a"])]);
         emulation.add(0, b"$1\r\nx\r\n");
-        let want = [&b"$1\r\nx\r\n"[..], lost].concat();
-        assert_eq!(emulation.advance(0), Next::Done(want));
+        assert_eq!(emulation.advance(0), Next::Done(Ok(b"+OK\r\n".to_vec())));
     }
 
     #[test]
     fn what_fails_before_it_writes_has_changed_nothing() {
-        let fails = |said: &'static [u8], writes: bool| {
+        let fails = |cause: Cause, writes: bool| {
             let recipe = move |talk: Talk, _: Rc<Request>| async move {
                 if writes {
                     talk.writes();
                 }
-                Err(said.to_vec())
+                Err(cause)
             };
             match Emulation::new(request("RENAME a b", &[1, 2]), recipe).advance(0) {
-                Next::Done(frame) => String::from_utf8(frame).unwrap(),
+                Next::Done(outcome) => outcome,
                 other => panic!("{other:?}"),
             }
         };
-        let lost: &[u8] =
-            b"-OUTCOMEUNKNOWN slotway lost its connection to n after the command was sent: it \
-                           may or may not have been executed\r\n";
-        let late: &[u8] =
-            b"-OUTCOMEUNKNOWN slotway waited 5.0 s: the command was sent and not answered, so it \
-                           may or may not have been executed; last: x\r\n";
-        let begins =
-            "-ERR RENAME over several slots failed before anything was changed; the cause: ";
-        let sent = "slotway lost its connection to n after the command was sent\r\n";
-        assert_eq!(fails(lost, false), format!("{begins}{sent}"));
-        let waited = "slotway waited 5.0 s: the command was sent and not answered; last: x\r\n";
-        assert_eq!(fails(late, false), format!("{begins}{waited}"));
-        assert_eq!(fails(lost, true).as_bytes(), lost);
-        assert_eq!(fails(b"-WRONGTYPE x\r\n", false), "-WRONGTYPE x\r\n");
+        assert_eq!(
+            rendered(fails(lost().into(), false)),
+            "-ERR RENAME over several slots failed before anything was changed; the cause: slotway \
+             lost its connection to n:1 (closed) after the command was sent\r\n"
+        );
+        assert_eq!(fails(lost().into(), true), Err(lost().into()));
+        let refused = Cause::node(b"-WRONGTYPE x\r\n");
+        assert_eq!(fails(refused.clone(), false), Err(refused));
     }
 }

@@ -15,6 +15,8 @@ pub enum Code {
     Err,
     /// `EXECABORT`: a transaction, or a part of it, was discarded.
     ExecAbort,
+    /// `INVALIDOBJ`: the key holds a damaged value.
+    InvalidObj,
     /// `NOAUTH`: a login is needed.
     NoAuth,
     /// `NOPERM`: the user, or the configuration, does not allow it.
@@ -40,12 +42,13 @@ pub enum Code {
 }
 
 /// All codes that slotway gives by itself.
-static KNOWN: [Code; 15] = [
+static KNOWN: [Code; 16] = [
     Code::ClusterDown,
     Code::CrossSlot,
     Code::Denied,
     Code::Err,
     Code::ExecAbort,
+    Code::InvalidObj,
     Code::NoAuth,
     Code::NoPerm,
     Code::NoProto,
@@ -81,6 +84,7 @@ impl Code {
             Code::Denied => "DENIED",
             Code::Err => "ERR",
             Code::ExecAbort => "EXECABORT",
+            Code::InvalidObj => "INVALIDOBJ",
             Code::NoAuth => "NOAUTH",
             Code::NoPerm => "NOPERM",
             Code::NoProto => "NOPROTO",

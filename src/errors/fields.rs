@@ -106,15 +106,58 @@ impl From<Failure> for Cause {
 }
 
 /// The cause as the end of another error's text. What an own error promises of its command is left
-/// out: it would be read as a promise about the command of the error that is caused.
+/// out, as is a code that promises or says nothing: it would be read as a promise about the command
+/// of the error that is caused.
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Cause::Own(failure) => write!(f, "{}", failure.without_promise()),
+            Cause::Own(failure) => match failure.code() {
+                Code::Err | Code::OutcomeUnknown => write!(f, "{}", failure.without_promise()),
+                code => write!(f, "{code} {}", failure.without_promise()),
+            },
             Cause::Node(reply) => {
                 let text = error_text(reply).unwrap_or(b"no reply");
                 f.write_str(&String::from_utf8_lossy(text))
             }
+        }
+    }
+}
+
+/// What stopped a command over several slots halfway.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StopCause {
+    /// A step failed.
+    Step(Cause),
+    /// The source was another one each time that it had been copied.
+    SourceChanging,
+    /// Others made one of the keys that were still to be set.
+    KeyAppeared,
+}
+
+impl StopCause {
+    /// Whether the step may or may not have been executed.
+    pub fn is_outcome_unknown(&self) -> bool {
+        matches!(self, StopCause::Step(cause) if cause.is_outcome_unknown())
+    }
+
+    /// The code of the error that it causes.
+    pub fn code(&self) -> Code {
+        if self.is_outcome_unknown() { Code::OutcomeUnknown } else { Code::Err }
+    }
+}
+
+impl From<Cause> for StopCause {
+    fn from(cause: Cause) -> StopCause {
+        StopCause::Step(cause)
+    }
+}
+
+impl fmt::Display for StopCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StopCause::Step(cause) => write!(f, "{cause}"),
+            StopCause::SourceChanging => f.write_str("it changes all the time"),
+            StopCause::KeyAppeared => f.write_str("one of the next keys came to exist in between"),
         }
     }
 }

@@ -9,11 +9,13 @@ mod code;
 mod fields;
 mod reference;
 mod table;
+mod unanswered;
 
 pub use code::Code;
-pub use fields::{Cause, CrossSlotRemedy, ForSlot, Key, Last};
+pub use fields::{Cause, CrossSlotRemedy, ForSlot, Key, Last, StopCause};
 pub use reference::reference;
 pub use table::Failure;
+pub use unanswered::Unanswered;
 
 use crate::resp::write;
 use std::fmt;
@@ -77,10 +79,7 @@ impl Failure {
 
     /// Its text without its code, and without what it promises of its command.
     fn without_promise(&self) -> impl fmt::Display {
-        fmt::from_fn(|f| {
-            self.write_statement(f)?;
-            self.write_tail(f)
-        })
+        WithoutPromise(self)
     }
 }
 
@@ -94,3 +93,13 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// A failure's text without its code, and without what it promises of its command.
+struct WithoutPromise<'a>(&'a Failure);
+
+impl fmt::Display for WithoutPromise<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write_statement(f)?;
+        self.0.write_tail(f)
+    }
+}

@@ -1,9 +1,8 @@
 //! The table of errors. A row is long because its text is; a file for each section would hide which
 //! errors there are.
 
-use super::fields::{Cause, CrossSlotRemedy, ForSlot, Key, Last};
-use super::{Code, Row, Section};
-use crate::outcome::Unanswered;
+use super::fields::{Cause, CrossSlotRemedy, ForSlot, Key, Last, StopCause};
+use super::{Code, Row, Section, Unanswered};
 use crate::resp::ProtocolError;
 use std::fmt;
 
@@ -157,6 +156,8 @@ failures! {
         ScoresNotDoubles => Err "One or more scores can't be converted into double";
         /// PFCOUNT or PFMERGE of a string that is none.
         NotAHyperLogLog => WrongType "Key is not a valid HyperLogLog string value.";
+        /// PFCOUNT of a HyperLogLog with registers that it cannot have.
+        CorruptedHyperLogLog => InvalidObj "Corrupted HLL object detected";
         /// LCS of keys that hold no strings.
         NotStrings => Err "The specified keys must contain string values";
         /// A command that a subscribed client may not send over RESP2.
@@ -419,7 +420,7 @@ failures! {
         row "a node failed between the steps of a command over several slots; which steps were done it says, with the code `OUTCOMEUNKNOWN` where it is not known of one of them, otherwise `ERR` (`slotway_emulated_total{outcome=\"halfway\"}`)"
             => "look at both keys; after a move both may have the data, never none" {
             /// Some steps were done.
-            StoppedHalfway { code: Code, command: Box<str>, done: String, cause: Cause } => (code) "{command} over several slots stopped halfway: {done} (commands.cross_slot = \"emulate\"); the cause: {cause}";
+            StoppedHalfway { code: Code, command: Box<str>, done: String, cause: StopCause } => (code) "{command} over several slots stopped halfway: {done} (commands.cross_slot = \"emulate\"); the cause: {cause}";
         }
         row "a node failed, or a connection was lost, while the keys were read or before the first was written"
             => "what the cause says; send it again" {

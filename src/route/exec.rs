@@ -205,7 +205,7 @@ impl ExecGather {
             && batches == self.groups.len()
             && self.groups.iter().all(|g| {
                 let error = g.error.as_ref();
-                error == Some(&first) || (is_abort(&first) && error.is_some_and(|e| is_abort(e)))
+                error == Some(&first) || (is_abort(&first) && error.is_some_and(is_abort))
             })
         {
             return Err(first);

@@ -9,7 +9,6 @@ use crate::buf::CHUNK;
 use crate::control::ToControl;
 use crate::errors::{Cause, Failure};
 use crate::metrics::{DisconnectReason, Histogram, Redirection, RetryReason};
-use crate::outcome::is_unknown;
 use crate::resp::Protocol;
 use crate::route::retry::{Retry, Scope, decide};
 use crate::route::{Held, ProxyInfo, Refusal};
@@ -150,7 +149,7 @@ impl Worker {
         let last = match self.gatherings.get_mut(gather as usize) {
             Some(Gathering { exec: Some(exec), .. }) => exec.fail(first, failure.clone()),
             Some(Gathering { emulation: Some(emulation), .. }) => {
-                emulation.add(first, &failure.frame())
+                emulation.fail(first, failure.clone())
             }
             Some(gathering) => gathering.gather.fail(node, failure.clone().into()),
             None => false,
@@ -178,7 +177,7 @@ impl Worker {
             exec.add(first, frame)
         } else if let Some(emulation) = gathering.emulation.as_mut() {
             match dropped {
-                Some(failure) => emulation.add(first, &failure.frame()),
+                Some(failure) => emulation.fail(first, failure),
                 None => emulation.add(first, frame),
             }
         } else if dropped.is_some() || frame.first() == Some(&b'-') {
@@ -327,12 +326,8 @@ impl Worker {
         }
     }
 
-    /// A reply that was made here goes where it is waited for. One that says that the outcome is
-    /// unknown ends the client's connection instead, where `commands.on_outcome_unknown` says so.
+    /// A reply that is no failure of slotway's own goes where it is waited for.
     pub(super) fn deliver_own(&mut self, to: Dest, reply: &[u8]) {
-        if self.settings.disconnect_on_unknown && is_unknown(reply) {
-            return self.end_in_place_of(to);
-        }
         if let Dest::Client { index, generation, seq } = to
             && let Some(client) = self.clients.get_mut(index as usize)
             && client.generation == generation

@@ -5,9 +5,8 @@ use std::cmp::Ordering;
 use super::Worker;
 use crate::client::Paused;
 use crate::control::ToControl;
-use crate::errors::{Code, Failure, ForSlot, Last};
+use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
 use crate::metrics::{DisconnectReason, Redirection};
-use crate::outcome::Unanswered;
 use crate::route::retry::Class;
 use crate::upstream::{Dest, NO_SLOT, Pending, State, flag};
 

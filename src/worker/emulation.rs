@@ -14,8 +14,8 @@ use crate::buf::CHUNK;
 use crate::client::{Errand, Kind};
 use crate::cluster::slot_of;
 use crate::command::{CommandId, no_number_of_keys};
-use crate::emulate::{self, LastStep, Next, Request, Step};
-use crate::errors::{CrossSlotRemedy, Failure, Key};
+use crate::emulate::{self, LastStep, Next, Outcome, Request, Step};
+use crate::errors::{Cause, CrossSlotRemedy, Failure, Key};
 use crate::metrics::{EmulatedOutcome, Histogram, LimitHit};
 use crate::resp::{Args, write};
 use crate::route::{Gather, Merge, wait_time};
@@ -116,7 +116,7 @@ impl Worker {
         let bytes = emulation.gathered() * WORKED_ON;
         if emulation.only_reads() && bytes > CHUNK && !self.has_room_for(bytes) {
             let failure = self.no_room_for_reply(true);
-            return self.end_emulation(g, &failure.frame());
+            return self.end_emulation(g, Err(failure.into()));
         }
         let now = self.now;
         let Some(gathering) = self.gatherings.get_mut(g) else { return };
@@ -132,7 +132,7 @@ impl Worker {
             Next::Ask(_) if begins_to_write && self.is_over_memory() => {
                 self.stats.limits_hit[LimitHit::Memory as usize] += 1;
                 let failure = buffers_full(&self.settings);
-                self.end_emulation(g, &failure.frame());
+                self.end_emulation(g, Err(failure.into()));
             }
             Next::Ask(steps) => {
                 for (i, step) in (0..).zip(steps) {
@@ -143,7 +143,7 @@ impl Worker {
                 let due = now + micros;
                 self.timers.push(Timer { due, job: Job::Emulation(g, ticket) });
             }
-            Next::Done(reply) => self.end_emulation(g, &reply),
+            Next::Done(outcome) => self.end_emulation(g, outcome),
         }
     }
 
@@ -237,15 +237,15 @@ impl Worker {
         }
     }
 
-    /// The client gets its reply.
-    fn end_emulation(&mut self, g: usize, reply: &[u8]) {
+    /// The client gets its reply, or the error in its place.
+    fn end_emulation(&mut self, g: usize, outcome: Outcome) {
         let Some(mut gathering) = self.gatherings.try_remove(g) else { return };
         reaccount(&mut self.accounted, &mut gathering.accounted, 0);
         let micros = self.now.saturating_sub(gathering.started);
         if let Some(histogram) = self.stats.latency.get_mut(self.router.class(gathering.command)) {
             histogram.record(Histogram::bucket(micros), micros);
         }
-        let ok = !emulate::fetch::is_error(reply);
+        let ok = outcome.is_ok();
         if let Some(stats) = self.stats.commands.get_mut(usize::from(gathering.command)) {
             match ok {
                 true => stats.ok += 1,
@@ -253,16 +253,20 @@ impl Worker {
             }
         }
         let halfway = gathering.emulation.as_ref().is_some_and(|e| e.is_halfway());
-        let outcome = match ok {
+        let counted = match ok {
             _ if halfway => EmulatedOutcome::Halfway,
             true => EmulatedOutcome::Ok,
             false => EmulatedOutcome::Error,
         };
-        self.count_emulated(gathering.command, outcome);
+        self.count_emulated(gathering.command, counted);
         if let Some(slow) = gathering.slow.take() {
             self.slow_gathering(*slow, gathering.command, gathering.to);
         }
-        self.deliver_own(gathering.to, reply);
+        match outcome {
+            Ok(reply) => self.deliver_own(gathering.to, &reply),
+            Err(Cause::Own(failure)) => self.deliver_failure(gathering.to, &failure),
+            Err(Cause::Node(error)) => self.deliver_own(gathering.to, &error),
+        }
         if let Dest::Client { seq, .. } = gathering.to {
             self.end_errand(gathering.lane, seq);
         }

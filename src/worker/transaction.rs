@@ -170,7 +170,7 @@ impl Worker {
         let place = match self.filtered_for(index, plan) {
             Plan::Slot(slot) | Plan::Block(Some(slot)) => Place::Slot(slot.0),
             Plan::Several(slot) => match self.refused_in_multi(name, args) {
-                Some(text) => return Err(text.into()),
+                Some(failure) => return Err(failure),
                 None => Place::Slot(slot.0),
             },
             Plan::Any | Plan::Block(None) | Plan::Wait | Plan::Transaction(_) => Place::Any,

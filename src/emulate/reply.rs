@@ -1,0 +1,247 @@
+//! Replies to steps, and outcomes of emulated commands. An error of slotway's own stays a value
+//! ([`Failure`]): recipes read the texts of nodes only.
+
+use crate::errors::{Cause, Failure};
+use crate::resp::reply::{error_text, integer};
+use crate::resp::write;
+use crate::route::DISCARDED;
+
+use super::fetch::scalar;
+
+/// The client's reply, or the error in its place. A node's error is never `Ok`.
+pub type Outcome = Result<Vec<u8>, Cause>;
+
+/// The reply to a step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// A node's, which may be an error. Empty: there is none.
+    Node(Vec<u8>),
+    /// No node's: the step failed.
+    Failed(Box<Failure>),
+}
+
+impl Reply {
+    /// The node's reply; empty if the step failed.
+    pub fn frame(&self) -> &[u8] {
+        match self {
+            Reply::Node(frame) => frame,
+            Reply::Failed(_) => &[],
+        }
+    }
+
+    /// Whether the step failed, or a node refused it.
+    pub fn is_error(&self) -> bool {
+        match self {
+            Reply::Node(frame) => is_error(frame),
+            Reply::Failed(_) => true,
+        }
+    }
+
+    /// Whether it is a node's error that begins with `word`.
+    pub fn is_error_of(&self, word: &str) -> bool {
+        is_error_of(self.frame(), word)
+    }
+
+    /// Whether a node refused the step because its memory is full. Nothing of it was executed.
+    pub fn is_out_of_memory(&self) -> bool {
+        error_text(self.frame()).is_some_and(|text| reason(text).starts_with(b"OOM "))
+    }
+
+    /// Whether the step may or may not have been executed.
+    pub fn is_outcome_unknown(&self) -> bool {
+        matches!(self, Reply::Failed(failure) if failure.is_outcome_unknown())
+    }
+
+    /// Whether it is null, of whatever kind.
+    pub fn is_null(&self) -> bool {
+        is_null(self.frame())
+    }
+
+    /// The integer that it is.
+    pub fn integer(&self) -> Option<i64> {
+        integer(self.frame())
+    }
+
+    /// The bytes of the string, number or double that it is.
+    pub fn scalar(&self) -> Option<&[u8]> {
+        scalar(self.frame())
+    }
+
+    /// Nothing, unless it is an error.
+    ///
+    /// # Errors
+    /// The error that it is.
+    pub fn check(&self) -> Result<(), Cause> {
+        if self.is_error() { Err(self.clone().into()) } else { Ok(()) }
+    }
+}
+
+impl Default for Reply {
+    fn default() -> Self {
+        Reply::Node(Vec::new())
+    }
+}
+
+/// An error in a node's words is the node's, whoever passes it on.
+impl From<Failure> for Reply {
+    fn from(failure: Failure) -> Reply {
+        match failure {
+            Failure::Verbatim(_) => Reply::Node(failure.frame()),
+            failure => Reply::Failed(Box::new(failure)),
+        }
+    }
+}
+
+impl From<Cause> for Reply {
+    fn from(cause: Cause) -> Reply {
+        match cause {
+            Cause::Own(failure) => Reply::Failed(failure),
+            Cause::Node(frame) => Reply::Node(frame.into()),
+        }
+    }
+}
+
+/// The error that a reply is. One that is none does not answer what was asked.
+impl From<Reply> for Cause {
+    fn from(reply: Reply) -> Cause {
+        match reply {
+            Reply::Node(frame) if is_error(&frame) => Cause::Node(frame.into()),
+            Reply::Node(_) => Failure::NoReply.into(),
+            Reply::Failed(failure) => Cause::Own(failure),
+        }
+    }
+}
+
+/// The replies in a batch's reply.
+///
+/// # Errors
+/// The batch's own, or that of its first command. The client knows of no batch: where a node
+/// refused a command of it, that refusal is the error.
+pub fn batch(reply: &Reply) -> Result<Vec<&[u8]>, Cause> {
+    if let Some(text) = error_text(reply.frame()) {
+        let mut refusal = Vec::new();
+        write::error(&mut refusal, reason(text));
+        return Err(Cause::Node(refusal.into()));
+    }
+    reply.check()?;
+    let replies: Vec<&[u8]> = crate::resp::reply::elements(reply.frame()).collect();
+    match replies.first() {
+        Some(first) => check_frame(first).map(|()| replies),
+        None => Err(Failure::EmptyExec.into()),
+    }
+}
+
+/// Why a batch was discarded, or the error itself if it is not about a batch.
+fn reason(text: &[u8]) -> &[u8] {
+    text.strip_prefix(DISCARDED.as_bytes()).unwrap_or(text)
+}
+
+/// Nothing, unless a node's reply is an error.
+///
+/// # Errors
+/// The error that it is.
+pub fn check_frame(frame: &[u8]) -> Result<(), Cause> {
+    if is_error(frame) { Err(Cause::node(frame)) } else { Ok(()) }
+}
+
+/// A node's reply as the client's.
+///
+/// # Errors
+/// The error that it is.
+pub fn passed_on(frame: &[u8]) -> Outcome {
+    check_frame(frame).map(|()| frame.to_vec())
+}
+
+/// Nothing, unless one of the replies is an error.
+///
+/// # Errors
+/// The first error among them.
+pub fn first_error<'a>(replies: impl IntoIterator<Item = &'a Reply>) -> Result<(), Cause> {
+    replies.into_iter().try_for_each(Reply::check)
+}
+
+/// Whether a node's reply is null, of whatever kind.
+pub fn is_null(frame: &[u8]) -> bool {
+    matches!(frame, b"$-1\r\n" | b"*-1\r\n" | b"_\r\n")
+}
+
+/// Whether the cause is a node's error that begins with `word`.
+pub fn is_node_error(cause: &Cause, word: &str) -> bool {
+    matches!(cause, Cause::Node(frame) if is_error_of(frame, word))
+}
+
+/// Whether a node's reply is an error.
+pub fn is_error(frame: &[u8]) -> bool {
+    matches!(frame.first(), Some(b'-' | b'!'))
+}
+
+fn is_error_of(frame: &[u8], word: &str) -> bool {
+    error_text(frame).is_some_and(|text| text.starts_with(word.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(frame: &str) -> Reply {
+        Reply::Node(frame.as_bytes().to_vec())
+    }
+
+    /// Own failures with the codes of nodes' errors that recipes look for.
+    fn failures() -> [Failure; 3] {
+        [
+            Failure::NoRoomForRead { limit: 1 },
+            Failure::DryRunDenied,
+            Failure::ConnectionLost { node: "n".into(), why: "closed".into() },
+        ]
+    }
+
+    #[test]
+    fn a_failure_is_an_error_and_no_nodes() {
+        for failure in failures() {
+            let word = failure.code().to_string();
+            let reply = Reply::from(failure.clone());
+            assert!(reply.is_error() && !reply.is_error_of(&word), "{failure}");
+            assert!(!reply.is_out_of_memory() && !reply.is_null(), "{failure}");
+            assert_eq!((reply.integer(), reply.scalar()), (None, None), "{failure}");
+            assert_eq!(reply.is_outcome_unknown(), failure.is_outcome_unknown(), "{failure}");
+            assert_eq!(reply.check(), Err(failure.clone().into()));
+            assert_eq!(batch(&reply), Err(failure.clone().into()));
+            assert_eq!(Reply::from(Cause::from(failure)), reply);
+        }
+    }
+
+    #[test]
+    fn a_nodes_text_decides_nothing_about_the_outcome() {
+        let reply = node("-OUTCOMEUNKNOWN x\r\n");
+        assert!(reply.is_error_of("OUTCOMEUNKNOWN") && !reply.is_outcome_unknown());
+    }
+
+    #[test]
+    fn an_error_in_a_nodes_words_is_the_nodes() {
+        let passed = Reply::from(Failure::Verbatim((*b"WRONGTYPE x").into()));
+        assert_eq!(passed, node("-WRONGTYPE x\r\n"));
+    }
+
+    #[test]
+    fn a_reply_that_is_no_error_is_none_to_what_was_asked() {
+        for odd in [Reply::default(), node("+OK\r\n")] {
+            assert_eq!(Cause::from(odd), Failure::NoReply.into());
+        }
+        assert_eq!(Cause::from(node("-X y\r\n")), Cause::node(b"-X y\r\n"));
+    }
+
+    #[test]
+    fn the_error_of_a_batch() {
+        let failed = |reply: &Reply| batch(reply).unwrap_err();
+        let discarded = node("-EXECABORT Transaction discarded because of: OOM x\r\n");
+        assert!(discarded.is_out_of_memory());
+        assert_eq!(failed(&discarded), Cause::node(b"-OOM x\r\n"));
+        assert_eq!(failed(&node("*2\r\n-OOM x\r\n:1\r\n")), Cause::node(b"-OOM x\r\n"));
+        assert_eq!(failed(&node("*0\r\n")), Failure::EmptyExec.into());
+        assert_eq!(
+            batch(&node("*2\r\n:1\r\n-OOM x\r\n")).unwrap(),
+            [&b":1\r\n"[..], b"-OOM x\r\n"]
+        );
+    }
+}
