@@ -6,6 +6,7 @@
 //! - [`resp`]: the wire. Scans requests, finds the end of replies, writes replies. No I/O.
 //! - [`errors`]: the errors that slotway answers with, as values: code, text, cause, remedy. No I/O.
 //! - [`command`]: the command table, from the server's own `COMMAND`. No I/O.
+//! - [`channel`]: kinds of channels, and Redis's patterns. No I/O.
 //! - [`cluster`]: slots, nodes, shards; an immutable snapshot of the topology. No I/O.
 //! - [`route`]: a command and a snapshot give a plan; partial replies are merged. No I/O.
 //! - [`emulate`]: commands over several slots, composed of commands for one. No I/O.
@@ -30,6 +31,7 @@
 pub mod admin;
 pub mod arena;
 pub mod buf;
+pub mod channel;
 pub mod client;
 pub mod cluster;
 pub mod command;

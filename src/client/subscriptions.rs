@@ -1,7 +1,7 @@
 //! What one client is subscribed to.
 
+use crate::channel::Kind;
 use crate::hash::IntMap;
-use crate::pubsub::Kind;
 
 /// A client's subscriptions. Boxed in the client, which is rarely a subscriber.
 #[derive(Debug, Default)]

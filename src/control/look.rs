@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::link::ToWorker;
 use super::node::NodeConn;
 use super::verify::Verifier;
+use crate::channel::Kind;
 use crate::errors::Failure;
-use crate::pubsub::Kind;
 use crate::resp::reply::error_text;
 use crate::users::{Asking, Heard, Look, Looked};
 

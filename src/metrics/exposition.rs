@@ -16,12 +16,13 @@ use super::stats::{
     BUCKETS_MICROS, DeniedFor, DisconnectReason, EmulatedOutcome, Histogram, LimitHit,
     LoginOutcome, ProxyHeader, ReadTo, Redirection, RetryReason, TransactionKind,
 };
+use crate::channel::Kind as Topic;
 use crate::cluster::trust::{Reason, Rule};
 use crate::cluster::{Health, Role, Snapshot, Unfit};
 use crate::command::{Class, CommandId, CommandTable};
 use crate::control::ReloadStats;
 use crate::errors::Code;
-use crate::pubsub::{GapReason, HubStats, Kind as Topic};
+use crate::pubsub::{GapReason, HubStats};
 use crate::tls::{Outcome, Side, TlsCounts};
 
 /// Everything that one scrape shows.

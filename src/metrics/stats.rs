@@ -1,9 +1,9 @@
 //! The counters of one worker.
 
+use crate::channel::Kind;
 use crate::cluster::NodeAddr;
 use crate::command::Class;
 use crate::errors::Code;
-use crate::pubsub::Kind;
 
 /// Upper bounds of the latency buckets, in microseconds, ascending; what is slower than the last
 /// goes into one bucket more (`+Inf`).

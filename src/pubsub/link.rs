@@ -4,7 +4,8 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 
-use super::{Frames, Kind, Topic};
+use super::{Frames, Topic};
+use crate::channel::Kind;
 use crate::cluster::Snapshot;
 use crate::control::WorkerHandle;
 

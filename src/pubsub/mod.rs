@@ -11,7 +11,6 @@
 //! - `pending`: subscriptions that the cluster has not confirmed yet
 //! - `place`: which node an ordinary channel is subscribed at and published to
 //! - `stats`: the hub's counters
-//! - `glob`: Redis's patterns
 //! - `hub`: the hub's thread and event loop; `conn`: one of its connections; `push`: what a node
 //!   says on it
 //! - `book`: the hub's logic, without any I/O
@@ -21,7 +20,6 @@
 mod book;
 mod conn;
 mod frames;
-mod glob;
 mod hub;
 #[cfg(test)]
 mod hub_tests;
@@ -33,11 +31,10 @@ mod stats;
 mod topic;
 
 pub use frames::Frames;
-pub use glob::{can_match_prefix, is_notification, matches, may_notify};
 pub use hub::{Hub, spawn};
 pub use link::{Batch, HubHandle, News, ToHub, Token, Wish};
 pub use pending::{BYTES_PER_TOPIC, PendingSubscriptions, ReadBarrier, Serial, Ticket};
 pub use place::{hash, ident, rank};
 pub use push::{Said, read as read_push};
 pub use stats::{GapReason, HubStats};
-pub use topic::{Kind, Topic};
+pub use topic::Topic;

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Kind, matches};
+use crate::channel::{Kind, matches};
 use crate::control::{ToWorker, WorkerHandle};
 use crate::hash::KeyedMap;
 

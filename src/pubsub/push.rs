@@ -2,7 +2,7 @@
 
 use crate::resp::reply;
 
-use super::Kind;
+use crate::channel::Kind;
 
 /// One frame.
 #[derive(Debug, PartialEq, Eq)]

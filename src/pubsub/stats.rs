@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
-use super::Kind;
+use crate::channel::Kind;
 
 /// Why messages may have been missed (label `reason`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

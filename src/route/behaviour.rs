@@ -4,9 +4,9 @@
 use super::filter::Filter;
 use super::pubsub::{Ask, PubSub};
 use super::server::{DEFAULT_COUNT, Server, SlotOrder};
+use crate::channel::Kind;
 use crate::command::{CommandSpec, Flags, KeySpec, RequestPolicy, ResponsePolicy};
 use crate::errors::Failure;
-use crate::pubsub::Kind;
 use crate::resp::Args;
 
 /// What slotway does about a command, known from its table entry alone.

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::pubsub::Kind;
+use crate::channel::Kind;
 use crate::resp::reply::{elements, integer, text};
 use crate::resp::write;
 

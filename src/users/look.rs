@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::Credentials;
+use crate::channel::Kind;
 use crate::control::WorkerHandle;
-use crate::pubsub::Kind;
 
 /// Something that clients of the user hear.
 #[derive(Debug, Clone)]

@@ -6,10 +6,10 @@
 //!
 //! <https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/>
 
+use crate::channel::matches;
 use crate::command::{
     Access, CommandId, CommandSpec, CommandTable, Flags, KeySpec, key_accesses, key_positions,
 };
-use crate::pubsub::matches;
 use crate::resp::Args;
 
 /// Why a request is refused; where several selectors refuse, the greatest is told, as in Redis.

@@ -2,8 +2,9 @@
 
 use super::downstream::Flow;
 use super::{Worker, micros};
+use crate::channel::{Kind, matches};
 use crate::cluster::Slot;
-use crate::pubsub::{Kind, Topic, hash, matches, rank};
+use crate::pubsub::{Topic, hash, rank};
 use crate::resp::reply::{elements, integer};
 use crate::resp::{Args, Request, RequestProgress, scan_request, write};
 use crate::route::{Ask, Fan, Merge, Own, publish_count};

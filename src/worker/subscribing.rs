@@ -8,10 +8,11 @@
 use std::sync::Arc;
 
 use super::Worker;
+use crate::channel::Kind;
 use crate::client::Paused;
 use crate::control::ToWorker;
 use crate::hash::IntMap;
-use crate::pubsub::{Kind, ReadBarrier, Serial};
+use crate::pubsub::{ReadBarrier, Serial};
 use crate::resp::Args;
 
 /// Clients whose PUBLISH waits.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use crate::channel::Kind;
 use crate::hash::{IntMap, KeyedMap};
-use crate::pubsub::{BYTES_PER_TOPIC, Kind, Ticket, Token, Topic, Wish};
+use crate::pubsub::{BYTES_PER_TOPIC, Ticket, Token, Topic, Wish};
 
 /// How far a client's subscription is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

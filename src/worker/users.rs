@@ -11,12 +11,12 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use super::Worker;
 use super::clock::{Job, Timer};
 use super::downstream::Flow;
+use crate::channel::Kind;
 use crate::client::{Paused, mode};
 use crate::command::{CommandId, CommandSpec, Flags};
 use crate::control::ToControl;
 use crate::errors::{Code, Failure};
 use crate::metrics::{DeniedFor, LoginOutcome};
-use crate::pubsub::Kind;
 use crate::resp::{Args, ProtocolError, strict_i64};
 use crate::route::{Local, Merge, Plan, PubSub, Script, Transaction};
 use crate::users::{

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Book, Class, SubState};
-use crate::pubsub::{Frames, Kind, News, glob};
+use crate::channel::{Kind, glob};
+use crate::pubsub::{Frames, News};
 use crate::resp::write;
 
 /// A run ends at so many bytes; a larger message is one of its own.

@@ -29,8 +29,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use slab::Slab;
 
-use super::glob::{self, NOTIFICATIONS};
-use super::{HubStats, Kind, News, Token, Topic, Wish, hash};
+use super::{HubStats, News, Token, Topic, Wish, hash};
+use crate::channel::Kind;
+use crate::channel::glob::{self, NOTIFICATIONS};
 use crate::cluster::{NodeAddr, Slot, Snapshot, slot_of};
 use crate::hash::{IntMap, KeyedMap};
 use crate::route::retry::Budget;

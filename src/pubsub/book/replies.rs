@@ -4,8 +4,9 @@
 use std::cmp::Reverse;
 
 use super::{Action, Book, Class, Sent, SubState, count};
+use crate::channel::Kind;
 use crate::cluster::NodeAddr;
-use crate::pubsub::{GapReason, Kind, News};
+use crate::pubsub::{GapReason, News};
 
 /// Redirections of one topic that are followed at once; more are as likely two nodes that disagree.
 const FOLLOW: u32 = 3;
