@@ -17,6 +17,8 @@
 //! - [`upstream`]: connections to nodes.
 //! - [`client`]: one downstream connection, its ordered reply queue, its limits.
 //! - [`pubsub`]: one subscription at the cluster for all subscribers, held by a hub of its own.
+//! - [`descriptors`]: how the limit on open files is shared out.
+//! - [`mailbox`]: what threads say to each other. No I/O.
 //! - [`worker`]: one core: owns its clients and upstreams and runs them.
 //! - [`control`]: topology refresh, accepting, signals, drain.
 //! - [`admin`]: HTTP: metrics, health, the status page.
@@ -37,10 +39,12 @@ pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod control;
+pub mod descriptors;
 pub mod emulate;
 pub mod errors;
 pub mod hash;
 pub mod lines;
+pub mod mailbox;
 pub mod meter;
 pub mod metrics;
 pub mod proxy_protocol;

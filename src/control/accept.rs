@@ -29,15 +29,15 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use super::arrival::{self, Refused};
-use super::descriptors::Spare;
-use super::link::{Arrival, Downstream};
 use super::pool::Pool;
 use super::run::RunError;
 use super::sockets::{self, Sockets, Tenure};
 use super::status::Status;
 use crate::config::{Address, Config, Listen};
+use crate::descriptors::Spare;
 use crate::errors::Failure;
 use crate::lines::Lines;
+use crate::mailbox::{Arrival, Downstream};
 use crate::metrics::ProxyHeader;
 use crate::sparsely;
 use crate::stream::keep_alive;

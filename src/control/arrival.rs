@@ -12,10 +12,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
-use super::link::{Arrival, Downstream};
 use super::pool::Pool;
 use crate::config::Network;
 use crate::errors::Failure;
+use crate::mailbox::{Arrival, Downstream};
 use crate::metrics::ProxyHeader;
 use crate::proxy_protocol::{Endpoints, Header, HeaderError, parse};
 

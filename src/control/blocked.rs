@@ -20,9 +20,9 @@ use std::time::Instant;
 
 use tracing::{debug, warn};
 
-use super::link::{BusyNode, ToWorker};
 use super::node::{AskError, NodeConn};
 use super::pool::{Learned, MOST_LEARNED, Pool};
+use crate::mailbox::{BusyNode, ToWorker};
 use crate::resp::reply::{error_text, text};
 
 /// Limit on nodes that are asked at the same time; of more the workers will ask again.

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use super::link::ToWorker;
 use super::node::NodeConn;
 use super::verify::Verifier;
 use crate::channel::Kind;
 use crate::errors::Failure;
+use crate::mailbox::Look;
+use crate::mailbox::ToWorker;
 use crate::resp::reply::error_text;
-use crate::users::{Asking, Heard, Look, Looked};
+use crate::users::{Asking, Heard, Looked, is_refusal};
 
 /// Topics that one question names.
 const AT_ONCE: usize = 128;
@@ -82,9 +83,4 @@ impl Verifier {
         }
         refused
     }
-}
-
-/// The user is not there, or has another password.
-pub fn is_refusal(text: &[u8]) -> bool {
-    text.starts_with(b"WRONGPASS") || text.starts_with(b"NOAUTH")
 }

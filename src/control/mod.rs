@@ -7,9 +7,7 @@ mod accept;
 mod apply;
 mod arrival;
 mod blocked;
-mod descriptors;
 mod export;
-mod link;
 mod listeners;
 mod look;
 mod names;
@@ -32,11 +30,6 @@ mod verify;
 mod wire;
 
 pub use accept::is_exhausted;
-pub use descriptors::{Budget, MAX_IDLE_DEDICATED, Spare};
-pub use link::{
-    Arrival, BusyNode, Downstream, Probed, Stranger, ToControl, ToWorker, Verdict, WorkerHandle,
-};
-pub use look::is_refusal;
 pub use pool::{Pool, Scrape};
 pub use reload::{Reload, ReloadStats};
 pub use run::{BoundAddrs, RunError, run, run_reloading, run_until};

@@ -10,18 +10,19 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
-use super::descriptors::{Budget, Demand, Descriptors};
 use super::export::Exporter;
-use super::link::{Arrival, ToControl, ToWorker, WorkerHandle};
 use crate::client::{Census, Pause, Question};
 use crate::cluster::{Health, Identity, Snapshot};
 use crate::command::{CommandTable, Flags};
 use crate::config::{Auth, Config};
+use crate::descriptors::{Budget, Demand, Descriptors};
+use crate::mailbox::Inquiry;
+use crate::mailbox::ToHub;
+use crate::mailbox::{Arrival, ToControl, ToWorker, WorkerHandle};
 use crate::metrics::{Totals, WorkerStats};
-use crate::pubsub::{HubStats, ToHub};
+use crate::pubsub::HubStats;
 use crate::seen::{Seen, SlowLog};
 use crate::tls::Tls;
-use crate::worker::Inquiry;
 
 /// Limit on commands that are learned to block.
 pub const MOST_LEARNED: usize = 64;

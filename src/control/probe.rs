@@ -16,10 +16,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::link::{Probed, ToWorker, Verdict};
 use super::pool::Pool;
 use super::topology::Requests;
 use super::wire::Wire;
+use crate::mailbox::{Probed, ToWorker, Verdict};
 use crate::tls::Tls;
 
 /// How long a node may take to accept a connection, at most; it is looked at again.

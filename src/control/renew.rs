@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tracing::debug;
 
-use super::link::ToWorker;
 use super::pool::{Inner, Pool};
 use crate::config::Config;
-use crate::pubsub::ToHub;
+use crate::mailbox::ToHub;
+use crate::mailbox::ToWorker;
 use crate::seen::SlowSetting;
 
 impl Pool {

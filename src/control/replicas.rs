@@ -16,7 +16,6 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use super::link::{Stranger, ToWorker};
 use super::node::{AskError, NodeConn};
 use super::pool::Pool;
 use super::status::Status;
@@ -26,7 +25,8 @@ use crate::cluster::{
     parse_zone,
 };
 use crate::config::{Config, InFailover, ReadFrom};
-use crate::pubsub::ToHub;
+use crate::mailbox::ToHub;
+use crate::mailbox::{Stranger, ToWorker};
 use crate::tls::Tls;
 
 /// Whether replicas are to be looked at, and when.

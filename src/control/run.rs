@@ -22,7 +22,6 @@ use tracing::{error, info, warn};
 
 use super::accept::Acceptor;
 use super::blocked::BlockWatcher;
-use super::link::ToControl;
 use super::listeners::{AdminListeners, Listeners, Tenures};
 use super::notify;
 use super::pool::Pool;
@@ -37,6 +36,7 @@ use super::verify::Verifier;
 use crate::admin::Admin;
 use crate::command::CommandTable;
 use crate::config::{Config, HandOver, Listen};
+use crate::mailbox::ToControl;
 use crate::tls::{Fault, Tls};
 use crate::users::Files;
 

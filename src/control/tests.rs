@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
-use super::link::ToControl;
 use super::node::NodeConn;
 use super::pool::Pool;
 use super::round::{Candidate, Round};
@@ -19,6 +18,7 @@ use crate::cluster::trust::{InUse, Reason};
 use crate::cluster::{NodeAddr, Snapshot};
 use crate::command::CommandTable;
 use crate::config::{Address, Config};
+use crate::mailbox::ToControl;
 use crate::tls::Tls;
 
 /// Long enough for anything that is going to happen.

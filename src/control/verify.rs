@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
-use super::link::ToWorker;
 use super::node::{AskError, NodeConn};
 use super::pool::Pool;
 use super::status::Status;
 use crate::errors::Failure;
+use crate::mailbox::ToWorker;
+use crate::mailbox::Verify;
 use crate::resp::reply::{error_text, text};
-use crate::users::{Asking, Granted, Verify};
+use crate::users::{Asking, Granted};
 
 /// Questions under way at once; more wait.
 const AT_ONCE: usize = 64;

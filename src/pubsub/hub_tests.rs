@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use mio::{Poll, Token as PollToken, Waker};
 
-use super::{GapReason, Hub, HubStats, News, ToHub, Token, Topic, Wish, spawn};
+use super::{GapReason, Hub, HubStats, News, Token, Topic, Wish, spawn};
 use crate::channel::Kind;
 use crate::cluster::{NodeAddr, Snapshot, parse_shards, slot_of};
 use crate::config::Config;
-use crate::control::{ToControl, ToWorker, WorkerHandle};
+use crate::mailbox::ToHub;
+use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
 use crate::resp::Protocol;
 use crate::sandbox::{Cluster, ClusterOptions, Node};
 

@@ -8,7 +8,6 @@
 //! - `link`: what the hub and the workers say to each other
 //! - `topic`: what both know of a channel or pattern
 //! - `frames`: messages on their way to subscribers
-//! - `pending`: subscriptions that the cluster has not confirmed yet
 //! - `place`: which node an ordinary channel is subscribed at and published to
 //! - `stats`: the hub's counters
 //! - `hub`: the hub's thread and event loop; `conn`: one of its connections; `push`: what a node
@@ -24,7 +23,6 @@ mod hub;
 #[cfg(test)]
 mod hub_tests;
 mod link;
-mod pending;
 mod place;
 mod push;
 mod stats;
@@ -32,8 +30,7 @@ mod topic;
 
 pub use frames::Frames;
 pub use hub::{Hub, spawn};
-pub use link::{Batch, HubHandle, News, ToHub, Token, Wish};
-pub use pending::{BYTES_PER_TOPIC, PendingSubscriptions, ReadBarrier, Serial, Ticket};
+pub use link::{News, Token, Wish};
 pub use place::{hash, ident, rank};
 pub use push::{Said, read as read_push};
 pub use stats::{GapReason, HubStats};

@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 
-use super::Credentials;
 use crate::channel::Kind;
-use crate::control::WorkerHandle;
 
 /// Something that clients of the user hear.
 #[derive(Debug, Clone)]
@@ -18,21 +16,6 @@ pub struct Heard {
     pub place: (u32, u32),
 }
 
-/// A question about a user.
-#[derive(Debug)]
-pub struct Look {
-    /// The worker's number of the user.
-    pub realm: u16,
-    /// The user.
-    pub who: Credentials,
-    /// Whether the password is still right is asked, too.
-    pub password: bool,
-    /// What may it still hear of this?
-    pub topics: Vec<Heard>,
-    /// Who asks.
-    pub to: WorkerHandle,
-}
-
 /// The answer.
 #[derive(Debug)]
 pub struct Looked {
@@ -42,4 +25,9 @@ pub struct Looked {
     pub gone: bool,
     /// What it may not hear, by [`Heard::place`].
     pub denied: Vec<(u32, u32)>,
+}
+
+/// A node says that the user is not there, or has another password.
+pub fn is_refusal(text: &[u8]) -> bool {
+    text.starts_with(b"WRONGPASS") || text.starts_with(b"NOAUTH")
 }

@@ -26,11 +26,11 @@ use std::sync::Arc;
 
 pub use account::{Account, OWN, Tag, Verdict};
 pub use files::Files;
-pub use look::{Heard, Look, Looked};
+pub use look::{Heard, Looked, is_refusal};
 pub use rules::{Denied, RuleError, Selector};
 pub use throttle::{Source, Throttle};
 pub use user::{Hash, UNCHECKED, User};
-pub use verify::{Asking, Credentials, Granted, Verify};
+pub use verify::{Asking, Credentials, Granted};
 
 use crate::command::CommandTable;
 

@@ -1,9 +1,7 @@
 //! What a node is asked about its users. The asking itself is control's.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
-
-use crate::control::WorkerHandle;
+use std::sync::Arc;
 
 /// A user of the cluster and its password. Both are empty for who has not logged in.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -80,17 +78,4 @@ impl fmt::Debug for Asking {
             Asking::May { .. } => "May",
         })
     }
-}
-
-/// A worker's question to a node, for one of its clients.
-#[derive(Debug, Clone)]
-pub struct Verify {
-    /// What is asked.
-    pub asking: Asking,
-    /// The client, which waits: its index and its generation.
-    pub client: (u32, u32),
-    /// Gone when nobody waits any more.
-    pub wanted: Weak<()>,
-    /// Who asks.
-    pub to: WorkerHandle,
 }

@@ -10,7 +10,7 @@
 
 use super::Worker;
 use crate::client::Paused;
-use crate::control::BusyNode;
+use crate::mailbox::BusyNode;
 use crate::upstream::{State, Upstream, flag};
 
 /// Limit of connections to one node that are set aside. A node runs one script at a time; only one

@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 use super::Worker;
 use crate::client::Paused;
-use crate::control::ToControl;
 use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
+use crate::mailbox::ToControl;
 use crate::metrics::{DisconnectReason, Redirection};
 use crate::route::retry::Class;
 use crate::upstream::{Dest, NO_SLOT, Pending, State, flag};

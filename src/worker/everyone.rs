@@ -1,88 +1,17 @@
 //! What one worker asks all of them on behalf of one of its clients: CLIENT LIST, KILL, PAUSE …
 //!
-//! The question goes over the control thread, which alone knows the workers that run. Every worker
-//! adds its answer to the one [`Inquiry`] and lets go of it; the last to let go tells the worker
-//! that asked, which finishes the reply. A worker that ends in the middle lets go of it too, as
-//! does a channel that nobody reads any more: nobody waits for ever. It is rare, so a lock is fine.
+//! See [`Inquiry`].
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::Worker;
 use super::downstream::Flow;
 use crate::client::{Client, Line, Paused, Question};
 use crate::command::CommandId;
-use crate::control::{ToControl, ToWorker, WorkerHandle};
 use crate::errors::Failure;
+use crate::mailbox::{Answered, Asker, Inquiry, ToControl};
 use crate::resp::{Protocol, write};
 use crate::upstream::Dest;
-
-/// A question that goes round all workers.
-#[derive(Debug)]
-pub struct Inquiry {
-    question: Question,
-    asker: Asker,
-    answers: Mutex<Answers>,
-    /// The worker that asked.
-    back: WorkerHandle,
-}
-
-/// Whose question it is.
-#[derive(Debug, Clone, Copy)]
-struct Asker {
-    /// `CLIENT ID`.
-    id: u64,
-    /// Index and generation.
-    client: (u32, u32),
-    /// Where the reply goes: to the client, which waits for it, or into its transaction.
-    to: Dest,
-    /// For the counters.
-    command: u16,
-}
-
-/// What the workers have said so far.
-#[derive(Debug, Default)]
-struct Answers {
-    /// Clients' lines by their numbers.
-    lines: Vec<(u64, Vec<u8>)>,
-    /// How many clients were closed, or unblocked.
-    count: i64,
-    /// Keys.
-    seen: crate::seen::Seen,
-    /// The asker is to be closed, too, when it has its answer.
-    asker_too: bool,
-}
-
-/// All have answered.
-#[derive(Debug)]
-pub struct Answered {
-    question: Question,
-    asker: Asker,
-    answers: Answers,
-}
-
-impl Inquiry {
-    /// What is asked.
-    pub fn question(&self) -> &Question {
-        &self.question
-    }
-
-    fn answer(&self, add: impl FnOnce(&mut Answers)) {
-        add(&mut self.answers.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
-impl Drop for Inquiry {
-    fn drop(&mut self) {
-        let answers = self.answers.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let answered = Answered {
-            question: self.question.clone(),
-            asker: self.asker,
-            answers: std::mem::take(answers),
-        };
-        // The asking worker may have ended meanwhile, its client with it.
-        self.back.send(ToWorker::Answered(Box::new(answered)));
-    }
-}
 
 impl Worker {
     /// Asks all workers. The client waits.
@@ -99,12 +28,8 @@ impl Worker {
     pub(super) fn ask_for(&mut self, index: usize, command: u16, question: Question, to: Dest) {
         let Some(client) = self.clients.get(index) else { return };
         let me = (index as u32, client.generation);
-        let inquiry = Inquiry {
-            question,
-            asker: Asker { id: client.session.id, client: me, to, command },
-            answers: Mutex::default(),
-            back: self.own.clone(),
-        };
+        let asker = Asker { id: client.session.id, client: me, to, command };
+        let inquiry = Inquiry::new(question, asker, self.own.clone());
         // Without control (at the very end) the message comes back dropped, which is an answer.
         let _ = self.control.send(ToControl::AskEveryone(Arc::new(inquiry)));
     }
@@ -129,8 +54,8 @@ impl Worker {
                 let wanted = |c: &Client| filter.may_match(c.session.id);
                 let found = self.lines(wanted).filter(|(_, line)| filter.matches(line));
                 let found: Vec<(usize, u64)> = found.map(|(i, line)| (i, line.id)).collect();
-                let asker_too = found.iter().any(|(_, id)| *id == inquiry.asker.id);
-                for &(index, _) in found.iter().filter(|(_, id)| *id != inquiry.asker.id) {
+                let asker_too = found.iter().any(|(_, id)| *id == inquiry.asker().id);
+                for &(index, _) in found.iter().filter(|(_, id)| *id != inquiry.asker().id) {
                     self.close_client(index);
                 }
                 inquiry.answer(|answers| {
@@ -217,40 +142,5 @@ impl Worker {
         let spec = || self.router.table().get(CommandId(client.session.last_command));
         let traffic = self.traffic.get(index).copied().unwrap_or_default();
         Line::of(client, self.now, if known { &spec().name } else { "NULL" }, traffic)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicUsize;
-    use std::sync::mpsc;
-
-    use mio::{Poll, Token, Waker};
-
-    use super::*;
-
-    /// A worker that ends in the middle drops what is in its inbox; one that has ended takes
-    /// nothing any more. The asker hears of it all the same, once, with the others' answers.
-    #[test]
-    fn the_last_to_let_go_tells_the_asker() {
-        let poll = Poll::new().unwrap();
-        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
-        let (sender, inbox) = mpsc::channel();
-        let back = WorkerHandle::new(sender, Arc::clone(&waker), Arc::new(AtomicUsize::new(0)));
-        let asker = Asker { id: 1, client: (0, 0), to: Dest::Discard, command: 0 };
-        let question = Question::Unblock { id: 5, error: true };
-        let answers = Mutex::default();
-        let inquiry = Arc::new(Inquiry { question, asker, answers, back });
-
-        let (others, other_inbox) = mpsc::channel();
-        others.send(ToWorker::Asked(Arc::clone(&inquiry))).unwrap();
-        let good = Arc::clone(&inquiry);
-        std::thread::spawn(move || good.answer(|a| a.count += 1)).join().unwrap();
-        drop(inquiry);
-        assert!(inbox.try_recv().is_err(), "one has not answered yet");
-        drop(other_inbox);
-        let Ok(ToWorker::Answered(answered)) = inbox.try_recv() else { panic!("no answer") };
-        assert_eq!(answered.answers.count, 1);
-        assert!(inbox.try_recv().is_err());
     }
 }

@@ -4,8 +4,8 @@
 use super::Worker;
 use super::clock::{Job, Timer};
 use crate::cluster::NodeAddr;
-use crate::control::ToControl;
 use crate::errors::Failure;
+use crate::mailbox::ToControl;
 use crate::sparsely;
 use crate::upstream::{Dest, State};
 

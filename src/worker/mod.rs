@@ -103,9 +103,9 @@ use crate::client::{Client, Multi, Pause, Paused, Replies, Traffic};
 use crate::cluster::{Health, Identity, Snapshot};
 use crate::command::CommandTable;
 use crate::config::Config;
-use crate::control::{ToControl, ToWorker, WorkerHandle};
 use crate::hash::{IntMap, IntSet};
 use crate::lines::Lines;
+use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
 use crate::meter::Meter;
 use crate::metrics::{NodeStats, WorkerStats};
 use crate::resp::{ArgRange, Protocol};
@@ -113,7 +113,6 @@ use crate::route::{ExecGather, Gather, Holds, Router};
 use crate::upstream::{Dest, Upstream, Waiting};
 use crate::users::Users;
 
-pub use everyone::{Answered, Inquiry};
 use settings::Settings;
 pub use shared::Shared;
 
@@ -295,7 +294,7 @@ struct Worker {
     stranded: bool,
     waiting_publishers: subscribing::WaitingPublishers,
     /// Other workers' barriers, and the turn in which each came.
-    barriers: Vec<(u64, Arc<crate::pubsub::ReadBarrier>)>,
+    barriers: Vec<(u64, Arc<crate::mailbox::ReadBarrier>)>,
     /// Bytes of the client that is being read from, from the command at hand on.
     unread: usize,
     /// The client whose own buffer is being read from, which it does not hold meanwhile, and what

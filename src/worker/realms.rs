@@ -285,7 +285,7 @@ impl Worker {
     /// The node does not let the user in (any more): who waits is told in the node's words.
     pub(super) fn realm_refused(&mut self, u: usize, text: &str) {
         let Some(realm) = self.upstreams.get(u).map(|up| up.realm) else { return };
-        if realm != OWN && crate::control::is_refusal(text.as_bytes()) {
+        if realm != OWN && crate::users::is_refusal(text.as_bytes()) {
             self.doubt_realm(realm);
         }
         let Some(up) = self.upstreams.get_mut(u) else { return };

@@ -4,9 +4,10 @@
 
 use super::Worker;
 use super::clock::{Job, Timer};
-use crate::control::ToControl;
 use crate::hash::{IntMap, IntSet};
-use crate::users::{Heard, Look, Looked, OWN};
+use crate::mailbox::Look;
+use crate::mailbox::ToControl;
+use crate::users::{Heard, Looked, OWN};
 
 /// How often what users hear is looked at, microseconds; for each topic a little longer.
 const EVERY: u64 = 3_000_000;

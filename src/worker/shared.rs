@@ -8,9 +8,11 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use crate::config::Config;
-use crate::control::{Budget, MAX_IDLE_DEDICATED, WorkerHandle};
+use crate::descriptors::{Budget, MAX_IDLE_DEDICATED};
 use crate::errors::{Failure, Last};
-use crate::pubsub::{Hub, PendingSubscriptions};
+use crate::mailbox::PendingSubscriptions;
+use crate::mailbox::WorkerHandle;
+use crate::pubsub::Hub;
 use crate::scripts::ScriptStore;
 use crate::seen::{OFF, SlowLog, SpanCounts, Spans};
 use crate::tls::Tls;

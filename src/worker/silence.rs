@@ -12,7 +12,7 @@
 //! a quiet night does not find out that the other end is gone.
 
 use super::Worker;
-use crate::control::{Probed, Stranger, ToControl, Verdict};
+use crate::mailbox::{Probed, Stranger, ToControl, Verdict};
 use crate::stream::Stream;
 use crate::upstream::{Dest, State, Upstream, flag};
 

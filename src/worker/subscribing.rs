@@ -1,5 +1,5 @@
 //! A PUBLISH waits for the subscriptions that were asked for before it: see
-//! [`crate::pubsub::PendingSubscriptions`].
+//! [`crate::mailbox::PendingSubscriptions`].
 //!
 //! Its client is not read from meanwhile, so what the client sent later keeps its place. Each
 //! subscription is confirmed, refused or given up by its own deadline, and the PUBLISH does not wait
@@ -10,9 +10,9 @@ use std::sync::Arc;
 use super::Worker;
 use crate::channel::Kind;
 use crate::client::Paused;
-use crate::control::ToWorker;
 use crate::hash::IntMap;
-use crate::pubsub::{ReadBarrier, Serial};
+use crate::mailbox::ToWorker;
+use crate::mailbox::{ReadBarrier, Serial};
 use crate::resp::Args;
 
 /// Clients whose PUBLISH waits.

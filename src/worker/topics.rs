@@ -7,7 +7,8 @@ use slab::Slab;
 
 use crate::channel::Kind;
 use crate::hash::{IntMap, KeyedMap};
-use crate::pubsub::{BYTES_PER_TOPIC, Ticket, Token, Topic, Wish};
+use crate::mailbox::{BYTES_PER_TOPIC, Ticket};
+use crate::pubsub::{Token, Topic, Wish};
 
 /// How far a client's subscription is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use super::shards::MissingTarget;
 use super::{HELD, NOBODY, Worker};
 use crate::cluster::{NO_SHARD, NodeState, Snapshot};
 use crate::errors::Failure;
+use crate::mailbox::ToHub;
 use crate::metrics::RetryReason;
-use crate::pubsub::ToHub;
 use crate::route::{Fan, Held};
 use crate::upstream::{Dest, NO_SLOT, Pending, State, Upstream, Waiting, flag};
 

@@ -14,14 +14,15 @@ use super::downstream::Flow;
 use crate::channel::Kind;
 use crate::client::{Paused, mode};
 use crate::command::{CommandId, CommandSpec, Flags};
-use crate::control::ToControl;
 use crate::errors::{Code, Failure};
+use crate::mailbox::ToControl;
+use crate::mailbox::Verify;
 use crate::metrics::{DeniedFor, LoginOutcome};
 use crate::resp::{Args, ProtocolError, strict_i64};
 use crate::route::{Local, Merge, Plan, PubSub, Script, Transaction};
 use crate::users::{
     Account, Asking, Credentials, Denied, Granted, LONGEST_PASSWORD, Login, OWN, Source, Tag,
-    Throttle, UNCHECKED_DENIED, User, Users, Verdict, Verify,
+    Throttle, UNCHECKED_DENIED, User, Users, Verdict,
 };
 
 /// Failed logins are logged no more often, microseconds.

@@ -1,4 +1,4 @@
-//! What the control thread and the workers say to each other.
+//! What a worker is told.
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
+use super::{Answered, Inquiry};
 use crate::client::{Census, Pause};
-use crate::cluster::{Health, Identity, NodeAddr, Snapshot};
+use crate::cluster::{Health, Identity, Snapshot};
 use crate::command::CommandTable;
 use crate::errors::Failure;
 use crate::metrics::WorkerStats;
 use crate::proxy_protocol::Endpoints;
 use crate::upstream::HandshakeError;
-use crate::worker::{Answered, Inquiry};
 
 /// An accepted client connection, in non-blocking mode.
 #[derive(Debug)]
@@ -66,12 +66,12 @@ pub enum ToWorker {
     /// From the last worker to let go of it, to the one that asked.
     Answered(Box<Answered>),
     /// The pub/sub hub's news of one of its turns.
-    PubSub(crate::pubsub::Batch),
+    PubSub(super::Batch),
     /// A subscription that a PUBLISH here waits for is confirmed, refused or given up.
-    SubscriptionEnded(crate::pubsub::Serial),
+    SubscriptionEnded(super::Serial),
     /// Let go of it when what has arrived at the worker's sockets by now is read.
-    Read(Arc<crate::pubsub::ReadBarrier>),
-    /// All other workers have let go of this worker's [`crate::pubsub::ReadBarrier`].
+    Read(Arc<super::ReadBarrier>),
+    /// All other workers have let go of this worker's [`super::ReadBarrier`].
     OthersHaveRead(u64),
     /// Run by this configuration from now on.
     Config {
@@ -82,7 +82,7 @@ pub enum ToWorker {
     },
     /// No more clients come; end when the last one has gone.
     Retire,
-    /// What a node has said to a [`crate::users::Verify`].
+    /// What a node has said to a [`crate::mailbox::Verify`].
     Verified {
         /// The client that waits for it.
         client: (u32, u32),
@@ -166,47 +166,6 @@ pub struct BusyNode {
     pub node: SocketAddr,
     /// When it was asked: it says nothing of connections that fell silent later.
     pub asked: Instant,
-}
-
-/// Worker to control.
-#[derive(Debug)]
-pub enum ToControl {
-    /// The topology may have changed: a MOVED was seen, or a node was lost.
-    RefreshTopology {
-        /// A node that is likely to know better: the one a MOVED named.
-        hint: Option<NodeAddr>,
-    },
-    /// A client reads from replicas: somebody has to look at them.
-    WatchReplicas,
-    /// A command that the table does not have was answered by the cluster, or a node that was lost
-    /// is reached again.
-    RefreshCommands,
-    /// This node owes an answer and says nothing: is it there?
-    Silent {
-        /// Where it is connected to.
-        node: SocketAddr,
-    },
-    /// This connection is silent, and its first command may be why: does a script keep the node
-    /// busy, does a module's command block the connection?
-    Blocked {
-        /// Its node.
-        node: SocketAddr,
-        /// Its own end, as the node sees it where nothing stands between.
-        own: SocketAddr,
-        /// The command is a module's, and others wait behind it.
-        module: bool,
-    },
-    /// A question to a node about one of its users.
-    Verify(Box<crate::users::Verify>),
-    /// Is a user of the cluster still there, and may it hear what it hears?
-    Look(Box<crate::users::Look>),
-    /// A client's question to all workers.
-    AskEveryone(Arc<Inquiry>),
-    /// The worker's thread ended (drained, or failed).
-    Exited {
-        /// Its index.
-        worker: usize,
-    },
 }
 
 /// How a worker is spoken to: the control thread's end of it.

@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::{ToWorker, WorkerHandle};
 use crate::channel::{Kind, matches};
-use crate::control::{ToWorker, WorkerHandle};
 use crate::hash::KeyedMap;
 
 /// Limit of patterns that one look compares with a channel. Where more are under way, the next

@@ -1,0 +1,34 @@
+//! Workers' questions to nodes about users. The asking itself is control's.
+
+use std::sync::Weak;
+
+use super::WorkerHandle;
+use crate::users::{Asking, Credentials, Heard};
+
+/// A worker's question to a node, for one of its clients.
+#[derive(Debug, Clone)]
+pub struct Verify {
+    /// What is asked.
+    pub asking: Asking,
+    /// The client, which waits: its index and its generation.
+    pub client: (u32, u32),
+    /// Gone when nobody waits any more.
+    pub wanted: Weak<()>,
+    /// Who asks.
+    pub to: WorkerHandle,
+}
+
+/// What a worker wants to know, from time to time, of a user of the cluster whose clients are here.
+#[derive(Debug)]
+pub struct Look {
+    /// The worker's number of the user.
+    pub realm: u16,
+    /// The user.
+    pub who: Credentials,
+    /// Whether the password is still right is asked, too.
+    pub password: bool,
+    /// What may it still hear of this?
+    pub topics: Vec<Heard>,
+    /// Who asks.
+    pub to: WorkerHandle,
+}
