@@ -6,11 +6,13 @@
 //! connections lent to single ones (`limits.dedicated`). Large transfers have no connections of their
 //! own then, unless these are a small part of the limit.
 
-use crate::errors::Failure;
+use std::io;
 use std::os::unix::net::UnixDatagram;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
+
+use crate::errors::Failure;
 
 /// Descriptors of the process itself: standard streams, the runtime, signals, certificates and other
 /// files that are read again, name resolution, spare ones.
@@ -32,6 +34,11 @@ const MIN_ADMIN: usize = 4;
 /// Connections for large transfers have one in so many descriptors at most, where the limit is too
 /// low for everything.
 const BULK_SHARE: usize = 64;
+
+/// EMFILE, ENFILE, ENOBUFS, ENOMEM: this process or the machine has no more.
+pub fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(23 | 24 | 105 | 12))
+}
 
 /// What descriptors are needed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,10 +20,10 @@ use slotway::command::CommandTable;
 use slotway::config::{
     self, Address, Config, ConfigError, CrossSlot, Listen, Loaded, Problem, Sources,
 };
-use slotway::control::Reload;
 use slotway::errors;
+use slotway::process::Reload;
 use slotway::tls::{Fault, Tls};
-use slotway::{control, metrics, route, sandbox};
+use slotway::{docs, metrics, process, sandbox};
 
 use cli::{Cli, Command, Document, TopArgs};
 
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
                 eprintln!("note: `slotway run` would not start like this\n  {error}");
             }
             for warning in
-                slotway::users::files::users(&loaded.config).unwrap_or_default().warnings()
+                slotway::config::files::users(&loaded.config).unwrap_or_default().warnings()
             {
                 eprintln!("warning: {warning}");
             }
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
         Command::Docs { document: Document::Man, dir } => Ok(write_man(&dir.unwrap_or_default())),
         Command::Docs { document, .. } => Ok(print(&match document {
             Document::Man => String::new(),
-            Document::Commands => route::commands_markdown(&CommandTable::builtin()),
+            Document::Commands => docs::commands_markdown(&CommandTable::builtin()),
             Document::Configuration => config::docs_markdown(),
             Document::Errors => errors::reference(),
             Document::Metrics => metrics::docs_markdown(),
@@ -101,7 +101,7 @@ fn certificates(loaded: &Loaded) -> Result<String, ConfigError> {
 
 fn run(config: Config, sources: Sources) -> ExitCode {
     let log_level = logging::init(&config);
-    match control::run_reloading(config, Reload { sources, log_level }) {
+    match process::run_reloading(config, Reload { sources, log_level }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "slotway failed");
@@ -195,7 +195,7 @@ fn serve_sandbox(args: SandboxSize, config: Config) -> Result<(), Box<dyn Error 
     };
     let address = |a: SocketAddr| Address { host: a.ip().to_string(), port: a.port() };
     sandbox::run(options, |front| {
-        control::run(Config {
+        process::run(Config {
             listen: vec![Listen::Tcp(address(front.listen))],
             admin: front.admin.map(address),
             seeds: front.seeds.into_iter().map(address).collect(),

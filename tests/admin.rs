@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use slotway::config::{Address, Config, Listen, Secret, Workers};
-use slotway::control::{BoundAddrs, RunError, run_until};
+use slotway::process::{BoundAddrs, RunError, run_until};
 use tempfile::TempDir;
 
 /// Long enough for anything that is going to happen; nothing is asserted about time.

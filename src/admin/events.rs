@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::moment::Moment;
 use crate::cluster::{diff, listed};
-use crate::metrics::{DeniedFor, LimitHit, LoginOutcome, Redirection};
+use crate::metrics::{DeniedFor, LimitHit, LoginOutcome};
+use crate::route::Redirection;
 
 /// Events kept.
 const KEPT: usize = 200;

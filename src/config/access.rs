@@ -3,8 +3,9 @@
 
 use std::net::IpAddr;
 
+use super::files;
 use super::{ClientAuth, Config, Listen, Loaded, Problem};
-use crate::users::{Users, files};
+use crate::users::Users;
 
 impl Config {
     /// Clients have to log in before they may do anything.

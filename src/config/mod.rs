@@ -10,6 +10,7 @@
 mod access;
 mod change;
 mod field;
+pub mod files;
 mod keys;
 mod load;
 pub mod memory;

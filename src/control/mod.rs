@@ -1,26 +1,17 @@
-//! The control thread: accepting, topology refresh, signals, reload, drain.
-//!
-//! One tokio runtime on the main thread, beside the traffic; nothing here is on the way of a
-//! command. [`run()`] puts the parts together.
+//! What the control thread does beside the traffic: the topology, replicas' health, questions to
+//! nodes, the pool of workers. Nothing here is on the way of a command.
+//! Not here: what puts these parts together ([`crate::process`]).
 
-mod accept;
-mod apply;
-mod arrival;
 mod blocked;
 mod export;
-mod listeners;
 mod look;
 mod names;
 mod node;
-mod notify;
 mod pool;
 mod probe;
-mod reload;
 mod renew;
 mod replicas;
 mod round;
-mod run;
-mod sockets;
 mod status;
 mod supervise;
 #[cfg(test)]
@@ -29,8 +20,11 @@ mod topology;
 mod verify;
 mod wire;
 
-pub use accept::is_exhausted;
+pub use blocked::BlockWatcher;
 pub use pool::{Pool, Scrape};
-pub use reload::{Reload, ReloadStats};
-pub use run::{BoundAddrs, RunError, run, run_reloading, run_until};
+pub use probe::Prober;
+pub use replicas::Replicas;
 pub use status::{Status, TopologyStatus};
+pub use supervise::supervise;
+pub use topology::{Refresher, Requests};
+pub use verify::Verifier;

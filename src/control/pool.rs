@@ -130,7 +130,7 @@ impl Pool {
         commands: Arc<CommandTable>,
         to_control: mpsc::UnboundedSender<ToControl>,
     ) -> std::io::Result<Self> {
-        let users = crate::users::files::users(&config)
+        let users = crate::config::files::users(&config)
             .map_err(|(key, why)| std::io::Error::other(format!("{key}: {why}")))?;
         let inner = Inner {
             config: Arc::clone(&config),
@@ -146,7 +146,7 @@ impl Pool {
             pause: None,
             ended: Totals::default(),
         };
-        let hub = crate::pubsub::spawn(Arc::clone(&config), Arc::clone(&tls), to_control.clone())?;
+        let hub = crate::hub::spawn(Arc::clone(&config), Arc::clone(&tls), to_control.clone())?;
         let shared = Arc::new(crate::worker::Shared::new(&config, Arc::clone(&tls), hub));
         let replicas = super::replicas::Wish::new(&config);
         let descriptors = Descriptors::new(demand(&inner, &replicas));

@@ -23,7 +23,9 @@ impl Pool {
         let mut inner = self.inner();
         // What CONFIG SET has said stays until the file says something else.
         if inner.config.slowlog != config.slowlog {
-            self.shared().slow.set(SlowSetting::configured(&config.slowlog));
+            self.shared()
+                .slow
+                .set(SlowSetting::configured(config.slowlog.slower_than, config.slowlog.max_len));
         }
         inner.config = config;
         inner.tell_config();

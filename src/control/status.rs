@@ -9,7 +9,7 @@ use crate::cluster::trust::Reason;
 use crate::cluster::{Health, NodeAddr, Snapshot};
 use crate::command::CommandTable;
 use crate::lines::Lines;
-use crate::metrics::ProxyHeader;
+use crate::metrics::{ProxyHeader, ReloadStats};
 
 /// Written by the acceptor, the refresher and the one who stops everything; read by the admin
 /// listener.
@@ -28,7 +28,7 @@ pub struct Status {
     /// Parts of the control thread that failed and were started anew.
     pub task_failures: AtomicU64,
     /// The configuration, read anew while slotway runs.
-    pub reloads: super::ReloadStats,
+    pub reloads: ReloadStats,
     /// Of connections that are closed for want of a header.
     header_lines: Mutex<Lines>,
     topology: Mutex<TopologyStatus>,
@@ -73,7 +73,7 @@ impl Status {
             proxy_headers: Default::default(),
             worker_failures: AtomicU64::new(0),
             task_failures: AtomicU64::new(0),
-            reloads: super::ReloadStats::default(),
+            reloads: ReloadStats::default(),
             header_lines: Mutex::default(),
             topology: Mutex::new(TopologyStatus {
                 snapshot: Arc::new(Snapshot::empty()),

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{ToWorker, WorkerHandle};
 use crate::client::Question;
-use crate::upstream::Dest;
+use crate::dest::Dest;
 
 /// A question that goes round all workers.
 #[derive(Debug)]

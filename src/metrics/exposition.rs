@@ -12,17 +12,18 @@ use prometheus::proto::{
 use super::merge::Totals;
 use super::names::{self, Kind, METRICS, Metric};
 use super::process::Process;
+use super::reloads::ReloadStats;
 use super::stats::{
     BUCKETS_MICROS, DeniedFor, DisconnectReason, EmulatedOutcome, Histogram, LimitHit,
-    LoginOutcome, ProxyHeader, ReadTo, Redirection, RetryReason, TransactionKind,
+    LoginOutcome, ProxyHeader, ReadTo, RetryReason, TransactionKind,
 };
 use crate::channel::Kind as Topic;
 use crate::cluster::trust::{Reason, Rule};
 use crate::cluster::{Health, Role, Snapshot, Unfit};
 use crate::command::{Class, CommandId, CommandTable};
-use crate::control::ReloadStats;
 use crate::errors::Code;
 use crate::pubsub::{GapReason, HubStats};
+use crate::route::Redirection;
 use crate::tls::{Outcome, Side, TlsCounts};
 
 /// Everything that one scrape shows.

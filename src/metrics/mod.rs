@@ -9,14 +9,16 @@ mod merge;
 mod names;
 mod process;
 mod quantile;
+mod reloads;
 mod stats;
 
 pub use exposition::{ControlStats, View};
 pub use merge::Totals;
 pub use names::{Kind, METRICS, Metric, docs_markdown};
 pub use process::{Process, Usage};
+pub use reloads::{ReloadOutcome, ReloadStats};
 pub use stats::{
     BUCKETS_MICROS, CommandStats, DeniedFor, DisconnectReason, EmulatedOutcome, Histogram,
-    LimitHit, LoginOutcome, NodeStats, ProxyHeader, ReadTo, Redirection, RetryReason,
-    TransactionKind, WorkerStats,
+    LimitHit, LoginOutcome, NodeStats, ProxyHeader, ReadTo, RetryReason, TransactionKind,
+    WorkerStats,
 };

@@ -4,6 +4,7 @@ use crate::channel::Kind;
 use crate::cluster::NodeAddr;
 use crate::command::Class;
 use crate::errors::Code;
+use crate::route::Redirection;
 
 /// Upper bounds of the latency buckets, in microseconds, ascending; what is slower than the last
 /// goes into one bucket more (`+Inf`).
@@ -55,36 +56,6 @@ pub struct CommandStats {
     pub error: u64,
     /// Answered with an error of slotway's own: refused, deadline, outcome unknown.
     pub refused: u64,
-}
-
-/// The kinds of redirecting or retryable errors that a node can answer with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Redirection {
-    Moved,
-    Ask,
-    TryAgain,
-    ClusterDown,
-    Loading,
-    MasterDown,
-    ReadOnly,
-    NoScript,
-}
-
-impl Redirection {
-    /// How many kinds there are.
-    pub const COUNT: usize = 8;
-    /// Label values, by discriminant.
-    pub const NAMES: [&'static str; Self::COUNT] = [
-        "moved",
-        "ask",
-        "tryagain",
-        "clusterdown",
-        "loading",
-        "masterdown",
-        "readonly",
-        "noscript",
-    ];
 }
 
 /// Why a command was sent again (label `reason`): the discriminants of [`Redirection`], and more.

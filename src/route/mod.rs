@@ -5,9 +5,9 @@
 
 mod behaviour;
 mod blocking;
-mod describe;
 mod exec;
 mod filter;
+pub mod flag;
 mod gather;
 mod hold;
 mod info;
@@ -22,14 +22,13 @@ pub use behaviour::{
 };
 use behaviour::{asks_for_proxy_section, shown_name};
 pub use blocking::{WaitTime, left_of, wait_time};
-pub use describe::commands_markdown;
 pub use exec::{DISCARDED, ExecGather};
 pub use filter::Filter;
 pub use gather::Gather;
 pub use hold::{GateNext, Held, HoldMeta, Holds, LaneKey};
 pub use info::{ProxyInfo, merge_info};
 pub use pubsub::{Ask, Own, PubSub, publish_count};
-pub use refusal::Refusal;
+pub use refusal::{Redirection, Refusal};
 pub use scan::{Layout, Owners, Scan, ScanRequest, identity};
 pub use server::{Server, SlotOrder};
 
@@ -42,7 +41,6 @@ use crate::command::{
 };
 use crate::errors::Failure;
 use crate::resp::Args;
-use crate::upstream::flag;
 
 /// What is to be done with one command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +110,7 @@ pub struct Router {
 #[derive(Debug, Clone, Copy)]
 struct Routed {
     behaviour: Behaviour,
-    /// Of [`crate::upstream::flag`]: what every such command is marked with.
+    /// Of [`crate::route::flag`]: what every such command is marked with.
     flags: u8,
     class: u8,
     /// See [`Router::has_node_cursor`].
@@ -548,7 +546,8 @@ fn config_set(args: &Args) -> Plan {
     }
 }
 
-fn client_command(args: &Args, known: bool) -> Plan {
+/// What a subcommand of CLIENT leads to; `known`: the cluster has it.
+pub fn client_command(args: &Args, known: bool) -> Plan {
     // With their arity, as in the command table: a 7.0 server's does not have all of them.
     const OWN: [(&str, i32, Local); 17] = [
         ("id", 2, Local::ClientId),

@@ -4,7 +4,36 @@
 //! <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redirection-and-resharding>
 
 use crate::cluster::{NodeAddr, Slot};
-use crate::metrics::Redirection;
+
+/// The kinds of redirecting or retryable errors that a node can answer with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Redirection {
+    Moved,
+    Ask,
+    TryAgain,
+    ClusterDown,
+    Loading,
+    MasterDown,
+    ReadOnly,
+    NoScript,
+}
+
+impl Redirection {
+    /// How many kinds there are.
+    pub const COUNT: usize = 8;
+    /// Label values, by discriminant.
+    pub const NAMES: [&'static str; Self::COUNT] = [
+        "moved",
+        "ask",
+        "tryagain",
+        "clusterdown",
+        "loading",
+        "masterdown",
+        "readonly",
+        "noscript",
+    ];
+}
 
 /// What a node refused, and where it points.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,8 +11,7 @@
 //! Redirections that lead to a known node are progress, not repetition: the first
 //! [`FAST_TRIES`] cost nothing.
 
-use super::Refusal;
-use crate::metrics::Redirection;
+use super::{Redirection, Refusal};
 
 /// Redirections that are followed without a pause.
 const FAST_TRIES: u8 = 5;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::resp::{Args, strict_i64};
 
@@ -71,9 +72,9 @@ pub struct SlowSetting {
 
 impl SlowSetting {
     /// What the configuration says.
-    pub fn configured(config: &crate::config::SlowLog) -> SlowSetting {
-        let micros = config.slower_than.map_or(OFF, |d| d.as_micros() as u64);
-        SlowSetting { slower_than: Some(micros), max_len: Some(config.max_len) }
+    pub fn configured(slower_than: Option<Duration>, max_len: usize) -> SlowSetting {
+        let micros = slower_than.map_or(OFF, |d| d.as_micros() as u64);
+        SlowSetting { slower_than: Some(micros), max_len: Some(max_len) }
     }
 
     /// `None`: nothing that concerns it. What nodes refuse does not matter.

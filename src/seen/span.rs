@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use crate::upstream::Dest;
+use crate::dest::Dest;
 
 /// One try at a node, by the worker's clock in microseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -9,7 +9,7 @@ mod stamps;
 mod turns;
 
 pub use handshake::{Handshake, HandshakeError};
-pub use pending::{Dest, NO_SLOT, Pending, PendingQueue, Waiting, flag};
+pub use pending::{NO_SLOT, Pending, PendingQueue, Waiting};
 pub use stamps::Stamps;
 pub use turns::Turns;
 
@@ -19,7 +19,9 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use crate::buf::{Pool, SendQueue, WRITE_LIMIT};
+use crate::dest::Dest;
 use crate::resp::{Protocol, ReplyScan};
+use crate::route::flag;
 use crate::scripts::Noted;
 use crate::stream::Stream;
 

@@ -4,39 +4,11 @@ use std::collections::{VecDeque, vec_deque};
 use std::ops::Deref;
 
 use crate::buf::with_copy;
-use crate::metrics::Redirection;
+use crate::dest::Dest;
+use crate::route::Redirection;
+use crate::route::flag;
 use crate::route::retry::Class;
 use crate::route::{HoldMeta, LaneKey};
-
-/// Who waits for the reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dest {
-    /// A client: its index, its generation, and the reply's number in its queue.
-    Client {
-        /// Index among the worker's clients.
-        index: u32,
-        /// Which client it was that had the index.
-        generation: u32,
-        /// Number of the reply.
-        seq: u32,
-    },
-    /// A part of a command that went to several slots or nodes.
-    Part {
-        /// Index among the worker's gatherings.
-        gather: u32,
-        /// Index of the part's first key.
-        first: u32,
-    },
-    /// A list that becomes one with those of other nodes (KEYS).
-    Join {
-        /// Index among the worker's joins.
-        join: u32,
-        /// Which part of it.
-        part: u32,
-    },
-    /// Nobody: ASKING's +OK.
-    Discard,
-}
 
 /// One command in an upstream connection's queue. Its bytes are in the connection's send queue,
 /// in the same order.
@@ -74,29 +46,6 @@ pub struct Pending {
 
 /// [`Pending::slot`] of a command without keys.
 pub const NO_SLOT: u16 = u16::MAX;
-
-/// The flags of a [`Pending`].
-pub mod flag {
-    /// Sending it twice does no harm.
-    pub const READ_ONLY: u8 = 1;
-    /// It came out of a lane of [`crate::route::Holds`], which wants to know when it is answered.
-    pub const LANE: u8 = 2;
-    /// It was sent before its slot was held, and the hold counts on hearing of it.
-    pub const TRACKED: u8 = 4;
-    /// It is for this node and no other (a part of a command for several nodes).
-    pub const NODE_BOUND: u8 = 8;
-    /// ASKING goes before it, which is the entry in front.
-    pub const ASKING: u8 = 16;
-    /// Its client speaks RESP3.
-    pub const RESP3: u8 = 32;
-    /// The SCRIPT LOAD of its script went before it in the same turn. Of a batch: there is an
-    /// EVALSHA in it.
-    pub const SCRIPT: u8 = 64;
-    /// It is PUBLISH or SPUBLISH, or a batch that has one in it: its reply counts subscribers.
-    pub const PUBLISHES: u8 = 128;
-    /// Any of what makes the worker look twice when the reply is here.
-    pub const SPECIAL: u8 = LANE | TRACKED;
-}
 
 impl Pending {
     /// With which other commands a node refuses or serves it.

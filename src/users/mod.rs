@@ -9,13 +9,11 @@
 //! - `user`: one user, and the line of an ACL file that makes it
 //! - `account`: what a connection knows of its user
 //! - `throttle`: failed logins are slowed
-//! - `files`: files that are looked at again: users, passwords, tokens
 //! - `verify`: what a node is asked about its users; `look`: and from time to time again
 //!
 //! Not here: what a worker does with it ([`crate::worker`]).
 
 mod account;
-pub mod files;
 mod look;
 mod rules;
 mod throttle;
@@ -25,7 +23,6 @@ mod verify;
 use std::sync::Arc;
 
 pub use account::{Account, OWN, Tag, Verdict};
-pub use files::Files;
 pub use look::{Heard, Looked, is_refusal};
 pub use rules::{Denied, RuleError, Selector};
 pub use throttle::{Source, Throttle};

@@ -6,13 +6,16 @@ use super::clock::{Job, Timer};
 use super::retries::Want;
 use super::{Gathering, HELD, NOBODY, Worker, reaccount};
 use crate::buf::CHUNK;
+use crate::dest::Dest;
 use crate::errors::{Cause, Failure};
 use crate::mailbox::ToControl;
-use crate::metrics::{DisconnectReason, Histogram, Redirection, RetryReason};
+use crate::metrics::{DisconnectReason, Histogram, RetryReason};
 use crate::resp::Protocol;
+use crate::route::Redirection;
+use crate::route::flag;
 use crate::route::retry::{Retry, Scope, decide};
 use crate::route::{Held, ProxyInfo, Refusal};
-use crate::upstream::{Dest, NO_SLOT, Pending, Waiting, flag};
+use crate::upstream::{NO_SLOT, Pending, Waiting};
 
 /// A command that stays unknown (a renamed one, say) is not asked about more often, microseconds.
 const COMMANDS_WISH_PAUSE: u64 = 1_000_000;

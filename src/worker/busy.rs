@@ -11,7 +11,8 @@
 use super::Worker;
 use crate::client::Paused;
 use crate::mailbox::BusyNode;
-use crate::upstream::{State, Upstream, flag};
+use crate::route::flag;
+use crate::upstream::{State, Upstream};
 
 /// Limit of connections to one node that are set aside. A node runs one script at a time; only one
 /// that lies about it could make more.

@@ -4,11 +4,14 @@ use std::cmp::Ordering;
 
 use super::Worker;
 use crate::client::Paused;
+use crate::dest::Dest;
 use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
 use crate::mailbox::ToControl;
-use crate::metrics::{DisconnectReason, Redirection};
+use crate::metrics::DisconnectReason;
+use crate::route::Redirection;
+use crate::route::flag;
 use crate::route::retry::Class;
-use crate::upstream::{Dest, NO_SLOT, Pending, State, flag};
+use crate::upstream::{NO_SLOT, Pending, State};
 
 /// How often all deadlines are looked at while something is under way, microseconds.
 const TICK: u64 = 20_000;

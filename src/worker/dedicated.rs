@@ -6,12 +6,14 @@
 
 use super::{Worker, reaccount};
 use crate::client::Kind;
+use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
 use crate::resp::Protocol;
 use crate::resp::reply::{error_text, text};
 use crate::route::Refusal;
-use crate::upstream::{Dedicated, Dest, NO_SLOT, Pending, State, Upstream, flag};
+use crate::route::flag;
+use crate::upstream::{Dedicated, NO_SLOT, Pending, State, Upstream};
 use crate::users::OWN;
 
 /// Why no connection is lent.
@@ -198,7 +200,7 @@ impl Worker {
                 }
                 let repeatable = errand.is_some_and(|e| e.repeatable);
                 if repeatable && (forced || (gone && told.is_none())) {
-                    let later = Refusal::Later(crate::metrics::Redirection::ReadOnly);
+                    let later = Refusal::Later(crate::route::Redirection::ReadOnly);
                     return self.errand_refused(u, me, later, said);
                 }
                 let mut gone_after_all = Vec::new();

@@ -7,11 +7,13 @@ use super::no_room::buffers_full;
 use super::{Gathering, HELD, Worker};
 use crate::buf::CHUNK;
 use crate::client::{After, Announced, Context, Paused, answer, mode};
+use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
 use crate::resp::{ArgRange, Args, Protocol, write};
+use crate::route::flag;
 use crate::route::{Fan, Gather, Held, Local, Merge, Plan, PubSub, Refused};
-use crate::upstream::{Dest, NO_SLOT, Pending, State, Waiting, flag};
+use crate::upstream::{NO_SLOT, Pending, State, Waiting};
 use crate::users::OWN;
 
 impl Worker {

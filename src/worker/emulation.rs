@@ -14,12 +14,14 @@ use crate::buf::CHUNK;
 use crate::client::{Errand, Kind};
 use crate::cluster::slot_of;
 use crate::command::{CommandId, no_number_of_keys};
+use crate::dest::Dest;
 use crate::emulate::{self, LastStep, Next, Outcome, Request, Step};
 use crate::errors::{Cause, CrossSlotRemedy, Failure, Key};
 use crate::metrics::{EmulatedOutcome, Histogram, LimitHit};
 use crate::resp::{Args, write};
+use crate::route::flag;
 use crate::route::{Gather, Merge, wait_time};
-use crate::upstream::{Dest, NO_SLOT, State, flag};
+use crate::upstream::{NO_SLOT, State};
 
 /// How long a command tries to get hold of a key that another one moves, microseconds.
 const PATIENCE: u64 = 6_000_000;

@@ -15,13 +15,15 @@ use super::retries::Want;
 use super::{NOBODY, Worker};
 use crate::client::{Errand, Kind, Paused};
 use crate::command::CommandId;
+use crate::dest::Dest;
 use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
-use crate::metrics::{Redirection, RetryReason};
+use crate::metrics::RetryReason;
 use crate::resp::reply::error_text;
 use crate::resp::{ArgRange, Protocol, write};
+use crate::route::Redirection;
 use crate::route::retry::{Class, Retry, Scope, decide};
 use crate::route::{Refusal, left_of, wait_time};
-use crate::upstream::{Dest, NO_SLOT, Pending, State, Upstream};
+use crate::upstream::{NO_SLOT, Pending, State, Upstream};
 use crate::users::OWN;
 
 /// How long an errand waits for its slot to get a primary before it looks again, microseconds.

@@ -8,10 +8,10 @@ use super::Worker;
 use super::downstream::Flow;
 use crate::client::{Client, Line, Paused, Question};
 use crate::command::CommandId;
+use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::mailbox::{Answered, Asker, Inquiry, ToControl};
 use crate::resp::{Protocol, write};
-use crate::upstream::Dest;
 
 impl Worker {
     /// Asks all workers. The client waits.

@@ -10,9 +10,10 @@ use super::downstream::Flow;
 use super::errand::NO_PRIMARY_PAUSE;
 use crate::client::{Client, Errand, Kind, Paused, Question, monitor_line};
 use crate::command::{CommandId, Flags};
+use crate::dest::Dest;
 use crate::resp::Args;
 use crate::route::{Merge, wait_time};
-use crate::upstream::{Dest, NO_SLOT};
+use crate::upstream::NO_SLOT;
 
 const MONITOR: &[u8] = b"*1\r\n$7\r\nMONITOR\r\n";
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";

@@ -15,10 +15,12 @@ use super::{Gathering, NOBODY, Worker};
 use crate::buf::CHUNK;
 use crate::cluster::{NodeAddr, hash_tag, slot_of};
 use crate::command::CommandId;
+use crate::dest::Dest;
 use crate::errors::Cause;
 use crate::resp::{ArgRange, Args, Protocol, Request, RequestProgress, scan_request, write};
+use crate::route::flag;
 use crate::route::{Merge, Refusal};
-use crate::upstream::{Dest, NO_SLOT, Pending, flag};
+use crate::upstream::{NO_SLOT, Pending};
 use crate::users::OWN;
 
 /// Least time between two questions where a slot is being migrated to, microseconds.

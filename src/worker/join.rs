@@ -10,13 +10,14 @@ use super::dedicated::LendError;
 use super::downstream::Flow;
 use super::{Source, Worker};
 use crate::client::{Errand, Kind};
+use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::metrics::{Histogram, RetryReason};
 use crate::resp::reply::element_count;
 use crate::resp::write;
 use crate::route::Refusal;
 use crate::route::retry::Class;
-use crate::upstream::{Dest, NO_SLOT};
+use crate::upstream::NO_SLOT;
 
 /// A client that has not taken so much gets no more for now.
 const ENOUGH: usize = 1 << 20;

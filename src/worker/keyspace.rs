@@ -3,11 +3,13 @@
 use super::downstream::Flow;
 use super::{NOBODY, Worker};
 use crate::cluster::Slot;
+use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
 use crate::resp::Args;
+use crate::route::flag;
 use crate::route::{Fan, Gather, Layout, Merge, Owners, Scan, ScanRequest, Server, identity};
-use crate::upstream::{Dest, NO_SLOT, flag};
+use crate::upstream::NO_SLOT;
 
 const DBSIZE: &[u8] = b"*1\r\n$6\r\nDBSIZE\r\n";
 

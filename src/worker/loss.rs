@@ -4,10 +4,11 @@
 use super::Worker;
 use super::clock::{Job, Timer};
 use crate::cluster::NodeAddr;
+use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::mailbox::ToControl;
 use crate::sparsely;
-use crate::upstream::{Dest, State};
+use crate::upstream::State;
 
 /// A connection that lived so long has proven that the node can be worked with, microseconds.
 const PROVEN: u64 = 1_000_000;

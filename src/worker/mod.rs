@@ -103,6 +103,7 @@ use crate::client::{Client, Multi, Pause, Paused, Replies, Traffic};
 use crate::cluster::{Health, Identity, Snapshot};
 use crate::command::CommandTable;
 use crate::config::Config;
+use crate::dest::Dest;
 use crate::hash::{IntMap, IntSet};
 use crate::lines::Lines;
 use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
@@ -110,7 +111,7 @@ use crate::meter::Meter;
 use crate::metrics::{NodeStats, WorkerStats};
 use crate::resp::{ArgRange, Protocol};
 use crate::route::{ExecGather, Gather, Holds, Router};
-use crate::upstream::{Dest, Upstream, Waiting};
+use crate::upstream::{Upstream, Waiting};
 use crate::users::Users;
 
 use settings::Settings;

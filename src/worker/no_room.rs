@@ -5,7 +5,8 @@ use super::Worker;
 use super::settings::Settings;
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
-use crate::upstream::{Pending, flag};
+use crate::route::flag;
+use crate::upstream::Pending;
 
 /// The error for a command that was not sent, or of which nothing was sent that changes data.
 pub(super) fn buffers_full(settings: &Settings) -> Failure {

@@ -7,8 +7,9 @@ use crate::cluster::Slot;
 use crate::pubsub::{Topic, hash, rank};
 use crate::resp::reply::{elements, integer};
 use crate::resp::{Args, Request, RequestProgress, scan_request, write};
+use crate::route::flag;
 use crate::route::{Ask, Fan, Merge, Own, publish_count};
-use crate::upstream::{NO_SLOT, Pending, State, Upstream, flag};
+use crate::upstream::{NO_SLOT, Pending, State, Upstream};
 
 /// PUBLISH, not in a batch: any node takes it.
 pub(super) fn is_lone_publish(pending: &Pending) -> bool {

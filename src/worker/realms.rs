@@ -9,10 +9,11 @@
 
 use super::clock::{Job, Timer};
 use super::{Source, Worker, reaccount};
+use crate::dest::Dest;
 use crate::errors::{Code, Failure};
 use crate::hash::IntMap;
 use crate::resp::Protocol;
-use crate::upstream::{Dest, Pending, Upstream};
+use crate::upstream::{Pending, Upstream};
 use crate::users::{Credentials, OWN, Verdict};
 
 /// Nobody's: what is under way for a client that is gone and had no gathering.

@@ -12,12 +12,14 @@ use super::{NOBODY, Worker};
 use crate::client::{Client, mode};
 use crate::cluster::Health;
 use crate::config::ReadFrom;
+use crate::dest::Dest;
 use crate::hash::{IntMap, IntSet};
 use crate::mailbox::ToControl;
 use crate::metrics::{ReadTo, RetryReason};
 use crate::resp::{Args, Protocol};
 use crate::route::Plan;
-use crate::upstream::{Dest, NO_SLOT, Pending, State, Upstream, flag};
+use crate::route::flag;
+use crate::upstream::{NO_SLOT, Pending, State, Upstream};
 use crate::users::OWN;
 
 /// A read that has been tried so often waits for its primary.

@@ -8,12 +8,14 @@ use super::errand::NO_PRIMARY_PAUSE;
 use super::{NOBODY, Worker};
 use crate::cluster::{Slot, Snapshot};
 use crate::config::Config;
+use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::hash::{IntMap, KeyedSet};
 use crate::metrics::RetryReason;
 use crate::route::GateNext;
+use crate::route::flag;
 use crate::route::retry::{self, Budget, Class};
-use crate::upstream::{Dest, NO_SLOT, Pending, State, flag};
+use crate::upstream::{NO_SLOT, Pending, State};
 
 /// A blocking command that was not refused within this time was accepted, microseconds.
 const TRIAL: u64 = 20_000;

@@ -8,12 +8,14 @@ use super::{Gathering, Worker};
 use crate::client::{Context, EXEC, MULTI, Multi, Place, Question, answer};
 use crate::cluster::slot_of;
 use crate::command::{CommandId, key_positions};
+use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::hash::IntMap;
 use crate::metrics::{LimitHit, TransactionKind};
 use crate::resp::{ArgRange, Args};
+use crate::route::flag;
 use crate::route::{ExecGather, Local, Script};
-use crate::upstream::{Dest, NO_SLOT, flag};
+use crate::upstream::NO_SLOT;
 
 /// A part of a transaction: what one node gets.
 #[derive(Debug)]

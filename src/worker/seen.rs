@@ -10,12 +10,13 @@ use super::Worker;
 use super::transaction::scan;
 use crate::command::{Class, CommandId, key_positions};
 use crate::config::Config;
+use crate::dest::Dest;
 use crate::resp::reply::{elements, text};
 use crate::resp::{ArgRange, Args};
 use crate::seen::{
     BigKeys, HotKeys, Kind, OFF, Seen, SlowEntry, SlowSetting, Slowness, Traced, logged_args,
 };
-use crate::upstream::{Dest, Pending};
+use crate::upstream::Pending;
 
 /// Of one command so many keys are looked at.
 const MOST_KEYS: usize = 64;

@@ -6,10 +6,13 @@ use super::{NOBODY, Worker};
 use std::sync::Arc;
 
 use crate::cluster::NodeAddr;
+use crate::dest::Dest;
 use crate::errors::Failure;
-use crate::metrics::{LimitHit, Redirection};
+use crate::metrics::LimitHit;
+use crate::route::Redirection;
 use crate::route::Refusal;
-use crate::upstream::{Dest, NO_SLOT, Pending, flag};
+use crate::route::flag;
+use crate::upstream::{NO_SLOT, Pending};
 
 /// A target of a command for several nodes that cannot be asked now.
 #[derive(Debug, Clone)]

@@ -12,9 +12,11 @@
 //! a quiet night does not find out that the other end is gone.
 
 use super::Worker;
+use crate::dest::Dest;
 use crate::mailbox::{Probed, Stranger, ToControl, Verdict};
+use crate::route::flag;
 use crate::stream::Stream;
-use crate::upstream::{Dest, State, Upstream, flag};
+use crate::upstream::{State, Upstream};
 
 /// A connection that is silent for this long while others wait behind a module's command may be
 /// blocked by it, microseconds.

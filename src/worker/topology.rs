@@ -5,11 +5,13 @@ use std::sync::Arc;
 use super::shards::MissingTarget;
 use super::{HELD, NOBODY, Worker};
 use crate::cluster::{NO_SHARD, NodeState, Snapshot};
+use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::mailbox::ToHub;
 use crate::metrics::RetryReason;
+use crate::route::flag;
 use crate::route::{Fan, Held};
-use crate::upstream::{Dest, NO_SLOT, Pending, State, Upstream, Waiting, flag};
+use crate::upstream::{NO_SLOT, Pending, State, Upstream, Waiting};
 
 const FAILED: &str = "its node has failed, and is no primary any more";
 

@@ -9,9 +9,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::Worker;
 use crate::client::mode;
 use crate::command::{Class, CommandId};
+use crate::dest::Dest;
 use crate::resp::reply::error_text;
 use crate::seen::{Attempt, Traced};
-use crate::upstream::{Dest, Pending};
+use crate::upstream::Pending;
 
 /// Traced commands under way in one worker; with so many no more are chosen.
 const MOST: usize = 256;

@@ -18,11 +18,13 @@ use crate::buf::CHUNK;
 use crate::client::{EXEC, Multi, Paused, Place, mode};
 use crate::cluster::{Product, slot_of};
 use crate::command::{Class, CommandId, Flags, key_positions};
+use crate::dest::Dest;
 use crate::errors::{CrossSlotRemedy, Failure};
 use crate::metrics::{LimitHit, TransactionKind};
 use crate::resp::{ArgRange, Args, Protocol, RequestProgress, scan_request};
+use crate::route::flag;
 use crate::route::{Fan, Local, Merge, Plan, PubSub, Script, Transaction};
-use crate::upstream::{Dest, NO_SLOT, flag};
+use crate::upstream::NO_SLOT;
 
 impl Worker {
     /// One of these commands, outside a transaction.

@@ -9,11 +9,12 @@ use super::{NOBODY, Worker};
 use crate::client::{Errand, Kind, Watch};
 use crate::cluster::slot_of;
 use crate::command::{CommandId, key_positions};
+use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::hash::fingerprint;
 use crate::resp::{Args, Protocol, RequestProgress, scan_request, write};
 use crate::route::Merge;
-use crate::upstream::{Dest, NO_SLOT};
+use crate::upstream::NO_SLOT;
 
 const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
 const CLIENT_INFO: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$4\r\nINFO\r\n";

@@ -1,66 +1,19 @@
-//! Files with users, passwords and tokens: read at the start, and again when they change.
+//! Files with users, passwords and tokens: looked at while slotway runs, and used when they change.
 //!
 //! They are looked at by their contents: Kubernetes replaces the folder of a Secret rather than the
 //! files in it, and one that is changed twice in a second keeps its time.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::{Users, parse_file};
-use crate::command::CommandTable;
+use crate::config::files::{secret, users};
 use crate::config::{Config, Secret};
+use crate::users::Users;
 
 /// How often they are looked at.
 const EVERY: Duration = Duration::from_secs(1);
-/// A larger file is none of these.
-const LARGEST: u64 = 16 << 20;
-
-/// The users that `config` says, its file read.
-///
-/// # Errors
-/// The key, and what is wrong.
-pub fn users(config: &Config) -> Result<Users, (&'static str, String)> {
-    let mut own = config.users.clone();
-    if !config.users_file.is_empty() {
-        let at = |why: String| ("users_file", format!("{}: {why}", config.users_file));
-        let text = read(Path::new(&config.users_file)).map_err(at)?;
-        own.extend(parse_file(&text, &CommandTable::builtin()).map_err(at)?);
-    }
-    let key = if config.users_file.is_empty() { "users" } else { "users_file" };
-    let passthrough = config.auth == crate::config::Auth::Passthrough;
-    Users::new(own, passthrough, !config.users_file.is_empty()).map_err(|why| (key, why))
-}
-
-/// A secret that is in a file of its own; the end of its line is not part of it.
-///
-/// # Errors
-/// What is wrong with the file.
-pub fn secret(path: &str) -> Result<String, String> {
-    let mut text = read(Path::new(path)).map_err(|why| format!("{path}: {why}"))?;
-    if text.ends_with('\n') {
-        text.pop();
-        if text.ends_with('\r') {
-            text.pop();
-        }
-    }
-    match text.is_empty() {
-        true => Err(format!("{path}: is empty")),
-        false => Ok(text),
-    }
-}
-
-fn read(path: &Path) -> Result<String, String> {
-    let told = |error: std::io::Error| format!("cannot be read: {error}");
-    let length = std::fs::metadata(path).map_err(told)?.len();
-    if length > LARGEST {
-        return Err(format!("has {length} bytes, which is too many"));
-    }
-    // The error of a file that is not text would not quote it.
-    std::fs::read_to_string(path).map_err(told)
-}
 
 /// The files of a configuration, while slotway runs.
 #[derive(Debug)]

@@ -15,9 +15,9 @@ use tracing::{error, info};
 use super::accept::{self, Acceptor, Place, Unopened};
 use super::run::RunError;
 use super::sockets::{Sockets, Tenure, open_shared};
-use super::supervise::supervise;
 use crate::admin::Admin;
 use crate::config::{Address, ClientAuth, Config, Listen};
+use crate::control::supervise;
 
 /// The entries of `listen` and `tls.downstream.listen`.
 #[derive(Debug, Default)]

@@ -29,12 +29,12 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use super::arrival::{self, Refused};
-use super::pool::Pool;
 use super::run::RunError;
 use super::sockets::{self, Sockets, Tenure};
-use super::status::Status;
 use crate::config::{Address, Config, Listen};
-use crate::descriptors::Spare;
+use crate::control::Pool;
+use crate::control::Status;
+use crate::descriptors::{Spare, is_exhausted};
 use crate::errors::Failure;
 use crate::lines::Lines;
 use crate::mailbox::{Arrival, Downstream};
@@ -563,9 +563,4 @@ fn refuse(socket: &impl AsFd, why: &[u8]) {
     if let Err(error) = SockRef::from(socket).send(why) {
         debug!(%error, "a refused client went away first");
     }
-}
-
-/// EMFILE, ENFILE, ENOBUFS, ENOMEM: this process or the machine has no more.
-pub fn is_exhausted(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(23 | 24 | 105 | 12))
 }

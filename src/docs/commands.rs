@@ -5,10 +5,11 @@
 
 use std::fmt::Write;
 
-use super::pubsub::{Ask, PubSub};
-use super::{Behaviour, Fan, Merge, Plan, Server, behaviour_of, client_command};
 use crate::command::{Begin, Class, CommandSpec, CommandTable, Find, KeyPart, KeySpec, Native};
 use crate::resp::{ArgRange, Args};
+use crate::route::{
+    Ask, Behaviour, Fan, Merge, Plan, PubSub, Server, behaviour_of, client_command,
+};
 
 /// The groups in the order of the page, with their headings.
 const GROUPS: [(Class, &str); Class::COUNT] = [
@@ -613,7 +614,7 @@ The commands that 7.0 does not have:
 
 const PREFACE: &str = r#"# Commands
 
-<!-- Written by `slotway docs commands` from src/route/describe.rs, the command table and src/route/behaviour.rs: change it there. -->
+<!-- Written by `slotway docs commands` from src/docs/commands.rs, the command table and src/route/behaviour.rs: change it there. -->
 
 What slotway does with each command of Redis 7.0, and what is different from a single server. Written from the table that slotway itself routes by. Newer servers are in *Server versions* at the end.
 

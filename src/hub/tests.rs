@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use mio::{Poll, Token as PollToken, Waker};
 
-use super::{GapReason, Hub, HubStats, News, Token, Topic, Wish, spawn};
+use super::{Hub, spawn};
 use crate::channel::Kind;
 use crate::cluster::{NodeAddr, Snapshot, parse_shards, slot_of};
 use crate::config::Config;
 use crate::mailbox::ToHub;
 use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
+use crate::pubsub::{GapReason, HubStats, News, Token, Topic, Wish, ident};
 use crate::resp::Protocol;
 use crate::sandbox::{Cluster, ClusterOptions, Node};
 
@@ -203,7 +204,7 @@ impl Setting {
 
     fn home(&self, topic: &Topic) -> Node {
         let ident = |n: &Node| {
-            super::ident(&NodeAddr { host: n.addr.ip().to_string().into(), port: n.addr.port() })
+            ident(&NodeAddr { host: n.addr.ip().to_string().into(), port: n.addr.port() })
         };
         let nodes = self.cluster.nodes().unwrap();
         nodes.into_iter().find(|n| ident(n) == topic.home()).expect("a home")

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use mio::{Registry, Token};
 
-use super::HubStats;
 use crate::buf::{CHUNK, Pool, SendQueue};
 use crate::config::Upstream;
+use crate::pubsub::HubStats;
 use crate::resp::{Protocol, ReplyProgress, ReplyScan, write};
 use crate::stream::Stream;
 use crate::tls::Tls;

@@ -7,6 +7,10 @@
 //! If the thread's code panics, the thread goes on with a fresh book: the workers are told, and
 //! wish again for all they have.
 
+mod conn;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -16,10 +20,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token, Waker};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::book::{Action, Book, Message, Pace, Run};
-use super::conn::{Broken, Conn, Due, State};
-use super::push::{self, Said};
-use super::{GapReason, HubStats, News};
+use self::conn::{Broken, Conn, Due, State};
 use crate::buf::Pool;
 use crate::cluster::Snapshot;
 use crate::config::Config;
@@ -27,6 +28,9 @@ use crate::hash::IntMap;
 use crate::lines::Lines;
 use crate::mailbox::{Batch, HubHandle, ToHub};
 use crate::mailbox::{Stranger, ToControl, ToWorker, WorkerHandle};
+use crate::pubsub::book::{Action, Book, Message, Pace, Run};
+use crate::pubsub::push::{self, Said};
+use crate::pubsub::{GapReason, HubStats, News};
 use crate::sparsely;
 use crate::tls::Tls;
 use crate::upstream::HandshakeError;

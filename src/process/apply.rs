@@ -7,10 +7,11 @@ use tracing::{error, info, warn};
 use super::accept::Place;
 use super::listeners::Tenures;
 use super::notify;
-use super::reload::{Cause, Outcome};
+use super::reload::{self, Cause};
 use super::run::{Control, warn_of_memory};
 use super::sockets::Sockets;
 use crate::config::{Config, Plan, load};
+use crate::metrics::ReloadOutcome;
 use crate::tls::{Prepared, Tls};
 
 impl Control {
@@ -38,21 +39,21 @@ impl Control {
                     error!(%problem, "the configuration is not valid");
                 }
                 error!("nothing is changed, the configuration from before stays in use");
-                (Outcome::Invalid, 0)
+                (ReloadOutcome::Invalid, 0)
             }
         };
-        self.status.reloads.count(cause, outcome, restart);
+        reload::count(&self.status.reloads, cause, outcome, restart);
         if tells {
             match outcome {
-                Outcome::Invalid => notify::kept(self.pool.running()),
+                ReloadOutcome::Invalid => notify::kept(self.pool.running()),
                 _ => notify::ready(self.pool.running()),
             }
         }
     }
 
     /// What it came to, and how many keys wait for a restart. `Err`: what is wrong.
-    async fn take(&mut self, cause: Cause) -> Result<(Outcome, usize), Vec<String>> {
-        let Some(watch) = &self.watch else { return Ok((Outcome::Unchanged, 0)) };
+    async fn take(&mut self, cause: Cause) -> Result<(ReloadOutcome, usize), Vec<String>> {
+        let Some(watch) = &self.watch else { return Ok((ReloadOutcome::Unchanged, 0)) };
         let loaded = load(&watch.reload.sources);
         let loaded = loaded.and_then(|loaded| loaded.need_seeds().map(|()| loaded));
         let wanted = match loaded {
@@ -78,7 +79,8 @@ impl Control {
             let (key, old, new) = (difference.key.path, &difference.old, &difference.new);
             info!(key, old, new, "the configuration has changed");
         }
-        let outcome = if plan.changes.is_empty() { Outcome::Unchanged } else { Outcome::Changed };
+        let outcome =
+            if plan.changes.is_empty() { ReloadOutcome::Unchanged } else { ReloadOutcome::Changed };
         Ok((outcome, plan.restart.len()))
     }
 

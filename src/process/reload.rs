@@ -1,13 +1,13 @@
 //! When the configuration is read anew, and what became of it.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use crate::config::{Config, Sources};
+use crate::metrics::{ReloadOutcome, ReloadStats};
 
 /// How often the file is looked at.
 const EVERY: Duration = Duration::from_millis(500);
@@ -172,61 +172,11 @@ impl File {
     }
 }
 
-/// What became of a reload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Something has changed.
-    Changed,
-    /// Nothing is different.
-    Unchanged,
-    /// It cannot be used.
-    Invalid,
-}
-
-/// For the metrics.
-#[derive(Debug)]
-pub struct ReloadStats {
-    /// By [`Outcome`].
-    pub outcomes: [AtomicU64; 3],
-    /// What the file says is what is in use.
-    pub in_use: AtomicBool,
-    /// Since when, in milliseconds since 1970.
-    pub taken: AtomicU64,
-    /// Keys that wait for a restart.
-    pub restart_keys: AtomicU64,
-}
-
-impl Default for ReloadStats {
-    fn default() -> Self {
-        ReloadStats {
-            outcomes: Default::default(),
-            in_use: AtomicBool::new(true),
-            taken: AtomicU64::new(now()),
-            restart_keys: AtomicU64::new(0),
-        }
+/// Counts what a reload came to; so many keys wait for a restart.
+pub fn count(stats: &ReloadStats, cause: Cause, outcome: ReloadOutcome, restart: usize) {
+    if (cause, outcome) != (Cause::FirstLook, ReloadOutcome::Unchanged) {
+        stats.count(outcome, restart);
     }
-}
-
-impl ReloadStats {
-    /// It came to this; so many keys wait for a restart.
-    pub fn count(&self, cause: Cause, outcome: Outcome, restart: usize) {
-        if (cause, outcome) == (Cause::FirstLook, Outcome::Unchanged) {
-            return;
-        }
-        if let Some(count) = self.outcomes.get(outcome as usize) {
-            count.fetch_add(1, Relaxed);
-        }
-        if outcome == Outcome::Invalid {
-            return self.in_use.store(false, Relaxed);
-        }
-        self.restart_keys.store(restart as u64, Relaxed);
-        self.in_use.store(restart == 0, Relaxed);
-        self.taken.store(now(), Relaxed);
-    }
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 #[cfg(test)]
@@ -266,21 +216,5 @@ mod tests {
         file.judge(content("a"));
         assert!(!file.look(content("a")));
         assert!(!file.look(content("a")));
-    }
-
-    #[test]
-    fn the_gauge_says_whether_the_file_is_in_use() {
-        let stats = ReloadStats::default();
-        let in_use = || stats.in_use.load(Relaxed);
-        assert!(in_use());
-        stats.count(Cause::File, Outcome::Invalid, 0);
-        assert!(!in_use());
-        stats.count(Cause::File, Outcome::Changed, 1);
-        assert!(!in_use(), "a key waits for a restart");
-        stats.count(Cause::Asked, Outcome::Unchanged, 1);
-        assert!(!in_use());
-        stats.count(Cause::File, Outcome::Changed, 0);
-        assert!(in_use());
-        assert_eq!(stats.outcomes.each_ref().map(|n| n.load(Relaxed)), [2, 1, 1]);
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tracing::{info, warn};
 
-use super::pool::Pool;
-use super::status::Status;
+use crate::control::Pool;
+use crate::control::Status;
 
 /// Clients are served.
 pub fn ready(workers: usize) {

@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
-use super::pool::Pool;
 use crate::config::Network;
+use crate::control::Pool;
 use crate::errors::Failure;
 use crate::mailbox::{Arrival, Downstream};
 use crate::metrics::ProxyHeader;

@@ -21,24 +21,24 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::accept::Acceptor;
-use super::blocked::BlockWatcher;
+use super::files::Files;
 use super::listeners::{AdminListeners, Listeners, Tenures};
 use super::notify;
-use super::pool::Pool;
-use super::probe::Prober;
 use super::reload::{Cause, Reload, Watch};
-use super::replicas::Replicas;
 use super::sockets::Sockets;
-use super::status::Status;
-use super::supervise::supervise;
-use super::topology::{Refresher, Requests};
-use super::verify::Verifier;
 use crate::admin::Admin;
 use crate::command::CommandTable;
 use crate::config::{Config, HandOver, Listen};
+use crate::control::BlockWatcher;
+use crate::control::Pool;
+use crate::control::Prober;
+use crate::control::Replicas;
+use crate::control::Status;
+use crate::control::Verifier;
+use crate::control::supervise;
+use crate::control::{Refresher, Requests};
 use crate::mailbox::ToControl;
 use crate::tls::{Fault, Tls};
-use crate::users::Files;
 
 /// How long the first refresh may keep `ready` waiting.
 const FIRST_REFRESH: Duration = Duration::from_secs(2);

@@ -1,0 +1,16 @@
+//! The process: listening, signals, reload, hand-over, drain.
+//!
+//! One tokio runtime on the main thread, beside the traffic. [`run()`] puts the parts together.
+
+mod accept;
+mod apply;
+mod arrival;
+mod files;
+mod listeners;
+mod notify;
+mod reload;
+mod run;
+mod sockets;
+
+pub use reload::Reload;
+pub use run::{BoundAddrs, RunError, run, run_reloading, run_until};
