@@ -1,33 +1,45 @@
 //! Slotway: a cluster-aware Redis proxy.
 //!
-//! Clients speak plain Redis to slotway, slotway speaks to a Redis Cluster. The rooms, in the
-//! order in which data passes them (an arrow never points back up):
+//! Clients speak plain Redis to slotway, slotway speaks to a Redis Cluster. The rooms, from the
+//! ground up: a room uses rooms above it in this table and no others than are named, and the files
+//! of a room do not use each other in a circle, but for a module and its own children
+//! (`tests/rooms.rs`).
 //!
-//! - [`resp`]: the wire. Scans requests, finds the end of replies, writes replies. No I/O.
-//! - [`errors`]: the errors that slotway answers with, as values: code, text, cause, remedy. No I/O.
-//! - [`command`]: the command table, from the server's own `COMMAND`. No I/O.
-//! - [`channel`]: kinds of channels, and Redis's patterns. No I/O.
-//! - [`cluster`]: slots, nodes, shards; an immutable snapshot of the topology. No I/O.
-//! - [`route`]: a command and a snapshot give a plan; partial replies are merged. No I/O.
-//! - [`emulate`]: commands over several slots, composed of commands for one. No I/O.
-//! - [`users`]: who clients are and what they may do.
-//! - [`scripts`]: the Lua scripts that any node can be given at any time. No I/O.
-//! - [`buf`], [`stream`], [`tls`]: byte queues towards sockets, the sockets, and TLS on them.
-//! - [`proxy_protocol`]: the header by which a load balancer names its client. No I/O.
-//! - [`upstream`]: connections to nodes.
-//! - [`client`]: one downstream connection, its ordered reply queue, its limits.
-//! - [`pubsub`]: one subscription at the cluster for all subscribers, held by a hub of its own.
-//! - [`descriptors`]: how the limit on open files is shared out.
-//! - [`mailbox`]: what threads say to each other. No I/O.
-//! - [`worker`]: one core: owns its clients and upstreams and runs them.
-//! - [`control`]: topology refresh, accepting, signals, drain.
-//! - [`admin`]: HTTP: metrics, health, the status page.
-//! - [`config`], [`metrics`]: what their names say.
-//! - [`seen`]: hot keys, big keys, slow commands, spans: what is seen as commands pass. No I/O.
-//! - [`hash`]: the hash tables of all rooms.
-//! - [`meter`], [`arena`]: how much memory a thread has taken, and when it gives it back.
-//! - [`lines`]: log lines that others can cause.
-//! - [`sandbox`]: a local cluster of real servers, for `make run`, tests and benches.
+//! | room | is | uses |
+//! |---|---|---|
+//! | [`resp`] | the wire: requests are scanned, ends of replies found, replies written. No I/O |  |
+//! | [`hash`] | the hash tables of all rooms. No I/O |  |
+//! | [`lines`] | log lines that others can cause, limited. No I/O |  |
+//! | [`meter`] | memory that a thread has taken |  |
+//! | [`arena`] | memory that a thread gives back |  |
+//! | [`command`] | the command table, from the server's own `COMMAND`. No I/O | resp |
+//! | [`cluster`] | slots, nodes, shards; an immutable snapshot of the topology. No I/O | resp |
+//! | [`errors`] | the errors that slotway answers with, as values: code, text, cause, remedy. No I/O | resp |
+//! | [`descriptors`] | how the limit on open files is shared out | errors |
+//! | [`channel`] | kinds of channels, and Redis's patterns. No I/O |  |
+//! | [`dest`] | where a reply goes. No I/O |  |
+//! | [`proxy_protocol`] | the header by which a load balancer names its client. No I/O |  |
+//! | [`scripts`] | the Lua scripts that any node can be given at any time. No I/O | resp, hash |
+//! | [`seen`] | hot keys, big keys, slow commands, spans: what is seen as commands pass. No I/O | resp, hash, command, cluster, dest |
+//! | [`users`] | who clients are and what they may do. No I/O | resp, hash, command, errors, channel |
+//! | [`config`] | the configuration: file, environment, command line; the table of its keys | command, seen, users |
+//! | [`tls`] | certificates, and TLS on sockets | config |
+//! | [`buf`] | byte queues towards sockets |  |
+//! | [`stream`] | sockets of either side | tls |
+//! | [`route`] | a command and a snapshot give a plan; partial replies are merged; refusals are understood. No I/O | resp, hash, command, cluster, errors, channel, config, buf |
+//! | [`emulate`] | commands over several slots, composed of commands for one. No I/O | resp, hash, cluster, errors, scripts, route |
+//! | [`docs`] | the reference of commands | resp, command, route, emulate |
+//! | [`pubsub`] | one subscription at the cluster for all subscribers: topics and the hub's logic. No I/O | resp, hash, cluster, channel, route |
+//! | [`metrics`] | what is counted, and how Prometheus sees it. No I/O | command, cluster, errors, channel, tls, route, emulate, pubsub |
+//! | [`upstream`] | connections to nodes | resp, cluster, dest, scripts, buf, stream, route |
+//! | [`client`] | one downstream connection, its ordered reply queue, its limits | resp, hash, command, cluster, errors, channel, proxy_protocol, scripts, seen, users, config, buf, stream, route, metrics |
+//! | [`mailbox`] | what threads say to each other | hash, command, cluster, errors, channel, dest, proxy_protocol, seen, users, config, pubsub, metrics, upstream, client |
+//! | [`hub`] | the thread that holds the subscriptions at the cluster | resp, hash, lines, cluster, config, tls, buf, stream, pubsub, upstream, mailbox |
+//! | [`worker`] | one core: owns its clients and upstreams and runs them | resp, hash, lines, meter, arena, command, cluster, errors, descriptors, channel, dest, proxy_protocol, scripts, seen, users, config, tls, buf, stream, route, emulate, pubsub, metrics, upstream, client, mailbox, hub |
+//! | [`control`] | topology refresh, health of replicas, questions to nodes, the pool of workers | resp, lines, command, cluster, errors, descriptors, channel, seen, users, config, tls, pubsub, metrics, client, mailbox, hub, worker |
+//! | [`admin`] | HTTP: metrics, health, the status page | command, cluster, descriptors, seen, users, config, tls, route, metrics, client, control |
+//! | [`process`] | the process: listening, signals, reload, hand-over, drain | lines, command, errors, descriptors, proxy_protocol, users, config, tls, stream, metrics, mailbox, control, admin |
+//! | [`sandbox`] | a local cluster of real servers, for `make run`, tests and benches | cluster |
 #![forbid(unsafe_code)]
 
 pub mod admin;
