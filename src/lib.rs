@@ -30,7 +30,7 @@
 //! | [`emulate`] | commands over several slots, composed of commands for one. No I/O | resp, hash, cluster, errors, scripts, route |
 //! | [`docs`] | the reference of commands | resp, command, route, emulate |
 //! | [`pubsub`] | one subscription at the cluster for all subscribers: topics and the hub's logic. No I/O | resp, hash, cluster, channel, route |
-//! | [`metrics`] | what is counted, and how Prometheus sees it. No I/O | command, cluster, errors, channel, tls, route, emulate, pubsub |
+//! | [`metrics`] | what is counted, and how Prometheus sees it | command, cluster, errors, channel, tls, route, emulate, pubsub |
 //! | [`upstream`] | connections to nodes | resp, cluster, dest, scripts, buf, stream, route |
 //! | [`client`] | one downstream connection, its ordered reply queue, its limits | resp, hash, command, cluster, errors, channel, proxy_protocol, scripts, seen, users, config, buf, stream, route, metrics |
 //! | [`mailbox`] | what threads say to each other | hash, command, cluster, errors, channel, dest, proxy_protocol, seen, users, config, pubsub, metrics, upstream, client |

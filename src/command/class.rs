@@ -1,6 +1,6 @@
 //! What kind of work a command is, for the metrics.
 
-use super::spec::Flags;
+use super::flags::Flags;
 
 /// What kind of work a command is (metrics label `class`), from its ACL categories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,6 +11,7 @@
 //! <https://redis.io/docs/latest/develop/reference/command-tips/>
 
 mod class;
+mod flags;
 mod keys;
 mod parse;
 mod rules;
@@ -21,12 +22,13 @@ mod table;
 mod tests;
 
 pub use class::Class;
+pub use flags::Flags;
 pub use keys::{KeyError, key_accesses, key_positions, no_number_of_keys};
 pub use parse::TableError;
 pub use rules::{Rule, Rules, Verdict};
 pub use secrets::{REDACTED, is_announced_address, is_secret_argument, is_secret_setting};
 pub use spec::{
-    Access, Begin, CommandSpec, Find, Flags, KeyAccess, KeyPart, KeySpec, Native, RequestPolicy,
+    Access, Begin, CommandSpec, Find, KeyAccess, KeyPart, KeySpec, Native, RequestPolicy,
     ResponsePolicy,
 };
 pub use table::{CommandId, CommandTable};

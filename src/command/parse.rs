@@ -1,8 +1,9 @@
 //! A `COMMAND` reply becomes command specs.
 
 use super::class::Class;
+use super::flags::Flags;
 use super::spec::{
-    Access, Begin, CommandSpec, Find, Flags, KeyAccess, KeyPart, KeySpec, Native, RequestPolicy,
+    Access, Begin, CommandSpec, Find, KeyAccess, KeyPart, KeySpec, Native, RequestPolicy,
     ResponsePolicy,
 };
 use crate::resp::tree::{TreeError, Value, decode_whole};

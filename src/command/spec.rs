@@ -1,6 +1,7 @@
 //! What the table holds of one command.
 
 use super::class::Class;
+use super::flags::Flags;
 
 /// One command or subcommand, as its server describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,84 +63,6 @@ impl CommandSpec {
     #[inline]
     pub fn may_block(&self) -> bool {
         self.flags.contains(Flags::BLOCKING)
-    }
-}
-
-/// A command's flags. Words that slotway does not know are left out.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub struct Flags(u32);
-
-macro_rules! flags {
-    ($($name:ident = $bit:literal, $word:literal;)*) => {
-        #[allow(missing_docs)] // they are the server's words, explained in its own COMMAND page
-        impl Flags {
-            $(pub const $name: Flags = Flags(1 << $bit);)*
-            const WORDS: &'static [(&'static str, Flags)] = &[$(($word, Flags::$name)),*];
-        }
-    };
-}
-
-flags! {
-    WRITE = 0, "write";
-    READONLY = 1, "readonly";
-    DENYOOM = 2, "denyoom";
-    ADMIN = 3, "admin";
-    PUBSUB = 4, "pubsub";
-    NOSCRIPT = 5, "noscript";
-    BLOCKING = 6, "blocking";
-    LOADING = 7, "loading";
-    STALE = 8, "stale";
-    SKIP_MONITOR = 9, "skip_monitor";
-    SKIP_SLOWLOG = 10, "skip_slowlog";
-    ASKING = 11, "asking";
-    FAST = 12, "fast";
-    NO_AUTH = 13, "no_auth";
-    MAY_REPLICATE = 14, "may_replicate";
-    NO_MANDATORY_KEYS = 15, "no_mandatory_keys";
-    NO_MULTI = 16, "no_multi";
-    MOVABLEKEYS = 17, "movablekeys";
-    ALLOW_BUSY = 18, "allow_busy";
-    NO_ASYNC_LOADING = 19, "no_async_loading";
-    MODULE = 20, "module";
-    RANDOM = 21, "random";
-    SORT_FOR_SCRIPT = 22, "sort_for_script";
-}
-
-impl Flags {
-    /// No flag.
-    pub const NONE: Flags = Flags(0);
-
-    /// All of `other` are set.
-    #[inline]
-    pub const fn contains(self, other: Flags) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// Any of `other` is set.
-    #[inline]
-    pub const fn intersects(self, other: Flags) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    /// These and `other`.
-    pub const fn with(self, other: Flags) -> Flags {
-        Flags(self.0 | other.0)
-    }
-
-    /// The flag of a server's word; none for a word that is not known.
-    pub fn of_word(word: &str) -> Flags {
-        Self::WORDS.iter().find(|(w, _)| *w == word).map_or(Flags::NONE, |(_, f)| *f)
-    }
-
-    /// The server's words.
-    pub fn words(self) -> impl Iterator<Item = &'static str> {
-        Self::WORDS.iter().filter(move |(_, f)| self.contains(*f)).map(|(w, _)| *w)
-    }
-}
-
-impl std::fmt::Debug for Flags {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.words()).finish()
     }
 }
 

@@ -1,8 +1,9 @@
 //! All commands by name.
 
 use super::class::Class;
+use super::flags::Flags;
 use super::parse::{Entry, TableError, parse};
-use super::spec::{CommandSpec, Flags, KeySpec, RequestPolicy, ResponsePolicy};
+use super::spec::{CommandSpec, KeySpec, RequestPolicy, ResponsePolicy};
 use crate::resp::Args;
 
 /// Redis 7.0.15's COMMAND reply, by `scripts/capture-command-table.py`.

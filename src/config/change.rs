@@ -2,18 +2,7 @@
 //! only.
 
 use super::Config;
-use super::keys::{KEYS, Key};
-
-/// When a changed key takes effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// With the reload.
-    Now,
-    /// With the reload, for what is made from then on: for what.
-    Next(&'static str),
-    /// When slotway is started again.
-    Restart,
-}
+use super::keys::{Change, KEYS, Key};
 
 impl Change {
     /// For `docs/configuration.md`.

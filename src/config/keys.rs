@@ -7,9 +7,19 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::change::Change;
 use super::field::Field;
 use super::{Config, GIB, KIB, MIB};
+
+/// When a changed key takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// With the reload.
+    Now,
+    /// With the reload, for what is made from then on: for what.
+    Next(&'static str),
+    /// When slotway is started again.
+    Restart,
+}
 
 /// One key.
 pub struct Key {

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
@@ -13,7 +12,7 @@ use super::access;
 use super::field::Raw;
 use super::keys::{KEYS, SECTIONS, key};
 use super::problem::nearest;
-use super::{Config, ConfigError, Listen, Problem};
+use super::{Config, ConfigError, Listen, Loaded, Origin, Problem};
 
 /// What the configuration is read from. No `Debug`: it holds the password as it was given.
 #[derive(Clone, Default)]
@@ -37,64 +36,6 @@ pub enum Flag {
     Named(&'static str, &'static str, String),
     /// What followed `--set`: `path.to.key=value`.
     Set(String),
-}
-
-/// Where a value comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// Nowhere: nobody set it.
-    Default,
-    /// The file, and the line if it is about one.
-    File(PathBuf, Option<usize>),
-    /// The variable of that name.
-    Env(String),
-    /// The flag: `--workers`, or `--set log.level`.
-    Flag(String),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Origin::Default => f.write_str("default"),
-            Origin::File(path, Some(line)) => write!(f, "{}:{line}", path.display()),
-            Origin::File(path, None) => path.display().fmt(f),
-            Origin::Env(name) | Origin::Flag(name) => f.write_str(name),
-        }
-    }
-}
-
-/// A valid configuration, and where it comes from.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    /// The configuration.
-    pub config: Config,
-    origins: BTreeMap<&'static str, Origin>,
-}
-
-impl Loaded {
-    /// Where the value of the key `path` comes from.
-    pub fn origin(&self, path: &str) -> &Origin {
-        self.origins.get(path).unwrap_or(&Origin::Default)
-    }
-
-    /// Refuses a configuration that names no cluster. Apart from [`load`], because `slotway check`
-    /// may look at a file whose seeds will come from the environment.
-    pub fn need_seeds(&self) -> Result<(), ConfigError> {
-        if !self.config.seeds.is_empty() {
-            return Ok(());
-        }
-        Err(ConfigError {
-            problems: vec![Problem {
-                origin: self.origin("seeds").clone(),
-                key: "seeds".into(),
-                reason: "none given, so there is no cluster to connect to; name one or more of \
-                         its nodes: --seeds 10.0.0.1:7000,10.0.0.2:7000, or \
-                         SLOTWAY_SEEDS=10.0.0.1:7000,10.0.0.2:7000, or in the file \
-                         seeds = [\"10.0.0.1:7000\", \"10.0.0.2:7000\"]"
-                    .into(),
-            }],
-        })
-    }
 }
 
 /// Reads all sources and checks the outcome.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::load::Origin;
+use super::origin::Origin;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::change::Change;
+use super::keys::Change;
 use super::keys::{KEYS, Key, SECTIONS};
 use super::{Config, Loaded, Origin};
 

@@ -19,6 +19,7 @@ mod tests;
 mod topology;
 mod verify;
 mod wire;
+mod wish;
 
 pub use blocked::BlockWatcher;
 pub use pool::{Pool, Scrape};

@@ -48,7 +48,7 @@ pub struct Pool {
     /// Connections whose PROXY protocol header is being read.
     pub arriving: AtomicUsize,
     /// Whether replicas are looked at.
-    pub replicas: super::replicas::Wish,
+    pub replicas: super::wish::Wish,
     inner: Mutex<Inner>,
 }
 
@@ -86,7 +86,7 @@ pub(super) struct Running {
 }
 
 /// What descriptors are needed for.
-fn demand(inner: &Inner, replicas: &super::replicas::Wish) -> Demand {
+fn demand(inner: &Inner, replicas: &super::wish::Wish) -> Demand {
     let config = &inner.config;
     let known = inner.topology.as_ref().map_or(0, |topology| topology.nodes.len());
     Demand {
@@ -148,7 +148,7 @@ impl Pool {
         };
         let hub = crate::hub::spawn(Arc::clone(&config), Arc::clone(&tls), to_control.clone())?;
         let shared = Arc::new(crate::worker::Shared::new(&config, Arc::clone(&tls), hub));
-        let replicas = super::replicas::Wish::new(&config);
+        let replicas = super::wish::Wish::new(&config);
         let descriptors = Descriptors::new(demand(&inner, &replicas));
         shared.set_budget(&descriptors.budget());
         let (descriptors, inner) = (Mutex::new(descriptors), Mutex::new(inner));

@@ -10,67 +10,22 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::node::{AskError, NodeConn};
 use super::pool::Pool;
 use super::status::Status;
-use super::topology::jittered;
+use super::wish::jittered;
 use crate::cluster::{
     Health, LagLimits, Node, NodeAddr, NodeHealth, Replication, Unfit, parse_replication,
     parse_zone,
 };
-use crate::config::{Config, InFailover, ReadFrom};
+use crate::config::{Config, ReadFrom};
 use crate::mailbox::ToHub;
 use crate::mailbox::{Stranger, ToWorker};
 use crate::tls::Tls;
-
-/// Whether replicas are to be looked at, and when.
-#[derive(Debug, Default)]
-pub struct Wish {
-    wanted: AtomicBool,
-    wake: Notify,
-}
-
-impl Wish {
-    /// What the configuration wishes.
-    pub fn new(config: &Config) -> Self {
-        let wanted = config.read_from != ReadFrom::Primary
-            || config.replicas.in_failover == InFailover::Read;
-        Wish { wanted: AtomicBool::new(wanted), wake: Notify::new() }
-    }
-
-    /// Replicas are looked at.
-    pub fn is_on(&self) -> bool {
-        self.wanted.load(Relaxed)
-    }
-
-    /// Somebody reads from replicas from now on.
-    pub fn start(&self) {
-        if !self.wanted.swap(true, Relaxed) {
-            self.wake.notify_one();
-        }
-    }
-
-    /// Another configuration.
-    pub fn reconsider(&self, config: &Config) {
-        if Wish::new(config).wanted.into_inner() {
-            self.wanted.store(true, Relaxed);
-        }
-        self.changed();
-    }
-
-    /// The topology has changed.
-    pub fn changed(&self) {
-        if self.wanted.load(Relaxed) {
-            self.wake.notify_one();
-        }
-    }
-}
 
 /// The one task that verifies nodes and looks at replicas.
 pub struct Replicas {

@@ -20,6 +20,7 @@ use super::node::{Answer, AskError, NodeConn};
 use super::pool::Pool;
 use super::round::{Candidate, Found, Round};
 use super::status::Status;
+use super::wish::jittered;
 use crate::cluster::trust::{InUse, Reason, Rule, cluster_name};
 use crate::cluster::{Identity, Info, Node, NodeAddr, Snapshot, diff, listed, parse_node_timeout};
 use crate::command::CommandTable;
@@ -598,12 +599,6 @@ async fn probe(
     let mut conn = NodeConn::connect(socket, name, id, config, tls).await?;
     conn.ask(&["PING"]).await?;
     Ok(conn)
-}
-
-/// `duration` and up to `percent` more or less, so that many slotways do not ask in step.
-pub(super) fn jittered(duration: Duration, percent: u32) -> Duration {
-    let span = f64::from(percent) / 100.0;
-    duration.mul_f64(1.0 - span + 2.0 * span * fastrand::f64())
 }
 
 fn random_millis(range: std::ops::Range<u64>) -> Duration {

@@ -3,10 +3,10 @@
 
 use std::sync::OnceLock;
 
-use super::reply::{Outcome, Reply, batch, check_frame};
+use super::reply::{Outcome, Reply, batch, check_frame, failed_before, scalar};
 use super::talk::{Request, Step, Talk};
 use crate::cluster::{SLOTS, slot_of};
-use crate::errors::{Cause, Code, Failure, StopCause};
+use crate::errors::{Cause, Failure, StopCause};
 use crate::hash::KeyedMap;
 use crate::resp::reply::{elements, error_text};
 use crate::resp::{Protocol, write};
@@ -86,14 +86,6 @@ pub fn unless_about_keys(cause: Cause) -> Result<(), Cause> {
     if is_about_keys { Ok(()) } else { Err(cause) }
 }
 
-/// The bytes of a string, a number or a double.
-pub fn scalar(frame: &[u8]) -> Option<&[u8]> {
-    match frame.first()? {
-        b',' | b':' | b'(' => frame.get(1..frame.len().checked_sub(2)?),
-        _ => crate::resp::reply::text(frame),
-    }
-}
-
 /// All scalars in a reply, however deep.
 pub fn flat<'a>(frame: &'a [u8], out: &mut Vec<&'a [u8]>) {
     if let Some(value) = scalar(frame) {
@@ -137,33 +129,6 @@ pub fn stopped(
     let cause = cause.into();
     let (code, command, done) = (cause.code(), req.command(), done.into());
     Failure::StoppedHalfway { code, command, done, cause }.into()
-}
-
-/// The error of the command `name`, of which it is sure that nothing was changed. What slotway says
-/// of a step that was lost would mean the whole command to the client.
-pub fn failed_before(name: &str, cause: Cause) -> Cause {
-    match cause {
-        Cause::Own(failure) if is_about_step(&failure) => {
-            let (command, cause) = (name.to_ascii_uppercase().into(), Cause::Own(failure));
-            Failure::FailedBefore { command, cause }.into()
-        }
-        cause => cause,
-    }
-}
-
-/// Whether a failure of slotway's own tells the fate of a step. All others are true of the whole
-/// command as well: nothing of it was sent, or its own error is one already.
-fn is_about_step(failure: &Failure) -> bool {
-    match failure {
-        // It is the whole command's.
-        Failure::StoppedHalfway { .. } => false,
-        // A node's last error gives its code, and says more to the client than a deadline.
-        Failure::Deadline { code, .. } | Failure::BlockingDeadline { code, .. } => {
-            matches!(code, Code::Err | Code::OutcomeUnknown)
-        }
-        Failure::NodeUnreachable { .. } | Failure::UserClosed => true,
-        other => other.is_outcome_unknown(),
-    }
 }
 
 /// The keys from the `first` on, each once, and for each key its place among them.
@@ -227,7 +192,7 @@ pub fn target_failed(talk: &Talk, req: &Request, cause: impl Into<Cause>) -> Cau
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::errors::Unanswered;
+    use crate::errors::{Code, Unanswered};
     use crate::errors::{ForSlot, Last};
 
     #[test]

@@ -15,10 +15,11 @@
 use std::rc::Rc;
 
 use super::fetch::{
-    complaint, integer as number, null_list, own_key, scalar, stopped, target_failed, trial,
+    complaint, integer as number, null_list, own_key, stopped, target_failed, trial,
     unless_about_keys,
 };
 use super::pops::Wait;
+use super::reply::scalar;
 use super::reply::{Outcome, Reply, batch, first_error};
 use super::talk::{Request, Step, Talk};
 use crate::cluster::slot_of;

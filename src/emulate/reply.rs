@@ -1,12 +1,10 @@
 //! Replies to steps, and outcomes of emulated commands. An error of slotway's own stays a value
 //! ([`Failure`]): recipes read the texts of nodes only.
 
-use crate::errors::{Cause, Failure};
+use crate::errors::{Cause, Code, Failure};
 use crate::resp::reply::{error_text, integer};
 use crate::resp::write;
 use crate::route::DISCARDED;
-
-use super::fetch::scalar;
 
 /// The client's reply, or the error in its place. A node's error is never `Ok`.
 pub type Outcome = Result<Vec<u8>, Cause>;
@@ -177,6 +175,41 @@ pub fn is_error(frame: &[u8]) -> bool {
 
 fn is_error_of(frame: &[u8], word: &str) -> bool {
     error_text(frame).is_some_and(|text| text.starts_with(word.as_bytes()))
+}
+
+/// The bytes of a string, a number or a double.
+pub fn scalar(frame: &[u8]) -> Option<&[u8]> {
+    match frame.first()? {
+        b',' | b':' | b'(' => frame.get(1..frame.len().checked_sub(2)?),
+        _ => crate::resp::reply::text(frame),
+    }
+}
+
+/// The error of the command `name`, of which it is sure that nothing was changed. What slotway says
+/// of a step that was lost would mean the whole command to the client.
+pub fn failed_before(name: &str, cause: Cause) -> Cause {
+    match cause {
+        Cause::Own(failure) if is_about_step(&failure) => {
+            let (command, cause) = (name.to_ascii_uppercase().into(), Cause::Own(failure));
+            Failure::FailedBefore { command, cause }.into()
+        }
+        cause => cause,
+    }
+}
+
+/// Whether a failure of slotway's own tells the fate of a step. All others are true of the whole
+/// command as well: nothing of it was sent, or its own error is one already.
+fn is_about_step(failure: &Failure) -> bool {
+    match failure {
+        // It is the whole command's.
+        Failure::StoppedHalfway { .. } => false,
+        // A node's last error gives its code, and says more to the client than a deadline.
+        Failure::Deadline { code, .. } | Failure::BlockingDeadline { code, .. } => {
+            matches!(code, Code::Err | Code::OutcomeUnknown)
+        }
+        Failure::NodeUnreachable { .. } | Failure::UserClosed => true,
+        other => other.is_outcome_unknown(),
+    }
 }
 
 #[cfg(test)]

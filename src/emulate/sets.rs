@@ -4,9 +4,10 @@
 use std::rc::Rc;
 
 use super::algebra::{self, Aggregate, Op, Weighed};
-use super::fetch::{complaint, distinct, integer, replace, scalar, trial};
+use super::fetch::{complaint, distinct, integer, replace, trial};
 use super::hll::Merged;
 use super::number;
+use super::reply::scalar;
 use super::reply::{Outcome, first_error};
 use super::talk::{Request, Step, Talk};
 use crate::errors::Failure;

@@ -6,8 +6,9 @@
 use std::cmp::Ordering;
 use std::rc::Rc;
 
-use super::fetch::{complaint, own_key, replace, scalar};
+use super::fetch::{complaint, own_key, replace};
 use super::number::parse_weight;
+use super::reply::scalar;
 use super::reply::{Outcome, first_error};
 use super::talk::{Request, Step, Talk};
 use crate::cluster::slot_of;

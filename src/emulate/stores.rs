@@ -6,7 +6,8 @@
 
 use std::rc::Rc;
 
-use super::fetch::{complaint, distinct, own_key, scalar, target_failed, trial, with_keys};
+use super::fetch::{complaint, distinct, own_key, target_failed, trial, with_keys};
+use super::reply::scalar;
 use super::reply::{Outcome, Reply, batch, check_frame, first_error, is_null, passed_on};
 use super::talk::{Request, Step, Talk};
 use crate::cluster::slot_of;

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::fetch::failed_before;
+use super::reply::failed_before;
 use super::reply::{Outcome, Reply};
 use crate::cluster::slot_of;
 use crate::errors::Failure;

@@ -6,15 +6,14 @@
 //! are passed on as they are and are not in it.
 
 mod code;
-mod fields;
 mod reference;
 mod table;
 mod unanswered;
 
 pub use code::Code;
-pub use fields::{Cause, CrossSlotRemedy, ForSlot, Key, Last, StopCause};
 pub use reference::reference;
 pub use table::Failure;
+pub use table::fields::{Cause, CrossSlotRemedy, ForSlot, Key, Last, StopCause};
 pub use unanswered::Unanswered;
 
 use crate::resp::write;

@@ -1,12 +1,11 @@
-//! What the pub/sub hub is told, and its news for a worker.
+//! What the pub/sub hub is told.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 
 use super::{Stranger, WorkerHandle};
 use crate::cluster::Snapshot;
-use crate::pubsub::{News, Wish};
+use crate::pubsub::Wish;
 
 /// To the hub.
 #[derive(Debug)]
@@ -48,35 +47,6 @@ pub enum ToHub {
     /// The hub fails.
     #[cfg(test)]
     Fail,
-}
-
-/// The news of one turn of the hub for one worker.
-#[derive(Debug)]
-pub struct Batch {
-    /// In order.
-    pub news: Vec<News>,
-    bytes: usize,
-    transit: Arc<AtomicUsize>,
-}
-
-impl Batch {
-    /// `transit` is how many bytes of messages this worker was sent and has not dealt with; those
-    /// of this batch are on it until the batch is dropped.
-    pub fn new(news: Vec<News>, transit: &Arc<AtomicUsize>) -> Self {
-        let bytes = |news: &News| match news {
-            News::Messages { frames, .. } => frames.len(),
-            _ => 0,
-        };
-        let bytes = news.iter().map(bytes).sum();
-        transit.fetch_add(bytes, Relaxed);
-        Batch { news, bytes, transit: Arc::clone(transit) }
-    }
-}
-
-impl Drop for Batch {
-    fn drop(&mut self) {
-        self.transit.fetch_sub(self.bytes, Relaxed);
-    }
 }
 
 /// How the hub is spoken to.

@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use super::arrival::{self, Refused};
-use super::run::RunError;
+use super::error::RunError;
 use super::sockets::{self, Sockets, Tenure};
 use crate::config::{Address, Config, Listen};
 use crate::control::Pool;

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info};
 
 use super::accept::{self, Acceptor, Place, Unopened};
-use super::run::RunError;
+use super::error::RunError;
 use super::sockets::{Sockets, Tenure, open_shared};
 use crate::admin::Admin;
 use crate::config::{Address, ClientAuth, Config, Listen};

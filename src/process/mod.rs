@@ -5,6 +5,7 @@
 mod accept;
 mod apply;
 mod arrival;
+mod error;
 mod files;
 mod listeners;
 mod notify;
@@ -12,5 +13,6 @@ mod reload;
 mod run;
 mod sockets;
 
+pub use error::RunError;
 pub use reload::Reload;
-pub use run::{BoundAddrs, RunError, run, run_reloading, run_until};
+pub use run::{BoundAddrs, run, run_reloading, run_until};

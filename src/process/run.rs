@@ -8,19 +8,19 @@
 //! end, the admin listener goes last, so that the drain can be watched.
 
 use std::future::Future;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::accept::Acceptor;
+use super::error::RunError;
 use super::files::Files;
 use super::listeners::{AdminListeners, Listeners, Tenures};
 use super::notify;
@@ -50,53 +50,6 @@ const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// first step would be a busy loop.
 const SHORT_LIFE: Duration = Duration::from_secs(10);
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
-
-/// Why slotway does not run, or did not end well.
-#[derive(Debug, Error)]
-pub enum RunError {
-    /// Anybody could use it.
-    #[error("protected_mode: {0}")]
-    Unprotected(String),
-    /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {reason}")]
-    Bind {
-        /// As configured.
-        address: String,
-        /// The reason and the way out.
-        reason: String,
-    },
-    /// The files of `[tls.downstream]` or `[tls.upstream]` cannot be used.
-    #[error("TLS: {0}")]
-    Tls(String),
-    /// A thread, the runtime or the signals cannot be had.
-    #[error("cannot start {0}: {1}")]
-    Start(&'static str, io::Error),
-    /// Told to stop a second time: clients were not waited for.
-    #[error("stopped at once by a second signal")]
-    Interrupted,
-}
-
-impl RunError {
-    pub(super) fn bind(key: &'static str, address: &str, error: io::Error) -> Self {
-        let variable = format!("SLOTWAY_{}", key.replace('.', "__").to_uppercase());
-        let flag = if key.contains('.') { format!("--set {key}") } else { format!("--{key}") };
-        let elsewhere =
-            format!("choose another with `{key}` in the configuration, {flag} or {variable}");
-        let reason = match error.kind() {
-            ErrorKind::AddrInUse => format!(
-                "it is taken; stop the process that listens there (ss -lptn shows it), or {elsewhere}"
-            ),
-            ErrorKind::AddrNotAvailable => {
-                format!("this machine does not have that address; {elsewhere}")
-            }
-            ErrorKind::PermissionDenied => {
-                format!("not permitted (ports below 1024, folders of others); {elsewhere}")
-            }
-            _ => format!("{error}; {elsewhere}"),
-        };
-        RunError::Bind { address: address.to_owned(), reason }
-    }
-}
 
 /// What slotway listens on, ports filled in where the configuration says 0.
 #[derive(Debug, Clone, PartialEq, Eq)]

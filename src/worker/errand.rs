@@ -11,7 +11,7 @@ use super::answer::ASKING;
 use super::clock::{Job, Timer};
 use super::dedicated::LendError;
 use super::downstream::Flow;
-use super::retries::Want;
+use super::retries::{NO_PRIMARY_PAUSE, Want};
 use super::{NOBODY, Worker};
 use crate::client::{Errand, Kind, Paused};
 use crate::command::CommandId;
@@ -26,8 +26,6 @@ use crate::route::{Refusal, left_of, wait_time};
 use crate::upstream::{NO_SLOT, Pending, State, Upstream};
 use crate::users::OWN;
 
-/// How long an errand waits for its slot to get a primary before it looks again, microseconds.
-pub(super) const NO_PRIMARY_PAUSE: u64 = 20_000;
 /// A timer outlives its errand. One that may wait for an hour and is answered at once, over and
 /// over, must not leave an hour's timers: its end is looked at from time to time, microseconds.
 const FARTHEST_TIMER: u64 = 10_000_000;

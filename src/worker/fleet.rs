@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::Worker;
 use super::clock::{Job, Timer};
 use super::downstream::Flow;
-use super::errand::NO_PRIMARY_PAUSE;
+use super::retries::NO_PRIMARY_PAUSE;
 use crate::client::{Client, Errand, Kind, Paused, Question, monitor_line};
 use crate::command::{CommandId, Flags};
 use crate::dest::Dest;

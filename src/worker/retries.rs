@@ -4,7 +4,6 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::clock::{Job, Timer};
-use super::errand::NO_PRIMARY_PAUSE;
 use super::{NOBODY, Worker};
 use crate::cluster::{Slot, Snapshot};
 use crate::config::Config;
@@ -16,6 +15,9 @@ use crate::route::GateNext;
 use crate::route::flag;
 use crate::route::retry::{self, Budget, Class};
 use crate::upstream::{NO_SLOT, Pending, State};
+
+/// How long an errand waits for its slot to get a primary before it looks again, microseconds.
+pub(super) const NO_PRIMARY_PAUSE: u64 = 20_000;
 
 /// A blocking command that was not refused within this time was accepted, microseconds.
 const TRIAL: u64 = 20_000;

@@ -13,7 +13,7 @@ WORDS = "CLUSTERDOWN|CROSSSLOT|DENIED|ERR|EXECABORT|NOAUTH|NOPERM|NOPROTO|NOSCRI
 # What is read in nodes' replies, or said in the words of a node's own command: no error of slotway's.
 NODES = {
     "src/route/refusal.rs", "src/upstream/handshake.rs", "src/worker/scripts.rs", "src/worker/dedicated.rs",
-    "src/control/verify.rs", "src/control/look.rs", "src/emulate/talk.rs", "src/emulate/fetch.rs",
+    "src/control/verify.rs", "src/users/look.rs", "src/emulate/talk.rs", "src/emulate/reply.rs",
     "src/emulate/streams.rs", "src/pubsub/book/replies.rs", "src/route/exec.rs", "src/worker/clock.rs",
 }  # fmt: skip
 
@@ -23,7 +23,7 @@ def literals():
     for file in sorted((REPOSITORY / "src").rglob("*.rs")):
         if "tests" in file.stem or "tests" in file.parts or "sandbox" in file.parts:
             continue
-        text = file.read_text().split("#[cfg(test)]\nmod tests")[0]
+        text = file.read_text().split("#[cfg(test)]\nmod tests {")[0]
         text = re.sub(r"^\s*//.*$", "", text, flags=re.M)
         for match in re.finditer(r'"((?:[^"\\]|\\.)*)"', text, flags=re.S):
             joined = re.sub(r"\\\n\s*", "", match[1]).replace("\\r\\n", "").replace('\\"', '"')

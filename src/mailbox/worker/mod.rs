@@ -1,5 +1,8 @@
 //! What a worker is told.
 
+mod inquiry;
+mod pending;
+
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
@@ -7,7 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use super::{Answered, Inquiry};
+pub use inquiry::{Answered, Answers, Asker, Inquiry};
+pub use pending::{BYTES_PER_TOPIC, PendingSubscriptions, ReadBarrier, Serial, Ticket};
+
+use super::Batch;
 use crate::client::{Census, Pause};
 use crate::cluster::{Health, Identity, Snapshot};
 use crate::command::CommandTable;
@@ -66,12 +72,12 @@ pub enum ToWorker {
     /// From the last worker to let go of it, to the one that asked.
     Answered(Box<Answered>),
     /// The pub/sub hub's news of one of its turns.
-    PubSub(super::Batch),
+    PubSub(Batch),
     /// A subscription that a PUBLISH here waits for is confirmed, refused or given up.
-    SubscriptionEnded(super::Serial),
+    SubscriptionEnded(Serial),
     /// Let go of it when what has arrived at the worker's sockets by now is read.
-    Read(Arc<super::ReadBarrier>),
-    /// All other workers have let go of this worker's [`super::ReadBarrier`].
+    Read(Arc<ReadBarrier>),
+    /// All other workers have let go of this worker's [`ReadBarrier`].
     OthersHaveRead(u64),
     /// Run by this configuration from now on.
     Config {

@@ -1,6 +1,6 @@
 //! What the errors' texts are filled with.
 
-use super::{Code, Failure};
+use crate::errors::{Code, Failure};
 use crate::resp::reply::error_text;
 use std::fmt;
 

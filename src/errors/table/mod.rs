@@ -1,9 +1,11 @@
 //! The table of errors. A row is long because its text is; a file for each section would hide which
 //! errors there are.
 
-use super::fields::{Cause, CrossSlotRemedy, ForSlot, Key, Last, StopCause};
+pub mod fields;
+
 use super::{Code, Row, Section, Unanswered};
 use crate::resp::ProtocolError;
+use fields::{Cause, CrossSlotRemedy, ForSlot, Key, Last, StopCause};
 use std::fmt;
 
 /// The code of an error whose row says `(field)`, or `Code::$code`.

@@ -1,0 +1,57 @@
+//! When nodes are asked: whether replicas are to be looked at, and the time between two looks.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::config::{Config, InFailover, ReadFrom};
+
+/// Whether replicas are to be looked at, and when.
+#[derive(Debug, Default)]
+pub struct Wish {
+    wanted: AtomicBool,
+    pub(super) wake: Notify,
+}
+
+impl Wish {
+    /// What the configuration wishes.
+    pub fn new(config: &Config) -> Self {
+        let wanted = config.read_from != ReadFrom::Primary
+            || config.replicas.in_failover == InFailover::Read;
+        Wish { wanted: AtomicBool::new(wanted), wake: Notify::new() }
+    }
+
+    /// Replicas are looked at.
+    pub fn is_on(&self) -> bool {
+        self.wanted.load(Relaxed)
+    }
+
+    /// Somebody reads from replicas from now on.
+    pub fn start(&self) {
+        if !self.wanted.swap(true, Relaxed) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Another configuration.
+    pub fn reconsider(&self, config: &Config) {
+        if Wish::new(config).wanted.into_inner() {
+            self.wanted.store(true, Relaxed);
+        }
+        self.changed();
+    }
+
+    /// The topology has changed.
+    pub fn changed(&self) {
+        if self.wanted.load(Relaxed) {
+            self.wake.notify_one();
+        }
+    }
+}
+
+/// `duration` and up to `percent` more or less, so that many slotways do not ask in step.
+pub(super) fn jittered(duration: Duration, percent: u32) -> Duration {
+    let span = f64::from(percent) / 100.0;
+    duration.mul_f64(1.0 - span + 2.0 * span * fastrand::f64())
+}
