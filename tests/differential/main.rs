@@ -336,8 +336,12 @@ fn transaction(
             out.push(Command::words(&["NOSUCHCOMMAND", "k"]));
         }
     }
-    // wrong calls may have ended it: then this is one without MULTI
+    // EXEC with an argument has ended it: then this is one without MULTI
     out.push(Command::words(&[if rng.one_in(6) { "DISCARD" } else { "EXEC" }]));
+    if fatal {
+        // A WATCH behind such an EXEC watches, and the next transaction is in another slot.
+        out.push(Command::words(&["UNWATCH"]));
+    }
     out
 }
 
@@ -353,6 +357,8 @@ fn wrong_arity(server: &mut End) -> Vec<Command> {
         }
     }
     assert!(out.len() > 500, "COMMAND gave only {} wrong calls", out.len());
+    // A server names its commands in another order each time, and a seed is to say all.
+    out.sort_by(|a, b| a.args.cmp(&b.args));
     out
 }
 
