@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use slotway::pubsub::{Kind, can_match_prefix, is_notification, matches, may_notify};
+use slotway::channel::{Kind, can_match_prefix, is_notification, matches, may_notify};
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {

@@ -4,6 +4,7 @@
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
+use slotway::errors::Cause;
 use slotway::resp::reply::text;
 use slotway::resp::{Protocol, ReplyProgress, ReplyScan};
 use slotway::route::{Gather, Merge, merge_info};
@@ -57,15 +58,21 @@ fuzz_target!(|input: Input| {
     }
     for (part, frame) in frames.iter().enumerate() {
         let last = match frame[0] {
-            b'-' | b'!' => gather.fail(format!("node{part}"), frame),
+            b'-' | b'!' => gather.fail(format!("node{part}"), Cause::node(frame)),
             _ => gather.add(part as u32 * per_part, frame),
         };
         assert_eq!(last, part + 1 == frames.len());
     }
     let mut out = Vec::new();
-    let fine = gather.finish(&mut out, "7");
+    match gather.finish(&mut out, "7") {
+        Ok(()) => assert!(!matches!(out.first(), Some(b'-' | b'!'))),
+        Err(cause) => {
+            assert!(out.is_empty(), "an error behind a part of a reply");
+            cause.write(&mut out);
+            assert!(matches!(out.first(), Some(b'-' | b'!')));
+        }
+    }
     one_reply(&out);
-    assert_eq!(fine, !matches!(out.first(), Some(b'-' | b'!')));
 
     let texts: Vec<&[u8]> = frames.iter().filter_map(|frame| text(frame)).collect();
     merge_info(&texts, None);

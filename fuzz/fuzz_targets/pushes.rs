@@ -3,7 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use slotway::pubsub::{Kind, Said, read_push};
+use slotway::channel::Kind;
+use slotway::pubsub::{Said, read_push};
 use slotway::resp::reply::error_text;
 use slotway::resp::{ReplyProgress, ReplyScan};
 
