@@ -18,8 +18,8 @@ impl Loaded {
         self.origins.get(path).unwrap_or(&Origin::Default)
     }
 
-    /// Refuses a configuration that names no cluster. Apart from [`load`], because `slotway check`
-    /// may look at a file whose seeds will come from the environment.
+    /// Refuses a configuration that names no cluster. Apart from [`super::load`], because
+    /// `slotway check` may look at a file whose seeds will come from the environment.
     pub fn need_seeds(&self) -> Result<(), ConfigError> {
         if !self.config.seeds.is_empty() {
             return Ok(());

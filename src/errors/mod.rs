@@ -2,7 +2,7 @@
 //!
 //! A [`Failure`] is an error as a value. It travels beside the nodes' replies and is rendered where
 //! it enters a client's buffer ([`Failure::write`]): until then nothing needs its text, and nothing
-//! decides by it. `docs/errors.md` is generated from the same table ([`reference`]). Errors of nodes
+//! decides by it. `docs/errors.md` is generated from the same table ([`reference()`]). Errors of nodes
 //! are passed on as they are and are not in it.
 
 mod code;
