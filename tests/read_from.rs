@@ -416,9 +416,11 @@ fn replicas_that_lag_are_not_read_from() {
 fn in_a_failover_replicas_answer_where_stale_reads_are_allowed() {
     let _alone = breaking();
     let shard = Shard::of(FAILING, "failover");
-    let patient = proxy(&[]);
-    let reading = proxy(&["replicas.in_failover=read", "replicas.check=100ms"]);
-    let preferring = proxy(&["read_from=any", "replicas.check=100ms"]);
+    // The failover begins when enough was read, which may take longer than a command usually has.
+    const TIME: &str = "timeouts.command=30s";
+    let patient = proxy(&[TIME]);
+    let reading = proxy(&[TIME, "replicas.in_failover=read", "replicas.check=100ms"]);
+    let preferring = proxy(&[TIME, "read_from=any", "replicas.check=100ms"]);
     shard.write(&patient);
     let one = Reply::Int(1);
     let mut reader = reading.connect();
