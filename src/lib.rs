@@ -26,7 +26,8 @@
 //! | [`tls`] | certificates, and TLS on sockets | config |
 //! | [`buf`] | byte queues towards sockets |  |
 //! | [`stream`] | sockets of either side | tls |
-//! | [`route`] | a command and a snapshot give a plan; partial replies are merged; refusals are understood. No I/O | resp, hash, command, cluster, errors, channel, config, buf |
+//! | [`placement`] | where commands go, and what becomes of those that do not get there: holds, refusals, retries, choice of a replica. No I/O | resp, hash, cluster, config |
+//! | [`route`] | a command and a snapshot give a plan; partial replies are merged. No I/O | resp, hash, command, cluster, errors, channel, config, buf |
 //! | [`emulate`] | commands over several slots, composed of commands for one. No I/O | resp, hash, cluster, errors, scripts, route |
 //! | [`docs`] | the reference of commands | resp, command, route, emulate |
 //! | [`pubsub`] | one subscription at the cluster for all subscribers: topics and the hub's logic. No I/O | resp, hash, cluster, channel, route |
@@ -62,6 +63,7 @@ pub mod lines;
 pub mod mailbox;
 pub mod meter;
 pub mod metrics;
+pub mod placement;
 pub mod process;
 pub mod proxy_protocol;
 pub mod pubsub;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::moment::Moment;
 use crate::cluster::{diff, listed};
 use crate::metrics::{DeniedFor, LimitHit, LoginOutcome};
-use crate::route::Redirection;
+use crate::placement::Redirection;
 
 /// Events kept.
 const KEPT: usize = 200;

@@ -2,7 +2,7 @@
 //! it watches.
 
 use crate::hash::IntSet;
-use crate::route::Redirection;
+use crate::placement::Redirection;
 use crate::route::WaitTime;
 
 /// The dedicated connections of one client. Commands are written to them only when all earlier

@@ -15,15 +15,15 @@ use super::process::Process;
 use super::reloads::ReloadStats;
 use super::stats::{
     BUCKETS_MICROS, DeniedFor, DisconnectReason, EmulatedOutcome, Histogram, LimitHit,
-    LoginOutcome, ProxyHeader, ReadTo, RetryReason, TransactionKind,
+    LoginOutcome, ProxyHeader, RetryReason, TransactionKind,
 };
 use crate::channel::Kind as Topic;
 use crate::cluster::trust::{Reason, Rule};
 use crate::cluster::{Health, Role, Snapshot, Unfit};
 use crate::command::{Class, CommandId, CommandTable};
 use crate::errors::Code;
+use crate::placement::{ReadTo, Redirection};
 use crate::pubsub::{GapReason, HubStats};
-use crate::route::Redirection;
 use crate::tls::{Outcome, Side, TlsCounts};
 
 /// Everything that one scrape shows.

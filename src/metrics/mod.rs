@@ -19,6 +19,5 @@ pub use process::{Process, Usage};
 pub use reloads::{ReloadOutcome, ReloadStats};
 pub use stats::{
     BUCKETS_MICROS, CommandStats, DeniedFor, DisconnectReason, EmulatedOutcome, Histogram,
-    LimitHit, LoginOutcome, NodeStats, ProxyHeader, ReadTo, RetryReason, TransactionKind,
-    WorkerStats,
+    LimitHit, LoginOutcome, NodeStats, ProxyHeader, RetryReason, TransactionKind, WorkerStats,
 };

@@ -4,7 +4,7 @@ use crate::channel::Kind;
 use crate::cluster::NodeAddr;
 use crate::command::Class;
 use crate::errors::Code;
-use crate::route::Redirection;
+use crate::placement::{ReadTo, Redirection};
 
 /// Upper bounds of the latency buckets, in microseconds, ascending; what is slower than the last
 /// goes into one bucket more (`+Inf`).
@@ -106,29 +106,6 @@ impl RetryReason {
             Redirection::NoScript => RetryReason::NoScript,
         }
     }
-}
-
-/// Where a read went that need not go to its primary (label `to`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReadTo {
-    /// A replica.
-    Replica,
-    /// A replica in slotway's own zone, for `read_from = "zone"`.
-    ZoneReplica,
-    /// A replica, because the primary is not reached.
-    FailoverReplica,
-    /// The primary, chosen.
-    Primary,
-    /// The primary, for want of a replica.
-    PrimaryFallback,
-}
-
-impl ReadTo {
-    /// How many there are.
-    pub const COUNT: usize = 5;
-    /// Label values, by discriminant.
-    pub const NAMES: [&'static str; Self::COUNT] =
-        ["replica", "zone_replica", "failover_replica", "primary", "primary_fallback"];
 }
 
 /// What became of a PROXY protocol header (label `result`).

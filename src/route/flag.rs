@@ -2,7 +2,7 @@
 
 /// Sending it twice does no harm.
 pub const READ_ONLY: u8 = 1;
-/// It came out of a lane of [`super::Holds`], which wants to know when it is answered.
+/// It came out of a lane of [`Holds`](crate::placement::Holds), which wants to know when it is answered.
 pub const LANE: u8 = 2;
 /// It was sent before its slot was held, and the hold counts on hearing of it.
 pub const TRACKED: u8 = 4;

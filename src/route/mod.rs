@@ -1,6 +1,5 @@
 //! A command and its arguments give a [`Plan`]: answer here, one slot, split by slot, all shards,
-//! refuse. Partial replies are merged ([`Gather`]), refusals of nodes are understood
-//! ([`Refusal`]), commands of a slot in motion are kept in order ([`Holds`]).
+//! refuse. Partial replies are merged ([`Gather`]).
 //! Not here: which connection carries it, and any I/O.
 
 mod behaviour;
@@ -9,11 +8,8 @@ mod exec;
 mod filter;
 pub mod flag;
 mod gather;
-mod hold;
 mod info;
 mod pubsub;
-mod refusal;
-pub mod retry;
 mod scan;
 mod server;
 
@@ -25,10 +21,8 @@ pub use blocking::{WaitTime, left_of, wait_time};
 pub use exec::{DISCARDED, ExecGather};
 pub use filter::Filter;
 pub use gather::Gather;
-pub use hold::{GateNext, Held, HoldMeta, Holds, LaneKey};
 pub use info::{ProxyInfo, merge_info};
 pub use pubsub::{Ask, Own, PubSub, publish_count};
-pub use refusal::{Redirection, Refusal};
 pub use scan::{Layout, Owners, Scan, ScanRequest, identity};
 pub use server::{Server, SlotOrder};
 

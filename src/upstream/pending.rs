@@ -5,10 +5,8 @@ use std::ops::Deref;
 
 use crate::buf::with_copy;
 use crate::dest::Dest;
-use crate::route::Redirection;
+use crate::placement::{Class, HoldMeta, LaneKey, Redirection};
 use crate::route::flag;
-use crate::route::retry::Class;
-use crate::route::{HoldMeta, LaneKey};
 
 /// One command in an upstream connection's queue. Its bytes are in the connection's send queue,
 /// in the same order.

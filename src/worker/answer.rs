@@ -10,11 +10,10 @@ use crate::dest::Dest;
 use crate::errors::{Cause, Failure};
 use crate::mailbox::ToControl;
 use crate::metrics::{DisconnectReason, Histogram, RetryReason};
+use crate::placement::{Held, Redirection, Refusal, Retry, Scope, decide};
 use crate::resp::Protocol;
-use crate::route::Redirection;
+use crate::route::ProxyInfo;
 use crate::route::flag;
-use crate::route::retry::{Retry, Scope, decide};
-use crate::route::{Held, ProxyInfo, Refusal};
 use crate::upstream::{NO_SLOT, Pending, Waiting};
 
 /// A command that stays unknown (a renamed one, say) is not asked about more often, microseconds.

@@ -8,9 +8,8 @@ use crate::dest::Dest;
 use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
 use crate::mailbox::ToControl;
 use crate::metrics::DisconnectReason;
-use crate::route::Redirection;
+use crate::placement::{Class, Redirection};
 use crate::route::flag;
-use crate::route::retry::Class;
 use crate::upstream::{NO_SLOT, Pending, State};
 
 /// How often all deadlines are looked at while something is under way, microseconds.

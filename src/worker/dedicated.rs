@@ -9,9 +9,9 @@ use crate::client::Kind;
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
+use crate::placement::Refusal;
 use crate::resp::Protocol;
 use crate::resp::reply::{error_text, text};
-use crate::route::Refusal;
 use crate::route::flag;
 use crate::upstream::{Dedicated, NO_SLOT, Pending, State, Upstream};
 use crate::users::OWN;
@@ -200,7 +200,7 @@ impl Worker {
                 }
                 let repeatable = errand.is_some_and(|e| e.repeatable);
                 if repeatable && (forced || (gone && told.is_none())) {
-                    let later = Refusal::Later(crate::route::Redirection::ReadOnly);
+                    let later = Refusal::Later(crate::placement::Redirection::ReadOnly);
                     return self.errand_refused(u, me, later, said);
                 }
                 let mut gone_after_all = Vec::new();

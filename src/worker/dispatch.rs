@@ -10,9 +10,10 @@ use crate::client::{After, Announced, Context, Paused, answer, mode};
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
+use crate::placement::Held;
 use crate::resp::{ArgRange, Args, Protocol, write};
 use crate::route::flag;
-use crate::route::{Fan, Gather, Held, Local, Merge, Plan, PubSub, Refused};
+use crate::route::{Fan, Gather, Local, Merge, Plan, PubSub, Refused};
 use crate::upstream::{NO_SLOT, Pending, State, Waiting};
 use crate::users::OWN;
 

@@ -18,11 +18,10 @@ use crate::command::CommandId;
 use crate::dest::Dest;
 use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
 use crate::metrics::RetryReason;
+use crate::placement::{Class, Redirection, Refusal, Retry, Scope, decide};
 use crate::resp::reply::error_text;
 use crate::resp::{ArgRange, Protocol, write};
-use crate::route::Redirection;
-use crate::route::retry::{Class, Retry, Scope, decide};
-use crate::route::{Refusal, left_of, wait_time};
+use crate::route::{left_of, wait_time};
 use crate::upstream::{NO_SLOT, Pending, State, Upstream};
 use crate::users::OWN;
 

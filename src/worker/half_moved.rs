@@ -17,9 +17,10 @@ use crate::cluster::{NodeAddr, hash_tag, slot_of};
 use crate::command::CommandId;
 use crate::dest::Dest;
 use crate::errors::Cause;
+use crate::placement::Refusal;
 use crate::resp::{ArgRange, Args, Protocol, Request, RequestProgress, scan_request, write};
+use crate::route::Merge;
 use crate::route::flag;
-use crate::route::{Merge, Refusal};
 use crate::upstream::{NO_SLOT, Pending};
 use crate::users::OWN;
 

@@ -13,10 +13,9 @@ use crate::client::{Errand, Kind};
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::metrics::{Histogram, RetryReason};
+use crate::placement::{Class, Refusal};
 use crate::resp::reply::element_count;
 use crate::resp::write;
-use crate::route::Refusal;
-use crate::route::retry::Class;
 use crate::upstream::NO_SLOT;
 
 /// A client that has not taken so much gets no more for now.

@@ -32,7 +32,7 @@
 //! - `seen`: what is seen of commands: hot keys, big keys, slow ones; `proxy`: they are told;
 //!   `traced`: spans of single commands
 //! - `scripts`: Lua scripts are remembered, and given to nodes
-//! - `replicas`: reads from replicas; `read_from`: which node a read goes to
+//! - `replicas`: reads from replicas
 //! - `tls`: TLS handshakes, of clients and with nodes
 //! - `topology`: a new snapshot becomes routes
 //! - `renew`: another configuration
@@ -64,7 +64,6 @@ mod pressure;
 mod proxy;
 mod publish;
 mod pubsub;
-mod read_from;
 mod realms;
 mod renew;
 mod replicas;
@@ -109,8 +108,9 @@ use crate::lines::Lines;
 use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
 use crate::meter::Meter;
 use crate::metrics::{NodeStats, WorkerStats};
+use crate::placement::{Holds, Latency, Readable};
 use crate::resp::{ArgRange, Protocol};
-use crate::route::{ExecGather, Gather, Holds, Router};
+use crate::route::{ExecGather, Gather, Router};
 use crate::upstream::{Upstream, Waiting};
 use crate::users::Users;
 
@@ -153,7 +153,7 @@ struct Node {
     /// The same for reads from it as a replica: connections that said READONLY.
     replica: [Vec<Option<usize>>; 2],
     /// Measured for `read_from = "lowest_latency"` only.
-    latency: read_from::Latency,
+    latency: Latency,
 }
 
 /// A command that went to several slots or nodes, until all have answered.
@@ -269,7 +269,7 @@ struct Worker {
     /// Realms whose user may not ask nodes for their IDs.
     unverified: IntSet<u16>,
     /// By shard of the snapshot: whom reads may go to.
-    readable: Vec<read_from::Readable>,
+    readable: Vec<Readable>,
     /// From which that was made, beside the snapshot.
     health: Arc<Health>,
     /// Control was told to look at replicas.

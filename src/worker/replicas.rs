@@ -2,12 +2,12 @@
 //!
 //! They go over connections of their own, on which slotway has said READONLY, too: an ordinary
 //! connection to a node that became a replica must answer MOVED, not with old data. What a replica
-//! does not answer goes to the primary. Which node it is, is chosen in [`super::read_from`].
+//! does not answer goes to the primary. Which node it is, is chosen in [`crate::placement`].
 
 use std::sync::Arc;
 
 use super::downstream::Flow;
-use super::read_from::{Choice, Moment, Readable, choose, is_unreachable, seat};
+
 use super::{NOBODY, Worker};
 use crate::client::{Client, mode};
 use crate::cluster::Health;
@@ -15,7 +15,8 @@ use crate::config::ReadFrom;
 use crate::dest::Dest;
 use crate::hash::{IntMap, IntSet};
 use crate::mailbox::ToControl;
-use crate::metrics::{ReadTo, RetryReason};
+use crate::metrics::RetryReason;
+use crate::placement::{Choice, Moment, ReadTo, Readable, choose, is_unreachable, seat};
 use crate::resp::{Args, Protocol};
 use crate::route::Plan;
 use crate::route::flag;

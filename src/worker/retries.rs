@@ -1,5 +1,5 @@
 //! Retries are carried out: gates are served, the budget is kept, and slots whose primary is
-//! missing for too long fail fast. The policy itself is pure: [`crate::route::retry`].
+//! missing for too long fail fast. The policy itself is pure: [`crate::placement`].
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -11,9 +11,8 @@ use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::hash::{IntMap, KeyedSet};
 use crate::metrics::RetryReason;
-use crate::route::GateNext;
+use crate::placement::{Budget, Class, GateNext, pause};
 use crate::route::flag;
-use crate::route::retry::{self, Budget, Class};
 use crate::upstream::{NO_SLOT, Pending, State};
 
 /// How long an errand waits for its slot to get a primary before it looks again, microseconds.
@@ -71,7 +70,7 @@ impl Worker {
 
     /// The pause before try `tries`, with jitter.
     pub(super) fn retry_pause(&self, tries: u8) -> u64 {
-        let pause = retry::pause(tries);
+        let pause = pause(tries);
         pause / 2 + self.backoff_jitter(pause)
     }
 
@@ -132,11 +131,11 @@ impl Worker {
     /// `node` has refused the slot to commands of `class`; `wide`: most likely its other slots, too.
     pub(super) fn close_gate(&mut self, slot: u16, class: Class, node: u16, wide: bool) {
         let jitter = self.backoff_jitter(1 << 10);
-        let pause = |failures| {
-            let pause = retry::pause(failures);
+        let jittered = |failures| {
+            let pause = pause(failures);
             pause / 2 + pause * jitter / (1 << 10)
         };
-        self.holds.close(slot, class, self.now, pause);
+        self.holds.close(slot, class, self.now, jittered);
         if wide && slot != NO_SLOT {
             self.retries.closed.entry(node).or_default().insert((slot, class as u8));
         }

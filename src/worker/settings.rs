@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::read_from::Wishes;
 use crate::client::{Announced, Client};
 use crate::config::{
     Address, AnnounceMode, ClientAuth, Config, CrossSlot, Listen, OnGap, OnOutcomeUnknown,
     ReadFrom, Secret, SeveralSlots, is_public,
 };
 use crate::errors::Failure;
+use crate::placement::Wishes;
 use crate::resp::RequestLimits;
 use crate::stream::Stream;
 

@@ -9,8 +9,7 @@ use crate::cluster::NodeAddr;
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
-use crate::route::Redirection;
-use crate::route::Refusal;
+use crate::placement::{Redirection, Refusal};
 use crate::route::flag;
 use crate::upstream::{NO_SLOT, Pending};
 

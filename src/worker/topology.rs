@@ -9,8 +9,9 @@ use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::mailbox::ToHub;
 use crate::metrics::RetryReason;
+use crate::placement::Held;
+use crate::route::Fan;
 use crate::route::flag;
-use crate::route::{Fan, Held};
 use crate::upstream::{NO_SLOT, Pending, State, Upstream, Waiting};
 
 const FAILED: &str = "its node has failed, and is no primary any more";

@@ -34,7 +34,7 @@ use crate::channel::Kind;
 use crate::channel::glob::{self, NOTIFICATIONS};
 use crate::cluster::{NodeAddr, Slot, Snapshot, slot_of};
 use crate::hash::{IntMap, KeyedMap};
-use crate::route::retry::Budget;
+use crate::placement::Budget;
 
 /// What the connections are to do.
 #[derive(Debug)]

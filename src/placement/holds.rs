@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 
 use crate::hash::IntMap;
 
-use super::retry::Class;
+use super::policy::Class;
 
 /// Whose lane: a client's index and generation.
 pub type LaneKey = (u32, u32);

@@ -2,7 +2,6 @@
 
 use crate::cluster::{Health, NodeAddr, Unfit};
 use crate::config::{Config, InFailover, ReadFrom};
-use crate::metrics::ReadTo;
 
 /// A node that was not measured for so long is asked once, to see whether it got better,
 /// microseconds.
@@ -14,9 +13,32 @@ const AS_GOOD_PART: u64 = 4;
 /// One measurement is this part of the mean.
 const WEIGHT: u64 = 8;
 
+/// Where a read went that need not go to its primary (label `to`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadTo {
+    /// A replica.
+    Replica,
+    /// A replica in slotway's own zone, for `read_from = "zone"`.
+    ZoneReplica,
+    /// A replica, because the primary is not reached.
+    FailoverReplica,
+    /// The primary, chosen.
+    Primary,
+    /// The primary, for want of a replica.
+    PrimaryFallback,
+}
+
+impl ReadTo {
+    /// How many there are.
+    pub const COUNT: usize = 5;
+    /// Label values, by discriminant.
+    pub const NAMES: [&'static str; Self::COUNT] =
+        ["replica", "zone_replica", "failover_replica", "primary", "primary_fallback"];
+}
+
 /// What the configuration says about reads.
 #[derive(Debug, Clone)]
-pub(super) struct Wishes {
+pub struct Wishes {
     pub from: ReadFrom,
     /// Empty: unknown.
     zone: String,
@@ -47,7 +69,7 @@ impl Wishes {
 
 /// A shard's nodes, as reads see them. Indexes of the worker's nodes.
 #[derive(Debug, Default)]
-pub(super) struct Readable {
+pub struct Readable {
     /// Its primary is in slotway's zone.
     primary_near: bool,
     /// Replicas to read from.
@@ -90,13 +112,13 @@ impl Readable {
 
 /// Where a read goes; the primary is the ordinary way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Choice {
+pub enum Choice {
     Primary(ReadTo),
     Replica(u16, ReadTo),
 }
 
 /// What the worker knows at the moment of a choice.
-pub(super) struct Moment<'a> {
+pub struct Moment<'a> {
     /// The shard's primary, if it is reached.
     pub primary: Option<u16>,
     /// A replica is not waiting for its next attempt to be reached.
@@ -109,7 +131,7 @@ pub(super) struct Moment<'a> {
 
 /// How fast a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Speed {
+pub enum Speed {
     /// Microseconds.
     Micros(u64),
     /// Not known, or not lately, and it should be asked.
@@ -119,7 +141,7 @@ pub(super) enum Speed {
 }
 
 /// Where a read of `shard` goes.
-pub(super) fn choose(from: ReadFrom, shard: &Readable, now: &Moment<'_>) -> Choice {
+pub fn choose(from: ReadFrom, shard: &Readable, now: &Moment<'_>) -> Choice {
     let replica = |nodes: &[u16], to: ReadTo| {
         let node = pick(nodes, now.seat, now.reached)?;
         Some(Choice::Replica(node, to))
@@ -205,14 +227,14 @@ fn in_shard(node: u16, now: &Moment<'_>) -> Choice {
 }
 
 /// The same number for the same client and slot, others for others.
-pub(super) fn seat(client: usize, slot: u16) -> usize {
+pub fn seat(client: usize, slot: u16) -> usize {
     let mixed = ((client as u64) << 16 | u64::from(slot)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed >> 33) as usize
 }
 
 /// How fast a node has answered reads lately: an exponentially weighted mean.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Latency {
+pub struct Latency {
     /// Eighths of microseconds; 0 is not known.
     mean: u64,
     /// Of the last measurement.
@@ -253,7 +275,7 @@ impl Latency {
 }
 
 /// The node does not answer, as the control thread has found.
-pub(super) fn is_unreachable(health: &Health, addr: &NodeAddr) -> bool {
+pub fn is_unreachable(health: &Health, addr: &NodeAddr) -> bool {
     health.get(addr).is_some_and(|node| node.unfit == Some(Unfit::Unreachable))
 }
 
