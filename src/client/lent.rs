@@ -2,7 +2,7 @@
 //! it watches.
 
 use crate::hash::IntSet;
-use crate::placement::Redirection;
+use crate::placement::{Redirection, Work};
 use crate::route::WaitTime;
 
 /// The dedicated connections of one client. Commands are written to them only when all earlier
@@ -121,6 +121,18 @@ impl Errand {
             tries: 0,
             refused: None,
             last: None,
+        }
+    }
+
+    /// The errand as the retry policy sees it; `reads`: its command changes nothing.
+    pub fn work(&self, reads: bool) -> Work {
+        match self.kind {
+            Kind::Block => Work::Blocking { reads, repeatable: self.repeatable },
+            Kind::Watch => Work::Watch,
+            Kind::Exec => Work::Exec,
+            Kind::Check { .. } => Work::WatchCheck,
+            Kind::Join => Work::KeyList { begun: false },
+            Kind::Fleet | Kind::Emulated => Work::LentPart,
         }
     }
 

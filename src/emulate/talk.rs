@@ -11,6 +11,7 @@ use super::reply::failed_before;
 use super::reply::{Outcome, Reply};
 use crate::cluster::slot_of;
 use crate::errors::Failure;
+use crate::placement::{AfterLoss, MAX_STEP_TRIES, Phase, Work, after_loss};
 use crate::resp::{
     ArgRange, Protocol, Request as Frame, RequestLimits, RequestProgress, scan_request, write,
 };
@@ -34,8 +35,6 @@ pub struct Step {
     pub last: bool,
 }
 
-/// How often what changes nothing is asked again.
-const MOST_TRIES: usize = 3;
 /// Commands that change nothing, of those that recipes use.
 const READS: [&str; 14] = [
     "dump",
@@ -244,10 +243,13 @@ impl Talk {
     /// are sent again where their reply is lost: what others had sent behind them may have kept the
     /// connection from doing so.
     pub async fn ask(&self, steps: Vec<Step>) -> Vec<Reply> {
-        let spare: Vec<Option<Step>> =
-            steps.iter().map(|step| step.harmless.then(|| step.clone())).collect();
+        let again = |step: &Step| {
+            let work = Work::Step { harmless: step.harmless };
+            (after_loss(work, Phase::Sent) == AfterLoss::Again).then(|| step.clone())
+        };
+        let spare: Vec<Option<Step>> = steps.iter().map(again).collect();
         let mut replies = self.send(steps).await;
-        for _ in 0..MOST_TRIES {
+        for _ in 0..MAX_STEP_TRIES {
             let lost = |i: usize| replies.get(i).is_some_and(Reply::is_outcome_unknown);
             let (places, again): (Vec<usize>, Vec<Step>) = spare
                 .iter()

@@ -4,14 +4,23 @@
 
 mod budget;
 mod holds;
+mod migration;
 mod policy;
 mod refusal;
 mod replica_choice;
+mod retries;
+mod slot_table;
 
 pub use budget::Budget;
 pub use holds::{GateNext, Held, HoldMeta, Holds, LaneKey};
-pub use policy::{Class, Retry, Scope, decide, pause};
+pub use migration::{Migration, MigrationNews};
+pub use policy::{
+    AfterLoss, AfterRefusal, Class, MAX_STEP_TRIES, Phase, Retry, Scope, Standing, Target, Work,
+    after_loss, after_refusal, at_deadline, concerns, leaves_queue, may_have_executed, pause,
+};
 pub use refusal::{Redirection, Refusal};
 pub use replica_choice::{
     Choice, Latency, Moment, ReadTo, Readable, Speed, Wishes, choose, is_unreachable, seat,
 };
+pub use retries::{Allowance, Retries};
+pub use slot_table::{Outage, OutageCause, SlotTable};

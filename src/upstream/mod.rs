@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 
 use crate::buf::{Pool, SendQueue, WRITE_LIMIT};
 use crate::dest::Dest;
+use crate::placement::{AfterLoss, Phase, Work, after_loss};
 use crate::resp::{Protocol, ReplyScan};
 use crate::route::flag;
 use crate::scripts::Noted;
@@ -341,13 +342,10 @@ impl Upstream {
             let may_be_same = |other: Whose| whose == other || whose == NOBODYS || other == NOBODYS;
             let overtaken =
                 || lost_writes.iter().any(|&(slot, other)| slot == p.slot && may_be_same(other));
-            if p.dest == Dest::Discard {
-                *keep = false;
-            } else if !p.has(flag::READ_ONLY) {
-                *keep = false;
+            let phase = if overtaken() { Phase::Overtaken } else { Phase::Sent };
+            *keep = after_loss(p.work(), phase) == AfterLoss::Again;
+            if p.work() == (Work::Shared { reads: false }) {
                 lost_writes.push((p.slot, whose));
-            } else if overtaken() {
-                *keep = false;
             }
         }
         let mut given_up = Vec::new();

@@ -5,7 +5,7 @@ use std::ops::Deref;
 
 use crate::buf::with_copy;
 use crate::dest::Dest;
-use crate::placement::{Class, HoldMeta, LaneKey, Redirection};
+use crate::placement::{Class, HoldMeta, LaneKey, Redirection, Work};
 use crate::route::flag;
 
 /// One command in an upstream connection's queue. Its bytes are in the connection's send queue,
@@ -52,6 +52,19 @@ impl Pending {
             flags if flags & flag::READ_ONLY != 0 => Class::Read,
             flags if flags & flag::PUBLISHES != 0 && self.before == 0 => Class::Publish,
             _ => Class::Write,
+        }
+    }
+
+    /// The slot of its keys; `None`: it has no keys.
+    pub fn slot_of_keys(&self) -> Option<u16> {
+        Some(self.slot).filter(|&slot| slot != NO_SLOT)
+    }
+
+    /// The command as the retry policy sees it, on a connection that clients share.
+    pub fn work(&self) -> Work {
+        match self.dest {
+            Dest::Discard => Work::Unwaited,
+            _ => Work::Shared { reads: self.has(flag::READ_ONLY) },
         }
     }
 

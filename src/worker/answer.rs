@@ -4,13 +4,15 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::clock::{Job, Timer};
 use super::retries::Want;
-use super::{Gathering, HELD, NOBODY, Worker, reaccount};
+use super::{Gathering, Worker, reaccount};
 use crate::buf::CHUNK;
 use crate::dest::Dest;
 use crate::errors::{Cause, Failure};
 use crate::mailbox::ToControl;
 use crate::metrics::{DisconnectReason, Histogram, RetryReason};
-use crate::placement::{Held, Redirection, Refusal, Retry, Scope, decide};
+use crate::placement::{
+    AfterRefusal, Held, Redirection, Refusal, Retry, Scope, Work, after_refusal, concerns,
+};
 use crate::resp::Protocol;
 use crate::route::ProxyInfo;
 use crate::route::flag;
@@ -20,8 +22,6 @@ use crate::upstream::{NO_SLOT, Pending, Waiting};
 const COMMANDS_WISH_PAUSE: u64 = 1_000_000;
 /// So many slots newly held in one turn are many.
 const MANY_HOLDS: usize = 32;
-/// How often a command follows redirections whose keys slotway does not know.
-const MOST_HOPS: u8 = 16;
 /// From here on a blocking command (BLPOP, XREAD BLOCK) has waited as it was told to, microseconds.
 const BLOCKED: u64 = 10_000;
 pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
@@ -117,12 +117,12 @@ impl Worker {
 
     fn answered_in(&mut self, pending: &Pending, lane: (u32, u32), answered: bool) {
         if pending.has(flag::LANE) {
-            let gate = self.holds.done(pending.slot, lane, answered, self.now);
+            let gate = self.slot_table.holds.done(pending.slot, lane, answered, self.now);
             if let Some(class) = gate {
                 self.gate_answered(pending.slot, class, answered);
             }
         } else if pending.has(flag::TRACKED) {
-            self.holds.untrack(pending.slot, lane);
+            self.slot_table.holds.untrack(pending.slot, lane);
         } else {
             return;
         }
@@ -379,7 +379,7 @@ impl Worker {
     /// INFO's section about the proxy.
     fn proxy_section(&self) -> String {
         let uptime = self.epoch.elapsed().as_secs();
-        let covered = self.owners.iter().filter(|&&n| n != NOBODY).count();
+        let covered = self.slot_table.covered();
         let known = self.nodes.iter().filter(|n| n.known).count();
         format!(
             "proxy_name:slotway\r\nproxy_version:{}\r\nproxy_uptime_in_seconds:{uptime}\r\n\
@@ -392,7 +392,7 @@ impl Worker {
             self.clients.len(),
             self.shared.max_clients(),
             self.snapshot.generation,
-            self.primaries.len(),
+            self.slot_table.primaries().len(),
         )
     }
 
@@ -424,15 +424,7 @@ impl Worker {
         let Some(front) = self.upstreams.get(u).and_then(|up| up.pending.front()) else {
             return false;
         };
-        // A redirection of another slot than the command's is no node's: a script's, say. And one
-        // without keys that slotway knows of is followed so often and no more.
-        let strange = match &refusal {
-            Refusal::Moved(at, _) | Refusal::Ask(at, _) if front.slot == NO_SLOT => {
-                front.tries >= MOST_HOPS || at.0 >= crate::cluster::SLOTS
-            }
-            Refusal::Moved(at, _) | Refusal::Ask(at, _) => at.0 != front.slot,
-            Refusal::Later(_) => false,
-        };
+        let strange = !concerns(&refusal, front.slot_of_keys(), front.tries);
         let no_script = refusal.kind() == Redirection::NoScript;
         if strange || (no_script && !self.heals(u, text)) {
             return false;
@@ -451,31 +443,41 @@ impl Worker {
         self.count_retry(RetryReason::of(refusal.kind()));
         pending.tries = pending.tries.saturating_add(1);
         pending.refused = Some(refusal.kind());
-        if read_only {
-            self.want_topology(None);
-            self.send_to_primary(pending, bytes);
-            return true;
+        let work = if read_only { Work::ReplicaRead } else { pending.work() };
+        let known = self.named_by(&refusal).is_some();
+        match after_refusal(work, &refusal, known, pending.tries) {
+            AfterRefusal::Again(when, scope) => {
+                let text = String::from_utf8_lossy(text);
+                self.retry(node, (pending, bytes), refusal, (when, scope), &text);
+            }
+            _ => {
+                self.want_topology(None);
+                self.send_to_primary(pending, bytes);
+            }
         }
-        self.retry(node, pending, bytes, refusal, &String::from_utf8_lossy(text));
         true
+    }
+
+    /// The node of the cluster that a redirection names.
+    pub(super) fn named_by(&self, refusal: &Refusal) -> Option<u16> {
+        match refusal {
+            Refusal::Moved(_, addr) | Refusal::Ask(_, addr) => self.known_node(addr),
+            Refusal::Later(_) => None,
+        }
     }
 
     fn retry(
         &mut self,
         refuser: u16,
-        mut pending: Pending,
-        mut bytes: Vec<u8>,
+        (mut pending, mut bytes): (Pending, Vec<u8>),
         refusal: Refusal,
+        (when, scope): (Retry, Scope),
         text: &str,
     ) {
         let slot = pending.slot;
         let lane = self.lane_of(&pending);
         let mut ask = None;
-        let named = match &refusal {
-            Refusal::Moved(_, addr) | Refusal::Ask(_, addr) => self.known_node(addr),
-            Refusal::Later(_) => None,
-        };
-        let (when, scope) = decide(&refusal, named.is_some(), pending.tries);
+        let named = self.named_by(&refusal);
         let half_moved = matches!(refusal, Refusal::Later(Redirection::TryAgain));
         self.note_migration(slot, &refusal);
         match refusal {
@@ -487,9 +489,7 @@ impl Worker {
                         // A command whose keys slotway does not know: the node knows them.
                         return self.send_to(node, pending, bytes, lane.0);
                     }
-                    if let Some(owner) = self.owners.get_mut(usize::from(slot)) {
-                        *owner = node;
-                    }
+                    self.slot_table.moved(slot, node);
                 }
             }
             Refusal::Ask(..) => match named {
@@ -508,11 +508,11 @@ impl Worker {
             Retry::After(pause) => pause / 2 + self.backoff_jitter(pause),
         };
         self.hold_slot(slot);
-        self.last_refusal.insert(slot, text.to_owned());
+        self.slot_table.refused(slot, text.to_owned());
         let (from_lane, tracked) = (pending.has(flag::LANE), pending.has(flag::TRACKED));
         pending.flags &= !(flag::SPECIAL | flag::ASKING);
         if tracked {
-            self.holds.untrack(slot, lane);
+            self.slot_table.holds.untrack(slot, lane);
         }
         if half_moved {
             bytes = match self.send_key_by_key(refuser, pending, from_lane, bytes) {
@@ -523,7 +523,7 @@ impl Worker {
         // ASK is followed at once or not at all: a moment later the slot may have moved on, and a
         // node that is importing it again would take the key for a new one.
         if let Some(node) = ask
-            && (from_lane || self.holds.begin(slot, lane))
+            && (from_lane || self.slot_table.holds.begin(slot, lane))
         {
             pending.flags |= flag::LANE;
             return self.send_asking(node, pending, bytes, lane.0);
@@ -532,16 +532,16 @@ impl Worker {
         let not_before = self.now + delay;
         let class = pending.class();
         if from_lane {
-            self.holds.push_back_again(slot, lane, held, not_before);
+            self.slot_table.holds.push_back_again(slot, lane, held, not_before);
         } else {
-            self.holds.push_refused(slot, lane, held);
-            self.holds.delay(slot, lane, not_before);
+            self.slot_table.holds.push_refused(slot, lane, held);
+            self.slot_table.holds.delay(slot, lane, not_before);
         }
         self.arm_tick();
         if scope != Scope::Keys {
             self.close_gate(slot, class, refuser, scope == Scope::Node);
         } else if delay > 0 {
-            self.holds.owe(slot, lane);
+            self.slot_table.holds.owe(slot, lane);
         }
         if delay > 0 {
             self.timers.push(Timer { due: not_before, job: Job::Lane(slot, lane) });
@@ -555,8 +555,8 @@ impl Worker {
 
     /// Holds `slot` (on), and notes which of its commands are under way already.
     pub(super) fn hold_slot(&mut self, slot: u16) {
-        if self.holds.contains(slot) {
-            self.holds.hold(slot, self.now);
+        if self.slot_table.holds.contains(slot) {
+            self.slot_table.holds.hold(slot, self.now);
             self.arm_tick();
             return;
         }
@@ -577,15 +577,12 @@ impl Worker {
     pub(super) fn hold_slots(&mut self, mut slots: Vec<u16>) {
         slots.sort_unstable();
         slots.dedup();
-        slots.retain(|slot| !self.holds.contains(*slot));
+        slots.retain(|slot| !self.slot_table.holds.contains(*slot));
         if slots.is_empty() {
             return;
         }
         for &slot in &slots {
-            self.holds.hold(slot, self.now);
-            if let Some(route) = self.routes.get_mut(usize::from(slot)) {
-                *route = HELD;
-            }
+            self.slot_table.hold(slot, self.now);
         }
         self.arm_tick();
         let mut found = Vec::new();
@@ -606,22 +603,23 @@ impl Worker {
         }
         for pending in found {
             let lane = self.lane_of(&pending);
-            self.holds.track(pending.slot, lane);
+            self.slot_table.holds.track(pending.slot, lane);
         }
     }
 
     /// Sends the lane's next command if it may go and there is a node for it.
     pub(super) fn run_lane(&mut self, slot: u16, lane: (u32, u32)) {
         let Some(owner) = self.owner_for(slot, lane) else { return };
-        let Some(class) = self.holds.ready(slot, lane, self.now) else { return };
-        if self.holds.wait_at_gate(slot, class, lane) {
+        let Some(class) = self.slot_table.holds.ready(slot, lane, self.now) else { return };
+        if self.slot_table.holds.wait_at_gate(slot, class, lane) {
             return self.run_gate(slot, class);
         }
-        if self.holds.owes(slot, lane, false) && !self.may_retry(Want::Lane(slot, lane)) {
+        if self.slot_table.holds.owes(slot, lane, false) && !self.may_retry(Want::Lane(slot, lane))
+        {
             return;
         }
-        self.holds.owes(slot, lane, true);
-        let Some(held) = self.holds.next(slot, lane, self.now) else { return };
+        self.slot_table.holds.owes(slot, lane, true);
+        let Some(held) = self.slot_table.holds.next(slot, lane, self.now) else { return };
         let mut pending = held.meta.pending;
         pending.flags |= flag::LANE;
         let owner = self.node_of_held(&pending, &held.frame, owner);
@@ -673,8 +671,8 @@ impl Worker {
     /// that have nothing under way.
     pub(super) fn release_slot(&mut self, slot: u16) {
         let owner = match slot {
-            NO_SLOT => self.primaries.first().copied(),
-            slot => self.owners.get(usize::from(slot)).copied().filter(|&n| n != NOBODY),
+            NO_SLOT => self.slot_table.primaries().first().copied(),
+            slot => self.slot_table.owner(slot),
         };
         let Some(owner) = owner else { return };
         let mut ordered = self.upstreams.iter().filter(|(_, up)| up.is_ordered());
@@ -682,29 +680,21 @@ impl Worker {
             let ours = |p: &Pending| p.slot == slot && p.dest != Dest::Discard;
             up.pending.iter().any(|p| ours(p) && (up.node != owner || p.has(flag::ASKING)))
         });
-        let (waiting, ended) = if elsewhere && slot != NO_SLOT {
-            self.holds.release(slot)
-        } else {
+        let elsewhere = elsewhere && slot != NO_SLOT;
+        if !elsewhere {
             for (_, up) in &mut self.upstreams {
                 for pending in up.pending.iter_mut().filter(|p| p.slot == slot) {
                     pending.flags &= !flag::SPECIAL;
                 }
             }
-            (self.holds.end(slot), true)
-        };
-        if ended {
-            self.last_refusal.remove(&slot);
-            self.migrations.remove(&slot);
-            if let Some(route) = self.routes.get_mut(usize::from(slot)) {
-                *route = owner;
-            }
         }
+        let (waiting, ended) = self.slot_table.release(slot, elsewhere);
         for held in waiting {
             let Waiting { mut pending, lane } = held.meta;
             if !ended {
                 // The slot stays held for others: this client's next ones must not overtake.
                 pending.flags |= flag::TRACKED;
-                self.holds.track(slot, lane);
+                self.slot_table.holds.track(slot, lane);
             }
             let owner = self.node_of_held(&pending, &held.frame, owner);
             self.send_to(owner, pending, held.frame, lane.0);

@@ -8,7 +8,7 @@ use crate::dest::Dest;
 use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
 use crate::mailbox::ToControl;
 use crate::metrics::DisconnectReason;
-use crate::placement::{Class, Redirection};
+use crate::placement::{Class, Phase, Redirection, at_deadline};
 use crate::route::flag;
 use crate::upstream::{NO_SLOT, Pending, State};
 
@@ -96,7 +96,7 @@ impl Worker {
                 }
                 Some(Job::Lane(slot, lane)) => self.run_lane(slot, lane),
                 Some(Job::Gate(slot, class)) => {
-                    self.holds.disarm(slot, class);
+                    self.slot_table.holds.disarm(slot, class);
                     self.run_gate(slot, class);
                 }
                 Some(Job::Retries) => self.run_retries(),
@@ -158,7 +158,7 @@ impl Worker {
     }
 
     fn look_at_deadlines(&mut self) {
-        let mut busy = !self.holds.is_empty();
+        let mut busy = !self.slot_table.holds.is_empty();
         let all: Vec<usize> = self.upstreams.iter().map(|(u, _)| u).collect();
         for u in all {
             self.check_connect_timeout(u);
@@ -263,14 +263,9 @@ impl Worker {
         let name = name.unwrap_or_default();
         for (pending, sent) in expired {
             self.stats.deadline_exceeded += 1;
-            let outcome = if sent && !pending.has(flag::READ_ONLY) {
-                self.stats.outcome_unknown += 1;
-                Unanswered::Unknown
-            } else if sent || (pending.tries > 0 && pending.has(flag::READ_ONLY)) {
-                Unanswered::Read
-            } else {
-                Unanswered::NotSent
-            };
+            let phase = if sent { Phase::Sent } else { Phase::Unsent };
+            let outcome = at_deadline(pending.work(), phase, pending.tries > 0);
+            self.stats.outcome_unknown += u64::from(outcome == Unanswered::Unknown);
             let mut cause = String::new();
             if pending.refused == Some(Redirection::TryAgain) {
                 let half_moved = self.half_moved_text(pending.slot, pending.command);
@@ -283,15 +278,15 @@ impl Worker {
 
     fn expire_held(&mut self) {
         let Some(timeout) = self.settings.command_timeout else { return };
-        if self.holds.is_empty() || self.now < timeout {
+        if self.slot_table.holds.is_empty() || self.now < timeout {
             return;
         }
-        for (slot, held) in self.holds.expire(self.now - timeout) {
+        for (slot, held) in self.slot_table.holds.expire(self.now - timeout) {
             self.stats.deadline_exceeded += 1;
-            let owner = self.owners.get(usize::from(slot)).copied();
+            let owner = self.slot_table.owner(slot);
             let node = owner.and_then(|n| self.nodes.get(usize::from(n)));
             let name = node.map_or_else(|| "none".to_owned(), |n| n.addr.to_string());
-            let mut why = self.last_refusal.get(&slot).cloned();
+            let mut why = self.slot_table.last_refusal(slot).cloned();
             if self.snapshot.generation == 0 {
                 why = why.or_else(|| self.shared.trouble());
             }
@@ -302,7 +297,7 @@ impl Worker {
                 why = Some(TRYAGAIN.to_owned());
                 cause = format!(", as {}", self.half_moved_text(slot, pending.command));
             }
-            let outcome = Unanswered::NotExecuted;
+            let outcome = at_deadline(pending.work(), Phase::Held, pending.tries > 0);
             let failure = self.deadline_failure(&pending, &name, outcome, cause, why.clone());
             self.fail(&pending, &name, &failure);
         }
@@ -331,10 +326,10 @@ impl Worker {
     }
 
     fn release_calm(&mut self) {
-        if self.holds.is_empty() {
+        if self.slot_table.holds.is_empty() {
             return;
         }
-        for slot in self.holds.calm(self.now.saturating_sub(CALM_AFTER)) {
+        for slot in self.slot_table.holds.calm(self.now.saturating_sub(CALM_AFTER)) {
             self.release_slot(slot);
         }
     }

@@ -9,7 +9,9 @@ use crate::client::Kind;
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
-use crate::placement::Refusal;
+use crate::placement::{
+    AfterLoss, AfterRefusal, Phase, Redirection, Refusal, Work, after_loss, after_refusal, concerns,
+};
 use crate::resp::Protocol;
 use crate::resp::reply::{error_text, text};
 use crate::route::flag;
@@ -168,14 +170,7 @@ impl Worker {
         let me = (index, generation);
         let refusal = self.nodes.get(usize::from(node)).and_then(|n| {
             let refusal = Refusal::parse(said, &n.addr)?;
-            let of_its_slot = match &refusal {
-                Refusal::Moved(at, _) | Refusal::Ask(at, _) => {
-                    at.0 == pending.slot
-                        || (pending.slot == NO_SLOT && at.0 < crate::cluster::SLOTS)
-                }
-                Refusal::Later(_) => true,
-            };
-            of_its_slot.then_some(refusal)
+            concerns(&refusal, pending.slot_of_keys(), pending.tries).then_some(refusal)
         });
         let owner = self.clients.get(index as usize).filter(|c| c.generation == generation);
         let errand = owner.and_then(|c| c.lent.as_ref()).and_then(|l| l.errand.as_ref());
@@ -195,13 +190,18 @@ impl Worker {
                 let gone = error_text(said).is_some_and(|t| t.starts_with(STREAM_GONE));
                 let told = errand.and_then(|e| e.last.clone());
                 let told = told.filter(|t| t.as_bytes().starts_with(STREAM_GONE));
-                if let Some(refusal) = refusal {
-                    return self.errand_refused(u, me, refusal, said);
-                }
                 let repeatable = errand.is_some_and(|e| e.repeatable);
-                if repeatable && (forced || (gone && told.is_none())) {
-                    let later = Refusal::Later(crate::placement::Redirection::ReadOnly);
-                    return self.errand_refused(u, me, later, said);
+                let ended = repeatable && (forced || (gone && told.is_none()));
+                let ended = ended.then_some(Refusal::Later(Redirection::ReadOnly));
+                if let Some(refusal) = refusal.or(ended) {
+                    let tries = errand.map_or(0, |e| e.tries).saturating_add(1);
+                    let known = self.named_by(&refusal).is_some();
+                    let work = self.work_of_errand(index as usize).unwrap_or(Work::Watch);
+                    if let AfterRefusal::Again(when, scope) =
+                        after_refusal(work, &refusal, known, tries)
+                    {
+                        return self.errand_refused(u, me, refusal, (when, scope), said);
+                    }
                 }
                 let mut gone_after_all = Vec::new();
                 if let Some(told) = &told
@@ -228,10 +228,12 @@ impl Worker {
                     Protocol::Resp2 => b"*-1\r\n",
                     Protocol::Resp3 => b"_\r\n",
                 };
-                if refusal.is_some() {
+                let after = refusal.map(|refusal| after_refusal(Work::Exec, &refusal, false, 1));
+                let aborted = after == Some(AfterRefusal::Aborted);
+                if aborted {
                     self.want_topology(None);
                 }
-                self.answer_first(u, if refusal.is_some() { null } else { frame })?;
+                self.answer_first(u, if aborted { null } else { frame })?;
                 self.give_back(u);
                 self.end_errand(me, seq);
             }
@@ -263,17 +265,17 @@ impl Worker {
             return Ok(());
         }
         let Dest::Part { gather, .. } = pending.dest else { return self.answer_first(u, frame) };
-        let exec = self.gatherings.get(gather as usize).is_some_and(|g| g.exec.is_some());
         let client = self.upstreams.get(u).and_then(|up| up.dedicated).and_then(|d| d.client);
         let node = self.upstreams.get(u).and_then(|up| self.nodes.get(usize::from(up.node)));
-        let refused = node.is_some_and(|n| Refusal::parse(said, &n.addr).is_some());
-        if exec && refused {
+        let refusal = node.and_then(|n| Refusal::parse(said, &n.addr));
+        let watches = client.is_some_and(|client| self.is_watching(client, u));
+        let work = self.work_of_part(gather, watches);
+        let after = refusal.map(|refusal| after_refusal(work, &refusal, false, 1));
+        let aborted = after == Some(AfterRefusal::Aborted);
+        if aborted && work == Work::ExecPiece {
             self.want_topology(None);
             self.answer_first(u, b"*-1\r\n")?;
-        } else if refused
-            && let Some(client) = client
-            && self.is_watching(client, u)
-        {
+        } else if aborted && let Some(client) = client {
             // Watched in vain: EXEC will answer as if the key had changed.
             self.want_topology(None);
             self.lent_of(client, |lent| {
@@ -292,6 +294,16 @@ impl Worker {
             self.give_back(u);
         }
         Ok(())
+    }
+
+    /// The part of a command over several dedicated connections, as the retry policy sees it.
+    fn work_of_part(&self, gather: u32, watches: bool) -> Work {
+        let gathering = self.gatherings.get(gather as usize);
+        match gathering.is_some_and(|gathering| gathering.exec.is_some()) {
+            true => Work::ExecPiece,
+            false if watches => Work::WatchPart,
+            false => Work::LentPart,
+        }
     }
 
     /// A dedicated connection is gone or could not be made.
@@ -329,25 +341,25 @@ impl Worker {
             match pending.dest {
                 Dest::Client { seq, .. } => self.errand_lost(client, seq, pending, sent, &lost),
                 Dest::Part { gather, first } => {
-                    let g = self.gatherings.get(gather as usize);
-                    if !sent && g.is_some_and(|g| g.exec.is_some()) {
-                        self.part(gather, first, 0, b"*-1\r\n");
-                    } else {
-                        self.stats.outcome_unknown += u64::from(sent);
-                        if sent {
+                    let phase = if sent { Phase::Sent } else { Phase::Unsent };
+                    match after_loss(self.work_of_part(gather, false), phase) {
+                        AfterLoss::Aborted => self.part(gather, first, 0, b"*-1\r\n"),
+                        AfterLoss::OutcomeUnknown => {
+                            self.stats.outcome_unknown += 1;
                             self.fail(pending, &node, &lost);
-                            continue;
                         }
-                        let outcome = match pending.has(flag::READ_ONLY) {
-                            true => "it gave no reply",
-                            false => "the command was not sent there",
-                        };
-                        let failure = Failure::NodeUnreachable {
-                            node: node.as_str().into(),
-                            why: why.into(),
-                            outcome,
-                        };
-                        self.fail(pending, &node, &failure);
+                        _ => {
+                            let outcome = match pending.has(flag::READ_ONLY) {
+                                true => "it gave no reply",
+                                false => "the command was not sent there",
+                            };
+                            let failure = Failure::NodeUnreachable {
+                                node: node.as_str().into(),
+                                why: why.into(),
+                                outcome,
+                            };
+                            self.fail(pending, &node, &failure);
+                        }
                     }
                 }
                 Dest::Join { join, .. } => self.join_lost(join),

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::downstream::Flow;
 use super::no_room::buffers_full;
-use super::{Gathering, HELD, Worker};
+use super::{Gathering, Worker};
 use crate::buf::CHUNK;
 use crate::client::{After, Announced, Context, Paused, answer, mode};
 use crate::dest::Dest;
@@ -95,7 +95,7 @@ impl Worker {
 
     #[inline]
     pub(super) fn route(&self, slot: u16) -> Option<u16> {
-        self.routes.get(usize::from(slot)).copied().filter(|&n| n != HELD)
+        self.slot_table.route(slot)
     }
 
     #[inline]
@@ -235,7 +235,7 @@ impl Worker {
         if frame.len() > CHUNK && !self.has_room_for(frame.len()) {
             return self.refuse_for_memory(index, command);
         }
-        if !self.holds.fits(slot, frame.len(), self.settings.held) {
+        if !self.slot_table.holds.fits(slot, frame.len(), self.settings.held) {
             self.stats.limits_hit[LimitHit::Held as usize] += 1;
             self.answer_own_error(index, command, &Failure::HoldsFull { slot });
             return Flow::Next;
@@ -256,11 +256,11 @@ impl Worker {
     pub(super) fn hold_pending(&mut self, mut pending: Pending, lane: (u32, u32), frame: Vec<u8>) {
         let slot = pending.slot;
         pending.len = frame.len() as u32;
-        if !self.holds.contains(slot) {
+        if !self.slot_table.holds.contains(slot) {
             self.hold_slot(slot);
         }
         let meta = Waiting { pending, lane };
-        self.holds.push_fresh(slot, lane, Held { meta, frame });
+        self.slot_table.holds.push_fresh(slot, lane, Held { meta, frame });
         self.arm_tick();
         self.run_lane(slot, lane);
     }
@@ -341,8 +341,15 @@ impl Worker {
     /// The same primary for the same client, so that what it sends one after the other is
     /// answered in that order; another one only while that one is not reached.
     pub(super) fn any_primary(&self, index: usize) -> Option<u16> {
-        let first = index.checked_rem(self.primaries.len())?;
-        let in_turn = || self.primaries.iter().cycle().skip(first).take(self.primaries.len());
+        let first = index.checked_rem(self.slot_table.primaries().len())?;
+        let in_turn = || {
+            self.slot_table
+                .primaries()
+                .iter()
+                .cycle()
+                .skip(first)
+                .take(self.slot_table.primaries().len())
+        };
         let reached = in_turn().find(|&&node| self.is_reached(node));
         reached.or_else(|| in_turn().next()).copied()
     }
@@ -636,7 +643,7 @@ impl Worker {
                         self.send(u, pending, &frame);
                     }
                 }
-                None if !self.holds.fits(slot, frame.len(), self.settings.held) => {
+                None if !self.slot_table.holds.fits(slot, frame.len(), self.settings.held) => {
                     self.stats.limits_hit[LimitHit::Held as usize] += 1;
                     self.fail(&pending, "slotway", &Failure::HoldsFull { slot });
                 }

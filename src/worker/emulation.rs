@@ -173,7 +173,12 @@ impl Worker {
         }
         match self.route(step.slot) {
             Some(node) => self.send_to(node, pending, step.frame, lane.0),
-            None if !self.holds.fits(step.slot, step.frame.len(), self.settings.held) => {
+            None if !self.slot_table.holds.fits(
+                step.slot,
+                step.frame.len(),
+                self.settings.held,
+            ) =>
+            {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;
                 self.fail(&pending, "slotway", &Failure::HoldsFull { slot: step.slot });
             }

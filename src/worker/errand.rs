@@ -18,7 +18,10 @@ use crate::command::CommandId;
 use crate::dest::Dest;
 use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
 use crate::metrics::RetryReason;
-use crate::placement::{Class, Redirection, Refusal, Retry, Scope, decide};
+use crate::placement::{
+    AfterLoss, Class, Phase, Redirection, Refusal, Retry, Scope, Work, after_loss, at_deadline,
+    may_have_executed,
+};
 use crate::resp::reply::error_text;
 use crate::resp::{ArgRange, Protocol, write};
 use crate::route::{left_of, wait_time};
@@ -99,7 +102,7 @@ impl Worker {
     /// Sends the errand's command to its slot's primary, or to `ask` with ASKING.
     pub(super) fn send_errand(&mut self, index: usize, ask: Option<u16>) {
         let any = self.any_primary(index);
-        let owners = &self.owners;
+        let slot_table = &self.slot_table;
         let Some(client) = self.clients.get_mut(index) else { return };
         let (protocol, generation) = (client.session.protocol, client.generation);
         let Some(lent) = client.lent.as_mut() else { return };
@@ -107,7 +110,7 @@ impl Worker {
         let watching = lent.watches.iter().find(|w| w.slot == errand.slot).map(|w| w.upstream);
         let me = (index as u32, generation);
         let (seq, slot, command) = (errand.seq, errand.slot, errand.command);
-        let owner = owners.get(usize::from(slot)).copied().filter(|&n| n != NOBODY);
+        let owner = slot_table.owner(slot);
         let owner = if slot == NO_SLOT { any } else { owner };
         let Some(node) = ask.or(owner) else {
             errand.last = Some(match slot {
@@ -202,12 +205,12 @@ impl Worker {
 
     /// Nodes refuse the slot: the client's errand waits at its gate. `false`: it may go.
     fn errand_waits(&mut self, client: (u32, u32), slot: u16) -> bool {
-        if !self.holds.wait_at_gate(slot, Class::Write, client) {
+        if !self.slot_table.holds.wait_at_gate(slot, Class::Write, client) {
             return false;
         }
         // To fail fast in time.
         let seq = self.errand(client.0 as usize).map(|errand| errand.seq);
-        let since = self.holds.closed_since(slot, Class::Write);
+        let since = self.slot_table.holds.closed_since(slot, Class::Write);
         if let (Some(seq), Some(limit), Some(since)) = (seq, self.settings.no_primary, since) {
             let left = (since + limit).saturating_sub(self.now).max(NO_PRIMARY_PAUSE);
             self.errand_later(client, seq, left);
@@ -224,12 +227,14 @@ impl Worker {
         NO_PRIMARY_PAUSE.max(self.retry_pause(tries))
     }
 
-    /// The errand's command was refused, so it was not executed: again, there or elsewhere.
+    /// The errand's command was refused, so it was not executed: again, there or elsewhere, as
+    /// `when` and `scope` say.
     pub(super) fn errand_refused(
         &mut self,
         u: usize,
         client: (u32, u32),
         refusal: Refusal,
+        (when, scope): (Retry, Scope),
         said: &[u8],
     ) -> Result<(), String> {
         let Some(&pending) = self.upstreams.get(u).and_then(|up| up.pending.front()) else {
@@ -242,20 +247,13 @@ impl Worker {
             self.give_back(u);
         }
         let refuser = self.upstreams.get(u).map_or(NOBODY, |up| up.node);
-        let named = match &refusal {
-            Refusal::Moved(_, addr) | Refusal::Ask(_, addr) => self.known_node(addr),
-            Refusal::Later(_) => None,
-        };
-        let tries = self.errand(client.0 as usize).map_or(0, |errand| errand.tries);
-        let (when, scope) = decide(&refusal, named.is_some(), tries.saturating_add(1));
+        let named = self.named_by(&refusal);
         let kind = refusal.kind();
         self.note_migration(pending.slot, &refusal);
         match refusal {
             Refusal::Moved(slot, addr) => {
-                if let Some(node) = named
-                    && let Some(owner) = self.owners.get_mut(usize::from(slot.0))
-                {
-                    *owner = node;
+                if let Some(node) = named {
+                    self.slot_table.moved(slot.0, node);
                 }
                 self.want_topology(Some(addr));
             }
@@ -279,14 +277,14 @@ impl Worker {
         errand.refused = Some(kind);
         errand.last =
             Some(String::from_utf8_lossy(error_text(said).unwrap_or_default()).into_owned());
-        let (seq, last) = (errand.seq, errand.last.clone());
+        let (seq, tries, last) = (errand.seq, errand.tries, errand.last.clone());
         if kind == Redirection::TryAgain {
             let frame = errand.frame.clone();
             self.probe_migration(slot, refuser, &frame);
         }
         if scope != Scope::Keys && slot != NO_SLOT {
             self.hold_slot(slot);
-            self.last_refusal.insert(slot, last.unwrap_or_default());
+            self.slot_table.refused(slot, last.unwrap_or_default());
             self.close_gate(slot, Class::Write, refuser, scope == Scope::Node);
             self.errand_waits(client, slot);
             return Ok(());
@@ -297,7 +295,7 @@ impl Worker {
             Retry::Now => self.send_errand(index, None),
             Retry::Asking => self.send_errand(index, named),
             Retry::After(_) => {
-                let pause = self.retry_pause(tries.saturating_add(1));
+                let pause = self.retry_pause(tries);
                 self.errand_later(client, seq, pause);
             }
         }
@@ -316,17 +314,14 @@ impl Worker {
         let current = self.clients.get(index).is_some_and(|c| c.generation == client.1);
         let Some(errand) = self.errand(index).filter(|e| current && e.seq == seq) else { return };
         errand.upstream = None;
-        match errand.kind {
-            Kind::Exec if sent => {
-                self.stats.outcome_unknown += 1;
-                self.fail_errand(client, seq, failure.clone());
-            }
-            Kind::Block if sent && !errand.repeatable => {
-                self.stats.outcome_unknown += 1;
-                self.fail_errand(client, seq, failure.clone());
-            }
-            // A blocking command waits on at the slot's next primary with the time that is left.
-            Kind::Block | Kind::Watch => {
+        let kind = errand.kind;
+        let phase = if sent { Phase::Sent } else { Phase::Unsent };
+        let Some(work) = self.work_of_errand(index) else { return };
+        let Some(errand) = self.errand(index) else { return };
+        match (kind, after_loss(work, phase)) {
+            // Their parts have their own ends.
+            (Kind::Fleet | Kind::Join | Kind::Emulated, _) => {}
+            (_, AfterLoss::Again) => {
                 errand.lost |= sent;
                 errand.tries = errand.tries.saturating_add(1);
                 errand.refused = None;
@@ -336,7 +331,10 @@ impl Worker {
                 self.count_retry(RetryReason::Lost);
                 self.errand_later(client, seq, delay);
             }
-            Kind::Exec => {
+            (Kind::Check { left, .. }, _) => {
+                self.checked(client, seq, left.saturating_sub(1), true);
+            }
+            (_, AfterLoss::Aborted) => {
                 let null: &[u8] = match super::dedicated::protocol_of(pending) {
                     Protocol::Resp2 => b"*-1\r\n",
                     Protocol::Resp3 => b"_\r\n",
@@ -345,8 +343,13 @@ impl Worker {
                 let dest = Dest::Client { index: client.0, generation: client.1, seq };
                 self.deliver_own(dest, null);
             }
-            Kind::Check { left, .. } => self.checked(client, seq, left.saturating_sub(1), true),
-            Kind::Fleet | Kind::Join | Kind::Emulated => {}
+            (_, AfterLoss::OutcomeUnknown) => {
+                self.stats.outcome_unknown += 1;
+                self.fail_errand(client, seq, failure.clone());
+            }
+            (_, AfterLoss::NotExecuted | AfterLoss::Closed | AfterLoss::Forgotten) => {
+                self.fail_errand(client, seq, failure.clone());
+            }
         }
     }
 
@@ -366,20 +369,12 @@ impl Worker {
         }
         self.stats.deadline_exceeded += 1;
         let sent = errand.upstream.and_then(|u| self.upstreams.get(u));
-        let node = sent.map(|up| up.node).or(self.owners.get(usize::from(errand.slot)).copied());
+        let node = sent.map(|up| up.node).or(self.slot_table.owner(errand.slot));
         let node = node.and_then(|n| self.nodes.get(usize::from(n)));
         let node = node.map_or_else(|| "none".to_owned(), |n| n.addr.to_string());
         let waited = self.now.saturating_sub(errand.started) as f64 / 1e6;
-        let outcome = match (sent, errand.kind) {
-            (None, kind) if self.is_lost_write(errand.command, kind, errand.lost) => {
-                Unanswered::Unknown
-            }
-            // Its parts have connections of their own, and may have been executed.
-            (None, Kind::Join) => Unanswered::Harmless,
-            (None, _) => Unanswered::NotExecuted,
-            (_, Kind::Watch | Kind::Check { .. } | Kind::Join) => Unanswered::Harmless,
-            _ => Unanswered::Unknown,
-        };
+        let phase = if sent.is_some() { Phase::Sent } else { Phase::Held };
+        let outcome = at_deadline(errand.work(self.only_reads(errand)), phase, errand.lost);
         self.stats.outcome_unknown += u64::from(outcome == Unanswered::Unknown);
         let cause = (errand.refused == Some(Redirection::TryAgain))
             .then(|| self.half_moved_text(errand.slot, errand.command));
@@ -423,11 +418,12 @@ impl Worker {
         let index = client.0 as usize;
         let Some(errand) = self.errand(index).filter(|e| e.seq == seq) else { return };
         let (command, kind, lost) = (errand.command, errand.kind, errand.lost);
+        let work = self.work_of_errand(index);
         if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
             stats.refused += 1;
         }
         // The failure is that of the last attempt. One before it may have been executed.
-        let failure = match self.is_lost_write(command, kind, lost) {
+        let failure = match work.is_some_and(|work| may_have_executed(work, lost)) {
             true if !failure.is_outcome_unknown() => {
                 self.stats.outcome_unknown += 1;
                 Failure::NotSentAgain { cause: failure.into() }
@@ -442,10 +438,14 @@ impl Worker {
         self.deliver_failure(dest, &failure);
     }
 
-    /// Whether a blocking command that was `lost` with its connection may have changed data.
-    fn is_lost_write(&self, command: u16, kind: Kind, lost: bool) -> bool {
-        let table = self.router.table();
-        kind == Kind::Block && lost && !table.get(CommandId(command)).is_read_only()
+    fn only_reads(&self, errand: &Errand) -> bool {
+        self.router.table().get(CommandId(errand.command)).is_read_only()
+    }
+
+    /// The client's errand as the retry policy sees it.
+    pub(super) fn work_of_errand(&self, index: usize) -> Option<Work> {
+        let errand = self.clients.get(index)?.lent.as_ref()?.errand.as_ref()?;
+        Some(errand.work(self.only_reads(errand)))
     }
 
     /// The client's errand is answered: it is read from again.
@@ -499,9 +499,8 @@ impl Worker {
                 return true; // its parts have made their reply
             }
             let dest = Dest::Client { index: me.0, generation: me.1, seq };
-            let lost = self.errand(index).map(|e| (e.command, e.kind, e.lost));
-            let lost =
-                lost.is_some_and(|(command, kind, lost)| self.is_lost_write(command, kind, lost));
+            let lost = self.errand(index).is_some_and(|errand| errand.lost);
+            let lost = self.work_of_errand(index).is_some_and(|work| may_have_executed(work, lost));
             // Null would say that it has taken nothing.
             if error || lost {
                 self.fail_errand(me, seq, Failure::UnblockedByClient);

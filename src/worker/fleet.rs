@@ -52,11 +52,11 @@ impl Worker {
         }
         let wrote = client.wrote;
         let of = |n: &&u16| wrote >> (**n & 63) & 1 == 1;
-        let mut nodes: Vec<u16> = self.primaries.iter().filter(of).copied().collect();
+        let mut nodes: Vec<u16> = self.slot_table.primaries().iter().filter(of).copied().collect();
         let known: u64 = nodes.iter().fold(0, |bits, n| bits | 1 << (n & 63));
         if wrote == 0 || known != wrote {
             // It has written nothing yet, or to a node that is no primary any more.
-            nodes = self.primaries.clone();
+            nodes = self.slot_table.primaries().to_vec();
         }
         let batch = [PING, frame].concat();
         self.send_fleet(index, command, nodes, Merge::Min, Some(args), (&batch, 1))
@@ -69,7 +69,7 @@ impl Worker {
     /// primary any more, and counts as failed because the script keeps it from answering.
     pub(super) fn aside(&mut self, index: usize, command: u16, merge: Merge, frame: &[u8]) -> Flow {
         let snapshot = Arc::clone(&self.snapshot);
-        let mut nodes = self.primaries.clone();
+        let mut nodes = self.slot_table.primaries().to_vec();
         for node in &snapshot.nodes {
             let node = self.node_at(&node.addr);
             if !nodes.contains(&node) {
@@ -129,7 +129,7 @@ impl Worker {
             self.answer_own(index, command, b"+OK\r\n");
             return Flow::Next;
         }
-        let nodes = self.primaries.clone();
+        let nodes = self.slot_table.primaries().to_vec();
         if !nodes.is_empty() {
             self.shared.monitors.fetch_add(1, Relaxed);
             self.lent(index, |lent| lent.monitor = true);
@@ -221,7 +221,7 @@ impl Worker {
         let Some(lent) = client.lent.as_ref().filter(|l| l.monitor) else { return };
         let heard: Vec<u16> =
             lent.heard.iter().filter_map(|&u| self.upstreams.get(u)).map(|up| up.node).collect();
-        for node in self.primaries.clone() {
+        for node in self.slot_table.primaries().to_vec() {
             if heard.contains(&node) {
                 continue;
             }

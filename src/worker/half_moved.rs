@@ -13,32 +13,21 @@ use super::dispatch::part_frame;
 use super::transaction::scan;
 use super::{Gathering, NOBODY, Worker};
 use crate::buf::CHUNK;
-use crate::cluster::{NodeAddr, hash_tag, slot_of};
+use crate::cluster::{hash_tag, slot_of};
 use crate::command::CommandId;
 use crate::dest::Dest;
 use crate::errors::Cause;
-use crate::placement::Refusal;
+use crate::placement::{MigrationNews, Refusal};
 use crate::resp::{ArgRange, Args, Protocol, Request, RequestProgress, scan_request, write};
 use crate::route::Merge;
 use crate::route::flag;
 use crate::upstream::{NO_SLOT, Pending};
 use crate::users::OWN;
 
-/// Least time between two questions where a slot is being migrated to, microseconds.
-const PROBE_PAUSE: u64 = 1_000_000;
 /// Bytes that one part of a divided command takes beside its arguments.
 const PART: usize = 128;
 /// End of the name of a key that no node has.
 const ABSENT: &[u8] = b"slotway: where is this slot being migrated to?";
-
-/// What is known of the migration of one held slot.
-#[derive(Debug, Default)]
-pub(super) struct Migration {
-    /// Node that the slot is being migrated to.
-    to: Option<NodeAddr>,
-    /// Earliest time of the next question, microseconds.
-    next_probe: u64,
-}
 
 /// The parts of a divided command.
 struct Division {
@@ -64,10 +53,10 @@ impl Worker {
             self.probe_migration(slot, refuser, &bytes);
             return Some(bytes);
         };
-        let owner = self.owners.get(usize::from(slot)).copied().filter(|&n| n != NOBODY);
+        let owner = self.slot_table.owner(slot);
         let Some(owner) = owner else { return Some(bytes) };
         // What the client sent before and was refused as well goes first.
-        if !from_lane && !self.holds.begin(slot, lane) {
+        if !from_lane && !self.slot_table.holds.begin(slot, lane) {
             return Some(bytes);
         }
         drop(bytes);
@@ -83,7 +72,7 @@ impl Worker {
             started: pending.started,
             ..self.gathering_of(lane, pending.command, pending.dest)
         });
-        let gate = self.holds.divide(slot, lane, count);
+        let gate = self.slot_table.holds.divide(slot, lane, count);
         for (frame, positions) in division.parts {
             let mut first = 0;
             if division.merge == Merge::Array
@@ -158,37 +147,32 @@ impl Worker {
 
     /// What a refusal says of its slot's migration.
     pub(super) fn note_migration(&mut self, slot: u16, refusal: &Refusal) {
-        match refusal {
+        match MigrationNews::of(refusal) {
             _ if slot == NO_SLOT => {}
-            Refusal::Ask(_, addr) => {
-                self.migrations.entry(slot).or_default().to = Some(addr.clone());
-            }
-            Refusal::Moved(..) => {
-                self.migrations.remove(&slot);
-            }
-            Refusal::Later(_) => {}
+            MigrationNews::To(addr) => self.slot_table.migration_mut(slot).leads_to(addr.clone()),
+            MigrationNews::Over => self.slot_table.migrated(slot),
+            MigrationNews::None => {}
         }
     }
 
     /// Asks the node that has refused a command with TRYAGAIN where its slot is being migrated to:
     /// for a key that it lacks, its answer is ASK.
     pub(super) fn probe_migration(&mut self, slot: u16, refuser: u16, bytes: &[u8]) {
-        let owner = self.owners.get(usize::from(slot)).copied();
+        let owner = self.slot_table.owner(slot);
         let Some(node) = self.nodes.get(usize::from(refuser)).filter(|_| slot != NO_SLOT) else {
             return;
         };
         let addr = node.addr.clone();
         let now = self.now;
-        let migration = self.migrations.entry(slot).or_default();
+        let migration = self.slot_table.migration_mut(slot);
         if owner != Some(refuser) {
             // Only the node that imports the slot answers TRYAGAIN beside the owner.
-            migration.to = Some(addr);
+            return migration.leads_to(addr);
+        }
+        if !migration.may_be_probed(now) || !self.retries.budget.has() {
             return;
         }
-        if now < migration.next_probe || !self.retries.budget.has() {
-            return;
-        }
-        migration.next_probe = now + PROBE_PAUSE;
+        migration.probed(now);
         let Some(key) = self.absent_key(slot, bytes) else { return };
         self.retries.budget.take(1);
         let mut frame = Vec::new();
@@ -236,10 +220,9 @@ impl Worker {
 
     /// Why a command that was refused with TRYAGAIN could not be executed.
     pub(super) fn half_moved_text(&self, slot: u16, command: u16) -> String {
-        let owner =
-            self.owners.get(usize::from(slot)).and_then(|&n| self.nodes.get(usize::from(n)));
+        let owner = self.slot_table.owner(slot).and_then(|n| self.nodes.get(usize::from(n)));
         let from = owner.map(|node| &node.addr);
-        let to = self.migrations.get(&slot).and_then(|migration| migration.to.as_ref());
+        let to = self.slot_table.migration(slot).and_then(|migration| migration.to());
         let way = match (from, to) {
             (Some(from), Some(to)) if from != to => format!("from {from} to {to}"),
             (Some(from), _) => format!("away from {from}"),

@@ -13,7 +13,9 @@ use crate::client::{Errand, Kind};
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::metrics::{Histogram, RetryReason};
-use crate::placement::{Class, Refusal};
+use crate::placement::{
+    AfterLoss, AfterRefusal, Class, Phase, Refusal, Work, after_loss, after_refusal,
+};
 use crate::resp::reply::element_count;
 use crate::resp::write;
 use crate::upstream::NO_SLOT;
@@ -314,9 +316,18 @@ impl Worker {
         }
     }
 
-    /// A node does not serve its shard: all are asked again.
+    /// A node has refused the read in front of its list. One that does not serve its shard: all are
+    /// asked again.
     pub(super) fn join_refused(&mut self, j: u32, refusal: &Refusal, text: &str) {
+        let Some(join) = self.joins.get(j as usize) else { return };
+        let after = after_refusal(Work::KeyList { begun: join.announced }, refusal, false, 1);
+        if after == AfterRefusal::Told {
+            return;
+        }
         let Some(join) = self.end_join(j as usize) else { return };
+        if after == AfterRefusal::Closed {
+            return self.close_client(join.client.0 as usize);
+        }
         self.stats.redirections[refusal.kind() as usize] += 1;
         self.want_topology(None);
         let index = join.client.0 as usize;
@@ -332,7 +343,8 @@ impl Worker {
     /// the beginning.
     pub(super) fn join_lost(&mut self, j: u32) {
         let Some(join) = self.end_join(j as usize) else { return };
-        if join.announced {
+        let work = Work::KeyList { begun: join.announced };
+        if after_loss(work, Phase::Sent) == AfterLoss::Closed {
             return self.close_client(join.client.0 as usize);
         }
         let pause = self.no_primary_pause(join.client.0 as usize);

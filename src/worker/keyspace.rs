@@ -1,7 +1,7 @@
 //! SCAN and RANDOMKEY: the keys of all shards as if they were one server's.
 
+use super::Worker;
 use super::downstream::Flow;
-use super::{NOBODY, Worker};
 use crate::cluster::Slot;
 use crate::dest::Dest;
 use crate::errors::Failure;
@@ -19,7 +19,7 @@ impl Owners for Worker {
     }
 
     fn owner(&self, slot: u16) -> Option<u64> {
-        let node = self.owners.get(usize::from(slot)).copied().filter(|&n| n != NOBODY)?;
+        let node = self.slot_table.owner(slot)?;
         self.identity(node)
     }
 
@@ -90,7 +90,7 @@ impl Worker {
                     self.send_part(u, pending, &frame);
                 }
             }
-            None if !self.holds.fits(scan.slot, frame.len(), self.settings.held) => {
+            None if !self.slot_table.holds.fits(scan.slot, frame.len(), self.settings.held) => {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;
                 self.fail(&pending, "slotway", &Failure::HoldsFull { slot: scan.slot });
             }

@@ -108,7 +108,7 @@ use crate::lines::Lines;
 use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
 use crate::meter::Meter;
 use crate::metrics::{NodeStats, WorkerStats};
-use crate::placement::{Holds, Latency, Readable};
+use crate::placement::{Latency, Readable, Retries, SlotTable};
 use crate::resp::{ArgRange, Protocol};
 use crate::route::{ExecGather, Gather, Router};
 use crate::upstream::{Upstream, Waiting};
@@ -193,9 +193,7 @@ fn reaccount(total: &mut usize, place: &mut usize, held: usize) {
     *place = held;
 }
 
-/// In [`Worker::routes`]: the slot is held, see [`Holds`]. Ordinary routes are node indexes below.
-const HELD: u16 = u16::MAX;
-/// In [`Worker::owners`]: nobody owns the slot.
+/// In place of a node's index: no node.
 const NOBODY: u16 = u16::MAX;
 
 /// How often was logged what clients and nodes can cause without end.
@@ -260,12 +258,8 @@ struct Worker {
     snapshot: Arc<Snapshot>,
     /// What the cluster's servers are.
     identity: Arc<Identity>,
-    /// For each slot the node that its commands go to, or [`HELD`].
-    routes: Box<[u16]>,
-    /// For each slot the node that owns it, or [`NOBODY`]: `routes` without the holds.
-    owners: Box<[u16]>,
-    /// Primaries, for commands that any may answer.
-    primaries: Vec<u16>,
+    /// Which node serves each slot, and what waits for it.
+    slot_table: SlotTable<Waiting>,
     /// Realms whose user may not ask nodes for their IDs.
     unverified: IntSet<u16>,
     /// By shard of the snapshot: whom reads may go to.
@@ -309,14 +303,9 @@ struct Worker {
     /// What has passed over the connection of each client, by its index.
     traffic: Vec<Traffic>,
     next_generation: u32,
-    holds: Holds<Waiting>,
-    retries: retries::Retries,
+    retries: Retries<retries::Want>,
     /// The slots as SCAN goes through them; made when it is asked for.
     layout: crate::route::Layout,
-    /// By held slot: what a node refused last, for the error at a deadline.
-    last_refusal: IntMap<u16, String>,
-    /// By held slot: what is known of its migration.
-    migrations: IntMap<u16, half_moved::Migration>,
     /// When an unknown command may make control look at the cluster's commands again.
     next_commands_wish: u64,
     /// Slots newly held in this turn.
@@ -454,7 +443,6 @@ impl Worker {
         control: tokio::sync::mpsc::UnboundedSender<ToControl>,
         (own, inbox): (WorkerHandle, mpsc::Receiver<ToWorker>),
     ) -> Self {
-        let slots = usize::from(crate::cluster::SLOTS);
         let router = Arc::new(Router::with_rules(commands, config.commands.clone()));
         let stats = WorkerStats {
             commands: vec![Default::default(); usize::from(router.unknown()) + 1],
@@ -476,9 +464,7 @@ impl Worker {
             router,
             snapshot: Arc::new(Snapshot::empty()),
             identity: Arc::default(),
-            routes: vec![HELD; slots].into(),
-            owners: vec![NOBODY; slots].into(),
-            primaries: Vec::new(),
+            slot_table: SlotTable::default(),
             unverified: IntSet::default(),
             readable: Vec::new(),
             health: Arc::default(),
@@ -491,11 +477,8 @@ impl Worker {
             clients: Slab::new(),
             traffic: Vec::new(),
             next_generation: 0,
-            holds: Holds::default(),
-            retries: retries::Retries::new(config),
+            retries: retries::of(config),
             layout: Default::default(),
-            last_refusal: IntMap::default(),
-            migrations: IntMap::default(),
             next_commands_wish: 0,
             held_now: 0,
             gatherings: Slab::new(),
@@ -796,8 +779,9 @@ impl Worker {
         stats.clients_resp3 = self.clients.iter().filter(|(_, c)| resp3(c)).count() as u64;
         let paused = |c: &Client| c.paused == Paused::Suspended;
         stats.clients_paused = self.clients.iter().filter(|(_, c)| paused(c)).count() as u64;
-        stats.buffer_bytes = (self.accounted + self.holds.bytes() + self.pool.bytes()) as u64;
-        stats.held = self.holds.count() as u64;
+        stats.buffer_bytes =
+            (self.accounted + self.slot_table.holds.bytes() + self.pool.bytes()) as u64;
+        stats.held = self.slot_table.holds.count() as u64;
         stats.users = self.realms.len() as u64;
         stats.dedicated_idle = self.idle.len() as u64;
         stats.subscriptions = self.topics.subscriptions();

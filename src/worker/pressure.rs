@@ -29,14 +29,15 @@ impl Worker {
     /// looked at counts, too.
     #[inline]
     pub(super) fn is_over_memory(&mut self) -> bool {
-        self.accounted + self.holds.bytes() + self.meter.grown() > self.settings.memory
+        self.accounted + self.slot_table.holds.bytes() + self.meter.grown() > self.settings.memory
             && !self.has_room_up_to_date(0)
     }
 
     /// So many bytes more are within this worker's share of `limits.memory`.
     pub(super) fn has_room_for(&mut self, bytes: usize) -> bool {
         self.keep_or_give_back(self.meter.grown() + bytes);
-        self.accounted + self.holds.bytes() + self.meter.grown() + bytes <= self.settings.memory
+        self.accounted + self.slot_table.holds.bytes() + self.meter.grown() + bytes
+            <= self.settings.memory
             || self.has_room_up_to_date(bytes)
     }
 
@@ -44,7 +45,7 @@ impl Worker {
     #[cold]
     fn has_room_up_to_date(&mut self, bytes: usize) -> bool {
         let limit = self.settings.memory;
-        if self.accounted + self.holds.bytes() + bytes > limit {
+        if self.accounted + self.slot_table.holds.bytes() + bytes > limit {
             return false;
         }
         // Looking at all that has changed in this turn has a price: so much has to have come of it.
@@ -52,7 +53,7 @@ impl Worker {
             return true;
         }
         self.bring_up_to_date();
-        self.accounted + self.holds.bytes() + bytes <= limit
+        self.accounted + self.slot_table.holds.bytes() + bytes <= limit
     }
 
     /// Brings the account up to date in the middle of a turn.
@@ -80,7 +81,7 @@ impl Worker {
 
     /// So many bytes more are about to be taken.
     fn keep_or_give_back(&mut self, bytes: usize) {
-        let taken = self.accounted + self.holds.bytes() + bytes;
+        let taken = self.accounted + self.slot_table.holds.bytes() + bytes;
         let enough = self.keeps_pages_up_to();
         if self.arena.keeps() {
             if taken > enough {
@@ -107,7 +108,8 @@ impl Worker {
             self.purged_at = None;
             self.timers.push(Timer { due: self.now + PURGE_AFTER, job: Job::Purge });
         }
-        if self.accounted + self.holds.bytes() + self.pool.bytes() > self.settings.memory {
+        if self.accounted + self.slot_table.holds.bytes() + self.pool.bytes() > self.settings.memory
+        {
             self.make_room();
         }
     }
@@ -118,7 +120,7 @@ impl Worker {
         if self.now < self.next_relief || !self.is_over_memory() {
             return;
         }
-        let (held, limit) = (self.accounted + self.holds.bytes(), self.settings.memory);
+        let (held, limit) = (self.accounted + self.slot_table.holds.bytes(), self.settings.memory);
         sparsely!(
             self.lines.memory,
             warn,

@@ -65,7 +65,12 @@ impl Worker {
         }
         let name = hash(channel);
         let best = |reached: bool| {
-            let fit = self.primaries.iter().copied().filter(|&n| !reached || self.is_reached(n));
+            let fit = self
+                .slot_table
+                .primaries()
+                .iter()
+                .copied()
+                .filter(|&n| !reached || self.is_reached(n));
             fit.max_by_key(|&node| rank(name, ident(node)))
         };
         best(true).or_else(|| best(false))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::downstream::Flow;
 
-use super::{NOBODY, Worker};
+use super::Worker;
 use crate::client::{Client, mode};
 use crate::cluster::Health;
 use crate::config::ReadFrom;
@@ -125,7 +125,7 @@ impl Worker {
         let Some(&shard) = self.snapshot.slots.get(usize::from(slot)) else { return fallback };
         let Some(readable) = self.readable.get(usize::from(shard)) else { return fallback };
         let primary = self.reached_primary(from, client, slot, protocol);
-        if primary.is_some() && self.holds.contains(slot) {
+        if primary.is_some() && self.slot_table.holds.contains(slot) {
             // The slot is in motion: a replica says of keys that have moved that there are none.
             return fallback;
         }
@@ -169,7 +169,7 @@ impl Worker {
         slot: u16,
         protocol: Protocol,
     ) -> Option<u16> {
-        let owner = self.owners.get(usize::from(slot)).copied().filter(|&n| n != NOBODY)?;
+        let owner = self.slot_table.owner(slot)?;
         let node = self.nodes.get(usize::from(owner))?;
         let shared = node.shared[protocol as usize].get(self.connection_of(client))?;
         // Who wants to read from primaries is only led elsewhere when more than a connection was
@@ -323,8 +323,7 @@ impl Worker {
     pub(super) fn send_to_primary(&mut self, mut pending: Pending, frame: Vec<u8>) {
         let lane = self.lane_of(&pending);
         pending.flags &= !flag::SPECIAL;
-        let owner = self.owners.get(usize::from(pending.slot)).copied();
-        match owner.filter(|&n| n != NOBODY) {
+        match self.slot_table.owner(pending.slot) {
             Some(owner) => self.send_to(owner, pending, frame, lane.0),
             None => self.hold_pending(pending, lane, frame),
         }

@@ -150,7 +150,12 @@ impl Worker {
             None if batch.slot == NO_SLOT && self.snapshot.generation == 0 => {
                 self.fail(&pending, "", &self.no_cluster_failure());
             }
-            None if !self.holds.fits(batch.slot, batch.frame.len(), self.settings.held) => {
+            None if !self.slot_table.holds.fits(
+                batch.slot,
+                batch.frame.len(),
+                self.settings.held,
+            ) =>
+            {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;
                 self.fail(&pending, "", &Failure::HoldsFull { slot: batch.slot });
             }

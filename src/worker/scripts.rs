@@ -340,7 +340,7 @@ impl Worker {
     /// A node is not reached: SCRIPT LOAD does not wait for it, as it is given the script when it is
     /// needed.
     pub(super) fn loads_without(&mut self, u: usize, node: &str) {
-        if !self.primaries.iter().any(|&n| self.is_reached(n)) {
+        if !self.slot_table.primaries().iter().any(|&n| self.is_reached(n)) {
             return; // somebody has to take it
         }
         let router = Arc::clone(&self.router);

@@ -205,12 +205,9 @@ impl Worker {
             return;
         };
         let node = self.nodes.get(usize::from(up.node));
-        match node.and_then(|node| Refusal::parse(frame, &node.addr)) {
-            None | Some(Refusal::Ask(..)) => {}
-            Some(refusal) => {
-                let text = String::from_utf8_lossy(text).into_owned();
-                self.join_refused(join, &refusal, &text);
-            }
+        if let Some(refusal) = node.and_then(|node| Refusal::parse(frame, &node.addr)) {
+            let text = String::from_utf8_lossy(text).into_owned();
+            self.join_refused(join, &refusal, &text);
         }
     }
 }

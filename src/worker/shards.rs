@@ -2,14 +2,14 @@
 //! the moment, or another one than a moment ago, its part waits for it as commands for one of its
 //! slots do. The part of a node that has failed is an error that names the node.
 
-use super::{NOBODY, Worker};
+use super::Worker;
 use std::sync::Arc;
 
 use crate::cluster::NodeAddr;
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
-use crate::placement::{Redirection, Refusal};
+use crate::placement::{AfterRefusal, Refusal, Work, after_refusal};
 use crate::route::flag;
 use crate::upstream::{NO_SLOT, Pending};
 
@@ -54,7 +54,7 @@ impl Worker {
             }
             MissingTarget::Failed(_) => self.fail(&pending, &to.name(), &Failure::NodeFailed),
             MissingTarget::Primary(slot)
-                if !self.holds.fits(slot, frame.len(), self.settings.held) =>
+                if !self.slot_table.holds.fits(slot, frame.len(), self.settings.held) =>
             {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;
                 self.fail(&pending, &to.name(), &Failure::HoldsFull { slot });
@@ -84,18 +84,12 @@ impl Worker {
 
     /// The same for the first command of connection `u`, where the node refuses it for now.
     pub(super) fn rebind_refused(&mut self, u: usize, refusal: &Refusal) -> bool {
-        use Redirection::{ClusterDown, Loading, MasterDown, ReadOnly};
-        let passes = [ClusterDown, Loading, MasterDown, ReadOnly];
         let Some(up) = self.upstreams.get(u) else { return false };
         let node = up.node;
         let Some(mut pending) = up.pending.front().copied() else { return false };
-        let passes = match refusal {
-            Refusal::Later(kind) => passes.contains(kind),
-            // Of the key that is read in front of it.
-            Refusal::Moved(..) => pending.checks_shard,
-            Refusal::Ask(..) => false,
-        };
-        if !passes || pending.dest == Dest::Discard || !self.bind_to_shard(node, &mut pending) {
+        let work = Work::ShardPart { behind_check: pending.checks_shard };
+        let told = after_refusal(work, refusal, false, pending.tries) == AfterRefusal::Told;
+        if told || pending.dest == Dest::Discard || !self.bind_to_shard(node, &mut pending) {
             return false;
         }
         if let Some(front) = self.upstreams.get_mut(u).and_then(|up| up.pending.front_mut()) {
@@ -108,17 +102,18 @@ impl Worker {
     /// successor may come back and answer what it owes.
     pub(super) fn is_superseded(&self, node: u16) -> bool {
         self.is_failed(node)
-            && self.shard_owner(node).is_none_or(|owner| owner != NOBODY && owner != node)
+            && self.shard_owner(node).is_none_or(|owner| owner.is_some_and(|owner| owner != node))
     }
 
     /// Another is primary of its shard.
     pub(super) fn is_deposed(&self, node: u16) -> bool {
-        self.shard_owner(node).is_some_and(|owner| owner != NOBODY && owner != node)
+        self.shard_owner(node).flatten().is_some_and(|owner| owner != node)
     }
 
-    fn shard_owner(&self, node: u16) -> Option<u16> {
+    /// The primary of the node's shard, if there is one; `None`: its shard is not known.
+    fn shard_owner(&self, node: u16) -> Option<Option<u16>> {
         let slot = self.nodes.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
-        self.owners.get(usize::from(slot)).copied()
+        (slot != NO_SLOT).then(|| self.slot_table.owner(slot))
     }
 
     /// Notes for every node a slot of its shard, by which its shard is found again when the cluster

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use super::Worker;
+use super::retries::unreached_since;
 use super::shards::MissingTarget;
-use super::{HELD, NOBODY, Worker};
-use crate::cluster::{NO_SHARD, NodeState, Snapshot};
+use crate::cluster::{NO_SHARD, NodeState, Slot, Snapshot};
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::mailbox::ToHub;
 use crate::metrics::RetryReason;
-use crate::placement::Held;
+use crate::placement::{Held, Standing, Target, leaves_queue};
 use crate::route::Fan;
 use crate::route::flag;
 use crate::upstream::{NO_SLOT, Pending, State, Upstream, Waiting};
@@ -41,31 +42,26 @@ impl Worker {
         };
         let owning = snapshot.shards.iter().zip(snapshot.shards_with_slots());
         let owning = owning.filter(|(_, owns)| *owns).map(|(shard, _)| shard);
-        self.primaries = owning.filter_map(primary).collect();
-        let before = self.owners.clone();
-        for (owner, &shard) in self.owners.iter_mut().zip(&snapshot.slots) {
-            let shard = snapshot.shards.get(usize::from(shard));
-            *owner = shard.and_then(primary).unwrap_or(NOBODY);
-        }
-        let former = std::mem::replace(&mut self.snapshot, snapshot);
-        self.note_owners(&before, &former);
+        let primaries = owning.filter_map(primary).collect();
+        let shard_of = |&shard: &u16| snapshot.shards.get(usize::from(shard));
+        let owners = snapshot.slots.iter().map(|shard| shard_of(shard).and_then(primary));
+        // A probe is free where another topology names another primary; not where only a redirection
+        // had, or nodes that redirect in circles would be asked anew each time.
+        let named = |snapshot: &Snapshot, slot| {
+            snapshot.primary_of(Slot(slot)).map(|node| node.addr.clone())
+        };
+        let is_news = |slot| named(&self.snapshot, slot) != named(&snapshot, slot);
+        let unreached = |node| unreached_since(&self.nodes, node);
+        self.slot_table.set_owners(owners, primaries, self.now, is_news, unreached);
+        self.snapshot = snapshot;
         self.note_shards();
         self.set_readable();
         self.leave_failed_shared();
         self.hold_overtaken();
-        for slot in 0..crate::cluster::SLOTS {
-            let at = usize::from(slot);
-            let route = match self.owners.get(at) {
-                Some(&owner) if !self.holds.contains(slot) => owner,
-                _ => HELD,
-            };
-            if let Some(place) = self.routes.get_mut(at) {
-                *place = route;
-            }
-        }
+        self.slot_table.set_routes();
         self.redirect_unsent();
-        for slot in self.holds.slots() {
-            for lane in self.holds.lanes(slot) {
+        for slot in self.slot_table.holds.slots() {
+            for lane in self.slot_table.holds.lanes(slot) {
                 self.run_lane(slot, lane);
             }
         }
@@ -97,8 +93,8 @@ impl Worker {
                     break;
                 }
                 written = written.saturating_sub(pending.len as usize);
-                let owner = self.owners.get(usize::from(pending.slot));
-                let moved = owner.is_some_and(|&n| n != up.node && n != NOBODY);
+                let owner = self.slot_table.owner(pending.slot);
+                let moved = owner.is_some_and(|owner| owner != up.node);
                 if moved && !pending.has(flag::LANE) && pending.dest != Dest::Discard {
                     slots.push(pending.slot);
                 }
@@ -115,7 +111,7 @@ impl Worker {
             let node = self.upstreams.get(u).map(|up| up.node);
             let superseded = node.is_some_and(|node| self.is_superseded(node));
             let deposed = node.is_some_and(|node| self.is_deposed(node));
-            let (owners, router) = (&self.owners, &self.router);
+            let (slot_table, router) = (&self.slot_table, &self.router);
             let Some(up) = self.upstreams.get_mut(u) else { continue };
             if up.dedicated.is_some() {
                 continue;
@@ -129,17 +125,18 @@ impl Worker {
                 continue;
             }
             let reachable = known && up.state != State::Backoff && !up.suspect;
-            // A part for a shard whose primary this was goes to the one that there is now.
-            let moves = |p: &Pending| !reachable && deposed && router.is_for_shards(p.command);
-            let taken = up.take_unsent(&mut self.pool, |p| match p.slot {
-                _ if p.dest == Dest::Discard => false,
-                NO_SLOT if p.has(flag::NODE_BOUND) => !known || superseded || moves(p),
-                NO_SLOT => !reachable,
+            let standing = Standing { known, reachable, superseded, deposed };
+            let target = |p: &Pending| match p.slot {
+                _ if p.dest == Dest::Discard => Target::Nobody,
+                NO_SLOT if !p.has(flag::NODE_BOUND) => Target::Any,
+                NO_SLOT if router.is_for_shards(p.command) => Target::Shard,
+                NO_SLOT => Target::Node,
                 slot => {
-                    let owner = owners.get(usize::from(slot)).copied().unwrap_or(NOBODY);
-                    owner != NOBODY && owner != node && !p.has(flag::ASKING)
+                    let elsewhere = slot_table.owner(slot).is_some_and(|owner| owner != node);
+                    Target::Owner { elsewhere, asking: p.has(flag::ASKING) }
                 }
-            });
+            };
+            let taken = up.take_unsent(&mut self.pool, |p| leaves_queue(target(p), standing));
             if !taken.is_empty() {
                 self.mark_upstream(u);
             }
@@ -162,20 +159,20 @@ impl Worker {
                         Some(other) => self.send_to(other, pending, frame, lane.0),
                         None => self.fail(&pending, "a node", &Failure::NoPrimary),
                     }
-                } else if self.holds.contains(slot) {
+                } else if self.slot_table.holds.contains(slot) {
                     let (from_lane, tracked) =
                         (pending.has(flag::LANE), pending.has(flag::TRACKED));
                     pending.flags &= !flag::SPECIAL;
                     let held = Held { meta: Waiting { pending, lane }, frame };
                     if from_lane {
-                        self.holds.push_back_again(slot, lane, held, 0);
+                        self.slot_table.holds.push_back_again(slot, lane, held, 0);
                     } else {
                         if tracked {
-                            self.holds.untrack(slot, lane);
+                            self.slot_table.holds.untrack(slot, lane);
                         }
-                        self.holds.push_unsent(slot, lane, held);
+                        self.slot_table.holds.push_unsent(slot, lane, held);
                     }
-                } else if let Some(&owner) = self.owners.get(usize::from(slot)) {
+                } else if let Some(owner) = self.slot_table.owner(slot) {
                     self.send_to(owner, pending, frame, lane.0);
                 }
             }
@@ -199,7 +196,7 @@ impl Worker {
     pub(super) fn is_failed(&self, node: u16) -> bool {
         let place = self.nodes.get(usize::from(node));
         let mut in_place = self.snapshot.nodes.iter().filter(|n| n.state != NodeState::Failed);
-        !self.primaries.contains(&node)
+        !self.slot_table.primaries().contains(&node)
             && place.is_none_or(|place| in_place.all(|n| n.addr != place.addr))
     }
 

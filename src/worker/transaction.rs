@@ -352,7 +352,7 @@ impl Worker {
             None if slot == NO_SLOT && self.snapshot.generation == 0 => {
                 self.answer_own_error(index, command, &self.no_cluster_failure());
             }
-            None if !self.holds.fits(slot, multi.frames.len(), self.settings.held) => {
+            None if !self.slot_table.holds.fits(slot, multi.frames.len(), self.settings.held) => {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;
                 self.answer_own_error(index, command, &Failure::HoldsFull { slot });
             }

@@ -3,9 +3,9 @@
 //! Each slot's watched keys have a dedicated connection until EXEC, DISCARD or UNWATCH. If it is
 //! lost a change may have been missed: EXEC then answers null, as if there had been one.
 
+use super::Worker;
 use super::answer::ASKING;
 use super::downstream::Flow;
-use super::{NOBODY, Worker};
 use crate::client::{Errand, Kind, Watch};
 use crate::cluster::slot_of;
 use crate::command::{CommandId, key_positions};
@@ -77,7 +77,7 @@ impl Worker {
                 l.watches.iter().find(|w| w.slot == slot).and_then(|w| w.upstream)
             };
             let present = client.lent.as_ref().and_then(|l| of_slot(l));
-            let owner = self.owners.get(usize::from(slot)).copied().filter(|&n| n != NOBODY);
+            let owner = self.slot_table.owner(slot);
             let (protocol, me) = (client.session.protocol, (index as u32, client.generation));
             let lent = match (present, owner) {
                 (Some(u), _) => Ok(u),

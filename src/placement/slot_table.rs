@@ -1,0 +1,478 @@
+//! Which node serves each slot: its owner as the cluster has said last, and its route, which is the
+//! owner while the slot is calm and nothing while its commands are held.
+
+use crate::cluster::SLOTS;
+use crate::hash::IntMap;
+
+use super::migration::Migration;
+use super::policy::Class;
+use super::{Held, HoldMeta, Holds};
+
+/// In place of a node's index: no node.
+const NONE: u16 = u16::MAX;
+
+/// A slot without a primary that can be worked with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outage {
+    /// Since when, microseconds of the worker's clock.
+    pub since: u64,
+    /// Its last primary; `None`: it never had one.
+    pub primary: Option<u16>,
+    /// What it lacks.
+    pub cause: OutageCause,
+}
+
+/// Why a slot's commands are not executed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OutageCause {
+    /// The cluster names no primary.
+    NoPrimary,
+    /// The primary is not reached.
+    NotReached,
+    /// The primary refuses the slot's commands in these words.
+    Refused(String),
+}
+
+/// The slots as one worker knows them, with the commands that wait for them. Nodes are the worker's
+/// indexes.
+#[derive(Debug)]
+pub struct SlotTable<T> {
+    /// By slot: where its commands go; [`NONE`]: they are held.
+    routes: Box<[u16]>,
+    /// By slot: its primary, or [`NONE`].
+    owners: Box<[u16]>,
+    /// Primaries of shards with slots, in the order of the topology.
+    primaries: Vec<u16>,
+    /// By slot without a primary: since when, and the last one.
+    orphans: IntMap<u16, (u64, u16)>,
+    /// By held slot: the last refusal of a node.
+    refusals: IntMap<u16, String>,
+    /// By held slot: what is known of its migration.
+    migrations: IntMap<u16, Migration>,
+    /// Commands of slots in motion.
+    pub holds: Holds<T>,
+}
+
+impl<T> Default for SlotTable<T> {
+    /// No slot has an owner.
+    fn default() -> Self {
+        let none = || vec![NONE; usize::from(SLOTS)].into();
+        SlotTable {
+            routes: none(),
+            owners: none(),
+            primaries: Vec::new(),
+            orphans: IntMap::default(),
+            refusals: IntMap::default(),
+            migrations: IntMap::default(),
+            holds: Holds::default(),
+        }
+    }
+}
+
+impl<T: HoldMeta> SlotTable<T> {
+    /// The node that the slot's next command goes to; `None`: it waits in the slot's hold.
+    #[inline]
+    pub fn route(&self, slot: u16) -> Option<u16> {
+        self.routes.get(usize::from(slot)).copied().filter(|&node| node != NONE)
+    }
+
+    /// The slot's primary, if there is one; never one for what is no slot.
+    #[inline]
+    pub fn owner(&self, slot: u16) -> Option<u16> {
+        self.owners.get(usize::from(slot)).copied().filter(|&node| node != NONE)
+    }
+
+    /// Primaries of shards with slots, in the order of the topology.
+    pub fn primaries(&self) -> &[u16] {
+        &self.primaries
+    }
+
+    /// How many slots have a primary.
+    pub fn covered(&self) -> usize {
+        self.owners.iter().filter(|&&node| node != NONE).count()
+    }
+
+    /// Takes over the owners of a new topology, by slot. Routes follow with
+    /// [`SlotTable::set_routes`], when what was on its way to the old owners is held.
+    ///
+    /// What an old owner has refused says nothing of a new one, so the gates of slots that have
+    /// changed hands are probed at once: without budget where it `is_news` that the slot has moved,
+    /// as only then has something changed since it was asked last. `unreached` tells since when a
+    /// node is not reached.
+    pub fn set_owners(
+        &mut self,
+        owners: impl Iterator<Item = Option<u16>>,
+        primaries: Vec<u16>,
+        now: u64,
+        is_news: impl Fn(u16) -> bool,
+        unreached: impl Fn(u16) -> Option<u64>,
+    ) {
+        self.primaries = primaries;
+        let mut changed = Vec::new();
+        let places = self.owners.iter_mut().zip(0u16..);
+        for ((place, slot), owner) in places.zip(owners.chain(std::iter::repeat(None))) {
+            let owner = owner.unwrap_or(NONE);
+            let last = std::mem::replace(place, owner);
+            if owner != last {
+                self.migrations.remove(&slot);
+                changed.push(slot);
+            }
+            if owner != NONE {
+                self.orphans.remove(&slot);
+            } else if !self.orphans.contains_key(&slot) {
+                self.orphans.insert(slot, (unreached(last).unwrap_or(now), last));
+            }
+        }
+        for slot in changed {
+            if self.holds.contains(slot) {
+                let paid = is_news(slot);
+                for class in Class::ALL {
+                    self.holds.hurry(slot, class, now, paid);
+                }
+            }
+        }
+    }
+
+    /// Commands of calm slots go to their owners from now on.
+    pub fn set_routes(&mut self) {
+        for ((route, &owner), slot) in self.routes.iter_mut().zip(&self.owners).zip(0u16..) {
+            *route = if self.holds.contains(slot) { NONE } else { owner };
+        }
+    }
+
+    /// A redirection has named `node` as the slot's owner.
+    pub fn moved(&mut self, slot: u16, node: u16) {
+        if let Some(owner) = self.owners.get_mut(usize::from(slot)) {
+            *owner = node;
+        }
+    }
+
+    /// Holds the slot from now on, or holds it on.
+    pub fn hold(&mut self, slot: u16, now: u64) {
+        self.holds.hold(slot, now);
+        if let Some(route) = self.routes.get_mut(usize::from(slot)) {
+            *route = NONE;
+        }
+    }
+
+    /// The slot is calm: what waits goes to its owner now, and as long as nothing is `elsewhere`
+    /// (at a node that is not the owner) the hold ends with it (`true`). Otherwise only lanes
+    /// without a command under way go, and the slot stays held for the others.
+    pub fn release(&mut self, slot: u16, elsewhere: bool) -> (Vec<Held<T>>, bool) {
+        let (waiting, ended) = match elsewhere {
+            true => self.holds.release(slot),
+            false => (self.holds.end(slot), true),
+        };
+        if ended {
+            self.refusals.remove(&slot);
+            self.migrations.remove(&slot);
+            let owner = self.owner(slot).unwrap_or(NONE);
+            if let Some(route) = self.routes.get_mut(usize::from(slot)) {
+                *route = owner;
+            }
+        }
+        (waiting, ended)
+    }
+
+    /// A node has refused a command of the held slot in these words.
+    pub fn refused(&mut self, slot: u16, text: String) {
+        self.refusals.insert(slot, text);
+    }
+
+    /// What a node has refused last of the held slot.
+    pub fn last_refusal(&self, slot: u16) -> Option<&String> {
+        self.refusals.get(&slot)
+    }
+
+    /// What is known of the held slot's migration.
+    pub fn migration(&self, slot: u16) -> Option<&Migration> {
+        self.migrations.get(&slot)
+    }
+
+    /// The same, to be changed.
+    pub fn migration_mut(&mut self, slot: u16) -> &mut Migration {
+        self.migrations.entry(slot).or_default()
+    }
+
+    /// The slot's migration is over.
+    pub fn migrated(&mut self, slot: u16) {
+        self.migrations.remove(&slot);
+    }
+
+    /// What keeps the slot's commands of `class` from being executed. `unreached` tells since when a
+    /// node is not reached.
+    pub fn outage(
+        &self,
+        slot: u16,
+        class: Class,
+        unreached: impl Fn(u16) -> Option<u64>,
+    ) -> Option<Outage> {
+        if let Some(&(since, last)) = self.orphans.get(&slot) {
+            let primary = Some(last).filter(|&node| node != NONE);
+            return Some(Outage { since, primary, cause: OutageCause::NoPrimary });
+        }
+        let primary = self.owner(slot);
+        if let Some(since) = primary.and_then(unreached) {
+            return Some(Outage { since, primary, cause: OutageCause::NotReached });
+        }
+        let since = self.holds.closed_since(slot, class)?;
+        let said = self.last_refusal(slot).cloned().unwrap_or_default();
+        Some(Outage { since, primary, cause: OutageCause::Refused(said) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Command(Class);
+
+    impl HoldMeta for Command {
+        fn started(&self) -> u64 {
+            0
+        }
+
+        fn class(&self) -> Class {
+            self.0
+        }
+    }
+
+    const LANE: (u32, u32) = (1, 1);
+
+    /// Slots 0 to 9 are node 0's, the others node 1's.
+    fn slots() -> SlotTable<Command> {
+        let mut slots = SlotTable::default();
+        give(&mut slots, 10, 0);
+        slots
+    }
+
+    fn give(slots: &mut SlotTable<Command>, first: usize, now: u64) {
+        let owners = (0..usize::from(SLOTS)).map(|slot| Some(u16::from(slot >= first)));
+        slots.set_owners(owners, vec![0, 1], now, |_| true, |_| None);
+        slots.set_routes();
+    }
+
+    /// No slot has a primary any more.
+    fn orphan(slots: &mut SlotTable<Command>, now: u64, unreached: Option<u64>) {
+        slots.set_owners(std::iter::empty(), Vec::new(), now, |_| true, |_| unreached);
+        slots.set_routes();
+    }
+
+    fn command() -> Held<Command> {
+        Held { meta: Command(Class::Write), frame: vec![0] }
+    }
+
+    #[test]
+    fn without_a_topology_no_slot_has_an_owner() {
+        let slots: SlotTable<Command> = SlotTable::default();
+        assert_eq!((slots.route(0), slots.owner(0), slots.covered()), (None, None, 0));
+    }
+
+    #[test]
+    fn commands_go_to_owners() {
+        let slots = slots();
+        assert_eq!((slots.route(9), slots.route(10)), (Some(0), Some(1)));
+        assert_eq!((slots.owner(9), slots.owner(16_383)), (Some(0), Some(1)));
+        assert_eq!(slots.covered(), usize::from(SLOTS));
+        assert_eq!(slots.primaries(), [0, 1]);
+    }
+
+    #[test]
+    fn what_is_no_slot_has_no_owner() {
+        let slots = slots();
+        assert_eq!((slots.route(u16::MAX), slots.owner(SLOTS)), (None, None));
+    }
+
+    #[test]
+    fn a_held_slot_has_an_owner_and_no_route() {
+        let mut slots = slots();
+        slots.hold(9, 5);
+        assert_eq!((slots.route(9), slots.owner(9)), (None, Some(0)));
+        assert_eq!(slots.route(8), Some(0));
+    }
+
+    #[test]
+    fn a_redirection_changes_the_owner_and_no_route() {
+        let mut slots = slots();
+        slots.moved(9, 1);
+        assert_eq!((slots.route(9), slots.owner(9)), (Some(0), Some(1)));
+    }
+
+    #[test]
+    fn a_redirection_of_no_slot_changes_nothing() {
+        let mut slots = slots();
+        slots.moved(u16::MAX, 1);
+        assert_eq!(slots.owner(0), Some(0));
+    }
+
+    #[test]
+    fn a_calm_slot_has_its_new_owner_as_its_route() {
+        let mut slots = slots();
+        slots.hold(9, 5);
+        slots.moved(9, 1);
+        let (waiting, ended) = slots.release(9, false);
+        assert!(waiting.is_empty() && ended);
+        assert_eq!(slots.route(9), Some(1));
+    }
+
+    #[test]
+    fn a_slot_with_commands_elsewhere_stays_held_for_them() {
+        let mut slots = slots();
+        slots.hold(9, 5);
+        slots.holds.track(9, LANE);
+        slots.refused(9, "TRYAGAIN".into());
+        let (_, ended) = slots.release(9, true);
+        assert!(!ended);
+        assert_eq!(slots.route(9), None);
+        assert!(slots.last_refusal(9).is_some());
+    }
+
+    #[test]
+    fn what_waited_goes_when_the_hold_ends() {
+        let mut slots = slots();
+        slots.hold(9, 5);
+        slots.holds.push_fresh(9, LANE, command());
+        let (waiting, ended) = slots.release(9, false);
+        assert_eq!((waiting.len(), ended), (1, true));
+    }
+
+    #[test]
+    fn the_end_of_a_hold_forgets_its_refusal() {
+        let mut slots = slots();
+        slots.hold(9, 5);
+        slots.refused(9, "CLUSTERDOWN".into());
+        slots.release(9, false);
+        assert_eq!(slots.last_refusal(9), None);
+    }
+
+    #[test]
+    fn the_end_of_a_hold_forgets_its_migration() {
+        let mut slots = slots();
+        slots.hold(9, 5);
+        slots.migration_mut(9);
+        slots.release(9, false);
+        assert!(slots.migration(9).is_none());
+    }
+
+    #[test]
+    fn a_new_topology_leaves_held_slots_held() {
+        let mut slots = slots();
+        slots.hold(9, 5);
+        give(&mut slots, 5, 6);
+        assert_eq!((slots.route(9), slots.owner(9)), (None, Some(1)));
+        assert_eq!(slots.route(8), Some(1));
+    }
+
+    #[test]
+    fn routes_follow_when_they_are_told_to() {
+        let mut slots = slots();
+        let all = std::iter::repeat_n(Some(1), usize::from(SLOTS));
+        slots.set_owners(all, vec![1], 6, |_| true, |_| None);
+        assert_eq!((slots.route(0), slots.owner(0)), (Some(0), Some(1)));
+        slots.set_routes();
+        assert_eq!(slots.route(0), Some(1));
+    }
+
+    #[test]
+    fn a_slot_that_changes_hands_is_not_migrating_any_more() {
+        let mut slots = slots();
+        slots.migration_mut(9);
+        slots.migration_mut(4);
+        give(&mut slots, 5, 6);
+        assert!(slots.migration(9).is_none());
+        assert!(slots.migration(4).is_some(), "its owner is the same");
+    }
+
+    #[test]
+    fn a_new_owner_is_probed_at_once() {
+        let mut slots = slots();
+        slots.hold(9, 5);
+        slots.holds.push_fresh(9, LANE, command());
+        assert!(slots.holds.close(9, Class::Write, 5, |_| 1_000));
+        assert!(slots.holds.wait_at_gate(9, Class::Write, LANE));
+        let next =
+            |slots: &mut SlotTable<Command>| slots.holds.gate_next(9, Class::Write, 6, |_| false);
+        assert_eq!(next(&mut slots), super::super::GateNext::At(1_005));
+        give(&mut slots, 10, 6);
+        assert_eq!(next(&mut slots), super::super::GateNext::At(1_005), "the same owner");
+        give(&mut slots, 5, 6);
+        let go = super::super::GateNext::Try { lane: LANE, paid: true };
+        assert_eq!(next(&mut slots), go);
+    }
+
+    #[test]
+    fn a_probe_of_what_was_known_needs_budget() {
+        let mut slots = slots();
+        slots.hold(9, 5);
+        slots.holds.push_fresh(9, LANE, command());
+        slots.holds.close(9, Class::Write, 5, |_| 1_000);
+        slots.holds.wait_at_gate(9, Class::Write, LANE);
+        let all = std::iter::repeat_n(Some(1), usize::from(SLOTS));
+        slots.set_owners(all, vec![1], 6, |_| false, |_| None);
+        let go = super::super::GateNext::Try { lane: LANE, paid: false };
+        assert_eq!(slots.holds.gate_next(9, Class::Write, 6, |_| false), go);
+    }
+
+    fn cause(
+        slots: &SlotTable<Command>,
+        class: Class,
+        unreached: Option<u64>,
+    ) -> Option<OutageCause> {
+        slots.outage(9, class, |_| unreached).map(|outage| outage.cause)
+    }
+
+    #[test]
+    fn a_slot_with_a_primary_that_is_reached_has_no_outage() {
+        assert_eq!(slots().outage(9, Class::Write, |_| None), None);
+    }
+
+    #[test]
+    fn an_orphan_is_one_since_it_lost_its_primary() {
+        let mut slots = slots();
+        orphan(&mut slots, 70, None);
+        orphan(&mut slots, 90, None);
+        let outage = slots.outage(9, Class::Write, |_| None).unwrap();
+        assert_eq!(outage, Outage { since: 70, primary: Some(0), cause: OutageCause::NoPrimary });
+    }
+
+    #[test]
+    fn an_orphan_whose_primary_was_not_reached_is_one_since_then() {
+        let mut slots = slots();
+        orphan(&mut slots, 70, Some(30));
+        assert_eq!(slots.outage(9, Class::Read, |_| None).unwrap().since, 30);
+    }
+
+    #[test]
+    fn a_slot_that_never_had_a_primary_names_none() {
+        let mut slots: SlotTable<Command> = SlotTable::default();
+        orphan(&mut slots, 70, None);
+        assert_eq!(slots.outage(9, Class::Read, |_| None).unwrap().primary, None);
+    }
+
+    #[test]
+    fn an_orphan_with_a_new_primary_is_none() {
+        let mut slots = slots();
+        orphan(&mut slots, 70, None);
+        give(&mut slots, 10, 80);
+        assert_eq!(cause(&slots, Class::Write, None), None);
+    }
+
+    #[test]
+    fn a_primary_that_is_not_reached_is_an_outage() {
+        let outage = slots().outage(9, Class::Write, |_| Some(30)).unwrap();
+        assert_eq!(outage, Outage { since: 30, primary: Some(0), cause: OutageCause::NotReached });
+    }
+
+    #[test]
+    fn a_slot_that_is_refused_is_an_outage_for_what_is_refused() {
+        let mut slots = slots();
+        slots.hold(9, 5);
+        slots.holds.close(9, Class::Write, 5, |_| 1_000);
+        slots.refused(9, "CLUSTERDOWN".into());
+        let refused = Some(OutageCause::Refused("CLUSTERDOWN".into()));
+        assert_eq!(cause(&slots, Class::Write, None), refused);
+        assert_eq!(cause(&slots, Class::Read, None), None);
+        assert_eq!(cause(&slots, Class::Write, Some(1)), Some(OutageCause::NotReached));
+    }
+}
