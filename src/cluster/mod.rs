@@ -5,6 +5,7 @@
 mod coverage;
 mod health;
 mod identity;
+mod crc16;
 mod parse;
 mod slot;
 pub mod trust;
@@ -18,7 +19,7 @@ pub use parse::{
     Info, ParseError, Replies, parse_info, parse_node_timeout, parse_replies, parse_shards,
     parse_shards_tls, parse_slots,
 };
-pub use slot::{SLOTS, Slot, hash_tag, key_in_slot, slot_of};
+pub use slot::{NO_SLOT, SLOTS, Slot, hash_tag, key_in_slot, slot_of};
 
 use std::net::SocketAddr;
 

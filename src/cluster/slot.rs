@@ -2,8 +2,13 @@
 
 use std::sync::LazyLock;
 
+use super::crc16::crc16;
+
 /// How many slots a cluster has.
 pub const SLOTS: u16 = 16384;
+
+/// In place of a slot: a command without keys.
+pub const NO_SLOT: u16 = u16::MAX;
 
 /// A hash slot, 0 to 16383.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,7 +20,7 @@ pub struct Slot(pub u16);
 /// <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>
 #[inline]
 pub fn slot_of(key: &[u8]) -> Slot {
-    Slot(crc16::State::<crc16::XMODEM>::calculate(hash_tag(key)) % SLOTS)
+    Slot(crc16(hash_tag(key)) % SLOTS)
 }
 
 /// A key of `slot`. The first call finds one for every slot, which takes some milliseconds.
