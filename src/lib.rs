@@ -30,6 +30,7 @@
 //! | [`route`] | a command and a snapshot give a plan; partial replies are merged. No I/O | resp, hash, command, cluster, errors, channel, config, buf |
 //! | [`emulate`] | commands over several slots, composed of commands for one. No I/O | resp, hash, cluster, errors, scripts, route |
 //! | [`docs`] | the reference of commands | resp, command, route, emulate |
+//! | [`ops`] | commands of more than one step: what they wait for, and what comes next. No I/O | resp, cluster, errors, placement, route, emulate |
 //! | [`pubsub`] | one subscription at the cluster for all subscribers: topics and the hub's logic. No I/O | resp, hash, cluster, channel, route |
 //! | [`metrics`] | what is counted, and how Prometheus sees it | command, cluster, errors, channel, tls, route, emulate, pubsub |
 //! | [`upstream`] | connections to nodes | resp, cluster, dest, scripts, buf, stream, route |
@@ -63,6 +64,7 @@ pub mod lines;
 pub mod mailbox;
 pub mod meter;
 pub mod metrics;
+pub mod ops;
 pub mod placement;
 pub mod process;
 pub mod proxy_protocol;

@@ -17,7 +17,7 @@ mod transfer_sizes;
 
 pub use census::{Census, Notable, largest};
 pub use cluster::Announced;
-pub use lent::{Errand, Kind, Lent, Watch};
+pub use lent::{Lent, Watch};
 pub use listing::{Line, Traffic};
 pub use local::{After, Context, answer};
 pub use monitor::monitor_line;

@@ -1,8 +1,6 @@
 //! The commands that a client has queued between MULTI and EXEC.
 
-use crate::route::Local;
-use crate::route::flag;
-use crate::route::{Fan, Merge};
+use crate::route::{Fan, Local, Merge, flag};
 
 /// Where a queued command goes when EXEC comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,10 +10,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::wire::Wire;
-use crate::cluster::trust::View;
 use crate::cluster::{
     Info, NodeAddr, ParseError, Replies, Snapshot, is_node_id, parse_info, parse_replies,
-    parse_shards, parse_shards_tls, parse_slots,
+    parse_shards, parse_shards_tls, parse_slots, trust::View,
 };
 use crate::config::Config;
 use crate::resp::reply::text;

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::cluster::trust::Reason;
-use crate::cluster::{Health, NodeAddr, Snapshot};
+use crate::cluster::{Health, NodeAddr, Snapshot, trust::Reason};
 use crate::command::CommandTable;
 use crate::lines::Lines;
 use crate::metrics::{ProxyHeader, ReloadStats};

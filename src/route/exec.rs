@@ -135,6 +135,11 @@ impl ExecGather {
         self.left == 0
     }
 
+    /// The protocol that the pieces are sent in.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
     /// Bytes that it holds.
     pub fn held(&self) -> usize {
         self.held + self.places.len() * size_of::<Place>()
@@ -190,7 +195,7 @@ impl ExecGather {
     ///
     /// # Errors
     /// The error in its place; nothing was appended.
-    pub fn finish(mut self, info: impl Fn() -> ProxyInfo, out: &mut Vec<u8>) -> Result<(), Cause> {
+    pub fn finish(&mut self, info: impl Fn() -> ProxyInfo, out: &mut Vec<u8>) -> Result<(), Cause> {
         let batches = self.groups.iter().filter(|g| !g.single).count();
         if batches > 0 && self.nulls == batches && batches == self.groups.len() {
             out.extend_from_slice(match self.protocol {
@@ -289,7 +294,7 @@ pub const DISCARDED: &str = "EXECABORT Transaction discarded because of: ";
 mod tests {
     use super::*;
 
-    fn finish(gather: ExecGather) -> String {
+    fn finish(mut gather: ExecGather) -> String {
         let mut out = Vec::new();
         if let Err(cause) = gather.finish(ProxyInfo::default, &mut out) {
             cause.write(&mut out);

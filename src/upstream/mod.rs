@@ -9,7 +9,7 @@ mod stamps;
 mod turns;
 
 pub use handshake::{Handshake, HandshakeError};
-pub use pending::{NO_SLOT, Pending, PendingQueue, Waiting};
+pub use pending::{Pending, PendingQueue, Waiting};
 pub use stamps::Stamps;
 pub use turns::Turns;
 

@@ -4,6 +4,7 @@ use std::collections::{VecDeque, vec_deque};
 use std::ops::Deref;
 
 use crate::buf::with_copy;
+use crate::cluster::NO_SLOT;
 use crate::dest::Dest;
 use crate::placement::{Class, HoldMeta, LaneKey, Redirection, Work};
 use crate::route::flag;
@@ -41,9 +42,6 @@ pub struct Pending {
     /// [`PendingQueue`].
     pub expected: u32,
 }
-
-/// [`Pending::slot`] of a command without keys.
-pub const NO_SLOT: u16 = u16::MAX;
 
 impl Pending {
     /// With which other commands a node refuses or serves it.

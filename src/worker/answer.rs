@@ -4,19 +4,20 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::clock::{Job, Timer};
 use super::retries::Want;
-use super::{Gathering, Worker, reaccount};
+use super::{Gathering, Node, Worker, reaccount};
 use crate::buf::CHUNK;
+use crate::cluster::NO_SLOT;
 use crate::dest::Dest;
 use crate::errors::{Cause, Failure};
 use crate::mailbox::ToControl;
 use crate::metrics::{DisconnectReason, Histogram, RetryReason};
+use crate::ops::{Answerer, Parts};
 use crate::placement::{
     AfterRefusal, Held, Redirection, Refusal, Retry, Scope, Work, after_refusal, concerns,
 };
 use crate::resp::Protocol;
-use crate::route::ProxyInfo;
-use crate::route::flag;
-use crate::upstream::{NO_SLOT, Pending, Waiting};
+use crate::route::{ProxyInfo, flag};
+use crate::upstream::{Pending, Waiting};
 
 /// A command that stays unknown (a renamed one, say) is not asked about more often, microseconds.
 const COMMANDS_WISH_PAUSE: u64 = 1_000_000;
@@ -25,6 +26,23 @@ const MANY_HOLDS: usize = 32;
 /// From here on a blocking command (BLPOP, XREAD BLOCK) has waited as it was told to, microseconds.
 const BLOCKED: u64 = 10_000;
 pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+
+/// The node that has answered a part.
+struct Answered<'a> {
+    nodes: &'a [Node],
+    node: u16,
+}
+
+impl Answerer for Answered<'_> {
+    fn node(&self) -> u16 {
+        self.node
+    }
+
+    fn name(&self) -> String {
+        let node = self.nodes.get(usize::from(self.node));
+        node.map_or_else(String::new, |node| node.addr.to_string())
+    }
+}
 
 impl Worker {
     /// HOT PATH: a node's reply goes where it is waited for.
@@ -148,14 +166,8 @@ impl Worker {
     }
 
     pub(super) fn fail_part(&mut self, gather: u32, first: u32, node: String, failure: &Failure) {
-        let last = match self.gatherings.get_mut(gather as usize) {
-            Some(Gathering { exec: Some(exec), .. }) => exec.fail(first, failure.clone()),
-            Some(Gathering { emulation: Some(emulation), .. }) => {
-                emulation.fail(first, failure.clone())
-            }
-            Some(gathering) => gathering.gather.fail(node, failure.clone().into()),
-            None => false,
-        };
+        let gathering = self.gatherings.get_mut(gather as usize);
+        let last = gathering.is_some_and(|g| g.parts.fail(first, || node, failure.clone()));
         if last {
             self.finish_gathering(gather as usize);
         }
@@ -164,41 +176,18 @@ impl Worker {
     pub(super) fn part(&mut self, gather: u32, first: u32, node: u16, frame: &[u8]) {
         let over = frame.len() > CHUNK && !self.has_room_for(frame.len());
         let Some(gathering) = self.gatherings.get(gather as usize) else { return };
-        // What was executed is answered whatever it takes; so is an emulation that has changed data.
-        let dropped = match (&gathering.exec, &gathering.emulation) {
-            _ if !over => None,
-            (Some(_), _) => None,
-            (None, Some(emulation)) => emulation.only_reads().then_some(true),
-            (None, None) => Some(self.router.is_read_only(gathering.command)),
-        };
+        let reads = self.router.is_read_only(gathering.command);
+        let dropped = gathering.parts.may_drop(reads).filter(|_| over);
         let dropped = dropped.map(|only_reads| self.no_room_for_reply(only_reads));
         let received = frame.len();
         let Some(gathering) = self.gatherings.get_mut(gather as usize) else { return };
         gathering.received += received;
-        let last = if let Some(exec) = gathering.exec.as_mut() {
-            exec.add(first, frame)
-        } else if let Some(emulation) = gathering.emulation.as_mut() {
-            match dropped {
-                Some(failure) => emulation.fail(first, failure),
-                None => emulation.add(first, frame),
-            }
-        } else if dropped.is_some() || frame.first() == Some(&b'-') {
-            let node = self.nodes.get(usize::from(node));
-            let name = node.map_or_else(String::new, |n| n.addr.to_string());
-            let cause = dropped.map_or_else(|| Cause::node(frame), Cause::from);
-            gathering.gather.fail(name, cause)
-        } else {
-            if gathering.gather.wants_nodes() {
-                let name = self.nodes.get(usize::from(node)).map(|n| n.addr.to_string());
-                gathering.gather.answered_by(node, name.unwrap_or_default());
-            }
-            gathering.gather.add(first, frame)
+        let by = Answered { nodes: &self.nodes, node };
+        let last = match dropped {
+            Some(failure) => gathering.parts.fail(first, || by.name(), failure),
+            None => gathering.parts.add(first, frame, &by),
         };
-        let held = match (&gathering.exec, &gathering.emulation) {
-            (Some(exec), _) => exec.held(),
-            (None, Some(emulation)) => emulation.held(),
-            (None, None) => gathering.gather.held(),
-        };
+        let held = gathering.parts.held();
         reaccount(&mut self.accounted, &mut gathering.accounted, held);
         if last && !self.scan_goes_on(gather as usize) {
             self.finish_gathering(gather as usize);
@@ -207,7 +196,7 @@ impl Worker {
 
     /// All parts are there: one reply.
     pub(super) fn finish_gathering(&mut self, g: usize) {
-        if self.gatherings.get(g).is_some_and(|g| g.emulation.is_some()) {
+        if self.gatherings.get(g).is_some_and(|g| g.parts.emulated().is_some()) {
             return self.emulation_goes_on(g);
         }
         // The reply is made beside its parts.
@@ -215,31 +204,40 @@ impl Worker {
         let fits = parts <= CHUNK || self.has_room_for(parts);
         let Some(mut gathering) = self.gatherings.try_remove(g) else { return };
         reaccount(&mut self.accounted, &mut gathering.accounted, 0);
-        if gathering.gather.wants_info() {
-            gathering.gather.set_info(self.proxy_info());
+        let mut cursor = String::new();
+        if let Some(gather) = gathering.parts.merged_mut() {
+            if gather.wants_info() {
+                gather.set_info(self.proxy_info());
+            }
+            cursor = self.next_cursor(gather);
         }
-        let cursor = self.next_cursor(&mut gathering.gather);
         let mut reply = std::mem::take(&mut self.reply);
         reply.clear();
-        // A transaction's reply says it at some of its commands.
-        let unknown = gathering.exec.as_ref().is_some_and(|exec| exec.has_unknown());
+        let mut unknown = false;
         if parts > CHUNK && fits {
             reply.reserve_exact(parts + CHUNK);
         }
-        let made = match gathering.exec.take() {
+        let info = || self.proxy_info();
+        let made = match &mut gathering.parts {
             _ if !fits => {
                 let only_reads = self.router.is_read_only(gathering.command);
                 Err(self.no_room_for_reply(only_reads).into())
             }
-            Some(exec) => exec.finish(|| self.proxy_info(), &mut reply),
-            None => match gathering.gather.asked() {
+            Parts::Transaction(exec) => {
+                // The reply says it at some of its commands.
+                unknown = exec.has_unknown();
+                exec.finish(info, &mut reply)
+            }
+            Parts::Merged(gather) => match gather.asked() {
                 Some(ask) => {
                     let own = |kind, name: &[u8]| self.own_part(kind, name);
-                    ask.merge(gathering.gather.replies(), own, &mut reply);
+                    ask.merge(gather.replies(), own, &mut reply);
                     Ok(())
                 }
-                None => gathering.gather.finish(&mut reply, &cursor),
+                None => gather.finish(&mut reply, &cursor),
             },
+            // It has gone on above.
+            Parts::Emulated(..) => Ok(()),
         };
         let ok = made.is_ok();
         // What the nodes had to send counts, however short the reply that was made of it is.
@@ -290,9 +288,10 @@ impl Worker {
         if reply.capacity() <= crate::buf::CHUNK {
             self.reply = reply;
         }
-        let mut gather = gathering.gather;
-        gather.start(crate::route::Merge::AllSucceeded, Protocol::Resp2);
-        if self.spare_gathers.len() < 256 {
+        if let Parts::Merged(mut gather) = gathering.parts
+            && self.spare_gathers.len() < 256
+        {
+            gather.start(crate::route::Merge::AllSucceeded, Protocol::Resp2);
             self.spare_gathers.push(gather);
         }
     }

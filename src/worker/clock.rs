@@ -4,13 +4,14 @@ use std::cmp::Ordering;
 
 use super::Worker;
 use crate::client::Paused;
+use crate::cluster::NO_SLOT;
 use crate::dest::Dest;
 use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
 use crate::mailbox::ToControl;
 use crate::metrics::DisconnectReason;
 use crate::placement::{Class, Phase, Redirection, at_deadline};
 use crate::route::flag;
-use crate::upstream::{NO_SLOT, Pending, State};
+use crate::upstream::{Pending, State};
 
 /// How often all deadlines are looked at while something is under way, microseconds.
 const TICK: u64 = 20_000;

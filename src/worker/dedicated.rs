@@ -5,17 +5,18 @@
 //! `watch`, `fleet`, `join`.
 
 use super::{Worker, reaccount};
-use crate::client::Kind;
+use crate::cluster::NO_SLOT;
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
+use crate::ops::Kind;
 use crate::placement::{
     AfterLoss, AfterRefusal, Phase, Redirection, Refusal, Work, after_loss, after_refusal, concerns,
 };
 use crate::resp::Protocol;
 use crate::resp::reply::{error_text, text};
 use crate::route::flag;
-use crate::upstream::{Dedicated, NO_SLOT, Pending, State, Upstream};
+use crate::upstream::{Dedicated, Pending, State, Upstream};
 use crate::users::OWN;
 
 /// Why no connection is lent.
@@ -196,7 +197,8 @@ impl Worker {
                 if let Some(refusal) = refusal.or(ended) {
                     let tries = errand.map_or(0, |e| e.tries).saturating_add(1);
                     let known = self.named_by(&refusal).is_some();
-                    let work = self.work_of_errand(index as usize).unwrap_or(Work::Watch);
+                    let reads = self.errand_only_reads(index as usize);
+                    let work = errand.map_or(Work::Watch, |errand| errand.work(reads));
                     if let AfterRefusal::Again(when, scope) =
                         after_refusal(work, &refusal, known, tries)
                     {
@@ -299,7 +301,7 @@ impl Worker {
     /// The part of a command over several dedicated connections, as the retry policy sees it.
     fn work_of_part(&self, gather: u32, watches: bool) -> Work {
         let gathering = self.gatherings.get(gather as usize);
-        match gathering.is_some_and(|gathering| gathering.exec.is_some()) {
+        match gathering.is_some_and(|gathering| gathering.parts.is_transaction()) {
             true => Work::ExecPiece,
             false if watches => Work::WatchPart,
             false => Work::LentPart,

@@ -7,14 +7,15 @@ use super::no_room::buffers_full;
 use super::{Gathering, Worker};
 use crate::buf::CHUNK;
 use crate::client::{After, Announced, Context, Paused, answer, mode};
+use crate::cluster::NO_SLOT;
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
+use crate::ops::Parts;
 use crate::placement::Held;
 use crate::resp::{ArgRange, Args, Protocol, write};
-use crate::route::flag;
-use crate::route::{Fan, Gather, Local, Merge, Plan, PubSub, Refused};
-use crate::upstream::{NO_SLOT, Pending, State, Waiting};
+use crate::route::{Fan, Gather, Local, Merge, Plan, PubSub, Refused, flag};
+use crate::upstream::{Pending, State, Waiting};
 use crate::users::OWN;
 
 impl Worker {
@@ -556,16 +557,25 @@ impl Worker {
         gather.start(merge, protocol);
         gather.set_only_reads(self.router.is_read_only(command));
         let lane = (index as u32, generation);
-        let gathering = Gathering { gather, ..self.gathering_of(lane, command, to) };
+        let gathering = self.gathering_of(lane, command, to, Parts::Merged(gather));
         Some(self.gatherings.insert(gathering))
     }
 
+    /// The merged replies of gathering `g`.
+    pub(super) fn merged(&mut self, g: usize) -> Option<&mut Gather> {
+        self.gatherings.get_mut(g)?.parts.merged_mut()
+    }
+
     /// One that begins now, for the client of this index and generation.
-    pub(super) fn gathering_of(&self, lane: (u32, u32), command: u16, to: Dest) -> Gathering {
+    pub(super) fn gathering_of(
+        &self,
+        lane: (u32, u32),
+        command: u16,
+        to: Dest,
+        parts: Parts,
+    ) -> Gathering {
         Gathering {
-            gather: Gather::default(),
-            exec: None,
-            emulation: None,
+            parts,
             to,
             lane,
             realm: self.realm_of(lane.0 as usize),
@@ -612,18 +622,18 @@ impl Worker {
         let Some(g) = self.gathering(index, command, merge) else { return Flow::Stop };
         self.stats.splits += 1;
         self.keep_args(g, args);
-        if let Some(gathering) = self.gatherings.get_mut(g) {
-            slots.chunk_by(|a, b| a.0 == b.0).for_each(|_| gathering.gather.expect());
+        if let Some(gather) = self.merged(g) {
+            slots.chunk_by(|a, b| a.0 == b.0).for_each(|_| gather.expect());
         }
         for group in slots.chunk_by(|a, b| a.0 == b.0) {
             let Some(&(slot, _)) = group.first() else { continue };
             let mut part = 0;
             if merge == Merge::Array
-                && let Some(gathering) = self.gatherings.get_mut(g)
+                && let Some(gather) = self.merged(g)
             {
-                part = gathering.gather.next_key();
+                part = gather.next_key();
                 for &(_, position) in group {
-                    gathering.gather.expect_key(position);
+                    gather.expect_key(position);
                 }
             }
             let mut frame = std::mem::take(&mut self.line);
@@ -679,8 +689,8 @@ impl Worker {
             return self.pause(index, u);
         }
         let Some(g) = self.gathering(index, command, merge) else { return Flow::Stop };
-        if let Some(gathering) = self.gatherings.get_mut(g) {
-            nodes.iter().for_each(|_| gathering.gather.expect());
+        if let Some(gather) = self.merged(g) {
+            nodes.iter().for_each(|_| gather.expect());
         }
         for target in nodes {
             let dest = Dest::Part { gather: g as u32, first: 0 };

@@ -11,17 +11,16 @@ use super::downstream::Flow;
 use super::no_room::buffers_full;
 use super::{Gathering, Worker, reaccount};
 use crate::buf::CHUNK;
-use crate::client::{Errand, Kind};
-use crate::cluster::slot_of;
+use crate::cluster::{NO_SLOT, slot_of};
 use crate::command::{CommandId, no_number_of_keys};
 use crate::dest::Dest;
 use crate::emulate::{self, LastStep, Next, Outcome, Request, Step};
 use crate::errors::{Cause, CrossSlotRemedy, Failure, Key};
 use crate::metrics::{EmulatedOutcome, Histogram, LimitHit};
+use crate::ops::{Errand, Kind, Parts};
 use crate::resp::{Args, write};
-use crate::route::flag;
-use crate::route::{Gather, Merge, wait_time};
-use crate::upstream::{NO_SLOT, State};
+use crate::route::{Gather, Merge, flag, wait_time};
+use crate::upstream::State;
 
 /// How long a command tries to get hold of a key that another one moves, microseconds.
 const PATIENCE: u64 = 6_000_000;
@@ -84,11 +83,10 @@ impl Worker {
             // No two of any slotway, nor of one that was started anew.
             ticket: self.born.wrapping_add(self.next_emulation),
         };
-        let mut gather = Gather::default();
-        gather.start(Merge::AllSucceeded, protocol);
-        let emulation = Some(Box::new(emulate::begin(entry.recipe, request)));
+        let emulation = Box::new(emulate::begin(entry.recipe, request));
         let lane = (index as u32, generation);
-        let gathering = Gathering { gather, emulation, ..self.gathering_of(lane, command, to) };
+        let parts = Parts::Emulated(emulation, protocol);
+        let gathering = self.gathering_of(lane, command, to, parts);
         let g = self.gatherings.insert(gathering);
         self.keep_args(g, args);
         if let Some(errand) = self.errand(index) {
@@ -113,7 +111,7 @@ impl Worker {
 
     /// What it waited for is there.
     pub(super) fn emulation_goes_on(&mut self, g: usize) {
-        let gathering = self.gatherings.get(g).and_then(|g| g.emulation.as_ref());
+        let gathering = self.gatherings.get(g).and_then(|g| g.parts.emulated());
         let Some(emulation) = gathering else { return };
         let bytes = emulation.gathered() * WORKED_ON;
         if emulation.only_reads() && bytes > CHUNK && !self.has_room_for(bytes) {
@@ -122,7 +120,7 @@ impl Worker {
         }
         let now = self.now;
         let Some(gathering) = self.gatherings.get_mut(g) else { return };
-        let Some(emulation) = gathering.emulation.as_mut() else { return };
+        let Some(emulation) = gathering.parts.emulated_mut() else { return };
         let only_read = emulation.only_reads();
         let next = emulation.advance(now);
         let begins_to_write = only_read && !emulation.only_reads();
@@ -151,7 +149,7 @@ impl Worker {
 
     fn send_step(&mut self, g: usize, i: u32, step: Step) {
         let Some(gathering) = self.gatherings.get(g) else { return };
-        let (lane, protocol) = (gathering.lane, gathering.gather.protocol());
+        let (lane, protocol) = (gathering.lane, gathering.parts.protocol());
         let table = self.router.table();
         let id = |name: &str| table.by_name(name).map_or(self.router.unknown(), |id| id.0);
         let command = match (step.batch, step.names.first()) {
@@ -189,7 +187,7 @@ impl Worker {
     /// Its pause is over.
     pub(super) fn wake_emulation(&mut self, g: usize, ticket: u64) {
         let gathering = self.gatherings.get(g).filter(|g| emulation_ticket(g) == ticket);
-        let paused = gathering.and_then(|g| g.emulation.as_ref()).is_some_and(|e| e.is_paused());
+        let paused = gathering.and_then(|g| g.parts.emulated()).is_some_and(|e| e.is_paused());
         if paused {
             self.emulation_goes_on(g);
         }
@@ -208,7 +206,7 @@ impl Worker {
         let up = self.upstreams.get_mut(u).filter(|up| up.state == State::Ready)?;
         let pending = up.pending.front_mut().filter(|p| p.before == up.swallowed)?;
         let gathering = self.gatherings.get_mut(g as usize)?;
-        let piece = match gathering.emulation.as_ref()?.last_step()? {
+        let piece = match gathering.parts.emulated()?.last_step()? {
             LastStep::Command => piece,
             LastStep::Batch => piece.strip_prefix(b"*1\r\n")?,
         };
@@ -259,7 +257,7 @@ impl Worker {
                 false => stats.error += 1,
             }
         }
-        let halfway = gathering.emulation.as_ref().is_some_and(|e| e.is_halfway());
+        let halfway = gathering.parts.emulated().is_some_and(|e| e.is_halfway());
         let counted = match ok {
             _ if halfway => EmulatedOutcome::Halfway,
             true => EmulatedOutcome::Ok,
@@ -283,7 +281,7 @@ impl Worker {
     fn emulation_of(&self, client: (u32, u32)) -> Option<usize> {
         let known = self.clients.get(client.0 as usize).filter(|c| c.generation == client.1)?;
         let g = known.lent.as_ref()?.errand.as_ref()?.gathering?;
-        let its = |g: &&Gathering| g.emulation.is_some() && g.lane == client;
+        let its = |g: &&Gathering| g.parts.emulated().is_some() && g.lane == client;
         self.gatherings.get(g).filter(its).map(|_| g)
     }
 
@@ -313,7 +311,7 @@ impl Worker {
     ) -> bool {
         let Some(g) = self.emulation_of(client) else { return false };
         let gathering = self.gatherings.get_mut(g);
-        let Some(emulation) = gathering.and_then(|g| g.emulation.as_mut()) else { return false };
+        let Some(emulation) = gathering.and_then(|g| g.parts.emulated_mut()) else { return false };
         let told = tell(emulation);
         if told && emulation.is_paused() {
             self.emulation_goes_on(g);
@@ -339,7 +337,7 @@ impl Worker {
 }
 
 fn emulation_ticket(gathering: &Gathering) -> u64 {
-    gathering.emulation.as_ref().map_or(0, |emulation| emulation.ticket)
+    gathering.parts.emulated().map_or(0, |emulation| emulation.ticket)
 }
 
 /// It waits for data: only then a number in it is a time.

@@ -13,19 +13,18 @@ use super::dedicated::LendError;
 use super::downstream::Flow;
 use super::retries::{NO_PRIMARY_PAUSE, Want};
 use super::{NOBODY, Worker};
-use crate::client::{Errand, Kind, Paused};
+use crate::client::Paused;
+use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
 use crate::dest::Dest;
 use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
 use crate::metrics::RetryReason;
-use crate::placement::{
-    AfterLoss, Class, Phase, Redirection, Refusal, Retry, Scope, Work, after_loss, at_deadline,
-    may_have_executed,
-};
+use crate::ops::{AfterRefusedErrand, Errand, Kind};
+use crate::placement::{AfterLoss, Class, Redirection, Refusal, Retry, Scope};
 use crate::resp::reply::error_text;
 use crate::resp::{ArgRange, Protocol, write};
 use crate::route::{left_of, wait_time};
-use crate::upstream::{NO_SLOT, Pending, State, Upstream};
+use crate::upstream::{Pending, State, Upstream};
 use crate::users::OWN;
 
 /// A timer outlives its errand. One that may wait for an hour and is answered at once, over and
@@ -130,10 +129,8 @@ impl Worker {
         }
         let mut frame = std::mem::take(&mut self.line);
         frame.clear();
-        match errand.time {
-            Some(time) if errand.tries > 0 && time.micros.is_some() && errand.repeatable => {
-                let spent = self.now.saturating_sub(errand.started);
-                let left = time.micros.unwrap_or(0).saturating_sub(spent);
+        match errand.time_left(self.now) {
+            Some((time, left)) => {
                 let mut ranges = Vec::new();
                 let args =
                     super::transaction::scan(&errand.frame, &self.settings.accepted, &mut ranges);
@@ -272,31 +269,25 @@ impl Worker {
             self.close_dedicated(watching);
         }
         let Some(errand) = self.errand(index) else { return Ok(()) };
-        errand.upstream = None;
-        errand.tries = errand.tries.saturating_add(1);
-        errand.refused = Some(kind);
-        errand.last =
-            Some(String::from_utf8_lossy(error_text(said).unwrap_or_default()).into_owned());
-        let (seq, tries, last) = (errand.seq, errand.tries, errand.last.clone());
+        let said = String::from_utf8_lossy(error_text(said).unwrap_or_default()).into_owned();
+        let after = errand.refused(kind, said.clone(), when, scope);
+        let (seq, tries) = (errand.seq, errand.tries);
         if kind == Redirection::TryAgain {
             let frame = errand.frame.clone();
             self.probe_migration(slot, refuser, &frame);
         }
-        if scope != Scope::Keys && slot != NO_SLOT {
-            self.hold_slot(slot);
-            self.slot_table.refused(slot, last.unwrap_or_default());
-            self.close_gate(slot, Class::Write, refuser, scope == Scope::Node);
-            self.errand_waits(client, slot);
-            return Ok(());
-        }
-        match when {
-            // A command whose keys slotway does not know: the node knows them.
-            Retry::Now if slot == NO_SLOT => self.send_errand(index, named),
-            Retry::Now => self.send_errand(index, None),
-            Retry::Asking => self.send_errand(index, named),
-            Retry::After(_) => {
+        match after {
+            AfterRefusedErrand::SendToNamed => self.send_errand(index, named),
+            AfterRefusedErrand::SendToOwner => self.send_errand(index, None),
+            AfterRefusedErrand::SendLater => {
                 let pause = self.retry_pause(tries);
                 self.errand_later(client, seq, pause);
+            }
+            AfterRefusedErrand::WaitAtGate { wide } => {
+                self.hold_slot(slot);
+                self.slot_table.refused(slot, said);
+                self.close_gate(slot, Class::Write, refuser, wide);
+                self.errand_waits(client, slot);
             }
         }
         Ok(())
@@ -312,21 +303,14 @@ impl Worker {
     ) {
         let index = client.0 as usize;
         let current = self.clients.get(index).is_some_and(|c| c.generation == client.1);
+        let reads = self.errand_only_reads(index);
         let Some(errand) = self.errand(index).filter(|e| current && e.seq == seq) else { return };
-        errand.upstream = None;
-        let kind = errand.kind;
-        let phase = if sent { Phase::Sent } else { Phase::Unsent };
-        let Some(work) = self.work_of_errand(index) else { return };
-        let Some(errand) = self.errand(index) else { return };
-        match (kind, after_loss(work, phase)) {
+        let (kind, after) = (errand.kind, errand.lost(sent, reads, failure));
+        let tries = errand.tries;
+        match (kind, after) {
             // Their parts have their own ends.
             (Kind::Fleet | Kind::Join | Kind::Emulated, _) => {}
             (_, AfterLoss::Again) => {
-                errand.lost |= sent;
-                errand.tries = errand.tries.saturating_add(1);
-                errand.refused = None;
-                errand.last = Some(failure.to_string());
-                let tries = errand.tries;
                 let delay = self.retry_pause(tries);
                 self.count_retry(RetryReason::Lost);
                 self.errand_later(client, seq, delay);
@@ -373,8 +357,7 @@ impl Worker {
         let node = node.and_then(|n| self.nodes.get(usize::from(n)));
         let node = node.map_or_else(|| "none".to_owned(), |n| n.addr.to_string());
         let waited = self.now.saturating_sub(errand.started) as f64 / 1e6;
-        let phase = if sent.is_some() { Phase::Sent } else { Phase::Held };
-        let outcome = at_deadline(errand.work(self.only_reads(errand)), phase, errand.lost);
+        let outcome = errand.overdue(self.only_reads(errand), sent.is_some());
         self.stats.outcome_unknown += u64::from(outcome == Unanswered::Unknown);
         let cause = (errand.refused == Some(Redirection::TryAgain))
             .then(|| self.half_moved_text(errand.slot, errand.command));
@@ -417,19 +400,17 @@ impl Worker {
     pub(super) fn fail_errand(&mut self, client: (u32, u32), seq: u32, failure: Failure) {
         let index = client.0 as usize;
         let Some(errand) = self.errand(index).filter(|e| e.seq == seq) else { return };
-        let (command, kind, lost) = (errand.command, errand.kind, errand.lost);
-        let work = self.work_of_errand(index);
+        let (command, kind) = (errand.command, errand.kind);
         if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
             stats.refused += 1;
         }
-        // The failure is that of the last attempt. One before it may have been executed.
-        let failure = match work.is_some_and(|work| may_have_executed(work, lost)) {
-            true if !failure.is_outcome_unknown() => {
-                self.stats.outcome_unknown += 1;
-                Failure::NotSentAgain { cause: failure.into() }
-            }
-            _ => failure,
+        let reads = self.errand_only_reads(index);
+        let was_unknown = failure.is_outcome_unknown();
+        let failure = match self.errand(index) {
+            Some(errand) => errand.failure(reads, failure),
+            None => failure,
         };
+        self.stats.outcome_unknown += u64::from(!was_unknown && failure.is_outcome_unknown());
         self.end_errand(client, seq);
         if let Kind::Check { .. } = kind {
             self.drop_transaction(index);
@@ -442,10 +423,10 @@ impl Worker {
         self.router.table().get(CommandId(errand.command)).is_read_only()
     }
 
-    /// The client's errand as the retry policy sees it.
-    pub(super) fn work_of_errand(&self, index: usize) -> Option<Work> {
-        let errand = self.clients.get(index)?.lent.as_ref()?.errand.as_ref()?;
-        Some(errand.work(self.only_reads(errand)))
+    /// Whether the command of the client's errand changes nothing.
+    pub(super) fn errand_only_reads(&self, index: usize) -> bool {
+        let lent = self.clients.get(index).and_then(|client| client.lent.as_ref());
+        lent.and_then(|lent| lent.errand.as_ref()).is_some_and(|errand| self.only_reads(errand))
     }
 
     /// The client's errand is answered: it is read from again.
@@ -499,11 +480,14 @@ impl Worker {
                 return true; // its parts have made their reply
             }
             let dest = Dest::Client { index: me.0, generation: me.1, seq };
-            let lost = self.errand(index).is_some_and(|errand| errand.lost);
-            let lost = self.work_of_errand(index).is_some_and(|work| may_have_executed(work, lost));
+            let reads = self.errand_only_reads(index);
+            let unblocked = Failure::UnblockedByClient;
+            let lost = self.errand(index).is_some_and(|errand| {
+                errand.failure(reads, unblocked.clone()).is_outcome_unknown()
+            });
             // Null would say that it has taken nothing.
             if error || lost {
-                self.fail_errand(me, seq, Failure::UnblockedByClient);
+                self.fail_errand(me, seq, unblocked);
             } else {
                 self.end_errand(me, seq);
                 let null: &[u8] = if protocol == Protocol::Resp3 { b"_\r\n" } else { b"*-1\r\n" };

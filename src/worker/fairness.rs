@@ -177,7 +177,7 @@ impl Worker {
         let Some(gathering) = self.gatherings.get(gather as usize) else { return 0 };
         let client = self.clients.get(gathering.lane.0 as usize);
         let client = client.filter(|c| c.generation == gathering.lane.1);
-        client.map_or(0, |c| c.transfer_sizes.expected()) / gathering.gather.parts().max(1)
+        client.map_or(0, |c| c.transfer_sizes.expected()) / gathering.parts.count()
     }
 
     fn is_too_much(&self, index: usize, up: &Upstream) -> bool {

@@ -8,12 +8,13 @@ use super::Worker;
 use super::clock::{Job, Timer};
 use super::downstream::Flow;
 use super::retries::NO_PRIMARY_PAUSE;
-use crate::client::{Client, Errand, Kind, Paused, Question, monitor_line};
+use crate::client::{Client, Paused, Question, monitor_line};
+use crate::cluster::NO_SLOT;
 use crate::command::{CommandId, Flags};
 use crate::dest::Dest;
+use crate::ops::{Errand, Kind};
 use crate::resp::Args;
 use crate::route::{Merge, wait_time};
-use crate::upstream::NO_SLOT;
 
 const MONITOR: &[u8] = b"*1\r\n$7\r\nMONITOR\r\n";
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
@@ -98,8 +99,8 @@ impl Worker {
         let Some(g) = self.start_fleet(index, command, NO_SLOT, merge, args) else {
             return Flow::Stop;
         };
-        if let Some(gathering) = self.gatherings.get_mut(g) {
-            nodes.iter().for_each(|_| gathering.gather.expect());
+        if let Some(gather) = self.merged(g) {
+            nodes.iter().for_each(|_| gather.expect());
         }
         for node in nodes {
             let dest = Dest::Part { gather: g as u32, first: 0 };

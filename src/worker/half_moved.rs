@@ -13,15 +13,15 @@ use super::dispatch::part_frame;
 use super::transaction::scan;
 use super::{Gathering, NOBODY, Worker};
 use crate::buf::CHUNK;
-use crate::cluster::{hash_tag, slot_of};
+use crate::cluster::{NO_SLOT, hash_tag, slot_of};
 use crate::command::CommandId;
 use crate::dest::Dest;
 use crate::errors::Cause;
+use crate::ops::Parts;
 use crate::placement::{MigrationNews, Refusal};
 use crate::resp::{ArgRange, Args, Protocol, Request, RequestProgress, scan_request, write};
-use crate::route::Merge;
-use crate::route::flag;
-use crate::upstream::{NO_SLOT, Pending};
+use crate::route::{Merge, flag};
+use crate::upstream::Pending;
 use crate::users::OWN;
 
 /// Bytes that one part of a divided command takes beside its arguments.
@@ -66,21 +66,21 @@ impl Worker {
         gather.start(division.merge, protocol);
         division.parts.iter().for_each(|_| gather.expect());
         let count = division.parts.len() as u32;
+        let parts = Parts::Merged(gather);
         let g = self.gatherings.insert(Gathering {
-            gather,
             realm: pending.realm,
             started: pending.started,
-            ..self.gathering_of(lane, pending.command, pending.dest)
+            ..self.gathering_of(lane, pending.command, pending.dest, parts)
         });
         let gate = self.slot_table.holds.divide(slot, lane, count);
         for (frame, positions) in division.parts {
             let mut first = 0;
             if division.merge == Merge::Array
-                && let Some(gathering) = self.gatherings.get_mut(g)
+                && let Some(gather) = self.merged(g)
             {
-                first = gathering.gather.next_key();
+                first = gather.next_key();
                 for position in positions {
-                    gathering.gather.expect_key(position);
+                    gather.expect_key(position);
                 }
             }
             let part = Pending {

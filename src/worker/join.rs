@@ -9,16 +9,15 @@
 use super::dedicated::LendError;
 use super::downstream::Flow;
 use super::{Source, Worker};
-use crate::client::{Errand, Kind};
+use crate::cluster::NO_SLOT;
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::metrics::{Histogram, RetryReason};
+use crate::ops::{Effect, Errand, KeyLists, Kind, Piece};
 use crate::placement::{
     AfterLoss, AfterRefusal, Class, Phase, Refusal, Work, after_loss, after_refusal,
 };
-use crate::resp::reply::element_count;
 use crate::resp::write;
-use crate::upstream::NO_SLOT;
 
 /// A client that has not taken so much gets no more for now.
 const ENOUGH: usize = 1 << 20;
@@ -30,26 +29,9 @@ pub(super) struct Join {
     seq: u32,
     command: u16,
     started: u64,
-    parts: Vec<Part>,
-    /// Whose turn it is, once the whole list's length is told.
-    current: usize,
-    announced: bool,
-}
-
-#[derive(Debug)]
-struct Part {
-    /// Its connection, while it is needed.
-    upstream: Option<usize>,
-    /// Its list's length, once known.
-    count: Option<u64>,
-    /// Its whole list, where that came before its turn (a short one).
-    whole: Option<Vec<u8>>,
-}
-
-/// What follows an aggregate's first line.
-fn body(list: &[u8]) -> &[u8] {
-    let end = memchr::memchr(b'\n', list).map_or(list.len(), |end| end + 1);
-    list.get(end..).unwrap_or_default()
+    lists: KeyLists,
+    /// Each list's connection, while it is needed.
+    upstreams: Vec<Option<usize>>,
 }
 
 impl Worker {
@@ -95,24 +77,19 @@ impl Worker {
         if nodes.is_empty() {
             return self.fail_errand(me, seq, self.no_cluster_failure());
         }
-        let parts = nodes.iter().map(|_| Part { upstream: None, count: None, whole: None });
         let join = Join {
             client: me,
             seq,
             command,
             started,
-            parts: parts.collect(),
-            current: 0,
-            announced: false,
+            lists: KeyLists::new(nodes.len()),
+            upstreams: vec![None; nodes.len()],
         };
         let j = self.joins.insert(join);
         for (part, node) in nodes.into_iter().enumerate() {
             match self.lend(node, protocol, me) {
                 Ok(u) => {
-                    let place = self.joins.get_mut(j).and_then(|join| join.parts.get_mut(part));
-                    if let Some(place) = place {
-                        place.upstream = Some(u);
-                    }
+                    self.set_list_upstream(j as u32, part, Some(u));
                     let dest = Dest::Join { join: j as u32, part: part as u32 };
                     let mut pending = self.pending(dest, command, NO_SLOT, protocol);
                     match self.keys_behind_check(u, &mut pending, &frame) {
@@ -137,8 +114,8 @@ impl Worker {
     /// Forgets a join and closes its connections, which may be in the middle of a list.
     fn end_join(&mut self, j: usize) -> Option<Join> {
         let join = self.joins.try_remove(j)?;
-        for u in join.parts.iter().filter_map(|p| p.upstream) {
-            self.close_dedicated(u);
+        for u in join.upstreams.iter().flatten() {
+            self.close_dedicated(*u);
         }
         Some(join)
     }
@@ -151,8 +128,11 @@ impl Worker {
         }
     }
 
-    fn part_of_join(&mut self, j: u32, part: u32) -> Option<&mut Part> {
-        self.joins.get_mut(j as usize)?.parts.get_mut(part as usize)
+    fn set_list_upstream(&mut self, j: u32, part: usize, u: Option<usize>) {
+        let join = self.joins.get_mut(j as usize);
+        if let Some(place) = join.and_then(|join| join.upstreams.get_mut(part)) {
+            *place = u;
+        }
     }
 
     fn stream_joined(&mut self, j: usize, piece: &[u8], last: bool) {
@@ -168,102 +148,88 @@ impl Worker {
 
     /// The beginning of a list, or more of it. `true`: it is handed on.
     pub(super) fn join_piece(&mut self, u: usize, j: u32, part: u32, piece: &[u8]) -> bool {
-        let Some(place) = self.part_of_join(j, part) else { return true };
-        if place.count.is_none() {
-            let Some(count) = element_count(piece) else { return false };
-            place.count = Some(count);
-            self.announce(j as usize, Some(u));
+        let Some(join) = self.joins.get_mut(j as usize) else { return true };
+        let Some(up) = self.upstreams.get(u) else { return true };
+        let client = join.client;
+        let (effects, piece) = join.lists.piece(part as usize, piece, up.streaming);
+        self.run_join(j as usize, effects);
+        match piece {
+            Piece::Incomplete => false,
+            Piece::Wait => {
+                if let Some(up) = self.upstreams.get_mut(u) {
+                    up.parked = true;
+                }
+                false
+            }
+            Piece::Pass(elements) => {
+                let output = self.clients.get(client.0 as usize).map_or(0, |c| c.output());
+                if let Some(up) = self.upstreams.get_mut(u) {
+                    up.streaming = true;
+                    up.parked = output + elements.len() > ENOUGH;
+                }
+                self.stream_joined(j as usize, elements, false);
+                true
+            }
         }
-        let Some(join) = self.joins.get(j as usize) else { return true };
-        let (its_turn, client) = (join.announced && join.current == part as usize, join.client);
-        let Some(up) = self.upstreams.get_mut(u) else { return true };
-        if !its_turn {
-            up.parked = true;
-            return false;
-        }
-        let piece = if up.streaming { piece } else { body(piece) };
-        up.streaming = true;
-        let output = self.clients.get(client.0 as usize).map_or(0, |c| c.output());
-        up.parked = output + piece.len() > ENOUGH;
-        self.stream_joined(j as usize, piece, false);
-        true
     }
 
     /// A list that came in one piece.
     pub(super) fn join_whole(&mut self, u: usize, j: u32, part: u32, frame: &[u8]) {
         self.pop_pending(u);
-        let Some(join) = self.joins.get(j as usize) else { return };
-        let (client, seq, announced) = (join.client, join.seq, join.announced);
-        let Some(count) = element_count(frame) else {
+        let Some(join) = self.joins.get_mut(j as usize) else { return };
+        let (client, seq, begun) = (join.client, join.seq, join.lists.has_begun());
+        let Some(effects) = join.lists.whole(part as usize, frame) else {
             // An error. Nothing was told yet, unless another list's length came first by chance
             // and this node changed its mind, which ends the connection.
             self.end_join(j as usize);
-            if announced {
+            if begun {
                 return self.close_client(client.0 as usize);
             }
             self.end_errand(client, seq);
             let dest = Dest::Client { index: client.0, generation: client.1, seq };
             return self.deliver_own(dest, frame);
         };
-        if let Some(place) = self.part_of_join(j, part) {
-            place.count = Some(count);
-            place.whole = Some(body(frame).to_vec());
-            place.upstream = None;
-        }
+        self.set_list_upstream(j, part as usize, None);
         self.give_back(u);
-        if announced {
-            self.advance(j as usize, None);
-        } else {
-            self.announce(j as usize, None);
-        }
+        self.run_join(j as usize, effects);
     }
 
     /// The last piece of a list that was handed on.
     pub(super) fn join_last(&mut self, u: usize, j: u32, part: u32, piece: &[u8]) {
-        self.stream_joined(j as usize, piece, false);
-        if let Some(place) = self.part_of_join(j, part) {
-            place.upstream = None;
-        }
+        self.set_list_upstream(j, part as usize, None);
         self.give_back(u);
-        if let Some(join) = self.joins.get_mut(j as usize) {
-            join.current += 1;
-        }
-        self.advance(j as usize, None);
+        let Some(join) = self.joins.get_mut(j as usize) else { return };
+        let effects = join.lists.last_piece(piece);
+        self.run_join(j as usize, effects);
     }
 
-    /// Tells the client the length of the whole list, once all parts of it are known. `busy` is
-    /// the connection that is being read.
-    fn announce(&mut self, j: usize, busy: Option<usize>) {
-        let Some(join) = self.joins.get_mut(j) else { return };
-        let counts: Option<Vec<u64>> = join.parts.iter().map(|p| p.count).collect();
-        let Some(counts) = counts else { return };
-        join.announced = true;
-        let (client, seq) = (join.client, join.seq);
-        // It is arriving: from here on the client's own speed sets the time.
-        if let Some(errand) = self.errand(client.0 as usize).filter(|e| e.seq == seq) {
-            errand.until = None;
+    /// Does what the lists say.
+    fn run_join(&mut self, j: usize, effects: Vec<Effect>) {
+        for effect in effects {
+            let Some(join) = self.joins.get(j) else { return };
+            match effect {
+                Effect::Header(count) => {
+                    // It is arriving: from here on the client's own speed sets the time.
+                    let (client, seq) = (join.client, join.seq);
+                    if let Some(errand) = self.errand(client.0 as usize).filter(|e| e.seq == seq) {
+                        errand.until = None;
+                    }
+                    let mut header = Vec::new();
+                    write::array_header(&mut header, count as usize);
+                    self.stream_joined(j, &header, false);
+                }
+                Effect::Elements(elements) => self.stream_joined(j, &elements, false),
+                Effect::Resume(list) => {
+                    if let Some(&Some(u)) = join.upstreams.get(list) {
+                        self.unpark(u);
+                    }
+                }
+                Effect::End => self.finish_join(j),
+            }
         }
-        let mut header = Vec::new();
-        write::array_header(&mut header, counts.iter().sum::<u64>() as usize);
-        self.stream_joined(j, &header, false);
-        self.advance(j, busy);
     }
 
-    /// Goes on with the part whose turn it is.
-    fn advance(&mut self, j: usize, busy: Option<usize>) {
-        loop {
-            let Some(join) = self.joins.get_mut(j) else { return };
-            let Some(part) = join.parts.get_mut(join.current) else { break };
-            if let Some(whole) = part.whole.take() {
-                join.current += 1;
-                self.stream_joined(j, &whole, false);
-                continue;
-            }
-            if let Some(u) = part.upstream.filter(|&u| Some(u) != busy) {
-                self.unpark(u);
-            }
-            return;
-        }
+    fn finish_join(&mut self, j: usize) {
         self.stream_joined(j, b"", true);
         let Some(join) = self.end_join(j) else { return };
         let micros = self.now.saturating_sub(join.started);
@@ -308,9 +274,8 @@ impl Worker {
         if client.output() > ENOUGH / 2 {
             return;
         }
-        let its = |(_, join): &(usize, &Join)| join.client == me && join.announced;
-        let Some((_, join)) = self.joins.iter().find(its) else { return };
-        let current = join.parts.get(join.current).and_then(|p| p.upstream);
+        let Some((_, join)) = self.joins.iter().find(|(_, join)| join.client == me) else { return };
+        let current = join.lists.current().and_then(|at| *join.upstreams.get(at)?);
         if let Some(u) = current.filter(|&u| self.upstreams.get(u).is_some_and(|up| up.parked)) {
             self.unpark(u);
         }
@@ -320,7 +285,8 @@ impl Worker {
     /// asked again.
     pub(super) fn join_refused(&mut self, j: u32, refusal: &Refusal, text: &str) {
         let Some(join) = self.joins.get(j as usize) else { return };
-        let after = after_refusal(Work::KeyList { begun: join.announced }, refusal, false, 1);
+        let after =
+            after_refusal(Work::KeyList { begun: join.lists.has_begun() }, refusal, false, 1);
         if after == AfterRefusal::Told {
             return;
         }
@@ -343,7 +309,7 @@ impl Worker {
     /// the beginning.
     pub(super) fn join_lost(&mut self, j: u32) {
         let Some(join) = self.end_join(j as usize) else { return };
-        let work = Work::KeyList { begun: join.announced };
+        let work = Work::KeyList { begun: join.lists.has_begun() };
         if after_loss(work, Phase::Sent) == AfterLoss::Closed {
             return self.close_client(join.client.0 as usize);
         }

@@ -2,14 +2,12 @@
 
 use super::Worker;
 use super::downstream::Flow;
-use crate::cluster::Slot;
+use crate::cluster::{NO_SLOT, Slot};
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
 use crate::resp::Args;
-use crate::route::flag;
-use crate::route::{Fan, Gather, Layout, Merge, Owners, Scan, ScanRequest, Server, identity};
-use crate::upstream::NO_SLOT;
+use crate::route::{Fan, Gather, Layout, Merge, Owners, Scan, ScanRequest, Server, flag, identity};
 
 const DBSIZE: &[u8] = b"*1\r\n$6\r\nDBSIZE\r\n";
 
@@ -64,8 +62,8 @@ impl Worker {
             return self.pause(index, u);
         }
         let Some(g) = self.gathering(index, command, Merge::Scan) else { return Flow::Stop };
-        if let Some(gathering) = self.gatherings.get_mut(g) {
-            gathering.gather.set_scan(scan, ScanRequest::of(args));
+        if let Some(gather) = self.merged(g) {
+            gather.set_scan(scan, ScanRequest::of(args));
         }
         self.send_scan(g, scan);
         Flow::Next
@@ -74,10 +72,11 @@ impl Worker {
     /// Asks the owner of the slot at which `scan` stands.
     fn send_scan(&mut self, g: usize, scan: Scan) {
         let Some(gathering) = self.gatherings.get_mut(g) else { return };
-        gathering.gather.expect();
         let (command, lane) = (gathering.command, gathering.lane);
-        let (index, protocol) = (lane.0 as usize, gathering.gather.protocol());
-        let frame = gathering.gather.scan_request().map(|r| r.frame(scan.cursor));
+        let Some(gather) = gathering.parts.merged_mut() else { return };
+        gather.expect();
+        let (index, protocol) = (lane.0 as usize, gather.protocol());
+        let frame = gather.scan_request().map(|r| r.frame(scan.cursor));
         let frame = frame.unwrap_or_default();
         let node = self.route(scan.slot);
         let dest = Dest::Part { gather: g as u32, first: 0 };
@@ -102,7 +101,7 @@ impl Worker {
     /// goes into the same reply, as a single server with few keys has them all in one.
     pub(super) fn scan_goes_on(&mut self, g: usize) -> bool {
         let Some(gathering) = self.gatherings.get(g) else { return false };
-        let gather = &gathering.gather;
+        let Some(gather) = gathering.parts.merged() else { return false };
         if !gather.scan_may_go_on() || !self.clients.contains(gathering.lane.0 as usize) {
             return false;
         }
@@ -111,8 +110,8 @@ impl Worker {
         let by = self.identity(node).unwrap_or_default();
         let Some(next) = scan.next(0, by, self).filter(|&next| next != 0) else { return false };
         let Some(next) = Scan::begin(next.to_string().as_bytes(), self) else { return false };
-        if let Some(gathering) = self.gatherings.get_mut(g) {
-            gathering.gather.go_on_scanning(next);
+        if let Some(gather) = self.merged(g) {
+            gather.go_on_scanning(next);
         }
         self.send_scan(g, next);
         true
@@ -148,8 +147,8 @@ impl Worker {
         let Some(g) = self.gathering(index, command, merge) else { return Flow::Stop };
         let mut ranges = Vec::new();
         self.keep_args(g, &super::transaction::scan(frame, &self.settings.accepted, &mut ranges));
-        if let Some(gathering) = self.gatherings.get_mut(g) {
-            (0..nodes.len() * 2).for_each(|_| gathering.gather.expect());
+        if let Some(gather) = self.merged(g) {
+            (0..nodes.len() * 2).for_each(|_| gather.expect());
         }
         for target in nodes {
             let dest = Dest::Part { gather: g as u32, first: 0 };

@@ -108,9 +108,10 @@ use crate::lines::Lines;
 use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
 use crate::meter::Meter;
 use crate::metrics::{NodeStats, WorkerStats};
+use crate::ops::Parts;
 use crate::placement::{Latency, Readable, Retries, SlotTable};
 use crate::resp::{ArgRange, Protocol};
-use crate::route::{ExecGather, Gather, Router};
+use crate::route::{Gather, Router};
 use crate::upstream::{Upstream, Waiting};
 use crate::users::Users;
 
@@ -159,11 +160,7 @@ struct Node {
 /// A command that went to several slots or nodes, until all have answered.
 #[derive(Debug)]
 struct Gathering {
-    gather: Gather,
-    /// For a transaction in several pieces, in place of `gather`.
-    exec: Option<Box<ExecGather>>,
-    /// For a command that is carried out in steps, in place of `gather`.
-    emulation: Option<Box<crate::emulate::Emulation>>,
+    parts: Parts,
     /// Who waits for the reply.
     to: Dest,
     /// Its client's index and generation.

@@ -3,13 +3,12 @@
 use super::downstream::Flow;
 use super::{Worker, micros};
 use crate::channel::{Kind, matches};
-use crate::cluster::Slot;
+use crate::cluster::{NO_SLOT, Slot};
 use crate::pubsub::{Topic, hash, rank};
 use crate::resp::reply::{elements, integer};
 use crate::resp::{Args, Request, RequestProgress, scan_request, write};
-use crate::route::flag;
-use crate::route::{Ask, Fan, Merge, Own, publish_count};
-use crate::upstream::{NO_SLOT, Pending, State, Upstream};
+use crate::route::{Ask, Fan, Merge, Own, flag, publish_count};
+use crate::upstream::{Pending, State, Upstream};
 
 /// PUBLISH, not in a batch: any node takes it.
 pub(super) fn is_lone_publish(pending: &Pending) -> bool {

@@ -10,7 +10,7 @@ use super::downstream::Flow;
 
 use super::Worker;
 use crate::client::{Client, mode};
-use crate::cluster::Health;
+use crate::cluster::{Health, NO_SLOT};
 use crate::config::ReadFrom;
 use crate::dest::Dest;
 use crate::hash::{IntMap, IntSet};
@@ -18,9 +18,8 @@ use crate::mailbox::ToControl;
 use crate::metrics::RetryReason;
 use crate::placement::{Choice, Moment, ReadTo, Readable, choose, is_unreachable, seat};
 use crate::resp::{Args, Protocol};
-use crate::route::Plan;
-use crate::route::flag;
-use crate::upstream::{NO_SLOT, Pending, State, Upstream};
+use crate::route::{Plan, flag};
+use crate::upstream::{Pending, State, Upstream};
 use crate::users::OWN;
 
 /// A read that has been tried so often waits for its primary.

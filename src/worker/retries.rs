@@ -3,13 +3,14 @@
 
 use super::clock::{Job, Timer};
 use super::{Node, Worker};
+use crate::cluster::NO_SLOT;
 use crate::config::Config;
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::metrics::RetryReason;
 use crate::placement::{Allowance, Budget, Class, GateNext, OutageCause, Retries, pause};
 use crate::route::flag;
-use crate::upstream::{NO_SLOT, Pending, State};
+use crate::upstream::{Pending, State};
 
 /// How long an errand waits for its slot to get a primary before it looks again, microseconds.
 pub(super) const NO_PRIMARY_PAUSE: u64 = 20_000;

@@ -2,20 +2,19 @@
 //! itself, what all shards are asked, sent at the same time; the replies return to the order asked
 //! ([`ExecGather`]).
 
+use super::Worker;
 use super::downstream::Flow;
 use super::shards::MissingTarget;
-use super::{Gathering, Worker};
 use crate::client::{Context, EXEC, MULTI, Multi, Place, Question, answer};
-use crate::cluster::slot_of;
+use crate::cluster::{NO_SLOT, slot_of};
 use crate::command::{CommandId, key_positions};
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::hash::IntMap;
 use crate::metrics::{LimitHit, TransactionKind};
+use crate::ops::Parts;
 use crate::resp::{ArgRange, Args};
-use crate::route::flag;
-use crate::route::{ExecGather, Local, Script};
-use crate::upstream::NO_SLOT;
+use crate::route::{ExecGather, Local, Script, flag};
 
 /// A part of a transaction: what one node gets.
 #[derive(Debug)]
@@ -80,8 +79,7 @@ impl Worker {
         let seq = seq.unwrap_or_else(|| client.expect(&mut self.spare_replies));
         let to = Dest::Client { index: index as u32, generation, seq };
         let lane = (index as u32, generation);
-        let exec = Some(exec);
-        let gathering = Gathering { exec, ..self.gathering_of(lane, command, to) };
+        let gathering = self.gathering_of(lane, command, to, Parts::Transaction(exec));
         let g = self.gatherings.insert(gathering);
         for (batch, group) in batches.into_iter().zip(groups) {
             self.send_batch(index, command, g, group, batch);

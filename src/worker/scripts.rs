@@ -15,17 +15,16 @@ use memchr::memmem;
 
 use super::Worker;
 use super::downstream::Flow;
-use crate::cluster::Slot;
+use crate::cluster::{NO_SLOT, Slot};
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::hash::{IntMap, fingerprint};
 use crate::metrics::LimitHit;
 use crate::resp::{Args, Request, RequestProgress, scan_request, write};
-use crate::route::flag;
-use crate::route::{Fan, Script};
+use crate::route::{Fan, Script, flag};
 use crate::scripts::{Note, Partial, Remembered, ScriptStore, Sha};
 use crate::sparsely;
-use crate::upstream::{NO_SLOT, Pending};
+use crate::upstream::Pending;
 
 /// A script in use is told to the store so often, microseconds.
 const TOUCH_EVERY: u64 = 1_000_000;

@@ -16,12 +16,12 @@
 
 use super::Worker;
 use crate::client::{EXEC, MULTI};
-use crate::cluster::{Slot, key_in_slot};
+use crate::cluster::{NO_SLOT, Slot, key_in_slot};
 use crate::dest::Dest;
 use crate::placement::Refusal;
 use crate::resp::reply::error_text;
 use crate::resp::write;
-use crate::upstream::{NO_SLOT, Pending, State};
+use crate::upstream::{Pending, State};
 
 /// Replies before EXEC's: those of MULTI, the read and the command.
 const BEFORE_EXEC: u32 = 3;

@@ -5,13 +5,13 @@
 use super::Worker;
 use std::sync::Arc;
 
-use crate::cluster::NodeAddr;
+use crate::cluster::{NO_SLOT, NodeAddr};
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
 use crate::placement::{AfterRefusal, Refusal, Work, after_refusal};
 use crate::route::flag;
-use crate::upstream::{NO_SLOT, Pending};
+use crate::upstream::Pending;
 
 /// A target of a command for several nodes that cannot be asked now.
 #[derive(Debug, Clone)]

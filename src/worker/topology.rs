@@ -5,15 +5,14 @@ use std::sync::Arc;
 use super::Worker;
 use super::retries::unreached_since;
 use super::shards::MissingTarget;
-use crate::cluster::{NO_SHARD, NodeState, Slot, Snapshot};
+use crate::cluster::{NO_SHARD, NO_SLOT, NodeState, Slot, Snapshot};
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::mailbox::ToHub;
 use crate::metrics::RetryReason;
 use crate::placement::{Held, Standing, Target, leaves_queue};
-use crate::route::Fan;
-use crate::route::flag;
-use crate::upstream::{NO_SLOT, Pending, State, Upstream, Waiting};
+use crate::route::{Fan, flag};
+use crate::upstream::{Pending, State, Upstream, Waiting};
 
 const FAILED: &str = "its node has failed, and is no primary any more";
 

@@ -16,15 +16,13 @@ use super::emulation::keys_apart;
 use super::no_room::buffers_full;
 use crate::buf::CHUNK;
 use crate::client::{EXEC, Multi, Paused, Place, mode};
-use crate::cluster::{Product, slot_of};
+use crate::cluster::{NO_SLOT, Product, slot_of};
 use crate::command::{Class, CommandId, Flags, key_positions};
 use crate::dest::Dest;
 use crate::errors::{CrossSlotRemedy, Failure};
 use crate::metrics::{LimitHit, TransactionKind};
 use crate::resp::{ArgRange, Args, Protocol, RequestProgress, scan_request};
-use crate::route::flag;
-use crate::route::{Fan, Local, Merge, Plan, PubSub, Script, Transaction};
-use crate::upstream::NO_SLOT;
+use crate::route::{Fan, Local, Merge, Plan, PubSub, Script, Transaction, flag};
 
 impl Worker {
     /// One of these commands, outside a transaction.

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use super::{Node, Source, Worker, reaccount};
 use crate::buf::{CHUNK, WRITE_LIMIT};
-use crate::cluster::NodeAddr;
+use crate::cluster::{NO_SLOT, NodeAddr};
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::mailbox::ToControl;
@@ -13,7 +13,7 @@ use crate::resp::{Protocol, ReplyProgress};
 use crate::route::flag;
 use crate::sparsely;
 use crate::stream::{Stream, keep_alive, retransmit_soon};
-use crate::upstream::{Handshake, HandshakeError, NO_SLOT, Pending, State, Upstream};
+use crate::upstream::{Handshake, HandshakeError, Pending, State, Upstream};
 use crate::users::OWN;
 
 /// An unfinished reply of this size is handed to its client piece by piece; a smaller one is

@@ -6,15 +6,15 @@
 use super::Worker;
 use super::answer::ASKING;
 use super::downstream::Flow;
-use crate::client::{Errand, Kind, Watch};
-use crate::cluster::slot_of;
+use crate::client::Watch;
+use crate::cluster::{NO_SLOT, slot_of};
 use crate::command::{CommandId, key_positions};
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::hash::fingerprint;
+use crate::ops::{Errand, Kind};
 use crate::resp::{Args, Protocol, RequestProgress, scan_request, write};
 use crate::route::Merge;
-use crate::upstream::NO_SLOT;
 
 const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
 const CLIENT_INFO: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$4\r\nINFO\r\n";
@@ -63,8 +63,8 @@ impl Worker {
             return;
         };
         let groups: Vec<_> = keys.chunk_by(|a, b| a.0 == b.0).collect();
-        if let Some(gathering) = self.gatherings.get_mut(g) {
-            groups.iter().for_each(|_| gathering.gather.expect());
+        if let Some(gather) = self.merged(g) {
+            groups.iter().for_each(|_| gather.expect());
         }
         for group in groups {
             let Some(&(slot, key)) = group.first() else { continue };

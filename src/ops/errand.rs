@@ -1,0 +1,464 @@
+//! A command that occupies its client, and what becomes of it: it is refused, its connection is lost,
+//! its time is over. It says what is to be done; its user sends and waits.
+
+use crate::cluster::NO_SLOT;
+use crate::errors::{Failure, Unanswered};
+use crate::placement::{
+    AfterLoss, Phase, Redirection, Retry, Scope, Work, after_loss, at_deadline, may_have_executed,
+};
+use crate::route::WaitTime;
+
+/// What an errand is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A command that may block.
+    Block,
+    /// WATCH.
+    Watch,
+    /// A transaction on the connection that watches.
+    Exec,
+    /// Before a transaction over several slots: is any watched key known to have changed? So many
+    /// connections have not answered.
+    Check {
+        /// Answers awaited.
+        left: usize,
+        /// One was changed.
+        changed: bool,
+    },
+    /// A command that went to several nodes: its gathering.
+    Fleet,
+    /// KEYS: the lists of all primaries.
+    Join,
+    /// A command over several slots that is carried out in steps: its gathering.
+    Emulated,
+}
+
+/// A command under way on dedicated connections.
+#[derive(Debug)]
+pub struct Errand {
+    /// What it is.
+    pub kind: Kind,
+    /// Its reply's number.
+    pub seq: u32,
+    /// Index in the command table.
+    pub command: u16,
+    /// Its slot.
+    pub slot: u16,
+    /// Its bytes.
+    pub frame: Vec<u8>,
+    /// The connection that has it.
+    pub upstream: Option<usize>,
+    /// The gathering that carries out an emulated command.
+    pub gathering: Option<usize>,
+    /// How long it wants to wait.
+    pub time: Option<WaitTime>,
+    /// When it came, microseconds.
+    pub started: u64,
+    /// When it is given up, microseconds; `None` is never.
+    pub until: Option<u64>,
+    /// Its command may be sent again though a node may have executed it.
+    pub repeatable: bool,
+    /// It went to a node that is importing its slot.
+    pub asking: bool,
+    /// A connection was lost after it was sent there.
+    pub lost: bool,
+    /// How often it was sent again.
+    pub tries: u8,
+    /// Kind of the last refusal by a node; `None`: no node has refused it.
+    pub refused: Option<Redirection>,
+    /// Why it was, the last time.
+    pub last: Option<String>,
+}
+
+/// What is done with an errand that was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterRefusedErrand {
+    /// It is sent to the node that the refusal has named: with ASKING where its slot is known.
+    SendToNamed,
+    /// It is sent to its slot's owner.
+    SendToOwner,
+    /// It is sent after a pause.
+    SendLater,
+    /// It waits at the gate of its slot, which is closed.
+    WaitAtGate {
+        /// The refuser's other slots are most likely refused as well.
+        wide: bool,
+    },
+}
+
+impl Errand {
+    /// One that begins now; its reply has no number yet.
+    pub fn new(kind: Kind, command: u16, slot: u16, frame: Vec<u8>, now: u64) -> Self {
+        Errand {
+            kind,
+            seq: 0,
+            command,
+            slot,
+            frame,
+            upstream: None,
+            gathering: None,
+            time: None,
+            started: now,
+            until: None,
+            repeatable: true,
+            asking: false,
+            lost: false,
+            tries: 0,
+            refused: None,
+            last: None,
+        }
+    }
+
+    /// The errand as the retry policy sees it; `reads`: its command changes nothing.
+    pub fn work(&self, reads: bool) -> Work {
+        match self.kind {
+            Kind::Block => Work::Blocking { reads, repeatable: self.repeatable },
+            Kind::Watch => Work::Watch,
+            Kind::Exec => Work::Exec,
+            Kind::Check { .. } => Work::WatchCheck,
+            Kind::Join => Work::KeyList { begun: false },
+            Kind::Fleet | Kind::Emulated => Work::LentPart,
+        }
+    }
+
+    /// It was refused in these words, so it was not executed; `retry` and `scope` are the policy's.
+    pub fn refused(
+        &mut self,
+        kind: Redirection,
+        said: String,
+        retry: Retry,
+        scope: Scope,
+    ) -> AfterRefusedErrand {
+        self.upstream = None;
+        self.tries = self.tries.saturating_add(1);
+        self.refused = Some(kind);
+        self.last = Some(said);
+        let keyless = self.slot == NO_SLOT;
+        match (retry, scope) {
+            (_, Scope::Slot | Scope::Node) if !keyless => {
+                AfterRefusedErrand::WaitAtGate { wide: scope == Scope::Node }
+            }
+            // The node that was named knows the keys, which slotway does not.
+            (Retry::Now, _) if keyless => AfterRefusedErrand::SendToNamed,
+            (Retry::Now, _) => AfterRefusedErrand::SendToOwner,
+            (Retry::Asking, _) => AfterRefusedErrand::SendToNamed,
+            (Retry::After(_), _) => AfterRefusedErrand::SendLater,
+        }
+    }
+
+    /// Its connection is lost; `sent`: all of it was written. `reads`: its command changes nothing.
+    /// It says what the policy says.
+    pub fn lost(&mut self, sent: bool, reads: bool, failure: &Failure) -> AfterLoss {
+        self.upstream = None;
+        let phase = if sent { Phase::Sent } else { Phase::Unsent };
+        let after = after_loss(self.work(reads), phase);
+        if after == AfterLoss::Again {
+            self.lost |= sent;
+            self.tries = self.tries.saturating_add(1);
+            self.refused = None;
+            self.last = Some(failure.to_string());
+        }
+        after
+    }
+
+    /// What is known of it, its time being over. `under_way`: a connection has it.
+    pub fn overdue(&self, reads: bool, under_way: bool) -> Unanswered {
+        let phase = if under_way { Phase::Sent } else { Phase::Held };
+        at_deadline(self.work(reads), phase, self.lost)
+    }
+
+    /// The error that its client gets where `failure` is that of its last attempt: one before it may
+    /// have been executed.
+    pub fn failure(&self, reads: bool, failure: Failure) -> Failure {
+        match may_have_executed(self.work(reads), self.lost) && !failure.is_outcome_unknown() {
+            true => Failure::NotSentAgain { cause: failure.into() },
+            false => failure,
+        }
+    }
+
+    /// The time in microseconds that it may still wait at a node, if it was sent before and has a
+    /// limit; `None`: it is sent as it came.
+    pub fn time_left(&self, now: u64) -> Option<(WaitTime, u64)> {
+        let time = self.time.filter(|_| self.tries > 0 && self.repeatable)?;
+        let micros = time.micros?;
+        Some((time, micros.saturating_sub(now.saturating_sub(self.started))))
+    }
+
+    /// It waits as long as its client has told it to.
+    pub fn is_blocking(&self) -> bool {
+        self.kind == Kind::Block || self.time.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOT: u16 = 7;
+
+    fn errand(kind: Kind) -> Errand {
+        Errand::new(kind, 1, SLOT, b"x".to_vec(), 100)
+    }
+
+    fn lost() -> Failure {
+        Failure::ConnectionLost { node: "n:1".into(), why: "closed".into() }
+    }
+
+    fn refuse(errand: &mut Errand, retry: Retry, scope: Scope) -> AfterRefusedErrand {
+        errand.refused(Redirection::ClusterDown, "CLUSTERDOWN x".into(), retry, scope)
+    }
+
+    #[test]
+    fn a_refusal_is_noted() {
+        let mut errand = errand(Kind::Block);
+        errand.upstream = Some(3);
+        refuse(&mut errand, Retry::Now, Scope::Keys);
+        assert_eq!((errand.upstream, errand.tries), (None, 1));
+        assert_eq!(errand.refused, Some(Redirection::ClusterDown));
+        assert_eq!(errand.last.as_deref(), Some("CLUSTERDOWN x"));
+        assert!(!errand.lost, "it was not executed");
+    }
+
+    #[test]
+    fn a_redirection_to_a_known_node_is_followed() {
+        let now = refuse(&mut errand(Kind::Block), Retry::Now, Scope::Keys);
+        assert_eq!(now, AfterRefusedErrand::SendToOwner);
+        let asking = refuse(&mut errand(Kind::Block), Retry::Asking, Scope::Keys);
+        assert_eq!(asking, AfterRefusedErrand::SendToNamed);
+    }
+
+    #[test]
+    fn a_redirection_without_keys_is_followed_to_the_node_that_was_named() {
+        let mut errand = errand(Kind::Block);
+        errand.slot = NO_SLOT;
+        let now = refuse(&mut errand, Retry::Now, Scope::Keys);
+        assert_eq!(now, AfterRefusedErrand::SendToNamed);
+    }
+
+    #[test]
+    fn a_refusal_of_its_keys_is_waited_out() {
+        let later = refuse(&mut errand(Kind::Watch), Retry::After(1_000), Scope::Keys);
+        assert_eq!(later, AfterRefusedErrand::SendLater);
+    }
+
+    #[test]
+    fn a_refusal_of_its_slot_closes_the_gate() {
+        let gate = refuse(&mut errand(Kind::Block), Retry::After(1_000), Scope::Slot);
+        assert_eq!(gate, AfterRefusedErrand::WaitAtGate { wide: false });
+        let gate = refuse(&mut errand(Kind::Block), Retry::After(1_000), Scope::Node);
+        assert_eq!(gate, AfterRefusedErrand::WaitAtGate { wide: true });
+    }
+
+    #[test]
+    fn without_keys_there_is_no_gate() {
+        let mut errand = errand(Kind::Block);
+        errand.slot = NO_SLOT;
+        let later = refuse(&mut errand, Retry::After(1_000), Scope::Node);
+        assert_eq!(later, AfterRefusedErrand::SendLater);
+    }
+
+    #[test]
+    fn a_pop_that_was_lost_is_sent_again_and_remembered() {
+        let mut errand = errand(Kind::Block);
+        errand.upstream = Some(3);
+        assert_eq!(errand.lost(true, false, &lost()), AfterLoss::Again);
+        assert_eq!((errand.upstream, errand.lost, errand.tries), (None, true, 1));
+        assert_eq!(errand.last, Some(lost().to_string()));
+    }
+
+    #[test]
+    fn a_pop_that_was_not_sent_is_no_lost_write() {
+        let mut errand = errand(Kind::Block);
+        assert_eq!(errand.lost(false, false, &lost()), AfterLoss::Again);
+        assert!(!errand.lost);
+        assert_eq!(errand.failure(false, Failure::NoPrimary), Failure::NoPrimary);
+    }
+
+    #[test]
+    fn a_loss_forgets_the_refusal_before_it() {
+        let mut errand = errand(Kind::Block);
+        refuse(&mut errand, Retry::After(1_000), Scope::Keys);
+        errand.lost(false, false, &lost());
+        assert_eq!(errand.refused, None);
+    }
+
+    #[test]
+    fn a_command_that_must_not_be_repeated_is_not() {
+        let mut errand = errand(Kind::Block);
+        errand.repeatable = false;
+        assert_eq!(errand.lost(true, false, &lost()), AfterLoss::OutcomeUnknown);
+        assert_eq!(errand.tries, 0);
+    }
+
+    #[test]
+    fn a_transaction_that_was_sent_is_not_sent_again() {
+        assert_eq!(errand(Kind::Exec).lost(true, false, &lost()), AfterLoss::OutcomeUnknown);
+        assert_eq!(errand(Kind::Exec).lost(false, false, &lost()), AfterLoss::Aborted);
+    }
+
+    #[test]
+    fn a_check_of_watches_that_is_lost_finds_a_change() {
+        let check = Kind::Check { left: 1, changed: false };
+        assert_eq!(errand(check).lost(true, false, &lost()), AfterLoss::Aborted);
+    }
+
+    #[test]
+    fn the_failure_of_a_pop_that_was_lost_says_so() {
+        let mut errand = errand(Kind::Block);
+        errand.lost(true, false, &lost());
+        let failure = errand.failure(false, Failure::NoPrimary);
+        assert_eq!(failure, Failure::NotSentAgain { cause: Failure::NoPrimary.into() });
+        assert_eq!(errand.failure(true, Failure::NoPrimary), Failure::NoPrimary, "it reads");
+    }
+
+    #[test]
+    fn an_outcome_that_is_unknown_is_said_once() {
+        let mut errand = errand(Kind::Block);
+        errand.lost(true, false, &lost());
+        assert_eq!(errand.failure(false, lost()), lost());
+    }
+
+    #[test]
+    fn at_its_deadline_a_pop_under_way_may_have_popped() {
+        assert_eq!(errand(Kind::Block).overdue(false, true), Unanswered::Unknown);
+    }
+
+    #[test]
+    fn at_its_deadline_a_pop_that_waits_has_not() {
+        assert_eq!(errand(Kind::Block).overdue(false, false), Unanswered::NotExecuted);
+    }
+
+    #[test]
+    fn at_its_deadline_a_pop_that_was_lost_may_have_popped() {
+        let mut errand = errand(Kind::Block);
+        errand.lost(true, false, &lost());
+        assert_eq!(errand.overdue(false, false), Unanswered::Unknown);
+    }
+
+    #[test]
+    fn a_list_of_keys_changes_nothing() {
+        assert_eq!(errand(Kind::Join).overdue(false, false), Unanswered::Harmless);
+    }
+
+    fn with_time(micros: Option<u64>) -> Errand {
+        let mut errand = errand(Kind::Block);
+        let ranges = crate::resp::words("BLPOP a 1");
+        let args = crate::resp::Args::new(b"BLPOP a 1", &ranges);
+        errand.time = crate::route::wait_time(&args);
+        errand.time.as_mut().unwrap().micros = micros;
+        errand
+    }
+
+    #[test]
+    fn the_first_attempt_has_all_of_its_time() {
+        assert!(with_time(Some(1_000)).time_left(600).is_none());
+    }
+
+    #[test]
+    fn the_next_attempt_has_what_is_left() {
+        let mut errand = with_time(Some(1_000));
+        errand.tries = 1;
+        assert_eq!(errand.time_left(600).map(|(_, left)| left), Some(500));
+        assert_eq!(errand.time_left(9_000).map(|(_, left)| left), Some(0));
+    }
+
+    #[test]
+    fn for_ever_stays_for_ever() {
+        let mut errand = with_time(None);
+        errand.tries = 1;
+        assert!(errand.time_left(600).is_none());
+    }
+
+    #[test]
+    fn what_is_not_repeated_keeps_its_time() {
+        let mut errand = with_time(Some(1_000));
+        (errand.tries, errand.repeatable) = (1, false);
+        assert!(errand.time_left(600).is_none());
+    }
+
+    /// What can happen to an errand.
+    #[derive(Debug, Clone, Copy)]
+    enum Event {
+        Moved,
+        Asked,
+        Refused,
+        LostUnsent,
+        LostSent,
+    }
+
+    const EVENTS: [Event; 5] =
+        [Event::Moved, Event::Asked, Event::Refused, Event::LostUnsent, Event::LostSent];
+
+    /// All orders of up to five events, for every kind of errand: a command that may have changed
+    /// data and must not be repeated is never sent again, and no error hides that it may have
+    /// changed data.
+    #[test]
+    fn in_every_order_of_events_nothing_is_repeated_or_hidden() {
+        let kinds = [Kind::Block, Kind::Watch, Kind::Exec, Kind::Check { left: 1, changed: false }];
+        let mut orders = 0;
+        for (kind, reads, repeatable) in kinds.into_iter().flat_map(|kind| {
+            [(false, false), (false, true), (true, true)].map(|(r, again)| (kind, r, again))
+        }) {
+            for length in 1..=5u32 {
+                for number in 0..5usize.pow(length) {
+                    let order = (0..length).map(|i| EVENTS[number / 5usize.pow(i) % 5]);
+                    orders += 1;
+                    check(kind, reads, repeatable, &order.collect::<Vec<_>>());
+                }
+            }
+        }
+        assert_eq!(orders, 12 * (5 + 25 + 125 + 625 + 3_125));
+    }
+
+    fn check(kind: Kind, reads: bool, repeatable: bool, order: &[Event]) {
+        let mut errand = errand(kind);
+        errand.repeatable = repeatable;
+        let mut may_have_changed = false;
+        let later = (Retry::After(1_000), Scope::Node);
+        for (i, event) in order.iter().enumerate() {
+            let tries = errand.tries;
+            let said = || "x".to_owned();
+            let sent = match event {
+                Event::Moved => {
+                    errand.refused(Redirection::Moved, said(), Retry::Now, Scope::Keys);
+                    continue;
+                }
+                Event::Asked => {
+                    errand.refused(Redirection::Ask, said(), Retry::Asking, Scope::Keys);
+                    continue;
+                }
+                Event::Refused => {
+                    errand.refused(Redirection::Loading, said(), later.0, later.1);
+                    continue;
+                }
+                Event::LostUnsent => false,
+                Event::LostSent => true,
+            };
+            let changes = sent && !reads && matches!(kind, Kind::Block | Kind::Exec);
+            may_have_changed |= changes;
+            let after = errand.lost(sent, reads, &lost());
+            let told = errand.failure(reads, lost()).is_outcome_unknown();
+            match after {
+                AfterLoss::Again => {
+                    assert!(!changes || repeatable, "{kind:?} {order:?} {i}: repeated");
+                    assert_eq!(errand.tries, tries.saturating_add(1));
+                }
+                AfterLoss::OutcomeUnknown => {
+                    assert!(told, "{kind:?} {order:?} {i}");
+                    return;
+                }
+                _ => {
+                    assert!(!may_have_changed, "{kind:?} {order:?} {i}: hidden");
+                    return;
+                }
+            }
+        }
+        if may_have_changed {
+            // Its deadline comes, or its last attempt fails, or its client ends it.
+            assert_eq!(errand.overdue(reads, false), Unanswered::Unknown, "{kind:?} {order:?}");
+            for last in [Failure::NoPrimary, Failure::UnblockedByClient] {
+                assert!(errand.failure(reads, last).is_outcome_unknown(), "{kind:?} {order:?}");
+            }
+        }
+    }
+}

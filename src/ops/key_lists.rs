@@ -1,0 +1,339 @@
+//! KEYS: the lists of all primaries as one list, in bounded memory.
+//!
+//! A list begins with its length, so nothing can be sent before every primary has told its own.
+//! Then one primary's list after the other is handed on as it comes. The others wait, at their
+//! nodes where they do not fit into what was read already.
+
+use crate::resp::reply::element_count;
+
+/// The lists of one KEYS. What it answers says what the client gets, and which list goes on.
+#[derive(Debug)]
+pub struct KeyLists {
+    lists: Vec<List>,
+    /// The list whose turn it is, once the length of all is told.
+    current: usize,
+    begun: bool,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    /// Its length, once known.
+    count: Option<u64>,
+    /// All of it, where it was there before its turn (a short one).
+    whole: Option<Vec<u8>>,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// The client gets an array of so many elements; they follow.
+    Header(u64),
+    /// The client gets these elements.
+    Elements(Vec<u8>),
+    /// This list is read on.
+    Resume(usize),
+    /// The client has all of its reply.
+    End,
+}
+
+/// What is done with a piece of a list that has arrived.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Its length is not all there.
+    Incomplete,
+    /// It is not its turn: no more of it is read.
+    Wait,
+    /// The client gets these elements.
+    Pass(&'a [u8]),
+}
+
+/// What follows an aggregate's first line.
+fn body(list: &[u8]) -> &[u8] {
+    let end = memchr::memchr(b'\n', list).map_or(list.len(), |end| end + 1);
+    list.get(end..).unwrap_or_default()
+}
+
+impl KeyLists {
+    /// So many lists are asked for.
+    pub fn new(lists: usize) -> KeyLists {
+        let lists = (0..lists).map(|_| List::default()).collect();
+        KeyLists { lists, current: 0, begun: false }
+    }
+
+    /// Whether the client has the beginning of its reply, so that no error can take its place.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// The list whose turn it is, if the client has the beginning of its reply.
+    pub fn current(&self) -> Option<usize> {
+        Some(self.current).filter(|&at| self.begun && at < self.lists.len())
+    }
+
+    /// The beginning of list `at` has arrived, or, where `continued`, more of it.
+    pub fn piece<'a>(
+        &mut self,
+        at: usize,
+        piece: &'a [u8],
+        continued: bool,
+    ) -> (Vec<Effect>, Piece<'a>) {
+        let mut effects = Vec::new();
+        let Some(list) = self.lists.get_mut(at) else { return (effects, Piece::Wait) };
+        if list.count.is_none() {
+            let Some(count) = element_count(piece) else { return (effects, Piece::Incomplete) };
+            list.count = Some(count);
+            effects = self.begin(Some(at));
+        }
+        let piece = match self.current() {
+            Some(current) if current == at && continued => Piece::Pass(piece),
+            Some(current) if current == at => Piece::Pass(body(piece)),
+            _ => Piece::Wait,
+        };
+        (effects, piece)
+    }
+
+    /// List `at` has arrived in one piece. `None`: it is no list, but an error.
+    pub fn whole(&mut self, at: usize, frame: &[u8]) -> Option<Vec<Effect>> {
+        let count = element_count(frame)?;
+        if let Some(list) = self.lists.get_mut(at) {
+            list.count = Some(count);
+            list.whole = Some(body(frame).to_vec());
+        }
+        Some(match self.begun {
+            true => self.advance(None),
+            false => self.begin(None),
+        })
+    }
+
+    /// The last piece of list `at`, which was handed on as it came.
+    pub fn last_piece(&mut self, piece: &[u8]) -> Vec<Effect> {
+        self.current += 1;
+        let mut effects = vec![Effect::Elements(piece.to_vec())];
+        effects.extend(self.advance(None));
+        effects
+    }
+
+    /// Tells the client the length of all, once all are known. `busy` is the list that is being
+    /// read.
+    fn begin(&mut self, busy: Option<usize>) -> Vec<Effect> {
+        let counts: Option<Vec<u64>> = self.lists.iter().map(|list| list.count).collect();
+        let Some(counts) = counts else { return Vec::new() };
+        self.begun = true;
+        let mut effects = vec![Effect::Header(counts.iter().sum())];
+        effects.extend(self.advance(busy));
+        effects
+    }
+
+    /// Goes on with the list whose turn it is.
+    fn advance(&mut self, busy: Option<usize>) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        while let Some(list) = self.lists.get_mut(self.current) {
+            let Some(whole) = list.whole.take() else {
+                if busy != Some(self.current) {
+                    effects.push(Effect::Resume(self.current));
+                }
+                return effects;
+            };
+            effects.push(Effect::Elements(whole));
+            self.current += 1;
+        }
+        effects.push(Effect::End);
+        effects
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn elements(bytes: &[u8]) -> Effect {
+        Effect::Elements(bytes.to_vec())
+    }
+
+    #[test]
+    fn one_short_list_is_the_reply() {
+        let mut lists = KeyLists::new(1);
+        let effects = lists.whole(0, b"*1\r\n$1\r\na\r\n").unwrap();
+        assert_eq!(effects, [Effect::Header(1), elements(b"$1\r\na\r\n"), Effect::End]);
+    }
+
+    #[test]
+    fn nothing_is_sent_before_all_lengths_are_known() {
+        let mut lists = KeyLists::new(2);
+        assert_eq!(lists.whole(1, b"*0\r\n"), Some(vec![]));
+        assert!(!lists.has_begun());
+        assert_eq!(lists.current(), None);
+    }
+
+    #[test]
+    fn lists_come_in_the_order_of_their_nodes() {
+        let mut lists = KeyLists::new(2);
+        lists.whole(1, b"*1\r\n$1\r\nb\r\n");
+        let effects = lists.whole(0, b"*1\r\n$1\r\na\r\n").unwrap();
+        let want =
+            [Effect::Header(2), elements(b"$1\r\na\r\n"), elements(b"$1\r\nb\r\n"), Effect::End];
+        assert_eq!(effects, want);
+    }
+
+    #[test]
+    fn an_error_is_no_list() {
+        assert_eq!(KeyLists::new(1).whole(0, b"-NOPERM x\r\n"), None);
+    }
+
+    #[test]
+    fn a_length_in_two_pieces_is_waited_for() {
+        let mut lists = KeyLists::new(1);
+        assert_eq!(lists.piece(0, b"*1", false), (vec![], Piece::Incomplete));
+        let (effects, piece) = lists.piece(0, b"*10\r\n$1\r\na\r\n", false);
+        assert_eq!((effects, piece), (vec![Effect::Header(10)], Piece::Pass(b"$1\r\na\r\n")));
+    }
+
+    #[test]
+    fn a_list_that_goes_on_has_no_first_line() {
+        let mut lists = KeyLists::new(1);
+        lists.piece(0, b"*2\r\n$1\r\na\r\n", false);
+        let (effects, piece) = lists.piece(0, b"$1\r\nb\r\n", true);
+        assert_eq!((effects, piece), (vec![], Piece::Pass(b"$1\r\nb\r\n")));
+    }
+
+    #[test]
+    fn a_list_waits_for_its_turn() {
+        let mut lists = KeyLists::new(2);
+        assert_eq!(lists.piece(1, b"*2\r\n", false), (vec![], Piece::Wait));
+        let (effects, piece) = lists.piece(0, b"*1\r\n$1\r\na\r\n", false);
+        assert_eq!((effects, piece), (vec![Effect::Header(3)], Piece::Pass(b"$1\r\na\r\n")));
+        assert_eq!(lists.current(), Some(0));
+        assert_eq!(lists.piece(1, b"*2\r\n", false), (vec![], Piece::Wait));
+    }
+
+    #[test]
+    fn the_first_list_is_read_on_when_the_last_length_is_known() {
+        let mut lists = KeyLists::new(2);
+        assert_eq!(lists.piece(0, b"*2\r\n", false), (vec![], Piece::Wait));
+        let (effects, piece) = lists.piece(1, b"*1\r\n", false);
+        assert_eq!((effects, piece), (vec![Effect::Header(3), Effect::Resume(0)], Piece::Wait));
+    }
+
+    #[test]
+    fn the_end_of_a_list_is_the_next_ones_turn() {
+        let mut lists = KeyLists::new(2);
+        lists.piece(1, b"*2\r\n", false);
+        lists.piece(0, b"*1\r\n", false);
+        let effects = lists.last_piece(b"$1\r\na\r\n");
+        assert_eq!(effects, [elements(b"$1\r\na\r\n"), Effect::Resume(1)]);
+        assert_eq!(lists.last_piece(b""), [elements(b""), Effect::End]);
+    }
+
+    #[test]
+    fn a_short_list_follows_a_long_one_without_being_read_on() {
+        let mut lists = KeyLists::new(2);
+        lists.whole(1, b"*1\r\n$1\r\nb\r\n");
+        lists.piece(0, b"*1\r\n", false);
+        let effects = lists.last_piece(b"$1\r\na\r\n");
+        assert_eq!(effects, [elements(b"$1\r\na\r\n"), elements(b"$1\r\nb\r\n"), Effect::End]);
+    }
+
+    #[test]
+    fn a_list_that_does_not_exist_waits() {
+        assert_eq!(KeyLists::new(1).piece(7, b"*0\r\n", false), (vec![], Piece::Wait));
+    }
+
+    /// A client gets the same elements in the same order, however the lists' pieces are cut and in
+    /// whatever order they arrive.
+    #[test]
+    fn every_order_of_arrival_gives_the_same_reply() {
+        // Three lists of two pieces each, in all interleavings; short ones in one piece.
+        let texts: [&[u8]; 3] = [b"*2\r\n+a\r\n+b\r\n", b"*1\r\n+c\r\n", b"*2\r\n+d\r\n+e\r\n"];
+        let cuts = [9usize, 0, 9];
+        let mut orders = 0;
+        for order in 0..3u32.pow(5) {
+            let order: Vec<usize> = (0..5).map(|i| (order / 3u32.pow(i) % 3) as usize).collect();
+            let count = |list| order.iter().filter(|&&l| l == list).count();
+            if (count(0), count(1), count(2)) != (2, 1, 2) {
+                continue;
+            }
+            orders += 1;
+            assert_eq!(reply(&texts, &cuts, &order), b"*5\r\n+a\r\n+b\r\n+c\r\n+d\r\n+e\r\n");
+        }
+        assert_eq!(orders, 30);
+    }
+
+    /// Plays the worker: what has arrived of a list waits in its connection until it is read on.
+    fn reply(texts: &[&[u8]; 3], cuts: &[usize; 3], order: &[usize]) -> Vec<u8> {
+        let mut lists = KeyLists::new(3);
+        let mut out = Vec::new();
+        let mut arrived = [0usize; 3];
+        let mut passed = [0usize; 3];
+        let mut ended = false;
+        let mut todo: std::collections::VecDeque<usize> = order.iter().copied().collect();
+        while let Some(list) = todo.pop_front() {
+            let text = texts[list];
+            arrived[list] = match arrived[list] {
+                0 if cuts[list] > 0 => cuts[list],
+                _ => text.len(),
+            };
+            let effects = feed(&mut lists, list, text, arrived[list], &mut passed, &mut out);
+            ended |= run(&mut lists, effects, texts, &arrived, &mut passed, &mut out);
+        }
+        assert!(ended);
+        out
+    }
+
+    fn feed(
+        lists: &mut KeyLists,
+        list: usize,
+        text: &[u8],
+        arrived: usize,
+        passed: &mut [usize; 3],
+        out: &mut Vec<u8>,
+    ) -> Vec<Effect> {
+        let new = &text[passed[list]..arrived];
+        match (arrived == text.len(), passed[list]) {
+            (true, 0) => lists.whole(list, text).unwrap(),
+            (true, _) if lists.current() == Some(list) => {
+                passed[list] = arrived;
+                lists.last_piece(new)
+            }
+            (_, before) => {
+                let (effects, piece) = lists.piece(list, new, before > 0);
+                // The header goes first.
+                let mut rest = Vec::new();
+                for effect in effects {
+                    match effect {
+                        Effect::Header(n) => out.extend(format!("*{n}\r\n").bytes()),
+                        other => rest.push(other),
+                    }
+                }
+                if let Piece::Pass(elements) = piece {
+                    out.extend_from_slice(elements);
+                    passed[list] = arrived;
+                }
+                rest
+            }
+        }
+    }
+
+    fn run(
+        lists: &mut KeyLists,
+        effects: Vec<Effect>,
+        texts: &[&[u8]; 3],
+        arrived: &[usize; 3],
+        passed: &mut [usize; 3],
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let mut ended = false;
+        for effect in effects {
+            match effect {
+                Effect::Header(n) => out.extend(format!("*{n}\r\n").bytes()),
+                Effect::Elements(bytes) => out.extend(bytes),
+                Effect::Resume(list) if arrived[list] > passed[list] => {
+                    let more = feed(lists, list, texts[list], arrived[list], passed, out);
+                    ended |= run(lists, more, texts, arrived, passed, out);
+                }
+                Effect::Resume(_) => {}
+                Effect::End => ended = true,
+            }
+        }
+        ended
+    }
+}

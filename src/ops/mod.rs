@@ -1,0 +1,10 @@
+//! Commands of more than one step: what they wait for, and what comes next. No I/O: they are told of
+//! replies, refusals, losses and deadlines, and say what is to be done.
+
+mod errand;
+mod key_lists;
+mod parts;
+
+pub use errand::{AfterRefusedErrand, Errand, Kind};
+pub use key_lists::{Effect, KeyLists, Piece};
+pub use parts::{Answerer, Parts};
