@@ -64,6 +64,14 @@ pub(super) enum Job {
     Lane(u16, (u32, u32)),
 }
 
+/// A random number below `range`; 0 where that is 0.
+fn jitter(range: u64) -> u64 {
+    match range {
+        0 => 0,
+        _ => fastrand::u64(..range),
+    }
+}
+
 impl Ord for Timer {
     /// The earliest is the greatest: it is on top of the heap.
     fn cmp(&self, other: &Self) -> Ordering {
@@ -143,19 +151,12 @@ impl Worker {
             .reconnect_min
             .saturating_mul(1u64 << failures.saturating_sub(1).min(20))
             .min(self.settings.reconnect_max);
-        doubled - self.jitter(doubled / 2)
+        doubled - jitter(doubled / 2)
     }
 
     /// Up to `range` / 2, at random.
     pub(super) fn backoff_jitter(&self, range: u64) -> u64 {
-        self.jitter(range / 2 + 1)
-    }
-
-    /// A number below `range`, different from worker to worker and moment to moment.
-    fn jitter(&self, range: u64) -> u64 {
-        let seed = self.epoch.elapsed().as_nanos() as u64 ^ ((self.index as u64) << 32);
-        let mixed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        (mixed ^ (mixed >> 29)).checked_rem(range).unwrap_or(0)
+        jitter(range / 2 + 1)
     }
 
     fn look_at_deadlines(&mut self) {
