@@ -13,7 +13,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-use super::der;
+use super::certificate;
 use super::files::{Fault, File, system_roots};
 use super::stats::Side;
 use super::verify::Lenient;
@@ -108,7 +108,7 @@ impl Material {
     /// When the first of its certificates ends, in seconds since 1970.
     pub fn expiry(&self) -> Option<i64> {
         let chain = self.cert.as_ref()?.certificates().ok()?;
-        chain.iter().filter_map(|cert| der::not_after(cert)).min()
+        chain.iter().filter_map(|cert| certificate::not_after(cert)).min()
     }
 
     /// What clients, or those who ask the admin listener, are served with.

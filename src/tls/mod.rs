@@ -13,7 +13,7 @@
 //! - `stats`, `explain`: what is counted and said
 
 mod build;
-mod der;
+mod certificate;
 mod explain;
 mod files;
 mod pin;
@@ -279,15 +279,15 @@ impl Tls {
             else {
                 continue;
             };
-            let common = der::common_name(&cert).unwrap_or("none".into());
-            let names = der::alternative_names(&cert).join(", ");
+            let common = certificate::common_name(&cert).unwrap_or("none".into());
+            let names = certificate::alternative_names(&cert).join(", ");
             let _ = write!(out, "# tls.{name}.cert: common name {common}");
             if !names.is_empty() {
                 let _ = write!(out, "; names {names}");
             }
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             let now = now.map_or(0, |now| now.as_secs() as i64);
-            let _ = match der::not_after(&cert).map(|end| (end - now).div_euclid(86_400)) {
+            let _ = match certificate::not_after(&cert).map(|end| (end - now).div_euclid(86_400)) {
                 Some(days) if days < 0 => writeln!(out, "; EXPIRED {} days ago", -days),
                 Some(days) => writeln!(out, "; valid for {days} days"),
                 None => writeln!(out),

@@ -161,8 +161,8 @@ impl TlsStream {
         let cert = self.conn.peer_certificates()?.first()?;
         match self.user_from {
             UserFrom::None => None,
-            UserFrom::Cn => der::common_name(cert).map(|name| Arc::from(&*name)),
-            UserFrom::San => der::alternative_names(cert).first().map(|name| Arc::from(*name)),
+            UserFrom::Cn => certificate::common_name(cert).map(|name| Arc::from(&*name)),
+            UserFrom::San => certificate::alternative_names(cert).first().map(|name| Arc::from(&**name)),
         }
     }
 
