@@ -1,4 +1,30 @@
-//! Where a reply goes.
+//! Clients, and where a reply goes.
+
+/// A client of a worker. Indexes are used again, generations are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId {
+    /// Index among the worker's clients.
+    pub index: u32,
+    /// Which client it was that had the index.
+    pub generation: u32,
+}
+
+impl ClientId {
+    /// In place of a client: it is not known, and may be any.
+    pub const UNKNOWN: ClientId = ClientId { index: 0, generation: 0 };
+
+    /// The client of this generation at `index` of the worker's clients.
+    #[inline]
+    pub fn new(index: usize, generation: u32) -> ClientId {
+        ClientId { index: index as u32, generation }
+    }
+
+    /// Its index among the worker's clients.
+    #[inline]
+    pub fn at(self) -> usize {
+        self.index as usize
+    }
+}
 
 /// Who waits for the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,4 +54,12 @@ pub enum Dest {
     },
     /// Nobody: ASKING's +OK.
     Discard,
+}
+
+impl Dest {
+    /// The reply of this number in the client's queue.
+    #[inline]
+    pub fn client(client: ClientId, seq: u32) -> Dest {
+        Dest::Client { index: client.index, generation: client.generation, seq }
+    }
 }

@@ -3,9 +3,9 @@
 //! <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>
 
 mod coverage;
+mod crc16;
 mod health;
 mod identity;
-mod crc16;
 mod parse;
 mod slot;
 pub mod trust;

@@ -3,6 +3,7 @@
 use std::sync::Weak;
 
 use super::WorkerHandle;
+use crate::dest::ClientId;
 use crate::users::{Asking, Credentials, Heard};
 
 /// A worker's question to a node, for one of its clients.
@@ -11,7 +12,7 @@ pub struct Verify {
     /// What is asked.
     pub asking: Asking,
     /// The client, which waits: its index and its generation.
-    pub client: (u32, u32),
+    pub client: ClientId,
     /// Gone when nobody waits any more.
     pub wanted: Weak<()>,
     /// Who asks.

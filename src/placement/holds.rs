@@ -15,12 +15,13 @@
 
 use std::collections::VecDeque;
 
+use crate::dest::ClientId;
 use crate::hash::IntMap;
 
 use super::policy::Class;
 
 /// Whose lane: a client's index and generation.
-pub type LaneKey = (u32, u32);
+pub type LaneKey = ClientId;
 
 /// What a waiting command costs beside its bytes, so that a limit on bytes is one on their number,
 /// too.
@@ -751,7 +752,7 @@ mod tests {
         let lanes: Vec<LaneKey> = (1..=7).map(|n| (n, 1)).collect();
         assert!(h.close(7, Class::Write, 10, |failures| u64::from(failures) * 10));
         for &lane in &lanes {
-            h.push_fresh(7, lane, command(u64::from(lane.0)));
+            h.push_fresh(7, lane, command(u64::from(lane.index)));
             assert!(h.wait_at_gate(7, Class::Write, lane));
         }
         assert!(!h.wait_at_gate(7, Class::Read, lanes[0]), "reads may be served");

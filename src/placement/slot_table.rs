@@ -2,6 +2,7 @@
 //! owner while the slot is calm and nothing while its commands are held.
 
 use crate::cluster::SLOTS;
+use crate::dest::ClientId;
 use crate::hash::IntMap;
 
 use super::migration::Migration;
@@ -238,7 +239,7 @@ mod tests {
         }
     }
 
-    const LANE: (u32, u32) = (1, 1);
+    const LANE: ClientId = (1, 1);
 
     /// Slots 0 to 9 are node 0's, the others node 1's.
     fn slots() -> SlotTable<Command> {

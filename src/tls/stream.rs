@@ -162,7 +162,9 @@ impl TlsStream {
         match self.user_from {
             UserFrom::None => None,
             UserFrom::Cn => certificate::common_name(cert).map(|name| Arc::from(&*name)),
-            UserFrom::San => certificate::alternative_names(cert).first().map(|name| Arc::from(&**name)),
+            UserFrom::San => {
+                certificate::alternative_names(cert).first().map(|name| Arc::from(&**name))
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use crate::buf::{Pool, SendQueue, WRITE_LIMIT};
-use crate::dest::Dest;
+use crate::dest::{ClientId, Dest};
 use crate::placement::{AfterLoss, Phase, Work, after_loss};
 use crate::resp::{Protocol, ReplyScan};
 use crate::route::flag;
@@ -60,17 +60,11 @@ impl State {
     }
 }
 
-/// A client's index and generation; [`NOBODYS`]: not known, it may be any one's.
-pub type Whose = (u32, u32);
-
-/// See [`Whose`].
-pub const NOBODYS: Whose = (0, 0);
-
 /// What a dedicated connection is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Dedicated {
-    /// The client (index, generation) that has it; none while it is idle in the pool.
-    pub client: Option<(u32, u32)>,
+    /// The client that has it; none while it is idle in the pool.
+    pub client: Option<ClientId>,
     /// The connection's CLIENT ID at its node; 0 until it is known.
     pub id: i64,
 }
@@ -82,7 +76,7 @@ pub struct Upstream {
     pub node: u16,
     /// The protocol it speaks.
     pub protocol: Protocol,
-    /// Whose it is: 0 for slotway's own user, otherwise the worker's number for a user of the
+    /// ClientId it is: 0 for slotway's own user, otherwise the worker's number for a user of the
     /// cluster.
     pub realm: u16,
     /// Where it is in its life.
@@ -170,7 +164,7 @@ pub struct Upstream {
     /// The node's error that ended the handshake.
     pub refused: Option<Box<[u8]>>,
     /// Clients that stopped reading because this queue is full.
-    pub waiters: Vec<(u32, u32)>,
+    pub waiters: Vec<ClientId>,
     /// Clients with large replies that wait for their turn.
     pub turns: Turns,
     /// When a client that has little of the queue last met it long, microseconds.
@@ -305,7 +299,7 @@ impl Upstream {
     ///
     /// A read is given up, too, where a later command of the same client and slot is given up that
     /// may have changed what it reads. `clients`: whose the commands are, one by one.
-    pub fn lost(&mut self, pool: &mut Pool, clients: &[Whose]) -> Vec<Pending> {
+    pub fn lost(&mut self, pool: &mut Pool, clients: &[ClientId]) -> Vec<Pending> {
         self.stream = None;
         self.peer_closed = false;
         self.blocked = false;
@@ -328,7 +322,7 @@ impl Upstream {
         let frames = self.queue.take_frames(lens.into_iter(), pool);
         self.queue.clear(pool);
         let mut keep = vec![true; pending.len()];
-        let mut lost_writes: Vec<(u16, Whose)> = Vec::new();
+        let mut lost_writes: Vec<(u16, ClientId)> = Vec::new();
         let sent = pending
             .iter()
             .take_while(|p| {
@@ -338,8 +332,10 @@ impl Upstream {
             })
             .count();
         for (i, (p, keep)) in pending.iter().zip(&mut keep).enumerate().take(sent).rev() {
-            let whose = clients.get(i).copied().unwrap_or(NOBODYS);
-            let may_be_same = |other: Whose| whose == other || whose == NOBODYS || other == NOBODYS;
+            let whose = clients.get(i).copied().unwrap_or(ClientId::UNKNOWN);
+            let may_be_same = |other: ClientId| {
+                whose == other || whose == ClientId::UNKNOWN || other == ClientId::UNKNOWN
+            };
             let overtaken =
                 || lost_writes.iter().any(|&(slot, other)| slot == p.slot && may_be_same(other));
             let phase = if overtaken() { Phase::Overtaken } else { Phase::Sent };
@@ -393,15 +389,15 @@ impl Upstream {
     pub fn take_movable(
         &mut self,
         pool: &mut Pool,
-        clients: &[Whose],
+        clients: &[ClientId],
         repeatable: impl Fn(&Pending) -> bool,
-    ) -> (Vec<(Pending, Vec<u8>)>, HashSet<Whose>) {
+    ) -> (Vec<(Pending, Vec<u8>)>, HashSet<ClientId>) {
         let begun = self.begun();
-        let whose = |i: usize| clients.get(i).copied().unwrap_or(NOBODYS);
+        let whose = |i: usize| clients.get(i).copied().unwrap_or(ClientId::UNKNOWN);
         let written = self.pending.iter().enumerate().take(begun);
         let staying = written.filter(|(i, p)| *i == 0 || !repeatable(p));
-        let mut staying: HashSet<Whose> = staying.map(|(i, _)| whose(i)).collect();
-        staying.insert(NOBODYS);
+        let mut staying: HashSet<ClientId> = staying.map(|(i, _)| whose(i)).collect();
+        staying.insert(ClientId::UNKNOWN);
         let moves = |i: usize, p: &Pending| p.dest != Dest::Discard && !staying.contains(&whose(i));
         let mut taken = Vec::new();
         if self.pending.iter().enumerate().any(|(i, p)| moves(i, p)) {
@@ -427,7 +423,7 @@ impl Upstream {
             }
             self.queue.mark_sent(sent);
         }
-        staying.remove(&NOBODYS);
+        staying.remove(&ClientId::UNKNOWN);
         (taken, staying)
     }
 
@@ -483,10 +479,10 @@ mod tests {
         }
     }
 
-    fn clients(all: &[Pending]) -> Vec<Whose> {
+    fn clients(all: &[Pending]) -> Vec<ClientId> {
         let client = |p: &Pending| match p.dest {
-            Dest::Client { index, generation, .. } => (index, generation),
-            _ => NOBODYS,
+            Dest::Client { index, generation, .. } => ClientId { index, generation },
+            _ => ClientId::UNKNOWN,
         };
         all.iter().map(client).collect()
     }
@@ -574,7 +570,11 @@ mod tests {
         assert_eq!(up.lost(&mut pool, &[(1, 1), (2, 1), (2, 1)]).len(), 2);
         assert_eq!(up.pending.len(), 1, "the first client's part is sent again");
         let mut up = upstream(&mut pool, &all, 15);
-        assert_eq!(up.lost(&mut pool, &[NOBODYS, (1, 1), (2, 1)]).len(), 2, "it may be the same");
+        assert_eq!(
+            up.lost(&mut pool, &[ClientId::UNKNOWN, (1, 1), (2, 1)]).len(),
+            2,
+            "it may be the same"
+        );
     }
 
     #[test]

@@ -6,11 +6,12 @@
 //! served first, and the clock moves to it. So a client that asked for 10 MB waits until each of the
 //! others has asked for as much, and one that comes anew waits for nobody's past.
 
+use crate::dest::ClientId;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// A client's index and generation.
-type Waiter = (u32, u32);
+type Waiter = ClientId;
 
 /// Entries of clients that were closed while they waited are looked for from this size on.
 const PURGE_FROM: usize = 256;
@@ -67,14 +68,18 @@ mod tests {
 
     const HERE: fn(Waiter) -> bool = |_| true;
 
+    fn id(index: u32, generation: u32) -> ClientId {
+        ClientId { index, generation }
+    }
+
     /// Each client asks for `sizes[i]` bytes per turn; gives how many bytes each has after `turns`.
     fn served(sizes: &[u64], turns: usize) -> Vec<u64> {
         let mut queue = Turns::default();
         let mut bytes = vec![0; sizes.len()];
-        (0..sizes.len()).for_each(|i| queue.push((i as u32, 1), 0, HERE));
+        (0..sizes.len()).for_each(|i| queue.push(id(i as u32, 1), 0, HERE));
         for _ in 0..turns {
             let client = queue.pop().expect("all wait");
-            let i = client.0 as usize;
+            let i = client.at();
             bytes[i] += sizes[i];
             queue.push(client, sizes[i], HERE);
         }
@@ -91,28 +96,31 @@ mod tests {
     #[test]
     fn equals_take_turns_in_the_order_in_which_they_came() {
         let mut queue = Turns::default();
-        (0..3).for_each(|i| queue.push((i, 7), 5, HERE));
-        assert_eq!(queue.peek(), Some((0, 7)));
-        assert_eq!([(); 4].map(|()| queue.pop()), [Some((0, 7)), Some((1, 7)), Some((2, 7)), None]);
+        (0..3).for_each(|i| queue.push(id(i, 7), 5, HERE));
+        assert_eq!(queue.peek(), Some(id(0, 7)));
+        assert_eq!(
+            [(); 4].map(|()| queue.pop()),
+            [Some(id(0, 7)), Some(id(1, 7)), Some(id(2, 7)), None]
+        );
     }
 
     #[test]
     fn who_comes_anew_is_not_behind_and_does_not_catch_up() {
         let mut queue = Turns::default();
-        queue.push((0, 1), 1_000_000, HERE);
-        assert_eq!(queue.pop(), Some((0, 1)));
-        queue.push((0, 1), 10, HERE);
-        queue.push((1, 1), 0, HERE);
-        assert_eq!(queue.pop(), Some((1, 1)));
-        queue.push((1, 1), 20, HERE);
-        assert_eq!(queue.pop(), Some((0, 1)), "it waited for 10 bytes and not for its past");
+        queue.push(id(0, 1), 1_000_000, HERE);
+        assert_eq!(queue.pop(), Some(id(0, 1)));
+        queue.push(id(0, 1), 10, HERE);
+        queue.push(id(1, 1), 0, HERE);
+        assert_eq!(queue.pop(), Some(id(1, 1)));
+        queue.push(id(1, 1), 20, HERE);
+        assert_eq!(queue.pop(), Some(id(0, 1)), "it waited for 10 bytes and not for its past");
     }
 
     #[test]
     fn closed_clients_do_not_pile_up() {
         let mut queue = Turns::default();
         for i in 0..100_000 {
-            queue.push((i, 1), 0, |(index, _)| index % 1000 == 0);
+            queue.push(id(i, 1), 0, |id| id.index % 1000 == 0);
         }
         assert!(queue.waiting.len() < 2 * PURGE_FROM, "{}", queue.waiting.len());
         assert!(queue.drain().count() > 0 && queue.is_empty());

@@ -7,7 +7,7 @@ use super::retries::Want;
 use super::{Gathering, Node, Worker, reaccount};
 use crate::buf::CHUNK;
 use crate::cluster::NO_SLOT;
-use crate::dest::Dest;
+use crate::dest::{ClientId, Dest};
 use crate::errors::{Cause, Failure};
 use crate::mailbox::ToControl;
 use crate::metrics::{DisconnectReason, Histogram, RetryReason};
@@ -116,14 +116,14 @@ impl Worker {
     }
 
     /// Whose lane a command belongs to.
-    pub(super) fn lane_of(&self, pending: &Pending) -> (u32, u32) {
+    pub(super) fn lane_of(&self, pending: &Pending) -> ClientId {
         match pending.dest {
-            Dest::Client { index, generation, .. } => (index, generation),
+            Dest::Client { index, generation, .. } => ClientId { index, generation },
             Dest::Part { gather, .. } => {
                 let gathering = self.gatherings.get(gather as usize);
-                gathering.map_or((0, 0), |g| g.lane)
+                gathering.map_or(ClientId::UNKNOWN, |g| g.lane)
             }
-            Dest::Join { .. } | Dest::Discard => (0, 0),
+            Dest::Join { .. } | Dest::Discard => ClientId::UNKNOWN,
         }
     }
 
@@ -133,7 +133,7 @@ impl Worker {
         self.answered_in(pending, lane, true);
     }
 
-    fn answered_in(&mut self, pending: &Pending, lane: (u32, u32), answered: bool) {
+    fn answered_in(&mut self, pending: &Pending, lane: ClientId, answered: bool) {
         if pending.has(flag::LANE) {
             let gate = self.slot_table.holds.done(pending.slot, lane, answered, self.now);
             if let Some(class) = gate {
@@ -156,7 +156,7 @@ impl Worker {
                     stats.refused += 1;
                 }
                 self.deliver_failure(pending.dest, failure);
-                self.end_handed_on((index, generation), seq);
+                self.end_handed_on(ClientId { index, generation }, seq);
             }
             Dest::Part { gather, first } => self.fail_part(gather, first, node.to_owned(), failure),
             Dest::Join { join, .. } => self.join_lost(join),
@@ -275,8 +275,8 @@ impl Worker {
             self.spare_kept.push(kept);
         }
         if let Dest::Client { seq, .. } = gathering.to {
-            if let Some(client) = self.clients.get_mut(gathering.lane.0 as usize)
-                && client.generation == gathering.lane.1
+            if let Some(client) = self.clients.get_mut(gathering.lane.at())
+                && client.generation == gathering.lane.generation
             {
                 client.transfer_sizes.record(bytes);
             }
@@ -486,14 +486,14 @@ impl Worker {
                 if let Some(node) = node {
                     if slot == NO_SLOT {
                         // A command whose keys slotway does not know: the node knows them.
-                        return self.send_to(node, pending, bytes, lane.0);
+                        return self.send_to(node, pending, bytes, lane.index);
                     }
                     self.slot_table.moved(slot, node);
                 }
             }
             Refusal::Ask(..) => match named {
                 Some(node) if slot == NO_SLOT => {
-                    return self.send_asking(node, pending, bytes, lane.0);
+                    return self.send_asking(node, pending, bytes, lane.index);
                 }
                 Some(_) => ask = named.filter(|_| when == Retry::Asking),
                 None => self.want_topology(None),
@@ -525,7 +525,7 @@ impl Worker {
             && (from_lane || self.slot_table.holds.begin(slot, lane))
         {
             pending.flags |= flag::LANE;
-            return self.send_asking(node, pending, bytes, lane.0);
+            return self.send_asking(node, pending, bytes, lane.index);
         }
         let held = Held { meta: Waiting { pending, lane }, frame: bytes };
         let not_before = self.now + delay;
@@ -607,7 +607,7 @@ impl Worker {
     }
 
     /// Sends the lane's next command if it may go and there is a node for it.
-    pub(super) fn run_lane(&mut self, slot: u16, lane: (u32, u32)) {
+    pub(super) fn run_lane(&mut self, slot: u16, lane: ClientId) {
         let Some(owner) = self.owner_for(slot, lane) else { return };
         let Some(class) = self.slot_table.holds.ready(slot, lane, self.now) else { return };
         if self.slot_table.holds.wait_at_gate(slot, class, lane) {
@@ -622,7 +622,7 @@ impl Worker {
         let mut pending = held.meta.pending;
         pending.flags |= flag::LANE;
         let owner = self.node_of_held(&pending, &held.frame, owner);
-        self.send_to(owner, pending, held.frame, lane.0);
+        self.send_to(owner, pending, held.frame, lane.index);
     }
 
     pub(super) fn protocol_of(pending: &Pending) -> Protocol {
@@ -696,7 +696,7 @@ impl Worker {
                 self.slot_table.holds.track(slot, lane);
             }
             let owner = self.node_of_held(&pending, &held.frame, owner);
-            self.send_to(owner, pending, held.frame, lane.0);
+            self.send_to(owner, pending, held.frame, lane.index);
         }
     }
 

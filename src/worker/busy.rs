@@ -63,19 +63,19 @@ impl Worker {
         waiting.extend(up.turns.drain());
         waiting.retain(|client| !staying.contains(client));
         self.resume.append(&mut waiting);
-        for (index, generation) in staying {
-            let Some(client) = self.clients.get_mut(index as usize) else { continue };
+        for id in staying {
+            let Some(client) = self.clients.get_mut(id.at()) else { continue };
             let reads = matches!(
                 client.paused,
                 Paused::No | Paused::Upstream | Paused::Turn | Paused::Yielding
             );
-            if client.generation == generation && reads {
-                self.pause_until_replied(index as usize);
+            if client.generation == id.generation && reads {
+                self.pause_until_replied(id.at());
             }
         }
         for (pending, frame) in taken {
             let lane = self.lane_of(&pending);
-            self.send_to(node, pending, frame, lane.0);
+            self.send_to(node, pending, frame, lane.index);
         }
         self.mark_upstream(u);
     }

@@ -5,6 +5,7 @@ use super::Worker;
 use super::downstream::Flow;
 use crate::client::{Grammar, Pause, Paused, Question, mode};
 use crate::command::{CommandId, Flags};
+use crate::dest::ClientId;
 use crate::errors::Failure;
 use crate::resp::{Args, write};
 use crate::route::Local;
@@ -146,7 +147,7 @@ impl Worker {
         for (index, client) in &mut self.clients {
             client.session.modes &= !mode::SUSPENDED;
             if client.paused == Paused::Suspended {
-                self.resume.push((index as u32, client.generation));
+                self.resume.push(ClientId::new(index, client.generation));
             }
         }
     }

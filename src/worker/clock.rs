@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::Worker;
 use crate::client::Paused;
 use crate::cluster::NO_SLOT;
-use crate::dest::Dest;
+use crate::dest::{ClientId, Dest};
 use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
 use crate::mailbox::ToControl;
 use crate::metrics::DisconnectReason;
@@ -34,18 +34,18 @@ pub(super) struct Timer {
 pub(super) enum Job {
     /// Connect this upstream anew.
     Connect(usize),
-    /// The errand of this client (index, generation, reply's number) is sent again.
-    Errand(u32, u32, u32),
-    /// This client (index, generation), which monitors, looks for primaries that it does not hear.
-    Listen(u32, u32),
+    /// The errand of this client, of this reply's number, is sent again.
+    Errand(ClientId, u32),
+    /// This client, which monitors, looks for primaries that it does not hear.
+    ListenClientId,
     /// A SUBSCRIBE's deadline.
     Subscribe(u64),
-    /// This client (index, generation) had not taken much some time ago.
-    SlowSubscriber(u32, u32),
+    /// This client had not taken much some time ago.
+    SlowSubscriberClientId,
     /// An errand's deadline.
-    ErrandEnd(u32, u32, u32),
-    /// The failed login of this client (index, generation) is answered.
-    Login(u32, u32),
+    ErrandEnd(ClientId, u32),
+    /// The failed login of this client is answered.
+    LoginClientId,
     /// Users of the cluster are looked at.
     Looks,
     /// This realm may have no clients any more.
@@ -56,12 +56,12 @@ pub(super) enum Job {
     Gate(u16, Class),
     /// The budget may have room for retries that wait.
     Retries,
-    /// This client (index, generation) was told to leave, and has had its time for it.
-    Close(u32, u32),
+    /// This client was told to leave, and has had its time for it.
+    CloseClientId,
     /// The allocator's freed pages go back to the system.
     Purge,
     /// This slot's lane may go on.
-    Lane(u16, (u32, u32)),
+    Lane(u16, ClientId),
 }
 
 /// A random number below `range`; 0 where that is 0.
@@ -110,21 +110,21 @@ impl Worker {
                 }
                 Some(Job::Retries) => self.run_retries(),
                 Some(Job::Purge) => self.purge(),
-                Some(Job::Errand(index, generation, seq)) => {
-                    self.errand_again(index, generation, seq);
+                Some(Job::Errand(client, seq)) => {
+                    self.errand_again(client, seq);
                 }
                 Some(Job::Emulation(g, ticket)) => self.wake_emulation(g, ticket),
                 Some(Job::Subscribe(id)) => self.subscribe_ends(id),
-                Some(Job::SlowSubscriber(index, generation)) => {
-                    self.slow_subscriber(index, generation);
+                Some(Job::SlowSubscriber(client)) => {
+                    self.slow_subscriber(client);
                 }
-                Some(Job::Login(index, generation)) => self.login_again(index, generation),
-                Some(Job::Close(index, generation)) => self.close_if_leaving(index, generation),
+                Some(Job::Login(client)) => self.login_again(client),
+                Some(Job::Close(client)) => self.close_if_leaving(client),
                 Some(Job::Looks) => self.look_at_realms(),
                 Some(Job::Realm(realm)) => self.realm_ends(realm),
-                Some(Job::Listen(index, generation)) => self.listen_again(index, generation),
-                Some(Job::ErrandEnd(index, generation, seq)) => {
-                    self.errand_ends(index, generation, seq);
+                Some(Job::Listen(client)) => self.listen_again(client),
+                Some(Job::ErrandEnd(client, seq)) => {
+                    self.errand_ends(client, seq);
                 }
                 None => {}
             }

@@ -6,7 +6,7 @@
 
 use super::{Worker, reaccount};
 use crate::cluster::NO_SLOT;
-use crate::dest::Dest;
+use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
 use crate::ops::Kind;
@@ -44,7 +44,7 @@ impl Worker {
         &mut self,
         node: u16,
         protocol: Protocol,
-        client: (u32, u32),
+        client: ClientId,
     ) -> Result<usize, LendError> {
         let configured = self.settings.dedicated;
         let most = configured.min(self.shared.max_dedicated());
@@ -56,7 +56,7 @@ impl Worker {
             }));
         }
         let lent = Dedicated { client: Some(client), id: 0 };
-        let realm = self.realm_of(client.0 as usize);
+        let realm = self.realm_of(client.at());
         let fits = |&u: &usize| {
             let fits = |up: &Upstream| (up.node, up.protocol, up.realm) == (node, protocol, realm);
             self.upstreams.get(u).is_some_and(fits)
@@ -168,7 +168,7 @@ impl Worker {
         let Dest::Client { index, generation, seq } = pending.dest else {
             return self.part_of_dedicated(u, &pending, said, frame);
         };
-        let me = (index, generation);
+        let me = ClientId { index, generation };
         let refusal = self.nodes.get(usize::from(node)).and_then(|n| {
             let refusal = Refusal::parse(said, &n.addr)?;
             concerns(&refusal, pending.slot_of_keys(), pending.tries).then_some(refusal)
@@ -332,7 +332,7 @@ impl Worker {
         let Some(client) = client else { return };
         if let Some(refused) = refused.filter(|_| realm != OWN) {
             // Not a fault that passes: the user's password has changed, or the user is gone.
-            if let Some(seq) = self.errand(client.0 as usize).map(|errand| errand.seq) {
+            if let Some(seq) = self.errand(client.at()).map(|errand| errand.seq) {
                 self.fail_errand(client, seq, Failure::Verbatim(refused));
             }
         }

@@ -8,7 +8,7 @@ use super::{Gathering, Worker};
 use crate::buf::CHUNK;
 use crate::client::{After, Announced, Context, Paused, answer, mode};
 use crate::cluster::NO_SLOT;
-use crate::dest::Dest;
+use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
 use crate::ops::Parts;
@@ -249,12 +249,12 @@ impl Worker {
         let dest = Dest::Client { index: index as u32, generation, seq };
         let mut pending = self.pending(dest, command, slot, protocol);
         pending.expected = expected;
-        self.hold_pending(pending, (index as u32, generation), frame.to_vec());
+        self.hold_pending(pending, ClientId::new(index, generation), frame.to_vec());
         Flow::Next
     }
 
     /// Puts a command that has not been sent into its lane, and sends it on if it may go.
-    pub(super) fn hold_pending(&mut self, mut pending: Pending, lane: (u32, u32), frame: Vec<u8>) {
+    pub(super) fn hold_pending(&mut self, mut pending: Pending, lane: ClientId, frame: Vec<u8>) {
         let slot = pending.slot;
         pending.len = frame.len() as u32;
         if !self.slot_table.holds.contains(slot) {
@@ -556,7 +556,7 @@ impl Worker {
         let mut gather = self.spare_gathers.pop().unwrap_or_default();
         gather.start(merge, protocol);
         gather.set_only_reads(self.router.is_read_only(command));
-        let lane = (index as u32, generation);
+        let lane = ClientId::new(index, generation);
         let gathering = self.gathering_of(lane, command, to, Parts::Merged(gather));
         Some(self.gatherings.insert(gathering))
     }
@@ -569,7 +569,7 @@ impl Worker {
     /// One that begins now, for the client of this index and generation.
     pub(super) fn gathering_of(
         &self,
-        lane: (u32, u32),
+        lane: ClientId,
         command: u16,
         to: Dest,
         parts: Parts,
@@ -578,7 +578,7 @@ impl Worker {
             parts,
             to,
             lane,
-            realm: self.realm_of(lane.0 as usize),
+            realm: self.realm_of(lane.at()),
             command,
             started: self.now,
             kept: None,
@@ -602,7 +602,7 @@ impl Worker {
         }
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
-        let lane = (index as u32, client.generation);
+        let lane = ClientId::new(index, client.generation);
         let mut slots = std::mem::take(&mut self.slots);
         slots.clear();
         for (position, &at) in self.keys.iter().enumerate() {

@@ -8,6 +8,7 @@ use super::settings::too_large;
 use super::{NEXT_CLIENT, Source, Worker, drain, reaccount};
 use crate::buf::{CHUNK, WRITE_LIMIT, reserve_announced, resident};
 use crate::client::{Client, Paused, Traffic, mode};
+use crate::dest::ClientId;
 use crate::errors::Failure;
 use crate::mailbox::{Arrival, Downstream};
 use crate::metrics::LimitHit;
@@ -540,7 +541,7 @@ impl Worker {
                 _ => false,
             };
             if goes_on {
-                self.resume.push((index as u32, client.generation));
+                self.resume.push(ClientId::new(index, client.generation));
             }
             if replies.is_drained()
                 && !left
@@ -552,7 +553,7 @@ impl Worker {
                 }
             }
         } else if matches!(client.paused, Paused::Replies | Paused::Yielding) {
-            self.resume.push((index as u32, client.generation));
+            self.resume.push(ClientId::new(index, client.generation));
         }
         if last {
             if !client.is_idle() {

@@ -13,7 +13,7 @@ use super::{Gathering, Worker, reaccount};
 use crate::buf::CHUNK;
 use crate::cluster::{NO_SLOT, slot_of};
 use crate::command::{CommandId, no_number_of_keys};
-use crate::dest::Dest;
+use crate::dest::{ClientId, Dest};
 use crate::emulate::{self, LastStep, Next, Outcome, Request, Step};
 use crate::errors::{Cause, CrossSlotRemedy, Failure, Key};
 use crate::metrics::{EmulatedOutcome, Histogram, LimitHit};
@@ -84,7 +84,7 @@ impl Worker {
             ticket: self.born.wrapping_add(self.next_emulation),
         };
         let emulation = Box::new(emulate::begin(entry.recipe, request));
-        let lane = (index as u32, generation);
+        let lane = ClientId::new(index, generation);
         let parts = Parts::Emulated(emulation, protocol);
         let gathering = self.gathering_of(lane, command, to, parts);
         let g = self.gatherings.insert(gathering);
@@ -170,7 +170,7 @@ impl Worker {
             return;
         }
         match self.route(step.slot) {
-            Some(node) => self.send_to(node, pending, step.frame, lane.0),
+            Some(node) => self.send_to(node, pending, step.frame, lane.index),
             None if !self.slot_table.holds.fits(
                 step.slot,
                 step.frame.len(),
@@ -210,8 +210,8 @@ impl Worker {
             LastStep::Command => piece,
             LastStep::Batch => piece.strip_prefix(b"*1\r\n")?,
         };
-        let client = self.clients.get(gathering.lane.0 as usize);
-        let is_here = client.is_some_and(|c| c.generation == gathering.lane.1 && !c.gone);
+        let client = self.clients.get(gathering.lane.at());
+        let is_here = client.is_some_and(|c| c.generation == gathering.lane.generation && !c.gone);
         if !is_here || piece.first() != Some(&b'*') {
             return None;
         }
@@ -225,8 +225,8 @@ impl Worker {
     }
 
     /// The reply of an emulated command that was handed on as it arrived is there, or will not come.
-    pub(super) fn end_handed_on(&mut self, client: (u32, u32), seq: u32) {
-        let lent = self.clients.get(client.0 as usize).and_then(|c| c.lent.as_ref());
+    pub(super) fn end_handed_on(&mut self, client: ClientId, seq: u32) {
+        let lent = self.clients.get(client.at()).and_then(|c| c.lent.as_ref());
         let errand = lent.and_then(|lent| lent.errand.as_ref());
         if errand.is_some_and(|errand| errand.kind == Kind::Emulated) {
             self.end_errand(client, seq);
@@ -278,15 +278,15 @@ impl Worker {
     }
 
     /// The client's emulation under way.
-    fn emulation_of(&self, client: (u32, u32)) -> Option<usize> {
-        let known = self.clients.get(client.0 as usize).filter(|c| c.generation == client.1)?;
+    fn emulation_of(&self, client: ClientId) -> Option<usize> {
+        let known = self.clients.get(client.at()).filter(|c| c.generation == client.generation)?;
         let g = known.lent.as_ref()?.errand.as_ref()?.gathering?;
         let its = |g: &&Gathering| g.parts.emulated().is_some() && g.lane == client;
         self.gatherings.get(g).filter(its).map(|_| g)
     }
 
     /// The client is closing: what waits for it ends, what is under way is brought to its end.
-    pub(super) fn leave_emulation(&mut self, client: (u32, u32)) {
+    pub(super) fn leave_emulation(&mut self, client: ClientId) {
         self.tell_emulation(client, |emulation| {
             emulation.leave();
             true
@@ -294,7 +294,7 @@ impl Worker {
     }
 
     /// CLIENT UNBLOCK. `false`: it does not wait for data.
-    pub(super) fn unblock_emulation(&mut self, client: (u32, u32), error: bool) -> bool {
+    pub(super) fn unblock_emulation(&mut self, client: ClientId, error: bool) -> bool {
         self.tell_emulation(client, |emulation| {
             let blocked = emulation.is_blocked();
             if blocked {
@@ -306,7 +306,7 @@ impl Worker {
 
     fn tell_emulation(
         &mut self,
-        client: (u32, u32),
+        client: ClientId,
         tell: impl FnOnce(&mut emulate::Emulation) -> bool,
     ) -> bool {
         let Some(g) = self.emulation_of(client) else { return false };

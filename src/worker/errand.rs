@@ -16,7 +16,7 @@ use super::{NOBODY, Worker};
 use crate::client::Paused;
 use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
-use crate::dest::Dest;
+use crate::dest::{ClientId, Dest};
 use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
 use crate::metrics::RetryReason;
 use crate::ops::{AfterRefusedErrand, Errand, Kind};
@@ -66,7 +66,7 @@ impl Worker {
         let Some(Dest::Client { generation, .. }) = self.begin_errand(index, errand, own) else {
             return;
         };
-        if !self.errand_waits((index as u32, generation), slot) {
+        if !self.errand_waits(ClientId::new(index, generation), slot) {
             self.send_errand(index, None);
         }
     }
@@ -89,7 +89,8 @@ impl Worker {
         errand.until = own.zip(self.settings.command_timeout).map(end);
         if let Some(until) = errand.until {
             let due = until.min(self.now + FARTHEST_TIMER);
-            self.timers.push(Timer { due, job: Job::ErrandEnd(index as u32, generation, seq) });
+            self.timers
+                .push(Timer { due, job: Job::ErrandEnd(ClientId::new(index, generation), seq) });
         }
         if errand.is_blocking() {
             self.shared.blocked.fetch_add(1, Relaxed);
@@ -107,7 +108,7 @@ impl Worker {
         let Some(lent) = client.lent.as_mut() else { return };
         let Some(errand) = lent.errand.as_mut() else { return };
         let watching = lent.watches.iter().find(|w| w.slot == errand.slot).map(|w| w.upstream);
-        let me = (index as u32, generation);
+        let me = ClientId::new(index, generation);
         let (seq, slot, command) = (errand.seq, errand.slot, errand.command);
         let owner = slot_table.owner(slot);
         let owner = if slot == NO_SLOT { any } else { owner };
@@ -123,7 +124,7 @@ impl Worker {
         // WATCH of more keys of a slot that is watched already, on a connection that was lost:
         // what was watched there may have changed, and EXEC will say so.
         if errand.kind == Kind::Watch && watching == Some(None) {
-            let dest = Dest::Client { index: me.0, generation, seq };
+            let dest = Dest::client(me, seq);
             self.end_errand(me, seq);
             return self.deliver_own(dest, b"+OK\r\n");
         }
@@ -153,7 +154,7 @@ impl Worker {
                 if ask.is_some() {
                     self.discard(u, ASKING);
                 }
-                let dest = Dest::Client { index: me.0, generation, seq };
+                let dest = Dest::client(me, seq);
                 let mut pending = self.pending(dest, command, slot, protocol);
                 (pending.started, pending.tries) = (started, tries);
                 self.send(u, pending, &frame);
@@ -169,19 +170,19 @@ impl Worker {
         }
     }
 
-    pub(super) fn errand_later(&mut self, client: (u32, u32), seq: u32, delay: u64) {
-        let job = Job::Errand(client.0, client.1, seq);
+    pub(super) fn errand_later(&mut self, client: ClientId, seq: u32, delay: u64) {
+        let job = Job::Errand(client, seq);
         self.timers.push(Timer { due: self.now + delay, job });
     }
 
     /// Its pause is over.
-    pub(super) fn errand_again(&mut self, index: u32, generation: u32, seq: u32) {
-        let current = |c: &&mut crate::client::Client| c.generation == generation && !c.gone;
-        let Some(client) = self.clients.get_mut(index as usize).filter(current) else { return };
+    pub(super) fn errand_again(&mut self, me: ClientId, seq: u32) {
+        let current = |c: &&mut crate::client::Client| c.generation == me.generation && !c.gone;
+        let Some(client) = self.clients.get_mut(me.at()).filter(current) else { return };
         let errand = client.lent.as_ref().and_then(|l| l.errand.as_ref());
         let waits = |e: &&Errand| e.seq == seq && (e.kind == Kind::Join || e.upstream.is_none());
         let Some(errand) = errand.filter(waits) else { return };
-        let (kind, slot, me) = (errand.kind, errand.slot, (index, generation));
+        let (kind, slot) = (errand.kind, errand.slot);
         if kind != Kind::Join {
             if let Some(failure) = self.without_primary(slot, Class::Write) {
                 self.stats.no_primary += 1;
@@ -191,22 +192,22 @@ impl Worker {
                 return;
             }
         }
-        if !self.may_retry(Want::Errand(index, generation, seq)) {
+        if !self.may_retry(Want::Errand(me, seq)) {
             return;
         }
         match kind {
-            Kind::Join => self.send_join(index as usize),
-            _ => self.send_errand(index as usize, None),
+            Kind::Join => self.send_join(me.at()),
+            _ => self.send_errand(me.at(), None),
         }
     }
 
     /// Nodes refuse the slot: the client's errand waits at its gate. `false`: it may go.
-    fn errand_waits(&mut self, client: (u32, u32), slot: u16) -> bool {
+    fn errand_waits(&mut self, client: ClientId, slot: u16) -> bool {
         if !self.slot_table.holds.wait_at_gate(slot, Class::Write, client) {
             return false;
         }
         // To fail fast in time.
-        let seq = self.errand(client.0 as usize).map(|errand| errand.seq);
+        let seq = self.errand(client.at()).map(|errand| errand.seq);
         let since = self.slot_table.holds.closed_since(slot, Class::Write);
         if let (Some(seq), Some(limit), Some(since)) = (seq, self.settings.no_primary, since) {
             let left = (since + limit).saturating_sub(self.now).max(NO_PRIMARY_PAUSE);
@@ -229,7 +230,7 @@ impl Worker {
     pub(super) fn errand_refused(
         &mut self,
         u: usize,
-        client: (u32, u32),
+        client: ClientId,
         refusal: Refusal,
         (when, scope): (Retry, Scope),
         said: &[u8],
@@ -257,7 +258,7 @@ impl Worker {
             Refusal::Ask(..) => {}
             Refusal::Later(_) => self.want_topology(None),
         }
-        let index = client.0 as usize;
+        let index = client.at();
         let slot = pending.slot;
         // What was watched at a node that refuses the slot now may have changed elsewhere.
         let mut lost_watch = None;
@@ -295,14 +296,14 @@ impl Worker {
 
     pub(super) fn errand_lost(
         &mut self,
-        client: (u32, u32),
+        client: ClientId,
         seq: u32,
         pending: &Pending,
         sent: bool,
         failure: &Failure,
     ) {
-        let index = client.0 as usize;
-        let current = self.clients.get(index).is_some_and(|c| c.generation == client.1);
+        let index = client.at();
+        let current = self.clients.get(index).is_some_and(|c| c.generation == client.generation);
         let reads = self.errand_only_reads(index);
         let Some(errand) = self.errand(index).filter(|e| current && e.seq == seq) else { return };
         let (kind, after) = (errand.kind, errand.lost(sent, reads, failure));
@@ -324,7 +325,7 @@ impl Worker {
                     Protocol::Resp3 => b"_\r\n",
                 };
                 self.end_errand(client, seq);
-                let dest = Dest::Client { index: client.0, generation: client.1, seq };
+                let dest = Dest::client(client, seq);
                 self.deliver_own(dest, null);
             }
             (_, AfterLoss::OutcomeUnknown) => {
@@ -338,17 +339,17 @@ impl Worker {
     }
 
     /// The errand's deadline has come, or is still some time off.
-    pub(super) fn errand_ends(&mut self, index: u32, generation: u32, seq: u32) {
-        let Some(client) = self.clients.get(index as usize) else { return };
+    pub(super) fn errand_ends(&mut self, me: ClientId, seq: u32) {
+        let Some(client) = self.clients.get(me.at()) else { return };
         let Some(lent) = client.lent.as_ref() else { return };
         let Some(errand) = lent.errand.as_ref() else { return };
-        if client.generation != generation || errand.seq != seq {
+        if client.generation != me.generation || errand.seq != seq {
             return;
         }
         let Some(until) = errand.until else { return };
         if self.now < until {
             let due = until.min(self.now + FARTHEST_TIMER);
-            let job = Job::ErrandEnd(index, generation, seq);
+            let job = Job::ErrandEnd(me, seq);
             return self.timers.push(Timer { due, job });
         }
         self.stats.deadline_exceeded += 1;
@@ -378,7 +379,6 @@ impl Worker {
             migration: cause.into(),
             last: Last(errand.last.clone()),
         };
-        let me = (index, generation);
         if let Some(u) = errand.upstream {
             self.close_dedicated(u);
         }
@@ -392,13 +392,13 @@ impl Worker {
         for u in silent {
             self.dedicated_lost(u, "no reply within its time and timeouts.command");
         }
-        self.end_joins_of((index, generation));
-        self.fail_errand((index, generation), seq, failure);
+        self.end_joins_of(me);
+        self.fail_errand(me, seq, failure);
     }
 
     /// An error of slotway's own in place of the errand's reply.
-    pub(super) fn fail_errand(&mut self, client: (u32, u32), seq: u32, failure: Failure) {
-        let index = client.0 as usize;
+    pub(super) fn fail_errand(&mut self, client: ClientId, seq: u32, failure: Failure) {
+        let index = client.at();
         let Some(errand) = self.errand(index).filter(|e| e.seq == seq) else { return };
         let (command, kind) = (errand.command, errand.kind);
         if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
@@ -415,7 +415,7 @@ impl Worker {
         if let Kind::Check { .. } = kind {
             self.drop_transaction(index);
         }
-        let dest = Dest::Client { index: client.0, generation: client.1, seq };
+        let dest = Dest::client(client, seq);
         self.deliver_failure(dest, &failure);
     }
 
@@ -430,9 +430,10 @@ impl Worker {
     }
 
     /// The client's errand is answered: it is read from again.
-    pub(super) fn end_errand(&mut self, client: (u32, u32), seq: u32) {
-        let index = client.0 as usize;
-        let Some(c) = self.clients.get_mut(index).filter(|c| c.generation == client.1) else {
+    pub(super) fn end_errand(&mut self, client: ClientId, seq: u32) {
+        let index = client.at();
+        let Some(c) = self.clients.get_mut(index).filter(|c| c.generation == client.generation)
+        else {
             return;
         };
         let Some(lent) = c.lent.as_mut() else { return };
@@ -452,7 +453,7 @@ impl Worker {
     /// client is not blocked.
     pub(super) fn unblock(&mut self, index: usize, error: bool) -> bool {
         let Some(client) = self.clients.get(index) else { return false };
-        let (protocol, me) = (client.session.protocol, (index as u32, client.generation));
+        let (protocol, me) = (client.session.protocol, ClientId::new(index, client.generation));
         let Some(lent) = client.lent.as_ref() else { return false };
         let Some(errand) = lent.errand.as_ref() else { return false };
         if errand.kind == Kind::Emulated {
@@ -479,7 +480,7 @@ impl Worker {
             if self.errand(index).is_none_or(|e| e.seq != seq) {
                 return true; // its parts have made their reply
             }
-            let dest = Dest::Client { index: me.0, generation: me.1, seq };
+            let dest = Dest::client(me, seq);
             let reads = self.errand_only_reads(index);
             let unblocked = Failure::UnblockedByClient;
             let lost = self.errand(index).is_some_and(|errand| {
@@ -509,7 +510,7 @@ impl Worker {
     pub(super) fn release_lent(&mut self, index: usize) {
         self.unwatch(index);
         if let Some(client) = self.clients.get(index).filter(|c| c.lent.is_some()) {
-            let me = (index as u32, client.generation);
+            let me = ClientId::new(index, client.generation);
             self.end_joins_of(me);
             if self.errand(index).is_some_and(|errand| errand.kind == Kind::Emulated) {
                 self.leave_emulation(me);
@@ -559,11 +560,11 @@ impl Worker {
 
     pub(super) fn lent_of(
         &mut self,
-        client: (u32, u32),
+        client: ClientId,
         change: impl FnOnce(&mut crate::client::Lent),
     ) {
-        if let Some(c) = self.clients.get_mut(client.0 as usize)
-            && c.generation == client.1
+        if let Some(c) = self.clients.get_mut(client.at())
+            && c.generation == client.generation
             && let Some(lent) = c.lent.as_mut()
         {
             change(lent);

@@ -8,7 +8,7 @@ use super::Worker;
 use super::downstream::Flow;
 use crate::client::{Client, Line, Paused, Question};
 use crate::command::CommandId;
-use crate::dest::Dest;
+use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::mailbox::{Answered, Asker, Inquiry, ToControl};
 use crate::resp::{Protocol, write};
@@ -27,7 +27,7 @@ impl Worker {
     /// Asks all workers on behalf of client `index`; the reply goes to `to`.
     pub(super) fn ask_for(&mut self, index: usize, command: u16, question: Question, to: Dest) {
         let Some(client) = self.clients.get(index) else { return };
-        let me = (index as u32, client.generation);
+        let me = ClientId::new(index, client.generation);
         let asker = Asker { id: client.session.id, client: me, to, command };
         let inquiry = Inquiry::new(question, asker, self.own.clone());
         // Without control (at the very end) the message comes back dropped, which is an answer.
@@ -84,9 +84,9 @@ impl Worker {
     /// All have answered: the reply.
     pub(super) fn finish_inquiry(&mut self, answered: Answered) {
         let Answered { question, asker, answers } = answered;
-        let index = asker.client.0 as usize;
+        let index = asker.client.at();
         // It may have gone away meanwhile.
-        let here = |c: &&Client| c.generation == asker.client.1;
+        let here = |c: &&Client| c.generation == asker.client.generation;
         let client = self.clients.get(index).filter(here);
         let protocol = client.map_or(Protocol::Resp2, |c| c.session.protocol);
         let (here, waits) = (client.is_some(), client.is_some_and(|c| c.paused == Paused::Command));

@@ -31,6 +31,7 @@
 use super::Worker;
 use super::downstream::Flow;
 use crate::client::{Client, Paused, TransferSizes};
+use crate::dest::ClientId;
 use crate::metrics::LimitHit;
 use crate::resp::Protocol;
 use crate::upstream::Upstream;
@@ -175,8 +176,8 @@ impl Worker {
     /// Expected bytes of one part of a command that goes to several slots or nodes.
     pub(super) fn expected_of_part(&self, gather: u32) -> u32 {
         let Some(gathering) = self.gatherings.get(gather as usize) else { return 0 };
-        let client = self.clients.get(gathering.lane.0 as usize);
-        let client = client.filter(|c| c.generation == gathering.lane.1);
+        let client = self.clients.get(gathering.lane.at());
+        let client = client.filter(|c| c.generation == gathering.lane.generation);
         client.map_or(0, |c| c.transfer_sizes.expected()) / gathering.parts.count()
     }
 
@@ -221,7 +222,7 @@ impl Worker {
         else {
             return Flow::Pause;
         };
-        let me = (index as u32, client.generation);
+        let me = ClientId::new(index, client.generation);
         match wait {
             Wait::Full => {
                 client.paused = Paused::Upstream;
@@ -234,9 +235,10 @@ impl Worker {
                 let most = (client.transfer_sizes.expected() as usize).max(BYTES_WHEN_SHARED);
                 let asked = client.transfer_sizes.wait_for_turn().min(most as u64);
                 let clients = &self.clients;
-                up.turns.push(me, asked, |(index, generation)| {
-                    let client = clients.get(index as usize);
-                    client.is_some_and(|c| c.generation == generation && c.paused == Paused::Turn)
+                up.turns.push(me, asked, |id| {
+                    let client = clients.get(id.at());
+                    client
+                        .is_some_and(|c| c.generation == id.generation && c.paused == Paused::Turn)
                 });
                 self.stats.large_reply_waits += 1;
             }

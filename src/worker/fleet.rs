@@ -11,7 +11,7 @@ use super::retries::NO_PRIMARY_PAUSE;
 use crate::client::{Client, Paused, Question, monitor_line};
 use crate::cluster::NO_SLOT;
 use crate::command::{CommandId, Flags};
-use crate::dest::Dest;
+use crate::dest::{ClientId, Dest};
 use crate::ops::{Errand, Kind};
 use crate::resp::Args;
 use crate::route::{Merge, wait_time};
@@ -92,7 +92,7 @@ impl Worker {
         (frame, before): (&[u8], u32),
     ) -> Flow {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
-        let (protocol, me) = (client.session.protocol, (index as u32, client.generation));
+        let (protocol, me) = (client.session.protocol, ClientId::new(index, client.generation));
         if nodes.is_empty() {
             return self.no_cluster(index, command);
         }
@@ -144,8 +144,8 @@ impl Worker {
 
     /// A command over several connections is answered with an error. If it is MONITOR, no line may
     /// come after that: the client would take it for a reply.
-    pub(super) fn fleet_failed(&mut self, client: (u32, u32), seq: u32) {
-        let Some(errand) = self.errand(client.0 as usize).filter(|e| e.seq == seq) else { return };
+    pub(super) fn fleet_failed(&mut self, client: ClientId, seq: u32) {
+        let Some(errand) = self.errand(client.at()).filter(|e| e.seq == seq) else { return };
         let command = errand.command;
         if &*self.router.table().get(CommandId(command)).name != "monitor" {
             return;
@@ -162,19 +162,20 @@ impl Worker {
     }
 
     /// That moment has come.
-    pub(super) fn listen_again(&mut self, index: u32, generation: u32) {
-        self.lent_of((index, generation), |lent| lent.listens_again = false);
-        if self.clients.get(index as usize).is_some_and(|c| c.generation == generation) {
-            self.monitor_others(index as usize);
+    pub(super) fn listen_again(&mut self, client: ClientId) {
+        self.lent_of(client, |lent| lent.listens_again = false);
+        let current = |c: &crate::client::Client| c.generation == client.generation;
+        if self.clients.get(client.at()).is_some_and(current) {
+            self.monitor_others(client.at());
         }
     }
 
     /// Looks a moment later for primaries that the client does not hear; one timer for all.
-    pub(super) fn monitor_later(&mut self, client: (u32, u32)) {
+    pub(super) fn monitor_later(&mut self, client: ClientId) {
         let mut first = false;
         self.lent_of(client, |lent| first = !std::mem::replace(&mut lent.listens_again, true));
         if first {
-            let job = Job::Listen(client.0, client.1);
+            let job = Job::Listen(client);
             self.timers.push(Timer { due: self.now + NO_PRIMARY_PAUSE, job });
         }
     }
@@ -218,7 +219,7 @@ impl Worker {
     /// Connections for MONITOR to the primaries that this client does not hear.
     pub(super) fn monitor_others(&mut self, index: usize) {
         let Some(client) = self.clients.get(index) else { return };
-        let (protocol, me) = (client.session.protocol, (index as u32, client.generation));
+        let (protocol, me) = (client.session.protocol, ClientId::new(index, client.generation));
         let Some(lent) = client.lent.as_ref().filter(|l| l.monitor) else { return };
         let heard: Vec<u16> =
             lent.heard.iter().filter_map(|&u| self.upstreams.get(u)).map(|up| up.node).collect();
@@ -242,15 +243,15 @@ impl Worker {
         let Some(client) = client.filter(|&c| self.is_monitoring(c, u)) else {
             return Err("a reply that nobody asked for".into());
         };
-        if let Some(c) = self.clients.get_mut(client.0 as usize) {
+        if let Some(c) = self.clients.get_mut(client.at()) {
             c.answer(frame, &mut self.pool, &mut self.spare_replies);
         }
-        self.mark_client(client.0 as usize);
+        self.mark_client(client.at());
         Ok(())
     }
 
-    pub(super) fn is_monitoring(&self, client: (u32, u32), u: usize) -> bool {
-        let c = self.clients.get(client.0 as usize).filter(|c| c.generation == client.1);
+    pub(super) fn is_monitoring(&self, client: ClientId, u: usize) -> bool {
+        let c = self.clients.get(client.at()).filter(|c| c.generation == client.generation);
         let lent = c.and_then(|c| c.lent.as_ref());
         lent.is_some_and(|l| l.monitor && l.heard.contains(&u))
     }

@@ -91,7 +91,7 @@ impl Worker {
                 expected: pending.expected / count.max(1),
                 ..pending
             };
-            self.send_to(owner, part, frame, lane.0);
+            self.send_to(owner, part, frame, lane.index);
         }
         if let Some(class) = gate {
             self.run_gate(slot, class);

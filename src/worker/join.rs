@@ -10,7 +10,7 @@ use super::dedicated::LendError;
 use super::downstream::Flow;
 use super::{Source, Worker};
 use crate::cluster::NO_SLOT;
-use crate::dest::Dest;
+use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::metrics::{Histogram, RetryReason};
 use crate::ops::{Effect, Errand, KeyLists, Kind, Piece};
@@ -25,7 +25,7 @@ const ENOUGH: usize = 1 << 20;
 /// One KEYS under way.
 #[derive(Debug)]
 pub(super) struct Join {
-    client: (u32, u32),
+    client: ClientId,
     seq: u32,
     command: u16,
     started: u64,
@@ -49,7 +49,7 @@ impl Worker {
     pub(super) fn send_join(&mut self, index: usize) {
         let targets = self.fan_targets(crate::route::Fan::Primaries);
         let Some(client) = self.clients.get_mut(index) else { return };
-        let (protocol, me) = (client.session.protocol, (index as u32, client.generation));
+        let (protocol, me) = (client.session.protocol, ClientId::new(index, client.generation));
         let Some(lent) = client.lent.as_mut() else { return };
         let Some(errand) = lent.errand.as_ref() else { return };
         let (seq, command, started) = (errand.seq, errand.command, errand.started);
@@ -121,7 +121,7 @@ impl Worker {
     }
 
     /// The client is gone.
-    pub(super) fn end_joins_of(&mut self, client: (u32, u32)) {
+    pub(super) fn end_joins_of(&mut self, client: ClientId) {
         let its = |(j, join): (usize, &Join)| (join.client == client).then_some(j);
         for j in self.joins.iter().filter_map(its).collect::<Vec<_>>() {
             self.end_join(j);
@@ -137,12 +137,12 @@ impl Worker {
 
     fn stream_joined(&mut self, j: usize, piece: &[u8], last: bool) {
         let Some(join) = self.joins.get(j) else { return };
-        let ((index, generation), seq) = (join.client, join.seq);
-        if let Some(client) = self.clients.get_mut(index as usize)
-            && client.generation == generation
+        let (id, seq) = (join.client, join.seq);
+        if let Some(client) = self.clients.get_mut(id.at())
+            && client.generation == id.generation
         {
             client.stream(seq, piece, last, &mut self.pool);
-            self.mark_client(index as usize);
+            self.mark_client(id.at());
         }
     }
 
@@ -162,7 +162,7 @@ impl Worker {
                 false
             }
             Piece::Pass(elements) => {
-                let output = self.clients.get(client.0 as usize).map_or(0, |c| c.output());
+                let output = self.clients.get(client.at()).map_or(0, |c| c.output());
                 if let Some(up) = self.upstreams.get_mut(u) {
                     up.streaming = true;
                     up.parked = output + elements.len() > ENOUGH;
@@ -183,10 +183,10 @@ impl Worker {
             // and this node changed its mind, which ends the connection.
             self.end_join(j as usize);
             if begun {
-                return self.close_client(client.0 as usize);
+                return self.close_client(client.at());
             }
             self.end_errand(client, seq);
-            let dest = Dest::Client { index: client.0, generation: client.1, seq };
+            let dest = Dest::client(client, seq);
             return self.deliver_own(dest, frame);
         };
         self.set_list_upstream(j, part as usize, None);
@@ -211,7 +211,7 @@ impl Worker {
                 Effect::Header(count) => {
                     // It is arriving: from here on the client's own speed sets the time.
                     let (client, seq) = (join.client, join.seq);
-                    if let Some(errand) = self.errand(client.0 as usize).filter(|e| e.seq == seq) {
+                    if let Some(errand) = self.errand(client.at()).filter(|e| e.seq == seq) {
                         errand.until = None;
                     }
                     let mut header = Vec::new();
@@ -270,7 +270,7 @@ impl Worker {
     /// The client has taken what it had.
     pub(super) fn join_goes_on(&mut self, index: usize) {
         let Some(client) = self.clients.get(index) else { return };
-        let me = (index as u32, client.generation);
+        let me = ClientId::new(index, client.generation);
         if client.output() > ENOUGH / 2 {
             return;
         }
@@ -292,11 +292,11 @@ impl Worker {
         }
         let Some(join) = self.end_join(j as usize) else { return };
         if after == AfterRefusal::Closed {
-            return self.close_client(join.client.0 as usize);
+            return self.close_client(join.client.at());
         }
         self.stats.redirections[refusal.kind() as usize] += 1;
         self.want_topology(None);
-        let index = join.client.0 as usize;
+        let index = join.client.at();
         if let Some(errand) = self.errand(index).filter(|e| e.seq == join.seq) {
             errand.last = Some(text.to_owned());
         }
@@ -311,9 +311,9 @@ impl Worker {
         let Some(join) = self.end_join(j as usize) else { return };
         let work = Work::KeyList { begun: join.lists.has_begun() };
         if after_loss(work, Phase::Sent) == AfterLoss::Closed {
-            return self.close_client(join.client.0 as usize);
+            return self.close_client(join.client.at());
         }
-        let pause = self.no_primary_pause(join.client.0 as usize);
+        let pause = self.no_primary_pause(join.client.at());
         self.count_retry(RetryReason::Lost);
         self.errand_later(join.client, join.seq, pause);
     }

@@ -75,7 +75,7 @@ impl Worker {
         let (command, lane) = (gathering.command, gathering.lane);
         let Some(gather) = gathering.parts.merged_mut() else { return };
         gather.expect();
-        let (index, protocol) = (lane.0 as usize, gather.protocol());
+        let (index, protocol) = (lane.at(), gather.protocol());
         let frame = gather.scan_request().map(|r| r.frame(scan.cursor));
         let frame = frame.unwrap_or_default();
         let node = self.route(scan.slot);
@@ -102,7 +102,7 @@ impl Worker {
     pub(super) fn scan_goes_on(&mut self, g: usize) -> bool {
         let Some(gathering) = self.gatherings.get(g) else { return false };
         let Some(gather) = gathering.parts.merged() else { return false };
-        if !gather.scan_may_go_on() || !self.clients.contains(gathering.lane.0 as usize) {
+        if !gather.scan_may_go_on() || !self.clients.contains(gathering.lane.at()) {
             return false;
         }
         let Some((scan, node, 0)) = gather.scanned() else { return false };

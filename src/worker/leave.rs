@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use super::Worker;
 use super::clock::{Job, Timer};
 use crate::client::{Client, Paused, mode};
+use crate::dest::ClientId;
 use crate::errors::Failure;
 use crate::metrics::DisconnectReason;
 use crate::sparsely;
@@ -35,7 +36,7 @@ pub(super) struct Logins {
 #[derive(Debug, Clone, Copy)]
 struct Login {
     since: u64,
-    client: (u32, u32),
+    client: ClientId,
     /// It was given the time once more.
     is_extended: bool,
 }
@@ -70,12 +71,14 @@ impl Worker {
         if client.created == self.now && matches!(client.stream, Stream::Tls(_)) {
             return;
         }
-        let client = (index as u32, client.generation);
+        let client = ClientId::new(index, client.generation);
         if self.logins.queue.len() > 1024 + 2 * self.clients.len() {
             let clients = &self.clients;
             self.logins.queue.retain(|login| {
-                let client = clients.get(login.client.0 as usize);
-                client.is_some_and(|c| c.generation == login.client.1 && c.session.is_stranger())
+                let client = clients.get(login.client.at());
+                client.is_some_and(|c| {
+                    c.generation == login.client.generation && c.session.is_stranger()
+                })
             });
         }
         self.logins.queue.push_back(Login { since: self.now, client, is_extended: false });
@@ -99,7 +102,7 @@ impl Worker {
 
     /// Closes the client if it has not logged in. `true`: that cannot be said yet.
     fn may_take_longer(&mut self, login: Login) -> bool {
-        let (index, generation) = (login.client.0 as usize, login.client.1);
+        let (index, generation) = (login.client.at(), login.client.generation);
         let client = self.clients.get(index).filter(|c| c.generation == generation && !c.gone);
         let Some(client) = client.filter(|c| c.session.is_stranger()) else { return false };
         match client.paused {
@@ -140,14 +143,14 @@ impl Worker {
 
     /// The client was told to leave and has some time left for it.
     pub(super) fn close_later(&mut self, index: usize, generation: u32) {
-        let job = Job::Close(index as u32, generation);
+        let job = Job::Close(ClientId::new(index, generation));
         self.timers.push(Timer { due: self.now + LAST_WORDS, job });
     }
 
-    pub(super) fn close_if_leaving(&mut self, index: u32, generation: u32) {
-        let client = self.clients.get(index as usize);
-        if client.is_some_and(|c| c.generation == generation && c.paused.is_final()) {
-            self.close_client(index as usize);
+    pub(super) fn close_if_leaving(&mut self, id: ClientId) {
+        let client = self.clients.get(id.at());
+        if client.is_some_and(|c| c.generation == id.generation && c.paused.is_final()) {
+            self.close_client(id.at());
         }
     }
 

@@ -102,7 +102,7 @@ use crate::client::{Client, Multi, Pause, Paused, Replies, Traffic};
 use crate::cluster::{Health, Identity, Snapshot};
 use crate::command::CommandTable;
 use crate::config::Config;
-use crate::dest::Dest;
+use crate::dest::{ClientId, Dest};
 use crate::hash::{IntMap, IntSet};
 use crate::lines::Lines;
 use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
@@ -164,7 +164,7 @@ struct Gathering {
     /// Who waits for the reply.
     to: Dest,
     /// Its client's index and generation.
-    lane: (u32, u32),
+    lane: ClientId,
     /// With whose rights it goes on, see `realms`.
     realm: u16,
     command: u16,
@@ -329,7 +329,7 @@ struct Worker {
     unwritten: Vec<usize>,
     /// Sockets that may have more to read, and clients that may go on.
     again: Vec<Source>,
-    resume: Vec<(u32, u32)>,
+    resume: Vec<ClientId>,
     /// Closed clients, whose indexes become free at the end of the turn.
     graveyard: Vec<usize>,
     timers: BinaryHeap<clock::Timer>,
@@ -634,8 +634,8 @@ impl Worker {
     /// The end of a turn: nodes first, so that they work while the clients are written to.
     fn flush(&mut self) {
         loop {
-            while let Some((index, generation)) = self.resume.pop() {
-                self.resume_client(index as usize, generation);
+            while let Some(client) = self.resume.pop() {
+                self.resume_client(client.at(), client.generation);
             }
             let mut dirty = std::mem::take(&mut self.dirty_upstreams);
             let wrote = !dirty.is_empty();

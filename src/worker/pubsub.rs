@@ -18,6 +18,7 @@ use crate::channel::Kind;
 use crate::client::{Subscriptions, mode};
 use crate::command::CommandId;
 use crate::config::OnGap;
+use crate::dest::ClientId;
 use crate::errors::{Failure, Key};
 use crate::mailbox::{Batch, ToHub};
 use crate::metrics::LimitHit;
@@ -185,7 +186,7 @@ impl Worker {
         if left > 0 {
             subscriptions.asked = Some(seq);
         }
-        let client = (index as u32, generation);
+        let client = ClientId::new(index, generation);
         let started = self.now;
         let mut wait = Wait { client, seq, command, started, left, reply, new, ticket: None };
         if left == 0 {
@@ -202,7 +203,7 @@ impl Worker {
     /// The cluster has confirmed all that a command asked for: the client is told. What waits for
     /// the command's ticket goes on when all is done.
     fn confirm(&mut self, wait: Wait) {
-        let (index, generation) = wait.client;
+        let ClientId { index, generation } = wait.client;
         let Some(client) = self.clients.get_mut(index as usize) else { return };
         if client.generation != generation {
             return;
@@ -229,7 +230,7 @@ impl Worker {
 
     /// A command is given up: what it was the first to ask for, its client is not subscribed to.
     fn give_up(&mut self, wait: Wait, failure: &Failure) {
-        let (index, generation) = wait.client;
+        let ClientId { index, generation } = wait.client;
         let same = |c: &crate::client::Client| c.generation == generation && !c.gone;
         if !self.clients.get(index as usize).is_some_and(same) {
             return;
@@ -551,7 +552,7 @@ impl Worker {
     pub(super) fn subscriber_limit(&mut self, index: usize) -> Option<LimitHit> {
         let client = self.clients.get_mut(index)?;
         let output = client.output();
-        let me = (index as u32, client.generation);
+        let me = ClientId::new(index, client.generation);
         let subscriptions = client.subscriptions.as_mut()?;
         if output > self.settings.subscriber_hard {
             return Some(LimitHit::PubSubHard);
@@ -568,16 +569,17 @@ impl Worker {
             None => {
                 subscriptions.above_soft = Some(self.now);
                 let due = self.now + self.settings.subscriber_soft_time;
-                self.timers.push(Timer { due, job: Job::SlowSubscriber(me.0, me.1) });
+                self.timers.push(Timer { due, job: Job::SlowSubscriber(me) });
             }
         }
         None
     }
 
     /// A subscriber that was slow some time ago is looked at again.
-    pub(super) fn slow_subscriber(&mut self, index: u32, generation: u32) {
-        if self.clients.get(index as usize).is_some_and(|c| c.generation == generation && !c.gone) {
-            self.check_output(index as usize);
+    pub(super) fn slow_subscriber(&mut self, client: ClientId) {
+        let current = |c: &crate::client::Client| c.generation == client.generation && !c.gone;
+        if self.clients.get(client.at()).is_some_and(current) {
+            self.check_output(client.at());
         }
     }
 }

@@ -12,7 +12,7 @@ use super::Worker;
 use crate::client::{Client, mode};
 use crate::cluster::{Health, NO_SLOT};
 use crate::config::ReadFrom;
-use crate::dest::Dest;
+use crate::dest::{ClientId, Dest};
 use crate::hash::{IntMap, IntSet};
 use crate::mailbox::ToControl;
 use crate::metrics::RetryReason;
@@ -73,9 +73,10 @@ impl Worker {
 
     /// A step of an emulated command that reads, for a client whose reads may go elsewhere than to
     /// primaries. `false`: it goes to the primary.
-    pub(super) fn read_step(&mut self, lane: (u32, u32), pending: Pending, frame: &[u8]) -> bool {
-        let index = lane.0 as usize;
-        let Some(client) = self.clients.get(index).filter(|c| c.generation == lane.1) else {
+    pub(super) fn read_step(&mut self, lane: ClientId, pending: Pending, frame: &[u8]) -> bool {
+        let index = lane.at();
+        let Some(client) = self.clients.get(index).filter(|c| c.generation == lane.generation)
+        else {
             return false;
         };
         let protocol = client.session.protocol;
@@ -323,7 +324,7 @@ impl Worker {
         let lane = self.lane_of(&pending);
         pending.flags &= !flag::SPECIAL;
         match self.slot_table.owner(pending.slot) {
-            Some(owner) => self.send_to(owner, pending, frame, lane.0),
+            Some(owner) => self.send_to(owner, pending, frame, lane.index),
             None => self.hold_pending(pending, lane, frame),
         }
     }

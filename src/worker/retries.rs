@@ -5,7 +5,7 @@ use super::clock::{Job, Timer};
 use super::{Node, Worker};
 use crate::cluster::NO_SLOT;
 use crate::config::Config;
-use crate::dest::Dest;
+use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::metrics::RetryReason;
 use crate::placement::{Allowance, Budget, Class, GateNext, OutageCause, Retries, pause};
@@ -21,9 +21,9 @@ const TRIAL: u64 = 20_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Want {
     Gate(u16, Class),
-    Lane(u16, (u32, u32)),
-    /// A command on a dedicated connection: its client's index and generation, its number.
-    Errand(u32, u32, u32),
+    Lane(u16, ClientId),
+    /// A command on a dedicated connection: its client, the number of its reply.
+    Errand(ClientId, u32),
 }
 
 /// A worker's retries, none of which waits.
@@ -82,7 +82,7 @@ impl Worker {
             match want {
                 Want::Gate(slot, class) => self.run_gate(slot, class),
                 Want::Lane(slot, lane) => self.run_lane(slot, lane),
-                Want::Errand(index, generation, seq) => self.errand_again(index, generation, seq),
+                Want::Errand(client, seq) => self.errand_again(client, seq),
             }
             self.retries.carried_out();
         }
@@ -107,8 +107,8 @@ impl Worker {
         loop {
             let now = self.now;
             let Self { slot_table, clients, .. } = &mut *self;
-            let waits = |(index, generation): (u32, u32)| {
-                let client = clients.get(index as usize).filter(|c| c.generation == generation);
+            let waits = |id: ClientId| {
+                let client = clients.get(id.at()).filter(|c| c.generation == id.generation);
                 let errand = client.and_then(|c| c.lent.as_ref()?.errand.as_ref());
                 errand.is_some_and(|e| e.slot == slot && e.upstream.is_none())
             };
@@ -138,16 +138,16 @@ impl Worker {
                     let mut pending = held.meta.pending;
                     pending.flags |= flag::LANE;
                     let owner = self.node_of_held(&pending, &held.frame, owner);
-                    self.send_to(owner, pending, held.frame, lane.0);
+                    self.send_to(owner, pending, held.frame, lane.index);
                 }
-                None => self.send_errand(lane.0 as usize, None),
+                None => self.send_errand(lane.at(), None),
             }
         }
     }
 
-    pub(super) fn owner_for(&self, slot: u16, lane: (u32, u32)) -> Option<u16> {
+    pub(super) fn owner_for(&self, slot: u16, lane: ClientId) -> Option<u16> {
         match slot {
-            NO_SLOT => self.any_primary(lane.0 as usize),
+            NO_SLOT => self.any_primary(lane.at()),
             slot => self.slot_table.owner(slot),
         }
     }

@@ -8,7 +8,7 @@ use super::shards::MissingTarget;
 use crate::client::{Context, EXEC, MULTI, Multi, Place, Question, answer};
 use crate::cluster::{NO_SLOT, slot_of};
 use crate::command::{CommandId, key_positions};
-use crate::dest::Dest;
+use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::hash::IntMap;
 use crate::metrics::{LimitHit, TransactionKind};
@@ -78,7 +78,7 @@ impl Worker {
         client.session.corked = true;
         let seq = seq.unwrap_or_else(|| client.expect(&mut self.spare_replies));
         let to = Dest::Client { index: index as u32, generation, seq };
-        let lane = (index as u32, generation);
+        let lane = ClientId::new(index, generation);
         let gathering = self.gathering_of(lane, command, to, Parts::Transaction(exec));
         let g = self.gatherings.insert(gathering);
         for (batch, group) in batches.into_iter().zip(groups) {
@@ -157,7 +157,7 @@ impl Worker {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;
                 self.fail(&pending, "", &Failure::HoldsFull { slot: batch.slot });
             }
-            None => self.hold_pending(pending, (index as u32, generation), batch.frame),
+            None => self.hold_pending(pending, ClientId::new(index, generation), batch.frame),
         }
     }
 

@@ -10,7 +10,7 @@ use super::Worker;
 use super::transaction::scan;
 use crate::command::{Class, CommandId, key_positions};
 use crate::config::Config;
-use crate::dest::Dest;
+use crate::dest::{ClientId, Dest};
 use crate::resp::reply::{elements, text};
 use crate::resp::{ArgRange, Args};
 use crate::seen::{
@@ -276,14 +276,14 @@ impl Worker {
 
     /// KEYS has its whole reply.
     #[cold]
-    pub(super) fn note_join(&mut self, client: (u32, u32), seq: u32, command: u16, took: u64) {
-        let Some(errand) = self.errand(client.0 as usize).filter(|e| e.seq == seq) else { return };
+    pub(super) fn note_join(&mut self, client: ClientId, seq: u32, command: u16, took: u64) {
+        let Some(errand) = self.errand(client.at()).filter(|e| e.seq == seq) else { return };
         let frame = std::mem::take(&mut errand.frame);
         let mut ranges = Vec::new();
         let args = logged_args(&scan(&frame, &self.settings.accepted, &mut ranges));
         let took = Slowness { node: took, ..Slowness::default() };
         let entry = SlowEntry { took, args, tries: 1, ..SlowEntry::default() };
-        let to = Dest::Client { index: client.0, generation: client.1, seq };
+        let to = Dest::client(client, seq);
         self.slow_command(entry, command, to);
     }
 

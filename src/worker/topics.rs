@@ -6,6 +6,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::channel::Kind;
+use crate::dest::ClientId;
 use crate::hash::{IntMap, KeyedMap};
 use crate::mailbox::{BYTES_PER_TOPIC, Ticket};
 use crate::pubsub::{Token, Topic, Wish};
@@ -71,7 +72,7 @@ pub(super) struct Local {
 #[derive(Debug)]
 pub(super) struct Wait {
     /// Index and generation.
-    pub client: (u32, u32),
+    pub client: ClientId,
     pub seq: u32,
     pub command: u16,
     /// When it came, microseconds.

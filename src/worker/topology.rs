@@ -152,10 +152,10 @@ impl Worker {
                 } else if slot == NO_SLOT {
                     let node = match super::publish::is_lone_publish(&pending) {
                         true => self.publish_node_of(&frame),
-                        false => self.any_primary(lane.0 as usize),
+                        false => self.any_primary(lane.at()),
                     };
                     match node {
-                        Some(other) => self.send_to(other, pending, frame, lane.0),
+                        Some(other) => self.send_to(other, pending, frame, lane.index),
                         None => self.fail(&pending, "a node", &Failure::NoPrimary),
                     }
                 } else if self.slot_table.holds.contains(slot) {
@@ -172,7 +172,7 @@ impl Worker {
                         self.slot_table.holds.push_unsent(slot, lane, held);
                     }
                 } else if let Some(owner) = self.slot_table.owner(slot) {
-                    self.send_to(owner, pending, frame, lane.0);
+                    self.send_to(owner, pending, frame, lane.index);
                 }
             }
         }

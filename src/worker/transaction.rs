@@ -18,7 +18,7 @@ use crate::buf::CHUNK;
 use crate::client::{EXEC, Multi, Paused, Place, mode};
 use crate::cluster::{NO_SLOT, Product, slot_of};
 use crate::command::{Class, CommandId, Flags, key_positions};
-use crate::dest::Dest;
+use crate::dest::{ClientId, Dest};
 use crate::errors::{CrossSlotRemedy, Failure};
 use crate::metrics::{LimitHit, TransactionKind};
 use crate::resp::{ArgRange, Args, Protocol, RequestProgress, scan_request};
@@ -363,7 +363,7 @@ impl Worker {
                 pending.before = before;
                 let by_sha = if multi.by_sha { flag::SCRIPT } else { 0 };
                 self.mark_batch(&mut pending, flags | by_sha);
-                let lane = (index as u32, generation);
+                let lane = ClientId::new(index, generation);
                 self.hold_pending(pending, lane, std::mem::take(&mut multi.frames));
             }
         }

@@ -5,7 +5,7 @@ use std::io::Read;
 use super::{Node, Source, Worker, reaccount};
 use crate::buf::{CHUNK, WRITE_LIMIT};
 use crate::cluster::{NO_SLOT, NodeAddr};
-use crate::dest::Dest;
+use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::mailbox::ToControl;
 use crate::metrics::NodeStats;
@@ -672,7 +672,7 @@ impl Worker {
         }
         self.answered(&pending);
         if let Dest::Client { index, generation, seq } = pending.dest {
-            self.end_handed_on((index, generation), seq);
+            self.end_handed_on(ClientId { index, generation }, seq);
         }
         if let (Some(client), Dest::Client { seq, .. }) = (dedicated, pending.dest) {
             if !self.is_watching(client, u) {

@@ -14,6 +14,7 @@ use super::downstream::Flow;
 use crate::channel::Kind;
 use crate::client::{Paused, mode};
 use crate::command::{CommandId, CommandSpec, Flags};
+use crate::dest::ClientId;
 use crate::errors::{Code, Failure};
 use crate::mailbox::ToControl;
 use crate::mailbox::Verify;
@@ -421,7 +422,7 @@ impl Worker {
         let Some(account) = client.session.account.as_mut() else { return Flow::Stop };
         client.paused = Paused::Command;
         let wanted = account.ask(tag, asking.bytes());
-        let client = (index as u32, client.generation);
+        let client = ClientId::new(index, client.generation);
         let verify = Verify { asking, client, wanted, to: self.own.clone() };
         // Control may be gone at the very end: nobody waits for an answer then.
         let _ = self.control.send(ToControl::Verify(Box::new(verify)));
@@ -429,7 +430,7 @@ impl Worker {
     }
 
     /// The node has answered.
-    pub(super) fn verified(&mut self, client: (u32, u32), answer: Result<Granted, Failure>) {
+    pub(super) fn verified(&mut self, client: ClientId, answer: Result<Granted, Failure>) {
         let verdict = match answer {
             Ok(Granted::Yes) => Verdict::Allowed,
             Ok(Granted::Open) => Verdict::Open,
@@ -438,9 +439,9 @@ impl Worker {
         self.go_on_with(client, verdict);
     }
 
-    fn go_on_with(&mut self, client: (u32, u32), verdict: Verdict) {
-        let Some(c) = self.clients.get_mut(client.0 as usize) else { return };
-        if c.generation != client.1 || c.gone {
+    fn go_on_with(&mut self, client: ClientId, verdict: Verdict) {
+        let Some(c) = self.clients.get_mut(client.at()) else { return };
+        if c.generation != client.generation || c.gone {
             return;
         }
         if let Some(account) = c.session.account.as_mut() {
@@ -452,10 +453,10 @@ impl Worker {
     }
 
     /// A failed login has waited its time.
-    pub(super) fn login_again(&mut self, index: u32, generation: u32) {
-        let client = self.clients.get(index as usize);
-        if client.is_some_and(|c| c.generation == generation && c.paused == Paused::Command) {
-            self.resume.push((index, generation));
+    pub(super) fn login_again(&mut self, id: ClientId) {
+        let client = self.clients.get(id.at());
+        if client.is_some_and(|c| c.generation == id.generation && c.paused == Paused::Command) {
+            self.resume.push(id);
         }
     }
 
@@ -596,7 +597,7 @@ impl Worker {
             account.put_by(tag, verdict);
         }
         client.paused = Paused::Command;
-        let job = Job::Login(index as u32, client.generation);
+        let job = Job::Login(ClientId::new(index, client.generation));
         self.timers.push(Timer { due: self.now + wait, job });
         Flow::Pause
     }

@@ -9,7 +9,7 @@ use super::downstream::Flow;
 use crate::client::Watch;
 use crate::cluster::{NO_SLOT, slot_of};
 use crate::command::{CommandId, key_positions};
-use crate::dest::Dest;
+use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::hash::fingerprint;
 use crate::ops::{Errand, Kind};
@@ -78,7 +78,7 @@ impl Worker {
             };
             let present = client.lent.as_ref().and_then(|l| of_slot(l));
             let owner = self.slot_table.owner(slot);
-            let (protocol, me) = (client.session.protocol, (index as u32, client.generation));
+            let (protocol, me) = (client.session.protocol, ClientId::new(index, client.generation));
             let lent = match (present, owner) {
                 (Some(u), _) => Ok(u),
                 (None, Some(node)) => self.lend(node, protocol, me).map_err(Failure::from),
@@ -182,8 +182,8 @@ impl Worker {
         Flow::Next
     }
 
-    pub(super) fn checked(&mut self, client: (u32, u32), seq: u32, left: usize, changed: bool) {
-        let index = client.0 as usize;
+    pub(super) fn checked(&mut self, client: ClientId, seq: u32, left: usize, changed: bool) {
+        let index = client.at();
         let Some(errand) = self.errand(index).filter(|e| e.seq == seq) else { return };
         let command = errand.command;
         errand.kind = Kind::Check { left, changed };
@@ -196,7 +196,7 @@ impl Worker {
                 self.clients.get(index).is_some_and(|c| c.session.protocol == Protocol::Resp3);
             let null: &[u8] = if resp3 { b"_\r\n" } else { b"*-1\r\n" };
             self.end_errand(client, seq);
-            let dest = Dest::Client { index: client.0, generation: client.1, seq };
+            let dest = Dest::client(client, seq);
             return self.deliver_own(dest, null);
         }
         // Its reply has a number already: the pieces are gathered for that one.
@@ -220,7 +220,7 @@ impl Worker {
         self.forget_lent(index);
     }
 
-    pub(super) fn watching(&mut self, client: (u32, u32), u: usize, slot: u16) {
+    pub(super) fn watching(&mut self, client: ClientId, u: usize, slot: u16) {
         let mut ranges = Vec::new();
         let limits = self.settings.accepted;
         self.lent_of(client, |lent| {
@@ -239,8 +239,8 @@ impl Worker {
         });
     }
 
-    pub(super) fn is_watching(&self, client: (u32, u32), u: usize) -> bool {
-        let c = self.clients.get(client.0 as usize).filter(|c| c.generation == client.1);
+    pub(super) fn is_watching(&self, client: ClientId, u: usize) -> bool {
+        let c = self.clients.get(client.at()).filter(|c| c.generation == client.generation);
         let lent = c.and_then(|c| c.lent.as_ref());
         lent.is_some_and(|l| l.watches.iter().any(|w| w.upstream == Some(u)))
     }

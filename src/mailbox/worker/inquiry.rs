@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{ToWorker, WorkerHandle};
 use crate::client::Question;
-use crate::dest::Dest;
+use crate::dest::{ClientId, Dest};
 
 /// A question that goes round all workers.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct Asker {
     /// `CLIENT ID`.
     pub id: u64,
     /// Index and generation.
-    pub client: (u32, u32),
+    pub client: ClientId,
     /// Where the reply goes: to the client, which waits for it, or into its transaction.
     pub to: Dest,
     /// For the counters.

@@ -17,6 +17,7 @@ use super::Batch;
 use crate::client::{Census, Pause};
 use crate::cluster::{Health, Identity, Snapshot};
 use crate::command::CommandTable;
+use crate::dest::ClientId;
 use crate::errors::Failure;
 use crate::metrics::WorkerStats;
 use crate::proxy_protocol::Endpoints;
@@ -91,7 +92,7 @@ pub enum ToWorker {
     /// What a node has said to a [`crate::mailbox::Verify`].
     Verified {
         /// The client that waits for it.
-        client: (u32, u32),
+        client: ClientId,
         /// Yes, or the error reply.
         answer: Result<crate::users::Granted, Failure>,
     },
