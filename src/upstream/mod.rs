@@ -479,6 +479,10 @@ mod tests {
         }
     }
 
+    fn id(index: u32) -> ClientId {
+        ClientId { index, generation: 1 }
+    }
+
     fn clients(all: &[Pending]) -> Vec<ClientId> {
         let client = |p: &Pending| match p.dest {
             Dest::Client { index, generation, .. } => ClientId { index, generation },
@@ -567,11 +571,11 @@ mod tests {
         let all =
             [part(pending(0, 10, READ, 5)), part(pending(0, 10, READ, 5)), pending(2, 10, 0, 5)];
         let mut up = upstream(&mut pool, &all, 15);
-        assert_eq!(up.lost(&mut pool, &[(1, 1), (2, 1), (2, 1)]).len(), 2);
+        assert_eq!(up.lost(&mut pool, &[id(1), id(2), id(2)]).len(), 2);
         assert_eq!(up.pending.len(), 1, "the first client's part is sent again");
         let mut up = upstream(&mut pool, &all, 15);
         assert_eq!(
-            up.lost(&mut pool, &[ClientId::UNKNOWN, (1, 1), (2, 1)]).len(),
+            up.lost(&mut pool, &[ClientId::UNKNOWN, id(1), id(2)]).len(),
             2,
             "it may be the same"
         );
@@ -599,7 +603,7 @@ mod tests {
         assert_eq!(slots(taken.iter().map(|(p, _)| p)), [4, 7, 8]);
         let frames: Vec<_> = taken.iter().map(|(_, frame)| frame[0]).collect();
         assert_eq!(frames, [3, 6, 7]);
-        assert_eq!(staying, HashSet::from([(1, 1), (2, 1)]));
+        assert_eq!(staying, HashSet::from([id(1), id(2)]));
         assert_eq!(slots(&*up.pending), [1, 2, 3, 4, 5, 6]);
         assert_eq!(up.pending.iter().filter(|p| p.dest == Dest::Discard).count(), 1);
         assert_eq!((up.queue.sent(), up.queue.len()), (20, 30));

@@ -24,7 +24,7 @@ const COMMANDS_WISH_PAUSE: u64 = 1_000_000;
 /// So many slots newly held in one turn are many.
 const MANY_HOLDS: usize = 32;
 /// From here on a blocking command (BLPOP, XREAD BLOCK) has waited as it was told to, microseconds.
-const BLOCKED: u64 = 10_000;
+pub(super) const BLOCKED: u64 = 10_000;
 pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 
 /// The node that has answered a part.
@@ -45,8 +45,7 @@ impl Answerer for Answered<'_> {
 }
 
 impl Worker {
-    /// HOT PATH: a node's reply goes where it is waited for.
-    #[inline]
+    /// A node's reply goes where it is waited for.
     pub(super) fn deliver(&mut self, node: u16, pending: &Pending, frame: &[u8]) {
         let ok = frame.first() != Some(&b'-');
         self.count_reply(node, pending, ok);
@@ -107,10 +106,17 @@ impl Worker {
                 stats.error += 1;
             }
         }
-        if ok && pending.command == self.router.unknown() && self.now >= self.next_commands_wish {
+        if ok && pending.command == self.router.unknown() {
+            self.note_unknown();
+        }
+    }
+
+    /// The cluster has a command that the table has not.
+    #[cold]
+    pub(super) fn note_unknown(&mut self) {
+        if self.now >= self.next_commands_wish {
             self.next_commands_wish = self.now + COMMANDS_WISH_PAUSE;
-            // A command that the cluster has and the table has not. Control may be gone at the
-            // very end: nothing to refresh then.
+            // Control may be gone at the very end: nothing to refresh then.
             let _ = self.control.send(ToControl::RefreshCommands);
         }
     }

@@ -19,15 +19,7 @@ use crate::upstream::{Pending, State, Waiting};
 use crate::users::OWN;
 
 impl Worker {
-    /// One command. HOT PATH: what every command passes.
-    #[inline]
-    pub(super) fn dispatch(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
-        let command = self.router.command(args);
-        self.dispatch_known(index, command, frame, args)
-    }
-
-    /// The same where the command has been looked up.
-    #[inline]
+    /// One command that has been looked up.
     pub(super) fn dispatch_known(
         &mut self,
         index: usize,
@@ -232,7 +224,7 @@ impl Worker {
 
     /// The slot is in motion or has no primary: the command waits in its client's lane.
     #[cold]
-    fn hold_fresh(&mut self, index: usize, command: u16, slot: u16, frame: &[u8]) -> Flow {
+    pub(super) fn hold_fresh(&mut self, index: usize, command: u16, slot: u16, frame: &[u8]) -> Flow {
         if frame.len() > CHUNK && !self.has_room_for(frame.len()) {
             return self.refuse_for_memory(index, command);
         }

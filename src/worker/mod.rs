@@ -10,7 +10,8 @@
 //!
 //! The parts, in the order in which a command meets them:
 //! - `downstream`: clients: accept, read, write, close
-//! - `dispatch`: a command's plan is carried out; `shards`: parts for a primary that is missing;
+//! - `walk`: HOT PATH, an ordinary command to its node and the reply to its client
+//! - `dispatch`: every other command's plan is carried out; `shards`: parts for a primary that is missing;
 //!   `shard_check`: parts at a node that may not serve its shard any more; `fairness`: who waits
 //!   before a long queue
 //! - `keyspace`: SCAN and RANDOMKEY
@@ -85,6 +86,7 @@ mod traced;
 mod transaction;
 mod upstreams;
 mod users;
+mod walk;
 mod watch;
 
 use std::collections::BinaryHeap;

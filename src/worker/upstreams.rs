@@ -510,9 +510,10 @@ impl Worker {
         true
     }
 
-    /// One complete reply (or the last piece of one that was handed on).
-    #[inline]
-    fn reply(&mut self, u: usize, frame: &[u8]) -> Result<(), String> {
+    /// One complete reply, or the last piece of one that was handed on, whatever is special about
+    /// it.
+    #[inline(never)]
+    pub(super) fn reply_rare(&mut self, u: usize, frame: &[u8]) -> Result<(), String> {
         let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
         if up.state != State::Ready {
             return self.handshake_reply(u, frame);
