@@ -13,7 +13,7 @@ use crate::pubsub::HubStats;
 use crate::resp::{Protocol, ReplyProgress, ReplyScan, write};
 use crate::stream::Stream;
 use crate::tls::Tls;
-use crate::upstream::Handshake;
+use crate::upstream::{ConnectionEnd, Handshake};
 
 /// A quiet node is asked whether it is still there after so long, microseconds.
 const QUIET: u64 = 1_000_000;
@@ -94,8 +94,8 @@ impl Drop for Account {
 pub enum Broken {
     /// The socket, or TLS on it.
     Socket(io::Error),
-    /// What was said.
-    Talk(String),
+    /// What was said, or was not.
+    Talk(ConnectionEnd),
 }
 
 /// What the time has come for.
@@ -264,7 +264,7 @@ impl Conn {
         scratch: &mut [u8],
         now: u64,
         limit: usize,
-        take: impl FnOnce(&mut Conn, &[u8]) -> Result<usize, String>,
+        take: impl FnOnce(&mut Conn, &[u8]) -> Result<usize, ConnectionEnd>,
     ) -> Result<usize, Broken> {
         // A short unfinished frame goes in front of what is read, a long one is appended to.
         let append = self.tail.len() > scratch.len() / 2;
@@ -274,7 +274,7 @@ impl Conn {
         }
         let room = scratch.len() - front;
         let n = match self.stream.read(scratch.get_mut(front..).unwrap_or_default()) {
-            Ok(0) => return Err(Broken::Talk("closed by the node".into())),
+            Ok(0) => return Err(Broken::Talk(ConnectionEnd::Closed)),
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 self.readable = false;
@@ -306,8 +306,7 @@ impl Conn {
         }
         let long = if self.tail.capacity() > CHUNK { self.tail.capacity() } else { 0 };
         if long != self.account.mine && self.account.set(long) > limit && long > 0 {
-            let why = "a message is larger than limits.memory has room for";
-            return Err(Broken::Talk(why.into()));
+            return Err(Broken::Talk(ConnectionEnd::MessageTooLarge));
         }
         Ok(n)
     }
@@ -318,10 +317,10 @@ impl Conn {
     /// # Errors
     /// It is no RESP.
     #[inline]
-    pub fn frame_end(&mut self, buf: &[u8], start: usize) -> Result<Option<usize>, String> {
+    pub fn frame_end(&mut self, buf: &[u8], start: usize) -> Result<Option<usize>, ConnectionEnd> {
         let at = start + self.scanned;
         let rest = buf.get(at..).unwrap_or_default();
-        match self.scan.advance(rest).map_err(|e| e.to_string())? {
+        match self.scan.advance(rest)? {
             ReplyProgress::Complete(n) => {
                 self.scanned = 0;
                 Ok(Some(at + n))

@@ -33,7 +33,7 @@ use crate::pubsub::push::{self, Said};
 use crate::pubsub::{GapReason, HubStats, News};
 use crate::sparsely;
 use crate::tls::Tls;
-use crate::upstream::HandshakeError;
+use crate::upstream::{ConnectionEnd, HandshakeError};
 
 /// Bytes that one read asks for.
 const SCRATCH: usize = 256 << 10;
@@ -290,7 +290,7 @@ impl<'a> Desk<'a> {
     fn broken(&mut self, node: usize, why: &Broken) {
         match why {
             Broken::Socket(error) => self.lost_by(node, error),
-            Broken::Talk(why) => self.lost(node, why),
+            Broken::Talk(why) => self.lost(node, why.clone()),
         }
     }
 
@@ -298,7 +298,7 @@ impl<'a> Desk<'a> {
     fn lost_by(&mut self, node: usize, error: &io::Error) {
         let name = self.book.node(node).map(|n| n.name.clone()).unwrap_or_default();
         let why = self.room.tls.why(error, &name);
-        self.lost(node, &why);
+        self.lost(node, ConnectionEnd::Tls(why));
     }
 
     /// One read per node and turn.
@@ -371,7 +371,7 @@ impl<'a> Desk<'a> {
     }
 
     /// All complete frames. Gives how many bytes they are.
-    fn frames(&mut self, node: usize, conn: &mut Conn, buf: &[u8]) -> Result<usize, String> {
+    fn frames(&mut self, node: usize, conn: &mut Conn, buf: &[u8]) -> Result<usize, ConnectionEnd> {
         let mut run = std::mem::take(&mut self.run);
         let mut start = 0;
         let outcome = loop {
@@ -398,7 +398,7 @@ impl<'a> Desk<'a> {
         buf: &[u8],
         (start, end): (usize, usize),
         run: &mut Run,
-    ) -> Result<(), String> {
+    ) -> Result<(), ConnectionEnd> {
         let frame = buf.get(start..end).unwrap_or_default();
         if conn.state != State::Ready {
             if frame.first() == Some(&b'>') {
@@ -406,7 +406,7 @@ impl<'a> Desk<'a> {
             }
             return self.handshake_reply(node, conn, frame);
         }
-        let said = push::read(frame).ok_or("a push that is malformed")?;
+        let said = push::read(frame).ok_or(ConnectionEnd::MalformedPush)?;
         if let Said::Message { kind, name, channel, at, .. } = said {
             self.book.message(node, buf, (start, end), Message { kind, name, channel, at }, run);
             return Ok(());
@@ -414,10 +414,11 @@ impl<'a> Desk<'a> {
         self.book.flush(buf, run);
         match said {
             Said::Changed { kind, subscribed, name } => {
-                self.book.changed(node, kind, subscribed, name)?;
+                let changed = self.book.changed(node, kind, subscribed, name);
+                changed.map_err(ConnectionEnd::Unrelated)?;
             }
-            Said::Error(text) => self.book.error(node, text)?,
-            Said::Reply => self.book.reply(node)?,
+            Said::Error(text) => self.book.error(node, text).map_err(ConnectionEnd::Unrelated)?,
+            Said::Reply => self.book.reply(node).map_err(ConnectionEnd::Unrelated)?,
             Said::Message { .. } | Said::Other => {}
         }
         Ok(())
@@ -428,12 +429,12 @@ impl<'a> Desk<'a> {
         node: usize,
         conn: &mut Conn,
         frame: &[u8],
-    ) -> Result<(), String> {
+    ) -> Result<(), ConnectionEnd> {
         let done = conn.handshake.reply(frame).map_err(|error| {
             if let HandshakeError::Stranger { .. } = error {
                 self.room.stats.strangers.fetch_add(1, Relaxed);
             }
-            error.to_string()
+            error
         })?;
         if done {
             conn.ready(self.now);
@@ -449,8 +450,8 @@ impl<'a> Desk<'a> {
     }
 
     /// The connection was closed, or could not be made.
-    fn lost(&mut self, node: usize, why: &str) {
-        self.gone(node, why, true);
+    fn lost(&mut self, node: usize, why: ConnectionEnd) {
+        self.gone(node, &why, true);
     }
 
     /// The node at this address has become another while its connection stood.
@@ -463,23 +464,23 @@ impl<'a> Desk<'a> {
                     place.socket == Some(stranger.socket) && place.id == stranger.expected
                 })
             {
-                self.gone(node, &stranger.why(), false);
+                self.gone(node, &stranger.why().into(), false);
             }
         }
     }
 
     /// The connection is gone. A node that has closed it (`closed`) may take another at once; one
     /// that does not answer is not asked.
-    fn gone(&mut self, node: usize, why: &str, closed: bool) {
+    fn gone(&mut self, node: usize, why: &ConnectionEnd, closed: bool) {
         let was_ready = self.close(node);
         self.room.stats.failures.fetch_add(1, Relaxed);
         let topics = self.book.node(node).map_or(0, |n| n.load);
         // The same failure many times a second is one line.
         if was_ready || self.book.node(node).is_some_and(|n| n.failures == 0) {
             let node = self.name(node);
-            sparsely!(self.lines, warn, node, error = why, topics, "subscription connection lost");
+            sparsely!(self.lines, warn, node, error = %why, topics, "subscription connection lost");
         } else {
-            tracing::debug!(node = self.name(node), error = why, topics, "node not reached");
+            tracing::debug!(node = self.name(node), error = %why, topics, "node not reached");
         }
         if closed && was_ready && self.book.cut_off(node) {
             return;
@@ -514,7 +515,7 @@ impl<'a> Desk<'a> {
                 Due::Not(_) => {}
                 // What it said may lie in the socket still.
                 Due::Silent(_) if conn.readable => {}
-                Due::Silent(why) => self.gone(node, why, false),
+                Due::Silent(why) => self.gone(node, &ConnectionEnd::Silent(why), false),
                 Due::Unused => {
                     tracing::debug!(node = self.name(node), "subscription connection not needed");
                     self.close(node);
@@ -572,8 +573,8 @@ impl<'a> Desk<'a> {
     fn connect(&mut self, node: usize) {
         let Some(place) = self.book.node(node) else { return };
         let Some(socket) = place.socket else {
-            let why = format!("the host name {} is not resolved", place.addr.host);
-            return self.lost(node, &why);
+            let host = place.addr.host.to_string();
+            return self.lost(node, ConnectionEnd::Unresolved { host });
         };
         let name = place.name.clone();
         let until = self.now + self.room.config.timeouts.connect.as_micros() as u64;

@@ -3,11 +3,13 @@
 //! Not here: which command goes to which node, and what is done with the replies
 //! ([`crate::worker`]).
 
+mod end;
 mod handshake;
 mod pending;
 mod stamps;
 mod turns;
 
+pub use end::ConnectionEnd;
 pub use handshake::{Handshake, HandshakeError};
 pub use pending::{Pending, PendingQueue, Waiting};
 pub use stamps::Stamps;
@@ -160,7 +162,7 @@ pub struct Upstream {
     /// Pushes that nobody asked for, on this connection.
     pub strange: u32,
     /// Why the last attempt or connection ended.
-    pub last_error: Option<String>,
+    pub last_error: Option<ConnectionEnd>,
     /// The node's error that ended the handshake.
     pub refused: Option<Box<[u8]>>,
     /// Clients that stopped reading because this queue is full.

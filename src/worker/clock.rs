@@ -11,7 +11,7 @@ use crate::mailbox::ToControl;
 use crate::metrics::DisconnectReason;
 use crate::placement::{Class, Phase, Redirection, at_deadline};
 use crate::route::flag;
-use crate::upstream::{Pending, State};
+use crate::upstream::{ConnectionEnd, Pending, State};
 
 /// How often all deadlines are looked at while something is under way, microseconds.
 const TICK: u64 = 20_000;
@@ -190,10 +190,8 @@ impl Worker {
             && until <= self.now
         {
             let why = match up.state {
-                State::Securing { .. } => {
-                    "no TLS handshake within timeouts.connect; does this port speak TLS?"
-                }
-                _ => "no answer within timeouts.connect",
+                State::Securing { .. } => ConnectionEnd::NoTlsHandshake,
+                _ => ConnectionEnd::NoAnswer,
             };
             self.end_securing(u);
             self.lost(u, why);
@@ -229,7 +227,7 @@ impl Worker {
             up.state == State::Ready && (endless || up.last_read.max(up.ready_since) <= before);
         self.expire_pending(u, before, silent);
         if silent {
-            self.lost(u, "no reply within timeouts.command");
+            self.lost(u, ConnectionEnd::CommandTimeout);
         } else {
             self.mark_upstream(u);
         }
@@ -242,7 +240,7 @@ impl Worker {
         self.note_expired(u, before);
         let Some(up) = self.upstreams.get_mut(u) else { return };
         let node = up.node;
-        let why = up.last_error.clone();
+        let why = up.last_error.as_ref().map(ConnectionEnd::to_string);
         let mut written = if up.state == State::Ready { up.queue.sent() } else { 0 };
         let mut expired: Vec<(Pending, bool)> = Vec::new();
         for (i, pending) in up.pending.iter_mut().enumerate() {

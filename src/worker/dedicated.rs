@@ -16,7 +16,7 @@ use crate::placement::{
 use crate::resp::Protocol;
 use crate::resp::reply::{error_text, text};
 use crate::route::flag;
-use crate::upstream::{Dedicated, Pending, State, Upstream};
+use crate::upstream::{ConnectionEnd, Dedicated, Pending, State, Upstream};
 use crate::users::OWN;
 
 /// Why no connection is lent.
@@ -158,7 +158,7 @@ impl Worker {
         u: usize,
         said: &[u8],
         frame: &[u8],
-    ) -> Result<(), String> {
+    ) -> Result<(), ConnectionEnd> {
         let Some(up) = self.upstreams.get(u) else { return Ok(()) };
         let Some(&pending) = up.pending.front() else {
             return self.monitored(u, frame);
@@ -261,7 +261,7 @@ impl Worker {
         pending: &Pending,
         said: &[u8],
         frame: &[u8],
-    ) -> Result<(), String> {
+    ) -> Result<(), ConnectionEnd> {
         if let Dest::Join { join, part } = pending.dest {
             self.join_whole(u, join, part, frame);
             return Ok(());
@@ -310,7 +310,7 @@ impl Worker {
 
     /// A dedicated connection is gone or could not be made.
     #[cold]
-    pub(super) fn dedicated_lost(&mut self, u: usize, why: &str) {
+    pub(super) fn dedicated_lost(&mut self, u: usize, why: &ConnectionEnd) {
         self.abandon_arriving(u);
         let Some(up) = self.upstreams.get_mut(u) else { return };
         if let Some(stream) = up.stream.as_mut() {
@@ -322,7 +322,7 @@ impl Worker {
         let (realm, refused) = (up.realm, up.refused.take());
         let node = self.nodes.get(usize::from(up.node)).map(|n| n.addr.to_string());
         let node = node.unwrap_or_default();
-        tracing::debug!(node, why, "a dedicated connection is lost");
+        tracing::debug!(node, %why, "a dedicated connection is lost");
         if let Some(stats) = self.stats.nodes.get_mut(usize::from(up.node)) {
             stats.failures += 1;
         }
@@ -336,7 +336,8 @@ impl Worker {
                 self.fail_errand(client, seq, Failure::Verbatim(refused));
             }
         }
-        let lost = Failure::ConnectionLost { node: node.as_str().into(), why: why.into() };
+        let lost =
+            Failure::ConnectionLost { node: node.as_str().into(), why: why.to_string().into() };
         for (pending, sent) in
             given_up.iter().map(|p| (p, true)).chain(kept.iter().map(|p| (p, false)))
         {
@@ -357,7 +358,7 @@ impl Worker {
                             };
                             let failure = Failure::NodeUnreachable {
                                 node: node.as_str().into(),
-                                why: why.into(),
+                                why: why.to_string().into(),
                                 outcome,
                             };
                             self.fail(pending, &node, &failure);

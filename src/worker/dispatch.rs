@@ -224,7 +224,13 @@ impl Worker {
 
     /// The slot is in motion or has no primary: the command waits in its client's lane.
     #[cold]
-    pub(super) fn hold_fresh(&mut self, index: usize, command: u16, slot: u16, frame: &[u8]) -> Flow {
+    pub(super) fn hold_fresh(
+        &mut self,
+        index: usize,
+        command: u16,
+        slot: u16,
+        frame: &[u8],
+    ) -> Flow {
         if frame.len() > CHUNK && !self.has_room_for(frame.len()) {
             return self.refuse_for_memory(index, command);
         }

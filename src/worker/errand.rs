@@ -24,7 +24,7 @@ use crate::placement::{AfterLoss, Class, Redirection, Refusal, Retry, Scope};
 use crate::resp::reply::error_text;
 use crate::resp::{ArgRange, Protocol, write};
 use crate::route::{left_of, wait_time};
-use crate::upstream::{Pending, State, Upstream};
+use crate::upstream::{ConnectionEnd, Pending, State, Upstream};
 use crate::users::OWN;
 
 /// A timer outlives its errand. One that may wait for an hour and is answered at once, over and
@@ -234,7 +234,7 @@ impl Worker {
         refusal: Refusal,
         (when, scope): (Retry, Scope),
         said: &[u8],
-    ) -> Result<(), String> {
+    ) -> Result<(), ConnectionEnd> {
         let Some(&pending) = self.upstreams.get(u).and_then(|up| up.pending.front()) else {
             return Ok(());
         };
@@ -390,7 +390,7 @@ impl Worker {
         let silent: Vec<usize> =
             self.upstreams.iter().filter(|(_, up)| has_part(up)).map(|(u, _)| u).collect();
         for u in silent {
-            self.dedicated_lost(u, "no reply within its time and timeouts.command");
+            self.dedicated_lost(u, &ConnectionEnd::LentTimeout);
         }
         self.end_joins_of(me);
         self.fail_errand(me, seq, failure);

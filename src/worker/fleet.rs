@@ -15,6 +15,7 @@ use crate::dest::{ClientId, Dest};
 use crate::ops::{Errand, Kind};
 use crate::resp::Args;
 use crate::route::{Merge, wait_time};
+use crate::upstream::ConnectionEnd;
 
 const MONITOR: &[u8] = b"*1\r\n$7\r\nMONITOR\r\n";
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
@@ -238,10 +239,10 @@ impl Worker {
     }
 
     /// Something that nobody asked for: a line of MONITOR.
-    pub(super) fn monitored(&mut self, u: usize, frame: &[u8]) -> Result<(), String> {
+    pub(super) fn monitored(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
         let client = self.upstreams.get(u).and_then(|up| up.dedicated).and_then(|d| d.client);
         let Some(client) = client.filter(|&c| self.is_monitoring(c, u)) else {
-            return Err("a reply that nobody asked for".into());
+            return Err(ConnectionEnd::UnexpectedReply);
         };
         if let Some(c) = self.clients.get_mut(client.at()) {
             c.answer(frame, &mut self.pool, &mut self.spare_replies);

@@ -8,7 +8,7 @@ use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::mailbox::ToControl;
 use crate::sparsely;
-use crate::upstream::State;
+use crate::upstream::{ConnectionEnd, State};
 
 /// A connection that lived so long has proven that the node can be worked with, microseconds.
 const PROVEN: u64 = 1_000_000;
@@ -21,10 +21,10 @@ const ANSWERED: u32 = 4;
 impl Worker {
     /// The connection is gone or could not be made: what may be sent again waits for the next
     /// one, the rest is answered now.
-    pub(super) fn lost(&mut self, u: usize, why: &str) {
+    pub(super) fn lost(&mut self, u: usize, why: ConnectionEnd) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         if up.dedicated.is_some() {
-            return self.dedicated_lost(u, why);
+            return self.dedicated_lost(u, &why);
         }
         let was_ready = up.state == State::Ready;
         let lived = self.now.saturating_sub(up.ready_since);
@@ -47,7 +47,6 @@ impl Worker {
             // Nor does it where the next attempt fails, so that it begins from here.
             up.failures = up.failures.min(ANSWERED);
         }
-        up.last_error = Some(why.to_owned());
         up.state = State::Backoff;
         self.stranded |= up.pending.iter().any(super::publish::is_lone_publish);
         let (node, failures) = (up.node, up.failures);
@@ -63,10 +62,14 @@ impl Worker {
         if was_ready || failures == 1 {
             let node = addr.as_ref().map(NodeAddr::to_string);
             let in_flight = given_up.len();
-            sparsely!(self.lines.lost, warn, node, why, in_flight, "a node's connection is lost");
+            sparsely!(self.lines.lost, warn, node, %why, in_flight, "a node's connection is lost");
         }
         let name = addr.map_or_else(|| "a node".to_owned(), |a| a.to_string());
-        let failure = Failure::ConnectionLost { node: name.as_str().into(), why: why.into() };
+        let failure =
+            Failure::ConnectionLost { node: name.as_str().into(), why: why.to_string().into() };
+        if let Some(up) = self.upstreams.get_mut(u) {
+            up.last_error = Some(why);
+        }
         for pending in given_up {
             self.stats.outcome_unknown += 1;
             self.fail(&pending, &name, &failure);

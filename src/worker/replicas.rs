@@ -19,7 +19,7 @@ use crate::metrics::RetryReason;
 use crate::placement::{Choice, Moment, ReadTo, Readable, choose, is_unreachable, seat};
 use crate::resp::{Args, Protocol};
 use crate::route::{Plan, flag};
-use crate::upstream::{Pending, State, Upstream};
+use crate::upstream::{ConnectionEnd, Pending, State, Upstream};
 use crate::users::OWN;
 
 /// A read that has been tried so often waits for its primary.
@@ -218,7 +218,7 @@ impl Worker {
         let waits = |up: &Upstream| up.read_only && !up.pending.is_empty();
         let all = self.upstreams.iter().filter(|(_, up)| waits(up) && unreachable(up.node));
         for u in all.map(|(u, _)| u).collect::<Vec<_>>() {
-            self.lost(u, "the replica does not answer");
+            self.lost(u, ConnectionEnd::ReplicaSilent);
         }
     }
 

@@ -21,7 +21,7 @@ use crate::dest::Dest;
 use crate::placement::Refusal;
 use crate::resp::reply::error_text;
 use crate::resp::write;
-use crate::upstream::{Pending, State};
+use crate::upstream::{ConnectionEnd, Pending, State};
 
 /// Replies before EXEC's: those of MULTI, the read and the command.
 const BEFORE_EXEC: u32 = 3;
@@ -125,11 +125,11 @@ impl Worker {
         u: usize,
         first: Option<&[u8]>,
         frame: &[u8],
-    ) -> Result<(), String> {
+    ) -> Result<(), ConnectionEnd> {
         let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
         if frame.first() != Some(&b'-') {
             up.serves_shard = true;
-            let reply = reply_behind_read(frame).ok_or("no reply to EXEC")?;
+            let reply = reply_behind_read(frame).ok_or(ConnectionEnd::NoExecReply)?;
             if reply.first() == Some(&b'-') && self.refused(u, reply) {
                 return Ok(());
             }

@@ -16,7 +16,7 @@ use crate::dest::Dest;
 use crate::mailbox::{Probed, Stranger, ToControl, Verdict};
 use crate::route::flag;
 use crate::stream::Stream;
-use crate::upstream::{State, Upstream};
+use crate::upstream::{ConnectionEnd, State, Upstream};
 
 /// A connection that is silent for this long while others wait behind a module's command may be
 /// blocked by it, microseconds.
@@ -139,7 +139,7 @@ impl Worker {
         for u in standing.map(|(u, _)| u).collect::<Vec<_>>() {
             // Closing one may have closed others, such as those of the same KEYS.
             if self.upstreams.get(u).is_some_and(|up| up.state == State::Ready) {
-                self.lost(u, &stranger.why());
+                self.lost(u, stranger.why().into());
             }
         }
     }
@@ -150,16 +150,16 @@ impl Worker {
             // PING waits for nothing: the node has not got ours, or its answer did not get here.
             // Anything else may take its time (a node that is paused for a failover answers PING).
             Verdict::Answers if waits_for_ping(up) => {
-                self.lost(u, "its node answers on other connections, and not on this one");
+                self.lost(u, ConnectionEnd::AnswersElsewhere);
             }
             // It is back from where nobody heard of it, or the network is. What this connection
             // has under way the kernel sends again when it sees fit; reads need not wait for that.
             Verdict::Answers if up.suspect && !owes_for_good(up) => {
-                self.lost(u, "it was silent, and its node answers again on other connections");
+                self.lost(u, ConnectionEnd::AnswersAgain);
             }
             Verdict::Answers => self.clear_suspicion(u),
             Verdict::Unreachable if !owes_for_good(up) => {
-                self.lost(u, "it is silent, and its node takes no new connection");
+                self.lost(u, ConnectionEnd::TakesNoConnection);
             }
             Verdict::Accepts | Verdict::Unreachable => {
                 up.suspect = true;

@@ -12,6 +12,7 @@ use super::{Source, Worker};
 use crate::client::Paused;
 use crate::stream::Stream;
 use crate::tls::TlsStream;
+use crate::upstream::ConnectionEnd;
 
 /// Unfinished handshakes of clients above which a worker has less patience.
 const MANY: usize = 1024;
@@ -153,14 +154,16 @@ impl Worker {
     }
 
     /// Puts TLS on a connection to a node that is being made.
-    pub(super) fn secure(&mut self, u: usize) -> Result<(), String> {
+    pub(super) fn secure(&mut self, u: usize) -> Result<(), ConnectionEnd> {
         let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
         let Some(node) = self.nodes.get(usize::from(up.node)) else { return Ok(()) };
         let Some(Stream::Tcp(socket)) = up.stream.take() else { return Ok(()) };
         match self.shared.tls.connect(socket, &node.name) {
             Some(Ok(tls)) => up.stream = Some(Stream::Tls(Box::new(tls))),
-            Some(Err(error)) => return Err(self.shared.tls.why(&error, &node.name)),
-            None => return Err("connections to nodes have no TLS to use".to_owned()),
+            Some(Err(error)) => {
+                return Err(ConnectionEnd::Tls(self.shared.tls.why(&error, &node.name)));
+            }
+            None => return Err(ConnectionEnd::NoTls),
         }
         Ok(())
     }
@@ -178,7 +181,7 @@ impl Worker {
                     up.watching = unsent;
                     let token = Source::Upstream(u).token();
                     if let Err(error) = stream.watch(self.poll.registry(), token, unsent, true) {
-                        self.lost(u, &error.to_string());
+                        self.lost(u, error.into());
                     }
                 }
             }
@@ -193,17 +196,17 @@ impl Worker {
             }
             Err(error) => {
                 let why = self.tls_why(u, &error);
-                self.lost(u, &why);
+                self.lost(u, why);
             }
         }
     }
 
     /// Why a node's connection is lost, in words.
     #[cold]
-    pub(super) fn tls_why(&self, u: usize, error: &std::io::Error) -> String {
+    pub(super) fn tls_why(&self, u: usize, error: &std::io::Error) -> ConnectionEnd {
         let up = self.upstreams.get(u);
         let node = up.and_then(|up| self.nodes.get(usize::from(up.node)));
-        self.shared.tls.why(error, node.map_or("", |node| &node.name))
+        ConnectionEnd::Tls(self.shared.tls.why(error, node.map_or("", |node| &node.name)))
     }
 
     /// The connection is given up; a TLS handshake on it has taken too long.

@@ -12,9 +12,7 @@ use crate::mailbox::ToHub;
 use crate::metrics::RetryReason;
 use crate::placement::{Held, Standing, Target, leaves_queue};
 use crate::route::{Fan, flag};
-use crate::upstream::{Pending, State, Upstream, Waiting};
-
-const FAILED: &str = "its node has failed, and is no primary any more";
+use crate::upstream::{ConnectionEnd, Pending, State, Upstream, Waiting};
 
 impl Worker {
     pub(super) fn set_topology(&mut self, snapshot: Arc<Snapshot>) {
@@ -187,7 +185,7 @@ impl Worker {
         let owing =
             self.upstreams.iter().filter(|(_, up)| owing(up) && self.is_superseded(up.node));
         for u in owing.map(|(u, _)| u).collect::<Vec<_>>() {
-            self.lost(u, FAILED);
+            self.lost(u, ConnectionEnd::NodeFailed);
         }
     }
 
@@ -211,7 +209,7 @@ impl Worker {
             .filter(|(_, up)| !up.pending.front().is_some_and(|p| self.router.is_aside(p.command)))
             .filter(|(_, up)| self.is_failed(up.node));
         for u in lent.map(|(u, _)| u).collect::<Vec<_>>() {
-            self.dedicated_lost(u, FAILED);
+            self.dedicated_lost(u, &ConnectionEnd::NodeFailed);
         }
     }
 

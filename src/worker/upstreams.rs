@@ -13,7 +13,7 @@ use crate::resp::{Protocol, ReplyProgress};
 use crate::route::flag;
 use crate::sparsely;
 use crate::stream::{Stream, keep_alive, retransmit_soon};
-use crate::upstream::{Handshake, HandshakeError, Pending, State, Upstream};
+use crate::upstream::{ConnectionEnd, Handshake, HandshakeError, Pending, State, Upstream};
 use crate::users::OWN;
 
 /// An unfinished reply of this size is handed to its client piece by piece; a smaller one is
@@ -122,8 +122,8 @@ impl Worker {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         let Some(node) = self.nodes.get(usize::from(up.node)) else { return };
         let Some(addr) = node.socket else {
-            let why = format!("the host name {} is not resolved", node.addr.host);
-            return self.lost(u, &why);
+            let host = node.addr.host.to_string();
+            return self.lost(u, ConnectionEnd::Unresolved { host });
         };
         let registry = self.poll.registry();
         let started = up.connect(addr, until).and_then(|stream| {
@@ -139,12 +139,12 @@ impl Worker {
             stream.watch(registry, Source::Upstream(u).token(), true, false)
         });
         if let Err(error) = started {
-            return self.lost(u, &error.to_string());
+            return self.lost(u, error.into());
         }
         if self.shared.tls.is_upstream()
             && let Err(why) = self.secure(u)
         {
-            self.lost(u, &why);
+            self.lost(u, why);
         }
     }
 
@@ -175,7 +175,7 @@ impl Worker {
         }
         let token = Source::Upstream(u).token();
         if let Err(error) = stream.watch(self.poll.registry(), token, false, true) {
-            return self.lost(u, &error.to_string());
+            return self.lost(u, error.into());
         }
         if stream.tls().is_some() {
             up.state = State::Securing { until: self.now + self.settings.connect_timeout };
@@ -195,7 +195,7 @@ impl Worker {
             OWN => Some((settings.user.as_bytes(), password.as_bytes())),
             realm => self.realms.get(&realm).map(|realm| (&*realm.who.user, &*realm.who.password)),
         };
-        let Some(who) = who else { return self.lost(u, "its user is gone") };
+        let Some(who) = who else { return self.lost(u, ConnectionEnd::UserGone) };
         up.handshake = match up.realm {
             OWN => Handshake::new(up.protocol, who, name, identify, &mut self.pool),
             _ => Handshake::for_user(up.protocol, who, name, &mut self.pool),
@@ -298,13 +298,13 @@ impl Worker {
                     up.watching = full;
                     let token = Source::Upstream(u).token();
                     if let Err(e) = stream.watch(self.poll.registry(), token, full, true) {
-                        return self.lost(u, &e.to_string());
+                        return self.lost(u, e.into());
                     }
                 }
             }
             Err(error) => {
                 let why = self.tls_why(u, &error);
-                return self.lost(u, &why);
+                return self.lost(u, why);
             }
         }
         self.account_upstream(u);
@@ -341,7 +341,7 @@ impl Worker {
                 _ => self.fail(&pending, &node.unwrap_or_default(), &failure),
             }
         }
-        self.lost(u, "a reply is larger than limits.memory has room for");
+        self.lost(u, ConnectionEnd::ReplyTooLarge);
     }
 
     pub(super) fn upstream_again(&mut self, u: usize) {
@@ -368,7 +368,7 @@ impl Worker {
         }
         let room = scratch.len() - front;
         match stream.read(scratch.get_mut(front..).unwrap_or_default()) {
-            Ok(0) => self.lost(u, "closed by the node"),
+            Ok(0) => self.lost(u, ConnectionEnd::Closed),
             Ok(n) => {
                 up.last_read = self.now;
                 if up.window > 0 && up.state == State::Ready {
@@ -418,7 +418,7 @@ impl Worker {
                     outcome
                 };
                 if let Err(why) = outcome {
-                    self.lost(u, &why);
+                    self.lost(u, why);
                 }
                 self.mark_upstream(u);
             }
@@ -431,7 +431,7 @@ impl Worker {
             }
             Err(error) => {
                 let why = self.tls_why(u, &error);
-                self.lost(u, &why);
+                self.lost(u, why);
             }
         }
         self.scratch = scratch;
@@ -439,14 +439,14 @@ impl Worker {
 
     /// Takes all complete replies off `buf`, which begins at a reply's first byte that was not
     /// handed on. Gives how many bytes are done with.
-    fn replies(&mut self, u: usize, buf: &[u8]) -> Result<usize, String> {
+    fn replies(&mut self, u: usize, buf: &[u8]) -> Result<usize, ConnectionEnd> {
         let mut start = 0;
         let Some(up) = self.upstreams.get_mut(u) else { return Ok(buf.len()) };
         let mut at = std::mem::take(&mut up.scanned);
         let mut scan = up.scan;
         while at < buf.len() {
             let step = scan.advance(buf.get(at..).unwrap_or_default());
-            match step.map_err(|e| e.to_string())? {
+            match step? {
                 ReplyProgress::Complete(n) => {
                     let frame = buf.get(start..at + n).unwrap_or_default();
                     at += n;
@@ -513,7 +513,7 @@ impl Worker {
     /// One complete reply, or the last piece of one that was handed on, whatever is special about
     /// it.
     #[inline(never)]
-    pub(super) fn reply_rare(&mut self, u: usize, frame: &[u8]) -> Result<(), String> {
+    pub(super) fn reply_rare(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
         let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
         if up.state != State::Ready {
             return self.handshake_reply(u, frame);
@@ -540,11 +540,11 @@ impl Worker {
     }
 
     #[cold]
-    fn strange_push(&mut self, u: usize) -> Result<(), String> {
+    fn strange_push(&mut self, u: usize) -> Result<(), ConnectionEnd> {
         let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
         up.strange += 1;
         if up.strange > MOST_STRANGE {
-            return Err("messages without end that nobody asked for".into());
+            return Err(ConnectionEnd::UnexpectedPushes);
         }
         let node = self.nodes.get(usize::from(up.node)).map(|n| n.addr.to_string());
         sparsely!(self.lines.pushes, warn, node, "a node sends messages that nobody asked for");
@@ -553,10 +553,10 @@ impl Worker {
 
     /// `frame` answers the connection's first command.
     #[inline]
-    pub(super) fn answer_first(&mut self, u: usize, frame: &[u8]) -> Result<(), String> {
+    pub(super) fn answer_first(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
         let Some(mut up) = self.upstreams.get_mut(u) else { return Ok(()) };
         let Some(pending) = up.pending.pop_front() else {
-            return Err("a reply that nobody asked for".into());
+            return Err(ConnectionEnd::UnexpectedReply);
         };
         let node = up.node;
         let micros = self.now.saturating_sub(pending.started);
@@ -578,7 +578,12 @@ impl Worker {
 
     /// The same for a reply that counts subscribers.
     #[cold]
-    fn answer_publish(&mut self, u: usize, pending: &Pending, frame: &[u8]) -> Result<(), String> {
+    fn answer_publish(
+        &mut self,
+        u: usize,
+        pending: &Pending,
+        frame: &[u8],
+    ) -> Result<(), ConnectionEnd> {
         let Some(up) = self.upstreams.get(u) else { return Ok(()) };
         let node = up.node;
         let mut right = std::mem::take(&mut self.line);
@@ -599,7 +604,7 @@ impl Worker {
     /// A command that a node refuses while it is queued makes its EXEC fail, so nothing of the
     /// batch was executed: the refusal then holds for all of it.
     #[cold]
-    fn batch_reply(&mut self, u: usize, frame: &[u8]) -> Result<(), String> {
+    fn batch_reply(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
         let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
         let Some(pending) = up.pending.front() else { return Ok(()) };
         let is_error = frame.first() == Some(&b'-');
@@ -683,7 +688,7 @@ impl Worker {
         }
     }
 
-    fn handshake_reply(&mut self, u: usize, frame: &[u8]) -> Result<(), String> {
+    fn handshake_reply(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
         let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
         if up.stream.is_none() {
             // A dedicated connection that was closed while what it had said was being read.
@@ -710,13 +715,13 @@ impl Worker {
                 if let Some(up) = self.upstreams.get_mut(u) {
                     up.refused = Some(text.as_bytes().into());
                 }
-                Err(format!("the handshake was refused: {text}"))
+                Err(ConnectionEnd::HandshakeRefused(text))
             }
             Err(stranger @ HandshakeError::Stranger { .. }) => {
                 self.stats.strangers += 1;
-                Err(stranger.to_string())
+                Err(stranger.into())
             }
-            Err(loading @ HandshakeError::Loading(_)) => Err(loading.to_string()),
+            Err(loading @ HandshakeError::Loading(_)) => Err(loading.into()),
         }
     }
 

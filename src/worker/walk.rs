@@ -9,7 +9,7 @@ use crate::dest::Dest;
 use crate::metrics::Histogram;
 use crate::resp::{Args, Protocol};
 use crate::route::{Plan, flag};
-use crate::upstream::{Pending, State};
+use crate::upstream::{ConnectionEnd, Pending, State};
 use crate::users::OWN;
 
 impl Worker {
@@ -80,7 +80,7 @@ impl Worker {
     /// # Errors
     /// The node does not keep to the protocol.
     #[inline]
-    pub(super) fn reply(&mut self, u: usize, frame: &[u8]) -> Result<(), String> {
+    pub(super) fn reply(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
         // Is there anything about it but to be handed on?
         let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
         let Some(pending) = up.pending.front() else { return self.reply_rare(u, frame) };

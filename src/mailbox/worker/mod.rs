@@ -160,9 +160,9 @@ pub struct Stranger {
 
 impl Stranger {
     /// Why a connection to it is closed.
-    pub fn why(&self) -> String {
+    pub fn why(&self) -> HandshakeError {
         let (found, expected) = (self.found.clone(), self.expected.clone());
-        HandshakeError::Stranger { found, expected }.to_string()
+        HandshakeError::Stranger { found, expected }
     }
 }
 
