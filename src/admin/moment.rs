@@ -121,7 +121,7 @@ impl Moment {
         let connected = stats.is_some_and(|s| s.connections_ready > 0);
         let waiting = stats.is_some_and(|s| s.connections_backoff > 0);
         if let (false, Some(Err(why))) = (connected, self.topology.reached.get(&node.addr)) {
-            return ("unreached", Some(why.clone()));
+            return ("unreached", Some(why.to_string()));
         }
         if waiting && !connected {
             return ("unreached", Some("workers cannot connect to it".to_owned()));

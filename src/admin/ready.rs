@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::cluster::{NodeAddr, Snapshot};
+use crate::control::Unreached;
 use crate::metrics::NodeStats;
 
 /// The answer of `/readyz`.
@@ -29,7 +30,7 @@ pub struct Facts<'a> {
     /// The workers' connections.
     pub nodes: &'a BTreeMap<NodeAddr, NodeStats>,
     /// The refresher's own attempts.
-    pub reached: &'a BTreeMap<NodeAddr, Result<(), String>>,
+    pub reached: &'a BTreeMap<NodeAddr, Result<(), Unreached>>,
 }
 
 impl Readiness {
@@ -96,7 +97,7 @@ fn unreached(addr: &NodeAddr, facts: &Facts) -> Option<String> {
     }
     match facts.reached.get(addr) {
         Some(Ok(())) => None,
-        Some(Err(why)) => Some(why.clone()),
+        Some(Err(why)) => Some(why.to_string()),
         None => Some("not tried yet".to_owned()),
     }
 }
@@ -132,7 +133,7 @@ mod tests {
         assert!(!judge(&reached, &nodes, true).ready);
         assert!(!judge(&BTreeMap::new(), &nodes, false).ready, "not tried is not reached");
 
-        reached.insert(addr(27111), Err("no route".to_owned()));
+        reached.insert(addr(27111), Err(Unreached::Asked("no route".to_owned())));
         let readiness = judge(&reached, &nodes, false);
         assert!(!readiness.ready);
         assert_eq!(readiness.unreachable["127.0.0.1:27111"], "no route");

@@ -71,12 +71,12 @@ impl Exporter {
             let body = otlp::request(&self.service, &batch);
             batch.clear();
             let sent = timeout(PATIENCE, self.post(body)).await;
-            let sent = sent.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")));
+            let sent = sent.unwrap_or_else(|_| Err(ExportError::Silent));
             match sent {
                 Ok(()) => self.counts.exported.fetch_add(count as u64, Relaxed),
                 Err(why) => {
                     let endpoint = &self.endpoint.uri;
-                    sparsely!(lines, warn, %endpoint, why, "spans are lost: the collector does not take them");
+                    sparsely!(lines, warn, %endpoint, %why, "spans are lost: the collector does not take them");
                     self.counts.failed.fetch_add(count as u64, Relaxed)
                 }
             };
@@ -84,44 +84,64 @@ impl Exporter {
     }
 }
 
+/// Why the collector has not got a batch of spans.
+#[derive(Debug, thiserror::Error)]
+enum ExportError {
+    /// No connection, or it was lost.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// TLS cannot be used.
+    #[error("{0}")]
+    Tls(String),
+    /// No HTTP.
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    /// The endpoint cannot be asked for.
+    #[error("{0}")]
+    Request(#[from] hyper::http::Error),
+    /// The collector does not take it.
+    #[error("it answers {0}")]
+    Refused(hyper::StatusCode),
+    /// It took too long.
+    #[error("no answer within {PATIENCE:?}")]
+    Silent,
+}
+
 impl Exporter {
-    async fn post(&self, body: Vec<u8>) -> Result<(), String> {
+    async fn post(&self, body: Vec<u8>) -> Result<(), ExportError> {
         let host = self.endpoint.host.trim_start_matches('[').trim_end_matches(']');
-        let stream =
-            TcpStream::connect((host, self.endpoint.port)).await.map_err(|e| e.to_string())?;
+        let stream = TcpStream::connect((host, self.endpoint.port)).await?;
         // One request per second at most: a batch and its answer are two small packets.
         let _ = stream.set_nodelay(true);
         if !self.endpoint.tls {
             return self.send(stream, body).await;
         }
-        let config = crate::tls::public_client().map_err(|fault| fault.reason)?;
+        let config = crate::tls::public_client().map_err(|fault| ExportError::Tls(fault.reason))?;
         let name = rustls::pki_types::ServerName::try_from(host.to_owned());
-        let name = name.map_err(|e| e.to_string())?;
+        let name = name.map_err(|error| ExportError::Tls(error.to_string()))?;
         let stream = TlsConnector::from(config).connect(name, stream).await;
-        self.send(stream.map_err(|e| e.to_string())?, body).await
+        self.send(stream?, body).await
     }
 
     async fn send(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         body: Vec<u8>,
-    ) -> Result<(), String> {
-        let said = |error: hyper::Error| error.to_string();
+    ) -> Result<(), ExportError> {
         let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(said)?;
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let path = self.endpoint.uri.path_and_query().map_or("/", |path| path.as_str());
         let request = Request::post(path)
             .header(HOST, format!("{}:{}", self.endpoint.host, self.endpoint.port))
             .header(CONTENT_TYPE, "application/x-protobuf")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|e| e.to_string())?;
+            .body(Full::new(Bytes::from(body)))?;
         // Dropped with this function, and the connection with it: it is not used again.
         let mut connections = JoinSet::new();
         connections.spawn(connection);
-        let response = sender.send_request(request).await.map_err(said)?;
+        let response = sender.send_request(request).await?;
         match response.status() {
             status if status.is_success() => Ok(()),
-            status => Err(format!("it answers {status}")),
+            status => Err(ExportError::Refused(status)),
         }
     }
 }

@@ -25,7 +25,7 @@ pub use blocked::BlockWatcher;
 pub use pool::{Pool, Scrape};
 pub use probe::Prober;
 pub use replicas::Replicas;
-pub use status::{Status, TopologyStatus};
+pub use status::{Status, TopologyStatus, Unreached};
 pub use supervise::supervise;
 pub use topology::{Refresher, Requests};
 pub use verify::Verifier;

@@ -103,12 +103,12 @@ impl Evidence {
 enum Step {
     Asked(SocketAddr, Result<(NodeConn, Answer), AskError>),
     /// With the seed that was resolved.
-    Resolved(String, u16, Result<Vec<SocketAddr>, String>),
+    Resolved(String, u16, Result<Vec<SocketAddr>, Unresolved>),
 }
 
 impl Round<'_> {
     /// Asks until a view can replace the one in use. The error names everyone who was asked in vain.
-    pub async fn ask(mut self, candidates: Vec<Candidate>) -> Result<Found, String> {
+    pub async fn ask(mut self, candidates: Vec<Candidate>) -> Result<Found, NoTopology> {
         let mut queue: VecDeque<Candidate> = candidates.into();
         let seeds = queue.iter().filter(|c| matches!(c, Candidate::Name(..))).count();
         let mut tried: HashSet<SocketAddr> = HashSet::new();
@@ -137,7 +137,7 @@ impl Round<'_> {
                 }
                 Step::Resolved(name, port, Err(error)) => {
                     evidence.seeds.insert(format!("{name}:{port}"), Vec::new());
-                    evidence.errors.push(error);
+                    evidence.errors.push(error.to_string());
                 }
                 Step::Asked(socket, Ok((conn, answer))) => {
                     let (rule, epoch) = (Rule::Continued, answer.info.epoch);
@@ -200,7 +200,7 @@ impl Round<'_> {
     }
 
     /// The end of a round in which no view could be used as it is.
-    fn decide(self, evidence: Evidence, seeds: usize) -> Result<Found, String> {
+    fn decide(self, evidence: Evidence, seeds: usize) -> Result<Found, NoTopology> {
         let end = RoundEnd {
             patience_over: self.patience_over,
             all_seeds_answered: evidence.all_seeds_answered(seeds),
@@ -224,15 +224,15 @@ impl Round<'_> {
                 self.connections.insert(found.socket, found.conn);
             }
         }
-        Err(told(errors))
+        Err(NoTopology::asked(errors))
     }
 
     /// The end of the first round.
-    fn first(self, evidence: Evidence) -> Result<Found, String> {
+    fn first(self, evidence: Evidence) -> Result<Found, NoTopology> {
         let chosen = trust::first(&evidence.views());
         match chosen {
             Ok(Some(i)) => self.taken(evidence, i, Rule::Continued),
-            Ok(None) => Err(told(evidence.errors)),
+            Ok(None) => Err(NoTopology::asked(evidence.errors)),
             Err(trust::Disagreement(a, b)) => {
                 count(self.refused, Reason::Foreign.label());
                 let name = |i: usize| {
@@ -241,18 +241,13 @@ impl Round<'_> {
                         format!("{} ({})", found.socket, cluster_name(&found.answer.snapshot))
                     })
                 };
-                Err(format!(
-                    "the seeds name two clusters, and nothing tells which one is meant: {} and {}; \
-                     correct seeds",
-                    name(a),
-                    name(b)
-                ))
+                Err(NoTopology::TwoClusters(name(a), name(b)))
             }
         }
     }
 
     /// The answer at `index` is taken. What was rejected meanwhile is counted.
-    fn taken(self, evidence: Evidence, index: usize, rule: Rule) -> Result<Found, String> {
+    fn taken(self, evidence: Evidence, index: usize, rule: Rule) -> Result<Found, NoTopology> {
         let mut taken = None;
         let epoch = trust::confirmed_epoch(&evidence.views(), index);
         for (i, (found, verdict)) in evidence.answers.into_iter().enumerate() {
@@ -267,7 +262,7 @@ impl Round<'_> {
                 self.connections.insert(found.socket, found.conn);
             }
         }
-        taken.ok_or_else(|| "there is nobody to ask: no seeds".to_owned())
+        taken.ok_or(NoTopology::NoSeeds)
     }
 
     /// Asks the next one who was not asked yet, if there is one.
@@ -332,26 +327,54 @@ fn covers_all(
         && tried.iter().all(|s| sockets.contains(s) || answered(s) || failed(s))
 }
 
-/// Everyone asked in vain, the first few of them: with a thousand nodes the reasons repeat.
-fn told(mut errors: Vec<String>) -> String {
-    const SHOWN: usize = 6;
-    if errors.is_empty() {
-        return "there is nobody to ask: no seeds".to_owned();
-    }
-    errors.sort();
-    let more = errors.len().saturating_sub(SHOWN);
-    errors.truncate(SHOWN);
-    if more > 0 {
-        errors.push(format!("and {more} more"));
-    }
-    errors.join("; ")
+/// Why a round has found no topology.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoTopology {
+    /// No node is known, and none is configured.
+    #[error("there is nobody to ask: no seeds")]
+    NoSeeds,
+    /// Everyone was asked in vain: each with the reason.
+    #[error("{0}")]
+    InVain(String),
+    /// The seeds are of two clusters.
+    #[error(
+        "the seeds name two clusters, and nothing tells which one is meant: {0} and {1}; correct \
+         seeds"
+    )]
+    TwoClusters(String, String),
 }
 
-async fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>, String> {
+impl NoTopology {
+    /// Everyone was asked in vain. The first few are named: with a thousand nodes the reasons repeat.
+    fn asked(mut errors: Vec<String>) -> NoTopology {
+        const SHOWN: usize = 6;
+        if errors.is_empty() {
+            return NoTopology::NoSeeds;
+        }
+        errors.sort();
+        let more = errors.len().saturating_sub(SHOWN);
+        errors.truncate(SHOWN);
+        if more > 0 {
+            errors.push(format!("and {more} more"));
+        }
+        NoTopology::InVain(errors.join("; "))
+    }
+}
+
+/// A seed's name has no address.
+#[derive(Debug, thiserror::Error)]
+enum Unresolved {
+    #[error("{0} does not resolve: {1}")]
+    Failed(String, std::io::Error),
+    #[error("{0} does not resolve: DNS does not answer")]
+    Silent(String),
+}
+
+async fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>, Unresolved> {
     match timeout(limit, tokio::net::lookup_host((host, port))).await {
         Ok(Ok(found)) => Ok(found.collect()),
-        Ok(Err(error)) => Err(format!("{host} does not resolve: {error}")),
-        Err(_) => Err(format!("{host} does not resolve: DNS does not answer")),
+        Ok(Err(error)) => Err(Unresolved::Failed(host.to_owned(), error)),
+        Err(_) => Err(Unresolved::Silent(host.to_owned())),
     }
 }
 

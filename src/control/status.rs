@@ -10,6 +10,17 @@ use crate::command::CommandTable;
 use crate::lines::Lines;
 use crate::metrics::{ProxyHeader, ReloadStats};
 
+/// Why a primary was not reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreached {
+    /// Its name has no address.
+    #[error("its name does not resolve")]
+    Unresolved,
+    /// It was asked in vain.
+    #[error("{0}")]
+    Asked(String),
+}
+
 /// Written by the acceptor, the refresher and the one who stops everything; read by the admin
 /// listener.
 #[derive(Debug)]
@@ -59,7 +70,7 @@ pub struct TopologyStatus {
     /// Why the last refresh failed; `None` if it did not.
     pub error: Option<String>,
     /// For each primary with slots that the refresher tried itself: reached, or why not.
-    pub reached: BTreeMap<NodeAddr, Result<(), String>>,
+    pub reached: BTreeMap<NodeAddr, Result<(), Unreached>>,
 }
 
 impl Status {

@@ -19,7 +19,7 @@ use super::names::Names;
 use super::node::{Answer, AskError, NodeConn};
 use super::pool::Pool;
 use super::round::{Candidate, Found, Round};
-use super::status::Status;
+use super::status::{Status, Unreached};
 use super::wish::jittered;
 use crate::cluster::trust::{InUse, Reason, Rule, cluster_name};
 use crate::cluster::{Identity, Info, Node, NodeAddr, Snapshot, diff, listed, parse_node_timeout};
@@ -284,7 +284,7 @@ impl Refresher {
         }
         match outcome {
             Ok(found) => self.accept(found, by_worker).await,
-            Err(error) => self.failed(error),
+            Err(error) => self.failed(error.to_string()),
         }
         self.note_trouble();
     }
@@ -517,7 +517,7 @@ impl Refresher {
                 continue;
             }
             let Some(socket) = node.socket else {
-                still.insert(node.addr.clone(), Err("its name does not resolve".into()));
+                still.insert(node.addr.clone(), Err(Unreached::Unresolved));
                 continue;
             };
             if !self.probing.insert(node.addr.clone()) {
@@ -544,7 +544,7 @@ impl Refresher {
             Err(error) => {
                 debug!(%node, %error, "primary not reached");
                 self.names.doubt(&node);
-                Err(error.to_string())
+                Err(Unreached::Asked(error.to_string()))
             }
         };
         if self.current.slot_primaries().iter().any(|n| n.addr == node) {

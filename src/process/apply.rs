@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
+use super::RunError;
 use super::accept::Place;
 use super::listeners::Tenures;
 use super::notify;
@@ -13,6 +14,23 @@ use super::sockets::Sockets;
 use crate::config::{Config, Plan, load};
 use crate::metrics::ReloadOutcome;
 use crate::tls::{Prepared, Tls};
+
+/// Why a configuration does not take effect.
+#[derive(Debug, thiserror::Error)]
+enum ApplyError {
+    /// An address cannot be listened on.
+    #[error("{0}")]
+    Run(#[from] RunError),
+    /// The same for the admin listener's.
+    #[error("the admin listener: {0}")]
+    Admin(String),
+    /// The files of `[tls.downstream]` or `[tls.upstream]` cannot be used.
+    #[error("{0}")]
+    Tls(String),
+    /// They could not be read.
+    #[error("looking at certificates failed: {0}")]
+    Certificates(#[from] tokio::task::JoinError),
+}
 
 impl Control {
     /// Reads the sources anew and uses what they say. What is wrong with them changes nothing.
@@ -62,7 +80,7 @@ impl Control {
         };
         let plan = Plan::new(&self.pool.config(), &wanted);
         if !plan.changes.is_empty() {
-            self.apply(Arc::new(plan.config)).await.map_err(|why| vec![why])?;
+            self.apply(Arc::new(plan.config)).await.map_err(|why| vec![why.to_string()])?;
         } else if cause == Cause::Asked {
             info!("the configuration was read anew, and nothing in it has changed");
             // As many as there are cores: that may be another number by now.
@@ -85,22 +103,19 @@ impl Control {
     }
 
     /// What can fail comes first. `Err`: why nothing was changed.
-    async fn apply(&mut self, config: Arc<Config>) -> Result<(), String> {
+    async fn apply(&mut self, config: Arc<Config>) -> Result<(), ApplyError> {
         let tls = Arc::clone(self.pool.tls());
         let secured = match *tls.config() == config.tls {
             true => None,
             false => Some(prepare_tls(&config).await?),
         };
         let mut sockets = Sockets::new(&config);
-        let failed = |error: super::RunError| error.to_string();
-        let listeners = self.listeners.prepare(&config, &mut sockets).await;
-        let listeners = listeners.map_err(failed)?;
-        self.listeners.protect(&config, &listeners).map_err(failed)?;
+        let listeners = self.listeners.prepare(&config, &mut sockets).await?;
+        self.listeners.protect(&config, &listeners)?;
         let admin = self.admin_listeners.prepare(config.admin.as_ref(), &mut sockets).await;
-        let admin = admin.map_err(failed)?;
-        if let Some(prepared) = admin {
+        if let Some(prepared) = admin? {
             let opened = self.admin_listeners.open(config.admin.clone(), prepared, &self.admin);
-            opened.map_err(|error| format!("the admin listener: {error}"))?;
+            opened.map_err(|error| ApplyError::Admin(error.to_string()))?;
         }
 
         if let Some(watch) = &mut self.watch {
@@ -148,11 +163,11 @@ impl Control {
 }
 
 /// Reads the files of another configuration of TLS, aside: a disk may hang.
-async fn prepare_tls(config: &Arc<Config>) -> Result<Prepared, String> {
+async fn prepare_tls(config: &Arc<Config>) -> Result<Prepared, ApplyError> {
     let config = Arc::clone(config);
     let prepared = tokio::task::spawn_blocking(move || Tls::prepare(&config.tls)).await;
     match prepared {
-        Ok(prepared) => prepared.map_err(|faults| super::run::join(&faults)),
-        Err(error) => Err(format!("looking at certificates failed: {error}")),
+        Ok(prepared) => prepared.map_err(|faults| ApplyError::Tls(super::run::join(&faults))),
+        Err(error) => Err(error.into()),
     }
 }
