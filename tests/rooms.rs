@@ -49,7 +49,11 @@ fn modules() -> BTreeMap<Module, String> {
         for entry in std::fs::read_dir(folder).expect("a folder") {
             let path = entry.expect("an entry").path();
             let inside = path.strip_prefix(src()).expect("inside").to_owned();
-            let is_test = inside.iter().any(|part| part == "tests" || part == "tests.rs");
+            let is_test = inside.iter().any(|part| {
+                part == "tests"
+                    || part == "tests.rs"
+                    || part.to_string_lossy().ends_with("_tests.rs")
+            });
             let is_program = PROGRAM.iter().any(|program| inside.starts_with(program));
             if is_test || is_program || inside == Path::new("lib.rs") {
                 continue;

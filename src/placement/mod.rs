@@ -3,6 +3,7 @@
 //! in, what is to be done comes out.
 
 mod budget;
+mod gate;
 mod holds;
 mod migration;
 mod policy;
@@ -12,7 +13,8 @@ mod retries;
 mod slot_table;
 
 pub use budget::Budget;
-pub use holds::{GateNext, Held, HoldMeta, Holds, LaneKey};
+pub use gate::GateNext;
+pub use holds::{Held, HoldMeta, Holds, LaneKey};
 pub use migration::{Migration, MigrationNews};
 pub use policy::{
     AfterLoss, AfterRefusal, Class, MAX_STEP_TRIES, Phase, Retry, Scope, Standing, Target, Work,

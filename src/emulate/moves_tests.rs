@@ -1,0 +1,175 @@
+//! Tests of `moves`.
+
+use super::super::talk::testing::{Node, drive, request};
+use super::*;
+
+const TAKEN: (&str, &str) = ("SET NONE 7 NX PX 5000", "+OK\r\n");
+const FREED: (&str, &str) = ("DEL NONE", ":1\r\n");
+
+#[test]
+fn a_key_is_written_before_it_is_removed() {
+    let script = String::from_utf8_lossy(REMOVE_IF_SAME);
+    let removal = format!("EVAL {script} 2 a NONE {}", Sha::of(b"DUMP"));
+    let node = Node::new(&[
+        TAKEN,
+        FREED,
+        ("MULTI DUMP a PEXPIRETIME a EXEC", "*2\r\n$4\r\nDUMP\r\n:1234\r\n"),
+        ("RESTORE b 1234 DUMP ABSTTL REPLACE", "+OK\r\n"),
+        (&removal, ":1\r\n"),
+    ]);
+    assert_eq!(drive(request("RENAME a b", &[1, 2]), &node, rename), "+OK\r\n");
+    let order = node.asked.borrow();
+    assert!(order[3].starts_with("RESTORE") && order[4].starts_with("EVAL"), "{order:?}");
+}
+
+#[test]
+fn a_target_that_is_there() {
+    let node = Node::new(&[
+        TAKEN,
+        FREED,
+        ("MULTI DUMP a PEXPIRETIME a EXEC", "*2\r\n$4\r\nDUMP\r\n:-1\r\n"),
+        ("RESTORE b 0 DUMP ABSTTL", "-BUSYKEY Target key name already exists.\r\n"),
+        ("DEL NONE", ":1\r\n"),
+        ("COPY NONE NONE", ":0\r\n"),
+    ]);
+    assert_eq!(drive(request("RENAMENX a b", &[1, 2]), &node, rename), ":0\r\n");
+    assert_eq!(drive(request("COPY a b", &[1, 2]), &node, copy), ":0\r\n");
+}
+
+#[test]
+fn an_element_that_somebody_else_took_is_taken_back() {
+    let node = Node::new(&[
+        TAKEN,
+        FREED,
+        ("LMOVE NONE NONE LEFT RIGHT", "$-1\r\n"),
+        ("LINDEX a 0", "$1\r\nx\r\n"),
+        ("RPUSH b x", ":1\r\n"),
+        ("MULTI LREM a 1 x DEL NONE EXEC", "*2\r\n:0\r\n:1\r\n"),
+        ("LREM b -1 x", ":1\r\n"),
+    ]);
+    let req = request("LMOVE a b LEFT RIGHT", &[1, 2]);
+    let mut emulation = super::super::talk::Emulation::new(req, |t, r| list_element(t, r, false));
+    let mut now = 0;
+    let mut rounds = 0;
+    // It tries for as long as it has patience.
+    let end = loop {
+        match emulation.advance(now) {
+            super::super::talk::Next::Ask(steps) => node.answer(&mut emulation, &steps),
+            super::super::talk::Next::Pause(_) => {}
+            super::super::talk::Next::Done(outcome) => break outcome,
+        }
+        now += 100_000;
+        rounds += 1;
+        assert!(rounds < 1000);
+    };
+    assert_eq!(end, Err(Failure::ElementsContended.into()));
+    let asked = node.asked.borrow();
+    let count = |words: &str| asked.iter().filter(|w| *w == words).count();
+    assert_eq!(count("RPUSH b x"), count("LREM b -1 x"));
+    assert!(count("RPUSH b x") > 1);
+}
+
+#[test]
+fn who_does_not_get_hold_of_the_source_has_changed_nothing() {
+    let node = Node::new(&[("SET NONE 7 NX PX 5000", "$-1\r\n")]);
+    assert_eq!(
+        drive(request("RENAME a b", &[1, 2]), &node, rename),
+        "-ERR RENAME over several slots: others are moving 'a' all the time; nothing was \
+         changed\r\n"
+    );
+}
+
+#[test]
+fn a_source_that_is_not_there() {
+    let dump = ("MULTI DUMP a PEXPIRETIME a EXEC", "*2\r\n$-1\r\n:-2\r\n");
+    let node = Node::new(&[TAKEN, FREED, dump]);
+    assert_eq!(drive(request("RENAME a b", &[1, 2]), &node, rename), "-ERR no such key\r\n");
+}
+
+#[test]
+fn a_source_that_others_change_stays() {
+    let script = String::from_utf8_lossy(REMOVE_IF_SAME);
+    let removal = format!("EVAL {script} 2 a NONE {}", Sha::of(b"DUMP"));
+    let node = Node::new(&[
+        TAKEN,
+        FREED,
+        ("MULTI DUMP a PEXPIRETIME a EXEC", "*2\r\n$4\r\nDUMP\r\n:-1\r\n"),
+        ("RESTORE b 0 DUMP ABSTTL REPLACE", "+OK\r\n"),
+        (&removal, ":0\r\n"),
+    ]);
+    assert_eq!(
+        drive(request("RENAME a b", &[1, 2]), &node, rename),
+        "-ERR RENAME over several slots stopped halfway: the target has a copy, the source is \
+         still there (commands.cross_slot = \"emulate\"); the cause: it changes all the time\r\n"
+    );
+}
+
+#[test]
+fn a_target_of_which_nobody_knows_whether_it_was_written() {
+    let dump = ("MULTI DUMP a PEXPIRETIME a EXEC", "*2\r\n$4\r\nDUMP\r\n:-1\r\n");
+    let node = Node::new(&[("COPY NONE NONE", ":0\r\n"), dump]).losing("RESTORE b 0 DUMP ABSTTL");
+    assert_eq!(
+        drive(request("COPY a b", &[1, 2]), &node, copy),
+        "-OUTCOMEUNKNOWN COPY over several slots stopped halfway: the target may or may not have \
+         been written, the sources are as they were (commands.cross_slot = \"emulate\"); the \
+         cause: slotway lost its connection to n:1 (closed) after the command was sent\r\n"
+    );
+}
+
+fn removal() -> Node {
+    Node::new(&[
+        TAKEN,
+        FREED,
+        ("SISMEMBER a m", ":1\r\n"),
+        ("EXISTS a", ":1\r\n"),
+        ("SISMEMBER b m", ":0\r\n"),
+        ("SADD b m", ":1\r\n"),
+    ])
+}
+
+#[test]
+fn a_lost_removal_is_told() {
+    let mut node = removal().losing("MULTI SREM a m DEL NONE EXEC");
+    node.and("GET NONE", "$1\r\n8\r\n");
+    let said = drive(request("SMOVE a b m", &[1, 2]), &node, set_member);
+    assert!(said.starts_with("-OUTCOMEUNKNOWN SMOVE over several slots stopped"), "{said}");
+    assert!(said.contains("stopped halfway: the target is written"), "{said}");
+}
+
+/// The hold tells whether what removes the member was carried out.
+#[test]
+fn a_lost_removal_is_looked_up() {
+    let mut node = removal().losing("MULTI SREM a m DEL NONE EXEC");
+    node.and("GET NONE", "$-1\r\n");
+    assert_eq!(drive(request("SMOVE a b m", &[1, 2]), &node, set_member), ":1\r\n");
+}
+
+#[test]
+fn several_new_keys() {
+    let slots = |key: &str| slot_of(key.as_bytes()).0;
+    let mut keys = ["a", "b"];
+    keys.sort_by_key(|key| slots(key));
+    let [one, two] = keys;
+    let (one, two) = (format!("MSETNX {one} 1"), format!("MSETNX {two} 1"));
+    let node = Node::new(&[
+        ("EXISTS a", ":0\r\n"),
+        ("EXISTS b", ":0\r\n"),
+        (&one, ":1\r\n"),
+        (&two, ":0\r\n"),
+    ]);
+    let said = drive(request("MSETNX a 1 b 1", &[1, 3]), &node, set_if_none);
+    let first = keys[0];
+    assert!(said.contains(&format!("halfway: set are {first}, the others are not")), "{said}");
+    assert!(said.starts_with("-ERR MSETNX "), "{said}");
+    let cause = "; the cause: one of the next keys came to exist in between\r\n";
+    assert!(said.ends_with(cause), "{said}");
+    let looks = [("EXISTS a", ":0\r\n"), ("EXISTS b", ":0\r\n")];
+    let node = Node::new(&looks).losing(&one);
+    let said = drive(request("MSETNX a 1 b 1", &[1, 3]), &node, set_if_none);
+    let what = format!("halfway: whether {first} is set is not known, the others are not (");
+    assert!(said.contains(&what), "{said}");
+    let node = Node::new(&[looks[0], looks[1], (&one, ":1\r\n")]).losing(&two);
+    let said = drive(request("MSETNX a 1 b 1", &[1, 3]), &node, set_if_none);
+    let what = format!("halfway: set are {first}, whether {} is set is not known (", keys[1]);
+    assert!(said.contains(&what), "{said}");
+}
