@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::LaneKey;
 use super::policy::Class;
+use crate::dest::ClientId;
 
 /// What a closed gate lets happen next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,10 +13,10 @@ pub enum GateNext {
     /// The next probe goes at this time.
     At(u64),
     /// This lane's command may go. `paid`: an answer has paid for it, otherwise it needs the
-    /// worker's budget. It is still the first in the queue: see [`Holds::admit`].
+    /// worker's budget. It is still the first in the queue: see [`super::Holds::admit`].
     Try {
         /// The lane.
-        lane: LaneKey,
+        lane: ClientId,
         /// No budget is needed.
         paid: bool,
     },
@@ -42,7 +42,7 @@ pub(super) struct Gate {
     /// The last to go was a blocking command, which is answered by not being refused.
     pub trial: bool,
     /// The lanes that wait, each once.
-    pub queue: VecDeque<LaneKey>,
+    pub queue: VecDeque<ClientId>,
     /// The worker will look at it again.
     pub armed: bool,
 }

@@ -21,9 +21,6 @@ use crate::hash::IntMap;
 use super::gate::{Gate, GateNext};
 use super::policy::Class;
 
-/// Whose lane: a client's index and generation.
-pub type LaneKey = ClientId;
-
 /// What a waiting command costs beside its bytes, so that a limit on bytes is one on their number,
 /// too.
 const OVERHEAD: usize = 128;
@@ -96,7 +93,7 @@ impl<T> Lane<T> {
 
 #[derive(Debug)]
 struct SlotHold<T> {
-    lanes: IntMap<LaneKey, Lane<T>>,
+    lanes: IntMap<ClientId, Lane<T>>,
     last_refusal: u64,
     /// What waits for this slot.
     bytes: usize,
@@ -178,26 +175,26 @@ impl<T: HoldMeta> Holds<T> {
         hold.last_refusal = now;
     }
 
-    fn lane(&mut self, slot: u16, key: LaneKey) -> Option<&mut Lane<T>> {
+    fn lane(&mut self, slot: u16, key: ClientId) -> Option<&mut Lane<T>> {
         Some(self.slots.get_mut(&slot)?.lanes.entry(key).or_default())
     }
 
     /// A command of the lane was sent before the hold and is not answered.
-    pub fn track(&mut self, slot: u16, key: LaneKey) {
+    pub fn track(&mut self, slot: u16, key: ClientId) {
         if let Some(lane) = self.lane(slot, key) {
             lane.in_flight += 1;
         }
     }
 
     /// Such a command is answered, or lost.
-    pub fn untrack(&mut self, slot: u16, key: LaneKey) {
+    pub fn untrack(&mut self, slot: u16, key: ClientId) {
         if let Some(lane) = self.lane(slot, key) {
             lane.in_flight = lane.in_flight.saturating_sub(1);
         }
     }
 
     /// A command that came while the slot is held.
-    pub fn push_fresh(&mut self, slot: u16, key: LaneKey, held: Held<T>) {
+    pub fn push_fresh(&mut self, slot: u16, key: ClientId, held: Held<T>) {
         self.add(slot, held.frame.len());
         if let Some(lane) = self.lane(slot, key) {
             lane.fresh.push_back(held);
@@ -206,7 +203,7 @@ impl<T: HoldMeta> Holds<T> {
 
     /// A command that came before the hold and was not sent, taken out of a node's queue: it goes
     /// before what came while the slot is held, and after what was sent.
-    pub fn push_unsent(&mut self, slot: u16, key: LaneKey, held: Held<T>) {
+    pub fn push_unsent(&mut self, slot: u16, key: ClientId, held: Held<T>) {
         self.add(slot, held.frame.len());
         if let Some(lane) = self.lane(slot, key) {
             lane.fresh.insert(lane.unsent, held);
@@ -215,7 +212,7 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// A command that was sent before the hold and was refused.
-    pub fn push_refused(&mut self, slot: u16, key: LaneKey, held: Held<T>) {
+    pub fn push_refused(&mut self, slot: u16, key: ClientId, held: Held<T>) {
         self.add(slot, held.frame.len());
         if let Some(lane) = self.lane(slot, key) {
             lane.refused.push_back(held);
@@ -224,7 +221,7 @@ impl<T: HoldMeta> Holds<T> {
 
     /// The lane's command that was under way was refused: it is the next again, not before
     /// `not_before`.
-    pub fn push_back_again(&mut self, slot: u16, key: LaneKey, held: Held<T>, not_before: u64) {
+    pub fn push_back_again(&mut self, slot: u16, key: ClientId, held: Held<T>, not_before: u64) {
         self.add(slot, held.frame.len());
         if let Some(lane) = self.lane(slot, key) {
             lane.under_way = lane.under_way.saturating_sub(1);
@@ -235,7 +232,7 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// The lane's command that went through a closed gate is not under way any more.
-    fn leave_gate(&mut self, slot: u16, key: LaneKey) -> Option<Class> {
+    fn leave_gate(&mut self, slot: u16, key: ClientId) -> Option<Class> {
         let hold = self.slots.get_mut(&slot)?;
         let class = hold.lanes.get_mut(&key)?.through.take()?;
         let gate = &mut hold.gates[class as usize];
@@ -245,7 +242,7 @@ impl<T: HoldMeta> Holds<T> {
 
     /// The lane's turn is taken by a command that was just refused and is sent elsewhere at once,
     /// if it is the lane's next.
-    pub fn begin(&mut self, slot: u16, key: LaneKey) -> bool {
+    pub fn begin(&mut self, slot: u16, key: ClientId) -> bool {
         match self.lane(slot, key) {
             Some(lane) if lane.under_way == 0 && lane.refused.is_empty() => {
                 lane.under_way = 1;
@@ -258,7 +255,7 @@ impl<T: HoldMeta> Holds<T> {
     /// The lane's command under way is divided into `parts`, which go at the same time; what waits
     /// in the lane goes when all of them have come to their end. Gives the closed gate that the
     /// command went through.
-    pub fn divide(&mut self, slot: u16, key: LaneKey, parts: u32) -> Option<Class> {
+    pub fn divide(&mut self, slot: u16, key: ClientId, parts: u32) -> Option<Class> {
         if let Some(lane) = self.lane(slot, key) {
             lane.under_way = parts;
         }
@@ -266,7 +263,7 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// Nothing of this lane goes before `not_before`.
-    pub fn delay(&mut self, slot: u16, key: LaneKey, not_before: u64) {
+    pub fn delay(&mut self, slot: u16, key: ClientId, not_before: u64) {
         if let Some(lane) = self.lane(slot, key) {
             lane.not_before = lane.not_before.max(not_before);
         }
@@ -274,7 +271,7 @@ impl<T: HoldMeta> Holds<T> {
 
     /// The lane's command that was under way has come to its end: the node has `answered` it, or it
     /// is given up. Gives the gate that it went through while that was closed.
-    pub fn done(&mut self, slot: u16, key: LaneKey, answered: bool, now: u64) -> Option<Class> {
+    pub fn done(&mut self, slot: u16, key: ClientId, answered: bool, now: u64) -> Option<Class> {
         if let Some(lane) = self.lane(slot, key) {
             lane.under_way = lane.under_way.saturating_sub(1);
         }
@@ -332,7 +329,7 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// The class of the lane's next command, if it may go as far as its lane is concerned.
-    pub fn ready(&self, slot: u16, key: LaneKey, now: u64) -> Option<Class> {
+    pub fn ready(&self, slot: u16, key: ClientId, now: u64) -> Option<Class> {
         let lane = self.slots.get(&slot)?.lanes.get(&key)?;
         if lane.under_way > 0 || lane.not_before > now {
             return None;
@@ -342,7 +339,7 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// The lane waits at a closed gate. `true`: the gate is closed.
-    pub fn wait_at_gate(&mut self, slot: u16, class: Class, key: LaneKey) -> bool {
+    pub fn wait_at_gate(&mut self, slot: u16, class: Class, key: ClientId) -> bool {
         let Some(hold) = self.slots.get_mut(&slot) else { return false };
         let gate = &mut hold.gates[class as usize];
         if !gate.closed {
@@ -363,7 +360,7 @@ impl<T: HoldMeta> Holds<T> {
         slot: u16,
         class: Class,
         now: u64,
-        waits: impl Fn(LaneKey) -> bool,
+        waits: impl Fn(ClientId) -> bool,
     ) -> GateNext {
         let Some(gate) = self.gate(slot, class) else { return GateNext::Nothing };
         if gate.closed && gate.trial && now >= gate.not_before {
@@ -441,14 +438,14 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// The lane's next command is a retry that needs the worker's budget.
-    pub fn owe(&mut self, slot: u16, key: LaneKey) {
+    pub fn owe(&mut self, slot: u16, key: ClientId) {
         if let Some(lane) = self.lane(slot, key) {
             lane.owes = true;
         }
     }
 
     /// Whether it does; `paid`: it does not any more.
-    pub fn owes(&mut self, slot: u16, key: LaneKey, paid: bool) -> bool {
+    pub fn owes(&mut self, slot: u16, key: ClientId, paid: bool) -> bool {
         let lane = self.slots.get_mut(&slot).and_then(|hold| hold.lanes.get_mut(&key));
         lane.is_some_and(|lane| {
             let owed = lane.owes;
@@ -480,7 +477,7 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// The lane's next command, if one may go now; it is under way from here on.
-    pub fn next(&mut self, slot: u16, key: LaneKey, now: u64) -> Option<Held<T>> {
+    pub fn next(&mut self, slot: u16, key: ClientId, now: u64) -> Option<Held<T>> {
         let lane = self.slots.get_mut(&slot)?.lanes.get_mut(&key)?;
         if lane.under_way > 0 || lane.not_before > now {
             return None;
@@ -499,9 +496,9 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// The lanes of `slot` that have something to send.
-    pub fn lanes(&self, slot: u16) -> Vec<LaneKey> {
+    pub fn lanes(&self, slot: u16) -> Vec<ClientId> {
         let hold = self.slots.get(&slot);
-        let waiting = |(key, lane): (&LaneKey, &Lane<T>)| (lane.waiting() > 0).then_some(*key);
+        let waiting = |(key, lane): (&ClientId, &Lane<T>)| (lane.waiting() > 0).then_some(*key);
         hold.map(|h| h.lanes.iter().filter_map(waiting).collect()).unwrap_or_default()
     }
 

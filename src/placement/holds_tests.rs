@@ -14,14 +14,18 @@ impl HoldMeta for Sent {
     }
 }
 
-const A: LaneKey = (1, 1);
-const B: LaneKey = (2, 1);
+const fn id(index: u32) -> ClientId {
+    ClientId { index, generation: 1 }
+}
+
+const A: ClientId = id(1);
+const B: ClientId = id(2);
 
 fn command(n: u64) -> Held<Sent> {
     Held { meta: Sent(n), frame: vec![0; 10] }
 }
 
-fn next(holds: &mut Holds<Sent>, key: LaneKey) -> Option<u64> {
+fn next(holds: &mut Holds<Sent>, key: ClientId) -> Option<u64> {
     holds.next(7, key, 100).map(|h| h.meta.0)
 }
 
@@ -126,7 +130,7 @@ fn through(holds: &mut Holds<Sent>, now: u64) -> Option<(u64, bool)> {
 fn one_goes_through_a_closed_gate_and_each_answer_lets_two_more_go() {
     let mut h = Holds::default();
     h.hold(7, 0);
-    let lanes: Vec<LaneKey> = (1..=7).map(|n| (n, 1)).collect();
+    let lanes: Vec<ClientId> = (1..=7).map(id).collect();
     assert!(h.close(7, Class::Write, 10, |failures| u64::from(failures) * 10));
     for &lane in &lanes {
         h.push_fresh(7, lane, command(u64::from(lane.index)));

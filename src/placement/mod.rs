@@ -14,7 +14,7 @@ mod slot_table;
 
 pub use budget::Budget;
 pub use gate::GateNext;
-pub use holds::{Held, HoldMeta, Holds, LaneKey};
+pub use holds::{Held, HoldMeta, Holds};
 pub use migration::{Migration, MigrationNews};
 pub use policy::{
     AfterLoss, AfterRefusal, Class, MAX_STEP_TRIES, Phase, Retry, Scope, Standing, Target, Work,

@@ -239,7 +239,7 @@ mod tests {
         }
     }
 
-    const LANE: ClientId = (1, 1);
+    const LANE: ClientId = ClientId { index: 1, generation: 1 };
 
     /// Slots 0 to 9 are node 0's, the others node 1's.
     fn slots() -> SlotTable<Command> {

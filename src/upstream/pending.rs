@@ -5,8 +5,8 @@ use std::ops::Deref;
 
 use crate::buf::with_copy;
 use crate::cluster::NO_SLOT;
-use crate::dest::Dest;
-use crate::placement::{Class, HoldMeta, LaneKey, Redirection, Work};
+use crate::dest::{ClientId, Dest};
+use crate::placement::{Class, HoldMeta, Redirection, Work};
 use crate::route::flag;
 
 /// One command in an upstream connection's queue. Its bytes are in the connection's send queue,
@@ -146,7 +146,7 @@ pub struct Waiting {
     /// The command.
     pub pending: Pending,
     /// Its client.
-    pub lane: LaneKey,
+    pub lane: ClientId,
 }
 
 impl HoldMeta for Waiting {
