@@ -42,6 +42,32 @@
 //! | [`admin`] | HTTP: metrics, health, the status page | command, cluster, descriptors, seen, users, config, tls, route, metrics, client, control |
 //! | [`process`] | the process: listening, signals, reload, hand-over, drain | lines, command, errors, descriptors, proxy_protocol, users, config, tls, stream, metrics, mailbox, control, admin |
 //! | [`sandbox`] | a local cluster of real servers, for `make run`, tests and benches | cluster |
+//!
+//! The walk of a GET, from its read to the buffer of its node, and of its reply back. Each file is
+//! named once, with the functions that are passed in it, in their order (`tests/rooms.rs` knows
+//! whether there are such functions).
+//!
+//! | way | file | functions |
+//! |---|---|---|
+//! | there | `worker/downstream.rs` | `client_readable`, `take_in`, `process` |
+//! | there | `resp/request.rs` | `scan_request` |
+//! | there | `worker/walk.rs` | `dispatch` |
+//! | there | `command/table.rs` | `resolve` |
+//! | there | `route/mod.rs` | `command`, `plan`, `flags` |
+//! | there | `cluster/slot.rs` | `slot_of` |
+//! | there | `cluster/crc16.rs` | `crc16` |
+//! | there | `placement/slot_table.rs` | `route` |
+//! | there | `worker/fairness.rs` | `connection_of`, `has_to_wait` |
+//! | there | `client/replies.rs` | `expect` |
+//! | there | `buf.rs` | `push` |
+//! | there | `upstream/pending.rs` | `push_back` |
+//! | back | `worker/reading.rs` | `upstream_readable`, `replies` |
+//! | back | `resp/reply.rs` | `advance` |
+//! | back | `worker/walk.rs` | `reply` |
+//! | back | `upstream/pending.rs` | `pop_front` |
+//! | back | `buf.rs` | `release`, `push_pieces` |
+//! | back | `metrics/stats.rs` | `bucket`, `record` |
+//! | back | `client/replies.rs` | `complete` |
 #![forbid(unsafe_code)]
 
 pub mod admin;

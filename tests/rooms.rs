@@ -286,3 +286,50 @@ fn files_do_not_use_each_other_in_a_circle() {
     }
     assert!(uses.is_empty(), "in circles: {uses:#?}");
 }
+
+/// Files that a GET passes at most on its way to its node's buffer, and back to its client's.
+const MAX_FILES: [(&str, usize); 2] = [("there", 12), ("back", 8)];
+
+#[test]
+fn the_walk_of_a_get_names_functions_that_exist() {
+    let text = std::fs::read_to_string(src().join("lib.rs")).expect("src/lib.rs");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("//! | "));
+    let rows: Vec<Vec<&str>> = rows.map(|row| row.split('|').map(str::trim).collect()).collect();
+    for (way, most) in MAX_FILES {
+        let walk: Vec<&Vec<&str>> = rows.iter().filter(|cells| cells[0] == way).collect();
+        let files: BTreeSet<&str> = walk.iter().map(|cells| cells[1]).collect();
+        assert!((1..=most).contains(&files.len()), "{way}: {} files", files.len());
+        assert_eq!(files.len(), walk.len(), "{way}: a file is named twice");
+        for cells in walk {
+            let file = cells[1].trim_matches('`');
+            let text = std::fs::read_to_string(src().join(file)).expect(file);
+            for function in cells[2].split(", ").map(|name| name.trim_matches('`')) {
+                let found =
+                    ["(", "<"].iter().any(|end| text.contains(&format!("fn {function}{end}")));
+                assert!(found, "{file} has no function {function}");
+            }
+        }
+    }
+}
+
+/// Lines that a source file may have without saying why it has more.
+const MAX_LINES: usize = 600;
+
+#[test]
+fn long_files_say_why_they_are_long() {
+    fn look(folder: &Path) {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                look(&path);
+            } else if path.extension().is_some_and(|ext| ext == "rs") {
+                let text = std::fs::read_to_string(&path).expect("a file");
+                let says = text.lines().take(30).any(|line| line.starts_with("//! Long: "));
+                let lines = text.lines().count();
+                assert!(lines <= MAX_LINES || says, "{}: {lines} lines", path.display());
+                assert!(lines > MAX_LINES || !says, "{}: is not long any more", path.display());
+            }
+        }
+    }
+    look(&src());
+}

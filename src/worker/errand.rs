@@ -7,10 +7,10 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::answer::ASKING;
 use super::clock::{Job, Timer};
 use super::dedicated::LendError;
 use super::downstream::Flow;
+use super::refused::ASKING;
 use super::retries::{NO_PRIMARY_PAUSE, Want};
 use super::{NOBODY, Worker};
 use crate::client::Paused;

@@ -9,7 +9,7 @@
 //!
 //! [`Router::key_by_key`]: crate::route::Router::key_by_key
 
-use super::dispatch::part_frame;
+use super::split::part_frame;
 use super::transaction::scan;
 use super::{Gathering, NOBODY, Worker};
 use crate::buf::CHUNK;

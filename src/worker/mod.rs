@@ -9,9 +9,9 @@
 //! costs no task (`benches/README.md` has the figures).
 //!
 //! The parts, in the order in which a command meets them:
-//! - `downstream`: clients: accept, read, write, close
+//! - `downstream`: clients: accept, read, close; `writing`: write
 //! - `walk`: HOT PATH, an ordinary command to its node and the reply to its client
-//! - `dispatch`: every other command's plan is carried out; `shards`: parts for a primary that is missing;
+//! - `dispatch`: every other command's plan is carried out; `split`: in parts; `shards`: parts for a primary that is missing;
 //!   `shard_check`: parts at a node that may not serve its shard any more; `fairness`: who waits
 //!   before a long queue
 //! - `keyspace`: SCAN and RANDOMKEY
@@ -24,10 +24,11 @@
 //!   PUBLISH, PUBSUB; `subscribing`: a PUBLISH waits for the subscriptions before it
 //! - `upstreams`: nodes' connections: connect, write, read; `loss`: what is done when one is lost
 //! - `pressure`: what happens at `limits.memory`
-//! - `users`: logins, and what users may not do; `acl`: what they ask about that; `realms`: the
+//! - `login`: logins; `users`: what users may not do; `acl`: what they ask about that; `realms`: the
 //!   cluster's users and their connections; `revoke`: what they may not do any more
 //! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
-//! - `answer`: a reply finds its client; refusals and retries; `half_moved`: commands whose keys are
+//! - `reading`: replies are read; `answer`: each finds its client; `refused`: refusals are carried
+//!   out; `half_moved`: commands whose keys are
 //!   at two nodes, because their slot is being migrated
 //! - `retries`: gates of refused slots, the budget of retries, slots without a primary
 //! - `seen`: what is seen of commands: hot keys, big keys, slow ones; `proxy`: they are told;
@@ -59,13 +60,16 @@ mod half_moved;
 mod join;
 mod keyspace;
 mod leave;
+mod login;
 mod loss;
 mod no_room;
 mod pressure;
 mod proxy;
 mod publish;
 mod pubsub;
+mod reading;
 mod realms;
+mod refused;
 mod renew;
 mod replicas;
 mod retries;
@@ -78,6 +82,7 @@ mod shard_check;
 mod shards;
 mod shared;
 mod silence;
+mod split;
 mod subscribing;
 mod tls;
 mod topics;
@@ -88,6 +93,7 @@ mod upstreams;
 mod users;
 mod walk;
 mod watch;
+mod writing;
 
 use std::collections::BinaryHeap;
 use std::io;

@@ -274,7 +274,7 @@ impl Worker {
         let mut frame = Vec::new();
         for group in slots.chunk_by(|a, b| a.0 == b.0) {
             frame.clear();
-            super::dispatch::part_frame(&mut frame, args, first, step, group);
+            super::split::part_frame(&mut frame, args, first, step, group);
             let slot = group.first().map_or(0, |g| g.0);
             each(slot, &frame, group.iter().map(|g| g.1).collect());
         }

@@ -4,8 +4,8 @@
 //! lost a change may have been missed: EXEC then answers null, as if there had been one.
 
 use super::Worker;
-use super::answer::ASKING;
 use super::downstream::Flow;
+use super::refused::ASKING;
 use crate::client::Watch;
 use crate::cluster::{NO_SLOT, slot_of};
 use crate::command::{CommandId, key_positions};

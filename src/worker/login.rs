@@ -1,0 +1,271 @@
+//! Clients log in.
+
+use super::Worker;
+use super::clock::{Job, Timer};
+use super::downstream::Flow;
+use crate::channel::Kind;
+use crate::client::{Paused, mode};
+use crate::command::{CommandId, CommandSpec, Flags};
+use crate::dest::ClientId;
+use crate::errors::{Code, Failure};
+use crate::mailbox::ToControl;
+use crate::mailbox::Verify;
+use crate::metrics::{DeniedFor, LoginOutcome};
+use crate::resp::{Args, ProtocolError, strict_i64};
+use crate::route::{Local, Merge, Plan, PubSub, Script, Transaction};
+use crate::users::{
+    Account, Asking, Credentials, Denied, Granted, LONGEST_PASSWORD, Login, OWN, Source, Tag,
+    Throttle, UNCHECKED_DENIED, User, Users, Verdict,
+};
+use std::net::IpAddr;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+impl Worker {
+    /// A node is asked; the command stays in its client's buffer.
+    fn ask_node(&mut self, index: usize, tag: Tag, asking: Asking) -> Flow {
+        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+        let Some(account) = client.session.account.as_mut() else { return Flow::Stop };
+        client.paused = Paused::Command;
+        let wanted = account.ask(tag, asking.bytes());
+        let client = ClientId::new(index, client.generation);
+        let verify = Verify { asking, client, wanted, to: self.own.clone() };
+        // Control may be gone at the very end: nobody waits for an answer then.
+        let _ = self.control.send(ToControl::Verify(Box::new(verify)));
+        Flow::Pause
+    }
+
+    /// The node has answered.
+    pub(super) fn verified(&mut self, client: ClientId, answer: Result<Granted, Failure>) {
+        let verdict = match answer {
+            Ok(Granted::Yes) => Verdict::Allowed,
+            Ok(Granted::Open) => Verdict::Open,
+            Err(failure) => Verdict::Refused(failure),
+        };
+        self.go_on_with(client, verdict);
+    }
+
+    fn go_on_with(&mut self, client: ClientId, verdict: Verdict) {
+        let Some(c) = self.clients.get_mut(client.at()) else { return };
+        if c.generation != client.generation || c.gone {
+            return;
+        }
+        if let Some(account) = c.session.account.as_mut() {
+            account.answer(verdict);
+        }
+        if c.paused == Paused::Command {
+            self.resume.push(client);
+        }
+    }
+
+    /// A failed login has waited its time.
+    pub(super) fn login_again(&mut self, id: ClientId) {
+        let client = self.clients.get(id.at());
+        if client.is_some_and(|c| c.generation == id.generation && c.paused == Paused::Command) {
+            self.resume.push(id);
+        }
+    }
+
+    /// AUTH, and HELLO as far as it is about who the client is. `None`: HELLO goes on.
+    pub(super) fn login(
+        &mut self,
+        index: usize,
+        command: u16,
+        local: Local,
+        args: &Args,
+    ) -> Option<Flow> {
+        let given = credentials(local, args);
+        let alone = matches!(given, Given::Password(_));
+        let (name, password) = match given {
+            Given::Both(name, password) => (name, password),
+            Given::Password(password) => {
+                if self.users.stranger().is_some() {
+                    self.answer_own_error(index, command, &Failure::NoPasswordExpected);
+                    return Some(Flow::Next);
+                }
+                (b"default".as_slice(), password)
+            }
+            Given::Wrong if local == Local::Auth => {
+                self.answer_own_error(index, command, &Failure::Syntax);
+                return Some(Flow::Next);
+            }
+            Given::Wrong => return None,
+            Given::Nothing => {
+                let account = self.clients.get(index)?.session.account.as_ref()?;
+                if account.is_in() {
+                    return None;
+                }
+                // HELLO says itself that it wants a login.
+                return self.stranger_in_cluster(index).ok().flatten();
+            }
+        };
+        let account = self.clients.get_mut(index)?.session.account.as_mut()?;
+        let tag = Tag::of(args);
+        let verdict = match account.answered(tag) {
+            // Its failure has waited its time, see below.
+            Some(Verdict::Told(failure)) => {
+                self.answer_own_error(index, command, &failure);
+                return Some(Flow::Next);
+            }
+            // Nobody's: neither hashed nor sent.
+            _ if name.len().max(password.len()) > LONGEST_PASSWORD => {
+                return Some(self.login_failed(index, command, tag, Failure::WrongPassword));
+            }
+            None => match self.waits_in_line(index, command, tag) {
+                Some(flow) => return Some(flow),
+                None => None,
+            },
+            Some(Verdict::Waited) => None,
+            verdict => verdict,
+        };
+        let entered = match (verdict, self.users.login(name, password)) {
+            (_, Login::Own(user)) => {
+                self.enter_own(index, user);
+                LoginOutcome::Own
+            }
+            (_, Login::Wrong) => {
+                return Some(self.login_failed(index, command, tag, Failure::WrongPassword));
+            }
+            (None | Some(Verdict::Waited), Login::Elsewhere) => {
+                // A node knows what to say to a password without a name.
+                let user = if alone { Arc::default() } else { name.into() };
+                let another = self.has_realms_like(name, password);
+                let who = Credentials { user, password: password.into() };
+                let asking = Asking::Login { who, another };
+                return Some(self.ask_node(index, tag, asking));
+            }
+            (Some(Verdict::Open), Login::Elsewhere)
+                if name == b"default" && self.is_kept_out(index) =>
+            {
+                self.stats.denied[DeniedFor::Login as usize] += 1;
+                self.answer_own_error(index, command, &Failure::Protected);
+                return Some(Flow::Next);
+            }
+            (Some(answer @ (Verdict::Allowed | Verdict::Open)), Login::Elsewhere) => {
+                let who = match answer {
+                    Verdict::Open => Credentials::of_open(name),
+                    _ => Credentials { user: name.into(), password: password.into() },
+                };
+                let Some(realm) = self.realm_for(who) else {
+                    let failure = self.too_many();
+                    self.answer_own_error(index, command, &failure);
+                    return Some(Flow::Next);
+                };
+                self.enter_realm(index, realm, name);
+                LoginOutcome::Cluster
+            }
+            (Some(Verdict::Refused(failure)), Login::Elsewhere)
+                if failure.code() == Code::WrongPass =>
+            {
+                return Some(self.login_failed(index, command, tag, failure));
+            }
+            (Some(Verdict::Refused(failure) | Verdict::Told(failure)), Login::Elsewhere) => {
+                self.stats.logins[LoginOutcome::Unavailable as usize] += 1;
+                self.answer_own_error(index, command, &failure);
+                return Some(Flow::Next);
+            }
+        };
+        self.stats.logins[entered as usize] += 1;
+        if local == Local::Auth {
+            self.answer_own(index, command, b"+OK\r\n");
+            return Some(Flow::Next);
+        }
+        None
+    }
+
+    /// Many have failed from where the client comes from: it waits, or is refused.
+    fn waits_in_line(&mut self, index: usize, command: u16, tag: Tag) -> Option<Flow> {
+        let source = self.source(index);
+        let admitted = throttle(&self.shared.throttle).admit(source, self.now);
+        match admitted {
+            Some(0) => None,
+            Some(wait) => Some(self.put_off(index, tag, Verdict::Waited, wait)),
+            None => {
+                self.stats.logins[LoginOutcome::Throttled as usize] += 1;
+                self.answer_own_error(index, command, &Failure::LoginsThrottled);
+                Some(Flow::Next)
+            }
+        }
+    }
+
+    fn source(&self, index: usize) -> Source {
+        Source::of(self.address(index))
+    }
+
+    fn address(&self, index: usize) -> Option<IpAddr> {
+        self.clients.get(index)?.ip()
+    }
+
+    /// The command is read once more after a while, and finds the verdict.
+    fn put_off(&mut self, index: usize, tag: Tag, verdict: Verdict, wait: u64) -> Flow {
+        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+        if let Some(account) = client.session.account.as_mut() {
+            account.put_by(tag, verdict);
+        }
+        client.paused = Paused::Command;
+        let job = Job::Login(ClientId::new(index, client.generation));
+        self.timers.push(Timer { due: self.now + wait, job });
+        Flow::Pause
+    }
+
+    /// Told at once, or after a while that grows with the failures from the same address.
+    fn login_failed(&mut self, index: usize, command: u16, tag: Tag, failure: Failure) -> Flow {
+        self.stats.logins[LoginOutcome::Wrong as usize] += 1;
+        let address = self.address(index);
+        let wait = throttle(&self.shared.throttle).failed(Source::of(address), self.now);
+        self.failures.count += 1;
+        if self.now >= self.failures.next_line {
+            self.failures.next_line = self.now + LOG_INTERVAL;
+            let failed = std::mem::take(&mut self.failures.count);
+            let from = address.map_or_else(|| "a Unix socket".to_owned(), |ip| ip.to_string());
+            // Not the name: it may be a password in the wrong place.
+            tracing::warn!(from, failed, "logins failed; this address is the last one");
+        }
+        if wait == 0 {
+            self.answer_own_error(index, command, &failure);
+            return Flow::Next;
+        }
+        self.put_off(index, tag, Verdict::Told(failure), wait)
+    }
+}
+
+/// What AUTH or HELLO say of who somebody is.
+enum Given<'a> {
+    Both(&'a [u8], &'a [u8]),
+    Password(&'a [u8]),
+    Nothing,
+    /// It is not understood so far.
+    Wrong,
+}
+
+fn credentials<'a>(local: Local, args: &Args<'a>) -> Given<'a> {
+    let arg = |i: usize| args.get(i).unwrap_or_default();
+    match (local, args.len()) {
+        (Local::Auth, 2) => return Given::Password(arg(1)),
+        (Local::Auth, 3) => return Given::Both(arg(1), arg(2)),
+        (Local::Auth, _) => return Given::Wrong,
+        _ => {}
+    }
+    if args.get(1).is_some_and(|version| !matches!(strict_i64(version), Some(2 | 3))) {
+        return Given::Wrong;
+    }
+    let mut at = 2;
+    while at < args.len() {
+        let more = args.len() - 1 - at;
+        if args.is(at, "auth") && more >= 2 {
+            return Given::Both(arg(at + 1), arg(at + 2));
+        }
+        if !(args.is(at, "setname") && more >= 1) {
+            return Given::Wrong;
+        }
+        at += 2;
+    }
+    Given::Nothing
+}
+
+fn throttle(shared: &std::sync::Mutex<Throttle>) -> MutexGuard<'_, Throttle> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_newer(args: &Args) -> bool {
+    args.is(1, "setinfo") || args.is(1, "no-touch")
+}

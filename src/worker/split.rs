@@ -1,0 +1,226 @@
+//! Commands for several slots or nodes: their parts are sent, and their replies gathered.
+
+use super::downstream::Flow;
+use super::no_room::buffers_full;
+use super::{Gathering, Worker};
+use crate::buf::CHUNK;
+use crate::client::{After, Announced, Context, Paused, answer, mode};
+use crate::cluster::NO_SLOT;
+use crate::dest::{ClientId, Dest};
+use crate::errors::Failure;
+use crate::metrics::LimitHit;
+use crate::ops::Parts;
+use crate::placement::Held;
+use crate::resp::{ArgRange, Args, Protocol, write};
+use crate::route::{Fan, Gather, Local, Merge, Plan, PubSub, Refused, flag};
+use crate::upstream::{Pending, State, Waiting};
+use crate::users::OWN;
+use std::sync::atomic::Ordering::Relaxed;
+
+impl Worker {
+    /// Begins a gathering for a client's command; gives its index.
+    pub(super) fn gathering(&mut self, index: usize, command: u16, merge: Merge) -> Option<usize> {
+        let client = self.clients.get_mut(index)?;
+        let generation = client.generation;
+        let seq = client.expect(&mut self.spare_replies);
+        let to = Dest::Client { index: index as u32, generation, seq };
+        self.gathering_for(index, command, merge, to)
+    }
+
+    /// The same, where the reply has its place already.
+    pub(super) fn gathering_for(
+        &mut self,
+        index: usize,
+        command: u16,
+        merge: Merge,
+        to: Dest,
+    ) -> Option<usize> {
+        let client = self.clients.get_mut(index)?;
+        client.transfer_sizes.ask();
+        let (protocol, generation) = (client.session.protocol, client.generation);
+        let mut gather = self.spare_gathers.pop().unwrap_or_default();
+        gather.start(merge, protocol);
+        gather.set_only_reads(self.router.is_read_only(command));
+        let lane = ClientId::new(index, generation);
+        let gathering = self.gathering_of(lane, command, to, Parts::Merged(gather));
+        Some(self.gatherings.insert(gathering))
+    }
+
+    /// The merged replies of gathering `g`.
+    pub(super) fn merged(&mut self, g: usize) -> Option<&mut Gather> {
+        self.gatherings.get_mut(g)?.parts.merged_mut()
+    }
+
+    /// One that begins now, for the client of this index and generation.
+    pub(super) fn gathering_of(
+        &self,
+        lane: ClientId,
+        command: u16,
+        to: Dest,
+        parts: Parts,
+    ) -> Gathering {
+        Gathering {
+            parts,
+            to,
+            lane,
+            realm: self.realm_of(lane.at()),
+            command,
+            started: self.now,
+            kept: None,
+            slow: None,
+            sets: None,
+            renames: false,
+            received: 0,
+            accounted: 0,
+        }
+    }
+
+    /// Keys in several slots: each slot's keys in a command of their own, all of a node's in one
+    /// write.
+    fn split(&mut self, index: usize, command: u16, merge: Merge, step: u32, args: &Args) -> Flow {
+        // What a key costs until its reply is there: its slot, its place, its part's bytes.
+        const KEY: usize = 64;
+        let bytes = |args: &Args| args.iter().map(<[u8]>::len).sum::<usize>();
+        let large = args.len() > CHUNK / KEY || self.unread > CHUNK;
+        if large && !self.has_room_for(args.len() * KEY + bytes(args)) {
+            return self.refuse_for_memory(index, command);
+        }
+        let Some(client) = self.clients.get(index) else { return Flow::Stop };
+        let protocol = client.session.protocol;
+        let lane = ClientId::new(index, client.generation);
+        let mut slots = std::mem::take(&mut self.slots);
+        slots.clear();
+        for (position, &at) in self.keys.iter().enumerate() {
+            let key = args.get(at as usize).unwrap_or_default();
+            slots.push((crate::cluster::slot_of(key).0, position as u32));
+        }
+        slots.sort_unstable();
+        // Full connections pause the client before anything of the command is sent.
+        let full = slots.iter().find_map(|&(slot, _)| {
+            self.route(slot).and_then(|node| self.full_upstream(node, protocol, index))
+        });
+        if let Some(u) = full {
+            self.slots = slots;
+            return self.pause(index, u);
+        }
+        let first_key = self.keys.first().copied().unwrap_or(1);
+        let Some(g) = self.gathering(index, command, merge) else { return Flow::Stop };
+        self.stats.splits += 1;
+        self.keep_args(g, args);
+        if let Some(gather) = self.merged(g) {
+            slots.chunk_by(|a, b| a.0 == b.0).for_each(|_| gather.expect());
+        }
+        for group in slots.chunk_by(|a, b| a.0 == b.0) {
+            let Some(&(slot, _)) = group.first() else { continue };
+            let mut part = 0;
+            if merge == Merge::Array
+                && let Some(gather) = self.merged(g)
+            {
+                part = gather.next_key();
+                for &(_, position) in group {
+                    gather.expect_key(position);
+                }
+            }
+            let mut frame = std::mem::take(&mut self.line);
+            frame.clear();
+            part_frame(&mut frame, args, first_key, step, group);
+            let dest = Dest::Part { gather: g as u32, first: part };
+            let pending = self.pending(dest, command, slot, protocol);
+            match self.route(slot) {
+                Some(node) => {
+                    if !pending.has(flag::READ_ONLY) {
+                        self.note_write(index, Some(node));
+                    }
+                    let u = self.upstream_for(node, protocol, index);
+                    if frame.len() > CHUNK {
+                        self.send_owned(u, pending, std::mem::take(&mut frame));
+                    } else {
+                        self.send(u, pending, &frame);
+                    }
+                }
+                None if !self.slot_table.holds.fits(slot, frame.len(), self.settings.held) => {
+                    self.stats.limits_hit[LimitHit::Held as usize] += 1;
+                    self.fail(&pending, "slotway", &Failure::HoldsFull { slot });
+                }
+                None => self.hold_pending(pending, lane, frame.clone()),
+            }
+            self.line = frame;
+        }
+        self.slots = slots;
+        Flow::Next
+    }
+
+    /// A command for every primary or every node.
+    pub(super) fn fan(
+        &mut self,
+        index: usize,
+        command: u16,
+        to: Fan,
+        merge: Merge,
+        frame: &[u8],
+    ) -> Flow {
+        let Some(client) = self.clients.get(index) else { return Flow::Stop };
+        let protocol = client.session.protocol;
+        let mut nodes = self.fan_targets_for(index, to);
+        if nodes.is_empty() && to == Fan::Reached {
+            // Then those are waited for that should be.
+            nodes = self.fan_targets(Fan::Primaries);
+        }
+        if self.snapshot.generation == 0 || nodes.is_empty() {
+            return self.no_cluster(index, command);
+        }
+        let mut reached = nodes.iter().filter_map(|n| n.as_ref().ok());
+        if let Some(u) = reached.find_map(|&n| self.full_upstream(n, protocol, index)) {
+            return self.pause(index, u);
+        }
+        let Some(g) = self.gathering(index, command, merge) else { return Flow::Stop };
+        if let Some(gather) = self.merged(g) {
+            nodes.iter().for_each(|_| gather.expect());
+        }
+        for target in nodes {
+            let dest = Dest::Part { gather: g as u32, first: 0 };
+            match target {
+                Ok(node) => {
+                    let mut pending = self.pending(dest, command, NO_SLOT, protocol);
+                    if to != Fan::One {
+                        pending.flags |= flag::NODE_BOUND;
+                    }
+                    if !pending.has(flag::READ_ONLY) {
+                        self.note_write(index, Some(node));
+                    }
+                    let u = self.upstream_for(node, protocol, index);
+                    self.send_part(u, pending, frame);
+                }
+                Err(missing) => {
+                    let pending = self.pending(dest, command, NO_SLOT, protocol);
+                    self.hold_part(pending, &missing, frame);
+                }
+            }
+        }
+        Flow::Next
+    }
+}
+
+/// The command `args` with the keys of one slot: those at the positions of `group`, with `step`
+/// arguments each.
+pub(super) fn part_frame(
+    frame: &mut Vec<u8>,
+    args: &Args,
+    first_key: u32,
+    step: u32,
+    group: &[(u16, u32)],
+) {
+    // At once: a large part is not copied as it grows.
+    let positions = group.iter().map(|&(_, position)| first_key + position * step);
+    let values = positions.flat_map(|at| at..at + step);
+    let value = |i: u32| args.get(i as usize).map_or(0, <[u8]>::len) + write::HEADER;
+    frame.reserve(128 + values.map(value).sum::<usize>());
+    write::array_header(frame, 1 + group.len() * step as usize);
+    write::bulk(frame, args.get(0).unwrap_or_default());
+    for &(_, position) in group {
+        let at = first_key + position * step;
+        for i in at..at + step {
+            write::bulk(frame, args.get(i as usize).unwrap_or_default());
+        }
+    }
+}

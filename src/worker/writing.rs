@@ -1,0 +1,180 @@
+//! Clients are written to, and what they take is looked at.
+
+use super::no_room::buffers_full;
+use super::settings::too_large;
+use super::{NEXT_CLIENT, Source, Worker, drain, reaccount};
+use crate::buf::{CHUNK, WRITE_LIMIT, reserve_announced, resident};
+use crate::client::{Client, Paused, Traffic, mode};
+use crate::dest::ClientId;
+use crate::errors::Failure;
+use crate::mailbox::{Arrival, Downstream};
+use crate::metrics::LimitHit;
+use crate::proxy_protocol::is_header_line;
+use crate::resp::{Args, ProtocolError, Request, RequestProgress, inline_to_array, scan_request};
+use crate::sparsely;
+use crate::stream::Stream;
+use std::io::Read;
+use std::sync::atomic::Ordering;
+
+/// At `limits.memory` an unfinished request of this size is refused.
+const MUCH_UNFINISHED: usize = 16 << 10;
+
+impl Worker {
+    /// The client has something to be written, or is to be looked at, at the end of the turn.
+    #[inline]
+    pub(super) fn mark_client(&mut self, index: usize) {
+        if let Some(client) = self.clients.get_mut(index)
+            && !client.dirty
+        {
+            client.dirty = true;
+            self.dirty_clients.push(index);
+        }
+    }
+
+    pub(super) fn flush_client(&mut self, index: usize) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        client.dirty = false;
+        if client.gone {
+            return;
+        }
+        // Only TLS keeps bytes that the socket has not taken.
+        if client.stream.unsent() {
+            return self.flush_secured(index);
+        }
+        if std::mem::take(&mut client.session.corked)
+            && client.paused == Paused::No
+            && !client.is_drained()
+        {
+            return self.account_client(index);
+        }
+        let last = (client.leaves_for.is_some() && drain::may_leave(client))
+            || self.drain.is_some_and(|drain| drain.is_last(client));
+        if last {
+            client.stream.hold_back(true);
+        }
+        if let Some(replies) = client.replies.as_mut() {
+            let mut is_over = true;
+            if !replies.out.is_empty() && !client.blocked {
+                match replies.out.write_share_to(&mut client.stream) {
+                    Ok(n) => {
+                        is_over = n < WRITE_LIMIT;
+                        self.stats.bytes_out += n as u64;
+                        if let Some(traffic) = self.traffic.get_mut(index) {
+                            traffic.bytes_out += n as u64;
+                        }
+                        replies.out.release_sent(&mut self.pool);
+                    }
+                    Err(_) => return self.close_client(index),
+                }
+            }
+            let left = !replies.out.is_empty() || client.stream.unsent();
+            let full = left && (is_over || client.stream.unsent());
+            if left && !full {
+                client.dirty = true;
+                self.unwritten.push(index);
+            }
+            client.blocked = full;
+            if full != client.watching {
+                client.watching = full;
+                let token = Source::Client(index).token();
+                let registry = self.poll.registry();
+                if client.stream.watch(registry, token, full, true).is_err() {
+                    return self.close_client(index);
+                }
+            }
+            let goes_on = match client.paused {
+                Paused::Replies => replies.is_drained(),
+                Paused::Yielding => replies.has_half(),
+                _ => false,
+            };
+            if goes_on {
+                self.resume.push(ClientId::new(index, client.generation));
+            }
+            if replies.is_drained()
+                && !left
+                && let Some(mut replies) = client.replies.take()
+            {
+                replies.reset(&mut self.pool);
+                if self.spare_replies.len() < 256 {
+                    self.spare_replies.push(replies);
+                }
+            }
+        } else if matches!(client.paused, Paused::Replies | Paused::Yielding) {
+            self.resume.push(ClientId::new(index, client.generation));
+        }
+        if last {
+            if !client.is_idle() {
+                client.stream.hold_back(false);
+            } else if client.paused == Paused::No {
+                return self.let_go_unless_it_speaks(index);
+            }
+        }
+        if client.is_over() {
+            return self.end_client(index);
+        }
+        let closing =
+            client.paused == Paused::Closing || (client.read_closed && client.paused == Paused::No);
+        if closing && client.is_idle() && !client.stream.unsent() {
+            return self.close_client(index);
+        }
+        if client.lent.is_some() {
+            self.join_goes_on(index);
+        }
+        self.account_client(index);
+        self.check_output(index);
+    }
+
+    /// What a client has not taken is bounded: it is closed at its limit.
+    pub(super) fn check_output(&mut self, index: usize) {
+        let Some(client) = self.clients.get(index) else { return };
+        let output = client.output();
+        let subscriber = client.subscriptions.is_some();
+        let limit = if subscriber && let Some(limit) = self.subscriber_limit(index) {
+            limit
+        } else if !subscriber && output > self.settings.client_output {
+            LimitHit::ClientOutput
+        } else {
+            return;
+        };
+        self.stats.limits_hit[limit as usize] += 1;
+        let Some(client) = self.clients.get(index) else { return };
+        sparsely!(
+            self.lines.closed,
+            warn,
+            client = client.session.id,
+            output,
+            limit = LimitHit::NAMES[limit as usize],
+            "a client is closed: it does not take its replies"
+        );
+        self.stats.messages_dropped += client.items() as u64;
+        self.close_client(index);
+    }
+
+    /// An unfinished request counts, too: at the limit it is not waited for until the end of the
+    /// turn, when thousands may have grown.
+    fn check_request_memory(&mut self, index: usize) {
+        let much = |c: &Client| c.tail.len() >= MUCH_UNFINISHED && !c.gone;
+        if !self.is_over_memory() {
+            return;
+        }
+        // At once: a turn may have a thousand clients whose commands are answered here, each with
+        // more than it has sent. And others may hold more than this one.
+        self.relieve();
+        if !self.is_over_memory() || !self.clients.get(index).is_some_and(much) {
+            return;
+        }
+        self.stats.limits_hit[LimitHit::Memory as usize] += 1;
+        let failure = buffers_full(&self.settings);
+        self.answer_error(index, &failure);
+        self.stop_reading(index);
+    }
+
+    pub(super) fn account_client(&mut self, index: usize) {
+        // A closed one is on no account any more.
+        if let Some(client) = self.clients.get_mut(index).filter(|client| !client.gone) {
+            let at_hand = if self.at_hand.0 == index { self.at_hand.1 } else { 0 };
+            let held = client.held() + at_hand;
+            reaccount(&mut self.accounted, &mut client.accounted, held);
+        }
+    }
+}
