@@ -3,6 +3,8 @@
 //! The texts are for operators; they become the comments of `proxy.toml` and the entries of
 //! `docs/configuration.md`. Each says what the key does and what happens at the limit; type, unit,
 //! range and default are added from the field.
+//!
+//! Long: it is the one table of all keys.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

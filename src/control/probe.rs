@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::pool::Pool;
-use super::topology::Requests;
+use super::requests::Requests;
 use super::wire::Wire;
 use crate::mailbox::{Probed, ToWorker, Verdict};
 use crate::tls::Tls;

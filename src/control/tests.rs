@@ -11,9 +11,10 @@ use tokio::sync::{Notify, mpsc};
 
 use super::node::NodeConn;
 use super::pool::Pool;
+use super::requests::Requests;
 use super::round::{Candidate, NoTopology, Round};
 use super::status::Status;
-use super::topology::{Refresher, Requests};
+use super::topology::Refresher;
 use crate::cluster::trust::{InUse, Reason};
 use crate::cluster::{NodeAddr, Snapshot};
 use crate::command::CommandTable;

@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 use super::names::Names;
 use super::node::{Answer, AskError, NodeConn};
 use super::pool::Pool;
+use super::requests::{Pending, Requests};
 use super::round::{Candidate, Found, Round};
 use super::status::{Status, Unreached};
 use super::wish::jittered;
@@ -33,9 +34,6 @@ use crate::tls::Tls;
 const COMMANDS_INTERVAL: Duration = Duration::from_secs(5);
 /// How long trouble is watched closely. What takes longer than a failover needs a person.
 const CLOSE_WATCH: Duration = Duration::from_secs(30);
-/// For so long a node counts as silent after it was asked in vain; while it owes an answer it is
-/// asked more often than that.
-const SILENT_FOR: Duration = Duration::from_secs(3);
 /// So many nodes are asked before the seeds are: where all nodes have got new addresses, the names
 /// of the seeds lead to them.
 const BEFORE_SEEDS: usize = 6;
@@ -49,67 +47,6 @@ const RULE_AFTER: Duration = Duration::from_secs(5);
 const ELECTION: Duration = Duration::from_secs(3);
 /// How long the workers have to say which nodes they reach.
 const SCRAPE_LIMIT: Duration = Duration::from_millis(100);
-
-/// What the workers asked for and the refresher has not seen to yet. Any number of requests is one.
-#[derive(Debug, Default)]
-pub struct Requests {
-    pending: Mutex<Pending>,
-    wake: Notify,
-    /// Nodes that were asked for a sign of life in vain, and when.
-    silent: Mutex<HashMap<SocketAddr, Instant>>,
-}
-
-#[derive(Debug, Default)]
-struct Pending {
-    topology: bool,
-    /// A worker asked: it is told the topology again even if it is the same, for it may have
-    /// learned otherwise from a redirection.
-    by_worker: bool,
-    hint: Option<NodeAddr>,
-    commands: bool,
-}
-
-impl Requests {
-    /// The topology may have changed; `hint` is likely to know.
-    pub fn topology(&self, hint: Option<NodeAddr>) {
-        self.put(|pending| {
-            pending.topology = true;
-            pending.by_worker = true;
-            if hint.is_some() {
-                pending.hint = hint;
-            }
-        });
-    }
-
-    /// This node was asked for a sign of life and gave none: what does the cluster say of it?
-    pub fn silent(&self, node: SocketAddr) {
-        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        silent.insert(node, Instant::now());
-        drop(silent);
-        self.put(|pending| pending.topology = true);
-    }
-
-    /// The nodes that gave none a short while ago.
-    fn silent_now(&self) -> HashSet<SocketAddr> {
-        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        silent.retain(|_, at| at.elapsed() < SILENT_FOR);
-        silent.keys().copied().collect()
-    }
-
-    /// There may be commands that the table does not have.
-    pub fn commands(&self) {
-        self.put(|pending| pending.commands = true);
-    }
-
-    fn put(&self, change: impl FnOnce(&mut Pending)) {
-        change(&mut self.pending.lock().unwrap_or_else(PoisonError::into_inner));
-        self.wake.notify_one();
-    }
-
-    fn take(&self) -> Pending {
-        std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
 
 /// The one task that asks the cluster about itself.
 pub struct Refresher {

@@ -2,6 +2,8 @@
 //! the behaviours, so that it cannot say anything else than what is done.
 //!
 //! By hand are the preface and [`NOTES`]: what a command's data cannot tell.
+//!
+//! Long: most of it is what the reference says of single commands.
 
 use std::fmt::Write;
 

@@ -15,6 +15,7 @@
 
 mod account;
 mod look;
+mod rule_error;
 mod rules;
 mod throttle;
 mod user;
@@ -24,7 +25,8 @@ use std::sync::Arc;
 
 pub use account::{Account, OWN, Tag, Verdict};
 pub use look::{Heard, Looked, is_refusal};
-pub use rules::{Denied, RuleError, Selector};
+pub use rule_error::RuleError;
+pub use rules::{Denied, Selector};
 pub use throttle::{Source, Throttle};
 pub use user::{Hash, UNCHECKED, User};
 pub use verify::{Asking, Credentials, Granted};

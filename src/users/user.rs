@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::rules::{Denied, RuleError, Selector};
+use super::rule_error::RuleError;
+use super::rules::{Denied, Selector};
 use crate::command::{CommandId, CommandSpec, CommandTable};
 use crate::resp::Args;
 

@@ -1,5 +1,7 @@
 //! The table of errors. A row is long because its text is; a file for each section would hide which
 //! errors there are.
+//!
+//! Long: it is the one table of all errors.
 
 pub mod fields;
 

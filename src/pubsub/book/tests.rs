@@ -1,4 +1,6 @@
 //! The book alone: events in, actions and news out.
+//!
+//! Long: all of it plays with one book, its nodes and its workers.
 
 mod notifications;
 

@@ -1,0 +1,121 @@
+//! For tests: nodes that say what they are told to, and what drives a recipe.
+
+use super::*;
+use crate::errors::Cause;
+use crate::resp::Args;
+
+/// A request of words, `keys` are its keys.
+pub fn request(line: &str, keys: &[usize]) -> Request {
+    let args: Vec<Box<[u8]>> = line.split(' ').map(|w| w.as_bytes().into()).collect();
+    let name = line.split(' ').next().unwrap_or_default().to_lowercase();
+    Request {
+        args,
+        keys: keys.to_vec(),
+        name,
+        protocol: Protocol::Resp2,
+        wait: Some(0),
+        turn: 50_000,
+        patience: 1_000_000,
+        ticket: 7,
+    }
+}
+
+/// What becomes of a step whose connection is lost.
+pub fn lost() -> Failure {
+    Failure::ConnectionLost { node: "n:1".into(), why: "closed".into() }
+}
+
+/// What the client gets.
+pub fn rendered(outcome: Outcome) -> String {
+    let mut frame = Vec::new();
+    match outcome {
+        Ok(reply) => frame = reply,
+        Err(Cause::Own(failure)) => failure.write(&mut frame),
+        Err(Cause::Node(reply)) => frame.extend_from_slice(&reply),
+    }
+    String::from_utf8_lossy(&frame).into_owned()
+}
+
+/// Replies by the words of a step; slotway's own keys are `NONE`.
+#[derive(Debug)]
+pub struct Node {
+    replies: Vec<(String, Reply)>,
+    /// All that was asked.
+    pub asked: RefCell<Vec<String>>,
+}
+
+impl Node {
+    pub fn new(replies: &[(&str, &str)]) -> Node {
+        let reply = |r: &str| Reply::Node(r.as_bytes().to_vec());
+        let own = |(w, r): &(&str, &str)| ((*w).to_owned(), reply(r));
+        Node { replies: replies.iter().map(own).collect(), asked: RefCell::default() }
+    }
+
+    /// The same where the step of these words is lost.
+    pub fn losing(mut self, words: &str) -> Node {
+        self.replies.push((words.to_owned(), lost().into()));
+        self
+    }
+
+    /// Also answers the step of these words.
+    pub fn and(&mut self, words: &str, reply: &str) {
+        self.replies.push((words.to_owned(), Reply::Node(reply.as_bytes().to_vec())));
+    }
+
+    /// Answers all steps of `emulation`.
+    pub fn answer(&self, emulation: &mut Emulation, steps: &[Step]) {
+        for (i, step) in steps.iter().enumerate() {
+            let last = match self.say(step) {
+                Reply::Node(frame) => emulation.add(i as u32, &frame),
+                Reply::Failed(failure) => emulation.fail(i as u32, *failure),
+            };
+            assert_eq!(last, i + 1 == steps.len());
+        }
+    }
+
+    fn say(&self, step: &Step) -> Reply {
+        let (mut at, mut words) = (0, Vec::new());
+        while at < step.frame.len() {
+            let mut ranges = Vec::new();
+            let rest = &step.frame[at..];
+            let limits = RequestLimits {
+                bulk: 1 << 30,
+                inline: 1 << 16,
+                multibulk: 1 << 20,
+                ..RequestLimits::default()
+            };
+            let scanned = scan_request(rest, &limits, &mut RequestProgress::default(), &mut ranges);
+            let Ok(crate::resp::Request::Array { len }) = scanned else { panic!("{scanned:?}") };
+            for arg in Args::new(rest, &ranges).iter() {
+                words.push(match arg.starts_with(b"slotway:{") {
+                    true => "NONE".to_owned(),
+                    false => String::from_utf8_lossy(arg).into_owned(),
+                });
+            }
+            at += len;
+        }
+        let words = words.join(" ");
+        self.asked.borrow_mut().push(words.clone());
+        let found = self.replies.iter().find(|(w, _)| *w == words);
+        found.map_or_else(|| panic!("nobody told what to say to: {words}"), |(_, r)| r.clone())
+    }
+}
+
+/// The reply that the client gets.
+pub fn drive<F>(
+    request: Request,
+    node: &Node,
+    recipe: impl FnOnce(Talk, Rc<Request>) -> F,
+) -> String
+where
+    F: Future<Output = Outcome> + 'static,
+{
+    let (mut emulation, mut now) = (Emulation::new(request, recipe), 0);
+    loop {
+        match emulation.advance(now) {
+            Next::Ask(steps) => node.answer(&mut emulation, &steps),
+            Next::Pause(micros) => now += micros,
+            Next::Done(outcome) => return rendered(outcome),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What nodes say on subscription connections goes into the book.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::conn::{Conn, State};
+use super::{Desk, MOST_READS, SCRATCH};
+use crate::buf::Pool;
+use crate::cluster::Snapshot;
+use crate::config::Config;
+use crate::hash::IntMap;
+use crate::lines::Lines;
+use crate::mailbox::{Batch, HubHandle, ToHub};
+use crate::mailbox::{Stranger, ToControl, ToWorker, WorkerHandle};
+use crate::pubsub::book::{Action, Book, Message, Pace, Run};
+use crate::pubsub::push::{self, Said};
+use crate::pubsub::{GapReason, HubStats, News};
+use crate::sparsely;
+use crate::tls::Tls;
+use crate::upstream::{ConnectionEnd, HandshakeError};
+
+impl Desk<'_> {
+    /// One read per node and turn.
+    pub(super) fn read_nodes(&mut self) {
+        let overloaded = |w: &Worker| w.transit.load(Relaxed) > IN_TRANSIT;
+        self.held = self.room.workers.values().any(overloaded);
+        for node in 0..self.conns.len() {
+            let Some(Some(conn)) = self.conns.get_mut(node) else { continue };
+            if self.held && conn.state == State::Ready {
+                conn.held_back(self.now);
+            } else if conn.readable {
+                self.read_node(node);
+            }
+        }
+    }
+
+    fn read_node(&mut self, node: usize) {
+        let Some(mut conn) = self.conns.get_mut(node).and_then(Option::take) else { return };
+        let (mut scratch, now) = (std::mem::take(&mut self.scratch), self.now);
+        let limit = self.room.config.limits.memory.bytes();
+        let take = |conn: &mut Conn, buf: &[u8]| {
+            self.read_formers(node);
+            self.frames(node, conn, buf)
+        };
+        let outcome = conn.read(&mut scratch, now, limit, take);
+        self.scratch = scratch;
+        if let Some(place) = self.conns.get_mut(node) {
+            *place = Some(conn);
+        }
+        match outcome {
+            Ok(n) => self.count_bytes(n),
+            Err(why) => self.broken(node, &why),
+        }
+    }
+
+    /// `node` has sent something. Where topics have moved, what the node before has sent is in its
+    /// socket by now, and comes first.
+    fn read_formers(&mut self, node: usize) {
+        let formers: Vec<usize> = self.book.formers().filter(|&former| former != node).collect();
+        if formers.is_empty() {
+            return;
+        }
+        let (mut scratch, now) = (vec![0; SCRATCH], self.now);
+        let limit = self.room.config.limits.memory.bytes();
+        for former in formers {
+            let Some(mut conn) = self.conns.get_mut(former).and_then(Option::take) else {
+                continue;
+            };
+            let mut reads = 0;
+            let outcome = loop {
+                let frames = |conn: &mut Conn, buf: &[u8]| self.frames(former, conn, buf);
+                reads += 1;
+                match conn.read(&mut scratch, now, limit, frames) {
+                    Ok(n) if n == scratch.len() && reads < MOST_READS => self.count_bytes(n),
+                    other => break other,
+                }
+            };
+            if let Some(place) = self.conns.get_mut(former) {
+                *place = Some(conn);
+            }
+            match outcome {
+                Ok(n) => self.count_bytes(n),
+                Err(why) => self.broken(former, &why),
+            }
+        }
+    }
+
+    fn count_bytes(&self, n: usize) {
+        self.room.stats.bytes.fetch_add(n as u64, Relaxed);
+    }
+
+    /// All complete frames. Gives how many bytes they are.
+    fn frames(&mut self, node: usize, conn: &mut Conn, buf: &[u8]) -> Result<usize, ConnectionEnd> {
+        let mut run = std::mem::take(&mut self.run);
+        let mut start = 0;
+        let outcome = loop {
+            let end = match conn.frame_end(buf, start) {
+                Ok(Some(end)) => end,
+                Ok(None) => break Ok(start),
+                Err(why) => break Err(why),
+            };
+            if let Err(why) = self.frame(node, conn, buf, (start, end), &mut run) {
+                break Err(why);
+            }
+            start = end;
+        };
+        self.book.end_read(buf, &mut run);
+        self.run = run;
+        outcome
+    }
+
+    #[inline]
+    fn frame(
+        &mut self,
+        node: usize,
+        conn: &mut Conn,
+        buf: &[u8],
+        (start, end): (usize, usize),
+        run: &mut Run,
+    ) -> Result<(), ConnectionEnd> {
+        let frame = buf.get(start..end).unwrap_or_default();
+        if conn.state != State::Ready {
+            if frame.first() == Some(&b'>') {
+                return Ok(());
+            }
+            return self.handshake_reply(node, conn, frame);
+        }
+        let said = push::read(frame).ok_or(ConnectionEnd::MalformedPush)?;
+        if let Said::Message { kind, name, channel, at, .. } = said {
+            self.book.message(node, buf, (start, end), Message { kind, name, channel, at }, run);
+            return Ok(());
+        }
+        self.book.flush(buf, run);
+        match said {
+            Said::Changed { kind, subscribed, name } => {
+                let changed = self.book.changed(node, kind, subscribed, name);
+                changed.map_err(ConnectionEnd::Unrelated)?;
+            }
+            Said::Error(text) => self.book.error(node, text).map_err(ConnectionEnd::Unrelated)?,
+            Said::Reply => self.book.reply(node).map_err(ConnectionEnd::Unrelated)?,
+            Said::Message { .. } | Said::Other => {}
+        }
+        Ok(())
+    }
+
+    fn handshake_reply(
+        &mut self,
+        node: usize,
+        conn: &mut Conn,
+        frame: &[u8],
+    ) -> Result<(), ConnectionEnd> {
+        let done = conn.handshake.reply(frame).map_err(|error| {
+            if let HandshakeError::Stranger { .. } = error {
+                self.room.stats.strangers.fetch_add(1, Relaxed);
+            }
+            error
+        })?;
+        if done {
+            conn.ready(self.now);
+            self.room.stats.connections.fetch_add(1, Relaxed);
+            self.book.ready(node);
+            tracing::debug!(node = self.name(node), "subscription connection made");
+        }
+        Ok(())
+    }
+}
