@@ -26,16 +26,19 @@ impl Worker {
         match name {
             "whoami" => write::bulk(&mut reply, user.name.as_bytes()),
             "users" => {
-                write::array_header(&mut reply, self.users.iter().count());
-                self.users.iter().for_each(|user| write::bulk(&mut reply, user.name.as_bytes()));
+                write::array_header(&mut reply, self.access.users.iter().count());
+                self.access
+                    .users
+                    .iter()
+                    .for_each(|user| write::bulk(&mut reply, user.name.as_bytes()));
             }
             "list" => {
-                write::array_header(&mut reply, self.users.iter().count());
+                write::array_header(&mut reply, self.access.users.iter().count());
                 let table = self.router.table();
-                let lines = self.users.iter().map(|user| user.describe_effective(table));
+                let lines = self.access.users.iter().map(|user| user.describe_effective(table));
                 lines.for_each(|line| write::bulk(&mut reply, line.as_bytes()));
             }
-            "getuser" => match self.users.get(args.get(2).unwrap_or_default()) {
+            "getuser" => match self.access.users.get(args.get(2).unwrap_or_default()) {
                 Some(user) => get_user(user, self.router.table(), protocol, &mut reply),
                 None => write::null(&mut reply, protocol),
             },
@@ -56,7 +59,7 @@ impl Worker {
 
     fn acl_dry_run(&mut self, args: &Args, reply: &mut Vec<u8>) {
         let name = args.get(2).unwrap_or_default();
-        let Some(user) = self.users.get(name).cloned() else {
+        let Some(user) = self.access.users.get(name).cloned() else {
             let user = name.escape_ascii().to_string().into();
             return Failure::UserNotFound { user }.write(reply);
         };

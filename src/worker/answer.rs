@@ -51,11 +51,11 @@ impl Worker {
                 if let Some(client) = self.clients.get_mut(index as usize)
                     && client.generation == generation
                 {
-                    client.complete(seq, frame, &mut self.pool);
+                    client.complete(seq, frame, &mut self.spare.pool);
                     client.transfer_sizes.record(frame.len());
                     if !client.dirty {
                         client.dirty = true;
-                        self.dirty_clients.push(index as usize);
+                        self.turn.dirty_clients.push(index as usize);
                     }
                 }
                 if pending.has(flag::SPECIAL) {
@@ -111,10 +111,10 @@ impl Worker {
     /// The cluster has a command that the table has not.
     #[cold]
     pub(super) fn note_unknown(&mut self) {
-        if self.now >= self.next_commands_wish {
-            self.next_commands_wish = self.now + COMMANDS_WISH_PAUSE;
+        if self.now >= self.clock.next_commands_wish {
+            self.clock.next_commands_wish = self.now + COMMANDS_WISH_PAUSE;
             // Control may be gone at the very end: nothing to refresh then.
-            let _ = self.control.send(ToControl::RefreshCommands);
+            let _ = self.link.control.send(ToControl::RefreshCommands);
         }
     }
 
@@ -123,7 +123,7 @@ impl Worker {
         match pending.dest {
             Dest::Client { index, generation, .. } => ClientId { index, generation },
             Dest::Part { gather, .. } => {
-                let gathering = self.gatherings.get(gather as usize);
+                let gathering = self.ops.gatherings.get(gather as usize);
                 gathering.map_or(ClientId::UNKNOWN, |g| g.lane)
             }
             Dest::Join { .. } | Dest::Discard => ClientId::UNKNOWN,
@@ -138,12 +138,12 @@ impl Worker {
 
     fn answered_in(&mut self, pending: &Pending, lane: ClientId, answered: bool) {
         if pending.has(flag::LANE) {
-            let gate = self.slot_table.holds.done(pending.slot, lane, answered, self.now);
+            let gate = self.placement.slots.holds.done(pending.slot, lane, answered, self.now);
             if let Some(class) = gate {
                 self.gate_answered(pending.slot, class, answered);
             }
         } else if pending.has(flag::TRACKED) {
-            self.slot_table.holds.untrack(pending.slot, lane);
+            self.placement.slots.holds.untrack(pending.slot, lane);
         } else {
             return;
         }
@@ -169,7 +169,7 @@ impl Worker {
     }
 
     pub(super) fn fail_part(&mut self, gather: u32, first: u32, node: String, failure: &Failure) {
-        let gathering = self.gatherings.get_mut(gather as usize);
+        let gathering = self.ops.gatherings.get_mut(gather as usize);
         let last = gathering.is_some_and(|g| g.parts.fail(first, || node, failure.clone()));
         if last {
             self.finish_gathering(gather as usize);
@@ -178,12 +178,12 @@ impl Worker {
 
     pub(super) fn part(&mut self, gather: u32, first: u32, node: u16, frame: &[u8]) {
         let over = frame.len() > CHUNK && !self.has_room_for(frame.len());
-        let Some(gathering) = self.gatherings.get(gather as usize) else { return };
+        let Some(gathering) = self.ops.gatherings.get(gather as usize) else { return };
         let reads = self.router.is_read_only(gathering.command);
         let dropped = gathering.parts.may_drop(reads).filter(|_| over);
         let dropped = dropped.map(|only_reads| self.no_room_for_reply(only_reads));
         let received = frame.len();
-        let Some(gathering) = self.gatherings.get_mut(gather as usize) else { return };
+        let Some(gathering) = self.ops.gatherings.get_mut(gather as usize) else { return };
         gathering.received += received;
         let by = Answered { nodes: &self.nodes, node };
         let last = match dropped {
@@ -191,7 +191,7 @@ impl Worker {
             None => gathering.parts.add(first, frame, &by),
         };
         let held = gathering.parts.held();
-        reaccount(&mut self.accounted, &mut gathering.accounted, held);
+        reaccount(&mut self.memory.accounted, &mut gathering.accounted, held);
         if last && !self.scan_goes_on(gather as usize) {
             self.finish_gathering(gather as usize);
         }
@@ -199,14 +199,14 @@ impl Worker {
 
     /// All parts are there: one reply.
     pub(super) fn finish_gathering(&mut self, g: usize) {
-        if self.gatherings.get(g).is_some_and(|g| g.parts.emulated().is_some()) {
+        if self.ops.gatherings.get(g).is_some_and(|g| g.parts.emulated().is_some()) {
             return self.emulation_goes_on(g);
         }
         // The reply is made beside its parts.
-        let parts = self.gatherings.get(g).map_or(0, |g| g.accounted);
+        let parts = self.ops.gatherings.get(g).map_or(0, |g| g.accounted);
         let fits = parts <= CHUNK || self.has_room_for(parts);
-        let Some(mut gathering) = self.gatherings.try_remove(g) else { return };
-        reaccount(&mut self.accounted, &mut gathering.accounted, 0);
+        let Some(mut gathering) = self.ops.gatherings.try_remove(g) else { return };
+        reaccount(&mut self.memory.accounted, &mut gathering.accounted, 0);
         let mut cursor = String::new();
         if let Some(gather) = gathering.parts.merged_mut() {
             if gather.wants_info() {
@@ -214,7 +214,7 @@ impl Worker {
             }
             cursor = self.next_cursor(gather);
         }
-        let mut reply = std::mem::take(&mut self.reply);
+        let mut reply = std::mem::take(&mut self.spare.reply);
         reply.clear();
         let mut unknown = false;
         if parts > CHUNK && fits {
@@ -261,7 +261,7 @@ impl Worker {
             };
             if gathering.renames && ok {
                 // Control may be gone at the very end: nothing to ask then.
-                let _ = self.control.send(ToControl::RefreshCommands);
+                let _ = self.link.control.send(ToControl::RefreshCommands);
             }
             if let Some(sets) = gathering.sets.filter(|_| ok) {
                 self.shared.slow.set(sets);
@@ -274,8 +274,8 @@ impl Worker {
                 false => self.deliver_whole(gathering.to, &mut reply),
             }
         }
-        if let Some(kept) = gathering.kept.take().filter(|_| self.spare_kept.len() < 256) {
-            self.spare_kept.push(kept);
+        if let Some(kept) = gathering.kept.take().filter(|_| self.spare.kept.len() < 256) {
+            self.spare.kept.push(kept);
         }
         if let Dest::Client { seq, .. } = gathering.to {
             if let Some(client) = self.clients.get_mut(gathering.lane.at())
@@ -289,13 +289,13 @@ impl Worker {
             self.end_errand(gathering.lane, seq);
         }
         if reply.capacity() <= crate::buf::CHUNK {
-            self.reply = reply;
+            self.spare.reply = reply;
         }
         if let Parts::Merged(mut gather) = gathering.parts
-            && self.spare_gathers.len() < 256
+            && self.spare.gathers.len() < 256
         {
             gather.start(crate::route::Merge::AllSucceeded, Protocol::Resp2);
-            self.spare_gathers.push(gather);
+            self.spare.gathers.push(gather);
         }
     }
 
@@ -336,7 +336,7 @@ impl Worker {
             && let Some(client) = self.clients.get_mut(index as usize)
             && client.generation == generation
         {
-            client.complete(seq, reply, &mut self.pool);
+            client.complete(seq, reply, &mut self.spare.pool);
             self.mark_client(index as usize);
         }
     }
@@ -348,7 +348,7 @@ impl Worker {
             && let Some(client) = self.clients.get_mut(index as usize)
             && client.generation == generation
         {
-            client.complete_owned(seq, reply, &mut self.pool);
+            client.complete_owned(seq, reply, &mut self.spare.pool);
             return self.mark_client(index as usize);
         }
         self.deliver_own(to, reply);
@@ -380,8 +380,8 @@ impl Worker {
 
     /// INFO's section about the proxy.
     fn proxy_section(&self) -> String {
-        let uptime = self.epoch.elapsed().as_secs();
-        let covered = self.slot_table.covered();
+        let uptime = self.clock.epoch.elapsed().as_secs();
+        let covered = self.placement.slots.covered();
         let known = self.nodes.iter().filter(|n| n.known).count();
         format!(
             "proxy_name:slotway\r\nproxy_version:{}\r\nproxy_uptime_in_seconds:{uptime}\r\n\
@@ -390,11 +390,11 @@ impl Worker {
              proxy_cluster_nodes:{known}\r\nproxy_cluster_primaries:{}\r\n\
              proxy_cluster_slots_covered:{covered}\r\n",
             env!("CARGO_PKG_VERSION"),
-            self.index,
+            self.link.index,
             self.clients.len(),
             self.shared.max_clients(),
-            self.snapshot.generation,
-            self.slot_table.primaries().len(),
+            self.topology.snapshot.generation,
+            self.placement.slots.primaries().len(),
         )
     }
 }

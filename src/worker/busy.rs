@@ -21,7 +21,7 @@ const MOST_ASIDE: usize = 8;
 impl Worker {
     /// A node has said BUSY to control.
     pub(super) fn node_is_busy(&mut self, busy: &BusyNode) {
-        let asked = busy.asked.saturating_duration_since(self.epoch).as_micros() as u64;
+        let asked = busy.asked.saturating_duration_since(self.clock.epoch).as_micros() as u64;
         let here = |up: &Upstream| {
             let node = self.nodes.get(usize::from(up.node));
             node.is_some_and(|n| n.socket == Some(busy.node))
@@ -56,13 +56,13 @@ impl Worker {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         up.aside = true;
         let router = &self.router;
-        let (taken, staying) = up.take_movable(&mut self.pool, &clients, |p| {
+        let (taken, staying) = up.take_movable(&mut self.spare.pool, &clients, |p| {
             p.has(flag::READ_ONLY) && p.before == 0 && !router.may_run_script(p.command)
         });
         let mut waiting = std::mem::take(&mut up.waiters);
         waiting.extend(up.turns.drain());
         waiting.retain(|client| !staying.contains(client));
-        self.resume.append(&mut waiting);
+        self.turn.resume.append(&mut waiting);
         for id in staying {
             let Some(client) = self.clients.get_mut(id.at()) else { continue };
             let reads = matches!(

@@ -36,10 +36,10 @@ impl Worker {
         }
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         client.session.modes &= !mode::SKIP;
-        client.mute(true, &mut self.spare_replies);
+        client.mute(true, &mut self.spare.replies);
         let flow = self.dispatch_in_mode(index, frame, args);
         if let Some(client) = self.clients.get_mut(index) {
-            client.mute(false, &mut self.spare_replies);
+            client.mute(false, &mut self.spare.replies);
             if flow == Flow::Pause {
                 // It will be read once more.
                 client.session.modes |= modes & mode::SKIP;
@@ -58,7 +58,7 @@ impl Worker {
         args: &Args,
     ) -> Flow {
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
-        let (users, grammar) = (&self.users, Grammar::of(&self.identity));
+        let (users, grammar) = (&self.access.users, Grammar::of(&self.topology.identity));
         let mut reply = Vec::new();
         match local {
             Local::ClientInfo => self.client_info(index, &mut reply),
@@ -80,7 +80,7 @@ impl Worker {
         }
         self.count_own(command, &reply);
         if let Some(client) = self.clients.get_mut(index) {
-            client.answer(&reply, &mut self.pool, &mut self.spare_replies);
+            client.answer(&reply, &mut self.spare.pool, &mut self.spare.replies);
         }
         self.mark_client(index);
         Flow::Next
@@ -99,7 +99,7 @@ impl Worker {
     fn client_info(&self, index: usize, reply: &mut Vec<u8>) {
         let Some(client) = self.clients.get(index) else { return };
         let mut text = Vec::new();
-        self.line(index, client).write(self.identity.client_fields, &mut text);
+        self.line(index, client).write(self.topology.identity.client_fields, &mut text);
         write::verbatim(reply, client.session.protocol, &text);
     }
 
@@ -116,8 +116,8 @@ impl Worker {
             return Ok(reply);
         }
         let me = self.clients.get(index).map_or(0, |c| c.session.id);
-        let grammar = Grammar::of(&self.identity);
-        match Question::parse(args, grammar, me, |name| self.users.may_know(name)) {
+        let grammar = Grammar::of(&self.topology.identity);
+        match Question::parse(args, grammar, me, |name| self.access.users.may_know(name)) {
             Ok(question) => return Err(question),
             Err(failure) => failure.write(&mut reply),
         }
@@ -126,7 +126,7 @@ impl Worker {
 
     /// CLIENT PAUSE: from now on clients' commands are looked at before they are carried out.
     pub(super) fn suspend_clients(&mut self, pause: Pause) {
-        self.pause = Some(pause.joined(self.pause));
+        self.stop.pause = Some(pause.joined(self.stop.pause));
         for (_, client) in &mut self.clients {
             client.session.modes |= mode::SUSPENDED;
         }
@@ -135,19 +135,19 @@ impl Worker {
     /// When the pause is over, microseconds. No timer: there would be one for every CLIENT PAUSE,
     /// for as long as that asked for.
     pub(super) fn pause_end(&self) -> Option<u64> {
-        let until = self.pause?.until.saturating_duration_since(self.epoch);
+        let until = self.stop.pause?.until.saturating_duration_since(self.clock.epoch);
         Some(until.as_micros() as u64)
     }
 
     /// CLIENT UNPAUSE, or the pause's end: who waits goes on.
     pub(super) fn end_pause(&mut self) {
-        if self.pause.take().is_none() {
+        if self.stop.pause.take().is_none() {
             return;
         }
         for (index, client) in &mut self.clients {
             client.session.modes &= !mode::SUSPENDED;
             if client.paused == Paused::Suspended {
-                self.resume.push(ClientId::new(index, client.generation));
+                self.turn.resume.push(ClientId::new(index, client.generation));
             }
         }
     }
@@ -155,7 +155,7 @@ impl Worker {
     /// The pause is for this command. As in Redis ALL holds everything but QUIT (CLIENT UNPAUSE,
     /// too), and what a server answers with an error before it looks at the pause.
     fn must_wait(&self, index: usize, args: &Args) -> bool {
-        let Some(pause) = self.pause else { return false };
+        let Some(pause) = self.stop.pause else { return false };
         let command = self.router.command(args);
         if command == self.router.unknown() {
             return true; // the cluster may know it, and it may write

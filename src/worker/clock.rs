@@ -89,14 +89,14 @@ impl Worker {
     /// Something is under way: deadlines are looked at from time to time.
     #[inline]
     pub(super) fn arm_tick(&mut self) {
-        if self.tick.is_none() {
-            self.tick = Some(self.now + TICK);
+        if self.clock.tick.is_none() {
+            self.clock.tick = Some(self.now + TICK);
         }
     }
 
     pub(super) fn run_timers(&mut self) {
-        while self.timers.peek().is_some_and(|t| t.due <= self.now) {
-            match self.timers.pop().map(|t| t.job) {
+        while self.clock.timers.peek().is_some_and(|t| t.due <= self.now) {
+            match self.clock.timers.pop().map(|t| t.job) {
                 Some(Job::Connect(u)) => {
                     let waits = self.upstreams.get(u).is_some_and(|up| up.state == State::Backoff);
                     if waits && !self.retire(u) && !self.is_unwanted(u) {
@@ -105,7 +105,7 @@ impl Worker {
                 }
                 Some(Job::Lane(slot, lane)) => self.run_lane(slot, lane),
                 Some(Job::Gate(slot, class)) => {
-                    self.slot_table.holds.disarm(slot, class);
+                    self.placement.slots.holds.disarm(slot, class);
                     self.run_gate(slot, class);
                 }
                 Some(Job::Retries) => self.run_retries(),
@@ -132,8 +132,8 @@ impl Worker {
         if self.pause_end().is_some_and(|due| due <= self.now) {
             self.end_pause();
         }
-        if self.tick.is_some_and(|due| due <= self.now) {
-            self.tick = None;
+        if self.clock.tick.is_some_and(|due| due <= self.now) {
+            self.clock.tick = None;
             self.look_at_deadlines();
         }
         self.close_idle_clients();
@@ -160,7 +160,7 @@ impl Worker {
     }
 
     fn look_at_deadlines(&mut self) {
-        let mut busy = !self.slot_table.holds.is_empty();
+        let mut busy = !self.placement.slots.holds.is_empty();
         let all: Vec<usize> = self.upstreams.iter().map(|(u, _)| u).collect();
         for u in all {
             self.check_connect_timeout(u);
@@ -174,7 +174,7 @@ impl Worker {
         self.expire_held();
         self.fail_without_primary();
         self.release_calm();
-        if self.stranded {
+        if self.subscribers.stranded {
             self.send_stranded();
             busy = true;
         }
@@ -258,7 +258,7 @@ impl Worker {
         }
         // What was not sent is forgotten for good, or "not sent" would be a lie a moment later
         // (ASKING goes with it; a command that needs it is redirected once more).
-        up.take_unsent(&mut self.pool, |p| p.dest == Dest::Discard);
+        up.take_unsent(&mut self.spare.pool, |p| p.dest == Dest::Discard);
         let name = self.nodes.get(usize::from(node)).map(|n| n.addr.to_string());
         let name = name.unwrap_or_default();
         for (pending, sent) in expired {
@@ -278,16 +278,16 @@ impl Worker {
 
     fn expire_held(&mut self) {
         let Some(timeout) = self.settings.command_timeout else { return };
-        if self.slot_table.holds.is_empty() || self.now < timeout {
+        if self.placement.slots.holds.is_empty() || self.now < timeout {
             return;
         }
-        for (slot, held) in self.slot_table.holds.expire(self.now - timeout) {
+        for (slot, held) in self.placement.slots.holds.expire(self.now - timeout) {
             self.stats.deadline_exceeded += 1;
-            let owner = self.slot_table.owner(slot);
+            let owner = self.placement.slots.owner(slot);
             let node = owner.and_then(|n| self.nodes.get(usize::from(n)));
             let name = node.map_or_else(|| "none".to_owned(), |n| n.addr.to_string());
-            let mut why = self.slot_table.last_refusal(slot).cloned();
-            if self.snapshot.generation == 0 {
+            let mut why = self.placement.slots.last_refusal(slot).cloned();
+            if self.topology.snapshot.generation == 0 {
                 why = why.or_else(|| self.shared.trouble());
             }
             let pending = held.meta.pending;
@@ -326,20 +326,20 @@ impl Worker {
     }
 
     fn release_calm(&mut self) {
-        if self.slot_table.holds.is_empty() {
+        if self.placement.slots.holds.is_empty() {
             return;
         }
-        for slot in self.slot_table.holds.calm(self.now.saturating_sub(CALM_AFTER)) {
+        for slot in self.placement.slots.holds.calm(self.now.saturating_sub(CALM_AFTER)) {
             self.release_slot(slot);
         }
     }
 
     fn close_idle_clients(&mut self) {
         let Some(timeout) = self.settings.idle_timeout else { return };
-        if self.now < self.next_idle_check {
+        if self.now < self.clock.next_idle_check {
             return;
         }
-        self.next_idle_check = self.now + (timeout / 4).clamp(10_000, 1_000_000);
+        self.clock.next_idle_check = self.now + (timeout / 4).clamp(10_000, 1_000_000);
         let before = self.now.saturating_sub(timeout);
         // Who monitors or is subscribed has nothing to say.
         let monitors = |c: &crate::client::Client| {
@@ -361,6 +361,6 @@ impl Worker {
     /// Asks control for a new topology; `hint` is who is likely to know it.
     pub(super) fn want_topology(&self, hint: Option<crate::cluster::NodeAddr>) {
         // Control may be gone at the very end: nothing to refresh then.
-        let _ = self.control.send(ToControl::RefreshTopology { hint });
+        let _ = self.link.control.send(ToControl::RefreshTopology { hint });
     }
 }

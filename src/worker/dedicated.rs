@@ -61,8 +61,8 @@ impl Worker {
             let fits = |up: &Upstream| (up.node, up.protocol, up.realm) == (node, protocol, realm);
             self.upstreams.get(u).is_some_and(fits)
         };
-        if let Some(at) = self.idle.iter().position(fits) {
-            let u = self.idle.swap_remove(at);
+        if let Some(at) = self.dedicated.idle.iter().position(fits) {
+            let u = self.dedicated.idle.swap_remove(at);
             if let Some(dedicated) = self.upstreams.get_mut(u).and_then(|up| up.dedicated.as_mut())
             {
                 dedicated.client = lent.client;
@@ -74,14 +74,14 @@ impl Worker {
         up.realm = realm;
         let u = self.upstreams.insert(up);
         self.connect(u);
-        if self.dead.contains(&u) { Err(LendError::NotNow) } else { Ok(u) }
+        if self.dedicated.dead.contains(&u) { Err(LendError::NotNow) } else { Ok(u) }
     }
 
     /// The client is done with the connection.
     pub(super) fn give_back(&mut self, u: usize) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         let Some(dedicated) = up.dedicated.as_mut() else { return };
-        if self.dead.contains(&u) {
+        if self.dedicated.dead.contains(&u) {
             return;
         }
         if dedicated.client.take().is_some() {
@@ -90,8 +90,11 @@ impl Worker {
         let clean = up.state == State::Ready
             && up.pending.iter().all(|p| p.dest == Dest::Discard)
             && self.nodes.get(usize::from(up.node)).is_some_and(|n| n.known);
-        if clean && self.idle.len() < self.shared.max_idle_dedicated() && !self.idle.contains(&u) {
-            self.idle.push(u);
+        if clean
+            && self.dedicated.idle.len() < self.shared.max_idle_dedicated()
+            && !self.dedicated.idle.contains(&u)
+        {
+            self.dedicated.idle.push(u);
         } else {
             self.close_dedicated(u);
         }
@@ -100,21 +103,21 @@ impl Worker {
     /// Closes the connection; its place is free at the end of the turn, and may be another
     /// connection's then: nobody may keep its index.
     pub(super) fn close_dedicated(&mut self, u: usize) {
-        self.idle.retain(|&i| i != u);
+        self.dedicated.idle.retain(|&i| i != u);
         let Some(up) = self.upstreams.get_mut(u) else { return };
-        if up.dedicated.is_none() || self.dead.contains(&u) {
+        if up.dedicated.is_none() || self.dedicated.dead.contains(&u) {
             return;
         }
         if let Some(mut stream) = up.stream.take() {
-            stream.unwatch(self.poll.registry());
+            stream.unwatch(self.link.poll.registry());
         }
         let client = up.dedicated.replace(Dedicated::default()).and_then(|d| d.client);
         up.state = State::Backoff;
         let pending = std::mem::take(&mut up.pending);
-        up.queue.clear(&mut self.pool);
+        up.queue.clear(&mut self.spare.pool);
         up.tail = Vec::new();
-        reaccount(&mut self.accounted, &mut up.accounted, 0);
-        self.dead.push(u);
+        reaccount(&mut self.memory.accounted, &mut up.accounted, 0);
+        self.dedicated.dead.push(u);
         if let Some(client) = client {
             self.shared.give_back();
             self.lent_of(client, |lent| lent.forget(u));
@@ -147,7 +150,7 @@ impl Worker {
     pub(super) fn pop_pending(&mut self, u: usize) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         if let Some(pending) = up.pending.pop_front() {
-            up.queue.release(pending.len as usize, &mut self.pool);
+            up.queue.release(pending.len as usize, &mut self.spare.pool);
         }
     }
 
@@ -300,7 +303,7 @@ impl Worker {
 
     /// The part of a command over several dedicated connections, as the retry policy sees it.
     fn work_of_part(&self, gather: u32, watches: bool) -> Work {
-        let gathering = self.gatherings.get(gather as usize);
+        let gathering = self.ops.gatherings.get(gather as usize);
         match gathering.is_some_and(|gathering| gathering.parts.is_transaction()) {
             true => Work::ExecPiece,
             false if watches => Work::WatchPart,
@@ -314,9 +317,9 @@ impl Worker {
         self.abandon_arriving(u);
         let Some(up) = self.upstreams.get_mut(u) else { return };
         if let Some(stream) = up.stream.as_mut() {
-            stream.unwatch(self.poll.registry());
+            stream.unwatch(self.link.poll.registry());
         }
-        let given_up = up.lost(&mut self.pool, &[]);
+        let given_up = up.lost(&mut self.spare.pool, &[]);
         let kept: Vec<Pending> = up.pending.drain().collect();
         let client = up.dedicated.and_then(|d| d.client);
         let (realm, refused) = (up.realm, up.refused.take());

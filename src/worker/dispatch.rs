@@ -27,7 +27,7 @@ impl Worker {
         frame: &[u8],
         args: &Args,
     ) -> Flow {
-        let plan = self.router.plan(command, args, &mut self.keys);
+        let plan = self.router.plan(command, args, &mut self.spare.keys);
         match plan {
             Plan::Slot(slot) => self.forward(index, command, slot.0, frame),
             other => self.dispatch_rare(index, command, other, frame, args),
@@ -72,7 +72,7 @@ impl Worker {
         if modes != 0 && self.router.is_read_only(command) {
             return Err(frame); // it may go elsewhere
         }
-        let slot = match self.router.plan(command, &args, &mut self.keys) {
+        let slot = match self.router.plan(command, &args, &mut self.spare.keys) {
             Plan::Slot(slot) => slot.0,
             _ => return Err(frame),
         };
@@ -88,7 +88,7 @@ impl Worker {
 
     #[inline]
     pub(super) fn route(&self, slot: u16) -> Option<u16> {
-        self.slot_table.route(slot)
+        self.placement.slots.route(slot)
     }
 
     #[inline]
@@ -155,7 +155,7 @@ impl Worker {
         let mut pending = self.pending(dest, command, slot, protocol);
         let client = self.clients.get_mut(index)?;
         client.session.last_command = command;
-        let seq = client.expect(&mut self.spare_replies);
+        let seq = client.expect(&mut self.spare.replies);
         pending.dest = Dest::Client { index: index as u32, generation, seq };
         pending.expected = client.transfer_sizes.expected();
         client.transfer_sizes.ask();
@@ -178,7 +178,7 @@ impl Worker {
             flags |= flag::RESP3;
         }
         // Hardly ever is there any user of the cluster.
-        let realm = if self.realms.is_empty() { OWN } else { self.realm_of_dest(&dest) };
+        let realm = if self.access.realms.is_empty() { OWN } else { self.realm_of_dest(&dest) };
         let started = match flags & flag::PUBLISHES {
             0 => self.now,
             _ => self.publish_time(),
@@ -209,7 +209,7 @@ impl Worker {
     pub(super) fn send(&mut self, u: usize, mut pending: Pending, frame: &[u8]) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         pending.len = frame.len() as u32;
-        up.queue.push(frame, &mut self.pool);
+        up.queue.push(frame, &mut self.spare.pool);
         up.pending.push_back(pending);
         self.mark_upstream(u);
     }
@@ -217,7 +217,7 @@ impl Worker {
     pub(super) fn send_owned(&mut self, u: usize, mut pending: Pending, frame: Vec<u8>) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         pending.len = frame.len() as u32;
-        up.queue.push_owned(frame, &mut self.pool);
+        up.queue.push_owned(frame, &mut self.spare.pool);
         up.pending.push_back(pending);
         self.mark_upstream(u);
     }
@@ -234,7 +234,7 @@ impl Worker {
         if frame.len() > CHUNK && !self.has_room_for(frame.len()) {
             return self.refuse_for_memory(index, command);
         }
-        if !self.slot_table.holds.fits(slot, frame.len(), self.settings.held) {
+        if !self.placement.slots.holds.fits(slot, frame.len(), self.settings.held) {
             self.stats.limits_hit[LimitHit::Held as usize] += 1;
             self.answer_own_error(index, command, &Failure::HoldsFull { slot });
             return Flow::Next;
@@ -242,7 +242,7 @@ impl Worker {
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         let (protocol, generation) = (client.session.protocol, client.generation);
         client.session.last_command = command;
-        let seq = client.expect(&mut self.spare_replies);
+        let seq = client.expect(&mut self.spare.replies);
         let expected = client.transfer_sizes.expected();
         let dest = Dest::Client { index: index as u32, generation, seq };
         let mut pending = self.pending(dest, command, slot, protocol);
@@ -255,11 +255,11 @@ impl Worker {
     pub(super) fn hold_pending(&mut self, mut pending: Pending, lane: ClientId, frame: Vec<u8>) {
         let slot = pending.slot;
         pending.len = frame.len() as u32;
-        if !self.slot_table.holds.contains(slot) {
+        if !self.placement.slots.holds.contains(slot) {
             self.hold_slot(slot);
         }
         let meta = Waiting { pending, lane };
-        self.slot_table.holds.push_fresh(slot, lane, Held { meta, frame });
+        self.placement.slots.holds.push_fresh(slot, lane, Held { meta, frame });
         self.arm_tick();
         self.run_lane(slot, lane);
     }
@@ -340,14 +340,15 @@ impl Worker {
     /// The same primary for the same client, so that what it sends one after the other is
     /// answered in that order; another one only while that one is not reached.
     pub(super) fn any_primary(&self, index: usize) -> Option<u16> {
-        let first = index.checked_rem(self.slot_table.primaries().len())?;
+        let first = index.checked_rem(self.placement.slots.primaries().len())?;
         let in_turn = || {
-            self.slot_table
+            self.placement
+                .slots
                 .primaries()
                 .iter()
                 .cycle()
                 .skip(first)
-                .take(self.slot_table.primaries().len())
+                .take(self.placement.slots.primaries().len())
         };
         let reached = in_turn().find(|&&node| self.is_reached(node));
         reached.or_else(|| in_turn().next()).copied()
@@ -380,7 +381,7 @@ impl Worker {
     /// A command that any node could take, and none is there: it waits, if there ever was one.
     #[cold]
     pub(super) fn wait_for_a_node(&mut self, index: usize, command: u16, frame: &[u8]) -> Flow {
-        if self.snapshot.generation == 0 {
+        if self.topology.snapshot.generation == 0 {
             return self.no_cluster(index, command);
         }
         self.hold_fresh(index, command, NO_SLOT, frame)
@@ -396,7 +397,7 @@ impl Worker {
 
     /// Why no node is known.
     pub(super) fn no_cluster_failure(&self) -> Failure {
-        match self.snapshot.generation {
+        match self.topology.snapshot.generation {
             0 => self.shared.no_cluster_yet(),
             _ => Failure::NoNodeOnline,
         }
@@ -428,20 +429,20 @@ impl Worker {
 
     pub(super) fn answer_plain(&mut self, index: usize, reply: &[u8]) {
         if let Some(client) = self.clients.get_mut(index) {
-            client.answer(reply, &mut self.pool, &mut self.spare_replies);
+            client.answer(reply, &mut self.spare.pool, &mut self.spare.replies);
         }
         self.mark_client(index);
     }
 
     pub(super) fn answer_error(&mut self, index: usize, failure: &Failure) {
         self.count_failure(failure);
-        let mut reply = std::mem::take(&mut self.reply);
+        let mut reply = std::mem::take(&mut self.spare.reply);
         reply.clear();
         failure.write(&mut reply);
         if let Some(client) = self.clients.get_mut(index) {
-            client.answer(&reply, &mut self.pool, &mut self.spare_replies);
+            client.answer(&reply, &mut self.spare.pool, &mut self.spare.replies);
         }
-        self.reply = reply;
+        self.spare.reply = reply;
         self.mark_client(index);
     }
 
@@ -451,7 +452,7 @@ impl Worker {
         // first, or the two could overtake each other.
         let account = client.session.account.is_some();
         // ECHO and PING: what they are given comes back.
-        if self.unread > CHUNK && !self.has_room_for(args.iter().map(<[u8]>::len).sum()) {
+        if self.turn.unread > CHUNK && !self.has_room_for(args.iter().map(<[u8]>::len).sum()) {
             return self.refuse_for_memory(index, command);
         }
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
@@ -491,15 +492,15 @@ impl Worker {
             _ => Announced::default(),
         };
         let context = Context {
-            identity: &self.identity,
+            identity: &self.topology.identity,
             announced: &announced,
             announce_mode: self.settings.announce_mode,
         };
-        self.reply.clear();
+        self.spare.reply.clear();
         let before = client.session.protocol;
-        let after = answer(local, args, &mut client.session, context, &mut self.reply);
-        let is_error = self.reply.first() == Some(&b'-');
-        client.answer_owned(&mut self.reply, &mut self.pool, &mut self.spare_replies);
+        let after = answer(local, args, &mut client.session, context, &mut self.spare.reply);
+        let is_error = self.spare.reply.first() == Some(&b'-');
+        client.answer_owned(&mut self.spare.reply, &mut self.spare.pool, &mut self.spare.replies);
         if account && local == Local::Reset {
             self.begin_account(index);
         }
@@ -513,8 +514,8 @@ impl Worker {
                 false => stats.ok += 1,
             }
         }
-        if self.reply.capacity() > CHUNK {
-            self.reply = Vec::new();
+        if self.spare.reply.capacity() > CHUNK {
+            self.spare.reply = Vec::new();
         }
         self.mark_client(index);
         match after {

@@ -48,16 +48,16 @@ impl Worker {
                 None => return self.uncount_client(),
             },
         };
-        self.next_generation = self.next_generation.wrapping_add(1);
+        self.arrivals.next_generation = self.arrivals.next_generation.wrapping_add(1);
         let id = NEXT_CLIENT.fetch_add(1, Ordering::Relaxed);
-        let client = Client::new(stream, self.next_generation, id, self.now);
+        let client = Client::new(stream, self.arrivals.next_generation, id, self.now);
         let entry = self.clients.vacant_entry();
         let index = entry.key();
         self.shared.clients.fetch_add(1, Ordering::Relaxed);
-        if self.traffic.len() <= index {
-            self.traffic.resize(index + 1, Traffic::default());
+        if self.arrivals.traffic.len() <= index {
+            self.arrivals.traffic.resize(index + 1, Traffic::default());
         }
-        if let Some(traffic) = self.traffic.get_mut(index) {
+        if let Some(traffic) = self.arrivals.traffic.get_mut(index) {
             *traffic = Traffic::default();
         }
         let client = entry.insert(client);
@@ -65,20 +65,20 @@ impl Worker {
         if self.settings.reads.any() {
             client.session.reads_by_configuration();
         }
-        if self.pause.is_some() {
+        if self.stop.pause.is_some() {
             client.session.modes |= mode::SUSPENDED;
         }
-        if !self.users.is_open() {
+        if !self.access.users.is_open() {
             self.begin_account(index);
         }
         let Some(client) = self.clients.get_mut(index) else { return };
         let token = Source::Client(index).token();
         self.stats.clients_accepted += 1;
         self.shared.pending_subscriptions.expect(self.now);
-        if let Err(error) = client.stream.watch(self.poll.registry(), token, false, false) {
+        if let Err(error) = client.stream.watch(self.link.poll.registry(), token, false, false) {
             sparsely!(self.lines.closed, warn, %error, "a client's socket cannot be watched");
             self.close_client(index);
-        } else if self.drain.is_some_and(|drain| !drain.is_polite()) {
+        } else if self.stop.drain.is_some_and(|drain| !drain.is_polite()) {
             self.stop_reading(index);
         } else {
             self.begin_handshake(index);
@@ -99,7 +99,7 @@ impl Worker {
             && !client.gone
         {
             client.again = true;
-            self.again.push(Source::Client(index));
+            self.turn.again.push(Source::Client(index));
         }
     }
 
@@ -120,7 +120,7 @@ impl Worker {
             }
             return;
         }
-        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut scratch = std::mem::take(&mut self.spare.scratch);
         // A short unfinished request is put in front of what is read now; a long one stays where
         // it is and what is read is appended to it.
         let front = if client.tail.len() <= scratch.len() / 2 { client.tail.len() } else { 0 };
@@ -137,7 +137,7 @@ impl Worker {
             Ok(n) => {
                 client.active = self.now;
                 self.stats.bytes_in += n as u64;
-                if let Some(traffic) = self.traffic.get_mut(index) {
+                if let Some(traffic) = self.arrivals.traffic.get_mut(index) {
                     traffic.bytes_in += n as u64;
                 }
                 // A read that did not fill the buffer has emptied the socket, and the next byte makes
@@ -151,7 +151,7 @@ impl Worker {
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => self.read_again(index),
             Err(_) => self.close_client(index),
         }
-        self.scratch = scratch;
+        self.spare.scratch = scratch;
     }
 
     /// `bytes` came from the client; the first `front` of them are what its tail holds, 0 where
@@ -186,11 +186,11 @@ impl Worker {
         let Some(client) = self.clients.get_mut(index) else { return };
         let tail = std::mem::take(&mut client.tail);
         if tail.len() >= CHUNK {
-            self.last_large = self.now;
+            self.turn.last_large = self.now;
         }
-        self.at_hand = (index, resident(&tail));
+        self.turn.at_hand = (index, resident(&tail));
         let left = self.process_large(index, tail);
-        self.at_hand = (usize::MAX, 0);
+        self.turn.at_hand = (usize::MAX, 0);
         let Some(client) = self.clients.get_mut(index) else { return };
         if !client.gone && !client.paused.is_final() {
             client.tail = left;
@@ -208,7 +208,7 @@ impl Worker {
                     break;
                 }
             }
-            self.at_hand.1 = resident(&tail);
+            self.turn.at_hand.1 = resident(&tail);
         }
         let used = self.process(index, &tail);
         if used > 0 {
@@ -232,7 +232,7 @@ impl Worker {
             true => self.settings.request.of_stranger(),
             false => self.settings.request,
         };
-        let mut ranges = std::mem::take(&mut self.ranges);
+        let mut ranges = std::mem::take(&mut self.spare.ranges);
         let (mut progress, is_ordinary) = (client.progress, client.session.is_ordinary());
         let scanned = scan_request(&tail, &limits, &mut progress, &mut ranges);
         if let Ok(Request::Array { len }) = scanned {
@@ -251,7 +251,7 @@ impl Worker {
                 }
                 match self.dispatch_owned(index, tail, &ranges) {
                     Ok(_) => {
-                        if let Some(traffic) = self.traffic.get_mut(index) {
+                        if let Some(traffic) = self.arrivals.traffic.get_mut(index) {
                             traffic.commands += 1;
                         }
                         Whole::Sent(rest)
@@ -280,7 +280,7 @@ impl Worker {
             }
             _ => Whole::Other(tail),
         };
-        self.ranges = ranges;
+        self.spare.ranges = ranges;
         whole
     }
 
@@ -296,7 +296,7 @@ impl Worker {
 
     /// Reads commands from `buf` and gives how many bytes are done with.
     fn process(&mut self, index: usize, buf: &[u8]) -> usize {
-        let mut ranges = std::mem::take(&mut self.ranges);
+        let mut ranges = std::mem::take(&mut self.spare.ranges);
         let limits = self.settings.request;
         let of_stranger = limits.of_stranger();
         let mut pos = 0;
@@ -308,7 +308,7 @@ impl Worker {
             if rest.is_empty() {
                 break;
             }
-            self.unread = rest.len();
+            self.turn.unread = rest.len();
             let limits = if client.session.is_stranger() { &of_stranger } else { &limits };
             let (len, flow) = match scan_request(rest, limits, &mut client.progress, &mut ranges) {
                 Ok(Request::Array { len }) => {
@@ -352,7 +352,7 @@ impl Worker {
             };
             if flow != Flow::Pause {
                 pos += len;
-                if let Some(traffic) = self.traffic.get_mut(index) {
+                if let Some(traffic) = self.arrivals.traffic.get_mut(index) {
                     traffic.commands += 1;
                 }
             }
@@ -370,10 +370,10 @@ impl Worker {
         }
         if ranges.capacity() > CHUNK {
             ranges = Vec::new();
-            self.keys = Vec::new();
-            self.slots = Vec::new();
+            self.spare.keys = Vec::new();
+            self.spare.slots = Vec::new();
         }
-        self.ranges = ranges;
+        self.spare.ranges = ranges;
         pos
     }
 
@@ -381,7 +381,7 @@ impl Worker {
         if is_header_line(line) {
             return self.unexpected_header(index);
         }
-        let mut array = std::mem::take(&mut self.line);
+        let mut array = std::mem::take(&mut self.spare.line);
         let flow = match inline_to_array(line, &mut array) {
             Ok(0) => Flow::Next,
             Ok(_) => {
@@ -409,7 +409,7 @@ impl Worker {
                 Flow::Stop
             }
         };
-        self.line = array;
+        self.spare.line = array;
         flow
     }
 
@@ -479,7 +479,7 @@ impl Worker {
         let Some(client) = self.clients.get_mut(index) else { return };
         client.multi = None;
         if let Some(mut replies) = client.replies.take() {
-            replies.reset(&mut self.pool);
+            replies.reset(&mut self.spare.pool);
         }
         self.let_go(index);
     }
@@ -495,25 +495,26 @@ impl Worker {
         self.leave_all(index);
         self.leave_account(index);
         let Some(client) = self.clients.get_mut(index) else { return };
-        client.stream.unwatch(self.poll.registry());
+        client.stream.unwatch(self.link.poll.registry());
         // The socket itself is closed at the end of the turn, with the client.
         client.stream.shut();
         client.tail = Vec::new();
         client.multi = None;
         if let Some(mut replies) = client.replies.take() {
-            replies.reset(&mut self.pool);
+            replies.reset(&mut self.spare.pool);
         }
-        reaccount(&mut self.accounted, &mut client.accounted, 0);
+        reaccount(&mut self.memory.accounted, &mut client.accounted, 0);
         client.generation = 0;
         self.stats.clients_closed += 1;
         self.shared.clients.fetch_sub(1, Ordering::Relaxed);
-        self.graveyard.push(index);
+        self.turn.graveyard.push(index);
         self.uncount_client();
     }
 
     fn uncount_client(&self) {
         // Control and this thread both count; the last to leave must not make it less than none.
         let _ = self
+            .link
             .client_count
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
     }

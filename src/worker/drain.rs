@@ -62,9 +62,9 @@ pub(super) fn may_leave(client: &Client) -> bool {
 
 impl Worker {
     pub(super) fn start_drain(&mut self, by: Instant) {
-        let by = by.saturating_duration_since(self.epoch).as_micros() as u64;
+        let by = by.saturating_duration_since(self.clock.epoch).as_micros() as u64;
         let patience = (by.saturating_sub(self.now) / 20).min(POLITE);
-        self.drain = Some(Drain { polite: Some(self.now + patience), by });
+        self.stop.drain = Some(Drain { polite: Some(self.now + patience), by });
         let silent_since = self.now.saturating_sub(patience);
         let all: Vec<(usize, bool)> =
             self.clients.iter().map(|(i, c)| (i, c.active <= silent_since)).collect();
@@ -79,7 +79,7 @@ impl Worker {
 
     /// The polite time is over: the clients that are left are closed when they are answered.
     pub(super) fn drain_goes_on(&mut self) {
-        let Some(drain) = self.drain.as_mut() else { return };
+        let Some(drain) = self.stop.drain.as_mut() else { return };
         if drain.polite.is_none_or(|until| self.now < until) {
             return;
         }
@@ -110,7 +110,7 @@ impl Worker {
     }
 
     pub(super) fn is_drained(&self) -> bool {
-        self.drain.is_some_and(|drain| self.clients.is_empty() || self.now >= drain.by)
+        self.stop.drain.is_some_and(|drain| self.clients.is_empty() || self.now >= drain.by)
     }
 
     /// The client's last reply is in the socket, and nothing else is under way for it: it is let go,
@@ -146,7 +146,7 @@ impl Worker {
 
     /// A client that was let go: what it still says is dropped until it closes.
     pub(super) fn client_leaves(&mut self, index: usize) {
-        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut scratch = std::mem::take(&mut self.spare.scratch);
         let Some(client) = self.clients.get_mut(index) else { return };
         match std::io::Read::read(&mut client.stream, &mut scratch) {
             Ok(0) => self.close_client(index),
@@ -155,6 +155,6 @@ impl Worker {
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => self.read_again(index),
             Err(_) => self.close_client(index),
         }
-        self.scratch = scratch;
+        self.spare.scratch = scratch;
     }
 }

@@ -41,7 +41,7 @@ impl Worker {
     ) -> Flow {
         let spec = self.router.table().get(CommandId(command));
         let name = spec.name.to_string();
-        let keys: Vec<usize> = self.keys.iter().map(|&at| at as usize).collect();
+        let keys: Vec<usize> = self.spare.keys.iter().map(|&at| at as usize).collect();
         let others = apart(args, &keys);
         let entry = emulate::entry(&name).filter(|_| self.settings.emulate);
         let Some((_, entry)) = entry else {
@@ -71,7 +71,7 @@ impl Worker {
         let mut errand = Errand::new(Kind::Emulated, command, NO_SLOT, Vec::new(), self.now);
         errand.time = wait;
         let Some(to) = self.begin_errand(index, errand, None) else { return Flow::Stop };
-        self.next_emulation += 1;
+        self.ops.next_emulation += 1;
         let request = Request {
             args: args.iter().map(Into::into).collect(),
             keys,
@@ -81,13 +81,13 @@ impl Worker {
             turn: self.settings.emulation_turn,
             patience: PATIENCE,
             // No two of any slotway, nor of one that was started anew.
-            ticket: self.born.wrapping_add(self.next_emulation),
+            ticket: self.ops.born.wrapping_add(self.ops.next_emulation),
         };
         let emulation = Box::new(emulate::begin(entry.recipe, request));
         let lane = ClientId::new(index, generation);
         let parts = Parts::Emulated(emulation, protocol);
         let gathering = self.gathering_of(lane, command, to, parts);
-        let g = self.gatherings.insert(gathering);
+        let g = self.ops.gatherings.insert(gathering);
         self.keep_args(g, args);
         if let Some(errand) = self.errand(index) {
             errand.gathering = Some(g);
@@ -111,7 +111,7 @@ impl Worker {
 
     /// What it waited for is there.
     pub(super) fn emulation_goes_on(&mut self, g: usize) {
-        let gathering = self.gatherings.get(g).and_then(|g| g.parts.emulated());
+        let gathering = self.ops.gatherings.get(g).and_then(|g| g.parts.emulated());
         let Some(emulation) = gathering else { return };
         let bytes = emulation.gathered() * WORKED_ON;
         if emulation.only_reads() && bytes > CHUNK && !self.has_room_for(bytes) {
@@ -119,13 +119,13 @@ impl Worker {
             return self.end_emulation(g, Err(failure.into()));
         }
         let now = self.now;
-        let Some(gathering) = self.gatherings.get_mut(g) else { return };
+        let Some(gathering) = self.ops.gatherings.get_mut(g) else { return };
         let Some(emulation) = gathering.parts.emulated_mut() else { return };
         let only_read = emulation.only_reads();
         let next = emulation.advance(now);
         let begins_to_write = only_read && !emulation.only_reads();
         let held = emulation.held();
-        reaccount(&mut self.accounted, &mut gathering.accounted, held);
+        reaccount(&mut self.memory.accounted, &mut gathering.accounted, held);
         let ticket = emulation_ticket(gathering);
         match next {
             // The last moment at which it can be refused.
@@ -141,14 +141,14 @@ impl Worker {
             }
             Next::Pause(micros) => {
                 let due = now + micros;
-                self.timers.push(Timer { due, job: Job::Emulation(g, ticket) });
+                self.clock.timers.push(Timer { due, job: Job::Emulation(g, ticket) });
             }
             Next::Done(outcome) => self.end_emulation(g, outcome),
         }
     }
 
     fn send_step(&mut self, g: usize, i: u32, step: Step) {
-        let Some(gathering) = self.gatherings.get(g) else { return };
+        let Some(gathering) = self.ops.gatherings.get(g) else { return };
         let (lane, protocol) = (gathering.lane, gathering.parts.protocol());
         let table = self.router.table();
         let id = |name: &str| table.by_name(name).map_or(self.router.unknown(), |id| id.0);
@@ -171,7 +171,7 @@ impl Worker {
         }
         match self.route(step.slot) {
             Some(node) => self.send_to(node, pending, step.frame, lane.index),
-            None if !self.slot_table.holds.fits(
+            None if !self.placement.slots.holds.fits(
                 step.slot,
                 step.frame.len(),
                 self.settings.held,
@@ -186,7 +186,7 @@ impl Worker {
 
     /// Its pause is over.
     pub(super) fn wake_emulation(&mut self, g: usize, ticket: u64) {
-        let gathering = self.gatherings.get(g).filter(|g| emulation_ticket(g) == ticket);
+        let gathering = self.ops.gatherings.get(g).filter(|g| emulation_ticket(g) == ticket);
         let paused = gathering.and_then(|g| g.parts.emulated()).is_some_and(|e| e.is_paused());
         if paused {
             self.emulation_goes_on(g);
@@ -205,7 +205,7 @@ impl Worker {
     ) -> Option<&'a [u8]> {
         let up = self.upstreams.get_mut(u).filter(|up| up.state == State::Ready)?;
         let pending = up.pending.front_mut().filter(|p| p.before == up.swallowed)?;
-        let gathering = self.gatherings.get_mut(g as usize)?;
+        let gathering = self.ops.gatherings.get_mut(g as usize)?;
         let piece = match gathering.parts.emulated()?.last_step()? {
             LastStep::Command => piece,
             LastStep::Batch => piece.strip_prefix(b"*1\r\n")?,
@@ -217,9 +217,9 @@ impl Worker {
         }
         pending.dest = gathering.to;
         pending.command = gathering.command;
-        reaccount(&mut self.accounted, &mut gathering.accounted, 0);
+        reaccount(&mut self.memory.accounted, &mut gathering.accounted, 0);
         let command = gathering.command;
-        self.gatherings.try_remove(g as usize);
+        self.ops.gatherings.try_remove(g as usize);
         self.count_emulated(command, EmulatedOutcome::Ok);
         Some(piece)
     }
@@ -244,8 +244,8 @@ impl Worker {
 
     /// The client gets its reply, or the error in its place.
     fn end_emulation(&mut self, g: usize, outcome: Outcome) {
-        let Some(mut gathering) = self.gatherings.try_remove(g) else { return };
-        reaccount(&mut self.accounted, &mut gathering.accounted, 0);
+        let Some(mut gathering) = self.ops.gatherings.try_remove(g) else { return };
+        reaccount(&mut self.memory.accounted, &mut gathering.accounted, 0);
         let micros = self.now.saturating_sub(gathering.started);
         if let Some(histogram) = self.stats.latency.get_mut(self.router.class(gathering.command)) {
             histogram.record(Histogram::bucket(micros), micros);
@@ -282,7 +282,7 @@ impl Worker {
         let known = self.clients.get(client.at()).filter(|c| c.generation == client.generation)?;
         let g = known.lent.as_ref()?.errand.as_ref()?.gathering?;
         let its = |g: &&Gathering| g.parts.emulated().is_some() && g.lane == client;
-        self.gatherings.get(g).filter(its).map(|_| g)
+        self.ops.gatherings.get(g).filter(its).map(|_| g)
     }
 
     /// The client is closing: what waits for it ends, what is under way is brought to its end.
@@ -310,7 +310,7 @@ impl Worker {
         tell: impl FnOnce(&mut emulate::Emulation) -> bool,
     ) -> bool {
         let Some(g) = self.emulation_of(client) else { return false };
-        let gathering = self.gatherings.get_mut(g);
+        let gathering = self.ops.gatherings.get_mut(g);
         let Some(emulation) = gathering.and_then(|g| g.parts.emulated_mut()) else { return false };
         let told = tell(emulation);
         if told && emulation.is_paused() {
@@ -322,7 +322,7 @@ impl Worker {
     /// Why a command over several slots is refused behind MULTI. `None`: a node will say what it
     /// thinks of it.
     pub(super) fn refused_in_multi(&self, name: &str, args: &Args) -> Option<Failure> {
-        let keys: Vec<usize> = self.keys.iter().map(|&at| at as usize).collect();
+        let keys: Vec<usize> = self.spare.keys.iter().map(|&at| at as usize).collect();
         if let Some(others) = apart(args, &keys).filter(|_| runs_script(name)) {
             return Some(cross_slot(name, others));
         }

@@ -81,7 +81,7 @@ impl Worker {
     ) -> Option<Dest> {
         let client = self.clients.get_mut(index)?;
         let generation = client.generation;
-        let seq = client.expect(&mut self.spare_replies);
+        let seq = client.expect(&mut self.spare.replies);
         client.paused = Paused::Command;
         errand.seq = seq;
         // A client may name a time beyond the end of the clock's numbers.
@@ -89,7 +89,8 @@ impl Worker {
         errand.until = own.zip(self.settings.command_timeout).map(end);
         if let Some(until) = errand.until {
             let due = until.min(self.now + FARTHEST_TIMER);
-            self.timers
+            self.clock
+                .timers
                 .push(Timer { due, job: Job::ErrandEnd(ClientId::new(index, generation), seq) });
         }
         if errand.is_blocking() {
@@ -102,7 +103,7 @@ impl Worker {
     /// Sends the errand's command to its slot's primary, or to `ask` with ASKING.
     pub(super) fn send_errand(&mut self, index: usize, ask: Option<u16>) {
         let any = self.any_primary(index);
-        let slot_table = &self.slot_table;
+        let slot_table = &self.placement.slots;
         let Some(client) = self.clients.get_mut(index) else { return };
         let (protocol, generation) = (client.session.protocol, client.generation);
         let Some(lent) = client.lent.as_mut() else { return };
@@ -128,7 +129,7 @@ impl Worker {
             self.end_errand(me, seq);
             return self.deliver_own(dest, b"+OK\r\n");
         }
-        let mut frame = std::mem::take(&mut self.line);
+        let mut frame = std::mem::take(&mut self.spare.line);
         frame.clear();
         match errand.time_left(self.now) {
             Some((time, left)) => {
@@ -166,13 +167,13 @@ impl Worker {
             Err(LendError::Limit(failure)) => self.fail_errand(me, seq, failure),
         }
         if frame.capacity() <= crate::buf::CHUNK {
-            self.line = frame;
+            self.spare.line = frame;
         }
     }
 
     pub(super) fn errand_later(&mut self, client: ClientId, seq: u32, delay: u64) {
         let job = Job::Errand(client, seq);
-        self.timers.push(Timer { due: self.now + delay, job });
+        self.clock.timers.push(Timer { due: self.now + delay, job });
     }
 
     /// Its pause is over.
@@ -203,12 +204,12 @@ impl Worker {
 
     /// Nodes refuse the slot: the client's errand waits at its gate. `false`: it may go.
     fn errand_waits(&mut self, client: ClientId, slot: u16) -> bool {
-        if !self.slot_table.holds.wait_at_gate(slot, Class::Write, client) {
+        if !self.placement.slots.holds.wait_at_gate(slot, Class::Write, client) {
             return false;
         }
         // To fail fast in time.
         let seq = self.errand(client.at()).map(|errand| errand.seq);
-        let since = self.slot_table.holds.closed_since(slot, Class::Write);
+        let since = self.placement.slots.holds.closed_since(slot, Class::Write);
         if let (Some(seq), Some(limit), Some(since)) = (seq, self.settings.no_primary, since) {
             let left = (since + limit).saturating_sub(self.now).max(NO_PRIMARY_PAUSE);
             self.errand_later(client, seq, left);
@@ -251,7 +252,7 @@ impl Worker {
         match refusal {
             Refusal::Moved(slot, addr) => {
                 if let Some(node) = named {
-                    self.slot_table.moved(slot.0, node);
+                    self.placement.slots.moved(slot.0, node);
                 }
                 self.want_topology(Some(addr));
             }
@@ -286,7 +287,7 @@ impl Worker {
             }
             AfterRefusedErrand::WaitAtGate { wide } => {
                 self.hold_slot(slot);
-                self.slot_table.refused(slot, said);
+                self.placement.slots.refused(slot, said);
                 self.close_gate(slot, Class::Write, refuser, wide);
                 self.errand_waits(client, slot);
             }
@@ -350,11 +351,11 @@ impl Worker {
         if self.now < until {
             let due = until.min(self.now + FARTHEST_TIMER);
             let job = Job::ErrandEnd(me, seq);
-            return self.timers.push(Timer { due, job });
+            return self.clock.timers.push(Timer { due, job });
         }
         self.stats.deadline_exceeded += 1;
         let sent = errand.upstream.and_then(|u| self.upstreams.get(u));
-        let node = sent.map(|up| up.node).or(self.slot_table.owner(errand.slot));
+        let node = sent.map(|up| up.node).or(self.placement.slots.owner(errand.slot));
         let node = node.and_then(|n| self.nodes.get(usize::from(n)));
         let node = node.map_or_else(|| "none".to_owned(), |n| n.addr.to_string());
         let waited = self.now.saturating_sub(errand.started) as f64 / 1e6;
@@ -444,7 +445,7 @@ impl Worker {
             self.shared.blocked.fetch_sub(1, Relaxed);
         }
         if c.paused == Paused::Command {
-            self.resume.push(client);
+            self.turn.resume.push(client);
         }
         self.forget_lent(index);
     }

@@ -17,7 +17,7 @@ impl Worker {
     /// Asks all workers. The client waits.
     pub(super) fn ask_everyone(&mut self, index: usize, command: u16, question: Question) -> Flow {
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
-        let seq = client.expect(&mut self.spare_replies);
+        let seq = client.expect(&mut self.spare.replies);
         client.paused = Paused::Command;
         let to = Dest::Client { index: index as u32, generation: client.generation, seq };
         self.ask_for(index, command, question, to);
@@ -29,9 +29,9 @@ impl Worker {
         let Some(client) = self.clients.get(index) else { return };
         let me = ClientId::new(index, client.generation);
         let asker = Asker { id: client.session.id, client: me, to, command };
-        let inquiry = Inquiry::new(question, asker, self.own.clone());
+        let inquiry = Inquiry::new(question, asker, self.link.own.clone());
         // Without control (at the very end) the message comes back dropped, which is an answer.
-        let _ = self.control.send(ToControl::AskEveryone(Arc::new(inquiry)));
+        let _ = self.link.control.send(ToControl::AskEveryone(Arc::new(inquiry)));
     }
 
     /// This worker's answer.
@@ -40,7 +40,7 @@ impl Worker {
             Question::List(selection) => {
                 let wanted = |c: &Client| selection.may_want(c.session.id);
                 let lines = self.lines(wanted).filter(|(_, line)| selection.wants(line));
-                let fields = self.identity.client_fields;
+                let fields = self.topology.identity.client_fields;
                 let lines: Vec<(u64, Vec<u8>)> = lines
                     .map(|(_, line)| {
                         let mut text = Vec::new();
@@ -94,7 +94,7 @@ impl Worker {
         match question {
             Question::Show { waits: next, .. } => {
                 if next && waits {
-                    self.resume.push(asker.client);
+                    self.turn.resume.push(asker.client);
                 }
                 return;
             }
@@ -122,7 +122,7 @@ impl Worker {
             self.deliver_own(asker.to, &reply);
             // A drain may have ended its reading meanwhile.
             if waits {
-                self.resume.push(asker.client);
+                self.turn.resume.push(asker.client);
             }
         }
         if here && answers.asker_too {
@@ -140,7 +140,7 @@ impl Worker {
     pub(super) fn line(&self, index: usize, client: &Client) -> Line {
         let known = client.session.last_command < self.router.unknown();
         let spec = || self.router.table().get(CommandId(client.session.last_command));
-        let traffic = self.traffic.get(index).copied().unwrap_or_default();
+        let traffic = self.arrivals.traffic.get(index).copied().unwrap_or_default();
         Line::of(client, self.now, if known { &spec().name } else { "NULL" }, traffic)
     }
 }

@@ -175,7 +175,7 @@ impl Worker {
 
     /// Expected bytes of one part of a command that goes to several slots or nodes.
     pub(super) fn expected_of_part(&self, gather: u32) -> u32 {
-        let Some(gathering) = self.gatherings.get(gather as usize) else { return 0 };
+        let Some(gathering) = self.ops.gatherings.get(gather as usize) else { return 0 };
         let client = self.clients.get(gathering.lane.at());
         let client = client.filter(|c| c.generation == gathering.lane.generation);
         client.map_or(0, |c| c.transfer_sizes.expected()) / gathering.parts.count()
@@ -259,7 +259,7 @@ impl Worker {
     pub(super) fn wake_waiters(&mut self, u: usize) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         if !up.waiters.is_empty() && up.queue.len() <= self.settings.upstream_in_flight / 2 {
-            self.resume.append(&mut up.waiters);
+            self.turn.resume.append(&mut up.waiters);
         }
         if !up.turns.is_empty() {
             self.next_turn(u);
@@ -271,7 +271,7 @@ impl Worker {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         if !up.delivers() {
             // What it sends now waits for another connection, or for its deadline.
-            self.resume.extend(up.turns.drain());
+            self.turn.resume.extend(up.turns.drain());
             return;
         }
         while let Some(next) = self.upstreams.get(u).and_then(|up| up.turns.peek()) {
@@ -287,7 +287,7 @@ impl Worker {
             }
             if waits && let Some(client) = self.clients.get_mut(next.0 as usize) {
                 client.transfer_sizes.begin_turn();
-                self.resume.push(next);
+                self.turn.resume.push(next);
                 // There may be room for the next one when this one has sent what it may.
                 self.mark_upstream(u);
                 return;

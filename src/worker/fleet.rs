@@ -54,11 +54,12 @@ impl Worker {
         }
         let wrote = client.wrote;
         let of = |n: &&u16| wrote >> (**n & 63) & 1 == 1;
-        let mut nodes: Vec<u16> = self.slot_table.primaries().iter().filter(of).copied().collect();
+        let mut nodes: Vec<u16> =
+            self.placement.slots.primaries().iter().filter(of).copied().collect();
         let known: u64 = nodes.iter().fold(0, |bits, n| bits | 1 << (n & 63));
         if wrote == 0 || known != wrote {
             // It has written nothing yet, or to a node that is no primary any more.
-            nodes = self.slot_table.primaries().to_vec();
+            nodes = self.placement.slots.primaries().to_vec();
         }
         let batch = [PING, frame].concat();
         self.send_fleet(index, command, nodes, Merge::Min, Some(args), (&batch, 1))
@@ -70,8 +71,8 @@ impl Worker {
     /// Every node is asked, in whatever state: one that was failed over while its script runs is no
     /// primary any more, and counts as failed because the script keeps it from answering.
     pub(super) fn aside(&mut self, index: usize, command: u16, merge: Merge, frame: &[u8]) -> Flow {
-        let snapshot = Arc::clone(&self.snapshot);
-        let mut nodes = self.slot_table.primaries().to_vec();
+        let snapshot = Arc::clone(&self.topology.snapshot);
+        let mut nodes = self.placement.slots.primaries().to_vec();
         for node in &snapshot.nodes {
             let node = self.node_at(&node.addr);
             if !nodes.contains(&node) {
@@ -131,7 +132,7 @@ impl Worker {
             self.answer_own(index, command, b"+OK\r\n");
             return Flow::Next;
         }
-        let nodes = self.slot_table.primaries().to_vec();
+        let nodes = self.placement.slots.primaries().to_vec();
         if !nodes.is_empty() {
             self.shared.monitors.fetch_add(1, Relaxed);
             self.lent(index, |lent| lent.monitor = true);
@@ -177,7 +178,7 @@ impl Worker {
         self.lent_of(client, |lent| first = !std::mem::replace(&mut lent.listens_again, true));
         if first {
             let job = Job::Listen(client);
-            self.timers.push(Timer { due: self.now + NO_PRIMARY_PAUSE, job });
+            self.clock.timers.push(Timer { due: self.now + NO_PRIMARY_PAUSE, job });
         }
     }
 
@@ -224,7 +225,7 @@ impl Worker {
         let Some(lent) = client.lent.as_ref().filter(|l| l.monitor) else { return };
         let heard: Vec<u16> =
             lent.heard.iter().filter_map(|&u| self.upstreams.get(u)).map(|up| up.node).collect();
-        for node in self.slot_table.primaries().to_vec() {
+        for node in self.placement.slots.primaries().to_vec() {
             if heard.contains(&node) {
                 continue;
             }
@@ -245,7 +246,7 @@ impl Worker {
             return Err(ConnectionEnd::UnexpectedReply);
         };
         if let Some(c) = self.clients.get_mut(client.at()) {
-            c.answer(frame, &mut self.pool, &mut self.spare_replies);
+            c.answer(frame, &mut self.spare.pool, &mut self.spare.replies);
         }
         self.mark_client(client.at());
         Ok(())

@@ -53,26 +53,26 @@ impl Worker {
             self.probe_migration(slot, refuser, &bytes);
             return Some(bytes);
         };
-        let owner = self.slot_table.owner(slot);
+        let owner = self.placement.slots.owner(slot);
         let Some(owner) = owner else { return Some(bytes) };
         // What the client sent before and was refused as well goes first.
-        if !from_lane && !self.slot_table.holds.begin(slot, lane) {
+        if !from_lane && !self.placement.slots.holds.begin(slot, lane) {
             return Some(bytes);
         }
         drop(bytes);
         self.stats.key_by_key += 1;
         let protocol = Self::protocol_of(&pending);
-        let mut gather = self.spare_gathers.pop().unwrap_or_default();
+        let mut gather = self.spare.gathers.pop().unwrap_or_default();
         gather.start(division.merge, protocol);
         division.parts.iter().for_each(|_| gather.expect());
         let count = division.parts.len() as u32;
         let parts = Parts::Merged(gather);
-        let g = self.gatherings.insert(Gathering {
+        let g = self.ops.gatherings.insert(Gathering {
             realm: pending.realm,
             started: pending.started,
             ..self.gathering_of(lane, pending.command, pending.dest, parts)
         });
-        let gate = self.slot_table.holds.divide(slot, lane, count);
+        let gate = self.placement.slots.holds.divide(slot, lane, count);
         for (frame, positions) in division.parts {
             let mut first = 0;
             if division.merge == Merge::Array
@@ -133,7 +133,7 @@ impl Worker {
     pub(super) fn deliver_part(&mut self, gathering: &mut Gathering, reply: Result<&[u8], Cause>) {
         let Dest::Part { gather, first } = gathering.to else { return };
         if let Some(slow) = gathering.slow.take()
-            && let Some(whole) = self.gatherings.get_mut(gather as usize)
+            && let Some(whole) = self.ops.gatherings.get_mut(gather as usize)
         {
             whole.slow = Some(slow);
         }
@@ -149,8 +149,10 @@ impl Worker {
     pub(super) fn note_migration(&mut self, slot: u16, refusal: &Refusal) {
         match MigrationNews::of(refusal) {
             _ if slot == NO_SLOT => {}
-            MigrationNews::To(addr) => self.slot_table.migration_mut(slot).leads_to(addr.clone()),
-            MigrationNews::Over => self.slot_table.migrated(slot),
+            MigrationNews::To(addr) => {
+                self.placement.slots.migration_mut(slot).leads_to(addr.clone())
+            }
+            MigrationNews::Over => self.placement.slots.migrated(slot),
             MigrationNews::None => {}
         }
     }
@@ -158,23 +160,23 @@ impl Worker {
     /// Asks the node that has refused a command with TRYAGAIN where its slot is being migrated to:
     /// for a key that it lacks, its answer is ASK.
     pub(super) fn probe_migration(&mut self, slot: u16, refuser: u16, bytes: &[u8]) {
-        let owner = self.slot_table.owner(slot);
+        let owner = self.placement.slots.owner(slot);
         let Some(node) = self.nodes.get(usize::from(refuser)).filter(|_| slot != NO_SLOT) else {
             return;
         };
         let addr = node.addr.clone();
         let now = self.now;
-        let migration = self.slot_table.migration_mut(slot);
+        let migration = self.placement.slots.migration_mut(slot);
         if owner != Some(refuser) {
             // Only the node that imports the slot answers TRYAGAIN beside the owner.
             return migration.leads_to(addr);
         }
-        if !migration.may_be_probed(now) || !self.retries.budget.has() {
+        if !migration.may_be_probed(now) || !self.placement.retries.budget.has() {
             return;
         }
         migration.probed(now);
         let Some(key) = self.absent_key(slot, bytes) else { return };
-        self.retries.budget.take(1);
+        self.placement.retries.budget.take(1);
         let mut frame = Vec::new();
         write::request(&mut frame, &[b"EXISTS", &key]);
         let exists = self.router.table().by_name("exists").map_or(self.router.unknown(), |id| id.0);
@@ -220,9 +222,9 @@ impl Worker {
 
     /// Why a command that was refused with TRYAGAIN could not be executed.
     pub(super) fn half_moved_text(&self, slot: u16, command: u16) -> String {
-        let owner = self.slot_table.owner(slot).and_then(|n| self.nodes.get(usize::from(n)));
+        let owner = self.placement.slots.owner(slot).and_then(|n| self.nodes.get(usize::from(n)));
         let from = owner.map(|node| &node.addr);
-        let to = self.slot_table.migration(slot).and_then(|migration| migration.to());
+        let to = self.placement.slots.migration(slot).and_then(|migration| migration.to());
         let way = match (from, to) {
             (Some(from), Some(to)) if from != to => format!("from {from} to {to}"),
             (Some(from), _) => format!("away from {from}"),

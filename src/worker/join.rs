@@ -85,7 +85,7 @@ impl Worker {
             lists: KeyLists::new(nodes.len()),
             upstreams: vec![None; nodes.len()],
         };
-        let j = self.joins.insert(join);
+        let j = self.ops.joins.insert(join);
         for (part, node) in nodes.into_iter().enumerate() {
             match self.lend(node, protocol, me) {
                 Ok(u) => {
@@ -113,7 +113,7 @@ impl Worker {
 
     /// Forgets a join and closes its connections, which may be in the middle of a list.
     fn end_join(&mut self, j: usize) -> Option<Join> {
-        let join = self.joins.try_remove(j)?;
+        let join = self.ops.joins.try_remove(j)?;
         for u in join.upstreams.iter().flatten() {
             self.close_dedicated(*u);
         }
@@ -123,32 +123,32 @@ impl Worker {
     /// The client is gone.
     pub(super) fn end_joins_of(&mut self, client: ClientId) {
         let its = |(j, join): (usize, &Join)| (join.client == client).then_some(j);
-        for j in self.joins.iter().filter_map(its).collect::<Vec<_>>() {
+        for j in self.ops.joins.iter().filter_map(its).collect::<Vec<_>>() {
             self.end_join(j);
         }
     }
 
     fn set_list_upstream(&mut self, j: u32, part: usize, u: Option<usize>) {
-        let join = self.joins.get_mut(j as usize);
+        let join = self.ops.joins.get_mut(j as usize);
         if let Some(place) = join.and_then(|join| join.upstreams.get_mut(part)) {
             *place = u;
         }
     }
 
     fn stream_joined(&mut self, j: usize, piece: &[u8], last: bool) {
-        let Some(join) = self.joins.get(j) else { return };
+        let Some(join) = self.ops.joins.get(j) else { return };
         let (id, seq) = (join.client, join.seq);
         if let Some(client) = self.clients.get_mut(id.at())
             && client.generation == id.generation
         {
-            client.stream(seq, piece, last, &mut self.pool);
+            client.stream(seq, piece, last, &mut self.spare.pool);
             self.mark_client(id.at());
         }
     }
 
     /// The beginning of a list, or more of it. `true`: it is handed on.
     pub(super) fn join_piece(&mut self, u: usize, j: u32, part: u32, piece: &[u8]) -> bool {
-        let Some(join) = self.joins.get_mut(j as usize) else { return true };
+        let Some(join) = self.ops.joins.get_mut(j as usize) else { return true };
         let Some(up) = self.upstreams.get(u) else { return true };
         let client = join.client;
         let (effects, piece) = join.lists.piece(part as usize, piece, up.streaming);
@@ -176,7 +176,7 @@ impl Worker {
     /// A list that came in one piece.
     pub(super) fn join_whole(&mut self, u: usize, j: u32, part: u32, frame: &[u8]) {
         self.pop_pending(u);
-        let Some(join) = self.joins.get_mut(j as usize) else { return };
+        let Some(join) = self.ops.joins.get_mut(j as usize) else { return };
         let (client, seq, begun) = (join.client, join.seq, join.lists.has_begun());
         let Some(effects) = join.lists.whole(part as usize, frame) else {
             // An error. Nothing was told yet, unless another list's length came first by chance
@@ -198,7 +198,7 @@ impl Worker {
     pub(super) fn join_last(&mut self, u: usize, j: u32, part: u32, piece: &[u8]) {
         self.set_list_upstream(j, part as usize, None);
         self.give_back(u);
-        let Some(join) = self.joins.get_mut(j as usize) else { return };
+        let Some(join) = self.ops.joins.get_mut(j as usize) else { return };
         let effects = join.lists.last_piece(piece);
         self.run_join(j as usize, effects);
     }
@@ -206,7 +206,7 @@ impl Worker {
     /// Does what the lists say.
     fn run_join(&mut self, j: usize, effects: Vec<Effect>) {
         for effect in effects {
-            let Some(join) = self.joins.get(j) else { return };
+            let Some(join) = self.ops.joins.get(j) else { return };
             match effect {
                 Effect::Header(count) => {
                     // It is arriving: from here on the client's own speed sets the time.
@@ -251,7 +251,7 @@ impl Worker {
         up.parked = false;
         if !up.again {
             up.again = true;
-            self.again.push(Source::Upstream(u));
+            self.turn.again.push(Source::Upstream(u));
         }
         let Some(Dest::Join { join, part }) = up.pending.front().map(|p| p.dest) else { return };
         let scanned = std::mem::take(&mut up.scanned);
@@ -274,7 +274,9 @@ impl Worker {
         if client.output() > ENOUGH / 2 {
             return;
         }
-        let Some((_, join)) = self.joins.iter().find(|(_, join)| join.client == me) else { return };
+        let Some((_, join)) = self.ops.joins.iter().find(|(_, join)| join.client == me) else {
+            return;
+        };
         let current = join.lists.current().and_then(|at| *join.upstreams.get(at)?);
         if let Some(u) = current.filter(|&u| self.upstreams.get(u).is_some_and(|up| up.parked)) {
             self.unpark(u);
@@ -284,7 +286,7 @@ impl Worker {
     /// A node has refused the read in front of its list. One that does not serve its shard: all are
     /// asked again.
     pub(super) fn join_refused(&mut self, j: u32, refusal: &Refusal, text: &str) {
-        let Some(join) = self.joins.get(j as usize) else { return };
+        let Some(join) = self.ops.joins.get(j as usize) else { return };
         let after =
             after_refusal(Work::KeyList { begun: join.lists.has_begun() }, refusal, false, 1);
         if after == AfterRefusal::Told {

@@ -13,16 +13,16 @@ const DBSIZE: &[u8] = b"*1\r\n$6\r\nDBSIZE\r\n";
 
 impl Owners for Worker {
     fn layout(&self) -> &Layout {
-        &self.layout
+        &self.topology.layout
     }
 
     fn owner(&self, slot: u16) -> Option<u64> {
-        let node = self.slot_table.owner(slot)?;
+        let node = self.placement.slots.owner(slot)?;
         self.identity(node)
     }
 
     fn owner_in_layout(&self, slot: u16) -> Option<u64> {
-        self.identity(self.known_node(&self.snapshot.primary_of(Slot(slot))?.addr)?)
+        self.identity(self.known_node(&self.topology.snapshot.primary_of(Slot(slot))?.addr)?)
     }
 }
 
@@ -31,7 +31,7 @@ impl Worker {
     /// does not tell it, its address.
     fn identity(&self, node: u16) -> Option<u64> {
         let addr = &self.nodes.get(usize::from(node))?.addr;
-        let known = self.snapshot.nodes.iter().find(|n| n.addr == *addr);
+        let known = self.topology.snapshot.nodes.iter().find(|n| n.addr == *addr);
         Some(match known.filter(|n| !n.id.is_empty()) {
             Some(known) => identity(&known.id),
             None => identity(&addr.to_string()),
@@ -39,15 +39,16 @@ impl Worker {
     }
 
     fn refresh_layout(&mut self) {
-        if self.layout.generation() != self.snapshot.generation {
-            self.layout = Layout::of(&self.snapshot.slots, self.snapshot.generation);
+        if self.topology.layout.generation() != self.topology.snapshot.generation {
+            self.topology.layout =
+                Layout::of(&self.topology.snapshot.slots, self.topology.snapshot.generation);
         }
     }
 
     /// The owner of the slot at which the cursor stands gets its own cursor, as any command for
     /// that slot.
     pub(super) fn scan(&mut self, index: usize, command: u16, args: &Args) -> Flow {
-        if self.snapshot.generation == 0 {
+        if self.topology.snapshot.generation == 0 {
             return self.no_cluster(index, command);
         }
         self.refresh_layout();
@@ -71,7 +72,7 @@ impl Worker {
 
     /// Asks the owner of the slot at which `scan` stands.
     fn send_scan(&mut self, g: usize, scan: Scan) {
-        let Some(gathering) = self.gatherings.get_mut(g) else { return };
+        let Some(gathering) = self.ops.gatherings.get_mut(g) else { return };
         let (command, lane) = (gathering.command, gathering.lane);
         let Some(gather) = gathering.parts.merged_mut() else { return };
         gather.expect();
@@ -89,7 +90,12 @@ impl Worker {
                     self.send_part(u, pending, &frame);
                 }
             }
-            None if !self.slot_table.holds.fits(scan.slot, frame.len(), self.settings.held) => {
+            None if !self.placement.slots.holds.fits(
+                scan.slot,
+                frame.len(),
+                self.settings.held,
+            ) =>
+            {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;
                 self.fail(&pending, "slotway", &Failure::HoldsFull { slot: scan.slot });
             }
@@ -100,7 +106,7 @@ impl Worker {
     /// A shard is scanned to its end and had fewer keys than the client asks for: the next one
     /// goes into the same reply, as a single server with few keys has them all in one.
     pub(super) fn scan_goes_on(&mut self, g: usize) -> bool {
-        let Some(gathering) = self.gatherings.get(g) else { return false };
+        let Some(gathering) = self.ops.gatherings.get(g) else { return false };
         let Some(gather) = gathering.parts.merged() else { return false };
         if !gather.scan_may_go_on() || !self.clients.contains(gathering.lane.at()) {
             return false;
@@ -136,7 +142,7 @@ impl Worker {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
         let nodes = self.fan_targets(Fan::Primaries);
-        if self.snapshot.generation == 0 || nodes.is_empty() {
+        if self.topology.snapshot.generation == 0 || nodes.is_empty() {
             return self.no_cluster(index, command);
         }
         let mut reached = nodes.iter().filter_map(|n| n.as_ref().ok());

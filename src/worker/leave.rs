@@ -72,30 +72,30 @@ impl Worker {
             return;
         }
         let client = ClientId::new(index, client.generation);
-        if self.logins.queue.len() > 1024 + 2 * self.clients.len() {
+        if self.arrivals.logins.queue.len() > 1024 + 2 * self.clients.len() {
             let clients = &self.clients;
-            self.logins.queue.retain(|login| {
+            self.arrivals.logins.queue.retain(|login| {
                 let client = clients.get(login.client.at());
                 client.is_some_and(|c| {
                     c.generation == login.client.generation && c.session.is_stranger()
                 })
             });
         }
-        self.logins.queue.push_back(Login { since: self.now, client, is_extended: false });
+        self.arrivals.logins.queue.push_back(Login { since: self.now, client, is_extended: false });
     }
 
     /// When the next deadline for a login is.
     pub(super) fn login_due(&self) -> Option<u64> {
-        Some(self.logins.queue.front()?.since.saturating_add(self.settings.login_timeout?))
+        Some(self.arrivals.logins.queue.front()?.since.saturating_add(self.settings.login_timeout?))
     }
 
     /// Closes clients that should have logged in by now.
     pub(super) fn end_late_logins(&mut self) {
         while self.login_due().is_some_and(|due| due <= self.now) {
-            let Some(login) = self.logins.queue.pop_front() else { return };
+            let Some(login) = self.arrivals.logins.queue.pop_front() else { return };
             if self.may_take_longer(login) {
                 let login = Login { since: self.now, is_extended: true, ..login };
-                self.logins.queue.push_back(login);
+                self.arrivals.logins.queue.push_back(login);
             }
         }
     }
@@ -112,11 +112,13 @@ impl Worker {
             Paused::Suspended => return true,
             Paused::Closing | Paused::Leaving => return false,
             // A node may be just about to say that it is in.
-            Paused::Command if !login.is_extended && self.users.passes_through() => return true,
+            Paused::Command if !login.is_extended && self.access.users.passes_through() => {
+                return true;
+            }
             _ => {}
         }
         // It may be the cluster's default user, which nobody has asked for yet.
-        let may_ask = client.paused == Paused::No && self.users.passes_through();
+        let may_ask = client.paused == Paused::No && self.access.users.passes_through();
         if may_ask && let Ok(asked) = self.stranger_in_cluster(index) {
             return asked.is_some() && !login.is_extended;
         }
@@ -144,7 +146,7 @@ impl Worker {
     /// The client was told to leave and has some time left for it.
     pub(super) fn close_later(&mut self, index: usize, generation: u32) {
         let job = Job::Close(ClientId::new(index, generation));
-        self.timers.push(Timer { due: self.now + LAST_WORDS, job });
+        self.clock.timers.push(Timer { due: self.now + LAST_WORDS, job });
     }
 
     pub(super) fn close_if_leaving(&mut self, id: ClientId) {
@@ -156,13 +158,13 @@ impl Worker {
 
     /// Ages are looked at again at once, because another limit may hold.
     pub(super) fn look_at_ages(&mut self) {
-        self.leaving.next_look = self.now;
+        self.arrivals.leaving.next_look = self.now;
     }
 
     /// When clients that are to leave are looked at next.
     pub(super) fn leave_due(&self) -> Option<u64> {
-        let wanted = self.leaving.any || self.settings.max_age.is_some();
-        wanted.then_some(self.leaving.next_look)
+        let wanted = self.arrivals.leaving.any || self.settings.max_age.is_some();
+        wanted.then_some(self.arrivals.leaving.next_look)
     }
 
     /// Lets as many clients go that `keep` are left: those that are idle longest, and those in the
@@ -183,12 +185,12 @@ impl Worker {
             }
         }
         tracing::warn!(
-            worker = self.index,
+            worker = self.link.index,
             clients = excess,
             "clients are closed, those that are idle longest first: file descriptors are needed for \
              nodes"
         );
-        (self.leaving.any, self.leaving.next_look) = (true, self.now);
+        (self.arrivals.leaving.any, self.arrivals.leaving.next_look) = (true, self.now);
     }
 
     /// Looks for clients that have to leave, and closes those that are silent. The others go behind
@@ -230,10 +232,11 @@ impl Worker {
             self.stop_reading(index);
             self.close_later(index, generation);
         }
-        self.leaving.any = !all.is_empty();
+        self.arrivals.leaving.any = !all.is_empty();
         let pause =
             self.settings.max_age.map_or(LOOK, |age| (age / 20).clamp(10_000, MAX_AGE_LOOK));
-        self.leaving.next_look = self.now + if self.leaving.any { pause.min(LOOK) } else { pause };
+        self.arrivals.leaving.next_look =
+            self.now + if self.arrivals.leaving.any { pause.min(LOOK) } else { pause };
     }
 }
 

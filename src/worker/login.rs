@@ -28,9 +28,9 @@ impl Worker {
         client.paused = Paused::Command;
         let wanted = account.ask(tag, asking.bytes());
         let client = ClientId::new(index, client.generation);
-        let verify = Verify { asking, client, wanted, to: self.own.clone() };
+        let verify = Verify { asking, client, wanted, to: self.link.own.clone() };
         // Control may be gone at the very end: nobody waits for an answer then.
-        let _ = self.control.send(ToControl::Verify(Box::new(verify)));
+        let _ = self.link.control.send(ToControl::Verify(Box::new(verify)));
         Flow::Pause
     }
 
@@ -53,7 +53,7 @@ impl Worker {
             account.answer(verdict);
         }
         if c.paused == Paused::Command {
-            self.resume.push(client);
+            self.turn.resume.push(client);
         }
     }
 
@@ -61,7 +61,7 @@ impl Worker {
     pub(super) fn login_again(&mut self, id: ClientId) {
         let client = self.clients.get(id.at());
         if client.is_some_and(|c| c.generation == id.generation && c.paused == Paused::Command) {
-            self.resume.push(id);
+            self.turn.resume.push(id);
         }
     }
 
@@ -78,7 +78,7 @@ impl Worker {
         let (name, password) = match given {
             Given::Both(name, password) => (name, password),
             Given::Password(password) => {
-                if self.users.stranger().is_some() {
+                if self.access.users.stranger().is_some() {
                     self.answer_own_error(index, command, &Failure::NoPasswordExpected);
                     return Some(Flow::Next);
                 }
@@ -117,7 +117,7 @@ impl Worker {
             Some(Verdict::Waited) => None,
             verdict => verdict,
         };
-        let entered = match (verdict, self.users.login(name, password)) {
+        let entered = match (verdict, self.access.users.login(name, password)) {
             (_, Login::Own(user)) => {
                 self.enter_own(index, user);
                 LoginOutcome::Own
@@ -203,7 +203,7 @@ impl Worker {
         }
         client.paused = Paused::Command;
         let job = Job::Login(ClientId::new(index, client.generation));
-        self.timers.push(Timer { due: self.now + wait, job });
+        self.clock.timers.push(Timer { due: self.now + wait, job });
         Flow::Pause
     }
 
@@ -212,10 +212,10 @@ impl Worker {
         self.stats.logins[LoginOutcome::Wrong as usize] += 1;
         let address = self.address(index);
         let wait = throttle(&self.shared.throttle).failed(Source::of(address), self.now);
-        self.failures.count += 1;
-        if self.now >= self.failures.next_line {
-            self.failures.next_line = self.now + LOG_INTERVAL;
-            let failed = std::mem::take(&mut self.failures.count);
+        self.access.failures.count += 1;
+        if self.now >= self.access.failures.next_line {
+            self.access.failures.next_line = self.now + LOG_INTERVAL;
+            let failed = std::mem::take(&mut self.access.failures.count);
             let from = address.map_or_else(|| "a Unix socket".to_owned(), |ip| ip.to_string());
             // Not the name: it may be a password in the wrong place.
             tracing::warn!(from, failed, "logins failed; this address is the last one");

@@ -34,21 +34,21 @@ impl Worker {
             up.failures = 0;
         }
         if let Some(stream) = up.stream.as_mut() {
-            stream.unwatch(self.poll.registry());
+            stream.unwatch(self.link.poll.registry());
         }
         self.abandon_arriving(u);
         let pending = self.upstreams.get(u).map(|up| up.pending.iter());
         let clients = pending.into_iter().flatten().map(|pending| self.lane_of(pending));
         let clients: Vec<_> = clients.collect();
         let Some(up) = self.upstreams.get_mut(u) else { return };
-        let given_up = up.lost(&mut self.pool, &clients);
+        let given_up = up.lost(&mut self.spare.pool, &clients);
         up.failures = up.failures.saturating_add(1);
         if answered {
             // Nor does it where the next attempt fails, so that it begins from here.
             up.failures = up.failures.min(ANSWERED);
         }
         up.state = State::Backoff;
-        self.stranded |= up.pending.iter().any(super::publish::is_lone_publish);
+        self.subscribers.stranded |= up.pending.iter().any(super::publish::is_lone_publish);
         let (node, failures) = (up.node, up.failures);
         let repeated = up.pending.iter().any(|p| p.tries > 1);
         if let Some(node) = self.nodes.get_mut(usize::from(node)).filter(|n| n.unreached_since == 0)
@@ -77,7 +77,7 @@ impl Worker {
         self.loads_without(u, &name);
         self.leave_replica(u);
         // Control may be gone at the very end: nothing to refresh then.
-        let _ = self.control.send(ToControl::RefreshTopology { hint: None });
+        let _ = self.link.control.send(ToControl::RefreshTopology { hint: None });
         // A connection that has worked for a while is tried again at once.
         let mut delay = if proven { 0 } else { self.backoff(failures) };
         // Reads that would be sent for the third time, or more often, are retries. They keep their
@@ -87,12 +87,12 @@ impl Worker {
             up.window = usize::from(repeated);
         }
         if repeated {
-            self.retries.budget.take(1);
-            if !self.retries.budget.has() {
-                delay = delay.max(self.retries.budget.wait());
+            self.placement.retries.budget.take(1);
+            if !self.placement.retries.budget.has() {
+                delay = delay.max(self.placement.retries.budget.wait());
             }
         }
-        self.timers.push(Timer { due: self.now + delay, job: Job::Connect(u) });
+        self.clock.timers.push(Timer { due: self.now + delay, job: Job::Connect(u) });
         self.arm_tick();
         self.mark_upstream(u);
     }

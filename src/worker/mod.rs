@@ -83,6 +83,7 @@ mod shards;
 mod shared;
 mod silence;
 mod split;
+mod state;
 mod subscribing;
 mod tls;
 mod topics;
@@ -125,6 +126,10 @@ use crate::users::Users;
 
 use settings::Settings;
 pub use shared::Shared;
+use state::{
+    Access, Arrivals, Clock, DedicatedPool, Link, Memory, Operations, Placement, Reads, Spare,
+    Stop, Subscribers, Topology, Turn,
+};
 
 /// Bytes that one read asks for: large enough that fifty clients' replies come in one read.
 const SCRATCH: usize = 128 << 10;
@@ -241,146 +246,46 @@ impl Source {
 }
 
 struct Worker {
-    index: usize,
+    /// How the worker is reached, and whom it tells.
+    link: Link,
     settings: Settings,
-    poll: Poll,
-    inbox: mpsc::Receiver<ToWorker>,
-    /// There is more in it than one turn is for.
-    more_inbox: bool,
-    control: tokio::sync::mpsc::UnboundedSender<ToControl>,
-    client_count: Arc<AtomicUsize>,
-    /// Its own address, for answers that others bring.
-    own: WorkerHandle,
-
-    /// The clock's zero.
-    epoch: Instant,
+    /// What time it is, and what waits for a time.
+    clock: Clock,
     /// Microseconds since then, read once per turn.
     now: u64,
-    /// When a piece of a large command or reply was last here, microseconds of the clock.
-    last_large: u64,
-
+    /// What is at hand in this turn of the loop, and what is left for its end or the next one.
+    turn: Turn,
     router: Arc<Router>,
-    snapshot: Arc<Snapshot>,
-    /// What the cluster's servers are.
-    identity: Arc<Identity>,
-    /// Which node serves each slot, and what waits for it.
-    slot_table: SlotTable<Waiting>,
-    /// Realms whose user may not ask nodes for their IDs.
-    unverified: IntSet<u16>,
-    /// By shard of the snapshot: whom reads may go to.
-    readable: Vec<Readable>,
-    /// From which that was made, beside the snapshot.
-    health: Arc<Health>,
-    /// Control was told to look at replicas.
-    watches_replicas: bool,
-    /// Slotway's own, their rules made for `router`'s commands.
-    users: Arc<Users>,
-    /// The cluster's, as far as clients of theirs are here.
-    realms: IntMap<u16, realms::Realm>,
-    next_realm: u16,
-    looks: revoke::Looks,
-    /// Until when the cluster's default user is known to need a password, microseconds.
-    strangers_refused: u64,
-    /// Until when it is known to need none.
-    strangers_allowed: u64,
-    failures: users::Failures,
+    /// What the cluster is.
+    topology: Topology,
+    /// Where commands go, and what becomes of those that do not get there.
+    placement: Placement,
+    /// Who clients are, and what they may do.
+    access: Access,
+    /// Whom reads may go to.
+    reads: Reads,
     scripts: scripts::Scripts,
-    topics: topics::Topics,
-    handshakes: tls::Handshakes,
-    logins: leave::Logins,
-    leaving: leave::Leaving,
+    /// Who is subscribed to what, and which PUBLISHes wait for it.
+    subscribers: Subscribers,
+    /// Clients that come and go.
+    arrivals: Arrivals,
     seeing: seen::Seeing,
-    /// PUBLISHes may wait for a node that is not reached.
-    stranded: bool,
-    waiting_publishers: subscribing::WaitingPublishers,
-    /// Other workers' barriers, and the turn in which each came.
-    barriers: Vec<(u64, Arc<crate::mailbox::ReadBarrier>)>,
-    /// Bytes of the client that is being read from, from the command at hand on.
-    unread: usize,
-    /// The client whose own buffer is being read from, which it does not hold meanwhile, and what
-    /// that occupies.
-    at_hand: (usize, usize),
-    /// The connection whose own buffer is being read from, which it does not hold meanwhile.
-    reading: usize,
     nodes: Vec<Node>,
     upstreams: Slab<Upstream>,
     clients: Slab<Client>,
-    /// What has passed over the connection of each client, by its index.
-    traffic: Vec<Traffic>,
-    next_generation: u32,
-    retries: Retries<retries::Want>,
-    /// The slots as SCAN goes through them; made when it is asked for.
-    layout: crate::route::Layout,
-    /// When an unknown command may make control look at the cluster's commands again.
-    next_commands_wish: u64,
-    /// Slots newly held in this turn.
-    held_now: usize,
-    gatherings: Slab<Gathering>,
-    joins: Slab<join::Join>,
-    /// The number of the last emulated command.
-    next_emulation: u64,
-    /// From where these are counted: another number for each worker that ever was.
-    born: u64,
+    /// Commands of more than one step that are under way.
+    ops: Operations,
     /// What all workers share.
     shared: Arc<Shared>,
-    /// Dedicated connections that are not lent to anybody.
-    idle: Vec<usize>,
-    /// Dedicated connections that are closed; their indexes become free at the end of the turn.
-    dead: Vec<usize>,
-
-    /// Clients and upstreams with something to write at the end of the turn.
-    dirty_clients: Vec<usize>,
-    dirty_upstreams: Vec<usize>,
-    /// Upstreams whose write was put off to the next turn.
-    deferred: Vec<usize>,
-    /// Clients with more to be written than one turn is for.
-    unwritten: Vec<usize>,
-    /// Sockets that may have more to read, and clients that may go on.
-    again: Vec<Source>,
-    resume: Vec<ClientId>,
-    /// Closed clients, whose indexes become free at the end of the turn.
-    graveyard: Vec<usize>,
-    timers: BinaryHeap<clock::Timer>,
-    /// The next look at all deadlines; none while nothing is under way.
-    tick: Option<u64>,
-    next_idle_check: u64,
-    /// The next look for connections that nothing was said on for a while.
-    next_idle_probe: u64,
-    /// When [`Worker::relieve`] may look for clients to close again.
-    next_relief: u64,
+    /// Connections that are lent to one client at a time.
+    dedicated: DedicatedPool,
     lines: LogLines,
-    drain: Option<drain::Drain>,
-    /// It ends with its last client.
-    retires: bool,
-    /// CLIENT PAUSE, while it lasts.
-    pause: Option<Pause>,
-
-    // Kept for their capacity.
-    scratch: Vec<u8>,
-    ranges: Vec<ArgRange>,
-    keys: Vec<u32>,
-    slots: Vec<(u16, u32)>,
-    line: Vec<u8>,
-    reply: Vec<u8>,
-    pool: Pool,
-    #[allow(clippy::vec_box)] // they move between here and the clients, boxes and all
-    spare_replies: Vec<Box<Replies>>,
-    spare_gathers: Vec<Gather>,
-    #[allow(clippy::vec_box)] // as with `spare_replies`: gatherings have them
-    spare_kept: Vec<Box<crate::seen::KeptArgs>>,
-    #[allow(clippy::vec_box)] // as with `spare_replies`
-    spare_multis: Vec<Box<Multi>>,
-
-    /// Bytes in all buffers, as of when each was last looked at.
-    accounted: usize,
-    /// Bytes that this thread has taken since the account was last true of all buffers.
-    meter: Meter,
-    /// What the allocator keeps for this thread.
-    arena: Arena,
-    /// [`Meter::activity`] when the arena was purged; None while a purge is due.
-    purged_at: Option<u64>,
-    /// Of these, its topics and its share of the messages that subscribers have not taken.
-    accounted_messages: usize,
+    /// What keeps the worker from serving clients.
+    stop: Stop,
+    /// Buffers that are kept for their capacity.
+    spare: Spare,
+    /// What the buffers occupy.
+    memory: Memory,
     stats: WorkerStats,
 }
 
@@ -455,119 +360,133 @@ impl Worker {
             ..WorkerStats::default()
         };
         Worker {
-            index,
+            link: Link {
+                index,
+                poll,
+                inbox,
+                more_inbox: false,
+                control,
+                client_count: Arc::clone(&own.clients),
+                own,
+            },
             settings: Settings::new(config, config.workers.count()),
-            poll,
-            inbox,
-            more_inbox: false,
-            control,
-            client_count: Arc::clone(&own.clients),
-            own,
-            epoch: shared.started,
+            clock: Clock {
+                epoch: shared.started,
+                timers: BinaryHeap::new(),
+                tick: None,
+                next_idle_check: 0,
+                next_idle_probe: 0,
+                next_relief: 0,
+                next_commands_wish: 0,
+            },
             now: 0,
-            last_large: 0,
+            turn: Turn {
+                unread: 0,
+                at_hand: (usize::MAX, 0),
+                reading: usize::MAX,
+                held_now: 0,
+                last_large: 0,
+                dirty_clients: Vec::new(),
+                dirty_upstreams: Vec::new(),
+                deferred: Vec::new(),
+                unwritten: Vec::new(),
+                again: Vec::new(),
+                resume: Vec::new(),
+                graveyard: Vec::new(),
+            },
             router,
-            snapshot: Arc::new(Snapshot::empty()),
-            identity: Arc::default(),
-            slot_table: SlotTable::default(),
-            unverified: IntSet::default(),
-            readable: Vec::new(),
-            health: Arc::default(),
-            watches_replicas: false,
-            unread: 0,
-            at_hand: (usize::MAX, 0),
-            reading: usize::MAX,
+            topology: Topology {
+                snapshot: Arc::new(Snapshot::empty()),
+                identity: Arc::default(),
+                layout: Default::default(),
+            },
+            placement: Placement { slots: SlotTable::default(), retries: retries::of(config) },
+            access: Access {
+                users: Arc::default(),
+                realms: IntMap::default(),
+                next_realm: 0,
+                unverified: IntSet::default(),
+                looks: revoke::Looks::default(),
+                strangers_refused: 0,
+                strangers_allowed: 0,
+                failures: users::Failures::default(),
+            },
+            reads: Reads { readable: Vec::new(), health: Arc::default(), watches_replicas: false },
             nodes: Vec::new(),
             upstreams: Slab::new(),
             clients: Slab::new(),
-            traffic: Vec::new(),
-            next_generation: 0,
-            retries: retries::of(config),
-            layout: Default::default(),
-            next_commands_wish: 0,
-            held_now: 0,
-            gatherings: Slab::new(),
-            joins: Slab::new(),
-            next_emulation: 0,
-            born: born(index),
-            users: Arc::default(),
-            realms: IntMap::default(),
-            next_realm: 0,
-            looks: revoke::Looks::default(),
-            strangers_refused: 0,
-            strangers_allowed: 0,
-            failures: users::Failures::default(),
+            arrivals: Arrivals {
+                handshakes: tls::Handshakes::default(),
+                logins: leave::Logins::default(),
+                leaving: leave::Leaving::default(),
+                next_generation: 0,
+                traffic: Vec::new(),
+            },
+            ops: Operations {
+                gatherings: Slab::new(),
+                joins: Slab::new(),
+                next_emulation: 0,
+                born: born(index),
+            },
             scripts: scripts::Scripts::new(Arc::clone(&shared.scripts)),
-            topics: topics::Topics::default(),
-            handshakes: tls::Handshakes::default(),
-            logins: leave::Logins::default(),
-            leaving: leave::Leaving::default(),
+            subscribers: Subscribers {
+                topics: topics::Topics::default(),
+                stranded: false,
+                waiting_publishers: Default::default(),
+                barriers: Vec::new(),
+            },
             seeing: seen::Seeing::new(config),
-            stranded: false,
-            waiting_publishers: Default::default(),
-            barriers: Vec::new(),
             shared,
-            idle: Vec::new(),
-            dead: Vec::new(),
-            dirty_clients: Vec::new(),
-            dirty_upstreams: Vec::new(),
-            deferred: Vec::new(),
-            unwritten: Vec::new(),
-            again: Vec::new(),
-            resume: Vec::new(),
-            graveyard: Vec::new(),
-            timers: BinaryHeap::new(),
-            tick: None,
-            next_idle_check: 0,
-            next_idle_probe: 0,
-            next_relief: 0,
+            dedicated: DedicatedPool { idle: Vec::new(), dead: Vec::new() },
             lines: LogLines::default(),
-            drain: None,
-            retires: false,
-            pause: None,
-            scratch: vec![0; SCRATCH],
-            ranges: Vec::new(),
-            keys: Vec::new(),
-            slots: Vec::new(),
-            line: Vec::new(),
-            reply: Vec::new(),
-            pool: Pool::of_one(config.workers.count()),
-            spare_replies: Vec::new(),
-            spare_gathers: Vec::new(),
-            spare_kept: Vec::new(),
-            spare_multis: Vec::new(),
-            accounted: 0,
-            meter: Meter::new(),
-            arena: Arena::of_thread(),
-            purged_at: Some(0),
-            accounted_messages: 0,
+            stop: Stop { drain: None, retires: false, pause: None },
+            spare: Spare {
+                scratch: vec![0; SCRATCH],
+                ranges: Vec::new(),
+                keys: Vec::new(),
+                slots: Vec::new(),
+                line: Vec::new(),
+                reply: Vec::new(),
+                pool: Pool::of_one(config.workers.count()),
+                replies: Vec::new(),
+                gathers: Vec::new(),
+                kept: Vec::new(),
+                multis: Vec::new(),
+            },
+            memory: Memory {
+                accounted: 0,
+                meter: Meter::new(),
+                arena: Arena::of_thread(),
+                purged_at: Some(0),
+                accounted_messages: 0,
+            },
             stats,
         }
     }
 
     fn run(mut self) {
-        tracing::debug!(worker = self.index, "worker runs");
-        self.shared.workers().push((self.index, self.own.clone()));
+        tracing::debug!(worker = self.link.index, "worker runs");
+        self.shared.workers().push((self.link.index, self.link.own.clone()));
         let mut events = Events::with_capacity(1024);
         loop {
             let timeout = self.time_to_wait();
-            match self.poll.poll(&mut events, timeout) {
+            match self.link.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    tracing::error!(worker = self.index, %error, "the event loop failed");
+                    tracing::error!(worker = self.link.index, %error, "the event loop failed");
                     return;
                 }
             }
-            self.now = micros(self.epoch);
+            self.now = micros(self.clock.epoch);
             self.stats.turns += 1;
             self.look_around();
-            self.held_now = 0;
+            self.turn.held_now = 0;
             // First of all, so that a PUBLISH that is answered now counts the subscribers that the
             // hub told of before.
             self.read_inbox();
             self.account_messages();
-            let again = std::mem::take(&mut self.again);
+            let again = std::mem::take(&mut self.turn.again);
             for event in &events {
                 match Source::of(event.token()) {
                     Source::Waker => {}
@@ -599,11 +518,11 @@ impl Worker {
             self.relieve();
             self.drain_goes_on();
             if self.is_drained() {
-                tracing::debug!(worker = self.index, "worker drained");
+                tracing::debug!(worker = self.link.index, "worker drained");
                 return;
             }
-            if self.retires && self.clients.is_empty() {
-                tracing::debug!(worker = self.index, "worker retired");
+            if self.stop.retires && self.clients.is_empty() {
+                tracing::debug!(worker = self.link.index, "worker retired");
                 return;
             }
         }
@@ -611,29 +530,29 @@ impl Worker {
 
     /// How long the event loop may sleep.
     fn time_to_wait(&self) -> Option<Duration> {
-        if self.more_inbox
+        if self.link.more_inbox
             // Another worker waits until this one has looked at its sockets once more.
-            || !self.barriers.is_empty()
-            || !self.again.is_empty()
-            || !self.resume.is_empty()
-            || !self.dirty_upstreams.is_empty()
+            || !self.subscribers.barriers.is_empty()
+            || !self.turn.again.is_empty()
+            || !self.turn.resume.is_empty()
+            || !self.turn.dirty_upstreams.is_empty()
             // Clients were closed behind the flush: their sockets, and what others heard of it.
-            || !self.graveyard.is_empty()
-            || !self.dirty_clients.is_empty()
+            || !self.turn.graveyard.is_empty()
+            || !self.turn.dirty_clients.is_empty()
         {
             return Some(Duration::ZERO);
         }
-        let timer = self.timers.peek().map(|t| t.due);
-        let idle = self.settings.idle_timeout.map(|_| self.next_idle_check);
-        let drain = self.drain.map(|drain| drain.next());
+        let timer = self.clock.timers.peek().map(|t| t.due);
+        let idle = self.settings.idle_timeout.map(|_| self.clock.next_idle_check);
+        let drain = self.stop.drain.map(|drain| drain.next());
         let (probe, handshake) = (self.idle_probe_due(), self.handshake_due());
         let (login, leave) = (self.login_due(), self.leave_due());
         let next =
-            [timer, self.tick, drain, self.pause_end(), idle, probe, handshake, login, leave];
+            [timer, self.clock.tick, drain, self.pause_end(), idle, probe, handshake, login, leave];
         let next = next.into_iter().flatten().min()?;
         // The clock of the last turn is old by now: measure anew, it is only done when there is
         // something to wait for.
-        let now = micros(self.epoch);
+        let now = micros(self.clock.epoch);
         // A poll cannot wait for less than a millisecond; sleeping short would mean spinning.
         // Nor can it for much longer than days (a pause may be as long as one likes).
         Some(Duration::from_millis(next.saturating_sub(now).div_ceil(1000).min(3_600_000)))
@@ -642,16 +561,16 @@ impl Worker {
     /// The end of a turn: nodes first, so that they work while the clients are written to.
     fn flush(&mut self) {
         loop {
-            while let Some(client) = self.resume.pop() {
+            while let Some(client) = self.turn.resume.pop() {
                 self.resume_client(client.at(), client.generation);
             }
-            let mut dirty = std::mem::take(&mut self.dirty_upstreams);
+            let mut dirty = std::mem::take(&mut self.turn.dirty_upstreams);
             let wrote = !dirty.is_empty();
             for u in dirty.drain(..) {
                 self.flush_upstream(u);
             }
-            if self.dirty_upstreams.is_empty() {
-                self.dirty_upstreams = dirty;
+            if self.turn.dirty_upstreams.is_empty() {
+                self.turn.dirty_upstreams = dirty;
             }
             // Where clients, nodes and this worker share a core, the nodes that were just written
             // to go first: the next turn then finds the work of many rather than of one, and the
@@ -659,22 +578,22 @@ impl Worker {
             // costs a fraction of a microsecond per turn. Beside large commands and replies it costs
             // a whole slice: their clients and nodes have always something to do.
             if wrote {
-                if self.now.saturating_sub(self.last_large) > LARGE_ENDED {
+                if self.now.saturating_sub(self.turn.last_large) > LARGE_ENDED {
                     std::thread::yield_now();
                 }
                 // Messages that came of it need no turn of their own.
                 self.read_inbox();
             }
-            let mut dirty = std::mem::take(&mut self.dirty_clients);
+            let mut dirty = std::mem::take(&mut self.turn.dirty_clients);
             for i in dirty.drain(..) {
                 self.flush_client(i);
             }
-            if self.dirty_clients.is_empty() {
-                self.dirty_clients = dirty;
+            if self.turn.dirty_clients.is_empty() {
+                self.turn.dirty_clients = dirty;
             }
-            let done = self.dirty_upstreams.is_empty()
-                && self.dirty_clients.is_empty()
-                && self.resume.is_empty();
+            let done = self.turn.dirty_upstreams.is_empty()
+                && self.turn.dirty_clients.is_empty()
+                && self.turn.resume.is_empty();
             if done {
                 break;
             }
@@ -683,31 +602,31 @@ impl Worker {
         self.tell_hub();
         self.send_barrier();
         // Empty by now; what was put off is the next turn's.
-        std::mem::swap(&mut self.dirty_upstreams, &mut self.deferred);
-        std::mem::swap(&mut self.dirty_clients, &mut self.unwritten);
-        for u in std::mem::take(&mut self.dead) {
+        std::mem::swap(&mut self.turn.dirty_upstreams, &mut self.turn.deferred);
+        std::mem::swap(&mut self.turn.dirty_clients, &mut self.turn.unwritten);
+        for u in std::mem::take(&mut self.dedicated.dead) {
             if let Some(mut up) = self.upstreams.try_remove(u) {
-                reaccount(&mut self.accounted, &mut up.accounted, 0);
+                reaccount(&mut self.memory.accounted, &mut up.accounted, 0);
             }
         }
-        for i in std::mem::take(&mut self.graveyard) {
+        for i in std::mem::take(&mut self.turn.graveyard) {
             self.clients.try_remove(i);
         }
-        self.meter.reset();
+        self.memory.meter.reset();
     }
 
     fn read_inbox(&mut self) {
         let mut looked_at = 0;
-        self.more_inbox = false;
-        self.own.looks();
-        while let Ok(message) = self.inbox.try_recv() {
+        self.link.more_inbox = false;
+        self.link.own.looks();
+        while let Ok(message) = self.link.inbox.try_recv() {
             match message {
                 ToWorker::Accept(arrival) => self.accept(arrival),
                 ToWorker::Shed { keep } => self.shed(keep),
                 ToWorker::Topology(snapshot) => self.set_topology(snapshot),
                 ToWorker::Health(health) => self.set_health(health),
                 ToWorker::Commands(table) => self.set_commands(table),
-                ToWorker::Identity(identity) => self.identity = identity,
+                ToWorker::Identity(identity) => self.topology.identity = identity,
                 ToWorker::Scrape(answer) => {
                     // Whoever asked may have given up: nobody to answer then.
                     let _ = answer.send(Box::new(self.counters()));
@@ -717,7 +636,7 @@ impl Worker {
                     let _ = answer.send(Box::new(self.census()));
                     looked_at += self.clients.len();
                     if looked_at > LOOKED_AT {
-                        return self.more_inbox = true;
+                        return self.link.more_inbox = true;
                     }
                 }
                 ToWorker::Seen(answer) => {
@@ -728,7 +647,7 @@ impl Worker {
                     // A thousand clients that all ask for the list of all must not make one turn.
                     looked_at += self.clients.len();
                     if looked_at > LOOKED_AT {
-                        return self.more_inbox = true;
+                        return self.link.more_inbox = true;
                     }
                 }
                 ToWorker::Answered(answered) => self.finish_inquiry(*answered),
@@ -737,7 +656,9 @@ impl Worker {
                 ToWorker::Users(users) => self.set_users(&users),
                 ToWorker::PubSub(batch) => self.hear_hub(&batch),
                 ToWorker::SubscriptionEnded(serial) => self.subscription_ended(serial),
-                ToWorker::Read(barrier) => self.barriers.push((self.stats.turns, barrier)),
+                ToWorker::Read(barrier) => {
+                    self.subscribers.barriers.push((self.stats.turns, barrier))
+                }
                 ToWorker::OthersHaveRead(id) => self.others_have_read(id),
                 ToWorker::Probed(probed) => self.probed(&probed),
                 ToWorker::Stranger(stranger) => self.stranger_answers(&stranger),
@@ -745,7 +666,7 @@ impl Worker {
                 #[cfg(debug_assertions)]
                 ToWorker::Fail => panic!("told to fail"),
                 ToWorker::Config { config, workers } => self.set_config(&config, workers),
-                ToWorker::Retire => self.retires = true,
+                ToWorker::Retire => self.stop.retires = true,
                 ToWorker::Pause(pause) => self.suspend_clients(pause),
                 ToWorker::Drain { by } => self.start_drain(by),
             }
@@ -784,12 +705,13 @@ impl Worker {
         stats.clients_resp3 = self.clients.iter().filter(|(_, c)| resp3(c)).count() as u64;
         let paused = |c: &Client| c.paused == Paused::Suspended;
         stats.clients_paused = self.clients.iter().filter(|(_, c)| paused(c)).count() as u64;
-        stats.buffer_bytes =
-            (self.accounted + self.slot_table.holds.bytes() + self.pool.bytes()) as u64;
-        stats.held = self.slot_table.holds.count() as u64;
-        stats.users = self.realms.len() as u64;
-        stats.dedicated_idle = self.idle.len() as u64;
-        stats.subscriptions = self.topics.subscriptions();
+        stats.buffer_bytes = (self.memory.accounted
+            + self.placement.slots.holds.bytes()
+            + self.spare.pool.bytes()) as u64;
+        stats.held = self.placement.slots.holds.count() as u64;
+        stats.users = self.access.realms.len() as u64;
+        stats.dedicated_idle = self.dedicated.idle.len() as u64;
+        stats.subscriptions = self.subscribers.topics.subscriptions();
         let subscribed = |c: &Client| c.subscriptions.is_some();
         stats.subscribers = self.clients.iter().filter(|(_, c)| subscribed(c)).count() as u64;
         let lent = |up: &&Upstream| up.dedicated.is_some_and(|d| d.client.is_some());
@@ -823,13 +745,13 @@ impl Drop for Worker {
         let monitors = |c: &Client| c.lent.as_ref().is_some_and(|l| l.monitor);
         let count = self.clients.iter().filter(|(_, c)| monitors(c)).count();
         self.shared.monitors.fetch_sub(count, Ordering::Relaxed);
-        self.topics.leave_all();
-        self.shared.workers().retain(|(index, _)| *index != self.index);
+        self.subscribers.topics.leave_all();
+        self.shared.workers().retain(|(index, _)| *index != self.link.index);
     }
 }
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Worker").field("index", &self.index).finish_non_exhaustive()
+        f.debug_struct("Worker").field("index", &self.link.index).finish_non_exhaustive()
     }
 }

@@ -29,14 +29,18 @@ impl Worker {
     /// looked at counts, too.
     #[inline]
     pub(super) fn is_over_memory(&mut self) -> bool {
-        self.accounted + self.slot_table.holds.bytes() + self.meter.grown() > self.settings.memory
+        self.memory.accounted + self.placement.slots.holds.bytes() + self.memory.meter.grown()
+            > self.settings.memory
             && !self.has_room_up_to_date(0)
     }
 
     /// So many bytes more are within this worker's share of `limits.memory`.
     pub(super) fn has_room_for(&mut self, bytes: usize) -> bool {
-        self.keep_or_give_back(self.meter.grown() + bytes);
-        self.accounted + self.slot_table.holds.bytes() + self.meter.grown() + bytes
+        self.keep_or_give_back(self.memory.meter.grown() + bytes);
+        self.memory.accounted
+            + self.placement.slots.holds.bytes()
+            + self.memory.meter.grown()
+            + bytes
             <= self.settings.memory
             || self.has_room_up_to_date(bytes)
     }
@@ -45,31 +49,31 @@ impl Worker {
     #[cold]
     fn has_room_up_to_date(&mut self, bytes: usize) -> bool {
         let limit = self.settings.memory;
-        if self.accounted + self.slot_table.holds.bytes() + bytes > limit {
+        if self.memory.accounted + self.placement.slots.holds.bytes() + bytes > limit {
             return false;
         }
         // Looking at all that has changed in this turn has a price: so much has to have come of it.
-        if self.meter.grown() <= CHUNK {
+        if self.memory.meter.grown() <= CHUNK {
             return true;
         }
         self.bring_up_to_date();
-        self.accounted + self.slot_table.holds.bytes() + bytes <= limit
+        self.memory.accounted + self.placement.slots.holds.bytes() + bytes <= limit
     }
 
     /// Brings the account up to date in the middle of a turn.
     fn bring_up_to_date(&mut self) {
-        let clients = std::mem::take(&mut self.dirty_clients);
+        let clients = std::mem::take(&mut self.turn.dirty_clients);
         clients.iter().for_each(|&index| self.account_client(index));
-        self.dirty_clients = clients;
-        let upstreams = std::mem::take(&mut self.dirty_upstreams);
-        for &u in upstreams.iter().filter(|u| **u != self.reading) {
+        self.turn.dirty_clients = clients;
+        let upstreams = std::mem::take(&mut self.turn.dirty_upstreams);
+        for &u in upstreams.iter().filter(|u| **u != self.turn.reading) {
             if let Some(up) = self.upstreams.get_mut(u) {
                 let held = up.held();
-                reaccount(&mut self.accounted, &mut up.accounted, held);
+                reaccount(&mut self.memory.accounted, &mut up.accounted, held);
             }
         }
-        self.dirty_upstreams = upstreams;
-        self.meter.reset();
+        self.turn.dirty_upstreams = upstreams;
+        self.memory.meter.reset();
     }
 
     /// Bytes of buffers up to which freed pages are kept for a while. Beyond half of the share, what
@@ -81,21 +85,21 @@ impl Worker {
 
     /// So many bytes more are about to be taken.
     fn keep_or_give_back(&mut self, bytes: usize) {
-        let taken = self.accounted + self.slot_table.holds.bytes() + bytes;
+        let taken = self.memory.accounted + self.placement.slots.holds.bytes() + bytes;
         let enough = self.keeps_pages_up_to();
-        if self.arena.keeps() {
+        if self.memory.arena.keeps() {
             if taken > enough {
-                self.arena.give_back();
+                self.memory.arena.give_back();
             }
         } else if taken < enough / 2 {
-            self.arena.keep();
+            self.memory.arena.keep();
         }
     }
 
     /// The allocator's freed pages go back to the system, a second after the first of them was freed.
     pub(super) fn purge(&mut self) {
-        self.arena.purge();
-        self.purged_at = Some(self.meter.activity());
+        self.memory.arena.purge();
+        self.memory.purged_at = Some(self.memory.meter.activity());
     }
 
     /// At the end of a turn.
@@ -104,11 +108,12 @@ impl Worker {
         self.keep_or_give_back(0);
         // The steady state neither allocates nor frees. What other threads free of what this one
         // allocated is not counted here; it was told to them within the second that is waited for.
-        if self.purged_at.is_some_and(|activity| activity != self.meter.activity()) {
-            self.purged_at = None;
-            self.timers.push(Timer { due: self.now + PURGE_AFTER, job: Job::Purge });
+        if self.memory.purged_at.is_some_and(|activity| activity != self.memory.meter.activity()) {
+            self.memory.purged_at = None;
+            self.clock.timers.push(Timer { due: self.now + PURGE_AFTER, job: Job::Purge });
         }
-        if self.accounted + self.slot_table.holds.bytes() + self.pool.bytes() > self.settings.memory
+        if self.memory.accounted + self.placement.slots.holds.bytes() + self.spare.pool.bytes()
+            > self.settings.memory
         {
             self.make_room();
         }
@@ -117,14 +122,15 @@ impl Worker {
     #[cold]
     fn make_room(&mut self) {
         self.trim();
-        if self.now < self.next_relief || !self.is_over_memory() {
+        if self.now < self.clock.next_relief || !self.is_over_memory() {
             return;
         }
-        let (held, limit) = (self.accounted + self.slot_table.holds.bytes(), self.settings.memory);
+        let (held, limit) =
+            (self.memory.accounted + self.placement.slots.holds.bytes(), self.settings.memory);
         sparsely!(
             self.lines.memory,
             warn,
-            worker = self.index,
+            worker = self.link.index,
             held,
             limit,
             "limits.memory is reached: new commands are refused"
@@ -140,7 +146,7 @@ impl Worker {
         let unfinished = self.shared.hub.stats.unfinished.load(Relaxed) / self.settings.workers;
         let mut nobody = true;
         while self.is_over_memory()
-            && by_clients + self.accounted_messages.saturating_sub(unfinished) > limit / 2
+            && by_clients + self.memory.accounted_messages.saturating_sub(unfinished) > limit / 2
         {
             let Some((weight, index)) = largest.pop() else { break };
             by_clients =
@@ -149,7 +155,7 @@ impl Worker {
             nobody = false;
         }
         if nobody {
-            self.next_relief = self.now + PAUSE;
+            self.clock.next_relief = self.now + PAUSE;
         }
     }
 
@@ -171,14 +177,14 @@ impl Worker {
 
     /// What is only kept for reuse.
     fn trim(&mut self) {
-        self.pool.clear();
-        self.spare_replies = Vec::new();
-        self.spare_gathers = Vec::new();
-        self.spare_multis = Vec::new();
+        self.spare.pool.clear();
+        self.spare.replies = Vec::new();
+        self.spare.gathers = Vec::new();
+        self.spare.multis = Vec::new();
         for (_, up) in self.upstreams.iter_mut().filter(|(_, up)| up.pending.is_empty()) {
             up.pending.shrink_to_fit();
             let held = up.held();
-            reaccount(&mut self.accounted, &mut up.accounted, held);
+            reaccount(&mut self.memory.accounted, &mut up.accounted, held);
         }
     }
 }

@@ -96,7 +96,7 @@ impl Worker {
         protocol: Protocol,
         reply: &mut Vec<u8>,
     ) {
-        let shown = Shown { commands: self.router.table(), snapshot: &self.snapshot };
+        let shown = Shown { commands: self.router.table(), snapshot: &self.topology.snapshot };
         seen.hot.keys.truncate(count);
         seen.big.truncate(count);
         match kind {

@@ -25,7 +25,7 @@ impl Worker {
         frame: &[u8],
         args: &Args,
     ) -> Flow {
-        if self.stranded {
+        if self.subscribers.stranded {
             // What was published before must not be overtaken.
             self.send_stranded();
         }
@@ -65,7 +65,8 @@ impl Worker {
         let name = hash(channel);
         let best = |reached: bool| {
             let fit = self
-                .slot_table
+                .placement
+                .slots
                 .primaries()
                 .iter()
                 .copied()
@@ -80,9 +81,10 @@ impl Worker {
     /// published at whoever is primary, a message to a node that has just been demoted could be
     /// overtaken by the next one to another: nodes answer before they have told the others.
     fn home_of(&self, channel: &[u8]) -> u64 {
-        match self.topics.known(Kind::Channel, channel).map_or(0, Topic::home) {
+        match self.subscribers.topics.known(Kind::Channel, channel).map_or(0, Topic::home) {
             0 => {
-                let patterns = self.topics.all_known(Kind::Pattern).filter(|t| t.home() != 0);
+                let patterns =
+                    self.subscribers.topics.all_known(Kind::Pattern).filter(|t| t.home() != 0);
                 let fit = patterns.filter(|t| matches(&t.name, channel));
                 // The same in every worker, so that it does not matter whose client publishes; and
                 // by name, so that the others' homes may change without a message overtaking.
@@ -95,16 +97,16 @@ impl Worker {
     /// PUBLISHes that wait for a node which is not reached go to where the hub has moved their
     /// topics meanwhile.
     pub(super) fn send_stranded(&mut self) {
-        self.stranded = false;
+        self.subscribers.stranded = false;
         let waiting = |up: &Upstream| up.is_ordered() && up.state == State::Backoff;
         let all = self.upstreams.iter().filter(|(_, up)| waiting(up));
         for u in all.map(|(u, _)| u).collect::<Vec<_>>() {
             let Some(up) = self.upstreams.get_mut(u) else { continue };
             let node = up.node;
-            for (pending, frame) in up.take_unsent(&mut self.pool, is_lone_publish) {
+            for (pending, frame) in up.take_unsent(&mut self.spare.pool, is_lone_publish) {
                 let client = self.lane_of(&pending).0;
                 let to = self.publish_node_of(&frame).unwrap_or(node);
-                self.stranded |= to == node;
+                self.subscribers.stranded |= to == node;
                 self.send_to(to, pending, frame, client);
             }
             self.mark_upstream(u);
@@ -138,13 +140,13 @@ impl Worker {
     /// patterns.
     pub(super) fn own_part(&self, kind: Kind, name: &[u8]) -> Own {
         if kind == Kind::Pattern && name.is_empty() {
-            let patterns = || self.topics.all_known(Kind::Pattern);
+            let patterns = || self.subscribers.topics.all_known(Kind::Pattern);
             return Own {
                 subscribers: patterns().filter(|t| t.subscribers() > 0).count(),
                 upstream: patterns().map(|t| t.upstream()).sum(),
             };
         }
-        let topic = self.topics.known(kind, name);
+        let topic = self.subscribers.topics.known(kind, name);
         topic.map_or_else(Own::default, |topic| Own {
             subscribers: topic.subscribers(),
             upstream: topic.upstream(),
@@ -161,11 +163,11 @@ impl Worker {
             let there = home == 0 || home == node || topic.upstream() > 1;
             own.upstream += usize::from(there && topic.upstream() > 0);
         };
-        if let Some(topic) = self.topics.known(kind, channel) {
+        if let Some(topic) = self.subscribers.topics.known(kind, channel) {
             add(topic);
         }
         if kind == Kind::Channel {
-            let patterns = self.topics.all_known(Kind::Pattern);
+            let patterns = self.subscribers.topics.all_known(Kind::Pattern);
             patterns.filter(|topic| matches(&topic.name, channel)).for_each(add);
         }
         own
@@ -180,7 +182,7 @@ impl Worker {
         reply: &[u8],
         out: &mut Vec<u8>,
     ) -> Option<()> {
-        if self.topics.none_known() {
+        if self.subscribers.topics.none_known() {
             return None;
         }
         let node = self.nodes.get(usize::from(node))?.ident;
@@ -222,7 +224,7 @@ impl Worker {
     /// publisher spoke is counted.
     #[cold]
     pub(super) fn publish_time(&self) -> u64 {
-        micros(self.epoch)
+        micros(self.clock.epoch)
     }
 
     /// What a batch's commands say of it.

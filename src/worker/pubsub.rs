@@ -142,9 +142,18 @@ impl Worker {
         let Some(client) = self.clients.get(index) else { return false };
         let Some(subscriptions) = client.subscriptions.as_ref() else { return false };
         let asked = |name: &[u8]| {
-            let topic = self.topics.find(kind, name)?;
+            let topic = self.subscribers.topics.find(kind, name)?;
             let place = *subscriptions.topics.get(&topic)? as usize;
-            Some(!self.topics.local.get(topic as usize)?.subscribers.get(place)?.is_heard())
+            Some(
+                !self
+                    .subscribers
+                    .topics
+                    .local
+                    .get(topic as usize)?
+                    .subscribers
+                    .get(place)?
+                    .is_heard(),
+            )
         };
         subscriptions.asked.is_some_and(|seq| !client.answered_up_to(seq))
             && args.iter().skip(1).any(|name| asked(name) == Some(true))
@@ -157,16 +166,16 @@ impl Worker {
         }
         let Some(client) = self.clients.get_mut(index) else { return };
         let (protocol, generation) = (client.session.protocol, client.generation);
-        let seq = client.expect_heard(&mut self.spare_replies);
+        let seq = client.expect_heard(&mut self.spare.replies);
         client.session.modes |= mode::SUBSCRIBED;
         let subscriptions = client.subscriptions.get_or_insert_default();
-        let id = self.topics.next_wait();
+        let id = self.subscribers.topics.next_wait();
         let (mut left, mut reply, mut new) = (0, Vec::new(), Vec::new());
         let mut names = Vec::new();
         for name in args.iter().skip(1) {
-            let topic = self.topics.enter(kind, name);
+            let topic = self.subscribers.topics.enter(kind, name);
             if !subscriptions.topics.contains_key(&topic)
-                && let Some(local) = self.topics.local.get_mut(topic as usize)
+                && let Some(local) = self.subscribers.topics.local.get_mut(topic as usize)
             {
                 subscriptions.topics.insert(topic, local.subscribers.len() as u32);
                 subscriptions.counts[kind as usize] += 1;
@@ -178,7 +187,7 @@ impl Worker {
                 names.push((kind, Arc::clone(&local.name)));
                 local.joining.insert(id);
                 left += 1;
-                self.topics.ask(topic);
+                self.subscribers.topics.ask(topic);
             }
             let word = kind.subscribe().to_ascii_lowercase();
             confirmation(&mut reply, protocol, &word, Some(name), subscriptions.counted(kind));
@@ -194,9 +203,9 @@ impl Worker {
         }
         self.shared.pending_subscriptions.expect(self.now);
         wait.ticket = Some(self.shared.pending_subscriptions.begin(names));
-        let id = self.topics.wait(wait);
+        let id = self.subscribers.topics.wait(wait);
         if let Some(timeout) = self.settings.command_timeout {
-            self.timers.push(Timer { due: self.now + timeout, job: Job::Subscribe(id) });
+            self.clock.timers.push(Timer { due: self.now + timeout, job: Job::Subscribe(id) });
         }
     }
 
@@ -211,7 +220,7 @@ impl Worker {
         for &(topic, topic_generation) in &wait.new {
             let place = client.subscriptions.as_ref().and_then(|s| s.topics.get(&topic));
             let token = Token { index: topic, generation: topic_generation };
-            let local = self.topics.get(token);
+            let local = self.subscribers.topics.get(token);
             // It may have unsubscribed meanwhile, and subscribed again by another command.
             if let (Some(&place), Some(local)) = (place, local)
                 && let Some(subscriber) = local.subscribers.get_mut(place as usize)
@@ -219,11 +228,11 @@ impl Worker {
             {
                 subscriber.since = Since::Reply(wait.seq);
                 if let Some(topic) = &local.topic {
-                    topic.join(micros(self.epoch));
+                    topic.join(micros(self.clock.epoch));
                 }
             }
         }
-        client.complete(wait.seq, &wait.reply, &mut self.pool);
+        client.complete(wait.seq, &wait.reply, &mut self.spare.pool);
         self.count_own(wait.command, &wait.reply);
         self.mark_client(index as usize);
     }
@@ -245,7 +254,7 @@ impl Worker {
             let subscriber = |local: &mut super::topics::Local| {
                 place.and_then(|p| local.subscribers.get(p as usize)).is_some_and(asked)
             };
-            if self.topics.get(token).is_some_and(subscriber) {
+            if self.subscribers.topics.get(token).is_some_and(subscriber) {
                 self.leave(index as usize, topic);
             }
         }
@@ -255,7 +264,7 @@ impl Worker {
             stats.refused += 1;
         }
         if let Some(client) = self.clients.get_mut(index as usize) {
-            client.complete(wait.seq, &reply, &mut self.pool);
+            client.complete(wait.seq, &reply, &mut self.spare.pool);
         }
         self.settle(index as usize);
         self.mark_client(index as usize);
@@ -263,10 +272,10 @@ impl Worker {
 
     /// The deadline of a SUBSCRIBE.
     pub(super) fn subscribe_ends(&mut self, id: u64) {
-        let Some(wait) = self.topics.end_wait(id) else { return };
+        let Some(wait) = self.subscribers.topics.end_wait(id) else { return };
         self.stats.deadline_exceeded += 1;
         let unconfirmed = wait.new.iter().find_map(|&(index, generation)| {
-            let local = self.topics.get(Token { index, generation })?;
+            let local = self.subscribers.topics.get(Token { index, generation })?;
             let waits = local.waiting.contains(&id) || local.joining.contains(&id);
             waits.then(|| Key::new(&local.name))
         });
@@ -280,7 +289,7 @@ impl Worker {
     fn unsubscribe(&mut self, index: usize, command: u16, kind: Kind, args: &Args) {
         let Some(client) = self.clients.get_mut(index) else { return };
         let protocol = client.session.protocol;
-        let seq = client.expect_heard(&mut self.spare_replies);
+        let seq = client.expect_heard(&mut self.spare.replies);
         let word = kind.unsubscribe().to_ascii_lowercase();
         let mut reply = Vec::new();
         let counted = |worker: &Worker| {
@@ -288,7 +297,7 @@ impl Worker {
             client.and_then(|c| c.subscriptions.as_ref()).map_or(0, |s| s.counted(kind))
         };
         for name in args.iter().skip(1) {
-            if let Some(topic) = self.topics.find(kind, name) {
+            if let Some(topic) = self.subscribers.topics.find(kind, name) {
                 self.leave(index, topic);
             }
             confirmation(&mut reply, protocol, &word, Some(name), counted(self));
@@ -296,7 +305,8 @@ impl Worker {
         if args.len() == 1 {
             let all = self.topics_of(index, Some(kind));
             for topic in &all {
-                let name = self.topics.local.get(*topic as usize).map(|l| Arc::clone(&l.name));
+                let name =
+                    self.subscribers.topics.local.get(*topic as usize).map(|l| Arc::clone(&l.name));
                 self.leave(index, *topic);
                 confirmation(&mut reply, protocol, &word, name.as_deref(), counted(self));
             }
@@ -305,7 +315,7 @@ impl Worker {
             }
         }
         if let Some(client) = self.clients.get_mut(index) {
-            client.complete(seq, &reply, &mut self.pool);
+            client.complete(seq, &reply, &mut self.spare.pool);
         }
         self.count_own(command, &reply);
         self.settle(index);
@@ -316,7 +326,7 @@ impl Worker {
     fn topics_of(&self, index: usize, kind: Option<Kind>) -> Vec<u32> {
         let subscriptions = self.clients.get(index).and_then(|c| c.subscriptions.as_ref());
         let topics = subscriptions.into_iter().flat_map(|s| s.topics.keys().copied());
-        let local = |topic| Some((topic, self.topics.local.get(topic as usize)?));
+        let local = |topic| Some((topic, self.subscribers.topics.local.get(topic as usize)?));
         let of_kind = |(_, l): &(u32, &super::topics::Local)| kind.is_none_or(|k| l.kind == k);
         let mut found: Vec<_> = topics.filter_map(local).filter(of_kind).collect();
         found.sort_unstable_by_key(|(_, local)| local.generation);
@@ -328,7 +338,7 @@ impl Worker {
         let Some(client) = self.clients.get_mut(index) else { return };
         let Some(subscriptions) = client.subscriptions.as_mut() else { return };
         let Some(place) = subscriptions.topics.remove(&topic) else { return };
-        let Some(local) = self.topics.local.get_mut(topic as usize) else { return };
+        let Some(local) = self.subscribers.topics.local.get_mut(topic as usize) else { return };
         let cost = Subscriptions::cost(&local.name);
         subscriptions.names = subscriptions.names.saturating_sub(cost);
         let count = &mut subscriptions.counts[local.kind as usize];
@@ -352,7 +362,7 @@ impl Worker {
             topic.leave();
         }
         if local.subscribers.is_empty() {
-            self.topics.remove(topic, true);
+            self.subscribers.topics.remove(topic, true);
         }
         if let Some(wait) = waited {
             self.one_less(wait);
@@ -361,10 +371,10 @@ impl Worker {
 
     /// One of the topics that a command waits for needs no waiting any more.
     fn one_less(&mut self, id: u64) {
-        let Some(wait) = self.topics.waits.get_mut(&id) else { return };
+        let Some(wait) = self.subscribers.topics.waits.get_mut(&id) else { return };
         wait.left = wait.left.saturating_sub(1);
         if wait.left == 0
-            && let Some(wait) = self.topics.end_wait(id)
+            && let Some(wait) = self.subscribers.topics.end_wait(id)
         {
             self.confirm(wait);
         }
@@ -394,10 +404,10 @@ impl Worker {
         for news in &batch.news {
             match news {
                 News::Messages { token, frames } => self.messages(*token, frames),
-                News::Known(topic) => self.topics.know(Arc::clone(topic)),
-                News::Forgotten(topic) => self.topics.forget(topic),
+                News::Known(topic) => self.subscribers.topics.know(Arc::clone(topic)),
+                News::Forgotten(topic) => self.subscribers.topics.forget(topic),
                 News::Live { token, topic } => {
-                    let Some(local) = self.topics.get(*token) else { continue };
+                    let Some(local) = self.subscribers.topics.get(*token) else { continue };
                     let again = local.topic.replace(Arc::clone(topic));
                     local.live = true;
                     if again.is_none_or(|before| !Arc::ptr_eq(&before, topic)) {
@@ -407,20 +417,20 @@ impl Worker {
                     }
                     let waiting = std::mem::take(&mut local.waiting);
                     if !local.joining.is_empty() {
-                        self.topics.ask(token.index);
+                        self.subscribers.topics.ask(token.index);
                     }
                     waiting.into_iter().for_each(|id| self.one_less(id));
                 }
                 News::Refused { token, text } => self.topic_refused(*token, text),
                 News::Gap { token } => {
-                    if let Some(local) = self.topics.get(*token) {
+                    if let Some(local) = self.subscribers.topics.get(*token) {
                         local.live = false;
                     }
                     self.gap(*token);
                 }
                 News::Restarted => {
-                    self.topics.wish_again();
-                    let all = self.topics.local.iter();
+                    self.subscribers.topics.wish_again();
+                    let all = self.subscribers.topics.local.iter();
                     let token =
                         |index: usize, generation| Token { index: index as u32, generation };
                     let all: Vec<Token> = all.map(|(i, l)| token(i, l.generation)).collect();
@@ -432,7 +442,7 @@ impl Worker {
 
     /// HOT PATH of pub/sub: messages go to all subscribers of their topic.
     fn messages(&mut self, token: Token, frames: &Arc<Frames>) {
-        let Some(local) = self.topics.get(token) else { return };
+        let Some(local) = self.subscribers.topics.get(token) else { return };
         let kind = local.kind as usize;
         let mut subscribers = std::mem::take(&mut local.subscribers);
         let items = frames.count() as u32;
@@ -456,23 +466,23 @@ impl Worker {
             };
             if behind {
                 // The confirmation itself waits for other replies.
-                let seq = client.expect_heard(&mut self.spare_replies);
-                client.complete(seq, frames.bytes(protocol), &mut self.pool);
+                let seq = client.expect_heard(&mut self.spare.replies);
+                client.complete(seq, frames.bytes(protocol), &mut self.spare.pool);
                 subscriber.since = Since::Reply(seq);
             } else {
                 let bytes = views[protocol as usize].get_or_insert_with(|| {
                     Bytes::from_owner(View { frames: Arc::clone(frames), protocol })
                 });
-                client.push(bytes.clone(), items, &mut self.spare_replies);
+                client.push(bytes.clone(), items, &mut self.spare.replies);
             }
             delivered += u64::from(items);
             if !client.dirty {
                 client.dirty = true;
-                self.dirty_clients.push(index);
+                self.turn.dirty_clients.push(index);
             }
         }
         self.stats.deliveries[kind] += delivered;
-        if let Some(local) = self.topics.get(token) {
+        if let Some(local) = self.subscribers.topics.get(token) {
             local.subscribers = subscribers;
         }
     }
@@ -486,7 +496,7 @@ impl Worker {
 
     /// Closes the connections of those who rely on a topic.
     fn disconnect_subscribers(&mut self, token: Token, why: &str) {
-        let Some(local) = self.topics.get(token) else { return };
+        let Some(local) = self.subscribers.topics.get(token) else { return };
         let relying = local.subscribers.iter().filter(|s| s.is_heard());
         let clients: Vec<usize> = relying.map(|s| s.client as usize).collect();
         if !clients.is_empty() {
@@ -507,30 +517,30 @@ impl Worker {
     fn topic_refused(&mut self, token: Token, text: &str) {
         // Who was subscribed before hears nothing any more, and must know.
         self.disconnect_subscribers(token, text);
-        let Some(local) = self.topics.get(token) else { return };
+        let Some(local) = self.subscribers.topics.get(token) else { return };
         let joining = std::mem::take(&mut local.joining);
         for id in std::mem::take(&mut local.waiting).into_iter().chain(joining) {
-            if let Some(wait) = self.topics.end_wait(id) {
+            if let Some(wait) = self.subscribers.topics.end_wait(id) {
                 self.give_up(wait, &Failure::Verbatim(text.as_bytes().into()));
             }
         }
         // The token is over: without a word to the hub.
-        if let Some(local) = self.topics.get(token) {
+        if let Some(local) = self.subscribers.topics.get(token) {
             let rest: Vec<usize> = local.subscribers.iter().map(|s| s.client as usize).collect();
             rest.into_iter().for_each(|index| self.close_client(index));
-            if self.topics.get(token).is_some() {
-                self.topics.remove(token.index, false);
+            if self.subscribers.topics.get(token).is_some() {
+                self.subscribers.topics.remove(token.index, false);
             }
         }
     }
 
     /// What was wished for in this turn goes to the hub.
     pub(super) fn tell_hub(&mut self) {
-        let wishes = self.topics.take_wishes();
+        let wishes = self.subscribers.topics.take_wishes();
         if wishes.is_empty() {
             return;
         }
-        self.say_to_hub(ToHub::Wishes { worker: self.index, wishes });
+        self.say_to_hub(ToHub::Wishes { worker: self.link.index, wishes });
     }
 
     pub(super) fn say_to_hub(&self, message: ToHub) {
@@ -541,10 +551,10 @@ impl Worker {
 
     /// This worker's topics, and its share of the messages that subscribers have not taken.
     pub(super) fn account_messages(&mut self) {
-        if self.accounted_messages > 0 || !self.topics.local.is_empty() {
+        if self.memory.accounted_messages > 0 || !self.subscribers.topics.local.is_empty() {
             let held = self.shared.hub.stats.held.load(Relaxed) / self.settings.workers;
-            let held = held + self.topics.held;
-            reaccount(&mut self.accounted, &mut self.accounted_messages, held);
+            let held = held + self.subscribers.topics.held;
+            reaccount(&mut self.memory.accounted, &mut self.memory.accounted_messages, held);
         }
     }
 
@@ -569,7 +579,7 @@ impl Worker {
             None => {
                 subscriptions.above_soft = Some(self.now);
                 let due = self.now + self.settings.subscriber_soft_time;
-                self.timers.push(Timer { due, job: Job::SlowSubscriber(me) });
+                self.clock.timers.push(Timer { due, job: Job::SlowSubscriber(me) });
             }
         }
         None

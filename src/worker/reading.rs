@@ -36,7 +36,7 @@ impl Worker {
             return;
         }
         let Some(stream) = up.stream.as_mut() else { return };
-        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut scratch = std::mem::take(&mut self.spare.scratch);
         // As with clients: a short unfinished reply goes in front of what is read, a long one
         // (of a kind that cannot be handed on in pieces) is appended to.
         let append = up.tail.len() > scratch.len() / 2;
@@ -54,7 +54,7 @@ impl Worker {
                 }
                 if (n == room || up.peer_closed) && !up.again {
                     up.again = true;
-                    self.again.push(Source::Upstream(u));
+                    self.turn.again.push(Source::Upstream(u));
                 }
                 if let Some(stats) = self.stats.nodes.get_mut(usize::from(up.node)) {
                     stats.bytes_received += n as u64;
@@ -64,16 +64,16 @@ impl Worker {
                 let grows = up.tail.len() + n > up.tail.capacity();
                 let grown = up.tail.len() + n;
                 if append && grows && !self.has_room_for(grown) {
-                    self.scratch = scratch;
+                    self.spare.scratch = scratch;
                     return self.refuse_reply(u);
                 }
                 let Some(up) = self.upstreams.get_mut(u) else { return };
                 let outcome = if append {
                     let mut tail = std::mem::take(&mut up.tail);
                     tail.extend_from_slice(got);
-                    self.reading = u;
+                    self.turn.reading = u;
                     let outcome = self.replies(u, &tail);
-                    self.reading = usize::MAX;
+                    self.turn.reading = usize::MAX;
                     // What is left is the end of what was there; most often all of it.
                     match (&outcome, self.upstreams.get_mut(u)) {
                         (Ok(0), Some(up)) => up.tail = tail,
@@ -104,7 +104,7 @@ impl Worker {
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
                 if !up.again {
                     up.again = true;
-                    self.again.push(Source::Upstream(u));
+                    self.turn.again.push(Source::Upstream(u));
                 }
             }
             Err(error) => {
@@ -112,7 +112,7 @@ impl Worker {
                 self.lost(u, why);
             }
         }
-        self.scratch = scratch;
+        self.spare.scratch = scratch;
     }
 
     /// Takes all complete replies off `buf`, which begins at a reply's first byte that was not
@@ -176,12 +176,12 @@ impl Worker {
         up.streaming = true;
         up.streamed += piece.len();
         if up.streamed >= CHUNK {
-            self.last_large = self.now;
+            self.turn.last_large = self.now;
         }
         if let Some(client) = self.clients.get_mut(index as usize)
             && client.generation == generation
         {
-            client.stream(seq, piece, false, &mut self.pool);
+            client.stream(seq, piece, false, &mut self.spare.pool);
             client.transfer_sizes.at_least(up.streamed);
             self.mark_client(index as usize);
         }
@@ -246,7 +246,7 @@ impl Worker {
         if pending.has(flag::PUBLISHES) {
             return self.answer_publish(u, &pending, frame);
         }
-        up.queue.release(pending.len as usize, &mut self.pool);
+        up.queue.release(pending.len as usize, &mut self.spare.pool);
         if self.settings.measures {
             self.measure(u, &pending);
         }
@@ -264,16 +264,16 @@ impl Worker {
     ) -> Result<(), ConnectionEnd> {
         let Some(up) = self.upstreams.get(u) else { return Ok(()) };
         let node = up.node;
-        let mut right = std::mem::take(&mut self.line);
+        let mut right = std::mem::take(&mut self.spare.line);
         right.clear();
         let sent = up.queue.front(pending.len as usize).unwrap_or_default();
         let changed =
             self.count_subscribers((node, pending.started), sent, frame, &mut right).is_some();
         if let Some(up) = self.upstreams.get_mut(u) {
-            up.queue.release(pending.len as usize, &mut self.pool);
+            up.queue.release(pending.len as usize, &mut self.spare.pool);
         }
         self.deliver(node, pending, if changed { &right } else { frame });
-        self.line = right;
+        self.spare.line = right;
         Ok(())
     }
 
@@ -338,7 +338,7 @@ impl Worker {
         let bytes = std::mem::take(&mut up.streamed) + frame.len();
         self.look_back(u, &pending, frame, bytes);
         let Some(up) = self.upstreams.get_mut(u) else { return };
-        up.queue.release(pending.len as usize, &mut self.pool);
+        up.queue.release(pending.len as usize, &mut self.spare.pool);
         up.swallowed = 0;
         up.swallowed_error = None;
         let dedicated = up.dedicated.and_then(|d| d.client);
@@ -350,7 +350,7 @@ impl Worker {
             && let Some(client) = self.clients.get_mut(index as usize)
             && client.generation == generation
         {
-            client.stream(seq, frame, true, &mut self.pool);
+            client.stream(seq, frame, true, &mut self.spare.pool);
             client.transfer_sizes.record(bytes);
             self.mark_client(index as usize);
         }
@@ -406,7 +406,7 @@ impl Worker {
     /// Nodes do not tell this user their IDs, so they are not asked any more.
     #[cold]
     fn note_unverified(&mut self, realm: u16) {
-        if self.unverified.insert(realm) && realm == OWN {
+        if self.access.unverified.insert(realm) && realm == OWN {
             tracing::warn!(
                 "slotway's user at the nodes may not ask them for their IDs, so a connection to \
                  another server that has got a node's address is not noticed: ACL SETUSER … \
@@ -422,7 +422,7 @@ impl Worker {
         let node = self.nodes.get(usize::from(up.node)).map(|n| n.addr.to_string());
         let client = up.dedicated.and_then(|dedicated| dedicated.client);
         if let Some(pending) = up.pending.pop_front() {
-            up.queue.release(pending.len as usize, &mut self.pool);
+            up.queue.release(pending.len as usize, &mut self.spare.pool);
             let failure = self.reply_dropped(&pending);
             match (client, pending.dest) {
                 // Its client waits for this one command.

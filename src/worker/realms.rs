@@ -54,14 +54,17 @@ fn place(node: u16, protocol: Protocol, bulk: bool) -> (u16, u8) {
 impl Worker {
     /// The realm of these credentials, which a node has found right. `None`: there are too many.
     pub(super) fn realm_for(&mut self, who: Credentials) -> Option<u16> {
-        if let Some((number, _)) = self.realms.iter().find(|(_, r)| !r.dead && r.who == who) {
+        if let Some((number, _)) = self.access.realms.iter().find(|(_, r)| !r.dead && r.who == who)
+        {
             return Some(*number);
         }
         let same: Vec<u16> = self.realms_of(&who.user).collect();
         let too_like = same.len() >= PASSWORDS;
-        if too_like || self.realms.len() >= self.settings.users.min(self.shared.max_users()) {
+        if too_like || self.access.realms.len() >= self.settings.users.min(self.shared.max_users())
+        {
             // One that nobody is left of makes room.
             let unused = self
+                .access
                 .realms
                 .iter()
                 .filter(|(n, realm)| realm.clients == 0 && (!too_like || same.contains(n)));
@@ -70,13 +73,14 @@ impl Worker {
                 return None;
             }
         }
-        let taken =
-            |number: &u16| matches!(*number, OWN | NOBODYS) || self.realms.contains_key(number);
-        let mut next = self.next_realm.wrapping_add(1);
+        let taken = |number: &u16| {
+            matches!(*number, OWN | NOBODYS) || self.access.realms.contains_key(number)
+        };
+        let mut next = self.access.next_realm.wrapping_add(1);
         while taken(&next) {
             next = next.wrapping_add(1);
         }
-        self.next_realm = next;
+        self.access.next_realm = next;
         let realm = Realm {
             who,
             clients: 0,
@@ -88,7 +92,7 @@ impl Worker {
             shared: IntMap::default(),
             verdicts: IntMap::default(),
         };
-        self.realms.insert(next, realm);
+        self.access.realms.insert(next, realm);
         self.realm_later(next);
         self.arm_looks(0);
         Some(next)
@@ -96,7 +100,7 @@ impl Worker {
 
     fn realms_of<'a>(&'a self, user: &'a [u8]) -> impl Iterator<Item = u16> + 'a {
         let of = |realm: &Realm| !realm.dead && *realm.who.user == *user;
-        self.realms.iter().filter(move |(_, realm)| of(realm)).map(|(number, _)| *number)
+        self.access.realms.iter().filter(move |(_, realm)| of(realm)).map(|(number, _)| *number)
     }
 
     /// Somebody is this user with another password.
@@ -104,12 +108,12 @@ impl Worker {
         let other = |realm: &Realm| {
             !realm.dead && *realm.who.user == *user && *realm.who.password != *password
         };
-        self.realms.values().any(other)
+        self.access.realms.values().any(other)
     }
 
     /// Its clients are one more, or one fewer.
     pub(super) fn count_in_realm(&mut self, number: u16, more: bool) {
-        let Some(realm) = self.realms.get_mut(&number) else { return };
+        let Some(realm) = self.access.realms.get_mut(&number) else { return };
         realm.clients = match more {
             true => realm.clients + 1,
             false => realm.clients.saturating_sub(1),
@@ -123,16 +127,16 @@ impl Worker {
     /// Looks whether it is still without clients, later. One timer is enough: who logs in and out
     /// again and again must not leave as many.
     fn realm_later(&mut self, number: u16) {
-        let Some(realm) = self.realms.get_mut(&number) else { return };
+        let Some(realm) = self.access.realms.get_mut(&number) else { return };
         if !std::mem::replace(&mut realm.looked_at, true) {
             let due = self.now.max(realm.idle_since) + IDLE;
-            self.timers.push(Timer { due, job: Job::Realm(number) });
+            self.clock.timers.push(Timer { due, job: Job::Realm(number) });
         }
     }
 
     /// It may have had no clients for a while.
     pub(super) fn realm_ends(&mut self, number: u16) {
-        let Some(realm) = self.realms.get_mut(&number) else { return };
+        let Some(realm) = self.access.realms.get_mut(&number) else { return };
         realm.looked_at = false;
         // With clients it is looked at again when the last of them has gone.
         if realm.clients > 0 {
@@ -146,19 +150,19 @@ impl Worker {
 
     /// Closes its connections. `false`: something is under way on them.
     fn close_realm(&mut self, number: u16) -> bool {
-        let Some(realm) = self.realms.get(&number) else { return true };
+        let Some(realm) = self.access.realms.get(&number) else { return true };
         let all: Vec<usize> = realm.shared.values().copied().collect();
         let busy = |&u: &usize| self.upstreams.get(u).is_some_and(|up| !up.pending.is_empty());
         if all.iter().any(busy) {
             return false;
         }
-        self.realms.remove(&number);
-        self.unverified.remove(&number);
+        self.access.realms.remove(&number);
+        self.access.unverified.remove(&number);
         for u in all {
             self.remove_upstream(u);
         }
         let lent = |&u: &usize| self.upstreams.get(u).is_some_and(|up| up.realm == number);
-        let idle: Vec<usize> = self.idle.iter().copied().filter(lent).collect();
+        let idle: Vec<usize> = self.dedicated.idle.iter().copied().filter(lent).collect();
         idle.into_iter().for_each(|u| self.close_dedicated(u));
         true
     }
@@ -181,7 +185,7 @@ impl Worker {
                 }
             }
             Dest::Part { gather, .. } => {
-                self.gatherings.get(gather as usize).map_or(NOBODYS, |g| g.realm)
+                self.ops.gatherings.get(gather as usize).map_or(NOBODYS, |g| g.realm)
             }
             // They go over connections that are lent, which know their realm.
             Dest::Join { .. } => NOBODYS,
@@ -191,7 +195,7 @@ impl Worker {
 
     /// The user of a command that is sent again is still here; otherwise it is answered.
     pub(super) fn has_realm(&mut self, pending: &Pending) -> bool {
-        let here = pending.realm == OWN || self.realms.contains_key(&pending.realm);
+        let here = pending.realm == OWN || self.access.realms.contains_key(&pending.realm);
         if !here {
             self.fail(pending, "slotway", &Failure::UserClosed);
         }
@@ -207,7 +211,7 @@ impl Worker {
         client: usize,
     ) -> Option<usize> {
         let bulk = self.clients.get(client).is_some_and(|c| c.bulk);
-        self.realms.get(&realm)?.shared.get(&place(node, protocol, bulk)).copied()
+        self.access.realms.get(&realm)?.shared.get(&place(node, protocol, bulk)).copied()
     }
 
     /// The shared connection of a realm to `node` that `client` uses; made if there is none.
@@ -226,7 +230,7 @@ impl Worker {
         up.bulk = self.clients.get(client).is_some_and(|c| c.bulk);
         let place = place(node, protocol, up.bulk);
         let u = self.upstreams.insert(up);
-        if let Some(realm) = self.realms.get_mut(&realm) {
+        if let Some(realm) = self.access.realms.get_mut(&realm) {
             realm.shared.insert(place, u);
         }
         self.connect(u);
@@ -249,7 +253,7 @@ impl Worker {
     pub(super) fn leave_realm(&mut self, u: usize) {
         let Some(up) = self.upstreams.get(u).filter(|up| up.realm != OWN) else { return };
         let place = place(up.node, up.protocol, up.bulk);
-        if let Some(realm) = self.realms.get_mut(&up.realm)
+        if let Some(realm) = self.access.realms.get_mut(&up.realm)
             && realm.shared.get(&place) == Some(&u)
         {
             realm.shared.remove(&place);
@@ -262,15 +266,15 @@ impl Worker {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         let node = usize::from(up.node);
         if let Some(stream) = up.stream.as_mut() {
-            stream.unwatch(self.poll.registry());
+            stream.unwatch(self.link.poll.registry());
         }
-        self.resume.append(&mut up.waiters);
-        self.resume.extend(up.turns.drain());
-        reaccount(&mut self.accounted, &mut up.accounted, 0);
-        up.queue.clear(&mut self.pool);
+        self.turn.resume.append(&mut up.waiters);
+        self.turn.resume.extend(up.turns.drain());
+        reaccount(&mut self.memory.accounted, &mut up.accounted, 0);
+        up.queue.clear(&mut self.spare.pool);
         self.upstreams.remove(u);
         self.leave_node(node, u);
-        self.again.retain(|s| *s != Source::Upstream(u));
+        self.turn.again.retain(|s| *s != Source::Upstream(u));
     }
 
     /// The connection is not among its node's any more.
@@ -299,7 +303,7 @@ impl Worker {
             _ => Failure::Verbatim(text.as_bytes().into()),
         };
         let node = usize::from(up.node);
-        let all = up.take_unsent(&mut self.pool, |_| true);
+        let all = up.take_unsent(&mut self.spare.pool, |_| true);
         let name = self.nodes.get(node).map(|n| n.addr.to_string()).unwrap_or_default();
         for (pending, _) in all.iter().filter(|(pending, _)| pending.dest != Dest::Discard) {
             self.fail(pending, &name, &failure);
@@ -308,12 +312,12 @@ impl Worker {
 
     /// What a node said lately about this command and this user.
     pub(super) fn believed(&self, realm: u16, command: u16) -> Option<Verdict> {
-        let (until, verdict) = self.realms.get(&realm)?.verdicts.get(&command)?;
+        let (until, verdict) = self.access.realms.get(&realm)?.verdicts.get(&command)?;
         (self.now < *until).then(|| verdict.clone())
     }
 
     pub(super) fn believe(&mut self, realm: u16, command: u16, verdict: Verdict) {
-        if let Some(realm) = self.realms.get_mut(&realm) {
+        if let Some(realm) = self.access.realms.get_mut(&realm) {
             realm.verdicts.insert(command, (self.now + BELIEVED, verdict));
         }
     }

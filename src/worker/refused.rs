@@ -64,7 +64,7 @@ impl Worker {
         let Some(up) = self.upstreams.get_mut(u) else { return false };
         let Some(mut pending) = up.pending.pop_front() else { return false };
         let len = pending.len as usize;
-        let bytes = up.queue.take_front(len, &mut self.pool);
+        let bytes = up.queue.take_front(len, &mut self.spare.pool);
         self.stats.redirections[refusal.kind() as usize] += 1;
         let (node, read_only) = (up.node, up.read_only);
         self.count_retry(RetryReason::of(refusal.kind()));
@@ -116,7 +116,7 @@ impl Worker {
                         // A command whose keys slotway does not know: the node knows them.
                         return self.send_to(node, pending, bytes, lane.index);
                     }
-                    self.slot_table.moved(slot, node);
+                    self.placement.slots.moved(slot, node);
                 }
             }
             Refusal::Ask(..) => match named {
@@ -135,11 +135,11 @@ impl Worker {
             Retry::After(pause) => pause / 2 + self.backoff_jitter(pause),
         };
         self.hold_slot(slot);
-        self.slot_table.refused(slot, text.to_owned());
+        self.placement.slots.refused(slot, text.to_owned());
         let (from_lane, tracked) = (pending.has(flag::LANE), pending.has(flag::TRACKED));
         pending.flags &= !(flag::SPECIAL | flag::ASKING);
         if tracked {
-            self.slot_table.holds.untrack(slot, lane);
+            self.placement.slots.holds.untrack(slot, lane);
         }
         if half_moved {
             bytes = match self.send_key_by_key(refuser, pending, from_lane, bytes) {
@@ -150,7 +150,7 @@ impl Worker {
         // ASK is followed at once or not at all: a moment later the slot may have moved on, and a
         // node that is importing it again would take the key for a new one.
         if let Some(node) = ask
-            && (from_lane || self.slot_table.holds.begin(slot, lane))
+            && (from_lane || self.placement.slots.holds.begin(slot, lane))
         {
             pending.flags |= flag::LANE;
             return self.send_asking(node, pending, bytes, lane.index);
@@ -159,19 +159,19 @@ impl Worker {
         let not_before = self.now + delay;
         let class = pending.class();
         if from_lane {
-            self.slot_table.holds.push_back_again(slot, lane, held, not_before);
+            self.placement.slots.holds.push_back_again(slot, lane, held, not_before);
         } else {
-            self.slot_table.holds.push_refused(slot, lane, held);
-            self.slot_table.holds.delay(slot, lane, not_before);
+            self.placement.slots.holds.push_refused(slot, lane, held);
+            self.placement.slots.holds.delay(slot, lane, not_before);
         }
         self.arm_tick();
         if scope != Scope::Keys {
             self.close_gate(slot, class, refuser, scope == Scope::Node);
         } else if delay > 0 {
-            self.slot_table.holds.owe(slot, lane);
+            self.placement.slots.holds.owe(slot, lane);
         }
         if delay > 0 {
-            self.timers.push(Timer { due: not_before, job: Job::Lane(slot, lane) });
+            self.clock.timers.push(Timer { due: not_before, job: Job::Lane(slot, lane) });
             if scope != Scope::Keys {
                 self.run_gate(slot, class);
             }
@@ -182,20 +182,20 @@ impl Worker {
 
     /// Holds `slot` (on), and notes which of its commands are under way already.
     pub(super) fn hold_slot(&mut self, slot: u16) {
-        if self.slot_table.holds.contains(slot) {
-            self.slot_table.holds.hold(slot, self.now);
+        if self.placement.slots.holds.contains(slot) {
+            self.placement.slots.holds.hold(slot, self.now);
             self.arm_tick();
             return;
         }
         // Each time all that is under way is looked through. Where many slots are redirected at
         // once, as after a failover, all that have something under way are held in one go.
-        self.held_now += 1;
+        self.turn.held_now += 1;
         let mut slots = vec![slot];
-        if self.held_now > MANY_HOLDS {
+        if self.turn.held_now > MANY_HOLDS {
             for (_, up) in &self.upstreams {
                 slots.extend(up.pending.iter().map(|p| p.slot).filter(|s| *s != NO_SLOT));
             }
-            self.held_now = 0;
+            self.turn.held_now = 0;
         }
         self.hold_slots(slots);
     }
@@ -204,12 +204,12 @@ impl Worker {
     pub(super) fn hold_slots(&mut self, mut slots: Vec<u16>) {
         slots.sort_unstable();
         slots.dedup();
-        slots.retain(|slot| !self.slot_table.holds.contains(*slot));
+        slots.retain(|slot| !self.placement.slots.holds.contains(*slot));
         if slots.is_empty() {
             return;
         }
         for &slot in &slots {
-            self.slot_table.hold(slot, self.now);
+            self.placement.slots.hold(slot, self.now);
         }
         self.arm_tick();
         let mut found = Vec::new();
@@ -230,23 +230,24 @@ impl Worker {
         }
         for pending in found {
             let lane = self.lane_of(&pending);
-            self.slot_table.holds.track(pending.slot, lane);
+            self.placement.slots.holds.track(pending.slot, lane);
         }
     }
 
     /// Sends the lane's next command if it may go and there is a node for it.
     pub(super) fn run_lane(&mut self, slot: u16, lane: ClientId) {
         let Some(owner) = self.owner_for(slot, lane) else { return };
-        let Some(class) = self.slot_table.holds.ready(slot, lane, self.now) else { return };
-        if self.slot_table.holds.wait_at_gate(slot, class, lane) {
+        let Some(class) = self.placement.slots.holds.ready(slot, lane, self.now) else { return };
+        if self.placement.slots.holds.wait_at_gate(slot, class, lane) {
             return self.run_gate(slot, class);
         }
-        if self.slot_table.holds.owes(slot, lane, false) && !self.may_retry(Want::Lane(slot, lane))
+        if self.placement.slots.holds.owes(slot, lane, false)
+            && !self.may_retry(Want::Lane(slot, lane))
         {
             return;
         }
-        self.slot_table.holds.owes(slot, lane, true);
-        let Some(held) = self.slot_table.holds.next(slot, lane, self.now) else { return };
+        self.placement.slots.holds.owes(slot, lane, true);
+        let Some(held) = self.placement.slots.holds.next(slot, lane, self.now) else { return };
         let mut pending = held.meta.pending;
         pending.flags |= flag::LANE;
         let owner = self.node_of_held(&pending, &held.frame, owner);
@@ -298,8 +299,8 @@ impl Worker {
     /// that have nothing under way.
     pub(super) fn release_slot(&mut self, slot: u16) {
         let owner = match slot {
-            NO_SLOT => self.slot_table.primaries().first().copied(),
-            slot => self.slot_table.owner(slot),
+            NO_SLOT => self.placement.slots.primaries().first().copied(),
+            slot => self.placement.slots.owner(slot),
         };
         let Some(owner) = owner else { return };
         let mut ordered = self.upstreams.iter().filter(|(_, up)| up.is_ordered());
@@ -315,13 +316,13 @@ impl Worker {
                 }
             }
         }
-        let (waiting, ended) = self.slot_table.release(slot, elsewhere);
+        let (waiting, ended) = self.placement.slots.release(slot, elsewhere);
         for held in waiting {
             let Waiting { mut pending, lane } = held.meta;
             if !ended {
                 // The slot stays held for others: this client's next ones must not overtake.
                 pending.flags |= flag::TRACKED;
-                self.slot_table.holds.track(slot, lane);
+                self.placement.slots.holds.track(slot, lane);
             }
             let owner = self.node_of_held(&pending, &held.frame, owner);
             self.send_to(owner, pending, held.frame, lane.index);

@@ -15,7 +15,7 @@ impl Worker {
         settings.accepted = larger(self.settings.accepted, settings.request);
         self.settings = settings;
         let (percent, min_per_second) = self.settings.retries;
-        self.retries.budget.configure(percent, min_per_second);
+        self.placement.retries.budget.configure(percent, min_per_second);
         self.seeing.configure(config, self.now);
         if *self.router.rules() != config.commands {
             let table = self.router.shared_table();
@@ -27,8 +27,8 @@ impl Worker {
         }
         self.set_readable();
         // What was to be looked at later may be due by now.
-        self.next_idle_check = self.now;
-        self.next_idle_probe = self.now;
+        self.clock.next_idle_check = self.now;
+        self.clock.next_idle_probe = self.now;
         self.look_at_ages();
         self.arm_tick();
     }

@@ -34,7 +34,7 @@ impl Worker {
         if !self.router.is_read_only(command) || self.is_over_memory() {
             return self.dispatch_known(index, command, frame, args);
         }
-        let plan = self.router.plan(command, args, &mut self.keys);
+        let plan = self.router.plan(command, args, &mut self.spare.keys);
         let Plan::Slot(slot) = plan else {
             return self.dispatch_rare(index, command, plan, frame, args);
         };
@@ -43,9 +43,9 @@ impl Worker {
             self.stats.reads[ReadTo::Primary as usize] += 1;
             return self.forward(index, command, slot.0, frame);
         }
-        if !std::mem::replace(&mut self.watches_replicas, true) {
+        if !std::mem::replace(&mut self.reads.watches_replicas, true) {
             // Control may be gone at the very end: nobody to look at replicas then.
-            let _ = self.control.send(ToControl::WatchReplicas);
+            let _ = self.link.control.send(ToControl::WatchReplicas);
         }
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let (protocol, generation) = (client.session.protocol, client.generation);
@@ -83,9 +83,9 @@ impl Worker {
         let Some(from) = self.wish_of(client).filter(|_| pending.realm == OWN) else {
             return false;
         };
-        if !std::mem::replace(&mut self.watches_replicas, true) {
+        if !std::mem::replace(&mut self.reads.watches_replicas, true) {
             // Control may be gone at the very end: nobody to look at replicas then.
-            let _ = self.control.send(ToControl::WatchReplicas);
+            let _ = self.link.control.send(ToControl::WatchReplicas);
         }
         match self.choose_node(from, index, pending.slot, protocol) {
             Choice::Primary(to) => {
@@ -122,10 +122,12 @@ impl Worker {
         protocol: Protocol,
     ) -> Choice {
         let fallback = Choice::Primary(ReadTo::PrimaryFallback);
-        let Some(&shard) = self.snapshot.slots.get(usize::from(slot)) else { return fallback };
-        let Some(readable) = self.readable.get(usize::from(shard)) else { return fallback };
+        let Some(&shard) = self.topology.snapshot.slots.get(usize::from(slot)) else {
+            return fallback;
+        };
+        let Some(readable) = self.reads.readable.get(usize::from(shard)) else { return fallback };
         let primary = self.reached_primary(from, client, slot, protocol);
-        if primary.is_some() && self.slot_table.holds.contains(slot) {
+        if primary.is_some() && self.placement.slots.holds.contains(slot) {
             // The slot is in motion: a replica says of keys that have moved that there are none.
             return fallback;
         }
@@ -169,7 +171,7 @@ impl Worker {
         slot: u16,
         protocol: Protocol,
     ) -> Option<u16> {
-        let owner = self.slot_table.owner(slot)?;
+        let owner = self.placement.slots.owner(slot)?;
         let node = self.nodes.get(usize::from(owner))?;
         let shared = node.shared[protocol as usize].get(self.connection_of(client))?;
         // Who wants to read from primaries is only led elsewhere when more than a connection was
@@ -178,7 +180,7 @@ impl Worker {
         let up = shared.and_then(|u| self.upstreams.get(u));
         // The control thread may have had no answer for another reason, such as maxclients.
         let heard = |up: &Upstream| self.now.saturating_sub(up.last_read) < HEARD;
-        if is_unreachable(&self.health, &node.addr) && !up.is_some_and(heard) {
+        if is_unreachable(&self.reads.health, &node.addr) && !up.is_some_and(heard) {
             return None;
         }
         up.is_none_or(|up| up.state == State::Ready || up.failures <= patience).then_some(owner)
@@ -208,12 +210,12 @@ impl Worker {
 
     /// What the control thread has found out about the nodes.
     pub(super) fn set_health(&mut self, health: Arc<Health>) {
-        self.health = health;
+        self.reads.health = health;
         self.set_readable();
         // What was sent to replicas that do not answer any more is not waited for.
         let unreachable = |node: u16| {
             let node = self.nodes.get(usize::from(node));
-            node.is_some_and(|node| is_unreachable(&self.health, &node.addr))
+            node.is_some_and(|node| is_unreachable(&self.reads.health, &node.addr))
         };
         let waits = |up: &Upstream| up.read_only && !up.pending.is_empty();
         let all = self.upstreams.iter().filter(|(_, up)| waits(up) && unreachable(up.node));
@@ -224,7 +226,7 @@ impl Worker {
 
     /// From snapshot and health: whom reads may go to.
     pub(super) fn set_readable(&mut self) {
-        let snapshot = Arc::clone(&self.snapshot);
+        let snapshot = Arc::clone(&self.topology.snapshot);
         let node = |i: u16| snapshot.nodes.get(usize::from(i));
         let mut all = Vec::with_capacity(snapshot.shards.len());
         for shard in &snapshot.shards {
@@ -232,9 +234,9 @@ impl Worker {
             let online = shard.replicas.iter().filter_map(|&i| node(i)).filter(|n| n.is_online());
             let replicas: Vec<_> = online.map(|n| (self.node_at(&n.addr), &n.addr)).collect();
             let wishes = &self.settings.reads;
-            all.push(Readable::new(wishes, &self.health, primary, replicas.into_iter()));
+            all.push(Readable::new(wishes, &self.reads.health, primary, replicas.into_iter()));
         }
-        self.readable = all;
+        self.reads.readable = all;
     }
 
     /// A reply from `node` to `pending`, for `read_from = "lowest_latency"`.
@@ -258,7 +260,7 @@ impl Worker {
         if !up.read_only {
             return self.leave_primary(u);
         }
-        for (pending, frame) in up.take_unsent(&mut self.pool, |_| true) {
+        for (pending, frame) in up.take_unsent(&mut self.spare.pool, |_| true) {
             self.count_retry(RetryReason::Lost);
             self.send_to_primary(pending, frame);
         }
@@ -309,7 +311,7 @@ impl Worker {
             _ => None,
         };
         let Some(up) = self.upstreams.get_mut(u) else { return };
-        for (pending, frame) in up.take_unsent(&mut self.pool, |p| node_of(p).is_some()) {
+        for (pending, frame) in up.take_unsent(&mut self.spare.pool, |p| node_of(p).is_some()) {
             let (Some(node), Dest::Client { index, .. }) = (node_of(&pending), pending.dest) else {
                 continue;
             };
@@ -323,7 +325,7 @@ impl Worker {
     pub(super) fn send_to_primary(&mut self, mut pending: Pending, frame: Vec<u8>) {
         let lane = self.lane_of(&pending);
         pending.flags &= !flag::SPECIAL;
-        match self.slot_table.owner(pending.slot) {
+        match self.placement.slots.owner(pending.slot) {
             Some(owner) => self.send_to(owner, pending, frame, lane.index),
             None => self.hold_pending(pending, lane, frame),
         }

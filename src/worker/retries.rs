@@ -2,6 +2,7 @@
 //! missing for too long fail fast. The policy itself is pure: [`crate::placement`].
 
 use super::clock::{Job, Timer};
+use super::state::Placement;
 use super::{Node, Worker};
 use crate::cluster::NO_SLOT;
 use crate::config::Config;
@@ -52,13 +53,13 @@ impl Worker {
 
     fn earn_retries(&mut self) {
         let answered = self.stats.commands.iter().map(|c| c.ok + c.error + c.refused).sum();
-        self.retries.budget.earn(self.now, answered);
+        self.placement.retries.budget.earn(self.now, answered);
     }
 
     /// Whether the budget has room for this retry; otherwise it waits and is carried out later.
     pub(super) fn may_retry(&mut self, want: Want) -> bool {
         self.earn_retries();
-        match self.retries.allows(want) {
+        match self.placement.retries.allows(want) {
             Allowance::Now => true,
             Allowance::Queued { first } => {
                 self.stats.retry_budget_exhausted += u64::from(first);
@@ -69,22 +70,22 @@ impl Worker {
     }
 
     fn arm_retries(&mut self) {
-        if let Some(wait) = self.retries.arm() {
-            self.timers.push(Timer { due: self.now + wait, job: Job::Retries });
+        if let Some(wait) = self.placement.retries.arm() {
+            self.clock.timers.push(Timer { due: self.now + wait, job: Job::Retries });
         }
     }
 
     /// The budget may have room again.
     pub(super) fn run_retries(&mut self) {
-        self.retries.wake();
+        self.placement.retries.wake();
         self.earn_retries();
-        while let Some(want) = self.retries.next() {
+        while let Some(want) = self.placement.retries.next() {
             match want {
                 Want::Gate(slot, class) => self.run_gate(slot, class),
                 Want::Lane(slot, lane) => self.run_lane(slot, lane),
                 Want::Errand(client, seq) => self.errand_again(client, seq),
             }
-            self.retries.carried_out();
+            self.placement.retries.carried_out();
         }
         self.arm_retries();
     }
@@ -96,9 +97,9 @@ impl Worker {
             let pause = pause(failures);
             pause / 2 + pause * jitter / (1 << 10)
         };
-        self.slot_table.holds.close(slot, class, self.now, jittered);
+        self.placement.slots.holds.close(slot, class, self.now, jittered);
         if wide && slot != NO_SLOT {
-            self.retries.note_refused(node, slot, class);
+            self.placement.retries.note_refused(node, slot, class);
         }
     }
 
@@ -106,17 +107,17 @@ impl Worker {
     pub(super) fn run_gate(&mut self, slot: u16, class: Class) {
         loop {
             let now = self.now;
-            let Self { slot_table, clients, .. } = &mut *self;
+            let Self { placement, clients, .. } = &mut *self;
             let waits = |id: ClientId| {
                 let client = clients.get(id.at()).filter(|c| c.generation == id.generation);
                 let errand = client.and_then(|c| c.lent.as_ref()?.errand.as_ref());
                 errand.is_some_and(|e| e.slot == slot && e.upstream.is_none())
             };
-            let (lane, paid) = match slot_table.holds.gate_next(slot, class, now, waits) {
+            let (lane, paid) = match placement.slots.holds.gate_next(slot, class, now, waits) {
                 GateNext::Nothing => return,
                 GateNext::At(due) => {
-                    if self.slot_table.holds.arm(slot, class) {
-                        self.timers.push(Timer { due, job: Job::Gate(slot, class) });
+                    if self.placement.slots.holds.arm(slot, class) {
+                        self.clock.timers.push(Timer { due, job: Job::Gate(slot, class) });
                     }
                     return;
                 }
@@ -124,16 +125,16 @@ impl Worker {
             };
             let Some(owner) = self.owner_for(slot, lane) else {
                 // A client whose errand waits has nothing in its lane: no topology sends it.
-                if self.slot_table.holds.arm(slot, class) {
+                if self.placement.slots.holds.arm(slot, class) {
                     let due = self.now + NO_PRIMARY_PAUSE;
-                    self.timers.push(Timer { due, job: Job::Gate(slot, class) });
+                    self.clock.timers.push(Timer { due, job: Job::Gate(slot, class) });
                 }
                 return;
             };
             if !paid && !self.may_retry(Want::Gate(slot, class)) {
                 return;
             }
-            match self.slot_table.holds.admit(slot, class, self.now, TRIAL) {
+            match self.placement.slots.holds.admit(slot, class, self.now, TRIAL) {
                 Some(held) => {
                     let mut pending = held.meta.pending;
                     pending.flags |= flag::LANE;
@@ -148,7 +149,7 @@ impl Worker {
     pub(super) fn owner_for(&self, slot: u16, lane: ClientId) -> Option<u16> {
         match slot {
             NO_SLOT => self.any_primary(lane.at()),
-            slot => self.slot_table.owner(slot),
+            slot => self.placement.slots.owner(slot),
         }
     }
 
@@ -156,10 +157,10 @@ impl Worker {
     /// other slots that the node had refused.
     pub(super) fn gate_answered(&mut self, slot: u16, class: Class, answered: bool) {
         self.run_gate(slot, class);
-        let Some(owner) = self.slot_table.owner(slot).filter(|_| answered) else { return };
-        let Self { slot_table, now, .. } = self;
-        let hurry = |other, class| slot_table.holds.hurry(other, class, *now, true);
-        for (other, class) in self.retries.take_refused(owner, slot, hurry) {
+        let Some(owner) = self.placement.slots.owner(slot).filter(|_| answered) else { return };
+        let (Placement { slots, retries }, now) = (&mut self.placement, self.now);
+        let hurry = |other, class| slots.holds.hurry(other, class, now, true);
+        for (other, class) in retries.take_refused(owner, slot, hurry) {
             self.run_gate(other, class);
         }
     }
@@ -169,7 +170,7 @@ impl Worker {
     pub(super) fn without_primary(&self, slot: u16, class: Class) -> Option<Failure> {
         let limit = self.settings.no_primary?;
         let unreached = |node| unreached_since(&self.nodes, node);
-        let outage = self.slot_table.outage(slot, class, unreached)?;
+        let outage = self.placement.slots.outage(slot, class, unreached)?;
         let micros = self.now.saturating_sub(outage.since);
         if micros < limit {
             return None;
@@ -199,10 +200,10 @@ impl Worker {
         if self.settings.no_primary.is_none() {
             return;
         }
-        for slot in self.slot_table.holds.slots() {
+        for slot in self.placement.slots.holds.slots() {
             for class in Class::ALL {
                 let Some(failure) = self.without_primary(slot, class) else { continue };
-                for held in self.slot_table.holds.take_waiting(slot, Some(class)) {
+                for held in self.placement.slots.holds.take_waiting(slot, Some(class)) {
                     self.stats.no_primary += 1;
                     self.fail(&held.meta.pending, "slotway", &failure);
                 }
@@ -216,12 +217,12 @@ impl Worker {
         for u in all {
             let Some(node) = self.upstreams.get(u).map(|up| up.node) else { continue };
             let slot = self.nodes.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
-            let owns = self.slot_table.owner(slot) == Some(node);
+            let owns = self.placement.slots.owner(slot) == Some(node);
             if !owns || self.without_primary(slot, Class::Write).is_none() {
                 continue;
             }
             let Some(up) = self.upstreams.get_mut(u) else { continue };
-            let taken = up.take_unsent(&mut self.pool, |p: &Pending| {
+            let taken = up.take_unsent(&mut self.spare.pool, |p: &Pending| {
                 p.dest != Dest::Discard && (p.slot != NO_SLOT || p.has(flag::NODE_BOUND))
             });
             for (pending, _) in taken {

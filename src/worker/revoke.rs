@@ -26,17 +26,18 @@ pub(super) struct Looks {
 impl Worker {
     /// There are users of the cluster: they are looked at from time to time.
     pub(super) fn arm_looks(&mut self, topics: u64) {
-        if !self.realms.is_empty() && !std::mem::replace(&mut self.looks.armed, true) {
+        if !self.access.realms.is_empty() && !std::mem::replace(&mut self.access.looks.armed, true)
+        {
             let due = self.now + EVERY + PER_TOPIC * topics;
-            self.timers.push(Timer { due, job: Job::Looks });
+            self.clock.timers.push(Timer { due, job: Job::Looks });
         }
     }
 
     /// One round: those that hear something. The others' commands are seen by nodes.
     pub(super) fn look_at_realms(&mut self) {
-        self.looks.armed = false;
-        self.looks.rounds = self.looks.rounds.wrapping_add(1);
-        let password = self.looks.rounds.is_multiple_of(PASSWORD);
+        self.access.looks.armed = false;
+        self.access.looks.rounds = self.access.looks.rounds.wrapping_add(1);
+        let password = self.access.looks.rounds.is_multiple_of(PASSWORD);
         let mut heard: IntMap<u16, IntSet<u32>> = IntMap::default();
         for (_, client) in &self.clients {
             let (Some(account), Some(subscriptions)) =
@@ -51,7 +52,7 @@ impl Worker {
         let all = heard.values().map(|topics| topics.len() as u64).sum();
         for (realm, topics) in heard {
             let topics = topics.into_iter().filter_map(|index| {
-                let local = self.topics.local.get(index as usize)?;
+                let local = self.subscribers.topics.local.get(index as usize)?;
                 let place = (index, local.generation);
                 Some(Heard { kind: local.kind, name: local.name.clone(), place })
             });
@@ -67,7 +68,7 @@ impl Worker {
     }
 
     fn look_at_realm(&mut self, number: u16, password: bool, topics: Vec<Heard>) {
-        let Some(realm) = self.realms.get_mut(&number) else { return };
+        let Some(realm) = self.access.realms.get_mut(&number) else { return };
         if realm.dead {
             return;
         }
@@ -77,14 +78,14 @@ impl Worker {
         }
         realm.looking = true;
         let who = realm.who.clone();
-        let look = Look { realm: number, who, password, topics, to: self.own.clone() };
+        let look = Look { realm: number, who, password, topics, to: self.link.own.clone() };
         // Control may be gone at the very end.
-        let _ = self.control.send(ToControl::Look(Box::new(look)));
+        let _ = self.link.control.send(ToControl::Look(Box::new(look)));
     }
 
     /// The answer.
     pub(super) fn looked(&mut self, looked: &Looked) {
-        let Some(realm) = self.realms.get_mut(&looked.realm) else { return };
+        let Some(realm) = self.access.realms.get_mut(&looked.realm) else { return };
         realm.looking = false;
         let doubted = std::mem::take(&mut realm.doubted);
         let mut close: Vec<usize> = Vec::new();
@@ -95,7 +96,7 @@ impl Worker {
             self.doubt_realm(looked.realm);
         }
         for &(index, generation) in &looked.denied {
-            let local = self.topics.local.get(index as usize);
+            let local = self.subscribers.topics.local.get(index as usize);
             let local = local.filter(|local| local.generation == generation);
             let subscribers = local.into_iter().flat_map(|local| &local.subscribers);
             close.extend(subscribers.map(|subscriber| subscriber.client as usize));

@@ -76,11 +76,11 @@ impl Worker {
         let done = exec.is_done();
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         client.session.corked = true;
-        let seq = seq.unwrap_or_else(|| client.expect(&mut self.spare_replies));
+        let seq = seq.unwrap_or_else(|| client.expect(&mut self.spare.replies));
         let to = Dest::Client { index: index as u32, generation, seq };
         let lane = ClientId::new(index, generation);
         let gathering = self.gathering_of(lane, command, to, Parts::Transaction(exec));
-        let g = self.gatherings.insert(gathering);
+        let g = self.ops.gatherings.insert(gathering);
         for (batch, group) in batches.into_iter().zip(groups) {
             self.send_batch(index, command, g, group, batch);
         }
@@ -145,10 +145,10 @@ impl Worker {
                 self.script_before_again(u, &mut pending, &batch.frame);
                 self.send_owned(u, pending, batch.frame);
             }
-            None if batch.slot == NO_SLOT && self.snapshot.generation == 0 => {
+            None if batch.slot == NO_SLOT && self.topology.snapshot.generation == 0 => {
                 self.fail(&pending, "", &self.no_cluster_failure());
             }
-            None if !self.slot_table.holds.fits(
+            None if !self.placement.slots.holds.fits(
                 batch.slot,
                 batch.frame.len(),
                 self.settings.held,
@@ -215,7 +215,7 @@ impl Worker {
                     if let Some(client) = self.clients.get_mut(index) {
                         let announced = self.settings.announced(client);
                         let context = Context {
-                            identity: &self.identity,
+                            identity: &self.topology.identity,
                             announced: &announced,
                             announce_mode: self.settings.announce_mode,
                         };

@@ -129,7 +129,7 @@ impl Worker {
         };
         if script == Script::EvalSha
             && let Some(sha) = args.get(1).and_then(Sha::parse)
-            && self.script_before(u, &sha, pending.command, frame.len() < self.unread)
+            && self.script_before(u, &sha, pending.command, frame.len() < self.turn.unread)
         {
             pending.flags |= flag::SCRIPT;
         }
@@ -276,7 +276,7 @@ impl Worker {
         }
         // What was put before them once, they are given anew.
         let discarded = |p: &Pending| p.dest == Dest::Discard && by_sha(p);
-        let waiting = up.take_unsent(&mut self.pool, |_| true);
+        let waiting = up.take_unsent(&mut self.spare.pool, |_| true);
         for (mut pending, frame) in waiting {
             if !discarded(&pending) {
                 self.script_before_again(u, &mut pending, &frame);
@@ -339,12 +339,12 @@ impl Worker {
     /// A node is not reached: SCRIPT LOAD does not wait for it, as it is given the script when it is
     /// needed.
     pub(super) fn loads_without(&mut self, u: usize, node: &str) {
-        if !self.slot_table.primaries().iter().any(|&n| self.is_reached(n)) {
+        if !self.placement.slots.primaries().iter().any(|&n| self.is_reached(n)) {
             return; // somebody has to take it
         }
         let router = Arc::clone(&self.router);
         let Some(up) = self.upstreams.get_mut(u) else { return };
-        let loads = up.take_unsent(&mut self.pool, |p| {
+        let loads = up.take_unsent(&mut self.spare.pool, |p| {
             p.has(flag::NODE_BOUND) && router.script(p.command) == Some(Script::Load)
         });
         for (pending, _) in loads {

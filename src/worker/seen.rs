@@ -267,8 +267,8 @@ impl Worker {
         if self.shared.slow.slower_than() == OFF {
             return;
         }
-        if let Some(gathering) = self.gatherings.get_mut(g) {
-            let mut kept = self.spare_kept.pop().unwrap_or_default();
+        if let Some(gathering) = self.ops.gatherings.get_mut(g) {
+            let mut kept = self.spare.kept.pop().unwrap_or_default();
             kept.keep(args);
             gathering.kept = Some(kept);
         }
@@ -345,7 +345,7 @@ impl Worker {
             Dest::Client { .. } => self.slow_command(entry, pending.command, pending.dest),
             // The last one that was slow is what the whole has waited for.
             Dest::Part { gather, .. } => {
-                if let Some(gathering) = self.gatherings.get_mut(gather as usize) {
+                if let Some(gathering) = self.ops.gatherings.get_mut(gather as usize) {
                     let args = gathering.kept.as_ref().map(|kept| kept.logged());
                     let args = args.unwrap_or(entry.args);
                     gathering.slow = Some(Box::new(SlowEntry { args, ..entry }));
@@ -403,7 +403,7 @@ impl Worker {
 
     #[cold]
     fn finish_all_slow(&mut self) {
-        let now = self.epoch.elapsed().as_micros() as u64;
+        let now = self.clock.epoch.elapsed().as_micros() as u64;
         let mut waiting = Vec::new();
         for slow in std::mem::take(&mut self.seeing.unfinished) {
             let Dest::Client { index, generation, seq } = slow.to else { continue };
@@ -463,7 +463,7 @@ impl Worker {
             generation: client.generation,
             seq: seq.wrapping_sub(1),
         };
-        if let Some((_, gathering)) = self.gatherings.iter_mut().find(|(_, g)| g.to == to) {
+        if let Some((_, gathering)) = self.ops.gatherings.iter_mut().find(|(_, g)| g.to == to) {
             gathering.sets = setting;
             gathering.renames = renames;
         }

@@ -110,7 +110,7 @@ impl Worker {
             return;
         }
         let Some(up) = self.upstreams.get_mut(u) else { return };
-        let waiting = up.take_unsent(&mut self.pool, |_| true);
+        let waiting = up.take_unsent(&mut self.spare.pool, |_| true);
         for (mut pending, frame) in waiting {
             let checked = self.with_check(node, &mut pending, &frame);
             self.send_owned(u, pending, checked.unwrap_or(frame));
@@ -167,7 +167,7 @@ impl Worker {
         let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
         up.serves_shard |= serves;
         let Some(mut pending) = up.pending.pop_front() else { return Ok(()) };
-        let transaction = up.queue.take_front(pending.len as usize, &mut self.pool);
+        let transaction = up.queue.take_front(pending.len as usize, &mut self.spare.pool);
         let command = command_behind_read(&transaction).unwrap_or_default();
         pending.checks_shard = false;
         pending.before = 0;

@@ -54,7 +54,7 @@ impl Worker {
             }
             MissingTarget::Failed(_) => self.fail(&pending, &to.name(), &Failure::NodeFailed),
             MissingTarget::Primary(slot)
-                if !self.slot_table.holds.fits(slot, frame.len(), self.settings.held) =>
+                if !self.placement.slots.holds.fits(slot, frame.len(), self.settings.held) =>
             {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;
                 self.fail(&pending, &to.name(), &Failure::HoldsFull { slot });
@@ -113,13 +113,13 @@ impl Worker {
     /// The primary of the node's shard, if there is one; `None`: its shard is not known.
     fn shard_owner(&self, node: u16) -> Option<Option<u16>> {
         let slot = self.nodes.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
-        (slot != NO_SLOT).then(|| self.slot_table.owner(slot))
+        (slot != NO_SLOT).then(|| self.placement.slots.owner(slot))
     }
 
     /// Notes for every node a slot of its shard, by which its shard is found again when the cluster
     /// has put another node in its place.
     pub(super) fn note_shards(&mut self) {
-        let snapshot = Arc::clone(&self.snapshot);
+        let snapshot = Arc::clone(&self.topology.snapshot);
         let mut first = vec![NO_SLOT; snapshot.shards.len()];
         for (slot, &shard) in snapshot.slots.iter().enumerate().rev() {
             if let Some(place) = first.get_mut(usize::from(shard)) {

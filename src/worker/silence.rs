@@ -62,7 +62,7 @@ impl Worker {
         let node = self.nodes.get(usize::from(up.node)).and_then(|n| n.socket);
         if let Some(node) = node {
             // Control may be gone at the very end: nothing to look at then.
-            let _ = self.control.send(ToControl::Silent { node });
+            let _ = self.link.control.send(ToControl::Silent { node });
         }
     }
 
@@ -86,7 +86,7 @@ impl Worker {
         let node = self.nodes.get(usize::from(up.node)).and_then(|n| n.socket);
         if let (Some(node), Some(own)) = (node, own) {
             // Control may be gone at the very end: nothing to look at then.
-            let _ = self.control.send(ToControl::Blocked { node, own, module });
+            let _ = self.link.control.send(ToControl::Blocked { node, own, module });
         }
     }
 
@@ -100,7 +100,7 @@ impl Worker {
 
     /// Control has looked at a silent node.
     pub(super) fn probed(&mut self, probed: &Probed) {
-        let begun = probed.begun.saturating_duration_since(self.epoch).as_micros() as u64;
+        let begun = probed.begun.saturating_duration_since(self.clock.epoch).as_micros() as u64;
         let here = |up: &Upstream| {
             let node = self.nodes.get(usize::from(up.node));
             node.is_some_and(|n| n.socket == Some(probed.node))
@@ -120,7 +120,8 @@ impl Worker {
             self.silent_after_probe(u, probed.verdict);
         }
         if probed.verdict == Verdict::Unreachable {
-            let idle: Vec<usize> = idle.into_iter().filter(|u| self.idle.contains(u)).collect();
+            let idle: Vec<usize> =
+                idle.into_iter().filter(|u| self.dedicated.idle.contains(u)).collect();
             idle.into_iter().for_each(|u| self.close_dedicated(u));
         }
     }
@@ -171,17 +172,20 @@ impl Worker {
 
     /// When idle connections are looked for next.
     pub(super) fn idle_probe_due(&self) -> Option<u64> {
-        self.settings.probe.filter(|_| !self.upstreams.is_empty()).map(|_| self.next_idle_probe)
+        self.settings
+            .probe
+            .filter(|_| !self.upstreams.is_empty())
+            .map(|_| self.clock.next_idle_probe)
     }
 
     /// Asks for a sign of life where nothing was said for a while.
     pub(super) fn probe_idle(&mut self) {
         let Some(after) = self.settings.probe else { return };
-        if self.now < self.next_idle_probe {
+        if self.now < self.clock.next_idle_probe {
             return;
         }
         let idle = after * IDLE;
-        self.next_idle_probe = self.now + idle / 4;
+        self.clock.next_idle_probe = self.now + idle / 4;
         let before = self.now.saturating_sub(idle);
         let quiet = |up: &Upstream| {
             up.dedicated.is_none()

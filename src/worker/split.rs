@@ -22,7 +22,7 @@ impl Worker {
     pub(super) fn gathering(&mut self, index: usize, command: u16, merge: Merge) -> Option<usize> {
         let client = self.clients.get_mut(index)?;
         let generation = client.generation;
-        let seq = client.expect(&mut self.spare_replies);
+        let seq = client.expect(&mut self.spare.replies);
         let to = Dest::Client { index: index as u32, generation, seq };
         self.gathering_for(index, command, merge, to)
     }
@@ -38,17 +38,17 @@ impl Worker {
         let client = self.clients.get_mut(index)?;
         client.transfer_sizes.ask();
         let (protocol, generation) = (client.session.protocol, client.generation);
-        let mut gather = self.spare_gathers.pop().unwrap_or_default();
+        let mut gather = self.spare.gathers.pop().unwrap_or_default();
         gather.start(merge, protocol);
         gather.set_only_reads(self.router.is_read_only(command));
         let lane = ClientId::new(index, generation);
         let gathering = self.gathering_of(lane, command, to, Parts::Merged(gather));
-        Some(self.gatherings.insert(gathering))
+        Some(self.ops.gatherings.insert(gathering))
     }
 
     /// The merged replies of gathering `g`.
     pub(super) fn merged(&mut self, g: usize) -> Option<&mut Gather> {
-        self.gatherings.get_mut(g)?.parts.merged_mut()
+        self.ops.gatherings.get_mut(g)?.parts.merged_mut()
     }
 
     /// One that begins now, for the client of this index and generation.
@@ -81,16 +81,16 @@ impl Worker {
         // What a key costs until its reply is there: its slot, its place, its part's bytes.
         const KEY: usize = 64;
         let bytes = |args: &Args| args.iter().map(<[u8]>::len).sum::<usize>();
-        let large = args.len() > CHUNK / KEY || self.unread > CHUNK;
+        let large = args.len() > CHUNK / KEY || self.turn.unread > CHUNK;
         if large && !self.has_room_for(args.len() * KEY + bytes(args)) {
             return self.refuse_for_memory(index, command);
         }
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
         let lane = ClientId::new(index, client.generation);
-        let mut slots = std::mem::take(&mut self.slots);
+        let mut slots = std::mem::take(&mut self.spare.slots);
         slots.clear();
-        for (position, &at) in self.keys.iter().enumerate() {
+        for (position, &at) in self.spare.keys.iter().enumerate() {
             let key = args.get(at as usize).unwrap_or_default();
             slots.push((crate::cluster::slot_of(key).0, position as u32));
         }
@@ -100,10 +100,10 @@ impl Worker {
             self.route(slot).and_then(|node| self.full_upstream(node, protocol, index))
         });
         if let Some(u) = full {
-            self.slots = slots;
+            self.spare.slots = slots;
             return self.pause(index, u);
         }
-        let first_key = self.keys.first().copied().unwrap_or(1);
+        let first_key = self.spare.keys.first().copied().unwrap_or(1);
         let Some(g) = self.gathering(index, command, merge) else { return Flow::Stop };
         self.stats.splits += 1;
         self.keep_args(g, args);
@@ -121,7 +121,7 @@ impl Worker {
                     gather.expect_key(position);
                 }
             }
-            let mut frame = std::mem::take(&mut self.line);
+            let mut frame = std::mem::take(&mut self.spare.line);
             frame.clear();
             part_frame(&mut frame, args, first_key, step, group);
             let dest = Dest::Part { gather: g as u32, first: part };
@@ -138,15 +138,15 @@ impl Worker {
                         self.send(u, pending, &frame);
                     }
                 }
-                None if !self.slot_table.holds.fits(slot, frame.len(), self.settings.held) => {
+                None if !self.placement.slots.holds.fits(slot, frame.len(), self.settings.held) => {
                     self.stats.limits_hit[LimitHit::Held as usize] += 1;
                     self.fail(&pending, "slotway", &Failure::HoldsFull { slot });
                 }
                 None => self.hold_pending(pending, lane, frame.clone()),
             }
-            self.line = frame;
+            self.spare.line = frame;
         }
-        self.slots = slots;
+        self.spare.slots = slots;
         Flow::Next
     }
 
@@ -166,7 +166,7 @@ impl Worker {
             // Then those are waited for that should be.
             nodes = self.fan_targets(Fan::Primaries);
         }
-        if self.snapshot.generation == 0 || nodes.is_empty() {
+        if self.topology.snapshot.generation == 0 || nodes.is_empty() {
             return self.no_cluster(index, command);
         }
         let mut reached = nodes.iter().filter_map(|n| n.as_ref().ok());

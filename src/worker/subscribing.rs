@@ -58,7 +58,7 @@ impl Worker {
     /// PUBLISH or SPUBLISH: whether it has to wait; its client is paused then.
     #[inline]
     pub(super) fn publish_waits(&mut self, index: usize, args: &Args) -> bool {
-        let progress = self.waiting_publishers.resumed.take();
+        let progress = self.subscribers.waiting_publishers.resumed.take();
         !self.shared.pending_subscriptions.is_quiet(self.now)
             && self.wait_before_publish(index, progress, |worker, limit| {
                 worker.subscription_before(args, limit)
@@ -67,7 +67,7 @@ impl Worker {
 
     /// The same for EXEC, and all that is queued.
     pub(super) fn exec_waits(&mut self, index: usize) -> bool {
-        let progress = self.waiting_publishers.resumed.take();
+        let progress = self.subscribers.waiting_publishers.resumed.take();
         !self.shared.pending_subscriptions.is_quiet(self.now)
             && self.wait_before_publish(index, progress, |worker, limit| {
                 let multi = worker.clients.get(index)?.multi.as_ref()?;
@@ -92,7 +92,7 @@ impl Worker {
             None if self.settings.workers > 1 => {
                 let progress = Progress::OthersHaveRead;
                 let waiting = self.pause_publisher(index, progress);
-                self.waiting_publishers.unsent.extend(waiting);
+                self.subscribers.waiting_publishers.unsent.extend(waiting);
                 return waiting.is_some();
             }
             None | Some(Progress::OthersHaveRead) => self.shared.pending_subscriptions.last(),
@@ -102,7 +102,7 @@ impl Worker {
         let Some(waiting) = self.pause_publisher(index, Progress::Limit(limit)) else {
             return false;
         };
-        self.waiting_publishers.by_serial.entry(serial).or_default().push(waiting);
+        self.subscribers.waiting_publishers.by_serial.entry(serial).or_default().push(waiting);
         self.stats.publish_waits += 1;
         true
     }
@@ -111,7 +111,7 @@ impl Worker {
     fn subscription_before(&self, args: &Args, limit: Serial) -> Option<Serial> {
         let kind = published(args)?;
         let channel = args.get(1).unwrap_or_default();
-        let waiter = (self.index, &self.own);
+        let waiter = (self.link.index, &self.link.own);
         self.shared.pending_subscriptions.wait_for(kind, channel, limit, waiter)
     }
 
@@ -123,15 +123,17 @@ impl Worker {
 
     /// The turn ends: the other workers are told of those that have begun to wait in it.
     pub(super) fn send_barrier(&mut self) {
-        let waiting = &mut self.waiting_publishers;
+        let waiting = &mut self.subscribers.waiting_publishers;
         if waiting.unsent.is_empty() {
             return;
         }
         waiting.last_barrier += 1;
         let id = waiting.last_barrier;
         waiting.by_barrier.insert(id, std::mem::take(&mut waiting.unsent));
-        let barrier = Arc::new(ReadBarrier { id, worker: self.own.clone() });
-        for (_, worker) in self.shared.workers().iter().filter(|(index, _)| *index != self.index) {
+        let barrier = Arc::new(ReadBarrier { id, worker: self.link.own.clone() });
+        for (_, worker) in
+            self.shared.workers().iter().filter(|(index, _)| *index != self.link.index)
+        {
             // One that has ended lets go of it at once.
             let _ = worker.send(ToWorker::Read(Arc::clone(&barrier)));
         }
@@ -141,21 +143,21 @@ impl Worker {
     /// have been among it when the barrier came in this very turn.
     #[inline]
     pub(super) fn release_barriers(&mut self) {
-        if !self.barriers.is_empty() {
+        if !self.subscribers.barriers.is_empty() {
             let turn = self.stats.turns;
-            self.barriers.retain(|(came, _)| *came == turn);
+            self.subscribers.barriers.retain(|(came, _)| *came == turn);
         }
     }
 
     /// Those that waited for this barrier go on.
     pub(super) fn others_have_read(&mut self, id: u64) {
-        let waiting = self.waiting_publishers.by_barrier.remove(&id);
+        let waiting = self.subscribers.waiting_publishers.by_barrier.remove(&id);
         self.resume_publishers(waiting.unwrap_or_default());
     }
 
     /// A subscription command is confirmed, refused or given up: those that waited for it go on.
     pub(super) fn subscription_ended(&mut self, serial: Serial) {
-        let waiting = self.waiting_publishers.by_serial.remove(&serial);
+        let waiting = self.subscribers.waiting_publishers.by_serial.remove(&serial);
         self.resume_publishers(waiting.unwrap_or_default());
     }
 
@@ -165,9 +167,9 @@ impl Worker {
                 c.generation == generation && !c.gone && c.paused == Paused::Subscription
             });
             if waits {
-                self.waiting_publishers.resumed = Some(progress);
+                self.subscribers.waiting_publishers.resumed = Some(progress);
                 self.resume_client(client as usize, generation);
-                self.waiting_publishers.resumed = None;
+                self.subscribers.waiting_publishers.resumed = None;
             }
         }
     }

@@ -48,7 +48,7 @@ impl Worker {
             return;
         }
         client.paused = Paused::Handshake;
-        self.handshakes.queue.push_back((self.now, index as u32, client.generation));
+        self.arrivals.handshakes.queue.push_back((self.now, index as u32, client.generation));
         self.account_client(index);
     }
 
@@ -108,7 +108,7 @@ impl Worker {
         if full != client.watching {
             client.watching = full;
             let token = Source::Client(index).token();
-            if client.stream.watch(self.poll.registry(), token, full, true).is_err() {
+            if client.stream.watch(self.link.poll.registry(), token, full, true).is_err() {
                 return self.close_client(index);
             }
         }
@@ -121,27 +121,31 @@ impl Worker {
 
     /// When the oldest handshake is looked at next.
     pub(super) fn handshake_due(&self) -> Option<u64> {
-        let (since, ..) = self.handshakes.queue.front()?;
+        let (since, ..) = self.arrivals.handshakes.queue.front()?;
         Some(since + self.handshake_patience())
     }
 
     fn handshake_patience(&self) -> u64 {
         let patience = self.settings.handshake_timeout;
-        if self.handshakes.queue.len() > MANY { patience.min(PRESSED) } else { patience }
+        if self.arrivals.handshakes.queue.len() > MANY { patience.min(PRESSED) } else { patience }
     }
 
     /// Closes clients whose handshakes take too long.
     pub(super) fn end_slow_handshakes(&mut self) {
-        if self.handshakes.queue.len() > MANY && self.now >= self.handshakes.swept + PRESSED / 10 {
-            self.handshakes.swept = self.now;
+        if self.arrivals.handshakes.queue.len() > MANY
+            && self.now >= self.arrivals.handshakes.swept + PRESSED / 10
+        {
+            self.arrivals.handshakes.swept = self.now;
             let clients = &self.clients;
-            self.handshakes.queue.retain(|&(_, index, generation)| {
+            self.arrivals.handshakes.queue.retain(|&(_, index, generation)| {
                 let client = clients.get(index as usize);
                 client.is_some_and(|c| c.generation == generation && c.paused == Paused::Handshake)
             });
         }
         while self.handshake_due().is_some_and(|due| due <= self.now) {
-            let Some((_, index, generation)) = self.handshakes.queue.pop_front() else { return };
+            let Some((_, index, generation)) = self.arrivals.handshakes.queue.pop_front() else {
+                return;
+            };
             let Some(client) = self.clients.get_mut(index as usize) else { continue };
             if client.generation != generation || client.paused != Paused::Handshake {
                 continue;
@@ -180,7 +184,8 @@ impl Worker {
                 if unsent != up.watching {
                     up.watching = unsent;
                     let token = Source::Upstream(u).token();
-                    if let Err(error) = stream.watch(self.poll.registry(), token, unsent, true) {
+                    if let Err(error) = stream.watch(self.link.poll.registry(), token, unsent, true)
+                    {
                         self.lost(u, error.into());
                     }
                 }
@@ -191,7 +196,7 @@ impl Worker {
                 let Some(up) = self.upstreams.get_mut(u) else { return };
                 if !up.again && up.stream.is_some() {
                     up.again = true;
-                    self.again.push(Source::Upstream(u));
+                    self.turn.again.push(Source::Upstream(u));
                 }
             }
             Err(error) => {

@@ -47,18 +47,18 @@ impl Worker {
         let named = |snapshot: &Snapshot, slot| {
             snapshot.primary_of(Slot(slot)).map(|node| node.addr.clone())
         };
-        let is_news = |slot| named(&self.snapshot, slot) != named(&snapshot, slot);
+        let is_news = |slot| named(&self.topology.snapshot, slot) != named(&snapshot, slot);
         let unreached = |node| unreached_since(&self.nodes, node);
-        self.slot_table.set_owners(owners, primaries, self.now, is_news, unreached);
-        self.snapshot = snapshot;
+        self.placement.slots.set_owners(owners, primaries, self.now, is_news, unreached);
+        self.topology.snapshot = snapshot;
         self.note_shards();
         self.set_readable();
         self.leave_failed_shared();
         self.hold_overtaken();
-        self.slot_table.set_routes();
+        self.placement.slots.set_routes();
         self.redirect_unsent();
-        for slot in self.slot_table.holds.slots() {
-            for lane in self.slot_table.holds.lanes(slot) {
+        for slot in self.placement.slots.holds.slots() {
+            for lane in self.placement.slots.holds.lanes(slot) {
                 self.run_lane(slot, lane);
             }
         }
@@ -74,8 +74,8 @@ impl Worker {
         // Nodes whose names were not resolved, or that were down, are tried by their timers.
         self.arm_tick();
         self.say_to_hub(ToHub::Follows {
-            worker: self.index,
-            generation: self.snapshot.generation,
+            worker: self.link.index,
+            generation: self.topology.snapshot.generation,
         });
     }
 
@@ -90,7 +90,7 @@ impl Worker {
                     break;
                 }
                 written = written.saturating_sub(pending.len as usize);
-                let owner = self.slot_table.owner(pending.slot);
+                let owner = self.placement.slots.owner(pending.slot);
                 let moved = owner.is_some_and(|owner| owner != up.node);
                 if moved && !pending.has(flag::LANE) && pending.dest != Dest::Discard {
                     slots.push(pending.slot);
@@ -108,7 +108,7 @@ impl Worker {
             let node = self.upstreams.get(u).map(|up| up.node);
             let superseded = node.is_some_and(|node| self.is_superseded(node));
             let deposed = node.is_some_and(|node| self.is_deposed(node));
-            let (slot_table, router) = (&self.slot_table, &self.router);
+            let (slot_table, router) = (&self.placement.slots, &self.router);
             let Some(up) = self.upstreams.get_mut(u) else { continue };
             if up.dedicated.is_some() {
                 continue;
@@ -133,7 +133,7 @@ impl Worker {
                     Target::Owner { elsewhere, asking: p.has(flag::ASKING) }
                 }
             };
-            let taken = up.take_unsent(&mut self.pool, |p| leaves_queue(target(p), standing));
+            let taken = up.take_unsent(&mut self.spare.pool, |p| leaves_queue(target(p), standing));
             if !taken.is_empty() {
                 self.mark_upstream(u);
             }
@@ -156,20 +156,20 @@ impl Worker {
                         Some(other) => self.send_to(other, pending, frame, lane.index),
                         None => self.fail(&pending, "a node", &Failure::NoPrimary),
                     }
-                } else if self.slot_table.holds.contains(slot) {
+                } else if self.placement.slots.holds.contains(slot) {
                     let (from_lane, tracked) =
                         (pending.has(flag::LANE), pending.has(flag::TRACKED));
                     pending.flags &= !flag::SPECIAL;
                     let held = Held { meta: Waiting { pending, lane }, frame };
                     if from_lane {
-                        self.slot_table.holds.push_back_again(slot, lane, held, 0);
+                        self.placement.slots.holds.push_back_again(slot, lane, held, 0);
                     } else {
                         if tracked {
-                            self.slot_table.holds.untrack(slot, lane);
+                            self.placement.slots.holds.untrack(slot, lane);
                         }
-                        self.slot_table.holds.push_unsent(slot, lane, held);
+                        self.placement.slots.holds.push_unsent(slot, lane, held);
                     }
-                } else if let Some(owner) = self.slot_table.owner(slot) {
+                } else if let Some(owner) = self.placement.slots.owner(slot) {
                     self.send_to(owner, pending, frame, lane.index);
                 }
             }
@@ -192,8 +192,9 @@ impl Worker {
     /// The cluster says that the node has failed, and that it is no primary any more.
     pub(super) fn is_failed(&self, node: u16) -> bool {
         let place = self.nodes.get(usize::from(node));
-        let mut in_place = self.snapshot.nodes.iter().filter(|n| n.state != NodeState::Failed);
-        !self.slot_table.primaries().contains(&node)
+        let mut in_place =
+            self.topology.snapshot.nodes.iter().filter(|n| n.state != NodeState::Failed);
+        !self.placement.slots.primaries().contains(&node)
             && place.is_none_or(|place| in_place.all(|n| n.addr != place.addr))
     }
 
@@ -247,7 +248,7 @@ impl Worker {
 
     /// The nodes that a command for several goes to, and those that cannot be asked.
     pub(super) fn fan_targets(&mut self, to: Fan) -> Vec<Result<u16, MissingTarget>> {
-        let snapshot = Arc::clone(&self.snapshot);
+        let snapshot = Arc::clone(&self.topology.snapshot);
         if matches!(to, Fan::Nodes | Fan::Answering | Fan::Reached) {
             let mut targets = Vec::with_capacity(snapshot.nodes.len());
             for node in &snapshot.nodes {

@@ -42,7 +42,7 @@ impl Worker {
         let address = client.addresses().0;
         // It may have been paused, and be read once more.
         if self.seeing.traced.iter().all(|traced| traced.to != to) {
-            let now = self.epoch.elapsed().as_micros() as u64;
+            let now = self.clock.epoch.elapsed().as_micros() as u64;
             self.seeing.traced.push(Traced::new(to, operation, address, now));
         }
         self.seeing.look_from = 0;
@@ -54,7 +54,7 @@ impl Worker {
         let mut to = pending.dest;
         // A part of a part belongs to a command whose slot is half moved.
         while let Dest::Part { gather, .. } = to {
-            let Some(gathering) = self.gatherings.get(gather as usize) else { return };
+            let Some(gathering) = self.ops.gatherings.get(gather as usize) else { return };
             to = gathering.to;
         }
         let Some(traced) = self.seeing.traced.iter_mut().find(|traced| traced.to == to) else {
@@ -72,7 +72,7 @@ impl Worker {
             port: node.addr.port,
             begun: 0,
             sent: sent.unwrap_or(traced.started),
-            replied: self.epoch.elapsed().as_micros() as u64,
+            replied: self.clock.epoch.elapsed().as_micros() as u64,
             error,
             followed: again,
         });
@@ -81,7 +81,7 @@ impl Worker {
     /// The end of a turn: what was answered is told.
     #[cold]
     pub(super) fn finish_traced(&mut self) {
-        let end = self.epoch.elapsed().as_micros() as u64;
+        let end = self.clock.epoch.elapsed().as_micros() as u64;
         let wall = SystemTime::now().duration_since(UNIX_EPOCH);
         let wall = wall.map_or(0, |wall| wall.as_nanos() as u64);
         let mut under_way = Vec::new();

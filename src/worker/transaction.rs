@@ -36,7 +36,7 @@ impl Worker {
     ) -> Flow {
         match which {
             Transaction::Multi => {
-                let spare = self.spare_multis.pop().unwrap_or_default();
+                let spare = self.spare.multis.pop().unwrap_or_default();
                 let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
                 let watched = client.lent.as_ref().and_then(|l| l.watches.first());
                 let mut multi = spare;
@@ -70,7 +70,7 @@ impl Worker {
         // Valkey refuses MULTI and WATCH as other commands that it does not queue.
         let no_multi = spec.flags.contains(Flags::NO_MULTI);
         let denied = spec.class == Class::Transaction
-            && matches!(self.router.plan(command, args, &mut self.keys), Plan::Refuse(_));
+            && matches!(self.router.plan(command, args, &mut self.spare.keys), Plan::Refuse(_));
         match &*spec.name {
             _ if denied => {}
             "exec" if fits => return self.exec(index, command),
@@ -160,13 +160,13 @@ impl Worker {
             return Err(Failure::WrongArity { command: name.clone() });
         }
         if spec.flags.contains(Flags::NO_MULTI) {
-            return Err(match self.identity.product {
+            return Err(match self.topology.identity.product {
                 Product::Redis => Failure::NotInMultiRedis,
                 Product::Valkey => Failure::NotInMultiValkey { command: name.clone() },
             });
         }
         let upper = || name.to_ascii_uppercase().replace('|', " ");
-        let plan = self.router.plan(command, args, &mut self.keys);
+        let plan = self.router.plan(command, args, &mut self.spare.keys);
         let place = match self.filtered_for(index, plan) {
             Plan::Slot(slot) | Plan::Block(Some(slot)) => Place::Slot(slot.0),
             Plan::Several(slot) => match self.refused_in_multi(name, args) {
@@ -246,10 +246,10 @@ impl Worker {
     }
 
     pub(super) fn spare_multi(&mut self, mut multi: Box<Multi>) {
-        if self.spare_multis.len() < 64 && multi.held() <= CHUNK {
+        if self.spare.multis.len() < 64 && multi.held() <= CHUNK {
             let frames = std::mem::take(&mut multi.frames);
             *multi = Multi::reusing(frames, std::mem::take(&mut multi.queue));
-            self.spare_multis.push(multi);
+            self.spare.multis.push(multi);
         }
     }
 
@@ -347,17 +347,22 @@ impl Worker {
                     self.send_owned(u, pending, std::mem::take(&mut multi.frames));
                 }
             }
-            None if slot == NO_SLOT && self.snapshot.generation == 0 => {
+            None if slot == NO_SLOT && self.topology.snapshot.generation == 0 => {
                 self.answer_own_error(index, command, &self.no_cluster_failure());
             }
-            None if !self.slot_table.holds.fits(slot, multi.frames.len(), self.settings.held) => {
+            None if !self.placement.slots.holds.fits(
+                slot,
+                multi.frames.len(),
+                self.settings.held,
+            ) =>
+            {
                 self.stats.limits_hit[LimitHit::Held as usize] += 1;
                 self.answer_own_error(index, command, &Failure::HoldsFull { slot });
             }
             None => {
                 let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
                 let (protocol, generation) = (client.session.protocol, client.generation);
-                let seq = client.expect(&mut self.spare_replies);
+                let seq = client.expect(&mut self.spare.replies);
                 let dest = Dest::Client { index: index as u32, generation, seq };
                 let mut pending = self.pending(dest, command, slot, protocol);
                 pending.before = before;

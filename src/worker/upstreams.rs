@@ -72,7 +72,7 @@ impl Worker {
     #[inline]
     pub(super) fn upstream_for(&mut self, node: u16, protocol: Protocol, client: usize) -> usize {
         // Hardly ever is there any user of the cluster.
-        let realm = if self.realms.is_empty() { OWN } else { self.realm_of(client) };
+        let realm = if self.access.realms.is_empty() { OWN } else { self.realm_of(client) };
         self.upstream_as(realm, node, protocol, client)
     }
 
@@ -119,7 +119,7 @@ impl Worker {
             let host = node.addr.host.to_string();
             return self.lost(u, ConnectionEnd::Unresolved { host });
         };
-        let registry = self.poll.registry();
+        let registry = self.link.poll.registry();
         let started = up.connect(addr, until).and_then(|stream| {
             if let Stream::Tcp(socket) = stream {
                 // A proxy that waits to fill packets waits for nothing.
@@ -168,7 +168,7 @@ impl Worker {
             Err(error) => return self.lost(u, &error.to_string()),
         }
         let token = Source::Upstream(u).token();
-        if let Err(error) = stream.watch(self.poll.registry(), token, false, true) {
+        if let Err(error) = stream.watch(self.link.poll.registry(), token, false, true) {
             return self.lost(u, error.into());
         }
         if stream.tls().is_some() {
@@ -187,21 +187,23 @@ impl Worker {
         // A realm that is gone is nobody's, not slotway's: its number stays, and gets no further.
         let who = match up.realm {
             OWN => Some((settings.user.as_bytes(), password.as_bytes())),
-            realm => self.realms.get(&realm).map(|realm| (&*realm.who.user, &*realm.who.password)),
+            realm => {
+                self.access.realms.get(&realm).map(|realm| (&*realm.who.user, &*realm.who.password))
+            }
         };
         let Some(who) = who else { return self.lost(u, ConnectionEnd::UserGone) };
         up.handshake = match up.realm {
-            OWN => Handshake::new(up.protocol, who, name, identify, &mut self.pool),
-            _ => Handshake::for_user(up.protocol, who, name, &mut self.pool),
+            OWN => Handshake::new(up.protocol, who, name, identify, &mut self.spare.pool),
+            _ => Handshake::for_user(up.protocol, who, name, &mut self.spare.pool),
         };
         if up.read_only {
-            up.handshake.read_only(&mut self.pool);
+            up.handshake.read_only(&mut self.spare.pool);
         }
         // Addresses are given to other servers, whose data a client must not see or change.
-        if !self.unverified.contains(&up.realm)
+        if !self.access.unverified.contains(&up.realm)
             && let Some(node) = self.nodes.get(usize::from(up.node))
         {
-            up.handshake.expect_node(&node.id, &mut self.pool);
+            up.handshake.expect_node(&node.id, &mut self.spare.pool);
         }
         up.state = State::Handshake { until: self.now + settings.connect_timeout };
         if up.handshake.is_done() {
@@ -218,7 +220,7 @@ impl Worker {
         if up.failures > 0 && up.dedicated.is_none() {
             // The node may have been restarted, and be of another version now. Control may be gone
             // at the very end: nothing to ask then.
-            let _ = self.control.send(ToControl::RefreshCommands);
+            let _ = self.link.control.send(ToControl::RefreshCommands);
         }
         let node = usize::from(up.node);
         if let Some(stats) = self.stats.nodes.get_mut(node) {
@@ -241,7 +243,7 @@ impl Worker {
             && !up.dirty
         {
             up.dirty = true;
-            self.dirty_upstreams.push(u);
+            self.turn.dirty_upstreams.push(u);
         }
     }
 
@@ -255,7 +257,7 @@ impl Worker {
             && (1..DEFER_BELOW).contains(&up.queue.unsent())
         {
             up.deferred = true;
-            self.deferred.push(u);
+            self.turn.deferred.push(u);
             return;
         }
         up.deferred = false;
@@ -272,7 +274,7 @@ impl Worker {
                 if n > 0 && up.state == State::Ready {
                     let at = match self.seeing.traced.is_empty() {
                         true => self.now,
-                        false => self.epoch.elapsed().as_micros() as u64,
+                        false => self.clock.epoch.elapsed().as_micros() as u64,
                     };
                     up.stamps.wrote(n, up.queue.sent(), at);
                 }
@@ -283,7 +285,7 @@ impl Worker {
                     // The rest is the next turn's.
                     up.dirty = true;
                     up.deferred = true;
-                    self.deferred.push(u);
+                    self.turn.deferred.push(u);
                 }
                 if full != up.watching
                     && !connecting
@@ -291,7 +293,7 @@ impl Worker {
                 {
                     up.watching = full;
                     let token = Source::Upstream(u).token();
-                    if let Err(e) = stream.watch(self.poll.registry(), token, full, true) {
+                    if let Err(e) = stream.watch(self.link.poll.registry(), token, full, true) {
                         return self.lost(u, e.into());
                     }
                 }
@@ -308,7 +310,7 @@ impl Worker {
     fn account_upstream(&mut self, u: usize) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         let held = up.held();
-        reaccount(&mut self.accounted, &mut up.accounted, held);
+        reaccount(&mut self.memory.accounted, &mut up.accounted, held);
         let (busy, growing) = (!up.pending.is_empty(), up.tail.len() > CHUNK);
         if busy {
             self.arm_tick();

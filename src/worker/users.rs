@@ -44,10 +44,10 @@ impl Worker {
     pub(super) fn begin_account(&mut self, index: usize) {
         self.leave_account(index);
         let Some(client) = self.clients.get_mut(index) else { return };
-        if self.users.is_open() {
+        if self.access.users.is_open() {
             return;
         }
-        let user = self.users.stranger().cloned();
+        let user = self.access.users.stranger().cloned();
         client.session.account = Some(Box::new(Account::of_stranger(user)));
         client.session.ruled();
         self.await_login(index);
@@ -74,7 +74,9 @@ impl Worker {
     /// The client is `name` by its certificate, and needs no password. `false`: there is no such
     /// user, or not any more.
     pub(super) fn login_by_certificate(&mut self, index: usize, name: &str) -> bool {
-        let Some(user) = self.users.login_by_certificate(name).cloned() else { return false };
+        let Some(user) = self.access.users.login_by_certificate(name).cloned() else {
+            return false;
+        };
         self.stats.logins[LoginOutcome::Certificate as usize] += 1;
         self.enter_own(index, user);
         true
@@ -102,7 +104,7 @@ impl Worker {
 
     /// Other users from now on. Who is not among them any more is closed.
     pub(super) fn set_users(&mut self, users: &Users) {
-        self.users = Arc::new(users.compiled(self.router.table()));
+        self.access.users = Arc::new(users.compiled(self.router.table()));
         let all: Vec<usize> =
             self.clients.iter().filter(|(_, c)| !c.gone).map(|(i, _)| i).collect();
         for index in all {
@@ -120,15 +122,15 @@ impl Worker {
             self.begin_account(index);
             return self.may_go_on(index);
         };
-        if self.users.is_open() {
+        if self.access.users.is_open() {
             // There are none any more, and it was one of them, or had not shown that it is.
             return false;
         }
-        if account.realm != OWN && !self.users.passes_through() {
+        if account.realm != OWN && !self.access.users.passes_through() {
             return false;
         }
         let Some(user) = &account.user else { return true };
-        let Some(new) = self.users.get(user.name.as_bytes()) else { return false };
+        let Some(new) = self.access.users.get(user.name.as_bytes()) else { return false };
         // Who was let in without a password has to show one now; who is switched off stays, as in
         // Redis, until it comes again.
         if user.nopass && !new.nopass {
@@ -162,14 +164,14 @@ impl Worker {
         let subscriptions = self.clients.get(index).and_then(|c| c.subscriptions.as_ref());
         let mut topics = subscriptions.into_iter().flat_map(|s| s.topics.keys());
         topics.all(|&topic| {
-            let local = self.topics.local.get(topic as usize);
+            let local = self.subscribers.topics.local.get(topic as usize);
             local.is_none_or(|local| user.may_hear(&local.name, local.kind == Kind::Pattern))
         })
     }
 
     /// Other commands from now on.
     pub(super) fn compile_users(&mut self) {
-        let users = Arc::clone(&self.users);
+        let users = Arc::clone(&self.access.users);
         if !users.is_open() {
             self.set_users(&users);
         }
@@ -188,7 +190,7 @@ impl Worker {
             && !spec.container
             && spec.arity_fits(args.len())
         {
-            match user.check(id, spec, args, &mut self.keys) {
+            match user.check(id, spec, args, &mut self.spare.keys) {
                 Ok(()) if !spec.name.starts_with("acl|") && *spec.name != *"auth" => return None,
                 Ok(()) => {}
                 Err(why) => return Some(self.deny(index, command, why)),
@@ -237,14 +239,14 @@ impl Worker {
         if let Some(user) = account.user.clone() {
             if newer {
                 let like = table.by_name("client|setname")?;
-                return match user.check(like, table.get(like), args, &mut self.keys) {
+                return match user.check(like, table.get(like), args, &mut self.spare.keys) {
                     Ok(()) => None,
                     Err(why) => Some(self.deny(index, command, why)),
                 };
             }
             // What is not a container was checked before it came here.
             if spec.container
-                && let Err(why) = user.check(CommandId(command), spec, args, &mut self.keys)
+                && let Err(why) = user.check(CommandId(command), spec, args, &mut self.spare.keys)
             {
                 return Some(self.deny(index, command, why));
             }
@@ -294,22 +296,22 @@ impl Worker {
     /// Makes the client the cluster's default user, if that one needs no password. `Some`: it is
     /// asked first.
     pub(super) fn stranger_in_cluster(&mut self, index: usize) -> Result<Option<Flow>, Failure> {
-        if !self.users.passes_through() || self.users.get(b"default").is_some() {
+        if !self.access.users.passes_through() || self.access.users.get(b"default").is_some() {
             return Err(Failure::LogInFirst);
         }
         let kept_out = self.is_kept_out(index);
         let account = self.clients.get_mut(index).and_then(|c| c.session.account.as_mut());
         match account.and_then(|account| account.answered(Tag::STRANGER)) {
-            None if kept_out && self.now < self.strangers_allowed => Err(Failure::Protected),
+            None if kept_out && self.now < self.access.strangers_allowed => Err(Failure::Protected),
             // Who has just been found to be let in is not asked about for every connection.
-            None if self.now < self.strangers_allowed => {
+            None if self.now < self.access.strangers_allowed => {
                 let realm = self.realm_for(Credentials::default());
                 let realm = realm.ok_or_else(|| self.too_many())?;
                 self.enter_realm(index, realm, b"");
                 Ok(None)
             }
             Some(Verdict::Allowed | Verdict::Open | Verdict::Waited) => {
-                self.strangers_allowed = self.now + STRANGERS_INTERVAL;
+                self.access.strangers_allowed = self.now + STRANGERS_INTERVAL;
                 if kept_out {
                     return Err(Failure::Protected);
                 }
@@ -320,11 +322,11 @@ impl Worker {
             }
             Some(Verdict::Refused(failure) | Verdict::Told(failure)) => {
                 if failure == Failure::LogInFirst {
-                    self.strangers_refused = self.now + STRANGERS_INTERVAL;
+                    self.access.strangers_refused = self.now + STRANGERS_INTERVAL;
                 }
                 Err(failure)
             }
-            None if self.now < self.strangers_refused => Err(Failure::LogInFirst),
+            None if self.now < self.access.strangers_refused => Err(Failure::LogInFirst),
             None => Ok(Some(self.ask_node(index, Tag::STRANGER, Asking::Stranger))),
         }
     }
@@ -357,7 +359,7 @@ impl Worker {
             return None;
         }
         // By its arguments, too; of other commands the name is enough.
-        let channels = match self.router.plan(command, args, &mut self.keys) {
+        let channels = match self.router.plan(command, args, &mut self.spare.keys) {
             Plan::PubSub(PubSub::Subscribe(_), _) => true,
             Plan::PubSub(PubSub::Unsubscribe(_), _) | Plan::Local(_) => false,
             // Its own connection could not be told from others' by a node that refuses MULTI.
@@ -388,7 +390,7 @@ impl Worker {
                 Some(self.refuse_to_user(index, command, &failure))
             }
             None => {
-                let user = Arc::clone(&self.realms.get(&realm)?.who.user);
+                let user = Arc::clone(&self.access.realms.get(&realm)?.who.user);
                 let user = if user.is_empty() { (*b"default").into() } else { user };
                 // No node knows PROXY: who may see a slow log may see what it shows.
                 let proxy = self.router.table().get(CommandId(command)).name.starts_with("proxy");
@@ -468,7 +470,7 @@ impl Worker {
             return Err(DryRunError::NoCommand(failure));
         }
         let name = &spec.name;
-        let checked = user.check(CommandId(command), spec, args, &mut self.keys);
+        let checked = user.check(CommandId(command), spec, args, &mut self.spare.keys);
         let told = |why| match why {
             Denied::Command => {
                 format!("This user has no permissions to run the '{name}' command")

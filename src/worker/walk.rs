@@ -19,14 +19,14 @@ impl Worker {
     pub(super) fn dispatch(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         // What is it, and where are its keys?
         let command = self.router.command(args);
-        let slot = match self.router.plan(command, args, &mut self.keys) {
+        let slot = match self.router.plan(command, args, &mut self.spare.keys) {
             Plan::Slot(slot) => slot.0,
             plan => return self.dispatch_rare(index, command, plan, frame, args),
         };
         if self.is_over_memory() {
             return self.refuse_for_memory(index, command);
         }
-        let Some(node) = self.slot_table.route(slot) else {
+        let Some(node) = self.placement.slots.route(slot) else {
             return self.hold_fresh(index, command, slot, frame);
         };
         // Over which connection to the node?
@@ -36,7 +36,8 @@ impl Worker {
         let place = place.and_then(|n| *n.shared[protocol as usize].get(which)?);
         let flags = self.router.flags(command);
         // Hardly ever is there any user of the cluster.
-        let (Some(u), true) = (place, self.realms.is_empty() && flags & flag::PUBLISHES == 0)
+        let (Some(u), true) =
+            (place, self.access.realms.is_empty() && flags & flag::PUBLISHES == 0)
         else {
             return self.forward_to(index, command, slot, node, frame);
         };
@@ -50,8 +51,8 @@ impl Worker {
         if flags & flag::READ_ONLY == 0 {
             client.wrote |= 1 << (node & 63);
         }
-        let seq = client.expect(&mut self.spare_replies);
-        up.queue.push(frame, &mut self.pool);
+        let seq = client.expect(&mut self.spare.replies);
+        up.queue.push(frame, &mut self.spare.pool);
         up.pending.push_back(Pending {
             dest: Dest::Client { index: index as u32, generation: client.generation, seq },
             len: frame.len() as u32,
@@ -69,7 +70,7 @@ impl Worker {
         client.transfer_sizes.ask();
         if !up.dirty {
             up.dirty = true;
-            self.dirty_upstreams.push(u);
+            self.turn.dirty_upstreams.push(u);
         }
         Flow::Next
     }
@@ -100,7 +101,7 @@ impl Worker {
         // It is done with at the node: it counts, and gives its bytes back.
         let (node, len, command) = (up.node, pending.len as usize, pending.command);
         up.pending.pop_front();
-        up.queue.release(len, &mut self.pool);
+        up.queue.release(len, &mut self.spare.pool);
         let bucket = Histogram::bucket(micros);
         if let Some(stats) = self.stats.nodes.get_mut(usize::from(node)) {
             stats.latency.record(bucket, micros);
@@ -117,11 +118,11 @@ impl Worker {
         // Whoever waits for it gets it, in its turn.
         let Some(client) = self.clients.get_mut(index as usize) else { return Ok(()) };
         if client.generation == generation {
-            client.complete(seq, frame, &mut self.pool);
+            client.complete(seq, frame, &mut self.spare.pool);
             client.transfer_sizes.record(frame.len());
             if !client.dirty {
                 client.dirty = true;
-                self.dirty_clients.push(index as usize);
+                self.turn.dirty_clients.push(index as usize);
             }
         }
         Ok(())

@@ -77,7 +77,7 @@ impl Worker {
                 l.watches.iter().find(|w| w.slot == slot).and_then(|w| w.upstream)
             };
             let present = client.lent.as_ref().and_then(|l| of_slot(l));
-            let owner = self.slot_table.owner(slot);
+            let owner = self.placement.slots.owner(slot);
             let (protocol, me) = (client.session.protocol, ClientId::new(index, client.generation));
             let lent = match (present, owner) {
                 (Some(u), _) => Ok(u),

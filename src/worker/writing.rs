@@ -27,7 +27,7 @@ impl Worker {
             && !client.dirty
         {
             client.dirty = true;
-            self.dirty_clients.push(index);
+            self.turn.dirty_clients.push(index);
         }
     }
 
@@ -48,7 +48,7 @@ impl Worker {
             return self.account_client(index);
         }
         let last = (client.leaves_for.is_some() && drain::may_leave(client))
-            || self.drain.is_some_and(|drain| drain.is_last(client));
+            || self.stop.drain.is_some_and(|drain| drain.is_last(client));
         if last {
             client.stream.hold_back(true);
         }
@@ -59,10 +59,10 @@ impl Worker {
                     Ok(n) => {
                         is_over = n < WRITE_LIMIT;
                         self.stats.bytes_out += n as u64;
-                        if let Some(traffic) = self.traffic.get_mut(index) {
+                        if let Some(traffic) = self.arrivals.traffic.get_mut(index) {
                             traffic.bytes_out += n as u64;
                         }
-                        replies.out.release_sent(&mut self.pool);
+                        replies.out.release_sent(&mut self.spare.pool);
                     }
                     Err(_) => return self.close_client(index),
                 }
@@ -71,13 +71,13 @@ impl Worker {
             let full = left && (is_over || client.stream.unsent());
             if left && !full {
                 client.dirty = true;
-                self.unwritten.push(index);
+                self.turn.unwritten.push(index);
             }
             client.blocked = full;
             if full != client.watching {
                 client.watching = full;
                 let token = Source::Client(index).token();
-                let registry = self.poll.registry();
+                let registry = self.link.poll.registry();
                 if client.stream.watch(registry, token, full, true).is_err() {
                     return self.close_client(index);
                 }
@@ -88,19 +88,19 @@ impl Worker {
                 _ => false,
             };
             if goes_on {
-                self.resume.push(ClientId::new(index, client.generation));
+                self.turn.resume.push(ClientId::new(index, client.generation));
             }
             if replies.is_drained()
                 && !left
                 && let Some(mut replies) = client.replies.take()
             {
-                replies.reset(&mut self.pool);
-                if self.spare_replies.len() < 256 {
-                    self.spare_replies.push(replies);
+                replies.reset(&mut self.spare.pool);
+                if self.spare.replies.len() < 256 {
+                    self.spare.replies.push(replies);
                 }
             }
         } else if matches!(client.paused, Paused::Replies | Paused::Yielding) {
-            self.resume.push(ClientId::new(index, client.generation));
+            self.turn.resume.push(ClientId::new(index, client.generation));
         }
         if last {
             if !client.is_idle() {
@@ -172,9 +172,9 @@ impl Worker {
     pub(super) fn account_client(&mut self, index: usize) {
         // A closed one is on no account any more.
         if let Some(client) = self.clients.get_mut(index).filter(|client| !client.gone) {
-            let at_hand = if self.at_hand.0 == index { self.at_hand.1 } else { 0 };
+            let at_hand = if self.turn.at_hand.0 == index { self.turn.at_hand.1 } else { 0 };
             let held = client.held() + at_hand;
-            reaccount(&mut self.accounted, &mut client.accounted, held);
+            reaccount(&mut self.memory.accounted, &mut client.accounted, held);
         }
     }
 }

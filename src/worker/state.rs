@@ -1,0 +1,205 @@
+//! What a worker owns, part by part.
+
+use std::collections::BinaryHeap;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use mio::Poll;
+use slab::Slab;
+
+use super::{
+    Gathering, Source, clock, drain, join, leave, realms, retries, revoke, subscribing, tls,
+    topics, users,
+};
+use crate::arena::Arena;
+use crate::buf::Pool;
+use crate::client::{Multi, Pause, Replies, Traffic};
+use crate::cluster::{Health, Identity, Snapshot};
+use crate::dest::ClientId;
+use crate::hash::{IntMap, IntSet};
+use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
+use crate::meter::Meter;
+use crate::placement::{Readable, Retries, SlotTable};
+use crate::resp::ArgRange;
+use crate::route::Gather;
+use crate::upstream::Waiting;
+use crate::users::Users;
+
+/// How the worker is reached, and whom it tells.
+pub(super) struct Link {
+    pub index: usize,
+    pub poll: Poll,
+    pub inbox: mpsc::Receiver<ToWorker>,
+    /// There is more in it than one turn is for.
+    pub more_inbox: bool,
+    pub control: tokio::sync::mpsc::UnboundedSender<ToControl>,
+    pub client_count: Arc<AtomicUsize>,
+    /// Its own address, for answers that others bring.
+    pub own: WorkerHandle,
+}
+
+/// What time it is, and what waits for a time.
+pub(super) struct Clock {
+    /// The clock's zero.
+    pub epoch: Instant,
+    pub timers: BinaryHeap<clock::Timer>,
+    /// The next look at all deadlines; none while nothing is under way.
+    pub tick: Option<u64>,
+    pub next_idle_check: u64,
+    /// The next look for connections that nothing was said on for a while.
+    pub next_idle_probe: u64,
+    /// When [`Worker::relieve`] may look for clients to close again.
+    pub next_relief: u64,
+    /// When an unknown command may make control look at the cluster's commands again.
+    pub next_commands_wish: u64,
+}
+
+/// What the cluster is.
+pub(super) struct Topology {
+    pub snapshot: Arc<Snapshot>,
+    /// What the cluster's servers are.
+    pub identity: Arc<Identity>,
+    /// The slots as SCAN goes through them; made when it is asked for.
+    pub layout: crate::route::Layout,
+}
+
+/// Where commands go, and what becomes of those that do not get there.
+pub(super) struct Placement {
+    /// Which node serves each slot, and what waits for it.
+    pub slots: SlotTable<Waiting>,
+    pub retries: Retries<retries::Want>,
+}
+
+/// Whom reads may go to.
+pub(super) struct Reads {
+    /// By shard of the snapshot: whom reads may go to.
+    pub readable: Vec<Readable>,
+    /// From which that was made, beside the snapshot.
+    pub health: Arc<Health>,
+    /// Control was told to look at replicas.
+    pub watches_replicas: bool,
+}
+
+/// Who clients are, and what they may do.
+pub(super) struct Access {
+    /// Slotway's own, their rules made for `router`'s commands.
+    pub users: Arc<Users>,
+    /// The cluster's, as far as clients of theirs are here.
+    pub realms: IntMap<u16, realms::Realm>,
+    pub next_realm: u16,
+    /// Realms whose user may not ask nodes for their IDs.
+    pub unverified: IntSet<u16>,
+    pub looks: revoke::Looks,
+    /// Until when the cluster's default user is known to need a password, microseconds.
+    pub strangers_refused: u64,
+    /// Until when it is known to need none.
+    pub strangers_allowed: u64,
+    pub failures: users::Failures,
+}
+
+/// Who is subscribed to what, and which PUBLISHes wait for it.
+pub(super) struct Subscribers {
+    pub topics: topics::Topics,
+    /// PUBLISHes may wait for a node that is not reached.
+    pub stranded: bool,
+    pub waiting_publishers: subscribing::WaitingPublishers,
+    /// Other workers' barriers, and the turn in which each came.
+    pub barriers: Vec<(u64, Arc<crate::mailbox::ReadBarrier>)>,
+}
+
+/// Clients that come and go.
+pub(super) struct Arrivals {
+    pub handshakes: tls::Handshakes,
+    pub logins: leave::Logins,
+    pub leaving: leave::Leaving,
+    pub next_generation: u32,
+    /// What has passed over the connection of each client, by its index.
+    pub traffic: Vec<Traffic>,
+}
+
+/// What is at hand in this turn of the loop, and what is left for its end or the next one.
+pub(super) struct Turn {
+    /// Bytes of the client that is being read from, from the command at hand on.
+    pub unread: usize,
+    /// The client whose own buffer is being read from, which it does not hold meanwhile, and what
+    /// that occupies.
+    pub at_hand: (usize, usize),
+    /// The connection whose own buffer is being read from, which it does not hold meanwhile.
+    pub reading: usize,
+    /// Slots newly held in this turn.
+    pub held_now: usize,
+    /// When a piece of a large command or reply was last here, microseconds of the clock.
+    pub last_large: u64,
+    /// Clients and upstreams with something to write at the end of the turn.
+    pub dirty_clients: Vec<usize>,
+    pub dirty_upstreams: Vec<usize>,
+    /// Upstreams whose write was put off to the next turn.
+    pub deferred: Vec<usize>,
+    /// Clients with more to be written than one turn is for.
+    pub unwritten: Vec<usize>,
+    /// Sockets that may have more to read, and clients that may go on.
+    pub again: Vec<Source>,
+    pub resume: Vec<ClientId>,
+    /// Closed clients, whose indexes become free at the end of the turn.
+    pub graveyard: Vec<usize>,
+}
+
+/// Connections that are lent to one client at a time.
+pub(super) struct DedicatedPool {
+    /// Dedicated connections that are not lent to anybody.
+    pub idle: Vec<usize>,
+    /// Dedicated connections that are closed; their indexes become free at the end of the turn.
+    pub dead: Vec<usize>,
+}
+
+/// Commands of more than one step that are under way.
+pub(super) struct Operations {
+    pub gatherings: Slab<Gathering>,
+    pub joins: Slab<join::Join>,
+    /// The number of the last emulated command.
+    pub next_emulation: u64,
+    /// From where these are counted: another number for each worker that ever was.
+    pub born: u64,
+}
+
+/// What keeps the worker from serving clients.
+pub(super) struct Stop {
+    pub drain: Option<drain::Drain>,
+    /// It ends with its last client.
+    pub retires: bool,
+    /// CLIENT PAUSE, while it lasts.
+    pub pause: Option<Pause>,
+}
+
+/// Buffers that are kept for their capacity.
+pub(super) struct Spare {
+    pub scratch: Vec<u8>,
+    pub ranges: Vec<ArgRange>,
+    pub keys: Vec<u32>,
+    pub slots: Vec<(u16, u32)>,
+    pub line: Vec<u8>,
+    pub reply: Vec<u8>,
+    pub pool: Pool,
+    #[allow(clippy::vec_box)] // they move between here and the clients, boxes and all
+    pub replies: Vec<Box<Replies>>,
+    pub gathers: Vec<Gather>,
+    #[allow(clippy::vec_box)] // as with `spare_replies`: gatherings have them
+    pub kept: Vec<Box<crate::seen::KeptArgs>>,
+    #[allow(clippy::vec_box)] // as with `spare_replies`
+    pub multis: Vec<Box<Multi>>,
+}
+
+/// What the buffers occupy.
+pub(super) struct Memory {
+    /// Bytes in all buffers, as of when each was last looked at.
+    pub accounted: usize,
+    /// Bytes that this thread has taken since the account was last true of all buffers.
+    pub meter: Meter,
+    /// What the allocator keeps for this thread.
+    pub arena: Arena,
+    /// [`Meter::activity`] when the arena was purged; None while a purge is due.
+    pub purged_at: Option<u64>,
+    /// Of these, its topics and its share of the messages that subscribers have not taken.
+    pub accounted_messages: usize,
+}
