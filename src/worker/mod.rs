@@ -83,6 +83,7 @@ mod shards;
 mod shared;
 mod silence;
 mod split;
+mod start;
 mod state;
 mod subscribing;
 mod tls;
@@ -126,6 +127,7 @@ use crate::users::Users;
 
 use settings::Settings;
 pub use shared::Shared;
+pub use start::spawn;
 use state::{
     Access, Arrivals, Clock, DedicatedPool, Link, Memory, Operations, Placement, Reads, Spare,
     Stop, Subscribers, Topology, Turn,
@@ -289,181 +291,12 @@ struct Worker {
     stats: WorkerStats,
 }
 
-/// Starts worker `index` on a thread of its own.
-///
-/// # Errors
-/// The operating system gives no event loop or no thread.
-pub fn spawn(
-    index: usize,
-    config: Arc<Config>,
-    commands: Arc<CommandTable>,
-    shared: Arc<Shared>,
-    control: tokio::sync::mpsc::UnboundedSender<ToControl>,
-) -> io::Result<WorkerHandle> {
-    let poll = Poll::new()?;
-    let waker = Arc::new(Waker::new(poll.registry(), Source::Waker.token())?);
-    let (sender, inbox) = mpsc::channel();
-    let client_count = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&client_count);
-    let handle = WorkerHandle::new(sender, waker, client_count);
-    let own = handle.clone();
-    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        let told = Told { control: control.clone(), worker: index, clients: Arc::clone(&count) };
-        Worker::new(index, &config, commands, shared, poll, control, (own, inbox)).run();
-        drop(told);
-    })?;
-    Ok(handle)
-}
-
-/// A number that no other worker has, here or elsewhere.
-fn born(index: usize) -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    // Its keys are random; the low bits are left to be counted in.
-    RandomState::new().hash_one((index, std::process::id())) << 20
-}
-
 /// What workers measure time in, since `epoch`.
 fn micros(epoch: Instant) -> u64 {
     epoch.elapsed().as_micros() as u64
 }
 
-/// Tells control that the thread has ended, however it ended.
-struct Told {
-    control: tokio::sync::mpsc::UnboundedSender<ToControl>,
-    worker: usize,
-    clients: Arc<AtomicUsize>,
-}
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        self.clients.store(0, Ordering::Relaxed);
-        // Control may have ended before: nobody to tell then.
-        let _ = self.control.send(ToControl::Exited { worker: self.worker });
-    }
-}
-
 impl Worker {
-    #[allow(clippy::too_many_arguments)] // all that a worker is given, once
-    fn new(
-        index: usize,
-        config: &Config,
-        commands: Arc<CommandTable>,
-        shared: Arc<Shared>,
-        poll: Poll,
-        control: tokio::sync::mpsc::UnboundedSender<ToControl>,
-        (own, inbox): (WorkerHandle, mpsc::Receiver<ToWorker>),
-    ) -> Self {
-        let router = Arc::new(Router::with_rules(commands, config.commands.clone()));
-        let stats = WorkerStats {
-            commands: vec![Default::default(); usize::from(router.unknown()) + 1],
-            emulated: vec![Default::default(); crate::emulate::TABLE.len()],
-            ..WorkerStats::default()
-        };
-        Worker {
-            link: Link {
-                index,
-                poll,
-                inbox,
-                more_inbox: false,
-                control,
-                client_count: Arc::clone(&own.clients),
-                own,
-            },
-            settings: Settings::new(config, config.workers.count()),
-            clock: Clock {
-                epoch: shared.started,
-                timers: BinaryHeap::new(),
-                tick: None,
-                next_idle_check: 0,
-                next_idle_probe: 0,
-                next_relief: 0,
-                next_commands_wish: 0,
-            },
-            now: 0,
-            turn: Turn {
-                unread: 0,
-                at_hand: (usize::MAX, 0),
-                reading: usize::MAX,
-                held_now: 0,
-                last_large: 0,
-                dirty_clients: Vec::new(),
-                dirty_upstreams: Vec::new(),
-                deferred: Vec::new(),
-                unwritten: Vec::new(),
-                again: Vec::new(),
-                resume: Vec::new(),
-                graveyard: Vec::new(),
-            },
-            router,
-            topology: Topology {
-                snapshot: Arc::new(Snapshot::empty()),
-                identity: Arc::default(),
-                layout: Default::default(),
-            },
-            placement: Placement { slots: SlotTable::default(), retries: retries::of(config) },
-            access: Access {
-                users: Arc::default(),
-                realms: IntMap::default(),
-                next_realm: 0,
-                unverified: IntSet::default(),
-                looks: revoke::Looks::default(),
-                strangers_refused: 0,
-                strangers_allowed: 0,
-                failures: users::Failures::default(),
-            },
-            reads: Reads { readable: Vec::new(), health: Arc::default(), watches_replicas: false },
-            nodes: Vec::new(),
-            upstreams: Slab::new(),
-            clients: Slab::new(),
-            arrivals: Arrivals {
-                handshakes: tls::Handshakes::default(),
-                logins: leave::Logins::default(),
-                leaving: leave::Leaving::default(),
-                next_generation: 0,
-                traffic: Vec::new(),
-            },
-            ops: Operations {
-                gatherings: Slab::new(),
-                joins: Slab::new(),
-                next_emulation: 0,
-                born: born(index),
-            },
-            scripts: scripts::Scripts::new(Arc::clone(&shared.scripts)),
-            subscribers: Subscribers {
-                topics: topics::Topics::default(),
-                stranded: false,
-                waiting_publishers: Default::default(),
-                barriers: Vec::new(),
-            },
-            seeing: seen::Seeing::new(config),
-            shared,
-            dedicated: DedicatedPool { idle: Vec::new(), dead: Vec::new() },
-            lines: LogLines::default(),
-            stop: Stop { drain: None, retires: false, pause: None },
-            spare: Spare {
-                scratch: vec![0; SCRATCH],
-                ranges: Vec::new(),
-                keys: Vec::new(),
-                slots: Vec::new(),
-                line: Vec::new(),
-                reply: Vec::new(),
-                pool: Pool::of_one(config.workers.count()),
-                replies: Vec::new(),
-                gathers: Vec::new(),
-                kept: Vec::new(),
-                multis: Vec::new(),
-            },
-            memory: Memory {
-                accounted: 0,
-                meter: Meter::new(),
-                arena: Arena::of_thread(),
-                purged_at: Some(0),
-                accounted_messages: 0,
-            },
-            stats,
-        }
-    }
-
     fn run(mut self) {
         tracing::debug!(worker = self.link.index, "worker runs");
         self.shared.workers().push((self.link.index, self.link.own.clone()));
