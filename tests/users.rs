@@ -509,6 +509,32 @@ fn the_clusters_users() {
     everywhere("ACL DELUSER pt-ro");
 }
 
+/// A blocking command that is lost may have taken something. It is not sent again where its user's
+/// login is refused now, and neither that refusal nor a null would tell its client the truth.
+#[test]
+fn a_lost_pop_whose_login_is_refused_may_have_popped() {
+    everywhere("ACL SETUSER popper on >pw ~* &* +@all");
+    let proxy = Proxy::start(cluster(), &["--set", "auth=passthrough", "--workers", "1"]);
+    let mut conn = proxy.connect();
+    conn.set_timeout(Some(common::PATIENCE)).expect("a timeout");
+    assert!(ask(&mut conn, "AUTH popper pw").is_ok());
+    conn.send(&["BLPOP", "{pop}q", "0"]).expect("to send");
+    let waits = |addr: SocketAddr| {
+        let list = ask(&mut Conn::tcp(addr).expect("a node"), "CLIENT LIST");
+        list.text()
+            .expect("lines")
+            .lines()
+            .any(|line| line.contains(" user=popper ") && line.contains(" cmd=blpop "))
+    };
+    eventually("it waits at its node", || cluster().addrs().into_iter().any(waits));
+    everywhere("ACL SETUSER popper resetpass >new");
+    everywhere("CLIENT KILL USER popper");
+    let reply = conn.receive().expect("a reply");
+    let text = reply.error().unwrap_or_else(|| panic!("{reply:?}"));
+    assert!(text.starts_with("OUTCOMEUNKNOWN ") && text.contains("WRONGPASS"), "{text}");
+    everywhere("ACL DELUSER popper");
+}
+
 /// As at a server: what a user may not hear any more it does not hear, and without a user nothing.
 #[test]
 fn subscribers_lose_their_rights() {

@@ -11,7 +11,7 @@ use super::downstream::Flow;
 use super::{Source, Worker};
 use crate::cluster::NO_SLOT;
 use crate::dest::{ClientId, Dest};
-use crate::errors::Failure;
+use crate::errors::{Failure, Unanswered};
 use crate::metrics::{Histogram, RetryReason};
 use crate::ops::{Effect, Errand, KeyLists, Kind, Piece};
 use crate::placement::{
@@ -53,7 +53,7 @@ impl Worker {
         let Some(lent) = client.lent.as_mut() else { return };
         let Some(errand) = lent.errand.as_ref() else { return };
         let (seq, command, started) = (errand.seq, errand.command, errand.started);
-        let frame = errand.frame.clone();
+        let (frame, tries) = (errand.frame.clone(), errand.tries);
         let mut nodes = Vec::new();
         for target in targets {
             match target {
@@ -65,7 +65,13 @@ impl Worker {
                         errand.last =
                             Some(Failure::ShardWithoutPrimary { shard: name.into() }.to_string());
                     }
-                    if let Some(failure) = self.without_primary(missing.slot(), Class::Read) {
+                    if let Some(mut failure) = self.without_primary(missing.slot(), Class::Read) {
+                        // Other primaries may have been asked before.
+                        if let (true, Failure::PrimaryMissing { outcome, .. }) =
+                            (tries > 0, &mut failure)
+                        {
+                            *outcome = Unanswered::Harmless;
+                        }
                         self.stats.no_primary += 1;
                         return self.fail_errand(me, seq, failure);
                     }

@@ -7,7 +7,7 @@ use super::{Node, Worker};
 use crate::cluster::NO_SLOT;
 use crate::config::Config;
 use crate::dest::{ClientId, Dest};
-use crate::errors::Failure;
+use crate::errors::{Failure, Unanswered};
 use crate::metrics::RetryReason;
 use crate::placement::{Allowance, Budget, Class, GateNext, OutageCause, Retries, pause};
 use crate::route::flag;
@@ -191,6 +191,7 @@ impl Worker {
             primary: primary.into(),
             seconds: micros as f64 / 1e6,
             limit: limit as f64 / 1e6,
+            outcome: Unanswered::NotExecuted,
             why,
         })
     }

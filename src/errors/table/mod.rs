@@ -261,8 +261,8 @@ failures! {
         row "a failover takes longer than `timeouts.no_primary`, or the shard has no replica that can be promoted"
             => "the shard's nodes; a longer `timeouts.no_primary`, or 0 to wait until `timeouts.command`" {
             /// A primary has been missing for longer than `timeouts.no_primary`; seconds.
-            PrimaryMissing { place: Box<str>, primary: Box<str>, seconds: f64, limit: f64, why: String }
-                => ClusterDown "{place} (shard of {primary}) has been without a working primary for {seconds:.1} s, longer than timeouts.no_primary = {limit} s" + ": the command was not executed" "; {why}";
+            PrimaryMissing { place: Box<str>, primary: Box<str>, seconds: f64, limit: f64, outcome: Unanswered, why: String }
+                => ClusterDown "{place} (shard of {primary}) has been without a working primary for {seconds:.1} s, longer than timeouts.no_primary = {limit} s" + ": the command was {outcome}" "; {why}";
         }
         row "a command for several nodes (`CONFIG SET`, `ACL SETUSER`, `SCRIPT FLUSH`, `SCRIPT KILL` …) was not carried out on the nodes that the error names; the others have carried it out"
             => "bring the node back, or let the cluster forget it (`CLUSTER FORGET`), and send the command again" {
