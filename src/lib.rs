@@ -68,6 +68,19 @@
 //! | back | `buf.rs` | `release`, `push_pieces` |
 //! | back | `metrics/stats.rs` | `bucket`, `record` |
 //! | back | `client/replies.rs` | `complete` |
+//!
+//! Where to look first:
+//! - **What is sent again**, after which refusal or loss, and what never is: `placement/policy.rs`.
+//!   `placement/policy_tests.rs` has a line for each kind of command in each case.
+//! - **What becomes of a command that waits** (BLPOP, WATCH, a transaction behind WATCH): its states
+//!   in `ops/errand.rs`; `worker/errand.rs` sends it, `worker/dedicated.rs` has the replies.
+//! - **A command of one's own**: what is done about it is a line of `OWN` in `route/behaviour.rs`,
+//!   where the server's own table does not say it; a new kind is a [`route::Behaviour`], a
+//!   [`route::Plan`] that `route/mod.rs` makes of it, and an arm of `dispatch_rare` in
+//!   `worker/dispatch.rs`. A command over several slots is a recipe in `emulate`, named in
+//!   `emulate/table.rs`. `docs/commands.rs` writes the reference of all.
+//! - **An error of slotway's own**: `errors/table`.
+//! - **A key of the configuration**: `config/keys.rs`. **A metric**: `metrics/names.rs`.
 #![forbid(unsafe_code)]
 
 pub mod admin;
