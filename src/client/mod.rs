@@ -79,7 +79,7 @@ impl Paused {
 const ARGUMENT: usize = 2 * size_of::<ArgRange>();
 
 /// [`Client::last_command`] before the first one.
-pub const NO_COMMAND: u16 = u16::MAX;
+pub const NO_COMMAND: CommandId = CommandId(u16::MAX);
 
 /// One client. An idle one owns no buffer: a few hundred bytes in all.
 #[derive(Debug)]

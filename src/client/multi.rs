@@ -1,5 +1,6 @@
 //! The commands that a client has queued between MULTI and EXEC.
 
+use crate::command::CommandId;
 use crate::route::{Fan, Local, Merge, flag};
 
 /// Where a queued command goes when EXEC comes.
@@ -23,7 +24,7 @@ pub struct Queued {
     /// Where its bytes begin in [`Multi::frames`]; they end where the next one's begin.
     pub start: usize,
     /// Index in the command table.
-    pub command: u16,
+    pub command: CommandId,
     /// Where it goes.
     pub place: Place,
 }
@@ -80,7 +81,7 @@ impl Multi {
     }
 
     /// One more command.
-    pub fn push(&mut self, frame: &[u8], command: u16, place: Place) {
+    pub fn push(&mut self, frame: &[u8], command: CommandId, place: Place) {
         self.queue.push(Queued { start: self.frames.len(), command, place });
         if self.grows_by(frame) > 0 {
             let twice = 2 * self.frames.capacity();

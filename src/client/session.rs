@@ -1,9 +1,10 @@
 //! What a client said of itself, and what its connection is set to.
 
+use crate::command::CommandId;
 use crate::resp::Protocol;
 
 /// [`Session::last_command`] before the first one.
-pub const NO_COMMAND: u16 = u16::MAX;
+pub const NO_COMMAND: CommandId = CommandId(u16::MAX);
 
 /// One client's session. The rarely used parts are boxed: thousands of clients are idle.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub struct Session {
     /// EXEC's reply, as a server would write them.
     pub corked: bool,
     /// Its last command, an index of the command table; [`NO_COMMAND`] before the first.
-    pub last_command: u16,
+    pub last_command: CommandId,
     /// `CLIENT SETNAME`.
     #[allow(clippy::box_collection)] // half as large where there is none
     pub name: Option<Box<Vec<u8>>>,

@@ -36,6 +36,12 @@ pub struct CommandId(pub u16);
 impl CommandId {
     /// No table has it: stands for a command that is not known.
     pub const UNKNOWN: CommandId = CommandId(u16::MAX);
+
+    /// Its place in tables by command.
+    #[inline]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
 }
 
 /// All commands by name. Immutable; a new server's commands make a new table.

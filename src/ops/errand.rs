@@ -2,6 +2,7 @@
 //! its time is over. It says what is to be done; its user sends and waits.
 
 use crate::cluster::NO_SLOT;
+use crate::command::CommandId;
 use crate::errors::{Failure, Unanswered};
 use crate::placement::{
     AfterLoss, Phase, Redirection, Retry, Scope, Work, after_loss, at_deadline, may_have_executed,
@@ -41,7 +42,7 @@ pub struct Errand {
     /// Its reply's number.
     pub seq: u32,
     /// Index in the command table.
-    pub command: u16,
+    pub command: CommandId,
     /// Its slot.
     pub slot: u16,
     /// Its bytes.
@@ -88,7 +89,7 @@ pub enum AfterRefusedErrand {
 
 impl Errand {
     /// One that begins now; its reply has no number yet.
-    pub fn new(kind: Kind, command: u16, slot: u16, frame: Vec<u8>, now: u64) -> Self {
+    pub fn new(kind: Kind, command: CommandId, slot: u16, frame: Vec<u8>, now: u64) -> Self {
         Errand {
             kind,
             seq: 0,

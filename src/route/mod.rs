@@ -157,9 +157,9 @@ impl Router {
     }
 
     /// The error for a command that is refused.
-    pub fn refusal(&self, command: u16, why: Refused) -> Failure {
-        let spec = self.table.get(CommandId(command));
-        let name = match usize::from(command) == self.commands.len() - 1 {
+    pub fn refusal(&self, command: CommandId, why: Refused) -> Failure {
+        let spec = self.table.get(command);
+        let name = match command.index() == self.commands.len() - 1 {
             true => "this command, which slotway does not know,",
             false => &*spec.name,
         };
@@ -181,42 +181,42 @@ impl Router {
     }
 
     /// The index that stands for commands which are not known.
-    pub fn unknown(&self) -> u16 {
-        (self.commands.len() - 1) as u16
+    pub fn unknown(&self) -> CommandId {
+        CommandId((self.commands.len() - 1) as u16)
     }
 
     /// The command of a request, as an index below or at [`Router::unknown`].
     #[inline]
-    pub fn command(&self, args: &Args) -> u16 {
-        self.table.resolve(args).map_or(self.unknown(), |id| id.0)
+    pub fn command(&self, args: &Args) -> CommandId {
+        self.table.resolve(args).unwrap_or(self.unknown())
     }
 
     /// Sending the command twice does no harm.
     #[inline]
-    pub fn is_read_only(&self, command: u16) -> bool {
+    pub fn is_read_only(&self, command: CommandId) -> bool {
         self.flags(command) & flag::READ_ONLY != 0
     }
 
     /// It is HSCAN, SSCAN or ZSCAN, whose cursor only the node that gave it understands.
-    pub fn has_node_cursor(&self, command: u16) -> bool {
-        self.commands.get(usize::from(command)).is_some_and(|c| c.node_cursor)
+    pub fn has_node_cursor(&self, command: CommandId) -> bool {
+        self.commands.get(command.index()).is_some_and(|c| c.node_cursor)
     }
 
     /// It is PUBLISH or SPUBLISH.
     #[inline]
-    pub fn publishes(&self, command: u16) -> bool {
+    pub fn publishes(&self, command: CommandId) -> bool {
         self.flags(command) & flag::PUBLISHES != 0
     }
 
     /// What every such command is marked with, of [`flag`].
     #[inline]
-    pub fn flags(&self, command: u16) -> u8 {
-        self.commands.get(usize::from(command)).map_or(0, |c| c.flags)
+    pub fn flags(&self, command: CommandId) -> u8 {
+        self.commands.get(command.index()).map_or(0, |c| c.flags)
     }
 
     /// It goes to every primary, whichever node that is: once to each shard.
-    pub fn is_for_shards(&self, command: u16) -> bool {
-        match self.commands.get(usize::from(command)).map(|c| c.behaviour) {
+    pub fn is_for_shards(&self, command: CommandId) -> bool {
+        match self.commands.get(command.index()).map(|c| c.behaviour) {
             Some(Behaviour::Fan { to, .. }) => to == Fan::Primaries,
             Some(Behaviour::Script(script)) => {
                 script.fan().is_some_and(|(to, _)| to == Fan::Primaries)
@@ -228,50 +228,50 @@ impl Router {
 
     /// It reads or changes data of whole shards and has no key, so that a node that does not serve
     /// its shard carries it out as well. Without those that go over dedicated connections.
-    pub fn is_keyless_data(&self, command: u16) -> bool {
-        let scans = self.commands.get(usize::from(command)).map(|c| c.behaviour);
-        let spec = self.table.get(CommandId(command));
+    pub fn is_keyless_data(&self, command: CommandId) -> bool {
+        let scans = self.commands.get(command.index()).map(|c| c.behaviour);
+        let spec = self.table.get(command);
         (self.is_for_shards(command) || scans == Some(Behaviour::Scan))
             && (spec.flags.contains(Flags::READONLY) || spec.flags.contains(Flags::WRITE))
     }
 
     /// It may keep its connection waiting, and goes over one lent to its client if it may.
-    pub fn may_block(&self, command: u16) -> bool {
-        let behaviour = self.commands.get(usize::from(command)).map(|c| c.behaviour);
-        behaviour == Some(Behaviour::Blocking) || self.table.get(CommandId(command)).may_block()
+    pub fn may_block(&self, command: CommandId) -> bool {
+        let behaviour = self.commands.get(command.index()).map(|c| c.behaviour);
+        behaviour == Some(Behaviour::Blocking) || self.table.get(command).may_block()
     }
 
     /// The command is a module's and goes over shared connections, as its server does not say that
     /// it blocks. If it does, others wait for it.
-    pub fn may_hold_others_up(&self, command: u16) -> bool {
-        self.table.get(CommandId(command)).flags.contains(Flags::MODULE) && !self.may_block(command)
+    pub fn may_hold_others_up(&self, command: CommandId) -> bool {
+        self.table.get(command).flags.contains(Flags::MODULE) && !self.may_block(command)
     }
 
     /// It may run a script or a function, which keeps its node busy: EXEC runs what was queued.
-    pub fn may_run_script(&self, command: u16) -> bool {
-        let routed = self.commands.get(usize::from(command));
+    pub fn may_run_script(&self, command: CommandId) -> bool {
+        let routed = self.commands.get(command.index());
         routed.is_some_and(|c| {
             c.behaviour == Behaviour::Transaction(Transaction::Exec)
-                || self.table.get(CommandId(command)).class == Class::Scripting
+                || self.table.get(command).class == Class::Scripting
         })
     }
 
     /// Sending the blocking command again does no harm though it may have been executed: it only
     /// reads, or waits for what it then takes (BLPOP). A module's is not known well enough.
-    pub fn is_repeatable(&self, command: u16) -> bool {
-        let spec = self.table.get(CommandId(command));
+    pub fn is_repeatable(&self, command: CommandId) -> bool {
+        let spec = self.table.get(command);
         (spec.may_block() && !spec.flags.contains(Flags::MODULE)) || spec.is_read_only()
     }
 
     /// Whether the command ends what a node is busy with: SCRIPT KILL, FUNCTION KILL.
-    pub fn is_aside(&self, command: u16) -> bool {
-        let routed = self.commands.get(usize::from(command));
+    pub fn is_aside(&self, command: CommandId) -> bool {
+        let routed = self.commands.get(command.index());
         routed.is_some_and(|c| matches!(c.behaviour, Behaviour::Aside(_)))
     }
 
     /// What it has to do with Lua scripts.
-    pub fn script(&self, command: u16) -> Option<Script> {
-        match self.commands.get(usize::from(command))?.behaviour {
+    pub fn script(&self, command: CommandId) -> Option<Script> {
+        match self.commands.get(command.index())?.behaviour {
             Behaviour::Script(script) => Some(script),
             _ => None,
         }
@@ -279,8 +279,8 @@ impl Router {
 
     /// The command's [`crate::command::Class`], as a number.
     #[inline]
-    pub fn class(&self, command: u16) -> usize {
-        self.commands.get(usize::from(command)).map_or(0, |c| usize::from(c.class))
+    pub fn class(&self, command: CommandId) -> usize {
+        self.commands.get(command.index()).map_or(0, |c| usize::from(c.class))
     }
 
     /// How a command with keys of one slot is sent key by key: how the replies become one, and the
@@ -288,7 +288,7 @@ impl Router {
     /// command cannot be divided, or has one key.
     pub fn key_by_key(&self, args: &Args, keys: &mut Vec<u32>) -> Option<(Merge, u32)> {
         let command = self.command(args);
-        let Behaviour::Split(merge) = self.commands.get(usize::from(command))?.behaviour else {
+        let Behaviour::Split(merge) = self.commands.get(command.index())?.behaviour else {
             return None;
         };
         let Slots::One(_) = self.slots(command, args, keys) else { return None };
@@ -305,8 +305,8 @@ impl Router {
 
     /// The plan for a request. `keys` is the caller's, so that nothing is allocated.
     #[inline]
-    pub fn plan(&self, command: u16, args: &Args, keys: &mut Vec<u32>) -> Plan {
-        let Some(routed) = self.commands.get(usize::from(command)) else { return Plan::Any };
+    pub fn plan(&self, command: CommandId, args: &Args, keys: &mut Vec<u32>) -> Plan {
+        let Some(routed) = self.commands.get(command.index()) else { return Plan::Any };
         match routed.behaviour {
             // A request with too few arguments goes to any node, which says so in its own words.
             Behaviour::Key(at) => match args.get(usize::from(at)) {
@@ -382,7 +382,7 @@ impl Router {
                     Slots::One(slot) => Plan::Slot(slot),
                     Slots::Several(slot, _) => Plan::Several(slot),
                     // A module's, that names no keys.
-                    Slots::None if waits && self.table.get(CommandId(command)).keys.is_none() => {
+                    Slots::None if waits && self.table.get(command).keys.is_none() => {
                         Plan::Block(None)
                     }
                     Slots::None | Slots::Unpaired => Plan::Any,
@@ -406,7 +406,7 @@ impl Router {
                 Slots::None => Plan::Any,
             },
             Behaviour::Client => {
-                let spec = self.table.get(CommandId(command));
+                let spec = self.table.get(command);
                 client_command(args, !spec.container)
             }
         }
@@ -421,12 +421,12 @@ impl Router {
         })
     }
 
-    fn arity_fits(&self, command: u16, args: &Args) -> bool {
-        self.table.get(CommandId(command)).arity_fits(args.len())
+    fn arity_fits(&self, command: CommandId, args: &Args) -> bool {
+        self.table.get(command).arity_fits(args.len())
     }
 
-    fn slots(&self, command: u16, args: &Args, keys: &mut Vec<u32>) -> Slots {
-        let spec = self.table.get(CommandId(command));
+    fn slots(&self, command: CommandId, args: &Args, keys: &mut Vec<u32>) -> Slots {
+        let spec = self.table.get(command);
         match key_positions(spec, args, keys) {
             Ok(()) => {}
             Err(KeyError::Unbalanced) => return Slots::Unpaired,

@@ -5,6 +5,7 @@ use std::ops::Deref;
 
 use crate::buf::with_copy;
 use crate::cluster::NO_SLOT;
+use crate::command::CommandId;
 use crate::dest::{ClientId, Dest};
 use crate::placement::{Class, HoldMeta, Redirection, Work};
 use crate::route::flag;
@@ -20,7 +21,7 @@ pub struct Pending {
     /// Its keys' slot, or [`NO_SLOT`].
     pub slot: u16,
     /// Index in the command table.
-    pub command: u16,
+    pub command: CommandId,
     /// Of [`flag`].
     pub flags: u8,
     /// With whose rights it is sent: 0 for slotway's own user, otherwise the worker's number for a

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Worker;
 use super::downstream::Flow;
 use super::users::DryRunError;
-use crate::command::CommandTable;
+use crate::command::{CommandId, CommandTable};
 use crate::errors::Failure;
 use crate::resp::{ArgRange, Args, Protocol, RequestProgress, scan_request, write};
 use crate::users::{Selector, UNCHECKED, User};
@@ -16,7 +16,7 @@ impl Worker {
     pub(super) fn own_acl(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         name: &str,
         user: &Arc<User>,
         args: &Args,

@@ -7,6 +7,7 @@ use super::retries::Want;
 use super::{Gathering, Node, Worker, reaccount};
 use crate::buf::CHUNK;
 use crate::cluster::NO_SLOT;
+use crate::command::CommandId;
 use crate::dest::{ClientId, Dest};
 use crate::errors::{Cause, Failure};
 use crate::mailbox::ToControl;
@@ -74,7 +75,7 @@ impl Worker {
 
     /// It may want to wait: what it takes is no latency.
     #[cold]
-    fn may_block(&self, command: u16) -> bool {
+    fn may_block(&self, command: CommandId) -> bool {
         command < self.router.unknown() && self.router.may_block(command)
     }
 
@@ -96,7 +97,7 @@ impl Worker {
         if let Some(histogram) = histogram.filter(|_| !waited) {
             histogram.record(bucket, micros);
         }
-        if let Some(stats) = self.stats.commands.get_mut(usize::from(pending.command)) {
+        if let Some(stats) = self.stats.commands.get_mut(pending.command.index()) {
             if ok {
                 stats.ok += 1;
             } else {
@@ -155,7 +156,7 @@ impl Worker {
         let lane = self.lane_of(pending);
         match pending.dest {
             Dest::Client { index, generation, seq } => {
-                if let Some(stats) = self.stats.commands.get_mut(usize::from(pending.command)) {
+                if let Some(stats) = self.stats.commands.get_mut(pending.command.index()) {
                     stats.refused += 1;
                 }
                 self.deliver_failure(pending.dest, failure);
@@ -304,7 +305,7 @@ impl Worker {
         if let Some(histogram) = self.stats.latency.get_mut(self.router.class(gathering.command)) {
             histogram.record(Histogram::bucket(micros), micros);
         }
-        if let Some(stats) = self.stats.commands.get_mut(usize::from(gathering.command)) {
+        if let Some(stats) = self.stats.commands.get_mut(gathering.command.index()) {
             if ok {
                 stats.ok += 1;
             } else {

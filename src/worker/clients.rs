@@ -53,7 +53,7 @@ impl Worker {
     pub(super) fn client_command(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         local: Local,
         args: &Args,
     ) -> Flow {
@@ -87,8 +87,8 @@ impl Worker {
     }
 
     /// Counts an answer that was made here.
-    pub(super) fn count_own(&mut self, command: u16, reply: &[u8]) {
-        if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
+    pub(super) fn count_own(&mut self, command: CommandId, reply: &[u8]) {
+        if let Some(stats) = self.stats.commands.get_mut(command.index()) {
             match reply.first() {
                 Some(b'-') => stats.error += 1,
                 _ => stats.ok += 1,
@@ -160,7 +160,7 @@ impl Worker {
         if command == self.router.unknown() {
             return true; // the cluster may know it, and it may write
         }
-        let spec = self.router.table().get(CommandId(command));
+        let spec = self.router.table().get(command);
         if !spec.arity_fits(args.len()) || &*spec.name == "quit" {
             return false;
         }
@@ -172,8 +172,8 @@ impl Worker {
         pause.all || self.may_write(command)
     }
 
-    fn may_write(&self, command: u16) -> bool {
-        let spec = self.router.table().get(CommandId(command));
+    fn may_write(&self, command: CommandId) -> bool {
+        let spec = self.router.table().get(command);
         spec.is_write()
             || spec.flags.contains(Flags::MAY_REPLICATE)
             || MAY_REPLICATE.contains(&&*spec.name)

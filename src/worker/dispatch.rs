@@ -8,6 +8,7 @@ use super::{Gathering, Worker};
 use crate::buf::CHUNK;
 use crate::client::{After, Announced, Context, Paused, answer, mode};
 use crate::cluster::NO_SLOT;
+use crate::command::CommandId;
 use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
@@ -23,7 +24,7 @@ impl Worker {
     pub(super) fn dispatch_known(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         frame: &[u8],
         args: &Args,
     ) -> Flow {
@@ -92,7 +93,13 @@ impl Worker {
     }
 
     #[inline]
-    pub(super) fn forward(&mut self, index: usize, command: u16, slot: u16, frame: &[u8]) -> Flow {
+    pub(super) fn forward(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        slot: u16,
+        frame: &[u8],
+    ) -> Flow {
         if self.is_over_memory() {
             return self.refuse_for_memory(index, command);
         }
@@ -106,7 +113,7 @@ impl Worker {
     pub(super) fn forward_to(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         slot: u16,
         node: u16,
         frame: &[u8],
@@ -126,7 +133,7 @@ impl Worker {
     pub(super) fn admit(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         slot: u16,
         node: u16,
     ) -> Option<(Pending, usize)> {
@@ -141,7 +148,7 @@ impl Worker {
     pub(super) fn admit_on(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         slot: u16,
         u: usize,
         (protocol, generation): (Protocol, u32),
@@ -169,7 +176,7 @@ impl Worker {
     pub(super) fn pending(
         &self,
         dest: Dest,
-        command: u16,
+        command: CommandId,
         slot: u16,
         protocol: Protocol,
     ) -> Pending {
@@ -227,7 +234,7 @@ impl Worker {
     pub(super) fn hold_fresh(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         slot: u16,
         frame: &[u8],
     ) -> Flow {
@@ -268,7 +275,7 @@ impl Worker {
     pub(super) fn dispatch_rare(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         plan: Plan,
         frame: &[u8],
         args: &Args,
@@ -372,7 +379,7 @@ impl Worker {
         })
     }
 
-    fn refuse(&mut self, index: usize, command: u16, why: Refused) -> Flow {
+    fn refuse(&mut self, index: usize, command: CommandId, why: Refused) -> Flow {
         let failure = self.router.refusal(command, why);
         self.answer_own_error(index, command, &failure);
         Flow::Next
@@ -380,7 +387,12 @@ impl Worker {
 
     /// A command that any node could take, and none is there: it waits, if there ever was one.
     #[cold]
-    pub(super) fn wait_for_a_node(&mut self, index: usize, command: u16, frame: &[u8]) -> Flow {
+    pub(super) fn wait_for_a_node(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        frame: &[u8],
+    ) -> Flow {
         if self.topology.snapshot.generation == 0 {
             return self.no_cluster(index, command);
         }
@@ -389,7 +401,7 @@ impl Worker {
 
     /// A command that needs to know nodes, and none is known.
     #[cold]
-    pub(super) fn no_cluster(&mut self, index: usize, command: u16) -> Flow {
+    pub(super) fn no_cluster(&mut self, index: usize, command: CommandId) -> Flow {
         let failure = self.no_cluster_failure();
         self.answer_own_error(index, command, &failure);
         Flow::Next
@@ -404,7 +416,7 @@ impl Worker {
     }
 
     #[cold]
-    pub(super) fn refuse_for_memory(&mut self, index: usize, command: u16) -> Flow {
+    pub(super) fn refuse_for_memory(&mut self, index: usize, command: CommandId) -> Flow {
         self.stats.limits_hit[LimitHit::Memory as usize] += 1;
         let failure = buffers_full(&self.settings);
         self.answer_own_error(index, command, &failure);
@@ -412,16 +424,16 @@ impl Worker {
     }
 
     /// An error of slotway's own instead of a reply, counted as refused.
-    pub(super) fn answer_own_error(&mut self, index: usize, command: u16, failure: &Failure) {
-        if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
+    pub(super) fn answer_own_error(&mut self, index: usize, command: CommandId, failure: &Failure) {
+        if let Some(stats) = self.stats.commands.get_mut(command.index()) {
             stats.refused += 1;
         }
         self.answer_error(index, failure);
     }
 
     /// A reply of slotway's own, counted as answered.
-    pub(super) fn answer_own(&mut self, index: usize, command: u16, reply: &[u8]) {
-        if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
+    pub(super) fn answer_own(&mut self, index: usize, command: CommandId, reply: &[u8]) {
+        if let Some(stats) = self.stats.commands.get_mut(command.index()) {
             stats.ok += 1;
         }
         self.answer_plain(index, reply);
@@ -446,7 +458,7 @@ impl Worker {
         self.mark_client(index);
     }
 
-    fn local(&mut self, index: usize, command: u16, local: Local, args: &Args) -> Flow {
+    fn local(&mut self, index: usize, command: CommandId, local: Local, args: &Args) -> Flow {
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         // Another protocol is another upstream connection: what went before must be answered
         // first, or the two could overtake each other.
@@ -508,7 +520,7 @@ impl Worker {
         if client.session.protocol != before && client.lent.is_some() {
             self.watch_in_protocol(index);
         }
-        if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
+        if let Some(stats) = self.stats.commands.get_mut(command.index()) {
             match is_error {
                 true => stats.error += 1,
                 false => stats.ok += 1,

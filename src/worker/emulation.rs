@@ -34,12 +34,12 @@ impl Worker {
     pub(super) fn several_slots(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         slot: u16,
         frame: &[u8],
         args: &Args,
     ) -> Flow {
-        let spec = self.router.table().get(CommandId(command));
+        let spec = self.router.table().get(command);
         let name = spec.name.to_string();
         let keys: Vec<usize> = self.spare.keys.iter().map(|&at| at as usize).collect();
         let others = apart(args, &keys);
@@ -99,8 +99,8 @@ impl Worker {
     /// The request with a number of keys that no node takes for one, where it is none. As it came, a
     /// node finds keys in several slots first, and then that the number is no number.
     #[cold]
-    pub(super) fn without_number(&self, command: u16, args: &Args) -> Option<Vec<u8>> {
-        let spec = self.router.table().get(CommandId(command));
+    pub(super) fn without_number(&self, command: CommandId, args: &Args) -> Option<Vec<u8>> {
+        let spec = self.router.table().get(command);
         let at = no_number_of_keys(spec, args).filter(|_| emulate::entry(&spec.name).is_some())?;
         let mut args: Vec<&[u8]> = args.iter().collect();
         *args.get_mut(at)? = b"none";
@@ -151,7 +151,7 @@ impl Worker {
         let Some(gathering) = self.ops.gatherings.get(g) else { return };
         let (lane, protocol) = (gathering.lane, gathering.parts.protocol());
         let table = self.router.table();
-        let id = |name: &str| table.by_name(name).map_or(self.router.unknown(), |id| id.0);
+        let id = |name: &str| table.by_name(name).unwrap_or(self.router.unknown());
         let command = match (step.batch, step.names.first()) {
             (false, Some(name)) => id(name),
             _ => id("exec"),
@@ -233,8 +233,8 @@ impl Worker {
         }
     }
 
-    fn count_emulated(&mut self, command: u16, outcome: EmulatedOutcome) {
-        let name = &self.router.table().get(CommandId(command)).name;
+    fn count_emulated(&mut self, command: CommandId, outcome: EmulatedOutcome) {
+        let name = &self.router.table().get(command).name;
         if let Some((at, _)) = emulate::entry(name)
             && let Some(counts) = self.stats.emulated.get_mut(at)
         {
@@ -251,7 +251,7 @@ impl Worker {
             histogram.record(Histogram::bucket(micros), micros);
         }
         let ok = outcome.is_ok();
-        if let Some(stats) = self.stats.commands.get_mut(usize::from(gathering.command)) {
+        if let Some(stats) = self.stats.commands.get_mut(gathering.command.index()) {
             match ok {
                 true => stats.ok += 1,
                 false => stats.error += 1,

@@ -33,7 +33,13 @@ const FARTHEST_TIMER: u64 = 10_000_000;
 
 impl Worker {
     /// A blocking command.
-    pub(super) fn block(&mut self, index: usize, command: u16, slot: u16, frame: &[u8]) -> Flow {
+    pub(super) fn block(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        slot: u16,
+        frame: &[u8],
+    ) -> Flow {
         if self.clients.get(index).is_some_and(|c| !c.is_drained()) {
             return self.pause_until_replied(index);
         }
@@ -46,14 +52,14 @@ impl Worker {
         &mut self,
         index: usize,
         kind: Kind,
-        command: u16,
+        command: CommandId,
         slot: u16,
         frame: Vec<u8>,
     ) {
         let mut ranges: Vec<ArgRange> = Vec::new();
         let args = super::transaction::scan(&frame, &self.settings.accepted, &mut ranges);
         // Of a command that does not say that it blocks nothing is a waiting time.
-        let says = self.router.table().get(CommandId(command)).may_block();
+        let says = self.router.table().get(command).may_block();
         let time = if kind == Kind::Block && says { wait_time(&args) } else { None };
         // Its own time and the deadline of every command; for ever is for ever.
         let own = match time {
@@ -402,7 +408,7 @@ impl Worker {
         let index = client.at();
         let Some(errand) = self.errand(index).filter(|e| e.seq == seq) else { return };
         let (command, kind) = (errand.command, errand.kind);
-        if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
+        if let Some(stats) = self.stats.commands.get_mut(command.index()) {
             stats.refused += 1;
         }
         let reads = self.errand_only_reads(index);
@@ -421,7 +427,7 @@ impl Worker {
     }
 
     fn only_reads(&self, errand: &Errand) -> bool {
-        self.router.table().get(CommandId(errand.command)).is_read_only()
+        self.router.table().get(errand.command).is_read_only()
     }
 
     /// Whether the command of the client's errand changes nothing.

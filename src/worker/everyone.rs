@@ -15,7 +15,12 @@ use crate::resp::{Protocol, write};
 
 impl Worker {
     /// Asks all workers. The client waits.
-    pub(super) fn ask_everyone(&mut self, index: usize, command: u16, question: Question) -> Flow {
+    pub(super) fn ask_everyone(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        question: Question,
+    ) -> Flow {
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         let seq = client.expect(&mut self.spare.replies);
         client.paused = Paused::Command;
@@ -25,7 +30,13 @@ impl Worker {
     }
 
     /// Asks all workers on behalf of client `index`; the reply goes to `to`.
-    pub(super) fn ask_for(&mut self, index: usize, command: u16, question: Question, to: Dest) {
+    pub(super) fn ask_for(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        question: Question,
+        to: Dest,
+    ) {
         let Some(client) = self.clients.get(index) else { return };
         let me = ClientId::new(index, client.generation);
         let asker = Asker { id: client.session.id, client: me, to, command };
@@ -139,7 +150,7 @@ impl Worker {
     /// The client's line in CLIENT LIST.
     pub(super) fn line(&self, index: usize, client: &Client) -> Line {
         let known = client.session.last_command < self.router.unknown();
-        let spec = || self.router.table().get(CommandId(client.session.last_command));
+        let spec = || self.router.table().get(client.session.last_command);
         let traffic = self.arrivals.traffic.get(index).copied().unwrap_or_default();
         Line::of(client, self.now, if known { &spec().name } else { "NULL" }, traffic)
     }

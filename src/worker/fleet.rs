@@ -25,7 +25,7 @@ impl Worker {
     pub(super) fn start_fleet(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         slot: u16,
         merge: Merge,
         args: Option<&Args>,
@@ -47,7 +47,13 @@ impl Worker {
     /// A node counts the replicas that have all the connection has written, and a fresh connection
     /// has written nothing. It notes its place in the replication stream after every command, so
     /// PING and then WAIT covers all writes that were acknowledged before.
-    pub(super) fn wait(&mut self, index: usize, command: u16, frame: &[u8], args: &Args) -> Flow {
+    pub(super) fn wait(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        frame: &[u8],
+        args: &Args,
+    ) -> Flow {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         if !client.is_drained() {
             return self.pause_until_replied(index);
@@ -70,7 +76,13 @@ impl Worker {
     ///
     /// Every node is asked, in whatever state: one that was failed over while its script runs is no
     /// primary any more, and counts as failed because the script keeps it from answering.
-    pub(super) fn aside(&mut self, index: usize, command: u16, merge: Merge, frame: &[u8]) -> Flow {
+    pub(super) fn aside(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        merge: Merge,
+        frame: &[u8],
+    ) -> Flow {
         let snapshot = Arc::clone(&self.topology.snapshot);
         let mut nodes = self.placement.slots.primaries().to_vec();
         for node in &snapshot.nodes {
@@ -87,7 +99,7 @@ impl Worker {
     fn send_fleet(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         nodes: Vec<u16>,
         merge: Merge,
         args: Option<&Args>,
@@ -123,7 +135,7 @@ impl Worker {
     }
 
     /// MONITOR: every primary's lines, in one stream, until the client goes.
-    pub(super) fn monitor(&mut self, index: usize, command: u16) -> Flow {
+    pub(super) fn monitor(&mut self, index: usize, command: CommandId) -> Flow {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         if !client.is_drained() {
             return self.pause_until_replied(index);
@@ -149,7 +161,7 @@ impl Worker {
     pub(super) fn fleet_failed(&mut self, client: ClientId, seq: u32) {
         let Some(errand) = self.errand(client.at()).filter(|e| e.seq == seq) else { return };
         let command = errand.command;
-        if &*self.router.table().get(CommandId(command)).name != "monitor" {
+        if &*self.router.table().get(command).name != "monitor" {
             return;
         }
         let (mut heard, mut monitored) = (Vec::new(), false);
@@ -189,11 +201,11 @@ impl Worker {
     pub(super) fn show_to_monitors(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         args: &Args,
         waits: bool,
     ) {
-        let spec = self.router.table().get(CommandId(command));
+        let spec = self.router.table().get(command);
         let Some(client) = self.clients.get(index) else { return };
         if spec.flags.contains(Flags::SKIP_MONITOR) {
             return;

@@ -179,7 +179,7 @@ impl Worker {
         self.placement.retries.budget.take(1);
         let mut frame = Vec::new();
         write::request(&mut frame, &[b"EXISTS", &key]);
-        let exists = self.router.table().by_name("exists").map_or(self.router.unknown(), |id| id.0);
+        let exists = self.router.table().by_name("exists").unwrap_or(self.router.unknown());
         let mut pending = self.pending(Dest::Discard, exists, slot, Protocol::Resp2);
         pending.flags |= flag::READ_ONLY;
         let u = self.upstream_as(OWN, refuser, Protocol::Resp2, 0);
@@ -221,7 +221,7 @@ impl Worker {
     }
 
     /// Why a command that was refused with TRYAGAIN could not be executed.
-    pub(super) fn half_moved_text(&self, slot: u16, command: u16) -> String {
+    pub(super) fn half_moved_text(&self, slot: u16, command: CommandId) -> String {
         let owner = self.placement.slots.owner(slot).and_then(|n| self.nodes.get(usize::from(n)));
         let from = owner.map(|node| &node.addr);
         let to = self.placement.slots.migration(slot).and_then(|migration| migration.to());
@@ -230,7 +230,7 @@ impl Worker {
             (Some(from), _) => format!("away from {from}"),
             (None, _) => "to another node".to_owned(),
         };
-        let name = self.router.table().get(CommandId(command)).name.to_ascii_uppercase();
+        let name = self.router.table().get(command).name.to_ascii_uppercase();
         format!(
             "slot {slot} is being migrated {way}, and {} needs all its keys at one node; let the \
              migration finish, or raise timeouts.command",

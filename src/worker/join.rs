@@ -10,6 +10,7 @@ use super::dedicated::LendError;
 use super::downstream::Flow;
 use super::{Source, Worker};
 use crate::cluster::NO_SLOT;
+use crate::command::CommandId;
 use crate::dest::{ClientId, Dest};
 use crate::errors::{Failure, Unanswered};
 use crate::metrics::{Histogram, RetryReason};
@@ -27,7 +28,7 @@ const ENOUGH: usize = 1 << 20;
 pub(super) struct Join {
     client: ClientId,
     seq: u32,
-    command: u16,
+    command: CommandId,
     started: u64,
     lists: KeyLists,
     /// Each list's connection, while it is needed.
@@ -35,7 +36,7 @@ pub(super) struct Join {
 }
 
 impl Worker {
-    pub(super) fn join(&mut self, index: usize, command: u16, frame: &[u8]) -> Flow {
+    pub(super) fn join(&mut self, index: usize, command: CommandId, frame: &[u8]) -> Flow {
         if self.clients.get(index).is_some_and(|c| !c.is_drained()) {
             return self.pause_until_replied(index);
         }
@@ -245,7 +246,7 @@ impl Worker {
         if let Some(histogram) = self.stats.latency.get_mut(self.router.class(join.command)) {
             histogram.record(Histogram::bucket(micros), micros);
         }
-        if let Some(stats) = self.stats.commands.get_mut(usize::from(join.command)) {
+        if let Some(stats) = self.stats.commands.get_mut(join.command.index()) {
             stats.ok += 1;
         }
         self.end_errand(join.client, join.seq);

@@ -3,6 +3,7 @@
 use super::Worker;
 use super::downstream::Flow;
 use crate::cluster::{NO_SLOT, Slot};
+use crate::command::CommandId;
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
@@ -47,7 +48,7 @@ impl Worker {
 
     /// The owner of the slot at which the cursor stands gets its own cursor, as any command for
     /// that slot.
-    pub(super) fn scan(&mut self, index: usize, command: u16, args: &Args) -> Flow {
+    pub(super) fn scan(&mut self, index: usize, command: CommandId, args: &Args) -> Flow {
         if self.topology.snapshot.generation == 0 {
             return self.no_cluster(index, command);
         }
@@ -138,7 +139,7 @@ impl Worker {
     }
 
     /// Every primary's size and a key of each: the choice is made when all are there.
-    pub(super) fn random_key(&mut self, index: usize, command: u16, frame: &[u8]) -> Flow {
+    pub(super) fn random_key(&mut self, index: usize, command: CommandId, frame: &[u8]) -> Flow {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
         let nodes = self.fan_targets(Fan::Primaries);

@@ -69,7 +69,7 @@ impl Worker {
     pub(super) fn login(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         local: Local,
         args: &Args,
     ) -> Option<Flow> {
@@ -173,7 +173,7 @@ impl Worker {
     }
 
     /// Many have failed from where the client comes from: it waits, or is refused.
-    fn waits_in_line(&mut self, index: usize, command: u16, tag: Tag) -> Option<Flow> {
+    fn waits_in_line(&mut self, index: usize, command: CommandId, tag: Tag) -> Option<Flow> {
         let source = self.source(index);
         let admitted = throttle(&self.shared.throttle).admit(source, self.now);
         match admitted {
@@ -208,7 +208,13 @@ impl Worker {
     }
 
     /// Told at once, or after a while that grows with the failures from the same address.
-    fn login_failed(&mut self, index: usize, command: u16, tag: Tag, failure: Failure) -> Flow {
+    fn login_failed(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        tag: Tag,
+        failure: Failure,
+    ) -> Flow {
         self.stats.logins[LoginOutcome::Wrong as usize] += 1;
         let address = self.address(index);
         let wait = throttle(&self.shared.throttle).failed(Source::of(address), self.now);

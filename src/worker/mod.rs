@@ -110,7 +110,7 @@ use crate::arena::Arena;
 use crate::buf::Pool;
 use crate::client::{Client, Multi, Pause, Paused, Replies, Traffic};
 use crate::cluster::{Health, Identity, Snapshot};
-use crate::command::CommandTable;
+use crate::command::{CommandId, CommandTable};
 use crate::config::Config;
 use crate::dest::{ClientId, Dest};
 use crate::hash::{IntMap, IntSet};
@@ -182,7 +182,7 @@ struct Gathering {
     lane: ClientId,
     /// With whose rights it goes on, see `realms`.
     realm: u16,
-    command: u16,
+    command: CommandId,
     started: u64,
     /// What a slow log shows of it, where its parts are other commands.
     kept: Option<Box<crate::seen::KeptArgs>>,
@@ -509,11 +509,11 @@ impl Worker {
     fn set_commands(&mut self, table: Arc<CommandTable>) {
         // Commands under way carry their ids; an overlay keeps those of known commands, and only
         // "unknown", the entry past the end, moves.
-        let old_unknown = usize::from(self.router.unknown());
+        let old_unknown = self.router.unknown().index();
         self.router = Arc::new(Router::with_rules(table, self.router.rules().clone()));
-        let new_unknown = usize::from(self.router.unknown());
+        let new_unknown = self.router.unknown().index();
         for (_, client) in &mut self.clients {
-            if usize::from(client.session.last_command) == old_unknown {
+            if client.session.last_command.index() == old_unknown {
                 client.session.last_command = new_unknown as u16;
             }
         }

@@ -3,6 +3,7 @@
 use super::Worker;
 use super::downstream::Flow;
 use crate::client::Question;
+use crate::command::CommandId;
 use crate::errors::Failure;
 use crate::resp::{Args, Protocol, strict_i64, write};
 use crate::route::{Fan, Local, Merge, Server};
@@ -16,7 +17,7 @@ impl Worker {
     pub(super) fn seen_command(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         local: Local,
         args: &Args,
     ) -> Flow {

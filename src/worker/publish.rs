@@ -4,6 +4,7 @@ use super::downstream::Flow;
 use super::{Worker, micros};
 use crate::channel::{Kind, matches};
 use crate::cluster::{NO_SLOT, Slot};
+use crate::command::CommandId;
 use crate::pubsub::{Topic, hash, rank};
 use crate::resp::reply::{elements, integer};
 use crate::resp::{Args, Request, RequestProgress, scan_request, write};
@@ -21,7 +22,7 @@ impl Worker {
     pub(super) fn publish(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         frame: &[u8],
         args: &Args,
     ) -> Flow {
@@ -39,7 +40,7 @@ impl Worker {
     pub(super) fn shard_publish(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         slot: Option<Slot>,
         frame: &[u8],
     ) -> Flow {
@@ -129,7 +130,7 @@ impl Worker {
     pub(super) fn ask_subscribers(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         ask: Ask,
         frame: &[u8],
     ) -> Flow {

@@ -60,7 +60,7 @@ impl Worker {
     pub(super) fn pubsub(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         which: PubSub,
         slot: Option<crate::cluster::Slot>,
         frame: &[u8],
@@ -100,7 +100,7 @@ impl Worker {
             return self.behind_subscribe(index, args);
         }
         let command = self.router.command(args);
-        let spec = self.router.table().get(CommandId(command));
+        let spec = self.router.table().get(command);
         let unknown = command == self.router.unknown() || (spec.container && args.len() > 1);
         if unknown {
             let failure = super::transaction::unknown_command(&spec.name, args);
@@ -159,7 +159,7 @@ impl Worker {
             && args.iter().skip(1).any(|name| asked(name) == Some(true))
     }
 
-    fn subscribe(&mut self, index: usize, command: u16, kind: Kind, args: &Args) {
+    fn subscribe(&mut self, index: usize, command: CommandId, kind: Kind, args: &Args) {
         if args.iter().skip(1).any(|name| name.len() > LONGEST_NAME) {
             let failure = Failure::TopicTooLong { limit: LONGEST_NAME };
             return self.answer_own_error(index, command, &failure);
@@ -260,7 +260,7 @@ impl Worker {
         }
         let mut reply = Vec::new();
         failure.write(&mut reply);
-        if let Some(stats) = self.stats.commands.get_mut(usize::from(wait.command)) {
+        if let Some(stats) = self.stats.commands.get_mut(wait.command.index()) {
             stats.refused += 1;
         }
         if let Some(client) = self.clients.get_mut(index as usize) {
@@ -286,7 +286,7 @@ impl Worker {
         self.give_up(wait, &failure);
     }
 
-    fn unsubscribe(&mut self, index: usize, command: u16, kind: Kind, args: &Args) {
+    fn unsubscribe(&mut self, index: usize, command: CommandId, kind: Kind, args: &Args) {
         let Some(client) = self.clients.get_mut(index) else { return };
         let protocol = client.session.protocol;
         let seq = client.expect_heard(&mut self.spare.replies);

@@ -9,6 +9,7 @@
 
 use super::clock::{Job, Timer};
 use super::{Source, Worker, reaccount};
+use crate::command::CommandId;
 use crate::dest::Dest;
 use crate::errors::{Code, Failure};
 use crate::hash::IntMap;
@@ -311,12 +312,12 @@ impl Worker {
     }
 
     /// What a node said lately about this command and this user.
-    pub(super) fn believed(&self, realm: u16, command: u16) -> Option<Verdict> {
+    pub(super) fn believed(&self, realm: u16, command: CommandId) -> Option<Verdict> {
         let (until, verdict) = self.access.realms.get(&realm)?.verdicts.get(&command)?;
         (self.now < *until).then(|| verdict.clone())
     }
 
-    pub(super) fn believe(&mut self, realm: u16, command: u16, verdict: Verdict) {
+    pub(super) fn believe(&mut self, realm: u16, command: CommandId, verdict: Verdict) {
         if let Some(realm) = self.access.realms.get_mut(&realm) {
             realm.verdicts.insert(command, (self.now + BELIEVED, verdict));
         }

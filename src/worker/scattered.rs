@@ -50,7 +50,12 @@ struct Asked {
 impl Worker {
     /// A transaction in several pieces, sent at the same time. `seq` is its reply's number, if it
     /// has one.
-    pub(super) fn exec_scattered(&mut self, index: usize, command: u16, seq: Option<u32>) -> Flow {
+    pub(super) fn exec_scattered(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        seq: Option<u32>,
+    ) -> Flow {
         let Some(client) = self.clients.get(index) else { return Flow::Stop };
         let Some(multi) = client.multi.as_ref() else { return Flow::Next };
         let (protocol, generation) = (client.session.protocol, client.generation);
@@ -109,7 +114,14 @@ impl Worker {
         Flow::Next
     }
 
-    fn send_batch(&mut self, index: usize, command: u16, g: usize, group: u32, mut batch: Batch) {
+    fn send_batch(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        g: usize,
+        group: u32,
+        mut batch: Batch,
+    ) {
         batch.frame.extend_from_slice(EXEC);
         let Some(client) = self.clients.get(index) else { return };
         let (protocol, generation) = (client.session.protocol, client.generation);
@@ -256,8 +268,13 @@ impl Worker {
 
     /// A command over several slots as one command per slot: the slot, the bytes, the positions
     /// of its keys.
-    fn in_slots(&self, command: u16, args: &Args, mut each: impl FnMut(u16, &[u8], Vec<u32>)) {
-        let spec = self.router.table().get(CommandId(command));
+    fn in_slots(
+        &self,
+        command: CommandId,
+        args: &Args,
+        mut each: impl FnMut(u16, &[u8], Vec<u32>),
+    ) {
+        let spec = self.router.table().get(command);
         let mut keys = Vec::new();
         // A list of keys that cannot be read was refused when it was queued.
         let _ = key_positions(spec, args, &mut keys);

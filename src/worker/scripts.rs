@@ -16,6 +16,7 @@ use memchr::memmem;
 use super::Worker;
 use super::downstream::Flow;
 use crate::cluster::{NO_SLOT, Slot};
+use crate::command::CommandId;
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::hash::{IntMap, fingerprint};
@@ -80,7 +81,7 @@ impl Worker {
     pub(super) fn script(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         (script, slot): (Script, Option<Slot>),
         frame: &[u8],
         args: &Args,
@@ -209,7 +210,7 @@ impl Worker {
         &mut self,
         u: usize,
         sha: &Sha,
-        command: u16,
+        command: CommandId,
         pipelined: bool,
     ) -> bool {
         let (turn, now) = (self.stats.turns, self.now);
@@ -233,7 +234,7 @@ impl Worker {
     }
 
     /// Nobody waits for what the node says to SCRIPT LOAD: if it refuses, EVALSHA says NOSCRIPT.
-    fn loading(&self, command: u16) -> Pending {
+    fn loading(&self, command: CommandId) -> Pending {
         Pending {
             dest: Dest::Discard,
             len: 0,
@@ -353,7 +354,7 @@ impl Worker {
     }
 
     /// SCRIPT EXISTS is to say 1 of what slotway has, and to be right: the nodes are given it.
-    fn scripts_to_primaries(&mut self, index: usize, command: u16, args: &Args) {
+    fn scripts_to_primaries(&mut self, index: usize, command: CommandId, args: &Args) {
         let Some(client) = self.clients.get(index) else { return };
         let protocol = client.session.protocol;
         let mut loads: Vec<Arc<[u8]>> = Vec::new();

@@ -164,7 +164,7 @@ impl Worker {
         if traced {
             self.trace(index, command);
         }
-        let spec = self.router.table().get(CommandId(command));
+        let spec = self.router.table().get(command);
         let Worker { seeing, now, stats, .. } = self;
         let mut keys = std::mem::take(&mut seeing.keys);
         if spec.class != Class::PubSub && key_positions(spec, args, &mut keys).is_ok() {
@@ -218,7 +218,7 @@ impl Worker {
         };
         let mut ranges = std::mem::take(&mut seeing.ranges);
         let args = scan(request, &settings.request, &mut ranges);
-        let spec = router.table().get(CommandId(pending.command));
+        let spec = router.table().get(pending.command);
         let error = reply.first() == Some(&b'-');
         let mut keys = std::mem::take(&mut seeing.keys);
         if !error && spec.class != Class::PubSub && key_positions(spec, &args, &mut keys).is_ok() {
@@ -257,8 +257,8 @@ impl Worker {
     }
 
     /// It is WAIT or WAITAOF, which go behind a PING.
-    fn is_wait(&self, command: u16) -> bool {
-        let name = &self.router.table().get(CommandId(command)).name;
+    fn is_wait(&self, command: CommandId) -> bool {
+        let name = &self.router.table().get(command).name;
         matches!(&**name, "wait" | "waitaof")
     }
 
@@ -276,7 +276,7 @@ impl Worker {
 
     /// KEYS has its whole reply.
     #[cold]
-    pub(super) fn note_join(&mut self, client: ClientId, seq: u32, command: u16, took: u64) {
+    pub(super) fn note_join(&mut self, client: ClientId, seq: u32, command: CommandId, took: u64) {
         let Some(errand) = self.errand(client.at()).filter(|e| e.seq == seq) else { return };
         let frame = std::mem::take(&mut errand.frame);
         let mut ranges = Vec::new();
@@ -357,7 +357,7 @@ impl Worker {
 
     /// A command of many parts is answered, one of which was slow.
     #[cold]
-    pub(super) fn slow_gathering(&mut self, entry: SlowEntry, command: u16, to: Dest) {
+    pub(super) fn slow_gathering(&mut self, entry: SlowEntry, command: CommandId, to: Dest) {
         let took = entry.took.queue + entry.took.node;
         if took >= self.shared.slow.slower_than() {
             self.slow_command(entry, command, to);
@@ -365,9 +365,9 @@ impl Worker {
     }
 
     /// The reply is there; the entry is complete when it is written.
-    fn slow_command(&mut self, mut entry: SlowEntry, command: u16, to: Dest) {
+    fn slow_command(&mut self, mut entry: SlowEntry, command: CommandId, to: Dest) {
         let Dest::Client { index, generation, .. } = to else { return };
-        entry.command = self.router.table().get(CommandId(command)).name.to_string();
+        entry.command = self.router.table().get(command).name.to_string();
         let client = self.clients.get(index as usize);
         if let Some(client) = client.filter(|client| client.generation == generation) {
             entry.client = client.addresses().0;
@@ -431,7 +431,13 @@ impl Worker {
 
     /// A command that slotway answered itself, where everything is logged.
     #[cold]
-    pub(super) fn note_own(&mut self, index: usize, command: u16, args: &Args, begun: Instant) {
+    pub(super) fn note_own(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        args: &Args,
+        begun: Instant,
+    ) {
         let Some(client) = self.clients.get(index) else { return };
         let took = begun.elapsed().as_micros() as u64;
         if took < self.shared.slow.slower_than() {

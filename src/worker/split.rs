@@ -6,6 +6,7 @@ use super::{Gathering, Worker};
 use crate::buf::CHUNK;
 use crate::client::{After, Announced, Context, Paused, answer, mode};
 use crate::cluster::NO_SLOT;
+use crate::command::CommandId;
 use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
@@ -19,7 +20,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 impl Worker {
     /// Begins a gathering for a client's command; gives its index.
-    pub(super) fn gathering(&mut self, index: usize, command: u16, merge: Merge) -> Option<usize> {
+    pub(super) fn gathering(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        merge: Merge,
+    ) -> Option<usize> {
         let client = self.clients.get_mut(index)?;
         let generation = client.generation;
         let seq = client.expect(&mut self.spare.replies);
@@ -31,7 +37,7 @@ impl Worker {
     pub(super) fn gathering_for(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         merge: Merge,
         to: Dest,
     ) -> Option<usize> {
@@ -55,7 +61,7 @@ impl Worker {
     pub(super) fn gathering_of(
         &self,
         lane: ClientId,
-        command: u16,
+        command: CommandId,
         to: Dest,
         parts: Parts,
     ) -> Gathering {
@@ -77,7 +83,14 @@ impl Worker {
 
     /// Keys in several slots: each slot's keys in a command of their own, all of a node's in one
     /// write.
-    fn split(&mut self, index: usize, command: u16, merge: Merge, step: u32, args: &Args) -> Flow {
+    fn split(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        merge: Merge,
+        step: u32,
+        args: &Args,
+    ) -> Flow {
         // What a key costs until its reply is there: its slot, its place, its part's bytes.
         const KEY: usize = 64;
         let bytes = |args: &Args| args.iter().map(<[u8]>::len).sum::<usize>();
@@ -154,7 +167,7 @@ impl Worker {
     pub(super) fn fan(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         to: Fan,
         merge: Merge,
         frame: &[u8],

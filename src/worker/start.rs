@@ -92,7 +92,7 @@ impl Worker {
     ) -> Self {
         let router = Arc::new(Router::with_rules(commands, config.commands.clone()));
         let stats = WorkerStats {
-            commands: vec![Default::default(); usize::from(router.unknown()) + 1],
+            commands: vec![Default::default(); router.unknown().index() + 1],
             emulated: vec![Default::default(); crate::emulate::TABLE.len()],
             ..WorkerStats::default()
         };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::channel::Kind;
+use crate::command::CommandId;
 use crate::dest::ClientId;
 use crate::hash::{IntMap, KeyedMap};
 use crate::mailbox::{BYTES_PER_TOPIC, Ticket};
@@ -74,7 +75,7 @@ pub(super) struct Wait {
     /// Index and generation.
     pub client: ClientId,
     pub seq: u32,
-    pub command: u16,
+    pub command: CommandId,
     /// When it came, microseconds.
     pub started: u64,
     /// Topics that are not confirmed.

@@ -22,9 +22,9 @@ const LONGEST: u64 = 60_000_000;
 impl Worker {
     /// The client's next command, which was just read, is traced.
     #[cold]
-    pub(super) fn trace(&mut self, index: usize, command: u16) {
+    pub(super) fn trace(&mut self, index: usize, command: CommandId) {
         let Some(client) = self.clients.get(index) else { return };
-        let spec = self.router.table().get(CommandId(command));
+        let spec = self.router.table().get(command);
         // What is not answered, or answered when somebody else wants it, would be under way for ever.
         let waits = self.router.may_block(command) || matches!(&*spec.name, "wait" | "monitor");
         let odd = waits || spec.class == Class::PubSub;

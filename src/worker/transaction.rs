@@ -29,7 +29,7 @@ impl Worker {
     pub(super) fn transaction(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         which: Transaction,
         frame: &[u8],
         args: &Args,
@@ -65,7 +65,7 @@ impl Worker {
         if let Some(client) = self.clients.get_mut(index) {
             client.session.last_command = command;
         }
-        let spec = self.router.table().get(CommandId(command));
+        let spec = self.router.table().get(command);
         let fits = spec.arity_fits(args.len());
         // Valkey refuses MULTI and WATCH as other commands that it does not queue.
         let no_multi = spec.flags.contains(Flags::NO_MULTI);
@@ -114,7 +114,7 @@ impl Worker {
         Flow::Next
     }
 
-    fn queue(&mut self, index: usize, command: u16, place: Place, frame: &[u8]) {
+    fn queue(&mut self, index: usize, command: CommandId, place: Place, frame: &[u8]) {
         let read_only = self.router.is_read_only(command);
         let publishes = self.router.publishes(command);
         let by_sha = self.router.script(command) == Some(Script::EvalSha);
@@ -146,12 +146,12 @@ impl Worker {
     fn place_in_transaction(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         args: &Args,
     ) -> Result<Place, Failure> {
         let split = self.settings.split_transactions;
         let table = self.router.table();
-        let spec = table.get(CommandId(command));
+        let spec = table.get(command);
         if command == self.router.unknown() || (spec.container && args.len() > 1) {
             return Err(unknown_command(&spec.name, args));
         }
@@ -253,7 +253,7 @@ impl Worker {
         }
     }
 
-    fn exec(&mut self, index: usize, command: u16) -> Flow {
+    fn exec(&mut self, index: usize, command: CommandId) -> Flow {
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         let Some(multi) = client.multi.as_ref() else { return Flow::Next };
         // Its commands leave as one.
@@ -314,7 +314,7 @@ impl Worker {
     }
 
     /// The usual transaction: one batch on the shared connection.
-    fn exec_batch(&mut self, index: usize, command: u16, slot: u16) -> Flow {
+    fn exec_batch(&mut self, index: usize, command: CommandId, slot: u16) -> Flow {
         let node = match slot {
             NO_SLOT => self.any_primary(index),
             slot => self.route(slot),
@@ -377,7 +377,7 @@ impl Worker {
     }
 
     /// A null reply to EXEC: a watched key changed.
-    pub(super) fn answer_null_array(&mut self, index: usize, command: u16) {
+    pub(super) fn answer_null_array(&mut self, index: usize, command: CommandId) {
         let resp3 = self.clients.get(index).is_some_and(|c| c.session.protocol == Protocol::Resp3);
         self.answer_own(index, command, if resp3 { b"_\r\n" } else { b"*-1\r\n" });
     }
@@ -392,7 +392,7 @@ impl Worker {
     }
 
     /// The transaction on the one connection that watches.
-    fn exec_watched(&mut self, index: usize, command: u16) -> Flow {
+    fn exec_watched(&mut self, index: usize, command: CommandId) -> Flow {
         let Some(mut multi) = self.take_multi(index) else { return Flow::Next };
         self.stats.transactions[TransactionKind::OneSlot as usize] += 1;
         multi.frames.extend_from_slice(EXEC);

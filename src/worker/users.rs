@@ -183,7 +183,7 @@ impl Worker {
         let client = self.clients.get(index)?;
         let account = client.session.account.as_ref()?;
         let command = self.router.command(args);
-        let id = CommandId(command);
+        let id = command;
         let spec = self.router.table().get(id);
         if let Some(user) = &account.user
             && command != self.router.unknown()
@@ -201,12 +201,12 @@ impl Worker {
 
     /// What is wrong with it, who is not slotway's own user, and commands about users.
     #[cold]
-    fn check_rare(&mut self, index: usize, command: u16, args: &Args) -> Option<Flow> {
+    fn check_rare(&mut self, index: usize, command: CommandId, args: &Args) -> Option<Flow> {
         let client = self.clients.get(index)?;
         let account = client.session.account.as_ref()?;
         let in_multi = client.session.modes & mode::MULTI != 0;
         let table = self.router.table();
-        let spec = table.get(CommandId(command));
+        let spec = table.get(command);
         // Subcommands of CLIENT that Redis has since 7.0: as those that they are like.
         let newer = spec.container && *spec.name == *"client" && is_newer(args);
         let unknown = command == self.router.unknown() || (spec.container && args.len() > 1);
@@ -246,7 +246,7 @@ impl Worker {
             }
             // What is not a container was checked before it came here.
             if spec.container
-                && let Err(why) = user.check(CommandId(command), spec, args, &mut self.spare.keys)
+                && let Err(why) = user.check(command, spec, args, &mut self.spare.keys)
             {
                 return Some(self.deny(index, command, why));
             }
@@ -263,8 +263,8 @@ impl Worker {
     }
 
     /// Who has not logged in may log in, and leave; it may be the cluster's default user.
-    fn check_stranger(&mut self, index: usize, command: u16, args: &Args) -> Option<Flow> {
-        let spec = self.router.table().get(CommandId(command));
+    fn check_stranger(&mut self, index: usize, command: CommandId, args: &Args) -> Option<Flow> {
+        let spec = self.router.table().get(command);
         if spec.flags.contains(Flags::NO_AUTH) {
             return None;
         }
@@ -349,12 +349,12 @@ impl Worker {
     fn check_in_realm(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         realm: u16,
         newer: bool,
         args: &Args,
     ) -> Option<Flow> {
-        let spec = self.router.table().get(CommandId(command));
+        let spec = self.router.table().get(command);
         if spec.flags.contains(Flags::NO_AUTH) {
             return None;
         }
@@ -393,7 +393,7 @@ impl Worker {
                 let user = Arc::clone(&self.access.realms.get(&realm)?.who.user);
                 let user = if user.is_empty() { (*b"default").into() } else { user };
                 // No node knows PROXY: who may see a slow log may see what it shows.
-                let proxy = self.router.table().get(CommandId(command)).name.starts_with("proxy");
+                let proxy = self.router.table().get(command).name.starts_with("proxy");
                 let like = |words: &[&[u8]]| words.iter().map(|word| word.to_vec()).collect();
                 let args = match newer {
                     _ if proxy => like(&[b"slowlog", b"get"]),
@@ -418,8 +418,8 @@ impl Worker {
         }
     }
 
-    fn deny(&mut self, index: usize, command: u16, why: Denied) -> Flow {
-        let spec = self.router.table().get(CommandId(command));
+    fn deny(&mut self, index: usize, command: CommandId, why: Denied) -> Flow {
+        let spec = self.router.table().get(command);
         let failure = match why {
             Denied::Command => Failure::CommandDenied { command: spec.name.clone() },
             Denied::Unchecked => Failure::Unchecked { command: spec.name.clone() },
@@ -437,8 +437,8 @@ impl Worker {
     }
 
     /// Answered with an error; a transaction will not be executed any more.
-    fn refuse_to_user(&mut self, index: usize, command: u16, failure: &Failure) -> Flow {
-        let spec = self.router.table().get(CommandId(command));
+    fn refuse_to_user(&mut self, index: usize, command: CommandId, failure: &Failure) -> Flow {
+        let spec = self.router.table().get(command);
         let exec = *spec.name == *"exec";
         let multi = self.clients.get_mut(index).and_then(|c| c.multi.as_mut());
         if let Some(multi) = multi {
@@ -460,7 +460,7 @@ impl Worker {
     /// What may be sent by `user`, for ACL DRYRUN. `Err`: why not.
     pub(super) fn dry_run(&mut self, user: &User, args: &Args) -> Result<(), DryRunError> {
         let command = self.router.command(args);
-        let spec: &CommandSpec = self.router.table().get(CommandId(command));
+        let spec: &CommandSpec = self.router.table().get(command);
         if command == self.router.unknown() || (spec.container && args.len() > 1) {
             let command = args.get(0).unwrap_or_default().escape_ascii().to_string().into();
             return Err(DryRunError::NoCommand(Failure::CommandNotFound { command }));
@@ -470,7 +470,7 @@ impl Worker {
             return Err(DryRunError::NoCommand(failure));
         }
         let name = &spec.name;
-        let checked = user.check(CommandId(command), spec, args, &mut self.spare.keys);
+        let checked = user.check(command, spec, args, &mut self.spare.keys);
         let told = |why| match why {
             Denied::Command => {
                 format!("This user has no permissions to run the '{name}' command")

@@ -109,7 +109,7 @@ impl Worker {
         if let Some(histogram) = self.stats.latency.get_mut(self.router.class(command)) {
             histogram.record(bucket, micros);
         }
-        if let Some(stats) = self.stats.commands.get_mut(usize::from(command)) {
+        if let Some(stats) = self.stats.commands.get_mut(command.index()) {
             stats.ok += 1;
         }
         if command == self.router.unknown() {

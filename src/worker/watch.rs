@@ -20,12 +20,18 @@ const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
 const CLIENT_INFO: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$4\r\nINFO\r\n";
 
 impl Worker {
-    pub(super) fn watch(&mut self, index: usize, command: u16, frame: &[u8], args: &Args) -> Flow {
+    pub(super) fn watch(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        frame: &[u8],
+        args: &Args,
+    ) -> Flow {
         if self.clients.get(index).is_some_and(|c| !c.is_drained()) {
             return self.pause_until_replied(index);
         }
         let mut keys = Vec::new();
-        let spec = self.router.table().get(CommandId(command));
+        let spec = self.router.table().get(command);
         // Its arity was looked at: it has keys.
         let _ = key_positions(spec, args, &mut keys);
         let mut slots: Vec<(u16, &[u8])> = keys
@@ -58,7 +64,7 @@ impl Worker {
     }
 
     /// WATCH over several slots: one connection each; one reply for all.
-    pub(super) fn watch_slots(&mut self, index: usize, command: u16, keys: &[(u16, &[u8])]) {
+    pub(super) fn watch_slots(&mut self, index: usize, command: CommandId, keys: &[(u16, &[u8])]) {
         let Some(g) = self.start_fleet(index, command, NO_SLOT, Merge::AllSucceeded, None) else {
             return;
         };
@@ -140,7 +146,7 @@ impl Worker {
     pub(super) fn exec_where_watched(
         &mut self,
         index: usize,
-        command: u16,
+        command: CommandId,
         frame: Vec<u8>,
         before: u32,
         flags: u8,
@@ -167,7 +173,7 @@ impl Worker {
 
     /// Before a transaction over several slots: every connection that watches is asked whether a
     /// key was changed. What changes after that is seen by its own slot's EXEC alone.
-    pub(super) fn check_watches(&mut self, index: usize, command: u16) -> Flow {
+    pub(super) fn check_watches(&mut self, index: usize, command: CommandId) -> Flow {
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         let Some(lent) = client.lent.as_mut() else { return Flow::Next };
         let all: Vec<usize> = lent.watches.iter().filter_map(|w| w.upstream).collect();

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{ToWorker, WorkerHandle};
 use crate::client::Question;
+use crate::command::CommandId;
 use crate::dest::{ClientId, Dest};
 
 /// A question that goes round all workers.
@@ -31,7 +32,7 @@ pub struct Asker {
     /// Where the reply goes: to the client, which waits for it, or into its transaction.
     pub to: Dest,
     /// For the counters.
-    pub command: u16,
+    pub command: CommandId,
 }
 
 /// What the workers have said so far.
