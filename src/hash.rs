@@ -19,6 +19,8 @@ use std::sync::LazyLock;
 
 use rustc_hash::FxHasher;
 
+use crate::dest::ClientId;
+
 /// A map whose keys a client or a node may choose.
 pub type KeyedMap<K, V> = HashMap<K, V, RandomState>;
 
@@ -46,7 +48,7 @@ macro_rules! int_keys {
         )*
     };
 }
-int_keys!(u8, u16, u32, u64, usize);
+int_keys!(u8, u16, u32, u64, usize, ClientId);
 
 impl<A: IntKey, B: IntKey> sealed::Sealed for (A, B) {}
 impl<A: IntKey, B: IntKey> IntKey for (A, B) {}

@@ -8,7 +8,8 @@
 //! | room | is | uses |
 //! |---|---|---|
 //! | [`resp`] | the wire: requests are scanned, ends of replies found, replies written. No I/O |  |
-//! | [`hash`] | the hash tables of all rooms. No I/O |  |
+//! | [`dest`] | clients, and where a reply goes. No I/O |  |
+//! | [`hash`] | the hash tables of all rooms. No I/O | dest |
 //! | [`lines`] | log lines that others can cause, limited. No I/O |  |
 //! | [`meter`] | memory that a thread has taken |  |
 //! | [`arena`] | memory that a thread gives back |  |
@@ -17,7 +18,6 @@
 //! | [`errors`] | the errors that slotway answers with, as values: code, text, cause, remedy. No I/O | resp |
 //! | [`descriptors`] | how the limit on open files is shared out | errors |
 //! | [`channel`] | kinds of channels, and Redis's patterns. No I/O |  |
-//! | [`dest`] | where a reply goes. No I/O |  |
 //! | [`proxy_protocol`] | the header by which a load balancer names its client. No I/O |  |
 //! | [`scripts`] | the Lua scripts that any node can be given at any time. No I/O | resp, hash |
 //! | [`seen`] | hot keys, big keys, slow commands, spans: what is seen as commands pass. No I/O | resp, hash, command, cluster, dest |
@@ -26,20 +26,20 @@
 //! | [`tls`] | certificates, and TLS on sockets | config |
 //! | [`buf`] | byte queues towards sockets |  |
 //! | [`stream`] | sockets of either side | tls |
-//! | [`placement`] | where commands go, and what becomes of those that do not get there: holds, refusals, retries, choice of a replica. No I/O | resp, hash, cluster, config |
+//! | [`placement`] | where commands go, and what becomes of those that do not get there: holds, refusals, retries, choice of a replica. No I/O | resp, dest, hash, cluster, errors, config |
 //! | [`route`] | a command and a snapshot give a plan; partial replies are merged. No I/O | resp, hash, command, cluster, errors, channel, config, buf |
-//! | [`emulate`] | commands over several slots, composed of commands for one. No I/O | resp, hash, cluster, errors, scripts, route |
+//! | [`emulate`] | commands over several slots, composed of commands for one. No I/O | resp, hash, cluster, errors, scripts, placement, route |
 //! | [`docs`] | the reference of commands | resp, command, route, emulate |
-//! | [`ops`] | commands of more than one step: what they wait for, and what comes next. No I/O | resp, cluster, errors, placement, route, emulate |
-//! | [`pubsub`] | one subscription at the cluster for all subscribers: topics and the hub's logic. No I/O | resp, hash, cluster, channel, route |
-//! | [`metrics`] | what is counted, and how Prometheus sees it | command, cluster, errors, channel, tls, route, emulate, pubsub |
-//! | [`upstream`] | connections to nodes | resp, cluster, dest, scripts, buf, stream, route |
-//! | [`client`] | one downstream connection, its ordered reply queue, its limits | resp, hash, command, cluster, errors, channel, proxy_protocol, scripts, seen, users, config, buf, stream, route, metrics |
+//! | [`ops`] | commands of more than one step: what they wait for, and what comes next. No I/O | resp, command, cluster, errors, placement, route, emulate |
+//! | [`pubsub`] | one subscription at the cluster for all subscribers: topics and the hub's logic. No I/O | resp, hash, cluster, channel, placement |
+//! | [`metrics`] | what is counted, and how Prometheus sees it | command, cluster, errors, channel, tls, placement, emulate, pubsub |
+//! | [`upstream`] | connections to nodes | resp, dest, command, cluster, scripts, buf, stream, placement, route |
+//! | [`client`] | one downstream connection, its ordered reply queue, its limits | resp, hash, command, cluster, errors, channel, proxy_protocol, scripts, seen, users, config, buf, stream, route, ops, metrics |
 //! | [`mailbox`] | what threads say to each other | hash, command, cluster, errors, channel, dest, proxy_protocol, seen, users, config, pubsub, metrics, upstream, client |
 //! | [`hub`] | the thread that holds the subscriptions at the cluster | resp, hash, lines, cluster, config, tls, buf, stream, pubsub, upstream, mailbox |
-//! | [`worker`] | one core: owns its clients and upstreams and runs them | resp, hash, lines, meter, arena, command, cluster, errors, descriptors, channel, dest, proxy_protocol, scripts, seen, users, config, tls, buf, stream, route, emulate, pubsub, metrics, upstream, client, mailbox, hub |
+//! | [`worker`] | one core: owns its clients and upstreams and runs them | resp, dest, hash, lines, meter, arena, command, cluster, errors, descriptors, channel, proxy_protocol, scripts, seen, users, config, tls, buf, stream, placement, route, emulate, ops, pubsub, metrics, upstream, client, mailbox, hub |
 //! | [`control`] | topology refresh, health of replicas, questions to nodes, the pool of workers | resp, lines, command, cluster, errors, descriptors, channel, seen, users, config, tls, pubsub, metrics, client, mailbox, hub, worker |
-//! | [`admin`] | HTTP: metrics, health, the status page | command, cluster, descriptors, seen, users, config, tls, route, metrics, client, control |
+//! | [`admin`] | HTTP: metrics, health, the status page | command, cluster, descriptors, seen, users, config, tls, placement, metrics, client, control |
 //! | [`process`] | the process: listening, signals, reload, hand-over, drain | lines, command, errors, descriptors, proxy_protocol, users, config, tls, stream, metrics, mailbox, control, admin |
 //! | [`sandbox`] | a local cluster of real servers, for `make run`, tests and benches | cluster |
 //!

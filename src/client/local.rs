@@ -5,7 +5,6 @@ use super::session::{Session, mode};
 use super::tracking::{caching, tracking, tracking_info};
 use crate::cluster::Identity;
 use crate::config::AnnounceMode;
-use crate::dest::ClientId;
 use crate::errors::Failure;
 use crate::resp::{Args, Protocol, strict_i64, write};
 use crate::route::Local;

@@ -78,9 +78,6 @@ impl Paused {
 /// a million empty arguments is larger than it seems.
 const ARGUMENT: usize = 2 * size_of::<ArgRange>();
 
-/// [`Client::last_command`] before the first one.
-pub const NO_COMMAND: CommandId = CommandId(u16::MAX);
-
 /// One client. An idle one owns no buffer: a few hundred bytes in all.
 #[derive(Debug)]
 pub struct Client {

@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn long_keys_are_as_in_the_reference() {
-        let bytes: Vec<u8> = (0..5_000u32).map(|i| (i * i >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..5_000u32).map(|i| ((i * i) >> 3) as u8).collect();
         for len in [64, 65, 100, 1_023, 4_096, 4_999] {
             assert_eq!(crc16(&bytes[..len]), reference(&bytes[..len]), "{len}");
         }

@@ -29,12 +29,11 @@ use crate::hash::IntMap;
 use crate::lines::Lines;
 use crate::mailbox::{Batch, HubHandle, ToHub};
 use crate::mailbox::{Stranger, ToControl, ToWorker, WorkerHandle};
-use crate::pubsub::book::{Action, Book, Message, Pace, Run};
-use crate::pubsub::push::{self, Said};
+use crate::pubsub::book::{Action, Book, Pace, Run};
 use crate::pubsub::{GapReason, HubStats, News};
 use crate::sparsely;
 use crate::tls::Tls;
-use crate::upstream::{ConnectionEnd, HandshakeError};
+use crate::upstream::ConnectionEnd;
 
 /// Bytes that one read asks for.
 const SCRATCH: usize = 256 << 10;

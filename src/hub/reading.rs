@@ -3,19 +3,9 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::conn::{Conn, State};
-use super::{Desk, MOST_READS, SCRATCH};
-use crate::buf::Pool;
-use crate::cluster::Snapshot;
-use crate::config::Config;
-use crate::hash::IntMap;
-use crate::lines::Lines;
-use crate::mailbox::{Batch, HubHandle, ToHub};
-use crate::mailbox::{Stranger, ToControl, ToWorker, WorkerHandle};
-use crate::pubsub::book::{Action, Book, Message, Pace, Run};
+use super::{Desk, IN_TRANSIT, MOST_READS, SCRATCH, Worker};
+use crate::pubsub::book::{Message, Run};
 use crate::pubsub::push::{self, Said};
-use crate::pubsub::{GapReason, HubStats, News};
-use crate::sparsely;
-use crate::tls::Tls;
 use crate::upstream::{ConnectionEnd, HandshakeError};
 
 impl Desk<'_> {

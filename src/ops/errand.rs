@@ -198,7 +198,7 @@ mod tests {
     const SLOT: u16 = 7;
 
     fn errand(kind: Kind) -> Errand {
-        Errand::new(kind, 1, SLOT, b"x".to_vec(), 100)
+        Errand::new(kind, CommandId(1), SLOT, b"x".to_vec(), 100)
     }
 
     fn lost() -> Failure {

@@ -244,7 +244,7 @@ mod tests {
     fn every_order_of_arrival_gives_the_same_reply() {
         // Three lists of two pieces each, in all interleavings; short ones in one piece.
         let texts: [&[u8]; 3] = [b"*2\r\n+a\r\n+b\r\n", b"*1\r\n+c\r\n", b"*2\r\n+d\r\n+e\r\n"];
-        let cuts = [9usize, 0, 9];
+        let cuts = [8usize, 0, 8];
         let mut orders = 0;
         for order in 0..3u32.pow(5) {
             let order: Vec<usize> = (0..5).map(|i| (order / 3u32.pow(i) % 3) as usize).collect();
@@ -259,81 +259,65 @@ mod tests {
     }
 
     /// Plays the worker: what has arrived of a list waits in its connection until it is read on.
+    struct Worker<'a> {
+        lists: KeyLists,
+        texts: &'a [&'a [u8]; 3],
+        arrived: [usize; 3],
+        passed: [usize; 3],
+        out: Vec<u8>,
+        ended: bool,
+    }
+
     fn reply(texts: &[&[u8]; 3], cuts: &[usize; 3], order: &[usize]) -> Vec<u8> {
-        let mut lists = KeyLists::new(3);
-        let mut out = Vec::new();
-        let mut arrived = [0usize; 3];
-        let mut passed = [0usize; 3];
-        let mut ended = false;
-        let mut todo: std::collections::VecDeque<usize> = order.iter().copied().collect();
-        while let Some(list) = todo.pop_front() {
-            let text = texts[list];
-            arrived[list] = match arrived[list] {
+        let (arrived, passed) = ([0; 3], [0; 3]);
+        let lists = KeyLists::new(3);
+        let mut worker = Worker { lists, texts, arrived, passed, out: Vec::new(), ended: false };
+        for &list in order {
+            worker.arrived[list] = match worker.arrived[list] {
                 0 if cuts[list] > 0 => cuts[list],
-                _ => text.len(),
+                _ => texts[list].len(),
             };
-            let effects = feed(&mut lists, list, text, arrived[list], &mut passed, &mut out);
-            ended |= run(&mut lists, effects, texts, &arrived, &mut passed, &mut out);
+            worker.feed(list);
         }
-        assert!(ended);
-        out
+        assert!(worker.ended);
+        worker.out
     }
 
-    fn feed(
-        lists: &mut KeyLists,
-        list: usize,
-        text: &[u8],
-        arrived: usize,
-        passed: &mut [usize; 3],
-        out: &mut Vec<u8>,
-    ) -> Vec<Effect> {
-        let new = &text[passed[list]..arrived];
-        match (arrived == text.len(), passed[list]) {
-            (true, 0) => lists.whole(list, text).unwrap(),
-            (true, _) if lists.current() == Some(list) => {
-                passed[list] = arrived;
-                lists.last_piece(new)
-            }
-            (_, before) => {
-                let (effects, piece) = lists.piece(list, new, before > 0);
-                // The header goes first.
-                let mut rest = Vec::new();
-                for effect in effects {
-                    match effect {
-                        Effect::Header(n) => out.extend(format!("*{n}\r\n").bytes()),
-                        other => rest.push(other),
+    impl Worker<'_> {
+        fn feed(&mut self, list: usize) {
+            let (text, arrived, before) = (self.texts[list], self.arrived[list], self.passed[list]);
+            let effects = match (arrived == text.len(), before) {
+                (true, 0) => self.lists.whole(list, text).unwrap(),
+                (true, _) if self.lists.current() == Some(list) => {
+                    self.passed[list] = arrived;
+                    self.lists.last_piece(&text[before..arrived])
+                }
+                _ => {
+                    let new = &text[before..arrived];
+                    let (effects, piece) = self.lists.piece(list, new, before > 0);
+                    self.run(effects);
+                    if let Piece::Pass(elements) = piece {
+                        self.out.extend_from_slice(elements);
+                        self.passed[list] = arrived;
                     }
+                    return;
                 }
-                if let Piece::Pass(elements) = piece {
-                    out.extend_from_slice(elements);
-                    passed[list] = arrived;
-                }
-                rest
-            }
+            };
+            self.run(effects);
         }
-    }
 
-    fn run(
-        lists: &mut KeyLists,
-        effects: Vec<Effect>,
-        texts: &[&[u8]; 3],
-        arrived: &[usize; 3],
-        passed: &mut [usize; 3],
-        out: &mut Vec<u8>,
-    ) -> bool {
-        let mut ended = false;
-        for effect in effects {
-            match effect {
-                Effect::Header(n) => out.extend(format!("*{n}\r\n").bytes()),
-                Effect::Elements(bytes) => out.extend(bytes),
-                Effect::Resume(list) if arrived[list] > passed[list] => {
-                    let more = feed(lists, list, texts[list], arrived[list], passed, out);
-                    ended |= run(lists, more, texts, arrived, passed, out);
+        fn run(&mut self, effects: Vec<Effect>) {
+            for effect in effects {
+                match effect {
+                    Effect::Header(n) => self.out.extend(format!("*{n}\r\n").bytes()),
+                    Effect::Elements(bytes) => self.out.extend(bytes),
+                    Effect::Resume(list) if self.arrived[list] > self.passed[list] => {
+                        self.feed(list);
+                    }
+                    Effect::Resume(_) => {}
+                    Effect::End => self.ended = true,
                 }
-                Effect::Resume(_) => {}
-                Effect::End => ended = true,
             }
         }
-        ended
     }
 }

@@ -7,6 +7,7 @@ use crate::route::{ExecGather, Gather};
 
 /// The parts of one command, by what becomes of their replies.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // most are merged, and boxes would be allocated for each
 pub enum Parts {
     /// They are merged into one reply.
     Merged(Gather),
@@ -215,7 +216,8 @@ mod tests {
 
     #[test]
     fn an_error_of_a_node_is_told_with_its_name() {
-        let mut parts = merged(Merge::AllSucceeded, 1);
+        let mut parts = merged(Merge::AllSucceeded, 2);
+        parts.add(0, b"+OK\r\n", &Node);
         parts.add(0, b"-ERR x\r\n", &Node);
         let cause = parts.merged().unwrap().finish(&mut Vec::new(), "").unwrap_err();
         let mut text = Vec::new();

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use super::policy::Class;
 use crate::dest::ClientId;
 
 /// What a closed gate lets happen next.

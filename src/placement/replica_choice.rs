@@ -39,6 +39,7 @@ impl ReadTo {
 /// What the configuration says about reads.
 #[derive(Debug, Clone)]
 pub struct Wishes {
+    /// `read_from`.
     pub from: ReadFrom,
     /// Empty: unknown.
     zone: String,
@@ -47,6 +48,7 @@ pub struct Wishes {
 }
 
 impl Wishes {
+    /// Of this configuration.
     pub fn new(config: &Config) -> Self {
         let in_failover = config.replicas.in_failover == InFailover::Read;
         Wishes { from: config.read_from, zone: config.zone.clone(), in_failover }
@@ -113,7 +115,9 @@ impl Readable {
 /// Where a read goes; the primary is the ordinary way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
+    /// To the primary.
     Primary(ReadTo),
+    /// To this node, which is a replica.
     Replica(u16, ReadTo),
 }
 
@@ -244,6 +248,7 @@ pub struct Latency {
 }
 
 impl Latency {
+    /// The node has answered a read after `micros`.
     pub fn measured(&mut self, micros: u64, now: u64) {
         // What was measured long ago says nothing about now.
         self.mean = match self.mean {

@@ -13,7 +13,7 @@ const NEIGHBOURS: usize = 2;
 /// The retries of one worker. `W` says what is to be sent again.
 ///
 /// Its user asks before each retry ([`Retries::allows`]); what has to wait comes out of
-/// [`Retries::next`] when the budget has room, and is allowed when it is asked for then.
+/// [`Retries::take`] when the budget has room, and is allowed when it is asked for then.
 #[derive(Debug)]
 pub struct Retries<W> {
     /// How many may be sent.
@@ -83,7 +83,7 @@ impl<W: Copy + Eq + Hash> Retries<W> {
 
     /// The next retry to be carried out, which is allowed; `None`: none waits, or the budget has no
     /// room. [`Retries::carried_out`] follows.
-    pub fn next(&mut self) -> Option<W> {
+    pub fn take(&mut self) -> Option<W> {
         if !self.budget.has() {
             return None;
         }
@@ -93,7 +93,7 @@ impl<W: Copy + Eq + Hash> Retries<W> {
         Some(want)
     }
 
-    /// What [`Retries::next`] gave was carried out, or what wanted it is gone, so that it costs
+    /// What [`Retries::take`] gave was carried out, or what wanted it is gone, so that it costs
     /// nothing.
     pub fn carried_out(&mut self) {
         if !std::mem::take(&mut self.granted) {
@@ -173,18 +173,18 @@ mod tests {
         retries.allows(2);
         retries.budget = Budget::new(0, 5);
         for want in [1, 2] {
-            assert_eq!(retries.next(), Some(want));
+            assert_eq!(retries.take(), Some(want));
             assert_eq!(retries.allows(want), Allowance::Now);
             retries.carried_out();
         }
-        assert_eq!(retries.next(), None);
+        assert_eq!(retries.take(), None);
     }
 
     #[test]
     fn nothing_comes_out_without_budget() {
         let mut retries = with(0);
         retries.allows(1);
-        assert_eq!(retries.next(), None);
+        assert_eq!(retries.take(), None);
     }
 
     #[test]
@@ -192,7 +192,7 @@ mod tests {
         let mut retries = with(0);
         retries.allows(1);
         retries.budget = Budget::new(0, 1);
-        retries.next();
+        retries.take();
         retries.allows(1);
         retries.carried_out();
         assert!(!retries.budget.has());
@@ -203,7 +203,7 @@ mod tests {
         let mut retries = with(0);
         retries.allows(1);
         retries.budget = Budget::new(0, 1);
-        retries.next();
+        retries.take();
         retries.carried_out();
         assert!(retries.budget.has());
         retries.allows(2);
@@ -215,7 +215,7 @@ mod tests {
         let mut retries = with(0);
         retries.allows(1);
         retries.budget = Budget::new(0, 1);
-        retries.next();
+        retries.take();
         retries.allows(1);
         retries.carried_out();
         assert_eq!(retries.allows(1), NEW);

@@ -2,7 +2,6 @@
 //! owner while the slot is calm and nothing while its commands are held.
 
 use crate::cluster::SLOTS;
-use crate::dest::ClientId;
 use crate::hash::IntMap;
 
 use super::migration::Migration;
@@ -120,8 +119,9 @@ impl<T: HoldMeta> SlotTable<T> {
             }
             if owner != NONE {
                 self.orphans.remove(&slot);
-            } else if !self.orphans.contains_key(&slot) {
-                self.orphans.insert(slot, (unreached(last).unwrap_or(now), last));
+            } else {
+                let since = || unreached(last).unwrap_or(now);
+                self.orphans.entry(slot).or_insert_with(|| (since(), last));
             }
         }
         for slot in changed {
@@ -225,6 +225,7 @@ impl<T: HoldMeta> SlotTable<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dest::ClientId;
 
     #[derive(Debug)]
     struct Command(Class);

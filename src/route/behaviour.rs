@@ -6,7 +6,6 @@ use super::pubsub::{Ask, PubSub};
 use super::server::{DEFAULT_COUNT, Server, SlotOrder};
 use crate::channel::Kind;
 use crate::command::{CommandSpec, Flags, KeySpec, RequestPolicy, ResponsePolicy};
-use crate::dest::ClientId;
 use crate::errors::Failure;
 use crate::resp::Args;
 

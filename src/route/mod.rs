@@ -33,7 +33,6 @@ use crate::command::{
     Class, CommandId, CommandSpec, CommandTable, Flags, KeyError, Rules, Verdict,
     is_announced_address, key_positions,
 };
-use crate::dest::ClientId;
 use crate::errors::Failure;
 use crate::resp::Args;
 

@@ -218,7 +218,7 @@ fn commands_of_a_newer_server_obey() {
         let rule = crate::command::Rule::parse(entry, &CommandTable::builtin(), |_, _| None);
         let rules = Rules { deny: vec![rule.expect(entry)], ..Rules::default() };
         let router = Router::with_rules(Arc::clone(&table), rules);
-        let id = table.by_name("json.set").expect("it is known").0;
+        let id = table.by_name("json.set").expect("it is known");
         let arg = crate::resp::ArgRange { start: 0, end: 0 };
         let ranges = [arg; 3];
         let args = Args::new(b"", &ranges);

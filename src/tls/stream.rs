@@ -16,7 +16,7 @@ use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags};
 use rustls::{Connection, HandshakeKind};
 
 use super::stats::{Outcome, Side, TlsStats};
-use super::{der, explain};
+use super::{certificate, explain};
 use crate::config::UserFrom;
 
 /// Bytes that one read asks of the socket: four records.

@@ -6,7 +6,6 @@ use thiserror::Error;
 
 use crate::buf::{Pool, SendQueue};
 use crate::cluster::is_node_id;
-use crate::dest::ClientId;
 use crate::resp::reply::{error_text, integer, text};
 use crate::resp::tree::decode_whole;
 use crate::resp::{Protocol, write};

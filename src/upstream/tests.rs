@@ -8,7 +8,7 @@ fn pending(client: u32, slot: u16, flags: u8, len: u32) -> Pending {
         dest,
         len,
         slot,
-        command: 0,
+        command: crate::command::CommandId(0),
         flags,
         realm: 0,
         tries: 0,

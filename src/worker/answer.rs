@@ -2,23 +2,17 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::clock::{Job, Timer};
-use super::retries::Want;
 use super::{Gathering, Node, Worker, reaccount};
 use crate::buf::CHUNK;
-use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
 use crate::dest::{ClientId, Dest};
 use crate::errors::{Cause, Failure};
 use crate::mailbox::ToControl;
-use crate::metrics::{DisconnectReason, Histogram, RetryReason};
+use crate::metrics::{DisconnectReason, Histogram};
 use crate::ops::{Answerer, Parts};
-use crate::placement::{
-    AfterRefusal, Held, Redirection, Refusal, Retry, Scope, Work, after_refusal, concerns,
-};
 use crate::resp::Protocol;
 use crate::route::{ProxyInfo, flag};
-use crate::upstream::{Pending, Waiting};
+use crate::upstream::Pending;
 
 /// A command that stays unknown (a renamed one, say) is not asked about more often, microseconds.
 const COMMANDS_WISH_PAUSE: u64 = 1_000_000;

@@ -37,15 +37,15 @@ pub(super) enum Job {
     /// The errand of this client, of this reply's number, is sent again.
     Errand(ClientId, u32),
     /// This client, which monitors, looks for primaries that it does not hear.
-    ListenClientId,
+    Listen(ClientId),
     /// A SUBSCRIBE's deadline.
     Subscribe(u64),
     /// This client had not taken much some time ago.
-    SlowSubscriberClientId,
+    SlowSubscriber(ClientId),
     /// An errand's deadline.
     ErrandEnd(ClientId, u32),
     /// The failed login of this client is answered.
-    LoginClientId,
+    Login(ClientId),
     /// Users of the cluster are looked at.
     Looks,
     /// This realm may have no clients any more.
@@ -57,7 +57,7 @@ pub(super) enum Job {
     /// The budget may have room for retries that wait.
     Retries,
     /// This client was told to leave, and has had its time for it.
-    CloseClientId,
+    Close(ClientId),
     /// The allocator's freed pages go back to the system.
     Purge,
     /// This slot's lane may go on.

@@ -6,6 +6,7 @@
 
 use super::{Worker, reaccount};
 use crate::cluster::NO_SLOT;
+use crate::command::CommandId;
 use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
@@ -134,7 +135,7 @@ impl Worker {
             dest: Dest::Discard,
             len: 0,
             slot: NO_SLOT,
-            command: 0,
+            command: CommandId(0),
             flags: 0,
             realm: OWN,
             tries: 0,

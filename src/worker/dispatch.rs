@@ -2,9 +2,9 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::Worker;
 use super::downstream::Flow;
 use super::no_room::buffers_full;
-use super::{Gathering, Worker};
 use crate::buf::CHUNK;
 use crate::client::{After, Announced, Context, Paused, answer, mode};
 use crate::cluster::NO_SLOT;
@@ -12,10 +12,9 @@ use crate::command::CommandId;
 use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
-use crate::ops::Parts;
 use crate::placement::Held;
-use crate::resp::{ArgRange, Args, Protocol, write};
-use crate::route::{Fan, Gather, Local, Merge, Plan, PubSub, Refused, flag};
+use crate::resp::{ArgRange, Args, Protocol};
+use crate::route::{Local, Plan, PubSub, Refused, flag};
 use crate::upstream::{Pending, State, Waiting};
 use crate::users::OWN;
 

@@ -3,12 +3,10 @@
 use std::io::Read;
 use std::sync::atomic::Ordering;
 
-use super::no_room::buffers_full;
 use super::settings::too_large;
-use super::{NEXT_CLIENT, Source, Worker, drain, reaccount};
-use crate::buf::{CHUNK, WRITE_LIMIT, reserve_announced, resident};
+use super::{NEXT_CLIENT, Source, Worker, reaccount};
+use crate::buf::{CHUNK, reserve_announced, resident};
 use crate::client::{Client, Paused, Traffic, mode};
-use crate::dest::ClientId;
 use crate::errors::Failure;
 use crate::mailbox::{Arrival, Downstream};
 use crate::metrics::LimitHit;
@@ -473,7 +471,7 @@ impl Worker {
     /// The client's connection ends in place of a reply ([`Client::end_at`]); all that comes before
     /// it is in the socket.
     #[cold]
-    fn end_client(&mut self, index: usize) {
+    pub(super) fn end_client(&mut self, index: usize) {
         self.release_lent(index);
         self.leave_all(index);
         let Some(client) = self.clients.get_mut(index) else { return };

@@ -19,7 +19,7 @@ use crate::errors::{Cause, CrossSlotRemedy, Failure, Key};
 use crate::metrics::{EmulatedOutcome, Histogram, LimitHit};
 use crate::ops::{Errand, Kind, Parts};
 use crate::resp::{Args, write};
-use crate::route::{Gather, Merge, flag, wait_time};
+use crate::route::{flag, wait_time};
 use crate::upstream::State;
 
 /// How long a command tries to get hold of a key that another one moves, microseconds.

@@ -275,8 +275,9 @@ impl Worker {
             return;
         }
         while let Some(next) = self.upstreams.get(u).and_then(|up| up.turns.peek()) {
-            let client = self.clients.get(next.0 as usize);
-            let waits = client.filter(|c| c.generation == next.1 && c.paused == Paused::Turn);
+            let client = self.clients.get(next.at());
+            let waits =
+                client.filter(|c| c.generation == next.generation && c.paused == Paused::Turn);
             let Some(up) = self.upstreams.get(u) else { return };
             if waits.is_some_and(|client| !self.has_room_for_transfer(up, client)) {
                 return;
@@ -285,7 +286,7 @@ impl Worker {
             if let Some(up) = self.upstreams.get_mut(u) {
                 up.turns.pop();
             }
-            if waits && let Some(client) = self.clients.get_mut(next.0 as usize) {
+            if waits && let Some(client) = self.clients.get_mut(next.at()) {
                 client.transfer_sizes.begin_turn();
                 self.turn.resume.push(next);
                 // There may be room for the next one when this one has sent what it may.

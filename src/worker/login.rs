@@ -3,26 +3,26 @@
 use super::Worker;
 use super::clock::{Job, Timer};
 use super::downstream::Flow;
-use crate::channel::Kind;
-use crate::client::{Paused, mode};
-use crate::command::{CommandId, CommandSpec, Flags};
+use crate::client::Paused;
+use crate::command::CommandId;
 use crate::dest::ClientId;
 use crate::errors::{Code, Failure};
 use crate::mailbox::ToControl;
 use crate::mailbox::Verify;
 use crate::metrics::{DeniedFor, LoginOutcome};
-use crate::resp::{Args, ProtocolError, strict_i64};
-use crate::route::{Local, Merge, Plan, PubSub, Script, Transaction};
+use crate::resp::{Args, strict_i64};
+use crate::route::Local;
 use crate::users::{
-    Account, Asking, Credentials, Denied, Granted, LONGEST_PASSWORD, Login, OWN, Source, Tag,
-    Throttle, UNCHECKED_DENIED, User, Users, Verdict,
+    Asking, Credentials, Granted, LONGEST_PASSWORD, Login, Source, Tag, Throttle, Verdict,
 };
 use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
+use super::users::LOG_INTERVAL;
+
 impl Worker {
     /// A node is asked; the command stays in its client's buffer.
-    fn ask_node(&mut self, index: usize, tag: Tag, asking: Asking) -> Flow {
+    pub(super) fn ask_node(&mut self, index: usize, tag: Tag, asking: Asking) -> Flow {
         let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
         let Some(account) = client.session.account.as_mut() else { return Flow::Stop };
         client.paused = Paused::Command;
@@ -270,8 +270,4 @@ fn credentials<'a>(local: Local, args: &Args<'a>) -> Given<'a> {
 
 fn throttle(shared: &std::sync::Mutex<Throttle>) -> MutexGuard<'_, Throttle> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn is_newer(args: &Args) -> bool {
-    args.is(1, "setinfo") || args.is(1, "no-touch")
 }

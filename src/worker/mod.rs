@@ -97,33 +97,25 @@ mod walk;
 mod watch;
 mod writing;
 
-use std::collections::BinaryHeap;
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mio::{Events, Poll, Token, Waker};
+use mio::{Events, Token};
 use slab::Slab;
 
-use crate::arena::Arena;
-use crate::buf::Pool;
-use crate::client::{Client, Multi, Pause, Paused, Replies, Traffic};
-use crate::cluster::{Health, Identity, Snapshot};
+use crate::client::{Client, Paused};
 use crate::command::{CommandId, CommandTable};
-use crate::config::Config;
 use crate::dest::{ClientId, Dest};
-use crate::hash::{IntMap, IntSet};
 use crate::lines::Lines;
-use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
-use crate::meter::Meter;
+use crate::mailbox::ToWorker;
 use crate::metrics::{NodeStats, WorkerStats};
 use crate::ops::Parts;
-use crate::placement::{Latency, Readable, Retries, SlotTable};
-use crate::resp::{ArgRange, Protocol};
-use crate::route::{Gather, Router};
-use crate::upstream::{Upstream, Waiting};
-use crate::users::Users;
+use crate::placement::Latency;
+use crate::resp::Protocol;
+use crate::route::Router;
+use crate::upstream::Upstream;
 
 use settings::Settings;
 pub use shared::Shared;
@@ -514,7 +506,7 @@ impl Worker {
         let new_unknown = self.router.unknown().index();
         for (_, client) in &mut self.clients {
             if client.session.last_command.index() == old_unknown {
-                client.session.last_command = new_unknown as u16;
+                client.session.last_command = self.router.unknown();
             }
         }
         if new_unknown > old_unknown {

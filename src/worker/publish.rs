@@ -105,7 +105,7 @@ impl Worker {
             let Some(up) = self.upstreams.get_mut(u) else { continue };
             let node = up.node;
             for (pending, frame) in up.take_unsent(&mut self.spare.pool, is_lone_publish) {
-                let client = self.lane_of(&pending).0;
+                let client = self.lane_of(&pending).index;
                 let to = self.publish_node_of(&frame).unwrap_or(node);
                 self.subscribers.stranded |= to == node;
                 self.send_to(to, pending, frame, client);

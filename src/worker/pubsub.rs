@@ -21,7 +21,6 @@ use crate::config::OnGap;
 use crate::dest::ClientId;
 use crate::errors::{Failure, Key};
 use crate::mailbox::{Batch, ToHub};
-use crate::metrics::LimitHit;
 use crate::pubsub::{Frames, News, Token};
 use crate::resp::{Args, Protocol, write};
 use crate::route::PubSub;
@@ -129,7 +128,7 @@ impl Worker {
             client.subscriptions.as_mut()?.asked = None;
             return None;
         }
-        let spec = self.router.table().get(CommandId(self.router.command(args)));
+        let spec = self.router.table().get(self.router.command(args));
         match IN_RESP2.contains(&&*spec.name) {
             true => None,
             false => Some(self.pause_until_replied(index)),
@@ -555,41 +554,6 @@ impl Worker {
             let held = self.shared.hub.stats.held.load(Relaxed) / self.settings.workers;
             let held = held + self.subscribers.topics.held;
             reaccount(&mut self.memory.accounted, &mut self.memory.accounted_messages, held);
-        }
-    }
-
-    /// What a subscriber has not taken is bounded as Redis bounds it. `None`: it is within.
-    pub(super) fn subscriber_limit(&mut self, index: usize) -> Option<LimitHit> {
-        let client = self.clients.get_mut(index)?;
-        let output = client.output();
-        let me = ClientId::new(index, client.generation);
-        let subscriptions = client.subscriptions.as_mut()?;
-        if output > self.settings.subscriber_hard {
-            return Some(LimitHit::PubSubHard);
-        }
-        if output <= self.settings.subscriber_soft {
-            subscriptions.above_soft = None;
-            return None;
-        }
-        match subscriptions.above_soft {
-            Some(since) if self.now >= since + self.settings.subscriber_soft_time => {
-                return Some(LimitHit::PubSubSoft);
-            }
-            Some(_) => {}
-            None => {
-                subscriptions.above_soft = Some(self.now);
-                let due = self.now + self.settings.subscriber_soft_time;
-                self.clock.timers.push(Timer { due, job: Job::SlowSubscriber(me) });
-            }
-        }
-        None
-    }
-
-    /// A subscriber that was slow some time ago is looked at again.
-    pub(super) fn slow_subscriber(&mut self, client: ClientId) {
-        let current = |c: &crate::client::Client| c.generation == client.generation && !c.gone;
-        if self.clients.get(client.at()).is_some_and(current) {
-            self.check_output(client.at());
         }
     }
 }

@@ -1,17 +1,13 @@
 //! What nodes say: replies are taken off their connections, one after the other.
 
-use super::{Node, Source, Worker, reaccount};
-use crate::buf::{CHUNK, WRITE_LIMIT};
-use crate::cluster::{NO_SLOT, NodeAddr};
+use super::{Source, Worker};
+use crate::buf::CHUNK;
 use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
-use crate::mailbox::ToControl;
-use crate::metrics::NodeStats;
-use crate::resp::{Protocol, ReplyProgress};
+use crate::resp::ReplyProgress;
 use crate::route::flag;
 use crate::sparsely;
-use crate::stream::{Stream, keep_alive, retransmit_soon};
-use crate::upstream::{ConnectionEnd, Handshake, HandshakeError, Pending, State, Upstream};
+use crate::upstream::{ConnectionEnd, HandshakeError, Pending, State};
 use crate::users::OWN;
 use std::io::Read;
 
@@ -30,7 +26,7 @@ impl Worker {
     }
 
     /// One read per turn. HOT PATH: every reply passes here.
-    fn upstream_readable(&mut self, u: usize) {
+    pub(super) fn upstream_readable(&mut self, u: usize) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         if up.parked {
             return;
@@ -417,7 +413,7 @@ impl Worker {
 
     /// A reply that cannot be handed on in pieces grows beyond what there is room for: its command
     /// gets an error, and the connection, which is in the middle of it, is made anew.
-    fn refuse_reply(&mut self, u: usize) {
+    pub(super) fn refuse_reply(&mut self, u: usize) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         let node = self.nodes.get(usize::from(up.node)).map(|n| n.addr.to_string());
         let client = up.dedicated.and_then(|dedicated| dedicated.client);

@@ -313,13 +313,13 @@ impl Worker {
 
     /// What a node said lately about this command and this user.
     pub(super) fn believed(&self, realm: u16, command: CommandId) -> Option<Verdict> {
-        let (until, verdict) = self.access.realms.get(&realm)?.verdicts.get(&command)?;
+        let (until, verdict) = self.access.realms.get(&realm)?.verdicts.get(&command.0)?;
         (self.now < *until).then(|| verdict.clone())
     }
 
     pub(super) fn believe(&mut self, realm: u16, command: CommandId, verdict: Verdict) {
         if let Some(realm) = self.access.realms.get_mut(&realm) {
-            realm.verdicts.insert(command, (self.now + BELIEVED, verdict));
+            realm.verdicts.insert(command.0, (self.now + BELIEVED, verdict));
         }
     }
 }

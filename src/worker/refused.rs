@@ -1,22 +1,17 @@
 //! What a node refuses is carried out: sent elsewhere, or later, in the order of its client.
 
+use super::Worker;
 use super::clock::{Job, Timer};
 use super::retries::Want;
-use super::{Gathering, Node, Worker, reaccount};
-use crate::buf::CHUNK;
 use crate::cluster::NO_SLOT;
 use crate::dest::{ClientId, Dest};
-use crate::errors::{Cause, Failure};
-use crate::mailbox::ToControl;
-use crate::metrics::{DisconnectReason, Histogram, RetryReason};
-use crate::ops::{Answerer, Parts};
+use crate::metrics::RetryReason;
 use crate::placement::{
     AfterRefusal, Held, Redirection, Refusal, Retry, Scope, Work, after_refusal, concerns,
 };
 use crate::resp::Protocol;
-use crate::route::{ProxyInfo, flag};
+use crate::route::flag;
 use crate::upstream::{Pending, Waiting};
-use std::sync::atomic::Ordering::Relaxed;
 
 /// So many slots newly held in one turn are many.
 const MANY_HOLDS: usize = 32;

@@ -2,7 +2,6 @@
 //! missing for too long fail fast. The policy itself is pure: [`crate::placement`].
 
 use super::clock::{Job, Timer};
-use super::state::Placement;
 use super::{Node, Worker};
 use crate::cluster::NO_SLOT;
 use crate::config::Config;
@@ -79,7 +78,7 @@ impl Worker {
     pub(super) fn run_retries(&mut self) {
         self.placement.retries.wake();
         self.earn_retries();
-        while let Some(want) = self.placement.retries.next() {
+        while let Some(want) = self.placement.retries.take() {
             match want {
                 Want::Gate(slot, class) => self.run_gate(slot, class),
                 Want::Lane(slot, lane) => self.run_lane(slot, lane),
@@ -158,9 +157,9 @@ impl Worker {
     pub(super) fn gate_answered(&mut self, slot: u16, class: Class, answered: bool) {
         self.run_gate(slot, class);
         let Some(owner) = self.placement.slots.owner(slot).filter(|_| answered) else { return };
-        let (Placement { slots, retries }, now) = (&mut self.placement, self.now);
-        let hurry = |other, class| slots.holds.hurry(other, class, now, true);
-        for (other, class) in retries.take_refused(owner, slot, hurry) {
+        let (placement, now) = (&mut self.placement, self.now);
+        let hurry = |other, class| placement.slots.holds.hurry(other, class, now, true);
+        for (other, class) in placement.retries.take_refused(owner, slot, hurry) {
             self.run_gate(other, class);
         }
     }

@@ -172,7 +172,7 @@ impl Worker {
             if sampled {
                 stats.sampled += 1;
                 for key in keys.iter().take(MOST_KEYS).filter_map(|&at| args.get(at as usize)) {
-                    seeing.hot.count(key, f64::from(seeing.sample), write, command, *now);
+                    seeing.hot.count(key, f64::from(seeing.sample), write, command.0, *now);
                 }
                 if seeing.big.forget(*now) {
                     seeing.set_floor();
@@ -185,7 +185,7 @@ impl Worker {
                     let value = (at as usize + 1..end).filter_map(|i| args.get(i));
                     let bytes = value.map(<[u8]>::len).sum();
                     let key = args.get(at as usize).unwrap_or_default();
-                    seeing.big.see(key, bytes, command, false, *now);
+                    seeing.big.see(key, bytes, command.0, false, *now);
                 }
                 seeing.set_floor();
             }
@@ -224,7 +224,7 @@ impl Worker {
         if !error && spec.class != Class::PubSub && key_positions(spec, &args, &mut keys).is_ok() {
             let mut see = |at: u32, bytes| {
                 let key = args.get(at as usize).unwrap_or_default();
-                seeing.big.see(key, bytes, pending.command, true, *now);
+                seeing.big.see(key, bytes, pending.command.0, true, *now);
             };
             match keys.as_slice() {
                 // A bulk is its text; of a list all that stands in it counts.

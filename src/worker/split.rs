@@ -1,22 +1,16 @@
 //! Commands for several slots or nodes: their parts are sent, and their replies gathered.
 
 use super::downstream::Flow;
-use super::no_room::buffers_full;
 use super::{Gathering, Worker};
 use crate::buf::CHUNK;
-use crate::client::{After, Announced, Context, Paused, answer, mode};
 use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
 use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
 use crate::ops::Parts;
-use crate::placement::Held;
-use crate::resp::{ArgRange, Args, Protocol, write};
-use crate::route::{Fan, Gather, Local, Merge, Plan, PubSub, Refused, flag};
-use crate::upstream::{Pending, State, Waiting};
-use crate::users::OWN;
-use std::sync::atomic::Ordering::Relaxed;
+use crate::resp::{Args, write};
+use crate::route::{Fan, Gather, Merge, flag};
 
 impl Worker {
     /// Begins a gathering for a client's command; gives its index.
@@ -83,7 +77,7 @@ impl Worker {
 
     /// Keys in several slots: each slot's keys in a command of their own, all of a node's in one
     /// write.
-    fn split(
+    pub(super) fn split(
         &mut self,
         index: usize,
         command: CommandId,

@@ -5,31 +5,27 @@ use super::state::{
     Access, Arrivals, Clock, DedicatedPool, Link, Memory, Operations, Placement, Reads, Spare,
     Stop, Subscribers, Topology, Turn,
 };
+use super::{
+    LogLines, SCRATCH, Shared, Source, Worker, leave, retries, revoke, scripts, seen, tls, topics,
+    users,
+};
 use crate::arena::Arena;
 use crate::buf::Pool;
-use crate::client::{Client, Multi, Pause, Paused, Replies, Traffic};
-use crate::cluster::{Health, Identity, Snapshot};
+use crate::cluster::Snapshot;
 use crate::command::CommandTable;
 use crate::config::Config;
-use crate::dest::{ClientId, Dest};
 use crate::hash::{IntMap, IntSet};
-use crate::lines::Lines;
 use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
 use crate::meter::Meter;
-use crate::metrics::{NodeStats, WorkerStats};
-use crate::ops::Parts;
-use crate::placement::{Latency, Readable, Retries, SlotTable};
-use crate::resp::{ArgRange, Protocol};
-use crate::route::{Gather, Router};
-use crate::upstream::{Upstream, Waiting};
-use crate::users::Users;
-use mio::{Events, Poll, Token, Waker};
+use crate::metrics::WorkerStats;
+use crate::placement::SlotTable;
+use crate::route::Router;
+use mio::{Poll, Waker};
 use slab::Slab;
 use std::collections::BinaryHeap;
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
 
 /// Starts worker `index` on a thread of its own.
 ///

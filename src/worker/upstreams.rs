@@ -1,19 +1,13 @@
 //! Nodes' connections: make, write, read.
 
-use std::io::Read;
-
 use super::{Node, Source, Worker, reaccount};
 use crate::buf::{CHUNK, WRITE_LIMIT};
 use crate::cluster::{NO_SLOT, NodeAddr};
-use crate::dest::{ClientId, Dest};
-use crate::errors::Failure;
 use crate::mailbox::ToControl;
 use crate::metrics::NodeStats;
-use crate::resp::{Protocol, ReplyProgress};
-use crate::route::flag;
-use crate::sparsely;
+use crate::resp::Protocol;
 use crate::stream::{Stream, keep_alive, retransmit_soon};
-use crate::upstream::{ConnectionEnd, Handshake, HandshakeError, Pending, State, Upstream};
+use crate::upstream::{ConnectionEnd, Handshake, State, Upstream};
 use crate::users::OWN;
 
 /// A write of fewer bytes is put off by a turn while the node has commands to answer.
@@ -165,7 +159,7 @@ impl Worker {
         match stream.connected() {
             Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::NotConnected => return,
-            Err(error) => return self.lost(u, &error.to_string()),
+            Err(error) => return self.lost(u, error.into()),
         }
         let token = Source::Upstream(u).token();
         if let Err(error) = stream.watch(self.link.poll.registry(), token, false, true) {
@@ -212,7 +206,7 @@ impl Worker {
         self.mark_upstream(u);
     }
 
-    fn ready(&mut self, u: usize) {
+    pub(super) fn ready(&mut self, u: usize) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         up.state = State::Ready;
         up.ready_since = self.now;

@@ -5,29 +5,23 @@
 //! asked of a node (a login of the cluster's, what such a user may do that no node sees) pauses the
 //! client with the command in its buffer; the command is read once more when the answer is here.
 
-use std::net::IpAddr;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::Worker;
-use super::clock::{Job, Timer};
 use super::downstream::Flow;
 use crate::channel::Kind;
-use crate::client::{Paused, mode};
+use crate::client::mode;
 use crate::command::{CommandId, CommandSpec, Flags};
-use crate::dest::ClientId;
-use crate::errors::{Code, Failure};
-use crate::mailbox::ToControl;
-use crate::mailbox::Verify;
+use crate::errors::Failure;
 use crate::metrics::{DeniedFor, LoginOutcome};
-use crate::resp::{Args, ProtocolError, strict_i64};
-use crate::route::{Local, Merge, Plan, PubSub, Script, Transaction};
+use crate::resp::{Args, ProtocolError};
+use crate::route::{Merge, Plan, PubSub, Script, Transaction};
 use crate::users::{
-    Account, Asking, Credentials, Denied, Granted, LONGEST_PASSWORD, Login, OWN, Source, Tag,
-    Throttle, UNCHECKED_DENIED, User, Users, Verdict,
+    Account, Asking, Credentials, Denied, OWN, Tag, UNCHECKED_DENIED, User, Users, Verdict,
 };
 
 /// Failed logins are logged no more often, microseconds.
-const LOG_INTERVAL: u64 = 10_000_000;
+pub(super) const LOG_INTERVAL: u64 = 10_000_000;
 /// The cluster's default user is not asked about more often, microseconds.
 const STRANGERS_INTERVAL: u64 = 1_000_000;
 
@@ -35,8 +29,8 @@ const STRANGERS_INTERVAL: u64 = 1_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     /// Since the last line.
-    count: u64,
-    next_line: u64,
+    pub count: u64,
+    pub next_line: u64,
 }
 
 impl Worker {
@@ -82,7 +76,7 @@ impl Worker {
         true
     }
 
-    fn enter_own(&mut self, index: usize, user: Arc<User>) {
+    pub(super) fn enter_own(&mut self, index: usize, user: Arc<User>) {
         self.leave_account(index);
         if let Some(client) = self.clients.get_mut(index) {
             client.session.account.get_or_insert_default().user = Some(user);
@@ -90,7 +84,7 @@ impl Worker {
         }
     }
 
-    fn enter_realm(&mut self, index: usize, realm: u16, name: &[u8]) {
+    pub(super) fn enter_realm(&mut self, index: usize, realm: u16, name: &[u8]) {
         self.leave_account(index);
         self.count_in_realm(realm, true);
         if let Some(client) = self.clients.get_mut(index) {
@@ -332,11 +326,11 @@ impl Worker {
     }
 
     /// It comes from elsewhere, and may not be a user that everybody may be.
-    fn is_kept_out(&self, index: usize) -> bool {
+    pub(super) fn is_kept_out(&self, index: usize) -> bool {
         self.clients.get(index).is_none_or(|c| self.settings.keeps_out(c))
     }
 
-    fn too_many(&mut self) -> Failure {
+    pub(super) fn too_many(&mut self) -> Failure {
         self.stats.logins[LoginOutcome::TooMany as usize] += 1;
         let (configured, left) = (self.settings.users, self.shared.max_users());
         match configured <= left {
@@ -497,4 +491,8 @@ pub(super) enum DryRunError {
     NoCommand(Failure),
     /// The user's rules leave it out; ACL DRYRUN's reply.
     Denied(String),
+}
+
+fn is_newer(args: &Args) -> bool {
+    args.is(1, "setinfo") || args.is(1, "no-touch")
 }

@@ -1,20 +1,13 @@
 //! Clients are written to, and what they take is looked at.
 
+use super::clock::{Job, Timer};
 use super::no_room::buffers_full;
-use super::settings::too_large;
-use super::{NEXT_CLIENT, Source, Worker, drain, reaccount};
-use crate::buf::{CHUNK, WRITE_LIMIT, reserve_announced, resident};
-use crate::client::{Client, Paused, Traffic, mode};
+use super::{Source, Worker, drain, reaccount};
+use crate::buf::WRITE_LIMIT;
+use crate::client::{Client, Paused};
 use crate::dest::ClientId;
-use crate::errors::Failure;
-use crate::mailbox::{Arrival, Downstream};
 use crate::metrics::LimitHit;
-use crate::proxy_protocol::is_header_line;
-use crate::resp::{Args, ProtocolError, Request, RequestProgress, inline_to_array, scan_request};
 use crate::sparsely;
-use crate::stream::Stream;
-use std::io::Read;
-use std::sync::atomic::Ordering;
 
 /// At `limits.memory` an unfinished request of this size is refused.
 const MUCH_UNFINISHED: usize = 16 << 10;
@@ -152,7 +145,7 @@ impl Worker {
 
     /// An unfinished request counts, too: at the limit it is not waited for until the end of the
     /// turn, when thousands may have grown.
-    fn check_request_memory(&mut self, index: usize) {
+    pub(super) fn check_request_memory(&mut self, index: usize) {
         let much = |c: &Client| c.tail.len() >= MUCH_UNFINISHED && !c.gone;
         if !self.is_over_memory() {
             return;
@@ -175,6 +168,41 @@ impl Worker {
             let at_hand = if self.turn.at_hand.0 == index { self.turn.at_hand.1 } else { 0 };
             let held = client.held() + at_hand;
             reaccount(&mut self.memory.accounted, &mut client.accounted, held);
+        }
+    }
+
+    /// What a subscriber has not taken is bounded as Redis bounds it. `None`: it is within.
+    pub(super) fn subscriber_limit(&mut self, index: usize) -> Option<LimitHit> {
+        let client = self.clients.get_mut(index)?;
+        let output = client.output();
+        let me = ClientId::new(index, client.generation);
+        let subscriptions = client.subscriptions.as_mut()?;
+        if output > self.settings.subscriber_hard {
+            return Some(LimitHit::PubSubHard);
+        }
+        if output <= self.settings.subscriber_soft {
+            subscriptions.above_soft = None;
+            return None;
+        }
+        match subscriptions.above_soft {
+            Some(since) if self.now >= since + self.settings.subscriber_soft_time => {
+                return Some(LimitHit::PubSubSoft);
+            }
+            Some(_) => {}
+            None => {
+                subscriptions.above_soft = Some(self.now);
+                let due = self.now + self.settings.subscriber_soft_time;
+                self.clock.timers.push(Timer { due, job: Job::SlowSubscriber(me) });
+            }
+        }
+        None
+    }
+
+    /// A subscriber that was slow some time ago is looked at again.
+    pub(super) fn slow_subscriber(&mut self, client: ClientId) {
+        let current = |c: &crate::client::Client| c.generation == client.generation && !c.gone;
+        if self.clients.get(client.at()).is_some_and(current) {
+            self.check_output(client.at());
         }
     }
 }

@@ -111,7 +111,8 @@ mod tests {
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
         let (sender, inbox) = mpsc::channel();
         let back = WorkerHandle::new(sender, Arc::clone(&waker), Arc::new(AtomicUsize::new(0)));
-        let asker = Asker { id: 1, client: (0, 0), to: Dest::Discard, command: 0 };
+        let asker =
+            Asker { id: 1, client: ClientId::UNKNOWN, to: Dest::Discard, command: CommandId(0) };
         let question = Question::Unblock { id: 5, error: true };
         let inquiry = Arc::new(Inquiry::new(question, asker, back));
 
