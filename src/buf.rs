@@ -88,7 +88,7 @@ impl Pool {
     }
 
     /// Takes a chunk back; an oversized one, or one too many, is freed.
-    pub fn give(&mut self, mut chunk: Vec<u8>) {
+    fn give(&mut self, mut chunk: Vec<u8>) {
         let capacity = chunk.capacity();
         if capacity == 0 || capacity > CHUNK || self.bytes + capacity > self.keep {
             return;
@@ -514,7 +514,8 @@ impl SendQueue {
     }
 
     /// Bytes that its own chunks occupy, used or not.
-    pub fn capacity(&self) -> usize {
+    #[cfg(test)]
+    fn capacity(&self) -> usize {
         let closed = self.closed.iter().map(|chunk| match chunk {
             Chunk::Own(bytes) => bytes.capacity(),
             Chunk::Shared(..) => 0,

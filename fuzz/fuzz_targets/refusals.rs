@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use slotway::cluster::{NodeAddr, SLOTS};
-use slotway::route::Refusal;
+use slotway::placement::Refusal;
 
 fuzz_target!(|frame: &[u8]| {
     let asked = NodeAddr { host: "asked".into(), port: 7000 };

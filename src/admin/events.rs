@@ -18,7 +18,7 @@ const SAME_MILLIS: u64 = 15_000;
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Level {
+pub(super) enum Level {
     Good,
     Info,
     Warn,
@@ -38,7 +38,7 @@ impl Level {
 
 /// One thing that has happened, `count` times.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct News {
+pub(super) struct News {
     /// How bad it is.
     pub level: Level,
     /// What it is about, in a word.

@@ -9,7 +9,7 @@ const ROWS: usize = 600;
 
 /// What a row tells, all as whole numbers: per second, but for the latencies (microseconds) and
 /// gauges; `cpu` in thousandths of a core. `null` is nothing to tell.
-pub const COLUMNS: [&str; 12] = [
+pub(super) const COLUMNS: [&str; 12] = [
     "at",
     "ops",
     "received",
@@ -29,7 +29,7 @@ pub type Row = [Option<u64>; COLUMNS.len()];
 
 /// The rows, numbered from 1.
 #[derive(Debug, Default)]
-pub struct History {
+pub(super) struct History {
     rows: VecDeque<Row>,
     /// The number of the last one.
     last: u64,

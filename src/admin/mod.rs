@@ -11,5 +11,4 @@ mod server;
 mod status;
 mod watch;
 
-pub use ready::Readiness;
 pub use server::Admin;

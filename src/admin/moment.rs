@@ -35,19 +35,19 @@ pub struct Moment {
     /// Whether every key can be served.
     pub readiness: Readiness,
     /// What the process uses.
-    pub usage: Usage,
+    pub(super) usage: Usage,
 }
 
 /// Counters that are not the workers'.
 #[derive(Debug, Clone, Copy, Default)]
 #[allow(missing_docs)]
-pub struct Counts {
+pub(super) struct Counts {
     pub clients_rejected: u64,
     pub accept_errors: u64,
     pub worker_failures: u64,
     pub task_failures: u64,
-    pub tls_failures: u64,
-    pub pubsub_gaps: u64,
+    pub(super) tls_failures: u64,
+    pub(super) pubsub_gaps: u64,
 }
 
 impl Moment {
@@ -157,12 +157,12 @@ impl Span {
     }
 
     /// The rate of one of the workers' counters.
-    pub fn rate_of(&self, counter: impl Fn(&Moment) -> u64) -> f64 {
+    pub(super) fn rate_of(&self, counter: impl Fn(&Moment) -> u64) -> f64 {
         self.rate(counter(&self.was), counter(&self.is))
     }
 
     /// Percent of one core that the process has used.
-    pub fn cpu_percent(&self) -> f64 {
+    pub(super) fn cpu_percent(&self) -> f64 {
         let spent = self.is.usage.cpu_seconds - self.was.usage.cpu_seconds;
         let seconds = self.is.at.saturating_duration_since(self.was.at).as_secs_f64();
         if seconds > 0.0 { (100.0 * spent / seconds).max(0.0) } else { 0.0 }

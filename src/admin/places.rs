@@ -7,7 +7,7 @@ use tokio::task::AbortHandle;
 
 /// Who has one.
 #[derive(Debug, Default)]
-pub struct Places {
+pub(super) struct Places {
     /// The oldest first.
     taken: Vec<(IpAddr, AbortHandle)>,
 }

@@ -20,7 +20,7 @@ const GROUPS: usize = 8;
 
 /// What the reader has already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Known {
+pub(super) struct Known {
     /// The number of the last row of the history.
     pub row: u64,
     /// The revision of the events.
@@ -44,7 +44,7 @@ impl Known {
 
 /// The process: what does not change while it runs, and how long that has been.
 #[derive(Debug, Clone, Copy)]
-pub struct Process<'a> {
+pub(super) struct Process<'a> {
     /// Seconds.
     pub uptime: u64,
     /// The limits of the configuration.

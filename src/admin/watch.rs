@@ -19,7 +19,7 @@ const NOW: usize = 3;
 
 /// What has been seen.
 #[derive(Debug, Default)]
-pub struct Watch {
+pub(super) struct Watch {
     seen: Mutex<Seen>,
 }
 

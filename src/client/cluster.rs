@@ -26,7 +26,7 @@ impl Announced {
     }
 
     /// The ID of the shard of this node.
-    pub fn shard_id(&self) -> String {
+    pub(super) fn shard_id(&self) -> String {
         Sha::of(format!("slotway shard {}:{}", self.host, self.port).as_bytes()).to_string()
     }
 

@@ -33,17 +33,17 @@ pub struct Line {
     /// Commands queued behind MULTI; none outside of one.
     pub queued: Option<usize>,
     /// Bytes of them.
-    pub multi_mem: usize,
+    pub(super) multi_mem: usize,
     /// Bytes of its unfinished request, or of what waits while it is not read from.
-    pub qbuf: usize,
+    pub(super) qbuf: usize,
     /// Room behind them.
-    pub qbuf_free: usize,
+    pub(super) qbuf_free: usize,
     /// Replies that wait behind others.
-    pub oll: usize,
+    pub(super) oll: usize,
     /// Bytes of replies that it has not taken.
     pub omem: usize,
     /// All that it occupies.
-    pub tot_mem: usize,
+    pub(super) tot_mem: usize,
     /// The socket is watched for writing.
     pub writing: bool,
     /// Its last command.
@@ -53,9 +53,9 @@ pub struct Line {
     /// RESP3.
     pub resp3: bool,
     /// `CLIENT SETINFO`.
-    pub lib_name: Vec<u8>,
+    pub(super) lib_name: Vec<u8>,
     /// `CLIENT SETINFO`.
-    pub lib_ver: Vec<u8>,
+    pub(super) lib_ver: Vec<u8>,
     /// `CLIENT CAPA`: one letter each.
     pub capa: &'static str,
     /// Keys that it watches.
@@ -116,7 +116,7 @@ impl Line {
     }
 
     /// It listens to channels.
-    pub fn is_pubsub(&self) -> bool {
+    pub(super) fn is_pubsub(&self) -> bool {
         self.subscriptions != [0; 3]
     }
 

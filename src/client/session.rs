@@ -4,7 +4,7 @@ use crate::command::CommandId;
 use crate::resp::Protocol;
 
 /// [`Session::last_command`] before the first one.
-pub const NO_COMMAND: CommandId = CommandId(u16::MAX);
+pub(super) const NO_COMMAND: CommandId = CommandId(u16::MAX);
 
 /// One client's session. The rarely used parts are boxed: thousands of clients are idle.
 #[derive(Debug)]
@@ -21,9 +21,9 @@ pub struct Session {
     /// Who it is, where there are users.
     pub account: Option<Box<crate::users::Account>>,
     /// `CLIENT NO-EVICT`.
-    pub no_evict: bool,
+    pub(super) no_evict: bool,
     /// `CLIENT NO-TOUCH`.
-    pub no_touch: bool,
+    pub(super) no_touch: bool,
     /// What there is to write waits for the next reply, once: +QUEUED and its like go out with
     /// EXEC's reply, as a server would write them.
     pub corked: bool,
@@ -44,7 +44,7 @@ pub struct Library {
     /// `CLIENT SETINFO LIB-VER`.
     pub version: Vec<u8>,
     /// `CLIENT CAPA redirect`.
-    pub takes_redirects: bool,
+    pub(super) takes_redirects: bool,
 }
 
 /// The modes of a session.
@@ -111,12 +111,12 @@ impl Session {
     }
 
     /// READWRITE: its reads go to primaries.
-    pub fn read_write(&mut self) {
+    pub(super) fn read_write(&mut self) {
         self.modes &= !(mode::READONLY | mode::READ_FROM);
     }
 
     /// RESET: as it began, but for CLIENT PAUSE.
-    pub fn reset_modes(&mut self) {
+    pub(super) fn reset_modes(&mut self) {
         self.modes = (self.modes & mode::SUSPENDED) | self.first_modes;
     }
 

@@ -39,7 +39,7 @@ fn behind(byte: u8, zeros: usize) -> u16 {
 
 /// The CRC of `bytes`.
 #[inline]
-pub fn crc16(bytes: &[u8]) -> u16 {
+pub(super) fn crc16(bytes: &[u8]) -> u16 {
     let mut crc: u16 = 0;
     let (slices, rest) = bytes.as_chunks::<SLICE>();
     for [a, b, c, d, e, f, g, h] in slices {

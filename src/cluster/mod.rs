@@ -100,7 +100,7 @@ impl Node {
 }
 
 /// Index of a node in [`Snapshot::nodes`].
-pub type NodeIdx = u16;
+type NodeIdx = u16;
 /// Index of a shard in [`Snapshot::shards`].
 pub type ShardIdx = u16;
 /// In [`Snapshot::slots`]: no shard owns this slot.

@@ -243,9 +243,9 @@ pub struct Info {
     /// `cluster_current_epoch`: grows with every failover and resharding that the node heard of.
     pub epoch: u64,
     /// `cluster_slots_assigned`: slots that have an owner, failed ones included.
-    pub slots_assigned: usize,
+    pub(super) slots_assigned: usize,
     /// `cluster_known_nodes`.
-    pub known_nodes: usize,
+    pub(super) known_nodes: usize,
 }
 
 impl Info {

@@ -134,7 +134,7 @@ fn ids(snapshot: &Snapshot) -> HashSet<&str> {
 }
 
 /// Whether two views show one cluster: most nodes of the smaller one are in the other.
-pub fn is_same_cluster(a: &Snapshot, b: &Snapshot) -> bool {
+pub(super) fn is_same_cluster(a: &Snapshot, b: &Snapshot) -> bool {
     let (a, b) = (ids(a), ids(b));
     a.intersection(&b).count() * 2 > a.len().min(b.len())
 }

@@ -42,7 +42,7 @@ flags! {
 
 impl Flags {
     /// No flag.
-    pub const NONE: Flags = Flags(0);
+    pub(super) const NONE: Flags = Flags(0);
 
     /// All of `other` are set.
     #[inline]
@@ -51,18 +51,13 @@ impl Flags {
     }
 
     /// Any of `other` is set.
-    #[inline]
-    pub const fn intersects(self, other: Flags) -> bool {
-        self.0 & other.0 != 0
-    }
-
     /// These and `other`.
     pub const fn with(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
     }
 
     /// The flag of a server's word; none for a word that is not known.
-    pub fn of_word(word: &str) -> Flags {
+    pub(super) fn of_word(word: &str) -> Flags {
         Self::WORDS.iter().find(|(w, _)| *w == word).map_or(Flags::NONE, |(_, f)| *f)
     }
 

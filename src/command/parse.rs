@@ -40,7 +40,7 @@ impl From<TreeError> for TableError {
 pub(super) struct Entry {
     pub spec: CommandSpec,
     /// The server is older than key specs, and says that first, last and step are not all.
-    pub keys_untold: bool,
+    pub(super) keys_untold: bool,
     pub subcommands: Vec<Entry>,
 }
 

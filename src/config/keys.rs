@@ -43,7 +43,7 @@ impl Key {
     }
 
     /// The section's name and the key's name in it; keys at the top have an empty section.
-    pub fn section_and_name(&self) -> (&'static str, &'static str) {
+    pub(super) fn section_and_name(&self) -> (&'static str, &'static str) {
         self.path.rsplit_once('.').unwrap_or(("", self.path))
     }
 

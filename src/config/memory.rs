@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 /// What the process may take beside its buffers: the program, what is kept for reuse, what is
 /// there twice for a moment. The bound on resident memory is `limits.memory` plus this.
-pub const OVERHEAD: usize = 64 << 20;
+pub(super) const OVERHEAD: usize = 64 << 20;
 /// The least that "auto" stands for.
 const LEAST: usize = 16 << 20;
 
@@ -74,7 +74,7 @@ fn shown(bytes: usize) -> String {
 
 /// The memory that there is for this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Available {
+pub(super) struct Available {
     /// Bytes.
     pub bytes: usize,
     /// It is the limit of a cgroup (a container, a systemd unit), otherwise the machine's memory.
@@ -93,7 +93,7 @@ impl Available {
 }
 
 /// The memory that there is for this process, as it was when first asked.
-pub fn available() -> Available {
+pub(super) fn available() -> Available {
     static AVAILABLE: OnceLock<Available> = OnceLock::new();
     *AVAILABLE.get_or_init(|| look(Path::new("/")))
 }

@@ -94,7 +94,7 @@ impl Secret {
     }
 
     /// What may be shown: that there is one, or that there is none.
-    pub fn masked(&self) -> &'static str {
+    pub(super) fn masked(&self) -> &'static str {
         if self.is_empty() { "" } else { "***" }
     }
 }

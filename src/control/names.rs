@@ -16,7 +16,7 @@ const FRESH: Duration = Duration::from_secs(5);
 
 /// The names of nodes and what they last resolved to.
 #[derive(Debug, Default)]
-pub struct Names {
+pub(super) struct Names {
     known: HashMap<Box<str>, (Option<IpAddr>, Instant)>,
 }
 
@@ -64,7 +64,7 @@ impl Names {
     }
 
     /// What `name` resolved to may be wrong: its node does not answer there.
-    pub fn doubt(&mut self, addr: &NodeAddr) {
+    pub(super) fn doubt(&mut self, addr: &NodeAddr) {
         if let Some((_, at)) = self.known.get_mut(&addr.host)
             && let Some(long_ago) = Instant::now().checked_sub(FRESH)
         {

@@ -25,7 +25,7 @@ const MAX_REPLY: usize = 32 << 20;
 
 /// Why a node could not be asked, for the log and for `/readyz`.
 #[derive(Debug, Error)]
-pub enum AskError {
+pub(super) enum AskError {
     /// No connection, or it was lost.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -79,14 +79,14 @@ pub struct Answer {
 
 impl Answer {
     /// The answer as evidence.
-    pub fn as_view(&self) -> View<'_> {
+    pub(super) fn as_view(&self) -> View<'_> {
         View { witness: &self.witness, info: self.info, snapshot: &self.snapshot }
     }
 }
 
 /// A connection to one node, kept between refreshes.
 #[derive(Debug)]
-pub struct NodeConn {
+pub(super) struct NodeConn {
     wire: Wire,
     /// It has TLS, and asks for the ports that do.
     tls: bool,
@@ -116,7 +116,7 @@ impl NodeConn {
     }
 
     /// Connects, and says nothing: whoever it is for says who it is.
-    pub async fn connect_silently(
+    pub(super) async fn connect_silently(
         addr: SocketAddr,
         name: &str,
         config: &Arc<Config>,
@@ -184,7 +184,7 @@ impl NodeConn {
     }
 
     /// Whether it can be asked again.
-    pub fn is_usable(&self) -> bool {
+    pub(super) fn is_usable(&self) -> bool {
         !self.out_of_step
     }
 
@@ -195,7 +195,7 @@ impl NodeConn {
     }
 
     /// The same with arguments that need not be text.
-    pub async fn ask_bytes(&mut self, command: &[&[u8]]) -> Result<Vec<u8>, AskError> {
+    pub(super) async fn ask_bytes(&mut self, command: &[&[u8]]) -> Result<Vec<u8>, AskError> {
         let limit = self.limit;
         timeout(limit, self.exchange(command)).await.map_err(|_| AskError::Timeout(limit))?
     }

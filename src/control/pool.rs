@@ -25,11 +25,11 @@ use crate::seen::{Seen, SlowLog};
 use crate::tls::Tls;
 
 /// Limit on commands that are learned to block.
-pub const MOST_LEARNED: usize = 64;
+pub(super) const MOST_LEARNED: usize = 64;
 
 /// What became of an observation that a command blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Learned {
+pub(super) enum Learned {
     /// It is known to block from now on.
     Now,
     /// It was known to block, or is no module's command.
@@ -386,7 +386,7 @@ impl Pool {
     }
 
     /// Routes by `snapshot` from now on.
-    pub fn set_topology(&self, snapshot: Arc<Snapshot>) {
+    pub(super) fn set_topology(&self, snapshot: Arc<Snapshot>) {
         self.tell_hub(ToHub::Topology(Arc::clone(&snapshot)));
         self.inner().topology = Some(Arc::clone(&snapshot));
         self.tell(|| ToWorker::Topology(Arc::clone(&snapshot)));
@@ -400,13 +400,13 @@ impl Pool {
     }
 
     /// Reads from replicas by this from now on.
-    pub fn set_health(&self, health: Arc<Health>) {
+    pub(super) fn set_health(&self, health: Arc<Health>) {
         self.inner().health = Some(Arc::clone(&health));
         self.tell(|| ToWorker::Health(Arc::clone(&health)));
     }
 
     /// Looks commands up in `table` from now on.
-    pub fn set_commands(&self, table: Arc<CommandTable>) {
+    pub(super) fn set_commands(&self, table: Arc<CommandTable>) {
         let table = {
             let mut inner = self.inner();
             let learned = inner.learned.iter().map(|name| &**name);
@@ -422,7 +422,7 @@ impl Pool {
 
     /// A connection is blocked by the command called `name`: from now on that goes over connections
     /// lent to its clients.
-    pub fn learn_blocking(&self, name: &str) -> Learned {
+    pub(super) fn learn_blocking(&self, name: &str) -> Learned {
         let table = {
             let mut inner = self.inner();
             let id = inner.commands.by_name(name);
@@ -447,7 +447,7 @@ impl Pool {
     }
 
     /// Answers clients as a server of this identity from now on.
-    pub fn set_identity(&self, identity: Arc<Identity>) {
+    pub(super) fn set_identity(&self, identity: Arc<Identity>) {
         self.inner().identity = Some(Arc::clone(&identity));
         self.tell(|| ToWorker::Identity(Arc::clone(&identity)));
     }

@@ -28,7 +28,7 @@ pub(super) struct Pending {
     pub topology: bool,
     /// A worker asked: it is told the topology again even if it is the same, for it may have
     /// learned otherwise from a redirection.
-    pub by_worker: bool,
+    pub(super) by_worker: bool,
     pub hint: Option<NodeAddr>,
     pub commands: bool,
 }

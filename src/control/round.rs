@@ -30,7 +30,7 @@ const MAX_DOUBTFUL: usize = 16;
 
 /// Someone to ask.
 #[derive(Debug)]
-pub enum Candidate {
+pub(super) enum Candidate {
     /// A node by its address, and its name.
     Node(SocketAddr, String),
     /// A seed, by IP address or DNS name, resolved when its turn comes.
@@ -39,7 +39,7 @@ pub enum Candidate {
 
 /// The answer that was taken, and the connection that it came on.
 #[derive(Debug)]
-pub struct Found {
+pub(super) struct Found {
     pub socket: SocketAddr,
     pub conn: NodeConn,
     pub answer: Answer,
@@ -52,12 +52,12 @@ pub struct Found {
 }
 
 /// What one round knows.
-pub struct Round<'a> {
+pub(super) struct Round<'a> {
     pub config: &'a Arc<Config>,
     pub tls: &'a Arc<Tls>,
     /// Kept connections; taken from and given back to.
     pub connections: &'a mut HashMap<SocketAddr, NodeConn>,
-    pub in_use: InUse<'a>,
+    pub(super) in_use: InUse<'a>,
     /// No answer has been taken for long: the exceptional rules apply.
     pub patience_over: bool,
     /// Views that were not used, by [`Reason::NAMES`].
@@ -329,7 +329,7 @@ fn covers_all(
 
 /// Why a round has found no topology.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoTopology {
+pub(super) enum NoTopology {
     /// No node is known, and none is configured.
     #[error("there is nobody to ask: no seeds")]
     NoSeeds,

@@ -66,7 +66,7 @@ impl Wire {
     ///
     /// # Errors
     /// The connection is lost.
-    pub async fn read_buf(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
+    pub(super) async fn read_buf(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
         let outcome = match &mut self.socket {
             Socket::Plain(stream) => stream.read_buf(buf).await,
             Socket::Tls(stream) => match stream.read_buf(buf).await {

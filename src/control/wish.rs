@@ -23,7 +23,7 @@ impl Wish {
     }
 
     /// Replicas are looked at.
-    pub fn is_on(&self) -> bool {
+    pub(super) fn is_on(&self) -> bool {
         self.wanted.load(Relaxed)
     }
 

@@ -17,7 +17,7 @@ pub enum Op {
 
 /// How scores of one member become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Aggregate {
+pub(super) enum Aggregate {
     /// Their sum.
     Sum,
     /// The smallest.
@@ -70,7 +70,7 @@ pub fn sets<'a>(op: Op, all: &[Vec<&'a [u8]>]) -> Vec<&'a [u8]> {
 
 /// A sorted set with its weight; a set's members have the score 1.
 #[derive(Debug, Clone)]
-pub struct Weighed<'a> {
+pub(super) struct Weighed<'a> {
     /// Members and scores.
     pub members: Vec<(&'a [u8], f64)>,
     /// What scores are multiplied with.
@@ -78,7 +78,7 @@ pub struct Weighed<'a> {
 }
 
 /// The combination in the order of a sorted set.
-pub fn sorted_sets<'a>(
+pub(super) fn sorted_sets<'a>(
     op: Op,
     aggregate: Aggregate,
     mut all: Vec<Weighed<'a>>,

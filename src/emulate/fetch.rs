@@ -36,12 +36,12 @@ fn tag(slot: u16) -> u32 {
 }
 
 /// A key of slotway's own in the slot of `key`.
-pub fn own_key(key: &[u8], what: &str) -> Vec<u8> {
+pub(super) fn own_key(key: &[u8], what: &str) -> Vec<u8> {
     format!("slotway:{{{}}}:{what}", tag(slot_of(key).0)).into_bytes()
 }
 
 /// The client's arguments with other keys.
-pub fn with_keys<'a>(req: &'a Request, keys: &'a [Vec<u8>]) -> Vec<&'a [u8]> {
+pub(super) fn with_keys<'a>(req: &'a Request, keys: &'a [Vec<u8>]) -> Vec<&'a [u8]> {
     let mut args: Vec<&[u8]> = req.args.iter().map(|a| &**a).collect();
     for (&at, key) in req.keys.iter().zip(keys) {
         if let Some(arg) = args.get_mut(at) {
@@ -58,7 +58,7 @@ fn nothing(req: &Request) -> Vec<Vec<u8>> {
 
 /// The command itself with keys that do not exist: a node says what is wrong with its other
 /// arguments, in its own words, and nothing is done.
-pub fn trial(req: &Request) -> Step {
+pub(super) fn trial(req: &Request) -> Step {
     let keys = nothing(req);
     Step::one(req.key(0), &with_keys(req, &keys)).harmless()
 }
@@ -68,7 +68,7 @@ pub fn trial(req: &Request) -> Step {
 ///
 /// # Errors
 /// What it says.
-pub fn complaint(reply: &Reply) -> Result<(), Cause> {
+pub(super) fn complaint(reply: &Reply) -> Result<(), Cause> {
     reply.check().or_else(unless_about_keys)
 }
 
@@ -76,7 +76,7 @@ pub fn complaint(reply: &Reply) -> Result<(), Cause> {
 ///
 /// # Errors
 /// The error, unless it is only about keys that the user may not see.
-pub fn unless_about_keys(cause: Cause) -> Result<(), Cause> {
+pub(super) fn unless_about_keys(cause: Cause) -> Result<(), Cause> {
     let is_about_keys = match &cause {
         Cause::Node(frame) => error_text(frame).is_some_and(|text| {
             text.starts_with(b"NOPERM") && memchr::memmem::find(text, b" key").is_some()
@@ -111,7 +111,7 @@ pub fn integer(n: i64) -> Vec<u8> {
 }
 
 /// The null that commands answer which would answer with a list.
-pub fn null_list(protocol: Protocol) -> Vec<u8> {
+pub(super) fn null_list(protocol: Protocol) -> Vec<u8> {
     match protocol {
         Protocol::Resp2 => b"*-1\r\n".to_vec(),
         Protocol::Resp3 => b"_\r\n".to_vec(),
@@ -132,7 +132,7 @@ pub fn stopped(
 }
 
 /// The keys from the `first` on, each once, and for each key its place among them.
-pub fn distinct(req: &Request, first: usize) -> (Vec<&[u8]>, Vec<usize>) {
+pub(super) fn distinct(req: &Request, first: usize) -> (Vec<&[u8]>, Vec<usize>) {
     let mut keys: Vec<&[u8]> = Vec::new();
     let mut places = KeyedMap::default();
     let mut of = Vec::new();
@@ -180,7 +180,7 @@ pub async fn replace(
 }
 
 /// The error of a command whose target was not written, or of which nobody knows that.
-pub fn target_failed(talk: &Talk, req: &Request, cause: impl Into<Cause>) -> Cause {
+pub(super) fn target_failed(talk: &Talk, req: &Request, cause: impl Into<Cause>) -> Cause {
     let cause = cause.into();
     if cause.is_outcome_unknown() {
         let done = "the target may or may not have been written, the sources are as they were";

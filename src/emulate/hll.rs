@@ -13,7 +13,7 @@ const ALPHA_INF: f64 = 0.721_347_520_444_481_7;
 
 /// The registers of several, each the largest.
 #[derive(Debug, Clone)]
-pub struct Merged(Vec<u8>);
+pub(super) struct Merged(Vec<u8>);
 
 impl Default for Merged {
     fn default() -> Self {

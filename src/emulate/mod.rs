@@ -16,7 +16,7 @@
 //! ([`fetch::trial`]). What is wrong with its arguments the node says in its own words, and what is
 //! right does nothing.
 
-pub mod algebra;
+mod algebra;
 mod fetch;
 pub mod hll;
 mod moves;
@@ -28,8 +28,10 @@ mod sort;
 mod stores;
 mod streams;
 pub mod table;
-pub mod talk;
+mod talk;
 
 pub use reply::Outcome;
-pub use table::{Entry, TABLE, begin, entry};
-pub use talk::{Emulation, LastStep, Next, Request, Step, Talk};
+pub use table::{TABLE, begin, entry};
+#[cfg(test)]
+pub use talk::Talk;
+pub use talk::{Emulation, LastStep, Next, Request, Step};

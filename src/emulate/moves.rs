@@ -307,7 +307,7 @@ const NOT_REMOVED: &str =
     "the target is written, what was to be removed from the source may or may not have been";
 
 /// SMOVE.
-pub async fn set_member(talk: Talk, req: Rc<Request>) -> Outcome {
+pub(super) async fn set_member(talk: Talk, req: Rc<Request>) -> Outcome {
     let (source, target, member) = (req.key(0), req.key(1), req.arg(3));
     let is_member = |key: &[u8]| Step::one(key, &[b"SISMEMBER", key, member]);
     let looks = vec![is_member(source), Step::one(source, &[b"EXISTS", source]), is_member(target)];
@@ -390,7 +390,7 @@ impl Ends {
 }
 
 /// LMOVE and RPOPLPUSH, and those of them that wait.
-pub async fn list_element(talk: Talk, req: Rc<Request>, blocking: bool) -> Outcome {
+pub(super) async fn list_element(talk: Talk, req: Rc<Request>, blocking: bool) -> Outcome {
     let (source, target) = (req.key(0), req.key(1));
     let ends = Ends::of(&req);
     let trial = match blocking {
@@ -489,7 +489,7 @@ async fn move_one(
 
 /// MSETNX: all keys are looked at, then each slot's are set if they are all new, one slot after the
 /// other: of two that want the same keys the first slot lets only one on.
-pub async fn set_if_none(talk: Talk, req: Rc<Request>) -> Outcome {
+pub(super) async fn set_if_none(talk: Talk, req: Rc<Request>) -> Outcome {
     let mut by_slot: std::collections::BTreeMap<u16, Vec<usize>> = Default::default();
     for &at in &req.keys {
         by_slot.entry(slot_of(req.arg(at)).0).or_default().push(at);

@@ -62,7 +62,7 @@ pub fn parse(text: &[u8]) -> Option<f64> {
 
 /// The same as SORT reads weights: up to the first zero byte; what is empty is 0, spaces may stand
 /// before it, and what is too large is none.
-pub fn parse_weight(text: &[u8]) -> Option<f64> {
+pub(super) fn parse_weight(text: &[u8]) -> Option<f64> {
     let text = text.split(|&b| b == 0).next().unwrap_or_default();
     let start = text.iter().position(|b| !matches!(b, b' ' | 9..=13)).unwrap_or(text.len());
     let rest = text.get(start..).unwrap_or_default();

@@ -117,7 +117,7 @@ fn unwrapped(reply: &Reply, blocking: bool) -> Outcome {
 
 /// How a command that waits goes on.
 #[derive(Debug)]
-pub struct Wait {
+pub(super) struct Wait {
     until: Option<u64>,
     pause: u64,
 }

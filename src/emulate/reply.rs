@@ -36,12 +36,12 @@ impl Reply {
     }
 
     /// Whether it is a node's error that begins with `word`.
-    pub fn is_error_of(&self, word: &str) -> bool {
+    pub(super) fn is_error_of(&self, word: &str) -> bool {
         is_error_of(self.frame(), word)
     }
 
     /// Whether a node refused the step because its memory is full. Nothing of it was executed.
-    pub fn is_out_of_memory(&self) -> bool {
+    pub(super) fn is_out_of_memory(&self) -> bool {
         error_text(self.frame()).is_some_and(|text| reason(text).starts_with(b"OOM "))
     }
 
@@ -61,7 +61,7 @@ impl Reply {
     }
 
     /// The bytes of the string, number or double that it is.
-    pub fn scalar(&self) -> Option<&[u8]> {
+    pub(super) fn scalar(&self) -> Option<&[u8]> {
         scalar(self.frame())
     }
 
@@ -138,7 +138,7 @@ fn reason(text: &[u8]) -> &[u8] {
 ///
 /// # Errors
 /// The error that it is.
-pub fn check_frame(frame: &[u8]) -> Result<(), Cause> {
+pub(super) fn check_frame(frame: &[u8]) -> Result<(), Cause> {
     if is_error(frame) { Err(Cause::node(frame)) } else { Ok(()) }
 }
 
@@ -146,7 +146,7 @@ pub fn check_frame(frame: &[u8]) -> Result<(), Cause> {
 ///
 /// # Errors
 /// The error that it is.
-pub fn passed_on(frame: &[u8]) -> Outcome {
+pub(super) fn passed_on(frame: &[u8]) -> Outcome {
     check_frame(frame).map(|()| frame.to_vec())
 }
 
@@ -154,7 +154,7 @@ pub fn passed_on(frame: &[u8]) -> Outcome {
 ///
 /// # Errors
 /// The first error among them.
-pub fn first_error<'a>(replies: impl IntoIterator<Item = &'a Reply>) -> Result<(), Cause> {
+pub(super) fn first_error<'a>(replies: impl IntoIterator<Item = &'a Reply>) -> Result<(), Cause> {
     replies.into_iter().try_for_each(Reply::check)
 }
 
@@ -164,7 +164,7 @@ pub fn is_null(frame: &[u8]) -> bool {
 }
 
 /// Whether the cause is a node's error that begins with `word`.
-pub fn is_node_error(cause: &Cause, word: &str) -> bool {
+pub(super) fn is_node_error(cause: &Cause, word: &str) -> bool {
     matches!(cause, Cause::Node(frame) if is_error_of(frame, word))
 }
 
@@ -178,7 +178,7 @@ fn is_error_of(frame: &[u8], word: &str) -> bool {
 }
 
 /// The bytes of a string, a number or a double.
-pub fn scalar(frame: &[u8]) -> Option<&[u8]> {
+pub(super) fn scalar(frame: &[u8]) -> Option<&[u8]> {
     match frame.first()? {
         b',' | b':' | b'(' => frame.get(1..frame.len().checked_sub(2)?),
         _ => crate::resp::reply::text(frame),
@@ -187,7 +187,7 @@ pub fn scalar(frame: &[u8]) -> Option<&[u8]> {
 
 /// The error of the command `name`, of which it is sure that nothing was changed. What slotway says
 /// of a step that was lost would mean the whole command to the client.
-pub fn failed_before(name: &str, cause: Cause) -> Cause {
+pub(super) fn failed_before(name: &str, cause: Cause) -> Cause {
     match cause {
         Cause::Own(failure) if is_about_step(&failure) => {
             let (command, cause) = (name.to_ascii_uppercase().into(), Cause::Own(failure));

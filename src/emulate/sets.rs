@@ -137,7 +137,7 @@ fn scored(reply: &[u8]) -> Vec<(&[u8], f64)> {
 }
 
 /// Sorted sets, and sets as those whose scores are 1.
-pub async fn sorted_sets(talk: Talk, req: Rc<Request>, op: Op, give: Give) -> Outcome {
+pub(super) async fn sorted_sets(talk: Talk, req: Rc<Request>, op: Op, give: Give) -> Outcome {
     let (keys, of) = distinct(&req, give.first());
     let mut steps = Vec::new();
     for key in &keys {
@@ -199,7 +199,7 @@ fn shown(members: &[(&[u8], f64)], with_scores: bool, protocol: Protocol) -> Vec
 }
 
 /// PFCOUNT.
-pub async fn hll_count(talk: Talk, req: Rc<Request>) -> Outcome {
+pub(super) async fn hll_count(talk: Talk, req: Rc<Request>) -> Outcome {
     let (keys, _) = distinct(&req, 0);
     let steps = keys.iter().map(|key| Step::one(key, &[b"GET", key]).anywhere()).collect();
     let mut merged = Merged::default();

@@ -16,7 +16,7 @@ use crate::resp::reply::integer;
 
 /// The command is carried out where its source is, with a target of slotway's own beside it, whose
 /// dump becomes the client's target.
-pub async fn computed_there(talk: Talk, req: Rc<Request>) -> Outcome {
+pub(super) async fn computed_there(talk: Talk, req: Rc<Request>) -> Outcome {
     // The target is the first argument, or the last one that says STORE.
     let target_first = req.name.ends_with("store");
     let (source, target) = match target_first {
@@ -55,7 +55,7 @@ pub async fn computed_there(talk: Talk, req: Rc<Request>) -> Outcome {
 }
 
 /// BITOP.
-pub async fn bit_operation(talk: Talk, req: Rc<Request>) -> Outcome {
+pub(super) async fn bit_operation(talk: Talk, req: Rc<Request>) -> Outcome {
     let (keys, of) = distinct(&req, 1);
     let mut steps: Vec<Step> = keys.iter().map(|key| Step::one(key, &[b"GET", key])).collect();
     steps.push(trial(&req));
@@ -128,7 +128,7 @@ fn bits(operation: &[u8], sources: &[&[u8]]) -> Option<Vec<u8>> {
 }
 
 /// PFMERGE: the other sources' strings are brought to the target's slot, where a node merges them.
-pub async fn hll_merge(talk: Talk, req: Rc<Request>) -> Outcome {
+pub(super) async fn hll_merge(talk: Talk, req: Rc<Request>) -> Outcome {
     let target = req.key(0);
     let (keys, _) = distinct(&req, 1);
     let is_far = |key: &&&[u8]| slot_of(key) != slot_of(target);
@@ -169,7 +169,7 @@ pub async fn hll_merge(talk: Talk, req: Rc<Request>) -> Outcome {
 
 /// LCS: the second string is brought to the first one's slot, where a node compares them: for long
 /// ones that is work for seconds.
-pub async fn longest_common(talk: Talk, req: Rc<Request>) -> Outcome {
+pub(super) async fn longest_common(talk: Talk, req: Rc<Request>) -> Outcome {
     let (first, second) = (req.key(0), req.key(1));
     let reply = talk.one(Step::one(second, &[b"GET", second])).await;
     if reply.is_error_of("WRONGTYPE") {

@@ -289,7 +289,7 @@ impl Talk {
 
     /// As [`Talk::ask`], also of nodes whose memory is full (`maxmemory`): for the steps of a command
     /// that a server carries out nevertheless. `make` makes the steps, a second time if need be.
-    pub async fn ask_even_if_full(&self, make: impl Fn() -> Vec<Step>) -> Vec<Reply> {
+    pub(super) async fn ask_even_if_full(&self, make: impl Fn() -> Vec<Step>) -> Vec<Reply> {
         let mut replies = self.ask(make()).await;
         if !replies.iter().any(Reply::is_out_of_memory) {
             return replies;
@@ -314,7 +314,7 @@ impl Talk {
     }
 
     /// The same for one step; its reply.
-    pub async fn one_even_if_full(&self, make: impl Fn() -> Step) -> Reply {
+    pub(super) async fn one_even_if_full(&self, make: impl Fn() -> Step) -> Reply {
         self.ask_even_if_full(|| vec![make()]).await.pop().unwrap_or_default()
     }
 
@@ -334,7 +334,7 @@ impl Talk {
     }
 
     /// The client has closed its connection.
-    pub fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         self.0.borrow().gone
     }
 

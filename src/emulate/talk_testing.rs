@@ -26,7 +26,7 @@ pub fn lost() -> Failure {
 }
 
 /// What the client gets.
-pub fn rendered(outcome: Outcome) -> String {
+pub(super) fn rendered(outcome: Outcome) -> String {
     let mut frame = Vec::new();
     match outcome {
         Ok(reply) => frame = reply,

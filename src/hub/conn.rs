@@ -48,7 +48,7 @@ pub struct Conn {
     scanned: usize,
     scan: ReplyScan,
     /// There may be something to read.
-    pub readable: bool,
+    pub(super) readable: bool,
     /// The node will send no more; what it sent is still to be read.
     peer_closed: bool,
     /// The socket is full.
@@ -100,7 +100,7 @@ pub enum Broken {
 
 /// What the time has come for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
+pub(super) enum Due {
     /// Nothing, until then.
     Not(u64),
     /// The node is to be asked whether it is there.
@@ -209,7 +209,7 @@ impl Conn {
 
     /// Begins the handshake with what the configuration says.
     /// `node` is the ID of the node that is meant.
-    pub fn greet(&mut self, config: &Upstream, node: &str, pool: &mut Pool) {
+    pub(super) fn greet(&mut self, config: &Upstream, node: &str, pool: &mut Pool) {
         let (user, password) = (config.user.as_bytes(), config.password.reveal());
         let (credentials, name) = ((user, password.as_bytes()), &*config.client_name);
         self.handshake = Handshake::new(Protocol::Resp3, credentials, name, false, pool);
@@ -317,7 +317,11 @@ impl Conn {
     /// # Errors
     /// It is no RESP.
     #[inline]
-    pub fn frame_end(&mut self, buf: &[u8], start: usize) -> Result<Option<usize>, ConnectionEnd> {
+    pub(super) fn frame_end(
+        &mut self,
+        buf: &[u8],
+        start: usize,
+    ) -> Result<Option<usize>, ConnectionEnd> {
         let at = start + self.scanned;
         let rest = buf.get(at..).unwrap_or_default();
         match self.scan.advance(rest)? {
@@ -333,7 +337,7 @@ impl Conn {
     }
 
     /// It was not read from on purpose: its silence means nothing.
-    pub fn held_back(&mut self, now: u64) {
+    pub(super) fn held_back(&mut self, now: u64) {
         self.last_read = now;
         self.pinged = None;
     }

@@ -12,7 +12,6 @@ pub use control::ToControl;
 pub use hub::{HubHandle, ToHub};
 pub use users::{Look, Verify};
 pub use worker::{
-    Answered, Answers, Arrival, Asker, BYTES_PER_TOPIC, BusyNode, Downstream, Inquiry,
-    PendingSubscriptions, Probed, ReadBarrier, Serial, Stranger, Ticket, ToWorker, Verdict,
-    WorkerHandle,
+    Answered, Arrival, Asker, BYTES_PER_TOPIC, BusyNode, Downstream, Inquiry, PendingSubscriptions,
+    Probed, ReadBarrier, Serial, Stranger, Ticket, ToWorker, Verdict, WorkerHandle,
 };

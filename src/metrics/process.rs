@@ -10,17 +10,17 @@ pub struct Process {
     /// User and system time, in seconds.
     pub cpu_seconds: f64,
     /// Open file descriptors.
-    pub open_fds: u64,
+    pub(super) open_fds: u64,
     /// The soft limit on them.
-    pub max_fds: u64,
+    pub(super) max_fds: u64,
     /// Virtual memory.
-    pub virtual_bytes: u64,
+    pub(super) virtual_bytes: u64,
     /// Resident memory.
     pub resident_bytes: u64,
     /// Threads.
     pub threads: u64,
     /// When the process started, in seconds since 1970.
-    pub start_seconds: f64,
+    pub(super) start_seconds: f64,
 }
 
 /// What a process uses that is looked at every second: without a count of its files, which may be

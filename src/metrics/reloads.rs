@@ -20,7 +20,7 @@ pub struct ReloadStats {
     /// By [`ReloadOutcome`].
     pub outcomes: [AtomicU64; 3],
     /// What the file says is what is in use.
-    pub in_use: AtomicBool,
+    pub(super) in_use: AtomicBool,
     /// Since when, in milliseconds since 1970.
     pub taken: AtomicU64,
     /// Keys that wait for a restart.

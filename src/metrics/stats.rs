@@ -17,9 +17,9 @@ pub const BUCKETS_MICROS: [u64; 18] = [
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Histogram {
     /// Observations per bucket of [`BUCKETS_MICROS`], the last one `+Inf`.
-    pub buckets: [u64; BUCKETS_MICROS.len() + 1],
+    pub(super) buckets: [u64; BUCKETS_MICROS.len() + 1],
     /// Sum of all observations, in microseconds.
-    pub sum_micros: u64,
+    pub(super) sum_micros: u64,
 }
 
 impl Histogram {

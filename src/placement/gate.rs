@@ -33,17 +33,17 @@ pub(super) struct Gate {
     /// When the next probe goes.
     pub not_before: u64,
     /// Commands that went through the closed gate and are not answered.
-    pub under_way: u32,
+    pub(super) under_way: u32,
     /// How many may be under way.
     pub width: u32,
     /// Commands that may go without budget.
-    pub paid: u32,
+    pub(super) paid: u32,
     /// The last to go was a blocking command, which is answered by not being refused.
-    pub trial: bool,
+    pub(super) trial: bool,
     /// The lanes that wait, each once.
     pub queue: VecDeque<ClientId>,
     /// The worker will look at it again.
-    pub armed: bool,
+    pub(super) armed: bool,
 }
 
 impl Gate {

@@ -50,7 +50,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// A socket that is bound, and not accepted from yet.
 #[derive(Debug)]
-pub struct Unopened {
+pub(super) struct Unopened {
     socket: Socket,
     tenure: Tenure,
     /// Clients speak TLS there.
@@ -92,14 +92,14 @@ impl Unopened {
     }
 
     /// Nobody else has it.
-    pub fn is_own(&self) -> bool {
+    pub(super) fn is_own(&self) -> bool {
         self.tenure == Tenure::Own
     }
 }
 
 /// A listener.
 #[derive(Debug)]
-pub struct Listener {
+pub(super) struct Listener {
     socket: Bound,
     tenure: Tenure,
     /// What it is bound to, the port filled in.
@@ -213,7 +213,7 @@ pub async fn bind(place: &Place, sockets: &mut Sockets) -> Result<Vec<Unopened>,
 }
 
 /// Binds all addresses of `address`; `key` is the configuration key that it comes from.
-pub async fn bind_tcp(
+pub(super) async fn bind_tcp(
     address: &Address,
     key: &'static str,
     sockets: &mut Sockets,
@@ -359,7 +359,7 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
 
 /// What accepting needs to know.
 #[derive(Debug, Clone)]
-pub struct Acceptor {
+pub(super) struct Acceptor {
     /// Where clients go.
     pub pool: Arc<Pool>,
     /// Where they are counted.

@@ -93,12 +93,12 @@ impl Drop for Place {
 }
 
 /// Whether headers are accepted from this end of a connection.
-pub fn is_trusted(peer: Option<IpAddr>, trusted: &[Network]) -> bool {
+pub(super) fn is_trusted(peer: Option<IpAddr>, trusted: &[Network]) -> bool {
     peer.is_none_or(|ip| trusted.iter().any(|network| network.contains(ip)))
 }
 
 /// The other end's address; `None` over a Unix socket.
-pub fn peer(socket: &Downstream) -> io::Result<Option<IpAddr>> {
+pub(super) fn peer(socket: &Downstream) -> io::Result<Option<IpAddr>> {
     match socket {
         Downstream::Tcp(stream) | Downstream::Tls(stream) => {
             stream.peer_addr().map(|addr| Some(addr.ip()))
@@ -111,7 +111,7 @@ pub fn peer(socket: &Downstream) -> io::Result<Option<IpAddr>> {
 ///
 /// # Errors
 /// The operating system's; then [`Refused`].
-pub async fn read_header(
+pub(super) async fn read_header(
     socket: Downstream,
     limit: Duration,
 ) -> io::Result<Result<Arrival, Refused>> {

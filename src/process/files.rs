@@ -17,7 +17,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// The files of a configuration, while slotway runs.
 #[derive(Debug)]
-pub struct Files(Mutex<Inner>);
+pub(super) struct Files(Mutex<Inner>);
 
 #[derive(Debug)]
 struct Inner {

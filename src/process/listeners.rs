@@ -21,7 +21,7 @@ use crate::control::supervise;
 
 /// The entries of `listen` and `tls.downstream.listen`.
 #[derive(Debug, Default)]
-pub struct Listeners {
+pub(super) struct Listeners {
     entries: Vec<Entry>,
     /// Accept their last clients.
     leaving: JoinSet<()>,
@@ -57,7 +57,7 @@ impl Entry {
 
 /// Which sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tenures {
+pub(super) enum Tenures {
     /// Those that nobody else has.
     Own,
     /// All.
@@ -102,7 +102,7 @@ impl Listeners {
     ///
     /// # Errors
     /// The address, and the ways out.
-    pub fn protect(&self, config: &Config, prepared: &Prepared) -> Result<(), RunError> {
+    pub(super) fn protect(&self, config: &Config, prepared: &Prepared) -> Result<(), RunError> {
         if !config.protected_mode || config.asks_for_login() {
             return Ok(());
         }
@@ -193,7 +193,7 @@ impl Listeners {
 
 /// The admin listener's sockets.
 #[derive(Debug)]
-pub struct AdminListeners {
+pub(super) struct AdminListeners {
     address: Option<Address>,
     close: watch::Sender<bool>,
     servers: JoinSet<()>,
@@ -203,7 +203,7 @@ pub struct AdminListeners {
 }
 
 /// The same, bound.
-pub type PreparedAdmin = Vec<(Socket, SocketAddr, Tenure)>;
+pub(super) type PreparedAdmin = Vec<(Socket, SocketAddr, Tenure)>;
 
 impl AdminListeners {
     /// Nowhere yet.

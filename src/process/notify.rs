@@ -17,7 +17,7 @@ pub fn ready(workers: usize) {
 }
 
 /// The configuration is read anew; [`ready`] or [`kept`] follows.
-pub fn reloading() {
+pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now, NotifyState::Status("reloading")]),
         Err(_) => tell(&[NotifyState::Reloading, NotifyState::Status("reloading")]),
@@ -34,7 +34,7 @@ pub fn kept(workers: usize) {
 }
 
 /// Told to stop: clients are being let go.
-pub fn stopping() {
+pub(super) fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
 }
 

@@ -46,7 +46,7 @@ pub enum Cause {
 
 /// Waits for a cause.
 #[derive(Debug)]
-pub struct Watch {
+pub(super) struct Watch {
     pub reload: Reload,
     /// A file whose content is a value of the configuration: upstream.user_file.
     also: Option<PathBuf>,

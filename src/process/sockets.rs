@@ -25,12 +25,12 @@ use crate::config::{Config, HandOver, Listen};
 
 /// How long a connection may be in the middle of its handshake with the old process when the new
 /// one takes over.
-pub const CONNECTING: Duration = Duration::from_millis(200);
+pub(super) const CONNECTING: Duration = Duration::from_millis(200);
 const BACKLOG: i32 = 4096;
 
 /// Whose a listening socket is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tenure {
+pub(super) enum Tenure {
     /// This process's alone.
     Own,
     /// Another slotway may bind the same address.
@@ -41,7 +41,7 @@ pub enum Tenure {
 
 /// How sockets are had.
 #[derive(Debug, Default)]
-pub struct Sockets {
+pub(super) struct Sockets {
     hand_over: bool,
     inherited: Vec<Inherited>,
     /// Of those, what was taken.
@@ -56,7 +56,7 @@ struct Inherited {
 
 impl Sockets {
     /// As `config` says, with what systemd has handed over. Once per process.
-    pub fn from_environment(config: &Config) -> Self {
+    pub(super) fn from_environment(config: &Config) -> Self {
         let mut sockets = Sockets::new(config);
         let mut given = ListenFd::from_env();
         for index in 0..given.len() {
@@ -82,12 +82,12 @@ impl Sockets {
     }
 
     /// Of sockets that this process makes.
-    pub fn tenure(&self) -> Tenure {
+    pub(super) fn tenure(&self) -> Tenure {
         if self.hand_over { Tenure::Shared } else { Tenure::Own }
     }
 
     /// The socket that was handed over for `wanted`.
-    pub fn inherit_tcp(&mut self, wanted: SocketAddr) -> Option<(Socket, SocketAddr)> {
+    pub(super) fn inherit_tcp(&mut self, wanted: SocketAddr) -> Option<(Socket, SocketAddr)> {
         let serves = |inherited: &Inherited| {
             inherited.tcp().is_some_and(|has| is_for(has, inherited.is_for_both(), wanted))
         };
@@ -102,12 +102,12 @@ impl Sockets {
     }
 
     /// One that was taken serves `wanted` as well: `[::]` that is for IPv4, too.
-    pub fn has_inherited(&self, wanted: SocketAddr) -> bool {
+    pub(super) fn has_inherited(&self, wanted: SocketAddr) -> bool {
         self.taken.iter().any(|taken| is_for(*taken, true, wanted))
     }
 
     /// The same for a path.
-    pub fn inherit_unix(&mut self, path: &Path) -> Option<Socket> {
+    pub(super) fn inherit_unix(&mut self, path: &Path) -> Option<Socket> {
         let serves = |i: &Inherited| matches!(&i.address, Listen::Unix(has) if has == path);
         let found = self.inherited.iter().position(serves)?;
         info!(path = %path.display(), "a socket that was handed over is used");
@@ -165,7 +165,7 @@ fn is_for(has: SocketAddr, for_both: bool, wanted: SocketAddr) -> bool {
 ///
 /// # Errors
 /// The operating system's.
-pub fn open_shared(socket: &Socket) -> io::Result<()> {
+pub(super) fn open_shared(socket: &Socket) -> io::Result<()> {
     socket.listen(BACKLOG)?;
     if socket.local_addr()?.is_unix() {
         return Ok(());

@@ -79,7 +79,7 @@ impl Topic {
     }
 
     /// Set by the hub.
-    pub fn set_home(&self, ident: u64) {
+    pub(super) fn set_home(&self, ident: u64) {
         self.home.store(ident, Relaxed);
     }
 
@@ -89,7 +89,7 @@ impl Topic {
     }
 
     /// Set by the hub.
-    pub fn set_live(&self, live: bool) {
+    pub(super) fn set_live(&self, live: bool) {
         self.live.store(live, Relaxed);
     }
 
@@ -100,7 +100,7 @@ impl Topic {
     }
 
     /// Set by the hub.
-    pub fn set_upstream(&self, nodes: usize) {
+    pub(super) fn set_upstream(&self, nodes: usize) {
         self.upstream.store(nodes, Relaxed);
     }
 }

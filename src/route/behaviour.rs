@@ -259,7 +259,7 @@ impl Refused {
 }
 
 /// Whether INFO with these arguments is to show slotway's own section: as a module's.
-pub fn asks_for_proxy_section(args: &Args) -> bool {
+pub(super) fn asks_for_proxy_section(args: &Args) -> bool {
     const WITH: [&str; 4] = ["default", "all", "everything", "proxy"];
     args.len() == 1 || (1..args.len()).any(|i| WITH.iter().any(|word| args.is(i, word)))
 }
@@ -431,10 +431,10 @@ pub fn behaviour_if_allowed(spec: &CommandSpec) -> Behaviour {
 }
 
 /// The forms of DEBUG that are about a key, which is the argument behind.
-pub const DEBUG_BY_KEY: [&str; 7] =
+pub(super) const DEBUG_BY_KEY: [&str; 7] =
     ["object", "listpack", "ziplist", "quicklist", "sdslen", "htstats-key", "digest-value"];
 /// The forms of DEBUG that change how a server behaves, or its whole data: for every primary.
-pub const DEBUG_EVERYWHERE: [&str; 6] = [
+pub(super) const DEBUG_EVERYWHERE: [&str; 6] = [
     "set-active-expire",
     "quicklist-packed-threshold",
     "set-disable-deny-scripts",

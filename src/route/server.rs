@@ -79,7 +79,7 @@ impl SlotOrder {
 pub type Count = Option<u32>;
 
 /// What SLOWLOG GET and ACL LOG show when they are not told a count.
-pub const DEFAULT_COUNT: Count = Some(10);
+pub(super) const DEFAULT_COUNT: Count = Some(10);
 
 impl Server {
     /// With the count that the request asks for. One that the nodes refuse does not matter.
@@ -96,7 +96,7 @@ impl Server {
     }
 
     /// Answers of some are enough: the others have nothing to say (LATENCY GRAPH).
-    pub fn some_suffice(self) -> bool {
+    pub(super) fn some_suffice(self) -> bool {
         self == Server::Texts
     }
 

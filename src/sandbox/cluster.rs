@@ -78,7 +78,10 @@ impl Cluster {
     }
 
     /// The same, with somebody watching.
-    pub fn start_watched(options: ClusterOptions, watcher: &mut dyn Watcher) -> Result<Cluster> {
+    pub(super) fn start_watched(
+        options: ClusterOptions,
+        watcher: &mut dyn Watcher,
+    ) -> Result<Cluster> {
         let ClusterOptions { primaries, replicas, node_timeout, program, password, mut conf } =
             options;
         if !(1..=100).contains(&primaries) || replicas > 400 {

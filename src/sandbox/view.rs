@@ -47,7 +47,7 @@ pub(super) struct Line {
     /// Of two nodes that claim a slot, the one whose epoch is larger has it.
     pub epoch: u64,
     pub slots: Vec<RangeInclusive<u16>>,
-    pub myself: bool,
+    pub(super) myself: bool,
     /// Failed, maybe failed, in handshake or without an address.
     pub trouble: Option<String>,
 }

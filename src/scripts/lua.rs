@@ -2,7 +2,7 @@
 
 /// Commands about all keys. From a script they concern the keys of one node only, the one that the
 /// script runs on.
-pub const WHOLE_KEYSPACE: [&str; 6] =
+pub(super) const WHOLE_KEYSPACE: [&str; 6] =
     ["KEYS", "SCAN", "DBSIZE", "RANDOMKEY", "FLUSHALL", "FLUSHDB"];
 
 /// Bytes of a source that are looked at.
@@ -11,7 +11,7 @@ const MOST_READ: usize = 1 << 20;
 /// The first command of [`WHOLE_KEYSPACE`] that the source calls by a literal name:
 /// `redis.call('keys', …)`, `pcall "SCAN"`, `redis['call']([[dbsize]])`, or by an alias whose name
 /// ends in `call`. A name that is put together while the script runs is not seen.
-pub fn whole_keyspace_call(source: &[u8]) -> Option<&'static str> {
+pub(super) fn whole_keyspace_call(source: &[u8]) -> Option<&'static str> {
     let mut rest = source.get(..MOST_READ).unwrap_or(source);
     // What stands before `rest` ends in a function that calls commands.
     let mut calls = false;

@@ -20,12 +20,12 @@ pub use big::{BigKey, BigKeys};
 pub use endpoint::Endpoint;
 pub use hot::{HALF_LIFE, HotKey, HotKeys, Hottest};
 pub use redact::{KeptArgs, logged_args};
-pub use show::{Shown, escaped, slow_reply};
+pub use show::{Shown, slow_reply};
 pub use slowlog::{OFF, SlowEntry, SlowLog, SlowSetting, Slowness};
 pub use span::{Attempt, SpanCounts, Spans, Traced};
 
 /// Keys are kept up to this length; longer ones are told apart all the same.
-pub const KEY_BYTES: usize = 128;
+const KEY_BYTES: usize = 128;
 
 /// What PROXY shows of the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub struct Name {
     /// Its first [`KEY_BYTES`].
     pub bytes: Vec<u8>,
     /// There are more.
-    pub truncated: bool,
+    truncated: bool,
     /// Its slot.
     pub slot: u16,
 }

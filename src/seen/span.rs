@@ -149,7 +149,7 @@ pub struct Span {
     /// Nanoseconds since 1970.
     pub end: u64,
     /// By OpenTelemetry's names.
-    pub attributes: Vec<(&'static str, Value)>,
+    pub(super) attributes: Vec<(&'static str, Value)>,
     /// The first word of an error.
     pub error: Option<String>,
 }

@@ -23,7 +23,7 @@ use crate::config::{ClientAuth, Tls, TlsUpstream, TlsVersion, Verify};
 const SESSIONS: usize = 1024;
 
 /// One side's files, as they were read.
-pub struct Material {
+pub(super) struct Material {
     cert: Option<File>,
     key: Option<File>,
     ca: Option<File>,

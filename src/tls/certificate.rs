@@ -10,7 +10,7 @@ fn parsed(cert: &[u8]) -> Option<X509Certificate<'_>> {
 
 /// The subject's common name. With several it has none: which of them is meant cannot be known, and
 /// somebody might be let in as who he is not.
-pub fn common_name(cert: &[u8]) -> Option<String> {
+pub(super) fn common_name(cert: &[u8]) -> Option<String> {
     let cert = parsed(cert)?;
     let mut names = cert.subject().iter_common_name();
     let name = names.next()?;
@@ -35,7 +35,7 @@ fn text(name: &AttributeTypeAndValue<'_>) -> Option<String> {
 }
 
 /// The subject alternative names that are a DNS name, an e-mail address or a URI, in order.
-pub fn alternative_names(cert: &[u8]) -> Vec<String> {
+pub(super) fn alternative_names(cert: &[u8]) -> Vec<String> {
     let Some(cert) = parsed(cert) else { return Vec::new() };
     let Ok(Some(names)) = cert.subject_alternative_name() else { return Vec::new() };
     let names = names.value.general_names.iter().filter_map(|name| match name {

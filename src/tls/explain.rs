@@ -7,7 +7,7 @@ use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 use super::{Outcome, Side};
 
 /// rustls's error in the error of a read or a write, if it is one.
-pub fn of_io(error: &io::Error) -> Option<&Error> {
+pub(super) fn of_io(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref::<Error>()
 }
 

@@ -94,7 +94,7 @@ impl File {
     ///
     /// # Errors
     /// There is none that can be used.
-    pub fn private_key(&self) -> Result<PrivateKeyDer<'static>, Fault> {
+    pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, Fault> {
         let encrypted = self.kinds().contains("ENCRYPTED PRIVATE KEY")
             || self.bytes.windows(11).any(|w| w == b"4,ENCRYPTED");
         if encrypted {
@@ -124,7 +124,7 @@ impl File {
 ///
 /// # Errors
 /// There are none.
-pub fn system_roots(key: &str) -> Result<RootCertStore, Fault> {
+pub(super) fn system_roots(key: &str) -> Result<RootCertStore, Fault> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(found.certs);

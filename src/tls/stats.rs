@@ -92,13 +92,13 @@ impl TlsStats {
     }
 
     /// Files were read again.
-    pub fn reloaded(&self, well: bool) {
+    pub(super) fn reloaded(&self, well: bool) {
         let [ok, failed] = &self.reloads;
         if well { ok } else { failed }.fetch_add(1, Relaxed);
     }
 
     /// The certificate in use ends then.
-    pub fn expires(&self, side: Side, at: Option<i64>) {
+    pub(super) fn expires(&self, side: Side, at: Option<i64>) {
         if let Some(place) = self.expiry.get(side as usize) {
             place.store(at.unwrap_or(0), Relaxed);
         }

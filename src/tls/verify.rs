@@ -12,7 +12,7 @@ use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 /// Checks that one of the CAs has signed, or nothing. That the other side has the certificate's
 /// key is checked always.
 #[derive(Debug)]
-pub struct Lenient {
+pub(super) struct Lenient {
     /// Without: any certificate will do.
     roots: Option<RootCertStore>,
     algorithms: WebPkiSupportedAlgorithms,

@@ -76,7 +76,7 @@ impl Selector {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn apply(&mut self, rule: &str, table: &CommandTable) -> Result<(), RuleError> {
+    pub(super) fn apply(&mut self, rule: &str, table: &CommandTable) -> Result<(), RuleError> {
         let lower = rule.to_ascii_lowercase();
         match &*lower {
             "allkeys" | "~*" => {
@@ -200,7 +200,7 @@ impl Selector {
 
     /// Makes what requests are checked by, for the commands of `table`. Unless `unchecked`, commands
     /// whose effects cannot be checked are refused where the rules refuse anything at all.
-    pub fn compile(&mut self, table: &CommandTable, unchecked: bool) {
+    pub(super) fn compile(&mut self, table: &CommandTable, unchecked: bool) {
         let mut allowed = vec![if self.all { u64::MAX } else { 0 }; table.len().div_ceil(64)];
         let mut first_args: Vec<(CommandId, Box<str>)> = Vec::new();
         let mut unknown = self.all;
@@ -261,7 +261,7 @@ impl Selector {
     }
 
     /// Nothing is refused, known to the table or not.
-    pub fn allows_everything(&self) -> bool {
+    pub(super) fn allows_everything(&self) -> bool {
         self.all && self.rules.is_empty() && self.all_keys && self.all_channels
     }
 
@@ -315,7 +315,7 @@ impl Selector {
 
     /// Commands of `table` that the rules allow and that cannot be checked: `withheld` says whether
     /// those that are refused for it are meant, or those that are allowed all the same.
-    pub fn uncheckable<'t>(
+    pub(super) fn uncheckable<'t>(
         &self,
         table: &'t CommandTable,
         withheld: bool,
@@ -329,7 +329,7 @@ impl Selector {
 
     /// Whether a rule names commands that are refused because they cannot be checked: such a
     /// command itself, or the category of scripts.
-    pub fn names_withheld(&self, table: &CommandTable) -> bool {
+    pub(super) fn names_withheld(&self, table: &CommandTable) -> bool {
         self.rules.iter().any(|rule| match rule {
             Rule::Command(name, true) | Rule::FirstArg(name, _) => {
                 table.by_name(name).is_some_and(|id| self.withholds(id))
@@ -473,7 +473,7 @@ impl Selector {
     }
 
     /// The same with other words about commands.
-    pub fn describe_with(&self, commands: &str) -> String {
+    pub(super) fn describe_with(&self, commands: &str) -> String {
         let mut words = Vec::new();
         if self.all_keys || !self.keys.is_empty() {
             words.push(self.keys());
@@ -516,7 +516,7 @@ const MODULES_THAT_RUN_CODE: [&str; 7] =
 
 /// What the command does to keys and channels is not told by its arguments: it runs a script, loads
 /// one, or is a module's that does not declare its keys.
-pub fn is_uncheckable(spec: &CommandSpec) -> bool {
+pub(super) fn is_uncheckable(spec: &CommandSpec) -> bool {
     let name = &*spec.name;
     if has_category(spec, "scripting") {
         return !SCRIPTS_UNTOUCHED.contains(&name);

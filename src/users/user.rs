@@ -200,7 +200,7 @@ impl User {
     }
 
     /// Whether one of its passwords is this one. All are compared.
-    pub fn has_password(&self, given: &Hash) -> bool {
+    pub(super) fn has_password(&self, given: &Hash) -> bool {
         let found = self.passwords.iter().fold(false, |found, known| known.same(given) | found);
         found | self.nopass
     }

@@ -37,7 +37,7 @@ pub(super) struct Realm {
     looked_at: bool,
     /// Its user is being looked at, see `revoke`; and is to be once more.
     pub looking: bool,
-    pub doubted: bool,
+    pub(super) doubted: bool,
     /// Its user is not any more. One that logs in by the same name and password is another.
     pub dead: bool,
     /// By [`place`].

@@ -29,11 +29,11 @@ const MOST_EXPIRED: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Seeing {
     /// Commands until the next sample.
-    pub countdown: u32,
+    pub(super) countdown: u32,
     /// A request or reply of so many bytes may hold a value larger than those known.
-    pub big_from: usize,
+    pub(super) big_from: usize,
     /// A reply that took so many microseconds is looked at.
-    pub look_from: u64,
+    pub(super) look_from: u64,
     /// What [`Seeing::countdown`] began with.
     counted_from: u32,
     /// Commands from there to the next sample, and to the next one that is traced.
@@ -44,7 +44,7 @@ pub(super) struct Seeing {
     /// The same for what is traced.
     trace: u32,
     /// Traced commands under way.
-    pub traced: Vec<Traced>,
+    pub(super) traced: Vec<Traced>,
     hot: HotKeys,
     big: BigKeys,
     random: fastrand::Rng,

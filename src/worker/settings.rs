@@ -20,7 +20,7 @@ pub(super) struct Settings {
     /// Shared connections per node and protocol.
     pub connections: usize,
     /// Microseconds; `None` is no deadline.
-    pub command_timeout: Option<u64>,
+    pub(super) command_timeout: Option<u64>,
     pub connect_timeout: u64,
     /// `timeouts.no_primary`, microseconds.
     pub no_primary: Option<u64>,
@@ -30,23 +30,23 @@ pub(super) struct Settings {
     pub keepalive: Option<(Duration, Duration)>,
     /// `timeouts.probe`
     pub probe: Option<u64>,
-    pub idle_timeout: Option<u64>,
+    pub(super) idle_timeout: Option<u64>,
     /// `timeouts.login`
-    pub login_timeout: Option<u64>,
+    pub(super) login_timeout: Option<u64>,
     /// `timeouts.max_age`
     pub max_age: Option<u64>,
-    pub reconnect_min: u64,
-    pub reconnect_max: u64,
+    pub(super) reconnect_min: u64,
+    pub(super) reconnect_max: u64,
     pub client_output: usize,
     pub upstream_in_flight: usize,
     /// For subscribers; the time in microseconds.
-    pub subscriber_hard: usize,
-    pub subscriber_soft: usize,
-    pub subscriber_soft_time: u64,
+    pub(super) subscriber_hard: usize,
+    pub(super) subscriber_soft: usize,
+    pub(super) subscriber_soft_time: u64,
     pub on_gap: OnGap,
     pub reads: Wishes,
     /// Replies are measured for `reads`.
-    pub measures: bool,
+    pub(super) measures: bool,
     /// How many workers there are, at least 1.
     pub workers: usize,
     /// This worker's share of `limits.memory`.
@@ -72,17 +72,17 @@ pub(super) struct Settings {
     /// `protected_mode`
     pub protected: bool,
     /// Who comes with TLS has shown a certificate.
-    pub tls_shows: bool,
+    pub(super) tls_shows: bool,
     /// `transactions.cross_slot` is "split".
-    pub split_transactions: bool,
+    pub(super) split_transactions: bool,
     /// `commands.on_outcome_unknown` is "disconnect".
-    pub disconnect_on_unknown: bool,
+    pub(super) disconnect_on_unknown: bool,
     /// `commands.cross_slot` is "emulate".
     pub emulate: bool,
     /// `commands.cross_slot_turn`, microseconds.
-    pub emulation_turn: u64,
+    pub(super) emulation_turn: u64,
     /// For error texts: the configured values.
-    pub memory_total: usize,
+    pub(super) memory_total: usize,
 }
 
 impl Settings {
@@ -148,7 +148,7 @@ impl Settings {
     }
 
     /// The client could be anybody, and protected_mode is to keep those out.
-    pub fn keeps_out(&self, client: &Client) -> bool {
+    pub(super) fn keeps_out(&self, client: &Client) -> bool {
         let shown = self.tls_shows && matches!(client.stream, Stream::Tls(_));
         self.protected && !shown && client.ip().is_some_and(is_public)
     }

@@ -43,9 +43,9 @@ pub struct Shared {
     /// Of these, those that wait in a blocking command.
     pub blocked: AtomicUsize,
     /// Clients that watch by MONITOR.
-    pub monitors: AtomicUsize,
+    pub(super) monitors: AtomicUsize,
     /// Who has failed to log in lately.
-    pub throttle: Mutex<Throttle>,
+    pub(super) throttle: Mutex<Throttle>,
     /// The zero of the workers' clocks.
     pub started: Instant,
     /// Lua scripts.
@@ -61,7 +61,7 @@ pub struct Shared {
     /// The pub/sub hub.
     pub hub: Hub,
     /// Subscriptions that the cluster has not confirmed yet.
-    pub pending_subscriptions: Arc<PendingSubscriptions>,
+    pub(super) pending_subscriptions: Arc<PendingSubscriptions>,
     /// Certificates and what they are for.
     pub tls: Arc<Tls>,
     /// The workers, by index.
@@ -127,7 +127,7 @@ impl Shared {
     }
 
     /// The error for a command that nobody knows where to send.
-    pub fn no_cluster_yet(&self) -> Failure {
+    pub(super) fn no_cluster_yet(&self) -> Failure {
         Failure::NoTopology { last: Last(self.trouble()) }
     }
 
@@ -141,7 +141,7 @@ impl Shared {
     }
 
     /// Whether clients with large transfers have connections of their own.
-    pub fn has_bulk_connections(&self) -> bool {
+    pub(super) fn has_bulk_connections(&self) -> bool {
         self.ceilings.bulk.load(Relaxed)
     }
 
@@ -151,22 +151,22 @@ impl Shared {
     }
 
     /// What the limit on open files leaves of `limits.dedicated`.
-    pub fn max_dedicated(&self) -> usize {
+    pub(super) fn max_dedicated(&self) -> usize {
         self.ceilings.dedicated.load(Relaxed)
     }
 
     /// Idle dedicated connections that each worker may keep.
-    pub fn max_idle_dedicated(&self) -> usize {
+    pub(super) fn max_idle_dedicated(&self) -> usize {
         self.ceilings.idle_dedicated.load(Relaxed)
     }
 
     /// What the limit on open files leaves of `limits.users`.
-    pub fn max_users(&self) -> usize {
+    pub(super) fn max_users(&self) -> usize {
         self.ceilings.users.load(Relaxed)
     }
 
     /// One more dedicated connection is lent. `false`: `most` are.
-    pub fn lend(&self, most: usize) -> bool {
+    pub(super) fn lend(&self, most: usize) -> bool {
         let more = |n: usize| (n < most).then_some(n + 1);
         self.dedicated.fetch_update(Relaxed, Relaxed, more).is_ok()
     }

@@ -30,11 +30,11 @@ use crate::users::Users;
 pub(super) struct Link {
     pub index: usize,
     pub poll: Poll,
-    pub inbox: mpsc::Receiver<ToWorker>,
+    pub(super) inbox: mpsc::Receiver<ToWorker>,
     /// There is more in it than one turn is for.
-    pub more_inbox: bool,
+    pub(super) more_inbox: bool,
     pub control: tokio::sync::mpsc::UnboundedSender<ToControl>,
-    pub client_count: Arc<AtomicUsize>,
+    pub(super) client_count: Arc<AtomicUsize>,
     /// Its own address, for answers that others bring.
     pub own: WorkerHandle,
 }
@@ -43,16 +43,16 @@ pub(super) struct Link {
 pub(super) struct Clock {
     /// The clock's zero.
     pub epoch: Instant,
-    pub timers: BinaryHeap<clock::Timer>,
+    pub(super) timers: BinaryHeap<clock::Timer>,
     /// The next look at all deadlines; none while nothing is under way.
     pub tick: Option<u64>,
-    pub next_idle_check: u64,
+    pub(super) next_idle_check: u64,
     /// The next look for connections that nothing was said on for a while.
-    pub next_idle_probe: u64,
+    pub(super) next_idle_probe: u64,
     /// When [`Worker::relieve`] may look for clients to close again.
-    pub next_relief: u64,
+    pub(super) next_relief: u64,
     /// When an unknown command may make control look at the cluster's commands again.
-    pub next_commands_wish: u64,
+    pub(super) next_commands_wish: u64,
 }
 
 /// What the cluster is.
@@ -74,11 +74,11 @@ pub(super) struct Placement {
 /// Whom reads may go to.
 pub(super) struct Reads {
     /// By shard of the snapshot: whom reads may go to.
-    pub readable: Vec<Readable>,
+    pub(super) readable: Vec<Readable>,
     /// From which that was made, beside the snapshot.
     pub health: Arc<Health>,
     /// Control was told to look at replicas.
-    pub watches_replicas: bool,
+    pub(super) watches_replicas: bool,
 }
 
 /// Who clients are, and what they may do.
@@ -87,14 +87,14 @@ pub(super) struct Access {
     pub users: Arc<Users>,
     /// The cluster's, as far as clients of theirs are here.
     pub realms: IntMap<u16, realms::Realm>,
-    pub next_realm: u16,
+    pub(super) next_realm: u16,
     /// Realms whose user may not ask nodes for their IDs.
     pub unverified: IntSet<u16>,
     pub looks: revoke::Looks,
     /// Until when the cluster's default user is known to need a password, microseconds.
-    pub strangers_refused: u64,
+    pub(super) strangers_refused: u64,
     /// Until when it is known to need none.
-    pub strangers_allowed: u64,
+    pub(super) strangers_allowed: u64,
     pub failures: users::Failures,
 }
 
@@ -102,8 +102,8 @@ pub(super) struct Access {
 pub(super) struct Subscribers {
     pub topics: topics::Topics,
     /// PUBLISHes may wait for a node that is not reached.
-    pub stranded: bool,
-    pub waiting_publishers: subscribing::WaitingPublishers,
+    pub(super) stranded: bool,
+    pub(super) waiting_publishers: subscribing::WaitingPublishers,
     /// Other workers' barriers, and the turn in which each came.
     pub barriers: Vec<(u64, Arc<crate::mailbox::ReadBarrier>)>,
 }
@@ -113,7 +113,7 @@ pub(super) struct Arrivals {
     pub handshakes: tls::Handshakes,
     pub logins: leave::Logins,
     pub leaving: leave::Leaving,
-    pub next_generation: u32,
+    pub(super) next_generation: u32,
     /// What has passed over the connection of each client, by its index.
     pub traffic: Vec<Traffic>,
 }
@@ -124,25 +124,25 @@ pub(super) struct Turn {
     pub unread: usize,
     /// The client whose own buffer is being read from, which it does not hold meanwhile, and what
     /// that occupies.
-    pub at_hand: (usize, usize),
+    pub(super) at_hand: (usize, usize),
     /// The connection whose own buffer is being read from, which it does not hold meanwhile.
     pub reading: usize,
     /// Slots newly held in this turn.
-    pub held_now: usize,
+    pub(super) held_now: usize,
     /// When a piece of a large command or reply was last here, microseconds of the clock.
-    pub last_large: u64,
+    pub(super) last_large: u64,
     /// Clients and upstreams with something to write at the end of the turn.
-    pub dirty_clients: Vec<usize>,
-    pub dirty_upstreams: Vec<usize>,
+    pub(super) dirty_clients: Vec<usize>,
+    pub(super) dirty_upstreams: Vec<usize>,
     /// Upstreams whose write was put off to the next turn.
     pub deferred: Vec<usize>,
     /// Clients with more to be written than one turn is for.
-    pub unwritten: Vec<usize>,
+    pub(super) unwritten: Vec<usize>,
     /// Sockets that may have more to read, and clients that may go on.
     pub again: Vec<Source>,
     pub resume: Vec<ClientId>,
     /// Closed clients, whose indexes become free at the end of the turn.
-    pub graveyard: Vec<usize>,
+    pub(super) graveyard: Vec<usize>,
 }
 
 /// Connections that are lent to one client at a time.
@@ -155,10 +155,10 @@ pub(super) struct DedicatedPool {
 
 /// Commands of more than one step that are under way.
 pub(super) struct Operations {
-    pub gatherings: Slab<Gathering>,
-    pub joins: Slab<join::Join>,
+    pub(super) gatherings: Slab<Gathering>,
+    pub(super) joins: Slab<join::Join>,
     /// The number of the last emulated command.
-    pub next_emulation: u64,
+    pub(super) next_emulation: u64,
     /// From where these are counted: another number for each worker that ever was.
     pub born: u64,
 }
@@ -167,7 +167,7 @@ pub(super) struct Operations {
 pub(super) struct Stop {
     pub drain: Option<drain::Drain>,
     /// It ends with its last client.
-    pub retires: bool,
+    pub(super) retires: bool,
     /// CLIENT PAUSE, while it lasts.
     pub pause: Option<Pause>,
 }
@@ -183,11 +183,11 @@ pub(super) struct Spare {
     pub pool: Pool,
     #[allow(clippy::vec_box)] // they move between here and the clients, boxes and all
     pub replies: Vec<Box<Replies>>,
-    pub gathers: Vec<Gather>,
+    pub(super) gathers: Vec<Gather>,
     #[allow(clippy::vec_box)] // as with `spare_replies`: gatherings have them
     pub kept: Vec<Box<crate::seen::KeptArgs>>,
     #[allow(clippy::vec_box)] // as with `spare_replies`
-    pub multis: Vec<Box<Multi>>,
+    pub(super) multis: Vec<Box<Multi>>,
 }
 
 /// What the buffers occupy.
@@ -195,11 +195,11 @@ pub(super) struct Memory {
     /// Bytes in all buffers, as of when each was last looked at.
     pub accounted: usize,
     /// Bytes that this thread has taken since the account was last true of all buffers.
-    pub meter: Meter,
+    pub(super) meter: Meter,
     /// What the allocator keeps for this thread.
-    pub arena: Arena,
+    pub(super) arena: Arena,
     /// [`Meter::activity`] when the arena was purged; None while a purge is due.
-    pub purged_at: Option<u64>,
+    pub(super) purged_at: Option<u64>,
     /// Of these, its topics and its share of the messages that subscribers have not taken.
-    pub accounted_messages: usize,
+    pub(super) accounted_messages: usize,
 }

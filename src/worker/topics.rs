@@ -39,12 +39,12 @@ pub(super) struct Subscriber {
 
 impl Subscriber {
     /// It has been confirmed.
-    pub fn is_heard(&self) -> bool {
+    pub(super) fn is_heard(&self) -> bool {
         !matches!(self.since, Since::Asked { .. })
     }
 
     /// The SUBSCRIBE with this reply number asked for it, and it has not been confirmed.
-    pub fn is_asked_by(&self, reply: u32) -> bool {
+    pub(super) fn is_asked_by(&self, reply: u32) -> bool {
         matches!(self.since, Since::Asked { seq, .. } if seq == reply)
     }
 }
@@ -64,7 +64,7 @@ pub(super) struct Local {
     /// Commands that wait for what the hub was asked: of [`Topics::waits`].
     pub waiting: BTreeSet<u64>,
     /// Commands that wait for what it is to be asked next.
-    pub joining: BTreeSet<u64>,
+    pub(super) joining: BTreeSet<u64>,
     /// Stands in [`Topics::to_ask`].
     asks: bool,
 }
@@ -110,7 +110,7 @@ pub(super) struct Topics {
     pub waits: IntMap<u64, Wait>,
     next_wait: u64,
     /// For the hub, at the end of the turn.
-    pub wishes: Vec<Wish>,
+    pub(super) wishes: Vec<Wish>,
     /// Topics that have new subscribers.
     to_ask: Vec<Token>,
 }
@@ -151,7 +151,7 @@ impl Topics {
     }
 
     /// The turn ends: what the hub is told.
-    pub fn take_wishes(&mut self) -> Vec<Wish> {
+    pub(super) fn take_wishes(&mut self) -> Vec<Wish> {
         for token in std::mem::take(&mut self.to_ask) {
             let Some(local) = self.get(token) else { continue };
             local.asks = false;
@@ -197,19 +197,19 @@ impl Topics {
     }
 
     /// It waits no more.
-    pub fn end_wait(&mut self, id: u64) -> Option<Wait> {
+    pub(super) fn end_wait(&mut self, id: u64) -> Option<Wait> {
         let wait = self.waits.remove(&id)?;
         self.held = self.held.saturating_sub(wait.held());
         Some(wait)
     }
 
     /// The number that [`Topics::wait`] gives next.
-    pub fn next_wait(&self) -> u64 {
+    pub(super) fn next_wait(&self) -> u64 {
         self.next_wait + 1
     }
 
     /// The hub failed: it is to be told of everything again.
-    pub fn wish_again(&mut self) {
+    pub(super) fn wish_again(&mut self) {
         // What was not told yet is part of everything. Not so what ends: the hub's next book may
         // have its beginning already.
         self.wishes.retain(|wish| matches!(wish, Wish::Unsubscribe { .. }));
@@ -244,17 +244,17 @@ impl Topics {
     }
 
     /// All of a kind.
-    pub fn all_known(&self, kind: Kind) -> impl Iterator<Item = &Topic> {
+    pub(super) fn all_known(&self, kind: Kind) -> impl Iterator<Item = &Topic> {
         self.known[kind as usize].values().map(|topic| &**topic)
     }
 
     /// No client of this process is subscribed to anything.
-    pub fn none_known(&self) -> bool {
+    pub(super) fn none_known(&self) -> bool {
         self.known.iter().all(KeyedMap::is_empty)
     }
 
     /// The worker ends, its clients with it.
-    pub fn leave_all(&mut self) {
+    pub(super) fn leave_all(&mut self) {
         for (_, local) in &self.local {
             let counted = local.subscribers.iter().filter(|s| s.is_heard());
             counted.for_each(|_| local.topic.iter().for_each(|topic| topic.leave()));

@@ -30,7 +30,7 @@ const STRANGERS_INTERVAL: u64 = 1_000_000;
 pub(super) struct Failures {
     /// Since the last line.
     pub count: u64,
-    pub next_line: u64,
+    pub(super) next_line: u64,
 }
 
 impl Worker {

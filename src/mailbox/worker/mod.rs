@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-pub use inquiry::{Answered, Answers, Asker, Inquiry};
+pub use inquiry::{Answered, Asker, Inquiry};
 pub use pending::{BYTES_PER_TOPIC, PendingSubscriptions, ReadBarrier, Serial, Ticket};
 
 use super::Batch;

@@ -46,14 +46,14 @@ impl Echo {
     }
 
     /// From now on the node before is heard as well, or not any more.
-    pub fn hear_both(&mut self, both: bool) {
+    pub(in crate::pubsub) fn hear_both(&mut self, both: bool) {
         self.both = both;
         self.after = Vec::new();
     }
 
     /// `true`: this message of `node` was handed on already, when the other one sent it.
     #[inline]
-    pub fn is_echo(&mut self, node: usize, frame: &[u8], now: u64) -> bool {
+    pub(in crate::pubsub) fn is_echo(&mut self, node: usize, frame: &[u8], now: u64) -> bool {
         let hash = fingerprint(frame);
         if self.both && self.node.is_some_and(|n| n != node) {
             return self.is_echo_of_former(hash, now);

@@ -55,7 +55,7 @@ struct Held {
 
 impl Former {
     /// It is asked for all that it has, or will be.
-    pub fn is_asked(&self) -> bool {
+    pub(in crate::pubsub) fn is_asked(&self) -> bool {
         self.held.is_some()
     }
 }
