@@ -73,12 +73,16 @@
 //! - **What is sent again**, after which refusal or loss, and what never is: `placement/policy.rs`.
 //!   `placement/policy_tests.rs` has a line for each kind of command in each case.
 //! - **What becomes of a command that waits** (BLPOP, WATCH, a transaction behind WATCH): its states
-//!   in `ops/errand.rs`; `worker/errand.rs` sends it, `worker/dedicated.rs` has the replies.
+//!   in `ops/errand.rs`; `worker/errand.rs` sends it, `worker/dedicated.rs` has the replies. A node
+//!   ends the wait itself (MOVED, UNBLOCKED) when a key's slot leaves it.
 //! - **A command of one's own**: what is done about it is a line of `OWN` in `route/behaviour.rs`,
-//!   where the server's own table does not say it; a new kind is a [`route::Behaviour`], a
-//!   [`route::Plan`] that `route/mod.rs` makes of it, and an arm of `dispatch_rare` in
-//!   `worker/dispatch.rs`. A command over several slots is a recipe in `emulate`, named in
-//!   `emulate/table.rs`. `docs/commands.rs` writes the reference of all.
+//!   where the server's own table does not say it; a new kind is a `Behaviour`, a `Plan` that
+//!   `route/mod.rs` makes of it, and an arm of `dispatch_rare` in `worker/dispatch.rs`. What it is
+//!   inside MULTI, `worker/transaction.rs` says; for users of the cluster, `check_in_realm` in
+//!   `worker/users.rs`. If it waits for a time, `route/blocking.rs` finds that.
+//! - **A command over several slots**: a recipe in `emulate`, named in `emulate/table.rs`. What its
+//!   steps read is in `READS` of `emulate/talk.rs`. If it waits its name begins with b, or
+//!   `spec_blocks` in `worker/emulation.rs` knows it. `docs/commands.rs` writes the reference.
 //! - **An error of slotway's own**: `errors/table`.
 //! - **A key of the configuration**: `config/keys.rs`. **A metric**: `metrics/names.rs`.
 #![forbid(unsafe_code)]

@@ -240,8 +240,8 @@ pub struct Talk(Rc<RefCell<Exchange>>);
 
 impl Talk {
     /// Sends all steps at once, and gives their replies in the same order. Those that change nothing
-    /// are sent again where their reply is lost: what others had sent behind them may have kept the
-    /// connection from doing so.
+    /// are sent again where their reply is lost: their connection does not do that itself where a
+    /// write of the same client was lost behind them.
     pub async fn ask(&self, steps: Vec<Step>) -> Vec<Reply> {
         let again = |step: &Step| {
             let work = Work::Step { harmless: step.harmless };

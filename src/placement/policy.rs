@@ -11,6 +11,11 @@
 //!   the others wait for its answer;
 //! - the **budget** of a worker ([`super::Budget`]): a share of the recent commands.
 //!
+//! Who asks: `Upstream::lost` for commands on connections that clients share, `ops::Errand` and
+//! `worker/dedicated.rs` for those on connections of their own, `worker/refused.rs` and
+//! `worker/shards.rs` after refusals, `worker/join.rs` for KEYS, `worker/topology.rs` for what was
+//! not sent, `worker/clock.rs` at deadlines, `emulate::Talk` for the steps of emulated commands.
+//!
 //! A redirection to a known node is progress, not repetition: the first [`FAST_TRIES`] of a command
 //! are followed without a pause.
 
@@ -87,11 +92,16 @@ pub enum Work {
     /// A part of a command for all shards (DBSIZE, FLUSHALL): whoever is the shard's primary may
     /// execute it.
     ShardPart {
+        /// It changes nothing.
+        reads: bool,
         /// A read of a key of the shard goes in front of it.
         behind_check: bool,
     },
     /// A part for one node and no other (CONFIG SET).
-    NodePart,
+    NodePart {
+        /// It changes nothing.
+        reads: bool,
+    },
     /// A command that occupies a dedicated connection, most of them because they may block.
     Blocking {
         /// It changes nothing.
@@ -123,6 +133,19 @@ pub enum Work {
     },
     /// A command whose reply is discarded.
     Unwaited,
+}
+
+impl Work {
+    /// Whether it is a read on a connection that clients share.
+    fn only_reads(self) -> bool {
+        match self {
+            Work::Shared { reads } | Work::ShardPart { reads, .. } | Work::NodePart { reads } => {
+                reads
+            }
+            Work::ReplicaRead => true,
+            _ => false,
+        }
+    }
 }
 
 /// How far a command had come.
@@ -193,7 +216,7 @@ pub fn after_refusal(work: Work, refusal: &Refusal, known: bool, tries: u8) -> A
     match work {
         Work::Shared { .. } | Work::Blocking { .. } | Work::Watch => again(),
         Work::ReplicaRead => AfterRefusal::ToPrimary,
-        Work::ShardPart { behind_check } => match refusal {
+        Work::ShardPart { behind_check, .. } => match refusal {
             Refusal::Later(ClusterDown | Loading | MasterDown | ReadOnly) => again(),
             // The key in front of it is the shard's, and so is the command.
             Refusal::Moved(..) if behind_check => again(),
@@ -206,7 +229,9 @@ pub fn after_refusal(work: Work, refusal: &Refusal, known: bool, tries: u8) -> A
             Refusal::Ask(..) => AfterRefusal::Told,
             _ => AfterRefusal::Again(Retry::After(pause(tries)), Scope::Keys),
         },
-        Work::NodePart | Work::LentPart | Work::Step { .. } | Work::Unwaited => AfterRefusal::Told,
+        Work::NodePart { .. } | Work::LentPart | Work::Step { .. } | Work::Unwaited => {
+            AfterRefusal::Told
+        }
     }
 }
 
@@ -234,17 +259,14 @@ pub fn after_loss(work: Work, phase: Phase) -> AfterLoss {
     let sent = matches!(phase, Phase::Sent | Phase::Overtaken);
     match work {
         Work::Unwaited => AfterLoss::Forgotten,
-        Work::Shared { .. } | Work::ReplicaRead | Work::ShardPart { .. } | Work::NodePart
-            if !sent =>
-        {
-            AfterLoss::Again
-        }
-        Work::Shared { reads: true } | Work::ReplicaRead if phase == Phase::Sent => {
-            AfterLoss::Again
-        }
-        Work::Shared { .. } | Work::ReplicaRead | Work::ShardPart { .. } | Work::NodePart => {
-            AfterLoss::OutcomeUnknown
-        }
+        Work::Shared { .. }
+        | Work::ReplicaRead
+        | Work::ShardPart { .. }
+        | Work::NodePart { .. } => match phase {
+            Phase::Held | Phase::Unsent => AfterLoss::Again,
+            Phase::Sent if work.only_reads() => AfterLoss::Again,
+            Phase::Sent | Phase::Overtaken => AfterLoss::OutcomeUnknown,
+        },
         Work::Blocking { repeatable, .. } if sent && !repeatable => AfterLoss::OutcomeUnknown,
         // It waits on at the slot's next primary, with the time that is left.
         Work::Blocking { .. } | Work::Watch => AfterLoss::Again,
@@ -262,7 +284,7 @@ pub fn after_loss(work: Work, phase: Phase) -> AfterLoss {
 /// connection was lost.
 pub fn at_deadline(work: Work, phase: Phase, repeated: bool) -> Unanswered {
     let sent = matches!(phase, Phase::Sent | Phase::Overtaken);
-    let reads = matches!(work, Work::Shared { reads: true } | Work::ReplicaRead);
+    let reads = work.only_reads();
     match work {
         Work::Watch | Work::WatchCheck if sent => Unanswered::Harmless,
         // Its parts have connections of their own, and may have been executed.

@@ -297,7 +297,7 @@ impl Router {
         }
     }
 
-    /// A slot's keys in a request, whatever the command does with them.
+    /// Whether the request has keys, whatever the command does with them.
     pub fn has_keys(&self, args: &Args, keys: &mut Vec<u32>) -> bool {
         !matches!(self.slots(self.command(args), args, keys), Slots::None | Slots::Unpaired)
     }

@@ -78,8 +78,8 @@ pub struct Upstream {
     pub node: u16,
     /// The protocol it speaks.
     pub protocol: Protocol,
-    /// ClientId it is: 0 for slotway's own user, otherwise the worker's number for a user of the
-    /// cluster.
+    /// The user that it is authenticated as: 0 for slotway's own, otherwise the worker's number for
+    /// a user of the cluster.
     pub realm: u16,
     /// Where it is in its life.
     pub state: State,

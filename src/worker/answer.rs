@@ -1,4 +1,4 @@
-//! A reply finds its client. A node's refusals are carried out: sent elsewhere, or later.
+//! A reply finds its client: as it is, merged with others, or as an error of slotway's own.
 
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -39,8 +39,10 @@ impl From<LendError> for Failure {
 }
 
 impl Worker {
-    /// A connection to `node` for this client alone. `Err`: the text for it; empty where no
-    /// connection can be made at the moment.
+    /// A connection to `node` for this client alone.
+    ///
+    /// # Errors
+    /// The limit of such connections is reached, or none can be made at the moment.
     pub(super) fn lend(
         &mut self,
         node: u16,
@@ -379,9 +381,9 @@ impl Worker {
     }
 }
 
-/// How a node ends what waits at it when it stops being a primary; CLIENT UNBLOCK has other words.
 /// How a node ends an XREADGROUP whose stream is deleted.
 const STREAM_GONE: &[u8] = b"UNBLOCKED the stream key no longer exists";
+/// How a node ends what waits at it when it stops being a primary; CLIENT UNBLOCK has other words.
 const FORCED: &[u8] = b"UNBLOCKED force unblock from blocking operation, instance state changed";
 
 pub(super) fn protocol_of(pending: &Pending) -> Protocol {

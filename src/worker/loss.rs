@@ -1,5 +1,5 @@
-//! A shared connection to a node is lost: what becomes of its commands, and when the next attempt is
-//! made.
+//! A shared connection to a node is lost: its commands are answered, or wait for the next one
+//! (`Upstream::lost` decides which, by the retry policy), and when the next attempt is made.
 
 use super::Worker;
 use super::clock::{Job, Timer};

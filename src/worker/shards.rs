@@ -87,7 +87,8 @@ impl Worker {
         let Some(up) = self.upstreams.get(u) else { return false };
         let node = up.node;
         let Some(mut pending) = up.pending.front().copied() else { return false };
-        let work = Work::ShardPart { behind_check: pending.checks_shard };
+        let reads = pending.has(flag::READ_ONLY);
+        let work = Work::ShardPart { reads, behind_check: pending.checks_shard };
         let told = after_refusal(work, refusal, false, pending.tries) == AfterRefusal::Told;
         if told || pending.dest == Dest::Discard || !self.bind_to_shard(node, &mut pending) {
             return false;

@@ -176,8 +176,8 @@ impl Worker {
         }
     }
 
-    /// The same for shared connections, before anything is sent elsewhere: what was sent and not
-    /// answered will not be any more, and need not wait for its deadline.
+    /// Shared connections to nodes that have failed are given up before anything is sent elsewhere:
+    /// what was sent and not answered will not be any more, and need not wait for its deadline.
     fn leave_failed_shared(&mut self) {
         let owing = |up: &Upstream| {
             up.dedicated.is_none() && up.state == State::Ready && !up.pending.is_empty()
