@@ -1,6 +1,6 @@
 # The newcomer's two commands are `make run` and `make test`; `make help` has the others.
 .DEFAULT_GOAL := help
-.PHONY: help run test faults soak conformance bench bench-pieces fuzz setup build image dist clean
+.PHONY: help run test faults soak conformance bench bench-pieces fuzz mutants setup build image dist clean
 
 # rustup's cargo, where the shell does not know it yet
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -26,6 +26,7 @@ help:
 	@echo 'make bench   what is shipped beside its peers: speed and CPU per command (ARGS="...")'
 	@echo 'make bench-pieces  what scanning, routing and merging cost, one by one (ARGS="scan")'
 	@echo 'make fuzz    every fuzz target for a minute (SECONDS=10; ARGS="replies" for only one)'
+	@echo 'make mutants which flips of the retry policy and its like no unit test notices (cargo-mutants)'
 	@echo 'make setup   install what run and test need; they do it themselves as well'
 	@echo 'make build   the release binary, target/release/slotway'
 	@echo 'make image   the container image, with docker (PLATFORMS=linux/amd64,linux/arm64 ARGS=--push)'
@@ -64,6 +65,9 @@ bench-pieces:
 
 fuzz:
 	@fuzz/run.sh $(SECONDS) $(ARGS)
+
+mutants:
+	@tests/mutants/run.sh $(ARGS)
 
 setup:
 	@scripts/setup.sh test

@@ -371,6 +371,16 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_as_it_was_told_to_is_blocking() {
+        assert!(errand(Kind::Block).is_blocking());
+        assert!(!errand(Kind::Exec).is_blocking());
+        assert!(!errand(Kind::Watch).is_blocking());
+        let mut emulated = with_time(Some(1));
+        emulated.kind = Kind::Emulated;
+        assert!(emulated.is_blocking(), "BLPOP over several slots");
+    }
+
+    #[test]
     fn what_is_not_repeated_keeps_its_time() {
         let mut errand = with_time(Some(1_000));
         (errand.tries, errand.repeatable) = (1, false);

@@ -155,6 +155,8 @@ mod tests {
         let mut lists = KeyLists::new(1);
         let effects = lists.whole(0, b"*1\r\n$1\r\na\r\n").unwrap();
         assert_eq!(effects, [Effect::Header(1), elements(b"$1\r\na\r\n"), Effect::End]);
+        assert!(lists.has_begun());
+        assert_eq!(lists.current(), None, "it is over");
     }
 
     #[test]

@@ -98,4 +98,45 @@ mod tests {
         budget.take(1000);
         assert!((budget.tokens + 10.0).abs() < 0.01, "{}", budget.tokens);
     }
+
+    #[test]
+    fn another_configuration_keeps_what_was_earned() {
+        let mut budget = Budget::new(0, 10);
+        budget.configure(50, 20);
+        assert_eq!(budget.tokens, 10.0);
+        // A second with 100 commands: 20 and 50.
+        budget.earn(SECOND, 100);
+        assert_eq!(budget.tokens, 70.0);
+    }
+
+    #[test]
+    fn a_look_within_a_millisecond_earns_nothing() {
+        let mut budget = Budget::new(0, 1_000);
+        budget.take(1_000);
+        budget.earn(999, 0);
+        assert_eq!(budget.tokens, 0.0);
+        budget.earn(1_000, 0);
+        assert_eq!(budget.tokens, 1.0);
+    }
+
+    #[test]
+    fn what_was_saved_in_busier_times_does_not_last() {
+        let mut budget = Budget::new(0, 100);
+        budget.configure(0, 50);
+        // In half a second half of what is above a second's worth is lost.
+        budget.earn(SECOND / 2, 0);
+        assert_eq!(budget.tokens, 75.0);
+    }
+
+    #[test]
+    fn the_wait_is_for_what_is_missing() {
+        let mut budget = Budget::new(0, 4);
+        budget.take(4);
+        assert_eq!(budget.wait(), SECOND / 4);
+        budget.take(1);
+        assert_eq!(budget.wait(), SECOND / 2, "on credit");
+        budget.take(100);
+        assert_eq!(budget.wait(), SECOND, "at most");
+        assert_eq!(Budget::new(0, 4).wait(), 1_000, "at least");
+    }
 }

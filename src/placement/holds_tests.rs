@@ -9,8 +9,9 @@ impl HoldMeta for Sent {
         self.0
     }
 
+    /// Reads are those from 1,000 on.
     fn class(&self) -> Class {
-        Class::Write
+        if self.0 >= 1_000 { Class::Read } else { Class::Write }
     }
 }
 
@@ -185,4 +186,222 @@ fn old_ones_expire() {
     let out = h.expire(1);
     assert_eq!(out.len(), 1);
     assert_eq!(h.count(), 1);
+}
+
+/// Slot 7 is held, and these commands of lane A wait.
+fn waiting(commands: &[u64]) -> Holds<Sent> {
+    let mut h = Holds::default();
+    h.hold(7, 0);
+    commands.iter().for_each(|&n| h.push_fresh(7, A, command(n)));
+    h
+}
+
+fn numbers(held: Vec<Held<Sent>>) -> Vec<u64> {
+    held.into_iter().map(|h| h.meta.0).collect()
+}
+
+#[test]
+fn slots_are_held_until_they_are_released() {
+    let mut h: Holds<Sent> = Holds::default();
+    assert!(h.is_empty() && h.slots().is_empty());
+    h.hold(7, 0);
+    assert!(!h.is_empty());
+    assert_eq!(h.slots(), [7]);
+    h.end(7);
+    assert!(h.is_empty());
+}
+
+#[test]
+fn a_slot_gets_as_much_as_is_left_for_the_others() {
+    let one = 10 + OVERHEAD;
+    let mut h = waiting(&[]);
+    assert!(h.fits(7, 10, one) && !h.fits(7, 10, one - 1));
+    h.push_fresh(7, A, command(1));
+    // Its own and all of them, which is the same here, and the next one.
+    assert!(h.fits(7, 10, 3 * one) && !h.fits(7, 10, 3 * one - 1));
+    assert!(h.fits(9, 10, 2 * one) && !h.fits(9, 10, 2 * one - 1), "another slot has none");
+    h.push_fresh(7, A, command(2));
+    assert!(h.fits(7, 10, 5 * one) && !h.fits(7, 10, 5 * one - 1));
+    next(&mut h, A);
+    assert_eq!((h.bytes(), h.count()), (one, 1));
+    assert!(h.fits(7, 10, 3 * one) && !h.fits(7, 10, 3 * one - 1), "what has gone is no weight");
+}
+
+#[test]
+fn what_was_not_sent_goes_before_what_came_later() {
+    let mut h = waiting(&[3]);
+    h.push_unsent(7, A, command(1));
+    h.push_unsent(7, A, command(2));
+    for n in 1..=3 {
+        assert_eq!(next(&mut h, A), Some(n));
+        h.done(7, A, true, 100);
+    }
+    assert_eq!(h.bytes(), 0);
+}
+
+#[test]
+fn what_was_not_sent_goes_before_what_came_later_when_one_has_gone() {
+    let mut h = waiting(&[3]);
+    h.push_unsent(7, A, command(1));
+    assert_eq!(next(&mut h, A), Some(1));
+    h.push_unsent(7, A, command(2));
+    h.done(7, A, true, 100);
+    assert_eq!(next(&mut h, A), Some(2));
+}
+
+#[test]
+fn a_turn_is_taken_by_the_lanes_next_only() {
+    let mut h = waiting(&[]);
+    assert!(h.begin(7, A));
+    assert!(!h.begin(7, A), "one is under way");
+    h.done(7, A, true, 100);
+    h.push_refused(7, A, command(1));
+    assert!(!h.begin(7, A), "one was refused before");
+    assert!(!h.begin(9, A), "the slot is not held");
+}
+
+#[test]
+fn a_lane_that_pauses_is_not_ready() {
+    let mut h = waiting(&[1, 2]);
+    h.delay(7, A, 200);
+    h.delay(7, A, 150);
+    assert_eq!(h.ready(7, A, 199), None);
+    assert_eq!(h.ready(7, A, 200), Some(Class::Write));
+    assert_eq!(next(&mut h, A), None, "at 100");
+    assert!(h.next(7, A, 200).is_some());
+    assert_eq!(h.ready(7, A, 300), None, "it is under way");
+}
+
+#[test]
+fn a_lane_is_ready_for_what_is_next() {
+    let mut h = waiting(&[1_000, 1]);
+    assert_eq!(h.ready(7, A, 0), Some(Class::Read));
+    h.track(7, A);
+    assert_eq!(h.ready(7, A, 0), None, "one was sent before");
+    h.push_refused(7, A, command(2));
+    assert_eq!(h.ready(7, A, 0), Some(Class::Write), "what was refused goes all the same");
+}
+
+#[test]
+fn lanes_are_those_that_wait() {
+    let mut h = waiting(&[1]);
+    h.track(7, B);
+    assert_eq!(h.lanes(7), [A]);
+    h.push_refused(7, B, command(2));
+    let mut lanes = h.lanes(7);
+    lanes.sort();
+    assert_eq!(lanes, [A, B]);
+    assert!(h.lanes(9).is_empty());
+}
+
+#[test]
+fn a_lane_owes_until_it_has_paid() {
+    let mut h = waiting(&[1]);
+    assert!(!h.owes(7, A, false));
+    h.owe(7, A);
+    assert!(h.owes(7, A, false), "looking does not pay");
+    assert!(h.owes(7, A, true));
+    assert!(!h.owes(7, A, false));
+}
+
+#[test]
+fn a_gate_is_armed_once() {
+    let mut h = waiting(&[]);
+    assert!(h.arm(7, Class::Write));
+    assert!(!h.arm(7, Class::Write));
+    assert!(h.arm(7, Class::Read), "another gate");
+    h.disarm(7, Class::Write);
+    assert!(h.arm(7, Class::Write));
+    assert!(!h.arm(9, Class::Write), "there is none");
+}
+
+#[test]
+fn a_gate_that_is_open_is_not_hurried() {
+    let mut h = waiting(&[]);
+    assert!(!h.hurry(7, Class::Write, 5, true));
+    h.close(7, Class::Write, 5, |_| 1_000);
+    assert!(h.hurry(7, Class::Write, 6, false));
+    assert!(!h.hurry(7, Class::Read, 6, true), "that of another class");
+}
+
+/// The gate is closed at 0, until 1,000; who waits, waits with a blocking command.
+fn at_a_closed_gate() -> Holds<Sent> {
+    let mut h = waiting(&[]);
+    h.close(7, Class::Write, 0, |_| 1_000);
+    assert!(h.wait_at_gate(7, Class::Write, A));
+    h
+}
+
+#[test]
+fn a_blocking_command_that_is_not_refused_opens_the_gate() {
+    let mut h = at_a_closed_gate();
+    let next = |h: &mut Holds<Sent>, now| h.gate_next(7, Class::Write, now, |_| true);
+    assert_eq!(next(&mut h, 999), GateNext::At(1_000));
+    assert_eq!(next(&mut h, 1_000), GateNext::Try { lane: A, paid: false });
+    assert!(h.admit(7, Class::Write, 1_000, 50).is_none());
+    assert_eq!(next(&mut h, 1_049), GateNext::Nothing);
+    assert_eq!(h.closed_since(7, Class::Write), Some(0), "it is on trial");
+    assert_eq!(next(&mut h, 1_050), GateNext::Nothing);
+    assert_eq!(h.closed_since(7, Class::Write), None);
+}
+
+#[test]
+fn a_gate_without_a_queue_opens_when_nothing_is_awaited() {
+    let mut h = at_a_closed_gate();
+    // Who waited is gone: after the pause the gate stays closed, as it was refused once.
+    assert_eq!(h.gate_next(7, Class::Write, 1_000, |_| false), GateNext::Nothing);
+    assert!(h.closed_since(7, Class::Write).is_some());
+    h.hurry(7, Class::Write, 1_000, false);
+    assert_eq!(h.gate_next(7, Class::Write, 1_000, |_| false), GateNext::Nothing);
+    assert_eq!(h.closed_since(7, Class::Write), None);
+}
+
+#[test]
+fn a_gate_with_a_probe_under_way_stays_closed() {
+    let mut h = waiting(&[1]);
+    h.close(7, Class::Write, 0, |_| 1_000);
+    h.wait_at_gate(7, Class::Write, A);
+    h.hurry(7, Class::Write, 1, false);
+    assert!(h.admit(7, Class::Write, 1, 50).is_some());
+    assert_eq!(h.gate_next(7, Class::Write, 1, |_| false), GateNext::Nothing);
+    assert!(h.closed_since(7, Class::Write).is_some());
+}
+
+#[test]
+fn what_waits_is_taken_by_class() {
+    let mut h = waiting(&[1, 2, 1_000, 3]);
+    h.push_refused(7, A, command(9));
+    assert_eq!(numbers(h.take_waiting(7, Some(Class::Read))), [] as [u64; 0], "behind writes");
+    assert_eq!(numbers(h.take_waiting(7, Some(Class::Write))), [9, 1, 2]);
+    assert_eq!(numbers(h.take_waiting(7, Some(Class::Write))), [] as [u64; 0], "behind a read");
+    assert_eq!(numbers(h.take_waiting(7, None)), [1_000, 3]);
+    assert_eq!((h.count(), h.bytes()), (0, 0));
+    assert!(h.take_waiting(9, None).is_empty());
+}
+
+#[test]
+fn what_is_refused_and_stays_keeps_what_is_behind_it() {
+    let mut h = waiting(&[1]);
+    h.push_refused(7, A, command(1_000));
+    assert_eq!(numbers(h.take_waiting(7, Some(Class::Write))), [] as [u64; 0]);
+    assert_eq!(h.count(), 2);
+}
+
+#[test]
+fn lanes_under_way_outlive_what_was_taken() {
+    let mut h = waiting(&[1, 2]);
+    assert_eq!(next(&mut h, A), Some(1));
+    assert_eq!(numbers(h.take_waiting(7, None)), [2]);
+    h.push_fresh(7, A, command(3));
+    assert_eq!(next(&mut h, A), None, "1 is under way still");
+}
+
+#[test]
+fn what_was_not_sent_keeps_its_place_when_some_are_taken() {
+    let mut h = waiting(&[5]);
+    h.push_unsent(7, A, command(1));
+    h.push_unsent(7, A, command(1_000));
+    assert_eq!(numbers(h.take_waiting(7, Some(Class::Write))), [1]);
+    h.push_unsent(7, A, command(2));
+    assert_eq!(numbers(h.take_waiting(7, None)), [1_000, 2, 5]);
 }

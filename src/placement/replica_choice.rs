@@ -430,4 +430,32 @@ mod tests {
         latency.measured(900, now);
         assert_eq!(latency.speed(0, now), Speed::Micros(900), "the old mean is forgotten");
     }
+
+    #[test]
+    fn a_node_is_as_good_as_the_fastest_within_a_quarter_and_a_little() {
+        let s = shard([FIT; 4]);
+        let by = |micros: [u64; 4]| move |n: u16| Speed::Micros(micros[usize::from(n)]);
+        let near = by([9_000, 1_001, 1_351, 1_352]);
+        assert_eq!(chosen(ReadFrom::LowestLatency, &s, Some(0), all, near), [r(1), r(2)]);
+    }
+
+    #[test]
+    fn one_measurement_is_an_eighth_of_the_mean() {
+        let mut latency = Latency::default();
+        latency.measured(800, 5_000_000);
+        latency.measured(1_600, 5_000_001);
+        assert_eq!(latency.speed(0, 5_000_001), Speed::Micros(900));
+        latency.measured(100, 5_000_001 + PROBE_AFTER + 1);
+        let now = 5_000_001 + PROBE_AFTER + 1;
+        assert_eq!(latency.speed(0, now), Speed::Micros(100), "the old ones say nothing any more");
+    }
+
+    #[test]
+    fn reads_go_elsewhere_where_it_is_wished_for() {
+        let wishes = |from, in_failover| Wishes { from, zone: String::new(), in_failover };
+        assert!(!wishes(ReadFrom::Primary, false).any());
+        assert!(wishes(ReadFrom::Primary, true).any());
+        assert!(wishes(ReadFrom::Any, false).any());
+        assert!(wishes(ReadFrom::Any, true).any());
+    }
 }

@@ -1,0 +1,4 @@
+mod errand;
+mod key_lists;
+pub use errand::{AfterRefusedErrand, Errand, Kind};
+pub use key_lists::{Effect, KeyLists, Piece};

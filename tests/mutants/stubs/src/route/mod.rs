@@ -1,0 +1,2 @@
+mod blocking;
+pub use blocking::{WaitTime, left_of, wait_time};
