@@ -184,9 +184,9 @@ pub(super) struct Spare {
     #[allow(clippy::vec_box)] // they move between here and the clients, boxes and all
     pub replies: Vec<Box<Replies>>,
     pub(super) gathers: Vec<Gather>,
-    #[allow(clippy::vec_box)] // as with `spare_replies`: gatherings have them
+    #[allow(clippy::vec_box)] // as with `replies`: gatherings have them
     pub kept: Vec<Box<crate::seen::KeptArgs>>,
-    #[allow(clippy::vec_box)] // as with `spare_replies`
+    #[allow(clippy::vec_box)] // as with `replies`
     pub(super) multis: Vec<Box<Multi>>,
 }
 
