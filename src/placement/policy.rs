@@ -293,8 +293,8 @@ pub fn at_deadline(work: Work, phase: Phase, repeated: bool) -> Unanswered {
         Work::Blocking { .. } => Unanswered::NotExecuted,
         _ if sent && reads => Unanswered::Read,
         _ if sent => Unanswered::Unknown,
-        _ if phase == Phase::Held => Unanswered::NotExecuted,
         _ if reads && repeated => Unanswered::Read,
+        _ if phase == Phase::Held => Unanswered::NotExecuted,
         _ => Unanswered::NotSent,
     }
 }

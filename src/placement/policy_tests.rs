@@ -368,7 +368,7 @@ rows! {
     a_read_overdue_unsent: at_deadline(READ, Unsent, false) => Unanswered::NotSent;
     a_read_overdue: at_deadline(READ, Sent, false) => Unanswered::Read;
     a_read_overdue_unsent_after_a_loss: at_deadline(READ, Unsent, true) => Unanswered::Read;
-    a_read_overdue_while_held_after_a_loss: at_deadline(READ, Held, true) => Unanswered::NotExecuted;
+    a_read_overdue_while_held_after_a_loss: at_deadline(READ, Held, true) => Unanswered::Read;
     a_write_overdue_while_held: at_deadline(WRITE, Held, false) => Unanswered::NotExecuted;
     a_write_overdue_unsent: at_deadline(WRITE, Unsent, false) => Unanswered::NotSent;
     a_write_overdue: at_deadline(WRITE, Sent, false) => Unanswered::Unknown;
@@ -398,7 +398,7 @@ rows! {
     a_read_at_a_replica_overdue_unsent: at_deadline(Work::ReplicaRead, Unsent, false) => Unanswered::NotSent;
     a_read_at_a_replica_overdue: at_deadline(Work::ReplicaRead, Sent, false) => Unanswered::Read;
     a_read_at_a_replica_overdue_unsent_after_a_loss: at_deadline(Work::ReplicaRead, Unsent, true) => Unanswered::Read;
-    a_read_at_a_replica_overdue_while_held_after_a_loss: at_deadline(Work::ReplicaRead, Held, true) => Unanswered::NotExecuted;
+    a_read_at_a_replica_overdue_while_held_after_a_loss: at_deadline(Work::ReplicaRead, Held, true) => Unanswered::Read;
     a_part_for_a_shard_overdue_while_held: at_deadline(PART, Held, false) => Unanswered::NotExecuted;
     a_part_for_a_shard_overdue_unsent: at_deadline(PART, Unsent, false) => Unanswered::NotSent;
     a_part_for_a_shard_overdue: at_deadline(PART, Sent, false) => Unanswered::Unknown;
@@ -413,7 +413,7 @@ rows! {
     a_reading_part_for_a_shard_overdue_unsent: at_deadline(COUNT, Unsent, false) => Unanswered::NotSent;
     a_reading_part_for_a_shard_overdue: at_deadline(COUNT, Sent, false) => Unanswered::Read;
     a_reading_part_for_a_shard_overdue_unsent_after_a_loss: at_deadline(COUNT, Unsent, true) => Unanswered::Read;
-    a_reading_part_for_a_shard_overdue_while_held_after_a_loss: at_deadline(COUNT, Held, true) => Unanswered::NotExecuted;
+    a_reading_part_for_a_shard_overdue_while_held_after_a_loss: at_deadline(COUNT, Held, true) => Unanswered::Read;
     a_part_for_a_node_overdue_while_held: at_deadline(SET, Held, false) => Unanswered::NotExecuted;
     a_part_for_a_node_overdue_unsent: at_deadline(SET, Unsent, false) => Unanswered::NotSent;
     a_part_for_a_node_overdue: at_deadline(SET, Sent, false) => Unanswered::Unknown;
@@ -423,7 +423,7 @@ rows! {
     a_reading_part_for_a_node_overdue_unsent: at_deadline(LOOKUP, Unsent, false) => Unanswered::NotSent;
     a_reading_part_for_a_node_overdue: at_deadline(LOOKUP, Sent, false) => Unanswered::Read;
     a_reading_part_for_a_node_overdue_unsent_after_a_loss: at_deadline(LOOKUP, Unsent, true) => Unanswered::Read;
-    a_reading_part_for_a_node_overdue_while_held_after_a_loss: at_deadline(LOOKUP, Held, true) => Unanswered::NotExecuted;
+    a_reading_part_for_a_node_overdue_while_held_after_a_loss: at_deadline(LOOKUP, Held, true) => Unanswered::Read;
     a_transaction_overdue_while_held: at_deadline(Work::Exec, Held, false) => Unanswered::NotExecuted;
     a_transaction_overdue_unsent: at_deadline(Work::Exec, Unsent, false) => Unanswered::NotSent;
     a_transaction_overdue: at_deadline(Work::Exec, Sent, false) => Unanswered::Unknown;

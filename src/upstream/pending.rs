@@ -59,6 +59,11 @@ impl Pending {
         Some(self.slot).filter(|&slot| slot != NO_SLOT)
     }
 
+    /// Whether it was sent before, and lost with its connection: it may have been executed then.
+    pub fn was_lost(&self) -> bool {
+        self.tries > 0 && self.refused.is_none()
+    }
+
     /// The command as the retry policy sees it, on a connection that clients share.
     pub fn work(&self) -> Work {
         match self.dest {

@@ -297,7 +297,7 @@ impl Worker {
                 why = Some(TRYAGAIN.to_owned());
                 cause = format!(", as {}", self.half_moved_text(slot, pending.command));
             }
-            let outcome = at_deadline(pending.work(), Phase::Held, pending.tries > 0);
+            let outcome = at_deadline(pending.work(), Phase::Held, pending.was_lost());
             let failure = self.deadline_failure(&pending, &name, outcome, cause, why.clone());
             self.fail(&pending, &name, &failure);
         }

@@ -8,7 +8,9 @@ use crate::config::Config;
 use crate::dest::{ClientId, Dest};
 use crate::errors::{Failure, Unanswered};
 use crate::metrics::RetryReason;
-use crate::placement::{Allowance, Budget, Class, GateNext, OutageCause, Retries, pause};
+use crate::placement::{
+    Allowance, Budget, Class, GateNext, OutageCause, Phase, Retries, at_deadline, pause,
+};
 use crate::route::flag;
 use crate::upstream::{Pending, State};
 
@@ -37,6 +39,15 @@ pub(super) fn of(config: &Config) -> Retries<Want> {
 pub(super) fn unreached_since(nodes: &[Node], node: u16) -> Option<u64> {
     let since = nodes.get(usize::from(node))?.unreached_since;
     (since > 0).then_some(since)
+}
+
+/// The failure of a command that waits for a primary, with what is known of this one: a read that
+/// was lost with a connection may have been executed then.
+fn true_of(mut failure: Failure, pending: &Pending) -> Failure {
+    if let Failure::PrimaryMissing { outcome, .. } = &mut failure {
+        *outcome = at_deadline(pending.work(), Phase::Held, pending.was_lost());
+    }
+    failure
 }
 
 impl Worker {
@@ -205,7 +216,8 @@ impl Worker {
                 let Some(failure) = self.without_primary(slot, class) else { continue };
                 for held in self.placement.slots.holds.take_waiting(slot, Some(class)) {
                     self.stats.no_primary += 1;
-                    self.fail(&held.meta.pending, "slotway", &failure);
+                    let pending = held.meta.pending;
+                    self.fail(&pending, "slotway", &true_of(failure.clone(), &pending));
                 }
             }
         }
@@ -231,7 +243,7 @@ impl Worker {
                 let failure = failure.or_else(|| self.without_primary(slot, Class::Write));
                 let failure = failure.unwrap_or(Failure::SlotWithoutPrimary { slot: at });
                 self.stats.no_primary += 1;
-                self.fail(&pending, "slotway", &failure);
+                self.fail(&pending, "slotway", &true_of(failure, &pending));
             }
             self.mark_upstream(u);
         }
