@@ -277,7 +277,10 @@ fn a_process_that_holds_a_cluster_in_a_static() {
 fn a_process_that_is_killed_leaves_nothing() {
     for signal in [Signal::KILL, Signal::INT] {
         let temp = tempfile::tempdir().unwrap();
-        let mut holder = Command::new(std::env::current_exe().unwrap())
+        // Where the tests are a shell's background job, SIGINT is ignored by all that they start.
+        let mut holder = Command::new("env")
+            .arg("--default-signal=INT")
+            .arg(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "--nocapture"])
             .arg("a_process_that_holds_a_cluster_in_a_static")
             .env("TMPDIR", temp.path())
