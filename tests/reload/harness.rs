@@ -1,6 +1,6 @@
 //! A slotway with everything in its file, and a load that notices every error.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -170,9 +170,21 @@ pub enum To {
     Unix(PathBuf),
 }
 
-pub trait Wire: Read + Write + AsFd + Send {}
-impl Wire for TcpStream {}
-impl Wire for UnixStream {}
+pub trait Wire: Read + Write + AsFd + Send {
+    fn is_unix(&self) -> bool;
+}
+
+impl Wire for TcpStream {
+    fn is_unix(&self) -> bool {
+        false
+    }
+}
+
+impl Wire for UnixStream {
+    fn is_unix(&self) -> bool {
+        true
+    }
+}
 
 impl To {
     pub fn connect(&self) -> std::io::Result<BufReader<Box<dyn Wire>>> {
@@ -193,19 +205,28 @@ impl To {
     }
 }
 
-/// One request: a write, or a read of what the one before has written.
-pub fn ask(conn: &mut BufReader<Box<dyn Wire>>, name: &str, number: usize) -> Result<(), String> {
+/// One request: a write, or a read of what the one before has written. `false`: the connection was
+/// closed between the look at it ([`is_closed`]) and the write, of which it took nothing. Only a
+/// Unix socket tells that at once; over TCP the command would be lost, and slotway does not let it
+/// come to that.
+fn ask(conn: &mut BufReader<Box<dyn Wire>>, name: &str, number: usize) -> Result<bool, String> {
     let key = format!("{name}:{}", number / 2 % 100);
     let (command, wanted) = match number % 2 {
         0 => (format!("SET {key} 1\r\n"), "+OK\r\n"),
         _ => (format!("GET {key}\r\n"), "$1\r\n1\r\n"),
     };
     let told = |e: std::io::Error| format!("{command:?}: {e}");
-    conn.get_mut().write_all(command.as_bytes()).map_err(told)?;
+    match conn.get_mut().write(command.as_bytes()) {
+        Ok(taken) => assert_eq!(taken, command.len(), "a small command is taken whole"),
+        Err(e) if e.kind() == ErrorKind::BrokenPipe && conn.get_ref().is_unix() => {
+            return Ok(false);
+        }
+        Err(e) => return Err(told(e)),
+    }
     let mut reply = vec![0; wanted.len()];
     conn.read_exact(&mut reply).map_err(told)?;
     if reply == wanted.as_bytes() {
-        return Ok(());
+        return Ok(true);
     }
     Err(format!("{command:?}: {:?}", String::from_utf8_lossy(&reply)))
 }
@@ -241,7 +262,13 @@ impl Load {
                 None => to.connect().map_err(|e| format!("connect: {e}")),
             };
             let outcome = conn.and_then(|mut conn| {
-                ask(&mut conn, name, number)?;
+                if !ask(&mut conn, name, number)? {
+                    self.reconnected.fetch_add(1, Ordering::Relaxed);
+                    conn = to.connect().map_err(|e| format!("connect: {e}"))?;
+                    if !ask(&mut conn, name, number)? {
+                        return Err("two connections in a row took nothing".to_owned());
+                    }
+                }
                 if keep {
                     kept = Some(conn);
                 }
