@@ -243,7 +243,7 @@ impl Worker {
         if let Dest::Part { .. } = gathering.to {
             self.deliver_part(&mut gathering, made.map(|()| &*reply));
         } else {
-            self.count_gathering(&gathering, ok);
+            self.count_gathering(gathering.command, gathering.started, ok);
             let unknown = match made {
                 Ok(()) => unknown,
                 Err(cause) => {
@@ -294,12 +294,12 @@ impl Worker {
         }
     }
 
-    fn count_gathering(&mut self, gathering: &Gathering, ok: bool) {
-        let micros = self.now.saturating_sub(gathering.started);
-        if let Some(histogram) = self.stats.latency.get_mut(self.router.class(gathering.command)) {
+    fn count_gathering(&mut self, command: CommandId, started: u64, ok: bool) {
+        let micros = self.now.saturating_sub(started);
+        if let Some(histogram) = self.stats.latency.get_mut(self.router.class(command)) {
             histogram.record(Histogram::bucket(micros), micros);
         }
-        if let Some(stats) = self.stats.commands.get_mut(gathering.command.index()) {
+        if let Some(stats) = self.stats.commands.get_mut(command.index()) {
             if ok {
                 stats.ok += 1;
             } else {

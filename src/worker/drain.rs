@@ -102,11 +102,11 @@ impl Worker {
         if let Some(client) = self.clients.get(index) {
             client.stream.close_input();
         }
-        let read =
-            |worker: &Self| worker.clients.get(index).is_some_and(|c| c.active == worker.now);
-        let before = read(self);
+        let now = self.now;
+        let read = |client: Option<&Client>| client.is_some_and(|c| c.active == now);
+        let before = read(self.clients.get(index));
         self.client_readable(index);
-        !before && read(self)
+        !before && read(self.clients.get(index))
     }
 
     pub(super) fn is_drained(&self) -> bool {

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
+use slab::Slab;
 
 use super::clock::{Job, Timer};
 use super::downstream::Flow;
 use super::topics::{Since, Subscriber, Wait};
 use super::{Worker, micros, reaccount};
 use crate::channel::Kind;
-use crate::client::{Subscriptions, mode};
+use crate::client::{Client, Subscriptions, mode};
 use crate::command::CommandId;
 use crate::config::OnGap;
 use crate::dest::ClientId;
@@ -291,15 +292,15 @@ impl Worker {
         let seq = client.expect_heard(&mut self.spare.replies);
         let word = kind.unsubscribe().to_ascii_lowercase();
         let mut reply = Vec::new();
-        let counted = |worker: &Worker| {
-            let client = worker.clients.get(index);
+        let counted = |clients: &Slab<Client>| {
+            let client = clients.get(index);
             client.and_then(|c| c.subscriptions.as_ref()).map_or(0, |s| s.counted(kind))
         };
         for name in args.iter().skip(1) {
             if let Some(topic) = self.subscribers.topics.find(kind, name) {
                 self.leave(index, topic);
             }
-            confirmation(&mut reply, protocol, &word, Some(name), counted(self));
+            confirmation(&mut reply, protocol, &word, Some(name), counted(&self.clients));
         }
         if args.len() == 1 {
             let all = self.topics_of(index, Some(kind));
@@ -307,10 +308,10 @@ impl Worker {
                 let name =
                     self.subscribers.topics.local.get(*topic as usize).map(|l| Arc::clone(&l.name));
                 self.leave(index, *topic);
-                confirmation(&mut reply, protocol, &word, name.as_deref(), counted(self));
+                confirmation(&mut reply, protocol, &word, name.as_deref(), counted(&self.clients));
             }
             if all.is_empty() {
-                confirmation(&mut reply, protocol, &word, None, counted(self));
+                confirmation(&mut reply, protocol, &word, None, counted(&self.clients));
             }
         }
         if let Some(client) = self.clients.get_mut(index) {

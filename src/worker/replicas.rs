@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::downstream::Flow;
 
-use super::Worker;
+use super::{Node, Worker};
 use crate::client::{Client, mode};
 use crate::cluster::{Health, NO_SLOT};
 use crate::config::ReadFrom;
@@ -188,11 +188,11 @@ impl Worker {
 
     fn replica_upstream(&mut self, node: u16, protocol: Protocol, client: usize) -> usize {
         let which = self.connection_of(client);
-        let place = |worker: &mut Worker| {
-            let node = worker.nodes.get_mut(usize::from(node))?;
+        let place = |nodes: &mut Vec<Node>| {
+            let node = nodes.get_mut(usize::from(node))?;
             Some(*node.replica[protocol as usize].get_mut(which)?)
         };
-        if let Some(Some(u)) = place(self) {
+        if let Some(Some(u)) = place(&mut self.nodes) {
             return u;
         }
         let mut up = Upstream::new(node, protocol);

@@ -117,7 +117,7 @@ impl Worker {
     pub(super) fn run_gate(&mut self, slot: u16, class: Class) {
         loop {
             let now = self.now;
-            let Self { placement, clients, .. } = &mut *self;
+            let (placement, clients) = (&mut self.placement, &self.clients);
             let waits = |id: ClientId| {
                 let client = clients.get(id.at()).filter(|c| c.generation == id.generation);
                 let errand = client.and_then(|c| c.lent.as_ref()?.errand.as_ref());

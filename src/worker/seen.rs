@@ -165,32 +165,31 @@ impl Worker {
             self.trace(index, command);
         }
         let spec = self.router.table().get(command);
-        let Worker { seeing, now, stats, .. } = self;
-        let mut keys = std::mem::take(&mut seeing.keys);
+        let mut keys = std::mem::take(&mut self.seeing.keys);
         if spec.class != Class::PubSub && key_positions(spec, args, &mut keys).is_ok() {
             let write = spec.is_write();
             if sampled {
-                stats.sampled += 1;
+                self.stats.sampled += 1;
                 for key in keys.iter().take(MOST_KEYS).filter_map(|&at| args.get(at as usize)) {
-                    seeing.hot.count(key, f64::from(seeing.sample), write, command.0, *now);
+                    self.seeing.hot.count(key, f64::from(self.seeing.sample), write, command.0, self.now);
                 }
-                if seeing.big.forget(*now) {
-                    seeing.set_floor();
+                if self.seeing.big.forget(self.now) {
+                    self.seeing.set_floor();
                 }
             }
-            if len >= seeing.big_from && write {
+            if len >= self.seeing.big_from && write {
                 // What stands between one key and the next is what is written to it.
                 let ends = keys.iter().skip(1).map(|&at| at as usize).chain([args.len()]);
                 for (&at, end) in keys.iter().zip(ends).take(MOST_KEYS) {
                     let value = (at as usize + 1..end).filter_map(|i| args.get(i));
                     let bytes = value.map(<[u8]>::len).sum();
                     let key = args.get(at as usize).unwrap_or_default();
-                    seeing.big.see(key, bytes, command.0, false, *now);
+                    self.seeing.big.see(key, bytes, command.0, false, self.now);
                 }
-                seeing.set_floor();
+                self.seeing.set_floor();
             }
         }
-        seeing.keys = keys;
+        self.seeing.keys = keys;
     }
 
     /// A reply that was slow, or is large: `bytes` in all, of which `reply` may be only the end. The
@@ -209,22 +208,21 @@ impl Worker {
     }
 
     fn look_at_value(&mut self, u: usize, pending: &Pending, reply: &[u8], bytes: usize) {
-        let Worker { seeing, upstreams, router, settings, now, .. } = self;
-        let Some(up) = upstreams.get(u) else { return };
+        let Some(up) = self.upstreams.get(u) else { return };
         // A transaction's replies are several commands' in one.
         let Some(request) = up.queue.front(pending.len as usize).filter(|_| pending.before == 0)
         else {
             return;
         };
-        let mut ranges = std::mem::take(&mut seeing.ranges);
-        let args = scan(request, &settings.request, &mut ranges);
-        let spec = router.table().get(pending.command);
+        let mut ranges = std::mem::take(&mut self.seeing.ranges);
+        let args = scan(request, &self.settings.request, &mut ranges);
+        let spec = self.router.table().get(pending.command);
         let error = reply.first() == Some(&b'-');
-        let mut keys = std::mem::take(&mut seeing.keys);
+        let mut keys = std::mem::take(&mut self.seeing.keys);
         if !error && spec.class != Class::PubSub && key_positions(spec, &args, &mut keys).is_ok() {
             let mut see = |at: u32, bytes| {
                 let key = args.get(at as usize).unwrap_or_default();
-                seeing.big.see(key, bytes, pending.command.0, true, *now);
+                self.seeing.big.see(key, bytes, pending.command.0, true, self.now);
             };
             match keys.as_slice() {
                 // A bulk is its text; of a list all that stands in it counts.
@@ -237,10 +235,10 @@ impl Worker {
                 }
                 _ => {}
             }
-            seeing.set_floor();
+            self.seeing.set_floor();
         }
-        seeing.keys = keys;
-        seeing.ranges = ranges;
+        self.seeing.keys = keys;
+        self.seeing.ranges = ranges;
     }
 
     /// The command at the head of its connection was slow.
