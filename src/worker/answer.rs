@@ -146,7 +146,7 @@ impl Worker {
     }
 
     /// An error of slotway's own in place of a node's reply.
-    pub(super) fn fail(&mut self, pending: &Pending, node: &str, failure: &Failure) {
+    pub(super) fn command_failed(&mut self, pending: &Pending, node: &str, failure: &Failure) {
         let lane = self.lane_of(pending);
         match pending.dest {
             Dest::Client { index, generation, seq } => {

@@ -128,6 +128,7 @@ impl Worker {
                 }
                 None => {}
             }
+            self.follow_up();
         }
         if self.pause_end().is_some_and(|due| due <= self.now) {
             self.end_pause();
@@ -194,7 +195,7 @@ impl Worker {
                 _ => ConnectionEnd::NoAnswer,
             };
             self.end_securing(u);
-            self.lost(u, why);
+            self.lose(u, why);
         }
     }
 
@@ -227,7 +228,7 @@ impl Worker {
             up.state == State::Ready && (endless || up.last_read.max(up.ready_since) <= before);
         self.expire_pending(u, before, silent);
         if silent {
-            self.lost(u, ConnectionEnd::CommandTimeout);
+            self.lose(u, ConnectionEnd::CommandTimeout);
         } else {
             self.mark_upstream(u);
         }
@@ -354,7 +355,7 @@ impl Worker {
             .collect();
         for index in idle {
             self.stats.disconnected[DisconnectReason::Idle as usize] += 1;
-            self.close_client(index);
+            self.close(index);
         }
     }
 

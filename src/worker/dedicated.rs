@@ -76,8 +76,7 @@ impl Worker {
         up.dedicated = Some(lent);
         up.realm = realm;
         let u = self.upstreams.insert(up);
-        self.connect(u);
-        if self.dedicated.dead.contains(&u) { Err(LendError::NotNow) } else { Ok(u) }
+        if self.connect(u) { Ok(u) } else { Err(LendError::NotNow) }
     }
 
     /// The client is done with the connection.

@@ -297,7 +297,7 @@ impl Worker {
             // A browser or a form that was led to a Redis port: it is closed without a word, as
             // Redis does. A node would close its connection, which is everybody's.
             Plan::Any if args.is(0, "post") || args.is(0, "host:") => {
-                self.close_client(index);
+                self.close(index);
                 Flow::Stop
             }
             Plan::Any => {

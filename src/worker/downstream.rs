@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::sync::atomic::Ordering;
 
+use super::effect::Effect;
 use super::settings::too_large;
 use super::{NEXT_CLIENT, Source, Worker, reaccount};
 use crate::buf::{CHUNK, reserve_announced, resident};
@@ -75,7 +76,7 @@ impl Worker {
         self.shared.pending_subscriptions.expect(self.now);
         if let Err(error) = client.stream.watch(self.link.poll.registry(), token, false, false) {
             sparsely!(self.lines.closed, warn, %error, "a client's socket cannot be watched");
-            self.close_client(index);
+            self.close(index);
         } else if self.stop.drain.is_some_and(|drain| !drain.is_polite()) {
             self.stop_reading(index);
         } else {
@@ -114,7 +115,7 @@ impl Worker {
             }
             let suspended = client.paused == Paused::Suspended && client.peer_closed;
             if suspended || self.waits_in_vain(index) {
-                self.close_client(index);
+                self.close(index);
             }
             return;
         }
@@ -147,7 +148,7 @@ impl Worker {
             }
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => self.read_again(index),
-            Err(_) => self.close_client(index),
+            Err(_) => self.close(index),
         }
         self.spare.scratch = scratch;
     }
@@ -348,6 +349,7 @@ impl Worker {
                     }
                 },
             };
+            self.follow_up();
             if flow != Flow::Pause {
                 pos += len;
                 if let Some(traffic) = self.arrivals.traffic.get_mut(index) {
@@ -483,29 +485,20 @@ impl Worker {
     }
 
     /// Closes the client now. Commands that it has sent still go their way.
-    pub(super) fn close_client(&mut self, index: usize) {
+    pub(super) fn close(&mut self, index: usize) {
         let Some(client) = self.clients.get_mut(index) else { return };
         if client.gone {
             return;
         }
         client.gone = true;
-        self.release_lent(index);
-        self.leave_all(index);
-        self.leave_account(index);
-        let Some(client) = self.clients.get_mut(index) else { return };
         client.stream.unwatch(self.link.poll.registry());
         // The socket itself is closed at the end of the turn, with the client.
         client.stream.shut();
         client.tail = Vec::new();
-        client.multi = None;
-        if let Some(mut replies) = client.replies.take() {
-            replies.reset(&mut self.spare.pool);
-        }
         reaccount(&mut self.memory.accounted, &mut client.accounted, 0);
-        client.generation = 0;
         self.stats.clients_closed += 1;
         self.shared.clients.fetch_sub(1, Ordering::Relaxed);
-        self.turn.graveyard.push(index);
+        self.turn.effects.push_back(Effect::Closed(index));
         self.uncount_client();
     }
 

@@ -88,7 +88,7 @@ impl Worker {
         for index in all {
             self.unblock(index, false);
             if self.clients.get(index).is_some_and(|c| c.paused == Paused::Leaving) {
-                self.close_client(index);
+                self.close(index);
             } else {
                 self.has_spoken(index);
                 self.stop_reading(index);
@@ -131,7 +131,7 @@ impl Worker {
     pub(super) fn let_go(&mut self, index: usize) {
         let Some(client) = self.clients.get_mut(index) else { return };
         if client.stream.finish().is_err() {
-            return self.close_client(index);
+            return self.close(index);
         }
         client.paused = Paused::Leaving;
         let (reason, generation) = (client.leaves_for, client.generation);
@@ -149,11 +149,11 @@ impl Worker {
         let mut scratch = std::mem::take(&mut self.spare.scratch);
         let Some(client) = self.clients.get_mut(index) else { return };
         match std::io::Read::read(&mut client.stream, &mut scratch) {
-            Ok(0) => self.close_client(index),
+            Ok(0) => self.close(index),
             Ok(_) => self.read_again(index),
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => self.read_again(index),
-            Err(_) => self.close_client(index),
+            Err(_) => self.close(index),
         }
         self.spare.scratch = scratch;
     }

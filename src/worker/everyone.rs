@@ -67,7 +67,7 @@ impl Worker {
                 let found: Vec<(usize, u64)> = found.map(|(i, line)| (i, line.id)).collect();
                 let asker_too = found.iter().any(|(_, id)| *id == inquiry.asker().id);
                 for &(index, _) in found.iter().filter(|(_, id)| *id != inquiry.asker().id) {
-                    self.close_client(index);
+                    self.close(index);
                 }
                 inquiry.answer(|answers| {
                     answers.count += found.len() as i64;

@@ -9,6 +9,7 @@
 //!
 //! [`Router::key_by_key`]: crate::route::Router::key_by_key
 
+use super::dedicated::protocol_of;
 use super::split::part_frame;
 use super::transaction::scan;
 use super::{Gathering, NOBODY, Worker};
@@ -61,7 +62,7 @@ impl Worker {
         }
         drop(bytes);
         self.stats.key_by_key += 1;
-        let protocol = Self::protocol_of(&pending);
+        let protocol = protocol_of(&pending);
         let mut gather = self.spare.gathers.pop().unwrap_or_default();
         gather.start(division.merge, protocol);
         division.parts.iter().for_each(|_| gather.expect());

@@ -190,7 +190,7 @@ impl Worker {
             // and this node changed its mind, which ends the connection.
             self.end_join(j as usize);
             if begun {
-                return self.close_client(client.at());
+                return self.close(client.at());
             }
             self.end_errand(client, seq);
             let dest = Dest::client(client, seq);
@@ -301,7 +301,7 @@ impl Worker {
         }
         let Some(join) = self.end_join(j as usize) else { return };
         if after == AfterRefusal::Closed {
-            return self.close_client(join.client.at());
+            return self.close(join.client.at());
         }
         self.stats.redirections[refusal.kind() as usize] += 1;
         self.want_topology(None);
@@ -320,7 +320,7 @@ impl Worker {
         let Some(join) = self.end_join(j as usize) else { return };
         let work = Work::KeyList { begun: join.lists.has_begun() };
         if after_loss(work, Phase::Sent) == AfterLoss::Closed {
-            return self.close_client(join.client.at());
+            return self.close(join.client.at());
         }
         let pause = self.no_primary_pause(join.client.at());
         self.count_retry(RetryReason::Lost);

@@ -152,7 +152,7 @@ impl Worker {
     pub(super) fn close_if_leaving(&mut self, id: ClientId) {
         let client = self.clients.get(id.at());
         if client.is_some_and(|c| c.generation == id.generation && c.paused.is_final()) {
-            self.close_client(id.at());
+            self.close(id.at());
         }
     }
 

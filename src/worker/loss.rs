@@ -21,7 +21,7 @@ const ANSWERED: u32 = 4;
 impl Worker {
     /// The connection is gone or could not be made: what may be sent again waits for the next
     /// one, the rest is answered now.
-    pub(super) fn lost(&mut self, u: usize, why: ConnectionEnd) {
+    pub(super) fn connection_lost(&mut self, u: usize, why: ConnectionEnd) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         if up.dedicated.is_some() {
             return self.dedicated_lost(u, &why);
@@ -109,7 +109,7 @@ impl Worker {
         let Some(client) = self.clients.get_mut(index as usize) else { return };
         if client.generation == generation && client.abandon(seq) == crate::client::Outcome::Partial
         {
-            self.close_client(index as usize);
+            self.close(index as usize);
         }
     }
 }

@@ -51,6 +51,7 @@ mod dedicated;
 mod dispatch;
 mod downstream;
 mod drain;
+mod effect;
 mod emulation;
 mod errand;
 mod everyone;
@@ -310,6 +311,7 @@ impl Worker {
             // First of all, so that a PUBLISH that is answered now counts the subscribers that the
             // hub told of before.
             self.read_inbox();
+            self.follow_up();
             self.account_messages();
             let again = std::mem::take(&mut self.turn.again);
             for event in &events {
@@ -329,6 +331,7 @@ impl Worker {
                     }
                     Source::Upstream(u) => self.upstream_event(u, event),
                 }
+                self.follow_up();
             }
             for source in again {
                 match source {
@@ -336,12 +339,15 @@ impl Worker {
                     Source::Upstream(u) => self.upstream_again(u),
                     Source::Waker => {}
                 }
+                self.follow_up();
             }
             self.release_barriers();
             self.run_timers();
+            self.follow_up();
             self.flush();
             self.relieve();
             self.drain_goes_on();
+            self.follow_up();
             if self.is_drained() {
                 tracing::debug!(worker = self.link.index, "worker drained");
                 return;
@@ -388,11 +394,13 @@ impl Worker {
         loop {
             while let Some(client) = self.turn.resume.pop() {
                 self.resume_client(client.at(), client.generation);
+                self.follow_up();
             }
             let mut dirty = std::mem::take(&mut self.turn.dirty_upstreams);
             let wrote = !dirty.is_empty();
             for u in dirty.drain(..) {
                 self.flush_upstream(u);
+                self.follow_up();
             }
             if self.turn.dirty_upstreams.is_empty() {
                 self.turn.dirty_upstreams = dirty;
@@ -408,10 +416,12 @@ impl Worker {
                 }
                 // Messages that came of it need no turn of their own.
                 self.read_inbox();
+                self.follow_up();
             }
             let mut dirty = std::mem::take(&mut self.turn.dirty_clients);
             for i in dirty.drain(..) {
                 self.flush_client(i);
+                self.follow_up();
             }
             if self.turn.dirty_clients.is_empty() {
                 self.turn.dirty_clients = dirty;
@@ -495,6 +505,7 @@ impl Worker {
                 ToWorker::Pause(pause) => self.suspend_clients(pause),
                 ToWorker::Drain { by } => self.start_drain(by),
             }
+            self.follow_up();
         }
     }
 

@@ -171,7 +171,8 @@ impl Worker {
             "a client is closed: its buffers are among the largest, and limits.memory is reached"
         );
         self.stats.messages_dropped += client.items() as u64;
-        self.close_client(index);
+        self.close(index);
+        self.follow_up();
         self.account_messages();
     }
 

@@ -498,19 +498,19 @@ impl Worker {
     fn disconnect_subscribers(&mut self, token: Token, why: &str) {
         let Some(local) = self.subscribers.topics.get(token) else { return };
         let relying = local.subscribers.iter().filter(|s| s.is_heard());
-        let clients: Vec<usize> = relying.map(|s| s.client as usize).collect();
-        if !clients.is_empty() {
+        let all: Vec<usize> = relying.map(|s| s.client as usize).collect();
+        if !all.is_empty() {
             sparsely!(
                 self.lines.subscribers,
                 warn,
                 topic = %local.name.escape_ascii(),
                 kind = Kind::NAMES[local.kind as usize],
-                subscribers = clients.len(),
+                subscribers = all.len(),
                 why,
                 "subscribers are disconnected"
             );
         }
-        clients.into_iter().for_each(|index| self.close_client(index));
+        all.into_iter().for_each(|index| self.close(index));
     }
 
     /// The cluster refuses a topic (an ACL, say).
@@ -527,7 +527,10 @@ impl Worker {
         // The token is over: without a word to the hub.
         if let Some(local) = self.subscribers.topics.get(token) {
             let rest: Vec<usize> = local.subscribers.iter().map(|s| s.client as usize).collect();
-            rest.into_iter().for_each(|index| self.close_client(index));
+            for index in rest {
+                self.leave_all(index);
+                self.close(index);
+            }
             if self.subscribers.topics.get(token).is_some() {
                 self.subscribers.topics.remove(token.index, false);
             }

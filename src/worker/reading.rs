@@ -42,7 +42,7 @@ impl Worker {
         }
         let room = scratch.len() - front;
         match stream.read(scratch.get_mut(front..).unwrap_or_default()) {
-            Ok(0) => self.lost(u, ConnectionEnd::Closed),
+            Ok(0) => self.lose(u, ConnectionEnd::Closed),
             Ok(n) => {
                 up.last_read = self.now;
                 if up.window > 0 && up.state == State::Ready {
@@ -92,7 +92,7 @@ impl Worker {
                     outcome
                 };
                 if let Err(why) = outcome {
-                    self.lost(u, why);
+                    self.lose(u, why);
                 }
                 self.mark_upstream(u);
             }
@@ -105,7 +105,7 @@ impl Worker {
             }
             Err(error) => {
                 let why = self.tls_why(u, &error);
-                self.lost(u, why);
+                self.lose(u, why);
             }
         }
         self.spare.scratch = scratch;
@@ -126,6 +126,7 @@ impl Worker {
                     at += n;
                     start = at;
                     self.reply(u, frame)?;
+                    self.follow_up();
                 }
                 ReplyProgress::Partial(n) => {
                     at += n;
@@ -426,6 +427,6 @@ impl Worker {
                 _ => self.fail(&pending, &node.unwrap_or_default(), &failure),
             }
         }
-        self.lost(u, ConnectionEnd::ReplyTooLarge);
+        self.lose(u, ConnectionEnd::ReplyTooLarge);
     }
 }

@@ -1,6 +1,7 @@
 //! What a node refuses is carried out: sent elsewhere, or later, in the order of its client.
 
 use super::Worker;
+use super::dedicated::protocol_of;
 use super::clock::{Job, Timer};
 use super::retries::Want;
 use crate::cluster::NO_SLOT;
@@ -230,7 +231,7 @@ impl Worker {
     }
 
     /// Sends the lane's next command if it may go and there is a node for it.
-    pub(super) fn run_lane(&mut self, slot: u16, lane: ClientId) {
+    pub(super) fn lane_goes_on(&mut self, slot: u16, lane: ClientId) {
         let Some(owner) = self.owner_for(slot, lane) else { return };
         let Some(class) = self.placement.slots.holds.ready(slot, lane, self.now) else { return };
         if self.placement.slots.holds.wait_at_gate(slot, class, lane) {
@@ -249,10 +250,6 @@ impl Worker {
         self.send_to(owner, pending, held.frame, lane.index);
     }
 
-    pub(super) fn protocol_of(pending: &Pending) -> Protocol {
-        if pending.has(flag::RESP3) { Protocol::Resp3 } else { Protocol::Resp2 }
-    }
-
     pub(super) fn send_to(&mut self, node: u16, mut pending: Pending, bytes: Vec<u8>, client: u32) {
         if !self.has_realm(&pending) {
             return;
@@ -260,7 +257,7 @@ impl Worker {
         if !pending.has(flag::READ_ONLY) {
             self.note_write(client as usize, Some(node));
         }
-        let protocol = Self::protocol_of(&pending);
+        let protocol = protocol_of(&pending);
         let u = self.upstream_as(pending.realm, node, protocol, client as usize);
         self.script_before_again(u, &mut pending, &bytes);
         let bytes = self.behind_check(u, &mut pending, &bytes).unwrap_or(bytes);
@@ -272,7 +269,7 @@ impl Worker {
             return;
         }
         self.note_write(client as usize, Some(node));
-        let protocol = Self::protocol_of(&pending);
+        let protocol = protocol_of(&pending);
         let u = self.upstream_as(pending.realm, node, protocol, client as usize);
         self.script_before_again(u, &mut pending, &bytes);
         let asking = Pending {

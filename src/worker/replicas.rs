@@ -220,7 +220,7 @@ impl Worker {
         let waits = |up: &Upstream| up.read_only && !up.pending.is_empty();
         let all = self.upstreams.iter().filter(|(_, up)| waits(up) && unreachable(up.node));
         for u in all.map(|(u, _)| u).collect::<Vec<_>>() {
-            self.lost(u, ConnectionEnd::ReplicaSilent);
+            self.lose(u, ConnectionEnd::ReplicaSilent);
         }
     }
 

@@ -114,7 +114,7 @@ impl Worker {
     }
 
     /// Sends what the slot's closed gate lets through.
-    pub(super) fn run_gate(&mut self, slot: u16, class: Class) {
+    pub(super) fn gate_goes_on(&mut self, slot: u16, class: Class) {
         loop {
             let now = self.now;
             let (placement, clients) = (&mut self.placement, &self.clients);

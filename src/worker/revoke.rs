@@ -106,7 +106,7 @@ impl Worker {
             let Some(client) = self.clients.get(index) else { continue };
             let hears = client.subscriptions.is_some() || client.lent.is_some();
             match hears || !looked.gone || client.is_drained() {
-                true => self.close_client(index),
+                true => self.close(index),
                 // What it waits for is answered first.
                 false => self.stop_reading(index),
             }

@@ -140,7 +140,7 @@ impl Worker {
         for u in standing.map(|(u, _)| u).collect::<Vec<_>>() {
             // Closing one may have closed others, such as those of the same KEYS.
             if self.upstreams.get(u).is_some_and(|up| up.state == State::Ready) {
-                self.lost(u, stranger.why().into());
+                self.lose(u, stranger.why().into());
             }
         }
     }
@@ -151,16 +151,16 @@ impl Worker {
             // PING waits for nothing: the node has not got ours, or its answer did not get here.
             // Anything else may take its time (a node that is paused for a failover answers PING).
             Verdict::Answers if waits_for_ping(up) => {
-                self.lost(u, ConnectionEnd::AnswersElsewhere);
+                self.lose(u, ConnectionEnd::AnswersElsewhere);
             }
             // It is back from where nobody heard of it, or the network is. What this connection
             // has under way the kernel sends again when it sees fit; reads need not wait for that.
             Verdict::Answers if up.suspect && !owes_for_good(up) => {
-                self.lost(u, ConnectionEnd::AnswersAgain);
+                self.lose(u, ConnectionEnd::AnswersAgain);
             }
             Verdict::Answers => self.clear_suspicion(u),
             Verdict::Unreachable if !owes_for_good(up) => {
-                self.lost(u, ConnectionEnd::TakesNoConnection);
+                self.lose(u, ConnectionEnd::TakesNoConnection);
             }
             Verdict::Accepts | Verdict::Unreachable => {
                 up.suspect = true;

@@ -22,7 +22,7 @@ use crate::placement::SlotTable;
 use crate::route::Router;
 use mio::{Poll, Waker};
 use slab::Slab;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -117,6 +117,7 @@ impl Worker {
                 unread: 0,
                 at_hand: (usize::MAX, 0),
                 reading: usize::MAX,
+                effects: VecDeque::new(),
                 held_now: 0,
                 last_large: 0,
                 dirty_clients: Vec::new(),

@@ -1,6 +1,6 @@
 //! What a worker owns, part by part.
 
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
@@ -8,6 +8,7 @@ use std::time::Instant;
 use mio::Poll;
 use slab::Slab;
 
+use super::effect::Effect;
 use super::{
     Gathering, Source, clock, drain, join, leave, realms, retries, revoke, subscribing, tls,
     topics, users,
@@ -127,6 +128,8 @@ pub(super) struct Turn {
     pub(super) at_hand: (usize, usize),
     /// The connection whose own buffer is being read from, which it does not hold meanwhile.
     pub reading: usize,
+    /// What the parts have left for the worker to do.
+    pub effects: VecDeque<Effect>,
     /// Slots newly held in this turn.
     pub(super) held_now: usize,
     /// When a piece of a large command or reply was last here, microseconds of the clock.

@@ -76,7 +76,7 @@ impl Worker {
                          counted: slotway_tls_handshakes_total)"
                     );
                 }
-                return self.close_client(index);
+                return self.close(index);
             }
         }
         // What the socket has not taken of it.
@@ -101,7 +101,7 @@ impl Worker {
     pub(super) fn flush_secured(&mut self, index: usize) {
         let Some(client) = self.clients.get_mut(index) else { return };
         if !client.blocked && client.stream.flush().is_err() {
-            return self.close_client(index);
+            return self.close(index);
         }
         let full = client.stream.unsent();
         client.blocked = full;
@@ -109,7 +109,7 @@ impl Worker {
             client.watching = full;
             let token = Source::Client(index).token();
             if client.stream.watch(self.link.poll.registry(), token, full, true).is_err() {
-                return self.close_client(index);
+                return self.close(index);
             }
         }
         if !full {
@@ -153,7 +153,7 @@ impl Worker {
             if let Some(tls) = client.stream.tls() {
                 tls.timed_out();
             }
-            self.close_client(index as usize);
+            self.close(index as usize);
         }
     }
 
@@ -186,7 +186,7 @@ impl Worker {
                     let token = Source::Upstream(u).token();
                     if let Err(error) = stream.watch(self.link.poll.registry(), token, unsent, true)
                     {
-                        self.lost(u, error.into());
+                        self.lose(u, error.into());
                     }
                 }
             }
@@ -201,7 +201,7 @@ impl Worker {
             }
             Err(error) => {
                 let why = self.tls_why(u, &error);
-                self.lost(u, why);
+                self.lose(u, why);
             }
         }
     }

@@ -54,6 +54,7 @@ impl Worker {
         self.note_shards();
         self.set_readable();
         self.leave_failed_shared();
+        self.follow_up();
         self.hold_overtaken();
         self.placement.slots.set_routes();
         self.redirect_unsent();
@@ -185,7 +186,7 @@ impl Worker {
         let owing =
             self.upstreams.iter().filter(|(_, up)| owing(up) && self.is_superseded(up.node));
         for u in owing.map(|(u, _)| u).collect::<Vec<_>>() {
-            self.lost(u, ConnectionEnd::NodeFailed);
+            self.lose(u, ConnectionEnd::NodeFailed);
         }
     }
 

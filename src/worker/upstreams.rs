@@ -103,15 +103,16 @@ impl Worker {
         u
     }
 
-    /// Starts a connection attempt.
-    pub(super) fn connect(&mut self, u: usize) {
+    /// Starts a connection attempt. `false`: it has failed already, and the connection is lost.
+    pub(super) fn connect(&mut self, u: usize) -> bool {
         let until = self.now + self.settings.connect_timeout;
         self.arm_tick();
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        let Some(node) = self.nodes.get(usize::from(up.node)) else { return };
+        let Some(up) = self.upstreams.get_mut(u) else { return false };
+        let Some(node) = self.nodes.get(usize::from(up.node)) else { return false };
         let Some(addr) = node.socket else {
             let host = node.addr.host.to_string();
-            return self.lost(u, ConnectionEnd::Unresolved { host });
+            self.lose(u, ConnectionEnd::Unresolved { host });
+            return false;
         };
         let registry = self.link.poll.registry();
         let started = up.connect(addr, until).and_then(|stream| {
@@ -127,13 +128,16 @@ impl Worker {
             stream.watch(registry, Source::Upstream(u).token(), true, false)
         });
         if let Err(error) = started {
-            return self.lost(u, error.into());
+            self.lose(u, error.into());
+            return false;
         }
         if self.shared.tls.is_upstream()
             && let Err(why) = self.secure(u)
         {
-            self.lost(u, why);
+            self.lose(u, why);
+            return false;
         }
+        true
     }
 
     pub(super) fn upstream_event(&mut self, u: usize, event: &mio::event::Event) {
@@ -159,11 +163,11 @@ impl Worker {
         match stream.connected() {
             Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::NotConnected => return,
-            Err(error) => return self.lost(u, error.into()),
+            Err(error) => return self.lose(u, error.into()),
         }
         let token = Source::Upstream(u).token();
         if let Err(error) = stream.watch(self.link.poll.registry(), token, false, true) {
-            return self.lost(u, error.into());
+            return self.lose(u, error.into());
         }
         if stream.tls().is_some() {
             up.state = State::Securing { until: self.now + self.settings.connect_timeout };
@@ -185,7 +189,7 @@ impl Worker {
                 self.access.realms.get(&realm).map(|realm| (&*realm.who.user, &*realm.who.password))
             }
         };
-        let Some(who) = who else { return self.lost(u, ConnectionEnd::UserGone) };
+        let Some(who) = who else { return self.lose(u, ConnectionEnd::UserGone) };
         up.handshake = match up.realm {
             OWN => Handshake::new(up.protocol, who, name, identify, &mut self.spare.pool),
             _ => Handshake::for_user(up.protocol, who, name, &mut self.spare.pool),
@@ -288,13 +292,13 @@ impl Worker {
                     up.watching = full;
                     let token = Source::Upstream(u).token();
                     if let Err(e) = stream.watch(self.link.poll.registry(), token, full, true) {
-                        return self.lost(u, e.into());
+                        return self.lose(u, e.into());
                     }
                 }
             }
             Err(error) => {
                 let why = self.tls_why(u, &error);
-                return self.lost(u, why);
+                return self.lose(u, why);
             }
         }
         self.account_upstream(u);

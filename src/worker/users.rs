@@ -103,7 +103,7 @@ impl Worker {
             self.clients.iter().filter(|(_, c)| !c.gone).map(|(i, _)| i).collect();
         for index in all {
             if !self.still_welcome(index) {
-                self.close_client(index);
+                self.close(index);
             }
         }
     }

@@ -57,7 +57,7 @@ impl Worker {
                         }
                         replies.out.release_sent(&mut self.spare.pool);
                     }
-                    Err(_) => return self.close_client(index),
+                    Err(_) => return self.close(index),
                 }
             }
             let left = !replies.out.is_empty() || client.stream.unsent();
@@ -72,7 +72,7 @@ impl Worker {
                 let token = Source::Client(index).token();
                 let registry = self.link.poll.registry();
                 if client.stream.watch(registry, token, full, true).is_err() {
-                    return self.close_client(index);
+                    return self.close(index);
                 }
             }
             let goes_on = match client.paused {
@@ -108,7 +108,7 @@ impl Worker {
         let closing =
             client.paused == Paused::Closing || (client.read_closed && client.paused == Paused::No);
         if closing && client.is_idle() && !client.stream.unsent() {
-            return self.close_client(index);
+            return self.close(index);
         }
         if client.lent.is_some() {
             self.join_goes_on(index);
@@ -140,7 +140,7 @@ impl Worker {
             "a client is closed: it does not take its replies"
         );
         self.stats.messages_dropped += client.items() as u64;
-        self.close_client(index);
+        self.close(index);
     }
 
     /// An unfinished request counts, too: at the limit it is not waited for until the end of the
