@@ -1,6 +1,7 @@
 //! ACL for slotway's own users: who they are and what they may do. Users of the cluster ask the
 //! cluster.
 
+use super::state::{Access, Clients, Core};
 use std::sync::Arc;
 
 use super::Worker;
@@ -11,7 +12,7 @@ use crate::errors::Failure;
 use crate::resp::{ArgRange, Args, Protocol, RequestProgress, scan_request, write};
 use crate::users::{Selector, UNCHECKED, User};
 
-impl Worker {
+impl Access {
     /// ACL `name` of a user that may say it. `None`: a node answers.
     pub(super) fn own_acl(
         &mut self,
@@ -20,46 +21,45 @@ impl Worker {
         name: &str,
         user: &Arc<User>,
         args: &Args,
+        clients: &mut Clients,
+        core: &mut Core,
     ) -> Option<Flow> {
-        let protocol = self.clients.get(index)?.session.protocol;
+        let protocol = clients.slab.get(index)?.session.protocol;
         let mut reply = Vec::new();
         match name {
             "whoami" => write::bulk(&mut reply, user.name.as_bytes()),
             "users" => {
-                write::array_header(&mut reply, self.access.users.iter().count());
-                self.access
-                    .users
-                    .iter()
-                    .for_each(|user| write::bulk(&mut reply, user.name.as_bytes()));
+                write::array_header(&mut reply, self.users.iter().count());
+                self.users.iter().for_each(|user| write::bulk(&mut reply, user.name.as_bytes()));
             }
             "list" => {
-                write::array_header(&mut reply, self.access.users.iter().count());
-                let table = self.router.table();
-                let lines = self.access.users.iter().map(|user| user.describe_effective(table));
+                write::array_header(&mut reply, self.users.iter().count());
+                let table = core.router.table();
+                let lines = self.users.iter().map(|user| user.describe_effective(table));
                 lines.for_each(|line| write::bulk(&mut reply, line.as_bytes()));
             }
-            "getuser" => match self.access.users.get(args.get(2).unwrap_or_default()) {
-                Some(user) => get_user(user, self.router.table(), protocol, &mut reply),
+            "getuser" => match self.users.get(args.get(2).unwrap_or_default()) {
+                Some(user) => get_user(user, core.router.table(), protocol, &mut reply),
                 None => write::null(&mut reply, protocol),
             },
-            "dryrun" => self.acl_dry_run(args, &mut reply),
+            "dryrun" => self.acl_dry_run(args, &mut reply, core),
             "setuser" | "deluser" | "load" | "save" => {
                 let command = name.to_ascii_uppercase().into();
                 Failure::UsersInConfig { command }.write(&mut reply);
             }
             _ => return None,
         }
-        if let Some(client) = self.clients.get_mut(index) {
+        if let Some(client) = clients.slab.get_mut(index) {
             client.session.last_command = command;
         }
-        self.count_own(command, &reply);
-        self.answer_plain(index, &reply);
+        core.count_own(command, &reply);
+        clients.answer_plain(index, &reply, core);
         Some(Flow::Next)
     }
 
-    fn acl_dry_run(&mut self, args: &Args, reply: &mut Vec<u8>) {
+    fn acl_dry_run(&mut self, args: &Args, reply: &mut Vec<u8>, core: &mut Core) {
         let name = args.get(2).unwrap_or_default();
-        let Some(user) = self.access.users.get(name).cloned() else {
+        let Some(user) = self.users.get(name).cloned() else {
             let user = name.escape_ascii().to_string().into();
             return Failure::UserNotFound { user }.write(reply);
         };
@@ -67,10 +67,10 @@ impl Worker {
         let rest: Vec<&[u8]> = args.iter().skip(3).collect();
         write::request(&mut frame, &rest);
         let mut ranges: Vec<ArgRange> = Vec::new();
-        let limits = &self.settings.request;
+        let limits = &core.settings.request;
         // It is a request because it was written as one.
         let _ = scan_request(&frame, limits, &mut RequestProgress::default(), &mut ranges);
-        match self.dry_run(&user, &Args::new(&frame, &ranges)) {
+        match core.dry_run(&user, &Args::new(&frame, &ranges)) {
             Ok(()) => write::simple(reply, "OK"),
             Err(DryRunError::NoCommand(failure)) => failure.write(reply),
             Err(DryRunError::Denied(text)) => write::bulk(reply, text.as_bytes()),

@@ -9,6 +9,7 @@
 //! will be executed is never answered as if it would not be.
 
 use super::Worker;
+use super::state::{Base, Operations};
 use crate::client::Paused;
 use crate::mailbox::BusyNode;
 use crate::route::flag;
@@ -18,15 +19,15 @@ use crate::upstream::{State, Upstream};
 /// that lies about it could make more.
 const MOST_ASIDE: usize = 8;
 
-impl Worker {
+impl Operations {
     /// A node has said BUSY to control.
-    pub(super) fn node_is_busy(&mut self, busy: &BusyNode) {
-        let asked = busy.asked.saturating_duration_since(self.clock.epoch).as_micros() as u64;
+    pub(super) fn node_is_busy(&mut self, busy: &BusyNode, base: &mut Base<'_>) {
+        let asked = busy.asked.saturating_duration_since(base.core.clock.epoch).as_micros() as u64;
         let here = |up: &Upstream| {
-            let node = self.nodes.get(usize::from(up.node));
+            let node = base.nodes.list.get(usize::from(up.node));
             node.is_some_and(|n| n.socket == Some(busy.node))
         };
-        let aside = self.upstreams.iter().filter(|(_, up)| up.aside && here(up)).count();
+        let aside = base.nodes.upstreams.iter().filter(|(_, up)| up.aside && here(up)).count();
         let behind_script = |up: &Upstream| {
             let first = up.pending.front().map(|p| p.command);
             up.is_ordered()
@@ -36,47 +37,48 @@ impl Worker {
                 && up.seen_read == up.last_read
                 && !up.streaming
                 && first.is_some_and(|command| {
-                    self.router.may_run_script(command) || self.router.may_hold_others_up(command)
+                    base.core.router.may_run_script(command)
+                        || base.core.router.may_hold_others_up(command)
                 })
         };
-        let late = self.upstreams.iter().filter(|(_, up)| here(up) && behind_script(up));
+        let late = base.nodes.upstreams.iter().filter(|(_, up)| here(up) && behind_script(up));
         let late: Vec<usize> = late.map(|(u, _)| u).collect();
         for u in late.into_iter().take(MOST_ASIDE.saturating_sub(aside)) {
-            self.set_aside(u);
+            self.set_aside(u, base);
         }
     }
 
     /// New commands go over another connection to the same node from now on.
-    fn set_aside(&mut self, u: usize) {
-        let Some(up) = self.upstreams.get(u) else { return };
+    fn set_aside(&mut self, u: usize, base: &mut Base<'_>) {
+        let Some(up) = base.nodes.upstreams.get(u) else { return };
         let node = up.node;
         let clients: Vec<_> = up.pending.iter().map(|p| self.lane_of(p)).collect();
-        self.leave_realm(u);
-        self.leave_node(usize::from(node), u);
-        let Some(up) = self.upstreams.get_mut(u) else { return };
+        base.access.leave_realm(u, base.nodes);
+        base.nodes.leave_node(usize::from(node), u);
+        let Some(up) = base.nodes.upstreams.get_mut(u) else { return };
         up.aside = true;
-        let router = &self.router;
-        let (taken, staying) = up.take_movable(&mut self.spare.pool, &clients, |p| {
+        let router = &base.core.router;
+        let (taken, staying) = up.take_movable(&mut base.core.spare.pool, &clients, |p| {
             p.has(flag::READ_ONLY) && p.before == 0 && !router.may_run_script(p.command)
         });
         let mut waiting = std::mem::take(&mut up.waiters);
         waiting.extend(up.turns.drain());
         waiting.retain(|client| !staying.contains(client));
-        self.turn.resume.append(&mut waiting);
+        base.core.turn.resume.append(&mut waiting);
         for id in staying {
-            let Some(client) = self.clients.get_mut(id.at()) else { continue };
+            let Some(client) = base.clients.slab.get_mut(id.at()) else { continue };
             let reads = matches!(
                 client.paused,
                 Paused::No | Paused::Upstream | Paused::Turn | Paused::Yielding
             );
             if client.generation == id.generation && reads {
-                self.pause_until_replied(id.at());
+                base.clients.pause_until_replied(id.at(), base.core);
             }
         }
         for (pending, frame) in taken {
             let lane = self.lane_of(&pending);
-            self.send_to(node, pending, frame, lane.index);
+            base.send_to(node, pending, frame, lane.index);
         }
-        self.mark_upstream(u);
+        base.nodes.mark_upstream(u, base.core);
     }
 }

@@ -1,5 +1,7 @@
 //! Deadlines, backoff, and what else waits for a time.
 
+use super::state::base;
+use super::state::{Base, Clients, Core, Nodes};
 use std::cmp::Ordering;
 
 use super::Worker;
@@ -85,63 +87,13 @@ impl PartialOrd for Timer {
     }
 }
 
-impl Worker {
+impl Core {
     /// Something is under way: deadlines are looked at from time to time.
     #[inline]
     pub(super) fn arm_tick(&mut self) {
         if self.clock.tick.is_none() {
             self.clock.tick = Some(self.now + TICK);
         }
-    }
-
-    pub(super) fn run_timers(&mut self) {
-        while self.clock.timers.peek().is_some_and(|t| t.due <= self.now) {
-            match self.clock.timers.pop().map(|t| t.job) {
-                Some(Job::Connect(u)) => {
-                    let waits = self.upstreams.get(u).is_some_and(|up| up.state == State::Backoff);
-                    if waits && !self.retire(u) && !self.is_unwanted(u) {
-                        self.connect(u);
-                    }
-                }
-                Some(Job::Lane(slot, lane)) => self.run_lane(slot, lane),
-                Some(Job::Gate(slot, class)) => {
-                    self.placement.slots.holds.disarm(slot, class);
-                    self.run_gate(slot, class);
-                }
-                Some(Job::Retries) => self.run_retries(),
-                Some(Job::Purge) => self.purge(),
-                Some(Job::Errand(client, seq)) => {
-                    self.errand_again(client, seq);
-                }
-                Some(Job::Emulation(g, ticket)) => self.wake_emulation(g, ticket),
-                Some(Job::Subscribe(id)) => self.subscribe_ends(id),
-                Some(Job::SlowSubscriber(client)) => {
-                    self.slow_subscriber(client);
-                }
-                Some(Job::Login(client)) => self.login_again(client),
-                Some(Job::Close(client)) => self.close_if_leaving(client),
-                Some(Job::Looks) => self.look_at_realms(),
-                Some(Job::Realm(realm)) => self.realm_ends(realm),
-                Some(Job::Listen(client)) => self.listen_again(client),
-                Some(Job::ErrandEnd(client, seq)) => {
-                    self.errand_ends(client, seq);
-                }
-                None => {}
-            }
-            self.follow_up();
-        }
-        if self.pause_end().is_some_and(|due| due <= self.now) {
-            self.end_pause();
-        }
-        if self.clock.tick.is_some_and(|due| due <= self.now) {
-            self.clock.tick = None;
-            self.look_at_deadlines();
-        }
-        self.close_idle_clients();
-        self.end_slow_handshakes();
-        self.end_late_logins();
-        self.let_leave();
-        self.probe_idle();
     }
 
     /// How long to wait after `failures` attempts: doubling from `reconnect.min` to
@@ -158,150 +110,6 @@ impl Worker {
     /// Up to `range` / 2, at random.
     pub(super) fn backoff_jitter(&self, range: u64) -> u64 {
         jitter(range / 2 + 1)
-    }
-
-    fn look_at_deadlines(&mut self) {
-        let mut busy = !self.placement.slots.holds.is_empty();
-        let all: Vec<usize> = self.upstreams.iter().map(|(u, _)| u).collect();
-        for u in all {
-            self.check_connect_timeout(u);
-            self.check_commands(u);
-            self.check_silence(u);
-            let waits = |up: &crate::upstream::Upstream| {
-                (!up.pending.is_empty() && up.dedicated.is_none()) || up.state.is_under_way()
-            };
-            busy |= self.upstreams.get(u).is_some_and(waits);
-        }
-        self.expire_held();
-        self.fail_without_primary();
-        self.release_calm();
-        if self.subscribers.stranded {
-            self.send_stranded();
-            busy = true;
-        }
-        if busy {
-            self.arm_tick();
-        }
-    }
-
-    fn check_connect_timeout(&mut self, u: usize) {
-        let Some(up) = self.upstreams.get(u) else { return };
-        if let State::Connecting { until } | State::Securing { until } | State::Handshake { until } =
-            up.state
-            && until <= self.now
-        {
-            let why = match up.state {
-                State::Securing { .. } => ConnectionEnd::NoTlsHandshake,
-                _ => ConnectionEnd::NoAnswer,
-            };
-            self.end_securing(u);
-            self.lose(u, why);
-        }
-    }
-
-    /// Commands are in the order of their age, but for those that were sent again: the first one
-    /// is looked at every time, all of them now and then.
-    fn check_commands(&mut self, u: usize) {
-        let Some(timeout) = self.settings.command_timeout else { return };
-        let before = self.now.saturating_sub(timeout);
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        if up.dedicated.is_some() {
-            return; // its client's errand has a deadline of its own
-        }
-        let overdue = |p: &Pending| p.started <= before && p.dest != Dest::Discard;
-        if self.now < timeout
-            || !(self.now >= up.next_check || up.pending.front().is_some_and(overdue))
-        {
-            return;
-        }
-        up.next_check = self.now + (timeout / 16).max(TICK);
-        if !up.pending.iter().any(overdue) {
-            return;
-        }
-        // A node that has said nothing for as long does not answer any more: its old commands go
-        // with an error of their own, the rest by the rules of a lost connection. A node that does
-        // answer, if only with one large reply, keeps its connection.
-        let endless = up.pending.front().is_some_and(|p| {
-            up.streaming && self.now.saturating_sub(p.started) > timeout * ARRIVING
-        });
-        let silent =
-            up.state == State::Ready && (endless || up.last_read.max(up.ready_since) <= before);
-        self.expire_pending(u, before, silent);
-        if silent {
-            self.lose(u, ConnectionEnd::CommandTimeout);
-        } else {
-            self.mark_upstream(u);
-        }
-    }
-
-    fn expire_pending(&mut self, u: usize, before: u64, silent: bool) {
-        if silent {
-            self.abandon_arriving(u);
-        }
-        self.note_expired(u, before);
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        let node = up.node;
-        let why = up.last_error.as_ref().map(ConnectionEnd::to_string);
-        let mut written = if up.state == State::Ready { up.queue.sent() } else { 0 };
-        let mut expired: Vec<(Pending, bool)> = Vec::new();
-        for (i, pending) in up.pending.iter_mut().enumerate() {
-            let sent = written > 0;
-            written = written.saturating_sub(pending.len as usize);
-            if up.streaming && i == 0 {
-                continue; // its reply is on the way
-            }
-            if pending.started <= before && pending.dest != Dest::Discard {
-                expired.push((*pending, sent));
-                // Whoever waited has gone; the entry stays with its bytes.
-                pending.dest = Dest::Discard;
-                pending.flags &= !flag::SPECIAL;
-            }
-        }
-        // What was not sent is forgotten for good, or "not sent" would be a lie a moment later
-        // (ASKING goes with it; a command that needs it is redirected once more).
-        up.take_unsent(&mut self.spare.pool, |p| p.dest == Dest::Discard);
-        let name = self.nodes.get(usize::from(node)).map(|n| n.addr.to_string());
-        let name = name.unwrap_or_default();
-        for (pending, sent) in expired {
-            self.stats.deadline_exceeded += 1;
-            let phase = if sent { Phase::Sent } else { Phase::Unsent };
-            let outcome = at_deadline(pending.work(), phase, pending.tries > 0);
-            self.stats.outcome_unknown += u64::from(outcome == Unanswered::Unknown);
-            let mut cause = String::new();
-            if pending.refused == Some(Redirection::TryAgain) {
-                let half_moved = self.half_moved_text(pending.slot, pending.command);
-                cause = format!("; it was refused before, as {half_moved}");
-            }
-            let failure = self.deadline_failure(&pending, &name, outcome, cause, why.clone());
-            self.fail(&pending, &name, &failure);
-        }
-    }
-
-    fn expire_held(&mut self) {
-        let Some(timeout) = self.settings.command_timeout else { return };
-        if self.placement.slots.holds.is_empty() || self.now < timeout {
-            return;
-        }
-        for (slot, held) in self.placement.slots.holds.expire(self.now - timeout) {
-            self.stats.deadline_exceeded += 1;
-            let owner = self.placement.slots.owner(slot);
-            let node = owner.and_then(|n| self.nodes.get(usize::from(n)));
-            let name = node.map_or_else(|| "none".to_owned(), |n| n.addr.to_string());
-            let mut why = self.placement.slots.last_refusal(slot).cloned();
-            if self.topology.snapshot.generation == 0 {
-                why = why.or_else(|| self.shared.trouble());
-            }
-            let pending = held.meta.pending;
-            self.note_held(&pending, &held.frame);
-            let mut cause = String::new();
-            if pending.refused == Some(Redirection::TryAgain) {
-                why = Some(TRYAGAIN.to_owned());
-                cause = format!(", as {}", self.half_moved_text(slot, pending.command));
-            }
-            let outcome = at_deadline(pending.work(), Phase::Held, pending.was_lost());
-            let failure = self.deadline_failure(&pending, &name, outcome, cause, why.clone());
-            self.fail(&pending, &name, &failure);
-        }
     }
 
     /// The error for a command whose `timeouts.command` is over. Where the outcome is known, a
@@ -326,42 +134,257 @@ impl Worker {
         }
     }
 
-    fn release_calm(&mut self) {
-        if self.placement.slots.holds.is_empty() {
-            return;
-        }
-        for slot in self.placement.slots.holds.calm(self.now.saturating_sub(CALM_AFTER)) {
-            self.release_slot(slot);
+    /// Asks control for a new topology; `hint` is who is likely to know it.
+    pub(super) fn want_topology(&self, hint: Option<crate::cluster::NodeAddr>) {
+        // Control may be gone at the very end: nothing to refresh then.
+        let _ = self.link.control.send(ToControl::RefreshTopology { hint });
+    }
+}
+
+impl Nodes {
+    fn check_connect_timeout(&mut self, u: usize, core: &mut Core) {
+        let Some(up) = self.upstreams.get(u) else { return };
+        if let State::Connecting { until } | State::Securing { until } | State::Handshake { until } =
+            up.state
+            && until <= core.now
+        {
+            let why = match up.state {
+                State::Securing { .. } => ConnectionEnd::NoTlsHandshake,
+                _ => ConnectionEnd::NoAnswer,
+            };
+            self.end_securing(u);
+            core.lose(u, why);
         }
     }
+}
 
-    fn close_idle_clients(&mut self) {
-        let Some(timeout) = self.settings.idle_timeout else { return };
-        if self.now < self.clock.next_idle_check {
+impl Clients {
+    fn close_idle_clients(&mut self, core: &mut Core) {
+        let Some(timeout) = core.settings.idle_timeout else { return };
+        if core.now < core.clock.next_idle_check {
             return;
         }
-        self.clock.next_idle_check = self.now + (timeout / 4).clamp(10_000, 1_000_000);
-        let before = self.now.saturating_sub(timeout);
+        core.clock.next_idle_check = core.now + (timeout / 4).clamp(10_000, 1_000_000);
+        let before = core.now.saturating_sub(timeout);
         // Who monitors or is subscribed has nothing to say.
         let monitors = |c: &crate::client::Client| {
             c.subscriptions.is_some() || c.lent.as_ref().is_some_and(|lent| lent.monitor)
         };
         let idle: Vec<usize> = self
-            .clients
+            .slab
             .iter()
             .filter(|(_, c)| c.active < before && c.is_idle() && c.paused == Paused::No)
             .filter(|(_, c)| !monitors(c))
             .map(|(i, _)| i)
             .collect();
         for index in idle {
-            self.stats.disconnected[DisconnectReason::Idle as usize] += 1;
-            self.close(index);
+            core.stats.disconnected[DisconnectReason::Idle as usize] += 1;
+            self.close(index, core);
+        }
+    }
+}
+
+impl Base<'_> {
+    fn release_calm(&mut self) {
+        if self.nodes.placement.slots.holds.is_empty() {
+            return;
+        }
+        for slot in self.nodes.placement.slots.holds.calm(self.core.now.saturating_sub(CALM_AFTER))
+        {
+            self.release_slot(slot);
+        }
+    }
+}
+
+impl Worker {
+    pub(super) fn run_timers(&mut self) {
+        while self.core.clock.timers.peek().is_some_and(|t| t.due <= self.core.now) {
+            match self.core.clock.timers.pop().map(|t| t.job) {
+                Some(Job::Connect(u)) => {
+                    let waits =
+                        self.nodes.upstreams.get(u).is_some_and(|up| up.state == State::Backoff);
+                    if waits
+                        && !base!(self).retire(u)
+                        && !self.access.is_unwanted(u, &mut self.nodes, &mut self.core)
+                    {
+                        self.nodes.connect(u, &mut self.core);
+                    }
+                }
+                Some(Job::Lane(slot, lane)) => self.core.run_lane(slot, lane),
+                Some(Job::Gate(slot, class)) => {
+                    self.nodes.placement.slots.holds.disarm(slot, class);
+                    self.core.run_gate(slot, class);
+                }
+                Some(Job::Retries) => self.ops.run_retries(&mut base!(self)),
+                Some(Job::Purge) => self.core.purge(),
+                Some(Job::Errand(client, seq)) => {
+                    self.ops.errand_again(client, seq, &mut base!(self));
+                }
+                Some(Job::Emulation(g, ticket)) => self.wake_emulation(g, ticket),
+                Some(Job::Subscribe(id)) => {
+                    self.subscribers.subscribe_ends(id, &mut self.clients, &mut self.core)
+                }
+                Some(Job::SlowSubscriber(client)) => {
+                    self.clients.slow_subscriber(client, &mut self.core);
+                }
+                Some(Job::Login(client)) => self.clients.login_again(client, &mut self.core),
+                Some(Job::Close(client)) => self.clients.close_if_leaving(client, &mut self.core),
+                Some(Job::Looks) => base!(self).look_at_realms(),
+                Some(Job::Realm(realm)) => base!(self).realm_ends(realm),
+                Some(Job::Listen(client)) => {
+                    self.clients.listen_again(client, &mut self.nodes, &mut self.core)
+                }
+                Some(Job::ErrandEnd(client, seq)) => {
+                    self.errand_ends(client, seq);
+                }
+                None => {}
+            }
+            self.follow_up();
+        }
+        if self.clients.pause_end(&self.core).is_some_and(|due| due <= self.core.now) {
+            self.clients.end_pause(&mut self.core);
+        }
+        if self.core.clock.tick.is_some_and(|due| due <= self.core.now) {
+            self.core.clock.tick = None;
+            self.look_at_deadlines();
+        }
+        self.clients.close_idle_clients(&mut self.core);
+        self.clients.end_slow_handshakes(&mut self.core);
+        self.end_late_logins();
+        self.let_leave();
+        self.nodes.probe_idle(&mut self.core);
+    }
+
+    fn look_at_deadlines(&mut self) {
+        let mut busy = !self.nodes.placement.slots.holds.is_empty();
+        let all: Vec<usize> = self.nodes.upstreams.iter().map(|(u, _)| u).collect();
+        for u in all {
+            self.nodes.check_connect_timeout(u, &mut self.core);
+            self.check_commands(u);
+            self.nodes.check_silence(u, &mut self.core);
+            let waits = |up: &crate::upstream::Upstream| {
+                (!up.pending.is_empty() && up.dedicated.is_none()) || up.state.is_under_way()
+            };
+            busy |= self.nodes.upstreams.get(u).is_some_and(waits);
+        }
+        self.expire_held();
+        self.nodes.fail_without_primary(&mut self.core);
+        base!(self).release_calm();
+        if self.subscribers.stranded {
+            self.ops.send_stranded(&mut base!(self));
+            busy = true;
+        }
+        if busy {
+            self.core.arm_tick();
         }
     }
 
-    /// Asks control for a new topology; `hint` is who is likely to know it.
-    pub(super) fn want_topology(&self, hint: Option<crate::cluster::NodeAddr>) {
-        // Control may be gone at the very end: nothing to refresh then.
-        let _ = self.link.control.send(ToControl::RefreshTopology { hint });
+    /// Commands are in the order of their age, but for those that were sent again: the first one
+    /// is looked at every time, all of them now and then.
+    fn check_commands(&mut self, u: usize) {
+        let Some(timeout) = self.core.settings.command_timeout else { return };
+        let before = self.core.now.saturating_sub(timeout);
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+        if up.dedicated.is_some() {
+            return; // its client's errand has a deadline of its own
+        }
+        let overdue = |p: &Pending| p.started <= before && p.dest != Dest::Discard;
+        if self.core.now < timeout
+            || !(self.core.now >= up.next_check || up.pending.front().is_some_and(overdue))
+        {
+            return;
+        }
+        up.next_check = self.core.now + (timeout / 16).max(TICK);
+        if !up.pending.iter().any(overdue) {
+            return;
+        }
+        // A node that has said nothing for as long does not answer any more: its old commands go
+        // with an error of their own, the rest by the rules of a lost connection. A node that does
+        // answer, if only with one large reply, keeps its connection.
+        let endless = up.pending.front().is_some_and(|p| {
+            up.streaming && self.core.now.saturating_sub(p.started) > timeout * ARRIVING
+        });
+        let silent =
+            up.state == State::Ready && (endless || up.last_read.max(up.ready_since) <= before);
+        self.expire_pending(u, before, silent);
+        if silent {
+            self.core.lose(u, ConnectionEnd::CommandTimeout);
+        } else {
+            self.nodes.mark_upstream(u, &mut self.core);
+        }
+    }
+
+    fn expire_pending(&mut self, u: usize, before: u64, silent: bool) {
+        if silent {
+            self.clients.abandon_arriving(u, &mut self.nodes, &mut self.core);
+        }
+        self.seeing.note_expired(u, before, &mut self.ops, &mut base!(self));
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+        let node = up.node;
+        let why = up.last_error.as_ref().map(ConnectionEnd::to_string);
+        let mut written = if up.state == State::Ready { up.queue.sent() } else { 0 };
+        let mut expired: Vec<(Pending, bool)> = Vec::new();
+        for (i, pending) in up.pending.iter_mut().enumerate() {
+            let sent = written > 0;
+            written = written.saturating_sub(pending.len as usize);
+            if up.streaming && i == 0 {
+                continue; // its reply is on the way
+            }
+            if pending.started <= before && pending.dest != Dest::Discard {
+                expired.push((*pending, sent));
+                // Whoever waited has gone; the entry stays with its bytes.
+                pending.dest = Dest::Discard;
+                pending.flags &= !flag::SPECIAL;
+            }
+        }
+        // What was not sent is forgotten for good, or "not sent" would be a lie a moment later
+        // (ASKING goes with it; a command that needs it is redirected once more).
+        up.take_unsent(&mut self.core.spare.pool, |p| p.dest == Dest::Discard);
+        let name = self.nodes.list.get(usize::from(node)).map(|n| n.addr.to_string());
+        let name = name.unwrap_or_default();
+        for (pending, sent) in expired {
+            self.core.stats.deadline_exceeded += 1;
+            let phase = if sent { Phase::Sent } else { Phase::Unsent };
+            let outcome = at_deadline(pending.work(), phase, pending.tries > 0);
+            self.core.stats.outcome_unknown += u64::from(outcome == Unanswered::Unknown);
+            let mut cause = String::new();
+            if pending.refused == Some(Redirection::TryAgain) {
+                let half_moved =
+                    self.nodes.half_moved_text(pending.slot, pending.command, &self.core);
+                cause = format!("; it was refused before, as {half_moved}");
+            }
+            let failure = self.core.deadline_failure(&pending, &name, outcome, cause, why.clone());
+            self.core.fail(&pending, &name, &failure);
+        }
+    }
+
+    fn expire_held(&mut self) {
+        let Some(timeout) = self.core.settings.command_timeout else { return };
+        if self.nodes.placement.slots.holds.is_empty() || self.core.now < timeout {
+            return;
+        }
+        for (slot, held) in self.nodes.placement.slots.holds.expire(self.core.now - timeout) {
+            self.core.stats.deadline_exceeded += 1;
+            let owner = self.nodes.placement.slots.owner(slot);
+            let node = owner.and_then(|n| self.nodes.list.get(usize::from(n)));
+            let name = node.map_or_else(|| "none".to_owned(), |n| n.addr.to_string());
+            let mut why = self.nodes.placement.slots.last_refusal(slot).cloned();
+            if self.nodes.topology.snapshot.generation == 0 {
+                why = why.or_else(|| self.core.shared.trouble());
+            }
+            let pending = held.meta.pending;
+            self.seeing.note_held(&pending, &held.frame, &mut self.ops, &mut base!(self));
+            let mut cause = String::new();
+            if pending.refused == Some(Redirection::TryAgain) {
+                why = Some(TRYAGAIN.to_owned());
+                cause = format!(
+                    ", as {}",
+                    self.nodes.half_moved_text(slot, pending.command, &self.core)
+                );
+            }
+            let outcome = at_deadline(pending.work(), Phase::Held, pending.was_lost());
+            let failure = self.core.deadline_failure(&pending, &name, outcome, cause, why.clone());
+            self.core.fail(&pending, &name, &failure);
+        }
     }
 }

@@ -4,6 +4,9 @@
 //! closed. `limits.dedicated` counts both, over all workers. What they are lent for: `errand`,
 //! `watch`, `fleet`, `join`.
 
+use super::state::Base;
+use super::state::base;
+use super::state::{Clients, Core, Nodes, Operations};
 use super::{Worker, reaccount};
 use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
@@ -38,100 +41,9 @@ impl From<LendError> for Failure {
     }
 }
 
-impl Worker {
-    /// A connection to `node` for this client alone.
-    ///
-    /// # Errors
-    /// The limit of such connections is reached, or none can be made at the moment.
-    pub(super) fn lend(
-        &mut self,
-        node: u16,
-        protocol: Protocol,
-        client: ClientId,
-    ) -> Result<usize, LendError> {
-        let configured = self.settings.dedicated;
-        let most = configured.min(self.shared.max_dedicated());
-        if !self.shared.lend(most) {
-            self.stats.limits_hit[LimitHit::Dedicated as usize] += 1;
-            return Err(LendError::Limit(match most == configured {
-                true => Failure::TooManyDedicated { limit: most },
-                false => Failure::TooManyDedicatedForFiles { configured, lowered: most },
-            }));
-        }
-        let lent = Dedicated { client: Some(client), id: 0 };
-        let realm = self.realm_of(client.at());
-        let fits = |&u: &usize| {
-            let fits = |up: &Upstream| (up.node, up.protocol, up.realm) == (node, protocol, realm);
-            self.upstreams.get(u).is_some_and(fits)
-        };
-        if let Some(at) = self.dedicated.idle.iter().position(fits) {
-            let u = self.dedicated.idle.swap_remove(at);
-            if let Some(dedicated) = self.upstreams.get_mut(u).and_then(|up| up.dedicated.as_mut())
-            {
-                dedicated.client = lent.client;
-                return Ok(u);
-            }
-        }
-        let mut up = Upstream::new(node, protocol);
-        up.dedicated = Some(lent);
-        up.realm = realm;
-        let u = self.upstreams.insert(up);
-        if self.connect(u) { Ok(u) } else { Err(LendError::NotNow) }
-    }
-
-    /// The client is done with the connection.
-    pub(super) fn give_back(&mut self, u: usize) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        let Some(dedicated) = up.dedicated.as_mut() else { return };
-        if self.dedicated.dead.contains(&u) {
-            return;
-        }
-        if dedicated.client.take().is_some() {
-            self.shared.give_back();
-        }
-        let clean = up.state == State::Ready
-            && up.pending.iter().all(|p| p.dest == Dest::Discard)
-            && self.nodes.get(usize::from(up.node)).is_some_and(|n| n.known);
-        if clean
-            && self.dedicated.idle.len() < self.shared.max_idle_dedicated()
-            && !self.dedicated.idle.contains(&u)
-        {
-            self.dedicated.idle.push(u);
-        } else {
-            self.close_dedicated(u);
-        }
-    }
-
-    /// Closes the connection; its place is free at the end of the turn, and may be another
-    /// connection's then: nobody may keep its index.
-    pub(super) fn close_dedicated(&mut self, u: usize) {
-        self.dedicated.idle.retain(|&i| i != u);
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        if up.dedicated.is_none() || self.dedicated.dead.contains(&u) {
-            return;
-        }
-        if let Some(mut stream) = up.stream.take() {
-            stream.unwatch(self.link.poll.registry());
-        }
-        let client = up.dedicated.replace(Dedicated::default()).and_then(|d| d.client);
-        up.state = State::Backoff;
-        let pending = std::mem::take(&mut up.pending);
-        up.queue.clear(&mut self.spare.pool);
-        up.tail = Vec::new();
-        reaccount(&mut self.memory.accounted, &mut up.accounted, 0);
-        self.dedicated.dead.push(u);
-        if let Some(client) = client {
-            self.shared.give_back();
-            self.lent_of(client, |lent| lent.forget(u));
-        }
-        // A gathering ends when it has heard of all its parts, whether its client is there or not.
-        for pending in pending.iter().filter(|p| matches!(p.dest, Dest::Part { .. })) {
-            self.fail(pending, "slotway", &Failure::LentConnectionClosed);
-        }
-    }
-
+impl Nodes {
     /// Sends something whose reply is nobody's.
-    pub(super) fn discard(&mut self, u: usize, frame: &[u8]) {
+    pub(super) fn discard(&mut self, u: usize, frame: &[u8], core: &mut Core) {
         let pending = Pending {
             dest: Dest::Discard,
             len: 0,
@@ -143,19 +55,128 @@ impl Worker {
             refused: None,
             before: 0,
             checks_shard: false,
-            started: self.now,
+            started: core.now,
             expected: 0,
         };
-        self.send(u, pending, frame);
+        self.send(u, pending, frame, core);
     }
 
-    pub(super) fn pop_pending(&mut self, u: usize) {
+    pub(super) fn pop_pending(&mut self, u: usize, core: &mut Core) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         if let Some(pending) = up.pending.pop_front() {
-            up.queue.release(pending.len as usize, &mut self.spare.pool);
+            up.queue.release(pending.len as usize, &mut core.spare.pool);
+        }
+    }
+}
+
+impl Clients {
+    /// A connection to `node` for this client alone.
+    ///
+    /// # Errors
+    /// The limit of such connections is reached, or none can be made at the moment.
+    pub(super) fn lend(
+        &mut self,
+        node: u16,
+        protocol: Protocol,
+        client: ClientId,
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) -> Result<usize, LendError> {
+        let configured = core.settings.dedicated;
+        let most = configured.min(core.shared.max_dedicated());
+        if !core.shared.lend(most) {
+            core.stats.limits_hit[LimitHit::Dedicated as usize] += 1;
+            return Err(LendError::Limit(match most == configured {
+                true => Failure::TooManyDedicated { limit: most },
+                false => Failure::TooManyDedicatedForFiles { configured, lowered: most },
+            }));
+        }
+        let lent = Dedicated { client: Some(client), id: 0 };
+        let realm = self.realm_of(client.at());
+        let fits = |&u: &usize| {
+            let fits = |up: &Upstream| (up.node, up.protocol, up.realm) == (node, protocol, realm);
+            nodes.upstreams.get(u).is_some_and(fits)
+        };
+        if let Some(at) = nodes.dedicated.idle.iter().position(fits) {
+            let u = nodes.dedicated.idle.swap_remove(at);
+            if let Some(dedicated) = nodes.upstreams.get_mut(u).and_then(|up| up.dedicated.as_mut())
+            {
+                dedicated.client = lent.client;
+                return Ok(u);
+            }
+        }
+        let mut up = Upstream::new(node, protocol);
+        up.dedicated = Some(lent);
+        up.realm = realm;
+        let u = nodes.upstreams.insert(up);
+        if nodes.connect(u, core) { Ok(u) } else { Err(LendError::NotNow) }
+    }
+
+    /// The client is done with the connection.
+    pub(super) fn give_back(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
+        let Some(up) = nodes.upstreams.get_mut(u) else { return };
+        let Some(dedicated) = up.dedicated.as_mut() else { return };
+        if nodes.dedicated.dead.contains(&u) {
+            return;
+        }
+        if dedicated.client.take().is_some() {
+            core.shared.give_back();
+        }
+        let clean = up.state == State::Ready
+            && up.pending.iter().all(|p| p.dest == Dest::Discard)
+            && nodes.list.get(usize::from(up.node)).is_some_and(|n| n.known);
+        if clean
+            && nodes.dedicated.idle.len() < core.shared.max_idle_dedicated()
+            && !nodes.dedicated.idle.contains(&u)
+        {
+            nodes.dedicated.idle.push(u);
+        } else {
+            self.close_dedicated(u, nodes, core);
         }
     }
 
+    /// Closes the connection; its place is free at the end of the turn, and may be another
+    /// connection's then: nobody may keep its index.
+    pub(super) fn close_dedicated(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
+        nodes.dedicated.idle.retain(|&i| i != u);
+        let Some(up) = nodes.upstreams.get_mut(u) else { return };
+        if up.dedicated.is_none() || nodes.dedicated.dead.contains(&u) {
+            return;
+        }
+        if let Some(mut stream) = up.stream.take() {
+            stream.unwatch(core.link.poll.registry());
+        }
+        let client = up.dedicated.replace(Dedicated::default()).and_then(|d| d.client);
+        up.state = State::Backoff;
+        let pending = std::mem::take(&mut up.pending);
+        up.queue.clear(&mut core.spare.pool);
+        up.tail = Vec::new();
+        reaccount(&mut core.memory.accounted, &mut up.accounted, 0);
+        nodes.dedicated.dead.push(u);
+        if let Some(client) = client {
+            core.shared.give_back();
+            self.lent_of(client, |lent| lent.forget(u));
+        }
+        // A gathering ends when it has heard of all its parts, whether its client is there or not.
+        for pending in pending.iter().filter(|p| matches!(p.dest, Dest::Part { .. })) {
+            core.fail(pending, "slotway", &Failure::LentConnectionClosed);
+        }
+    }
+}
+
+impl Operations {
+    /// The part of a command over several dedicated connections, as the retry policy sees it.
+    fn work_of_part(&self, gather: u32, watches: bool) -> Work {
+        let gathering = self.gatherings.get(gather as usize);
+        match gathering.is_some_and(|gathering| gathering.parts.is_transaction()) {
+            true => Work::ExecPiece,
+            false if watches => Work::WatchPart,
+            false => Work::LentPart,
+        }
+    }
+}
+
+impl Worker {
     /// A complete reply on a dedicated connection. `said` is what the node refused of a batch, or
     /// `frame` itself.
     pub(super) fn dedicated_reply(
@@ -164,9 +185,9 @@ impl Worker {
         said: &[u8],
         frame: &[u8],
     ) -> Result<(), ConnectionEnd> {
-        let Some(up) = self.upstreams.get(u) else { return Ok(()) };
+        let Some(up) = self.nodes.upstreams.get(u) else { return Ok(()) };
         let Some(&pending) = up.pending.front() else {
-            return self.monitored(u, frame);
+            return self.clients.monitored(u, frame, &mut self.nodes, &mut self.core);
         };
         let Some(Dedicated { client, .. }) = up.dedicated else { return Ok(()) };
         let node = up.node;
@@ -174,16 +195,16 @@ impl Worker {
             return self.part_of_dedicated(u, &pending, said, frame);
         };
         let me = ClientId { index, generation };
-        let refusal = self.nodes.get(usize::from(node)).and_then(|n| {
+        let refusal = self.nodes.list.get(usize::from(node)).and_then(|n| {
             let refusal = Refusal::parse(said, &n.addr)?;
             concerns(&refusal, pending.slot_of_keys(), pending.tries).then_some(refusal)
         });
-        let owner = self.clients.get(index as usize).filter(|c| c.generation == generation);
+        let owner = self.clients.slab.get(index as usize).filter(|c| c.generation == generation);
         let errand = owner.and_then(|c| c.lent.as_ref()).and_then(|l| l.errand.as_ref());
         let Some(kind) = errand.filter(|e| e.seq == seq).map(|e| e.kind) else {
             // Its client is gone.
             self.answer_first(u, frame)?;
-            self.give_back(u);
+            self.clients.give_back(u, &mut self.nodes, &mut self.core);
             return Ok(());
         };
         debug_assert_eq!(client, Some(me));
@@ -201,13 +222,20 @@ impl Worker {
                 let ended = ended.then_some(Refusal::Later(Redirection::ReadOnly));
                 if let Some(refusal) = refusal.or(ended) {
                     let tries = errand.map_or(0, |e| e.tries).saturating_add(1);
-                    let known = self.named_by(&refusal).is_some();
-                    let reads = self.errand_only_reads(index as usize);
+                    let known = self.nodes.named_by(&refusal).is_some();
+                    let reads = self.clients.errand_only_reads(index as usize, &self.core);
                     let work = errand.map_or(Work::Watch, |errand| errand.work(reads));
                     if let AfterRefusal::Again(when, scope) =
                         after_refusal(work, &refusal, known, tries)
                     {
-                        return self.errand_refused(u, me, refusal, (when, scope), said);
+                        return self.ops.errand_refused(
+                            u,
+                            me,
+                            refusal,
+                            (when, scope),
+                            said,
+                            &mut base!(self),
+                        );
                     }
                 }
                 let mut gone_after_all = Vec::new();
@@ -223,11 +251,11 @@ impl Worker {
                 };
                 self.answer_first(u, answer)?;
                 if kind == Kind::Watch && frame.first() == Some(&b'+') {
-                    self.watching(me, u, pending.slot);
-                } else if !self.is_watching(me, u) {
-                    self.give_back(u);
+                    self.clients.watching(me, u, pending.slot, &mut self.core);
+                } else if !self.clients.is_watching(me, u) {
+                    self.clients.give_back(u, &mut self.nodes, &mut self.core);
                 }
-                self.end_errand(me, seq);
+                self.clients.end_errand(me, seq, &mut self.core);
             }
             Kind::Exec => {
                 // Nothing was executed, and what was watched is another node's now.
@@ -238,14 +266,14 @@ impl Worker {
                 let after = refusal.map(|refusal| after_refusal(Work::Exec, &refusal, false, 1));
                 let aborted = after == Some(AfterRefusal::Aborted);
                 if aborted {
-                    self.want_topology(None);
+                    self.core.want_topology(None);
                 }
                 self.answer_first(u, if aborted { null } else { frame })?;
-                self.give_back(u);
-                self.end_errand(me, seq);
+                self.clients.give_back(u, &mut self.nodes, &mut self.core);
+                self.clients.end_errand(me, seq, &mut self.core);
             }
             Kind::Check { left, changed } => {
-                self.pop_pending(u);
+                self.nodes.pop_pending(u, &mut self.core);
                 let flags = text(frame).map(String::from_utf8_lossy).and_then(|line| {
                     let flags = line.split(' ').find_map(|f| f.strip_prefix("flags="));
                     flags.map(str::to_owned)
@@ -272,20 +300,21 @@ impl Worker {
             return Ok(());
         }
         let Dest::Part { gather, .. } = pending.dest else { return self.answer_first(u, frame) };
-        let client = self.upstreams.get(u).and_then(|up| up.dedicated).and_then(|d| d.client);
-        let node = self.upstreams.get(u).and_then(|up| self.nodes.get(usize::from(up.node)));
+        let client = self.nodes.upstreams.get(u).and_then(|up| up.dedicated).and_then(|d| d.client);
+        let node =
+            self.nodes.upstreams.get(u).and_then(|up| self.nodes.list.get(usize::from(up.node)));
         let refusal = node.and_then(|n| Refusal::parse(said, &n.addr));
-        let watches = client.is_some_and(|client| self.is_watching(client, u));
-        let work = self.work_of_part(gather, watches);
+        let watches = client.is_some_and(|client| self.clients.is_watching(client, u));
+        let work = self.ops.work_of_part(gather, watches);
         let after = refusal.map(|refusal| after_refusal(work, &refusal, false, 1));
         let aborted = after == Some(AfterRefusal::Aborted);
         if aborted && work == Work::ExecPiece {
-            self.want_topology(None);
+            self.core.want_topology(None);
             self.answer_first(u, b"*-1\r\n")?;
         } else if aborted && let Some(client) = client {
             // Watched in vain: EXEC will answer as if the key had changed.
-            self.want_topology(None);
-            self.lent_of(client, |lent| {
+            self.core.want_topology(None);
+            self.clients.lent_of(client, |lent| {
                 let watches = lent.watches.iter_mut();
                 watches.filter(|w| w.upstream == Some(u)).for_each(|w| w.upstream = None);
             });
@@ -293,52 +322,49 @@ impl Worker {
         } else {
             self.answer_first(u, frame)?;
         }
-        let keep = client.is_some_and(|c| self.is_watching(c, u) || self.is_monitoring(c, u));
+        let keep = client
+            .is_some_and(|c| self.clients.is_watching(c, u) || self.clients.is_monitoring(c, u));
         if !keep {
             if let Some(client) = client {
-                self.lent_of(client, |lent| lent.fleet.retain(|&f| f != u));
+                self.clients.lent_of(client, |lent| lent.fleet.retain(|&f| f != u));
             }
-            self.give_back(u);
+            self.clients.give_back(u, &mut self.nodes, &mut self.core);
         }
         Ok(())
-    }
-
-    /// The part of a command over several dedicated connections, as the retry policy sees it.
-    fn work_of_part(&self, gather: u32, watches: bool) -> Work {
-        let gathering = self.ops.gatherings.get(gather as usize);
-        match gathering.is_some_and(|gathering| gathering.parts.is_transaction()) {
-            true => Work::ExecPiece,
-            false if watches => Work::WatchPart,
-            false => Work::LentPart,
-        }
     }
 
     /// A dedicated connection is gone or could not be made.
     #[cold]
     pub(super) fn dedicated_lost(&mut self, u: usize, why: &ConnectionEnd) {
-        self.abandon_arriving(u);
-        let Some(up) = self.upstreams.get_mut(u) else { return };
+        self.clients.abandon_arriving(u, &mut self.nodes, &mut self.core);
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
         if let Some(stream) = up.stream.as_mut() {
-            stream.unwatch(self.link.poll.registry());
+            stream.unwatch(self.core.link.poll.registry());
         }
-        let given_up = up.lost(&mut self.spare.pool, &[]);
+        let given_up = up.lost(&mut self.core.spare.pool, &[]);
         let kept: Vec<Pending> = up.pending.drain().collect();
         let client = up.dedicated.and_then(|d| d.client);
         let (realm, refused) = (up.realm, up.refused.take());
-        let node = self.nodes.get(usize::from(up.node)).map(|n| n.addr.to_string());
+        let node = self.nodes.list.get(usize::from(up.node)).map(|n| n.addr.to_string());
         let node = node.unwrap_or_default();
         tracing::debug!(node, %why, "a dedicated connection is lost");
-        if let Some(stats) = self.stats.nodes.get_mut(usize::from(up.node)) {
+        if let Some(stats) = self.core.stats.nodes.get_mut(usize::from(up.node)) {
             stats.failures += 1;
         }
-        let monitored = client.is_some_and(|client| self.is_monitoring(client, u));
-        self.close_dedicated(u);
-        self.want_topology(None);
+        let monitored = client.is_some_and(|client| self.clients.is_monitoring(client, u));
+        self.clients.close_dedicated(u, &mut self.nodes, &mut self.core);
+        self.core.want_topology(None);
         let Some(client) = client else { return };
         if let Some(refused) = refused.filter(|_| realm != OWN) {
             // Not a fault that passes: the user's password has changed, or the user is gone.
-            if let Some(seq) = self.errand(client.at()).map(|errand| errand.seq) {
-                self.fail_errand(client, seq, Failure::Verbatim(refused));
+            if let Some(seq) = self.clients.errand(client.at()).map(|errand| errand.seq) {
+                self.clients.fail_errand(
+                    client,
+                    seq,
+                    Failure::Verbatim(refused),
+                    &mut self.nodes,
+                    &mut self.core,
+                );
             }
         }
         let lost =
@@ -350,11 +376,11 @@ impl Worker {
                 Dest::Client { seq, .. } => self.errand_lost(client, seq, pending, sent, &lost),
                 Dest::Part { gather, first } => {
                     let phase = if sent { Phase::Sent } else { Phase::Unsent };
-                    match after_loss(self.work_of_part(gather, false), phase) {
+                    match after_loss(self.ops.work_of_part(gather, false), phase) {
                         AfterLoss::Aborted => self.part(gather, first, 0, b"*-1\r\n"),
                         AfterLoss::OutcomeUnknown => {
-                            self.stats.outcome_unknown += 1;
-                            self.fail(pending, &node, &lost);
+                            self.core.stats.outcome_unknown += 1;
+                            self.core.fail(pending, &node, &lost);
                         }
                         _ => {
                             let outcome = match pending.has(flag::READ_ONLY) {
@@ -366,16 +392,16 @@ impl Worker {
                                 why: why.to_string().into(),
                                 outcome,
                             };
-                            self.fail(pending, &node, &failure);
+                            self.core.fail(pending, &node, &failure);
                         }
                     }
                 }
-                Dest::Join { join, .. } => self.join_lost(join),
+                Dest::Join { join, .. } => self.ops.join_lost(join, &mut base!(self)),
                 Dest::Discard => {}
             }
         }
         if monitored {
-            self.monitor_later(client);
+            self.clients.monitor_later(client, &mut self.core);
         }
     }
 }

@@ -12,6 +12,7 @@
 //! long is closed there and then, and when it is over so is everybody else, as soon as their replies
 //! are written.
 
+use super::state::{Clients, Core};
 use std::time::Instant;
 
 use super::Worker;
@@ -60,38 +61,89 @@ pub(super) fn may_leave(client: &Client) -> bool {
         && client.session.modes & mode::MULTI == 0
 }
 
+impl Clients {
+    pub(super) fn is_drained(&self, core: &Core) -> bool {
+        self.stop.drain.is_some_and(|drain| self.slab.is_empty() || core.now >= drain.by)
+    }
+
+    /// The client's last reply is in the socket, and nothing else is under way for it: it is let go,
+    /// or answered once more if it has said something meanwhile that would be lost.
+    pub(super) fn let_go_unless_it_speaks(&mut self, index: usize, core: &mut Core) {
+        let Some(client) = self.slab.get_mut(index) else { return };
+        client.stream.close_input();
+        if client.stream.has_input() {
+            self.read_again(index, core);
+            self.account_client(index, core);
+        } else {
+            self.let_go(index, core);
+        }
+    }
+
+    /// Its last reply is in the socket: says that this is the end, and waits for the client to see
+    /// it. Closing at once would take the reply back if the client has sent anything meanwhile.
+    pub(super) fn let_go(&mut self, index: usize, core: &mut Core) {
+        let Some(client) = self.slab.get_mut(index) else { return };
+        if client.stream.finish().is_err() {
+            return self.close(index, core);
+        }
+        client.paused = Paused::Leaving;
+        let (reason, generation) = (client.leaves_for, client.generation);
+        if let Some(reason) = reason {
+            core.stats.disconnected[reason as usize] += 1;
+        }
+        core.close_later(index, generation);
+        // What it sent before it saw the end is not looked at, but must not stay in the socket.
+        self.read_again(index, core);
+        self.account_client(index, core);
+    }
+
+    /// A client that was let go: what it still says is dropped until it closes.
+    pub(super) fn client_leaves(&mut self, index: usize, core: &mut Core) {
+        let mut scratch = std::mem::take(&mut core.spare.scratch);
+        let Some(client) = self.slab.get_mut(index) else { return };
+        match std::io::Read::read(&mut client.stream, &mut scratch) {
+            Ok(0) => self.close(index, core),
+            Ok(_) => self.read_again(index, core),
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => self.read_again(index, core),
+            Err(_) => self.close(index, core),
+        }
+        core.spare.scratch = scratch;
+    }
+}
+
 impl Worker {
     pub(super) fn start_drain(&mut self, by: Instant) {
-        let by = by.saturating_duration_since(self.clock.epoch).as_micros() as u64;
-        let patience = (by.saturating_sub(self.now) / 20).min(POLITE);
-        self.stop.drain = Some(Drain { polite: Some(self.now + patience), by });
-        let silent_since = self.now.saturating_sub(patience);
+        let by = by.saturating_duration_since(self.core.clock.epoch).as_micros() as u64;
+        let patience = (by.saturating_sub(self.core.now) / 20).min(POLITE);
+        self.clients.stop.drain = Some(Drain { polite: Some(self.core.now + patience), by });
+        let silent_since = self.core.now.saturating_sub(patience);
         let all: Vec<(usize, bool)> =
-            self.clients.iter().map(|(i, c)| (i, c.active <= silent_since)).collect();
+            self.clients.slab.iter().map(|(i, c)| (i, c.active <= silent_since)).collect();
         for (index, silent) in all {
             // Who waits for an element is told that there was none: nothing can be lost so.
             let waited = self.unblock(index, false);
             if silent && !waited && !self.has_spoken(index) {
-                self.stop_reading(index);
+                self.clients.stop_reading(index, &mut self.core);
             }
         }
     }
 
     /// The polite time is over: the clients that are left are closed when they are answered.
     pub(super) fn drain_goes_on(&mut self) {
-        let Some(drain) = self.stop.drain.as_mut() else { return };
-        if drain.polite.is_none_or(|until| self.now < until) {
+        let Some(drain) = self.clients.stop.drain.as_mut() else { return };
+        if drain.polite.is_none_or(|until| self.core.now < until) {
             return;
         }
         drain.polite = None;
-        let all: Vec<usize> = self.clients.iter().map(|(i, _)| i).collect();
+        let all: Vec<usize> = self.clients.slab.iter().map(|(i, _)| i).collect();
         for index in all {
             self.unblock(index, false);
-            if self.clients.get(index).is_some_and(|c| c.paused == Paused::Leaving) {
-                self.close(index);
+            if self.clients.slab.get(index).is_some_and(|c| c.paused == Paused::Leaving) {
+                self.clients.close(index, &mut self.core);
             } else {
                 self.has_spoken(index);
-                self.stop_reading(index);
+                self.clients.stop_reading(index, &mut self.core);
             }
         }
     }
@@ -99,62 +151,13 @@ impl Worker {
     /// Takes in what is in the socket of a client that is about to be closed: whether there is
     /// anything.
     pub(super) fn has_spoken(&mut self, index: usize) -> bool {
-        if let Some(client) = self.clients.get(index) {
+        if let Some(client) = self.clients.slab.get(index) {
             client.stream.close_input();
         }
-        let now = self.now;
+        let now = self.core.now;
         let read = |client: Option<&Client>| client.is_some_and(|c| c.active == now);
-        let before = read(self.clients.get(index));
+        let before = read(self.clients.slab.get(index));
         self.client_readable(index);
-        !before && read(self.clients.get(index))
-    }
-
-    pub(super) fn is_drained(&self) -> bool {
-        self.stop.drain.is_some_and(|drain| self.clients.is_empty() || self.now >= drain.by)
-    }
-
-    /// The client's last reply is in the socket, and nothing else is under way for it: it is let go,
-    /// or answered once more if it has said something meanwhile that would be lost.
-    pub(super) fn let_go_unless_it_speaks(&mut self, index: usize) {
-        let Some(client) = self.clients.get_mut(index) else { return };
-        client.stream.close_input();
-        if client.stream.has_input() {
-            self.read_again(index);
-            self.account_client(index);
-        } else {
-            self.let_go(index);
-        }
-    }
-
-    /// Its last reply is in the socket: says that this is the end, and waits for the client to see
-    /// it. Closing at once would take the reply back if the client has sent anything meanwhile.
-    pub(super) fn let_go(&mut self, index: usize) {
-        let Some(client) = self.clients.get_mut(index) else { return };
-        if client.stream.finish().is_err() {
-            return self.close(index);
-        }
-        client.paused = Paused::Leaving;
-        let (reason, generation) = (client.leaves_for, client.generation);
-        if let Some(reason) = reason {
-            self.stats.disconnected[reason as usize] += 1;
-        }
-        self.close_later(index, generation);
-        // What it sent before it saw the end is not looked at, but must not stay in the socket.
-        self.read_again(index);
-        self.account_client(index);
-    }
-
-    /// A client that was let go: what it still says is dropped until it closes.
-    pub(super) fn client_leaves(&mut self, index: usize) {
-        let mut scratch = std::mem::take(&mut self.spare.scratch);
-        let Some(client) = self.clients.get_mut(index) else { return };
-        match std::io::Read::read(&mut client.stream, &mut scratch) {
-            Ok(0) => self.close(index),
-            Ok(_) => self.read_again(index),
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => self.read_again(index),
-            Err(_) => self.close(index),
-        }
-        self.spare.scratch = scratch;
+        !before && read(self.clients.slab.get(index))
     }
 }

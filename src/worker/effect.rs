@@ -2,6 +2,9 @@
 //! is done as soon as the command, reply or timer at hand has been dealt with, in its order.
 
 use super::Worker;
+use super::state::Base;
+use super::state::Core;
+use super::state::base;
 use crate::dest::ClientId;
 use crate::errors::Failure;
 use crate::placement::Class;
@@ -22,7 +25,7 @@ pub(super) enum Effect {
     Gate(u16, Class),
 }
 
-impl Worker {
+impl Core {
     /// An error of slotway's own in place of a node's reply.
     #[cold]
     pub(super) fn fail(&mut self, pending: &Pending, node: &str, failure: &Failure) {
@@ -45,11 +48,13 @@ impl Worker {
     pub(super) fn run_gate(&mut self, slot: u16, class: Class) {
         self.turn.effects.push_back(Effect::Gate(slot, class));
     }
+}
 
+impl Worker {
     /// Carries out what the parts have left to do, and what that leaves.
     #[inline]
     pub(super) fn follow_up(&mut self) {
-        while let Some(effect) = self.turn.effects.pop_front() {
+        while let Some(effect) = self.core.turn.effects.pop_front() {
             self.carry_out(effect);
         }
     }
@@ -63,22 +68,22 @@ impl Worker {
             }
             Effect::Lost(u, why) => self.connection_lost(u, why),
             Effect::Closed(index) => self.client_closed(index),
-            Effect::Lane(slot, lane) => self.lane_goes_on(slot, lane),
-            Effect::Gate(slot, class) => self.gate_goes_on(slot, class),
+            Effect::Lane(slot, lane) => base!(self).lane_goes_on(slot, lane),
+            Effect::Gate(slot, class) => self.ops.gate_goes_on(slot, class, &mut base!(self)),
         }
     }
 
     /// Nothing is kept any more for a client that is closed.
     fn client_closed(&mut self, index: usize) {
         self.release_lent(index);
-        self.leave_all(index);
-        self.leave_account(index);
-        let Some(client) = self.clients.get_mut(index) else { return };
+        self.subscribers.leave_all(index, &mut self.clients, &mut self.core);
+        base!(self).leave_account(index);
+        let Some(client) = self.clients.slab.get_mut(index) else { return };
         client.multi = None;
         if let Some(mut replies) = client.replies.take() {
-            replies.reset(&mut self.spare.pool);
+            replies.reset(&mut self.core.spare.pool);
         }
         client.generation = 0;
-        self.turn.graveyard.push(index);
+        self.core.turn.graveyard.push(index);
     }
 }

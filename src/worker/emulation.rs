@@ -9,6 +9,8 @@
 use super::clock::{Job, Timer};
 use super::downstream::Flow;
 use super::no_room::buffers_full;
+use super::state::base;
+use super::state::{Base, Clients, Core, Operations};
 use super::{Gathering, Worker, reaccount};
 use crate::buf::CHUNK;
 use crate::cluster::{NO_SLOT, slot_of};
@@ -27,75 +29,7 @@ const PATIENCE: u64 = 6_000_000;
 /// What is made of replies takes so many times their bytes.
 const WORKED_ON: usize = 4;
 
-impl Worker {
-    /// A command whose keys lie in several slots, or that looks for keys anywhere (SORT). `slot` is
-    /// its first key's.
-    #[cold]
-    pub(super) fn several_slots(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        slot: u16,
-        frame: &[u8],
-        args: &Args,
-    ) -> Flow {
-        let spec = self.router.table().get(command);
-        let name = spec.name.to_string();
-        let keys: Vec<usize> = self.spare.keys.iter().map(|&at| at as usize).collect();
-        let others = apart(args, &keys);
-        let entry = emulate::entry(&name).filter(|_| self.settings.emulate);
-        let Some((_, entry)) = entry else {
-            return match others {
-                Some(others) => {
-                    self.answer_own_error(index, command, &cross_slot(&name, others));
-                    Flow::Next
-                }
-                // The node refuses it in its own words.
-                None => self.forward(index, command, slot, frame),
-            };
-        };
-        let bytes: usize = args.iter().map(<[u8]>::len).sum();
-        if bytes > CHUNK && !self.has_room_for(2 * bytes) {
-            return self.refuse_for_memory(index, command);
-        }
-        let Some(client) = self.clients.get(index) else { return Flow::Stop };
-        let (protocol, generation) = (client.session.protocol, client.generation);
-        let slots = keys.iter().filter_map(|&at| args.get(at)).map(|key| slot_of(key).0);
-        let full = slots
-            .filter_map(|slot| self.route(slot))
-            .find_map(|node| self.full_upstream(node, protocol, index));
-        if let Some(u) = full {
-            return self.pause(index, u);
-        }
-        let wait = wait_time(args).filter(|_| spec_blocks(&name, args));
-        let mut errand = Errand::new(Kind::Emulated, command, NO_SLOT, Vec::new(), self.now);
-        errand.time = wait;
-        let Some(to) = self.begin_errand(index, errand, None) else { return Flow::Stop };
-        self.ops.next_emulation += 1;
-        let request = Request {
-            args: args.iter().map(Into::into).collect(),
-            keys,
-            name,
-            protocol,
-            wait: wait.map_or(Some(0), |wait| wait.micros),
-            turn: self.settings.emulation_turn,
-            patience: PATIENCE,
-            // No two of any slotway, nor of one that was started anew.
-            ticket: self.ops.born.wrapping_add(self.ops.next_emulation),
-        };
-        let emulation = Box::new(emulate::begin(entry.recipe, request));
-        let lane = ClientId::new(index, generation);
-        let parts = Parts::Emulated(emulation, protocol);
-        let gathering = self.gathering_of(lane, command, to, parts);
-        let g = self.ops.gatherings.insert(gathering);
-        self.keep_args(g, args);
-        if let Some(errand) = self.errand(index) {
-            errand.gathering = Some(g);
-        }
-        self.emulation_goes_on(g);
-        Flow::Next
-    }
-
+impl Core {
     /// The request with a number of keys that no node takes for one, where it is none. As it came, a
     /// node finds keys in several slots first, and then that the number is no number.
     #[cold]
@@ -109,87 +43,82 @@ impl Worker {
         Some(frame)
     }
 
-    /// What it waited for is there.
-    pub(super) fn emulation_goes_on(&mut self, g: usize) {
-        let gathering = self.ops.gatherings.get(g).and_then(|g| g.parts.emulated());
-        let Some(emulation) = gathering else { return };
-        let bytes = emulation.gathered() * WORKED_ON;
-        if emulation.only_reads() && bytes > CHUNK && !self.has_room_for(bytes) {
-            let failure = self.no_room_for_reply(true);
-            return self.end_emulation(g, Err(failure.into()));
-        }
-        let now = self.now;
-        let Some(gathering) = self.ops.gatherings.get_mut(g) else { return };
-        let Some(emulation) = gathering.parts.emulated_mut() else { return };
-        let only_read = emulation.only_reads();
-        let next = emulation.advance(now);
-        let begins_to_write = only_read && !emulation.only_reads();
-        let held = emulation.held();
-        reaccount(&mut self.memory.accounted, &mut gathering.accounted, held);
-        let ticket = emulation_ticket(gathering);
-        match next {
-            // The last moment at which it can be refused.
-            Next::Ask(_) if begins_to_write && self.is_over_memory() => {
-                self.stats.limits_hit[LimitHit::Memory as usize] += 1;
-                let failure = buffers_full(&self.settings);
-                self.end_emulation(g, Err(failure.into()));
-            }
-            Next::Ask(steps) => {
-                for (i, step) in (0..).zip(steps) {
-                    self.send_step(g, i, step);
-                }
-            }
-            Next::Pause(micros) => {
-                let due = now + micros;
-                self.clock.timers.push(Timer { due, job: Job::Emulation(g, ticket) });
-            }
-            Next::Done(outcome) => self.end_emulation(g, outcome),
+    fn count_emulated(&mut self, command: CommandId, outcome: EmulatedOutcome) {
+        let name = &self.router.table().get(command).name;
+        if let Some((at, _)) = emulate::entry(name)
+            && let Some(counts) = self.stats.emulated.get_mut(at)
+        {
+            counts[outcome as usize] += 1;
         }
     }
 
-    fn send_step(&mut self, g: usize, i: u32, step: Step) {
-        let Some(gathering) = self.ops.gatherings.get(g) else { return };
+    /// Why a command over several slots is refused behind MULTI. `None`: a node will say what it
+    /// thinks of it.
+    pub(super) fn refused_in_multi(&self, name: &str, args: &Args) -> Option<Failure> {
+        let keys: Vec<usize> = self.spare.keys.iter().map(|&at| at as usize).collect();
+        if let Some(others) = apart(args, &keys).filter(|_| runs_script(name)) {
+            return Some(cross_slot(name, others));
+        }
+        match apart(args, &keys) {
+            Some(others) => Some(keys_apart(others, CrossSlotRemedy::InMulti)),
+            None if self.settings.emulate => {
+                Some(Failure::PatternInMulti { command: name.to_ascii_uppercase().into() })
+            }
+            None => None,
+        }
+    }
+}
+
+impl Clients {
+    /// The reply of an emulated command that was handed on as it arrived is there, or will not come.
+    pub(super) fn end_handed_on(&mut self, client: ClientId, seq: u32, core: &mut Core) {
+        let lent = self.slab.get(client.at()).and_then(|c| c.lent.as_ref());
+        let errand = lent.and_then(|lent| lent.errand.as_ref());
+        if errand.is_some_and(|errand| errand.kind == Kind::Emulated) {
+            self.end_errand(client, seq, core);
+        }
+    }
+}
+
+impl Operations {
+    fn send_step(&mut self, g: usize, i: u32, step: Step, base: &mut Base<'_>) {
+        let Some(gathering) = self.gatherings.get(g) else { return };
         let (lane, protocol) = (gathering.lane, gathering.parts.protocol());
-        let table = self.router.table();
-        let id = |name: &str| table.by_name(name).unwrap_or(self.router.unknown());
+        let table = base.core.router.table();
+        let id = |name: &str| table.by_name(name).unwrap_or(base.core.router.unknown());
         let command = match (step.batch, step.names.first()) {
             (false, Some(name)) => id(name),
             _ => id("exec"),
         };
-        let reads = step.names.iter().all(|name| self.router.is_read_only(id(name)));
+        let reads = step.names.iter().all(|name| base.core.router.is_read_only(id(name)));
         let repeatable = step.harmless || reads;
         let dest = Dest::Part { gather: g as u32, first: i };
-        let mut pending = self.pending(dest, command, step.slot, protocol);
+        let mut pending =
+            self.pending(dest, command, step.slot, protocol, base.access, base.clients, base.core);
         if step.batch {
             pending.before = step.names.len() as u32 + 1;
         }
         if repeatable {
             pending.flags |= flag::READ_ONLY;
         }
-        if step.anywhere && reads && self.read_step(lane, pending, &step.frame) {
+        if step.anywhere
+            && reads
+            && base.clients.read_step(lane, pending, &step.frame, base.nodes, base.core)
+        {
             return;
         }
-        match self.route(step.slot) {
-            Some(node) => self.send_to(node, pending, step.frame, lane.index),
-            None if !self.placement.slots.holds.fits(
+        match base.nodes.route(step.slot) {
+            Some(node) => base.send_to(node, pending, step.frame, lane.index),
+            None if !base.nodes.placement.slots.holds.fits(
                 step.slot,
                 step.frame.len(),
-                self.settings.held,
+                base.core.settings.held,
             ) =>
             {
-                self.stats.limits_hit[LimitHit::Held as usize] += 1;
-                self.fail(&pending, "slotway", &Failure::HoldsFull { slot: step.slot });
+                base.core.stats.limits_hit[LimitHit::Held as usize] += 1;
+                base.core.fail(&pending, "slotway", &Failure::HoldsFull { slot: step.slot });
             }
-            None => self.hold_pending(pending, lane, step.frame),
-        }
-    }
-
-    /// Its pause is over.
-    pub(super) fn wake_emulation(&mut self, g: usize, ticket: u64) {
-        let gathering = self.ops.gatherings.get(g).filter(|g| emulation_ticket(g) == ticket);
-        let paused = gathering.and_then(|g| g.parts.emulated()).is_some_and(|e| e.is_paused());
-        if paused {
-            self.emulation_goes_on(g);
+            None => self.hold_pending(pending, lane, step.frame, base.nodes, base.core),
         }
     }
 
@@ -202,56 +131,179 @@ impl Worker {
         u: usize,
         g: u32,
         piece: &'a [u8],
+        base: &mut Base<'_>,
     ) -> Option<&'a [u8]> {
-        let up = self.upstreams.get_mut(u).filter(|up| up.state == State::Ready)?;
+        let up = base.nodes.upstreams.get_mut(u).filter(|up| up.state == State::Ready)?;
         let pending = up.pending.front_mut().filter(|p| p.before == up.swallowed)?;
-        let gathering = self.ops.gatherings.get_mut(g as usize)?;
+        let gathering = self.gatherings.get_mut(g as usize)?;
         let piece = match gathering.parts.emulated()?.last_step()? {
             LastStep::Command => piece,
             LastStep::Batch => piece.strip_prefix(b"*1\r\n")?,
         };
-        let client = self.clients.get(gathering.lane.at());
+        let client = base.clients.slab.get(gathering.lane.at());
         let is_here = client.is_some_and(|c| c.generation == gathering.lane.generation && !c.gone);
         if !is_here || piece.first() != Some(&b'*') {
             return None;
         }
         pending.dest = gathering.to;
         pending.command = gathering.command;
-        reaccount(&mut self.memory.accounted, &mut gathering.accounted, 0);
+        reaccount(&mut base.core.memory.accounted, &mut gathering.accounted, 0);
         let command = gathering.command;
-        self.ops.gatherings.try_remove(g as usize);
-        self.count_emulated(command, EmulatedOutcome::Ok);
+        self.gatherings.try_remove(g as usize);
+        base.core.count_emulated(command, EmulatedOutcome::Ok);
         Some(piece)
     }
 
-    /// The reply of an emulated command that was handed on as it arrived is there, or will not come.
-    pub(super) fn end_handed_on(&mut self, client: ClientId, seq: u32) {
-        let lent = self.clients.get(client.at()).and_then(|c| c.lent.as_ref());
-        let errand = lent.and_then(|lent| lent.errand.as_ref());
-        if errand.is_some_and(|errand| errand.kind == Kind::Emulated) {
-            self.end_errand(client, seq);
+    /// The client's emulation under way.
+    fn emulation_of(&self, client: ClientId, clients: &Clients) -> Option<usize> {
+        let known = clients.slab.get(client.at()).filter(|c| c.generation == client.generation)?;
+        let g = known.lent.as_ref()?.errand.as_ref()?.gathering?;
+        let its = |g: &&Gathering| g.parts.emulated().is_some() && g.lane == client;
+        self.gatherings.get(g).filter(its).map(|_| g)
+    }
+}
+
+impl Worker {
+    /// A command whose keys lie in several slots, or that looks for keys anywhere (SORT). `slot` is
+    /// its first key's.
+    #[cold]
+    pub(super) fn several_slots(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        slot: u16,
+        frame: &[u8],
+        args: &Args,
+    ) -> Flow {
+        let spec = self.core.router.table().get(command);
+        let name = spec.name.to_string();
+        let keys: Vec<usize> = self.core.spare.keys.iter().map(|&at| at as usize).collect();
+        let others = apart(args, &keys);
+        let entry = emulate::entry(&name).filter(|_| self.core.settings.emulate);
+        let Some((_, entry)) = entry else {
+            return match others {
+                Some(others) => {
+                    self.clients.answer_own_error(
+                        index,
+                        command,
+                        &cross_slot(&name, others),
+                        &mut self.core,
+                    );
+                    Flow::Next
+                }
+                // The node refuses it in its own words.
+                None => self.ops.forward(index, command, slot, frame, &mut base!(self)),
+            };
+        };
+        let bytes: usize = args.iter().map(<[u8]>::len).sum();
+        if bytes > CHUNK && !self.clients.has_room_for(2 * bytes, &mut self.nodes, &mut self.core) {
+            return self.clients.refuse_for_memory(index, command, &mut self.core);
+        }
+        let Some(client) = self.clients.slab.get(index) else { return Flow::Stop };
+        let (protocol, generation) = (client.session.protocol, client.generation);
+        let slots = keys.iter().filter_map(|&at| args.get(at)).map(|key| slot_of(key).0);
+        let full = slots
+            .filter_map(|slot| self.nodes.route(slot))
+            .find_map(|node| self.full_upstream(node, protocol, index));
+        if let Some(u) = full {
+            return self.clients.pause(index, u, &mut self.nodes, &mut self.core);
+        }
+        let wait = wait_time(args).filter(|_| spec_blocks(&name, args));
+        let mut errand = Errand::new(Kind::Emulated, command, NO_SLOT, Vec::new(), self.core.now);
+        errand.time = wait;
+        let Some(to) = self.clients.begin_errand(index, errand, None, &mut self.core) else {
+            return Flow::Stop;
+        };
+        self.ops.next_emulation += 1;
+        let request = Request {
+            args: args.iter().map(Into::into).collect(),
+            keys,
+            name,
+            protocol,
+            wait: wait.map_or(Some(0), |wait| wait.micros),
+            turn: self.core.settings.emulation_turn,
+            patience: PATIENCE,
+            // No two of any slotway, nor of one that was started anew.
+            ticket: self.ops.born.wrapping_add(self.ops.next_emulation),
+        };
+        let emulation = Box::new(emulate::begin(entry.recipe, request));
+        let lane = ClientId::new(index, generation);
+        let parts = Parts::Emulated(emulation, protocol);
+        let gathering = self.ops.gathering_of(lane, command, to, parts, &self.clients, &self.core);
+        let g = self.ops.gatherings.insert(gathering);
+        self.ops.keep_args(g, args, &mut self.core);
+        if let Some(errand) = self.clients.errand(index) {
+            errand.gathering = Some(g);
+        }
+        self.emulation_goes_on(g);
+        Flow::Next
+    }
+
+    /// What it waited for is there.
+    pub(super) fn emulation_goes_on(&mut self, g: usize) {
+        let gathering = self.ops.gatherings.get(g).and_then(|g| g.parts.emulated());
+        let Some(emulation) = gathering else { return };
+        let bytes = emulation.gathered() * WORKED_ON;
+        if emulation.only_reads()
+            && bytes > CHUNK
+            && !self.clients.has_room_for(bytes, &mut self.nodes, &mut self.core)
+        {
+            let failure = self.core.no_room_for_reply(true);
+            return self.end_emulation(g, Err(failure.into()));
+        }
+        let now = self.core.now;
+        let Some(gathering) = self.ops.gatherings.get_mut(g) else { return };
+        let Some(emulation) = gathering.parts.emulated_mut() else { return };
+        let only_read = emulation.only_reads();
+        let next = emulation.advance(now);
+        let begins_to_write = only_read && !emulation.only_reads();
+        let held = emulation.held();
+        reaccount(&mut self.core.memory.accounted, &mut gathering.accounted, held);
+        let ticket = emulation_ticket(gathering);
+        match next {
+            // The last moment at which it can be refused.
+            Next::Ask(_)
+                if begins_to_write
+                    && self.clients.is_over_memory(&mut self.nodes, &mut self.core) =>
+            {
+                self.core.stats.limits_hit[LimitHit::Memory as usize] += 1;
+                let failure = buffers_full(&self.core.settings);
+                self.end_emulation(g, Err(failure.into()));
+            }
+            Next::Ask(steps) => {
+                for (i, step) in (0..).zip(steps) {
+                    self.ops.send_step(g, i, step, &mut base!(self));
+                }
+            }
+            Next::Pause(micros) => {
+                let due = now + micros;
+                self.core.clock.timers.push(Timer { due, job: Job::Emulation(g, ticket) });
+            }
+            Next::Done(outcome) => self.end_emulation(g, outcome),
         }
     }
 
-    fn count_emulated(&mut self, command: CommandId, outcome: EmulatedOutcome) {
-        let name = &self.router.table().get(command).name;
-        if let Some((at, _)) = emulate::entry(name)
-            && let Some(counts) = self.stats.emulated.get_mut(at)
-        {
-            counts[outcome as usize] += 1;
+    /// Its pause is over.
+    pub(super) fn wake_emulation(&mut self, g: usize, ticket: u64) {
+        let gathering = self.ops.gatherings.get(g).filter(|g| emulation_ticket(g) == ticket);
+        let paused = gathering.and_then(|g| g.parts.emulated()).is_some_and(|e| e.is_paused());
+        if paused {
+            self.emulation_goes_on(g);
         }
     }
 
     /// The client gets its reply, or the error in its place.
     fn end_emulation(&mut self, g: usize, outcome: Outcome) {
         let Some(mut gathering) = self.ops.gatherings.try_remove(g) else { return };
-        reaccount(&mut self.memory.accounted, &mut gathering.accounted, 0);
-        let micros = self.now.saturating_sub(gathering.started);
-        if let Some(histogram) = self.stats.latency.get_mut(self.router.class(gathering.command)) {
+        reaccount(&mut self.core.memory.accounted, &mut gathering.accounted, 0);
+        let micros = self.core.now.saturating_sub(gathering.started);
+        if let Some(histogram) =
+            self.core.stats.latency.get_mut(self.core.router.class(gathering.command))
+        {
             histogram.record(Histogram::bucket(micros), micros);
         }
         let ok = outcome.is_ok();
-        if let Some(stats) = self.stats.commands.get_mut(gathering.command.index()) {
+        if let Some(stats) = self.core.stats.commands.get_mut(gathering.command.index()) {
             match ok {
                 true => stats.ok += 1,
                 false => stats.error += 1,
@@ -263,26 +315,28 @@ impl Worker {
             true => EmulatedOutcome::Ok,
             false => EmulatedOutcome::Error,
         };
-        self.count_emulated(gathering.command, counted);
+        self.core.count_emulated(gathering.command, counted);
         if let Some(slow) = gathering.slow.take() {
-            self.slow_gathering(*slow, gathering.command, gathering.to);
+            self.seeing.slow_gathering(
+                *slow,
+                gathering.command,
+                gathering.to,
+                &mut self.clients,
+                &mut self.core,
+            );
         }
         match outcome {
-            Ok(reply) => self.deliver_own(gathering.to, &reply),
-            Err(Cause::Own(failure)) => self.deliver_failure(gathering.to, &failure),
-            Err(Cause::Node(error)) => self.deliver_own(gathering.to, &error),
+            Ok(reply) => self.clients.deliver_own(gathering.to, &reply, &mut self.core),
+            Err(Cause::Own(failure)) => {
+                self.clients.deliver_failure(gathering.to, &failure, &mut self.core)
+            }
+            Err(Cause::Node(error)) => {
+                self.clients.deliver_own(gathering.to, &error, &mut self.core)
+            }
         }
         if let Dest::Client { seq, .. } = gathering.to {
-            self.end_errand(gathering.lane, seq);
+            self.clients.end_errand(gathering.lane, seq, &mut self.core);
         }
-    }
-
-    /// The client's emulation under way.
-    fn emulation_of(&self, client: ClientId) -> Option<usize> {
-        let known = self.clients.get(client.at()).filter(|c| c.generation == client.generation)?;
-        let g = known.lent.as_ref()?.errand.as_ref()?.gathering?;
-        let its = |g: &&Gathering| g.parts.emulated().is_some() && g.lane == client;
-        self.ops.gatherings.get(g).filter(its).map(|_| g)
     }
 
     /// The client is closing: what waits for it ends, what is under way is brought to its end.
@@ -309,7 +363,7 @@ impl Worker {
         client: ClientId,
         tell: impl FnOnce(&mut emulate::Emulation) -> bool,
     ) -> bool {
-        let Some(g) = self.emulation_of(client) else { return false };
+        let Some(g) = self.ops.emulation_of(client, &self.clients) else { return false };
         let gathering = self.ops.gatherings.get_mut(g);
         let Some(emulation) = gathering.and_then(|g| g.parts.emulated_mut()) else { return false };
         let told = tell(emulation);
@@ -317,22 +371,6 @@ impl Worker {
             self.emulation_goes_on(g);
         }
         told
-    }
-
-    /// Why a command over several slots is refused behind MULTI. `None`: a node will say what it
-    /// thinks of it.
-    pub(super) fn refused_in_multi(&self, name: &str, args: &Args) -> Option<Failure> {
-        let keys: Vec<usize> = self.spare.keys.iter().map(|&at| at as usize).collect();
-        if let Some(others) = apart(args, &keys).filter(|_| runs_script(name)) {
-            return Some(cross_slot(name, others));
-        }
-        match apart(args, &keys) {
-            Some(others) => Some(keys_apart(others, CrossSlotRemedy::InMulti)),
-            None if self.settings.emulate => {
-                Some(Failure::PatternInMulti { command: name.to_ascii_uppercase().into() })
-            }
-            None => None,
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! See [`Inquiry`].
 
+use super::state::{Clients, Core};
 use std::sync::Arc;
 
 use super::Worker;
@@ -13,19 +14,20 @@ use crate::errors::Failure;
 use crate::mailbox::{Answered, Asker, Inquiry, ToControl};
 use crate::resp::{Protocol, write};
 
-impl Worker {
+impl Clients {
     /// Asks all workers. The client waits.
     pub(super) fn ask_everyone(
         &mut self,
         index: usize,
         command: CommandId,
         question: Question,
+        core: &mut Core,
     ) -> Flow {
-        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
-        let seq = client.expect(&mut self.spare.replies);
+        let Some(client) = self.slab.get_mut(index) else { return Flow::Stop };
+        let seq = client.expect(&mut core.spare.replies);
         client.paused = Paused::Command;
         let to = Dest::Client { index: index as u32, generation: client.generation, seq };
-        self.ask_for(index, command, question, to);
+        self.ask_for(index, command, question, to, core);
         Flow::Next
     }
 
@@ -36,22 +38,46 @@ impl Worker {
         command: CommandId,
         question: Question,
         to: Dest,
+        core: &mut Core,
     ) {
-        let Some(client) = self.clients.get(index) else { return };
+        let Some(client) = self.slab.get(index) else { return };
         let me = ClientId::new(index, client.generation);
         let asker = Asker { id: client.session.id, client: me, to, command };
-        let inquiry = Inquiry::new(question, asker, self.link.own.clone());
+        let inquiry = Inquiry::new(question, asker, core.link.own.clone());
         // Without control (at the very end) the message comes back dropped, which is an answer.
-        let _ = self.link.control.send(ToControl::AskEveryone(Arc::new(inquiry)));
+        let _ = core.link.control.send(ToControl::AskEveryone(Arc::new(inquiry)));
     }
 
+    /// The lines of those clients of this worker that `wanted` says yes to.
+    fn lines(
+        &self,
+        wanted: impl Fn(&Client) -> bool,
+        core: &Core,
+    ) -> impl Iterator<Item = (usize, Line)> {
+        let clients = self.slab.iter().filter(move |(_, c)| !c.gone && wanted(c));
+        clients.map(|(index, client)| (index, self.line(index, client, core)))
+    }
+
+    /// The client's line in CLIENT LIST.
+    pub(super) fn line(&self, index: usize, client: &Client, core: &Core) -> Line {
+        let known = client.session.last_command < core.router.unknown();
+        let spec = || core.router.table().get(client.session.last_command);
+        let traffic = self.arrivals.traffic.get(index).copied().unwrap_or_default();
+        Line::of(client, core.now, if known { &spec().name } else { "NULL" }, traffic)
+    }
+}
+
+impl Worker {
     /// This worker's answer.
     pub(super) fn hear(&mut self, inquiry: &Inquiry) {
         match inquiry.question() {
             Question::List(selection) => {
                 let wanted = |c: &Client| selection.may_want(c.session.id);
-                let lines = self.lines(wanted).filter(|(_, line)| selection.wants(line));
-                let fields = self.topology.identity.client_fields;
+                let lines = self
+                    .clients
+                    .lines(wanted, &self.core)
+                    .filter(|(_, line)| selection.wants(line));
+                let fields = self.nodes.topology.identity.client_fields;
                 let lines: Vec<(u64, Vec<u8>)> = lines
                     .map(|(_, line)| {
                         let mut text = Vec::new();
@@ -63,26 +89,27 @@ impl Worker {
             }
             Question::Kill { filter, .. } => {
                 let wanted = |c: &Client| filter.may_match(c.session.id);
-                let found = self.lines(wanted).filter(|(_, line)| filter.matches(line));
+                let found =
+                    self.clients.lines(wanted, &self.core).filter(|(_, line)| filter.matches(line));
                 let found: Vec<(usize, u64)> = found.map(|(i, line)| (i, line.id)).collect();
                 let asker_too = found.iter().any(|(_, id)| *id == inquiry.asker().id);
                 for &(index, _) in found.iter().filter(|(_, id)| *id != inquiry.asker().id) {
-                    self.close(index);
+                    self.clients.close(index, &mut self.core);
                 }
                 inquiry.answer(|answers| {
                     answers.count += found.len() as i64;
                     answers.asker_too |= asker_too;
                 });
             }
-            Question::Pause(pause) => self.suspend_clients(*pause),
-            Question::Show { line, .. } => self.monitored_elsewhere(line),
-            Question::Unpause => self.end_pause(),
+            Question::Pause(pause) => self.clients.suspend_clients(*pause),
+            Question::Show { line, .. } => self.clients.monitored_elsewhere(line, &mut self.core),
+            Question::Unpause => self.clients.end_pause(&mut self.core),
             Question::Seen { what, reset, .. } => {
-                let seen = self.seen_for(*what, *reset);
+                let seen = self.seeing.seen_for(*what, *reset, &mut self.core);
                 inquiry.answer(|answers| answers.seen.merge(seen));
             }
             Question::Unblock { id, error } => {
-                let found = self.clients.iter().find(|(_, c)| c.session.id == *id && !c.gone);
+                let found = self.clients.slab.iter().find(|(_, c)| c.session.id == *id && !c.gone);
                 if let Some(index) = found.map(|(i, _)| i)
                     && self.unblock(index, *error)
                 {
@@ -98,19 +125,25 @@ impl Worker {
         let index = asker.client.at();
         // It may have gone away meanwhile.
         let here = |c: &&Client| c.generation == asker.client.generation;
-        let client = self.clients.get(index).filter(here);
+        let client = self.clients.slab.get(index).filter(here);
         let protocol = client.map_or(Protocol::Resp2, |c| c.session.protocol);
         let (here, waits) = (client.is_some(), client.is_some_and(|c| c.paused == Paused::Command));
         let mut reply = Vec::new();
         match question {
             Question::Show { waits: next, .. } => {
                 if next && waits {
-                    self.turn.resume.push(asker.client);
+                    self.core.turn.resume.push(asker.client);
                 }
                 return;
             }
             Question::Seen { what, count, .. } => {
-                self.write_seen((what, count), answers.seen, protocol, &mut reply);
+                self.nodes.write_seen(
+                    (what, count),
+                    answers.seen,
+                    protocol,
+                    &mut reply,
+                    &self.core,
+                );
             }
             Question::List(selection) => {
                 write::verbatim(&mut reply, protocol, &selection.ordered(answers.lines));
@@ -129,29 +162,15 @@ impl Worker {
             // The transaction is waited for whether its client is there or not.
             self.part(gather, first, u16::MAX, &reply);
         } else {
-            self.count_own(asker.command, &reply);
-            self.deliver_own(asker.to, &reply);
+            self.core.count_own(asker.command, &reply);
+            self.clients.deliver_own(asker.to, &reply, &mut self.core);
             // A drain may have ended its reading meanwhile.
             if waits {
-                self.turn.resume.push(asker.client);
+                self.core.turn.resume.push(asker.client);
             }
         }
         if here && answers.asker_too {
-            self.stop_reading(index);
+            self.clients.stop_reading(index, &mut self.core);
         }
-    }
-
-    /// The lines of those clients of this worker that `wanted` says yes to.
-    fn lines(&self, wanted: impl Fn(&Client) -> bool) -> impl Iterator<Item = (usize, Line)> {
-        let clients = self.clients.iter().filter(move |(_, c)| !c.gone && wanted(c));
-        clients.map(|(index, client)| (index, self.line(index, client)))
-    }
-
-    /// The client's line in CLIENT LIST.
-    pub(super) fn line(&self, index: usize, client: &Client) -> Line {
-        let known = client.session.last_command < self.router.unknown();
-        let spec = || self.router.table().get(client.session.last_command);
-        let traffic = self.arrivals.traffic.get(index).copied().unwrap_or_default();
-        Line::of(client, self.now, if known { &spec().name } else { "NULL" }, traffic)
     }
 }

@@ -30,6 +30,7 @@
 
 use super::Worker;
 use super::downstream::Flow;
+use super::state::{Clients, Core, Nodes, Operations};
 use crate::client::{Client, Paused, TransferSizes};
 use crate::dest::ClientId;
 use crate::metrics::LimitHit;
@@ -82,79 +83,7 @@ fn work(up: &Upstream) -> usize {
     up.pending.len() + up.queue.len() / BYTES
 }
 
-impl Worker {
-    /// Which of a node's shared connections the client uses. HOT PATH.
-    #[inline]
-    pub(super) fn connection_of(&self, client: usize) -> usize {
-        let connections = self.settings.connections;
-        if self.clients.get(client).is_some_and(|c| c.bulk) {
-            return connections;
-        }
-        match connections {
-            1 => 0,
-            n => client % n,
-        }
-    }
-
-    /// Moves the client to the connections for large transfers, or back from them, before it sends
-    /// its next command. `true`: it has to wait until all its replies are there, and is paused.
-    #[cold]
-    pub(super) fn has_to_change_connection(&mut self, index: usize) -> bool {
-        let Some(client) = self.clients.get_mut(index) else { return false };
-        let wants = match client.bulk {
-            true => client.transfer_sizes.expected() >= BULK_UNTIL,
-            false => client.transfer_sizes.expected() >= TransferSizes::LARGE,
-        };
-        let wants = wants && self.shared.has_bulk_connections();
-        if wants == client.bulk {
-            return false;
-        }
-        if client.is_drained() {
-            client.bulk = wants;
-        } else if wants {
-            // What it has under way must not be overtaken.
-            self.pause_until_replied(index);
-            return true;
-        }
-        false
-    }
-
-    /// Whether a client has to wait before it may send on connection `u`. HOT PATH.
-    #[inline]
-    pub(super) fn has_to_wait(&self, index: usize, u: usize) -> bool {
-        self.upstreams.get(u).is_some_and(|up| {
-            up.queue.len() > self.settings.upstream_in_flight
-                || (up.pending.expected() > MANY_BYTES && self.has_to_take_turns(index, up))
-                || (work(up) > LONG && self.is_too_much(index, up))
-        })
-    }
-
-    /// Why it has to.
-    #[cold]
-    fn reason_to_wait(&self, index: usize, up: &Upstream) -> Wait {
-        if up.queue.len() > self.settings.upstream_in_flight {
-            Wait::Full
-        } else if up.pending.expected() > MANY_BYTES && self.has_to_take_turns(index, up) {
-            Wait::Turn
-        } else {
-            Wait::OwnReplies
-        }
-    }
-
-    /// Whether a client asks for so many bytes that it has to wait for its turn.
-    fn has_to_take_turns(&self, index: usize, up: &Upstream) -> bool {
-        let Some(client) = self.clients.get(index) else { return false };
-        let expected = client.transfer_sizes.expected() as usize;
-        let owed = client.replies.as_ref().map_or(0, |r| r.waiting());
-        if (owed + 1).saturating_mul(expected) <= FEW_BYTES {
-            self.note_shared(up);
-            return false;
-        }
-        !client.transfer_sizes.has_turn()
-            && up.delivers()
-            && (!up.turns.is_empty() || !self.has_room_for_transfer(up, client))
-    }
-
+impl Core {
     /// A client with little to ask for uses the connection, too. On those for large transfers it is
     /// one whose estimate has fallen.
     fn note_shared(&self, up: &Upstream) {
@@ -172,53 +101,108 @@ impl Worker {
         let under_way = up.pending.expected();
         under_way == 0 || under_way + client.transfer_sizes.expected() as usize <= budget
     }
+}
 
-    /// Expected bytes of one part of a command that goes to several slots or nodes.
-    pub(super) fn expected_of_part(&self, gather: u32) -> u32 {
-        let Some(gathering) = self.ops.gatherings.get(gather as usize) else { return 0 };
-        let client = self.clients.get(gathering.lane.at());
-        let client = client.filter(|c| c.generation == gathering.lane.generation);
-        client.map_or(0, |c| c.transfer_sizes.expected()) / gathering.parts.count()
+impl Clients {
+    /// Which of a node's shared connections the client uses. HOT PATH.
+    #[inline]
+    pub(super) fn connection_of(&self, client: usize, core: &Core) -> usize {
+        let connections = core.settings.connections;
+        if self.slab.get(client).is_some_and(|c| c.bulk) {
+            return connections;
+        }
+        match connections {
+            1 => 0,
+            n => client % n,
+        }
     }
 
-    fn is_too_much(&self, index: usize, up: &Upstream) -> bool {
-        let owed = self.clients.get(index).and_then(|c| c.replies.as_ref());
+    /// Moves the client to the connections for large transfers, or back from them, before it sends
+    /// its next command. `true`: it has to wait until all its replies are there, and is paused.
+    #[cold]
+    pub(super) fn has_to_change_connection(&mut self, index: usize, core: &mut Core) -> bool {
+        let Some(client) = self.slab.get_mut(index) else { return false };
+        let wants = match client.bulk {
+            true => client.transfer_sizes.expected() >= BULK_UNTIL,
+            false => client.transfer_sizes.expected() >= TransferSizes::LARGE,
+        };
+        let wants = wants && core.shared.has_bulk_connections();
+        if wants == client.bulk {
+            return false;
+        }
+        if client.is_drained() {
+            client.bulk = wants;
+        } else if wants {
+            // What it has under way must not be overtaken.
+            self.pause_until_replied(index, core);
+            return true;
+        }
+        false
+    }
+
+    /// Whether a client has to wait before it may send on connection `u`. HOT PATH.
+    #[inline]
+    pub(super) fn has_to_wait(&self, index: usize, u: usize, nodes: &Nodes, core: &Core) -> bool {
+        nodes.upstreams.get(u).is_some_and(|up| {
+            up.queue.len() > core.settings.upstream_in_flight
+                || (up.pending.expected() > MANY_BYTES && self.has_to_take_turns(index, up, core))
+                || (work(up) > LONG && self.is_too_much(index, up, core))
+        })
+    }
+
+    /// Why it has to.
+    #[cold]
+    fn reason_to_wait(&self, index: usize, up: &Upstream, core: &Core) -> Wait {
+        if up.queue.len() > core.settings.upstream_in_flight {
+            Wait::Full
+        } else if up.pending.expected() > MANY_BYTES && self.has_to_take_turns(index, up, core) {
+            Wait::Turn
+        } else {
+            Wait::OwnReplies
+        }
+    }
+
+    /// Whether a client asks for so many bytes that it has to wait for its turn.
+    fn has_to_take_turns(&self, index: usize, up: &Upstream, core: &Core) -> bool {
+        let Some(client) = self.slab.get(index) else { return false };
+        let expected = client.transfer_sizes.expected() as usize;
+        let owed = client.replies.as_ref().map_or(0, |r| r.waiting());
+        if (owed + 1).saturating_mul(expected) <= FEW_BYTES {
+            core.note_shared(up);
+            return false;
+        }
+        !client.transfer_sizes.has_turn()
+            && up.delivers()
+            && (!up.turns.is_empty() || !core.has_room_for_transfer(up, client))
+    }
+
+    fn is_too_much(&self, index: usize, up: &Upstream, core: &Core) -> bool {
+        let owed = self.slab.get(index).and_then(|c| c.replies.as_ref());
         let (owed, count, work) = (owed.map_or(0, |r| r.waiting()), up.pending.len(), work(up));
         // As if all that it is owed were commands such as the connection's, which spares everyone's
         // account.
         let is_owed = |much: usize| owed * work >= much * count;
         // It is owed something by other nodes as well: who fills this queue is owed more than it has.
         if owed + owed / 8 < count {
-            self.note_shared(up);
+            core.note_shared(up);
             return work > TOO_LONG && is_owed(TOO_MUCH);
         }
-        let shared = self.now < up.shared_at.get() + REMEMBERED;
+        let shared = core.now < up.shared_at.get() + REMEMBERED;
         is_owed(MUCH) && (shared || (work > TOO_LONG && is_owed(TOO_MUCH)))
-    }
-
-    /// The connection to `node` for this client, if it has to wait for it.
-    pub(super) fn full_upstream(
-        &self,
-        node: u16,
-        protocol: Protocol,
-        client: usize,
-    ) -> Option<usize> {
-        let u = match self.realm_of(client) {
-            OWN => {
-                let shared = &self.nodes.get(usize::from(node))?.shared[protocol as usize];
-                (*shared.get(self.connection_of(client))?)?
-            }
-            realm => self.realm_connection(realm, node, protocol, client)?,
-        };
-        self.has_to_wait(client, u).then_some(u)
     }
 
     /// The client is not read from until connection `u` has room again, its turn has come, or half
     /// of what it is owed is there.
-    pub(super) fn pause(&mut self, index: usize, u: usize) -> Flow {
-        let Some(up) = self.upstreams.get(u) else { return Flow::Pause };
-        let wait = self.reason_to_wait(index, up);
-        let (Some(client), Some(up)) = (self.clients.get_mut(index), self.upstreams.get_mut(u))
+    pub(super) fn pause(
+        &mut self,
+        index: usize,
+        u: usize,
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) -> Flow {
+        let Some(up) = nodes.upstreams.get(u) else { return Flow::Pause };
+        let wait = self.reason_to_wait(index, up, core);
+        let (Some(client), Some(up)) = (self.slab.get_mut(index), nodes.upstreams.get_mut(u))
         else {
             return Flow::Pause;
         };
@@ -227,27 +211,27 @@ impl Worker {
             Wait::Full => {
                 client.paused = Paused::Upstream;
                 up.waiters.push(me);
-                self.stats.limits_hit[LimitHit::UpstreamInFlight as usize] += 1;
+                core.stats.limits_hit[LimitHit::UpstreamInFlight as usize] += 1;
             }
             Wait::Turn => {
                 client.paused = Paused::Turn;
                 // What it asked for while it had no need to wait is not held against it for long.
                 let most = (client.transfer_sizes.expected() as usize).max(BYTES_WHEN_SHARED);
                 let asked = client.transfer_sizes.wait_for_turn().min(most as u64);
-                let clients = &self.clients;
+                let clients = &self.slab;
                 up.turns.push(me, asked, |id| {
                     let client = clients.get(id.at());
                     client
                         .is_some_and(|c| c.generation == id.generation && c.paused == Paused::Turn)
                 });
-                self.stats.large_reply_waits += 1;
+                core.stats.large_reply_waits += 1;
             }
             Wait::OwnReplies => {
                 client.paused = Paused::Yielding;
                 if let Some(replies) = client.replies.as_mut() {
                     replies.wait_for_half();
                 }
-                self.mark_client(index);
+                self.mark_client(index, core);
             }
         }
         Flow::Pause
@@ -256,43 +240,72 @@ impl Worker {
     /// Clients that wait for connection `u` go on: all when half of a full queue is answered, one
     /// after the other as there is room for their transfers.
     #[inline]
-    pub(super) fn wake_waiters(&mut self, u: usize) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        if !up.waiters.is_empty() && up.queue.len() <= self.settings.upstream_in_flight / 2 {
-            self.turn.resume.append(&mut up.waiters);
+    pub(super) fn wake_waiters(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
+        let Some(up) = nodes.upstreams.get_mut(u) else { return };
+        if !up.waiters.is_empty() && up.queue.len() <= core.settings.upstream_in_flight / 2 {
+            core.turn.resume.append(&mut up.waiters);
         }
         if !up.turns.is_empty() {
-            self.next_turn(u);
+            self.next_turn(u, nodes, core);
         }
     }
 
     /// Gives the client whose turn it is its turn, if there is room for what it asks for.
-    fn next_turn(&mut self, u: usize) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
+    fn next_turn(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
+        let Some(up) = nodes.upstreams.get_mut(u) else { return };
         if !up.delivers() {
             // What it sends now waits for another connection, or for its deadline.
-            self.turn.resume.extend(up.turns.drain());
+            core.turn.resume.extend(up.turns.drain());
             return;
         }
-        while let Some(next) = self.upstreams.get(u).and_then(|up| up.turns.peek()) {
-            let client = self.clients.get(next.at());
+        while let Some(next) = nodes.upstreams.get(u).and_then(|up| up.turns.peek()) {
+            let client = self.slab.get(next.at());
             let waits =
                 client.filter(|c| c.generation == next.generation && c.paused == Paused::Turn);
-            let Some(up) = self.upstreams.get(u) else { return };
-            if waits.is_some_and(|client| !self.has_room_for_transfer(up, client)) {
+            let Some(up) = nodes.upstreams.get(u) else { return };
+            if waits.is_some_and(|client| !core.has_room_for_transfer(up, client)) {
                 return;
             }
             let waits = waits.is_some();
-            if let Some(up) = self.upstreams.get_mut(u) {
+            if let Some(up) = nodes.upstreams.get_mut(u) {
                 up.turns.pop();
             }
-            if waits && let Some(client) = self.clients.get_mut(next.at()) {
+            if waits && let Some(client) = self.slab.get_mut(next.at()) {
                 client.transfer_sizes.begin_turn();
-                self.turn.resume.push(next);
+                core.turn.resume.push(next);
                 // There may be room for the next one when this one has sent what it may.
-                self.mark_upstream(u);
+                nodes.mark_upstream(u, core);
                 return;
             }
         }
+    }
+}
+
+impl Operations {
+    /// Expected bytes of one part of a command that goes to several slots or nodes.
+    pub(super) fn expected_of_part(&self, gather: u32, clients: &Clients) -> u32 {
+        let Some(gathering) = self.gatherings.get(gather as usize) else { return 0 };
+        let client = clients.slab.get(gathering.lane.at());
+        let client = client.filter(|c| c.generation == gathering.lane.generation);
+        client.map_or(0, |c| c.transfer_sizes.expected()) / gathering.parts.count()
+    }
+}
+
+impl Worker {
+    /// The connection to `node` for this client, if it has to wait for it.
+    pub(super) fn full_upstream(
+        &self,
+        node: u16,
+        protocol: Protocol,
+        client: usize,
+    ) -> Option<usize> {
+        let u = match self.clients.realm_of(client) {
+            OWN => {
+                let shared = &self.nodes.list.get(usize::from(node))?.shared[protocol as usize];
+                (*shared.get(self.clients.connection_of(client, &self.core))?)?
+            }
+            realm => self.access.realm_connection(realm, node, protocol, client, &self.clients)?,
+        };
+        self.clients.has_to_wait(client, u, &self.nodes, &self.core).then_some(u)
     }
 }

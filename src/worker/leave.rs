@@ -5,6 +5,7 @@
 //! The latter two leave as in a drain (see `drain`): behind a reply with nothing else outstanding,
 //! or when they have been silent for a while.
 
+use super::state::{Clients, Core};
 use std::collections::VecDeque;
 
 use super::Worker;
@@ -61,19 +62,27 @@ fn is_engaged(client: &Client) -> bool {
     client.session.modes & mode::MULTI != 0 || client.lent.as_ref().is_some_and(|l| !l.monitor)
 }
 
-impl Worker {
+impl Core {
+    /// The client was told to leave and has some time left for it.
+    pub(super) fn close_later(&mut self, index: usize, generation: u32) {
+        let job = Job::Close(ClientId::new(index, generation));
+        self.clock.timers.push(Timer { due: self.now + LAST_WORDS, job });
+    }
+}
+
+impl Clients {
     /// If the client has to log in, its time for that begins.
-    pub(super) fn await_login(&mut self, index: usize) {
-        let Some(client) = self.clients.get(index).filter(|c| c.session.is_stranger()) else {
+    pub(super) fn await_login(&mut self, index: usize, core: &mut Core) {
+        let Some(client) = self.slab.get(index).filter(|c| c.session.is_stranger()) else {
             return;
         };
         // That of a client with TLS begins at the end of its handshake.
-        if client.created == self.now && matches!(client.stream, Stream::Tls(_)) {
+        if client.created == core.now && matches!(client.stream, Stream::Tls(_)) {
             return;
         }
         let client = ClientId::new(index, client.generation);
-        if self.arrivals.logins.queue.len() > 1024 + 2 * self.clients.len() {
-            let clients = &self.clients;
+        if self.arrivals.logins.queue.len() > 1024 + 2 * self.slab.len() {
+            let clients = &self.slab;
             self.arrivals.logins.queue.retain(|login| {
                 let client = clients.get(login.client.at());
                 client.is_some_and(|c| {
@@ -81,21 +90,84 @@ impl Worker {
                 })
             });
         }
-        self.arrivals.logins.queue.push_back(Login { since: self.now, client, is_extended: false });
+        self.arrivals.logins.queue.push_back(Login { since: core.now, client, is_extended: false });
     }
 
     /// When the next deadline for a login is.
-    pub(super) fn login_due(&self) -> Option<u64> {
-        Some(self.arrivals.logins.queue.front()?.since.saturating_add(self.settings.login_timeout?))
+    pub(super) fn login_due(&self, core: &Core) -> Option<u64> {
+        Some(self.arrivals.logins.queue.front()?.since.saturating_add(core.settings.login_timeout?))
     }
 
+    fn end_stranger(&mut self, index: usize, core: &mut Core) {
+        let Some(client) = self.slab.get(index) else { return };
+        let (address, generation) = (client.addresses().0, client.generation);
+        let limit = core.settings.login_timeout.unwrap_or_default() / 1000;
+        sparsely!(
+            core.lines.logins,
+            info,
+            client = address,
+            limit_ms = limit,
+            "a client is closed: it has not logged in within timeouts.login"
+        );
+        core.stats.disconnected[DisconnectReason::Login as usize] += 1;
+        self.answer_error(index, &Failure::LoginLate { limit }, core);
+        self.stop_reading(index, core);
+        core.close_later(index, generation);
+    }
+
+    pub(super) fn close_if_leaving(&mut self, id: ClientId, core: &mut Core) {
+        let client = self.slab.get(id.at());
+        if client.is_some_and(|c| c.generation == id.generation && c.paused.is_final()) {
+            self.close(id.at(), core);
+        }
+    }
+
+    /// Ages are looked at again at once, because another limit may hold.
+    pub(super) fn look_at_ages(&mut self, core: &mut Core) {
+        self.arrivals.leaving.next_look = core.now;
+    }
+
+    /// When clients that are to leave are looked at next.
+    pub(super) fn leave_due(&self, core: &Core) -> Option<u64> {
+        let wanted = self.arrivals.leaving.any || core.settings.max_age.is_some();
+        wanted.then_some(self.arrivals.leaving.next_look)
+    }
+
+    /// Lets as many clients go that `keep` are left: those that are idle longest, and those in the
+    /// middle of something last.
+    pub(super) fn shed(&mut self, keep: usize, core: &mut Core) {
+        let stays = |c: &Client| !c.gone && c.leaves_for.is_none() && !c.paused.is_final();
+        let staying = self.slab.iter().filter(|(_, c)| stays(c));
+        let mut staying: Vec<(bool, u64, usize)> =
+            staying.map(|(index, c)| (is_engaged(c), c.active, index)).collect();
+        let excess = staying.len().saturating_sub(keep);
+        if excess == 0 {
+            return;
+        }
+        staying.sort_unstable();
+        for &(_, _, index) in staying.iter().take(excess) {
+            if let Some(client) = self.slab.get_mut(index) {
+                client.leaves_for = Some(DisconnectReason::Descriptors);
+            }
+        }
+        tracing::warn!(
+            worker = core.link.index,
+            clients = excess,
+            "clients are closed, those that are idle longest first: file descriptors are needed for \
+             nodes"
+        );
+        (self.arrivals.leaving.any, self.arrivals.leaving.next_look) = (true, core.now);
+    }
+}
+
+impl Worker {
     /// Closes clients that should have logged in by now.
     pub(super) fn end_late_logins(&mut self) {
-        while self.login_due().is_some_and(|due| due <= self.now) {
-            let Some(login) = self.arrivals.logins.queue.pop_front() else { return };
+        while self.clients.login_due(&self.core).is_some_and(|due| due <= self.core.now) {
+            let Some(login) = self.clients.arrivals.logins.queue.pop_front() else { return };
             if self.may_take_longer(login) {
-                let login = Login { since: self.now, is_extended: true, ..login };
-                self.arrivals.logins.queue.push_back(login);
+                let login = Login { since: self.core.now, is_extended: true, ..login };
+                self.clients.arrivals.logins.queue.push_back(login);
             }
         }
     }
@@ -103,7 +175,7 @@ impl Worker {
     /// Closes the client if it has not logged in. `true`: that cannot be said yet.
     fn may_take_longer(&mut self, login: Login) -> bool {
         let (index, generation) = (login.client.at(), login.client.generation);
-        let client = self.clients.get(index).filter(|c| c.generation == generation && !c.gone);
+        let client = self.clients.slab.get(index).filter(|c| c.generation == generation && !c.gone);
         let Some(client) = client.filter(|c| c.session.is_stranger()) else { return false };
         match client.paused {
             // Its time begins at the end of the handshake.
@@ -122,86 +194,19 @@ impl Worker {
         if may_ask && let Ok(asked) = self.stranger_in_cluster(index) {
             return asked.is_some() && !login.is_extended;
         }
-        self.end_stranger(index);
+        self.clients.end_stranger(index, &mut self.core);
         false
-    }
-
-    fn end_stranger(&mut self, index: usize) {
-        let Some(client) = self.clients.get(index) else { return };
-        let (address, generation) = (client.addresses().0, client.generation);
-        let limit = self.settings.login_timeout.unwrap_or_default() / 1000;
-        sparsely!(
-            self.lines.logins,
-            info,
-            client = address,
-            limit_ms = limit,
-            "a client is closed: it has not logged in within timeouts.login"
-        );
-        self.stats.disconnected[DisconnectReason::Login as usize] += 1;
-        self.answer_error(index, &Failure::LoginLate { limit });
-        self.stop_reading(index);
-        self.close_later(index, generation);
-    }
-
-    /// The client was told to leave and has some time left for it.
-    pub(super) fn close_later(&mut self, index: usize, generation: u32) {
-        let job = Job::Close(ClientId::new(index, generation));
-        self.clock.timers.push(Timer { due: self.now + LAST_WORDS, job });
-    }
-
-    pub(super) fn close_if_leaving(&mut self, id: ClientId) {
-        let client = self.clients.get(id.at());
-        if client.is_some_and(|c| c.generation == id.generation && c.paused.is_final()) {
-            self.close(id.at());
-        }
-    }
-
-    /// Ages are looked at again at once, because another limit may hold.
-    pub(super) fn look_at_ages(&mut self) {
-        self.arrivals.leaving.next_look = self.now;
-    }
-
-    /// When clients that are to leave are looked at next.
-    pub(super) fn leave_due(&self) -> Option<u64> {
-        let wanted = self.arrivals.leaving.any || self.settings.max_age.is_some();
-        wanted.then_some(self.arrivals.leaving.next_look)
-    }
-
-    /// Lets as many clients go that `keep` are left: those that are idle longest, and those in the
-    /// middle of something last.
-    pub(super) fn shed(&mut self, keep: usize) {
-        let stays = |c: &Client| !c.gone && c.leaves_for.is_none() && !c.paused.is_final();
-        let staying = self.clients.iter().filter(|(_, c)| stays(c));
-        let mut staying: Vec<(bool, u64, usize)> =
-            staying.map(|(index, c)| (is_engaged(c), c.active, index)).collect();
-        let excess = staying.len().saturating_sub(keep);
-        if excess == 0 {
-            return;
-        }
-        staying.sort_unstable();
-        for &(_, _, index) in staying.iter().take(excess) {
-            if let Some(client) = self.clients.get_mut(index) {
-                client.leaves_for = Some(DisconnectReason::Descriptors);
-            }
-        }
-        tracing::warn!(
-            worker = self.link.index,
-            clients = excess,
-            "clients are closed, those that are idle longest first: file descriptors are needed for \
-             nodes"
-        );
-        (self.arrivals.leaving.any, self.arrivals.leaving.next_look) = (true, self.now);
     }
 
     /// Looks for clients that have to leave, and closes those that are silent. The others go behind
     /// a reply (`flush_client`).
     pub(super) fn let_leave(&mut self) {
-        if self.leave_due().is_none_or(|due| due > self.now) {
+        if self.clients.leave_due(&self.core).is_none_or(|due| due > self.core.now) {
             return;
         }
-        if let Some(max_age) = self.settings.max_age {
-            for (_, client) in &mut self.clients {
-                let age = self.now.saturating_sub(client.created);
+        if let Some(max_age) = self.core.settings.max_age {
+            for (_, client) in &mut self.clients.slab {
+                let age = self.core.now.saturating_sub(client.created);
                 if client.leaves_for.is_none() && age >= age_limit(client, max_age) {
                     client.leaves_for = Some(DisconnectReason::MaxAge);
                 }
@@ -209,12 +214,12 @@ impl Worker {
         } else {
             // It has been turned off.
             let aged = Some(DisconnectReason::MaxAge);
-            let all = self.clients.iter_mut().map(|(_, c)| c);
+            let all = self.clients.slab.iter_mut().map(|(_, c)| c);
             all.filter(|c| c.leaves_for == aged).for_each(|c| c.leaves_for = None);
         }
-        let silent_since = self.now.saturating_sub(SILENT);
+        let silent_since = self.core.now.saturating_sub(SILENT);
         let leaves = |c: &Client| c.leaves_for.is_some() && !c.gone && !c.paused.is_final();
-        let all: Vec<(usize, bool)> = (self.clients.iter())
+        let all: Vec<(usize, bool)> = (self.clients.slab.iter())
             .filter(|(_, c)| leaves(c))
             .map(|(i, c)| (i, c.active <= silent_since && is_at_rest(c)))
             .collect();
@@ -222,21 +227,22 @@ impl Worker {
             if !is_silent || self.has_spoken(index) {
                 continue;
             }
-            let Some(client) = self.clients.get(index).filter(|c| !c.gone && is_at_rest(c)) else {
+            let Some(client) = self.clients.slab.get(index).filter(|c| !c.gone && is_at_rest(c))
+            else {
                 continue;
             };
             let generation = client.generation;
             if let Some(reason) = client.leaves_for {
-                self.stats.disconnected[reason as usize] += 1;
+                self.core.stats.disconnected[reason as usize] += 1;
             }
-            self.stop_reading(index);
-            self.close_later(index, generation);
+            self.clients.stop_reading(index, &mut self.core);
+            self.core.close_later(index, generation);
         }
-        self.arrivals.leaving.any = !all.is_empty();
+        self.clients.arrivals.leaving.any = !all.is_empty();
         let pause =
-            self.settings.max_age.map_or(LOOK, |age| (age / 20).clamp(10_000, MAX_AGE_LOOK));
-        self.arrivals.leaving.next_look =
-            self.now + if self.arrivals.leaving.any { pause.min(LOOK) } else { pause };
+            self.core.settings.max_age.map_or(LOOK, |age| (age / 20).clamp(10_000, MAX_AGE_LOOK));
+        self.clients.arrivals.leaving.next_look =
+            self.core.now + if self.clients.arrivals.leaving.any { pause.min(LOOK) } else { pause };
     }
 }
 

@@ -3,6 +3,9 @@
 
 use super::Worker;
 use super::clock::{Job, Timer};
+use super::state::Base;
+use super::state::base;
+use super::state::{Clients, Core, Nodes};
 use crate::cluster::NodeAddr;
 use crate::dest::Dest;
 use crate::errors::Failure;
@@ -18,30 +21,48 @@ const USEFUL: u64 = 100_000;
 /// Where it was answered on at all, the pause grows no further than after so many failures.
 const ANSWERED: u32 = 4;
 
+impl Clients {
+    /// The rest of a reply that was being handed on will not come. A client that has seen its
+    /// beginning can only be closed; another gets what the rules for lost connections say.
+    pub(super) fn abandon_arriving(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
+        let Some(up) = nodes.upstreams.get_mut(u) else { return };
+        if !std::mem::take(&mut up.streaming) {
+            return;
+        }
+        let dest = up.pending.front().map(|p| p.dest);
+        let Some(Dest::Client { index, generation, seq }) = dest else { return };
+        let Some(client) = self.slab.get_mut(index as usize) else { return };
+        if client.generation == generation && client.abandon(seq) == crate::client::Outcome::Partial
+        {
+            self.close(index as usize, core);
+        }
+    }
+}
+
 impl Worker {
     /// The connection is gone or could not be made: what may be sent again waits for the next
     /// one, the rest is answered now.
     pub(super) fn connection_lost(&mut self, u: usize, why: ConnectionEnd) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
         if up.dedicated.is_some() {
             return self.dedicated_lost(u, &why);
         }
         let was_ready = up.state == State::Ready;
-        let lived = self.now.saturating_sub(up.ready_since);
+        let lived = self.core.now.saturating_sub(up.ready_since);
         let proven = was_ready && lived >= PROVEN;
         let answered = was_ready && up.last_read > up.ready_since;
         if proven || (answered && lived >= USEFUL) {
             up.failures = 0;
         }
         if let Some(stream) = up.stream.as_mut() {
-            stream.unwatch(self.link.poll.registry());
+            stream.unwatch(self.core.link.poll.registry());
         }
-        self.abandon_arriving(u);
-        let pending = self.upstreams.get(u).map(|up| up.pending.iter());
-        let clients = pending.into_iter().flatten().map(|pending| self.lane_of(pending));
+        self.clients.abandon_arriving(u, &mut self.nodes, &mut self.core);
+        let pending = self.nodes.upstreams.get(u).map(|up| up.pending.iter());
+        let clients = pending.into_iter().flatten().map(|pending| self.ops.lane_of(pending));
         let clients: Vec<_> = clients.collect();
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        let given_up = up.lost(&mut self.spare.pool, &clients);
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+        let given_up = up.lost(&mut self.core.spare.pool, &clients);
         up.failures = up.failures.saturating_add(1);
         if answered {
             // Nor does it where the next attempt fails, so that it begins from here.
@@ -51,65 +72,50 @@ impl Worker {
         self.subscribers.stranded |= up.pending.iter().any(super::publish::is_lone_publish);
         let (node, failures) = (up.node, up.failures);
         let repeated = up.pending.iter().any(|p| p.tries > 1);
-        if let Some(node) = self.nodes.get_mut(usize::from(node)).filter(|n| n.unreached_since == 0)
+        if let Some(node) =
+            self.nodes.list.get_mut(usize::from(node)).filter(|n| n.unreached_since == 0)
         {
-            node.unreached_since = self.now;
+            node.unreached_since = self.core.now;
         }
-        let addr = self.nodes.get(usize::from(node)).map(|n| n.addr.clone());
-        if let Some(stats) = self.stats.nodes.get_mut(usize::from(node)) {
+        let addr = self.nodes.list.get(usize::from(node)).map(|n| n.addr.clone());
+        if let Some(stats) = self.core.stats.nodes.get_mut(usize::from(node)) {
             stats.failures += 1;
         }
         if was_ready || failures == 1 {
             let node = addr.as_ref().map(NodeAddr::to_string);
             let in_flight = given_up.len();
-            sparsely!(self.lines.lost, warn, node, %why, in_flight, "a node's connection is lost");
+            sparsely!(self.core.lines.lost, warn, node, %why, in_flight, "a node's connection is lost");
         }
         let name = addr.map_or_else(|| "a node".to_owned(), |a| a.to_string());
         let failure =
             Failure::ConnectionLost { node: name.as_str().into(), why: why.to_string().into() };
-        if let Some(up) = self.upstreams.get_mut(u) {
+        if let Some(up) = self.nodes.upstreams.get_mut(u) {
             up.last_error = Some(why);
         }
         for pending in given_up {
-            self.stats.outcome_unknown += 1;
-            self.fail(&pending, &name, &failure);
+            self.core.stats.outcome_unknown += 1;
+            self.core.fail(&pending, &name, &failure);
         }
-        self.loads_without(u, &name);
-        self.leave_replica(u);
+        self.nodes.loads_without(u, &name, &mut self.core);
+        self.ops.leave_replica(u, &mut base!(self));
         // Control may be gone at the very end: nothing to refresh then.
-        let _ = self.link.control.send(ToControl::RefreshTopology { hint: None });
+        let _ = self.core.link.control.send(ToControl::RefreshTopology { hint: None });
         // A connection that has worked for a while is tried again at once.
-        let mut delay = if proven { 0 } else { self.backoff(failures) };
+        let mut delay = if proven { 0 } else { self.core.backoff(failures) };
         // Reads that would be sent for the third time, or more often, are retries. They keep their
         // places in the connection's queue, so that the connection waits for the budget; then one
         // command probes, and the others follow as the node answers.
-        if let Some(up) = self.upstreams.get_mut(u) {
+        if let Some(up) = self.nodes.upstreams.get_mut(u) {
             up.window = usize::from(repeated);
         }
         if repeated {
-            self.placement.retries.budget.take(1);
-            if !self.placement.retries.budget.has() {
-                delay = delay.max(self.placement.retries.budget.wait());
+            self.nodes.placement.retries.budget.take(1);
+            if !self.nodes.placement.retries.budget.has() {
+                delay = delay.max(self.nodes.placement.retries.budget.wait());
             }
         }
-        self.clock.timers.push(Timer { due: self.now + delay, job: Job::Connect(u) });
-        self.arm_tick();
-        self.mark_upstream(u);
-    }
-
-    /// The rest of a reply that was being handed on will not come. A client that has seen its
-    /// beginning can only be closed; another gets what the rules for lost connections say.
-    pub(super) fn abandon_arriving(&mut self, u: usize) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        if !std::mem::take(&mut up.streaming) {
-            return;
-        }
-        let dest = up.pending.front().map(|p| p.dest);
-        let Some(Dest::Client { index, generation, seq }) = dest else { return };
-        let Some(client) = self.clients.get_mut(index as usize) else { return };
-        if client.generation == generation && client.abandon(seq) == crate::client::Outcome::Partial
-        {
-            self.close(index as usize);
-        }
+        self.core.clock.timers.push(Timer { due: self.core.now + delay, job: Job::Connect(u) });
+        self.core.arm_tick();
+        self.nodes.mark_upstream(u, &mut self.core);
     }
 }

@@ -98,6 +98,8 @@ mod walk;
 mod watch;
 mod writing;
 
+use state::Base;
+use state::base;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -121,10 +123,7 @@ use crate::upstream::Upstream;
 use settings::Settings;
 pub use shared::Shared;
 pub use start::spawn;
-use state::{
-    Access, Arrivals, Clock, DedicatedPool, Link, Memory, Operations, Placement, Reads, Spare,
-    Stop, Subscribers, Topology, Turn,
-};
+use state::{Access, Clients, Core, Nodes, Operations, Subscribers};
 
 /// Bytes that one read asks for: large enough that fifty clients' replies come in one read.
 const SCRATCH: usize = 128 << 10;
@@ -241,47 +240,20 @@ impl Source {
 }
 
 struct Worker {
-    /// How the worker is reached, and whom it tells.
-    link: Link,
-    settings: Settings,
-    /// What time it is, and what waits for a time.
-    clock: Clock,
-    /// Microseconds since then, read once per turn.
-    now: u64,
-    /// What is at hand in this turn of the loop, and what is left for its end or the next one.
-    turn: Turn,
-    router: Arc<Router>,
-    /// What the cluster is.
-    topology: Topology,
-    /// Where commands go, and what becomes of those that do not get there.
-    placement: Placement,
+    /// What all of its parts work with.
+    core: Core,
+    /// The cluster's nodes, and the connections to them.
+    nodes: Nodes,
+    clients: Clients,
     /// Who clients are, and what they may do.
     access: Access,
-    /// Whom reads may go to.
-    reads: Reads,
-    scripts: scripts::Scripts,
     /// Who is subscribed to what, and which PUBLISHes wait for it.
     subscribers: Subscribers,
-    /// Clients that come and go.
-    arrivals: Arrivals,
-    seeing: seen::Seeing,
-    nodes: Vec<Node>,
-    upstreams: Slab<Upstream>,
-    clients: Slab<Client>,
+    scripts: scripts::Scripts,
     /// Commands of more than one step that are under way.
     ops: Operations,
-    /// What all workers share.
-    shared: Arc<Shared>,
-    /// Connections that are lent to one client at a time.
-    dedicated: DedicatedPool,
-    lines: LogLines,
-    /// What keeps the worker from serving clients.
-    stop: Stop,
-    /// Buffers that are kept for their capacity.
-    spare: Spare,
-    /// What the buffers occupy.
-    memory: Memory,
-    stats: WorkerStats,
+    /// What is seen of commands as they pass.
+    seeing: seen::Seeing,
 }
 
 /// What workers measure time in, since `epoch`.
@@ -289,41 +261,67 @@ fn micros(epoch: Instant) -> u64 {
     epoch.elapsed().as_micros() as u64
 }
 
+impl Base<'_> {
+    fn set_commands(&mut self, table: Arc<CommandTable>) {
+        // Commands under way carry their ids; an overlay keeps those of known commands, and only
+        // "unknown", the entry past the end, moves.
+        let old_unknown = self.core.router.unknown().index();
+        self.core.router = Arc::new(Router::with_rules(table, self.core.router.rules().clone()));
+        let new_unknown = self.core.router.unknown().index();
+        for (_, client) in &mut self.clients.slab {
+            if client.session.last_command.index() == old_unknown {
+                client.session.last_command = self.core.router.unknown();
+            }
+        }
+        if new_unknown > old_unknown {
+            let unknown = self.core.stats.commands.get(old_unknown).copied().unwrap_or_default();
+            self.core.stats.commands.resize(new_unknown + 1, Default::default());
+            if let Some(slot) = self.core.stats.commands.get_mut(old_unknown) {
+                *slot = Default::default();
+            }
+            if let Some(slot) = self.core.stats.commands.get_mut(new_unknown) {
+                *slot = unknown;
+            }
+        }
+        self.compile_users();
+    }
+}
+
 impl Worker {
     fn run(mut self) {
-        tracing::debug!(worker = self.link.index, "worker runs");
-        self.shared.workers().push((self.link.index, self.link.own.clone()));
+        tracing::debug!(worker = self.core.link.index, "worker runs");
+        self.core.shared.workers().push((self.core.link.index, self.core.link.own.clone()));
         let mut events = Events::with_capacity(1024);
         loop {
             let timeout = self.time_to_wait();
-            match self.link.poll.poll(&mut events, timeout) {
+            match self.core.link.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    tracing::error!(worker = self.link.index, %error, "the event loop failed");
+                    tracing::error!(worker = self.core.link.index, %error, "the event loop failed");
                     return;
                 }
             }
-            self.now = micros(self.clock.epoch);
-            self.stats.turns += 1;
-            self.look_around();
-            self.turn.held_now = 0;
+            self.core.now = micros(self.core.clock.epoch);
+            self.core.stats.turns += 1;
+            self.seeing.look_around(&mut self.core);
+            self.core.turn.held_now = 0;
             // First of all, so that a PUBLISH that is answered now counts the subscribers that the
             // hub told of before.
             self.read_inbox();
             self.follow_up();
-            self.account_messages();
-            let again = std::mem::take(&mut self.turn.again);
+            self.subscribers.account_messages(&mut self.core);
+            let again = std::mem::take(&mut self.core.turn.again);
             for event in &events {
                 match Source::of(event.token()) {
                     Source::Waker => {}
                     Source::Client(i) => {
-                        if let Some(client) = self.clients.get_mut(i) {
+                        if let Some(client) = self.clients.slab.get_mut(i) {
                             client.peer_closed |= event.is_read_closed();
                             client.blocked &= !event.is_writable();
                         }
                         if event.is_writable() {
-                            self.mark_client(i);
+                            self.clients.mark_client(i, &mut self.core);
                         }
                         if event.is_readable() || event.is_read_closed() || event.is_error() {
                             self.client_readable(i);
@@ -341,19 +339,19 @@ impl Worker {
                 }
                 self.follow_up();
             }
-            self.release_barriers();
+            self.subscribers.release_barriers(&mut self.core);
             self.run_timers();
             self.follow_up();
             self.flush();
             self.relieve();
             self.drain_goes_on();
             self.follow_up();
-            if self.is_drained() {
-                tracing::debug!(worker = self.link.index, "worker drained");
+            if self.clients.is_drained(&self.core) {
+                tracing::debug!(worker = self.core.link.index, "worker drained");
                 return;
             }
-            if self.stop.retires && self.clients.is_empty() {
-                tracing::debug!(worker = self.link.index, "worker retired");
+            if self.clients.stop.retires && self.clients.slab.is_empty() {
+                tracing::debug!(worker = self.core.link.index, "worker retired");
                 return;
             }
         }
@@ -361,29 +359,40 @@ impl Worker {
 
     /// How long the event loop may sleep.
     fn time_to_wait(&self) -> Option<Duration> {
-        if self.link.more_inbox
+        if self.core.link.more_inbox
             // Another worker waits until this one has looked at its sockets once more.
             || !self.subscribers.barriers.is_empty()
-            || !self.turn.again.is_empty()
-            || !self.turn.resume.is_empty()
-            || !self.turn.dirty_upstreams.is_empty()
+            || !self.core.turn.again.is_empty()
+            || !self.core.turn.resume.is_empty()
+            || !self.core.turn.dirty_upstreams.is_empty()
             // Clients were closed behind the flush: their sockets, and what others heard of it.
-            || !self.turn.graveyard.is_empty()
-            || !self.turn.dirty_clients.is_empty()
+            || !self.core.turn.graveyard.is_empty()
+            || !self.core.turn.dirty_clients.is_empty()
         {
             return Some(Duration::ZERO);
         }
-        let timer = self.clock.timers.peek().map(|t| t.due);
-        let idle = self.settings.idle_timeout.map(|_| self.clock.next_idle_check);
-        let drain = self.stop.drain.map(|drain| drain.next());
-        let (probe, handshake) = (self.idle_probe_due(), self.handshake_due());
-        let (login, leave) = (self.login_due(), self.leave_due());
-        let next =
-            [timer, self.clock.tick, drain, self.pause_end(), idle, probe, handshake, login, leave];
+        let timer = self.core.clock.timers.peek().map(|t| t.due);
+        let idle = self.core.settings.idle_timeout.map(|_| self.core.clock.next_idle_check);
+        let drain = self.clients.stop.drain.map(|drain| drain.next());
+        let (probe, handshake) =
+            (self.nodes.idle_probe_due(&self.core), self.clients.handshake_due(&self.core));
+        let (login, leave) =
+            (self.clients.login_due(&self.core), self.clients.leave_due(&self.core));
+        let next = [
+            timer,
+            self.core.clock.tick,
+            drain,
+            self.clients.pause_end(&self.core),
+            idle,
+            probe,
+            handshake,
+            login,
+            leave,
+        ];
         let next = next.into_iter().flatten().min()?;
         // The clock of the last turn is old by now: measure anew, it is only done when there is
         // something to wait for.
-        let now = micros(self.clock.epoch);
+        let now = micros(self.core.clock.epoch);
         // A poll cannot wait for less than a millisecond; sleeping short would mean spinning.
         // Nor can it for much longer than days (a pause may be as long as one likes).
         Some(Duration::from_millis(next.saturating_sub(now).div_ceil(1000).min(3_600_000)))
@@ -392,18 +401,18 @@ impl Worker {
     /// The end of a turn: nodes first, so that they work while the clients are written to.
     fn flush(&mut self) {
         loop {
-            while let Some(client) = self.turn.resume.pop() {
+            while let Some(client) = self.core.turn.resume.pop() {
                 self.resume_client(client.at(), client.generation);
                 self.follow_up();
             }
-            let mut dirty = std::mem::take(&mut self.turn.dirty_upstreams);
+            let mut dirty = std::mem::take(&mut self.core.turn.dirty_upstreams);
             let wrote = !dirty.is_empty();
             for u in dirty.drain(..) {
                 self.flush_upstream(u);
                 self.follow_up();
             }
-            if self.turn.dirty_upstreams.is_empty() {
-                self.turn.dirty_upstreams = dirty;
+            if self.core.turn.dirty_upstreams.is_empty() {
+                self.core.turn.dirty_upstreams = dirty;
             }
             // Where clients, nodes and this worker share a core, the nodes that were just written
             // to go first: the next turn then finds the work of many rather than of one, and the
@@ -411,154 +420,139 @@ impl Worker {
             // costs a fraction of a microsecond per turn. Beside large commands and replies it costs
             // a whole slice: their clients and nodes have always something to do.
             if wrote {
-                if self.now.saturating_sub(self.turn.last_large) > LARGE_ENDED {
+                if self.core.now.saturating_sub(self.core.turn.last_large) > LARGE_ENDED {
                     std::thread::yield_now();
                 }
                 // Messages that came of it need no turn of their own.
                 self.read_inbox();
                 self.follow_up();
             }
-            let mut dirty = std::mem::take(&mut self.turn.dirty_clients);
+            let mut dirty = std::mem::take(&mut self.core.turn.dirty_clients);
             for i in dirty.drain(..) {
                 self.flush_client(i);
                 self.follow_up();
             }
-            if self.turn.dirty_clients.is_empty() {
-                self.turn.dirty_clients = dirty;
+            if self.core.turn.dirty_clients.is_empty() {
+                self.core.turn.dirty_clients = dirty;
             }
-            let done = self.turn.dirty_upstreams.is_empty()
-                && self.turn.dirty_clients.is_empty()
-                && self.turn.resume.is_empty();
+            let done = self.core.turn.dirty_upstreams.is_empty()
+                && self.core.turn.dirty_clients.is_empty()
+                && self.core.turn.resume.is_empty();
             if done {
                 break;
             }
         }
-        self.finish_seen();
-        self.tell_hub();
-        self.send_barrier();
+        self.seeing.finish_seen(&mut self.clients, &mut self.core);
+        self.subscribers.tell_hub(&mut self.core);
+        self.subscribers.send_barrier(&mut self.core);
         // Empty by now; what was put off is the next turn's.
-        std::mem::swap(&mut self.turn.dirty_upstreams, &mut self.turn.deferred);
-        std::mem::swap(&mut self.turn.dirty_clients, &mut self.turn.unwritten);
-        for u in std::mem::take(&mut self.dedicated.dead) {
-            if let Some(mut up) = self.upstreams.try_remove(u) {
-                reaccount(&mut self.memory.accounted, &mut up.accounted, 0);
+        std::mem::swap(&mut self.core.turn.dirty_upstreams, &mut self.core.turn.deferred);
+        std::mem::swap(&mut self.core.turn.dirty_clients, &mut self.core.turn.unwritten);
+        for u in std::mem::take(&mut self.nodes.dedicated.dead) {
+            if let Some(mut up) = self.nodes.upstreams.try_remove(u) {
+                reaccount(&mut self.core.memory.accounted, &mut up.accounted, 0);
             }
         }
-        for i in std::mem::take(&mut self.turn.graveyard) {
-            self.clients.try_remove(i);
+        for i in std::mem::take(&mut self.core.turn.graveyard) {
+            self.clients.slab.try_remove(i);
         }
-        self.memory.meter.reset();
+        self.core.memory.meter.reset();
     }
 
     fn read_inbox(&mut self) {
         let mut looked_at = 0;
-        self.link.more_inbox = false;
-        self.link.own.looks();
-        while let Ok(message) = self.link.inbox.try_recv() {
+        self.core.link.more_inbox = false;
+        self.core.link.own.looks();
+        while let Ok(message) = self.core.link.inbox.try_recv() {
             match message {
-                ToWorker::Accept(arrival) => self.accept(arrival),
-                ToWorker::Shed { keep } => self.shed(keep),
+                ToWorker::Accept(arrival) => base!(self).accept(arrival),
+                ToWorker::Shed { keep } => self.clients.shed(keep, &mut self.core),
                 ToWorker::Topology(snapshot) => self.set_topology(snapshot),
-                ToWorker::Health(health) => self.set_health(health),
-                ToWorker::Commands(table) => self.set_commands(table),
-                ToWorker::Identity(identity) => self.topology.identity = identity,
+                ToWorker::Health(health) => self.nodes.set_health(health, &mut self.core),
+                ToWorker::Commands(table) => base!(self).set_commands(table),
+                ToWorker::Identity(identity) => self.nodes.topology.identity = identity,
                 ToWorker::Scrape(answer) => {
                     // Whoever asked may have given up: nobody to answer then.
                     let _ = answer.send(Box::new(self.counters()));
                 }
                 ToWorker::Census(answer) => {
                     // Its work is that of a list of all clients; see below.
-                    let _ = answer.send(Box::new(self.census()));
-                    looked_at += self.clients.len();
+                    let _ = answer.send(Box::new(self.clients.census(&self.core)));
+                    looked_at += self.clients.slab.len();
                     if looked_at > LOOKED_AT {
-                        return self.link.more_inbox = true;
+                        return self.core.link.more_inbox = true;
                     }
                 }
                 ToWorker::Seen(answer) => {
-                    let _ = answer.send(Box::new(self.seeing.copy(self.now)));
+                    let _ = answer.send(Box::new(self.seeing.copy(self.core.now)));
                 }
                 ToWorker::Asked(inquiry) => {
                     self.hear(&inquiry);
                     // A thousand clients that all ask for the list of all must not make one turn.
-                    looked_at += self.clients.len();
+                    looked_at += self.clients.slab.len();
                     if looked_at > LOOKED_AT {
-                        return self.link.more_inbox = true;
+                        return self.core.link.more_inbox = true;
                     }
                 }
                 ToWorker::Answered(answered) => self.finish_inquiry(*answered),
-                ToWorker::Verified { client, answer } => self.verified(client, answer),
-                ToWorker::Looked(looked) => self.looked(&looked),
-                ToWorker::Users(users) => self.set_users(&users),
-                ToWorker::PubSub(batch) => self.hear_hub(&batch),
+                ToWorker::Verified { client, answer } => {
+                    self.clients.verified(client, answer, &mut self.core)
+                }
+                ToWorker::Looked(looked) => base!(self).looked(&looked),
+                ToWorker::Users(users) => base!(self).set_users(&users),
+                ToWorker::PubSub(batch) => {
+                    self.subscribers.hear_hub(&batch, &mut self.clients, &mut self.core)
+                }
                 ToWorker::SubscriptionEnded(serial) => self.subscription_ended(serial),
                 ToWorker::Read(barrier) => {
-                    self.subscribers.barriers.push((self.stats.turns, barrier))
+                    self.subscribers.barriers.push((self.core.stats.turns, barrier))
                 }
                 ToWorker::OthersHaveRead(id) => self.others_have_read(id),
-                ToWorker::Probed(probed) => self.probed(&probed),
-                ToWorker::Stranger(stranger) => self.stranger_answers(&stranger),
-                ToWorker::Busy(busy) => self.node_is_busy(&busy),
+                ToWorker::Probed(probed) => {
+                    self.clients.probed(&probed, &mut self.nodes, &mut self.core)
+                }
+                ToWorker::Stranger(stranger) => {
+                    self.nodes.stranger_answers(&stranger, &mut self.core)
+                }
+                ToWorker::Busy(busy) => self.ops.node_is_busy(&busy, &mut base!(self)),
                 #[cfg(debug_assertions)]
                 ToWorker::Fail => panic!("told to fail"),
                 ToWorker::Config { config, workers } => self.set_config(&config, workers),
-                ToWorker::Retire => self.stop.retires = true,
-                ToWorker::Pause(pause) => self.suspend_clients(pause),
+                ToWorker::Retire => self.clients.stop.retires = true,
+                ToWorker::Pause(pause) => self.clients.suspend_clients(pause),
                 ToWorker::Drain { by } => self.start_drain(by),
             }
             self.follow_up();
         }
     }
 
-    fn set_commands(&mut self, table: Arc<CommandTable>) {
-        // Commands under way carry their ids; an overlay keeps those of known commands, and only
-        // "unknown", the entry past the end, moves.
-        let old_unknown = self.router.unknown().index();
-        self.router = Arc::new(Router::with_rules(table, self.router.rules().clone()));
-        let new_unknown = self.router.unknown().index();
-        for (_, client) in &mut self.clients {
-            if client.session.last_command.index() == old_unknown {
-                client.session.last_command = self.router.unknown();
-            }
-        }
-        if new_unknown > old_unknown {
-            let unknown = self.stats.commands.get(old_unknown).copied().unwrap_or_default();
-            self.stats.commands.resize(new_unknown + 1, Default::default());
-            if let Some(slot) = self.stats.commands.get_mut(old_unknown) {
-                *slot = Default::default();
-            }
-            if let Some(slot) = self.stats.commands.get_mut(new_unknown) {
-                *slot = unknown;
-            }
-        }
-        self.compile_users();
-    }
-
     /// The counters with the gauges read.
     fn counters(&mut self) -> WorkerStats {
-        let mut stats = self.stats.clone();
-        stats.clients = self.clients.len() as u64;
+        let mut stats = self.core.stats.clone();
+        stats.clients = self.clients.slab.len() as u64;
         let resp3 = |c: &Client| c.session.protocol == Protocol::Resp3;
-        stats.clients_resp3 = self.clients.iter().filter(|(_, c)| resp3(c)).count() as u64;
+        stats.clients_resp3 = self.clients.slab.iter().filter(|(_, c)| resp3(c)).count() as u64;
         let paused = |c: &Client| c.paused == Paused::Suspended;
-        stats.clients_paused = self.clients.iter().filter(|(_, c)| paused(c)).count() as u64;
-        stats.buffer_bytes = (self.memory.accounted
-            + self.placement.slots.holds.bytes()
-            + self.spare.pool.bytes()) as u64;
-        stats.held = self.placement.slots.holds.count() as u64;
+        stats.clients_paused = self.clients.slab.iter().filter(|(_, c)| paused(c)).count() as u64;
+        stats.buffer_bytes = (self.core.memory.accounted
+            + self.nodes.placement.slots.holds.bytes()
+            + self.core.spare.pool.bytes()) as u64;
+        stats.held = self.nodes.placement.slots.holds.count() as u64;
         stats.users = self.access.realms.len() as u64;
-        stats.dedicated_idle = self.dedicated.idle.len() as u64;
+        stats.dedicated_idle = self.nodes.dedicated.idle.len() as u64;
         stats.subscriptions = self.subscribers.topics.subscriptions();
         let subscribed = |c: &Client| c.subscriptions.is_some();
-        stats.subscribers = self.clients.iter().filter(|(_, c)| subscribed(c)).count() as u64;
+        stats.subscribers = self.clients.slab.iter().filter(|(_, c)| subscribed(c)).count() as u64;
         let lent = |up: &&Upstream| up.dedicated.is_some_and(|d| d.client.is_some());
-        stats.dedicated_lent = self.upstreams.iter().map(|(_, up)| up).filter(lent).count() as u64;
+        stats.dedicated_lent =
+            self.nodes.upstreams.iter().map(|(_, up)| up).filter(lent).count() as u64;
         let blocked = |c: &Client| c.lent.as_ref().is_some_and(|l| l.errand.is_some());
-        stats.clients_blocked = self.clients.iter().filter(|(_, c)| blocked(c)).count() as u64;
-        stats.nodes.resize(self.nodes.len(), NodeStats::default());
-        for (node, stats) in self.nodes.iter().zip(&mut stats.nodes) {
+        stats.clients_blocked = self.clients.slab.iter().filter(|(_, c)| blocked(c)).count() as u64;
+        stats.nodes.resize(self.nodes.list.len(), NodeStats::default());
+        for (node, stats) in self.nodes.list.iter().zip(&mut stats.nodes) {
             stats.addr = node.known.then(|| node.addr.clone());
         }
-        for (_, up) in &self.upstreams {
+        for (_, up) in &self.nodes.upstreams {
             let Some(node) = stats.nodes.get_mut(usize::from(up.node)) else { continue };
             match up.state {
                 crate::upstream::State::Ready => node.connections_ready += 1,
@@ -577,17 +571,21 @@ impl Drop for Worker {
     /// However it ends, other workers and the one in its place may lend what it had lent.
     fn drop(&mut self) {
         let lent = |up: &Upstream| up.dedicated.is_some_and(|d| d.client.is_some());
-        self.upstreams.iter().filter(|(_, up)| lent(up)).for_each(|_| self.shared.give_back());
+        self.nodes
+            .upstreams
+            .iter()
+            .filter(|(_, up)| lent(up))
+            .for_each(|_| self.core.shared.give_back());
         let monitors = |c: &Client| c.lent.as_ref().is_some_and(|l| l.monitor);
-        let count = self.clients.iter().filter(|(_, c)| monitors(c)).count();
-        self.shared.monitors.fetch_sub(count, Ordering::Relaxed);
+        let count = self.clients.slab.iter().filter(|(_, c)| monitors(c)).count();
+        self.core.shared.monitors.fetch_sub(count, Ordering::Relaxed);
         self.subscribers.topics.leave_all();
-        self.shared.workers().retain(|(index, _)| *index != self.link.index);
+        self.core.shared.workers().retain(|(index, _)| *index != self.core.link.index);
     }
 }
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Worker").field("index", &self.link.index).finish_non_exhaustive()
+        f.debug_struct("Worker").field("index", &self.core.link.index).finish_non_exhaustive()
     }
 }

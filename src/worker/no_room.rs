@@ -3,6 +3,7 @@
 
 use super::Worker;
 use super::settings::Settings;
+use super::state::Core;
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
 use crate::route::flag;
@@ -13,7 +14,7 @@ pub(super) fn buffers_full(settings: &Settings) -> Failure {
     Failure::BuffersFull { limit: settings.memory_total }
 }
 
-impl Worker {
+impl Core {
     /// Counts a dropped reply of `pending`'s command; the error in its place.
     pub(super) fn reply_dropped(&mut self, pending: &Pending) -> Failure {
         self.no_room_for_reply(pending.has(flag::READ_ONLY))

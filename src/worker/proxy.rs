@@ -2,6 +2,8 @@
 
 use super::Worker;
 use super::downstream::Flow;
+use super::seen::Seeing;
+use super::state::{Core, Nodes};
 use crate::client::Question;
 use crate::command::CommandId;
 use crate::errors::Failure;
@@ -12,49 +14,7 @@ use crate::seen::{Kind, Seen, Shown, slow_reply};
 /// Entries that SLOWLOG GET shows if it is not told, and keys that PROXY HOTKEYS does.
 const SHOWN: i64 = 10;
 
-impl Worker {
-    /// SLOWLOG and PROXY.
-    pub(super) fn seen_command(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        local: Local,
-        args: &Args,
-    ) -> Flow {
-        let Some(client) = self.clients.get(index) else { return Flow::Stop };
-        let protocol = client.session.protocol;
-        let mut reply = Vec::new();
-        if local == Local::SlowLog {
-            self.slowlog(args, 1, None, &mut reply);
-        } else if args.is(1, "slowlog") && args.is(2, "nodes") {
-            match nodes_slowlog(args) {
-                Some((merge, frame)) => {
-                    let to = match merge {
-                        Merge::AllSucceeded => Fan::Nodes,
-                        _ => Fan::Answering,
-                    };
-                    return self.fan(index, command, to, merge, &frame);
-                }
-                None => Failure::Syntax.write(&mut reply),
-            }
-        } else if args.is(1, "slowlog") && args.len() > 2 {
-            self.slowlog(args, 2, Some(protocol), &mut reply);
-        } else if args.is(1, "hotkeys") || args.is(1, "bigkeys") {
-            match question(args) {
-                Some(question) => return self.ask_everyone(index, command, question),
-                None => Failure::Syntax.write(&mut reply),
-            }
-        } else if args.is(1, "help") && args.len() == 2 {
-            write::array_header(&mut reply, HELP.len());
-            HELP.iter().for_each(|line| write::simple(&mut reply, line));
-        } else {
-            unknown(args, 1, "PROXY").write(&mut reply);
-        }
-        self.count_own(command, &reply);
-        self.answer_plain(index, &reply);
-        Flow::Next
-    }
-
+impl Core {
     /// GET, LEN or RESET at argument `at`; with `more` where the time went.
     fn slowlog(&self, args: &Args, at: usize, more: Option<Protocol>, reply: &mut Vec<u8>) {
         let log = &self.shared.slow;
@@ -79,16 +39,9 @@ impl Worker {
             unknown(args, at, container).write(reply);
         }
     }
+}
 
-    /// This worker's answer to PROXY HOTKEYS or BIGKEYS.
-    pub(super) fn seen_for(&mut self, kind: Kind, reset: bool) -> Seen {
-        let seen = self.seeing.copy(self.now);
-        if reset {
-            self.seeing.reset(kind, self.now);
-        }
-        seen
-    }
-
+impl Nodes {
     /// All workers' answers as a reply.
     pub(super) fn write_seen(
         &self,
@@ -96,14 +49,72 @@ impl Worker {
         mut seen: Seen,
         protocol: Protocol,
         reply: &mut Vec<u8>,
+        core: &Core,
     ) {
-        let shown = Shown { commands: self.router.table(), snapshot: &self.topology.snapshot };
+        let shown = Shown { commands: core.router.table(), snapshot: &self.topology.snapshot };
         seen.hot.keys.truncate(count);
         seen.big.truncate(count);
         match kind {
             Kind::Hot => shown.hot_reply(&seen.hot.keys, protocol, reply),
             Kind::Big => shown.big_reply(&seen.big, protocol, reply),
         }
+    }
+}
+
+impl Seeing {
+    /// This worker's answer to PROXY HOTKEYS or BIGKEYS.
+    pub(super) fn seen_for(&mut self, kind: Kind, reset: bool, core: &mut Core) -> Seen {
+        let seen = self.copy(core.now);
+        if reset {
+            self.reset(kind, core.now);
+        }
+        seen
+    }
+}
+
+impl Worker {
+    /// SLOWLOG and PROXY.
+    pub(super) fn seen_command(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        local: Local,
+        args: &Args,
+    ) -> Flow {
+        let Some(client) = self.clients.slab.get(index) else { return Flow::Stop };
+        let protocol = client.session.protocol;
+        let mut reply = Vec::new();
+        if local == Local::SlowLog {
+            self.core.slowlog(args, 1, None, &mut reply);
+        } else if args.is(1, "slowlog") && args.is(2, "nodes") {
+            match nodes_slowlog(args) {
+                Some((merge, frame)) => {
+                    let to = match merge {
+                        Merge::AllSucceeded => Fan::Nodes,
+                        _ => Fan::Answering,
+                    };
+                    return self.fan(index, command, to, merge, &frame);
+                }
+                None => Failure::Syntax.write(&mut reply),
+            }
+        } else if args.is(1, "slowlog") && args.len() > 2 {
+            self.core.slowlog(args, 2, Some(protocol), &mut reply);
+        } else if args.is(1, "hotkeys") || args.is(1, "bigkeys") {
+            match question(args) {
+                Some(question) => {
+                    return self.clients.ask_everyone(index, command, question, &mut self.core);
+                }
+                None => Failure::Syntax.write(&mut reply),
+            }
+        } else if args.is(1, "help") && args.len() == 2 {
+            write::array_header(&mut reply, HELP.len());
+            HELP.iter().for_each(|line| write::simple(&mut reply, line));
+        } else {
+            unknown(args, 1, "PROXY").write(&mut reply);
+        }
+        self.core.count_own(command, &reply);
+        self.clients.answer_plain(index, &reply, &mut self.core);
+        Flow::Next
     }
 }
 

@@ -1,6 +1,7 @@
 //! PUBLISH and SPUBLISH, and what PUBSUB asks: where they go, and the nodes' counts put right.
 
 use super::downstream::Flow;
+use super::state::{Base, Core, Nodes, Operations, Subscribers};
 use super::{Worker, micros};
 use crate::channel::{Kind, matches};
 use crate::cluster::{NO_SLOT, Slot};
@@ -16,62 +17,47 @@ pub(super) fn is_lone_publish(pending: &Pending) -> bool {
     pending.has(flag::PUBLISHES) && pending.before == 0 && pending.slot == NO_SLOT
 }
 
-impl Worker {
-    /// PUBLISH: to the node where slotway itself is subscribed to the channel or to a pattern that
-    /// it matches, so that its messages stay in order; otherwise to the one where it would be.
-    pub(super) fn publish(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        frame: &[u8],
-        args: &Args,
-    ) -> Flow {
-        if self.subscribers.stranded {
-            // What was published before must not be overtaken.
-            self.send_stranded();
-        }
-        match self.publish_node(args.get(1).unwrap_or_default()) {
-            Some(node) => self.forward_to(index, command, NO_SLOT, node, frame),
-            None => self.wait_for_a_node(index, command, frame),
-        }
+impl Core {
+    /// When a PUBLISH is sent. Not as of the turn's beginning: whoever was confirmed before the
+    /// publisher spoke is counted.
+    #[cold]
+    pub(super) fn publish_time(&self) -> u64 {
+        micros(self.clock.epoch)
     }
 
-    /// SPUBLISH: to its channel's slot, like a write.
-    pub(super) fn shard_publish(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        slot: Option<Slot>,
-        frame: &[u8],
-    ) -> Flow {
-        match slot {
-            Some(slot) => self.forward(index, command, slot.0, frame),
-            None => Flow::Next,
+    /// What a batch's commands say of it.
+    #[inline]
+    pub(super) fn mark_batch(&self, pending: &mut Pending, flags: u8) {
+        pending.flags |= flags;
+        if flags & flag::PUBLISHES != 0 {
+            pending.started = self.publish_time();
         }
     }
+}
 
+impl Subscribers {
     /// Where messages for `channel` are published.
-    pub(super) fn publish_node(&self, channel: &[u8]) -> Option<u16> {
+    pub(super) fn publish_node(&self, channel: &[u8], nodes: &Nodes) -> Option<u16> {
         let home = self.home_of(channel);
-        let ident = |node: u16| self.nodes.get(usize::from(node)).map_or(0, |n| n.ident);
+        let ident = |node: u16| nodes.list.get(usize::from(node)).map_or(0, |n| n.ident);
         if home != 0 {
             // It need not be a primary any more. Nor need it be reached at the moment: as long as
             // the hub has the topic there, it is waited for, because nodes answer PUBLISH before
             // they have told the others, and a message sent elsewhere could overtake.
-            let found = self.nodes.iter().position(|n| n.known && n.ident == home);
+            let found = nodes.list.iter().position(|n| n.known && n.ident == home);
             if let Some(node) = found.and_then(|n| u16::try_from(n).ok()) {
                 return Some(node);
             }
         }
         let name = hash(channel);
         let best = |reached: bool| {
-            let fit = self
+            let fit = nodes
                 .placement
                 .slots
                 .primaries()
                 .iter()
                 .copied()
-                .filter(|&n| !reached || self.is_reached(n));
+                .filter(|&n| !reached || nodes.is_reached(n));
             fit.max_by_key(|&node| rank(name, ident(node)))
         };
         best(true).or_else(|| best(false))
@@ -82,10 +68,9 @@ impl Worker {
     /// published at whoever is primary, a message to a node that has just been demoted could be
     /// overtaken by the next one to another: nodes answer before they have told the others.
     fn home_of(&self, channel: &[u8]) -> u64 {
-        match self.subscribers.topics.known(Kind::Channel, channel).map_or(0, Topic::home) {
+        match self.topics.known(Kind::Channel, channel).map_or(0, Topic::home) {
             0 => {
-                let patterns =
-                    self.subscribers.topics.all_known(Kind::Pattern).filter(|t| t.home() != 0);
+                let patterns = self.topics.all_known(Kind::Pattern).filter(|t| t.home() != 0);
                 let fit = patterns.filter(|t| matches(&t.name, channel));
                 // The same in every worker, so that it does not matter whose client publishes; and
                 // by name, so that the others' homes may change without a message overtaking.
@@ -95,59 +80,29 @@ impl Worker {
         }
     }
 
-    /// PUBLISHes that wait for a node which is not reached go to where the hub has moved their
-    /// topics meanwhile.
-    pub(super) fn send_stranded(&mut self) {
-        self.subscribers.stranded = false;
-        let waiting = |up: &Upstream| up.is_ordered() && up.state == State::Backoff;
-        let all = self.upstreams.iter().filter(|(_, up)| waiting(up));
-        for u in all.map(|(u, _)| u).collect::<Vec<_>>() {
-            let Some(up) = self.upstreams.get_mut(u) else { continue };
-            let node = up.node;
-            for (pending, frame) in up.take_unsent(&mut self.spare.pool, is_lone_publish) {
-                let client = self.lane_of(&pending).index;
-                let to = self.publish_node_of(&frame).unwrap_or(node);
-                self.subscribers.stranded |= to == node;
-                self.send_to(to, pending, frame, client);
-            }
-            self.mark_upstream(u);
-        }
-    }
-
     /// The same for a command's bytes that come back from a node that is not reached.
-    pub(super) fn publish_node_of(&self, frame: &[u8]) -> Option<u16> {
+    pub(super) fn publish_node_of(&self, frame: &[u8], nodes: &Nodes, core: &Core) -> Option<u16> {
         let mut ranges = Vec::new();
-        let limits = &self.settings.accepted;
+        let limits = &core.settings.accepted;
         match scan_request(frame, limits, &mut RequestProgress::default(), &mut ranges) {
             Ok(Request::Array { .. }) => {
-                self.publish_node(Args::new(frame, &ranges).get(1).unwrap_or_default())
+                self.publish_node(Args::new(frame, &ranges).get(1).unwrap_or_default(), nodes)
             }
             _ => None,
         }
-    }
-
-    /// PUBSUB: every node is asked.
-    pub(super) fn ask_subscribers(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        ask: Ask,
-        frame: &[u8],
-    ) -> Flow {
-        self.fan(index, command, Fan::Reached, Merge::PubSub(ask), frame)
     }
 
     /// What this process has to do with a channel, whatever the node; with an empty name with all
     /// patterns.
     pub(super) fn own_part(&self, kind: Kind, name: &[u8]) -> Own {
         if kind == Kind::Pattern && name.is_empty() {
-            let patterns = || self.subscribers.topics.all_known(Kind::Pattern);
+            let patterns = || self.topics.all_known(Kind::Pattern);
             return Own {
                 subscribers: patterns().filter(|t| t.subscribers() > 0).count(),
                 upstream: patterns().map(|t| t.upstream()).sum(),
             };
         }
-        let topic = self.subscribers.topics.known(kind, name);
+        let topic = self.topics.known(kind, name);
         topic.map_or_else(Own::default, |topic| Own {
             subscribers: topic.subscribers(),
             upstream: topic.upstream(),
@@ -164,11 +119,11 @@ impl Worker {
             let there = home == 0 || home == node || topic.upstream() > 1;
             own.upstream += usize::from(there && topic.upstream() > 0);
         };
-        if let Some(topic) = self.subscribers.topics.known(kind, channel) {
+        if let Some(topic) = self.topics.known(kind, channel) {
             add(topic);
         }
         if kind == Kind::Channel {
-            let patterns = self.subscribers.topics.all_known(Kind::Pattern);
+            let patterns = self.topics.all_known(Kind::Pattern);
             patterns.filter(|topic| matches(&topic.name, channel)).for_each(add);
         }
         own
@@ -182,12 +137,14 @@ impl Worker {
         sent: &[u8],
         reply: &[u8],
         out: &mut Vec<u8>,
+        nodes: &Nodes,
+        core: &Core,
     ) -> Option<()> {
-        if self.subscribers.topics.none_known() {
+        if self.topics.none_known() {
             return None;
         }
-        let node = self.nodes.get(usize::from(node))?.ident;
-        let limits = &self.settings.accepted;
+        let node = nodes.list.get(usize::from(node))?.ident;
+        let limits = &core.settings.accepted;
         let mut ranges = Vec::new();
         let mut next = |from: usize| {
             let rest = sent.get(from..)?;
@@ -221,22 +178,6 @@ impl Worker {
         Some(())
     }
 
-    /// When a PUBLISH is sent. Not as of the turn's beginning: whoever was confirmed before the
-    /// publisher spoke is counted.
-    #[cold]
-    pub(super) fn publish_time(&self) -> u64 {
-        micros(self.clock.epoch)
-    }
-
-    /// What a batch's commands say of it.
-    #[inline]
-    pub(super) fn mark_batch(&self, pending: &mut Pending, flags: u8) {
-        pending.flags |= flags;
-        if flags & flag::PUBLISHES != 0 {
-            pending.started = self.publish_time();
-        }
-    }
-
     fn own_of_request(&self, args: &Args, node: u64, time: u64) -> Option<Own> {
         let channel = args.get(1)?;
         if args.is(0, "publish") {
@@ -246,5 +187,75 @@ impl Worker {
         } else {
             None
         }
+    }
+}
+
+impl Operations {
+    /// PUBLISH: to the node where slotway itself is subscribed to the channel or to a pattern that
+    /// it matches, so that its messages stay in order; otherwise to the one where it would be.
+    pub(super) fn publish(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        frame: &[u8],
+        args: &Args,
+        base: &mut Base<'_>,
+    ) -> Flow {
+        if base.subscribers.stranded {
+            // What was published before must not be overtaken.
+            self.send_stranded(base);
+        }
+        match base.subscribers.publish_node(args.get(1).unwrap_or_default(), base.nodes) {
+            Some(node) => self.forward_to(index, command, NO_SLOT, node, frame, base),
+            None => self.wait_for_a_node(index, command, frame, base),
+        }
+    }
+
+    /// SPUBLISH: to its channel's slot, like a write.
+    pub(super) fn shard_publish(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        slot: Option<Slot>,
+        frame: &[u8],
+        base: &mut Base<'_>,
+    ) -> Flow {
+        match slot {
+            Some(slot) => self.forward(index, command, slot.0, frame, base),
+            None => Flow::Next,
+        }
+    }
+
+    /// PUBLISHes that wait for a node which is not reached go to where the hub has moved their
+    /// topics meanwhile.
+    pub(super) fn send_stranded(&mut self, base: &mut Base<'_>) {
+        base.subscribers.stranded = false;
+        let waiting = |up: &Upstream| up.is_ordered() && up.state == State::Backoff;
+        let all = base.nodes.upstreams.iter().filter(|(_, up)| waiting(up));
+        for u in all.map(|(u, _)| u).collect::<Vec<_>>() {
+            let Some(up) = base.nodes.upstreams.get_mut(u) else { continue };
+            let node = up.node;
+            for (pending, frame) in up.take_unsent(&mut base.core.spare.pool, is_lone_publish) {
+                let client = self.lane_of(&pending).index;
+                let to =
+                    base.subscribers.publish_node_of(&frame, base.nodes, base.core).unwrap_or(node);
+                base.subscribers.stranded |= to == node;
+                base.send_to(to, pending, frame, client);
+            }
+            base.nodes.mark_upstream(u, base.core);
+        }
+    }
+}
+
+impl Worker {
+    /// PUBSUB: every node is asked.
+    pub(super) fn ask_subscribers(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        ask: Ask,
+        frame: &[u8],
+    ) -> Flow {
+        self.fan(index, command, Fan::Reached, Merge::PubSub(ask), frame)
     }
 }

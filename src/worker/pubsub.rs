@@ -5,6 +5,9 @@
 //! among the client's replies; messages go out at once, past replies that are awaited, but never
 //! before the confirmation.
 
+use super::state::Base;
+use super::state::base;
+use super::state::{Clients, Core, Nodes, Subscribers};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -56,55 +59,34 @@ impl AsRef<[u8]> for View {
     }
 }
 
-impl Worker {
-    pub(super) fn pubsub(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        which: PubSub,
-        slot: Option<crate::cluster::Slot>,
-        frame: &[u8],
-        args: &Args,
-    ) -> Flow {
-        match which {
-            PubSub::Publish | PubSub::ShardPublish if self.publish_waits(index, args) => {
-                return Flow::Pause;
-            }
-            PubSub::Publish => return self.publish(index, command, frame, args),
-            PubSub::ShardPublish => return self.shard_publish(index, command, slot, frame),
-            PubSub::Ask(ask) => return self.ask_subscribers(index, command, ask, frame),
-            PubSub::Subscribe(kind) if self.is_asked(index, kind, args) => {
-                return self.pause_until_replied(index);
-            }
-            PubSub::Subscribe(kind) => {
-                // One command may name a million.
-                let cost = args.iter().skip(1).map(Subscriptions::cost).sum();
-                if !self.has_room_for(cost) {
-                    return self.refuse_for_memory(index, command);
-                }
-                self.subscribe(index, command, kind, args);
-            }
-            PubSub::Unsubscribe(kind) => self.unsubscribe(index, command, kind, args),
+impl Core {
+    pub(super) fn say_to_hub(&self, message: ToHub) {
+        if self.shared.hub.handle.send(message).is_err() {
+            tracing::error!("the pub/sub hub has ended");
         }
-        if self.shared.monitors.load(Relaxed) > 0 {
-            self.show_to_monitors(index, command, args, true);
-        }
-        Flow::Next
     }
+}
 
+impl Clients {
     /// A subscriber that speaks RESP2 may only send what is about its subscriptions, because its
     /// client takes everything for messages. `None`: this command may go its way now.
-    pub(super) fn refuse_to_subscriber(&mut self, index: usize, args: &Args) -> Option<Flow> {
-        let client = self.clients.get(index)?;
+    pub(super) fn refuse_to_subscriber(
+        &mut self,
+        index: usize,
+        args: &Args,
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) -> Option<Flow> {
+        let client = self.slab.get(index)?;
         if client.session.protocol != Protocol::Resp2 {
-            return self.behind_subscribe(index, args);
+            return self.behind_subscribe(index, args, core);
         }
-        let command = self.router.command(args);
-        let spec = self.router.table().get(command);
-        let unknown = command == self.router.unknown() || (spec.container && args.len() > 1);
+        let command = core.router.command(args);
+        let spec = core.router.table().get(command);
+        let unknown = command == core.router.unknown() || (spec.container && args.len() > 1);
         if unknown {
             let failure = super::transaction::unknown_command(&spec.name, args);
-            self.answer_own_error(index, command, &failure);
+            self.answer_own_error(index, command, &failure, core);
             return Some(Flow::Next);
         }
         if IN_RESP2.contains(&&*spec.name) || !spec.arity_fits(args.len()) {
@@ -113,69 +95,80 @@ impl Worker {
         let mut failure = Failure::SubscribedClient { command: spec.name.clone() };
         if *spec.name == *"exec" {
             failure = Failure::Discarded { cause: failure.statement() };
-            self.drop_transaction(index);
+            self.drop_transaction(index, nodes, core);
         }
-        self.answer_own_error(index, command, &failure);
+        self.answer_own_error(index, command, &failure, core);
         Some(Flow::Next)
     }
 
     /// What comes behind a SUBSCRIBE may make the very message that it is to hear (PUBLISH, or a
     /// write that is notified), so it waits until the cluster has confirmed. Its reply would have
     /// waited anyway. `None`: it need not wait.
-    fn behind_subscribe(&mut self, index: usize, args: &Args) -> Option<Flow> {
-        let client = self.clients.get_mut(index)?;
+    fn behind_subscribe(&mut self, index: usize, args: &Args, core: &mut Core) -> Option<Flow> {
+        let client = self.slab.get_mut(index)?;
         let asked = client.subscriptions.as_ref()?.asked?;
         if client.answered_up_to(asked) {
             client.subscriptions.as_mut()?.asked = None;
             return None;
         }
-        let spec = self.router.table().get(self.router.command(args));
+        let spec = core.router.table().get(core.router.command(args));
         match IN_RESP2.contains(&&*spec.name) {
             true => None,
-            false => Some(self.pause_until_replied(index)),
+            false => Some(self.pause_until_replied(index, core)),
         }
     }
 
+    /// After it has unsubscribed from something: it may be an ordinary client again.
+    fn settle(&mut self, index: usize) {
+        if let Some(client) = self.slab.get_mut(index)
+            && client.subscriptions.as_ref().is_some_and(|s| s.is_empty())
+        {
+            client.subscriptions = None;
+            client.session.modes &= !mode::SUBSCRIBED;
+        }
+    }
+}
+
+impl Subscribers {
     /// An earlier SUBSCRIBE that waits has asked for one of these: whether there is anything to
     /// confirm is known when that one is answered.
-    fn is_asked(&self, index: usize, kind: Kind, args: &Args) -> bool {
-        let Some(client) = self.clients.get(index) else { return false };
+    fn is_asked(&self, index: usize, kind: Kind, args: &Args, clients: &Clients) -> bool {
+        let Some(client) = clients.slab.get(index) else { return false };
         let Some(subscriptions) = client.subscriptions.as_ref() else { return false };
         let asked = |name: &[u8]| {
-            let topic = self.subscribers.topics.find(kind, name)?;
+            let topic = self.topics.find(kind, name)?;
             let place = *subscriptions.topics.get(&topic)? as usize;
-            Some(
-                !self
-                    .subscribers
-                    .topics
-                    .local
-                    .get(topic as usize)?
-                    .subscribers
-                    .get(place)?
-                    .is_heard(),
-            )
+            Some(!self.topics.local.get(topic as usize)?.subscribers.get(place)?.is_heard())
         };
         subscriptions.asked.is_some_and(|seq| !client.answered_up_to(seq))
             && args.iter().skip(1).any(|name| asked(name) == Some(true))
     }
 
-    fn subscribe(&mut self, index: usize, command: CommandId, kind: Kind, args: &Args) {
+    fn subscribe(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        kind: Kind,
+        args: &Args,
+        clients: &mut Clients,
+        core: &mut Core,
+    ) {
         if args.iter().skip(1).any(|name| name.len() > LONGEST_NAME) {
             let failure = Failure::TopicTooLong { limit: LONGEST_NAME };
-            return self.answer_own_error(index, command, &failure);
+            return clients.answer_own_error(index, command, &failure, core);
         }
-        let Some(client) = self.clients.get_mut(index) else { return };
+        let Some(client) = clients.slab.get_mut(index) else { return };
         let (protocol, generation) = (client.session.protocol, client.generation);
-        let seq = client.expect_heard(&mut self.spare.replies);
+        let seq = client.expect_heard(&mut core.spare.replies);
         client.session.modes |= mode::SUBSCRIBED;
         let subscriptions = client.subscriptions.get_or_insert_default();
-        let id = self.subscribers.topics.next_wait();
+        let id = self.topics.next_wait();
         let (mut left, mut reply, mut new) = (0, Vec::new(), Vec::new());
         let mut names = Vec::new();
         for name in args.iter().skip(1) {
-            let topic = self.subscribers.topics.enter(kind, name);
+            let topic = self.topics.enter(kind, name);
             if !subscriptions.topics.contains_key(&topic)
-                && let Some(local) = self.subscribers.topics.local.get_mut(topic as usize)
+                && let Some(local) = self.topics.local.get_mut(topic as usize)
             {
                 subscriptions.topics.insert(topic, local.subscribers.len() as u32);
                 subscriptions.counts[kind as usize] += 1;
@@ -187,7 +180,7 @@ impl Worker {
                 names.push((kind, Arc::clone(&local.name)));
                 local.joining.insert(id);
                 left += 1;
-                self.subscribers.topics.ask(topic);
+                self.topics.ask(topic);
             }
             let word = kind.subscribe().to_ascii_lowercase();
             confirmation(&mut reply, protocol, &word, Some(name), subscriptions.counted(kind));
@@ -196,31 +189,31 @@ impl Worker {
             subscriptions.asked = Some(seq);
         }
         let client = ClientId::new(index, generation);
-        let started = self.now;
+        let started = core.now;
         let mut wait = Wait { client, seq, command, started, left, reply, new, ticket: None };
         if left == 0 {
-            return self.confirm(wait);
+            return self.confirm(wait, clients, core);
         }
-        self.shared.pending_subscriptions.expect(self.now);
-        wait.ticket = Some(self.shared.pending_subscriptions.begin(names));
-        let id = self.subscribers.topics.wait(wait);
-        if let Some(timeout) = self.settings.command_timeout {
-            self.clock.timers.push(Timer { due: self.now + timeout, job: Job::Subscribe(id) });
+        core.shared.pending_subscriptions.expect(core.now);
+        wait.ticket = Some(core.shared.pending_subscriptions.begin(names));
+        let id = self.topics.wait(wait);
+        if let Some(timeout) = core.settings.command_timeout {
+            core.clock.timers.push(Timer { due: core.now + timeout, job: Job::Subscribe(id) });
         }
     }
 
     /// The cluster has confirmed all that a command asked for: the client is told. What waits for
     /// the command's ticket goes on when all is done.
-    fn confirm(&mut self, wait: Wait) {
+    fn confirm(&mut self, wait: Wait, clients: &mut Clients, core: &mut Core) {
         let ClientId { index, generation } = wait.client;
-        let Some(client) = self.clients.get_mut(index as usize) else { return };
+        let Some(client) = clients.slab.get_mut(index as usize) else { return };
         if client.generation != generation {
             return;
         }
         for &(topic, topic_generation) in &wait.new {
             let place = client.subscriptions.as_ref().and_then(|s| s.topics.get(&topic));
             let token = Token { index: topic, generation: topic_generation };
-            let local = self.subscribers.topics.get(token);
+            let local = self.topics.get(token);
             // It may have unsubscribed meanwhile, and subscribed again by another command.
             if let (Some(&place), Some(local)) = (place, local)
                 && let Some(subscriber) = local.subscribers.get_mut(place as usize)
@@ -228,68 +221,76 @@ impl Worker {
             {
                 subscriber.since = Since::Reply(wait.seq);
                 if let Some(topic) = &local.topic {
-                    topic.join(micros(self.clock.epoch));
+                    topic.join(micros(core.clock.epoch));
                 }
             }
         }
-        client.complete(wait.seq, &wait.reply, &mut self.spare.pool);
-        self.count_own(wait.command, &wait.reply);
-        self.mark_client(index as usize);
+        client.complete(wait.seq, &wait.reply, &mut core.spare.pool);
+        core.count_own(wait.command, &wait.reply);
+        clients.mark_client(index as usize, core);
     }
 
     /// A command is given up: what it was the first to ask for, its client is not subscribed to.
-    fn give_up(&mut self, wait: Wait, failure: &Failure) {
+    fn give_up(&mut self, wait: Wait, failure: &Failure, clients: &mut Clients, core: &mut Core) {
         let ClientId { index, generation } = wait.client;
         let same = |c: &crate::client::Client| c.generation == generation && !c.gone;
-        if !self.clients.get(index as usize).is_some_and(same) {
+        if !clients.slab.get(index as usize).is_some_and(same) {
             return;
         }
         for (topic, topic_generation) in wait.new {
             let token = Token { index: topic, generation: topic_generation };
-            let place = self
-                .clients
+            let place = clients
+                .slab
                 .get(index as usize)
                 .and_then(|c| c.subscriptions.as_ref().and_then(|s| s.topics.get(&topic).copied()));
             let asked = |s: &Subscriber| s.is_asked_by(wait.seq);
             let subscriber = |local: &mut super::topics::Local| {
                 place.and_then(|p| local.subscribers.get(p as usize)).is_some_and(asked)
             };
-            if self.subscribers.topics.get(token).is_some_and(subscriber) {
-                self.leave(index as usize, topic);
+            if self.topics.get(token).is_some_and(subscriber) {
+                self.leave(index as usize, topic, clients, core);
             }
         }
         let mut reply = Vec::new();
         failure.write(&mut reply);
-        if let Some(stats) = self.stats.commands.get_mut(wait.command.index()) {
+        if let Some(stats) = core.stats.commands.get_mut(wait.command.index()) {
             stats.refused += 1;
         }
-        if let Some(client) = self.clients.get_mut(index as usize) {
-            client.complete(wait.seq, &reply, &mut self.spare.pool);
+        if let Some(client) = clients.slab.get_mut(index as usize) {
+            client.complete(wait.seq, &reply, &mut core.spare.pool);
         }
-        self.settle(index as usize);
-        self.mark_client(index as usize);
+        clients.settle(index as usize);
+        clients.mark_client(index as usize, core);
     }
 
     /// The deadline of a SUBSCRIBE.
-    pub(super) fn subscribe_ends(&mut self, id: u64) {
-        let Some(wait) = self.subscribers.topics.end_wait(id) else { return };
-        self.stats.deadline_exceeded += 1;
+    pub(super) fn subscribe_ends(&mut self, id: u64, clients: &mut Clients, core: &mut Core) {
+        let Some(wait) = self.topics.end_wait(id) else { return };
+        core.stats.deadline_exceeded += 1;
         let unconfirmed = wait.new.iter().find_map(|&(index, generation)| {
-            let local = self.subscribers.topics.get(Token { index, generation })?;
+            let local = self.topics.get(Token { index, generation })?;
             let waits = local.waiting.contains(&id) || local.joining.contains(&id);
             waits.then(|| Key::new(&local.name))
         });
         let failure = Failure::Unsubscribed {
-            seconds: self.now.saturating_sub(wait.started) as f64 / 1e6,
+            seconds: core.now.saturating_sub(wait.started) as f64 / 1e6,
             topic: unconfirmed.unwrap_or_else(|| Key::new(b"")),
         };
-        self.give_up(wait, &failure);
+        self.give_up(wait, &failure, clients, core);
     }
 
-    fn unsubscribe(&mut self, index: usize, command: CommandId, kind: Kind, args: &Args) {
-        let Some(client) = self.clients.get_mut(index) else { return };
+    fn unsubscribe(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        kind: Kind,
+        args: &Args,
+        clients: &mut Clients,
+        core: &mut Core,
+    ) {
+        let Some(client) = clients.slab.get_mut(index) else { return };
         let protocol = client.session.protocol;
-        let seq = client.expect_heard(&mut self.spare.replies);
+        let seq = client.expect_heard(&mut core.spare.replies);
         let word = kind.unsubscribe().to_ascii_lowercase();
         let mut reply = Vec::new();
         let counted = |clients: &Slab<Client>| {
@@ -297,36 +298,35 @@ impl Worker {
             client.and_then(|c| c.subscriptions.as_ref()).map_or(0, |s| s.counted(kind))
         };
         for name in args.iter().skip(1) {
-            if let Some(topic) = self.subscribers.topics.find(kind, name) {
-                self.leave(index, topic);
+            if let Some(topic) = self.topics.find(kind, name) {
+                self.leave(index, topic, clients, core);
             }
-            confirmation(&mut reply, protocol, &word, Some(name), counted(&self.clients));
+            confirmation(&mut reply, protocol, &word, Some(name), counted(&clients.slab));
         }
         if args.len() == 1 {
-            let all = self.topics_of(index, Some(kind));
+            let all = self.topics_of(index, Some(kind), clients);
             for topic in &all {
-                let name =
-                    self.subscribers.topics.local.get(*topic as usize).map(|l| Arc::clone(&l.name));
-                self.leave(index, *topic);
-                confirmation(&mut reply, protocol, &word, name.as_deref(), counted(&self.clients));
+                let name = self.topics.local.get(*topic as usize).map(|l| Arc::clone(&l.name));
+                self.leave(index, *topic, clients, core);
+                confirmation(&mut reply, protocol, &word, name.as_deref(), counted(&clients.slab));
             }
             if all.is_empty() {
-                confirmation(&mut reply, protocol, &word, None, counted(&self.clients));
+                confirmation(&mut reply, protocol, &word, None, counted(&clients.slab));
             }
         }
-        if let Some(client) = self.clients.get_mut(index) {
-            client.complete(seq, &reply, &mut self.spare.pool);
+        if let Some(client) = clients.slab.get_mut(index) {
+            client.complete(seq, &reply, &mut core.spare.pool);
         }
-        self.count_own(command, &reply);
-        self.settle(index);
-        self.mark_client(index);
+        core.count_own(command, &reply);
+        clients.settle(index);
+        clients.mark_client(index, core);
     }
 
     /// The topics of a client, of one kind or all, the oldest first.
-    fn topics_of(&self, index: usize, kind: Option<Kind>) -> Vec<u32> {
-        let subscriptions = self.clients.get(index).and_then(|c| c.subscriptions.as_ref());
+    fn topics_of(&self, index: usize, kind: Option<Kind>, clients: &Clients) -> Vec<u32> {
+        let subscriptions = clients.slab.get(index).and_then(|c| c.subscriptions.as_ref());
         let topics = subscriptions.into_iter().flat_map(|s| s.topics.keys().copied());
-        let local = |topic| Some((topic, self.subscribers.topics.local.get(topic as usize)?));
+        let local = |topic| Some((topic, self.topics.local.get(topic as usize)?));
         let of_kind = |(_, l): &(u32, &super::topics::Local)| kind.is_none_or(|k| l.kind == k);
         let mut found: Vec<_> = topics.filter_map(local).filter(of_kind).collect();
         found.sort_unstable_by_key(|(_, local)| local.generation);
@@ -334,11 +334,11 @@ impl Worker {
     }
 
     /// The client is not subscribed to a topic any more, if it was.
-    fn leave(&mut self, index: usize, topic: u32) {
-        let Some(client) = self.clients.get_mut(index) else { return };
+    fn leave(&mut self, index: usize, topic: u32, clients: &mut Clients, core: &mut Core) {
+        let Some(client) = clients.slab.get_mut(index) else { return };
         let Some(subscriptions) = client.subscriptions.as_mut() else { return };
         let Some(place) = subscriptions.topics.remove(&topic) else { return };
-        let Some(local) = self.subscribers.topics.local.get_mut(topic as usize) else { return };
+        let Some(local) = self.topics.local.get_mut(topic as usize) else { return };
         let cost = Subscriptions::cost(&local.name);
         subscriptions.names = subscriptions.names.saturating_sub(cost);
         let count = &mut subscriptions.counts[local.kind as usize];
@@ -348,7 +348,7 @@ impl Worker {
         }
         let gone = local.subscribers.swap_remove(place as usize);
         if let Some(moved) = local.subscribers.get(place as usize)
-            && let Some(other) = self.clients.get_mut(moved.client as usize)
+            && let Some(other) = clients.slab.get_mut(moved.client as usize)
             && let Some(theirs) = other.subscriptions.as_mut()
         {
             theirs.topics.insert(topic, place);
@@ -362,52 +362,44 @@ impl Worker {
             topic.leave();
         }
         if local.subscribers.is_empty() {
-            self.subscribers.topics.remove(topic, true);
+            self.topics.remove(topic, true);
         }
         if let Some(wait) = waited {
-            self.one_less(wait);
+            self.one_less(wait, clients, core);
         }
     }
 
     /// One of the topics that a command waits for needs no waiting any more.
-    fn one_less(&mut self, id: u64) {
-        let Some(wait) = self.subscribers.topics.waits.get_mut(&id) else { return };
+    fn one_less(&mut self, id: u64, clients: &mut Clients, core: &mut Core) {
+        let Some(wait) = self.topics.waits.get_mut(&id) else { return };
         wait.left = wait.left.saturating_sub(1);
         if wait.left == 0
-            && let Some(wait) = self.subscribers.topics.end_wait(id)
+            && let Some(wait) = self.topics.end_wait(id)
         {
-            self.confirm(wait);
-        }
-    }
-
-    /// After it has unsubscribed from something: it may be an ordinary client again.
-    fn settle(&mut self, index: usize) {
-        if let Some(client) = self.clients.get_mut(index)
-            && client.subscriptions.as_ref().is_some_and(|s| s.is_empty())
-        {
-            client.subscriptions = None;
-            client.session.modes &= !mode::SUBSCRIBED;
+            self.confirm(wait, clients, core);
         }
     }
 
     /// The client is not subscribed to anything any more (RESET), or is gone.
-    pub(super) fn leave_all(&mut self, index: usize) {
-        let subscribed = self.clients.get(index).is_some_and(|c| c.subscriptions.is_some());
+    pub(super) fn leave_all(&mut self, index: usize, clients: &mut Clients, core: &mut Core) {
+        let subscribed = clients.slab.get(index).is_some_and(|c| c.subscriptions.is_some());
         if subscribed {
-            self.topics_of(index, None).into_iter().for_each(|topic| self.leave(index, topic));
-            self.settle(index);
+            self.topics_of(index, None, clients)
+                .into_iter()
+                .for_each(|topic| self.leave(index, topic, clients, core));
+            clients.settle(index);
         }
     }
 
     /// The hub's news.
-    pub(super) fn hear_hub(&mut self, batch: &Batch) {
+    pub(super) fn hear_hub(&mut self, batch: &Batch, clients: &mut Clients, core: &mut Core) {
         for news in &batch.news {
             match news {
-                News::Messages { token, frames } => self.messages(*token, frames),
-                News::Known(topic) => self.subscribers.topics.know(Arc::clone(topic)),
-                News::Forgotten(topic) => self.subscribers.topics.forget(topic),
+                News::Messages { token, frames } => self.messages(*token, frames, clients, core),
+                News::Known(topic) => self.topics.know(Arc::clone(topic)),
+                News::Forgotten(topic) => self.topics.forget(topic),
                 News::Live { token, topic } => {
-                    let Some(local) = self.subscribers.topics.get(*token) else { continue };
+                    let Some(local) = self.topics.get(*token) else { continue };
                     let again = local.topic.replace(Arc::clone(topic));
                     local.live = true;
                     if again.is_none_or(|before| !Arc::ptr_eq(&before, topic)) {
@@ -417,32 +409,38 @@ impl Worker {
                     }
                     let waiting = std::mem::take(&mut local.waiting);
                     if !local.joining.is_empty() {
-                        self.subscribers.topics.ask(token.index);
+                        self.topics.ask(token.index);
                     }
-                    waiting.into_iter().for_each(|id| self.one_less(id));
+                    waiting.into_iter().for_each(|id| self.one_less(id, clients, core));
                 }
-                News::Refused { token, text } => self.topic_refused(*token, text),
+                News::Refused { token, text } => self.topic_refused(*token, text, clients, core),
                 News::Gap { token } => {
-                    if let Some(local) = self.subscribers.topics.get(*token) {
+                    if let Some(local) = self.topics.get(*token) {
                         local.live = false;
                     }
-                    self.gap(*token);
+                    self.gap(*token, clients, core);
                 }
                 News::Restarted => {
-                    self.subscribers.topics.wish_again();
-                    let all = self.subscribers.topics.local.iter();
+                    self.topics.wish_again();
+                    let all = self.topics.local.iter();
                     let token =
                         |index: usize, generation| Token { index: index as u32, generation };
                     let all: Vec<Token> = all.map(|(i, l)| token(i, l.generation)).collect();
-                    all.into_iter().for_each(|token| self.gap(token));
+                    all.into_iter().for_each(|token| self.gap(token, clients, core));
                 }
             }
         }
     }
 
     /// HOT PATH of pub/sub: messages go to all subscribers of their topic.
-    fn messages(&mut self, token: Token, frames: &Arc<Frames>) {
-        let Some(local) = self.subscribers.topics.get(token) else { return };
+    fn messages(
+        &mut self,
+        token: Token,
+        frames: &Arc<Frames>,
+        clients: &mut Clients,
+        core: &mut Core,
+    ) {
+        let Some(local) = self.topics.get(token) else { return };
         let kind = local.kind as usize;
         let mut subscribers = std::mem::take(&mut local.subscribers);
         let items = frames.count() as u32;
@@ -450,7 +448,7 @@ impl Worker {
         let mut delivered = 0;
         for subscriber in &mut subscribers {
             let index = subscriber.client as usize;
-            let Some(client) = self.clients.get_mut(index) else { continue };
+            let Some(client) = clients.slab.get_mut(index) else { continue };
             if client.generation != subscriber.generation {
                 continue;
             }
@@ -466,42 +464,53 @@ impl Worker {
             };
             if behind {
                 // The confirmation itself waits for other replies.
-                let seq = client.expect_heard(&mut self.spare.replies);
-                client.complete(seq, frames.bytes(protocol), &mut self.spare.pool);
+                let seq = client.expect_heard(&mut core.spare.replies);
+                client.complete(seq, frames.bytes(protocol), &mut core.spare.pool);
                 subscriber.since = Since::Reply(seq);
             } else {
                 let bytes = views[protocol as usize].get_or_insert_with(|| {
                     Bytes::from_owner(View { frames: Arc::clone(frames), protocol })
                 });
-                client.push(bytes.clone(), items, &mut self.spare.replies);
+                client.push(bytes.clone(), items, &mut core.spare.replies);
             }
             delivered += u64::from(items);
             if !client.dirty {
                 client.dirty = true;
-                self.turn.dirty_clients.push(index);
+                core.turn.dirty_clients.push(index);
             }
         }
-        self.stats.deliveries[kind] += delivered;
-        if let Some(local) = self.subscribers.topics.get(token) {
+        core.stats.deliveries[kind] += delivered;
+        if let Some(local) = self.topics.get(token) {
             local.subscribers = subscribers;
         }
     }
 
     /// Messages of a topic may be missed.
-    fn gap(&mut self, token: Token) {
-        if self.settings.on_gap == OnGap::Disconnect {
-            self.disconnect_subscribers(token, "messages may have been missed (pubsub.on_gap)");
+    fn gap(&mut self, token: Token, clients: &mut Clients, core: &mut Core) {
+        if core.settings.on_gap == OnGap::Disconnect {
+            self.disconnect_subscribers(
+                token,
+                "messages may have been missed (pubsub.on_gap)",
+                clients,
+                core,
+            );
         }
     }
 
     /// Closes the connections of those who rely on a topic.
-    fn disconnect_subscribers(&mut self, token: Token, why: &str) {
-        let Some(local) = self.subscribers.topics.get(token) else { return };
+    fn disconnect_subscribers(
+        &mut self,
+        token: Token,
+        why: &str,
+        clients: &mut Clients,
+        core: &mut Core,
+    ) {
+        let Some(local) = self.topics.get(token) else { return };
         let relying = local.subscribers.iter().filter(|s| s.is_heard());
         let all: Vec<usize> = relying.map(|s| s.client as usize).collect();
         if !all.is_empty() {
             sparsely!(
-                self.lines.subscribers,
+                core.lines.subscribers,
                 warn,
                 topic = %local.name.escape_ascii(),
                 kind = Kind::NAMES[local.kind as usize],
@@ -510,55 +519,106 @@ impl Worker {
                 "subscribers are disconnected"
             );
         }
-        all.into_iter().for_each(|index| self.close(index));
+        all.into_iter().for_each(|index| clients.close(index, core));
     }
 
     /// The cluster refuses a topic (an ACL, say).
-    fn topic_refused(&mut self, token: Token, text: &str) {
+    fn topic_refused(&mut self, token: Token, text: &str, clients: &mut Clients, core: &mut Core) {
         // Who was subscribed before hears nothing any more, and must know.
-        self.disconnect_subscribers(token, text);
-        let Some(local) = self.subscribers.topics.get(token) else { return };
+        self.disconnect_subscribers(token, text, clients, core);
+        let Some(local) = self.topics.get(token) else { return };
         let joining = std::mem::take(&mut local.joining);
         for id in std::mem::take(&mut local.waiting).into_iter().chain(joining) {
-            if let Some(wait) = self.subscribers.topics.end_wait(id) {
-                self.give_up(wait, &Failure::Verbatim(text.as_bytes().into()));
+            if let Some(wait) = self.topics.end_wait(id) {
+                self.give_up(wait, &Failure::Verbatim(text.as_bytes().into()), clients, core);
             }
         }
         // The token is over: without a word to the hub.
-        if let Some(local) = self.subscribers.topics.get(token) {
+        if let Some(local) = self.topics.get(token) {
             let rest: Vec<usize> = local.subscribers.iter().map(|s| s.client as usize).collect();
             for index in rest {
-                self.leave_all(index);
-                self.close(index);
+                self.leave_all(index, clients, core);
+                clients.close(index, core);
             }
-            if self.subscribers.topics.get(token).is_some() {
-                self.subscribers.topics.remove(token.index, false);
+            if self.topics.get(token).is_some() {
+                self.topics.remove(token.index, false);
             }
         }
     }
 
     /// What was wished for in this turn goes to the hub.
-    pub(super) fn tell_hub(&mut self) {
-        let wishes = self.subscribers.topics.take_wishes();
+    pub(super) fn tell_hub(&mut self, core: &mut Core) {
+        let wishes = self.topics.take_wishes();
         if wishes.is_empty() {
             return;
         }
-        self.say_to_hub(ToHub::Wishes { worker: self.link.index, wishes });
-    }
-
-    pub(super) fn say_to_hub(&self, message: ToHub) {
-        if self.shared.hub.handle.send(message).is_err() {
-            tracing::error!("the pub/sub hub has ended");
-        }
+        core.say_to_hub(ToHub::Wishes { worker: core.link.index, wishes });
     }
 
     /// This worker's topics, and its share of the messages that subscribers have not taken.
-    pub(super) fn account_messages(&mut self) {
-        if self.memory.accounted_messages > 0 || !self.subscribers.topics.local.is_empty() {
-            let held = self.shared.hub.stats.held.load(Relaxed) / self.settings.workers;
-            let held = held + self.subscribers.topics.held;
-            reaccount(&mut self.memory.accounted, &mut self.memory.accounted_messages, held);
+    pub(super) fn account_messages(&mut self, core: &mut Core) {
+        if core.memory.accounted_messages > 0 || !self.topics.local.is_empty() {
+            let held = core.shared.hub.stats.held.load(Relaxed) / core.settings.workers;
+            let held = held + self.topics.held;
+            reaccount(&mut core.memory.accounted, &mut core.memory.accounted_messages, held);
         }
+    }
+}
+
+impl Worker {
+    pub(super) fn pubsub(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        which: PubSub,
+        slot: Option<crate::cluster::Slot>,
+        frame: &[u8],
+        args: &Args,
+    ) -> Flow {
+        match which {
+            PubSub::Publish | PubSub::ShardPublish if self.publish_waits(index, args) => {
+                return Flow::Pause;
+            }
+            PubSub::Publish => {
+                return self.ops.publish(index, command, frame, args, &mut base!(self));
+            }
+            PubSub::ShardPublish => {
+                return self.ops.shard_publish(index, command, slot, frame, &mut base!(self));
+            }
+            PubSub::Ask(ask) => return self.ask_subscribers(index, command, ask, frame),
+            PubSub::Subscribe(kind)
+                if self.subscribers.is_asked(index, kind, args, &self.clients) =>
+            {
+                return self.clients.pause_until_replied(index, &mut self.core);
+            }
+            PubSub::Subscribe(kind) => {
+                // One command may name a million.
+                let cost = args.iter().skip(1).map(Subscriptions::cost).sum();
+                if !self.clients.has_room_for(cost, &mut self.nodes, &mut self.core) {
+                    return self.clients.refuse_for_memory(index, command, &mut self.core);
+                }
+                self.subscribers.subscribe(
+                    index,
+                    command,
+                    kind,
+                    args,
+                    &mut self.clients,
+                    &mut self.core,
+                );
+            }
+            PubSub::Unsubscribe(kind) => self.subscribers.unsubscribe(
+                index,
+                command,
+                kind,
+                args,
+                &mut self.clients,
+                &mut self.core,
+            ),
+        }
+        if self.core.shared.monitors.load(Relaxed) > 0 {
+            self.clients.show_to_monitors(index, command, args, true, &mut self.core);
+        }
+        Flow::Next
     }
 }
 

@@ -1,5 +1,7 @@
 //! What nodes say: replies are taken off their connections, one after the other.
 
+use super::state::base;
+use super::state::{Access, Base, Clients, Core, Nodes};
 use super::{Source, Worker};
 use crate::buf::CHUNK;
 use crate::dest::{ClientId, Dest};
@@ -17,9 +19,98 @@ const STREAM_FROM: usize = 32 << 10;
 /// So many pushes that nobody asked for are no accident: the connection is given up.
 const MOST_STRANGE: u32 = 10_000;
 
+impl Nodes {
+    #[cold]
+    fn strange_push(&mut self, u: usize, core: &mut Core) -> Result<(), ConnectionEnd> {
+        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
+        up.strange += 1;
+        if up.strange > MOST_STRANGE {
+            return Err(ConnectionEnd::UnexpectedPushes);
+        }
+        let node = self.list.get(usize::from(up.node)).map(|n| n.addr.to_string());
+        sparsely!(core.lines.pushes, warn, node, "a node sends messages that nobody asked for");
+        Ok(())
+    }
+}
+
+impl Clients {
+    /// A reply that cannot be handed on in pieces grows beyond what there is room for: its command
+    /// gets an error, and the connection, which is in the middle of it, is made anew.
+    pub(super) fn refuse_reply(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
+        let Some(up) = nodes.upstreams.get_mut(u) else { return };
+        let node = nodes.list.get(usize::from(up.node)).map(|n| n.addr.to_string());
+        let client = up.dedicated.and_then(|dedicated| dedicated.client);
+        if let Some(pending) = up.pending.pop_front() {
+            up.queue.release(pending.len as usize, &mut core.spare.pool);
+            let failure = core.reply_dropped(&pending);
+            match (client, pending.dest) {
+                // Its client waits for this one command.
+                (Some(client), Dest::Client { seq, .. }) => {
+                    self.fail_errand(client, seq, failure, nodes, core)
+                }
+                _ => core.fail(&pending, &node.unwrap_or_default(), &failure),
+            }
+        }
+        core.lose(u, ConnectionEnd::ReplyTooLarge);
+    }
+}
+
+impl Access {
+    /// Nodes do not tell this user their IDs, so they are not asked any more.
+    #[cold]
+    fn note_unverified(&mut self, realm: u16) {
+        if self.unverified.insert(realm) && realm == OWN {
+            tracing::warn!(
+                "slotway's user at the nodes may not ask them for their IDs, so a connection to \
+                 another server that has got a node's address is not noticed: ACL SETUSER … \
+                 +cluster|myid"
+            );
+        }
+    }
+}
+
+impl Base<'_> {
+    fn handshake_reply(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return Ok(()) };
+        if up.stream.is_none() {
+            // A dedicated connection that was closed while what it had said was being read.
+            return Ok(());
+        }
+        if frame.first() == Some(&b'>') {
+            return Ok(());
+        }
+        match up.handshake.reply(frame) {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                if let Some(dedicated) = up.dedicated.as_mut() {
+                    dedicated.id = up.handshake.client_id().unwrap_or(0);
+                }
+                if up.handshake.is_unverified() {
+                    let realm = up.realm;
+                    self.access.note_unverified(realm);
+                }
+                self.scripts.ready(u, self.nodes, self.core);
+                Ok(())
+            }
+            Err(HandshakeError::Refused(text)) => {
+                self.access.realm_refused(u, &text, self.nodes, self.core);
+                if let Some(up) = self.nodes.upstreams.get_mut(u) {
+                    up.refused = Some(text.as_bytes().into());
+                }
+                Err(ConnectionEnd::HandshakeRefused(text))
+            }
+            Err(stranger @ HandshakeError::Stranger { .. }) => {
+                self.core.stats.strangers += 1;
+                Err(stranger.into())
+            }
+            Err(loading @ HandshakeError::Loading(_)) => Err(loading.into()),
+        }
+    }
+}
+
 impl Worker {
     pub(super) fn upstream_again(&mut self, u: usize) {
-        if let Some(up) = self.upstreams.get_mut(u) {
+        if let Some(up) = self.nodes.upstreams.get_mut(u) {
             up.again = false;
             self.upstream_readable(u);
         }
@@ -27,12 +118,12 @@ impl Worker {
 
     /// One read per turn. HOT PATH: every reply passes here.
     pub(super) fn upstream_readable(&mut self, u: usize) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
         if up.parked {
             return;
         }
         let Some(stream) = up.stream.as_mut() else { return };
-        let mut scratch = std::mem::take(&mut self.spare.scratch);
+        let mut scratch = std::mem::take(&mut self.core.spare.scratch);
         // As with clients: a short unfinished reply goes in front of what is read, a long one
         // (of a kind that cannot be handed on in pieces) is appended to.
         let append = up.tail.len() > scratch.len() / 2;
@@ -42,36 +133,39 @@ impl Worker {
         }
         let room = scratch.len() - front;
         match stream.read(scratch.get_mut(front..).unwrap_or_default()) {
-            Ok(0) => self.lose(u, ConnectionEnd::Closed),
+            Ok(0) => self.core.lose(u, ConnectionEnd::Closed),
             Ok(n) => {
-                up.last_read = self.now;
+                up.last_read = self.core.now;
                 if up.window > 0 && up.state == State::Ready {
                     up.widen();
                 }
                 if (n == room || up.peer_closed) && !up.again {
                     up.again = true;
-                    self.turn.again.push(Source::Upstream(u));
+                    self.core.turn.again.push(Source::Upstream(u));
                 }
-                if let Some(stats) = self.stats.nodes.get_mut(usize::from(up.node)) {
+                if let Some(stats) = self.core.stats.nodes.get_mut(usize::from(up.node)) {
                     stats.bytes_received += n as u64;
                 }
                 let got = scratch.get(..front + n).unwrap_or_default();
                 // A buffer that grows is there twice for a moment.
                 let grows = up.tail.len() + n > up.tail.capacity();
                 let grown = up.tail.len() + n;
-                if append && grows && !self.has_room_for(grown) {
-                    self.spare.scratch = scratch;
-                    return self.refuse_reply(u);
+                if append
+                    && grows
+                    && !self.clients.has_room_for(grown, &mut self.nodes, &mut self.core)
+                {
+                    self.core.spare.scratch = scratch;
+                    return self.clients.refuse_reply(u, &mut self.nodes, &mut self.core);
                 }
-                let Some(up) = self.upstreams.get_mut(u) else { return };
+                let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
                 let outcome = if append {
                     let mut tail = std::mem::take(&mut up.tail);
                     tail.extend_from_slice(got);
-                    self.turn.reading = u;
+                    self.core.turn.reading = u;
                     let outcome = self.replies(u, &tail);
-                    self.turn.reading = usize::MAX;
+                    self.core.turn.reading = usize::MAX;
                     // What is left is the end of what was there; most often all of it.
-                    match (&outcome, self.upstreams.get_mut(u)) {
+                    match (&outcome, self.nodes.upstreams.get_mut(u)) {
                         (Ok(0), Some(up)) => up.tail = tail,
                         (Ok(used), Some(up)) => {
                             up.tail = tail.get(*used..).unwrap_or_default().to_vec();
@@ -81,7 +175,7 @@ impl Worker {
                     outcome
                 } else {
                     let outcome = self.replies(u, got);
-                    if let (Ok(used), Some(up)) = (&outcome, self.upstreams.get_mut(u)) {
+                    if let (Ok(used), Some(up)) = (&outcome, self.nodes.upstreams.get_mut(u)) {
                         let rest = got.get(*used..).unwrap_or_default();
                         up.tail.clear();
                         if rest.is_empty() && up.tail.capacity() > CHUNK {
@@ -92,30 +186,30 @@ impl Worker {
                     outcome
                 };
                 if let Err(why) = outcome {
-                    self.lose(u, why);
+                    self.core.lose(u, why);
                 }
-                self.mark_upstream(u);
+                self.nodes.mark_upstream(u, &mut self.core);
             }
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
                 if !up.again {
                     up.again = true;
-                    self.turn.again.push(Source::Upstream(u));
+                    self.core.turn.again.push(Source::Upstream(u));
                 }
             }
             Err(error) => {
-                let why = self.tls_why(u, &error);
-                self.lose(u, why);
+                let why = self.nodes.tls_why(u, &error, &self.core);
+                self.core.lose(u, why);
             }
         }
-        self.spare.scratch = scratch;
+        self.core.spare.scratch = scratch;
     }
 
     /// Takes all complete replies off `buf`, which begins at a reply's first byte that was not
     /// handed on. Gives how many bytes are done with.
     fn replies(&mut self, u: usize, buf: &[u8]) -> Result<usize, ConnectionEnd> {
         let mut start = 0;
-        let Some(up) = self.upstreams.get_mut(u) else { return Ok(buf.len()) };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return Ok(buf.len()) };
         let mut at = std::mem::take(&mut up.scanned);
         let mut scan = up.scan;
         while at < buf.len() {
@@ -137,7 +231,7 @@ impl Worker {
                 }
             }
         }
-        let Some(up) = self.upstreams.get_mut(u) else { return Ok(buf.len()) };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return Ok(buf.len()) };
         up.scan = scan;
         up.scanned = at - start;
         Ok(start)
@@ -145,20 +239,22 @@ impl Worker {
 
     /// Hands the beginning of a large reply on, where it goes to one client as it is.
     fn stream_reply(&mut self, u: usize, buf: &[u8], start: usize, at: usize) -> bool {
-        let Some(up) = self.upstreams.get_mut(u) else { return false };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return false };
         let piece = buf.get(start..at).unwrap_or_default();
         let Some(pending) = up.pending.front() else { return false };
         if let Dest::Join { join, part } = pending.dest {
             return up.state == State::Ready && self.join_piece(u, join, part, piece);
         }
         let piece = match pending.dest {
-            Dest::Part { gather, .. } => match self.hand_on_step(u, gather, piece) {
-                Some(piece) => piece,
-                None => return false,
-            },
+            Dest::Part { gather, .. } => {
+                match self.ops.hand_on_step(u, gather, piece, &mut base!(self)) {
+                    Some(piece) => piece,
+                    None => return false,
+                }
+            }
             _ => piece,
         };
-        let Some(up) = self.upstreams.get_mut(u) else { return false };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return false };
         let Some(pending) = up.pending.front() else { return false };
         let Dest::Client { index, generation, seq } = pending.dest else { return false };
         // Its counts of subscribers are put right when all of it is here.
@@ -173,14 +269,14 @@ impl Worker {
         up.streaming = true;
         up.streamed += piece.len();
         if up.streamed >= CHUNK {
-            self.turn.last_large = self.now;
+            self.core.turn.last_large = self.core.now;
         }
-        if let Some(client) = self.clients.get_mut(index as usize)
+        if let Some(client) = self.clients.slab.get_mut(index as usize)
             && client.generation == generation
         {
-            client.stream(seq, piece, false, &mut self.spare.pool);
+            client.stream(seq, piece, false, &mut self.core.spare.pool);
             client.transfer_sizes.at_least(up.streamed);
-            self.mark_client(index as usize);
+            self.clients.mark_client(index as usize, &mut self.core);
         }
         true
     }
@@ -189,9 +285,9 @@ impl Worker {
     /// it.
     #[inline(never)]
     pub(super) fn reply_rare(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
-        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return Ok(()) };
         if up.state != State::Ready {
-            return self.handshake_reply(u, frame);
+            return base!(self).handshake_reply(u, frame);
         }
         if up.streaming {
             up.streaming = false;
@@ -200,7 +296,7 @@ impl Worker {
         }
         if frame.first() == Some(&b'>') {
             // A push; nothing that slotway asked for on a shared connection makes one.
-            return self.strange_push(u);
+            return self.nodes.strange_push(u, &mut self.core);
         }
         if up.pending.front().is_some_and(|p| p.before > 0) {
             return self.batch_reply(u, frame);
@@ -214,38 +310,26 @@ impl Worker {
         self.answer_first(u, frame)
     }
 
-    #[cold]
-    fn strange_push(&mut self, u: usize) -> Result<(), ConnectionEnd> {
-        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
-        up.strange += 1;
-        if up.strange > MOST_STRANGE {
-            return Err(ConnectionEnd::UnexpectedPushes);
-        }
-        let node = self.nodes.get(usize::from(up.node)).map(|n| n.addr.to_string());
-        sparsely!(self.lines.pushes, warn, node, "a node sends messages that nobody asked for");
-        Ok(())
-    }
-
     /// `frame` answers the connection's first command.
     #[inline]
     pub(super) fn answer_first(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
-        let Some(mut up) = self.upstreams.get_mut(u) else { return Ok(()) };
+        let Some(mut up) = self.nodes.upstreams.get_mut(u) else { return Ok(()) };
         let Some(pending) = up.pending.pop_front() else {
             return Err(ConnectionEnd::UnexpectedReply);
         };
         let node = up.node;
-        let micros = self.now.saturating_sub(pending.started);
+        let micros = self.core.now.saturating_sub(pending.started);
         if micros >= self.seeing.look_from || frame.len() >= self.seeing.big_from {
-            self.look_back(u, &pending, frame, frame.len());
-            let Some(same) = self.upstreams.get_mut(u) else { return Ok(()) };
+            self.seeing.look_back(u, &pending, frame, frame.len(), &mut self.ops, &mut base!(self));
+            let Some(same) = self.nodes.upstreams.get_mut(u) else { return Ok(()) };
             up = same;
         }
         if pending.has(flag::PUBLISHES) {
             return self.answer_publish(u, &pending, frame);
         }
-        up.queue.release(pending.len as usize, &mut self.spare.pool);
-        if self.settings.measures {
-            self.measure(u, &pending);
+        up.queue.release(pending.len as usize, &mut self.core.spare.pool);
+        if self.core.settings.measures {
+            self.nodes.measure(u, &pending, &mut self.core);
         }
         self.deliver(node, &pending, frame);
         Ok(())
@@ -259,18 +343,27 @@ impl Worker {
         pending: &Pending,
         frame: &[u8],
     ) -> Result<(), ConnectionEnd> {
-        let Some(up) = self.upstreams.get(u) else { return Ok(()) };
+        let Some(up) = self.nodes.upstreams.get(u) else { return Ok(()) };
         let node = up.node;
-        let mut right = std::mem::take(&mut self.spare.line);
+        let mut right = std::mem::take(&mut self.core.spare.line);
         right.clear();
         let sent = up.queue.front(pending.len as usize).unwrap_or_default();
-        let changed =
-            self.count_subscribers((node, pending.started), sent, frame, &mut right).is_some();
-        if let Some(up) = self.upstreams.get_mut(u) {
-            up.queue.release(pending.len as usize, &mut self.spare.pool);
+        let changed = self
+            .subscribers
+            .count_subscribers(
+                (node, pending.started),
+                sent,
+                frame,
+                &mut right,
+                &self.nodes,
+                &self.core,
+            )
+            .is_some();
+        if let Some(up) = self.nodes.upstreams.get_mut(u) {
+            up.queue.release(pending.len as usize, &mut self.core.spare.pool);
         }
         self.deliver(node, pending, if changed { &right } else { frame });
-        self.spare.line = right;
+        self.core.spare.line = right;
         Ok(())
     }
 
@@ -280,7 +373,7 @@ impl Worker {
     /// batch was executed: the refusal then holds for all of it.
     #[cold]
     fn batch_reply(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
-        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return Ok(()) };
         let Some(pending) = up.pending.front() else { return Ok(()) };
         let is_error = frame.first() == Some(&b'-');
         let checks_shard = pending.checks_shard;
@@ -288,7 +381,7 @@ impl Worker {
             up.unwrapped |= is_error && up.swallowed == 0;
             up.swallowed += 1;
             if let Dest::Join { join, .. } = pending.dest {
-                self.keys_checked(u, join, frame);
+                self.ops.keys_checked(u, join, frame, &mut base!(self));
                 return Ok(());
             }
             if is_error && up.swallowed_error.is_none() {
@@ -329,104 +422,37 @@ impl Worker {
     }
 
     fn last_piece(&mut self, u: usize, frame: &[u8]) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
         let Some(pending) = up.pending.pop_front() else { return };
         let node = up.node;
         let bytes = std::mem::take(&mut up.streamed) + frame.len();
-        self.look_back(u, &pending, frame, bytes);
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        up.queue.release(pending.len as usize, &mut self.spare.pool);
+        self.seeing.look_back(u, &pending, frame, bytes, &mut self.ops, &mut base!(self));
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+        up.queue.release(pending.len as usize, &mut self.core.spare.pool);
         up.swallowed = 0;
         up.swallowed_error = None;
         let dedicated = up.dedicated.and_then(|d| d.client);
         if let Dest::Join { join, part } = pending.dest {
             return self.join_last(u, join, part, frame);
         }
-        self.count_reply(node, &pending, true);
+        self.core.count_reply(node, &pending, true);
         if let Dest::Client { index, generation, seq } = pending.dest
-            && let Some(client) = self.clients.get_mut(index as usize)
+            && let Some(client) = self.clients.slab.get_mut(index as usize)
             && client.generation == generation
         {
-            client.stream(seq, frame, true, &mut self.spare.pool);
+            client.stream(seq, frame, true, &mut self.core.spare.pool);
             client.transfer_sizes.record(bytes);
-            self.mark_client(index as usize);
+            self.clients.mark_client(index as usize, &mut self.core);
         }
-        self.answered(&pending);
+        self.ops.answered(&pending, &mut self.nodes, &mut self.core);
         if let Dest::Client { index, generation, seq } = pending.dest {
-            self.end_handed_on(ClientId { index, generation }, seq);
+            self.clients.end_handed_on(ClientId { index, generation }, seq, &mut self.core);
         }
         if let (Some(client), Dest::Client { seq, .. }) = (dedicated, pending.dest) {
-            if !self.is_watching(client, u) {
-                self.give_back(u);
+            if !self.clients.is_watching(client, u) {
+                self.clients.give_back(u, &mut self.nodes, &mut self.core);
             }
-            self.end_errand(client, seq);
+            self.clients.end_errand(client, seq, &mut self.core);
         }
-    }
-
-    fn handshake_reply(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
-        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
-        if up.stream.is_none() {
-            // A dedicated connection that was closed while what it had said was being read.
-            return Ok(());
-        }
-        if frame.first() == Some(&b'>') {
-            return Ok(());
-        }
-        match up.handshake.reply(frame) {
-            Ok(false) => Ok(()),
-            Ok(true) => {
-                if let Some(dedicated) = up.dedicated.as_mut() {
-                    dedicated.id = up.handshake.client_id().unwrap_or(0);
-                }
-                if up.handshake.is_unverified() {
-                    let realm = up.realm;
-                    self.note_unverified(realm);
-                }
-                self.ready(u);
-                Ok(())
-            }
-            Err(HandshakeError::Refused(text)) => {
-                self.realm_refused(u, &text);
-                if let Some(up) = self.upstreams.get_mut(u) {
-                    up.refused = Some(text.as_bytes().into());
-                }
-                Err(ConnectionEnd::HandshakeRefused(text))
-            }
-            Err(stranger @ HandshakeError::Stranger { .. }) => {
-                self.stats.strangers += 1;
-                Err(stranger.into())
-            }
-            Err(loading @ HandshakeError::Loading(_)) => Err(loading.into()),
-        }
-    }
-
-    /// Nodes do not tell this user their IDs, so they are not asked any more.
-    #[cold]
-    fn note_unverified(&mut self, realm: u16) {
-        if self.access.unverified.insert(realm) && realm == OWN {
-            tracing::warn!(
-                "slotway's user at the nodes may not ask them for their IDs, so a connection to \
-                 another server that has got a node's address is not noticed: ACL SETUSER … \
-                 +cluster|myid"
-            );
-        }
-    }
-
-    /// A reply that cannot be handed on in pieces grows beyond what there is room for: its command
-    /// gets an error, and the connection, which is in the middle of it, is made anew.
-    pub(super) fn refuse_reply(&mut self, u: usize) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        let node = self.nodes.get(usize::from(up.node)).map(|n| n.addr.to_string());
-        let client = up.dedicated.and_then(|dedicated| dedicated.client);
-        if let Some(pending) = up.pending.pop_front() {
-            up.queue.release(pending.len as usize, &mut self.spare.pool);
-            let failure = self.reply_dropped(&pending);
-            match (client, pending.dest) {
-                // Its client waits for this one command.
-                (Some(client), Dest::Client { seq, .. }) => self.fail_errand(client, seq, failure),
-                _ => self.fail(&pending, &node.unwrap_or_default(), &failure),
-            }
-        }
-        self.lose(u, ConnectionEnd::ReplyTooLarge);
     }
 }

@@ -12,25 +12,25 @@ use crate::route::Router;
 impl Worker {
     pub(super) fn set_config(&mut self, config: &Config, workers: usize) {
         let mut settings = Settings::new(config, workers);
-        settings.accepted = larger(self.settings.accepted, settings.request);
-        self.settings = settings;
-        let (percent, min_per_second) = self.settings.retries;
-        self.placement.retries.budget.configure(percent, min_per_second);
-        self.seeing.configure(config, self.now);
-        if *self.router.rules() != config.commands {
-            let table = self.router.shared_table();
-            self.router = Arc::new(Router::with_rules(table, config.commands.clone()));
+        settings.accepted = larger(self.core.settings.accepted, settings.request);
+        self.core.settings = settings;
+        let (percent, min_per_second) = self.core.settings.retries;
+        self.nodes.placement.retries.budget.configure(percent, min_per_second);
+        self.seeing.configure(config, self.core.now);
+        if *self.core.router.rules() != config.commands {
+            let table = self.core.router.shared_table();
+            self.core.router = Arc::new(Router::with_rules(table, config.commands.clone()));
         }
-        let elsewhere = self.settings.reads.any();
-        for (_, client) in &mut self.clients {
+        let elsewhere = self.core.settings.reads.any();
+        for (_, client) in &mut self.clients.slab {
             client.session.set_reads_by_configuration(elsewhere);
         }
-        self.set_readable();
+        self.nodes.set_readable(&mut self.core);
         // What was to be looked at later may be due by now.
-        self.clock.next_idle_check = self.now;
-        self.clock.next_idle_probe = self.now;
-        self.look_at_ages();
-        self.arm_tick();
+        self.core.clock.next_idle_check = self.core.now;
+        self.core.clock.next_idle_probe = self.core.now;
+        self.clients.look_at_ages(&mut self.core);
+        self.core.arm_tick();
     }
 }
 

@@ -2,6 +2,7 @@
 //! missing for too long fail fast. The policy itself is pure: [`crate::placement`].
 
 use super::clock::{Job, Timer};
+use super::state::{Base, Core, Nodes, Operations};
 use super::{Node, Worker};
 use crate::cluster::NO_SLOT;
 use crate::config::Config;
@@ -50,7 +51,7 @@ fn true_of(mut failure: Failure, pending: &Pending) -> Failure {
     failure
 }
 
-impl Worker {
+impl Core {
     pub(super) fn count_retry(&mut self, reason: RetryReason) {
         self.stats.retries[reason as usize] += 1;
     }
@@ -60,99 +61,50 @@ impl Worker {
         let pause = pause(tries);
         pause / 2 + self.backoff_jitter(pause)
     }
+}
 
-    fn earn_retries(&mut self) {
-        let answered = self.stats.commands.iter().map(|c| c.ok + c.error + c.refused).sum();
-        self.placement.retries.budget.earn(self.now, answered);
+impl Nodes {
+    fn earn_retries(&mut self, core: &mut Core) {
+        let answered = core.stats.commands.iter().map(|c| c.ok + c.error + c.refused).sum();
+        self.placement.retries.budget.earn(core.now, answered);
     }
 
     /// Whether the budget has room for this retry; otherwise it waits and is carried out later.
-    pub(super) fn may_retry(&mut self, want: Want) -> bool {
-        self.earn_retries();
+    pub(super) fn may_retry(&mut self, want: Want, core: &mut Core) -> bool {
+        self.earn_retries(core);
         match self.placement.retries.allows(want) {
             Allowance::Now => true,
             Allowance::Queued { first } => {
-                self.stats.retry_budget_exhausted += u64::from(first);
-                self.arm_retries();
+                core.stats.retry_budget_exhausted += u64::from(first);
+                self.arm_retries(core);
                 false
             }
         }
     }
 
-    fn arm_retries(&mut self) {
+    fn arm_retries(&mut self, core: &mut Core) {
         if let Some(wait) = self.placement.retries.arm() {
-            self.clock.timers.push(Timer { due: self.now + wait, job: Job::Retries });
+            core.clock.timers.push(Timer { due: core.now + wait, job: Job::Retries });
         }
-    }
-
-    /// The budget may have room again.
-    pub(super) fn run_retries(&mut self) {
-        self.placement.retries.wake();
-        self.earn_retries();
-        while let Some(want) = self.placement.retries.take() {
-            match want {
-                Want::Gate(slot, class) => self.run_gate(slot, class),
-                Want::Lane(slot, lane) => self.run_lane(slot, lane),
-                Want::Errand(client, seq) => self.errand_again(client, seq),
-            }
-            self.placement.retries.carried_out();
-        }
-        self.arm_retries();
     }
 
     /// `node` has refused the slot to commands of `class`; `wide`: most likely its other slots, too.
-    pub(super) fn close_gate(&mut self, slot: u16, class: Class, node: u16, wide: bool) {
-        let jitter = self.backoff_jitter(1 << 10);
+    pub(super) fn close_gate(
+        &mut self,
+        slot: u16,
+        class: Class,
+        node: u16,
+        wide: bool,
+        core: &mut Core,
+    ) {
+        let jitter = core.backoff_jitter(1 << 10);
         let jittered = |failures| {
             let pause = pause(failures);
             pause / 2 + pause * jitter / (1 << 10)
         };
-        self.placement.slots.holds.close(slot, class, self.now, jittered);
+        self.placement.slots.holds.close(slot, class, core.now, jittered);
         if wide && slot != NO_SLOT {
             self.placement.retries.note_refused(node, slot, class);
-        }
-    }
-
-    /// Sends what the slot's closed gate lets through.
-    pub(super) fn gate_goes_on(&mut self, slot: u16, class: Class) {
-        loop {
-            let now = self.now;
-            let (placement, clients) = (&mut self.placement, &self.clients);
-            let waits = |id: ClientId| {
-                let client = clients.get(id.at()).filter(|c| c.generation == id.generation);
-                let errand = client.and_then(|c| c.lent.as_ref()?.errand.as_ref());
-                errand.is_some_and(|e| e.slot == slot && e.upstream.is_none())
-            };
-            let (lane, paid) = match placement.slots.holds.gate_next(slot, class, now, waits) {
-                GateNext::Nothing => return,
-                GateNext::At(due) => {
-                    if self.placement.slots.holds.arm(slot, class) {
-                        self.clock.timers.push(Timer { due, job: Job::Gate(slot, class) });
-                    }
-                    return;
-                }
-                GateNext::Try { lane, paid } => (lane, paid),
-            };
-            let Some(owner) = self.owner_for(slot, lane) else {
-                // A client whose errand waits has nothing in its lane: no topology sends it.
-                if self.placement.slots.holds.arm(slot, class) {
-                    let due = self.now + NO_PRIMARY_PAUSE;
-                    self.clock.timers.push(Timer { due, job: Job::Gate(slot, class) });
-                }
-                return;
-            };
-            if !paid && !self.may_retry(Want::Gate(slot, class)) {
-                return;
-            }
-            match self.placement.slots.holds.admit(slot, class, self.now, TRIAL) {
-                Some(held) => {
-                    let mut pending = held.meta.pending;
-                    pending.flags |= flag::LANE;
-                    let owner = self.node_of_held(&pending, &held.frame, owner);
-                    self.send_to(owner, pending, held.frame, lane.index);
-                }
-                None => self.send_errand(lane.at(), None),
-            }
         }
     }
 
@@ -165,27 +117,33 @@ impl Worker {
 
     /// A command that went through a closed gate is answered: the gate's next go, and those of
     /// other slots that the node had refused.
-    pub(super) fn gate_answered(&mut self, slot: u16, class: Class, answered: bool) {
-        self.run_gate(slot, class);
+    pub(super) fn gate_answered(
+        &mut self,
+        slot: u16,
+        class: Class,
+        answered: bool,
+        core: &mut Core,
+    ) {
+        core.run_gate(slot, class);
         let Some(owner) = self.placement.slots.owner(slot).filter(|_| answered) else { return };
-        let (placement, now) = (&mut self.placement, self.now);
+        let (placement, now) = (&mut self.placement, core.now);
         let hurry = |other, class| placement.slots.holds.hurry(other, class, now, true);
         for (other, class) in placement.retries.take_refused(owner, slot, hurry) {
-            self.run_gate(other, class);
+            core.run_gate(other, class);
         }
     }
 
     /// The error for commands of a slot whose primary has been missing for longer than
     /// `timeouts.no_primary`: the cluster names none, or it is not reached, or it refuses them.
-    pub(super) fn without_primary(&self, slot: u16, class: Class) -> Option<Failure> {
-        let limit = self.settings.no_primary?;
-        let unreached = |node| unreached_since(&self.nodes, node);
+    pub(super) fn without_primary(&self, slot: u16, class: Class, core: &Core) -> Option<Failure> {
+        let limit = core.settings.no_primary?;
+        let unreached = |node| unreached_since(&self.list, node);
         let outage = self.placement.slots.outage(slot, class, unreached)?;
-        let micros = self.now.saturating_sub(outage.since);
+        let micros = core.now.saturating_sub(outage.since);
         if micros < limit {
             return None;
         }
-        let primary = outage.primary.and_then(|node| self.nodes.get(usize::from(node)));
+        let primary = outage.primary.and_then(|node| self.list.get(usize::from(node)));
         let primary = primary.map_or_else(|| "unknown".to_owned(), |node| node.addr.to_string());
         let place = match slot {
             NO_SLOT => "a command without keys".into(),
@@ -207,17 +165,17 @@ impl Worker {
     }
 
     /// With every tick: what waits for a primary that is missing for too long fails.
-    pub(super) fn fail_without_primary(&mut self) {
-        if self.settings.no_primary.is_none() {
+    pub(super) fn fail_without_primary(&mut self, core: &mut Core) {
+        if core.settings.no_primary.is_none() {
             return;
         }
         for slot in self.placement.slots.holds.slots() {
             for class in Class::ALL {
-                let Some(failure) = self.without_primary(slot, class) else { continue };
+                let Some(failure) = self.without_primary(slot, class, core) else { continue };
                 for held in self.placement.slots.holds.take_waiting(slot, Some(class)) {
-                    self.stats.no_primary += 1;
+                    core.stats.no_primary += 1;
                     let pending = held.meta.pending;
-                    self.fail(&pending, "slotway", &true_of(failure.clone(), &pending));
+                    core.fail(&pending, "slotway", &true_of(failure.clone(), &pending));
                 }
             }
         }
@@ -228,24 +186,90 @@ impl Worker {
             self.upstreams.iter().filter(|(_, up)| waits(up)).map(|(u, _)| u).collect();
         for u in all {
             let Some(node) = self.upstreams.get(u).map(|up| up.node) else { continue };
-            let slot = self.nodes.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
+            let slot = self.list.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
             let owns = self.placement.slots.owner(slot) == Some(node);
-            if !owns || self.without_primary(slot, Class::Write).is_none() {
+            if !owns || self.without_primary(slot, Class::Write, core).is_none() {
                 continue;
             }
             let Some(up) = self.upstreams.get_mut(u) else { continue };
-            let taken = up.take_unsent(&mut self.spare.pool, |p: &Pending| {
+            let taken = up.take_unsent(&mut core.spare.pool, |p: &Pending| {
                 p.dest != Dest::Discard && (p.slot != NO_SLOT || p.has(flag::NODE_BOUND))
             });
             for (pending, _) in taken {
                 let at = if pending.slot == NO_SLOT { slot } else { pending.slot };
-                let failure = self.without_primary(at, pending.class());
-                let failure = failure.or_else(|| self.without_primary(slot, Class::Write));
+                let failure = self.without_primary(at, pending.class(), core);
+                let failure = failure.or_else(|| self.without_primary(slot, Class::Write, core));
                 let failure = failure.unwrap_or(Failure::SlotWithoutPrimary { slot: at });
-                self.stats.no_primary += 1;
-                self.fail(&pending, "slotway", &true_of(failure, &pending));
+                core.stats.no_primary += 1;
+                core.fail(&pending, "slotway", &true_of(failure, &pending));
             }
-            self.mark_upstream(u);
+            self.mark_upstream(u, core);
+        }
+    }
+}
+
+impl Operations {
+    /// The budget may have room again.
+    pub(super) fn run_retries(&mut self, base: &mut Base<'_>) {
+        base.nodes.placement.retries.wake();
+        base.nodes.earn_retries(base.core);
+        while let Some(want) = base.nodes.placement.retries.take() {
+            match want {
+                Want::Gate(slot, class) => base.core.run_gate(slot, class),
+                Want::Lane(slot, lane) => base.core.run_lane(slot, lane),
+                Want::Errand(client, seq) => self.errand_again(client, seq, base),
+            }
+            base.nodes.placement.retries.carried_out();
+        }
+        base.nodes.arm_retries(base.core);
+    }
+
+    /// Sends what the slot's closed gate lets through.
+    pub(super) fn gate_goes_on(&mut self, slot: u16, class: Class, base: &mut Base<'_>) {
+        loop {
+            let now = base.core.now;
+            let (placement, clients) = (&mut base.nodes.placement, &base.clients.slab);
+            let waits = |id: ClientId| {
+                let client = clients.get(id.at()).filter(|c| c.generation == id.generation);
+                let errand = client.and_then(|c| c.lent.as_ref()?.errand.as_ref());
+                errand.is_some_and(|e| e.slot == slot && e.upstream.is_none())
+            };
+            let (lane, paid) = match placement.slots.holds.gate_next(slot, class, now, waits) {
+                GateNext::Nothing => return,
+                GateNext::At(due) => {
+                    if base.nodes.placement.slots.holds.arm(slot, class) {
+                        base.core.clock.timers.push(Timer { due, job: Job::Gate(slot, class) });
+                    }
+                    return;
+                }
+                GateNext::Try { lane, paid } => (lane, paid),
+            };
+            let Some(owner) = base.nodes.owner_for(slot, lane) else {
+                // A client whose errand waits has nothing in its lane: no topology sends it.
+                if base.nodes.placement.slots.holds.arm(slot, class) {
+                    let due = base.core.now + NO_PRIMARY_PAUSE;
+                    base.core.clock.timers.push(Timer { due, job: Job::Gate(slot, class) });
+                }
+                return;
+            };
+            if !paid && !base.nodes.may_retry(Want::Gate(slot, class), base.core) {
+                return;
+            }
+            match base.nodes.placement.slots.holds.admit(slot, class, base.core.now, TRIAL) {
+                Some(held) => {
+                    let mut pending = held.meta.pending;
+                    pending.flags |= flag::LANE;
+                    let owner = base.subscribers.node_of_held(
+                        &pending,
+                        &held.frame,
+                        owner,
+                        base.nodes,
+                        base.core,
+                    );
+                    base.send_to(owner, pending, held.frame, lane.index);
+                }
+                None => self.send_errand(lane.at(), None, base),
+            }
         }
     }
 }

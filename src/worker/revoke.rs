@@ -4,6 +4,7 @@
 
 use super::Worker;
 use super::clock::{Job, Timer};
+use super::state::{Access, Base, Core};
 use crate::hash::{IntMap, IntSet};
 use crate::mailbox::Look;
 use crate::mailbox::ToControl;
@@ -23,23 +24,45 @@ pub(super) struct Looks {
     rounds: u32,
 }
 
-impl Worker {
+impl Access {
     /// There are users of the cluster: they are looked at from time to time.
-    pub(super) fn arm_looks(&mut self, topics: u64) {
-        if !self.access.realms.is_empty() && !std::mem::replace(&mut self.access.looks.armed, true)
-        {
-            let due = self.now + EVERY + PER_TOPIC * topics;
-            self.clock.timers.push(Timer { due, job: Job::Looks });
+    pub(super) fn arm_looks(&mut self, topics: u64, core: &mut Core) {
+        if !self.realms.is_empty() && !std::mem::replace(&mut self.looks.armed, true) {
+            let due = core.now + EVERY + PER_TOPIC * topics;
+            core.clock.timers.push(Timer { due, job: Job::Looks });
         }
     }
 
+    /// A node has refused the user: if the others do as well it is gone.
+    pub(super) fn doubt_realm(&mut self, realm: u16, core: &mut Core) {
+        self.look_at_realm(realm, true, Vec::new(), core);
+    }
+
+    fn look_at_realm(&mut self, number: u16, password: bool, topics: Vec<Heard>, core: &mut Core) {
+        let Some(realm) = self.realms.get_mut(&number) else { return };
+        if realm.dead {
+            return;
+        }
+        if realm.looking {
+            realm.doubted |= password;
+            return;
+        }
+        realm.looking = true;
+        let who = realm.who.clone();
+        let look = Look { realm: number, who, password, topics, to: core.link.own.clone() };
+        // Control may be gone at the very end.
+        let _ = core.link.control.send(ToControl::Look(Box::new(look)));
+    }
+}
+
+impl Base<'_> {
     /// One round: those that hear something. The others' commands are seen by nodes.
     pub(super) fn look_at_realms(&mut self) {
         self.access.looks.armed = false;
         self.access.looks.rounds = self.access.looks.rounds.wrapping_add(1);
         let password = self.access.looks.rounds.is_multiple_of(PASSWORD);
         let mut heard: IntMap<u16, IntSet<u32>> = IntMap::default();
-        for (_, client) in &self.clients {
+        for (_, client) in &self.clients.slab {
             let (Some(account), Some(subscriptions)) =
                 (&client.session.account, &client.subscriptions)
             else {
@@ -57,30 +80,9 @@ impl Worker {
                 Some(Heard { kind: local.kind, name: local.name.clone(), place })
             });
             let topics = topics.collect();
-            self.look_at_realm(realm, password, topics);
+            self.access.look_at_realm(realm, password, topics, self.core);
         }
-        self.arm_looks(all);
-    }
-
-    /// A node has refused the user: if the others do as well it is gone.
-    pub(super) fn doubt_realm(&mut self, realm: u16) {
-        self.look_at_realm(realm, true, Vec::new());
-    }
-
-    fn look_at_realm(&mut self, number: u16, password: bool, topics: Vec<Heard>) {
-        let Some(realm) = self.access.realms.get_mut(&number) else { return };
-        if realm.dead {
-            return;
-        }
-        if realm.looking {
-            realm.doubted |= password;
-            return;
-        }
-        realm.looking = true;
-        let who = realm.who.clone();
-        let look = Look { realm: number, who, password, topics, to: self.link.own.clone() };
-        // Control may be gone at the very end.
-        let _ = self.link.control.send(ToControl::Look(Box::new(look)));
+        self.access.arm_looks(all, self.core);
     }
 
     /// The answer.
@@ -91,9 +93,9 @@ impl Worker {
         let mut close: Vec<usize> = Vec::new();
         if looked.gone {
             realm.dead = true;
-            close.extend(self.clients.iter().map(|(index, _)| index));
+            close.extend(self.clients.slab.iter().map(|(index, _)| index));
         } else if doubted {
-            self.doubt_realm(looked.realm);
+            self.access.doubt_realm(looked.realm, self.core);
         }
         for &(index, generation) in &looked.denied {
             let local = self.subscribers.topics.local.get(index as usize);
@@ -101,14 +103,14 @@ impl Worker {
             let subscribers = local.into_iter().flat_map(|local| &local.subscribers);
             close.extend(subscribers.map(|subscriber| subscriber.client as usize));
         }
-        close.retain(|index| self.realm_of(*index) == looked.realm);
+        close.retain(|index| self.clients.realm_of(*index) == looked.realm);
         for index in close {
-            let Some(client) = self.clients.get(index) else { continue };
+            let Some(client) = self.clients.slab.get(index) else { continue };
             let hears = client.subscriptions.is_some() || client.lent.is_some();
             match hears || !looked.gone || client.is_drained() {
-                true => self.close(index),
+                true => self.clients.close(index, self.core),
                 // What it waits for is answered first.
-                false => self.stop_reading(index),
+                false => self.clients.stop_reading(index, self.core),
             }
         }
     }

@@ -5,6 +5,8 @@
 use super::Worker;
 use super::downstream::Flow;
 use super::shards::MissingTarget;
+use super::state::base;
+use super::state::{Base, Core, Operations};
 use crate::client::{Context, EXEC, MULTI, Multi, Place, Question, answer};
 use crate::cluster::{NO_SLOT, slot_of};
 use crate::command::{CommandId, key_positions};
@@ -47,6 +49,114 @@ struct Asked {
     group: u32,
 }
 
+impl Core {
+    /// A command over several slots as one command per slot: the slot, the bytes, the positions
+    /// of its keys.
+    fn in_slots(
+        &self,
+        command: CommandId,
+        args: &Args,
+        mut each: impl FnMut(u16, &[u8], Vec<u32>),
+    ) {
+        let spec = self.router.table().get(command);
+        let mut keys = Vec::new();
+        // A list of keys that cannot be read was refused when it was queued.
+        let _ = key_positions(spec, args, &mut keys);
+        let step = match keys.as_slice() {
+            [a, b, ..] => b.saturating_sub(*a),
+            _ => 1,
+        };
+        let mut slots: Vec<(u16, u32)> = (0..)
+            .zip(&keys)
+            .map(|(position, &at)| (slot_of(args.get(at as usize).unwrap_or_default()).0, position))
+            .collect();
+        slots.sort_unstable();
+        let first = keys.first().copied().unwrap_or(1);
+        let mut frame = Vec::new();
+        for group in slots.chunk_by(|a, b| a.0 == b.0) {
+            frame.clear();
+            super::split::part_frame(&mut frame, args, first, step, group);
+            let slot = group.first().map_or(0, |g| g.0);
+            each(slot, &frame, group.iter().map(|g| g.1).collect());
+        }
+    }
+}
+
+impl Operations {
+    fn send_batch(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        g: usize,
+        group: u32,
+        mut batch: Batch,
+        base: &mut Base<'_>,
+    ) {
+        batch.frame.extend_from_slice(EXEC);
+        let Some(client) = base.clients.slab.get(index) else { return };
+        let (protocol, generation) = (client.session.protocol, client.generation);
+        let watching = client
+            .lent
+            .as_ref()
+            .and_then(|l| l.watches.iter().find(|w| w.slot == batch.slot).and_then(|w| w.upstream));
+        let dest = Dest::Part { gather: g as u32, first: group };
+        let mut pending =
+            self.pending(dest, command, batch.slot, protocol, base.access, base.clients, base.core);
+        pending.before = batch.places.len() as u32 + 1;
+        if batch.read_only {
+            pending.flags |= flag::READ_ONLY;
+        }
+        if batch.by_sha {
+            pending.flags |= flag::SCRIPT;
+        }
+        if batch.publishes {
+            base.core.mark_batch(&mut pending, flag::PUBLISHES);
+        }
+        if let Some(u) = watching {
+            base.scripts.script_before_again(u, &mut pending, &batch.frame, base.nodes, base.core);
+            base.clients.note_write(index, base.nodes.upstreams.get(u).map(|up| up.node));
+            return base.nodes.send_owned(u, pending, batch.frame, base.core);
+        }
+        let node = match batch.slot {
+            NO_SLOT => base.nodes.any_primary(index),
+            slot => base.nodes.route(slot),
+        };
+        match node {
+            Some(node) => {
+                base.clients.note_write(index, Some(node));
+                let u = base.upstream_for(node, protocol, index);
+                base.scripts.script_before_again(
+                    u,
+                    &mut pending,
+                    &batch.frame,
+                    base.nodes,
+                    base.core,
+                );
+                base.nodes.send_owned(u, pending, batch.frame, base.core);
+            }
+            None if batch.slot == NO_SLOT && base.nodes.topology.snapshot.generation == 0 => {
+                base.core.fail(&pending, "", &base.nodes.no_cluster_failure(base.core));
+            }
+            None if !base.nodes.placement.slots.holds.fits(
+                batch.slot,
+                batch.frame.len(),
+                base.core.settings.held,
+            ) =>
+            {
+                base.core.stats.limits_hit[LimitHit::Held as usize] += 1;
+                base.core.fail(&pending, "", &Failure::HoldsFull { slot: batch.slot });
+            }
+            None => self.hold_pending(
+                pending,
+                ClientId::new(index, generation),
+                batch.frame,
+                base.nodes,
+                base.core,
+            ),
+        }
+    }
+}
+
 impl Worker {
     /// A transaction in several pieces, sent at the same time. `seq` is its reply's number, if it
     /// has one.
@@ -56,7 +166,7 @@ impl Worker {
         command: CommandId,
         seq: Option<u32>,
     ) -> Flow {
-        let Some(client) = self.clients.get(index) else { return Flow::Stop };
+        let Some(client) = self.clients.slab.get(index) else { return Flow::Stop };
         let Some(multi) = client.multi.as_ref() else { return Flow::Next };
         let (protocol, generation) = (client.session.protocol, client.generation);
         let slots = multi.queue.iter().filter_map(|q| match q.place {
@@ -64,113 +174,71 @@ impl Worker {
             _ => None,
         });
         let full = slots
-            .filter_map(|slot| self.route(slot))
+            .filter_map(|slot| self.nodes.route(slot))
             .find_map(|node| self.full_upstream(node, protocol, index));
         if let (Some(u), None) = (full, seq) {
-            return self.pause(index, u);
+            return self.clients.pause(index, u, &mut self.nodes, &mut self.core);
         }
-        let Some(multi) = self.take_multi(index) else { return Flow::Next };
+        let Some(multi) = self.clients.take_multi(index) else { return Flow::Next };
         let mut exec = Box::new(ExecGather::new(protocol, multi.queue.len()));
         let (batches, singles, asked) = self.pieces(index, &multi, &mut exec);
         let kind =
             if batches.len() > 1 { TransactionKind::Split } else { TransactionKind::OneSlot };
-        self.stats.transactions[kind as usize] += 1;
+        self.core.stats.transactions[kind as usize] += 1;
         // All are announced before any is sent: one may fail at once, and must not be the last.
         let groups: Vec<u32> =
             batches.iter().map(|b| exec.group(b.places.clone(), false)).collect();
         let done = exec.is_done();
-        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+        let Some(client) = self.clients.slab.get_mut(index) else { return Flow::Stop };
         client.session.corked = true;
-        let seq = seq.unwrap_or_else(|| client.expect(&mut self.spare.replies));
+        let seq = seq.unwrap_or_else(|| client.expect(&mut self.core.spare.replies));
         let to = Dest::Client { index: index as u32, generation, seq };
         let lane = ClientId::new(index, generation);
-        let gathering = self.gathering_of(lane, command, to, Parts::Transaction(exec));
+        let gathering = self.ops.gathering_of(
+            lane,
+            command,
+            to,
+            Parts::Transaction(exec),
+            &self.clients,
+            &self.core,
+        );
         let g = self.ops.gatherings.insert(gathering);
         for (batch, group) in batches.into_iter().zip(groups) {
-            self.send_batch(index, command, g, group, batch);
+            self.ops.send_batch(index, command, g, group, batch, &mut base!(self));
         }
         for single in singles {
             let dest = Dest::Part { gather: g as u32, first: single.group };
             let command = multi.queue.get(single.command).map_or(command, |q| q.command);
-            let mut pending = self.pending(dest, command, NO_SLOT, protocol);
+            let mut pending = self.ops.pending(
+                dest,
+                command,
+                NO_SLOT,
+                protocol,
+                &self.access,
+                &self.clients,
+                &self.core,
+            );
             let frame = multi.frame(single.command);
             match single.at {
                 Ok(node) => {
                     pending.flags |= flag::NODE_BOUND;
-                    let u = self.upstream_for(node, protocol, index);
-                    self.send_part(u, pending, frame);
+                    let u = base!(self).upstream_for(node, protocol, index);
+                    self.nodes.send_part(u, pending, frame, &mut self.core);
                 }
-                Err(missing) => self.hold_part(pending, &missing, frame),
+                Err(missing) => {
+                    self.ops.hold_part(pending, &missing, frame, &mut self.nodes, &mut self.core)
+                }
             }
         }
         for Asked { question, group } in asked {
             let to = Dest::Part { gather: g as u32, first: group };
-            self.ask_for(index, command, question, to);
+            self.clients.ask_for(index, command, question, to, &mut self.core);
         }
-        self.end_watches_of_exec(index);
+        self.clients.end_watches_of_exec(index, &mut self.nodes, &mut self.core);
         if done {
             self.finish_gathering(g);
         }
         Flow::Next
-    }
-
-    fn send_batch(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        g: usize,
-        group: u32,
-        mut batch: Batch,
-    ) {
-        batch.frame.extend_from_slice(EXEC);
-        let Some(client) = self.clients.get(index) else { return };
-        let (protocol, generation) = (client.session.protocol, client.generation);
-        let watching = client
-            .lent
-            .as_ref()
-            .and_then(|l| l.watches.iter().find(|w| w.slot == batch.slot).and_then(|w| w.upstream));
-        let dest = Dest::Part { gather: g as u32, first: group };
-        let mut pending = self.pending(dest, command, batch.slot, protocol);
-        pending.before = batch.places.len() as u32 + 1;
-        if batch.read_only {
-            pending.flags |= flag::READ_ONLY;
-        }
-        if batch.by_sha {
-            pending.flags |= flag::SCRIPT;
-        }
-        if batch.publishes {
-            self.mark_batch(&mut pending, flag::PUBLISHES);
-        }
-        if let Some(u) = watching {
-            self.script_before_again(u, &mut pending, &batch.frame);
-            self.note_write(index, self.upstreams.get(u).map(|up| up.node));
-            return self.send_owned(u, pending, batch.frame);
-        }
-        let node = match batch.slot {
-            NO_SLOT => self.any_primary(index),
-            slot => self.route(slot),
-        };
-        match node {
-            Some(node) => {
-                self.note_write(index, Some(node));
-                let u = self.upstream_for(node, protocol, index);
-                self.script_before_again(u, &mut pending, &batch.frame);
-                self.send_owned(u, pending, batch.frame);
-            }
-            None if batch.slot == NO_SLOT && self.topology.snapshot.generation == 0 => {
-                self.fail(&pending, "", &self.no_cluster_failure());
-            }
-            None if !self.placement.slots.holds.fits(
-                batch.slot,
-                batch.frame.len(),
-                self.settings.held,
-            ) =>
-            {
-                self.stats.limits_hit[LimitHit::Held as usize] += 1;
-                self.fail(&pending, "", &Failure::HoldsFull { slot: batch.slot });
-            }
-            None => self.hold_pending(pending, ClientId::new(index, generation), batch.frame),
-        }
     }
 
     /// What each node gets of the transaction. What slotway answers itself is answered on the way.
@@ -206,13 +274,13 @@ impl Worker {
         };
         for (i, queued) in multi.queue.iter().enumerate() {
             let frame = multi.frame(i);
-            let read_only = self.router.is_read_only(queued.command);
+            let read_only = self.core.router.is_read_only(queued.command);
             match queued.place {
                 Place::Slot(slot) => push(slot, frame, i, read_only),
                 Place::Any => push(home, frame, i, read_only),
                 Place::Local(local @ (Local::ClientInfo | Local::ClientEveryone)) => {
                     let args =
-                        super::transaction::scan(frame, &self.settings.accepted, &mut ranges);
+                        super::transaction::scan(frame, &self.core.settings.accepted, &mut ranges);
                     match self.client_in_exec(index, local, &args) {
                         Ok(reply) => exec.place(i, reply),
                         Err(question) => {
@@ -222,14 +290,14 @@ impl Worker {
                 }
                 Place::Local(local) => {
                     let args =
-                        super::transaction::scan(frame, &self.settings.accepted, &mut ranges);
+                        super::transaction::scan(frame, &self.core.settings.accepted, &mut ranges);
                     let mut reply = Vec::new();
-                    if let Some(client) = self.clients.get_mut(index) {
-                        let announced = self.settings.announced(client);
+                    if let Some(client) = self.clients.slab.get_mut(index) {
+                        let announced = self.core.settings.announced(client);
                         let context = Context {
-                            identity: &self.topology.identity,
+                            identity: &self.nodes.topology.identity,
                             announced: &announced,
-                            announce_mode: self.settings.announce_mode,
+                            announce_mode: self.core.settings.announce_mode,
                         };
                         answer(local, &args, &mut client.session, context, &mut reply);
                     }
@@ -237,21 +305,21 @@ impl Worker {
                 }
                 Place::Split(merge) => {
                     let args =
-                        super::transaction::scan(frame, &self.settings.accepted, &mut ranges);
+                        super::transaction::scan(frame, &self.core.settings.accepted, &mut ranges);
                     let nested = exec.nest(i, merge);
-                    self.in_slots(queued.command, &args, |slot, frame, keys| {
+                    self.core.in_slots(queued.command, &args, |slot, frame, keys| {
                         let place = exec.piece(nested, keys);
                         push(slot, frame, place, read_only);
                     });
                 }
                 Place::Fan(to, merge) => {
-                    if self.router.script(queued.command) == Some(Script::Flush) {
-                        self.flush_scripts();
+                    if self.core.router.script(queued.command) == Some(Script::Flush) {
+                        self.scripts.flush_scripts();
                     }
                     let nested = exec.nest(i, merge);
-                    for target in self.fan_targets_for(index, to) {
+                    for target in self.nodes.fan_targets_for(index, to, &mut self.core) {
                         let name = match &target {
-                            Ok(node) => self.nodes.get(usize::from(*node)).map(|n| &n.addr),
+                            Ok(node) => self.nodes.list.get(usize::from(*node)).map(|n| &n.addr),
                             Err(_) => None,
                         };
                         let name = name.map(ToString::to_string);
@@ -264,36 +332,5 @@ impl Worker {
             }
         }
         (batches, singles, asked)
-    }
-
-    /// A command over several slots as one command per slot: the slot, the bytes, the positions
-    /// of its keys.
-    fn in_slots(
-        &self,
-        command: CommandId,
-        args: &Args,
-        mut each: impl FnMut(u16, &[u8], Vec<u32>),
-    ) {
-        let spec = self.router.table().get(command);
-        let mut keys = Vec::new();
-        // A list of keys that cannot be read was refused when it was queued.
-        let _ = key_positions(spec, args, &mut keys);
-        let step = match keys.as_slice() {
-            [a, b, ..] => b.saturating_sub(*a),
-            _ => 1,
-        };
-        let mut slots: Vec<(u16, u32)> = (0..)
-            .zip(&keys)
-            .map(|(position, &at)| (slot_of(args.get(at as usize).unwrap_or_default()).0, position))
-            .collect();
-        slots.sort_unstable();
-        let first = keys.first().copied().unwrap_or(1);
-        let mut frame = Vec::new();
-        for group in slots.chunk_by(|a, b| a.0 == b.0) {
-            frame.clear();
-            super::split::part_frame(&mut frame, args, first, step, group);
-            let slot = group.first().map_or(0, |g| g.0);
-            each(slot, &frame, group.iter().map(|g| g.1).collect());
-        }
     }
 }

@@ -9,6 +9,8 @@
 //!   has not executed the command: it is a refusal like others, and the command is sent again,
 //!   behind its script.
 
+use super::state::base;
+use super::state::{Base, Core, Nodes};
 use std::sync::Arc;
 
 use memchr::memmem;
@@ -76,81 +78,7 @@ impl Scripts {
     }
 }
 
-impl Worker {
-    /// A command about scripts.
-    pub(super) fn script(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        (script, slot): (Script, Option<Slot>),
-        frame: &[u8],
-        args: &Args,
-    ) -> Flow {
-        match script {
-            Script::Eval => {
-                let body = args.get(1).unwrap_or_default();
-                if !self.scripts.has_seen(body, self.now) {
-                    self.remember_script(body);
-                }
-            }
-            Script::Load => self.remember_script(args.get(2).unwrap_or_default()),
-            Script::LoadLibrary => self.look_at_library(args),
-            Script::Exists => self.scripts_to_primaries(index, command, args),
-            // With anything else behind it the nodes refuse it.
-            Script::Flush if args.len() == 2 || args.is(2, "async") || args.is(2, "sync") => {
-                self.scripts.store.flush();
-            }
-            Script::Show => {
-                let sha = args.get(2).and_then(Sha::parse);
-                if let Some(load) = sha.and_then(|sha| self.scripts.store.load_of(&sha)) {
-                    let mut reply = Vec::new();
-                    write::bulk(&mut reply, argument(&load, 2).unwrap_or_default());
-                    self.answer_own(index, command, &reply);
-                    return Flow::Next;
-                }
-            }
-            Script::EvalSha | Script::Flush => {}
-        }
-        if let Some((to, merge)) = script.fan() {
-            return self.fan(index, command, to, merge, frame);
-        }
-        let node = match slot {
-            Some(slot) => self.route(slot.0),
-            None => self.any_primary(index),
-        };
-        let number = slot.map_or(NO_SLOT, |slot| slot.0);
-        let Some(node) = node else {
-            return match slot {
-                Some(_) => self.forward(index, command, number, frame),
-                None => self.wait_for_a_node(index, command, frame),
-            };
-        };
-        let Some((mut pending, u)) = self.admit(index, command, number, node) else {
-            return Flow::Pause;
-        };
-        if script == Script::EvalSha
-            && let Some(sha) = args.get(1).and_then(Sha::parse)
-            && self.script_before(u, &sha, pending.command, frame.len() < self.turn.unread)
-        {
-            pending.flags |= flag::SCRIPT;
-        }
-        self.send(u, pending, frame);
-        Flow::Next
-    }
-
-    fn remember_script(&mut self, body: &[u8]) {
-        let Remembered { evicted, partial } = self.scripts.store.remember(body);
-        self.stats.limits_hit[LimitHit::Scripts as usize] += evicted as u64;
-        self.report_partial(partial, "script");
-    }
-
-    /// FUNCTION LOAD [REPLACE] code. The nodes keep it.
-    fn look_at_library(&mut self, args: &Args) {
-        let code = args.get(args.len().saturating_sub(1)).unwrap_or_default();
-        let partial = self.scripts.store.look_at(code);
-        self.report_partial(partial, "function library");
-    }
-
+impl Core {
     /// Logs and counts a source that sees one node's keys where it asks for all.
     fn report_partial(&mut self, partial: Option<Partial>, kind: &str) {
         let Some(Partial { sha, command }) = partial else { return };
@@ -163,74 +91,6 @@ impl Worker {
             "a {kind} calls {command}: it sees and changes only the keys of the node that it runs \
              on, a part of the cluster's; send {command} to slotway instead, which asks every shard"
         );
-    }
-
-    /// A command about scripts that is queued behind MULTI.
-    pub(super) fn script_in_transaction(&mut self, script: Script, args: &Args) {
-        match script {
-            Script::Eval => self.remember_script(args.get(1).unwrap_or_default()),
-            Script::Load => self.remember_script(args.get(2).unwrap_or_default()),
-            Script::LoadLibrary => self.look_at_library(args),
-            // Emptied when EXEC comes.
-            Script::Flush | Script::EvalSha | Script::Exists | Script::Show => {}
-        }
-    }
-
-    /// SCRIPT FLUSH: slotway forgets its scripts, too.
-    pub(super) fn flush_scripts(&mut self) {
-        self.scripts.store.flush();
-    }
-
-    /// An EVALSHA in a batch of MULTI … EXEC cannot be sent again alone: all scripts of the batch
-    /// go before it, if slotway has them.
-    pub(super) fn scripts_before_batch(&mut self, u: usize, pending: &mut Pending, batch: &[u8]) {
-        let mut rest = batch;
-        let mut ranges = Vec::new();
-        let limits = self.settings.accepted;
-        // It was scanned when it came.
-        while let Ok(Request::Array { len }) =
-            scan_request(rest, &limits, &mut RequestProgress::default(), &mut ranges)
-        {
-            let args = Args::new(rest, &ranges);
-            let command = self.router.command(&args);
-            if self.router.script(command) == Some(Script::EvalSha) {
-                pending.flags |= flag::SCRIPT;
-                if let Some(sha) = args.get(1).and_then(Sha::parse) {
-                    self.script_before(u, &sha, command, true);
-                }
-            }
-            rest = rest.get(len..).unwrap_or_default();
-        }
-    }
-
-    /// Puts the script into the queue of connection `u`, behind which its EVALSHA will go, if the
-    /// connection has not had it; with `pipelined`, if it has not had it in this turn. `true`: it
-    /// is there, in this turn.
-    pub(super) fn script_before(
-        &mut self,
-        u: usize,
-        sha: &Sha,
-        command: CommandId,
-        pipelined: bool,
-    ) -> bool {
-        let (turn, now) = (self.stats.turns, self.now);
-        let epoch = self.scripts.store.epoch();
-        let Some(up) = self.upstreams.get_mut(u) else { return false };
-        if let Some(note) = up.scripts.get(sha, epoch) {
-            if now.saturating_sub(note.used) >= TOUCH_EVERY {
-                note.used = now;
-                self.scripts.store.touch(sha);
-            }
-            if note.turn == turn || !pipelined {
-                return note.turn == turn && note.loaded;
-            }
-        }
-        let load = self.scripts.store.load_of(sha);
-        up.scripts.put(sha, Note { turn, used: now, loaded: load.is_some() });
-        let Some(load) = load else { return false };
-        self.stats.script_loads += 1;
-        self.send(u, self.loading(command), &load);
-        true
     }
 
     /// Nobody waits for what the node says to SCRIPT LOAD: if it refuses, EVALSHA says NOSCRIPT.
@@ -250,15 +110,132 @@ impl Worker {
             expected: 0,
         }
     }
+}
+
+impl Nodes {
+    /// A node is not reached: SCRIPT LOAD does not wait for it, as it is given the script when it is
+    /// needed.
+    pub(super) fn loads_without(&mut self, u: usize, node: &str, core: &mut Core) {
+        if !self.placement.slots.primaries().iter().any(|&n| self.is_reached(n)) {
+            return; // somebody has to take it
+        }
+        let router = Arc::clone(&core.router);
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let loads = up.take_unsent(&mut core.spare.pool, |p| {
+            p.has(flag::NODE_BOUND) && router.script(p.command) == Some(Script::Load)
+        });
+        for (pending, _) in loads {
+            core.fail(&pending, node, &Failure::NodeNotReached);
+        }
+    }
+}
+
+impl Scripts {
+    fn remember_script(&mut self, body: &[u8], core: &mut Core) {
+        let Remembered { evicted, partial } = self.store.remember(body);
+        core.stats.limits_hit[LimitHit::Scripts as usize] += evicted as u64;
+        core.report_partial(partial, "script");
+    }
+
+    /// FUNCTION LOAD [REPLACE] code. The nodes keep it.
+    fn look_at_library(&mut self, args: &Args, core: &mut Core) {
+        let code = args.get(args.len().saturating_sub(1)).unwrap_or_default();
+        let partial = self.store.look_at(code);
+        core.report_partial(partial, "function library");
+    }
+
+    /// A command about scripts that is queued behind MULTI.
+    pub(super) fn script_in_transaction(&mut self, script: Script, args: &Args, core: &mut Core) {
+        match script {
+            Script::Eval => self.remember_script(args.get(1).unwrap_or_default(), core),
+            Script::Load => self.remember_script(args.get(2).unwrap_or_default(), core),
+            Script::LoadLibrary => self.look_at_library(args, core),
+            // Emptied when EXEC comes.
+            Script::Flush | Script::EvalSha | Script::Exists | Script::Show => {}
+        }
+    }
+
+    /// SCRIPT FLUSH: slotway forgets its scripts, too.
+    pub(super) fn flush_scripts(&mut self) {
+        self.store.flush();
+    }
+
+    /// An EVALSHA in a batch of MULTI … EXEC cannot be sent again alone: all scripts of the batch
+    /// go before it, if slotway has them.
+    pub(super) fn scripts_before_batch(
+        &mut self,
+        u: usize,
+        pending: &mut Pending,
+        batch: &[u8],
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) {
+        let mut rest = batch;
+        let mut ranges = Vec::new();
+        let limits = core.settings.accepted;
+        // It was scanned when it came.
+        while let Ok(Request::Array { len }) =
+            scan_request(rest, &limits, &mut RequestProgress::default(), &mut ranges)
+        {
+            let args = Args::new(rest, &ranges);
+            let command = core.router.command(&args);
+            if core.router.script(command) == Some(Script::EvalSha) {
+                pending.flags |= flag::SCRIPT;
+                if let Some(sha) = args.get(1).and_then(Sha::parse) {
+                    self.script_before(u, &sha, command, true, nodes, core);
+                }
+            }
+            rest = rest.get(len..).unwrap_or_default();
+        }
+    }
+
+    /// Puts the script into the queue of connection `u`, behind which its EVALSHA will go, if the
+    /// connection has not had it; with `pipelined`, if it has not had it in this turn. `true`: it
+    /// is there, in this turn.
+    pub(super) fn script_before(
+        &mut self,
+        u: usize,
+        sha: &Sha,
+        command: CommandId,
+        pipelined: bool,
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) -> bool {
+        let (turn, now) = (core.stats.turns, core.now);
+        let epoch = self.store.epoch();
+        let Some(up) = nodes.upstreams.get_mut(u) else { return false };
+        if let Some(note) = up.scripts.get(sha, epoch) {
+            if now.saturating_sub(note.used) >= TOUCH_EVERY {
+                note.used = now;
+                self.store.touch(sha);
+            }
+            if note.turn == turn || !pipelined {
+                return note.turn == turn && note.loaded;
+            }
+        }
+        let load = self.store.load_of(sha);
+        up.scripts.put(sha, Note { turn, used: now, loaded: load.is_some() });
+        let Some(load) = load else { return false };
+        core.stats.script_loads += 1;
+        nodes.send(u, core.loading(command), &load, core);
+        true
+    }
 
     /// Before a command goes to connection `u` that did not come straight from its client.
-    pub(super) fn script_before_again(&mut self, u: usize, pending: &mut Pending, frame: &[u8]) {
+    pub(super) fn script_before_again(
+        &mut self,
+        u: usize,
+        pending: &mut Pending,
+        frame: &[u8],
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) {
         if pending.before > 0 && pending.has(flag::SCRIPT) {
-            self.scripts_before_batch(u, pending, frame);
-        } else if self.router.script(pending.command) == Some(Script::EvalSha) {
+            self.scripts_before_batch(u, pending, frame, nodes, core);
+        } else if core.router.script(pending.command) == Some(Script::EvalSha) {
             pending.flags &= !flag::SCRIPT;
             if let Some(sha) = sha_of(frame)
-                && self.script_before(u, &sha, pending.command, false)
+                && self.script_before(u, &sha, pending.command, false, nodes, core)
             {
                 pending.flags |= flag::SCRIPT;
             }
@@ -266,10 +243,10 @@ impl Worker {
     }
 
     /// The connection is a new one, and commands wait in its queue: their scripts go before them.
-    pub(super) fn scripts_before_all(&mut self, u: usize) {
-        let router = Arc::clone(&self.router);
+    pub(super) fn scripts_before_all(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
+        let router = Arc::clone(&core.router);
         let by_sha = |p: &Pending| router.script(p.command) == Some(Script::EvalSha);
-        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let Some(up) = nodes.upstreams.get_mut(u) else { return };
         up.scripts.clear();
         let batch = |p: &Pending| p.before > 0 && p.has(flag::SCRIPT);
         if !up.pending.iter().any(|p| by_sha(p) || batch(p)) {
@@ -277,11 +254,11 @@ impl Worker {
         }
         // What was put before them once, they are given anew.
         let discarded = |p: &Pending| p.dest == Dest::Discard && by_sha(p);
-        let waiting = up.take_unsent(&mut self.spare.pool, |_| true);
+        let waiting = up.take_unsent(&mut core.spare.pool, |_| true);
         for (mut pending, frame) in waiting {
             if !discarded(&pending) {
-                self.script_before_again(u, &mut pending, &frame);
-                self.send_owned(u, pending, frame);
+                self.script_before_again(u, &mut pending, &frame, nodes, core);
+                nodes.send_owned(u, pending, frame, core);
             }
         }
     }
@@ -297,13 +274,19 @@ impl Worker {
     ///
     /// What is left is a script that puts these words together from pieces, or finds them in the
     /// database. It is run once more than it was asked for, and not twice more.
-    pub(super) fn heals(&mut self, u: usize, text: &[u8]) -> bool {
+    pub(super) fn heals(
+        &mut self,
+        u: usize,
+        text: &[u8],
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) -> bool {
         const TEXTS: [&[u8]; 2] =
             [b"NOSCRIPT No matching script. Please use EVAL.", b"NOSCRIPT No matching script."];
-        let Some(up) = self.upstreams.get_mut(u) else { return false };
+        let Some(up) = nodes.upstreams.get_mut(u) else { return false };
         let Some(front) = up.pending.front() else { return false };
         if !TEXTS.contains(&text)
-            || self.router.script(front.command) != Some(Script::EvalSha)
+            || core.router.script(front.command) != Some(Script::EvalSha)
             || (front.has(flag::SCRIPT) && front.tries > 0)
             || front.tries >= MOST_HEALS
         {
@@ -311,7 +294,7 @@ impl Worker {
         }
         let Some(frame) = up.queue.front(front.len as usize) else { return false };
         let Some(sha) = sha_of(frame) else { return false };
-        let Some(load) = self.scripts.store.load_of(&sha) else { return false };
+        let Some(load) = self.store.load_of(&sha) else { return false };
         let says_so = |bytes: &[u8]| memmem::find(bytes, b"NOSCRIPT").is_some();
         if says_so(&load) || says_so(frame) {
             return false;
@@ -322,10 +305,16 @@ impl Worker {
     }
 
     /// The script at the front of connection `u` does not compile: servers do not keep such ones.
-    pub(super) fn forget_script(&mut self, u: usize, text: &[u8]) {
-        let Some(up) = self.upstreams.get(u) else { return };
+    pub(super) fn forget_script(
+        &mut self,
+        u: usize,
+        text: &[u8],
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) {
+        let Some(up) = nodes.upstreams.get(u) else { return };
         let Some(front) = up.pending.front() else { return };
-        let at = match self.router.script(front.command) {
+        let at = match core.router.script(front.command) {
             Some(Script::Eval) => 1,
             Some(Script::Load) => 2,
             _ => return,
@@ -333,29 +322,15 @@ impl Worker {
         if text.starts_with(b"ERR Error compiling script")
             && let Some(body) = up.queue.front(front.len as usize).and_then(|f| argument(f, at))
         {
-            self.scripts.store.forget(&Sha::of(body));
+            self.store.forget(&Sha::of(body));
         }
     }
+}
 
-    /// A node is not reached: SCRIPT LOAD does not wait for it, as it is given the script when it is
-    /// needed.
-    pub(super) fn loads_without(&mut self, u: usize, node: &str) {
-        if !self.placement.slots.primaries().iter().any(|&n| self.is_reached(n)) {
-            return; // somebody has to take it
-        }
-        let router = Arc::clone(&self.router);
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        let loads = up.take_unsent(&mut self.spare.pool, |p| {
-            p.has(flag::NODE_BOUND) && router.script(p.command) == Some(Script::Load)
-        });
-        for (pending, _) in loads {
-            self.fail(&pending, node, &Failure::NodeNotReached);
-        }
-    }
-
+impl Base<'_> {
     /// SCRIPT EXISTS is to say 1 of what slotway has, and to be right: the nodes are given it.
     fn scripts_to_primaries(&mut self, index: usize, command: CommandId, args: &Args) {
-        let Some(client) = self.clients.get(index) else { return };
+        let Some(client) = self.clients.slab.get(index) else { return };
         let protocol = client.session.protocol;
         let mut loads: Vec<Arc<[u8]>> = Vec::new();
         for sha in args.iter().skip(2).filter_map(Sha::parse) {
@@ -365,13 +340,86 @@ impl Worker {
         if loads.is_empty() {
             return;
         }
-        for node in self.fan_targets(Fan::Primaries).into_iter().flatten() {
+        for node in self.nodes.fan_targets(Fan::Primaries, self.core).into_iter().flatten() {
             let u = self.upstream_for(node, protocol, index);
             for load in &loads {
-                self.stats.script_loads += 1;
-                self.send(u, self.loading(command), load);
+                self.core.stats.script_loads += 1;
+                self.nodes.send(u, self.core.loading(command), load, self.core);
             }
         }
+    }
+}
+
+impl Worker {
+    /// A command about scripts.
+    pub(super) fn script(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        (script, slot): (Script, Option<Slot>),
+        frame: &[u8],
+        args: &Args,
+    ) -> Flow {
+        match script {
+            Script::Eval => {
+                let body = args.get(1).unwrap_or_default();
+                if !self.scripts.has_seen(body, self.core.now) {
+                    self.scripts.remember_script(body, &mut self.core);
+                }
+            }
+            Script::Load => {
+                self.scripts.remember_script(args.get(2).unwrap_or_default(), &mut self.core)
+            }
+            Script::LoadLibrary => self.scripts.look_at_library(args, &mut self.core),
+            Script::Exists => base!(self).scripts_to_primaries(index, command, args),
+            // With anything else behind it the nodes refuse it.
+            Script::Flush if args.len() == 2 || args.is(2, "async") || args.is(2, "sync") => {
+                self.scripts.store.flush();
+            }
+            Script::Show => {
+                let sha = args.get(2).and_then(Sha::parse);
+                if let Some(load) = sha.and_then(|sha| self.scripts.store.load_of(&sha)) {
+                    let mut reply = Vec::new();
+                    write::bulk(&mut reply, argument(&load, 2).unwrap_or_default());
+                    self.clients.answer_own(index, command, &reply, &mut self.core);
+                    return Flow::Next;
+                }
+            }
+            Script::EvalSha | Script::Flush => {}
+        }
+        if let Some((to, merge)) = script.fan() {
+            return self.fan(index, command, to, merge, frame);
+        }
+        let node = match slot {
+            Some(slot) => self.nodes.route(slot.0),
+            None => self.nodes.any_primary(index),
+        };
+        let number = slot.map_or(NO_SLOT, |slot| slot.0);
+        let Some(node) = node else {
+            return match slot {
+                Some(_) => self.ops.forward(index, command, number, frame, &mut base!(self)),
+                None => self.ops.wait_for_a_node(index, command, frame, &mut base!(self)),
+            };
+        };
+        let Some((mut pending, u)) = self.ops.admit(index, command, number, node, &mut base!(self))
+        else {
+            return Flow::Pause;
+        };
+        if script == Script::EvalSha
+            && let Some(sha) = args.get(1).and_then(Sha::parse)
+            && self.scripts.script_before(
+                u,
+                &sha,
+                pending.command,
+                frame.len() < self.core.turn.unread,
+                &mut self.nodes,
+                &mut self.core,
+            )
+        {
+            pending.flags |= flag::SCRIPT;
+        }
+        self.nodes.send(u, pending, frame, &mut self.core);
+        Flow::Next
     }
 }
 

@@ -4,6 +4,7 @@
 //! request, the time and the size of each reply. All else is done for one command in
 //! `observe.sample`, for values larger than those known, and for what was slow.
 
+use super::state::{Base, Clients, Core, Nodes, Operations};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::Worker;
@@ -155,74 +156,159 @@ impl Seeing {
     }
 }
 
-impl Worker {
+impl Core {
+    /// It is WAIT or WAITAOF, which go behind a PING.
+    fn is_wait(&self, command: CommandId) -> bool {
+        let name = &self.router.table().get(command).name;
+        matches!(&**name, "wait" | "waitaof")
+    }
+
+    fn slow_args(&self, pending: &Pending, frame: &[u8]) -> Vec<Vec<u8>> {
+        if pending.before > 0 {
+            return vec![b"EXEC".to_vec()];
+        }
+        let mut ranges = Vec::new();
+        logged_args(&scan(frame, &self.settings.request, &mut ranges))
+    }
+
+    fn finish_slow(&self, slow: Unfinished, now: u64) {
+        let Unfinished { mut entry, replied, .. } = slow;
+        let took = &mut entry.took;
+        took.client = now.saturating_sub(replied);
+        took.total = took.queue + took.node + took.client;
+        entry.time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
+        self.shared.slow.add(entry);
+    }
+}
+
+impl Operations {
+    /// Keeps what a slow log would show of a command whose parts are other commands.
+    pub(super) fn keep_args(&mut self, g: usize, args: &Args, core: &mut Core) {
+        if core.shared.slow.slower_than() == OFF {
+            return;
+        }
+        if let Some(gathering) = self.gatherings.get_mut(g) {
+            let mut kept = core.spare.kept.pop().unwrap_or_default();
+            kept.keep(args);
+            gathering.kept = Some(kept);
+        }
+    }
+
+    /// The client's last command is a CONFIG that nodes have been sent: what it says of the slow log
+    /// or of the servers' names holds here too, if they agree.
+    #[cold]
+    pub(super) fn set_when_agreed(&mut self, index: usize, args: &Args, clients: &mut Clients) {
+        let setting = SlowSetting::of(args).filter(|_| args.is(1, "set"));
+        // What Valkey answers to HELLO.
+        let renames = args.is(1, "set")
+            && (2..args.len()).step_by(2).any(|at| args.is(at, "extended-redis-compatibility"));
+        let sets = setting.is_some() || renames;
+        let Some(client) = clients.slab.get(index).filter(|_| sets) else { return };
+        let seq =
+            client.base.wrapping_add(client.replies.as_ref().map_or(0, |r| r.waiting()) as u32);
+        let to = Dest::Client {
+            index: index as u32,
+            generation: client.generation,
+            seq: seq.wrapping_sub(1),
+        };
+        if let Some((_, gathering)) = self.gatherings.iter_mut().find(|(_, g)| g.to == to) {
+            gathering.sets = setting;
+            gathering.renames = renames;
+        }
+    }
+}
+
+impl Seeing {
     /// A request that is a sample, or large.
     #[cold]
-    pub(super) fn look_at(&mut self, index: usize, args: &Args, len: usize) {
-        let command = self.router.command(args);
-        let (sampled, traced) = self.seeing.is_sample();
+    pub(super) fn look_at(
+        &mut self,
+        index: usize,
+        args: &Args,
+        len: usize,
+        clients: &mut Clients,
+        core: &mut Core,
+    ) {
+        let command = core.router.command(args);
+        let (sampled, traced) = self.is_sample();
         if traced {
-            self.trace(index, command);
+            self.trace(index, command, clients, core);
         }
-        let spec = self.router.table().get(command);
-        let mut keys = std::mem::take(&mut self.seeing.keys);
+        let spec = core.router.table().get(command);
+        let mut keys = std::mem::take(&mut self.keys);
         if spec.class != Class::PubSub && key_positions(spec, args, &mut keys).is_ok() {
             let write = spec.is_write();
             if sampled {
-                self.stats.sampled += 1;
+                core.stats.sampled += 1;
                 for key in keys.iter().take(MOST_KEYS).filter_map(|&at| args.get(at as usize)) {
-                    self.seeing.hot.count(key, f64::from(self.seeing.sample), write, command.0, self.now);
+                    self.hot.count(key, f64::from(self.sample), write, command.0, core.now);
                 }
-                if self.seeing.big.forget(self.now) {
-                    self.seeing.set_floor();
+                if self.big.forget(core.now) {
+                    self.set_floor();
                 }
             }
-            if len >= self.seeing.big_from && write {
+            if len >= self.big_from && write {
                 // What stands between one key and the next is what is written to it.
                 let ends = keys.iter().skip(1).map(|&at| at as usize).chain([args.len()]);
                 for (&at, end) in keys.iter().zip(ends).take(MOST_KEYS) {
                     let value = (at as usize + 1..end).filter_map(|i| args.get(i));
                     let bytes = value.map(<[u8]>::len).sum();
                     let key = args.get(at as usize).unwrap_or_default();
-                    self.seeing.big.see(key, bytes, command.0, false, self.now);
+                    self.big.see(key, bytes, command.0, false, core.now);
                 }
-                self.seeing.set_floor();
+                self.set_floor();
             }
         }
-        self.seeing.keys = keys;
+        self.keys = keys;
     }
 
     /// A reply that was slow, or is large: `bytes` in all, of which `reply` may be only the end. The
     /// command is still the first one of its connection.
     #[cold]
-    pub(super) fn look_back(&mut self, u: usize, pending: &Pending, reply: &[u8], bytes: usize) {
-        if bytes >= self.seeing.big_from {
-            self.look_at_value(u, pending, reply, bytes);
+    pub(super) fn look_back(
+        &mut self,
+        u: usize,
+        pending: &Pending,
+        reply: &[u8],
+        bytes: usize,
+        ops: &mut Operations,
+        base: &mut Base<'_>,
+    ) {
+        if bytes >= self.big_from {
+            self.look_at_value(u, pending, reply, bytes, base.nodes, base.core);
         }
-        if self.now.saturating_sub(pending.started) >= self.shared.slow.slower_than() {
-            self.note_slow(u, pending);
+        if base.core.now.saturating_sub(pending.started) >= base.core.shared.slow.slower_than() {
+            self.note_slow(u, pending, ops, base);
         }
-        if !self.seeing.traced.is_empty() {
-            self.trace_attempt(u, pending, reply, false);
+        if !self.traced.is_empty() {
+            self.trace_attempt(u, pending, reply, false, ops, base.nodes, base.core);
         }
     }
 
-    fn look_at_value(&mut self, u: usize, pending: &Pending, reply: &[u8], bytes: usize) {
-        let Some(up) = self.upstreams.get(u) else { return };
+    fn look_at_value(
+        &mut self,
+        u: usize,
+        pending: &Pending,
+        reply: &[u8],
+        bytes: usize,
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) {
+        let Some(up) = nodes.upstreams.get(u) else { return };
         // A transaction's replies are several commands' in one.
         let Some(request) = up.queue.front(pending.len as usize).filter(|_| pending.before == 0)
         else {
             return;
         };
-        let mut ranges = std::mem::take(&mut self.seeing.ranges);
-        let args = scan(request, &self.settings.request, &mut ranges);
-        let spec = self.router.table().get(pending.command);
+        let mut ranges = std::mem::take(&mut self.ranges);
+        let args = scan(request, &core.settings.request, &mut ranges);
+        let spec = core.router.table().get(pending.command);
         let error = reply.first() == Some(&b'-');
-        let mut keys = std::mem::take(&mut self.seeing.keys);
+        let mut keys = std::mem::take(&mut self.keys);
         if !error && spec.class != Class::PubSub && key_positions(spec, &args, &mut keys).is_ok() {
             let mut see = |at: u32, bytes| {
                 let key = args.get(at as usize).unwrap_or_default();
-                self.seeing.big.see(key, bytes, pending.command.0, true, self.now);
+                self.big.see(key, bytes, pending.command.0, true, core.now);
             };
             match keys.as_slice() {
                 // A bulk is its text; of a list all that stands in it counts.
@@ -235,60 +321,62 @@ impl Worker {
                 }
                 _ => {}
             }
-            self.seeing.set_floor();
+            self.set_floor();
         }
-        self.seeing.keys = keys;
-        self.seeing.ranges = ranges;
+        self.keys = keys;
+        self.ranges = ranges;
     }
 
     /// The command at the head of its connection was slow.
-    fn note_slow(&mut self, u: usize, pending: &Pending) {
-        let Some(up) = self.upstreams.get(u) else { return };
+    fn note_slow(
+        &mut self,
+        u: usize,
+        pending: &Pending,
+        ops: &mut Operations,
+        base: &mut Base<'_>,
+    ) {
+        let Some(up) = base.nodes.upstreams.get(u) else { return };
         // Blocking commands wait because they were told to; KEYS is looked at when it is whole.
-        if up.dedicated.is_some() && (pending.before == 0 || self.is_wait(pending.command)) {
+        if up.dedicated.is_some() && (pending.before == 0 || base.core.is_wait(pending.command)) {
             return;
         }
         let frame = up.queue.front(pending.len as usize).unwrap_or_default();
-        let args = self.slow_args(pending, frame);
+        let args = base.core.slow_args(pending, frame);
         let sent = up.stamps.sent_at(up.queue.sent(), pending.len as usize);
-        self.slow_part(up.node, pending, args, sent.unwrap_or(pending.started));
-    }
-
-    /// It is WAIT or WAITAOF, which go behind a PING.
-    fn is_wait(&self, command: CommandId) -> bool {
-        let name = &self.router.table().get(command).name;
-        matches!(&**name, "wait" | "waitaof")
-    }
-
-    /// Keeps what a slow log would show of a command whose parts are other commands.
-    pub(super) fn keep_args(&mut self, g: usize, args: &Args) {
-        if self.shared.slow.slower_than() == OFF {
-            return;
-        }
-        if let Some(gathering) = self.ops.gatherings.get_mut(g) {
-            let mut kept = self.spare.kept.pop().unwrap_or_default();
-            kept.keep(args);
-            gathering.kept = Some(kept);
-        }
+        self.slow_part(up.node, pending, args, sent.unwrap_or(pending.started), ops, base);
     }
 
     /// KEYS has its whole reply.
     #[cold]
-    pub(super) fn note_join(&mut self, client: ClientId, seq: u32, command: CommandId, took: u64) {
-        let Some(errand) = self.errand(client.at()).filter(|e| e.seq == seq) else { return };
+    pub(super) fn note_join(
+        &mut self,
+        client: ClientId,
+        seq: u32,
+        command: CommandId,
+        took: u64,
+        clients: &mut Clients,
+        core: &mut Core,
+    ) {
+        let Some(errand) = clients.errand(client.at()).filter(|e| e.seq == seq) else { return };
         let frame = std::mem::take(&mut errand.frame);
         let mut ranges = Vec::new();
-        let args = logged_args(&scan(&frame, &self.settings.accepted, &mut ranges));
+        let args = logged_args(&scan(&frame, &core.settings.accepted, &mut ranges));
         let took = Slowness { node: took, ..Slowness::default() };
         let entry = SlowEntry { took, args, tries: 1, ..SlowEntry::default() };
         let to = Dest::client(client, seq);
-        self.slow_command(entry, command, to);
+        self.slow_command(entry, command, to, clients, core);
     }
 
     /// What has waited in this connection since `before` or longer is given up.
     #[cold]
-    pub(super) fn note_expired(&mut self, u: usize, before: u64) {
-        let Some(up) = self.upstreams.get(u) else { return };
+    pub(super) fn note_expired(
+        &mut self,
+        u: usize,
+        before: u64,
+        ops: &mut Operations,
+        base: &mut Base<'_>,
+    ) {
+        let Some(up) = base.nodes.upstreams.get(u) else { return };
         let (mut found, mut offset) = (Vec::new(), 0);
         for (i, pending) in up.pending.iter().enumerate() {
             let (start, len) = (offset, pending.len as usize);
@@ -297,7 +385,7 @@ impl Worker {
             if arriving || pending.started > before || pending.dest == Dest::Discard {
                 continue;
             }
-            let args = self.slow_args(pending, up.queue.at(start, len).unwrap_or_default());
+            let args = base.core.slow_args(pending, up.queue.at(start, len).unwrap_or_default());
             found.push((*pending, args, up.stamps.sent_at(up.queue.sent(), offset)));
             if found.len() >= MOST_EXPIRED {
                 break;
@@ -305,33 +393,39 @@ impl Worker {
         }
         let node = up.node;
         for (pending, args, sent) in found {
-            self.slow_part(node, &pending, args, sent.unwrap_or(self.now));
+            self.slow_part(node, &pending, args, sent.unwrap_or(base.core.now), ops, base);
         }
     }
 
     /// The same for one that has waited for its slot's node, and was not sent.
     #[cold]
-    pub(super) fn note_held(&mut self, pending: &Pending, frame: &[u8]) {
-        let args = self.slow_args(pending, frame);
-        self.slow_part(u16::MAX, pending, args, self.now);
-    }
-
-    fn slow_args(&self, pending: &Pending, frame: &[u8]) -> Vec<Vec<u8>> {
-        if pending.before > 0 {
-            return vec![b"EXEC".to_vec()];
-        }
-        let mut ranges = Vec::new();
-        logged_args(&scan(frame, &self.settings.request, &mut ranges))
+    pub(super) fn note_held(
+        &mut self,
+        pending: &Pending,
+        frame: &[u8],
+        ops: &mut Operations,
+        base: &mut Base<'_>,
+    ) {
+        let args = base.core.slow_args(pending, frame);
+        self.slow_part(u16::MAX, pending, args, base.core.now, ops, base);
     }
 
     /// A slow command of one node, or a part of one.
-    fn slow_part(&mut self, node: u16, pending: &Pending, args: Vec<Vec<u8>>, sent: u64) {
-        let waited = self.now.saturating_sub(pending.started);
-        if waited < self.shared.slow.slower_than() {
+    fn slow_part(
+        &mut self,
+        node: u16,
+        pending: &Pending,
+        args: Vec<Vec<u8>>,
+        sent: u64,
+        ops: &mut Operations,
+        base: &mut Base<'_>,
+    ) {
+        let waited = base.core.now.saturating_sub(pending.started);
+        if waited < base.core.shared.slow.slower_than() {
             return;
         }
         let queue = sent.saturating_sub(pending.started).min(waited);
-        let node = self.nodes.get(usize::from(node)).map(|node| node.addr.to_string());
+        let node = base.nodes.list.get(usize::from(node)).map(|node| node.addr.to_string());
         let entry = SlowEntry {
             took: Slowness { queue, node: waited - queue, ..Slowness::default() },
             node: node.unwrap_or_default(),
@@ -340,10 +434,12 @@ impl Worker {
             ..SlowEntry::default()
         };
         match pending.dest {
-            Dest::Client { .. } => self.slow_command(entry, pending.command, pending.dest),
+            Dest::Client { .. } => {
+                self.slow_command(entry, pending.command, pending.dest, base.clients, base.core)
+            }
             // The last one that was slow is what the whole has waited for.
             Dest::Part { gather, .. } => {
-                if let Some(gathering) = self.ops.gatherings.get_mut(gather as usize) {
+                if let Some(gathering) = ops.gatherings.get_mut(gather as usize) {
                     let args = gathering.kept.as_ref().map(|kept| kept.logged());
                     let args = args.unwrap_or(entry.args);
                     gathering.slow = Some(Box::new(SlowEntry { args, ..entry }));
@@ -355,74 +451,79 @@ impl Worker {
 
     /// A command of many parts is answered, one of which was slow.
     #[cold]
-    pub(super) fn slow_gathering(&mut self, entry: SlowEntry, command: CommandId, to: Dest) {
+    pub(super) fn slow_gathering(
+        &mut self,
+        entry: SlowEntry,
+        command: CommandId,
+        to: Dest,
+        clients: &mut Clients,
+        core: &mut Core,
+    ) {
         let took = entry.took.queue + entry.took.node;
-        if took >= self.shared.slow.slower_than() {
-            self.slow_command(entry, command, to);
+        if took >= core.shared.slow.slower_than() {
+            self.slow_command(entry, command, to, clients, core);
         }
     }
 
     /// The reply is there; the entry is complete when it is written.
-    fn slow_command(&mut self, mut entry: SlowEntry, command: CommandId, to: Dest) {
+    fn slow_command(
+        &mut self,
+        mut entry: SlowEntry,
+        command: CommandId,
+        to: Dest,
+        clients: &mut Clients,
+        core: &mut Core,
+    ) {
         let Dest::Client { index, generation, .. } = to else { return };
-        entry.command = self.router.table().get(command).name.to_string();
-        let client = self.clients.get(index as usize);
+        entry.command = core.router.table().get(command).name.to_string();
+        let client = clients.slab.get(index as usize);
         if let Some(client) = client.filter(|client| client.generation == generation) {
             entry.client = client.addresses().0;
             entry.client_name = client.session.name.as_deref().cloned().unwrap_or_default();
         }
-        let unfinished = Unfinished { entry, to, replied: self.now };
-        if self.seeing.unfinished.len() < MOST_UNFINISHED {
-            self.seeing.unfinished.push(unfinished);
+        let unfinished = Unfinished { entry, to, replied: core.now };
+        if self.unfinished.len() < MOST_UNFINISHED {
+            self.unfinished.push(unfinished);
         } else {
-            self.finish_slow(unfinished, self.now);
+            core.finish_slow(unfinished, core.now);
         }
-    }
-
-    fn finish_slow(&self, slow: Unfinished, now: u64) {
-        let Unfinished { mut entry, replied, .. } = slow;
-        let took = &mut entry.took;
-        took.client = now.saturating_sub(replied);
-        took.total = took.queue + took.node + took.client;
-        entry.time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
-        self.shared.slow.add(entry);
     }
 
     /// The end of a turn: replies have been written.
     #[inline]
-    pub(super) fn finish_seen(&mut self) {
-        if !self.seeing.unfinished.is_empty() {
-            self.finish_all_slow();
+    pub(super) fn finish_seen(&mut self, clients: &mut Clients, core: &mut Core) {
+        if !self.unfinished.is_empty() {
+            self.finish_all_slow(clients, core);
         }
-        if !self.seeing.traced.is_empty() {
-            self.finish_traced();
+        if !self.traced.is_empty() {
+            self.finish_traced(clients, core);
         }
     }
 
     #[cold]
-    fn finish_all_slow(&mut self) {
-        let now = self.clock.epoch.elapsed().as_micros() as u64;
+    fn finish_all_slow(&mut self, clients: &mut Clients, core: &mut Core) {
+        let now = core.clock.epoch.elapsed().as_micros() as u64;
         let mut waiting = Vec::new();
-        for slow in std::mem::take(&mut self.seeing.unfinished) {
+        for slow in std::mem::take(&mut self.unfinished) {
             let Dest::Client { index, generation, seq } = slow.to else { continue };
-            let client = self.clients.get(index as usize);
+            let client = clients.slab.get(index as usize);
             let written = client.is_none_or(|client| {
                 client.generation != generation || (client.answered_up_to(seq) && !client.blocked)
             });
             if written {
-                self.finish_slow(slow, now);
+                core.finish_slow(slow, now);
             } else {
                 waiting.push(slow);
             }
         }
-        self.seeing.unfinished = waiting;
+        self.unfinished = waiting;
     }
 
     /// The beginning of a turn: what counts as slow may have been set anew.
     #[inline]
-    pub(super) fn look_around(&mut self) {
-        self.seeing.look_from = match self.seeing.traced.is_empty() {
-            true => self.shared.slow.slower_than(),
+    pub(super) fn look_around(&mut self, core: &mut Core) {
+        self.look_from = match self.traced.is_empty() {
+            true => core.shared.slow.slower_than(),
             false => 0,
         };
     }
@@ -435,10 +536,12 @@ impl Worker {
         command: CommandId,
         args: &Args,
         begun: Instant,
+        clients: &mut Clients,
+        core: &mut Core,
     ) {
-        let Some(client) = self.clients.get(index) else { return };
+        let Some(client) = clients.slab.get(index) else { return };
         let took = begun.elapsed().as_micros() as u64;
-        if took < self.shared.slow.slower_than() {
+        if took < core.shared.slow.slower_than() {
             return;
         }
         let entry = SlowEntry {
@@ -447,30 +550,13 @@ impl Worker {
             ..SlowEntry::default()
         };
         let (generation, seq) = (client.generation, client.base.wrapping_sub(1));
-        self.slow_command(entry, command, Dest::Client { index: index as u32, generation, seq });
-    }
-
-    /// The client's last command is a CONFIG that nodes have been sent: what it says of the slow log
-    /// or of the servers' names holds here too, if they agree.
-    #[cold]
-    pub(super) fn set_when_agreed(&mut self, index: usize, args: &Args) {
-        let setting = SlowSetting::of(args).filter(|_| args.is(1, "set"));
-        // What Valkey answers to HELLO.
-        let renames = args.is(1, "set")
-            && (2..args.len()).step_by(2).any(|at| args.is(at, "extended-redis-compatibility"));
-        let sets = setting.is_some() || renames;
-        let Some(client) = self.clients.get(index).filter(|_| sets) else { return };
-        let seq =
-            client.base.wrapping_add(client.replies.as_ref().map_or(0, |r| r.waiting()) as u32);
-        let to = Dest::Client {
-            index: index as u32,
-            generation: client.generation,
-            seq: seq.wrapping_sub(1),
-        };
-        if let Some((_, gathering)) = self.ops.gatherings.iter_mut().find(|(_, g)| g.to == to) {
-            gathering.sets = setting;
-            gathering.renames = renames;
-        }
+        self.slow_command(
+            entry,
+            command,
+            Dest::Client { index: index as u32, generation, seq },
+            clients,
+            core,
+        );
     }
 }
 

@@ -15,6 +15,7 @@
 //! front of it without a transaction.
 
 use super::Worker;
+use super::state::{Base, Core, Nodes, Operations};
 use crate::client::{EXEC, MULTI};
 use crate::cluster::{NO_SLOT, Slot, key_in_slot};
 use crate::dest::Dest;
@@ -46,25 +47,31 @@ fn command_behind_read(frame: &[u8]) -> Option<&[u8]> {
     rest.get(lines.nth(4)? + 1..)
 }
 
-impl Worker {
+impl Nodes {
     /// The slot whose key has to be read before `pending` is carried out at `node`, if any.
-    fn slot_to_check(&self, node: u16, pending: &Pending) -> Option<u16> {
+    fn slot_to_check(&self, node: u16, pending: &Pending, core: &Core) -> Option<u16> {
         let is_part = matches!(pending.dest, Dest::Part { .. }) && pending.before == 0;
-        if !is_part || !self.router.is_keyless_data(pending.command) {
+        if !is_part || !core.router.is_keyless_data(pending.command) {
             return None;
         }
         let slot = match pending.slot {
-            NO_SLOT => self.nodes.get(usize::from(node))?.shard_slot,
+            NO_SLOT => self.list.get(usize::from(node))?.shard_slot,
             slot => slot,
         };
         (slot != NO_SLOT).then_some(slot)
     }
 
     /// Sends the part of a command for several nodes to the node of connection `u`.
-    pub(super) fn send_part(&mut self, u: usize, mut pending: Pending, frame: &[u8]) {
-        match self.behind_check(u, &mut pending, frame) {
-            Some(checked) => self.send_owned(u, pending, checked),
-            None => self.send(u, pending, frame),
+    pub(super) fn send_part(
+        &mut self,
+        u: usize,
+        mut pending: Pending,
+        frame: &[u8],
+        core: &mut Core,
+    ) {
+        match self.behind_check(u, &mut pending, frame, core) {
+            Some(checked) => self.send_owned(u, pending, checked, core),
+            None => self.send(u, pending, frame, core),
         }
     }
 
@@ -77,17 +84,24 @@ impl Worker {
         u: usize,
         pending: &mut Pending,
         frame: &[u8],
+        core: &Core,
     ) -> Option<Vec<u8>> {
         let up = self.upstreams.get(u)?;
         if up.serves_shard || up.state != State::Ready {
             return None;
         }
-        self.with_check(up.node, pending, frame)
+        self.with_check(up.node, pending, frame, core)
     }
 
     #[cold]
-    fn with_check(&self, node: u16, pending: &mut Pending, frame: &[u8]) -> Option<Vec<u8>> {
-        let slot = self.slot_to_check(node, pending)?;
+    fn with_check(
+        &self,
+        node: u16,
+        pending: &mut Pending,
+        frame: &[u8],
+        core: &Core,
+    ) -> Option<Vec<u8>> {
+        let slot = self.slot_to_check(node, pending, core)?;
         pending.checks_shard = true;
         pending.before = BEFORE_EXEC;
         let mut checked = MULTI.to_vec();
@@ -98,7 +112,7 @@ impl Worker {
     }
 
     /// Connection `u` has just been made, and nothing in its queue has been sent.
-    pub(super) fn check_queued(&mut self, u: usize) {
+    pub(super) fn check_queued(&mut self, u: usize, core: &mut Core) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         up.serves_shard = false;
         let node = up.node;
@@ -106,17 +120,57 @@ impl Worker {
             return;
         }
         let Some(up) = self.upstreams.get(u) else { return };
-        if !up.pending.iter().any(|p| self.slot_to_check(node, p).is_some()) {
+        if !up.pending.iter().any(|p| self.slot_to_check(node, p, core).is_some()) {
             return;
         }
         let Some(up) = self.upstreams.get_mut(u) else { return };
-        let waiting = up.take_unsent(&mut self.spare.pool, |_| true);
+        let waiting = up.take_unsent(&mut core.spare.pool, |_| true);
         for (mut pending, frame) in waiting {
-            let checked = self.with_check(node, &mut pending, &frame);
-            self.send_owned(u, pending, checked.unwrap_or(frame));
+            let checked = self.with_check(node, &mut pending, &frame, core);
+            self.send_owned(u, pending, checked.unwrap_or(frame), core);
         }
     }
 
+    /// The bytes to send for KEYS over connection `u`, with the read in front of it where the node
+    /// has not yet shown that it serves its shard.
+    pub(super) fn keys_behind_check(
+        &self,
+        u: usize,
+        pending: &mut Pending,
+        frame: &[u8],
+    ) -> Option<Vec<u8>> {
+        let up = self.upstreams.get(u).filter(|up| !up.serves_shard)?;
+        let slot = self.list.get(usize::from(up.node))?.shard_slot;
+        if slot == NO_SLOT {
+            return None;
+        }
+        pending.before = 1;
+        let mut checked = Vec::new();
+        read_of_slot(&mut checked, slot);
+        checked.extend_from_slice(frame);
+        Some(checked)
+    }
+}
+
+impl Operations {
+    /// The reply to the read in front of KEYS. If the node refuses it, connection `u` is closed and
+    /// the list that follows is not read.
+    #[cold]
+    pub(super) fn keys_checked(&mut self, u: usize, join: u32, frame: &[u8], base: &mut Base<'_>) {
+        let Some(up) = base.nodes.upstreams.get_mut(u) else { return };
+        let Some(text) = error_text(frame) else {
+            up.serves_shard = true;
+            return;
+        };
+        let node = base.nodes.list.get(usize::from(up.node));
+        if let Some(refusal) = node.and_then(|node| Refusal::parse(frame, &node.addr)) {
+            let text = String::from_utf8_lossy(text).into_owned();
+            self.join_refused(join, &refusal, &text, base);
+        }
+    }
+}
+
+impl Worker {
     /// The reply to EXEC where the first command of connection `u` is a part behind a read. `first`
     /// is the first error among the replies before.
     #[cold]
@@ -126,7 +180,7 @@ impl Worker {
         first: Option<&[u8]>,
         frame: &[u8],
     ) -> Result<(), ConnectionEnd> {
-        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return Ok(()) };
         if frame.first() != Some(&b'-') {
             up.serves_shard = true;
             let reply = reply_behind_read(frame).ok_or(ConnectionEnd::NoExecReply)?;
@@ -137,7 +191,8 @@ impl Worker {
         }
         let said = first.unwrap_or(frame);
         let node = up.node;
-        let refusal = self.nodes.get(usize::from(node)).and_then(|n| Refusal::parse(said, &n.addr));
+        let refusal =
+            self.nodes.list.get(usize::from(node)).and_then(|n| Refusal::parse(said, &n.addr));
         let mut serves = false;
         let again = match &refusal {
             // Only the owner of a slot tells where its key may be. And a slot that is now another
@@ -147,8 +202,8 @@ impl Worker {
                 true
             }
             Some(Refusal::Moved(_, addr)) => {
-                let shard = |n: u16| self.nodes.get(usize::from(n)).map(|n| n.shard_slot);
-                self.known_node(addr).is_some_and(|named| shard(named) != shard(node))
+                let shard = |n: u16| self.nodes.list.get(usize::from(n)).map(|n| n.shard_slot);
+                self.nodes.known_node(addr).is_some_and(|named| shard(named) != shard(node))
             }
             Some(Refusal::Later(_)) => false,
             // It is about the command itself, which is sent once more to be refused in its own
@@ -164,51 +219,15 @@ impl Worker {
                 false => self.answer_first(u, said),
             };
         }
-        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return Ok(()) };
         up.serves_shard |= serves;
         let Some(mut pending) = up.pending.pop_front() else { return Ok(()) };
-        let transaction = up.queue.take_front(pending.len as usize, &mut self.spare.pool);
+        let transaction = up.queue.take_front(pending.len as usize, &mut self.core.spare.pool);
         let command = command_behind_read(&transaction).unwrap_or_default();
         pending.checks_shard = false;
         pending.before = 0;
-        self.send(u, pending, command);
+        self.nodes.send(u, pending, command, &mut self.core);
         Ok(())
-    }
-
-    /// The bytes to send for KEYS over connection `u`, with the read in front of it where the node
-    /// has not yet shown that it serves its shard.
-    pub(super) fn keys_behind_check(
-        &self,
-        u: usize,
-        pending: &mut Pending,
-        frame: &[u8],
-    ) -> Option<Vec<u8>> {
-        let up = self.upstreams.get(u).filter(|up| !up.serves_shard)?;
-        let slot = self.nodes.get(usize::from(up.node))?.shard_slot;
-        if slot == NO_SLOT {
-            return None;
-        }
-        pending.before = 1;
-        let mut checked = Vec::new();
-        read_of_slot(&mut checked, slot);
-        checked.extend_from_slice(frame);
-        Some(checked)
-    }
-
-    /// The reply to the read in front of KEYS. If the node refuses it, connection `u` is closed and
-    /// the list that follows is not read.
-    #[cold]
-    pub(super) fn keys_checked(&mut self, u: usize, join: u32, frame: &[u8]) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        let Some(text) = error_text(frame) else {
-            up.serves_shard = true;
-            return;
-        };
-        let node = self.nodes.get(usize::from(up.node));
-        if let Some(refusal) = node.and_then(|node| Refusal::parse(frame, &node.addr)) {
-            let text = String::from_utf8_lossy(text).into_owned();
-            self.join_refused(join, &refusal, &text);
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! slots do. The part of a node that has failed is an error that names the node.
 
 use super::Worker;
+use super::state::{Core, Nodes, Operations};
 use std::sync::Arc;
 
 use crate::cluster::{NO_SLOT, NodeAddr};
@@ -43,37 +44,14 @@ impl MissingTarget {
     }
 }
 
-impl Worker {
-    /// The part for a target that is missing: it waits for a primary that is to come, and fails
-    /// otherwise.
-    pub(super) fn hold_part(&mut self, mut pending: Pending, to: &MissingTarget, frame: &[u8]) {
-        pending.flags &= !flag::NODE_BOUND;
-        match *to {
-            MissingTarget::Owners(_) => {
-                self.fail(&pending, &to.name(), &Failure::SlotsWithoutPrimary);
-            }
-            MissingTarget::Failed(_) => self.fail(&pending, &to.name(), &Failure::NodeFailed),
-            MissingTarget::Primary(slot)
-                if !self.placement.slots.holds.fits(slot, frame.len(), self.settings.held) =>
-            {
-                self.stats.limits_hit[LimitHit::Held as usize] += 1;
-                self.fail(&pending, &to.name(), &Failure::HoldsFull { slot });
-            }
-            MissingTarget::Primary(slot) => {
-                let lane = self.lane_of(&pending);
-                pending.slot = slot;
-                self.hold_pending(pending, lane, frame.to_vec());
-            }
-        }
-    }
-
+impl Nodes {
     /// A part that was for this node's shard, and was not executed: it is for whoever is or will be
     /// the shard's primary. `false`: it is this node's and no other's.
-    pub(super) fn bind_to_shard(&self, node: u16, pending: &mut Pending) -> bool {
-        if !self.router.is_for_shards(pending.command) {
+    pub(super) fn bind_to_shard(&self, node: u16, pending: &mut Pending, core: &Core) -> bool {
+        if !core.router.is_for_shards(pending.command) {
             return false;
         }
-        let slot = self.nodes.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
+        let slot = self.list.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
         if slot == NO_SLOT {
             return false;
         }
@@ -83,14 +61,14 @@ impl Worker {
     }
 
     /// The same for the first command of connection `u`, where the node refuses it for now.
-    pub(super) fn rebind_refused(&mut self, u: usize, refusal: &Refusal) -> bool {
+    pub(super) fn rebind_refused(&mut self, u: usize, refusal: &Refusal, core: &mut Core) -> bool {
         let Some(up) = self.upstreams.get(u) else { return false };
         let node = up.node;
         let Some(mut pending) = up.pending.front().copied() else { return false };
         let reads = pending.has(flag::READ_ONLY);
         let work = Work::ShardPart { reads, behind_check: pending.checks_shard };
         let told = after_refusal(work, refusal, false, pending.tries) == AfterRefusal::Told;
-        if told || pending.dest == Dest::Discard || !self.bind_to_shard(node, &mut pending) {
+        if told || pending.dest == Dest::Discard || !self.bind_to_shard(node, &mut pending, core) {
             return false;
         }
         if let Some(front) = self.upstreams.get_mut(u).and_then(|up| up.pending.front_mut()) {
@@ -113,13 +91,13 @@ impl Worker {
 
     /// The primary of the node's shard, if there is one; `None`: its shard is not known.
     fn shard_owner(&self, node: u16) -> Option<Option<u16>> {
-        let slot = self.nodes.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
+        let slot = self.list.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
         (slot != NO_SLOT).then(|| self.placement.slots.owner(slot))
     }
 
     /// Notes for every node a slot of its shard, by which its shard is found again when the cluster
     /// has put another node in its place.
-    pub(super) fn note_shards(&mut self) {
+    pub(super) fn note_shards(&mut self, core: &mut Core) {
         let snapshot = Arc::clone(&self.topology.snapshot);
         let mut first = vec![NO_SLOT; snapshot.shards.len()];
         for (slot, &shard) in snapshot.slots.iter().enumerate().rev() {
@@ -130,10 +108,42 @@ impl Worker {
         for (shard, &slot) in snapshot.shards.iter().zip(&first).filter(|(_, s)| **s != NO_SLOT) {
             for n in shard.primary.iter().chain(&shard.replicas) {
                 let Some(node) = snapshot.nodes.get(usize::from(*n)) else { continue };
-                let at = usize::from(self.node_at(&node.addr));
-                if let Some(node) = self.nodes.get_mut(at) {
+                let at = usize::from(self.node_at(&node.addr, core));
+                if let Some(node) = self.list.get_mut(at) {
                     node.shard_slot = slot;
                 }
+            }
+        }
+    }
+}
+
+impl Operations {
+    /// The part for a target that is missing: it waits for a primary that is to come, and fails
+    /// otherwise.
+    pub(super) fn hold_part(
+        &mut self,
+        mut pending: Pending,
+        to: &MissingTarget,
+        frame: &[u8],
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) {
+        pending.flags &= !flag::NODE_BOUND;
+        match *to {
+            MissingTarget::Owners(_) => {
+                core.fail(&pending, &to.name(), &Failure::SlotsWithoutPrimary);
+            }
+            MissingTarget::Failed(_) => core.fail(&pending, &to.name(), &Failure::NodeFailed),
+            MissingTarget::Primary(slot)
+                if !nodes.placement.slots.holds.fits(slot, frame.len(), core.settings.held) =>
+            {
+                core.stats.limits_hit[LimitHit::Held as usize] += 1;
+                core.fail(&pending, &to.name(), &Failure::HoldsFull { slot });
+            }
+            MissingTarget::Primary(slot) => {
+                let lane = self.lane_of(&pending);
+                pending.slot = slot;
+                self.hold_pending(pending, lane, frame.to_vec(), nodes, core);
             }
         }
     }

@@ -12,6 +12,7 @@
 //! a quiet night does not find out that the other end is gone.
 
 use super::Worker;
+use super::state::{Clients, Core, Nodes};
 use crate::dest::Dest;
 use crate::mailbox::{Probed, Stranger, ToControl, Verdict};
 use crate::route::flag;
@@ -30,10 +31,10 @@ const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// A connection is idle when nothing was said on it for so many times `timeouts.probe`.
 const IDLE: u64 = 10;
 
-impl Worker {
+impl Nodes {
     /// With every tick: does this connection owe an answer, and how long has it been silent?
-    pub(super) fn check_silence(&mut self, u: usize) {
-        let after = self.settings.probe.unwrap_or(u64::MAX / 2);
+    pub(super) fn check_silence(&mut self, u: usize, core: &mut Core) {
+        let after = core.settings.probe.unwrap_or(u64::MAX / 2);
         let Some(up) = self.upstreams.get_mut(u) else { return };
         if up.dedicated.is_some() {
             return; // what is lent may wait as long as it likes
@@ -42,95 +43,67 @@ impl Worker {
         let heard = up.seen_read != up.last_read;
         up.seen_read = up.last_read;
         if heard || !owes || up.quiet_since == 0 {
-            up.quiet_since = if owes { self.now } else { 0 };
-            up.next_ask = self.now + after;
-            up.next_block_check = self.now + BLOCKED_AFTER;
+            up.quiet_since = if owes { core.now } else { 0 };
+            up.next_ask = core.now + after;
+            up.next_block_check = core.now + BLOCKED_AFTER;
             if heard || !owes {
-                self.clear_suspicion(u);
+                self.clear_suspicion(u, core);
             }
             return;
         }
-        if self.now >= up.next_block_check {
-            up.next_block_check = self.now + BLOCKED_AGAIN;
-            self.check_blocked(u);
+        if core.now >= up.next_block_check {
+            up.next_block_check = core.now + BLOCKED_AGAIN;
+            self.check_blocked(u, core);
         }
         let Some(up) = self.upstreams.get_mut(u) else { return };
-        if self.now < up.next_ask {
+        if core.now < up.next_ask {
             return;
         }
-        up.next_ask = self.now + after;
-        let node = self.nodes.get(usize::from(up.node)).and_then(|n| n.socket);
+        up.next_ask = core.now + after;
+        let node = self.list.get(usize::from(up.node)).and_then(|n| n.socket);
         if let Some(node) = node {
             // Control may be gone at the very end: nothing to look at then.
-            let _ = self.link.control.send(ToControl::Silent { node });
+            let _ = core.link.control.send(ToControl::Silent { node });
         }
     }
 
     /// The connection is silent. If its first command may run a script, nothing more is written
     /// behind it, and control asks whether that keeps the node busy; if it is a module's and others
     /// wait behind it, whether it blocks the connection.
-    fn check_blocked(&mut self, u: usize) {
+    fn check_blocked(&mut self, u: usize, core: &mut Core) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         let Some(first) = up.pending.front() else { return };
         if up.streaming || !up.tail.is_empty() || up.aside {
             return;
         }
-        let module = first.before == 0 && self.router.may_hold_others_up(first.command);
-        if self.router.may_run_script(first.command) {
+        let module = first.before == 0 && core.router.may_hold_others_up(first.command);
+        if core.router.may_run_script(first.command) {
             up.hold_back();
-            up.next_block_check = self.now + BUSY_AGAIN;
+            up.next_block_check = core.now + BUSY_AGAIN;
         } else if !module || up.pending.len() == 1 {
             return;
         }
         let own = up.stream.as_ref().and_then(Stream::tcp).and_then(|s| s.local_addr().ok());
-        let node = self.nodes.get(usize::from(up.node)).and_then(|n| n.socket);
+        let node = self.list.get(usize::from(up.node)).and_then(|n| n.socket);
         if let (Some(node), Some(own)) = (node, own) {
             // Control may be gone at the very end: nothing to look at then.
-            let _ = self.link.control.send(ToControl::Blocked { node, own, module });
+            let _ = core.link.control.send(ToControl::Blocked { node, own, module });
         }
     }
 
-    fn clear_suspicion(&mut self, u: usize) {
+    fn clear_suspicion(&mut self, u: usize, core: &mut Core) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         if std::mem::take(&mut up.suspect) {
             up.blocked = false;
-            self.mark_upstream(u);
-        }
-    }
-
-    /// Control has looked at a silent node.
-    pub(super) fn probed(&mut self, probed: &Probed) {
-        let begun = probed.begun.saturating_duration_since(self.clock.epoch).as_micros() as u64;
-        let here = |up: &Upstream| {
-            let node = self.nodes.get(usize::from(up.node));
-            node.is_some_and(|n| n.socket == Some(probed.node))
-        };
-        let silent = |up: &Upstream| {
-            up.state == State::Ready
-                && (1..=begun).contains(&up.quiet_since)
-                && up.seen_read == up.last_read
-        };
-        let found = self.upstreams.iter().filter(|(_, up)| here(up));
-        let (shared, dedicated): (Vec<_>, Vec<_>) =
-            found.partition(|(_, up)| up.dedicated.is_none());
-        let shared = shared.into_iter().filter(|(_, up)| silent(up));
-        let shared: Vec<usize> = shared.map(|(u, _)| u).collect();
-        let idle: Vec<usize> = dedicated.into_iter().map(|(u, _)| u).collect();
-        for u in shared {
-            self.silent_after_probe(u, probed.verdict);
-        }
-        if probed.verdict == Verdict::Unreachable {
-            let idle: Vec<usize> =
-                idle.into_iter().filter(|u| self.dedicated.idle.contains(u)).collect();
-            idle.into_iter().for_each(|u| self.close_dedicated(u));
+            self.mark_upstream(u, core);
         }
     }
 
     /// The node at this address has become another while connections to it stood: they are closed.
     /// New ones verify who answers.
-    pub(super) fn stranger_answers(&mut self, stranger: &Stranger) {
+    pub(super) fn stranger_answers(&mut self, stranger: &Stranger, core: &mut Core) {
         let stands = |up: &Upstream| {
-            let node = self.nodes.get(usize::from(up.node));
+            let node = self.list.get(usize::from(up.node));
             up.state == State::Ready
                 && node.is_some_and(|node| {
                     node.socket == Some(stranger.socket) && *node.id == *stranger.expected
@@ -140,53 +113,53 @@ impl Worker {
         for u in standing.map(|(u, _)| u).collect::<Vec<_>>() {
             // Closing one may have closed others, such as those of the same KEYS.
             if self.upstreams.get(u).is_some_and(|up| up.state == State::Ready) {
-                self.lose(u, stranger.why().into());
+                core.lose(u, stranger.why().into());
             }
         }
     }
 
-    fn silent_after_probe(&mut self, u: usize, verdict: Verdict) {
+    fn silent_after_probe(&mut self, u: usize, verdict: Verdict, core: &mut Core) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         match verdict {
             // PING waits for nothing: the node has not got ours, or its answer did not get here.
             // Anything else may take its time (a node that is paused for a failover answers PING).
             Verdict::Answers if waits_for_ping(up) => {
-                self.lose(u, ConnectionEnd::AnswersElsewhere);
+                core.lose(u, ConnectionEnd::AnswersElsewhere);
             }
             // It is back from where nobody heard of it, or the network is. What this connection
             // has under way the kernel sends again when it sees fit; reads need not wait for that.
             Verdict::Answers if up.suspect && !owes_for_good(up) => {
-                self.lose(u, ConnectionEnd::AnswersAgain);
+                core.lose(u, ConnectionEnd::AnswersAgain);
             }
-            Verdict::Answers => self.clear_suspicion(u),
+            Verdict::Answers => self.clear_suspicion(u, core),
             Verdict::Unreachable if !owes_for_good(up) => {
-                self.lose(u, ConnectionEnd::TakesNoConnection);
+                core.lose(u, ConnectionEnd::TakesNoConnection);
             }
             Verdict::Accepts | Verdict::Unreachable => {
                 up.suspect = true;
                 up.blocked = true;
-                self.mark_upstream(u); // nobody waits for a turn on it
+                self.mark_upstream(u, core); // nobody waits for a turn on it
             }
         }
     }
 
     /// When idle connections are looked for next.
-    pub(super) fn idle_probe_due(&self) -> Option<u64> {
-        self.settings
+    pub(super) fn idle_probe_due(&self, core: &Core) -> Option<u64> {
+        core.settings
             .probe
             .filter(|_| !self.upstreams.is_empty())
-            .map(|_| self.clock.next_idle_probe)
+            .map(|_| core.clock.next_idle_probe)
     }
 
     /// Asks for a sign of life where nothing was said for a while.
-    pub(super) fn probe_idle(&mut self) {
-        let Some(after) = self.settings.probe else { return };
-        if self.now < self.clock.next_idle_probe {
+    pub(super) fn probe_idle(&mut self, core: &mut Core) {
+        let Some(after) = core.settings.probe else { return };
+        if core.now < core.clock.next_idle_probe {
             return;
         }
         let idle = after * IDLE;
-        self.clock.next_idle_probe = self.now + idle / 4;
-        let before = self.now.saturating_sub(idle);
+        core.clock.next_idle_probe = core.now + idle / 4;
+        let before = core.now.saturating_sub(idle);
         let quiet = |up: &Upstream| {
             up.dedicated.is_none()
                 && up.state == State::Ready
@@ -195,7 +168,37 @@ impl Worker {
         };
         let quiet = self.upstreams.iter().filter(|(_, up)| quiet(up));
         for u in quiet.map(|(u, _)| u).collect::<Vec<_>>() {
-            self.discard(u, PING);
+            self.discard(u, PING, core);
+        }
+    }
+}
+
+impl Clients {
+    /// Control has looked at a silent node.
+    pub(super) fn probed(&mut self, probed: &Probed, nodes: &mut Nodes, core: &mut Core) {
+        let begun = probed.begun.saturating_duration_since(core.clock.epoch).as_micros() as u64;
+        let here = |up: &Upstream| {
+            let node = nodes.list.get(usize::from(up.node));
+            node.is_some_and(|n| n.socket == Some(probed.node))
+        };
+        let silent = |up: &Upstream| {
+            up.state == State::Ready
+                && (1..=begun).contains(&up.quiet_since)
+                && up.seen_read == up.last_read
+        };
+        let found = nodes.upstreams.iter().filter(|(_, up)| here(up));
+        let (shared, dedicated): (Vec<_>, Vec<_>) =
+            found.partition(|(_, up)| up.dedicated.is_none());
+        let shared = shared.into_iter().filter(|(_, up)| silent(up));
+        let shared: Vec<usize> = shared.map(|(u, _)| u).collect();
+        let idle: Vec<usize> = dedicated.into_iter().map(|(u, _)| u).collect();
+        for u in shared {
+            nodes.silent_after_probe(u, probed.verdict, core);
+        }
+        if probed.verdict == Verdict::Unreachable {
+            let idle: Vec<usize> =
+                idle.into_iter().filter(|u| nodes.dedicated.idle.contains(u)).collect();
+            idle.into_iter().for_each(|u| self.close_dedicated(u, nodes, core));
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Commands for several slots or nodes: their parts are sent, and their replies gathered.
 
 use super::downstream::Flow;
+use super::state::Base;
+use super::state::base;
+use super::state::{Clients, Core, Operations};
 use super::{Gathering, Worker};
 use crate::buf::CHUNK;
 use crate::cluster::NO_SLOT;
@@ -12,19 +15,21 @@ use crate::ops::Parts;
 use crate::resp::{Args, write};
 use crate::route::{Fan, Gather, Merge, flag};
 
-impl Worker {
+impl Operations {
     /// Begins a gathering for a client's command; gives its index.
     pub(super) fn gathering(
         &mut self,
         index: usize,
         command: CommandId,
         merge: Merge,
+        clients: &mut Clients,
+        core: &mut Core,
     ) -> Option<usize> {
-        let client = self.clients.get_mut(index)?;
+        let client = clients.slab.get_mut(index)?;
         let generation = client.generation;
-        let seq = client.expect(&mut self.spare.replies);
+        let seq = client.expect(&mut core.spare.replies);
         let to = Dest::Client { index: index as u32, generation, seq };
-        self.gathering_for(index, command, merge, to)
+        self.gathering_for(index, command, merge, to, clients, core)
     }
 
     /// The same, where the reply has its place already.
@@ -34,21 +39,23 @@ impl Worker {
         command: CommandId,
         merge: Merge,
         to: Dest,
+        clients: &mut Clients,
+        core: &mut Core,
     ) -> Option<usize> {
-        let client = self.clients.get_mut(index)?;
+        let client = clients.slab.get_mut(index)?;
         client.transfer_sizes.ask();
         let (protocol, generation) = (client.session.protocol, client.generation);
-        let mut gather = self.spare.gathers.pop().unwrap_or_default();
+        let mut gather = core.spare.gathers.pop().unwrap_or_default();
         gather.start(merge, protocol);
-        gather.set_only_reads(self.router.is_read_only(command));
+        gather.set_only_reads(core.router.is_read_only(command));
         let lane = ClientId::new(index, generation);
-        let gathering = self.gathering_of(lane, command, to, Parts::Merged(gather));
-        Some(self.ops.gatherings.insert(gathering))
+        let gathering = self.gathering_of(lane, command, to, Parts::Merged(gather), clients, core);
+        Some(self.gatherings.insert(gathering))
     }
 
     /// The merged replies of gathering `g`.
     pub(super) fn merged(&mut self, g: usize) -> Option<&mut Gather> {
-        self.ops.gatherings.get_mut(g)?.parts.merged_mut()
+        self.gatherings.get_mut(g)?.parts.merged_mut()
     }
 
     /// One that begins now, for the client of this index and generation.
@@ -58,14 +65,16 @@ impl Worker {
         command: CommandId,
         to: Dest,
         parts: Parts,
+        clients: &Clients,
+        core: &Core,
     ) -> Gathering {
         Gathering {
             parts,
             to,
             lane,
-            realm: self.realm_of(lane.at()),
+            realm: clients.realm_of(lane.at()),
             command,
-            started: self.now,
+            started: core.now,
             kept: None,
             slow: None,
             sets: None,
@@ -74,7 +83,9 @@ impl Worker {
             accounted: 0,
         }
     }
+}
 
+impl Worker {
     /// Keys in several slots: each slot's keys in a command of their own, all of a node's in one
     /// write.
     pub(super) fn split(
@@ -88,72 +99,105 @@ impl Worker {
         // What a key costs until its reply is there: its slot, its place, its part's bytes.
         const KEY: usize = 64;
         let bytes = |args: &Args| args.iter().map(<[u8]>::len).sum::<usize>();
-        let large = args.len() > CHUNK / KEY || self.turn.unread > CHUNK;
-        if large && !self.has_room_for(args.len() * KEY + bytes(args)) {
-            return self.refuse_for_memory(index, command);
+        let large = args.len() > CHUNK / KEY || self.core.turn.unread > CHUNK;
+        if large
+            && !self.clients.has_room_for(
+                args.len() * KEY + bytes(args),
+                &mut self.nodes,
+                &mut self.core,
+            )
+        {
+            return self.clients.refuse_for_memory(index, command, &mut self.core);
         }
-        let Some(client) = self.clients.get(index) else { return Flow::Stop };
+        let Some(client) = self.clients.slab.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
         let lane = ClientId::new(index, client.generation);
-        let mut slots = std::mem::take(&mut self.spare.slots);
+        let mut slots = std::mem::take(&mut self.core.spare.slots);
         slots.clear();
-        for (position, &at) in self.spare.keys.iter().enumerate() {
+        for (position, &at) in self.core.spare.keys.iter().enumerate() {
             let key = args.get(at as usize).unwrap_or_default();
             slots.push((crate::cluster::slot_of(key).0, position as u32));
         }
         slots.sort_unstable();
         // Full connections pause the client before anything of the command is sent.
         let full = slots.iter().find_map(|&(slot, _)| {
-            self.route(slot).and_then(|node| self.full_upstream(node, protocol, index))
+            self.nodes.route(slot).and_then(|node| self.full_upstream(node, protocol, index))
         });
         if let Some(u) = full {
-            self.spare.slots = slots;
-            return self.pause(index, u);
+            self.core.spare.slots = slots;
+            return self.clients.pause(index, u, &mut self.nodes, &mut self.core);
         }
-        let first_key = self.spare.keys.first().copied().unwrap_or(1);
-        let Some(g) = self.gathering(index, command, merge) else { return Flow::Stop };
-        self.stats.splits += 1;
-        self.keep_args(g, args);
-        if let Some(gather) = self.merged(g) {
+        let first_key = self.core.spare.keys.first().copied().unwrap_or(1);
+        let Some(g) = self.ops.gathering(index, command, merge, &mut self.clients, &mut self.core)
+        else {
+            return Flow::Stop;
+        };
+        self.core.stats.splits += 1;
+        self.ops.keep_args(g, args, &mut self.core);
+        if let Some(gather) = self.ops.merged(g) {
             slots.chunk_by(|a, b| a.0 == b.0).for_each(|_| gather.expect());
         }
         for group in slots.chunk_by(|a, b| a.0 == b.0) {
             let Some(&(slot, _)) = group.first() else { continue };
             let mut part = 0;
             if merge == Merge::Array
-                && let Some(gather) = self.merged(g)
+                && let Some(gather) = self.ops.merged(g)
             {
                 part = gather.next_key();
                 for &(_, position) in group {
                     gather.expect_key(position);
                 }
             }
-            let mut frame = std::mem::take(&mut self.spare.line);
+            let mut frame = std::mem::take(&mut self.core.spare.line);
             frame.clear();
             part_frame(&mut frame, args, first_key, step, group);
             let dest = Dest::Part { gather: g as u32, first: part };
-            let pending = self.pending(dest, command, slot, protocol);
-            match self.route(slot) {
+            let pending = self.ops.pending(
+                dest,
+                command,
+                slot,
+                protocol,
+                &self.access,
+                &self.clients,
+                &self.core,
+            );
+            match self.nodes.route(slot) {
                 Some(node) => {
                     if !pending.has(flag::READ_ONLY) {
-                        self.note_write(index, Some(node));
+                        self.clients.note_write(index, Some(node));
                     }
-                    let u = self.upstream_for(node, protocol, index);
+                    let u = base!(self).upstream_for(node, protocol, index);
                     if frame.len() > CHUNK {
-                        self.send_owned(u, pending, std::mem::take(&mut frame));
+                        self.nodes.send_owned(
+                            u,
+                            pending,
+                            std::mem::take(&mut frame),
+                            &mut self.core,
+                        );
                     } else {
-                        self.send(u, pending, &frame);
+                        self.nodes.send(u, pending, &frame, &mut self.core);
                     }
                 }
-                None if !self.placement.slots.holds.fits(slot, frame.len(), self.settings.held) => {
-                    self.stats.limits_hit[LimitHit::Held as usize] += 1;
-                    self.fail(&pending, "slotway", &Failure::HoldsFull { slot });
+                None if !self.nodes.placement.slots.holds.fits(
+                    slot,
+                    frame.len(),
+                    self.core.settings.held,
+                ) =>
+                {
+                    self.core.stats.limits_hit[LimitHit::Held as usize] += 1;
+                    self.core.fail(&pending, "slotway", &Failure::HoldsFull { slot });
                 }
-                None => self.hold_pending(pending, lane, frame.clone()),
+                None => self.ops.hold_pending(
+                    pending,
+                    lane,
+                    frame.clone(),
+                    &mut self.nodes,
+                    &mut self.core,
+                ),
             }
-            self.spare.line = frame;
+            self.core.spare.line = frame;
         }
-        self.spare.slots = slots;
+        self.core.spare.slots = slots;
         Flow::Next
     }
 
@@ -166,41 +210,60 @@ impl Worker {
         merge: Merge,
         frame: &[u8],
     ) -> Flow {
-        let Some(client) = self.clients.get(index) else { return Flow::Stop };
+        let Some(client) = self.clients.slab.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
-        let mut nodes = self.fan_targets_for(index, to);
+        let mut nodes = self.nodes.fan_targets_for(index, to, &mut self.core);
         if nodes.is_empty() && to == Fan::Reached {
             // Then those are waited for that should be.
-            nodes = self.fan_targets(Fan::Primaries);
+            nodes = self.nodes.fan_targets(Fan::Primaries, &mut self.core);
         }
-        if self.topology.snapshot.generation == 0 || nodes.is_empty() {
-            return self.no_cluster(index, command);
+        if self.nodes.topology.snapshot.generation == 0 || nodes.is_empty() {
+            return self.clients.no_cluster(index, command, &mut self.nodes, &mut self.core);
         }
         let mut reached = nodes.iter().filter_map(|n| n.as_ref().ok());
         if let Some(u) = reached.find_map(|&n| self.full_upstream(n, protocol, index)) {
-            return self.pause(index, u);
+            return self.clients.pause(index, u, &mut self.nodes, &mut self.core);
         }
-        let Some(g) = self.gathering(index, command, merge) else { return Flow::Stop };
-        if let Some(gather) = self.merged(g) {
+        let Some(g) = self.ops.gathering(index, command, merge, &mut self.clients, &mut self.core)
+        else {
+            return Flow::Stop;
+        };
+        if let Some(gather) = self.ops.merged(g) {
             nodes.iter().for_each(|_| gather.expect());
         }
         for target in nodes {
             let dest = Dest::Part { gather: g as u32, first: 0 };
             match target {
                 Ok(node) => {
-                    let mut pending = self.pending(dest, command, NO_SLOT, protocol);
+                    let mut pending = self.ops.pending(
+                        dest,
+                        command,
+                        NO_SLOT,
+                        protocol,
+                        &self.access,
+                        &self.clients,
+                        &self.core,
+                    );
                     if to != Fan::One {
                         pending.flags |= flag::NODE_BOUND;
                     }
                     if !pending.has(flag::READ_ONLY) {
-                        self.note_write(index, Some(node));
+                        self.clients.note_write(index, Some(node));
                     }
-                    let u = self.upstream_for(node, protocol, index);
-                    self.send_part(u, pending, frame);
+                    let u = base!(self).upstream_for(node, protocol, index);
+                    self.nodes.send_part(u, pending, frame, &mut self.core);
                 }
                 Err(missing) => {
-                    let pending = self.pending(dest, command, NO_SLOT, protocol);
-                    self.hold_part(pending, &missing, frame);
+                    let pending = self.ops.pending(
+                        dest,
+                        command,
+                        NO_SLOT,
+                        protocol,
+                        &self.access,
+                        &self.clients,
+                        &self.core,
+                    );
+                    self.ops.hold_part(pending, &missing, frame, &mut self.nodes, &mut self.core);
                 }
             }
         }

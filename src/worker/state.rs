@@ -9,23 +9,70 @@ use mio::Poll;
 use slab::Slab;
 
 use super::effect::Effect;
+use super::scripts::Scripts;
+use super::settings::Settings;
 use super::{
-    Gathering, Source, clock, drain, join, leave, realms, retries, revoke, subscribing, tls,
-    topics, users,
+    Gathering, LogLines, Node, Shared, Source, clock, drain, join, leave, realms, retries, revoke,
+    subscribing, tls, topics, users,
 };
 use crate::arena::Arena;
 use crate::buf::Pool;
-use crate::client::{Multi, Pause, Replies, Traffic};
+use crate::client::{Client, Multi, Pause, Replies, Traffic};
 use crate::cluster::{Health, Identity, Snapshot};
 use crate::dest::ClientId;
 use crate::hash::{IntMap, IntSet};
 use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
 use crate::meter::Meter;
+use crate::metrics::WorkerStats;
 use crate::placement::{Readable, Retries, SlotTable};
 use crate::resp::ArgRange;
-use crate::route::Gather;
-use crate::upstream::Waiting;
+use crate::route::{Gather, Router};
+use crate::upstream::{Upstream, Waiting};
 use crate::users::Users;
+
+/// What all parts of a worker work with: the time, the settings, the turn, the counters.
+pub(super) struct Core {
+    /// How the worker is reached, and whom it tells.
+    pub link: Link,
+    pub settings: Settings,
+    /// What time it is, and what waits for a time.
+    pub clock: Clock,
+    /// Microseconds since the clock's zero, read once per turn.
+    pub now: u64,
+    /// What is at hand in this turn of the loop, and what is left for its end or the next one.
+    pub turn: Turn,
+    pub router: Arc<Router>,
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    pub(super) lines: LogLines,
+    /// Buffers that are kept for their capacity.
+    pub spare: Spare,
+    /// What the buffers occupy.
+    pub memory: Memory,
+    pub stats: WorkerStats,
+}
+
+/// The cluster's nodes, the connections to them, and what goes where.
+pub(super) struct Nodes {
+    pub(super) list: Vec<Node>,
+    pub upstreams: Slab<Upstream>,
+    /// Connections that are lent to one client at a time.
+    pub dedicated: DedicatedPool,
+    /// What the cluster is.
+    pub topology: Topology,
+    /// Where commands go, and what becomes of those that do not get there.
+    pub placement: Placement,
+    /// Whom reads may go to.
+    pub reads: Reads,
+}
+
+/// The clients, those that come and those that go.
+pub(super) struct Clients {
+    pub slab: Slab<Client>,
+    pub arrivals: Arrivals,
+    /// What keeps the worker from serving clients.
+    pub stop: Stop,
+}
 
 /// How the worker is reached, and whom it tells.
 pub(super) struct Link {
@@ -206,3 +253,28 @@ pub(super) struct Memory {
     /// Of these, its topics and its share of the messages that subscribers have not taken.
     pub(super) accounted_messages: usize,
 }
+
+/// The parts that operations work with, each borrowed.
+pub(super) struct Base<'a> {
+    pub core: &'a mut Core,
+    pub nodes: &'a mut Nodes,
+    pub clients: &'a mut Clients,
+    pub access: &'a mut Access,
+    pub subscribers: &'a mut Subscribers,
+    pub scripts: &'a mut Scripts,
+}
+
+/// The [`Base`] of a worker, whose other parts stay free to be borrowed.
+macro_rules! base {
+    ($worker:expr) => {
+        Base {
+            core: &mut $worker.core,
+            nodes: &mut $worker.nodes,
+            clients: &mut $worker.clients,
+            access: &mut $worker.access,
+            subscribers: &mut $worker.subscribers,
+            scripts: &mut $worker.scripts,
+        }
+    };
+}
+pub(super) use base;

@@ -5,6 +5,7 @@
 //! subscription is confirmed, refused or given up by its own deadline, and the PUBLISH does not wait
 //! for later ones.
 
+use super::state::{Clients, Core, Subscribers};
 use std::sync::Arc;
 
 use super::Worker;
@@ -54,28 +55,76 @@ fn published(args: &Args) -> Option<Kind> {
     }
 }
 
+impl Core {
+    /// The subscription command that `args` has to wait for; this worker is told when it ends.
+    fn subscription_before(&self, args: &Args, limit: Serial) -> Option<Serial> {
+        let kind = published(args)?;
+        let channel = args.get(1).unwrap_or_default();
+        let waiter = (self.link.index, &self.link.own);
+        self.shared.pending_subscriptions.wait_for(kind, channel, limit, waiter)
+    }
+}
+
+impl Clients {
+    fn pause_publisher(&mut self, index: usize, progress: Progress) -> Option<WaitingPublisher> {
+        let client = self.slab.get_mut(index)?;
+        client.paused = Paused::Subscription;
+        Some(WaitingPublisher { client: index as u32, generation: client.generation, progress })
+    }
+}
+
+impl Subscribers {
+    /// The turn ends: the other workers are told of those that have begun to wait in it.
+    pub(super) fn send_barrier(&mut self, core: &mut Core) {
+        let waiting = &mut self.waiting_publishers;
+        if waiting.unsent.is_empty() {
+            return;
+        }
+        waiting.last_barrier += 1;
+        let id = waiting.last_barrier;
+        waiting.by_barrier.insert(id, std::mem::take(&mut waiting.unsent));
+        let barrier = Arc::new(ReadBarrier { id, worker: core.link.own.clone() });
+        for (_, worker) in
+            core.shared.workers().iter().filter(|(index, _)| *index != core.link.index)
+        {
+            // One that has ended lets go of it at once.
+            let _ = worker.send(ToWorker::Read(Arc::clone(&barrier)));
+        }
+    }
+
+    /// All that the last poll said is readable has been read. What arrived before a barrier may not
+    /// have been among it when the barrier came in this very turn.
+    #[inline]
+    pub(super) fn release_barriers(&mut self, core: &mut Core) {
+        if !self.barriers.is_empty() {
+            let turn = core.stats.turns;
+            self.barriers.retain(|(came, _)| *came == turn);
+        }
+    }
+}
+
 impl Worker {
     /// PUBLISH or SPUBLISH: whether it has to wait; its client is paused then.
     #[inline]
     pub(super) fn publish_waits(&mut self, index: usize, args: &Args) -> bool {
         let progress = self.subscribers.waiting_publishers.resumed.take();
-        !self.shared.pending_subscriptions.is_quiet(self.now)
-            && self.wait_before_publish(index, progress, |worker, limit| {
-                worker.subscription_before(args, limit)
+        !self.core.shared.pending_subscriptions.is_quiet(self.core.now)
+            && self.wait_before_publish(index, progress, |_, core, limit| {
+                core.subscription_before(args, limit)
             })
     }
 
     /// The same for EXEC, and all that is queued.
     pub(super) fn exec_waits(&mut self, index: usize) -> bool {
         let progress = self.subscribers.waiting_publishers.resumed.take();
-        !self.shared.pending_subscriptions.is_quiet(self.now)
-            && self.wait_before_publish(index, progress, |worker, limit| {
-                let multi = worker.clients.get(index)?.multi.as_ref()?;
+        !self.core.shared.pending_subscriptions.is_quiet(self.core.now)
+            && self.wait_before_publish(index, progress, |clients, core, limit| {
+                let multi = clients.slab.get(index)?.multi.as_ref()?;
                 let mut ranges = Vec::new();
-                let accepted = &worker.settings.accepted;
+                let accepted = &core.settings.accepted;
                 (0..multi.queue.len()).find_map(|i| {
                     let args = super::transaction::scan(multi.frame(i), accepted, &mut ranges);
-                    worker.subscription_before(&args, limit)
+                    core.subscription_before(&args, limit)
                 })
             })
     }
@@ -86,67 +135,25 @@ impl Worker {
         &mut self,
         index: usize,
         progress: Option<Progress>,
-        find: impl Fn(&Self, Serial) -> Option<Serial>,
+        find: impl Fn(&Clients, &Core, Serial) -> Option<Serial>,
     ) -> bool {
         let limit = match progress {
-            None if self.settings.workers > 1 => {
+            None if self.core.settings.workers > 1 => {
                 let progress = Progress::OthersHaveRead;
-                let waiting = self.pause_publisher(index, progress);
+                let waiting = self.clients.pause_publisher(index, progress);
                 self.subscribers.waiting_publishers.unsent.extend(waiting);
                 return waiting.is_some();
             }
-            None | Some(Progress::OthersHaveRead) => self.shared.pending_subscriptions.last(),
+            None | Some(Progress::OthersHaveRead) => self.core.shared.pending_subscriptions.last(),
             Some(Progress::Limit(limit)) => limit,
         };
-        let Some(serial) = find(self, limit) else { return false };
-        let Some(waiting) = self.pause_publisher(index, Progress::Limit(limit)) else {
+        let Some(serial) = find(&self.clients, &self.core, limit) else { return false };
+        let Some(waiting) = self.clients.pause_publisher(index, Progress::Limit(limit)) else {
             return false;
         };
         self.subscribers.waiting_publishers.by_serial.entry(serial).or_default().push(waiting);
-        self.stats.publish_waits += 1;
+        self.core.stats.publish_waits += 1;
         true
-    }
-
-    /// The subscription command that `args` has to wait for; this worker is told when it ends.
-    fn subscription_before(&self, args: &Args, limit: Serial) -> Option<Serial> {
-        let kind = published(args)?;
-        let channel = args.get(1).unwrap_or_default();
-        let waiter = (self.link.index, &self.link.own);
-        self.shared.pending_subscriptions.wait_for(kind, channel, limit, waiter)
-    }
-
-    fn pause_publisher(&mut self, index: usize, progress: Progress) -> Option<WaitingPublisher> {
-        let client = self.clients.get_mut(index)?;
-        client.paused = Paused::Subscription;
-        Some(WaitingPublisher { client: index as u32, generation: client.generation, progress })
-    }
-
-    /// The turn ends: the other workers are told of those that have begun to wait in it.
-    pub(super) fn send_barrier(&mut self) {
-        let waiting = &mut self.subscribers.waiting_publishers;
-        if waiting.unsent.is_empty() {
-            return;
-        }
-        waiting.last_barrier += 1;
-        let id = waiting.last_barrier;
-        waiting.by_barrier.insert(id, std::mem::take(&mut waiting.unsent));
-        let barrier = Arc::new(ReadBarrier { id, worker: self.link.own.clone() });
-        for (_, worker) in
-            self.shared.workers().iter().filter(|(index, _)| *index != self.link.index)
-        {
-            // One that has ended lets go of it at once.
-            let _ = worker.send(ToWorker::Read(Arc::clone(&barrier)));
-        }
-    }
-
-    /// All that the last poll said is readable has been read. What arrived before a barrier may not
-    /// have been among it when the barrier came in this very turn.
-    #[inline]
-    pub(super) fn release_barriers(&mut self) {
-        if !self.subscribers.barriers.is_empty() {
-            let turn = self.stats.turns;
-            self.subscribers.barriers.retain(|(came, _)| *came == turn);
-        }
     }
 
     /// Those that waited for this barrier go on.
@@ -163,7 +170,7 @@ impl Worker {
 
     fn resume_publishers(&mut self, waiting: Vec<WaitingPublisher>) {
         for WaitingPublisher { client, generation, progress } in waiting {
-            let waits = self.clients.get(client as usize).is_some_and(|c| {
+            let waits = self.clients.slab.get(client as usize).is_some_and(|c| {
                 c.generation == generation && !c.gone && c.paused == Paused::Subscription
             });
             if waits {

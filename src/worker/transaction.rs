@@ -14,6 +14,8 @@ use super::Worker;
 use super::downstream::Flow;
 use super::emulation::keys_apart;
 use super::no_room::buffers_full;
+use super::state::base;
+use super::state::{Base, Clients, Core, Nodes, Operations};
 use crate::buf::CHUNK;
 use crate::client::{EXEC, Multi, Paused, Place, mode};
 use crate::cluster::{NO_SLOT, Product, slot_of};
@@ -24,113 +26,42 @@ use crate::metrics::{LimitHit, TransactionKind};
 use crate::resp::{ArgRange, Args, Protocol, RequestProgress, scan_request};
 use crate::route::{Fan, Local, Merge, Plan, PubSub, Script, Transaction, flag};
 
-impl Worker {
-    /// One of these commands, outside a transaction.
-    pub(super) fn transaction(
+impl Core {
+    pub(super) fn spare_multi(&mut self, mut multi: Box<Multi>) {
+        if self.spare.multis.len() < 64 && multi.held() <= CHUNK {
+            let frames = std::mem::take(&mut multi.frames);
+            *multi = Multi::reusing(frames, std::mem::take(&mut multi.queue));
+            self.spare.multis.push(multi);
+        }
+    }
+}
+
+impl Clients {
+    fn queue(
         &mut self,
         index: usize,
         command: CommandId,
-        which: Transaction,
+        place: Place,
         frame: &[u8],
-        args: &Args,
-    ) -> Flow {
-        match which {
-            Transaction::Multi => {
-                let spare = self.spare.multis.pop().unwrap_or_default();
-                let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
-                let watched = client.lent.as_ref().and_then(|l| l.watches.first());
-                let mut multi = spare;
-                // A cluster's transaction is one slot's, and the watched keys are part of it.
-                multi.first = watched.map(|w| (w.slot, w.key.clone()));
-                client.multi = Some(multi);
-                client.session.modes |= mode::MULTI;
-                self.answer_own(index, command, b"+OK\r\n");
-            }
-            Transaction::Exec => self.answer_own_error(index, command, &Failure::ExecWithoutMulti),
-            Transaction::Discard => {
-                self.answer_own_error(index, command, &Failure::DiscardWithoutMulti);
-            }
-            Transaction::Watch => return self.watch(index, command, frame, args),
-            Transaction::Unwatch => {
-                self.unwatch(index);
-                self.answer_own(index, command, b"+OK\r\n");
-            }
-        }
-        Flow::Next
-    }
-
-    /// A command of a client that has said MULTI.
-    pub(super) fn dispatch_in_multi(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
-        let command = self.router.command(args);
-        if let Some(client) = self.clients.get_mut(index) {
-            client.session.last_command = command;
-        }
-        let spec = self.router.table().get(command);
-        let fits = spec.arity_fits(args.len());
-        // Valkey refuses MULTI and WATCH as other commands that it does not queue.
-        let no_multi = spec.flags.contains(Flags::NO_MULTI);
-        let denied = spec.class == Class::Transaction
-            && matches!(self.router.plan(command, args, &mut self.spare.keys), Plan::Refuse(_));
-        match &*spec.name {
-            _ if denied => {}
-            "exec" if fits => return self.exec(index, command),
-            "exec" => {
-                let cause = "wrong number of arguments for 'exec' command".to_owned();
-                self.drop_transaction(index);
-                self.answer_own_error(index, command, &Failure::Discarded { cause });
-                return Flow::Next;
-            }
-            "discard" if fits => {
-                self.drop_transaction(index);
-                self.answer_own(index, command, b"+OK\r\n");
-                return Flow::Next;
-            }
-            "multi" if fits && !no_multi => {
-                self.answer_own_error(index, command, &Failure::NestedMulti);
-                return Flow::Next;
-            }
-            "watch" if fits && !no_multi => {
-                self.answer_own_error(index, command, &Failure::WatchInsideMulti);
-                return Flow::Next;
-            }
-            "reset" | "quit" if fits => return self.dispatch(index, frame, args),
-            _ => {}
-        }
-        let placed = self.place_in_transaction(index, command, args);
-        if placed.is_ok()
-            && let Some(script) = self.router.script(command)
-        {
-            self.script_in_transaction(script, args);
-        }
-        match placed {
-            Ok(place) => self.queue(index, command, place, frame),
-            Err(failure) => {
-                if let Some(multi) = self.clients.get_mut(index).and_then(|c| c.multi.as_mut()) {
-                    multi.break_off();
-                }
-                self.answer_own_error(index, command, &failure);
-            }
-        }
-        Flow::Next
-    }
-
-    fn queue(&mut self, index: usize, command: CommandId, place: Place, frame: &[u8]) {
-        let read_only = self.router.is_read_only(command);
-        let publishes = self.router.publishes(command);
-        let by_sha = self.router.script(command) == Some(Script::EvalSha);
-        let multi = self.clients.get(index).and_then(|c| c.multi.as_ref());
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) {
+        let read_only = core.router.is_read_only(command);
+        let publishes = core.router.publishes(command);
+        let by_sha = core.router.script(command) == Some(Script::EvalSha);
+        let multi = self.slab.get(index).and_then(|c| c.multi.as_ref());
         let over = match multi.map_or(0, |multi| multi.grows_by(frame)) {
-            grown if grown > CHUNK => !self.has_room_for(grown),
-            _ => self.is_over_memory(),
+            grown if grown > CHUNK => !self.has_room_for(grown, nodes, core),
+            _ => self.is_over_memory(nodes, core),
         };
-        let Some(multi) = self.clients.get_mut(index).and_then(|c| c.multi.as_mut()) else {
+        let Some(multi) = self.slab.get_mut(index).and_then(|c| c.multi.as_mut()) else {
             return;
         };
         if over {
             multi.break_off();
-            self.stats.limits_hit[LimitHit::Memory as usize] += 1;
-            let failure = buffers_full(&self.settings);
-            return self.answer_own_error(index, command, &failure);
+            core.stats.limits_hit[LimitHit::Memory as usize] += 1;
+            let failure = buffers_full(&core.settings);
+            return self.answer_own_error(index, command, &failure, core);
         }
         if !multi.broken {
             multi.read_only &= read_only;
@@ -139,7 +70,7 @@ impl Worker {
             multi.scattered |= !matches!(place, Place::Slot(_) | Place::Any);
             multi.push(frame, command, place);
         }
-        self.answer_plain(index, b"+QUEUED\r\n");
+        self.answer_plain(index, b"+QUEUED\r\n", core);
     }
 
     /// Where a command goes when EXEC comes. `Err`: it is refused now, and EXEC will be.
@@ -148,11 +79,13 @@ impl Worker {
         index: usize,
         command: CommandId,
         args: &Args,
+        nodes: &mut Nodes,
+        core: &mut Core,
     ) -> Result<Place, Failure> {
-        let split = self.settings.split_transactions;
-        let table = self.router.table();
+        let split = core.settings.split_transactions;
+        let table = core.router.table();
         let spec = table.get(command);
-        if command == self.router.unknown() || (spec.container && args.len() > 1) {
+        if command == core.router.unknown() || (spec.container && args.len() > 1) {
             return Err(unknown_command(&spec.name, args));
         }
         let name = &spec.name;
@@ -160,16 +93,16 @@ impl Worker {
             return Err(Failure::WrongArity { command: name.clone() });
         }
         if spec.flags.contains(Flags::NO_MULTI) {
-            return Err(match self.topology.identity.product {
+            return Err(match nodes.topology.identity.product {
                 Product::Redis => Failure::NotInMultiRedis,
                 Product::Valkey => Failure::NotInMultiValkey { command: name.clone() },
             });
         }
         let upper = || name.to_ascii_uppercase().replace('|', " ");
-        let plan = self.router.plan(command, args, &mut self.spare.keys);
+        let plan = core.router.plan(command, args, &mut core.spare.keys);
         let place = match self.filtered_for(index, plan) {
             Plan::Slot(slot) | Plan::Block(Some(slot)) => Place::Slot(slot.0),
-            Plan::Several(slot) => match self.refused_in_multi(name, args) {
+            Plan::Several(slot) => match core.refused_in_multi(name, args) {
                 Some(failure) => return Err(failure),
                 None => Place::Slot(slot.0),
             },
@@ -197,13 +130,13 @@ impl Worker {
             Plan::Fan { .. } | Plan::Join => {
                 return Err(Failure::AllShardsInMulti { command: upper().into() });
             }
-            Plan::Refuse(why) => return Err(self.router.refusal(command, why)),
+            Plan::Refuse(why) => return Err(core.router.refusal(command, why)),
             _ => {
                 return Err(Failure::NotInMulti { command: upper().into() });
             }
         };
         if let Place::Slot(_) | Place::Split(_) = place
-            && let Some(multi) = self.clients.get_mut(index).and_then(|c| c.multi.as_mut())
+            && let Some(multi) = self.slab.get_mut(index).and_then(|c| c.multi.as_mut())
         {
             // The usual command has one key, and its slot is known.
             let same = |slot| multi.first.as_ref().is_some_and(|(first, _)| *first == slot);
@@ -232,175 +165,341 @@ impl Worker {
     }
 
     /// MULTI is forgotten, and so are the watched keys.
-    pub(super) fn drop_transaction(&mut self, index: usize) {
+    pub(super) fn drop_transaction(&mut self, index: usize, nodes: &mut Nodes, core: &mut Core) {
         if let Some(multi) = self.take_multi(index) {
-            self.spare_multi(multi);
+            core.spare_multi(multi);
         }
-        self.unwatch(index);
+        self.unwatch(index, nodes, core);
     }
 
     pub(super) fn take_multi(&mut self, index: usize) -> Option<Box<Multi>> {
-        let client = self.clients.get_mut(index)?;
+        let client = self.slab.get_mut(index)?;
         client.session.modes &= !mode::MULTI;
         client.multi.take()
     }
 
-    pub(super) fn spare_multi(&mut self, mut multi: Box<Multi>) {
-        if self.spare.multis.len() < 64 && multi.held() <= CHUNK {
-            let frames = std::mem::take(&mut multi.frames);
-            *multi = Multi::reusing(frames, std::mem::take(&mut multi.queue));
-            self.spare.multis.push(multi);
-        }
+    /// A null reply to EXEC: a watched key changed.
+    pub(super) fn answer_null_array(&mut self, index: usize, command: CommandId, core: &mut Core) {
+        let resp3 = self.slab.get(index).is_some_and(|c| c.session.protocol == Protocol::Resp3);
+        self.answer_own(index, command, if resp3 { b"_\r\n" } else { b"*-1\r\n" }, core);
     }
 
-    fn exec(&mut self, index: usize, command: CommandId) -> Flow {
-        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
-        let Some(multi) = client.multi.as_ref() else { return Flow::Next };
-        // Its commands leave as one.
-        client.transfer_sizes.begin(multi.frames.len());
-        if self.has_to_change_connection(index) {
-            return Flow::Pause;
+    /// The client's next command waits until all its replies are there.
+    pub(super) fn pause_until_replied(&mut self, index: usize, core: &mut Core) -> Flow {
+        if let Some(client) = self.slab.get_mut(index) {
+            client.paused = Paused::Replies;
+            self.mark_client(index, core);
         }
-        let Some(client) = self.clients.get(index) else { return Flow::Stop };
-        let Some(multi) = client.multi.as_ref() else { return Flow::Next };
-        if multi.broken {
-            self.drop_transaction(index);
-            self.answer_own_error(index, command, &Failure::DiscardedByErrors);
-            return Flow::Next;
-        }
-        let publishes = multi.publishes;
-        if self.is_over_memory() {
-            self.drop_transaction(index);
-            self.stats.limits_hit[LimitHit::Memory as usize] += 1;
-            let cause = buffers_full(&self.settings).to_string();
-            self.answer_own_error(index, command, &Failure::Discarded { cause });
-            return Flow::Next;
-        }
-        if publishes && self.exec_waits(index) {
-            return Flow::Pause;
-        }
-        let Some(client) = self.clients.get(index) else { return Flow::Stop };
-        let Some(multi) = client.multi.as_ref() else { return Flow::Next };
-        let watches = client.lent.as_ref().map_or(&[][..], |l| &l.watches);
-        let one_slot = multi.first.as_ref().map_or(NO_SLOT, |(slot, _)| *slot);
-        if !watches.is_empty() {
-            // On a connection of its own it could overtake what was sent before.
-            if !client.is_drained() {
-                return self.pause_until_replied(index);
+        Flow::Pause
+    }
+}
+
+impl Operations {
+    /// One of these commands, outside a transaction.
+    pub(super) fn transaction(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        which: Transaction,
+        frame: &[u8],
+        args: &Args,
+        base: &mut Base<'_>,
+    ) -> Flow {
+        match which {
+            Transaction::Multi => {
+                let spare = base.core.spare.multis.pop().unwrap_or_default();
+                let Some(client) = base.clients.slab.get_mut(index) else { return Flow::Stop };
+                let watched = client.lent.as_ref().and_then(|l| l.watches.first());
+                let mut multi = spare;
+                // A cluster's transaction is one slot's, and the watched keys are part of it.
+                multi.first = watched.map(|w| (w.slot, w.key.clone()));
+                client.multi = Some(multi);
+                client.session.modes |= mode::MULTI;
+                base.clients.answer_own(index, command, b"+OK\r\n", base.core);
             }
-            if watches.iter().any(|w| w.upstream.is_none()) {
-                // The connection that watched was lost: something may have changed unseen.
-                self.drop_transaction(index);
-                self.answer_null_array(index, command);
-                return Flow::Next;
+            Transaction::Exec => {
+                base.clients.answer_own_error(index, command, &Failure::ExecWithoutMulti, base.core)
             }
-            let simple = !multi.scattered
-                && matches!(watches, [w] if w.slot == one_slot || one_slot == NO_SLOT);
-            return if simple {
-                self.exec_watched(index, command)
-            } else {
-                self.check_watches(index, command)
-            };
+            Transaction::Discard => {
+                base.clients.answer_own_error(
+                    index,
+                    command,
+                    &Failure::DiscardWithoutMulti,
+                    base.core,
+                );
+            }
+            Transaction::Watch => return self.watch(index, command, frame, args, base),
+            Transaction::Unwatch => {
+                base.clients.unwatch(index, base.nodes, base.core);
+                base.clients.answer_own(index, command, b"+OK\r\n", base.core);
+            }
         }
-        if multi.scattered {
-            return self.exec_scattered(index, command, None);
-        }
-        if multi.queue.is_empty() {
-            self.drop_transaction(index);
-            self.answer_own(index, command, b"*0\r\n");
-            return Flow::Next;
-        }
-        self.exec_batch(index, command, one_slot)
+        Flow::Next
     }
 
     /// The usual transaction: one batch on the shared connection.
-    fn exec_batch(&mut self, index: usize, command: CommandId, slot: u16) -> Flow {
+    fn exec_batch(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        slot: u16,
+        base: &mut Base<'_>,
+    ) -> Flow {
         let node = match slot {
-            NO_SLOT => self.any_primary(index),
-            slot => self.route(slot),
+            NO_SLOT => base.nodes.any_primary(index),
+            slot => base.nodes.route(slot),
         };
         let admitted = match node {
-            Some(node) => match self.admit(index, command, slot, node) {
+            Some(node) => match self.admit(index, command, slot, node, base) {
                 Some(admitted) => Some(admitted),
                 None => return Flow::Pause,
             },
             None => None,
         };
-        let Some(mut multi) = self.take_multi(index) else { return Flow::Next };
-        self.stats.transactions[TransactionKind::OneSlot as usize] += 1;
+        let Some(mut multi) = base.clients.take_multi(index) else { return Flow::Next };
+        base.core.stats.transactions[TransactionKind::OneSlot as usize] += 1;
         multi.frames.extend_from_slice(EXEC);
         let before = multi.queue.len() as u32 + 1;
         let flags = multi.flags();
         match admitted {
             Some((mut pending, u)) => {
                 pending.before = before;
-                self.mark_batch(&mut pending, flags);
-                if let Some(client) = self.clients.get_mut(index) {
+                base.core.mark_batch(&mut pending, flags);
+                if let Some(client) = base.clients.slab.get_mut(index) {
                     client.session.corked = true;
                 }
                 if multi.by_sha {
-                    self.scripts_before_batch(u, &mut pending, &multi.frames);
+                    base.scripts.scripts_before_batch(
+                        u,
+                        &mut pending,
+                        &multi.frames,
+                        base.nodes,
+                        base.core,
+                    );
                 }
                 if multi.frames.len() < CHUNK / 2 {
-                    self.send(u, pending, &multi.frames);
+                    base.nodes.send(u, pending, &multi.frames, base.core);
                 } else {
-                    self.send_owned(u, pending, std::mem::take(&mut multi.frames));
+                    base.nodes.send_owned(u, pending, std::mem::take(&mut multi.frames), base.core);
                 }
             }
-            None if slot == NO_SLOT && self.topology.snapshot.generation == 0 => {
-                self.answer_own_error(index, command, &self.no_cluster_failure());
+            None if slot == NO_SLOT && base.nodes.topology.snapshot.generation == 0 => {
+                base.clients.answer_own_error(
+                    index,
+                    command,
+                    &base.nodes.no_cluster_failure(base.core),
+                    base.core,
+                );
             }
-            None if !self.placement.slots.holds.fits(
+            None if !base.nodes.placement.slots.holds.fits(
                 slot,
                 multi.frames.len(),
-                self.settings.held,
+                base.core.settings.held,
             ) =>
             {
-                self.stats.limits_hit[LimitHit::Held as usize] += 1;
-                self.answer_own_error(index, command, &Failure::HoldsFull { slot });
+                base.core.stats.limits_hit[LimitHit::Held as usize] += 1;
+                base.clients.answer_own_error(
+                    index,
+                    command,
+                    &Failure::HoldsFull { slot },
+                    base.core,
+                );
             }
             None => {
-                let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
+                let Some(client) = base.clients.slab.get_mut(index) else { return Flow::Stop };
                 let (protocol, generation) = (client.session.protocol, client.generation);
-                let seq = client.expect(&mut self.spare.replies);
+                let seq = client.expect(&mut base.core.spare.replies);
                 let dest = Dest::Client { index: index as u32, generation, seq };
-                let mut pending = self.pending(dest, command, slot, protocol);
+                let mut pending = self.pending(
+                    dest,
+                    command,
+                    slot,
+                    protocol,
+                    base.access,
+                    base.clients,
+                    base.core,
+                );
                 pending.before = before;
                 let by_sha = if multi.by_sha { flag::SCRIPT } else { 0 };
-                self.mark_batch(&mut pending, flags | by_sha);
+                base.core.mark_batch(&mut pending, flags | by_sha);
                 let lane = ClientId::new(index, generation);
-                self.hold_pending(pending, lane, std::mem::take(&mut multi.frames));
+                self.hold_pending(
+                    pending,
+                    lane,
+                    std::mem::take(&mut multi.frames),
+                    base.nodes,
+                    base.core,
+                );
             }
         }
-        self.spare_multi(multi);
+        base.core.spare_multi(multi);
         Flow::Next
     }
 
-    /// A null reply to EXEC: a watched key changed.
-    pub(super) fn answer_null_array(&mut self, index: usize, command: CommandId) {
-        let resp3 = self.clients.get(index).is_some_and(|c| c.session.protocol == Protocol::Resp3);
-        self.answer_own(index, command, if resp3 { b"_\r\n" } else { b"*-1\r\n" });
-    }
-
-    /// The client's next command waits until all its replies are there.
-    pub(super) fn pause_until_replied(&mut self, index: usize) -> Flow {
-        if let Some(client) = self.clients.get_mut(index) {
-            client.paused = Paused::Replies;
-            self.mark_client(index);
-        }
-        Flow::Pause
-    }
-
     /// The transaction on the one connection that watches.
-    fn exec_watched(&mut self, index: usize, command: CommandId) -> Flow {
-        let Some(mut multi) = self.take_multi(index) else { return Flow::Next };
-        self.stats.transactions[TransactionKind::OneSlot as usize] += 1;
+    fn exec_watched(&mut self, index: usize, command: CommandId, base: &mut Base<'_>) -> Flow {
+        let Some(mut multi) = base.clients.take_multi(index) else { return Flow::Next };
+        base.core.stats.transactions[TransactionKind::OneSlot as usize] += 1;
         multi.frames.extend_from_slice(EXEC);
         let before = multi.queue.len() as u32 + 1;
         let frame = std::mem::take(&mut multi.frames);
         let flags = multi.flags() & flag::PUBLISHES;
-        self.exec_where_watched(index, command, frame, before, flags);
+        self.exec_where_watched(index, command, frame, before, flags, base);
         Flow::Next
+    }
+}
+
+impl Worker {
+    /// A command of a client that has said MULTI.
+    pub(super) fn dispatch_in_multi(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
+        let command = self.core.router.command(args);
+        if let Some(client) = self.clients.slab.get_mut(index) {
+            client.session.last_command = command;
+        }
+        let spec = self.core.router.table().get(command);
+        let fits = spec.arity_fits(args.len());
+        // Valkey refuses MULTI and WATCH as other commands that it does not queue.
+        let no_multi = spec.flags.contains(Flags::NO_MULTI);
+        let denied = spec.class == Class::Transaction
+            && matches!(
+                self.core.router.plan(command, args, &mut self.core.spare.keys),
+                Plan::Refuse(_)
+            );
+        match &*spec.name {
+            _ if denied => {}
+            "exec" if fits => return self.exec(index, command),
+            "exec" => {
+                let cause = "wrong number of arguments for 'exec' command".to_owned();
+                self.clients.drop_transaction(index, &mut self.nodes, &mut self.core);
+                self.clients.answer_own_error(
+                    index,
+                    command,
+                    &Failure::Discarded { cause },
+                    &mut self.core,
+                );
+                return Flow::Next;
+            }
+            "discard" if fits => {
+                self.clients.drop_transaction(index, &mut self.nodes, &mut self.core);
+                self.clients.answer_own(index, command, b"+OK\r\n", &mut self.core);
+                return Flow::Next;
+            }
+            "multi" if fits && !no_multi => {
+                self.clients.answer_own_error(
+                    index,
+                    command,
+                    &Failure::NestedMulti,
+                    &mut self.core,
+                );
+                return Flow::Next;
+            }
+            "watch" if fits && !no_multi => {
+                self.clients.answer_own_error(
+                    index,
+                    command,
+                    &Failure::WatchInsideMulti,
+                    &mut self.core,
+                );
+                return Flow::Next;
+            }
+            "reset" | "quit" if fits => return self.dispatch(index, frame, args),
+            _ => {}
+        }
+        let placed = self.clients.place_in_transaction(
+            index,
+            command,
+            args,
+            &mut self.nodes,
+            &mut self.core,
+        );
+        if placed.is_ok()
+            && let Some(script) = self.core.router.script(command)
+        {
+            self.scripts.script_in_transaction(script, args, &mut self.core);
+        }
+        match placed {
+            Ok(place) => {
+                self.clients.queue(index, command, place, frame, &mut self.nodes, &mut self.core)
+            }
+            Err(failure) => {
+                if let Some(multi) = self.clients.slab.get_mut(index).and_then(|c| c.multi.as_mut())
+                {
+                    multi.break_off();
+                }
+                self.clients.answer_own_error(index, command, &failure, &mut self.core);
+            }
+        }
+        Flow::Next
+    }
+
+    fn exec(&mut self, index: usize, command: CommandId) -> Flow {
+        let Some(client) = self.clients.slab.get_mut(index) else { return Flow::Stop };
+        let Some(multi) = client.multi.as_ref() else { return Flow::Next };
+        // Its commands leave as one.
+        client.transfer_sizes.begin(multi.frames.len());
+        if self.clients.has_to_change_connection(index, &mut self.core) {
+            return Flow::Pause;
+        }
+        let Some(client) = self.clients.slab.get(index) else { return Flow::Stop };
+        let Some(multi) = client.multi.as_ref() else { return Flow::Next };
+        if multi.broken {
+            self.clients.drop_transaction(index, &mut self.nodes, &mut self.core);
+            self.clients.answer_own_error(
+                index,
+                command,
+                &Failure::DiscardedByErrors,
+                &mut self.core,
+            );
+            return Flow::Next;
+        }
+        let publishes = multi.publishes;
+        if self.clients.is_over_memory(&mut self.nodes, &mut self.core) {
+            self.clients.drop_transaction(index, &mut self.nodes, &mut self.core);
+            self.core.stats.limits_hit[LimitHit::Memory as usize] += 1;
+            let cause = buffers_full(&self.core.settings).to_string();
+            self.clients.answer_own_error(
+                index,
+                command,
+                &Failure::Discarded { cause },
+                &mut self.core,
+            );
+            return Flow::Next;
+        }
+        if publishes && self.exec_waits(index) {
+            return Flow::Pause;
+        }
+        let Some(client) = self.clients.slab.get(index) else { return Flow::Stop };
+        let Some(multi) = client.multi.as_ref() else { return Flow::Next };
+        let watches = client.lent.as_ref().map_or(&[][..], |l| &l.watches);
+        let one_slot = multi.first.as_ref().map_or(NO_SLOT, |(slot, _)| *slot);
+        if !watches.is_empty() {
+            // On a connection of its own it could overtake what was sent before.
+            if !client.is_drained() {
+                return self.clients.pause_until_replied(index, &mut self.core);
+            }
+            if watches.iter().any(|w| w.upstream.is_none()) {
+                // The connection that watched was lost: something may have changed unseen.
+                self.clients.drop_transaction(index, &mut self.nodes, &mut self.core);
+                self.clients.answer_null_array(index, command, &mut self.core);
+                return Flow::Next;
+            }
+            let simple = !multi.scattered
+                && matches!(watches, [w] if w.slot == one_slot || one_slot == NO_SLOT);
+            return if simple {
+                self.ops.exec_watched(index, command, &mut base!(self))
+            } else {
+                self.ops.check_watches(index, command, &mut base!(self))
+            };
+        }
+        if multi.scattered {
+            return self.exec_scattered(index, command, None);
+        }
+        if multi.queue.is_empty() {
+            self.clients.drop_transaction(index, &mut self.nodes, &mut self.core);
+            self.clients.answer_own(index, command, b"*0\r\n", &mut self.core);
+            return Flow::Next;
+        }
+        self.ops.exec_batch(index, command, one_slot, &mut base!(self))
     }
 }
 

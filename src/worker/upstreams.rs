@@ -1,5 +1,8 @@
 //! Nodes' connections: make, write, read.
 
+use super::scripts::Scripts;
+use super::state::base;
+use super::state::{Base, Core, Nodes};
 use super::{Node, Source, Worker, reaccount};
 use crate::buf::{CHUNK, WRITE_LIMIT};
 use crate::cluster::{NO_SLOT, NodeAddr};
@@ -13,23 +16,23 @@ use crate::users::OWN;
 /// A write of fewer bytes is put off by a turn while the node has commands to answer.
 const DEFER_BELOW: usize = 4 << 10;
 
-impl Worker {
+impl Nodes {
     /// The node at `addr`, if the cluster has it. Only such nodes are connected to: a redirection
     /// comes in a reply, and a script can make a node reply with anything.
     pub(super) fn known_node(&self, addr: &NodeAddr) -> Option<u16> {
-        let at = self.nodes.iter().position(|n| n.known && n.addr == *addr)?;
+        let at = self.list.iter().position(|n| n.known && n.addr == *addr)?;
         u16::try_from(at).ok()
     }
 
     /// The worker's index of the node at `addr`; a new one if it is not known yet.
-    pub(super) fn node_at(&mut self, addr: &NodeAddr) -> u16 {
-        if let Some(i) = self.nodes.iter().position(|n| n.addr == *addr) {
+    pub(super) fn node_at(&mut self, addr: &NodeAddr, core: &mut Core) -> u16 {
+        if let Some(i) = self.list.iter().position(|n| n.addr == *addr) {
             return i as u16;
         }
         // An IP address needs no name server; a name is resolved by control, with the topology.
         let ip: Option<std::net::IpAddr> = addr.host.parse().ok();
         // The last one is for large transfers.
-        let connections = self.settings.connections + 1;
+        let connections = core.settings.connections + 1;
         let node = Node {
             addr: addr.clone(),
             ident: crate::pubsub::ident(addr),
@@ -44,29 +47,124 @@ impl Worker {
             latency: Default::default(),
         };
         let lent_from = |i: usize| self.upstreams.iter().any(|(_, up)| usize::from(up.node) == i);
-        let mut unused = self.nodes.iter().enumerate().filter(|(_, n)| !n.known && n.is_unused());
+        let mut unused = self.list.iter().enumerate().filter(|(_, n)| !n.known && n.is_unused());
         let free = unused.find(|(i, _)| !lent_from(*i)).map(|(i, _)| i);
-        match free.and_then(|i| self.nodes.get_mut(i).map(|n| (i, n))) {
+        match free.and_then(|i| self.list.get_mut(i).map(|n| (i, n))) {
             Some((i, place)) => {
                 *place = node;
-                if let Some(stats) = self.stats.nodes.get_mut(i) {
+                if let Some(stats) = core.stats.nodes.get_mut(i) {
                     *stats = NodeStats::default();
                 }
                 i as u16
             }
             None => {
-                self.nodes.push(node);
-                self.stats.nodes.resize(self.nodes.len(), NodeStats::default());
-                (self.nodes.len() - 1) as u16
+                self.list.push(node);
+                core.stats.nodes.resize(self.list.len(), NodeStats::default());
+                (self.list.len() - 1) as u16
             }
         }
     }
 
+    #[cold]
+    fn new_upstream(
+        &mut self,
+        node: u16,
+        protocol: Protocol,
+        which: usize,
+        core: &mut Core,
+    ) -> usize {
+        let mut up = Upstream::new(node, protocol);
+        up.bulk = which >= core.settings.connections;
+        let u = self.upstreams.insert(up);
+        let shared = self.list.get_mut(usize::from(node)).map(|n| &mut n.shared);
+        if let Some(slot) = shared.and_then(|s| s[protocol as usize].get_mut(which)) {
+            *slot = Some(u);
+        }
+        self.connect(u, core);
+        u
+    }
+
+    /// Starts a connection attempt. `false`: it has failed already, and the connection is lost.
+    pub(super) fn connect(&mut self, u: usize, core: &mut Core) -> bool {
+        let until = core.now + core.settings.connect_timeout;
+        core.arm_tick();
+        let Some(up) = self.upstreams.get_mut(u) else { return false };
+        let Some(node) = self.list.get(usize::from(up.node)) else { return false };
+        let Some(addr) = node.socket else {
+            let host = node.addr.host.to_string();
+            core.lose(u, ConnectionEnd::Unresolved { host });
+            return false;
+        };
+        let registry = core.link.poll.registry();
+        let started = up.connect(addr, until).and_then(|stream| {
+            if let Stream::Tcp(socket) = stream {
+                // A proxy that waits to fill packets waits for nothing.
+                let _ = socket.set_nodelay(true);
+                // Without these it works as well, but for networks that swallow packets.
+                let _ = retransmit_soon(&*socket);
+                if let Some((idle, patience)) = core.settings.keepalive {
+                    let _ = keep_alive(&*socket, idle, patience);
+                }
+            }
+            stream.watch(registry, Source::Upstream(u).token(), true, false)
+        });
+        if let Err(error) = started {
+            core.lose(u, error.into());
+            return false;
+        }
+        if core.shared.tls.is_upstream()
+            && let Err(why) = self.secure(u, core)
+        {
+            core.lose(u, why);
+            return false;
+        }
+        true
+    }
+
+    /// The connection has something to be written at the end of the turn.
+    #[inline]
+    pub(super) fn mark_upstream(&mut self, u: usize, core: &mut Core) {
+        if let Some(up) = self.upstreams.get_mut(u)
+            && !up.dirty
+        {
+            up.dirty = true;
+            core.turn.dirty_upstreams.push(u);
+        }
+    }
+}
+
+impl Scripts {
+    pub(super) fn ready(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
+        let Some(up) = nodes.upstreams.get_mut(u) else { return };
+        up.state = State::Ready;
+        up.ready_since = core.now;
+        up.last_error = None;
+        if up.failures > 0 && up.dedicated.is_none() {
+            // The node may have been restarted, and be of another version now. Control may be gone
+            // at the very end: nothing to ask then.
+            let _ = core.link.control.send(ToControl::RefreshCommands);
+        }
+        let node = usize::from(up.node);
+        if let Some(stats) = core.stats.nodes.get_mut(node) {
+            stats.connects += 1;
+        }
+        if let Some(node) = nodes.list.get_mut(node) {
+            node.unreached_since = 0;
+        }
+        let addr = nodes.list.get(node).map(|n| n.addr.to_string());
+        tracing::debug!(node = addr, "connected");
+        self.scripts_before_all(u, nodes, core);
+        nodes.check_queued(u, core);
+        nodes.mark_upstream(u, core);
+    }
+}
+
+impl Base<'_> {
     /// The shared connection to `node` for a client that speaks `protocol`; made if there is none.
     #[inline]
     pub(super) fn upstream_for(&mut self, node: u16, protocol: Protocol, client: usize) -> usize {
         // Hardly ever is there any user of the cluster.
-        let realm = if self.access.realms.is_empty() { OWN } else { self.realm_of(client) };
+        let realm = if self.access.realms.is_empty() { OWN } else { self.clients.realm_of(client) };
         self.upstream_as(realm, node, protocol, client)
     }
 
@@ -82,95 +180,29 @@ impl Worker {
         if realm != OWN {
             return self.realm_upstream(realm, node, protocol, client);
         }
-        let which = self.connection_of(client);
-        let shared = self.nodes.get(usize::from(node)).map(|n| &n.shared);
+        let which = self.clients.connection_of(client, self.core);
+        let shared = self.nodes.list.get(usize::from(node)).map(|n| &n.shared);
         if let Some(Some(u)) = shared.and_then(|s| s[protocol as usize].get(which)) {
             return *u;
         }
-        self.new_upstream(node, protocol, which)
-    }
-
-    #[cold]
-    fn new_upstream(&mut self, node: u16, protocol: Protocol, which: usize) -> usize {
-        let mut up = Upstream::new(node, protocol);
-        up.bulk = which >= self.settings.connections;
-        let u = self.upstreams.insert(up);
-        let shared = self.nodes.get_mut(usize::from(node)).map(|n| &mut n.shared);
-        if let Some(slot) = shared.and_then(|s| s[protocol as usize].get_mut(which)) {
-            *slot = Some(u);
-        }
-        self.connect(u);
-        u
-    }
-
-    /// Starts a connection attempt. `false`: it has failed already, and the connection is lost.
-    pub(super) fn connect(&mut self, u: usize) -> bool {
-        let until = self.now + self.settings.connect_timeout;
-        self.arm_tick();
-        let Some(up) = self.upstreams.get_mut(u) else { return false };
-        let Some(node) = self.nodes.get(usize::from(up.node)) else { return false };
-        let Some(addr) = node.socket else {
-            let host = node.addr.host.to_string();
-            self.lose(u, ConnectionEnd::Unresolved { host });
-            return false;
-        };
-        let registry = self.link.poll.registry();
-        let started = up.connect(addr, until).and_then(|stream| {
-            if let Stream::Tcp(socket) = stream {
-                // A proxy that waits to fill packets waits for nothing.
-                let _ = socket.set_nodelay(true);
-                // Without these it works as well, but for networks that swallow packets.
-                let _ = retransmit_soon(&*socket);
-                if let Some((idle, patience)) = self.settings.keepalive {
-                    let _ = keep_alive(&*socket, idle, patience);
-                }
-            }
-            stream.watch(registry, Source::Upstream(u).token(), true, false)
-        });
-        if let Err(error) = started {
-            self.lose(u, error.into());
-            return false;
-        }
-        if self.shared.tls.is_upstream()
-            && let Err(why) = self.secure(u)
-        {
-            self.lose(u, why);
-            return false;
-        }
-        true
-    }
-
-    pub(super) fn upstream_event(&mut self, u: usize, event: &mio::event::Event) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        match up.state {
-            State::Connecting { .. } => return self.connecting(u),
-            State::Securing { .. } => return self.securing(u),
-            _ => {}
-        }
-        up.peer_closed |= event.is_read_closed();
-        up.blocked &= !event.is_writable();
-        if event.is_writable() {
-            self.mark_upstream(u);
-        }
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
-            self.upstream_readable(u);
-        }
+        self.nodes.new_upstream(node, protocol, which, self.core)
     }
 
     fn connecting(&mut self, u: usize) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
         let Some(stream) = up.stream.as_mut() else { return };
         match stream.connected() {
             Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::NotConnected => return,
-            Err(error) => return self.lose(u, error.into()),
+            Err(error) => return self.core.lose(u, error.into()),
         }
         let token = Source::Upstream(u).token();
-        if let Err(error) = stream.watch(self.link.poll.registry(), token, false, true) {
-            return self.lose(u, error.into());
+        if let Err(error) = stream.watch(self.core.link.poll.registry(), token, false, true) {
+            return self.core.lose(u, error.into());
         }
         if stream.tls().is_some() {
-            up.state = State::Securing { until: self.now + self.settings.connect_timeout };
+            up.state =
+                State::Securing { until: self.core.now + self.core.settings.connect_timeout };
             return self.securing(u);
         }
         self.greet(u);
@@ -178,8 +210,8 @@ impl Worker {
 
     /// The connection stands: what is said first.
     pub(super) fn greet(&mut self, u: usize) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        let settings = &self.settings;
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+        let settings = &self.core.settings;
         let (identify, name) = (up.dedicated.is_some(), &settings.client_name);
         let password = settings.password.reveal();
         // A realm that is gone is nobody's, not slotway's: its number stays, and gets no further.
@@ -189,64 +221,64 @@ impl Worker {
                 self.access.realms.get(&realm).map(|realm| (&*realm.who.user, &*realm.who.password))
             }
         };
-        let Some(who) = who else { return self.lose(u, ConnectionEnd::UserGone) };
+        let Some(who) = who else { return self.core.lose(u, ConnectionEnd::UserGone) };
         up.handshake = match up.realm {
-            OWN => Handshake::new(up.protocol, who, name, identify, &mut self.spare.pool),
-            _ => Handshake::for_user(up.protocol, who, name, &mut self.spare.pool),
+            OWN => Handshake::new(up.protocol, who, name, identify, &mut self.core.spare.pool),
+            _ => Handshake::for_user(up.protocol, who, name, &mut self.core.spare.pool),
         };
         if up.read_only {
-            up.handshake.read_only(&mut self.spare.pool);
+            up.handshake.read_only(&mut self.core.spare.pool);
         }
         // Addresses are given to other servers, whose data a client must not see or change.
         if !self.access.unverified.contains(&up.realm)
-            && let Some(node) = self.nodes.get(usize::from(up.node))
+            && let Some(node) = self.nodes.list.get(usize::from(up.node))
         {
-            up.handshake.expect_node(&node.id, &mut self.spare.pool);
+            up.handshake.expect_node(&node.id, &mut self.core.spare.pool);
         }
-        up.state = State::Handshake { until: self.now + settings.connect_timeout };
+        up.state = State::Handshake { until: self.core.now + settings.connect_timeout };
         if up.handshake.is_done() {
-            self.ready(u);
+            self.scripts.ready(u, self.nodes, self.core);
         }
-        self.mark_upstream(u);
+        self.nodes.mark_upstream(u, self.core);
     }
 
-    pub(super) fn ready(&mut self, u: usize) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        up.state = State::Ready;
-        up.ready_since = self.now;
-        up.last_error = None;
-        if up.failures > 0 && up.dedicated.is_none() {
-            // The node may have been restarted, and be of another version now. Control may be gone
-            // at the very end: nothing to ask then.
-            let _ = self.link.control.send(ToControl::RefreshCommands);
-        }
-        let node = usize::from(up.node);
-        if let Some(stats) = self.stats.nodes.get_mut(node) {
-            stats.connects += 1;
-        }
-        if let Some(node) = self.nodes.get_mut(node) {
-            node.unreached_since = 0;
-        }
-        let addr = self.nodes.get(node).map(|n| n.addr.to_string());
-        tracing::debug!(node = addr, "connected");
-        self.scripts_before_all(u);
-        self.check_queued(u);
-        self.mark_upstream(u);
-    }
-
-    /// The connection has something to be written at the end of the turn.
     #[inline]
-    pub(super) fn mark_upstream(&mut self, u: usize) {
-        if let Some(up) = self.upstreams.get_mut(u)
-            && !up.dirty
-        {
-            up.dirty = true;
-            self.turn.dirty_upstreams.push(u);
+    fn account_upstream(&mut self, u: usize) {
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+        let held = up.held();
+        reaccount(&mut self.core.memory.accounted, &mut up.accounted, held);
+        let (busy, growing) = (!up.pending.is_empty(), up.tail.len() > CHUNK);
+        if busy {
+            self.core.arm_tick();
+        }
+        if growing && self.clients.is_over_memory(self.nodes, self.core) {
+            self.clients.refuse_reply(u, self.nodes, self.core);
+        }
+        self.clients.wake_waiters(u, self.nodes, self.core);
+        self.retire(u);
+    }
+}
+
+impl Worker {
+    pub(super) fn upstream_event(&mut self, u: usize, event: &mio::event::Event) {
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+        match up.state {
+            State::Connecting { .. } => return base!(self).connecting(u),
+            State::Securing { .. } => return base!(self).securing(u),
+            _ => {}
+        }
+        up.peer_closed |= event.is_read_closed();
+        up.blocked &= !event.is_writable();
+        if event.is_writable() {
+            self.nodes.mark_upstream(u, &mut self.core);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            self.upstream_readable(u);
         }
     }
 
     pub(super) fn flush_upstream(&mut self, u: usize) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
         // While the node is busy with earlier commands a small write can wait for one turn more:
         // it then carries what the other clients send meanwhile, and costs both sides one call.
         if !up.deferred
@@ -255,24 +287,24 @@ impl Worker {
             && (1..DEFER_BELOW).contains(&up.queue.unsent())
         {
             up.deferred = true;
-            self.turn.deferred.push(u);
+            self.core.turn.deferred.push(u);
             return;
         }
         up.deferred = false;
         up.dirty = false;
         if up.blocked && up.suspect {
-            return self.account_upstream(u);
+            return base!(self).account_upstream(u);
         }
         let written = if up.blocked { Ok((0, true)) } else { up.flush() };
         match written {
             Ok((n, full)) => {
-                if let Some(stats) = self.stats.nodes.get_mut(usize::from(up.node)) {
+                if let Some(stats) = self.core.stats.nodes.get_mut(usize::from(up.node)) {
                     stats.bytes_sent += n as u64;
                 }
                 if n > 0 && up.state == State::Ready {
                     let at = match self.seeing.traced.is_empty() {
-                        true => self.now,
-                        false => self.clock.epoch.elapsed().as_micros() as u64,
+                        true => self.core.now,
+                        false => self.core.clock.epoch.elapsed().as_micros() as u64,
                     };
                     up.stamps.wrote(n, up.queue.sent(), at);
                 }
@@ -283,7 +315,7 @@ impl Worker {
                     // The rest is the next turn's.
                     up.dirty = true;
                     up.deferred = true;
-                    self.turn.deferred.push(u);
+                    self.core.turn.deferred.push(u);
                 }
                 if full != up.watching
                     && !connecting
@@ -291,33 +323,18 @@ impl Worker {
                 {
                     up.watching = full;
                     let token = Source::Upstream(u).token();
-                    if let Err(e) = stream.watch(self.link.poll.registry(), token, full, true) {
-                        return self.lose(u, e.into());
+                    if let Err(e) = stream.watch(self.core.link.poll.registry(), token, full, true)
+                    {
+                        return self.core.lose(u, e.into());
                     }
                 }
             }
             Err(error) => {
-                let why = self.tls_why(u, &error);
-                return self.lose(u, why);
+                let why = self.nodes.tls_why(u, &error, &self.core);
+                return self.core.lose(u, why);
             }
         }
-        self.account_upstream(u);
-    }
-
-    #[inline]
-    fn account_upstream(&mut self, u: usize) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        let held = up.held();
-        reaccount(&mut self.memory.accounted, &mut up.accounted, held);
-        let (busy, growing) = (!up.pending.is_empty(), up.tail.len() > CHUNK);
-        if busy {
-            self.arm_tick();
-        }
-        if growing && self.is_over_memory() {
-            self.refuse_reply(u);
-        }
-        self.wake_waiters(u);
-        self.retire(u);
+        base!(self).account_upstream(u);
     }
 }
 

@@ -5,6 +5,8 @@
 use super::Worker;
 use super::answer::BLOCKED;
 use super::downstream::Flow;
+use super::state::Base;
+use super::state::base;
 use crate::dest::Dest;
 use crate::metrics::Histogram;
 use crate::resp::{Args, Protocol};
@@ -18,41 +20,42 @@ impl Worker {
     #[inline]
     pub(super) fn dispatch(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         // What is it, and where are its keys?
-        let command = self.router.command(args);
-        let slot = match self.router.plan(command, args, &mut self.spare.keys) {
+        let command = self.core.router.command(args);
+        let slot = match self.core.router.plan(command, args, &mut self.core.spare.keys) {
             Plan::Slot(slot) => slot.0,
             plan => return self.dispatch_rare(index, command, plan, frame, args),
         };
-        if self.is_over_memory() {
-            return self.refuse_for_memory(index, command);
+        if self.clients.is_over_memory(&mut self.nodes, &mut self.core) {
+            return self.clients.refuse_for_memory(index, command, &mut self.core);
         }
-        let Some(node) = self.placement.slots.route(slot) else {
-            return self.hold_fresh(index, command, slot, frame);
+        let Some(node) = self.nodes.placement.slots.route(slot) else {
+            return self.ops.hold_fresh(index, command, slot, frame, &mut base!(self));
         };
         // Over which connection to the node?
-        let Some(client) = self.clients.get(index) else { return Flow::Stop };
-        let (protocol, which) = (client.session.protocol, self.connection_of(index));
-        let place = self.nodes.get(usize::from(node));
+        let Some(client) = self.clients.slab.get(index) else { return Flow::Stop };
+        let (protocol, which) =
+            (client.session.protocol, self.clients.connection_of(index, &self.core));
+        let place = self.nodes.list.get(usize::from(node));
         let place = place.and_then(|n| *n.shared[protocol as usize].get(which)?);
-        let flags = self.router.flags(command);
+        let flags = self.core.router.flags(command);
         // Hardly ever is there any user of the cluster.
         let (Some(u), true) =
             (place, self.access.realms.is_empty() && flags & flag::PUBLISHES == 0)
         else {
-            return self.forward_to(index, command, slot, node, frame);
+            return self.ops.forward_to(index, command, slot, node, frame, &mut base!(self));
         };
-        if self.has_to_wait(index, u) {
-            return self.pause(index, u);
+        if self.clients.has_to_wait(index, u, &self.nodes, &self.core) {
+            return self.clients.pause(index, u, &mut self.nodes, &mut self.core);
         }
         // A place for the reply, and the command behind those that the node owes answers to.
-        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
-        let Some(up) = self.upstreams.get_mut(u) else { return Flow::Stop };
+        let Some(client) = self.clients.slab.get_mut(index) else { return Flow::Stop };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return Flow::Stop };
         client.session.last_command = command;
         if flags & flag::READ_ONLY == 0 {
             client.wrote |= 1 << (node & 63);
         }
-        let seq = client.expect(&mut self.spare.replies);
-        up.queue.push(frame, &mut self.spare.pool);
+        let seq = client.expect(&mut self.core.spare.replies);
+        up.queue.push(frame, &mut self.core.spare.pool);
         up.pending.push_back(Pending {
             dest: Dest::Client { index: index as u32, generation: client.generation, seq },
             len: frame.len() as u32,
@@ -64,13 +67,13 @@ impl Worker {
             refused: None,
             before: 0,
             checks_shard: false,
-            started: self.now,
+            started: self.core.now,
             expected: client.transfer_sizes.expected(),
         });
         client.transfer_sizes.ask();
         if !up.dirty {
             up.dirty = true;
-            self.turn.dirty_upstreams.push(u);
+            self.core.turn.dirty_upstreams.push(u);
         }
         Flow::Next
     }
@@ -83,9 +86,9 @@ impl Worker {
     #[inline]
     pub(super) fn reply(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
         // Is there anything about it but to be handed on?
-        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return Ok(()) };
         let Some(pending) = up.pending.front() else { return self.reply_rare(u, frame) };
-        let micros = self.now.saturating_sub(pending.started);
+        let micros = self.core.now.saturating_sub(pending.started);
         let rare = up.state != State::Ready
             || up.streaming
             || up.dedicated.is_some()
@@ -94,35 +97,35 @@ impl Worker {
             || matches!(frame.first(), Some(b'-' | b'>'))
             || micros >= self.seeing.look_from.min(BLOCKED)
             || frame.len() >= self.seeing.big_from
-            || self.settings.measures;
+            || self.core.settings.measures;
         let (Dest::Client { index, generation, seq }, false) = (pending.dest, rare) else {
             return self.reply_rare(u, frame);
         };
         // It is done with at the node: it counts, and gives its bytes back.
         let (node, len, command) = (up.node, pending.len as usize, pending.command);
         up.pending.pop_front();
-        up.queue.release(len, &mut self.spare.pool);
+        up.queue.release(len, &mut self.core.spare.pool);
         let bucket = Histogram::bucket(micros);
-        if let Some(stats) = self.stats.nodes.get_mut(usize::from(node)) {
+        if let Some(stats) = self.core.stats.nodes.get_mut(usize::from(node)) {
             stats.latency.record(bucket, micros);
         }
-        if let Some(histogram) = self.stats.latency.get_mut(self.router.class(command)) {
+        if let Some(histogram) = self.core.stats.latency.get_mut(self.core.router.class(command)) {
             histogram.record(bucket, micros);
         }
-        if let Some(stats) = self.stats.commands.get_mut(command.index()) {
+        if let Some(stats) = self.core.stats.commands.get_mut(command.index()) {
             stats.ok += 1;
         }
-        if command == self.router.unknown() {
-            self.note_unknown();
+        if command == self.core.router.unknown() {
+            self.core.note_unknown();
         }
         // Whoever waits for it gets it, in its turn.
-        let Some(client) = self.clients.get_mut(index as usize) else { return Ok(()) };
+        let Some(client) = self.clients.slab.get_mut(index as usize) else { return Ok(()) };
         if client.generation == generation {
-            client.complete(seq, frame, &mut self.spare.pool);
+            client.complete(seq, frame, &mut self.core.spare.pool);
             client.transfer_sizes.record(frame.len());
             if !client.dirty {
                 client.dirty = true;
-                self.turn.dirty_clients.push(index as usize);
+                self.core.turn.dirty_clients.push(index as usize);
             }
         }
         Ok(())

@@ -6,6 +6,7 @@
 use super::Worker;
 use super::downstream::Flow;
 use super::refused::ASKING;
+use super::state::{Base, Clients, Core, Nodes, Operations};
 use crate::client::Watch;
 use crate::cluster::{NO_SLOT, slot_of};
 use crate::command::{CommandId, key_positions};
@@ -19,104 +20,10 @@ use crate::route::Merge;
 const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
 const CLIENT_INFO: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$4\r\nINFO\r\n";
 
-impl Worker {
-    pub(super) fn watch(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        frame: &[u8],
-        args: &Args,
-    ) -> Flow {
-        if self.clients.get(index).is_some_and(|c| !c.is_drained()) {
-            return self.pause_until_replied(index);
-        }
-        let mut keys = Vec::new();
-        let spec = self.router.table().get(command);
-        // Its arity was looked at: it has keys.
-        let _ = key_positions(spec, args, &mut keys);
-        let mut slots: Vec<(u16, &[u8])> = keys
-            .iter()
-            .filter_map(|&at| args.get(at as usize))
-            .map(|key| (slot_of(key).0, key))
-            .collect();
-        slots.sort_by_key(|s| s.0);
-        let watched = self.clients.get(index).and_then(|c| c.lent.as_ref());
-        let watched = watched.and_then(|l| l.watches.first());
-        let before = watched.map(|w| (w.slot, &*w.key));
-        if !self.settings.split_transactions
-            && let Some(&first) = before.as_ref().or(slots.first())
-            && let Some(&other) = slots.iter().find(|s| s.0 != first.0)
-        {
-            let failure = super::transaction::cross_slot(first.1, first.0, other.1, other.0);
-            self.answer_own_error(index, command, &failure);
-            return Flow::Next;
-        }
-        match slots.as_slice() {
-            [first, .., last] if first.0 != last.0 => {
-                self.watch_slots(index, command, &slots);
-            }
-            [first, ..] => {
-                self.start_errand(index, Kind::Watch, command, first.0, frame.to_vec());
-            }
-            [] => {}
-        }
-        Flow::Next
-    }
-
-    /// WATCH over several slots: one connection each; one reply for all.
-    pub(super) fn watch_slots(&mut self, index: usize, command: CommandId, keys: &[(u16, &[u8])]) {
-        let Some(g) = self.start_fleet(index, command, NO_SLOT, Merge::AllSucceeded, None) else {
-            return;
-        };
-        let groups: Vec<_> = keys.chunk_by(|a, b| a.0 == b.0).collect();
-        if let Some(gather) = self.merged(g) {
-            groups.iter().for_each(|_| gather.expect());
-        }
-        for group in groups {
-            let Some(&(slot, key)) = group.first() else { continue };
-            let mut args: Vec<&[u8]> = vec![b"WATCH"];
-            args.extend(group.iter().map(|g| g.1));
-            let mut frame = Vec::new();
-            write::request(&mut frame, &args);
-            let Some(client) = self.clients.get(index) else { return };
-            let of_slot = |l: &crate::client::Lent| {
-                l.watches.iter().find(|w| w.slot == slot).and_then(|w| w.upstream)
-            };
-            let present = client.lent.as_ref().and_then(|l| of_slot(l));
-            let owner = self.placement.slots.owner(slot);
-            let (protocol, me) = (client.session.protocol, ClientId::new(index, client.generation));
-            let lent = match (present, owner) {
-                (Some(u), _) => Ok(u),
-                (None, Some(node)) => self.lend(node, protocol, me).map_err(Failure::from),
-                (None, None) => Err(Failure::SlotWithoutPrimary { slot }),
-            };
-            let dest = Dest::Part { gather: g as u32, first: 0 };
-            let pending = self.pending(dest, command, slot, protocol);
-            match lent {
-                Ok(u) => {
-                    let hashes = group.iter().map(|(_, key)| fingerprint(key));
-                    self.lent(index, |lent| {
-                        match lent.watches.iter_mut().find(|w| w.upstream == Some(u)) {
-                            Some(watch) => watch.keys.extend(hashes),
-                            None => lent.watches.push(Watch {
-                                slot,
-                                key: key.into(),
-                                keys: hashes.collect(),
-                                asking: false,
-                                upstream: Some(u),
-                            }),
-                        }
-                    });
-                    self.send_owned(u, pending, frame);
-                }
-                Err(failure) => self.fail(&pending, "slotway", &failure),
-            }
-        }
-    }
-
+impl Clients {
     /// The client has changed its protocol: EXEC's reply will come from where it watches.
-    pub(super) fn watch_in_protocol(&mut self, index: usize) {
-        let Some(client) = self.clients.get(index) else { return };
+    pub(super) fn watch_in_protocol(&mut self, index: usize, nodes: &mut Nodes, core: &mut Core) {
+        let Some(client) = self.slab.get(index) else { return };
         let protocol = client.session.protocol;
         let Some(lent) = client.lent.as_ref() else { return };
         let all: Vec<usize> = lent.watches.iter().filter_map(|w| w.upstream).collect();
@@ -124,111 +31,41 @@ impl Worker {
         let mut hello = Vec::new();
         write::request(&mut hello, &[b"HELLO", version]);
         for u in all {
-            self.discard(u, &hello);
-            if let Some(up) = self.upstreams.get_mut(u) {
+            nodes.discard(u, &hello, core);
+            if let Some(up) = nodes.upstreams.get_mut(u) {
                 up.protocol = protocol;
             }
         }
     }
 
     /// The client watches nothing any more.
-    pub(super) fn unwatch(&mut self, index: usize) {
-        let Some(lent) = self.clients.get_mut(index).and_then(|c| c.lent.as_mut()) else { return };
+    pub(super) fn unwatch(&mut self, index: usize, nodes: &mut Nodes, core: &mut Core) {
+        let Some(lent) = self.slab.get_mut(index).and_then(|c| c.lent.as_mut()) else { return };
         let watches = std::mem::take(&mut lent.watches);
         for u in watches.into_iter().filter_map(|w| w.upstream) {
-            self.discard(u, UNWATCH);
-            self.give_back(u);
+            nodes.discard(u, UNWATCH, core);
+            self.give_back(u, nodes, core);
         }
         self.forget_lent(index);
     }
 
-    /// EXEC on the connection that watches.
-    pub(super) fn exec_where_watched(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        frame: Vec<u8>,
-        before: u32,
-        flags: u8,
-    ) {
-        let lent = self.clients.get_mut(index).and_then(|c| c.lent.as_mut());
-        let watch = lent.and_then(|l| l.watches.pop());
-        let asking = watch.as_ref().is_some_and(|w| w.asking);
-        let Some((slot, Some(u))) = watch.map(|w| (w.slot, w.upstream)) else { return };
-        let mut errand = Errand::new(Kind::Exec, command, slot, Vec::new(), self.now);
-        errand.upstream = Some(u);
-        let Some(dest) = self.begin_errand(index, errand, Some(0)) else { return };
-        let protocol = self.clients.get(index).map_or(Protocol::Resp2, |c| c.session.protocol);
-        let mut pending = self.pending(dest, command, slot, protocol);
-        pending.before = before;
-        self.mark_batch(&mut pending, flags);
-        self.note_write(index, self.upstreams.get(u).map(|up| up.node));
-        self.scripts_before_batch(u, &mut pending, &frame);
-        if asking {
-            // It lasts from MULTI to EXEC.
-            self.discard(u, ASKING);
-        }
-        self.send_owned(u, pending, frame);
-    }
-
-    /// Before a transaction over several slots: every connection that watches is asked whether a
-    /// key was changed. What changes after that is seen by its own slot's EXEC alone.
-    pub(super) fn check_watches(&mut self, index: usize, command: CommandId) -> Flow {
-        let Some(client) = self.clients.get_mut(index) else { return Flow::Stop };
-        let Some(lent) = client.lent.as_mut() else { return Flow::Next };
-        let all: Vec<usize> = lent.watches.iter().filter_map(|w| w.upstream).collect();
-        let protocol = client.session.protocol;
-        let kind = Kind::Check { left: all.len(), changed: false };
-        let errand = Errand::new(kind, command, NO_SLOT, Vec::new(), self.now);
-        let Some(dest) = self.begin_errand(index, errand, Some(0)) else { return Flow::Stop };
-        for u in all {
-            let pending = self.pending(dest, command, NO_SLOT, protocol);
-            self.send(u, pending, CLIENT_INFO);
-        }
-        Flow::Next
-    }
-
-    pub(super) fn checked(&mut self, client: ClientId, seq: u32, left: usize, changed: bool) {
-        let index = client.at();
-        let Some(errand) = self.errand(index).filter(|e| e.seq == seq) else { return };
-        let command = errand.command;
-        errand.kind = Kind::Check { left, changed };
-        if left > 0 {
-            return;
-        }
-        if changed {
-            self.drop_transaction(index);
-            let resp3 =
-                self.clients.get(index).is_some_and(|c| c.session.protocol == Protocol::Resp3);
-            let null: &[u8] = if resp3 { b"_\r\n" } else { b"*-1\r\n" };
-            self.end_errand(client, seq);
-            let dest = Dest::client(client, seq);
-            return self.deliver_own(dest, null);
-        }
-        // Its reply has a number already: the pieces are gathered for that one.
-        if let Some(errand) = self.errand(index) {
-            errand.kind = Kind::Fleet;
-        }
-        self.exec_scattered(index, command, Some(seq));
-    }
-
     /// The connections that watched have their EXEC, or need none: the client watches no more.
-    pub(super) fn end_watches_of_exec(&mut self, index: usize) {
-        let Some(lent) = self.clients.get_mut(index).and_then(|c| c.lent.as_mut()) else { return };
+    pub(super) fn end_watches_of_exec(&mut self, index: usize, nodes: &mut Nodes, core: &mut Core) {
+        let Some(lent) = self.slab.get_mut(index).and_then(|c| c.lent.as_mut()) else { return };
         let watches = std::mem::take(&mut lent.watches);
         for u in watches.into_iter().filter_map(|w| w.upstream) {
-            let busy = self.upstreams.get(u).is_some_and(|up| !up.pending.is_empty());
+            let busy = nodes.upstreams.get(u).is_some_and(|up| !up.pending.is_empty());
             if !busy {
-                self.discard(u, UNWATCH);
-                self.give_back(u);
+                nodes.discard(u, UNWATCH, core);
+                self.give_back(u, nodes, core);
             }
         }
         self.forget_lent(index);
     }
 
-    pub(super) fn watching(&mut self, client: ClientId, u: usize, slot: u16) {
+    pub(super) fn watching(&mut self, client: ClientId, u: usize, slot: u16, core: &mut Core) {
         let mut ranges = Vec::new();
-        let limits = self.settings.accepted;
+        let limits = core.settings.accepted;
         self.lent_of(client, |lent| {
             // WATCH's arguments; it was scanned before.
             let frame = lent.errand.as_ref().map_or(&[][..], |errand| errand.frame.as_slice());
@@ -246,8 +83,214 @@ impl Worker {
     }
 
     pub(super) fn is_watching(&self, client: ClientId, u: usize) -> bool {
-        let c = self.clients.get(client.at()).filter(|c| c.generation == client.generation);
+        let c = self.slab.get(client.at()).filter(|c| c.generation == client.generation);
         let lent = c.and_then(|c| c.lent.as_ref());
         lent.is_some_and(|l| l.watches.iter().any(|w| w.upstream == Some(u)))
+    }
+}
+
+impl Operations {
+    pub(super) fn watch(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        frame: &[u8],
+        args: &Args,
+        base: &mut Base<'_>,
+    ) -> Flow {
+        if base.clients.slab.get(index).is_some_and(|c| !c.is_drained()) {
+            return base.clients.pause_until_replied(index, base.core);
+        }
+        let mut keys = Vec::new();
+        let spec = base.core.router.table().get(command);
+        // Its arity was looked at: it has keys.
+        let _ = key_positions(spec, args, &mut keys);
+        let mut slots: Vec<(u16, &[u8])> = keys
+            .iter()
+            .filter_map(|&at| args.get(at as usize))
+            .map(|key| (slot_of(key).0, key))
+            .collect();
+        slots.sort_by_key(|s| s.0);
+        let watched = base.clients.slab.get(index).and_then(|c| c.lent.as_ref());
+        let watched = watched.and_then(|l| l.watches.first());
+        let before = watched.map(|w| (w.slot, &*w.key));
+        if !base.core.settings.split_transactions
+            && let Some(&first) = before.as_ref().or(slots.first())
+            && let Some(&other) = slots.iter().find(|s| s.0 != first.0)
+        {
+            let failure = super::transaction::cross_slot(first.1, first.0, other.1, other.0);
+            base.clients.answer_own_error(index, command, &failure, base.core);
+            return Flow::Next;
+        }
+        match slots.as_slice() {
+            [first, .., last] if first.0 != last.0 => {
+                self.watch_slots(index, command, &slots, base);
+            }
+            [first, ..] => {
+                self.start_errand(index, Kind::Watch, command, first.0, frame.to_vec(), base);
+            }
+            [] => {}
+        }
+        Flow::Next
+    }
+
+    /// WATCH over several slots: one connection each; one reply for all.
+    pub(super) fn watch_slots(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        keys: &[(u16, &[u8])],
+        base: &mut Base<'_>,
+    ) {
+        let Some(g) = self.start_fleet(
+            index,
+            command,
+            NO_SLOT,
+            Merge::AllSucceeded,
+            None,
+            base.clients,
+            base.core,
+        ) else {
+            return;
+        };
+        let groups: Vec<_> = keys.chunk_by(|a, b| a.0 == b.0).collect();
+        if let Some(gather) = self.merged(g) {
+            groups.iter().for_each(|_| gather.expect());
+        }
+        for group in groups {
+            let Some(&(slot, key)) = group.first() else { continue };
+            let mut args: Vec<&[u8]> = vec![b"WATCH"];
+            args.extend(group.iter().map(|g| g.1));
+            let mut frame = Vec::new();
+            write::request(&mut frame, &args);
+            let Some(client) = base.clients.slab.get(index) else { return };
+            let of_slot = |l: &crate::client::Lent| {
+                l.watches.iter().find(|w| w.slot == slot).and_then(|w| w.upstream)
+            };
+            let present = client.lent.as_ref().and_then(|l| of_slot(l));
+            let owner = base.nodes.placement.slots.owner(slot);
+            let (protocol, me) = (client.session.protocol, ClientId::new(index, client.generation));
+            let lent = match (present, owner) {
+                (Some(u), _) => Ok(u),
+                (None, Some(node)) => base
+                    .clients
+                    .lend(node, protocol, me, base.nodes, base.core)
+                    .map_err(Failure::from),
+                (None, None) => Err(Failure::SlotWithoutPrimary { slot }),
+            };
+            let dest = Dest::Part { gather: g as u32, first: 0 };
+            let pending =
+                self.pending(dest, command, slot, protocol, base.access, base.clients, base.core);
+            match lent {
+                Ok(u) => {
+                    let hashes = group.iter().map(|(_, key)| fingerprint(key));
+                    base.clients.lent(index, |lent| {
+                        match lent.watches.iter_mut().find(|w| w.upstream == Some(u)) {
+                            Some(watch) => watch.keys.extend(hashes),
+                            None => lent.watches.push(Watch {
+                                slot,
+                                key: key.into(),
+                                keys: hashes.collect(),
+                                asking: false,
+                                upstream: Some(u),
+                            }),
+                        }
+                    });
+                    base.nodes.send_owned(u, pending, frame, base.core);
+                }
+                Err(failure) => base.core.fail(&pending, "slotway", &failure),
+            }
+        }
+    }
+
+    /// EXEC on the connection that watches.
+    pub(super) fn exec_where_watched(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        frame: Vec<u8>,
+        before: u32,
+        flags: u8,
+        base: &mut Base<'_>,
+    ) {
+        let lent = base.clients.slab.get_mut(index).and_then(|c| c.lent.as_mut());
+        let watch = lent.and_then(|l| l.watches.pop());
+        let asking = watch.as_ref().is_some_and(|w| w.asking);
+        let Some((slot, Some(u))) = watch.map(|w| (w.slot, w.upstream)) else { return };
+        let mut errand = Errand::new(Kind::Exec, command, slot, Vec::new(), base.core.now);
+        errand.upstream = Some(u);
+        let Some(dest) = base.clients.begin_errand(index, errand, Some(0), base.core) else {
+            return;
+        };
+        let protocol = base.clients.slab.get(index).map_or(Protocol::Resp2, |c| c.session.protocol);
+        let mut pending =
+            self.pending(dest, command, slot, protocol, base.access, base.clients, base.core);
+        pending.before = before;
+        base.core.mark_batch(&mut pending, flags);
+        base.clients.note_write(index, base.nodes.upstreams.get(u).map(|up| up.node));
+        base.scripts.scripts_before_batch(u, &mut pending, &frame, base.nodes, base.core);
+        if asking {
+            // It lasts from MULTI to EXEC.
+            base.nodes.discard(u, ASKING, base.core);
+        }
+        base.nodes.send_owned(u, pending, frame, base.core);
+    }
+
+    /// Before a transaction over several slots: every connection that watches is asked whether a
+    /// key was changed. What changes after that is seen by its own slot's EXEC alone.
+    pub(super) fn check_watches(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        base: &mut Base<'_>,
+    ) -> Flow {
+        let Some(client) = base.clients.slab.get_mut(index) else { return Flow::Stop };
+        let Some(lent) = client.lent.as_mut() else { return Flow::Next };
+        let all: Vec<usize> = lent.watches.iter().filter_map(|w| w.upstream).collect();
+        let protocol = client.session.protocol;
+        let kind = Kind::Check { left: all.len(), changed: false };
+        let errand = Errand::new(kind, command, NO_SLOT, Vec::new(), base.core.now);
+        let Some(dest) = base.clients.begin_errand(index, errand, Some(0), base.core) else {
+            return Flow::Stop;
+        };
+        for u in all {
+            let pending = self.pending(
+                dest,
+                command,
+                NO_SLOT,
+                protocol,
+                base.access,
+                base.clients,
+                base.core,
+            );
+            base.nodes.send(u, pending, CLIENT_INFO, base.core);
+        }
+        Flow::Next
+    }
+}
+
+impl Worker {
+    pub(super) fn checked(&mut self, client: ClientId, seq: u32, left: usize, changed: bool) {
+        let index = client.at();
+        let Some(errand) = self.clients.errand(index).filter(|e| e.seq == seq) else { return };
+        let command = errand.command;
+        errand.kind = Kind::Check { left, changed };
+        if left > 0 {
+            return;
+        }
+        if changed {
+            self.clients.drop_transaction(index, &mut self.nodes, &mut self.core);
+            let resp3 =
+                self.clients.slab.get(index).is_some_and(|c| c.session.protocol == Protocol::Resp3);
+            let null: &[u8] = if resp3 { b"_\r\n" } else { b"*-1\r\n" };
+            self.clients.end_errand(client, seq, &mut self.core);
+            let dest = Dest::client(client, seq);
+            return self.clients.deliver_own(dest, null, &mut self.core);
+        }
+        // Its reply has a number already: the pieces are gathered for that one.
+        if let Some(errand) = self.clients.errand(index) {
+            errand.kind = Kind::Fleet;
+        }
+        self.exec_scattered(index, command, Some(seq));
     }
 }
