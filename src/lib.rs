@@ -37,8 +37,17 @@
 //! | [`client`] | one downstream connection, its ordered reply queue, its limits | resp, hash, command, cluster, errors, channel, proxy_protocol, scripts, seen, users, config, buf, stream, route, ops, metrics |
 //! | [`mailbox`] | what threads say to each other | hash, command, cluster, errors, channel, dest, proxy_protocol, seen, users, config, pubsub, metrics, upstream, client |
 //! | [`hub`] | the thread that holds the subscriptions at the cluster | resp, hash, lines, cluster, config, tls, buf, stream, pubsub, upstream, mailbox |
-//! | [`worker`] | one core: owns its clients and upstreams and runs them | resp, dest, hash, lines, meter, arena, command, cluster, errors, descriptors, channel, proxy_protocol, scripts, seen, users, config, tls, buf, stream, placement, route, emulate, ops, pubsub, metrics, upstream, client, mailbox, hub |
-//! | [`control`] | topology refresh, health of replicas, questions to nodes, the pool of workers | resp, lines, command, cluster, errors, descriptors, channel, seen, users, config, tls, pubsub, metrics, client, mailbox, hub, worker |
+//! | [`common`] | what all parts of a worker share: the time, the settings, the turn at hand, the counters | resp, dest, lines, meter, arena, command, cluster, errors, descriptors, channel, scripts, seen, users, config, tls, buf, stream, placement, route, emulate, ops, metrics, upstream, client, mailbox, hub |
+//! | [`nodes`] | the nodes of the cluster as one worker reaches them: connections, which can be used, who serves which slot | resp, dest, command, cluster, errors, seen, users, stream, placement, route, pubsub, metrics, upstream, client, mailbox, common |
+//! | [`clients`] | the clients of one worker: who is read from, who waits, who leaves, replies of slotway's own | resp, dest, hash, command, cluster, errors, users, config, buf, stream, placement, route, ops, metrics, upstream, client, mailbox, common, nodes |
+//! | [`access`] | the users of a worker's clients: accounts, realms, what is believed of their rights | resp, dest, hash, command, errors, users, metrics, upstream, mailbox, common, nodes, clients |
+//! | [`node_scripts`] | which Lua scripts each node has | resp, dest, hash, command, scripts, route, metrics, upstream, mailbox, common, nodes |
+//! | [`subscribers`] | a worker's half of pub/sub: topics, subscriptions, messages | resp, dest, hash, command, cluster, errors, channel, users, config, route, pubsub, upstream, client, mailbox, common, nodes, clients |
+//! | [`base`] | what takes several of the parts above: greeting, sending, users that change | resp, dest, hash, command, cluster, errors, scripts, users, tls, buf, stream, route, metrics, upstream, client, mailbox, common, nodes, clients, access, node_scripts, subscribers |
+//! | [`operations`] | commands of more than one step, holds and retries, carried out | resp, dest, hash, command, cluster, errors, seen, users, buf, placement, route, emulate, ops, metrics, upstream, client, mailbox, common, nodes, clients, access, subscribers, base |
+//! | [`recorder`] | what is seen of commands as they pass a worker | resp, dest, command, seen, config, upstream, client, common, nodes, clients, base, operations |
+//! | [`worker`] | the event loop of one core, and what joins all parts: reading, dispatching, answering | resp, dest, hash, meter, arena, command, cluster, errors, proxy_protocol, scripts, seen, users, config, tls, buf, placement, route, emulate, ops, metrics, upstream, client, mailbox, common, nodes, clients, access, node_scripts, subscribers, base, operations, recorder |
+//! | [`control`] | topology refresh, health of replicas, questions to nodes, the pool of workers | resp, lines, command, cluster, errors, descriptors, channel, seen, users, config, tls, pubsub, metrics, client, mailbox, common, hub, worker |
 //! | [`admin`] | HTTP: metrics, health, the status page | command, cluster, descriptors, seen, users, config, tls, placement, metrics, client, control |
 //! | [`process`] | the process: listening, signals, reload, hand-over, drain | lines, command, errors, descriptors, proxy_protocol, users, config, tls, stream, metrics, mailbox, control, admin |
 //! | [`sandbox`] | a local cluster of real servers, for `make run`, tests and benches | cluster |
@@ -57,7 +66,7 @@
 //! | there | `cluster/slot.rs` | `slot_of` |
 //! | there | `cluster/crc16.rs` | `crc16` |
 //! | there | `placement/slot_table.rs` | `route` |
-//! | there | `worker/fairness.rs` | `connection_of`, `has_to_wait` |
+//! | there | `clients/fairness.rs` | `connection_of`, `has_to_wait` |
 //! | there | `client/replies.rs` | `expect` |
 //! | there | `buf.rs` | `push` |
 //! | there | `upstream/pending.rs` | `push_back` |
@@ -87,13 +96,17 @@
 //! - **A key of the configuration**: `config/keys.rs`. **A metric**: `metrics/names.rs`.
 #![forbid(unsafe_code)]
 
+mod access;
 mod admin;
 mod arena;
+mod base;
 pub mod buf;
 pub mod channel;
 pub mod client;
+mod clients;
 pub mod cluster;
 pub mod command;
+mod common;
 pub mod config;
 pub mod control;
 mod descriptors;
@@ -107,17 +120,22 @@ mod lines;
 mod mailbox;
 mod meter;
 pub mod metrics;
+mod node_scripts;
+mod nodes;
+mod operations;
 mod ops;
 pub mod placement;
 pub mod process;
 pub mod proxy_protocol;
 pub mod pubsub;
+mod recorder;
 pub mod resp;
 pub mod route;
 pub mod sandbox;
 pub mod scripts;
 mod seen;
 mod stream;
+mod subscribers;
 pub mod tls;
 pub mod upstream;
 pub mod users;

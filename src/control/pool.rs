@@ -42,7 +42,7 @@ pub(super) enum Learned {
 #[derive(Debug)]
 pub struct Pool {
     tls: Arc<Tls>,
-    shared: Arc<crate::worker::Shared>,
+    shared: Arc<crate::common::shared::Shared>,
     to_control: mpsc::UnboundedSender<ToControl>,
     descriptors: Mutex<Descriptors>,
     /// Connections whose PROXY protocol header is being read.
@@ -147,7 +147,7 @@ impl Pool {
             ended: Totals::default(),
         };
         let hub = crate::hub::spawn(Arc::clone(&config), Arc::clone(&tls), to_control.clone())?;
-        let shared = Arc::new(crate::worker::Shared::new(&config, Arc::clone(&tls), hub));
+        let shared = Arc::new(crate::common::shared::Shared::new(&config, Arc::clone(&tls), hub));
         let replicas = super::wish::Wish::new(&config);
         let descriptors = Descriptors::new(demand(&inner, &replicas));
         shared.set_budget(&descriptors.budget());
@@ -156,7 +156,7 @@ impl Pool {
         Ok(Pool { tls, shared, to_control, descriptors, arriving, replicas, inner })
     }
 
-    pub(super) fn shared(&self) -> &crate::worker::Shared {
+    pub(super) fn shared(&self) -> &crate::common::shared::Shared {
         &self.shared
     }
 

@@ -1,26 +1,19 @@
 //! A reply finds its client: as it is, merged with others, or as an error of slotway's own.
 
-use super::state::Base;
-use super::state::base;
-use super::state::{Clients, Core, Nodes, Operations};
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Gathering, Node, Worker, reaccount};
 use crate::buf::CHUNK;
-use crate::command::CommandId;
+use crate::mailbox::ToControl;
+use crate::resp::Protocol;
+use crate::upstream::Pending;
+use crate::worker::Worker;
+
+use crate::base::{Base, base};
 use crate::dest::{ClientId, Dest};
 use crate::errors::{Cause, Failure};
-use crate::mailbox::ToControl;
-use crate::metrics::{DisconnectReason, Histogram};
+use crate::nodes::{Node, reaccount};
 use crate::ops::{Answerer, Parts};
-use crate::resp::Protocol;
 use crate::route::{ProxyInfo, flag};
-use crate::upstream::Pending;
-
-/// A command that stays unknown (a renamed one, say) is not asked about more often, microseconds.
-const COMMANDS_WISH_PAUSE: u64 = 1_000_000;
-/// From here on a blocking command (BLPOP, XREAD BLOCK) has waited as it was told to, microseconds.
-pub(super) const BLOCKED: u64 = 10_000;
 
 /// The node that has answered a part.
 struct Answered<'a> {
@@ -36,160 +29,6 @@ impl Answerer for Answered<'_> {
     fn name(&self) -> String {
         let node = self.nodes.get(usize::from(self.node));
         node.map_or_else(String::new, |node| node.addr.to_string())
-    }
-}
-
-impl Core {
-    /// It may want to wait: what it takes is no latency.
-    #[cold]
-    fn may_block(&self, command: CommandId) -> bool {
-        command < self.router.unknown() && self.router.may_block(command)
-    }
-
-    #[inline]
-    pub(super) fn count_reply(&mut self, node: u16, pending: &Pending, ok: bool) {
-        if pending.dest == Dest::Discard {
-            return;
-        }
-        let micros = self.now.saturating_sub(pending.started);
-        let bucket = Histogram::bucket(micros);
-        let waited = micros >= BLOCKED && self.may_block(pending.command);
-        if let Some(stats) = self.stats.nodes.get_mut(usize::from(node)).filter(|_| !waited) {
-            stats.latency.record(bucket, micros);
-        }
-        if !matches!(pending.dest, Dest::Client { .. }) {
-            return;
-        }
-        let histogram = self.stats.latency.get_mut(self.router.class(pending.command));
-        if let Some(histogram) = histogram.filter(|_| !waited) {
-            histogram.record(bucket, micros);
-        }
-        if let Some(stats) = self.stats.commands.get_mut(pending.command.index()) {
-            if ok {
-                stats.ok += 1;
-            } else {
-                stats.error += 1;
-            }
-        }
-        if ok && pending.command == self.router.unknown() {
-            self.note_unknown();
-        }
-    }
-
-    /// The cluster has a command that the table has not.
-    #[cold]
-    pub(super) fn note_unknown(&mut self) {
-        if self.now >= self.clock.next_commands_wish {
-            self.clock.next_commands_wish = self.now + COMMANDS_WISH_PAUSE;
-            // Control may be gone at the very end: nothing to refresh then.
-            let _ = self.link.control.send(ToControl::RefreshCommands);
-        }
-    }
-
-    fn count_gathering(&mut self, command: CommandId, started: u64, ok: bool) {
-        let micros = self.now.saturating_sub(started);
-        if let Some(histogram) = self.stats.latency.get_mut(self.router.class(command)) {
-            histogram.record(Histogram::bucket(micros), micros);
-        }
-        if let Some(stats) = self.stats.commands.get_mut(command.index()) {
-            if ok {
-                stats.ok += 1;
-            } else {
-                stats.error += 1;
-            }
-        }
-    }
-
-    /// A client gets this error.
-    pub(super) fn count_failure(&mut self, failure: &Failure) {
-        if let Some(count) = self.stats.errors.get_mut(failure.code().index()) {
-            *count += 1;
-        }
-    }
-}
-
-impl Nodes {
-    fn answered_in(&mut self, pending: &Pending, lane: ClientId, answered: bool, core: &mut Core) {
-        if pending.has(flag::LANE) {
-            let gate = self.placement.slots.holds.done(pending.slot, lane, answered, core.now);
-            if let Some(class) = gate {
-                self.gate_answered(pending.slot, class, answered, core);
-            }
-        } else if pending.has(flag::TRACKED) {
-            self.placement.slots.holds.untrack(pending.slot, lane);
-        } else {
-            return;
-        }
-        core.run_lane(pending.slot, lane);
-    }
-}
-
-impl Clients {
-    /// An error of slotway's own goes where a reply is waited for. One that leaves the outcome open
-    /// ends the client's connection instead, where `commands.on_outcome_unknown` says so.
-    pub(super) fn deliver_failure(&mut self, to: Dest, failure: &Failure, core: &mut Core) {
-        core.count_failure(failure);
-        match core.settings.disconnect_on_unknown && failure.is_outcome_unknown() {
-            true => self.end_in_place_of(to, core),
-            false => self.deliver_own(to, &failure.frame(), core),
-        }
-    }
-
-    /// A reply that is no failure of slotway's own goes where it is waited for.
-    pub(super) fn deliver_own(&mut self, to: Dest, reply: &[u8], core: &mut Core) {
-        if let Dest::Client { index, generation, seq } = to
-            && let Some(client) = self.slab.get_mut(index as usize)
-            && client.generation == generation
-        {
-            client.complete(seq, reply, &mut core.spare.pool);
-            self.mark_client(index as usize, core);
-        }
-    }
-
-    /// The same for a reply that may be large, and is taken out of its buffer then.
-    fn deliver_whole(&mut self, to: Dest, reply: &mut Vec<u8>, core: &mut Core) {
-        if let Dest::Client { index, generation, seq } = to
-            && reply.len() >= CHUNK
-            && let Some(client) = self.slab.get_mut(index as usize)
-            && client.generation == generation
-        {
-            client.complete_owned(seq, reply, &mut core.spare.pool);
-            return self.mark_client(index as usize, core);
-        }
-        self.deliver_own(to, reply, core);
-    }
-
-    /// The client's connection is closed in place of a reply, behind those before it.
-    #[cold]
-    fn end_in_place_of(&mut self, to: Dest, core: &mut Core) {
-        if let Dest::Client { index, generation, seq } = to
-            && let Some(client) = self.slab.get_mut(index as usize)
-            && client.generation == generation
-        {
-            client.end_at(seq);
-            client.leaves_for = Some(DisconnectReason::OutcomeUnknown);
-            self.stop_reading(index as usize, core);
-        }
-    }
-}
-
-impl Operations {
-    /// Whose lane a command belongs to.
-    pub(super) fn lane_of(&self, pending: &Pending) -> ClientId {
-        match pending.dest {
-            Dest::Client { index, generation, .. } => ClientId { index, generation },
-            Dest::Part { gather, .. } => {
-                let gathering = self.gatherings.get(gather as usize);
-                gathering.map_or(ClientId::UNKNOWN, |g| g.lane)
-            }
-            Dest::Join { .. } | Dest::Discard => ClientId::UNKNOWN,
-        }
-    }
-
-    /// A command that its slot's hold knows of has come to its end.
-    pub(super) fn answered(&mut self, pending: &Pending, nodes: &mut Nodes, core: &mut Core) {
-        let lane = self.lane_of(pending);
-        nodes.answered_in(pending, lane, true, core);
     }
 }
 

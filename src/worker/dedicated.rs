@@ -4,177 +4,26 @@
 //! closed. `limits.dedicated` counts both, over all workers. What they are lent for: `errand`,
 //! `watch`, `fleet`, `join`.
 
-use super::state::Base;
-use super::state::base;
-use super::state::{Clients, Core, Nodes, Operations};
-use super::{Worker, reaccount};
-use crate::cluster::NO_SLOT;
-use crate::command::CommandId;
-use crate::dest::{ClientId, Dest};
+use crate::base::dedicated::protocol_of;
 use crate::errors::Failure;
-use crate::metrics::LimitHit;
 use crate::ops::Kind;
+use crate::resp::Protocol;
+use crate::route::flag;
+use crate::users::OWN;
+use crate::worker::Worker;
+
+use crate::base::{Base, base};
+use crate::dest::{ClientId, Dest};
 use crate::placement::{
     AfterLoss, AfterRefusal, Phase, Redirection, Refusal, Work, after_loss, after_refusal, concerns,
 };
-use crate::resp::Protocol;
 use crate::resp::reply::{error_text, text};
-use crate::route::flag;
-use crate::upstream::{ConnectionEnd, Dedicated, Pending, State, Upstream};
-use crate::users::OWN;
+use crate::upstream::{ConnectionEnd, Dedicated, Pending};
 
-/// Why no connection is lent.
-#[derive(Debug)]
-pub(super) enum LendError {
-    /// No connection can be made at the moment.
-    NotNow,
-    /// A limit is reached.
-    Limit(Failure),
-}
-
-impl From<LendError> for Failure {
-    fn from(error: LendError) -> Failure {
-        match error {
-            LendError::NotNow => Failure::NoConnection,
-            LendError::Limit(failure) => failure,
-        }
-    }
-}
-
-impl Nodes {
-    /// Sends something whose reply is nobody's.
-    pub(super) fn discard(&mut self, u: usize, frame: &[u8], core: &mut Core) {
-        let pending = Pending {
-            dest: Dest::Discard,
-            len: 0,
-            slot: NO_SLOT,
-            command: CommandId(0),
-            flags: 0,
-            realm: OWN,
-            tries: 0,
-            refused: None,
-            before: 0,
-            checks_shard: false,
-            started: core.now,
-            expected: 0,
-        };
-        self.send(u, pending, frame, core);
-    }
-
-    pub(super) fn pop_pending(&mut self, u: usize, core: &mut Core) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
-        if let Some(pending) = up.pending.pop_front() {
-            up.queue.release(pending.len as usize, &mut core.spare.pool);
-        }
-    }
-}
-
-impl Clients {
-    /// A connection to `node` for this client alone.
-    ///
-    /// # Errors
-    /// The limit of such connections is reached, or none can be made at the moment.
-    pub(super) fn lend(
-        &mut self,
-        node: u16,
-        protocol: Protocol,
-        client: ClientId,
-        nodes: &mut Nodes,
-        core: &mut Core,
-    ) -> Result<usize, LendError> {
-        let configured = core.settings.dedicated;
-        let most = configured.min(core.shared.max_dedicated());
-        if !core.shared.lend(most) {
-            core.stats.limits_hit[LimitHit::Dedicated as usize] += 1;
-            return Err(LendError::Limit(match most == configured {
-                true => Failure::TooManyDedicated { limit: most },
-                false => Failure::TooManyDedicatedForFiles { configured, lowered: most },
-            }));
-        }
-        let lent = Dedicated { client: Some(client), id: 0 };
-        let realm = self.realm_of(client.at());
-        let fits = |&u: &usize| {
-            let fits = |up: &Upstream| (up.node, up.protocol, up.realm) == (node, protocol, realm);
-            nodes.upstreams.get(u).is_some_and(fits)
-        };
-        if let Some(at) = nodes.dedicated.idle.iter().position(fits) {
-            let u = nodes.dedicated.idle.swap_remove(at);
-            if let Some(dedicated) = nodes.upstreams.get_mut(u).and_then(|up| up.dedicated.as_mut())
-            {
-                dedicated.client = lent.client;
-                return Ok(u);
-            }
-        }
-        let mut up = Upstream::new(node, protocol);
-        up.dedicated = Some(lent);
-        up.realm = realm;
-        let u = nodes.upstreams.insert(up);
-        if nodes.connect(u, core) { Ok(u) } else { Err(LendError::NotNow) }
-    }
-
-    /// The client is done with the connection.
-    pub(super) fn give_back(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
-        let Some(up) = nodes.upstreams.get_mut(u) else { return };
-        let Some(dedicated) = up.dedicated.as_mut() else { return };
-        if nodes.dedicated.dead.contains(&u) {
-            return;
-        }
-        if dedicated.client.take().is_some() {
-            core.shared.give_back();
-        }
-        let clean = up.state == State::Ready
-            && up.pending.iter().all(|p| p.dest == Dest::Discard)
-            && nodes.list.get(usize::from(up.node)).is_some_and(|n| n.known);
-        if clean
-            && nodes.dedicated.idle.len() < core.shared.max_idle_dedicated()
-            && !nodes.dedicated.idle.contains(&u)
-        {
-            nodes.dedicated.idle.push(u);
-        } else {
-            self.close_dedicated(u, nodes, core);
-        }
-    }
-
-    /// Closes the connection; its place is free at the end of the turn, and may be another
-    /// connection's then: nobody may keep its index.
-    pub(super) fn close_dedicated(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
-        nodes.dedicated.idle.retain(|&i| i != u);
-        let Some(up) = nodes.upstreams.get_mut(u) else { return };
-        if up.dedicated.is_none() || nodes.dedicated.dead.contains(&u) {
-            return;
-        }
-        if let Some(mut stream) = up.stream.take() {
-            stream.unwatch(core.link.poll.registry());
-        }
-        let client = up.dedicated.replace(Dedicated::default()).and_then(|d| d.client);
-        up.state = State::Backoff;
-        let pending = std::mem::take(&mut up.pending);
-        up.queue.clear(&mut core.spare.pool);
-        up.tail = Vec::new();
-        reaccount(&mut core.memory.accounted, &mut up.accounted, 0);
-        nodes.dedicated.dead.push(u);
-        if let Some(client) = client {
-            core.shared.give_back();
-            self.lent_of(client, |lent| lent.forget(u));
-        }
-        // A gathering ends when it has heard of all its parts, whether its client is there or not.
-        for pending in pending.iter().filter(|p| matches!(p.dest, Dest::Part { .. })) {
-            core.fail(pending, "slotway", &Failure::LentConnectionClosed);
-        }
-    }
-}
-
-impl Operations {
-    /// The part of a command over several dedicated connections, as the retry policy sees it.
-    fn work_of_part(&self, gather: u32, watches: bool) -> Work {
-        let gathering = self.gatherings.get(gather as usize);
-        match gathering.is_some_and(|gathering| gathering.parts.is_transaction()) {
-            true => Work::ExecPiece,
-            false if watches => Work::WatchPart,
-            false => Work::LentPart,
-        }
-    }
-}
+/// How a node ends an XREADGROUP whose stream is deleted.
+const STREAM_GONE: &[u8] = b"UNBLOCKED the stream key no longer exists";
+/// How a node ends what waits at it when it stops being a primary; CLIENT UNBLOCK has other words.
+const FORCED: &[u8] = b"UNBLOCKED force unblock from blocking operation, instance state changed";
 
 impl Worker {
     /// A complete reply on a dedicated connection. `said` is what the node refused of a batch, or
@@ -404,13 +253,4 @@ impl Worker {
             self.clients.monitor_later(client, &mut self.core);
         }
     }
-}
-
-/// How a node ends an XREADGROUP whose stream is deleted.
-const STREAM_GONE: &[u8] = b"UNBLOCKED the stream key no longer exists";
-/// How a node ends what waits at it when it stops being a primary; CLIENT UNBLOCK has other words.
-const FORCED: &[u8] = b"UNBLOCKED force unblock from blocking operation, instance state changed";
-
-pub(super) fn protocol_of(pending: &Pending) -> Protocol {
-    if pending.has(flag::RESP3) { Protocol::Resp3 } else { Protocol::Resp2 }
 }

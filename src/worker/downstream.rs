@@ -1,33 +1,15 @@
 //! Clients: accept, read, write, close.
 
-use super::state::base;
-use super::state::{Base, Clients, Core};
 use std::io::Read;
-use std::sync::atomic::Ordering;
 
-use super::effect::Effect;
-use super::settings::too_large;
-use super::{NEXT_CLIENT, Source, Worker, reaccount};
-use crate::buf::{CHUNK, reserve_announced, resident};
-use crate::client::{Client, Paused, Traffic, mode};
-use crate::errors::Failure;
-use crate::mailbox::{Arrival, Downstream};
-use crate::metrics::LimitHit;
+use crate::client::Paused;
+use crate::clients::Flow;
 use crate::proxy_protocol::is_header_line;
-use crate::resp::{Args, ProtocolError, Request, RequestProgress, inline_to_array, scan_request};
-use crate::sparsely;
-use crate::stream::Stream;
+use crate::worker::Worker;
 
-/// What became of a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flow {
-    /// It is under way or answered; the next one can be read.
-    Next,
-    /// It was not touched; the client is paused and the command stays in its buffer.
-    Pause,
-    /// No more commands are read.
-    Stop,
-}
+use crate::base::{Base, base};
+use crate::buf::{CHUNK, reserve_announced, resident};
+use crate::resp::{Args, Request, RequestProgress, inline_to_array, scan_request};
 
 /// What became of the command at the start of a large buffer.
 enum Whole {
@@ -37,149 +19,6 @@ enum Whole {
     Unfinished(Vec<u8>),
     /// It is of a kind that needs it as bytes, or cannot go on now.
     Other(Vec<u8>),
-}
-
-impl Core {
-    fn uncount_client(&self) {
-        // Control and this thread both count; the last to leave must not make it less than none.
-        let _ = self
-            .link
-            .client_count
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
-    }
-}
-
-impl Clients {
-    pub(super) fn read_again(&mut self, index: usize, core: &mut Core) {
-        if let Some(client) = self.slab.get_mut(index)
-            && !client.again
-            && !client.gone
-        {
-            client.again = true;
-            core.turn.again.push(Source::Client(index));
-        }
-    }
-
-    /// A request is announced that is larger than what is left of `limits.memory`: it is refused
-    /// before it has come.
-    #[cold]
-    fn refuse_announced(&mut self, index: usize, need: usize, core: &mut Core) {
-        core.stats.limits_hit[LimitHit::Memory as usize] += 1;
-        let failure = too_large(&core.settings, need);
-        self.answer_error(index, &failure, core);
-        self.stop_reading(index, core);
-    }
-
-    /// A PROXY protocol header where none is accepted. Taken for a command it would be answered,
-    /// and each reply that follows be taken for another's.
-    fn unexpected_header(&mut self, index: usize, core: &mut Core) -> Flow {
-        core.stats.limits_hit[LimitHit::Protocol as usize] += 1;
-        let address = self.slab.get(index).map(|c| c.addresses().0);
-        sparsely!(
-            core.lines.protocol,
-            warn,
-            client = address,
-            "a client is closed: it begins with a PROXY protocol header, and this address is not in \
-             proxy_protocol.listen"
-        );
-        self.answer_error(index, &Failure::ProxyHeaderUnexpected, core);
-        self.stop_reading(index, core);
-        Flow::Stop
-    }
-
-    /// Redis's own text, then the connection closes, as Redis does.
-    fn protocol_error(&mut self, index: usize, error: ProtocolError, core: &mut Core) {
-        core.stats.limits_hit[LimitHit::Protocol as usize] += 1;
-        let id = self.slab.get(index).map(|c| c.session.id);
-        sparsely!(
-            core.lines.protocol,
-            warn,
-            client = id,
-            %error,
-            "a client is closed: what it sends is no command"
-        );
-        self.answer_error(index, &Failure::Protocol { error }, core);
-        self.stop_reading(index, core);
-    }
-
-    /// No more commands are read; the client is closed when all its replies are written.
-    pub(super) fn stop_reading(&mut self, index: usize, core: &mut Core) {
-        if let Some(client) = self.slab.get_mut(index)
-            && client.paused != Paused::Leaving
-        {
-            client.paused = Paused::Closing;
-            client.tail = Vec::new();
-            self.mark_client(index, core);
-        }
-    }
-
-    /// Closes the client now. Commands that it has sent still go their way.
-    pub(super) fn close(&mut self, index: usize, core: &mut Core) {
-        let Some(client) = self.slab.get_mut(index) else { return };
-        if client.gone {
-            return;
-        }
-        client.gone = true;
-        client.stream.unwatch(core.link.poll.registry());
-        // The socket itself is closed at the end of the turn, with the client.
-        client.stream.shut();
-        client.tail = Vec::new();
-        reaccount(&mut core.memory.accounted, &mut client.accounted, 0);
-        core.stats.clients_closed += 1;
-        core.shared.clients.fetch_sub(1, Ordering::Relaxed);
-        core.turn.effects.push_back(Effect::Closed(index));
-        core.uncount_client();
-    }
-}
-
-impl Base<'_> {
-    pub(super) fn accept(&mut self, arrival: Arrival) {
-        let stream = match arrival.socket {
-            Downstream::Tcp(s) => Stream::Tcp(mio::net::TcpStream::from_std(s)),
-            Downstream::Unix(s) => Stream::Unix(mio::net::UnixStream::from_std(s)),
-            Downstream::Tls(s) => match self.core.secured(s) {
-                Some(stream) => stream,
-                None => return self.core.uncount_client(),
-            },
-        };
-        self.clients.arrivals.next_generation =
-            self.clients.arrivals.next_generation.wrapping_add(1);
-        let id = NEXT_CLIENT.fetch_add(1, Ordering::Relaxed);
-        let client = Client::new(stream, self.clients.arrivals.next_generation, id, self.core.now);
-        let entry = self.clients.slab.vacant_entry();
-        let index = entry.key();
-        self.core.shared.clients.fetch_add(1, Ordering::Relaxed);
-        if self.clients.arrivals.traffic.len() <= index {
-            self.clients.arrivals.traffic.resize(index + 1, Traffic::default());
-        }
-        if let Some(traffic) = self.clients.arrivals.traffic.get_mut(index) {
-            *traffic = Traffic::default();
-        }
-        let client = entry.insert(client);
-        client.endpoints = arrival.endpoints.map(Box::new);
-        if self.core.settings.reads.any() {
-            client.session.reads_by_configuration();
-        }
-        if self.clients.stop.pause.is_some() {
-            client.session.modes |= mode::SUSPENDED;
-        }
-        if !self.access.users.is_open() {
-            self.begin_account(index);
-        }
-        let Some(client) = self.clients.slab.get_mut(index) else { return };
-        let token = Source::Client(index).token();
-        self.core.stats.clients_accepted += 1;
-        self.core.shared.pending_subscriptions.expect(self.core.now);
-        if let Err(error) = client.stream.watch(self.core.link.poll.registry(), token, false, false)
-        {
-            sparsely!(self.core.lines.closed, warn, %error, "a client's socket cannot be watched");
-            self.clients.close(index, self.core);
-        } else if self.clients.stop.drain.is_some_and(|drain| !drain.is_polite()) {
-            self.clients.stop_reading(index, self.core);
-        } else {
-            self.clients.begin_handshake(index, self.core);
-        }
-    }
 }
 
 impl Worker {

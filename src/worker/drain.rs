@@ -12,105 +12,15 @@
 //! long is closed there and then, and when it is over so is everybody else, as soon as their replies
 //! are written.
 
-use super::state::{Clients, Core};
 use std::time::Instant;
 
-use super::Worker;
-use crate::client::{Client, Paused, mode};
+use crate::clients::leave::Drain;
+use crate::worker::Worker;
+
+use crate::client::{Client, Paused};
 
 /// The longest time in which clients are let go behind a reply, in microseconds.
 const POLITE: u64 = 500_000;
-
-/// Until when, in microseconds of the worker's clock.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Drain {
-    /// Clients are let go behind a reply; `None` when that time is over.
-    polite: Option<u64>,
-    by: u64,
-}
-
-impl Drain {
-    /// When something is to be done next.
-    pub(super) fn next(&self) -> u64 {
-        self.polite.unwrap_or(self.by)
-    }
-
-    /// Whether clients are let go behind a reply.
-    pub(super) fn is_polite(&self) -> bool {
-        self.polite.is_some()
-    }
-
-    /// What there is to write to this client is its last: nothing else is under way for it.
-    pub(super) fn is_last(&self, client: &Client) -> bool {
-        if client.replies.is_none() || !client.is_drained() {
-            return false;
-        }
-        (self.is_polite() && may_leave(client)) || client.paused == Paused::Closing
-    }
-}
-
-/// Behind the replies that there are to write now, the client can be let go and loses nothing.
-pub(super) fn may_leave(client: &Client) -> bool {
-    client.replies.is_some()
-        && client.is_drained()
-        && client.paused == Paused::No
-        && !client.read_closed
-        && client.tail.is_empty()
-        && client.lent.is_none()
-        && client.subscriptions.is_none()
-        && client.session.modes & mode::MULTI == 0
-}
-
-impl Clients {
-    pub(super) fn is_drained(&self, core: &Core) -> bool {
-        self.stop.drain.is_some_and(|drain| self.slab.is_empty() || core.now >= drain.by)
-    }
-
-    /// The client's last reply is in the socket, and nothing else is under way for it: it is let go,
-    /// or answered once more if it has said something meanwhile that would be lost.
-    pub(super) fn let_go_unless_it_speaks(&mut self, index: usize, core: &mut Core) {
-        let Some(client) = self.slab.get_mut(index) else { return };
-        client.stream.close_input();
-        if client.stream.has_input() {
-            self.read_again(index, core);
-            self.account_client(index, core);
-        } else {
-            self.let_go(index, core);
-        }
-    }
-
-    /// Its last reply is in the socket: says that this is the end, and waits for the client to see
-    /// it. Closing at once would take the reply back if the client has sent anything meanwhile.
-    pub(super) fn let_go(&mut self, index: usize, core: &mut Core) {
-        let Some(client) = self.slab.get_mut(index) else { return };
-        if client.stream.finish().is_err() {
-            return self.close(index, core);
-        }
-        client.paused = Paused::Leaving;
-        let (reason, generation) = (client.leaves_for, client.generation);
-        if let Some(reason) = reason {
-            core.stats.disconnected[reason as usize] += 1;
-        }
-        core.close_later(index, generation);
-        // What it sent before it saw the end is not looked at, but must not stay in the socket.
-        self.read_again(index, core);
-        self.account_client(index, core);
-    }
-
-    /// A client that was let go: what it still says is dropped until it closes.
-    pub(super) fn client_leaves(&mut self, index: usize, core: &mut Core) {
-        let mut scratch = std::mem::take(&mut core.spare.scratch);
-        let Some(client) = self.slab.get_mut(index) else { return };
-        match std::io::Read::read(&mut client.stream, &mut scratch) {
-            Ok(0) => self.close(index, core),
-            Ok(_) => self.read_again(index, core),
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => self.read_again(index, core),
-            Err(_) => self.close(index, core),
-        }
-        core.spare.scratch = scratch;
-    }
-}
 
 impl Worker {
     pub(super) fn start_drain(&mut self, by: Instant) {

@@ -6,162 +6,31 @@
 //! steps keep their order with the client's earlier commands, travel with its rights, and count as
 //! memory. It goes on when its client is gone: what was begun is brought to its end.
 
-use super::clock::{Job, Timer};
-use super::downstream::Flow;
-use super::no_room::buffers_full;
-use super::state::base;
-use super::state::{Base, Clients, Core, Operations};
-use super::{Gathering, Worker, reaccount};
+use crate::base::{Base, base};
 use crate::buf::CHUNK;
+use crate::clients::Flow;
+use crate::clients::answers::buffers_full;
+use crate::command::CommandId;
+use crate::emulate;
+use crate::errors::Cause;
+use crate::nodes::reaccount;
+use crate::operations::Gathering;
+use crate::resp::Args;
+use crate::route::wait_time;
+use crate::worker::Worker;
+
 use crate::cluster::{NO_SLOT, slot_of};
-use crate::command::{CommandId, no_number_of_keys};
+use crate::common::clock::{Job, Timer};
+use crate::common::requests::{apart, cross_slot};
 use crate::dest::{ClientId, Dest};
-use crate::emulate::{self, LastStep, Next, Outcome, Request, Step};
-use crate::errors::{Cause, CrossSlotRemedy, Failure, Key};
+use crate::emulate::{Next, Outcome, Request};
 use crate::metrics::{EmulatedOutcome, Histogram, LimitHit};
 use crate::ops::{Errand, Kind, Parts};
-use crate::resp::{Args, write};
-use crate::route::{flag, wait_time};
-use crate::upstream::State;
 
 /// How long a command tries to get hold of a key that another one moves, microseconds.
 const PATIENCE: u64 = 6_000_000;
 /// What is made of replies takes so many times their bytes.
 const WORKED_ON: usize = 4;
-
-impl Core {
-    /// The request with a number of keys that no node takes for one, where it is none. As it came, a
-    /// node finds keys in several slots first, and then that the number is no number.
-    #[cold]
-    pub(super) fn without_number(&self, command: CommandId, args: &Args) -> Option<Vec<u8>> {
-        let spec = self.router.table().get(command);
-        let at = no_number_of_keys(spec, args).filter(|_| emulate::entry(&spec.name).is_some())?;
-        let mut args: Vec<&[u8]> = args.iter().collect();
-        *args.get_mut(at)? = b"none";
-        let mut frame = Vec::new();
-        write::request(&mut frame, &args);
-        Some(frame)
-    }
-
-    fn count_emulated(&mut self, command: CommandId, outcome: EmulatedOutcome) {
-        let name = &self.router.table().get(command).name;
-        if let Some((at, _)) = emulate::entry(name)
-            && let Some(counts) = self.stats.emulated.get_mut(at)
-        {
-            counts[outcome as usize] += 1;
-        }
-    }
-
-    /// Why a command over several slots is refused behind MULTI. `None`: a node will say what it
-    /// thinks of it.
-    pub(super) fn refused_in_multi(&self, name: &str, args: &Args) -> Option<Failure> {
-        let keys: Vec<usize> = self.spare.keys.iter().map(|&at| at as usize).collect();
-        if let Some(others) = apart(args, &keys).filter(|_| runs_script(name)) {
-            return Some(cross_slot(name, others));
-        }
-        match apart(args, &keys) {
-            Some(others) => Some(keys_apart(others, CrossSlotRemedy::InMulti)),
-            None if self.settings.emulate => {
-                Some(Failure::PatternInMulti { command: name.to_ascii_uppercase().into() })
-            }
-            None => None,
-        }
-    }
-}
-
-impl Clients {
-    /// The reply of an emulated command that was handed on as it arrived is there, or will not come.
-    pub(super) fn end_handed_on(&mut self, client: ClientId, seq: u32, core: &mut Core) {
-        let lent = self.slab.get(client.at()).and_then(|c| c.lent.as_ref());
-        let errand = lent.and_then(|lent| lent.errand.as_ref());
-        if errand.is_some_and(|errand| errand.kind == Kind::Emulated) {
-            self.end_errand(client, seq, core);
-        }
-    }
-}
-
-impl Operations {
-    fn send_step(&mut self, g: usize, i: u32, step: Step, base: &mut Base<'_>) {
-        let Some(gathering) = self.gatherings.get(g) else { return };
-        let (lane, protocol) = (gathering.lane, gathering.parts.protocol());
-        let table = base.core.router.table();
-        let id = |name: &str| table.by_name(name).unwrap_or(base.core.router.unknown());
-        let command = match (step.batch, step.names.first()) {
-            (false, Some(name)) => id(name),
-            _ => id("exec"),
-        };
-        let reads = step.names.iter().all(|name| base.core.router.is_read_only(id(name)));
-        let repeatable = step.harmless || reads;
-        let dest = Dest::Part { gather: g as u32, first: i };
-        let mut pending =
-            self.pending(dest, command, step.slot, protocol, base.access, base.clients, base.core);
-        if step.batch {
-            pending.before = step.names.len() as u32 + 1;
-        }
-        if repeatable {
-            pending.flags |= flag::READ_ONLY;
-        }
-        if step.anywhere
-            && reads
-            && base.clients.read_step(lane, pending, &step.frame, base.nodes, base.core)
-        {
-            return;
-        }
-        match base.nodes.route(step.slot) {
-            Some(node) => base.send_to(node, pending, step.frame, lane.index),
-            None if !base.nodes.placement.slots.holds.fits(
-                step.slot,
-                step.frame.len(),
-                base.core.settings.held,
-            ) =>
-            {
-                base.core.stats.limits_hit[LimitHit::Held as usize] += 1;
-                base.core.fail(&pending, "slotway", &Failure::HoldsFull { slot: step.slot });
-            }
-            None => self.hold_pending(pending, lane, step.frame, base.nodes, base.core),
-        }
-    }
-
-    /// The reply to a step has begun to arrive at connection `u`. If it is the client's reply
-    /// ([`emulate::Step::last`]) the client gets it from here on as that of an ordinary command, so
-    /// that it need not fit into `limits.memory`. Gives what of `piece` is the client's.
-    #[cold]
-    pub(super) fn hand_on_step<'a>(
-        &mut self,
-        u: usize,
-        g: u32,
-        piece: &'a [u8],
-        base: &mut Base<'_>,
-    ) -> Option<&'a [u8]> {
-        let up = base.nodes.upstreams.get_mut(u).filter(|up| up.state == State::Ready)?;
-        let pending = up.pending.front_mut().filter(|p| p.before == up.swallowed)?;
-        let gathering = self.gatherings.get_mut(g as usize)?;
-        let piece = match gathering.parts.emulated()?.last_step()? {
-            LastStep::Command => piece,
-            LastStep::Batch => piece.strip_prefix(b"*1\r\n")?,
-        };
-        let client = base.clients.slab.get(gathering.lane.at());
-        let is_here = client.is_some_and(|c| c.generation == gathering.lane.generation && !c.gone);
-        if !is_here || piece.first() != Some(&b'*') {
-            return None;
-        }
-        pending.dest = gathering.to;
-        pending.command = gathering.command;
-        reaccount(&mut base.core.memory.accounted, &mut gathering.accounted, 0);
-        let command = gathering.command;
-        self.gatherings.try_remove(g as usize);
-        base.core.count_emulated(command, EmulatedOutcome::Ok);
-        Some(piece)
-    }
-
-    /// The client's emulation under way.
-    fn emulation_of(&self, client: ClientId, clients: &Clients) -> Option<usize> {
-        let known = clients.slab.get(client.at()).filter(|c| c.generation == client.generation)?;
-        let g = known.lent.as_ref()?.errand.as_ref()?.gathering?;
-        let its = |g: &&Gathering| g.parts.emulated().is_some() && g.lane == client;
-        self.gatherings.get(g).filter(its).map(|_| g)
-    }
-}
 
 impl Worker {
     /// A command whose keys lie in several slots, or that looks for keys anywhere (SORT). `slot` is
@@ -381,37 +250,4 @@ fn emulation_ticket(gathering: &Gathering) -> u64 {
 /// It waits for data: only then a number in it is a time.
 fn spec_blocks(name: &str, args: &Args) -> bool {
     name.starts_with('b') && name != "bitop" || crate::route::asks_to_block(args)
-}
-
-/// Two keys in different slots.
-type Apart<'a> = ((&'a [u8], u16), (&'a [u8], u16));
-
-fn apart<'a>(args: &Args<'a>, keys: &[usize]) -> Option<Apart<'a>> {
-    let mut keys = keys.iter().filter_map(|&at| args.get(at)).map(|key| (key, slot_of(key).0));
-    let first = keys.next()?;
-    let other = keys.find(|(_, slot)| *slot != first.1)?;
-    Some((first, other))
-}
-
-/// The error for keys in different slots.
-pub(super) fn keys_apart(
-    ((first, first_slot), (other, slot)): Apart<'_>,
-    remedy: CrossSlotRemedy,
-) -> Failure {
-    let (first, other) = (Key::new(first), Key::new(other));
-    Failure::CrossSlot { first, first_slot, other, slot, remedy }
-}
-
-fn cross_slot(name: &str, others: Apart<'_>) -> Failure {
-    let remedy = match emulate::entry(name) {
-        Some(_) => CrossSlotRemedy::Emulate(name.to_ascii_uppercase().replace('|', " ").into()),
-        None if runs_script(name) => CrossSlotRemedy::Script,
-        None => CrossSlotRemedy::HashTag,
-    };
-    keys_apart(others, remedy)
-}
-
-/// Whether the command runs a Lua script or a function, which one node executes as a whole.
-fn runs_script(name: &str) -> bool {
-    matches!(name, "eval" | "eval_ro" | "evalsha" | "evalsha_ro" | "fcall" | "fcall_ro")
 }

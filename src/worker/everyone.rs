@@ -2,70 +2,13 @@
 //!
 //! See [`Inquiry`].
 
-use super::state::{Clients, Core};
-use std::sync::Arc;
-
-use super::Worker;
-use super::downstream::Flow;
-use crate::client::{Client, Line, Paused, Question};
-use crate::command::CommandId;
-use crate::dest::{ClientId, Dest};
+use crate::client::{Client, Paused, Question};
+use crate::dest::Dest;
 use crate::errors::Failure;
-use crate::mailbox::{Answered, Asker, Inquiry, ToControl};
+use crate::worker::Worker;
+
+use crate::mailbox::{Answered, Inquiry};
 use crate::resp::{Protocol, write};
-
-impl Clients {
-    /// Asks all workers. The client waits.
-    pub(super) fn ask_everyone(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        question: Question,
-        core: &mut Core,
-    ) -> Flow {
-        let Some(client) = self.slab.get_mut(index) else { return Flow::Stop };
-        let seq = client.expect(&mut core.spare.replies);
-        client.paused = Paused::Command;
-        let to = Dest::Client { index: index as u32, generation: client.generation, seq };
-        self.ask_for(index, command, question, to, core);
-        Flow::Next
-    }
-
-    /// Asks all workers on behalf of client `index`; the reply goes to `to`.
-    pub(super) fn ask_for(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        question: Question,
-        to: Dest,
-        core: &mut Core,
-    ) {
-        let Some(client) = self.slab.get(index) else { return };
-        let me = ClientId::new(index, client.generation);
-        let asker = Asker { id: client.session.id, client: me, to, command };
-        let inquiry = Inquiry::new(question, asker, core.link.own.clone());
-        // Without control (at the very end) the message comes back dropped, which is an answer.
-        let _ = core.link.control.send(ToControl::AskEveryone(Arc::new(inquiry)));
-    }
-
-    /// The lines of those clients of this worker that `wanted` says yes to.
-    fn lines(
-        &self,
-        wanted: impl Fn(&Client) -> bool,
-        core: &Core,
-    ) -> impl Iterator<Item = (usize, Line)> {
-        let clients = self.slab.iter().filter(move |(_, c)| !c.gone && wanted(c));
-        clients.map(|(index, client)| (index, self.line(index, client, core)))
-    }
-
-    /// The client's line in CLIENT LIST.
-    pub(super) fn line(&self, index: usize, client: &Client, core: &Core) -> Line {
-        let known = client.session.last_command < core.router.unknown();
-        let spec = || core.router.table().get(client.session.last_command);
-        let traffic = self.arrivals.traffic.get(index).copied().unwrap_or_default();
-        Line::of(client, core.now, if known { &spec().name } else { "NULL" }, traffic)
-    }
-}
 
 impl Worker {
     /// This worker's answer.

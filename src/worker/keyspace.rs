@@ -1,103 +1,18 @@
 //! SCAN and RANDOMKEY: the keys of all shards as if they were one server's.
 
-use super::Worker;
-use super::downstream::Flow;
-use super::state::base;
-use super::state::{Base, Nodes, Operations};
-use crate::cluster::{NO_SLOT, Slot};
+use crate::base::{Base, base};
+use crate::clients::Flow;
+use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
+use crate::common::requests;
 use crate::dest::Dest;
 use crate::errors::Failure;
-use crate::metrics::LimitHit;
 use crate::resp::Args;
-use crate::route::{Fan, Gather, Layout, Merge, Owners, Scan, ScanRequest, Server, flag, identity};
+use crate::worker::Worker;
+
+use crate::route::{Fan, Merge, Scan, ScanRequest, Server, flag};
 
 const DBSIZE: &[u8] = b"*1\r\n$6\r\nDBSIZE\r\n";
-
-impl Owners for Nodes {
-    fn layout(&self) -> &Layout {
-        &self.topology.layout
-    }
-
-    fn owner(&self, slot: u16) -> Option<u64> {
-        let node = self.placement.slots.owner(slot)?;
-        self.identity(node)
-    }
-
-    fn owner_in_layout(&self, slot: u16) -> Option<u64> {
-        self.identity(self.known_node(&self.topology.snapshot.primary_of(Slot(slot))?.addr)?)
-    }
-}
-
-impl Nodes {
-    /// What SCAN's cursors call a node: its ID, which all slotways know alike; where the cluster
-    /// does not tell it, its address.
-    fn identity(&self, node: u16) -> Option<u64> {
-        let addr = &self.list.get(usize::from(node))?.addr;
-        let known = self.topology.snapshot.nodes.iter().find(|n| n.addr == *addr);
-        Some(match known.filter(|n| !n.id.is_empty()) {
-            Some(known) => identity(&known.id),
-            None => identity(&addr.to_string()),
-        })
-    }
-
-    fn refresh_layout(&mut self) {
-        if self.topology.layout.generation() != self.topology.snapshot.generation {
-            self.topology.layout =
-                Layout::of(&self.topology.snapshot.slots, self.topology.snapshot.generation);
-        }
-    }
-
-    /// The cursor for the client in the place of the node's; for other gatherings nothing.
-    pub(super) fn next_cursor(&mut self, gather: &mut Gather) -> String {
-        let Some((scan, node, cursor)) = gather.scanned() else { return String::new() };
-        self.refresh_layout();
-        let by = self.identity(node).unwrap_or_default();
-        match scan.next(cursor, by, self) {
-            Some(next) => next.to_string(),
-            None => {
-                gather.refuse(Failure::CursorTooLarge);
-                String::new()
-            }
-        }
-    }
-}
-
-impl Operations {
-    /// Asks the owner of the slot at which `scan` stands.
-    fn send_scan(&mut self, g: usize, scan: Scan, base: &mut Base<'_>) {
-        let Some(gathering) = self.gatherings.get_mut(g) else { return };
-        let (command, lane) = (gathering.command, gathering.lane);
-        let Some(gather) = gathering.parts.merged_mut() else { return };
-        gather.expect();
-        let (index, protocol) = (lane.at(), gather.protocol());
-        let frame = gather.scan_request().map(|r| r.frame(scan.cursor));
-        let frame = frame.unwrap_or_default();
-        let node = base.nodes.route(scan.slot);
-        let dest = Dest::Part { gather: g as u32, first: 0 };
-        let pending =
-            self.pending(dest, command, scan.slot, protocol, base.access, base.clients, base.core);
-        match node {
-            Some(node) => {
-                // Its client may be gone by now, and another be in its place.
-                if base.access.has_realm(&pending, base.core) {
-                    let u = base.upstream_as(pending.realm, node, protocol, index);
-                    base.nodes.send_part(u, pending, &frame, base.core);
-                }
-            }
-            None if !base.nodes.placement.slots.holds.fits(
-                scan.slot,
-                frame.len(),
-                base.core.settings.held,
-            ) =>
-            {
-                base.core.stats.limits_hit[LimitHit::Held as usize] += 1;
-                base.core.fail(&pending, "slotway", &Failure::HoldsFull { slot: scan.slot });
-            }
-            None => self.hold_pending(pending, lane, frame, base.nodes, base.core),
-        }
-    }
-}
 
 impl Worker {
     /// The owner of the slot at which the cursor stands gets its own cursor, as any command for
@@ -173,7 +88,7 @@ impl Worker {
         let mut ranges = Vec::new();
         self.ops.keep_args(
             g,
-            &super::transaction::scan(frame, &self.core.settings.accepted, &mut ranges),
+            &requests::scan(frame, &self.core.settings.accepted, &mut ranges),
             &mut self.core,
         );
         if let Some(gather) = self.ops.merged(g) {

@@ -5,17 +5,10 @@
 //! The latter two leave as in a drain (see `drain`): behind a reply with nothing else outstanding,
 //! or when they have been silent for a while.
 
-use super::state::{Clients, Core};
-use std::collections::VecDeque;
-
-use super::Worker;
-use super::clock::{Job, Timer};
-use crate::client::{Client, Paused, mode};
-use crate::dest::ClientId;
-use crate::errors::Failure;
+use crate::client::{Client, Paused};
+use crate::clients::leave::{Login, is_engaged};
 use crate::metrics::DisconnectReason;
-use crate::sparsely;
-use crate::stream::Stream;
+use crate::worker::Worker;
 
 /// A client that has sent nothing for so long is closed without a reply, microseconds.
 const SILENT: u64 = 500_000;
@@ -23,141 +16,12 @@ const SILENT: u64 = 500_000;
 const LOOK: u64 = 250_000;
 /// The longest time between two looks at the age of all clients, microseconds.
 const MAX_AGE_LOOK: u64 = 1_000_000;
-/// How long a client that was told to leave may take to read its last reply and close its side,
-/// microseconds.
-const LAST_WORDS: u64 = 5_000_000;
-
-/// Clients that have to log in, in the order of their deadlines, with those that have done so since
-/// or are gone.
-#[derive(Debug, Default)]
-pub(super) struct Logins {
-    queue: VecDeque<Login>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Login {
-    since: u64,
-    client: ClientId,
-    /// It was given the time once more.
-    is_extended: bool,
-}
-
-/// When clients that are to leave are looked at.
-#[derive(Debug, Default)]
-pub(super) struct Leaving {
-    next_look: u64,
-    /// There were some at the last look.
-    any: bool,
-}
 
 /// The age at which a client has to leave: each has its own, from nine tenths of `max_age` on.
 fn age_limit(client: &Client, max_age: u64) -> u64 {
     // Numbers that follow each other are far apart in this sequence (Fibonacci hashing).
     let spread = client.session.id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
     max_age - ((u128::from(max_age / 10) * u128::from(spread)) >> 32) as u64
-}
-
-/// The client is in the middle of something that only it can end.
-fn is_engaged(client: &Client) -> bool {
-    client.session.modes & mode::MULTI != 0 || client.lent.as_ref().is_some_and(|l| !l.monitor)
-}
-
-impl Core {
-    /// The client was told to leave and has some time left for it.
-    pub(super) fn close_later(&mut self, index: usize, generation: u32) {
-        let job = Job::Close(ClientId::new(index, generation));
-        self.clock.timers.push(Timer { due: self.now + LAST_WORDS, job });
-    }
-}
-
-impl Clients {
-    /// If the client has to log in, its time for that begins.
-    pub(super) fn await_login(&mut self, index: usize, core: &mut Core) {
-        let Some(client) = self.slab.get(index).filter(|c| c.session.is_stranger()) else {
-            return;
-        };
-        // That of a client with TLS begins at the end of its handshake.
-        if client.created == core.now && matches!(client.stream, Stream::Tls(_)) {
-            return;
-        }
-        let client = ClientId::new(index, client.generation);
-        if self.arrivals.logins.queue.len() > 1024 + 2 * self.slab.len() {
-            let clients = &self.slab;
-            self.arrivals.logins.queue.retain(|login| {
-                let client = clients.get(login.client.at());
-                client.is_some_and(|c| {
-                    c.generation == login.client.generation && c.session.is_stranger()
-                })
-            });
-        }
-        self.arrivals.logins.queue.push_back(Login { since: core.now, client, is_extended: false });
-    }
-
-    /// When the next deadline for a login is.
-    pub(super) fn login_due(&self, core: &Core) -> Option<u64> {
-        Some(self.arrivals.logins.queue.front()?.since.saturating_add(core.settings.login_timeout?))
-    }
-
-    fn end_stranger(&mut self, index: usize, core: &mut Core) {
-        let Some(client) = self.slab.get(index) else { return };
-        let (address, generation) = (client.addresses().0, client.generation);
-        let limit = core.settings.login_timeout.unwrap_or_default() / 1000;
-        sparsely!(
-            core.lines.logins,
-            info,
-            client = address,
-            limit_ms = limit,
-            "a client is closed: it has not logged in within timeouts.login"
-        );
-        core.stats.disconnected[DisconnectReason::Login as usize] += 1;
-        self.answer_error(index, &Failure::LoginLate { limit }, core);
-        self.stop_reading(index, core);
-        core.close_later(index, generation);
-    }
-
-    pub(super) fn close_if_leaving(&mut self, id: ClientId, core: &mut Core) {
-        let client = self.slab.get(id.at());
-        if client.is_some_and(|c| c.generation == id.generation && c.paused.is_final()) {
-            self.close(id.at(), core);
-        }
-    }
-
-    /// Ages are looked at again at once, because another limit may hold.
-    pub(super) fn look_at_ages(&mut self, core: &mut Core) {
-        self.arrivals.leaving.next_look = core.now;
-    }
-
-    /// When clients that are to leave are looked at next.
-    pub(super) fn leave_due(&self, core: &Core) -> Option<u64> {
-        let wanted = self.arrivals.leaving.any || core.settings.max_age.is_some();
-        wanted.then_some(self.arrivals.leaving.next_look)
-    }
-
-    /// Lets as many clients go that `keep` are left: those that are idle longest, and those in the
-    /// middle of something last.
-    pub(super) fn shed(&mut self, keep: usize, core: &mut Core) {
-        let stays = |c: &Client| !c.gone && c.leaves_for.is_none() && !c.paused.is_final();
-        let staying = self.slab.iter().filter(|(_, c)| stays(c));
-        let mut staying: Vec<(bool, u64, usize)> =
-            staying.map(|(index, c)| (is_engaged(c), c.active, index)).collect();
-        let excess = staying.len().saturating_sub(keep);
-        if excess == 0 {
-            return;
-        }
-        staying.sort_unstable();
-        for &(_, _, index) in staying.iter().take(excess) {
-            if let Some(client) = self.slab.get_mut(index) {
-                client.leaves_for = Some(DisconnectReason::Descriptors);
-            }
-        }
-        tracing::warn!(
-            worker = core.link.index,
-            clients = excess,
-            "clients are closed, those that are idle longest first: file descriptors are needed for \
-             nodes"
-        );
-        (self.arrivals.leaving.any, self.arrivals.leaving.next_look) = (true, core.now);
-    }
 }
 
 impl Worker {
@@ -254,6 +118,7 @@ fn is_at_rest(client: &Client) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stream::Stream;
 
     #[test]
     fn each_connection_has_an_age_of_its_own() {

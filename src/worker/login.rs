@@ -1,162 +1,17 @@
 //! Clients log in.
 
-use super::Worker;
-use super::clock::{Job, Timer};
-use super::downstream::Flow;
-use super::state::Base;
-use super::state::base;
-use super::state::{Access, Clients, Core};
-use crate::client::Paused;
+use std::sync::Arc;
+
+use crate::clients::Flow;
 use crate::command::CommandId;
-use crate::dest::ClientId;
+use crate::route::Local;
+use crate::worker::Worker;
+
+use crate::base::{Base, base};
 use crate::errors::{Code, Failure};
-use crate::mailbox::ToControl;
-use crate::mailbox::Verify;
 use crate::metrics::{DeniedFor, LoginOutcome};
 use crate::resp::{Args, strict_i64};
-use crate::route::Local;
-use crate::users::{
-    Asking, Credentials, Granted, LONGEST_PASSWORD, Login, Source, Tag, Throttle, Verdict,
-};
-use std::net::IpAddr;
-use std::sync::{Arc, MutexGuard, PoisonError};
-
-use super::users::LOG_INTERVAL;
-
-impl Clients {
-    /// A node is asked; the command stays in its client's buffer.
-    pub(super) fn ask_node(
-        &mut self,
-        index: usize,
-        tag: Tag,
-        asking: Asking,
-        core: &mut Core,
-    ) -> Flow {
-        let Some(client) = self.slab.get_mut(index) else { return Flow::Stop };
-        let Some(account) = client.session.account.as_mut() else { return Flow::Stop };
-        client.paused = Paused::Command;
-        let wanted = account.ask(tag, asking.bytes());
-        let client = ClientId::new(index, client.generation);
-        let verify = Verify { asking, client, wanted, to: core.link.own.clone() };
-        // Control may be gone at the very end: nobody waits for an answer then.
-        let _ = core.link.control.send(ToControl::Verify(Box::new(verify)));
-        Flow::Pause
-    }
-
-    /// The node has answered.
-    pub(super) fn verified(
-        &mut self,
-        client: ClientId,
-        answer: Result<Granted, Failure>,
-        core: &mut Core,
-    ) {
-        let verdict = match answer {
-            Ok(Granted::Yes) => Verdict::Allowed,
-            Ok(Granted::Open) => Verdict::Open,
-            Err(failure) => Verdict::Refused(failure),
-        };
-        self.go_on_with(client, verdict, core);
-    }
-
-    fn go_on_with(&mut self, client: ClientId, verdict: Verdict, core: &mut Core) {
-        let Some(c) = self.slab.get_mut(client.at()) else { return };
-        if c.generation != client.generation || c.gone {
-            return;
-        }
-        if let Some(account) = c.session.account.as_mut() {
-            account.answer(verdict);
-        }
-        if c.paused == Paused::Command {
-            core.turn.resume.push(client);
-        }
-    }
-
-    /// A failed login has waited its time.
-    pub(super) fn login_again(&mut self, id: ClientId, core: &mut Core) {
-        let client = self.slab.get(id.at());
-        if client.is_some_and(|c| c.generation == id.generation && c.paused == Paused::Command) {
-            core.turn.resume.push(id);
-        }
-    }
-
-    /// Many have failed from where the client comes from: it waits, or is refused.
-    fn waits_in_line(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        tag: Tag,
-        core: &mut Core,
-    ) -> Option<Flow> {
-        let source = self.source(index);
-        let admitted = throttle(&core.shared.throttle).admit(source, core.now);
-        match admitted {
-            Some(0) => None,
-            Some(wait) => Some(self.put_off(index, tag, Verdict::Waited, wait, core)),
-            None => {
-                core.stats.logins[LoginOutcome::Throttled as usize] += 1;
-                self.answer_own_error(index, command, &Failure::LoginsThrottled, core);
-                Some(Flow::Next)
-            }
-        }
-    }
-
-    fn source(&self, index: usize) -> Source {
-        Source::of(self.address(index))
-    }
-
-    fn address(&self, index: usize) -> Option<IpAddr> {
-        self.slab.get(index)?.ip()
-    }
-
-    /// The command is read once more after a while, and finds the verdict.
-    fn put_off(
-        &mut self,
-        index: usize,
-        tag: Tag,
-        verdict: Verdict,
-        wait: u64,
-        core: &mut Core,
-    ) -> Flow {
-        let Some(client) = self.slab.get_mut(index) else { return Flow::Stop };
-        if let Some(account) = client.session.account.as_mut() {
-            account.put_by(tag, verdict);
-        }
-        client.paused = Paused::Command;
-        let job = Job::Login(ClientId::new(index, client.generation));
-        core.clock.timers.push(Timer { due: core.now + wait, job });
-        Flow::Pause
-    }
-}
-
-impl Access {
-    /// Told at once, or after a while that grows with the failures from the same address.
-    fn login_failed(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        tag: Tag,
-        failure: Failure,
-        clients: &mut Clients,
-        core: &mut Core,
-    ) -> Flow {
-        core.stats.logins[LoginOutcome::Wrong as usize] += 1;
-        let address = clients.address(index);
-        let wait = throttle(&core.shared.throttle).failed(Source::of(address), core.now);
-        self.failures.count += 1;
-        if core.now >= self.failures.next_line {
-            self.failures.next_line = core.now + LOG_INTERVAL;
-            let failed = std::mem::take(&mut self.failures.count);
-            let from = address.map_or_else(|| "a Unix socket".to_owned(), |ip| ip.to_string());
-            // Not the name: it may be a password in the wrong place.
-            tracing::warn!(from, failed, "logins failed; this address is the last one");
-        }
-        if wait == 0 {
-            clients.answer_own_error(index, command, &failure, core);
-            return Flow::Next;
-        }
-        clients.put_off(index, tag, Verdict::Told(failure), wait, core)
-    }
-}
+use crate::users::{Asking, Credentials, LONGEST_PASSWORD, Login, Tag, Verdict};
 
 impl Worker {
     /// AUTH, and HELLO as far as it is about who the client is. `None`: HELLO goes on.
@@ -325,8 +180,4 @@ fn credentials<'a>(local: Local, args: &Args<'a>) -> Given<'a> {
         at += 2;
     }
     Given::Nothing
-}
-
-fn throttle(shared: &std::sync::Mutex<Throttle>) -> MutexGuard<'_, Throttle> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,16 +1,15 @@
 //! A shared connection to a node is lost: its commands are answered, or wait for the next one
 //! (`Upstream::lost` decides which, by the retry policy), and when the next attempt is made.
 
-use super::Worker;
-use super::clock::{Job, Timer};
-use super::state::Base;
-use super::state::base;
-use super::state::{Clients, Core, Nodes};
+use crate::base::{Base, base};
 use crate::cluster::NodeAddr;
-use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::mailbox::ToControl;
 use crate::sparsely;
+use crate::subscribers::publish;
+use crate::worker::Worker;
+
+use crate::common::clock::{Job, Timer};
 use crate::upstream::{ConnectionEnd, State};
 
 /// A connection that lived so long has proven that the node can be worked with, microseconds.
@@ -20,24 +19,6 @@ const PROVEN: u64 = 1_000_000;
 const USEFUL: u64 = 100_000;
 /// Where it was answered on at all, the pause grows no further than after so many failures.
 const ANSWERED: u32 = 4;
-
-impl Clients {
-    /// The rest of a reply that was being handed on will not come. A client that has seen its
-    /// beginning can only be closed; another gets what the rules for lost connections say.
-    pub(super) fn abandon_arriving(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
-        let Some(up) = nodes.upstreams.get_mut(u) else { return };
-        if !std::mem::take(&mut up.streaming) {
-            return;
-        }
-        let dest = up.pending.front().map(|p| p.dest);
-        let Some(Dest::Client { index, generation, seq }) = dest else { return };
-        let Some(client) = self.slab.get_mut(index as usize) else { return };
-        if client.generation == generation && client.abandon(seq) == crate::client::Outcome::Partial
-        {
-            self.close(index as usize, core);
-        }
-    }
-}
 
 impl Worker {
     /// The connection is gone or could not be made: what may be sent again waits for the next
@@ -69,7 +50,7 @@ impl Worker {
             up.failures = up.failures.min(ANSWERED);
         }
         up.state = State::Backoff;
-        self.subscribers.stranded |= up.pending.iter().any(super::publish::is_lone_publish);
+        self.subscribers.stranded |= up.pending.iter().any(publish::is_lone_publish);
         let (node, failures) = (up.node, up.failures);
         let repeated = up.pending.iter().any(|p| p.tries > 1);
         if let Some(node) =

@@ -41,10 +41,7 @@
 //! - `leave`: clients that have to leave: no login in time, `timeouts.max_age`, too few descriptors
 //! - `clock`: deadlines, backoff; `silence`: nodes that owe an answer and say nothing
 
-mod acl;
 mod answer;
-mod busy;
-mod census;
 mod clients;
 mod clock;
 mod dedicated;
@@ -56,14 +53,12 @@ mod emulation;
 mod errand;
 mod everyone;
 mod fairness;
-mod fleet;
 mod half_moved;
 mod join;
 mod keyspace;
 mod leave;
 mod login;
 mod loss;
-mod no_room;
 mod pressure;
 mod proxy;
 mod publish;
@@ -74,23 +69,15 @@ mod refused;
 mod renew;
 mod replicas;
 mod retries;
-mod revoke;
 mod scattered;
 mod scripts;
-mod seen;
-mod settings;
 mod shard_check;
-mod shards;
-mod shared;
-mod silence;
 mod split;
 mod start;
-mod state;
+pub use start::spawn;
 mod subscribing;
 mod tls;
-mod topics;
 mod topology;
-mod traced;
 mod transaction;
 mod upstreams;
 mod users;
@@ -98,146 +85,34 @@ mod walk;
 mod watch;
 mod writing;
 
-use state::Base;
-use state::base;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use mio::{Events, Token};
-use slab::Slab;
+use mio::Events;
 
-use crate::client::{Client, Paused};
-use crate::command::{CommandId, CommandTable};
-use crate::dest::{ClientId, Dest};
-use crate::lines::Lines;
+use crate::access::Access;
+use crate::clients::Clients;
 use crate::mailbox::ToWorker;
-use crate::metrics::{NodeStats, WorkerStats};
-use crate::ops::Parts;
-use crate::placement::Latency;
+use crate::node_scripts::scripts::Scripts;
+use crate::operations::Operations;
+use crate::recorder::seen;
 use crate::resp::Protocol;
-use crate::route::Router;
+use crate::subscribers::Subscribers;
 use crate::upstream::Upstream;
 
-use settings::Settings;
-pub use shared::Shared;
-pub use start::spawn;
-use state::{Access, Clients, Core, Nodes, Operations, Subscribers};
+use crate::base::{Base, base};
+use crate::client::{Client, Paused};
+use crate::common::{Core, Source, micros};
+use crate::metrics::{NodeStats, WorkerStats};
+use crate::nodes::{Nodes, reaccount};
 
 /// Bytes that one read asks for: large enough that fifty clients' replies come in one read.
 const SCRATCH: usize = 128 << 10;
-
 /// When questions about clients (CLIENT LIST) have looked at so many, the rest is the next turn's.
 const LOOKED_AT: usize = 2_000;
-
 /// Large commands and replies are over when none has been seen for this long, microseconds.
 const LARGE_ENDED: u64 = 20_000;
-
-/// CLIENT ID is unique over all workers.
-static NEXT_CLIENT: AtomicU64 = AtomicU64::new(1);
-
-/// A node as this worker reaches it. Kept by address, never removed from its place while
-/// something refers to it.
-#[derive(Debug)]
-struct Node {
-    addr: crate::cluster::NodeAddr,
-    /// The number by which pub/sub knows it.
-    ident: u64,
-    /// The name that its certificate is to be for.
-    name: Box<str>,
-    /// Its ID, which a connection to it is verified by; empty where it is not known.
-    id: Box<str>,
-    socket: Option<std::net::SocketAddr>,
-    /// Stands in the current snapshot.
-    known: bool,
-    /// Since when no shared connection to it could be made or kept, microseconds; 0: it is reached.
-    unreached_since: u64,
-    /// A slot of the shard that it was last seen in.
-    shard_slot: u16,
-    /// Indexes into `upstreams`: by protocol, then by connection number. The last one of each is for
-    /// large transfers ([`Client::bulk`]).
-    shared: [Vec<Option<usize>>; 2],
-    /// The same for reads from it as a replica: connections that said READONLY.
-    replica: [Vec<Option<usize>>; 2],
-    /// Measured for `read_from = "lowest_latency"` only.
-    latency: Latency,
-}
-
-/// A command that went to several slots or nodes, until all have answered.
-#[derive(Debug)]
-struct Gathering {
-    parts: Parts,
-    /// Who waits for the reply.
-    to: Dest,
-    /// Its client's index and generation.
-    lane: ClientId,
-    /// With whose rights it goes on, see `realms`.
-    realm: u16,
-    command: CommandId,
-    started: u64,
-    /// What a slow log shows of it, where its parts are other commands.
-    kept: Option<Box<crate::seen::KeptArgs>>,
-    /// The last of its parts that was slow.
-    slow: Option<Box<crate::seen::SlowEntry>>,
-    /// What it sets, if the nodes agree (CONFIG SET).
-    sets: Option<crate::seen::SlowSetting>,
-    /// A CONFIG SET of what a node says of itself: when the nodes agree, they are asked again.
-    renames: bool,
-    /// Bytes of its parts' replies.
-    received: usize,
-    /// Bytes that the worker has put on its account.
-    accounted: usize,
-}
-
-/// Something holds `held` bytes now, of which `place` were on the account `total`.
-#[inline]
-fn reaccount(total: &mut usize, place: &mut usize, held: usize) {
-    *total = (*total + held).saturating_sub(*place);
-    *place = held;
-}
-
-/// In place of a node's index: no node.
-const NOBODY: u16 = u16::MAX;
-
-/// How often was logged what clients and nodes can cause without end.
-#[derive(Debug, Default)]
-struct LogLines {
-    memory: Lines,
-    closed: Lines,
-    protocol: Lines,
-    lost: Lines,
-    pushes: Lines,
-    subscribers: Lines,
-    logins: Lines,
-    scripts: Lines,
-}
-
-/// Which socket an event is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Waker,
-    Client(usize),
-    Upstream(usize),
-}
-
-impl Source {
-    fn token(self) -> Token {
-        match self {
-            Source::Waker => Token(0),
-            Source::Client(i) => Token(i << 2 | 1),
-            Source::Upstream(i) => Token(i << 2 | 2),
-        }
-    }
-
-    fn of(token: Token) -> Source {
-        match token.0 & 3 {
-            1 => Source::Client(token.0 >> 2),
-            2 => Source::Upstream(token.0 >> 2),
-            _ => Source::Waker,
-        }
-    }
-}
 
 struct Worker {
     /// What all of its parts work with.
@@ -249,42 +124,11 @@ struct Worker {
     access: Access,
     /// Who is subscribed to what, and which PUBLISHes wait for it.
     subscribers: Subscribers,
-    scripts: scripts::Scripts,
+    scripts: Scripts,
     /// Commands of more than one step that are under way.
     ops: Operations,
     /// What is seen of commands as they pass.
     seeing: seen::Seeing,
-}
-
-/// What workers measure time in, since `epoch`.
-fn micros(epoch: Instant) -> u64 {
-    epoch.elapsed().as_micros() as u64
-}
-
-impl Base<'_> {
-    fn set_commands(&mut self, table: Arc<CommandTable>) {
-        // Commands under way carry their ids; an overlay keeps those of known commands, and only
-        // "unknown", the entry past the end, moves.
-        let old_unknown = self.core.router.unknown().index();
-        self.core.router = Arc::new(Router::with_rules(table, self.core.router.rules().clone()));
-        let new_unknown = self.core.router.unknown().index();
-        for (_, client) in &mut self.clients.slab {
-            if client.session.last_command.index() == old_unknown {
-                client.session.last_command = self.core.router.unknown();
-            }
-        }
-        if new_unknown > old_unknown {
-            let unknown = self.core.stats.commands.get(old_unknown).copied().unwrap_or_default();
-            self.core.stats.commands.resize(new_unknown + 1, Default::default());
-            if let Some(slot) = self.core.stats.commands.get_mut(old_unknown) {
-                *slot = Default::default();
-            }
-            if let Some(slot) = self.core.stats.commands.get_mut(new_unknown) {
-                *slot = unknown;
-            }
-        }
-        self.compile_users();
-    }
 }
 
 impl Worker {

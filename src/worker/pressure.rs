@@ -5,126 +5,21 @@
 //! refusing is enough. But what clients do not take, and what they do not finish, stays until they
 //! are closed: the largest first, while clients' buffers are more than half of the limit.
 
-use super::state::{Clients, Core, Nodes};
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::clock::{Job, Timer};
-use super::{Worker, reaccount};
-use crate::buf::CHUNK;
 use crate::client::Client;
 use crate::metrics::LimitHit;
 use crate::sparsely;
+use crate::worker::Worker;
+
+use crate::common::clock::{Job, Timer};
 
 /// Nobody is closed for holding so little: it is less than what closing one by one would win.
 const LITTLE: usize = 2 << 10;
 /// When nobody was closed, the clients are not looked through again for so long, microseconds.
 const PAUSE: u64 = 10_000;
-/// No freed pages are kept by a worker whose buffers take more than this. Giving back 128 MiB takes
-/// some 10 ms.
-const MAX_KEPT: usize = 128 << 20;
 /// How long freed pages are kept, microseconds.
 const PURGE_AFTER: u64 = 1_000_000;
-
-impl Core {
-    /// Bytes of buffers up to which freed pages are kept for a while. Beyond half of the share, what
-    /// is kept could add up with what is in use to more than the share; and giving back very much at
-    /// once would hold everybody up.
-    fn keeps_pages_up_to(&self) -> usize {
-        (self.settings.memory / 2).min(MAX_KEPT)
-    }
-
-    /// The allocator's freed pages go back to the system, a second after the first of them was freed.
-    pub(super) fn purge(&mut self) {
-        self.memory.arena.purge();
-        self.memory.purged_at = Some(self.memory.meter.activity());
-    }
-}
-
-impl Nodes {
-    /// So many bytes more are about to be taken.
-    fn keep_or_give_back(&mut self, bytes: usize, core: &mut Core) {
-        let taken = core.memory.accounted + self.placement.slots.holds.bytes() + bytes;
-        let enough = core.keeps_pages_up_to();
-        if core.memory.arena.keeps() {
-            if taken > enough {
-                core.memory.arena.give_back();
-            }
-        } else if taken < enough / 2 {
-            core.memory.arena.keep();
-        }
-    }
-
-    /// What is only kept for reuse.
-    fn trim(&mut self, core: &mut Core) {
-        core.spare.pool.clear();
-        core.spare.replies = Vec::new();
-        core.spare.gathers = Vec::new();
-        core.spare.multis = Vec::new();
-        for (_, up) in self.upstreams.iter_mut().filter(|(_, up)| up.pending.is_empty()) {
-            up.pending.shrink_to_fit();
-            let held = up.held();
-            reaccount(&mut core.memory.accounted, &mut up.accounted, held);
-        }
-    }
-}
-
-impl Clients {
-    /// This worker's share of `limits.memory` is used up. What was taken since the buffers were last
-    /// looked at counts, too.
-    #[inline]
-    pub(super) fn is_over_memory(&mut self, nodes: &mut Nodes, core: &mut Core) -> bool {
-        core.memory.accounted + nodes.placement.slots.holds.bytes() + core.memory.meter.grown()
-            > core.settings.memory
-            && !self.has_room_up_to_date(0, nodes, core)
-    }
-
-    /// So many bytes more are within this worker's share of `limits.memory`.
-    pub(super) fn has_room_for(
-        &mut self,
-        bytes: usize,
-        nodes: &mut Nodes,
-        core: &mut Core,
-    ) -> bool {
-        nodes.keep_or_give_back(core.memory.meter.grown() + bytes, core);
-        core.memory.accounted
-            + nodes.placement.slots.holds.bytes()
-            + core.memory.meter.grown()
-            + bytes
-            <= core.settings.memory
-            || self.has_room_up_to_date(bytes, nodes, core)
-    }
-
-    /// The same with the account brought up to date, where that may make a difference.
-    #[cold]
-    fn has_room_up_to_date(&mut self, bytes: usize, nodes: &mut Nodes, core: &mut Core) -> bool {
-        let limit = core.settings.memory;
-        if core.memory.accounted + nodes.placement.slots.holds.bytes() + bytes > limit {
-            return false;
-        }
-        // Looking at all that has changed in this turn has a price: so much has to have come of it.
-        if core.memory.meter.grown() <= CHUNK {
-            return true;
-        }
-        self.bring_up_to_date(nodes, core);
-        core.memory.accounted + nodes.placement.slots.holds.bytes() + bytes <= limit
-    }
-
-    /// Brings the account up to date in the middle of a turn.
-    fn bring_up_to_date(&mut self, nodes: &mut Nodes, core: &mut Core) {
-        let clients = std::mem::take(&mut core.turn.dirty_clients);
-        clients.iter().for_each(|&index| self.account_client(index, core));
-        core.turn.dirty_clients = clients;
-        let upstreams = std::mem::take(&mut core.turn.dirty_upstreams);
-        for &u in upstreams.iter().filter(|u| **u != core.turn.reading) {
-            if let Some(up) = nodes.upstreams.get_mut(u) {
-                let held = up.held();
-                reaccount(&mut core.memory.accounted, &mut up.accounted, held);
-            }
-        }
-        core.turn.dirty_upstreams = upstreams;
-        core.memory.meter.reset();
-    }
-}
 
 impl Worker {
     /// At the end of a turn.

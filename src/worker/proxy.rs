@@ -1,76 +1,31 @@
 //! SLOWLOG and PROXY: what was seen is told.
 
-use super::Worker;
-use super::downstream::Flow;
-use super::seen::Seeing;
-use super::state::{Core, Nodes};
 use crate::client::Question;
+use crate::clients::Flow;
 use crate::command::CommandId;
 use crate::errors::Failure;
-use crate::resp::{Args, Protocol, strict_i64, write};
+use crate::seen::Kind;
+use crate::worker::Worker;
+
+use crate::common::slow::{SHOWN, unknown};
+use crate::resp::{Args, strict_i64, write};
 use crate::route::{Fan, Local, Merge, Server};
-use crate::seen::{Kind, Seen, Shown, slow_reply};
 
-/// Entries that SLOWLOG GET shows if it is not told, and keys that PROXY HOTKEYS does.
-const SHOWN: i64 = 10;
-
-impl Core {
-    /// GET, LEN or RESET at argument `at`; with `more` where the time went.
-    fn slowlog(&self, args: &Args, at: usize, more: Option<Protocol>, reply: &mut Vec<u8>) {
-        let log = &self.shared.slow;
-        let rest = args.len().saturating_sub(at + 1);
-        if args.is(at, "get") && rest <= 1 {
-            let count = match args.get(at + 1) {
-                None => Some(SHOWN),
-                Some(count) => strict_i64(count).filter(|count| *count >= -1),
-            };
-            match count {
-                Some(-1) => slow_reply(&log.newest(usize::MAX), more, reply),
-                Some(count) => slow_reply(&log.newest(count as usize), more, reply),
-                None => Failure::CountTooSmall.write(reply),
-            }
-        } else if args.is(at, "len") && rest == 0 {
-            write::integer(reply, log.len() as i64);
-        } else if args.is(at, "reset") && rest == 0 {
-            log.reset();
-            write::simple(reply, "OK");
-        } else {
-            let container = if more.is_some() { "PROXY" } else { "SLOWLOG" };
-            unknown(args, at, container).write(reply);
-        }
-    }
-}
-
-impl Nodes {
-    /// All workers' answers as a reply.
-    pub(super) fn write_seen(
-        &self,
-        (kind, count): (Kind, usize),
-        mut seen: Seen,
-        protocol: Protocol,
-        reply: &mut Vec<u8>,
-        core: &Core,
-    ) {
-        let shown = Shown { commands: core.router.table(), snapshot: &self.topology.snapshot };
-        seen.hot.keys.truncate(count);
-        seen.big.truncate(count);
-        match kind {
-            Kind::Hot => shown.hot_reply(&seen.hot.keys, protocol, reply),
-            Kind::Big => shown.big_reply(&seen.big, protocol, reply),
-        }
-    }
-}
-
-impl Seeing {
-    /// This worker's answer to PROXY HOTKEYS or BIGKEYS.
-    pub(super) fn seen_for(&mut self, kind: Kind, reset: bool, core: &mut Core) -> Seen {
-        let seen = self.copy(core.now);
-        if reset {
-            self.reset(kind, core.now);
-        }
-        seen
-    }
-}
+const HELP: [&str; 13] = [
+    "PROXY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "HOTKEYS [COUNT <n>] [RESET]",
+    "    Return the keys that are used most at the moment (default: 10), by sample;",
+    "    with RESET they are forgotten then.",
+    "BIGKEYS [COUNT <n>] [RESET]",
+    "    Return the keys with the largest values seen in commands and replies.",
+    "SLOWLOG GET [<count>] | LEN | RESET",
+    "    As SLOWLOG, with the node and where the time went: queue, node, client.",
+    "SLOWLOG NODES GET [<count>] | LEN | RESET",
+    "    As SLOWLOG, of the nodes' own slow logs.",
+    "HELP",
+    "    Print this help.",
+    "Slotway's documentation, docs/hot-and-slow.md, says what the fields mean.",
+];
 
 impl Worker {
     /// SLOWLOG and PROXY.
@@ -116,28 +71,6 @@ impl Worker {
         self.clients.answer_plain(index, &reply, &mut self.core);
         Flow::Next
     }
-}
-
-const HELP: [&str; 13] = [
-    "PROXY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-    "HOTKEYS [COUNT <n>] [RESET]",
-    "    Return the keys that are used most at the moment (default: 10), by sample;",
-    "    with RESET they are forgotten then.",
-    "BIGKEYS [COUNT <n>] [RESET]",
-    "    Return the keys with the largest values seen in commands and replies.",
-    "SLOWLOG GET [<count>] | LEN | RESET",
-    "    As SLOWLOG, with the node and where the time went: queue, node, client.",
-    "SLOWLOG NODES GET [<count>] | LEN | RESET",
-    "    As SLOWLOG, of the nodes' own slow logs.",
-    "HELP",
-    "    Print this help.",
-    "Slotway's documentation, docs/hot-and-slow.md, says what the fields mean.",
-];
-
-fn unknown(args: &Args, at: usize, container: &str) -> Failure {
-    let sub = args.get(at).unwrap_or_default();
-    let name = String::from_utf8_lossy(sub.get(..128).unwrap_or(sub)).into();
-    Failure::UnknownSubcommandOrArity { name, container: container.into() }
 }
 
 /// `[COUNT n] [RESET]`

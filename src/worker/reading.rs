@@ -1,112 +1,21 @@
 //! What nodes say: replies are taken off their connections, one after the other.
 
-use super::state::base;
-use super::state::{Access, Base, Clients, Core, Nodes};
-use super::{Source, Worker};
+use std::io::Read;
+
 use crate::buf::CHUNK;
-use crate::dest::{ClientId, Dest};
+use crate::common::Source;
 use crate::errors::Failure;
 use crate::resp::ReplyProgress;
 use crate::route::flag;
-use crate::sparsely;
-use crate::upstream::{ConnectionEnd, HandshakeError, Pending, State};
-use crate::users::OWN;
-use std::io::Read;
+use crate::worker::Worker;
+
+use crate::base::{Base, base};
+use crate::dest::{ClientId, Dest};
+use crate::upstream::{ConnectionEnd, Pending, State};
 
 /// An unfinished reply of this size is handed to its client piece by piece; a smaller one is
 /// waited for, so that it can still be asked for again if the connection is lost.
 const STREAM_FROM: usize = 32 << 10;
-/// So many pushes that nobody asked for are no accident: the connection is given up.
-const MOST_STRANGE: u32 = 10_000;
-
-impl Nodes {
-    #[cold]
-    fn strange_push(&mut self, u: usize, core: &mut Core) -> Result<(), ConnectionEnd> {
-        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
-        up.strange += 1;
-        if up.strange > MOST_STRANGE {
-            return Err(ConnectionEnd::UnexpectedPushes);
-        }
-        let node = self.list.get(usize::from(up.node)).map(|n| n.addr.to_string());
-        sparsely!(core.lines.pushes, warn, node, "a node sends messages that nobody asked for");
-        Ok(())
-    }
-}
-
-impl Clients {
-    /// A reply that cannot be handed on in pieces grows beyond what there is room for: its command
-    /// gets an error, and the connection, which is in the middle of it, is made anew.
-    pub(super) fn refuse_reply(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
-        let Some(up) = nodes.upstreams.get_mut(u) else { return };
-        let node = nodes.list.get(usize::from(up.node)).map(|n| n.addr.to_string());
-        let client = up.dedicated.and_then(|dedicated| dedicated.client);
-        if let Some(pending) = up.pending.pop_front() {
-            up.queue.release(pending.len as usize, &mut core.spare.pool);
-            let failure = core.reply_dropped(&pending);
-            match (client, pending.dest) {
-                // Its client waits for this one command.
-                (Some(client), Dest::Client { seq, .. }) => {
-                    self.fail_errand(client, seq, failure, nodes, core)
-                }
-                _ => core.fail(&pending, &node.unwrap_or_default(), &failure),
-            }
-        }
-        core.lose(u, ConnectionEnd::ReplyTooLarge);
-    }
-}
-
-impl Access {
-    /// Nodes do not tell this user their IDs, so they are not asked any more.
-    #[cold]
-    fn note_unverified(&mut self, realm: u16) {
-        if self.unverified.insert(realm) && realm == OWN {
-            tracing::warn!(
-                "slotway's user at the nodes may not ask them for their IDs, so a connection to \
-                 another server that has got a node's address is not noticed: ACL SETUSER … \
-                 +cluster|myid"
-            );
-        }
-    }
-}
-
-impl Base<'_> {
-    fn handshake_reply(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return Ok(()) };
-        if up.stream.is_none() {
-            // A dedicated connection that was closed while what it had said was being read.
-            return Ok(());
-        }
-        if frame.first() == Some(&b'>') {
-            return Ok(());
-        }
-        match up.handshake.reply(frame) {
-            Ok(false) => Ok(()),
-            Ok(true) => {
-                if let Some(dedicated) = up.dedicated.as_mut() {
-                    dedicated.id = up.handshake.client_id().unwrap_or(0);
-                }
-                if up.handshake.is_unverified() {
-                    let realm = up.realm;
-                    self.access.note_unverified(realm);
-                }
-                self.scripts.ready(u, self.nodes, self.core);
-                Ok(())
-            }
-            Err(HandshakeError::Refused(text)) => {
-                self.access.realm_refused(u, &text, self.nodes, self.core);
-                if let Some(up) = self.nodes.upstreams.get_mut(u) {
-                    up.refused = Some(text.as_bytes().into());
-                }
-                Err(ConnectionEnd::HandshakeRefused(text))
-            }
-            Err(stranger @ HandshakeError::Stranger { .. }) => {
-                self.core.stats.strangers += 1;
-                Err(stranger.into())
-            }
-            Err(loading @ HandshakeError::Loading(_)) => Err(loading.into()),
-        }
-    }
-}
 
 impl Worker {
     pub(super) fn upstream_again(&mut self, u: usize) {

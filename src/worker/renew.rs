@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use super::Worker;
-use super::settings::Settings;
+use crate::common::settings::Settings;
 use crate::config::Config;
 use crate::resp::RequestLimits;
 use crate::route::Router;
+use crate::worker::Worker;
 
 impl Worker {
     pub(super) fn set_config(&mut self, config: &Config, workers: usize) {

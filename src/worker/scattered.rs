@@ -2,35 +2,22 @@
 //! itself, what all shards are asked, sent at the same time; the replies return to the order asked
 //! ([`ExecGather`]).
 
-use super::Worker;
-use super::downstream::Flow;
-use super::shards::MissingTarget;
-use super::state::base;
-use super::state::{Base, Core, Operations};
-use crate::client::{Context, EXEC, MULTI, Multi, Place, Question, answer};
-use crate::cluster::{NO_SLOT, slot_of};
-use crate::command::{CommandId, key_positions};
-use crate::dest::{ClientId, Dest};
-use crate::errors::Failure;
+use crate::base::{Base, base};
+use crate::client::{Context, MULTI, Multi, Place, Question, answer};
+use crate::clients::Flow;
+use crate::cluster::NO_SLOT;
+use crate::command::CommandId;
+use crate::common::requests;
 use crate::hash::IntMap;
-use crate::metrics::{LimitHit, TransactionKind};
+use crate::metrics::TransactionKind;
+use crate::nodes::shards::MissingTarget;
+use crate::operations::scattered::Batch;
 use crate::ops::Parts;
-use crate::resp::{ArgRange, Args};
-use crate::route::{ExecGather, Local, Script, flag};
+use crate::resp::ArgRange;
+use crate::worker::Worker;
 
-/// A part of a transaction: what one node gets.
-#[derive(Debug)]
-struct Batch {
-    slot: u16,
-    frame: Vec<u8>,
-    /// Where its replies belong.
-    places: Vec<usize>,
-    read_only: bool,
-    /// It has an EVALSHA, or may have.
-    by_sha: bool,
-    /// It has a PUBLISH, or may have.
-    publishes: bool,
-}
+use crate::dest::{ClientId, Dest};
+use crate::route::{ExecGather, Local, Script, flag};
 
 /// A command for one node outside of all batches.
 #[derive(Debug)]
@@ -47,114 +34,6 @@ struct Single {
 struct Asked {
     question: Question,
     group: u32,
-}
-
-impl Core {
-    /// A command over several slots as one command per slot: the slot, the bytes, the positions
-    /// of its keys.
-    fn in_slots(
-        &self,
-        command: CommandId,
-        args: &Args,
-        mut each: impl FnMut(u16, &[u8], Vec<u32>),
-    ) {
-        let spec = self.router.table().get(command);
-        let mut keys = Vec::new();
-        // A list of keys that cannot be read was refused when it was queued.
-        let _ = key_positions(spec, args, &mut keys);
-        let step = match keys.as_slice() {
-            [a, b, ..] => b.saturating_sub(*a),
-            _ => 1,
-        };
-        let mut slots: Vec<(u16, u32)> = (0..)
-            .zip(&keys)
-            .map(|(position, &at)| (slot_of(args.get(at as usize).unwrap_or_default()).0, position))
-            .collect();
-        slots.sort_unstable();
-        let first = keys.first().copied().unwrap_or(1);
-        let mut frame = Vec::new();
-        for group in slots.chunk_by(|a, b| a.0 == b.0) {
-            frame.clear();
-            super::split::part_frame(&mut frame, args, first, step, group);
-            let slot = group.first().map_or(0, |g| g.0);
-            each(slot, &frame, group.iter().map(|g| g.1).collect());
-        }
-    }
-}
-
-impl Operations {
-    fn send_batch(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        g: usize,
-        group: u32,
-        mut batch: Batch,
-        base: &mut Base<'_>,
-    ) {
-        batch.frame.extend_from_slice(EXEC);
-        let Some(client) = base.clients.slab.get(index) else { return };
-        let (protocol, generation) = (client.session.protocol, client.generation);
-        let watching = client
-            .lent
-            .as_ref()
-            .and_then(|l| l.watches.iter().find(|w| w.slot == batch.slot).and_then(|w| w.upstream));
-        let dest = Dest::Part { gather: g as u32, first: group };
-        let mut pending =
-            self.pending(dest, command, batch.slot, protocol, base.access, base.clients, base.core);
-        pending.before = batch.places.len() as u32 + 1;
-        if batch.read_only {
-            pending.flags |= flag::READ_ONLY;
-        }
-        if batch.by_sha {
-            pending.flags |= flag::SCRIPT;
-        }
-        if batch.publishes {
-            base.core.mark_batch(&mut pending, flag::PUBLISHES);
-        }
-        if let Some(u) = watching {
-            base.scripts.script_before_again(u, &mut pending, &batch.frame, base.nodes, base.core);
-            base.clients.note_write(index, base.nodes.upstreams.get(u).map(|up| up.node));
-            return base.nodes.send_owned(u, pending, batch.frame, base.core);
-        }
-        let node = match batch.slot {
-            NO_SLOT => base.nodes.any_primary(index),
-            slot => base.nodes.route(slot),
-        };
-        match node {
-            Some(node) => {
-                base.clients.note_write(index, Some(node));
-                let u = base.upstream_for(node, protocol, index);
-                base.scripts.script_before_again(
-                    u,
-                    &mut pending,
-                    &batch.frame,
-                    base.nodes,
-                    base.core,
-                );
-                base.nodes.send_owned(u, pending, batch.frame, base.core);
-            }
-            None if batch.slot == NO_SLOT && base.nodes.topology.snapshot.generation == 0 => {
-                base.core.fail(&pending, "", &base.nodes.no_cluster_failure(base.core));
-            }
-            None if !base.nodes.placement.slots.holds.fits(
-                batch.slot,
-                batch.frame.len(),
-                base.core.settings.held,
-            ) =>
-            {
-                base.core.stats.limits_hit[LimitHit::Held as usize] += 1;
-                base.core.fail(&pending, "", &Failure::HoldsFull { slot: batch.slot });
-            }
-            None => self.hold_pending(
-                pending,
-                ClientId::new(index, generation),
-                batch.frame,
-                base.nodes,
-                base.core,
-            ),
-        }
-    }
 }
 
 impl Worker {
@@ -279,8 +158,7 @@ impl Worker {
                 Place::Slot(slot) => push(slot, frame, i, read_only),
                 Place::Any => push(home, frame, i, read_only),
                 Place::Local(local @ (Local::ClientInfo | Local::ClientEveryone)) => {
-                    let args =
-                        super::transaction::scan(frame, &self.core.settings.accepted, &mut ranges);
+                    let args = requests::scan(frame, &self.core.settings.accepted, &mut ranges);
                     match self.client_in_exec(index, local, &args) {
                         Ok(reply) => exec.place(i, reply),
                         Err(question) => {
@@ -289,8 +167,7 @@ impl Worker {
                     }
                 }
                 Place::Local(local) => {
-                    let args =
-                        super::transaction::scan(frame, &self.core.settings.accepted, &mut ranges);
+                    let args = requests::scan(frame, &self.core.settings.accepted, &mut ranges);
                     let mut reply = Vec::new();
                     if let Some(client) = self.clients.slab.get_mut(index) {
                         let announced = self.core.settings.announced(client);
@@ -304,8 +181,7 @@ impl Worker {
                     exec.place(i, reply);
                 }
                 Place::Split(merge) => {
-                    let args =
-                        super::transaction::scan(frame, &self.core.settings.accepted, &mut ranges);
+                    let args = requests::scan(frame, &self.core.settings.accepted, &mut ranges);
                     let nested = exec.nest(i, merge);
                     self.core.in_slots(queued.command, &args, |slot, frame, keys| {
                         let place = exec.piece(nested, keys);

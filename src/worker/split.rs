@@ -1,89 +1,18 @@
 //! Commands for several slots or nodes: their parts are sent, and their replies gathered.
 
-use super::downstream::Flow;
-use super::state::Base;
-use super::state::base;
-use super::state::{Clients, Core, Operations};
-use super::{Gathering, Worker};
+use crate::base::{Base, base};
 use crate::buf::CHUNK;
+use crate::clients::Flow;
 use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
-use crate::dest::{ClientId, Dest};
+use crate::common::requests::part_frame;
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
-use crate::ops::Parts;
-use crate::resp::{Args, write};
-use crate::route::{Fan, Gather, Merge, flag};
+use crate::resp::Args;
+use crate::worker::Worker;
 
-impl Operations {
-    /// Begins a gathering for a client's command; gives its index.
-    pub(super) fn gathering(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        merge: Merge,
-        clients: &mut Clients,
-        core: &mut Core,
-    ) -> Option<usize> {
-        let client = clients.slab.get_mut(index)?;
-        let generation = client.generation;
-        let seq = client.expect(&mut core.spare.replies);
-        let to = Dest::Client { index: index as u32, generation, seq };
-        self.gathering_for(index, command, merge, to, clients, core)
-    }
-
-    /// The same, where the reply has its place already.
-    pub(super) fn gathering_for(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        merge: Merge,
-        to: Dest,
-        clients: &mut Clients,
-        core: &mut Core,
-    ) -> Option<usize> {
-        let client = clients.slab.get_mut(index)?;
-        client.transfer_sizes.ask();
-        let (protocol, generation) = (client.session.protocol, client.generation);
-        let mut gather = core.spare.gathers.pop().unwrap_or_default();
-        gather.start(merge, protocol);
-        gather.set_only_reads(core.router.is_read_only(command));
-        let lane = ClientId::new(index, generation);
-        let gathering = self.gathering_of(lane, command, to, Parts::Merged(gather), clients, core);
-        Some(self.gatherings.insert(gathering))
-    }
-
-    /// The merged replies of gathering `g`.
-    pub(super) fn merged(&mut self, g: usize) -> Option<&mut Gather> {
-        self.gatherings.get_mut(g)?.parts.merged_mut()
-    }
-
-    /// One that begins now, for the client of this index and generation.
-    pub(super) fn gathering_of(
-        &self,
-        lane: ClientId,
-        command: CommandId,
-        to: Dest,
-        parts: Parts,
-        clients: &Clients,
-        core: &Core,
-    ) -> Gathering {
-        Gathering {
-            parts,
-            to,
-            lane,
-            realm: clients.realm_of(lane.at()),
-            command,
-            started: core.now,
-            kept: None,
-            slow: None,
-            sets: None,
-            renames: false,
-            received: 0,
-            accounted: 0,
-        }
-    }
-}
+use crate::dest::{ClientId, Dest};
+use crate::route::{Fan, Merge, flag};
 
 impl Worker {
     /// Keys in several slots: each slot's keys in a command of their own, all of a node's in one
@@ -268,29 +197,5 @@ impl Worker {
             }
         }
         Flow::Next
-    }
-}
-
-/// The command `args` with the keys of one slot: those at the positions of `group`, with `step`
-/// arguments each.
-pub(super) fn part_frame(
-    frame: &mut Vec<u8>,
-    args: &Args,
-    first_key: u32,
-    step: u32,
-    group: &[(u16, u32)],
-) {
-    // At once: a large part is not copied as it grows.
-    let positions = group.iter().map(|&(_, position)| first_key + position * step);
-    let values = positions.flat_map(|at| at..at + step);
-    let value = |i: u32| args.get(i as usize).map_or(0, <[u8]>::len) + write::HEADER;
-    frame.reserve(128 + values.map(value).sum::<usize>());
-    write::array_header(frame, 1 + group.len() * step as usize);
-    write::bulk(frame, args.get(0).unwrap_or_default());
-    for &(_, position) in group {
-        let at = first_key + position * step;
-        for i in at..at + step {
-            write::bulk(frame, args.get(i as usize).unwrap_or_default());
-        }
     }
 }

@@ -1,31 +1,38 @@
 //! A worker is made, on a thread of its own.
 
-use super::settings::Settings;
-use super::state::{
-    Access, Arrivals, Clients, Clock, Core, DedicatedPool, Link, Memory, Nodes, Operations,
-    Placement, Reads, Spare, Stop, Subscribers, Topology, Turn,
-};
-use super::{
-    LogLines, SCRATCH, Shared, Source, Worker, leave, retries, revoke, scripts, seen, tls, topics,
-    users,
-};
+use std::collections::{BinaryHeap, VecDeque};
+use std::io;
+
+use slab::Slab;
+
 use crate::arena::Arena;
 use crate::buf::Pool;
 use crate::cluster::Snapshot;
 use crate::command::CommandTable;
+use crate::common::settings::Settings;
+use crate::common::shared::Shared;
 use crate::config::Config;
-use crate::hash::{IntMap, IntSet};
-use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
 use crate::meter::Meter;
 use crate::metrics::WorkerStats;
+use crate::node_scripts::scripts;
+use crate::operations::Operations;
 use crate::placement::SlotTable;
+use crate::recorder::seen;
 use crate::route::Router;
-use mio::{Poll, Waker};
-use slab::Slab;
-use std::collections::{BinaryHeap, VecDeque};
-use std::io;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
+
+use mio::{Poll, Waker};
+
+use crate::access::{Access, revoke};
+use crate::clients::{Arrivals, Clients, Stop, leave, tls};
+use crate::common::{Clock, Core, Link, LogLines, Memory, Source, Spare, Turn};
+use crate::hash::{IntMap, IntSet};
+use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
+use crate::nodes::{DedicatedPool, Nodes, Placement, Reads, Topology};
+use crate::subscribers::{Subscribers, topics};
+use crate::worker::{SCRATCH, Worker, retries};
 
 /// Starts worker `index` on a thread of its own.
 ///
@@ -101,7 +108,7 @@ impl Worker {
                 looks: revoke::Looks::default(),
                 strangers_refused: 0,
                 strangers_allowed: 0,
-                failures: users::Failures::default(),
+                failures: crate::access::login::Failures::default(),
             },
             subscribers: Subscribers {
                 topics: topics::Topics::default(),

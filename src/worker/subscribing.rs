@@ -5,103 +5,14 @@
 //! subscription is confirmed, refused or given up by its own deadline, and the PUBLISH does not wait
 //! for later ones.
 
-use super::state::{Clients, Core, Subscribers};
-use std::sync::Arc;
-
-use super::Worker;
-use crate::channel::Kind;
 use crate::client::Paused;
-use crate::hash::IntMap;
-use crate::mailbox::ToWorker;
-use crate::mailbox::{ReadBarrier, Serial};
+use crate::clients::Clients;
+use crate::mailbox::Serial;
 use crate::resp::Args;
+use crate::worker::Worker;
 
-/// Clients whose PUBLISH waits.
-#[derive(Debug, Default)]
-pub(super) struct WaitingPublishers {
-    /// For the barrier that is sent when the turn ends.
-    unsent: Vec<WaitingPublisher>,
-    /// By barrier: until all other workers have read what had arrived.
-    by_barrier: IntMap<u64, Vec<WaitingPublisher>>,
-    last_barrier: u64,
-    /// By the subscription command that is waited for.
-    by_serial: IntMap<Serial, Vec<WaitingPublisher>>,
-    /// How far the client has come that is being resumed.
-    resumed: Option<Progress>,
-}
-
-/// How far a PUBLISH that waits has come.
-#[derive(Debug, Clone, Copy)]
-enum Progress {
-    /// The other workers have read what had arrived before it.
-    OthersHaveRead,
-    /// It waits for subscription commands up to this one, the last that had come before it.
-    Limit(Serial),
-}
-
-#[derive(Debug, Clone, Copy)]
-struct WaitingPublisher {
-    client: u32,
-    generation: u32,
-    progress: Progress,
-}
-
-/// The kind of topic that a command publishes to.
-fn published(args: &Args) -> Option<Kind> {
-    match () {
-        () if args.is(0, "publish") => Some(Kind::Channel),
-        () if args.is(0, "spublish") => Some(Kind::Shard),
-        () => None,
-    }
-}
-
-impl Core {
-    /// The subscription command that `args` has to wait for; this worker is told when it ends.
-    fn subscription_before(&self, args: &Args, limit: Serial) -> Option<Serial> {
-        let kind = published(args)?;
-        let channel = args.get(1).unwrap_or_default();
-        let waiter = (self.link.index, &self.link.own);
-        self.shared.pending_subscriptions.wait_for(kind, channel, limit, waiter)
-    }
-}
-
-impl Clients {
-    fn pause_publisher(&mut self, index: usize, progress: Progress) -> Option<WaitingPublisher> {
-        let client = self.slab.get_mut(index)?;
-        client.paused = Paused::Subscription;
-        Some(WaitingPublisher { client: index as u32, generation: client.generation, progress })
-    }
-}
-
-impl Subscribers {
-    /// The turn ends: the other workers are told of those that have begun to wait in it.
-    pub(super) fn send_barrier(&mut self, core: &mut Core) {
-        let waiting = &mut self.waiting_publishers;
-        if waiting.unsent.is_empty() {
-            return;
-        }
-        waiting.last_barrier += 1;
-        let id = waiting.last_barrier;
-        waiting.by_barrier.insert(id, std::mem::take(&mut waiting.unsent));
-        let barrier = Arc::new(ReadBarrier { id, worker: core.link.own.clone() });
-        for (_, worker) in
-            core.shared.workers().iter().filter(|(index, _)| *index != core.link.index)
-        {
-            // One that has ended lets go of it at once.
-            let _ = worker.send(ToWorker::Read(Arc::clone(&barrier)));
-        }
-    }
-
-    /// All that the last poll said is readable has been read. What arrived before a barrier may not
-    /// have been among it when the barrier came in this very turn.
-    #[inline]
-    pub(super) fn release_barriers(&mut self, core: &mut Core) {
-        if !self.barriers.is_empty() {
-            let turn = core.stats.turns;
-            self.barriers.retain(|(came, _)| *came == turn);
-        }
-    }
-}
+use crate::clients::subscribers::{Progress, WaitingPublisher};
+use crate::common::{Core, requests};
 
 impl Worker {
     /// PUBLISH or SPUBLISH: whether it has to wait; its client is paused then.
@@ -123,7 +34,7 @@ impl Worker {
                 let mut ranges = Vec::new();
                 let accepted = &core.settings.accepted;
                 (0..multi.queue.len()).find_map(|i| {
-                    let args = super::transaction::scan(multi.frame(i), accepted, &mut ranges);
+                    let args = requests::scan(multi.frame(i), accepted, &mut ranges);
                     core.subscription_before(&args, limit)
                 })
             })

@@ -2,17 +2,17 @@
 //! buffer of its node, and from the node's reply to the buffer of its client. HOT PATH: everything
 //! rare is behind one call, which does the same with all that may be special about a command.
 
-use super::Worker;
-use super::answer::BLOCKED;
-use super::downstream::Flow;
-use super::state::Base;
-use super::state::base;
+use crate::base::{Base, base};
+use crate::clients::Flow;
+use crate::common::counters::BLOCKED;
 use crate::dest::Dest;
 use crate::metrics::Histogram;
+use crate::users::OWN;
+use crate::worker::Worker;
+
 use crate::resp::{Args, Protocol};
 use crate::route::{Plan, flag};
 use crate::upstream::{ConnectionEnd, Pending, State};
-use crate::users::OWN;
 
 impl Worker {
     /// Puts a client's request into the buffer of the node that serves its slot. The rest is the

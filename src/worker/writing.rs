@@ -1,100 +1,17 @@
 //! Clients are written to, and what they take is looked at.
 
-use super::clock::{Job, Timer};
-use super::no_room::buffers_full;
-use super::state::{Clients, Core};
-use super::{Source, Worker, drain, reaccount};
 use crate::buf::WRITE_LIMIT;
-use crate::client::{Client, Paused};
+use crate::clients::answers::buffers_full;
+use crate::clients::leave;
+use crate::common::Source;
 use crate::dest::ClientId;
 use crate::metrics::LimitHit;
-use crate::sparsely;
+use crate::worker::Worker;
+
+use crate::client::{Client, Paused};
 
 /// At `limits.memory` an unfinished request of this size is refused.
 const MUCH_UNFINISHED: usize = 16 << 10;
-
-impl Clients {
-    /// The client has something to be written, or is to be looked at, at the end of the turn.
-    #[inline]
-    pub(super) fn mark_client(&mut self, index: usize, core: &mut Core) {
-        if let Some(client) = self.slab.get_mut(index)
-            && !client.dirty
-        {
-            client.dirty = true;
-            core.turn.dirty_clients.push(index);
-        }
-    }
-
-    /// What a client has not taken is bounded: it is closed at its limit.
-    pub(super) fn check_output(&mut self, index: usize, core: &mut Core) {
-        let Some(client) = self.slab.get(index) else { return };
-        let output = client.output();
-        let subscriber = client.subscriptions.is_some();
-        let limit = if subscriber && let Some(limit) = self.subscriber_limit(index, core) {
-            limit
-        } else if !subscriber && output > core.settings.client_output {
-            LimitHit::ClientOutput
-        } else {
-            return;
-        };
-        core.stats.limits_hit[limit as usize] += 1;
-        let Some(client) = self.slab.get(index) else { return };
-        sparsely!(
-            core.lines.closed,
-            warn,
-            client = client.session.id,
-            output,
-            limit = LimitHit::NAMES[limit as usize],
-            "a client is closed: it does not take its replies"
-        );
-        core.stats.messages_dropped += client.items() as u64;
-        self.close(index, core);
-    }
-
-    pub(super) fn account_client(&mut self, index: usize, core: &mut Core) {
-        // A closed one is on no account any more.
-        if let Some(client) = self.slab.get_mut(index).filter(|client| !client.gone) {
-            let at_hand = if core.turn.at_hand.0 == index { core.turn.at_hand.1 } else { 0 };
-            let held = client.held() + at_hand;
-            reaccount(&mut core.memory.accounted, &mut client.accounted, held);
-        }
-    }
-
-    /// What a subscriber has not taken is bounded as Redis bounds it. `None`: it is within.
-    pub(super) fn subscriber_limit(&mut self, index: usize, core: &mut Core) -> Option<LimitHit> {
-        let client = self.slab.get_mut(index)?;
-        let output = client.output();
-        let me = ClientId::new(index, client.generation);
-        let subscriptions = client.subscriptions.as_mut()?;
-        if output > core.settings.subscriber_hard {
-            return Some(LimitHit::PubSubHard);
-        }
-        if output <= core.settings.subscriber_soft {
-            subscriptions.above_soft = None;
-            return None;
-        }
-        match subscriptions.above_soft {
-            Some(since) if core.now >= since + core.settings.subscriber_soft_time => {
-                return Some(LimitHit::PubSubSoft);
-            }
-            Some(_) => {}
-            None => {
-                subscriptions.above_soft = Some(core.now);
-                let due = core.now + core.settings.subscriber_soft_time;
-                core.clock.timers.push(Timer { due, job: Job::SlowSubscriber(me) });
-            }
-        }
-        None
-    }
-
-    /// A subscriber that was slow some time ago is looked at again.
-    pub(super) fn slow_subscriber(&mut self, client: ClientId, core: &mut Core) {
-        let current = |c: &crate::client::Client| c.generation == client.generation && !c.gone;
-        if self.slab.get(client.at()).is_some_and(current) {
-            self.check_output(client.at(), core);
-        }
-    }
-}
 
 impl Worker {
     pub(super) fn flush_client(&mut self, index: usize) {
@@ -113,7 +30,7 @@ impl Worker {
         {
             return self.clients.account_client(index, &mut self.core);
         }
-        let last = (client.leaves_for.is_some() && drain::may_leave(client))
+        let last = (client.leaves_for.is_some() && leave::may_leave(client))
             || self.clients.stop.drain.is_some_and(|drain| drain.is_last(client));
         if last {
             client.stream.hold_back(true);

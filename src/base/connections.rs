@@ -1,0 +1,193 @@
+//! Connections to nodes: made, greeted, accounted for, forgotten.
+
+use std::sync::Arc;
+
+use crate::base::Base;
+use crate::buf::CHUNK;
+use crate::command::CommandId;
+use crate::common::Source;
+use crate::nodes::reaccount;
+use crate::route::Fan;
+use crate::scripts::Sha;
+use crate::users::OWN;
+
+use crate::resp::{Args, Protocol};
+use crate::upstream::{ConnectionEnd, Handshake, HandshakeError, State};
+
+impl Base<'_> {
+    pub(crate) fn handshake_reply(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return Ok(()) };
+        if up.stream.is_none() {
+            // A dedicated connection that was closed while what it had said was being read.
+            return Ok(());
+        }
+        if frame.first() == Some(&b'>') {
+            return Ok(());
+        }
+        match up.handshake.reply(frame) {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                if let Some(dedicated) = up.dedicated.as_mut() {
+                    dedicated.id = up.handshake.client_id().unwrap_or(0);
+                }
+                if up.handshake.is_unverified() {
+                    let realm = up.realm;
+                    self.access.note_unverified(realm);
+                }
+                self.scripts.ready(u, self.nodes, self.core);
+                Ok(())
+            }
+            Err(HandshakeError::Refused(text)) => {
+                self.access.realm_refused(u, &text, self.nodes, self.core);
+                if let Some(up) = self.nodes.upstreams.get_mut(u) {
+                    up.refused = Some(text.as_bytes().into());
+                }
+                Err(ConnectionEnd::HandshakeRefused(text))
+            }
+            Err(stranger @ HandshakeError::Stranger { .. }) => {
+                self.core.stats.strangers += 1;
+                Err(stranger.into())
+            }
+            Err(loading @ HandshakeError::Loading(_)) => Err(loading.into()),
+        }
+    }
+
+    /// SCRIPT EXISTS is to say 1 of what slotway has, and to be right: the nodes are given it.
+    pub(crate) fn scripts_to_primaries(&mut self, index: usize, command: CommandId, args: &Args) {
+        let Some(client) = self.clients.slab.get(index) else { return };
+        let protocol = client.session.protocol;
+        let mut loads: Vec<Arc<[u8]>> = Vec::new();
+        for sha in args.iter().skip(2).filter_map(Sha::parse) {
+            let load = self.scripts.store.load_of(&sha);
+            loads.extend(load.filter(|load| !loads.contains(load)));
+        }
+        if loads.is_empty() {
+            return;
+        }
+        for node in self.nodes.fan_targets(Fan::Primaries, self.core).into_iter().flatten() {
+            let u = self.upstream_for(node, protocol, index);
+            for load in &loads {
+                self.core.stats.script_loads += 1;
+                self.nodes.send(u, self.core.loading(command), load, self.core);
+            }
+        }
+    }
+
+    /// Forgets a connection whose node has left the cluster, or that was set aside, once nothing
+    /// waits for it. `true`: it is gone.
+    pub(crate) fn retire(&mut self, u: usize) -> bool {
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return true };
+        let node = usize::from(up.node);
+        let known = self.nodes.list.get(node).is_none_or(|n| n.known);
+        if let Some(dedicated) = up.dedicated {
+            if !known && dedicated.client.is_none() {
+                self.clients.close_dedicated(u, self.nodes, self.core);
+            }
+            return false;
+        }
+        let wanted = known && !up.aside && (!up.bulk || self.core.shared.has_bulk_connections());
+        if wanted || !up.pending.is_empty() {
+            return false;
+        }
+        self.access.remove_upstream(u, self.nodes, self.core);
+        true
+    }
+
+    /// The shared connection to `node` for a client that speaks `protocol`; made if there is none.
+    #[inline]
+    pub(crate) fn upstream_for(&mut self, node: u16, protocol: Protocol, client: usize) -> usize {
+        // Hardly ever is there any user of the cluster.
+        let realm = if self.access.realms.is_empty() { OWN } else { self.clients.realm_of(client) };
+        self.upstream_as(realm, node, protocol, client)
+    }
+
+    /// The same with the rights of this realm, which is one that is known.
+    #[inline]
+    pub(crate) fn upstream_as(
+        &mut self,
+        realm: u16,
+        node: u16,
+        protocol: Protocol,
+        client: usize,
+    ) -> usize {
+        if realm != OWN {
+            return self.realm_upstream(realm, node, protocol, client);
+        }
+        let which = self.clients.connection_of(client, self.core);
+        let shared = self.nodes.list.get(usize::from(node)).map(|n| &n.shared);
+        if let Some(Some(u)) = shared.and_then(|s| s[protocol as usize].get(which)) {
+            return *u;
+        }
+        self.nodes.new_upstream(node, protocol, which, self.core)
+    }
+
+    pub(crate) fn connecting(&mut self, u: usize) {
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+        let Some(stream) = up.stream.as_mut() else { return };
+        match stream.connected() {
+            Ok(()) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotConnected => return,
+            Err(error) => return self.core.lose(u, error.into()),
+        }
+        let token = Source::Upstream(u).token();
+        if let Err(error) = stream.watch(self.core.link.poll.registry(), token, false, true) {
+            return self.core.lose(u, error.into());
+        }
+        if stream.tls().is_some() {
+            up.state =
+                State::Securing { until: self.core.now + self.core.settings.connect_timeout };
+            return self.securing(u);
+        }
+        self.greet(u);
+    }
+
+    /// The connection stands: what is said first.
+    pub(crate) fn greet(&mut self, u: usize) {
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+        let settings = &self.core.settings;
+        let (identify, name) = (up.dedicated.is_some(), &settings.client_name);
+        let password = settings.password.reveal();
+        // A realm that is gone is nobody's, not slotway's: its number stays, and gets no further.
+        let who = match up.realm {
+            OWN => Some((settings.user.as_bytes(), password.as_bytes())),
+            realm => {
+                self.access.realms.get(&realm).map(|realm| (&*realm.who.user, &*realm.who.password))
+            }
+        };
+        let Some(who) = who else { return self.core.lose(u, ConnectionEnd::UserGone) };
+        up.handshake = match up.realm {
+            OWN => Handshake::new(up.protocol, who, name, identify, &mut self.core.spare.pool),
+            _ => Handshake::for_user(up.protocol, who, name, &mut self.core.spare.pool),
+        };
+        if up.read_only {
+            up.handshake.read_only(&mut self.core.spare.pool);
+        }
+        // Addresses are given to other servers, whose data a client must not see or change.
+        if !self.access.unverified.contains(&up.realm)
+            && let Some(node) = self.nodes.list.get(usize::from(up.node))
+        {
+            up.handshake.expect_node(&node.id, &mut self.core.spare.pool);
+        }
+        up.state = State::Handshake { until: self.core.now + settings.connect_timeout };
+        if up.handshake.is_done() {
+            self.scripts.ready(u, self.nodes, self.core);
+        }
+        self.nodes.mark_upstream(u, self.core);
+    }
+
+    #[inline]
+    pub(crate) fn account_upstream(&mut self, u: usize) {
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+        let held = up.held();
+        reaccount(&mut self.core.memory.accounted, &mut up.accounted, held);
+        let (busy, growing) = (!up.pending.is_empty(), up.tail.len() > CHUNK);
+        if busy {
+            self.core.arm_tick();
+        }
+        if growing && self.clients.is_over_memory(self.nodes, self.core) {
+            self.clients.refuse_reply(u, self.nodes, self.core);
+        }
+        self.clients.wake_waiters(u, self.nodes, self.core);
+        self.retire(u);
+    }
+}

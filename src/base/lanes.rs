@@ -1,0 +1,129 @@
+//! Commands of lanes go to their nodes.
+
+use crate::base::Base;
+use crate::base::dedicated::protocol_of;
+use crate::cluster::NO_SLOT;
+use crate::nodes::retries::Want;
+use crate::route::flag;
+
+use crate::dest::{ClientId, Dest};
+use crate::upstream::{Pending, Waiting};
+
+/// A slot that was not redirected for so long is calm again, microseconds.
+const CALM_AFTER: u64 = 1_000_000;
+pub(crate) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+
+impl Base<'_> {
+    pub(crate) fn release_calm(&mut self) {
+        if self.nodes.placement.slots.holds.is_empty() {
+            return;
+        }
+        for slot in self.nodes.placement.slots.holds.calm(self.core.now.saturating_sub(CALM_AFTER))
+        {
+            self.release_slot(slot);
+        }
+    }
+
+    /// Sends the lane's next command if it may go and there is a node for it.
+    pub(crate) fn lane_goes_on(&mut self, slot: u16, lane: ClientId) {
+        let Some(owner) = self.nodes.owner_for(slot, lane) else { return };
+        let Some(class) = self.nodes.placement.slots.holds.ready(slot, lane, self.core.now) else {
+            return;
+        };
+        if self.nodes.placement.slots.holds.wait_at_gate(slot, class, lane) {
+            return self.core.run_gate(slot, class);
+        }
+        if self.nodes.placement.slots.holds.owes(slot, lane, false)
+            && !self.nodes.may_retry(Want::Lane(slot, lane), self.core)
+        {
+            return;
+        }
+        self.nodes.placement.slots.holds.owes(slot, lane, true);
+        let Some(held) = self.nodes.placement.slots.holds.next(slot, lane, self.core.now) else {
+            return;
+        };
+        let mut pending = held.meta.pending;
+        pending.flags |= flag::LANE;
+        let owner =
+            self.subscribers.node_of_held(&pending, &held.frame, owner, self.nodes, self.core);
+        self.send_to(owner, pending, held.frame, lane.index);
+    }
+
+    pub(crate) fn send_to(&mut self, node: u16, mut pending: Pending, bytes: Vec<u8>, client: u32) {
+        if !self.access.has_realm(&pending, self.core) {
+            return;
+        }
+        if !pending.has(flag::READ_ONLY) {
+            self.clients.note_write(client as usize, Some(node));
+        }
+        let protocol = protocol_of(&pending);
+        let u = self.upstream_as(pending.realm, node, protocol, client as usize);
+        self.scripts.script_before_again(u, &mut pending, &bytes, self.nodes, self.core);
+        let bytes = self.nodes.behind_check(u, &mut pending, &bytes, self.core).unwrap_or(bytes);
+        self.nodes.send_owned(u, pending, bytes, self.core);
+    }
+
+    pub(crate) fn send_asking(
+        &mut self,
+        node: u16,
+        mut pending: Pending,
+        bytes: Vec<u8>,
+        client: u32,
+    ) {
+        if !self.access.has_realm(&pending, self.core) {
+            return;
+        }
+        self.clients.note_write(client as usize, Some(node));
+        let protocol = protocol_of(&pending);
+        let u = self.upstream_as(pending.realm, node, protocol, client as usize);
+        self.scripts.script_before_again(u, &mut pending, &bytes, self.nodes, self.core);
+        let asking = Pending {
+            dest: Dest::Discard,
+            flags: 0,
+            slot: NO_SLOT,
+            before: 0,
+            checks_shard: false,
+            expected: 0,
+            ..pending
+        };
+        self.nodes.send(u, asking, ASKING, self.core);
+        pending.flags |= flag::ASKING;
+        self.nodes.send_owned(u, pending, bytes, self.core);
+    }
+
+    /// A slot is calm: it is pipelined again. If all that is under way for it is on its owner's
+    /// connections, what waits goes right behind, in order; otherwise only what waits in lanes
+    /// that have nothing under way.
+    pub(crate) fn release_slot(&mut self, slot: u16) {
+        let owner = match slot {
+            NO_SLOT => self.nodes.placement.slots.primaries().first().copied(),
+            slot => self.nodes.placement.slots.owner(slot),
+        };
+        let Some(owner) = owner else { return };
+        let mut ordered = self.nodes.upstreams.iter().filter(|(_, up)| up.is_ordered());
+        let elsewhere = ordered.any(|(_, up)| {
+            let ours = |p: &Pending| p.slot == slot && p.dest != Dest::Discard;
+            up.pending.iter().any(|p| ours(p) && (up.node != owner || p.has(flag::ASKING)))
+        });
+        let elsewhere = elsewhere && slot != NO_SLOT;
+        if !elsewhere {
+            for (_, up) in &mut self.nodes.upstreams {
+                for pending in up.pending.iter_mut().filter(|p| p.slot == slot) {
+                    pending.flags &= !flag::SPECIAL;
+                }
+            }
+        }
+        let (waiting, ended) = self.nodes.placement.slots.release(slot, elsewhere);
+        for held in waiting {
+            let Waiting { mut pending, lane } = held.meta;
+            if !ended {
+                // The slot stays held for others: this client's next ones must not overtake.
+                pending.flags |= flag::TRACKED;
+                self.nodes.placement.slots.holds.track(slot, lane);
+            }
+            let owner =
+                self.subscribers.node_of_held(&pending, &held.frame, owner, self.nodes, self.core);
+            self.send_to(owner, pending, held.frame, lane.index);
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Clients with a command that waits at a node: blocking commands, WATCH.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::clients::Clients;
+use crate::common::Core;
+use crate::errors::Failure;
+use crate::hash::fingerprint;
+use crate::nodes::Nodes;
+use crate::placement::Class;
+
+use crate::client::{Paused, Watch};
+use crate::common::clock::{Job, Timer};
+use crate::dest::{ClientId, Dest};
+use crate::ops::{Errand, Kind};
+use crate::resp::{Args, Protocol, RequestProgress, scan_request, write};
+
+/// A timer outlives its errand. One that may wait for an hour and is answered at once, over and
+/// over, must not leave an hour's timers: its end is looked at from time to time, microseconds.
+pub(crate) const FARTHEST_TIMER: u64 = 10_000_000;
+/// How long an errand waits for its slot to get a primary before it looks again, microseconds.
+pub(crate) const NO_PRIMARY_PAUSE: u64 = 20_000;
+const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
+
+impl Clients {
+    /// The reply of an emulated command that was handed on as it arrived is there, or will not come.
+    pub(crate) fn end_handed_on(&mut self, client: ClientId, seq: u32, core: &mut Core) {
+        let lent = self.slab.get(client.at()).and_then(|c| c.lent.as_ref());
+        let errand = lent.and_then(|lent| lent.errand.as_ref());
+        if errand.is_some_and(|errand| errand.kind == Kind::Emulated) {
+            self.end_errand(client, seq, core);
+        }
+    }
+
+    /// From now on the client waits for `errand`; `own` is the time that it may take beside the
+    /// deadline of every command, `None` for ever.
+    pub(crate) fn begin_errand(
+        &mut self,
+        index: usize,
+        mut errand: Errand,
+        own: Option<u64>,
+        core: &mut Core,
+    ) -> Option<Dest> {
+        let client = self.slab.get_mut(index)?;
+        let generation = client.generation;
+        let seq = client.expect(&mut core.spare.replies);
+        client.paused = Paused::Command;
+        errand.seq = seq;
+        // A client may name a time beyond the end of the clock's numbers.
+        let end = |(own, timeout)| core.now.saturating_add(timeout).saturating_add(own);
+        errand.until = own.zip(core.settings.command_timeout).map(end);
+        if let Some(until) = errand.until {
+            let due = until.min(core.now + FARTHEST_TIMER);
+            core.clock
+                .timers
+                .push(Timer { due, job: Job::ErrandEnd(ClientId::new(index, generation), seq) });
+        }
+        if errand.is_blocking() {
+            core.shared.blocked.fetch_add(1, Relaxed);
+        }
+        self.lent(index, |lent| lent.errand = Some(errand));
+        Some(Dest::Client { index: index as u32, generation, seq })
+    }
+
+    /// Nodes refuse the slot: the client's errand waits at its gate. `false`: it may go.
+    pub(crate) fn errand_waits(
+        &mut self,
+        client: ClientId,
+        slot: u16,
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) -> bool {
+        if !nodes.placement.slots.holds.wait_at_gate(slot, Class::Write, client) {
+            return false;
+        }
+        // To fail fast in time.
+        let seq = self.errand(client.at()).map(|errand| errand.seq);
+        let since = nodes.placement.slots.holds.closed_since(slot, Class::Write);
+        if let (Some(seq), Some(limit), Some(since)) = (seq, core.settings.no_primary, since) {
+            let left = (since + limit).saturating_sub(core.now).max(NO_PRIMARY_PAUSE);
+            core.errand_later(client, seq, left);
+        }
+        core.run_gate(slot, Class::Write);
+        true
+    }
+
+    /// One try more has found no primary: how long until the next.
+    pub(crate) fn no_primary_pause(&mut self, index: usize, core: &mut Core) -> u64 {
+        let Some(errand) = self.errand(index) else { return NO_PRIMARY_PAUSE };
+        errand.tries = errand.tries.saturating_add(1);
+        let tries = errand.tries;
+        NO_PRIMARY_PAUSE.max(core.retry_pause(tries))
+    }
+
+    /// An error of slotway's own in place of the errand's reply.
+    pub(crate) fn fail_errand(
+        &mut self,
+        client: ClientId,
+        seq: u32,
+        failure: Failure,
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) {
+        let index = client.at();
+        let Some(errand) = self.errand(index).filter(|e| e.seq == seq) else { return };
+        let (command, kind) = (errand.command, errand.kind);
+        if let Some(stats) = core.stats.commands.get_mut(command.index()) {
+            stats.refused += 1;
+        }
+        let reads = self.errand_only_reads(index, core);
+        let was_unknown = failure.is_outcome_unknown();
+        let failure = match self.errand(index) {
+            Some(errand) => errand.failure(reads, failure),
+            None => failure,
+        };
+        core.stats.outcome_unknown += u64::from(!was_unknown && failure.is_outcome_unknown());
+        self.end_errand(client, seq, core);
+        if let Kind::Check { .. } = kind {
+            self.drop_transaction(index, nodes, core);
+        }
+        let dest = Dest::client(client, seq);
+        self.deliver_failure(dest, &failure, core);
+    }
+
+    /// Whether the command of the client's errand changes nothing.
+    pub(crate) fn errand_only_reads(&self, index: usize, core: &Core) -> bool {
+        let lent = self.slab.get(index).and_then(|client| client.lent.as_ref());
+        lent.and_then(|lent| lent.errand.as_ref()).is_some_and(|errand| core.only_reads(errand))
+    }
+
+    /// The client's errand is answered: it is read from again.
+    pub(crate) fn end_errand(&mut self, client: ClientId, seq: u32, core: &mut Core) {
+        let index = client.at();
+        let Some(c) = self.slab.get_mut(index).filter(|c| c.generation == client.generation) else {
+            return;
+        };
+        let Some(lent) = c.lent.as_mut() else { return };
+        if lent.errand.as_ref().is_none_or(|e| e.seq != seq) {
+            return;
+        }
+        if lent.errand.take().is_some_and(|e| e.is_blocking()) {
+            core.shared.blocked.fetch_sub(1, Relaxed);
+        }
+        if c.paused == Paused::Command {
+            core.turn.resume.push(client);
+        }
+        self.forget_lent(index);
+    }
+
+    /// The client waits for an answer that it will not read: it has closed its connection.
+    pub(crate) fn waits_in_vain(&self, index: usize) -> bool {
+        self.slab.get(index).is_some_and(|c| {
+            let errand = c.lent.as_ref().and_then(|l| l.errand.as_ref());
+            c.peer_closed
+                && c.paused == Paused::Command
+                && errand
+                    .is_some_and(|e| matches!(e.kind, Kind::Block | Kind::Join) || e.time.is_some())
+        })
+    }
+
+    /// The client has sent this node something that may change data.
+    pub(crate) fn note_write(&mut self, index: usize, node: Option<u16>) {
+        if let (Some(client), Some(node)) = (self.slab.get_mut(index), node) {
+            client.wrote |= 1 << (node & 63);
+        }
+    }
+
+    pub(crate) fn errand(&mut self, index: usize) -> Option<&mut Errand> {
+        self.slab.get_mut(index)?.lent.as_mut()?.errand.as_mut()
+    }
+
+    pub(crate) fn lent(&mut self, index: usize, change: impl FnOnce(&mut crate::client::Lent)) {
+        if let Some(client) = self.slab.get_mut(index) {
+            change(client.lent.get_or_insert_with(Box::default));
+        }
+    }
+
+    pub(crate) fn lent_of(
+        &mut self,
+        client: ClientId,
+        change: impl FnOnce(&mut crate::client::Lent),
+    ) {
+        if let Some(c) = self.slab.get_mut(client.at())
+            && c.generation == client.generation
+            && let Some(lent) = c.lent.as_mut()
+        {
+            change(lent);
+        }
+    }
+
+    pub(crate) fn forget_lent(&mut self, index: usize) {
+        if let Some(client) = self.slab.get_mut(index)
+            && client.lent.as_ref().is_some_and(|l| l.is_over())
+        {
+            client.lent = None;
+        }
+    }
+
+    /// The client has changed its protocol: EXEC's reply will come from where it watches.
+    pub(crate) fn watch_in_protocol(&mut self, index: usize, nodes: &mut Nodes, core: &mut Core) {
+        let Some(client) = self.slab.get(index) else { return };
+        let protocol = client.session.protocol;
+        let Some(lent) = client.lent.as_ref() else { return };
+        let all: Vec<usize> = lent.watches.iter().filter_map(|w| w.upstream).collect();
+        let version: &[u8] = if protocol == Protocol::Resp3 { b"3" } else { b"2" };
+        let mut hello = Vec::new();
+        write::request(&mut hello, &[b"HELLO", version]);
+        for u in all {
+            nodes.discard(u, &hello, core);
+            if let Some(up) = nodes.upstreams.get_mut(u) {
+                up.protocol = protocol;
+            }
+        }
+    }
+
+    /// The client watches nothing any more.
+    pub(crate) fn unwatch(&mut self, index: usize, nodes: &mut Nodes, core: &mut Core) {
+        let Some(lent) = self.slab.get_mut(index).and_then(|c| c.lent.as_mut()) else { return };
+        let watches = std::mem::take(&mut lent.watches);
+        for u in watches.into_iter().filter_map(|w| w.upstream) {
+            nodes.discard(u, UNWATCH, core);
+            self.give_back(u, nodes, core);
+        }
+        self.forget_lent(index);
+    }
+
+    /// The connections that watched have their EXEC, or need none: the client watches no more.
+    pub(crate) fn end_watches_of_exec(&mut self, index: usize, nodes: &mut Nodes, core: &mut Core) {
+        let Some(lent) = self.slab.get_mut(index).and_then(|c| c.lent.as_mut()) else { return };
+        let watches = std::mem::take(&mut lent.watches);
+        for u in watches.into_iter().filter_map(|w| w.upstream) {
+            let busy = nodes.upstreams.get(u).is_some_and(|up| !up.pending.is_empty());
+            if !busy {
+                nodes.discard(u, UNWATCH, core);
+                self.give_back(u, nodes, core);
+            }
+        }
+        self.forget_lent(index);
+    }
+
+    pub(crate) fn watching(&mut self, client: ClientId, u: usize, slot: u16, core: &mut Core) {
+        let mut ranges = Vec::new();
+        let limits = core.settings.accepted;
+        self.lent_of(client, |lent| {
+            // WATCH's arguments; it was scanned before.
+            let frame = lent.errand.as_ref().map_or(&[][..], |errand| errand.frame.as_slice());
+            let _ = scan_request(frame, &limits, &mut RequestProgress::default(), &mut ranges);
+            let args = Args::new(frame, &ranges);
+            let hashes = args.iter().skip(1).map(fingerprint);
+            if let Some(watch) = lent.watches.iter_mut().find(|w| w.upstream == Some(u)) {
+                return watch.keys.extend(hashes);
+            }
+            let key = args.get(1).map(Box::from).unwrap_or_default();
+            let asking = lent.errand.as_ref().is_some_and(|errand| errand.asking);
+            let keys = hashes.collect();
+            lent.watches.push(Watch { slot, key, keys, asking, upstream: Some(u) });
+        });
+    }
+
+    pub(crate) fn is_watching(&self, client: ClientId, u: usize) -> bool {
+        let c = self.slab.get(client.at()).filter(|c| c.generation == client.generation);
+        let lent = c.and_then(|c| c.lent.as_ref());
+        lent.is_some_and(|l| l.watches.iter().any(|w| w.upstream == Some(u)))
+    }
+}

@@ -1,0 +1,244 @@
+//! Clients that have to leave: no login in time, too old, drained.
+
+use std::collections::VecDeque;
+
+use crate::clients::Clients;
+use crate::common::Core;
+use crate::dest::ClientId;
+use crate::errors::Failure;
+use crate::metrics::DisconnectReason;
+use crate::sparsely;
+use crate::stream::Stream;
+
+use crate::client::{Client, Paused, mode};
+
+impl Clients {
+    pub(crate) fn close_idle_clients(&mut self, core: &mut Core) {
+        let Some(timeout) = core.settings.idle_timeout else { return };
+        if core.now < core.clock.next_idle_check {
+            return;
+        }
+        core.clock.next_idle_check = core.now + (timeout / 4).clamp(10_000, 1_000_000);
+        let before = core.now.saturating_sub(timeout);
+        // Who monitors or is subscribed has nothing to say.
+        let monitors = |c: &crate::client::Client| {
+            c.subscriptions.is_some() || c.lent.as_ref().is_some_and(|lent| lent.monitor)
+        };
+        let idle: Vec<usize> = self
+            .slab
+            .iter()
+            .filter(|(_, c)| c.active < before && c.is_idle() && c.paused == Paused::No)
+            .filter(|(_, c)| !monitors(c))
+            .map(|(i, _)| i)
+            .collect();
+        for index in idle {
+            core.stats.disconnected[DisconnectReason::Idle as usize] += 1;
+            self.close(index, core);
+        }
+    }
+
+    pub(crate) fn is_drained(&self, core: &Core) -> bool {
+        self.stop.drain.is_some_and(|drain| self.slab.is_empty() || core.now >= drain.by)
+    }
+
+    /// The client's last reply is in the socket, and nothing else is under way for it: it is let go,
+    /// or answered once more if it has said something meanwhile that would be lost.
+    pub(crate) fn let_go_unless_it_speaks(&mut self, index: usize, core: &mut Core) {
+        let Some(client) = self.slab.get_mut(index) else { return };
+        client.stream.close_input();
+        if client.stream.has_input() {
+            self.read_again(index, core);
+            self.account_client(index, core);
+        } else {
+            self.let_go(index, core);
+        }
+    }
+
+    /// Its last reply is in the socket: says that this is the end, and waits for the client to see
+    /// it. Closing at once would take the reply back if the client has sent anything meanwhile.
+    pub(crate) fn let_go(&mut self, index: usize, core: &mut Core) {
+        let Some(client) = self.slab.get_mut(index) else { return };
+        if client.stream.finish().is_err() {
+            return self.close(index, core);
+        }
+        client.paused = Paused::Leaving;
+        let (reason, generation) = (client.leaves_for, client.generation);
+        if let Some(reason) = reason {
+            core.stats.disconnected[reason as usize] += 1;
+        }
+        core.close_later(index, generation);
+        // What it sent before it saw the end is not looked at, but must not stay in the socket.
+        self.read_again(index, core);
+        self.account_client(index, core);
+    }
+
+    /// A client that was let go: what it still says is dropped until it closes.
+    pub(crate) fn client_leaves(&mut self, index: usize, core: &mut Core) {
+        let mut scratch = std::mem::take(&mut core.spare.scratch);
+        let Some(client) = self.slab.get_mut(index) else { return };
+        match std::io::Read::read(&mut client.stream, &mut scratch) {
+            Ok(0) => self.close(index, core),
+            Ok(_) => self.read_again(index, core),
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => self.read_again(index, core),
+            Err(_) => self.close(index, core),
+        }
+        core.spare.scratch = scratch;
+    }
+
+    /// If the client has to log in, its time for that begins.
+    pub(crate) fn await_login(&mut self, index: usize, core: &mut Core) {
+        let Some(client) = self.slab.get(index).filter(|c| c.session.is_stranger()) else {
+            return;
+        };
+        // That of a client with TLS begins at the end of its handshake.
+        if client.created == core.now && matches!(client.stream, Stream::Tls(_)) {
+            return;
+        }
+        let client = ClientId::new(index, client.generation);
+        if self.arrivals.logins.queue.len() > 1024 + 2 * self.slab.len() {
+            let clients = &self.slab;
+            self.arrivals.logins.queue.retain(|login| {
+                let client = clients.get(login.client.at());
+                client.is_some_and(|c| {
+                    c.generation == login.client.generation && c.session.is_stranger()
+                })
+            });
+        }
+        self.arrivals.logins.queue.push_back(Login { since: core.now, client, is_extended: false });
+    }
+
+    /// When the next deadline for a login is.
+    pub(crate) fn login_due(&self, core: &Core) -> Option<u64> {
+        Some(self.arrivals.logins.queue.front()?.since.saturating_add(core.settings.login_timeout?))
+    }
+
+    pub(crate) fn end_stranger(&mut self, index: usize, core: &mut Core) {
+        let Some(client) = self.slab.get(index) else { return };
+        let (address, generation) = (client.addresses().0, client.generation);
+        let limit = core.settings.login_timeout.unwrap_or_default() / 1000;
+        sparsely!(
+            core.lines.logins,
+            info,
+            client = address,
+            limit_ms = limit,
+            "a client is closed: it has not logged in within timeouts.login"
+        );
+        core.stats.disconnected[DisconnectReason::Login as usize] += 1;
+        self.answer_error(index, &Failure::LoginLate { limit }, core);
+        self.stop_reading(index, core);
+        core.close_later(index, generation);
+    }
+
+    pub(crate) fn close_if_leaving(&mut self, id: ClientId, core: &mut Core) {
+        let client = self.slab.get(id.at());
+        if client.is_some_and(|c| c.generation == id.generation && c.paused.is_final()) {
+            self.close(id.at(), core);
+        }
+    }
+
+    /// Ages are looked at again at once, because another limit may hold.
+    pub(crate) fn look_at_ages(&mut self, core: &mut Core) {
+        self.arrivals.leaving.next_look = core.now;
+    }
+
+    /// When clients that are to leave are looked at next.
+    pub(crate) fn leave_due(&self, core: &Core) -> Option<u64> {
+        let wanted = self.arrivals.leaving.any || core.settings.max_age.is_some();
+        wanted.then_some(self.arrivals.leaving.next_look)
+    }
+
+    /// Lets as many clients go that `keep` are left: those that are idle longest, and those in the
+    /// middle of something last.
+    pub(crate) fn shed(&mut self, keep: usize, core: &mut Core) {
+        let stays = |c: &Client| !c.gone && c.leaves_for.is_none() && !c.paused.is_final();
+        let staying = self.slab.iter().filter(|(_, c)| stays(c));
+        let mut staying: Vec<(bool, u64, usize)> =
+            staying.map(|(index, c)| (is_engaged(c), c.active, index)).collect();
+        let excess = staying.len().saturating_sub(keep);
+        if excess == 0 {
+            return;
+        }
+        staying.sort_unstable();
+        for &(_, _, index) in staying.iter().take(excess) {
+            if let Some(client) = self.slab.get_mut(index) {
+                client.leaves_for = Some(DisconnectReason::Descriptors);
+            }
+        }
+        tracing::warn!(
+            worker = core.link.index,
+            clients = excess,
+            "clients are closed, those that are idle longest first: file descriptors are needed for \
+             nodes"
+        );
+        (self.arrivals.leaving.any, self.arrivals.leaving.next_look) = (true, core.now);
+    }
+}
+
+/// Until when, in microseconds of the worker's clock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drain {
+    /// Clients are let go behind a reply; `None` when that time is over.
+    pub(crate) polite: Option<u64>,
+    pub(crate) by: u64,
+}
+
+impl Drain {
+    /// When something is to be done next.
+    pub(crate) fn next(&self) -> u64 {
+        self.polite.unwrap_or(self.by)
+    }
+
+    /// Whether clients are let go behind a reply.
+    pub(crate) fn is_polite(&self) -> bool {
+        self.polite.is_some()
+    }
+
+    /// What there is to write to this client is its last: nothing else is under way for it.
+    pub(crate) fn is_last(&self, client: &Client) -> bool {
+        if client.replies.is_none() || !client.is_drained() {
+            return false;
+        }
+        (self.is_polite() && may_leave(client)) || client.paused == Paused::Closing
+    }
+}
+
+/// Behind the replies that there are to write now, the client can be let go and loses nothing.
+pub(crate) fn may_leave(client: &Client) -> bool {
+    client.replies.is_some()
+        && client.is_drained()
+        && client.paused == Paused::No
+        && !client.read_closed
+        && client.tail.is_empty()
+        && client.lent.is_none()
+        && client.subscriptions.is_none()
+        && client.session.modes & mode::MULTI == 0
+}
+
+/// Clients that have to log in, in the order of their deadlines, with those that have done so since
+/// or are gone.
+#[derive(Debug, Default)]
+pub(crate) struct Logins {
+    pub(crate) queue: VecDeque<Login>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Login {
+    pub(crate) since: u64,
+    pub(crate) client: ClientId,
+    /// It was given the time once more.
+    pub(crate) is_extended: bool,
+}
+
+/// When clients that are to leave are looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Leaving {
+    pub(crate) next_look: u64,
+    /// There were some at the last look.
+    pub(crate) any: bool,
+}
+
+/// The client is in the middle of something that only it can end.
+pub(crate) fn is_engaged(client: &Client) -> bool {
+    client.session.modes & mode::MULTI != 0 || client.lent.as_ref().is_some_and(|l| !l.monitor)
+}

@@ -1,0 +1,124 @@
+//! Connections to nodes that are lent to one client at a time.
+
+use crate::clients::Clients;
+use crate::common::Core;
+use crate::errors::Failure;
+use crate::metrics::LimitHit;
+use crate::resp::Protocol;
+
+use crate::dest::{ClientId, Dest};
+use crate::nodes::{Nodes, reaccount};
+use crate::upstream::{Dedicated, State, Upstream};
+
+/// Why no connection is lent.
+#[derive(Debug)]
+pub(crate) enum LendError {
+    /// No connection can be made at the moment.
+    NotNow,
+    /// A limit is reached.
+    Limit(Failure),
+}
+
+impl From<LendError> for Failure {
+    fn from(error: LendError) -> Failure {
+        match error {
+            LendError::NotNow => Failure::NoConnection,
+            LendError::Limit(failure) => failure,
+        }
+    }
+}
+
+impl Clients {
+    /// A connection to `node` for this client alone.
+    ///
+    /// # Errors
+    /// The limit of such connections is reached, or none can be made at the moment.
+    pub(crate) fn lend(
+        &mut self,
+        node: u16,
+        protocol: Protocol,
+        client: ClientId,
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) -> Result<usize, LendError> {
+        let configured = core.settings.dedicated;
+        let most = configured.min(core.shared.max_dedicated());
+        if !core.shared.lend(most) {
+            core.stats.limits_hit[LimitHit::Dedicated as usize] += 1;
+            return Err(LendError::Limit(match most == configured {
+                true => Failure::TooManyDedicated { limit: most },
+                false => Failure::TooManyDedicatedForFiles { configured, lowered: most },
+            }));
+        }
+        let lent = Dedicated { client: Some(client), id: 0 };
+        let realm = self.realm_of(client.at());
+        let fits = |&u: &usize| {
+            let fits = |up: &Upstream| (up.node, up.protocol, up.realm) == (node, protocol, realm);
+            nodes.upstreams.get(u).is_some_and(fits)
+        };
+        if let Some(at) = nodes.dedicated.idle.iter().position(fits) {
+            let u = nodes.dedicated.idle.swap_remove(at);
+            if let Some(dedicated) = nodes.upstreams.get_mut(u).and_then(|up| up.dedicated.as_mut())
+            {
+                dedicated.client = lent.client;
+                return Ok(u);
+            }
+        }
+        let mut up = Upstream::new(node, protocol);
+        up.dedicated = Some(lent);
+        up.realm = realm;
+        let u = nodes.upstreams.insert(up);
+        if nodes.connect(u, core) { Ok(u) } else { Err(LendError::NotNow) }
+    }
+
+    /// The client is done with the connection.
+    pub(crate) fn give_back(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
+        let Some(up) = nodes.upstreams.get_mut(u) else { return };
+        let Some(dedicated) = up.dedicated.as_mut() else { return };
+        if nodes.dedicated.dead.contains(&u) {
+            return;
+        }
+        if dedicated.client.take().is_some() {
+            core.shared.give_back();
+        }
+        let clean = up.state == State::Ready
+            && up.pending.iter().all(|p| p.dest == Dest::Discard)
+            && nodes.list.get(usize::from(up.node)).is_some_and(|n| n.known);
+        if clean
+            && nodes.dedicated.idle.len() < core.shared.max_idle_dedicated()
+            && !nodes.dedicated.idle.contains(&u)
+        {
+            nodes.dedicated.idle.push(u);
+        } else {
+            self.close_dedicated(u, nodes, core);
+        }
+    }
+
+    /// Closes the connection; its place is free at the end of the turn, and may be another
+    /// connection's then: nobody may keep its index.
+    pub(crate) fn close_dedicated(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
+        nodes.dedicated.idle.retain(|&i| i != u);
+        let Some(up) = nodes.upstreams.get_mut(u) else { return };
+        if up.dedicated.is_none() || nodes.dedicated.dead.contains(&u) {
+            return;
+        }
+        if let Some(mut stream) = up.stream.take() {
+            stream.unwatch(core.link.poll.registry());
+        }
+        let client = up.dedicated.replace(Dedicated::default()).and_then(|d| d.client);
+        up.state = State::Backoff;
+        let pending = std::mem::take(&mut up.pending);
+        up.queue.clear(&mut core.spare.pool);
+        up.tail = Vec::new();
+        reaccount(&mut core.memory.accounted, &mut up.accounted, 0);
+        nodes.dedicated.dead.push(u);
+        if let Some(client) = client {
+            core.shared.give_back();
+            self.lent_of(client, |lent| lent.forget(u));
+        }
+        // A gathering ends when it has heard of all its parts, whether its client is there or not.
+        for pending in pending.iter().filter(|p| matches!(p.dest, Dest::Part { .. })) {
+            core.fail(pending, "slotway", &Failure::LentConnectionClosed);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Logins of clients: who waits, who goes on, who stays out.
+
+use std::net::IpAddr;
+
+use crate::client::Paused;
+use crate::clients::{Clients, Flow};
+use crate::command::CommandId;
+use crate::common::Core;
+use crate::dest::ClientId;
+use crate::errors::Failure;
+use crate::nodes::Nodes;
+
+use std::sync::{MutexGuard, PoisonError};
+
+use crate::common::clock::{Job, Timer};
+use crate::mailbox::{ToControl, Verify};
+use crate::metrics::{DeniedFor, LoginOutcome};
+use crate::route::{Merge, Plan};
+use crate::users::{Asking, Denied, Granted, OWN, Source, Tag, Throttle, Verdict};
+
+impl Clients {
+    /// A node is asked; the command stays in its client's buffer.
+    pub(crate) fn ask_node(
+        &mut self,
+        index: usize,
+        tag: Tag,
+        asking: Asking,
+        core: &mut Core,
+    ) -> Flow {
+        let Some(client) = self.slab.get_mut(index) else { return Flow::Stop };
+        let Some(account) = client.session.account.as_mut() else { return Flow::Stop };
+        client.paused = Paused::Command;
+        let wanted = account.ask(tag, asking.bytes());
+        let client = ClientId::new(index, client.generation);
+        let verify = Verify { asking, client, wanted, to: core.link.own.clone() };
+        // Control may be gone at the very end: nobody waits for an answer then.
+        let _ = core.link.control.send(ToControl::Verify(Box::new(verify)));
+        Flow::Pause
+    }
+
+    /// The node has answered.
+    pub(crate) fn verified(
+        &mut self,
+        client: ClientId,
+        answer: Result<Granted, Failure>,
+        core: &mut Core,
+    ) {
+        let verdict = match answer {
+            Ok(Granted::Yes) => Verdict::Allowed,
+            Ok(Granted::Open) => Verdict::Open,
+            Err(failure) => Verdict::Refused(failure),
+        };
+        self.go_on_with(client, verdict, core);
+    }
+
+    fn go_on_with(&mut self, client: ClientId, verdict: Verdict, core: &mut Core) {
+        let Some(c) = self.slab.get_mut(client.at()) else { return };
+        if c.generation != client.generation || c.gone {
+            return;
+        }
+        if let Some(account) = c.session.account.as_mut() {
+            account.answer(verdict);
+        }
+        if c.paused == Paused::Command {
+            core.turn.resume.push(client);
+        }
+    }
+
+    /// A failed login has waited its time.
+    pub(crate) fn login_again(&mut self, id: ClientId, core: &mut Core) {
+        let client = self.slab.get(id.at());
+        if client.is_some_and(|c| c.generation == id.generation && c.paused == Paused::Command) {
+            core.turn.resume.push(id);
+        }
+    }
+
+    /// Many have failed from where the client comes from: it waits, or is refused.
+    pub(crate) fn waits_in_line(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        tag: Tag,
+        core: &mut Core,
+    ) -> Option<Flow> {
+        let source = self.source(index);
+        let admitted = throttle(&core.shared.throttle).admit(source, core.now);
+        match admitted {
+            Some(0) => None,
+            Some(wait) => Some(self.put_off(index, tag, Verdict::Waited, wait, core)),
+            None => {
+                core.stats.logins[LoginOutcome::Throttled as usize] += 1;
+                self.answer_own_error(index, command, &Failure::LoginsThrottled, core);
+                Some(Flow::Next)
+            }
+        }
+    }
+
+    pub(crate) fn source(&self, index: usize) -> Source {
+        Source::of(self.address(index))
+    }
+
+    pub(crate) fn address(&self, index: usize) -> Option<IpAddr> {
+        self.slab.get(index)?.ip()
+    }
+
+    /// The command is read once more after a while, and finds the verdict.
+    pub(crate) fn put_off(
+        &mut self,
+        index: usize,
+        tag: Tag,
+        verdict: Verdict,
+        wait: u64,
+        core: &mut Core,
+    ) -> Flow {
+        let Some(client) = self.slab.get_mut(index) else { return Flow::Stop };
+        if let Some(account) = client.session.account.as_mut() {
+            account.put_by(tag, verdict);
+        }
+        client.paused = Paused::Command;
+        let job = Job::Login(ClientId::new(index, client.generation));
+        core.clock.timers.push(Timer { due: core.now + wait, job });
+        Flow::Pause
+    }
+
+    /// The realm of a client that is here.
+    pub(crate) fn realm_of(&self, client: usize) -> u16 {
+        let account = self.slab.get(client).and_then(|c| c.session.account.as_ref());
+        account.map_or(OWN, |account| account.realm)
+    }
+
+    /// It comes from elsewhere, and may not be a user that everybody may be.
+    pub(crate) fn is_kept_out(&self, index: usize, core: &Core) -> bool {
+        self.slab.get(index).is_none_or(|c| core.settings.keeps_out(c))
+    }
+
+    /// The plan for this client: what the nodes themselves tell their users about users reaches
+    /// these as it is.
+    pub(crate) fn filtered_for(&self, index: usize, plan: Plan) -> Plan {
+        match plan {
+            Plan::Fan { merge: Merge::Filtered(filter), .. }
+                if !filter.holds_for_cluster_users() && self.realm_of(index) != OWN =>
+            {
+                Plan::Any
+            }
+            other => other,
+        }
+    }
+
+    pub(crate) fn deny(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        why: Denied,
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) -> Flow {
+        let spec = core.router.table().get(command);
+        let failure = match why {
+            Denied::Command => Failure::CommandDenied { command: spec.name.clone() },
+            Denied::Unchecked => Failure::Unchecked { command: spec.name.clone() },
+            Denied::Key => Failure::KeyDenied,
+            Denied::Channel => Failure::ChannelDenied,
+            Denied::Sort(option) => Failure::SortDenied { option },
+        };
+        let reason = match why {
+            Denied::Command | Denied::Unchecked => DeniedFor::Command,
+            Denied::Key | Denied::Sort(_) => DeniedFor::Key,
+            Denied::Channel => DeniedFor::Channel,
+        };
+        core.stats.denied[reason as usize] += 1;
+        self.refuse_to_user(index, command, &failure, nodes, core)
+    }
+
+    /// Answered with an error; a transaction will not be executed any more.
+    pub(crate) fn refuse_to_user(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        failure: &Failure,
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) -> Flow {
+        let spec = core.router.table().get(command);
+        let exec = *spec.name == *"exec";
+        let multi = self.slab.get_mut(index).and_then(|c| c.multi.as_mut());
+        if let Some(multi) = multi {
+            multi.break_off();
+            if exec {
+                self.drop_transaction(index, nodes, core);
+                let cause = failure.to_string();
+                self.answer_own_error(index, command, &Failure::Discarded { cause }, core);
+                return Flow::Next;
+            }
+        }
+        if let Some(client) = self.slab.get_mut(index) {
+            client.session.last_command = command;
+        }
+        self.answer_own_error(index, command, failure, core);
+        Flow::Next
+    }
+}
+
+pub(crate) fn throttle(shared: &std::sync::Mutex<Throttle>) -> MutexGuard<'_, Throttle> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}

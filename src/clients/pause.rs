@@ -1,0 +1,72 @@
+//! CLIENT PAUSE, and what one client is told of itself.
+
+use crate::client::{Pause, Paused, mode};
+use crate::clients::Clients;
+use crate::common::Core;
+use crate::dest::ClientId;
+use crate::nodes::Nodes;
+
+use crate::resp::{Args, write};
+
+impl Clients {
+    pub(crate) fn client_info(
+        &self,
+        index: usize,
+        reply: &mut Vec<u8>,
+        nodes: &Nodes,
+        core: &Core,
+    ) {
+        let Some(client) = self.slab.get(index) else { return };
+        let mut text = Vec::new();
+        self.line(index, client, core).write(nodes.topology.identity.client_fields, &mut text);
+        write::verbatim(reply, client.session.protocol, &text);
+    }
+
+    /// CLIENT PAUSE: from now on clients' commands are looked at before they are carried out.
+    pub(crate) fn suspend_clients(&mut self, pause: Pause) {
+        self.stop.pause = Some(pause.joined(self.stop.pause));
+        for (_, client) in &mut self.slab {
+            client.session.modes |= mode::SUSPENDED;
+        }
+    }
+
+    /// When the pause is over, microseconds. No timer: there would be one for every CLIENT PAUSE,
+    /// for as long as that asked for.
+    pub(crate) fn pause_end(&self, core: &Core) -> Option<u64> {
+        let until = self.stop.pause?.until.saturating_duration_since(core.clock.epoch);
+        Some(until.as_micros() as u64)
+    }
+
+    /// CLIENT UNPAUSE, or the pause's end: who waits goes on.
+    pub(crate) fn end_pause(&mut self, core: &mut Core) {
+        if self.stop.pause.take().is_none() {
+            return;
+        }
+        for (index, client) in &mut self.slab {
+            client.session.modes &= !mode::SUSPENDED;
+            if client.paused == Paused::Suspended {
+                core.turn.resume.push(ClientId::new(index, client.generation));
+            }
+        }
+    }
+
+    /// The pause is for this command. As in Redis ALL holds everything but QUIT (CLIENT UNPAUSE,
+    /// too), and what a server answers with an error before it looks at the pause.
+    pub(crate) fn must_wait(&self, index: usize, args: &Args, core: &Core) -> bool {
+        let Some(pause) = self.stop.pause else { return false };
+        let command = core.router.command(args);
+        if command == core.router.unknown() {
+            return true; // the cluster may know it, and it may write
+        }
+        let spec = core.router.table().get(command);
+        if !spec.arity_fits(args.len()) || &*spec.name == "quit" {
+            return false;
+        }
+        if &*spec.name == "exec"
+            && let Some(multi) = self.slab.get(index).and_then(|c| c.multi.as_ref())
+        {
+            return pause.all || multi.queue.iter().any(|q| core.may_write(q.command));
+        }
+        pause.all || core.may_write(command)
+    }
+}

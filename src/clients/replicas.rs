@@ -1,0 +1,220 @@
+//! Which replica a client reads from.
+
+use crate::clients::Clients;
+use crate::cluster::NO_SLOT;
+use crate::common::Core;
+use crate::config::ReadFrom;
+use crate::mailbox::ToControl;
+use crate::metrics::RetryReason;
+use crate::resp::Protocol;
+use crate::route::flag;
+use crate::users::OWN;
+
+use crate::dest::{ClientId, Dest};
+use crate::hash::{IntMap, IntSet};
+use crate::nodes::{Node, Nodes};
+use crate::placement::{Choice, Moment, ReadTo, choose, is_unreachable, seat};
+use crate::upstream::{Pending, State, Upstream};
+
+/// A read that has been tried so often waits for its primary.
+const MOST_TRIES: u8 = 3;
+/// A primary that answered so lately is there, microseconds.
+const HEARD: u64 = 1_000_000;
+
+impl Clients {
+    /// A step of an emulated command that reads, for a client whose reads may go elsewhere than to
+    /// primaries. `false`: it goes to the primary.
+    pub(crate) fn read_step(
+        &mut self,
+        lane: ClientId,
+        pending: Pending,
+        frame: &[u8],
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) -> bool {
+        let index = lane.at();
+        let Some(client) = self.slab.get(index).filter(|c| c.generation == lane.generation) else {
+            return false;
+        };
+        let protocol = client.session.protocol;
+        let Some(from) = core.wish_of(client).filter(|_| pending.realm == OWN) else {
+            return false;
+        };
+        if !std::mem::replace(&mut nodes.reads.watches_replicas, true) {
+            // Control may be gone at the very end: nobody to look at replicas then.
+            let _ = core.link.control.send(ToControl::WatchReplicas);
+        }
+        match self.choose_node(from, index, pending.slot, protocol, nodes, core) {
+            Choice::Primary(to) => {
+                core.stats.reads[to as usize] += 1;
+                false
+            }
+            Choice::Replica(node, to) => {
+                core.stats.reads[to as usize] += 1;
+                let u = self.replica_upstream(node, protocol, index, nodes, core);
+                nodes.send(u, pending, frame, core);
+                true
+            }
+        }
+    }
+
+    pub(crate) fn choose_node(
+        &mut self,
+        from: ReadFrom,
+        client: usize,
+        slot: u16,
+        protocol: Protocol,
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) -> Choice {
+        let fallback = Choice::Primary(ReadTo::PrimaryFallback);
+        let Some(&shard) = nodes.topology.snapshot.slots.get(usize::from(slot)) else {
+            return fallback;
+        };
+        let Some(readable) = nodes.reads.readable.get(usize::from(shard)) else { return fallback };
+        let primary = self.reached_primary(from, client, slot, protocol, nodes, core);
+        if primary.is_some() && nodes.placement.slots.holds.contains(slot) {
+            // The slot is in motion: a replica says of keys that have moved that there are none.
+            return fallback;
+        }
+        let which = self.connection_of(client, core);
+        let connection = |node: u16, replica: bool| {
+            let node = nodes.list.get(usize::from(node))?;
+            let all = if replica { &node.replica } else { &node.shared };
+            nodes.upstreams.get((*all[protocol as usize].get(which)?)?)
+        };
+        // One that was lost is not waited for while it is tried again: a frozen or cut off
+        // replica would keep each read for the whole of timeouts.connect.
+        let reached = |node: u16| {
+            connection(node, true).is_none_or(|up| up.state == State::Ready || up.failures == 0)
+        };
+        let speed = |node: u16| {
+            let oldest = connection(node, Some(node) != primary).and_then(|up| up.pending.front());
+            let waiting = oldest.map_or(0, |pending| core.now.saturating_sub(pending.started));
+            let latency = nodes.list.get(usize::from(node)).map(|node| node.latency);
+            latency.unwrap_or_default().speed(waiting, core.now)
+        };
+        let seat = seat(client, slot);
+        let moment = Moment { primary, reached: &reached, speed: &speed, seat };
+        let choice = choose(from, readable, &moment);
+        if from == ReadFrom::LowestLatency {
+            let node = match choice {
+                Choice::Replica(node, _) => Some(node),
+                Choice::Primary(_) => primary,
+            };
+            if let Some(node) = node.and_then(|node| nodes.list.get_mut(usize::from(node))) {
+                node.latency.ask(core.now);
+            }
+        }
+        choice
+    }
+
+    /// The slot's primary, if it is there and answers.
+    fn reached_primary(
+        &self,
+        from: ReadFrom,
+        client: usize,
+        slot: u16,
+        protocol: Protocol,
+        nodes: &Nodes,
+        core: &Core,
+    ) -> Option<u16> {
+        let owner = nodes.placement.slots.owner(slot)?;
+        let node = nodes.list.get(usize::from(owner))?;
+        let shared = node.shared[protocol as usize].get(self.connection_of(client, core))?;
+        // Who wants to read from primaries is only led elsewhere when more than a connection was
+        // lost.
+        let patience = u32::from(from == ReadFrom::Primary);
+        let up = shared.and_then(|u| nodes.upstreams.get(u));
+        // The control thread may have had no answer for another reason, such as maxclients.
+        let heard = |up: &Upstream| core.now.saturating_sub(up.last_read) < HEARD;
+        if is_unreachable(&nodes.reads.health, &node.addr) && !up.is_some_and(heard) {
+            return None;
+        }
+        up.is_none_or(|up| up.state == State::Ready || up.failures <= patience).then_some(owner)
+    }
+
+    pub(crate) fn replica_upstream(
+        &mut self,
+        node: u16,
+        protocol: Protocol,
+        client: usize,
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) -> usize {
+        let which = self.connection_of(client, core);
+        let place = |nodes: &mut Vec<Node>| {
+            let node = nodes.get_mut(usize::from(node))?;
+            Some(*node.replica[protocol as usize].get_mut(which)?)
+        };
+        if let Some(Some(u)) = place(&mut nodes.list) {
+            return u;
+        }
+        let mut up = Upstream::new(node, protocol);
+        up.read_only = true;
+        up.bulk = which >= core.settings.connections;
+        let u = nodes.upstreams.insert(up);
+        if let Some(node) = nodes.list.get_mut(usize::from(node))
+            && let Some(place) = node.replica[protocol as usize].get_mut(which)
+        {
+            *place = Some(u);
+        }
+        nodes.connect(u, core);
+        u
+    }
+
+    /// Reads that wait for a primary whose connection is lost go to replicas, where their clients
+    /// may read there; but none that waits behind a write of its client.
+    pub(crate) fn leave_primary(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
+        let Some(up) = nodes.upstreams.get(u) else { return };
+        if up.dedicated.is_some() || up.pending.is_empty() {
+            return;
+        }
+        let protocol = up.protocol;
+        let mut written: IntSet<(u32, u16)> = IntSet::default();
+        let mut wanted: Vec<(u32, u32, u16, ReadFrom)> = Vec::new();
+        for pending in up.pending.iter() {
+            let Dest::Client { index, generation, seq } = pending.dest else { continue };
+            let key = (index, pending.slot);
+            if !pending.has(flag::READ_ONLY) {
+                written.insert(key);
+            }
+            let plain = pending.slot != NO_SLOT
+                && !core.router.has_node_cursor(pending.command)
+                && pending.before == 0
+                && pending.tries <= MOST_TRIES
+                && !pending.has(flag::SPECIAL | flag::ASKING | flag::NODE_BOUND | flag::SCRIPT);
+            let client = self.slab.get(index as usize).filter(|c| c.generation == generation);
+            if plain
+                && !written.contains(&key)
+                && let Some(from) = client.and_then(|client| core.wish_of(client))
+            {
+                wanted.push((index, seq, pending.slot, from));
+            }
+        }
+        let mut chosen: IntMap<(u32, u32), u16> = IntMap::default();
+        for (index, seq, slot, from) in wanted {
+            let choice = self.choose_node(from, index as usize, slot, protocol, nodes, core);
+            if let Choice::Replica(node, to) = choice {
+                core.stats.reads[to as usize] += 1;
+                chosen.insert((index, seq), node);
+            }
+        }
+        if chosen.is_empty() {
+            return;
+        }
+        let node_of = |pending: &Pending| match pending.dest {
+            Dest::Client { index, seq, .. } => chosen.get(&(index, seq)).copied(),
+            _ => None,
+        };
+        let Some(up) = nodes.upstreams.get_mut(u) else { return };
+        for (pending, frame) in up.take_unsent(&mut core.spare.pool, |p| node_of(p).is_some()) {
+            let (Some(node), Dest::Client { index, .. }) = (node_of(&pending), pending.dest) else {
+                continue;
+            };
+            core.count_retry(RetryReason::Lost);
+            let replica = self.replica_upstream(node, protocol, index as usize, nodes, core);
+            nodes.send_owned(replica, pending, frame, core);
+        }
+    }
+}

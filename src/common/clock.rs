@@ -1,0 +1,178 @@
+//! Timers, and how long to wait.
+
+use std::cmp::Ordering;
+
+use crate::cluster::NO_SLOT;
+use crate::dest::ClientId;
+use crate::mailbox::ToControl;
+use crate::metrics::RetryReason;
+use crate::ops::Errand;
+use crate::route::flag;
+use crate::upstream::Pending;
+
+use crate::common::{Core, micros};
+use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
+use crate::placement::{Class, pause};
+
+/// How often all deadlines are looked at while something is under way, microseconds.
+pub(crate) const TICK: u64 = 20_000;
+/// How long a client that was told to leave may take to read its last reply and close its side,
+/// microseconds.
+const LAST_WORDS: u64 = 5_000_000;
+
+/// Something to do at a time.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Timer {
+    pub due: u64,
+    pub job: Job,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Job {
+    /// Connect this upstream anew.
+    Connect(usize),
+    /// The errand of this client, of this reply's number, is sent again.
+    Errand(ClientId, u32),
+    /// This client, which monitors, looks for primaries that it does not hear.
+    Listen(ClientId),
+    /// A SUBSCRIBE's deadline.
+    Subscribe(u64),
+    /// This client had not taken much some time ago.
+    SlowSubscriber(ClientId),
+    /// An errand's deadline.
+    ErrandEnd(ClientId, u32),
+    /// The failed login of this client is answered.
+    Login(ClientId),
+    /// Users of the cluster are looked at.
+    Looks,
+    /// This realm may have no clients any more.
+    Realm(u16),
+    /// The pause of this emulated command (its gathering, its number) is over.
+    Emulation(usize, u64),
+    /// The closed gate of this slot may let the next command through.
+    Gate(u16, Class),
+    /// The budget may have room for retries that wait.
+    Retries,
+    /// This client was told to leave, and has had its time for it.
+    Close(ClientId),
+    /// The allocator's freed pages go back to the system.
+    Purge,
+    /// This slot's lane may go on.
+    Lane(u16, ClientId),
+}
+
+/// A random number below `range`; 0 where that is 0.
+pub(crate) fn jitter(range: u64) -> u64 {
+    match range {
+        0 => 0,
+        _ => fastrand::u64(..range),
+    }
+}
+
+impl Ord for Timer {
+    /// The earliest is the greatest: it is on top of the heap.
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.due.cmp(&self.due)
+    }
+}
+
+impl PartialOrd for Timer {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Core {
+    /// Something is under way: deadlines are looked at from time to time.
+    #[inline]
+    pub(crate) fn arm_tick(&mut self) {
+        if self.clock.tick.is_none() {
+            self.clock.tick = Some(self.now + TICK);
+        }
+    }
+
+    /// How long to wait after `failures` attempts: doubling from `reconnect.min` to
+    /// `reconnect.max`, less up to half of it at random, so that not all come at once.
+    pub(crate) fn backoff(&self, failures: u32) -> u64 {
+        let doubled = self
+            .settings
+            .reconnect_min
+            .saturating_mul(1u64 << failures.saturating_sub(1).min(20))
+            .min(self.settings.reconnect_max);
+        doubled - jitter(doubled / 2)
+    }
+
+    /// Up to `range` / 2, at random.
+    pub(crate) fn backoff_jitter(&self, range: u64) -> u64 {
+        jitter(range / 2 + 1)
+    }
+
+    /// The error for a command whose `timeouts.command` is over. Where the outcome is known, a
+    /// node's own error, `last`, keeps its code. `migration` is behind the outcome.
+    pub(crate) fn deadline_failure(
+        &self,
+        pending: &Pending,
+        node: &str,
+        outcome: Unanswered,
+        migration: String,
+        last: Option<String>,
+    ) -> Failure {
+        Failure::Deadline {
+            code: outcome.code(last.as_deref().and_then(Code::of_node)),
+            seconds: self.now.saturating_sub(pending.started) as f64 / 1e6,
+            slot: ForSlot(Some(pending.slot).filter(|&slot| slot != NO_SLOT)),
+            node: node.into(),
+            tries: u32::from(pending.tries) + 1,
+            outcome,
+            migration: migration.into(),
+            last: Last(last),
+        }
+    }
+
+    /// Asks control for a new topology; `hint` is who is likely to know it.
+    pub(crate) fn want_topology(&self, hint: Option<crate::cluster::NodeAddr>) {
+        // Control may be gone at the very end: nothing to refresh then.
+        let _ = self.link.control.send(ToControl::RefreshTopology { hint });
+    }
+
+    pub(crate) fn errand_later(&mut self, client: ClientId, seq: u32, delay: u64) {
+        let job = Job::Errand(client, seq);
+        self.clock.timers.push(Timer { due: self.now + delay, job });
+    }
+
+    pub(crate) fn only_reads(&self, errand: &Errand) -> bool {
+        self.router.table().get(errand.command).is_read_only()
+    }
+
+    /// The client was told to leave and has some time left for it.
+    pub(crate) fn close_later(&mut self, index: usize, generation: u32) {
+        let job = Job::Close(ClientId::new(index, generation));
+        self.clock.timers.push(Timer { due: self.now + LAST_WORDS, job });
+    }
+
+    /// When a PUBLISH is sent. Not as of the turn's beginning: whoever was confirmed before the
+    /// publisher spoke is counted.
+    #[cold]
+    pub(crate) fn publish_time(&self) -> u64 {
+        micros(self.clock.epoch)
+    }
+
+    /// What a batch's commands say of it.
+    #[inline]
+    pub(crate) fn mark_batch(&self, pending: &mut Pending, flags: u8) {
+        pending.flags |= flags;
+        if flags & flag::PUBLISHES != 0 {
+            pending.started = self.publish_time();
+        }
+    }
+
+    pub(crate) fn count_retry(&mut self, reason: RetryReason) {
+        self.stats.retries[reason as usize] += 1;
+    }
+
+    /// The pause before try `tries`, with jitter.
+    pub(crate) fn retry_pause(&self, tries: u8) -> u64 {
+        let pause = pause(tries);
+        pause / 2 + self.backoff_jitter(pause)
+    }
+}

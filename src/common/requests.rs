@@ -1,0 +1,184 @@
+//! Requests as the command table and the settings see them. No I/O.
+
+use crate::buf::CHUNK;
+use crate::client::Multi;
+use crate::common::Core;
+use crate::emulate;
+use crate::metrics::EmulatedOutcome;
+
+use crate::cluster::{hash_tag, slot_of};
+use crate::command::{CommandId, key_positions, no_number_of_keys};
+use crate::errors::{CrossSlotRemedy, Failure, Key};
+use crate::resp::{ArgRange, Args, Request, RequestProgress, scan_request, write};
+
+/// End of the name of a key that no node has.
+const ABSENT: &[u8] = b"slotway: where is this slot being migrated to?";
+
+impl Core {
+    /// The request with a number of keys that no node takes for one, where it is none. As it came, a
+    /// node finds keys in several slots first, and then that the number is no number.
+    #[cold]
+    pub(crate) fn without_number(&self, command: CommandId, args: &Args) -> Option<Vec<u8>> {
+        let spec = self.router.table().get(command);
+        let at = no_number_of_keys(spec, args).filter(|_| emulate::entry(&spec.name).is_some())?;
+        let mut args: Vec<&[u8]> = args.iter().collect();
+        *args.get_mut(at)? = b"none";
+        let mut frame = Vec::new();
+        write::request(&mut frame, &args);
+        Some(frame)
+    }
+
+    pub(crate) fn count_emulated(&mut self, command: CommandId, outcome: EmulatedOutcome) {
+        let name = &self.router.table().get(command).name;
+        if let Some((at, _)) = emulate::entry(name)
+            && let Some(counts) = self.stats.emulated.get_mut(at)
+        {
+            counts[outcome as usize] += 1;
+        }
+    }
+
+    /// Why a command over several slots is refused behind MULTI. `None`: a node will say what it
+    /// thinks of it.
+    pub(crate) fn refused_in_multi(&self, name: &str, args: &Args) -> Option<Failure> {
+        let keys: Vec<usize> = self.spare.keys.iter().map(|&at| at as usize).collect();
+        if let Some(others) = apart(args, &keys).filter(|_| runs_script(name)) {
+            return Some(cross_slot(name, others));
+        }
+        match apart(args, &keys) {
+            Some(others) => Some(keys_apart(others, CrossSlotRemedy::InMulti)),
+            None if self.settings.emulate => {
+                Some(Failure::PatternInMulti { command: name.to_ascii_uppercase().into() })
+            }
+            None => None,
+        }
+    }
+
+    /// A key of `slot` that nobody uses, made of the hash tag of a key in the request or requests
+    /// in `bytes`.
+    pub(crate) fn absent_key(&self, slot: u16, bytes: &[u8]) -> Option<Vec<u8>> {
+        let (mut at, mut ranges, mut keys) = (0, Vec::new(), Vec::new());
+        loop {
+            let rest = bytes.get(at..).filter(|rest| !rest.is_empty())?;
+            ranges.clear();
+            let mut progress = RequestProgress::default();
+            let scanned =
+                scan_request(rest, &self.settings.accepted, &mut progress, &mut ranges).ok()?;
+            let Request::Array { len } = scanned else { return None };
+            let args = Args::new(rest, &ranges);
+            if self.router.has_keys(&args, &mut keys) {
+                let key = keys.first().and_then(|&key| args.get(key as usize))?;
+                let absent = [b"{", hash_tag(key), b"}", ABSENT].concat();
+                return (slot_of(&absent).0 == slot).then_some(absent);
+            }
+            at += len;
+        }
+    }
+
+    /// A command over several slots as one command per slot: the slot, the bytes, the positions
+    /// of its keys.
+    pub(crate) fn in_slots(
+        &self,
+        command: CommandId,
+        args: &Args,
+        mut each: impl FnMut(u16, &[u8], Vec<u32>),
+    ) {
+        let spec = self.router.table().get(command);
+        let mut keys = Vec::new();
+        // A list of keys that cannot be read was refused when it was queued.
+        let _ = key_positions(spec, args, &mut keys);
+        let step = match keys.as_slice() {
+            [a, b, ..] => b.saturating_sub(*a),
+            _ => 1,
+        };
+        let mut slots: Vec<(u16, u32)> = (0..)
+            .zip(&keys)
+            .map(|(position, &at)| (slot_of(args.get(at as usize).unwrap_or_default()).0, position))
+            .collect();
+        slots.sort_unstable();
+        let first = keys.first().copied().unwrap_or(1);
+        let mut frame = Vec::new();
+        for group in slots.chunk_by(|a, b| a.0 == b.0) {
+            frame.clear();
+            part_frame(&mut frame, args, first, step, group);
+            let slot = group.first().map_or(0, |g| g.0);
+            each(slot, &frame, group.iter().map(|g| g.1).collect());
+        }
+    }
+
+    pub(crate) fn spare_multi(&mut self, mut multi: Box<Multi>) {
+        if self.spare.multis.len() < 64 && multi.held() <= CHUNK {
+            let frames = std::mem::take(&mut multi.frames);
+            *multi = Multi::reusing(frames, std::mem::take(&mut multi.queue));
+            self.spare.multis.push(multi);
+        }
+    }
+}
+
+/// Two keys in different slots.
+type Apart<'a> = ((&'a [u8], u16), (&'a [u8], u16));
+
+pub(crate) fn apart<'a>(args: &Args<'a>, keys: &[usize]) -> Option<Apart<'a>> {
+    let mut keys = keys.iter().filter_map(|&at| args.get(at)).map(|key| (key, slot_of(key).0));
+    let first = keys.next()?;
+    let other = keys.find(|(_, slot)| *slot != first.1)?;
+    Some((first, other))
+}
+
+/// The error for keys in different slots.
+pub(crate) fn keys_apart(
+    ((first, first_slot), (other, slot)): Apart<'_>,
+    remedy: CrossSlotRemedy,
+) -> Failure {
+    let (first, other) = (Key::new(first), Key::new(other));
+    Failure::CrossSlot { first, first_slot, other, slot, remedy }
+}
+
+pub(crate) fn cross_slot(name: &str, others: Apart<'_>) -> Failure {
+    let remedy = match emulate::entry(name) {
+        Some(_) => CrossSlotRemedy::Emulate(name.to_ascii_uppercase().replace('|', " ").into()),
+        None if runs_script(name) => CrossSlotRemedy::Script,
+        None => CrossSlotRemedy::HashTag,
+    };
+    keys_apart(others, remedy)
+}
+
+/// Whether the command runs a Lua script or a function, which one node executes as a whole.
+fn runs_script(name: &str) -> bool {
+    matches!(name, "eval" | "eval_ro" | "evalsha" | "evalsha_ro" | "fcall" | "fcall_ro")
+}
+
+/// The command `args` with the keys of one slot: those at the positions of `group`, with `step`
+/// arguments each.
+pub(crate) fn part_frame(
+    frame: &mut Vec<u8>,
+    args: &Args,
+    first_key: u32,
+    step: u32,
+    group: &[(u16, u32)],
+) {
+    // At once: a large part is not copied as it grows.
+    let positions = group.iter().map(|&(_, position)| first_key + position * step);
+    let values = positions.flat_map(|at| at..at + step);
+    let value = |i: u32| args.get(i as usize).map_or(0, <[u8]>::len) + write::HEADER;
+    frame.reserve(128 + values.map(value).sum::<usize>());
+    write::array_header(frame, 1 + group.len() * step as usize);
+    write::bulk(frame, args.get(0).unwrap_or_default());
+    for &(_, position) in group {
+        let at = first_key + position * step;
+        for i in at..at + step {
+            write::bulk(frame, args.get(i as usize).unwrap_or_default());
+        }
+    }
+}
+
+/// The arguments of a queued command.
+pub(crate) fn scan<'a>(
+    frame: &'a [u8],
+    limits: &crate::resp::RequestLimits,
+    ranges: &'a mut Vec<ArgRange>,
+) -> Args<'a> {
+    ranges.clear();
+    // It was scanned when it came.
+    let _ = scan_request(frame, limits, &mut RequestProgress::default(), ranges);
+    Args::new(frame, ranges)
+}

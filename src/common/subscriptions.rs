@@ -1,0 +1,32 @@
+//! What is said to the hub, and which subscriptions a PUBLISH waits for.
+
+use crate::channel::Kind;
+use crate::common::Core;
+use crate::resp::Args;
+
+use crate::mailbox::{Serial, ToHub};
+
+impl Core {
+    pub(crate) fn say_to_hub(&self, message: ToHub) {
+        if self.shared.hub.handle.send(message).is_err() {
+            tracing::error!("the pub/sub hub has ended");
+        }
+    }
+
+    /// The subscription command that `args` has to wait for; this worker is told when it ends.
+    pub(crate) fn subscription_before(&self, args: &Args, limit: Serial) -> Option<Serial> {
+        let kind = published(args)?;
+        let channel = args.get(1).unwrap_or_default();
+        let waiter = (self.link.index, &self.link.own);
+        self.shared.pending_subscriptions.wait_for(kind, channel, limit, waiter)
+    }
+}
+
+/// The kind of topic that a command publishes to.
+fn published(args: &Args) -> Option<Kind> {
+    match () {
+        () if args.is(0, "publish") => Some(Kind::Channel),
+        () if args.is(0, "spublish") => Some(Kind::Shard),
+        () => None,
+    }
+}

@@ -1,0 +1,3 @@
+//! Which scripts each node has.
+
+pub(crate) mod scripts;

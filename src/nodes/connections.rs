@@ -1,0 +1,382 @@
+//! Connections to nodes: which there are, which can be used, and what is put on them.
+
+use std::sync::Arc;
+
+use crate::command::CommandId;
+use crate::errors::Failure;
+use crate::metrics::NodeStats;
+use crate::placement::Refusal;
+use crate::resp::Protocol;
+use crate::sparsely;
+use crate::users::OWN;
+
+use crate::cluster::{NO_SLOT, NodeAddr};
+use crate::common::{Core, Source};
+use crate::dest::{ClientId, Dest};
+use crate::nodes::{Node, Nodes, reaccount};
+use crate::route::{Script, flag};
+use crate::stream::{Stream, keep_alive, retransmit_soon};
+use crate::upstream::{ConnectionEnd, Pending, State, Upstream};
+
+/// So many pushes that nobody asked for are no accident: the connection is given up.
+const MOST_STRANGE: u32 = 10_000;
+
+impl Nodes {
+    pub(crate) fn answered_in(
+        &mut self,
+        pending: &Pending,
+        lane: ClientId,
+        answered: bool,
+        core: &mut Core,
+    ) {
+        if pending.has(flag::LANE) {
+            let gate = self.placement.slots.holds.done(pending.slot, lane, answered, core.now);
+            if let Some(class) = gate {
+                self.gate_answered(pending.slot, class, answered, core);
+            }
+        } else if pending.has(flag::TRACKED) {
+            self.placement.slots.holds.untrack(pending.slot, lane);
+        } else {
+            return;
+        }
+        core.run_lane(pending.slot, lane);
+    }
+
+    pub(crate) fn check_connect_timeout(&mut self, u: usize, core: &mut Core) {
+        let Some(up) = self.upstreams.get(u) else { return };
+        if let State::Connecting { until } | State::Securing { until } | State::Handshake { until } =
+            up.state
+            && until <= core.now
+        {
+            let why = match up.state {
+                State::Securing { .. } => ConnectionEnd::NoTlsHandshake,
+                _ => ConnectionEnd::NoAnswer,
+            };
+            self.end_securing(u);
+            core.lose(u, why);
+        }
+    }
+
+    /// Sends something whose reply is nobody's.
+    pub(crate) fn discard(&mut self, u: usize, frame: &[u8], core: &mut Core) {
+        let pending = Pending {
+            dest: Dest::Discard,
+            len: 0,
+            slot: NO_SLOT,
+            command: CommandId(0),
+            flags: 0,
+            realm: OWN,
+            tries: 0,
+            refused: None,
+            before: 0,
+            checks_shard: false,
+            started: core.now,
+            expected: 0,
+        };
+        self.send(u, pending, frame, core);
+    }
+
+    pub(crate) fn pop_pending(&mut self, u: usize, core: &mut Core) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        if let Some(pending) = up.pending.pop_front() {
+            up.queue.release(pending.len as usize, &mut core.spare.pool);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn route(&self, slot: u16) -> Option<u16> {
+        self.placement.slots.route(slot)
+    }
+
+    /// Puts a command into a connection's queue.
+    #[inline]
+    pub(crate) fn send(&mut self, u: usize, mut pending: Pending, frame: &[u8], core: &mut Core) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        pending.len = frame.len() as u32;
+        up.queue.push(frame, &mut core.spare.pool);
+        up.pending.push_back(pending);
+        self.mark_upstream(u, core);
+    }
+
+    pub(crate) fn send_owned(
+        &mut self,
+        u: usize,
+        mut pending: Pending,
+        frame: Vec<u8>,
+        core: &mut Core,
+    ) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        pending.len = frame.len() as u32;
+        up.queue.push_owned(frame, &mut core.spare.pool);
+        up.pending.push_back(pending);
+        self.mark_upstream(u, core);
+    }
+
+    /// The same primary for the same client, so that what it sends one after the other is
+    /// answered in that order; another one only while that one is not reached.
+    pub(crate) fn any_primary(&self, index: usize) -> Option<u16> {
+        let first = index.checked_rem(self.placement.slots.primaries().len())?;
+        let in_turn = || {
+            self.placement
+                .slots
+                .primaries()
+                .iter()
+                .cycle()
+                .skip(first)
+                .take(self.placement.slots.primaries().len())
+        };
+        let reached = in_turn().find(|&&node| self.is_reached(node));
+        reached.or_else(|| in_turn().next()).copied()
+    }
+
+    /// No connection to it is waiting for its next attempt, or for a sign of life.
+    pub(crate) fn is_reached(&self, node: u16) -> bool {
+        let shared = self.list.get(usize::from(node)).map(|n| &n.shared);
+        let mut ours = shared.into_iter().flatten().flatten().flatten();
+        ours.all(|&u| {
+            self.upstreams.get(u).is_none_or(|up| up.state != State::Backoff && !up.suspect)
+        })
+    }
+
+    /// A shared connection to the node stands, and is not suspected of being dead.
+    pub(crate) fn is_connected(&self, node: u16) -> bool {
+        let shared = self.list.get(usize::from(node)).map(|n| &n.shared);
+        let mut ours = shared.into_iter().flatten().flatten().flatten();
+        ours.any(|&u| {
+            self.upstreams.get(u).is_some_and(|up| up.state == State::Ready && !up.suspect)
+        })
+    }
+
+    /// Why no node is known.
+    pub(crate) fn no_cluster_failure(&self, core: &Core) -> Failure {
+        match self.topology.snapshot.generation {
+            0 => core.shared.no_cluster_yet(),
+            _ => Failure::NoNodeOnline,
+        }
+    }
+
+    /// So many bytes more are about to be taken.
+    pub(crate) fn keep_or_give_back(&mut self, bytes: usize, core: &mut Core) {
+        let taken = core.memory.accounted + self.placement.slots.holds.bytes() + bytes;
+        let enough = core.keeps_pages_up_to();
+        if core.memory.arena.keeps() {
+            if taken > enough {
+                core.memory.arena.give_back();
+            }
+        } else if taken < enough / 2 {
+            core.memory.arena.keep();
+        }
+    }
+
+    /// What is only kept for reuse.
+    pub(crate) fn trim(&mut self, core: &mut Core) {
+        core.spare.pool.clear();
+        core.spare.replies = Vec::new();
+        core.spare.gathers = Vec::new();
+        core.spare.multis = Vec::new();
+        for (_, up) in self.upstreams.iter_mut().filter(|(_, up)| up.pending.is_empty()) {
+            up.pending.shrink_to_fit();
+            let held = up.held();
+            reaccount(&mut core.memory.accounted, &mut up.accounted, held);
+        }
+    }
+
+    #[cold]
+    pub(crate) fn strange_push(&mut self, u: usize, core: &mut Core) -> Result<(), ConnectionEnd> {
+        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
+        up.strange += 1;
+        if up.strange > MOST_STRANGE {
+            return Err(ConnectionEnd::UnexpectedPushes);
+        }
+        let node = self.list.get(usize::from(up.node)).map(|n| n.addr.to_string());
+        sparsely!(core.lines.pushes, warn, node, "a node sends messages that nobody asked for");
+        Ok(())
+    }
+
+    /// The connection is not among its node's any more.
+    pub(crate) fn leave_node(&mut self, node: usize, u: usize) {
+        if let Some(node) = self.list.get_mut(node) {
+            let all = node.shared.iter_mut().chain(&mut node.replica).flatten();
+            for slot in all.filter(|s| **s == Some(u)) {
+                *slot = None;
+            }
+        }
+    }
+
+    /// The node of the cluster that a redirection names.
+    pub(crate) fn named_by(&self, refusal: &Refusal) -> Option<u16> {
+        match refusal {
+            Refusal::Moved(_, addr) | Refusal::Ask(_, addr) => self.known_node(addr),
+            Refusal::Later(_) => None,
+        }
+    }
+
+    /// A node is not reached: SCRIPT LOAD does not wait for it, as it is given the script when it is
+    /// needed.
+    pub(crate) fn loads_without(&mut self, u: usize, node: &str, core: &mut Core) {
+        if !self.placement.slots.primaries().iter().any(|&n| self.is_reached(n)) {
+            return; // somebody has to take it
+        }
+        let router = Arc::clone(&core.router);
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let loads = up.take_unsent(&mut core.spare.pool, |p| {
+            p.has(flag::NODE_BOUND) && router.script(p.command) == Some(Script::Load)
+        });
+        for (pending, _) in loads {
+            core.fail(&pending, node, &Failure::NodeNotReached);
+        }
+    }
+
+    /// Puts TLS on a connection to a node that is being made.
+    pub(crate) fn secure(&mut self, u: usize, core: &mut Core) -> Result<(), ConnectionEnd> {
+        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
+        let Some(node) = self.list.get(usize::from(up.node)) else { return Ok(()) };
+        let Some(Stream::Tcp(socket)) = up.stream.take() else { return Ok(()) };
+        match core.shared.tls.connect(socket, &node.name) {
+            Some(Ok(tls)) => up.stream = Some(Stream::Tls(Box::new(tls))),
+            Some(Err(error)) => {
+                return Err(ConnectionEnd::Tls(core.shared.tls.why(&error, &node.name)));
+            }
+            None => return Err(ConnectionEnd::NoTls),
+        }
+        Ok(())
+    }
+
+    /// Why a node's connection is lost, in words.
+    #[cold]
+    pub(crate) fn tls_why(&self, u: usize, error: &std::io::Error, core: &Core) -> ConnectionEnd {
+        let up = self.upstreams.get(u);
+        let node = up.and_then(|up| self.list.get(usize::from(up.node)));
+        ConnectionEnd::Tls(core.shared.tls.why(error, node.map_or("", |node| &node.name)))
+    }
+
+    /// The connection is given up; a TLS handshake on it has taken too long.
+    pub(crate) fn end_securing(&mut self, u: usize) {
+        let stream = self.upstreams.get_mut(u).and_then(|up| up.stream.as_mut());
+        if let Some(tls) = stream.and_then(Stream::tls) {
+            tls.timed_out();
+        }
+    }
+
+    /// The node at `addr`, if the cluster has it. Only such nodes are connected to: a redirection
+    /// comes in a reply, and a script can make a node reply with anything.
+    pub(crate) fn known_node(&self, addr: &NodeAddr) -> Option<u16> {
+        let at = self.list.iter().position(|n| n.known && n.addr == *addr)?;
+        u16::try_from(at).ok()
+    }
+
+    /// The worker's index of the node at `addr`; a new one if it is not known yet.
+    pub(crate) fn node_at(&mut self, addr: &NodeAddr, core: &mut Core) -> u16 {
+        if let Some(i) = self.list.iter().position(|n| n.addr == *addr) {
+            return i as u16;
+        }
+        // An IP address needs no name server; a name is resolved by control, with the topology.
+        let ip: Option<std::net::IpAddr> = addr.host.parse().ok();
+        // The last one is for large transfers.
+        let connections = core.settings.connections + 1;
+        let node = Node {
+            addr: addr.clone(),
+            ident: crate::pubsub::ident(addr),
+            name: addr.host.clone(),
+            id: "".into(),
+            socket: ip.map(|ip| (ip, addr.port).into()),
+            known: false,
+            unreached_since: 0,
+            shard_slot: NO_SLOT,
+            shared: [vec![None; connections], vec![None; connections]],
+            replica: [vec![None; connections], vec![None; connections]],
+            latency: Default::default(),
+        };
+        let lent_from = |i: usize| self.upstreams.iter().any(|(_, up)| usize::from(up.node) == i);
+        let mut unused = self.list.iter().enumerate().filter(|(_, n)| !n.known && n.is_unused());
+        let free = unused.find(|(i, _)| !lent_from(*i)).map(|(i, _)| i);
+        match free.and_then(|i| self.list.get_mut(i).map(|n| (i, n))) {
+            Some((i, place)) => {
+                *place = node;
+                if let Some(stats) = core.stats.nodes.get_mut(i) {
+                    *stats = NodeStats::default();
+                }
+                i as u16
+            }
+            None => {
+                self.list.push(node);
+                core.stats.nodes.resize(self.list.len(), NodeStats::default());
+                (self.list.len() - 1) as u16
+            }
+        }
+    }
+
+    #[cold]
+    pub(crate) fn new_upstream(
+        &mut self,
+        node: u16,
+        protocol: Protocol,
+        which: usize,
+        core: &mut Core,
+    ) -> usize {
+        let mut up = Upstream::new(node, protocol);
+        up.bulk = which >= core.settings.connections;
+        let u = self.upstreams.insert(up);
+        let shared = self.list.get_mut(usize::from(node)).map(|n| &mut n.shared);
+        if let Some(slot) = shared.and_then(|s| s[protocol as usize].get_mut(which)) {
+            *slot = Some(u);
+        }
+        self.connect(u, core);
+        u
+    }
+
+    /// Starts a connection attempt. `false`: it has failed already, and the connection is lost.
+    pub(crate) fn connect(&mut self, u: usize, core: &mut Core) -> bool {
+        let until = core.now + core.settings.connect_timeout;
+        core.arm_tick();
+        let Some(up) = self.upstreams.get_mut(u) else { return false };
+        let Some(node) = self.list.get(usize::from(up.node)) else { return false };
+        let Some(addr) = node.socket else {
+            let host = node.addr.host.to_string();
+            core.lose(u, ConnectionEnd::Unresolved { host });
+            return false;
+        };
+        let registry = core.link.poll.registry();
+        let started = up.connect(addr, until).and_then(|stream| {
+            if let Stream::Tcp(socket) = stream {
+                // A proxy that waits to fill packets waits for nothing.
+                let _ = socket.set_nodelay(true);
+                // Without these it works as well, but for networks that swallow packets.
+                let _ = retransmit_soon(&*socket);
+                if let Some((idle, patience)) = core.settings.keepalive {
+                    let _ = keep_alive(&*socket, idle, patience);
+                }
+            }
+            stream.watch(registry, Source::Upstream(u).token(), true, false)
+        });
+        if let Err(error) = started {
+            core.lose(u, error.into());
+            return false;
+        }
+        if core.shared.tls.is_upstream()
+            && let Err(why) = self.secure(u, core)
+        {
+            core.lose(u, why);
+            return false;
+        }
+        true
+    }
+
+    /// The connection has something to be written at the end of the turn.
+    #[inline]
+    pub(crate) fn mark_upstream(&mut self, u: usize, core: &mut Core) {
+        if let Some(up) = self.upstreams.get_mut(u)
+            && !up.dirty
+        {
+            up.dirty = true;
+            core.turn.dirty_upstreams.push(u);
+        }
+    }
+}
+
+impl Node {
+    /// No connection is kept for it.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.shared.iter().chain(&self.replica).flatten().all(Option::is_none)
+    }
+}

@@ -1,0 +1,59 @@
+//! How fast nodes answer, and whom reads may go to.
+
+use std::sync::Arc;
+
+use crate::common::Core;
+use crate::dest::Dest;
+use crate::nodes::Nodes;
+use crate::route::flag;
+
+use crate::cluster::{Health, NO_SLOT};
+use crate::placement::{Readable, is_unreachable};
+use crate::upstream::{ConnectionEnd, Pending, Upstream};
+
+impl Nodes {
+    /// What the control thread has found out about the nodes.
+    pub(crate) fn set_health(&mut self, health: Arc<Health>, core: &mut Core) {
+        self.reads.health = health;
+        self.set_readable(core);
+        // What was sent to replicas that do not answer any more is not waited for.
+        let unreachable = |node: u16| {
+            let node = self.list.get(usize::from(node));
+            node.is_some_and(|node| is_unreachable(&self.reads.health, &node.addr))
+        };
+        let waits = |up: &Upstream| up.read_only && !up.pending.is_empty();
+        let all = self.upstreams.iter().filter(|(_, up)| waits(up) && unreachable(up.node));
+        for u in all.map(|(u, _)| u).collect::<Vec<_>>() {
+            core.lose(u, ConnectionEnd::ReplicaSilent);
+        }
+    }
+
+    /// From snapshot and health: whom reads may go to.
+    pub(crate) fn set_readable(&mut self, core: &mut Core) {
+        let snapshot = Arc::clone(&self.topology.snapshot);
+        let node = |i: u16| snapshot.nodes.get(usize::from(i));
+        let mut all = Vec::with_capacity(snapshot.shards.len());
+        for shard in &snapshot.shards {
+            let primary = shard.primary.and_then(node).map(|n| &n.addr);
+            let online = shard.replicas.iter().filter_map(|&i| node(i)).filter(|n| n.is_online());
+            let replicas: Vec<_> = online.map(|n| (self.node_at(&n.addr, core), &n.addr)).collect();
+            let wishes = &core.settings.reads;
+            all.push(Readable::new(wishes, &self.reads.health, primary, replicas.into_iter()));
+        }
+        self.reads.readable = all;
+    }
+
+    /// A reply from `node` to `pending`, for `read_from = "lowest_latency"`.
+    #[cold]
+    pub(crate) fn measure(&mut self, u: usize, pending: &Pending, core: &mut Core) {
+        let Some(up) = self.upstreams.get(u) else { return };
+        let plain = pending.has(flag::READ_ONLY)
+            && pending.tries == 0
+            && pending.slot != NO_SLOT
+            && up.dedicated.is_none()
+            && matches!(pending.dest, Dest::Client { .. });
+        if plain && let Some(node) = self.list.get_mut(usize::from(up.node)) {
+            node.latency.measured(core.now.saturating_sub(pending.started), core.now);
+        }
+    }
+}

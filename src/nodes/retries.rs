@@ -1,0 +1,182 @@
+//! The budget of retries, gates of slots, and slots without a primary.
+
+use crate::cluster::NO_SLOT;
+use crate::common::Core;
+use crate::route::flag;
+
+use crate::common::clock::{Job, Timer};
+use crate::dest::{ClientId, Dest};
+use crate::errors::{Failure, Unanswered};
+use crate::nodes::{Node, Nodes};
+use crate::placement::{Allowance, Class, OutageCause, Phase, at_deadline, pause};
+use crate::upstream::{Pending, State};
+
+/// A retry that waits for the budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Want {
+    Gate(u16, Class),
+    Lane(u16, ClientId),
+    /// A command on a dedicated connection: its client, the number of its reply.
+    Errand(ClientId, u32),
+}
+
+/// Since when no connection to the node can be made, microseconds of the worker's clock; `None`: it
+/// is reached, or is no node.
+pub(crate) fn unreached_since(nodes: &[Node], node: u16) -> Option<u64> {
+    let since = nodes.get(usize::from(node))?.unreached_since;
+    (since > 0).then_some(since)
+}
+
+/// The failure of a command that waits for a primary, with what is known of this one: a read that
+/// was lost with a connection may have been executed then.
+fn true_of(mut failure: Failure, pending: &Pending) -> Failure {
+    if let Failure::PrimaryMissing { outcome, .. } = &mut failure {
+        *outcome = at_deadline(pending.work(), Phase::Held, pending.was_lost());
+    }
+    failure
+}
+
+impl Nodes {
+    pub(crate) fn earn_retries(&mut self, core: &mut Core) {
+        let answered = core.stats.commands.iter().map(|c| c.ok + c.error + c.refused).sum();
+        self.placement.retries.budget.earn(core.now, answered);
+    }
+
+    /// Whether the budget has room for this retry; otherwise it waits and is carried out later.
+    pub(crate) fn may_retry(&mut self, want: Want, core: &mut Core) -> bool {
+        self.earn_retries(core);
+        match self.placement.retries.allows(want) {
+            Allowance::Now => true,
+            Allowance::Queued { first } => {
+                core.stats.retry_budget_exhausted += u64::from(first);
+                self.arm_retries(core);
+                false
+            }
+        }
+    }
+
+    pub(crate) fn arm_retries(&mut self, core: &mut Core) {
+        if let Some(wait) = self.placement.retries.arm() {
+            core.clock.timers.push(Timer { due: core.now + wait, job: Job::Retries });
+        }
+    }
+
+    /// `node` has refused the slot to commands of `class`; `wide`: most likely its other slots, too.
+    pub(crate) fn close_gate(
+        &mut self,
+        slot: u16,
+        class: Class,
+        node: u16,
+        wide: bool,
+        core: &mut Core,
+    ) {
+        let jitter = core.backoff_jitter(1 << 10);
+        let jittered = |failures| {
+            let pause = pause(failures);
+            pause / 2 + pause * jitter / (1 << 10)
+        };
+        self.placement.slots.holds.close(slot, class, core.now, jittered);
+        if wide && slot != NO_SLOT {
+            self.placement.retries.note_refused(node, slot, class);
+        }
+    }
+
+    pub(crate) fn owner_for(&self, slot: u16, lane: ClientId) -> Option<u16> {
+        match slot {
+            NO_SLOT => self.any_primary(lane.at()),
+            slot => self.placement.slots.owner(slot),
+        }
+    }
+
+    /// A command that went through a closed gate is answered: the gate's next go, and those of
+    /// other slots that the node had refused.
+    pub(crate) fn gate_answered(
+        &mut self,
+        slot: u16,
+        class: Class,
+        answered: bool,
+        core: &mut Core,
+    ) {
+        core.run_gate(slot, class);
+        let Some(owner) = self.placement.slots.owner(slot).filter(|_| answered) else { return };
+        let (placement, now) = (&mut self.placement, core.now);
+        let hurry = |other, class| placement.slots.holds.hurry(other, class, now, true);
+        for (other, class) in placement.retries.take_refused(owner, slot, hurry) {
+            core.run_gate(other, class);
+        }
+    }
+
+    /// The error for commands of a slot whose primary has been missing for longer than
+    /// `timeouts.no_primary`: the cluster names none, or it is not reached, or it refuses them.
+    pub(crate) fn without_primary(&self, slot: u16, class: Class, core: &Core) -> Option<Failure> {
+        let limit = core.settings.no_primary?;
+        let unreached = |node| unreached_since(&self.list, node);
+        let outage = self.placement.slots.outage(slot, class, unreached)?;
+        let micros = core.now.saturating_sub(outage.since);
+        if micros < limit {
+            return None;
+        }
+        let primary = outage.primary.and_then(|node| self.list.get(usize::from(node)));
+        let primary = primary.map_or_else(|| "unknown".to_owned(), |node| node.addr.to_string());
+        let place = match slot {
+            NO_SLOT => "a command without keys".into(),
+            slot => format!("slot {slot}").into(),
+        };
+        let why = match outage.cause {
+            OutageCause::NoPrimary => "the cluster has no primary for it".to_owned(),
+            OutageCause::NotReached => "its primary is not reached".to_owned(),
+            OutageCause::Refused(said) => format!("its primary refuses commands: {said}"),
+        };
+        Some(Failure::PrimaryMissing {
+            place,
+            primary: primary.into(),
+            seconds: micros as f64 / 1e6,
+            limit: limit as f64 / 1e6,
+            outcome: Unanswered::NotExecuted,
+            why,
+        })
+    }
+
+    /// With every tick: what waits for a primary that is missing for too long fails.
+    pub(crate) fn fail_without_primary(&mut self, core: &mut Core) {
+        if core.settings.no_primary.is_none() {
+            return;
+        }
+        for slot in self.placement.slots.holds.slots() {
+            for class in Class::ALL {
+                let Some(failure) = self.without_primary(slot, class, core) else { continue };
+                for held in self.placement.slots.holds.take_waiting(slot, Some(class)) {
+                    core.stats.no_primary += 1;
+                    let pending = held.meta.pending;
+                    core.fail(&pending, "slotway", &true_of(failure.clone(), &pending));
+                }
+            }
+        }
+        let waits = |up: &crate::upstream::Upstream| {
+            up.is_ordered() && up.state != State::Ready && !up.pending.is_empty()
+        };
+        let all: Vec<usize> =
+            self.upstreams.iter().filter(|(_, up)| waits(up)).map(|(u, _)| u).collect();
+        for u in all {
+            let Some(node) = self.upstreams.get(u).map(|up| up.node) else { continue };
+            let slot = self.list.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
+            let owns = self.placement.slots.owner(slot) == Some(node);
+            if !owns || self.without_primary(slot, Class::Write, core).is_none() {
+                continue;
+            }
+            let Some(up) = self.upstreams.get_mut(u) else { continue };
+            let taken = up.take_unsent(&mut core.spare.pool, |p: &Pending| {
+                p.dest != Dest::Discard && (p.slot != NO_SLOT || p.has(flag::NODE_BOUND))
+            });
+            for (pending, _) in taken {
+                let at = if pending.slot == NO_SLOT { slot } else { pending.slot };
+                let failure = self.without_primary(at, pending.class(), core);
+                let failure = failure.or_else(|| self.without_primary(slot, Class::Write, core));
+                let failure = failure.unwrap_or(Failure::SlotWithoutPrimary { slot: at });
+                core.stats.no_primary += 1;
+                core.fail(&pending, "slotway", &true_of(failure, &pending));
+            }
+            self.mark_upstream(u, core);
+        }
+    }
+}

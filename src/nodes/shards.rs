@@ -1,0 +1,115 @@
+//! Parts of commands for a whole shard, and which node serves it.
+
+use std::sync::Arc;
+
+use crate::common::Core;
+use crate::dest::Dest;
+use crate::nodes::Nodes;
+use crate::route::flag;
+use crate::upstream::Pending;
+
+use crate::cluster::{NO_SLOT, NodeAddr};
+use crate::placement::{AfterRefusal, Refusal, Work, after_refusal};
+
+/// A target of a command for several nodes that cannot be asked now.
+#[derive(Debug, Clone)]
+pub(crate) enum MissingTarget {
+    /// The primary of the shard that owns this slot, among others.
+    Primary(u16),
+    /// The owners of so many slots, which belong to no shard: nothing mends that within a deadline.
+    Owners(usize),
+    /// A node that has failed, as the cluster says, and does not answer.
+    Failed(NodeAddr),
+}
+
+impl MissingTarget {
+    /// The slot whose primary is missing; [`NO_SLOT`] where that is not what is missing.
+    pub fn slot(&self) -> u16 {
+        match self {
+            MissingTarget::Primary(slot) => *slot,
+            MissingTarget::Owners(_) | MissingTarget::Failed(_) => NO_SLOT,
+        }
+    }
+
+    /// The target in an error text.
+    pub fn name(&self) -> String {
+        match self {
+            MissingTarget::Primary(slot) => format!("the shard of slot {slot}"),
+            MissingTarget::Owners(slots) => format!("{slots} slots without a shard"),
+            MissingTarget::Failed(addr) => addr.to_string(),
+        }
+    }
+}
+
+impl Nodes {
+    /// A part that was for this node's shard, and was not executed: it is for whoever is or will be
+    /// the shard's primary. `false`: it is this node's and no other's.
+    pub(crate) fn bind_to_shard(&self, node: u16, pending: &mut Pending, core: &Core) -> bool {
+        if !core.router.is_for_shards(pending.command) {
+            return false;
+        }
+        let slot = self.list.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
+        if slot == NO_SLOT {
+            return false;
+        }
+        pending.slot = slot;
+        pending.flags &= !flag::NODE_BOUND;
+        true
+    }
+
+    /// The same for the first command of connection `u`, where the node refuses it for now.
+    pub(crate) fn rebind_refused(&mut self, u: usize, refusal: &Refusal, core: &mut Core) -> bool {
+        let Some(up) = self.upstreams.get(u) else { return false };
+        let node = up.node;
+        let Some(mut pending) = up.pending.front().copied() else { return false };
+        let reads = pending.has(flag::READ_ONLY);
+        let work = Work::ShardPart { reads, behind_check: pending.checks_shard };
+        let told = after_refusal(work, refusal, false, pending.tries) == AfterRefusal::Told;
+        if told || pending.dest == Dest::Discard || !self.bind_to_shard(node, &mut pending, core) {
+            return false;
+        }
+        if let Some(front) = self.upstreams.get_mut(u).and_then(|up| up.pending.front_mut()) {
+            *front = pending;
+        }
+        true
+    }
+
+    /// The node has failed, and another is primary in its place. One that has failed and has no
+    /// successor may come back and answer what it owes.
+    pub(crate) fn is_superseded(&self, node: u16) -> bool {
+        self.is_failed(node)
+            && self.shard_owner(node).is_none_or(|owner| owner.is_some_and(|owner| owner != node))
+    }
+
+    /// Another is primary of its shard.
+    pub(crate) fn is_deposed(&self, node: u16) -> bool {
+        self.shard_owner(node).flatten().is_some_and(|owner| owner != node)
+    }
+
+    /// The primary of the node's shard, if there is one; `None`: its shard is not known.
+    fn shard_owner(&self, node: u16) -> Option<Option<u16>> {
+        let slot = self.list.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
+        (slot != NO_SLOT).then(|| self.placement.slots.owner(slot))
+    }
+
+    /// Notes for every node a slot of its shard, by which its shard is found again when the cluster
+    /// has put another node in its place.
+    pub(crate) fn note_shards(&mut self, core: &mut Core) {
+        let snapshot = Arc::clone(&self.topology.snapshot);
+        let mut first = vec![NO_SLOT; snapshot.shards.len()];
+        for (slot, &shard) in snapshot.slots.iter().enumerate().rev() {
+            if let Some(place) = first.get_mut(usize::from(shard)) {
+                *place = slot as u16;
+            }
+        }
+        for (shard, &slot) in snapshot.shards.iter().zip(&first).filter(|(_, s)| **s != NO_SLOT) {
+            for n in shard.primary.iter().chain(&shard.replicas) {
+                let Some(node) = snapshot.nodes.get(usize::from(*n)) else { continue };
+                let at = usize::from(self.node_at(&node.addr, core));
+                if let Some(node) = self.list.get_mut(at) {
+                    node.shard_slot = slot;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Nodes that owe an answer and say nothing, and connections that may be dead without anybody
+//! knowing.
+//!
+//! A connection that owes an answer and is silent for `timeouts.probe` is told to control, which
+//! looks at the node ([`crate::control`]'s `probe`) and watches what the cluster says of it. Until
+//! there is a sign of life nothing more is written: what is not written can be sent elsewhere. What
+//! was written waits on, to its deadline at most, because a node that is busy with a script looks
+//! the same as one that is frozen, and a network comes back: a connection is only given up where
+//! nothing is lost with it, or where the cluster has put another node in its place.
+//!
+//! On a connection that owes nothing PING makes it owe something, so that the first command after
+//! a quiet night does not find out that the other end is gone.
+
+use crate::common::Core;
+use crate::dest::Dest;
+use crate::nodes::Nodes;
+use crate::route::flag;
+use crate::stream::Stream;
+
+use crate::mailbox::{Stranger, ToControl, Verdict};
+use crate::upstream::{ConnectionEnd, State, Upstream};
+
+/// A connection that is silent for this long while others wait behind a module's command may be
+/// blocked by it, microseconds.
+const BLOCKED_AFTER: u64 = 100_000;
+/// Pause between two looks at the same silence, microseconds.
+const BLOCKED_AGAIN: u64 = 1_000_000;
+/// The same where a script may run, microseconds: its node says so when `busy-reply-threshold` has
+/// passed.
+const BUSY_AGAIN: u64 = 500_000;
+pub(crate) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+/// A connection is idle when nothing was said on it for so many times `timeouts.probe`.
+pub(crate) const IDLE: u64 = 10;
+
+impl Nodes {
+    /// With every tick: does this connection owe an answer, and how long has it been silent?
+    pub(crate) fn check_silence(&mut self, u: usize, core: &mut Core) {
+        let after = core.settings.probe.unwrap_or(u64::MAX / 2);
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        if up.dedicated.is_some() {
+            return; // what is lent may wait as long as it likes
+        }
+        let owes = up.state == State::Ready && up.queue.sent() > 0 && !up.parked;
+        let heard = up.seen_read != up.last_read;
+        up.seen_read = up.last_read;
+        if heard || !owes || up.quiet_since == 0 {
+            up.quiet_since = if owes { core.now } else { 0 };
+            up.next_ask = core.now + after;
+            up.next_block_check = core.now + BLOCKED_AFTER;
+            if heard || !owes {
+                self.clear_suspicion(u, core);
+            }
+            return;
+        }
+        if core.now >= up.next_block_check {
+            up.next_block_check = core.now + BLOCKED_AGAIN;
+            self.check_blocked(u, core);
+        }
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        if core.now < up.next_ask {
+            return;
+        }
+        up.next_ask = core.now + after;
+        let node = self.list.get(usize::from(up.node)).and_then(|n| n.socket);
+        if let Some(node) = node {
+            // Control may be gone at the very end: nothing to look at then.
+            let _ = core.link.control.send(ToControl::Silent { node });
+        }
+    }
+
+    /// The connection is silent. If its first command may run a script, nothing more is written
+    /// behind it, and control asks whether that keeps the node busy; if it is a module's and others
+    /// wait behind it, whether it blocks the connection.
+    fn check_blocked(&mut self, u: usize, core: &mut Core) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let Some(first) = up.pending.front() else { return };
+        if up.streaming || !up.tail.is_empty() || up.aside {
+            return;
+        }
+        let module = first.before == 0 && core.router.may_hold_others_up(first.command);
+        if core.router.may_run_script(first.command) {
+            up.hold_back();
+            up.next_block_check = core.now + BUSY_AGAIN;
+        } else if !module || up.pending.len() == 1 {
+            return;
+        }
+        let own = up.stream.as_ref().and_then(Stream::tcp).and_then(|s| s.local_addr().ok());
+        let node = self.list.get(usize::from(up.node)).and_then(|n| n.socket);
+        if let (Some(node), Some(own)) = (node, own) {
+            // Control may be gone at the very end: nothing to look at then.
+            let _ = core.link.control.send(ToControl::Blocked { node, own, module });
+        }
+    }
+
+    fn clear_suspicion(&mut self, u: usize, core: &mut Core) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        if std::mem::take(&mut up.suspect) {
+            up.blocked = false;
+            self.mark_upstream(u, core);
+        }
+    }
+
+    /// The node at this address has become another while connections to it stood: they are closed.
+    /// New ones verify who answers.
+    pub(crate) fn stranger_answers(&mut self, stranger: &Stranger, core: &mut Core) {
+        let stands = |up: &Upstream| {
+            let node = self.list.get(usize::from(up.node));
+            up.state == State::Ready
+                && node.is_some_and(|node| {
+                    node.socket == Some(stranger.socket) && *node.id == *stranger.expected
+                })
+        };
+        let standing = self.upstreams.iter().filter(|(_, up)| stands(up));
+        for u in standing.map(|(u, _)| u).collect::<Vec<_>>() {
+            // Closing one may have closed others, such as those of the same KEYS.
+            if self.upstreams.get(u).is_some_and(|up| up.state == State::Ready) {
+                core.lose(u, stranger.why().into());
+            }
+        }
+    }
+
+    pub(crate) fn silent_after_probe(&mut self, u: usize, verdict: Verdict, core: &mut Core) {
+        let Some(up) = self.upstreams.get_mut(u) else { return };
+        match verdict {
+            // PING waits for nothing: the node has not got ours, or its answer did not get here.
+            // Anything else may take its time (a node that is paused for a failover answers PING).
+            Verdict::Answers if waits_for_ping(up) => {
+                core.lose(u, ConnectionEnd::AnswersElsewhere);
+            }
+            // It is back from where nobody heard of it, or the network is. What this connection
+            // has under way the kernel sends again when it sees fit; reads need not wait for that.
+            Verdict::Answers if up.suspect && !owes_for_good(up) => {
+                core.lose(u, ConnectionEnd::AnswersAgain);
+            }
+            Verdict::Answers => self.clear_suspicion(u, core),
+            Verdict::Unreachable if !owes_for_good(up) => {
+                core.lose(u, ConnectionEnd::TakesNoConnection);
+            }
+            Verdict::Accepts | Verdict::Unreachable => {
+                up.suspect = true;
+                up.blocked = true;
+                self.mark_upstream(u, core); // nobody waits for a turn on it
+            }
+        }
+    }
+
+    /// When idle connections are looked for next.
+    pub(crate) fn idle_probe_due(&self, core: &Core) -> Option<u64> {
+        core.settings
+            .probe
+            .filter(|_| !self.upstreams.is_empty())
+            .map(|_| core.clock.next_idle_probe)
+    }
+
+    /// Asks for a sign of life where nothing was said for a while.
+    pub(crate) fn probe_idle(&mut self, core: &mut Core) {
+        let Some(after) = core.settings.probe else { return };
+        if core.now < core.clock.next_idle_probe {
+            return;
+        }
+        let idle = after * IDLE;
+        core.clock.next_idle_probe = core.now + idle / 4;
+        let before = core.now.saturating_sub(idle);
+        let quiet = |up: &Upstream| {
+            up.dedicated.is_none()
+                && up.state == State::Ready
+                && up.pending.is_empty()
+                && up.last_read.max(up.ready_since) < before
+        };
+        let quiet = self.upstreams.iter().filter(|(_, up)| quiet(up));
+        for u in quiet.map(|(u, _)| u).collect::<Vec<_>>() {
+            self.discard(u, PING, core);
+        }
+    }
+}
+
+/// The first answer that it owes is that to the PING of [`Worker::probe_idle`].
+fn waits_for_ping(up: &Upstream) -> bool {
+    let first = up.pending.front();
+    first.is_some_and(|p| p.dest == Dest::Discard && up.queue.front(p.len as usize) == Some(PING))
+}
+
+/// It owes the answer to something that cannot be sent again.
+fn owes_for_good(up: &Upstream) -> bool {
+    let mut written = up.queue.sent();
+    let mut sent = up.pending.iter().take_while(|p| {
+        let begun = written > 0;
+        written = written.saturating_sub(p.len as usize);
+        begun
+    });
+    sent.any(|p| p.dest != Dest::Discard && !p.has(flag::READ_ONLY))
+}

@@ -1,0 +1,162 @@
+//! What the snapshot says of nodes, and their order for SCAN.
+
+use std::sync::Arc;
+
+use crate::common::Core;
+use crate::errors::Failure;
+use crate::nodes::Nodes;
+use crate::nodes::shards::MissingTarget;
+use crate::resp::Protocol;
+
+use crate::cluster::{NO_SHARD, NodeState, Slot};
+use crate::route::{Fan, Gather, Layout, Owners, identity};
+use crate::seen::{Kind, Seen, Shown};
+use crate::upstream::{ConnectionEnd, State, Upstream};
+
+impl Owners for Nodes {
+    fn layout(&self) -> &Layout {
+        &self.topology.layout
+    }
+
+    fn owner(&self, slot: u16) -> Option<u64> {
+        let node = self.placement.slots.owner(slot)?;
+        self.identity(node)
+    }
+
+    fn owner_in_layout(&self, slot: u16) -> Option<u64> {
+        self.identity(self.known_node(&self.topology.snapshot.primary_of(Slot(slot))?.addr)?)
+    }
+}
+
+impl Nodes {
+    /// What SCAN's cursors call a node: its ID, which all slotways know alike; where the cluster
+    /// does not tell it, its address.
+    pub(crate) fn identity(&self, node: u16) -> Option<u64> {
+        let addr = &self.list.get(usize::from(node))?.addr;
+        let known = self.topology.snapshot.nodes.iter().find(|n| n.addr == *addr);
+        Some(match known.filter(|n| !n.id.is_empty()) {
+            Some(known) => identity(&known.id),
+            None => identity(&addr.to_string()),
+        })
+    }
+
+    pub(crate) fn refresh_layout(&mut self) {
+        if self.topology.layout.generation() != self.topology.snapshot.generation {
+            self.topology.layout =
+                Layout::of(&self.topology.snapshot.slots, self.topology.snapshot.generation);
+        }
+    }
+
+    /// The cursor for the client in the place of the node's; for other gatherings nothing.
+    pub(crate) fn next_cursor(&mut self, gather: &mut Gather) -> String {
+        let Some((scan, node, cursor)) = gather.scanned() else { return String::new() };
+        self.refresh_layout();
+        let by = self.identity(node).unwrap_or_default();
+        match scan.next(cursor, by, self) {
+            Some(next) => next.to_string(),
+            None => {
+                gather.refuse(Failure::CursorTooLarge);
+                String::new()
+            }
+        }
+    }
+
+    /// All workers' answers as a reply.
+    pub(crate) fn write_seen(
+        &self,
+        (kind, count): (Kind, usize),
+        mut seen: Seen,
+        protocol: Protocol,
+        reply: &mut Vec<u8>,
+        core: &Core,
+    ) {
+        let shown = Shown { commands: core.router.table(), snapshot: &self.topology.snapshot };
+        seen.hot.keys.truncate(count);
+        seen.big.truncate(count);
+        match kind {
+            Kind::Hot => shown.hot_reply(&seen.hot.keys, protocol, reply),
+            Kind::Big => shown.big_reply(&seen.big, protocol, reply),
+        }
+    }
+
+    /// Shared connections to nodes that have failed are given up before anything is sent elsewhere:
+    /// what was sent and not answered will not be any more, and need not wait for its deadline.
+    pub(crate) fn leave_failed_shared(&mut self, core: &mut Core) {
+        let owing = |up: &Upstream| {
+            up.dedicated.is_none() && up.state == State::Ready && !up.pending.is_empty()
+        };
+        let owing =
+            self.upstreams.iter().filter(|(_, up)| owing(up) && self.is_superseded(up.node));
+        for u in owing.map(|(u, _)| u).collect::<Vec<_>>() {
+            core.lose(u, ConnectionEnd::NodeFailed);
+        }
+    }
+
+    /// The cluster says that the node has failed, and that it is no primary any more.
+    pub(crate) fn is_failed(&self, node: u16) -> bool {
+        let place = self.list.get(usize::from(node));
+        let mut in_place =
+            self.topology.snapshot.nodes.iter().filter(|n| n.state != NodeState::Failed);
+        !self.placement.slots.primaries().contains(&node)
+            && place.is_none_or(|place| in_place.all(|n| n.addr != place.addr))
+    }
+
+    /// The nodes that a command of client `index` goes to, and those that are missing.
+    pub(crate) fn fan_targets_for(
+        &mut self,
+        index: usize,
+        to: Fan,
+        core: &mut Core,
+    ) -> Vec<Result<u16, MissingTarget>> {
+        match (to, self.any_primary(index)) {
+            (Fan::One, Some(node)) => vec![Ok(node)],
+            _ => self.fan_targets(to, core),
+        }
+    }
+
+    /// The nodes that a command for several goes to, and those that cannot be asked.
+    pub(crate) fn fan_targets(
+        &mut self,
+        to: Fan,
+        core: &mut Core,
+    ) -> Vec<Result<u16, MissingTarget>> {
+        let snapshot = Arc::clone(&self.topology.snapshot);
+        if matches!(to, Fan::Nodes | Fan::Answering | Fan::Reached) {
+            let mut targets = Vec::with_capacity(snapshot.nodes.len());
+            for node in &snapshot.nodes {
+                let at = self.node_at(&node.addr, core);
+                match to {
+                    Fan::Reached if !self.is_reached(at) => {}
+                    _ if node.state != NodeState::Failed || self.is_connected(at) => {
+                        targets.push(Ok(at));
+                    }
+                    Fan::Nodes => targets.push(Err(MissingTarget::Failed(node.addr.clone()))),
+                    _ => {}
+                }
+            }
+            return targets;
+        }
+        let mut targets = Vec::new();
+        let owning = snapshot.shards.iter().zip(snapshot.shards_with_slots()).enumerate();
+        for (i, (shard, _)) in owning.filter(|(_, (_, owns))| *owns) {
+            match shard.primary.and_then(|n| snapshot.nodes.get(usize::from(n))) {
+                Some(node) => targets.push(Ok(self.node_at(&node.addr, core))),
+                None => {
+                    let owned = |&(_, s): &(usize, &u16)| usize::from(*s) == i;
+                    let first = snapshot.slots.iter().enumerate().find(owned);
+                    if let Some((slot, _)) = first {
+                        targets.push(Err(MissingTarget::Primary(slot as u16)));
+                    }
+                }
+            }
+        }
+        let orphans = snapshot.slots.iter().filter(|&&s| s == NO_SHARD).count();
+        if orphans > 0 {
+            targets.push(Err(MissingTarget::Owners(orphans)));
+        }
+        if to == Fan::One {
+            targets.truncate(1);
+        }
+        targets
+    }
+}

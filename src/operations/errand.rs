@@ -1,0 +1,249 @@
+//! Commands that wait at a node of their own: sent, sent again, ended.
+
+use crate::base::Base;
+use crate::base::lanes::ASKING;
+use crate::clients::Flow;
+use crate::clients::lending::LendError;
+use crate::cluster::NO_SLOT;
+use crate::command::CommandId;
+use crate::common::requests;
+use crate::errors::Failure;
+use crate::metrics::RetryReason;
+use crate::nodes::retries::Want;
+use crate::resp::ArgRange;
+use crate::resp::reply::error_text;
+use crate::upstream::ConnectionEnd;
+
+use crate::dest::{ClientId, Dest};
+use crate::operations::{NOBODY, Operations};
+use crate::ops::{AfterRefusedErrand, Errand, Kind};
+use crate::placement::{Class, Redirection, Refusal, Retry, Scope};
+use crate::route::{left_of, wait_time};
+
+impl Operations {
+    /// A blocking command.
+    pub(crate) fn block(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        slot: u16,
+        frame: &[u8],
+        base: &mut Base<'_>,
+    ) -> Flow {
+        if base.clients.slab.get(index).is_some_and(|c| !c.is_drained()) {
+            return base.clients.pause_until_replied(index, base.core);
+        }
+        self.start_errand(index, Kind::Block, command, slot, frame.to_vec(), base);
+        Flow::Next
+    }
+
+    /// Begins an errand and sends its command.
+    pub(crate) fn start_errand(
+        &mut self,
+        index: usize,
+        kind: Kind,
+        command: CommandId,
+        slot: u16,
+        frame: Vec<u8>,
+        base: &mut Base<'_>,
+    ) {
+        let mut ranges: Vec<ArgRange> = Vec::new();
+        let args = requests::scan(&frame, &base.core.settings.accepted, &mut ranges);
+        // Of a command that does not say that it blocks nothing is a waiting time.
+        let says = base.core.router.table().get(command).may_block();
+        let time = if kind == Kind::Block && says { wait_time(&args) } else { None };
+        // Its own time and the deadline of every command; for ever is for ever.
+        let own = match time {
+            Some(time) => time.micros,
+            None => Some(0),
+        };
+        let mut errand = Errand::new(kind, command, slot, frame, base.core.now);
+        errand.time = time;
+        errand.repeatable = base.core.router.is_repeatable(command);
+        let Some(Dest::Client { generation, .. }) =
+            base.clients.begin_errand(index, errand, own, base.core)
+        else {
+            return;
+        };
+        if !base.clients.errand_waits(ClientId::new(index, generation), slot, base.nodes, base.core)
+        {
+            self.send_errand(index, None, base);
+        }
+    }
+
+    /// Sends the errand's command to its slot's primary, or to `ask` with ASKING.
+    pub(crate) fn send_errand(&mut self, index: usize, ask: Option<u16>, base: &mut Base<'_>) {
+        let any = base.nodes.any_primary(index);
+        let slot_table = &base.nodes.placement.slots;
+        let Some(client) = base.clients.slab.get_mut(index) else { return };
+        let (protocol, generation) = (client.session.protocol, client.generation);
+        let Some(lent) = client.lent.as_mut() else { return };
+        let Some(errand) = lent.errand.as_mut() else { return };
+        let watching = lent.watches.iter().find(|w| w.slot == errand.slot).map(|w| w.upstream);
+        let me = ClientId::new(index, generation);
+        let (seq, slot, command) = (errand.seq, errand.slot, errand.command);
+        let owner = slot_table.owner(slot);
+        let owner = if slot == NO_SLOT { any } else { owner };
+        let Some(node) = ask.or(owner) else {
+            errand.last = Some(match slot {
+                NO_SLOT => Failure::NoPrimary.to_string(),
+                slot => Failure::SlotWithoutPrimary { slot }.to_string(),
+            });
+            base.core.want_topology(None);
+            let pause = base.clients.no_primary_pause(index, base.core);
+            return base.core.errand_later(me, seq, pause);
+        };
+        // WATCH of more keys of a slot that is watched already, on a connection that was lost:
+        // what was watched there may have changed, and EXEC will say so.
+        if errand.kind == Kind::Watch && watching == Some(None) {
+            let dest = Dest::client(me, seq);
+            base.clients.end_errand(me, seq, base.core);
+            return base.clients.deliver_own(dest, b"+OK\r\n", base.core);
+        }
+        let mut frame = std::mem::take(&mut base.core.spare.line);
+        frame.clear();
+        match errand.time_left(base.core.now) {
+            Some((time, left)) => {
+                let mut ranges = Vec::new();
+                let args = requests::scan(&errand.frame, &base.core.settings.accepted, &mut ranges);
+                frame.extend_from_slice(&left_of(&args, time, left));
+            }
+            _ => frame.extend_from_slice(&errand.frame),
+        }
+        let (started, tries) = (errand.started, errand.tries);
+        let lent = match watching.flatten() {
+            Some(u) => Ok(u),
+            None => base.clients.lend(node, protocol, me, base.nodes, base.core),
+        };
+        base.clients.note_write(index, Some(node));
+        match lent {
+            Ok(u) => {
+                if let Some(errand) = base.clients.errand(index) {
+                    errand.upstream = Some(u);
+                    errand.asking = ask.is_some();
+                }
+                if ask.is_some() {
+                    base.nodes.discard(u, ASKING, base.core);
+                }
+                let dest = Dest::client(me, seq);
+                let mut pending = self.pending(
+                    dest,
+                    command,
+                    slot,
+                    protocol,
+                    base.access,
+                    base.clients,
+                    base.core,
+                );
+                (pending.started, pending.tries) = (started, tries);
+                base.nodes.send(u, pending, &frame, base.core);
+            }
+            Err(LendError::NotNow) => {
+                let pause = base.clients.no_primary_pause(index, base.core);
+                base.core.errand_later(me, seq, pause);
+            }
+            Err(LendError::Limit(failure)) => {
+                base.clients.fail_errand(me, seq, failure, base.nodes, base.core)
+            }
+        }
+        if frame.capacity() <= crate::buf::CHUNK {
+            base.core.spare.line = frame;
+        }
+    }
+
+    /// Its pause is over.
+    pub(crate) fn errand_again(&mut self, me: ClientId, seq: u32, base: &mut Base<'_>) {
+        let current = |c: &&mut crate::client::Client| c.generation == me.generation && !c.gone;
+        let Some(client) = base.clients.slab.get_mut(me.at()).filter(current) else { return };
+        let errand = client.lent.as_ref().and_then(|l| l.errand.as_ref());
+        let waits = |e: &&Errand| e.seq == seq && (e.kind == Kind::Join || e.upstream.is_none());
+        let Some(errand) = errand.filter(waits) else { return };
+        let (kind, slot) = (errand.kind, errand.slot);
+        if kind != Kind::Join {
+            if let Some(failure) = base.nodes.without_primary(slot, Class::Write, base.core) {
+                base.core.stats.no_primary += 1;
+                return base.clients.fail_errand(me, seq, failure, base.nodes, base.core);
+            }
+            if base.clients.errand_waits(me, slot, base.nodes, base.core) {
+                return;
+            }
+        }
+        if !base.nodes.may_retry(Want::Errand(me, seq), base.core) {
+            return;
+        }
+        match kind {
+            Kind::Join => self.send_join(me.at(), base),
+            _ => self.send_errand(me.at(), None, base),
+        }
+    }
+
+    /// The errand's command was refused, so it was not executed: again, there or elsewhere, as
+    /// `when` and `scope` say.
+    pub(crate) fn errand_refused(
+        &mut self,
+        u: usize,
+        client: ClientId,
+        refusal: Refusal,
+        (when, scope): (Retry, Scope),
+        said: &[u8],
+        base: &mut Base<'_>,
+    ) -> Result<(), ConnectionEnd> {
+        let Some(&pending) = base.nodes.upstreams.get(u).and_then(|up| up.pending.front()) else {
+            return Ok(());
+        };
+        base.nodes.pop_pending(u, base.core);
+        base.core.stats.redirections[refusal.kind() as usize] += 1;
+        base.core.count_retry(RetryReason::of(refusal.kind()));
+        if !base.clients.is_watching(client, u) {
+            base.clients.give_back(u, base.nodes, base.core);
+        }
+        let refuser = base.nodes.upstreams.get(u).map_or(NOBODY, |up| up.node);
+        let named = base.nodes.named_by(&refusal);
+        let kind = refusal.kind();
+        base.nodes.note_migration(pending.slot, &refusal);
+        match refusal {
+            Refusal::Moved(slot, addr) => {
+                if let Some(node) = named {
+                    base.nodes.placement.slots.moved(slot.0, node);
+                }
+                base.core.want_topology(Some(addr));
+            }
+            Refusal::Ask(..) => {}
+            Refusal::Later(_) => base.core.want_topology(None),
+        }
+        let index = client.at();
+        let slot = pending.slot;
+        // What was watched at a node that refuses the slot now may have changed elsewhere.
+        let mut lost_watch = None;
+        base.clients.lent_of(client, |lent| {
+            let watch = lent.watches.iter_mut().find(|w| w.slot == slot);
+            lost_watch = watch.and_then(|w| w.upstream.take());
+        });
+        if let Some(watching) = lost_watch {
+            base.clients.close_dedicated(watching, base.nodes, base.core);
+        }
+        let Some(errand) = base.clients.errand(index) else { return Ok(()) };
+        let said = String::from_utf8_lossy(error_text(said).unwrap_or_default()).into_owned();
+        let after = errand.refused(kind, said.clone(), when, scope);
+        let (seq, tries) = (errand.seq, errand.tries);
+        if kind == Redirection::TryAgain {
+            let frame = errand.frame.clone();
+            self.probe_migration(slot, refuser, &frame, base);
+        }
+        match after {
+            AfterRefusedErrand::SendToNamed => self.send_errand(index, named, base),
+            AfterRefusedErrand::SendToOwner => self.send_errand(index, None, base),
+            AfterRefusedErrand::SendLater => {
+                let pause = base.core.retry_pause(tries);
+                base.core.errand_later(client, seq, pause);
+            }
+            AfterRefusedErrand::WaitAtGate { wide } => {
+                self.hold_slot(slot, base.nodes, base.core);
+                base.nodes.placement.slots.refused(slot, said);
+                base.nodes.close_gate(slot, Class::Write, refuser, wide, base.core);
+                base.clients.errand_waits(client, slot, base.nodes, base.core);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+//! Commands that need connections of their own to several nodes: WAIT, MONITOR.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::base::Base;
+use crate::clients::monitors::MONITOR;
+use crate::clients::{Clients, Flow};
+use crate::cluster::NO_SLOT;
+use crate::command::CommandId;
+use crate::common::Core;
+use crate::operations::Operations;
+use crate::resp::Args;
+
+use crate::dest::{ClientId, Dest};
+use crate::ops::{Errand, Kind};
+use crate::route::{Merge, wait_time};
+
+pub(crate) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+
+impl Operations {
+    /// Begins a command over several dedicated connections; gives its gathering.
+    pub(crate) fn start_fleet(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        slot: u16,
+        merge: Merge,
+        args: Option<&Args>,
+        clients: &mut Clients,
+        core: &mut Core,
+    ) -> Option<usize> {
+        let time = args.and_then(wait_time);
+        let own = match (args, time) {
+            (Some(_), Some(time)) => time.micros,
+            _ => Some(0),
+        };
+        let mut errand = Errand::new(Kind::Fleet, command, slot, Vec::new(), core.now);
+        errand.time = time;
+        let to = clients.begin_errand(index, errand, own, core)?;
+        let g = self.gathering_for(index, command, merge, to, clients, core)?;
+        Some(g)
+    }
+
+    /// WAIT: at every primary that this client has written to, and the least of what they say.
+    ///
+    /// A node counts the replicas that have all the connection has written, and a fresh connection
+    /// has written nothing. It notes its place in the replication stream after every command, so
+    /// PING and then WAIT covers all writes that were acknowledged before.
+    pub(crate) fn wait(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        frame: &[u8],
+        args: &Args,
+        base: &mut Base<'_>,
+    ) -> Flow {
+        let Some(client) = base.clients.slab.get(index) else { return Flow::Stop };
+        if !client.is_drained() {
+            return base.clients.pause_until_replied(index, base.core);
+        }
+        let wrote = client.wrote;
+        let of = |n: &&u16| wrote >> (**n & 63) & 1 == 1;
+        let mut nodes: Vec<u16> =
+            base.nodes.placement.slots.primaries().iter().filter(of).copied().collect();
+        let known: u64 = nodes.iter().fold(0, |bits, n| bits | 1 << (n & 63));
+        if wrote == 0 || known != wrote {
+            // It has written nothing yet, or to a node that is no primary any more.
+            nodes = base.nodes.placement.slots.primaries().to_vec();
+        }
+        let batch = [PING, frame].concat();
+        self.send_fleet(index, command, nodes, Merge::Min, Some(args), (&batch, 1), base)
+    }
+
+    /// SCRIPT KILL and FUNCTION KILL: a node that runs a script too long reads no more from the
+    /// connection that it came on, so it is told on another.
+    ///
+    /// Every node is asked, in whatever state: one that was failed over while its script runs is no
+    /// primary any more, and counts as failed because the script keeps it from answering.
+    pub(crate) fn aside(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        merge: Merge,
+        frame: &[u8],
+        base: &mut Base<'_>,
+    ) -> Flow {
+        let snapshot = Arc::clone(&base.nodes.topology.snapshot);
+        let mut nodes = base.nodes.placement.slots.primaries().to_vec();
+        for node in &snapshot.nodes {
+            let node = base.nodes.node_at(&node.addr, base.core);
+            if !nodes.contains(&node) {
+                nodes.push(node);
+            }
+        }
+        self.send_fleet(index, command, nodes, merge, None, (frame, 0), base)
+    }
+
+    /// Sends a command (with so many replies before the one that counts) to each of `nodes` on a
+    /// connection of its own.
+    fn send_fleet(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        nodes: Vec<u16>,
+        merge: Merge,
+        args: Option<&Args>,
+        (frame, before): (&[u8], u32),
+        base: &mut Base<'_>,
+    ) -> Flow {
+        let Some(client) = base.clients.slab.get(index) else { return Flow::Stop };
+        let (protocol, me) = (client.session.protocol, ClientId::new(index, client.generation));
+        if nodes.is_empty() {
+            return base.clients.no_cluster(index, command, base.nodes, base.core);
+        }
+        let Some(g) =
+            self.start_fleet(index, command, NO_SLOT, merge, args, base.clients, base.core)
+        else {
+            return Flow::Stop;
+        };
+        if let Some(gather) = self.merged(g) {
+            nodes.iter().for_each(|_| gather.expect());
+        }
+        for node in nodes {
+            let dest = Dest::Part { gather: g as u32, first: 0 };
+            let mut pending = self.pending(
+                dest,
+                command,
+                NO_SLOT,
+                protocol,
+                base.access,
+                base.clients,
+                base.core,
+            );
+            pending.before = before;
+            match base.clients.lend(node, protocol, me, base.nodes, base.core) {
+                Ok(u) => {
+                    base.clients.lent(index, |lent| lent.fleet.push(u));
+                    base.nodes.send(u, pending, frame, base.core);
+                }
+                Err(refused) => {
+                    let name = base.nodes.list.get(usize::from(node)).map(|n| n.addr.to_string());
+                    base.core.fail(&pending, &name.unwrap_or_default(), &refused.into());
+                }
+            }
+        }
+        Flow::Next
+    }
+
+    /// MONITOR: every primary's lines, in one stream, until the client goes.
+    pub(crate) fn monitor(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        base: &mut Base<'_>,
+    ) -> Flow {
+        let Some(client) = base.clients.slab.get(index) else { return Flow::Stop };
+        if !client.is_drained() {
+            return base.clients.pause_until_replied(index, base.core);
+        }
+        if client.lent.as_ref().is_some_and(|l| l.monitor) {
+            base.clients.answer_own(index, command, b"+OK\r\n", base.core);
+            return Flow::Next;
+        }
+        let nodes = base.nodes.placement.slots.primaries().to_vec();
+        if !nodes.is_empty() {
+            base.core.shared.monitors.fetch_add(1, Relaxed);
+            base.clients.lent(index, |lent| lent.monitor = true);
+        }
+        let flow =
+            self.send_fleet(index, command, nodes, Merge::AllSucceeded, None, (MONITOR, 0), base);
+        if let Some(lent) = base.clients.slab.get_mut(index).and_then(|c| c.lent.as_mut()) {
+            lent.heard = std::mem::take(&mut lent.fleet);
+        }
+        flow
+    }
+}

@@ -1,0 +1,250 @@
+//! A command goes to a node, or waits for one.
+
+use crate::access::Access;
+use crate::base::Base;
+use crate::buf::CHUNK;
+use crate::clients::{Clients, Flow};
+use crate::cluster::NO_SLOT;
+use crate::command::CommandId;
+use crate::common::Core;
+use crate::errors::Failure;
+use crate::metrics::LimitHit;
+use crate::nodes::Nodes;
+use crate::operations::Operations;
+use crate::placement::Held;
+use crate::users::OWN;
+
+use crate::dest::{ClientId, Dest};
+use crate::resp::{ArgRange, Args, Protocol};
+use crate::route::{Plan, flag};
+use crate::upstream::{Pending, Waiting};
+
+impl Operations {
+    /// A large command in a buffer of its own. Gives the buffer back where the command is of a
+    /// kind that needs it as bytes.
+    pub(crate) fn dispatch_owned(
+        &mut self,
+        index: usize,
+        frame: Vec<u8>,
+        ranges: &[ArgRange],
+        base: &mut Base<'_>,
+    ) -> Result<Flow, Vec<u8>> {
+        let args = Args::new(&frame, ranges);
+        let command = base.core.router.command(&args);
+        let modes = base.clients.slab.get(index).map_or(0, |client| client.session.modes);
+        if modes != 0 && base.core.router.is_read_only(command) {
+            return Err(frame); // it may go elsewhere
+        }
+        let slot = match base.core.router.plan(command, &args, &mut base.core.spare.keys) {
+            Plan::Slot(slot) => slot.0,
+            _ => return Err(frame),
+        };
+        if base.clients.is_over_memory(base.nodes, base.core) {
+            return Err(frame);
+        }
+        let Some(node) = base.nodes.route(slot) else { return Err(frame) };
+        let Some(pending) = self.admit(index, command, slot, node, base) else { return Err(frame) };
+        let u = pending.1;
+        base.nodes.send_owned(u, pending.0, frame, base.core);
+        Ok(Flow::Next)
+    }
+
+    #[inline]
+    pub(crate) fn forward(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        slot: u16,
+        frame: &[u8],
+        base: &mut Base<'_>,
+    ) -> Flow {
+        if base.clients.is_over_memory(base.nodes, base.core) {
+            return base.clients.refuse_for_memory(index, command, base.core);
+        }
+        let Some(node) = base.nodes.route(slot) else {
+            return self.hold_fresh(index, command, slot, frame, base);
+        };
+        self.forward_to(index, command, slot, node, frame, base)
+    }
+
+    #[inline]
+    pub(crate) fn forward_to(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        slot: u16,
+        node: u16,
+        frame: &[u8],
+        base: &mut Base<'_>,
+    ) -> Flow {
+        match self.admit(index, command, slot, node, base) {
+            Some((pending, u)) => {
+                base.nodes.send(u, pending, frame, base.core);
+                Flow::Next
+            }
+            None => Flow::Pause,
+        }
+    }
+
+    /// Makes the entry of a client's command for `node`, and gives it with the connection; `None`:
+    /// the connection is full and the client was paused.
+    #[inline]
+    pub(crate) fn admit(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        slot: u16,
+        node: u16,
+        base: &mut Base<'_>,
+    ) -> Option<(Pending, usize)> {
+        let client = base.clients.slab.get(index)?;
+        let (protocol, generation) = (client.session.protocol, client.generation);
+        let u = base.upstream_for(node, protocol, index);
+        self.admit_on(index, command, slot, u, (protocol, generation), base)
+    }
+
+    /// The same for a connection that is chosen already.
+    #[inline]
+    pub(crate) fn admit_on(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        slot: u16,
+        u: usize,
+        (protocol, generation): (Protocol, u32),
+        base: &mut Base<'_>,
+    ) -> Option<(Pending, usize)> {
+        if base.clients.has_to_wait(index, u, base.nodes, base.core) {
+            base.clients.pause(index, u, base.nodes, base.core);
+            return None;
+        }
+        let node = base.nodes.upstreams.get(u)?.node;
+        let dest = Dest::Client { index: index as u32, generation, seq: 0 };
+        let mut pending =
+            self.pending(dest, command, slot, protocol, base.access, base.clients, base.core);
+        let client = base.clients.slab.get_mut(index)?;
+        client.session.last_command = command;
+        let seq = client.expect(&mut base.core.spare.replies);
+        pending.dest = Dest::Client { index: index as u32, generation, seq };
+        pending.expected = client.transfer_sizes.expected();
+        client.transfer_sizes.ask();
+        if !pending.has(flag::READ_ONLY) {
+            client.wrote |= 1 << (node & 63);
+        }
+        Some((pending, u))
+    }
+
+    #[inline]
+    pub(crate) fn pending(
+        &self,
+        dest: Dest,
+        command: CommandId,
+        slot: u16,
+        protocol: Protocol,
+        access: &Access,
+        clients: &Clients,
+        core: &Core,
+    ) -> Pending {
+        let mut flags = core.router.flags(command);
+        if protocol == Protocol::Resp3 {
+            flags |= flag::RESP3;
+        }
+        // Hardly ever is there any user of the cluster.
+        let realm = if access.realms.is_empty() { OWN } else { self.realm_of_dest(&dest, clients) };
+        let started = match flags & flag::PUBLISHES {
+            0 => core.now,
+            _ => core.publish_time(),
+        };
+        // A client's own is set where the client is at hand.
+        let expected = match dest {
+            Dest::Part { gather, .. } => self.expected_of_part(gather, clients),
+            _ => 0,
+        };
+        Pending {
+            dest,
+            len: 0,
+            slot,
+            command,
+            flags,
+            realm,
+            tries: 0,
+            refused: None,
+            before: 0,
+            checks_shard: false,
+            started,
+            expected,
+        }
+    }
+
+    /// The slot is in motion or has no primary: the command waits in its client's lane.
+    #[cold]
+    pub(crate) fn hold_fresh(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        slot: u16,
+        frame: &[u8],
+        base: &mut Base<'_>,
+    ) -> Flow {
+        if frame.len() > CHUNK && !base.clients.has_room_for(frame.len(), base.nodes, base.core) {
+            return base.clients.refuse_for_memory(index, command, base.core);
+        }
+        if !base.nodes.placement.slots.holds.fits(slot, frame.len(), base.core.settings.held) {
+            base.core.stats.limits_hit[LimitHit::Held as usize] += 1;
+            base.clients.answer_own_error(index, command, &Failure::HoldsFull { slot }, base.core);
+            return Flow::Next;
+        }
+        let Some(client) = base.clients.slab.get_mut(index) else { return Flow::Stop };
+        let (protocol, generation) = (client.session.protocol, client.generation);
+        client.session.last_command = command;
+        let seq = client.expect(&mut base.core.spare.replies);
+        let expected = client.transfer_sizes.expected();
+        let dest = Dest::Client { index: index as u32, generation, seq };
+        let mut pending =
+            self.pending(dest, command, slot, protocol, base.access, base.clients, base.core);
+        pending.expected = expected;
+        self.hold_pending(
+            pending,
+            ClientId::new(index, generation),
+            frame.to_vec(),
+            base.nodes,
+            base.core,
+        );
+        Flow::Next
+    }
+
+    /// Puts a command that has not been sent into its lane, and sends it on if it may go.
+    pub(crate) fn hold_pending(
+        &mut self,
+        mut pending: Pending,
+        lane: ClientId,
+        frame: Vec<u8>,
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) {
+        let slot = pending.slot;
+        pending.len = frame.len() as u32;
+        if !nodes.placement.slots.holds.contains(slot) {
+            self.hold_slot(slot, nodes, core);
+        }
+        let meta = Waiting { pending, lane };
+        nodes.placement.slots.holds.push_fresh(slot, lane, Held { meta, frame });
+        core.arm_tick();
+        core.run_lane(slot, lane);
+    }
+
+    /// A command that any node could take, and none is there: it waits, if there ever was one.
+    #[cold]
+    pub(crate) fn wait_for_a_node(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        frame: &[u8],
+        base: &mut Base<'_>,
+    ) -> Flow {
+        if base.nodes.topology.snapshot.generation == 0 {
+            return base.clients.no_cluster(index, command, base.nodes, base.core);
+        }
+        self.hold_fresh(index, command, NO_SLOT, frame, base)
+    }
+}

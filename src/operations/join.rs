@@ -1,0 +1,239 @@
+//! Replies that are joined to one as they come (KEYS).
+
+use crate::base::Base;
+use crate::clients::lending::LendError;
+use crate::clients::{Clients, Flow};
+use crate::cluster::NO_SLOT;
+use crate::command::CommandId;
+use crate::common::Core;
+use crate::metrics::RetryReason;
+use crate::operations::Operations;
+use crate::resp::reply::error_text;
+
+use crate::dest::{ClientId, Dest};
+use crate::errors::{Failure, Unanswered};
+use crate::ops::{Errand, KeyLists, Kind};
+use crate::placement::{
+    AfterLoss, AfterRefusal, Class, Phase, Refusal, Work, after_loss, after_refusal,
+};
+
+/// One KEYS under way.
+#[derive(Debug)]
+pub(crate) struct Join {
+    pub(crate) client: ClientId,
+    pub(crate) seq: u32,
+    pub(crate) command: CommandId,
+    pub(crate) started: u64,
+    pub(crate) lists: KeyLists,
+    /// Each list's connection, while it is needed.
+    pub(crate) upstreams: Vec<Option<usize>>,
+}
+
+impl Operations {
+    pub(crate) fn join(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        frame: &[u8],
+        base: &mut Base<'_>,
+    ) -> Flow {
+        if base.clients.slab.get(index).is_some_and(|c| !c.is_drained()) {
+            return base.clients.pause_until_replied(index, base.core);
+        }
+        let errand = Errand::new(Kind::Join, command, NO_SLOT, frame.to_vec(), base.core.now);
+        base.clients.begin_errand(index, errand, Some(0), base.core);
+        self.send_join(index, base);
+        Flow::Next
+    }
+
+    /// Asks all primaries, the first time or anew.
+    pub(crate) fn send_join(&mut self, index: usize, base: &mut Base<'_>) {
+        let targets = base.nodes.fan_targets(crate::route::Fan::Primaries, base.core);
+        let Some(client) = base.clients.slab.get_mut(index) else { return };
+        let (protocol, me) = (client.session.protocol, ClientId::new(index, client.generation));
+        let Some(lent) = client.lent.as_mut() else { return };
+        let Some(errand) = lent.errand.as_ref() else { return };
+        let (seq, command, started) = (errand.seq, errand.command, errand.started);
+        let (frame, tries) = (errand.frame.clone(), errand.tries);
+        let mut nodes = Vec::new();
+        for target in targets {
+            match target {
+                Ok(node) => nodes.push(node),
+                // As any command for one of its slots would: until its deadline.
+                Err(missing) => {
+                    if let Some(errand) = base.clients.errand(index) {
+                        let name = missing.name();
+                        errand.last =
+                            Some(Failure::ShardWithoutPrimary { shard: name.into() }.to_string());
+                    }
+                    if let Some(mut failure) =
+                        base.nodes.without_primary(missing.slot(), Class::Read, base.core)
+                    {
+                        // Other primaries may have been asked before.
+                        if let (true, Failure::PrimaryMissing { outcome, .. }) =
+                            (tries > 0, &mut failure)
+                        {
+                            *outcome = Unanswered::Harmless;
+                        }
+                        base.core.stats.no_primary += 1;
+                        return base.clients.fail_errand(me, seq, failure, base.nodes, base.core);
+                    }
+                    let pause = base.clients.no_primary_pause(index, base.core);
+                    return base.core.errand_later(me, seq, pause);
+                }
+            }
+        }
+        if nodes.is_empty() {
+            return base.clients.fail_errand(
+                me,
+                seq,
+                base.nodes.no_cluster_failure(base.core),
+                base.nodes,
+                base.core,
+            );
+        }
+        let join = Join {
+            client: me,
+            seq,
+            command,
+            started,
+            lists: KeyLists::new(nodes.len()),
+            upstreams: vec![None; nodes.len()],
+        };
+        let j = self.joins.insert(join);
+        for (part, node) in nodes.into_iter().enumerate() {
+            match base.clients.lend(node, protocol, me, base.nodes, base.core) {
+                Ok(u) => {
+                    self.set_list_upstream(j as u32, part, Some(u));
+                    let dest = Dest::Join { join: j as u32, part: part as u32 };
+                    let mut pending = self.pending(
+                        dest,
+                        command,
+                        NO_SLOT,
+                        protocol,
+                        base.access,
+                        base.clients,
+                        base.core,
+                    );
+                    match base.nodes.keys_behind_check(u, &mut pending, &frame) {
+                        Some(checked) => base.nodes.send_owned(u, pending, checked, base.core),
+                        None => base.nodes.send(u, pending, &frame, base.core),
+                    }
+                }
+                Err(refused) => {
+                    self.end_join(j, base);
+                    return match refused {
+                        LendError::NotNow => {
+                            let pause = base.clients.no_primary_pause(index, base.core);
+                            base.core.errand_later(me, seq, pause);
+                        }
+                        LendError::Limit(failure) => {
+                            base.clients.fail_errand(me, seq, failure, base.nodes, base.core)
+                        }
+                    };
+                }
+            }
+        }
+    }
+
+    /// Forgets a join and closes its connections, which may be in the middle of a list.
+    pub(crate) fn end_join(&mut self, j: usize, base: &mut Base<'_>) -> Option<Join> {
+        let join = self.joins.try_remove(j)?;
+        for u in join.upstreams.iter().flatten() {
+            base.clients.close_dedicated(*u, base.nodes, base.core);
+        }
+        Some(join)
+    }
+
+    /// The client is gone.
+    pub(crate) fn end_joins_of(&mut self, client: ClientId, base: &mut Base<'_>) {
+        let its = |(j, join): (usize, &Join)| (join.client == client).then_some(j);
+        for j in self.joins.iter().filter_map(its).collect::<Vec<_>>() {
+            self.end_join(j, base);
+        }
+    }
+
+    pub(crate) fn set_list_upstream(&mut self, j: u32, part: usize, u: Option<usize>) {
+        let join = self.joins.get_mut(j as usize);
+        if let Some(place) = join.and_then(|join| join.upstreams.get_mut(part)) {
+            *place = u;
+        }
+    }
+
+    pub(crate) fn stream_joined(
+        &mut self,
+        j: usize,
+        piece: &[u8],
+        last: bool,
+        clients: &mut Clients,
+        core: &mut Core,
+    ) {
+        let Some(join) = self.joins.get(j) else { return };
+        let (id, seq) = (join.client, join.seq);
+        if let Some(client) = clients.slab.get_mut(id.at())
+            && client.generation == id.generation
+        {
+            client.stream(seq, piece, last, &mut core.spare.pool);
+            clients.mark_client(id.at(), core);
+        }
+    }
+
+    /// A node has refused the read in front of its list. One that does not serve its shard: all are
+    /// asked again.
+    pub(crate) fn join_refused(
+        &mut self,
+        j: u32,
+        refusal: &Refusal,
+        text: &str,
+        base: &mut Base<'_>,
+    ) {
+        let Some(join) = self.joins.get(j as usize) else { return };
+        let after =
+            after_refusal(Work::KeyList { begun: join.lists.has_begun() }, refusal, false, 1);
+        if after == AfterRefusal::Told {
+            return;
+        }
+        let Some(join) = self.end_join(j as usize, base) else { return };
+        if after == AfterRefusal::Closed {
+            return base.clients.close(join.client.at(), base.core);
+        }
+        base.core.stats.redirections[refusal.kind() as usize] += 1;
+        base.core.want_topology(None);
+        let index = join.client.at();
+        if let Some(errand) = base.clients.errand(index).filter(|e| e.seq == join.seq) {
+            errand.last = Some(text.to_owned());
+        }
+        let pause = base.clients.no_primary_pause(index, base.core);
+        base.core.count_retry(RetryReason::of(refusal.kind()));
+        base.core.errand_later(join.client, join.seq, pause);
+    }
+
+    /// A node's connection is lost in the middle: all are asked again, unless the client has seen
+    /// the beginning.
+    pub(crate) fn join_lost(&mut self, j: u32, base: &mut Base<'_>) {
+        let Some(join) = self.end_join(j as usize, base) else { return };
+        let work = Work::KeyList { begun: join.lists.has_begun() };
+        if after_loss(work, Phase::Sent) == AfterLoss::Closed {
+            return base.clients.close(join.client.at(), base.core);
+        }
+        let pause = base.clients.no_primary_pause(join.client.at(), base.core);
+        base.core.count_retry(RetryReason::Lost);
+        base.core.errand_later(join.client, join.seq, pause);
+    }
+
+    /// The reply to the read in front of KEYS. If the node refuses it, connection `u` is closed and
+    /// the list that follows is not read.
+    #[cold]
+    pub(crate) fn keys_checked(&mut self, u: usize, join: u32, frame: &[u8], base: &mut Base<'_>) {
+        let Some(up) = base.nodes.upstreams.get_mut(u) else { return };
+        let Some(text) = error_text(frame) else {
+            up.serves_shard = true;
+            return;
+        };
+        let node = base.nodes.list.get(usize::from(up.node));
+        if let Some(refusal) = node.and_then(|node| Refusal::parse(frame, &node.addr)) {
+            let text = String::from_utf8_lossy(text).into_owned();
+            self.join_refused(join, &refusal, &text, base);
+        }
+    }
+}

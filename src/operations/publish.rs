@@ -1,0 +1,68 @@
+//! PUBLISH on its way to a node.
+
+use crate::base::Base;
+use crate::clients::Flow;
+use crate::command::CommandId;
+use crate::operations::Operations;
+use crate::resp::Args;
+use crate::subscribers::publish::is_lone_publish;
+
+use crate::cluster::{NO_SLOT, Slot};
+use crate::upstream::{State, Upstream};
+
+impl Operations {
+    /// PUBLISH: to the node where slotway itself is subscribed to the channel or to a pattern that
+    /// it matches, so that its messages stay in order; otherwise to the one where it would be.
+    pub(crate) fn publish(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        frame: &[u8],
+        args: &Args,
+        base: &mut Base<'_>,
+    ) -> Flow {
+        if base.subscribers.stranded {
+            // What was published before must not be overtaken.
+            self.send_stranded(base);
+        }
+        match base.subscribers.publish_node(args.get(1).unwrap_or_default(), base.nodes) {
+            Some(node) => self.forward_to(index, command, NO_SLOT, node, frame, base),
+            None => self.wait_for_a_node(index, command, frame, base),
+        }
+    }
+
+    /// SPUBLISH: to its channel's slot, like a write.
+    pub(crate) fn shard_publish(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        slot: Option<Slot>,
+        frame: &[u8],
+        base: &mut Base<'_>,
+    ) -> Flow {
+        match slot {
+            Some(slot) => self.forward(index, command, slot.0, frame, base),
+            None => Flow::Next,
+        }
+    }
+
+    /// PUBLISHes that wait for a node which is not reached go to where the hub has moved their
+    /// topics meanwhile.
+    pub(crate) fn send_stranded(&mut self, base: &mut Base<'_>) {
+        base.subscribers.stranded = false;
+        let waiting = |up: &Upstream| up.is_ordered() && up.state == State::Backoff;
+        let all = base.nodes.upstreams.iter().filter(|(_, up)| waiting(up));
+        for u in all.map(|(u, _)| u).collect::<Vec<_>>() {
+            let Some(up) = base.nodes.upstreams.get_mut(u) else { continue };
+            let node = up.node;
+            for (pending, frame) in up.take_unsent(&mut base.core.spare.pool, is_lone_publish) {
+                let client = self.lane_of(&pending).index;
+                let to =
+                    base.subscribers.publish_node_of(&frame, base.nodes, base.core).unwrap_or(node);
+                base.subscribers.stranded |= to == node;
+                base.send_to(to, pending, frame, client);
+            }
+            base.nodes.mark_upstream(u, base.core);
+        }
+    }
+}

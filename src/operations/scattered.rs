@@ -1,0 +1,101 @@
+//! Batches of a transaction over several slots on their way to nodes.
+
+use crate::base::Base;
+use crate::client::EXEC;
+use crate::cluster::NO_SLOT;
+use crate::command::CommandId;
+use crate::errors::Failure;
+use crate::metrics::LimitHit;
+use crate::operations::Operations;
+use crate::route::flag;
+
+use crate::dest::{ClientId, Dest};
+
+/// A part of a transaction: what one node gets.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) slot: u16,
+    pub(crate) frame: Vec<u8>,
+    /// Where its replies belong.
+    pub(crate) places: Vec<usize>,
+    pub(crate) read_only: bool,
+    /// It has an EVALSHA, or may have.
+    pub(crate) by_sha: bool,
+    /// It has a PUBLISH, or may have.
+    pub(crate) publishes: bool,
+}
+
+impl Operations {
+    pub(crate) fn send_batch(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        g: usize,
+        group: u32,
+        mut batch: Batch,
+        base: &mut Base<'_>,
+    ) {
+        batch.frame.extend_from_slice(EXEC);
+        let Some(client) = base.clients.slab.get(index) else { return };
+        let (protocol, generation) = (client.session.protocol, client.generation);
+        let watching = client
+            .lent
+            .as_ref()
+            .and_then(|l| l.watches.iter().find(|w| w.slot == batch.slot).and_then(|w| w.upstream));
+        let dest = Dest::Part { gather: g as u32, first: group };
+        let mut pending =
+            self.pending(dest, command, batch.slot, protocol, base.access, base.clients, base.core);
+        pending.before = batch.places.len() as u32 + 1;
+        if batch.read_only {
+            pending.flags |= flag::READ_ONLY;
+        }
+        if batch.by_sha {
+            pending.flags |= flag::SCRIPT;
+        }
+        if batch.publishes {
+            base.core.mark_batch(&mut pending, flag::PUBLISHES);
+        }
+        if let Some(u) = watching {
+            base.scripts.script_before_again(u, &mut pending, &batch.frame, base.nodes, base.core);
+            base.clients.note_write(index, base.nodes.upstreams.get(u).map(|up| up.node));
+            return base.nodes.send_owned(u, pending, batch.frame, base.core);
+        }
+        let node = match batch.slot {
+            NO_SLOT => base.nodes.any_primary(index),
+            slot => base.nodes.route(slot),
+        };
+        match node {
+            Some(node) => {
+                base.clients.note_write(index, Some(node));
+                let u = base.upstream_for(node, protocol, index);
+                base.scripts.script_before_again(
+                    u,
+                    &mut pending,
+                    &batch.frame,
+                    base.nodes,
+                    base.core,
+                );
+                base.nodes.send_owned(u, pending, batch.frame, base.core);
+            }
+            None if batch.slot == NO_SLOT && base.nodes.topology.snapshot.generation == 0 => {
+                base.core.fail(&pending, "", &base.nodes.no_cluster_failure(base.core));
+            }
+            None if !base.nodes.placement.slots.holds.fits(
+                batch.slot,
+                batch.frame.len(),
+                base.core.settings.held,
+            ) =>
+            {
+                base.core.stats.limits_hit[LimitHit::Held as usize] += 1;
+                base.core.fail(&pending, "", &Failure::HoldsFull { slot: batch.slot });
+            }
+            None => self.hold_pending(
+                pending,
+                ClientId::new(index, generation),
+                batch.frame,
+                base.nodes,
+                base.core,
+            ),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! WATCH, and the transactions of those who watch.
+//!
+//! Each slot's watched keys have a dedicated connection until EXEC, DISCARD or UNWATCH. If it is
+//! lost a change may have been missed: EXEC then answers null, as if there had been one.
+
+use crate::base::Base;
+use crate::base::lanes::ASKING;
+use crate::client::Watch;
+use crate::clients::{Flow, transaction};
+use crate::errors::Failure;
+use crate::hash::fingerprint;
+use crate::operations::Operations;
+use crate::route::Merge;
+
+use crate::cluster::{NO_SLOT, slot_of};
+use crate::command::{CommandId, key_positions};
+use crate::dest::{ClientId, Dest};
+use crate::ops::{Errand, Kind};
+use crate::resp::{Args, Protocol, write};
+
+const CLIENT_INFO: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$4\r\nINFO\r\n";
+
+impl Operations {
+    pub(crate) fn watch(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        frame: &[u8],
+        args: &Args,
+        base: &mut Base<'_>,
+    ) -> Flow {
+        if base.clients.slab.get(index).is_some_and(|c| !c.is_drained()) {
+            return base.clients.pause_until_replied(index, base.core);
+        }
+        let mut keys = Vec::new();
+        let spec = base.core.router.table().get(command);
+        // Its arity was looked at: it has keys.
+        let _ = key_positions(spec, args, &mut keys);
+        let mut slots: Vec<(u16, &[u8])> = keys
+            .iter()
+            .filter_map(|&at| args.get(at as usize))
+            .map(|key| (slot_of(key).0, key))
+            .collect();
+        slots.sort_by_key(|s| s.0);
+        let watched = base.clients.slab.get(index).and_then(|c| c.lent.as_ref());
+        let watched = watched.and_then(|l| l.watches.first());
+        let before = watched.map(|w| (w.slot, &*w.key));
+        if !base.core.settings.split_transactions
+            && let Some(&first) = before.as_ref().or(slots.first())
+            && let Some(&other) = slots.iter().find(|s| s.0 != first.0)
+        {
+            let failure = transaction::cross_slot(first.1, first.0, other.1, other.0);
+            base.clients.answer_own_error(index, command, &failure, base.core);
+            return Flow::Next;
+        }
+        match slots.as_slice() {
+            [first, .., last] if first.0 != last.0 => {
+                self.watch_slots(index, command, &slots, base);
+            }
+            [first, ..] => {
+                self.start_errand(index, Kind::Watch, command, first.0, frame.to_vec(), base);
+            }
+            [] => {}
+        }
+        Flow::Next
+    }
+
+    /// WATCH over several slots: one connection each; one reply for all.
+    pub(crate) fn watch_slots(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        keys: &[(u16, &[u8])],
+        base: &mut Base<'_>,
+    ) {
+        let Some(g) = self.start_fleet(
+            index,
+            command,
+            NO_SLOT,
+            Merge::AllSucceeded,
+            None,
+            base.clients,
+            base.core,
+        ) else {
+            return;
+        };
+        let groups: Vec<_> = keys.chunk_by(|a, b| a.0 == b.0).collect();
+        if let Some(gather) = self.merged(g) {
+            groups.iter().for_each(|_| gather.expect());
+        }
+        for group in groups {
+            let Some(&(slot, key)) = group.first() else { continue };
+            let mut args: Vec<&[u8]> = vec![b"WATCH"];
+            args.extend(group.iter().map(|g| g.1));
+            let mut frame = Vec::new();
+            write::request(&mut frame, &args);
+            let Some(client) = base.clients.slab.get(index) else { return };
+            let of_slot = |l: &crate::client::Lent| {
+                l.watches.iter().find(|w| w.slot == slot).and_then(|w| w.upstream)
+            };
+            let present = client.lent.as_ref().and_then(|l| of_slot(l));
+            let owner = base.nodes.placement.slots.owner(slot);
+            let (protocol, me) = (client.session.protocol, ClientId::new(index, client.generation));
+            let lent = match (present, owner) {
+                (Some(u), _) => Ok(u),
+                (None, Some(node)) => base
+                    .clients
+                    .lend(node, protocol, me, base.nodes, base.core)
+                    .map_err(Failure::from),
+                (None, None) => Err(Failure::SlotWithoutPrimary { slot }),
+            };
+            let dest = Dest::Part { gather: g as u32, first: 0 };
+            let pending =
+                self.pending(dest, command, slot, protocol, base.access, base.clients, base.core);
+            match lent {
+                Ok(u) => {
+                    let hashes = group.iter().map(|(_, key)| fingerprint(key));
+                    base.clients.lent(index, |lent| {
+                        match lent.watches.iter_mut().find(|w| w.upstream == Some(u)) {
+                            Some(watch) => watch.keys.extend(hashes),
+                            None => lent.watches.push(Watch {
+                                slot,
+                                key: key.into(),
+                                keys: hashes.collect(),
+                                asking: false,
+                                upstream: Some(u),
+                            }),
+                        }
+                    });
+                    base.nodes.send_owned(u, pending, frame, base.core);
+                }
+                Err(failure) => base.core.fail(&pending, "slotway", &failure),
+            }
+        }
+    }
+
+    /// EXEC on the connection that watches.
+    pub(crate) fn exec_where_watched(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        frame: Vec<u8>,
+        before: u32,
+        flags: u8,
+        base: &mut Base<'_>,
+    ) {
+        let lent = base.clients.slab.get_mut(index).and_then(|c| c.lent.as_mut());
+        let watch = lent.and_then(|l| l.watches.pop());
+        let asking = watch.as_ref().is_some_and(|w| w.asking);
+        let Some((slot, Some(u))) = watch.map(|w| (w.slot, w.upstream)) else { return };
+        let mut errand = Errand::new(Kind::Exec, command, slot, Vec::new(), base.core.now);
+        errand.upstream = Some(u);
+        let Some(dest) = base.clients.begin_errand(index, errand, Some(0), base.core) else {
+            return;
+        };
+        let protocol = base.clients.slab.get(index).map_or(Protocol::Resp2, |c| c.session.protocol);
+        let mut pending =
+            self.pending(dest, command, slot, protocol, base.access, base.clients, base.core);
+        pending.before = before;
+        base.core.mark_batch(&mut pending, flags);
+        base.clients.note_write(index, base.nodes.upstreams.get(u).map(|up| up.node));
+        base.scripts.scripts_before_batch(u, &mut pending, &frame, base.nodes, base.core);
+        if asking {
+            // It lasts from MULTI to EXEC.
+            base.nodes.discard(u, ASKING, base.core);
+        }
+        base.nodes.send_owned(u, pending, frame, base.core);
+    }
+
+    /// Before a transaction over several slots: every connection that watches is asked whether a
+    /// key was changed. What changes after that is seen by its own slot's EXEC alone.
+    pub(crate) fn check_watches(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        base: &mut Base<'_>,
+    ) -> Flow {
+        let Some(client) = base.clients.slab.get_mut(index) else { return Flow::Stop };
+        let Some(lent) = client.lent.as_mut() else { return Flow::Next };
+        let all: Vec<usize> = lent.watches.iter().filter_map(|w| w.upstream).collect();
+        let protocol = client.session.protocol;
+        let kind = Kind::Check { left: all.len(), changed: false };
+        let errand = Errand::new(kind, command, NO_SLOT, Vec::new(), base.core.now);
+        let Some(dest) = base.clients.begin_errand(index, errand, Some(0), base.core) else {
+            return Flow::Stop;
+        };
+        for u in all {
+            let pending = self.pending(
+                dest,
+                command,
+                NO_SLOT,
+                protocol,
+                base.access,
+                base.clients,
+                base.core,
+            );
+            base.nodes.send(u, pending, CLIENT_INFO, base.core);
+        }
+        Flow::Next
+    }
+}

@@ -1,0 +1,188 @@
+//! PUBLISH and PUBSUB: where they go, and what is counted.
+
+use crate::channel::{Kind, matches};
+use crate::cluster::NO_SLOT;
+use crate::common::Core;
+use crate::nodes::Nodes;
+use crate::subscribers::Subscribers;
+use crate::upstream::Pending;
+
+use crate::pubsub::{Topic, hash, rank};
+use crate::resp::reply::{elements, integer};
+use crate::resp::{Args, Request, RequestProgress, scan_request, write};
+use crate::route::{Own, flag, publish_count};
+
+/// PUBLISH, not in a batch: any node takes it.
+pub(crate) fn is_lone_publish(pending: &Pending) -> bool {
+    pending.has(flag::PUBLISHES) && pending.before == 0 && pending.slot == NO_SLOT
+}
+
+impl Subscribers {
+    /// Where messages for `channel` are published.
+    pub(crate) fn publish_node(&self, channel: &[u8], nodes: &Nodes) -> Option<u16> {
+        let home = self.home_of(channel);
+        let ident = |node: u16| nodes.list.get(usize::from(node)).map_or(0, |n| n.ident);
+        if home != 0 {
+            // It need not be a primary any more. Nor need it be reached at the moment: as long as
+            // the hub has the topic there, it is waited for, because nodes answer PUBLISH before
+            // they have told the others, and a message sent elsewhere could overtake.
+            let found = nodes.list.iter().position(|n| n.known && n.ident == home);
+            if let Some(node) = found.and_then(|n| u16::try_from(n).ok()) {
+                return Some(node);
+            }
+        }
+        let name = hash(channel);
+        let best = |reached: bool| {
+            let fit = nodes
+                .placement
+                .slots
+                .primaries()
+                .iter()
+                .copied()
+                .filter(|&n| !reached || nodes.is_reached(n));
+            fit.max_by_key(|&node| rank(name, ident(node)))
+        };
+        best(true).or_else(|| best(false))
+    }
+
+    /// Where slotway itself hears what is published at `channel`; 0: nowhere. Without a subscriber
+    /// of its own that is a pattern's home, which stays where it is when primaries change. Were it
+    /// published at whoever is primary, a message to a node that has just been demoted could be
+    /// overtaken by the next one to another: nodes answer before they have told the others.
+    fn home_of(&self, channel: &[u8]) -> u64 {
+        match self.topics.known(Kind::Channel, channel).map_or(0, Topic::home) {
+            0 => {
+                let patterns = self.topics.all_known(Kind::Pattern).filter(|t| t.home() != 0);
+                let fit = patterns.filter(|t| matches(&t.name, channel));
+                // The same in every worker, so that it does not matter whose client publishes; and
+                // by name, so that the others' homes may change without a message overtaking.
+                fit.min_by_key(|t| (hash(&t.name), &t.name)).map_or(0, Topic::home)
+            }
+            home => home,
+        }
+    }
+
+    /// The same for a command's bytes that come back from a node that is not reached.
+    pub(crate) fn publish_node_of(&self, frame: &[u8], nodes: &Nodes, core: &Core) -> Option<u16> {
+        let mut ranges = Vec::new();
+        let limits = &core.settings.accepted;
+        match scan_request(frame, limits, &mut RequestProgress::default(), &mut ranges) {
+            Ok(Request::Array { .. }) => {
+                self.publish_node(Args::new(frame, &ranges).get(1).unwrap_or_default(), nodes)
+            }
+            _ => None,
+        }
+    }
+
+    /// What this process has to do with a channel, whatever the node; with an empty name with all
+    /// patterns.
+    pub(crate) fn own_part(&self, kind: Kind, name: &[u8]) -> Own {
+        if kind == Kind::Pattern && name.is_empty() {
+            let patterns = || self.topics.all_known(Kind::Pattern);
+            return Own {
+                subscribers: patterns().filter(|t| t.subscribers() > 0).count(),
+                upstream: patterns().map(|t| t.upstream()).sum(),
+            };
+        }
+        let topic = self.topics.known(kind, name);
+        topic.map_or_else(Own::default, |topic| Own {
+            subscribers: topic.subscribers(),
+            upstream: topic.upstream(),
+        })
+    }
+
+    /// What this process has to do with a message published at `node` that was sent at `time`.
+    fn own_receivers(&self, kind: Kind, channel: &[u8], node: u64, time: u64) -> Own {
+        let mut own = Own::default();
+        let mut add = |topic: &Topic| {
+            own.subscribers += topic.subscribers_at(time);
+            // At every primary, at one node that is its home, or (0) it is not said where.
+            let home = topic.home();
+            let there = home == 0 || home == node || topic.upstream() > 1;
+            own.upstream += usize::from(there && topic.upstream() > 0);
+        };
+        if let Some(topic) = self.topics.known(kind, channel) {
+            add(topic);
+        }
+        if kind == Kind::Channel {
+            let patterns = self.topics.all_known(Kind::Pattern);
+            patterns.filter(|topic| matches(&topic.name, channel)).for_each(add);
+        }
+        own
+    }
+
+    /// The reply of `node` to the command `sent` at `time`, or to a batch that ends with EXEC, with
+    /// its counts of subscribers put right; `None`: it is right as it is.
+    pub(crate) fn count_subscribers(
+        &self,
+        (node, time): (u16, u64),
+        sent: &[u8],
+        reply: &[u8],
+        out: &mut Vec<u8>,
+        nodes: &Nodes,
+        core: &Core,
+    ) -> Option<()> {
+        if self.topics.none_known() {
+            return None;
+        }
+        let node = nodes.list.get(usize::from(node))?.ident;
+        let limits = &core.settings.accepted;
+        let mut ranges = Vec::new();
+        let mut next = |from: usize| {
+            let rest = sent.get(from..)?;
+            let mut progress = RequestProgress::default();
+            match scan_request(rest, limits, &mut progress, &mut ranges) {
+                Ok(Request::Array { len }) => {
+                    let own = self.own_of_request(&Args::new(rest, &ranges), node, time);
+                    Some((from + len, own))
+                }
+                _ => None,
+            }
+        };
+        let (mut at, own) = next(0)?;
+        if let Some(own) = own {
+            publish_count(integer(reply)?, own, out);
+            return Some(());
+        }
+        // MULTI; its commands follow, one element each.
+        let count = crate::resp::reply::element_count(reply)?;
+        write::array_header(out, count as usize);
+        for element in elements(reply) {
+            let own = next(at).and_then(|(end, own)| {
+                at = end;
+                own
+            });
+            match (own, integer(element)) {
+                (Some(own), Some(counted)) => publish_count(counted, own, out),
+                _ => out.extend_from_slice(element),
+            }
+        }
+        Some(())
+    }
+
+    fn own_of_request(&self, args: &Args, node: u64, time: u64) -> Option<Own> {
+        let channel = args.get(1)?;
+        if args.is(0, "publish") {
+            Some(self.own_receivers(Kind::Channel, channel, node, time))
+        } else if args.is(0, "spublish") {
+            Some(self.own_receivers(Kind::Shard, channel, node, time))
+        } else {
+            None
+        }
+    }
+
+    /// Where a command goes that was held: to its slot's `owner`, a message where it is heard.
+    pub(crate) fn node_of_held(
+        &self,
+        pending: &Pending,
+        frame: &[u8],
+        owner: u16,
+        nodes: &Nodes,
+        core: &Core,
+    ) -> u16 {
+        match is_lone_publish(pending) {
+            true => self.publish_node_of(frame, nodes, core).unwrap_or(owner),
+            false => owner,
+        }
+    }
+}

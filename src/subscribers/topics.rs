@@ -1,0 +1,245 @@
+//! What this worker's clients are subscribed to, and what the hub has told of it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use crate::channel::Kind;
+use crate::clients::subscribers::Wait;
+
+use crate::hash::{IntMap, KeyedMap};
+use crate::pubsub::{Token, Topic, Wish};
+
+/// What a topic takes besides its name, in the tables of the hub and of the workers: about.
+const TOPIC: usize = 512;
+
+/// How far a client's subscription is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// The cluster has not confirmed it: no message is its.
+    Asked {
+        /// The number of the SUBSCRIBE's reply.
+        seq: u32,
+        /// The SUBSCRIBE in [`Topics::waits`].
+        wait: u64,
+    },
+    /// Its confirmation, or a message behind it, is the client's reply of this number: what comes
+    /// now stands behind that.
+    Reply(u32),
+    /// The client has its confirmation.
+    Confirmed,
+}
+
+/// One client of a topic.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subscriber {
+    pub client: u32,
+    pub generation: u32,
+    pub since: Since,
+}
+
+impl Subscriber {
+    /// It has been confirmed.
+    pub(crate) fn is_heard(&self) -> bool {
+        !matches!(self.since, Since::Asked { .. })
+    }
+
+    /// The SUBSCRIBE with this reply number asked for it, and it has not been confirmed.
+    pub(crate) fn is_asked_by(&self, reply: u32) -> bool {
+        matches!(self.since, Since::Asked { seq, .. } if seq == reply)
+    }
+}
+
+/// A topic that this worker has subscribers of.
+#[derive(Debug)]
+pub(crate) struct Local {
+    pub kind: Kind,
+    pub name: Arc<[u8]>,
+    /// Tells it from others that had its index.
+    pub generation: u32,
+    /// What the hub knows of it, once it is confirmed.
+    pub topic: Option<Arc<Topic>>,
+    /// The cluster has confirmed it, and nothing was lost since.
+    pub live: bool,
+    pub subscribers: Vec<Subscriber>,
+    /// Commands that wait for what the hub was asked: of [`Topics::waits`].
+    pub waiting: BTreeSet<u64>,
+    /// Commands that wait for what it is to be asked next.
+    pub(crate) joining: BTreeSet<u64>,
+    /// Stands in [`Topics::to_ask`].
+    pub(crate) asks: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Topics {
+    /// Bytes of all topics and of the confirmations that wait.
+    pub held: usize,
+    pub(crate) names: [KeyedMap<Arc<[u8]>, u32>; Kind::COUNT],
+    pub local: Slab<Local>,
+    pub(crate) next_generation: u32,
+    /// What any client of this process is subscribed to.
+    pub(crate) known: [KeyedMap<Arc<[u8]>, Arc<Topic>>; Kind::COUNT],
+    pub waits: IntMap<u64, Wait>,
+    pub(crate) next_wait: u64,
+    /// For the hub, at the end of the turn.
+    pub(crate) wishes: Vec<Wish>,
+    /// Topics that have new subscribers.
+    to_ask: Vec<Token>,
+}
+
+impl Topics {
+    /// The index of a topic; if it is new, the hub is told.
+    pub fn enter(&mut self, kind: Kind, name: &[u8]) -> u32 {
+        if let Some(&index) = self.names[kind as usize].get(name) {
+            return index;
+        }
+        self.next_generation = self.next_generation.wrapping_add(1);
+        self.held += TOPIC + name.len();
+        let name: Arc<[u8]> = name.into();
+        let index = self.local.insert(Local {
+            kind,
+            name: Arc::clone(&name),
+            generation: self.next_generation,
+            topic: None,
+            live: false,
+            subscribers: Vec::new(),
+            waiting: BTreeSet::new(),
+            joining: BTreeSet::new(),
+            asks: false,
+        }) as u32;
+        self.names[kind as usize].insert(Arc::clone(&name), index);
+        let token = Token { index, generation: self.next_generation };
+        self.wishes.push(Wish::Subscribe { token, kind, name });
+        index
+    }
+
+    /// The hub is to be asked for this topic, at the end of the turn, for those who join.
+    pub fn ask(&mut self, index: u32) {
+        if let Some(local) = self.local.get_mut(index as usize)
+            && !std::mem::replace(&mut local.asks, true)
+        {
+            self.to_ask.push(Token { index, generation: local.generation });
+        }
+    }
+
+    /// The turn ends: what the hub is told.
+    pub(crate) fn take_wishes(&mut self) -> Vec<Wish> {
+        for token in std::mem::take(&mut self.to_ask) {
+            let Some(local) = self.get(token) else { continue };
+            local.asks = false;
+            if !local.live {
+                // Its answer is on the way, or comes when the topic is restored.
+                let joining = std::mem::take(&mut local.joining);
+                local.waiting.extend(joining);
+            } else if local.waiting.is_empty() && !local.joining.is_empty() {
+                local.waiting = std::mem::take(&mut local.joining);
+                self.wishes.push(Wish::Confirm { token });
+            }
+        }
+        std::mem::take(&mut self.wishes)
+    }
+
+    /// The index of a topic that somebody is subscribed to.
+    pub fn find(&self, kind: Kind, name: &[u8]) -> Option<u32> {
+        self.names[kind as usize].get(name).copied()
+    }
+
+    /// The topic that `token` names, if it is still that one.
+    pub fn get(&mut self, token: Token) -> Option<&mut Local> {
+        self.local.get_mut(token.index as usize).filter(|l| l.generation == token.generation)
+    }
+
+    /// Nobody is subscribed to it any more. With `tell` the hub is told.
+    pub fn remove(&mut self, index: u32, tell: bool) {
+        let Some(local) = self.local.try_remove(index as usize) else { return };
+        self.names[local.kind as usize].remove(&local.name);
+        self.held = self.held.saturating_sub(TOPIC + local.name.len());
+        if tell {
+            let token = Token { index, generation: local.generation };
+            self.wishes.push(Wish::Unsubscribe { token });
+        }
+    }
+
+    /// A number for a command that waits.
+    pub fn wait(&mut self, wait: Wait) -> u64 {
+        self.next_wait += 1;
+        self.held += wait.held();
+        self.waits.insert(self.next_wait, wait);
+        self.next_wait
+    }
+
+    /// It waits no more.
+    pub(crate) fn end_wait(&mut self, id: u64) -> Option<Wait> {
+        let wait = self.waits.remove(&id)?;
+        self.held = self.held.saturating_sub(wait.held());
+        Some(wait)
+    }
+
+    /// The number that [`Topics::wait`] gives next.
+    pub(crate) fn next_wait(&self) -> u64 {
+        self.next_wait + 1
+    }
+
+    /// The hub failed: it is to be told of everything again.
+    pub(crate) fn wish_again(&mut self) {
+        // What was not told yet is part of everything. Not so what ends: the hub's next book may
+        // have its beginning already.
+        self.wishes.retain(|wish| matches!(wish, Wish::Unsubscribe { .. }));
+        for (index, local) in &mut self.local {
+            local.live = false;
+            local.waiting.append(&mut local.joining);
+            let token = Token { index: index as u32, generation: local.generation };
+            let (kind, name) = (local.kind, Arc::clone(&local.name));
+            self.wishes.push(Wish::Subscribe { token, kind, name });
+        }
+        for known in &mut self.known {
+            known.clear();
+        }
+    }
+
+    /// A client of this process is subscribed to a topic, or soon will be.
+    pub fn know(&mut self, topic: Arc<Topic>) {
+        self.known[topic.kind as usize].insert(Arc::clone(&topic.name), topic);
+    }
+
+    /// No client is any more.
+    pub fn forget(&mut self, topic: &Arc<Topic>) {
+        let known = &mut self.known[topic.kind as usize];
+        if known.get(&topic.name).is_some_and(|t| Arc::ptr_eq(t, topic)) {
+            known.remove(&topic.name);
+        }
+    }
+
+    /// What the hub knows of a topic that any client of this process is subscribed to.
+    pub fn known(&self, kind: Kind, name: &[u8]) -> Option<&Topic> {
+        self.known[kind as usize].get(name).map(|topic| &**topic)
+    }
+
+    /// All of a kind.
+    pub(crate) fn all_known(&self, kind: Kind) -> impl Iterator<Item = &Topic> {
+        self.known[kind as usize].values().map(|topic| &**topic)
+    }
+
+    /// No client of this process is subscribed to anything.
+    pub(crate) fn none_known(&self) -> bool {
+        self.known.iter().all(KeyedMap::is_empty)
+    }
+
+    /// The worker ends, its clients with it.
+    pub(crate) fn leave_all(&mut self) {
+        for (_, local) in &self.local {
+            let counted = local.subscribers.iter().filter(|s| s.is_heard());
+            counted.for_each(|_| local.topic.iter().for_each(|topic| topic.leave()));
+        }
+    }
+
+    /// Subscriptions of this worker's clients, by kind.
+    pub fn subscriptions(&self) -> [u64; Kind::COUNT] {
+        let mut counts = [0; Kind::COUNT];
+        for (_, local) in &self.local {
+            counts[local.kind as usize] += local.subscribers.len() as u64;
+        }
+        counts
+    }
+}
