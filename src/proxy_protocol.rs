@@ -1,8 +1,8 @@
-//! The header of the PROXY protocol, versions 1 and 2, by which a load balancer says for whom it
-//! connects. No I/O.
+//! The PROXY protocol header, versions 1 and 2, with which a load balancer announces its client. No
+//! I/O.
 //!
-//! The header is in front of everything else, TLS included, and is not part of it: [`parse`] says
-//! how many bytes may be read without reading beyond its end, so that what follows stays in the
+//! The header precedes all other bytes, TLS included, and is not part of them: [`parse`] returns
+//! how many bytes may be read without reading past the header, so that the rest stays in the
 //! socket. Additional fields (TLV) of version 2 are skipped.
 //!
 //! <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>
@@ -10,38 +10,37 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The longest header that is read: additional fields of version 2 may take up to 64 KiB, and those
-/// in use (names, certificates' subjects, cloud endpoints) take some hundred bytes.
+/// The longest header accepted, in bytes. TLV fields of version 2 may take up to 64 KiB; those in
+/// use (names, certificate subjects, cloud endpoints) take a few hundred bytes.
 pub const MAX_LEN: usize = 4096;
 
 const V1_PREFIX: &[u8] = b"PROXY ";
-/// The longest header of version 1, its CR LF included.
+/// The longest header of version 1, in bytes, CR LF included.
 const V1_MAX: usize = 107;
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const V2_FIXED: usize = 16;
 
-/// The ends of the connection that the client has made to the load balancer.
+/// Both ends of the connection between the client and the load balancer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoints {
-    /// The client's.
+    /// The client's address.
     pub client: SocketAddr,
-    /// The load balancer's.
+    /// The load balancer's address.
     pub local: SocketAddr,
 }
 
 /// The state of a header that is being read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Header {
-    /// The end is not there yet.
+    /// The header is not complete yet.
     Incomplete {
-        /// Bytes that may be read next: never more than the header still has.
+        /// Number of bytes to read next; never reaches past the end of the header.
         more: usize,
     },
-    /// All of it is there.
+    /// The whole header has been read.
     Complete {
-        /// Whose connection it is; `None` where the header names nobody, because the load balancer
-        /// connects on its own account (LOCAL, a health check) or the client is not known or has
-        /// no IP address.
+        /// The addresses in the header. `None` if the load balancer connects on its own account
+        /// (LOCAL, a health check), or the client is unknown or has no IP address.
         endpoints: Option<Endpoints>,
     },
 }
@@ -49,11 +48,11 @@ pub enum Header {
 /// A reason for refusing a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderError {
-    /// These are not the first bytes of a header.
+    /// The first bytes are not those of a header.
     Missing,
-    /// It is longer than it may be.
+    /// The header is longer than [`MAX_LEN`], or a version 1 header than 107 bytes.
     TooLong,
-    /// It begins rightly, and this is wrong with it.
+    /// The header starts correctly but is invalid, for this reason.
     Malformed(&'static str),
 }
 
@@ -72,11 +71,11 @@ impl fmt::Display for HeaderError {
     }
 }
 
-/// Reads the header at the start of `bytes`, all that has been read from a connection so far and
-/// never more than was asked for.
+/// Parses the header at the start of `bytes`, which are all bytes read from the connection so far:
+/// never more than the last [`Header::Incomplete`] asked for.
 ///
 /// # Errors
-/// It is none, or an invalid one: nothing that follows can be understood.
+/// There is no header or it is invalid; the bytes that follow cannot be interpreted.
 pub fn parse(bytes: &[u8]) -> Result<Header, HeaderError> {
     if starts_alike(bytes, V2_SIGNATURE) && !bytes.is_empty() {
         return parse_v2(bytes);
@@ -87,15 +86,15 @@ pub fn parse(bytes: &[u8]) -> Result<Header, HeaderError> {
     parse_v1(bytes)
 }
 
-/// Whether `line`, an inline command without its end, is the first line of a header, which a
-/// listener for plain clients does not expect.
+/// Whether `line`, an inline command without its line end, is the first line of a PROXY header that
+/// was sent to a listener for plain clients.
 pub fn is_header_line(line: &[u8]) -> bool {
-    // Version 2: CR LF, CR LF, NUL CR LF; empty lines are passed over.
+    // Version 2 starts with CR LF, CR LF, NUL CR LF; empty lines are skipped as inline commands.
     let v1 = |family: &[u8]| line.starts_with(family);
     line == b"\0" || v1(b"PROXY TCP4 ") || v1(b"PROXY TCP6 ") || v1(b"PROXY UNKNOWN")
 }
 
-/// One is the start of the other.
+/// Whether one slice is a prefix of the other.
 fn starts_alike(bytes: &[u8], wanted: &[u8]) -> bool {
     let len = bytes.len().min(wanted.len());
     bytes.get(..len) == wanted.get(..len)
@@ -103,7 +102,7 @@ fn starts_alike(bytes: &[u8], wanted: &[u8]) -> bool {
 
 fn parse_v1(bytes: &[u8]) -> Result<Header, HeaderError> {
     let Some(end) = memchr::memchr(b'\n', bytes) else {
-        // The shortest header of its family, or CR LF.
+        // The shortest header of this family, or the missing CR LF.
         let shortest = match bytes.get(V1_PREFIX.len()..) {
             Some(rest) if rest.starts_with(b"TCP4 ") => "PROXY TCP4 0.0.0.0 0.0.0.0 0 0\r\n".len(),
             Some(rest) if rest.starts_with(b"TCP6 ") => "PROXY TCP6 :: :: 0 0\r\n".len(),
@@ -127,7 +126,7 @@ fn parse_v1(bytes: &[u8]) -> Result<Header, HeaderError> {
     let v4 = match words.next() {
         Some("TCP4") => true,
         Some("TCP6") => false,
-        // What follows is to be ignored.
+        // The protocol says to ignore the rest of the line.
         Some("UNKNOWN") => return Ok(Header::Complete { endpoints: None }),
         _ => return Err(HeaderError::Malformed("neither TCP4 nor TCP6 nor UNKNOWN")),
     };
@@ -186,12 +185,12 @@ fn parse_v2(bytes: &[u8]) -> Result<Header, HeaderError> {
     let body = bytes.get(V2_FIXED..len).unwrap_or_default();
     let short = HeaderError::Malformed("it is too short for its addresses");
     let endpoints = match family {
-        // Over TCP; IPv4.
+        // TCP over IPv4, then over IPv6.
         0x11 => Some(addresses_v2::<4>(body).ok_or(short)?),
         0x21 => Some(addresses_v2::<16>(body).ok_or(short)?),
-        // Of datagrams, which these connections are not.
+        // Unspecified, or datagrams.
         0x00 | 0x12 | 0x22 => None,
-        // Unix sockets: two paths.
+        // Unix sockets: two paths of 108 bytes.
         0x31 | 0x32 => match body.len() {
             216.. => None,
             _ => return Err(short),
@@ -201,7 +200,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Header, HeaderError> {
     Ok(Header::Complete { endpoints })
 }
 
-/// Two addresses of `N` bytes and two ports.
+/// Reads two addresses of `N` bytes and two ports.
 fn addresses_v2<const N: usize>(body: &[u8]) -> Option<Endpoints>
 where
     IpAddr: From<[u8; N]>,
@@ -225,8 +224,8 @@ mod tests {
 
     use super::*;
 
-    /// Reads a header from `stream` in pieces of at most `piece` bytes, as a connection is read:
-    /// the header, and how many bytes were taken.
+    /// Reads a header from `stream` in pieces of at most `piece` bytes, as from a connection.
+    /// Returns the header and the number of bytes read.
     fn read(stream: &[u8], piece: usize) -> (Result<Header, HeaderError>, usize) {
         let mut taken = 0;
         loop {
@@ -325,10 +324,10 @@ mod tests {
         assert_eq!(complete(&v2(0x21, 0x11, &body(&v4))), Some(v4));
         let v6 = endpoints("[2001:db8::7]:40000", "[2001:db8::1]:6379");
         assert_eq!(complete(&v2(0x21, 0x21, &body(&v6))), Some(v6));
-        // Additional fields, whatever is in them.
+        // TLV fields of any content.
         let more = [body(&v4), vec![0xEA; 300]].concat();
         assert_eq!(complete(&v2(0x21, 0x11, &more)), Some(v4));
-        // LOCAL: what else is in it does not count.
+        // LOCAL: the rest of the header is ignored.
         assert_eq!(complete(&v2(0x20, 0x00, b"")), None);
         assert_eq!(complete(&v2(0x20, 0x11, &body(&v4))), None);
         assert_eq!(complete(&v2(0x20, 0xFF, b"x")), None);
@@ -436,7 +435,7 @@ mod tests {
             let stream = [start, rest].concat();
             let whole = read(&stream, usize::MAX);
             prop_assert!(whole.1 <= MAX_LEN);
-            // How it arrives makes no difference.
+            // The result does not depend on how the bytes arrive.
             let (in_pieces, taken) = read(&stream, piece);
             if whole.0.is_ok() {
                 prop_assert_eq!(whole.0, in_pieces);
