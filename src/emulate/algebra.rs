@@ -1,35 +1,35 @@
-//! Unions, intersections and differences of sets and sorted sets, by Redis's rules.
+//! Union, intersection and difference of sets and sorted sets, with Redis's rules.
 
 use std::cmp::Ordering;
 
 use crate::hash::{KeyedMap, KeyedSet};
 
-/// What is made of several sets.
+/// A set operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
-    /// What is in all.
+    /// Members of all sets.
     Inter,
-    /// What is in any.
+    /// Members of any set.
     Union,
-    /// What is in the first and in no other.
+    /// Members of the first set that are in no other.
     Diff,
 }
 
-/// How scores of one member become one.
+/// How the scores of one member are combined (`AGGREGATE`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Aggregate {
-    /// Their sum.
+    /// The sum.
     Sum,
-    /// The smallest.
+    /// The smallest score.
     Min,
-    /// The largest.
+    /// The largest score.
     Max,
 }
 
 impl Aggregate {
     fn of(self, target: f64, value: f64) -> f64 {
         match self {
-            // Infinities of both signs sum up to nothing.
+            // The sum of infinities of opposite sign is 0, as in Redis.
             Aggregate::Sum => zero_for_nan(target + value),
             Aggregate::Min if value < target => value,
             Aggregate::Max if value > target => value,
@@ -42,7 +42,7 @@ fn zero_for_nan(score: f64) -> f64 {
     if score.is_nan() { 0.0 } else { score }
 }
 
-/// Members, each once.
+/// Combines sets; each member appears once.
 pub fn sets<'a>(op: Op, all: &[Vec<&'a [u8]>]) -> Vec<&'a [u8]> {
     let Some((first, others)) = all.split_first() else { return Vec::new() };
     let member = |members: &Vec<&'a [u8]>| members.iter().copied().collect::<KeyedSet<_>>();
@@ -57,7 +57,7 @@ pub fn sets<'a>(op: Op, all: &[Vec<&'a [u8]>]) -> Vec<&'a [u8]> {
             if all.iter().any(Vec::is_empty) {
                 return Vec::new();
             }
-            // By way of the smallest.
+            // Looks up the members of the smallest set in the others.
             let at = (0..all.len()).min_by_key(|&i| all.get(i).map_or(0, Vec::len)).unwrap_or(0);
             let rest = all.iter().enumerate().filter(|(i, _)| *i != at);
             let rest: Vec<KeyedSet<&[u8]>> = rest.map(|(_, members)| member(members)).collect();
@@ -68,23 +68,23 @@ pub fn sets<'a>(op: Op, all: &[Vec<&'a [u8]>]) -> Vec<&'a [u8]> {
     }
 }
 
-/// A sorted set with its weight; a set's members have the score 1.
+/// A sorted set and its weight. A plain set is one whose scores are all 1.
 #[derive(Debug, Clone)]
 pub(super) struct Weighed<'a> {
-    /// Members and scores.
+    /// Members with their scores.
     pub members: Vec<(&'a [u8], f64)>,
-    /// What scores are multiplied with.
+    /// The factor for the scores (`WEIGHTS`).
     pub weight: f64,
 }
 
-/// The combination in the order of a sorted set.
+/// Combines sorted sets; the result is ordered by score, then by member.
 pub(super) fn sorted_sets<'a>(
     op: Op,
     aggregate: Aggregate,
     mut all: Vec<Weighed<'a>>,
 ) -> Vec<(&'a [u8], f64)> {
     if op != Op::Diff {
-        // Scores are added up in the order of the sizes: of doubles the order is to be seen.
+        // Redis adds scores in this order, and the order shows in a sum of doubles.
         all.sort_by_key(|source| source.members.len());
     }
     let Some((first, others)) = all.split_first() else { return Vec::new() };
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(inter, [(&b"y"[..], 4.0)]);
         let diff = sorted_sets(Op::Diff, Aggregate::Sum, vec![a(), b()]);
         assert_eq!(diff, [(&b"x"[..], 1.0)], "scores of a difference are not weighed");
-        // Infinities that cancel each other, and one that is multiplied with nothing.
+        // Infinities that cancel each other, and an infinity multiplied by 0.
         let both = vec![z(&[("m", inf)], 1.0), z(&[("m", inf)], -1.0)];
         assert_eq!(sorted_sets(Op::Union, Aggregate::Sum, both), [(&b"m"[..], 0.0)]);
         let none = vec![z(&[("m", inf)], 0.0), z(&[("m", -5.0)], 1.0)];

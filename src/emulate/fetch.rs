@@ -1,5 +1,5 @@
-//! What recipes have in common: keys of slotway's own, the look at the arguments, values taken out
-//! of replies, a target written, the errors about the whole command.
+//! Helpers shared by the recipes: slotway's own keys, validation of arguments, extraction of values
+//! from replies, writing a target, errors about the whole command.
 
 use std::sync::OnceLock;
 
@@ -11,10 +11,10 @@ use crate::hash::KeyedMap;
 use crate::resp::reply::{elements, error_text};
 use crate::resp::{Protocol, write};
 
-/// Members in one command of those that write a target.
+/// Members per command when a target is written.
 const CHUNK: usize = 1000;
 
-/// For each slot a hash tag.
+/// A hash tag that belongs to `slot`.
 fn tag(slot: u16) -> u32 {
     static TAGS: OnceLock<Vec<u32>> = OnceLock::new();
     let tags = TAGS.get_or_init(|| {
@@ -40,7 +40,7 @@ pub(super) fn own_key(key: &[u8], what: &str) -> Vec<u8> {
     format!("slotway:{{{}}}:{what}", tag(slot_of(key).0)).into_bytes()
 }
 
-/// The client's arguments with other keys.
+/// The client's arguments with its keys replaced by `keys`.
 pub(super) fn with_keys<'a>(req: &'a Request, keys: &'a [Vec<u8>]) -> Vec<&'a [u8]> {
     let mut args: Vec<&[u8]> = req.args.iter().map(|a| &**a).collect();
     for (&at, key) in req.keys.iter().zip(keys) {
@@ -51,31 +51,31 @@ pub(super) fn with_keys<'a>(req: &'a Request, keys: &'a [Vec<u8>]) -> Vec<&'a [u
     args
 }
 
-/// Keys that do not exist, in the slot of the first one, as many as the command has.
+/// Keys that do not exist, all in the slot of the first key; as many as the command has keys.
 fn nothing(req: &Request) -> Vec<Vec<u8>> {
     (0..req.keys.len()).map(|i| own_key(req.key(0), &format!("none:{i}"))).collect()
 }
 
-/// The command itself with keys that do not exist: a node says what is wrong with its other
-/// arguments, in its own words, and nothing is done.
+/// A dry run: the command with keys that do not exist. The node reports errors in the other
+/// arguments in its own words, and changes nothing.
 pub(super) fn trial(req: &Request) -> Step {
     let keys = nothing(req);
     Step::one(req.key(0), &with_keys(req, &keys)).harmless()
 }
 
-/// What a node says against the arguments. Where it is only that its user may not see keys of
-/// slotway's own, what follows will show what else is wrong.
+/// Checks the reply to a dry run. A NOPERM about the keys is ignored, since the user may lack
+/// access to slotway's own keys only; the steps that follow report any other error.
 ///
 /// # Errors
-/// What it says.
+/// The node's error about the arguments.
 pub(super) fn complaint(reply: &Reply) -> Result<(), Cause> {
     reply.check().or_else(unless_about_keys)
 }
 
-/// The same of an error.
+/// Like [`complaint`], for an error that is already at hand.
 ///
 /// # Errors
-/// The error, unless it is only about keys that the user may not see.
+/// The error, unless it only denies access to keys.
 pub(super) fn unless_about_keys(cause: Cause) -> Result<(), Cause> {
     let is_about_keys = match &cause {
         Cause::Node(frame) => error_text(frame).is_some_and(|text| {
@@ -86,12 +86,11 @@ pub(super) fn unless_about_keys(cause: Cause) -> Result<(), Cause> {
     if is_about_keys { Ok(()) } else { Err(cause) }
 }
 
-/// All scalars in a reply, however deep.
+/// Appends the scalars of a reply to `out`, down to the third level of nesting.
 pub fn flat<'a>(frame: &'a [u8], out: &mut Vec<&'a [u8]>) {
     if let Some(value) = scalar(frame) {
         return out.push(value);
     }
-    // As deep as the replies of commands are that are emulated.
     for element in elements(frame) {
         match scalar(element) {
             Some(value) => out.push(value),
@@ -103,14 +102,14 @@ pub fn flat<'a>(frame: &'a [u8], out: &mut Vec<&'a [u8]>) {
     }
 }
 
-/// An integer as a frame.
+/// An integer reply.
 pub fn integer(n: i64) -> Vec<u8> {
     let mut frame = Vec::new();
     write::integer(&mut frame, n);
     frame
 }
 
-/// The null that commands answer which would answer with a list.
+/// The null with which a node replies in place of an array.
 pub(super) fn null_list(protocol: Protocol) -> Vec<u8> {
     match protocol {
         Protocol::Resp2 => b"*-1\r\n".to_vec(),
@@ -118,7 +117,7 @@ pub(super) fn null_list(protocol: Protocol) -> Vec<u8> {
     }
 }
 
-/// The error of a command that has stopped with some of its steps `done`.
+/// The error of a command that stopped after some of its steps; `done` says which.
 pub fn stopped(
     talk: &Talk,
     req: &Request,
@@ -131,7 +130,7 @@ pub fn stopped(
     Failure::StoppedHalfway { code, command, done, cause }.into()
 }
 
-/// The keys from the `first` on, each once, and for each key its place among them.
+/// The distinct keys from the `first` on, and for each key its index among them.
 pub(super) fn distinct(req: &Request, first: usize) -> (Vec<&[u8]>, Vec<usize>) {
     let mut keys: Vec<&[u8]> = Vec::new();
     let mut places = KeyedMap::default();
@@ -146,8 +145,8 @@ pub(super) fn distinct(req: &Request, first: usize) -> (Vec<&[u8]>, Vec<usize>) 
     (keys, of)
 }
 
-/// Writes `values` to `target` in place of what is there, all or nothing: with `command`, so many
-/// `values` to an element. No values: the target is deleted.
+/// Atomically replaces the content of `target`: deletes it, then adds `values` with `command`,
+/// `step` values per element. The result is the number of elements.
 pub async fn replace(
     talk: &Talk,
     req: &Request,
@@ -179,7 +178,7 @@ pub async fn replace(
     }
 }
 
-/// The error of a command whose target was not written, or of which nobody knows that.
+/// The error of a command whose target was not written, or may not have been.
 pub(super) fn target_failed(talk: &Talk, req: &Request, cause: impl Into<Cause>) -> Cause {
     let cause = cause.into();
     if cause.is_outcome_unknown() {

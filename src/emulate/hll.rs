@@ -1,5 +1,5 @@
-//! HyperLogLogs as Redis keeps them in strings, dense or sparse: their registers merged, and the
-//! number that these stand for.
+//! Redis's HyperLogLog strings, dense and sparse: merging their registers, and estimating the
+//! cardinality. <https://redis.io/docs/latest/develop/data-types/probabilistic/hyperloglogs/>
 
 use crate::errors::Failure;
 
@@ -7,11 +7,11 @@ const REGISTERS: usize = 16384;
 const BITS: usize = 6;
 const HEADER: usize = 16;
 const DENSE: usize = HEADER + (REGISTERS * BITS).div_ceil(8);
-/// Bits of a hash that are counted in.
+/// Bits of the 64-bit hash in which leading zeros are counted (`HLL_Q`).
 const Q: usize = 50;
 const ALPHA_INF: f64 = 0.721_347_520_444_481_7;
 
-/// The registers of several, each the largest.
+/// Merged registers: the maximum of each register over all added HyperLogLogs.
 #[derive(Debug, Clone)]
 pub(super) struct Merged(Vec<u8>);
 
@@ -22,10 +22,10 @@ impl Default for Merged {
 }
 
 impl Merged {
-    /// Adds one.
+    /// Merges a HyperLogLog string.
     ///
     /// # Errors
-    /// Redis's, for what is none.
+    /// Redis's error for a string that is not a valid HyperLogLog.
     pub fn add(&mut self, string: &[u8]) -> Result<(), Failure> {
         let (Some(b"HYLL"), Some(&encoding), Some(registers)) =
             (string.get(..4), string.get(4), string.get(HEADER..))
@@ -72,7 +72,7 @@ impl Merged {
         (at == REGISTERS).then_some(())
     }
 
-    /// How many different elements there are, about (Ertl, arXiv:1702.01284, as Redis has it).
+    /// Estimated number of distinct elements (Ertl, arXiv:1702.01284, as in Redis).
     pub fn count(&self) -> u64 {
         let mut histogram = [0u32; 64];
         for &register in &self.0 {
@@ -92,7 +92,7 @@ impl Merged {
     }
 }
 
-#[allow(clippy::float_cmp)] // the series ends when it does not change any more
+#[allow(clippy::float_cmp)] // the series ends when its value no longer changes
 fn sigma(mut x: f64) -> f64 {
     if x == 1.0 {
         return f64::INFINITY;
@@ -142,7 +142,7 @@ mod tests {
     fn empty_and_small_ones() {
         let mut merged = Merged::default();
         assert_eq!(merged.count(), 0);
-        // XZERO of all registers.
+        // XZERO opcode for all registers.
         merged.add(&hll(1, &[0x7f, 0xff])).unwrap();
         assert_eq!(merged.count(), 0);
         // One register is 1.

@@ -1,20 +1,20 @@
-//! Commands whose keys lie in several slots, carried out with commands that each stay in one
-//! (`commands.cross_slot = "emulate"`). No I/O: a recipe asks steps ([`Talk`]) and combines what
-//! comes back; the worker sends them as it sends everything.
+//! Emulation of commands whose keys lie in several slots, with commands that each stay in one slot
+//! (`commands.cross_slot = "emulate"`). No I/O: a recipe asks for steps ([`Talk`]) and combines
+//! their replies; the worker sends the steps.
 //!
-//! - [`table`]: which command is made how, and what is given up
-//! - `talk`: recipe and driver; `reply`: the reply to a step, and the outcome of a command
-//! - `fetch`: what recipes have in common
+//! - [`table`]: the recipe of each command, and which guarantees are given up
+//! - `talk`: interface of recipe and driver; `reply`: replies to steps, results of commands
+//! - `fetch`: helpers shared by the recipes
 //! - `sets`: sets and sorted sets, read or stored; `algebra`, `number`, `hll`: the arithmetic
-//! - `stores`: what a node computes itself, given to a target elsewhere
+//! - `stores`: results computed by a node and stored in another slot
 //! - `sort`: SORT with patterns
 //! - `moves`: RENAME, COPY, SMOVE, LMOVE, MSETNX
-//! - `pops`: the first of several keys that has something, also waited for
+//! - `pops`: pops from the first non-empty key, blocking or not
 //! - `streams`: XREAD, XREADGROUP
 //!
-//! **Errors are Redis's**: a command goes once, as it is, to a node with keys that do not exist
-//! ([`fetch::trial`]). What is wrong with its arguments the node says in its own words, and what is
-//! right does nothing.
+//! **Argument errors are Redis's own.** A recipe sends the command once, unchanged but for keys
+//! that do not exist ([`fetch::trial`]), to a node: it reports invalid arguments in its own words,
+//! and valid ones have no effect.
 
 mod algebra;
 mod fetch;

@@ -1,16 +1,15 @@
-//! What goes from one key to another: RENAME, RENAMENX, COPY, SMOVE, LMOVE, RPOPLPUSH and the
-//! blocking forms of these; and MSETNX.
+//! Commands that move data from one key to another: RENAME, RENAMENX, COPY, SMOVE, LMOVE, RPOPLPUSH
+//! and their blocking forms; and MSETNX.
 //!
-//! The target is written and confirmed before anything is taken from the source: what is lost in
-//! the middle is nothing, what may be left is one copy too many, and the error says so.
+//! The target is written and confirmed before anything is removed from the source: a failure in
+//! between loses nothing, but may leave one copy too many, which the error says.
 //!
-//! While it is moved from, a source is **held**: a key of slotway's own in its slot, which expires
-//! by itself, keeps other emulated moves of that source waiting, whichever slotway does them. So
-//! two of them never move the same element. Where a target may have what is moved already (a set's
-//! member, a whole key), it is held as well: a move in the other direction would otherwise take it
-//! for its own, remove it there while this one removes it here, and leave nothing. Commands that a
-//! node carries out by itself know nothing of it; against them each move makes sure that what it
-//! removes is what it has written elsewhere.
+//! A move **locks** its source: a key of slotway's own in the same slot, with a time to live, makes
+//! other emulated moves from that source wait, in any slotway. So two moves never take the same
+//! element. If the target may already contain what is moved (a set member, a whole key), it is
+//! locked as well: otherwise a move in the opposite direction could remove its copy while this one
+//! removes the other, and nothing would be left. Commands that a node executes by itself ignore the
+//! lock; against them each move makes sure that it removes only what it has written elsewhere.
 
 use std::rc::Rc;
 
@@ -28,33 +27,33 @@ use crate::resp::reply::integer;
 use crate::resp::{Protocol, write};
 use crate::scripts::Sha;
 
-/// A hold that was left behind is over after so many milliseconds.
+/// Time to live of a lock, in milliseconds.
 const HELD_FOR: &[u8] = b"5000";
-/// So long it has certainly not expired, microseconds.
+/// A lock younger than this cannot have expired, in microseconds.
 const SURE: u64 = 4_000_000;
-/// The longest pause of who waits for a hold, microseconds.
+/// The longest pause between two attempts to take a lock, in microseconds.
 const LONGEST_PAUSE: u64 = 16_000;
-/// How often a source is copied anew because it has changed.
+/// Attempts to copy a source that keeps changing.
 const MOST_COPIES: usize = 5;
-/// Removes KEYS[1], and the hold KEYS[2], if its dump is the one of this SHA-1. 1: it is removed,
-/// 0: it has changed, -1: it is not there.
+/// Removes KEYS[1] and the lock KEYS[2] if the SHA-1 of the key's dump is ARGV[1]. Returns 1 if
+/// removed, 0 if the key has changed, -1 if it does not exist.
 const REMOVE_IF_SAME: &[u8] = b"local d = redis.call('DUMP', KEYS[1]) \
     if not d then redis.call('DEL', KEYS[2]) return -1 end \
     if redis.sha1hex(d) ~= ARGV[1] then return 0 end \
     redis.call('DEL', KEYS[1], KEYS[2]) return 1";
 
-/// A source that is being moved from.
+/// The lock of a source key.
 struct Hold<'a> {
     source: &'a [u8],
     key: Vec<u8>,
-    /// What is in the key.
+    /// Value of the lock key: identifies its owner.
     ticket: String,
-    /// Since when, microseconds.
+    /// When the lock was taken, in microseconds.
     since: u64,
 }
 
 impl<'a> Hold<'a> {
-    /// Gets hold of `source`, and sends `steps` for its slot right behind. The replies to these.
+    /// Locks `source` and sends `steps`, for the same slot, right behind; returns their replies.
     async fn take(
         talk: &Talk,
         req: &Request,
@@ -84,7 +83,7 @@ impl<'a> Hold<'a> {
             if unknown && hold.look(talk).await == Held::Ours {
                 return Ok((hold, replies));
             }
-            // A user that may not see keys of slotway's own moves without.
+            // A user without access to slotway's own keys moves without a lock.
             if !unknown {
                 complaint(&taken)?;
             }
@@ -100,8 +99,8 @@ impl<'a> Hold<'a> {
         }
     }
 
-    /// Gets hold of the command's source and of its target, the smaller name first, so that no two
-    /// wait for each other; then sends `steps`. The source's hold, the target's, the replies.
+    /// Locks the command's source and target, ordered by name so that two moves cannot deadlock,
+    /// then sends `steps`. Returns the source's lock, the target's, and the replies.
     async fn both(
         talk: &Talk,
         req: &'a Request,
@@ -125,30 +124,31 @@ impl<'a> Hold<'a> {
         Ok((held, other, replies))
     }
 
-    /// What frees the source again.
+    /// The step that releases the lock.
     fn end(&self) -> Step {
         Step::one(self.source, &[b"DEL", &self.key])
     }
 
-    /// Whether it still holds. What removes something of the source removes the hold with it, so
-    /// that this tells whether a removal was carried out whose reply is lost.
+    /// The state of the lock. A removal from the source deletes the lock in the same transaction,
+    /// so this tells whether a removal whose reply was lost was executed.
     async fn look(&self, talk: &Talk) -> Held {
         let reply = talk.one(Step::one(self.source, &[b"GET", &self.key])).await;
         match reply.scalar() {
             Some(ticket) if ticket == self.ticket.as_bytes() => Held::Ours,
-            // It did not end by itself.
+            // Too young to have expired: it was deleted.
             None if reply.is_null() && talk.now().saturating_sub(self.since) < SURE => Held::Over,
             _ => Held::Unknown,
         }
     }
 
-    /// A command for the source that frees it again. Its reply. One whose reply is lost is sent
-    /// again if it was not carried out, and if it does no harm should it be carried out after all.
+    /// Runs a command and releases the lock, in one transaction; returns the command's reply. If
+    /// that is lost, a `repeatable` command is sent again while the lock shows that it was not
+    /// executed.
     async fn end_with(&self, talk: &Talk, args: &[&[u8]], repeatable: bool) -> Reply {
         let mut reply = Reply::default();
         for _ in 0..MOST_COPIES {
             let commands = || [args.to_vec(), vec![b"DEL".as_slice(), &self.key]];
-            // What is removed frees memory, whatever the command.
+            // A removal frees memory, so a full node may execute it.
             reply = talk.one_even_if_full(|| Step::batch(self.source, commands())).await;
             let cause = match batch(&reply) {
                 Ok(replies) => {
@@ -159,7 +159,7 @@ impl<'a> Hold<'a> {
             };
             if !cause.is_outcome_unknown() {
                 return match unless_about_keys(cause) {
-                    // It may be the hold's key that a user may not see.
+                    // The user may have access to all keys but the lock.
                     Ok(()) => talk.one(Step::one(self.source, args)).await,
                     Err(cause) => cause.into(),
                 };
@@ -174,29 +174,29 @@ impl<'a> Hold<'a> {
     }
 }
 
-/// What a look at a hold shows.
+/// The state of a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Held {
-    /// It is there.
+    /// It exists, with this owner.
     Ours,
-    /// It was taken away with what it was for.
+    /// It was deleted by the command that also released it.
     Over,
-    /// Nobody can say.
+    /// The state is not known.
     Unknown,
 }
 
-/// Whether a server carries the command out although its memory is full: it has no `denyoom` flag,
-/// since what it adds to one key it takes from another.
+/// Whether a server executes the command although its memory is full: without the `denyoom` flag,
+/// since what it adds to one key it removes from another.
 fn needs_no_memory(req: &Request) -> bool {
     matches!(&*req.name, "rename" | "renamenx" | "smove")
 }
 
-/// The dump of a key and when it expires, in one piece.
+/// Reads the dump and expiry time of a key, atomically.
 fn dump(key: &[u8]) -> Step {
     Step::batch(key, [vec![b"DUMP".as_slice(), key], vec![b"PEXPIRETIME", key]])
 }
 
-/// What that gave: the dump and the time, `None` where there is no such key.
+/// The reply to [`dump`]: the dump and the expiry time; `None` if the key does not exist.
 fn dumped(reply: &Reply) -> Result<Option<(Vec<u8>, String)>, Cause> {
     let replies = batch(reply)?;
     let expires = replies.get(1).and_then(|time| integer(time)).unwrap_or(-1).max(0);
@@ -229,7 +229,7 @@ pub async fn copy(talk: Talk, req: Rc<Request>) -> Outcome {
     }
 }
 
-/// RENAME, and RENAMENX.
+/// RENAME and RENAMENX.
 pub async fn rename(talk: Talk, req: Rc<Request>) -> Outcome {
     let (hold, other, replies) = Hold::both(&talk, &req, vec![dump(req.key(0))]).await?;
     let outcome = rename_held(&talk, &req, &hold, replies).await;
@@ -248,7 +248,7 @@ async fn rename_held(talk: &Talk, req: &Request, hold: &Hold<'_>, replies: Vec<R
                 talk.one(hold.end()).await;
                 return Err(Failure::NoSuchKey.into());
             }
-            // Somebody has deleted it: as if behind the renaming.
+            // The source was deleted: treated as if that had happened after the renaming.
             Ok(None) => break,
             Err(cause) => {
                 talk.one(hold.end()).await;
@@ -273,7 +273,7 @@ async fn rename_held(talk: &Talk, req: &Request, hold: &Hold<'_>, replies: Vec<R
         let script = [b"EVAL".as_slice(), REMOVE_IF_SAME, b"2", source, &hold.key, sha.as_bytes()];
         let mut removed = talk.one(Step::one(source, &script)).await;
         if removed.is_error_of("NOPERM") {
-            // Who may not run a script takes the chance.
+            // Without permission for scripts, remove it without the comparison.
             removed = hold.end_with(talk, &[b"DEL", source], true).await;
         }
         if removed.is_outcome_unknown() {
@@ -347,7 +347,7 @@ async fn set_member_held(
     let removed = hold.end_with(talk, &[b"SREM", source, member], true).await;
     match removed.integer() {
         Some(0) => {
-            // Somebody else took it: it is not there to be moved.
+            // Another client has removed the member: there is nothing to move.
             if written.integer() == Some(1) {
                 let taken_back = talk.one(Step::one(target, &[b"SREM", target, member])).await;
                 if taken_back.is_error() {
@@ -363,7 +363,7 @@ async fn set_member_held(
     }
 }
 
-/// Which ends of the lists.
+/// The ends of the lists from which and to which an element is moved.
 #[derive(Debug, Clone, Copy)]
 struct Ends {
     from_left: bool,
@@ -383,13 +383,13 @@ impl Ends {
         Step::one(source, &[b"LINDEX", source, at])
     }
 
-    /// One element of this value off `key`, looked for from this end.
+    /// Arguments of LREM: removes one element with this value, searching from this end.
     fn remove<'a>(left: bool, key: &'a [u8], value: &'a [u8]) -> [&'a [u8]; 4] {
         [b"LREM", key, if left { b"1" } else { b"-1" }, value]
     }
 }
 
-/// LMOVE and RPOPLPUSH, and those of them that wait.
+/// LMOVE and RPOPLPUSH, and their blocking forms.
 pub(super) async fn list_element(talk: Talk, req: Rc<Request>, blocking: bool) -> Outcome {
     let (source, target) = (req.key(0), req.key(1));
     let ends = Ends::of(&req);
@@ -404,7 +404,8 @@ pub(super) async fn list_element(talk: Talk, req: Rc<Request>, blocking: bool) -
     let mut replies = replies.into_iter();
     let said = replies.next().unwrap_or_default();
     let null = match blocking {
-        // A node that does not wait answers with another null than one that has waited.
+        // Inside MULTI a node replies with the null of LMOVE; a client that has waited expects
+        // BLMOVE's.
         true => {
             batch(&said).map(|_| ()).or_else(unless_about_keys)?;
             null_list(req.protocol)
@@ -439,7 +440,7 @@ fn null(protocol: Protocol) -> Vec<u8> {
     frame
 }
 
-/// Moves one element; `None`: there is none.
+/// Moves one element; `None` if the source is empty.
 async fn move_one(
     talk: &Talk,
     req: &Request,
@@ -463,7 +464,7 @@ async fn move_one(
         }
         let removed = {
             let remove = Ends::remove(ends.from_left, source, value);
-            // A second time it would remove another one of the same value.
+            // Not repeatable: a second LREM would remove another element of the same value.
             hold.end_with(talk, &remove, false).await
         };
         match removed.integer() {
@@ -471,7 +472,7 @@ async fn move_one(
             Some(_) => return Ok(Some(seen.frame().to_vec())),
             None => return Err(stopped(talk, req, NOT_REMOVED, Cause::from(removed))),
         }
-        // Somebody else has taken it: ours is taken back, and what is there now is looked at.
+        // Another client has taken the element: remove our copy and try the next one.
         let taken_back =
             talk.one(Step::one(target, &Ends::remove(ends.to_left, target, value))).await;
         if taken_back.is_error() {
@@ -487,8 +488,8 @@ async fn move_one(
     }
 }
 
-/// MSETNX: all keys are looked at, then each slot's are set if they are all new, one slot after the
-/// other: of two that want the same keys the first slot lets only one on.
+/// MSETNX: checks all keys, then sets them slot by slot, each slot's only if all of them are new.
+/// Of two commands for the same keys, only one gets past the first slot.
 pub(super) async fn set_if_none(talk: Talk, req: Rc<Request>) -> Outcome {
     let mut by_slot: std::collections::BTreeMap<u16, Vec<usize>> = Default::default();
     for &at in &req.keys {

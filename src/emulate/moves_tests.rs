@@ -51,7 +51,7 @@ fn an_element_that_somebody_else_took_is_taken_back() {
     let mut emulation = super::super::talk::Emulation::new(req, |t, r| list_element(t, r, false));
     let mut now = 0;
     let mut rounds = 0;
-    // It tries for as long as it has patience.
+    // It tries until its patience is over.
     let end = loop {
         match emulation.advance(now) {
             super::super::talk::Next::Ask(steps) => node.answer(&mut emulation, &steps),
@@ -136,7 +136,7 @@ fn a_lost_removal_is_told() {
     assert!(said.contains("stopped halfway: the target is written"), "{said}");
 }
 
-/// The hold tells whether what removes the member was carried out.
+/// The lock tells whether the removal was executed.
 #[test]
 fn a_lost_removal_is_looked_up() {
     let mut node = removal().losing("MULTI SREM a m DEL NONE EXEC");

@@ -1,9 +1,9 @@
-//! Doubles as Redis 7.0 reads and writes them.
+//! Doubles as Redis 7.0 formats and parses them.
 
 use crate::resp::Protocol;
 use crate::resp::write;
 
-/// As C's `%.17g`.
+/// Formats like C's `%.17g`.
 pub fn text(d: f64) -> String {
     if d.is_infinite() {
         return if d > 0.0 { "inf" } else { "-inf" }.to_owned();
@@ -22,7 +22,7 @@ pub fn text(d: f64) -> String {
         let sign = if exponent < 0 { '-' } else { '+' };
         return format!("{}e{sign}{:02}", trim(mantissa), exponent.unsigned_abs());
     }
-    // The digits are right as they are: only the point moves.
+    // The digits are correct already: only the decimal point moves.
     let (sign, digits) = match mantissa.strip_prefix('-') {
         Some(rest) => ("-", rest.replace('.', "")),
         None => ("", mantissa.replace('.', "")),
@@ -37,7 +37,7 @@ pub fn text(d: f64) -> String {
     format!("{sign}{}", trim(&fixed))
 }
 
-/// A score as a reply.
+/// Writes a score as a reply.
 pub fn reply(out: &mut Vec<u8>, protocol: Protocol, d: f64) {
     let text = text(d);
     match protocol {
@@ -50,7 +50,7 @@ pub fn reply(out: &mut Vec<u8>, protocol: Protocol, d: f64) {
     }
 }
 
-/// All of `text`, as C's `strtod` reads it; no NaN.
+/// Parses all of `text` like C's `strtod`; NaN is rejected.
 pub fn parse(text: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(text).ok()?;
     let number = match text.parse::<f64>() {
@@ -60,8 +60,8 @@ pub fn parse(text: &[u8]) -> Option<f64> {
     (!number.is_nan()).then_some(number)
 }
 
-/// The same as SORT reads weights: up to the first zero byte; what is empty is 0, spaces may stand
-/// before it, and what is too large is none.
+/// Parses a weight as SORT does: up to the first zero byte, leading spaces allowed, empty text is
+/// 0. `None` if it is not a number, or overflows.
 pub(super) fn parse_weight(text: &[u8]) -> Option<f64> {
     let text = text.split(|&b| b == 0).next().unwrap_or_default();
     let start = text.iter().position(|b| !matches!(b, b' ' | 9..=13)).unwrap_or(text.len());

@@ -1,10 +1,10 @@
-//! The first of several keys that has something: LMPOP, ZMPOP, and those that wait for it (BLPOP,
-//! BRPOP, BLMPOP, BZPOPMIN, BZPOPMAX, BZMPOP).
+//! Pops from the first of several keys that is not empty: LMPOP, ZMPOP, and the blocking BLPOP,
+//! BRPOP, BLMPOP, BZPOPMIN, BZPOPMAX, BZMPOP.
 //!
-//! All keys are looked at, then the first one in the command's order that exists is popped from, by
-//! the command itself with this one key. So never two elements are taken. A command that waits
-//! looks again after a pause; in MULTI … EXEC the blocking form does not block. What it gets when
-//! its client has gone meanwhile it puts back.
+//! All keys are checked; then the command itself, with one key, pops from the first that exists, in
+//! the order of the arguments. So never more than one key is popped from. A blocking command polls:
+//! it is sent in MULTI … EXEC, where it does not block, and repeated after a pause. Elements popped
+//! for a client that has meanwhile disconnected are pushed back.
 
 use std::rc::Rc;
 
@@ -15,15 +15,15 @@ use crate::errors::Failure;
 use crate::resp::reply::elements;
 use crate::resp::write;
 
-/// The first pause between two looks, microseconds; it doubles up to the turn.
+/// The first pause of a blocking command, in microseconds; it doubles up to [`Request::turn`].
 const FIRST_PAUSE: u64 = 1_000;
 
-/// The command with `key` in place of its keys.
+/// The command with `key` as its only key.
 fn alone<'a>(req: &'a Request, key: &'a [u8]) -> Vec<&'a [u8]> {
     let first = req.keys.iter().min().copied().unwrap_or(1);
     let last = req.keys.iter().max().copied().unwrap_or(1);
     let mut args: Vec<&[u8]> = req.rest(0).take(first).collect();
-    // The number of keys stands before them, but where they are the first arguments.
+    // The argument before the keys is their number, unless the keys come first.
     if first > 1
         && let Some(count) = args.last_mut()
     {
@@ -31,7 +31,7 @@ fn alone<'a>(req: &'a Request, key: &'a [u8]) -> Vec<&'a [u8]> {
     }
     args.push(key);
     args.extend(req.rest(last + 1));
-    // All were keys by their number, the side as well: no word to be understood, nor one too few.
+    // LEFT or RIGHT was counted as a key: with an unknown word the node reports a syntax error.
     if first > 1 && last + 1 >= req.args.len() {
         args.push(b"?");
     }
@@ -45,8 +45,8 @@ fn attempt(req: &Request, key: &[u8], blocking: bool) -> Step {
     }
 }
 
-/// An attempt that a node makes although its memory is full, where it refuses every command inside
-/// MULTI: the form that does not block. It answers without the key, but for BLMPOP and BZMPOP.
+/// An attempt that a full node executes: inside MULTI it refuses every command, so this is the form
+/// that does not block. Except for BLMPOP and BZMPOP the reply lacks the key.
 fn attempt_if_full(req: &Request, key: &[u8]) -> Step {
     let args = alone(req, key);
     match &*req.name {
@@ -60,7 +60,7 @@ fn attempt_if_full(req: &Request, key: &[u8]) -> Step {
     }
 }
 
-/// The reply to [`attempt_if_full`] as the blocking command gives it.
+/// The reply to [`attempt_if_full`], in the form of the blocking command's reply.
 fn from_full(req: &Request, key: &[u8], reply: &Reply) -> Outcome {
     reply.check()?;
     let (reply, mut out) = (reply.frame(), Vec::new());
@@ -81,12 +81,12 @@ fn from_full(req: &Request, key: &[u8], reply: &Reply) -> Outcome {
     Ok(out)
 }
 
-/// Pops from `key`, or finds it empty.
+/// Pops from `key`; replies with null if it is empty.
 async fn try_pop(talk: &Talk, req: &Request, key: &[u8], blocking: bool) -> Outcome {
     let reply = talk.one(attempt(req, key, blocking).last()).await;
     if blocking && reply.is_out_of_memory() {
         let step = attempt_if_full(req, key);
-        // The others answer without the key.
+        // The other commands' reply lacks the key: it is not the client's reply.
         let step = if req.name.ends_with("mpop") { step.last() } else { step };
         let reply = talk.one(step).await;
         return from_full(req, key, &reply);
@@ -94,10 +94,10 @@ async fn try_pop(talk: &Talk, req: &Request, key: &[u8], blocking: bool) -> Outc
     unwrapped(&reply, blocking)
 }
 
-/// What a node says against the arguments of a command that waits, if its memory is full.
+/// Validates the arguments of a blocking command on a node whose memory is full.
 async fn complaint_if_full(talk: &Talk, req: &Request, nothing: &[u8]) -> Outcome {
     let step = match req.wait {
-        // No number: refused before anything else, so that nothing blocks.
+        // The timeout is not a number: the node rejects that first, so the command cannot block.
         Some(0) => Step::one(nothing, &alone(req, nothing)),
         _ => attempt_if_full(req, nothing),
     };
@@ -105,7 +105,7 @@ async fn complaint_if_full(talk: &Talk, req: &Request, nothing: &[u8]) -> Outcom
     reply.check().map(|()| null_list(req.protocol))
 }
 
-/// The reply in that of an attempt; an error is `Err`.
+/// The command's own reply in the reply to an attempt; an error is `Err`.
 fn unwrapped(reply: &Reply, blocking: bool) -> Outcome {
     reply.check()?;
     let reply = match blocking {
@@ -115,7 +115,7 @@ fn unwrapped(reply: &Reply, blocking: bool) -> Outcome {
     Ok(reply.to_vec())
 }
 
-/// How a command that waits goes on.
+/// The polling of a blocking command: its deadline and its next pause.
 #[derive(Debug)]
 pub(super) struct Wait {
     until: Option<u64>,
@@ -123,17 +123,16 @@ pub(super) struct Wait {
 }
 
 impl Wait {
-    /// From now on.
+    /// Starts waiting now.
     pub fn new(talk: &Talk, req: &Request) -> Wait {
         talk.waits(true);
         let until = req.wait.map(|wait| talk.now().saturating_add(wait));
         Wait { until, pause: FIRST_PAUSE.min(req.turn) }
     }
 
-    /// A pause; then it looks again.
+    /// Pauses before the next poll.
     ///
-    /// # Errors
-    /// It does not: its time is over, somebody said CLIENT UNBLOCK, or the client is gone.
+    /// # Errors The command's result: timeout, CLIENT UNBLOCK, or the client has disconnected.
     pub async fn again(&mut self, talk: &Talk, req: &Request) -> Result<(), Outcome> {
         self.is_over(talk, req)?;
         let left = self.until.map_or(u64::MAX, |until| until.saturating_sub(talk.now()));
@@ -154,7 +153,7 @@ impl Wait {
     }
 }
 
-/// The recipe.
+/// Runs the command.
 pub async fn pop(talk: Talk, req: Rc<Request>, blocking: bool) -> Outcome {
     let (keys, of) = distinct(&req, 0);
     let nothing = own_key(req.key(0), "none");
@@ -176,7 +175,7 @@ pub async fn pop(talk: Talk, req: Rc<Request>, blocking: bool) -> Outcome {
             match reply.integer() {
                 Some(1..) => {}
                 Some(_) => continue,
-                // One that waits waits for nodes as well.
+                // A blocking command also waits for nodes that fail.
                 None if blocking => continue,
                 None => return Err(reply.clone().into()),
             }
@@ -192,7 +191,7 @@ pub async fn pop(talk: Talk, req: Rc<Request>, blocking: bool) -> Outcome {
                     }
                     return Ok(reply);
                 }
-                // As one that waits already does not wake up for a key of another type.
+                // Once blocked, Redis ignores keys of another type as well.
                 Err(cause) if !first && is_node_error(&cause, "WRONGTYPE") => {}
                 Err(cause) => return Err(cause),
             }
@@ -206,7 +205,7 @@ pub async fn pop(talk: Talk, req: Rc<Request>, blocking: bool) -> Outcome {
     }
 }
 
-/// What was taken for a client that is gone.
+/// Pushes back elements that were popped for a client that has disconnected.
 async fn put_back(talk: &Talk, req: &Request, key: &[u8], reply: &[u8]) {
     let mut taken = Vec::new();
     flat(reply, &mut taken);
@@ -223,7 +222,7 @@ async fn put_back(talk: &Talk, req: &Request, key: &[u8], reply: &[u8]) {
         args.extend(taken.iter().rev().copied());
     }
     if args.len() > 2 {
-        // Nobody is there to hear of it, if it cannot be done.
+        // A failure cannot be reported to anyone.
         talk.one(Step::one(key, &args)).await;
     }
 }
@@ -297,7 +296,7 @@ mod tests {
         }
     }
 
-    /// Of what was popped and lost nobody knows: the error is not said to be before any change.
+    /// The outcome of a lost pop is unknown: the error must not say that nothing was changed.
     #[test]
     fn a_lost_pop_is_told_as_such() {
         let looks = [("EXISTS a", ":1\r\n"), ("EXISTS b", ":0\r\n")];
@@ -308,7 +307,7 @@ mod tests {
         assert_eq!(reply.as_bytes(), lost().frame());
     }
 
-    /// The element comes when the client has gone.
+    /// The element arrives after the client has disconnected.
     #[test]
     fn it_is_put_back() {
         let mut req = request("BRPOP a b 0", &[1, 2]);

@@ -1,20 +1,20 @@
-//! Replies to steps, and outcomes of emulated commands. An error of slotway's own stays a value
-//! ([`Failure`]): recipes read the texts of nodes only.
+//! Replies to steps, and results of emulated commands. Slotway's own errors stay values
+//! ([`Failure`]): recipes look at the texts of nodes only.
 
 use crate::errors::{Cause, Code, Failure};
 use crate::resp::reply::{error_text, integer};
 use crate::resp::write;
 use crate::route::DISCARDED;
 
-/// The client's reply, or the error in its place. A node's error is never `Ok`.
+/// The reply to the client, or the error in its place. A node's error is never `Ok`.
 pub type Outcome = Result<Vec<u8>, Cause>;
 
 /// The reply to a step.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
-    /// A node's, which may be an error. Empty: there is none.
+    /// A node's reply, possibly an error; empty if there is none.
     Node(Vec<u8>),
-    /// No node's: the step failed.
+    /// The step failed without a node's reply.
     Failed(Box<Failure>),
 }
 
@@ -27,7 +27,7 @@ impl Reply {
         }
     }
 
-    /// Whether the step failed, or a node refused it.
+    /// Whether the step failed or a node refused it.
     pub fn is_error(&self) -> bool {
         match self {
             Reply::Node(frame) => is_error(frame),
@@ -35,12 +35,12 @@ impl Reply {
         }
     }
 
-    /// Whether it is a node's error that begins with `word`.
+    /// Whether this is a node's error that starts with `word`.
     pub(super) fn is_error_of(&self, word: &str) -> bool {
         is_error_of(self.frame(), word)
     }
 
-    /// Whether a node refused the step because its memory is full. Nothing of it was executed.
+    /// Whether a node refused the step because its memory is full, and executed nothing of it.
     pub(super) fn is_out_of_memory(&self) -> bool {
         error_text(self.frame()).is_some_and(|text| reason(text).starts_with(b"OOM "))
     }
@@ -50,25 +50,25 @@ impl Reply {
         matches!(self, Reply::Failed(failure) if failure.is_outcome_unknown())
     }
 
-    /// Whether it is null, of whatever kind.
+    /// Whether this is a null, in any RESP form.
     pub fn is_null(&self) -> bool {
         is_null(self.frame())
     }
 
-    /// The integer that it is.
+    /// The value of an integer reply.
     pub fn integer(&self) -> Option<i64> {
         integer(self.frame())
     }
 
-    /// The bytes of the string, number or double that it is.
+    /// The bytes of a string, number or double reply.
     pub(super) fn scalar(&self) -> Option<&[u8]> {
         scalar(self.frame())
     }
 
-    /// Nothing, unless it is an error.
+    /// Checks that this is not an error.
     ///
     /// # Errors
-    /// The error that it is.
+    /// The error.
     pub fn check(&self) -> Result<(), Cause> {
         if self.is_error() { Err(self.clone().into()) } else { Ok(()) }
     }
@@ -80,7 +80,7 @@ impl Default for Reply {
     }
 }
 
-/// An error in a node's words is the node's, whoever passes it on.
+/// [`Failure::Verbatim`] carries a node's own error, and is treated as that node's reply.
 impl From<Failure> for Reply {
     fn from(failure: Failure) -> Reply {
         match failure {
@@ -99,7 +99,7 @@ impl From<Cause> for Reply {
     }
 }
 
-/// The error that a reply is. One that is none does not answer what was asked.
+/// The error in a reply; [`Failure::NoReply`] if it is not an error.
 impl From<Reply> for Cause {
     fn from(reply: Reply) -> Cause {
         match reply {
@@ -110,11 +110,11 @@ impl From<Reply> for Cause {
     }
 }
 
-/// The replies in a batch's reply.
+/// The replies to the commands of a batch.
 ///
 /// # Errors
-/// The batch's own, or that of its first command. The client knows of no batch: where a node
-/// refused a command of it, that refusal is the error.
+/// The error of the batch, or of its first command. A command refused while it was queued is the
+/// error, since the client does not know of the batch.
 pub fn batch(reply: &Reply) -> Result<Vec<&[u8]>, Cause> {
     if let Some(text) = error_text(reply.frame()) {
         let mut refusal = Vec::new();
@@ -129,41 +129,41 @@ pub fn batch(reply: &Reply) -> Result<Vec<&[u8]>, Cause> {
     }
 }
 
-/// Why a batch was discarded, or the error itself if it is not about a batch.
+/// Why a batch was discarded; the text itself if it is another error.
 fn reason(text: &[u8]) -> &[u8] {
     text.strip_prefix(DISCARDED.as_bytes()).unwrap_or(text)
 }
 
-/// Nothing, unless a node's reply is an error.
+/// Checks that a node's reply is not an error.
 ///
 /// # Errors
-/// The error that it is.
+/// The error.
 pub(super) fn check_frame(frame: &[u8]) -> Result<(), Cause> {
     if is_error(frame) { Err(Cause::node(frame)) } else { Ok(()) }
 }
 
-/// A node's reply as the client's.
+/// Passes a node's reply on to the client.
 ///
 /// # Errors
-/// The error that it is.
+/// The error, if the reply is one.
 pub(super) fn passed_on(frame: &[u8]) -> Outcome {
     check_frame(frame).map(|()| frame.to_vec())
 }
 
-/// Nothing, unless one of the replies is an error.
+/// Checks that no reply is an error.
 ///
 /// # Errors
-/// The first error among them.
+/// The first error.
 pub(super) fn first_error<'a>(replies: impl IntoIterator<Item = &'a Reply>) -> Result<(), Cause> {
     replies.into_iter().try_for_each(Reply::check)
 }
 
-/// Whether a node's reply is null, of whatever kind.
+/// Whether a node's reply is a null, in any RESP form.
 pub fn is_null(frame: &[u8]) -> bool {
     matches!(frame, b"$-1\r\n" | b"*-1\r\n" | b"_\r\n")
 }
 
-/// Whether the cause is a node's error that begins with `word`.
+/// Whether the cause is a node's error that starts with `word`.
 pub(super) fn is_node_error(cause: &Cause, word: &str) -> bool {
     matches!(cause, Cause::Node(frame) if is_error_of(frame, word))
 }
@@ -177,7 +177,7 @@ fn is_error_of(frame: &[u8], word: &str) -> bool {
     error_text(frame).is_some_and(|text| text.starts_with(word.as_bytes()))
 }
 
-/// The bytes of a string, a number or a double.
+/// The bytes of a string, number or double.
 pub(super) fn scalar(frame: &[u8]) -> Option<&[u8]> {
     match frame.first()? {
         b',' | b':' | b'(' => frame.get(1..frame.len().checked_sub(2)?),
@@ -185,8 +185,8 @@ pub(super) fn scalar(frame: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The error of the command `name`, of which it is sure that nothing was changed. What slotway says
-/// of a step that was lost would mean the whole command to the client.
+/// The error of the command `name` when it certainly changed nothing. A failure that describes one
+/// step is wrapped, because the client would read it as a statement about its whole command.
 pub(super) fn failed_before(name: &str, cause: Cause) -> Cause {
     match cause {
         Cause::Own(failure) if is_about_step(&failure) => {
@@ -197,13 +197,12 @@ pub(super) fn failed_before(name: &str, cause: Cause) -> Cause {
     }
 }
 
-/// Whether a failure of slotway's own tells the fate of a step. All others are true of the whole
-/// command as well: nothing of it was sent, or its own error is one already.
+/// Whether a failure describes the fate of one step. The others hold for the whole command as well:
+/// nothing of it was sent, or the failure is already about all of it.
 fn is_about_step(failure: &Failure) -> bool {
     match failure {
-        // It is the whole command's.
         Failure::StoppedHalfway { .. } => false,
-        // A node's last error gives its code, and says more to the client than a deadline.
+        // With another code the deadline carries a node's last error, which the client should see.
         Failure::Deadline { code, .. } | Failure::BlockingDeadline { code, .. } => {
             matches!(code, Code::Err | Code::OutcomeUnknown)
         }
@@ -220,7 +219,7 @@ mod tests {
         Reply::Node(frame.as_bytes().to_vec())
     }
 
-    /// Own failures with the codes of nodes' errors that recipes look for.
+    /// Failures with the same codes as the nodes' errors that recipes look for.
     fn failures() -> [Failure; 3] {
         [
             Failure::NoRoomForRead { limit: 1 },

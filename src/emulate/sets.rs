@@ -1,5 +1,5 @@
-//! SINTER, SUNION, SDIFF, ZUNION, ZINTER, ZDIFF and their kin: the sets are fetched, combined here,
-//! and given to the client or to a target. PFCOUNT likewise.
+//! SINTER, SUNION, SDIFF, ZUNION, ZINTER, ZDIFF and their variants: the sets are fetched and
+//! combined here; the result goes to the client or to a target key. Likewise PFCOUNT.
 
 use std::rc::Rc;
 
@@ -14,30 +14,30 @@ use crate::errors::Failure;
 use crate::resp::reply::elements;
 use crate::resp::{Protocol, strict_i64, write};
 
-/// What becomes of the combination.
+/// What is done with the result of a set operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Give {
-    /// The client gets it.
+    /// The client gets the members.
     Members,
-    /// The client gets its size.
+    /// The client gets the number of members.
     Count,
-    /// The first key gets it.
+    /// The result is stored in the first key.
     Store,
 }
 
 impl Give {
-    /// Which key is the first source.
+    /// Index of the first source key.
     fn first(self) -> usize {
         usize::from(self == Give::Store)
     }
 }
 
-/// Sets.
+/// Operations on sets.
 pub async fn sets(talk: Talk, req: Rc<Request>, op: Op, give: Give) -> Outcome {
     let (keys, of) = distinct(&req, give.first());
     let mut steps: Vec<Step> =
         keys.iter().map(|key| Step::one(key, &[b"SMEMBERS", key]).anywhere()).collect();
-    // Only SINTERCARD has anything beside keys.
+    // Only SINTERCARD has arguments other than keys.
     if give == Give::Count {
         steps.push(trial(&req));
     }
@@ -63,18 +63,18 @@ pub async fn sets(talk: Talk, req: Rc<Request>, op: Op, give: Give) -> Outcome {
     }
 }
 
-/// What stands behind the keys.
+/// The options after the keys.
 #[derive(Debug, PartialEq)]
 struct Options {
     weights: Vec<f64>,
     aggregate: Aggregate,
     with_scores: bool,
-    /// 0: none.
+    /// 0 means no limit.
     limit: i64,
 }
 
-/// They were found right by a node. What it let through and is not understood here is an error all
-/// the same.
+/// Parses the options, which a node has already validated. An option that the node accepted and
+/// that is not known here is an error all the same.
 fn options(req: &Request) -> Result<Options, Failure> {
     let last = req.keys.iter().max().copied().unwrap_or(0);
     let numkeys = req.keys.iter().filter(|&&at| at > 1).count().max(1);
@@ -117,7 +117,7 @@ fn limited(count: usize, options: &Options) -> i64 {
     }
 }
 
-/// Members and scores of `ZRANGE … WITHSCORES`, in either protocol.
+/// Members and scores in a reply to `ZRANGE … WITHSCORES`, RESP2 or RESP3.
 fn scored(reply: &[u8]) -> Vec<(&[u8], f64)> {
     let score = |frame: &[u8]| scalar(frame).and_then(number::parse).unwrap_or(0.0);
     let mut all = elements(reply);
@@ -136,12 +136,12 @@ fn scored(reply: &[u8]) -> Vec<(&[u8], f64)> {
     members
 }
 
-/// Sorted sets, and sets as those whose scores are 1.
+/// Operations on sorted sets; plain sets count as sorted sets whose scores are 1.
 pub(super) async fn sorted_sets(talk: Talk, req: Rc<Request>, op: Op, give: Give) -> Outcome {
     let (keys, of) = distinct(&req, give.first());
     let mut steps = Vec::new();
     for key in &keys {
-        // Of two types one is the right one, and nobody knows which.
+        // The key is a set or a sorted set: one of the two replies is WRONGTYPE.
         steps.push(Step::one(key, &[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"]).anywhere());
         steps.push(Step::one(key, &[b"SMEMBERS", key]).anywhere());
     }
@@ -155,7 +155,7 @@ pub(super) async fn sorted_sets(talk: Talk, req: Rc<Request>, op: Op, give: Give
         } else if sorted.is_error_of("WRONGTYPE") && !plain.is_error() {
             elements(plain.frame()).filter_map(scalar).map(|member| (member, 1.0)).collect()
         } else {
-            // Redis looks at the types before it reads what stands behind the keys.
+            // Redis checks the types before it parses the options, so this error comes first.
             return Err(sorted.clone().into());
         };
         sources.push(members);
@@ -238,7 +238,6 @@ mod tests {
         }
     }
 
-    /// What the nodes say, without nodes.
     #[test]
     fn a_union_and_its_store() {
         let node = Node::new(&[

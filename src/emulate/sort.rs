@@ -1,7 +1,7 @@
-//! SORT and SORT_RO with patterns whose keys may be anywhere, and with a target elsewhere.
+//! SORT and SORT_RO with patterns whose keys may be in any slot, and with a target in another slot.
 //!
-//! A node gives the elements, and sorts them itself where BY names no keys; the weights and what
-//! GET asks for are read with a command for each slot.
+//! A node returns the elements, and sorts them unless BY names keys; the keys of BY and GET
+//! patterns are read with one command per slot. <https://redis.io/docs/latest/commands/sort/>
 
 use std::cmp::Ordering;
 use std::rc::Rc;
@@ -17,16 +17,16 @@ use crate::hash::IntMap;
 use crate::resp::reply::{elements, text};
 use crate::resp::{strict_i64, write};
 
-/// Fields of hashes that are asked for at once.
+/// Keys read per command, or hash fields read at a time.
 const AT_ONCE: usize = 1000;
 
-/// The arguments taken apart.
+/// The parsed arguments.
 #[derive(Debug, Default, PartialEq)]
 struct Sort<'a> {
     by: Option<&'a [u8]>,
     gets: Vec<&'a [u8]>,
     store: Option<&'a [u8]>,
-    /// All else as it came.
+    /// All other options, unchanged.
     others: Vec<&'a [u8]>,
     descending: bool,
     alpha: bool,
@@ -62,12 +62,12 @@ impl<'a> Sort<'a> {
         sort
     }
 
-    /// BY names a key for each element.
+    /// The pattern of BY, if it names a key for each element.
     fn by_keys(&self) -> Option<Pattern<'a>> {
         self.by.filter(|by| by.contains(&b'*')).and_then(Pattern::of)
     }
 
-    /// Which of so many elements are wanted: from, and up to.
+    /// The range of elements selected by LIMIT: start and end index.
     fn range(&self, length: usize) -> (usize, usize) {
         let Some((from, count)) = self.limit else { return (0, length) };
         let from = usize::try_from(from).unwrap_or(0).min(length);
@@ -76,7 +76,7 @@ impl<'a> Sort<'a> {
     }
 }
 
-/// A pattern with a star: the key, and the field behind `->`.
+/// A pattern with a `*`: a key, and optionally a hash field after `->`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Pattern<'a> {
     before: &'a [u8],
@@ -105,10 +105,10 @@ impl<'a> Pattern<'a> {
     }
 }
 
-/// What a pattern gives for an element.
+/// The value that a pattern gives for an element, if it exists.
 type Found = Option<Vec<u8>>;
 
-/// What `pattern` gives for each of `all`.
+/// The values of `pattern` for `all` elements.
 async fn look_up(talk: &Talk, pattern: Pattern<'_>, all: &[&[u8]]) -> Result<Vec<Found>, Cause> {
     let keys: Vec<Vec<u8>> = all.iter().map(|element| pattern.key(element)).collect();
     let mut found: Vec<Found> = vec![None; keys.len()];
@@ -117,7 +117,7 @@ async fn look_up(talk: &Talk, pattern: Pattern<'_>, all: &[&[u8]]) -> Result<Vec
             let ask = |key: &Vec<u8>| Step::one(key, &[b"HGET", key, field]).anywhere();
             let replies = talk.ask(chunk.iter().map(ask).collect()).await;
             for (place, reply) in places.iter_mut().zip(replies) {
-                // What is no hash has no such field.
+                // A key of another type has no such field.
                 if reply.is_error() && !reply.is_error_of("WRONGTYPE") {
                     return Err(reply.into());
                 }
@@ -148,12 +148,12 @@ async fn look_up(talk: &Talk, pattern: Pattern<'_>, all: &[&[u8]]) -> Result<Vec
     Ok(found)
 }
 
-/// The recipe.
+/// Runs the command.
 pub async fn sort(talk: Talk, req: Rc<Request>) -> Outcome {
     let mut sort = Sort::of(&req);
     let (name, key) = (req.arg(0), req.key(0));
     let keyed = sort.by_keys();
-    // An order that nobody asked for is made one where the result is stored.
+    // With STORE Redis sorts a set even if BY asks for no order, to make the result deterministic.
     if sort.store.is_some() && sort.by.is_some() && keyed.is_none() {
         let kind = talk.one(Step::one(key, &[b"TYPE", key])).await;
         if text(kind.frame()) == Some(b"set") {
@@ -161,8 +161,8 @@ pub async fn sort(talk: Talk, req: Rc<Request>) -> Outcome {
             sort.alpha = true;
         }
     }
-    // What is stored is in the order of its bytes; what is shown, in that of the node's language,
-    // for which a text ends at a zero byte. A node that is not told of the target would do the latter.
+    // Redis sorts by bytes if the result is stored, otherwise by the node's locale, for which a
+    // string ends at its first zero byte. The node is not told of the target, so it must not sort.
     let by_bytes = sort.store.is_some() && sort.alpha && sort.by.is_none();
     let ordered_here = keyed.is_some() || by_bytes;
     let by: Vec<&[u8]> = match sort.by {
@@ -229,7 +229,7 @@ pub async fn sort(talk: Talk, req: Rc<Request>) -> Outcome {
     }
 }
 
-/// By their weights. `None`: one is no number.
+/// Sorts elements by their weights. `None` if a weight is not a number.
 fn ordered<'a>(sort: &Sort<'_>, all: Vec<&'a [u8]>, weights: Vec<Found>) -> Option<Vec<&'a [u8]>> {
     let direction = |order: Ordering| if sort.descending { order.reverse() } else { order };
     if sort.alpha {

@@ -1,8 +1,9 @@
-//! What a node computes itself, given to a key elsewhere: ZRANGESTORE, GEOSEARCHSTORE, GEORADIUS …
-//! STORE, SORT … STORE; and PFMERGE, LCS and BITOP, whose strings are brought to one place.
+//! Commands whose result is computed in one slot and stored in another: ZRANGESTORE,
+//! GEOSEARCHSTORE, GEORADIUS … STORE; and PFMERGE, LCS and BITOP, whose strings are brought into
+//! one slot.
 //!
-//! Keys of slotway's own are there only between MULTI and EXEC: nobody sees them, and none is left
-//! behind.
+//! Slotway's own keys exist only between MULTI and EXEC: other clients never see them, and none is
+//! left behind.
 
 use std::rc::Rc;
 
@@ -14,10 +15,10 @@ use crate::cluster::slot_of;
 use crate::errors::Failure;
 use crate::resp::reply::integer;
 
-/// The command is carried out where its source is, with a target of slotway's own beside it, whose
-/// dump becomes the client's target.
+/// The source's node executes the command with a temporary target in the same slot; the dump of
+/// that target is restored to the client's target.
 pub(super) async fn computed_there(talk: Talk, req: Rc<Request>) -> Outcome {
-    // The target is the first argument, or the last one that says STORE.
+    // The target is the first argument, or the last one that follows STORE.
     let target_first = req.name.ends_with("store");
     let (source, target) = match target_first {
         true => (req.key(1), req.key(0)),
@@ -78,7 +79,7 @@ pub(super) async fn bit_operation(talk: Talk, req: Rc<Request>) -> Outcome {
     }
 }
 
-/// What is shorter is as if zeros stood behind it.
+/// Applies a bit operation. Shorter strings are padded with zeros. `None`: unknown operation.
 fn bits(operation: &[u8], sources: &[&[u8]]) -> Option<Vec<u8>> {
     let length = sources.iter().map(|s| s.len()).max().unwrap_or(0);
     let (first, others) = sources.split_first()?;
@@ -90,7 +91,7 @@ fn bits(operation: &[u8], sources: &[&[u8]]) -> Option<Vec<u8>> {
     }
     let is = |name: &[u8]| operation.eq_ignore_ascii_case(name);
     if is(b"one") {
-        // What stands in more than one of the sources goes.
+        // Bits that are set in more than one source are cleared.
         let mut several = vec![0; length];
         for source in others {
             for ((byte, several), other) in result.iter_mut().zip(&mut several).zip(*source) {
@@ -127,7 +128,7 @@ fn bits(operation: &[u8], sources: &[&[u8]]) -> Option<Vec<u8>> {
     Some(result)
 }
 
-/// PFMERGE: the other sources' strings are brought to the target's slot, where a node merges them.
+/// PFMERGE: the sources in other slots are copied to the target's slot, where a node merges them.
 pub(super) async fn hll_merge(talk: Talk, req: Rc<Request>) -> Outcome {
     let target = req.key(0);
     let (keys, _) = distinct(&req, 1);
@@ -135,7 +136,7 @@ pub(super) async fn hll_merge(talk: Talk, req: Rc<Request>) -> Outcome {
     let far = keys.iter().filter(is_far).map(|key| Step::one(key, &[b"GET", key]));
     let replies = talk.ask(far.collect()).await;
     first_error(replies.iter().filter(|reply| !reply.is_error_of("WRONGTYPE")))?;
-    // In the order of the client: what is wrong with the first one counts.
+    // In the order of the arguments, so that the node reports the first invalid one.
     let asides: Vec<Vec<u8>> =
         (0..replies.len()).map(|i| own_key(target, &format!("source:{i}"))).collect();
     let mut brought = replies.iter().zip(&asides);
@@ -167,8 +168,8 @@ pub(super) async fn hll_merge(talk: Talk, req: Rc<Request>) -> Outcome {
     }
 }
 
-/// LCS: the second string is brought to the first one's slot, where a node compares them: for long
-/// ones that is work for seconds.
+/// LCS: the second string is copied to the slot of the first, where a node compares them: for long
+/// strings that takes seconds.
 pub(super) async fn longest_common(talk: Talk, req: Rc<Request>) -> Outcome {
     let (first, second) = (req.key(0), req.key(1));
     let reply = talk.one(Step::one(second, &[b"GET", second])).await;
@@ -212,7 +213,7 @@ mod tests {
         assert_eq!(bits(b"DIFF", &three).unwrap(), [0x80, 0xf0, 0]);
         assert_eq!(bits(b"diff1", &three).unwrap(), [0x07, 0, 0x81]);
         assert_eq!(bits(b"andor", &three).unwrap(), [0x70, 0x0f, 0]);
-        // 1111 0000, 0011 0011, 0101 0101
+        // Sources: 1111 0000, 0011 0011, 0101 0101
         assert_eq!(bits(b"one", &three).unwrap(), [0x86, 0xf0, 0x81]);
     }
 
@@ -254,7 +255,7 @@ mod tests {
         );
     }
 
-    /// A node's error among the replies to a batch is the client's error.
+    /// A node's error in the reply to a batch becomes the client's error.
     #[test]
     fn an_error_of_the_command_itself() {
         let compare = "MULTI DEL NONE SET NONE y LCS a NONE DEL NONE EXEC";

@@ -1,4 +1,4 @@
-//! XREAD and XREADGROUP over streams in several slots: each stream by itself, in one reply.
+//! XREAD and XREADGROUP over streams in several slots: each is read by itself, the replies joined.
 
 use std::rc::Rc;
 
@@ -11,15 +11,15 @@ use crate::resp::reply::element_count;
 use crate::resp::tree::decode;
 use crate::resp::{Protocol, write};
 
-/// Of a group's history behind its end there is nothing: to ask for it shows what is wrong.
+/// An ID past the end of any history: reading there returns nothing but the error, if there is one.
 const BEHIND_ALL: &[u8] = b"9223372036854775807-0";
 
-/// The arguments taken apart.
+/// The parsed arguments.
 #[derive(Debug)]
 struct Read<'a> {
-    /// From the name to STREAMS, without BLOCK.
+    /// The arguments from the name up to STREAMS, without BLOCK.
     before: Vec<&'a [u8]>,
-    /// With BLOCK.
+    /// BLOCK is among the arguments.
     blocking: bool,
     group: bool,
 }
@@ -27,7 +27,7 @@ struct Read<'a> {
 impl<'a> Read<'a> {
     fn of(req: &'a Request) -> Read<'a> {
         let group = req.name == "xreadgroup";
-        // The names behind GROUP may be anything.
+        // The names after GROUP may be any words.
         let first = if group { 4 } else { 1 };
         let end = req.keys.first().copied().unwrap_or(0);
         let mut read =
@@ -48,12 +48,12 @@ impl<'a> Read<'a> {
     fn step(&self, key: &[u8], id: &[u8]) -> Step {
         let args: Vec<&[u8]> = self.before.iter().copied().chain([key, id]).collect();
         let step = Step::one(key, &args);
-        // Who waits for what comes looks where it comes first.
+        // A blocking read goes to the primary, where new entries appear first.
         if self.group || self.blocking { step } else { step.anywhere() }
     }
 }
 
-/// The recipe.
+/// Runs the command.
 pub async fn read(talk: Talk, req: Rc<Request>) -> Outcome {
     let read = Read::of(&req);
     let count = req.keys.len();
@@ -62,7 +62,7 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> Outcome {
         (0..count).map(|i| read.step(req.key(i), ids.get(i).map_or(&[], |id| id))).collect()
     };
     let mut ids: Vec<Vec<u8>> = (0..count).map(|i| id(i).to_vec()).collect();
-    // What is wrong with BLOCK is said before anything else.
+    // An invalid BLOCK is reported before any other error.
     let nothing = own_key(req.key(0), "none");
     let mut steps = Vec::new();
     let end = req.keys.first().copied().unwrap_or(0);
@@ -72,8 +72,8 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> Outcome {
         steps.push(Step::batch(&nothing, [args_of_nothing.clone()]).harmless());
     }
     if read.group {
-        // Of a group a read is a change, if only that the consumer is known from then on: what is
-        // wrong with any stream is to be found before.
+        // A group read is a write (it creates the consumer at least): errors of any stream must be
+        // found before the first read.
         steps.extend((0..count).map(|i| {
             let key = req.key(i);
             Step::one(key, &[b"XPENDING", key, req.arg(2)])
@@ -90,11 +90,11 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> Outcome {
         let said = replies.next().unwrap_or_default();
         let said = match said.is_out_of_memory() {
             false => batch(&said).map(|_| ()),
-            // The time is no number, so that nothing blocks.
+            // The timeout is not a number, so the command cannot block.
             true if req.wait == Some(0) => {
                 talk.one(Step::one(&nothing, &args_of_nothing).harmless()).await.check()
             }
-            // What else is wrong the reads will show.
+            // The reads report any other error.
             true => Ok(()),
         };
         if let Err(cause) = said
@@ -107,7 +107,7 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> Outcome {
     if read.group {
         let none = |reply: &Reply| ["NOGROUP", "WRONGTYPE"].iter().any(|e| reply.is_error_of(e));
         if let Some(i) = found.iter().position(none) {
-            // In the command's own words; an ID before it that is none comes first.
+            // Let the command itself report it. An invalid ID of an earlier stream comes first.
             let odd = |id: &[u8]| id != b">" && !id.iter().all(|c| matches!(c, b'0'..=b'9' | b'-'));
             let (at, id) = match (0..i).find(|&i| odd(id(i))) {
                 Some(at) => (at, id(at)),
@@ -116,7 +116,7 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> Outcome {
             let said = talk.one(read.step(req.key(at), id)).await;
             return said.check().map(|()| null_list(req.protocol));
         }
-        // History is read as often as one likes, but its consumer is known from then on.
+        // Reading history is repeatable, but creates the consumer.
         talk.writes();
         let history = (0..count).filter(|&i| id(i) != b">");
         let looks = history.map(|i| read.step(req.key(i), id(i))).collect();
@@ -125,7 +125,7 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> Outcome {
         halfway(&talk, &req, &found)?;
     } else {
         first_error(&found)?;
-        // From here on "the end" is the end that it had when the command came.
+        // From here on `$` is the end that the stream had when the command arrived.
         for id in ids.iter_mut().filter(|id| *id == b"$") {
             let Some(info) = replies.next() else { break };
             *id = end_of(&info)?;
@@ -150,9 +150,9 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> Outcome {
     }
 }
 
-/// Some streams were read and others not: what was read stays with the consumer.
+/// Checks group reads: entries read before another stream failed stay pending for the consumer.
 fn halfway(talk: &Talk, req: &Request, found: &[Reply]) -> Result<(), Cause> {
-    // Of one that was lost nobody knows, whatever else is known.
+    // A lost read has an unknown outcome, whatever the other errors are.
     let lost = found.iter().find(|reply| reply.is_outcome_unknown());
     let Err(cause) = lost.map_or_else(|| first_error(found), Reply::check) else { return Ok(()) };
     let read = found.iter().enumerate().filter(|(_, reply)| !reply.is_error() && !reply.is_null());
@@ -168,7 +168,7 @@ fn halfway(talk: &Talk, req: &Request, found: &[Reply]) -> Result<(), Cause> {
     Err(stopped(talk, req, done, cause))
 }
 
-/// Where a stream ends, by its XINFO; one that is not there, at the beginning.
+/// The last ID of a stream, from its XINFO; `0-0` if it does not exist.
 fn end_of(info: &Reply) -> Outcome {
     if info.is_error_of("ERR no such key") {
         return Ok(b"0-0".to_vec());
@@ -180,7 +180,7 @@ fn end_of(info: &Reply) -> Outcome {
     Ok(id.unwrap_or("0-0").as_bytes().to_vec())
 }
 
-/// The streams' replies as one; `None` where no stream has anything.
+/// Joins the streams' replies; `None` if no stream has entries.
 fn joined(found: &[Reply], protocol: Protocol) -> Option<Vec<u8>> {
     let some = found.iter().filter(|reply| !reply.is_null() && !reply.is_error());
     let some = some.map(Reply::frame).filter(|reply| element_count(reply) > Some(0));

@@ -1,53 +1,53 @@
-//! The one table: each command, how it is composed, what is given up.
+//! The table of emulated commands: the recipe of each, and which guarantees are given up.
 
 use super::algebra::Op;
 use super::sets::{self, Give};
 use super::talk::{Emulation, Request};
 use super::{moves, pops, sort, stores, streams};
 
-/// How a command is composed from commands for one slot.
+/// How a command is composed of commands for one slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recipe {
-    /// Sets are fetched and combined.
+    /// Fetches the sets and combines them.
     Sets(Op, Give),
-    /// The same with sorted sets, and sets as such.
+    /// Fetches sorted sets, and plain sets as such, and combines them.
     SortedSets(Op, Give),
-    /// HyperLogLogs are fetched and merged.
+    /// Fetches the HyperLogLogs and merges them.
     HllCount,
-    /// The same strings are brought to the target's slot, and merged there.
+    /// Copies HyperLogLogs to the target's slot, where a node merges them.
     HllMerge,
-    /// Strings are fetched and combined.
+    /// Fetches the strings and combines them.
     Bits,
-    /// One string is brought to the other's slot, and compared there.
+    /// Copies one string to the other's slot, where a node compares them.
     LongestCommon,
-    /// Elements, their weights and what is asked of them are fetched.
+    /// Fetches the elements, their weights, and the values of GET patterns.
     Sort,
-    /// A dump of what a node has computed beside the source is given to the target.
+    /// The source's node computes the result; its dump is restored to the target.
     ComputedThere,
-    /// A dump is given to the target.
+    /// Restores a dump of the source to the target.
     Copy,
-    /// The same, then the source is removed.
+    /// Like `Copy`, then removes the source.
     Rename,
-    /// A member is added there, then removed here.
+    /// Adds the member to the target, then removes it from the source.
     SetMember,
-    /// An element is pushed there, then removed here; or waited for (`true`).
+    /// Pushes the element to the target, then removes it from the source; `true`: blocking.
     ListElement(bool),
-    /// The first key that exists is popped from; or waited for (`true`).
+    /// Pops from the first key that exists; `true`: blocking.
     Pop(bool),
-    /// Each stream is read by itself, and may be waited for.
+    /// Reads each stream by itself; may block.
     Streams,
-    /// All keys are looked at, then set slot by slot.
+    /// Checks all keys, then sets them slot by slot.
     SetIfNone,
 }
 
-/// One command.
+/// An emulated command.
 #[derive(Debug)]
 pub struct Entry {
-    /// Its name in the command table.
+    /// The command's name in the command table.
     pub name: &'static str,
-    /// How it is done.
+    /// How it is emulated.
     pub recipe: Recipe,
-    /// For `docs/commands.md`: the steps, and what is given up.
+    /// The steps and the guarantees given up, for `docs/commands.md`.
     pub doc: &'static str,
 }
 
@@ -86,7 +86,7 @@ const fn entry_of(name: &'static str, recipe: Recipe, doc: &'static str) -> Entr
     Entry { name, recipe, doc }
 }
 
-/// All of them.
+/// All emulated commands.
 pub const TABLE: &[Entry] = &[
     entry_of("sinter", Recipe::Sets(Op::Inter, Give::Members), READS),
     entry_of("sintercard", Recipe::Sets(Op::Inter, Give::Count), READS),
@@ -157,12 +157,12 @@ pub const TABLE: &[Entry] = &[
     ),
 ];
 
-/// The entry of a command, with its place in the table.
+/// The entry of a command, and its index in the table.
 pub fn entry(name: &str) -> Option<(usize, &'static Entry)> {
     TABLE.iter().enumerate().find(|(_, entry)| entry.name == name)
 }
 
-/// Begins it.
+/// Creates the emulation of a command.
 pub fn begin(recipe: Recipe, request: Request) -> Emulation {
     match recipe {
         Recipe::Sets(op, give) => Emulation::new(request, |t, r| sets::sets(t, r, op, give)),
@@ -230,8 +230,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-        /// Whatever is asked and whatever nodes answer or fail to, each comes to an end. Before
-        /// anything was changed the outcome is known.
+        /// Whatever the arguments, replies and failures, every recipe ends; and until it writes,
+        /// its outcome is never unknown.
         #[test]
         fn nothing_panics_and_everything_ends(
             at in 0..TABLE.len(),

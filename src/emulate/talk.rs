@@ -1,5 +1,5 @@
-//! How a recipe speaks with the nodes, without any I/O: it asks steps, and goes on when all their
-//! replies are there. Who drives it sends the steps: the worker, or a test.
+//! The interface between a recipe and its driver (the worker, or a test), without I/O: the recipe
+//! asks for steps and resumes when all their replies have arrived; the driver sends the steps.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -16,26 +16,26 @@ use crate::resp::{
     ArgRange, Protocol, Request as Frame, RequestLimits, RequestProgress, scan_request, write,
 };
 
-/// One command for the keys of one slot, or several that a node carries out as one.
+/// One command for keys of one slot, or several that a node executes atomically.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The slot of its keys.
+    /// The slot of the keys.
     pub slot: u16,
-    /// What is sent.
+    /// The encoded command or commands.
     pub frame: Vec<u8>,
-    /// The names of its commands, in lower case.
+    /// The names of the commands, in lower case.
     pub names: Vec<String>,
-    /// It is a MULTI … EXEC: the reply is a list of its commands' replies.
+    /// A MULTI … EXEC batch: the reply is an array of the commands' replies.
     pub batch: bool,
-    /// A replica may answer it, where the client's reads may go to replicas.
+    /// A replica may execute it, if the client's reads may go to replicas.
     pub anywhere: bool,
-    /// It changes nothing that stays, whatever its commands are: it may be sent twice.
+    /// It leaves no change behind, whatever its commands are, so it may be sent twice.
     pub harmless: bool,
-    /// An array in reply to its one command is the client's reply.
+    /// If its one command is answered with an array, that is the client's reply.
     pub last: bool,
 }
 
-/// Commands that change nothing, of those that recipes use.
+/// Commands used by recipes that change nothing.
 const READS: [&str; 14] = [
     "dump",
     "exists",
@@ -52,10 +52,10 @@ const READS: [&str; 14] = [
     "xread",
     "zrange",
 ];
-/// Executes one command.
+/// Script that executes one command.
 const SCRIPT_OF_ONE: &[u8] = b"#!lua flags=allow-oom\nreturn redis.pcall(unpack(ARGV))";
-/// Executes several commands, each behind the number of its arguments; an error of one does not keep
-/// the next from being executed, as with EXEC.
+/// Script that executes several commands, each preceded by its number of arguments. Like EXEC it
+/// continues after an error.
 const SCRIPT_OF_BATCH: &[u8] = b"#!lua flags=allow-oom\n\
     local replies, at = {}, 1 \
     while ARGV[at] do \
@@ -71,13 +71,13 @@ fn name_of(args: &[&[u8]]) -> String {
     String::from_utf8_lossy(args.first().copied().unwrap_or_default()).to_ascii_lowercase()
 }
 
-/// None of these commands changes anything.
+/// Whether none of these commands changes anything.
 fn is_harmless(names: &[String]) -> bool {
     names.iter().all(|name| READS.contains(&&**name))
 }
 
 impl Step {
-    /// One command for the slot of `key`.
+    /// A single command for the slot of `key`.
     pub fn one(key: &[u8], args: &[&[u8]]) -> Step {
         let mut frame = Vec::new();
         write::request(&mut frame, args);
@@ -87,7 +87,7 @@ impl Step {
         Step { slot, frame, names, batch: false, anywhere: false, harmless, last: false }
     }
 
-    /// Several commands for the slot of `key`, all or nothing.
+    /// A MULTI … EXEC batch of commands for the slot of `key`.
     pub fn batch<'a>(key: &[u8], commands: impl IntoIterator<Item = Vec<&'a [u8]>>) -> Step {
         let mut step = Step {
             slot: slot_of(key).0,
@@ -107,12 +107,11 @@ impl Step {
         step
     }
 
-    /// The same commands as a script that a node executes although its memory is full. `None`: the
-    /// frame is not one of [`Step::one`] or [`Step::batch`].
+    /// The same commands as a script that a node executes although its memory is full. `None` if
+    /// the frame was not made by [`Step::one`] or [`Step::batch`].
     ///
-    /// Inside MULTI a node without memory refuses every command, and a command that may need memory
-    /// in any case; a script with `allow-oom` is refused neither. The reply is that of the step: a
-    /// command's own, or an array of the replies to the commands of a batch. Redis:
+    /// A node without memory refuses every command inside MULTI, and elsewhere those that may need
+    /// memory; a script with `allow-oom` is exempt. The reply has the form of the step's reply.
     /// <https://redis.io/docs/latest/develop/programmability/lua-api/#script_flags>
     fn as_script(&self) -> Option<Step> {
         let mut commands: Vec<Vec<&[u8]>> = Vec::new();
@@ -152,44 +151,44 @@ impl Step {
         Some(Step { slot, frame, names, batch: false, anywhere: false, harmless, last })
     }
 
-    /// The same that leaves nothing behind.
+    /// Marks the step as leaving no change behind.
     pub fn harmless(mut self) -> Step {
         self.harmless = true;
         self
     }
 
-    /// The same where an array in reply to its one command is the client's reply: a large one may be
-    /// handed on as it arrives, and the recipe does not hear of it.
+    /// Marks the step as the last: an array in reply to its one command is the client's reply. A
+    /// large one may be streamed to the client without passing through the recipe.
     pub fn last(mut self) -> Step {
         self.last = true;
         self
     }
 
-    /// The same where a replica may answer it.
+    /// Allows a replica to execute the step.
     pub fn anywhere(mut self) -> Step {
         self.anywhere = true;
         self
     }
 }
 
-/// What a recipe is given.
+/// The command to emulate.
 #[derive(Debug)]
 pub struct Request {
-    /// The client's arguments; the first one is the command's name as it was sent.
+    /// The client's arguments, command name included.
     pub args: Vec<Box<[u8]>>,
-    /// The arguments that are keys.
+    /// Indexes of the keys in `args`.
     pub keys: Vec<usize>,
-    /// The command's name in the table.
+    /// The command's name in the command table.
     pub name: String,
-    /// What the client and the steps speak.
+    /// The protocol of the client and of the steps.
     pub protocol: Protocol,
-    /// How long it may wait, microseconds; `None` is for ever. For commands that block.
+    /// Timeout of a blocking command, in microseconds; `None` for no limit.
     pub wait: Option<u64>,
-    /// The longest pause between two looks of a command that waits, microseconds.
+    /// The longest pause between two polls of a blocking command, in microseconds.
     pub turn: u64,
-    /// How long it tries to get hold of a key that another command moves, microseconds.
+    /// How long to wait for the lock of a key that another command moves, in microseconds.
     pub patience: u64,
-    /// Different for every command of every slotway.
+    /// Unique among all commands of all slotway processes.
     pub ticket: u64,
 }
 
@@ -199,12 +198,12 @@ impl Request {
         self.args.get(i).map(|a| &**a).unwrap_or_default()
     }
 
-    /// Argument `i` equals `word`, letter case aside.
+    /// Whether argument `i` equals `word`, ignoring case.
     pub fn is(&self, i: usize, word: &str) -> bool {
         self.args.get(i).is_some_and(|a| a.eq_ignore_ascii_case(word.as_bytes()))
     }
 
-    /// The command's name as errors have it.
+    /// The command's name as error texts show it.
     pub fn command(&self) -> Box<str> {
         self.name.to_ascii_uppercase().into()
     }
@@ -220,7 +219,7 @@ impl Request {
     }
 }
 
-/// What recipe and driver have in common.
+/// State shared by recipe and driver.
 #[derive(Debug, Default)]
 struct Exchange {
     asked: Option<Vec<Step>>,
@@ -234,14 +233,14 @@ struct Exchange {
     waits: bool,
 }
 
-/// The recipe's side.
+/// The recipe's handle.
 #[derive(Debug, Clone, Default)]
 pub struct Talk(Rc<RefCell<Exchange>>);
 
 impl Talk {
-    /// Sends all steps at once, and gives their replies in the same order. Those that change nothing
-    /// are sent again where their reply is lost: their connection does not do that itself where a
-    /// write of the same client was lost behind them.
+    /// Sends all steps at once and returns their replies in order. Steps that change nothing are
+    /// retried when their reply is lost: the connection itself does not retry a read if a write of
+    /// the same client was lost behind it.
     pub async fn ask(&self, steps: Vec<Step>) -> Vec<Reply> {
         let again = |step: &Step| {
             let work = Work::Step { harmless: step.harmless };
@@ -282,13 +281,13 @@ impl Talk {
         .await
     }
 
-    /// Sends one step; its reply.
+    /// Sends one step and returns its reply.
     pub async fn one(&self, step: Step) -> Reply {
         self.ask(vec![step]).await.pop().unwrap_or_default()
     }
 
-    /// As [`Talk::ask`], also of nodes whose memory is full (`maxmemory`): for the steps of a command
-    /// that a server carries out nevertheless. `make` makes the steps, a second time if need be.
+    /// Like [`Talk::ask`], for steps of a command that a server executes although its memory is
+    /// full (`maxmemory`). `make` creates the steps, a second time if a node refused them.
     pub(super) async fn ask_even_if_full(&self, make: impl Fn() -> Vec<Step>) -> Vec<Reply> {
         let mut replies = self.ask(make()).await;
         if !replies.iter().any(Reply::is_out_of_memory) {
@@ -301,8 +300,8 @@ impl Talk {
             .filter_map(|(i, step)| Some((i, step.as_script()?)))
             .unzip();
         for (place, reply) in places.into_iter().zip(self.ask(scripts).await) {
-            // A server before 7.0 does not know the flag, and not every user may run scripts: what
-            // was said first is the reason then.
+            // Servers before 7.0 do not know the flag, and not every user may run scripts: the
+            // first error is the reason then.
             let no_script = ["NOPERM", "ERR Error compiling script"];
             if let Some(first) = replies.get_mut(place)
                 && !no_script.iter().any(|error| reply.is_error_of(error))
@@ -313,12 +312,12 @@ impl Talk {
         replies
     }
 
-    /// The same for one step; its reply.
+    /// Like [`Talk::ask_even_if_full`], for one step.
     pub(super) async fn one_even_if_full(&self, make: impl Fn() -> Step) -> Reply {
         self.ask_even_if_full(|| vec![make()]).await.pop().unwrap_or_default()
     }
 
-    /// Waits for so many microseconds, or less where something else has come.
+    /// Pauses for `micros` microseconds, or less if the driver resumes the recipe early.
     pub async fn pause(&self, micros: u64) {
         self.0.borrow_mut().pause = Some(micros);
         poll_fn(|_| match self.0.borrow_mut().replies.take() {
@@ -328,49 +327,49 @@ impl Talk {
         .await;
     }
 
-    /// The clock, microseconds.
+    /// The current time, in microseconds.
     pub fn now(&self) -> u64 {
         self.0.borrow().now
     }
 
-    /// The client has closed its connection.
+    /// Whether the client has disconnected.
     pub(super) fn is_gone(&self) -> bool {
         self.0.borrow().gone
     }
 
-    /// CLIENT UNBLOCK was said: `true` with an error.
+    /// Whether CLIENT UNBLOCK was called; `true`: with ERROR.
     pub fn unblocked(&self) -> Option<bool> {
         self.0.borrow().unblocked
     }
 
-    /// From here on data is changed: what came in so far is not refused for want of memory.
+    /// Marks that the next steps change data: after that, lack of memory does not end the command.
     pub fn writes(&self) {
         self.0.borrow_mut().wrote = true;
     }
 
-    /// It ends with some steps done and others not.
+    /// Marks that the command ends with only some of its steps executed.
     pub fn halfway(&self) {
         self.0.borrow_mut().halfway = true;
     }
 
-    /// It waits for data (`true`), so that CLIENT UNBLOCK ends it.
+    /// Sets whether the command waits for data, so that CLIENT UNBLOCK can end it.
     pub fn waits(&self, on: bool) {
         self.0.borrow_mut().waits = on;
     }
 }
 
-/// What an emulation wants next.
+/// What an emulation needs next.
 #[derive(Debug, PartialEq)]
 pub enum Next {
-    /// These steps' replies.
+    /// The replies to these steps.
     Ask(Vec<Step>),
-    /// To be woken after so many microseconds.
+    /// To be resumed after this many microseconds.
     Pause(u64),
-    /// Nothing: this is the client's reply, or the error in its place.
+    /// Nothing; this is the command's result.
     Done(Outcome),
 }
 
-/// How a step with [`Step::last`] is sent.
+/// How a step marked with [`Step::last`] is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LastStep {
     /// By itself.
@@ -379,22 +378,21 @@ pub enum LastStep {
     Batch,
 }
 
-/// An emulated command under way.
+/// An emulated command in progress.
 pub struct Emulation {
     future: Pin<Box<dyn Future<Output = Outcome>>>,
     talk: Talk,
     replies: Vec<Reply>,
     left: usize,
     held: usize,
-    /// Of the request, which the recipe holds.
+    /// Size of the request, which the recipe holds, in bytes.
     request: usize,
     begun: bool,
     paused: bool,
     /// See [`Emulation::last_step`].
     last_step: Option<LastStep>,
-    /// The command's name.
     name: String,
-    /// Its request's.
+    /// The request's ticket.
     pub ticket: u64,
 }
 
@@ -405,7 +403,7 @@ impl std::fmt::Debug for Emulation {
 }
 
 impl Emulation {
-    /// Begins one; nothing is done before [`Emulation::advance`].
+    /// Creates an emulation; it does nothing before [`Emulation::advance`].
     pub fn new<F>(request: Request, recipe: impl FnOnce(Talk, Rc<Request>) -> F) -> Emulation
     where
         F: Future<Output = Outcome> + 'static,
@@ -428,13 +426,13 @@ impl Emulation {
         }
     }
 
-    /// Goes on: all replies are there, or its pause is over.
+    /// Resumes the recipe, once all replies have arrived or its pause is over.
     pub fn advance(&mut self, now: u64) -> Next {
         {
             let mut exchange = self.talk.0.borrow_mut();
             exchange.now = now;
             let replies = std::mem::take(&mut self.replies);
-            // At the first time nobody waits for any.
+            // At the first call the recipe does not await any replies.
             exchange.replies = std::mem::replace(&mut self.begun, true).then_some(replies);
         }
         self.held = 0;
@@ -467,12 +465,12 @@ impl Emulation {
         }
     }
 
-    /// A node's reply to step `i`. `true`: it was the last one that was waited for.
+    /// Adds a node's reply to step `i`. Returns whether no other reply is outstanding.
     pub fn add(&mut self, i: u32, frame: &[u8]) -> bool {
         self.put(i, Reply::Node(frame.to_vec()))
     }
 
-    /// Step `i` has failed. `true`: it was the last one that was waited for.
+    /// Adds the failure of step `i`. Returns whether no other reply is outstanding.
     pub fn fail(&mut self, i: u32, failure: Failure) -> bool {
         self.put(i, failure.into())
     }
@@ -486,47 +484,47 @@ impl Emulation {
         self.left == 0
     }
 
-    /// The step under way, if an array in reply to its one command is the client's reply.
+    /// How the current step is sent, if an array in its reply is the client's reply.
     pub fn last_step(&self) -> Option<LastStep> {
         self.last_step
     }
 
-    /// Bytes that it holds.
+    /// Bytes held, request included.
     pub fn held(&self) -> usize {
         self.held + self.request
     }
 
-    /// Bytes of the replies that it goes on with.
+    /// Bytes of the replies to the current steps.
     pub fn gathered(&self) -> usize {
         self.held
     }
 
-    /// Nothing was changed yet, so that it may be given up.
+    /// Whether nothing has been changed yet, so that the command may be abandoned.
     pub fn only_reads(&self) -> bool {
         !self.talk.0.borrow().wrote
     }
 
-    /// It ended with some of its steps done and others not.
+    /// Whether the command ended with only some of its steps executed.
     pub fn is_halfway(&self) -> bool {
         self.talk.0.borrow().halfway
     }
 
-    /// It waits for the end of a pause.
+    /// Whether the recipe is pausing.
     pub fn is_paused(&self) -> bool {
         self.paused
     }
 
-    /// It waits for data, as a blocking command.
+    /// Whether the command waits for data, as a blocking command.
     pub fn is_blocked(&self) -> bool {
         self.talk.0.borrow().waits
     }
 
-    /// The client is gone: it takes nothing more for it.
+    /// Marks the client as disconnected.
     pub fn leave(&mut self) {
         self.talk.0.borrow_mut().gone = true;
     }
 
-    /// CLIENT UNBLOCK.
+    /// Handles CLIENT UNBLOCK; `error`: with ERROR.
     pub fn unblock(&mut self, error: bool) {
         self.talk.0.borrow_mut().unblocked = Some(error);
     }

@@ -1,10 +1,10 @@
-//! For tests: nodes that say what they are told to, and what drives a recipe.
+//! Test doubles: a node with scripted replies, and a driver for recipes.
 
 use super::*;
 use crate::errors::Cause;
 use crate::resp::Args;
 
-/// A request of words, `keys` are its keys.
+/// A request from a line of words; `keys` are the indexes of its keys.
 pub fn request(line: &str, keys: &[usize]) -> Request {
     let args: Vec<Box<[u8]>> = line.split(' ').map(|w| w.as_bytes().into()).collect();
     let name = line.split(' ').next().unwrap_or_default().to_lowercase();
@@ -20,12 +20,12 @@ pub fn request(line: &str, keys: &[usize]) -> Request {
     }
 }
 
-/// What becomes of a step whose connection is lost.
+/// The failure of a step whose connection is lost.
 pub fn lost() -> Failure {
     Failure::ConnectionLost { node: "n:1".into(), why: "closed".into() }
 }
 
-/// What the client gets.
+/// The reply as the client receives it.
 pub(super) fn rendered(outcome: Outcome) -> String {
     let mut frame = Vec::new();
     match outcome {
@@ -36,11 +36,11 @@ pub(super) fn rendered(outcome: Outcome) -> String {
     String::from_utf8_lossy(&frame).into_owned()
 }
 
-/// Replies by the words of a step; slotway's own keys are `NONE`.
+/// A node that answers each step by its words; slotway's own keys are written `NONE`.
 #[derive(Debug)]
 pub struct Node {
     replies: Vec<(String, Reply)>,
-    /// All that was asked.
+    /// All steps asked for.
     pub asked: RefCell<Vec<String>>,
 }
 
@@ -51,18 +51,18 @@ impl Node {
         Node { replies: replies.iter().map(own).collect(), asked: RefCell::default() }
     }
 
-    /// The same where the step of these words is lost.
+    /// Adds a step whose reply is lost.
     pub fn losing(mut self, words: &str) -> Node {
         self.replies.push((words.to_owned(), lost().into()));
         self
     }
 
-    /// Also answers the step of these words.
+    /// Adds a reply.
     pub fn and(&mut self, words: &str, reply: &str) {
         self.replies.push((words.to_owned(), Reply::Node(reply.as_bytes().to_vec())));
     }
 
-    /// Answers all steps of `emulation`.
+    /// Answers the steps of `emulation`.
     pub fn answer(&self, emulation: &mut Emulation, steps: &[Step]) {
         for (i, step) in steps.iter().enumerate() {
             let last = match self.say(step) {
@@ -101,7 +101,7 @@ impl Node {
     }
 }
 
-/// The reply that the client gets.
+/// Runs a recipe to its end and returns the client's reply.
 pub fn drive<F>(
     request: Request,
     node: &Node,
