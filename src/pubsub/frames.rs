@@ -1,24 +1,24 @@
-//! Messages on their way to subscribers: their bytes are held once, whoever gets them.
+//! Published messages on their way to subscribers, who share the bytes.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use crate::resp::Protocol;
 
-/// One or several messages of one topic, as the node sent them (RESP3 pushes); for RESP2 they are
-/// the same but for the first byte of each.
+/// One or more messages of one topic, as RESP3 pushes. Their RESP2 form differs only in the first
+/// byte of each message.
 #[derive(Debug)]
 pub struct Frames {
     resp3: Box<[u8]>,
     resp2: OnceLock<Box<[u8]>>,
-    /// Where each message begins.
+    /// Offset of each message.
     starts: Box<[u32]>,
     held: Arc<AtomicUsize>,
 }
 
 impl Frames {
-    /// Messages in `resp3`, one after the other, that begin at `starts`. Their bytes are on the
-    /// account `held` for as long as anybody has them.
+    /// Messages concatenated in `resp3`, beginning at the offsets `starts`. `held` counts their
+    /// bytes until the last reference is dropped.
     pub fn new(resp3: &[u8], starts: &[u32], held: &Arc<AtomicUsize>) -> Self {
         held.fetch_add(resp3.len(), Relaxed);
         Frames {
@@ -29,22 +29,22 @@ impl Frames {
         }
     }
 
-    /// Bytes in one protocol.
+    /// Size in bytes, in either protocol.
     pub fn len(&self) -> usize {
         self.resp3.len()
     }
 
-    /// No message at all.
+    /// Whether there is no message.
     pub fn is_empty(&self) -> bool {
         self.resp3.is_empty()
     }
 
-    /// How many messages.
+    /// Number of messages.
     pub fn count(&self) -> usize {
         self.starts.len()
     }
 
-    /// The bytes for a client that speaks `protocol`.
+    /// The bytes for a client that uses `protocol`.
     pub fn bytes(&self, protocol: Protocol) -> &[u8] {
         match protocol {
             Protocol::Resp3 => &self.resp3,

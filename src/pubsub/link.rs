@@ -1,80 +1,80 @@
-//! What the hub and the workers say to each other.
+//! Messages between the hub and the workers.
 
 use std::sync::Arc;
 
 use super::{Frames, Topic};
 use crate::channel::Kind;
 
-/// A worker's name for one of its topics. A generation belongs to one subscription of the worker:
-/// news of an earlier one are not taken for it.
+/// A worker's identifier of one of its topics. The generation distinguishes successive
+/// subscriptions that use the same index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token {
     /// Index among the worker's topics.
     pub index: u32,
-    /// Which one it was that had the index.
+    /// Number of the subscription that uses this index.
     pub generation: u32,
 }
 
-/// A worker's word to the hub.
+/// A request from a worker to the hub.
 #[derive(Debug)]
 pub enum Wish {
-    /// Its first subscriber of this topic. Answered by [`News::Live`] or [`News::Refused`].
+    /// A topic has its first subscriber. Answered by [`News::Live`] or [`News::Refused`].
     Subscribe {
-        /// Its name for it.
+        /// The worker's identifier of the topic.
         token: Token,
-        /// What is listened to.
+        /// The kind of topic.
         kind: Kind,
         /// The channel or pattern.
         name: Arc<[u8]>,
     },
-    /// It has another subscriber of a topic that it was told [`News::Live`] of. Answered by another
-    /// one, behind all messages that were published before.
+    /// A live topic has another subscriber. Answered by another [`News::Live`], after all messages
+    /// that were published before.
     Confirm {
-        /// The name of [`Wish::Subscribe`].
+        /// The token of [`Wish::Subscribe`].
         token: Token,
     },
-    /// Its last one is gone. Not answered.
+    /// A topic has lost its last subscriber. Not answered.
     Unsubscribe {
-        /// The name of [`Wish::Subscribe`].
+        /// The token of [`Wish::Subscribe`].
         token: Token,
     },
 }
 
-/// The hub's word to a worker.
+/// An event that the hub reports to a worker.
 #[derive(Debug)]
 pub enum News {
-    /// This process listens to a topic: said to all workers, before anybody's [`News::Live`].
+    /// This process subscribes to a topic: sent to all workers, before any [`News::Live`].
     Known(Arc<Topic>),
-    /// It does not any more: said to all workers.
+    /// This process no longer subscribes to a topic: sent to all workers.
     Forgotten(Arc<Topic>),
-    /// The cluster has confirmed the subscription: a message published from now on comes. Said
-    /// again when it is restored after a [`News::Gap`].
+    /// The cluster has confirmed the subscription: messages published from now on arrive. Sent
+    /// again when the subscription is restored after a [`News::Gap`].
     Live {
-        /// The worker's name for it.
+        /// The worker's identifier of the topic.
         token: Token,
-        /// What the hub knows of it.
+        /// The topic.
         topic: Arc<Topic>,
     },
-    /// The cluster refuses it. The token is over.
+    /// The cluster refuses the subscription. The token is no longer valid.
     Refused {
-        /// The worker's name for it.
+        /// The worker's identifier of the topic.
         token: Token,
-        /// The node's own error, without the leading `-`.
+        /// The node's error, without the leading `-`.
         text: Box<str>,
     },
-    /// One or several messages, in order.
+    /// One or more messages, in order.
     Messages {
-        /// The worker's name for the topic.
+        /// The worker's identifier of the topic.
         token: Token,
-        /// The messages' bytes.
+        /// The messages.
         frames: Arc<Frames>,
     },
-    /// Messages may be missed from here to the next [`News::Live`].
+    /// Messages may be lost from here to the next [`News::Live`].
     Gap {
-        /// The worker's name for the topic.
+        /// The worker's identifier of the topic.
         token: Token,
     },
-    /// The hub has failed and begins anew: every topic must be wished for again (with the same
-    /// token), and is in a gap until then.
+    /// The hub has failed and restarted: workers must subscribe to all topics again, with the same
+    /// tokens; until then every topic is in a gap.
     Restarted,
 }

@@ -1,18 +1,17 @@
-//! Pub/sub: who listens to what, one upstream subscription for all.
+//! Pub/sub: one upstream subscription per topic, shared by all subscribers.
 //!
-//! One thread, the **hub** ([`crate::hub`]), holds the RESP3 subscription connections to the nodes
-//! for all workers.
-//! A worker tells it the first subscriber of a topic (a channel, a pattern, a shard channel) and
-//! the last one that leaves; the hub reads each message once and hands it to the workers that have
-//! subscribers, whose bytes are shared by all of them ([`Frames`]).
+//! A single thread, the **hub** ([`crate::hub`]), holds the RESP3 subscription connections to the
+//! nodes. A worker tells it when a topic (a channel, a pattern or a shard channel) gets its first
+//! subscriber and when it loses its last one; the hub reads each message once and passes it to the
+//! workers that have subscribers, which share its bytes ([`Frames`]).
 //!
-//! - `link`: what the hub and the workers say to each other
-//! - `topic`: what both know of a channel or pattern
-//! - `frames`: messages on their way to subscribers
-//! - `place`: which node an ordinary channel is subscribed at and published to
-//! - `stats`: the hub's counters
-//! - [`push`]: what a node says on a subscription connection
-//! - [`book`]: the hub's logic, without any I/O
+//! - `link`: messages between the hub and the workers
+//! - `topic`: state of a topic that hub and workers share
+//! - `frames`: published messages on their way to subscribers
+//! - `place`: the node at which a channel or pattern is subscribed and published
+//! - `stats`: the hub's metrics
+//! - [`push`]: parses what nodes send on a subscription connection
+//! - [`book`]: the hub's logic, without I/O
 //!
 //! <https://redis.io/docs/latest/develop/pubsub/>
 

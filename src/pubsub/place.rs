@@ -1,29 +1,29 @@
-//! Which node an ordinary channel or a pattern is subscribed at, and published to: spread by hash,
-//! the same in every worker and every slotway. Every node of a cluster gets every ordinary message,
-//! so any will do; but where publishers and subscribers meet at one node, no message has to cross
-//! the cluster's bus, and none can overtake another.
+//! The home node of a channel or pattern, at which it is subscribed and published: chosen by
+//! rendezvous hashing, and the same in every worker of every slotway. Any node would do, since a
+//! cluster forwards ordinary messages to all nodes; but if publishers and subscribers meet at one
+//! node, messages do not have to cross the cluster bus and cannot overtake each other.
 
 use crate::cluster::NodeAddr;
 
-/// A number for a name (FNV-1a, 64 bits).
+/// Hash of a name (FNV-1a, 64 bits).
 pub fn hash(name: &[u8]) -> u64 {
     name.iter()
         .fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// A number for a node, never 0.
+/// Hash of a node's address, never 0.
 pub fn ident(addr: &NodeAddr) -> u64 {
     mix(hash(addr.host.as_bytes()) ^ u64::from(addr.port)).max(1)
 }
 
-/// How much a name (by its [`hash`]) belongs to a node (by its [`ident`]): the node of the highest
-/// rank has it, so that a node that comes or goes moves only its own share.
+/// Rank of a node (by its [`ident`]) for a name (by its [`hash`]). The node with the highest rank
+/// is the home, so that a node that joins or leaves moves only its own share.
 #[inline]
 pub fn rank(name: u64, node: u64) -> u64 {
     mix(name ^ node)
 }
 
-/// Spreads a change of any bit over all (the finalizer of SplitMix64).
+/// Mixes all bits (the finalizer of SplitMix64).
 #[inline]
 fn mix(mut n: u64) -> u64 {
     n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,43 +1,43 @@
-//! What a node says on a subscription connection, read in place.
+//! Parser of the frames that a node sends on a subscription connection.
 
 use crate::resp::reply;
 
 use crate::channel::Kind;
 
-/// One frame.
+/// A parsed frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Said<'a> {
-    /// `message`, `pmessage`, `smessage`.
+    /// A published message: `message`, `pmessage` or `smessage`.
     Message {
-        /// Of which kind of subscription.
+        /// The kind of subscription.
         kind: Kind,
-        /// The channel or pattern that was subscribed.
+        /// The subscribed channel or pattern.
         name: &'a [u8],
-        /// The channel it was published on.
+        /// The channel to which the message was published.
         channel: &'a [u8],
-        /// Where the channel's bulk begins in the frame.
+        /// Offset of the channel's bulk string in the frame.
         at: usize,
-        /// What was published.
+        /// The published bytes.
         payload: &'a [u8],
     },
-    /// `subscribe`, `unsubscribe` and their kin.
+    /// A confirmation: `subscribe`, `unsubscribe` and their variants.
     Changed {
-        /// Of which kind of subscription.
+        /// The kind of subscription.
         kind: Kind,
-        /// It begins; else it ends.
+        /// `true` for a subscription, `false` for its end.
         subscribed: bool,
         /// The channel or pattern.
         name: &'a [u8],
     },
-    /// An error, which answers a command.
+    /// An error reply.
     Error(&'a [u8]),
-    /// Any other reply to a command.
+    /// Any other reply.
     Reply,
-    /// A push that is none of ours.
+    /// A push of another kind.
     Other,
 }
 
-/// Reads a complete frame. `None`: it is not what its first byte promises.
+/// Parses a complete frame. `None` if it is malformed.
 pub fn read(frame: &[u8]) -> Option<Said<'_>> {
     match frame.first()? {
         b'>' => {}
@@ -79,7 +79,7 @@ fn message(frame: &[u8], kind: Kind, at: usize) -> Option<Said<'_>> {
     Some(Said::Message { kind, name, channel, at, payload })
 }
 
-/// The bulk string at `at`, and where the next element begins.
+/// The bulk string at `at`, and the offset behind it.
 #[inline]
 fn bulk(frame: &[u8], at: usize) -> Option<(&[u8], usize)> {
     if frame.get(at) != Some(&b'$') {
@@ -90,7 +90,7 @@ fn bulk(frame: &[u8], at: usize) -> Option<(&[u8], usize)> {
     Some((frame.get(start..end)?, end.checked_add(2)?))
 }
 
-/// The number at `at`, and what is behind its line end.
+/// The number at `at`, and the offset behind its line end.
 #[inline]
 fn number(frame: &[u8], at: usize) -> Option<(usize, usize)> {
     let mut value = 0usize;

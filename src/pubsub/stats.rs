@@ -1,11 +1,11 @@
-//! The hub's counters. Its thread alone counts, whoever scrapes reads.
+//! The hub's metrics, written by the hub's thread only and read by scrapes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use crate::channel::Kind;
 
-/// Why messages may have been missed (label `reason`).
+/// Why messages may have been lost (label `reason`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GapReason {
     /// A subscription connection was lost, or its node did not answer.
@@ -14,47 +14,47 @@ pub enum GapReason {
     NodeLeft,
     /// A shard channel's slot has moved to another node.
     SlotMoved,
-    /// Another node is a shard's primary now: its keyspace notifications come from there.
+    /// A shard has a new primary, which now sends its keyspace notifications.
     NewPrimary,
     /// The hub itself has failed.
     HubFailed,
 }
 
 impl GapReason {
-    /// How many reasons there are.
+    /// Number of reasons.
     pub const COUNT: usize = 5;
     /// Label values, by discriminant.
     pub const NAMES: [&'static str; Self::COUNT] =
         ["connection_lost", "node_left", "slot_moved", "new_primary", "hub_failed"];
 }
 
-/// What the hub counts. Counters unless marked as a gauge.
+/// The hub's metrics: counters, unless marked as a gauge.
 #[derive(Debug, Default)]
 pub struct HubStats {
-    /// Gauge: topics by [`Kind`] that this process listens to.
+    /// Gauge: topics to which this process subscribes, by [`Kind`].
     pub topics: [AtomicU64; Kind::COUNT],
-    /// Gauge: subscriptions by [`Kind`] that nodes have confirmed and hold.
+    /// Gauge: subscriptions that nodes have confirmed, by [`Kind`].
     pub upstream: [AtomicU64; Kind::COUNT],
-    /// Gauge: subscription connections that are up.
+    /// Gauge: established subscription connections.
     pub connections: AtomicU64,
     /// Messages read from nodes, by [`Kind`] of the subscription.
     pub messages: [AtomicU64; Kind::COUNT],
-    /// Of these, those that were not handed on: another node's copy, or nobody listens any more.
+    /// Messages that were not passed on: another node's copy, or no listener any more.
     pub ignored: AtomicU64,
     /// Bytes read from nodes.
     pub bytes: AtomicU64,
-    /// Topics that may have missed messages, by [`GapReason`]: one per topic each time.
+    /// Gaps in which a topic may have lost messages, by [`GapReason`]; one per topic each time.
     pub gaps: [AtomicU64; GapReason::COUNT],
-    /// Subscriptions that were made again after a gap.
+    /// Subscriptions restored after a gap.
     pub resubscriptions: AtomicU64,
-    /// Subscription connections that could not be made or were lost.
+    /// Subscription connections that failed or were lost.
     pub failures: AtomicU64,
-    /// Of these, connections to another node than the one that was meant.
+    /// Subscription connections that reached another node than the intended one.
     pub strangers: AtomicU64,
-    /// Times that the hub itself failed and began anew.
+    /// Restarts of the hub after a failure.
     pub restarts: AtomicU64,
-    /// Gauge: bytes of messages that somebody still has ([`super::Frames`]).
+    /// Gauge: bytes of messages that are still referenced ([`super::Frames`]).
     pub held: Arc<AtomicUsize>,
-    /// Gauge: of these, those of messages that nodes have begun and not ended.
+    /// Gauge: bytes of messages that nodes have sent incompletely so far.
     pub unfinished: Arc<AtomicUsize>,
 }

@@ -1,28 +1,28 @@
-//! What the hub and the workers know of a channel, pattern or shard channel.
+//! State of a topic, shared by the hub and the workers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::channel::Kind;
 
-/// Joins that a topic remembers the times of. With more of them while one PUBLISH is answered, its
-/// count may be of some that came too late for it.
+/// Number of subscribers whose time of confirmation is kept. If more subscribe while one PUBLISH is
+/// in progress, its reply may count some that came too late for its message.
 const REMEMBERED: usize = 8;
 
-/// One channel, pattern or shard channel that somebody of this process listens to. Made by the
-/// hub, which tells all workers of it; shared, so that every worker can count its subscribers and
-/// publish where it is listened to.
+/// A channel, pattern or shard channel to which this process subscribes. The hub creates it and
+/// sends it to all workers, so that each can count subscribers and publish at the topic's home
+/// node.
 #[derive(Debug)]
 pub struct Topic {
-    /// What it is.
+    /// The kind of topic.
     pub kind: Kind,
-    /// Its name, or the pattern.
+    /// The channel or pattern.
     pub name: Arc<[u8]>,
-    /// Subscribed at every primary: it can match keyspace notifications.
+    /// Subscribed at every primary, because it can match keyspace notifications.
     pub everywhere: bool,
     subscribers: AtomicUsize,
     joins: AtomicUsize,
-    /// When the last of them were confirmed, by number of the join.
+    /// When the last subscribers were confirmed, in a ring indexed by their number.
     joined: [AtomicU64; REMEMBERED],
     home: AtomicU64,
     live: AtomicBool,
@@ -30,7 +30,7 @@ pub struct Topic {
 }
 
 impl Topic {
-    /// One that nobody listens to yet.
+    /// A topic without subscribers.
     pub fn new(kind: Kind, name: Arc<[u8]>, everywhere: bool) -> Self {
         Topic {
             kind,
@@ -45,19 +45,19 @@ impl Topic {
         }
     }
 
-    /// Clients of all workers whose subscription is confirmed.
+    /// Number of confirmed subscribers, of all workers.
     pub fn subscribers(&self) -> usize {
         self.subscribers.load(Relaxed)
     }
 
-    /// Those of them that were confirmed at a time, microseconds of the workers' clock. A PUBLISH
-    /// that was sent then may have passed a node before the others were, who get no message of it.
+    /// Number of subscribers confirmed by `time`, in microseconds of the workers' clock. A PUBLISH
+    /// sent at that time may have reached the node before later subscribers, who get no message.
     pub fn subscribers_at(&self, time: u64) -> usize {
         let later = self.joined.iter().filter(|joined| joined.load(Relaxed) > time).count();
         self.subscribers().saturating_sub(later)
     }
 
-    /// A worker has one more, since this time: microseconds of the workers' clock.
+    /// Adds a subscriber, confirmed at `time`, in microseconds of the workers' clock.
     pub fn join(&self, time: u64) {
         let number = self.joins.fetch_add(1, Relaxed);
         if let Some(joined) = self.joined.get(number % REMEMBERED) {
@@ -66,40 +66,40 @@ impl Topic {
         self.subscribers.fetch_add(1, Relaxed);
     }
 
-    /// A worker has one fewer.
+    /// Removes a subscriber.
     pub fn leave(&self) {
-        // Each was counted when it came, so there is one to take off.
+        // Each leaving subscriber has been counted, so this does not go below 0.
         let _ = self.subscribers.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1));
     }
 
-    /// [`super::ident`] of the node where the hub is subscribed to it (or about to be), whatever
-    /// the kind; 0: none, or only at every primary.
+    /// [`super::ident`] of the node at which the hub subscribes to the topic, whatever its kind; 0
+    /// if there is none, or it is subscribed at every primary only.
     pub fn home(&self) -> u64 {
         self.home.load(Relaxed)
     }
 
-    /// Set by the hub.
+    /// For the hub.
     pub(super) fn set_home(&self, ident: u64) {
         self.home.store(ident, Relaxed);
     }
 
-    /// The cluster has confirmed it, and nothing was lost since. Set by the hub.
+    /// Whether the cluster has confirmed the subscription and nothing was lost since.
     pub fn is_live(&self) -> bool {
         self.live.load(Relaxed)
     }
 
-    /// Set by the hub.
+    /// For the hub.
     pub(super) fn set_live(&self, live: bool) {
         self.live.store(live, Relaxed);
     }
 
-    /// At how many nodes the hub is subscribed to this very name, or was a moment ago: as many of
-    /// the nodes' subscribers are slotway itself, or were when they counted.
+    /// Number of nodes at which the hub is, or just was, subscribed to exactly this name: this many
+    /// of the subscribers that the nodes count are slotway itself.
     pub fn upstream(&self) -> usize {
         self.upstream.load(Relaxed)
     }
 
-    /// Set by the hub.
+    /// For the hub.
     pub(super) fn set_upstream(&self, nodes: usize) {
         self.upstream.store(nodes, Relaxed);
     }

@@ -1,7 +1,7 @@
-//! A topic that is subscribed already gets another subscriber. He must not get what was published
-//! before: a node has answered such a PUBLISH while its message is still on its way. So the node is
-//! asked once more; it answers behind all that it sent before. Whoever comes while it is being
-//! asked waits for the next time, and all of them are answered together.
+//! Another subscriber of a live topic. It must not get messages published before it subscribed, but
+//! one of those may still be on its way although its PUBLISH is already answered. So the node is
+//! sent SUBSCRIBE again; its reply comes after everything that it sent before. Subscribers that
+//! arrive meanwhile wait for the next such round, and are all answered together.
 
 use std::sync::Arc;
 
@@ -9,19 +9,19 @@ use super::nodes::Link;
 use super::{Action, Book, Class, Sent, SubState};
 use crate::pubsub::{News, Token, Topic};
 
-/// Who waits for the node's answer.
+/// Subscribers that wait for the node's reply.
 #[derive(Debug, Default)]
 pub(super) struct Again {
-    /// For the one that is on its way.
+    /// Those of the current round.
     now: Vec<(usize, Token)>,
-    /// For the next one.
+    /// Those of the next round.
     next: Vec<(usize, Token)>,
-    /// Answers that are awaited.
+    /// Outstanding replies.
     left: usize,
 }
 
 impl Again {
-    /// Nobody waits any more: the topic was subscribed anew, and everybody is told.
+    /// The topic was subscribed anew and all listeners are told: nobody waits any more.
     pub fn told(&mut self) {
         self.now.clear();
         self.next.clear();
@@ -29,7 +29,7 @@ impl Again {
 }
 
 impl Book {
-    /// A worker has another subscriber of a topic, or another worker has its first.
+    /// Starts a round for another subscriber (`who`), or for those that wait.
     pub(super) fn ask_again(&mut self, at: usize, who: Option<(usize, Token)>) {
         let Some(entry) = self.entries.get_mut(at) else { return };
         let who = who.filter(|who| !entry.again.next.contains(who));
@@ -53,7 +53,7 @@ impl Book {
         }
     }
 
-    /// A node has answered, or (`lost`) never will.
+    /// A node has replied, or (`lost`) never will.
     pub(super) fn asked_again(&mut self, at: usize, topic: &Arc<Topic>, lost: bool) {
         let entry = self.entries.get_mut(at).filter(|e| Arc::ptr_eq(&e.topic, topic));
         let Some(entry) = entry else { return };
@@ -62,7 +62,7 @@ impl Book {
             return;
         }
         if lost || !entry.live {
-            // Who waits is told when it is subscribed anew, or by the nodes that are left.
+            // They are told when the topic is subscribed anew, or by the remaining nodes.
             let now = std::mem::take(&mut entry.again.now);
             entry.again.next.extend(now);
             return self.ask_again(at, None);

@@ -1,35 +1,34 @@
-//! When a topic moves from one node to another, the other may still have to come to what the first
-//! has handed on already: a message goes to subscribers at once and over the cluster's bus a moment
-//! later. Such an echo is not handed on twice.
+//! Suppression of duplicates when a topic moves to another node. A node delivers a message to its
+//! subscribers at once, but other nodes get it over the cluster bus a moment later; so the new node
+//! may repeat messages that the old one has already delivered. Such an echo is dropped.
 //!
-//! Messages have no numbers, so an echo is known by its bytes, or rather by their keyed hash: without
-//! a key a publisher could make two messages that are taken for each other. A publisher that sends
-//! the same bytes again right after the move may have one message taken for an echo: the topic is in
-//! a gap then, which is counted.
+//! Messages have no IDs, so echoes are recognized by a hash of their bytes. It is keyed: otherwise
+//! a publisher could craft two messages with the same hash. If a publisher repeats a message right
+//! after the move, it may be taken for an echo; the topic is then in a gap, which is counted.
 
 use std::collections::VecDeque;
 
 use crate::hash::fingerprint;
 
-/// The bus is not further behind than that, microseconds.
+/// The longest delay of the cluster bus, in microseconds.
 const LAG: u64 = 250_000;
-/// How long after a move echoes are looked for, microseconds.
+/// How long after a move echoes are expected, in microseconds.
 const AFTER: u64 = 1_000_000;
-/// Messages that are remembered at most.
+/// The largest number of messages remembered.
 const MOST: usize = 4096;
 
-/// What a topic was sent last.
+/// Recent messages of a topic.
 #[derive(Debug, Default)]
 pub(super) struct Echo {
     node: Option<usize>,
-    /// By hash, with the time at which they came.
+    /// Hash and time of each recent message.
     heard: VecDeque<(u64, u64)>,
-    /// What the node before had sent; empty but after a move.
+    /// Hashes of messages from the previous node; empty except after a move.
     before: Vec<u64>,
     until: u64,
-    /// What the node has sent while the one before is heard, too: its bus brings it there.
+    /// Hashes of messages that the previous node may repeat while it is still heard.
     after: Vec<u64>,
-    /// The one before is heard.
+    /// The previous node is still heard.
     both: bool,
 }
 
@@ -45,13 +44,13 @@ impl Echo {
         self.until = now + AFTER;
     }
 
-    /// From now on the node before is heard as well, or not any more.
+    /// Sets whether the previous node is heard as well.
     pub(in crate::pubsub) fn hear_both(&mut self, both: bool) {
         self.both = both;
         self.after = Vec::new();
     }
 
-    /// `true`: this message of `node` was handed on already, when the other one sent it.
+    /// Whether this message from `node` was already delivered by the other node.
     #[inline]
     pub(in crate::pubsub) fn is_echo(&mut self, node: usize, frame: &[u8], now: u64) -> bool {
         let hash = fingerprint(frame);
@@ -124,7 +123,7 @@ mod tests {
         echo.hear_both(true);
         assert!(!echo.is_echo(1, b"b", 20));
         echo.moved(2, 30);
-        // c and d are published at the one, e and f at the other.
+        // c and d are published at node 1, e and f at node 2.
         for (node, frame, is_echo) in [
             (2, b"a", true),
             (1, b"c", false),

@@ -1,18 +1,18 @@
-//! The node that a shard channel has moved away from.
+//! The former home of a shard channel: the node from which it has moved away.
 //!
 //! After a migration it is heard until it ends the subscription by itself, as nodes do when they
-//! learn that a slot is not theirs any more: what was published there last is not told to the new
-//! node, which is in another shard.
+//! learn that a slot is no longer theirs. The last messages published there are not forwarded to
+//! the new home, which is in another shard.
 //!
-//! After a failover it is a replica of the new node: it keeps the subscription, accepts SPUBLISH,
-//! and each tells the other what it was sent, over the cluster's bus, as soon as it knows that the
-//! other is in its shard. So neither stream alone is complete and in order: the new node hears last
-//! what was published at the old one just before others' messages; the old one misses what was
-//! published at the new one before that knew of its replica. Therefore the old one alone is heard
-//! until it has answered two PINGs behind the new one's confirmation, and so has handed on all that
-//! it was sent up to then; the new one's messages are held back meanwhile, and it alone is heard
-//! from then on. The topic is in its gap until then. The first PING waits until every worker
-//! follows the topology of the failover: one that does not yet publishes at the old node.
+//! After a failover it is a replica of the new home: it keeps the subscription, accepts SPUBLISH,
+//! and both forward messages to each other over the cluster bus once they know that they are in the
+//! same shard. So neither stream alone is complete and ordered: at the new home, messages published
+//! at the former one arrive late; the former home misses what was published at the new one before
+//! that knew of its replica. Therefore only the former home is heard until it has answered two
+//! PINGs sent after the new home's confirmation, and thus has delivered everything that it was sent
+//! before; meanwhile the new home's messages are held back. From then on only the new home is
+//! heard, and the topic's gap ends. The first PING waits until all workers follow the topology of
+//! the failover, because the others still publish at the former home.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -21,40 +21,40 @@ use super::nodes::Link;
 use super::{Action, Book, Class, Sent, SubState};
 use crate::pubsub::{GapReason, Topic};
 
-/// A node that has not noticed by then is not heard any longer, microseconds.
+/// How long the former home is heard at most, in microseconds.
 const LONGEST: u64 = 1_000_000;
-/// PINGs that the old node answers, one after the other: what was in its sockets before the first
-/// is executed before it answers the second.
+/// PINGs that the former home must answer, one after the other: everything in its sockets before
+/// the first has been executed when it answers the second.
 const PINGS: u8 = 2;
-/// Bytes that are held back for one topic. With more, the new node is heard at once.
+/// Bytes held back for one topic; beyond them the new home is heard at once.
 const MAX_HELD: usize = 1 << 20;
-/// The same for all topics together.
+/// Bytes held back for all topics together.
 const MAX_HELD_IN_ALL: usize = 16 << 20;
 
 #[derive(Debug)]
 pub(super) struct Former {
     pub node: usize,
-    /// Until when it is heard at the latest.
+    /// When to stop hearing it, in microseconds.
     pub until: u64,
-    /// It is in the new node's shard.
+    /// It is in the new home's shard.
     is_replica: bool,
-    /// The generation of the topology by which it is the former node.
+    /// Generation of the topology that made it the former home.
     generation: u64,
     held: Option<Held>,
 }
 
-/// What the new node has sent while the old one is asked for all that it has.
+/// Messages of the new home, held back while the former one is being asked.
 #[derive(Debug, Default)]
 struct Held {
     bytes: Vec<u8>,
     starts: Vec<u32>,
-    /// PINGs that were sent to the old one and that it has answered.
+    /// PINGs sent to the former home, and answered by it.
     sent: u8,
     answered: u8,
 }
 
 impl Former {
-    /// It is asked for all that it has, or will be.
+    /// Whether it has to answer PINGs before the new home is heard.
     pub(in crate::pubsub) fn is_asked(&self) -> bool {
         self.held.is_some()
     }
@@ -91,14 +91,14 @@ impl Book {
         self.retries.push(Reverse((until, at)));
     }
 
-    /// Whether the entry has moved away from `node` and hears it still.
+    /// Whether `node` is the entry's former home.
     pub(super) fn is_former(&self, at: usize, node: usize) -> bool {
         let entry = self.entries.get(at);
         entry.and_then(|e| e.former.as_ref()).is_some_and(|former| former.node == node)
     }
 
-    /// The new node has confirmed the subscription: if the old one is its replica, its messages are
-    /// held back from now on.
+    /// The new home has confirmed the subscription: its messages are held back from now on if the
+    /// former home is its replica.
     pub(super) fn home_confirmed(&mut self, at: usize) {
         let Some(entry) = self.entries.get_mut(at) else { return };
         let Some(former) = entry.former.as_mut().filter(|f| f.is_replica) else { return };
@@ -116,7 +116,7 @@ impl Book {
         self.ask_formers();
     }
 
-    /// Asks those that waited for a worker.
+    /// Sends the PINGs that waited for a worker.
     pub(super) fn ask_formers(&mut self) {
         if self.formers().next().is_none() {
             return;
@@ -127,7 +127,7 @@ impl Book {
         all.into_iter().for_each(|at| self.ask_former(at));
     }
 
-    /// Asks the old node for all that it has: the next PING, if its time has come.
+    /// Sends the next PING to the former home, if it is time.
     fn ask_former(&mut self, at: usize) {
         let Some(entry) = self.entries.get_mut(at) else { return };
         let topic = Arc::clone(&entry.topic);
@@ -136,7 +136,7 @@ impl Book {
         let Some(held) = former.held.as_mut().filter(|held| held.sent == held.answered) else {
             return;
         };
-        // A worker that knows of no topology publishes nowhere.
+        // A worker without a topology does not publish.
         let behind = |w: &super::Worker| w.follows.is_some_and(|known| known < generation);
         if held.sent == 0 && self.workers.values().any(behind) {
             return;
@@ -148,7 +148,7 @@ impl Book {
         }
     }
 
-    /// `node` has answered such a PING.
+    /// `node` has answered a PING.
     pub(super) fn former_answered(&mut self, at: usize, node: usize, topic: Arc<Topic>) {
         let entry = self.entries.get_mut(at).filter(|e| Arc::ptr_eq(&e.topic, &topic));
         let former = entry.and_then(|e| e.former.as_mut()).filter(|f| f.node == node);
@@ -161,14 +161,14 @@ impl Book {
         self.place(at);
     }
 
-    /// Whether `node` is the entry's new node and its messages are held back.
+    /// Whether `node` is the entry's new home and its messages are held back.
     pub(super) fn is_held(&self, at: usize, node: usize) -> bool {
         let Some(entry) = self.entries.get(at) else { return false };
         let holds = entry.former.as_ref().is_some_and(|former| former.held.is_some());
         holds && entry.home == Some(node)
     }
 
-    /// Holds a message of the new node back.
+    /// Holds back a message of the new home.
     pub(super) fn hold(&mut self, at: usize, frame: &[u8]) {
         let former = self.entries.get_mut(at).and_then(|entry| entry.former.as_mut());
         let Some(held) = former.and_then(|former| former.held.as_mut()) else { return };
@@ -181,7 +181,7 @@ impl Book {
         }
     }
 
-    /// The node before is not heard any more.
+    /// Stops hearing the former home.
     pub(super) fn leave_former(&mut self, at: usize) {
         let Some(entry) = self.entries.get_mut(at) else { return };
         let Some(former) = entry.former.take() else { return };
@@ -196,8 +196,8 @@ impl Book {
         }
     }
 
-    /// Hands on what was held back, but what the old node has sent, too, and what comes before the
-    /// last of that: its order among the old node's messages is not known.
+    /// Passes on the messages held back, except those that the former home delivered as well and
+    /// those before the last of these: their order relative to its messages is not known.
     fn release(&mut self, at: usize, held: &Held) {
         let Some(entry) = self.entries.get_mut(at) else { return };
         let Some(home) = entry.home else { return };
@@ -222,8 +222,8 @@ impl Book {
         }
     }
 
-    /// Nodes that topics have moved away from and hear still. What they have sent is older than
-    /// what the topics' new nodes have.
+    /// Former homes that are still heard. What they have sent is older than what the new homes
+    /// have.
     pub fn formers(&self) -> impl Iterator<Item = usize> + '_ {
         self.nodes.iter().enumerate().filter(|(_, n)| n.leaving > 0).map(|(i, _)| i)
     }

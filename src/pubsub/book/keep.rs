@@ -1,6 +1,6 @@
-//! Where a topic should be subscribed, and whether that is so. Whatever happens, the book notes it
-//! and comes here: [`Book::place`] makes the subscriptions what they should be, [`Book::settle`]
-//! tells the listeners if that makes a difference.
+//! Maintains the subscriptions of a topic. Every event is recorded in the book and ends here:
+//! [`Book::place`] makes the subscriptions what they should be, [`Book::settle`] tells the
+//! listeners if the topic has become live or lost messages.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,22 +12,22 @@ use crate::pubsub::{GapReason, News, Topic, rank};
 /// Whether a topic gets its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Health {
-    /// Something is not confirmed.
+    /// A required subscription is not confirmed.
     Lost,
-    /// Everything that can be is confirmed, but a shard has no primary now: who listens anew is
-    /// told, who did before may miss what its next primary sends first.
+    /// All possible subscriptions are confirmed, but a shard has no primary: new listeners are told
+    /// that the topic is live, earlier ones may lose the first messages of the next primary.
     Part,
     Whole,
 }
 
-/// How many nodes may count these subscriptions. One that is not confirmed may be counted
-/// already: the confirmation and a reply to PUBLISH come over two connections.
+/// Number of nodes that may count these subscriptions, unconfirmed ones included: the confirmation
+/// and a reply to PUBLISH arrive on different connections.
 pub(super) fn asked(subs: &[Sub]) -> usize {
     subs.iter().filter(|s| s.state != SubState::Wanted).count()
 }
 
 impl Book {
-    /// Subscribes the entry where it should be and is not, and ends what should not be.
+    /// Adds the subscriptions that the entry should have, and ends those that it should not.
     pub(super) fn place(&mut self, at: usize) {
         let Some(entry) = self.entries.get(at) else { return };
         if entry.refused.is_some() {
@@ -46,7 +46,7 @@ impl Book {
             }
             std::mem::replace(&mut entry.subs, spare)
         };
-        // What was not even sent yet is not worth sending if it is not wanted any more.
+        // A subscription that is no longer wanted is not sent at all.
         let mut i = 0;
         while let Some(&sub) = subs.get(i) {
             let wanted = home == Some(sub.node) || everywhere && self.primaries.contains(&sub.node);
@@ -86,7 +86,7 @@ impl Book {
         }
     }
 
-    /// Sends what is not sent, where there is a connection; makes one where there is none.
+    /// Sends the pending subscriptions to connected nodes, and connects to the others.
     fn send(&mut self, at: usize, subs: &mut [Sub]) {
         let Some(entry) = self.entries.get(at) else { return };
         if entry.retry.is_some() {
@@ -113,9 +113,9 @@ impl Book {
         }
     }
 
-    /// Ends the subscriptions at nodes that are no longer wanted. A former primary goes on as its
-    /// own replica's replica, which says the same: its notifications are taken until the new one
-    /// is asked for them, and not a moment longer, or they would come twice.
+    /// Ends the subscriptions at nodes that are no longer wanted. A former primary, now a replica
+    /// of its successor, sends the same notifications: they are accepted until the successor is
+    /// sent its SUBSCRIBE, and no longer, or they would arrive twice.
     fn end_others(
         &mut self,
         at: usize,
@@ -145,7 +145,7 @@ impl Book {
         }
     }
 
-    /// Ends one subscription. `true`: its node is to be told, and counts it until then.
+    /// Ends one subscription. Returns whether UNSUBSCRIBE is sent; the node counts it until then.
     fn end(&mut self, at: usize, sub: Sub) -> bool {
         let Some(entry) = self.entries.get(at) else { return false };
         if sub.state == SubState::Confirmed {
@@ -161,7 +161,7 @@ impl Book {
         told
     }
 
-    /// Takes a subscription off the books that its node does not hold (any more).
+    /// Removes a subscription that its node does not hold.
     pub(super) fn drop_sub(&mut self, at: usize, node: usize) -> Option<Sub> {
         if self.is_former(at, node) {
             self.leave_former(at);
@@ -178,7 +178,7 @@ impl Book {
         Some(sub)
     }
 
-    /// Ends all subscriptions of an entry. Until they have heard of it, so many nodes count it.
+    /// Ends all subscriptions of an entry. The nodes count them until they execute UNSUBSCRIBE.
     pub(super) fn withdraw(&mut self, at: usize) {
         self.leave_former(at);
         let Some(entry) = self.entries.get_mut(at) else { return };
@@ -188,8 +188,8 @@ impl Book {
         topic.set_upstream(told);
     }
 
-    /// A node does not count a subscription any more that was ended there. But replies which it
-    /// counted before may still be on their way to the workers: they count it for a while longer.
+    /// A node has executed UNSUBSCRIBE. Replies to PUBLISH that still counted the subscription may
+    /// be on their way, so it is corrected for a while longer.
     pub(super) fn ended(&mut self, topic: &Arc<Topic>) {
         if self.pace.linger == 0 {
             self.uncount(topic);
@@ -198,8 +198,8 @@ impl Book {
         }
     }
 
-    /// No node counts one of the topic's subscriptions any more. When that was the last, and the
-    /// topic was let go of meanwhile, the workers may forget it: their counts are right without.
+    /// Stops correcting for a subscription that no node counts any more. After the last one of a
+    /// dropped topic the workers forget the topic.
     pub(super) fn uncount(&mut self, topic: &Arc<Topic>) {
         let current = self.names[topic.kind as usize].get(&topic.name);
         let current = current.and_then(|&at| self.entries.get(at));
@@ -212,7 +212,7 @@ impl Book {
         }
     }
 
-    /// Stays where it is for as long as that works.
+    /// The current home as long as it works, otherwise a new one.
     fn choose_home(&self, entry: &Entry) -> Option<usize> {
         match entry.class {
             Class::Narrow { pure: true } => None,
@@ -224,19 +224,19 @@ impl Book {
             _ => {
                 let usable = |n: &usize| self.nodes.get(*n).is_some_and(|n| n.is_usable());
                 entry.home.filter(usable).or_else(|| {
-                    // Somebody who had it waits: a connection that stands is better than the
-                    // right one.
+                    // A topic that had a home prefers a node that is connected over the one of
+                    // highest rank.
                     self.pick(entry.hash, entry.home.is_some())
                 })
             }
         }
     }
 
-    /// The node of the highest rank among the best there are.
+    /// The usable node of the highest rank.
     fn pick(&self, hash: u64, now: bool) -> Option<usize> {
         let online = self.nodes.iter().enumerate().filter(|(_, n)| n.online);
         let best = online.max_by_key(|(i, node)| {
-            // As in the workers, which publish there: one without slots is no home.
+            // Workers publish by the same rule: a node without slots is no home.
             let is_primary = node.has_slots && self.primaries.contains(i);
             let ready = now && node.link == Link::Ready;
             (
@@ -266,7 +266,7 @@ impl Book {
                 if self.primaries.is_empty() || !(pure || at_home()) {
                     return Health::Lost;
                 }
-                // A primary without slots has nothing to say yet.
+                // A primary without slots does not send notifications yet.
                 let says = |node: &usize| {
                     !entry.live || self.nodes.get(*node).is_some_and(|n| n.has_slots)
                 };
@@ -290,7 +290,7 @@ impl Book {
         }
     }
 
-    /// Tells the listeners what has become of their topic. `reason` is why, if it was lost.
+    /// Tells the listeners when the topic becomes live or loses messages, for `reason`.
     pub(super) fn settle(&mut self, at: usize, reason: GapReason) {
         let health = self.health(at);
         let Some(entry) = self.entries.get_mut(at) else { return };
@@ -318,7 +318,7 @@ impl Book {
             entry.topic.set_live(true);
         }
         if health >= Health::Part {
-            // Who joins what was not lost waits for the node's answer (see `again`).
+            // A subscriber of a live topic waits for the node's reply (see `again`).
             let anew = !was;
             if anew && entry.live {
                 entry.again.told();

@@ -1,6 +1,5 @@
-//! What nodes send: taken or not, and handed to the workers in runs. HOT PATH: every message
-//! passes here; the messages of one topic that came together are one [`Frames`], and cost one
-//! look-up.
+//! Published messages: accepted or not, and passed to the workers in runs. HOT PATH for every
+//! message; consecutive messages of one topic become one [`Frames`] and cost one lookup.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,23 +9,23 @@ use crate::channel::{Kind, glob};
 use crate::pubsub::{Frames, News};
 use crate::resp::write;
 
-/// A run ends at so many bytes; a larger message is one of its own.
+/// A run ends at this many bytes; a larger message is a run of its own.
 const RUN: usize = 64 << 10;
 
-/// Messages of one topic, one behind the other in what was read.
+/// Consecutive messages of one topic in the bytes read from a node.
 #[derive(Debug)]
 pub struct Run {
     open: bool,
     node: usize,
-    /// The entry, and what is taken for it from this node.
+    /// The entry; then which messages it accepts from this node.
     at: usize,
     everywhere: bool,
     takes_notifications: bool,
     takes_others: bool,
     own: bool,
-    /// It comes over the bus as well: an echo is possible.
+    /// The message also comes over the cluster bus, so it may be an echo.
     bus: bool,
-    /// It is held back: see `former`.
+    /// Messages are held back: see `former`.
     held: bool,
     kind: Kind,
     start: usize,
@@ -34,7 +33,7 @@ pub struct Run {
     starts: Vec<u32>,
     read: [u64; Kind::COUNT],
     ignored: u64,
-    /// Broad topics have something in [`super::Entry::made`].
+    /// Broad topics have messages in [`super::Entry::made`].
     made: bool,
 }
 
@@ -61,21 +60,21 @@ impl Default for Run {
     }
 }
 
-/// A message as it was found in what was read.
+/// A parsed message.
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
-    /// Of which kind of subscription.
+    /// The kind of subscription.
     pub kind: Kind,
-    /// The channel or pattern that was subscribed.
+    /// The subscribed channel or pattern.
     pub name: &'a [u8],
-    /// What it was published on.
+    /// The channel to which the message was published.
     pub channel: &'a [u8],
-    /// Where the channel's bulk begins in the frame.
+    /// Offset of the channel's bulk string in the frame.
     pub at: usize,
 }
 
 impl Book {
-    /// A message from `node`, at `start..end` of `buf`.
+    /// Handles a message from `node`, at `start..end` of `buf`.
     #[inline]
     pub fn message(
         &mut self,
@@ -129,7 +128,7 @@ impl Book {
         run.end = end;
     }
 
-    /// Looks a message's topic up, and what is taken for it from this node.
+    /// Looks up the topic of a message, and which messages it accepts from this node.
     fn open(&mut self, node: usize, message: &Message<'_>, run: &mut Run) {
         run.open = false;
         (run.everywhere, run.takes_others) = (false, false);
@@ -151,7 +150,7 @@ impl Book {
         run.held = self.is_held(at, node);
     }
 
-    /// Hands the run on. To be done before anything else happens to the book.
+    /// Passes the run on; required before any other event is handled.
     #[inline]
     pub fn flush(&mut self, buf: &[u8], run: &mut Run) {
         if run.starts.is_empty() {
@@ -165,7 +164,7 @@ impl Book {
         run.start = run.end;
     }
 
-    /// What was read from a node is gone through.
+    /// Ends the handling of the bytes read from a node.
     pub fn end_read(&mut self, buf: &[u8], run: &mut Run) {
         self.flush(buf, run);
         run.open = false;
@@ -182,7 +181,7 @@ impl Book {
         }
     }
 
-    /// `false`: nobody listens.
+    /// Passes messages to the listeners. Returns whether there are any.
     pub(super) fn hand_on(&mut self, at: usize, bytes: &[u8], starts: &[u32]) -> bool {
         let Some(entry) = self.entries.get(at) else { return false };
         if !entry.listeners.iter().any(|l| l.told) {
@@ -198,7 +197,7 @@ impl Book {
         true
     }
 
-    /// A notification, for the broad patterns that match it: the same frame with their name.
+    /// Copies a notification to the broad patterns that match it, with their name in its frame.
     fn match_broad(&mut self, frame: &[u8], message: &Message<'_>) {
         for i in 0..self.broad.len() {
             let Some(&at) = self.broad.get(i) else { continue };
@@ -237,7 +236,7 @@ impl Book {
 }
 
 impl Drop for Book {
-    /// Whoever still holds a topic sees that nothing is subscribed any more.
+    /// Shows everyone who still holds a topic that nothing is subscribed any more.
     fn drop(&mut self) {
         for (_, entry) in &self.entries {
             entry.topic.set_live(false);

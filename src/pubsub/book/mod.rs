@@ -1,14 +1,14 @@
-//! The hub's book: which workers listen to what, what is subscribed where, and what of it is
-//! confirmed. Pure logic: events go in ([`Book::wish`], [`Book::topology`], [`Book::ready`], …),
-//! actions for the connections and news for the workers come out. Time is what it is told.
+//! The hub's state: which workers listen to which topics, and which subscriptions exist at which
+//! nodes. Pure logic: events go in ([`Book::wish`], [`Book::topology`], [`Book::ready`], …),
+//! actions for the connections and news for the workers come out. The caller sets the time.
 //!
-//! - here: topics, listeners, wishes
-//! - `nodes`: nodes and their connections come and go; timers
-//! - `keep`: where a topic should be subscribed, and whether that is so: every event ends there
-//! - `again`: another subscriber of what is subscribed already
-//! - `replies`: what nodes answer
-//! - `messages`: what they send; `echo`: what two nodes send of the same
-//! - `former`: a shard channel's last node, which is heard until it has said all
+//! - this file: topics, listeners, workers' requests
+//! - `nodes`: nodes, their connections, timers
+//! - `keep`: where a topic should be subscribed, and whether it is; every event ends there
+//! - `again`: another subscriber of a live topic
+//! - `replies`: nodes' replies to commands
+//! - `messages`: published messages; `echo`: duplicates from two nodes
+//! - `former`: a shard channel's former home, which is heard until it has sent everything
 
 mod again;
 mod echo;
@@ -36,24 +36,24 @@ use crate::cluster::{NodeAddr, Slot, Snapshot, slot_of};
 use crate::hash::{IntMap, KeyedMap};
 use crate::placement::Budget;
 
-/// What the connections are to do.
+/// An action for the connections.
 #[derive(Debug)]
 pub enum Action {
     /// Connect to this node.
     Connect(usize),
-    /// Leave it.
+    /// Close the connection to this node.
     Close(usize),
-    /// Subscribe there.
+    /// Subscribe to the topic at this node.
     Subscribe(usize, Arc<Topic>),
-    /// End that.
+    /// Unsubscribe from the topic at this node.
     Unsubscribe(usize, Arc<Topic>),
-    /// Ask for a sign of life.
+    /// Send a PING to this node.
     Ping(usize),
-    /// Ask for the topology; a node that is likely to know it.
+    /// Refresh the topology, preferably from this node.
     Refresh(Option<NodeAddr>),
 }
 
-/// A command that was sent and not answered.
+/// A command that awaits its reply.
 #[derive(Debug)]
 enum Sent {
     Subscribe {
@@ -61,7 +61,7 @@ enum Sent {
         serial: u64,
         topic: Arc<Topic>,
     },
-    /// See `again`.
+    /// SUBSCRIBE for another subscriber; see `again`.
     Again {
         entry: usize,
         topic: Arc<Topic>,
@@ -69,7 +69,7 @@ enum Sent {
     Unsubscribe {
         topic: Arc<Topic>,
     },
-    /// A PING; see `former`.
+    /// PING to a former home; see `former`.
     Farewell {
         entry: usize,
         topic: Arc<Topic>,
@@ -77,17 +77,17 @@ enum Sent {
     Ping,
 }
 
-/// Where a topic's messages come from.
+/// The source of a topic's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
-    /// One node, any of them will do.
+    /// Any one node.
     Plain,
-    /// The owner of its slot.
+    /// The owner of the slot.
     Shard(Slot),
-    /// Every primary. Where it can match channels that are no notifications, too, those are
-    /// accepted from its home alone (`pure`: it cannot).
+    /// Every primary, because the topic matches keyspace notifications. Unless it is `pure`, it
+    /// also matches ordinary channels, whose messages are accepted from its home only.
     Narrow { pure: bool },
-    /// One node, and what the two patterns of the book's own bring that match it.
+    /// Any one node; keyspace notifications that match come through the hub's own two patterns.
     Broad,
 }
 
@@ -95,10 +95,10 @@ enum Class {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sub {
     node: usize,
-    /// Never used twice: an answer to an earlier one is not taken for this one's.
+    /// Unique, so that the reply to an earlier subscription is not taken for this one's.
     serial: u64,
     state: SubState,
-    /// Notifications are taken from it: its node is a primary, or was until just now.
+    /// Keyspace notifications are accepted from this node: it is a primary, or just was.
     notifies: bool,
 }
 
@@ -109,14 +109,14 @@ enum SubState {
     Confirmed,
 }
 
-/// A worker that listens.
+/// A worker that listens to a topic.
 #[derive(Debug, Clone, Copy)]
 struct Listener {
     worker: usize,
     token: Token,
-    /// It was told [`News::Live`]: messages go to it.
+    /// [`News::Live`] was sent: the worker gets messages.
     told: bool,
-    /// It came when the topic was subscribed already: see `again`.
+    /// The topic was live when the worker subscribed: see `again`.
     joins: bool,
 }
 
@@ -125,64 +125,63 @@ struct Entry {
     topic: Arc<Topic>,
     hash: u64,
     class: Class,
-    /// Its position in `broad`, if it is broad.
+    /// The index in [`Book::broad`], for a broad topic.
     broad_at: usize,
     listeners: Vec<Listener>,
-    /// Where an ordinary or shard channel's messages come from.
+    /// The node from which messages on ordinary and shard channels are accepted.
     home: Option<usize>,
-    /// A node has said that the slot is there; else the topology says.
+    /// A node has confirmed that it has the slot; otherwise the topology decides.
     pinned: bool,
-    /// Who had the slot by the last topology that knew.
+    /// The slot's owner in the last topology that had one.
     owner: Option<usize>,
-    /// The home before this one, as long as it is heard: see `former`.
+    /// The previous home, while it is still heard: see `former`.
     former: Option<former::Former>,
     subs: Vec<Sub>,
-    /// Of what comes from one node, its home.
+    /// For topics with one home.
     echo: echo::Echo,
     again: again::Again,
-    /// All of it is confirmed.
+    /// All subscriptions are confirmed.
     live: bool,
-    /// It was, and messages may be missed until it is again.
+    /// The topic was live, and may lose messages until it is so again.
     gapped: bool,
-    /// Refusals that may pass, one after the other.
+    /// Consecutive temporary refusals.
     tries: u32,
-    /// Not tried before this time.
+    /// When to try again, in microseconds.
     retry: Option<u64>,
-    /// One of the book's own patterns that the nodes do not allow.
+    /// The nodes' error, if they refuse one of the hub's own patterns.
     refused: Option<Box<str>>,
-    /// Stands in `idle`.
+    /// The entry is in [`Book::idle`].
     leaving: bool,
-    /// Nobody listens any more: it is let go of at that time.
+    /// When a topic without listeners is dropped, in microseconds.
     leave_at: Option<u64>,
-    /// Messages that were made for it here (see `messages`), not handed on yet.
+    /// Messages rewritten for this broad topic (see `messages`), not yet passed on.
     made: Vec<u8>,
     starts: Vec<u32>,
 }
 
 #[derive(Debug, Default)]
 struct Worker {
-    /// The generation of the topology that it routes by; `None`: it has said of none yet.
+    /// Generation of the topology that the worker uses; `None` before it has reported one.
     follows: Option<u64>,
     news: Vec<News>,
     tokens: KeyedMap<Token, usize>,
 }
 
-/// How long to wait after failures.
+/// Delays and limits of retries.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// After the first, microseconds.
+    /// The first delay, in microseconds.
     pub min: u64,
-    /// After many.
+    /// The longest delay, in microseconds.
     pub max: u64,
-    /// How long a topic stays subscribed that nobody listens to any more, microseconds.
+    /// How long a topic without subscribers stays subscribed, in microseconds.
     pub linger: u64,
-    /// Refused subscriptions that are tried again per second, of all topics together
-    /// (`retries.min_per_second`).
+    /// Retries of refused subscriptions per second, over all topics (`retries.min_per_second`).
     pub per_second: usize,
 }
 
 impl Pace {
-    /// Doubling from one to the other, less up to half of it at random.
+    /// The delay after so many failures, in microseconds: exponential, less up to half at random.
     pub fn after(self, failures: u32) -> u64 {
         let doubled = self.min.saturating_mul(1 << failures.saturating_sub(1).min(20));
         let doubled = doubled.min(self.max);
@@ -190,47 +189,47 @@ impl Pace {
     }
 }
 
-/// See the module.
+/// The hub's state and logic; see the module.
 #[derive(Debug)]
 pub struct Book {
     stats: Arc<HubStats>,
     pace: Pace,
-    /// Microseconds; set by whoever brings an event.
+    /// The current time in microseconds, set by the caller before each event.
     pub now: u64,
     /// Bytes of all messages that are held back for former homes.
     held_back: usize,
     nodes: Vec<Node>,
-    /// Primaries that are online.
+    /// Online primaries.
     primaries: Vec<usize>,
-    /// Every shard with slots has one.
+    /// Every shard with slots has an online primary.
     covered: bool,
     snapshot: Arc<Snapshot>,
-    /// By node of the snapshot.
+    /// Index in `nodes` of each node of the snapshot.
     by_index: Vec<usize>,
     entries: Slab<Entry>,
     names: [KeyedMap<Arc<[u8]>, usize>; Kind::COUNT],
-    /// Broad topics.
+    /// Entries of broad topics.
     broad: Vec<usize>,
-    /// The book's own patterns, while there are broad topics.
+    /// Entries of the hub's own patterns, while there are broad topics.
     own: [Option<usize>; NOTIFICATIONS.len()],
     workers: IntMap<usize, Worker>,
-    /// Entries that nobody listens to any more; looked at when the turn ends.
+    /// Entries without listeners, to be dropped at the end of the turn.
     idle: Vec<usize>,
-    /// Subscriptions that no node holds any more, and how long they are counted.
+    /// Topics unsubscribed at a node, and until when that subscription is still counted.
     ended: VecDeque<(u64, Arc<Topic>)>,
     retries: BinaryHeap<std::cmp::Reverse<(u64, usize)>>,
-    /// The retries that may be sent.
+    /// Budget for retries.
     budget: Budget,
     /// Entries whose retry is due and waits for the budget.
     overdue: VecDeque<usize>,
     serial: u64,
     actions: Vec<Action>,
-    /// Kept for their capacity.
+    /// Kept for its capacity.
     spare_subs: Vec<Sub>,
 }
 
 impl Book {
-    /// An empty one.
+    /// A book without topics, nodes or workers.
     pub fn new(stats: Arc<HubStats>, pace: Pace) -> Self {
         Book {
             stats,
@@ -258,19 +257,19 @@ impl Book {
         }
     }
 
-    /// Tries again at this pace from now on.
+    /// Changes the delays and limits of retries.
     pub fn set_pace(&mut self, pace: Pace) {
         self.pace = pace;
         self.budget.configure(0, pace.per_second);
     }
 
-    /// A worker has started: it is told what the others listen to.
+    /// Adds a worker, and tells it which topics exist.
     pub fn worker(&mut self, index: usize) {
         let known = self.entries.iter().map(|(_, e)| News::Known(Arc::clone(&e.topic))).collect();
         self.workers.insert(index, Worker { news: known, ..Worker::default() });
     }
 
-    /// A worker has ended.
+    /// Removes a worker and its listeners.
     pub fn worker_gone(&mut self, index: usize) {
         let Some(worker) = self.workers.remove(&index) else { return };
         for (token, entry) in worker.tokens {
@@ -279,7 +278,7 @@ impl Book {
         self.ask_formers();
     }
 
-    /// What a worker wishes for.
+    /// Handles a worker's request.
     pub fn wish(&mut self, worker: usize, wish: Wish) {
         match wish {
             Wish::Subscribe { token, kind, name } => self.subscribe(worker, token, kind, name),
@@ -290,7 +289,7 @@ impl Book {
                 }
             }
             Wish::Unsubscribe { token } => {
-                // A refused one is over already.
+                // The token of a refused subscription is already invalid.
                 let tokens = self.workers.get_mut(&worker).map(|w| &mut w.tokens);
                 if let Some(entry) = tokens.and_then(|tokens| tokens.remove(&token)) {
                     self.leave(worker, token, entry);
@@ -312,7 +311,7 @@ impl Book {
         let joins = entry.live;
         let same = |l: &&mut Listener| l.worker == worker && l.token == token;
         match entry.listeners.iter_mut().find(same) {
-            // It asks again after a failure of the hub; it may have asked before it knew of it.
+            // Asked again after a failure of the hub, perhaps before the worker heard of it.
             Some(listener) => (listener.told, listener.joins) = (false, joins),
             None => {
                 if entry.listeners.is_empty() {
@@ -334,7 +333,7 @@ impl Book {
         }
     }
 
-    /// The entry of a topic; a new one if nobody listens to it yet.
+    /// The entry of a topic, created if it does not exist.
     fn entry(&mut self, kind: Kind, name: Arc<[u8]>) -> usize {
         if let Some(&at) = self.names[kind as usize].get(&name) {
             return at;
@@ -377,7 +376,7 @@ impl Book {
         at
     }
 
-    /// Broad topics need the book's own patterns.
+    /// Subscribes to the hub's own patterns, which broad topics need.
     fn listen_for_broad(&mut self) {
         for which in 0..NOTIFICATIONS.len() {
             if self.own.get(which).is_some_and(Option::is_some) {
@@ -407,8 +406,8 @@ impl Book {
         }
     }
 
-    /// The turn's events are over: what nobody listens to any more is let go of. (Not at once:
-    /// one subscriber often goes while the next one comes.)
+    /// Ends a turn: drops topics without listeners. (Not at once, because one subscriber often
+    /// leaves just before the next one comes.)
     pub fn end_turn(&mut self) {
         while let Some(at) = self.idle.pop() {
             let Some(entry) = self.entries.get_mut(at) else { continue };
@@ -420,8 +419,8 @@ impl Book {
                 self.forget(at);
                 continue;
             }
-            // A subscriber that comes back soon costs nothing so, and a PUBLISH that is on its way
-            // is counted right.
+            // A subscriber that returns soon costs nothing then, and the replies to PUBLISH
+            // commands in progress are still corrected.
             let due = self.now + self.pace.linger;
             entry.leave_at = Some(due);
             self.retries.push(std::cmp::Reverse((due, at)));
@@ -466,13 +465,13 @@ impl Book {
         }
     }
 
-    /// What is to be told, worker by worker.
+    /// Takes the news, by worker.
     pub fn take_news(&mut self) -> impl Iterator<Item = (usize, Vec<News>)> + '_ {
         let told = self.workers.iter_mut().filter(|(_, worker)| !worker.news.is_empty());
         told.map(|(&index, worker)| (index, std::mem::take(&mut worker.news)))
     }
 
-    /// What is to be done.
+    /// Takes the pending actions.
     pub fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
     }
@@ -494,7 +493,7 @@ fn classify(kind: Kind, name: &[u8]) -> Class {
     }
 }
 
-/// A gauge by kind goes up or down.
+/// Adds to a gauge by kind.
 fn count(gauges: &[AtomicU64; Kind::COUNT], kind: Kind, by: i64) {
     gauges[kind as usize].fetch_add(by as u64, Relaxed); // -1 wraps, as it should
 }

@@ -1,4 +1,4 @@
-//! Nodes and their connections come and go.
+//! Nodes and their connections.
 
 use std::cmp::Reverse;
 use std::net::SocketAddr;
@@ -8,89 +8,89 @@ use super::{Action, Book, Class, Fifo, Sent, SubState};
 use crate::cluster::{NodeAddr, Role, Slot, Snapshot};
 use crate::pubsub::{GapReason, ident};
 
-/// A node that closes connections more often than this, each within so many microseconds of the
-/// one before, is left for a while.
+/// Back off from a node that closes more than `CUTS` connections in a row, each within
+/// `CUTS_WITHIN` microseconds of the one before.
 const CUTS: u32 = 20;
 const CUTS_WITHIN: u64 = 1_000_000;
 
-/// A node's subscription connection.
+/// State of a node's subscription connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
-    /// There is none, and none is needed.
+    /// Not connected, and not needed.
     Idle,
-    /// It is being made.
+    /// Being established.
     Connecting,
-    /// It takes commands.
+    /// Established: accepts commands.
     Ready,
-    /// It was lost or could not be made: it is tried again later.
+    /// Lost or failed: to be retried later.
     Backoff,
 }
 
-/// A node. Keeps its place for good.
+/// A node. Its index never changes.
 #[derive(Debug)]
 pub struct Node {
-    /// How it is called.
+    /// The address in the topology.
     pub addr: NodeAddr,
-    /// The name that its certificate is to be for.
+    /// The name expected in its certificate.
     pub name: Box<str>,
-    /// Its ID; empty where it is not known.
+    /// The node's ID; empty if it is not known.
     pub id: Box<str>,
-    /// Where it is.
+    /// The resolved address.
     pub socket: Option<SocketAddr>,
-    /// Its connection.
+    /// State of its connection.
     pub link: Link,
-    /// How many topics are subscribed there, or should be.
+    /// Number of topics that are, or should be, subscribed there.
     pub load: usize,
-    /// Attempts that failed one after the other, the loss of a connection included.
+    /// Consecutive failures, the loss of a connection included.
     pub failures: u32,
     pub(super) ident: u64,
-    /// The cluster has it and says that it is online.
+    /// In the topology, and online.
     pub(super) online: bool,
-    /// Its shard's primary.
+    /// The primary of its shard.
     pub(super) primary: Option<usize>,
-    /// It is a primary, with slots.
+    /// A primary with slots.
     pub(super) has_slots: bool,
-    /// It had slots and has none now. If the topology calls it a primary, most likely another node
-    /// was promoted in its place, and it is that one's replica already or soon: nodes hear of that
-    /// one after the other, so it can be a replica by one topology and a primary by the next. Its
-    /// notifications would be copies.
+    /// It had slots and has none now. If the topology calls it a primary, another node was most
+    /// likely promoted in its place and it is, or will be, that one's replica. Nodes learn this one
+    /// after the other, so it may be a replica in one topology and a primary in the next. Its
+    /// notifications would be duplicates.
     stripped: bool,
-    /// It followed this primary, which has slots still, and is called a primary without slots now:
-    /// most likely it is promoted in that one's place, and nodes hear of the slots later. Both would
-    /// send the same notifications; the other's are complete until the slots have moved.
+    /// The primary that it followed and that still has slots, while it is called a primary without
+    /// slots: most likely it is being promoted, and the slots follow. Both would send the same
+    /// notifications; the old primary's are complete until the slots have moved.
     risen: Option<usize>,
-    /// How many connections that stood it has closed in quick succession, and when the last one.
+    /// Established connections that it has closed in quick succession, and the time of the last.
     cuts: u32,
     cut_at: u64,
-    /// How many topics have moved away from it and hear it still: see `former`.
+    /// Number of topics of which it is the former home: see `former`.
     pub(super) leaving: usize,
     /// It has answered on this connection.
     heard: bool,
-    /// It has answered nothing on the connection before: one subscription probes, and the others
-    /// wait for its answer.
+    /// It answered nothing on the previous connection: a single subscription is sent as a probe,
+    /// the others wait for its reply.
     pub(super) trial: bool,
     pub(super) fifo: Fifo,
 }
 
 impl Node {
-    /// Nothing speaks against it.
+    /// Online, and without a recent failure.
     pub(super) fn is_usable(&self) -> bool {
         self.online && self.failures == 0 && self.link != Link::Backoff
     }
 }
 
 impl Book {
-    /// A node by its index.
+    /// The node with this index.
     pub fn node(&self, node: usize) -> Option<&Node> {
         self.nodes.get(node)
     }
 
-    /// Nothing is subscribed there, nothing is awaited.
+    /// Whether nothing is subscribed there and no reply is outstanding.
     pub fn is_unused(&self, node: usize) -> bool {
         self.nodes.get(node).is_none_or(|n| n.load == 0 && n.fifo.is_empty())
     }
 
-    /// The topology is known, or has changed.
+    /// Applies a new topology.
     pub fn topology(&mut self, snapshot: Arc<Snapshot>) {
         let mut by_index = Vec::with_capacity(snapshot.nodes.len());
         for node in &snapshot.nodes {
@@ -124,7 +124,7 @@ impl Book {
             if *place.name != *node.server_name() {
                 place.name = node.server_name().into();
             }
-            // One that was dead or a replica in between is stripped still when it comes back.
+            // Kept while it is dead or a replica, for when it comes back.
             place.stripped &= !owns;
             let followed = before.get(at).copied().flatten();
             let leads = node.role == Role::Primary && !owns;
@@ -136,7 +136,7 @@ impl Book {
             if place.stripped {
                 stripped.push((at, self.slot_of(at)));
             } else if place.risen.is_some() {
-                // A replica still.
+                // Still counts as a replica.
             } else if !self.primaries.contains(&at) {
                 self.primaries.push(at);
             }
@@ -180,8 +180,8 @@ impl Book {
         });
     }
 
-    /// A shard channel follows its slot: where the topology has changed its mind, or while no node
-    /// has confirmed it.
+    /// Moves a shard channel with its slot: if the topology has a new owner, or while no node has
+    /// confirmed the subscription.
     fn check_owner(&mut self, at: usize) {
         let Some(entry) = self.entries.get(at) else { return };
         let Class::Shard(slot) = entry.class else { return };
@@ -229,12 +229,12 @@ impl Book {
         })
     }
 
-    /// The node at `addr`, if the cluster ever had it.
+    /// The node with address `addr`, if the cluster ever had it.
     pub(super) fn known(&self, addr: &NodeAddr) -> Option<usize> {
         self.nodes.iter().position(|n| n.addr == *addr)
     }
 
-    /// A slot of the node as the last topology had it.
+    /// A slot that the node had in the previous topology.
     fn slot_of(&self, at: usize) -> Option<Slot> {
         let owner = |&shard: &u16| {
             let primary = self.snapshot.shards.get(usize::from(shard))?.primary?;
@@ -244,7 +244,7 @@ impl Book {
         u16::try_from(slot).ok().map(Slot)
     }
 
-    /// The primary that has the slot, if it is online.
+    /// The primary of the slot, if it is online.
     pub(super) fn owner(&self, slot: Slot) -> Option<usize> {
         let shard = *self.snapshot.slots.get(usize::from(slot.0))?;
         let primary = self.snapshot.shards.get(usize::from(shard))?.primary?;
@@ -252,13 +252,13 @@ impl Book {
         self.nodes.get(at).filter(|n| n.online).map(|_| at)
     }
 
-    /// The connection to `node` takes commands.
+    /// The connection to `node` is established.
     pub fn ready(&mut self, node: usize) {
         let Some(place) = self.nodes.get_mut(node) else { return };
         place.link = Link::Ready;
         place.failures = 0;
         place.fifo.clear();
-        // What is wanted here, and what hangs at a node that does not answer.
+        // Topics wanted here, and those whose home does not answer.
         self.every_entry(|book, at| {
             let Some(entry) = book.entries.get(at) else { return };
             let waits = |s: &super::Sub| s.node == node && s.state == SubState::Wanted;
@@ -269,7 +269,7 @@ impl Book {
         });
     }
 
-    /// The node answers what it was sent.
+    /// The node has answered a command.
     pub(super) fn heard(&mut self, node: usize) {
         let Some(place) = self.nodes.get_mut(node) else { return };
         place.heard = true;
@@ -283,12 +283,12 @@ impl Book {
         }
     }
 
-    /// The node has closed a connection that stood. It may be as well as before, so its topics stay
-    /// and it is connected to at once; if that fails, [`Book::lost`] finds them other places.
-    /// Going elsewhere first would be as quick, but what the node has delivered before it closed
-    /// may still be on its way to the others, and come again from there.
+    /// The node has closed an established connection. It may be healthy, so its topics stay and it
+    /// is reconnected at once; if that fails, [`Book::lost`] moves them. Moving them first would
+    /// not be faster, and messages that the node has delivered might arrive again from the other
+    /// nodes.
     ///
-    /// `false`: this happens too often.
+    /// Returns `false` if this happens too often.
     pub fn cut_off(&mut self, node: usize) -> bool {
         let now = self.now;
         let Some(place) = self.nodes.get_mut(node) else { return false };
@@ -303,7 +303,7 @@ impl Book {
         true
     }
 
-    /// The connection to `node` is gone, or could not be made. Gives when to try again.
+    /// The connection to `node` was lost or failed. Returns when to retry, in microseconds.
     pub fn lost(&mut self, node: usize) -> u64 {
         self.cut(node, Link::Backoff);
         let Some(place) = self.nodes.get_mut(node) else { return self.now };
@@ -314,7 +314,7 @@ impl Book {
         due
     }
 
-    /// The time of [`Book::lost`] has come: if the node is needed, it is tried again.
+    /// Reconnects to the node if it is needed, at the time that [`Book::lost`] returned.
     pub fn retry(&mut self, node: usize) {
         let Some(place) = self.nodes.get_mut(node) else { return };
         if place.link != Link::Backoff {
@@ -324,19 +324,18 @@ impl Book {
             place.link = Link::Connecting;
             self.actions.push(Action::Connect(node));
         } else {
-            // It may be well by now; whoever needs it next sees.
+            // It may be healthy by now; the next topic that needs it finds out.
             place.link = Link::Idle;
             place.failures = 0;
         }
     }
 
-    /// The connection was closed because nothing needs it.
+    /// The connection was closed because it is not needed.
     pub fn closed(&mut self, node: usize) {
         self.cut(node, Link::Idle);
     }
 
-    /// The node is to be asked for a sign of life. (Behind what it is to be asked otherwise: it
-    /// answers in order.)
+    /// Sends a PING behind the commands that await a reply; the node answers in order.
     pub fn ping(&mut self, node: usize) {
         if let Some(place) = self.nodes.get_mut(node) {
             place.fifo.push_back(Sent::Ping);
@@ -349,18 +348,18 @@ impl Book {
         node.trial |= node.link == Link::Ready && !node.heard;
         node.heard = false;
         node.link = link;
-        // A node does not count what a closed connection had.
+        // A node forgets the subscriptions of a closed connection.
         for sent in std::mem::take(&mut node.fifo) {
             match sent {
                 Sent::Unsubscribe { topic } => self.ended(&topic),
                 Sent::Again { entry, topic } => self.asked_again(entry, &topic, true),
-                // The former is left when its subscription is dropped.
+                // The former home is left when its subscription is dropped.
                 Sent::Subscribe { .. } | Sent::Farewell { .. } | Sent::Ping => {}
             }
         }
     }
 
-    /// What was subscribed at `node` is so no more; all of it finds another place at once.
+    /// Drops all subscriptions at `node`, and finds other homes for them at once.
     fn replace_all(&mut self, node: usize, reason: GapReason) {
         self.every_entry(|book, at| {
             let former = book.is_former(at, node);
@@ -383,7 +382,7 @@ impl Book {
         }
     }
 
-    /// When [`Book::tick`] has something to do.
+    /// When [`Book::tick`] has work next, in microseconds.
     pub fn next_due(&self) -> Option<u64> {
         let retry = self.retries.peek().map(|Reverse((due, _))| *due);
         let ended = self.ended.front().map(|(due, _)| *due);
@@ -391,7 +390,7 @@ impl Book {
         retry.into_iter().chain(ended).chain(overdue).min()
     }
 
-    /// Tries again what is due, lets go of what nobody wants.
+    /// Does what is due: retries, and drops topics without listeners.
     pub fn tick(&mut self) {
         while self.ended.front().is_some_and(|(due, _)| *due <= self.now) {
             if let Some((_, topic)) = self.ended.pop_front() {
@@ -409,7 +408,7 @@ impl Book {
                 return;
             }
             self.retries.pop();
-            // Another retry may have taken its place, or another entry.
+            // The timer may be stale: replaced by another, or of an entry that is gone.
             let Some(entry) = self.entries.get_mut(at) else { continue };
             if entry.leave_at == Some(due) && entry.listeners.is_empty() {
                 self.forget(at);
@@ -425,7 +424,7 @@ impl Book {
         }
     }
 
-    /// Tries the first of the overdue entries again. `false`: there is nothing to be tried.
+    /// Retries the first overdue entry. Returns whether there was one to retry.
     pub(super) fn retry_next(&mut self) -> bool {
         let Some(at) = self.overdue.pop_front() else { return false };
         let now = self.now;

@@ -1,5 +1,5 @@
-//! What nodes answer to SUBSCRIBE and UNSUBSCRIBE. One topic per command, so an error belongs to
-//! one topic; a node answers in order.
+//! Nodes' replies to SUBSCRIBE, UNSUBSCRIBE and PING. A node replies in order; each command names
+//! one topic, so an error is about one topic.
 
 use std::cmp::Reverse;
 
@@ -8,17 +8,17 @@ use crate::channel::Kind;
 use crate::cluster::NodeAddr;
 use crate::pubsub::{GapReason, News};
 
-/// Redirections of one topic that are followed at once; more are as likely two nodes that disagree.
+/// Redirections followed at once per topic; more suggest two nodes that disagree.
 const FOLLOW: u32 = 3;
-/// Refusals that pass.
+/// Codes of temporary errors.
 const PASSING: [&str; 7] =
     ["CLUSTERDOWN", "LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "ASK", "READONLY"];
 
 impl Book {
-    /// A node says that a subscription has begun or ended.
+    /// A node confirms that a subscription has begun or ended.
     ///
     /// # Errors
-    /// It is no answer to what was sent: the connection is of no use.
+    /// It does not match the command sent: the connection is unusable.
     pub fn changed(
         &mut self,
         node: usize,
@@ -69,15 +69,15 @@ impl Book {
             self.home_confirmed(at);
         }
         self.settle(at, GapReason::NewPrimary);
-        // What was refused is served again: two more for each.
+        // Nodes accept retries again: each success lets two more go.
         for _ in 0..if retried { 2 } else { 0 } {
             self.retry_next();
         }
         Ok(())
     }
 
-    /// A node has ended a shard channel by itself: it does not have the slot any more. If the
-    /// topology does not know yet who has, the node does.
+    /// A node has ended a shard channel by itself, since it no longer has the slot. If the topology
+    /// does not know the new owner yet, the node does.
     fn slot_left(&mut self, node: usize, name: &[u8]) {
         self.actions.push(Action::Refresh(None));
         let Some(&at) = self.names[Kind::Shard as usize].get(name) else { return };
@@ -89,7 +89,7 @@ impl Book {
         let former = self.is_former(at, node);
         self.drop_sub(at, node);
         if former {
-            // It has said all, and its successor is asked already.
+            // It has delivered everything; its successor is already subscribed.
             return;
         }
         if let Some(entry) = self.entries.get_mut(at) {
@@ -99,10 +99,10 @@ impl Book {
         self.settle(at, GapReason::SlotMoved);
     }
 
-    /// A node answers with an error.
+    /// A node replies with an error.
     ///
     /// # Errors
-    /// It answers nothing that was sent.
+    /// No command awaits a reply.
     pub fn error(&mut self, node: usize, text: &[u8]) -> Result<(), &'static str> {
         let place = self.nodes.get_mut(node).ok_or("a node that is not known")?;
         let sent = place.fifo.pop_front().ok_or("an error that answers nothing")?;
@@ -113,12 +113,12 @@ impl Book {
                 self.ended(&topic);
                 return Ok(());
             }
-            // The slot has moved: the node has said so, or will.
+            // The slot has moved: the node has ended the subscription, or will.
             Sent::Again { entry, topic } => {
                 self.asked_again(entry, &topic, false);
                 return Ok(());
             }
-            // Answered, whatever it says.
+            // An error is an answer as well.
             Sent::Farewell { entry, topic } => {
                 self.former_answered(entry, node, topic);
                 return Ok(());
@@ -152,10 +152,10 @@ impl Book {
         Ok(())
     }
 
-    /// Any other reply: a PING's, or nothing that was asked for.
+    /// Any other reply: to a PING, or unexpected.
     ///
     /// # Errors
-    /// It answers nothing that was sent.
+    /// It does not match the command sent.
     pub fn reply(&mut self, node: usize) -> Result<(), &'static str> {
         let place = self.nodes.get_mut(node).ok_or("a node that is not known")?;
         match place.fifo.pop_front() {
@@ -168,10 +168,10 @@ impl Book {
         }
     }
 
-    /// Only nodes that the topology has are gone to: it is on its way for the others.
+    /// Follows MOVED to nodes of the topology only; others have to wait until it is refreshed.
     fn moved(&mut self, at: usize, from: usize, target: Option<(String, u16)>) {
         let host = |host: String| {
-            // An empty host is the one that says it.
+            // An empty host means the node that replied.
             if host.is_empty() {
                 self.nodes.get(from).map(|n| n.addr.host.clone())
             } else {
@@ -197,7 +197,7 @@ impl Book {
         self.place(at);
     }
 
-    /// Tries the entry again, after a while.
+    /// Schedules a retry.
     fn later(&mut self, at: usize) {
         let Some(entry) = self.entries.get_mut(at) else { return };
         entry.tries = entry.tries.saturating_add(1);
@@ -206,7 +206,7 @@ impl Book {
         self.retries.push(Reverse((due, at)));
     }
 
-    /// The cluster does not allow it: its listeners are told, and it is over.
+    /// The cluster refuses the topic for good: tells its listeners and drops it.
     fn refuse(&mut self, at: usize, text: &str) {
         self.withdraw(at);
         let own = self.own.contains(&Some(at));
@@ -216,9 +216,9 @@ impl Book {
         entry.live = false;
         topic.set_live(false);
         if own {
-            // Broad patterns go on without it.
+            // Broad topics go on without notifications.
             let name = String::from_utf8_lossy(&topic.name).into_owned();
-            // Twice at most: its two patterns are never asked for again.
+            // At most twice per process, because the two patterns are not requested again.
             tracing::warn!(pattern = name, error = text, "no keyspace notifications");
             entry.refused = Some(text.into());
         }
@@ -239,7 +239,7 @@ impl Book {
     }
 }
 
-/// `host:port`, as MOVED has it.
+/// Parses the `host:port` of a MOVED error.
 fn address(text: &str) -> Option<(String, u16)> {
     let (host, port) = text.rsplit_once(':')?;
     Some((host.to_owned(), port.parse().ok()?))

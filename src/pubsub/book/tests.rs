@@ -1,6 +1,6 @@
-//! The book alone: events in, actions and news out.
+//! Tests of the book: events in, actions and news out.
 //!
-//! Long: all of it plays with one book, its nodes and its workers.
+//! Long, because all tests share one model of a book with its nodes and workers.
 
 mod notifications;
 
@@ -8,8 +8,8 @@ use super::*;
 use crate::cluster::{NO_SHARD, Node as ClusterNode, NodeState, Role, SLOTS, Shard};
 use crate::pubsub::GapReason;
 
-/// Nodes 0, 1, 2 are the primaries of shards 0, 1, 2 with a third of the slots each; 3, 4, 5 their
-/// replicas, unless a test changes that.
+/// A cluster: nodes 0, 1, 2 are the primaries of shards 0, 1, 2 with a third of the slots each;
+/// nodes 3, 4, 5 are their replicas.
 fn cluster() -> Snapshot {
     let node = |i: u16| ClusterNode {
         id: format!("node{i}").into(),
@@ -32,7 +32,7 @@ fn addr(i: u16) -> NodeAddr {
     NodeAddr { host: "127.0.0.1".into(), port: 7000 + i }
 }
 
-/// Replica `i + 3` is shard `i`'s primary; the old one a replica.
+/// Node `i + 3` is the primary of shard `i`, and node `i` its replica.
 fn failed_over(i: u16) -> Snapshot {
     let mut snapshot = cluster();
     snapshot.nodes[usize::from(i)].role = Role::Replica;
@@ -57,8 +57,8 @@ fn without_slots(mut snapshot: Snapshot, shard: u16) -> Snapshot {
     snapshot
 }
 
-/// A book, and nodes that answer when they are told to. Everything is written in one line each:
-/// `+ c @1` is a SUBSCRIBE at node 1, `live c`, `gap c` are news of worker 1.
+/// A book with scripted nodes. Actions and news are written as one line each: `+ c @1` is a
+/// SUBSCRIBE at node 1, `live c` and `gap c` are news of worker 1.
 struct Desk {
     book: Book,
     names: KeyedMap<Token, String>,
@@ -104,7 +104,7 @@ impl Desk {
         self.book.wish(worker, Wish::Unsubscribe { token });
     }
 
-    /// What the book wants done. Connections are made at once if `connect`.
+    /// The book's actions. Connections are established at once if `connect`.
     fn act(&mut self, connect: bool) -> Vec<String> {
         self.book.end_turn();
         let mut all = std::mem::take(&mut self.said);
@@ -128,7 +128,7 @@ impl Desk {
         }
     }
 
-    /// Carries everything out, and every node confirms.
+    /// Executes all actions; every node confirms.
     fn run(&mut self) -> Vec<String> {
         let mut all = Vec::new();
         loop {
@@ -143,12 +143,12 @@ impl Desk {
         }
     }
 
-    /// Node `n` answers what was sent to it.
+    /// Node `n` answers all its commands.
     fn confirm(&mut self, n: usize) {
         while self.answer(n) {}
     }
 
-    /// It answers one command.
+    /// Node `n` answers one command.
     fn answer(&mut self, n: usize) -> bool {
         let Some((subscribed, topic)) = self.book.nodes[n].fifo.front().map(|sent| match sent {
             Sent::Subscribe { topic, .. } | Sent::Again { topic, .. } => (true, Arc::clone(topic)),
@@ -199,7 +199,7 @@ impl Desk {
         self.book.stats.upstream.each_ref().map(|n| n.load(Relaxed))
     }
 
-    /// A message of node `n`.
+    /// Node `n` sends a message.
     fn message(&mut self, n: usize, pattern: Option<&str>, channel: &str) {
         let mut frame = Vec::new();
         let kind = if pattern.is_some() { Kind::Pattern } else { Kind::Channel };
@@ -230,14 +230,14 @@ impl Desk {
         self.book.end_read(&frame, &mut run);
     }
 
-    /// How many messages worker 1 got for `name`.
+    /// Number of messages that worker 1 got for `name`.
     fn got(&mut self, name: &str) -> usize {
         let start = format!("{name} >");
         self.news(1).iter().filter(|n| n.starts_with(&start)).count()
     }
 }
 
-/// What was published, of a message that a worker got.
+/// The payload of a message in a worker's news.
 fn last_line(news: &str) -> Option<String> {
     news.contains('>').then(|| news.trim_end().lines().last().unwrap_or_default().to_owned())
 }
@@ -271,7 +271,7 @@ fn two_workers_share_a_subscription() {
     let two = desk.subscribe(2, Kind::Channel, "c");
     assert_eq!(desk.run().len(), 1);
     assert!(desk.news(1) == ["known c", "live c"]);
-    // The second one's news went with the first one's: ask anew with a third.
+    // News of the second subscription went with the first's: subscribe a third time.
     let three = desk.subscribe(2, Kind::Channel, "c");
     assert!(desk.news(2).is_empty(), "the node has to answer behind what it sent before");
     assert_eq!(desk.run(), [format!("+ c @{}", desk.home(Kind::Channel, "c"))]);
@@ -299,7 +299,7 @@ fn a_worker_that_is_gone_takes_its_topics_along() {
     desk.book.worker_gone(2);
     let home = desk.home(Kind::Channel, "own");
     assert_eq!(desk.run(), [format!("- own @{home}")]);
-    // A worker that comes late is told what there is.
+    // A worker that starts later is told of the topics.
     desk.book.worker(3);
     assert_eq!(desk.news(3), ["known both"]);
 }
@@ -327,7 +327,7 @@ fn who_joins_gets_nothing_that_was_published_before() {
     confirm(&mut desk);
     assert_eq!(desk.act(true), [format!("+ c @{home}")]);
     desk.message(home, None, "c");
-    // Those who come now are not covered by what was sent.
+    // These subscribers come too late for the current round.
     confirm(&mut desk);
     confirm(&mut desk);
     assert!(desk.act(true).is_empty());
@@ -336,7 +336,7 @@ fn who_joins_gets_nothing_that_was_published_before() {
     assert!(desk.answer(home));
     assert_eq!(desk.news(1), ["live c"]);
     assert_eq!(desk.act(true), [format!("+ c @{home}")]);
-    // The connection is lost: who waits is told when the topic is restored.
+    // The connection is lost: waiting subscribers are told when the topic is restored.
     desk.book.lost(home);
     assert_eq!(desk.news(1), ["gap c"]);
     desk.run();
@@ -353,7 +353,7 @@ fn what_nobody_listens_to_stays_for_a_while() {
     let home = desk.home(Kind::Channel, "c");
     desk.unsubscribe(1, first);
     assert!(desk.run().is_empty());
-    // It comes back, and goes again.
+    // A subscriber comes back and leaves again.
     let again = desk.subscribe(1, Kind::Channel, "c");
     desk.run();
     desk.unsubscribe(1, again);
@@ -367,7 +367,7 @@ fn what_nobody_listens_to_stays_for_a_while() {
     desk.book.now = 1_500;
     desk.book.tick();
     assert_eq!(desk.run(), [format!("- c @{home}")]);
-    // The node counted it until now, and what it counted may come later than that it does not.
+    // The node counted it until now; replies with that count may still arrive.
     assert_eq!(topic.upstream(), 1);
     assert!(desk.news(1).is_empty());
     assert_eq!(desk.book.next_due(), Some(2_500));
@@ -383,9 +383,9 @@ fn what_is_asked_for_counts_before_it_is_confirmed() {
     for i in 0..30 {
         desk.subscribe(1, Kind::Channel, &format!("c{i}"));
     }
-    desk.run(); // every node has its connection
+    desk.run(); // every node is connected
     desk.subscribe(1, Kind::Channel, "c");
-    // The node may have counted it already, and its confirmation be still on the way.
+    // The node may have counted it before its confirmation arrives.
     assert_eq!(desk.entry(Kind::Channel, "c").topic.upstream(), 1);
     desk.run();
     assert_eq!(desk.entry(Kind::Channel, "c").topic.upstream(), 1);
@@ -402,10 +402,10 @@ fn a_stale_confirmation_is_not_taken_for_a_later_one() {
     desk.subscribe(1, Kind::Channel, "c");
     desk.act(true);
     desk.news(1);
-    // SUBSCRIBE, UNSUBSCRIBE, SUBSCRIBE are on their way.
+    // SUBSCRIBE, UNSUBSCRIBE and SUBSCRIBE are on their way.
     assert!(desk.answer(home) && desk.news(1).is_empty());
     desk.message(home, None, "c");
-    // Until now the node counted the first one.
+    // Until now the node counted the first subscription.
     assert!(desk.answer(home));
     assert_eq!(desk.news(1), ["forgotten c"]);
     assert!(desk.answer(home) && !desk.answer(home));
@@ -429,7 +429,7 @@ fn a_lost_connection_finds_another_at_once() {
     let victims = homes.iter().filter(|&&h| h == 1).count();
     desk.book.lost(1);
     let actions = desk.act(false);
-    // Without a single connection being made.
+    // No new connection was needed.
     assert_eq!(actions.len(), victims, "{actions:?}");
     assert!(actions.iter().all(|a| a.ends_with("@0") || a.ends_with("@2")));
     assert_eq!(desk.news(1).len(), victims);
@@ -438,7 +438,7 @@ fn a_lost_connection_finds_another_at_once() {
     assert!(desk.news(1).iter().all(|n| n.starts_with("live")));
     assert_eq!(desk.gaps()[GapReason::ConnectionLost as usize], victims as u64);
     assert_eq!(desk.book.stats.resubscriptions.load(Relaxed), victims as u64);
-    // It stays there, though the old home comes back.
+    // Topics stay there even when the old home comes back.
     desk.book.retry(1);
     assert!(desk.run().is_empty());
     assert_eq!(desk.upstream(), [30, 0, 0]);
@@ -471,7 +471,7 @@ fn all_nodes_gone_and_back() {
     }
     desk.act(false);
     assert_eq!(desk.news(1), ["gap c"]);
-    // Whichever comes first has it, a replica, too.
+    // The first node to connect becomes the home, even a replica.
     desk.book.ready(4);
     assert_eq!(desk.act(false), ["+ c @4"]);
     desk.confirm(4);
@@ -505,7 +505,7 @@ fn a_shard_channel_follows_sunsubscribe_and_moved() {
     desk.news(1);
     let home = desk.home(Kind::Shard, "s");
     let other = (home + 1) % 3;
-    // The topology is old: the node itself knows where it went.
+    // The topology is old: the node itself knows the new owner.
     desk.book.changed(home, Kind::Shard, false, b"s").unwrap();
     assert_eq!(desk.act(true), [format!("+ s @{home}")]);
     assert_eq!(desk.news(1), ["gap s"]);
@@ -514,7 +514,7 @@ fn a_shard_channel_follows_sunsubscribe_and_moved() {
     assert_eq!(desk.run(), [format!("+ s @{other}")]);
     assert_eq!(desk.news(1), ["live s"]);
     assert_eq!((desk.gaps(), desk.upstream()), ([0, 0, 1, 0, 0], [0, 0, 1]));
-    // The old topology, told again, does not call it back; a new one moves it.
+    // The same old topology does not move the topic back; a new one moves it.
     desk.topology(cluster());
     assert!(desk.run().is_empty());
     let third = (home + 2) % 3;
@@ -523,9 +523,9 @@ fn a_shard_channel_follows_sunsubscribe_and_moved() {
     desk.topology(moved);
     assert_eq!(desk.run(), [format!("+ s @{third}")]);
     assert_eq!(desk.news(1), ["gap s", "live s"]);
-    // The node before is heard until it ends the subscription itself.
+    // The former home is heard until it ends the subscription itself.
     desk.book.changed(other, Kind::Shard, false, b"s").unwrap();
-    // An end that answers nothing and concerns nobody.
+    // Unexpected ends of other subscriptions are ignored.
     desk.book.changed(home, Kind::Shard, false, b"s").unwrap();
     desk.book.changed(home, Kind::Shard, false, b"unknown").unwrap();
     assert!(desk.run().is_empty());
@@ -543,7 +543,7 @@ fn what_was_published_before_a_move_comes_first() {
     desk.topology(moved);
     assert_eq!(desk.book.formers().collect::<Vec<_>>(), [home]);
     desk.news(1);
-    // While the other is being asked, and after it has confirmed.
+    // Before and after the new home has confirmed.
     desk.shard_message(home, "s", "1");
     assert_eq!(desk.run(), [format!("+ s @{other}")]);
     for (node, text) in [(home, "2"), (other, "3"), (other, "1"), (other, "2"), (home, "3")] {
@@ -551,7 +551,7 @@ fn what_was_published_before_a_move_comes_first() {
     }
     let heard: Vec<String> = desk.news(1).iter().filter_map(|n| last_line(n)).collect();
     assert_eq!(heard, ["1", "2", "3"]);
-    // One that does not notice is left after a while.
+    // A former home that does not end the subscription is left after a while.
     let due = desk.book.next_due().unwrap();
     desk.book.now = due - 1;
     desk.book.tick();
@@ -563,7 +563,7 @@ fn what_was_published_before_a_move_comes_first() {
     assert_eq!(desk.upstream(), [0, 0, 1]);
     desk.shard_message(home, "s", "4");
     assert!(desk.news(1).is_empty());
-    // One that is lost is left at once.
+    // A former home whose connection is lost is left at once.
     desk.topology(cluster());
     desk.run();
     assert_eq!(desk.book.formers().collect::<Vec<_>>(), [other]);
@@ -572,8 +572,8 @@ fn what_was_published_before_a_move_comes_first() {
     assert_eq!(desk.home(Kind::Shard, "s"), home);
 }
 
-/// After a failover the old home is the new one's replica: each hears of the other's messages, but
-/// neither of all, and not in order. They are one stream until the old one has said all.
+/// After a failover the former home is a replica of the new one: each hears the other's messages,
+/// but not all of them in order. They form one stream until the former home has sent all.
 #[test]
 fn after_a_failover_the_replica_says_all_before_its_primary_is_heard() {
     let moved = |pings: usize| {
@@ -596,7 +596,7 @@ fn after_a_failover_the_replica_says_all_before_its_primary_is_heard() {
     let texts = |news: Vec<String>| -> Vec<String> {
         news.iter().map(|n| last_line(n).unwrap_or_else(|| n.clone())).collect()
     };
-    // 1 was published at the replica, and comes to the primary behind 2.
+    // 1 was published at the replica, and reaches the primary after 2.
     let (mut desk, old, new) = moved(0);
     for (node, text) in [(new, "2"), (new, "1"), (old, "1"), (old, "2"), (new, "3")] {
         desk.shard_message(node, "s", text);
@@ -607,7 +607,7 @@ fn after_a_failover_the_replica_says_all_before_its_primary_is_heard() {
     desk.book.reply(old).unwrap();
     assert_eq!(texts(desk.news(1)), ["3", "live s"]);
     assert_eq!(desk.run(), [format!("- s @{old}")]);
-    // The primary did not tell its replica of 1: nothing comes late, the gap lasts until then.
+    // The primary did not forward 1: it is not delivered late, and the gap lasts until then.
     let (mut desk, old, new) = moved(1);
     for (node, text) in [(new, "1"), (new, "2"), (old, "2"), (new, "3")] {
         desk.shard_message(node, "s", text);
@@ -615,13 +615,13 @@ fn after_a_failover_the_replica_says_all_before_its_primary_is_heard() {
     assert_eq!(texts(desk.news(1)), ["0", "2"]);
     desk.book.reply(old).unwrap();
     assert_eq!(texts(desk.news(1)), ["3", "live s"]);
-    // From then on the primary alone is heard, which says everything.
+    // From then on only the primary is heard, which sends everything.
     for (node, text) in [(old, "5"), (new, "4"), (new, "5")] {
         desk.shard_message(node, "s", text);
     }
     assert_eq!(texts(desk.news(1)), ["4", "5"]);
     assert_eq!(desk.gaps()[GapReason::SlotMoved as usize], 1);
-    // A replica that does not answer, or is lost, holds nobody up.
+    // A replica that does not answer, or is lost, delays nobody.
     let (mut desk, old, new) = moved(1);
     desk.shard_message(new, "s", "1");
     assert_eq!(texts(desk.news(1)), ["0"]);
@@ -633,7 +633,7 @@ fn after_a_failover_the_replica_says_all_before_its_primary_is_heard() {
     desk.shard_message(new, "s", "1");
     desk.book.lost(old);
     assert_eq!(texts(desk.news(1)), ["0", "1", "live s"]);
-    // What is held back is bounded.
+    // The bytes held back are limited.
     let (mut desk, _, new) = moved(1);
     let large = "x".repeat(600_000);
     desk.shard_message(new, "s", &large);
@@ -643,7 +643,7 @@ fn after_a_failover_the_replica_says_all_before_its_primary_is_heard() {
     desk.shard_message(new, "s", &large);
     assert_eq!(desk.news(1).pop().unwrap(), "live s");
     assert_eq!(desk.book.formers().count(), 0);
-    // A worker that still follows the topology before publishes at the replica: it is waited for.
+    // A worker that follows the previous topology publishes at the replica: wait for it.
     let mut desk = Desk::new();
     desk.book.worker(2);
     desk.book.worker(3);
@@ -741,10 +741,10 @@ fn a_refusal_is_told_to_all_who_wait() {
         desk.news(1),
         ["known c", "refused c: NOPERM no", "refused c: NOPERM no", "forgotten c"]
     );
-    desk.unsubscribe(1, again); // it had not heard of it yet
+    desk.unsubscribe(1, again); // its refusal was still on the way
     assert!(desk.run().is_empty() && desk.news(1).is_empty());
     assert_eq!(desk.book.stats.topics[0].load(Relaxed), 0);
-    // At one of several nodes: the others are told.
+    // If one of several nodes refuses, the topic is unsubscribed at the others.
     desk.subscribe(1, Kind::Pattern, SPACE);
     desk.act(true);
     desk.confirm(0);
@@ -763,7 +763,7 @@ fn messages_of_one_topic_are_one_run() {
     }
     desk.run();
     desk.news(1);
-    // Both at one node.
+    // Both topics at one node.
     let home = desk.home(Kind::Channel, "a");
     let other = desk.home(Kind::Channel, "b");
     if other != home {
@@ -798,13 +798,13 @@ fn messages_of_one_topic_are_one_run() {
     assert_eq!(desk.book.stats.ignored.load(Relaxed), 1);
 }
 
-/// Nanoseconds of CPU time that this thread has used.
+/// CPU time used by this thread, in nanoseconds.
 fn thread_cpu() -> f64 {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     stat.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// Four times as many broad patterns are four times as much work to let go of, not sixteen times.
+/// The cost of dropping broad patterns is linear in their number.
 #[test]
 fn each_broad_pattern_is_let_go_of_at_the_same_cost() {
     let cpu = [10_000, 40_000].map(|count| {
@@ -849,7 +849,7 @@ fn refused_topics_share_a_budget() {
         desk.subscribe(1, Kind::Shard, &format!("{{s}}{i}"));
     }
     let home = desk.home(Kind::Shard, "{s}0");
-    // Each is refused once at no cost, then 100 per second are tried and as many were saved.
+    // The first refusals cost nothing, then 100 retries per second, with as many saved up.
     let (mut calls, end) = (desk.act(true).len(), desk.book.now + 3_000_000);
     assert_eq!(calls, 1_000);
     loop {
@@ -866,7 +866,7 @@ fn refused_topics_share_a_budget() {
         calls += desk.act(true).len();
     }
     assert!((1_300..=1_401).contains(&calls), "{calls}");
-    // The first that is confirmed lets two more go, and so on.
+    // Each confirmation lets two more retries go.
     while desk.act(true).is_empty() {
         desk.book.now = desk.book.next_due().unwrap();
         desk.book.tick();

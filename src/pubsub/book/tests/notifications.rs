@@ -19,7 +19,7 @@ fn narrow_topics_are_subscribed_at_every_primary() {
     }
     desk.message(3, Some(SPACE), "__keyspace@0__:k");
     assert_eq!(desk.got(SPACE), 0);
-    // One of them is lost: a gap, until it is back.
+    // A lost connection makes a gap until it is restored.
     desk.book.lost(1);
     assert_eq!(desk.news(1), [format!("gap {SPACE}")]);
     desk.book.retry(1);
@@ -40,7 +40,7 @@ fn a_primary_that_joins_makes_no_gap() {
     joined.shards.push(Shard { primary: Some(6), replicas: Vec::new() });
     desk.topology(joined.clone());
     assert_eq!(desk.run(), [format!("+ {SPACE} @6")]);
-    // It gets slots when it is confirmed already.
+    // It gets slots after it has confirmed.
     joined.slots[16383] = 3;
     desk.topology(joined);
     assert!(desk.run().is_empty() && desk.news(1).is_empty());
@@ -49,8 +49,8 @@ fn a_primary_that_joins_makes_no_gap() {
     assert_eq!(desk.gaps(), NO_GAP);
 }
 
-/// A node calls the replica a primary and does not know yet that the slots are its: the old primary,
-/// a replica by now, says the same.
+/// The topology calls the replica a primary that has no slots yet: the old primary, by then a
+/// replica, sends the same notifications.
 #[test]
 fn a_replica_that_is_promoted_says_nothing_before_it_has_the_slots() {
     let mut desk = Desk::new();
@@ -79,7 +79,7 @@ fn a_replica_that_is_promoted_says_nothing_before_it_has_the_slots() {
     desk.message(3, Some(SPACE), "__keyspace@0__:k");
     assert_eq!(desk.got(SPACE), 1);
     assert_eq!(desk.gaps()[GapReason::NewPrimary as usize], 1);
-    // Where the one that it followed loses its slots to others, it is a primary like any other.
+    // If the primary that it followed loses its slots to others, it is a primary like any other.
     let mut alone = without_slots(promoted.clone(), 0);
     alone.slots[0] = 1;
     let mut desk = Desk::new();
@@ -99,7 +99,7 @@ fn a_failover_of_notifications_is_one_gap_and_nothing_twice() {
     desk.topology(failed_over(0));
     assert_eq!(desk.act(false), ["connect 3"]);
     assert_eq!(desk.news(1), [format!("gap {SPACE}")]);
-    // Until the new one is asked the old one says what it hears from it.
+    // Until the new primary is subscribed, the old one passes on what it replicates.
     desk.message(0, Some(SPACE), "__keyspace@0__:k");
     assert_eq!(desk.got(SPACE), 1);
     desk.book.ready(3);
@@ -115,8 +115,8 @@ fn a_failover_of_notifications_is_one_gap_and_nothing_twice() {
     assert_eq!(desk.entry(Kind::Pattern, SPACE).topic.upstream(), 3);
 }
 
-/// Nodes learn of a failover one after the other: one says that the former primary is a replica,
-/// the next one that it is a primary without slots. It is a replica, so its notifications are copies.
+/// Nodes learn of a failover one after the other: one calls the former primary a replica, the next
+/// calls it a primary without slots. It is a replica, so its notifications are duplicates.
 #[test]
 fn a_former_primary_that_is_called_a_primary_again_is_not_heard() {
     let mut desk = Desk::new();
@@ -126,7 +126,7 @@ fn a_former_primary_that_is_called_a_primary_again_is_not_heard() {
     without_slots.nodes[0].role = Role::Primary;
     without_slots.shards[0].replicas.clear();
     without_slots.shards.push(Shard { primary: Some(0), replicas: Vec::new() });
-    // As its own view shows it, and then as the others do; twice, and with a failure in between.
+    // In its own view, then in the others'; twice, and with a failure in between.
     for snapshot in [
         failed_over(0),
         without_slots.clone(),
@@ -144,7 +144,7 @@ fn a_former_primary_that_is_called_a_primary_again_is_not_heard() {
     }
     desk.message(3, Some(SPACE), "__keyspace@0__:k");
     assert_eq!(desk.got(SPACE), 1);
-    // Its slots come back to it.
+    // It gets its slots back.
     desk.topology(cluster());
     assert_eq!(desk.run(), [format!("+ {SPACE} @0"), format!("- {SPACE} @3")]);
     desk.news(1);
@@ -152,7 +152,7 @@ fn a_former_primary_that_is_called_a_primary_again_is_not_heard() {
     assert_eq!(desk.got(SPACE), 1);
 }
 
-/// While the new primary is not asked yet, its replica stands in for it, whatever it is called.
+/// Until the new primary is subscribed, the former one stands in, whatever the topology calls it.
 #[test]
 fn a_former_primary_stands_in_until_its_successor_is_asked() {
     let mut desk = Desk::new();
@@ -184,7 +184,7 @@ fn a_killed_primary_is_one_gap_until_its_successor_is_heard() {
     desk.topology(failed(0));
     desk.run();
     assert_eq!(desk.news(1), [format!("gap {SPACE}")]);
-    // Who comes now does not wait for a primary that is not there.
+    // A new subscriber does not wait for the missing primary.
     desk.subscribe(1, Kind::Pattern, SPACE);
     assert_eq!(desk.news(1), [format!("live {SPACE}")]);
     desk.topology(failed_over(0));
@@ -201,7 +201,7 @@ fn broad_topics_hear_notifications_from_everywhere_and_the_rest_from_home() {
     let home = desk.home(Kind::Pattern, "*");
     assert_eq!(desk.news(1).pop().unwrap(), "live *");
     for n in 0..3 {
-        // The node's own copy is not taken, the book's pattern brings it.
+        // The node's own copy is dropped; the hub's pattern brings it.
         desk.message(n, Some("*"), "__keyspace@0__:k");
         assert_eq!(desk.got("*"), 0);
         desk.message(n, Some(SPACE), "__keyspace@0__:k");
@@ -214,12 +214,12 @@ fn broad_topics_hear_notifications_from_everywhere_and_the_rest_from_home() {
     }
     assert_eq!(desk.upstream(), [0, 7, 0]);
     assert_eq!(desk.book.stats.topics[1].load(Relaxed), 1, "the book's own do not count");
-    // A failover concerns it.
+    // A failover is a gap.
     desk.topology(failed_over(if home == 0 { 1 } else { 0 }));
     desk.run();
     assert_eq!(desk.news(1), ["gap *", "live *"]);
     assert_eq!(desk.gaps(), [0, 0, 0, 1, 0]);
-    // Its end ends the book's own.
+    // Its end also ends the hub's own patterns.
     desk.unsubscribe(1, token);
     assert_eq!(desk.run().len(), 7);
     assert_eq!((desk.upstream(), desk.book.entries.len()), ([0; 3], 0));
