@@ -1,4 +1,4 @@
-//! What a connection knows of its user.
+//! The account of a connection: its user, and a pending check of that user.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, LazyLock, Weak};
@@ -7,42 +7,42 @@ use super::User;
 use crate::errors::Failure;
 use crate::resp::Args;
 
-/// Connections of slotway's own user ([`Account::realm`]).
+/// The realm of connections that use slotway's own credentials ([`Account::realm`]).
 pub const OWN: u16 = 0;
 
-/// Of a client where there are users.
+/// The account of a client, if there are users.
 #[derive(Debug, Clone, Default)]
 pub struct Account {
-    /// The user of slotway's own that it is.
+    /// The user, if it is slotway's own.
     pub user: Option<Arc<User>>,
-    /// Whose connections its commands travel on: a number of the worker's, [`OWN`] for slotway's.
+    /// Worker-local number of the user whose connections carry its commands; [`OWN`]: slotway's.
     pub realm: u16,
-    /// The name of a user of the cluster.
+    /// The user's name, if it is the cluster's.
     pub name: Option<Arc<str>>,
     question: Option<Question>,
     verdict: Option<(Tag, Verdict)>,
 }
 
-/// What is being asked for a client. Dropped with its account: who is gone needs no answer.
+/// A pending check. Dropped with the account: a client that has left needs no answer.
 #[derive(Debug, Clone)]
 struct Question {
     tag: Tag,
-    /// Bytes that the question has.
+    /// Size of the check's arguments, in bytes.
     bytes: usize,
-    /// As long as it is wanted.
+    /// Alive as long as the answer is wanted.
     _wanted: Arc<()>,
 }
 
-/// Which command a verdict is about: one that was not taken for its own is nobody's.
+/// Identifies the command that a verdict is about; another command must not use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tag(u64);
 
 impl Tag {
-    /// Not one command's: whether the client may be here without logging in.
+    /// Not a command: whether the client may send commands without logging in.
     pub const STRANGER: Tag = Tag(0);
 
-    /// Of a command, by all its bytes. The keys are random, or somebody could find two commands
-    /// with the same.
+    /// A hash of the command's arguments, keyed at random so that nobody can construct two commands
+    /// with the same tag.
     pub fn of(args: &Args) -> Tag {
         static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         let mut hasher = KEYS.build_hasher();
@@ -54,33 +54,33 @@ impl Tag {
     }
 }
 
-/// The answer that a command has waited for. The command is read once more and finds it.
+/// The result of a check. The command that waited for it is processed again and finds it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    /// A node has said yes.
+    /// A node allows it.
     Allowed,
-    /// The same, and the user is nobody's in particular: any password is right, or none.
+    /// A node allows it, and the user needs no password.
     Open,
-    /// It has waited, and may be looked at.
+    /// The command has waited its time and may be processed.
     Waited,
     /// A node's error reply.
     Refused(Failure),
-    /// The error reply, which has waited its time.
+    /// The error reply, after its delay.
     Told(Failure),
 }
 
 impl Account {
-    /// Of who need not log in, or has to (`None`).
+    /// The account of a client that has not logged in; `None`: it has to.
     pub fn of_stranger(user: Option<Arc<User>>) -> Account {
         Account { user, ..Account::default() }
     }
 
-    /// It has logged in, or need not.
+    /// Whether it has logged in or does not have to.
     pub fn is_in(&self) -> bool {
         self.user.is_some() || self.realm != OWN
     }
 
-    /// The user's name; Redis calls who is not logged in by the default user's.
+    /// The user's name; `default` before a login, as in Redis.
     pub fn name(&self) -> &str {
         match (&self.user, &self.name) {
             (Some(user), _) => &user.name,
@@ -89,12 +89,12 @@ impl Account {
         }
     }
 
-    /// It is nobody any more. Gives its realm.
+    /// Logs out. Returns the realm left.
     pub fn leave(&mut self) -> u16 {
         std::mem::take(self).realm
     }
 
-    /// Something of so many bytes is asked for it. Gives what lives as long as it is wanted.
+    /// Starts a check of `bytes` bytes. The returned handle is alive while the answer is wanted.
     pub fn ask(&mut self, tag: Tag, bytes: usize) -> Weak<()> {
         let wanted = Arc::new(());
         let alive = Arc::downgrade(&wanted);
@@ -103,22 +103,22 @@ impl Account {
         alive
     }
 
-    /// The answer to what was asked.
+    /// Stores the result of the pending check.
     pub fn answer(&mut self, verdict: Verdict) {
         self.verdict = self.question.take().map(|question| (question.tag, verdict));
     }
 
-    /// This will be found when the command is read once more.
+    /// Stores a result for the next time that the command is processed.
     pub fn put_by(&mut self, tag: Tag, verdict: Verdict) {
         self.verdict = Some((tag, verdict));
     }
 
-    /// The answer, if it is this command's.
+    /// Takes the result, if it is for this command.
     pub fn answered(&mut self, tag: Tag) -> Option<Verdict> {
         self.verdict.take().filter(|(of, _)| *of == tag).map(|(_, verdict)| verdict)
     }
 
-    /// Bytes of what is being asked.
+    /// Size of the pending check, in bytes.
     pub fn asked(&self) -> usize {
         self.question.as_ref().map_or(0, |question| question.bytes)
     }

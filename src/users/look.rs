@@ -1,33 +1,33 @@
-//! What a worker wants to know, from time to time, of a user of the cluster whose clients are here.
-//! The asking itself is control's.
+//! Periodic re-verification of users of the cluster that have clients here: what a worker asks for.
+//! The `control` room does the asking.
 
 use std::sync::Arc;
 
 use crate::channel::Kind;
 
-/// Something that clients of the user hear.
+/// A topic to which clients of the user are subscribed.
 #[derive(Debug, Clone)]
 pub struct Heard {
-    /// What it is.
+    /// The kind of topic.
     pub kind: Kind,
-    /// Its name.
+    /// The channel or pattern.
     pub name: Arc<[u8]>,
-    /// Where the worker has it: index and generation.
+    /// The worker's index and generation of the topic.
     pub place: (u32, u32),
 }
 
-/// The answer.
+/// The result of a re-verification.
 #[derive(Debug)]
 pub struct Looked {
     /// The worker's number of the user.
     pub realm: u16,
-    /// There is no such user any more, or it has another password: all nodes that answer say so.
+    /// The user was removed or has another password: all nodes that answered say so.
     pub gone: bool,
-    /// What it may not hear, by [`Heard::place`].
+    /// Topics that it may no longer subscribe to, by [`Heard::place`].
     pub denied: Vec<(u32, u32)>,
 }
 
-/// A node says that the user is not there, or has another password.
+/// Whether a node's error says that the user does not exist or has another password.
 pub fn is_refusal(text: &[u8]) -> bool {
     text.starts_with(b"WRONGPASS") || text.starts_with(b"NOAUTH")
 }

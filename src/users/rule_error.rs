@@ -1,28 +1,28 @@
-//! Rules that are not understood.
+//! Errors in ACL rules.
 
-/// A rule that is not understood, in Redis's words.
+/// An error in an ACL rule; the texts are Redis's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RuleError {
-    /// Neither word nor sign is known.
+    /// Unknown word or prefix.
     Syntax,
-    /// No such command, subcommand or category.
+    /// Unknown command, subcommand or category.
     Unknown,
-    /// `+config|get|x`
+    /// A first argument of a subcommand: `+config|get|x`.
     FirstArgOfSubcommand,
-    /// A pattern behind `~*`.
+    /// A key pattern after `~*`.
     AfterAllKeys,
-    /// A pattern behind `&*`.
+    /// A channel pattern after `&*`.
     AfterAllChannels,
-    /// `#` and not 64 hexadecimal digits.
+    /// `#` without 64 lower-case hexadecimal digits.
     Hash,
-    /// `<` or `!` of a password that the user has not.
+    /// `<` or `!` with a password that the user does not have.
     NoSuchPassword,
-    /// A `(` without its `)`.
+    /// `(` without `)`.
     Unbalanced,
 }
 
 impl RuleError {
-    /// What is wrong.
+    /// The error text.
     pub fn text(self) -> &'static str {
         match self {
             RuleError::Syntax => "Syntax error",

@@ -1,8 +1,7 @@
-//! What one user may do: Redis's ACL rules, read from their words and asked about one request. No
-//! I/O.
+//! Redis's ACL rules of one user: parsing, and checking requests. No I/O.
 //!
-//! A user has one or more selectors, each with commands, keys and channels of its own; a request is
-//! allowed where one of them allows all of it.
+//! A user has one or more selectors, each with its own commands, keys and channels; a request is
+//! allowed if one selector allows all of it.
 //!
 //! <https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/>
 
@@ -13,27 +12,27 @@ use crate::command::{
 };
 use crate::resp::Args;
 
-/// Why a request is refused; where several selectors refuse, the greatest is told, as in Redis.
+/// Why a request is refused. Of several selectors' reasons the greatest is reported, as in Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Denied {
-    /// Not this command.
+    /// The command is not allowed.
     Command,
-    /// The rules allow this command, but its effects cannot be checked against them.
+    /// The rules allow the command, but its effects cannot be checked against them.
     Unchecked,
-    /// Not one of its keys.
+    /// A key is not allowed.
     Key,
-    /// Not one of its channels.
+    /// A channel is not allowed.
     Channel,
-    /// SORT's BY or GET, which make keys of what is in other keys.
+    /// BY or GET of SORT, which read keys computed from data.
     Sort(&'static str),
 }
 
-/// One rule about commands, in the order in which they were given.
+/// A rule about commands. Later rules override earlier ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Rule {
-    /// A command or subcommand (`config|get`).
+    /// A command or subcommand (`config|get`); allowed or denied.
     Command(Box<str>, bool),
-    /// A category, without its `@`.
+    /// A category, without its `@`; allowed or denied.
     Category(Box<str>, bool),
     /// A command with this first argument only (`select|0`).
     FirstArg(Box<str>, Box<str>),
@@ -45,37 +44,37 @@ struct KeyPattern {
     access: Access,
 }
 
-/// Commands, keys and channels that belong together.
+/// A set of allowed commands, keys and channels.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selector {
-    /// What was said about all commands last, and since then about some.
+    /// The last rule about all commands; `rules` has those that followed it.
     all: bool,
     rules: Vec<Rule>,
     all_keys: bool,
     keys: Vec<KeyPattern>,
     all_channels: bool,
     channels: Vec<Box<[u8]>>,
-    /// By command id: it is allowed. From `rules`, for one table.
+    /// Bit set of allowed commands by id, compiled from `rules` for one table.
     allowed: Box<[u64]>,
-    /// Commands the table does not have are allowed.
+    /// Whether commands missing in the table are allowed.
     unknown_allowed: bool,
-    /// By command id: `rules` allow it, and it is refused because its effects cannot be checked.
+    /// Bit set of commands that `rules` allow, but that are refused because they cannot be checked.
     withheld: Box<[u64]>,
-    /// No key pattern is for reading or writing only.
+    /// No key pattern is limited to reading or writing.
     plain_keys: bool,
     first_args: Vec<(CommandId, Box<str>)>,
 }
 
 impl Selector {
-    /// Everything is allowed.
+    /// A selector that allows everything.
     pub fn everything() -> Selector {
         Selector { all: true, all_keys: true, all_channels: true, ..Selector::default() }
     }
 
-    /// Takes one rule. `table` says which commands and categories there are.
+    /// Applies one rule. `table` defines the commands and categories.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The error in the rule.
     pub(super) fn apply(&mut self, rule: &str, table: &CommandTable) -> Result<(), RuleError> {
         let lower = rule.to_ascii_lowercase();
         match &*lower {
@@ -162,7 +161,7 @@ impl Selector {
         let parent = name.split('|').next().unwrap_or_default();
         match (table.by_name(name), table.by_name(parent), name.split_once('|')) {
             (Some(_), ..) => self.push(Rule::Command(name.into(), on)),
-            // A module's, which only the cluster knows.
+            // A module's command, which only the cluster knows.
             (None, None, _) if parent.contains('.') => self.push(Rule::Command(name.into(), on)),
             (None, Some(id), Some((_, arg))) => {
                 let container = table.get(id).container;
@@ -172,7 +171,7 @@ impl Selector {
                 if arg.is_empty() {
                     return Err(RuleError::Syntax);
                 }
-                // CLIENT SETINFO and the like, of servers newer than the table.
+                // CLIENT SETINFO and others, of servers newer than the table.
                 let newer = container && NEWER.contains(&name);
                 if (container || !on) && !newer {
                     return Err(RuleError::Unknown);
@@ -188,7 +187,7 @@ impl Selector {
     }
 
     fn push(&mut self, rule: Rule) {
-        // What is said again is said last.
+        // A repeated rule replaces the earlier one.
         let same = |old: &Rule| match (old, &rule) {
             (Rule::Command(a, _), Rule::Command(b, _)) => a == b,
             (Rule::Category(a, _), Rule::Category(b, _)) => a == b,
@@ -198,8 +197,8 @@ impl Selector {
         self.rules.push(rule);
     }
 
-    /// Makes what requests are checked by, for the commands of `table`. Unless `unchecked`, commands
-    /// whose effects cannot be checked are refused where the rules refuse anything at all.
+    /// Compiles the rules for the commands of `table`. Commands whose effects cannot be checked are
+    /// refused unless `unchecked` or the rules allow everything.
     pub(super) fn compile(&mut self, table: &CommandTable, unchecked: bool) {
         let mut allowed = vec![if self.all { u64::MAX } else { 0 }; table.len().div_ceil(64)];
         let mut first_args: Vec<(CommandId, Box<str>)> = Vec::new();
@@ -217,7 +216,7 @@ impl Selector {
             match rule {
                 Rule::Command(name, on) => {
                     let Some(id) = table.by_name(name) else {
-                        unknown &= *on; // it may be this one
+                        unknown &= *on; // the unknown command may be this one
                         continue;
                     };
                     one(id, *on);
@@ -260,7 +259,7 @@ impl Selector {
         self.plain_keys = self.keys.iter().all(|p| p.access == Access::ALL);
     }
 
-    /// Nothing is refused, known to the table or not.
+    /// Whether every request is allowed, unknown commands included.
     pub(super) fn allows_everything(&self) -> bool {
         self.all && self.rules.is_empty() && self.all_keys && self.all_channels
     }
@@ -270,7 +269,7 @@ impl Selector {
         word.map_or(self.unknown_allowed, |word| word & (1 << (id.0 % 64)) != 0)
     }
 
-    /// Whether it allows the request, whose number of arguments is right.
+    /// Checks a request whose number of arguments is valid.
     #[inline]
     pub fn check(
         &self,
@@ -279,7 +278,7 @@ impl Selector {
         args: &Args,
         keys: &mut Vec<u32>,
     ) -> Result<(), Denied> {
-        // Who is not logged in may say so, and leave.
+        // AUTH, HELLO, QUIT and RESET are always allowed.
         if !self.has_command(id)
             && !spec.flags.contains(Flags::NO_AUTH)
             && !self.has_first_arg(id, args)
@@ -295,7 +294,7 @@ impl Selector {
         Ok(())
     }
 
-    /// The first key or channel that it does not allow, as an argument's number.
+    /// Index of the first argument that names a refused key or channel.
     pub fn denied_argument(&self, spec: &CommandSpec, args: &Args) -> Option<usize> {
         if spec.flags.contains(Flags::PUBSUB) {
             let literal = *spec.name == *"psubscribe";
@@ -313,8 +312,8 @@ impl Selector {
         word.is_some_and(|word| word & (1 << (id.0 % 64)) != 0)
     }
 
-    /// Commands of `table` that the rules allow and that cannot be checked: `withheld` says whether
-    /// those that are refused for it are meant, or those that are allowed all the same.
+    /// Commands of `table` that the rules allow and that cannot be checked: those refused for that
+    /// reason if `withheld`, otherwise those allowed all the same.
     pub(super) fn uncheckable<'t>(
         &self,
         table: &'t CommandTable,
@@ -327,8 +326,8 @@ impl Selector {
         table.iter().filter(move |(id, spec)| found(*id, spec)).map(|(_, spec)| &*spec.name)
     }
 
-    /// Whether a rule names commands that are refused because they cannot be checked: such a
-    /// command itself, or the category of scripts.
+    /// Whether a rule names commands that are refused because they cannot be checked, or the
+    /// category of scripts.
     pub(super) fn names_withheld(&self, table: &CommandTable) -> bool {
         self.rules.iter().any(|rule| match rule {
             Rule::Command(name, true) | Rule::FirstArg(name, _) => {
@@ -352,9 +351,9 @@ impl Selector {
         keys: &mut Vec<u32>,
     ) -> Result<(), Denied> {
         if spec.flags.contains(Flags::PUBSUB) {
-            return Ok(()); // they are channels
+            return Ok(()); // the keys are channels
         }
-        // Keys that slotway cannot find (a module's) may be any.
+        // Unknown keys (a module's) may be any.
         if !spec.keys_complete {
             return Err(Denied::Key);
         }
@@ -364,8 +363,8 @@ impl Selector {
         let may = |at: u32, access: Access| self.may_key(args, at, access);
         let fits = match (&spec.keys, self.plain_keys) {
             (KeySpec::One(at), true) => may(u32::from(*at), Access::ALL),
-            // A request whose keys cannot be told is wrong; but that is for somebody to say who
-            // may look at all keys.
+            // A request with invalid keys is reported as such only to users that may access all
+            // keys.
             (_, true) => {
                 key_positions(spec, args, keys).is_ok()
                     && keys.iter().all(|&at| may(at, Access::ALL))
@@ -411,17 +410,17 @@ impl Selector {
         }
     }
 
-    /// Whether this channel, or this pattern, is one of its.
+    /// Whether this channel or pattern may be subscribed.
     pub fn may_hear(&self, name: &[u8], is_pattern: bool) -> bool {
         let fits = |pattern: &[u8]| match is_pattern {
-            // A pattern could take in more than what is allowed: it must be allowed itself.
+            // A pattern may match more than what is allowed, so it must itself be listed.
             true => *pattern == *name,
             false => matches(pattern, name),
         };
         self.all_channels || self.channels.iter().any(|pattern| fits(pattern))
     }
 
-    /// The rules about commands, as ACL GETUSER shows them.
+    /// The rules about commands, in the form of ACL GETUSER.
     pub fn commands(&self) -> String {
         let mut text = String::from(if self.all { "+@all" } else { "-@all" });
         for rule in &self.rules {
@@ -435,8 +434,8 @@ impl Selector {
         text
     }
 
-    /// The same, and behind them the commands that they allow and that are refused because they
-    /// cannot be checked.
+    /// Like [`Selector::commands`], then the commands that are refused because they cannot be
+    /// checked.
     pub fn effective_commands(&self, table: &CommandTable) -> String {
         let withheld = self.uncheckable(table, true).map(|name| format!(" -{name}"));
         self.commands() + &withheld.collect::<String>()
@@ -467,12 +466,12 @@ impl Selector {
         shown.collect::<Vec<_>>().join(" ")
     }
 
-    /// All its rules in one line, as ACL LIST shows them.
+    /// All rules in one line, in the form of ACL LIST.
     pub fn describe(&self) -> String {
         self.describe_with(&self.commands())
     }
 
-    /// The same with other words about commands.
+    /// Like [`Selector::describe`], with another text for the commands.
     pub(super) fn describe_with(&self, commands: &str) -> String {
         let mut words = Vec::new();
         if self.all_keys || !self.keys.is_empty() {
@@ -489,10 +488,10 @@ impl Selector {
     }
 }
 
-/// Subcommands that Redis has since 7.0 and slotway answers.
+/// Subcommands newer than Redis 7.0 that slotway answers.
 const NEWER: [&str; 2] = ["client|setinfo", "client|no-touch"];
 
-/// Commands about scripts and functions that run none and load none.
+/// Commands about scripts and functions that neither run nor load any.
 const SCRIPTS_UNTOUCHED: [&str; 14] = [
     "function",
     "function|delete",
@@ -509,13 +508,13 @@ const SCRIPTS_UNTOUCHED: [&str; 14] = [
     "script|kill",
     "script|show",
 ];
-/// Modules' commands that run code which calls other commands, keys declared or not: RedisGears
-/// (two generations) and RedisAI.
+/// Commands of modules that run code which calls other commands, with declared keys or without:
+/// RedisGears (two generations) and RedisAI.
 const MODULES_THAT_RUN_CODE: [&str; 7] =
     ["tfcall", "tfcallasync", "tfunction", "rg.", "redisgears", "ai.script", "ai.dag"];
 
-/// What the command does to keys and channels is not told by its arguments: it runs a script, loads
-/// one, or is a module's that does not declare its keys.
+/// Whether a command's arguments do not tell which keys and channels it uses: it runs or loads a
+/// script, or is a module's without declared keys.
 pub(super) fn is_uncheckable(spec: &CommandSpec) -> bool {
     let name = &*spec.name;
     if has_category(spec, "scripting") {
@@ -533,7 +532,7 @@ fn has_category(spec: &CommandSpec, category: &str) -> bool {
     spec.categories.iter().any(|c| **c == *category)
 }
 
-/// SORT's BY with a pattern, or its GET.
+/// The option of SORT that reads other keys: BY with a pattern, or GET.
 fn sort_option(args: &Args) -> Option<&'static str> {
     let mut i = 2;
     while i < args.len() {

@@ -1,4 +1,4 @@
-//! Rules as Redis 7.0.15 understands them; tests/users.rs compares many more with a running one.
+//! Rules of Redis 7.0.15; tests/users.rs compares many more with a running server.
 
 use super::*;
 use crate::command::CommandId;
@@ -81,7 +81,7 @@ fn keys_by_what_is_done_to_them() {
     assert_eq!((check(&plain, "MGET b1 b2"), check(&plain, "GET a1")), (Ok(()), denied));
 }
 
-/// Scripts do what their user may not: only for who may everything, or by the rule that says so.
+/// Scripts bypass the rules: allowed only to users that may do everything, or by explicit rule.
 #[test]
 fn commands_that_cannot_be_checked() {
     const UNCHECKABLE: [&str; 10] = [
@@ -118,7 +118,7 @@ fn commands_that_cannot_be_checked() {
         assert!(free.describe(false).contains(" unchecked-commands "), "{}", free.describe(false));
         assert!(free.warning(&CommandTable::builtin()).is_some_and(|w| w.contains("'u'")));
     }
-    // The rules about commands and declared keys still hold.
+    // The rules about commands and declared keys still apply.
     let free = user("~a:* +@all -eval unchecked-commands");
     assert_eq!(check(&free, "EVAL s 1 a:1"), Err(Denied::Command));
     assert_eq!(check(&free, "EVALSHA s 1 b:1"), Err(Denied::Key));
@@ -127,20 +127,20 @@ fn commands_that_cannot_be_checked() {
         UNCHECKABLE.iter().for_each(|line| assert_eq!(check(&u, line), Ok(()), "{rules}: {line}"));
         assert_eq!(u.warning(&CommandTable::builtin()), None);
     }
-    // One script's text or digest is no exception.
+    // A rule for one script's text or digest is no exception.
     assert_eq!(check(&user("~* +evalsha|s"), "EVALSHA s 1 a:1"), Err(Denied::Unchecked));
     assert_eq!(check(&user("~* +get"), "EVAL s 1 a:1"), Err(Denied::Command));
-    // Whoever names what is refused is told; whoever has it among all others need not be.
+    // A warning is given only if the rules name the refused command.
     let table = CommandTable::builtin();
     assert!(user("~a:* +eval").warning(&table).is_some_and(|w| w.contains("unchecked-commands")));
     assert!(user("~a:* +@scripting").warning(&table).is_some());
     assert_eq!(user("~a:* +@all -@dangerous").warning(&table), None);
-    // What ACL GETUSER and ACL LIST show, read again, gives the same answers.
+    // The rules shown by ACL GETUSER and ACL LIST have the same effect when parsed again.
     let shown = user("~a:* +@all").selectors[0].effective_commands(&table);
     assert_eq!(check(&user(&format!("~a:* {shown}")), "EVAL s 1 a:1"), Err(Denied::Command));
 }
 
-/// Modules' commands by what the cluster's table says of them.
+/// Modules' commands, by their entry in the cluster's table.
 #[test]
 fn commands_of_modules_that_cannot_be_checked() {
     let command = |name: &str, flags: &str, first: i64| {
@@ -300,7 +300,7 @@ fn commands_that_nobody_knows() {
     assert_eq!(unknown("+@all ~a* &*"), Err(Denied::Key));
 }
 
-/// A verdict is for the command that waited for it, and for the user that it was given to.
+/// A verdict holds for the command that waited for it, and for the user that it was given to.
 #[test]
 fn a_verdict_is_one_commands() {
     let args = |words: &[&[u8]]| {
@@ -322,7 +322,7 @@ fn a_verdict_is_one_commands() {
     assert_eq!(account.answered(one), None, "what was not its command's is nobody's");
     account.put_by(one, Verdict::Allowed);
     assert_eq!(account.answered(one), Some(Verdict::Allowed));
-    // Somebody else.
+    // Another user.
     account.put_by(one, Verdict::Allowed);
     let wanted = account.ask(one, 0);
     account.realm = 7;

@@ -1,24 +1,24 @@
-//! Failed logins are slowed: the more of them came from one address lately, the longer its next
-//! failure takes to be told. Who logs in rightly waits for nothing; but who closes instead of waiting
-//! is not to try another password at once, so that where many have failed lately each login is looked
-//! at some time behind the one before. Other addresses do not notice.
+//! Delays failed logins: the more logins from one address have failed recently, the longer the next
+//! error reply is delayed. A correct login is not delayed. A client might disconnect instead of
+//! waiting for the reply, so logins from an address with many recent failures are also checked one
+//! at a time, at fixed intervals. Other addresses are not affected.
 
 use std::net::IpAddr;
 
 use crate::hash::KeyedMap;
 
-/// Where somebody comes from, for the count of failures. Of IPv6 the first half counts: the rest is
-/// a customer's own to choose.
+/// The origin of a login for counting failures. IPv6 addresses count by their upper 64 bits,
+/// because customers choose the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// Over the network.
+    /// An IP address.
     Network(u64),
-    /// Over a Unix socket.
+    /// A Unix socket.
     Local,
 }
 
 impl Source {
-    /// Of a client's address; `None` over a Unix socket.
+    /// The source for a client's address; `None` for a Unix socket.
     pub fn of(address: Option<IpAddr>) -> Source {
         match address.map(|ip| ip.to_canonical()) {
             Some(IpAddr::V4(ip)) => Source::Network(u64::from(u32::from(ip))),
@@ -31,35 +31,35 @@ impl Source {
 #[derive(Debug, Clone, Copy)]
 struct Failures {
     count: u32,
-    /// Of the last one, microseconds.
+    /// Time of the last failure, in microseconds.
     last: u64,
-    /// When the next login may be looked at.
+    /// Earliest time of the next check, in microseconds.
     next: u64,
 }
 
-/// Addresses that are remembered.
+/// The largest number of addresses remembered.
 const MOST: usize = 4096;
-/// After so long without a failure an address is forgotten, microseconds.
+/// An address without failures for this long is forgotten, in microseconds.
 const FORGET: u64 = 60_000_000;
-/// The wait after the second failure; each more doubles it, microseconds.
+/// The delay of the second failure, in microseconds; it doubles with each further one.
 const FIRST: u64 = 50_000;
-/// The longest wait, microseconds.
+/// The longest delay, in microseconds.
 const LONGEST: u64 = 5_000_000;
-/// From so many failures on logins stand in a line.
+/// Number of failures from which on logins are queued.
 const MANY: u32 = 10;
-/// Between two of the line, microseconds: 50 in a second.
+/// Interval between queued logins, in microseconds: 50 per second.
 const APART: u64 = 20_000;
-/// The line is no longer, microseconds.
+/// The longest wait in the queue, in microseconds.
 const LINE: u64 = 2_000_000;
 
-/// Who has failed lately. The clock is the caller's.
+/// Recent login failures by source.
 #[derive(Debug, Default)]
 pub struct Throttle {
     sources: KeyedMap<Source, Failures>,
 }
 
 impl Throttle {
-    /// How long a login is to wait before it is looked at, microseconds. `None`: too many wait.
+    /// How long a login must wait before it is checked, in microseconds. `None`: the queue is full.
     pub fn admit(&mut self, source: Source, now: u64) -> Option<u64> {
         let Some(known) = self.sources.get_mut(&source) else { return Some(0) };
         if known.count < MANY || now.saturating_sub(known.last) >= FORGET {
@@ -73,7 +73,7 @@ impl Throttle {
         Some(wait)
     }
 
-    /// One more failure; gives how long its answer is to wait, microseconds.
+    /// Counts a failure. Returns the delay of its reply, in microseconds.
     pub fn failed(&mut self, source: Source, now: u64) -> u64 {
         if self.sources.len() >= MOST && !self.sources.contains_key(&source) {
             self.make_room(now);
@@ -85,24 +85,24 @@ impl Throttle {
         }
         known.count = known.count.saturating_add(1);
         known.last = known.last.max(now);
-        // The first one is a slip.
+        // The first failure is not delayed: a typing error.
         match known.count {
             0 | 1 => 0,
             n => (FIRST << (n - 2).min(16)).min(LONGEST),
         }
     }
 
-    /// Addresses that are remembered.
+    /// Number of addresses remembered.
     pub fn len(&self) -> usize {
         self.sources.len()
     }
 
-    /// Nobody has failed.
+    /// Whether no address is remembered.
     pub fn is_empty(&self) -> bool {
         self.sources.is_empty()
     }
 
-    /// The old ones go; if there are none, the quarter that failed least.
+    /// Evicts expired addresses, or else the quarter with the fewest failures.
     fn make_room(&mut self, now: u64) {
         self.sources.retain(|_, f| now.saturating_sub(f.last) < FORGET);
         if self.sources.len() < MOST {
@@ -140,7 +140,7 @@ mod tests {
             assert_eq!(throttle.admit(me, 0), Some(0), "some have failed");
         }
         throttle.failed(me, 0);
-        // A thousand connections in one moment.
+        // A thousand connections at once.
         let line: Vec<u64> = (0..1000).map_while(|_| throttle.admit(me, 0)).collect();
         assert_eq!(line.len() as u64, LINE / APART + 1, "the rest is refused");
         assert!(line.iter().zip(0..).all(|(wait, n)| *wait == n * APART && *wait <= LINE));

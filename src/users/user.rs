@@ -1,4 +1,4 @@
-//! One user of slotway's own: name, passwords, rules; and how a line of an ACL file becomes one.
+//! A user of slotway's own: name, passwords, rules; and the parser of its line in an ACL file.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use crate::resp::Args;
 pub struct Hash([u8; 32]);
 
 impl Hash {
-    /// Of a password.
+    /// Hashes a password.
     pub fn of(password: &[u8]) -> Hash {
         Hash(Sha256::digest(password).into())
     }
 
-    /// Reads 64 hexadecimal digits, in lower case as Redis wants them.
+    /// Parses 64 hexadecimal digits; lower case only, as in Redis.
     pub fn parse(text: &str) -> Option<Hash> {
         let digit = |b: u8| match b {
             b'0'..=b'9' => Some(b - b'0'),
@@ -40,13 +40,13 @@ impl Hash {
         Some(Hash(hash))
     }
 
-    /// Whether both are the same, in a time that does not tell where they differ.
+    /// Compares in constant time.
     pub fn same(&self, other: &Hash) -> bool {
         let differ = self.0.iter().zip(&other.0).fold(0, |all, (a, b)| all | (a ^ b));
         std::hint::black_box(differ) == 0
     }
 
-    /// As 64 hexadecimal digits. ACL GETUSER shows it to those who may see it.
+    /// The 64 hexadecimal digits, as ACL GETUSER shows them to users with that permission.
     pub fn hex(&self) -> String {
         self.0.iter().map(|b| format!("{b:02x}")).collect()
     }
@@ -58,8 +58,8 @@ impl fmt::Debug for Hash {
     }
 }
 
-/// Of a selector that is not understood: the rule in it that is not, if it is one about commands. A
-/// password does not belong there, but somebody may have put one.
+/// The part of an invalid selector to show in an error: its invalid rule if that is about commands,
+/// since any other word may be a password.
 fn selector_shown(rule: &str, table: &CommandTable) -> String {
     let inner = rule.trim_start_matches('(').trim_end_matches(')');
     let mut selector = Selector::default();
@@ -70,28 +70,28 @@ fn selector_shown(rule: &str, table: &CommandTable) -> String {
     }
 }
 
-/// The rule of slotway's own that lets a user run what cannot be checked.
+/// Slotway's own rule that allows commands whose effects cannot be checked.
 pub const UNCHECKED: &str = "unchecked-commands";
 
-/// One user.
+/// A user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// Its name.
+    /// The name.
     pub name: Arc<str>,
-    /// It can log in.
+    /// Whether the user can log in.
     pub on: bool,
-    /// With any password, and `default` without logging in.
+    /// Whether any password is accepted; the user `default` then needs no login.
     pub nopass: bool,
-    /// Commands whose effects cannot be checked are allowed if the rules about commands allow them.
+    /// Whether commands whose effects cannot be checked are allowed if the command rules do.
     pub unchecked: bool,
-    /// With one of these.
+    /// The accepted passwords.
     pub passwords: Vec<Hash>,
-    /// What it may do; never empty, the first one is the user's own.
+    /// The selectors; never empty, the first has the user's own rules.
     pub selectors: Vec<Selector>,
 }
 
 impl User {
-    /// One that cannot do anything yet.
+    /// A user without any rights.
     pub fn new(name: &str) -> User {
         User {
             name: name.into(),
@@ -103,10 +103,10 @@ impl User {
         }
     }
 
-    /// Reads `user NAME rule …`; the first word may be left out.
+    /// Parses `user NAME rule …`; the word `user` is optional.
     ///
     /// # Errors
-    /// What is wrong with it. No password or hash is in the text.
+    /// The error, without any password or hash.
     pub fn parse(line: &str, table: &CommandTable) -> Result<User, String> {
         let mut words = line.split_whitespace().peekable();
         words.next_if(|word| word.eq_ignore_ascii_case("user"));
@@ -117,7 +117,7 @@ impl User {
         let mut user = User::new(name);
         let mut rest: Vec<String> = Vec::new();
         for word in words {
-            // A selector is one rule, spaces and all.
+            // A selector is one rule that contains spaces.
             match rest.last_mut().filter(|last| last.starts_with('(') && !last.ends_with(')')) {
                 Some(open) => *open += &format!(" {word}"),
                 None => rest.push(word.to_owned()),
@@ -125,11 +125,11 @@ impl User {
         }
         for rule in &rest {
             user.apply(rule, table).map_err(|error| {
-                // What begins a password is not shown.
+                // Rules about passwords are not shown.
                 let shown = match rule.as_bytes().first() {
                     Some(sign @ (b'>' | b'<' | b'#' | b'!')) => format!("{}…", *sign as char),
                     Some(b'(') => selector_shown(rule, table),
-                    // A password that was written without its sign, say.
+                    // Possibly a password without its prefix.
                     _ if error == RuleError::Syntax => "…".into(),
                     _ => rule.clone(),
                 };
@@ -156,7 +156,7 @@ impl User {
             "reset" => *self = User::new(&self.name),
             UNCHECKED => self.unchecked = true,
             "clearselectors" => self.selectors.truncate(1),
-            // What RESTORE looks at is the nodes' to say.
+            // Ignored: the nodes decide how RESTORE checks its payload.
             "sanitize-payload" | "skip-sanitize-payload" => {}
             _ => match (rule.as_bytes().first(), rule.get(1..).unwrap_or_default()) {
                 (Some(b'>'), password) => self.password(Hash::of(password.as_bytes())),
@@ -191,7 +191,7 @@ impl User {
         Ok(())
     }
 
-    /// Its rules for the commands of another table.
+    /// The same user, for the commands of another table.
     pub fn compiled(&self, table: &CommandTable) -> User {
         let mut user = self.clone();
         let unchecked = self.unchecked;
@@ -199,13 +199,13 @@ impl User {
         user
     }
 
-    /// Whether one of its passwords is this one. All are compared.
+    /// Whether a password is accepted. All hashes are compared, for constant time.
     pub(super) fn has_password(&self, given: &Hash) -> bool {
         let found = self.passwords.iter().fold(false, |found, known| known.same(given) | found);
         found | self.nopass
     }
 
-    /// Whether it may send this, whose number of arguments is right.
+    /// Checks a request whose number of arguments is valid.
     #[inline]
     pub fn check(
         &self,
@@ -224,25 +224,25 @@ impl User {
         Err(denied)
     }
 
-    /// The key or channel that [`User::check`] has found: the last of those that its selectors
-    /// refuse.
+    /// Index of the argument with the key or channel refused by [`User::check`]: the last one among
+    /// all selectors.
     pub fn denied_argument(&self, spec: &CommandSpec, args: &Args) -> usize {
         let all = self.selectors.iter().filter_map(|s| s.denied_argument(spec, args));
         all.max().unwrap_or(1)
     }
 
-    /// Whether it may be subscribed to this channel, or to this pattern.
+    /// Whether the user may subscribe to this channel or pattern.
     pub fn may_hear(&self, name: &[u8], pattern: bool) -> bool {
         self.selectors.iter().any(|selector| selector.may_hear(name, pattern))
     }
 
-    /// Whether nothing at all is refused, so that commands may be sent that nobody knows.
+    /// Whether every request is allowed, unknown commands included.
     pub fn may_everything(&self) -> bool {
         self.selectors.iter().any(Selector::allows_everything)
     }
 
-    /// What an operator should know of the user's rules, as one sentence: they let it out of its
-    /// own rules, or name what is refused all the same.
+    /// A warning for the operator, as one sentence: the rules exempt the user from its own
+    /// restrictions, or name commands that are refused all the same.
     pub fn warning(&self, table: &CommandTable) -> Option<String> {
         let name = &self.name;
         if self.may_everything() {
@@ -266,12 +266,12 @@ impl User {
         })
     }
 
-    /// Its line, as ACL LIST shows it, without its passwords unless `secrets`.
+    /// The user's line as in ACL LIST; with the hashes of its passwords if `secrets`.
     pub fn describe(&self, secrets: bool) -> String {
         self.described(secrets, Selector::describe)
     }
 
-    /// The same with its hashes, and with the commands that are refused because they cannot be
+    /// The user's line with hashes, and with the commands that are refused because they cannot be
     /// checked.
     pub fn describe_effective(&self, table: &CommandTable) -> String {
         self.described(true, |selector| selector.describe_with(&selector.effective_commands(table)))

@@ -1,9 +1,9 @@
-//! What a node is asked about its users. The asking itself is control's.
+//! Checks of the cluster's users by a node. The `control` room sends them.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// A user of the cluster and its password. Both are empty for who has not logged in.
+/// Name and password of a user of the cluster. Both are empty without a login.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Credentials {
     /// The name.
@@ -21,35 +21,35 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Of the user that everybody may be, whatever the password.
+    /// Credentials of a user that needs no password.
     pub fn of_open(user: &[u8]) -> Credentials {
         let user = if user == b"default" { b"" } else { user };
         Credentials { user: user.into(), password: Arc::default() }
     }
 }
 
-/// A node's yes.
+/// A node's positive answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Granted {
-    /// It is so.
+    /// Allowed.
     Yes,
-    /// It is so, and the user needs no password.
+    /// Allowed, and the user needs no password.
     Open,
 }
 
-/// What is asked.
+/// A check.
 #[derive(Clone)]
 pub enum Asking {
-    /// Is this a user's password?
+    /// Whether a password is correct.
     Login {
-        /// The user and the password.
+        /// The name and password.
         who: Credentials,
-        /// Somebody else is that user with another password: is any password right?
+        /// Other clients are this user with another password: whether any password is accepted.
         another: bool,
     },
-    /// Does the default user need no password?
+    /// Whether the default user needs no password.
     Stranger,
-    /// May this user send this? For what no node sees of it.
+    /// Whether a user may send a command (ACL DRYRUN), for commands that slotway answers itself.
     May {
         /// The user.
         user: Arc<[u8]>,
@@ -59,7 +59,7 @@ pub enum Asking {
 }
 
 impl Asking {
-    /// Bytes that it has.
+    /// Size of the strings, in bytes.
     pub fn bytes(&self) -> usize {
         match self {
             Asking::Login { who, .. } => who.user.len() + who.password.len(),
@@ -70,7 +70,7 @@ impl Asking {
 }
 
 impl fmt::Debug for Asking {
-    /// Arguments may be anything: not even their number is shown.
+    /// Arguments may be secret: not even their number is shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Asking::Login { .. } => "Login",
