@@ -1,5 +1,5 @@
-//! What slotway does about each command: by its key specs and policies where they say it, by
-//! [`OWN`] where they cannot.
+//! What slotway does about each command: derived from its key specs and policies, or from [`OWN`]
+//! where these do not suffice.
 
 use super::filter::Filter;
 use super::pubsub::{Ask, PubSub};
@@ -9,81 +9,81 @@ use crate::command::{CommandSpec, Flags, KeySpec, RequestPolicy, ResponsePolicy}
 use crate::errors::Failure;
 use crate::resp::Args;
 
-/// What slotway does about a command, known from its table entry alone.
+/// What slotway does about a command, derived from its table entry alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Behaviour {
     /// One key, at this argument: to its slot.
     Key(u8),
-    /// Keys that must share a slot: to the first one's.
+    /// Keys that must share a slot: to that slot.
     Keys,
-    /// The same, on a connection lent to the client: it may wait for an element.
+    /// Like `Keys`, on a dedicated connection: may block.
     Blocking,
-    /// The same, where its arguments say BLOCK (XREAD, XREADGROUP).
+    /// Like `Keys`, or `Blocking` if BLOCK is among the arguments (XREAD, XREADGROUP).
     BlockingIfAsked,
-    /// SORT: the same, but that its patterns may name keys anywhere.
+    /// Like `Keys`, but patterns may name keys in any slot (SORT).
     Sort,
-    /// Keys in any slots: split.
+    /// Keys in any slots: split by slot.
     Split(Merge),
-    /// Keys that must share a slot, because the command is atomic.
+    /// Keys that must share a slot because the command is atomic (MSETNX).
     SameSlot,
-    /// About Lua scripts, which slotway keeps.
+    /// About Lua scripts, which slotway caches.
     Script(Script),
-    /// A slot's number, at this argument: to its primary.
+    /// A slot number, at this argument: to its primary.
     SlotAt(u8),
     /// To any primary.
     Any,
     /// To several nodes.
     Fan {
-        /// Which.
+        /// The nodes.
         to: Fan,
-        /// How the replies become one.
+        /// How the replies are merged.
         merge: Merge,
     },
-    /// SCAN: from shard to shard.
+    /// SCAN: shard by shard.
     Scan,
-    /// RANDOMKEY: from every primary its size and a key.
+    /// RANDOMKEY: a size and a key from every primary.
     RandomKey,
-    /// DEBUG, where it is allowed: by its subcommand, which the server's table does not have.
+    /// DEBUG, if allowed: by its subcommand, which is missing in the server's table.
     Debug,
-    /// MULTI and its kin.
+    /// MULTI, EXEC, DISCARD, WATCH, UNWATCH.
     Transaction(Transaction),
-    /// WAIT: on connections lent to the client, at the primaries that it has written to.
+    /// WAIT: on dedicated connections, at the primaries that the client has written to.
     Wait,
-    /// KEYS: all primaries' lists as one, in bounded memory.
+    /// KEYS: the lists of all primaries joined, in bounded memory.
     Join,
-    /// To every node, failed ones included, past what it is busy with: on connections lent to the
-    /// client.
+    /// To every node, failed ones included, on dedicated connections, so that it is executed at
+    /// once.
     Aside(Merge),
-    /// MONITOR: on a connection lent to the client at every primary.
+    /// MONITOR: on a dedicated connection to every primary.
     Monitor,
-    /// SUBSCRIBE and its kin.
+    /// Pub/sub commands.
     PubSub(PubSub),
-    /// CONFIG SET: on every node, but for what would lock slotway out.
+    /// CONFIG SET: on every node, except for settings that would lock slotway out.
     ConfigSet,
-    /// Answered here.
+    /// Answered by slotway.
     Local(Local),
-    /// CLIENT: by its subcommand, some of which the server's table may not have.
+    /// CLIENT: by its subcommand, which may be missing in the server's table.
     Client,
-    /// Refused here.
+    /// Refused.
     Refused(Refused),
 }
 
-/// Which nodes a command goes to that is not for one slot.
+/// The nodes to which a command without a slot goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fan {
     /// Every primary (`all_shards`).
     Primaries,
-    /// Every node (`all_nodes`); one that has failed is an error.
+    /// Every node (`all_nodes`); a failed node is an error.
     Nodes,
-    /// Every node but those that have failed: what only reads has nothing to ask there.
+    /// Every node that has not failed: sufficient for reads.
     Answering,
-    /// Every node that is reached at the moment.
+    /// Every node that is reachable at the moment.
     Reached,
     /// Any one primary.
     One,
 }
 
-/// How several replies become one (`response_policy`).
+/// How several replies are merged (`response_policy`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Merge {
     /// One element per key, in the order of the keys.
@@ -92,58 +92,58 @@ pub enum Merge {
     Concat,
     /// The sum.
     Sum,
-    /// The smallest.
+    /// The minimum.
     Min,
-    /// The largest.
+    /// The maximum.
     Max,
-    /// Logical and; of arrays, element by element.
+    /// Logical AND; of arrays, element by element.
     And,
-    /// Logical or; of arrays, element by element.
+    /// Logical OR; of arrays, element by element.
     Or,
     /// The first reply, if none is an error.
     AllSucceeded,
-    /// The first reply that is no error.
+    /// The first reply that is not an error.
     OneSucceeded,
-    /// INFO texts; with slotway's own section, or without.
+    /// INFO texts.
     Info {
-        /// The section is asked for.
+        /// Whether to add slotway's own section.
         proxy: bool,
     },
-    /// What servers say of themselves.
+    /// Servers' reports about themselves.
     Server(Server),
-    /// One part: SCAN's, whose cursor becomes slotway's.
+    /// The only reply, of SCAN: its cursor is replaced.
     Scan,
-    /// What nodes say of their subscribers.
+    /// Replies to PUBSUB.
     PubSub(Ask),
-    /// One part, without the nodes' secrets.
+    /// The only reply, without the node's secrets.
     Filtered(Filter),
 }
 
 /// What is done with Lua scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Script {
-    /// EVAL, EVAL_RO: to its keys' slot, and remembered.
+    /// EVAL, EVAL_RO: to the slot of the keys, and cached.
     Eval,
-    /// EVALSHA, EVALSHA_RO: to its keys' slot, behind the script if need be.
+    /// EVALSHA, EVALSHA_RO: to the slot of the keys, after the script if necessary.
     EvalSha,
-    /// SCRIPT LOAD: remembered, and to every node that is reached.
+    /// SCRIPT LOAD: cached, and to every reachable node.
     Load,
-    /// FUNCTION LOAD: to every primary; its source is looked at.
+    /// FUNCTION LOAD: to every primary; its source is inspected.
     LoadLibrary,
-    /// SCRIPT EXISTS: to every primary, behind the scripts that slotway has.
+    /// SCRIPT EXISTS: to every primary, after the cached scripts.
     Exists,
-    /// SCRIPT FLUSH: forgotten, here and on every node.
+    /// SCRIPT FLUSH: clears the cache, and to every node.
     Flush,
-    /// SCRIPT SHOW: answered here if slotway has the script, otherwise by any primary.
+    /// SCRIPT SHOW: answered from the cache, otherwise by any primary.
     Show,
 }
 
 impl Script {
-    /// Where it goes if not to its keys' slot.
+    /// The nodes and the merge of a command that does not go to the slot of its keys.
     pub fn fan(self) -> Option<(Fan, Merge)> {
         match self {
             Script::Eval | Script::EvalSha | Script::Show => None,
-            // One that has it is enough: the others are given it when they need it.
+            // One node is enough: the others get the script when they need it.
             Script::Load => Some((Fan::Reached, Merge::OneSucceeded)),
             Script::LoadLibrary => Some((Fan::Primaries, Merge::AllSucceeded)),
             Script::Exists => Some((Fan::Primaries, Merge::And)),
@@ -152,7 +152,7 @@ impl Script {
     }
 }
 
-/// The commands about transactions.
+/// Transaction commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Transaction {
@@ -163,7 +163,7 @@ pub enum Transaction {
     Unwatch,
 }
 
-/// What slotway answers itself.
+/// Commands that slotway answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Local {
@@ -180,9 +180,9 @@ pub enum Local {
     ClientSetInfo,
     ClientCapa,
     ClientSwitch,
-    /// CLUSTER: as the one node of a cluster.
+    /// CLUSTER: slotway appears as the only node of a cluster.
     Cluster,
-    /// CLUSTER MYSHARDID, which a 7.0 server does not have.
+    /// CLUSTER MYSHARDID, which Redis 7.0 does not have.
     ClusterMyShardId,
     ReadOnly,
     ReadWrite,
@@ -193,11 +193,11 @@ pub enum Local {
     ClientGetRedir,
     ClientInfo,
     ClientReply,
-    /// CLIENT LIST, KILL, PAUSE, UNPAUSE, UNBLOCK: about all clients of all workers.
+    /// CLIENT LIST, KILL, PAUSE, UNPAUSE, UNBLOCK: concern all clients of all workers.
     ClientEveryone,
-    /// Slotway's own SLOWLOG.
+    /// SLOWLOG, from slotway's own log.
     SlowLog,
-    /// What is seen of commands, and of slotway.
+    /// PROXY: reports about commands and about slotway.
     Proxy,
 }
 
@@ -206,26 +206,25 @@ pub enum Local {
 #[allow(missing_docs)]
 pub enum Refused {
     NotYet,
-    /// CONFIG SET of the nodes' password, or of the address at which nodes log in to each other.
+    /// CONFIG SET of the nodes' password, or of the address at which nodes reach each other.
     NodesAccess,
     Dangerous,
-    /// It would make a shared connection to a node another thing than it is: `commands.allow` does
-    /// not open it either.
+    /// It would change the nature of a shared connection; `commands.allow` does not open it.
     Takeover,
-    /// By `commands.deny`; [`super::Router::refusal`] knows the entry.
+    /// Denied by `commands.deny`; [`super::Router::refusal`] knows the entry.
     Denied,
-    /// What no node may see, or would look at the slots of first (MSET with a key that has no
-    /// value).
+    /// Wrong number of arguments, if no node may see the command or a node would check the slots
+    /// first (MSET with a key that has no value).
     Arity,
 }
 
-/// A command's name as errors show it: `CONFIG SET`.
+/// A command's name as error texts show it: `CONFIG SET`.
 pub(super) fn shown_name(name: &str) -> Box<str> {
     name.to_ascii_uppercase().replace('|', " ").into()
 }
 
 impl Refused {
-    /// The error for a client.
+    /// The error for the client.
     pub fn failure(self, name: &str) -> Failure {
         let command = shown_name(name);
         match self {
@@ -238,7 +237,7 @@ impl Refused {
         }
     }
 
-    /// What `docs/commands.md` says of it.
+    /// The reason in `docs/commands.md`.
     pub fn reason(self) -> &'static str {
         match self {
             Refused::NotYet => "refused: not built yet",
@@ -258,7 +257,7 @@ impl Refused {
     }
 }
 
-/// Whether INFO with these arguments is to show slotway's own section: as a module's.
+/// Whether INFO with these arguments includes slotway's own section: like a module's.
 pub(super) fn asks_for_proxy_section(args: &Args) -> bool {
     const WITH: [&str; 4] = ["default", "all", "everything", "proxy"];
     args.len() == 1 || (1..args.len()).any(|i| WITH.iter().any(|word| args.is(i, word)))
@@ -276,9 +275,9 @@ const fn primaries(server: Server) -> Behaviour {
 
 const NODES_OK: Behaviour = Behaviour::Fan { to: Fan::Nodes, merge: Merge::AllSucceeded };
 
-/// What the table's data does not tell, or tells otherwise than a proxy needs it: what concerns
-/// the connection, what answers for one node only, what a cluster must not be asked through a
-/// proxy. A container's entry (`cluster`) holds for its subcommands without one of their own.
+/// Commands for which the table's data do not suffice or do not fit a proxy: those about the
+/// connection, about one node only, or dangerous for the cluster. The entry of a container
+/// (`cluster`) covers its subcommands without an entry of their own.
 const OWN: &[(&str, Behaviour)] = &[
     ("ping", Behaviour::Local(Local::Ping)),
     ("echo", Behaviour::Local(Local::Echo)),
@@ -305,7 +304,7 @@ const OWN: &[(&str, Behaviour)] = &[
     ("cluster|saveconfig", Behaviour::Refused(Refused::Dangerous)),
     ("cluster|set-config-epoch", Behaviour::Refused(Refused::Dangerous)),
     ("cluster|setslot", Behaviour::Refused(Refused::Dangerous)),
-    // Of Valkey 9: the atomic migration of slots. SYNCSLOTS is the migrating nodes' own.
+    // Valkey 9: atomic slot migration. SYNCSLOTS is used between the migrating nodes.
     ("cluster|cancelslotmigrations", Behaviour::Refused(Refused::Dangerous)),
     ("cluster|flushslot", Behaviour::Refused(Refused::Dangerous)),
     ("cluster|migrateslots", Behaviour::Refused(Refused::Dangerous)),
@@ -327,7 +326,7 @@ const OWN: &[(&str, Behaviour)] = &[
     ("sort_ro", Behaviour::Sort),
     ("xread", Behaviour::BlockingIfAsked),
     ("xreadgroup", Behaviour::BlockingIfAsked),
-    // Said of one node, the server's word has no policy; for a client they are about "the server".
+    // About one node, so without a policy in the server's table; to a client slotway is the server.
     ("config|set", Behaviour::ConfigSet),
     ("config|resetstat", NODES_OK),
     ("config|rewrite", NODES_OK),
@@ -336,7 +335,7 @@ const OWN: &[(&str, Behaviour)] = &[
     ("acl|load", NODES_OK),
     ("acl|save", NODES_OK),
     ("acl|log", nodes(Server::AclLog(DEFAULT_COUNT))),
-    // Of Valkey 8.1: the slow log's successor. Slotway keeps no such log itself.
+    // Valkey 8.1: the successor of the slow log. Slotway keeps no such log.
     ("commandlog|get", nodes(Server::SlowLog(DEFAULT_COUNT))),
     ("slowlog|get", Behaviour::Local(Local::SlowLog)),
     ("slowlog|len", Behaviour::Local(Local::SlowLog)),
@@ -365,7 +364,7 @@ const OWN: &[(&str, Behaviour)] = &[
     ("function|kill", Behaviour::Aside(Merge::OneSucceeded)),
     ("keys", Behaviour::Join),
     ("wait", Behaviour::Wait),
-    // Of 7.2, with or without its flag "blocking". On a shared connection all would wait with it.
+    // Redis 7.2, with or without its flag "blocking". A shared connection would block for everyone.
     ("waitaof", Behaviour::Wait),
     ("cluster|myshardid", Behaviour::Local(Local::ClusterMyShardId)),
     ("cluster|slot-stats", primaries(Server::SlotStats(SlotOrder::BySlot))),
@@ -383,7 +382,7 @@ const OWN: &[(&str, Behaviour)] = &[
     ("sunsubscribe", Behaviour::PubSub(PubSub::Unsubscribe(Kind::Shard))),
     ("publish", Behaviour::PubSub(PubSub::Publish)),
     ("spublish", Behaviour::PubSub(PubSub::ShardPublish)),
-    // The container alone, and subcommands that it has not, are a node's to refuse.
+    // The container alone, and unknown subcommands, are a node's to reject.
     ("pubsub", Behaviour::Any),
     ("pubsub|channels", Behaviour::PubSub(PubSub::Ask(Ask::Channels(Kind::Channel)))),
     ("pubsub|numsub", Behaviour::PubSub(PubSub::Ask(Ask::NumSub(Kind::Channel)))),
@@ -406,7 +405,7 @@ const OWN: &[(&str, Behaviour)] = &[
     ("sync", Behaviour::Refused(Refused::Takeover)),
 ];
 
-/// What slotway does about a command.
+/// What slotway does about a command by default.
 pub fn behaviour_of(spec: &CommandSpec) -> Behaviour {
     let own = |name: &str| OWN.iter().find(|(n, _)| *n == name).map(|(_, b)| *b);
     if let Some(found) = own(&spec.name) {
@@ -421,7 +420,7 @@ pub fn behaviour_of(spec: &CommandSpec) -> Behaviour {
     by_data(spec)
 }
 
-/// What slotway does about a command that it refuses unless it is allowed: what its data say.
+/// What slotway does about a command if `commands.allow` opens it: derived from its data.
 pub fn behaviour_if_allowed(spec: &CommandSpec) -> Behaviour {
     match behaviour_of(spec) {
         Behaviour::Refused(Refused::Dangerous) if *spec.name == *"debug" => Behaviour::Debug,
@@ -430,10 +429,10 @@ pub fn behaviour_if_allowed(spec: &CommandSpec) -> Behaviour {
     }
 }
 
-/// The forms of DEBUG that are about a key, which is the argument behind.
+/// Subcommands of DEBUG about a key, which follows.
 pub(super) const DEBUG_BY_KEY: [&str; 7] =
     ["object", "listpack", "ziplist", "quicklist", "sdslen", "htstats-key", "digest-value"];
-/// The forms of DEBUG that change how a server behaves, or its whole data: for every primary.
+/// Subcommands of DEBUG that change a server's behaviour or all its data: for every primary.
 pub(super) const DEBUG_EVERYWHERE: [&str; 6] = [
     "set-active-expire",
     "quicklist-packed-threshold",
@@ -445,7 +444,7 @@ pub(super) const DEBUG_EVERYWHERE: [&str; 6] = [
 
 fn by_data(spec: &CommandSpec) -> Behaviour {
     if spec.flags.contains(Flags::PUBSUB) {
-        // Of a newer server: it might make a subscriber of a connection that all share.
+        // A newer server's command: it might turn a shared connection into a subscriber.
         return Behaviour::Refused(Refused::NotYet);
     }
     if spec.may_block() {
@@ -454,8 +453,8 @@ fn by_data(spec: &CommandSpec) -> Behaviour {
     match spec.request_policy {
         RequestPolicy::MultiShard => match (&spec.keys, merge_of(spec)) {
             (KeySpec::Range { first: 1, last: -1, .. }, Some(merge)) => Behaviour::Split(merge),
-            // With arguments beside the keys (a module's, say) a part could not be put together:
-            // over several slots it is the node's to refuse.
+            // Arguments other than keys (of a module's command) cannot be split: a node rejects the
+            // command if its keys lie in several slots.
             (_, Some(_)) => Behaviour::Keys,
             (_, None) => Behaviour::SameSlot,
         },
@@ -499,7 +498,7 @@ mod tests {
     use super::*;
     use crate::command::CommandTable;
 
-    /// Every command that newer servers have besides is looked at here once.
+    /// Each command that only newer servers have is listed here.
     #[test]
     fn commands_of_newer_servers() {
         let builtin = CommandTable::builtin();
@@ -542,7 +541,7 @@ mod tests {
         let table = CommandTable::builtin();
         let mget = table.get(table.by_name("mget").unwrap());
         assert_eq!(behaviour_of(mget), Behaviour::Split(Merge::Array));
-        // As a module's command with a path behind its keys.
+        // Like a module's command with a path after its keys.
         let mut with_path = mget.clone();
         with_path.name = "json.mget".into();
         with_path.keys = KeySpec::Range { first: 1, last: -2, step: 1 };

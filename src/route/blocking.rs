@@ -1,33 +1,32 @@
-//! How long a blocking command wants to wait, and the same command with the time that is left.
+//! The timeout of a blocking command, and the same command with the remaining time.
 
 use crate::resp::{Args, write};
 
-/// Where a blocking command says how long it waits.
+/// The timeout of a blocking command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WaitTime {
-    /// The argument.
+    /// Index of the argument.
     at: usize,
     unit: Unit,
-    /// Microseconds; `None` is for ever.
+    /// The timeout in microseconds; `None` for no limit.
     pub micros: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unit {
-    /// With fractions.
+    /// A decimal fraction.
     Seconds,
     Milliseconds,
 }
 
-/// How long `args`, a blocking command, wants to wait. `None`: that cannot be told, and its node
-/// will say so to its client.
+/// The timeout of the blocking command `args`. `None` if it is invalid, which the node will report.
 pub fn wait_time(args: &Args) -> Option<WaitTime> {
     let last = args.len().checked_sub(1)?;
     let (at, unit) = if args.is(0, "blmpop") || args.is(0, "bzmpop") {
         (1, Unit::Seconds)
     } else if args.is(0, "xread") || args.is(0, "xreadgroup") {
         let block = (1..last).filter(|&i| args.is(i, "block"));
-        // The names behind GROUP may be called anything.
+        // The names after GROUP may be any words.
         let first = if args.is(0, "xreadgroup") { 4 } else { 1 };
         (block.filter(|&i| i >= first).min()? + 1, Unit::Milliseconds)
     } else if args.is(0, "wait") {
@@ -45,15 +44,15 @@ pub fn wait_time(args: &Args) -> Option<WaitTime> {
             if !(0.0..1e12).contains(&seconds) {
                 return None;
             }
-            // Redis counts in milliseconds and rounds up.
+            // Redis counts milliseconds, rounded up.
             (seconds * 1000.0).ceil() as u64 * 1000
         }
     };
     Some(WaitTime { at, unit, micros: (micros > 0).then_some(micros) })
 }
 
-/// The request with `left` microseconds in place of its waiting time. Nothing left is the least
-/// that is not "for ever", so that the node says in its own words that the time is over.
+/// The request with `left` microseconds as its timeout; at least 1 millisecond, since 0 means no
+/// limit. The node reports the timeout in its own words.
 pub fn left_of(args: &Args, time: WaitTime, left: u64) -> Vec<u8> {
     let millis = left.div_ceil(1000).max(1);
     let text = match time.unit {

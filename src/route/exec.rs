@@ -1,5 +1,5 @@
-//! The replies of one transaction that was carried out in several pieces (one MULTI … EXEC per
-//! slot, what slotway answers itself, what all shards are asked), put back in the order asked.
+//! Replies of one transaction executed in several parts (one MULTI … EXEC per slot, slotway's own
+//! answers, commands for all shards), merged in the order of the commands.
 
 use super::behaviour::Merge;
 use super::gather::Gather;
@@ -8,45 +8,45 @@ use crate::errors::{Cause, Code, Failure};
 use crate::resp::reply::{element_count, elements, error_text};
 use crate::resp::{Protocol, write};
 
-/// Collects them.
+/// Collects the replies of a transaction.
 #[derive(Debug)]
 pub struct ExecGather {
     protocol: Protocol,
-    /// What became of each command; behind them the pieces of [`Nested`] commands.
+    /// The reply of each command, then those of the pieces of [`Nested`] commands.
     places: Vec<Place>,
     commands: usize,
     groups: Vec<Group>,
     nested: Vec<Nested>,
     left: usize,
-    /// Groups whose EXEC was answered with null: a watched key had changed.
+    /// Number of groups whose EXEC replied with null: a watched key had changed.
     nulls: usize,
     held: usize,
 }
 
-/// What goes to one node in one piece.
+/// Commands sent to one node together.
 #[derive(Debug, Default)]
 struct Group {
-    /// Where its replies belong.
+    /// Index in `places` of each command's reply.
     places: Vec<usize>,
-    /// One command by itself: its reply is the element, not an array of elements.
+    /// A single command without MULTI: its reply is the element, not an array.
     single: bool,
-    /// What became of all of it, where that is an error.
+    /// The error of the whole group.
     error: Option<Cause>,
 }
 
-/// What became of a command, or of a piece of one.
+/// The result of a command, or of a piece of one.
 #[derive(Debug, Clone)]
 enum Place {
-    /// A reply, which may be a node's error; empty while there is none.
+    /// A reply, possibly a node's error; empty before it arrives.
     Reply(Vec<u8>),
-    /// It was not carried out, or nobody knows.
+    /// Not executed, or the outcome is unknown.
     Failed(Cause),
 }
 
 impl Place {
     const EMPTY: Place = Place::Reply(Vec::new());
 
-    /// The error, if it is one.
+    /// The error, if this is one.
     fn cause(&self) -> Option<Cause> {
         match self {
             Place::Reply(reply) => error_text(reply).map(|_| Cause::node(reply)),
@@ -55,7 +55,7 @@ impl Place {
     }
 }
 
-/// A command whose keys lie in several slots, or that all shards are asked.
+/// A command whose keys lie in several slots, or that goes to all shards.
 #[derive(Debug)]
 struct Nested {
     /// The command's place.
@@ -68,9 +68,9 @@ struct Nested {
 #[derive(Debug)]
 struct Piece {
     place: usize,
-    /// The positions of its keys in the command.
+    /// Positions of its keys in the command.
     keys: Vec<u32>,
-    /// Where it goes, for error texts.
+    /// Where it is sent, for error texts.
     target: String,
 }
 
@@ -89,7 +89,7 @@ impl ExecGather {
         }
     }
 
-    /// The reply of the command at `place` is known already.
+    /// Sets the reply of the command at `place`.
     pub fn place(&mut self, place: usize, reply: Vec<u8>) {
         self.held += reply.len();
         if let Some(p) = self.places.get_mut(place) {
@@ -97,18 +97,18 @@ impl ExecGather {
         }
     }
 
-    /// The command at `at` is sent in pieces; gives what names it to [`ExecGather::piece`].
+    /// Announces a command that is sent in pieces. Returns its number for [`ExecGather::piece`].
     pub fn nest(&mut self, at: usize, merge: Merge) -> usize {
         self.nested.push(Nested { at, merge, pieces: Vec::new() });
         self.nested.len() - 1
     }
 
-    /// One more piece of it, with the positions of its keys; gives the piece's place.
+    /// Adds a piece with the keys at these positions. Returns its place.
     pub fn piece(&mut self, nested: usize, keys: Vec<u32>) -> usize {
         self.add_piece(nested, keys, "a part".to_owned())
     }
 
-    /// The same without keys, for `target`, which is the name of a node.
+    /// Adds a piece without keys, for the node named `target`. Returns its place.
     pub fn piece_at(&mut self, nested: usize, target: String) -> usize {
         self.add_piece(nested, Vec::new(), target)
     }
@@ -122,30 +122,30 @@ impl ExecGather {
         place
     }
 
-    /// A group of commands goes to a node; its reply is an array, or with `single` the reply of
-    /// its one command. Gives its number for [`ExecGather::add`].
+    /// Adds a group of commands for one node. The reply will be an array, or with `single` that of
+    /// its one command. Returns its number for [`ExecGather::add`].
     pub fn group(&mut self, places: Vec<usize>, single: bool) -> u32 {
         self.groups.push(Group { places, single, error: None });
         self.left += 1;
         (self.groups.len() - 1) as u32
     }
 
-    /// Nothing is awaited.
+    /// Whether no reply is outstanding.
     pub fn is_done(&self) -> bool {
         self.left == 0
     }
 
-    /// The protocol that the pieces are sent in.
+    /// The protocol in which the parts are sent.
     pub fn protocol(&self) -> Protocol {
         self.protocol
     }
 
-    /// Bytes that it holds.
+    /// Bytes held.
     pub fn held(&self) -> usize {
         self.held + self.places.len() * size_of::<Place>()
     }
 
-    /// A group has failed. `true`: it was the last one.
+    /// Records the failure of a group. Returns whether none is left.
     pub fn fail(&mut self, group: u32, failure: Failure) -> bool {
         self.left = self.left.saturating_sub(1);
         if let Some(group) = self.groups.get_mut(group as usize) {
@@ -157,7 +157,7 @@ impl ExecGather {
         self.left == 0
     }
 
-    /// A group has answered (an error counts for all its commands). `true`: it was the last one.
+    /// Adds a group's reply; an error counts for all its commands. Returns whether none is left.
     pub fn add(&mut self, group: u32, frame: &[u8]) -> bool {
         self.left = self.left.saturating_sub(1);
         self.held += frame.len();
@@ -181,7 +181,7 @@ impl ExecGather {
         self.left == 0
     }
 
-    /// Whether the outcome of one of its commands is unknown.
+    /// Whether the outcome of any command is unknown.
     pub fn has_unknown(&self) -> bool {
         let errors = self.groups.iter().filter_map(|group| group.error.as_ref());
         let places = self.places.iter().filter_map(|place| match place {
@@ -191,10 +191,10 @@ impl ExecGather {
         errors.chain(places).any(Cause::is_outcome_unknown)
     }
 
-    /// The transaction's reply, appended to `out`; `info` is what INFO says of slotway.
+    /// Appends the transaction's reply to `out`; `info` provides slotway's part of INFO.
     ///
     /// # Errors
-    /// The error in its place; nothing was appended.
+    /// The error in place of the reply; nothing was appended.
     pub fn finish(&mut self, info: impl Fn() -> ProxyInfo, out: &mut Vec<u8>) -> Result<(), Cause> {
         let batches = self.groups.iter().filter(|g| !g.single).count();
         if batches > 0 && self.nulls == batches && batches == self.groups.len() {
@@ -204,7 +204,7 @@ impl ExecGather {
             });
             return Ok(());
         }
-        // Nothing was executed, or not known to be: one error for all of it, as a server gives.
+        // If certainly or possibly nothing was executed: one error for all of it, as from a server.
         let first = self.groups.first().and_then(|g| g.error.clone());
         if let Some(first) = first
             && batches == self.groups.len()
@@ -278,16 +278,16 @@ fn is_abort(error: &Cause) -> bool {
     matches!(error, Cause::Node(_)) && error.code() == Code::ExecAbort
 }
 
-/// The error at the commands of a batch that was discarded while other batches were not: a node's
-/// "Transaction discarded" is true of its own batch only.
+/// The error of the commands in a batch that was discarded while others were not: a node's
+/// "Transaction discarded" is about its own batch only.
 fn abort_of_part(error: &Cause) -> Failure {
     let text = error.error();
     let reason = text.strip_prefix(DISCARDED).unwrap_or(&text).to_owned();
     Failure::PartDiscarded { reason }
 }
 
-/// The beginning of a node's answer to EXEC when nothing of its batch was executed; the reason
-/// follows. What slotway makes of several of a node's errors in its place begins so as well.
+/// Prefix of a node's reply to EXEC when nothing of the batch was executed; the reason follows.
+/// Also the prefix when slotway merges several such errors.
 pub const DISCARDED: &str = "EXECABORT Transaction discarded because of: ";
 
 #[cfg(test)]
@@ -350,7 +350,7 @@ mod tests {
             "*2\r\n+OK\r\n-EXECABORT this command's slot was not executed: OOM no memory (other \
              slots of the transaction may have been: transactions.cross_slot = \"split\")\r\n"
         );
-        // Both were discarded, each for its own reason: so was the transaction.
+        // Both are discarded, for different reasons: so is the transaction.
         let mut g = ExecGather::new(Protocol::Resp2, 2);
         let groups = [g.group(vec![0], false), g.group(vec![1], false)];
         g.add(groups[0], b"-EXECABORT Transaction discarded because of: OOM no memory\r\n");

@@ -1,28 +1,28 @@
-//! Replies of nodes that hold secrets, without them.
+//! Removal of secrets from nodes' replies.
 //!
-//! A setting is left out rather than shown as empty: an empty `requirepass` would say that there is
-//! no password. So the reply is that of a server which does not have the setting.
+//! A secret setting is omitted, not shown as empty: an empty `requirepass` would mean that there is
+//! no password. The reply is that of a server without the setting.
 
 use crate::command::{REDACTED, is_secret_setting};
 use crate::errors::Failure;
 use crate::resp::reply::{elements, text};
 use crate::resp::{Args, write};
 
-/// Which reply is filtered.
+/// The reply to filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filter {
-    /// CONFIG GET: without the settings that are secrets.
+    /// CONFIG GET: omits secret settings.
     ConfigGet,
-    /// ACL LIST: without the hashes of passwords.
+    /// ACL LIST: redacts password hashes.
     AclList,
-    /// ACL GETUSER: the same.
+    /// ACL GETUSER: redacts password hashes.
     AclGetUser,
-    /// MODULE LIST: without the modules' arguments.
+    /// MODULE LIST: omits the modules' arguments.
     ModuleList,
 }
 
 impl Filter {
-    /// The filter of a command's reply, if it has one.
+    /// The filter for a command's reply, if there is one.
     pub fn of(args: &Args) -> Option<Filter> {
         let is = |name: &str, sub: &str| args.is(0, name) && args.is(1, sub);
         match () {
@@ -34,14 +34,13 @@ impl Filter {
         }
     }
 
-    /// Whether users of the cluster get the filtered reply as well, whatever their own rights at
-    /// the nodes are.
+    /// Whether it also applies to users of the cluster, whatever their rights at the nodes.
     pub fn holds_for_cluster_users(self) -> bool {
         matches!(self, Filter::ConfigGet | Filter::ModuleList)
     }
 
-    /// Appends the reply `frame`, which is no error, without its secrets. A reply of another shape
-    /// than a server's is not passed on.
+    /// Appends the reply `frame`, which is not an error, without its secrets. A reply of unexpected
+    /// form is not passed on.
     pub fn write(self, frame: &[u8], out: &mut Vec<u8>) {
         let kind = frame.first().copied().unwrap_or_default();
         match (self, kind) {
@@ -82,13 +81,13 @@ impl Filter {
     }
 }
 
-/// The pairs of a map, or of the flat array that RESP2 has in its place.
+/// The pairs of a map, or of the flat array that RESP2 uses instead.
 fn pairs(frame: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut rest = elements(frame);
     std::iter::from_fn(move || rest.next().zip(rest.next()))
 }
 
-/// Appends a map whose field `name` has another value.
+/// Appends a map with another value for the field `name`.
 fn with_field(
     frame: &[u8],
     name: &[u8],
@@ -154,7 +153,7 @@ mod tests {
         );
     }
 
-    /// A node may send what it likes.
+    /// A node may send anything.
     #[test]
     fn other_shapes_are_not_passed_on() {
         let all = [Filter::ConfigGet, Filter::AclList, Filter::AclGetUser, Filter::ModuleList];

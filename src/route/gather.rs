@@ -1,4 +1,4 @@
-//! The partial replies of one command, and how they become one reply.
+//! Merging the partial replies of one command.
 
 use super::behaviour::Merge;
 use super::info::ProxyInfo;
@@ -9,8 +9,8 @@ use crate::errors::{Cause, Code, Failure};
 use crate::resp::reply::{element_count, elements, integer, text};
 use crate::resp::{Protocol, write};
 
-/// Collects the replies of a command that went to several slots or nodes. Used again and again:
-/// in the steady state it allocates nothing.
+/// Collects the replies of a command that went to several slots or nodes. Reusable; allocates
+/// nothing in the steady state.
 #[derive(Debug)]
 pub struct Gather {
     merge: Merge,
@@ -19,27 +19,26 @@ pub struct Gather {
     left: u32,
     /// For [`Merge::Array`]: the position of each key in the request, ordered by part.
     order: Vec<u32>,
-    /// For [`Merge::Array`]: where in `bytes` the element of each key stands, by its position.
-    /// Otherwise: where the replies stand, in order of their arrival.
+    /// For [`Merge::Array`]: the range in `bytes` of each key's element, by position of the key.
+    /// Otherwise: the ranges of the replies, in order of arrival.
     spans: Vec<(usize, usize)>,
-    /// Where a merge wants to know it: who gave the reply of each span.
+    /// The node of each span, for merges that depend on it.
     from: Vec<(u16, String)>,
     /// For [`Merge::Scan`].
     scan: Option<(Scan, ScanRequest)>,
     /// For [`Merge::Info`].
     info: Option<Box<ProxyInfo>>,
     bytes: Vec<u8>,
-    /// Large ones, each in a buffer of its own, so that it is copied once. Their spans begin at
-    /// [`LARGE`] + their index.
+    /// Large replies, each in its own buffer to be copied only once. Their spans start at [`LARGE`]
+    /// + their index.
     large: Vec<Vec<u8>>,
-    /// Bytes of those.
+    /// Total size of `large`, in bytes.
     large_bytes: usize,
     number: Option<i64>,
-    /// Who has failed, and the error.
+    /// Name and error of each failed part.
     failed: Vec<(String, Cause)>,
     succeeded: u32,
-    /// The command changes nothing, so nothing is known less where parts that did not fail are not
-    /// mentioned.
+    /// The command changes nothing, so the error need not mention the parts that succeeded.
     only_reads: bool,
 }
 
@@ -66,11 +65,11 @@ impl Default for Gather {
     }
 }
 
-/// Spans from here on are of [`Gather::large`].
+/// Spans from here on refer to [`Gather::large`].
 const LARGE: usize = usize::MAX / 2;
 
 impl Gather {
-    /// Begins anew. Parts are announced by [`Gather::expect`].
+    /// Starts over. Parts are announced by [`Gather::expect`].
     pub fn start(&mut self, merge: Merge, protocol: Protocol) {
         self.merge = merge;
         self.protocol = protocol;
@@ -97,41 +96,41 @@ impl Gather {
         self.only_reads = matches!(merge, Merge::Info { .. });
     }
 
-    /// The command only reads: where some parts fail with the same error, that is the reply.
+    /// Marks the command as read-only: if all failed parts have the same error, that is the reply.
     pub fn set_only_reads(&mut self, only_reads: bool) {
         self.only_reads |= only_reads;
     }
 
-    /// One more part is under way.
+    /// Announces one more part.
     pub fn expect(&mut self) {
         self.parts += 1;
         self.left += 1;
     }
 
-    /// How many parts there are.
+    /// Number of parts.
     pub fn parts(&self) -> u32 {
         self.parts
     }
 
-    /// For [`Merge::Array`]: the next element of the part that is being announced belongs to the
-    /// key at this position of the request. Gives the index to hand to [`Gather::add`] as `first`.
+    /// For [`Merge::Array`]: the next element of the part being announced belongs to the key at
+    /// this position of the request. Returns the index to pass to [`Gather::add`] as `first`.
     pub fn expect_key(&mut self, position: u32) -> u32 {
         self.order.push(position);
         self.spans.push((0, 0));
         (self.order.len() - 1) as u32
     }
 
-    /// What [`Gather::expect_key`] will give next.
+    /// The next result of [`Gather::expect_key`].
     pub fn next_key(&self) -> u32 {
         self.order.len() as u32
     }
 
-    /// The reply is to INFO: [`Gather::finish`] wants to know what [`Gather::set_info`] tells.
+    /// Whether the command is INFO: [`Gather::set_info`] is required before [`Gather::finish`].
     pub fn wants_info(&self) -> bool {
         matches!(self.merge, Merge::Info { .. })
     }
 
-    /// What INFO says of slotway itself.
+    /// Sets slotway's part of INFO.
     pub fn set_info(&mut self, mut info: ProxyInfo) {
         if self.merge == (Merge::Info { proxy: false }) {
             info.section.clear();
@@ -139,60 +138,60 @@ impl Gather {
         self.info = Some(Box::new(info));
     }
 
-    /// What is scanned, for [`Merge::Scan`].
+    /// Sets the state of the scan, for [`Merge::Scan`].
     pub fn set_scan(&mut self, scan: Scan, request: ScanRequest) {
         self.scan = Some((scan, request));
     }
 
-    /// What the client asked for, for [`Merge::Scan`].
+    /// The client's request, for [`Merge::Scan`].
     pub fn scan_request(&self) -> Option<&ScanRequest> {
         self.scan.as_ref().map(|(_, request)| request)
     }
 
-    /// No part of the scan has failed, and there are fewer keys than asked for.
+    /// Whether the scan may continue: no part failed and fewer keys were found than asked for.
     pub fn scan_may_go_on(&self) -> bool {
         let Some((_, request)) = &self.scan else { return false };
         let found: u64 = self.scanned_keys().filter_map(element_count).sum();
         self.failed.is_empty() && found < request.count && self.parts < MOST_SHARDS
     }
 
-    /// `scan` goes into the same reply.
+    /// Adds `scan` to the same reply.
     pub fn go_on_scanning(&mut self, scan: Scan) {
         if let Some((current, _)) = &mut self.scan {
             *current = scan;
         }
     }
 
-    /// The lists of keys in SCAN's replies.
+    /// The lists of keys in the replies to SCAN.
     fn scanned_keys(&self) -> impl Iterator<Item = &[u8]> + Clone {
         self.spans().filter_map(|reply| elements(reply).nth(1))
     }
 
-    /// What was scanned, by which node, and the cursor that it answered with.
+    /// The last scan, the node that answered, and the cursor that it returned.
     pub fn scanned(&self) -> Option<(Scan, u16, u64)> {
         let cursor = elements(self.spans().next_back()?).next().and_then(text)?;
         let cursor = std::str::from_utf8(cursor).ok()?.parse().ok()?;
         Some((self.scan.as_ref()?.0, self.from.last()?.0, cursor))
     }
 
-    /// What was answered cannot become a reply: the client gets this error.
+    /// Fails the command with this error.
     pub fn refuse(&mut self, failure: Failure) {
         self.succeeded = 0;
         self.failed.push((String::new(), failure.into()));
     }
 
-    /// The merge goes by who answered: to be told by [`Gather::answered_by`] before each
+    /// Whether the merge depends on the node: [`Gather::answered_by`] is required before each
     /// [`Gather::add`].
     pub fn wants_nodes(&self) -> bool {
         matches!(self.merge, Merge::Scan | Merge::Server(_))
     }
 
-    /// The next reply is this node's, which is called so.
+    /// Sets the node that sent the next reply, and its name.
     pub fn answered_by(&mut self, node: u16, name: String) {
         self.from.push((node, name));
     }
 
-    /// What PUBSUB asked, if all have answered: [`Ask::merge`] of [`Gather::replies`] is the reply.
+    /// The PUBSUB query, if no part failed: the reply is [`Ask::merge`] of [`Gather::replies`].
     pub fn asked(&self) -> Option<Ask> {
         match self.merge {
             Merge::PubSub(ask) if self.failed.is_empty() => Some(ask),
@@ -200,17 +199,17 @@ impl Gather {
         }
     }
 
-    /// The replies, in the order of their arrival.
+    /// The replies, in order of arrival.
     pub fn replies(&self) -> impl Iterator<Item = &[u8]> {
         self.spans()
     }
 
-    /// The protocol that the parts were sent in.
+    /// The protocol in which the parts were sent.
     pub fn protocol(&self) -> Protocol {
         self.protocol
     }
 
-    /// Bytes that it holds.
+    /// Bytes held.
     pub fn held(&self) -> usize {
         const SPAN: usize = size_of::<(usize, usize)>();
         with_copy(self.bytes.capacity(), self.bytes.len())
@@ -219,13 +218,13 @@ impl Gather {
             + with_copy(self.spans.capacity() * SPAN, self.spans.len() * SPAN)
     }
 
-    /// A part has answered with `frame`, no error; `first` is the index of its first key.
-    /// `true`: it was the last one.
+    /// Adds the reply of a part, not an error; `first` is the index of its first key. Returns
+    /// whether no part is outstanding.
     pub fn add(&mut self, first: u32, frame: &[u8]) -> bool {
         self.succeeded += 1;
         match self.merge {
             Merge::Array => self.add_elements(first, frame),
-            // WAITAOF's is a list of two numbers.
+            // WAITAOF replies with an array of two numbers.
             Merge::Min if element_count(frame).is_some() => {
                 let span = self.keep(frame);
                 self.spans.push(span);
@@ -245,7 +244,7 @@ impl Gather {
         self.done()
     }
 
-    /// A part has failed; `node` is to be named.
+    /// Records the failure of a part at `node`. Returns whether no part is outstanding.
     pub fn fail(&mut self, node: String, cause: Cause) -> bool {
         self.failed.push((node, cause));
         self.done()
@@ -293,7 +292,7 @@ impl Gather {
         });
     }
 
-    /// A list that can stand behind those before it: pairs stand behind pairs only.
+    /// Whether a list can be appended to those before it: maps to maps only.
     fn joins(&self, frame: &[u8]) -> bool {
         let pairs = |frame: &[u8]| frame.first() == Some(&b'%');
         element_count(frame).is_some()
@@ -307,11 +306,11 @@ impl Gather {
         })
     }
 
-    /// The reply made of all parts, appended to `out`. `cursor` is the client's next one, for
+    /// Appends the merged reply to `out`. `cursor` is the client's next cursor, for
     /// [`Merge::Scan`].
     ///
     /// # Errors
-    /// The error in its place; nothing was appended.
+    /// The error in place of the reply; nothing was appended.
     pub fn finish(&self, out: &mut Vec<u8>, cursor: &str) -> Result<(), Cause> {
         let enough = match self.merge {
             Merge::OneSucceeded => self.succeeded > 0,
@@ -393,16 +392,16 @@ impl Gather {
         write_lists(out, kind, self.spans());
     }
 
-    /// The nodes' own error if all parts failed with the same one, or all that failed did and the
-    /// command only reads; otherwise one that names those that failed. It has the code of an unknown
-    /// outcome where a part has that, or the first code that says more than `ERR`.
+    /// The command's error: the nodes' own if all parts failed with the same error, or all failed
+    /// parts did and the command only reads; otherwise one that names the failed parts, with the
+    /// code of an unknown outcome if any part has it, else the first code other than `ERR`.
     fn failure(&self) -> Cause {
         let Some((_, first)) = self.failed.first() else { return Failure::NoReply.into() };
         let is_whole = self.succeeded == 0 || self.only_reads;
         if is_whole && self.failed.iter().all(|(_, cause)| cause == first) {
             return first.clone();
         }
-        // Equal errors are said once, behind the names of all nodes that gave them.
+        // Equal errors are shown once, after the names of all nodes that sent them.
         let mut errors: Vec<(&Cause, Vec<&str>)> = Vec::new();
         for (node, cause) in &self.failed {
             if let Some((_, nodes)) = errors.iter_mut().find(|(known, _)| *known == cause) {
@@ -437,20 +436,20 @@ impl Gather {
     }
 }
 
-/// Different errors that one error reply shows.
+/// Different errors shown in one error reply.
 const MOST_ERRORS: usize = 8;
-/// Nodes that it names for each of them.
+/// Nodes named for each of them.
 const MOST_NAMES: usize = 16;
-/// Shards whose keys one reply of SCAN may have. There are rarely more; a scan that is sent from
-/// node to node while slots move ends with it, too.
+/// Shards in one reply to SCAN. Clusters rarely have more; it also ends a scan that is redirected
+/// again and again while slots move.
 const MOST_SHARDS: u32 = 100;
 
-/// Several lists as one.
+/// Writes several lists as one.
 fn write_lists<'a>(out: &mut Vec<u8>, kind: u8, lists: impl Iterator<Item = &'a [u8]> + Clone) {
     let total: u64 = lists.clone().filter_map(element_count).sum();
     write::header(out, kind, total as usize);
     for list in lists {
-        // What follows an aggregate's first line is exactly its elements.
+        // After its first line an aggregate consists of exactly its elements.
         let body = memchr::memchr(b'\n', list).and_then(|end| list.get(end + 1..));
         if element_count(list).is_some() {
             out.extend_from_slice(body.unwrap_or_default());

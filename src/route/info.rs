@@ -1,7 +1,7 @@
-//! The INFO replies of all primaries become one, which reads like a standalone server's.
+//! Merges the INFO replies of all primaries into one that reads like a standalone server's.
 //!
-//! What each field becomes is data: [`RULES`] by field, [`default_rule`] for all others of its
-//! section.
+//! How a field is merged is data: [`RULES`] by field, [`default_rule`] for the rest of a section.
+//! <https://redis.io/docs/latest/commands/info/>
 
 #[cfg(test)]
 mod tests;
@@ -12,18 +12,18 @@ use crate::config::AnnounceMode;
 use crate::hash::KeyedMap;
 use std::fmt::Write;
 
-/// What INFO says of slotway itself.
+/// Slotway's part of INFO.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyInfo {
-    /// Clients, of all workers.
+    /// Number of clients, of all workers.
     pub clients: usize,
-    /// Of these, those that wait in a blocking command.
+    /// Number of clients blocked by a command.
     pub blocked: usize,
-    /// The limit on clients in force.
+    /// The effective limit on clients.
     pub max_clients: usize,
-    /// The mode that it says it is in.
+    /// The announced mode.
     pub announce_mode: AnnounceMode,
-    /// The lines of slotway's own section, without its heading; empty where it is not asked for.
+    /// Lines of slotway's own section, without heading; empty if it was not asked for.
     pub section: String,
 }
 
@@ -39,35 +39,35 @@ impl Default for ProxyInfo {
     }
 }
 
-/// What becomes of one field.
+/// How a field is merged.
 #[derive(Debug, Clone, Copy)]
 enum Rule {
-    /// The first part's.
+    /// The value of the first part.
     First,
-    /// The sum, if they are all numbers; the first part's otherwise.
+    /// The sum if all values are numbers, otherwise the first value.
     Sum,
-    /// The sum of limits: 0 means none, so that one 0 makes the sum 0.
+    /// The sum of limits: 0 means no limit, so a single 0 makes the sum 0.
     SumOfLimits,
     Max,
     Min,
     Mean,
-    /// `ok`, unless one of them is not.
+    /// `ok`, unless another value occurs.
     Status,
-    /// Always the same.
+    /// A constant.
     Fixed(&'static str),
-    /// The text for `announce_mode`: "standalone", then "cluster".
+    /// A text for `announce_mode`: "standalone", then "cluster".
     ByMode(&'static str, &'static str),
-    /// Left out.
+    /// Omitted.
     Drop,
-    /// Slotway's own number; the sum where that is not known.
+    /// Slotway's own number; the sum if that is not known.
     Own(fn(&ProxyInfo) -> usize),
-    /// Another field's result, in the server's form for people.
+    /// Another field's result, in human-readable form.
     Human(&'static str),
-    /// The sum of one field divided by that of another.
+    /// The sum of one field divided by the sum of another.
     Ratio(&'static str, &'static str),
-    /// The same in percent.
+    /// Like `Ratio`, in percent.
     Percent(&'static str, &'static str),
-    /// As `Percent`, the last field taken off the divisor.
+    /// Like `Percent`, with the last field subtracted from the divisor.
     PercentLess(&'static str, &'static str, &'static str),
 }
 
@@ -76,13 +76,13 @@ use Rule::{
     Sum, SumOfLimits,
 };
 
-/// The fields that are not treated as the rest of their section is.
+/// Fields that differ from the default rule of their section.
 const RULES: &[(&str, Rule)] = &[
     // Server
     ("redis_mode", ByMode("standalone", "cluster")),
-    // Valkey's name of it.
+    // The name in Valkey.
     ("server_mode", ByMode("standalone", "cluster")),
-    // Where a node has its files is not for its clients' clients.
+    // Paths on the nodes are not for clients.
     ("executable", Fixed("")),
     ("config_file", Fixed("")),
     // Clients
@@ -126,7 +126,7 @@ const RULES: &[(&str, Rule)] = &[
     ("current_cow_size_age", Max),
     ("current_fork_perc", Mean),
     ("rdb_bgsave_in_progress", Max),
-    // How old what is on disk may be: as old as the oldest.
+    // The age of the data on disk: that of the oldest.
     ("rdb_last_save_time", Min),
     ("rdb_last_bgsave_status", Status),
     ("rdb_last_bgsave_time_sec", Max),
@@ -153,8 +153,8 @@ const RULES: &[(&str, Rule)] = &[
     ("cluster_enabled", ByMode("0", "1")),
 ];
 
-/// What becomes of a section's fields that [`RULES`] does not name. Of a section that is not known
-/// (a module's) the first part's is shown: nobody can tell there what may be summed.
+/// The rule for a section's fields that [`RULES`] does not name. Fields of an unknown section (a
+/// module's) are taken from the first part, since they may not be additive.
 fn default_rule(section: &str) -> Rule {
     match section {
         "Clients" | "Memory" | "Persistence" | "Stats" | "CPU" => Sum,
@@ -162,11 +162,10 @@ fn default_rule(section: &str) -> Rule {
     }
 }
 
-/// INFO of all shards as one text.
+/// Merges INFO of all shards into one text, not yet encoded as a RESP string.
 ///
-/// `parts` are the INFO texts of the primaries; the first one's sections, order and whatever cannot
-/// be merged are shown, and slotway's own section behind them. The result is the text alone, not
-/// yet a RESP string.
+/// `parts` are the INFO texts of the primaries. Sections, their order, and whatever cannot be
+/// merged are taken from the first one; slotway's own section follows.
 pub fn merge_info(parts: &[&[u8]], proxy: Option<&ProxyInfo>) -> Vec<u8> {
     let texts: Vec<Cow<str>> = parts.iter().map(|p| String::from_utf8_lossy(p)).collect();
     let parts: Vec<Info> = texts.iter().map(|text| Info::parse(text)).collect();
@@ -174,7 +173,7 @@ pub fn merge_info(parts: &[&[u8]], proxy: Option<&ProxyInfo>) -> Vec<u8> {
     let mut out = String::new();
     for (i, part) in parts.iter().enumerate() {
         for section in &part.sections {
-            // Each section once, in the place of the first part that has it.
+            // Each section appears once, where the first part that has it has it.
             let seen = parts.iter().take(i).any(|p| p.section(section.name).is_some());
             if !seen {
                 let all: Vec<_> = parts.iter().filter_map(|p| p.section(section.name)).collect();
@@ -200,7 +199,7 @@ fn line(out: &mut String, text: std::fmt::Arguments) {
     let _ = write!(out, "{text}\r\n");
 }
 
-/// One shard's INFO.
+/// INFO of one shard.
 struct Info<'a> {
     sections: Vec<Section<'a>>,
 }
@@ -232,14 +231,14 @@ impl<'a> Info<'a> {
     }
 }
 
-/// One section as all parts have it; never empty.
+/// One section of all parts; never empty.
 type Parts<'p, 'a> = &'p [&'p Section<'a>];
 
 fn merge_section(parts: Parts, proxy: Option<&ProxyInfo>, out: &mut String) {
     let Some(first) = parts.first() else { return };
     match first.name {
         "Commandstats" | "Errorstats" | "Latencystats" | "Keyspace" => merge_lists(parts, out),
-        // Its lines are all called `module`.
+        // All its fields are called `module`.
         "Modules" => first.fields.iter().for_each(|(n, v)| line(out, format_args!("{n}:{v}"))),
         _ => {
             for (name, _) in &first.fields {
@@ -252,7 +251,7 @@ fn merge_section(parts: Parts, proxy: Option<&ProxyInfo>, out: &mut String) {
 }
 
 fn rule_of(section: &str, field: &str) -> Rule {
-    // `slave0`, `slave1` …: replicas are the cluster's business.
+    // `slave0`, `slave1` …: replicas belong to the cluster, not to the server that clients see.
     let number = field.strip_prefix("slave").unwrap_or_default();
     if section == "Replication" && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
     {
@@ -316,7 +315,7 @@ fn merge_field<'a>(
     Some(merged.map_or(Cow::Borrowed(first), Cow::Owned))
 }
 
-/// `name:key=value,key=value` lines, by name; those that only other parts have behind the first's.
+/// Merges lines `name:key=value,key=value` by name; names missing in the first part come last.
 fn merge_lists(parts: Parts, out: &mut String) {
     let mut seen: KeyedMap<&str, ()> = KeyedMap::default();
     for (name, value) in parts.iter().flat_map(|p| &p.fields) {
@@ -349,7 +348,7 @@ fn merge_item(lists: &[KeyedMap<&str, &str>], key: &str) -> Option<String> {
             let calls = total("calls");
             Some(format!("{:.2}", if calls > 0.0 { total("usec") / calls } else { 0.0 }))
         }
-        // An average over the keys that expire.
+        // An average over the keys with an expiry time.
         "avg_ttl" => {
             let weighted = lists.iter().map(|l| number(l, "avg_ttl") * number(l, "expires"));
             let expires = total("expires");
@@ -358,13 +357,13 @@ fn merge_item(lists: &[KeyedMap<&str, &str>], key: &str) -> Option<String> {
                 if expires > 0.0 { weighted.sum::<f64>() / expires } else { 0.0 }
             ))
         }
-        // Percentiles cannot be merged; the slowest shard's is what all of them keep below.
+        // Percentiles cannot be merged: the slowest shard's is an upper bound.
         _ if key.starts_with('p') => pick(values(), |a, b| a > b),
         _ => sum(values()),
     }
 }
 
-/// `None` if one of them is not a number.
+/// The sum; `None` if a value is not a number.
 fn sum<'v>(values: impl Iterator<Item = &'v str> + Clone) -> Option<String> {
     let integers = values.clone().map(|v| v.parse::<i128>().ok());
     if let Some(sum) = integers.sum::<Option<i128>>() {
@@ -375,7 +374,7 @@ fn sum<'v>(values: impl Iterator<Item = &'v str> + Clone) -> Option<String> {
     Some(format!("{sum:.decimals$}"))
 }
 
-/// The value, as it is written, that is better than all others; `None` if one is not a number.
+/// The best value, unchanged; `None` if a value is not a number.
 fn pick<'v>(
     values: impl Iterator<Item = &'v str>,
     better: impl Fn(f64, f64) -> bool,
@@ -394,7 +393,7 @@ fn decimals(number: &str) -> usize {
     number.split_once('.').map_or(0, |(_, fraction)| fraction.len().min(9))
 }
 
-/// Bytes in the server's form for people.
+/// A number of bytes in the server's human-readable form.
 fn human(bytes: u64) -> String {
     const UNITS: [(&str, u32); 5] = [("K", 10), ("M", 20), ("G", 30), ("T", 40), ("P", 50)];
     let unit = UNITS.iter().rev().find(|(_, shift)| bytes >> shift > 0);

@@ -1,6 +1,6 @@
-//! A command and its arguments give a [`Plan`]: answer here, one slot, split by slot, all shards,
-//! refuse. Partial replies are merged ([`Gather`]).
-//! Not here: which connection carries it, and any I/O.
+//! Routing: a command and its arguments give a [`Plan`] (answer here, one slot, split by slot, all
+//! shards, refuse). Partial replies are merged ([`Gather`]). Not here: the choice of the
+//! connection, and any I/O.
 
 mod behaviour;
 mod blocking;
@@ -36,67 +36,67 @@ use crate::command::{
 use crate::errors::Failure;
 use crate::resp::Args;
 
-/// What is to be done with one command.
+/// What is done with a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plan {
     /// Forward it to the primary of this slot.
     Slot(Slot),
     /// Forward it to any primary.
     Any,
-    /// Its keys lie in several slots: send each slot its own, merge the replies. Argument indexes
-    /// of the keys are in the caller's `keys`; from one key to the next are `step` arguments.
+    /// Its keys lie in several slots: send each slot its own keys and merge the replies. The
+    /// indexes of the key arguments are in the caller's `keys`.
     Split {
-        /// How the replies become one.
+        /// How the replies are merged.
         merge: Merge,
         /// Arguments per key: 1 for MGET, 2 for MSET.
         step: u32,
     },
-    /// Its keys lie in several slots, or it looks for keys anywhere (SORT … BY): carried out in
-    /// steps, or refused. The slot is its first key's; argument indexes of the keys are in the
-    /// caller's `keys`.
+    /// Its keys lie in several slots, or in any slot (SORT … BY): emulate it in steps, or refuse
+    /// it. The slot is that of the first key; the indexes of the key arguments are in the caller's
+    /// `keys`.
     Several(Slot),
-    /// Send it to several nodes, merge the replies.
+    /// Send it to several nodes and merge the replies.
     Fan {
-        /// Which nodes.
+        /// The nodes.
         to: Fan,
-        /// How the replies become one.
+        /// How the replies are merged.
         merge: Merge,
     },
-    /// About Lua scripts, which slotway keeps; with its keys' slot if it has keys.
+    /// A command about Lua scripts, which slotway caches; with the slot of its keys, if any.
     Script(Script, Option<Slot>),
-    /// SCAN: the shard that its cursor stands at.
+    /// SCAN: the shard at which its cursor stands.
     Scan,
-    /// RANDOMKEY: every primary's size and a key of each.
+    /// RANDOMKEY: ask every primary for its size and a key.
     RandomKey,
-    /// Forward it to the primary of this slot, or to any primary, on a connection lent to its
-    /// client: it may wait.
+    /// Forward it to the primary of this slot, or to any primary, on a dedicated connection,
+    /// because it may block.
     Block(Option<Slot>),
-    /// MULTI and its kin.
+    /// MULTI, EXEC, DISCARD, WATCH, UNWATCH.
     Transaction(Transaction),
-    /// WAIT.
+    /// WAIT, WAITAOF.
     Wait,
     /// KEYS.
     Join,
-    /// To every node, on connections lent to the client.
+    /// Send it to every node, on dedicated connections.
     Aside(Merge),
     /// MONITOR.
     Monitor,
-    /// SUBSCRIBE and its kin; SPUBLISH with its channel's slot.
+    /// A pub/sub command; SPUBLISH with the slot of its channel.
     PubSub(PubSub, Option<Slot>),
-    /// Slotway answers itself.
+    /// Slotway answers it.
     Local(Local),
-    /// Slotway answers with an error.
+    /// Refuse it with an error.
     Refuse(Refused),
 }
 
-/// The command table with what slotway does about each command. Immutable.
+/// The command table, with what slotway does about each command. Immutable.
 #[derive(Debug)]
 pub struct Router {
     table: Arc<CommandTable>,
     rules: Rules,
-    /// Names in `commands.deny` that the table has not (yet): looked for in what it does not know.
+    /// Names in `commands.deny` that the table does not have; compared with unknown commands.
     denied_unlisted: Vec<Box<str>>,
-    /// By command id; one entry more, for commands that are not known.
+    /// By command id; the last entry is for unknown commands.
     commands: Vec<Routed>,
 }
 
@@ -104,7 +104,7 @@ pub struct Router {
 #[derive(Debug, Clone, Copy)]
 struct Routed {
     behaviour: Behaviour,
-    /// Of [`crate::route::flag`]: what every such command is marked with.
+    /// Initial [`crate::route::flag`]s of such commands.
     flags: u8,
     class: u8,
     /// See [`Router::has_node_cursor`].
@@ -112,12 +112,12 @@ struct Routed {
 }
 
 impl Router {
-    /// The behaviour of every command of `table`, by default.
+    /// A router for `table` with default rules.
     pub fn new(table: Arc<CommandTable>) -> Self {
         Self::with_rules(table, Rules::default())
     }
 
-    /// The same where `commands.deny` and `commands.allow` say something.
+    /// A router with the rules of `commands.deny` and `commands.allow`.
     pub fn with_rules(table: Arc<CommandTable>, rules: Rules) -> Self {
         let routed = |spec: &CommandSpec| Routed {
             behaviour: match rules.verdict(spec) {
@@ -140,22 +140,22 @@ impl Router {
         Router { table, rules, denied_unlisted, commands }
     }
 
-    /// The table it was made of.
+    /// The command table.
     pub fn table(&self) -> &CommandTable {
         &self.table
     }
 
-    /// The same, to make another router of.
+    /// The command table, for creating another router.
     pub fn shared_table(&self) -> Arc<CommandTable> {
         Arc::clone(&self.table)
     }
 
-    /// Which commands are denied and allowed.
+    /// The rules of `commands.deny` and `commands.allow`.
     pub fn rules(&self) -> &Rules {
         &self.rules
     }
 
-    /// The error for a command that is refused.
+    /// The error for a refused command.
     pub fn refusal(&self, command: CommandId, why: Refused) -> Failure {
         let spec = self.table.get(command);
         let name = match command.index() == self.commands.len() - 1 {
@@ -179,41 +179,41 @@ impl Router {
         }
     }
 
-    /// The index that stands for commands which are not known.
+    /// The id of all unknown commands.
     pub fn unknown(&self) -> CommandId {
         CommandId((self.commands.len() - 1) as u16)
     }
 
-    /// The command of a request, as an index below or at [`Router::unknown`].
+    /// The id of a request's command: [`Router::unknown`] if the table does not have it.
     #[inline]
     pub fn command(&self, args: &Args) -> CommandId {
         self.table.resolve(args).unwrap_or(self.unknown())
     }
 
-    /// Sending the command twice does no harm.
+    /// Whether the command only reads, so that it may be sent twice.
     #[inline]
     pub fn is_read_only(&self, command: CommandId) -> bool {
         self.flags(command) & flag::READ_ONLY != 0
     }
 
-    /// It is HSCAN, SSCAN or ZSCAN, whose cursor only the node that gave it understands.
+    /// Whether it is HSCAN, SSCAN or ZSCAN, whose cursors are valid at one node only.
     pub fn has_node_cursor(&self, command: CommandId) -> bool {
         self.commands.get(command.index()).is_some_and(|c| c.node_cursor)
     }
 
-    /// It is PUBLISH or SPUBLISH.
+    /// Whether it is PUBLISH or SPUBLISH.
     #[inline]
     pub fn publishes(&self, command: CommandId) -> bool {
         self.flags(command) & flag::PUBLISHES != 0
     }
 
-    /// What every such command is marked with, of [`flag`].
+    /// Initial [`flag`]s of such a command.
     #[inline]
     pub fn flags(&self, command: CommandId) -> u8 {
         self.commands.get(command.index()).map_or(0, |c| c.flags)
     }
 
-    /// It goes to every primary, whichever node that is: once to each shard.
+    /// Whether it goes to every primary, once per shard.
     pub fn is_for_shards(&self, command: CommandId) -> bool {
         match self.commands.get(command.index()).map(|c| c.behaviour) {
             Some(Behaviour::Fan { to, .. }) => to == Fan::Primaries,
@@ -225,8 +225,8 @@ impl Router {
         }
     }
 
-    /// It reads or changes data of whole shards and has no key, so that a node that does not serve
-    /// its shard carries it out as well. Without those that go over dedicated connections.
+    /// Whether it reads or changes data of whole shards without a key, so that a node would execute
+    /// it although it does not serve its shard. Excludes commands on dedicated connections.
     pub fn is_keyless_data(&self, command: CommandId) -> bool {
         let scans = self.commands.get(command.index()).map(|c| c.behaviour);
         let spec = self.table.get(command);
@@ -234,19 +234,19 @@ impl Router {
             && (spec.flags.contains(Flags::READONLY) || spec.flags.contains(Flags::WRITE))
     }
 
-    /// It may keep its connection waiting, and goes over one lent to its client if it may.
+    /// Whether it may block, and then uses a dedicated connection.
     pub fn may_block(&self, command: CommandId) -> bool {
         let behaviour = self.commands.get(command.index()).map(|c| c.behaviour);
         behaviour == Some(Behaviour::Blocking) || self.table.get(command).may_block()
     }
 
-    /// The command is a module's and goes over shared connections, as its server does not say that
-    /// it blocks. If it does, others wait for it.
+    /// Whether it is a module's command on a shared connection, which delays other commands if it
+    /// blocks without having declared so.
     pub fn may_hold_others_up(&self, command: CommandId) -> bool {
         self.table.get(command).flags.contains(Flags::MODULE) && !self.may_block(command)
     }
 
-    /// It may run a script or a function, which keeps its node busy: EXEC runs what was queued.
+    /// Whether it may run a script or function, which keeps its node busy. EXEC runs queued ones.
     pub fn may_run_script(&self, command: CommandId) -> bool {
         let routed = self.commands.get(command.index());
         routed.is_some_and(|c| {
@@ -255,20 +255,20 @@ impl Router {
         })
     }
 
-    /// Sending the blocking command again does no harm though it may have been executed: it only
-    /// reads, or waits for what it then takes (BLPOP). A module's is not known well enough.
+    /// Whether a blocking command may be sent again although it may have been executed: it only
+    /// reads, or waits for what it pops (BLPOP). Modules' commands are not known well enough.
     pub fn is_repeatable(&self, command: CommandId) -> bool {
         let spec = self.table.get(command);
         (spec.may_block() && !spec.flags.contains(Flags::MODULE)) || spec.is_read_only()
     }
 
-    /// Whether the command ends what a node is busy with: SCRIPT KILL, FUNCTION KILL.
+    /// Whether it interrupts what a node is busy with: SCRIPT KILL, FUNCTION KILL.
     pub fn is_aside(&self, command: CommandId) -> bool {
         let routed = self.commands.get(command.index());
         routed.is_some_and(|c| matches!(c.behaviour, Behaviour::Aside(_)))
     }
 
-    /// What it has to do with Lua scripts.
+    /// What the command does with Lua scripts, if anything.
     pub fn script(&self, command: CommandId) -> Option<Script> {
         match self.commands.get(command.index())?.behaviour {
             Behaviour::Script(script) => Some(script),
@@ -282,9 +282,9 @@ impl Router {
         self.commands.get(command.index()).map_or(0, |c| usize::from(c.class))
     }
 
-    /// How a command with keys of one slot is sent key by key: how the replies become one, and the
-    /// number of arguments per key. The argument indexes of the keys are in `keys`. `None`: the
-    /// command cannot be divided, or has one key.
+    /// How to split a command with keys of one slot into one command per key: how the replies are
+    /// merged, and the number of arguments per key. Indexes of the key arguments are written to
+    /// `keys`. `None` if the command cannot be split or has one key.
     pub fn key_by_key(&self, args: &Args, keys: &mut Vec<u32>) -> Option<(Merge, u32)> {
         let command = self.command(args);
         let Behaviour::Split(merge) = self.commands.get(command.index())?.behaviour else {
@@ -297,17 +297,17 @@ impl Router {
         }
     }
 
-    /// Whether the request has keys, whatever the command does with them.
+    /// Whether the request has keys.
     pub fn has_keys(&self, args: &Args, keys: &mut Vec<u32>) -> bool {
         !matches!(self.slots(self.command(args), args, keys), Slots::None | Slots::Unpaired)
     }
 
-    /// The plan for a request. `keys` is the caller's, so that nothing is allocated.
+    /// The plan for a request. `keys` is a scratch buffer, to avoid an allocation.
     #[inline]
     pub fn plan(&self, command: CommandId, args: &Args, keys: &mut Vec<u32>) -> Plan {
         let Some(routed) = self.commands.get(command.index()) else { return Plan::Any };
         match routed.behaviour {
-            // A request with too few arguments goes to any node, which says so in its own words.
+            // With too few arguments it goes to any node, which reports that in its own words.
             Behaviour::Key(at) => match args.get(usize::from(at)) {
                 Some(key) => Plan::Slot(slot_of(key)),
                 None => Plan::Any,
@@ -316,14 +316,14 @@ impl Router {
                 Plan::Refuse(Refused::Denied)
             }
             Behaviour::Any => any_primary(args),
-            // What is denied reaches no node, whatever is wrong with it.
+            // A denied command never reaches a node, not even with invalid arguments.
             Behaviour::Refused(
                 why @ (Refused::Denied | Refused::Dangerous | Refused::Takeover),
             ) => {
                 let fits = self.arity_fits(command, args);
                 Plan::Refuse(if fits { why } else { Refused::Arity })
             }
-            // No node knows it.
+            // No node knows this command.
             Behaviour::Local(Local::Proxy) if !self.arity_fits(command, args) => {
                 Plan::Refuse(Refused::Arity)
             }
@@ -331,7 +331,7 @@ impl Router {
             Behaviour::Local(local) => Plan::Local(local),
             Behaviour::Refused(why) => Plan::Refuse(why),
             Behaviour::Fan { to, merge: Merge::Server(server) } => {
-                // ACL LOG RESET changes something: OK has to hold for every node.
+                // ACL LOG RESET is a write: its OK must hold for every node.
                 let resets = matches!(server, Server::AclLog(_)) && args.is(2, "reset");
                 let to = if resets { Fan::Nodes } else { to };
                 Plan::Fan { to, merge: Merge::Server(server.with(args)) }
@@ -363,7 +363,7 @@ impl Router {
             Behaviour::PubSub(PubSub::ShardPublish) => {
                 Plan::PubSub(PubSub::ShardPublish, args.get(1).map(slot_of))
             }
-            // Without a channel it is no request, for a node to say so.
+            // Other numbers of arguments are a node's to reject.
             Behaviour::PubSub(ask @ PubSub::Ask(Ask::Channels(_))) if args.len() <= 3 => {
                 Plan::PubSub(ask, None)
             }
@@ -380,7 +380,7 @@ impl Router {
                     Slots::One(slot) if waits => Plan::Block(Some(slot)),
                     Slots::One(slot) => Plan::Slot(slot),
                     Slots::Several(slot, _) => Plan::Several(slot),
-                    // A module's, that names no keys.
+                    // A module's command without keys.
                     Slots::None if waits && self.table.get(command).keys.is_none() => {
                         Plan::Block(None)
                     }
@@ -411,8 +411,8 @@ impl Router {
         }
     }
 
-    /// `commands.deny` names it, and the table does not have it: a subcommand of CLIENT that
-    /// slotway answers and 7.0 has not, or a command of which the cluster has not told yet.
+    /// Whether `commands.deny` names a command missing in the table: a newer subcommand of CLIENT
+    /// that slotway answers, or a command that the cluster has not reported yet.
     fn is_denied_unlisted(&self, args: &Args) -> bool {
         self.denied_unlisted.iter().any(|denied| match denied.split_once('|') {
             Some((name, sub)) => args.is(0, name) && args.is(1, sub),
@@ -444,8 +444,8 @@ impl Router {
     }
 }
 
-/// The behaviour of a command that blocks without its server's saying so: one that goes to one node
-/// goes there on a connection lent to its client. All others are not concerned.
+/// The behaviour of a command that blocks although its server does not say so: if it goes to one
+/// node, it uses a dedicated connection.
 fn if_blocking(behaviour: Behaviour, blocks: bool) -> Behaviour {
     match behaviour {
         Behaviour::Key(_)
@@ -476,14 +476,14 @@ fn flags_of(spec: &CommandSpec) -> u8 {
 
 enum Slots {
     None,
-    /// Keys and values are not in pairs.
+    /// A key without a value.
     Unpaired,
     One(Slot),
-    /// The first key's slot, and from one key to the next.
+    /// The slot of the first key, and the number of arguments per key.
     Several(Slot, u32),
 }
 
-/// SORT's BY and GET whose keys may be anywhere. A BY without a star names no key.
+/// Whether SORT has BY or GET patterns, whose keys may be in any slot. BY without `*` names no key.
 fn has_patterns(args: &Args) -> bool {
     let mut i = 2;
     while i < args.len() {
@@ -499,13 +499,13 @@ fn has_patterns(args: &Args) -> bool {
     false
 }
 
-/// XREAD and XREADGROUP with BLOCK.
+/// Whether a request is XREAD or XREADGROUP with BLOCK.
 pub fn asks_to_block(args: &Args) -> bool {
     (args.is(0, "xread") || args.is(0, "xreadgroup")) && blocks(args)
 }
 
-/// XREAD and XREADGROUP with BLOCK, which may stand anywhere before STREAMS, but for the names
-/// behind GROUP, which may be anything.
+/// Whether BLOCK stands among the options of XREAD or XREADGROUP: before STREAMS, but not in place
+/// of the names after GROUP.
 fn blocks(args: &Args) -> bool {
     let first = if args.is(0, "xreadgroup") { 4 } else { 1 };
     (first..args.len()).take_while(|&i| !args.is(i, "streams")).any(|i| args.is(i, "block"))
@@ -522,7 +522,7 @@ fn debug_command(args: &Args) -> Plan {
     }
 }
 
-/// To any primary, and what it answers without secrets.
+/// To any primary; secrets are removed from the reply.
 fn any_primary(args: &Args) -> Plan {
     match Filter::of(args) {
         Some(filter) => Plan::Fan { to: Fan::One, merge: Merge::Filtered(filter) },
@@ -540,9 +540,9 @@ fn config_set(args: &Args) -> Plan {
     }
 }
 
-/// What a subcommand of CLIENT leads to; `known`: the cluster has it.
+/// The plan for a subcommand of CLIENT; `known`: the cluster's table has it.
 pub fn client_command(args: &Args, known: bool) -> Plan {
-    // With their arity, as in the command table: a 7.0 server's does not have all of them.
+    // With their arity, because the table of a 7.0 server lacks some of them.
     const OWN: [(&str, i32, Local); 17] = [
         ("id", 2, Local::ClientId),
         ("getname", 2, Local::ClientGetName),
@@ -573,8 +573,8 @@ pub fn client_command(args: &Args, known: bool) -> Plan {
     if known && args.is(1, "capa") {
         return Plan::Local(Local::ClientCapa);
     }
-    // A subcommand that the table has is about the connection, which is everybody's; one that it
-    // has not is the node's to refuse.
+    // A subcommand in the table concerns the connection, which is shared; any other is a node's to
+    // reject.
     if known && !args.is(1, "help") {
         return Plan::Refuse(Refused::NotYet);
     }

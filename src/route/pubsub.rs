@@ -1,8 +1,7 @@
-//! What is done with the commands of pub/sub, and what PUBSUB answers: the nodes' replies with
-//! slotway's own subscriptions put right.
+//! Pub/sub commands, and merging the replies to PUBSUB, corrected for slotway's own subscriptions.
 //!
-//! A node counts slotway as one subscriber of each channel and pattern, whatever the number of
-//! clients behind it; a client wants to know what one server would say that had all of them.
+//! A node counts slotway as one subscriber per channel and pattern, however many clients it has; a
+//! client expects the numbers that a single server with all these clients would report.
 
 use std::collections::HashMap;
 
@@ -10,10 +9,10 @@ use crate::channel::Kind;
 use crate::resp::reply::{elements, integer, text};
 use crate::resp::write;
 
-/// What is done with a command of pub/sub.
+/// What is done with a pub/sub command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PubSub {
-    /// SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE: held by slotway, one upstream subscription for all.
+    /// SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE: one upstream subscription for all clients.
     Subscribe(Kind),
     /// UNSUBSCRIBE, PUNSUBSCRIBE, SUNSUBSCRIBE.
     Unsubscribe(Kind),
@@ -21,11 +20,11 @@ pub enum PubSub {
     Publish,
     /// SPUBLISH: to the channel's slot.
     ShardPublish,
-    /// PUBSUB's subcommands: every node is asked.
+    /// PUBSUB subcommands: to every node.
     Ask(Ask),
 }
 
-/// What PUBSUB asks.
+/// A PUBSUB query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ask {
     /// CHANNELS, SHARDCHANNELS.
@@ -36,17 +35,17 @@ pub enum Ask {
     NumPat,
 }
 
-/// What this process has to do with a channel, or with patterns altogether.
+/// This process's subscriptions to a channel, or to all patterns together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Own {
-    /// Clients that are subscribed; of patterns: patterns that somebody is subscribed to.
+    /// Number of subscribed clients; for patterns, number of patterns with subscribers.
     pub subscribers: usize,
-    /// How many of the nodes' subscribers are slotway itself.
+    /// How many of the subscribers that nodes count are slotway itself.
     pub upstream: usize,
 }
 
 impl Own {
-    /// `counted` by the nodes becomes what one server would count.
+    /// Converts the nodes' count to that of a single server.
     fn put_right(self, counted: i64) -> i64 {
         counted
             .saturating_sub_unsigned(self.upstream as u64)
@@ -56,8 +55,8 @@ impl Own {
 }
 
 impl Ask {
-    /// Appends the reply made of the nodes' `replies`. `own` tells what this process has to do with
-    /// a channel, and with an empty name and [`Kind::Pattern`] with all patterns.
+    /// Merges the nodes' `replies` and appends the result. `own` returns this process's
+    /// subscriptions to a channel; for [`Kind::Pattern`] and an empty name, those to all patterns.
     pub fn merge<'a>(
         self,
         replies: impl Iterator<Item = &'a [u8]>,
@@ -75,7 +74,7 @@ impl Ask {
                     }
                     *count += 1;
                 }
-                // Where slotway is about to unsubscribe, it is the only one left.
+                // Omit channels whose only subscriber is slotway, about to unsubscribe.
                 order.retain(|name| {
                     let own = own(kind, name);
                     own.subscribers > 0 || nodes.get(name).is_some_and(|&n| n > own.upstream)
@@ -112,7 +111,7 @@ impl Ask {
     }
 }
 
-/// Appends the integer that PUBLISH is answered with, `counted` by the node.
+/// Appends the reply to PUBLISH; the node counted `counted` subscribers.
 pub fn publish_count(counted: i64, own: Own, out: &mut Vec<u8>) {
     write::integer(out, own.put_right(counted));
 }
@@ -140,7 +139,7 @@ mod tests {
             "*4\r\n$1\r\na\r\n:2\r\n$1\r\nb\r\n:4\r\n",
         ];
         assert_eq!(merged(Ask::NumSub(Kind::Channel), &replies), "*4 $1 a :5 $1 b :4 ");
-        // The same name twice is answered twice.
+        // A repeated name is answered each time.
         let twice = [
             "*4\r\n$1\r\na\r\n:1\r\n$1\r\na\r\n:1\r\n",
             "*4\r\n$1\r\na\r\n:0\r\n$1\r\na\r\n:0\r\n",

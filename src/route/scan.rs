@@ -1,18 +1,18 @@
-//! SCAN over all shards behind one cursor, which says everything: any slotway in front of the
-//! cluster can go on with it.
+//! SCAN over all shards with a cursor that contains the whole state: any slotway in front of the
+//! cluster can continue the scan.
 //!
-//! A scan goes through the slots. It stands at a slot and scans the node that owns it to its end;
-//! then all slots below and that node's are **covered**, and it goes on at the next one that is
-//! not. As long as slots stay with their shards, a shard whose lowest slot lies below has been
-//! scanned already: each shard once, in the order of their lowest slots, which a failover does not
-//! change. When slots have moved since the scan began, that cannot be said of anyone any more: a
-//! shard that was not scanned yet may have got a low slot. The scan then becomes **careful**, and
-//! skips nothing but what the node just scanned owns in one piece. It returns keys twice then, but
-//! no key whose slot stayed where it was is missed, and as it only ever goes up it ends.
+//! A scan goes through the slots in ascending order. At a slot it scans the node that owns it to
+//! the end; then all lower slots and all slots of that node are **covered**, and the scan continues
+//! at the next slot that is not. While slots stay with their shards, a shard whose lowest slot is
+//! below the current one has been scanned: each shard once, in the order of their lowest slots,
+//! which a failover does not change. If slots have moved since the scan began, this does not hold:
+//! a shard that was not scanned may have got a low slot. The scan is then **careful**, and skips
+//! only the contiguous slots of the node just scanned. It may return keys twice, but misses no key
+//! whose slot did not move; and since it only goes up, it ends.
 //!
-//! A node's cursor is worth nothing on another node (each has a hash seed of its own): the cursor
-//! carries a mark of the node that it is for and, while not careful, of the layout of the slots.
-//! If the mark does not fit, the scan stays where it is and begins with that node again.
+//! A node's cursor is meaningless at another node (each has its own hash seed), so the client's
+//! cursor contains a mark of its node and, unless careful, of the slot layout. If the mark does not
+//! match, the scan stays at its slot and starts with the node there from the beginning.
 
 use crate::cluster::SLOTS;
 use crate::hash::Unkeyed;
@@ -20,22 +20,22 @@ use crate::resp::{Args, strict_i64, write};
 
 const MARK_BITS: u32 = 10;
 const SLOT_BITS: u32 = 14;
-/// Bits that stand below the node's own cursor.
+/// Bits below the node's own cursor.
 const OWN_BITS: u32 = 1 + MARK_BITS + SLOT_BITS;
 
-/// What a client's cursor says. The start and the end, "0", is none.
+/// A decoded client cursor. "0", the start and the end, is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cursor {
-    /// The node's own cursor; 0: its scan begins.
+    /// The node's own cursor; 0 at the start of its scan.
     node: u64,
     careful: bool,
-    /// Never 0, so that no cursor is 0 and a number that is no cursor is mostly known as such.
+    /// Never 0, so that no cursor is 0 and arbitrary numbers are mostly rejected.
     mark: u16,
     slot: u16,
 }
 
 impl Cursor {
-    /// `None`: the node's cursor is larger than there is room for.
+    /// `None` if the node's cursor does not fit.
     fn encode(self) -> Option<u64> {
         (self.node < 1 << (u64::BITS - OWN_BITS)).then_some(
             self.node << OWN_BITS
@@ -45,7 +45,7 @@ impl Cursor {
         )
     }
 
-    /// `None`: not a cursor that [`Cursor::encode`] gives.
+    /// `None` if [`Cursor::encode`] does not produce this number.
     fn decode(number: u64) -> Option<Cursor> {
         let field = |at: u32, bits: u32| (number >> at & ((1 << bits) - 1)) as u16;
         let mark = field(SLOT_BITS, MARK_BITS);
@@ -61,30 +61,30 @@ impl Cursor {
 fn mark(of: &[u64]) -> u16 {
     let mut hasher = Unkeyed::default();
     of.iter().for_each(|part| hasher.number(*part));
-    // The upper bits are the mixed ones.
+    // The upper bits are mixed best.
     1 + ((hasher.finish() >> 32) % ((1 << MARK_BITS) - 1)) as u16
 }
 
-/// What a node is called here: a hash of its ID.
+/// The identity of a node in cursors: a hash of its ID.
 pub fn identity(node_id: &str) -> u64 {
-    // Not the process's own seed: all slotways must agree.
+    // Not keyed per process: all slotways must agree.
     let mut hasher = Unkeyed::default();
     hasher.bytes(node_id.as_bytes());
     hasher.finish()
 }
 
-/// Which slots are together in a shard, whatever nodes it has.
+/// Which slots belong to the same shard, independent of its nodes.
 #[derive(Debug, Default)]
 pub struct Layout {
-    /// Of the snapshot it was made of.
+    /// Generation of the snapshot that it was made from.
     generation: u64,
-    /// The first slot of each piece, and the lowest slot of its shard.
+    /// The first slot of each contiguous piece, and the lowest slot of its shard.
     pieces: Vec<(u16, u16)>,
     hash: u64,
 }
 
 impl Layout {
-    /// Of the shard numbers of all slots.
+    /// Creates the layout from the shard numbers of all slots.
     pub fn of(slots: &[u16], generation: u64) -> Layout {
         let mut lowest: Vec<Option<u16>> = Vec::new();
         let mut pieces = Vec::new();
@@ -94,7 +94,7 @@ impl Layout {
                 continue;
             }
             before = Some(shard);
-            // Slots of no shard have the largest number: they are one, the last.
+            // Unassigned slots have the largest number, and count as one shard.
             let at = usize::from(shard.saturating_add(1)) % (usize::from(u16::MAX) + 1);
             if lowest.len() <= at {
                 lowest.resize(at + 1, None);
@@ -109,43 +109,43 @@ impl Layout {
         Layout { generation, hash: hasher.finish(), pieces }
     }
 
-    /// Of which snapshot.
+    /// Generation of the snapshot that it was made from.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Where a scan goes on when the owner of `slot` is scanned to its end.
+    /// The slot where a scan continues after the owner of `slot`.
     fn next(&self, slot: u16, careful: bool) -> Option<u16> {
         let mut above = self.pieces.iter().filter(|(first, _)| *first > slot);
         above.find(|(first, lowest)| careful || first == lowest).map(|(first, _)| *first)
     }
 }
 
-/// One SCAN command of a client, while a node works on it.
+/// A SCAN command for one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scan {
-    /// Its owner is asked.
+    /// The slot whose owner is asked.
     pub slot: u16,
-    /// The cursor that the node gets.
+    /// The cursor sent to the node.
     pub cursor: u64,
     careful: bool,
-    /// The owner when this was made, whom the cursor is for.
+    /// The owner for which the cursor is valid.
     owner: Option<u64>,
     layout: u64,
 }
 
-/// What a client's SCAN asks for, beside its cursor.
+/// A client's SCAN request without its cursor.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ScanRequest {
-    /// The request's bytes before and behind the cursor.
+    /// The request's bytes before and after the cursor.
     before: Vec<u8>,
     behind: Vec<u8>,
-    /// Keys wanted, more or less: COUNT.
+    /// Number of keys asked for (COUNT), approximately.
     pub count: u64,
 }
 
 impl ScanRequest {
-    /// Of the client's request.
+    /// Parses the client's request.
     pub fn of(args: &Args) -> Self {
         let (mut before, mut behind) = (Vec::new(), Vec::new());
         write::array_header(&mut before, args.len());
@@ -153,7 +153,7 @@ impl ScanRequest {
         args.iter().skip(2).for_each(|arg| write::bulk(&mut behind, arg));
         let at = (2..args.len()).step_by(2).find(|&i| args.is(i, "count"));
         let count = at.and_then(|at| args.get(at + 1)).and_then(strict_i64);
-        // A count that is none is the node's to refuse.
+        // An invalid count is the node's to reject.
         let count = count.and_then(|n| u64::try_from(n).ok()).unwrap_or(10);
         ScanRequest { before, behind, count }
     }
@@ -167,22 +167,22 @@ impl ScanRequest {
     }
 }
 
-/// Where a cluster's nodes stand at a moment.
+/// The current owners of the slots.
 pub trait Owners {
-    /// The slots' layout.
+    /// The slot layout.
     fn layout(&self) -> &Layout;
-    /// The [`identity`] of the node that owns a slot, if there is one: the one that is asked.
+    /// The [`identity`] of the node to ask for a slot, if there is one.
     fn owner(&self, slot: u16) -> Option<u64>;
-    /// The same according to the layout, which does not know yet what a MOVED has just told.
+    /// The owner according to the layout, which does not include the latest MOVED redirections.
     fn owner_in_layout(&self, slot: u16) -> Option<u64>;
 }
 
 impl Scan {
-    /// What a client's cursor asks for. `None`: it is none.
+    /// Decodes a client's cursor. `None` if it is invalid.
     pub fn begin(cursor: &[u8], cluster: &impl Owners) -> Option<Scan> {
         let layout = cluster.layout().hash;
         let text = std::str::from_utf8(cursor).ok()?;
-        // Redis takes an empty text for 0.
+        // Redis accepts an empty cursor as 0.
         let number: u64 = if text.is_empty() { 0 } else { text.parse().ok()? };
         let at = |cursor: u64, slot, careful| {
             Some(Scan { slot, cursor, careful, owner: cluster.owner(slot), layout })
@@ -195,13 +195,12 @@ impl Scan {
         if fits { at(node, slot, careful) } else { at(0, slot, true) }
     }
 
-    /// The beginning of a node's scan is anybody's; and who is careful does not ask for the layout.
+    /// The start of a node's scan is valid for any owner, a careful scan for any layout.
     fn mark(node_cursor: u64, careful: bool, layout: u64, owner: u64) -> u16 {
         mark(&[if careful { 0 } else { layout }, if node_cursor == 0 { 0 } else { owner }])
     }
 
-    /// The client's next cursor, when the node `by` answered with `cursor`. `None`: there is no
-    /// room for it.
+    /// The client's next cursor after node `by` returned `cursor`. `None` if it does not fit.
     pub fn next(&self, cursor: u64, by: u64, cluster: &impl Owners) -> Option<u64> {
         let layout = cluster.layout();
         let owner = cluster.owner(self.slot);
@@ -209,7 +208,7 @@ impl Scan {
             let mark = Self::mark(node, careful, self.layout, by);
             Cursor { node, careful, mark, slot }.encode()
         };
-        // Sent elsewhere on its way: what that node made of the cursor means nothing.
+        // Redirected: another node's answer to this cursor is meaningless.
         if self.cursor != 0 && self.owner != Some(by) {
             return go(0, self.slot, true);
         }
@@ -220,8 +219,8 @@ impl Scan {
         let in_layout = cluster.owner_in_layout(self.slot);
         let (next, careful) = match owner == Some(by) && in_layout == Some(by) {
             true => (layout.next(self.slot, careful), careful),
-            // The slot has another owner by now, or will have in the next layout: it was not the
-            // shard that the layout means, so what else is covered nobody knows.
+            // The slot has another owner now or in the next layout: it was not the shard that the
+            // layout says, so nothing but this slot is known to be covered.
             false => (Some(self.slot + 1).filter(|slot| *slot < SLOTS), true),
         };
         next.map_or(Some(0), |slot| go(0, slot, careful))
@@ -234,15 +233,14 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
-    /// Nodes by number, each with its slots; a node's scan goes through its slots in an order of
-    /// its own, `page` at a time.
+    /// A cluster in which each node scans its slots in its own order, `page` at a time.
     struct Model {
-        /// By slot: the shard.
+        /// Shard of each slot.
         shards: Vec<u16>,
-        /// By shard: which of its nodes is the primary.
+        /// Primary of each shard.
         primary: Vec<u64>,
         layout: Layout,
-        /// Slots that a MOVED told of, and their shards.
+        /// Slots for which a MOVED was received, and their shards.
         heard: BTreeMap<u16, u16>,
     }
 
@@ -262,7 +260,7 @@ mod tests {
             self.layout = Layout::of(&self.shards, self.layout.generation + 1);
         }
 
-        /// The slot has moved, and only a MOVED for it has told so.
+        /// Moves the slot in a MOVED redirection only.
         fn hear(&mut self, slot: u16, shard: u16) {
             self.heard.insert(slot, shard);
         }
@@ -272,7 +270,7 @@ mod tests {
             self.heard.get(&slot).copied().unwrap_or(self.shards[usize::from(slot)])
         }
 
-        /// Node and its slots in the node's order.
+        /// A node, and its slots in its order.
         fn node(&self, slot: u16) -> (u64, Vec<u16>) {
             let shard = self.shard(slot);
             let node = self.primary[usize::from(shard)];
@@ -283,7 +281,7 @@ mod tests {
             (node, slots)
         }
 
-        /// One SCAN: the slots whose keys it returned, and the next cursor.
+        /// One SCAN: the slots whose keys were returned, and the next cursor.
         fn scan(&self, cursor: u64, page: usize) -> (Vec<u16>, u64) {
             let scan = Scan::begin(cursor.to_string().as_bytes(), self).expect("a cursor");
             let (node, slots) = self.node(scan.slot);
@@ -313,7 +311,7 @@ mod tests {
 
     #[test]
     fn each_shard_once_where_nothing_changes() {
-        // Every other slot to another shard: 5 shards in thousands of pieces.
+        // 5 shards, interleaved in thousands of pieces.
         let model = Model::new((0..SLOTS).map(|slot| slot % 5).collect());
         let (mut cursor, mut seen, mut calls) = (0, Vec::new(), 0);
         loop {
@@ -343,8 +341,7 @@ mod tests {
         assert_eq!(next, 0);
     }
 
-    /// The last shard gets a slot below the one that is being scanned: it must not pass for one
-    /// that was scanned already.
+    /// The last shard gets a slot below the one being scanned: it must not count as scanned.
     #[test]
     fn a_low_slot_does_not_hide_a_shard() {
         let mut model = Model::three();
@@ -360,8 +357,8 @@ mod tests {
         assert_eq!(BTreeSet::from_iter(seen), sampled());
     }
 
-    /// A shard's lowest slot has moved, and so far only a MOVED has told: whoever is scanned there
-    /// is not that shard.
+    /// A shard's lowest slot has moved, known only from a MOVED: the node scanned there is not that
+    /// shard.
     #[test]
     fn a_slot_that_a_moved_told_of_does_not_hide_a_shard() {
         for lowest in [0, 5462, 10924] {
@@ -378,7 +375,7 @@ mod tests {
         }
     }
 
-    /// The slot moves and the command follows it, with the old owner's cursor.
+    /// The slot moves, and the command is redirected with the old owner's cursor.
     #[test]
     fn another_nodes_answer_is_not_gone_on_with() {
         let model = Model::three();
@@ -388,11 +385,11 @@ mod tests {
         let next = scan.next(30, 2, &model).unwrap();
         let again = Scan::begin(next.to_string().as_bytes(), &model).unwrap();
         assert_eq!((again.slot, again.cursor), (0, 0));
-        // Nor is its end the shard's.
+        // The end of another node's scan is not the end of the shard's.
         let next = scan.next(0, 2, &model).unwrap();
         let again = Scan::begin(next.to_string().as_bytes(), &model).unwrap();
         assert_eq!((again.slot, again.cursor), (0, 0));
-        // At its beginning any node's answer is a beginning, and covers the slot.
+        // At the start any node's answer is valid, and covers the slot.
         let scan = Scan::begin(b"0", &model).unwrap();
         let next = scan.next(0, 2, &model).unwrap();
         let again = Scan::begin(next.to_string().as_bytes(), &model).unwrap();
@@ -425,8 +422,8 @@ mod tests {
             let _ = Scan::begin(&text, &Model::three());
         }
 
-        /// Whatever happens to the topology in between: every slot that stayed with its shard is
-        /// returned, and the scan ends.
+        /// Whatever the changes of topology: every slot that stayed with its shard is returned, and
+        /// the scan ends.
         #[test]
         fn what_did_not_move_is_returned(
             pieces in proptest::collection::vec((0u16..6, 1u16..3000), 1..12),
@@ -438,7 +435,7 @@ mod tests {
                 shards.extend(std::iter::repeat_n(shard, usize::from(len)));
             }
             shards.resize(usize::from(SLOTS), 0);
-            // All six exist, in the model, so that each can get slots.
+            // Each of the six shards has a slot.
             shards[usize::from(SLOTS) - 1] = 5;
             let mut model = Model::new(shards);
             let (mut cursor, mut seen, mut moved) = (0, BTreeSet::new(), BTreeSet::new());
@@ -452,13 +449,13 @@ mod tests {
                     if failover {
                         model.primary[usize::from(shard)] += 10;
                     } else {
-                        // A sampled slot, often.
+                        // Often one of the sampled slots.
                         let slot = slot / 64 * 64;
                         model.change(slot, shard);
                         moved.insert(slot);
                     }
                 }
-                // A mark has ten bits: one change in a thousand is not seen, which is known.
+                // The mark has ten bits: one change in a thousand goes unnoticed.
                 let scan = Scan::begin(cursor.to_string().as_bytes(), &model).expect("a cursor");
                 let owner = Cursor::decode(cursor).map(|c| model.owner(c.slot));
                 let layout_unseen = !scan.careful && before.0 != model.layout.hash;

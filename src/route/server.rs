@@ -1,8 +1,8 @@
-//! What several nodes say about themselves becomes what one server would say: the replies of
+//! Merges what several nodes report about themselves into what one server would: replies to
 //! SLOWLOG, LATENCY, MEMORY, ACL LOG, FUNCTION STATS, ROLE and RANDOMKEY, in RESP2 and RESP3.
 //!
-//! A merge takes whole reply frames and writes one. Where it can it passes elements on as they
-//! are; numbers keep the form (integer, double, text) that the first node gave them.
+//! A merge reads whole reply frames and writes one. Elements are copied unchanged where possible;
+//! numbers keep the form (integer, double, text) in which the first node sent them.
 
 use std::collections::BTreeMap;
 
@@ -11,55 +11,55 @@ use crate::resp::reply::{element_count, elements, integer, text};
 use crate::resp::tree::{Value, decode};
 use crate::resp::{ArgRange, Args, Protocol, strict_i64, write};
 
-/// How the replies of these commands become one.
+/// How the replies to one of these commands are merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
-    /// SLOWLOG GET: newest first, so many.
+    /// SLOWLOG GET: newest first, at most this many.
     SlowLog(Count),
-    /// ACL LOG: newest first, so many. `OK` for its RESET.
+    /// ACL LOG: newest first, at most this many; `OK` for ACL LOG RESET.
     AclLog(Count),
-    /// LATENCY HISTORY: in the order of time.
+    /// LATENCY HISTORY: ordered by time.
     LatencyHistory,
     /// LATENCY LATEST: by event.
     LatencyLatest,
     /// LATENCY HISTOGRAM: by command.
     LatencyHistogram,
-    /// Reports for people: each node's under its address.
+    /// Reports for people: each node's after its address.
     Texts,
     /// MEMORY STATS: field by field.
     MemoryStats,
-    /// FUNCTION STATS: the script that runs longest.
+    /// FUNCTION STATS: the script that has run longest.
     FunctionStats,
     /// ROLE: a primary.
     Role,
-    /// CLUSTER SLOT-STATS: all nodes' slots, in this order.
+    /// CLUSTER SLOT-STATS: the slots of all nodes, in this order.
     SlotStats(SlotOrder),
-    /// RANDOMKEY: each node answers DBSIZE and RANDOMKEY, and each key of all is equally likely.
+    /// RANDOMKEY: each node answers DBSIZE and RANDOMKEY; every key is equally likely.
     RandomKey,
 }
 
 /// The order of CLUSTER SLOT-STATS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlotOrder {
-    /// SLOTSRANGE: by the slots' numbers.
+    /// SLOTSRANGE: by slot number.
     BySlot,
     /// ORDERBY.
     ByMetric {
-        /// The field.
+        /// The metric.
         metric: &'static str,
-        /// The smallest first.
+        /// Smallest value first.
         ascending: bool,
-        /// Slots shown.
+        /// Number of slots shown.
         limit: u32,
     },
 }
 
 impl SlotOrder {
-    /// All that servers have.
+    /// All metrics of the servers.
     const METRICS: [&str; 5] =
         ["key-count", "cpu-usec", "memory-bytes", "network-bytes-in", "network-bytes-out"];
 
-    /// The order that a request asks for; the nodes refuse one that they do not understand.
+    /// The order that a request asks for; an invalid one is the nodes' to reject.
     fn of(args: &Args) -> SlotOrder {
         if !args.is(2, "orderby") {
             return SlotOrder::BySlot;
@@ -75,38 +75,38 @@ impl SlotOrder {
     }
 }
 
-/// How many entries of a log are shown; `None` is all.
+/// Number of log entries shown; `None` for all.
 pub type Count = Option<u32>;
 
-/// What SLOWLOG GET and ACL LOG show when they are not told a count.
+/// The default count of SLOWLOG GET and ACL LOG.
 pub(super) const DEFAULT_COUNT: Count = Some(10);
 
 impl Server {
-    /// With the count that the request asks for. One that the nodes refuse does not matter.
+    /// The merge with the options of the request; invalid ones are the nodes' to reject.
     pub fn with(self, args: &Args) -> Server {
         let asked = args.get(2).and_then(strict_i64);
         let count = asked.map_or(DEFAULT_COUNT, |n| u32::try_from(n).ok());
         match self {
             Server::SlowLog(_) => Server::SlowLog(count),
-            // Below 0 is none here.
+            // A negative count means none here.
             Server::AclLog(_) => Server::AclLog(Some(count.unwrap_or(0))),
             Server::SlotStats(_) => Server::SlotStats(SlotOrder::of(args)),
             other => other,
         }
     }
 
-    /// Answers of some are enough: the others have nothing to say (LATENCY GRAPH).
+    /// Whether some nodes may fail: the others have nothing to report (LATENCY GRAPH).
     pub(super) fn some_suffice(self) -> bool {
         self == Server::Texts
     }
 
-    /// Appends the reply made of `parts`, each a node's address and its reply.
+    /// Merges `parts`, each a node's address and its reply, and appends the result.
     pub fn merge(self, parts: &[(&str, &[u8])], protocol: Protocol, out: &mut Vec<u8>) {
         let frames = || parts.iter().map(|(_, frame)| *frame);
         let Some(first) = frames().next() else { return write::null(out, protocol) };
         match self {
             Server::SlowLog(count) => {
-                // By time, and where that is the same in the order of each node's numbers.
+                // By time, then by each node's entry number.
                 let at = |v: &Value| (item_int(v, 1), item_int(v, 0));
                 let mut entries = Vec::new();
                 newest(frames(), |v| at(v), count, &mut entries);
@@ -142,7 +142,7 @@ impl Server {
     }
 }
 
-/// Entries of nodes' slow logs, whose own arguments older servers do not redact.
+/// Writes entries of nodes' slow logs; redacts secret arguments, which older servers do not.
 fn write_redacted_entries(list: &[u8], out: &mut Vec<u8>) {
     copy_header(list, out);
     for entry in elements(list) {
@@ -190,7 +190,7 @@ fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// All elements, those with the highest `rank` first, at most `count`.
+/// Writes all elements in descending order of `rank`, at most `count`.
 fn newest<'a, R: Ord>(
     frames: impl Iterator<Item = &'a [u8]>,
     rank: impl Fn(&Value) -> R,
@@ -207,7 +207,7 @@ fn newest<'a, R: Ord>(
     entries.iter().for_each(|(_, entry)| out.extend_from_slice(entry));
 }
 
-/// `[second, latency]`; a server keeps one of each second, the worst.
+/// Elements `[second, latency]`; like a server, keeps the worst sample of each second.
 fn latency_history<'a>(frames: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
     let mut samples: BTreeMap<i64, i64> = BTreeMap::new();
     for sample in frames.flat_map(elements).filter_map(|s| decode(s).ok()) {
@@ -222,7 +222,7 @@ fn latency_history<'a>(frames: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>
     }
 }
 
-/// `[event, second, latency, worst]`.
+/// Elements `[event, second, latency, worst]`.
 fn latency_latest<'a>(frames: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
     let mut events: Vec<(&[u8], i64, i64, i64)> = Vec::new();
     for event in frames.flat_map(elements) {
@@ -250,7 +250,7 @@ fn latency_latest<'a>(frames: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>)
     }
 }
 
-/// `[slot, fields]`.
+/// Elements `[slot, fields]`.
 fn slot_stats<'a>(frames: impl Iterator<Item = &'a [u8]>, order: SlotOrder, out: &mut Vec<u8>) {
     let mut slots: Vec<(i64, i64, &[u8])> = frames
         .flat_map(elements)
@@ -277,7 +277,7 @@ fn slot_stats<'a>(frames: impl Iterator<Item = &'a [u8]>, order: SlotOrder, out:
     slots.iter().for_each(|(.., entry)| out.extend_from_slice(entry));
 }
 
-/// By command the calls and, by upper bound in microseconds, how many calls took no longer.
+/// Calls of a command; per node, the number that took no longer than each bound in microseconds.
 #[derive(Default)]
 struct Calls {
     calls: i64,
@@ -319,7 +319,7 @@ fn latency_histogram<'a>(
         write::bulk(out, b"histogram_usec");
         write::map_header(out, protocol, bounds.len());
         for bound in bounds {
-            // A bound that a node does not name has as many below it as the one before.
+            // A bound missing at a node has the same count as the one before.
             let below = |n: &BTreeMap<i64, i64>| n.range(..=bound).next_back().map_or(0, |b| *b.1);
             write::integer(out, bound);
             write::integer(out, nodes.iter().map(below).fold(0, i64::saturating_add));
@@ -327,7 +327,7 @@ fn latency_histogram<'a>(
     }
 }
 
-/// The pairs of a map, or of the flat list that RESP2 has in its place.
+/// The pairs of a map, or of the flat array that RESP2 uses instead.
 fn pairs<'v, 'a>(value: &'v Value<'a>) -> Vec<(&'v Value<'a>, &'v Value<'a>)> {
     match value {
         Value::Map(pairs) => pairs.iter().map(|(k, v)| (k, v)).collect(),
@@ -338,15 +338,14 @@ fn pairs<'v, 'a>(value: &'v Value<'a>) -> Vec<(&'v Value<'a>, &'v Value<'a>)> {
     }
 }
 
-/// Where all say the same it is said once.
+/// Equal reports of all nodes are shown once.
 fn texts(parts: &[(&str, &[u8])], protocol: Protocol, out: &mut Vec<u8>) {
     let said: Vec<(&str, &[u8])> =
         parts.iter().map(|(node, frame)| (*node, text(frame).unwrap_or_default())).collect();
     if let (Some((_, first)), Some((_, frame))) = (said.first(), parts.first())
         && said.iter().all(|(_, text)| text == first)
     {
-        // In the form that the node has given it: Valkey's malloc-stats are a plain string where
-        // the allocator has none.
+        // In the node's form: Valkey's malloc-stats are a plain string if the allocator has none.
         return match frame.first() {
             Some(b'$' | b'=') => out.extend_from_slice(frame),
             _ => write::verbatim(out, protocol, first),
@@ -361,9 +360,9 @@ fn texts(parts: &[(&str, &[u8])], protocol: Protocol, out: &mut Vec<u8>) {
     write::verbatim(out, protocol, &all);
 }
 
-/// A field that is not a sum: one field divided by another, times a factor, of all nodes' sums.
+/// Fields that are quotients: of sums over all nodes, times a factor.
 const QUOTIENTS: &[(&str, &[&str], &[&str], f64)] = &[
-    // field, what is summed up (a `-` in front: taken off), what it is divided by, factor
+    // field, summands (subtracted if prefixed by `-`), divisors, factor
     ("keys.bytes-per-key", &["total.allocated", "-startup.allocated"], &["keys.count"], 1.0),
     ("dataset.percentage", &["dataset.bytes"], &["total.allocated", "-startup.allocated"], 100.0),
     ("peak.percentage", &["total.allocated"], &["peak.allocated"], 100.0),
@@ -399,7 +398,7 @@ fn memory_stats(frames: &[&[u8]], out: &mut Vec<u8>) {
                 let result = if under > 0.0 { factor * total(over) / under } else { 0.0 };
                 write_like(value, result, out);
             }
-            // The fields of a database.
+            // Fields of a database.
             (None, Some(b'%' | b'*')) => {
                 copy_header(value, out);
                 let mut inner = elements(value);
@@ -415,13 +414,13 @@ fn memory_stats(frames: &[&[u8]], out: &mut Vec<u8>) {
     }
 }
 
-/// The first line of an aggregate.
+/// Copies the first line of an aggregate.
 fn copy_header(frame: &[u8], out: &mut Vec<u8>) {
     let end = memchr::memchr(b'\n', frame).map_or(0, |at| at + 1);
     out.extend_from_slice(frame.get(..end).unwrap_or_default());
 }
 
-/// A number in the form that `like` has; what is no number there stays as it is.
+/// Writes a number in the form of `like`; if that is not a number, copies it.
 fn write_like(like: &[u8], number: f64, out: &mut Vec<u8>) {
     match like.first() {
         Some(b':') => write::integer(out, number as i64),
@@ -437,7 +436,7 @@ fn is_number(text: &[u8]) -> bool {
     std::str::from_utf8(text).is_ok_and(|t| t.parse::<f64>().is_ok())
 }
 
-/// The engines are the first node's: all have the same libraries.
+/// The engines are taken from the first node: all have the same libraries.
 fn function_stats<'a>(frames: impl Iterator<Item = &'a [u8]>, first: &'a [u8], out: &mut Vec<u8>) {
     const RUNNING: &[u8] = b"running_script";
     let running = |frame: &'a [u8]| -> Option<(i64, &'a [u8])> {
@@ -460,14 +459,14 @@ fn function_stats<'a>(frames: impl Iterator<Item = &'a [u8]>, first: &'a [u8], o
     }
 }
 
-/// From each node its size and a key; `random` is any number.
+/// Picks a key at random, weighted by the nodes' sizes; `random` is any number.
 fn random_key(parts: &[(&str, &[u8])], protocol: Protocol, random: u64, out: &mut Vec<u8>) {
     let keys = parts.iter().filter(|(_, reply)| text(reply).is_some());
     let keys: Vec<(u64, &[u8])> = keys
         .map(|(node, key)| {
             let ours = parts.iter().filter(|(other, _)| other == node);
             let size = ours.filter_map(|(_, reply)| integer(reply)).max().unwrap_or(1);
-            // A key that was there a moment after the count is one at least.
+            // A key set after the count makes it at least 1.
             (u64::try_from(size).unwrap_or(1).max(1), *key)
         })
         .collect();

@@ -27,7 +27,7 @@ fn slow_log() {
     assert!(both(Server::SlowLog(None), &[a, b, "*0\r\n"]).starts_with("*4\r\n"));
 }
 
-/// Redis before 7.0 logs CONFIG SET as it came.
+/// Redis before 7.0 logs CONFIG SET unredacted.
 #[test]
 fn slow_logs_of_old_nodes_are_redacted() {
     let entry = |last: &str| {
@@ -187,7 +187,7 @@ fn counts() {
     assert_eq!(count("ACL LOG RESET"), both(Some(10)));
 }
 
-/// A node may send what it likes.
+/// A node may send anything.
 #[test]
 fn other_shapes_do_no_harm() {
     let all = [

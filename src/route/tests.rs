@@ -111,7 +111,7 @@ fn what_slotway_answers_itself() {
     assert_eq!(plan("CLUSTER FAILOVER"), Plan::Refuse(Refused::Dangerous));
 }
 
-/// By the rules' lists; `None`: by default.
+/// The plan with these lists of rules, and the error text if it refuses.
 fn plan_with(deny: &[&str], allow: &[&str], line: &str) -> (Plan, String) {
     let rule = |text: &&str| {
         crate::command::Rule::parse(text, &CommandTable::builtin(), |_, _| None).expect(text)
@@ -140,19 +140,19 @@ fn what_is_denied() {
     assert_eq!(plan, denied);
     assert!(text.starts_with("NOPERM KEYS is denied by commands.deny"), "{text}");
     assert!(text.contains("\"@dangerous\"") && text.contains("commands.allow"), "{text}");
-    // The number of arguments is looked at first, as Redis does, but not by a node.
+    // The number of arguments is checked first, as in Redis, but not by a node.
     let (plan, text) = plan_with(&["get"], &[], "GET");
     assert_eq!(plan, Plan::Refuse(Refused::Arity));
     assert_eq!(text, "ERR wrong number of arguments for 'get' command");
-    // Also what the table does not know.
+    // Unknown commands are denied as well.
     let (plan, text) = plan_with(&["@all"], &["@read"], "NOSUCH x");
     assert_eq!(plan, denied);
     assert!(text.contains("\"@all\""), "{text}");
     assert_eq!(plan_with(&["@all"], &["@read"], "GET a").0, at("a"));
 }
 
-/// Slotway answers some subcommands that a 7.0 cluster does not have, and a module's command is
-/// not known before the cluster's table is there.
+/// Slotway answers some subcommands that a 7.0 cluster does not have, and does not know a module's
+/// commands before it has the cluster's table.
 #[test]
 fn what_the_table_has_not_is_denied_too() {
     let deny = ["client|setinfo", "json.set", "ft.config|set"];
@@ -172,7 +172,7 @@ fn what_is_allowed_goes_by_its_data() {
     assert_eq!(plan_with(&["flushall"], &["config"], "SWAPDB 0 1").0, dangerous);
     assert_eq!(plan_with(&[], &["swapdb"], "SWAPDB 0 1").0, Plan::Any);
     assert_eq!(plan_with(&[], &["@dangerous"], "MIGRATE h 1 k 0 1").0, at("k"));
-    // A list of what may be sent is no wish for what is refused without it.
+    // An allow list does not open commands that are refused without it.
     assert_eq!(plan_with(&["@all"], &["@write"], "SET a b").0, at("a"));
     assert_eq!(plan_with(&["@all"], &["@write"], "MIGRATE h 1 k 0 1").0, dangerous);
     assert_eq!(plan_with(&["flushall"], &["@all"], "SHUTDOWN").0, dangerous);
@@ -181,18 +181,18 @@ fn what_is_allowed_goes_by_its_data() {
     assert_eq!(plan_with(&[], &["debug"], "DEBUG SLEEP 0").0, Plan::Any);
     let everywhere = Plan::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded };
     assert_eq!(plan_with(&[], &["debug"], "DEBUG SET-ACTIVE-EXPIRE 0").0, everywhere);
-    // What is answered with nothing, or with a stream, shifts everybody's replies.
+    // A command without a reply, or with a stream, would shift the replies of all clients.
     let takeover = Plan::Refuse(Refused::Takeover);
     assert_eq!(plan_with(&[], &["replconf"], "REPLCONF ACK 0").0, takeover);
     assert_eq!(plan_with(&[], &["@dangerous"], "PSYNC ? -1").0, takeover);
     assert_eq!(plan_with(&[], &["script"], "SCRIPT DEBUG YES").0, takeover);
-    // Denied by name is denied, whatever else allows it.
+    // Denied by name takes precedence over allowed.
     assert_eq!(plan_with(&["debug"], &["debug"], "DEBUG SLEEP 0").0, Plan::Refuse(Refused::Denied));
-    // What is no danger stays what it is.
+    // Harmless commands keep their plan.
     assert_eq!(plan_with(&[], &["@all"], "GET a").0, at("a"));
 }
 
-/// It waits without a key to go by: on a shared connection everybody would wait with it.
+/// It blocks without a key; on a shared connection it would block all clients.
 #[test]
 fn a_newer_server_s_waitaof_keeps_nobody_waiting() {
     let policy = "*2\r\n+request_policy:all_shards\r\n+response_policy:agg_min\r\n";
@@ -208,7 +208,7 @@ fn a_newer_server_s_waitaof_keeps_nobody_waiting() {
     }
 }
 
-/// A command that only the cluster knows obeys too.
+/// The rules cover commands that only the cluster knows.
 #[test]
 fn commands_of_a_newer_server_obey() {
     let reply =

@@ -1,5 +1,5 @@
-//! With INFO texts of a real cluster's three primaries (7.0.15, `INFO everything`), and of a
-//! standalone server.
+//! INFO texts of a real cluster's three primaries (7.0.15, `INFO everything`), and of a standalone
+//! server.
 
 use super::*;
 
@@ -53,7 +53,7 @@ fn it_reads_like_a_standalone_server() {
     assert_eq!(field(&text, "blocked_clients"), "3");
     assert_eq!(field(&text, "maxclients"), "500");
     assert!(!text.contains("slave0:"));
-    // The very same fields in the same order, where they do not depend on what was asked before.
+    // The same fields in the same order, except for those that depend on earlier commands.
     let fixed = |text: &str| -> Vec<String> {
         let varying = ["cmdstat_", "errorstat_", "latency_percentiles"];
         let lines = text.split("\r\n").take_while(|l| *l != "# Proxy");
@@ -76,9 +76,9 @@ fn one_shard_stays_as_it_is() {
         .filter(|(ours, theirs)| ours != theirs)
         .map(|(ours, _)| ours.split(':').next().unwrap())
         .collect();
-    // The server takes these from a sample that is some milliseconds older than its sums.
+    // The server samples these some milliseconds before its sums.
     let sampled = ["used_memory_peak_perc", "used_memory_dataset_perc", "mem_fragmentation_ratio"];
-    // Where the node's files are is not told.
+    // Paths on the node are hidden.
     let hidden = ["executable", "config_file"];
     let expected = |name: &&str| sampled.contains(name) || hidden.contains(name);
     assert!(differing.iter().all(expected), "{differing:?}");
@@ -137,7 +137,7 @@ fn statistics_by_command_and_by_database() {
         field(&text, "errorstat_MOVED"),
         format!("count={}", sum("errorstat_MOVED", "count"))
     );
-    // The first one did the meeting, so only the others have been met.
+    // The first primary sent CLUSTER MEET, so only the others count it.
     assert!(field(&text, "cmdstat_cluster|meet").starts_with("calls="));
     assert_eq!(text.matches("\ncmdstat_set:").count(), 1);
     assert!(field(&text, "latency_percentiles_usec_set").starts_with("p50="));
