@@ -8,7 +8,7 @@ use crate::common::Core;
 use crate::errors::Failure;
 use crate::metrics::LoginOutcome;
 
-use crate::users::{Source, Tag, Verdict};
+use crate::users::{CheckResult, CommandTag, Source};
 
 /// Failed logins are logged no more often, microseconds.
 pub(crate) const LOG_INTERVAL: u64 = 10_000_000;
@@ -19,7 +19,7 @@ impl Access {
         &mut self,
         index: usize,
         command: CommandId,
-        tag: Tag,
+        tag: CommandTag,
         failure: Failure,
         clients: &mut Clients,
         core: &mut Core,
@@ -39,7 +39,7 @@ impl Access {
             clients.answer_own_error(index, command, &failure, core);
             return Flow::Next;
         }
-        clients.put_off(index, tag, Verdict::Told(failure), wait, core)
+        clients.put_off(index, tag, CheckResult::Told(failure), wait, core)
     }
 }
 

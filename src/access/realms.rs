@@ -12,7 +12,7 @@ use crate::common::{Core, Source};
 use crate::errors::{Code, Failure};
 use crate::nodes::{Nodes, reaccount};
 use crate::upstream::{Pending, Upstream};
-use crate::users::{Credentials, OWN, Verdict};
+use crate::users::{CheckResult, Credentials, OWN_REALM};
 
 /// Connections of a user without clients are closed after so long, microseconds.
 pub(crate) const IDLE: u64 = 60_000_000;
@@ -23,7 +23,7 @@ impl Access {
     /// Nodes do not tell this user their IDs, so they are not asked any more.
     #[cold]
     pub(crate) fn note_unverified(&mut self, realm: u16) {
-        if self.unverified.insert(realm) && realm == OWN {
+        if self.unverified.insert(realm) && realm == OWN_REALM {
             tracing::warn!(
                 "slotway's user at the nodes may not ask them for their IDs, so a connection to \
                  another server that has got a node's address is not noticed: ACL SETUSER … \
@@ -65,7 +65,7 @@ impl Access {
 
     /// The user of a command that is sent again is still here; otherwise it is answered.
     pub(crate) fn has_realm(&mut self, pending: &Pending, core: &mut Core) -> bool {
-        let here = pending.realm == OWN || self.realms.contains_key(&pending.realm);
+        let here = pending.realm == OWN_REALM || self.realms.contains_key(&pending.realm);
         if !here {
             core.fail(pending, "slotway", &Failure::UserClosed);
         }
@@ -88,8 +88,9 @@ impl Access {
     /// A connection of a user of the cluster that nothing waits for is not made anew, but when
     /// something does: the user may be gone. `true`: it is forgotten.
     pub(crate) fn is_unwanted(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) -> bool {
-        let unwanted =
-            |up: &Upstream| up.realm != OWN && up.dedicated.is_none() && up.pending.is_empty();
+        let unwanted = |up: &Upstream| {
+            up.realm != OWN_REALM && up.dedicated.is_none() && up.pending.is_empty()
+        };
         let unwanted = nodes.upstreams.get(u).is_some_and(unwanted);
         if unwanted {
             self.remove_upstream(u, nodes, core);
@@ -99,7 +100,7 @@ impl Access {
 
     /// A connection is forgotten.
     pub(crate) fn leave_realm(&mut self, u: usize, nodes: &mut Nodes) {
-        let Some(up) = nodes.upstreams.get(u).filter(|up| up.realm != OWN) else { return };
+        let Some(up) = nodes.upstreams.get(u).filter(|up| up.realm != OWN_REALM) else { return };
         let place = place(up.node, up.protocol, up.bulk);
         if let Some(realm) = self.realms.get_mut(&up.realm)
             && realm.shared.get(&place) == Some(&u)
@@ -134,11 +135,11 @@ impl Access {
         core: &mut Core,
     ) {
         let Some(realm) = nodes.upstreams.get(u).map(|up| up.realm) else { return };
-        if realm != OWN && crate::users::is_refusal(text.as_bytes()) {
+        if realm != OWN_REALM && crate::users::is_refusal(text.as_bytes()) {
             self.doubt_realm(realm, core);
         }
         let Some(up) = nodes.upstreams.get_mut(u) else { return };
-        if up.realm == OWN || up.dedicated.is_some() {
+        if up.realm == OWN_REALM || up.dedicated.is_some() {
             return;
         }
         // HELLO words it for those who say HELLO.
@@ -155,7 +156,12 @@ impl Access {
     }
 
     /// What a node said lately about this command and this user.
-    pub(crate) fn believed(&self, realm: u16, command: CommandId, core: &Core) -> Option<Verdict> {
+    pub(crate) fn believed(
+        &self,
+        realm: u16,
+        command: CommandId,
+        core: &Core,
+    ) -> Option<CheckResult> {
         let (until, verdict) = self.realms.get(&realm)?.verdicts.get(&command.0)?;
         (core.now < *until).then(|| verdict.clone())
     }
@@ -164,7 +170,7 @@ impl Access {
         &mut self,
         realm: u16,
         command: CommandId,
-        verdict: Verdict,
+        verdict: CheckResult,
         core: &mut Core,
     ) {
         if let Some(realm) = self.realms.get_mut(&realm) {
@@ -190,7 +196,7 @@ pub(crate) struct Realm {
     /// By [`place`].
     pub(crate) shared: IntMap<(u16, u8), usize>,
     /// By command: what a node has said about it, and until when that holds.
-    pub(crate) verdicts: IntMap<u16, (u64, Verdict)>,
+    pub(crate) verdicts: IntMap<u16, (u64, CheckResult)>,
 }
 
 /// Where a connection stands in [`Realm::shared`]: its node, and its protocol and whether it is for

@@ -2,7 +2,7 @@
 
 use crate::access::Access;
 use crate::common::Core;
-use crate::users::Heard;
+use crate::users::SubscribedTopic;
 
 use crate::common::clock::{Job, Timer};
 use crate::mailbox::{Look, ToControl};
@@ -36,7 +36,7 @@ impl Access {
         &mut self,
         number: u16,
         password: bool,
-        topics: Vec<Heard>,
+        topics: Vec<SubscribedTopic>,
         core: &mut Core,
     ) {
         let Some(realm) = self.realms.get_mut(&number) else { return };

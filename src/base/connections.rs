@@ -9,7 +9,7 @@ use crate::common::Source;
 use crate::nodes::reaccount;
 use crate::route::Fan;
 use crate::scripts::Sha;
-use crate::users::OWN;
+use crate::users::OWN_REALM;
 
 use crate::resp::{Args, Protocol};
 use crate::upstream::{ConnectionEnd, Handshake, HandshakeError, State};
@@ -97,7 +97,8 @@ impl Base<'_> {
     #[inline]
     pub(crate) fn upstream_for(&mut self, node: u16, protocol: Protocol, client: usize) -> usize {
         // Hardly ever is there any user of the cluster.
-        let realm = if self.access.realms.is_empty() { OWN } else { self.clients.realm_of(client) };
+        let realm =
+            if self.access.realms.is_empty() { OWN_REALM } else { self.clients.realm_of(client) };
         self.upstream_as(realm, node, protocol, client)
     }
 
@@ -110,7 +111,7 @@ impl Base<'_> {
         protocol: Protocol,
         client: usize,
     ) -> usize {
-        if realm != OWN {
+        if realm != OWN_REALM {
             return self.realm_upstream(realm, node, protocol, client);
         }
         let which = self.clients.connection_of(client, self.core);
@@ -149,14 +150,16 @@ impl Base<'_> {
         let password = settings.password.reveal();
         // A realm that is gone is nobody's, not slotway's: its number stays, and gets no further.
         let who = match up.realm {
-            OWN => Some((settings.user.as_bytes(), password.as_bytes())),
+            OWN_REALM => Some((settings.user.as_bytes(), password.as_bytes())),
             realm => {
                 self.access.realms.get(&realm).map(|realm| (&*realm.who.user, &*realm.who.password))
             }
         };
         let Some(who) = who else { return self.core.lose(u, ConnectionEnd::UserGone) };
         up.handshake = match up.realm {
-            OWN => Handshake::new(up.protocol, who, name, identify, &mut self.core.spare.pool),
+            OWN_REALM => {
+                Handshake::new(up.protocol, who, name, identify, &mut self.core.spare.pool)
+            }
             _ => Handshake::for_user(up.protocol, who, name, &mut self.core.spare.pool),
         };
         if up.read_only {

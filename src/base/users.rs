@@ -13,7 +13,10 @@ use crate::hash::{IntMap, IntSet};
 use crate::metrics::{DeniedFor, LoginOutcome};
 use crate::resp::{Args, write};
 use crate::route::{Local, Plan, PubSub, Router, Script, Transaction};
-use crate::users::{Account, Asking, Heard, Looked, OWN, Tag, User, Users, Verdict};
+use crate::users::{
+    Account, CheckResult, CommandTag, OWN_REALM, Reverified, SubscribedTopic, User, UserCheck,
+    Users,
+};
 
 /// CLIENT ID is unique over all workers.
 pub(crate) static NEXT_CLIENT: AtomicU64 = AtomicU64::new(1);
@@ -46,7 +49,8 @@ impl Base<'_> {
                 }
                 None => Failure::Syntax.write(&mut reply),
             },
-            _ => match Question::parse(args, grammar, client.session.id, |n| users.may_know(n)) {
+            _ => match Question::parse(args, grammar, client.session.id, |n| users.accepts_name(n))
+            {
                 Ok(question) => {
                     return self.clients.ask_everyone(index, command, question, self.core);
                 }
@@ -97,7 +101,7 @@ impl Base<'_> {
             else {
                 continue;
             };
-            if account.realm != OWN && !client.gone {
+            if account.realm != OWN_REALM && !client.gone {
                 heard.entry(account.realm).or_default().extend(subscriptions.topics.keys());
             }
         }
@@ -106,7 +110,7 @@ impl Base<'_> {
             let topics = topics.into_iter().filter_map(|index| {
                 let local = self.subscribers.topics.local.get(index as usize)?;
                 let place = (index, local.generation);
-                Some(Heard { kind: local.kind, name: local.name.clone(), place })
+                Some(SubscribedTopic { kind: local.kind, name: local.name.clone(), place })
             });
             let topics = topics.collect();
             self.access.look_at_realm(realm, password, topics, self.core);
@@ -115,7 +119,7 @@ impl Base<'_> {
     }
 
     /// The answer.
-    pub(crate) fn looked(&mut self, looked: &Looked) {
+    pub(crate) fn looked(&mut self, looked: &Reverified) {
         let Some(realm) = self.access.realms.get_mut(&looked.realm) else { return };
         realm.looking = false;
         let doubted = std::mem::take(&mut realm.doubted);
@@ -151,8 +155,8 @@ impl Base<'_> {
         if self.access.users.is_open() {
             return;
         }
-        let user = self.access.users.stranger().cloned();
-        client.session.account = Some(Box::new(Account::of_stranger(user)));
+        let user = self.access.users.user_without_login().cloned();
+        client.session.account = Some(Box::new(Account::without_login(user)));
         client.session.ruled();
         self.clients.await_login(index, self.core);
     }
@@ -162,7 +166,7 @@ impl Base<'_> {
         let account = self.clients.slab.get_mut(index).and_then(|c| c.session.account.as_mut());
         let Some(account) = account else { return };
         let realm = account.leave();
-        if realm != OWN {
+        if realm != OWN_REALM {
             self.access.count_in_realm(realm, false, self.core);
             // What watches or monitors does so with the rights of the one who is not here any more.
             let lent = self.clients.slab.get_mut(index).and_then(|c| c.lent.as_mut());
@@ -230,7 +234,7 @@ impl Base<'_> {
             // There are none any more, and it was one of them, or had not shown that it is.
             return false;
         }
-        if account.realm != OWN && !self.access.users.passes_through() {
+        if account.realm != OWN_REALM && !self.access.users.passes_through() {
             return false;
         }
         let Some(user) = &account.user else { return true };
@@ -283,7 +287,7 @@ impl Base<'_> {
             _ => return None,
         };
         let client = self.clients.slab.get_mut(index)?;
-        let tag = Tag::of(args);
+        let tag = CommandTag::of(args);
         let answer = client.session.account.as_mut().and_then(|account| account.answered(tag));
         let answer = match (answer, channels) {
             (Some(answer), false) => {
@@ -294,8 +298,8 @@ impl Base<'_> {
             (answer, true) => answer,
         };
         match answer {
-            Some(Verdict::Allowed | Verdict::Open | Verdict::Waited) => None,
-            Some(Verdict::Refused(failure) | Verdict::Told(failure)) => {
+            Some(CheckResult::Allowed | CheckResult::Open | CheckResult::Waited) => None,
+            Some(CheckResult::Refused(failure) | CheckResult::Told(failure)) => {
                 if matches!(failure, Failure::UserGone { .. }) {
                     self.access.doubt_realm(realm, self.core);
                 }
@@ -314,7 +318,12 @@ impl Base<'_> {
                     true => like(&[b"client", b"setname", b"x"]),
                     false => args.iter().map(<[u8]>::to_vec).collect(),
                 };
-                Some(self.clients.ask_node(index, tag, Asking::May { user, args }, self.core))
+                Some(self.clients.ask_node(
+                    index,
+                    tag,
+                    UserCheck::Command { user, args },
+                    self.core,
+                ))
             }
         }
     }

@@ -184,7 +184,7 @@ fn hello(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec
             return Failure::HelloOption { option }.write(out);
         }
     }
-    if session.account.as_ref().is_some_and(|account| !account.is_in()) {
+    if session.account.as_ref().is_some_and(|account| !account.is_authenticated()) {
         return Failure::LogInWithHello.write(out);
     }
     session.protocol = protocol;

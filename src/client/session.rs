@@ -123,7 +123,8 @@ impl Session {
     /// It has to log in before it may do anything, as far as is known.
     #[inline]
     pub fn is_stranger(&self) -> bool {
-        self.modes & mode::RULED != 0 && self.account.as_ref().is_some_and(|a| !a.is_in())
+        self.modes & mode::RULED != 0
+            && self.account.as_ref().is_some_and(|a| !a.is_authenticated())
     }
 
     /// What does not read is sent on as it is.

@@ -8,7 +8,7 @@ use crate::common::settings::Settings;
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::nodes::Nodes;
-use crate::route::Refused;
+use crate::route::RefusalReason;
 use crate::upstream::ConnectionEnd;
 
 use crate::metrics::{DisconnectReason, LimitHit};

@@ -16,15 +16,17 @@ use crate::common::clock::{Job, Timer};
 use crate::mailbox::{ToControl, Verify};
 use crate::metrics::{DeniedFor, LoginOutcome};
 use crate::route::{Merge, Plan};
-use crate::users::{Asking, Denied, Granted, OWN, Source, Tag, Throttle, Verdict};
+use crate::users::{
+    CheckResult, CommandTag, Denied, Granted, OWN_REALM, Source, Throttle, UserCheck,
+};
 
 impl Clients {
     /// A node is asked; the command stays in its client's buffer.
     pub(crate) fn ask_node(
         &mut self,
         index: usize,
-        tag: Tag,
-        asking: Asking,
+        tag: CommandTag,
+        asking: UserCheck,
         core: &mut Core,
     ) -> Flow {
         let Some(client) = self.slab.get_mut(index) else { return Flow::Stop };
@@ -46,14 +48,14 @@ impl Clients {
         core: &mut Core,
     ) {
         let verdict = match answer {
-            Ok(Granted::Yes) => Verdict::Allowed,
-            Ok(Granted::Open) => Verdict::Open,
-            Err(failure) => Verdict::Refused(failure),
+            Ok(Granted::Yes) => CheckResult::Allowed,
+            Ok(Granted::Open) => CheckResult::Open,
+            Err(failure) => CheckResult::Refused(failure),
         };
         self.go_on_with(client, verdict, core);
     }
 
-    fn go_on_with(&mut self, client: ClientId, verdict: Verdict, core: &mut Core) {
+    fn go_on_with(&mut self, client: ClientId, verdict: CheckResult, core: &mut Core) {
         let Some(c) = self.slab.get_mut(client.at()) else { return };
         if c.generation != client.generation || c.gone {
             return;
@@ -79,14 +81,14 @@ impl Clients {
         &mut self,
         index: usize,
         command: CommandId,
-        tag: Tag,
+        tag: CommandTag,
         core: &mut Core,
     ) -> Option<Flow> {
         let source = self.source(index);
         let admitted = throttle(&core.shared.throttle).admit(source, core.now);
         match admitted {
             Some(0) => None,
-            Some(wait) => Some(self.put_off(index, tag, Verdict::Waited, wait, core)),
+            Some(wait) => Some(self.put_off(index, tag, CheckResult::Waited, wait, core)),
             None => {
                 core.stats.logins[LoginOutcome::Throttled as usize] += 1;
                 self.answer_own_error(index, command, &Failure::LoginsThrottled, core);
@@ -107,14 +109,14 @@ impl Clients {
     pub(crate) fn put_off(
         &mut self,
         index: usize,
-        tag: Tag,
-        verdict: Verdict,
+        tag: CommandTag,
+        verdict: CheckResult,
         wait: u64,
         core: &mut Core,
     ) -> Flow {
         let Some(client) = self.slab.get_mut(index) else { return Flow::Stop };
         if let Some(account) = client.session.account.as_mut() {
-            account.put_by(tag, verdict);
+            account.store_result(tag, verdict);
         }
         client.paused = Paused::Command;
         let job = Job::Login(ClientId::new(index, client.generation));
@@ -125,7 +127,7 @@ impl Clients {
     /// The realm of a client that is here.
     pub(crate) fn realm_of(&self, client: usize) -> u16 {
         let account = self.slab.get(client).and_then(|c| c.session.account.as_ref());
-        account.map_or(OWN, |account| account.realm)
+        account.map_or(OWN_REALM, |account| account.realm)
     }
 
     /// It comes from elsewhere, and may not be a user that everybody may be.
@@ -138,7 +140,7 @@ impl Clients {
     pub(crate) fn filtered_for(&self, index: usize, plan: Plan) -> Plan {
         match plan {
             Plan::Fan { merge: Merge::Filtered(filter), .. }
-                if !filter.holds_for_cluster_users() && self.realm_of(index) != OWN =>
+                if !filter.holds_for_cluster_users() && self.realm_of(index) != OWN_REALM =>
             {
                 Plan::Any
             }

@@ -8,7 +8,7 @@ use crate::mailbox::ToControl;
 use crate::metrics::RetryReason;
 use crate::resp::Protocol;
 use crate::route::flag;
-use crate::users::OWN;
+use crate::users::OWN_REALM;
 
 use crate::dest::{ClientId, Dest};
 use crate::hash::{IntMap, IntSet};
@@ -37,7 +37,7 @@ impl Clients {
             return false;
         };
         let protocol = client.session.protocol;
-        let Some(from) = core.wish_of(client).filter(|_| pending.realm == OWN) else {
+        let Some(from) = core.wish_of(client).filter(|_| pending.realm == OWN_REALM) else {
             return false;
         };
         if !std::mem::replace(&mut nodes.reads.watches_replicas, true) {

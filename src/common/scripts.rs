@@ -31,7 +31,7 @@ impl Core {
             slot: NO_SLOT,
             command,
             flags: 0,
-            realm: crate::users::OWN,
+            realm: crate::users::OWN_REALM,
             tries: 0,
             refused: None,
             before: 0,

@@ -10,7 +10,7 @@ use crate::users::Users;
 impl Config {
     /// Clients have to log in before they may do anything.
     pub fn asks_for_login(&self) -> bool {
-        files::users(self).is_ok_and(|users| !users.lets_strangers_in())
+        files::users(self).is_ok_and(|users| !users.allows_without_login())
     }
 }
 
@@ -22,7 +22,7 @@ impl Config {
     /// # Errors
     /// The key of the users, and why they are.
     pub fn protects(&self, users: Users) -> Result<Users, (&'static str, String)> {
-        if !self.protected_mode || !users.lets_strangers_in() {
+        if !self.protected_mode || !users.allows_without_login() {
             return Ok(users);
         }
         let plain = self.listen.iter().filter_map(|listen| match listen {
@@ -96,7 +96,7 @@ pub(super) fn problems(loaded: &mut Loaded) -> Vec<Problem> {
             return problems;
         }
     };
-    if config.protected_mode && users.lets_strangers_in() {
+    if config.protected_mode && users.allows_without_login() {
         for listen in &config.listen {
             // What a name stands for is known when it is listened on.
             let Listen::Tcp(address) = listen else { continue };

@@ -10,7 +10,7 @@ use crate::errors::Failure;
 use crate::mailbox::Look;
 use crate::mailbox::ToWorker;
 use crate::resp::reply::error_text;
-use crate::users::{Asking, Heard, Looked, is_refusal};
+use crate::users::{Reverified, SubscribedTopic, UserCheck, is_refusal};
 
 /// Topics that one question names.
 const AT_ONCE: usize = 128;
@@ -26,7 +26,7 @@ impl Verifier {
         let known = self.hears(&look, &mut denied).await;
         let gone = (look.password || !known) && self.is_gone(&look).await;
         // The worker may have ended.
-        look.to.send(ToWorker::Looked(Looked { realm: look.realm, gone, denied }));
+        look.to.send(ToWorker::Reverified(Reverified { realm: look.realm, gone, denied }));
     }
 
     /// What the user may not hear any more. `false`: a node does not know the user.
@@ -38,12 +38,14 @@ impl Verifier {
             (Kind::Pattern, "PSUBSCRIBE"),
             (Kind::Shard, "SSUBSCRIBE"),
         ] {
-            let of_kind: Vec<&Heard> = look.topics.iter().filter(|t| t.kind == kind).collect();
-            let mut left: Vec<&[&Heard]> = of_kind.chunks(AT_ONCE).collect();
+            let of_kind: Vec<&SubscribedTopic> =
+                look.topics.iter().filter(|t| t.kind == kind).collect();
+            let mut left: Vec<&[&SubscribedTopic]> = of_kind.chunks(AT_ONCE).collect();
             while let Some(some) = left.pop() {
                 let names = some.iter().map(|topic| topic.name.to_vec());
                 let args = std::iter::once(command.into()).chain(names).collect();
-                match (self.ask(&Asking::May { user: Arc::clone(&user), args }).await, some) {
+                match (self.ask(&UserCheck::Command { user: Arc::clone(&user), args }).await, some)
+                {
                     (Ok(_), _) => {}
                     (Err(Failure::ChannelDenied), [one]) => denied.push(one.place),
                     // One of them: the halves tell which.

@@ -14,7 +14,7 @@ use crate::errors::Failure;
 use crate::mailbox::ToWorker;
 use crate::mailbox::Verify;
 use crate::resp::reply::{error_text, text};
-use crate::users::{Asking, Granted};
+use crate::users::{Granted, UserCheck};
 
 /// Questions under way at once; more wait.
 const AT_ONCE: usize = 64;
@@ -67,8 +67,8 @@ impl Verifier {
         to.send(ToWorker::Verified { client, answer });
     }
 
-    pub(super) async fn ask(&self, asking: &Asking) -> Result<Granted, Failure> {
-        if let Asking::May { .. } = asking {
+    pub(super) async fn ask(&self, asking: &UserCheck) -> Result<Granted, Failure> {
+        if let UserCheck::Command { .. } = asking {
             let kept = self.idle().pop();
             if let Some(mut kept) = kept
                 && let Ok(answer) = self.say(&mut kept, asking).await
@@ -87,7 +87,7 @@ impl Verifier {
                 continue;
             };
             let said = match asking {
-                Asking::May { .. } => {
+                UserCheck::Command { .. } => {
                     match NodeConn::connect(socket, &addr.host, &node.id, &config, tls).await {
                         Ok(mut conn) => {
                             let said = self.say(&mut conn, asking).await;
@@ -116,9 +116,9 @@ impl Verifier {
     async fn log_in(
         &self,
         conn: &mut NodeConn,
-        asking: &Asking,
+        asking: &UserCheck,
     ) -> Result<Result<Granted, Failure>, AskError> {
-        let Asking::Login { who, another } = asking else { return self.say(conn, asking).await };
+        let UserCheck::Login { who, another } = asking else { return self.say(conn, asking).await };
         let is_default = who.user.is_empty() || *who.user == *b"default";
         let mut open = false;
         if is_default {
@@ -139,13 +139,13 @@ impl Verifier {
     async fn say(
         &self,
         conn: &mut NodeConn,
-        asking: &Asking,
+        asking: &UserCheck,
     ) -> Result<Result<Granted, Failure>, AskError> {
         let command: Vec<&[u8]> = match asking {
-            Asking::Login { who, .. } if who.user.is_empty() => vec![b"AUTH", &who.password],
-            Asking::Login { who, .. } => vec![b"AUTH", &who.user, &who.password],
-            Asking::Stranger => vec![b"PING"],
-            Asking::May { user, args } => {
+            UserCheck::Login { who, .. } if who.user.is_empty() => vec![b"AUTH", &who.password],
+            UserCheck::Login { who, .. } => vec![b"AUTH", &who.user, &who.password],
+            UserCheck::NoLogin => vec![b"PING"],
+            UserCheck::Command { user, args } => {
                 let words = [b"ACL".as_slice(), b"DRYRUN", user];
                 words.into_iter().chain(args.iter().map(Vec::as_slice)).collect()
             }
@@ -153,25 +153,25 @@ impl Verifier {
         let reply = conn.ask_bytes(&command).await?;
         let error = error_text(&reply).map(|text| String::from_utf8_lossy(text).into_owned());
         Ok(match (asking, error) {
-            (Asking::May { .. }, Some(error)) if error.starts_with("NOPERM") => {
+            (UserCheck::Command { .. }, Some(error)) if error.starts_with("NOPERM") => {
                 Err(Failure::DryRunDenied)
             }
             // A user that is known by its name only any more.
-            (Asking::May { user, .. }, Some(error)) if error.starts_with("ERR User '") => {
+            (UserCheck::Command { user, .. }, Some(error)) if error.starts_with("ERR User '") => {
                 Err(Failure::UserGone { user: user.escape_ascii().to_string().into() })
             }
             // The default user may be let in and have no right to PING.
-            (Asking::Stranger, Some(error)) if error.starts_with("NOPERM") => Ok(Granted::Open),
-            (Asking::Stranger, Some(error)) if error.starts_with("NOAUTH") => {
+            (UserCheck::NoLogin, Some(error)) if error.starts_with("NOPERM") => Ok(Granted::Open),
+            (UserCheck::NoLogin, Some(error)) if error.starts_with("NOAUTH") => {
                 Err(Failure::LogInFirst)
             }
             (_, Some(error)) => Err(Failure::Verbatim(error.into_bytes().into())),
-            (Asking::May { .. }, None) => match text(&reply) {
+            (UserCheck::Command { .. }, None) => match text(&reply) {
                 Some(b"OK") => Ok(Granted::Yes),
                 Some(said) => Err(denied(&String::from_utf8_lossy(said))),
                 None => Err(Failure::DryRunNotUnderstood),
             },
-            (Asking::Stranger, None) => Ok(Granted::Open),
+            (UserCheck::NoLogin, None) => Ok(Granted::Open),
             (_, None) => Ok(Granted::Yes),
         })
     }

@@ -4,13 +4,13 @@ use std::sync::Weak;
 
 use super::WorkerHandle;
 use crate::dest::ClientId;
-use crate::users::{Asking, Credentials, Heard};
+use crate::users::{Credentials, SubscribedTopic, UserCheck};
 
 /// A worker's question to a node, for one of its clients.
 #[derive(Debug, Clone)]
 pub struct Verify {
     /// What is asked.
-    pub asking: Asking,
+    pub asking: UserCheck,
     /// The client, which waits: its index and its generation.
     pub client: ClientId,
     /// Gone when nobody waits any more.
@@ -29,7 +29,7 @@ pub struct Look {
     /// Whether the password is still right is asked, too.
     pub password: bool,
     /// What may it still hear of this?
-    pub topics: Vec<Heard>,
+    pub topics: Vec<SubscribedTopic>,
     /// Who asks.
     pub to: WorkerHandle,
 }

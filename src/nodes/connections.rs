@@ -8,7 +8,7 @@ use crate::metrics::NodeStats;
 use crate::placement::Refusal;
 use crate::resp::Protocol;
 use crate::sparsely;
-use crate::users::OWN;
+use crate::users::OWN_REALM;
 
 use crate::cluster::{NO_SLOT, NodeAddr};
 use crate::common::{Core, Source};
@@ -65,7 +65,7 @@ impl Nodes {
             slot: NO_SLOT,
             command: CommandId(0),
             flags: 0,
-            realm: OWN,
+            realm: OWN_REALM,
             tries: 0,
             refused: None,
             before: 0,

@@ -12,7 +12,7 @@ use crate::metrics::LimitHit;
 use crate::nodes::Nodes;
 use crate::operations::Operations;
 use crate::placement::Held;
-use crate::users::OWN;
+use crate::users::OWN_REALM;
 
 use crate::dest::{ClientId, Dest};
 use crate::resp::{ArgRange, Args, Protocol};
@@ -150,7 +150,8 @@ impl Operations {
             flags |= flag::RESP3;
         }
         // Hardly ever is there any user of the cluster.
-        let realm = if access.realms.is_empty() { OWN } else { self.realm_of_dest(&dest, clients) };
+        let realm =
+            if access.realms.is_empty() { OWN_REALM } else { self.realm_of_dest(&dest, clients) };
         let started = match flags & flag::PUBLISHES {
             0 => core.now,
             _ => core.publish_time(),

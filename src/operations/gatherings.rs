@@ -8,7 +8,7 @@ use crate::ops::Parts;
 use crate::placement::Work;
 use crate::resp::Args;
 use crate::upstream::Pending;
-use crate::users::OWN;
+use crate::users::OWN_REALM;
 
 use crate::dest::{ClientId, Dest};
 use crate::operations::{Gathering, Operations};
@@ -71,7 +71,7 @@ impl Operations {
             }
             // They go over connections that are lent, which know their realm.
             Dest::Join { .. } => NOBODYS,
-            Dest::Discard => OWN,
+            Dest::Discard => OWN_REALM,
         }
     }
 

@@ -6,7 +6,7 @@ use crate::cluster::NO_SLOT;
 use crate::dest::Dest;
 use crate::ops::Parts;
 use crate::upstream::Pending;
-use crate::users::OWN;
+use crate::users::OWN_REALM;
 
 use crate::operations::{Gathering, Operations};
 use crate::resp::{Protocol, write};
@@ -116,7 +116,7 @@ impl Operations {
             base.core,
         );
         pending.flags |= flag::READ_ONLY;
-        let u = base.upstream_as(OWN, refuser, Protocol::Resp2, 0);
+        let u = base.upstream_as(OWN_REALM, refuser, Protocol::Resp2, 0);
         base.nodes.send_owned(u, pending, frame, base.core);
     }
 }

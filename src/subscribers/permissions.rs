@@ -13,7 +13,7 @@ impl Subscribers {
         let hears = client.subscriptions.is_some() || client.lent.is_some();
         match &account.user {
             None => !hears,
-            Some(user) if user.may_everything() => true,
+            Some(user) if user.is_unrestricted() => true,
             Some(user) => client.lent.is_none() && self.may_hear_all(index, user, clients),
         }
     }
@@ -24,7 +24,7 @@ impl Subscribers {
         let mut topics = subscriptions.into_iter().flat_map(|s| s.topics.keys());
         topics.all(|&topic| {
             let local = self.topics.local.get(topic as usize);
-            local.is_none_or(|local| user.may_hear(&local.name, local.kind == Kind::Pattern))
+            local.is_none_or(|local| user.may_subscribe(&local.name, local.kind == Kind::Pattern))
         })
     }
 }

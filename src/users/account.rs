@@ -8,25 +8,25 @@ use crate::errors::Failure;
 use crate::resp::Args;
 
 /// The realm of connections that use slotway's own credentials ([`Account::realm`]).
-pub const OWN: u16 = 0;
+pub const OWN_REALM: u16 = 0;
 
 /// The account of a client, if there are users.
 #[derive(Debug, Clone, Default)]
 pub struct Account {
     /// The user, if it is slotway's own.
     pub user: Option<Arc<User>>,
-    /// Worker-local number of the user whose connections carry its commands; [`OWN`]: slotway's.
+    /// Worker-local number of the user whose connections carry its commands; [`OWN_REALM`]: slotway's.
     pub realm: u16,
     /// The user's name, if it is the cluster's.
     pub name: Option<Arc<str>>,
     question: Option<Question>,
-    verdict: Option<(Tag, Verdict)>,
+    verdict: Option<(CommandTag, CheckResult)>,
 }
 
 /// A pending check. Dropped with the account: a client that has left needs no answer.
 #[derive(Debug, Clone)]
 struct Question {
-    tag: Tag,
+    tag: CommandTag,
     /// Size of the check's arguments, in bytes.
     bytes: usize,
     /// Alive as long as the answer is wanted.
@@ -35,28 +35,28 @@ struct Question {
 
 /// Identifies the command that a verdict is about; another command must not use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tag(u64);
+pub struct CommandTag(u64);
 
-impl Tag {
+impl CommandTag {
     /// Not a command: whether the client may send commands without logging in.
-    pub const STRANGER: Tag = Tag(0);
+    pub const NO_LOGIN: CommandTag = CommandTag(0);
 
     /// A hash of the command's arguments, keyed at random so that nobody can construct two commands
     /// with the same tag.
-    pub fn of(args: &Args) -> Tag {
+    pub fn of(args: &Args) -> CommandTag {
         static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         let mut hasher = KEYS.build_hasher();
         for arg in args.iter() {
             hasher.write_usize(arg.len());
             hasher.write(arg);
         }
-        Tag(hasher.finish() | 1)
+        CommandTag(hasher.finish() | 1)
     }
 }
 
 /// The result of a check. The command that waited for it is processed again and finds it.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Verdict {
+pub enum CheckResult {
     /// A node allows it.
     Allowed,
     /// A node allows it, and the user needs no password.
@@ -71,13 +71,13 @@ pub enum Verdict {
 
 impl Account {
     /// The account of a client that has not logged in; `None`: it has to.
-    pub fn of_stranger(user: Option<Arc<User>>) -> Account {
+    pub fn without_login(user: Option<Arc<User>>) -> Account {
         Account { user, ..Account::default() }
     }
 
     /// Whether it has logged in or does not have to.
-    pub fn is_in(&self) -> bool {
-        self.user.is_some() || self.realm != OWN
+    pub fn is_authenticated(&self) -> bool {
+        self.user.is_some() || self.realm != OWN_REALM
     }
 
     /// The user's name; `default` before a login, as in Redis.
@@ -95,7 +95,7 @@ impl Account {
     }
 
     /// Starts a check of `bytes` bytes. The returned handle is alive while the answer is wanted.
-    pub fn ask(&mut self, tag: Tag, bytes: usize) -> Weak<()> {
+    pub fn ask(&mut self, tag: CommandTag, bytes: usize) -> Weak<()> {
         let wanted = Arc::new(());
         let alive = Arc::downgrade(&wanted);
         self.verdict = None;
@@ -104,17 +104,17 @@ impl Account {
     }
 
     /// Stores the result of the pending check.
-    pub fn answer(&mut self, verdict: Verdict) {
+    pub fn answer(&mut self, verdict: CheckResult) {
         self.verdict = self.question.take().map(|question| (question.tag, verdict));
     }
 
     /// Stores a result for the next time that the command is processed.
-    pub fn put_by(&mut self, tag: Tag, verdict: Verdict) {
+    pub fn store_result(&mut self, tag: CommandTag, verdict: CheckResult) {
         self.verdict = Some((tag, verdict));
     }
 
     /// Takes the result, if it is for this command.
-    pub fn answered(&mut self, tag: Tag) -> Option<Verdict> {
+    pub fn answered(&mut self, tag: CommandTag) -> Option<CheckResult> {
         self.verdict.take().filter(|(of, _)| *of == tag).map(|(_, verdict)| verdict)
     }
 

@@ -7,7 +7,7 @@ use crate::channel::Kind;
 
 /// A topic to which clients of the user are subscribed.
 #[derive(Debug, Clone)]
-pub struct Heard {
+pub struct SubscribedTopic {
     /// The kind of topic.
     pub kind: Kind,
     /// The channel or pattern.
@@ -18,12 +18,12 @@ pub struct Heard {
 
 /// The result of a re-verification.
 #[derive(Debug)]
-pub struct Looked {
+pub struct Reverified {
     /// The worker's number of the user.
     pub realm: u16,
     /// The user was removed or has another password: all nodes that answered say so.
     pub gone: bool,
-    /// Topics that it may no longer subscribe to, by [`Heard::place`].
+    /// Topics that it may no longer subscribe to, by [`SubscribedTopic::place`].
     pub denied: Vec<(u32, u32)>,
 }
 

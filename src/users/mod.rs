@@ -23,18 +23,18 @@ mod verify;
 
 use std::sync::Arc;
 
-pub use account::{Account, OWN, Tag, Verdict};
-pub use look::{Heard, Looked, is_refusal};
+pub use account::{Account, CheckResult, CommandTag, OWN_REALM};
+pub use look::{Reverified, SubscribedTopic, is_refusal};
 pub use rule_error::RuleError;
 pub use rules::{Denied, Selector};
 pub use throttle::{Source, Throttle};
 pub use user::{Hash, UNCHECKED, User};
-pub use verify::{Asking, Credentials, Granted};
+pub use verify::{Credentials, Granted, UserCheck};
 
 use crate::command::CommandTable;
 
 /// The longest name or password accepted, in bytes: Redis's limit before a login.
-pub const LONGEST_PASSWORD: usize = 16 << 10;
+pub const MAX_PASSWORD_LEN: usize = 16 << 10;
 /// The reason for refusing a command whose effects cannot be checked, and the remedy.
 pub const UNCHECKED_DENIED: &str = "slotway cannot check what it does against this user's keys, channels and commands. Allowed for \
      users with ~* &* +@all, or with unchecked-commands in their rules (users, users_file)";
@@ -90,8 +90,8 @@ impl Users {
     }
 
     /// Whether clients have access without logging in: the default user needs no password.
-    pub fn lets_strangers_in(&self) -> bool {
-        self.is_open() || self.stranger().is_some()
+    pub fn allows_without_login(&self) -> bool {
+        self.is_open() || self.user_without_login().is_some()
     }
 
     /// The user with this name.
@@ -101,7 +101,7 @@ impl Users {
     }
 
     /// Whether a client may be the user with this name.
-    pub fn may_know(&self, name: &[u8]) -> bool {
+    pub fn accepts_name(&self, name: &[u8]) -> bool {
         self.passthrough || name == b"default" || self.get(name).is_some()
     }
 
@@ -111,7 +111,7 @@ impl Users {
     }
 
     /// The default user, if its rules apply to clients that have not logged in.
-    pub fn stranger(&self) -> Option<&Arc<User>> {
+    pub fn user_without_login(&self) -> Option<&Arc<User>> {
         self.get(b"default").filter(|user| user.on && user.nopass)
     }
 

@@ -298,7 +298,7 @@ impl Selector {
     pub fn denied_argument(&self, spec: &CommandSpec, args: &Args) -> Option<usize> {
         if spec.flags.contains(Flags::PUBSUB) {
             let literal = *spec.name == *"psubscribe";
-            let denied = |i: &usize| !self.may_hear(args.get(*i).unwrap_or_default(), literal);
+            let denied = |i: &usize| !self.may_subscribe(args.get(*i).unwrap_or_default(), literal);
             return (1..args.len()).find(denied);
         }
         let mut accesses = Vec::new();
@@ -404,14 +404,14 @@ impl Selector {
             "publish" | "spublish" => (1, false),
             _ => return Ok(()),
         };
-        match args.iter().skip(1).take(count).all(|name| self.may_hear(name, literal)) {
+        match args.iter().skip(1).take(count).all(|name| self.may_subscribe(name, literal)) {
             true => Ok(()),
             false => Err(Denied::Channel),
         }
     }
 
     /// Whether this channel or pattern may be subscribed.
-    pub fn may_hear(&self, name: &[u8], is_pattern: bool) -> bool {
+    pub fn may_subscribe(&self, name: &[u8], is_pattern: bool) -> bool {
         let fits = |pattern: &[u8]| match is_pattern {
             // A pattern may match more than what is allowed, so it must itself be listed.
             true => *pattern == *name,

@@ -41,9 +41,9 @@ fn commands_and_categories_in_their_order() {
     assert_eq!(check(&u, "CONFIG SET x y"), denied);
     assert_eq!(check(&u, "SELECT 0"), Ok(()));
     assert_eq!(check(&u, "SELECT 1"), denied);
-    assert!(!u.may_everything());
-    assert!(user("+@all ~* &*").may_everything());
-    assert!(!user("+@all ~*").may_everything());
+    assert!(!u.is_unrestricted());
+    assert!(user("+@all ~* &*").is_unrestricted());
+    assert!(!user("+@all ~*").is_unrestricted());
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn who_logs_in() {
     for (name, password) in [("app", "no"), ("app", ""), ("old", "pw"), ("nobody", "pw")] {
         assert_eq!(users.login(name.as_bytes(), password.as_bytes()), Login::Wrong, "{name}");
     }
-    assert!(!users.is_open() && !users.lets_strangers_in());
+    assert!(!users.is_open() && !users.allows_without_login());
     assert!(users.login_by_certificate("app").is_some());
     assert!(users.login_by_certificate("old").is_none(), "off");
     let through = Users::new(parse_file(file, &table).unwrap(), true, true).unwrap();
@@ -276,9 +276,9 @@ fn who_logs_in() {
     assert!(Users::default().is_open());
     assert!(!Users::new(Vec::new(), false, true).unwrap().is_open(), "an empty file");
     let stranger = Users::new(vec![user("on nopass")], false, false).unwrap();
-    assert!(!stranger.lets_strangers_in(), "it is not called default");
+    assert!(!stranger.allows_without_login(), "it is not called default");
     let stranger = parse_file("user default on nopass", &table).unwrap();
-    assert!(Users::new(stranger, false, false).unwrap().lets_strangers_in());
+    assert!(Users::new(stranger, false, false).unwrap().allows_without_login());
     assert!(Users::new(vec![user(""), user("on")], false, false).is_err(), "twice");
     let wrong = parse_file("user a on\nuser b +nosuch\n", &table).unwrap_err();
     assert!(wrong.starts_with("line 2: user 'b'"), "{wrong}");
@@ -309,25 +309,25 @@ fn a_verdict_is_one_commands() {
         let mut ranges = Vec::new();
         let limits = crate::resp::RequestLimits::default();
         crate::resp::scan_request(&frame, &limits, &mut Default::default(), &mut ranges).unwrap();
-        Tag::of(&crate::resp::Args::new(&frame, &ranges))
+        CommandTag::of(&crate::resp::Args::new(&frame, &ranges))
     };
     let (one, other) = (args(&[b"SUBSCRIBE", b"ab"]), args(&[b"SUBSCRIBE", b"a", b"b"]));
     assert_ne!(one, other);
     let mut account = Account::default();
     let wanted = account.ask(one, 100);
     assert_eq!((account.asked(), wanted.strong_count()), (100, 1));
-    account.answer(Verdict::Allowed);
+    account.answer(CheckResult::Allowed);
     assert_eq!((account.asked(), wanted.strong_count()), (0, 0));
     assert_eq!(account.answered(other), None);
     assert_eq!(account.answered(one), None, "what was not its command's is nobody's");
-    account.put_by(one, Verdict::Allowed);
-    assert_eq!(account.answered(one), Some(Verdict::Allowed));
+    account.store_result(one, CheckResult::Allowed);
+    assert_eq!(account.answered(one), Some(CheckResult::Allowed));
     // Another user.
-    account.put_by(one, Verdict::Allowed);
+    account.store_result(one, CheckResult::Allowed);
     let wanted = account.ask(one, 0);
     account.realm = 7;
     assert_eq!(account.leave(), 7);
     assert_eq!(wanted.strong_count(), 0, "nobody waits for it");
-    account.answer(Verdict::Allowed);
-    assert_eq!((account.answered(one), account.realm), (None, OWN));
+    account.answer(CheckResult::Allowed);
+    assert_eq!((account.answered(one), account.realm), (None, OWN_REALM));
 }

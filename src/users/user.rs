@@ -232,12 +232,12 @@ impl User {
     }
 
     /// Whether the user may subscribe to this channel or pattern.
-    pub fn may_hear(&self, name: &[u8], pattern: bool) -> bool {
-        self.selectors.iter().any(|selector| selector.may_hear(name, pattern))
+    pub fn may_subscribe(&self, name: &[u8], pattern: bool) -> bool {
+        self.selectors.iter().any(|selector| selector.may_subscribe(name, pattern))
     }
 
     /// Whether every request is allowed, unknown commands included.
-    pub fn may_everything(&self) -> bool {
+    pub fn is_unrestricted(&self) -> bool {
         self.selectors.iter().any(Selector::allows_everything)
     }
 
@@ -245,7 +245,7 @@ impl User {
     /// restrictions, or name commands that are refused all the same.
     pub fn warning(&self, table: &CommandTable) -> Option<String> {
         let name = &self.name;
-        if self.may_everything() {
+        if self.is_unrestricted() {
             return None;
         }
         let free: Vec<&str> =

@@ -39,7 +39,7 @@ pub enum Granted {
 
 /// A check.
 #[derive(Clone)]
-pub enum Asking {
+pub enum UserCheck {
     /// Whether a password is correct.
     Login {
         /// The name and password.
@@ -48,9 +48,9 @@ pub enum Asking {
         another: bool,
     },
     /// Whether the default user needs no password.
-    Stranger,
+    NoLogin,
     /// Whether a user may send a command (ACL DRYRUN), for commands that slotway answers itself.
-    May {
+    Command {
         /// The user.
         user: Arc<[u8]>,
         /// The command and its arguments.
@@ -58,24 +58,26 @@ pub enum Asking {
     },
 }
 
-impl Asking {
+impl UserCheck {
     /// Size of the strings, in bytes.
     pub fn bytes(&self) -> usize {
         match self {
-            Asking::Login { who, .. } => who.user.len() + who.password.len(),
-            Asking::Stranger => 0,
-            Asking::May { user, args } => user.len() + args.iter().map(Vec::len).sum::<usize>(),
+            UserCheck::Login { who, .. } => who.user.len() + who.password.len(),
+            UserCheck::NoLogin => 0,
+            UserCheck::Command { user, args } => {
+                user.len() + args.iter().map(Vec::len).sum::<usize>()
+            }
         }
     }
 }
 
-impl fmt::Debug for Asking {
+impl fmt::Debug for UserCheck {
     /// Arguments may be secret: not even their number is shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Asking::Login { .. } => "Login",
-            Asking::Stranger => "Stranger",
-            Asking::May { .. } => "May",
+            UserCheck::Login { .. } => "Login",
+            UserCheck::NoLogin => "NoLogin",
+            UserCheck::Command { .. } => "Command",
         })
     }
 }

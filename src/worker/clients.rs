@@ -57,7 +57,7 @@ impl Worker {
         }
         let me = self.clients.slab.get(index).map_or(0, |c| c.session.id);
         let grammar = Grammar::of(&self.nodes.topology.identity);
-        match Question::parse(args, grammar, me, |name| self.access.users.may_know(name)) {
+        match Question::parse(args, grammar, me, |name| self.access.users.accepts_name(name)) {
             Ok(question) => return Err(question),
             Err(failure) => failure.write(&mut reply),
         }

@@ -9,7 +9,7 @@ use crate::errors::Failure;
 use crate::ops::Kind;
 use crate::resp::Protocol;
 use crate::route::flag;
-use crate::users::OWN;
+use crate::users::OWN_REALM;
 use crate::worker::Worker;
 
 use crate::base::{Base, base};
@@ -204,7 +204,7 @@ impl Worker {
         self.clients.close_dedicated(u, &mut self.nodes, &mut self.core);
         self.core.want_topology(None);
         let Some(client) = client else { return };
-        if let Some(refused) = refused.filter(|_| realm != OWN) {
+        if let Some(refused) = refused.filter(|_| realm != OWN_REALM) {
             // Not a fault that passes: the user's password has changed, or the user is gone.
             if let Some(seq) = self.clients.errand(client.at()).map(|errand| errand.seq) {
                 self.clients.fail_errand(

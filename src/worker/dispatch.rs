@@ -7,7 +7,7 @@ use crate::clients::Flow;
 use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
 use crate::resp::Args;
-use crate::users::OWN;
+use crate::users::OWN_REALM;
 use crate::worker::Worker;
 
 use crate::base::{Base, base};
@@ -49,7 +49,9 @@ impl Worker {
             return self.dispatch_in_multi(index, frame, args);
         }
         // Connections of the cluster's users are to primaries.
-        if modes & (mode::READONLY | mode::READ_FROM) != 0 && self.clients.realm_of(index) == OWN {
+        if modes & (mode::READONLY | mode::READ_FROM) != 0
+            && self.clients.realm_of(index) == OWN_REALM
+        {
             return self.dispatch_read(index, frame, args);
         }
         self.dispatch(index, frame, args)

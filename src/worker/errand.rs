@@ -11,7 +11,7 @@ use crate::clients::errands::FARTHEST_TIMER;
 use crate::cluster::NO_SLOT;
 use crate::metrics::RetryReason;
 use crate::ops::Kind;
-use crate::users::OWN;
+use crate::users::OWN_REALM;
 use crate::worker::Worker;
 
 use crate::base::{Base, base, dedicated};
@@ -192,7 +192,7 @@ impl Worker {
             let how: &[u8] = if error { b"ERROR" } else { b"TIMEOUT" };
             let mut frame = Vec::new();
             write::request(&mut frame, &[b"CLIENT", b"UNBLOCK", id.to_string().as_bytes(), how]);
-            let u = base!(self).upstream_as(OWN, node, protocol, index);
+            let u = base!(self).upstream_as(OWN_REALM, node, protocol, index);
             self.nodes.discard(u, &frame, &mut self.core);
         }
         true

@@ -29,7 +29,7 @@
 //! [`Turns`]: crate::upstream::Turns
 
 use crate::resp::Protocol;
-use crate::users::OWN;
+use crate::users::OWN_REALM;
 use crate::worker::Worker;
 
 impl Worker {
@@ -41,7 +41,7 @@ impl Worker {
         client: usize,
     ) -> Option<usize> {
         let u = match self.clients.realm_of(client) {
-            OWN => {
+            OWN_REALM => {
                 let shared = &self.nodes.list.get(usize::from(node))?.shared[protocol as usize];
                 (*shared.get(self.clients.connection_of(client, &self.core))?)?
             }

@@ -11,7 +11,7 @@ use crate::base::{Base, base};
 use crate::errors::{Code, Failure};
 use crate::metrics::{DeniedFor, LoginOutcome};
 use crate::resp::{Args, strict_i64};
-use crate::users::{Asking, Credentials, LONGEST_PASSWORD, Login, Tag, Verdict};
+use crate::users::{CheckResult, CommandTag, Credentials, Login, MAX_PASSWORD_LEN, UserCheck};
 
 impl Worker {
     /// AUTH, and HELLO as far as it is about who the client is. `None`: HELLO goes on.
@@ -27,7 +27,7 @@ impl Worker {
         let (name, password) = match given {
             Given::Both(name, password) => (name, password),
             Given::Password(password) => {
-                if self.access.users.stranger().is_some() {
+                if self.access.users.user_without_login().is_some() {
                     self.clients.answer_own_error(
                         index,
                         command,
@@ -45,7 +45,7 @@ impl Worker {
             Given::Wrong => return None,
             Given::Nothing => {
                 let account = self.clients.slab.get(index)?.session.account.as_ref()?;
-                if account.is_in() {
+                if account.is_authenticated() {
                     return None;
                 }
                 // HELLO says itself that it wants a login.
@@ -53,15 +53,15 @@ impl Worker {
             }
         };
         let account = self.clients.slab.get_mut(index)?.session.account.as_mut()?;
-        let tag = Tag::of(args);
+        let tag = CommandTag::of(args);
         let verdict = match account.answered(tag) {
             // Its failure has waited its time, see below.
-            Some(Verdict::Told(failure)) => {
+            Some(CheckResult::Told(failure)) => {
                 self.clients.answer_own_error(index, command, &failure, &mut self.core);
                 return Some(Flow::Next);
             }
             // Nobody's: neither hashed nor sent.
-            _ if name.len().max(password.len()) > LONGEST_PASSWORD => {
+            _ if name.len().max(password.len()) > MAX_PASSWORD_LEN => {
                 return Some(self.access.login_failed(
                     index,
                     command,
@@ -75,7 +75,7 @@ impl Worker {
                 Some(flow) => return Some(flow),
                 None => None,
             },
-            Some(Verdict::Waited) => None,
+            Some(CheckResult::Waited) => None,
             verdict => verdict,
         };
         let entered = match (verdict, self.access.users.login(name, password)) {
@@ -93,24 +93,24 @@ impl Worker {
                     &mut self.core,
                 ));
             }
-            (None | Some(Verdict::Waited), Login::Elsewhere) => {
+            (None | Some(CheckResult::Waited), Login::Elsewhere) => {
                 // A node knows what to say to a password without a name.
                 let user = if alone { Arc::default() } else { name.into() };
                 let another = self.access.has_realms_like(name, password);
                 let who = Credentials { user, password: password.into() };
-                let asking = Asking::Login { who, another };
+                let asking = UserCheck::Login { who, another };
                 return Some(self.clients.ask_node(index, tag, asking, &mut self.core));
             }
-            (Some(Verdict::Open), Login::Elsewhere)
+            (Some(CheckResult::Open), Login::Elsewhere)
                 if name == b"default" && self.clients.is_kept_out(index, &self.core) =>
             {
                 self.core.stats.denied[DeniedFor::Login as usize] += 1;
                 self.clients.answer_own_error(index, command, &Failure::Protected, &mut self.core);
                 return Some(Flow::Next);
             }
-            (Some(answer @ (Verdict::Allowed | Verdict::Open)), Login::Elsewhere) => {
+            (Some(answer @ (CheckResult::Allowed | CheckResult::Open)), Login::Elsewhere) => {
                 let who = match answer {
-                    Verdict::Open => Credentials::of_open(name),
+                    CheckResult::Open => Credentials::of_open(name),
                     _ => Credentials { user: name.into(), password: password.into() },
                 };
                 let Some(realm) = self.realm_for(who) else {
@@ -121,7 +121,7 @@ impl Worker {
                 base!(self).enter_realm(index, realm, name);
                 LoginOutcome::Cluster
             }
-            (Some(Verdict::Refused(failure)), Login::Elsewhere)
+            (Some(CheckResult::Refused(failure)), Login::Elsewhere)
                 if failure.code() == Code::WrongPass =>
             {
                 return Some(self.access.login_failed(
@@ -133,7 +133,10 @@ impl Worker {
                     &mut self.core,
                 ));
             }
-            (Some(Verdict::Refused(failure) | Verdict::Told(failure)), Login::Elsewhere) => {
+            (
+                Some(CheckResult::Refused(failure) | CheckResult::Told(failure)),
+                Login::Elsewhere,
+            ) => {
                 self.core.stats.logins[LoginOutcome::Unavailable as usize] += 1;
                 self.clients.answer_own_error(index, command, &failure, &mut self.core);
                 return Some(Flow::Next);

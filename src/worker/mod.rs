@@ -342,7 +342,7 @@ impl Worker {
                 ToWorker::Verified { client, answer } => {
                     self.clients.verified(client, answer, &mut self.core)
                 }
-                ToWorker::Looked(looked) => base!(self).looked(&looked),
+                ToWorker::Reverified(looked) => base!(self).looked(&looked),
                 ToWorker::Users(users) => base!(self).set_users(&users),
                 ToWorker::PubSub(batch) => {
                     self.subscribers.hear_hub(&batch, &mut self.clients, &mut self.core)

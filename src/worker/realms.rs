@@ -4,7 +4,7 @@
 //! A **realm** is a user and its password; its number stands in everything that is under way
 //! ([`crate::upstream::Pending::realm`]), so that a command that is sent again, elsewhere or later,
 //! travels with the rights of its user also when its client has gone. Numbers are given in turn:
-//! one that comes again has been out of use for 65,000 others. Number 0 ([`OWN`]) is slotway's own
+//! one that comes again has been out of use for 65,000 others. Number 0 ([`OWN_REALM`]) is slotway's own
 //! user, for everything else.
 
 use crate::access::realms::Realm;
@@ -13,7 +13,7 @@ use crate::operations::gatherings::NOBODYS;
 use crate::worker::Worker;
 
 use crate::base::{Base, base};
-use crate::users::{Credentials, OWN};
+use crate::users::{Credentials, OWN_REALM};
 
 /// A user has no more passwords in use: who may be somebody with any is not to take all places.
 const PASSWORDS: usize = 8;
@@ -43,7 +43,7 @@ impl Worker {
             }
         }
         let taken = |number: &u16| {
-            matches!(*number, OWN | NOBODYS) || self.access.realms.contains_key(number)
+            matches!(*number, OWN_REALM | NOBODYS) || self.access.realms.contains_key(number)
         };
         let mut next = self.access.next_realm.wrapping_add(1);
         while taken(&next) {

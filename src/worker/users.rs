@@ -14,7 +14,7 @@ use crate::worker::Worker;
 
 use crate::command::{CommandId, Flags};
 use crate::resp::{Args, ProtocolError};
-use crate::users::{Asking, Credentials, OWN, Tag, Verdict};
+use crate::users::{CheckResult, CommandTag, Credentials, OWN_REALM, UserCheck};
 
 /// The cluster's default user is not asked about more often, microseconds.
 const STRANGERS_INTERVAL: u64 = 1_000_000;
@@ -61,12 +61,12 @@ impl Worker {
         // Subcommands of CLIENT that Redis has since 7.0: as those that they are like.
         let newer = spec.container && *spec.name == *"client" && is_newer(args);
         let unknown = command == self.core.router.unknown() || (spec.container && args.len() > 1);
-        let everything = account.user.as_ref().is_some_and(|user| user.may_everything());
+        let everything = account.user.as_ref().is_some_and(|user| user.is_unrestricted());
         let realm = account.realm;
         if unknown && !newer {
             // A browser that was led here is closed without a word, as ever.
             let browser = args.is(0, "post") || args.is(0, "host:");
-            if everything || realm != OWN || in_multi || browser {
+            if everything || realm != OWN_REALM || in_multi || browser {
                 // The cluster may know it; a transaction refuses it anyway.
                 return None;
             }
@@ -81,7 +81,7 @@ impl Worker {
         }
         if !newer && !spec.arity_fits(args.len()) {
             // No node sees what a rule may forbid, even where it knows better.
-            if in_multi || everything || realm != OWN {
+            if in_multi || everything || realm != OWN_REALM {
                 return None;
             }
             let failure = Failure::WrongArity { command: spec.name.clone() };
@@ -102,7 +102,7 @@ impl Worker {
                 &mut self.core,
             ));
         }
-        if !account.is_in() {
+        if !account.is_authenticated() {
             return self.check_stranger(index, command, args);
         }
         if let Some(user) = account.user.clone() {
@@ -200,7 +200,7 @@ impl Worker {
         }
         let kept_out = self.clients.is_kept_out(index, &self.core);
         let account = self.clients.slab.get_mut(index).and_then(|c| c.session.account.as_mut());
-        match account.and_then(|account| account.answered(Tag::STRANGER)) {
+        match account.and_then(|account| account.answered(CommandTag::NO_LOGIN)) {
             None if kept_out && self.core.now < self.access.strangers_allowed => {
                 Err(Failure::Protected)
             }
@@ -211,7 +211,7 @@ impl Worker {
                 base!(self).enter_realm(index, realm, b"");
                 Ok(None)
             }
-            Some(Verdict::Allowed | Verdict::Open | Verdict::Waited) => {
+            Some(CheckResult::Allowed | CheckResult::Open | CheckResult::Waited) => {
                 self.access.strangers_allowed = self.core.now + STRANGERS_INTERVAL;
                 if kept_out {
                     return Err(Failure::Protected);
@@ -221,7 +221,7 @@ impl Worker {
                 base!(self).enter_realm(index, realm, b"");
                 Ok(None)
             }
-            Some(Verdict::Refused(failure) | Verdict::Told(failure)) => {
+            Some(CheckResult::Refused(failure) | CheckResult::Told(failure)) => {
                 if failure == Failure::LogInFirst {
                     self.access.strangers_refused = self.core.now + STRANGERS_INTERVAL;
                 }
@@ -230,8 +230,8 @@ impl Worker {
             None if self.core.now < self.access.strangers_refused => Err(Failure::LogInFirst),
             None => Ok(Some(self.clients.ask_node(
                 index,
-                Tag::STRANGER,
-                Asking::Stranger,
+                CommandTag::NO_LOGIN,
+                UserCheck::NoLogin,
                 &mut self.core,
             ))),
         }

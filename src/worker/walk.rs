@@ -7,7 +7,7 @@ use crate::clients::Flow;
 use crate::common::counters::BLOCKED;
 use crate::dest::Dest;
 use crate::metrics::Histogram;
-use crate::users::OWN;
+use crate::users::OWN_REALM;
 use crate::worker::Worker;
 
 use crate::resp::{Args, Protocol};
@@ -62,7 +62,7 @@ impl Worker {
             slot,
             command,
             flags: flags | if protocol == Protocol::Resp3 { flag::RESP3 } else { 0 },
-            realm: OWN,
+            realm: OWN_REALM,
             tries: 0,
             refused: None,
             before: 0,

@@ -97,7 +97,7 @@ pub enum ToWorker {
         answer: Result<crate::users::Granted, Failure>,
     },
     /// What was seen of a user of the cluster.
-    Looked(crate::users::Looked),
+    Reverified(crate::users::Reverified),
     /// These are slotway's users from now on.
     Users(Arc<crate::users::Users>),
     /// CLIENT PAUSE is on, for a worker that started later.
