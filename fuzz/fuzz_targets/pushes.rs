@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use slotway::channel::Kind;
-use slotway::pubsub::{Said, read_push};
+use slotway::pubsub::{NodeFrame, read_push};
 use slotway::resp::reply::error_text;
 use slotway::resp::{ReplyProgress, ReplyScan};
 
@@ -21,16 +21,16 @@ fuzz_target!(|input: &[u8]| {
 
 fn look(frame: &[u8]) {
     match read_push(frame) {
-        Some(Said::Message { kind, name, channel, at, payload }) => {
+        Some(NodeFrame::Message { kind, name, channel, at, payload }) => {
             assert_eq!(frame[at], b'$');
             let from = frame[at..].windows(2).position(|w| w == b"\r\n").expect("a line") + at + 2;
             assert_eq!(&frame[from..from + channel.len()], channel);
             assert!(from + channel.len() + payload.len() <= frame.len());
             assert!(kind == Kind::Pattern || name == channel);
         }
-        Some(Said::Changed { name, .. }) => assert!(name.len() < frame.len()),
-        Some(Said::Error(text)) => assert_eq!(Some(text), error_text(frame)),
-        Some(Said::Reply) => assert_ne!(frame.first(), Some(&b'>')),
-        Some(Said::Other) | None => {}
+        Some(NodeFrame::Changed { name, .. }) => assert!(name.len() < frame.len()),
+        Some(NodeFrame::Error(text)) => assert_eq!(Some(text), error_text(frame)),
+        Some(NodeFrame::Reply) => assert_ne!(frame.first(), Some(&b'>')),
+        Some(NodeFrame::Other) | None => {}
     }
 }

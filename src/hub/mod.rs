@@ -30,7 +30,7 @@ use crate::lines::Lines;
 use crate::mailbox::{Batch, HubHandle, ToHub};
 use crate::mailbox::{Stranger, ToControl, ToWorker, WorkerHandle};
 use crate::pubsub::book::{Action, Book, Pace, Run};
-use crate::pubsub::{GapReason, HubStats, News};
+use crate::pubsub::{GapReason, HubEvent, HubStats};
 use crate::sparsely;
 use crate::tls::Tls;
 use crate::upstream::ConnectionEnd;
@@ -136,13 +136,13 @@ impl Room {
         stats.connections.store(0, Relaxed);
         tracing::error!(topics, "the pub/sub hub failed (a bug in slotway), and begins anew");
         for worker in self.workers.values() {
-            worker.tell(vec![News::Restarted]);
+            worker.tell(vec![HubEvent::Restarted]);
         }
     }
 }
 
 impl Worker {
-    fn tell(&self, news: Vec<News>) {
+    fn tell(&self, news: Vec<HubEvent>) {
         // A worker that has ended says so by its own way.
         let _ = self.handle.send(ToWorker::PubSub(Batch::new(news, &self.transit)));
     }

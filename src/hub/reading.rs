@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::conn::{Conn, State};
 use super::{Desk, IN_TRANSIT, MOST_READS, SCRATCH, Worker};
 use crate::pubsub::book::{Message, Run};
-use crate::pubsub::push::{self, Said};
+use crate::pubsub::push::{self, NodeFrame};
 use crate::upstream::{ConnectionEnd, HandshakeError};
 
 impl Desk<'_> {
@@ -115,19 +115,21 @@ impl Desk<'_> {
             return self.handshake_reply(node, conn, frame);
         }
         let said = push::read(frame).ok_or(ConnectionEnd::MalformedPush)?;
-        if let Said::Message { kind, name, channel, at, .. } = said {
+        if let NodeFrame::Message { kind, name, channel, at, .. } = said {
             self.book.message(node, buf, (start, end), Message { kind, name, channel, at }, run);
             return Ok(());
         }
         self.book.flush(buf, run);
         match said {
-            Said::Changed { kind, subscribed, name } => {
+            NodeFrame::Changed { kind, subscribed, name } => {
                 let changed = self.book.changed(node, kind, subscribed, name);
                 changed.map_err(ConnectionEnd::Unrelated)?;
             }
-            Said::Error(text) => self.book.error(node, text).map_err(ConnectionEnd::Unrelated)?,
-            Said::Reply => self.book.reply(node).map_err(ConnectionEnd::Unrelated)?,
-            Said::Message { .. } | Said::Other => {}
+            NodeFrame::Error(text) => {
+                self.book.error(node, text).map_err(ConnectionEnd::Unrelated)?
+            }
+            NodeFrame::Reply => self.book.reply(node).map_err(ConnectionEnd::Unrelated)?,
+            NodeFrame::Message { .. } | NodeFrame::Other => {}
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use crate::cluster::{NodeAddr, Snapshot, parse_shards, slot_of};
 use crate::config::Config;
 use crate::mailbox::ToHub;
 use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
-use crate::pubsub::{GapReason, HubStats, News, Token, Topic, Wish, ident};
+use crate::pubsub::{GapReason, HubEvent, HubRequest, HubStats, Token, Topic, ident};
 use crate::resp::Protocol;
 use crate::sandbox::{Cluster, ClusterOptions, Node};
 
@@ -28,7 +28,7 @@ struct Setting {
     handle: WorkerHandle,
     // Its waker needs it.
     _poll: Poll,
-    news: Vec<News>,
+    news: Vec<HubEvent>,
     generation: u64,
     uncovered: bool,
     next: u32,
@@ -93,7 +93,7 @@ impl Setting {
         self.hub.handle.send(ToHub::Topology(snapshot)).unwrap();
     }
 
-    fn wish(&self, wish: Wish) {
+    fn wish(&self, wish: HubRequest) {
         self.hub.handle.send(ToHub::Wishes { worker: 7, wishes: vec![wish] }).unwrap();
     }
 
@@ -101,13 +101,13 @@ impl Setting {
         self.next += 1;
         let token = Token { index: self.next, generation: 1 };
         self.names.insert(token.index, name.to_owned());
-        self.wish(Wish::Subscribe { token, kind, name: name.as_bytes().into() });
+        self.wish(HubRequest::Subscribe { token, kind, name: name.as_bytes().into() });
         token
     }
 
     /// News that `wanted` picks, once there are any; other news stay.
     #[track_caller]
-    fn wait<T>(&mut self, what: &str, mut wanted: impl FnMut(&News) -> Option<T>) -> T {
+    fn wait<T>(&mut self, what: &str, mut wanted: impl FnMut(&HubEvent) -> Option<T>) -> T {
         let since = Instant::now();
         loop {
             if let Some((i, found)) =
@@ -137,7 +137,7 @@ impl Setting {
     fn live(&mut self, token: Token) -> Arc<Topic> {
         let name = self.names.get(&token.index).cloned().unwrap_or_default();
         self.wait(&format!("{name} is live"), |news| match news {
-            News::Live { token: t, topic } if *t == token => Some(Arc::clone(topic)),
+            HubEvent::Live { token: t, topic } if *t == token => Some(Arc::clone(topic)),
             _ => None,
         })
     }
@@ -146,7 +146,7 @@ impl Setting {
     fn gap(&mut self, token: Token) {
         let name = self.names.get(&token.index).cloned().unwrap_or_default();
         self.wait(&format!("{name} has a gap"), |news| {
-            matches!(news, News::Gap { token: t } if *t == token).then_some(())
+            matches!(news, HubEvent::Gap { token: t } if *t == token).then_some(())
         });
     }
 
@@ -165,7 +165,7 @@ impl Setting {
     fn next_payloads(&mut self, token: Token) -> Vec<String> {
         let name = self.names.get(&token.index).cloned().unwrap_or_default();
         let bytes = self.wait(&format!("messages on {name}"), |news| match news {
-            News::Messages { token: t, frames } if *t == token => {
+            HubEvent::Messages { token: t, frames } if *t == token => {
                 Some(frames.bytes(Protocol::Resp3).to_vec())
             }
             _ => None,
@@ -255,9 +255,9 @@ fn messages_come_once_and_in_order() {
     assert_eq!((of(&stats.topics), of(&stats.upstream)), ([1, 1, 1], [1, 1, 1]));
     // Nobody listens any more: the node is told.
     let home = s.home(&topic);
-    s.wish(Wish::Unsubscribe { token: channel });
+    s.wish(HubRequest::Unsubscribe { token: channel });
     s.wait("news is forgotten", |n| {
-        matches!(n, News::Forgotten(t) if *t.name == *b"news").then_some(())
+        matches!(n, HubEvent::Forgotten(t) if *t.name == *b"news").then_some(())
     });
     let since = Instant::now();
     while s.say(&home, &["PUBSUB", "CHANNELS", "news"]).items().is_some_and(|i| !i.is_empty()) {
@@ -317,7 +317,7 @@ fn notifications_come_from_every_primary_once() {
     let mut count = 0;
     while count < 2 * keys.len() + 1 {
         let bytes = s.wait(&format!("all for * ({count})"), |news| match news {
-            News::Messages { token, frames } if *token == broad => {
+            HubEvent::Messages { token, frames } if *token == broad => {
                 Some((frames.count(), frames.bytes(Protocol::Resp3).to_vec()))
             }
             _ => None,
@@ -457,7 +457,7 @@ fn what_the_cluster_does_not_allow_is_refused() {
     let no = s.subscribe(Kind::Channel, "secret");
     let ok = s.subscribe(Kind::Channel, "okay");
     let text = s.wait("secret is refused", |news| match news {
-        News::Refused { token, text } if *token == no => Some(text.clone()),
+        HubEvent::Refused { token, text } if *token == no => Some(text.clone()),
         _ => None,
     });
     assert!(text.starts_with("NOPERM"), "{text}");
@@ -470,9 +470,9 @@ fn after_a_failure_of_its_own_it_begins_anew() {
     let token = s.subscribe(Kind::Channel, "c");
     let old = s.live(token);
     s.hub.handle.send(ToHub::Fail).unwrap();
-    s.wait("the hub has failed", |n| matches!(n, News::Restarted).then_some(()));
+    s.wait("the hub has failed", |n| matches!(n, HubEvent::Restarted).then_some(()));
     assert!(!old.is_live());
-    s.wish(Wish::Subscribe { token, kind: Kind::Channel, name: b"c".as_slice().into() });
+    s.wish(HubRequest::Subscribe { token, kind: Kind::Channel, name: b"c".as_slice().into() });
     let topic = s.live(token);
     assert!(!Arc::ptr_eq(&old, &topic));
     s.publish("c", "again");
@@ -480,5 +480,5 @@ fn after_a_failure_of_its_own_it_begins_anew() {
     assert_eq!((s.stats().restarts.load(Relaxed), s.gaps(GapReason::HubFailed)), (1, 1));
     // A worker that comes late is told what there is.
     s.hub.handle.send(ToHub::Worker { index: 8, handle: s.handle.clone() }).unwrap();
-    s.wait("known", |n| matches!(n, News::Known(t) if Arc::ptr_eq(t, &topic)).then_some(()));
+    s.wait("known", |n| matches!(n, HubEvent::Known(t) if Arc::ptr_eq(t, &topic)).then_some(()));
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use crate::pubsub::News;
+use crate::pubsub::HubEvent;
 
 /// The news of one turn of the hub for one worker.
 #[derive(Debug)]
 pub struct Batch {
     /// In order.
-    pub news: Vec<News>,
+    pub news: Vec<HubEvent>,
     bytes: usize,
     transit: Arc<AtomicUsize>,
 }
@@ -17,9 +17,9 @@ pub struct Batch {
 impl Batch {
     /// `transit` is how many bytes of messages this worker was sent and has not dealt with; those
     /// of this batch are on it until the batch is dropped.
-    pub fn new(news: Vec<News>, transit: &Arc<AtomicUsize>) -> Self {
-        let bytes = |news: &News| match news {
-            News::Messages { frames, .. } => frames.len(),
+    pub fn new(news: Vec<HubEvent>, transit: &Arc<AtomicUsize>) -> Self {
+        let bytes = |news: &HubEvent| match news {
+            HubEvent::Messages { frames, .. } => frames.len(),
             _ => 0,
         };
         let bytes = news.iter().map(bytes).sum();

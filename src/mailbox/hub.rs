@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 
 use super::{Stranger, WorkerHandle};
 use crate::cluster::Snapshot;
-use crate::pubsub::Wish;
+use crate::pubsub::HubRequest;
 
 /// To the hub.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub enum ToHub {
         /// Its index.
         worker: usize,
         /// In order.
-        wishes: Vec<Wish>,
+        wishes: Vec<HubRequest>,
     },
     /// The end.
     Stop,

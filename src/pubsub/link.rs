@@ -17,8 +17,8 @@ pub struct Token {
 
 /// A request from a worker to the hub.
 #[derive(Debug)]
-pub enum Wish {
-    /// A topic has its first subscriber. Answered by [`News::Live`] or [`News::Refused`].
+pub enum HubRequest {
+    /// A topic has its first subscriber. Answered by [`HubEvent::Live`] or [`HubEvent::Refused`].
     Subscribe {
         /// The worker's identifier of the topic.
         token: Token,
@@ -27,28 +27,28 @@ pub enum Wish {
         /// The channel or pattern.
         name: Arc<[u8]>,
     },
-    /// A live topic has another subscriber. Answered by another [`News::Live`], after all messages
+    /// A live topic has another subscriber. Answered by another [`HubEvent::Live`], after all messages
     /// that were published before.
     Confirm {
-        /// The token of [`Wish::Subscribe`].
+        /// The token of [`HubRequest::Subscribe`].
         token: Token,
     },
     /// A topic has lost its last subscriber. Not answered.
     Unsubscribe {
-        /// The token of [`Wish::Subscribe`].
+        /// The token of [`HubRequest::Subscribe`].
         token: Token,
     },
 }
 
 /// An event that the hub reports to a worker.
 #[derive(Debug)]
-pub enum News {
-    /// This process subscribes to a topic: sent to all workers, before any [`News::Live`].
+pub enum HubEvent {
+    /// This process subscribes to a topic: sent to all workers, before any [`HubEvent::Live`].
     Known(Arc<Topic>),
     /// This process no longer subscribes to a topic: sent to all workers.
     Forgotten(Arc<Topic>),
     /// The cluster has confirmed the subscription: messages published from now on arrive. Sent
-    /// again when the subscription is restored after a [`News::Gap`].
+    /// again when the subscription is restored after a [`HubEvent::Gap`].
     Live {
         /// The worker's identifier of the topic.
         token: Token,
@@ -69,7 +69,7 @@ pub enum News {
         /// The messages.
         frames: Arc<Frames>,
     },
-    /// Messages may be lost from here to the next [`News::Live`].
+    /// Messages may be lost from here to the next [`HubEvent::Live`].
     Gap {
         /// The worker's identifier of the topic.
         token: Token,

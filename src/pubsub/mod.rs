@@ -24,8 +24,8 @@ mod stats;
 mod topic;
 
 pub use frames::Frames;
-pub use link::{News, Token, Wish};
+pub use link::{HubEvent, HubRequest, Token};
 pub use place::{hash, ident, rank};
-pub use push::{Said, read as read_push};
+pub use push::{NodeFrame, read as read_push};
 pub use stats::{GapReason, HubStats};
 pub use topic::Topic;

@@ -6,7 +6,7 @@ use crate::channel::Kind;
 
 /// A parsed frame.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Said<'a> {
+pub enum NodeFrame<'a> {
     /// A published message: `message`, `pmessage` or `smessage`.
     Message {
         /// The kind of subscription.
@@ -38,16 +38,16 @@ pub enum Said<'a> {
 }
 
 /// Parses a complete frame. `None` if it is malformed.
-pub fn read(frame: &[u8]) -> Option<Said<'_>> {
+pub fn read(frame: &[u8]) -> Option<NodeFrame<'_>> {
     match frame.first()? {
         b'>' => {}
-        b'-' | b'!' => return Some(Said::Error(reply::error_text(frame)?)),
-        _ => return Some(Said::Reply),
+        b'-' | b'!' => return Some(NodeFrame::Error(reply::error_text(frame)?)),
+        _ => return Some(NodeFrame::Reply),
     }
     let (count, at) = number(frame, 1)?;
     let (word, at) = match bulk(frame, at) {
         Some(found) => found,
-        None => return Some(Said::Other),
+        None => return Some(NodeFrame::Other),
     };
     let (kind, subscribed) = match (word, count) {
         (b"message", 3) => return message(frame, Kind::Channel, at),
@@ -60,14 +60,14 @@ pub fn read(frame: &[u8]) -> Option<Said<'_>> {
         (b"ssubscribe", 3) => (Kind::Shard, true),
         (b"sunsubscribe", 3) => (Kind::Shard, false),
         (b"message" | b"pmessage" | b"smessage", _) => return None,
-        _ => return Some(Said::Other),
+        _ => return Some(NodeFrame::Other),
     };
     let (name, _) = bulk(frame, at)?;
-    Some(Said::Changed { kind, subscribed, name })
+    Some(NodeFrame::Changed { kind, subscribed, name })
 }
 
 #[inline]
-fn message(frame: &[u8], kind: Kind, at: usize) -> Option<Said<'_>> {
+fn message(frame: &[u8], kind: Kind, at: usize) -> Option<NodeFrame<'_>> {
     let (name, behind) = bulk(frame, at)?;
     let (channel, at, behind) = if kind == Kind::Pattern {
         let (channel, after) = bulk(frame, behind)?;
@@ -76,7 +76,7 @@ fn message(frame: &[u8], kind: Kind, at: usize) -> Option<Said<'_>> {
         (name, at, behind)
     };
     let (payload, _) = bulk(frame, behind)?;
-    Some(Said::Message { kind, name, channel, at, payload })
+    Some(NodeFrame::Message { kind, name, channel, at, payload })
 }
 
 /// The bulk string at `at`, and the offset behind it.
@@ -114,19 +114,25 @@ mod tests {
         let message = b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n";
         let (kind, name, channel) = (Kind::Channel, b"c".as_slice(), b"c".as_slice());
         let payload = b"hi".as_slice();
-        assert_eq!(read(message), Some(Said::Message { kind, name, channel, at: 17, payload }));
+        assert_eq!(
+            read(message),
+            Some(NodeFrame::Message { kind, name, channel, at: 17, payload })
+        );
         let pmessage = b">4\r\n$8\r\npmessage\r\n$2\r\nc*\r\n$2\r\ncd\r\n$0\r\n\r\n";
-        let Some(Said::Message { name, channel, at, payload, .. }) = read(pmessage) else {
+        let Some(NodeFrame::Message { name, channel, at, payload, .. }) = read(pmessage) else {
             panic!("a message");
         };
         assert_eq!((name, channel, payload), (b"c*".as_slice(), b"cd".as_slice(), b"".as_slice()));
         assert_eq!(&pmessage[at..at + 4], b"$2\r\n");
         let name = b"x".as_slice();
         let gone = b">3\r\n$12\r\nsunsubscribe\r\n$1\r\nx\r\n:0\r\n";
-        assert_eq!(read(gone), Some(Said::Changed { kind: Kind::Shard, subscribed: false, name }));
-        assert_eq!(read(b"-ERR no\r\n"), Some(Said::Error(b"ERR no")));
-        assert_eq!(read(b"+PONG\r\n"), Some(Said::Reply));
-        assert_eq!(read(b">2\r\n$10\r\ninvalidate\r\n_\r\n"), Some(Said::Other));
+        assert_eq!(
+            read(gone),
+            Some(NodeFrame::Changed { kind: Kind::Shard, subscribed: false, name })
+        );
+        assert_eq!(read(b"-ERR no\r\n"), Some(NodeFrame::Error(b"ERR no")));
+        assert_eq!(read(b"+PONG\r\n"), Some(NodeFrame::Reply));
+        assert_eq!(read(b">2\r\n$10\r\ninvalidate\r\n_\r\n"), Some(NodeFrame::Other));
         assert_eq!(read(b">2\r\n$7\r\nmessage\r\n$1\r\nc\r\n"), None);
         assert_eq!(read(b">3\r\n$7\r\nmessage\r\n:1\r\n$1\r\nc\r\n"), None);
     }

@@ -20,7 +20,7 @@ use crate::common::clock::{Job, Timer};
 use crate::common::{Core, micros};
 use crate::errors::{Failure, Key};
 use crate::mailbox::{Batch, ToHub};
-use crate::pubsub::{Frames, News, Token};
+use crate::pubsub::{Frames, HubEvent, Token};
 use crate::resp::{Args, Protocol, write};
 use crate::subscribers::topics::{Since, Subscriber};
 use crate::subscribers::{Subscribers, topics};
@@ -319,10 +319,12 @@ impl Subscribers {
     pub(crate) fn hear_hub(&mut self, batch: &Batch, clients: &mut Clients, core: &mut Core) {
         for news in &batch.news {
             match news {
-                News::Messages { token, frames } => self.messages(*token, frames, clients, core),
-                News::Known(topic) => self.topics.know(Arc::clone(topic)),
-                News::Forgotten(topic) => self.topics.forget(topic),
-                News::Live { token, topic } => {
+                HubEvent::Messages { token, frames } => {
+                    self.messages(*token, frames, clients, core)
+                }
+                HubEvent::Known(topic) => self.topics.know(Arc::clone(topic)),
+                HubEvent::Forgotten(topic) => self.topics.forget(topic),
+                HubEvent::Live { token, topic } => {
                     let Some(local) = self.topics.get(*token) else { continue };
                     let again = local.topic.replace(Arc::clone(topic));
                     local.live = true;
@@ -337,14 +339,16 @@ impl Subscribers {
                     }
                     waiting.into_iter().for_each(|id| self.one_less(id, clients, core));
                 }
-                News::Refused { token, text } => self.topic_refused(*token, text, clients, core),
-                News::Gap { token } => {
+                HubEvent::Refused { token, text } => {
+                    self.topic_refused(*token, text, clients, core)
+                }
+                HubEvent::Gap { token } => {
                     if let Some(local) = self.topics.get(*token) {
                         local.live = false;
                     }
                     self.gap(*token, clients, core);
                 }
-                News::Restarted => {
+                HubEvent::Restarted => {
                     self.topics.wish_again();
                     let all = self.topics.local.iter();
                     let token =

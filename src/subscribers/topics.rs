@@ -9,7 +9,7 @@ use crate::channel::Kind;
 use crate::clients::subscribers::Wait;
 
 use crate::hash::{IntMap, KeyedMap};
-use crate::pubsub::{Token, Topic, Wish};
+use crate::pubsub::{HubRequest, Token, Topic};
 
 /// What a topic takes besides its name, in the tables of the hub and of the workers: about.
 const TOPIC: usize = 512;
@@ -83,7 +83,7 @@ pub(crate) struct Topics {
     pub waits: IntMap<u64, Wait>,
     pub(crate) next_wait: u64,
     /// For the hub, at the end of the turn.
-    pub(crate) wishes: Vec<Wish>,
+    pub(crate) wishes: Vec<HubRequest>,
     /// Topics that have new subscribers.
     to_ask: Vec<Token>,
 }
@@ -110,7 +110,7 @@ impl Topics {
         }) as u32;
         self.names[kind as usize].insert(Arc::clone(&name), index);
         let token = Token { index, generation: self.next_generation };
-        self.wishes.push(Wish::Subscribe { token, kind, name });
+        self.wishes.push(HubRequest::Subscribe { token, kind, name });
         index
     }
 
@@ -124,7 +124,7 @@ impl Topics {
     }
 
     /// The turn ends: what the hub is told.
-    pub(crate) fn take_wishes(&mut self) -> Vec<Wish> {
+    pub(crate) fn take_wishes(&mut self) -> Vec<HubRequest> {
         for token in std::mem::take(&mut self.to_ask) {
             let Some(local) = self.get(token) else { continue };
             local.asks = false;
@@ -134,7 +134,7 @@ impl Topics {
                 local.waiting.extend(joining);
             } else if local.waiting.is_empty() && !local.joining.is_empty() {
                 local.waiting = std::mem::take(&mut local.joining);
-                self.wishes.push(Wish::Confirm { token });
+                self.wishes.push(HubRequest::Confirm { token });
             }
         }
         std::mem::take(&mut self.wishes)
@@ -157,7 +157,7 @@ impl Topics {
         self.held = self.held.saturating_sub(TOPIC + local.name.len());
         if tell {
             let token = Token { index, generation: local.generation };
-            self.wishes.push(Wish::Unsubscribe { token });
+            self.wishes.push(HubRequest::Unsubscribe { token });
         }
     }
 
@@ -185,13 +185,13 @@ impl Topics {
     pub(crate) fn wish_again(&mut self) {
         // What was not told yet is part of everything. Not so what ends: the hub's next book may
         // have its beginning already.
-        self.wishes.retain(|wish| matches!(wish, Wish::Unsubscribe { .. }));
+        self.wishes.retain(|wish| matches!(wish, HubRequest::Unsubscribe { .. }));
         for (index, local) in &mut self.local {
             local.live = false;
             local.waiting.append(&mut local.joining);
             let token = Token { index: index as u32, generation: local.generation };
             let (kind, name) = (local.kind, Arc::clone(&local.name));
-            self.wishes.push(Wish::Subscribe { token, kind, name });
+            self.wishes.push(HubRequest::Subscribe { token, kind, name });
         }
         for known in &mut self.known {
             known.clear();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::nodes::Link;
 use super::{Action, Book, Class, Sent, SubState};
-use crate::pubsub::{News, Token, Topic};
+use crate::pubsub::{HubEvent, Token, Topic};
 
 /// Subscribers that wait for the node's reply.
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ impl Book {
             listener.told = true;
             listener.joins = false;
             if let Some(worker) = self.workers.get_mut(&worker) {
-                worker.news.push(News::Live { token, topic: Arc::clone(topic) });
+                worker.news.push(HubEvent::Live { token, topic: Arc::clone(topic) });
             }
         }
         self.ask_again(at, None);

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::nodes::Link;
 use super::{Action, Book, Class, Entry, Sent, Sub, SubState, count};
-use crate::pubsub::{GapReason, News, Topic, rank};
+use crate::pubsub::{GapReason, HubEvent, Topic, rank};
 
 /// Whether a topic gets its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -208,7 +208,7 @@ impl Book {
         }
         topic.set_upstream(topic.upstream().saturating_sub(1));
         if topic.upstream() == 0 {
-            self.say_all(|| News::Forgotten(Arc::clone(topic)));
+            self.say_all(|| HubEvent::Forgotten(Arc::clone(topic)));
         }
     }
 
@@ -305,7 +305,7 @@ impl Book {
             }
             for listener in entry.listeners.iter().filter(|l| l.told) {
                 if let Some(worker) = self.workers.get_mut(&listener.worker) {
-                    worker.news.push(News::Gap { token: listener.token });
+                    worker.news.push(HubEvent::Gap { token: listener.token });
                 }
             }
         } else if !was && health == Health::Whole {
@@ -329,7 +329,7 @@ impl Book {
                 listener.joins = false;
                 if let Some(worker) = self.workers.get_mut(&listener.worker) {
                     let (token, topic) = (listener.token, Arc::clone(&entry.topic));
-                    worker.news.push(News::Live { token, topic });
+                    worker.news.push(HubEvent::Live { token, topic });
                 }
             }
         }

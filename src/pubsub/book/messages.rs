@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Book, Class, SubState};
 use crate::channel::{Kind, glob};
-use crate::pubsub::{Frames, News};
+use crate::pubsub::{Frames, HubEvent};
 use crate::resp::write;
 
 /// A run ends at this many bytes; a larger message is a run of its own.
@@ -191,7 +191,7 @@ impl Book {
         for listener in entry.listeners.iter().filter(|l| l.told) {
             if let Some(worker) = self.workers.get_mut(&listener.worker) {
                 let (token, frames) = (listener.token, Arc::clone(&frames));
-                worker.news.push(News::Messages { token, frames });
+                worker.news.push(HubEvent::Messages { token, frames });
             }
         }
         true

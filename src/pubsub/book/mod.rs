@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use slab::Slab;
 
-use super::{HubStats, News, Token, Topic, Wish, hash};
+use super::{HubEvent, HubRequest, HubStats, Token, Topic, hash};
 use crate::channel::Kind;
 use crate::channel::glob::{self, NOTIFICATIONS};
 use crate::cluster::{NodeAddr, Slot, Snapshot, slot_of};
@@ -114,7 +114,7 @@ enum SubState {
 struct Listener {
     worker: usize,
     token: Token,
-    /// [`News::Live`] was sent: the worker gets messages.
+    /// [`HubEvent::Live`] was sent: the worker gets messages.
     told: bool,
     /// The topic was live when the worker subscribed: see `again`.
     joins: bool,
@@ -163,7 +163,7 @@ struct Entry {
 struct Worker {
     /// Generation of the topology that the worker uses; `None` before it has reported one.
     follows: Option<u64>,
-    news: Vec<News>,
+    news: Vec<HubEvent>,
     tokens: KeyedMap<Token, usize>,
 }
 
@@ -265,7 +265,8 @@ impl Book {
 
     /// Adds a worker, and tells it which topics exist.
     pub fn worker(&mut self, index: usize) {
-        let known = self.entries.iter().map(|(_, e)| News::Known(Arc::clone(&e.topic))).collect();
+        let known =
+            self.entries.iter().map(|(_, e)| HubEvent::Known(Arc::clone(&e.topic))).collect();
         self.workers.insert(index, Worker { news: known, ..Worker::default() });
     }
 
@@ -279,16 +280,18 @@ impl Book {
     }
 
     /// Handles a worker's request.
-    pub fn wish(&mut self, worker: usize, wish: Wish) {
+    pub fn wish(&mut self, worker: usize, wish: HubRequest) {
         match wish {
-            Wish::Subscribe { token, kind, name } => self.subscribe(worker, token, kind, name),
-            Wish::Confirm { token } => {
+            HubRequest::Subscribe { token, kind, name } => {
+                self.subscribe(worker, token, kind, name)
+            }
+            HubRequest::Confirm { token } => {
                 let at = self.workers.get(&worker).and_then(|w| w.tokens.get(&token).copied());
                 if let Some(at) = at {
                     self.ask_again(at, Some((worker, token)));
                 }
             }
-            Wish::Unsubscribe { token } => {
+            HubRequest::Unsubscribe { token } => {
                 // The token of a refused subscription is already invalid.
                 let tokens = self.workers.get_mut(&worker).map(|w| &mut w.tokens);
                 if let Some(entry) = tokens.and_then(|tokens| tokens.remove(&token)) {
@@ -305,7 +308,7 @@ impl Book {
         let at = self.entry(kind, name);
         let Some(entry) = self.entries.get_mut(at) else { return };
         if let Some(text) = entry.refused.clone() {
-            return self.say(worker, News::Refused { token, text });
+            return self.say(worker, HubEvent::Refused { token, text });
         }
         entry.leave_at = None;
         let joins = entry.live;
@@ -372,7 +375,7 @@ impl Book {
         if class == Class::Broad {
             self.broad.push(at);
         }
-        self.say_all(|| News::Known(Arc::clone(&topic)));
+        self.say_all(|| HubEvent::Known(Arc::clone(&topic)));
         at
     }
 
@@ -434,7 +437,7 @@ impl Book {
         self.names[topic.kind as usize].remove(&topic.name);
         topic.set_live(false);
         if topic.upstream() == 0 {
-            self.say_all(|| News::Forgotten(Arc::clone(&topic)));
+            self.say_all(|| HubEvent::Forgotten(Arc::clone(&topic)));
         }
         if entry.class == Class::Broad {
             self.broad.swap_remove(entry.broad_at);
@@ -453,20 +456,20 @@ impl Book {
         }
     }
 
-    fn say(&mut self, worker: usize, news: News) {
+    fn say(&mut self, worker: usize, news: HubEvent) {
         if let Some(worker) = self.workers.get_mut(&worker) {
             worker.news.push(news);
         }
     }
 
-    pub(super) fn say_all(&mut self, news: impl Fn() -> News) {
+    pub(super) fn say_all(&mut self, news: impl Fn() -> HubEvent) {
         for worker in self.workers.values_mut() {
             worker.news.push(news());
         }
     }
 
     /// Takes the news, by worker.
-    pub fn take_news(&mut self) -> impl Iterator<Item = (usize, Vec<News>)> + '_ {
+    pub fn take_news(&mut self) -> impl Iterator<Item = (usize, Vec<HubEvent>)> + '_ {
         let told = self.workers.iter_mut().filter(|(_, worker)| !worker.news.is_empty());
         told.map(|(&index, worker)| (index, std::mem::take(&mut worker.news)))
     }

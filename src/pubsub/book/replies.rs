@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use super::{Action, Book, Class, Sent, SubState, count};
 use crate::channel::Kind;
 use crate::cluster::NodeAddr;
-use crate::pubsub::{GapReason, News};
+use crate::pubsub::{GapReason, HubEvent};
 
 /// Redirections followed at once per topic; more suggest two nodes that disagree.
 const FOLLOW: u32 = 3;
@@ -228,7 +228,7 @@ impl Book {
         for listener in listeners {
             if let Some(worker) = self.workers.get_mut(&listener.worker) {
                 worker.tokens.remove(&listener.token);
-                worker.news.push(News::Refused { token: listener.token, text: text.into() });
+                worker.news.push(HubEvent::Refused { token: listener.token, text: text.into() });
             }
         }
         if own {

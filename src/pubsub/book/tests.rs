@@ -96,12 +96,12 @@ impl Desk {
 
     fn subscribe(&mut self, worker: usize, kind: Kind, name: &str) -> Token {
         let token = self.token(name);
-        self.book.wish(worker, Wish::Subscribe { token, kind, name: name.as_bytes().into() });
+        self.book.wish(worker, HubRequest::Subscribe { token, kind, name: name.as_bytes().into() });
         token
     }
 
     fn unsubscribe(&mut self, worker: usize, token: Token) {
-        self.book.wish(worker, Wish::Unsubscribe { token });
+        self.book.wish(worker, HubRequest::Unsubscribe { token });
     }
 
     /// The book's actions. Connections are established at once if `connect`.
@@ -162,22 +162,22 @@ impl Desk {
     }
 
     fn news(&mut self, worker: usize) -> Vec<String> {
-        let all: Vec<News> =
+        let all: Vec<HubEvent> =
             self.book.take_news().filter(|(w, _)| *w == worker).flat_map(|(_, n)| n).collect();
         let name = |t: &Token| self.names.get(t).cloned().unwrap_or_default();
         let text = |topic: &Topic| String::from_utf8_lossy(&topic.name).into_owned();
         all.iter()
             .map(|news| match news {
-                News::Known(topic) => format!("known {}", text(topic)),
-                News::Forgotten(topic) => format!("forgotten {}", text(topic)),
-                News::Live { token, .. } => format!("live {}", name(token)),
-                News::Refused { token, text } => format!("refused {}: {text}", name(token)),
-                News::Messages { token, frames } => {
+                HubEvent::Known(topic) => format!("known {}", text(topic)),
+                HubEvent::Forgotten(topic) => format!("forgotten {}", text(topic)),
+                HubEvent::Live { token, .. } => format!("live {}", name(token)),
+                HubEvent::Refused { token, text } => format!("refused {}: {text}", name(token)),
+                HubEvent::Messages { token, frames } => {
                     let bytes = frames.bytes(crate::resp::Protocol::Resp3);
                     format!("{} {}", name(token), String::from_utf8_lossy(bytes))
                 }
-                News::Gap { token } => format!("gap {}", name(token)),
-                News::Restarted => "restarted".into(),
+                HubEvent::Gap { token } => format!("gap {}", name(token)),
+                HubEvent::Restarted => "restarted".into(),
             })
             .collect()
     }
@@ -323,7 +323,7 @@ fn who_joins_gets_nothing_that_was_published_before() {
     desk.run();
     desk.news(1);
     let home = desk.home(Kind::Channel, "c");
-    let confirm = |desk: &mut Desk| desk.book.wish(1, Wish::Confirm { token });
+    let confirm = |desk: &mut Desk| desk.book.wish(1, HubRequest::Confirm { token });
     confirm(&mut desk);
     assert_eq!(desk.act(true), [format!("+ c @{home}")]);
     desk.message(home, None, "c");
