@@ -65,7 +65,7 @@ impl Clients {
         &mut self,
         index: usize,
         command: CommandId,
-        why: Refused,
+        why: RefusalReason,
         core: &mut Core,
     ) -> Flow {
         let failure = core.router.refusal(command, why);

@@ -81,7 +81,7 @@ impl Clients {
         let plan = core.router.plan(command, args, &mut core.spare.keys);
         let place = match self.filtered_for(index, plan) {
             Plan::Slot(slot) | Plan::Block(Some(slot)) => Place::Slot(slot.0),
-            Plan::Several(slot) => match core.refused_in_multi(name, args) {
+            Plan::CrossSlot(slot) => match core.refused_in_multi(name, args) {
                 Some(failure) => return Err(failure),
                 None => Place::Slot(slot.0),
             },

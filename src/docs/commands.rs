@@ -10,7 +10,7 @@ use std::fmt::Write;
 use crate::command::{Begin, Class, CommandSpec, CommandTable, Find, KeyPart, KeySpec, Native};
 use crate::resp::{ArgRange, Args};
 use crate::route::{
-    Ask, Behaviour, Fan, Merge, Plan, PubSub, Server, behaviour_of, client_command,
+    Behaviour, Fan, Merge, Plan, PubSub, PubSubQuery, ReportMerge, behaviour_of, client_command,
 };
 
 /// The groups in the order of the page, with their headings.
@@ -378,8 +378,8 @@ fn row(spec: &CommandSpec) -> Row {
         Behaviour::Split(merge) | Behaviour::Fan { merge, .. } => merge_words(merge),
         Behaviour::ConfigSet => merge_words(Merge::AllSucceeded),
         Behaviour::Scan => merge_words(Merge::Scan),
-        Behaviour::RandomKey => merge_words(Merge::Server(Server::RandomKey)),
-        Behaviour::PubSub(PubSub::Ask(ask)) => merge_words(Merge::PubSub(ask)),
+        Behaviour::RandomKey => merge_words(Merge::Report(ReportMerge::RandomKey)),
+        Behaviour::PubSub(PubSub::Query(ask)) => merge_words(Merge::PubSub(ask)),
         Behaviour::PubSub(PubSub::Publish | PubSub::ShardPublish) => {
             "the node's, slotway counts as its subscribers"
         }
@@ -432,7 +432,7 @@ fn destination(behaviour: Behaviour) -> &'static str {
         Behaviour::Fan { to: Fan::Primaries, .. } => "every primary",
         Behaviour::SlotAt(_) => "the slot's primary",
         Behaviour::Script(_) => "by its keys",
-        Behaviour::Fan { to: Fan::Nodes, .. } | Behaviour::ConfigSet | Behaviour::Aside(_) => {
+        Behaviour::Fan { to: Fan::Nodes, .. } | Behaviour::ConfigSet | Behaviour::OutOfBand(_) => {
             "every node"
         }
         Behaviour::Fan { to: Fan::Answering, .. } => "every node that has not failed",
@@ -443,7 +443,7 @@ fn destination(behaviour: Behaviour) -> &'static str {
         Behaviour::PubSub(PubSub::Unsubscribe(_)) => "answered by slotway",
         Behaviour::PubSub(PubSub::Publish) => "the primary of the channel",
         Behaviour::PubSub(PubSub::ShardPublish) => "its channel's slot",
-        Behaviour::PubSub(PubSub::Ask(_)) => "every node that is reached",
+        Behaviour::PubSub(PubSub::Query(_)) => "every node that is reached",
         Behaviour::Debug => "by its subcommand",
         Behaviour::Local(_) | Behaviour::Client => "answered by slotway",
         Behaviour::Refused(_) => "refused",
@@ -464,19 +464,23 @@ fn merge_words(merge: Merge) -> &'static str {
         Merge::Info { .. } => "field by field",
         Merge::Filtered(_) => "one primary's, without secrets",
         Merge::Scan => "the shard's, with slotway's cursor",
-        Merge::PubSub(Ask::Channels(_)) => "all names, each once",
-        Merge::PubSub(Ask::NumSub(_) | Ask::NumPat) => "the sum, slotway counts as its subscribers",
-        Merge::Server(server) => match server {
-            Server::SlowLog(_) | Server::AclLog(_) => "the newest of all, as many as asked for",
-            Server::LatencyHistory => "all samples, by time",
-            Server::LatencyLatest => "by event: the newest, and the worst of all",
-            Server::LatencyHistogram => "by command: the sums",
-            Server::Texts => "each node's under its address; once if all say the same",
-            Server::MemoryStats => "field by field: sums, and ratios of sums",
-            Server::FunctionStats => "the script that runs longest",
-            Server::Role => "one primary's, without replicas",
-            Server::SlotStats(_) => "all nodes' slots, in the order asked for",
-            Server::RandomKey => "one of the keys, each of all equally likely",
+        Merge::PubSub(PubSubQuery::Channels(_)) => "all names, each once",
+        Merge::PubSub(PubSubQuery::NumSub(_) | PubSubQuery::NumPat) => {
+            "the sum, slotway counts as its subscribers"
+        }
+        Merge::Report(server) => match server {
+            ReportMerge::SlowLog(_) | ReportMerge::AclLog(_) => {
+                "the newest of all, as many as asked for"
+            }
+            ReportMerge::LatencyHistory => "all samples, by time",
+            ReportMerge::LatencyLatest => "by event: the newest, and the worst of all",
+            ReportMerge::LatencyHistogram => "by command: the sums",
+            ReportMerge::Texts => "each node's under its address; once if all say the same",
+            ReportMerge::MemoryStats => "field by field: sums, and ratios of sums",
+            ReportMerge::FunctionStats => "the script that runs longest",
+            ReportMerge::Role => "one primary's, without replicas",
+            ReportMerge::SlotStats(_) => "all nodes' slots, in the order asked for",
+            ReportMerge::RandomKey => "one of the keys, each of all equally likely",
         },
     }
 }

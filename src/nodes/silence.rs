@@ -77,7 +77,7 @@ impl Nodes {
         if up.streaming || !up.tail.is_empty() || up.aside {
             return;
         }
-        let module = first.before == 0 && core.router.may_hold_others_up(first.command);
+        let module = first.before == 0 && core.router.may_block_others(first.command);
         if core.router.may_run_script(first.command) {
             up.hold_back();
             up.next_block_check = core.now + BUSY_AGAIN;

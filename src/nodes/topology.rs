@@ -9,11 +9,11 @@ use crate::nodes::shards::MissingTarget;
 use crate::resp::Protocol;
 
 use crate::cluster::{NO_SHARD, NodeState, Slot};
-use crate::route::{Fan, Gather, Layout, Owners, identity};
+use crate::route::{Fan, Gather, Layout, SlotOwners, identity};
 use crate::seen::{Kind, Seen, Shown};
 use crate::upstream::{ConnectionEnd, State, Upstream};
 
-impl Owners for Nodes {
+impl SlotOwners for Nodes {
     fn layout(&self) -> &Layout {
         &self.topology.layout
     }

@@ -39,7 +39,7 @@ impl Operations {
                 && !up.streaming
                 && first.is_some_and(|command| {
                     base.core.router.may_run_script(command)
-                        || base.core.router.may_hold_others_up(command)
+                        || base.core.router.may_block_others(command)
                 })
         };
         let late = base.nodes.upstreams.iter().filter(|(_, up)| here(up) && behind_script(up));

@@ -18,7 +18,7 @@ use crate::dest::{ClientId, Dest};
 use crate::operations::{NOBODY, Operations};
 use crate::ops::{AfterRefusedErrand, Errand, Kind};
 use crate::placement::{Class, Redirection, Refusal, Retry, Scope};
-use crate::route::{left_of, wait_time};
+use crate::route::{wait_time, with_time_left};
 
 impl Operations {
     /// A blocking command.
@@ -106,7 +106,7 @@ impl Operations {
             Some((time, left)) => {
                 let mut ranges = Vec::new();
                 let args = requests::scan(&errand.frame, &base.core.settings.accepted, &mut ranges);
-                frame.extend_from_slice(&left_of(&args, time, left));
+                frame.extend_from_slice(&with_time_left(&args, time, left));
             }
             _ => frame.extend_from_slice(&errand.frame),
         }

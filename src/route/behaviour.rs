@@ -2,8 +2,8 @@
 //! where these do not suffice.
 
 use super::filter::Filter;
-use super::pubsub::{Ask, PubSub};
-use super::server::{DEFAULT_COUNT, Server, SlotOrder};
+use super::pubsub::{PubSub, PubSubQuery};
+use super::server::{DEFAULT_COUNT, ReportMerge, SlotOrder};
 use crate::channel::Kind;
 use crate::command::{CommandSpec, Flags, KeySpec, RequestPolicy, ResponsePolicy};
 use crate::errors::Failure;
@@ -53,7 +53,7 @@ pub enum Behaviour {
     Join,
     /// To every node, failed ones included, on dedicated connections, so that it is executed at
     /// once.
-    Aside(Merge),
+    OutOfBand(Merge),
     /// MONITOR: on a dedicated connection to every primary.
     Monitor,
     /// Pub/sub commands.
@@ -65,7 +65,7 @@ pub enum Behaviour {
     /// CLIENT: by its subcommand, which may be missing in the server's table.
     Client,
     /// Refused.
-    Refused(Refused),
+    Refused(RefusalReason),
 }
 
 /// The nodes to which a command without a slot goes.
@@ -110,11 +110,11 @@ pub enum Merge {
         proxy: bool,
     },
     /// Servers' reports about themselves.
-    Server(Server),
+    Report(ReportMerge),
     /// The only reply, of SCAN: its cursor is replaced.
     Scan,
     /// Replies to PUBSUB.
-    PubSub(Ask),
+    PubSub(PubSubQuery),
     /// The only reply, without the node's secrets.
     Filtered(Filter),
 }
@@ -204,7 +204,7 @@ pub enum Local {
 /// Why slotway refuses a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Refused {
+pub enum RefusalReason {
     NotYet,
     /// CONFIG SET of the nodes' password, or of the address at which nodes reach each other.
     NodesAccess,
@@ -223,36 +223,36 @@ pub(super) fn shown_name(name: &str) -> Box<str> {
     name.to_ascii_uppercase().replace('|', " ").into()
 }
 
-impl Refused {
+impl RefusalReason {
     /// The error for the client.
     pub fn failure(self, name: &str) -> Failure {
         let command = shown_name(name);
         match self {
-            Refused::NotYet => Failure::NotSupported { command },
-            Refused::NodesAccess => Failure::NodesAccess { command },
-            Refused::Dangerous => Failure::OneNodeOnly { command, name: name.into() },
-            Refused::Takeover => Failure::ConnectionTakeover { command },
-            Refused::Denied => Failure::DeniedByConfig { command, entry: "".into() },
-            Refused::Arity => Failure::WrongArity { command: name.into() },
+            RefusalReason::NotYet => Failure::NotSupported { command },
+            RefusalReason::NodesAccess => Failure::NodesAccess { command },
+            RefusalReason::Dangerous => Failure::OneNodeOnly { command, name: name.into() },
+            RefusalReason::Takeover => Failure::ConnectionTakeover { command },
+            RefusalReason::Denied => Failure::DeniedByConfig { command, entry: "".into() },
+            RefusalReason::Arity => Failure::WrongArity { command: name.into() },
         }
     }
 
     /// The reason in `docs/commands.md`.
     pub fn reason(self) -> &'static str {
         match self {
-            Refused::NotYet => "refused: not built yet",
-            Refused::NodesAccess => {
+            RefusalReason::NotYet => "refused: not built yet",
+            RefusalReason::NodesAccess => {
                 "`requirepass` and announced addresses are refused: set them on the nodes"
             }
-            Refused::Dangerous => {
+            RefusalReason::Dangerous => {
                 "refused: would act on one node behind the cluster's back (`commands.allow`)"
             }
-            Refused::Takeover => {
+            RefusalReason::Takeover => {
                 "refused: about the connection to a node, which clients share (`commands.allow` does \
                  not open it)"
             }
-            Refused::Denied => "refused: by `commands.deny`",
-            Refused::Arity => "refused: a wrong number of arguments",
+            RefusalReason::Denied => "refused: by `commands.deny`",
+            RefusalReason::Arity => "refused: a wrong number of arguments",
         }
     }
 }
@@ -265,12 +265,12 @@ pub(super) fn asks_for_proxy_section(args: &Args) -> bool {
 
 const PRIMARIES_OK: Behaviour = Behaviour::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded };
 
-const fn nodes(server: Server) -> Behaviour {
-    Behaviour::Fan { to: Fan::Answering, merge: Merge::Server(server) }
+const fn nodes(server: ReportMerge) -> Behaviour {
+    Behaviour::Fan { to: Fan::Answering, merge: Merge::Report(server) }
 }
 
-const fn primaries(server: Server) -> Behaviour {
-    Behaviour::Fan { to: Fan::Primaries, merge: Merge::Server(server) }
+const fn primaries(server: ReportMerge) -> Behaviour {
+    Behaviour::Fan { to: Fan::Primaries, merge: Merge::Report(server) }
 }
 
 const NODES_OK: Behaviour = Behaviour::Fan { to: Fan::Nodes, merge: Merge::AllSucceeded };
@@ -290,25 +290,25 @@ const OWN: &[(&str, Behaviour)] = &[
     ("cluster", Behaviour::Local(Local::Cluster)),
     ("cluster|countkeysinslot", Behaviour::SlotAt(2)),
     ("cluster|getkeysinslot", Behaviour::SlotAt(2)),
-    ("cluster|addslots", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|addslotsrange", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|bumpepoch", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|delslots", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|delslotsrange", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|failover", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|flushslots", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|forget", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|meet", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|replicate", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|reset", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|saveconfig", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|set-config-epoch", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|setslot", Behaviour::Refused(Refused::Dangerous)),
+    ("cluster|addslots", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("cluster|addslotsrange", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("cluster|bumpepoch", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("cluster|delslots", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("cluster|delslotsrange", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("cluster|failover", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("cluster|flushslots", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("cluster|forget", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("cluster|meet", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("cluster|replicate", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("cluster|reset", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("cluster|saveconfig", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("cluster|set-config-epoch", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("cluster|setslot", Behaviour::Refused(RefusalReason::Dangerous)),
     // Valkey 9: atomic slot migration. SYNCSLOTS is used between the migrating nodes.
-    ("cluster|cancelslotmigrations", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|flushslot", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|migrateslots", Behaviour::Refused(Refused::Dangerous)),
-    ("cluster|syncslots", Behaviour::Refused(Refused::Takeover)),
+    ("cluster|cancelslotmigrations", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("cluster|flushslot", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("cluster|migrateslots", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("cluster|syncslots", Behaviour::Refused(RefusalReason::Takeover)),
     ("readonly", Behaviour::Local(Local::ReadOnly)),
     ("readwrite", Behaviour::Local(Local::ReadWrite)),
     ("asking", Behaviour::Local(Local::Asking)),
@@ -334,25 +334,25 @@ const OWN: &[(&str, Behaviour)] = &[
     ("acl|deluser", NODES_OK),
     ("acl|load", NODES_OK),
     ("acl|save", NODES_OK),
-    ("acl|log", nodes(Server::AclLog(DEFAULT_COUNT))),
+    ("acl|log", nodes(ReportMerge::AclLog(DEFAULT_COUNT))),
     // Valkey 8.1: the successor of the slow log. Slotway keeps no such log.
-    ("commandlog|get", nodes(Server::SlowLog(DEFAULT_COUNT))),
+    ("commandlog|get", nodes(ReportMerge::SlowLog(DEFAULT_COUNT))),
     ("slowlog|get", Behaviour::Local(Local::SlowLog)),
     ("slowlog|len", Behaviour::Local(Local::SlowLog)),
     ("slowlog|reset", Behaviour::Local(Local::SlowLog)),
     ("proxy", Behaviour::Local(Local::Proxy)),
     ("proxy|help", Behaviour::Local(Local::Proxy)),
-    ("latency|doctor", nodes(Server::Texts)),
-    ("latency|graph", nodes(Server::Texts)),
-    ("latency|histogram", primaries(Server::LatencyHistogram)),
-    ("latency|history", nodes(Server::LatencyHistory)),
-    ("latency|latest", nodes(Server::LatencyLatest)),
+    ("latency|doctor", nodes(ReportMerge::Texts)),
+    ("latency|graph", nodes(ReportMerge::Texts)),
+    ("latency|histogram", primaries(ReportMerge::LatencyHistogram)),
+    ("latency|history", nodes(ReportMerge::LatencyHistory)),
+    ("latency|latest", nodes(ReportMerge::LatencyLatest)),
     ("latency|reset", Behaviour::Fan { to: Fan::Nodes, merge: Merge::Max }),
-    ("memory|doctor", primaries(Server::Texts)),
-    ("memory|malloc-stats", primaries(Server::Texts)),
-    ("memory|stats", primaries(Server::MemoryStats)),
-    ("function|stats", primaries(Server::FunctionStats)),
-    ("role", primaries(Server::Role)),
+    ("memory|doctor", primaries(ReportMerge::Texts)),
+    ("memory|malloc-stats", primaries(ReportMerge::Texts)),
+    ("memory|stats", primaries(ReportMerge::MemoryStats)),
+    ("function|stats", primaries(ReportMerge::FunctionStats)),
+    ("role", primaries(ReportMerge::Role)),
     ("scan", Behaviour::Scan),
     ("randomkey", Behaviour::RandomKey),
     ("save", PRIMARIES_OK),
@@ -360,14 +360,14 @@ const OWN: &[(&str, Behaviour)] = &[
     ("bgrewriteaof", PRIMARIES_OK),
     ("lastsave", Behaviour::Fan { to: Fan::Primaries, merge: Merge::Min }),
     ("monitor", Behaviour::Monitor),
-    ("script|kill", Behaviour::Aside(Merge::OneSucceeded)),
-    ("function|kill", Behaviour::Aside(Merge::OneSucceeded)),
+    ("script|kill", Behaviour::OutOfBand(Merge::OneSucceeded)),
+    ("function|kill", Behaviour::OutOfBand(Merge::OneSucceeded)),
     ("keys", Behaviour::Join),
     ("wait", Behaviour::Wait),
     // Redis 7.2, with or without its flag "blocking". A shared connection would block for everyone.
     ("waitaof", Behaviour::Wait),
     ("cluster|myshardid", Behaviour::Local(Local::ClusterMyShardId)),
-    ("cluster|slot-stats", primaries(Server::SlotStats(SlotOrder::BySlot))),
+    ("cluster|slot-stats", primaries(ReportMerge::SlotStats(SlotOrder::BySlot))),
     ("script|show", Behaviour::Script(Script::Show)),
     ("multi", Behaviour::Transaction(Transaction::Multi)),
     ("exec", Behaviour::Transaction(Transaction::Exec)),
@@ -384,25 +384,25 @@ const OWN: &[(&str, Behaviour)] = &[
     ("spublish", Behaviour::PubSub(PubSub::ShardPublish)),
     // The container alone, and unknown subcommands, are a node's to reject.
     ("pubsub", Behaviour::Any),
-    ("pubsub|channels", Behaviour::PubSub(PubSub::Ask(Ask::Channels(Kind::Channel)))),
-    ("pubsub|numsub", Behaviour::PubSub(PubSub::Ask(Ask::NumSub(Kind::Channel)))),
-    ("pubsub|numpat", Behaviour::PubSub(PubSub::Ask(Ask::NumPat))),
-    ("pubsub|shardchannels", Behaviour::PubSub(PubSub::Ask(Ask::Channels(Kind::Shard)))),
-    ("pubsub|shardnumsub", Behaviour::PubSub(PubSub::Ask(Ask::NumSub(Kind::Shard)))),
-    ("debug", Behaviour::Refused(Refused::Dangerous)),
-    ("failover", Behaviour::Refused(Refused::Dangerous)),
-    ("migrate", Behaviour::Refused(Refused::Dangerous)),
-    ("module|load", Behaviour::Refused(Refused::Dangerous)),
-    ("module|loadex", Behaviour::Refused(Refused::Dangerous)),
-    ("module|unload", Behaviour::Refused(Refused::Dangerous)),
-    ("psync", Behaviour::Refused(Refused::Takeover)),
-    ("replconf", Behaviour::Refused(Refused::Takeover)),
-    ("replicaof", Behaviour::Refused(Refused::Dangerous)),
-    ("script|debug", Behaviour::Refused(Refused::Takeover)),
-    ("shutdown", Behaviour::Refused(Refused::Dangerous)),
-    ("slaveof", Behaviour::Refused(Refused::Dangerous)),
-    ("swapdb", Behaviour::Refused(Refused::Dangerous)),
-    ("sync", Behaviour::Refused(Refused::Takeover)),
+    ("pubsub|channels", Behaviour::PubSub(PubSub::Query(PubSubQuery::Channels(Kind::Channel)))),
+    ("pubsub|numsub", Behaviour::PubSub(PubSub::Query(PubSubQuery::NumSub(Kind::Channel)))),
+    ("pubsub|numpat", Behaviour::PubSub(PubSub::Query(PubSubQuery::NumPat))),
+    ("pubsub|shardchannels", Behaviour::PubSub(PubSub::Query(PubSubQuery::Channels(Kind::Shard)))),
+    ("pubsub|shardnumsub", Behaviour::PubSub(PubSub::Query(PubSubQuery::NumSub(Kind::Shard)))),
+    ("debug", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("failover", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("migrate", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("module|load", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("module|loadex", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("module|unload", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("psync", Behaviour::Refused(RefusalReason::Takeover)),
+    ("replconf", Behaviour::Refused(RefusalReason::Takeover)),
+    ("replicaof", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("script|debug", Behaviour::Refused(RefusalReason::Takeover)),
+    ("shutdown", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("slaveof", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("swapdb", Behaviour::Refused(RefusalReason::Dangerous)),
+    ("sync", Behaviour::Refused(RefusalReason::Takeover)),
 ];
 
 /// What slotway does about a command by default.
@@ -423,8 +423,8 @@ pub fn behaviour_of(spec: &CommandSpec) -> Behaviour {
 /// What slotway does about a command if `commands.allow` opens it: derived from its data.
 pub fn behaviour_if_allowed(spec: &CommandSpec) -> Behaviour {
     match behaviour_of(spec) {
-        Behaviour::Refused(Refused::Dangerous) if *spec.name == *"debug" => Behaviour::Debug,
-        Behaviour::Refused(Refused::Dangerous) => by_data(spec),
+        Behaviour::Refused(RefusalReason::Dangerous) if *spec.name == *"debug" => Behaviour::Debug,
+        Behaviour::Refused(RefusalReason::Dangerous) => by_data(spec),
         other => other,
     }
 }
@@ -445,7 +445,7 @@ pub(super) const DEBUG_EVERYWHERE: [&str; 6] = [
 fn by_data(spec: &CommandSpec) -> Behaviour {
     if spec.flags.contains(Flags::PUBSUB) {
         // A newer server's command: it might turn a shared connection into a subscriber.
-        return Behaviour::Refused(Refused::NotYet);
+        return Behaviour::Refused(RefusalReason::NotYet);
     }
     if spec.may_block() {
         return Behaviour::Blocking;
@@ -460,9 +460,9 @@ fn by_data(spec: &CommandSpec) -> Behaviour {
         },
         RequestPolicy::AllShards | RequestPolicy::AllNodes => match merge_of(spec) {
             Some(merge) => Behaviour::Fan { to: fan_of(spec), merge },
-            None => Behaviour::Refused(Refused::NotYet),
+            None => Behaviour::Refused(RefusalReason::NotYet),
         },
-        RequestPolicy::Special => Behaviour::Refused(Refused::NotYet),
+        RequestPolicy::Special => Behaviour::Refused(RefusalReason::NotYet),
         RequestPolicy::None => match &spec.keys {
             KeySpec::None => Behaviour::Any,
             KeySpec::One(at) => Behaviour::Key(*at),
@@ -502,8 +502,8 @@ mod tests {
     #[test]
     fn commands_of_newer_servers() {
         let builtin = CommandTable::builtin();
-        let dangerous = Behaviour::Refused(Refused::Dangerous);
-        let not_yet = Behaviour::Refused(Refused::NotYet);
+        let dangerous = Behaviour::Refused(RefusalReason::Dangerous);
+        let not_yet = Behaviour::Refused(RefusalReason::NotYet);
         let mut seen = 0;
         for (server, table) in builtin.of_newer_servers() {
             for (_, spec) in table.iter().filter(|(_, spec)| !spec.container) {
@@ -514,15 +514,15 @@ mod tests {
                     "cluster|cancelslotmigrations"
                     | "cluster|flushslot"
                     | "cluster|migrateslots" => dangerous,
-                    "cluster|syncslots" => Behaviour::Refused(Refused::Takeover),
+                    "cluster|syncslots" => Behaviour::Refused(RefusalReason::Takeover),
                     "cluster|myshardid" => Behaviour::Local(Local::ClusterMyShardId),
-                    "cluster|slot-stats" => primaries(Server::SlotStats(SlotOrder::BySlot)),
+                    "cluster|slot-stats" => primaries(ReportMerge::SlotStats(SlotOrder::BySlot)),
                     name if name.starts_with("cluster|") => Behaviour::Local(Local::Cluster),
                     name if name.starts_with("client|") => Behaviour::Client,
                     "clusterscan" => not_yet,
                     "waitaof" => Behaviour::Wait,
                     "script|show" => Behaviour::Script(Script::Show),
-                    "commandlog|get" => nodes(Server::SlowLog(DEFAULT_COUNT)),
+                    "commandlog|get" => nodes(ReportMerge::SlowLog(DEFAULT_COUNT)),
                     "commandlog|len" => Behaviour::Fan { to: Fan::Nodes, merge: Merge::Sum },
                     "commandlog|reset" => NODES_OK,
                     "commandlog|help" => Behaviour::Any,

@@ -53,7 +53,7 @@ pub fn wait_time(args: &Args) -> Option<WaitTime> {
 
 /// The request with `left` microseconds as its timeout; at least 1 millisecond, since 0 means no
 /// limit. The node reports the timeout in its own words.
-pub fn left_of(args: &Args, time: WaitTime, left: u64) -> Vec<u8> {
+pub fn with_time_left(args: &Args, time: WaitTime, left: u64) -> Vec<u8> {
     let millis = left.div_ceil(1000).max(1);
     let text = match time.unit {
         Unit::Milliseconds => millis.to_string(),
@@ -103,7 +103,7 @@ mod tests {
                     let words: Vec<&[u8]> = left.split(' ').map(str::as_bytes).collect();
                     let mut expected = Vec::new();
                     write::request(&mut expected, &words);
-                    assert_eq!(left_of(args, time, 249_900), expected);
+                    assert_eq!(with_time_left(args, time, 249_900), expected);
                 }
             });
         }

@@ -2,7 +2,7 @@
 
 use super::behaviour::Merge;
 use super::info::ProxyInfo;
-use super::pubsub::Ask;
+use super::pubsub::PubSubQuery;
 use super::scan::{Scan, ScanRequest};
 use crate::buf::{CHUNK, with_copy};
 use crate::errors::{Cause, Code, Failure};
@@ -183,7 +183,7 @@ impl Gather {
     /// Whether the merge depends on the node: [`Gather::answered_by`] is required before each
     /// [`Gather::add`].
     pub fn wants_nodes(&self) -> bool {
-        matches!(self.merge, Merge::Scan | Merge::Server(_))
+        matches!(self.merge, Merge::Scan | Merge::Report(_))
     }
 
     /// Sets the node that sent the next reply, and its name.
@@ -191,8 +191,8 @@ impl Gather {
         self.from.push((node, name));
     }
 
-    /// The PUBSUB query, if no part failed: the reply is [`Ask::merge`] of [`Gather::replies`].
-    pub fn asked(&self) -> Option<Ask> {
+    /// The PUBSUB query, if no part failed: the reply is [`PubSubQuery::merge`] of [`Gather::replies`].
+    pub fn asked(&self) -> Option<PubSubQuery> {
         match self.merge {
             Merge::PubSub(ask) if self.failed.is_empty() => Some(ask),
             _ => None,
@@ -314,7 +314,7 @@ impl Gather {
     pub fn finish(&self, out: &mut Vec<u8>, cursor: &str) -> Result<(), Cause> {
         let enough = match self.merge {
             Merge::OneSucceeded => self.succeeded > 0,
-            Merge::Server(server) if server.some_suffice() => self.succeeded > 0,
+            Merge::Report(server) if server.some_suffice() => self.succeeded > 0,
             _ => self.failed.is_empty(),
         };
         if !enough {
@@ -355,7 +355,7 @@ impl Gather {
                 write::bulk(out, cursor.as_bytes());
                 write_lists(out, b'*', self.scanned_keys());
             }
-            Merge::Server(server) => {
+            Merge::Report(server) => {
                 let name = |i: usize| self.from.get(i).map_or("a node", |(_, name)| name.as_str());
                 let parts: Vec<(&str, &[u8])> =
                     self.spans().enumerate().map(|(i, reply)| (name(i), reply)).collect();

@@ -14,17 +14,18 @@ mod scan;
 mod server;
 
 pub use behaviour::{
-    Behaviour, Fan, Local, Merge, Refused, Script, Transaction, behaviour_if_allowed, behaviour_of,
+    Behaviour, Fan, Local, Merge, RefusalReason, Script, Transaction, behaviour_if_allowed,
+    behaviour_of,
 };
 use behaviour::{asks_for_proxy_section, shown_name};
-pub use blocking::{WaitTime, left_of, wait_time};
+pub use blocking::{WaitTime, wait_time, with_time_left};
 pub use exec::{DISCARDED, ExecGather};
 pub use filter::Filter;
 pub use gather::Gather;
 pub use info::{ProxyInfo, merge_info};
-pub use pubsub::{Ask, Own, PubSub, publish_count};
-pub use scan::{Layout, Owners, Scan, ScanRequest, identity};
-pub use server::{Server, SlotOrder};
+pub use pubsub::{OwnSubscriptions, PubSub, PubSubQuery, publish_count};
+pub use scan::{Layout, Scan, ScanRequest, SlotOwners, identity};
+pub use server::{ReportMerge, SlotOrder};
 
 use std::sync::Arc;
 
@@ -54,7 +55,7 @@ pub enum Plan {
     /// Its keys lie in several slots, or in any slot (SORT … BY): emulate it in steps, or refuse
     /// it. The slot is that of the first key; the indexes of the key arguments are in the caller's
     /// `keys`.
-    Several(Slot),
+    CrossSlot(Slot),
     /// Send it to several nodes and merge the replies.
     Fan {
         /// The nodes.
@@ -78,7 +79,7 @@ pub enum Plan {
     /// KEYS.
     Join,
     /// Send it to every node, on dedicated connections.
-    Aside(Merge),
+    OutOfBand(Merge),
     /// MONITOR.
     Monitor,
     /// A pub/sub command; SPUBLISH with the slot of its channel.
@@ -86,7 +87,7 @@ pub enum Plan {
     /// Slotway answers it.
     Local(Local),
     /// Refuse it with an error.
-    Refuse(Refused),
+    Refuse(RefusalReason),
 }
 
 /// The command table, with what slotway does about each command. Immutable.
@@ -121,7 +122,7 @@ impl Router {
     pub fn with_rules(table: Arc<CommandTable>, rules: Rules) -> Self {
         let routed = |spec: &CommandSpec| Routed {
             behaviour: match rules.verdict(spec) {
-                Verdict::Denied(_) => Behaviour::Refused(Refused::Denied),
+                Verdict::Denied(_) => Behaviour::Refused(RefusalReason::Denied),
                 Verdict::Opened => behaviour_if_allowed(spec),
                 Verdict::Allowed | Verdict::Open => {
                     let blocks = spec.seen_blocking || rules.is_blocking(spec);
@@ -156,14 +157,14 @@ impl Router {
     }
 
     /// The error for a refused command.
-    pub fn refusal(&self, command: CommandId, why: Refused) -> Failure {
+    pub fn refusal(&self, command: CommandId, why: RefusalReason) -> Failure {
         let spec = self.table.get(command);
         let name = match command.index() == self.commands.len() - 1 {
             true => "this command, which slotway does not know,",
             false => &*spec.name,
         };
         match self.rules.verdict(spec) {
-            Verdict::Denied(rule) if why == Refused::Denied => Failure::DeniedByConfig {
+            Verdict::Denied(rule) if why == RefusalReason::Denied => Failure::DeniedByConfig {
                 command: shown_name(name),
                 entry: format!(
                     ": its entry \"{}\" says so{}",
@@ -242,7 +243,7 @@ impl Router {
 
     /// Whether it is a module's command on a shared connection, which delays other commands if it
     /// blocks without having declared so.
-    pub fn may_hold_others_up(&self, command: CommandId) -> bool {
+    pub fn may_block_others(&self, command: CommandId) -> bool {
         self.table.get(command).flags.contains(Flags::MODULE) && !self.may_block(command)
     }
 
@@ -263,9 +264,9 @@ impl Router {
     }
 
     /// Whether it interrupts what a node is busy with: SCRIPT KILL, FUNCTION KILL.
-    pub fn is_aside(&self, command: CommandId) -> bool {
+    pub fn is_out_of_band(&self, command: CommandId) -> bool {
         let routed = self.commands.get(command.index());
-        routed.is_some_and(|c| matches!(c.behaviour, Behaviour::Aside(_)))
+        routed.is_some_and(|c| matches!(c.behaviour, Behaviour::OutOfBand(_)))
     }
 
     /// What the command does with Lua scripts, if anything.
@@ -313,28 +314,28 @@ impl Router {
                 None => Plan::Any,
             },
             Behaviour::Any | Behaviour::Client if self.is_denied_unlisted(args) => {
-                Plan::Refuse(Refused::Denied)
+                Plan::Refuse(RefusalReason::Denied)
             }
             Behaviour::Any => any_primary(args),
             // A denied command never reaches a node, not even with invalid arguments.
             Behaviour::Refused(
-                why @ (Refused::Denied | Refused::Dangerous | Refused::Takeover),
+                why @ (RefusalReason::Denied | RefusalReason::Dangerous | RefusalReason::Takeover),
             ) => {
                 let fits = self.arity_fits(command, args);
-                Plan::Refuse(if fits { why } else { Refused::Arity })
+                Plan::Refuse(if fits { why } else { RefusalReason::Arity })
             }
             // No node knows this command.
             Behaviour::Local(Local::Proxy) if !self.arity_fits(command, args) => {
-                Plan::Refuse(Refused::Arity)
+                Plan::Refuse(RefusalReason::Arity)
             }
             _ if !self.arity_fits(command, args) => any_primary(args),
             Behaviour::Local(local) => Plan::Local(local),
             Behaviour::Refused(why) => Plan::Refuse(why),
-            Behaviour::Fan { to, merge: Merge::Server(server) } => {
+            Behaviour::Fan { to, merge: Merge::Report(server) } => {
                 // ACL LOG RESET is a write: its OK must hold for every node.
-                let resets = matches!(server, Server::AclLog(_)) && args.is(2, "reset");
+                let resets = matches!(server, ReportMerge::AclLog(_)) && args.is(2, "reset");
                 let to = if resets { Fan::Nodes } else { to };
-                Plan::Fan { to, merge: Merge::Server(server.with(args)) }
+                Plan::Fan { to, merge: Merge::Report(server.with(args)) }
             }
             Behaviour::Fan { to, merge: Merge::Info { .. } } => {
                 Plan::Fan { to, merge: Merge::Info { proxy: asks_for_proxy_section(args) } }
@@ -343,7 +344,7 @@ impl Router {
             Behaviour::Script(script) if script.fan().is_some() => Plan::Script(script, None),
             Behaviour::Script(script) => match self.slots(command, args, keys) {
                 Slots::One(slot) => Plan::Script(script, Some(slot)),
-                Slots::Several(slot, _) => Plan::Several(slot),
+                Slots::Several(slot, _) => Plan::CrossSlot(slot),
                 Slots::None | Slots::Unpaired => Plan::Script(script, None),
             },
             Behaviour::SlotAt(at) => {
@@ -364,12 +365,12 @@ impl Router {
                 Plan::PubSub(PubSub::ShardPublish, args.get(1).map(slot_of))
             }
             // Other numbers of arguments are a node's to reject.
-            Behaviour::PubSub(ask @ PubSub::Ask(Ask::Channels(_))) if args.len() <= 3 => {
+            Behaviour::PubSub(ask @ PubSub::Query(PubSubQuery::Channels(_))) if args.len() <= 3 => {
                 Plan::PubSub(ask, None)
             }
-            Behaviour::PubSub(PubSub::Ask(Ask::Channels(_))) => Plan::Any,
+            Behaviour::PubSub(PubSub::Query(PubSubQuery::Channels(_))) => Plan::Any,
             Behaviour::PubSub(which) => Plan::PubSub(which, None),
-            Behaviour::Aside(merge) => Plan::Aside(merge),
+            Behaviour::OutOfBand(merge) => Plan::OutOfBand(merge),
             Behaviour::Join => Plan::Join,
             Behaviour::Keys | Behaviour::Blocking | Behaviour::BlockingIfAsked => {
                 let waits = match routed.behaviour {
@@ -379,7 +380,7 @@ impl Router {
                 match self.slots(command, args, keys) {
                     Slots::One(slot) if waits => Plan::Block(Some(slot)),
                     Slots::One(slot) => Plan::Slot(slot),
-                    Slots::Several(slot, _) => Plan::Several(slot),
+                    Slots::Several(slot, _) => Plan::CrossSlot(slot),
                     // A module's command without keys.
                     Slots::None if waits && self.table.get(command).keys.is_none() => {
                         Plan::Block(None)
@@ -389,19 +390,19 @@ impl Router {
             }
             Behaviour::Sort => match self.slots(command, args, keys) {
                 Slots::One(slot) if !has_patterns(args) => Plan::Slot(slot),
-                Slots::One(slot) | Slots::Several(slot, _) => Plan::Several(slot),
+                Slots::One(slot) | Slots::Several(slot, _) => Plan::CrossSlot(slot),
                 Slots::None | Slots::Unpaired => Plan::Any,
             },
             Behaviour::Split(merge) => match self.slots(command, args, keys) {
                 Slots::One(slot) => Plan::Slot(slot),
                 Slots::Several(_, step) => Plan::Split { merge, step },
-                Slots::Unpaired => Plan::Refuse(Refused::Arity),
+                Slots::Unpaired => Plan::Refuse(RefusalReason::Arity),
                 Slots::None => Plan::Any,
             },
             Behaviour::SameSlot => match self.slots(command, args, keys) {
                 Slots::One(slot) => Plan::Slot(slot),
-                Slots::Several(slot, _) => Plan::Several(slot),
-                Slots::Unpaired => Plan::Refuse(Refused::Arity),
+                Slots::Several(slot, _) => Plan::CrossSlot(slot),
+                Slots::Unpaired => Plan::Refuse(RefusalReason::Arity),
                 Slots::None => Plan::Any,
             },
             Behaviour::Client => {
@@ -535,7 +536,7 @@ fn config_set(args: &Args) -> Plan {
     let refused =
         |name: &[u8]| name.eq_ignore_ascii_case(b"requirepass") || is_announced_address(name);
     match names.any(refused) {
-        true => Plan::Refuse(Refused::NodesAccess),
+        true => Plan::Refuse(RefusalReason::NodesAccess),
         false => Plan::Fan { to: Fan::Nodes, merge: Merge::AllSucceeded },
     }
 }
@@ -576,7 +577,7 @@ pub fn client_command(args: &Args, known: bool) -> Plan {
     // A subcommand in the table concerns the connection, which is shared; any other is a node's to
     // reject.
     if known && !args.is(1, "help") {
-        return Plan::Refuse(Refused::NotYet);
+        return Plan::Refuse(RefusalReason::NotYet);
     }
     Plan::Any
 }

@@ -21,12 +21,12 @@ pub enum PubSub {
     /// SPUBLISH: to the channel's slot.
     ShardPublish,
     /// PUBSUB subcommands: to every node.
-    Ask(Ask),
+    Query(PubSubQuery),
 }
 
 /// A PUBSUB query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
+pub enum PubSubQuery {
     /// CHANNELS, SHARDCHANNELS.
     Channels(Kind),
     /// NUMSUB, SHARDNUMSUB.
@@ -37,14 +37,14 @@ pub enum Ask {
 
 /// This process's subscriptions to a channel, or to all patterns together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Own {
+pub struct OwnSubscriptions {
     /// Number of subscribed clients; for patterns, number of patterns with subscribers.
     pub subscribers: usize,
     /// How many of the subscribers that nodes count are slotway itself.
     pub upstream: usize,
 }
 
-impl Own {
+impl OwnSubscriptions {
     /// Converts the nodes' count to that of a single server.
     fn put_right(self, counted: i64) -> i64 {
         counted
@@ -54,17 +54,17 @@ impl Own {
     }
 }
 
-impl Ask {
+impl PubSubQuery {
     /// Merges the nodes' `replies` and appends the result. `own` returns this process's
     /// subscriptions to a channel; for [`Kind::Pattern`] and an empty name, those to all patterns.
     pub fn merge<'a>(
         self,
         replies: impl Iterator<Item = &'a [u8]>,
-        own: impl Fn(Kind, &[u8]) -> Own,
+        own: impl Fn(Kind, &[u8]) -> OwnSubscriptions,
         out: &mut Vec<u8>,
     ) {
         match self {
-            Ask::Channels(kind) => {
+            PubSubQuery::Channels(kind) => {
                 let mut order: Vec<&[u8]> = Vec::new();
                 let mut nodes: HashMap<&[u8], usize> = HashMap::new();
                 for name in replies.flat_map(elements).filter_map(text) {
@@ -82,7 +82,7 @@ impl Ask {
                 write::array_header(out, order.len());
                 order.iter().for_each(|name| write::bulk(out, name));
             }
-            Ask::NumSub(kind) => {
+            PubSubQuery::NumSub(kind) => {
                 let mut counts: Vec<(&[u8], i64)> = Vec::new();
                 for reply in replies {
                     let mut pairs = elements(reply);
@@ -103,7 +103,7 @@ impl Ask {
                     write::integer(out, own(kind, name).put_right(count));
                 }
             }
-            Ask::NumPat => {
+            PubSubQuery::NumPat => {
                 let sum = replies.filter_map(integer).fold(0, i64::saturating_add);
                 write::integer(out, own(Kind::Pattern, b"").put_right(sum));
             }
@@ -112,7 +112,7 @@ impl Ask {
 }
 
 /// Appends the reply to PUBLISH; the node counted `counted` subscribers.
-pub fn publish_count(counted: i64, own: Own, out: &mut Vec<u8>) {
+pub fn publish_count(counted: i64, own: OwnSubscriptions, out: &mut Vec<u8>) {
     write::integer(out, own.put_right(counted));
 }
 
@@ -120,12 +120,12 @@ pub fn publish_count(counted: i64, own: Own, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    fn merged(ask: Ask, replies: &[&str]) -> String {
+    fn merged(ask: PubSubQuery, replies: &[&str]) -> String {
         let own = |kind: Kind, name: &[u8]| match (kind, name) {
-            (Kind::Channel, b"a") => Own { subscribers: 3, upstream: 1 },
-            (Kind::Channel, b"leaving") => Own { subscribers: 0, upstream: 1 },
-            (Kind::Pattern, b"") => Own { subscribers: 2, upstream: 5 },
-            _ => Own::default(),
+            (Kind::Channel, b"a") => OwnSubscriptions { subscribers: 3, upstream: 1 },
+            (Kind::Channel, b"leaving") => OwnSubscriptions { subscribers: 0, upstream: 1 },
+            (Kind::Pattern, b"") => OwnSubscriptions { subscribers: 2, upstream: 5 },
+            _ => OwnSubscriptions::default(),
         };
         let mut out = Vec::new();
         ask.merge(replies.iter().map(|r| r.as_bytes()), own, &mut out);
@@ -138,22 +138,22 @@ mod tests {
             "*4\r\n$1\r\na\r\n:1\r\n$1\r\nb\r\n:0\r\n",
             "*4\r\n$1\r\na\r\n:2\r\n$1\r\nb\r\n:4\r\n",
         ];
-        assert_eq!(merged(Ask::NumSub(Kind::Channel), &replies), "*4 $1 a :5 $1 b :4 ");
+        assert_eq!(merged(PubSubQuery::NumSub(Kind::Channel), &replies), "*4 $1 a :5 $1 b :4 ");
         // A repeated name is answered each time.
         let twice = [
             "*4\r\n$1\r\na\r\n:1\r\n$1\r\na\r\n:1\r\n",
             "*4\r\n$1\r\na\r\n:0\r\n$1\r\na\r\n:0\r\n",
         ];
-        assert_eq!(merged(Ask::NumSub(Kind::Channel), &twice), "*4 $1 a :3 $1 a :3 ");
-        assert_eq!(merged(Ask::NumSub(Kind::Channel), &["*0\r\n", "*0\r\n"]), "*0 ");
-        assert_eq!(merged(Ask::NumPat, &[":5\r\n", ":1\r\n"]), ":3 ");
+        assert_eq!(merged(PubSubQuery::NumSub(Kind::Channel), &twice), "*4 $1 a :3 $1 a :3 ");
+        assert_eq!(merged(PubSubQuery::NumSub(Kind::Channel), &["*0\r\n", "*0\r\n"]), "*0 ");
+        assert_eq!(merged(PubSubQuery::NumPat, &[":5\r\n", ":1\r\n"]), ":3 ");
     }
 
     #[test]
     fn channels_are_listed_once() {
         let replies = ["*2\r\n$1\r\na\r\n$7\r\nleaving\r\n", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"];
-        assert_eq!(merged(Ask::Channels(Kind::Channel), &replies), "*2 $1 a $1 b ");
+        assert_eq!(merged(PubSubQuery::Channels(Kind::Channel), &replies), "*2 $1 a $1 b ");
         let elsewhere = ["*1\r\n$7\r\nleaving\r\n", "*1\r\n$7\r\nleaving\r\n"];
-        assert_eq!(merged(Ask::Channels(Kind::Channel), &elsewhere), "*1 $7 leaving ");
+        assert_eq!(merged(PubSubQuery::Channels(Kind::Channel), &elsewhere), "*1 $7 leaving ");
     }
 }

@@ -168,7 +168,7 @@ impl ScanRequest {
 }
 
 /// The current owners of the slots.
-pub trait Owners {
+pub trait SlotOwners {
     /// The slot layout.
     fn layout(&self) -> &Layout;
     /// The [`identity`] of the node to ask for a slot, if there is one.
@@ -179,7 +179,7 @@ pub trait Owners {
 
 impl Scan {
     /// Decodes a client's cursor. `None` if it is invalid.
-    pub fn begin(cursor: &[u8], cluster: &impl Owners) -> Option<Scan> {
+    pub fn begin(cursor: &[u8], cluster: &impl SlotOwners) -> Option<Scan> {
         let layout = cluster.layout().hash;
         let text = std::str::from_utf8(cursor).ok()?;
         // Redis accepts an empty cursor as 0.
@@ -201,7 +201,7 @@ impl Scan {
     }
 
     /// The client's next cursor after node `by` returned `cursor`. `None` if it does not fit.
-    pub fn next(&self, cursor: u64, by: u64, cluster: &impl Owners) -> Option<u64> {
+    pub fn next(&self, cursor: u64, by: u64, cluster: &impl SlotOwners) -> Option<u64> {
         let layout = cluster.layout();
         let owner = cluster.owner(self.slot);
         let go = |node: u64, slot: u16, careful: bool| {
@@ -292,7 +292,7 @@ mod tests {
         }
     }
 
-    impl Owners for Model {
+    impl SlotOwners for Model {
         fn layout(&self) -> &Layout {
             &self.layout
         }

@@ -13,7 +13,7 @@ use crate::resp::{ArgRange, Args, Protocol, strict_i64, write};
 
 /// How the replies to one of these commands are merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Server {
+pub enum ReportMerge {
     /// SLOWLOG GET: newest first, at most this many.
     SlowLog(Count),
     /// ACL LOG: newest first, at most this many; `OK` for ACL LOG RESET.
@@ -81,23 +81,23 @@ pub type Count = Option<u32>;
 /// The default count of SLOWLOG GET and ACL LOG.
 pub(super) const DEFAULT_COUNT: Count = Some(10);
 
-impl Server {
+impl ReportMerge {
     /// The merge with the options of the request; invalid ones are the nodes' to reject.
-    pub fn with(self, args: &Args) -> Server {
+    pub fn with(self, args: &Args) -> ReportMerge {
         let asked = args.get(2).and_then(strict_i64);
         let count = asked.map_or(DEFAULT_COUNT, |n| u32::try_from(n).ok());
         match self {
-            Server::SlowLog(_) => Server::SlowLog(count),
+            ReportMerge::SlowLog(_) => ReportMerge::SlowLog(count),
             // A negative count means none here.
-            Server::AclLog(_) => Server::AclLog(Some(count.unwrap_or(0))),
-            Server::SlotStats(_) => Server::SlotStats(SlotOrder::of(args)),
+            ReportMerge::AclLog(_) => ReportMerge::AclLog(Some(count.unwrap_or(0))),
+            ReportMerge::SlotStats(_) => ReportMerge::SlotStats(SlotOrder::of(args)),
             other => other,
         }
     }
 
     /// Whether some nodes may fail: the others have nothing to report (LATENCY GRAPH).
     pub(super) fn some_suffice(self) -> bool {
-        self == Server::Texts
+        self == ReportMerge::Texts
     }
 
     /// Merges `parts`, each a node's address and its reply, and appends the result.
@@ -105,39 +105,39 @@ impl Server {
         let frames = || parts.iter().map(|(_, frame)| *frame);
         let Some(first) = frames().next() else { return write::null(out, protocol) };
         match self {
-            Server::SlowLog(count) => {
+            ReportMerge::SlowLog(count) => {
                 // By time, then by each node's entry number.
                 let at = |v: &Value| (item_int(v, 1), item_int(v, 0));
                 let mut entries = Vec::new();
                 newest(frames(), |v| at(v), count, &mut entries);
                 write_redacted_entries(&entries, out);
             }
-            Server::AclLog(_) if first.first() == Some(&b'+') => out.extend_from_slice(first),
-            Server::AclLog(count) => {
+            ReportMerge::AclLog(_) if first.first() == Some(&b'+') => out.extend_from_slice(first),
+            ReportMerge::AclLog(count) => {
                 let age = |v: &Value| {
                     let seconds = v.field("age-seconds").and_then(number).unwrap_or(0.0);
                     -(seconds * 1000.0) as i64
                 };
                 newest(frames(), age, count, out);
             }
-            Server::LatencyHistory => latency_history(frames(), out),
-            Server::LatencyLatest => latency_latest(frames(), out),
-            Server::LatencyHistogram => latency_histogram(frames(), protocol, out),
-            Server::Texts => texts(parts, protocol, out),
-            Server::MemoryStats => {
+            ReportMerge::LatencyHistory => latency_history(frames(), out),
+            ReportMerge::LatencyLatest => latency_latest(frames(), out),
+            ReportMerge::LatencyHistogram => latency_histogram(frames(), protocol, out),
+            ReportMerge::Texts => texts(parts, protocol, out),
+            ReportMerge::MemoryStats => {
                 let frames: Vec<&[u8]> = frames().collect();
                 memory_stats(&frames, out);
             }
-            Server::FunctionStats => function_stats(frames(), first, out),
-            Server::Role => {
+            ReportMerge::FunctionStats => function_stats(frames(), first, out),
+            ReportMerge::Role => {
                 write::array_header(out, 3);
                 write::bulk(out, b"master");
                 let offsets = frames().filter_map(|f| elements(f).nth(1).and_then(integer));
                 write::integer(out, offsets.fold(0, i64::saturating_add));
                 write::array_header(out, 0);
             }
-            Server::SlotStats(order) => slot_stats(frames(), order, out),
-            Server::RandomKey => random_key(parts, protocol, fastrand::u64(..), out),
+            ReportMerge::SlotStats(order) => slot_stats(frames(), order, out),
+            ReportMerge::RandomKey => random_key(parts, protocol, fastrand::u64(..), out),
         }
     }
 }

@@ -19,9 +19,9 @@ fn by_their_keys() {
     assert_eq!(plan("get {a}b"), at("a"));
     let script = |kind, key: &str| Plan::Script(kind, Some(slot_of(key.as_bytes())));
     assert_eq!(plan("EVAL return 2 {x}1 {x}2 {y}"), script(Script::Eval, "x"));
-    assert_eq!(plan("EVAL return 2 x y"), Plan::Several(slot_of(b"x")));
-    assert_eq!(plan("EVALSHA_RO 123 2 x y"), Plan::Several(slot_of(b"x")));
-    assert_eq!(plan("FCALL f 2 x y"), Plan::Several(slot_of(b"x")));
+    assert_eq!(plan("EVAL return 2 x y"), Plan::CrossSlot(slot_of(b"x")));
+    assert_eq!(plan("EVALSHA_RO 123 2 x y"), Plan::CrossSlot(slot_of(b"x")));
+    assert_eq!(plan("FCALL f 2 x y"), Plan::CrossSlot(slot_of(b"x")));
     assert_eq!(plan("EVALSHA_RO 123 1 x"), script(Script::EvalSha, "x"));
     assert_eq!(plan("EVAL return 0"), Plan::Script(Script::Eval, None));
     assert_eq!(plan("CLUSTER GETKEYSINSLOT 7 10"), Plan::Slot(Slot(7)));
@@ -45,7 +45,7 @@ fn over_several_slots() {
     assert_eq!(plan("MGET {a}1 {a}2"), at("a"));
     assert_eq!(plan("MSET a 1 b 2"), Plan::Split { merge: Merge::AllSucceeded, step: 2 });
     assert_eq!(plan("DEL a b c"), Plan::Split { merge: Merge::Sum, step: 1 });
-    let several = |key: &str| Plan::Several(slot_of(key.as_bytes()));
+    let several = |key: &str| Plan::CrossSlot(slot_of(key.as_bytes()));
     assert_eq!(plan("MSETNX a 1 b 2"), several("a"));
     assert_eq!(plan("SINTER a b"), several("a"));
     assert_eq!(plan("BLPOP a b 0"), several("a"));
@@ -86,12 +86,12 @@ fn what_slotway_answers_itself() {
     assert_eq!(plan("PUBSUB CHANNELS a b"), Plan::Any);
     assert_eq!(plan("PUBSUB HELP"), Plan::Any);
     assert_eq!(plan("MULTI"), Plan::Transaction(Transaction::Multi));
-    assert_eq!(plan("SHUTDOWN"), Plan::Refuse(Refused::Dangerous));
+    assert_eq!(plan("SHUTDOWN"), Plan::Refuse(RefusalReason::Dangerous));
     let password = "CONFIG SET maxmemory 0 RequirePass x";
-    assert_eq!(plan(password), Plan::Refuse(Refused::NodesAccess));
+    assert_eq!(plan(password), Plan::Refuse(RefusalReason::NodesAccess));
     for name in ["cluster-announce-ip", "Replica-Announce-Port"] {
         let line = format!("CONFIG SET maxmemory 0 {name} x");
-        assert_eq!(plan(&line), Plan::Refuse(Refused::NodesAccess), "{line}");
+        assert_eq!(plan(&line), Plan::Refuse(RefusalReason::NodesAccess), "{line}");
     }
     for (line, filter) in [
         ("config get *", Filter::ConfigGet),
@@ -108,7 +108,7 @@ fn what_slotway_answers_itself() {
     assert_eq!(plan("CONFIG SET maxmemory 0"), to_all);
     assert_eq!(plan("CLUSTER SLOTS"), Plan::Local(Local::Cluster));
     assert_eq!(plan("CLUSTER NOSUCH"), Plan::Local(Local::Cluster));
-    assert_eq!(plan("CLUSTER FAILOVER"), Plan::Refuse(Refused::Dangerous));
+    assert_eq!(plan("CLUSTER FAILOVER"), Plan::Refuse(RefusalReason::Dangerous));
 }
 
 /// The plan with these lists of rules, and the error text if it refuses.
@@ -135,14 +135,14 @@ fn plan_with(deny: &[&str], allow: &[&str], line: &str) -> (Plan, String) {
 
 #[test]
 fn what_is_denied() {
-    let denied = Plan::Refuse(Refused::Denied);
+    let denied = Plan::Refuse(RefusalReason::Denied);
     let (plan, text) = plan_with(&["@dangerous"], &[], "KEYS *");
     assert_eq!(plan, denied);
     assert!(text.starts_with("NOPERM KEYS is denied by commands.deny"), "{text}");
     assert!(text.contains("\"@dangerous\"") && text.contains("commands.allow"), "{text}");
     // The number of arguments is checked first, as in Redis, but not by a node.
     let (plan, text) = plan_with(&["get"], &[], "GET");
-    assert_eq!(plan, Plan::Refuse(Refused::Arity));
+    assert_eq!(plan, Plan::Refuse(RefusalReason::Arity));
     assert_eq!(text, "ERR wrong number of arguments for 'get' command");
     // Unknown commands are denied as well.
     let (plan, text) = plan_with(&["@all"], &["@read"], "NOSUCH x");
@@ -157,7 +157,7 @@ fn what_is_denied() {
 fn what_the_table_has_not_is_denied_too() {
     let deny = ["client|setinfo", "json.set", "ft.config|set"];
     for line in ["client SetInfo lib-name x", "Json.Set k $ 1", "FT.CONFIG SET a b"] {
-        assert_eq!(plan_with(&deny, &[], line).0, Plan::Refuse(Refused::Denied), "{line}");
+        assert_eq!(plan_with(&deny, &[], line).0, Plan::Refuse(RefusalReason::Denied), "{line}");
     }
     for line in ["JSON.GET k", "FT.CONFIG GET a", "FT.CONFIG"] {
         assert_eq!(plan_with(&deny, &[], line).0, Plan::Any, "{line}");
@@ -167,7 +167,7 @@ fn what_the_table_has_not_is_denied_too() {
 
 #[test]
 fn what_is_allowed_goes_by_its_data() {
-    let dangerous = Plan::Refuse(Refused::Dangerous);
+    let dangerous = Plan::Refuse(RefusalReason::Dangerous);
     assert_eq!(plan_with(&[], &[], "SWAPDB 0 1").0, dangerous);
     assert_eq!(plan_with(&["flushall"], &["config"], "SWAPDB 0 1").0, dangerous);
     assert_eq!(plan_with(&[], &["swapdb"], "SWAPDB 0 1").0, Plan::Any);
@@ -182,12 +182,15 @@ fn what_is_allowed_goes_by_its_data() {
     let everywhere = Plan::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded };
     assert_eq!(plan_with(&[], &["debug"], "DEBUG SET-ACTIVE-EXPIRE 0").0, everywhere);
     // A command without a reply, or with a stream, would shift the replies of all clients.
-    let takeover = Plan::Refuse(Refused::Takeover);
+    let takeover = Plan::Refuse(RefusalReason::Takeover);
     assert_eq!(plan_with(&[], &["replconf"], "REPLCONF ACK 0").0, takeover);
     assert_eq!(plan_with(&[], &["@dangerous"], "PSYNC ? -1").0, takeover);
     assert_eq!(plan_with(&[], &["script"], "SCRIPT DEBUG YES").0, takeover);
     // Denied by name takes precedence over allowed.
-    assert_eq!(plan_with(&["debug"], &["debug"], "DEBUG SLEEP 0").0, Plan::Refuse(Refused::Denied));
+    assert_eq!(
+        plan_with(&["debug"], &["debug"], "DEBUG SLEEP 0").0,
+        Plan::Refuse(RefusalReason::Denied)
+    );
     // Harmless commands keep their plan.
     assert_eq!(plan_with(&[], &["@all"], "GET a").0, at("a"));
 }
@@ -222,6 +225,6 @@ fn commands_of_a_newer_server_obey() {
         let arg = crate::resp::ArgRange { start: 0, end: 0 };
         let ranges = [arg; 3];
         let args = Args::new(b"", &ranges);
-        assert_eq!(router.plan(id, &args, &mut Vec::new()), Plan::Refuse(Refused::Denied));
+        assert_eq!(router.plan(id, &args, &mut Vec::new()), Plan::Refuse(RefusalReason::Denied));
     }
 }

@@ -10,7 +10,7 @@ use crate::upstream::Pending;
 use crate::pubsub::{Topic, hash, rank};
 use crate::resp::reply::{elements, integer};
 use crate::resp::{Args, Request, RequestProgress, scan_request, write};
-use crate::route::{Own, flag, publish_count};
+use crate::route::{OwnSubscriptions, flag, publish_count};
 
 /// PUBLISH, not in a batch: any node takes it.
 pub(crate) fn is_lone_publish(pending: &Pending) -> bool {
@@ -76,24 +76,24 @@ impl Subscribers {
 
     /// What this process has to do with a channel, whatever the node; with an empty name with all
     /// patterns.
-    pub(crate) fn own_part(&self, kind: Kind, name: &[u8]) -> Own {
+    pub(crate) fn own_part(&self, kind: Kind, name: &[u8]) -> OwnSubscriptions {
         if kind == Kind::Pattern && name.is_empty() {
             let patterns = || self.topics.all_known(Kind::Pattern);
-            return Own {
+            return OwnSubscriptions {
                 subscribers: patterns().filter(|t| t.subscribers() > 0).count(),
                 upstream: patterns().map(|t| t.upstream()).sum(),
             };
         }
         let topic = self.topics.known(kind, name);
-        topic.map_or_else(Own::default, |topic| Own {
+        topic.map_or_else(OwnSubscriptions::default, |topic| OwnSubscriptions {
             subscribers: topic.subscribers(),
             upstream: topic.upstream(),
         })
     }
 
     /// What this process has to do with a message published at `node` that was sent at `time`.
-    fn own_receivers(&self, kind: Kind, channel: &[u8], node: u64, time: u64) -> Own {
-        let mut own = Own::default();
+    fn own_receivers(&self, kind: Kind, channel: &[u8], node: u64, time: u64) -> OwnSubscriptions {
+        let mut own = OwnSubscriptions::default();
         let mut add = |topic: &Topic| {
             own.subscribers += topic.subscribers_at(time);
             // At every primary, at one node that is its home, or (0) it is not said where.
@@ -160,7 +160,7 @@ impl Subscribers {
         Some(())
     }
 
-    fn own_of_request(&self, args: &Args, node: u64, time: u64) -> Option<Own> {
+    fn own_of_request(&self, args: &Args, node: u64, time: u64) -> Option<OwnSubscriptions> {
         let channel = args.get(1)?;
         if args.is(0, "publish") {
             Some(self.own_receivers(Kind::Channel, channel, node, time))

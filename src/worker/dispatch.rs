@@ -107,7 +107,7 @@ impl Worker {
             }
             Plan::Script(script, slot) => self.script(index, command, (script, slot), frame, args),
             Plan::Split { merge, step } => self.split(index, command, merge, step, args),
-            Plan::Several(slot) => self.several_slots(index, command, slot.0, frame, args),
+            Plan::CrossSlot(slot) => self.several_slots(index, command, slot.0, frame, args),
             Plan::Fan { to, merge } => {
                 let flow = self.fan(index, command, to, merge, frame);
                 if args.is(0, "config") {
@@ -129,7 +129,9 @@ impl Worker {
             }
             Plan::Join => self.ops.join(index, command, frame, &mut base!(self)),
             Plan::Wait => self.ops.wait(index, command, frame, args, &mut base!(self)),
-            Plan::Aside(merge) => self.ops.aside(index, command, merge, frame, &mut base!(self)),
+            Plan::OutOfBand(merge) => {
+                self.ops.aside(index, command, merge, frame, &mut base!(self))
+            }
             Plan::Monitor => self.ops.monitor(index, command, &mut base!(self)),
             Plan::PubSub(which, slot) => self.pubsub(index, command, which, slot, frame, args),
             Plan::Local(local) if self.seeing.look_from == 0 => {

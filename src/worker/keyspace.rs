@@ -10,7 +10,7 @@ use crate::errors::Failure;
 use crate::resp::Args;
 use crate::worker::Worker;
 
-use crate::route::{Fan, Merge, Scan, ScanRequest, Server, flag};
+use crate::route::{Fan, Merge, ReportMerge, Scan, ScanRequest, flag};
 
 const DBSIZE: &[u8] = b"*1\r\n$6\r\nDBSIZE\r\n";
 
@@ -80,7 +80,7 @@ impl Worker {
         if let Some(u) = reached.find_map(|&n| self.full_upstream(n, protocol, index)) {
             return self.clients.pause(index, u, &mut self.nodes, &mut self.core);
         }
-        let merge = Merge::Server(Server::RandomKey);
+        let merge = Merge::Report(ReportMerge::RandomKey);
         let Some(g) = self.ops.gathering(index, command, merge, &mut self.clients, &mut self.core)
         else {
             return Flow::Stop;

@@ -9,7 +9,7 @@ use crate::worker::Worker;
 
 use crate::common::slow::{SHOWN, unknown};
 use crate::resp::{Args, strict_i64, write};
-use crate::route::{Fan, Local, Merge, Server};
+use crate::route::{Fan, Local, Merge, ReportMerge};
 
 const HELP: [&str; 13] = [
     "PROXY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
@@ -99,7 +99,7 @@ fn nodes_slowlog(args: &Args) -> Option<(Merge, Vec<u8>)> {
         4 if args.is(3, "reset") => Merge::AllSucceeded,
         4 | 5 if args.is(3, "get") => {
             let count = args.get(4).map_or(Some(SHOWN), strict_i64)?;
-            Merge::Server(Server::SlowLog(u32::try_from(count).ok()))
+            Merge::Report(ReportMerge::SlowLog(u32::try_from(count).ok()))
         }
         _ => return None,
     };

@@ -4,7 +4,7 @@ use crate::clients::Flow;
 use crate::command::CommandId;
 use crate::worker::Worker;
 
-use crate::route::{Ask, Fan, Merge};
+use crate::route::{Fan, Merge, PubSubQuery};
 
 impl Worker {
     /// PUBSUB: every node is asked.
@@ -12,7 +12,7 @@ impl Worker {
         &mut self,
         index: usize,
         command: CommandId,
-        ask: Ask,
+        ask: PubSubQuery,
         frame: &[u8],
     ) -> Flow {
         self.fan(index, command, Fan::Reached, Merge::PubSub(ask), frame)

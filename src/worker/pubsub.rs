@@ -36,7 +36,7 @@ impl Worker {
             PubSub::ShardPublish => {
                 return self.ops.shard_publish(index, command, slot, frame, &mut base!(self));
             }
-            PubSub::Ask(ask) => return self.ask_subscribers(index, command, ask, frame),
+            PubSub::Query(ask) => return self.ask_subscribers(index, command, ask, frame),
             PubSub::Subscribe(kind)
                 if self.subscribers.is_asked(index, kind, args, &self.clients) =>
             {

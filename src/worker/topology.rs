@@ -89,7 +89,7 @@ impl Worker {
             .filter(|(_, up)| up.dedicated.is_some_and(|d| d.client.is_some()))
             // What ends a script has to get through to just such a node.
             .filter(|(_, up)| {
-                !up.pending.front().is_some_and(|p| self.core.router.is_aside(p.command))
+                !up.pending.front().is_some_and(|p| self.core.router.is_out_of_band(p.command))
             })
             .filter(|(_, up)| self.nodes.is_failed(up.node));
         for u in lent.map(|(u, _)| u).collect::<Vec<_>>() {

@@ -1,2 +1,2 @@
 mod blocking;
-pub use blocking::{WaitTime, left_of, wait_time};
+pub use blocking::{WaitTime, with_time_left, wait_time};
