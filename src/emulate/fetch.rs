@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use super::reply::{Outcome, Reply, batch, check_frame, failed_before, scalar};
+use super::reply::{CommandResult, Reply, batch, check_frame, failed_before, scalar};
 use super::talk::{Request, Step, Talk};
 use crate::cluster::{SLOTS, slot_of};
 use crate::errors::{Cause, Failure, StopCause};
@@ -154,7 +154,7 @@ pub async fn replace(
     command: &[u8],
     values: &[&[u8]],
     step: usize,
-) -> Outcome {
+) -> CommandResult {
     talk.writes();
     let count = values.len() / step.max(1);
     let del = vec![b"DEL".as_slice(), target];

@@ -30,7 +30,7 @@ mod streams;
 pub mod table;
 mod talk;
 
-pub use reply::Outcome;
+pub use reply::CommandResult;
 pub use table::{TABLE, begin, entry};
 #[cfg(test)]
 pub use talk::Talk;

@@ -19,7 +19,7 @@ use super::fetch::{
 };
 use super::pops::Wait;
 use super::reply::scalar;
-use super::reply::{Outcome, Reply, batch, first_error};
+use super::reply::{CommandResult, Reply, batch, first_error};
 use super::talk::{Request, Step, Talk};
 use crate::cluster::slot_of;
 use crate::errors::{Cause, Failure, Key, StopCause};
@@ -213,7 +213,7 @@ fn restore(target: &[u8], (dump, expires): &(Vec<u8>, String), replace: bool) ->
 }
 
 /// COPY.
-pub async fn copy(talk: Talk, req: Rc<Request>) -> Outcome {
+pub async fn copy(talk: Talk, req: Rc<Request>) -> CommandResult {
     let (source, target) = (req.key(0), req.key(1));
     let replies = talk.ask(vec![trial(&req), dump(source)]).await;
     replies.first().map_or(Ok(()), complaint)?;
@@ -230,14 +230,19 @@ pub async fn copy(talk: Talk, req: Rc<Request>) -> Outcome {
 }
 
 /// RENAME and RENAMENX.
-pub async fn rename(talk: Talk, req: Rc<Request>) -> Outcome {
+pub async fn rename(talk: Talk, req: Rc<Request>) -> CommandResult {
     let (hold, other, replies) = Hold::both(&talk, &req, vec![dump(req.key(0))]).await?;
     let outcome = rename_held(&talk, &req, &hold, replies).await;
     talk.one(other.end()).await;
     outcome
 }
 
-async fn rename_held(talk: &Talk, req: &Request, hold: &Hold<'_>, replies: Vec<Reply>) -> Outcome {
+async fn rename_held(
+    talk: &Talk,
+    req: &Request,
+    hold: &Hold<'_>,
+    replies: Vec<Reply>,
+) -> CommandResult {
     let (source, target) = (req.key(0), req.key(1));
     let only_new = req.name == "renamenx";
     let mut reply = replies.into_iter().next().unwrap_or_default();
@@ -307,7 +312,7 @@ const NOT_REMOVED: &str =
     "the target is written, what was to be removed from the source may or may not have been";
 
 /// SMOVE.
-pub(super) async fn set_member(talk: Talk, req: Rc<Request>) -> Outcome {
+pub(super) async fn set_member(talk: Talk, req: Rc<Request>) -> CommandResult {
     let (source, target, member) = (req.key(0), req.key(1), req.arg(3));
     let is_member = |key: &[u8]| Step::one(key, &[b"SISMEMBER", key, member]);
     let looks = vec![is_member(source), Step::one(source, &[b"EXISTS", source]), is_member(target)];
@@ -322,7 +327,7 @@ async fn set_member_held(
     req: &Request,
     hold: &Hold<'_>,
     replies: Vec<Reply>,
-) -> Outcome {
+) -> CommandResult {
     let (source, target, member) = (req.key(0), req.key(1), req.arg(3));
     let found: Vec<Option<i64>> = replies.iter().map(Reply::integer).collect();
     let end = match found.as_slice() {
@@ -390,7 +395,7 @@ impl Ends {
 }
 
 /// LMOVE and RPOPLPUSH, and their blocking forms.
-pub(super) async fn list_element(talk: Talk, req: Rc<Request>, blocking: bool) -> Outcome {
+pub(super) async fn list_element(talk: Talk, req: Rc<Request>, blocking: bool) -> CommandResult {
     let (source, target) = (req.key(0), req.key(1));
     let ends = Ends::of(&req);
     let trial = match blocking {
@@ -490,7 +495,7 @@ async fn move_one(
 
 /// MSETNX: checks all keys, then sets them slot by slot, each slot's only if all of them are new.
 /// Of two commands for the same keys, only one gets past the first slot.
-pub(super) async fn set_if_none(talk: Talk, req: Rc<Request>) -> Outcome {
+pub(super) async fn set_if_none(talk: Talk, req: Rc<Request>) -> CommandResult {
     let mut by_slot: std::collections::BTreeMap<u16, Vec<usize>> = Default::default();
     for &at in &req.keys {
         by_slot.entry(slot_of(req.arg(at)).0).or_default().push(at);

@@ -9,7 +9,7 @@
 use std::rc::Rc;
 
 use super::fetch::{distinct, flat, null_list, own_key, unless_about_keys};
-use super::reply::{Outcome, Reply, batch, is_node_error, is_null};
+use super::reply::{CommandResult, Reply, batch, is_node_error, is_null};
 use super::talk::{Request, Step, Talk};
 use crate::errors::Failure;
 use crate::resp::reply::elements;
@@ -61,7 +61,7 @@ fn attempt_if_full(req: &Request, key: &[u8]) -> Step {
 }
 
 /// The reply to [`attempt_if_full`], in the form of the blocking command's reply.
-fn from_full(req: &Request, key: &[u8], reply: &Reply) -> Outcome {
+fn from_full(req: &Request, key: &[u8], reply: &Reply) -> CommandResult {
     reply.check()?;
     let (reply, mut out) = (reply.frame(), Vec::new());
     match &*req.name {
@@ -82,7 +82,7 @@ fn from_full(req: &Request, key: &[u8], reply: &Reply) -> Outcome {
 }
 
 /// Pops from `key`; replies with null if it is empty.
-async fn try_pop(talk: &Talk, req: &Request, key: &[u8], blocking: bool) -> Outcome {
+async fn try_pop(talk: &Talk, req: &Request, key: &[u8], blocking: bool) -> CommandResult {
     let reply = talk.one(attempt(req, key, blocking).last()).await;
     if blocking && reply.is_out_of_memory() {
         let step = attempt_if_full(req, key);
@@ -95,7 +95,7 @@ async fn try_pop(talk: &Talk, req: &Request, key: &[u8], blocking: bool) -> Outc
 }
 
 /// Validates the arguments of a blocking command on a node whose memory is full.
-async fn complaint_if_full(talk: &Talk, req: &Request, nothing: &[u8]) -> Outcome {
+async fn complaint_if_full(talk: &Talk, req: &Request, nothing: &[u8]) -> CommandResult {
     let step = match req.wait {
         // The timeout is not a number: the node rejects that first, so the command cannot block.
         Some(0) => Step::one(nothing, &alone(req, nothing)),
@@ -106,7 +106,7 @@ async fn complaint_if_full(talk: &Talk, req: &Request, nothing: &[u8]) -> Outcom
 }
 
 /// The command's own reply in the reply to an attempt; an error is `Err`.
-fn unwrapped(reply: &Reply, blocking: bool) -> Outcome {
+fn unwrapped(reply: &Reply, blocking: bool) -> CommandResult {
     reply.check()?;
     let reply = match blocking {
         true => batch(reply)?.first().copied().unwrap_or_default(),
@@ -133,7 +133,7 @@ impl Wait {
     /// Pauses before the next poll.
     ///
     /// # Errors The command's result: timeout, CLIENT UNBLOCK, or the client has disconnected.
-    pub async fn again(&mut self, talk: &Talk, req: &Request) -> Result<(), Outcome> {
+    pub async fn again(&mut self, talk: &Talk, req: &Request) -> Result<(), CommandResult> {
         self.is_over(talk, req)?;
         let left = self.until.map_or(u64::MAX, |until| until.saturating_sub(talk.now()));
         talk.pause(self.pause.min(left)).await;
@@ -141,7 +141,7 @@ impl Wait {
         self.is_over(talk, req)
     }
 
-    fn is_over(&self, talk: &Talk, req: &Request) -> Result<(), Outcome> {
+    fn is_over(&self, talk: &Talk, req: &Request) -> Result<(), CommandResult> {
         let null = || Err(Ok(null_list(req.protocol)));
         match talk.unblocked() {
             Some(true) => return Err(Err(Failure::UnblockedByClient.into())),
@@ -154,7 +154,7 @@ impl Wait {
 }
 
 /// Runs the command.
-pub async fn pop(talk: Talk, req: Rc<Request>, blocking: bool) -> Outcome {
+pub async fn pop(talk: Talk, req: Rc<Request>, blocking: bool) -> CommandResult {
     let (keys, of) = distinct(&req, 0);
     let nothing = own_key(req.key(0), "none");
     let look = || keys.iter().map(|key| Step::one(key, &[b"EXISTS", key]));

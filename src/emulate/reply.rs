@@ -7,7 +7,7 @@ use crate::resp::write;
 use crate::route::DISCARDED;
 
 /// The reply to the client, or the error in its place. A node's error is never `Ok`.
-pub type Outcome = Result<Vec<u8>, Cause>;
+pub type CommandResult = Result<Vec<u8>, Cause>;
 
 /// The reply to a step.
 #[derive(Debug, Clone, PartialEq)]
@@ -146,7 +146,7 @@ pub(super) fn check_frame(frame: &[u8]) -> Result<(), Cause> {
 ///
 /// # Errors
 /// The error, if the reply is one.
-pub(super) fn passed_on(frame: &[u8]) -> Outcome {
+pub(super) fn passed_on(frame: &[u8]) -> CommandResult {
     check_frame(frame).map(|()| frame.to_vec())
 }
 

@@ -8,7 +8,7 @@ use super::fetch::{complaint, distinct, integer, replace, trial};
 use super::hll::Merged;
 use super::number;
 use super::reply::scalar;
-use super::reply::{Outcome, first_error};
+use super::reply::{CommandResult, first_error};
 use super::talk::{Request, Step, Talk};
 use crate::errors::Failure;
 use crate::resp::reply::elements;
@@ -33,7 +33,7 @@ impl Give {
 }
 
 /// Operations on sets.
-pub async fn sets(talk: Talk, req: Rc<Request>, op: Op, give: Give) -> Outcome {
+pub async fn sets(talk: Talk, req: Rc<Request>, op: Op, give: Give) -> CommandResult {
     let (keys, of) = distinct(&req, give.first());
     let mut steps: Vec<Step> =
         keys.iter().map(|key| Step::one(key, &[b"SMEMBERS", key]).anywhere()).collect();
@@ -137,7 +137,7 @@ fn scored(reply: &[u8]) -> Vec<(&[u8], f64)> {
 }
 
 /// Operations on sorted sets; plain sets count as sorted sets whose scores are 1.
-pub(super) async fn sorted_sets(talk: Talk, req: Rc<Request>, op: Op, give: Give) -> Outcome {
+pub(super) async fn sorted_sets(talk: Talk, req: Rc<Request>, op: Op, give: Give) -> CommandResult {
     let (keys, of) = distinct(&req, give.first());
     let mut steps = Vec::new();
     for key in &keys {
@@ -199,7 +199,7 @@ fn shown(members: &[(&[u8], f64)], with_scores: bool, protocol: Protocol) -> Vec
 }
 
 /// PFCOUNT.
-pub(super) async fn hll_count(talk: Talk, req: Rc<Request>) -> Outcome {
+pub(super) async fn hll_count(talk: Talk, req: Rc<Request>) -> CommandResult {
     let (keys, _) = distinct(&req, 0);
     let steps = keys.iter().map(|key| Step::one(key, &[b"GET", key]).anywhere()).collect();
     let mut merged = Merged::default();

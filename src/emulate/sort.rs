@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::fetch::{complaint, own_key, replace};
 use super::number::parse_weight;
 use super::reply::scalar;
-use super::reply::{Outcome, first_error};
+use super::reply::{CommandResult, first_error};
 use super::talk::{Request, Step, Talk};
 use crate::cluster::slot_of;
 use crate::errors::{Cause, Failure};
@@ -149,7 +149,7 @@ async fn look_up(talk: &Talk, pattern: Pattern<'_>, all: &[&[u8]]) -> Result<Vec
 }
 
 /// Runs the command.
-pub async fn sort(talk: Talk, req: Rc<Request>) -> Outcome {
+pub async fn sort(talk: Talk, req: Rc<Request>) -> CommandResult {
     let mut sort = Sort::of(&req);
     let (name, key) = (req.arg(0), req.key(0));
     let keyed = sort.by_keys();

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use super::fetch::{complaint, distinct, own_key, target_failed, trial, with_keys};
 use super::reply::scalar;
-use super::reply::{Outcome, Reply, batch, check_frame, first_error, is_null, passed_on};
+use super::reply::{CommandResult, Reply, batch, check_frame, first_error, is_null, passed_on};
 use super::talk::{Request, Step, Talk};
 use crate::cluster::slot_of;
 use crate::errors::Failure;
@@ -17,7 +17,7 @@ use crate::resp::reply::integer;
 
 /// The source's node executes the command with a temporary target in the same slot; the dump of
 /// that target is restored to the client's target.
-pub(super) async fn computed_there(talk: Talk, req: Rc<Request>) -> Outcome {
+pub(super) async fn computed_there(talk: Talk, req: Rc<Request>) -> CommandResult {
     // The target is the first argument, or the last one that follows STORE.
     let target_first = req.name.ends_with("store");
     let (source, target) = match target_first {
@@ -56,7 +56,7 @@ pub(super) async fn computed_there(talk: Talk, req: Rc<Request>) -> Outcome {
 }
 
 /// BITOP.
-pub(super) async fn bit_operation(talk: Talk, req: Rc<Request>) -> Outcome {
+pub(super) async fn bit_operation(talk: Talk, req: Rc<Request>) -> CommandResult {
     let (keys, of) = distinct(&req, 1);
     let mut steps: Vec<Step> = keys.iter().map(|key| Step::one(key, &[b"GET", key])).collect();
     steps.push(trial(&req));
@@ -129,7 +129,7 @@ fn bits(operation: &[u8], sources: &[&[u8]]) -> Option<Vec<u8>> {
 }
 
 /// PFMERGE: the sources in other slots are copied to the target's slot, where a node merges them.
-pub(super) async fn hll_merge(talk: Talk, req: Rc<Request>) -> Outcome {
+pub(super) async fn hll_merge(talk: Talk, req: Rc<Request>) -> CommandResult {
     let target = req.key(0);
     let (keys, _) = distinct(&req, 1);
     let is_far = |key: &&&[u8]| slot_of(key) != slot_of(target);
@@ -170,7 +170,7 @@ pub(super) async fn hll_merge(talk: Talk, req: Rc<Request>) -> Outcome {
 
 /// LCS: the second string is copied to the slot of the first, where a node compares them: for long
 /// strings that takes seconds.
-pub(super) async fn longest_common(talk: Talk, req: Rc<Request>) -> Outcome {
+pub(super) async fn longest_common(talk: Talk, req: Rc<Request>) -> CommandResult {
     let (first, second) = (req.key(0), req.key(1));
     let reply = talk.one(Step::one(second, &[b"GET", second])).await;
     if reply.is_error_of("WRONGTYPE") {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::fetch::{null_list, own_key, stopped, unless_about_keys};
 use super::pops::Wait;
-use super::reply::{Outcome, Reply, batch, first_error, is_node_error};
+use super::reply::{CommandResult, Reply, batch, first_error, is_node_error};
 use super::talk::{Request, Step, Talk};
 use crate::errors::{Cause, Failure};
 use crate::resp::reply::element_count;
@@ -54,7 +54,7 @@ impl<'a> Read<'a> {
 }
 
 /// Runs the command.
-pub async fn read(talk: Talk, req: Rc<Request>) -> Outcome {
+pub async fn read(talk: Talk, req: Rc<Request>) -> CommandResult {
     let read = Read::of(&req);
     let count = req.keys.len();
     let id = |i: usize| req.keys.get(i).map_or(&[][..], |&at| req.arg(at + count));
@@ -169,7 +169,7 @@ fn halfway(talk: &Talk, req: &Request, found: &[Reply]) -> Result<(), Cause> {
 }
 
 /// The last ID of a stream, from its XINFO; `0-0` if it does not exist.
-fn end_of(info: &Reply) -> Outcome {
+fn end_of(info: &Reply) -> CommandResult {
     if info.is_error_of("ERR no such key") {
         return Ok(b"0-0".to_vec());
     }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::reply::failed_before;
-use super::reply::{Outcome, Reply};
+use super::reply::{CommandResult, Reply};
 use crate::cluster::slot_of;
 use crate::errors::Failure;
 use crate::placement::{AfterLoss, MAX_STEP_TRIES, Phase, Work, after_loss};
@@ -366,7 +366,7 @@ pub enum Next {
     /// To be resumed after this many microseconds.
     Pause(u64),
     /// Nothing; this is the command's result.
-    Done(Outcome),
+    Done(CommandResult),
 }
 
 /// How a step marked with [`Step::last`] is sent.
@@ -380,7 +380,7 @@ pub enum LastStep {
 
 /// An emulated command in progress.
 pub struct Emulation {
-    future: Pin<Box<dyn Future<Output = Outcome>>>,
+    future: Pin<Box<dyn Future<Output = CommandResult>>>,
     talk: Talk,
     replies: Vec<Reply>,
     left: usize,
@@ -406,7 +406,7 @@ impl Emulation {
     /// Creates an emulation; it does nothing before [`Emulation::advance`].
     pub fn new<F>(request: Request, recipe: impl FnOnce(Talk, Rc<Request>) -> F) -> Emulation
     where
-        F: Future<Output = Outcome> + 'static,
+        F: Future<Output = CommandResult> + 'static,
     {
         let talk = Talk::default();
         let bytes = request.args.iter().map(|a| a.len() + size_of::<Box<[u8]>>()).sum();

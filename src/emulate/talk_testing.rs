@@ -26,7 +26,7 @@ pub fn lost() -> Failure {
 }
 
 /// The reply as the client receives it.
-pub(super) fn rendered(outcome: Outcome) -> String {
+pub(super) fn rendered(outcome: CommandResult) -> String {
     let mut frame = Vec::new();
     match outcome {
         Ok(reply) => frame = reply,
@@ -108,7 +108,7 @@ pub fn drive<F>(
     recipe: impl FnOnce(Talk, Rc<Request>) -> F,
 ) -> String
 where
-    F: Future<Output = Outcome> + 'static,
+    F: Future<Output = CommandResult> + 'static,
 {
     let (mut emulation, mut now) = (Emulation::new(request, recipe), 0);
     loop {

@@ -23,7 +23,7 @@ use crate::cluster::{NO_SLOT, slot_of};
 use crate::common::clock::{Job, Timer};
 use crate::common::requests::{apart, cross_slot};
 use crate::dest::{ClientId, Dest};
-use crate::emulate::{Next, Outcome, Request};
+use crate::emulate::{CommandResult, Next, Request};
 use crate::metrics::{EmulatedOutcome, Histogram, LimitHit};
 use crate::ops::{Errand, Kind, Parts};
 
@@ -162,7 +162,7 @@ impl Worker {
     }
 
     /// The client gets its reply, or the error in its place.
-    fn end_emulation(&mut self, g: usize, outcome: Outcome) {
+    fn end_emulation(&mut self, g: usize, outcome: CommandResult) {
         let Some(mut gathering) = self.ops.gatherings.try_remove(g) else { return };
         reaccount(&mut self.core.memory.accounted, &mut gathering.accounted, 0);
         let micros = self.core.now.saturating_sub(gathering.started);
