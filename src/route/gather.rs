@@ -149,14 +149,14 @@ impl Gather {
     }
 
     /// Whether the scan may continue: no part failed and fewer keys were found than asked for.
-    pub fn scan_may_go_on(&self) -> bool {
+    pub fn can_continue_scan(&self) -> bool {
         let Some((_, request)) = &self.scan else { return false };
         let found: u64 = self.scanned_keys().filter_map(element_count).sum();
         self.failed.is_empty() && found < request.count && self.parts < MOST_SHARDS
     }
 
     /// Adds `scan` to the same reply.
-    pub fn go_on_scanning(&mut self, scan: Scan) {
+    pub fn continue_scan(&mut self, scan: Scan) {
         if let Some((current, _)) = &mut self.scan {
             *current = scan;
         }

@@ -49,7 +49,7 @@ impl Worker {
     pub(super) fn scan_goes_on(&mut self, g: usize) -> bool {
         let Some(gathering) = self.ops.gatherings.get(g) else { return false };
         let Some(gather) = gathering.parts.merged() else { return false };
-        if !gather.scan_may_go_on() || !self.clients.slab.contains(gathering.lane.at()) {
+        if !gather.can_continue_scan() || !self.clients.slab.contains(gathering.lane.at()) {
             return false;
         }
         let Some((scan, node, 0)) = gather.scanned() else { return false };
@@ -62,7 +62,7 @@ impl Worker {
             return false;
         };
         if let Some(gather) = self.ops.merged(g) {
-            gather.go_on_scanning(next);
+            gather.continue_scan(next);
         }
         self.ops.send_scan(g, next, &mut base!(self));
         true
