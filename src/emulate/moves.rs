@@ -28,13 +28,13 @@ use crate::resp::{Protocol, write};
 use crate::scripts::Sha;
 
 /// Time to live of a lock, in milliseconds.
-const HELD_FOR: &[u8] = b"5000";
+const LOCK_MILLIS: &[u8] = b"5000";
 /// A lock younger than this cannot have expired, in microseconds.
-const SURE: u64 = 4_000_000;
+const LOCK_VALID: u64 = 4_000_000;
 /// The longest pause between two attempts to take a lock, in microseconds.
-const LONGEST_PAUSE: u64 = 16_000;
+const MAX_PAUSE: u64 = 16_000;
 /// Attempts to copy a source that keeps changing.
-const MOST_COPIES: usize = 5;
+const MAX_COPIES: usize = 5;
 /// Removes KEYS[1] and the lock KEYS[2] if the SHA-1 of the key's dump is ARGV[1]. Returns 1 if
 /// removed, 0 if the key has changed, -1 if it does not exist.
 const REMOVE_IF_SAME: &[u8] = b"local d = redis.call('DUMP', KEYS[1]) \
@@ -43,7 +43,7 @@ const REMOVE_IF_SAME: &[u8] = b"local d = redis.call('DUMP', KEYS[1]) \
     redis.call('DEL', KEYS[1], KEYS[2]) return 1";
 
 /// The lock of a source key.
-struct Hold<'a> {
+struct KeyLock<'a> {
     source: &'a [u8],
     key: Vec<u8>,
     /// Value of the lock key: identifies its owner.
@@ -52,22 +52,22 @@ struct Hold<'a> {
     since: u64,
 }
 
-impl<'a> Hold<'a> {
+impl<'a> KeyLock<'a> {
     /// Locks `source` and sends `steps`, for the same slot, right behind; returns their replies.
     async fn take(
         talk: &Talk,
         req: &Request,
         source: &'a [u8],
         steps: Vec<Step>,
-    ) -> Result<(Hold<'a>, Vec<Reply>), Cause> {
+    ) -> Result<(KeyLock<'a>, Vec<Reply>), Cause> {
         let key = own_key(source, &format!("moving:{}", Sha::of(source)));
         let since = talk.now();
-        let mut hold = Hold { source, key, ticket: req.ticket.to_string(), since };
+        let mut lock = KeyLock { source, key, ticket: req.ticket.to_string(), since };
         let mut pause = 500;
         loop {
-            hold.since = talk.now();
-            let ticket = hold.ticket.as_bytes();
-            let args = [b"SET".as_slice(), &hold.key, ticket, b"NX", b"PX", HELD_FOR];
+            lock.since = talk.now();
+            let ticket = lock.ticket.as_bytes();
+            let args = [b"SET".as_slice(), &lock.key, ticket, b"NX", b"PX", LOCK_MILLIS];
             let all = || {
                 let mut all = vec![Step::one(source, &args)];
                 all.extend(steps.iter().cloned());
@@ -80,22 +80,22 @@ impl<'a> Hold<'a> {
             let taken = replies.first().cloned().unwrap_or_default();
             replies.drain(..1.min(replies.len()));
             let unknown = taken.is_outcome_unknown();
-            if unknown && hold.look(talk).await == Held::Ours {
-                return Ok((hold, replies));
+            if unknown && lock.state(talk).await == LockState::Ours {
+                return Ok((lock, replies));
             }
             // A user without access to slotway's own keys moves without a lock.
             if !unknown {
                 complaint(&taken)?;
             }
             if !taken.is_null() && !unknown {
-                return Ok((hold, replies));
+                return Ok((lock, replies));
             }
             if talk.now().saturating_sub(since) > req.patience {
                 let (command, key) = (req.command(), Key::new(source));
                 return Err(Failure::SourceContended { command, key }.into());
             }
             talk.pause(pause + req.ticket % 500).await;
-            pause = (2 * pause).min(LONGEST_PAUSE);
+            pause = (2 * pause).min(MAX_PAUSE);
         }
     }
 
@@ -105,48 +105,50 @@ impl<'a> Hold<'a> {
         talk: &Talk,
         req: &'a Request,
         steps: Vec<Step>,
-    ) -> Result<(Hold<'a>, Hold<'a>, Vec<Reply>), Cause> {
+    ) -> Result<(KeyLock<'a>, KeyLock<'a>, Vec<Reply>), Cause> {
         let (source, target) = (req.key(0), req.key(1));
         let [first, second] = if source < target { [source, target] } else { [target, source] };
-        let (first, _) = Hold::take(talk, req, first, Vec::new()).await?;
-        let (second, replies) = match Hold::take(talk, req, second, steps).await {
+        let (first, _) = KeyLock::take(talk, req, first, Vec::new()).await?;
+        let (second, replies) = match KeyLock::take(talk, req, second, steps).await {
             Ok(both) => both,
             Err(cause) => {
-                talk.one(first.end()).await;
+                talk.one(first.release()).await;
                 return Err(cause);
             }
         };
-        if talk.now().saturating_sub(first.since) > SURE / 2 {
-            talk.ask(vec![first.end(), second.end()]).await;
+        if talk.now().saturating_sub(first.since) > LOCK_VALID / 2 {
+            talk.ask(vec![first.release(), second.release()]).await;
             return Err(Failure::KeysContended { command: req.command() }.into());
         }
-        let (held, other) = if source < target { (first, second) } else { (second, first) };
-        Ok((held, other, replies))
+        let (source_lock, other) = if source < target { (first, second) } else { (second, first) };
+        Ok((source_lock, other, replies))
     }
 
     /// The step that releases the lock.
-    fn end(&self) -> Step {
+    fn release(&self) -> Step {
         Step::one(self.source, &[b"DEL", &self.key])
     }
 
     /// The state of the lock. A removal from the source deletes the lock in the same transaction,
     /// so this tells whether a removal whose reply was lost was executed.
-    async fn look(&self, talk: &Talk) -> Held {
+    async fn state(&self, talk: &Talk) -> LockState {
         let reply = talk.one(Step::one(self.source, &[b"GET", &self.key])).await;
         match reply.scalar() {
-            Some(ticket) if ticket == self.ticket.as_bytes() => Held::Ours,
+            Some(ticket) if ticket == self.ticket.as_bytes() => LockState::Ours,
             // Too young to have expired: it was deleted.
-            None if reply.is_null() && talk.now().saturating_sub(self.since) < SURE => Held::Over,
-            _ => Held::Unknown,
+            None if reply.is_null() && talk.now().saturating_sub(self.since) < LOCK_VALID => {
+                LockState::Released
+            }
+            _ => LockState::Unknown,
         }
     }
 
     /// Runs a command and releases the lock, in one transaction; returns the command's reply. If
     /// that is lost, a `repeatable` command is sent again while the lock shows that it was not
     /// executed.
-    async fn end_with(&self, talk: &Talk, args: &[&[u8]], repeatable: bool) -> Reply {
+    async fn run_and_release(&self, talk: &Talk, args: &[&[u8]], repeatable: bool) -> Reply {
         let mut reply = Reply::default();
-        for _ in 0..MOST_COPIES {
+        for _ in 0..MAX_COPIES {
             let commands = || [args.to_vec(), vec![b"DEL".as_slice(), &self.key]];
             // A removal frees memory, so a full node may execute it.
             reply = talk.one_even_if_full(|| Step::batch(self.source, commands())).await;
@@ -164,10 +166,10 @@ impl<'a> Hold<'a> {
                     Err(cause) => cause.into(),
                 };
             }
-            match self.look(talk).await {
-                Held::Over => return Reply::Node(number(1)),
-                Held::Ours if repeatable => {}
-                Held::Ours | Held::Unknown => return cause.into(),
+            match self.state(talk).await {
+                LockState::Released => return Reply::Node(number(1)),
+                LockState::Ours if repeatable => {}
+                LockState::Ours | LockState::Unknown => return cause.into(),
             }
         }
         reply
@@ -176,11 +178,11 @@ impl<'a> Hold<'a> {
 
 /// The state of a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Held {
+enum LockState {
     /// It exists, with this owner.
     Ours,
     /// It was deleted by the command that also released it.
-    Over,
+    Released,
     /// The state is not known.
     Unknown,
 }
@@ -231,32 +233,32 @@ pub async fn copy(talk: Talk, req: Rc<Request>) -> CommandResult {
 
 /// RENAME and RENAMENX.
 pub async fn rename(talk: Talk, req: Rc<Request>) -> CommandResult {
-    let (hold, other, replies) = Hold::both(&talk, &req, vec![dump(req.key(0))]).await?;
-    let outcome = rename_held(&talk, &req, &hold, replies).await;
-    talk.one(other.end()).await;
+    let (lock, other, replies) = KeyLock::both(&talk, &req, vec![dump(req.key(0))]).await?;
+    let outcome = rename_locked(&talk, &req, &lock, replies).await;
+    talk.one(other.release()).await;
     outcome
 }
 
-async fn rename_held(
+async fn rename_locked(
     talk: &Talk,
     req: &Request,
-    hold: &Hold<'_>,
+    lock: &KeyLock<'_>,
     replies: Vec<Reply>,
 ) -> CommandResult {
     let (source, target) = (req.key(0), req.key(1));
     let only_new = req.name == "renamenx";
     let mut reply = replies.into_iter().next().unwrap_or_default();
-    for copies in 0..MOST_COPIES {
+    for copies in 0..MAX_COPIES {
         let found = match dumped(&reply) {
             Ok(Some(found)) => found,
             Ok(None) if copies == 0 => {
-                talk.one(hold.end()).await;
+                talk.one(lock.release()).await;
                 return Err(Failure::NoSuchKey.into());
             }
             // The source was deleted: treated as if that had happened after the renaming.
             Ok(None) => break,
             Err(cause) => {
-                talk.one(hold.end()).await;
+                talk.one(lock.release()).await;
                 return Err(match copies {
                     0 => cause,
                     _ => stopped(talk, req, COPIED, cause),
@@ -267,7 +269,7 @@ async fn rename_held(
         let replace = !only_new || copies > 0;
         let written = talk.one_even_if_full(|| restore(target, &found, replace)).await;
         if written.is_error() {
-            talk.one(hold.end()).await;
+            talk.one(lock.release()).await;
             return match written.is_error_of("BUSYKEY") {
                 true => Ok(number(0)),
                 false if copies > 0 => Err(stopped(talk, req, COPIED, Cause::from(written))),
@@ -275,17 +277,17 @@ async fn rename_held(
             };
         }
         let sha = Sha::of(&found.0).to_string();
-        let script = [b"EVAL".as_slice(), REMOVE_IF_SAME, b"2", source, &hold.key, sha.as_bytes()];
+        let script = [b"EVAL".as_slice(), REMOVE_IF_SAME, b"2", source, &lock.key, sha.as_bytes()];
         let mut removed = talk.one(Step::one(source, &script)).await;
         if removed.is_error_of("NOPERM") {
             // Without permission for scripts, remove it without the comparison.
-            removed = hold.end_with(talk, &[b"DEL", source], true).await;
+            removed = lock.run_and_release(talk, &[b"DEL", source], true).await;
         }
         if removed.is_outcome_unknown() {
-            removed = match hold.look(talk).await {
-                Held::Over => Reply::Node(number(1)),
-                Held::Ours => Reply::Node(number(0)),
-                Held::Unknown => removed,
+            removed = match lock.state(talk).await {
+                LockState::Released => Reply::Node(number(1)),
+                LockState::Ours => Reply::Node(number(0)),
+                LockState::Unknown => removed,
             };
         }
         match removed.integer() {
@@ -298,12 +300,12 @@ async fn rename_held(
             }
             None => return Err(stopped(talk, req, NOT_REMOVED, Cause::from(removed))),
         }
-        if copies + 1 == MOST_COPIES {
-            talk.one(hold.end()).await;
+        if copies + 1 == MAX_COPIES {
+            talk.one(lock.release()).await;
             return Err(stopped(talk, req, COPIED, StopCause::SourceChanging));
         }
     }
-    talk.one(hold.end()).await;
+    talk.one(lock.release()).await;
     Ok(if only_new { number(1) } else { b"+OK\r\n".to_vec() })
 }
 
@@ -316,16 +318,16 @@ pub(super) async fn set_member(talk: Talk, req: Rc<Request>) -> CommandResult {
     let (source, target, member) = (req.key(0), req.key(1), req.arg(3));
     let is_member = |key: &[u8]| Step::one(key, &[b"SISMEMBER", key, member]);
     let looks = vec![is_member(source), Step::one(source, &[b"EXISTS", source]), is_member(target)];
-    let (hold, other, replies) = Hold::both(&talk, &req, looks).await?;
-    let outcome = set_member_held(&talk, &req, &hold, replies).await;
-    talk.one(other.end()).await;
+    let (lock, other, replies) = KeyLock::both(&talk, &req, looks).await?;
+    let outcome = set_member_locked(&talk, &req, &lock, replies).await;
+    talk.one(other.release()).await;
     outcome
 }
 
-async fn set_member_held(
+async fn set_member_locked(
     talk: &Talk,
     req: &Request,
-    hold: &Hold<'_>,
+    lock: &KeyLock<'_>,
     replies: Vec<Reply>,
 ) -> CommandResult {
     let (source, target, member) = (req.key(0), req.key(1), req.arg(3));
@@ -339,17 +341,17 @@ async fn set_member_held(
         _ => None,
     };
     if let Some(end) = end {
-        talk.one(hold.end()).await;
+        talk.one(lock.release()).await;
         return end;
     }
     talk.writes();
     let add = || Step::one(target, &[b"SADD", target, member]);
     let written = talk.one_even_if_full(add).await;
     if written.is_error() {
-        talk.one(hold.end()).await;
+        talk.one(lock.release()).await;
         return Err(target_failed(talk, req, written));
     }
-    let removed = hold.end_with(talk, &[b"SREM", source, member], true).await;
+    let removed = lock.run_and_release(talk, &[b"SREM", source, member], true).await;
     match removed.integer() {
         Some(0) => {
             // Another client has removed the member: there is nothing to move.
@@ -452,25 +454,25 @@ async fn move_one(
     (source, target): (&[u8], &[u8]),
     ends: Ends,
 ) -> Result<Option<Vec<u8>>, Cause> {
-    let (mut hold, replies) = Hold::take(talk, req, source, vec![ends.look(source)]).await?;
+    let (mut lock, replies) = KeyLock::take(talk, req, source, vec![ends.look(source)]).await?;
     let mut seen = replies.into_iter().next().unwrap_or_default();
     let since = talk.now();
     loop {
         let Some(value) = seen.scalar() else {
-            talk.one(hold.end()).await;
+            talk.one(lock.release()).await;
             return seen.check().map(|()| None);
         };
         let push: &[u8] = if ends.to_left { b"LPUSH" } else { b"RPUSH" };
         talk.writes();
         let written = talk.one(Step::one(target, &[push, target, value])).await;
         if written.is_error() {
-            talk.one(hold.end()).await;
+            talk.one(lock.release()).await;
             return Err(target_failed(talk, req, written));
         }
         let removed = {
             let remove = Ends::remove(ends.from_left, source, value);
             // Not repeatable: a second LREM would remove another element of the same value.
-            hold.end_with(talk, &remove, false).await
+            lock.run_and_release(talk, &remove, false).await
         };
         match removed.integer() {
             Some(0) => {}
@@ -487,8 +489,8 @@ async fn move_one(
         if talk.now().saturating_sub(since) > req.patience {
             return Err(Failure::ElementsContended.into());
         }
-        let (again, replies) = Hold::take(talk, req, source, vec![ends.look(source)]).await?;
-        hold = again;
+        let (again, replies) = KeyLock::take(talk, req, source, vec![ends.look(source)]).await?;
+        lock = again;
         seen = replies.into_iter().next().unwrap_or_default();
     }
 }
