@@ -70,7 +70,7 @@ pub fn sets<'a>(op: Op, all: &[Vec<&'a [u8]>]) -> Vec<&'a [u8]> {
 
 /// A sorted set and its weight. A plain set is one whose scores are all 1.
 #[derive(Debug, Clone)]
-pub(super) struct Weighed<'a> {
+pub(super) struct WeightedSet<'a> {
     /// Members with their scores.
     pub members: Vec<(&'a [u8], f64)>,
     /// The factor for the scores (`WEIGHTS`).
@@ -81,7 +81,7 @@ pub(super) struct Weighed<'a> {
 pub(super) fn sorted_sets<'a>(
     op: Op,
     aggregate: Aggregate,
-    mut all: Vec<Weighed<'a>>,
+    mut all: Vec<WeightedSet<'a>>,
 ) -> Vec<(&'a [u8], f64)> {
     if op != Op::Diff {
         // Redis adds scores in this order, and the order shows in a sum of doubles.
@@ -150,9 +150,9 @@ mod tests {
         assert_eq!(sorted(Op::Inter, &["a b"]), ["a", "b"]);
     }
 
-    fn z<'a>(members: &[(&'a str, f64)], weight: f64) -> Weighed<'a> {
+    fn z<'a>(members: &[(&'a str, f64)], weight: f64) -> WeightedSet<'a> {
         let members = members.iter().map(|(m, s)| (m.as_bytes(), *s)).collect();
-        Weighed { members, weight }
+        WeightedSet { members, weight }
     }
 
     #[test]

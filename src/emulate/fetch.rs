@@ -52,14 +52,14 @@ pub(super) fn with_keys<'a>(req: &'a Request, keys: &'a [Vec<u8>]) -> Vec<&'a [u
 }
 
 /// Keys that do not exist, all in the slot of the first key; as many as the command has keys.
-fn nothing(req: &Request) -> Vec<Vec<u8>> {
+fn missing_keys(req: &Request) -> Vec<Vec<u8>> {
     (0..req.keys.len()).map(|i| own_key(req.key(0), &format!("none:{i}"))).collect()
 }
 
 /// A dry run: the command with keys that do not exist. The node reports errors in the other
 /// arguments in its own words, and changes nothing.
-pub(super) fn trial(req: &Request) -> Step {
-    let keys = nothing(req);
+pub(super) fn dry_run(req: &Request) -> Step {
+    let keys = missing_keys(req);
     Step::one(req.key(0), &with_keys(req, &keys)).harmless()
 }
 
@@ -68,26 +68,26 @@ pub(super) fn trial(req: &Request) -> Step {
 ///
 /// # Errors
 /// The node's error about the arguments.
-pub(super) fn complaint(reply: &Reply) -> Result<(), Cause> {
-    reply.check().or_else(unless_about_keys)
+pub(super) fn check_arguments(reply: &Reply) -> Result<(), Cause> {
+    reply.check().or_else(unless_key_denied)
 }
 
-/// Like [`complaint`], for an error that is already at hand.
+/// Like [`check_arguments`], for an error that is already at hand.
 ///
 /// # Errors
 /// The error, unless it only denies access to keys.
-pub(super) fn unless_about_keys(cause: Cause) -> Result<(), Cause> {
-    let is_about_keys = match &cause {
+pub(super) fn unless_key_denied(cause: Cause) -> Result<(), Cause> {
+    let is_key_denied = match &cause {
         Cause::Node(frame) => error_text(frame).is_some_and(|text| {
             text.starts_with(b"NOPERM") && memchr::memmem::find(text, b" key").is_some()
         }),
         Cause::Own(_) => false,
     };
-    if is_about_keys { Ok(()) } else { Err(cause) }
+    if is_key_denied { Ok(()) } else { Err(cause) }
 }
 
 /// Appends the scalars of a reply to `out`, down to the third level of nesting.
-pub fn flat<'a>(frame: &'a [u8], out: &mut Vec<&'a [u8]>) {
+pub fn flatten<'a>(frame: &'a [u8], out: &mut Vec<&'a [u8]>) {
     if let Some(value) = scalar(frame) {
         return out.push(value);
     }
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn scalars_of_all_shapes() {
         let mut out = Vec::new();
-        flat(b"*2\r\n$1\r\nk\r\n*1\r\n*2\r\n$1\r\nm\r\n,1.5\r\n", &mut out);
+        flatten(b"*2\r\n$1\r\nk\r\n*1\r\n*2\r\n$1\r\nm\r\n,1.5\r\n", &mut out);
         assert_eq!(out, [b"k".as_slice(), b"m", b"1.5"]);
         assert_eq!(scalar(b":12\r\n"), Some(&b"12"[..]));
         assert_eq!(scalar(b"$-1\r\n"), None);
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn complaints() {
-        let node = |frame: &[u8]| complaint(&Reply::Node(frame.to_vec()));
+        let node = |frame: &[u8]| check_arguments(&Reply::Node(frame.to_vec()));
         assert!(node(b"-ERR syntax error\r\n").is_err());
         assert!(node(b":0\r\n").is_ok());
         let keys =
@@ -220,7 +220,7 @@ mod tests {
         assert!(node(keys).is_ok());
         let command = b"-NOPERM this user has no permissions to run the 'zunion' command\r\n";
         assert!(node(command).is_err());
-        assert!(complaint(&Failure::KeyDenied.into()).is_err(), "not a node's");
+        assert!(check_arguments(&Failure::KeyDenied.into()).is_err(), "not a node's");
     }
 
     fn deadline(code: Code, outcome: Unanswered) -> Failure {

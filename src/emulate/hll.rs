@@ -13,15 +13,15 @@ const ALPHA_INF: f64 = 0.721_347_520_444_481_7;
 
 /// Merged registers: the maximum of each register over all added HyperLogLogs.
 #[derive(Debug, Clone)]
-pub(super) struct Merged(Vec<u8>);
+pub(super) struct MergedRegisters(Vec<u8>);
 
-impl Default for Merged {
+impl Default for MergedRegisters {
     fn default() -> Self {
-        Merged(vec![0; REGISTERS])
+        MergedRegisters(vec![0; REGISTERS])
     }
 }
 
-impl Merged {
+impl MergedRegisters {
     /// Merges a HyperLogLog string.
     ///
     /// # Errors
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn empty_and_small_ones() {
-        let mut merged = Merged::default();
+        let mut merged = MergedRegisters::default();
         assert_eq!(merged.count(), 0);
         // XZERO opcode for all registers.
         merged.add(&hll(1, &[0x7f, 0xff])).unwrap();
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn what_is_none() {
-        let mut merged = Merged::default();
+        let mut merged = MergedRegisters::default();
         let (none, corrupted) = (Failure::NotAHyperLogLog, Failure::CorruptedHyperLogLog);
         assert_eq!(merged.add(b"text"), Err(none.clone()));
         assert_eq!(merged.add(&hll(2, &[])), Err(none.clone()));
@@ -172,7 +172,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_panics(encoding in 0..3u8, bytes in proptest::collection::vec(any::<u8>(), 0..99)) {
-            let mut merged = Merged::default();
+            let mut merged = MergedRegisters::default();
             let _ = merged.add(&hll(encoding, &bytes));
             let _ = merged.count();
         }

@@ -13,7 +13,7 @@
 //! - `streams`: XREAD, XREADGROUP
 //!
 //! **Argument errors are Redis's own.** A recipe sends the command once, unchanged but for keys
-//! that do not exist ([`fetch::trial`]), to a node: it reports invalid arguments in its own words,
+//! that do not exist ([`fetch::dry_run`]), to a node: it reports invalid arguments in its own words,
 //! and valid ones have no effect.
 
 mod algebra;

@@ -14,8 +14,8 @@
 use std::rc::Rc;
 
 use super::fetch::{
-    complaint, integer as number, null_list, own_key, stopped, target_failed, trial,
-    unless_about_keys,
+    check_arguments, dry_run, integer as number, null_list, own_key, stopped, target_failed,
+    unless_key_denied,
 };
 use super::pops::Wait;
 use super::reply::scalar;
@@ -85,7 +85,7 @@ impl<'a> KeyLock<'a> {
             }
             // A user without access to slotway's own keys moves without a lock.
             if !unknown {
-                complaint(&taken)?;
+                check_arguments(&taken)?;
             }
             if !taken.is_null() && !unknown {
                 return Ok((lock, replies));
@@ -160,7 +160,7 @@ impl<'a> KeyLock<'a> {
                 Err(cause) => cause,
             };
             if !cause.is_outcome_unknown() {
-                return match unless_about_keys(cause) {
+                return match unless_key_denied(cause) {
                     // The user may have access to all keys but the lock.
                     Ok(()) => talk.one(Step::one(self.source, args)).await,
                     Err(cause) => cause.into(),
@@ -217,8 +217,8 @@ fn restore(target: &[u8], (dump, expires): &(Vec<u8>, String), replace: bool) ->
 /// COPY.
 pub async fn copy(talk: Talk, req: Rc<Request>) -> CommandResult {
     let (source, target) = (req.key(0), req.key(1));
-    let replies = talk.ask(vec![trial(&req), dump(source)]).await;
-    replies.first().map_or(Ok(()), complaint)?;
+    let replies = talk.ask(vec![dry_run(&req), dump(source)]).await;
+    replies.first().map_or(Ok(()), check_arguments)?;
     let none = Reply::default();
     let Some(found) = dumped(replies.get(1).unwrap_or(&none))? else { return Ok(number(0)) };
     let replace = req.rest(3).any(|arg| arg.eq_ignore_ascii_case(b"replace"));
@@ -400,24 +400,24 @@ impl Ends {
 pub(super) async fn list_element(talk: Talk, req: Rc<Request>, blocking: bool) -> CommandResult {
     let (source, target) = (req.key(0), req.key(1));
     let ends = Ends::of(&req);
-    let trial = match blocking {
+    let dry_run = match blocking {
         true => {
             let keys = [own_key(source, "none:0"), own_key(source, "none:1")];
             Step::batch(source, [super::fetch::with_keys(&req, &keys)]).harmless()
         }
-        false => trial(&req),
+        false => dry_run(&req),
     };
-    let replies = talk.ask(vec![trial, ends.look(source)]).await;
+    let replies = talk.ask(vec![dry_run, ends.look(source)]).await;
     let mut replies = replies.into_iter();
     let said = replies.next().unwrap_or_default();
     let null = match blocking {
         // Inside MULTI a node replies with the null of LMOVE; a client that has waited expects
         // BLMOVE's.
         true => {
-            batch(&said).map(|_| ()).or_else(unless_about_keys)?;
+            batch(&said).map(|_| ()).or_else(unless_key_denied)?;
             null_list(req.protocol)
         }
-        false => complaint(&said).map(|()| null(req.protocol))?,
+        false => check_arguments(&said).map(|()| null(req.protocol))?,
     };
     let mut seen = replies.next().unwrap_or_default();
     if seen.is_error_of("WRONGTYPE") || (seen.is_error() && !blocking) {

@@ -1,6 +1,6 @@
 //! Tests of `moves`.
 
-use super::super::talk::testing::{Node, drive, request};
+use super::super::talk::testing::{FakeNode, drive, request};
 use super::*;
 
 const TAKEN: (&str, &str) = ("SET NONE 7 NX PX 5000", "+OK\r\n");
@@ -10,7 +10,7 @@ const FREED: (&str, &str) = ("DEL NONE", ":1\r\n");
 fn a_key_is_written_before_it_is_removed() {
     let script = String::from_utf8_lossy(REMOVE_IF_SAME);
     let removal = format!("EVAL {script} 2 a NONE {}", Sha::of(b"DUMP"));
-    let node = Node::new(&[
+    let node = FakeNode::new(&[
         TAKEN,
         FREED,
         ("MULTI DUMP a PEXPIRETIME a EXEC", "*2\r\n$4\r\nDUMP\r\n:1234\r\n"),
@@ -24,7 +24,7 @@ fn a_key_is_written_before_it_is_removed() {
 
 #[test]
 fn a_target_that_is_there() {
-    let node = Node::new(&[
+    let node = FakeNode::new(&[
         TAKEN,
         FREED,
         ("MULTI DUMP a PEXPIRETIME a EXEC", "*2\r\n$4\r\nDUMP\r\n:-1\r\n"),
@@ -38,7 +38,7 @@ fn a_target_that_is_there() {
 
 #[test]
 fn an_element_that_somebody_else_took_is_taken_back() {
-    let node = Node::new(&[
+    let node = FakeNode::new(&[
         TAKEN,
         FREED,
         ("LMOVE NONE NONE LEFT RIGHT", "$-1\r\n"),
@@ -71,7 +71,7 @@ fn an_element_that_somebody_else_took_is_taken_back() {
 
 #[test]
 fn who_does_not_get_hold_of_the_source_has_changed_nothing() {
-    let node = Node::new(&[("SET NONE 7 NX PX 5000", "$-1\r\n")]);
+    let node = FakeNode::new(&[("SET NONE 7 NX PX 5000", "$-1\r\n")]);
     assert_eq!(
         drive(request("RENAME a b", &[1, 2]), &node, rename),
         "-ERR RENAME over several slots: others are moving 'a' all the time; nothing was \
@@ -82,7 +82,7 @@ fn who_does_not_get_hold_of_the_source_has_changed_nothing() {
 #[test]
 fn a_source_that_is_not_there() {
     let dump = ("MULTI DUMP a PEXPIRETIME a EXEC", "*2\r\n$-1\r\n:-2\r\n");
-    let node = Node::new(&[TAKEN, FREED, dump]);
+    let node = FakeNode::new(&[TAKEN, FREED, dump]);
     assert_eq!(drive(request("RENAME a b", &[1, 2]), &node, rename), "-ERR no such key\r\n");
 }
 
@@ -90,7 +90,7 @@ fn a_source_that_is_not_there() {
 fn a_source_that_others_change_stays() {
     let script = String::from_utf8_lossy(REMOVE_IF_SAME);
     let removal = format!("EVAL {script} 2 a NONE {}", Sha::of(b"DUMP"));
-    let node = Node::new(&[
+    let node = FakeNode::new(&[
         TAKEN,
         FREED,
         ("MULTI DUMP a PEXPIRETIME a EXEC", "*2\r\n$4\r\nDUMP\r\n:-1\r\n"),
@@ -107,7 +107,8 @@ fn a_source_that_others_change_stays() {
 #[test]
 fn a_target_of_which_nobody_knows_whether_it_was_written() {
     let dump = ("MULTI DUMP a PEXPIRETIME a EXEC", "*2\r\n$4\r\nDUMP\r\n:-1\r\n");
-    let node = Node::new(&[("COPY NONE NONE", ":0\r\n"), dump]).losing("RESTORE b 0 DUMP ABSTTL");
+    let node =
+        FakeNode::new(&[("COPY NONE NONE", ":0\r\n"), dump]).losing("RESTORE b 0 DUMP ABSTTL");
     assert_eq!(
         drive(request("COPY a b", &[1, 2]), &node, copy),
         "-OUTCOMEUNKNOWN COPY over several slots stopped halfway: the target may or may not have \
@@ -116,8 +117,8 @@ fn a_target_of_which_nobody_knows_whether_it_was_written() {
     );
 }
 
-fn removal() -> Node {
-    Node::new(&[
+fn removal() -> FakeNode {
+    FakeNode::new(&[
         TAKEN,
         FREED,
         ("SISMEMBER a m", ":1\r\n"),
@@ -151,7 +152,7 @@ fn several_new_keys() {
     keys.sort_by_key(|key| slots(key));
     let [one, two] = keys;
     let (one, two) = (format!("MSETNX {one} 1"), format!("MSETNX {two} 1"));
-    let node = Node::new(&[
+    let node = FakeNode::new(&[
         ("EXISTS a", ":0\r\n"),
         ("EXISTS b", ":0\r\n"),
         (&one, ":1\r\n"),
@@ -164,11 +165,11 @@ fn several_new_keys() {
     let cause = "; the cause: one of the next keys came to exist in between\r\n";
     assert!(said.ends_with(cause), "{said}");
     let looks = [("EXISTS a", ":0\r\n"), ("EXISTS b", ":0\r\n")];
-    let node = Node::new(&looks).losing(&one);
+    let node = FakeNode::new(&looks).losing(&one);
     let said = drive(request("MSETNX a 1 b 1", &[1, 3]), &node, set_if_none);
     let what = format!("halfway: whether {first} is set is not known, the others are not (");
     assert!(said.contains(&what), "{said}");
-    let node = Node::new(&[looks[0], looks[1], (&one, ":1\r\n")]).losing(&two);
+    let node = FakeNode::new(&[looks[0], looks[1], (&one, ":1\r\n")]).losing(&two);
     let said = drive(request("MSETNX a 1 b 1", &[1, 3]), &node, set_if_none);
     let what = format!("halfway: set are {first}, whether {} is set is not known (", keys[1]);
     assert!(said.contains(&what), "{said}");

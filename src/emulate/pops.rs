@@ -8,7 +8,7 @@
 
 use std::rc::Rc;
 
-use super::fetch::{distinct, flat, null_list, own_key, unless_about_keys};
+use super::fetch::{distinct, flatten, null_list, own_key, unless_key_denied};
 use super::reply::{CommandResult, Reply, batch, is_node_error, is_null};
 use super::talk::{Request, Step, Talk};
 use crate::errors::Failure;
@@ -19,7 +19,7 @@ use crate::resp::write;
 const FIRST_PAUSE: u64 = 1_000;
 
 /// The command with `key` as its only key.
-fn alone<'a>(req: &'a Request, key: &'a [u8]) -> Vec<&'a [u8]> {
+fn with_single_key<'a>(req: &'a Request, key: &'a [u8]) -> Vec<&'a [u8]> {
     let first = req.keys.iter().min().copied().unwrap_or(1);
     let last = req.keys.iter().max().copied().unwrap_or(1);
     let mut args: Vec<&[u8]> = req.rest(0).take(first).collect();
@@ -40,15 +40,15 @@ fn alone<'a>(req: &'a Request, key: &'a [u8]) -> Vec<&'a [u8]> {
 
 fn attempt(req: &Request, key: &[u8], blocking: bool) -> Step {
     match blocking {
-        true => Step::batch(key, [alone(req, key)]),
-        false => Step::one(key, &alone(req, key)),
+        true => Step::batch(key, [with_single_key(req, key)]),
+        false => Step::one(key, &with_single_key(req, key)),
     }
 }
 
 /// An attempt that a full node executes: inside MULTI it refuses every command, so this is the form
 /// that does not block. Except for BLMPOP and BZMPOP the reply lacks the key.
 fn attempt_if_full(req: &Request, key: &[u8]) -> Step {
-    let args = alone(req, key);
+    let args = with_single_key(req, key);
     match &*req.name {
         "blmpop" | "bzmpop" => {
             let name = req.name.trim_start_matches('b');
@@ -61,7 +61,7 @@ fn attempt_if_full(req: &Request, key: &[u8]) -> Step {
 }
 
 /// The reply to [`attempt_if_full`], in the form of the blocking command's reply.
-fn from_full(req: &Request, key: &[u8], reply: &Reply) -> CommandResult {
+fn as_blocking_reply(req: &Request, key: &[u8], reply: &Reply) -> CommandResult {
     reply.check()?;
     let (reply, mut out) = (reply.frame(), Vec::new());
     match &*req.name {
@@ -89,16 +89,16 @@ async fn try_pop(talk: &Talk, req: &Request, key: &[u8], blocking: bool) -> Comm
         // The other commands' reply lacks the key: it is not the client's reply.
         let step = if req.name.ends_with("mpop") { step.last() } else { step };
         let reply = talk.one(step).await;
-        return from_full(req, key, &reply);
+        return as_blocking_reply(req, key, &reply);
     }
     unwrapped(&reply, blocking)
 }
 
 /// Validates the arguments of a blocking command on a node whose memory is full.
-async fn complaint_if_full(talk: &Talk, req: &Request, nothing: &[u8]) -> CommandResult {
+async fn check_arguments_if_full(talk: &Talk, req: &Request, nothing: &[u8]) -> CommandResult {
     let step = match req.wait {
         // The timeout is not a number: the node rejects that first, so the command cannot block.
-        Some(0) => Step::one(nothing, &alone(req, nothing)),
+        Some(0) => Step::one(nothing, &with_single_key(req, nothing)),
         _ => attempt_if_full(req, nothing),
     };
     let reply = talk.one(step.harmless()).await;
@@ -163,10 +163,10 @@ pub async fn pop(talk: Talk, req: Rc<Request>, blocking: bool) -> CommandResult 
     let mut replies = talk.ask(steps).await;
     let said = replies.pop().unwrap_or_default();
     let said = match blocking && said.is_out_of_memory() {
-        true => complaint_if_full(&talk, &req, &nothing).await,
+        true => check_arguments_if_full(&talk, &req, &nothing).await,
         false => unwrapped(&said, blocking),
     };
-    let null = said.or_else(|cause| unless_about_keys(cause).map(|()| null_list(req.protocol)))?;
+    let null = said.or_else(|cause| unless_key_denied(cause).map(|()| null_list(req.protocol)))?;
     let mut wait = blocking.then(|| Wait::new(&talk, &req));
     let mut first = true;
     loop {
@@ -208,7 +208,7 @@ pub async fn pop(talk: Talk, req: Rc<Request>, blocking: bool) -> CommandResult 
 /// Pushes back elements that were popped for a client that has disconnected.
 async fn put_back(talk: &Talk, req: &Request, key: &[u8], reply: &[u8]) {
     let mut taken = Vec::new();
-    flat(reply, &mut taken);
+    flatten(reply, &mut taken);
     let taken = taken.get(1..).unwrap_or_default();
     let mut args: Vec<&[u8]> = Vec::new();
     if req.name.contains('z') {
@@ -229,7 +229,7 @@ async fn put_back(talk: &Talk, req: &Request, key: &[u8], reply: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::talk::testing::{Node, drive, lost, request};
+    use super::super::talk::testing::{FakeNode, drive, lost, request};
     use super::super::talk::{Emulation, Next};
     use super::*;
 
@@ -237,7 +237,7 @@ mod tests {
     fn one_key_in_place_of_all() {
         let words = |line: &str, keys: &[usize]| {
             let req = request(line, keys);
-            let args = alone(&req, b"k");
+            let args = with_single_key(&req, b"k");
             let args: Vec<_> = args.iter().map(|a| String::from_utf8_lossy(a)).collect();
             args.join(" ")
         };
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_first_that_exists() {
-        let node = Node::new(&[
+        let node = FakeNode::new(&[
             ("EXISTS a", ":0\r\n"),
             ("EXISTS b", ":1\r\n"),
             ("EXISTS c", ":1\r\n"),
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn it_waits_and_its_time_is_over() {
         let null = "*1\r\n*-1\r\n";
-        let node = Node::new(&[
+        let node = FakeNode::new(&[
             ("EXISTS a", ":0\r\n"),
             ("EXISTS b", ":0\r\n"),
             ("MULTI BLPOP NONE 0.2 EXEC", null),
@@ -300,8 +300,8 @@ mod tests {
     #[test]
     fn a_lost_pop_is_told_as_such() {
         let looks = [("EXISTS a", ":1\r\n"), ("EXISTS b", ":0\r\n")];
-        let trial = ("LMPOP 1 NONE LEFT", "*-1\r\n");
-        let node = Node::new(&[looks[0], looks[1], trial]).losing("LMPOP 1 a LEFT");
+        let dry_run = ("LMPOP 1 NONE LEFT", "*-1\r\n");
+        let node = FakeNode::new(&[looks[0], looks[1], dry_run]).losing("LMPOP 1 a LEFT");
         let req = request("LMPOP 2 a b LEFT", &[2, 3]);
         let reply = drive(req, &node, |t, r| pop(t, r, false));
         assert_eq!(reply.as_bytes(), lost().frame());

@@ -3,9 +3,9 @@
 
 use std::rc::Rc;
 
-use super::algebra::{self, Aggregate, Op, Weighed};
-use super::fetch::{complaint, distinct, integer, replace, trial};
-use super::hll::Merged;
+use super::algebra::{self, Aggregate, Op, WeightedSet};
+use super::fetch::{check_arguments, distinct, dry_run, integer, replace};
+use super::hll::MergedRegisters;
 use super::number;
 use super::reply::scalar;
 use super::reply::{CommandResult, first_error};
@@ -16,7 +16,7 @@ use crate::resp::{Protocol, strict_i64, write};
 
 /// What is done with the result of a set operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Give {
+pub enum SetOutput {
     /// The client gets the members.
     Members,
     /// The client gets the number of members.
@@ -25,41 +25,41 @@ pub enum Give {
     Store,
 }
 
-impl Give {
+impl SetOutput {
     /// Index of the first source key.
     fn first(self) -> usize {
-        usize::from(self == Give::Store)
+        usize::from(self == SetOutput::Store)
     }
 }
 
 /// Operations on sets.
-pub async fn sets(talk: Talk, req: Rc<Request>, op: Op, give: Give) -> CommandResult {
-    let (keys, of) = distinct(&req, give.first());
+pub async fn sets(talk: Talk, req: Rc<Request>, op: Op, output: SetOutput) -> CommandResult {
+    let (keys, of) = distinct(&req, output.first());
     let mut steps: Vec<Step> =
         keys.iter().map(|key| Step::one(key, &[b"SMEMBERS", key]).anywhere()).collect();
     // Only SINTERCARD has arguments other than keys.
-    if give == Give::Count {
-        steps.push(trial(&req));
+    if output == SetOutput::Count {
+        steps.push(dry_run(&req));
     }
     let replies = talk.ask(steps).await;
-    if give == Give::Count {
-        replies.last().map_or(Ok(()), complaint)?;
+    if output == SetOutput::Count {
+        replies.last().map_or(Ok(()), check_arguments)?;
     }
     first_error(replies.iter().take(keys.len()))?;
     let members: Vec<Vec<&[u8]>> =
         replies.iter().map(|reply| elements(reply.frame()).filter_map(scalar).collect()).collect();
     let all: Vec<Vec<&[u8]>> = of.iter().filter_map(|&i| members.get(i).cloned()).collect();
     let combined = algebra::sets(op, &all);
-    match give {
-        Give::Members => {
+    match output {
+        SetOutput::Members => {
             let mut frame = Vec::new();
             let kind = if req.protocol == Protocol::Resp3 { b'~' } else { b'*' };
             write::header(&mut frame, kind, combined.len());
             combined.iter().for_each(|member| write::bulk(&mut frame, member));
             Ok(frame)
         }
-        Give::Count => Ok(integer(limited(combined.len(), &options(&req)?))),
-        Give::Store => replace(&talk, &req, req.key(0), b"SADD", &combined, 1).await,
+        SetOutput::Count => Ok(integer(limited(combined.len(), &options(&req)?))),
+        SetOutput::Store => replace(&talk, &req, req.key(0), b"SADD", &combined, 1).await,
     }
 }
 
@@ -137,15 +137,20 @@ fn scored(reply: &[u8]) -> Vec<(&[u8], f64)> {
 }
 
 /// Operations on sorted sets; plain sets count as sorted sets whose scores are 1.
-pub(super) async fn sorted_sets(talk: Talk, req: Rc<Request>, op: Op, give: Give) -> CommandResult {
-    let (keys, of) = distinct(&req, give.first());
+pub(super) async fn sorted_sets(
+    talk: Talk,
+    req: Rc<Request>,
+    op: Op,
+    output: SetOutput,
+) -> CommandResult {
+    let (keys, of) = distinct(&req, output.first());
     let mut steps = Vec::new();
     for key in &keys {
         // The key is a set or a sorted set: one of the two replies is WRONGTYPE.
         steps.push(Step::one(key, &[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"]).anywhere());
         steps.push(Step::one(key, &[b"SMEMBERS", key]).anywhere());
     }
-    steps.push(trial(&req));
+    steps.push(dry_run(&req));
     let replies = talk.ask(steps).await;
     let mut sources = Vec::new();
     for pair in replies.chunks_exact(2).take(keys.len()) {
@@ -160,18 +165,18 @@ pub(super) async fn sorted_sets(talk: Talk, req: Rc<Request>, op: Op, give: Give
         };
         sources.push(members);
     }
-    replies.last().map_or(Ok(()), complaint)?;
+    replies.last().map_or(Ok(()), check_arguments)?;
     let options = options(&req)?;
     let weights = options.weights.iter().copied().chain(std::iter::repeat(1.0));
     let all = of
         .iter()
         .zip(weights)
-        .filter_map(|(&i, weight)| Some(Weighed { members: sources.get(i)?.clone(), weight }));
+        .filter_map(|(&i, weight)| Some(WeightedSet { members: sources.get(i)?.clone(), weight }));
     let combined = algebra::sorted_sets(op, options.aggregate, all.collect());
-    match give {
-        Give::Count => Ok(integer(limited(combined.len(), &options))),
-        Give::Members => Ok(shown(&combined, options.with_scores, req.protocol)),
-        Give::Store => {
+    match output {
+        SetOutput::Count => Ok(integer(limited(combined.len(), &options))),
+        SetOutput::Members => Ok(shown(&combined, options.with_scores, req.protocol)),
+        SetOutput::Store => {
             let scores: Vec<String> = combined.iter().map(|(_, s)| number::text(*s)).collect();
             let pairs = combined.iter().zip(&scores);
             let values: Vec<&[u8]> =
@@ -202,7 +207,7 @@ fn shown(members: &[(&[u8], f64)], with_scores: bool, protocol: Protocol) -> Vec
 pub(super) async fn hll_count(talk: Talk, req: Rc<Request>) -> CommandResult {
     let (keys, _) = distinct(&req, 0);
     let steps = keys.iter().map(|key| Step::one(key, &[b"GET", key]).anywhere()).collect();
-    let mut merged = Merged::default();
+    let mut merged = MergedRegisters::default();
     for reply in talk.ask(steps).await {
         reply.check()?;
         if let Some(string) = reply.scalar() {
@@ -214,7 +219,7 @@ pub(super) async fn hll_count(talk: Talk, req: Rc<Request>) -> CommandResult {
 
 #[cfg(test)]
 mod tests {
-    use super::super::talk::testing::{Node, drive, request};
+    use super::super::talk::testing::{FakeNode, drive, request};
     use super::*;
 
     #[test]
@@ -240,28 +245,28 @@ mod tests {
 
     #[test]
     fn a_union_and_its_store() {
-        let node = Node::new(&[
+        let node = FakeNode::new(&[
             ("SMEMBERS a", "*2\r\n$1\r\nx\r\n$1\r\ny\r\n"),
             ("SMEMBERS b", "*1\r\n$1\r\ny\r\n"),
             ("MULTI DEL d SADD d x y EXEC", "*2\r\n:0\r\n:2\r\n"),
         ]);
         let req = request("SUNIONSTORE d a b a", &[1, 2, 3, 4]);
-        let reply = drive(req, &node, |t, r| sets(t, r, Op::Union, Give::Store));
+        let reply = drive(req, &node, |t, r| sets(t, r, Op::Union, SetOutput::Store));
         assert_eq!(reply, ":2\r\n");
         let req = request("SINTER a b", &[1, 2]);
-        let reply = drive(req, &node, |t, r| sets(t, r, Op::Inter, Give::Members));
+        let reply = drive(req, &node, |t, r| sets(t, r, Op::Inter, SetOutput::Members));
         assert_eq!(reply, "*1\r\n$1\r\ny\r\n");
-        let wrong = Node::new(&[("SMEMBERS a", "-WRONGTYPE x\r\n"), ("SMEMBERS b", "*0\r\n")]);
+        let wrong = FakeNode::new(&[("SMEMBERS a", "-WRONGTYPE x\r\n"), ("SMEMBERS b", "*0\r\n")]);
         let req = request("SDIFF b a", &[1, 2]);
         assert_eq!(
-            drive(req, &wrong, |t, r| sets(t, r, Op::Diff, Give::Members)),
+            drive(req, &wrong, |t, r| sets(t, r, Op::Diff, SetOutput::Members)),
             "-WRONGTYPE x\r\n"
         );
     }
 
     #[test]
     fn types_count_before_options() {
-        let node = Node::new(&[
+        let node = FakeNode::new(&[
             ("ZRANGE a 0 -1 WITHSCORES", "*2\r\n$1\r\nx\r\n$1\r\n1\r\n"),
             ("SMEMBERS a", "-WRONGTYPE x\r\n"),
             ("ZRANGE b 0 -1 WITHSCORES", "-WRONGTYPE x\r\n"),
@@ -270,22 +275,22 @@ mod tests {
             ("ZUNION 1 NONE NONSENSE", "-ERR syntax error\r\n"),
         ]);
         let req = request("ZUNION 2 a b NONSENSE", &[2, 3]);
-        let reply = drive(req, &node, |t, r| sorted_sets(t, r, Op::Union, Give::Members));
+        let reply = drive(req, &node, |t, r| sorted_sets(t, r, Op::Union, SetOutput::Members));
         assert_eq!(reply, "-WRONGTYPE x\r\n");
         let req = request("ZUNION 1 a NONSENSE", &[2]);
-        let reply = drive(req, &node, |t, r| sorted_sets(t, r, Op::Union, Give::Members));
+        let reply = drive(req, &node, |t, r| sorted_sets(t, r, Op::Union, SetOutput::Members));
         assert_eq!(reply, "-ERR syntax error\r\n");
     }
 
     #[test]
     fn what_is_no_hyperloglog() {
-        let node = Node::new(&[("GET a", "$-1\r\n"), ("GET b", "$4\r\ntext\r\n")]);
+        let node = FakeNode::new(&[("GET a", "$-1\r\n"), ("GET b", "$4\r\ntext\r\n")]);
         assert_eq!(
             drive(request("PFCOUNT a b", &[1, 2]), &node, hll_count),
             "-WRONGTYPE Key is not a valid HyperLogLog string value.\r\n"
         );
         let corrupted = format!("$16\r\nHYLL\x01{}\r\n", "\0".repeat(11));
-        let node = Node::new(&[("GET a", "$-1\r\n"), ("GET b", &corrupted)]);
+        let node = FakeNode::new(&[("GET a", "$-1\r\n"), ("GET b", &corrupted)]);
         assert_eq!(
             drive(request("PFCOUNT a b", &[1, 2]), &node, hll_count),
             "-INVALIDOBJ Corrupted HLL object detected\r\n"
@@ -294,9 +299,9 @@ mod tests {
 
     #[test]
     fn a_source_that_is_not_read() {
-        let node = Node::new(&[("SMEMBERS a", "*0\r\n")]).losing("SMEMBERS b");
+        let node = FakeNode::new(&[("SMEMBERS a", "*0\r\n")]).losing("SMEMBERS b");
         let reply = drive(request("SUNION a b", &[1, 2]), &node, |t, r| {
-            sets(t, r, Op::Union, Give::Members)
+            sets(t, r, Op::Union, SetOutput::Members)
         });
         let begins =
             "-ERR SUNION over several slots failed before anything was changed; the cause: ";
@@ -307,19 +312,19 @@ mod tests {
     #[test]
     fn a_target_that_is_not_written() {
         let sources = [("SMEMBERS a", "*0\r\n"), ("SMEMBERS b", "*1\r\n$1\r\ny\r\n")];
-        let store = |node: &Node| {
+        let store = |node: &FakeNode| {
             let req = request("SUNIONSTORE d a b", &[1, 2, 3]);
-            drive(req, node, |t, r| sets(t, r, Op::Union, Give::Store))
+            drive(req, node, |t, r| sets(t, r, Op::Union, SetOutput::Store))
         };
         let write = "MULTI DEL d SADD d y EXEC";
         let full = "-EXECABORT Transaction discarded because of: OOM x\r\n";
-        let node = Node::new(&[sources[0], sources[1], (write, full)]);
+        let node = FakeNode::new(&[sources[0], sources[1], (write, full)]);
         assert_eq!(store(&node), "-OOM x\r\n");
-        let node = Node::new(&[sources[0], sources[1], (write, "*2\r\n:0\r\n-OOM x\r\n")]);
+        let node = FakeNode::new(&[sources[0], sources[1], (write, "*2\r\n:0\r\n-OOM x\r\n")]);
         assert_eq!(store(&node), "-OOM x\r\n");
-        let node = Node::new(&[sources[0], sources[1], (write, "*0\r\n")]);
+        let node = FakeNode::new(&[sources[0], sources[1], (write, "*0\r\n")]);
         assert_eq!(store(&node), "-ERR a node answered EXEC with nothing\r\n");
-        let reply = store(&Node::new(&sources).losing(write));
+        let reply = store(&FakeNode::new(&sources).losing(write));
         let begins =
             "-OUTCOMEUNKNOWN SUNIONSTORE over several slots stopped halfway: the target may";
         assert!(reply.starts_with(begins), "{reply}");

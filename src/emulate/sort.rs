@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 use std::rc::Rc;
 
-use super::fetch::{complaint, own_key, replace};
+use super::fetch::{check_arguments, own_key, replace};
 use super::number::parse_weight;
 use super::reply::scalar;
 use super::reply::{CommandResult, first_error};
@@ -18,11 +18,11 @@ use crate::resp::reply::{elements, text};
 use crate::resp::{strict_i64, write};
 
 /// Keys read per command, or hash fields read at a time.
-const AT_ONCE: usize = 1000;
+const MAX_LOOKUPS: usize = 1000;
 
 /// The parsed arguments.
 #[derive(Debug, Default, PartialEq)]
-struct Sort<'a> {
+struct SortArgs<'a> {
     by: Option<&'a [u8]>,
     gets: Vec<&'a [u8]>,
     store: Option<&'a [u8]>,
@@ -33,9 +33,9 @@ struct Sort<'a> {
     limit: Option<(i64, i64)>,
 }
 
-impl<'a> Sort<'a> {
-    fn of(req: &'a Request) -> Sort<'a> {
-        let mut sort = Sort::default();
+impl<'a> SortArgs<'a> {
+    fn of(req: &'a Request) -> SortArgs<'a> {
+        let mut sort = SortArgs::default();
         let may_store = req.name == "sort";
         let mut i = 2;
         while i < req.args.len() {
@@ -63,7 +63,7 @@ impl<'a> Sort<'a> {
     }
 
     /// The pattern of BY, if it names a key for each element.
-    fn by_keys(&self) -> Option<Pattern<'a>> {
+    fn by_pattern(&self) -> Option<Pattern<'a>> {
         self.by.filter(|by| by.contains(&b'*')).and_then(Pattern::of)
     }
 
@@ -113,7 +113,7 @@ async fn look_up(talk: &Talk, pattern: Pattern<'_>, all: &[&[u8]]) -> Result<Vec
     let keys: Vec<Vec<u8>> = all.iter().map(|element| pattern.key(element)).collect();
     let mut found: Vec<Found> = vec![None; keys.len()];
     if let Some(field) = pattern.field {
-        for (chunk, places) in keys.chunks(AT_ONCE).zip(found.chunks_mut(AT_ONCE)) {
+        for (chunk, places) in keys.chunks(MAX_LOOKUPS).zip(found.chunks_mut(MAX_LOOKUPS)) {
             let ask = |key: &Vec<u8>| Step::one(key, &[b"HGET", key, field]).anywhere();
             let replies = talk.ask(chunk.iter().map(ask).collect()).await;
             for (place, reply) in places.iter_mut().zip(replies) {
@@ -130,7 +130,7 @@ async fn look_up(talk: &Talk, pattern: Pattern<'_>, all: &[&[u8]]) -> Result<Vec
     for (i, key) in keys.iter().enumerate() {
         by_slot.entry(slot_of(key).0).or_default().push(i);
     }
-    let groups: Vec<&[usize]> = by_slot.values().flat_map(|all| all.chunks(AT_ONCE)).collect();
+    let groups: Vec<&[usize]> = by_slot.values().flat_map(|all| all.chunks(MAX_LOOKUPS)).collect();
     let ask = |group: &&[usize]| {
         let keys: Vec<&[u8]> = group.iter().filter_map(|&i| Some(&**keys.get(i)?)).collect();
         let first = keys.first().copied().unwrap_or_default();
@@ -150,9 +150,9 @@ async fn look_up(talk: &Talk, pattern: Pattern<'_>, all: &[&[u8]]) -> Result<Vec
 
 /// Runs the command.
 pub async fn sort(talk: Talk, req: Rc<Request>) -> CommandResult {
-    let mut sort = Sort::of(&req);
+    let mut sort = SortArgs::of(&req);
     let (name, key) = (req.arg(0), req.key(0));
-    let keyed = sort.by_keys();
+    let keyed = sort.by_pattern();
     // With STORE Redis sorts a set even if BY asks for no order, to make the result deterministic.
     if sort.store.is_some() && sort.by.is_some() && keyed.is_none() {
         let kind = talk.one(Step::one(key, &[b"TYPE", key])).await;
@@ -179,11 +179,11 @@ pub async fn sort(talk: Talk, req: Rc<Request>) -> CommandResult {
         Step::one(key, &args).harmless()
     };
     let nothing = own_key(key, "none");
-    let trial = command(&nothing, &sort.others);
+    let dry_run = command(&nothing, &sort.others);
     let replies =
-        talk.ask(vec![trial, command(key, if ordered_here { &[] } else { &sort.others })]).await;
+        talk.ask(vec![dry_run, command(key, if ordered_here { &[] } else { &sort.others })]).await;
     let (said, reply) = (replies.first(), replies.get(1));
-    said.map_or(Ok(()), complaint)?;
+    said.map_or(Ok(()), check_arguments)?;
     let Some(reply) = reply else { return Err(Failure::NoReply.into()) };
     reply.check()?;
     let mut all: Vec<&[u8]> = elements(reply.frame()).filter_map(scalar).collect();
@@ -230,7 +230,11 @@ pub async fn sort(talk: Talk, req: Rc<Request>) -> CommandResult {
 }
 
 /// Sorts elements by their weights. `None` if a weight is not a number.
-fn ordered<'a>(sort: &Sort<'_>, all: Vec<&'a [u8]>, weights: Vec<Found>) -> Option<Vec<&'a [u8]>> {
+fn ordered<'a>(
+    sort: &SortArgs<'_>,
+    all: Vec<&'a [u8]>,
+    weights: Vec<Found>,
+) -> Option<Vec<&'a [u8]>> {
     let direction = |order: Ordering| if sort.descending { order.reverse() } else { order };
     if sort.alpha {
         let mut pairs: Vec<(Found, &[u8])> = weights.into_iter().zip(all).collect();
@@ -249,7 +253,7 @@ fn ordered<'a>(sort: &Sort<'_>, all: Vec<&'a [u8]>, weights: Vec<Found>) -> Opti
 
 #[cfg(test)]
 mod tests {
-    use super::super::talk::testing::{Node, drive, request};
+    use super::super::talk::testing::{FakeNode, drive, request};
     use super::*;
 
     #[test]
@@ -266,7 +270,7 @@ mod tests {
     #[test]
     fn arguments() {
         let req = request("SORT k BY w_* LIMIT 1 2 GET # GET o_*->f DESC ALPHA STORE d", &[1, 13]);
-        let sort = Sort::of(&req);
+        let sort = SortArgs::of(&req);
         assert_eq!(sort.gets, [&b"#"[..], b"o_*->f"]);
         assert_eq!((sort.store, sort.limit), (Some(&b"d"[..]), Some((1, 2))));
         assert!(sort.descending && sort.alpha);
@@ -274,14 +278,14 @@ mod tests {
         assert_eq!(sort.range(10), (1, 3));
         assert_eq!(sort.range(2), (1, 2));
         assert_eq!(sort.range(0), (0, 0));
-        let none = Sort { limit: Some((-3, -1)), ..Sort::default() };
+        let none = SortArgs { limit: Some((-3, -1)), ..SortArgs::default() };
         assert_eq!(none.range(5), (0, 5));
     }
 
     #[test]
     fn by_weights_elsewhere() {
         let list = "*3\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n";
-        let node = Node::new(&[
+        let node = FakeNode::new(&[
             ("SORT NONE BY nosort LIMIT 0 2", "*0\r\n"),
             ("SORT k BY nosort", list),
             ("MGET w_1", "*1\r\n$1\r\n9\r\n"),
@@ -297,7 +301,7 @@ mod tests {
 
     #[test]
     fn weights_elsewhere_that_are_no_numbers() {
-        let node = Node::new(&[
+        let node = FakeNode::new(&[
             ("SORT NONE BY nosort", "*0\r\n"),
             ("SORT k BY nosort", "*1\r\n$1\r\n1\r\n"),
             ("MGET w_1", "*1\r\n$1\r\nx\r\n"),
@@ -310,7 +314,7 @@ mod tests {
 
     #[test]
     fn what_is_stored_is_in_the_order_of_its_bytes() {
-        let node = Node::new(&[
+        let node = FakeNode::new(&[
             ("SORT NONE BY nosort ALPHA LIMIT 0 2", "*0\r\n"),
             ("SORT k BY nosort", "*3\r\n$2\r\n\0x\r\n$1\r\nb\r\n$0\r\n\r\n"),
             ("MULTI DEL d RPUSH d  \0x EXEC", "*2\r\n:0\r\n:2\r\n"),
@@ -322,11 +326,11 @@ mod tests {
     #[test]
     fn weights_that_are_none() {
         let all = || vec![&b"a"[..], b"b"];
-        let sort = Sort::default();
+        let sort = SortArgs::default();
         assert_eq!(ordered(&sort, all(), vec![Some(b"x".to_vec()), None]), None);
         let found = ordered(&sort, all(), vec![Some(b"1".to_vec()), Some(Vec::new())]);
         assert_eq!(found.unwrap(), [&b"b"[..], b"a"]);
-        let sort = Sort { alpha: true, descending: true, ..Sort::default() };
+        let sort = SortArgs { alpha: true, descending: true, ..SortArgs::default() };
         assert_eq!(ordered(&sort, all(), vec![None, Some(b"x".to_vec())]).unwrap(), [b"b", b"a"]);
     }
 }

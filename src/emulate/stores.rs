@@ -7,7 +7,7 @@
 
 use std::rc::Rc;
 
-use super::fetch::{complaint, distinct, own_key, target_failed, trial, with_keys};
+use super::fetch::{check_arguments, distinct, dry_run, own_key, target_failed, with_keys};
 use super::reply::scalar;
 use super::reply::{CommandResult, Reply, batch, check_frame, first_error, is_null, passed_on};
 use super::talk::{Request, Step, Talk};
@@ -59,9 +59,9 @@ pub(super) async fn computed_there(talk: Talk, req: Rc<Request>) -> CommandResul
 pub(super) async fn bit_operation(talk: Talk, req: Rc<Request>) -> CommandResult {
     let (keys, of) = distinct(&req, 1);
     let mut steps: Vec<Step> = keys.iter().map(|key| Step::one(key, &[b"GET", key])).collect();
-    steps.push(trial(&req));
+    steps.push(dry_run(&req));
     let mut replies = talk.ask(steps).await;
-    complaint(&replies.pop().unwrap_or_default())?;
+    check_arguments(&replies.pop().unwrap_or_default())?;
     first_error(&replies)?;
     let sources: Vec<&[u8]> =
         of.iter().map(|&i| replies.get(i).and_then(Reply::scalar).unwrap_or_default()).collect();
@@ -196,7 +196,7 @@ pub(super) async fn longest_common(talk: Talk, req: Rc<Request>) -> CommandResul
 
 #[cfg(test)]
 mod tests {
-    use super::super::talk::testing::{Node, drive, request};
+    use super::super::talk::testing::{FakeNode, drive, request};
     use super::super::talk::{Emulation, Next};
     use super::*;
     use crate::errors::Cause;
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_target_gets_what_was_computed_at_the_source() {
-        let node = Node::new(&[
+        let node = FakeNode::new(&[
             (
                 "MULTI DEL NONE ZRANGESTORE NONE s 0 -1 DUMP NONE DEL NONE EXEC",
                 "*4\r\n:0\r\n:3\r\n$4\r\nDUMP\r\n:1\r\n",
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn an_answer_to_exec_that_is_too_short() {
         let steps = "MULTI DEL NONE ZRANGESTORE NONE s 0 -1 DUMP NONE DEL NONE EXEC";
-        let node = Node::new(&[(steps, "*1\r\n:0\r\n")]);
+        let node = FakeNode::new(&[(steps, "*1\r\n:0\r\n")]);
         let req = request("ZRANGESTORE d s 0 -1", &[1, 2]);
         let short = "-ERR a node answered EXEC with too little\r\n";
         assert_eq!(drive(req, &node, computed_there), short);
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn strings_that_are_none() {
-        let node = Node::new(&[("GET b", "-WRONGTYPE x\r\n")]);
+        let node = FakeNode::new(&[("GET b", "-WRONGTYPE x\r\n")]);
         assert_eq!(
             drive(request("LCS a b", &[1, 2]), &node, longest_common),
             "-ERR The specified keys must contain string values\r\n"
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn an_error_of_the_command_itself() {
         let compare = "MULTI DEL NONE SET NONE y LCS a NONE DEL NONE EXEC";
-        let node = Node::new(&[
+        let node = FakeNode::new(&[
             ("GET b", "$1\r\ny\r\n"),
             (compare, "*4\r\n:0\r\n+OK\r\n-WRONGTYPE x\r\n:1\r\n"),
         ]);

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::fetch::{null_list, own_key, stopped, unless_about_keys};
+use super::fetch::{null_list, own_key, stopped, unless_key_denied};
 use super::pops::Wait;
 use super::reply::{CommandResult, Reply, batch, first_error, is_node_error};
 use super::talk::{Request, Step, Talk};
@@ -12,11 +12,11 @@ use crate::resp::tree::decode;
 use crate::resp::{Protocol, write};
 
 /// An ID past the end of any history: reading there returns nothing but the error, if there is one.
-const BEHIND_ALL: &[u8] = b"9223372036854775807-0";
+const PAST_THE_END: &[u8] = b"9223372036854775807-0";
 
 /// The parsed arguments.
 #[derive(Debug)]
-struct Read<'a> {
+struct ReadArgs<'a> {
     /// The arguments from the name up to STREAMS, without BLOCK.
     before: Vec<&'a [u8]>,
     /// BLOCK is among the arguments.
@@ -24,14 +24,14 @@ struct Read<'a> {
     group: bool,
 }
 
-impl<'a> Read<'a> {
-    fn of(req: &'a Request) -> Read<'a> {
+impl<'a> ReadArgs<'a> {
+    fn of(req: &'a Request) -> ReadArgs<'a> {
         let group = req.name == "xreadgroup";
         // The names after GROUP may be any words.
         let first = if group { 4 } else { 1 };
         let end = req.keys.first().copied().unwrap_or(0);
         let mut read =
-            Read { before: req.rest(0).take(first.min(end)).collect(), blocking: false, group };
+            ReadArgs { before: req.rest(0).take(first.min(end)).collect(), blocking: false, group };
         let mut i = first;
         while i < end {
             if req.is(i, "block") && i + 1 < end {
@@ -55,7 +55,7 @@ impl<'a> Read<'a> {
 
 /// Runs the command.
 pub async fn read(talk: Talk, req: Rc<Request>) -> CommandResult {
-    let read = Read::of(&req);
+    let read = ReadArgs::of(&req);
     let count = req.keys.len();
     let id = |i: usize| req.keys.get(i).map_or(&[][..], |&at| req.arg(at + count));
     let parts = |ids: &[Vec<u8>]| -> Vec<Step> {
@@ -100,7 +100,7 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> CommandResult {
         if let Err(cause) = said
             && !is_node_error(&cause, "NOGROUP")
         {
-            unless_about_keys(cause)?;
+            unless_key_denied(cause)?;
         }
     }
     let mut found: Vec<Reply> = replies.by_ref().take(count).collect();
@@ -111,7 +111,7 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> CommandResult {
             let odd = |id: &[u8]| id != b">" && !id.iter().all(|c| matches!(c, b'0'..=b'9' | b'-'));
             let (at, id) = match (0..i).find(|&i| odd(id(i))) {
                 Some(at) => (at, id(at)),
-                None => (i, BEHIND_ALL),
+                None => (i, PAST_THE_END),
             };
             let said = talk.one(read.step(req.key(at), id)).await;
             return said.check().map(|()| null_list(req.protocol));
@@ -122,7 +122,7 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> CommandResult {
         let looks = history.map(|i| read.step(req.key(i), id(i))).collect();
         first_error(&talk.ask(looks).await)?;
         found = talk.ask(parts(&ids)).await;
-        halfway(&talk, &req, &found)?;
+        check_group_reads(&talk, &req, &found)?;
     } else {
         first_error(&found)?;
         // From here on `$` is the end that the stream had when the command arrived.
@@ -145,13 +145,13 @@ pub async fn read(talk: Talk, req: Rc<Request>) -> CommandResult {
             if found.iter().any(|reply| reply.is_error_of("NOGROUP")) {
                 return Err(Failure::StreamDeleted.into());
             }
-            halfway(&talk, &req, &found)?;
+            check_group_reads(&talk, &req, &found)?;
         }
     }
 }
 
 /// Checks group reads: entries read before another stream failed stay pending for the consumer.
-fn halfway(talk: &Talk, req: &Request, found: &[Reply]) -> Result<(), Cause> {
+fn check_group_reads(talk: &Talk, req: &Request, found: &[Reply]) -> Result<(), Cause> {
     // A lost read has an unknown outcome, whatever the other errors are.
     let lost = found.iter().find(|reply| reply.is_outcome_unknown());
     let Err(cause) = lost.map_or_else(|| first_error(found), Reply::check) else { return Ok(()) };
@@ -201,12 +201,12 @@ fn joined(found: &[Reply], protocol: Protocol) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::talk::testing::{Node, drive, request};
+    use super::super::talk::testing::{FakeNode, drive, request};
     use super::*;
 
     #[test]
     fn each_by_itself() {
-        let node = Node::new(&[
+        let node = FakeNode::new(&[
             ("XREAD COUNT 2 STREAMS a 0", "*1\r\n*2\r\n$1\r\na\r\n*0\r\n"),
             ("XREAD COUNT 2 STREAMS b 7-1", "*-1\r\n"),
             ("XREAD COUNT 2 STREAMS c 0", "*1\r\n*2\r\n$1\r\nc\r\n*0\r\n"),
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn the_end_is_looked_up_once() {
         let info = "*4\r\n$6\r\nlength\r\n:1\r\n$17\r\nlast-generated-id\r\n$3\r\n5-0\r\n";
-        let node = Node::new(&[
+        let node = FakeNode::new(&[
             ("MULTI XREAD BLOCK 9 STREAMS NONE 0-0 EXEC", "*1\r\n*-1\r\n"),
             ("XREAD STREAMS a $", "*-1\r\n"),
             ("XREAD STREAMS b $", "*-1\r\n"),
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_group_is_looked_for_before_anything_is_delivered() {
-        let node = Node::new(&[
+        let node = FakeNode::new(&[
             ("XPENDING a g", "*4\r\n:0\r\n$-1\r\n$-1\r\n*-1\r\n"),
             ("XPENDING b g", "-NOGROUP y\r\n"),
             ("XREADGROUP GROUP g block COUNT 1 STREAMS b 9223372036854775807-0", "-NOGROUP x\r\n"),
@@ -254,20 +254,25 @@ mod tests {
         let read_of_a = "XREADGROUP GROUP g c STREAMS a >";
         let read_of_b = "XREADGROUP GROUP g c STREAMS b >";
         let group = || request("XREADGROUP GROUP g c STREAMS a b > >", &[5, 6]);
-        let node = Node::new(&[LOOKS[0], LOOKS[1], (read_of_a, "*1\r\n*2\r\n$1\r\na\r\n*0\r\n")]);
+        let node =
+            FakeNode::new(&[LOOKS[0], LOOKS[1], (read_of_a, "*1\r\n*2\r\n$1\r\na\r\n*0\r\n")]);
         let reply = drive(group(), &node.losing(read_of_b), read);
         let begins = "-OUTCOMEUNKNOWN XREADGROUP over several slots stopped halfway: entries of a were \
                       delivered and are pending for the consumer (";
         assert!(reply.starts_with(begins), "{reply}");
-        let node = Node::new(&[LOOKS[0], LOOKS[1], (read_of_a, "*-1\r\n")]);
+        let node = FakeNode::new(&[LOOKS[0], LOOKS[1], (read_of_a, "*-1\r\n")]);
         let reply = drive(group(), &node.losing(read_of_b), read);
         let begins = "-OUTCOMEUNKNOWN XREADGROUP over several slots stopped halfway: entries may have \
                       been delivered and are pending";
         assert!(reply.starts_with(begins), "{reply}");
-        let node =
-            Node::new(&[LOOKS[0], LOOKS[1], (read_of_a, "*-1\r\n"), (read_of_b, "-NOPERM x\r\n")]);
+        let node = FakeNode::new(&[
+            LOOKS[0],
+            LOOKS[1],
+            (read_of_a, "*-1\r\n"),
+            (read_of_b, "-NOPERM x\r\n"),
+        ]);
         assert_eq!(drive(group(), &node, read), "-NOPERM x\r\n");
-        let node = Node::new(&[LOOKS[0], LOOKS[1], (read_of_a, "-NOPERM x\r\n")]);
+        let node = FakeNode::new(&[LOOKS[0], LOOKS[1], (read_of_a, "-NOPERM x\r\n")]);
         let reply = drive(group(), &node.losing(read_of_b), read);
         assert!(reply.starts_with(begins), "whatever the first one says: {reply}");
     }

@@ -1,7 +1,7 @@
 //! The table of emulated commands: the recipe of each, and which guarantees are given up.
 
 use super::algebra::Op;
-use super::sets::{self, Give};
+use super::sets::{self, SetOutput};
 use super::talk::{Emulation, Request};
 use super::{moves, pops, sort, stores, streams};
 
@@ -9,9 +9,9 @@ use super::{moves, pops, sort, stores, streams};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recipe {
     /// Fetches the sets and combines them.
-    Sets(Op, Give),
+    Sets(Op, SetOutput),
     /// Fetches sorted sets, and plain sets as such, and combines them.
-    SortedSets(Op, Give),
+    SortedSets(Op, SetOutput),
     /// Fetches the HyperLogLogs and merges them.
     HllCount,
     /// Copies HyperLogLogs to the target's slot, where a node merges them.
@@ -51,33 +51,33 @@ pub struct Entry {
     pub doc: &'static str,
 }
 
-const READS: &str = "Over several slots (`emulate`) each key is read with a command of its own, all \
+const READS_DOC: &str = "Over several slots (`emulate`) each key is read with a command of its own, all \
                      at the same time, and slotway combines them: not all of one moment";
-const STORES: &str = "Over several slots (`emulate`) the keys are read one by one as of the command \
+const STORES_DOC: &str = "Over several slots (`emulate`) the keys are read one by one as of the command \
                       without `STORE`, then the target is written in one piece: what is written in \
                       between to a source is not in it";
 
-const SORT: &str = "`BY` and `GET` with patterns, and a target in another slot (`emulate`): the \
+const SORT_DOC: &str = "`BY` and `GET` with patterns, and a target in another slot (`emulate`): the \
                     elements, then the keys of the patterns are read, not of one moment, and the \
                     target is written in one piece. Without `emulate` a node refuses patterns";
-const THERE: &str = "With the target in another slot (`emulate`) the source's node computes it, and its \
+const THERE_DOC: &str = "With the target in another slot (`emulate`) the source's node computes it, and its \
                      dump is given to the target (`RESTORE`): what is written to the source in between \
                      is not in it";
-const RENAME: &str = "Over several slots (`emulate`) by `DUMP` and `RESTORE`, the time to live included; \
+const RENAME_DOC: &str = "Over several slots (`emulate`) by `DUMP` and `RESTORE`, the time to live included; \
                       the source is removed when the target is confirmed, and only if it is as it was \
                       (a script compares the dump), else it is copied anew. For a moment others see both \
                       keys; after an error in the middle both may be there, and the error says so";
-const MOVE: &str = "Over several slots (`emulate`) it is written to the target, and removed from the source \
+const MOVE_DOC: &str = "Over several slots (`emulate`) it is written to the target, and removed from the source \
                     when that is confirmed: for a moment others see it in both, and after an error in the \
                     middle both may have it, and the error says so. Several such moves from one source take \
                     turns. What somebody else takes from the source in that moment is taken back from the \
                     target";
-const BLOCKING_MOVE: &str = "Over several slots (`emulate`) as the command that does not block; the source \
+const BLOCKING_MOVE_DOC: &str = "Over several slots (`emulate`) as the command that does not block; the source \
                              is looked at again and again, at the latest after \
                              `commands.cross_slot_turn`, and who waits longest is not served first";
-const POP: &str = "Over several slots (`emulate`) the keys are looked at, and the first one that has \
+const POP_DOC: &str = "Over several slots (`emulate`) the keys are looked at, and the first one that has \
                    something is popped from: a key before it that is pushed to in between is left";
-const BLOCKING_POP: &str = "Over several slots (`emulate`) the keys are looked at again and again, at the \
+const BLOCKING_POP_DOC: &str = "Over several slots (`emulate`) the keys are looked at again and again, at the \
                             latest after `commands.cross_slot_turn`, and the first one that has something \
                             is popped from; who waits longest is not served first. What was taken for a \
                             client that has gone is put back";
@@ -88,58 +88,58 @@ const fn entry_of(name: &'static str, recipe: Recipe, doc: &'static str) -> Entr
 
 /// All emulated commands.
 pub const TABLE: &[Entry] = &[
-    entry_of("sinter", Recipe::Sets(Op::Inter, Give::Members), READS),
-    entry_of("sintercard", Recipe::Sets(Op::Inter, Give::Count), READS),
-    entry_of("sinterstore", Recipe::Sets(Op::Inter, Give::Store), STORES),
-    entry_of("sunion", Recipe::Sets(Op::Union, Give::Members), READS),
-    entry_of("sunionstore", Recipe::Sets(Op::Union, Give::Store), STORES),
-    entry_of("sdiff", Recipe::Sets(Op::Diff, Give::Members), READS),
-    entry_of("sdiffstore", Recipe::Sets(Op::Diff, Give::Store), STORES),
-    entry_of("zinter", Recipe::SortedSets(Op::Inter, Give::Members), READS),
-    entry_of("zintercard", Recipe::SortedSets(Op::Inter, Give::Count), READS),
-    entry_of("zinterstore", Recipe::SortedSets(Op::Inter, Give::Store), STORES),
-    entry_of("zunion", Recipe::SortedSets(Op::Union, Give::Members), READS),
-    entry_of("zunionstore", Recipe::SortedSets(Op::Union, Give::Store), STORES),
-    entry_of("zdiff", Recipe::SortedSets(Op::Diff, Give::Members), READS),
-    entry_of("zdiffstore", Recipe::SortedSets(Op::Diff, Give::Store), STORES),
-    entry_of("pfcount", Recipe::HllCount, READS),
+    entry_of("sinter", Recipe::Sets(Op::Inter, SetOutput::Members), READS_DOC),
+    entry_of("sintercard", Recipe::Sets(Op::Inter, SetOutput::Count), READS_DOC),
+    entry_of("sinterstore", Recipe::Sets(Op::Inter, SetOutput::Store), STORES_DOC),
+    entry_of("sunion", Recipe::Sets(Op::Union, SetOutput::Members), READS_DOC),
+    entry_of("sunionstore", Recipe::Sets(Op::Union, SetOutput::Store), STORES_DOC),
+    entry_of("sdiff", Recipe::Sets(Op::Diff, SetOutput::Members), READS_DOC),
+    entry_of("sdiffstore", Recipe::Sets(Op::Diff, SetOutput::Store), STORES_DOC),
+    entry_of("zinter", Recipe::SortedSets(Op::Inter, SetOutput::Members), READS_DOC),
+    entry_of("zintercard", Recipe::SortedSets(Op::Inter, SetOutput::Count), READS_DOC),
+    entry_of("zinterstore", Recipe::SortedSets(Op::Inter, SetOutput::Store), STORES_DOC),
+    entry_of("zunion", Recipe::SortedSets(Op::Union, SetOutput::Members), READS_DOC),
+    entry_of("zunionstore", Recipe::SortedSets(Op::Union, SetOutput::Store), STORES_DOC),
+    entry_of("zdiff", Recipe::SortedSets(Op::Diff, SetOutput::Members), READS_DOC),
+    entry_of("zdiffstore", Recipe::SortedSets(Op::Diff, SetOutput::Store), STORES_DOC),
+    entry_of("pfcount", Recipe::HllCount, READS_DOC),
     entry_of(
         "pfmerge",
         Recipe::HllMerge,
         "Over several slots (`emulate`) the sources of other slots are read, then merged in the target's slot in one piece (`MULTI`): what is written to a source in between is not in it",
     ),
-    entry_of("bitop", Recipe::Bits, STORES),
+    entry_of("bitop", Recipe::Bits, STORES_DOC),
     entry_of(
         "lcs",
         Recipe::LongestCommon,
         "Over several slots (`emulate`) the second string is read and put beside the first one for the comparison (`MULTI`, so that nobody sees it there): not both of one moment, and a write for the first key's node",
     ),
-    entry_of("sort", Recipe::Sort, SORT),
-    entry_of("sort_ro", Recipe::Sort, SORT),
-    entry_of("zrangestore", Recipe::ComputedThere, THERE),
-    entry_of("geosearchstore", Recipe::ComputedThere, THERE),
-    entry_of("georadius", Recipe::ComputedThere, THERE),
-    entry_of("georadiusbymember", Recipe::ComputedThere, THERE),
+    entry_of("sort", Recipe::Sort, SORT_DOC),
+    entry_of("sort_ro", Recipe::Sort, SORT_DOC),
+    entry_of("zrangestore", Recipe::ComputedThere, THERE_DOC),
+    entry_of("geosearchstore", Recipe::ComputedThere, THERE_DOC),
+    entry_of("georadius", Recipe::ComputedThere, THERE_DOC),
+    entry_of("georadiusbymember", Recipe::ComputedThere, THERE_DOC),
     entry_of(
         "copy",
         Recipe::Copy,
         "Over several slots (`emulate`) by `DUMP` and `RESTORE`, the time to live included: what is written to the source in between is not in the copy",
     ),
-    entry_of("rename", Recipe::Rename, RENAME),
-    entry_of("renamenx", Recipe::Rename, RENAME),
-    entry_of("smove", Recipe::SetMember, MOVE),
-    entry_of("lmove", Recipe::ListElement(false), MOVE),
-    entry_of("rpoplpush", Recipe::ListElement(false), MOVE),
-    entry_of("blmove", Recipe::ListElement(true), BLOCKING_MOVE),
-    entry_of("brpoplpush", Recipe::ListElement(true), BLOCKING_MOVE),
-    entry_of("lmpop", Recipe::Pop(false), POP),
-    entry_of("zmpop", Recipe::Pop(false), POP),
-    entry_of("blpop", Recipe::Pop(true), BLOCKING_POP),
-    entry_of("brpop", Recipe::Pop(true), BLOCKING_POP),
-    entry_of("blmpop", Recipe::Pop(true), BLOCKING_POP),
-    entry_of("bzpopmin", Recipe::Pop(true), BLOCKING_POP),
-    entry_of("bzpopmax", Recipe::Pop(true), BLOCKING_POP),
-    entry_of("bzmpop", Recipe::Pop(true), BLOCKING_POP),
+    entry_of("rename", Recipe::Rename, RENAME_DOC),
+    entry_of("renamenx", Recipe::Rename, RENAME_DOC),
+    entry_of("smove", Recipe::SetMember, MOVE_DOC),
+    entry_of("lmove", Recipe::ListElement(false), MOVE_DOC),
+    entry_of("rpoplpush", Recipe::ListElement(false), MOVE_DOC),
+    entry_of("blmove", Recipe::ListElement(true), BLOCKING_MOVE_DOC),
+    entry_of("brpoplpush", Recipe::ListElement(true), BLOCKING_MOVE_DOC),
+    entry_of("lmpop", Recipe::Pop(false), POP_DOC),
+    entry_of("zmpop", Recipe::Pop(false), POP_DOC),
+    entry_of("blpop", Recipe::Pop(true), BLOCKING_POP_DOC),
+    entry_of("brpop", Recipe::Pop(true), BLOCKING_POP_DOC),
+    entry_of("blmpop", Recipe::Pop(true), BLOCKING_POP_DOC),
+    entry_of("bzpopmin", Recipe::Pop(true), BLOCKING_POP_DOC),
+    entry_of("bzpopmax", Recipe::Pop(true), BLOCKING_POP_DOC),
+    entry_of("bzmpop", Recipe::Pop(true), BLOCKING_POP_DOC),
     entry_of(
         "xread",
         Recipe::Streams,
@@ -165,9 +165,9 @@ pub fn entry(name: &str) -> Option<(usize, &'static Entry)> {
 /// Creates the emulation of a command.
 pub fn begin(recipe: Recipe, request: Request) -> Emulation {
     match recipe {
-        Recipe::Sets(op, give) => Emulation::new(request, |t, r| sets::sets(t, r, op, give)),
-        Recipe::SortedSets(op, give) => {
-            Emulation::new(request, |t, r| sets::sorted_sets(t, r, op, give))
+        Recipe::Sets(op, output) => Emulation::new(request, |t, r| sets::sets(t, r, op, output)),
+        Recipe::SortedSets(op, output) => {
+            Emulation::new(request, |t, r| sets::sorted_sets(t, r, op, output))
         }
         Recipe::HllCount => Emulation::new(request, sets::hll_count),
         Recipe::HllMerge => Emulation::new(request, stores::hll_merge),

@@ -38,21 +38,21 @@ pub(super) fn rendered(outcome: CommandResult) -> String {
 
 /// A node that answers each step by its words; slotway's own keys are written `NONE`.
 #[derive(Debug)]
-pub struct Node {
+pub struct FakeNode {
     replies: Vec<(String, Reply)>,
     /// All steps asked for.
     pub asked: RefCell<Vec<String>>,
 }
 
-impl Node {
-    pub fn new(replies: &[(&str, &str)]) -> Node {
+impl FakeNode {
+    pub fn new(replies: &[(&str, &str)]) -> FakeNode {
         let reply = |r: &str| Reply::Node(r.as_bytes().to_vec());
         let own = |(w, r): &(&str, &str)| ((*w).to_owned(), reply(r));
-        Node { replies: replies.iter().map(own).collect(), asked: RefCell::default() }
+        FakeNode { replies: replies.iter().map(own).collect(), asked: RefCell::default() }
     }
 
     /// Adds a step whose reply is lost.
-    pub fn losing(mut self, words: &str) -> Node {
+    pub fn losing(mut self, words: &str) -> FakeNode {
         self.replies.push((words.to_owned(), lost().into()));
         self
     }
@@ -104,7 +104,7 @@ impl Node {
 /// Runs a recipe to its end and returns the client's reply.
 pub fn drive<F>(
     request: Request,
-    node: &Node,
+    node: &FakeNode,
     recipe: impl FnOnce(Talk, Rc<Request>) -> F,
 ) -> String
 where
