@@ -7,7 +7,7 @@ use crate::channel::Kind;
 
 /// Number of subscribers whose time of confirmation is kept. If more subscribe while one PUBLISH is
 /// in progress, its reply may count some that came too late for its message.
-const REMEMBERED: usize = 8;
+const MAX_JOIN_TIMES: usize = 8;
 
 /// A channel, pattern or shard channel to which this process subscribes. The hub creates it and
 /// sends it to all workers, so that each can count subscribers and publish at the topic's home
@@ -23,7 +23,7 @@ pub struct Topic {
     subscribers: AtomicUsize,
     joins: AtomicUsize,
     /// When the last subscribers were confirmed, in a ring indexed by their number.
-    joined: [AtomicU64; REMEMBERED],
+    joined: [AtomicU64; MAX_JOIN_TIMES],
     home: AtomicU64,
     live: AtomicBool,
     upstream: AtomicUsize,
@@ -60,7 +60,7 @@ impl Topic {
     /// Adds a subscriber, confirmed at `time`, in microseconds of the workers' clock.
     pub fn join(&self, time: u64) {
         let number = self.joins.fetch_add(1, Relaxed);
-        if let Some(joined) = self.joined.get(number % REMEMBERED) {
+        if let Some(joined) = self.joined.get(number % MAX_JOIN_TIMES) {
             joined.store(time, Relaxed);
         }
         self.subscribers.fetch_add(1, Relaxed);
@@ -119,9 +119,9 @@ mod tests {
         assert_eq!([at(5), at(10), at(19), at(20), at(29), at(30), at(31)], [0, 1, 1, 3, 3, 4, 4]);
         topic.leave();
         assert_eq!((at(31), topic.subscribers()), (3, 3));
-        for _ in 0..REMEMBERED {
+        for _ in 0..MAX_JOIN_TIMES {
             topic.join(40);
         }
-        assert_eq!((at(39), at(40)), (3, 3 + REMEMBERED));
+        assert_eq!((at(39), at(40)), (3, 3 + MAX_JOIN_TIMES));
     }
 }

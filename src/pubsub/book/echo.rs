@@ -11,11 +11,11 @@ use std::collections::VecDeque;
 use crate::hash::fingerprint;
 
 /// The longest delay of the cluster bus, in microseconds.
-const LAG: u64 = 250_000;
+const BUS_LAG: u64 = 250_000;
 /// How long after a move echoes are expected, in microseconds.
-const AFTER: u64 = 1_000_000;
+const ECHO_WINDOW: u64 = 1_000_000;
 /// The largest number of messages remembered.
-const MOST: usize = 4096;
+const MAX_REMEMBERED: usize = 4096;
 
 /// Recent messages of a topic.
 #[derive(Debug, Default)]
@@ -39,9 +39,9 @@ impl Echo {
         if from.is_none() || from == Some(node) {
             return;
         }
-        let recent = self.heard.drain(..).filter(|(_, at)| at + LAG >= now);
+        let recent = self.heard.drain(..).filter(|(_, at)| at + BUS_LAG >= now);
         self.before.extend(recent.map(|(hash, _)| hash));
-        self.until = now + AFTER;
+        self.until = now + ECHO_WINDOW;
     }
 
     /// Sets whether the previous node is heard as well.
@@ -60,10 +60,12 @@ impl Echo {
         if !self.before.is_empty() && self.was_heard(hash, now) {
             return true;
         }
-        if self.both && self.after.len() < MOST {
+        if self.both && self.after.len() < MAX_REMEMBERED {
             self.after.push(hash);
         }
-        while self.heard.front().is_some_and(|(_, at)| at + LAG < now) || self.heard.len() >= MOST {
+        while self.heard.front().is_some_and(|(_, at)| at + BUS_LAG < now)
+            || self.heard.len() >= MAX_REMEMBERED
+        {
             self.heard.pop_front();
         }
         self.heard.push_back((hash, now));
@@ -76,8 +78,8 @@ impl Echo {
             self.after.remove(at);
             return true;
         }
-        self.until = now + AFTER;
-        if self.before.len() < MOST {
+        self.until = now + ECHO_WINDOW;
+        if self.before.len() < MAX_REMEMBERED {
             self.before.push(hash);
         }
         false
@@ -149,14 +151,14 @@ mod tests {
         let mut echo = Echo::default();
         echo.moved(1, 0);
         echo.is_echo(1, b"old", 10);
-        echo.is_echo(1, b"new", LAG);
-        echo.moved(2, LAG + 20);
-        assert!(!echo.is_echo(2, b"old", LAG + 30));
-        assert!(!echo.is_echo(2, b"new", LAG + 30 + AFTER));
+        echo.is_echo(1, b"new", BUS_LAG);
+        echo.moved(2, BUS_LAG + 20);
+        assert!(!echo.is_echo(2, b"old", BUS_LAG + 30));
+        assert!(!echo.is_echo(2, b"new", BUS_LAG + 30 + ECHO_WINDOW));
         assert!(echo.before.is_empty());
-        for n in 0..2 * MOST as u64 {
-            echo.is_echo(2, &n.to_ne_bytes(), 2 * AFTER);
+        for n in 0..2 * MAX_REMEMBERED as u64 {
+            echo.is_echo(2, &n.to_ne_bytes(), 2 * ECHO_WINDOW);
         }
-        assert_eq!(echo.heard.len(), MOST);
+        assert_eq!(echo.heard.len(), MAX_REMEMBERED);
     }
 }

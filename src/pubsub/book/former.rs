@@ -17,22 +17,22 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use super::nodes::Link;
+use super::nodes::LinkState;
 use super::{Action, Book, Class, Sent, SubState};
 use crate::pubsub::{GapReason, Topic};
 
 /// How long the former home is heard at most, in microseconds.
-const LONGEST: u64 = 1_000_000;
+const MAX_HEARD: u64 = 1_000_000;
 /// PINGs that the former home must answer, one after the other: everything in its sockets before
 /// the first has been executed when it answers the second.
 const PINGS: u8 = 2;
 /// Bytes held back for one topic; beyond them the new home is heard at once.
 const MAX_HELD: usize = 1 << 20;
 /// Bytes held back for all topics together.
-const MAX_HELD_IN_ALL: usize = 16 << 20;
+const MAX_HELD_TOTAL: usize = 16 << 20;
 
 #[derive(Debug)]
-pub(super) struct Former {
+pub(super) struct FormerHome {
     pub node: usize,
     /// When to stop hearing it, in microseconds.
     pub until: u64,
@@ -40,12 +40,12 @@ pub(super) struct Former {
     is_replica: bool,
     /// Generation of the topology that made it the former home.
     generation: u64,
-    held: Option<Held>,
+    held: Option<HeldBack>,
 }
 
 /// Messages of the new home, held back while the former one is being asked.
 #[derive(Debug, Default)]
-struct Held {
+struct HeldBack {
     bytes: Vec<u8>,
     starts: Vec<u32>,
     /// PINGs sent to the former home, and answered by it.
@@ -53,14 +53,14 @@ struct Held {
     answered: u8,
 }
 
-impl Former {
+impl FormerHome {
     /// Whether it has to answer PINGs before the new home is heard.
     pub(in crate::pubsub) fn is_asked(&self) -> bool {
         self.held.is_some()
     }
 }
 
-impl Held {
+impl HeldBack {
     fn frame(&self, i: usize) -> &[u8] {
         let start = self.starts.get(i).map_or(self.bytes.len(), |&start| start as usize);
         let end = self.starts.get(i + 1).map_or(self.bytes.len(), |&end| end as usize);
@@ -80,13 +80,15 @@ impl Book {
             return;
         }
         self.leave_former(at);
-        let until = self.now + LONGEST;
+        let until = self.now + MAX_HEARD;
         let Some(entry) = self.entries.get_mut(at) else { return };
-        let Some(node) = self.nodes.get_mut(from).filter(|n| n.link == Link::Ready) else { return };
+        let Some(node) = self.nodes.get_mut(from).filter(|n| n.link == LinkState::Ready) else {
+            return;
+        };
         node.leaving += 1;
         let is_replica = node.primary == Some(to);
         let generation = self.snapshot.generation;
-        entry.former = Some(Former { node: from, until, is_replica, generation, held: None });
+        entry.former = Some(FormerHome { node: from, until, is_replica, generation, held: None });
         entry.echo.hear_both(true);
         self.retries.push(Reverse((until, at)));
     }
@@ -103,7 +105,7 @@ impl Book {
         let Some(entry) = self.entries.get_mut(at) else { return };
         let Some(former) = entry.former.as_mut().filter(|f| f.is_replica) else { return };
         if former.held.is_none() {
-            former.held = Some(Held::default());
+            former.held = Some(HeldBack::default());
             self.ask_former(at);
         }
     }
@@ -121,7 +123,7 @@ impl Book {
         if self.formers().next().is_none() {
             return;
         }
-        let held = |e: &super::Entry| e.former.as_ref().is_some_and(Former::is_asked);
+        let held = |e: &super::Entry| e.former.as_ref().is_some_and(FormerHome::is_asked);
         let all: Vec<usize> =
             self.entries.iter().filter(|(_, e)| held(e)).map(|(at, _)| at).collect();
         all.into_iter().for_each(|at| self.ask_former(at));
@@ -143,7 +145,7 @@ impl Book {
         }
         if let Some(place) = self.nodes.get_mut(node) {
             held.sent += 1;
-            place.fifo.push_back(Sent::Farewell { entry: at, topic });
+            place.fifo.push_back(Sent::FormerPing { entry: at, topic });
             self.actions.push(Action::Ping(node));
         }
     }
@@ -175,7 +177,7 @@ impl Book {
         held.starts.push(held.bytes.len() as u32);
         held.bytes.extend_from_slice(frame);
         self.held_back += frame.len();
-        if held.bytes.len() > MAX_HELD || self.held_back > MAX_HELD_IN_ALL {
+        if held.bytes.len() > MAX_HELD || self.held_back > MAX_HELD_TOTAL {
             self.leave_former(at);
             self.place(at);
         }
@@ -198,7 +200,7 @@ impl Book {
 
     /// Passes on the messages held back, except those that the former home delivered as well and
     /// those before the last of these: their order relative to its messages is not known.
-    fn release(&mut self, at: usize, held: &Held) {
+    fn release(&mut self, at: usize, held: &HeldBack) {
         let Some(entry) = self.entries.get_mut(at) else { return };
         let Some(home) = entry.home else { return };
         let now = self.now;

@@ -10,7 +10,7 @@ use crate::pubsub::{Frames, HubEvent};
 use crate::resp::write;
 
 /// A run ends at this many bytes; a larger message is a run of its own.
-const RUN: usize = 64 << 10;
+const MAX_RUN: usize = 64 << 10;
 
 /// Consecutive messages of one topic in the bytes read from a node.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl Book {
             self.match_broad(frame, &message);
             run.made = true;
         }
-        if end - run.start > RUN {
+        if end - run.start > MAX_RUN {
             self.flush(buf, run);
             run.start = start;
         }
@@ -210,7 +210,7 @@ impl Book {
             write::bulk(&mut entry.made, b"pmessage");
             write::bulk(&mut entry.made, &entry.topic.name);
             entry.made.extend_from_slice(frame.get(message.at..).unwrap_or_default());
-            if entry.made.len() >= RUN {
+            if entry.made.len() >= MAX_RUN {
                 self.flush_made(at);
             }
         }
@@ -224,7 +224,7 @@ impl Book {
         let (mut made, mut starts) =
             (std::mem::take(&mut entry.made), std::mem::take(&mut entry.starts));
         self.hand_on(at, &made, &starts);
-        if made.capacity() > 2 * RUN {
+        if made.capacity() > 2 * MAX_RUN {
             made = Vec::new();
         }
         made.clear();

@@ -4,24 +4,24 @@
 //!
 //! - this file: topics, listeners, workers' requests
 //! - `nodes`: nodes, their connections, timers
-//! - `keep`: where a topic should be subscribed, and whether it is; every event ends there
-//! - `again`: another subscriber of a live topic
+//! - `subscriptions`: where a topic should be subscribed, and whether it is; every event ends there
+//! - `join`: another subscriber of a live topic
 //! - `replies`: nodes' replies to commands
 //! - `messages`: published messages; `echo`: duplicates from two nodes
 //! - `former`: a shard channel's former home, which is heard until it has sent everything
 
-mod again;
 mod echo;
 mod former;
-mod keep;
+mod join;
 mod messages;
 mod nodes;
 mod replies;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 
 pub use messages::{Message, Run};
-pub use nodes::Node;
+pub use nodes::HubNode;
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
@@ -61,8 +61,8 @@ enum Sent {
         serial: u64,
         topic: Arc<Topic>,
     },
-    /// SUBSCRIBE for another subscriber; see `again`.
-    Again {
+    /// SUBSCRIBE for another subscriber; see `join`.
+    Join {
         entry: usize,
         topic: Arc<Topic>,
     },
@@ -70,7 +70,7 @@ enum Sent {
         topic: Arc<Topic>,
     },
     /// PING to a former home; see `former`.
-    Farewell {
+    FormerPing {
         entry: usize,
         topic: Arc<Topic>,
     },
@@ -116,7 +116,7 @@ struct Listener {
     token: Token,
     /// [`HubEvent::Live`] was sent: the worker gets messages.
     told: bool,
-    /// The topic was live when the worker subscribed: see `again`.
+    /// The topic was live when the worker subscribed: see `join`.
     joins: bool,
 }
 
@@ -135,11 +135,11 @@ struct Entry {
     /// The slot's owner in the last topology that had one.
     owner: Option<usize>,
     /// The previous home, while it is still heard: see `former`.
-    former: Option<former::Former>,
+    former: Option<former::FormerHome>,
     subs: Vec<Sub>,
     /// For topics with one home.
     echo: echo::Echo,
-    again: again::Again,
+    joining: join::Joining,
     /// All subscriptions are confirmed.
     live: bool,
     /// The topic was live, and may lose messages until it is so again.
@@ -198,7 +198,7 @@ pub struct Book {
     pub now: u64,
     /// Bytes of all messages that are held back for former homes.
     held_back: usize,
-    nodes: Vec<Node>,
+    nodes: Vec<HubNode>,
     /// Online primaries.
     primaries: Vec<usize>,
     /// Every shard with slots has an online primary.
@@ -288,7 +288,7 @@ impl Book {
             HubRequest::Confirm { token } => {
                 let at = self.workers.get(&worker).and_then(|w| w.tokens.get(&token).copied());
                 if let Some(at) = at {
-                    self.ask_again(at, Some((worker, token)));
+                    self.start_join(at, Some((worker, token)));
                 }
             }
             HubRequest::Unsubscribe { token } => {
@@ -332,7 +332,7 @@ impl Book {
         self.place(at);
         self.settle(at, super::GapReason::ConnectionLost);
         if joins {
-            self.ask_again(at, Some((worker, token)));
+            self.start_join(at, Some((worker, token)));
         }
     }
 
@@ -360,7 +360,7 @@ impl Book {
             former: None,
             subs: Vec::new(),
             echo: Default::default(),
-            again: Default::default(),
+            joining: Default::default(),
             live: false,
             gapped: false,
             tries: 0,

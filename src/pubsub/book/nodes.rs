@@ -8,14 +8,14 @@ use super::{Action, Book, Class, Fifo, Sent, SubState};
 use crate::cluster::{NodeAddr, Role, Slot, Snapshot};
 use crate::pubsub::{GapReason, ident};
 
-/// Back off from a node that closes more than `CUTS` connections in a row, each within
+/// Back off from a node that closes more than `MAX_CUTS` connections in a row, each within
 /// `CUTS_WITHIN` microseconds of the one before.
-const CUTS: u32 = 20;
+const MAX_CUTS: u32 = 20;
 const CUTS_WITHIN: u64 = 1_000_000;
 
 /// State of a node's subscription connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
+pub enum LinkState {
     /// Not connected, and not needed.
     Idle,
     /// Being established.
@@ -28,7 +28,7 @@ pub enum Link {
 
 /// A node. Its index never changes.
 #[derive(Debug)]
-pub struct Node {
+pub struct HubNode {
     /// The address in the topology.
     pub addr: NodeAddr,
     /// The name expected in its certificate.
@@ -38,7 +38,7 @@ pub struct Node {
     /// The resolved address.
     pub socket: Option<SocketAddr>,
     /// State of its connection.
-    pub link: Link,
+    pub link: LinkState,
     /// Number of topics that are, or should be, subscribed there.
     pub load: usize,
     /// Consecutive failures, the loss of a connection included.
@@ -72,16 +72,16 @@ pub struct Node {
     pub(super) fifo: Fifo,
 }
 
-impl Node {
+impl HubNode {
     /// Online, and without a recent failure.
     pub(super) fn is_usable(&self) -> bool {
-        self.online && self.failures == 0 && self.link != Link::Backoff
+        self.online && self.failures == 0 && self.link != LinkState::Backoff
     }
 }
 
 impl Book {
     /// The node with this index.
-    pub fn node(&self, node: usize) -> Option<&Node> {
+    pub fn node(&self, node: usize) -> Option<&HubNode> {
         self.nodes.get(node)
     }
 
@@ -167,9 +167,9 @@ impl Book {
         }
         for at in 0..self.nodes.len() {
             let Some(node) = self.nodes.get(at) else { continue };
-            if !node.online && node.link != Link::Idle {
+            if !node.online && node.link != LinkState::Idle {
                 self.actions.push(Action::Close(at));
-                self.cut(at, Link::Idle);
+                self.cut(at, LinkState::Idle);
                 self.replace_all(at, GapReason::NodeLeft);
             }
         }
@@ -204,12 +204,12 @@ impl Book {
 
     fn node_at(&mut self, addr: &NodeAddr) -> usize {
         self.known(addr).unwrap_or_else(|| {
-            self.nodes.push(Node {
+            self.nodes.push(HubNode {
                 addr: addr.clone(),
                 name: addr.host.clone(),
                 id: "".into(),
                 socket: None,
-                link: Link::Idle,
+                link: LinkState::Idle,
                 load: 0,
                 failures: 0,
                 ident: ident(addr),
@@ -255,7 +255,7 @@ impl Book {
     /// The connection to `node` is established.
     pub fn ready(&mut self, node: usize) {
         let Some(place) = self.nodes.get_mut(node) else { return };
-        place.link = Link::Ready;
+        place.link = LinkState::Ready;
         place.failures = 0;
         place.fifo.clear();
         // Topics wanted here, and those whose home does not answer.
@@ -294,10 +294,10 @@ impl Book {
         let Some(place) = self.nodes.get_mut(node) else { return false };
         place.cuts = if now < place.cut_at + CUTS_WITHIN { place.cuts + 1 } else { 1 };
         place.cut_at = now;
-        if place.cuts > CUTS {
+        if place.cuts > MAX_CUTS {
             return false;
         }
-        self.cut(node, Link::Idle);
+        self.cut(node, LinkState::Idle);
         self.replace_all(node, GapReason::ConnectionLost);
         self.actions.push(Action::Refresh(None));
         true
@@ -305,7 +305,7 @@ impl Book {
 
     /// The connection to `node` was lost or failed. Returns when to retry, in microseconds.
     pub fn lost(&mut self, node: usize) -> u64 {
-        self.cut(node, Link::Backoff);
+        self.cut(node, LinkState::Backoff);
         let Some(place) = self.nodes.get_mut(node) else { return self.now };
         place.failures += 1;
         let due = self.now + self.pace.after(place.failures);
@@ -317,22 +317,22 @@ impl Book {
     /// Reconnects to the node if it is needed, at the time that [`Book::lost`] returned.
     pub fn retry(&mut self, node: usize) {
         let Some(place) = self.nodes.get_mut(node) else { return };
-        if place.link != Link::Backoff {
+        if place.link != LinkState::Backoff {
             return;
         }
         if place.load > 0 {
-            place.link = Link::Connecting;
+            place.link = LinkState::Connecting;
             self.actions.push(Action::Connect(node));
         } else {
             // It may be healthy by now; the next topic that needs it finds out.
-            place.link = Link::Idle;
+            place.link = LinkState::Idle;
             place.failures = 0;
         }
     }
 
     /// The connection was closed because it is not needed.
     pub fn closed(&mut self, node: usize) {
-        self.cut(node, Link::Idle);
+        self.cut(node, LinkState::Idle);
     }
 
     /// Sends a PING behind the commands that await a reply; the node answers in order.
@@ -343,18 +343,18 @@ impl Book {
         }
     }
 
-    fn cut(&mut self, node: usize, link: Link) {
+    fn cut(&mut self, node: usize, link: LinkState) {
         let Some(node) = self.nodes.get_mut(node) else { return };
-        node.trial |= node.link == Link::Ready && !node.heard;
+        node.trial |= node.link == LinkState::Ready && !node.heard;
         node.heard = false;
         node.link = link;
         // A node forgets the subscriptions of a closed connection.
         for sent in std::mem::take(&mut node.fifo) {
             match sent {
                 Sent::Unsubscribe { topic } => self.ended(&topic),
-                Sent::Again { entry, topic } => self.asked_again(entry, &topic, true),
+                Sent::Join { entry, topic } => self.join_answered(entry, &topic, true),
                 // The former home is left when its subscription is dropped.
-                Sent::Subscribe { .. } | Sent::Farewell { .. } | Sent::Ping => {}
+                Sent::Subscribe { .. } | Sent::FormerPing { .. } | Sent::Ping => {}
             }
         }
     }

@@ -9,9 +9,9 @@ use crate::cluster::NodeAddr;
 use crate::pubsub::{GapReason, HubEvent};
 
 /// Redirections followed at once per topic; more suggest two nodes that disagree.
-const FOLLOW: u32 = 3;
+const MAX_REDIRECTIONS: u32 = 3;
 /// Codes of temporary errors.
-const PASSING: [&str; 7] =
+const TEMPORARY: [&str; 7] =
     ["CLUSTERDOWN", "LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "ASK", "READONLY"];
 
 impl Book {
@@ -28,13 +28,13 @@ impl Book {
     ) -> Result<(), &'static str> {
         let place = self.nodes.get_mut(node).ok_or("a node that is not known")?;
         let answers = match place.fifo.front() {
-            Some(Sent::Subscribe { topic, .. } | Sent::Again { topic, .. }) => {
+            Some(Sent::Subscribe { topic, .. } | Sent::Join { topic, .. }) => {
                 subscribed && topic.kind == kind && *topic.name == *name
             }
             Some(Sent::Unsubscribe { topic }) => {
                 !subscribed && topic.kind == kind && *topic.name == *name
             }
-            Some(Sent::Farewell { .. } | Sent::Ping) | None => false,
+            Some(Sent::FormerPing { .. } | Sent::Ping) | None => false,
         };
         if !answers {
             if kind == Kind::Shard && !subscribed {
@@ -51,8 +51,8 @@ impl Book {
                 self.ended(&topic);
                 return Ok(());
             }
-            Some(Sent::Again { entry, topic }) => {
-                self.asked_again(entry, &topic, false);
+            Some(Sent::Join { entry, topic }) => {
+                self.join_answered(entry, &topic, false);
                 return Ok(());
             }
             _ => return Ok(()),
@@ -114,12 +114,12 @@ impl Book {
                 return Ok(());
             }
             // The slot has moved: the node has ended the subscription, or will.
-            Sent::Again { entry, topic } => {
-                self.asked_again(entry, &topic, false);
+            Sent::Join { entry, topic } => {
+                self.join_answered(entry, &topic, false);
                 return Ok(());
             }
             // An error is an answer as well.
-            Sent::Farewell { entry, topic } => {
+            Sent::FormerPing { entry, topic } => {
                 self.former_answered(entry, node, topic);
                 return Ok(());
             }
@@ -137,7 +137,7 @@ impl Book {
             let target = words.nth(1).and_then(address);
             self.drop_sub(at, node);
             self.moved(at, node, target);
-        } else if PASSING.contains(&code) {
+        } else if TEMPORARY.contains(&code) {
             self.drop_sub(at, node);
             if let Some(entry) = self.entries.get_mut(at) {
                 entry.pinned = false;
@@ -160,7 +160,7 @@ impl Book {
         let place = self.nodes.get_mut(node).ok_or("a node that is not known")?;
         match place.fifo.pop_front() {
             Some(Sent::Ping) => Ok(()),
-            Some(Sent::Farewell { entry, topic }) => {
+            Some(Sent::FormerPing { entry, topic }) => {
                 self.former_answered(entry, node, topic);
                 Ok(())
             }
@@ -189,7 +189,7 @@ impl Book {
             let ident = self.nodes.get(node).map_or(0, |n| n.ident);
             entry.topic.set_home(ident);
         }
-        if node.is_none() || entry.tries >= FOLLOW {
+        if node.is_none() || entry.tries >= MAX_REDIRECTIONS {
             self.later(at);
         } else {
             entry.tries += 1;

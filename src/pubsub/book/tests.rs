@@ -59,7 +59,7 @@ fn without_slots(mut snapshot: Snapshot, shard: u16) -> Snapshot {
 
 /// A book with scripted nodes. Actions and news are written as one line each: `+ c @1` is a
 /// SUBSCRIBE at node 1, `live c` and `gap c` are news of worker 1.
-struct Desk {
+struct Rig {
     book: Book,
     names: KeyedMap<Token, String>,
     next: u32,
@@ -67,20 +67,20 @@ struct Desk {
     refreshes: usize,
 }
 
-impl Desk {
-    fn new() -> Desk {
-        let mut desk = Desk::without_topology();
-        desk.topology(cluster());
-        desk
+impl Rig {
+    fn new() -> Rig {
+        let mut rig = Rig::without_topology();
+        rig.topology(cluster());
+        rig
     }
 
-    fn without_topology() -> Desk {
+    fn without_topology() -> Rig {
         let mut book = Book::new(
             Arc::default(),
             Pace { min: 10_000, max: 1_000_000, linger: 0, per_second: 100 },
         );
         book.worker(1);
-        Desk { book, names: KeyedMap::default(), next: 0, said: Vec::new(), refreshes: 0 }
+        Rig { book, names: KeyedMap::default(), next: 0, said: Vec::new(), refreshes: 0 }
     }
 
     fn topology(&mut self, snapshot: Snapshot) {
@@ -151,9 +151,9 @@ impl Desk {
     /// Node `n` answers one command.
     fn answer(&mut self, n: usize) -> bool {
         let Some((subscribed, topic)) = self.book.nodes[n].fifo.front().map(|sent| match sent {
-            Sent::Subscribe { topic, .. } | Sent::Again { topic, .. } => (true, Arc::clone(topic)),
+            Sent::Subscribe { topic, .. } | Sent::Join { topic, .. } => (true, Arc::clone(topic)),
             Sent::Unsubscribe { topic } => (false, Arc::clone(topic)),
-            Sent::Farewell { .. } | Sent::Ping => panic!("no PING here"),
+            Sent::FormerPing { .. } | Sent::Ping => panic!("no PING here"),
         }) else {
             return false;
         };
@@ -253,323 +253,323 @@ const NO_GAP: [u64; 5] = [0; 5];
 
 #[test]
 fn wishes_wait_for_the_topology() {
-    let mut desk = Desk::without_topology();
-    desk.subscribe(1, Kind::Channel, "c");
-    assert_eq!(desk.run(), [] as [&str; 0]);
-    desk.topology(cluster());
-    let home = desk.home(Kind::Channel, "c");
+    let mut rig = Rig::without_topology();
+    rig.subscribe(1, Kind::Channel, "c");
+    assert_eq!(rig.run(), [] as [&str; 0]);
+    rig.topology(cluster());
+    let home = rig.home(Kind::Channel, "c");
     assert!(home < 3, "a primary");
-    assert_eq!(desk.run(), [format!("+ c @{home}")]);
-    assert_eq!(desk.news(1), ["known c", "live c"]);
+    assert_eq!(rig.run(), [format!("+ c @{home}")]);
+    assert_eq!(rig.news(1), ["known c", "live c"]);
 }
 
 #[test]
 fn two_workers_share_a_subscription() {
-    let mut desk = Desk::new();
-    desk.book.worker(2);
-    let one = desk.subscribe(1, Kind::Channel, "c");
-    let two = desk.subscribe(2, Kind::Channel, "c");
-    assert_eq!(desk.run().len(), 1);
-    assert!(desk.news(1) == ["known c", "live c"]);
+    let mut rig = Rig::new();
+    rig.book.worker(2);
+    let one = rig.subscribe(1, Kind::Channel, "c");
+    let two = rig.subscribe(2, Kind::Channel, "c");
+    assert_eq!(rig.run().len(), 1);
+    assert!(rig.news(1) == ["known c", "live c"]);
     // News of the second subscription went with the first's: subscribe a third time.
-    let three = desk.subscribe(2, Kind::Channel, "c");
-    assert!(desk.news(2).is_empty(), "the node has to answer behind what it sent before");
-    assert_eq!(desk.run(), [format!("+ c @{}", desk.home(Kind::Channel, "c"))]);
-    assert_eq!(desk.news(2), ["live c"]);
+    let three = rig.subscribe(2, Kind::Channel, "c");
+    assert!(rig.news(2).is_empty(), "the node has to answer behind what it sent before");
+    assert_eq!(rig.run(), [format!("+ c @{}", rig.home(Kind::Channel, "c"))]);
+    assert_eq!(rig.news(2), ["live c"]);
     for token in [three, two] {
-        desk.unsubscribe(2, token);
+        rig.unsubscribe(2, token);
     }
-    assert!(desk.run().is_empty());
-    desk.unsubscribe(1, one);
-    let home = desk.home(Kind::Channel, "c");
-    assert_eq!(desk.run(), [format!("- c @{home}")]);
-    assert_eq!(desk.news(1), ["forgotten c"]);
-    assert_eq!((desk.upstream(), desk.gaps()), ([0; 3], NO_GAP));
-    assert!(desk.book.is_unused(home));
+    assert!(rig.run().is_empty());
+    rig.unsubscribe(1, one);
+    let home = rig.home(Kind::Channel, "c");
+    assert_eq!(rig.run(), [format!("- c @{home}")]);
+    assert_eq!(rig.news(1), ["forgotten c"]);
+    assert_eq!((rig.upstream(), rig.gaps()), ([0; 3], NO_GAP));
+    assert!(rig.book.is_unused(home));
 }
 
 #[test]
 fn a_worker_that_is_gone_takes_its_topics_along() {
-    let mut desk = Desk::new();
-    desk.book.worker(2);
-    desk.subscribe(1, Kind::Channel, "both");
-    desk.subscribe(2, Kind::Channel, "both");
-    desk.subscribe(2, Kind::Channel, "own");
-    desk.run();
-    desk.book.worker_gone(2);
-    let home = desk.home(Kind::Channel, "own");
-    assert_eq!(desk.run(), [format!("- own @{home}")]);
+    let mut rig = Rig::new();
+    rig.book.worker(2);
+    rig.subscribe(1, Kind::Channel, "both");
+    rig.subscribe(2, Kind::Channel, "both");
+    rig.subscribe(2, Kind::Channel, "own");
+    rig.run();
+    rig.book.worker_gone(2);
+    let home = rig.home(Kind::Channel, "own");
+    assert_eq!(rig.run(), [format!("- own @{home}")]);
     // A worker that starts later is told of the topics.
-    desk.book.worker(3);
-    assert_eq!(desk.news(3), ["known both"]);
+    rig.book.worker(3);
+    assert_eq!(rig.news(3), ["known both"]);
 }
 
 #[test]
 fn one_that_goes_while_another_comes_changes_nothing() {
-    let mut desk = Desk::new();
-    let first = desk.subscribe(1, Kind::Channel, "c");
-    desk.run();
-    desk.news(1);
-    desk.unsubscribe(1, first);
-    desk.subscribe(1, Kind::Channel, "c");
-    assert_eq!(desk.run(), [format!("+ c @{}", desk.home(Kind::Channel, "c"))]);
-    assert_eq!(desk.news(1), ["live c"]);
+    let mut rig = Rig::new();
+    let first = rig.subscribe(1, Kind::Channel, "c");
+    rig.run();
+    rig.news(1);
+    rig.unsubscribe(1, first);
+    rig.subscribe(1, Kind::Channel, "c");
+    assert_eq!(rig.run(), [format!("+ c @{}", rig.home(Kind::Channel, "c"))]);
+    assert_eq!(rig.news(1), ["live c"]);
 }
 
 #[test]
 fn who_joins_gets_nothing_that_was_published_before() {
-    let mut desk = Desk::new();
-    let token = desk.subscribe(1, Kind::Channel, "c");
-    desk.run();
-    desk.news(1);
-    let home = desk.home(Kind::Channel, "c");
-    let confirm = |desk: &mut Desk| desk.book.wish(1, HubRequest::Confirm { token });
-    confirm(&mut desk);
-    assert_eq!(desk.act(true), [format!("+ c @{home}")]);
-    desk.message(home, None, "c");
+    let mut rig = Rig::new();
+    let token = rig.subscribe(1, Kind::Channel, "c");
+    rig.run();
+    rig.news(1);
+    let home = rig.home(Kind::Channel, "c");
+    let confirm = |rig: &mut Rig| rig.book.wish(1, HubRequest::Confirm { token });
+    confirm(&mut rig);
+    assert_eq!(rig.act(true), [format!("+ c @{home}")]);
+    rig.message(home, None, "c");
     // These subscribers come too late for the current round.
-    confirm(&mut desk);
-    confirm(&mut desk);
-    assert!(desk.act(true).is_empty());
-    let news = desk.news(1);
+    confirm(&mut rig);
+    confirm(&mut rig);
+    assert!(rig.act(true).is_empty());
+    let news = rig.news(1);
     assert!(news.len() == 1 && news[0].starts_with("c >3"), "a message, no confirmation");
-    assert!(desk.answer(home));
-    assert_eq!(desk.news(1), ["live c"]);
-    assert_eq!(desk.act(true), [format!("+ c @{home}")]);
+    assert!(rig.answer(home));
+    assert_eq!(rig.news(1), ["live c"]);
+    assert_eq!(rig.act(true), [format!("+ c @{home}")]);
     // The connection is lost: waiting subscribers are told when the topic is restored.
-    desk.book.lost(home);
-    assert_eq!(desk.news(1), ["gap c"]);
-    desk.run();
-    assert_eq!(desk.news(1), ["live c"]);
-    assert_eq!(desk.upstream(), [1, 0, 0]);
+    rig.book.lost(home);
+    assert_eq!(rig.news(1), ["gap c"]);
+    rig.run();
+    assert_eq!(rig.news(1), ["live c"]);
+    assert_eq!(rig.upstream(), [1, 0, 0]);
 }
 
 #[test]
 fn what_nobody_listens_to_stays_for_a_while() {
-    let mut desk = Desk::new();
-    desk.book.pace.linger = 1_000;
-    let first = desk.subscribe(1, Kind::Channel, "c");
-    desk.run();
-    let home = desk.home(Kind::Channel, "c");
-    desk.unsubscribe(1, first);
-    assert!(desk.run().is_empty());
+    let mut rig = Rig::new();
+    rig.book.pace.linger = 1_000;
+    let first = rig.subscribe(1, Kind::Channel, "c");
+    rig.run();
+    let home = rig.home(Kind::Channel, "c");
+    rig.unsubscribe(1, first);
+    assert!(rig.run().is_empty());
     // A subscriber comes back and leaves again.
-    let again = desk.subscribe(1, Kind::Channel, "c");
-    desk.run();
-    desk.unsubscribe(1, again);
-    desk.book.now = 500;
-    assert!(desk.run().is_empty());
-    desk.news(1);
-    desk.book.now = 1_100;
-    desk.book.tick();
-    assert!(desk.run().is_empty(), "the first time is over, but not the second");
-    let topic = Arc::clone(&desk.entry(Kind::Channel, "c").topic);
-    desk.book.now = 1_500;
-    desk.book.tick();
-    assert_eq!(desk.run(), [format!("- c @{home}")]);
+    let again = rig.subscribe(1, Kind::Channel, "c");
+    rig.run();
+    rig.unsubscribe(1, again);
+    rig.book.now = 500;
+    assert!(rig.run().is_empty());
+    rig.news(1);
+    rig.book.now = 1_100;
+    rig.book.tick();
+    assert!(rig.run().is_empty(), "the first time is over, but not the second");
+    let topic = Arc::clone(&rig.entry(Kind::Channel, "c").topic);
+    rig.book.now = 1_500;
+    rig.book.tick();
+    assert_eq!(rig.run(), [format!("- c @{home}")]);
     // The node counted it until now; replies with that count may still arrive.
     assert_eq!(topic.upstream(), 1);
-    assert!(desk.news(1).is_empty());
-    assert_eq!(desk.book.next_due(), Some(2_500));
-    desk.book.now = 2_500;
-    desk.book.tick();
+    assert!(rig.news(1).is_empty());
+    assert_eq!(rig.book.next_due(), Some(2_500));
+    rig.book.now = 2_500;
+    rig.book.tick();
     assert_eq!(topic.upstream(), 0);
-    assert_eq!(desk.news(1), ["forgotten c"]);
+    assert_eq!(rig.news(1), ["forgotten c"]);
 }
 
 #[test]
 fn what_is_asked_for_counts_before_it_is_confirmed() {
-    let mut desk = Desk::new();
+    let mut rig = Rig::new();
     for i in 0..30 {
-        desk.subscribe(1, Kind::Channel, &format!("c{i}"));
+        rig.subscribe(1, Kind::Channel, &format!("c{i}"));
     }
-    desk.run(); // every node is connected
-    desk.subscribe(1, Kind::Channel, "c");
+    rig.run(); // every node is connected
+    rig.subscribe(1, Kind::Channel, "c");
     // The node may have counted it before its confirmation arrives.
-    assert_eq!(desk.entry(Kind::Channel, "c").topic.upstream(), 1);
-    desk.run();
-    assert_eq!(desk.entry(Kind::Channel, "c").topic.upstream(), 1);
+    assert_eq!(rig.entry(Kind::Channel, "c").topic.upstream(), 1);
+    rig.run();
+    assert_eq!(rig.entry(Kind::Channel, "c").topic.upstream(), 1);
 }
 
 #[test]
 fn a_stale_confirmation_is_not_taken_for_a_later_one() {
-    let mut desk = Desk::new();
-    let first = desk.subscribe(1, Kind::Channel, "c");
-    let home = desk.home(Kind::Channel, "c");
-    desk.act(true);
-    desk.unsubscribe(1, first);
-    desk.act(true);
-    desk.subscribe(1, Kind::Channel, "c");
-    desk.act(true);
-    desk.news(1);
+    let mut rig = Rig::new();
+    let first = rig.subscribe(1, Kind::Channel, "c");
+    let home = rig.home(Kind::Channel, "c");
+    rig.act(true);
+    rig.unsubscribe(1, first);
+    rig.act(true);
+    rig.subscribe(1, Kind::Channel, "c");
+    rig.act(true);
+    rig.news(1);
     // SUBSCRIBE, UNSUBSCRIBE and SUBSCRIBE are on their way.
-    assert!(desk.answer(home) && desk.news(1).is_empty());
-    desk.message(home, None, "c");
+    assert!(rig.answer(home) && rig.news(1).is_empty());
+    rig.message(home, None, "c");
     // Until now the node counted the first subscription.
-    assert!(desk.answer(home));
-    assert_eq!(desk.news(1), ["forgotten c"]);
-    assert!(desk.answer(home) && !desk.answer(home));
-    assert_eq!(desk.news(1), ["live c"]);
-    assert_eq!(desk.upstream(), [1, 0, 0]);
-    desk.book.changed(home, Kind::Channel, true, b"c").unwrap_err();
-    desk.book.reply(home).unwrap_err();
-    desk.book.error(home, b"ERR what").unwrap_err();
+    assert!(rig.answer(home));
+    assert_eq!(rig.news(1), ["forgotten c"]);
+    assert!(rig.answer(home) && !rig.answer(home));
+    assert_eq!(rig.news(1), ["live c"]);
+    assert_eq!(rig.upstream(), [1, 0, 0]);
+    rig.book.changed(home, Kind::Channel, true, b"c").unwrap_err();
+    rig.book.reply(home).unwrap_err();
+    rig.book.error(home, b"ERR what").unwrap_err();
 }
 
 #[test]
 fn a_lost_connection_finds_another_at_once() {
-    let mut desk = Desk::new();
+    let mut rig = Rig::new();
     for i in 0..30 {
-        desk.subscribe(1, Kind::Channel, &format!("c{i}"));
+        rig.subscribe(1, Kind::Channel, &format!("c{i}"));
     }
-    desk.run();
-    desk.news(1);
-    let homes: Vec<usize> = (0..30).map(|i| desk.home(Kind::Channel, &format!("c{i}"))).collect();
+    rig.run();
+    rig.news(1);
+    let homes: Vec<usize> = (0..30).map(|i| rig.home(Kind::Channel, &format!("c{i}"))).collect();
     assert!([0, 1, 2].iter().all(|n| homes.contains(n)), "spread: {homes:?}");
     let victims = homes.iter().filter(|&&h| h == 1).count();
-    desk.book.lost(1);
-    let actions = desk.act(false);
+    rig.book.lost(1);
+    let actions = rig.act(false);
     // No new connection was needed.
     assert_eq!(actions.len(), victims, "{actions:?}");
     assert!(actions.iter().all(|a| a.ends_with("@0") || a.ends_with("@2")));
-    assert_eq!(desk.news(1).len(), victims);
-    desk.confirm(0);
-    desk.confirm(2);
-    assert!(desk.news(1).iter().all(|n| n.starts_with("live")));
-    assert_eq!(desk.gaps()[GapReason::ConnectionLost as usize], victims as u64);
-    assert_eq!(desk.book.stats.resubscriptions.load(Relaxed), victims as u64);
+    assert_eq!(rig.news(1).len(), victims);
+    rig.confirm(0);
+    rig.confirm(2);
+    assert!(rig.news(1).iter().all(|n| n.starts_with("live")));
+    assert_eq!(rig.gaps()[GapReason::ConnectionLost as usize], victims as u64);
+    assert_eq!(rig.book.stats.resubscriptions.load(Relaxed), victims as u64);
     // Topics stay there even when the old home comes back.
-    desk.book.retry(1);
-    assert!(desk.run().is_empty());
-    assert_eq!(desk.upstream(), [30, 0, 0]);
+    rig.book.retry(1);
+    assert!(rig.run().is_empty());
+    assert_eq!(rig.upstream(), [30, 0, 0]);
 }
 
 #[test]
 fn what_was_not_confirmed_makes_no_gap() {
-    let mut desk = Desk::new();
-    desk.subscribe(1, Kind::Channel, "c");
-    let home = desk.home(Kind::Channel, "c");
-    assert_eq!(desk.act(false), [format!("connect {home}")]);
-    desk.book.lost(home);
-    let other = desk.home(Kind::Channel, "c");
+    let mut rig = Rig::new();
+    rig.subscribe(1, Kind::Channel, "c");
+    let home = rig.home(Kind::Channel, "c");
+    assert_eq!(rig.act(false), [format!("connect {home}")]);
+    rig.book.lost(home);
+    let other = rig.home(Kind::Channel, "c");
     assert_ne!(other, home);
-    assert_eq!(desk.run(), [format!("+ c @{other}")]);
-    assert_eq!(desk.news(1), ["known c", "live c"]);
-    assert_eq!(desk.gaps(), NO_GAP);
+    assert_eq!(rig.run(), [format!("+ c @{other}")]);
+    assert_eq!(rig.news(1), ["known c", "live c"]);
+    assert_eq!(rig.gaps(), NO_GAP);
 }
 
 #[test]
 fn all_nodes_gone_and_back() {
-    let mut desk = Desk::new();
-    desk.subscribe(1, Kind::Channel, "c");
-    desk.run();
-    desk.news(1);
+    let mut rig = Rig::new();
+    rig.subscribe(1, Kind::Channel, "c");
+    rig.run();
+    rig.news(1);
     for _ in 0..3 {
         for n in 0..6 {
-            desk.book.lost(n);
+            rig.book.lost(n);
         }
     }
-    desk.act(false);
-    assert_eq!(desk.news(1), ["gap c"]);
+    rig.act(false);
+    assert_eq!(rig.news(1), ["gap c"]);
     // The first node to connect becomes the home, even a replica.
-    desk.book.ready(4);
-    assert_eq!(desk.act(false), ["+ c @4"]);
-    desk.confirm(4);
-    assert_eq!(desk.news(1), ["live c"]);
-    assert_eq!(desk.gaps(), LOST);
+    rig.book.ready(4);
+    assert_eq!(rig.act(false), ["+ c @4"]);
+    rig.confirm(4);
+    assert_eq!(rig.news(1), ["live c"]);
+    assert_eq!(rig.gaps(), LOST);
 }
 
 #[test]
 fn a_failover_does_not_move_a_channel_and_a_failed_node_does() {
-    let mut desk = Desk::new();
-    desk.subscribe(1, Kind::Channel, "c");
-    desk.run();
-    let home = desk.home(Kind::Channel, "c");
-    desk.news(1);
-    desk.topology(failed_over(home as u16));
-    assert!(desk.run().is_empty() && desk.news(1).is_empty());
-    assert_eq!(desk.home(Kind::Channel, "c"), home);
-    desk.topology(failed(home as u16));
-    let actions = desk.run();
-    let other = desk.home(Kind::Channel, "c");
+    let mut rig = Rig::new();
+    rig.subscribe(1, Kind::Channel, "c");
+    rig.run();
+    let home = rig.home(Kind::Channel, "c");
+    rig.news(1);
+    rig.topology(failed_over(home as u16));
+    assert!(rig.run().is_empty() && rig.news(1).is_empty());
+    assert_eq!(rig.home(Kind::Channel, "c"), home);
+    rig.topology(failed(home as u16));
+    let actions = rig.run();
+    let other = rig.home(Kind::Channel, "c");
     assert_eq!(actions, [format!("close {home}"), format!("+ c @{other}")]);
-    assert_eq!(desk.news(1), ["gap c", "live c"]);
-    assert_eq!(desk.gaps()[GapReason::NodeLeft as usize], 1);
+    assert_eq!(rig.news(1), ["gap c", "live c"]);
+    assert_eq!(rig.gaps()[GapReason::NodeLeft as usize], 1);
 }
 
 #[test]
 fn a_shard_channel_follows_sunsubscribe_and_moved() {
-    let mut desk = Desk::new();
-    desk.subscribe(1, Kind::Shard, "s");
-    desk.run();
-    desk.news(1);
-    let home = desk.home(Kind::Shard, "s");
+    let mut rig = Rig::new();
+    rig.subscribe(1, Kind::Shard, "s");
+    rig.run();
+    rig.news(1);
+    let home = rig.home(Kind::Shard, "s");
     let other = (home + 1) % 3;
     // The topology is old: the node itself knows the new owner.
-    desk.book.changed(home, Kind::Shard, false, b"s").unwrap();
-    assert_eq!(desk.act(true), [format!("+ s @{home}")]);
-    assert_eq!(desk.news(1), ["gap s"]);
+    rig.book.changed(home, Kind::Shard, false, b"s").unwrap();
+    assert_eq!(rig.act(true), [format!("+ s @{home}")]);
+    assert_eq!(rig.news(1), ["gap s"]);
     let moved = format!("MOVED 1 127.0.0.1:{}", 7000 + other);
-    desk.book.error(home, moved.as_bytes()).unwrap();
-    assert_eq!(desk.run(), [format!("+ s @{other}")]);
-    assert_eq!(desk.news(1), ["live s"]);
-    assert_eq!((desk.gaps(), desk.upstream()), ([0, 0, 1, 0, 0], [0, 0, 1]));
+    rig.book.error(home, moved.as_bytes()).unwrap();
+    assert_eq!(rig.run(), [format!("+ s @{other}")]);
+    assert_eq!(rig.news(1), ["live s"]);
+    assert_eq!((rig.gaps(), rig.upstream()), ([0, 0, 1, 0, 0], [0, 0, 1]));
     // The same old topology does not move the topic back; a new one moves it.
-    desk.topology(cluster());
-    assert!(desk.run().is_empty());
+    rig.topology(cluster());
+    assert!(rig.run().is_empty());
     let third = (home + 2) % 3;
     let mut moved = cluster();
     moved.slots[usize::from(slot_of(b"s").0)] = third as u16;
-    desk.topology(moved);
-    assert_eq!(desk.run(), [format!("+ s @{third}")]);
-    assert_eq!(desk.news(1), ["gap s", "live s"]);
+    rig.topology(moved);
+    assert_eq!(rig.run(), [format!("+ s @{third}")]);
+    assert_eq!(rig.news(1), ["gap s", "live s"]);
     // The former home is heard until it ends the subscription itself.
-    desk.book.changed(other, Kind::Shard, false, b"s").unwrap();
+    rig.book.changed(other, Kind::Shard, false, b"s").unwrap();
     // Unexpected ends of other subscriptions are ignored.
-    desk.book.changed(home, Kind::Shard, false, b"s").unwrap();
-    desk.book.changed(home, Kind::Shard, false, b"unknown").unwrap();
-    assert!(desk.run().is_empty());
+    rig.book.changed(home, Kind::Shard, false, b"s").unwrap();
+    rig.book.changed(home, Kind::Shard, false, b"unknown").unwrap();
+    assert!(rig.run().is_empty());
 }
 
 #[test]
 fn what_was_published_before_a_move_comes_first() {
-    let mut desk = Desk::new();
-    desk.subscribe(1, Kind::Shard, "s");
-    desk.run();
-    let home = desk.home(Kind::Shard, "s");
+    let mut rig = Rig::new();
+    rig.subscribe(1, Kind::Shard, "s");
+    rig.run();
+    let home = rig.home(Kind::Shard, "s");
     let other = (home + 1) % 3;
     let mut moved = cluster();
     moved.slots[usize::from(slot_of(b"s").0)] = other as u16;
-    desk.topology(moved);
-    assert_eq!(desk.book.formers().collect::<Vec<_>>(), [home]);
-    desk.news(1);
+    rig.topology(moved);
+    assert_eq!(rig.book.formers().collect::<Vec<_>>(), [home]);
+    rig.news(1);
     // Before and after the new home has confirmed.
-    desk.shard_message(home, "s", "1");
-    assert_eq!(desk.run(), [format!("+ s @{other}")]);
+    rig.shard_message(home, "s", "1");
+    assert_eq!(rig.run(), [format!("+ s @{other}")]);
     for (node, text) in [(home, "2"), (other, "3"), (other, "1"), (other, "2"), (home, "3")] {
-        desk.shard_message(node, "s", text);
+        rig.shard_message(node, "s", text);
     }
-    let heard: Vec<String> = desk.news(1).iter().filter_map(|n| last_line(n)).collect();
+    let heard: Vec<String> = rig.news(1).iter().filter_map(|n| last_line(n)).collect();
     assert_eq!(heard, ["1", "2", "3"]);
     // A former home that does not end the subscription is left after a while.
-    let due = desk.book.next_due().unwrap();
-    desk.book.now = due - 1;
-    desk.book.tick();
-    assert!(desk.run().is_empty());
-    desk.book.now = due;
-    desk.book.tick();
-    assert_eq!(desk.run(), [format!("- s @{home}")]);
-    assert_eq!(desk.book.formers().count(), 0);
-    assert_eq!(desk.upstream(), [0, 0, 1]);
-    desk.shard_message(home, "s", "4");
-    assert!(desk.news(1).is_empty());
+    let due = rig.book.next_due().unwrap();
+    rig.book.now = due - 1;
+    rig.book.tick();
+    assert!(rig.run().is_empty());
+    rig.book.now = due;
+    rig.book.tick();
+    assert_eq!(rig.run(), [format!("- s @{home}")]);
+    assert_eq!(rig.book.formers().count(), 0);
+    assert_eq!(rig.upstream(), [0, 0, 1]);
+    rig.shard_message(home, "s", "4");
+    assert!(rig.news(1).is_empty());
     // A former home whose connection is lost is left at once.
-    desk.topology(cluster());
-    desk.run();
-    assert_eq!(desk.book.formers().collect::<Vec<_>>(), [other]);
-    desk.book.lost(other);
-    assert_eq!(desk.book.formers().count(), 0);
-    assert_eq!(desk.home(Kind::Shard, "s"), home);
+    rig.topology(cluster());
+    rig.run();
+    assert_eq!(rig.book.formers().collect::<Vec<_>>(), [other]);
+    rig.book.lost(other);
+    assert_eq!(rig.book.formers().count(), 0);
+    assert_eq!(rig.home(Kind::Shard, "s"), home);
 }
 
 /// After a failover the former home is a replica of the new one: each hears the other's messages,
@@ -577,203 +577,203 @@ fn what_was_published_before_a_move_comes_first() {
 #[test]
 fn after_a_failover_the_replica_says_all_before_its_primary_is_heard() {
     let moved = |pings: usize| {
-        let mut desk = Desk::new();
-        desk.subscribe(1, Kind::Shard, "s");
-        desk.run();
-        let home = desk.home(Kind::Shard, "s");
-        desk.news(1);
-        desk.topology(failed_over(home as u16));
-        assert_eq!(desk.act(true), [format!("+ s @{}", home + 3)]);
-        assert_eq!(desk.news(1), ["gap s"]);
-        desk.shard_message(home, "s", "0");
-        assert!(desk.answer(home + 3));
-        assert_eq!(desk.act(true), [format!("ping {home}")]);
+        let mut rig = Rig::new();
+        rig.subscribe(1, Kind::Shard, "s");
+        rig.run();
+        let home = rig.home(Kind::Shard, "s");
+        rig.news(1);
+        rig.topology(failed_over(home as u16));
+        assert_eq!(rig.act(true), [format!("+ s @{}", home + 3)]);
+        assert_eq!(rig.news(1), ["gap s"]);
+        rig.shard_message(home, "s", "0");
+        assert!(rig.answer(home + 3));
+        assert_eq!(rig.act(true), [format!("ping {home}")]);
         for _ in 0..pings {
-            desk.book.reply(home).unwrap();
+            rig.book.reply(home).unwrap();
         }
-        (desk, home, home + 3)
+        (rig, home, home + 3)
     };
     let texts = |news: Vec<String>| -> Vec<String> {
         news.iter().map(|n| last_line(n).unwrap_or_else(|| n.clone())).collect()
     };
     // 1 was published at the replica, and reaches the primary after 2.
-    let (mut desk, old, new) = moved(0);
+    let (mut rig, old, new) = moved(0);
     for (node, text) in [(new, "2"), (new, "1"), (old, "1"), (old, "2"), (new, "3")] {
-        desk.shard_message(node, "s", text);
+        rig.shard_message(node, "s", text);
     }
-    desk.book.reply(old).unwrap();
-    assert_eq!(desk.act(true), [format!("ping {old}")]);
-    assert_eq!(texts(desk.news(1)), ["0", "1", "2"]);
-    desk.book.reply(old).unwrap();
-    assert_eq!(texts(desk.news(1)), ["3", "live s"]);
-    assert_eq!(desk.run(), [format!("- s @{old}")]);
+    rig.book.reply(old).unwrap();
+    assert_eq!(rig.act(true), [format!("ping {old}")]);
+    assert_eq!(texts(rig.news(1)), ["0", "1", "2"]);
+    rig.book.reply(old).unwrap();
+    assert_eq!(texts(rig.news(1)), ["3", "live s"]);
+    assert_eq!(rig.run(), [format!("- s @{old}")]);
     // The primary did not forward 1: it is not delivered late, and the gap lasts until then.
-    let (mut desk, old, new) = moved(1);
+    let (mut rig, old, new) = moved(1);
     for (node, text) in [(new, "1"), (new, "2"), (old, "2"), (new, "3")] {
-        desk.shard_message(node, "s", text);
+        rig.shard_message(node, "s", text);
     }
-    assert_eq!(texts(desk.news(1)), ["0", "2"]);
-    desk.book.reply(old).unwrap();
-    assert_eq!(texts(desk.news(1)), ["3", "live s"]);
+    assert_eq!(texts(rig.news(1)), ["0", "2"]);
+    rig.book.reply(old).unwrap();
+    assert_eq!(texts(rig.news(1)), ["3", "live s"]);
     // From then on only the primary is heard, which sends everything.
     for (node, text) in [(old, "5"), (new, "4"), (new, "5")] {
-        desk.shard_message(node, "s", text);
+        rig.shard_message(node, "s", text);
     }
-    assert_eq!(texts(desk.news(1)), ["4", "5"]);
-    assert_eq!(desk.gaps()[GapReason::SlotMoved as usize], 1);
+    assert_eq!(texts(rig.news(1)), ["4", "5"]);
+    assert_eq!(rig.gaps()[GapReason::SlotMoved as usize], 1);
     // A replica that does not answer, or is lost, delays nobody.
-    let (mut desk, old, new) = moved(1);
-    desk.shard_message(new, "s", "1");
-    assert_eq!(texts(desk.news(1)), ["0"]);
-    desk.book.now = desk.book.next_due().unwrap();
-    desk.book.tick();
-    assert_eq!(texts(desk.news(1)), ["1", "live s"]);
-    desk.book.reply(old).unwrap();
-    let (mut desk, old, new) = moved(1);
-    desk.shard_message(new, "s", "1");
-    desk.book.lost(old);
-    assert_eq!(texts(desk.news(1)), ["0", "1", "live s"]);
+    let (mut rig, old, new) = moved(1);
+    rig.shard_message(new, "s", "1");
+    assert_eq!(texts(rig.news(1)), ["0"]);
+    rig.book.now = rig.book.next_due().unwrap();
+    rig.book.tick();
+    assert_eq!(texts(rig.news(1)), ["1", "live s"]);
+    rig.book.reply(old).unwrap();
+    let (mut rig, old, new) = moved(1);
+    rig.shard_message(new, "s", "1");
+    rig.book.lost(old);
+    assert_eq!(texts(rig.news(1)), ["0", "1", "live s"]);
     // The bytes held back are limited.
-    let (mut desk, _, new) = moved(1);
+    let (mut rig, _, new) = moved(1);
     let large = "x".repeat(600_000);
-    desk.shard_message(new, "s", &large);
-    assert_eq!(texts(desk.news(1)), ["0"]);
-    desk.shard_message(new, "s", "1");
-    assert!(desk.news(1).is_empty());
-    desk.shard_message(new, "s", &large);
-    assert_eq!(desk.news(1).pop().unwrap(), "live s");
-    assert_eq!(desk.book.formers().count(), 0);
+    rig.shard_message(new, "s", &large);
+    assert_eq!(texts(rig.news(1)), ["0"]);
+    rig.shard_message(new, "s", "1");
+    assert!(rig.news(1).is_empty());
+    rig.shard_message(new, "s", &large);
+    assert_eq!(rig.news(1).pop().unwrap(), "live s");
+    assert_eq!(rig.book.formers().count(), 0);
     // A worker that follows the previous topology publishes at the replica: wait for it.
-    let mut desk = Desk::new();
-    desk.book.worker(2);
-    desk.book.worker(3);
-    (1..3).for_each(|worker| desk.book.worker_follows(worker, 1));
-    desk.subscribe(1, Kind::Shard, "s");
-    desk.run();
-    let (old, new) = (desk.home(Kind::Shard, "s"), desk.home(Kind::Shard, "s") + 3);
-    desk.topology(Snapshot { generation: 2, ..failed_over(old as u16) });
-    desk.book.worker_follows(1, 2);
-    assert_eq!(desk.act(true), [format!("+ s @{new}")]);
-    assert!(desk.answer(new));
-    desk.shard_message(new, "s", "2");
-    assert!(desk.act(true).is_empty());
-    desk.news(1);
-    desk.shard_message(old, "s", "1");
-    desk.book.worker_follows(2, 2);
+    let mut rig = Rig::new();
+    rig.book.worker(2);
+    rig.book.worker(3);
+    (1..3).for_each(|worker| rig.book.worker_follows(worker, 1));
+    rig.subscribe(1, Kind::Shard, "s");
+    rig.run();
+    let (old, new) = (rig.home(Kind::Shard, "s"), rig.home(Kind::Shard, "s") + 3);
+    rig.topology(Snapshot { generation: 2, ..failed_over(old as u16) });
+    rig.book.worker_follows(1, 2);
+    assert_eq!(rig.act(true), [format!("+ s @{new}")]);
+    assert!(rig.answer(new));
+    rig.shard_message(new, "s", "2");
+    assert!(rig.act(true).is_empty());
+    rig.news(1);
+    rig.shard_message(old, "s", "1");
+    rig.book.worker_follows(2, 2);
     for _ in 0..2 {
-        assert_eq!(desk.act(true), [format!("ping {old}")]);
-        desk.book.worker_follows(1, 2);
-        assert!(desk.act(true).is_empty());
-        desk.book.reply(old).unwrap();
+        assert_eq!(rig.act(true), [format!("ping {old}")]);
+        rig.book.worker_follows(1, 2);
+        assert!(rig.act(true).is_empty());
+        rig.book.reply(old).unwrap();
     }
-    assert_eq!(texts(desk.news(1)), ["1", "2", "live s"]);
+    assert_eq!(texts(rig.news(1)), ["1", "2", "live s"]);
 }
 
 #[test]
 fn moved_to_a_node_that_is_not_known_waits_for_the_topology() {
-    let mut desk = Desk::new();
-    desk.subscribe(1, Kind::Shard, "s");
-    let home = desk.home(Kind::Shard, "s");
-    desk.act(true);
-    desk.book.error(home, b"MOVED 1 10.0.0.1:7000").unwrap();
-    assert!(desk.act(true).is_empty() && desk.refreshes > 0);
+    let mut rig = Rig::new();
+    rig.subscribe(1, Kind::Shard, "s");
+    let home = rig.home(Kind::Shard, "s");
+    rig.act(true);
+    rig.book.error(home, b"MOVED 1 10.0.0.1:7000").unwrap();
+    assert!(rig.act(true).is_empty() && rig.refreshes > 0);
     let mut grown = cluster();
     let mut node = grown.nodes[0].clone();
     node.addr = NodeAddr { host: "10.0.0.1".into(), port: 7000 };
     grown.nodes.push(node);
     grown.shards.push(Shard { primary: Some(6), replicas: Vec::new() });
     grown.slots[usize::from(slot_of(b"s").0)] = 3;
-    desk.topology(grown);
-    assert_eq!(desk.run(), ["+ s @6"]);
-    assert_eq!(desk.news(1), ["known s", "live s"]);
-    assert_eq!(desk.gaps(), NO_GAP);
+    rig.topology(grown);
+    assert_eq!(rig.run(), ["+ s @6"]);
+    assert_eq!(rig.news(1), ["known s", "live s"]);
+    assert_eq!(rig.gaps(), NO_GAP);
 }
 
 #[test]
 fn refusals_that_pass_are_tried_again_more_and_more_slowly() {
-    let mut desk = Desk::new();
-    desk.subscribe(1, Kind::Shard, "s");
-    let home = desk.home(Kind::Shard, "s");
+    let mut rig = Rig::new();
+    rig.subscribe(1, Kind::Shard, "s");
+    let home = rig.home(Kind::Shard, "s");
     let mut waits = Vec::new();
     for _ in 0..6 {
-        assert_eq!(desk.act(true), [format!("+ s @{home}")]);
-        desk.book.error(home, b"CLUSTERDOWN Hash slot not served").unwrap();
-        assert!(desk.act(true).is_empty());
-        let due = desk.book.next_due().unwrap();
-        waits.push(due - desk.book.now);
-        desk.book.now = due;
-        desk.book.tick();
+        assert_eq!(rig.act(true), [format!("+ s @{home}")]);
+        rig.book.error(home, b"CLUSTERDOWN Hash slot not served").unwrap();
+        assert!(rig.act(true).is_empty());
+        let due = rig.book.next_due().unwrap();
+        waits.push(due - rig.book.now);
+        rig.book.now = due;
+        rig.book.tick();
     }
     assert!(waits[0] <= 10_000 && waits[5] >= 160_000, "{waits:?}");
-    desk.run();
-    assert_eq!(desk.news(1), ["known s", "live s"]);
-    assert!(desk.book.next_due().is_none());
+    rig.run();
+    assert_eq!(rig.news(1), ["known s", "live s"]);
+    assert!(rig.book.next_due().is_none());
 }
 
 #[test]
 fn two_nodes_that_point_at_each_other_are_not_asked_without_end() {
-    let mut desk = Desk::new();
-    desk.subscribe(1, Kind::Shard, "s");
+    let mut rig = Rig::new();
+    rig.subscribe(1, Kind::Shard, "s");
     let mut followed = 0;
     loop {
-        let actions = desk.act(true);
+        let actions = rig.act(true);
         let Some(action) = actions.first() else { break };
         let n: usize = action.rsplit('@').next().unwrap().parse().unwrap();
         let moved = format!("MOVED 1 127.0.0.1:{}", 7000 + (n + 1) % 2);
-        desk.book.error(n, moved.as_bytes()).unwrap();
+        rig.book.error(n, moved.as_bytes()).unwrap();
         followed += 1;
         assert!(followed < 10);
     }
-    assert!(desk.book.next_due().is_some());
+    assert!(rig.book.next_due().is_some());
 }
 
 #[test]
 fn a_refusal_is_told_to_all_who_wait() {
-    let mut desk = Desk::new();
-    desk.book.worker(2);
-    desk.subscribe(1, Kind::Channel, "c");
-    let again = desk.subscribe(1, Kind::Channel, "c");
-    let home = desk.home(Kind::Channel, "c");
-    desk.act(true);
-    desk.book.error(home, b"NOPERM no").unwrap();
-    assert!(desk.act(true).is_empty());
+    let mut rig = Rig::new();
+    rig.book.worker(2);
+    rig.subscribe(1, Kind::Channel, "c");
+    let again = rig.subscribe(1, Kind::Channel, "c");
+    let home = rig.home(Kind::Channel, "c");
+    rig.act(true);
+    rig.book.error(home, b"NOPERM no").unwrap();
+    assert!(rig.act(true).is_empty());
     assert_eq!(
-        desk.news(1),
+        rig.news(1),
         ["known c", "refused c: NOPERM no", "refused c: NOPERM no", "forgotten c"]
     );
-    desk.unsubscribe(1, again); // its refusal was still on the way
-    assert!(desk.run().is_empty() && desk.news(1).is_empty());
-    assert_eq!(desk.book.stats.topics[0].load(Relaxed), 0);
+    rig.unsubscribe(1, again); // its refusal was still on the way
+    assert!(rig.run().is_empty() && rig.news(1).is_empty());
+    assert_eq!(rig.book.stats.topics[0].load(Relaxed), 0);
     // If one of several nodes refuses, the topic is unsubscribed at the others.
-    desk.subscribe(1, Kind::Pattern, SPACE);
-    desk.act(true);
-    desk.confirm(0);
-    desk.book.error(1, b"NOPERM no").unwrap();
-    assert_eq!(desk.act(true), [format!("- {SPACE} @0"), format!("- {SPACE} @2")]);
-    desk.confirm(0);
-    desk.confirm(2);
-    assert_eq!(desk.upstream(), [0; 3]);
+    rig.subscribe(1, Kind::Pattern, SPACE);
+    rig.act(true);
+    rig.confirm(0);
+    rig.book.error(1, b"NOPERM no").unwrap();
+    assert_eq!(rig.act(true), [format!("- {SPACE} @0"), format!("- {SPACE} @2")]);
+    rig.confirm(0);
+    rig.confirm(2);
+    assert_eq!(rig.upstream(), [0; 3]);
 }
 
 #[test]
 fn messages_of_one_topic_are_one_run() {
-    let mut desk = Desk::new();
+    let mut rig = Rig::new();
     for name in ["a", "b"] {
-        desk.subscribe(1, Kind::Channel, name);
+        rig.subscribe(1, Kind::Channel, name);
     }
-    desk.run();
-    desk.news(1);
+    rig.run();
+    rig.news(1);
     // Both topics at one node.
-    let home = desk.home(Kind::Channel, "a");
-    let other = desk.home(Kind::Channel, "b");
+    let home = rig.home(Kind::Channel, "a");
+    let other = rig.home(Kind::Channel, "b");
     if other != home {
-        desk.book.lost(other);
-        desk.book.lost((0..3).find(|&n| n != home && n != other).unwrap());
-        desk.run();
-        desk.news(1);
+        rig.book.lost(other);
+        rig.book.lost((0..3).find(|&n| n != home && n != other).unwrap());
+        rig.run();
+        rig.news(1);
     }
-    let home = desk.home(Kind::Channel, "a");
-    assert_eq!(home, desk.home(Kind::Channel, "b"));
+    let home = rig.home(Kind::Channel, "a");
+    assert_eq!(home, rig.home(Kind::Channel, "b"));
     let one = |name: &str| format!(">3\r\n$7\r\nmessage\r\n$1\r\n{name}\r\n$1\r\nx\r\n");
     let order = ["a", "a", "b", "a", "gone", "a", "a"];
     let (mut buf, mut spans) = (Vec::new(), Vec::new());
@@ -786,16 +786,16 @@ fn messages_of_one_topic_are_one_run() {
     for (name, span) in order.iter().zip(spans) {
         let name = name.as_bytes();
         let message = Message { kind: Kind::Channel, name, channel: name, at: 17 };
-        desk.book.message(home, &buf, span, message, &mut run);
+        rig.book.message(home, &buf, span, message, &mut run);
     }
-    desk.book.end_read(&buf, &mut run);
+    rig.book.end_read(&buf, &mut run);
     let a = one("a");
     assert_eq!(
-        desk.news(1),
+        rig.news(1),
         [format!("a {a}{a}"), format!("b {}", one("b")), format!("a {a}"), format!("a {a}{a}")]
     );
-    assert_eq!(desk.book.stats.messages[0].load(Relaxed), 7);
-    assert_eq!(desk.book.stats.ignored.load(Relaxed), 1);
+    assert_eq!(rig.book.stats.messages[0].load(Relaxed), 7);
+    assert_eq!(rig.book.stats.ignored.load(Relaxed), 1);
 }
 
 /// CPU time used by this thread, in nanoseconds.
@@ -808,20 +808,20 @@ fn thread_cpu() -> f64 {
 #[test]
 fn each_broad_pattern_is_let_go_of_at_the_same_cost() {
     let cpu = [10_000, 40_000].map(|count| {
-        let mut desk = Desk::new();
+        let mut rig = Rig::new();
         let names = (0..count).map(|i| format!("*{i}"));
-        let tokens: Vec<Token> = names.map(|n| desk.subscribe(1, Kind::Pattern, &n)).collect();
-        desk.run();
-        assert_eq!(desk.book.broad.len(), count);
+        let tokens: Vec<Token> = names.map(|n| rig.subscribe(1, Kind::Pattern, &n)).collect();
+        rig.run();
+        assert_eq!(rig.book.broad.len(), count);
         let before = thread_cpu();
         for token in tokens {
-            desk.unsubscribe(1, token);
-            desk.book.end_turn();
+            rig.unsubscribe(1, token);
+            rig.book.end_turn();
         }
         let cpu = thread_cpu() - before;
-        assert!(desk.book.broad.is_empty());
-        desk.run();
-        assert!(desk.book.entries.is_empty());
+        assert!(rig.book.broad.is_empty());
+        rig.run();
+        assert!(rig.book.entries.is_empty());
         cpu
     });
     assert!(cpu[1] < 8.0 * cpu[0], "{cpu:?} ns of CPU");
@@ -829,73 +829,73 @@ fn each_broad_pattern_is_let_go_of_at_the_same_cost() {
 
 #[test]
 fn broad_patterns_are_found_after_others_went() {
-    let mut desk = Desk::new();
-    let tokens = ["*a", "*b", "*c", "*d"].map(|name| desk.subscribe(1, Kind::Pattern, name));
-    desk.run();
+    let mut rig = Rig::new();
+    let tokens = ["*a", "*b", "*c", "*d"].map(|name| rig.subscribe(1, Kind::Pattern, name));
+    rig.run();
     for (gone, left) in [(1, 3), (3, 2), (0, 1), (2, 0)] {
-        desk.unsubscribe(1, tokens[gone]);
-        desk.run();
-        assert_eq!(desk.book.broad.len(), left);
-        for (i, &at) in desk.book.broad.iter().enumerate() {
-            assert_eq!(desk.book.entries[at].broad_at, i);
+        rig.unsubscribe(1, tokens[gone]);
+        rig.run();
+        assert_eq!(rig.book.broad.len(), left);
+        for (i, &at) in rig.book.broad.iter().enumerate() {
+            assert_eq!(rig.book.entries[at].broad_at, i);
         }
     }
 }
 
 #[test]
 fn refused_topics_share_a_budget() {
-    let mut desk = Desk::new();
+    let mut rig = Rig::new();
     for i in 0..1_000 {
-        desk.subscribe(1, Kind::Shard, &format!("{{s}}{i}"));
+        rig.subscribe(1, Kind::Shard, &format!("{{s}}{i}"));
     }
-    let home = desk.home(Kind::Shard, "{s}0");
+    let home = rig.home(Kind::Shard, "{s}0");
     // The first refusals cost nothing, then 100 retries per second, with as many saved up.
-    let (mut calls, end) = (desk.act(true).len(), desk.book.now + 3_000_000);
+    let (mut calls, end) = (rig.act(true).len(), rig.book.now + 3_000_000);
     assert_eq!(calls, 1_000);
     loop {
-        while !desk.book.nodes[home].fifo.is_empty() {
-            desk.book.error(home, b"CLUSTERDOWN The cluster is down").unwrap();
+        while !rig.book.nodes[home].fifo.is_empty() {
+            rig.book.error(home, b"CLUSTERDOWN The cluster is down").unwrap();
         }
-        let due = desk.book.next_due().unwrap();
-        assert!(due > desk.book.now);
+        let due = rig.book.next_due().unwrap();
+        assert!(due > rig.book.now);
         if due > end {
             break;
         }
-        desk.book.now = due;
-        desk.book.tick();
-        calls += desk.act(true).len();
+        rig.book.now = due;
+        rig.book.tick();
+        calls += rig.act(true).len();
     }
     assert!((1_300..=1_401).contains(&calls), "{calls}");
     // Each confirmation lets two more retries go.
-    while desk.act(true).is_empty() {
-        desk.book.now = desk.book.next_due().unwrap();
-        desk.book.tick();
+    while rig.act(true).is_empty() {
+        rig.book.now = rig.book.next_due().unwrap();
+        rig.book.tick();
     }
-    let before = desk.book.now;
-    desk.run();
-    while let Some(due) = desk.book.next_due() {
-        desk.book.now = due;
-        desk.book.tick();
-        desk.run();
+    let before = rig.book.now;
+    rig.run();
+    while let Some(due) = rig.book.next_due() {
+        rig.book.now = due;
+        rig.book.tick();
+        rig.run();
     }
-    assert!(desk.book.entries.iter().all(|(_, entry)| entry.live));
-    assert!(desk.book.now < before + 2_000_000, "{}", desk.book.now - before);
+    assert!(rig.book.entries.iter().all(|(_, entry)| entry.live));
+    assert!(rig.book.now < before + 2_000_000, "{}", rig.book.now - before);
 }
 
 #[test]
 fn a_node_that_answers_nothing_is_sent_one_topic() {
-    let mut desk = Desk::new();
+    let mut rig = Rig::new();
     for i in 0..10 {
-        desk.subscribe(1, Kind::Shard, &format!("{{s}}{i}"));
+        rig.subscribe(1, Kind::Shard, &format!("{{s}}{i}"));
     }
-    let home = desk.home(Kind::Shard, "{s}0");
-    assert_eq!(desk.act(true).len(), 10);
+    let home = rig.home(Kind::Shard, "{s}0");
+    assert_eq!(rig.act(true).len(), 10);
     for _ in 0..3 {
-        assert!(desk.book.cut_off(home));
-        assert_eq!(desk.act(true).len(), 1);
+        assert!(rig.book.cut_off(home));
+        assert_eq!(rig.act(true).len(), 1);
     }
-    assert!(desk.answer(home));
-    assert_eq!(desk.act(true).len(), 9);
-    desk.confirm(home);
-    assert!(desk.book.entries.iter().all(|(_, entry)| entry.live));
+    assert!(rig.answer(home));
+    assert_eq!(rig.act(true).len(), 9);
+    rig.confirm(home);
+    assert!(rig.book.entries.iter().all(|(_, entry)| entry.live));
 }

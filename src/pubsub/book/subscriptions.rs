@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::nodes::Link;
+use super::nodes::LinkState;
 use super::{Action, Book, Class, Entry, Sent, Sub, SubState, count};
 use crate::pubsub::{GapReason, HubEvent, Topic, rank};
 
@@ -95,8 +95,8 @@ impl Book {
         for sub in subs.iter_mut().filter(|s| s.state == SubState::Wanted) {
             let Some(node) = self.nodes.get_mut(sub.node) else { continue };
             match node.link {
-                Link::Ready if node.trial && !node.fifo.is_empty() => {}
-                Link::Ready => {
+                LinkState::Ready if node.trial && !node.fifo.is_empty() => {}
+                LinkState::Ready => {
                     sub.state = SubState::Sent;
                     let topic = Arc::clone(&entry.topic);
                     let sent = Sent::Subscribe { entry: at, serial: sub.serial, topic };
@@ -104,11 +104,11 @@ impl Book {
                     let topic = Arc::clone(&entry.topic);
                     self.actions.push(Action::Subscribe(sub.node, topic));
                 }
-                Link::Idle => {
-                    node.link = Link::Connecting;
+                LinkState::Idle => {
+                    node.link = LinkState::Connecting;
                     self.actions.push(Action::Connect(sub.node));
                 }
-                Link::Connecting | Link::Backoff => {}
+                LinkState::Connecting | LinkState::Backoff => {}
             }
         }
     }
@@ -153,7 +153,7 @@ impl Book {
         }
         let Some(node) = self.nodes.get_mut(sub.node) else { return false };
         node.load = node.load.saturating_sub(1);
-        let told = sub.state != SubState::Wanted && node.link == Link::Ready;
+        let told = sub.state != SubState::Wanted && node.link == LinkState::Ready;
         if told {
             node.fifo.push_back(Sent::Unsubscribe { topic: Arc::clone(&entry.topic) });
             self.actions.push(Action::Unsubscribe(sub.node, Arc::clone(&entry.topic)));
@@ -238,7 +238,7 @@ impl Book {
         let best = online.max_by_key(|(i, node)| {
             // Workers publish by the same rule: a node without slots is no home.
             let is_primary = node.has_slots && self.primaries.contains(i);
-            let ready = now && node.link == Link::Ready;
+            let ready = now && node.link == LinkState::Ready;
             (
                 is_primary && ready,
                 is_primary && node.is_usable(),
@@ -318,10 +318,10 @@ impl Book {
             entry.topic.set_live(true);
         }
         if health >= Health::Part {
-            // A subscriber of a live topic waits for the node's reply (see `again`).
+            // A subscriber of a live topic waits for the node's reply (see `join`).
             let anew = !was;
             if anew && entry.live {
-                entry.again.told();
+                entry.joining.told();
             }
             let tell = |l: &&mut super::Listener| all || (!l.told && (anew || !l.joins));
             for listener in entry.listeners.iter_mut().filter(tell) {

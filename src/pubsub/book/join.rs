@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use super::nodes::Link;
+use super::nodes::LinkState;
 use super::{Action, Book, Class, Sent, SubState};
 use crate::pubsub::{HubEvent, Token, Topic};
 
 /// Subscribers that wait for the node's reply.
 #[derive(Debug, Default)]
-pub(super) struct Again {
+pub(super) struct Joining {
     /// Those of the current round.
     now: Vec<(usize, Token)>,
     /// Those of the next round.
@@ -20,7 +20,7 @@ pub(super) struct Again {
     left: usize,
 }
 
-impl Again {
+impl Joining {
     /// The topic was subscribed anew and all listeners are told: nobody waits any more.
     pub fn told(&mut self) {
         self.now.clear();
@@ -30,44 +30,44 @@ impl Again {
 
 impl Book {
     /// Starts a round for another subscriber (`who`), or for those that wait.
-    pub(super) fn ask_again(&mut self, at: usize, who: Option<(usize, Token)>) {
+    pub(super) fn start_join(&mut self, at: usize, who: Option<(usize, Token)>) {
         let Some(entry) = self.entries.get_mut(at) else { return };
-        let who = who.filter(|who| !entry.again.next.contains(who));
-        entry.again.next.extend(who);
-        if entry.again.left > 0 || entry.again.next.is_empty() || !entry.live {
+        let who = who.filter(|who| !entry.joining.next.contains(who));
+        entry.joining.next.extend(who);
+        if entry.joining.left > 0 || entry.joining.next.is_empty() || !entry.live {
             return;
         }
         let everywhere = matches!(entry.class, Class::Narrow { .. });
         for sub in &entry.subs {
             let Some(node) = self.nodes.get_mut(sub.node) else { continue };
             let asked = everywhere || entry.home == Some(sub.node);
-            if asked && sub.state == SubState::Confirmed && node.link == Link::Ready {
+            if asked && sub.state == SubState::Confirmed && node.link == LinkState::Ready {
                 let topic = Arc::clone(&entry.topic);
-                node.fifo.push_back(Sent::Again { entry: at, topic: Arc::clone(&topic) });
+                node.fifo.push_back(Sent::Join { entry: at, topic: Arc::clone(&topic) });
                 self.actions.push(Action::Subscribe(sub.node, topic));
-                entry.again.left += 1;
+                entry.joining.left += 1;
             }
         }
-        if entry.again.left > 0 {
-            entry.again.now = std::mem::take(&mut entry.again.next);
+        if entry.joining.left > 0 {
+            entry.joining.now = std::mem::take(&mut entry.joining.next);
         }
     }
 
     /// A node has replied, or (`lost`) never will.
-    pub(super) fn asked_again(&mut self, at: usize, topic: &Arc<Topic>, lost: bool) {
+    pub(super) fn join_answered(&mut self, at: usize, topic: &Arc<Topic>, lost: bool) {
         let entry = self.entries.get_mut(at).filter(|e| Arc::ptr_eq(&e.topic, topic));
         let Some(entry) = entry else { return };
-        entry.again.left = entry.again.left.saturating_sub(1);
-        if entry.again.left > 0 {
+        entry.joining.left = entry.joining.left.saturating_sub(1);
+        if entry.joining.left > 0 {
             return;
         }
         if lost || !entry.live {
             // They are told when the topic is subscribed anew, or by the remaining nodes.
-            let now = std::mem::take(&mut entry.again.now);
-            entry.again.next.extend(now);
-            return self.ask_again(at, None);
+            let now = std::mem::take(&mut entry.joining.now);
+            entry.joining.next.extend(now);
+            return self.start_join(at, None);
         }
-        for (worker, token) in std::mem::take(&mut entry.again.now) {
+        for (worker, token) in std::mem::take(&mut entry.joining.now) {
             let same = |l: &&mut super::Listener| l.worker == worker && l.token == token;
             let Some(listener) = entry.listeners.iter_mut().find(same) else { continue };
             listener.told = true;
@@ -76,6 +76,6 @@ impl Book {
                 worker.news.push(HubEvent::Live { token, topic: Arc::clone(topic) });
             }
         }
-        self.ask_again(at, None);
+        self.start_join(at, None);
     }
 }
