@@ -19,13 +19,13 @@ pub struct Account {
     pub realm: u16,
     /// The user's name, if it is the cluster's.
     pub name: Option<Arc<str>>,
-    question: Option<Question>,
-    verdict: Option<(CommandTag, CheckResult)>,
+    pending: Option<PendingCheck>,
+    result: Option<(CommandTag, CheckResult)>,
 }
 
 /// A pending check. Dropped with the account: a client that has left needs no answer.
 #[derive(Debug, Clone)]
-struct Question {
+struct PendingCheck {
     tag: CommandTag,
     /// Size of the check's arguments, in bytes.
     bytes: usize,
@@ -33,7 +33,7 @@ struct Question {
     _wanted: Arc<()>,
 }
 
-/// Identifies the command that a verdict is about; another command must not use it.
+/// Identifies the command that a result is about; another command must not use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommandTag(u64);
 
@@ -98,28 +98,28 @@ impl Account {
     pub fn ask(&mut self, tag: CommandTag, bytes: usize) -> Weak<()> {
         let wanted = Arc::new(());
         let alive = Arc::downgrade(&wanted);
-        self.verdict = None;
-        self.question = Some(Question { tag, bytes, _wanted: wanted });
+        self.result = None;
+        self.pending = Some(PendingCheck { tag, bytes, _wanted: wanted });
         alive
     }
 
     /// Stores the result of the pending check.
-    pub fn answer(&mut self, verdict: CheckResult) {
-        self.verdict = self.question.take().map(|question| (question.tag, verdict));
+    pub fn answer(&mut self, result: CheckResult) {
+        self.result = self.pending.take().map(|pending| (pending.tag, result));
     }
 
     /// Stores a result for the next time that the command is processed.
-    pub fn store_result(&mut self, tag: CommandTag, verdict: CheckResult) {
-        self.verdict = Some((tag, verdict));
+    pub fn store_result(&mut self, tag: CommandTag, result: CheckResult) {
+        self.result = Some((tag, result));
     }
 
     /// Takes the result, if it is for this command.
     pub fn answered(&mut self, tag: CommandTag) -> Option<CheckResult> {
-        self.verdict.take().filter(|(of, _)| *of == tag).map(|(_, verdict)| verdict)
+        self.result.take().filter(|(of, _)| *of == tag).map(|(_, result)| result)
     }
 
     /// Size of the pending check, in bytes.
     pub fn asked(&self) -> usize {
-        self.question.as_ref().map_or(0, |question| question.bytes)
+        self.pending.as_ref().map_or(0, |pending| pending.bytes)
     }
 }

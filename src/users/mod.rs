@@ -9,12 +9,12 @@
 //! - `user`: a user, and its line in an ACL file
 //! - `account`: the user of a connection
 //! - `throttle`: delays after failed logins
-//! - `verify`: checks of the cluster's users by a node; `look`: their periodic repetition
+//! - `verify`: checks of the cluster's users by a node; `reverify`: their periodic repetition
 //!
 //! Not here: logins and checks in progress ([`crate::worker`]).
 
 mod account;
-mod look;
+mod reverify;
 mod rule_error;
 mod rules;
 mod throttle;
@@ -24,7 +24,7 @@ mod verify;
 use std::sync::Arc;
 
 pub use account::{Account, CheckResult, CommandTag, OWN_REALM};
-pub use look::{Reverified, SubscribedTopic, is_refusal};
+pub use reverify::{Reverified, SubscribedTopic, is_refusal};
 pub use rule_error::RuleError;
 pub use rules::{Denied, Selector};
 pub use throttle::{Source, Throttle};

@@ -29,7 +29,7 @@ pub enum Denied {
 
 /// A rule about commands. Later rules override earlier ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Rule {
+enum CommandRule {
     /// A command or subcommand (`config|get`); allowed or denied.
     Command(Box<str>, bool),
     /// A category, without its `@`; allowed or denied.
@@ -49,7 +49,7 @@ struct KeyPattern {
 pub struct Selector {
     /// The last rule about all commands; `rules` has those that followed it.
     all: bool,
-    rules: Vec<Rule>,
+    rules: Vec<CommandRule>,
     all_keys: bool,
     keys: Vec<KeyPattern>,
     all_channels: bool,
@@ -155,14 +155,16 @@ impl Selector {
             if !table.iter().any(known) {
                 return Err(RuleError::Unknown);
             }
-            self.push(Rule::Category(category.into(), on));
+            self.push(CommandRule::Category(category.into(), on));
             return Ok(());
         }
         let parent = name.split('|').next().unwrap_or_default();
         match (table.by_name(name), table.by_name(parent), name.split_once('|')) {
-            (Some(_), ..) => self.push(Rule::Command(name.into(), on)),
+            (Some(_), ..) => self.push(CommandRule::Command(name.into(), on)),
             // A module's command, which only the cluster knows.
-            (None, None, _) if parent.contains('.') => self.push(Rule::Command(name.into(), on)),
+            (None, None, _) if parent.contains('.') => {
+                self.push(CommandRule::Command(name.into(), on))
+            }
             (None, Some(id), Some((_, arg))) => {
                 let container = table.get(id).container;
                 if arg.contains('|') {
@@ -172,13 +174,13 @@ impl Selector {
                     return Err(RuleError::Syntax);
                 }
                 // CLIENT SETINFO and others, of servers newer than the table.
-                let newer = container && NEWER.contains(&name);
+                let newer = container && NEWER_SUBCOMMANDS.contains(&name);
                 if (container || !on) && !newer {
                     return Err(RuleError::Unknown);
                 }
                 match newer {
-                    true => self.push(Rule::Command(name.into(), on)),
-                    false => self.push(Rule::FirstArg(parent.into(), arg.into())),
+                    true => self.push(CommandRule::Command(name.into(), on)),
+                    false => self.push(CommandRule::FirstArg(parent.into(), arg.into())),
                 }
             }
             _ => return Err(RuleError::Unknown),
@@ -186,11 +188,11 @@ impl Selector {
         Ok(())
     }
 
-    fn push(&mut self, rule: Rule) {
+    fn push(&mut self, rule: CommandRule) {
         // A repeated rule replaces the earlier one.
-        let same = |old: &Rule| match (old, &rule) {
-            (Rule::Command(a, _), Rule::Command(b, _)) => a == b,
-            (Rule::Category(a, _), Rule::Category(b, _)) => a == b,
+        let same = |old: &CommandRule| match (old, &rule) {
+            (CommandRule::Command(a, _), CommandRule::Command(b, _)) => a == b,
+            (CommandRule::Category(a, _), CommandRule::Category(b, _)) => a == b,
             (a, b) => a == b,
         };
         self.rules.retain(|old| !same(old));
@@ -214,7 +216,7 @@ impl Selector {
                 first_args.retain(|(other, _)| *other != id);
             };
             match rule {
-                Rule::Command(name, on) => {
+                CommandRule::Command(name, on) => {
                     let Some(id) = table.by_name(name) else {
                         unknown &= *on; // the unknown command may be this one
                         continue;
@@ -223,7 +225,7 @@ impl Selector {
                     let own = table.iter().filter(|(sub, _)| table.container_of(*sub) == Some(id));
                     own.for_each(|(sub, _)| one(sub, *on));
                 }
-                Rule::Category(category, on) => {
+                CommandRule::Category(category, on) => {
                     for (id, spec) in table.iter() {
                         let of = |id| has_category(table.get(id), category);
                         let container = table.container_of(id);
@@ -233,7 +235,7 @@ impl Selector {
                     }
                     unknown &= *on;
                 }
-                Rule::FirstArg(name, arg) => {
+                CommandRule::FirstArg(name, arg) => {
                     first_args.extend(table.by_name(name).map(|id| (id, arg.clone())));
                 }
             }
@@ -303,7 +305,7 @@ impl Selector {
         }
         let mut accesses = Vec::new();
         key_accesses(spec, args, &mut accesses).ok()?;
-        let denied = accesses.into_iter().find(|&(at, access)| !self.may_key(args, at, access));
+        let denied = accesses.into_iter().find(|&(at, access)| !self.allows_key(args, at, access));
         denied.map(|(at, _)| at as usize)
     }
 
@@ -330,10 +332,10 @@ impl Selector {
     /// category of scripts.
     pub(super) fn names_withheld(&self, table: &CommandTable) -> bool {
         self.rules.iter().any(|rule| match rule {
-            Rule::Command(name, true) | Rule::FirstArg(name, _) => {
+            CommandRule::Command(name, true) | CommandRule::FirstArg(name, _) => {
                 table.by_name(name).is_some_and(|id| self.withholds(id))
             }
-            Rule::Category(category, true) => {
+            CommandRule::Category(category, true) => {
                 **category == *"scripting" && self.uncheckable(table, true).next().is_some()
             }
             _ => false,
@@ -360,7 +362,7 @@ impl Selector {
         if spec.keys.is_none() {
             return Ok(());
         }
-        let may = |at: u32, access: Access| self.may_key(args, at, access);
+        let may = |at: u32, access: Access| self.allows_key(args, at, access);
         let fits = match (&spec.keys, self.plain_keys) {
             (KeySpec::One(at), true) => may(u32::from(*at), Access::ALL),
             // A request with invalid keys is reported as such only to users that may access all
@@ -388,7 +390,7 @@ impl Selector {
         Ok(())
     }
 
-    fn may_key(&self, args: &Args, at: u32, access: Access) -> bool {
+    fn allows_key(&self, args: &Args, at: u32, access: Access) -> bool {
         let key = args.get(at as usize).unwrap_or_default();
         self.keys.iter().any(|p| {
             p.access.read >= access.read
@@ -426,9 +428,9 @@ impl Selector {
         for rule in &self.rules {
             let sign = |on: &bool| if *on { '+' } else { '-' };
             text += &match rule {
-                Rule::Command(name, on) => format!(" {}{name}", sign(on)),
-                Rule::Category(name, on) => format!(" {}@{name}", sign(on)),
-                Rule::FirstArg(name, arg) => format!(" +{name}|{arg}"),
+                CommandRule::Command(name, on) => format!(" {}{name}", sign(on)),
+                CommandRule::Category(name, on) => format!(" {}@{name}", sign(on)),
+                CommandRule::FirstArg(name, arg) => format!(" +{name}|{arg}"),
             };
         }
         text
@@ -489,7 +491,7 @@ impl Selector {
 }
 
 /// Subcommands newer than Redis 7.0 that slotway answers.
-const NEWER: [&str; 2] = ["client|setinfo", "client|no-touch"];
+const NEWER_SUBCOMMANDS: [&str; 2] = ["client|setinfo", "client|no-touch"];
 
 /// Commands about scripts and functions that neither run nor load any.
 const SCRIPTS_UNTOUCHED: [&str; 14] = [

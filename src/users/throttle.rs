@@ -38,19 +38,19 @@ struct Failures {
 }
 
 /// The largest number of addresses remembered.
-const MOST: usize = 4096;
+const MAX_SOURCES: usize = 4096;
 /// An address without failures for this long is forgotten, in microseconds.
-const FORGET: u64 = 60_000_000;
+const FORGET_AFTER: u64 = 60_000_000;
 /// The delay of the second failure, in microseconds; it doubles with each further one.
-const FIRST: u64 = 50_000;
+const FIRST_DELAY: u64 = 50_000;
 /// The longest delay, in microseconds.
-const LONGEST: u64 = 5_000_000;
+const MAX_DELAY: u64 = 5_000_000;
 /// Number of failures from which on logins are queued.
-const MANY: u32 = 10;
+const QUEUE_FROM: u32 = 10;
 /// Interval between queued logins, in microseconds: 50 per second.
-const APART: u64 = 20_000;
+const QUEUE_INTERVAL: u64 = 20_000;
 /// The longest wait in the queue, in microseconds.
-const LINE: u64 = 2_000_000;
+const MAX_QUEUE_WAIT: u64 = 2_000_000;
 
 /// Recent login failures by source.
 #[derive(Debug, Default)]
@@ -62,25 +62,25 @@ impl Throttle {
     /// How long a login must wait before it is checked, in microseconds. `None`: the queue is full.
     pub fn admit(&mut self, source: Source, now: u64) -> Option<u64> {
         let Some(known) = self.sources.get_mut(&source) else { return Some(0) };
-        if known.count < MANY || now.saturating_sub(known.last) >= FORGET {
+        if known.count < QUEUE_FROM || now.saturating_sub(known.last) >= FORGET_AFTER {
             return Some(0);
         }
         let wait = known.next.saturating_sub(now);
-        if wait > LINE {
+        if wait > MAX_QUEUE_WAIT {
             return None;
         }
-        known.next = now + wait + APART;
+        known.next = now + wait + QUEUE_INTERVAL;
         Some(wait)
     }
 
     /// Counts a failure. Returns the delay of its reply, in microseconds.
     pub fn failed(&mut self, source: Source, now: u64) -> u64 {
-        if self.sources.len() >= MOST && !self.sources.contains_key(&source) {
+        if self.sources.len() >= MAX_SOURCES && !self.sources.contains_key(&source) {
             self.make_room(now);
         }
         let known =
             self.sources.entry(source).or_insert(Failures { count: 0, last: now, next: now });
-        if now.saturating_sub(known.last) >= FORGET {
+        if now.saturating_sub(known.last) >= FORGET_AFTER {
             known.count = 0;
         }
         known.count = known.count.saturating_add(1);
@@ -88,7 +88,7 @@ impl Throttle {
         // The first failure is not delayed: a typing error.
         match known.count {
             0 | 1 => 0,
-            n => (FIRST << (n - 2).min(16)).min(LONGEST),
+            n => (FIRST_DELAY << (n - 2).min(16)).min(MAX_DELAY),
         }
     }
 
@@ -104,8 +104,8 @@ impl Throttle {
 
     /// Evicts expired addresses, or else the quarter with the fewest failures.
     fn make_room(&mut self, now: u64) {
-        self.sources.retain(|_, f| now.saturating_sub(f.last) < FORGET);
-        if self.sources.len() < MOST {
+        self.sources.retain(|_, f| now.saturating_sub(f.last) < FORGET_AFTER);
+        if self.sources.len() < MAX_SOURCES {
             return;
         }
         let mut counts: Vec<(u32, u64)> =
@@ -125,28 +125,32 @@ mod tests {
         let (mut throttle, me) = (Throttle::default(), Source::Local);
         let waits: Vec<u64> = (0..5).map(|n| throttle.failed(me, n)).collect();
         assert_eq!(waits, [0, 50_000, 100_000, 200_000, 400_000]);
-        (0..100).for_each(|n| assert!(throttle.failed(me, n) <= LONGEST));
-        assert_eq!(throttle.failed(me, 200), LONGEST);
+        (0..100).for_each(|n| assert!(throttle.failed(me, n) <= MAX_DELAY));
+        assert_eq!(throttle.failed(me, 200), MAX_DELAY);
         assert_eq!(throttle.failed(Source::of("10.0.0.1".parse().ok()), 200), 0, "another one");
-        assert_eq!(throttle.failed(me, 200 + FORGET), 0, "long ago");
+        assert_eq!(throttle.failed(me, 200 + FORGET_AFTER), 0, "long ago");
     }
 
     #[test]
     fn who_does_not_wait_for_the_answer_waits_for_the_next_login() {
         let (mut throttle, me) = (Throttle::default(), Source::of("10.0.0.1".parse().ok()));
         let other = Source::of("10.0.0.2".parse().ok());
-        for _ in 1..MANY {
+        for _ in 1..QUEUE_FROM {
             throttle.failed(me, 0);
             assert_eq!(throttle.admit(me, 0), Some(0), "some have failed");
         }
         throttle.failed(me, 0);
         // A thousand connections at once.
         let line: Vec<u64> = (0..1000).map_while(|_| throttle.admit(me, 0)).collect();
-        assert_eq!(line.len() as u64, LINE / APART + 1, "the rest is refused");
-        assert!(line.iter().zip(0..).all(|(wait, n)| *wait == n * APART && *wait <= LINE));
+        assert_eq!(line.len() as u64, MAX_QUEUE_WAIT / QUEUE_INTERVAL + 1, "the rest is refused");
+        assert!(
+            line.iter()
+                .zip(0..)
+                .all(|(wait, n)| *wait == n * QUEUE_INTERVAL && *wait <= MAX_QUEUE_WAIT)
+        );
         assert_eq!(throttle.admit(other, 0), Some(0), "others do not notice");
-        assert!(throttle.admit(me, LINE).is_some_and(|wait| wait <= LINE));
-        assert_eq!(throttle.admit(me, FORGET), Some(0), "long ago");
+        assert!(throttle.admit(me, MAX_QUEUE_WAIT).is_some_and(|wait| wait <= MAX_QUEUE_WAIT));
+        assert_eq!(throttle.admit(me, FORGET_AFTER), Some(0), "long ago");
     }
 
     #[test]
@@ -159,7 +163,7 @@ mod tests {
         (0..10).for_each(|_| _ = throttle.failed(Source::Local, 0));
         for n in 0..20_000 {
             throttle.failed(Source::Network(n), n);
-            assert!(throttle.len() <= MOST);
+            assert!(throttle.len() <= MAX_SOURCES);
         }
         assert!(throttle.failed(Source::Local, 20_000) > 0, "who failed often is remembered");
     }
