@@ -84,7 +84,7 @@
 //! - **What becomes of a command that waits** (BLPOP, WATCH, a transaction behind WATCH): its states
 //!   in `ops/errand.rs`; `worker/errand.rs` sends it, `worker/dedicated.rs` has the replies. A node
 //!   ends the wait itself (MOVED, UNBLOCKED) when a key's slot leaves it.
-//! - **A command of one's own**: what is done about it is a line of `OWN` in `route/behaviour.rs`,
+//! - **A command of one's own**: what is done about it is a line of `OVERRIDES` in `route/behaviour.rs`,
 //!   where the server's own table does not say it; a new kind is a `Behaviour`, a `Plan` that
 //!   `route/mod.rs` makes of it, and an arm of `dispatch_rare` in `worker/dispatch.rs`. What it is
 //!   inside MULTI, `worker/transaction.rs` says; for users of the cluster, `check_in_realm` in

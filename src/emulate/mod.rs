@@ -13,8 +13,8 @@
 //! - `streams`: XREAD, XREADGROUP
 //!
 //! **Argument errors are Redis's own.** A recipe sends the command once, unchanged but for keys
-//! that do not exist ([`fetch::dry_run`]), to a node: it reports invalid arguments in its own words,
-//! and valid ones have no effect.
+//! that do not exist ([`fetch::dry_run`]), to a node, which reports invalid arguments in its own
+//! words, and valid ones have no effect.
 
 mod algebra;
 mod fetch;

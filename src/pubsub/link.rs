@@ -27,8 +27,8 @@ pub enum HubRequest {
         /// The channel or pattern.
         name: Arc<[u8]>,
     },
-    /// A live topic has another subscriber. Answered by another [`HubEvent::Live`], after all messages
-    /// that were published before.
+    /// A live topic has another subscriber. Answered by another [`HubEvent::Live`], after all
+    /// messages that were published before.
     Confirm {
         /// The token of [`HubRequest::Subscribe`].
         token: Token,

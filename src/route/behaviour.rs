@@ -1,5 +1,5 @@
-//! What slotway does about each command: derived from its key specs and policies, or from [`OWN`]
-//! where these do not suffice.
+//! What slotway does about each command: derived from its key specs and policies, or from
+//! [`OVERRIDES`] where these do not suffice.
 
 use super::filter::Filter;
 use super::pubsub::{PubSub, PubSubQuery};
@@ -278,7 +278,7 @@ const NODES_OK: Behaviour = Behaviour::Fan { to: Fan::Nodes, merge: Merge::AllSu
 /// Commands for which the table's data do not suffice or do not fit a proxy: those about the
 /// connection, about one node only, or dangerous for the cluster. The entry of a container
 /// (`cluster`) covers its subcommands without an entry of their own.
-const OWN: &[(&str, Behaviour)] = &[
+const OVERRIDES: &[(&str, Behaviour)] = &[
     ("ping", Behaviour::Local(Local::Ping)),
     ("echo", Behaviour::Local(Local::Echo)),
     ("quit", Behaviour::Local(Local::Quit)),
@@ -407,7 +407,7 @@ const OWN: &[(&str, Behaviour)] = &[
 
 /// What slotway does about a command by default.
 pub fn behaviour_of(spec: &CommandSpec) -> Behaviour {
-    let own = |name: &str| OWN.iter().find(|(n, _)| *n == name).map(|(_, b)| *b);
+    let own = |name: &str| OVERRIDES.iter().find(|(n, _)| *n == name).map(|(_, b)| *b);
     if let Some(found) = own(&spec.name) {
         return found;
     }

@@ -13,7 +13,7 @@ use crate::resp::{Protocol, write};
 pub struct ExecGather {
     protocol: Protocol,
     /// The reply of each command, then those of the pieces of [`Nested`] commands.
-    places: Vec<Place>,
+    places: Vec<Answer>,
     commands: usize,
     groups: Vec<Group>,
     nested: Vec<Nested>,
@@ -36,21 +36,21 @@ struct Group {
 
 /// The result of a command, or of a piece of one.
 #[derive(Debug, Clone)]
-enum Place {
+enum Answer {
     /// A reply, possibly a node's error; empty before it arrives.
     Reply(Vec<u8>),
     /// Not executed, or the outcome is unknown.
     Failed(Cause),
 }
 
-impl Place {
-    const EMPTY: Place = Place::Reply(Vec::new());
+impl Answer {
+    const EMPTY: Answer = Answer::Reply(Vec::new());
 
     /// The error, if this is one.
     fn cause(&self) -> Option<Cause> {
         match self {
-            Place::Reply(reply) => error_text(reply).map(|_| Cause::node(reply)),
-            Place::Failed(cause) => Some(cause.clone()),
+            Answer::Reply(reply) => error_text(reply).map(|_| Cause::node(reply)),
+            Answer::Failed(cause) => Some(cause.clone()),
         }
     }
 }
@@ -79,7 +79,7 @@ impl ExecGather {
     pub fn new(protocol: Protocol, commands: usize) -> Self {
         ExecGather {
             protocol,
-            places: vec![Place::EMPTY; commands],
+            places: vec![Answer::EMPTY; commands],
             commands,
             groups: Vec::new(),
             nested: Vec::new(),
@@ -93,7 +93,7 @@ impl ExecGather {
     pub fn place(&mut self, place: usize, reply: Vec<u8>) {
         self.held += reply.len();
         if let Some(p) = self.places.get_mut(place) {
-            *p = Place::Reply(reply);
+            *p = Answer::Reply(reply);
         }
     }
 
@@ -115,7 +115,7 @@ impl ExecGather {
 
     fn add_piece(&mut self, nested: usize, keys: Vec<u32>, target: String) -> usize {
         let place = self.places.len();
-        self.places.push(Place::EMPTY);
+        self.places.push(Answer::EMPTY);
         if let Some(nested) = self.nested.get_mut(nested) {
             nested.pieces.push(Piece { place, keys, target });
         }
@@ -142,7 +142,7 @@ impl ExecGather {
 
     /// Bytes held.
     pub fn held(&self) -> usize {
-        self.held + self.places.len() * size_of::<Place>()
+        self.held + self.places.len() * size_of::<Answer>()
     }
 
     /// Records the failure of a group. Returns whether none is left.
@@ -150,7 +150,7 @@ impl ExecGather {
         self.left = self.left.saturating_sub(1);
         if let Some(group) = self.groups.get_mut(group as usize) {
             match group.places.first().and_then(|&place| self.places.get_mut(place)) {
-                Some(place) if group.single => *place = Place::Failed(failure.into()),
+                Some(place) if group.single => *place = Answer::Failed(failure.into()),
                 _ => group.error = Some(failure.into()),
             }
         }
@@ -164,14 +164,14 @@ impl ExecGather {
         let Some(group) = self.groups.get_mut(group as usize) else { return self.left == 0 };
         if group.single {
             if let Some(place) = group.places.first().and_then(|&p| self.places.get_mut(p)) {
-                *place = Place::Reply(frame.to_vec());
+                *place = Answer::Reply(frame.to_vec());
             }
         } else if frame.first() == Some(&b'-') {
             group.error = Some(Cause::node(frame));
         } else if element_count(frame).is_some_and(|n| n == group.places.len() as u64) {
             for (&place, element) in group.places.iter().zip(elements(frame)) {
                 if let Some(place) = self.places.get_mut(place) {
-                    *place = Place::Reply(element.to_vec());
+                    *place = Answer::Reply(element.to_vec());
                 }
             }
         } else {
@@ -185,8 +185,8 @@ impl ExecGather {
     pub fn has_unknown(&self) -> bool {
         let errors = self.groups.iter().filter_map(|group| group.error.as_ref());
         let places = self.places.iter().filter_map(|place| match place {
-            Place::Reply(_) => None,
-            Place::Failed(cause) => Some(cause),
+            Answer::Reply(_) => None,
+            Answer::Failed(cause) => Some(cause),
         });
         errors.chain(places).any(Cause::is_outcome_unknown)
     }
@@ -220,7 +220,7 @@ impl ExecGather {
             let error = if is_abort(&error) { abort_of_part(&error).into() } else { error };
             for &place in &group.places {
                 if let Some(place) = self.places.get_mut(place) {
-                    *place = Place::Failed(error.clone());
+                    *place = Answer::Failed(error.clone());
                 }
             }
         }
@@ -233,15 +233,15 @@ impl ExecGather {
         write::array_header(out, self.commands);
         for reply in self.places.iter().take(self.commands) {
             match reply {
-                Place::Reply(reply) if reply.is_empty() => Failure::NoReply.write(out),
-                Place::Reply(reply) => out.extend_from_slice(reply),
-                Place::Failed(cause) => cause.write(out),
+                Answer::Reply(reply) if reply.is_empty() => Failure::NoReply.write(out),
+                Answer::Reply(reply) => out.extend_from_slice(reply),
+                Answer::Failed(cause) => cause.write(out),
             }
         }
         Ok(())
     }
 
-    fn merged(&self, nested: &Nested, info: impl Fn() -> ProxyInfo) -> Place {
+    fn merged(&self, nested: &Nested, info: impl Fn() -> ProxyInfo) -> Answer {
         let mut gather = Gather::default();
         gather.start(nested.merge, self.protocol);
         let mut firsts = Vec::with_capacity(nested.pieces.len());
@@ -258,8 +258,8 @@ impl ExecGather {
             let Some(place) = self.places.get(*place) else { continue };
             match (place.cause(), place) {
                 (Some(cause), _) => gather.fail(target.clone(), cause),
-                (None, Place::Reply(reply)) => gather.add(first, reply),
-                (None, Place::Failed(_)) => false,
+                (None, Answer::Reply(reply)) => gather.add(first, reply),
+                (None, Answer::Failed(_)) => false,
             };
         }
         if gather.wants_info() {
@@ -267,8 +267,8 @@ impl ExecGather {
         }
         let mut out = Vec::new();
         match gather.finish(&mut out, "") {
-            Ok(()) => Place::Reply(out),
-            Err(cause) => Place::Failed(cause),
+            Ok(()) => Answer::Reply(out),
+            Err(cause) => Answer::Failed(cause),
         }
     }
 }

@@ -152,7 +152,7 @@ impl Gather {
     pub fn can_continue_scan(&self) -> bool {
         let Some((_, request)) = &self.scan else { return false };
         let found: u64 = self.scanned_keys().filter_map(element_count).sum();
-        self.failed.is_empty() && found < request.count && self.parts < MOST_SHARDS
+        self.failed.is_empty() && found < request.count && self.parts < MAX_SHARDS
     }
 
     /// Adds `scan` to the same reply.
@@ -191,7 +191,7 @@ impl Gather {
         self.from.push((node, name));
     }
 
-    /// The PUBSUB query, if no part failed: the reply is [`PubSubQuery::merge`] of [`Gather::replies`].
+    /// The PUBSUB query, if no part failed: [`PubSubQuery::merge`] makes the reply.
     pub fn asked(&self) -> Option<PubSubQuery> {
         match self.merge {
             Merge::PubSub(ask) if self.failed.is_empty() => Some(ask),
@@ -406,7 +406,7 @@ impl Gather {
         for (node, cause) in &self.failed {
             if let Some((_, nodes)) = errors.iter_mut().find(|(known, _)| *known == cause) {
                 nodes.push(node.as_str());
-            } else if errors.len() < MOST_ERRORS {
+            } else if errors.len() < MAX_ERRORS {
                 errors.push((cause, vec![node.as_str()]));
             }
         }
@@ -421,7 +421,7 @@ impl Gather {
         let mut which = String::new();
         let mut named = 0;
         for (i, (cause, nodes)) in errors.iter().enumerate() {
-            let shown = nodes.get(..MOST_NAMES).unwrap_or(nodes);
+            let shown = nodes.get(..MAX_NAMES).unwrap_or(nodes);
             named += shown.len();
             which.push_str(if i == 0 { ": " } else { "; " });
             which.push_str(&format!("{}: {}", shown.join(", "), cause.error()));
@@ -437,12 +437,12 @@ impl Gather {
 }
 
 /// Different errors shown in one error reply.
-const MOST_ERRORS: usize = 8;
+const MAX_ERRORS: usize = 8;
 /// Nodes named for each of them.
-const MOST_NAMES: usize = 16;
+const MAX_NAMES: usize = 16;
 /// Shards in one reply to SCAN. Clusters rarely have more; it also ends a scan that is redirected
 /// again and again while slots move.
-const MOST_SHARDS: u32 = 100;
+const MAX_SHARDS: u32 = 100;
 
 /// Writes several lists as one.
 fn write_lists<'a>(out: &mut Vec<u8>, kind: u8, lists: impl Iterator<Item = &'a [u8]> + Clone) {

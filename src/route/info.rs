@@ -1,6 +1,6 @@
 //! Merges the INFO replies of all primaries into one that reads like a standalone server's.
 //!
-//! How a field is merged is data: [`RULES`] by field, [`default_rule`] for the rest of a section.
+//! How a field is merged is data: [`FIELD_RULES`] by field, [`default_rule`] for the others.
 //! <https://redis.io/docs/latest/commands/info/>
 
 #[cfg(test)]
@@ -41,7 +41,7 @@ impl Default for ProxyInfo {
 
 /// How a field is merged.
 #[derive(Debug, Clone, Copy)]
-enum Rule {
+enum FieldRule {
     /// The value of the first part.
     First,
     /// The sum if all values are numbers, otherwise the first value.
@@ -71,13 +71,13 @@ enum Rule {
     PercentLess(&'static str, &'static str, &'static str),
 }
 
-use Rule::{
+use FieldRule::{
     ByMode, Drop, First, Fixed, Human, Max, Mean, Min, Own, Percent, PercentLess, Ratio, Status,
     Sum, SumOfLimits,
 };
 
 /// Fields that differ from the default rule of their section.
-const RULES: &[(&str, Rule)] = &[
+const FIELD_RULES: &[(&str, FieldRule)] = &[
     // Server
     ("redis_mode", ByMode("standalone", "cluster")),
     // The name in Valkey.
@@ -153,9 +153,9 @@ const RULES: &[(&str, Rule)] = &[
     ("cluster_enabled", ByMode("0", "1")),
 ];
 
-/// The rule for a section's fields that [`RULES`] does not name. Fields of an unknown section (a
-/// module's) are taken from the first part, since they may not be additive.
-fn default_rule(section: &str) -> Rule {
+/// The rule for a section's fields that [`FIELD_RULES`] does not name. Fields of an unknown section
+/// (a module's) are taken from the first part, since they may not be additive.
+fn default_rule(section: &str) -> FieldRule {
     match section {
         "Clients" | "Memory" | "Persistence" | "Stats" | "CPU" => Sum,
         _ => First,
@@ -250,14 +250,14 @@ fn merge_section(parts: Parts, proxy: Option<&ProxyInfo>, out: &mut String) {
     }
 }
 
-fn rule_of(section: &str, field: &str) -> Rule {
+fn rule_of(section: &str, field: &str) -> FieldRule {
     // `slave0`, `slave1` …: replicas belong to the cluster, not to the server that clients see.
     let number = field.strip_prefix("slave").unwrap_or_default();
     if section == "Replication" && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
     {
         return Drop;
     }
-    let rule = RULES.iter().find(|(name, _)| *name == field);
+    let rule = FIELD_RULES.iter().find(|(name, _)| *name == field);
     rule.map_or_else(|| default_rule(section), |(_, rule)| *rule)
 }
 

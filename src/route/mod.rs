@@ -544,7 +544,7 @@ fn config_set(args: &Args) -> Plan {
 /// The plan for a subcommand of CLIENT; `known`: the cluster's table has it.
 pub fn client_command(args: &Args, known: bool) -> Plan {
     // With their arity, because the table of a 7.0 server lacks some of them.
-    const OWN: [(&str, i32, Local); 17] = [
+    const SUBCOMMANDS: [(&str, i32, Local); 17] = [
         ("id", 2, Local::ClientId),
         ("getname", 2, Local::ClientGetName),
         ("setname", 3, Local::ClientSetName),
@@ -567,7 +567,7 @@ pub fn client_command(args: &Args, known: bool) -> Plan {
         Ok(exact) => args.len() == exact,
         Err(_) => args.len() >= arity.unsigned_abs() as usize,
     };
-    let own = OWN.iter().find(|(word, arity, _)| fits(*arity) && args.is(1, word));
+    let own = SUBCOMMANDS.iter().find(|(word, arity, _)| fits(*arity) && args.is(1, word));
     if let Some((.., local)) = own {
         return Plan::Local(*local);
     }

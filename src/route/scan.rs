@@ -21,7 +21,7 @@ use crate::resp::{Args, strict_i64, write};
 const MARK_BITS: u32 = 10;
 const SLOT_BITS: u32 = 14;
 /// Bits below the node's own cursor.
-const OWN_BITS: u32 = 1 + MARK_BITS + SLOT_BITS;
+const STATE_BITS: u32 = 1 + MARK_BITS + SLOT_BITS;
 
 /// A decoded client cursor. "0", the start and the end, is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +37,8 @@ struct Cursor {
 impl Cursor {
     /// `None` if the node's cursor does not fit.
     fn encode(self) -> Option<u64> {
-        (self.node < 1 << (u64::BITS - OWN_BITS)).then_some(
-            self.node << OWN_BITS
+        (self.node < 1 << (u64::BITS - STATE_BITS)).then_some(
+            self.node << STATE_BITS
                 | u64::from(self.careful) << (MARK_BITS + SLOT_BITS)
                 | u64::from(self.mark) << SLOT_BITS
                 | u64::from(self.slot),
@@ -50,7 +50,7 @@ impl Cursor {
         let field = |at: u32, bits: u32| (number >> at & ((1 << bits) - 1)) as u16;
         let mark = field(SLOT_BITS, MARK_BITS);
         (mark != 0).then_some(Cursor {
-            node: number >> OWN_BITS,
+            node: number >> STATE_BITS,
             careful: field(SLOT_BITS + MARK_BITS, 1) == 1,
             mark,
             slot: field(0, SLOT_BITS),
