@@ -46,7 +46,7 @@ pub struct OwnSubscriptions {
 
 impl OwnSubscriptions {
     /// Converts the nodes' count to that of a single server.
-    fn put_right(self, counted: i64) -> i64 {
+    fn corrected(self, counted: i64) -> i64 {
         counted
             .saturating_sub_unsigned(self.upstream as u64)
             .max(0)
@@ -100,12 +100,12 @@ impl PubSubQuery {
                 write::array_header(out, 2 * counts.len());
                 for (name, count) in counts {
                     write::bulk(out, name);
-                    write::integer(out, own(kind, name).put_right(count));
+                    write::integer(out, own(kind, name).corrected(count));
                 }
             }
             PubSubQuery::NumPat => {
                 let sum = replies.filter_map(integer).fold(0, i64::saturating_add);
-                write::integer(out, own(Kind::Pattern, b"").put_right(sum));
+                write::integer(out, own(Kind::Pattern, b"").corrected(sum));
             }
         }
     }
@@ -113,7 +113,7 @@ impl PubSubQuery {
 
 /// Appends the reply to PUBLISH; the node counted `counted` subscribers.
 pub fn publish_count(counted: i64, own: OwnSubscriptions, out: &mut Vec<u8>) {
-    write::integer(out, own.put_right(counted));
+    write::integer(out, own.corrected(counted));
 }
 
 #[cfg(test)]

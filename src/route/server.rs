@@ -96,7 +96,7 @@ impl ReportMerge {
     }
 
     /// Whether some nodes may fail: the others have nothing to report (LATENCY GRAPH).
-    pub(super) fn some_suffice(self) -> bool {
+    pub(super) fn tolerates_failures(self) -> bool {
         self == ReportMerge::Texts
     }
 

@@ -220,7 +220,7 @@ impl Book {
             bytes.extend_from_slice(held.frame(i));
         }
         if !starts.is_empty() {
-            self.hand_on(at, &bytes, &starts);
+            self.deliver(at, &bytes, &starts);
         }
     }
 

@@ -157,7 +157,7 @@ impl Book {
             return;
         }
         let bytes = buf.get(run.start..run.end).unwrap_or_default();
-        if !self.hand_on(run.at, bytes, &run.starts) && !run.own {
+        if !self.deliver(run.at, bytes, &run.starts) && !run.own {
             run.ignored += run.starts.len() as u64;
         }
         run.starts.clear();
@@ -182,7 +182,7 @@ impl Book {
     }
 
     /// Passes messages to the listeners. Returns whether there are any.
-    pub(super) fn hand_on(&mut self, at: usize, bytes: &[u8], starts: &[u32]) -> bool {
+    pub(super) fn deliver(&mut self, at: usize, bytes: &[u8], starts: &[u32]) -> bool {
         let Some(entry) = self.entries.get(at) else { return false };
         if !entry.listeners.iter().any(|l| l.told) {
             return false;
@@ -223,7 +223,7 @@ impl Book {
         }
         let (mut made, mut starts) =
             (std::mem::take(&mut entry.made), std::mem::take(&mut entry.starts));
-        self.hand_on(at, &made, &starts);
+        self.deliver(at, &made, &starts);
         if made.capacity() > 2 * MAX_RUN {
             made = Vec::new();
         }

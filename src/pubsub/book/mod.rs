@@ -308,7 +308,7 @@ impl Book {
         let at = self.entry(kind, name);
         let Some(entry) = self.entries.get_mut(at) else { return };
         if let Some(text) = entry.refused.clone() {
-            return self.say(worker, HubEvent::Refused { token, text });
+            return self.notify(worker, HubEvent::Refused { token, text });
         }
         entry.leave_at = None;
         let joins = entry.live;
@@ -375,7 +375,7 @@ impl Book {
         if class == Class::Broad {
             self.broad.push(at);
         }
-        self.say_all(|| HubEvent::Known(Arc::clone(&topic)));
+        self.notify_all(|| HubEvent::Known(Arc::clone(&topic)));
         at
     }
 
@@ -437,7 +437,7 @@ impl Book {
         self.names[topic.kind as usize].remove(&topic.name);
         topic.set_live(false);
         if topic.upstream() == 0 {
-            self.say_all(|| HubEvent::Forgotten(Arc::clone(&topic)));
+            self.notify_all(|| HubEvent::Forgotten(Arc::clone(&topic)));
         }
         if entry.class == Class::Broad {
             self.broad.swap_remove(entry.broad_at);
@@ -456,13 +456,13 @@ impl Book {
         }
     }
 
-    fn say(&mut self, worker: usize, news: HubEvent) {
+    fn notify(&mut self, worker: usize, news: HubEvent) {
         if let Some(worker) = self.workers.get_mut(&worker) {
             worker.news.push(news);
         }
     }
 
-    pub(super) fn say_all(&mut self, news: impl Fn() -> HubEvent) {
+    pub(super) fn notify_all(&mut self, news: impl Fn() -> HubEvent) {
         for worker in self.workers.values_mut() {
             worker.news.push(news());
         }

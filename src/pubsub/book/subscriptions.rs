@@ -208,7 +208,7 @@ impl Book {
         }
         topic.set_upstream(topic.upstream().saturating_sub(1));
         if topic.upstream() == 0 {
-            self.say_all(|| HubEvent::Forgotten(Arc::clone(topic)));
+            self.notify_all(|| HubEvent::Forgotten(Arc::clone(topic)));
         }
     }
 
