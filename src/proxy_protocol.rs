@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1() {
+    fn parses_version_1() {
         let v4 = endpoints("192.168.0.1:56324", "192.168.0.11:443");
         assert_eq!(complete(b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n"), Some(v4));
         let v6 = endpoints("[2001:db8::1]:65535", "[::1]:0");
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn version_2() {
+    fn parses_version_2() {
         let v4 = endpoints("10.0.0.7:40000", "10.0.0.1:6379");
         assert_eq!(complete(&v2(0x21, 0x11, &body(&v4))), Some(v4));
         let v6 = endpoints("[2001:db8::7]:40000", "[2001:db8::1]:6379");
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_known_by_its_first_bytes() {
+    fn other_first_bytes_are_rejected_at_once() {
         for start in ["PING\r\n", "*1\r\n$4\r\nPING\r\n", "\x16\x03\x01", "\r\n\r\nPING", "PROXX"] {
             assert_eq!(error(start.as_bytes()), HeaderError::Missing, "{start:?}");
         }
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_headers_are_known_where_none_is_expected() {
+    fn recognizes_header_lines_among_inline_commands() {
         for line in
             ["\0", "PROXY TCP4 1.1.1.1 1.1.1.1 1 1", "PROXY TCP6 :: :: 1 1", "PROXY UNKNOWN"]
         {
@@ -395,7 +395,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_follows_a_header_stays(
+        fn never_reads_past_the_header(
             ends in any_endpoints(),
             second in any::<bool>(),
             tlv in proptest::collection::vec(any::<u8>(), 0..64),
@@ -421,7 +421,7 @@ mod tests {
         }
 
         #[test]
-        fn anything_ends_within_the_longest_header(
+        fn reads_at_most_the_longest_header(
             start in prop_oneof![
                 Just(Vec::new()),
                 Just(V1_PREFIX.to_vec()),

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn of_sets() {
+    fn combines_sets() {
         assert_eq!(sorted(Op::Inter, &["a b c", "b c d", "c b"]), ["b", "c"]);
         assert_eq!(sorted(Op::Inter, &["a", ""]), [""; 0]);
         assert_eq!(sorted(Op::Union, &["a b", "", "b c"]), ["a", "b", "c"]);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn of_sorted_sets() {
+    fn combines_sorted_sets() {
         let inf = f64::INFINITY;
         let a = || z(&[("x", 1.0), ("y", 2.0)], 2.0);
         let b = || z(&[("y", 3.0), ("z", 0.5)], 1.0);

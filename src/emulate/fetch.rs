@@ -195,14 +195,14 @@ mod tests {
     use crate::errors::{ForSlot, Last};
 
     #[test]
-    fn own_keys_are_in_the_slot() {
+    fn own_keys_are_in_the_slot_of_the_key() {
         for key in ["a", "{x}y", "", "a}b", "user:1000", "{}z"] {
             assert_eq!(slot_of(&own_key(key.as_bytes(), "t")), slot_of(key.as_bytes()), "{key}");
         }
     }
 
     #[test]
-    fn scalars_of_all_shapes() {
+    fn extracts_scalars_of_all_shapes() {
         let mut out = Vec::new();
         flatten(b"*2\r\n$1\r\nk\r\n*1\r\n*2\r\n$1\r\nm\r\n,1.5\r\n", &mut out);
         assert_eq!(out, [b"k".as_slice(), b"m", b"1.5"]);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn complaints() {
+    fn argument_errors_but_not_key_permissions() {
         let node = |frame: &[u8]| check_arguments(&Reply::Node(frame.to_vec()));
         assert!(node(b"-ERR syntax error\r\n").is_err());
         assert!(node(b":0\r\n").is_ok());
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn which_failures_of_steps_are_told_as_causes() {
+    fn failures_of_steps_are_wrapped_as_causes() {
         let (node, why): (Box<str>, Box<str>) = ("n:1".into(), "closed".into());
         let lost = Failure::ConnectionLost { node: node.clone(), why: why.clone() };
         let stopped = |cause: Cause| {

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_and_small_ones() {
+    fn counts_empty_and_small_hyperloglogs() {
         let mut merged = MergedRegisters::default();
         assert_eq!(merged.count(), 0);
         // XZERO opcode for all registers.
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none() {
+    fn rejects_invalid_hyperloglogs() {
         let mut merged = MergedRegisters::default();
         let (none, corrupted) = (Failure::NotAHyperLogLog, Failure::CorruptedHyperLogLog);
         assert_eq!(merged.add(b"text"), Err(none.clone()));
@@ -171,7 +171,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_panics(encoding in 0..3u8, bytes in proptest::collection::vec(any::<u8>(), 0..99)) {
+        fn arbitrary_bytes_never_panic(encoding in 0..3u8, bytes in proptest::collection::vec(any::<u8>(), 0..99)) {
             let mut merged = MergedRegisters::default();
             let _ = merged.add(&hll(encoding, &bytes));
             let _ = merged.count();

@@ -23,7 +23,7 @@ fn a_key_is_written_before_it_is_removed() {
 }
 
 #[test]
-fn a_target_that_is_there() {
+fn existing_target() {
     let node = FakeNode::new(&[
         TAKEN,
         FREED,
@@ -37,7 +37,7 @@ fn a_target_that_is_there() {
 }
 
 #[test]
-fn an_element_that_somebody_else_took_is_taken_back() {
+fn an_element_taken_by_another_client_is_removed_from_the_target() {
     let node = FakeNode::new(&[
         TAKEN,
         FREED,
@@ -70,7 +70,7 @@ fn an_element_that_somebody_else_took_is_taken_back() {
 }
 
 #[test]
-fn who_does_not_get_hold_of_the_source_has_changed_nothing() {
+fn without_the_lock_nothing_is_changed() {
     let node = FakeNode::new(&[("SET NONE 7 NX PX 5000", "$-1\r\n")]);
     assert_eq!(
         drive(request("RENAME a b", &[1, 2]), &node, rename),
@@ -80,14 +80,14 @@ fn who_does_not_get_hold_of_the_source_has_changed_nothing() {
 }
 
 #[test]
-fn a_source_that_is_not_there() {
+fn missing_source() {
     let dump = ("MULTI DUMP a PEXPIRETIME a EXEC", "*2\r\n$-1\r\n:-2\r\n");
     let node = FakeNode::new(&[TAKEN, FREED, dump]);
     assert_eq!(drive(request("RENAME a b", &[1, 2]), &node, rename), "-ERR no such key\r\n");
 }
 
 #[test]
-fn a_source_that_others_change_stays() {
+fn a_source_that_keeps_changing_is_not_removed() {
     let script = String::from_utf8_lossy(REMOVE_IF_SAME);
     let removal = format!("EVAL {script} 2 a NONE {}", Sha::of(b"DUMP"));
     let node = FakeNode::new(&[
@@ -105,7 +105,7 @@ fn a_source_that_others_change_stays() {
 }
 
 #[test]
-fn a_target_of_which_nobody_knows_whether_it_was_written() {
+fn lost_write_of_the_target() {
     let dump = ("MULTI DUMP a PEXPIRETIME a EXEC", "*2\r\n$4\r\nDUMP\r\n:-1\r\n");
     let node =
         FakeNode::new(&[("COPY NONE NONE", ":0\r\n"), dump]).losing("RESTORE b 0 DUMP ABSTTL");
@@ -129,7 +129,7 @@ fn removal() -> FakeNode {
 }
 
 #[test]
-fn a_lost_removal_is_told() {
+fn a_lost_removal_is_reported() {
     let mut node = removal().losing("MULTI SREM a m DEL NONE EXEC");
     node.and("GET NONE", "$1\r\n8\r\n");
     let said = drive(request("SMOVE a b m", &[1, 2]), &node, set_member);
@@ -139,14 +139,14 @@ fn a_lost_removal_is_told() {
 
 /// The lock tells whether the removal was executed.
 #[test]
-fn a_lost_removal_is_looked_up() {
+fn the_lock_tells_whether_a_lost_removal_was_executed() {
     let mut node = removal().losing("MULTI SREM a m DEL NONE EXEC");
     node.and("GET NONE", "$-1\r\n");
     assert_eq!(drive(request("SMOVE a b m", &[1, 2]), &node, set_member), ":1\r\n");
 }
 
 #[test]
-fn several_new_keys() {
+fn msetnx_reports_which_keys_are_set() {
     let slots = |key: &str| slot_of(key.as_bytes()).0;
     let mut keys = ["a", "b"];
     keys.sort_by_key(|key| slots(key));

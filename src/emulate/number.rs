@@ -102,7 +102,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn as_printf_writes() {
+    fn formats_like_printf() {
         for (d, want) in [
             (0.0, "0"),
             (-0.0, "-0"),
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn as_strtod_reads() {
+    fn parses_like_strtod() {
         assert_eq!(parse(b"+1.5e3"), Some(1500.0));
         assert_eq!(parse(b"-inf"), Some(f64::NEG_INFINITY));
         assert_eq!(parse(b"Infinity"), Some(f64::INFINITY));
@@ -144,7 +144,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(d in any::<f64>().prop_filter("a number", |d| !d.is_nan())) {
+        fn formatted_doubles_parse_back(d in any::<f64>().prop_filter("a number", |d| !d.is_nan())) {
             prop_assert_eq!(parse(text(d).as_bytes()).map(f64::to_bits), Some(d.to_bits()));
         }
     }

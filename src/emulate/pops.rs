@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_key_in_place_of_all() {
+    fn command_with_a_single_key() {
         let words = |line: &str, keys: &[usize]| {
             let req = request(line, keys);
             let args = with_single_key(&req, b"k");
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_exists() {
+    fn pops_from_the_first_key_that_exists() {
         let node = FakeNode::new(&[
             ("EXISTS a", ":0\r\n"),
             ("EXISTS b", ":1\r\n"),
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn it_waits_and_its_time_is_over() {
+    fn blocks_until_its_timeout() {
         let null = "*1\r\n*-1\r\n";
         let node = FakeNode::new(&[
             ("EXISTS a", ":0\r\n"),
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn client_unblock_ends_it() {
+    fn client_unblock_ends_the_wait() {
         for (error, want) in
             [(true, Err(Failure::UnblockedByClient.into())), (false, Ok("*-1\r\n"))]
         {
@@ -298,7 +298,7 @@ mod tests {
 
     /// The outcome of a lost pop is unknown: the error must not say that nothing was changed.
     #[test]
-    fn a_lost_pop_is_told_as_such() {
+    fn a_lost_pop_has_an_unknown_outcome() {
         let looks = [("EXISTS a", ":1\r\n"), ("EXISTS b", ":0\r\n")];
         let dry_run = ("LMPOP 1 NONE LEFT", "*-1\r\n");
         let node = FakeNode::new(&[looks[0], looks[1], dry_run]).losing("LMPOP 1 a LEFT");
@@ -309,7 +309,7 @@ mod tests {
 
     /// The element arrives after the client has disconnected.
     #[test]
-    fn it_is_put_back() {
+    fn elements_for_a_disconnected_client_are_pushed_back() {
         let mut req = request("BRPOP a b 0", &[1, 2]);
         req.wait = None;
         let mut emulation = Emulation::new(req, |t, r| pop(t, r, true));

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_an_error_and_no_nodes() {
+    fn a_failure_is_an_error_but_not_a_nodes() {
         for failure in failures() {
             let word = failure.code().to_string();
             let reply = Reply::from(failure.clone());
@@ -244,19 +244,19 @@ mod tests {
     }
 
     #[test]
-    fn a_nodes_text_decides_nothing_about_the_outcome() {
+    fn a_nodes_text_does_not_make_the_outcome_unknown() {
         let reply = node("-OUTCOMEUNKNOWN x\r\n");
         assert!(reply.is_error_of("OUTCOMEUNKNOWN") && !reply.is_outcome_unknown());
     }
 
     #[test]
-    fn an_error_in_a_nodes_words_is_the_nodes() {
+    fn a_verbatim_failure_is_a_nodes_reply() {
         let passed = Reply::from(Failure::Verbatim((*b"WRONGTYPE x").into()));
         assert_eq!(passed, node("-WRONGTYPE x\r\n"));
     }
 
     #[test]
-    fn a_reply_that_is_no_error_is_none_to_what_was_asked() {
+    fn a_reply_without_an_error_is_no_cause() {
         for odd in [Reply::default(), node("+OK\r\n")] {
             assert_eq!(Cause::from(odd), Failure::NoReply.into());
         }
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_of_a_batch() {
+    fn errors_of_batches() {
         let failed = |reply: &Reply| batch(reply).unwrap_err();
         let discarded = node("-EXECABORT Transaction discarded because of: OOM x\r\n");
         assert!(discarded.is_out_of_memory());

@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_behind_the_keys() {
+    fn parses_options_after_the_keys() {
         let req = request("ZUNION 2 a b WEIGHTS 2 -0.5 aggregate MAX WithScores", &[2, 3]);
         let found = options(&req).unwrap();
         assert_eq!(found.weights, [2.0, -0.5]);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_union_and_its_store() {
+    fn union_and_store() {
         let node = FakeNode::new(&[
             ("SMEMBERS a", "*2\r\n$1\r\nx\r\n$1\r\ny\r\n"),
             ("SMEMBERS b", "*1\r\n$1\r\ny\r\n"),
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn types_count_before_options() {
+    fn wrong_types_are_reported_before_options() {
         let node = FakeNode::new(&[
             ("ZRANGE a 0 -1 WITHSCORES", "*2\r\n$1\r\nx\r\n$1\r\n1\r\n"),
             ("SMEMBERS a", "-WRONGTYPE x\r\n"),
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hyperloglog() {
+    fn pfcount_rejects_other_strings() {
         let node = FakeNode::new(&[("GET a", "$-1\r\n"), ("GET b", "$4\r\ntext\r\n")]);
         assert_eq!(
             drive(request("PFCOUNT a b", &[1, 2]), &node, hll_count),
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_is_not_read() {
+    fn lost_read_of_a_source() {
         let node = FakeNode::new(&[("SMEMBERS a", "*0\r\n")]).losing("SMEMBERS b");
         let reply = drive(request("SUNION a b", &[1, 2]), &node, |t, r| {
             sets(t, r, Op::Union, SetOutput::Members)
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_is_not_written() {
+    fn failed_write_of_the_target() {
         let sources = [("SMEMBERS a", "*0\r\n"), ("SMEMBERS b", "*1\r\n$1\r\ny\r\n")];
         let store = |node: &FakeNode| {
             let req = request("SUNIONSTORE d a b", &[1, 2, 3]);

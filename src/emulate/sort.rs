@@ -257,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns() {
+    fn parses_patterns() {
         let p = Pattern::of(b"w_*:x->f").unwrap();
         assert_eq!((p.key(b"7"), p.field), (b"w_7:x".to_vec(), Some(&b"f"[..])));
         let p = Pattern::of(b"w_*->").unwrap();
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments() {
+    fn parses_arguments() {
         let req = request("SORT k BY w_* LIMIT 1 2 GET # GET o_*->f DESC ALPHA STORE d", &[1, 13]);
         let sort = SortArgs::of(&req);
         assert_eq!(sort.gets, [&b"#"[..], b"o_*->f"]);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn by_weights_elsewhere() {
+    fn sorts_by_weights_in_other_slots() {
         let list = "*3\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n";
         let node = FakeNode::new(&[
             ("SORT NONE BY nosort LIMIT 0 2", "*0\r\n"),
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_elsewhere_that_are_no_numbers() {
+    fn rejects_weights_that_are_not_numbers() {
         let node = FakeNode::new(&[
             ("SORT NONE BY nosort", "*0\r\n"),
             ("SORT k BY nosort", "*1\r\n$1\r\n1\r\n"),
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_is_in_the_order_of_its_bytes() {
+    fn a_stored_result_is_sorted_by_bytes() {
         let node = FakeNode::new(&[
             ("SORT NONE BY nosort ALPHA LIMIT 0 2", "*0\r\n"),
             ("SORT k BY nosort", "*3\r\n$2\r\n\0x\r\n$1\r\nb\r\n$0\r\n\r\n"),
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_that_are_none() {
+    fn weights_that_are_missing_or_not_numbers() {
         let all = || vec![&b"a"[..], b"b"];
         let sort = SortArgs::default();
         assert_eq!(ordered(&sort, all(), vec![Some(b"x".to_vec()), None]), None);

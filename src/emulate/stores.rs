@@ -202,7 +202,7 @@ mod tests {
     use crate::errors::Cause;
 
     #[test]
-    fn bits_of_several_strings() {
+    fn bit_operations() {
         assert_eq!(bits(b"AND", &[b"\xff\x0f", b"\x3c"]).unwrap(), [0x3c, 0]);
         assert_eq!(bits(b"or", &[b"\x01", b"\x10\x80"]).unwrap(), [0x11, 0x80]);
         assert_eq!(bits(b"xor", &[b"\xff", b"\xff", b"\x01"]).unwrap(), [1]);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_target_gets_what_was_computed_at_the_source() {
+    fn the_target_gets_the_result_computed_at_the_source() {
         let node = FakeNode::new(&[
             (
                 "MULTI DEL NONE ZRANGESTORE NONE s 0 -1 DUMP NONE DEL NONE EXEC",
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_to_exec_that_is_too_short() {
+    fn a_short_reply_to_exec() {
         let steps = "MULTI DEL NONE ZRANGESTORE NONE s 0 -1 DUMP NONE DEL NONE EXEC";
         let node = FakeNode::new(&[(steps, "*1\r\n:0\r\n")]);
         let req = request("ZRANGESTORE d s 0 -1", &[1, 2]);
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_that_are_none() {
+    fn lcs_rejects_other_types() {
         let node = FakeNode::new(&[("GET b", "-WRONGTYPE x\r\n")]);
         assert_eq!(
             drive(request("LCS a b", &[1, 2]), &node, longest_common),
@@ -257,7 +257,7 @@ mod tests {
 
     /// A node's error in the reply to a batch becomes the client's error.
     #[test]
-    fn an_error_of_the_command_itself() {
+    fn a_nodes_error_in_a_batch_is_the_clients() {
         let compare = "MULTI DEL NONE SET NONE y LCS a NONE DEL NONE EXEC";
         let node = FakeNode::new(&[
             ("GET b", "$1\r\ny\r\n"),

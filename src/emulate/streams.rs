@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_by_itself() {
+    fn each_stream_is_read_by_itself() {
         let node = FakeNode::new(&[
             ("XREAD COUNT 2 STREAMS a 0", "*1\r\n*2\r\n$1\r\na\r\n*0\r\n"),
             ("XREAD COUNT 2 STREAMS b 7-1", "*-1\r\n"),
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_looked_up_once() {
+    fn the_end_of_a_stream_is_read_once() {
         let info = "*4\r\n$6\r\nlength\r\n:1\r\n$17\r\nlast-generated-id\r\n$3\r\n5-0\r\n";
         let node = FakeNode::new(&[
             ("MULTI XREAD BLOCK 9 STREAMS NONE 0-0 EXEC", "*1\r\n*-1\r\n"),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_looked_for_before_anything_is_delivered() {
+    fn a_missing_group_is_found_before_anything_is_delivered() {
         let node = FakeNode::new(&[
             ("XPENDING a g", "*4\r\n:0\r\n$-1\r\n$-1\r\n*-1\r\n"),
             ("XPENDING b g", "-NOGROUP y\r\n"),
@@ -250,7 +250,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_stream_that_is_lost_is_told() {
+    fn a_lost_group_read_is_reported() {
         let read_of_a = "XREADGROUP GROUP g c STREAMS a >";
         let read_of_b = "XREADGROUP GROUP g c STREAMS b >";
         let group = || request("XREADGROUP GROUP g c STREAMS a b > >", &[5, 6]);

@@ -199,7 +199,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn each_is_a_command_once() {
+    fn each_entry_is_a_distinct_command() {
         let table = CommandTable::builtin();
         for (i, one) in TABLE.iter().enumerate() {
             assert!(table.by_name(one.name).is_some(), "{}", one.name);
@@ -233,7 +233,7 @@ mod tests {
         /// Whatever the arguments, replies and failures, every recipe ends; and until it writes,
         /// its outcome is never unknown.
         #[test]
-        fn nothing_panics_and_everything_ends(
+        fn recipes_never_panic_and_always_end(
             at in 0..TABLE.len(),
             words in proptest::collection::vec(0..14usize, 0..9),
             keys in proptest::collection::btree_set(1..9usize, 0..4),

@@ -541,7 +541,7 @@ mod tests {
     use crate::errors::Cause;
 
     #[test]
-    fn what_changes_nothing_is_asked_again() {
+    fn lost_reads_are_retried() {
         let recipe = |talk: Talk, _: Rc<Request>| async move {
             let steps = vec![Step::one(b"a", &[b"GET", b"a"]), Step::one(b"a", &[b"INCR", b"a"])];
             let replies = talk.ask(steps).await;
@@ -560,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_before_it_writes_has_changed_nothing() {
+    fn failures_before_the_first_write_changed_nothing() {
         let fails = |cause: Cause, writes: bool| {
             let recipe = move |talk: Talk, _: Rc<Request>| async move {
                 if writes {

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn held_once_per_protocol() {
+    fn bytes_are_counted_once_per_protocol() {
         let held = Arc::new(AtomicUsize::new(0));
         let frames = Frames::new(b">1\r\n+a\r\n>1\r\n+>\r\n", &[0, 8], &held);
         assert_eq!(frames.bytes(Protocol::Resp2), b"*1\r\n+a\r\n*1\r\n+>\r\n");

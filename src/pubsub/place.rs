@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_goes_moves_only_its_share() {
+    fn a_removed_node_moves_only_its_share() {
         let (all, fewer) = (nodes(7000..7005), nodes(7000..7004));
         for i in 0..1000 {
             let name = format!("channel:{i}");

@@ -110,7 +110,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_nodes_say() {
+    fn parses_frames() {
         let message = b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n";
         let (kind, name, channel) = (Kind::Channel, b"c".as_slice(), b"c".as_slice());
         let payload = b"hi".as_slice();

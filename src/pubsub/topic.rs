@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_comes_later_is_not_counted() {
+    fn later_subscribers_are_not_counted() {
         let topic = Topic::new(Kind::Channel, (*b"c").into(), false);
         for time in [10, 20, 20, 30] {
             topic.join(time);

@@ -537,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_all_keys_is_split() {
+    fn only_commands_with_nothing_but_keys_are_split() {
         let table = CommandTable::builtin();
         let mget = table.get(table.by_name("mget").unwrap());
         assert_eq!(behaviour_of(mget), Behaviour::Split(Merge::Array));

@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_and_what_is_left_of_it() {
+    fn timeouts_and_remaining_time() {
         let cases = [
             ("BLPOP a b 1.5", Some(Some(1_500_000)), "BLPOP a b 0.250"),
             ("BLPOP a 0", Some(None), ""),

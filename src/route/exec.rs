@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_return_to_the_order_asked() {
+    fn replies_are_in_the_order_of_the_commands() {
         // SET a; MGET b a; DBSIZE; GET b; PING
         let mut g = ExecGather::new(Protocol::Resp2, 5);
         let mget = g.nest(1, Merge::Array);
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_in_one_slot_is_said_at_its_commands() {
+    fn a_failure_in_one_slot_is_reported_at_its_commands() {
         let mut g = ExecGather::new(Protocol::Resp2, 3);
         let a = g.group(vec![0, 2], false);
         let b = g.group(vec![1], false);
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_discarded_part_does_not_speak_for_the_others() {
+    fn a_discarded_part_is_reported_at_its_commands() {
         let mut g = ExecGather::new(Protocol::Resp2, 2);
         let groups = [g.group(vec![0], false), g.group(vec![1], false)];
         g.add(groups[0], b"*1\r\n+OK\r\n");
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn all_or_nothing_where_it_can_be() {
+    fn equal_results_of_all_parts_are_the_transactions() {
         for (replies, expected) in [
             (["*-1\r\n", "*-1\r\n"], "*-1\r\n".to_owned()),
             (["-EXECABORT x\r\n", "-EXECABORT x\r\n"], "-EXECABORT x\r\n".to_owned()),

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_left_out() {
+    fn secret_settings_are_omitted() {
         let pairs = "$11\r\nrequirepass\r\n$2\r\npw\r\n$3\r\ndir\r\n$1\r\n/\r\n";
         let left = "$3\r\ndir\r\n$1\r\n/\r\n";
         let (two, three) = (format!("*4\r\n{pairs}"), format!("%2\r\n{pairs}"));
@@ -155,7 +155,7 @@ mod tests {
 
     /// A node may send anything.
     #[test]
-    fn other_shapes_are_not_passed_on() {
+    fn unexpected_replies_are_not_passed_on() {
         let all = [Filter::ConfigGet, Filter::AclList, Filter::AclGetUser, Filter::ModuleList];
         for filter in all {
             for frame in ["$2\r\npw\r\n", "+pw\r\n", ":1\r\n", "=6\r\ntxt:pw\r\n"] {

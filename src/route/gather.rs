@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_one_after_the_other() {
+    fn concatenates_lists() {
         assert_eq!(
             gather(Merge::Concat, &["*1\r\n$1\r\na\r\n", "*0\r\n", "*2\r\n:1\r\n:2\r\n"]),
             "*3\r\n$1\r\na\r\n:1\r\n:2\r\n"
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_return_to_their_keys() {
+    fn elements_are_in_the_order_of_the_keys() {
         let mut g = Gather::default();
         g.start(Merge::Array, Protocol::Resp2);
         let first_part = g.expect_key(2);
@@ -519,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_name_who_failed() {
+    fn failures_name_the_nodes() {
         assert_eq!(gather(Merge::AllSucceeded, &["-OOM x\r\n", "-OOM x\r\n"]), "-OOM x\r\n");
         assert_eq!(
             gather(Merge::AllSucceeded, &["+OK\r\n", "-OOM x\r\n"]),

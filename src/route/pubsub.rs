@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn slotway_counts_as_its_clients() {
+    fn slotways_clients_are_counted_instead_of_slotway() {
         let replies = [
             "*4\r\n$1\r\na\r\n:1\r\n$1\r\nb\r\n:0\r\n",
             "*4\r\n$1\r\na\r\n:2\r\n$1\r\nb\r\n:4\r\n",

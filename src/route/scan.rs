@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn each_shard_once_where_nothing_changes() {
+    fn each_shard_is_scanned_once_without_changes() {
         // 5 shards, interleaved in thousands of pieces.
         let model = Model::new((0..SLOTS).map(|slot| slot % 5).collect());
         let (mut cursor, mut seen, mut calls) = (0, Vec::new(), 0);
@@ -360,7 +360,7 @@ mod tests {
     /// A shard's lowest slot has moved, known only from a MOVED: the node scanned there is not that
     /// shard.
     #[test]
-    fn a_slot_that_a_moved_told_of_does_not_hide_a_shard() {
+    fn a_slot_redirected_by_moved_does_not_hide_a_shard() {
         for lowest in [0, 5462, 10924] {
             let mut model = Model::three();
             model.hear(lowest, if lowest == 5462 { 0 } else { 1 });
@@ -377,7 +377,7 @@ mod tests {
 
     /// The slot moves, and the command is redirected with the old owner's cursor.
     #[test]
-    fn another_nodes_answer_is_not_gone_on_with() {
+    fn another_nodes_cursor_is_not_used() {
         let model = Model::three();
         let (_, cursor) = model.scan(0, 10);
         let scan = Scan::begin(cursor.to_string().as_bytes(), &model).unwrap();
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_cursor() {
+    fn rejects_invalid_cursors() {
         let model = Model::three();
         for text in ["x", "1x", " 1", "-1", "1", "16383", "99999999999999999999999"] {
             assert_eq!(Scan::begin(text.as_bytes(), &model), None, "{text}");
@@ -418,14 +418,14 @@ mod tests {
         }
 
         #[test]
-        fn no_text_panics(text in proptest::collection::vec(any::<u8>(), 0..24)) {
+        fn arbitrary_cursors_never_panic(text in proptest::collection::vec(any::<u8>(), 0..24)) {
             let _ = Scan::begin(&text, &Model::three());
         }
 
         /// Whatever the changes of topology: every slot that stayed with its shard is returned, and
         /// the scan ends.
         #[test]
-        fn what_did_not_move_is_returned(
+        fn keys_that_did_not_move_are_returned(
             pieces in proptest::collection::vec((0u16..6, 1u16..3000), 1..12),
             changes in proptest::collection::vec((0usize..40, any::<bool>(), 0u16..SLOTS, 0u16..6), 0..12),
             page in 1usize..60,

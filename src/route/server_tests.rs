@@ -189,7 +189,7 @@ fn counts() {
 
 /// A node may send anything.
 #[test]
-fn other_shapes_do_no_harm() {
+fn unexpected_replies_do_not_panic() {
     let all = [
         ReportMerge::SlowLog(Some(2)),
         ReportMerge::AclLog(Some(2)),

@@ -14,7 +14,7 @@ fn at(key: &str) -> Plan {
 }
 
 #[test]
-fn by_their_keys() {
+fn routes_by_keys() {
     assert_eq!(plan("GET foo"), at("foo"));
     assert_eq!(plan("get {a}b"), at("a"));
     let script = |kind, key: &str| Plan::Script(kind, Some(slot_of(key.as_bytes())));
@@ -40,7 +40,7 @@ fn by_their_keys() {
 }
 
 #[test]
-fn over_several_slots() {
+fn routes_keys_in_several_slots() {
     assert_eq!(plan("MGET a b"), Plan::Split { merge: Merge::Array, step: 1 });
     assert_eq!(plan("MGET {a}1 {a}2"), at("a"));
     assert_eq!(plan("MSET a 1 b 2"), Plan::Split { merge: Merge::AllSucceeded, step: 2 });
@@ -58,7 +58,7 @@ fn over_several_slots() {
 }
 
 #[test]
-fn over_the_cluster() {
+fn routes_to_the_whole_cluster() {
     assert_eq!(plan("DBSIZE"), Plan::Fan { to: Fan::Primaries, merge: Merge::Sum });
     assert_eq!(plan("KEYS *"), Plan::Join);
     assert_eq!(plan("SCRIPT LOAD x"), Plan::Script(Script::Load, None));
@@ -67,14 +67,14 @@ fn over_the_cluster() {
 }
 
 #[test]
-fn wrong_requests_are_left_to_a_node() {
+fn invalid_requests_go_to_a_node() {
     for line in ["GET", "MGET", "MSET a", "DBSIZE x", "NOSUCH a", "CLIENT NOSUCH", "EVAL x"] {
         assert_eq!(plan(line), Plan::Any, "{line}");
     }
 }
 
 #[test]
-fn what_slotway_answers_itself() {
+fn commands_answered_or_refused_by_slotway() {
     assert_eq!(plan("PING"), Plan::Local(Local::Ping));
     assert_eq!(plan("CLIENT SETINFO LIB-NAME x"), Plan::Local(Local::ClientSetInfo));
     assert_eq!(plan("CLIENT LIST"), Plan::Local(Local::ClientEveryone));
@@ -134,7 +134,7 @@ fn plan_with(deny: &[&str], allow: &[&str], line: &str) -> (Plan, String) {
 }
 
 #[test]
-fn what_is_denied() {
+fn denied_commands() {
     let denied = Plan::Refuse(RefusalReason::Denied);
     let (plan, text) = plan_with(&["@dangerous"], &[], "KEYS *");
     assert_eq!(plan, denied);
@@ -154,7 +154,7 @@ fn what_is_denied() {
 /// Slotway answers some subcommands that a 7.0 cluster does not have, and does not know a module's
 /// commands before it has the cluster's table.
 #[test]
-fn what_the_table_has_not_is_denied_too() {
+fn commands_missing_in_the_table_can_be_denied() {
     let deny = ["client|setinfo", "json.set", "ft.config|set"];
     for line in ["client SetInfo lib-name x", "Json.Set k $ 1", "FT.CONFIG SET a b"] {
         assert_eq!(plan_with(&deny, &[], line).0, Plan::Refuse(RefusalReason::Denied), "{line}");
@@ -166,7 +166,7 @@ fn what_the_table_has_not_is_denied_too() {
 }
 
 #[test]
-fn what_is_allowed_goes_by_its_data() {
+fn allowed_commands_are_routed_by_their_data() {
     let dangerous = Plan::Refuse(RefusalReason::Dangerous);
     assert_eq!(plan_with(&[], &[], "SWAPDB 0 1").0, dangerous);
     assert_eq!(plan_with(&["flushall"], &["config"], "SWAPDB 0 1").0, dangerous);
@@ -197,7 +197,7 @@ fn what_is_allowed_goes_by_its_data() {
 
 /// It blocks without a key; on a shared connection it would block all clients.
 #[test]
-fn a_newer_server_s_waitaof_keeps_nobody_waiting() {
+fn waitaof_never_uses_a_shared_connection() {
     let policy = "*2\r\n+request_policy:all_shards\r\n+response_policy:agg_min\r\n";
     for (flag, tips) in [("blocking", policy), ("noscript", policy), ("blocking", "*0\r\n")] {
         let length = flag.len();
@@ -213,7 +213,7 @@ fn a_newer_server_s_waitaof_keeps_nobody_waiting() {
 
 /// The rules cover commands that only the cluster knows.
 #[test]
-fn commands_of_a_newer_server_obey() {
+fn commands_of_newer_servers_obey_the_rules() {
     let reply =
         b"*1\r\n*7\r\n$8\r\njson.set\r\n:-3\r\n*1\r\n+write\r\n:1\r\n:1\r\n:1\r\n*1\r\n+@write\r\n";
     let table = Arc::new(CommandTable::builtin().overlay(reply).expect("a table"));

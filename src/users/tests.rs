@@ -21,7 +21,7 @@ fn error(rules: &str) -> String {
 }
 
 #[test]
-fn commands_and_categories_in_their_order() {
+fn rules_apply_in_order() {
     let denied = Err(Denied::Command);
     let u = user("+@read -@dangerous +set +config|get ~*");
     for (line, expected) in [
@@ -47,7 +47,7 @@ fn commands_and_categories_in_their_order() {
 }
 
 #[test]
-fn keys_by_what_is_done_to_them() {
+fn key_patterns_by_access() {
     let denied = Err(Denied::Key);
     let u = user("+@all %R~ro:* %W~wo:* ~rw:*");
     for (line, expected) in [
@@ -201,7 +201,7 @@ fn channels_and_their_patterns() {
 }
 
 #[test]
-fn one_selector_has_to_allow_all_of_it() {
+fn one_selector_must_allow_the_whole_request() {
     let u = user("+get ~a* (+set ~b*) (~c* +get +set &x)");
     assert_eq!(u.selectors.len(), 3);
     assert_eq!(check(&u, "GET a1"), Ok(()));
@@ -214,7 +214,7 @@ fn one_selector_has_to_allow_all_of_it() {
 }
 
 #[test]
-fn what_is_not_understood_is_said_without_the_secret() {
+fn errors_do_not_contain_secrets() {
     assert_eq!(
         error("+nosuch"),
         "user 'u', rule '+nosuch': Unknown command or category name in ACL"
@@ -259,7 +259,7 @@ fn passwords() {
 }
 
 #[test]
-fn who_logs_in() {
+fn logins() {
     let table = CommandTable::builtin();
     let file = "# people\nuser default off\n\nuser app on >pw ~* +@all\nUSER old off >pw\n";
     let users = Users::new(parse_file(file, &table).unwrap(), false, true).unwrap();
@@ -286,7 +286,7 @@ fn who_logs_in() {
 }
 
 #[test]
-fn commands_that_nobody_knows() {
+fn unknown_commands() {
     let unknown = |rules: &str| {
         let (table, ranges) = (CommandTable::builtin(), words("NOSUCH a"));
         let args = Args::new(b"NOSUCH a", &ranges);
@@ -302,7 +302,7 @@ fn commands_that_nobody_knows() {
 
 /// A verdict holds for the command that waited for it, and for the user that it was given to.
 #[test]
-fn a_verdict_is_one_commands() {
+fn a_result_is_for_one_command() {
     let args = |words: &[&[u8]]| {
         let mut frame = Vec::new();
         crate::resp::write::request(&mut frame, words);

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_failure_takes_longer_than_the_one_before() {
+    fn delays_grow_with_each_failure() {
         let (mut throttle, me) = (Throttle::default(), Source::Local);
         let waits: Vec<u64> = (0..5).map(|n| throttle.failed(me, n)).collect();
         assert_eq!(waits, [0, 50_000, 100_000, 200_000, 400_000]);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_wait_for_the_answer_waits_for_the_next_login() {
+    fn logins_are_queued_after_many_failures() {
         let (mut throttle, me) = (Throttle::default(), Source::of("10.0.0.1".parse().ok()));
         let other = Source::of("10.0.0.2".parse().ok());
         for _ in 1..QUEUE_FROM {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_one_customer_are_one_and_the_table_is_bounded() {
+    fn ipv6_prefixes_count_as_one_and_the_table_is_bounded() {
         let of = |ip: &str| Source::of(ip.parse().ok());
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
         assert_ne!(of("2001:db8::1"), of("2001:db9::1"));

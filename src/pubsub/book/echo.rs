@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn while_both_are_heard_each_is_handed_on_once() {
+    fn while_both_nodes_are_heard_messages_are_delivered_once() {
         let mut echo = Echo::default();
         echo.moved(1, 0);
         assert!(!echo.is_echo(1, b"a", 10));
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_ago_is_no_echo() {
+    fn old_messages_are_not_echoes() {
         let mut echo = Echo::default();
         echo.moved(1, 0);
         echo.is_echo(1, b"old", 10);

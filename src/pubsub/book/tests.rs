@@ -252,7 +252,7 @@ const LOST: [u64; 5] = [1, 0, 0, 0, 0];
 const NO_GAP: [u64; 5] = [0; 5];
 
 #[test]
-fn wishes_wait_for_the_topology() {
+fn subscriptions_wait_for_the_topology() {
     let mut rig = Rig::without_topology();
     rig.subscribe(1, Kind::Channel, "c");
     assert_eq!(rig.run(), [] as [&str; 0]);
@@ -289,7 +289,7 @@ fn two_workers_share_a_subscription() {
 }
 
 #[test]
-fn a_worker_that_is_gone_takes_its_topics_along() {
+fn a_worker_that_ends_drops_its_topics() {
     let mut rig = Rig::new();
     rig.book.worker(2);
     rig.subscribe(1, Kind::Channel, "both");
@@ -305,7 +305,7 @@ fn a_worker_that_is_gone_takes_its_topics_along() {
 }
 
 #[test]
-fn one_that_goes_while_another_comes_changes_nothing() {
+fn a_subscriber_that_replaces_another_causes_no_gap() {
     let mut rig = Rig::new();
     let first = rig.subscribe(1, Kind::Channel, "c");
     rig.run();
@@ -317,7 +317,7 @@ fn one_that_goes_while_another_comes_changes_nothing() {
 }
 
 #[test]
-fn who_joins_gets_nothing_that_was_published_before() {
+fn a_new_subscriber_gets_no_earlier_messages() {
     let mut rig = Rig::new();
     let token = rig.subscribe(1, Kind::Channel, "c");
     rig.run();
@@ -345,7 +345,7 @@ fn who_joins_gets_nothing_that_was_published_before() {
 }
 
 #[test]
-fn what_nobody_listens_to_stays_for_a_while() {
+fn topics_without_listeners_linger() {
     let mut rig = Rig::new();
     rig.book.pace.linger = 1_000;
     let first = rig.subscribe(1, Kind::Channel, "c");
@@ -378,7 +378,7 @@ fn what_nobody_listens_to_stays_for_a_while() {
 }
 
 #[test]
-fn what_is_asked_for_counts_before_it_is_confirmed() {
+fn unconfirmed_subscriptions_are_counted() {
     let mut rig = Rig::new();
     for i in 0..30 {
         rig.subscribe(1, Kind::Channel, &format!("c{i}"));
@@ -392,7 +392,7 @@ fn what_is_asked_for_counts_before_it_is_confirmed() {
 }
 
 #[test]
-fn a_stale_confirmation_is_not_taken_for_a_later_one() {
+fn stale_confirmations_are_ignored() {
     let mut rig = Rig::new();
     let first = rig.subscribe(1, Kind::Channel, "c");
     let home = rig.home(Kind::Channel, "c");
@@ -417,7 +417,7 @@ fn a_stale_confirmation_is_not_taken_for_a_later_one() {
 }
 
 #[test]
-fn a_lost_connection_finds_another_at_once() {
+fn topics_of_a_lost_connection_move_at_once() {
     let mut rig = Rig::new();
     for i in 0..30 {
         rig.subscribe(1, Kind::Channel, &format!("c{i}"));
@@ -445,7 +445,7 @@ fn a_lost_connection_finds_another_at_once() {
 }
 
 #[test]
-fn what_was_not_confirmed_makes_no_gap() {
+fn an_unconfirmed_subscription_makes_no_gap() {
     let mut rig = Rig::new();
     rig.subscribe(1, Kind::Channel, "c");
     let home = rig.home(Kind::Channel, "c");
@@ -480,7 +480,7 @@ fn all_nodes_gone_and_back() {
 }
 
 #[test]
-fn a_failover_does_not_move_a_channel_and_a_failed_node_does() {
+fn a_channel_moves_from_a_failed_node_but_not_after_a_failover() {
     let mut rig = Rig::new();
     rig.subscribe(1, Kind::Channel, "c");
     rig.run();
@@ -532,7 +532,7 @@ fn a_shard_channel_follows_sunsubscribe_and_moved() {
 }
 
 #[test]
-fn what_was_published_before_a_move_comes_first() {
+fn messages_published_before_a_move_come_first() {
     let mut rig = Rig::new();
     rig.subscribe(1, Kind::Shard, "s");
     rig.run();
@@ -575,7 +575,7 @@ fn what_was_published_before_a_move_comes_first() {
 /// After a failover the former home is a replica of the new one: each hears the other's messages,
 /// but not all of them in order. They form one stream until the former home has sent all.
 #[test]
-fn after_a_failover_the_replica_says_all_before_its_primary_is_heard() {
+fn after_a_failover_the_former_home_is_drained_first() {
     let moved = |pings: usize| {
         let mut rig = Rig::new();
         rig.subscribe(1, Kind::Shard, "s");
@@ -670,7 +670,7 @@ fn after_a_failover_the_replica_says_all_before_its_primary_is_heard() {
 }
 
 #[test]
-fn moved_to_a_node_that_is_not_known_waits_for_the_topology() {
+fn moved_to_an_unknown_node_waits_for_the_topology() {
     let mut rig = Rig::new();
     rig.subscribe(1, Kind::Shard, "s");
     let home = rig.home(Kind::Shard, "s");
@@ -690,7 +690,7 @@ fn moved_to_a_node_that_is_not_known_waits_for_the_topology() {
 }
 
 #[test]
-fn refusals_that_pass_are_tried_again_more_and_more_slowly() {
+fn temporary_refusals_are_retried_with_backoff() {
     let mut rig = Rig::new();
     rig.subscribe(1, Kind::Shard, "s");
     let home = rig.home(Kind::Shard, "s");
@@ -711,7 +711,7 @@ fn refusals_that_pass_are_tried_again_more_and_more_slowly() {
 }
 
 #[test]
-fn two_nodes_that_point_at_each_other_are_not_asked_without_end() {
+fn redirection_loops_end() {
     let mut rig = Rig::new();
     rig.subscribe(1, Kind::Shard, "s");
     let mut followed = 0;
@@ -728,7 +728,7 @@ fn two_nodes_that_point_at_each_other_are_not_asked_without_end() {
 }
 
 #[test]
-fn a_refusal_is_told_to_all_who_wait() {
+fn a_refusal_is_reported_to_all_listeners() {
     let mut rig = Rig::new();
     rig.book.worker(2);
     rig.subscribe(1, Kind::Channel, "c");
@@ -806,7 +806,7 @@ fn thread_cpu() -> f64 {
 
 /// The cost of dropping broad patterns is linear in their number.
 #[test]
-fn each_broad_pattern_is_let_go_of_at_the_same_cost() {
+fn dropping_broad_patterns_takes_linear_time() {
     let cpu = [10_000, 40_000].map(|count| {
         let mut rig = Rig::new();
         let names = (0..count).map(|i| format!("*{i}"));
@@ -828,7 +828,7 @@ fn each_broad_pattern_is_let_go_of_at_the_same_cost() {
 }
 
 #[test]
-fn broad_patterns_are_found_after_others_went() {
+fn broad_patterns_keep_their_indexes() {
     let mut rig = Rig::new();
     let tokens = ["*a", "*b", "*c", "*d"].map(|name| rig.subscribe(1, Kind::Pattern, name));
     rig.run();
@@ -883,7 +883,7 @@ fn refused_topics_share_a_budget() {
 }
 
 #[test]
-fn a_node_that_answers_nothing_is_sent_one_topic() {
+fn an_unresponsive_node_gets_a_single_probe() {
     let mut rig = Rig::new();
     for i in 0..10 {
         rig.subscribe(1, Kind::Shard, &format!("{{s}}{i}"));

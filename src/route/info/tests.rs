@@ -23,7 +23,7 @@ fn field(text: &str, name: &str) -> String {
 }
 
 #[test]
-fn the_mode_is_the_announced_one_on_every_server() {
+fn shows_the_announced_mode() {
     let valkey = b"# Server\r\nserver_mode:cluster\r\n\r\n# Cluster\r\ncluster_enabled:1\r\n";
     for (announce_mode, mode, enabled) in
         [(AnnounceMode::Standalone, "standalone", "0"), (AnnounceMode::Cluster, "cluster", "1")]
@@ -44,7 +44,7 @@ fn each(name: &str) -> Vec<u64> {
 }
 
 #[test]
-fn it_reads_like_a_standalone_server() {
+fn reads_like_a_standalone_server() {
     let text = merged(&PRIMARIES);
     assert_eq!(field(&text, "redis_mode"), "standalone");
     assert_eq!(field(&text, "cluster_enabled"), "0");
@@ -68,7 +68,7 @@ fn it_reads_like_a_standalone_server() {
 }
 
 #[test]
-fn one_shard_stays_as_it_is() {
+fn a_single_shard_is_unchanged() {
     let text = String::from_utf8(merge_info(&[STANDALONE], None)).unwrap();
     let differing: Vec<_> = text
         .split("\r\n")
@@ -89,7 +89,7 @@ fn one_shard_stays_as_it_is() {
 }
 
 #[test]
-fn sums_and_what_follows_from_them() {
+fn sums_and_ratios() {
     let text = merged(&PRIMARIES);
     for name in ["used_memory", "total_commands_processed", "keyspace_misses"] {
         assert_eq!(field(&text, name), each(name).iter().sum::<u64>().to_string(), "{name}");
@@ -144,7 +144,7 @@ fn statistics_by_command_and_by_database() {
 }
 
 #[test]
-fn rules_that_a_healthy_cluster_does_not_show() {
+fn rules_for_rare_states() {
     let a =
         b"# Memory\r\nmaxmemory:100\r\nmaxmemory_human:100B\r\n\r\n# Persistence\r\nloading:0\r\n\
         aof_last_write_status:ok\r\ncurrent_fork_perc:10.00\r\n\r\n# Stats\r\nodd:x\r\n\
@@ -165,7 +165,7 @@ fn rules_that_a_healthy_cluster_does_not_show() {
 }
 
 #[test]
-fn anything_goes_in() {
+fn arbitrary_input_is_accepted() {
     assert_eq!(merge_info(&[], None), b"");
     let proxy = ProxyInfo { section: "a:1".into(), ..ProxyInfo::default() };
     assert_eq!(merge_info(&[], Some(&proxy)), b"# Proxy\r\na:1\r\n");
@@ -177,7 +177,7 @@ fn anything_goes_in() {
 }
 
 #[test]
-fn sizes_for_people_are_written_as_the_server_does() {
+fn human_readable_sizes_are_the_servers() {
     for (bytes, text) in [
         (0, "0B"),
         (1023, "1023B"),

@@ -29,7 +29,7 @@ fn narrow_topics_are_subscribed_at_every_primary() {
 }
 
 #[test]
-fn a_primary_that_joins_makes_no_gap() {
+fn a_new_primary_without_slots_makes_no_gap() {
     let mut rig = Rig::new();
     rig.topology(without_slots(cluster(), 2));
     rig.subscribe(1, Kind::Pattern, SPACE);
@@ -52,7 +52,7 @@ fn a_primary_that_joins_makes_no_gap() {
 /// The topology calls the replica a primary that has no slots yet: the old primary, by then a
 /// replica, sends the same notifications.
 #[test]
-fn a_replica_that_is_promoted_says_nothing_before_it_has_the_slots() {
+fn a_promoted_replica_is_heard_once_it_has_the_slots() {
     let mut rig = Rig::new();
     rig.subscribe(1, Kind::Pattern, SPACE);
     rig.run();
@@ -91,7 +91,7 @@ fn a_replica_that_is_promoted_says_nothing_before_it_has_the_slots() {
 }
 
 #[test]
-fn a_failover_of_notifications_is_one_gap_and_nothing_twice() {
+fn a_failover_is_one_gap_without_duplicates() {
     let mut rig = Rig::new();
     rig.subscribe(1, Kind::Pattern, SPACE);
     rig.run();
@@ -118,7 +118,7 @@ fn a_failover_of_notifications_is_one_gap_and_nothing_twice() {
 /// Nodes learn of a failover one after the other: one calls the former primary a replica, the next
 /// calls it a primary without slots. It is a replica, so its notifications are duplicates.
 #[test]
-fn a_former_primary_that_is_called_a_primary_again_is_not_heard() {
+fn a_former_primary_called_a_primary_again_is_ignored() {
     let mut rig = Rig::new();
     rig.subscribe(1, Kind::Pattern, SPACE);
     rig.run();
@@ -154,7 +154,7 @@ fn a_former_primary_that_is_called_a_primary_again_is_not_heard() {
 
 /// Until the new primary is subscribed, the former one stands in, whatever the topology calls it.
 #[test]
-fn a_former_primary_stands_in_until_its_successor_is_asked() {
+fn a_former_primary_stands_in_until_its_successor_is_subscribed() {
     let mut rig = Rig::new();
     rig.subscribe(1, Kind::Pattern, SPACE);
     rig.run();
@@ -175,7 +175,7 @@ fn a_former_primary_stands_in_until_its_successor_is_asked() {
 }
 
 #[test]
-fn a_killed_primary_is_one_gap_until_its_successor_is_heard() {
+fn a_killed_primary_is_one_gap_until_its_successor_is_subscribed() {
     let mut rig = Rig::new();
     rig.subscribe(1, Kind::Pattern, SPACE);
     rig.run();
@@ -194,7 +194,7 @@ fn a_killed_primary_is_one_gap_until_its_successor_is_heard() {
 }
 
 #[test]
-fn broad_topics_hear_notifications_from_everywhere_and_the_rest_from_home() {
+fn broad_topics_get_notifications_from_all_primaries() {
     let mut rig = Rig::new();
     let token = rig.subscribe(1, Kind::Pattern, "*");
     assert_eq!(rig.run().len(), 7);
@@ -226,7 +226,7 @@ fn broad_topics_hear_notifications_from_everywhere_and_the_rest_from_home() {
 }
 
 #[test]
-fn a_pattern_of_the_books_own_can_be_a_clients_too() {
+fn clients_may_subscribe_to_the_hubs_own_patterns() {
     let mut rig = Rig::new();
     let broad = rig.subscribe(1, Kind::Pattern, "?*");
     let own = rig.subscribe(1, Kind::Pattern, SPACE);
@@ -249,7 +249,7 @@ fn a_pattern_of_the_books_own_can_be_a_clients_too() {
 }
 
 #[test]
-fn a_half_narrow_pattern_takes_ordinary_channels_from_its_home_alone() {
+fn impure_narrow_patterns_get_ordinary_messages_from_their_home() {
     let mut rig = Rig::new();
     rig.subscribe(1, Kind::Pattern, "__key*");
     rig.run();
@@ -264,7 +264,7 @@ fn a_half_narrow_pattern_takes_ordinary_channels_from_its_home_alone() {
 }
 
 #[test]
-fn a_broad_pattern_goes_on_without_notifications_that_are_not_allowed() {
+fn broad_patterns_work_without_permission_for_notifications() {
     let mut rig = Rig::new();
     rig.subscribe(1, Kind::Pattern, "*");
     rig.act(true);
