@@ -51,36 +51,33 @@ pub struct Entry {
     pub doc: &'static str,
 }
 
-const READS_DOC: &str = "Over several slots (`emulate`) each key is read with a command of its own, all \
-                     at the same time, and slotway combines them: not all of one moment";
-const STORES_DOC: &str = "Over several slots (`emulate`) the keys are read one by one as of the command \
-                      without `STORE`, then the target is written in one piece: what is written in \
-                      between to a source is not in it";
+const READS_DOC: &str = "Over several slots (`emulate`) slotway reads each key with a command of its own, all at the \
+     same time, and combines them: not an atomic snapshot";
+const STORES_DOC: &str = "Over several slots (`emulate`) slotway reads each key as for the command without `STORE`, \
+     then writes the target atomically: writes to a source in between are not included";
 
-const SORT_DOC: &str = "`BY` and `GET` with patterns, and a target in another slot (`emulate`): the \
-                    elements, then the keys of the patterns are read, not of one moment, and the \
-                    target is written in one piece. Without `emulate` a node refuses patterns";
-const THERE_DOC: &str = "With the target in another slot (`emulate`) the source's node computes it, and its \
-                     dump is given to the target (`RESTORE`): what is written to the source in between \
-                     is not in it";
-const RENAME_DOC: &str = "Over several slots (`emulate`) by `DUMP` and `RESTORE`, the time to live included; \
-                      the source is removed when the target is confirmed, and only if it is as it was \
-                      (a script compares the dump), else it is copied anew. For a moment others see both \
-                      keys; after an error in the middle both may be there, and the error says so";
-const MOVE_DOC: &str = "Over several slots (`emulate`) it is written to the target, and removed from the source \
-                    when that is confirmed: for a moment others see it in both, and after an error in the \
-                    middle both may have it, and the error says so. Several such moves from one source take \
-                    turns. What somebody else takes from the source in that moment is taken back from the \
-                    target";
-const BLOCKING_MOVE_DOC: &str = "Over several slots (`emulate`) as the command that does not block; the source \
-                             is looked at again and again, at the latest after \
-                             `commands.cross_slot_turn`, and who waits longest is not served first";
-const POP_DOC: &str = "Over several slots (`emulate`) the keys are looked at, and the first one that has \
-                   something is popped from: a key before it that is pushed to in between is left";
-const BLOCKING_POP_DOC: &str = "Over several slots (`emulate`) the keys are looked at again and again, at the \
-                            latest after `commands.cross_slot_turn`, and the first one that has something \
-                            is popped from; who waits longest is not served first. What was taken for a \
-                            client that has gone is put back";
+const SORT_DOC: &str = "With patterns in `BY` or `GET`, or a target in another slot (`emulate`), slotway reads the \
+     elements, then the keys of the patterns (not an atomic snapshot), and writes the target \
+     atomically. Without `emulate` a node refuses patterns";
+const THERE_DOC: &str = "With the target in another slot (`emulate`) the source's node computes the result, which is \
+     then restored to the target (`DUMP`, `RESTORE`): writes to the source in between are not \
+     included";
+const RENAME_DOC: &str = "Over several slots (`emulate`) by `DUMP` and `RESTORE`, with the time to live; the source is \
+     removed once the target is confirmed, and only if it is unchanged (a script compares the \
+     dump), otherwise it is copied again. For a moment other clients see both keys; after an \
+     error in between both may exist, and the error says so";
+const MOVE_DOC: &str = "Over several slots (`emulate`) the element is written to the target, and removed from the \
+     source once that is confirmed: for a moment other clients see it in both; after an error in \
+     between both may have it, and the error says so. Such moves from one source run one after \
+     the other. If another client takes the element from the source meanwhile, it is removed from \
+     the target";
+const BLOCKING_MOVE_DOC: &str = "Over several slots (`emulate`) like the command that does not block; the source is polled, \
+     at least every `commands.cross_slot_turn`, and blocked clients are not served in order";
+const POP_DOC: &str = "Over several slots (`emulate`) slotway checks all keys, then pops from the first that is not \
+     empty: an element pushed to an earlier key in between is not taken";
+const BLOCKING_POP_DOC: &str = "Over several slots (`emulate`) slotway polls the keys, at least every \
+     `commands.cross_slot_turn`, and pops from the first that is not empty; blocked clients are \
+     not served in order. Elements popped for a client that has disconnected are pushed back";
 
 const fn entry_of(name: &'static str, recipe: Recipe, doc: &'static str) -> Entry {
     Entry { name, recipe, doc }
@@ -106,13 +103,13 @@ pub const TABLE: &[Entry] = &[
     entry_of(
         "pfmerge",
         Recipe::HllMerge,
-        "Over several slots (`emulate`) the sources of other slots are read, then merged in the target's slot in one piece (`MULTI`): what is written to a source in between is not in it",
+        "Over several slots (`emulate`) slotway reads the sources in other slots, then merges them in the target's slot atomically (`MULTI`): writes to a source in between are not included",
     ),
     entry_of("bitop", Recipe::Bits, STORES_DOC),
     entry_of(
         "lcs",
         Recipe::LongestCommon,
-        "Over several slots (`emulate`) the second string is read and put beside the first one for the comparison (`MULTI`, so that nobody sees it there): not both of one moment, and a write for the first key's node",
+        "Over several slots (`emulate`) the second string is copied to the slot of the first for the comparison (in `MULTI`, so that no client sees it there): not an atomic snapshot, and a write for the first key's node",
     ),
     entry_of("sort", Recipe::Sort, SORT_DOC),
     entry_of("sort_ro", Recipe::Sort, SORT_DOC),
@@ -123,7 +120,7 @@ pub const TABLE: &[Entry] = &[
     entry_of(
         "copy",
         Recipe::Copy,
-        "Over several slots (`emulate`) by `DUMP` and `RESTORE`, the time to live included: what is written to the source in between is not in the copy",
+        "Over several slots (`emulate`) by `DUMP` and `RESTORE`, with the time to live: writes to the source in between are not included",
     ),
     entry_of("rename", Recipe::Rename, RENAME_DOC),
     entry_of("renamenx", Recipe::Rename, RENAME_DOC),
@@ -143,17 +140,17 @@ pub const TABLE: &[Entry] = &[
     entry_of(
         "xread",
         Recipe::Streams,
-        "Over several slots (`emulate`) each stream is read by itself, not all at one moment; with `BLOCK` they are looked at again and again, at the latest after `commands.cross_slot_turn`",
+        "Over several slots (`emulate`) each stream is read by itself, not at the same moment; with `BLOCK` they are polled, at least every `commands.cross_slot_turn`",
     ),
     entry_of(
         "xreadgroup",
         Recipe::Streams,
-        "Over several slots (`emulate`) as `XREAD`; that all groups exist is looked at first. Where a stream fails afterwards, what was read of the others is pending for the consumer, and the error says which (with `NOACK` it is lost)",
+        "Over several slots (`emulate`) like `XREAD`; slotway checks first that all groups exist. If a stream fails afterwards, the entries read from the others are pending for the consumer, and the error names their streams (with `NOACK` they are lost)",
     ),
     entry_of(
         "msetnx",
         Recipe::SetIfNone,
-        "Over several slots (`emulate`) all keys are looked at, then set slot by slot, each slot's all or none: others see some of them before the rest, and where a key comes to exist in between, those of the slots before are set and the error says which",
+        "Over several slots (`emulate`) slotway checks all keys, then sets them slot by slot, each slot atomically: other clients see some before the others, and if a key is created in between, the keys of earlier slots are set and the error names them",
     ),
 ];
 
