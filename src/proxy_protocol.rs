@@ -1,5 +1,4 @@
-//! The PROXY protocol header, versions 1 and 2, with which a load balancer announces its client. No
-//! I/O.
+//! The PROXY protocol header (v1, v2), with which a load balancer announces its client. No I/O.
 //!
 //! The header precedes all other bytes, TLS included, and is not part of them: [`parse`] returns
 //! how many bytes may be read without reading past the header, so that the rest stays in the

@@ -144,7 +144,7 @@ impl<'a> KeyLock<'a> {
     }
 
     /// Runs a command and releases the lock, in one transaction; returns the command's reply. If
-    /// that is lost, a `repeatable` command is sent again while the lock shows that it was not
+    /// that is lost, a `repeatable` command is retried while the lock shows that it was not
     /// executed.
     async fn run_and_release(&self, talk: &Talk, args: &[&[u8]], repeatable: bool) -> Reply {
         let mut reply = Reply::default();
@@ -411,8 +411,7 @@ pub(super) async fn list_element(talk: Talk, req: Rc<Request>, blocking: bool) -
     let mut replies = replies.into_iter();
     let said = replies.next().unwrap_or_default();
     let null = match blocking {
-        // Inside MULTI a node replies with the null of LMOVE; a client that has waited expects
-        // BLMOVE's.
+        // Inside MULTI a node replies with LMOVE's null; a client that has waited expects BLMOVE's.
         true => {
             batch(&said).map(|_| ()).or_else(unless_key_denied)?;
             null_list(req.protocol)

@@ -1,9 +1,7 @@
-//! Commands whose result is computed in one slot and stored in another: ZRANGESTORE,
-//! GEOSEARCHSTORE, GEORADIUS … STORE; and PFMERGE, LCS and BITOP, whose strings are brought into
-//! one slot.
+//! Commands that compute in one slot and store in another: ZRANGESTORE, GEOSEARCHSTORE, GEORADIUS …
+//! STORE; and PFMERGE, LCS and BITOP, whose strings are brought into one slot.
 //!
-//! Slotway's own keys exist only between MULTI and EXEC: other clients never see them, and none is
-//! left behind.
+//! Slotway's own keys exist only between MULTI and EXEC: no client sees them, none is left behind.
 
 use std::rc::Rc;
 

@@ -54,8 +54,7 @@ const READS: [&str; 14] = [
 ];
 /// Script that executes one command.
 const SCRIPT_OF_ONE: &[u8] = b"#!lua flags=allow-oom\nreturn redis.pcall(unpack(ARGV))";
-/// Script that executes several commands, each preceded by its number of arguments. Like EXEC it
-/// continues after an error.
+/// Script that executes several commands, each preceded by its argument count, as EXEC does.
 const SCRIPT_OF_BATCH: &[u8] = b"#!lua flags=allow-oom\n\
     local replies, at = {}, 1 \
     while ARGV[at] do \

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use crate::resp::Protocol;
 
-/// One or more messages of one topic, as RESP3 pushes. Their RESP2 form differs only in the first
-/// byte of each message.
+/// One or more messages of one topic, as RESP3 pushes. In RESP2 only the first byte of each
+/// differs.
 #[derive(Debug)]
 pub struct Frames {
     resp3: Box<[u8]>,

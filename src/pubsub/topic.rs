@@ -10,8 +10,7 @@ use crate::channel::Kind;
 const MAX_JOIN_TIMES: usize = 8;
 
 /// A channel, pattern or shard channel to which this process subscribes. The hub creates it and
-/// sends it to all workers, so that each can count subscribers and publish at the topic's home
-/// node.
+/// sends it to all workers, so that each can count subscribers and publish at the topic's home.
 #[derive(Debug)]
 pub struct Topic {
     /// The kind of topic.

@@ -51,8 +51,7 @@ pub enum Behaviour {
     Wait,
     /// KEYS: the lists of all primaries joined, in bounded memory.
     Join,
-    /// To every node, failed ones included, on dedicated connections, so that it is executed at
-    /// once.
+    /// To every node, failed ones included, on dedicated connections, to be executed at once.
     OutOfBand(Merge),
     /// MONITOR: on a dedicated connection to every primary.
     Monitor,

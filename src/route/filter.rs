@@ -39,8 +39,7 @@ impl Filter {
         matches!(self, Filter::ConfigGet | Filter::ModuleList)
     }
 
-    /// Appends the reply `frame`, which is not an error, without its secrets. A reply of unexpected
-    /// form is not passed on.
+    /// Appends the reply `frame`, not an error, without its secrets; a malformed one is an error.
     pub fn write(self, frame: &[u8], out: &mut Vec<u8>) {
         let kind = frame.first().copied().unwrap_or_default();
         match (self, kind) {

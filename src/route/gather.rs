@@ -29,8 +29,7 @@ pub struct Gather {
     /// For [`Merge::Info`].
     info: Option<Box<ProxyInfo>>,
     bytes: Vec<u8>,
-    /// Large replies, each in its own buffer to be copied only once. Their spans start at [`LARGE`]
-    /// + their index.
+    /// Large replies, copied only once. Their spans start at [`LARGE`] + their index.
     large: Vec<Vec<u8>>,
     /// Total size of `large`, in bytes.
     large_bytes: usize,
@@ -180,8 +179,7 @@ impl Gather {
         self.failed.push((String::new(), failure.into()));
     }
 
-    /// Whether the merge depends on the node: [`Gather::answered_by`] is required before each
-    /// [`Gather::add`].
+    /// Whether each [`Gather::add`] requires [`Gather::answered_by`] before it.
     pub fn wants_nodes(&self) -> bool {
         matches!(self.merge, Merge::Scan | Merge::Report(_))
     }
@@ -306,11 +304,9 @@ impl Gather {
         })
     }
 
-    /// Appends the merged reply to `out`. `cursor` is the client's next cursor, for
-    /// [`Merge::Scan`].
+    /// Appends the merged reply to `out`; `cursor` is the client's next one ([`Merge::Scan`]).
     ///
-    /// # Errors
-    /// The error in place of the reply; nothing was appended.
+    /// # Errors The error in place of the reply; nothing was appended.
     pub fn finish(&self, out: &mut Vec<u8>, cursor: &str) -> Result<(), Cause> {
         let enough = match self.merge {
             Merge::OneSucceeded => self.succeeded > 0,

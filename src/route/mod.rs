@@ -1,6 +1,5 @@
 //! Routing: a command and its arguments give a [`Plan`] (answer here, one slot, split by slot, all
-//! shards, refuse). Partial replies are merged ([`Gather`]). Not here: the choice of the
-//! connection, and any I/O.
+//! shards, refuse). Partial replies are merged ([`Gather`]). Not here: connections, and any I/O.
 
 mod behaviour;
 mod blocking;
@@ -44,8 +43,8 @@ pub enum Plan {
     Slot(Slot),
     /// Forward it to any primary.
     Any,
-    /// Its keys lie in several slots: send each slot its own keys and merge the replies. The
-    /// indexes of the key arguments are in the caller's `keys`.
+    /// Its keys lie in several slots: send each slot its own and merge the replies. The indexes of
+    /// the keys are in the caller's `keys`.
     Split {
         /// How the replies are merged.
         merge: Merge,
@@ -69,8 +68,7 @@ pub enum Plan {
     Scan,
     /// RANDOMKEY: ask every primary for its size and a key.
     RandomKey,
-    /// Forward it to the primary of this slot, or to any primary, on a dedicated connection,
-    /// because it may block.
+    /// It may block: forward it to the primary of this slot, or any, on a dedicated connection.
     Block(Option<Slot>),
     /// MULTI, EXEC, DISCARD, WATCH, UNWATCH.
     Transaction(Transaction),
@@ -505,8 +503,7 @@ pub fn asks_to_block(args: &Args) -> bool {
     (args.is(0, "xread") || args.is(0, "xreadgroup")) && blocks(args)
 }
 
-/// Whether BLOCK stands among the options of XREAD or XREADGROUP: before STREAMS, but not in place
-/// of the names after GROUP.
+/// Whether BLOCK is an option of XREAD or XREADGROUP: before STREAMS and not a name after GROUP.
 fn blocks(args: &Args) -> bool {
     let first = if args.is(0, "xreadgroup") { 4 } else { 1 };
     (first..args.len()).take_while(|&i| !args.is(i, "streams")).any(|i| args.is(i, "block"))

@@ -357,8 +357,7 @@ mod tests {
         assert_eq!(BTreeSet::from_iter(seen), sampled());
     }
 
-    /// A shard's lowest slot has moved, known only from a MOVED: the node scanned there is not that
-    /// shard.
+    /// A shard's lowest slot has moved, known only from a MOVED: another shard is scanned there.
     #[test]
     fn a_slot_redirected_by_moved_does_not_hide_a_shard() {
         for lowest in [0, 5462, 10924] {
@@ -422,8 +421,7 @@ mod tests {
             let _ = Scan::begin(&text, &Model::three());
         }
 
-        /// Whatever the changes of topology: every slot that stayed with its shard is returned, and
-        /// the scan ends.
+        /// Whatever changes, every slot that stayed with its shard is returned, and the scan ends.
         #[test]
         fn keys_that_did_not_move_are_returned(
             pieces in proptest::collection::vec((0u16..6, 1u16..3000), 1..12),

@@ -41,8 +41,7 @@ impl CommandTag {
     /// Not a command: whether the client may send commands without logging in.
     pub const NO_LOGIN: CommandTag = CommandTag(0);
 
-    /// A hash of the command's arguments, keyed at random so that nobody can construct two commands
-    /// with the same tag.
+    /// A hash of the arguments, keyed at random so that nobody can construct equal tags.
     pub fn of(args: &Args) -> CommandTag {
         static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         let mut hasher = KEYS.build_hasher();

@@ -62,11 +62,9 @@ pub enum Login {
 }
 
 impl Users {
-    /// Creates the set of users. `passthrough`: other names may be the cluster's. `closed`: without
-    /// users, nobody has access.
+    /// `passthrough`: other names may be the cluster's. `closed`: without users, nobody has access.
     ///
-    /// # Errors
-    /// Two users have the same name.
+    /// # Errors Two users have the same name.
     pub fn new(mut own: Vec<User>, passthrough: bool, closed: bool) -> Result<Users, String> {
         own.sort_by(|a, b| a.name.cmp(&b.name));
         if let Some(twice) = own.windows(2).find(|pair| matches!(pair, [a, b] if a.name == b.name))
@@ -146,11 +144,9 @@ impl Users {
     }
 }
 
-/// Parses an ACL file, with lines of the form `user NAME rules …`; empty lines and lines that start
-/// with `#` are skipped.
+/// Parses an ACL file: lines `user NAME rules …`; empty lines and comments (`#`) are skipped.
 ///
-/// # Errors
-/// The error, with its line number.
+/// # Errors The error, with its line number.
 pub fn parse_file(text: &str, table: &CommandTable) -> Result<Vec<User>, String> {
     let mut users = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {

@@ -328,8 +328,7 @@ impl Selector {
         table.iter().filter(move |(id, spec)| found(*id, spec)).map(|(_, spec)| &*spec.name)
     }
 
-    /// Whether a rule names commands that are refused because they cannot be checked, or the
-    /// category of scripts.
+    /// Whether a rule names commands refused because they cannot be checked, or all scripting.
     pub(super) fn names_withheld(&self, table: &CommandTable) -> bool {
         self.rules.iter().any(|rule| match rule {
             CommandRule::Command(name, true) | CommandRule::FirstArg(name, _) => {
@@ -365,8 +364,7 @@ impl Selector {
         let may = |at: u32, access: Access| self.allows_key(args, at, access);
         let fits = match (&spec.keys, self.plain_keys) {
             (KeySpec::One(at), true) => may(u32::from(*at), Access::ALL),
-            // A request with invalid keys is reported as such only to users that may access all
-            // keys.
+            // Only users that may access all keys are told that the keys are invalid.
             (_, true) => {
                 key_positions(spec, args, keys).is_ok()
                     && keys.iter().all(|&at| may(at, Access::ALL))
@@ -436,8 +434,7 @@ impl Selector {
         text
     }
 
-    /// Like [`Selector::commands`], then the commands that are refused because they cannot be
-    /// checked.
+    /// Like [`Selector::commands`], then those refused because they cannot be checked.
     pub fn effective_commands(&self, table: &CommandTable) -> String {
         let withheld = self.uncheckable(table, true).map(|name| format!(" -{name}"));
         self.commands() + &withheld.collect::<String>()

@@ -224,8 +224,7 @@ impl User {
         Err(denied)
     }
 
-    /// Index of the argument with the key or channel refused by [`User::check`]: the last one among
-    /// all selectors.
+    /// Index of the key or channel refused by [`User::check`]: the last of all selectors.
     pub fn denied_argument(&self, spec: &CommandSpec, args: &Args) -> usize {
         let all = self.selectors.iter().filter_map(|s| s.denied_argument(spec, args));
         all.max().unwrap_or(1)
@@ -271,8 +270,7 @@ impl User {
         self.described(secrets, Selector::describe)
     }
 
-    /// The user's line with hashes, and with the commands that are refused because they cannot be
-    /// checked.
+    /// The user's line with hashes and the commands refused because they cannot be checked.
     pub fn describe_effective(&self, table: &CommandTable) -> String {
         self.described(true, |selector| selector.describe_with(&selector.effective_commands(table)))
     }

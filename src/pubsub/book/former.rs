@@ -224,8 +224,7 @@ impl Book {
         }
     }
 
-    /// Former homes that are still heard. What they have sent is older than what the new homes
-    /// have.
+    /// Former homes that are still heard; their messages are older than the new homes'.
     pub fn formers(&self) -> impl Iterator<Item = usize> + '_ {
         self.nodes.iter().enumerate().filter(|(_, n)| n.leaving > 0).map(|(i, _)| i)
     }

@@ -285,8 +285,7 @@ impl Book {
 
     /// The node has closed an established connection. It may be healthy, so its topics stay and it
     /// is reconnected at once; if that fails, [`Book::lost`] moves them. Moving them first would
-    /// not be faster, and messages that the node has delivered might arrive again from the other
-    /// nodes.
+    /// not be faster, and messages already delivered might come again from other nodes.
     ///
     /// Returns `false` if this happens too often.
     pub fn cut_off(&mut self, node: usize) -> bool {

@@ -224,8 +224,7 @@ impl Book {
             _ => {
                 let usable = |n: &usize| self.nodes.get(*n).is_some_and(|n| n.is_usable());
                 entry.home.filter(usable).or_else(|| {
-                    // A topic that had a home prefers a node that is connected over the one of
-                    // highest rank.
+                    // A topic that had a home prefers a connected node to the one of highest rank.
                     self.pick(entry.hash, entry.home.is_some())
                 })
             }

@@ -1,5 +1,4 @@
-//! INFO texts of a real cluster's three primaries (7.0.15, `INFO everything`), and of a standalone
-//! server.
+//! INFO texts (7.0.15, `INFO everything`) of a cluster's primaries and of a standalone server.
 
 use super::*;
 
