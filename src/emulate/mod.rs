@@ -1,6 +1,6 @@
 //! Emulation of commands whose keys lie in several slots, with commands that each stay in one slot
-//! (`commands.cross_slot = "emulate"`). No I/O: a recipe asks for steps ([`Talk`]) and combines
-//! their replies; the worker sends the steps.
+//! (`commands.cross_slot = "emulate"`). No I/O: a recipe asks for steps ([`talk::Talk`]) and
+//! combines their replies; the worker sends the steps.
 //!
 //! - [`table`]: the recipe of each command, and which guarantees are given up
 //! - `talk`: interface of recipe and driver; `reply`: replies to steps, results of commands

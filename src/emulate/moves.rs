@@ -35,8 +35,8 @@ const LOCK_VALID: u64 = 4_000_000;
 const MAX_PAUSE: u64 = 16_000;
 /// Attempts to copy a source that keeps changing.
 const MAX_COPIES: usize = 5;
-/// Removes KEYS[1] and the lock KEYS[2] if the SHA-1 of the key's dump is ARGV[1]. Returns 1 if
-/// removed, 0 if the key has changed, -1 if it does not exist.
+/// Removes `KEYS[1]` and the lock `KEYS[2]` if the SHA-1 of the key's dump is `ARGV[1]`. Returns 1
+/// if removed, 0 if the key has changed, -1 if it does not exist.
 const REMOVE_IF_SAME: &[u8] = b"local d = redis.call('DUMP', KEYS[1]) \
     if not d then redis.call('DEL', KEYS[2]) return -1 end \
     if redis.sha1hex(d) ~= ARGV[1] then return 0 end \

@@ -1,6 +1,6 @@
 //! Tests of the book: events in, actions and news out.
 //!
-//! Long, because all tests share one model of a book with its nodes and workers.
+//! Long: all tests share one model of a book with its nodes and workers.
 
 mod notifications;
 
