@@ -132,7 +132,6 @@ fn run_probe(config: &Config, page: &str, limit: Duration) -> ExitCode {
 fn run_top(args: TopArgs) -> ExitCode {
     let TopArgs { url: admin, token_file, cert, once, interval } = args;
     let shown = top::token_of(token_file.as_deref())
-        .map_err(|error| format!("--token-file: {error}"))
         .and_then(|token| top::run(&top::Options { admin, token, cert, interval, once }));
     match shown {
         Ok(()) => ExitCode::SUCCESS,

@@ -36,6 +36,51 @@ pub struct Options {
     pub once: bool,
 }
 
+/// Why `slotway top` ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file with the token cannot be read.
+    #[error("--token-file: {0}")]
+    TokenFile(io::Error),
+    /// The admin listener cannot be reached, or does not speak HTTP.
+    #[error("no answer from the admin listener {admin}: {source}")]
+    Unreachable {
+        /// The admin listener.
+        admin: Address,
+        /// What failed.
+        source: io::Error,
+    },
+    /// The admin listener requires a token other than the one that was sent.
+    #[error("{0} wants its admin_token: --token-file FILE")]
+    Unauthorized(Address),
+    /// Something else than a slotway listens at the address.
+    #[error("{0} has no /status.json: is it a slotway?")]
+    NotSlotway(Address),
+    /// The page has an unexpected status.
+    #[error("{admin}{path} answers {status}")]
+    Status {
+        /// The admin listener.
+        admin: Address,
+        /// The page.
+        path: String,
+        /// Its HTTP status.
+        status: u16,
+    },
+    /// The page is not JSON.
+    #[error("{admin}{path} is no JSON: {source}")]
+    NotJson {
+        /// The admin listener.
+        admin: Address,
+        /// The page.
+        path: String,
+        /// Where it stops being JSON.
+        source: serde_json::Error,
+    },
+    /// The terminal cannot be read from, written to or configured.
+    #[error("the terminal: {0}")]
+    Terminal(io::Error),
+}
+
 /// The address in `http://host:port`, or in `host:port`.
 ///
 /// # Errors
@@ -70,19 +115,20 @@ pub fn interval_of(text: &str) -> Result<Duration, String> {
 /// The token: the file's first line, or what `SLOTWAY_ADMIN_TOKEN` says.
 ///
 /// # Errors
-/// The operating system's, about the file.
-pub fn token_of(file: Option<&Path>) -> io::Result<String> {
+/// The file cannot be read.
+pub fn token_of(file: Option<&Path>) -> Result<String, Error> {
     let Some(file) = file else {
         return Ok(std::env::var("SLOTWAY_ADMIN_TOKEN").unwrap_or_default());
     };
-    Ok(std::fs::read_to_string(file)?.lines().next().unwrap_or_default().trim().to_owned())
+    let text = std::fs::read_to_string(file).map_err(Error::TokenFile)?;
+    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
 }
 
 /// Shows it until `q`, or once if that is wanted or nobody looks at a terminal.
 ///
 /// # Errors
 /// Nobody answers at the first try, or the terminal does not do what it should.
-pub fn run(options: &Options) -> Result<(), String> {
+pub fn run(options: &Options) -> Result<(), Error> {
     let mut seen = Seen::default();
     look(options, &mut seen)?;
     if options.once || !io::stdout().is_terminal() {
@@ -96,20 +142,20 @@ pub fn run(options: &Options) -> Result<(), String> {
         }
         return Ok(());
     }
-    let screen = Screen::enter().map_err(|e| format!("the terminal: {e}"))?;
-    let ended = watch(options, seen).map_err(|e| format!("the terminal: {e}"));
+    let screen = Screen::enter().map_err(Error::Terminal)?;
+    let ended = watch(options, seen).map_err(Error::Terminal);
     drop(screen);
     ended
 }
 
 /// Asks for everything. An error leaves `seen` as it was.
-fn look(options: &Options, seen: &mut Seen) -> Result<(), String> {
+fn look(options: &Options, seen: &mut Seen) -> Result<(), Error> {
     let revision = seen.status["events"]["revision"].as_u64();
     let row = seen.status["history"]["last"].as_u64().unwrap_or_default();
     let known = revision.map_or_else(String::new, |revision| format!("&events={revision}"));
     let status = ask(options, &format!("/status.json?since={row}{known}"))?;
     if status.is_null() {
-        return Err(format!("{} has no /status.json: is it a slotway?", options.admin));
+        return Err(Error::NotSlotway(options.admin.clone()));
     }
     if let Some(list) = status["events"].get("list") {
         seen.events = list.clone();
@@ -121,16 +167,17 @@ fn look(options: &Options, seen: &mut Seen) -> Result<(), String> {
 }
 
 /// A page; null if there is no such page.
-fn ask(options: &Options, path: &str) -> Result<Value, String> {
+fn ask(options: &Options, path: &str) -> Result<Value, Error> {
     let admin = &options.admin;
     let access = probe::Access { token: &options.token, cert: options.cert.as_deref() };
     let (status, body) = probe::get(admin, access, path, LIMIT)
-        .map_err(|e| format!("no answer from the admin listener {admin}: {e}"))?;
+        .map_err(|source| Error::Unreachable { admin: admin.clone(), source })?;
+    let (admin, path) = (admin.clone(), path.to_owned());
     match status {
-        200 => serde_json::from_str(&body).map_err(|e| format!("{admin}{path} is no JSON: {e}")),
-        401 => Err(format!("{admin} wants its admin_token: --token-file FILE")),
+        200 => serde_json::from_str(&body).map_err(|source| Error::NotJson { admin, path, source }),
+        401 => Err(Error::Unauthorized(admin)),
         404 => Ok(Value::Null),
-        other => Err(format!("{admin}{path} answers {other}")),
+        status => Err(Error::Status { admin, path, status }),
     }
 }
 
@@ -170,7 +217,7 @@ fn watch(options: &Options, mut seen: Seen) -> io::Result<()> {
         let lines = view::lines(&seen);
         let height = usize::from(size()?.1);
         top = top.min((lines.len() + 1).saturating_sub(height));
-        draw(&lines, top, trouble.as_deref())?;
+        draw(&lines, top, trouble.as_ref())?;
         if poll(due.saturating_duration_since(Instant::now()))? {
             match said(&read()?) {
                 Said::Quit => return Ok(()),
@@ -204,7 +251,7 @@ fn said(event: &Event) -> Said {
     }
 }
 
-fn draw(lines: &[Line], top: usize, trouble: Option<&str>) -> io::Result<()> {
+fn draw(lines: &[Line], top: usize, trouble: Option<&Error>) -> io::Result<()> {
     let (width, height) = size()?;
     let mut out = io::stdout().lock();
     let below = usize::from(height).saturating_sub(1);
@@ -223,7 +270,7 @@ fn draw(lines: &[Line], top: usize, trouble: Option<&str>) -> io::Result<()> {
     }
     let more = lines.len() > top + below;
     let (style, foot) = match trouble {
-        Some(why) => (Style::Bad, why.to_owned()),
+        Some(why) => (Style::Bad, why.to_string()),
         None if more => (Style::Dim, "q quits, ↓ has more, r looks now".to_owned()),
         None => (Style::Dim, "q quits, r looks now".to_owned()),
     };
