@@ -1,23 +1,22 @@
 //! `slotway top`: what the status page shows, in a terminal.
 
+mod screen;
 mod view;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crossterm::event::{Event, KeyCode, KeyEventKind, KeyModifiers, poll, read};
-use crossterm::style::{Attribute, Color, Print, SetAttribute, SetForegroundColor};
-use crossterm::terminal::{
-    BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate, EnterAlternateScreen,
-    LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size,
-};
-use crossterm::{cursor, execute, queue};
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::terminal::{BeginSynchronizedUpdate, EndSynchronizedUpdate};
+use ratatui::crossterm::{execute, queue};
 use serde_json::Value;
 use slotway::config::Address;
 
 use crate::probe;
-use view::{Line, Seen, Style};
+use screen::Screen;
+use view::Seen;
 
 /// For each page.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -134,18 +133,20 @@ pub fn run(options: &Options) -> Result<(), Error> {
     if options.once || !io::stdout().is_terminal() {
         let mut out = io::stdout().lock();
         for line in view::lines(&seen) {
-            let text: String = line.into_iter().map(|(_, text)| text).collect();
             // A reader that went away (`| head`) is no failure.
-            if writeln!(out, "{}", text.trim_end()).is_err() {
+            if writeln!(out, "{}", line.to_string().trim_end()).is_err() {
                 break;
             }
         }
         return Ok(());
     }
-    let screen = Screen::enter().map_err(Error::Terminal)?;
-    let ended = watch(options, seen).map_err(Error::Terminal);
-    drop(screen);
-    ended
+    let shown = match ratatui::try_init() {
+        Ok(terminal) => watch(terminal, options, seen),
+        Err(error) => Err(error),
+    };
+    // Also after a failed try_init, which may have changed the terminal before it failed.
+    ratatui::restore();
+    shown.map_err(Error::Terminal)
 }
 
 /// Asks for everything. An error leaves `seen` as it was.
@@ -181,47 +182,26 @@ fn ask(options: &Options, path: &str) -> Result<Value, Error> {
     }
 }
 
-/// The terminal while it is ours.
-struct Screen;
-
-impl Screen {
-    fn enter() -> io::Result<Screen> {
-        enable_raw_mode()?;
-        // Made before the rest, so that whatever fails is undone.
-        let screen = Screen;
-        execute!(io::stdout(), EnterAlternateScreen, cursor::Hide)?;
-        Ok(screen)
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        // There is nobody to tell that it did not work.
-        let _ = execute!(io::stdout(), cursor::Show, LeaveAlternateScreen);
-        let _ = disable_raw_mode();
-    }
-}
-
 /// What the user has said.
 enum Said {
     Quit,
     Look,
-    Scroll(i32),
+    Scroll(isize),
     Nothing,
 }
 
-fn watch(options: &Options, mut seen: Seen) -> io::Result<()> {
-    let (mut top, mut due) = (0_usize, Instant::now() + options.interval);
-    let mut trouble = None;
+/// Shows it until the user quits. Dropping the terminal shows its cursor again.
+fn watch(mut terminal: DefaultTerminal, options: &Options, mut seen: Seen) -> io::Result<()> {
+    let mut screen = Screen::new(view::lines(&seen));
+    let mut due = Instant::now() + options.interval;
     loop {
-        let lines = view::lines(&seen);
-        let height = usize::from(size()?.1);
-        top = top.min((lines.len() + 1).saturating_sub(height));
-        draw(&lines, top, trouble.as_ref())?;
-        if poll(due.saturating_duration_since(Instant::now()))? {
-            match said(&read()?) {
+        queue!(terminal.backend_mut(), BeginSynchronizedUpdate)?;
+        terminal.draw(|frame| screen.draw(frame))?;
+        execute!(terminal.backend_mut(), EndSynchronizedUpdate)?;
+        if event::poll(due.saturating_duration_since(Instant::now()))? {
+            match said(&event::read()?) {
                 Said::Quit => return Ok(()),
-                Said::Scroll(by) => top = top.saturating_add_signed(by as isize),
+                Said::Scroll(by) => screen.scroll(by),
                 Said::Look => due = Instant::now(),
                 Said::Nothing => {}
             }
@@ -229,7 +209,8 @@ fn watch(options: &Options, mut seen: Seen) -> io::Result<()> {
                 continue;
             }
         }
-        trouble = look(options, &mut seen).err();
+        screen.trouble = look(options, &mut seen).err();
+        screen.lines = view::lines(&seen);
         due = Instant::now() + options.interval;
     }
 }
@@ -249,52 +230,6 @@ fn said(event: &Event) -> Said {
         KeyCode::PageUp => Said::Scroll(-10),
         _ => Said::Nothing,
     }
-}
-
-fn draw(lines: &[Line], top: usize, trouble: Option<&Error>) -> io::Result<()> {
-    let (width, height) = size()?;
-    let mut out = io::stdout().lock();
-    let below = usize::from(height).saturating_sub(1);
-    queue!(out, BeginSynchronizedUpdate)?;
-    for (line, row) in
-        lines.iter().skip(top).chain(std::iter::repeat(&Line::new())).take(below).zip(0..)
-    {
-        queue!(out, cursor::MoveTo(0, row))?;
-        let mut left = usize::from(width);
-        for (style, text) in line {
-            let text: String = text.chars().take(left).collect();
-            left -= text.chars().count();
-            put(&mut out, *style, &text)?;
-        }
-        queue!(out, Clear(ClearType::UntilNewLine))?;
-    }
-    let more = lines.len() > top + below;
-    let (style, foot) = match trouble {
-        Some(why) => (Style::Bad, why.to_string()),
-        None if more => (Style::Dim, "q quits, ↓ has more, r looks now".to_owned()),
-        None => (Style::Dim, "q quits, r looks now".to_owned()),
-    };
-    queue!(out, cursor::MoveTo(0, height.saturating_sub(1)))?;
-    put(&mut out, style, &foot.chars().take(usize::from(width)).collect::<String>())?;
-    queue!(out, Clear(ClearType::UntilNewLine), EndSynchronizedUpdate)?;
-    out.flush()
-}
-
-fn put(out: &mut impl Write, style: Style, text: &str) -> io::Result<()> {
-    let colours = std::env::var_os("NO_COLOR").is_none();
-    let colour = match style {
-        Style::Good => Some(Color::Green),
-        Style::Warn => Some(Color::Yellow),
-        Style::Bad => Some(Color::Red),
-        Style::Plain | Style::Bold | Style::Dim => None,
-    };
-    match (style, colour.filter(|_| colours)) {
-        (Style::Bold, _) => queue!(out, SetAttribute(Attribute::Bold))?,
-        (Style::Dim, _) => queue!(out, SetAttribute(Attribute::Dim))?,
-        (_, Some(colour)) => queue!(out, SetForegroundColor(colour))?,
-        _ => {}
-    }
-    queue!(out, Print(text), SetAttribute(Attribute::Reset))
 }
 
 #[cfg(test)]

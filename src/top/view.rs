@@ -1,20 +1,15 @@
 //! What `slotway top` shows, from the admin listener's JSON: lines of styled text. Pure.
 
+use ratatui::style::{Color, Style, Stylize};
+use ratatui::text::{Line, Span};
 use serde_json::Value;
 
-/// How a piece of text looks where there are colours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
-    Plain,
-    Bold,
-    Dim,
-    Good,
-    Warn,
-    Bad,
-}
+const GOOD: Style = Style::new().fg(Color::Green);
+const WARN: Style = Style::new().fg(Color::Yellow);
+const BAD: Style = Style::new().fg(Color::Red);
 
-/// A line: pieces of text.
-pub type Line = Vec<(Style, String)>;
+/// The cells of a table's row.
+type Row = Vec<Span<'static>>;
 
 /// What was asked. Pages that are not there are null.
 #[derive(Debug, Default)]
@@ -37,88 +32,88 @@ const EVENTS: usize = 5;
 const WIDE: usize = 48;
 
 /// All lines, from the top.
-pub fn lines(seen: &Seen) -> Vec<Line> {
+pub fn lines(seen: &Seen) -> Vec<Line<'static>> {
     let mut out = head(&seen.status);
-    out.push(Line::new());
+    out.push(Line::default());
     out.extend(nodes(&seen.status));
-    out.push(Line::new());
+    out.push(Line::default());
     out.extend(hot(&seen.hot));
-    out.push(Line::new());
+    out.push(Line::default());
     out.extend(slow(&seen.slow));
-    out.push(Line::new());
+    out.push(Line::default());
     out.extend(events(&seen.events));
     out
 }
 
-fn head(status: &Value) -> Vec<Line> {
+fn head(status: &Value) -> Vec<Line<'static>> {
     let t = &status["totals"];
     let ready = if status["draining"] == true {
-        (Style::Warn, "draining".to_owned())
+        Span::styled("draining", WARN)
     } else if status["ready"] == true {
-        (Style::Good, "ready".to_owned())
+        Span::styled("ready", GOOD)
     } else {
         let reasons: Vec<String> = list(&status["reasons"]).map(text).collect();
-        (Style::Bad, format!("not ready: {}", reasons.join("; ")))
+        Span::styled(format!("not ready: {}", reasons.join("; ")), BAD)
     };
     let uptime = status["uptime"].as_u64().unwrap_or_default();
     let workers = number(&status["workers"]["running"]);
-    let mut fails = Style::Plain;
+    let mut fails = Style::new();
     let failed = float(&t["errors"]) + float(&t["refused"]);
     if failed > 0.0 {
-        fails = Style::Warn;
+        fails = WARN;
     }
-    let pairs = |pairs: &[(&str, String, Style)]| -> Line {
+    let pairs = |pairs: &[(&str, String, Style)]| -> Line<'static> {
         let one = |(what, value, style): &(&str, String, Style)| {
-            [(Style::Dim, format!("{what} ")), (*style, format!("{value:<10}"))]
+            [format!("{what} ").dim(), Span::styled(format!("{value:<10}"), *style)]
         };
         pairs.iter().flat_map(one).collect()
     };
     vec![
-        vec![
-            (Style::Bold, format!("slotway {}", text(&status["version"]))),
-            (Style::Dim, format!("  up {}  {workers} workers  ", duration(uptime))),
+        Line::from(vec![
+            format!("slotway {}", text(&status["version"])).bold(),
+            format!("  up {}  {workers} workers  ", duration(uptime)).dim(),
             ready,
-        ],
-        pairs(&[
-            ("commands/s", count(float(&t["ops"])), Style::Bold),
-            ("errors/s", count(failed), fails),
-            ("p50", micros(&t["p50"]), Style::Bold),
-            ("p99", micros(&t["p99"]), Style::Plain),
-            ("p99.9", micros(&t["p999"]), Style::Plain),
         ]),
         pairs(&[
-            ("clients   ", number(&t["clients"]), Style::Bold),
-            ("in/s    ", bytes(float(&t["received"])), Style::Plain),
-            ("out/s", bytes(float(&t["sent"])), Style::Plain),
-            ("cpu", format!("{:.0} %", float(&t["cpu"])), Style::Plain),
-            ("memory", bytes(float(&t["memory"])), Style::Plain),
+            ("commands/s", count(float(&t["ops"])), Style::new().bold()),
+            ("errors/s", count(failed), fails),
+            ("p50", micros(&t["p50"]), Style::new().bold()),
+            ("p99", micros(&t["p99"]), Style::new()),
+            ("p99.9", micros(&t["p999"]), Style::new()),
+        ]),
+        pairs(&[
+            ("clients   ", number(&t["clients"]), Style::new().bold()),
+            ("in/s    ", bytes(float(&t["received"])), Style::new()),
+            ("out/s", bytes(float(&t["sent"])), Style::new()),
+            ("cpu", format!("{:.0} %", float(&t["cpu"])), Style::new()),
+            ("memory", bytes(float(&t["memory"])), Style::new()),
         ]),
     ]
 }
 
-fn nodes(status: &Value) -> Vec<Line> {
+fn nodes(status: &Value) -> Vec<Line<'static>> {
     let mut rows = Vec::new();
     for (shard, index) in list(&status["shards"]).zip(1..) {
         for (node, nth) in list(&shard["nodes"]).zip(0..) {
             let state = text(&node["state"]);
             let style = match state.as_str() {
-                "ok" => Style::Good,
-                "failed" | "unreached" => Style::Bad,
-                _ => Style::Warn,
+                "ok" => GOOD,
+                "failed" | "unreached" => BAD,
+                _ => WARN,
             };
             let state = if state == "ok" { "online".to_owned() } else { state.replace('_', " ") };
             let first = |words: String| if nth == 0 { words } else { String::new() };
             rows.push(vec![
-                (Style::Bold, first(index.to_string())),
-                (Style::Plain, first(slots(&shard["slots"]))),
-                (Style::Plain, cut(&text(&node["addr"]), WIDE)),
-                (Style::Plain, text(&node["role"])),
-                (style, state),
-                (Style::Bold, count(float(&node["ops"]))),
-                (Style::Plain, micros(&node["p50"])),
-                (Style::Plain, micros(&node["p99"])),
-                (Style::Plain, number(&node["in_flight"])),
-                (Style::Plain, number(&node["connections"])),
+                first(index.to_string()).bold(),
+                Span::raw(first(slots(&shard["slots"]))),
+                Span::raw(cut(&text(&node["addr"]), WIDE)),
+                Span::raw(text(&node["role"])),
+                Span::styled(state, style),
+                count(float(&node["ops"])).bold(),
+                Span::raw(micros(&node["p50"])),
+                Span::raw(micros(&node["p99"])),
+                Span::raw(number(&node["in_flight"])),
+                Span::raw(number(&node["connections"])),
             ]);
         }
     }
@@ -127,30 +122,30 @@ fn nodes(status: &Value) -> Vec<Line> {
     table(&heads, 5, rows, "the cluster is not known yet")
 }
 
-fn hot(page: &Value) -> Vec<Line> {
+fn hot(page: &Value) -> Vec<Line<'static>> {
     let rows = list(&page["keys"]).take(ROWS).map(|key| {
         vec![
-            (Style::Plain, cut(&text(&key["key"]), WIDE)),
-            (Style::Plain, text(&key["command"])),
-            (Style::Plain, cut(&text(&key["node"]), WIDE)),
-            (Style::Bold, count(float(&key["per_second"]))),
-            (Style::Plain, count(float(&key["writes_per_second"]))),
+            Span::raw(cut(&text(&key["key"]), WIDE)),
+            Span::raw(text(&key["command"])),
+            Span::raw(cut(&text(&key["node"]), WIDE)),
+            count(float(&key["per_second"])).bold(),
+            Span::raw(count(float(&key["writes_per_second"]))),
         ]
     });
     let none = if page["enabled"] == true { "no key stands out" } else { "switched off" };
     table(&["HOT KEY", "LAST", "NODE", "PER SECOND", "WRITES"], 3, rows.collect(), none)
 }
 
-fn slow(page: &Value) -> Vec<Line> {
+fn slow(page: &Value) -> Vec<Line<'static>> {
     let rows = list(&page["entries"]).take(ROWS).map(|entry| {
         let words: Vec<String> = list(&entry["args"]).map(text).collect();
         vec![
-            (Style::Plain, cut(&words.join(" "), WIDE)),
-            (Style::Plain, cut(&text(&entry["node"]), WIDE)),
-            (Style::Bold, micros(&entry["duration_micros"])),
-            (Style::Plain, micros(&entry["queue_micros"])),
-            (Style::Plain, micros(&entry["node_micros"])),
-            (Style::Plain, micros(&entry["client_micros"])),
+            Span::raw(cut(&words.join(" "), WIDE)),
+            Span::raw(cut(&text(&entry["node"]), WIDE)),
+            micros(&entry["duration_micros"]).bold(),
+            Span::raw(micros(&entry["queue_micros"])),
+            Span::raw(micros(&entry["node_micros"])),
+            Span::raw(micros(&entry["client_micros"])),
         ]
     });
     let on = page["slower_than_micros"].as_i64().is_some_and(|limit| limit >= 0);
@@ -159,56 +154,58 @@ fn slow(page: &Value) -> Vec<Line> {
     table(&heads, 2, rows.collect(), none)
 }
 
-fn events(page: &Value) -> Vec<Line> {
+fn events(page: &Value) -> Vec<Line<'static>> {
     let now = list(page).filter_map(|e| e["last"].as_u64()).max().unwrap_or_default();
     let rows = list(page).take(EVENTS).map(|event| {
         let style = match event["level"].as_str() {
-            Some("good") => Style::Good,
-            Some("warn") => Style::Warn,
-            Some("bad") => Style::Bad,
-            _ => Style::Plain,
+            Some("good") => GOOD,
+            Some("warn") => WARN,
+            Some("bad") => BAD,
+            _ => Style::new(),
         };
         let ago = now.saturating_sub(event["last"].as_u64().unwrap_or_default()) / 1000;
         let times = event["count"].as_u64().filter(|n| *n > 1);
         let times = times.map_or_else(String::new, |n| format!(" ×{n}"));
+        let when = if ago == 0 { "last".to_owned() } else { format!("{} earlier", duration(ago)) };
         vec![
-            (
-                Style::Dim,
-                if ago == 0 { "last".into() } else { format!("{} earlier", duration(ago)) },
-            ),
-            (style, text(&event["kind"])),
-            (Style::Plain, cut(&text(&event["text"]), 2 * WIDE) + &times),
+            when.dim(),
+            Span::styled(text(&event["kind"]), style),
+            Span::raw(cut(&text(&event["text"]), 2 * WIDE) + &times),
         ]
     });
     table(&["EVENT", "KIND", "WHAT"], 3, rows.collect(), "nothing has happened yet")
 }
 
 /// Columns as wide as they must be; those from `numbers` on are set to the right.
-fn table(heads: &[&str], numbers: usize, rows: Vec<Line>, none: &str) -> Vec<Line> {
+fn table(
+    heads: &[&'static str],
+    numbers: usize,
+    rows: Vec<Row>,
+    none: &'static str,
+) -> Vec<Line<'static>> {
+    let is_empty = rows.is_empty();
+    let mut all: Vec<Row> = vec![heads.iter().map(|head| head.dim()).collect()];
+    all.extend(rows);
     let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|(_, t)| t.chars().count());
-        let head = heads.get(column).map_or(0, |head| head.chars().count());
-        cells.chain([head]).max().unwrap_or(0)
+        all.iter().filter_map(|row| row.get(column)).map(Span::width).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..heads.len()).map(width).collect();
-    let set = |line: Line| -> Line {
-        let one = |(((style, text), width), column): (((Style, String), &usize), usize)| {
-            let width = *width;
+    let set = |row: Row| -> Line<'static> {
+        let one = |((cell, width), column): ((Span<'static>, &usize), usize)| {
+            let gap = " ".repeat(width.saturating_sub(cell.width()));
             let text = if column >= numbers {
-                format!("{text:>width$}  ")
+                format!("{gap}{}  ", cell.content)
             } else {
-                format!("{text:<width$}  ")
+                format!("{}{gap}  ", cell.content)
             };
-            (style, text)
+            Span::styled(text, cell.style)
         };
-        line.into_iter().zip(&widths).zip(0..).map(one).collect()
+        row.into_iter().zip(&widths).zip(0..).map(one).collect()
     };
-    let head = heads.iter().map(|head| (Style::Dim, (*head).to_owned())).collect();
-    let mut out = vec![set(head)];
-    if rows.is_empty() {
-        out.push(vec![(Style::Dim, none.to_owned())]);
+    let mut out: Vec<Line<'static>> = all.into_iter().map(set).collect();
+    if is_empty {
+        out.push(none.dim().into());
     }
-    out.extend(rows.into_iter().map(set));
     out
 }
 
@@ -297,8 +294,7 @@ mod tests {
     use super::*;
 
     fn shown(seen: &Seen) -> String {
-        let line = |line: &Line| line.iter().map(|(_, text)| text.as_str()).collect::<String>();
-        lines(seen).iter().map(line).collect::<Vec<_>>().join("\n")
+        lines(seen).iter().map(Line::to_string).collect::<Vec<_>>().join("\n")
     }
 
     #[test]
