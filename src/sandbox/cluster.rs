@@ -5,6 +5,7 @@
 use super::conn::{Conn, Reply};
 use super::progress::Watcher;
 use super::server::{self, PAUSE, Server, Setup, State};
+use super::unmet::Unmet;
 use super::view::{self, Node};
 use super::watchdog::{Home, guarded};
 use super::{Error, Result};
@@ -262,7 +263,7 @@ impl Cluster {
         &self,
         what: &str,
         watcher: &mut dyn Watcher,
-        mut look: impl FnMut() -> std::result::Result<(), String>,
+        mut look: impl FnMut() -> std::result::Result<(), Unmet>,
     ) -> Result<()> {
         let since = Instant::now();
         loop {
@@ -275,11 +276,11 @@ impl Cluster {
                 return Err(Error::Deadline {
                     what: what.to_owned(),
                     within: AGREEMENT,
-                    reason,
+                    reason: Box::new(reason),
                     log,
                 });
             }
-            watcher.detail(&reason);
+            watcher.detail(&reason.to_string());
             std::thread::sleep(PAUSE);
         }
     }

@@ -4,12 +4,13 @@
 //! where redis-cli takes five and more, most of it the two seconds for which a fresh primary
 //! refuses to call the cluster ok.
 
+use super::Result;
 use super::cluster::{Cluster, Member};
 use super::conn::Reply;
 use super::progress::Watcher;
 use super::server::{self, Server, info_field};
+use super::unmet::Unmet;
 use super::view;
-use super::{Error, Result};
 use crate::cluster::{Role, SLOTS};
 use std::net::SocketAddr;
 
@@ -74,11 +75,11 @@ impl Cluster {
     }
 
     /// Whether every running node knows `count` nodes.
-    pub(super) fn strangers(&self, count: usize) -> std::result::Result<(), String> {
+    pub(super) fn strangers(&self, count: usize) -> std::result::Result<(), Unmet> {
         for (_, addr) in self.running() {
             let known = self.lines(addr)?.iter().filter(|line| line.trouble.is_none()).count();
             if known < count {
-                return Err(format!("{addr} knows {known} of {count} nodes"));
+                return Err(Unmet::Unknown { addr, known, count });
             }
         }
         Ok(())
@@ -98,32 +99,34 @@ impl Cluster {
         self.wait("waiting for the cluster to be ok", watcher, || self.unsettled())
     }
 
-    pub(super) fn lines(&self, addr: SocketAddr) -> std::result::Result<Vec<view::Line>, String> {
-        let reply = self.ask(addr, &["CLUSTER", "NODES"]).map_err(|e| e.to_string())?;
+    pub(super) fn lines(&self, addr: SocketAddr) -> Result<Vec<view::Line>> {
+        let reply = self.ask(addr, &["CLUSTER", "NODES"])?;
         Ok(view::parse(&reply.text().unwrap_or_default()))
     }
 
     /// What is missing for the cluster to be settled.
-    fn unsettled(&self) -> std::result::Result<(), String> {
+    fn unsettled(&self) -> std::result::Result<(), Unmet> {
         let running = self.running();
         let mixed = self.mixed.load(std::sync::atomic::Ordering::Relaxed);
         let mut agreed: Option<Vec<Part>> = None;
         if running.is_empty() {
-            return Err("no node runs".into());
+            return Err(Unmet::NoNodeRuns);
         }
         for (_, addr) in &running {
-            let mut conn =
-                server::connect(*addr, self.password()).map_err(|e: Error| e.to_string())?;
-            let mut ask = |args: &[&str]| conn.command(args).map_err(|e| format!("{addr}: {e}"));
+            let addr = *addr;
+            let mut conn = server::connect(addr, self.password())?;
+            let mut ask = |args: &[&str]| {
+                conn.command(args).map_err(|source| Unmet::Connection { addr, source })
+            };
 
             let info = ask(&["CLUSTER", "INFO"])?.text().unwrap_or_default();
             let state = info_field(&info, "cluster_state").unwrap_or("nothing");
             if state != "ok" {
-                return Err(format!("{addr} says cluster_state:{state}"));
+                return Err(Unmet::ClusterState { addr, state: state.to_owned() });
             }
             let slots = info_field(&info, "cluster_slots_ok").unwrap_or("no");
             if slots != SLOTS.to_string() {
-                return Err(format!("{addr} says {slots} slots are ok"));
+                return Err(Unmet::SlotsOk { addr, slots: slots.to_owned() });
             }
 
             let lines = view::parse(&ask(&["CLUSTER", "NODES"])?.text().unwrap_or_default());
@@ -131,15 +134,15 @@ impl Cluster {
             for line in lines {
                 let runs = running.iter().any(|(id, _)| *id == line.id);
                 if !runs && !line.slots.is_empty() {
-                    return Err(format!("{addr} says the dead node {} owns slots", line.id));
+                    return Err(Unmet::DeadOwner { addr, id: line.id });
                 }
-                if let (true, Some(trouble)) = (runs, &line.trouble) {
-                    return Err(format!("{addr} says {} is {trouble}", line.id));
+                if let (true, Some(flag)) = (runs, line.trouble) {
+                    return Err(Unmet::Flagged { addr, id: line.id, flag });
                 }
                 if line.myself && line.role == Role::Replica {
                     let info = ask(&["INFO", "replication"])?.text().unwrap_or_default();
                     if info_field(&info, "master_link_status") != Some("up") {
-                        return Err(format!("replica {addr} is not in sync yet"));
+                        return Err(Unmet::NotInSync(addr));
                     }
                 }
                 if runs {
@@ -154,16 +157,16 @@ impl Cluster {
             }
             parts.sort_by(|a: &Part, b: &Part| a.id.cmp(&b.id));
             if parts.len() < running.len() {
-                return Err(format!("{addr} knows {} of {}", parts.len(), running.len()));
+                return Err(Unmet::Unlisted { addr, listed: parts.len(), running: running.len() });
             }
             if agreed.get_or_insert_with(|| parts.clone()) != &parts {
-                return Err(format!("{addr} sees other roles or slots than the others"));
+                return Err(Unmet::Disagreement(addr));
             }
 
             let shards = ask(&["CLUSTER", "SHARDS"])?;
             // A newer version leaves out the primaries of an older one.
             if !mixed && running.iter().any(|(id, _)| !online(&shards, id)) {
-                return Err(format!("{addr} does not call all nodes online"));
+                return Err(Unmet::NotOnline(addr));
             }
         }
         Ok(())

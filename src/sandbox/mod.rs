@@ -16,6 +16,7 @@ mod progress;
 mod run;
 mod server;
 mod standalone;
+mod unmet;
 mod view;
 mod watchdog;
 
@@ -25,6 +26,7 @@ pub use ports::{free_port, free_ports};
 pub use progress::Watcher;
 pub use run::{Front, Options, run};
 pub use standalone::{Standalone, StandaloneOptions};
+pub use unmet::Unmet;
 pub use view::Node;
 
 use std::io;
@@ -86,7 +88,7 @@ pub enum Error {
         /// For how long.
         within: Duration,
         /// What was still missing at the end.
-        reason: String,
+        reason: Box<Unmet>,
         /// The last log lines of the servers concerned.
         log: String,
     },

@@ -2,6 +2,7 @@
 
 use super::cluster::{AGREEMENT, Cluster};
 use super::server::{self, PAUSE};
+use super::unmet::Unmet;
 use super::view::Node;
 use super::{Error, Result};
 use crate::cluster::Slot;
@@ -77,14 +78,14 @@ impl Cluster {
     /// with which it claims the slot back, and is then told that it is not its own: in the end each
     /// says that the other has it, for ever.
     fn knows_epoch(&self, node: &Node, other: &Node) -> Result<()> {
-        let epoch = |at: SocketAddr| -> std::result::Result<u64, String> {
-            let lines = self.lines(at)?;
+        let epoch = |addr: SocketAddr| -> std::result::Result<u64, Unmet> {
+            let lines = self.lines(addr)?;
             let line = lines.iter().find(|line| line.id == other.id);
-            line.map(|line| line.epoch).ok_or_else(|| format!("{at} does not know {}", other.addr))
+            line.map(|line| line.epoch).ok_or(Unmet::Stranger { addr, other: other.addr })
         };
         self.wait("waiting for a node to hear of another's epoch", &mut (), || {
-            let (heard, own) = (epoch(node.addr)?, epoch(other.addr)?);
-            if heard >= own { Ok(()) } else { Err(format!("{heard} instead of {own}")) }
+            let (known, current) = (epoch(node.addr)?, epoch(other.addr)?);
+            if known >= current { Ok(()) } else { Err(Unmet::OldEpoch { known, current }) }
         })
     }
 
@@ -96,19 +97,16 @@ impl Cluster {
             if asked.is_none_or(|at| at.elapsed() > FAILOVER_AGAIN) && !self.leads(replica)? {
                 asked = Some(Instant::now());
                 // Refused while the primary is not in reach: worth another attempt.
-                self.ask(replica.addr, &["CLUSTER", "FAILOVER"]).map_err(|e| {
-                    asked = None;
-                    e.to_string()
-                })?;
+                self.ask(replica.addr, &["CLUSTER", "FAILOVER"]).inspect_err(|_| asked = None)?;
             }
-            if self.leads(replica)? { Ok(()) } else { Err("it is not a primary yet".into()) }
+            if self.leads(replica)? { Ok(()) } else { Err(Unmet::NotPrimary) }
         })?;
         self.settle()
     }
 
     /// Whether `node` calls itself a primary.
-    fn leads(&self, node: &Node) -> std::result::Result<bool, String> {
-        let role = self.ask(node.addr, &["ROLE"]).map_err(|e| e.to_string())?;
+    fn leads(&self, node: &Node) -> Result<bool> {
+        let role = self.ask(node.addr, &["ROLE"])?;
         let role = role.items().and_then(|items| items.first()?.text());
         Ok(role.as_deref() == Some("master"))
     }
@@ -163,7 +161,7 @@ impl Cluster {
                 return Err(Error::Deadline {
                     what: format!("waiting for replica {} to catch up", replica.addr),
                     within: AGREEMENT,
-                    reason: format!("it is behind offset {wanted}"),
+                    reason: Box::new(Unmet::BehindOffset(wanted)),
                     log: String::new(),
                 });
             }

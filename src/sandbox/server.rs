@@ -3,6 +3,7 @@
 use super::conn::Conn;
 use super::ports::free_ports;
 use super::progress::Watcher;
+use super::unmet::Unmet;
 use super::watchdog::{guarded, pid_file};
 use super::{Error, Result};
 use rustix::process::{Pid, Signal, kill_process};
@@ -287,7 +288,7 @@ impl Server {
                 return Err(Error::Deadline {
                     what: format!("waiting for the server on {} to answer", self.addr()),
                     within: READY,
-                    reason: "it runs, but does not answer INFO, or still loads".into(),
+                    reason: Box::new(Unmet::Starting),
                     log: self.log(),
                 });
             }
