@@ -86,10 +86,7 @@ impl Cluster {
         let ClusterOptions { primaries, replicas, node_timeout, program, password, mut conf } =
             options;
         if !(1..=100).contains(&primaries) || replicas > 400 {
-            return Err(Error::Options(format!(
-                "a sandbox has 1 to 100 primaries and at most 400 replicas, not {primaries} and \
-                 {replicas}"
-            )));
+            return Err(Error::Size { primaries, replicas });
         }
         conf.insert(0, format!("cluster-node-timeout {}", node_timeout.as_millis()));
         let setup = Setup { program, password, conf };
@@ -143,7 +140,7 @@ impl Cluster {
         let mut nodes = self.nodes()?.into_iter();
         nodes
             .find(|node| node.slots.iter().any(|range| range.contains(&slot.0)))
-            .ok_or_else(|| Error::NoSuchNode(format!("no node owns slot {}", slot.0)))
+            .ok_or(Error::NoOwner { slot })
     }
 
     /// The node with this ID, as it is now.
@@ -240,7 +237,7 @@ impl Cluster {
             }
             second_best.get_or_insert(lines);
         }
-        second_best.ok_or_else(|| Error::NoSuchNode("no node of the cluster answers".into()))
+        second_best.ok_or(Error::NoAnswer)
     }
 
     /// One command to one server; a refusal is an error.
@@ -287,5 +284,5 @@ impl Cluster {
 }
 
 fn no_such(id: &str) -> Error {
-    Error::NoSuchNode(format!("this cluster has no node {id}"))
+    Error::NoSuchNode(id.to_owned())
 }

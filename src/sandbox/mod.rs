@@ -29,6 +29,7 @@ pub use standalone::{Standalone, StandaloneOptions};
 pub use unmet::Unmet;
 pub use view::Node;
 
+use crate::cluster::Slot;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -53,9 +54,25 @@ pub enum Error {
         /// What it said.
         version: String,
     },
-    /// The options contradict each other or the rules of Redis Cluster.
-    #[error("{0}")]
-    Options(String),
+    /// More nodes than a sandbox can have, or no primary.
+    #[error(
+        "a sandbox has 1 to 100 primaries and at most 400 replicas, not {primaries} and {replicas}"
+    )]
+    Size {
+        /// The primaries asked for.
+        primaries: usize,
+        /// The replicas asked for.
+        replicas: usize,
+    },
+    /// The node is to be removed, but owns slots.
+    #[error("{0} still owns slots: move them first")]
+    OwnsSlots(SocketAddr),
+    /// The node has no primary.
+    #[error("{0} is not a replica")]
+    NotReplica(SocketAddr),
+    /// The server has no unix socket.
+    #[error("this server was started without a unix socket")]
+    NoUnixSocket,
     /// An address slotway was to listen on belongs to somebody else.
     #[error("{addr} is taken, perhaps by another sandbox. {way_out}")]
     Taken {
@@ -102,9 +119,24 @@ pub enum Error {
         /// The server's words.
         error: String,
     },
-    /// The node is not (or no longer) part of this cluster, or does not run.
-    #[error("{0}")]
+    /// No node with this ID is part of the cluster.
+    #[error("this cluster has no node {0}")]
     NoSuchNode(String),
+    /// No node owns the slot.
+    #[error("no node owns slot {}", .slot.0)]
+    NoOwner {
+        /// The slot.
+        slot: Slot,
+    },
+    /// No node of the cluster answers.
+    #[error("no node of the cluster answers")]
+    NoAnswer,
+    /// The server does not run.
+    #[error("the server on {0} does not run")]
+    NotRunning(SocketAddr),
+    /// The node that was added does not run.
+    #[error("the new node does not run")]
+    NewNodeEnded,
     /// A signal came while the sandbox was starting.
     #[error("stopped while starting")]
     Interrupted,

@@ -117,7 +117,7 @@ impl Cluster {
         let before = self.running();
         self.spawn(1, &mut ())?;
         let Some((id, addr)) = self.running().pop() else {
-            return Err(Error::NoSuchNode("the new node does not run".into()));
+            return Err(Error::NewNodeEnded);
         };
         for (_, other) in &before {
             self.meet(*other, addr)?;
@@ -134,7 +134,7 @@ impl Cluster {
     /// Kills a node that owns no slots and makes all others forget it.
     pub fn remove_node(&self, node: &Node) -> Result<()> {
         if self.node(&node.id)?.slot_count() > 0 {
-            return Err(Error::Options(format!("{} still owns slots: move them first", node.addr)));
+            return Err(Error::OwnsSlots(node.addr));
         }
         self.kill(node)?;
         self.members().retain(|member| member.id != node.id);
@@ -148,7 +148,7 @@ impl Cluster {
     /// then read from replicas or kill the primary.
     pub fn catch_up(&self, replica: &Node) -> Result<()> {
         let Some(primary) = self.node(&replica.id)?.primary else {
-            return Err(Error::Options(format!("{} is not a replica", replica.addr)));
+            return Err(Error::NotReplica(replica.addr));
         };
         let offset = |addr: SocketAddr, field: &str| -> Result<i64> {
             let info = self.ask(addr, &["INFO", "replication"])?.text().unwrap_or_default();

@@ -158,7 +158,7 @@ impl Server {
     fn signal(&self, signal: Signal) -> Result<()> {
         let pid = self.pid().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         let Some(pid) = pid else {
-            return Err(Error::NoSuchNode(format!("the server on {} does not run", self.addr())));
+            return Err(Error::NotRunning(self.addr()));
         };
         kill_process(pid, signal).map_err(|e| Error::Io {
             what: format!("sending a signal to the server on {}", self.addr()),

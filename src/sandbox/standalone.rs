@@ -92,7 +92,7 @@ impl Standalone {
     /// An unauthenticated connection over the unix socket.
     pub fn connect_unix(&self) -> Result<Conn> {
         let Some(socket) = &self.socket else {
-            return Err(Error::Options("this server was started without a unix socket".into()));
+            return Err(Error::NoUnixSocket);
         };
         Conn::unix(socket).map_err(Error::io(format!("connecting to {}", socket.display())))
     }
