@@ -173,7 +173,7 @@ impl ProbeArgs {
 pub struct TopArgs {
     /// The admin listener
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9121")]
-    #[arg(value_parser = crate::top::admin_of)]
+    #[arg(value_parser = crate::top::parse_admin_url)]
     pub url: Address,
 
     /// A file with the admin listener's token [default: the variable SLOTWAY_ADMIN_TOKEN]
@@ -189,7 +189,7 @@ pub struct TopArgs {
     pub once: bool,
 
     /// How often to look: 500ms, 2s
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = crate::top::interval_of)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = crate::top::parse_interval)]
     pub interval: Duration,
 }
 

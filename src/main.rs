@@ -131,7 +131,7 @@ fn run_probe(config: &Config, page: &str, limit: Duration) -> ExitCode {
 /// Shows a slotway that runs, until the user has seen enough.
 fn run_top(args: TopArgs) -> ExitCode {
     let TopArgs { url: admin, token_file, cert, once, interval } = args;
-    let shown = top::token_of(token_file.as_deref())
+    let shown = top::read_token(token_file.as_deref())
         .and_then(|token| top::run(&top::Options { admin, token, cert, interval, once }));
     match shown {
         Ok(()) => ExitCode::SUCCESS,

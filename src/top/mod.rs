@@ -1,4 +1,4 @@
-//! `slotway top`: what the status page shows, in a terminal.
+//! `slotway top`: the status page in a terminal.
 
 mod screen;
 mod view;
@@ -16,22 +16,22 @@ use slotway::config::Address;
 
 use crate::probe;
 use screen::Screen;
-use view::Seen;
+use view::Pages;
 
-/// For each page.
-const LIMIT: Duration = Duration::from_secs(3);
+/// Time limit for each page.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Whom to ask, and how often.
+/// The command line's options.
 pub struct Options {
     /// The admin listener.
     pub admin: Address,
-    /// What it wants to see.
+    /// The admin listener's token; empty if it requires none.
     pub token: String,
-    /// Its certificate, where it speaks HTTPS.
+    /// The admin listener's certificate, if it speaks HTTPS.
     pub cert: Option<PathBuf>,
-    /// Between two looks.
+    /// Time between two refreshes.
     pub interval: Duration,
-    /// One look, as plain text.
+    /// Whether to write the figures once, as plain text.
     pub once: bool,
 }
 
@@ -83,8 +83,8 @@ pub enum Error {
 /// The address in `http://host:port`, or in `host:port`.
 ///
 /// # Errors
-/// What is wrong with it.
-pub fn admin_of(url: &str) -> Result<Address, String> {
+/// What is wrong with the URL.
+pub fn parse_admin_url(url: &str) -> Result<Address, String> {
     let bare = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     let place = bare.unwrap_or(url);
     let place = place.split('/').next().unwrap_or_default();
@@ -95,11 +95,11 @@ pub fn admin_of(url: &str) -> Result<Address, String> {
     if host.is_empty() { Err(wrong()) } else { Ok(Address { host: host.to_owned(), port }) }
 }
 
-/// `2s`, `500ms` or `2`, which is seconds.
+/// The duration in `2s`, `500ms` or `2`, which is seconds.
 ///
 /// # Errors
-/// What is wrong with it.
-pub fn interval_of(text: &str) -> Result<Duration, String> {
+/// What is wrong with the text.
+pub fn parse_interval(text: &str) -> Result<Duration, String> {
     let (number, unit) = match text.strip_suffix("ms") {
         Some(number) => (number, 1),
         None => (text.strip_suffix('s').unwrap_or(text), 1000),
@@ -111,11 +111,11 @@ pub fn interval_of(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The token: the file's first line, or what `SLOTWAY_ADMIN_TOKEN` says.
+/// The admin listener's token: the first line of `file`, or the value of `SLOTWAY_ADMIN_TOKEN`.
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn token_of(file: Option<&Path>) -> Result<String, Error> {
+pub fn read_token(file: Option<&Path>) -> Result<String, Error> {
     let Some(file) = file else {
         return Ok(std::env::var("SLOTWAY_ADMIN_TOKEN").unwrap_or_default());
     };
@@ -123,17 +123,18 @@ pub fn token_of(file: Option<&Path>) -> Result<String, Error> {
     Ok(text.lines().next().unwrap_or_default().trim().to_owned())
 }
 
-/// Shows it until `q`, or once if that is wanted or nobody looks at a terminal.
+/// Shows the figures until the user quits. Writes them once if `options.once` is set or the output is
+/// not a terminal.
 ///
 /// # Errors
-/// Nobody answers at the first try, or the terminal does not do what it should.
+/// The first request failed, or the terminal did. Later requests that fail are shown on the screen.
 pub fn run(options: &Options) -> Result<(), Error> {
-    let mut seen = Seen::default();
-    look(options, &mut seen)?;
+    let mut pages = Pages::default();
+    refresh(options, &mut pages)?;
     if options.once || !io::stdout().is_terminal() {
         let mut out = io::stdout().lock();
-        for line in view::lines(&seen) {
-            // A reader that went away (`| head`) is no failure.
+        for line in view::lines(&pages) {
+            // A reader that has gone away (`| head`) is not a failure.
             if writeln!(out, "{}", line.to_string().trim_end()).is_err() {
                 break;
             }
@@ -141,7 +142,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         return Ok(());
     }
     let shown = match ratatui::try_init() {
-        Ok(terminal) => watch(terminal, options, seen),
+        Ok(terminal) => show(terminal, options, pages),
         Err(error) => Err(error),
     };
     // Also after a failed try_init, which may have changed the terminal before it failed.
@@ -149,29 +150,29 @@ pub fn run(options: &Options) -> Result<(), Error> {
     shown.map_err(Error::Terminal)
 }
 
-/// Asks for everything. An error leaves `seen` as it was.
-fn look(options: &Options, seen: &mut Seen) -> Result<(), Error> {
-    let revision = seen.status["events"]["revision"].as_u64();
-    let row = seen.status["history"]["last"].as_u64().unwrap_or_default();
+/// Requests all pages. An error leaves `pages` partly updated.
+fn refresh(options: &Options, pages: &mut Pages) -> Result<(), Error> {
+    let revision = pages.status["events"]["revision"].as_u64();
+    let row = pages.status["history"]["last"].as_u64().unwrap_or_default();
     let known = revision.map_or_else(String::new, |revision| format!("&events={revision}"));
-    let status = ask(options, &format!("/status.json?since={row}{known}"))?;
+    let status = fetch(options, &format!("/status.json?since={row}{known}"))?;
     if status.is_null() {
         return Err(Error::NotSlotway(options.admin.clone()));
     }
     if let Some(list) = status["events"].get("list") {
-        seen.events = list.clone();
+        pages.events = list.clone();
     }
-    seen.status = status;
-    seen.hot = ask(options, "/hotkeys?count=10")?;
-    seen.slow = ask(options, "/slowlog?count=10")?;
+    pages.status = status;
+    pages.hot = fetch(options, "/hotkeys?count=10")?;
+    pages.slow = fetch(options, "/slowlog?count=10")?;
     Ok(())
 }
 
-/// A page; null if there is no such page.
-fn ask(options: &Options, path: &str) -> Result<Value, Error> {
+/// The JSON of a page; null if the admin listener has no such page.
+fn fetch(options: &Options, path: &str) -> Result<Value, Error> {
     let admin = &options.admin;
     let access = probe::Access { token: &options.token, cert: options.cert.as_deref() };
-    let (status, body) = probe::get(admin, access, path, LIMIT)
+    let (status, body) = probe::get(admin, access, path, TIMEOUT)
         .map_err(|source| Error::Unreachable { admin: admin.clone(), source })?;
     let (admin, path) = (admin.clone(), path.to_owned());
     match status {
@@ -182,53 +183,54 @@ fn ask(options: &Options, path: &str) -> Result<Value, Error> {
     }
 }
 
-/// What the user has said.
-enum Said {
+/// What a key asks for.
+enum Action {
     Quit,
-    Look,
+    Refresh,
+    /// Scroll by this number of lines, down if it is positive.
     Scroll(isize),
-    Nothing,
 }
 
-/// Shows it until the user quits. Dropping the terminal shows its cursor again.
-fn watch(mut terminal: DefaultTerminal, options: &Options, mut seen: Seen) -> io::Result<()> {
-    let mut screen = Screen::new(view::lines(&seen));
+/// Refreshes the screen at every interval until the user quits. Dropping the terminal shows its
+/// cursor again.
+fn show(mut terminal: DefaultTerminal, options: &Options, mut pages: Pages) -> io::Result<()> {
+    let mut screen = Screen::new(view::lines(&pages));
     let mut due = Instant::now() + options.interval;
     loop {
         queue!(terminal.backend_mut(), BeginSynchronizedUpdate)?;
         terminal.draw(|frame| screen.draw(frame))?;
         execute!(terminal.backend_mut(), EndSynchronizedUpdate)?;
         if event::poll(due.saturating_duration_since(Instant::now()))? {
-            match said(&event::read()?) {
-                Said::Quit => return Ok(()),
-                Said::Scroll(by) => screen.scroll(by),
-                Said::Look => due = Instant::now(),
-                Said::Nothing => {}
+            match action(&event::read()?) {
+                Some(Action::Quit) => return Ok(()),
+                Some(Action::Scroll(by)) => screen.scroll(by),
+                Some(Action::Refresh) => due = Instant::now(),
+                None => {}
             }
             if due > Instant::now() {
                 continue;
             }
         }
-        screen.trouble = look(options, &mut seen).err();
-        screen.lines = view::lines(&seen);
+        screen.error = refresh(options, &mut pages).err();
+        screen.lines = view::lines(&pages);
         due = Instant::now() + options.interval;
     }
 }
 
-fn said(event: &Event) -> Said {
-    let Event::Key(key) = event else { return Said::Nothing };
+fn action(event: &Event) -> Option<Action> {
+    let Event::Key(key) = event else { return None };
     if key.kind == KeyEventKind::Release {
-        return Said::Nothing;
+        return None;
     }
     match key.code {
-        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => Said::Quit,
-        KeyCode::Char('q') | KeyCode::Esc => Said::Quit,
-        KeyCode::Char(' ') | KeyCode::Char('r') => Said::Look,
-        KeyCode::Down | KeyCode::Char('j') => Said::Scroll(1),
-        KeyCode::Up | KeyCode::Char('k') => Said::Scroll(-1),
-        KeyCode::PageDown => Said::Scroll(10),
-        KeyCode::PageUp => Said::Scroll(-10),
-        _ => Said::Nothing,
+        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => Some(Action::Quit),
+        KeyCode::Char('q') | KeyCode::Esc => Some(Action::Quit),
+        KeyCode::Char(' ' | 'r') => Some(Action::Refresh),
+        KeyCode::Down | KeyCode::Char('j') => Some(Action::Scroll(1)),
+        KeyCode::Up | KeyCode::Char('k') => Some(Action::Scroll(-1)),
+        KeyCode::PageDown => Some(Action::Scroll(10)),
+        KeyCode::PageUp => Some(Action::Scroll(-10)),
+        _ => None,
     }
 }
 
@@ -239,18 +241,18 @@ mod tests {
     #[test]
     fn addresses_and_intervals() {
         let at = |host: &str, port| Ok(Address { host: host.to_owned(), port });
-        assert_eq!(admin_of("http://127.0.0.1:9121"), at("127.0.0.1", 9121));
-        assert_eq!(admin_of("http://[::1]:1/"), at("::1", 1));
-        assert_eq!(admin_of("https://box:9121"), at("box", 9121));
-        assert_eq!(admin_of("box:9121"), at("box", 9121));
+        assert_eq!(parse_admin_url("http://127.0.0.1:9121"), at("127.0.0.1", 9121));
+        assert_eq!(parse_admin_url("http://[::1]:1/"), at("::1", 1));
+        assert_eq!(parse_admin_url("https://box:9121"), at("box", 9121));
+        assert_eq!(parse_admin_url("box:9121"), at("box", 9121));
         for wrong in ["ftp://a:1", "a", "http://:1", "a:b", ""] {
-            assert!(admin_of(wrong).is_err(), "{wrong}");
+            assert!(parse_admin_url(wrong).is_err(), "{wrong}");
         }
         for (text, millis) in [("1s", 1000), ("250ms", 250), ("2", 2000)] {
-            assert_eq!(interval_of(text), Ok(Duration::from_millis(millis)));
+            assert_eq!(parse_interval(text), Ok(Duration::from_millis(millis)));
         }
         for wrong in ["", "0", "1m", "99ms", "3601s", "18446744073709551615s"] {
-            assert!(interval_of(wrong).is_err(), "{wrong}");
+            assert!(parse_interval(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -8,12 +8,12 @@ use ratatui::text::{Line, Text};
 
 use super::Error;
 
-/// What is on the screen.
+/// The lines of the screen, and how far it is scrolled.
 pub struct Screen {
     /// All lines, whether they fit or not.
     pub lines: Vec<Line<'static>>,
-    /// Why the lines are out of date, if they are.
-    pub trouble: Option<Error>,
+    /// Why the last refresh failed.
+    pub error: Option<Error>,
     /// The index of the first visible line.
     top: usize,
     /// Off if `NO_COLOR` is set.
@@ -24,7 +24,7 @@ impl Screen {
     /// A screen scrolled to the first of `lines`.
     pub fn new(lines: Vec<Line<'static>>) -> Screen {
         let colours = std::env::var_os("NO_COLOR").is_none();
-        Screen { lines, trouble: None, top: 0, colours }
+        Screen { lines, error: None, top: 0, colours }
     }
 
     /// Scrolls by this number of lines, down if it is positive. The next [`Screen::draw`] stops it at
@@ -33,7 +33,7 @@ impl Screen {
         self.top = self.top.saturating_add_signed(by);
     }
 
-    /// Draws the visible lines and the footer: the key bindings, or what went wrong.
+    /// Draws the visible lines and the footer: the keys, or the error.
     pub fn draw(&mut self, frame: &mut Frame<'_>) {
         let [body, footer] =
             Layout::vertical([Constraint::Fill(1), Constraint::Length(1)]).areas(frame.area());
@@ -42,12 +42,12 @@ impl Screen {
         let visible = self.lines.iter().skip(self.top).take(height).cloned();
         frame.render_widget(visible.collect::<Text<'_>>(), body);
         let has_more = self.lines.len() > self.top + height;
-        let foot = match &self.trouble {
+        let text = match &self.error {
             Some(error) => error.to_string().red(),
             None if has_more => "q quits, ↓ has more, r looks now".dim(),
             None => "q quits, r looks now".dim(),
         };
-        frame.render_widget(foot, footer);
+        frame.render_widget(text, footer);
         let area = frame.area();
         let buffer = frame.buffer_mut();
         if !self.colours {
@@ -78,7 +78,7 @@ mod tests {
 
     fn screen(lines: usize) -> Screen {
         let lines = (1..=lines).map(|n| Line::from(format!("line {n}").green())).collect();
-        Screen { lines, trouble: None, top: 0, colours: true }
+        Screen { lines, error: None, top: 0, colours: true }
     }
 
     fn terminal() -> Terminal<TestBackend> {
@@ -107,10 +107,10 @@ mod tests {
     #[test]
     fn an_error_stands_in_the_footer_until_it_is_over() {
         let (mut screen, mut terminal) = (screen(1), terminal());
-        screen.trouble = Some(Error::Terminal(std::io::Error::other("wrong\u{1b}[2J")));
+        screen.error = Some(Error::Terminal(std::io::Error::other("wrong\u{1b}[2J")));
         assert_eq!(shown(&mut screen, &mut terminal)[3], "the terminal: wrong[2J");
         assert_eq!(terminal.backend().buffer()[(0, 3)].fg, Color::Red);
-        screen.trouble = None;
+        screen.error = None;
         assert_eq!(shown(&mut screen, &mut terminal)[3], "q quits, r looks now");
     }
 

@@ -1,4 +1,4 @@
-//! What `slotway top` shows, from the admin listener's JSON: lines of styled text. Pure.
+//! The lines that `slotway top` shows, made from the admin listener's JSON. No I/O.
 
 use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Span};
@@ -8,15 +8,15 @@ const GOOD: Style = Style::new().fg(Color::Green);
 const WARN: Style = Style::new().fg(Color::Yellow);
 const BAD: Style = Style::new().fg(Color::Red);
 
-/// The cells of a table's row.
+/// A table's row, one span per cell.
 type Row = Vec<Span<'static>>;
 
-/// What was asked. Pages that are not there are null.
+/// The admin listener's pages. A page that it does not have is null.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct Pages {
     /// `/status.json`
     pub status: Value,
-    /// The events, which are given only when there are new ones.
+    /// `events.list` of the last `/status.json` that had it: it is left out if nothing has happened.
     pub events: Value,
     /// `/hotkeys`
     pub hot: Value,
@@ -24,27 +24,28 @@ pub struct Seen {
     pub slow: Value,
 }
 
-/// Hot keys and slow commands shown.
-const ROWS: usize = 8;
-/// Events shown.
-const EVENTS: usize = 5;
-/// Columns of text that others have chosen.
-const WIDE: usize = 48;
+/// Maximum number of hot keys, and of slow commands.
+const MAX_ROWS: usize = 8;
+/// Maximum number of events.
+const MAX_EVENTS: usize = 5;
+/// Maximum number of characters in a cell with text from outside, such as a key.
+const MAX_TEXT: usize = 48;
 
 /// All lines, from the top.
-pub fn lines(seen: &Seen) -> Vec<Line<'static>> {
-    let mut out = head(&seen.status);
+pub fn lines(pages: &Pages) -> Vec<Line<'static>> {
+    let mut out = head(&pages.status);
     out.push(Line::default());
-    out.extend(nodes(&seen.status));
+    out.extend(nodes(&pages.status));
     out.push(Line::default());
-    out.extend(hot(&seen.hot));
+    out.extend(hot(&pages.hot));
     out.push(Line::default());
-    out.extend(slow(&seen.slow));
+    out.extend(slow(&pages.slow));
     out.push(Line::default());
-    out.extend(events(&seen.events));
+    out.extend(events(&pages.events));
     out
 }
 
+/// The state of the process and its totals.
 fn head(status: &Value) -> Vec<Line<'static>> {
     let t = &status["totals"];
     let ready = if status["draining"] == true {
@@ -57,14 +58,11 @@ fn head(status: &Value) -> Vec<Line<'static>> {
     };
     let uptime = status["uptime"].as_u64().unwrap_or_default();
     let workers = number(&status["workers"]["running"]);
-    let mut fails = Style::new();
-    let failed = float(&t["errors"]) + float(&t["refused"]);
-    if failed > 0.0 {
-        fails = WARN;
-    }
+    let errors = float(&t["errors"]) + float(&t["refused"]);
+    let error_style = if errors > 0.0 { WARN } else { Style::new() };
     let pairs = |pairs: &[(&str, String, Style)]| -> Line<'static> {
-        let one = |(what, value, style): &(&str, String, Style)| {
-            [format!("{what} ").dim(), Span::styled(format!("{value:<10}"), *style)]
+        let one = |(name, value, style): &(&str, String, Style)| {
+            [format!("{name} ").dim(), Span::styled(format!("{value:<10}"), *style)]
         };
         pairs.iter().flat_map(one).collect()
     };
@@ -76,7 +74,7 @@ fn head(status: &Value) -> Vec<Line<'static>> {
         ]),
         pairs(&[
             ("commands/s", count(float(&t["ops"])), Style::new().bold()),
-            ("errors/s", count(failed), fails),
+            ("errors/s", count(errors), error_style),
             ("p50", micros(&t["p50"]), Style::new().bold()),
             ("p99", micros(&t["p99"]), Style::new()),
             ("p99.9", micros(&t["p999"]), Style::new()),
@@ -91,6 +89,7 @@ fn head(status: &Value) -> Vec<Line<'static>> {
     ]
 }
 
+/// The table of nodes.
 fn nodes(status: &Value) -> Vec<Line<'static>> {
     let mut rows = Vec::new();
     for (shard, index) in list(&status["shards"]).zip(1..) {
@@ -102,11 +101,11 @@ fn nodes(status: &Value) -> Vec<Line<'static>> {
                 _ => WARN,
             };
             let state = if state == "ok" { "online".to_owned() } else { state.replace('_', " ") };
-            let first = |words: String| if nth == 0 { words } else { String::new() };
+            let in_first_row = |text: String| if nth == 0 { text } else { String::new() };
             rows.push(vec![
-                first(index.to_string()).bold(),
-                Span::raw(first(slots(&shard["slots"]))),
-                Span::raw(cut(&text(&node["addr"]), WIDE)),
+                in_first_row(index.to_string()).bold(),
+                Span::raw(in_first_row(slots(&shard["slots"]))),
+                Span::raw(cut(&text(&node["addr"]), MAX_TEXT)),
                 Span::raw(text(&node["role"])),
                 Span::styled(state, style),
                 count(float(&node["ops"])).bold(),
@@ -122,26 +121,28 @@ fn nodes(status: &Value) -> Vec<Line<'static>> {
     table(&heads, 5, rows, "the cluster is not known yet")
 }
 
+/// The table of hot keys.
 fn hot(page: &Value) -> Vec<Line<'static>> {
-    let rows = list(&page["keys"]).take(ROWS).map(|key| {
+    let rows = list(&page["keys"]).take(MAX_ROWS).map(|key| {
         vec![
-            Span::raw(cut(&text(&key["key"]), WIDE)),
+            Span::raw(cut(&text(&key["key"]), MAX_TEXT)),
             Span::raw(text(&key["command"])),
-            Span::raw(cut(&text(&key["node"]), WIDE)),
+            Span::raw(cut(&text(&key["node"]), MAX_TEXT)),
             count(float(&key["per_second"])).bold(),
             Span::raw(count(float(&key["writes_per_second"]))),
         ]
     });
-    let none = if page["enabled"] == true { "no key stands out" } else { "switched off" };
-    table(&["HOT KEY", "LAST", "NODE", "PER SECOND", "WRITES"], 3, rows.collect(), none)
+    let placeholder = if page["enabled"] == true { "no key stands out" } else { "switched off" };
+    table(&["HOT KEY", "LAST", "NODE", "PER SECOND", "WRITES"], 3, rows.collect(), placeholder)
 }
 
+/// The table of slow commands.
 fn slow(page: &Value) -> Vec<Line<'static>> {
-    let rows = list(&page["entries"]).take(ROWS).map(|entry| {
+    let rows = list(&page["entries"]).take(MAX_ROWS).map(|entry| {
         let words: Vec<String> = list(&entry["args"]).map(text).collect();
         vec![
-            Span::raw(cut(&words.join(" "), WIDE)),
-            Span::raw(cut(&text(&entry["node"]), WIDE)),
+            Span::raw(cut(&words.join(" "), MAX_TEXT)),
+            Span::raw(cut(&text(&entry["node"]), MAX_TEXT)),
             micros(&entry["duration_micros"]).bold(),
             Span::raw(micros(&entry["queue_micros"])),
             Span::raw(micros(&entry["node_micros"])),
@@ -149,14 +150,15 @@ fn slow(page: &Value) -> Vec<Line<'static>> {
         ]
     });
     let on = page["slower_than_micros"].as_i64().is_some_and(|limit| limit >= 0);
-    let none = if on { "no command was slow" } else { "switched off" };
+    let placeholder = if on { "no command was slow" } else { "switched off" };
     let heads = ["SLOW COMMAND", "AT NODE", "TOOK", "QUEUE", "NODE", "CLIENT"];
-    table(&heads, 2, rows.collect(), none)
+    table(&heads, 2, rows.collect(), placeholder)
 }
 
+/// The table of events.
 fn events(page: &Value) -> Vec<Line<'static>> {
     let now = list(page).filter_map(|e| e["last"].as_u64()).max().unwrap_or_default();
-    let rows = list(page).take(EVENTS).map(|event| {
+    let rows = list(page).take(MAX_EVENTS).map(|event| {
         let style = match event["level"].as_str() {
             Some("good") => GOOD,
             Some("warn") => WARN,
@@ -170,18 +172,19 @@ fn events(page: &Value) -> Vec<Line<'static>> {
         vec![
             when.dim(),
             Span::styled(text(&event["kind"]), style),
-            Span::raw(cut(&text(&event["text"]), 2 * WIDE) + &times),
+            Span::raw(cut(&text(&event["text"]), 2 * MAX_TEXT) + &times),
         ]
     });
     table(&["EVENT", "KIND", "WHAT"], 3, rows.collect(), "nothing has happened yet")
 }
 
-/// Columns as wide as they must be; those from `numbers` on are set to the right.
+/// The lines of a table, its columns as wide as their widest cell. Columns from `first_number` on are
+/// right-aligned. `placeholder` stands in for rows if there are none.
 fn table(
     heads: &[&'static str],
-    numbers: usize,
+    first_number: usize,
     rows: Vec<Row>,
-    none: &'static str,
+    placeholder: &'static str,
 ) -> Vec<Line<'static>> {
     let is_empty = rows.is_empty();
     let mut all: Vec<Row> = vec![heads.iter().map(|head| head.dim()).collect()];
@@ -190,10 +193,10 @@ fn table(
         all.iter().filter_map(|row| row.get(column)).map(Span::width).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..heads.len()).map(width).collect();
-    let set = |row: Row| -> Line<'static> {
+    let pad = |row: Row| -> Line<'static> {
         let one = |((cell, width), column): ((Span<'static>, &usize), usize)| {
             let gap = " ".repeat(width.saturating_sub(cell.width()));
-            let text = if column >= numbers {
+            let text = if column >= first_number {
                 format!("{gap}{}  ", cell.content)
             } else {
                 format!("{}{gap}  ", cell.content)
@@ -202,14 +205,14 @@ fn table(
         };
         row.into_iter().zip(&widths).zip(0..).map(one).collect()
     };
-    let mut out: Vec<Line<'static>> = all.into_iter().map(set).collect();
+    let mut out: Vec<Line<'static>> = all.into_iter().map(pad).collect();
     if is_empty {
-        out.push(none.dim().into());
+        out.push(placeholder.dim().into());
     }
     out
 }
 
-/// The first range, and how many there are besides.
+/// The first range, and the number of other ranges.
 fn slots(ranges: &Value) -> String {
     let all: Vec<String> = list(ranges)
         .map(|range| match (number(&range[0]), number(&range[1])) {
@@ -224,18 +227,20 @@ fn slots(ranges: &Value) -> String {
     }
 }
 
+/// The elements of an array; none if it is not an array.
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// Text as it may stand on a terminal, whoever has chosen it.
+/// The text with control characters replaced: it may come from a client, and goes to a terminal.
 fn text(value: &Value) -> String {
     let text = value.as_str().unwrap_or("–");
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-fn cut(text: &str, width: usize) -> String {
-    match text.char_indices().nth(width) {
+/// The text, shortened to `max` characters.
+fn cut(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),
     }
@@ -249,7 +254,7 @@ fn number(value: &Value) -> String {
     value.as_u64().map_or_else(|| "–".to_owned(), |n| n.to_string())
 }
 
-/// With the largest unit that leaves something before the point, three digits.
+/// `n` with three digits, in the largest unit in which it is at least 1.
 fn scaled(mut n: f64, base: f64, units: &[&str]) -> String {
     let mut unit = 0;
     while n >= base * 0.9995 && unit + 1 < units.len() {
@@ -293,13 +298,13 @@ mod tests {
 
     use super::*;
 
-    fn shown(seen: &Seen) -> String {
-        lines(seen).iter().map(Line::to_string).collect::<Vec<_>>().join("\n")
+    fn shown(pages: &Pages) -> String {
+        lines(pages).iter().map(Line::to_string).collect::<Vec<_>>().join("\n")
     }
 
     #[test]
     fn nothing_known_is_shown_as_that() {
-        let text = shown(&Seen::default());
+        let text = shown(&Pages::default());
         for wanted in ["the cluster is not known yet", "switched off", "nothing has happened yet"] {
             assert!(text.contains(wanted), "no {wanted}:\n{text}");
         }
@@ -311,7 +316,7 @@ mod tests {
             json!({ "addr": addr, "role": role, "state": state, "ops": 12345.0, "p50": 190,
                 "p99": null, "in_flight": 3, "connections": 2 })
         };
-        let seen = Seen {
+        let pages = Pages {
             status: json!({
                 "version": "1.2.3", "ready": true, "uptime": 61,
                 "totals": { "ops": 999.96, "p50": 1500, "sent": 2048.0, "clients": 8 },
@@ -323,7 +328,7 @@ mod tests {
                 { "args": ["GET", "x".repeat(99)], "duration_micros": 25123 }] }),
             events: json!([{ "kind": "failover", "level": "warn", "text": "t", "count": 4, "last": 1 }]),
         };
-        let text = shown(&seen);
+        let text = shown(&pages);
         for wanted in [
             "slotway 1.2.3  up 1 min 1 s",
             "commands/s 1.00k",
