@@ -1,6 +1,7 @@
-//! The command line: what can be said, and how it becomes sources of the configuration.
+//! The command line: subcommands and flags, and the configuration sources that they become.
 //!
-//! What holds flags has no `Debug`: `--set upstream.password=…` is one.
+//! Types that hold flags do not implement `Debug`: a flag may be a secret
+//! (`--set upstream.password=…`).
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,66 +12,67 @@ use slotway::config::{Address, Flag, Sources};
 
 /// A cluster-aware Redis proxy: plain Redis clients on one side, a Redis Cluster on the other.
 ///
-/// Applications connect to one address with any Redis client and need to know nothing of slots and
-/// nodes. Slotway sends each command to the node that has its key, splits commands with keys on
-/// several nodes and puts their replies together, and follows the cluster when slots move, nodes
-/// come and go or a primary fails over.
+/// Applications connect to one address with any Redis client and need not know about slots and
+/// nodes. Slotway sends each command to the node that owns its key, splits commands with keys on
+/// several nodes and merges their replies, and follows the cluster when slots move, nodes come and
+/// go or a primary fails over.
 #[derive(Parser)]
 #[command(name = "slotway", version, subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = EXAMPLES, after_long_help = MANUAL)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  slotway sandbox                              try it: a local cluster and a proxy before it
+  slotway sandbox                              try it: a local cluster with slotway in front
   slotway run --config proxy.toml              production
   slotway run --listen 127.0.0.1:6379 --seeds 10.0.0.1:7000,10.0.0.2:7000
-  slotway check --config proxy.toml            is this file right, and what does it come to?
-  slotway top                                  watch the one that runs on this machine
+  slotway check --config proxy.toml            validate a file, print the effective configuration
+  slotway top                                  watch the slotway that runs on this machine
 
-Every key of the configuration can be set in the file, by a variable
-(SLOTWAY_LIMITS__CLIENTS=1000) and by a flag (--set limits.clients=1000); flags win over
-variables, variables over the file. docs/configuration.md explains every key.
+Every configuration key can be set in the file, by an environment variable
+(SLOTWAY_LIMITS__CLIENTS=1000) and by a flag (--set limits.clients=1000). Flags override
+variables, variables override the file. docs/configuration.md explains every key.
 
-Exit codes: 0 all is well, 1 failed while running, 2 wrong configuration or command line.";
+Exit codes: 0 success, 1 failed while running, 2 invalid configuration or command line.";
 
 const MANUAL: &str = "\
 Examples:
-  slotway sandbox                              try it: a local cluster and a proxy before it
+  slotway sandbox                              try it: a local cluster with slotway in front
   slotway run --config proxy.toml              production
   slotway run --listen 0.0.0.0:6379 --seeds 10.0.0.1:7000,10.0.0.2:7000
-  slotway check --config proxy.toml            is this file right, and what does it come to?
-  slotway probe ready --config proxy.toml      does the one that runs reach every slot?
-  slotway top                                  watch the one that runs on this machine
+  slotway check --config proxy.toml            validate a file, print the effective configuration
+  slotway probe ready --config proxy.toml      does the running slotway reach every slot?
+  slotway top                                  watch the slotway that runs on this machine
 
 Configuration:
-  Every key can be set in the file, by a variable (SLOTWAY_LIMITS__CLIENTS=1000:
-  the key's path in capitals, two underscores for each dot) and by a flag
-  (--set limits.clients=1000). Flags win over variables, variables over the
-  file. docs/configuration.md explains every key, proxy.toml is the same as a
-  file to copy from.
+  Every key can be set in the file, by an environment variable
+  (SLOTWAY_LIMITS__CLIENTS=1000: the key's path in capitals, two underscores
+  for each dot) and by a flag (--set limits.clients=1000). Flags override
+  variables, variables override the file. docs/configuration.md explains every
+  key, proxy.toml is the same as a file to copy from.
 
 Environment:
   SLOTWAY_CONFIG   the configuration file, as --config
-  SLOTWAY_…        any key of the configuration
-  NOTIFY_SOCKET    set by systemd, with WATCHDOG_USEC: it is told when slotway
-                   is ready, when it stops, and, while all workers answer, that
-                   it is alive
-  NO_COLOR         log lines without colours
+  SLOTWAY_…        any configuration key
+  NOTIFY_SOCKET    set by systemd, with WATCHDOG_USEC: slotway reports when it
+                   is ready, when it stops, and, while all workers respond,
+                   that it is alive
+  NO_COLOR         no colours in log lines and in slotway top
 
 Signals:
-  SIGTERM, SIGINT  not ready any more, accepts nobody, answers what is in
-                   flight, ends with 0, at the latest after timeouts.drain; a
-                   second one ends it at once
+  SIGTERM, SIGINT  stop: report not ready, accept no more clients, answer what
+                   is in flight, and exit with 0, at the latest after
+                   timeouts.drain; a second signal exits at once
 
 Exit codes:
-  0  all is well
+  0  success
   1  failed while running, or cannot listen; of probe: not well, or no answer
-  2  wrong configuration or command line; every mistake is named with its place
+  2  invalid configuration or command line; every mistake is listed with its
+     place
 
 Output:
   Log lines go to standard error. Metrics and health are pages of the admin
@@ -81,7 +83,7 @@ Output:
 pub enum Command {
     /// Serve clients in front of a cluster, until SIGTERM or Ctrl-C
     Run(RunArgs),
-    /// Validate the configuration and print what it comes to, as TOML
+    /// Validate the configuration and print the effective one, as TOML
     Check(RunArgs),
     /// Start a local Redis Cluster in a temporary folder and serve clients in front of it
     ///
@@ -90,27 +92,27 @@ pub enum Command {
     Sandbox(SandboxArgs),
     /// Ask a slotway that runs on this machine whether it is alive or ready
     ///
-    /// Reads the address of the admin listener from the same places as `slotway run`, prints what
-    /// the page says, and ends with 0 if that is good and with 1 if it is not, or if nobody
-    /// answers. For probes in containers, whose image has no shell and no HTTP client.
+    /// Reads the address of the admin listener from the same sources as `slotway run`, prints the
+    /// page, and exits with 0 if slotway is well, with 1 if it is not or does not answer. For
+    /// probes in containers, whose image has no shell and no HTTP client.
     Probe(ProbeArgs),
-    /// Watch a slotway that runs: nodes, load, latency, hot keys, slow commands
+    /// Watch a running slotway: nodes, load, latency, hot keys, slow commands
     ///
-    /// The numbers of the status page, in a terminal, from the admin listener. `q` quits. Where the
-    /// output is no terminal it is written once, as a plain table.
+    /// Shows the figures of the status page in a terminal. `q` quits. If the output is not a
+    /// terminal, the figures are written once, as a plain table.
     Top(TopArgs),
     /// Print a generated document
     #[command(hide = true)]
     Docs {
-        /// Which one
+        /// The document
         document: Document,
-        /// The folder for `man`, which are several
+        /// The folder for the manual pages
         #[arg(required_if_eq("document", "man"))]
         dir: Option<PathBuf>,
     },
 }
 
-/// The documents that are written from slotway's own tables.
+/// A document that is generated from slotway's own tables.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Document {
     /// docs/commands.md
@@ -127,17 +129,17 @@ pub enum Document {
     Man,
 }
 
-/// What `probe` asks.
+/// A health page of the admin listener.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Page {
-    /// The process lives and its workers answer (/healthz)
+    /// The process runs and its workers respond (/healthz)
     Live,
     /// Every slot has a primary that can be reached (/readyz)
     Ready,
 }
 
 impl Page {
-    /// On the admin listener.
+    /// The path of the page.
     pub fn path(self) -> &'static str {
         match self {
             Page::Live => "/healthz",
@@ -149,10 +151,10 @@ impl Page {
 /// The flags of `probe`.
 #[derive(Args)]
 pub struct ProbeArgs {
-    /// What to ask
+    /// The page to ask for
     pub page: Page,
 
-    /// Seconds to wait for the connection, and again for the answer
+    /// Time limit in seconds for the connection, and again for the answer
     #[arg(long, value_name = "SECONDS", default_value_t = 3)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub timeout: u64,
@@ -162,7 +164,7 @@ pub struct ProbeArgs {
 }
 
 impl ProbeArgs {
-    /// The sources that this command line names, and the environment.
+    /// The configuration sources: this command line's, and the environment.
     pub fn sources(self, env: Vec<(OsString, OsString)>) -> Sources {
         self.common.sources(env)
     }
@@ -180,15 +182,15 @@ pub struct TopArgs {
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
-    /// The certificate of the admin listener (tls.admin.cert), where it speaks HTTPS
+    /// The admin listener's certificate (tls.admin.cert), if it speaks HTTPS
     #[arg(long, value_name = "FILE")]
     pub cert: Option<PathBuf>,
 
-    /// Write it once, as a plain table
+    /// Write the figures once, as a plain table
     #[arg(long)]
     pub once: bool,
 
-    /// How often to look: 500ms, 2s
+    /// Time between two refreshes: 500ms, 2s
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = crate::top::parse_interval)]
     pub interval: Duration,
 }
@@ -199,13 +201,13 @@ pub struct RunArgs {
     #[command(flatten)]
     common: CommonArgs,
 
-    /// Nodes of the cluster to ask first, "host:port", separated by commas or repeated
+    /// Nodes from which the cluster is discovered, "host:port", separated by commas or repeated
     #[arg(long, value_name = "NODE,…", help_heading = "Configuration")]
     seeds: Vec<String>,
 }
 
 impl RunArgs {
-    /// The sources that this command line names, and the environment.
+    /// The configuration sources: this command line's, and the environment.
     pub fn sources(self, env: Vec<(OsString, OsString)>) -> Sources {
         let mut sources = self.common.sources(env);
         sources.flags.extend(listed("--seeds", "seeds", &self.seeds));
@@ -221,7 +223,7 @@ pub struct SandboxArgs {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=100))]
     pub primaries: u16,
 
-    /// Replicas of the cluster, all together
+    /// Replicas of the cluster, in total
     #[arg(long, value_name = "N", default_value_t = 3)]
     #[arg(value_parser = clap::value_parser!(u16).range(0..=100))]
     pub replicas: u16,
@@ -235,17 +237,17 @@ pub struct SandboxArgs {
 }
 
 impl SandboxArgs {
-    /// The sources that this command line names, and the environment.
+    /// The configuration sources: this command line's, and the environment.
     ///
-    /// The file is made for production and listens on the usual port, so it does not decide where
-    /// the sandbox listens: `--port` does, unless somebody says otherwise outside of the file.
+    /// A configuration file is written for production and listens on the usual port, so its `listen`
+    /// does not apply to the sandbox: `--port` does, unless `listen` is set outside of the file.
     pub fn sources(self, env: Vec<(OsString, OsString)>) -> Sources {
         let mut sources = self.common.sources(env);
-        let elsewhere = sources.flags.iter().any(|flag| match flag {
+        let listen_is_set = sources.flags.iter().any(|flag| match flag {
             Flag::Named(_, key, _) => *key == "listen",
             Flag::Set(text) => text.split('=').next().is_some_and(|key| key.trim() == "listen"),
         }) || sources.env.iter().any(|(name, _)| name == "SLOTWAY_LISTEN");
-        if self.port.is_some() || !elsewhere {
+        if self.port.is_some() || !listen_is_set {
             let listen = format!("127.0.0.1:{}", self.port.unwrap_or(6380));
             sources.flags.push(Flag::Named("--port", "listen", listen));
         }
@@ -253,7 +255,7 @@ impl SandboxArgs {
     }
 }
 
-/// The flags that everything with a configuration has.
+/// The flags of all subcommands that read a configuration.
 #[derive(Args)]
 #[command(next_help_heading = "Configuration")]
 struct CommonArgs {
@@ -261,19 +263,19 @@ struct CommonArgs {
     #[arg(long, short, value_name = "FILE", env = "SLOTWAY_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
 
-    /// Where clients connect: "host:port" or "unix:/path", separated by commas or repeated
+    /// Addresses for clients: "host:port" or "unix:/path", separated by commas or repeated
     #[arg(long, value_name = "ADDR,…")]
     listen: Vec<String>,
 
-    /// Where the admin HTTP listener answers (metrics, health), "host:port"; "" turns it off
+    /// Address of the admin HTTP listener (metrics, health), "host:port"; "" turns it off
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
 
-    /// Threads that serve clients: a number, or "auto" for one per core
+    /// Number of threads that serve clients, or "auto" for one per core
     #[arg(long, value_name = "N")]
     workers: Option<String>,
 
-    /// error, warn, info, debug or trace; also per module: info,slotway::upstream=debug
+    /// Log level: error, warn, info, debug or trace; also per module: info,slotway::upstream=debug
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
 
@@ -299,7 +301,7 @@ impl CommonArgs {
     }
 }
 
-/// A repeated flag is one list.
+/// The values of a repeated flag as one list; none if it is not given.
 fn listed(flag: &'static str, key: &'static str, values: &[String]) -> Option<Flag> {
     (!values.is_empty()).then(|| Flag::Named(flag, key, values.join(",")))
 }
@@ -316,7 +318,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    /// Where a sandbox started like this would listen.
+    /// The listen addresses of a sandbox with this command line and environment.
     fn sandbox_listens(args: &[&str], env: &[(&str, &str)]) -> Result<String, ConfigError> {
         let args = ["slotway", "sandbox"].iter().chain(args);
         let Ok(Cli { command: Command::Sandbox(args) }) = Cli::try_parse_from(args) else {

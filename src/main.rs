@@ -27,13 +27,14 @@ use slotway::{docs, metrics, process, sandbox};
 
 use cli::{Cli, Command, Document, TopArgs};
 
-/// Gives freed memory back; `.cargo/config.toml` has its settings, and workers their own rule.
+/// Returns freed memory to the system. Its settings are in `.cargo/config.toml`; workers have a rule
+/// of their own.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// The command ran into something that is not the configuration's fault.
+/// Exit code of a failure other than an invalid configuration.
 const FAILED: u8 = 1;
-/// The configuration is wrong. clap ends with the same code when the command line is.
+/// Exit code for an invalid configuration. clap exits with the same one if the command line is.
 const MISCONFIGURED: u8 = 2;
 
 fn main() -> ExitCode {
@@ -86,16 +87,16 @@ fn main() -> ExitCode {
     outcome.unwrap_or_else(|error| misconfigured(&error))
 }
 
-/// Reads the files that the configuration names for TLS, and says what is in them.
+/// A description of the TLS files that the configuration names.
 fn certificates(loaded: &Loaded) -> Result<String, ConfigError> {
-    let about = |fault: Fault| Problem {
+    let problem = |fault: Fault| Problem {
         origin: loaded.origin(&fault.key).clone(),
         key: fault.key,
         reason: fault.reason,
     };
     match Tls::load(&loaded.config) {
         Ok(tls) => Ok(tls.describe()),
-        Err(faults) => Err(ConfigError { problems: faults.into_iter().map(about).collect() }),
+        Err(faults) => Err(ConfigError { problems: faults.into_iter().map(problem).collect() }),
     }
 }
 
@@ -110,16 +111,16 @@ fn run(config: Config, sources: Sources) -> ExitCode {
     }
 }
 
-/// Says what the page says, and by the exit code whether that is good.
+/// Prints the page. The exit code says whether slotway is well.
 fn run_probe(config: &Config, page: &str, limit: Duration) -> ExitCode {
     let Some(admin) = &config.admin else {
         eprintln!("error: the admin listener is off (admin = \"\"), so there is nobody to ask");
         return ExitCode::from(FAILED);
     };
-    match probe::ask(admin, config, page, limit) {
-        Ok((good, text)) => {
+    match probe::get_as_configured(admin, config, page, limit) {
+        Ok((is_well, text)) => {
             print(&format_args!("{text}\n"));
-            ExitCode::from(if good { 0 } else { FAILED })
+            ExitCode::from(if is_well { 0 } else { FAILED })
         }
         Err(error) => {
             eprintln!("error: no answer from the admin listener {admin}: {error}");
@@ -128,7 +129,6 @@ fn run_probe(config: &Config, page: &str, limit: Duration) -> ExitCode {
     }
 }
 
-/// Shows a slotway that runs, until the user has seen enough.
 fn run_top(args: TopArgs) -> ExitCode {
     let TopArgs { url: admin, token_file, cert, once, interval } = args;
     let shown = top::read_token(token_file.as_deref())
@@ -142,7 +142,7 @@ fn run_top(args: TopArgs) -> ExitCode {
     }
 }
 
-/// One page for slotway and one for each subcommand.
+/// Writes the manual pages of slotway and its subcommands to `dir`.
 fn write_man(dir: &Path) -> ExitCode {
     match man::write(Cli::command(), dir) {
         Ok(()) => ExitCode::SUCCESS,
@@ -164,13 +164,13 @@ fn run_sandbox(size: SandboxSize, config: Config) -> ExitCode {
     }
 }
 
-/// How many nodes the sandbox starts.
+/// The number of nodes of the sandbox.
 struct SandboxSize {
     primaries: usize,
     replicas: usize,
 }
 
-/// A local cluster, and slotway in front of it with the rest of the configuration.
+/// Starts a local cluster, and slotway in front of it with the rest of the configuration.
 fn serve_sandbox(args: SandboxSize, config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     let listen = match config.listen.as_slice() {
         [Listen::Tcp(address)] => resolve(address)?,
@@ -211,7 +211,7 @@ fn resolve(address: &Address) -> Result<SocketAddr, Box<dyn Error + Send + Sync>
     all.next().ok_or_else(|| format!("{address} has no address").into())
 }
 
-/// Writes to standard output. A reader that went away (`slotway check | head`) is no failure.
+/// Writes to standard output. A reader that has gone away (`slotway check | head`) is not a failure.
 fn print(text: &impl Display) -> ExitCode {
     let mut out = std::io::stdout().lock();
     let _ = write!(out, "{text}").and_then(|()| out.flush());

@@ -1,4 +1,4 @@
-//! `slotway docs man`: the manual pages, written from the command line's own description.
+//! `slotway docs man`: the manual pages, generated from the definition of the command line.
 
 use std::fs;
 use std::io::{self, Write};
@@ -7,10 +7,10 @@ use std::path::Path;
 use clap::Command;
 use clap_mangen::Man;
 
-/// Writes slotway(1) and a page for each subcommand into `dir`, which is made.
+/// Writes slotway(1) and a page for each subcommand to `dir`, which is created.
 ///
 /// # Errors
-/// The operating system's.
+/// A page cannot be written.
 pub fn write(command: Command, dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     let mut command = command.disable_help_subcommand(true);
@@ -43,7 +43,8 @@ fn write_page(command: Command, dir: &Path) -> io::Result<()> {
     fs::write(dir.join(format!("{name}.1")), page)
 }
 
-/// A paragraph whose first line ends in a colon is a section; its lines stay as they are.
+/// Writes `text` as sections: a paragraph whose first line ends in a colon becomes a section of this
+/// title, its lines unfilled.
 fn write_sections(text: &str, page: &mut Vec<u8>) -> io::Result<()> {
     for paragraph in text.split("\n\n").filter(|p| !p.is_empty()) {
         let (head, body) = paragraph.split_once('\n').unwrap_or(("", paragraph));
@@ -59,7 +60,7 @@ fn write_sections(text: &str, page: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// A line of text as roff's input.
+/// A line of text, escaped for roff.
 fn escaped(line: &str) -> String {
     let line = line.replace('\\', "\\e").replace('-', "\\-").replace('…', "...");
     if line.starts_with(['.', '\'']) { format!("\\&{line}") } else { line }

@@ -1,4 +1,5 @@
-//! `slotway probe` and `top`: asks the admin listener of a slotway that runs, for images without a shell.
+//! An HTTP client for the admin listener of a running slotway: for `slotway top`, and for
+//! `slotway probe` in images without a shell.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -10,26 +11,26 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use slotway::config::{Address, Config};
 
-/// Before another attempt.
+/// Pause before another attempt.
 const PAUSE: Duration = Duration::from_millis(200);
-/// A page of ours is short; somebody else's may not be.
-const LONGEST: u64 = 16 << 20;
+/// Maximum length of a response. Slotway's pages are shorter; another server's may not be.
+const MAX_RESPONSE: u64 = 16 << 20;
 
-/// How an admin listener is asked.
+/// What a request to the admin listener needs besides its address.
 #[derive(Debug, Clone, Copy)]
 pub struct Access<'a> {
-    /// `admin_token`; empty: it wants none.
+    /// `admin_token`; empty if none is required.
     pub token: &'a str,
-    /// The certificate that it has (`tls.admin.cert`), where it speaks HTTPS.
+    /// The listener's certificate (`tls.admin.cert`), if it speaks HTTPS.
     pub cert: Option<&'a Path>,
 }
 
-/// The page at `path` of the admin listener at `admin`, as `config` says that it is to be asked:
-/// with TLS, with a token. Whether it says that all is well, and its text.
+/// Requests the page at `path` from the admin listener, with the token and the certificate in
+/// `config`. Returns whether its status is 200, and its text.
 ///
 /// # Errors
-/// Nobody answers, not in time, or not in HTTP.
-pub fn ask(
+/// No answer, not in time, or not in HTTP.
+pub fn get_as_configured(
     admin: &Address,
     config: &Config,
     path: &str,
@@ -41,26 +42,26 @@ pub fn ask(
     Ok((status == 200, body))
 }
 
-/// The same with the page's status.
+/// Requests the page at `path` from the admin listener. Returns its status and its text.
 ///
 /// # Errors
-/// Nobody answers, not in time, or not in HTTP.
+/// No answer, not in time, or not in HTTP.
 pub fn get(
     admin: &Address,
     access: Access<'_>,
     path: &str,
     limit: Duration,
 ) -> io::Result<(u16, String)> {
-    let by = Instant::now() + limit;
+    let deadline = Instant::now() + limit;
     loop {
         let error = match get_once(admin, access, path, limit) {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
-        // The certificate may have been replaced a moment ago: the one that runs takes it within
-        // two seconds.
-        let again = access.cert.is_some() && error.kind() == ErrorKind::InvalidData;
-        if !again || Instant::now() + PAUSE >= by {
+        // The file of the certificate may have been replaced a moment ago: a running slotway loads it
+        // within two seconds.
+        let may_retry = access.cert.is_some() && error.kind() == ErrorKind::InvalidData;
+        if !may_retry || Instant::now() + PAUSE >= deadline {
             return Err(error);
         }
         std::thread::sleep(PAUSE);
@@ -87,7 +88,7 @@ fn get_once(
     }
 }
 
-/// TLS with the one who has the certificate in this file, and with nobody else.
+/// TLS on `socket`, with a server that has the certificate in the file `cert` and no other.
 fn secure(socket: TcpStream, cert: &Path) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let client = slotway::tls::pinned(cert).map_err(|fault| io::Error::other(fault.to_string()))?;
     let name = ServerName::IpAddress(socket.peer_addr()?.ip().into());
@@ -108,12 +109,13 @@ fn secure(socket: TcpStream, cert: &Path) -> io::Result<StreamOwned<ClientConnec
     Ok(stream)
 }
 
+/// Sends `request` and returns the status and the body of the response.
 fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<(u16, String)> {
     stream.write_all(request.as_bytes())?;
     stream.flush()?;
     let mut answer = Vec::new();
-    match stream.take(LONGEST).read_to_end(&mut answer) {
-        // Whoever ends TLS without a word has said what it had to say.
+    match stream.take(MAX_RESPONSE).read_to_end(&mut answer) {
+        // The server closed TLS without close_notify: the response is complete.
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => {}
         other => _ = other?,
     }
@@ -125,7 +127,7 @@ fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<(u16, St
     }
 }
 
-/// What listens on every address is asked on the loopback one.
+/// Connects to the admin listener; to the loopback address if it listens on every address.
 fn connect(admin: &Address, limit: Duration) -> io::Result<TcpStream> {
     let mut last = io::Error::new(ErrorKind::NotFound, "no address");
     for addr in (admin.host.as_str(), admin.port).to_socket_addrs()? {
