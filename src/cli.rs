@@ -239,8 +239,9 @@ pub struct SandboxArgs {
 impl SandboxArgs {
     /// The configuration sources: this command line's, and the environment.
     ///
-    /// A configuration file is written for production and listens on the usual port, so its `listen`
-    /// does not apply to the sandbox: `--port` does, unless `listen` is set outside of the file.
+    /// A configuration file is written for production and listens on the usual port, so its
+    /// `listen` does not apply to the sandbox: `--port` does, unless `listen` is set outside of the
+    /// file.
     pub fn sources(self, env: Vec<(OsString, OsString)>) -> Sources {
         let mut sources = self.common.sources(env);
         let listen_is_set = sources.flags.iter().any(|flag| match flag {

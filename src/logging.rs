@@ -5,8 +5,8 @@ use std::io::IsTerminal;
 use slotway::config::{Config, LogFormat};
 use tracing_subscriber::{EnvFilter, reload};
 
-/// Starts logging as the configuration says, and returns a function that changes the level. Once per
-/// process; a second call changes nothing.
+/// Starts logging as the configuration says, and returns a function that changes the level. Once
+/// per process; a second call changes nothing.
 pub fn init(config: &Config) -> Box<dyn Fn(&str)> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter(&config.log.level))

@@ -27,8 +27,8 @@ use slotway::{docs, metrics, process, sandbox};
 
 use cli::{Cli, Command, Document, TopArgs};
 
-/// Returns freed memory to the system. Its settings are in `.cargo/config.toml`; workers have a rule
-/// of their own.
+/// Returns freed memory to the system. Its settings are in `.cargo/config.toml`; workers have a
+/// rule of their own.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -193,11 +193,11 @@ fn serve_sandbox(args: SandboxSize, config: Config) -> Result<(), Box<dyn Error 
         ..sandbox::Options::default()
     };
     let address = |a: SocketAddr| Address { host: a.ip().to_string(), port: a.port() };
-    sandbox::run(options, |front| {
+    sandbox::run(options, |addrs| {
         process::run(Config {
-            listen: vec![Listen::Tcp(address(front.listen))],
-            admin: front.admin.map(address),
-            seeds: front.seeds.into_iter().map(address).collect(),
+            listen: vec![Listen::Tcp(address(addrs.listen))],
+            admin: addrs.admin.map(address),
+            seeds: addrs.seeds.into_iter().map(address).collect(),
             ..config
         })
     })?;
@@ -211,7 +211,8 @@ fn resolve(address: &Address) -> Result<SocketAddr, Box<dyn Error + Send + Sync>
     all.next().ok_or_else(|| format!("{address} has no address").into())
 }
 
-/// Writes to standard output. A reader that has gone away (`slotway check | head`) is not a failure.
+/// Writes to standard output. A reader that has gone away (`slotway check | head`) is not a
+/// failure.
 fn print(text: &impl Display) -> ExitCode {
     let mut out = std::io::stdout().lock();
     let _ = write!(out, "{text}").and_then(|()| out.flush());

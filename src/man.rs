@@ -43,8 +43,8 @@ fn write_page(command: Command, dir: &Path) -> io::Result<()> {
     fs::write(dir.join(format!("{name}.1")), page)
 }
 
-/// Writes `text` as sections: a paragraph whose first line ends in a colon becomes a section of this
-/// title, its lines unfilled.
+/// Writes `text` as sections: a paragraph whose first line ends in a colon becomes a section of
+/// this title, its lines unfilled.
 fn write_sections(text: &str, page: &mut Vec<u8>) -> io::Result<()> {
     for paragraph in text.split("\n\n").filter(|p| !p.is_empty()) {
         let (head, body) = paragraph.split_once('\n').unwrap_or(("", paragraph));

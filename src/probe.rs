@@ -58,8 +58,8 @@ pub fn get(
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
-        // The file of the certificate may have been replaced a moment ago: a running slotway loads it
-        // within two seconds.
+        // The file of the certificate may have been replaced a moment ago: a running slotway loads
+        // it within two seconds.
         let may_retry = access.cert.is_some() && error.kind() == ErrorKind::InvalidData;
         if !may_retry || Instant::now() + PAUSE >= deadline {
             return Err(error);

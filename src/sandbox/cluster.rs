@@ -1,13 +1,13 @@
-//! A cluster of local servers: what it is made of, and what can be done to its processes.
+//! A cluster of local servers: its nodes, and operations on their processes.
 //!
-//! How it is put together stands in `form`, what is done with slots and roles in `operate`.
+//! `form` creates the cluster; `operate` has the operations on slots and roles.
 
 use super::conn::{Conn, Reply};
-use super::progress::Watcher;
+use super::progress::Progress;
 use super::server::{self, PAUSE, Server, Setup, State};
 use super::unmet::Unmet;
 use super::view::{self, Node};
-use super::watchdog::{Home, guarded};
+use super::watchdog::{SandboxDir, guarded};
 use super::{Error, Result};
 use crate::cluster::{Role, Slot};
 use std::net::SocketAddr;
@@ -17,23 +17,23 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long the cluster may take to come to an agreement.
-pub(super) const AGREEMENT: Duration = Duration::from_secs(60);
+/// Time limit for what the nodes have to agree on.
+pub(super) const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How to start a [`Cluster`].
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
     /// Primaries; they share the slots evenly.
     pub primaries: usize,
-    /// Replicas in total, dealt out to the primaries in turn.
+    /// Replicas in total, assigned to the primaries in turn.
     pub replicas: usize,
-    /// How long a node may be silent until it counts as failed (`cluster-node-timeout`).
+    /// Silence after which a node counts as failed (`cluster-node-timeout`).
     pub node_timeout: Duration,
-    /// The server to run: a name in `PATH` or a path.
+    /// The server program: a name in `PATH` or a path.
     pub program: PathBuf,
-    /// Asked of every connection, if set.
+    /// The nodes' password (`requirepass`), if any.
     pub password: Option<String>,
-    /// More lines for every node's redis.conf; `{tls-port}` in one is a free port of the node's.
+    /// Further lines of every node's redis.conf; `{tls-port}` stands for a free port of the node.
     pub conf: Vec<String>,
 }
 
@@ -59,12 +59,12 @@ pub struct Cluster {
     // Dropped in this order: the processes before their folder.
     members: Mutex<Vec<Member>>,
     pub(super) setup: Setup,
-    pub(super) home: Home,
-    /// Nodes run different programs, see [`Cluster::upgrade`].
+    pub(super) dir: SandboxDir,
+    /// Whether nodes run different programs, see [`Cluster::upgrade`].
     pub(super) mixed: AtomicBool,
 }
 
-/// A server and the name the cluster knows it by.
+/// A server and its node ID.
 #[derive(Debug)]
 pub(super) struct Member {
     pub id: String,
@@ -75,13 +75,13 @@ impl Cluster {
     /// Starts the servers, makes a cluster of them and waits until it is settled (see
     /// [`Cluster::settle`]).
     pub fn start(options: ClusterOptions) -> Result<Cluster> {
-        Self::start_watched(options, &mut ())
+        Self::start_with_progress(options, &mut ())
     }
 
-    /// The same, with somebody watching.
-    pub(super) fn start_watched(
+    /// The same, with progress reports.
+    pub(super) fn start_with_progress(
         options: ClusterOptions,
-        watcher: &mut dyn Watcher,
+        progress: &mut dyn Progress,
     ) -> Result<Cluster> {
         let ClusterOptions { primaries, replicas, node_timeout, program, password, mut conf } =
             options;
@@ -94,18 +94,18 @@ impl Cluster {
         let cluster = Cluster {
             members: Mutex::default(),
             setup,
-            home: Home::new()?,
+            dir: SandboxDir::new()?,
             mixed: AtomicBool::new(false),
         };
-        watcher.step(&format!("starting {} redis-servers", primaries + replicas));
-        cluster.spawn(primaries + replicas, watcher)?;
-        watcher.step(&format!("making a cluster: {primaries} primaries, {replicas} replicas"));
-        cluster.form(primaries, watcher)?;
+        progress.step(&format!("starting {} redis-servers", primaries + replicas));
+        cluster.spawn(primaries + replicas, progress)?;
+        progress.step(&format!("making a cluster: {primaries} primaries, {replicas} replicas"));
+        cluster.form(primaries, progress)?;
         Ok(cluster)
     }
 
-    /// All nodes ever started and not removed, in the order of their start, with the roles and
-    /// slots that the first living node gives them (one that says the cluster is ok, if there is).
+    /// All nodes that were started and not removed, in the order of their start. Roles and slots
+    /// are as one running node sees them, preferably one that calls the cluster ok.
     pub fn nodes(&self) -> Result<Vec<Node>> {
         let lines = self.view()?;
         let members = self.members();
@@ -154,22 +154,22 @@ impl Cluster {
         self.members().iter().map(|member| member.server.addr()).collect()
     }
 
-    /// The password all nodes ask for.
+    /// The nodes' password.
     pub fn password(&self) -> Option<&str> {
         self.setup.password.as_deref()
     }
 
-    /// The folder everything lies in.
+    /// The sandbox's folder.
     pub fn dir(&self) -> &Path {
-        self.home.path()
+        self.dir.path()
     }
 
-    /// A command that runs `program` with the sandbox's folder `name` (made if need be) to itself:
-    /// the watchdog kills it too, should this process end without dropping the sandbox. Returns the
-    /// folder as well; it is not the command's working directory.
+    /// A command that runs `program`, and the folder `name` in the sandbox's folder, created if
+    /// missing. The watchdog kills the program too, should this process end without dropping the
+    /// sandbox. The folder is not the program's working directory.
     pub fn command(&self, name: &str, program: &Path) -> Result<(Command, PathBuf)> {
-        let room = self.home.room(name)?;
-        Ok((guarded(&room, program), room))
+        let dir = self.dir.subdir(name)?;
+        Ok((guarded(&dir, program), dir))
     }
 
     /// An authenticated connection to `node`.
@@ -177,7 +177,7 @@ impl Cluster {
         server::connect(node.addr, self.password())
     }
 
-    /// SIGKILL. The cluster notices after its node timeout.
+    /// Kills the node's process (SIGKILL). The cluster notices after its node timeout.
     pub fn kill(&self, node: &Node) -> Result<()> {
         self.with(node, |server| {
             server.kill();
@@ -185,25 +185,26 @@ impl Cluster {
         })
     }
 
-    /// Kills the process if it still lives and starts it again, empty, with its ports and its place
-    /// in the cluster. Returns when it answers; for the cluster to be ok again see
-    /// [`Cluster::settle`].
+    /// Starts the node again, without its data, with the same ports and the same node ID. Kills the
+    /// process first if it still runs. Returns when the node answers; [`Cluster::settle`] waits
+    /// until the cluster is ok.
     pub fn restart(&self, node: &Node) -> Result<()> {
         self.with(node, Server::restart)
     }
 
-    /// Restarts the node, empty, with another server program, as an in-place upgrade does.
+    /// Restarts the node, without its data, with another server program, as an in-place upgrade
+    /// does.
     pub fn upgrade(&self, node: &Node, program: &Path) -> Result<()> {
         self.mixed.store(true, Relaxed);
         self.with(node, |server| server.restart_with(program))
     }
 
-    /// SIGSTOP: it keeps its connections and answers nothing.
+    /// Pauses the node's process (SIGSTOP): it keeps its connections and does not answer.
     pub fn pause(&self, node: &Node) -> Result<()> {
         self.with(node, Server::pause)
     }
 
-    /// SIGCONT.
+    /// Resumes the node's process (SIGCONT).
     pub fn resume(&self, node: &Node) -> Result<()> {
         self.with(node, Server::resume)
     }
@@ -218,16 +219,16 @@ impl Cluster {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// ID and address of those that neither died nor stand still.
+    /// ID and address of the nodes that are neither dead nor paused.
     pub(super) fn running(&self) -> Vec<(String, SocketAddr)> {
         let members = self.members();
         let running = members.iter().filter(|member| member.server.state() == State::Running);
         running.map(|member| (member.id.clone(), member.server.addr())).collect()
     }
 
-    /// CLUSTER NODES of a running node; preferably of one that says the cluster is ok.
+    /// CLUSTER NODES of a running node, preferably of one that calls the cluster ok.
     pub(super) fn view(&self) -> Result<Vec<view::Line>> {
-        let mut second_best = None;
+        let mut fallback = None;
         for (_, addr) in self.running() {
             let Ok(lines) = self.ask(addr, &["CLUSTER", "NODES"]) else { continue };
             let lines = view::parse(&lines.text().unwrap_or_default());
@@ -235,12 +236,12 @@ impl Cluster {
             if server::info_field(&info, "cluster_state") == Some("ok") {
                 return Ok(lines);
             }
-            second_best.get_or_insert(lines);
+            fallback.get_or_insert(lines);
         }
-        second_best.ok_or(Error::NoAnswer)
+        fallback.ok_or(Error::NoAnswer)
     }
 
-    /// One command to one server; a refusal is an error.
+    /// Sends a command to a server and returns its reply. An error reply is an error.
     pub(super) fn ask<A: AsRef<[u8]>>(&self, addr: SocketAddr, args: &[A]) -> Result<Reply> {
         let mut conn = server::connect(addr, self.password())?;
         let text = || {
@@ -254,30 +255,30 @@ impl Cluster {
         }
     }
 
-    /// Looks again and again until `look` finds nothing missing any more. What it says is missing
-    /// is shown to the watcher, and in the error when time is up.
+    /// Waits until `check` succeeds. Until then its error is shown as progress; when the time is
+    /// up, it is the reason in [`Error::Deadline`].
     pub(super) fn wait(
         &self,
         what: &str,
-        watcher: &mut dyn Watcher,
-        mut look: impl FnMut() -> std::result::Result<(), Unmet>,
+        progress: &mut dyn Progress,
+        mut check: impl FnMut() -> std::result::Result<(), Unmet>,
     ) -> Result<()> {
         let since = Instant::now();
         loop {
-            let Err(reason) = look() else { return Ok(()) };
-            if watcher.cancelled() {
+            let Err(reason) = check() else { return Ok(()) };
+            if progress.cancelled() {
                 return Err(Error::Interrupted);
             }
-            if since.elapsed() > AGREEMENT {
+            if since.elapsed() > SETTLE_TIMEOUT {
                 let log = self.members().iter().map(|member| member.server.log()).collect();
                 return Err(Error::Deadline {
                     what: what.to_owned(),
-                    within: AGREEMENT,
+                    within: SETTLE_TIMEOUT,
                     reason: Box::new(reason),
                     log,
                 });
             }
-            watcher.detail(&reason.to_string());
+            progress.detail(&reason.to_string());
             std::thread::sleep(PAUSE);
         }
     }

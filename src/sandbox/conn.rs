@@ -1,6 +1,7 @@
 //! A small blocking Redis client, for the sandbox's own commands and for tests.
 //!
-//! Not the product's: `resp` scans without decoding, this one decodes into a tree and is plain.
+//! It is not used by the proxy: `resp` scans replies without decoding them, this decodes them into
+//! trees.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long a connection waits for a server unless told otherwise.
+/// Default time limit for connecting, reading and writing.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A reply, RESP2 or RESP3.
@@ -65,7 +66,7 @@ impl Reply {
         }
     }
 
-    /// The server's words, if it refused.
+    /// The text of an error.
     pub fn error(&self) -> Option<&str> {
         if let Reply::Error(e) = self { Some(e) } else { None }
     }
@@ -75,7 +76,7 @@ impl Reply {
         matches!(self, Reply::Simple(s) if s == "OK")
     }
 
-    /// Decodes one whole frame; `None` if `bytes` is anything else.
+    /// Decodes a frame; `None` if `bytes` is not exactly one.
     pub fn decode(bytes: &[u8]) -> Option<Reply> {
         match decode(bytes)? {
             (reply, []) => Some(reply),
@@ -96,8 +97,8 @@ pub(super) fn encode<A: AsRef<[u8]>>(args: &[A]) -> Vec<u8> {
     out
 }
 
-/// A blocking connection, TCP or unix socket. Waits 10 s at most unless [`Conn::set_timeout`] says
-/// otherwise.
+/// A blocking connection over TCP or a unix socket. Its time limit is 10 s unless changed by
+/// [`Conn::set_timeout`].
 #[derive(Debug)]
 pub struct Conn {
     stream: BufReader<Stream>,
@@ -137,7 +138,7 @@ impl Conn {
         Ok(conn)
     }
 
-    /// How long a read or a write may wait; `None`: for ever.
+    /// Sets the time limit of a read or a write; `None` stands for no limit.
     pub fn set_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         match self.stream.get_ref() {
             Stream::Tcp(s) => s.set_read_timeout(timeout).and(s.set_write_timeout(timeout)),
@@ -151,15 +152,15 @@ impl Conn {
         self.receive()
     }
 
-    /// Sends several commands at once, then reads all their replies. For more than fits the
-    /// sockets' buffers, send from one thread and receive in another (see [`Conn::try_clone`]).
+    /// Sends several commands at once, then reads all their replies. For more than fits into the
+    /// sockets' buffers, send in one thread and receive in another (see [`Conn::try_clone`]).
     pub fn pipeline<A: AsRef<[u8]>>(&mut self, commands: &[Vec<A>]) -> io::Result<Vec<Reply>> {
         let bytes: Vec<u8> = commands.iter().flat_map(|command| encode(command)).collect();
         self.send_raw(&bytes)?;
         commands.iter().map(|_| self.receive()).collect()
     }
 
-    /// Sends one command without waiting.
+    /// Sends one command without waiting for its reply.
     pub fn send<A: AsRef<[u8]>>(&mut self, args: &[A]) -> io::Result<()> {
         self.send_raw(&encode(args))
     }
@@ -178,7 +179,7 @@ impl Conn {
         Reply::decode(&frame).ok_or_else(|| not_resp(&frame))
     }
 
-    /// Waits for the next reply and returns its very bytes (a RESP3 attribute included).
+    /// Waits for the next reply and returns its bytes, a preceding RESP3 attribute included.
     pub fn receive_raw(&mut self) -> io::Result<Vec<u8>> {
         let mut frame = Vec::new();
         let mut missing = 1usize;
@@ -209,7 +210,7 @@ impl Conn {
                 }
                 b'*' | b'~' | b'>' => missing += usize::try_from(length()?).unwrap_or(0),
                 b'%' => missing += 2 * usize::try_from(length()?).unwrap_or(0),
-                // An attribute stands before the reply it belongs to.
+                // An attribute precedes its reply.
                 b'|' => missing += 2 * usize::try_from(length()?).unwrap_or(0) + 1,
                 _ => return Err(not_resp(line)),
             }
@@ -238,7 +239,7 @@ fn number(digits: &[u8]) -> Option<i64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// The first frame of `bytes` and what stands behind it. Attributes are skipped.
+/// The first frame of `bytes`, and the bytes after it. Attributes are skipped.
 fn decode(bytes: &[u8]) -> Option<(Reply, &[u8])> {
     let end = memchr::memmem::find(bytes, b"\r\n")?;
     let (&kind, line) = bytes.get(..end)?.split_first()?;
@@ -294,9 +295,9 @@ fn decode(bytes: &[u8]) -> Option<(Reply, &[u8])> {
 fn decode_many(count: usize, mut rest: &[u8]) -> Option<(Vec<Reply>, &[u8])> {
     let mut items = Vec::new();
     for _ in 0..count {
-        let (item, behind) = decode(rest)?;
+        let (item, remaining) = decode(rest)?;
         items.push(item);
-        rest = behind;
+        rest = remaining;
     }
     Some((items, rest))
 }

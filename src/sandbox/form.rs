@@ -1,13 +1,13 @@
-//! Makes a cluster of servers, and says when a cluster is settled.
+//! Makes a cluster of servers, and waits until a cluster is settled.
 //!
-//! What `redis-cli --cluster create` does, over our own connections: that takes a second or so
-//! where redis-cli takes five and more, most of it the two seconds for which a fresh primary
-//! refuses to call the cluster ok.
+//! This does what `redis-cli --cluster create` does, over connections of our own, in some three
+//! seconds instead of five and more. Two of them are the time for which a new primary does not call
+//! the cluster ok.
 
 use super::Result;
 use super::cluster::{Cluster, Member};
 use super::conn::Reply;
-use super::progress::Watcher;
+use super::progress::Progress;
 use super::server::{self, Server, info_field};
 use super::unmet::Unmet;
 use super::view;
@@ -15,33 +15,33 @@ use crate::cluster::{Role, SLOTS};
 use std::net::SocketAddr;
 
 impl Cluster {
-    /// Starts `count` servers that do not know each other yet.
-    pub(super) fn spawn(&self, count: usize, watcher: &mut dyn Watcher) -> Result<()> {
+    /// Starts `count` servers, which do not know each other yet.
+    pub(super) fn spawn(&self, count: usize, progress: &mut dyn Progress) -> Result<()> {
         let first = self.members().len();
         let mut servers = Vec::with_capacity(count);
         for number in 0..count {
-            // Numbers are not used twice, also not those of nodes that were removed.
-            let room = (first + number..).map(|n| format!("node-{n}"));
-            let mut room = room.filter(|name| !self.home.path().join(name).exists());
-            let room = self.home.room(&room.next().unwrap_or_default())?;
-            servers.push(Server::spawn(&self.setup, room, true)?);
+            // Numbers are not used twice, not even those of removed nodes.
+            let names = (first + number..).map(|n| format!("node-{n}"));
+            let mut unused = names.filter(|name| !self.dir.path().join(name).exists());
+            let dir = self.dir.subdir(&unused.next().unwrap_or_default())?;
+            servers.push(Server::spawn(&self.setup, dir, true)?);
         }
         for (number, mut server) in servers.into_iter().enumerate() {
-            server.ready(watcher)?;
+            server.ready(progress)?;
             let id = self.ask(server.addr(), &["CLUSTER", "MYID"])?.text().unwrap_or_default();
             self.members().push(Member { id, server });
-            watcher.detail(&format!("{} of {count} answer", number + 1));
+            progress.detail(&format!("{} of {count} answer", number + 1));
         }
         Ok(())
     }
 
-    /// Makes one cluster of the servers: the first `primaries` of them share the slots, the others
-    /// are dealt out to them as replicas.
-    pub(super) fn form(&self, primaries: usize, watcher: &mut dyn Watcher) -> Result<()> {
+    /// Makes one cluster of the servers: the first `primaries` share the slots, the others become
+    /// their replicas in turn.
+    pub(super) fn form(&self, primaries: usize, progress: &mut dyn Progress) -> Result<()> {
         let nodes = self.running();
         let (first, others) = nodes.split_at(primaries.min(nodes.len()));
         for (number, (_, addr)) in nodes.iter().enumerate() {
-            // Different epochs from the start, so that nothing has to be sorted out later.
+            // Different epochs from the start, so that the nodes need not resolve conflicts later.
             self.ask(*addr, &["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()])?;
         }
         for (number, (_, addr)) in first.iter().enumerate() {
@@ -50,20 +50,20 @@ impl Cluster {
             let range = [start.to_string(), end.to_string()];
             self.ask(*addr, &["CLUSTER", "ADDSLOTSRANGE", &range[0], &range[1]])?;
         }
-        // Everybody meets everybody: no waiting for gossip.
+        // Every node meets every other one, so that nothing depends on gossip.
         for (number, (_, addr)) in nodes.iter().enumerate() {
             for (_, other) in nodes.iter().skip(number + 1) {
                 self.meet(*addr, *other)?;
             }
         }
-        self.wait("waiting for the nodes to meet", watcher, || self.strangers(nodes.len()))?;
+        self.wait("waiting for the nodes to meet", progress, || self.check_known(nodes.len()))?;
         for ((_, addr), (primary, _)) in others.iter().zip(first.iter().cycle()) {
             self.ask(*addr, &["CLUSTER", "REPLICATE", primary])?;
         }
-        self.settle_watched(watcher)
+        self.settle_with_progress(progress)
     }
 
-    /// Introduces the server at `other` to the one at `addr`.
+    /// CLUSTER MEET: makes the server at `addr` known to the one at `other`, and the reverse.
     pub(super) fn meet(&self, addr: SocketAddr, other: SocketAddr) -> Result<()> {
         let bus_port = {
             let members = self.members();
@@ -74,10 +74,10 @@ impl Cluster {
         self.ask(addr, &["CLUSTER", "MEET", "127.0.0.1", &port, &bus_port]).map(|_| ())
     }
 
-    /// Whether every running node knows `count` nodes.
-    pub(super) fn strangers(&self, count: usize) -> std::result::Result<(), Unmet> {
+    /// Checks that every running node knows `count` nodes.
+    pub(super) fn check_known(&self, count: usize) -> std::result::Result<(), Unmet> {
         for (_, addr) in self.running() {
-            let known = self.lines(addr)?.iter().filter(|line| line.trouble.is_none()).count();
+            let known = self.node_lines(addr)?.iter().filter(|line| line.problem.is_none()).count();
             if known < count {
                 return Err(Unmet::Unknown { addr, known, count });
             }
@@ -85,30 +85,31 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until the cluster is settled: every running node says that the cluster is ok with all
-    /// its slots, all give the same roles and slots to the same nodes, all replicas are in sync,
-    /// CLUSTER SHARDS calls every running node online, and no dead node owns a slot.
+    /// Waits until the cluster is settled: every running node calls the cluster and all slots ok,
+    /// all agree on roles and slots, all replicas are in sync, CLUSTER SHARDS calls every running
+    /// node online, and no dead node owns a slot.
     ///
-    /// A paused node counts as dead. After a kill this waits for the failover; where no replica is
-    /// left to take over, for the restart.
+    /// A paused node counts as dead. After a kill this waits for the failover, or for the restart
+    /// if there is no replica to take over.
     pub fn settle(&self) -> Result<()> {
-        self.settle_watched(&mut ())
+        self.settle_with_progress(&mut ())
     }
 
-    fn settle_watched(&self, watcher: &mut dyn Watcher) -> Result<()> {
-        self.wait("waiting for the cluster to be ok", watcher, || self.unsettled())
+    fn settle_with_progress(&self, progress: &mut dyn Progress) -> Result<()> {
+        self.wait("waiting for the cluster to be ok", progress, || self.check_settled())
     }
 
-    pub(super) fn lines(&self, addr: SocketAddr) -> Result<Vec<view::Line>> {
+    /// CLUSTER NODES of the node at `addr`.
+    pub(super) fn node_lines(&self, addr: SocketAddr) -> Result<Vec<view::Line>> {
         let reply = self.ask(addr, &["CLUSTER", "NODES"])?;
         Ok(view::parse(&reply.text().unwrap_or_default()))
     }
 
-    /// What is missing for the cluster to be settled.
-    fn unsettled(&self) -> std::result::Result<(), Unmet> {
+    /// Checks that the cluster is settled.
+    fn check_settled(&self) -> std::result::Result<(), Unmet> {
         let running = self.running();
         let mixed = self.mixed.load(std::sync::atomic::Ordering::Relaxed);
-        let mut agreed: Option<Vec<Part>> = None;
+        let mut agreed: Option<Vec<NodeView>> = None;
         if running.is_empty() {
             return Err(Unmet::NoNodeRuns);
         }
@@ -130,13 +131,13 @@ impl Cluster {
             }
 
             let lines = view::parse(&ask(&["CLUSTER", "NODES"])?.text().unwrap_or_default());
-            let mut parts = Vec::new();
+            let mut seen = Vec::new();
             for line in lines {
                 let runs = running.iter().any(|(id, _)| *id == line.id);
                 if !runs && !line.slots.is_empty() {
                     return Err(Unmet::DeadOwner { addr, id: line.id });
                 }
-                if let (true, Some(flag)) = (runs, line.trouble) {
+                if let (true, Some(flag)) = (runs, line.problem) {
                     return Err(Unmet::Flagged { addr, id: line.id, flag });
                 }
                 if line.myself && line.role == Role::Replica {
@@ -146,25 +147,25 @@ impl Cluster {
                     }
                 }
                 if runs {
-                    // A newer version may not know of which primary a node of an older one is the
-                    // replica now.
+                    // A node of a newer version may not know the current primary of a replica of an
+                    // older one.
                     let primary = line.primary.filter(|_| !mixed);
-                    // It may list the same slots several times.
+                    // It may also list the same slots several times.
                     let mut slots = line.slots;
                     slots.dedup();
-                    parts.push(Part { id: line.id, primary, slots });
+                    seen.push(NodeView { id: line.id, primary, slots });
                 }
             }
-            parts.sort_by(|a: &Part, b: &Part| a.id.cmp(&b.id));
-            if parts.len() < running.len() {
-                return Err(Unmet::Unlisted { addr, listed: parts.len(), running: running.len() });
+            seen.sort_by(|a: &NodeView, b: &NodeView| a.id.cmp(&b.id));
+            if seen.len() < running.len() {
+                return Err(Unmet::Unlisted { addr, listed: seen.len(), running: running.len() });
             }
-            if agreed.get_or_insert_with(|| parts.clone()) != &parts {
+            if agreed.get_or_insert_with(|| seen.clone()) != &seen {
                 return Err(Unmet::Disagreement(addr));
             }
 
             let shards = ask(&["CLUSTER", "SHARDS"])?;
-            // A newer version leaves out the primaries of an older one.
+            // A node of a newer version leaves out primaries of an older one.
             if !mixed && running.iter().any(|(id, _)| !online(&shards, id)) {
                 return Err(Unmet::NotOnline(addr));
             }
@@ -173,15 +174,16 @@ impl Cluster {
     }
 }
 
-/// A node's part in the cluster, to be compared.
+/// A node's role and slots as another node sees them, for comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Part {
+struct NodeView {
     id: String,
     primary: Option<String>,
     slots: Vec<std::ops::RangeInclusive<u16>>,
 }
 
-/// Whether CLUSTER SHARDS (RESP2: maps are flat arrays) has the node `id` as online.
+/// Whether a reply to CLUSTER SHARDS (in RESP2, so that maps are flat arrays) calls the node `id`
+/// online.
 fn online(shards: &Reply, id: &str) -> bool {
     let Some(items) = shards.items() else { return false };
     let text = |n: usize| items.get(n).and_then(Reply::text);

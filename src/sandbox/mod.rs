@@ -1,11 +1,11 @@
 //! Starts and stops a local cluster of real servers, for `make run`, tests and benches.
 //!
-//! A [`Cluster`] or a [`Standalone`] is a handful of `redis-server` processes in a temporary folder.
-//! Dropping it kills the processes and removes the folder. If this process ends without dropping
-//! it (Ctrl-C, SIGKILL, a `static` in a test), a watchdog does the same: see `watchdog`.
+//! A [`Cluster`] or a [`Standalone`] consists of `redis-server` processes in a temporary folder.
+//! Dropping it kills the processes and removes the folder. If this process ends without dropping it
+//! (Ctrl-C, SIGKILL, a `static` in a test), a watchdog does the same: see `watchdog`.
 //!
-//! Not for production, and not a proxy: [`run`] is handed the function that runs slotway, so this
-//! room knows nobody but [`crate::cluster`]'s slots.
+//! Not for production, and not a proxy: [`run`] is given the function that runs slotway, so this
+//! room uses [`crate::cluster`] only.
 
 mod cluster;
 mod conn;
@@ -23,8 +23,7 @@ mod watchdog;
 pub use cluster::{Cluster, ClusterOptions};
 pub use conn::{Conn, Reply};
 pub use ports::{free_port, free_ports};
-pub use progress::Watcher;
-pub use run::{Front, Options, run};
+pub use run::{Options, ProxyAddrs, run};
 pub use standalone::{Standalone, StandaloneOptions};
 pub use unmet::Unmet;
 pub use view::Node;
@@ -34,24 +33,24 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Why a sandbox could not do what it was asked to.
+/// Why an operation of the sandbox failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no server to start.
+    /// The server program was not found.
     #[error(
         "`{0}` was not found. The sandbox starts real Redis servers: install Redis 7.0 or newer \
          (Debian, Ubuntu: `apt-get install redis-server`)"
     )]
     NoServer(String),
-    /// There is one, but it is too old.
+    /// The server program is too old.
     #[error(
         "`{program}` is version {version}; the sandbox needs Redis 7.0 or newer \
          (Debian 12, Ubuntu 24.04: `apt-get install redis-server`)"
     )]
     OldServer {
-        /// The program asked.
+        /// The program.
         program: String,
-        /// What it said.
+        /// Its version.
         version: String,
     },
     /// More nodes than a sandbox can have, or no primary.
@@ -73,38 +72,38 @@ pub enum Error {
     /// The server has no unix socket.
     #[error("this server was started without a unix socket")]
     NoUnixSocket,
-    /// An address slotway was to listen on belongs to somebody else.
-    #[error("{addr} is taken, perhaps by another sandbox. {way_out}")]
-    Taken {
+    /// Another process listens on an address that slotway was to listen on.
+    #[error("{addr} is taken, perhaps by another sandbox. {remedy}")]
+    AddressTaken {
         /// The address.
         addr: SocketAddr,
-        /// What to write instead.
-        way_out: &'static str,
+        /// What the user can do.
+        remedy: &'static str,
     },
-    /// A server ended although nobody asked it to.
+    /// A server ended by itself.
     #[error("the server on {addr} ended by itself. Its last log lines:\n{log}")]
     Died {
-        /// Where it was to listen.
+        /// The server's address.
         addr: SocketAddr,
-        /// The end of its log.
+        /// The last lines of its log.
         log: String,
     },
-    /// Other processes were faster with the port, each time.
+    /// Other processes took the server's port at every attempt.
     #[error("the server on {addr} could not have its port. Its last log lines:\n{log}")]
     PortLost {
-        /// Where it was to listen.
+        /// The server's address.
         addr: SocketAddr,
-        /// The end of its log.
+        /// The last lines of its log.
         log: String,
     },
-    /// Something did not come about in time.
+    /// A condition did not hold within its time limit.
     #[error("{what}: not within {seconds} s: {reason}\n{log}", seconds = within.as_secs())]
     Deadline {
-        /// What was waited for.
+        /// What the sandbox was doing.
         what: String,
-        /// For how long.
+        /// The time limit.
         within: Duration,
-        /// What was still missing at the end.
+        /// Why the condition did not hold at the end.
         reason: Box<Unmet>,
         /// The last log lines of the servers concerned.
         log: String,
@@ -116,7 +115,7 @@ pub enum Error {
         addr: SocketAddr,
         /// The command.
         command: String,
-        /// The server's words.
+        /// The error reply.
         error: String,
     },
     /// No node with this ID is part of the cluster.
@@ -140,21 +139,21 @@ pub enum Error {
     /// A signal came while the sandbox was starting.
     #[error("stopped while starting")]
     Interrupted,
-    /// The operating system refused something.
+    /// A system call failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was attempted.
+        /// What the sandbox was doing.
         what: String,
-        /// The reason.
+        /// The system's error.
         source: io::Error,
     },
-    /// Slotway itself failed in front of the cluster.
+    /// Slotway, in front of the cluster, failed.
     #[error("{0}")]
     Proxy(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
-    /// For `map_err`: an [`Error::Io`] that says what was attempted.
+    /// A function for `map_err` that makes an [`Error::Io`] of a system's error.
     fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
         let what = what.into();
         move |source| Error::Io { what, source }

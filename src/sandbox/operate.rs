@@ -1,6 +1,6 @@
-//! What an operator does to a cluster: moving slots, failing over, adding and removing nodes.
+//! Operations of an administrator: moving slots, failing over, adding and removing nodes.
 
-use super::cluster::{AGREEMENT, Cluster};
+use super::cluster::{Cluster, SETTLE_TIMEOUT};
 use super::server::{self, PAUSE};
 use super::unmet::Unmet;
 use super::view::Node;
@@ -9,19 +9,19 @@ use crate::cluster::Slot;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// How many keys one MIGRATE takes along, as in redis-cli's reshard.
-const BATCH: usize = 10;
-/// A manual failover that did not come about within the server's own limit (5 s) is given up by it
-/// silently, and has to be asked for again.
-const FAILOVER_AGAIN: Duration = Duration::from_secs(6);
+/// Maximum number of keys in one MIGRATE, as in redis-cli's reshard.
+const MIGRATE_BATCH: usize = 10;
+/// Time after which a manual failover is requested again. The server silently abandons one that has
+/// not succeeded within its own limit (5 s).
+const FAILOVER_RETRY: Duration = Duration::from_secs(6);
 
 impl Cluster {
-    /// Moves `slot` with all its keys, as redis-cli's reshard does. Returns how many keys it had.
+    /// Moves `slot` with all its keys, as redis-cli's reshard does. Returns the number of keys.
     pub fn move_slot(&self, slot: Slot, from: &Node, to: &Node) -> Result<usize> {
         self.begin_move(slot, from, to)?;
         let mut moved = 0;
         loop {
-            match self.move_keys(slot, from, to, BATCH)? {
+            match self.move_keys(slot, from, to, MIGRATE_BATCH)? {
                 0 => break,
                 keys => moved += keys,
             }
@@ -30,7 +30,7 @@ impl Cluster {
         Ok(moved)
     }
 
-    /// The first third of [`Cluster::move_slot`]: from now on the old owner answers ASK for keys
+    /// The first step of [`Cluster::move_slot`]: from now on the old owner answers ASK for keys
     /// that it does not have.
     pub fn begin_move(&self, slot: Slot, from: &Node, to: &Node) -> Result<()> {
         let slot = slot.0.to_string();
@@ -39,7 +39,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// The second third: moves at most `limit` keys, and says how many there were.
+    /// The second step, to be repeated: moves at most `limit` keys and returns their number.
     pub fn move_keys(&self, slot: Slot, from: &Node, to: &Node, limit: usize) -> Result<usize> {
         let (slot, limit) = (slot.0.to_string(), limit.to_string());
         let keys = self.ask(from.addr, &["CLUSTER", "GETKEYSINSLOT", &slot, &limit])?;
@@ -59,10 +59,10 @@ impl Cluster {
         Ok(keys.len())
     }
 
-    /// The last third: the new owner is told first (it takes a new epoch), then the old one, then
-    /// the other primaries.
+    /// The last step: makes `to` the owner. The new owner is told first (it takes a new epoch),
+    /// then the old one, then the other primaries.
     pub fn finish_move(&self, slot: Slot, from: &Node, to: &Node) -> Result<()> {
-        self.knows_epoch(to, from)?;
+        self.wait_for_epoch(to, from)?;
         let others = self.primaries()?.into_iter().map(|node| node.addr);
         let others = others.filter(|addr| *addr != from.addr && *addr != to.addr);
         let running: Vec<SocketAddr> = self.running().into_iter().map(|(_, addr)| addr).collect();
@@ -73,13 +73,15 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until `node` has heard of the epoch of `other`. The epoch that a node takes with a slot
-    /// is the largest that it has heard of, and one. If the old owner has the same it takes another,
-    /// with which it claims the slot back, and is then told that it is not its own: in the end each
-    /// says that the other has it, for ever.
-    fn knows_epoch(&self, node: &Node, other: &Node) -> Result<()> {
+    /// Waits until `node` knows the current epoch of `other`.
+    ///
+    /// The epoch that a node takes with a slot is the largest that it knows, plus one. If that is
+    /// the old owner's epoch, the old owner takes a larger one, with which it claims the slot back,
+    /// and is then told that it has lost the slot: in the end each says for ever that the other
+    /// owns it.
+    fn wait_for_epoch(&self, node: &Node, other: &Node) -> Result<()> {
         let epoch = |addr: SocketAddr| -> std::result::Result<u64, Unmet> {
-            let lines = self.lines(addr)?;
+            let lines = self.node_lines(addr)?;
             let line = lines.iter().find(|line| line.id == other.id);
             line.map(|line| line.epoch).ok_or(Unmet::Stranger { addr, other: other.addr })
         };
@@ -89,29 +91,29 @@ impl Cluster {
         })
     }
 
-    /// CLUSTER FAILOVER: `replica` and its primary change places, nothing is lost. Returns when all
-    /// running nodes know it.
+    /// CLUSTER FAILOVER: `replica` and its primary exchange roles without loss of data. Returns
+    /// when the cluster is settled again.
     pub fn failover(&self, replica: &Node) -> Result<()> {
         let mut asked: Option<Instant> = None;
         self.wait("waiting for the failover", &mut (), || {
-            if asked.is_none_or(|at| at.elapsed() > FAILOVER_AGAIN) && !self.leads(replica)? {
+            if asked.is_none_or(|at| at.elapsed() > FAILOVER_RETRY) && !self.is_primary(replica)? {
                 asked = Some(Instant::now());
-                // Refused while the primary is not in reach: worth another attempt.
+                // Refused while the primary is unreachable: try again.
                 self.ask(replica.addr, &["CLUSTER", "FAILOVER"]).inspect_err(|_| asked = None)?;
             }
-            if self.leads(replica)? { Ok(()) } else { Err(Unmet::NotPrimary) }
+            if self.is_primary(replica)? { Ok(()) } else { Err(Unmet::NotPrimary) }
         })?;
         self.settle()
     }
 
     /// Whether `node` calls itself a primary.
-    fn leads(&self, node: &Node) -> Result<bool> {
+    fn is_primary(&self, node: &Node) -> Result<bool> {
         let role = self.ask(node.addr, &["ROLE"])?;
         let role = role.items().and_then(|items| items.first()?.text());
         Ok(role.as_deref() == Some("master"))
     }
 
-    /// Starts one more node: a replica of `primary`, or a primary without slots. Returns when the
+    /// Starts another node: a replica of `primary`, or a primary without slots. Returns when the
     /// cluster is settled again.
     pub fn add_node(&self, primary: Option<&Node>) -> Result<Node> {
         let before = self.running();
@@ -123,7 +125,7 @@ impl Cluster {
             self.meet(*other, addr)?;
         }
         let count = before.len() + 1;
-        self.wait("waiting for the new node to be known", &mut (), || self.strangers(count))?;
+        self.wait("waiting for the new node to be known", &mut (), || self.check_known(count))?;
         if let Some(primary) = primary {
             self.ask(addr, &["CLUSTER", "REPLICATE", &primary.id])?;
         }
@@ -144,8 +146,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until `node`, as replica, has everything its primary has now. For tests that write and
-    /// then read from replicas or kill the primary.
+    /// Waits until `replica` has received all that its primary has written so far. For tests that
+    /// write and then read from replicas or kill the primary.
     pub fn catch_up(&self, replica: &Node) -> Result<()> {
         let Some(primary) = self.node(&replica.id)?.primary else {
             return Err(Error::NotReplica(replica.addr));
@@ -157,10 +159,10 @@ impl Cluster {
         let wanted = offset(self.node(&primary)?.addr, "master_repl_offset")?;
         let since = Instant::now();
         while offset(replica.addr, "slave_repl_offset")? < wanted {
-            if since.elapsed() > AGREEMENT {
+            if since.elapsed() > SETTLE_TIMEOUT {
                 return Err(Error::Deadline {
                     what: format!("waiting for replica {} to catch up", replica.addr),
-                    within: AGREEMENT,
+                    within: SETTLE_TIMEOUT,
                     reason: Box::new(Unmet::BehindOffset(wanted)),
                     log: String::new(),
                 });

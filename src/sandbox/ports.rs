@@ -1,4 +1,4 @@
-//! Free ports for servers that will be killed and come back.
+//! Free ports for servers that will be killed and restarted.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -8,17 +8,17 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::sync::{Mutex, PoisonError};
 
-/// Where ports are taken from: below the range the kernel gives to outgoing connections. Were a
-/// killed server's port inside that range, a client that keeps reconnecting could be given this very
-/// port as its own, connect to itself, and keep the server from coming back.
+/// The range of ports: below the kernel's range for outgoing connections. If a killed server's port
+/// were in that range, a client that keeps reconnecting could be given this very port as its own,
+/// connect to itself, and keep the server from restarting.
 const RANGE: Range<u16> = 10_000..32_000;
 
-/// The claims of the ports that this process has handed out, held until it ends.
+/// Claims on the ports that this process has handed out, held until it ends.
 static CLAIMS: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
 
-/// `count` different ports that nobody listens on at 127.0.0.1 and that no call, in this process or
-/// in another that runs now, has returned before: whoever is given a port needs time to listen on it.
-/// Other programs may still take one; whoever binds it must be ready to ask again.
+/// `count` different ports on 127.0.0.1 that are not listened on and that no call, in this process
+/// or in another running one, has returned before: a caller needs time to listen on its port. Other
+/// programs may still take a port, so a caller that cannot bind it must ask for another.
 pub fn free_ports(count: usize) -> io::Result<Vec<u16>> {
     let mut ports = Vec::with_capacity(count);
     let mut attempts = 0;
@@ -27,7 +27,7 @@ pub fn free_ports(count: usize) -> io::Result<Vec<u16>> {
         if attempts > count + 1_000 {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, "found no free ports"));
         }
-        // The standard library's seed for hash maps: random enough to keep two sandboxes apart.
+        // The standard library's seed for hash maps is random enough to keep two sandboxes apart.
         let random = RandomState::new().hash_one(attempts);
         let port = RANGE.start + (random % u64::from(RANGE.end - RANGE.start)) as u16;
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
@@ -40,9 +40,9 @@ pub fn free_ports(count: usize) -> io::Result<Vec<u16>> {
     Ok(ports)
 }
 
-/// A claim to `port`, or `None` if it is claimed already: a socket of this name in the abstract
-/// namespace, which the system keeps to one process and frees when that ends, however it ends.
-/// `tests/python/servers.py` makes the same claims.
+/// A claim on `port`, or `None` if it is claimed already. It is a socket of this name in the
+/// abstract namespace: only one process can have it, and the system frees it however that process
+/// ends. `tests/python/servers.py` makes the same claims.
 fn claim(port: u16) -> io::Result<Option<UnixListener>> {
     let name = SocketAddr::from_abstract_name(format!("slotway-port-{port}"))?;
     match UnixListener::bind_addr(&name) {
@@ -52,7 +52,7 @@ fn claim(port: u16) -> io::Result<Option<UnixListener>> {
     }
 }
 
-/// One port that nobody listens on at 127.0.0.1; see [`free_ports`].
+/// One port on 127.0.0.1 that is not listened on; see [`free_ports`].
 pub fn free_port() -> io::Result<u16> {
     free_ports(1)?.pop().ok_or_else(|| io::ErrorKind::AddrInUse.into())
 }
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn ports_differ_and_can_be_bound() {
-        // So many that repetitions would be expected: 500²/2 pairs among 22,000 ports.
+        // Enough for repetitions to be expected: 500²/2 pairs among 22,000 ports.
         let mut ports: Vec<u16> = (0..500).map(|_| free_port().unwrap()).collect();
         ports.sort_unstable();
         ports.dedup();

@@ -1,31 +1,31 @@
-//! Who watches a sandbox start, and how it looks in a terminal or a log.
+//! Progress reports while a sandbox starts, in a terminal or a log.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Told what happens while a sandbox starts, and asked whether to go on. `()` does not care.
-pub trait Watcher {
-    /// Something else is being done from now on.
+/// Receives progress reports while a sandbox starts, and may cancel it. `()` ignores the reports.
+pub(super) trait Progress {
+    /// The next step begins.
     fn step(&mut self, _what: &str) {}
-    /// How far the step is. Often the same as before.
+    /// How far the step is. Called often, also without a change.
     fn detail(&mut self, _detail: &str) {}
-    /// Whether to give up.
+    /// Whether to stop.
     fn cancelled(&self) -> bool {
         false
     }
 }
 
-impl Watcher for () {}
+impl Progress for () {}
 
-/// Progress on standard error: a terminal sees one line per step that keeps changing, anything
-/// else one line when a step is done.
+/// Progress on standard error: in a terminal one line per step that is updated in place, otherwise
+/// one line when a step is done.
 pub(super) struct Printer {
     terminal: bool,
     /// Set by a signal.
     stop: Arc<AtomicBool>,
-    /// What is being done, and since when.
+    /// The current step, and its start.
     step: Option<(String, Instant)>,
 }
 
@@ -34,7 +34,7 @@ impl Printer {
         Printer { terminal: std::io::stderr().is_terminal(), stop, step: None }
     }
 
-    /// The step is done.
+    /// Ends the current step.
     pub(super) fn done(&mut self) {
         if let Some((what, since)) = self.step.take() {
             let back = if self.terminal { "\r\x1b[K" } else { "" };
@@ -42,14 +42,14 @@ impl Printer {
         }
     }
 
-    /// Nobody to tell is no reason to fail.
+    /// Writes to standard error. That it is closed is not a failure.
     fn write(&self, text: &str) {
         let mut stderr = std::io::stderr().lock();
         let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
     }
 }
 
-impl Watcher for Printer {
+impl Progress for Printer {
     fn step(&mut self, what: &str) {
         self.done();
         self.step = Some((what.to_owned(), Instant::now()));
@@ -71,7 +71,7 @@ impl Watcher for Printer {
 }
 
 impl Drop for Printer {
-    /// A step cut short leaves the cursor at the start of a free line.
+    /// Clears the line of a step that was cut short.
     fn drop(&mut self) {
         if self.step.is_some() && self.terminal {
             self.write("\r\x1b[K");

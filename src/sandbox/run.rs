@@ -1,9 +1,9 @@
-//! The `slotway sandbox` command: a local cluster, and slotway in front of it.
+//! `slotway sandbox`: a local cluster, and slotway in front of it.
 
 use super::cluster::{Cluster, ClusterOptions};
 use super::conn::Conn;
 use super::ports::free_port;
-use super::progress::{Printer, Watcher};
+use super::progress::{Printer, Progress};
 use super::{Error, Result};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -12,20 +12,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// What `slotway sandbox` can be told.
+/// Options of `slotway sandbox`.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Primaries (`--primaries`).
     pub primaries: usize,
     /// Replicas in total (`--replicas`).
     pub replicas: usize,
-    /// Where slotway listens (`--port`, `--listen`); port 0: a free port.
+    /// Slotway's address for clients (`--port`, `--listen`); port 0 stands for a free port.
     pub listen: SocketAddr,
-    /// Where slotway's admin HTTP listens (`--admin`), if it does; port 0: a free port.
+    /// Slotway's address for admin HTTP (`--admin`), if any; port 0 stands for a free port.
     pub admin: Option<SocketAddr>,
-    /// The server to run: a name in `PATH` or a path.
+    /// The server program: a name in `PATH` or a path.
     pub program: PathBuf,
-    /// What else the greeting should say, a line each.
+    /// Further lines of the greeting.
     pub notes: Vec<String>,
 }
 
@@ -42,9 +42,9 @@ impl Default for Options {
     }
 }
 
-/// Where slotway is to stand: what [`run`] hands to the function that runs it.
+/// The addresses that [`run`] passes to the function that runs slotway.
 #[derive(Debug, Clone)]
-pub struct Front {
+pub struct ProxyAddrs {
     /// [`Options::listen`], with a real port.
     pub listen: SocketAddr,
     /// [`Options::admin`], with a real port.
@@ -53,14 +53,14 @@ pub struct Front {
     pub seeds: Vec<SocketAddr>,
 }
 
-/// Starts a cluster, then calls `serve`, which runs slotway in front of it until it is told to stop
-/// by SIGINT or SIGTERM and has drained. Then everything is stopped, and the folder removed.
+/// Starts a cluster, then calls `serve`, which runs slotway in front of it until it has been
+/// stopped by SIGINT or SIGTERM and has drained. Then stops the cluster and removes its folder.
 ///
-/// A signal before `serve` is called stops everything too, and is not an error. `serve` must listen
-/// for signals from its beginning.
+/// A signal before `serve` is called stops the cluster too, and is not an error. `serve` must
+/// handle signals from its beginning.
 pub fn run<E>(
     options: Options,
-    serve: impl FnOnce(Front) -> std::result::Result<(), E>,
+    serve: impl FnOnce(ProxyAddrs) -> std::result::Result<(), E>,
 ) -> Result<()>
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -69,7 +69,7 @@ where
     watch_signals(Arc::clone(&stop))?;
     let mut printer = Printer::new(stop);
     let started = start(&options, &mut printer);
-    let (cluster, front) = match started {
+    let (cluster, addrs) = match started {
         Err(Error::Interrupted) => {
             drop(printer);
             eprintln!("stopped while starting; nothing is left");
@@ -81,11 +81,11 @@ where
 
     let over = Arc::new(AtomicBool::new(false));
     let greeter = {
-        let (front, over) = (front.clone(), Arc::clone(&over));
-        let text = what_to_try(&cluster, &front, &options.notes)?;
-        std::thread::spawn(move || greet(&front, &text, &over))
+        let (addrs, over) = (addrs.clone(), Arc::clone(&over));
+        let text = greeting(&cluster, &addrs, &options.notes)?;
+        std::thread::spawn(move || greet(&addrs, &text, &over))
     };
-    let served = serve(front);
+    let served = serve(addrs);
     over.store(true, Ordering::Relaxed);
     let _ = greeter.join();
     drop(cluster);
@@ -93,45 +93,48 @@ where
     served.map_err(|e| Error::Proxy(e.into()))
 }
 
-/// Everything up to slotway itself.
-fn start(options: &Options, watcher: &mut dyn Watcher) -> Result<(Cluster, Front)> {
-    // Before any server is started: a wrong port should not cost three seconds.
+/// Chooses slotway's addresses and starts the cluster.
+fn start(options: &Options, progress: &mut dyn Progress) -> Result<(Cluster, ProxyAddrs)> {
+    // Before any server is started, so that a port in use is reported at once.
     let listen = free_address(
         options.listen,
         "Give another with `--port`, or `--port 0` for any free one.",
     )?;
-    let way_out = "Give another with `--admin`, or `--admin 127.0.0.1:0` for any free one.";
-    let admin = options.admin.map(|admin| free_address(admin, way_out)).transpose()?;
+    let remedy = "Give another with `--admin`, or `--admin 127.0.0.1:0` for any free one.";
+    let admin = options.admin.map(|admin| free_address(admin, remedy)).transpose()?;
     let cluster_options = ClusterOptions {
         primaries: options.primaries,
         replicas: options.replicas,
         program: options.program.clone(),
         ..Default::default()
     };
-    let cluster = Cluster::start_watched(cluster_options, watcher)?;
-    if watcher.cancelled() {
+    let cluster = Cluster::start_with_progress(cluster_options, progress)?;
+    if progress.cancelled() {
         return Err(Error::Interrupted);
     }
     let seeds = cluster.addrs();
-    Ok((cluster, Front { listen, admin, seeds }))
+    Ok((cluster, ProxyAddrs { listen, admin, seeds }))
 }
 
-/// `wanted`, or a free port where it says 0; an error if somebody listens there.
-fn free_address(mut wanted: SocketAddr, way_out: &'static str) -> Result<SocketAddr> {
+/// The address `wanted`, with a free port in place of port 0.
+///
+/// # Errors
+/// Another process listens there.
+fn free_address(mut wanted: SocketAddr, remedy: &'static str) -> Result<SocketAddr> {
     if wanted.port() == 0 {
         wanted.set_port(free_port().map_err(Error::io("looking for a free port"))?);
     }
     match TcpListener::bind(wanted) {
         Ok(_) => Ok(wanted),
         Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {
-            Err(Error::Taken { addr: wanted, way_out })
+            Err(Error::AddressTaken { addr: wanted, remedy })
         }
         Err(source) => Err(Error::Io { what: format!("listening on {wanted}"), source }),
     }
 }
 
-/// Notes SIGINT and SIGTERM from now on, which for the process means not to end by them: while the
-/// cluster starts, it is this flag that stops it; later, slotway's own drain.
+/// Sets `stop` on SIGINT or SIGTERM, which no longer end the process: while the cluster starts, the
+/// flag stops it; later, slotway drains.
 fn watch_signals(stop: Arc<AtomicBool>) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -157,10 +160,10 @@ fn watch_signals(stop: Arc<AtomicBool>) -> Result<()> {
     Ok(())
 }
 
-/// Says what to try, once there is something to try.
-fn greet(front: &Front, text: &str, over: &AtomicBool) {
+/// Prints the greeting `text` once slotway is ready, unless it has ended before.
+fn greet(addrs: &ProxyAddrs, text: &str, over: &AtomicBool) {
     while !over.load(Ordering::Relaxed) {
-        if front.admin.map_or_else(|| answers(front.listen), ready) {
+        if addrs.admin.map_or_else(|| answers(addrs.listen), ready) {
             let mut stdout = std::io::stdout().lock();
             let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
             return;
@@ -182,16 +185,17 @@ fn ready(admin: SocketAddr) -> bool {
     ask().is_ok_and(|head| head.ends_with(" 200"))
 }
 
-/// Whether slotway answers at all, for want of an admin listener.
+/// Whether slotway answers PING: asked if there is no admin listener.
 fn answers(listen: SocketAddr) -> bool {
     Conn::tcp(listen).and_then(|mut conn| conn.command(&["PING"])).is_ok()
 }
 
-fn what_to_try(cluster: &Cluster, front: &Front, notes: &[String]) -> Result<String> {
+/// The text that is printed when slotway is ready: what to try, and the nodes.
+fn greeting(cluster: &Cluster, addrs: &ProxyAddrs, notes: &[String]) -> Result<String> {
     let set: String = notes.iter().map(|note| format!("    {note}\n")).collect();
     let set = if set.is_empty() { set } else { format!("  Set\n{set}") };
-    let port = front.listen.port();
-    let look = match front.admin {
+    let port = addrs.listen.port();
+    let pages = match addrs.admin {
         Some(admin) => format!(
             "  Look\n    http://{admin}/metrics  what it does\n    \
              http://{admin}/readyz   whether it can\n"
@@ -213,9 +217,9 @@ fn what_to_try(cluster: &Cluster, front: &Front, notes: &[String]) -> Result<Str
              python3 -c 'import redis; r = redis.Redis(port={port}); r.mset({{\"a\": 1, \"b\": 2}}); \
              print(r.mget(\"a\", \"b\"))'\n    \
              redis-benchmark -p {port} -t get,set -P 16\n\
-         {set}{look}  The cluster, in {dir}\n{nodes}\n\
+         {set}{pages}  The cluster, in {dir}\n{nodes}\n\
          Ctrl-C stops everything.\n",
-        listen = front.listen,
+        listen = addrs.listen,
         dir = cluster.dir().display(),
     ))
 }

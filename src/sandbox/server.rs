@@ -2,7 +2,7 @@
 
 use super::conn::Conn;
 use super::ports::free_ports;
-use super::progress::Watcher;
+use super::progress::Progress;
 use super::unmet::Unmet;
 use super::watchdog::{guarded, pid_file};
 use super::{Error, Result};
@@ -14,24 +14,24 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often a server may lose its port to somebody else before we give up.
-const PORT_ATTEMPTS: usize = 10;
-/// Between two looks at something that is not there yet.
+/// Attempts to start a server whose port another process keeps taking.
+const MAX_PORT_ATTEMPTS: usize = 10;
+/// Pause between two checks of a condition.
 pub(super) const PAUSE: Duration = Duration::from_millis(20);
-/// How long one server may take until it answers.
-const READY: Duration = Duration::from_secs(30);
+/// Time limit for a server to answer.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What every server of a sandbox is started with.
+/// The settings that all servers of a sandbox share.
 #[derive(Debug, Clone)]
 pub(super) struct Setup {
     pub program: PathBuf,
     pub password: Option<String>,
-    /// Lines of redis.conf, after the sandbox's own. `{tls-port}` in one is a port of the server's.
+    /// Lines of redis.conf, after the sandbox's own. `{tls-port}` stands for a port of the server.
     pub conf: Vec<String>,
 }
 
 impl Setup {
-    /// Says what is wrong with the program before anything is started with it.
+    /// Checks that the program exists and is recent enough.
     pub(super) fn check(&self) -> Result<()> {
         let program = self.program.display().to_string();
         let output = match Command::new(&self.program).arg("--version").output() {
@@ -46,12 +46,12 @@ impl Setup {
     }
 }
 
-/// `7.0.15` in `Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 …`
+/// The version: `7.0.15` in `Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 …`
 fn version_in(text: &str) -> Option<&str> {
     text.split_whitespace().find_map(|word| word.strip_prefix("v="))
 }
 
-/// What the sandbox last did to the process.
+/// The state that the sandbox has put the process in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Running,
@@ -63,9 +63,9 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Server {
     setup: Setup,
-    room: PathBuf,
+    dir: PathBuf,
     port: u16,
-    /// Only in a cluster.
+    /// `None` outside of a cluster.
     bus_port: Option<u16>,
     tls_port: u16,
     /// `None` while it is dead.
@@ -75,10 +75,10 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts the process; it is usable after [`Server::ready`].
-    pub(super) fn spawn(setup: &Setup, room: PathBuf, cluster: bool) -> Result<Server> {
+    pub(super) fn spawn(setup: &Setup, dir: PathBuf, cluster: bool) -> Result<Server> {
         let mut server = Server {
             setup: setup.clone(),
-            room,
+            dir,
             port: 0,
             bus_port: cluster.then_some(0),
             tls_port: 0,
@@ -90,15 +90,15 @@ impl Server {
         Ok(server)
     }
 
-    /// Waits until the server answers. Should somebody else have taken a port in between, it is
-    /// started again on others.
-    pub(super) fn ready(&mut self, watcher: &dyn Watcher) -> Result<()> {
+    /// Waits until the server answers. If another process has taken one of its ports, it is started
+    /// again on others.
+    pub(super) fn ready(&mut self, progress: &dyn Progress) -> Result<()> {
         for attempt in 1.. {
-            match self.answers(watcher) {
-                Err(Error::PortLost { .. }) if attempt < PORT_ATTEMPTS => {
+            match self.answers(progress) {
+                Err(Error::PortLost { .. }) if attempt < MAX_PORT_ATTEMPTS => {
                     self.kill();
                     // nodes.conf of the failed attempt holds the old ports.
-                    let _ = fs::remove_file(self.room.join("nodes.conf"));
+                    let _ = fs::remove_file(self.dir.join("nodes.conf"));
                     self.renumber()?;
                     self.launch()?;
                 }
@@ -108,13 +108,13 @@ impl Server {
         Ok(())
     }
 
-    /// Starts a dead server again on the ports that it had: its place in the cluster.
+    /// Starts the server again on the same ports, which are its address in the cluster.
     pub(super) fn restart(&mut self) -> Result<()> {
         self.kill();
         for attempt in 1.. {
             self.launch()?;
             match self.answers(&()) {
-                Err(Error::PortLost { .. }) if attempt < PORT_ATTEMPTS => {
+                Err(Error::PortLost { .. }) if attempt < MAX_PORT_ATTEMPTS => {
                     self.kill();
                     std::thread::sleep(PAUSE * 10);
                 }
@@ -130,25 +130,25 @@ impl Server {
         self.restart()
     }
 
-    /// SIGKILL, and it is gone when this returns.
+    /// Kills the process (SIGKILL). It has ended when this returns.
     pub(super) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
-            // The watchdog must not kill whoever gets this process ID next.
-            let _ = fs::remove_file(pid_file(&self.room));
+            // The watchdog must not kill the next process with this ID.
+            let _ = fs::remove_file(pid_file(&self.dir));
             let _ = child.wait();
         }
         self.state = State::Dead;
     }
 
-    /// SIGSTOP: it keeps its connections and answers nothing.
+    /// Pauses the process (SIGSTOP): it keeps its connections and does not answer.
     pub(super) fn pause(&mut self) -> Result<()> {
         self.signal(Signal::STOP)?;
         self.state = State::Paused;
         Ok(())
     }
 
-    /// SIGCONT.
+    /// Resumes the process (SIGCONT).
     pub(super) fn resume(&mut self) -> Result<()> {
         self.signal(Signal::CONT)?;
         self.state = State::Running;
@@ -182,8 +182,8 @@ impl Server {
         self.state
     }
 
-    pub(super) fn room(&self) -> &Path {
-        &self.room
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// An authenticated connection.
@@ -201,7 +201,7 @@ impl Server {
     }
 
     fn log_file(&self) -> PathBuf {
-        self.room.join("log")
+        self.dir.join("log")
     }
 
     fn renumber(&mut self) -> Result<()> {
@@ -219,10 +219,10 @@ impl Server {
             "port {}\nbind 127.0.0.1\nprotected-mode no\ndir {}\ndaemonize no\n\
              save \"\"\nappendonly no\nrepl-diskless-sync yes\nrepl-diskless-sync-delay 0\n",
             self.port,
-            quoted(&self.room.display().to_string()),
+            quoted(&self.dir.display().to_string()),
         );
         if let Some(bus_port) = self.bus_port {
-            // CLUSTER SHARDS calls a replica "loading" until its first byte of replication: without
+            // CLUSTER SHARDS calls a replica "loading" until the first byte of replication: without
             // writes that is the first ping, by default after up to ten seconds.
             conf += &format!(
                 "cluster-enabled yes\ncluster-config-file nodes.conf\ncluster-port {bus_port}\n\
@@ -237,16 +237,16 @@ impl Server {
             conf += &line.replace("{tls-port}", &self.tls_port.to_string());
             conf.push('\n');
         }
-        fs::write(self.room.join("redis.conf"), conf).map_err(Error::io("writing redis.conf"))
+        fs::write(self.dir.join("redis.conf"), conf).map_err(Error::io("writing redis.conf"))
     }
 
     fn launch(&mut self) -> Result<()> {
-        // A fresh log each time: "address in use" of the last attempt is not this one's.
+        // A new log each time: "address in use" in the old one is about an earlier attempt.
         let log = File::create(self.log_file()).map_err(Error::io("making a server's log"))?;
         let errors = log.try_clone().map_err(Error::io("making a server's log"))?;
-        let child = guarded(&self.room, &self.setup.program)
+        let child = guarded(&self.dir, &self.setup.program)
             .arg("redis.conf")
-            .current_dir(&self.room)
+            .current_dir(&self.dir)
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)
@@ -257,11 +257,11 @@ impl Server {
         Ok(())
     }
 
-    /// Waits until *our* process answers on the port.
-    fn answers(&mut self, watcher: &dyn Watcher) -> Result<()> {
+    /// Waits until our own process, not another one, answers on the port.
+    fn answers(&mut self, progress: &dyn Progress) -> Result<()> {
         let since = Instant::now();
         loop {
-            if watcher.cancelled() {
+            if progress.cancelled() {
                 return Err(Error::Interrupted);
             }
             let Some(child) = &mut self.child else {
@@ -280,14 +280,14 @@ impl Server {
             }
             match self.connect().ok().and_then(|mut conn| owner(&mut conn)) {
                 Some(answering) if answering == pid => return Ok(()),
-                // Somebody else's server: ours will notice and end.
+                // Another process's server: ours will fail to bind and end.
                 Some(_) => return Err(Error::PortLost { addr: self.addr(), log: self.log() }),
                 None => {}
             }
-            if since.elapsed() > READY {
+            if since.elapsed() > READY_TIMEOUT {
                 return Err(Error::Deadline {
                     what: format!("waiting for the server on {} to answer", self.addr()),
-                    within: READY,
+                    within: READY_TIMEOUT,
                     reason: Box::new(Unmet::Starting),
                     log: self.log(),
                 });
@@ -303,7 +303,7 @@ impl Drop for Server {
     }
 }
 
-/// The process ID the server gives as its own, once it has loaded its data.
+/// The server's process ID, once it has loaded its data.
 fn owner(conn: &mut Conn) -> Option<u32> {
     let info = conn.command(&["INFO"]).ok()?.text()?;
     if info_field(&info, "loading")? != "0" {
@@ -330,7 +330,7 @@ pub(super) fn connect(addr: SocketAddr, password: Option<&str>) -> Result<Conn> 
     Ok(conn)
 }
 
-/// As redis.conf wants it.
+/// `value` in quotes, as in redis.conf.
 fn quoted(value: &str) -> String {
     format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
 }

@@ -1,8 +1,8 @@
-//! A single server without a cluster, to compare with.
+//! A single server without a cluster, for comparison.
 
 use super::conn::Conn;
 use super::server::{Server, Setup};
-use super::watchdog::{Home, guarded};
+use super::watchdog::{SandboxDir, guarded};
 use super::{Error, Result};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use std::process::Command;
 /// How to start a [`Standalone`].
 #[derive(Debug, Clone)]
 pub struct StandaloneOptions {
-    /// The server to run: a name in `PATH` or a path.
+    /// The server program: a name in `PATH` or a path.
     pub program: PathBuf,
-    /// Asked of every connection, if set.
+    /// The server's password (`requirepass`), if any.
     pub password: Option<String>,
-    /// Listen on a unix socket in the sandbox's folder as well.
+    /// Whether to listen on a unix socket in the server's folder as well.
     pub unix_socket: bool,
-    /// More lines for redis.conf.
+    /// Further lines of redis.conf.
     pub conf: Vec<String>,
 }
 
@@ -38,50 +38,50 @@ pub struct Standalone {
     // Dropped in this order: the process before its folder.
     server: Server,
     socket: Option<PathBuf>,
-    home: Home,
+    dir: SandboxDir,
 }
 
 impl Standalone {
     /// Starts a server and waits until it answers.
     pub fn start(options: StandaloneOptions) -> Result<Standalone> {
         let StandaloneOptions { program, password, unix_socket, mut conf } = options;
-        let home = Home::new()?;
-        let room = home.room("standalone")?;
-        let socket = unix_socket.then(|| room.join("redis.sock"));
+        let dir = SandboxDir::new()?;
+        let server_dir = dir.subdir("standalone")?;
+        let socket = unix_socket.then(|| server_dir.join("redis.sock"));
         if let Some(socket) = &socket {
             conf.push(format!("unixsocket \"{}\"", socket.display()));
         }
         let setup = Setup { program, password, conf };
         setup.check()?;
-        let mut server = Server::spawn(&setup, room, false)?;
+        let mut server = Server::spawn(&setup, server_dir, false)?;
         server.ready(&())?;
-        Ok(Standalone { server, socket, home })
+        Ok(Standalone { server, socket, dir })
     }
 
-    /// Where it listens.
+    /// The server's address.
     pub fn addr(&self) -> SocketAddr {
         self.server.addr()
     }
 
-    /// Its unix socket, if there was to be one.
+    /// Its unix socket, if it has one.
     pub fn unix_socket(&self) -> Option<&Path> {
         self.socket.as_deref()
     }
 
-    /// Its process; `None` while it is dead.
+    /// Its process ID; `None` while it is dead.
     pub fn pid(&self) -> Option<u32> {
         self.server.pid()
     }
 
-    /// Its folder; the sandbox's folder is the one above.
+    /// Its folder, which lies in the sandbox's folder.
     pub fn dir(&self) -> &Path {
-        self.server.room()
+        self.server.dir()
     }
 
     /// As [`Cluster::command`](super::Cluster::command).
     pub fn command(&self, name: &str, program: &Path) -> Result<(Command, PathBuf)> {
-        let room = self.home.room(name)?;
-        Ok((guarded(&room, program), room))
+        let dir = self.dir.subdir(name)?;
+        Ok((guarded(&dir, program), dir))
     }
 
     /// An authenticated connection over TCP.
@@ -97,22 +97,22 @@ impl Standalone {
         Conn::unix(socket).map_err(Error::io(format!("connecting to {}", socket.display())))
     }
 
-    /// SIGKILL.
+    /// Kills the process (SIGKILL).
     pub fn kill(&mut self) {
         self.server.kill();
     }
 
-    /// Starts it again, empty, on the same port.
+    /// Starts it again, without its data, on the same port.
     pub fn restart(&mut self) -> Result<()> {
         self.server.restart()
     }
 
-    /// SIGSTOP: it keeps its connections and answers nothing.
+    /// Pauses the process (SIGSTOP): it keeps its connections and does not answer.
     pub fn pause(&mut self) -> Result<()> {
         self.server.pause()
     }
 
-    /// SIGCONT.
+    /// Resumes the process (SIGCONT).
     pub fn resume(&mut self) -> Result<()> {
         self.server.resume()
     }

@@ -1,26 +1,26 @@
-//! What one node says about the cluster: its CLUSTER NODES, parsed.
+//! A parser for CLUSTER NODES.
 //!
-//! Not [`crate::cluster`]'s parser: that one is under test here.
+//! It is independent of [`crate::cluster`]'s parser, which the sandbox is used to test.
 
 use crate::cluster::Role;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
-/// A node of a sandbox as it was when asked for. The operations of [`super::Cluster`] know it by its
-/// `id`, so an old one is as good as a new one for them.
+/// A node of a sandbox at the time of the call. The operations of [`super::Cluster`] identify a
+/// node by its `id`, so an outdated value will do for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     /// The 40-character node ID.
     pub id: String,
-    /// Where it listens for clients.
+    /// Its address for clients.
     pub addr: SocketAddr,
-    /// Where it listens for other nodes.
+    /// Its port for other nodes.
     pub bus_port: u16,
-    /// Its process; `None` while it is dead.
+    /// Its process ID; `None` while it is dead.
     pub pid: Option<u32>,
     /// Primary or replica.
     pub role: Role,
-    /// The ID of the primary it copies.
+    /// The ID of its primary, if it is a replica.
     pub primary: Option<String>,
     /// The slots it owns; none for replicas.
     pub slots: Vec<RangeInclusive<u16>>,
@@ -32,7 +32,7 @@ impl Node {
         self.role == Role::Primary
     }
 
-    /// How many slots it owns.
+    /// The number of slots that it owns.
     pub fn slot_count(&self) -> usize {
         self.slots.iter().map(|range| range.len()).sum()
     }
@@ -44,15 +44,17 @@ pub(super) struct Line {
     pub id: String,
     pub role: Role,
     pub primary: Option<String>,
-    /// Of two nodes that claim a slot, the one whose epoch is larger has it.
+    /// The configuration epoch: of two nodes that claim a slot, the one with the larger epoch owns
+    /// it.
     pub epoch: u64,
     pub slots: Vec<RangeInclusive<u16>>,
+    /// Whether this is the node that answered.
     pub(super) myself: bool,
-    /// Failed, maybe failed, in handshake or without an address.
-    pub trouble: Option<String>,
+    /// The flag of a node that has failed, may have failed, is in handshake or has no address.
+    pub problem: Option<String>,
 }
 
-/// All lines of CLUSTER NODES; a line it cannot make sense of is left out.
+/// All lines of CLUSTER NODES, without those that cannot be parsed.
 pub(super) fn parse(text: &str) -> Vec<Line> {
     text.lines().filter_map(line).collect()
 }
@@ -64,12 +66,12 @@ fn line(text: &str) -> Option<Line> {
     let flags: Vec<&str> = words.nth(1)?.split(',').collect();
     let primary = words.next().filter(|id| *id != "-").map(str::to_owned);
     let role = if flags.contains(&"master") { Role::Primary } else { Role::Replica };
-    let trouble = ["fail", "fail?", "handshake", "noaddr"];
-    let trouble = flags.iter().find(|flag| trouble.contains(flag)).map(|flag| flag.to_string());
+    let problems = ["fail", "fail?", "handshake", "noaddr"];
+    let problem = flags.iter().find(|flag| problems.contains(flag)).map(|flag| flag.to_string());
     let epoch = words.nth(2)?.parse().ok()?;
-    // Slots on the move stand in brackets: `[93->-id]`.
+    // Slots that are being moved are in brackets: `[93->-id]`.
     let slots = words.skip(1).filter(|word| !word.starts_with('[')).filter_map(range).collect();
-    Some(Line { id, role, primary, epoch, slots, myself: flags.contains(&"myself"), trouble })
+    Some(Line { id, role, primary, epoch, slots, myself: flags.contains(&"myself"), problem })
 }
 
 fn range(word: &str) -> Option<RangeInclusive<u16>> {
@@ -91,10 +93,10 @@ mod tests {
         let lines = parse(text);
         let [replica, primary, failed] = &lines[..] else { panic!("{lines:?}") };
         assert_eq!((replica.role, replica.primary.as_deref()), (Role::Replica, Some("bb")));
-        assert!(replica.myself && replica.slots.is_empty() && replica.trouble.is_none());
+        assert!(replica.myself && replica.slots.is_empty() && replica.problem.is_none());
         assert_eq!(primary.slots, [5461..=10922, 11000..=11000]);
         assert_eq!((primary.role, &primary.primary, primary.myself), (Role::Primary, &None, false));
         assert_eq!([replica.epoch, primary.epoch], [4, 2]);
-        assert_eq!(failed.trouble.as_deref(), Some("fail?"));
+        assert_eq!(failed.problem.as_deref(), Some("fail?"));
     }
 }

@@ -1,12 +1,13 @@
-//! The sandbox's folder, and the watchdog that cleans up after a process that cannot.
+//! The sandbox's folder, and the watchdog that cleans up if this process cannot.
 //!
-//! Dropping a sandbox kills its servers and removes its folder. That is not enough: a process that
-//! is killed drops nothing, nor does one whose sandbox lives in a `static`. The kernel's
-//! parent-death signal does not fit (it fires when the *thread* that started the child ends, which
-//! in a test is soon). So each sandbox has a shell that reads from a pipe only this process
-//! can write to. When the pipe ends, for whatever reason, this process is gone or done with it: the
-//! shell kills what the folder's pid files name and removes the folder. It sits in a process group
-//! of its own and ignores the terminal's signals, so a Ctrl-C does not take it along.
+//! Dropping a sandbox kills its servers and removes its folder. That is not enough: a killed
+//! process drops nothing, nor does one whose sandbox is in a `static`. The kernel's parent-death
+//! signal does not help: it is sent when the *thread* that started the child ends, which in a test
+//! is soon. So each sandbox has a shell that reads from a pipe to which only this process can
+//! write. The end of the pipe means that this process has ended or no longer needs the sandbox: the
+//! shell kills the processes that the folder's pid files name and removes the folder. The shell is
+//! in a process group of its own and ignores the terminal's signals, so that Ctrl-C does not end
+//! it.
 
 use super::{Error, Result};
 use std::fs;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
-/// The rounds are for a server that was just being started: it writes its pid file first of all.
+/// The watchdog. Three rounds, for a server that is just being started: its pid file comes first.
 const SCRIPT: &str = r#"
 PATH=/usr/bin:/bin
 trap '' INT TERM HUP
@@ -30,21 +31,21 @@ done
 rm -rf "$1"
 "#;
 
-/// Writes its own process ID to a file, then becomes the server, with the same ID.
+/// Writes its own process ID to a file, then executes the server, which keeps the ID.
 const LAUNCHER: &str = r#"echo $$ >"$1" && shift && exec "$@""#;
 
 /// The sandbox's temporary folder. Must be dropped after the servers in it.
 #[derive(Debug)]
-pub(super) struct Home {
-    /// `None` once it was removed.
+pub(super) struct SandboxDir {
+    /// `None` once it has been removed.
     dir: Option<TempDir>,
     path: PathBuf,
-    /// Lives as long as its stdin is open.
+    /// Runs as long as its standard input is open.
     watchdog: Child,
 }
 
-impl Home {
-    pub(super) fn new() -> Result<Home> {
+impl SandboxDir {
+    pub(super) fn new() -> Result<SandboxDir> {
         let dir = tempfile::Builder::new()
             .prefix("slotway-sandbox-")
             .tempdir()
@@ -60,23 +61,23 @@ impl Home {
             .process_group(0)
             .spawn()
             .map_err(Error::io("starting the watchdog"))?;
-        Ok(Home { dir: Some(dir), path, watchdog })
+        Ok(SandboxDir { dir: Some(dir), path, watchdog })
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes the folder `name`, in which a process may put its pid file.
-    pub(super) fn room(&self, name: &str) -> Result<PathBuf> {
-        let room = self.path.join(name);
-        fs::create_dir_all(&room)
-            .map_err(Error::io(format!("making the folder {}", room.display())))?;
-        Ok(room)
+    /// Creates the folder `name`, where a process can put its pid file.
+    pub(super) fn subdir(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.path.join(name);
+        fs::create_dir_all(&dir)
+            .map_err(Error::io(format!("making the folder {}", dir.display())))?;
+        Ok(dir)
     }
 }
 
-impl Drop for Home {
+impl Drop for SandboxDir {
     fn drop(&mut self) {
         if let Some(dir) = self.dir.take() {
             // Should this fail, the watchdog tries again.
@@ -87,15 +88,15 @@ impl Drop for Home {
     }
 }
 
-/// The file in `room` by which the watchdog knows its process.
-pub(super) fn pid_file(room: &Path) -> PathBuf {
-    room.join("pid")
+/// The pid file in `dir`, by which the watchdog knows the process.
+pub(super) fn pid_file(dir: &Path) -> PathBuf {
+    dir.join("pid")
 }
 
-/// A command that runs `program` so that the watchdog knows of it from its first moment.
-pub(super) fn guarded(room: &Path, program: &Path) -> Command {
+/// A command that runs `program`, which the watchdog knows from its first moment.
+pub(super) fn guarded(dir: &Path, program: &Path) -> Command {
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", LAUNCHER, "sh"]).arg(pid_file(room)).arg(program);
+    command.args(["-c", LAUNCHER, "sh"]).arg(pid_file(dir)).arg(program);
     command.process_group(0);
     command
 }

@@ -123,8 +123,8 @@ pub fn read_token(file: Option<&Path>) -> Result<String, Error> {
     Ok(text.lines().next().unwrap_or_default().trim().to_owned())
 }
 
-/// Shows the figures until the user quits. Writes them once if `options.once` is set or the output is
-/// not a terminal.
+/// Shows the figures until the user quits. Writes them once if `options.once` is set or the output
+/// is not a terminal.
 ///
 /// # Errors
 /// The first request failed, or the terminal did. Later requests that fail are shown on the screen.

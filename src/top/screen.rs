@@ -27,8 +27,8 @@ impl Screen {
         Screen { lines, error: None, top: 0, colours }
     }
 
-    /// Scrolls by this number of lines, down if it is positive. The next [`Screen::draw`] stops it at
-    /// the last line.
+    /// Scrolls by this number of lines, down if it is positive. The next [`Screen::draw`] stops it
+    /// at the last line.
     pub fn scroll(&mut self, by: isize) {
         self.top = self.top.saturating_add_signed(by);
     }

@@ -16,7 +16,8 @@ type Row = Vec<Span<'static>>;
 pub struct Pages {
     /// `/status.json`
     pub status: Value,
-    /// `events.list` of the last `/status.json` that had it: it is left out if nothing has happened.
+    /// `events.list` of the last `/status.json` that had it: it is left out if nothing has
+    /// happened.
     pub events: Value,
     /// `/hotkeys`
     pub hot: Value,
@@ -178,8 +179,8 @@ fn events(page: &Value) -> Vec<Line<'static>> {
     table(&["EVENT", "KIND", "WHAT"], 3, rows.collect(), "nothing has happened yet")
 }
 
-/// The lines of a table, its columns as wide as their widest cell. Columns from `first_number` on are
-/// right-aligned. `placeholder` stands in for rows if there are none.
+/// The lines of a table, its columns as wide as their widest cell. Columns from `first_number` on
+/// are right-aligned. `placeholder` stands in for rows if there are none.
 fn table(
     heads: &[&'static str],
     first_number: usize,
