@@ -473,7 +473,11 @@ fn is_dns_name(host: &str) -> bool {
         })
 }
 
-/// Splits `5s` into 5 and `s`. `Err`: no whole number that fits stands at the start.
+/// Splits `5s` into 5 and `s`. `Err`: the text does not start with a whole number that fits.
+///
+/// No crate: `humantime` also takes "5M" (months) and writes 90s as "1m 30s"; `bytesize` also takes
+/// "64MB" (64,000,000), "1.5GiB" and "5", and rounds what it writes. To keep a slip an error, and
+/// `show_*` readable by `parse_*`, each would need a check as long as this parser.
 fn number_and_unit(text: &str) -> Result<(u64, &str), String> {
     let text = text.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
