@@ -43,14 +43,14 @@ fn main() -> ExitCode {
         Command::Run(args) => {
             let sources = args.sources(env);
             config::load(&sources).and_then(|loaded| {
-                loaded.need_seeds()?;
+                loaded.require_seeds()?;
                 certificates(&loaded)?;
                 Ok(run(loaded.config, sources))
             })
         }
         Command::Check(args) => config::load(&args.sources(env)).and_then(|loaded| {
             let tls = certificates(&loaded)?;
-            if let Err(error) = loaded.need_seeds() {
+            if let Err(error) = loaded.require_seeds() {
                 eprintln!("note: `slotway run` would not start like this\n  {error}");
             }
             for warning in

@@ -10,7 +10,7 @@ use super::watch::Seen;
 use crate::client::{Census, largest};
 use crate::cluster::{NO_SHARD, Node, Role, ShardIdx, Snapshot};
 use crate::command::CommandId;
-use crate::config::{Config, shown};
+use crate::config::{Config, key_entries};
 use crate::metrics::NodeStats;
 
 /// Commands shown, the most frequent.
@@ -259,8 +259,8 @@ pub fn clients(census: &Census) -> Value {
 
 /// `/config.json`: the configuration in use, secrets masked.
 pub fn config(config: &Config) -> Value {
-    let one = |key: crate::config::Shown| json!({ "key": key.key, "value": key.value, "default": key.is_default, "doc": key.doc });
-    shown(config).into_iter().map(one).collect()
+    let one = |key: crate::config::KeyEntry| json!({ "key": key.key, "value": key.value, "default": key.is_default, "doc": key.doc });
+    key_entries(config).into_iter().map(one).collect()
 }
 
 #[cfg(test)]

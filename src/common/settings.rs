@@ -8,8 +8,8 @@ use crate::stream::Stream;
 
 use crate::client::{Announced, Client};
 use crate::config::{
-    Address, AnnounceMode, ClientAuth, Config, CrossSlot, Listen, OnGap, OnOutcomeUnknown,
-    ReadFrom, Secret, SeveralSlots, is_public,
+    Address, AnnounceMode, ClientAuth, Config, CrossSlot, CrossSlotCommand, Listen, OnGap,
+    OnOutcomeUnknown, ReadFrom, Secret, is_public,
 };
 
 #[derive(Debug)]
@@ -141,7 +141,7 @@ impl Settings {
             tls_shows: config.tls.downstream.client_auth == ClientAuth::Required,
             split_transactions: config.transactions.cross_slot == CrossSlot::Split,
             disconnect_on_unknown: config.on_outcome_unknown == OnOutcomeUnknown::Disconnect,
-            emulate: config.emulation.cross_slot == SeveralSlots::Emulate,
+            emulate: config.emulation.cross_slot == CrossSlotCommand::Emulate,
             emulation_turn: micros(config.emulation.turn),
             memory_total: config.limits.memory.bytes(),
         }

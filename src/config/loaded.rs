@@ -20,7 +20,7 @@ impl Loaded {
 
     /// Refuses a configuration that names no cluster. Apart from [`super::load`], because
     /// `slotway check` may look at a file whose seeds will come from the environment.
-    pub fn need_seeds(&self) -> Result<(), ConfigError> {
+    pub fn require_seeds(&self) -> Result<(), ConfigError> {
         if !self.config.seeds.is_empty() {
             return Ok(());
         }

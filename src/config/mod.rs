@@ -33,12 +33,12 @@ pub use memory::Memory;
 pub use origin::Origin;
 pub use problem::{ConfigError, Problem};
 pub use proxy_protocol::ProxyProtocol;
-pub use reference::{Shown, docs_markdown, effective_toml, proxy_toml, shown};
+pub use reference::{KeyEntry, docs_markdown, effective_toml, key_entries, proxy_toml};
 pub use tls::{Tls, TlsAdmin, TlsDownstream, TlsUpstream};
 use value::Choice;
 pub use value::{
-    Address, AnnounceMode, Auth, ClientAuth, CrossSlot, HandOver, InFailover, Listen, LogFormat,
-    Network, NodeZone, OnGap, OnOutcomeUnknown, ReadFrom, Secret, SeveralSlots, TlsVersion,
+    Address, AnnounceMode, Auth, ClientAuth, CrossSlot, CrossSlotCommand, HandOver, InFailover,
+    Listen, LogFormat, Network, NodeZone, OnGap, OnOutcomeUnknown, ReadFrom, Secret, TlsVersion,
     UserFrom, Verify, Workers,
 };
 
@@ -208,7 +208,7 @@ pub struct Replicas {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Emulation {
     /// What becomes of them.
-    pub cross_slot: SeveralSlots,
+    pub cross_slot: CrossSlotCommand,
     /// The longest pause between two looks at what a command waits for.
     pub turn: Duration,
 }
@@ -382,7 +382,7 @@ impl Default for Config {
             commands: crate::command::Rules::default(),
             on_outcome_unknown: OnOutcomeUnknown::Error,
             emulation: Emulation {
-                cross_slot: SeveralSlots::Reject,
+                cross_slot: CrossSlotCommand::Reject,
                 turn: Duration::from_millis(50),
             },
             log: Log { level: "info".into(), format: LogFormat::Text },

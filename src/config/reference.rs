@@ -83,7 +83,7 @@ pub fn effective_toml(loaded: &Loaded) -> String {
 
 /// One key of a configuration, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
+pub struct KeyEntry {
     /// Its path.
     pub key: &'static str,
     /// As TOML; a secret is masked.
@@ -95,12 +95,12 @@ pub struct Shown {
 }
 
 /// Every key of `config` in the order of the file, secrets masked.
-pub fn shown(config: &Config) -> Vec<Shown> {
+pub fn key_entries(config: &Config) -> Vec<KeyEntry> {
     let (default, mut all) = (Config::default(), Vec::new());
     each(|_, key| {
         all.extend(key.map(|key| {
             let (is, by_default) = (key.show(config), key.show(&default));
-            Shown {
+            KeyEntry {
                 key: key.path,
                 value: is.to_string(),
                 is_default: is == by_default,

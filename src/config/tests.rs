@@ -287,7 +287,7 @@ fn every_key_reaches_its_own_field_and_every_field_has_a_key() {
         ]
     );
     assert_eq!(on_outcome_unknown, OnOutcomeUnknown::Disconnect);
-    assert_eq!((emulation.cross_slot, emulation.turn), (SeveralSlots::Emulate, ms(23)));
+    assert_eq!((emulation.cross_slot, emulation.turn), (CrossSlotCommand::Emulate, ms(23)));
     assert_eq!((level.as_str(), format), ("debug", LogFormat::Json));
 
     let keys: Vec<_> = KEYS.iter().map(|key| key.path).collect();

@@ -184,7 +184,7 @@ choice! {
 
 choice! {
     /// What happens to a command whose keys lie in several slots.
-    SeveralSlots {
+    CrossSlotCommand {
         /// It is refused.
         Reject = "reject",
         /// It is carried out in several steps.

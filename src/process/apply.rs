@@ -73,7 +73,7 @@ impl Control {
     async fn take(&mut self, cause: Cause) -> Result<(ReloadOutcome, usize), Vec<String>> {
         let Some(watch) = &self.watch else { return Ok((ReloadOutcome::Unchanged, 0)) };
         let loaded = load(&watch.reload.sources);
-        let loaded = loaded.and_then(|loaded| loaded.need_seeds().map(|()| loaded));
+        let loaded = loaded.and_then(|loaded| loaded.require_seeds().map(|()| loaded));
         let wanted = match loaded {
             Ok(loaded) => loaded.config,
             Err(error) => return Err(error.problems.iter().map(ToString::to_string).collect()),
