@@ -28,9 +28,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::debug;
 
-use super::arrival::{self, Refused};
+use super::arrival::{self, HeaderRefusal};
 use super::error::RunError;
-use super::sockets::{self, Sockets, Tenure};
+use super::sockets::{self, Ownership, SocketSource};
 use crate::config::{Address, Config, Listen};
 use crate::control::Pool;
 use crate::control::Status;
@@ -50,9 +50,9 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// A socket that is bound, and not accepted from yet.
 #[derive(Debug)]
-pub(super) struct Unopened {
+pub(super) struct BoundSocket {
     socket: Socket,
-    tenure: Tenure,
+    ownership: Ownership,
     /// Clients speak TLS there.
     tls: bool,
     /// What it is bound to, the port filled in.
@@ -60,10 +60,10 @@ pub(super) struct Unopened {
     file: Option<SocketFile>,
 }
 
-impl Unopened {
+impl BoundSocket {
     /// Listens, if it does not already, and takes over from whoever listened there before.
     pub fn open(mut self) -> io::Result<Listener> {
-        if self.tenure == Tenure::Shared {
+        if self.ownership == Ownership::Shared {
             sockets::open_shared(&self.socket)?;
             if let (Listen::Unix(path), Some(file)) = (&self.bound, &mut self.file) {
                 file.rename(path)?;
@@ -74,26 +74,26 @@ impl Unopened {
             Listen::Tcp(_) => Bound::Tcp(TcpListener::from_std(self.socket.into())?),
             Listen::Unix(_) => Bound::Unix(UnixListener::from_std(self.socket.into())?),
         };
-        Ok(Listener { socket, tenure: self.tenure, bound: self.bound, _file: self.file })
+        Ok(Listener { socket, ownership: self.ownership, bound: self.bound, _file: self.file })
     }
 
     /// The same socket once more. `None`: the process has no more file descriptors, or there is a
     /// file to it, which is one's only.
-    pub fn again(&self) -> Option<Unopened> {
+    pub fn try_clone(&self) -> Option<BoundSocket> {
         let socket = self.file.is_none().then(|| self.socket.try_clone().ok()).flatten()?;
-        let (tenure, tls, bound) = (self.tenure, self.tls, self.bound.clone());
-        Some(Unopened { socket, tenure, tls, bound, file: None })
+        let (ownership, tls, bound) = (self.ownership, self.tls, self.bound.clone());
+        Some(BoundSocket { socket, ownership, tls, bound, file: None })
     }
 
     /// For clients with TLS, or without.
-    pub fn turned(mut self, tls: bool) -> Unopened {
+    pub fn with_tls(mut self, tls: bool) -> BoundSocket {
         self.tls = tls;
         self
     }
 
     /// Nobody else has it.
-    pub(super) fn is_own(&self) -> bool {
-        self.tenure == Tenure::Own
+    pub(super) fn is_exclusive(&self) -> bool {
+        self.ownership == Ownership::Exclusive
     }
 }
 
@@ -101,7 +101,7 @@ impl Unopened {
 #[derive(Debug)]
 pub(super) struct Listener {
     socket: Bound,
-    tenure: Tenure,
+    ownership: Ownership,
     /// What it is bound to, the port filled in.
     pub bound: Listen,
     /// Removes the file of a Unix socket.
@@ -167,47 +167,50 @@ fn prepare(stream: &std::net::TcpStream, keepalive: Option<Duration>) -> io::Res
 
 /// An address that clients connect to, as the configuration has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct ListenAddress {
     /// The address.
     pub listen: Listen,
     /// They speak TLS there.
     pub tls: bool,
 }
 
-impl Place {
+impl ListenAddress {
     /// All of a configuration: `listen` and `tls.downstream.listen`.
-    pub fn all(config: &Config) -> Vec<Place> {
-        let plain = config.listen.iter().map(|l| Place { listen: l.clone(), tls: false });
+    pub fn all(config: &Config) -> Vec<ListenAddress> {
+        let plain = config.listen.iter().map(|l| ListenAddress { listen: l.clone(), tls: false });
         let secured = config.tls.downstream.listen.iter();
-        let secured = secured.map(|a| Place { listen: Listen::Tcp(a.clone()), tls: true });
+        let secured = secured.map(|a| ListenAddress { listen: Listen::Tcp(a.clone()), tls: true });
         plain.chain(secured).collect()
     }
 }
 
 /// Binds one of them: several sockets where a name has several addresses.
-pub async fn bind(place: &Place, sockets: &mut Sockets) -> Result<Vec<Unopened>, RunError> {
-    let Place { listen, tls } = place;
+pub async fn bind(
+    address: &ListenAddress,
+    sockets: &mut SocketSource,
+) -> Result<Vec<BoundSocket>, RunError> {
+    let ListenAddress { listen, tls } = address;
     let (tls, key) = (*tls, if *tls { "tls.downstream.listen" } else { "listen" });
     let told = |error| RunError::bind(key, &listen.to_string(), error);
     match listen {
         Listen::Tcp(address) => {
             let all = bind_tcp(address, key, sockets).await?.into_iter();
-            let unopened = all.map(|(socket, local, tenure)| {
+            let unopened = all.map(|(socket, local, ownership)| {
                 let bound = Address { host: local.ip().to_string(), port: local.port() };
-                Unopened { socket, tenure, tls, bound: Listen::Tcp(bound), file: None }
+                BoundSocket { socket, ownership, tls, bound: Listen::Tcp(bound), file: None }
             });
             Ok(unopened.collect())
         }
         Listen::Unix(path) => {
             let bound = listen.clone();
             if let Some(socket) = sockets.inherit_unix(path) {
-                let tenure = Tenure::Inherited;
-                return Ok(vec![Unopened { socket, tenure, tls, bound, file: None }]);
+                let ownership = Ownership::Inherited;
+                return Ok(vec![BoundSocket { socket, ownership, tls, bound, file: None }]);
             }
-            let tenure = sockets.tenure();
-            let bind = if tenure == Tenure::Shared { bind_unix_aside } else { bind_unix };
+            let ownership = sockets.ownership();
+            let bind = if ownership == Ownership::Shared { bind_unix_aside } else { bind_unix };
             let (socket, file) = bind(path).map_err(told)?;
-            Ok(vec![Unopened { socket, tenure, tls, bound, file: Some(file) }])
+            Ok(vec![BoundSocket { socket, ownership, tls, bound, file: Some(file) }])
         }
     }
 }
@@ -216,8 +219,8 @@ pub async fn bind(place: &Place, sockets: &mut Sockets) -> Result<Vec<Unopened>,
 pub(super) async fn bind_tcp(
     address: &Address,
     key: &'static str,
-    sockets: &mut Sockets,
-) -> Result<Vec<(Socket, SocketAddr, Tenure)>, RunError> {
+    sockets: &mut SocketSource,
+) -> Result<Vec<(Socket, SocketAddr, Ownership)>, RunError> {
     let told = |error| RunError::bind(key, &address.to_string(), error);
     let found = tokio::net::lookup_host((address.host.as_str(), address.port)).await;
     let mut port = address.port;
@@ -227,18 +230,18 @@ pub(super) async fn bind_tcp(
         // With port 0 the first address chooses for all of them.
         addr.set_port(port);
         if let Some((socket, local)) = sockets.inherit_tcp(addr) {
-            bound.push((socket, local, Tenure::Inherited));
+            bound.push((socket, local, Ownership::Inherited));
             continue;
         }
         if sockets.has_inherited(addr) {
             served = true;
             continue;
         }
-        let tenure = sockets.tenure();
-        match bind_one(addr, tenure) {
+        let ownership = sockets.ownership();
+        match bind_one(addr, ownership) {
             Ok((socket, local)) => {
                 port = local.port();
-                bound.push((socket, local, tenure));
+                bound.push((socket, local, ownership));
             }
             // localhost has an IPv6 address also where the machine has none.
             Err(error) if error.kind() == ErrorKind::AddrNotAvailable => failed = Some(error),
@@ -251,18 +254,18 @@ pub(super) async fn bind_tcp(
     Ok(bound)
 }
 
-fn bind_one(addr: SocketAddr, tenure: Tenure) -> io::Result<(Socket, SocketAddr)> {
+fn bind_one(addr: SocketAddr, ownership: Ownership) -> io::Result<(Socket, SocketAddr)> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
-    if tenure == Tenure::Shared {
+    if ownership == Ownership::Shared {
         socket.set_reuse_port(true)?;
     }
     socket.bind(&addr.into())?;
-    if tenure == Tenure::Own {
+    if ownership == Ownership::Exclusive {
         socket.listen(BACKLOG)?;
     }
     let local = socket.local_addr()?.as_socket().unwrap_or(addr);
@@ -368,7 +371,7 @@ pub(super) struct Acceptor {
 
 /// What one listener remembers while it accepts.
 #[derive(Debug, Default)]
-struct Accepting {
+struct AcceptState {
     /// For a connection that can only be refused.
     spare: Spare,
     /// Connections whose header is being read.
@@ -387,19 +390,19 @@ impl Acceptor {
         listen: Listen,
         mut close: watch::Receiver<bool>,
     ) {
-        let mut accepting = Accepting { spare: Spare::new(1), ..Accepting::default() };
+        let mut accepting = AcceptState { spare: Spare::new(1), ..AcceptState::default() };
         loop {
             let keepalive = self.pool.config().timeouts.keepalive;
             let accepted = tokio::select! {
                 accepted = listener.accept(keepalive) => accepted,
                 // Its sender gone is an end as well.
                 () = async { _ = close.wait_for(|close| *close).await } => {
-                    return self.empty(&listener, &listen, &mut accepting).await;
+                    return self.drain_backlog(&listener, &listen, &mut accepting).await;
                 }
             };
             let error = match accepted {
                 Ok(client) => {
-                    self.arrived(client, &listen, &mut accepting);
+                    self.admit(client, &listen, &mut accepting);
                     continue;
                 }
                 Err(error) => error,
@@ -430,7 +433,7 @@ impl Acceptor {
 
     /// No descriptor is left: tells whoever waits so with the one that was kept for it. `false`:
     /// that one is not there, or of no use.
-    fn refuse_waiting(&self, listener: &Listener, accepting: &mut Accepting) -> bool {
+    fn refuse_waiting(&self, listener: &Listener, accepting: &mut AcceptState) -> bool {
         if !accepting.spare.free() {
             return false;
         }
@@ -441,16 +444,21 @@ impl Acceptor {
     }
 
     /// Accepts who waits.
-    async fn empty(&self, listener: &Listener, listen: &Listen, accepting: &mut Accepting) {
-        if listener.tenure == Tenure::Inherited {
+    async fn drain_backlog(
+        &self,
+        listener: &Listener,
+        listen: &Listen,
+        accepting: &mut AcceptState,
+    ) {
+        if listener.ownership == Ownership::Inherited {
             // The socket lives on, and the next process accepts from it.
             return self.end_arrivals(accepting).await;
         }
         let keepalive = self.pool.config().timeouts.keepalive;
-        let rest = |accepting: &mut Accepting| {
+        let rest = |accepting: &mut AcceptState| {
             loop {
                 match listener.accept_waiting(keepalive) {
-                    Ok(client) => self.arrived(client, listen, accepting),
+                    Ok(client) => self.admit(client, listen, accepting),
                     Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(error) if is_exhausted(&error) => {
@@ -464,23 +472,23 @@ impl Acceptor {
             }
         };
         rest(accepting);
-        if listener.tenure == Tenure::Shared {
+        if listener.ownership == Ownership::Shared {
             // Whoever was in the middle of connecting when another slotway took over.
-            tokio::time::sleep(sockets::CONNECTING).await;
+            tokio::time::sleep(sockets::HANDSHAKE_GRACE).await;
             rest(accepting);
         }
         self.end_arrivals(accepting).await;
     }
 
     /// Load balancers send their header at once: whoever has not sent it by now is closed.
-    async fn end_arrivals(&self, accepting: &mut Accepting) {
+    async fn end_arrivals(&self, accepting: &mut AcceptState) {
         let ended = async { while accepting.arriving.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(sockets::CONNECTING, ended).await;
+        let _ = tokio::time::timeout(sockets::HANDSHAKE_GRACE, ended).await;
         accepting.arriving.shutdown().await;
     }
 
     /// A connection was accepted; where the listener expects a header it is read first.
-    fn arrived(&self, client: Downstream, listen: &Listen, accepting: &mut Accepting) {
+    fn admit(&self, client: Downstream, listen: &Listen, accepting: &mut AcceptState) {
         self.pool.look_at_descriptors();
         let budget = self.pool.budget();
         if self.pool.clients() + self.pool.arriving.load(Relaxed) >= budget.clients {
@@ -499,14 +507,14 @@ impl Acceptor {
             let ip = peer.map(|ip| ip.to_string());
             sparsely!(accepting.refusals, warn, %listen, ip, "a connection is closed: it comes \
                 from none of proxy_protocol.trusted");
-            return say(&client, &Failure::ProxyUntrusted);
+            return send_error(&client, &Failure::ProxyUntrusted);
         }
         let (acceptor, listen) = (self.clone(), listen.clone());
-        let place = arrival::Place::take(&self.pool);
+        let pending = arrival::PendingClient::take(&self.pool);
         accepting.arriving.spawn(async move {
             let limit = config.proxy_protocol.timeout;
             let read = arrival::read_header(client, limit).await;
-            drop(place);
+            drop(pending);
             let why = match read {
                 Ok(Ok(client)) => {
                     acceptor.count_header(match client.endpoints {
@@ -516,12 +524,12 @@ impl Acceptor {
                     return acceptor.serve(client, &mut Lines::default());
                 }
                 Ok(Err(why)) => why,
-                Err(_) => Refused::Cut,
+                Err(_) => HeaderRefusal::Cut,
             };
-            acceptor.count_header(why.counted());
+            acceptor.count_header(why.metric());
             let ip = peer.map(|ip| ip.to_string());
             match why {
-                Refused::Silent => debug!(%listen, ip, why = %why, "a connection was closed"),
+                HeaderRefusal::Silent => debug!(%listen, ip, why = %why, "a connection was closed"),
                 _ => acceptor.status.header_lines(|lines| {
                     sparsely!(lines, warn, %listen, ip, why = %why, "a connection is closed");
                 }),
@@ -545,11 +553,11 @@ impl Acceptor {
         self.status.clients_rejected.fetch_add(1, Relaxed);
         let limit = self.pool.budget().clients;
         sparsely!(refusals, warn, limit, answer = %why, "a client is refused");
-        say(client, why);
+        send_error(client, why);
     }
 }
 
-fn say(client: &Downstream, why: &Failure) {
+fn send_error(client: &Downstream, why: &Failure) {
     match client {
         Downstream::Tcp(stream) => refuse(stream, &why.frame()),
         Downstream::Unix(stream) => refuse(stream, &why.frame()),

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use tracing::{error, info, warn};
 
 use super::RunError;
-use super::accept::Place;
-use super::listeners::Tenures;
+use super::accept::ListenAddress;
+use super::listeners::OpenSet;
 use super::notify;
-use super::reload::{self, Cause};
-use super::run::{Control, warn_of_memory};
-use super::sockets::Sockets;
+use super::reload::{self, ReloadCause};
+use super::run::{Supervisor, warn_of_memory};
+use super::sockets::SocketSource;
 use crate::config::{Config, Plan, load};
 use crate::metrics::ReloadOutcome;
 use crate::tls::{Prepared, Tls};
@@ -32,25 +32,25 @@ enum ApplyError {
     Certificates(#[from] tokio::task::JoinError),
 }
 
-impl Control {
+impl Supervisor {
     /// Reads the sources anew and uses what they say. What is wrong with them changes nothing.
-    pub(super) async fn reload(&mut self, cause: Cause) {
+    pub(super) async fn reload(&mut self, cause: ReloadCause) {
         // Before it is ready that is what the service manager waits for.
-        let tells = self.is_open && matches!(cause, Cause::Asked | Cause::File);
+        let tells = self.is_open && matches!(cause, ReloadCause::Signal | ReloadCause::File);
         if tells {
             notify::reloading();
         }
         let (outcome, restart) = match self.take(cause).await {
             Ok(outcome) => {
                 if let Some(watch) = &mut self.watch {
-                    watch.taken();
+                    watch.accepted();
                 }
                 outcome
             }
             Err(problems) => {
                 let Some(watch) = &mut self.watch else { return };
                 // What is tried again and again is not told again and again.
-                if !watch.refused(&problems) && cause == Cause::Again {
+                if !watch.rejected(&problems) && cause == ReloadCause::Retry {
                     return;
                 }
                 for problem in &problems {
@@ -63,14 +63,14 @@ impl Control {
         reload::count(&self.status.reloads, cause, outcome, restart);
         if tells {
             match outcome {
-                ReloadOutcome::Invalid => notify::kept(self.pool.running()),
+                ReloadOutcome::Invalid => notify::reload_rejected(self.pool.running()),
                 _ => notify::ready(self.pool.running()),
             }
         }
     }
 
     /// What it came to, and how many keys wait for a restart. `Err`: what is wrong.
-    async fn take(&mut self, cause: Cause) -> Result<(ReloadOutcome, usize), Vec<String>> {
+    async fn take(&mut self, cause: ReloadCause) -> Result<(ReloadOutcome, usize), Vec<String>> {
         let Some(watch) = &self.watch else { return Ok((ReloadOutcome::Unchanged, 0)) };
         let loaded = load(&watch.reload.sources);
         let loaded = loaded.and_then(|loaded| loaded.require_seeds().map(|()| loaded));
@@ -81,13 +81,13 @@ impl Control {
         let plan = Plan::new(&self.pool.config(), &wanted);
         if !plan.changes.is_empty() {
             self.apply(Arc::new(plan.config)).await.map_err(|why| vec![why.to_string()])?;
-        } else if cause == Cause::Asked {
+        } else if cause == ReloadCause::Signal {
             info!("the configuration was read anew, and nothing in it has changed");
             // As many as there are cores: that may be another number by now.
             self.set_workers();
         }
-        if cause == Cause::Asked {
-            self.look_at_files().await;
+        if cause == ReloadCause::Signal {
+            self.check_files().await;
         }
         for difference in &plan.restart {
             let (key, old, new) = (difference.key.path, &difference.old, &difference.new);
@@ -109,7 +109,7 @@ impl Control {
             true => None,
             false => Some(prepare_tls(&config).await?),
         };
-        let mut sockets = Sockets::new(&config);
+        let mut sockets = SocketSource::new(&config);
         let listeners = self.listeners.prepare(&config, &mut sockets).await?;
         self.listeners.protect(&config, &listeners)?;
         let admin = self.admin_listeners.prepare(config.admin.as_ref(), &mut sockets).await;
@@ -120,7 +120,7 @@ impl Control {
 
         if let Some(watch) = &mut self.watch {
             (watch.reload.log_level)(&config.log.level);
-            watch.also(&config);
+            watch.watch_files_of(&config);
         }
         if let Some(prepared) = secured {
             tls.take(prepared);
@@ -132,14 +132,14 @@ impl Control {
         self.set_workers();
         // Who comes by an address that is not listened on any more is not to meet the users of the
         // configuration without it; nor who comes by a new one those of the configuration before.
-        self.listeners.retain(&Place::all(&config));
-        self.listeners.left().await;
+        self.listeners.retain(&ListenAddress::all(&config));
+        self.listeners.wait_closed().await;
         let pool = &self.pool;
         self.files.change(Arc::clone(&config), |users| pool.set_users(Arc::new(users)));
         self.verifier.renew();
         self.listeners.add(listeners);
         if self.is_open {
-            self.listeners.open(&self.acceptor, Tenures::All);
+            self.listeners.open(&self.acceptor, OpenSet::All);
         }
         // The refresher and the one that looks at replicas read the configuration at the beginning
         // of each round.
@@ -150,8 +150,8 @@ impl Control {
     }
 
     /// The files that the configuration names may have changed where it has not.
-    async fn look_at_files(&self) {
-        self.files.look(|users| self.pool.set_users(Arc::new(users)));
+    async fn check_files(&self) {
+        self.files.check(|users| self.pool.set_users(Arc::new(users)));
         Arc::clone(self.pool.tls()).reload().await;
     }
 

@@ -20,7 +20,7 @@ use crate::metrics::ProxyHeader;
 use crate::proxy_protocol::{Endpoints, Header, HeaderError, parse};
 
 /// Bytes that one read asks for at most.
-const PIECE: usize = 512;
+const READ_SIZE: usize = 512;
 /// How long a refused client is listened to, so that the error reaches it: a connection that is
 /// closed with bytes unread is reset.
 const LINGER: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ const LINGER_BYTES: usize = 64 << 10;
 
 /// A reason for closing a connection.
 #[derive(Debug)]
-pub enum Refused {
+pub enum HeaderRefusal {
     /// What it begins with is no header.
     Header(HeaderError),
     /// The header took longer than `proxy_protocol.timeout`.
@@ -39,32 +39,32 @@ pub enum Refused {
     Silent,
 }
 
-impl Refused {
+impl HeaderRefusal {
     /// How it is counted.
-    pub fn counted(&self) -> ProxyHeader {
+    pub fn metric(&self) -> ProxyHeader {
         match self {
-            Refused::Header(HeaderError::Missing) => ProxyHeader::Missing,
-            Refused::Header(_) => ProxyHeader::Invalid,
-            Refused::Late(_) => ProxyHeader::Timeout,
-            Refused::Cut | Refused::Silent => ProxyHeader::Closed,
+            HeaderRefusal::Header(HeaderError::Missing) => ProxyHeader::Missing,
+            HeaderRefusal::Header(_) => ProxyHeader::Invalid,
+            HeaderRefusal::Late(_) => ProxyHeader::Timeout,
+            HeaderRefusal::Cut | HeaderRefusal::Silent => ProxyHeader::Closed,
         }
     }
 
     /// The error for the client; `None`: it has gone.
     fn failure(&self) -> Option<Failure> {
         match self {
-            Refused::Header(error) => Some(Failure::ProxyHeader { why: error.to_string() }),
-            Refused::Late(limit) => Some(Failure::ProxyHeaderLate { limit: limit.as_millis() }),
-            Refused::Cut | Refused::Silent => None,
+            HeaderRefusal::Header(error) => Some(Failure::ProxyHeader { why: error.to_string() }),
+            HeaderRefusal::Late(limit) => Some(Failure::ProxyHeaderLate { limit: limit.as_millis() }),
+            HeaderRefusal::Cut | HeaderRefusal::Silent => None,
         }
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for HeaderRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.failure() {
             Some(failure) => write!(f, "{failure}"),
-            None if matches!(self, Refused::Silent) => {
+            None if matches!(self, HeaderRefusal::Silent) => {
                 f.write_str("the connection was closed without a byte")
             }
             None => {
@@ -76,17 +76,17 @@ impl fmt::Display for Refused {
 
 /// A place among the clients for a connection that is none yet.
 #[derive(Debug)]
-pub struct Place(Arc<Pool>);
+pub struct PendingClient(Arc<Pool>);
 
-impl Place {
+impl PendingClient {
     /// Takes one.
-    pub fn take(pool: &Arc<Pool>) -> Place {
+    pub fn take(pool: &Arc<Pool>) -> PendingClient {
         pool.arriving.fetch_add(1, Relaxed);
-        Place(Arc::clone(pool))
+        PendingClient(Arc::clone(pool))
     }
 }
 
-impl Drop for Place {
+impl Drop for PendingClient {
     fn drop(&mut self) {
         self.0.arriving.fetch_sub(1, Relaxed);
     }
@@ -114,7 +114,7 @@ pub(super) fn peer(socket: &Downstream) -> io::Result<Option<IpAddr>> {
 pub(super) async fn read_header(
     socket: Downstream,
     limit: Duration,
-) -> io::Result<Result<Arrival, Refused>> {
+) -> io::Result<Result<Arrival, HeaderRefusal>> {
     match socket {
         Downstream::Tcp(stream) => {
             let mut stream = TcpStream::from_std(stream)?;
@@ -123,7 +123,7 @@ pub(super) async fn read_header(
                     Ok(Ok(Arrival { socket: Downstream::Tcp(stream.into_std()?), endpoints }))
                 }
                 Err(why) => {
-                    tell(&mut stream, &why).await;
+                    send_error(&mut stream, &why).await;
                     Ok(Err(why))
                 }
             }
@@ -144,7 +144,7 @@ pub(super) async fn read_header(
                     Ok(Ok(Arrival { socket: Downstream::Unix(stream.into_std()?), endpoints }))
                 }
                 Err(why) => {
-                    tell(&mut stream, &why).await;
+                    send_error(&mut stream, &why).await;
                     Ok(Err(why))
                 }
             }
@@ -155,35 +155,35 @@ pub(super) async fn read_header(
 async fn header(
     stream: &mut (impl AsyncRead + Unpin),
     limit: Duration,
-) -> io::Result<Result<Option<Endpoints>, Refused>> {
+) -> io::Result<Result<Option<Endpoints>, HeaderRefusal>> {
     let deadline = Instant::now() + limit;
-    let (mut bytes, mut piece) = (Vec::new(), [0; PIECE]);
+    let (mut bytes, mut piece) = (Vec::new(), [0; READ_SIZE]);
     loop {
         let more = match parse(&bytes) {
             Ok(Header::Complete { endpoints }) => return Ok(Ok(endpoints)),
-            Ok(Header::Incomplete { more }) => more.min(PIECE),
-            Err(error) => return Ok(Err(Refused::Header(error))),
+            Ok(Header::Incomplete { more }) => more.min(READ_SIZE),
+            Err(error) => return Ok(Err(HeaderRefusal::Header(error))),
         };
         let room = piece.get_mut(..more).unwrap_or_default();
         let read = match timeout_at(deadline, stream.read(room)).await {
             Ok(read) => read?,
-            Err(_) => return Ok(Err(Refused::Late(limit))),
+            Err(_) => return Ok(Err(HeaderRefusal::Late(limit))),
         };
         match read {
-            0 if bytes.is_empty() => return Ok(Err(Refused::Silent)),
-            0 => return Ok(Err(Refused::Cut)),
+            0 if bytes.is_empty() => return Ok(Err(HeaderRefusal::Silent)),
+            0 => return Ok(Err(HeaderRefusal::Cut)),
             n => bytes.extend_from_slice(piece.get(..n).unwrap_or_default()),
         }
     }
 }
 
 /// Writes the error, and waits for the client to have it.
-async fn tell(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: &Refused) {
+async fn send_error(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: &HeaderRefusal) {
     let error = why.failure().map(|failure| failure.frame()).unwrap_or_default();
     let told = async {
         stream.write_all(&error).await?;
         stream.shutdown().await?;
-        let (mut piece, mut left) = ([0; PIECE], LINGER_BYTES);
+        let (mut piece, mut left) = ([0; READ_SIZE], LINGER_BYTES);
         while left > 0 {
             match stream.read(&mut piece).await? {
                 0 => break,

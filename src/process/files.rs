@@ -13,7 +13,7 @@ use crate::config::{Config, Secret};
 use crate::users::Users;
 
 /// How often they are looked at.
-const EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The files of a configuration, while slotway runs.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ struct Inner {
     /// As they were last told; `None`: not at all.
     users: Option<Users>,
     /// The same trouble is not told every second.
-    complained: Vec<String>,
+    reported: Vec<String>,
 }
 
 impl Files {
@@ -33,37 +33,37 @@ impl Files {
     pub fn new(config: Arc<Config>) -> Files {
         let users = users(&config).ok();
         users.iter().for_each(warn_of);
-        Files(Mutex::new(Inner { config, users, complained: Vec::new() }))
+        Files(Mutex::new(Inner { config, users, reported: Vec::new() }))
     }
 
     /// Those of another configuration from now on; looks at them.
-    pub fn change(&self, config: Arc<Config>, tell: impl Fn(Users)) {
+    pub fn change(&self, config: Arc<Config>, on_users: impl Fn(Users)) {
         self.inner().config = config;
-        self.look(tell);
+        self.check(on_users);
     }
 
     /// Looks at them for ever; `tell` is given new users.
-    pub async fn run(&self, tell: impl Fn(Users)) {
+    pub async fn run(&self, on_users: impl Fn(Users)) {
         loop {
-            tokio::time::sleep(EVERY).await;
-            self.look(&tell);
+            tokio::time::sleep(POLL_INTERVAL).await;
+            self.check(&on_users);
         }
     }
 
     /// Looks at them now.
-    pub fn look(&self, tell: impl Fn(Users)) {
+    pub fn check(&self, on_users: impl Fn(Users)) {
         let mut inner = self.inner();
-        let Inner { config, users: current, complained } = &mut *inner;
-        let mut complaints = Vec::new();
+        let Inner { config, users: current, reported } = &mut *inner;
+        let mut problems = Vec::new();
         match users(config).and_then(|users| config.protects(users)) {
             Ok(users) if Some(&users) != current.as_ref() => {
                 info!(users = users.iter().count(), file = config.users_file, "users changed");
                 warn_of(&users);
                 *current = Some(users.clone());
-                tell(users);
+                on_users(users);
             }
             Ok(_) => {}
-            Err((key, why)) => complaints.push(format!("{key}: {why}")),
+            Err((key, why)) => problems.push(format!("{key}: {why}")),
         }
         let secrets = [
             ("upstream.password_file", &config.upstream.password_file, &config.upstream.password),
@@ -71,13 +71,13 @@ impl Files {
         ];
         for (key, file, place) in secrets {
             if let Err(why) = renew(key, file, place) {
-                complaints.push(format!("{key}: {why}"));
+                problems.push(format!("{key}: {why}"));
             }
         }
-        for why in complaints.iter().filter(|why| !complained.contains(why)) {
+        for why in problems.iter().filter(|why| !reported.contains(why)) {
             error!(why, "a changed file cannot be used; what was read before stays");
         }
-        *complained = complaints;
+        *reported = problems;
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

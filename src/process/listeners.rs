@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
-use super::accept::{self, Acceptor, Place, Unopened};
+use super::accept::{self, Acceptor, BoundSocket, ListenAddress};
 use super::error::RunError;
-use super::sockets::{Sockets, Tenure, open_shared};
+use super::sockets::{Ownership, SocketSource, open_shared};
 use crate::admin::Admin;
 use crate::config::{Address, ClientAuth, Config, Listen};
 use crate::control::supervise;
@@ -24,32 +24,32 @@ use crate::control::supervise;
 pub(super) struct Listeners {
     entries: Vec<Entry>,
     /// Accept their last clients.
-    leaving: JoinSet<()>,
+    closing: JoinSet<()>,
 }
 
 /// One entry: several sockets where a name has several addresses.
 #[derive(Debug)]
 struct Entry {
-    place: Place,
+    address: ListenAddress,
     /// Its sockets' addresses, ports filled in.
     bound: Vec<Listen>,
     /// The same sockets once more; not those of Unix.
-    sockets: Vec<Unopened>,
-    unopened: Vec<Unopened>,
+    sockets: Vec<BoundSocket>,
+    unopened: Vec<BoundSocket>,
     close: watch::Sender<bool>,
     acceptors: JoinSet<()>,
 }
 
 impl Entry {
     /// Its sockets, for clients with TLS or without.
-    fn turned(&self, tls: bool) -> Result<Vec<Unopened>, RunError> {
-        let all = self.sockets.iter().filter_map(Unopened::again);
-        let all: Vec<_> = all.map(|unopened| unopened.turned(tls)).collect();
+    fn sockets_with_tls(&self, tls: bool) -> Result<Vec<BoundSocket>, RunError> {
+        let all = self.sockets.iter().filter_map(BoundSocket::try_clone);
+        let all: Vec<_> = all.map(|unopened| unopened.with_tls(tls)).collect();
         match all.len() == self.bound.len() {
             true => Ok(all),
             false => {
                 let error = io::ErrorKind::AddrInUse.into();
-                Err(RunError::bind("listen", &self.place.listen.to_string(), error))
+                Err(RunError::bind("listen", &self.address.listen.to_string(), error))
             }
         }
     }
@@ -57,15 +57,15 @@ impl Entry {
 
 /// Which sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tenures {
+pub(super) enum OpenSet {
     /// Those that nobody else has.
-    Own,
+    Exclusive,
     /// All.
     All,
 }
 
 /// What is bound for a configuration that is about to be used.
-pub type Prepared = Vec<(Place, Vec<Unopened>)>;
+pub type Prepared = Vec<(ListenAddress, Vec<BoundSocket>)>;
 
 impl Listeners {
     /// Binds those of `config` that are not there yet.
@@ -75,24 +75,24 @@ impl Listeners {
     pub async fn prepare(
         &self,
         config: &Config,
-        sockets: &mut Sockets,
+        sockets: &mut SocketSource,
     ) -> Result<Prepared, RunError> {
         let mut prepared = Vec::new();
-        let wanted = Place::all(config);
-        for place in wanted.iter().cloned() {
-            if self.entries.iter().any(|entry| entry.place == place) {
+        let wanted = ListenAddress::all(config);
+        for address in wanted.iter().cloned() {
+            if self.entries.iter().any(|entry| entry.address == address) {
                 continue;
             }
             // An address that was without TLS and is to be with it, or the other way round: the
             // sockets stay, and with them whoever waits to be accepted.
             let other = |entry: &&Entry| {
-                entry.place.listen == place.listen && !wanted.contains(&entry.place)
+                entry.address.listen == address.listen && !wanted.contains(&entry.address)
             };
             let unopened = match self.entries.iter().find(other) {
-                Some(entry) => entry.turned(place.tls)?,
-                None => accept::bind(&place, sockets).await?,
+                Some(entry) => entry.sockets_with_tls(address.tls)?,
+                None => accept::bind(&address, sockets).await?,
             };
-            prepared.push((place, unopened));
+            prepared.push((address, unopened));
         }
         Ok(prepared)
     }
@@ -108,13 +108,13 @@ impl Listeners {
         }
         // Whoever has to show a certificate has shown who he is.
         let shows = config.tls.downstream.client_auth == ClientAuth::Required;
-        let wanted = Place::all(config);
-        let stay = self.entries.iter().filter(|entry| wanted.contains(&entry.place));
-        let stay = stay.flat_map(|entry| entry.bound.iter().map(|bound| (&entry.place, bound)));
+        let wanted = ListenAddress::all(config);
+        let stay = self.entries.iter().filter(|entry| wanted.contains(&entry.address));
+        let stay = stay.flat_map(|entry| entry.bound.iter().map(|bound| (&entry.address, bound)));
         let new =
-            prepared.iter().flat_map(|(place, all)| all.iter().map(move |u| (place, &u.bound)));
-        let open = |(place, bound): &(&Place, &Listen)| match bound {
-            _ if place.tls && shows => false,
+            prepared.iter().flat_map(|(address, all)| all.iter().map(move |u| (address, &u.bound)));
+        let open = |(address, bound): &(&ListenAddress, &Listen)| match bound {
+            _ if address.tls && shows => false,
             Listen::Tcp(bound) => bound.host.parse().is_ok_and(crate::config::is_public),
             Listen::Unix(_) => false,
         };
@@ -130,22 +130,22 @@ impl Listeners {
     /// and whether clients speak TLS there.
     pub fn add(&mut self, prepared: Prepared) -> Vec<(Listen, bool)> {
         let mut added = Vec::new();
-        for (place, unopened) in prepared {
+        for (address, unopened) in prepared {
             let bound: Vec<_> = unopened.iter().map(|unopened| unopened.bound.clone()).collect();
-            added.extend(bound.iter().map(|bound| (bound.clone(), place.tls)));
-            let sockets = unopened.iter().filter_map(Unopened::again).collect();
+            added.extend(bound.iter().map(|bound| (bound.clone(), address.tls)));
+            let sockets = unopened.iter().filter_map(BoundSocket::try_clone).collect();
             let (close, acceptors) = (watch::Sender::new(false), JoinSet::new());
-            self.entries.push(Entry { place, bound, sockets, unopened, close, acceptors });
+            self.entries.push(Entry { address, bound, sockets, unopened, close, acceptors });
         }
         added
     }
 
     /// Accepts from all of these that are not accepted from yet.
-    pub fn open(&mut self, acceptor: &Acceptor, which: Tenures) {
+    pub fn open(&mut self, acceptor: &Acceptor, which: OpenSet) {
         for entry in &mut self.entries {
             let all = std::mem::take(&mut entry.unopened).into_iter();
             let (now, later): (Vec<_>, Vec<_>) =
-                all.partition(|unopened| which == Tenures::All || unopened.is_own());
+                all.partition(|unopened| which == OpenSet::All || unopened.is_exclusive());
             entry.unopened = later;
             for unopened in now {
                 let name = unopened.bound.to_string();
@@ -158,7 +158,7 @@ impl Listeners {
                 };
                 let (status, acceptor) = (Arc::clone(&acceptor.status), acceptor.clone());
                 let closed = entry.close.subscribe();
-                let listen = entry.place.listen.clone();
+                let listen = entry.address.listen.clone();
                 let accept = move || {
                     let (listener, listen) = (Arc::clone(&listener), listen.clone());
                     acceptor.clone().run(listener, listen, closed.clone())
@@ -169,25 +169,25 @@ impl Listeners {
     }
 
     /// Accepts no more from what is not in `wanted`. The clients that came by it stay.
-    pub fn retain(&mut self, wanted: &[Place]) {
-        for entry in self.entries.extract_if(.., |entry| !wanted.contains(&entry.place)) {
-            info!(listen = %entry.place.listen, "no more clients are accepted here");
+    pub fn retain(&mut self, wanted: &[ListenAddress]) {
+        for entry in self.entries.extract_if(.., |entry| !wanted.contains(&entry.address)) {
+            info!(listen = %entry.address.listen, "no more clients are accepted here");
             entry.close.send_replace(true);
             let mut acceptors = entry.acceptors;
-            self.leaving.spawn(async move { while acceptors.join_next().await.is_some() {} });
+            self.closing.spawn(async move { while acceptors.join_next().await.is_some() {} });
         }
-        while self.leaving.try_join_next().is_some() {}
+        while self.closing.try_join_next().is_some() {}
     }
 
     /// Accepts who waits, and no more: when this is over nobody is left in a queue that ends.
     pub async fn close(&mut self) {
         self.retain(&[]);
-        self.left().await;
+        self.wait_closed().await;
     }
 
     /// Waits for those that accept their last clients.
-    pub async fn left(&mut self) {
-        while self.leaving.join_next().await.is_some() {}
+    pub async fn wait_closed(&mut self) {
+        while self.closing.join_next().await.is_some() {}
     }
 }
 
@@ -198,12 +198,12 @@ pub(super) struct AdminListeners {
     close: watch::Sender<bool>,
     servers: JoinSet<()>,
     /// Serve what they have begun.
-    leaving: JoinSet<()>,
-    tenure: Tenure,
+    closing: JoinSet<()>,
+    ownership: Ownership,
 }
 
 /// The same, bound.
-pub(super) type PreparedAdmin = Vec<(Socket, SocketAddr, Tenure)>;
+pub(super) type PreparedAdmin = Vec<(Socket, SocketAddr, Ownership)>;
 
 impl AdminListeners {
     /// Nowhere yet.
@@ -212,8 +212,8 @@ impl AdminListeners {
             address: None,
             close: watch::Sender::new(false),
             servers: JoinSet::new(),
-            leaving: JoinSet::new(),
-            tenure: Tenure::Own,
+            closing: JoinSet::new(),
+            ownership: Ownership::Exclusive,
         }
     }
 
@@ -224,7 +224,7 @@ impl AdminListeners {
     pub async fn prepare(
         &self,
         wanted: Option<&Address>,
-        sockets: &mut Sockets,
+        sockets: &mut SocketSource,
     ) -> Result<Option<PreparedAdmin>, RunError> {
         match wanted {
             wanted if wanted == self.address.as_ref() => Ok(None),
@@ -243,11 +243,11 @@ impl AdminListeners {
         prepared: PreparedAdmin,
         admin: &Arc<Admin>,
     ) -> io::Result<()> {
-        self.leave();
+        self.close_current();
         self.address = address;
-        for (socket, _, tenure) in prepared {
-            self.tenure = tenure;
-            if tenure == Tenure::Shared {
+        for (socket, _, ownership) in prepared {
+            self.ownership = ownership;
+            if ownership == Ownership::Shared {
                 open_shared(&socket)?;
             }
             let listener = tokio::net::TcpListener::from_std(socket.into())?;
@@ -262,22 +262,22 @@ impl AdminListeners {
     /// Slotway is about to end: who comes now is to be answered by the one that has taken over.
     /// Without such a one everything is served to the end, so that the drain can be watched.
     pub fn hand_over(&mut self) {
-        if self.tenure != Tenure::Own {
-            self.leave();
+        if self.ownership != Ownership::Exclusive {
+            self.close_current();
         }
     }
 
-    fn leave(&mut self) {
+    fn close_current(&mut self) {
         self.close.send_replace(true);
         self.close = watch::Sender::new(false);
         let mut servers = std::mem::take(&mut self.servers);
-        self.leaving.spawn(async move { while servers.join_next().await.is_some() {} });
-        while self.leaving.try_join_next().is_some() {}
+        self.closing.spawn(async move { while servers.join_next().await.is_some() {} });
+        while self.closing.try_join_next().is_some() {}
     }
 
     /// The end.
     pub async fn shutdown(&mut self) {
         self.servers.shutdown().await;
-        self.leaving.shutdown().await;
+        self.closing.shutdown().await;
     }
 }

@@ -13,32 +13,32 @@ use crate::control::Status;
 
 /// Clients are served.
 pub fn ready(workers: usize) {
-    tell(&[NotifyState::Ready, NotifyState::Status(&format!("{workers} workers serve clients"))]);
+    send(&[NotifyState::Ready, NotifyState::Status(&format!("{workers} workers serve clients"))]);
 }
 
 /// The configuration is read anew; [`ready`] or [`kept`] follows.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now, NotifyState::Status("reloading")]),
-        Err(_) => tell(&[NotifyState::Reloading, NotifyState::Status("reloading")]),
+        Ok(now) => send(&[NotifyState::Reloading, now, NotifyState::Status("reloading")]),
+        Err(_) => send(&[NotifyState::Reloading, NotifyState::Status("reloading")]),
     }
 }
 
 /// Clients are served as before: the new configuration is of no use.
-pub fn kept(workers: usize) {
+pub fn reload_rejected(workers: usize) {
     let text = format!(
         "{workers} workers serve clients; the new configuration is not valid, the one from before \
          stays in use"
     );
-    tell(&[NotifyState::Ready, NotifyState::Status(&text)]);
+    send(&[NotifyState::Ready, NotifyState::Status(&text)]);
 }
 
 /// Told to stop: clients are being let go.
 pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+    send(&[NotifyState::Stopping, NotifyState::Status("draining")]);
 }
 
-fn tell(states: &[NotifyState]) {
+fn send(states: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!(%error, "cannot tell the service manager");
     }
@@ -54,7 +54,7 @@ pub async fn watchdog(pool: Arc<Pool>, status: Arc<Status>) {
     loop {
         let scrape = pool.scrape(pause * 2).await;
         if scrape.is_well(status.is_draining()) {
-            tell(&[NotifyState::Watchdog]);
+            send(&[NotifyState::Watchdog]);
         } else {
             let (running, answered) = (scrape.running, scrape.answered);
             warn!(running, answered, "workers do not answer, the service manager is not told");

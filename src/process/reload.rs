@@ -10,10 +10,10 @@ use crate::config::{Config, Sources};
 use crate::metrics::{ReloadOutcome, ReloadStats};
 
 /// How often the file is looked at.
-const EVERY: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a configuration that cannot be used rests before it is tried again.
-const AGAIN: Duration = Duration::from_secs(2);
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What a running slotway needs to be able to change.
 pub struct Reload {
@@ -32,77 +32,77 @@ impl std::fmt::Debug for Reload {
 
 /// Why the configuration is read anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub enum ReloadCause {
     /// SIGHUP.
-    Asked,
+    Signal,
     /// The file is not what it was.
     File,
     /// It may have changed between being read and being watched.
-    FirstLook,
+    FirstCheck,
     /// It could not be used, for a reason that may lie elsewhere: a file that it names, an address
     /// that was taken.
-    Again,
+    Retry,
 }
 
 /// Waits for a cause.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct ReloadWatch {
     pub reload: Reload,
     /// A file whose content is a value of the configuration: upstream.user_file.
-    also: Option<PathBuf>,
-    file: File,
+    user_file: Option<PathBuf>,
+    file: FileState,
     /// What was wrong with the configuration, while it cannot be used.
     problems: Vec<String>,
     /// When it is tried again.
-    again: Instant,
+    retry_at: Instant,
     hup: Signal,
     ticks: Interval,
 }
 
-impl Watch {
+impl ReloadWatch {
     /// Looks for SIGHUP and at the file, if there is one.
     ///
     /// # Errors
     /// The signal cannot be had.
     pub fn new(reload: Reload, config: &Config) -> std::io::Result<Self> {
-        let mut ticks = interval(EVERY);
+        let mut ticks = interval(POLL_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let hup = signal(SignalKind::hangup())?;
-        let mut watch = Watch {
+        let mut watch = ReloadWatch {
             reload,
-            also: None,
-            file: File::default(),
+            user_file: None,
+            file: FileState::default(),
             problems: Vec::new(),
-            again: Instant::now(),
+            retry_at: Instant::now(),
             hup,
             ticks,
         };
-        watch.also(config);
+        watch.watch_files_of(config);
         Ok(watch)
     }
 
     /// The configuration is in use.
-    pub fn taken(&mut self) {
+    pub fn accepted(&mut self) {
         self.problems.clear();
     }
 
     /// It is not. Whether that is news.
-    pub fn refused(&mut self, problems: &[String]) -> bool {
-        self.again = Instant::now() + AGAIN;
+    pub fn rejected(&mut self, problems: &[String]) -> bool {
+        self.retry_at = Instant::now() + RETRY_INTERVAL;
         let is_new = self.problems != problems;
         self.problems = problems.to_vec();
         is_new
     }
 
     /// Watches what `config` names, too.
-    pub fn also(&mut self, config: &Config) {
+    pub fn watch_files_of(&mut self, config: &Config) {
         let file = &config.upstream.user_file;
-        self.also = (!file.is_empty()).then(|| PathBuf::from(file));
+        self.user_file = (!file.is_empty()).then(|| PathBuf::from(file));
     }
 
     /// All that is watched, as it is now.
     fn read(&self) -> Content {
-        let also = self.also.as_deref().and_then(read);
+        let also = self.user_file.as_deref().and_then(read);
         match (self.reload.sources.file.as_deref().and_then(read), also) {
             (Some(file), Some(also)) => Some([file, also].concat()),
             (file, also) => file.or(also),
@@ -110,24 +110,26 @@ impl Watch {
     }
 
     fn is_file(&self) -> bool {
-        self.reload.sources.file.is_some() || self.also.is_some()
+        self.reload.sources.file.is_some() || self.user_file.is_some()
     }
 
     /// The next cause. Nothing is lost when it is dropped before.
-    pub async fn next(&mut self) -> Cause {
+    pub async fn next(&mut self) -> ReloadCause {
         loop {
             tokio::select! {
                 Some(()) = self.hup.recv() => {
                     let now = self.read();
-                    self.file.judge(now);
-                    return Cause::Asked;
+                    self.file.record(now);
+                    return ReloadCause::Signal;
                 }
-                () = sleep_until(self.again), if !self.problems.is_empty() => return Cause::Again,
+                () = sleep_until(self.retry_at), if !self.problems.is_empty() => {
+                    return ReloadCause::Retry;
+                }
                 _ = self.ticks.tick(), if self.is_file() => {
                     let now = self.read();
-                    let first = self.file.judged.is_none();
-                    if self.file.look(now) {
-                        return if first { Cause::FirstLook } else { Cause::File };
+                    let first = self.file.recorded.is_none();
+                    if self.file.check(now) {
+                        return if first { ReloadCause::FirstCheck } else { ReloadCause::File };
                     }
                 }
             }
@@ -145,36 +147,36 @@ type Content = Option<Vec<u8>>;
 
 /// What was seen of the file. Pure.
 #[derive(Debug, Default)]
-struct File {
+struct FileState {
     /// When it was last loaded, or refused.
-    judged: Option<Content>,
+    recorded: Option<Content>,
     /// At the last look.
     seen: Option<Content>,
 }
 
-impl File {
+impl FileState {
     /// Whether it is to be loaded: it is another one than was judged last, and the same as at the
     /// look before, so that nobody is in the middle of writing it.
-    fn look(&mut self, now: Content) -> bool {
-        let is_new = self.judged.as_ref() != Some(&now);
+    fn check(&mut self, now: Content) -> bool {
+        let is_new = self.recorded.as_ref() != Some(&now);
         let is_whole = self.seen.as_ref() == Some(&now);
         if is_new && is_whole {
-            self.judge(now);
+            self.record(now);
             return true;
         }
         self.seen = Some(now);
         false
     }
 
-    fn judge(&mut self, now: Content) {
+    fn record(&mut self, now: Content) {
         self.seen = Some(now.clone());
-        self.judged = Some(now);
+        self.recorded = Some(now);
     }
 }
 
 /// Counts what a reload came to; so many keys wait for a restart.
-pub fn count(stats: &ReloadStats, cause: Cause, outcome: ReloadOutcome, restart: usize) {
-    if (cause, outcome) != (Cause::FirstLook, ReloadOutcome::Unchanged) {
+pub fn count(stats: &ReloadStats, cause: ReloadCause, outcome: ReloadOutcome, restart: usize) {
+    if (cause, outcome) != (ReloadCause::FirstCheck, ReloadOutcome::Unchanged) {
         stats.count(outcome, restart);
     }
 }
@@ -189,32 +191,32 @@ mod tests {
 
     #[test]
     fn a_file_is_loaded_when_it_has_changed_and_rests() {
-        let mut file = File::default();
-        assert!(!file.look(content("a")));
-        assert!(file.look(content("a")), "what was read before it was watched may be older");
-        assert!(!file.look(content("a")));
+        let mut file = FileState::default();
+        assert!(!file.check(content("a")));
+        assert!(file.check(content("a")), "what was read before it was watched may be older");
+        assert!(!file.check(content("a")));
         // Somebody writes it, piece by piece.
-        assert!(!file.look(content("b")));
-        assert!(!file.look(content("bc")));
-        assert!(file.look(content("bc")));
-        assert!(!file.look(content("bc")));
+        assert!(!file.check(content("b")));
+        assert!(!file.check(content("bc")));
+        assert!(file.check(content("bc")));
+        assert!(!file.check(content("bc")));
         // It goes, and comes back as it was.
-        assert!(!file.look(None));
-        assert!(!file.look(content("bc")));
-        assert!(!file.look(content("bc")));
+        assert!(!file.check(None));
+        assert!(!file.check(content("bc")));
+        assert!(!file.check(content("bc")));
         // It is gone: that is said once.
-        assert!(!file.look(None));
-        assert!(file.look(None));
-        assert!(!file.look(None));
-        assert!(!file.look(content("bc")));
-        assert!(file.look(content("bc")), "what was invalid in between is valid again");
+        assert!(!file.check(None));
+        assert!(file.check(None));
+        assert!(!file.check(None));
+        assert!(!file.check(content("bc")));
+        assert!(file.check(content("bc")), "what was invalid in between is valid again");
     }
 
     #[test]
     fn a_signal_judges_it_at_once() {
-        let mut file = File::default();
-        file.judge(content("a"));
-        assert!(!file.look(content("a")));
-        assert!(!file.look(content("a")));
+        let mut file = FileState::default();
+        file.record(content("a"));
+        assert!(!file.check(content("a")));
+        assert!(!file.check(content("a")));
     }
 }

@@ -22,10 +22,10 @@ use tracing::{error, info, warn};
 use super::accept::Acceptor;
 use super::error::RunError;
 use super::files::Files;
-use super::listeners::{AdminListeners, Listeners, Tenures};
+use super::listeners::{AdminListeners, Listeners, OpenSet};
 use super::notify;
-use super::reload::{Cause, Reload, Watch};
-use super::sockets::Sockets;
+use super::reload::{Reload, ReloadCause, ReloadWatch};
+use super::sockets::SocketSource;
 use crate::admin::Admin;
 use crate::command::CommandTable;
 use crate::config::{Config, HandOver, Listen};
@@ -43,7 +43,7 @@ use crate::tls::{Fault, Tls};
 /// How long the first refresh may keep `ready` waiting.
 const FIRST_REFRESH: Duration = Duration::from_secs(2);
 /// How often the one that is to take over looks whether the cluster is known.
-const KNOWN_LOOK: Duration = Duration::from_millis(20);
+const TOPOLOGY_POLL: Duration = Duration::from_millis(20);
 /// After the drain's end the workers have this long to notice it.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// A worker that lived shorter than this is not replaced at once, or a worker that fails at its
@@ -94,8 +94,8 @@ fn start(
         .build()
         .map_err(|e| RunError::Start("the runtime", e))?;
     let result = runtime.block_on(async {
-        let (mut control, bound) = Control::start(config, reload).await?;
-        control.serve(bound, ready, stop).await
+        let (mut supervisor, bound) = Supervisor::start(config, reload).await?;
+        supervisor.serve(bound, ready, stop).await
     });
     // A DNS lookup that hangs in its thread is not waited for.
     runtime.shutdown_background();
@@ -110,7 +110,7 @@ pub(super) fn warn_of_memory(config: &Config) {
 }
 
 /// The parts while they run.
-pub(super) struct Control {
+pub(super) struct Supervisor {
     pub(super) pool: Arc<Pool>,
     pub(super) status: Arc<Status>,
     pub(super) requests: Arc<Requests>,
@@ -122,7 +122,7 @@ pub(super) struct Control {
     from_workers: mpsc::UnboundedReceiver<ToControl>,
     signals: Signals,
     /// For another configuration.
-    pub(super) watch: Option<Watch>,
+    pub(super) watch: Option<ReloadWatch>,
     first_refresh: Arc<Notify>,
     pub(super) acceptor: Acceptor,
     /// Stopped first.
@@ -132,28 +132,28 @@ pub(super) struct Control {
     pub(super) admin: Arc<Admin>,
     pub(super) admin_listeners: AdminListeners,
     /// Refresher and its like; they run to the end.
-    others: JoinSet<()>,
+    background: JoinSet<()>,
 }
 
-impl Control {
+impl Supervisor {
     async fn start(
         config: Config,
         reload: Option<Reload>,
-    ) -> Result<(Control, BoundAddrs), RunError> {
+    ) -> Result<(Supervisor, BoundAddrs), RunError> {
         warn_of_memory(&config);
         let config = Arc::new(config);
         let told = |e| RunError::Start("the signal handlers", e);
         let signals = Signals::new().map_err(told)?;
-        let watch = |reload| Watch::new(reload, &config);
+        let watch = |reload| ReloadWatch::new(reload, &config);
         let reloading = reload.map(watch).transpose().map_err(told)?;
 
         // Everything that can fail for a reason of the user's comes first.
         let tls = Arc::new(Tls::load(&config).map_err(|faults| RunError::Tls(join(&faults)))?);
-        let mut sockets = Sockets::from_environment(&config);
+        let mut sockets = SocketSource::from_environment(&config);
         let (mut listeners, mut admin_listeners) = (Listeners::default(), AdminListeners::new());
         let prepared = listeners.prepare(&config, &mut sockets).await?;
         let admin_sockets = admin_listeners.prepare(config.admin.as_ref(), &mut sockets).await?;
-        sockets.finish();
+        sockets.warn_of_unused();
         listeners.protect(&config, &prepared)?;
         let admin_sockets = admin_sockets.unwrap_or_default();
         let (secured, plain) = listeners.add(prepared).into_iter().partition(|(_, tls)| *tls);
@@ -175,12 +175,12 @@ impl Control {
             pool.start_one().map_err(|e| RunError::Start("a worker", e))?;
         }
 
-        let mut others = JoinSet::new();
+        let mut background = JoinSet::new();
         let admin = Arc::new(Admin::new(Arc::clone(&pool), Arc::clone(&status)));
         if !admin_sockets.is_empty() {
             let admin = Arc::clone(&admin);
             let watch = move || Arc::clone(&admin).watch();
-            others.spawn(supervise("status".to_owned(), Arc::clone(&status), watch));
+            background.spawn(supervise("status".to_owned(), Arc::clone(&status), watch));
         }
         admin_listeners
             .open(config.admin.clone(), admin_sockets, &admin)
@@ -189,7 +189,7 @@ impl Control {
             let tls = Arc::clone(&tls);
             move || Arc::clone(&tls).watch()
         };
-        others.spawn(supervise("certificates".to_owned(), Arc::clone(&status), watch));
+        background.spawn(supervise("certificates".to_owned(), Arc::clone(&status), watch));
         let requests = Arc::new(Requests::default());
         let first_refresh = Arc::new(Notify::new());
         let refresh = {
@@ -202,7 +202,7 @@ impl Control {
                 Refresher::new(config, pool, status, requests).run(Arc::clone(&first))
             }
         };
-        others.spawn(supervise("topology".to_owned(), Arc::clone(&status), refresh));
+        background.spawn(supervise("topology".to_owned(), Arc::clone(&status), refresh));
         let watch = {
             let (config, pool, status) =
                 (Arc::clone(&config), Arc::clone(&pool), Arc::clone(&status));
@@ -211,7 +211,7 @@ impl Control {
                 Replicas::new(config, pool, Arc::clone(&status)).run()
             }
         };
-        others.spawn(supervise("replicas".to_owned(), Arc::clone(&status), watch));
+        background.spawn(supervise("replicas".to_owned(), Arc::clone(&status), watch));
 
         let files = Arc::new(Files::new(Arc::clone(&config)));
         let watch_files = {
@@ -221,24 +221,24 @@ impl Control {
                 async move { files.run(|users| pool.set_users(Arc::new(users))).await }
             }
         };
-        others.spawn(supervise("files".to_owned(), Arc::clone(&status), watch_files));
+        background.spawn(supervise("files".to_owned(), Arc::clone(&status), watch_files));
         let verifier = Verifier::new(Arc::clone(&pool), Arc::clone(&status));
         if let Some(exporter) = pool.exporter() {
             let exporter = Arc::new(exporter);
             let export = move || Arc::clone(&exporter).run();
-            others.spawn(supervise("tracing".to_owned(), Arc::clone(&status), export));
+            background.spawn(supervise("tracing".to_owned(), Arc::clone(&status), export));
         }
         let alive = {
             let (pool, status) = (Arc::clone(&pool), Arc::clone(&status));
             move || notify::watchdog(Arc::clone(&pool), Arc::clone(&status))
         };
-        others.spawn(supervise("watchdog".to_owned(), Arc::clone(&status), alive));
+        background.spawn(supervise("watchdog".to_owned(), Arc::clone(&status), alive));
 
         let prober = Prober::new(Arc::clone(&pool), Arc::clone(&requests));
         let watcher = BlockWatcher::new(Arc::clone(&pool));
         let acceptor = Acceptor { pool: Arc::clone(&pool), status: Arc::clone(&status) };
-        listeners.open(&acceptor, Tenures::Own);
-        let control = Control {
+        listeners.open(&acceptor, OpenSet::Exclusive);
+        let supervisor = Supervisor {
             pool,
             status,
             requests,
@@ -255,9 +255,9 @@ impl Control {
             is_open: false,
             admin,
             admin_listeners,
-            others,
+            background,
         };
-        Ok((control, bound))
+        Ok((supervisor, bound))
     }
 
     async fn serve(
@@ -282,7 +282,7 @@ impl Control {
             // However it went.
             let _ = tokio::time::timeout(FIRST_REFRESH, first_refresh.notified()).await;
             while hand_over && status.topology().snapshot.generation == 0 {
-                tokio::time::sleep(KNOWN_LOOK).await;
+                tokio::time::sleep(TOPOLOGY_POLL).await;
             }
         };
         let mut first = std::pin::pin!(first);
@@ -299,21 +299,21 @@ impl Control {
                 }
                 _ = &mut first, if ready.is_some() => {
                     if let Some(ready) = ready.take() {
-                        self.listeners.open(&self.acceptor, Tenures::All);
+                        self.listeners.open(&self.acceptor, OpenSet::All);
                         self.is_open = true;
                         info!("clients are accepted");
                         notify::ready(self.pool.running());
                         ready();
                     }
                 }
-                Some(message) = self.from_workers.recv() => self.heard(message),
+                Some(message) = self.from_workers.recv() => self.handle(message),
                 cause = next_cause(&mut self.watch) => self.reload(cause).await,
             }
         }
         self.drain().await
     }
 
-    fn heard(&self, message: ToControl) {
+    fn handle(&self, message: ToControl) {
         match message {
             ToControl::RefreshTopology { hint } => self.requests.topology(hint),
             ToControl::WatchReplicas => {
@@ -332,12 +332,12 @@ impl Control {
             ToControl::Look(look) => {
                 tokio::spawn(Arc::clone(&self.verifier).look(*look));
             }
-            ToControl::Exited { worker } => self.replace(worker),
+            ToControl::Exited { worker } => self.replace_worker(worker),
         }
     }
 
     /// A worker has ended that nobody told to: its clients are gone, the next ones need another.
-    fn replace(&self, worker: usize) {
+    fn replace_worker(&self, worker: usize) {
         let retired = self.pool.is_retiring(worker);
         let Some(lived) = self.pool.remove(worker) else { return };
         if retired {
@@ -387,7 +387,7 @@ impl Control {
                         self.pool.remove(worker);
                     }
                     // What is in flight may still be redirected.
-                    other => self.heard(other),
+                    other => self.handle(other),
                 },
                 name = self.signals.next() => {
                     warn!(signal = name, "stopping at once");
@@ -400,7 +400,7 @@ impl Control {
             }
         }
         self.pool.stop_hub();
-        self.others.shutdown().await;
+        self.background.shutdown().await;
         self.admin_listeners.shutdown().await;
         info!("stopped");
         Ok(())
@@ -408,7 +408,7 @@ impl Control {
 }
 
 /// Never, where there is nothing to be read anew.
-async fn next_cause(watch: &mut Option<Watch>) -> Cause {
+async fn next_cause(watch: &mut Option<ReloadWatch>) -> ReloadCause {
     match watch {
         Some(watch) => watch.next().await,
         None => std::future::pending().await,

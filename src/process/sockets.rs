@@ -25,14 +25,14 @@ use crate::config::{Config, HandOver, Listen};
 
 /// How long a connection may be in the middle of its handshake with the old process when the new
 /// one takes over.
-pub(super) const CONNECTING: Duration = Duration::from_millis(200);
+pub(super) const HANDSHAKE_GRACE: Duration = Duration::from_millis(200);
 const BACKLOG: i32 = 4096;
 
 /// Whose a listening socket is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tenure {
+pub(super) enum Ownership {
     /// This process's alone.
-    Own,
+    Exclusive,
     /// Another slotway may bind the same address.
     Shared,
     /// Handed over by whoever started this process, who keeps it.
@@ -41,7 +41,7 @@ pub(super) enum Tenure {
 
 /// How sockets are had.
 #[derive(Debug, Default)]
-pub(super) struct Sockets {
+pub(super) struct SocketSource {
     hand_over: bool,
     inherited: Vec<Inherited>,
     /// Of those, what was taken.
@@ -54,10 +54,10 @@ struct Inherited {
     address: Listen,
 }
 
-impl Sockets {
+impl SocketSource {
     /// As `config` says, with what systemd has handed over. Once per process.
     pub(super) fn from_environment(config: &Config) -> Self {
-        let mut sockets = Sockets::new(config);
+        let mut sockets = SocketSource::new(config);
         let mut given = ListenFd::from_env();
         for index in 0..given.len() {
             let socket = match given.take_unix_listener(index) {
@@ -78,18 +78,18 @@ impl Sockets {
 
     /// As `config` says; nothing was handed over.
     pub fn new(config: &Config) -> Self {
-        Sockets { hand_over: config.hand_over == HandOver::On, ..Sockets::default() }
+        SocketSource { hand_over: config.hand_over == HandOver::On, ..SocketSource::default() }
     }
 
     /// Of sockets that this process makes.
-    pub(super) fn tenure(&self) -> Tenure {
-        if self.hand_over { Tenure::Shared } else { Tenure::Own }
+    pub(super) fn ownership(&self) -> Ownership {
+        if self.hand_over { Ownership::Shared } else { Ownership::Exclusive }
     }
 
     /// The socket that was handed over for `wanted`.
     pub(super) fn inherit_tcp(&mut self, wanted: SocketAddr) -> Option<(Socket, SocketAddr)> {
         let serves = |inherited: &Inherited| {
-            inherited.tcp().is_some_and(|has| is_for(has, inherited.is_for_both(), wanted))
+            inherited.tcp().is_some_and(|has| covers(has, inherited.is_for_both(), wanted))
         };
         let found = self.inherited.iter().position(serves)?;
         let inherited = self.inherited.swap_remove(found);
@@ -103,7 +103,7 @@ impl Sockets {
 
     /// One that was taken serves `wanted` as well: `[::]` that is for IPv4, too.
     pub(super) fn has_inherited(&self, wanted: SocketAddr) -> bool {
-        self.taken.iter().any(|taken| is_for(*taken, true, wanted))
+        self.taken.iter().any(|taken| covers(*taken, true, wanted))
     }
 
     /// The same for a path.
@@ -115,7 +115,7 @@ impl Sockets {
     }
 
     /// What is left belongs to nothing in the configuration.
-    pub fn finish(&mut self) {
+    pub fn warn_of_unused(&mut self) {
         for inherited in self.inherited.drain(..) {
             let address = inherited.address.to_string();
             warn!(
@@ -156,7 +156,7 @@ impl Inherited {
 }
 
 /// A socket at `has` is what `wanted` asks for.
-fn is_for(has: SocketAddr, for_both: bool, wanted: SocketAddr) -> bool {
+fn covers(has: SocketAddr, for_both: bool, wanted: SocketAddr) -> bool {
     let any = |ip: IpAddr| ip.is_unspecified();
     has == wanted || (has.port() == wanted.port() && for_both && any(has.ip()) && any(wanted.ip()))
 }
@@ -237,7 +237,7 @@ mod tests {
             ("[::]:6379", true, "127.0.0.1:6379", false),
             ("[::]:6379", true, "0.0.0.0:6380", false),
         ] {
-            assert_eq!(is_for(addr(has), both, addr(wanted)), fits, "{has} for {wanted}");
+            assert_eq!(covers(addr(has), both, addr(wanted)), fits, "{has} for {wanted}");
         }
     }
 }
