@@ -1,16 +1,17 @@
-//! Listeners, and the way of a new connection to its worker.
+//! Client listeners: binding, accepting, and handing each new connection to a worker.
 //!
-//! - TCP: a DNS name listens on all its addresses; `[::]` is IPv6 only, as Redis has it: list
-//!   `0.0.0.0` beside it for both.
-//! - Unix sockets: mode 0660, so that the owner and the group may connect; who else may is said by
-//!   the folder. A file left behind by a dead process is replaced, one that is listened on is not.
-//!   The file is removed at the end.
+//! - TCP: a DNS name listens on all its addresses; `[::]` is IPv6 only, as in Redis: list `0.0.0.0`
+//!   beside it for both.
+//! - Unix sockets: mode 0660, for the owner and the group; access by others is up to the
+//!   permissions of the folder. A stale file of a dead process is replaced, a socket that another
+//!   process listens on is not. The file is removed at shutdown.
 //!
-//! Where the file descriptors are used up (which [`super::descriptors`] is to prevent, but a limit
-//! can be lowered, and the machine has one of its own) clients are told so rather than left in the
-//! backlog: one descriptor is kept for that.
+//! [`crate::descriptors`] keeps the process below its limit on open files, but that limit can be
+//! lowered, and the machine has one of its own. When accepting fails for want of a descriptor, a
+//! spare one is used to accept the client and send it an error, rather than leave it in the
+//! backlog.
 //!
-//! How sockets are had when another slotway, or systemd, has the address: [`super::sockets`].
+//! Sockets of an address that another slotway or systemd holds: [`super::sockets`].
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -42,26 +43,25 @@ use crate::metrics::ProxyHeader;
 use crate::sparsely;
 use crate::stream::keep_alive;
 
-/// Connections that may wait to be accepted; the kernel makes it `net.core.somaxconn` if that is
-/// less.
+/// Length of the accept queue; the kernel limits it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-/// Between two attempts while the machine has no file descriptor left.
+/// Pause between attempts to accept while no file descriptor is left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
-/// A socket that is bound, and not accepted from yet.
+/// A socket that is bound and not accepted from yet.
 #[derive(Debug)]
 pub(super) struct BoundSocket {
     socket: Socket,
     ownership: Ownership,
-    /// Clients speak TLS there.
+    /// Whether its clients speak TLS.
     tls: bool,
-    /// What it is bound to, the port filled in.
+    /// The bound address, with the actual port.
     pub bound: Listen,
     file: Option<SocketFile>,
 }
 
 impl BoundSocket {
-    /// Listens, if it does not already, and takes over from whoever listened there before.
+    /// Turns it into a listener. A shared socket takes over from the slotway that listened before.
     pub fn open(mut self) -> io::Result<Listener> {
         if self.ownership == Ownership::Shared {
             sockets::open_shared(&self.socket)?;
@@ -77,34 +77,34 @@ impl BoundSocket {
         Ok(Listener { socket, ownership: self.ownership, bound: self.bound, _file: self.file })
     }
 
-    /// The same socket once more. `None`: the process has no more file descriptors, or there is a
-    /// file to it, which is one's only.
+    /// A second handle to the same socket. `None` if no file descriptor is left, or if the socket
+    /// has a file, which can have only one owner.
     pub fn try_clone(&self) -> Option<BoundSocket> {
         let socket = self.file.is_none().then(|| self.socket.try_clone().ok()).flatten()?;
         let (ownership, tls, bound) = (self.ownership, self.tls, self.bound.clone());
         Some(BoundSocket { socket, ownership, tls, bound, file: None })
     }
 
-    /// For clients with TLS, or without.
+    /// The socket with TLS switched on or off.
     pub fn with_tls(mut self, tls: bool) -> BoundSocket {
         self.tls = tls;
         self
     }
 
-    /// Nobody else has it.
+    /// Whether no other process has the socket.
     pub(super) fn is_exclusive(&self) -> bool {
         self.ownership == Ownership::Exclusive
     }
 }
 
-/// A listener.
+/// A socket that clients are accepted from.
 #[derive(Debug)]
 pub(super) struct Listener {
     socket: Bound,
     ownership: Ownership,
-    /// What it is bound to, the port filled in.
+    /// The bound address, with the actual port.
     pub bound: Listen,
-    /// Removes the file of a Unix socket.
+    /// Removes the file of a Unix socket when dropped.
     _file: Option<SocketFile>,
 }
 
@@ -116,7 +116,7 @@ enum Bound {
 }
 
 impl Listener {
-    /// The next connection, ready to be handed over.
+    /// Waits for the next connection.
     async fn accept(&self, keepalive: Option<Duration>) -> io::Result<Downstream> {
         match &self.socket {
             Bound::Tcp(listener) | Bound::Tls(listener) => {
@@ -135,8 +135,8 @@ impl Listener {
         }
     }
 
-    /// The next of those that wait already. What the kernel says counts here, not what the event
-    /// loop has heard of by now.
+    /// The next connection in the accept queue; `WouldBlock` if it is empty. Asks the kernel rather
+    /// than the event loop, whose readiness may be out of date.
     fn accept_waiting(&self, keepalive: Option<Duration>) -> io::Result<Downstream> {
         let accept = |listener: SockRef<'_>| -> io::Result<Socket> {
             let socket = listener.accept()?.0;
@@ -146,7 +146,7 @@ impl Listener {
         match &self.socket {
             Bound::Tcp(listener) | Bound::Tls(listener) => {
                 let stream = accept(listener.into())?.into();
-                // One that has gone again does not stand in the way of those behind it.
+                // Fails for a client that has gone already; those behind it must be reached.
                 let _ = prepare(&stream, keepalive);
                 Ok(self.downstream(stream))
             }
@@ -165,17 +165,17 @@ fn prepare(stream: &std::net::TcpStream, keepalive: Option<Duration>) -> io::Res
     }
 }
 
-/// An address that clients connect to, as the configuration has it.
+/// An entry of `listen` or `tls.downstream.listen`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenAddress {
-    /// The address.
+    /// The address as configured.
     pub listen: Listen,
-    /// They speak TLS there.
+    /// Whether clients speak TLS there.
     pub tls: bool,
 }
 
 impl ListenAddress {
-    /// All of a configuration: `listen` and `tls.downstream.listen`.
+    /// All listen addresses of a configuration.
     pub fn all(config: &Config) -> Vec<ListenAddress> {
         let plain = config.listen.iter().map(|l| ListenAddress { listen: l.clone(), tls: false });
         let secured = config.tls.downstream.listen.iter();
@@ -184,7 +184,7 @@ impl ListenAddress {
     }
 }
 
-/// Binds one of them: several sockets where a name has several addresses.
+/// Binds `address`: several sockets where its DNS name has several addresses.
 pub async fn bind(
     address: &ListenAddress,
     sockets: &mut SocketSource,
@@ -215,7 +215,7 @@ pub async fn bind(
     }
 }
 
-/// Binds all addresses of `address`; `key` is the configuration key that it comes from.
+/// Binds all addresses that `address` resolves to; `key` is its configuration key, for errors.
 pub(super) async fn bind_tcp(
     address: &Address,
     key: &'static str,
@@ -227,7 +227,7 @@ pub(super) async fn bind_tcp(
     let mut bound = Vec::new();
     let (mut failed, mut served) = (None, false);
     for mut addr in found.map_err(told)? {
-        // With port 0 the first address chooses for all of them.
+        // With port 0 all addresses get the port that the kernel gives the first one.
         addr.set_port(port);
         if let Some((socket, local)) = sockets.inherit_tcp(addr) {
             bound.push((socket, local, Ownership::Inherited));
@@ -243,7 +243,7 @@ pub(super) async fn bind_tcp(
                 port = local.port();
                 bound.push((socket, local, ownership));
             }
-            // localhost has an IPv6 address also where the machine has none.
+            // localhost resolves to an IPv6 address even on a machine without IPv6.
             Err(error) if error.kind() == ErrorKind::AddrNotAvailable => failed = Some(error),
             Err(error) => return Err(told(error)),
         }
@@ -289,8 +289,8 @@ fn bind_unix(path: &Path) -> io::Result<(Socket, SocketFile)> {
     Ok((socket, file))
 }
 
-/// Binds to another name in the same folder, to be renamed when it is listened on: at no moment is
-/// there nobody at `path`.
+/// Binds to a temporary name in the same folder, which [`BoundSocket::open`] renames to `path`, so
+/// that a client finds a listener at `path` at every moment of a hand-over.
 fn bind_unix_aside(path: &Path) -> io::Result<(Socket, SocketFile)> {
     if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
         return Err(not_a_socket());
@@ -298,7 +298,7 @@ fn bind_unix_aside(path: &Path) -> io::Result<(Socket, SocketFile)> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!(".{}", std::process::id()));
     let aside = PathBuf::from(aside);
-    // Left behind by a process of the same number that was killed.
+    // Left behind by a killed process with the same PID.
     let _ = fs::remove_file(&aside);
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(&aside)?)?;
@@ -313,13 +313,13 @@ fn not_a_socket() -> io::Error {
     io::Error::new(ErrorKind::AlreadyExists, what)
 }
 
-/// Removes a socket file that nobody listens on. Anything else at that path stays.
+/// Removes the file of a socket that no process listens on; anything else at `path` is an error.
 fn remove_stale(path: &Path, addr: &SockAddr) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(not_a_socket());
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // A full backlog must not keep slotway from starting: it means that somebody listens.
+    // A full backlog blocks a connect; it too means that a process listens.
     probe.set_nonblocking(true)?;
     match probe.connect(addr) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
@@ -327,7 +327,7 @@ fn remove_stale(path: &Path, addr: &SockAddr) -> io::Result<()> {
     }
 }
 
-/// The file of a Unix socket; removed with this, unless somebody has put another in its place.
+/// The file of a Unix socket; removed on drop, unless another process has replaced it.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
@@ -339,7 +339,7 @@ impl SocketFile {
         Ok(SocketFile { path: path.to_owned(), inode: inode(path)? })
     }
 
-    /// It has this name from now on, whatever had it before.
+    /// Renames the file to `path`, replacing what is there.
     fn rename(&mut self, path: &Path) -> io::Result<()> {
         fs::rename(&self.path, path)?;
         self.path = path.to_owned();
@@ -360,30 +360,30 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// What accepting needs to know.
+/// Accepts clients and hands them to workers.
 #[derive(Debug, Clone)]
 pub(super) struct Acceptor {
-    /// Where clients go.
+    /// The workers.
     pub pool: Arc<Pool>,
-    /// Where they are counted.
+    /// Counters of accepted and refused clients.
     pub status: Arc<Status>,
 }
 
-/// What one listener remembers while it accepts.
+/// The state of one listener's accept loop.
 #[derive(Debug, Default)]
 struct AcceptState {
-    /// For a connection that can only be refused.
+    /// A descriptor for a connection that is accepted only to be refused.
     spare: Spare,
-    /// Connections whose header is being read.
+    /// Connections whose PROXY protocol header is being read.
     arriving: JoinSet<()>,
     refusals: Lines,
     errors: Lines,
 }
 
 impl Acceptor {
-    /// Accepts the clients of `listen`, as the configuration calls `listener`, until `close` says
-    /// so; then nobody waits any more whom the kernel has given to this listener, and would turn
-    /// away with it.
+    /// Accepts the clients of `listener` until `close` is true or its sender is gone, and then
+    /// those left in its accept queue, which the kernel would reset. `listen` is the configured
+    /// address.
     pub async fn run(
         self,
         listener: Arc<Listener>,
@@ -395,7 +395,6 @@ impl Acceptor {
             let keepalive = self.pool.config().timeouts.keepalive;
             let accepted = tokio::select! {
                 accepted = listener.accept(keepalive) => accepted,
-                // Its sender gone is an end as well.
                 () = async { _ = close.wait_for(|close| *close).await } => {
                     return self.drain_backlog(&listener, &listen, &mut accepting).await;
                 }
@@ -407,14 +406,14 @@ impl Acceptor {
                 }
                 Err(error) => error,
             };
-            // The client went away again before its turn.
+            // The client has gone before it was accepted.
             if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) {
                 continue;
             }
             self.cannot_accept(&listener, &error, &mut accepting.errors);
             if !is_exhausted(&error) || !self.refuse_waiting(&listener, &mut accepting) {
-                // The connection stays in the backlog and keeps the listener readable: without a
-                // pause this would be a busy loop.
+                // The connection stays in the accept queue and keeps the listener readable: without
+                // a pause this would be a busy loop.
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
         }
@@ -431,8 +430,8 @@ impl Acceptor {
         }
     }
 
-    /// No descriptor is left: tells whoever waits so with the one that was kept for it. `false`:
-    /// that one is not there, or of no use.
+    /// Accepts the next client with the spare descriptor, only to send it an error. `false` if the
+    /// spare descriptor is missing or did not help.
     fn refuse_waiting(&self, listener: &Listener, accepting: &mut AcceptState) -> bool {
         if !accepting.spare.free() {
             return false;
@@ -443,7 +442,7 @@ impl Acceptor {
         accepting.spare.fill() && refused.is_ok()
     }
 
-    /// Accepts who waits.
+    /// Accepts what is left in the accept queue of a listener that is being closed.
     async fn drain_backlog(
         &self,
         listener: &Listener,
@@ -451,7 +450,7 @@ impl Acceptor {
         accepting: &mut AcceptState,
     ) {
         if listener.ownership == Ownership::Inherited {
-            // The socket lives on, and the next process accepts from it.
+            // The socket stays open in systemd, and the next process accepts from it.
             return self.end_arrivals(accepting).await;
         }
         let keepalive = self.pool.config().timeouts.keepalive;
@@ -473,21 +472,23 @@ impl Acceptor {
         };
         rest(accepting);
         if listener.ownership == Ownership::Shared {
-            // Whoever was in the middle of connecting when another slotway took over.
+            // Clients whose TCP handshake was under way when another slotway took over.
             tokio::time::sleep(sockets::HANDSHAKE_GRACE).await;
             rest(accepting);
         }
         self.end_arrivals(accepting).await;
     }
 
-    /// Load balancers send their header at once: whoever has not sent it by now is closed.
+    /// Waits briefly for outstanding PROXY protocol headers, which load balancers send at once, and
+    /// closes the connections that have not sent theirs.
     async fn end_arrivals(&self, accepting: &mut AcceptState) {
         let ended = async { while accepting.arriving.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(sockets::HANDSHAKE_GRACE, ended).await;
         accepting.arriving.shutdown().await;
     }
 
-    /// A connection was accepted; where the listener expects a header it is read first.
+    /// Hands an accepted connection to a worker or refuses it. Where `listen` is one of
+    /// `proxy_protocol.listen` its header is read first.
     fn admit(&self, client: Downstream, listen: &Listen, accepting: &mut AcceptState) {
         self.pool.look_at_descriptors();
         let budget = self.pool.budget();
@@ -500,7 +501,7 @@ impl Acceptor {
             return self.serve(client.into(), &mut accepting.refusals);
         }
         while accepting.arriving.try_join_next().is_some() {}
-        // It has gone again.
+        // The client has gone.
         let Ok(peer) = arrival::peer(&client) else { return };
         if !arrival::is_trusted(peer, &config.proxy_protocol.trusted) {
             self.count_header(ProxyHeader::Untrusted);
@@ -561,12 +562,12 @@ fn send_error(client: &Downstream, why: &Failure) {
     match client {
         Downstream::Tcp(stream) => refuse(stream, &why.frame()),
         Downstream::Unix(stream) => refuse(stream, &why.frame()),
-        // It would not understand it: the error would have to be encrypted.
+        // A plain-text error would be no TLS record.
         Downstream::Tls(_) => {}
     }
 }
 
-/// Says why, as far as a fresh socket's buffer takes it, which is always; closing follows.
+/// Writes an error without waiting: it always fits into the buffer of a new socket.
 fn refuse(socket: &impl AsFd, why: &[u8]) {
     if let Err(error) = SockRef::from(socket).send(why) {
         debug!(%error, "a refused client went away first");

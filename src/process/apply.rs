@@ -1,4 +1,4 @@
-//! A new configuration takes effect: the one place that tells every part.
+//! Applying a changed configuration: the one place that passes it to every part of the process.
 
 use std::sync::Arc;
 
@@ -15,27 +15,27 @@ use crate::config::{Config, Plan, load};
 use crate::metrics::ReloadOutcome;
 use crate::tls::{Prepared, Tls};
 
-/// Why a configuration does not take effect.
+/// A reason why a configuration does not take effect.
 #[derive(Debug, thiserror::Error)]
 enum ApplyError {
     /// An address cannot be listened on.
     #[error("{0}")]
     Run(#[from] RunError),
-    /// The same for the admin listener's.
+    /// The admin address cannot be listened on.
     #[error("the admin listener: {0}")]
     Admin(String),
     /// The files of `[tls.downstream]` or `[tls.upstream]` cannot be used.
     #[error("{0}")]
     Tls(String),
-    /// They could not be read.
+    /// The task that reads these files failed.
     #[error("looking at certificates failed: {0}")]
     Certificates(#[from] tokio::task::JoinError),
 }
 
 impl Supervisor {
-    /// Reads the sources anew and uses what they say. What is wrong with them changes nothing.
+    /// Reads the configuration again and applies it. An invalid one is logged and changes nothing.
     pub(super) async fn reload(&mut self, cause: ReloadCause) {
-        // Before it is ready that is what the service manager waits for.
+        // Until the start has finished, READY=1 would tell the service manager that it has.
         let tells = self.is_open && matches!(cause, ReloadCause::Signal | ReloadCause::File);
         if tells {
             notify::reloading();
@@ -49,7 +49,7 @@ impl Supervisor {
             }
             Err(problems) => {
                 let Some(watch) = &mut self.watch else { return };
-                // What is tried again and again is not told again and again.
+                // A retry that fails for the same reason is not logged again.
                 if !watch.rejected(&problems) && cause == ReloadCause::Retry {
                     return;
                 }
@@ -69,7 +69,7 @@ impl Supervisor {
         }
     }
 
-    /// What it came to, and how many keys wait for a restart. `Err`: what is wrong.
+    /// The outcome, and the number of keys that differ and need a restart. `Err`: the problems.
     async fn take(&mut self, cause: ReloadCause) -> Result<(ReloadOutcome, usize), Vec<String>> {
         let Some(watch) = &self.watch else { return Ok((ReloadOutcome::Unchanged, 0)) };
         let loaded = load(&watch.reload.sources);
@@ -83,7 +83,7 @@ impl Supervisor {
             self.apply(Arc::new(plan.config)).await.map_err(|why| vec![why.to_string()])?;
         } else if cause == ReloadCause::Signal {
             info!("the configuration was read anew, and nothing in it has changed");
-            // As many as there are cores: that may be another number by now.
+            // workers = "auto": the number of cores may have changed.
             self.set_workers();
         }
         if cause == ReloadCause::Signal {
@@ -102,7 +102,7 @@ impl Supervisor {
         Ok((outcome, plan.restart.len()))
     }
 
-    /// What can fail comes first. `Err`: why nothing was changed.
+    /// Applies `config`. Everything that can fail comes first, so that an error changes nothing.
     async fn apply(&mut self, config: Arc<Config>) -> Result<(), ApplyError> {
         let tls = Arc::clone(self.pool.tls());
         let secured = match *tls.config() == config.tls {
@@ -130,8 +130,8 @@ impl Supervisor {
         }
         self.pool.set_config(Arc::clone(&config));
         self.set_workers();
-        // Who comes by an address that is not listened on any more is not to meet the users of the
-        // configuration without it; nor who comes by a new one those of the configuration before.
+        // Old listeners are closed before the users change, new ones opened after: a client must
+        // not log in at an address under the users of a configuration without that address.
         self.listeners.retain(&ListenAddress::all(&config));
         self.listeners.wait_closed().await;
         let pool = &self.pool;
@@ -141,15 +141,15 @@ impl Supervisor {
         if self.is_open {
             self.listeners.open(&self.acceptor, OpenSet::All);
         }
-        // The refresher and the one that looks at replicas read the configuration at the beginning
-        // of each round.
+        // The refresher and the watcher of replicas read the configuration once per round: start
+        // one.
         self.requests.topology(None);
         self.pool.replicas.reconsider(&config);
         self.pool.share_descriptors();
         Ok(())
     }
 
-    /// The files that the configuration names may have changed where it has not.
+    /// Reads the files that the configuration names again.
     async fn check_files(&self) {
         self.files.check(|users| self.pool.set_users(Arc::new(users)));
         Arc::clone(self.pool.tls()).reload().await;
@@ -162,7 +162,7 @@ impl Supervisor {
     }
 }
 
-/// Reads the files of another configuration of TLS, aside: a disk may hang.
+/// Reads the files of `config.tls` on another thread, because a disk may hang.
 async fn prepare_tls(config: &Arc<Config>) -> Result<Prepared, ApplyError> {
     let config = Arc::clone(config);
     let prepared = tokio::task::spawn_blocking(move || Tls::prepare(&config.tls)).await;

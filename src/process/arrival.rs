@@ -1,5 +1,4 @@
-//! The PROXY protocol header of a connection that a load balancer has made, read before its worker
-//! has it.
+//! Reading the PROXY protocol header of a connection, before the connection goes to a worker.
 
 use std::fmt;
 use std::io;
@@ -19,28 +18,29 @@ use crate::mailbox::{Arrival, Downstream};
 use crate::metrics::ProxyHeader;
 use crate::proxy_protocol::{Endpoints, Header, HeaderError, parse};
 
-/// Bytes that one read asks for at most.
+/// Largest read, in bytes.
 const READ_SIZE: usize = 512;
-/// How long a refused client is listened to, so that the error reaches it: a connection that is
+/// How long a refused client is read from, so that the error reaches it: a connection that is
 /// closed with bytes unread is reset.
 const LINGER: Duration = Duration::from_secs(1);
+/// How many bytes of a refused client are read and discarded.
 const LINGER_BYTES: usize = 64 << 10;
 
-/// A reason for closing a connection.
+/// A reason for closing a connection before its header was read.
 #[derive(Debug)]
 pub enum HeaderRefusal {
-    /// What it begins with is no header.
+    /// The connection does not begin with a valid header.
     Header(HeaderError),
-    /// The header took longer than `proxy_protocol.timeout`.
+    /// The header took longer than `proxy_protocol.timeout`, which this holds.
     Late(Duration),
-    /// It was closed in the middle of its header.
+    /// The peer closed the connection in the middle of its header.
     Cut,
-    /// It was closed without a byte, as checks do that only connect.
+    /// The peer closed the connection without sending a byte, as TCP health checks do.
     Silent,
 }
 
 impl HeaderRefusal {
-    /// How it is counted.
+    /// The outcome that it counts as in the metrics.
     pub fn metric(&self) -> ProxyHeader {
         match self {
             HeaderRefusal::Header(HeaderError::Missing) => ProxyHeader::Missing,
@@ -50,11 +50,13 @@ impl HeaderRefusal {
         }
     }
 
-    /// The error for the client; `None`: it has gone.
+    /// The error for the client; `None` if the client has gone.
     fn failure(&self) -> Option<Failure> {
         match self {
             HeaderRefusal::Header(error) => Some(Failure::ProxyHeader { why: error.to_string() }),
-            HeaderRefusal::Late(limit) => Some(Failure::ProxyHeaderLate { limit: limit.as_millis() }),
+            HeaderRefusal::Late(limit) => {
+                Some(Failure::ProxyHeaderLate { limit: limit.as_millis() })
+            }
             HeaderRefusal::Cut | HeaderRefusal::Silent => None,
         }
     }
@@ -74,12 +76,12 @@ impl fmt::Display for HeaderRefusal {
     }
 }
 
-/// A place among the clients for a connection that is none yet.
+/// Counts a connection against `limits.clients` until its header has been read.
 #[derive(Debug)]
 pub struct PendingClient(Arc<Pool>);
 
 impl PendingClient {
-    /// Takes one.
+    /// Counts one more connection, until the value is dropped.
     pub fn take(pool: &Arc<Pool>) -> PendingClient {
         pool.arriving.fetch_add(1, Relaxed);
         PendingClient(Arc::clone(pool))
@@ -92,12 +94,12 @@ impl Drop for PendingClient {
     }
 }
 
-/// Whether headers are accepted from this end of a connection.
+/// Whether headers are accepted from `peer`; Unix sockets (`None`) are trusted.
 pub(super) fn is_trusted(peer: Option<IpAddr>, trusted: &[Network]) -> bool {
     peer.is_none_or(|ip| trusted.iter().any(|network| network.contains(ip)))
 }
 
-/// The other end's address; `None` over a Unix socket.
+/// The IP address of the other end; `None` over a Unix socket.
 pub(super) fn peer(socket: &Downstream) -> io::Result<Option<IpAddr>> {
     match socket {
         Downstream::Tcp(stream) | Downstream::Tls(stream) => {
@@ -107,10 +109,10 @@ pub(super) fn peer(socket: &Downstream) -> io::Result<Option<IpAddr>> {
     }
 }
 
-/// Reads the header. The error goes to the client where it would understand it.
+/// Reads the header within `limit`. A client without TLS is sent the error of a refusal.
 ///
 /// # Errors
-/// The operating system's; then [`Refused`].
+/// The outer one is the operating system's, the inner one a refusal.
 pub(super) async fn read_header(
     socket: Downstream,
     limit: Duration,
@@ -177,7 +179,7 @@ async fn header(
     }
 }
 
-/// Writes the error, and waits for the client to have it.
+/// Writes the error and waits until the client has read it and closed, or [`LINGER`] is over.
 async fn send_error(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: &HeaderRefusal) {
     let error = why.failure().map(|failure| failure.frame()).unwrap_or_default();
     let told = async {
@@ -192,6 +194,6 @@ async fn send_error(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: &He
         }
         io::Result::Ok(())
     };
-    // Whoever does not listen is closed all the same.
+    // The connection is closed in any case.
     let _ = tokio::time::timeout(LINGER, told).await;
 }

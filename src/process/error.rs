@@ -1,35 +1,36 @@
-//! Why slotway does not run.
+//! Errors that end the process.
 
 use std::io::{self, ErrorKind};
 
 use thiserror::Error;
 
-/// Why slotway does not run, or did not end well.
+/// An error that prevents the start of slotway, or ends it early.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// Anybody could use it.
+    /// Clients on other machines could use it without a login.
     #[error("protected_mode: {0}")]
     Unprotected(String),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {reason}")]
     Bind {
-        /// As configured.
+        /// The address as configured.
         address: String,
-        /// The reason and the way out.
+        /// The reason, and what to do about it.
         reason: String,
     },
     /// The files of `[tls.downstream]` or `[tls.upstream]` cannot be used.
     #[error("TLS: {0}")]
     Tls(String),
-    /// A thread, the runtime or the signals cannot be had.
+    /// A thread, the runtime or a signal handler cannot be created.
     #[error("cannot start {0}: {1}")]
     Start(&'static str, io::Error),
-    /// Told to stop a second time: clients were not waited for.
+    /// A second signal ended the drain.
     #[error("stopped at once by a second signal")]
     Interrupted,
 }
 
 impl RunError {
+    /// A failed bind of `address`, which the configuration key `key` names.
     pub(super) fn bind(key: &'static str, address: &str, error: io::Error) -> Self {
         let variable = format!("SLOTWAY_{}", key.replace('.', "__").to_uppercase());
         let flag = if key.contains('.') { format!("--set {key}") } else { format!("--{key}") };

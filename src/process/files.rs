@@ -1,7 +1,7 @@
-//! Files with users, passwords and tokens: looked at while slotway runs, and used when they change.
+//! Reloading of the files with users, passwords and tokens when they change.
 //!
-//! They are looked at by their contents: Kubernetes replaces the folder of a Secret rather than the
-//! files in it, and one that is changed twice in a second keeps its time.
+//! Changes are found by content: Kubernetes replaces the folder of a Secret rather than its files,
+//! and a file that is changed twice within a second may keep its modification time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,37 +12,37 @@ use crate::config::files::{secret, users};
 use crate::config::{Config, Secret};
 use crate::users::Users;
 
-/// How often they are looked at.
+/// How often the files are read.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The files of a configuration, while slotway runs.
+/// The watched files of the configuration in use.
 #[derive(Debug)]
 pub(super) struct Files(Mutex<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     config: Arc<Config>,
-    /// As they were last told; `None`: not at all.
+    /// The users in use; `None` if none could be read yet.
     users: Option<Users>,
-    /// The same trouble is not told every second.
+    /// The problems of the last check, which are not logged again.
     reported: Vec<String>,
 }
 
 impl Files {
-    /// Those of `config`, whose users are known.
+    /// The files of `config`, whose users the caller has read already.
     pub fn new(config: Arc<Config>) -> Files {
         let users = users(&config).ok();
         users.iter().for_each(warn_of);
         Files(Mutex::new(Inner { config, users, reported: Vec::new() }))
     }
 
-    /// Those of another configuration from now on; looks at them.
+    /// Changes to the files of another configuration and checks them.
     pub fn change(&self, config: Arc<Config>, on_users: impl Fn(Users)) {
         self.inner().config = config;
         self.check(on_users);
     }
 
-    /// Looks at them for ever; `tell` is given new users.
+    /// Checks the files again and again; calls `on_users` with changed users. Never returns.
     pub async fn run(&self, on_users: impl Fn(Users)) {
         loop {
             tokio::time::sleep(POLL_INTERVAL).await;
@@ -50,7 +50,7 @@ impl Files {
         }
     }
 
-    /// Looks at them now.
+    /// Checks the files now.
     pub fn check(&self, on_users: impl Fn(Users)) {
         let mut inner = self.inner();
         let Inner { config, users: current, reported } = &mut *inner;
@@ -85,11 +85,12 @@ impl Files {
     }
 }
 
-/// Logs what an operator should know of the users' rules.
+/// Logs warnings about the users' rules.
 fn warn_of(users: &Users) {
     users.warnings().iter().for_each(|warning| warn!("{warning}"));
 }
 
+/// Replaces the secret in `place` if `file` has another one.
 fn renew(key: &str, file: &str, place: &Secret) -> Result<(), String> {
     if file.is_empty() {
         return Ok(());

@@ -1,7 +1,7 @@
-//! What slotway listens on: opened, added to and taken from while it runs, closed at the end.
+//! The set of listeners of the process, which changes at run time and is closed at shutdown.
 //!
-//! Everything is bound before anything is opened, so that an address that cannot be had leaves all
-//! as it is.
+//! All new addresses are bound before any is opened, so that one that cannot be bound changes
+//! nothing.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,29 +19,31 @@ use crate::admin::Admin;
 use crate::config::{Address, ClientAuth, Config, Listen};
 use crate::control::supervise;
 
-/// The entries of `listen` and `tls.downstream.listen`.
+/// The client listeners: one entry for each of `listen` and `tls.downstream.listen`.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     entries: Vec<Entry>,
-    /// Accept their last clients.
+    /// Accept loops of removed entries, which empty their accept queues.
     closing: JoinSet<()>,
 }
 
-/// One entry: several sockets where a name has several addresses.
+/// One configured address: several sockets where its DNS name has several addresses.
 #[derive(Debug)]
 struct Entry {
     address: ListenAddress,
-    /// Its sockets' addresses, ports filled in.
+    /// The bound addresses, with actual ports.
     bound: Vec<Listen>,
-    /// The same sockets once more; not those of Unix.
+    /// Second handles to its TCP sockets, for [`Entry::sockets_with_tls`].
     sockets: Vec<BoundSocket>,
+    /// Sockets that are not accepted from yet.
     unopened: Vec<BoundSocket>,
+    /// Ends its accept loops.
     close: watch::Sender<bool>,
     acceptors: JoinSet<()>,
 }
 
 impl Entry {
-    /// Its sockets, for clients with TLS or without.
+    /// Its sockets, for another entry at the same address with TLS switched on or off.
     fn sockets_with_tls(&self, tls: bool) -> Result<Vec<BoundSocket>, RunError> {
         let all = self.sockets.iter().filter_map(BoundSocket::try_clone);
         let all: Vec<_> = all.map(|unopened| unopened.with_tls(tls)).collect();
@@ -55,23 +57,23 @@ impl Entry {
     }
 }
 
-/// Which sockets.
+/// The set of sockets that [`Listeners::open`] opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OpenSet {
-    /// Those that nobody else has.
+    /// Sockets that no other process has.
     Exclusive,
-    /// All.
+    /// All sockets.
     All,
 }
 
-/// What is bound for a configuration that is about to be used.
+/// The sockets bound for a configuration that is about to be applied.
 pub type Prepared = Vec<(ListenAddress, Vec<BoundSocket>)>;
 
 impl Listeners {
-    /// Binds those of `config` that are not there yet.
+    /// Binds the addresses of `config` that are not listened on yet.
     ///
     /// # Errors
-    /// An address cannot be had; none of them is bound then.
+    /// An address cannot be bound; then none is.
     pub async fn prepare(
         &self,
         config: &Config,
@@ -83,8 +85,8 @@ impl Listeners {
             if self.entries.iter().any(|entry| entry.address == address) {
                 continue;
             }
-            // An address that was without TLS and is to be with it, or the other way round: the
-            // sockets stay, and with them whoever waits to be accepted.
+            // TLS is switched on or off for an address: its sockets are kept, and with them the
+            // clients in their accept queues.
             let other = |entry: &&Entry| {
                 entry.address.listen == address.listen && !wanted.contains(&entry.address)
             };
@@ -97,16 +99,16 @@ impl Listeners {
         Ok(prepared)
     }
 
-    /// Refuses a configuration in which somebody could come from elsewhere and need not log in. A
-    /// name that stands for a public address was not known to be one when it was read.
+    /// Checks `protected_mode` against the bound addresses: a DNS name could not be checked before
+    /// it was resolved.
     ///
     /// # Errors
-    /// The address, and the ways out.
+    /// An address that clients on other machines reach without a login, and the remedies.
     pub(super) fn protect(&self, config: &Config, prepared: &Prepared) -> Result<(), RunError> {
         if !config.protected_mode || config.asks_for_login() {
             return Ok(());
         }
-        // Whoever has to show a certificate has shown who he is.
+        // A required client certificate counts as a login.
         let shows = config.tls.downstream.client_auth == ClientAuth::Required;
         let wanted = ListenAddress::all(config);
         let stay = self.entries.iter().filter(|entry| wanted.contains(&entry.address));
@@ -126,8 +128,8 @@ impl Listeners {
         }
     }
 
-    /// Adds what was prepared; it is not accepted from yet. Gives the addresses, ports filled in,
-    /// and whether clients speak TLS there.
+    /// Adds bound sockets without opening them. Returns their addresses, with actual ports, and
+    /// whether clients speak TLS there.
     pub fn add(&mut self, prepared: Prepared) -> Vec<(Listen, bool)> {
         let mut added = Vec::new();
         for (address, unopened) in prepared {
@@ -140,7 +142,7 @@ impl Listeners {
         added
     }
 
-    /// Accepts from all of these that are not accepted from yet.
+    /// Starts to accept from the sockets of `which` that are not open yet.
     pub fn open(&mut self, acceptor: &Acceptor, which: OpenSet) {
         for entry in &mut self.entries {
             let all = std::mem::take(&mut entry.unopened).into_iter();
@@ -168,7 +170,7 @@ impl Listeners {
         }
     }
 
-    /// Accepts no more from what is not in `wanted`. The clients that came by it stay.
+    /// Closes the listeners that are not in `wanted`. Their clients stay connected.
     pub fn retain(&mut self, wanted: &[ListenAddress]) {
         for entry in self.entries.extract_if(.., |entry| !wanted.contains(&entry.address)) {
             info!(listen = %entry.address.listen, "no more clients are accepted here");
@@ -179,34 +181,34 @@ impl Listeners {
         while self.closing.try_join_next().is_some() {}
     }
 
-    /// Accepts who waits, and no more: when this is over nobody is left in a queue that ends.
+    /// Closes all listeners, and returns when the clients in their accept queues are accepted.
     pub async fn close(&mut self) {
         self.retain(&[]);
         self.wait_closed().await;
     }
 
-    /// Waits for those that accept their last clients.
+    /// Waits until closed listeners have emptied their accept queues.
     pub async fn wait_closed(&mut self) {
         while self.closing.join_next().await.is_some() {}
     }
 }
 
-/// The admin listener's sockets.
+/// The admin listener: several sockets where its DNS name has several addresses.
 #[derive(Debug)]
 pub(super) struct AdminListeners {
     address: Option<Address>,
     close: watch::Sender<bool>,
     servers: JoinSet<()>,
-    /// Serve what they have begun.
+    /// Servers of an earlier address, which finish their requests.
     closing: JoinSet<()>,
     ownership: Ownership,
 }
 
-/// The same, bound.
+/// Bound sockets of the admin listener.
 pub(super) type PreparedAdmin = Vec<(Socket, SocketAddr, Ownership)>;
 
 impl AdminListeners {
-    /// Nowhere yet.
+    /// An admin listener without an address.
     pub fn new() -> Self {
         AdminListeners {
             address: None,
@@ -217,10 +219,10 @@ impl AdminListeners {
         }
     }
 
-    /// Binds `wanted`; `None`: that is where it is.
+    /// Binds `wanted`. `None` if it is the current address.
     ///
     /// # Errors
-    /// The address cannot be had.
+    /// The address cannot be bound.
     pub async fn prepare(
         &self,
         wanted: Option<&Address>,
@@ -233,7 +235,7 @@ impl AdminListeners {
         }
     }
 
-    /// Answers at `address`, and nowhere else.
+    /// Serves `address` from now on, instead of the current address.
     ///
     /// # Errors
     /// The operating system's.
@@ -259,8 +261,8 @@ impl AdminListeners {
         Ok(())
     }
 
-    /// Slotway is about to end: who comes now is to be answered by the one that has taken over.
-    /// Without such a one everything is served to the end, so that the drain can be watched.
+    /// Leaves new requests to the process that has taken over, at the beginning of the drain. An
+    /// exclusive socket is served to the end, so that the drain can be observed.
     pub fn hand_over(&mut self) {
         if self.ownership != Ownership::Exclusive {
             self.close_current();
@@ -275,7 +277,7 @@ impl AdminListeners {
         while self.closing.try_join_next().is_some() {}
     }
 
-    /// The end.
+    /// Ends all servers, whatever they are doing.
     pub async fn shutdown(&mut self) {
         self.servers.shutdown().await;
         self.closing.shutdown().await;

@@ -1,6 +1,7 @@
 //! The process: listening, signals, reload, hand-over, drain.
 //!
-//! One tokio runtime on the main thread, beside the traffic. [`run()`] puts the parts together.
+//! It runs in one tokio runtime on the main thread; client traffic is in the workers' threads.
+//! [`run()`] puts the parts together.
 
 mod accept;
 mod apply;

@@ -1,6 +1,6 @@
-//! What a service manager is told (sd_notify): ready, stopping, and that the workers turn.
+//! Notifications for the service manager (sd_notify): ready, reloading, stopping, watchdog.
 //!
-//! Without `NOTIFY_SOCKET` all of it does nothing.
+//! They do nothing where `NOTIFY_SOCKET` is not set.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use tracing::{info, warn};
 use crate::control::Pool;
 use crate::control::Status;
 
-/// Clients are served.
+/// Reports that clients are served, after the start or a reload.
 pub fn ready(workers: usize) {
     send(&[NotifyState::Ready, NotifyState::Status(&format!("{workers} workers serve clients"))]);
 }
 
-/// The configuration is read anew; [`ready`] or [`kept`] follows.
+/// Reports that the configuration is being reloaded; [`ready`] or [`reload_rejected`] follows.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => send(&[NotifyState::Reloading, now, NotifyState::Status("reloading")]),
@@ -24,7 +24,7 @@ pub(super) fn reloading() {
     }
 }
 
-/// Clients are served as before: the new configuration is of no use.
+/// Reports that the new configuration is not valid, and that clients are served as before.
 pub fn reload_rejected(workers: usize) {
     let text = format!(
         "{workers} workers serve clients; the new configuration is not valid, the one from before \
@@ -33,7 +33,7 @@ pub fn reload_rejected(workers: usize) {
     send(&[NotifyState::Ready, NotifyState::Status(&text)]);
 }
 
-/// Told to stop: clients are being let go.
+/// Reports that the process is draining.
 pub(super) fn stopping() {
     send(&[NotifyState::Stopping, NotifyState::Status("draining")]);
 }
@@ -44,12 +44,12 @@ fn send(states: &[NotifyState]) {
     }
 }
 
-/// Gives signs of life as often as the service manager wants them, but only while all workers
-/// turn: a worker that is stuck is a reason to be started anew, which nobody else would notice.
+/// Sends watchdog notifications for as long as all workers answer, so that the service manager
+/// restarts a process with a stuck worker.
 pub async fn watchdog(pool: Arc<Pool>, status: Arc<Status>) {
     let Some(interval) = sd_notify::watchdog_enabled() else { return };
     info!(interval_ms = interval.as_millis() as u64, "the service manager watches");
-    // A worker may take half the interval for one turn of its loop.
+    // One turn of a worker's loop may take up to half the interval.
     let pause = (interval / 4).max(Duration::from_millis(1));
     loop {
         let scrape = pool.scrape(pause * 2).await;

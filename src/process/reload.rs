@@ -1,4 +1,4 @@
-//! When the configuration is read anew, and what became of it.
+//! The triggers of a reload (SIGHUP, a changed file, a retry), and the count of its outcomes.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,61 +9,61 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use crate::config::{Config, Sources};
 use crate::metrics::{ReloadOutcome, ReloadStats};
 
-/// How often the file is looked at.
+/// How often the file is read.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a configuration that cannot be used rests before it is tried again.
+/// Pause before a rejected configuration is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What a running slotway needs to be able to change.
+/// What a reload needs from the program.
 pub struct Reload {
-    /// Where the configuration comes from.
+    /// The sources of the configuration.
     pub sources: Sources,
     /// Sets `log.level`.
     pub log_level: Box<dyn Fn(&str)>,
 }
 
-/// Not what it holds: the sources may have a password among them.
+/// Shows no fields: the sources may contain a password.
 impl std::fmt::Debug for Reload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reload").finish_non_exhaustive()
     }
 }
 
-/// Why the configuration is read anew.
+/// A reason to read the configuration again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReloadCause {
     /// SIGHUP.
     Signal,
-    /// The file is not what it was.
+    /// The file has changed.
     File,
-    /// It may have changed between being read and being watched.
+    /// The file may have changed between the start and the first check.
     FirstCheck,
-    /// It could not be used, for a reason that may lie elsewhere: a file that it names, an address
-    /// that was taken.
+    /// The configuration was rejected, for a reason that may have passed without a change of the
+    /// file: another file that it names, an address that was taken.
     Retry,
 }
 
-/// Waits for a cause.
+/// Waits for a reason to reload.
 #[derive(Debug)]
 pub(super) struct ReloadWatch {
     pub reload: Reload,
-    /// A file whose content is a value of the configuration: upstream.user_file.
+    /// `upstream.user_file`, whose content is a value of the configuration.
     user_file: Option<PathBuf>,
     file: FileState,
-    /// What was wrong with the configuration, while it cannot be used.
+    /// The problems of a rejected configuration; empty if the last one was accepted.
     problems: Vec<String>,
-    /// When it is tried again.
+    /// When a rejected configuration is tried again.
     retry_at: Instant,
     hup: Signal,
     ticks: Interval,
 }
 
 impl ReloadWatch {
-    /// Looks for SIGHUP and at the file, if there is one.
+    /// Watches for SIGHUP, and for changes of the configuration file, if there is one.
     ///
     /// # Errors
-    /// The signal cannot be had.
+    /// The signal handler cannot be installed.
     pub fn new(reload: Reload, config: &Config) -> std::io::Result<Self> {
         let mut ticks = interval(POLL_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -81,12 +81,12 @@ impl ReloadWatch {
         Ok(watch)
     }
 
-    /// The configuration is in use.
+    /// Records that the configuration was accepted.
     pub fn accepted(&mut self) {
         self.problems.clear();
     }
 
-    /// It is not. Whether that is news.
+    /// Records that the configuration was rejected. Returns whether the problems are new.
     pub fn rejected(&mut self, problems: &[String]) -> bool {
         self.retry_at = Instant::now() + RETRY_INTERVAL;
         let is_new = self.problems != problems;
@@ -94,13 +94,13 @@ impl ReloadWatch {
         is_new
     }
 
-    /// Watches what `config` names, too.
+    /// Watches the file that `config` names in `upstream.user_file`, too.
     pub fn watch_files_of(&mut self, config: &Config) {
         let file = &config.upstream.user_file;
         self.user_file = (!file.is_empty()).then(|| PathBuf::from(file));
     }
 
-    /// All that is watched, as it is now.
+    /// The content of all watched files; `None` if there are none.
     fn read(&self) -> Content {
         let also = self.user_file.as_deref().and_then(read);
         match (self.reload.sources.file.as_deref().and_then(read), also) {
@@ -113,7 +113,7 @@ impl ReloadWatch {
         self.reload.sources.file.is_some() || self.user_file.is_some()
     }
 
-    /// The next cause. Nothing is lost when it is dropped before.
+    /// Waits for the next reason to reload. Cancel-safe.
     pub async fn next(&mut self) -> ReloadCause {
         loop {
             tokio::select! {
@@ -137,26 +137,27 @@ impl ReloadWatch {
     }
 }
 
-/// By its content: a symbolic link that leads elsewhere, a file that was replaced, two changes in
-/// one tick of the clock are all the same so. `None`: it is not there.
+/// The content of a file, `None` if it cannot be read. Changes are found by content because
+/// symbolic links, replaced files and two changes within one tick of the clock then need no special
+/// care.
 fn read(path: &Path) -> Option<Vec<u8>> {
     std::fs::read(path).ok()
 }
 
 type Content = Option<Vec<u8>>;
 
-/// What was seen of the file. Pure.
+/// Decides from the content of a file when to load it. No I/O.
 #[derive(Debug, Default)]
 struct FileState {
-    /// When it was last loaded, or refused.
+    /// The content that was last loaded, or rejected.
     recorded: Option<Content>,
-    /// At the last look.
+    /// The content at the last check.
     seen: Option<Content>,
 }
 
 impl FileState {
-    /// Whether it is to be loaded: it is another one than was judged last, and the same as at the
-    /// look before, so that nobody is in the middle of writing it.
+    /// Whether to load the file: its content differs from the recorded one, and is the same as at
+    /// the last check, so that a file is not loaded while it is being written.
     fn check(&mut self, now: Content) -> bool {
         let is_new = self.recorded.as_ref() != Some(&now);
         let is_whole = self.seen.as_ref() == Some(&now);
@@ -168,13 +169,15 @@ impl FileState {
         false
     }
 
+    /// Records `now` as loaded.
     fn record(&mut self, now: Content) {
         self.seen = Some(now.clone());
         self.recorded = Some(now);
     }
 }
 
-/// Counts what a reload came to; so many keys wait for a restart.
+/// Counts the outcome of a reload; `restart` is the number of keys that need a restart. The first
+/// check is counted only if it finds a change.
 pub fn count(stats: &ReloadStats, cause: ReloadCause, outcome: ReloadOutcome, restart: usize) {
     if (cause, outcome) != (ReloadCause::FirstCheck, ReloadOutcome::Unchanged) {
         stats.count(outcome, restart);
@@ -195,16 +198,16 @@ mod tests {
         assert!(!file.check(content("a")));
         assert!(file.check(content("a")), "what was read before it was watched may be older");
         assert!(!file.check(content("a")));
-        // Somebody writes it, piece by piece.
+        // The file is being written, piece by piece.
         assert!(!file.check(content("b")));
         assert!(!file.check(content("bc")));
         assert!(file.check(content("bc")));
         assert!(!file.check(content("bc")));
-        // It goes, and comes back as it was.
+        // The file vanishes and comes back unchanged.
         assert!(!file.check(None));
         assert!(!file.check(content("bc")));
         assert!(!file.check(content("bc")));
-        // It is gone: that is said once.
+        // The file has vanished: that is reported once.
         assert!(!file.check(None));
         assert!(file.check(None));
         assert!(!file.check(None));
@@ -213,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_judges_it_at_once() {
+    fn a_signal_records_the_file_at_once() {
         let mut file = FileState::default();
         file.record(content("a"));
         assert!(!file.check(content("a")));

@@ -1,11 +1,11 @@
-//! Where the parts are put together: listeners, workers, refresher, admin, signals; and taken
-//! apart again.
+//! Start, main loop and shutdown: listeners, workers, refresher, admin, signals.
 //!
-//! The beginning: where another slotway, or systemd, holds the addresses already (`hand_over`, socket
-//! activation), clients are accepted when the cluster is known: until then they are better off there.
+//! Start: on addresses that another slotway or systemd holds already (`hand_over`, socket
+//! activation), clients are accepted only once the topology is known; until then the other process
+//! serves them, or they wait in its accept queue.
 //!
-//! The end, in this order: not ready, no more accepting, the workers answer what is in flight and
-//! end, the admin listener goes last, so that the drain can be watched.
+//! Shutdown, in this order: `/readyz` fails, listeners are closed, workers answer the commands in
+//! flight and end, the admin listener is closed last, so that the drain can be observed.
 
 use std::future::Future;
 use std::io;
@@ -40,25 +40,25 @@ use crate::control::{Refresher, Requests};
 use crate::mailbox::ToControl;
 use crate::tls::{Fault, Tls};
 
-/// How long the first refresh may keep `ready` waiting.
+/// How long the first topology refresh may delay readiness.
 const FIRST_REFRESH: Duration = Duration::from_secs(2);
-/// How often the one that is to take over looks whether the cluster is known.
+/// How often a process that is to take over checks whether the topology is known.
 const TOPOLOGY_POLL: Duration = Duration::from_millis(20);
-/// After the drain's end the workers have this long to notice it.
+/// How long workers have to end after `timeouts.drain`.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
-/// A worker that lived shorter than this is not replaced at once, or a worker that fails at its
-/// first step would be a busy loop.
+/// A worker that ends sooner than this after its start is replaced only after [`RESTART_PAUSE`]:
+/// one that fails at its first step would otherwise be a busy loop.
 const SHORT_LIFE: Duration = Duration::from_secs(10);
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// What slotway listens on, ports filled in where the configuration says 0.
+/// The addresses that slotway listens on, with actual ports where the configuration has 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoundAddrs {
-    /// For clients.
+    /// Client listeners without TLS.
     pub listen: Vec<Listen>,
-    /// For clients with TLS.
+    /// Client listeners with TLS.
     pub tls: Vec<Listen>,
-    /// For HTTP, if it is on.
+    /// The admin listener, unless it is off.
     pub admin: Option<SocketAddr>,
 }
 
@@ -67,14 +67,15 @@ pub fn run(config: Config) -> Result<(), RunError> {
     run_until(config, |_| (), std::future::pending())
 }
 
-/// The same; SIGHUP and a change of the file make it use another configuration.
+/// Runs slotway until SIGTERM or SIGINT, and reloads the configuration at SIGHUP or when its file
+/// changes.
 pub fn run_reloading(config: Config, reload: Reload) -> Result<(), RunError> {
     start(config, Some(reload), |_| (), std::future::pending())
 }
 
-/// Runs slotway until SIGTERM, SIGINT or the end of `stop`; returns when the last worker has
-/// ended. `ready` is called once: everything listens and the cluster was asked, which may have
-/// failed (`/readyz` knows).
+/// Runs slotway until SIGTERM, SIGINT or the end of `stop`; returns when the last worker has ended.
+/// `ready` is called once, when all listeners are open and the first topology refresh has ended or
+/// taken [`FIRST_REFRESH`]; the cluster need not be known (`/readyz` says whether it is).
 pub fn run_until(
     config: Config,
     ready: impl FnOnce(BoundAddrs),
@@ -97,19 +98,19 @@ fn start(
         let (mut supervisor, bound) = Supervisor::start(config, reload).await?;
         supervisor.serve(bound, ready, stop).await
     });
-    // A DNS lookup that hangs in its thread is not waited for.
+    // Does not wait for a DNS lookup that hangs in its thread.
     runtime.shutdown_background();
     result
 }
 
-/// Logs that the process may outgrow the memory that there is.
+/// Logs a warning if `limits.memory` exceeds the memory of the machine or container.
 pub(super) fn warn_of_memory(config: &Config) {
     if let Some(warning) = config.limits.memory.warning() {
         warn!("{warning}");
     }
 }
 
-/// The parts while they run.
+/// The parts of a running process.
 pub(super) struct Supervisor {
     pub(super) pool: Arc<Pool>,
     pub(super) status: Arc<Status>,
@@ -117,21 +118,21 @@ pub(super) struct Supervisor {
     prober: Prober,
     watcher: BlockWatcher,
     pub(super) verifier: Arc<Verifier>,
-    /// Of users and secrets.
+    /// Files of users and secrets.
     pub(super) files: Arc<Files>,
     from_workers: mpsc::UnboundedReceiver<ToControl>,
     signals: Signals,
-    /// For another configuration.
+    /// `None` if the configuration cannot be reloaded.
     pub(super) watch: Option<ReloadWatch>,
     first_refresh: Arc<Notify>,
     pub(super) acceptor: Acceptor,
-    /// Stopped first.
+    /// Closed first at shutdown.
     pub(super) listeners: Listeners,
-    /// All of them are accepted from.
+    /// Whether all listeners are open.
     pub(super) is_open: bool,
     pub(super) admin: Arc<Admin>,
     pub(super) admin_listeners: AdminListeners,
-    /// Refresher and its like; they run to the end.
+    /// Tasks that run until the end of the process, such as the refresher.
     background: JoinSet<()>,
 }
 
@@ -147,7 +148,7 @@ impl Supervisor {
         let watch = |reload| ReloadWatch::new(reload, &config);
         let reloading = reload.map(watch).transpose().map_err(told)?;
 
-        // Everything that can fail for a reason of the user's comes first.
+        // Everything that the configuration can make fail comes first.
         let tls = Arc::new(Tls::load(&config).map_err(|faults| RunError::Tls(join(&faults)))?);
         let mut sockets = SocketSource::from_environment(&config);
         let (mut listeners, mut admin_listeners) = (Listeners::default(), AdminListeners::new());
@@ -279,7 +280,7 @@ impl Supervisor {
         let (first_refresh, status) = (Arc::clone(&self.first_refresh), Arc::clone(&self.status));
         let hand_over = self.pool.config().hand_over == HandOver::On;
         let first = async move {
-            // However it went.
+            // Readiness does not depend on its success.
             let _ = tokio::time::timeout(FIRST_REFRESH, first_refresh.notified()).await;
             while hand_over && status.topology().snapshot.generation == 0 {
                 tokio::time::sleep(TOPOLOGY_POLL).await;
@@ -336,7 +337,7 @@ impl Supervisor {
         }
     }
 
-    /// A worker has ended that nobody told to: its clients are gone, the next ones need another.
+    /// Replaces a worker that has failed, and lets one that was retired go.
     fn replace_worker(&self, worker: usize) {
         let retired = self.pool.is_retiring(worker);
         let Some(lived) = self.pool.remove(worker) else { return };
@@ -386,7 +387,7 @@ impl Supervisor {
                     ToControl::Exited { worker } => {
                         self.pool.remove(worker);
                     }
-                    // What is in flight may still be redirected.
+                    // Commands in flight may still be redirected.
                     other => self.handle(other),
                 },
                 name = self.signals.next() => {
@@ -407,7 +408,7 @@ impl Supervisor {
     }
 }
 
-/// Never, where there is nothing to be read anew.
+/// Waits for the next reason to reload; for ever if the configuration cannot be reloaded.
 async fn next_cause(watch: &mut Option<ReloadWatch>) -> ReloadCause {
     match watch {
         Some(watch) => watch.next().await,
@@ -415,13 +416,13 @@ async fn next_cause(watch: &mut Option<ReloadWatch>) -> ReloadCause {
     }
 }
 
-/// All that is wrong, in one line.
+/// All faults in one line.
 pub(super) fn join(faults: &[Fault]) -> String {
     let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
     faults.join("; ")
 }
 
-/// SIGTERM and SIGINT.
+/// Receives SIGTERM and SIGINT.
 struct Signals {
     term: Signal,
     int: Signal,

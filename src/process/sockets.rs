@@ -1,13 +1,13 @@
-//! Whose listening sockets are: slotway's own, shared with the slotway that comes after it
-//! (`hand_over`), or systemd's (socket activation).
+//! Ownership of listening sockets: exclusive, shared with the next slotway (`hand_over`), or
+//! inherited from systemd (socket activation).
 //!
-//! - **Shared**, TCP: both processes bind with SO_REUSEPORT. Left alone, the kernel would spread new
-//!   connections over both, and those that it gave to the old one at its last moment would be reset
-//!   when that closes its socket. So the new one, when it begins to listen, makes the kernel give
-//!   every new connection to it, and the old one has a queue to empty that does not grow any more.
-//! - **Shared**, Unix: the new one binds aside and renames the file over that of the old one.
-//! - **Inherited**: found by its address in what systemd has handed over. The queue is the socket's,
-//!   not the process's: connections wait there from one process to the next.
+//! - **Shared**, TCP: both processes bind with SO_REUSEPORT. By default the kernel spreads new
+//!   connections over both, and those in the accept queue of the old process are reset when it
+//!   closes its socket. So the new process, when it begins to listen, has the kernel give all new
+//!   connections to it; the accept queue of the old one no longer grows and can be emptied.
+//! - **Shared**, Unix: the new process binds to another name and renames the file over the old one.
+//! - **Inherited**: found by its address among the sockets that systemd has passed on. The accept
+//!   queue belongs to the socket, so connections wait in it from one process to the next.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -23,28 +23,29 @@ use tracing::{debug, info, warn};
 
 use crate::config::{Config, HandOver, Listen};
 
-/// How long a connection may be in the middle of its handshake with the old process when the new
-/// one takes over.
+/// How long a connection whose TCP handshake was under way at a take-over may still reach the old
+/// process.
 pub(super) const HANDSHAKE_GRACE: Duration = Duration::from_millis(200);
 const BACKLOG: i32 = 4096;
 
-/// Whose a listening socket is.
+/// The ownership of a listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ownership {
-    /// This process's alone.
+    /// Only this process has it.
     Exclusive,
     /// Another slotway may bind the same address.
     Shared,
-    /// Handed over by whoever started this process, who keeps it.
+    /// The service manager passed it on, and keeps it open.
     Inherited,
 }
 
-/// How sockets are had.
+/// The source of listening sockets: inherited ones, and rules for new ones.
 #[derive(Debug, Default)]
 pub(super) struct SocketSource {
     hand_over: bool,
+    /// Inherited sockets that are not used yet.
     inherited: Vec<Inherited>,
-    /// Of those, what was taken.
+    /// Addresses of used inherited sockets that serve both IPv6 and IPv4.
     taken: Vec<SocketAddr>,
 }
 
@@ -55,7 +56,8 @@ struct Inherited {
 }
 
 impl SocketSource {
-    /// As `config` says, with what systemd has handed over. Once per process.
+    /// The source of sockets at the start: takes what systemd has passed on. Call it once per
+    /// process.
     pub(super) fn from_environment(config: &Config) -> Self {
         let mut sockets = SocketSource::new(config);
         let mut given = ListenFd::from_env();
@@ -76,17 +78,17 @@ impl SocketSource {
         sockets
     }
 
-    /// As `config` says; nothing was handed over.
+    /// A source of sockets without inherited ones.
     pub fn new(config: &Config) -> Self {
         SocketSource { hand_over: config.hand_over == HandOver::On, ..SocketSource::default() }
     }
 
-    /// Of sockets that this process makes.
+    /// The ownership of new sockets.
     pub(super) fn ownership(&self) -> Ownership {
         if self.hand_over { Ownership::Shared } else { Ownership::Exclusive }
     }
 
-    /// The socket that was handed over for `wanted`.
+    /// Takes the inherited socket for `wanted`, if there is one.
     pub(super) fn inherit_tcp(&mut self, wanted: SocketAddr) -> Option<(Socket, SocketAddr)> {
         let serves = |inherited: &Inherited| {
             inherited.tcp().is_some_and(|has| covers(has, inherited.is_for_both(), wanted))
@@ -101,12 +103,12 @@ impl SocketSource {
         Some((inherited.socket, local))
     }
 
-    /// One that was taken serves `wanted` as well: `[::]` that is for IPv4, too.
+    /// Whether an inherited socket in use serves `wanted` as well: one for `[::]` and IPv4.
     pub(super) fn has_inherited(&self, wanted: SocketAddr) -> bool {
         self.taken.iter().any(|taken| covers(*taken, true, wanted))
     }
 
-    /// The same for a path.
+    /// Takes the inherited Unix socket for `path`, if there is one.
     pub(super) fn inherit_unix(&mut self, path: &Path) -> Option<Socket> {
         let serves = |i: &Inherited| matches!(&i.address, Listen::Unix(has) if has == path);
         let found = self.inherited.iter().position(serves)?;
@@ -114,7 +116,7 @@ impl SocketSource {
         Some(self.inherited.swap_remove(found).socket)
     }
 
-    /// What is left belongs to nothing in the configuration.
+    /// Logs and closes the inherited sockets that no configured address has used.
     pub fn warn_of_unused(&mut self) {
         for inherited in self.inherited.drain(..) {
             let address = inherited.address.to_string();
@@ -149,19 +151,19 @@ impl Inherited {
         self.socket.local_addr().ok()?.as_socket()
     }
 
-    /// IPv6, and IPv4 by the same socket: what `ListenStream=6379` makes.
+    /// Whether the socket serves both IPv6 and IPv4, as that of `ListenStream=6379`.
     fn is_for_both(&self) -> bool {
         self.tcp().is_some_and(|a| a.is_ipv6()) && !self.socket.only_v6().unwrap_or(true)
     }
 }
 
-/// A socket at `has` is what `wanted` asks for.
+/// Whether a socket bound to `has` serves `wanted`; `for_both`: the socket is for IPv6 and IPv4.
 fn covers(has: SocketAddr, for_both: bool, wanted: SocketAddr) -> bool {
     let any = |ip: IpAddr| ip.is_unspecified();
     has == wanted || (has.port() == wanted.port() && for_both && any(has.ip()) && any(wanted.ip()))
 }
 
-/// Listens on a shared socket, and has all new connections from then on.
+/// Listens on a shared socket, and takes over all new connections of its address.
 ///
 /// # Errors
 /// The operating system's.
@@ -176,9 +178,9 @@ pub(super) fn open_shared(socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// "The second socket of the group", whatever arrives: the first one is that of the old process, in
-/// the order in which they began to listen. Where there is no second one, because there is no old
-/// process (any more), the kernel takes the one that there is.
+/// Attaches a BPF program to the SO_REUSEPORT group that always selects socket 1. Sockets are
+/// numbered in the order in which they began to listen: 0 is the old process's. If there is no
+/// socket 1, because no old process is left, the kernel selects the only one.
 fn take_over(socket: &impl AsFd) -> nix::Result<()> {
     let mut program = [sock_filter { code: (BPF_RET | BPF_K) as u16, jt: 0, jf: 0, k: 1 }];
     let program = sock_fprog { len: 1, filter: program.as_mut_ptr() };
@@ -199,7 +201,7 @@ mod tests {
         socket
     }
 
-    /// How many of so many new connections it gets.
+    /// The number of connections that `socket` gets of `of` new ones.
     fn gets(socket: &Socket, of: usize) -> usize {
         let addr = socket.local_addr().unwrap().as_socket().unwrap();
         let clients: Vec<_> =
