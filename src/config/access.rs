@@ -9,7 +9,7 @@ use crate::users::Users;
 
 impl Config {
     /// Clients have to log in before they may do anything.
-    pub fn asks_for_login(&self) -> bool {
+    pub fn requires_login(&self) -> bool {
         files::users(self).is_ok_and(|users| !users.allows_without_login())
     }
 }
@@ -21,7 +21,7 @@ impl Config {
     ///
     /// # Errors
     /// The key of the users, and why they are.
-    pub fn protects(&self, users: Users) -> Result<Users, (&'static str, String)> {
+    pub fn check_protected_mode(&self, users: Users) -> Result<Users, (&'static str, String)> {
         if !self.protected_mode || !users.allows_without_login() {
             return Ok(users);
         }
@@ -37,7 +37,7 @@ impl Config {
             Err(_) => host.eq_ignore_ascii_case("localhost"),
         };
         match plain.chain(tls).find(|address| !is_local(&address.host)) {
-            Some(address) => Err(("users_file", unprotected(&address.to_string()))),
+            Some(address) => Err(("users_file", unprotected_reason(&address.to_string()))),
             None => Ok(users),
         }
     }
@@ -101,7 +101,7 @@ pub(super) fn problems(loaded: &mut Loaded) -> Vec<Problem> {
             // What a name stands for is known when it is listened on.
             let Listen::Tcp(address) = listen else { continue };
             if address.host.parse().is_ok_and(is_public) {
-                problem("listen", unprotected(&listen.to_string()));
+                problem("listen", unprotected_reason(&listen.to_string()));
             }
         }
         let secured = &config.tls.downstream;
@@ -109,7 +109,7 @@ pub(super) fn problems(loaded: &mut Loaded) -> Vec<Problem> {
         if secured.client_auth != ClientAuth::Required {
             for address in &secured.listen {
                 if address.host.parse().is_ok_and(is_public) {
-                    problem("tls.downstream.listen", unprotected(&address.to_string()));
+                    problem("tls.downstream.listen", unprotected_reason(&address.to_string()));
                 }
             }
         }
@@ -123,7 +123,7 @@ pub fn is_public(ip: IpAddr) -> bool {
 }
 
 /// Why an address is not listened on, and the ways out.
-pub fn unprotected(address: &str) -> String {
+pub fn unprotected_reason(address: &str) -> String {
     format!(
         "\"{address}\" can be reached from other machines, and clients need no password, so \
          whoever reaches it has all the rights of upstream.user. Set users or users_file (a \

@@ -17,7 +17,7 @@ impl Change {
 
 /// A key that is not what it was. Holds no secret.
 #[derive(Debug, Clone)]
-pub struct Difference {
+pub struct ChangedKey {
     /// The key.
     pub key: &'static Key,
     /// The value in use, as it is written in the file.
@@ -28,18 +28,18 @@ pub struct Difference {
 
 /// What a reload does.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct ReloadPlan {
     /// The configuration to use from now on: the file's, but for what needs a restart.
     pub config: Config,
     /// What changes.
-    pub changes: Vec<Difference>,
+    pub changes: Vec<ChangedKey>,
     /// What would change by a restart.
-    pub restart: Vec<Difference>,
+    pub restart: Vec<ChangedKey>,
 }
 
-impl Plan {
+impl ReloadPlan {
     /// From `running` to `wanted`.
-    pub fn new(running: &Config, wanted: &Config) -> Plan {
+    pub fn new(running: &Config, wanted: &Config) -> ReloadPlan {
         let mut config = wanted.clone();
         let (mut changes, mut restart) = (Vec::new(), Vec::new());
         for key in KEYS {
@@ -47,7 +47,7 @@ impl Plan {
                 continue;
             }
             let show = |config: &Config| key.show(config).to_string();
-            let difference = Difference { key, old: show(running), new: show(wanted) };
+            let difference = ChangedKey { key, old: show(running), new: show(wanted) };
             if key.change == Change::Restart {
                 copy(key, running, &mut config);
                 restart.push(difference);
@@ -55,7 +55,7 @@ impl Plan {
                 changes.push(difference);
             }
         }
-        Plan { config, changes, restart }
+        ReloadPlan { config, changes, restart }
     }
 }
 
@@ -95,7 +95,7 @@ mod tests {
         "log.format",
     ];
 
-    fn paths(differences: &[Difference]) -> Vec<&str> {
+    fn paths(differences: &[ChangedKey]) -> Vec<&str> {
         differences.iter().map(|d| d.key.path).collect()
     }
 
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn what_needs_a_restart_stays_and_is_named_and_the_rest_changes() {
         let (running, wanted) = (Config::default(), other());
-        let plan = Plan::new(&running, &wanted);
+        let plan = ReloadPlan::new(&running, &wanted);
         assert_eq!(paths(&plan.restart), RESTART);
         assert_eq!(plan.changes.len() + plan.restart.len(), KEYS.len());
         assert_eq!((plan.restart[0].old.as_str(), plan.restart[0].new.as_str()), ("1", "2"));
@@ -121,14 +121,14 @@ mod tests {
         assert_eq!(plan.config.log.format, running.log.format);
         assert_eq!(plan.config.limits, wanted.limits);
         // What is in use by now differs from the file in these alone.
-        let again = Plan::new(&plan.config, &wanted);
+        let again = ReloadPlan::new(&plan.config, &wanted);
         assert_eq!(paths(&again.restart), RESTART);
         assert_eq!((paths(&again.changes), again.config), (vec![], plan.config));
     }
 
     #[test]
     fn nothing_changes_by_the_same_file() {
-        let plan = Plan::new(&other(), &other());
+        let plan = ReloadPlan::new(&other(), &other());
         assert!(plan.changes.is_empty() && plan.restart.is_empty());
         assert_eq!(plan.config, other());
     }
@@ -137,12 +137,12 @@ mod tests {
     fn a_changed_secret_is_seen_and_not_shown() {
         let mut wanted = Config::default();
         wanted.upstream.password = super::super::Secret::new("hunter2");
-        let plan = Plan::new(&Config::default(), &wanted);
+        let plan = ReloadPlan::new(&Config::default(), &wanted);
         assert_eq!(paths(&plan.changes), ["upstream.password"]);
         assert!(!format!("{:?}", plan.changes).contains("hunter2"));
         let mut again = wanted.clone();
         again.upstream.password = super::super::Secret::new("hunter3");
-        let plan = Plan::new(&wanted, &again);
+        let plan = ReloadPlan::new(&wanted, &again);
         assert_eq!(paths(&plan.changes), ["upstream.password"], "both are shown as stars");
     }
 }

@@ -23,7 +23,7 @@ pub(super) enum Raw {
     /// A TOML integer; `None` does not fit 64 bits.
     Integer(Option<i64>),
     /// A TOML boolean.
-    Switch(bool),
+    Boolean(bool),
     /// A TOML array.
     List(Vec<Raw>),
     /// Any other TOML value, by its name.
@@ -38,7 +38,7 @@ impl Raw {
             Raw::Word(_) | Raw::Text(_) => "a string",
             Raw::Integer(_) => "a number",
             Raw::List(_) => "a list",
-            Raw::Switch(_) => "true or false",
+            Raw::Boolean(_) => "true or false",
             Raw::Other(name) => name,
         }
     }
@@ -125,7 +125,7 @@ pub(super) enum Field<'a> {
     Zones(&'a mut Vec<NodeZone>),
     Networks(&'a mut Vec<Network>),
     /// true or false.
-    Switch(&'a mut bool),
+    Boolean(&'a mut bool),
     Users(&'a mut Vec<User>),
     /// One word of several.
     Choice(&'a mut dyn Choice),
@@ -230,9 +230,9 @@ impl Field<'_> {
             }
             Field::Zones(field) => *field = raw.list(ZONES, parse_node_zone)?,
             Field::Networks(field) => *field = raw.list(NETWORKS, parse_network)?,
-            Field::Switch(field) => {
+            Field::Boolean(field) => {
                 *field = match raw {
-                    Raw::Switch(on) => *on,
+                    Raw::Boolean(on) => *on,
                     Raw::Word(word) if word.trim() == "true" => true,
                     Raw::Word(word) if word.trim() == "false" => false,
                     Raw::Text(_) => {
@@ -283,7 +283,7 @@ impl Field<'_> {
             (Field::OptionalAddress(to, _), Field::OptionalAddress(from, _)) => to.clone_from(from),
             (Field::Workers(to), Field::Workers(from)) => *to = *from,
             (Field::File(to), Field::File(from)) => to.clone_from(from),
-            (Field::Switch(to), Field::Switch(from)) => *to = *from,
+            (Field::Boolean(to), Field::Boolean(from)) => *to = *from,
             (Field::Users(to), Field::Users(from)) => to.clone_from(from),
             (Field::Text(to), Field::Text(from))
             | (Field::Path(to), Field::Path(from))
@@ -326,7 +326,7 @@ impl Field<'_> {
                 text.as_str().into()
             }
             Field::Secret(secret) => secret.masked().into(),
-            Field::Switch(on) => (**on).into(),
+            Field::Boolean(on) => (**on).into(),
             Field::File(path) => {
                 path.as_ref().map(|p| p.display().to_string()).unwrap_or_default().into()
             }
@@ -349,7 +349,7 @@ impl Field<'_> {
     }
 
     /// What may be written, for people: type, unit and range.
-    pub(super) fn takes(&self) -> String {
+    pub(super) fn accepts(&self) -> String {
         let address = "\"host:port\" or \"[IPv6 address]:port\"";
         match self {
             Field::Listeners(_) => format!("list of {address} or \"unix:/path/to.sock\""),
@@ -361,7 +361,7 @@ impl Field<'_> {
             Field::Workers(_) => format!("\"auto\" or a number from 1 to {MAX_WORKERS}"),
             Field::Text(_) | Field::Secret(_) => "text".into(),
             Field::Path(_) => "path of a file, or \"\" for none".into(),
-            Field::Switch(_) => "true or false".into(),
+            Field::Boolean(_) => "true or false".into(),
             Field::File(_) => "path of a PEM file, or \"\" for none".into(),
             Field::Name(_) => "text without spaces, or \"\" for none".into(),
             Field::Count(_, range) => format!("number from {} to {}", range.start(), range.end()),

@@ -7,7 +7,7 @@ use crate::command::CommandTable;
 use crate::users::{Users, parse_file};
 
 /// A larger file is none of these.
-const LARGEST: u64 = 16 << 20;
+const MAX_BYTES: u64 = 16 << 20;
 
 /// The users that `config` says, its file read.
 ///
@@ -44,11 +44,11 @@ pub fn secret(path: &str) -> Result<String, String> {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let told = |error: std::io::Error| format!("cannot be read: {error}");
-    let length = std::fs::metadata(path).map_err(told)?.len();
-    if length > LARGEST {
+    let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
+    let length = std::fs::metadata(path).map_err(unreadable)?.len();
+    if length > MAX_BYTES {
         return Err(format!("has {length} bytes, which is too many"));
     }
     // The error of a file that is not text would not quote it.
-    std::fs::read_to_string(path).map_err(told)
+    std::fs::read_to_string(path).map_err(unreadable)
 }

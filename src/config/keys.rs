@@ -53,8 +53,8 @@ impl Key {
     }
 
     /// What may be written: type, unit, range.
-    pub fn takes(&self) -> String {
-        (self.field)(&mut Config::default()).takes()
+    pub fn accepts(&self) -> String {
+        (self.field)(&mut Config::default()).accepts()
     }
 }
 
@@ -319,7 +319,7 @@ pub static KEYS: &[Key] = &[
         flag: None,
         doc: "Slotway does not start where it would listen on an address that other machines can \
               reach and nobody has to log in. false lets it, for networks that keep others away.",
-        field: |c| Field::Switch(&mut c.protected_mode),
+        field: |c| Field::Boolean(&mut c.protected_mode),
     },
     Key {
         path: "admin_token",
@@ -343,7 +343,7 @@ pub static KEYS: &[Key] = &[
         flag: None,
         doc: "/healthz and /readyz want the token, too. They say little, and those who probe \
               often cannot show one.",
-        field: |c| Field::Switch(&mut c.admin_token_for_probes),
+        field: |c| Field::Boolean(&mut c.admin_token_for_probes),
     },
     Key {
         path: "upstream.user",
@@ -488,7 +488,7 @@ pub static KEYS: &[Key] = &[
         doc: "Whether connections to nodes use TLS. seeds are the nodes' TLS ports then; the \
               others are learned from the cluster (tls-port in CLUSTER SHARDS). A running slotway \
               knows the nodes by their ports, which are others with TLS: so this needs a restart.",
-        field: |c| Field::Switch(&mut c.tls.upstream.enabled),
+        field: |c| Field::Boolean(&mut c.tls.upstream.enabled),
     },
     Key {
         path: "tls.upstream.ca",
@@ -963,7 +963,7 @@ pub static KEYS: &[Key] = &[
         flag: None,
         doc: "Looks for hot keys and big keys. Each worker keeps up to 256 hot and 128 big ones, \
               some 100 KiB.",
-        field: |c| Field::Switch(&mut c.observe.hot_keys),
+        field: |c| Field::Boolean(&mut c.observe.hot_keys),
     },
     Key {
         path: "observe.sample",

@@ -49,8 +49,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     loading.credentials(&sources.env);
     let Loading { mut loaded, mut problems } = loading;
     if problems.is_empty() {
-        problems = contradictions(&loaded);
-        problems.extend(super::proxy_protocol::contradictions(&loaded));
+        problems = conflicts(&loaded);
+        problems.extend(super::proxy_protocol::conflicts(&loaded));
     }
     if problems.is_empty() {
         problems = access::problems(&mut loaded);
@@ -298,7 +298,7 @@ fn raw(value: &DeValue<'_>) -> Raw {
         }
         DeValue::Array(items) => Raw::List(items.iter().map(|item| raw(item.get_ref())).collect()),
         DeValue::Float(_) => Raw::Other("a number with a fraction"),
-        DeValue::Boolean(on) => Raw::Switch(*on),
+        DeValue::Boolean(on) => Raw::Boolean(*on),
         DeValue::Datetime(_) => Raw::Other("a date"),
         DeValue::Table(_) => Raw::Other("a section"),
     }
@@ -321,7 +321,7 @@ fn is_service_link(name: &str, value: &str) -> bool {
 }
 
 /// Values that are each valid and cannot be together.
-fn contradictions(loaded: &Loaded) -> Vec<Problem> {
+fn conflicts(loaded: &Loaded) -> Vec<Problem> {
     let config = &loaded.config;
     let mut problems = Vec::new();
     let mut not_above = |low: &str, high: &str, reversed: bool| {
@@ -365,7 +365,7 @@ fn contradictions(loaded: &Loaded) -> Vec<Problem> {
         problems.push(Problem { origin, key, reason });
     }
 
-    problems.extend(super::tls::contradictions(loaded));
+    problems.extend(super::tls::conflicts(loaded));
 
     // Port 0 is a different port each time.
     let fixed = |listen: &Listen| !matches!(listen, Listen::Tcp(address) if address.port == 0);

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 /// there twice for a moment. The bound on resident memory is `limits.memory` plus this.
 pub(super) const OVERHEAD: usize = 64 << 20;
 /// The least that "auto" stands for.
-const LEAST: usize = 16 << 20;
+const MIN_SHARE: usize = 16 << 20;
 
 /// `limits.memory`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,9 +48,9 @@ impl Memory {
         Some(format!(
             "limits.memory = {} and the {} that slotway takes beside it exceed {whose}, {}: the \
              kernel may kill the process; {way_out}",
-            shown(bytes),
-            shown(OVERHEAD),
-            shown(available.bytes),
+            in_mib(bytes),
+            in_mib(OVERHEAD),
+            in_mib(available.bytes),
         ))
     }
 
@@ -60,7 +60,7 @@ impl Memory {
             Memory::Auto => {
                 let available = available();
                 let whose = if available.limited { "container" } else { "machine" };
-                let (share, all) = (shown(available.share()), shown(available.bytes));
+                let (share, all) = (in_mib(available.share()), in_mib(available.bytes));
                 format!("# limits.memory: \"auto\" is {share} here; the {whose} has {all}\n")
             }
             Memory::Bytes(_) => String::new(),
@@ -68,7 +68,7 @@ impl Memory {
     }
 }
 
-fn shown(bytes: usize) -> String {
+fn in_mib(bytes: usize) -> String {
     format!("{} MiB", bytes >> 20)
 }
 
@@ -88,18 +88,18 @@ impl Available {
     pub fn share(self) -> usize {
         let left = self.bytes.saturating_sub(OVERHEAD);
         let share = if self.limited { left / 4 * 3 } else { left / 2 };
-        share.max(LEAST)
+        share.max(MIN_SHARE)
     }
 }
 
 /// The memory that there is for this process, as it was when first asked.
 pub(super) fn available() -> Available {
     static AVAILABLE: OnceLock<Available> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| look(Path::new("/")))
+    *AVAILABLE.get_or_init(|| detect(Path::new("/")))
 }
 
 /// The same for the file system at `root`.
-fn look(root: &Path) -> Available {
+fn detect(root: &Path) -> Available {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_default();
     let machine = machine(&read("proc/meminfo")).unwrap_or(4 << 30);
     let limit = cgroup(root, &read("proc/self/cgroup"), &read("proc/self/mountinfo"));
@@ -166,7 +166,7 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, content).unwrap();
         }
-        look(root.path())
+        detect(root.path())
     }
 
     const V2: &str = "29 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
@@ -224,7 +224,7 @@ mod tests {
             ("sys/fs/cgroup/memory.max", "1099511627776\n"),
         ]);
         assert_eq!(more, machine, "a limit above the machine's memory is none");
-        assert_eq!(Available { bytes: 32 * MIB, limited: true }.share(), LEAST);
+        assert_eq!(Available { bytes: 32 * MIB, limited: true }.share(), MIN_SHARE);
     }
 
     #[test]

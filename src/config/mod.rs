@@ -24,8 +24,8 @@ mod value;
 
 use std::time::Duration;
 
-pub use access::{is_public, unprotected};
-pub use change::{Difference, Plan};
+pub use access::{is_public, unprotected_reason};
+pub use change::{ChangedKey, ReloadPlan};
 pub use keys::{Change, KEYS, Key, SECTIONS, Section};
 pub use load::{Flag, Sources, load};
 pub use loaded::Loaded;

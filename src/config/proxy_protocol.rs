@@ -23,7 +23,7 @@ impl Default for ProxyProtocol {
 }
 
 /// Values that are each valid and cannot be together.
-pub(super) fn contradictions(loaded: &Loaded) -> Vec<Problem> {
+pub(super) fn conflicts(loaded: &Loaded) -> Vec<Problem> {
     let config = &loaded.config;
     let mut problems = Vec::new();
     let mut problem = |key: &str, reason: String| {

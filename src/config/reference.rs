@@ -46,7 +46,7 @@ pub fn proxy_toml() -> String {
                 Change::Restart => " Needs a restart.",
                 _ => "",
             };
-            comment(&mut out, &format!("Takes: {}.{restart}", key.takes()));
+            comment(&mut out, &format!("Takes: {}.{restart}", key.accepts()));
             let _ = writeln!(out, "{} = {}", key.section_and_name().1, key.show(&config));
             out.push('\n');
         }
@@ -130,7 +130,7 @@ pub fn docs_markdown() -> String {
                 key.path,
                 key.doc,
                 key.show(&config),
-                key.takes(),
+                key.accepts(),
                 key.variable(),
                 key.change.describe(),
             );

@@ -106,7 +106,7 @@ impl Default for TlsUpstream {
 }
 
 /// Values that are each valid and cannot be together.
-pub(super) fn contradictions(loaded: &Loaded) -> Vec<Problem> {
+pub(super) fn conflicts(loaded: &Loaded) -> Vec<Problem> {
     let Tls { downstream, upstream, admin } = &loaded.config.tls;
     let mut problems = Vec::new();
     let mut wrong = |key: &str, reason: &str| {

@@ -11,7 +11,7 @@ use super::notify;
 use super::reload::{self, ReloadCause};
 use super::run::{Supervisor, warn_of_memory};
 use super::sockets::SocketSource;
-use crate::config::{Config, Plan, load};
+use crate::config::{Config, ReloadPlan, load};
 use crate::metrics::ReloadOutcome;
 use crate::tls::{Prepared, Tls};
 
@@ -78,7 +78,7 @@ impl Supervisor {
             Ok(loaded) => loaded.config,
             Err(error) => return Err(error.problems.iter().map(ToString::to_string).collect()),
         };
-        let plan = Plan::new(&self.pool.config(), &wanted);
+        let plan = ReloadPlan::new(&self.pool.config(), &wanted);
         if !plan.changes.is_empty() {
             self.apply(Arc::new(plan.config)).await.map_err(|why| vec![why.to_string()])?;
         } else if cause == ReloadCause::Signal {

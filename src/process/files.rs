@@ -55,7 +55,7 @@ impl Files {
         let mut inner = self.inner();
         let Inner { config, users: current, reported } = &mut *inner;
         let mut problems = Vec::new();
-        match users(config).and_then(|users| config.protects(users)) {
+        match users(config).and_then(|users| config.check_protected_mode(users)) {
             Ok(users) if Some(&users) != current.as_ref() => {
                 info!(users = users.iter().count(), file = config.users_file, "users changed");
                 warn_of(&users);

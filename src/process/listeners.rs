@@ -105,7 +105,7 @@ impl Listeners {
     /// # Errors
     /// An address that clients on other machines reach without a login, and the remedies.
     pub(super) fn protect(&self, config: &Config, prepared: &Prepared) -> Result<(), RunError> {
-        if !config.protected_mode || config.asks_for_login() {
+        if !config.protected_mode || config.requires_login() {
             return Ok(());
         }
         // A required client certificate counts as a login.
@@ -122,7 +122,7 @@ impl Listeners {
         };
         match stay.chain(new).find(open) {
             Some((_, bound)) => {
-                Err(RunError::Unprotected(crate::config::unprotected(&bound.to_string())))
+                Err(RunError::Unprotected(crate::config::unprotected_reason(&bound.to_string())))
             }
             None => Ok(()),
         }
