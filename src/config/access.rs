@@ -1,5 +1,5 @@
-//! Who may connect, looked at as a whole: the files with users and secrets are read, and an address
-//! that others can reach is not listened on without asking anybody who they are.
+//! Checks on access as a whole: reads the files with users and secrets, and enforces
+//! `protected_mode`, which refuses a listener that other machines reach and that needs no login.
 
 use std::net::IpAddr;
 
@@ -8,19 +8,17 @@ use super::{ClientAuth, Config, Listen, Loaded, Problem};
 use crate::users::Users;
 
 impl Config {
-    /// Clients have to log in before they may do anything.
+    /// Whether clients have to log in before anything else.
     pub fn requires_login(&self) -> bool {
         files::users(self).is_ok_and(|users| !users.allows_without_login())
     }
-}
 
-impl Config {
-    /// These users are not too open for where clients come from. At the start and when the
-    /// configuration changes the addresses that are listened on are looked at; this is for a file
-    /// of users that changes behind them.
+    /// Returns `users` if `protected_mode` allows them at the configured addresses. For a file of
+    /// users that changes at run time: at the start and at a reload the bound addresses are
+    /// checked.
     ///
     /// # Errors
-    /// The key of the users, and why they are.
+    /// The key of the users, and the reason.
     pub fn check_protected_mode(&self, users: Users) -> Result<Users, (&'static str, String)> {
         if !self.protected_mode || !users.allows_without_login() {
             return Ok(users);
@@ -31,7 +29,7 @@ impl Config {
         });
         let shows = self.tls.downstream.client_auth == ClientAuth::Required;
         let tls = self.tls.downstream.listen.iter().filter(|_| !shows);
-        // What a name stands for may change; only this one is known.
+        // Of DNS names only localhost is known to resolve to this machine.
         let is_local = |host: &str| match host.parse() {
             Ok(ip) => !is_public(ip),
             Err(_) => host.eq_ignore_ascii_case("localhost"),
@@ -43,7 +41,7 @@ impl Config {
     }
 }
 
-/// Reads the files that hold secrets into their places, and says what is wrong with access.
+/// Reads the files that hold secrets into the configuration, and returns the problems of access.
 pub(super) fn problems(loaded: &mut Loaded) -> Vec<Problem> {
     let upstream = &mut loaded.config.upstream;
     let mut user = None;
@@ -98,14 +96,14 @@ pub(super) fn problems(loaded: &mut Loaded) -> Vec<Problem> {
     };
     if config.protected_mode && users.allows_without_login() {
         for listen in &config.listen {
-            // What a name stands for is known when it is listened on.
+            // A DNS name is checked when its listener is bound.
             let Listen::Tcp(address) = listen else { continue };
             if address.host.parse().is_ok_and(is_public) {
                 problem("listen", unprotected_reason(&listen.to_string()));
             }
         }
         let secured = &config.tls.downstream;
-        // Whoever has to show a certificate has shown who he is.
+        // A required client certificate counts as a login.
         if secured.client_auth != ClientAuth::Required {
             for address in &secured.listen {
                 if address.host.parse().is_ok_and(is_public) {
@@ -117,12 +115,12 @@ pub(super) fn problems(loaded: &mut Loaded) -> Vec<Problem> {
     problems
 }
 
-/// Others than this machine may reach it.
+/// Whether other machines may reach the address: it is not a loopback address.
 pub fn is_public(ip: IpAddr) -> bool {
     !ip.to_canonical().is_loopback()
 }
 
-/// Why an address is not listened on, and the ways out.
+/// The error for an address that `protected_mode` refuses, with the remedies.
 pub fn unprotected_reason(address: &str) -> String {
     format!(
         "\"{address}\" can be reached from other machines, and clients need no password, so \

@@ -1,11 +1,10 @@
-//! From the configuration in use and the one in the file: what changes now, and what by a restart
-//! only.
+//! The differences between two configurations: what a reload changes, and what needs a restart.
 
 use super::Config;
 use super::keys::{Change, KEYS, Key};
 
 impl Change {
-    /// For `docs/configuration.md`.
+    /// The phrase of `docs/configuration.md`.
     pub fn describe(self) -> String {
         match self {
             Change::Now => "changes at run time".into(),
@@ -15,30 +14,30 @@ impl Change {
     }
 }
 
-/// A key that is not what it was. Holds no secret.
+/// A key whose value differs. Secrets are masked.
 #[derive(Debug, Clone)]
 pub struct ChangedKey {
     /// The key.
     pub key: &'static Key,
-    /// The value in use, as it is written in the file.
+    /// The value in use, as TOML.
     pub old: String,
-    /// The value in the file.
+    /// The new value, as TOML.
     pub new: String,
 }
 
-/// What a reload does.
+/// The effects of a reload.
 #[derive(Debug, Clone)]
 pub struct ReloadPlan {
-    /// The configuration to use from now on: the file's, but for what needs a restart.
+    /// The configuration to use: the new one, but for keys that need a restart.
     pub config: Config,
-    /// What changes.
+    /// The keys that the reload changes.
     pub changes: Vec<ChangedKey>,
-    /// What would change by a restart.
+    /// The keys that differ and need a restart.
     pub restart: Vec<ChangedKey>,
 }
 
 impl ReloadPlan {
-    /// From `running` to `wanted`.
+    /// The plan for a reload from `running` to `wanted`.
     pub fn new(running: &Config, wanted: &Config) -> ReloadPlan {
         let mut config = wanted.clone();
         let (mut changes, mut restart) = (Vec::new(), Vec::new());
@@ -63,7 +62,8 @@ fn copy(key: &Key, from: &Config, to: &mut Config) {
     (key.field)(to).copy((key.field)(&mut from.clone()));
 }
 
-/// By the value rather than by how it is shown: a secret is shown as stars.
+/// Whether the key's values differ. Compares the values and not their text, in which secrets are
+/// masked.
 fn differs(key: &Key, a: &Config, b: &Config) -> bool {
     let mut changed = a.clone();
     copy(key, b, &mut changed);
@@ -79,7 +79,7 @@ mod tests {
     fn other() -> Config {
         let flags = OTHER.iter().map(|text| Flag::Set((*text).into())).collect();
         let mut other = load(&Sources { flags, ..Sources::default() }).unwrap().config;
-        // Files that would have been read.
+        // Set here because `load` would read these files.
         other.users_file = "f1".into();
         other.admin_token_file = "f2".into();
         other.upstream.user_file = "f3".into();
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(plan.config.upstream.connections, running.upstream.connections);
         assert_eq!(plan.config.log.format, running.log.format);
         assert_eq!(plan.config.limits, wanted.limits);
-        // What is in use by now differs from the file in these alone.
+        // The configuration then in use differs from the file only in these keys.
         let again = ReloadPlan::new(&plan.config, &wanted);
         assert_eq!(paths(&again.restart), RESTART);
         assert_eq!((paths(&again.changes), again.config), (vec![], plan.config));

@@ -1,5 +1,5 @@
-//! A key's place in [`Config`](super::Config): how it is set from what was written, shown, and
-//! described.
+//! The typed field of a key in [`Config`](super::Config): parsing, showing and describing its
+//! value.
 
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -14,25 +14,25 @@ use super::{Address, Choice, Listen, Memory, Network, NodeZone, Secret, Workers}
 use crate::command::{CommandTable, Rule};
 use crate::users::User;
 
-/// A value as it was written, not yet understood.
+/// A value as written, before it is parsed by its key's type.
 pub(super) enum Raw {
-    /// From the environment or a flag, where everything is a word and commas separate a list.
+    /// A value from the environment or a flag: untyped text, in which commas separate a list.
     Word(String),
     /// A TOML string.
     Text(String),
-    /// A TOML integer; `None` does not fit 64 bits.
+    /// A TOML integer; `None` if it does not fit 64 bits.
     Integer(Option<i64>),
     /// A TOML boolean.
     Boolean(bool),
     /// A TOML array.
     List(Vec<Raw>),
-    /// Any other TOML value, by its name.
+    /// Any other TOML value, as the name of its type.
     Other(&'static str),
 }
 
 impl Raw {
-    /// "a number", for the sentence that says that something else was expected. Not the value: it
-    /// may be a secret that was written without its quotes.
+    /// The type in words ("a number"), for errors about a wrong type. Errors do not quote the
+    /// value, which may be a secret written without its quotes.
     fn kind(&self) -> &'static str {
         match self {
             Raw::Word(_) | Raw::Text(_) => "a string",
@@ -65,7 +65,7 @@ impl Raw {
         }
     }
 
-    /// Reads every item and reports all that are wrong.
+    /// Parses every item of a list. `Err`: the reasons of all that are wrong.
     fn list<T>(
         &self,
         example: &str,
@@ -95,21 +95,21 @@ impl Raw {
     }
 }
 
-/// One field of the configuration, by its type, with the values it may have.
+/// A reference to a field of the configuration, with its type and the range of its values.
 #[allow(missing_docs)]
 pub(super) enum Field<'a> {
     Listeners(&'a mut Vec<Listen>),
-    /// With the lowest port.
+    /// Addresses, and the lowest port allowed.
     Addresses(&'a mut Vec<Address>, u16),
-    /// Empty is `None`; with the lowest port.
+    /// An address, and the lowest port allowed; "" is `None`.
     OptionalAddress(&'a mut Option<Address>, u16),
     Workers(&'a mut Workers),
     Text(&'a mut String),
-    /// The path of a file that is read while slotway runs; empty is none.
+    /// The path of a file that is read while slotway runs; "" is none.
     Path(&'a mut String),
-    /// Of a PEM file; empty is `None`.
+    /// The path of a PEM file; "" is `None`.
     File(&'a mut Option<PathBuf>),
-    /// Without spaces and control characters, as CLIENT SETNAME wants it.
+    /// Text without spaces and control characters, as CLIENT SETNAME requires.
     Name(&'a mut String),
     Secret(&'a mut Secret),
     Count(&'a mut usize, RangeInclusive<usize>),
@@ -119,15 +119,16 @@ pub(super) enum Field<'a> {
     /// "0" is `None`.
     OptionalDuration(&'a mut Option<Duration>, RangeInclusive<Duration>),
     Level(&'a mut String),
+    /// Commands, subcommands and ACL categories.
     CommandRules(&'a mut Vec<Rule>),
-    /// The same without categories.
+    /// Commands and subcommands.
     Commands(&'a mut Vec<Rule>),
     Zones(&'a mut Vec<NodeZone>),
     Networks(&'a mut Vec<Network>),
     /// true or false.
     Boolean(&'a mut bool),
     Users(&'a mut Vec<User>),
-    /// One word of several.
+    /// One of several words.
     Choice(&'a mut dyn Choice),
 }
 
@@ -141,7 +142,7 @@ const NETWORKS: &str = "a list of strings such as [\"10.0.0.0/8\", \"2001:db8::1
 const MAX_WORKERS: usize = 1024;
 
 impl Field<'_> {
-    /// Understands `raw` and puts it in its place. `Err`: why not, and what to write instead.
+    /// Sets the field to the value of `raw`. `Err`: the reason, and what to write instead.
     pub(super) fn set(self, raw: &Raw) -> Result<(), String> {
         match self {
             Field::Listeners(field) => {
@@ -257,7 +258,8 @@ impl Field<'_> {
         Ok(())
     }
 
-    /// Whether it is the path of a credential of systemd's, which `folder` is then put before.
+    /// Whether the field is a path that begins with `${CREDENTIALS_DIRECTORY}/`, which is replaced
+    /// by `folder`, if there is one.
     pub(super) fn credential(self, folder: Option<&str>) -> bool {
         const CREDENTIAL: &str = "${CREDENTIALS_DIRECTORY}/";
         let path = match &self {
@@ -275,7 +277,7 @@ impl Field<'_> {
         true
     }
 
-    /// Takes over the value of the same key in another configuration.
+    /// Copies the value of the same key from another configuration.
     pub(super) fn copy(self, other: Field<'_>) {
         match (self, other) {
             (Field::Listeners(to), Field::Listeners(from)) => to.clone_from(from),
@@ -300,16 +302,16 @@ impl Field<'_> {
             (Field::Zones(to), Field::Zones(from)) => to.clone_from(from),
             (Field::Networks(to), Field::Networks(from)) => to.clone_from(from),
             (Field::Choice(to), Field::Choice(from)) => {
-                // A word of the same choice.
+                // Cannot fail: it is a word of the same choice.
                 let _ = to.choose(from.word());
             }
-            // Both are fields of one key. A kind that is missing above fails the test of
-            // `change.rs` that copies every key.
+            // Both fields belong to one key, so their types are equal. A type that is missing above
+            // fails the test in `change.rs` that copies every key.
             _ => {}
         }
     }
 
-    /// As TOML; a secret is masked.
+    /// The value as TOML; a secret is masked.
     pub(super) fn show(&self) -> toml::Value {
         let list = |items: Vec<String>| {
             toml::Value::Array(items.into_iter().map(toml::Value::String).collect())
@@ -348,7 +350,7 @@ impl Field<'_> {
         }
     }
 
-    /// What may be written, for people: type, unit and range.
+    /// The accepted values in words: type, unit and range.
     pub(super) fn accepts(&self) -> String {
         let address = "\"host:port\" or \"[IPv6 address]:port\"";
         match self {
@@ -402,7 +404,7 @@ impl Field<'_> {
     }
 }
 
-/// `"this", "that" or "another"`.
+/// Words as `"this", "that" or "another"`.
 fn choices(words: &[&str]) -> String {
     let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
     match quoted.split_last() {

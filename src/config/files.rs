@@ -1,4 +1,4 @@
-//! Files with users, passwords and tokens, as they are now.
+//! Reading of the files with users, passwords and tokens.
 
 use std::path::Path;
 
@@ -6,13 +6,13 @@ use super::Config;
 use crate::command::CommandTable;
 use crate::users::{Users, parse_file};
 
-/// A larger file is none of these.
+/// Largest file that is read.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// The users that `config` says, its file read.
+/// The users of `config`, with those of `users_file`.
 ///
 /// # Errors
-/// The key, and what is wrong.
+/// The key, and the reason.
 pub fn users(config: &Config) -> Result<Users, (&'static str, String)> {
     let mut own = config.users.clone();
     if !config.users_file.is_empty() {
@@ -25,10 +25,10 @@ pub fn users(config: &Config) -> Result<Users, (&'static str, String)> {
     Users::new(own, passthrough, !config.users_file.is_empty()).map_err(|why| (key, why))
 }
 
-/// A secret that is in a file of its own; the end of its line is not part of it.
+/// The secret in a file of its own, without the newline at its end.
 ///
 /// # Errors
-/// What is wrong with the file.
+/// The path, and the reason.
 pub fn secret(path: &str) -> Result<String, String> {
     let mut text = read(Path::new(path)).map_err(|why| format!("{path}: {why}"))?;
     if text.ends_with('\n') {
@@ -49,6 +49,6 @@ fn read(path: &Path) -> Result<String, String> {
     if length > MAX_BYTES {
         return Err(format!("has {length} bytes, which is too many"));
     }
-    // The error of a file that is not text would not quote it.
+    // Its error for a file that is not UTF-8 does not quote the content.
     std::fs::read_to_string(path).map_err(unreadable)
 }

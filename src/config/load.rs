@@ -1,6 +1,6 @@
-//! Lays the sources over each other: defaults, file, environment, flags. The later ones win.
+//! Merging of the sources of the configuration: defaults, file, environment, flags. Later ones win.
 //!
-//! Everything that is wrong is collected, each with its place, before any of it is reported.
+//! All problems are collected, each with its origin, before any is reported.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,31 +14,31 @@ use super::keys::{KEYS, SECTIONS, key};
 use super::problem::nearest;
 use super::{Config, ConfigError, Listen, Loaded, Origin, Problem};
 
-/// What the configuration is read from. No `Debug`: it holds the password as it was given.
+/// The sources of a configuration. No `Debug`: they may contain a password.
 #[derive(Clone, Default)]
 pub struct Sources {
-    /// The file, if there is one.
+    /// The path of the file, if there is one.
     pub file: Option<PathBuf>,
-    /// The environment; only what starts with `SLOTWAY_` is looked at, and the folder of systemd's
-    /// credentials.
+    /// The environment: variables that begin with `SLOTWAY_`, and `CREDENTIALS_DIRECTORY`. Others
+    /// are ignored.
     pub env: Vec<(OsString, OsString)>,
-    /// The flags, in their order.
+    /// The flags, in the order of the command line.
     pub flags: Vec<Flag>,
 }
 
-/// The variable by which systemd names the folder of a service's credentials.
+/// The variable in which systemd gives the folder of a service's credentials.
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
-/// One key set on the command line. No `Debug`, for the same reason.
+/// A key set on the command line. No `Debug`: the value may be a password.
 #[derive(Clone)]
 pub enum Flag {
-    /// A flag of its own, such as `--workers`: the flag, the key, the value.
+    /// A flag of its own, such as `--workers`: the flag, the key's path, the value.
     Named(&'static str, &'static str, String),
-    /// What followed `--set`: `path.to.key=value`.
+    /// The argument of `--set`: `path.to.key=value`.
     Set(String),
 }
 
-/// Reads all sources and checks the outcome.
+/// Reads all sources and checks the resulting configuration.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let mut loading = Loading::default();
     if let Some(path) = &sources.file {
@@ -58,7 +58,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     if problems.is_empty() { Ok(loaded) } else { Err(ConfigError { problems }) }
 }
 
-/// What has been read so far.
+/// The state while sources are read.
 struct Loading {
     loaded: Loaded,
     problems: Vec<Problem>,
@@ -84,7 +84,7 @@ impl Loading {
         self.problem(origin, path, reason);
     }
 
-    /// Sets one key, known or not.
+    /// Sets the key at `path`, or records a problem.
     fn set(&mut self, origin: Origin, path: &str, raw: &Raw) {
         let Some(key) = key(path) else {
             return self.unknown_key(origin, path);
@@ -97,7 +97,7 @@ impl Loading {
         }
     }
 
-    /// The same for a list: what is wrong with one item is said of that item's line.
+    /// Sets a key to a list, or records a problem for each wrong item, at the line of that item.
     fn set_list(
         &mut self,
         origin: Origin,
@@ -136,8 +136,8 @@ impl Loading {
             let before = text.as_bytes().get(..start).unwrap_or(text.as_bytes());
             Origin::File(path.into(), Some(1 + before.iter().filter(|b| **b == b'\n').count()))
         };
-        // What the parser makes of a line that is not TOML is not worth a second complaint. Its
-        // own rendering would quote the line, which may hold the password.
+        // With syntax errors, problems in the rest of the table would be consequences of these. The
+        // parser's own rendering would quote the line, which may contain a password.
         for error in &errors {
             let start = error.span().map_or(text.len(), |span| span.start);
             let reason = format!("not valid TOML: {}", error.message().replace('\n', ", "));
@@ -148,7 +148,7 @@ impl Loading {
         }
         let before = self.problems.len();
         self.table("", table.get_ref(), &at);
-        // The table is sorted by name; a reader goes through the file from top to bottom.
+        // The table is sorted by name; report in the order of the lines.
         if let Some(from_file) = self.problems.get_mut(before..) {
             from_file.sort_by_key(|problem| match problem.origin {
                 Origin::File(_, line) => line,
@@ -165,7 +165,7 @@ impl Loading {
             let name =
                 if dotted { format!("\"{}\"", name.get_ref()) } else { name.get_ref().to_string() };
             let path = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
-            // [tls.downstream] is a section, and its key in [tls] is one way of writing it.
+            // `downstream = { … }` in [tls] is another way to write the section [tls.downstream].
             let holds = |name: &str| {
                 name.strip_prefix(&*path)
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
@@ -185,8 +185,8 @@ impl Loading {
         }
     }
 
-    /// `[timeout]` for `[timeouts]`: one problem for the section if it is plain which was meant,
-    /// otherwise one for each key in it, whose name may tell more.
+    /// Records the problems of an unknown section: one if a known section has a similar name
+    /// (`[timeout]` for `[timeouts]`), otherwise one for each of its keys, to suggest similar keys.
     fn unknown_section(
         &mut self,
         origin: Origin,
@@ -241,7 +241,7 @@ impl Loading {
         }
     }
 
-    /// Puts the folder of systemd's credentials into the paths that begin with `${CREDENTIALS_DIRECTORY}/`.
+    /// Expands `${CREDENTIALS_DIRECTORY}` in paths that begin with it.
     fn credentials(&mut self, env: &[(OsString, OsString)]) {
         let folder = env.iter().find(|(name, _)| name == CREDENTIALS_VARIABLE);
         let folder = folder.and_then(|(_, path)| path.to_str()).filter(|p| p.starts_with('/'));
@@ -274,7 +274,7 @@ impl Loading {
         for flag in flags {
             let Flag::Set(text) = flag else { continue };
             let Some((path, value)) = text.split_once('=') else {
-                // Without "=" nobody knows what this is; it may be a password in the wrong place.
+                // Does not quote the text, which may be a misplaced password.
                 let reason = "has no \"=\"; write --set path.to.key=value, such as \
                               --set limits.clients=1000";
                 self.problem(Origin::Flag("--set".into()), "", reason);
@@ -304,9 +304,9 @@ fn raw(value: &DeValue<'_>) -> Raw {
     }
 }
 
-/// Kubernetes gives every container variables about each service of its namespace; a service
-/// called "slotway" makes `SLOTWAY_SERVICE_HOST`, `SLOTWAY_PORT=tcp://…`, `SLOTWAY_PORT_6379_TCP`
-/// and more. Nobody wrote these, so they are no errors.
+/// Whether Kubernetes has set the variable. It sets variables about each service of the namespace:
+/// for one called "slotway" `SLOTWAY_SERVICE_HOST`, `SLOTWAY_PORT=tcp://…`, `SLOTWAY_PORT_6379_TCP`
+/// and more, which must not be errors.
 fn is_service_link(name: &str, value: &str) -> bool {
     let protocol = |text: &str| matches!(text.split('_').next(), Some("TCP" | "UDP" | "SCTP"));
     let numbered = |rest: &str| {
@@ -320,7 +320,7 @@ fn is_service_link(name: &str, value: &str) -> bool {
         || name.split("_PORT_").skip(1).any(numbered)
 }
 
-/// Values that are each valid and cannot be together.
+/// The problems of values that are valid each, but not together.
 fn conflicts(loaded: &Loaded) -> Vec<Problem> {
     let config = &loaded.config;
     let mut problems = Vec::new();
@@ -328,7 +328,7 @@ fn conflicts(loaded: &Loaded) -> Vec<Problem> {
         if !reversed {
             return;
         }
-        // Reported at the one that was set; at the default there is nothing to change.
+        // Reported at the key that was set, not at one that has its default.
         let (at, other) = match loaded.origin(low) {
             Origin::Default => (high, low),
             _ => (low, high),
@@ -367,7 +367,7 @@ fn conflicts(loaded: &Loaded) -> Vec<Problem> {
 
     problems.extend(super::tls::conflicts(loaded));
 
-    // Port 0 is a different port each time.
+    // Port 0 stands for a different port each time, so it does not conflict.
     let fixed = |listen: &Listen| !matches!(listen, Listen::Tcp(address) if address.port == 0);
     let secured = config.tls.downstream.listen.iter().cloned().map(Listen::Tcp);
     for listen in secured.filter(|l| fixed(l) && config.listen.contains(l)) {

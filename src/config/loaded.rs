@@ -1,10 +1,10 @@
-//! A valid configuration, and where its values come from.
+//! A valid configuration with the origins of its values.
 
 use std::collections::BTreeMap;
 
 use super::{Config, ConfigError, Origin, Problem};
 
-/// A valid configuration, and where it comes from.
+/// A valid configuration with the origins of its values.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The configuration.
@@ -13,13 +13,13 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Where the value of the key `path` comes from.
+    /// The origin of the value of the key at `path`.
     pub fn origin(&self, path: &str) -> &Origin {
         self.origins.get(path).unwrap_or(&Origin::Default)
     }
 
-    /// Refuses a configuration that names no cluster. Apart from [`super::load`], because
-    /// `slotway check` may look at a file whose seeds will come from the environment.
+    /// Refuses a configuration without seeds. Not part of [`super::load`], because `slotway check`
+    /// may check a file whose seeds come from the environment later.
     pub fn require_seeds(&self) -> Result<(), ConfigError> {
         if !self.config.seeds.is_empty() {
             return Ok(());

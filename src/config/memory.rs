@@ -1,25 +1,26 @@
-//! `limits.memory = "auto"`: how much memory there is, and how much of it the buffers may have.
+//! `limits.memory`: the memory available to the process, and the share of it that "auto" gives to
+//! buffers.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// What the process may take beside its buffers: the program, what is kept for reuse, what is
-/// there twice for a moment. The bound on resident memory is `limits.memory` plus this.
+/// Memory of the process beside its buffers, in bytes: code, memory kept for reuse, short-lived
+/// copies. Resident memory is bounded by `limits.memory` plus this.
 pub(super) const OVERHEAD: usize = 64 << 20;
-/// The least that "auto" stands for.
+/// The least that "auto" stands for, in bytes.
 const MIN_SHARE: usize = 16 << 20;
 
 /// `limits.memory`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Memory {
-    /// As the container's or the machine's memory has it.
+    /// A share of the container's or the machine's memory.
     Auto,
-    /// That many bytes.
+    /// A number of bytes.
     Bytes(usize),
 }
 
 impl Memory {
-    /// Bytes that all buffers may have together, on this machine. Looked up once.
+    /// The limit of all buffers together on this machine, in bytes.
     pub fn bytes(self) -> usize {
         match self {
             Memory::Auto => available().share(),
@@ -27,7 +28,7 @@ impl Memory {
         }
     }
 
-    /// What an operator should know: the process may outgrow the memory that there is for it.
+    /// A warning for the operator if the process may exceed the memory available to it.
     pub fn warning(self) -> Option<String> {
         self.warning_beside(available())
     }
@@ -54,7 +55,7 @@ impl Memory {
         ))
     }
 
-    /// For `slotway check`: what "auto" comes to here.
+    /// A comment line for `slotway check`: the value of "auto" on this machine.
     pub fn describe(self) -> String {
         match self {
             Memory::Auto => {
@@ -72,19 +73,20 @@ fn in_mib(bytes: usize) -> String {
     format!("{} MiB", bytes >> 20)
 }
 
-/// The memory that there is for this process.
+/// The memory available to this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Available {
     /// Bytes.
     pub bytes: usize,
-    /// It is the limit of a cgroup (a container, a systemd unit), otherwise the machine's memory.
+    /// Whether it is the limit of a cgroup (a container, a systemd unit); otherwise it is the
+    /// machine's memory.
     pub limited: bool,
 }
 
 impl Available {
-    /// What "auto" stands for: three quarters of what is left beside [`OVERHEAD`] where the memory
-    /// is this process's own; the rest is for the kernel's socket buffers, which count against a
-    /// container's limit. Half of it where the whole machine shares it.
+    /// The value of "auto": three quarters of a cgroup's limit less [`OVERHEAD`], which leaves the
+    /// rest to the kernel's socket buffers, as these count against the limit; half of the machine's
+    /// memory less [`OVERHEAD`], as other processes share it.
     pub fn share(self) -> usize {
         let left = self.bytes.saturating_sub(OVERHEAD);
         let share = if self.limited { left / 4 * 3 } else { left / 2 };
@@ -92,13 +94,13 @@ impl Available {
     }
 }
 
-/// The memory that there is for this process, as it was when first asked.
+/// The memory available to this process; detected at the first call.
 pub(super) fn available() -> Available {
     static AVAILABLE: OnceLock<Available> = OnceLock::new();
     *AVAILABLE.get_or_init(|| detect(Path::new("/")))
 }
 
-/// The same for the file system at `root`.
+/// Detects the available memory from the file system at `root`.
 fn detect(root: &Path) -> Available {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_default();
     let machine = machine(&read("proc/meminfo")).unwrap_or(4 << 30);
@@ -109,12 +111,13 @@ fn detect(root: &Path) -> Available {
     }
 }
 
+/// The machine's memory in bytes, from /proc/meminfo.
 fn machine(meminfo: &str) -> Option<usize> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.split_whitespace().next()?.parse::<usize>().ok()?.checked_mul(1 << 10)
 }
 
-/// The lowest limit of the process's cgroups and of those that they are in, version 1 or 2.
+/// The lowest memory limit of the process's cgroups and their ancestors, version 1 or 2.
 fn cgroup(root: &Path, cgroups: &str, mounts: &str) -> Option<usize> {
     let mut lowest = None;
     for (mount_root, mount, v2) in mounts.lines().filter_map(mount) {
@@ -125,7 +128,8 @@ fn cgroup(root: &Path, cgroups: &str, mounts: &str) -> Option<usize> {
         };
         let path = cgroups.lines().find(of_mount).and_then(|line| line.splitn(3, ':').nth(2));
         let path = path.unwrap_or("/");
-        // In a container without a cgroup namespace the path is the host's, and its end is mounted.
+        // Without a cgroup namespace a container sees the host's path, of which only `mount_root`
+        // is mounted.
         let path = path.strip_prefix(mount_root).unwrap_or(path);
         let base = root.join(mount.trim_start_matches('/'));
         let own: PathBuf = base.join(path.trim_start_matches('/'));
@@ -138,8 +142,8 @@ fn cgroup(root: &Path, cgroups: &str, mounts: &str) -> Option<usize> {
     lowest
 }
 
-/// Of a line of mountinfo: the mounted part of the hierarchy, where it is mounted, and whether it is
-/// version 2. None where it is not of memory.
+/// Parses a line of mountinfo: the mounted part of the hierarchy, the mount point, and whether it
+/// is version 2. `None` if it is no cgroup hierarchy with memory limits.
 fn mount(line: &str) -> Option<(&str, &str, bool)> {
     let (place, kind) = line.split_once(" - ")?;
     let mut place = place.split(' ').skip(3);
@@ -239,7 +243,7 @@ mod tests {
              container's memory limit, 512 MiB: the kernel may kill the process; set limits.memory \
              to 448MiB or less, or allow more memory"
         );
-        // Too small for the least that "auto" stands for.
+        // Smaller than MIN_SHARE and OVERHEAD.
         let tiny = Available { bytes: 64 * MIB, limited: true };
         let told = warning(Memory::Auto, tiny).unwrap();
         assert!(told.starts_with("limits.memory = 16 MiB and"), "{told}");

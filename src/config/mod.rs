@@ -1,10 +1,11 @@
 //! The configuration: file, environment, flags.
 //!
-//! [`KEYS`] is the one table of keys. The file, the `SLOTWAY_` variables, `--set`, the effective
-//! configuration that `slotway check` prints, `proxy.toml` and `docs/configuration.md` are all
-//! read from it, so that they cannot disagree. The defaults are [`Config::default`].
+//! [`KEYS`] is the one table of keys. Parsing of the file, of the `SLOTWAY_` variables and of
+//! `--set`, the effective configuration that `slotway check` prints, `proxy.toml` and
+//! `docs/configuration.md` are all derived from it, so that they cannot disagree. The defaults are
+//! [`Config::default`].
 //!
-//! A new key is a field below, its default, and its entry in `keys.rs`; a test fails until all
+//! A new key needs a field below, a default, and an entry in `keys.rs`; a test fails until all
 //! three are there.
 
 mod access;
@@ -46,45 +47,45 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
 
-/// Everything that can be configured. What each key means stands in [`KEYS`], for operators and
-/// for readers of the code alike; here are the types.
+/// The whole configuration. [`KEYS`] documents the meaning of each key, for operators and readers
+/// of the code alike.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Where clients connect; at least one, or one of `tls.downstream.listen`.
+    /// Client addresses without TLS; not empty unless `tls.downstream.listen` has one.
     pub listen: Vec<Listen>,
-    /// Whether another slotway may take over these addresses.
+    /// Whether another slotway may take over the listen addresses.
     pub hand_over: HandOver,
-    /// Nodes to ask for the topology first; may be empty here, `slotway run` refuses that.
+    /// Nodes to ask for the topology first. May be empty, but `slotway run` refuses that.
     pub seeds: Vec<Address>,
-    /// How many workers.
+    /// Number of workers.
     pub workers: Workers,
-    /// The admin HTTP listener; `None` is off.
+    /// Address of the admin HTTP listener; `None` is off.
     pub admin: Option<Address>,
-    /// What cluster clients are told; `None`: the address that they use.
+    /// Address that cluster clients are given; `None`: the one that they have connected to.
     pub announce: Option<Address>,
-    /// The mode that INFO and HELLO say.
+    /// Mode reported by INFO and HELLO.
     pub announce_mode: AnnounceMode,
-    /// Which nodes answer commands that only read.
+    /// Nodes that answer commands that only read.
     pub read_from: ReadFrom,
-    /// The zone that slotway runs in; empty if nobody has said.
+    /// The zone that slotway runs in; empty if not configured.
     pub zone: String,
-    /// Whose users clients log in as.
+    /// Whether clients may log in as users of the cluster.
     pub auth: Auth,
     /// Slotway's own users.
     pub users: Vec<crate::users::User>,
-    /// A file with more of them; empty is none.
+    /// File with more of slotway's own users; empty is none.
     pub users_file: String,
-    /// No listening on a public address without asking anybody for a password.
+    /// Whether a public listen address without a login is refused.
     pub protected_mode: bool,
-    /// What the admin listener wants to see; empty is nothing.
+    /// Bearer token for the admin listener; empty if none is required.
     pub admin_token: Secret,
-    /// The file that it is in; empty is none.
+    /// File with that token; empty is none.
     pub admin_token_file: String,
-    /// The health pages want to see it, too.
+    /// Whether /healthz and /readyz require the token, too.
     pub admin_token_for_probes: bool,
     /// `[upstream]`
     pub upstream: Upstream,
-    /// `[tls.downstream]` and `[tls.upstream]`
+    /// `[tls.downstream]`, `[tls.upstream]` and `[tls.admin]`
     pub tls: Tls,
     /// `[proxy_protocol]`
     pub proxy_protocol: ProxyProtocol,
@@ -110,11 +111,11 @@ pub struct Config {
     pub slowlog: SlowLog,
     /// `[tracing]`
     pub tracing: Tracing,
-    /// `[commands]`: which commands clients may send.
+    /// `[commands]`: commands that clients may send.
     pub commands: crate::command::Rules,
-    /// `[commands]`: what a client is told of one whose outcome is unknown.
+    /// `[commands]`: the reply to a command whose outcome is unknown.
     pub on_outcome_unknown: OnOutcomeUnknown,
-    /// `[commands]`: what becomes of those whose keys lie in several slots.
+    /// `[commands]`: commands whose keys are in several slots.
     pub emulation: Emulation,
     /// `[log]`
     pub log: Log,
@@ -123,169 +124,169 @@ pub struct Config {
 /// `[upstream]`: connections to the nodes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
-    /// The user of AUTH; empty is the node's default user.
+    /// User name for AUTH; empty is the node's default user.
     pub user: String,
-    /// The file that it is in; empty is none.
+    /// File with the user name; empty is none.
     pub user_file: String,
-    /// The password of AUTH; empty with an empty user is no AUTH at all.
+    /// Password for AUTH; if user and password are empty, no AUTH is sent.
     pub password: Secret,
-    /// The file that it is in; empty is none.
+    /// File with the password; empty is none.
     pub password_file: String,
-    /// The name of CLIENT SETNAME; empty sets none.
+    /// Name for CLIENT SETNAME; empty sets none.
     pub client_name: String,
     /// Shared connections per worker, node and protocol.
     pub connections: usize,
-    /// TCP keepalive; `None` is none.
+    /// TCP keepalive of connections to nodes; `None` leaves the kernel's settings.
     pub keepalive: Option<Duration>,
 }
 
 /// `[timeouts]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timeouts {
-    /// A command's deadline, from its arrival to its reply; `None` is no deadline.
+    /// Deadline of a command, from its arrival to its reply; `None` is no deadline.
     pub command: Option<Duration>,
-    /// For a connection to a node, its handshake included.
+    /// Limit for opening a connection to a node, handshake included.
     pub connect: Duration,
-    /// After which a slot whose primary is missing fails fast; `None` is never.
+    /// Time after which commands for a slot without a primary fail at once; `None` is never.
     pub no_primary: Option<Duration>,
-    /// After which a node that owes an answer is looked at; `None` is never.
+    /// Silence after which a node that owes replies is probed; `None` is never.
     pub probe: Option<Duration>,
-    /// For what is in flight when slotway is told to stop.
+    /// Limit for commands in flight at shutdown.
     pub drain: Duration,
-    /// For a client that has to log in, from its connection to its login; `None` is no limit.
+    /// Limit for a client's login, from its connection on; `None` is no limit.
     pub login: Option<Duration>,
-    /// After which a client that says nothing is closed; `None` is never.
+    /// Time after which an idle client is closed; `None` is never.
     pub idle: Option<Duration>,
-    /// After which a client is closed between two commands; `None` is never.
+    /// Age at which a client is closed between two commands; `None` is never.
     pub max_age: Option<Duration>,
-    /// TCP keepalive of clients; `None` is none.
+    /// TCP keepalive of clients; `None` leaves the kernel's settings.
     pub keepalive: Option<Duration>,
 }
 
 /// `[retries]`: the budget of each worker's retries.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Retries {
-    /// Retries for a hundred commands.
+    /// Retries per hundred answered commands.
     pub budget_percent: usize,
-    /// Retries per second in any case.
+    /// Retries per second that are always allowed.
     pub min_per_second: usize,
 }
 
 /// `[reconnect]`: backoff between two attempts to connect to a node; `min <= max`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reconnect {
-    /// After the first failure.
+    /// Pause after the first failure.
     pub min: Duration,
-    /// After many.
+    /// Longest pause.
     pub max: Duration,
 }
 
-/// `[topology]`: how often the cluster is asked; `min_interval <= refresh`.
+/// `[topology]`: refreshes of the topology; `min_interval <= refresh`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Topology {
-    /// In the background, when nothing happens.
+    /// Interval of refreshes in the background.
     pub refresh: Duration,
-    /// The least time between two refreshes, whatever happens.
+    /// Shortest interval between two refreshes, for whatever reason.
     pub min_interval: Duration,
 }
 
-/// `[replicas]`: which replicas are read from.
+/// `[replicas]`: replicas that are read from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replicas {
-    /// Since when a replica may have heard nothing of its primary; `None` is no limit.
+    /// Longest time since a replica heard of its primary; `None` is no limit.
     pub max_lag: Option<Duration>,
-    /// How many bytes of the replication stream it may lack; 0 is no limit.
+    /// Most bytes of the replication stream that a replica may lack; 0 is no limit.
     pub max_lag_bytes: usize,
-    /// How often that is looked at.
+    /// Interval of checks of the nodes.
     pub check: Duration,
-    /// Where a primary is not reached.
+    /// Reads while their primary is not reached.
     pub in_failover: InFailover,
-    /// The nodes' zones, as far as they do not tell them.
+    /// Zones of nodes that do not report their own.
     pub zones: Vec<NodeZone>,
 }
 
-/// `[commands]`, of those whose keys lie in several slots.
+/// `[commands]`: commands whose keys are in several slots.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Emulation {
-    /// What becomes of them.
+    /// Whether they are refused or emulated.
     pub cross_slot: CrossSlotCommand,
-    /// The longest pause between two looks at what a command waits for.
+    /// Longest pause between two polls of a blocking command's keys.
     pub turn: Duration,
 }
 
 /// `[transactions]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Transactions {
-    /// A transaction over several slots.
+    /// Transactions whose keys are in several slots.
     pub cross_slot: CrossSlot,
 }
 
 /// `[pubsub]`: `output_soft <= output_hard`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PubSub {
-    /// Output waiting for one subscriber, in bytes.
+    /// Limit of a subscriber's unread output, in bytes.
     pub output_hard: usize,
-    /// The same, for longer than `output_soft_time`.
+    /// Limit that may be exceeded for `output_soft_time`, in bytes.
     pub output_soft: usize,
-    /// How long.
+    /// Time that a subscriber may be above `output_soft`.
     pub output_soft_time: Duration,
     /// Subscribers that may have missed messages.
     pub on_gap: OnGap,
 }
 
-/// `[limits]`: all sizes in bytes.
+/// `[limits]`: sizes are in bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// Connected clients.
     pub clients: usize,
-    /// Output waiting for one client.
+    /// Unread output of one client.
     pub client_output: usize,
-    /// Sent or waiting to be sent on one upstream connection and not yet answered.
+    /// Commands of one upstream connection that are not answered yet, sent or not.
     pub upstream_in_flight: usize,
     /// All buffers together.
     pub memory: Memory,
-    /// Commands waiting for a slot that moves or has no primary.
+    /// Commands held for a slot that is being moved or has no primary.
     pub held: usize,
     /// Lua scripts that are kept for nodes that lack them.
     pub scripts: usize,
-    /// Connections lent to single clients, of all workers.
+    /// Connections lent to single clients, of all workers together.
     pub dedicated: usize,
-    /// Users of the cluster at the same time, per worker.
+    /// Users of the cluster with connections, per worker.
     pub users: usize,
     /// One argument of a command.
     pub bulk: usize,
     /// One inline command, or the line of a count.
     pub inline: usize,
-    /// Arguments of one command.
+    /// Number of arguments of one command.
     pub multibulk: usize,
 }
 
-/// `[observe]`: what is seen of keys.
+/// `[observe]`: hot keys and big keys.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observe {
-    /// Hot keys and big keys are looked for.
+    /// Whether hot keys and big keys are tracked.
     pub hot_keys: bool,
-    /// In one command of so many.
+    /// One command in this many is sampled.
     pub sample: usize,
 }
 
 /// `[slowlog]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct SlowLog {
-    /// What takes as long is slow; `None` is nothing.
+    /// Shortest duration of a slow command; `None` is off.
     pub slower_than: Option<Duration>,
-    /// Entries that are kept.
+    /// Number of entries kept.
     pub max_len: usize,
 }
 
 /// `[tracing]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tracing {
-    /// Where spans are sent; empty is nowhere.
+    /// Collector that spans are sent to; empty is none.
     pub endpoint: String,
-    /// One command of so many.
+    /// One command in this many is traced.
     pub sample: usize,
-    /// What slotway is called there.
+    /// The spans' service.name.
     pub service_name: String,
 }
 

@@ -1,18 +1,18 @@
-//! Where a value of the configuration comes from.
+//! The origin of a value of the configuration.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value comes from.
+/// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nowhere: nobody set it.
+    /// Not set: the default.
     Default,
-    /// The file, and the line if it is about one.
+    /// A file, and a line, unless it is about the whole file.
     File(PathBuf, Option<usize>),
-    /// The variable of that name.
+    /// An environment variable, by its name.
     Env(String),
-    /// The flag: `--workers`, or `--set log.level`.
+    /// A flag: `--workers`, or `--set log.level`.
     Flag(String),
 }
 

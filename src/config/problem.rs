@@ -1,23 +1,23 @@
-//! What is wrong with a configuration, said so that it can be put right.
+//! Problems of a configuration, and suggestions of similar names.
 
 use std::fmt;
 
 use super::origin::Origin;
 
-/// One thing that is wrong.
+/// A reason why a configuration is not valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Where it was written.
+    /// The origin of the value.
     pub origin: Origin,
-    /// The key, as a path; empty when the problem is not about one.
+    /// The path of the key; empty if the problem is not about one.
     pub key: String,
-    /// What is wrong and what to write instead. Never holds a secret.
+    /// The reason, and what to write instead. Never contains a secret.
     pub reason: String,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // `--set limits.bulk` names the key already, a default was written nowhere.
+        // The origin `--set limits.bulk` names the key already; a default has no place.
         let place = match self.origin {
             Origin::Default => String::new(),
             _ => format!("{}: ", self.origin),
@@ -30,10 +30,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that was found wrong, at least one thing, in the order of the places.
+/// The problems of a configuration that is not valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// One line each.
+    /// At least one, in the order of their origins; one line each.
     pub problems: Vec<Problem>,
 }
 
@@ -51,10 +51,10 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The candidate most like `given`, if any is like it at all.
+/// The candidate most similar to `given`; `None` if none is similar enough.
 ///
-/// A path counts as alike also when only its last part is: who writes `client_output` outside of
-/// its section, or under a wrong one, meant `limits.client_output`.
+/// A path is also similar if only its last part is: `client_output` outside of its section, or in a
+/// wrong one, suggests `limits.client_output`.
 pub(super) fn nearest<'a>(
     given: &str,
     candidates: impl Iterator<Item = &'a str>,
@@ -64,7 +64,7 @@ pub(super) fn nearest<'a>(
     let likeness = |candidate: &str| {
         let whole = strsim::normalized_damerau_levenshtein(given, candidate);
         let part = strsim::normalized_damerau_levenshtein(&last(given), &last(candidate));
-        // Two paths with the same last part are told apart by the rest.
+        // The whole path decides between candidates with the same last part.
         whole.max(0.8 * part + 0.1 * whole)
     };
     candidates
@@ -74,7 +74,7 @@ pub(super) fn nearest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-/// The same for words that are no paths.
+/// The candidate most similar to `given`, for words that are not paths.
 pub(super) fn nearest_word(
     given: &str,
     candidates: &mut dyn Iterator<Item = &str>,

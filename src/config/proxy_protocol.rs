@@ -1,4 +1,4 @@
-//! `[proxy_protocol]`: the types, and what in it cannot be together.
+//! `[proxy_protocol]`: its type, and the conflicts between its values.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use super::{Config, Listen, Loaded, Network, Problem};
 /// `[proxy_protocol]`: load balancers that name their clients in a header.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProxyProtocol {
-    /// Those of the listening addresses where each connection begins with a header.
+    /// The listen addresses whose connections begin with a header.
     pub listen: Vec<Listen>,
-    /// The networks that the load balancers are in.
+    /// Networks of the load balancers.
     pub trusted: Vec<Network>,
-    /// For the header.
+    /// Limit for the arrival of the header.
     pub timeout: Duration,
 }
 
@@ -22,7 +22,7 @@ impl Default for ProxyProtocol {
     }
 }
 
-/// Values that are each valid and cannot be together.
+/// The problems of values that are valid each, but not together.
 pub(super) fn conflicts(loaded: &Loaded) -> Vec<Problem> {
     let config = &loaded.config;
     let mut problems = Vec::new();

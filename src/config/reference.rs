@@ -1,4 +1,4 @@
-//! What is written from the table of keys: `proxy.toml`, `docs/configuration.md`, and the
+//! Documents generated from the table of keys: `proxy.toml`, `docs/configuration.md`, and the
 //! effective configuration that `slotway check` prints.
 
 use std::fmt::Write;
@@ -51,15 +51,15 @@ pub fn proxy_toml() -> String {
             out.push('\n');
         }
     });
-    // One empty line between things, none at the end.
+    // One empty line between entries, none at the end.
     let mut tidy = out.replace("\n\n\n", "\n\n");
     tidy.truncate(tidy.trim_end().len());
     tidy.push('\n');
     tidy
 }
 
-/// The effective configuration as TOML, secrets masked; what is not a default says where it comes
-/// from.
+/// The effective configuration as TOML, with secrets masked and the origin of each value that is
+/// not a default.
 pub fn effective_toml(loaded: &Loaded) -> String {
     let mut out = String::new();
     each(|section, key| match key {
@@ -81,20 +81,20 @@ pub fn effective_toml(loaded: &Loaded) -> String {
     out
 }
 
-/// One key of a configuration, for people.
+/// A key and its value, for display.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyEntry {
-    /// Its path.
+    /// The path of the key.
     pub key: &'static str,
-    /// As TOML; a secret is masked.
+    /// The value as TOML; a secret is masked.
     pub value: String,
-    /// It is what it is where nobody sets it.
+    /// Whether the value is the default.
     pub is_default: bool,
-    /// Its meaning.
+    /// The meaning of the key.
     pub doc: &'static str,
 }
 
-/// Every key of `config` in the order of the file, secrets masked.
+/// All keys of `config` in the order of the file.
 pub fn key_entries(config: &Config) -> Vec<KeyEntry> {
     let (default, mut all) = (Config::default(), Vec::new());
     each(|_, key| {
@@ -139,8 +139,8 @@ pub fn docs_markdown() -> String {
     out
 }
 
-/// Goes through sections and keys in the order of the file: each section first with `None`, the
-/// keys at the top being in no section, then with each of its keys.
+/// Visits sections and keys in the order of the file: each section first without a key, then with
+/// each of its keys. The keys at the top of the file have no section.
 fn each(mut visit: impl FnMut(Option<(&str, &str)>, Option<&Key>)) {
     let named = SECTIONS.iter().map(|section| Some((section.name, section.doc)));
     for section in std::iter::once(None).chain(named) {

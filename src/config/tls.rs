@@ -1,71 +1,73 @@
-//! `[tls.downstream]`, `[tls.upstream]` and `[tls.admin]`: the types, and what in them cannot be together.
+//! `[tls.downstream]`, `[tls.upstream]` and `[tls.admin]`: their types, and the conflicts between
+//! their values.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Address, ClientAuth, Loaded, Origin, Problem, TlsVersion, UserFrom, Verify};
 
-/// TLS of all sides, which know nothing of each other.
+/// TLS for clients, for nodes and for the admin listener, independent of each other.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Tls {
-    /// Towards clients.
+    /// TLS for clients.
     pub downstream: TlsDownstream,
-    /// Towards nodes.
+    /// TLS for connections to nodes.
     pub upstream: TlsUpstream,
-    /// Of the admin listener.
+    /// TLS of the admin listener.
     pub admin: TlsAdmin,
 }
 
 /// `[tls.downstream]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct TlsDownstream {
-    /// Where clients connect with TLS; empty is nowhere.
+    /// Client addresses with TLS.
     pub listen: Vec<Address>,
-    /// What cluster clients that connect with TLS are told; `None`: the address that they use.
+    /// Address that cluster clients with TLS are given; `None`: the one that they have connected
+    /// to.
     pub announce: Option<Address>,
-    /// The certificate, with its intermediates.
+    /// Certificate chain.
     pub cert: Option<PathBuf>,
-    /// Its key.
+    /// Private key of `cert`.
     pub key: Option<PathBuf>,
-    /// Who signs clients' certificates.
+    /// CAs of clients' certificates.
     pub client_ca: Option<PathBuf>,
-    /// Whether clients must show one.
+    /// Whether clients present a certificate.
     pub client_auth: ClientAuth,
-    /// What of it is the user's name.
+    /// Field of a client's certificate that holds the user name.
     pub user_from: UserFrom,
-    /// The oldest version that is spoken.
+    /// Oldest TLS version accepted.
     pub min_version: TlsVersion,
-    /// For a client's handshake.
+    /// Limit for a client's handshake.
     pub handshake_timeout: Duration,
 }
 
 /// `[tls.upstream]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct TlsUpstream {
-    /// All connections to nodes use TLS.
+    /// Whether connections to nodes use TLS.
     pub enabled: bool,
-    /// Who signs nodes' certificates; `None`: the machine's CAs.
+    /// CAs of nodes' certificates; `None`: the machine's CAs.
     pub ca: Option<PathBuf>,
-    /// What is checked.
+    /// How nodes' certificates are verified.
     pub verify: Verify,
-    /// The name in every node's certificate; empty: each node's own.
+    /// Name expected in every node's certificate; empty: each node's own.
     pub server_name: String,
-    /// The certificate that nodes are shown.
+    /// Client certificate chain presented to nodes.
     pub cert: Option<PathBuf>,
-    /// Its key.
+    /// Private key of `cert`.
     pub key: Option<PathBuf>,
-    /// The oldest version that is spoken.
+    /// Oldest TLS version accepted.
     pub min_version: TlsVersion,
 }
 
 /// `[tls.admin]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct TlsAdmin {
-    /// The certificate, with its intermediates; `None`: plain HTTP.
+    /// Certificate chain; `None`: plain HTTP.
     pub cert: Option<PathBuf>,
-    /// Its key.
+    /// Private key of `cert`.
     pub key: Option<PathBuf>,
-    /// The oldest version that is spoken.
+    /// Oldest TLS version accepted.
     pub min_version: TlsVersion,
 }
 
@@ -105,7 +107,7 @@ impl Default for TlsUpstream {
     }
 }
 
-/// Values that are each valid and cannot be together.
+/// The problems of values that are valid each, but not together.
 pub(super) fn conflicts(loaded: &Loaded) -> Vec<Problem> {
     let Tls { downstream, upstream, admin } = &loaded.config.tls;
     let mut problems = Vec::new();
@@ -152,7 +154,7 @@ pub(super) fn conflicts(loaded: &Loaded) -> Vec<Problem> {
             _ => {}
         }
     }
-    // Whoever writes these believes that TLS is on.
+    // These keys suggest that the author believes TLS to be on.
     if !upstream.enabled && *loaded.origin("tls.upstream.enabled") == Origin::Default {
         for name in ["ca", "verify", "server_name", "cert", "key", "min_version"] {
             let key = format!("tls.upstream.{name}");

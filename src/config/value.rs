@@ -1,7 +1,7 @@
-//! The types of single values, and how each is written and read as text.
+//! Types of single values, and their text form.
 //!
-//! What `show_*` writes, `parse_*` reads back to the same value. Errors are the second half of a
-//! sentence whose first half names the place and the key, and end with what to write instead.
+//! `parse_*` reads what `show_*` writes back to the same value. Errors continue a sentence that has
+//! begun with origin and key, and end with what to write instead.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -31,7 +31,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Where clients connect.
+/// An address for clients.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Listen {
     /// A TCP address; a DNS name stands for all its addresses.
@@ -49,17 +49,17 @@ impl fmt::Display for Listen {
     }
 }
 
-/// How many workers.
+/// The number of workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workers {
     /// One per core that this process may use.
     Auto,
-    /// That many.
+    /// A fixed number.
     Count(NonZeroUsize),
 }
 
 impl Workers {
-    /// The number to start, on this machine.
+    /// The number of workers on this machine.
     pub fn count(self) -> usize {
         match self {
             Workers::Auto => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
@@ -68,32 +68,32 @@ impl Workers {
     }
 }
 
-/// Text that is never shown, by `{:?}` neither.
+/// Text that is never shown, not even by `{:?}`. Clones share it, and see it replaced.
 #[derive(Clone, Default)]
 pub struct Secret(Arc<RwLock<Arc<str>>>);
 
 impl Secret {
-    /// Keeps `text` to itself.
+    /// A secret with the text `text`.
     pub fn new(text: impl Into<Arc<str>>) -> Self {
         Secret(Arc::new(RwLock::new(text.into())))
     }
 
-    /// The secret itself, for the one who sends it.
+    /// The text.
     pub fn reveal(&self) -> Arc<str> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Another one from now on, here and in all clones.
+    /// Replaces the text, here and in all clones.
     pub fn replace(&self, text: impl Into<Arc<str>>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = text.into();
     }
 
-    /// Whether there is none.
+    /// Whether the text is empty, which means that there is no secret.
     pub fn is_empty(&self) -> bool {
         self.reveal().is_empty()
     }
 
-    /// What may be shown: that there is one, or that there is none.
+    /// Stars in place of the text; empty if there is no secret.
     pub(super) fn masked(&self) -> &'static str {
         if self.is_empty() { "" } else { "***" }
     }
@@ -113,17 +113,17 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// One of several words, by which it is written.
+/// A value that is written as one of several words.
 pub(super) trait Choice {
     /// All words, at least two.
     fn words(&self) -> &'static [&'static str];
-    /// The word of what is chosen.
+    /// The word of the current value.
     fn word(&self) -> &'static str;
-    /// Chooses by its word. `false`: there is no such word.
+    /// Sets the value by its word. `false` if there is no such word.
     fn choose(&mut self, word: &str) -> bool;
 }
 
-/// An enum whose variants have words.
+/// Declares an enum that is a [`Choice`], with the word of each variant.
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
@@ -155,17 +155,17 @@ macro_rules! choice {
 choice! {
     /// Whether another slotway may take over the listening addresses.
     HandOver {
-        /// An address that is taken is an error.
+        /// Addresses are exclusive: one that is taken is an error.
         Off = "off",
-        /// It may.
+        /// Addresses may be shared with a slotway that takes over.
         On = "on",
     }
 }
 
 choice! {
-    /// How log lines are written.
+    /// The format of log lines.
     LogFormat {
-        /// For people.
+        /// Lines for people.
         Text = "text",
         /// One JSON object per line.
         Json = "json",
@@ -173,107 +173,107 @@ choice! {
 }
 
 choice! {
-    /// What happens to a transaction whose keys lie in several slots.
+    /// The treatment of transactions whose keys are in several slots.
     CrossSlot {
-        /// It is refused.
+        /// Refused with CROSSSLOT.
         Reject = "reject",
-        /// It becomes one transaction per slot.
+        /// Split into one transaction per slot.
         Split = "split",
     }
 }
 
 choice! {
-    /// What happens to a command whose keys lie in several slots.
+    /// The treatment of commands whose keys are in several slots.
     CrossSlotCommand {
-        /// It is refused.
+        /// Refused with CROSSSLOT.
         Reject = "reject",
-        /// It is carried out in several steps.
+        /// Emulated by several commands, each for one slot.
         Emulate = "emulate",
     }
 }
 
 choice! {
-    /// The mode of a server that slotway says it is in.
+    /// The server mode that INFO and HELLO report.
     AnnounceMode {
-        /// That of a server without a cluster.
+        /// A server without a cluster.
         Standalone = "standalone",
-        /// That of a node of a cluster.
+        /// A node of a cluster.
         Cluster = "cluster",
     }
 }
 
 choice! {
-    /// What a client is told of a command whose outcome is unknown.
+    /// The reply to a command whose outcome is unknown.
     OnOutcomeUnknown {
-        /// It gets an error.
+        /// An error with the code OUTCOMEUNKNOWN.
         Error = "error",
-        /// Its connection is closed in place of the reply.
+        /// None: the client's connection is closed.
         Disconnect = "disconnect",
     }
 }
 
 choice! {
-    /// What happens to subscribers that may have missed messages.
+    /// The treatment of subscribers that may have missed messages.
     OnGap {
-        /// They stay.
+        /// Stay connected.
         Keep = "keep",
-        /// They are disconnected, and so know.
+        /// Are disconnected, which tells them.
         Disconnect = "disconnect",
     }
 }
 
 choice! {
-    /// Which nodes answer commands that only read.
+    /// The nodes that answer commands that only read.
     ReadFrom {
         /// The slot's primary.
         Primary = "primary",
-        /// A replica; the primary where there is none.
+        /// A replica, or the primary if no replica can be used.
         PreferReplica = "prefer_replica",
-        /// All nodes of the shard alike.
+        /// Any node of the shard, all equally likely.
         Any = "any",
-        /// Those that have answered fastest lately.
+        /// The nodes of the shard with the lowest latency.
         LowestLatency = "lowest_latency",
-        /// Those in slotway's own zone.
+        /// The nodes in slotway's own zone first.
         Zone = "zone",
     }
 }
 
 choice! {
-    /// Whose users clients log in as.
+    /// The users that clients may log in as.
     Auth {
-        /// Slotway's own: without any nobody has to log in.
+        /// Slotway's own users; if there are none, no login is required.
         Own = "own",
-        /// Slotway's own, and those of the cluster.
+        /// Slotway's own users, and those of the cluster.
         Passthrough = "passthrough",
     }
 }
 
 choice! {
-    /// What happens to reads while their slot's primary is not reached.
+    /// The treatment of reads while their slot's primary is not reached.
     InFailover {
-        /// They wait for it, or for its successor.
+        /// Wait for the primary or its successor.
         Wait = "wait",
-        /// A replica answers them.
+        /// Are answered by a replica.
         Read = "read",
     }
 }
 
 choice! {
-    /// Whether clients show a certificate.
+    /// Whether clients present a certificate.
     ClientAuth {
-        /// They are not asked.
+        /// Certificates are not requested.
         None = "none",
-        /// Those that have one show it, and it has to be valid.
+        /// A certificate is optional, but has to be valid.
         Optional = "optional",
-        /// All of them.
+        /// A valid certificate is required.
         Required = "required",
     }
 }
 
 choice! {
-    /// What of a client's certificate is its user's name.
+    /// The field of a client's certificate that holds the user name.
     UserFrom {
-        /// Nothing.
+        /// None: certificates do not log clients in.
         None = "none",
         /// The subject's common name.
         Cn = "cn",
@@ -283,9 +283,9 @@ choice! {
 }
 
 choice! {
-    /// The oldest version of TLS that is spoken.
+    /// The oldest TLS version accepted.
     TlsVersion {
-        /// TLS 1.2, and 1.3.
+        /// TLS 1.2 and 1.3.
         Tls12 = "1.2",
         /// TLS 1.3 only.
         Tls13 = "1.3",
@@ -293,23 +293,23 @@ choice! {
 }
 
 choice! {
-    /// What of a node's certificate is checked.
+    /// The verification of nodes' certificates.
     Verify {
-        /// That a CA has signed it, and that it is for the node's name.
+        /// The chain up to a CA, and the node's name.
         Full = "full",
-        /// That a CA has signed it.
+        /// The chain up to a CA.
         Chain = "chain",
-        /// Nothing.
+        /// No verification.
         None = "none",
     }
 }
 
-/// A node and the zone it is in: `10.0.0.1:7000=a`, or `10.0.0.1=a` for all nodes of that host.
+/// A node and its zone: `10.0.0.1:7000=a`, or `10.0.0.1=a` for all nodes of that host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeZone {
     /// IP address or DNS name.
     pub host: String,
-    /// TCP port; `None` is every port.
+    /// TCP port; `None` is any port.
     pub port: Option<u16>,
     /// The zone's name.
     pub zone: String,
@@ -343,17 +343,17 @@ pub(super) fn parse_node_zone(text: &str) -> Result<NodeZone, String> {
     Ok(NodeZone { host, port: Some(port), zone })
 }
 
-/// A network: the addresses whose first `prefix` bits are those of `ip`.
+/// A network: the addresses that share their first `prefix` bits with `ip`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
-    /// An address in it; an IPv4 address is never written as IPv6.
+    /// An address of the network; never an IPv4-mapped IPv6 address.
     ip: IpAddr,
-    /// How many bits they have in common.
+    /// Length of the prefix in bits.
     prefix: u8,
 }
 
 impl Network {
-    /// Whether `ip` is in it. An IPv4 address counts as such, however it is written.
+    /// Whether `ip` is in the network. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn contains(&self, ip: IpAddr) -> bool {
         match (self.ip, ip.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(ip)) => {
@@ -375,7 +375,7 @@ impl fmt::Display for Network {
     }
 }
 
-/// Reads `ip/prefix`, or an address for itself alone.
+/// Parses `ip/prefix`, or an IP address, which is a network of one address.
 pub(super) fn parse_network(text: &str) -> Result<Network, String> {
     let wanted = "write a network such as \"10.0.0.0/8\" or \"2001:db8::/32\", or an IP address";
     let (ip, prefix) = match text.split_once('/') {
@@ -401,8 +401,7 @@ pub(super) fn parse_network(text: &str) -> Result<Network, String> {
     Ok(Network { ip, prefix })
 }
 
-/// The longest path that the kernel takes for a Unix socket (`sun_path` is 108 bytes, one of them
-/// the final zero).
+/// Longest path of a Unix socket in bytes (`sun_path` has 108, one of them for the final zero).
 const UNIX_PATH_MAX: usize = 107;
 
 pub(super) fn parse_listen(text: &str) -> Result<Listen, String> {
@@ -424,10 +423,11 @@ pub(super) fn parse_listen(text: &str) -> Result<Listen, String> {
     Ok(Listen::Unix(path.into()))
 }
 
-/// Reads `host:port` or `[v6]:port`, with a port from `least` on (0 only makes sense to listen on).
+/// Parses `host:port` or `[v6]:port`, with `least` as the lowest port (0 is valid for listeners
+/// only).
 pub(super) fn parse_address(text: &str, least: u16) -> Result<Address, String> {
     let wanted = "write \"host:port\" or \"[IPv6 address]:port\"";
-    // Of a URL, which may have a password in it, nothing is shown.
+    // Does not quote a URL, which may contain a password.
     if text.contains("://") || text.contains('@') {
         let elsewhere = "user and password belong into keys of their own (upstream.user, \
                          upstream.password), TLS into tls";
@@ -459,8 +459,9 @@ pub(super) fn parse_address(text: &str, least: u16) -> Result<Address, String> {
     }
 }
 
-/// Generous (underscores, a final dot): DNS decides. But what looks like an IPv4 address has to be
-/// one, or `10.0.0.256` would be reported at run time as a name that does not resolve.
+/// Whether `host` may be a DNS name. Lenient (underscores, a final dot), because DNS decides, but
+/// not for misspelt IPv4 addresses: `10.0.0.256` would only fail at run time, as a name that does
+/// not resolve.
 fn is_dns_name(host: &str) -> bool {
     let name = host.strip_suffix('.').unwrap_or(host);
     let only_numbers = name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
@@ -552,7 +553,7 @@ pub(super) fn show_size(bytes: usize) -> String {
     largest_unit(bytes as u64, &SIZE_UNITS)
 }
 
-/// In the largest unit that divides it, so that it reads back to the same value.
+/// `value` in the largest unit that divides it, so that it reads back to the same value.
 fn largest_unit(value: u64, units: &[(&str, u64)]) -> String {
     units
         .iter()
@@ -563,10 +564,9 @@ fn largest_unit(value: u64, units: &[(&str, u64)]) -> String {
 
 pub(super) const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// A level, or a comma-separated list of levels and `module=level`.
+/// Parses a level, or a comma-separated list of levels and `module=level`.
 ///
-/// The filter behind it would take a misspelt level for a module's name and log everything of a
-/// module that does not exist, so the words are looked at here.
+/// Checked here because `tracing_subscriber`'s filter takes a misspelt level for a module's name.
 pub(super) fn parse_level(text: &str) -> Result<String, String> {
     let directives: Vec<&str> = text.split(',').map(str::trim).collect();
     for directive in &directives {
