@@ -2,46 +2,46 @@
 
 use std::fmt;
 
-/// The first word of an error, by which clients tell errors apart.
+/// An error code: the first word of an error reply, by which clients distinguish errors.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Code {
-    /// `CLUSTERDOWN`: the cluster has no node for the command at the moment.
+    /// `CLUSTERDOWN`: no node can serve the command at the moment.
     ClusterDown,
     /// `CROSSSLOT`: keys in several slots.
     CrossSlot,
     /// `DENIED`: protected mode.
     Denied,
-    /// `ERR`: all that has no code of its own.
+    /// `ERR`: an error without a code of its own.
     Err,
     /// `EXECABORT`: a transaction, or a part of it, was discarded.
     ExecAbort,
     /// `INVALIDOBJ`: the key holds a damaged value.
     InvalidObj,
-    /// `NOAUTH`: a login is needed.
+    /// `NOAUTH`: a login is required.
     NoAuth,
-    /// `NOPERM`: the user, or the configuration, does not allow it.
+    /// `NOPERM`: the user's rules, or the configuration, do not allow the command.
     NoPerm,
-    /// `NOPROTO`: a protocol version that does not exist.
+    /// `NOPROTO`: an unknown protocol version.
     NoProto,
     /// `NOSCRIPT`: no script with this digest.
     NoScript,
-    /// `OOM`: no memory left for it.
+    /// `OOM`: not enough memory for the command.
     Oom,
     /// `OUTCOMEUNKNOWN`: the command was sent and may or may not have been executed.
     OutcomeUnknown,
-    /// `TRYAGAIN`: the keys of the command are at two nodes.
+    /// `TRYAGAIN`: the keys of the command are on two nodes.
     TryAgain,
-    /// `UNBLOCKED`: a blocking command was ended before its time.
+    /// `UNBLOCKED`: a blocking command was ended before its timeout.
     Unblocked,
-    /// `WRONGPASS`: no such user, or not its password.
+    /// `WRONGPASS`: wrong user name or password.
     WrongPass,
     /// `WRONGTYPE`: the key holds a value of another type.
     WrongType,
-    /// A code that only nodes give.
+    /// A code that only nodes use.
     Node(Box<str>),
 }
 
-/// All codes that slotway gives by itself.
+/// The codes of slotway's own errors.
 static KNOWN: [Code; 16] = [
     Code::ClusterDown,
     Code::CrossSlot,
@@ -62,21 +62,21 @@ static KNOWN: [Code; 16] = [
 ];
 
 impl Code {
-    /// How many codes errors are counted by.
+    /// Number of metric labels.
     pub const COUNT: usize = KNOWN.len() + 1;
 
-    /// The codes by which errors are counted, by [`Code::index`]: slotway's own, and one name for all
-    /// that only nodes give.
+    /// The metric labels in the order of [`Code::index`]: slotway's own codes, and one for all
+    /// others.
     pub fn labels() -> impl Iterator<Item = &'static str> {
         KNOWN.iter().map(Code::as_str).chain(["other"])
     }
 
-    /// Its place among [`Code::labels`].
+    /// The index of the code's label in [`Code::labels`].
     pub fn index(&self) -> usize {
         KNOWN.iter().position(|code| code == self).unwrap_or(KNOWN.len())
     }
 
-    /// The code as it stands in a reply.
+    /// The code as written in a reply.
     pub fn as_str(&self) -> &str {
         match self {
             Code::ClusterDown => "CLUSTERDOWN",
@@ -99,7 +99,7 @@ impl Code {
         }
     }
 
-    /// The first word of an error's text.
+    /// The code of an error's text: its first word.
     pub(super) fn of_verbatim(text: &[u8]) -> Code {
         let word = text.split(|&byte| byte == b' ').next().unwrap_or_default();
         Code::parse(&String::from_utf8_lossy(word))
@@ -110,7 +110,7 @@ impl Code {
         known.cloned().unwrap_or_else(|| Code::Node(word.into()))
     }
 
-    /// The code of a node's error, if its text begins with one that says more than `ERR`.
+    /// The code of a node's error; `None` if its text begins with `ERR` or with no code.
     pub fn of_node(text: &str) -> Option<Code> {
         let word = text.split(' ').next().unwrap_or_default();
         let is_code = word.len() > 3 && word.bytes().all(|b| b.is_ascii_uppercase());

@@ -1,9 +1,9 @@
-//! The errors that slotway answers with: code, text, cause and remedy of each. No I/O.
+//! The errors that slotway replies with: code, text, cause and remedy of each. No I/O.
 //!
-//! A [`Failure`] is an error as a value. It travels beside the nodes' replies and is rendered where
-//! it enters a client's buffer ([`Failure::write`]): until then nothing needs its text, and nothing
-//! decides by it. `docs/errors.md` is generated from the same table ([`reference()`]). Errors of nodes
-//! are passed on as they are and are not in it.
+//! A [`Failure`] is an error as a value. It is passed along beside nodes' replies and rendered only
+//! into a client's buffer ([`Failure::write`]); no code decides by its text. `docs/errors.md` is
+//! generated from the same table ([`reference()`]). Errors of nodes are passed on unchanged and are
+//! not in it.
 
 mod code;
 mod reference;
@@ -19,14 +19,14 @@ pub use unanswered::Unanswered;
 use crate::resp::write;
 use std::fmt;
 
-/// Errors with a common cause: a row of the reference page.
+/// A row of the reference page: errors with a common cause.
 #[derive(Debug, Clone)]
 struct Row {
     /// Code and template of each error; `{…}` stands for a field.
     errors: Vec<(Option<Code>, &'static str)>,
-    /// Why it happens. Markdown.
+    /// Markdown.
     cause: &'static str,
-    /// What to do about it. Markdown.
+    /// Markdown.
     remedy: &'static str,
 }
 
@@ -38,20 +38,20 @@ struct Section {
 }
 
 impl Failure {
-    /// The error for a command that there is not, with the bytes of its name and of the arguments
-    /// behind it.
+    /// The error for an unknown command, with its name and the beginning of its arguments as they
+    /// are.
     pub fn unknown_command(name: &[u8], args: &[u8]) -> Failure {
         let beginning = b"', with args beginning with: ";
         Failure::Verbatim([b"ERR unknown command '", name, beginning, args].concat().into())
     }
 
-    /// The error for a subcommand that `container` does not have, with the bytes of its name.
+    /// The error for an unknown subcommand of `container`, with its name as it is.
     pub fn unknown_subcommand(name: &[u8], container: &str) -> Failure {
         let help = format!("'. Try {container} HELP.");
         Failure::Verbatim([b"ERR unknown subcommand '", name, help.as_bytes()].concat().into())
     }
 
-    /// Appends the error as a reply.
+    /// Appends the error to `out` as a RESP error.
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
             Failure::Verbatim(text) => write::error(out, text),
@@ -59,24 +59,23 @@ impl Failure {
         }
     }
 
-    /// The error as a reply.
+    /// The error as a RESP error.
     pub fn frame(&self) -> Vec<u8> {
         let mut frame = Vec::new();
         self.write(&mut frame);
         frame
     }
 
-    /// Whether the command that it answers may or may not have been executed.
+    /// Whether the command may or may not have been executed.
     pub fn is_outcome_unknown(&self) -> bool {
         self.code() == Code::OutcomeUnknown
     }
 
-    /// Its text without its code.
+    /// The text without the code and without the promise: what it says of the command's execution.
     pub fn statement(&self) -> String {
         self.without_promise().to_string()
     }
 
-    /// Its text without its code, and without what it promises of its command.
     fn without_promise(&self) -> impl fmt::Display {
         WithoutPromise(self)
     }
@@ -93,7 +92,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// A failure's text without its code, and without what it promises of its command.
+/// Displays a failure's [`Failure::statement`].
 struct WithoutPromise<'a>(&'a Failure);
 
 impl fmt::Display for WithoutPromise<'_> {

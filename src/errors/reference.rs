@@ -1,4 +1,4 @@
-//! `docs/errors.md`.
+//! The reference page of errors, `docs/errors.md`.
 
 use super::table::{as_redis, sections};
 use super::{Code, Row};
@@ -9,9 +9,9 @@ const INTRODUCTION: &str = "\
 
 <!-- generated: slotway docs errors > docs/errors.md -->
 
-The errors that slotway itself answers with. `…` stands for what differs. The first word is the
-error's code, by which clients tell errors apart; the text behind it is for people and may change
-with any version. Errors of nodes pass slotway as they are and are not listed here.
+The errors that slotway itself replies with. `…` stands for what varies. The first word is the
+error's code, by which clients distinguish errors; the text after it is for people and may change
+with any version. Errors of nodes are passed on unchanged and are not listed here.
 ";
 
 const AS_REDIS: &str = "
@@ -21,7 +21,7 @@ What a Redis server says in the same situation, slotway says in the same words:
 
 ";
 
-/// The page, from the table of errors.
+/// The reference page, generated from the table of errors.
 pub fn reference() -> String {
     let mut page = INTRODUCTION.to_owned();
     for section in sections() {
@@ -44,7 +44,7 @@ pub fn reference() -> String {
     page
 }
 
-/// An error as the page has it: `…` for each field.
+/// An error as written on the page, with `…` for each field.
 fn shown(code: Option<&Code>, template: &str) -> String {
     let mut text = code.map_or("…", Code::as_str).to_owned();
     text.push(' ');

@@ -1,26 +1,26 @@
-//! What is known of a command that was not answered in time: whether it was sent, and whether it may
-//! have changed data.
+//! The fate of a command without a reply: whether it was sent, and whether it may have changed
+//! data.
 
 use super::Code;
 use std::fmt;
 
-/// What is known of a command that was not answered in time.
+/// The fate of a command that has got no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unanswered {
-    /// It was not sent.
+    /// Not sent.
     NotSent,
-    /// It was not sent, or every node that it was sent to has refused it.
+    /// Not executed: every node that it was sent to has refused it, if it was sent at all.
     NotExecuted,
-    /// It changes nothing.
+    /// Not answered, and without effect in any case.
     Harmless,
-    /// It was sent and only reads.
+    /// Sent, and only reads.
     Read,
-    /// It was sent and may have changed data.
+    /// Sent, and may have changed data.
     Unknown,
 }
 
 impl Unanswered {
-    /// The error's code; `other` where the outcome is known.
+    /// The code of the error: OUTCOMEUNKNOWN if the outcome is unknown, otherwise `other` or `ERR`.
     pub fn code(self, other: Option<Code>) -> Code {
         match self {
             Unanswered::Unknown => Code::OutcomeUnknown,
@@ -29,7 +29,7 @@ impl Unanswered {
     }
 }
 
-/// The end of "the command was …".
+/// Completes "the command was …".
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

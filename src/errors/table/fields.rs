@@ -1,13 +1,13 @@
-//! What the errors' texts are filled with.
+//! Types of the fields that the templates of errors are filled with.
 
 use crate::errors::{Code, Failure};
 use crate::resp::reply::error_text;
 use std::fmt;
 
-/// How much of a key an error shows, bytes.
+/// Longest part of a key that an error shows, in bytes.
 const SHOWN: usize = 64;
 
-/// ` for slot 17`, or nothing for a command without keys.
+/// Displays ` for slot 17`, or nothing for a command without keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ForSlot(pub Option<u16>);
 
@@ -17,12 +17,12 @@ impl fmt::Display for ForSlot {
     }
 }
 
-/// A key, or another name that a client chose; at most 64 bytes of it are shown.
+/// A key, or another name that a client has chosen, cut off after 64 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key(Box<str>);
 
 impl Key {
-    /// Keeps what is shown of `key`.
+    /// The part of `key` that is shown.
     pub fn new(key: &[u8]) -> Key {
         Key(String::from_utf8_lossy(key.get(..SHOWN).unwrap_or(key)).into())
     }
@@ -34,7 +34,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// `; last: …`: what was said or seen last; or nothing.
+/// Displays `; last: …` with the last error of a node or connection, or nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Last(pub Option<String>);
 
@@ -44,27 +44,27 @@ impl fmt::Display for Last {
     }
 }
 
-/// The error that caused another one.
+/// An error that caused another error.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cause {
-    /// One of slotway's own.
+    /// An error of slotway's own.
     Own(Box<Failure>),
-    /// A node's reply.
+    /// A node's error reply.
     Node(Box<[u8]>),
 }
 
 impl Cause {
-    /// A node's error reply.
+    /// The cause that `frame`, a node's error reply, is.
     pub fn node(frame: &[u8]) -> Cause {
         Cause::Node(frame.into())
     }
 
-    /// Whether it is one of slotway's own that leaves the outcome of a command open.
+    /// Whether it is an error of slotway's own with an unknown outcome.
     pub fn is_outcome_unknown(&self) -> bool {
         matches!(self, Cause::Own(failure) if failure.is_outcome_unknown())
     }
 
-    /// Its code.
+    /// The error's code.
     pub fn code(&self) -> Code {
         match self {
             Cause::Own(failure) => failure.code(),
@@ -72,7 +72,7 @@ impl Cause {
         }
     }
 
-    /// The whole error, as the client of the command would read it that has failed.
+    /// The whole text of the error, code included.
     pub fn error(&self) -> String {
         match self {
             Cause::Own(failure) => failure.to_string(),
@@ -82,7 +82,7 @@ impl Cause {
         }
     }
 
-    /// Appends it as a reply.
+    /// Appends the error to `out` as a RESP error.
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
             Cause::Own(failure) => failure.write(out),
@@ -90,7 +90,7 @@ impl Cause {
         }
     }
 
-    /// The same as a failure of another command.
+    /// The error as a [`Failure`].
     pub fn into_failure(self) -> Failure {
         match self {
             Cause::Own(failure) => *failure,
@@ -105,9 +105,8 @@ impl From<Failure> for Cause {
     }
 }
 
-/// The cause as the end of another error's text. What an own error promises of its command is left
-/// out, as is a code that promises or says nothing: it would be read as a promise about the command
-/// of the error that is caused.
+/// Displays the cause at the end of another error's text. The promise of an own error is left out,
+/// because it would be read as one about the other error's command; so are ERR and OUTCOMEUNKNOWN.
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -123,24 +122,24 @@ impl fmt::Display for Cause {
     }
 }
 
-/// What stopped a command over several slots halfway.
+/// A reason why an emulated command stopped after some of its steps.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StopCause {
     /// A step failed.
     Step(Cause),
-    /// The source was another one each time that it had been copied.
+    /// The source changed each time while it was copied.
     SourceChanging,
-    /// Others made one of the keys that were still to be set.
+    /// Another client created one of the keys that were still to be set.
     KeyAppeared,
 }
 
 impl StopCause {
-    /// Whether the step may or may not have been executed.
+    /// Whether the step that failed may have been executed.
     pub fn is_outcome_unknown(&self) -> bool {
         matches!(self, StopCause::Step(cause) if cause.is_outcome_unknown())
     }
 
-    /// The code of the error that it causes.
+    /// The code of the resulting error.
     pub fn code(&self) -> Code {
         if self.is_outcome_unknown() { Code::OutcomeUnknown } else { Code::Err }
     }
@@ -162,18 +161,18 @@ impl fmt::Display for StopCause {
     }
 }
 
-/// What ends an error about keys in several slots.
+/// The remedy at the end of an error about keys in several slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CrossSlotRemedy {
-    /// Of a transaction.
+    /// For a transaction.
     Transaction,
-    /// Of a command in a transaction, which `commands.cross_slot` does not concern.
+    /// For a command in a transaction, to which `commands.cross_slot` does not apply.
     InMulti,
-    /// Of a command that `commands.cross_slot = "emulate"` would carry out.
+    /// For a command that `commands.cross_slot = "emulate"` would carry out.
     Emulate(Box<str>),
-    /// Of a script or function.
+    /// For a script or function.
     Script,
-    /// Of all others.
+    /// For all others.
     HashTag,
 }
 

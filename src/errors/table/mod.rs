@@ -1,5 +1,4 @@
-//! The table of errors. A row is long because its text is; a file for each section would hide which
-//! errors there are.
+//! The table of errors: [`Failure`], its codes, texts, causes and remedies.
 //!
 //! Long: it is the one table of all errors.
 
@@ -10,7 +9,7 @@ use crate::resp::ProtocolError;
 use fields::{Cause, CrossSlotRemedy, ForSlot, Key, Last, StopCause};
 use std::fmt;
 
-/// The code of an error whose row says `(field)`, or `Code::$code`.
+/// The code of an error: the field that its row names in brackets, or a constant.
 macro_rules! code {
     (($field:ident)) => {
         $field.clone()
@@ -20,7 +19,7 @@ macro_rules! code {
     };
 }
 
-/// The code in the reference page; `None`: a node's, or one that depends on the command.
+/// The code on the reference page; `None` if it is in a field.
 macro_rules! documented_code {
     (($field:ident)) => {
         None
@@ -35,11 +34,11 @@ fn behind_code(text: &str) -> &str {
     text.split_once(' ').map_or("", |(_, rest)| rest)
 }
 
-/// Declares [`Failure`] and the table from which its code, its text and the reference page come.
+/// Declares [`Failure`], and the table that its codes, its texts and the reference page come from.
 ///
-/// A text may end in a promise, behind `+`: what it says of the fate of the command. `as_redis` has
-/// the errors that a Redis server gives in the same words in the same situation; the sections have
-/// slotway's own, in rows with a common cause.
+/// A text may end in a promise, written after `+`: what it says of the command's execution.
+/// `as_redis` has the errors that a Redis server gives in the same situation, in the same words; the
+/// sections have slotway's own, in rows with a common cause.
 macro_rules! failures {
     (
         as_redis {
@@ -53,10 +52,10 @@ macro_rules! failures {
             })+
         })+
     ) => {
-        /// An error that slotway answers with.
+        /// An error that slotway replies with.
         #[derive(Debug, Clone, PartialEq)]
         pub enum Failure {
-            /// An error in the words of a node, or with those of the client's command; code included.
+            /// An error whose text, code included, comes from a node or quotes the client's command.
             Verbatim(Box<[u8]>),
             $($(#[$redis_doc])* $redis $({ $(#[allow(missing_docs)] $redis_field: $redis_type),+ })?,)*
             $($($($(#[$doc])* $name $({ $(#[allow(missing_docs)] $field: $type),+ })?,)+)+)+
@@ -64,7 +63,7 @@ macro_rules! failures {
 
         #[allow(unused_variables)] // most texts and codes leave out some fields
         impl Failure {
-            /// The code that its text begins with.
+            /// The error's code.
             pub fn code(&self) -> Code {
                 match self {
                     Failure::Verbatim(text) => Code::of_verbatim(text),
@@ -73,7 +72,7 @@ macro_rules! failures {
                 }
             }
 
-            /// Its text without the code, and without what it promises of its command.
+            /// Writes the text up to the promise, without the code.
             pub(super) fn write_statement(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self {
                     Failure::Verbatim(text) => f.write_str(behind_code(&String::from_utf8_lossy(text))),
@@ -82,7 +81,7 @@ macro_rules! failures {
                 }
             }
 
-            /// What it promises of its command.
+            /// Writes the promise: what the text says of the command's execution.
             pub(super) fn write_promise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self {
                     $($($(Failure::$name $({ $($field),+ })? => { $(write!(f, $promise)?;)? })+)+)+
@@ -91,7 +90,7 @@ macro_rules! failures {
                 Ok(())
             }
 
-            /// What its text has behind the promise.
+            /// Writes the text after the promise.
             pub(super) fn write_tail(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self {
                     $($($(Failure::$name $({ $($field),+ })? => { $($(write!(f, $tail)?;)?)? })+)+)+
@@ -113,7 +112,7 @@ macro_rules! failures {
             }),+]
         }
 
-        /// The errors in Redis's words.
+        /// The errors in Redis's words, as code and template.
         pub(super) fn as_redis() -> Vec<(Option<Code>, &'static str)> {
             vec![$((documented_code!($redis_code), $redis_text)),*]
         }
@@ -124,19 +123,19 @@ failures! {
     as_redis {
         /// AUTH with a password where none is expected.
         NoPasswordExpected => Err "AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?";
-        /// A channel that the user's rules leave out.
+        /// A channel that the user's rules do not allow.
         ChannelDenied => NoPerm "this user has no permissions to access one of the channels used as arguments";
-        /// A channel, for PUBLISH or SUBSCRIBE of SORT's options.
+        /// SORT with an option that the user's rules do not allow.
         SortDenied { option: &'static str } => Err "{option} option of SORT denied due to insufficient ACL permissions.";
-        /// A command that the user's rules leave out.
+        /// A command that the user's rules do not allow.
         CommandDenied { command: Box<str> } => NoPerm "this user has no permissions to run the '{command}' command";
-        /// A key that the user's rules leave out.
+        /// A key that the user's rules do not allow.
         KeyDenied => NoPerm "this user has no permissions to access one of the keys used as arguments";
         /// A command before the login.
         LogInFirst => NoAuth "Authentication required.";
         /// HELLO before the login.
         LogInWithHello => NoAuth "HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time";
-        /// A name or a password that is not right.
+        /// A wrong user name or password.
         WrongPassword => WrongPass "invalid username-password pair or user is disabled.";
         /// DISCARD outside of a transaction.
         DiscardWithoutMulti => Err "DISCARD without MULTI";
@@ -146,91 +145,91 @@ failures! {
         NestedMulti => Err "MULTI calls can not be nested";
         /// WATCH inside a transaction.
         WatchInsideMulti => Err "WATCH inside MULTI is not allowed";
-        /// EXEC after a command was refused.
+        /// EXEC of a transaction with a command that was refused.
         DiscardedByErrors => ExecAbort "Transaction discarded because of previous errors.";
-        /// Too few or too many arguments.
+        /// A wrong number of arguments.
         WrongArity { command: Box<str> } => Err "wrong number of arguments for '{command}' command";
-        /// An argument that is not known or stands in the wrong place.
+        /// An argument that is unknown or in the wrong place.
         Syntax => Err "syntax error";
-        /// An argument that has to be a number.
+        /// An argument that should be an integer.
         NotAnInteger => Err "value is not an integer or out of range";
-        /// A weight of ZUNIONSTORE and its like that is no number.
+        /// A weight of ZUNIONSTORE or similar that is not a number.
         WeightNotAFloat => Err "weight value is not a float";
-        /// SORT of values that are no numbers.
+        /// SORT of values that are not numbers.
         ScoresNotDoubles => Err "One or more scores can't be converted into double";
-        /// PFCOUNT or PFMERGE of a string that is none.
+        /// PFCOUNT or PFMERGE of a string that is not a HyperLogLog.
         NotAHyperLogLog => WrongType "Key is not a valid HyperLogLog string value.";
-        /// PFCOUNT of a HyperLogLog with registers that it cannot have.
+        /// PFCOUNT of a HyperLogLog with invalid registers.
         CorruptedHyperLogLog => InvalidObj "Corrupted HLL object detected";
-        /// LCS of keys that hold no strings.
+        /// LCS of keys that do not hold strings.
         NotStrings => Err "The specified keys must contain string values";
         /// A command that a subscribed client may not send over RESP2.
         SubscribedClient { command: Box<str> } => Err "Can't execute '{command}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context";
-        /// A number that does not fit into 32 bits.
+        /// A number that does not fit 32 bits.
         NotAnInt32 => Err "value is out of range, value must between -2147483648 and 2147483647";
-        /// SELECT of a database that no server has.
+        /// SELECT of a database that does not exist on any server.
         NoSuchDatabase => Err "DB index is out of range";
-        /// HELLO with a protocol version that does not exist.
+        /// HELLO with an unknown protocol version.
         NoSuchProtocol => NoProto "unsupported protocol version";
-        /// HELLO with a protocol version that is no number.
+        /// HELLO with a protocol version that is not a number.
         ProtocolNotAnInteger => Err "Protocol version is not an integer or out of range";
-        /// HELLO with an option that it does not have.
+        /// HELLO with an unknown option.
         HelloOption { option: Box<str> } => Err "Syntax error in HELLO option '{option}'";
-        /// CLIENT SETNAME with characters that a name cannot have.
+        /// CLIENT SETNAME with invalid characters.
         ClientNameInvalid => Err "Client names cannot contain spaces, newlines or special characters.";
-        /// CLIENT SETINFO with characters that it cannot have.
+        /// CLIENT SETINFO with invalid characters.
         ClientInfoInvalid { option: Box<str> } => Err "{option} cannot contain spaces, newlines or special characters.";
-        /// CLIENT SETINFO with an attribute that it does not have.
+        /// CLIENT SETINFO with an unknown attribute.
         UnknownOption { option: Box<str> } => Err "Unrecognized option '{option}'";
-        /// A subcommand that its command does not have.
+        /// An unknown subcommand.
         UnknownSubcommand { name: Box<str>, container: Box<str> } => Err "unknown subcommand '{name}'. Try {container} HELP.";
-        /// The same, or too few or too many arguments.
+        /// An unknown subcommand, or a wrong number of its arguments.
         UnknownSubcommandOrArity { name: Box<str>, container: Box<str> } => Err "unknown subcommand or wrong number of arguments for '{name}'. Try {container} HELP.";
-        /// A node ID that the cluster does not have.
+        /// An unknown node ID.
         UnknownNode { id: Box<str> } => Err "Unknown node {id}";
-        /// CLIENT LIST ID with something else than numbers.
+        /// CLIENT LIST ID with an ID that is not a number.
         InvalidClientId => Err "Invalid client ID";
-        /// CLIENT KILL ID with a number that no client has.
+        /// CLIENT KILL ID with an invalid ID.
         ClientIdNotPositive => Err "client-id should be greater than 0";
         /// CLIENT KILL with an address that no client has.
         NoSuchClient => Err "No such client";
-        /// A client type that there is not.
+        /// An unknown client type.
         UnknownClientType { name: Box<str> } => Err "Unknown client type '{name}'";
-        /// CLIENT KILL USER with a user that there is not.
+        /// CLIENT KILL USER with an unknown user.
         NoSuchUser { user: Box<str> } => Err "No such user '{user}'";
-        /// ACL DRYRUN of a user that there is not.
+        /// ACL DRYRUN of an unknown user.
         UserNotFound { user: Box<str> } => Err "User '{user}' not found";
-        /// ACL DRYRUN of a command that there is not.
+        /// ACL DRYRUN of an unknown command.
         CommandNotFound { command: Box<str> } => Err "Command '{command}' not found";
-        /// Letters that a filter of CLIENT LIST does not have.
+        /// An unknown letter in a filter of CLIENT LIST.
         NotInFilter { what: &'static str, value: Box<str> } => Err "Unknown {what} found in the provided filter: {value}";
-        /// The same of a filter that excludes.
+        /// An unknown letter in an excluding filter of CLIENT LIST.
         NotInNegatedFilter { what: &'static str, filter: Box<str>, value: Box<str> } => Err "Unknown {what} found in the NOT-{filter} filter: {value}";
-        /// A field that has to be a number.
+        /// A field that should be a number.
         FieldNotAnInteger { name: &'static str } => Err "{name} is not an integer or out of range";
-        /// A field that has to be at least one.
+        /// A field that should be at least 1.
         FieldNotPositive { name: &'static str } => Err "{name} should be greater than 0";
         /// A filter for another database.
         NotInDatabases { name: &'static str } => Err "{name} number should be between 0 and 0";
-        /// CLIENT PAUSE with another mode.
+        /// CLIENT PAUSE with an unknown mode.
         PauseMode => Err "CLIENT PAUSE mode must be WRITE or ALL";
         /// CLIENT PAUSE with a negative time.
         NegativeTimeout => Err "timeout is negative";
-        /// CLIENT UNBLOCK with another reason.
+        /// CLIENT UNBLOCK with an unknown reason.
         UnblockReason => Err "CLIENT UNBLOCK reason should be TIMEOUT or ERROR";
         /// CLIENT CACHING of a client that does not track keys.
         CachingWithoutTracking => Err "CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled";
-        /// SLOWLOG GET with a count that is none.
+        /// SLOWLOG GET with an invalid count.
         CountTooSmall => Err "count should be greater than or equal to -1";
         /// No such script.
         NoSuchScript => NoScript "No matching script.";
         /// No such key.
         NoSuchKey => Err "no such key";
-        /// CLIENT UNBLOCK … ERROR.
+        /// A blocking command ended by CLIENT UNBLOCK … ERROR.
         UnblockedByClient => Unblocked "client unblocked via CLIENT UNBLOCK";
         /// The stream that XREADGROUP waited for was deleted.
         StreamDeleted => Unblocked "the stream key no longer exists";
-        /// The node stopped being a primary while a command waited at it.
+        /// The node was demoted while a command blocked on it.
         UnblockedByRole => Unblocked "force unblock from blocking operation, instance state changed";
     }
 
@@ -242,16 +241,16 @@ failures! {
         }
         row "a failover or a moving slot, and more commands wait for it than `limits.held` allows"
             => "nothing, if it passes; otherwise `CLUSTER NODES` says what is wrong, or raise `limits.held`" {
-            /// No room to hold a command.
+            /// `limits.held` is reached.
             HoldsFull { slot: u16 } => ClusterDown "slot {slot} is in motion or without a primary, and what waits for such slots has reached limits.held";
         }
         row "the slot, or a shard that the command asks, has had no primary for longer than `timeouts.command`"
             => "bring the shard back: `CLUSTER NODES` on a node, `missing_slots` in `/readyz`" {
-            /// No primary of any shard.
+            /// No primary is known.
             NoPrimary => ClusterDown "no primary is known";
-            /// No primary of a slot.
+            /// A slot without a primary.
             SlotWithoutPrimary { slot: u16 } => ClusterDown "slot {slot} has no primary";
-            /// No primary of a shard that a command for all shards has to ask.
+            /// A shard without a primary, in a command for all shards.
             ShardWithoutPrimary { shard: Box<str> } => ClusterDown "{shard} has no primary";
             /// Slots that belong to no shard.
             SlotsWithoutPrimary => ClusterDown "its slots have no primary at the moment";
@@ -260,13 +259,13 @@ failures! {
         }
         row "a failover takes longer than `timeouts.no_primary`, or the shard has no replica that can be promoted"
             => "the shard's nodes; a longer `timeouts.no_primary`, or 0 to wait until `timeouts.command`" {
-            /// A primary has been missing for longer than `timeouts.no_primary`; seconds.
+            /// A primary has been missing for longer than `timeouts.no_primary`; times in seconds.
             PrimaryMissing { place: Box<str>, primary: Box<str>, seconds: f64, limit: f64, outcome: Unanswered, why: String }
                 => ClusterDown "{place} (shard of {primary}) has been without a working primary for {seconds:.1} s, longer than timeouts.no_primary = {limit} s" + ": the command was {outcome}" "; {why}";
         }
         row "a command for several nodes (`CONFIG SET`, `ACL SETUSER`, `SCRIPT FLUSH`, `SCRIPT KILL` …) was not carried out on the nodes that the error names; the others have carried it out"
             => "bring the node back, or let the cluster forget it (`CLUSTER FORGET`), and send the command again" {
-            /// A node that the cluster has given up.
+            /// A node that the cluster considers failed, or that has left it.
             NodeFailed => Err "the node has failed, as the cluster says, or has left it" + ": the command was not sent there";
             /// A node that is not reached.
             NodeNotReached => Err "the node is not reached";
@@ -278,31 +277,31 @@ failures! {
     section "Deadlines and lost connections" {
         row "the deadline passed: the node is slow, frozen, cut off, or the slot has no primary. The text says whether the command was sent and what the node said last; the code is `OUTCOMEUNKNOWN` where the command may have been executed, otherwise that of the node's last error"
             => "`SLOWLOG` and `LATENCY` on that node; raise `timeouts.command` if the command may take that long. A migration that takes longer: finish it (`redis-cli --cluster fix`)" {
-            /// `timeouts.command` is over; seconds.
+            /// The deadline `timeouts.command` has passed; times in seconds.
             Deadline { code: Code, seconds: f64, slot: ForSlot, node: Box<str>, tries: u32, outcome: Unanswered, migration: Box<str>, last: Last }
                 => (code) "slotway waited {seconds:.1} s (timeouts.command){slot}, node {node}, {tries} tries" + ": the command was {outcome}{migration}" "{last}";
-            /// A blocking command's own time and `timeouts.command` are over; seconds.
+            /// A blocking command's timeout plus `timeouts.command` has passed; times in seconds.
             BlockingDeadline { code: Code, seconds: f64, slot: ForSlot, node: Box<str>, tries: u32, outcome: Unanswered, migration: Box<str>, last: Last }
                 => (code) "slotway waited {seconds:.1} s (its own time and timeouts.command){slot}, node {node}, {tries} tries" + ": the command was {outcome}{migration}" "{last}";
         }
         row "the node of the channel is not reached"
             => "as for a deadline; the client may subscribe again" {
-            /// A subscription that no node has confirmed; seconds.
+            /// A subscription that no node has confirmed; times in seconds.
             Unsubscribed { seconds: f64, topic: Key } => ClusterDown "slotway waited {seconds:.1} s (timeouts.command), and no node has confirmed the subscription to '{topic}'; it is given up";
         }
         row "a node died or closed the connection with a write under way. Reads are sent again by themselves"
             => "only the application knows whether the write may be repeated; make writes idempotent where it matters. `commands.on_outcome_unknown = \"disconnect\"` closes the connection instead, for clients that retry then. Often: `timeout`, `client-output-buffer-limit` or a restart of the node" {
-            /// A connection was lost after a command was sent that may change data.
+            /// The connection was lost after the command was sent, which may change data.
             ConnectionLost { node: Box<str>, why: Box<str> } => OutcomeUnknown "slotway lost its connection to {node} ({why}) after the command was sent" + ": it may or may not have been executed";
         }
         row "the same for a blocking command, which would wait on at the slot's next primary: there is none within `timeouts.no_primary`, `CLIENT UNBLOCK` has ended it, or what follows says why"
             => "the same" {
-            /// A blocking command was lost with its connection, and cannot be sent again.
+            /// The connection was lost after a blocking command was sent, and it cannot be sent again.
             NotSentAgain { cause: Cause } => OutcomeUnknown "slotway lost a connection after the command was sent" + ": it may or may not have been executed, and it is not sent again: {cause}";
         }
         row "the same for a connection lent to one client"
             => "the same" {
-            /// A lent connection was closed with a command under way.
+            /// A dedicated connection was closed with a command in flight.
             LentConnectionClosed => Err "the connection was closed before the reply came";
         }
     }
@@ -310,29 +309,29 @@ failures! {
     section "Limits" {
         row "too much data is under way at once: large values, clients that do not read, a slow node"
             => "`slotway_buffer_bytes`, `slotway_upstream_in_flight_bytes` by node, `CLIENT LIST` (`omem`); more slotways, or raise `limits.memory` with the memory to match" {
-            /// No room for a request; bytes.
+            /// No memory for a request; sizes in bytes.
             BuffersFull { limit: usize } => Oom "slotway's buffers are full: limits.memory = {limit} bytes over all workers" + "; try again, or raise it";
         }
         row "a value is announced, or has grown, beyond what is left; the connection is closed, and the command was not executed"
             => "`limits.memory`, or fewer workers: each has an equal share" {
-            /// No room for a large request, ever; bytes.
+            /// A request that is larger than the memory available; sizes in bytes.
             RequestTooLarge { bytes: usize, limit: usize, workers: usize } => Oom "a request of {bytes} bytes is larger than what is left of limits.memory = {limit} bytes (over {workers} workers, an equal share each); send smaller ones, or raise it";
         }
         row "the command only reads, and its reply has to be collected before it is passed on (several slots or nodes, emulation)"
             => "ask for less at a time (`COUNT`, fewer keys), or raise `limits.memory`; trying again is safe" {
-            /// No room for the reply to a read; bytes.
+            /// No memory for the reply to a read; sizes in bytes.
             NoRoomForRead { limit: usize } => Oom "slotway's buffers have no room for the reply, which is dropped: limits.memory = {limit} bytes over all workers" + "; nothing was changed: try again, ask for less at a time, or raise it";
         }
         row "the same for a command that may change data (a large `LMPOP` or `LPOP`, a part of a split transaction): what it took may be gone. Counted in `slotway_outcome_unknown_total`"
             => "look at the data before sending it again; ask for less at a time, or raise `limits.memory`" {
-            /// No room for the reply to a write; bytes.
+            /// No memory for the reply to a write; sizes in bytes.
             NoRoomForWrite { limit: usize } => OutcomeUnknown "slotway has no room for the reply, which is dropped (limits.memory = {limit} bytes over all workers; ask for less at a time, or raise it) after the command was sent" + ": it may or may not have been executed";
         }
         row "`limits.clients`, or the limit on open files: it has lowered `limits.clients`, or nothing is left of it"
             => "close what is idle (`timeouts.idle`), raise the limit and `LimitNOFILE`, or add slotways" {
-            /// `limits.clients` connections.
+            /// `limits.clients` is reached.
             TooManyClients { limit: usize } => Err "max number of clients reached: limits.clients = {limit}; close connections, or raise it";
-            /// As many connections as the limit on open files has left of `limits.clients`.
+            /// `limits.clients`, lowered by the limit on open files, is reached.
             TooManyClientsForFiles { configured: usize, lowered: usize, files: usize } => Err "max number of clients reached: limits.clients = {configured} is lowered to {lowered} by the limit of {files} open files; close connections, or raise that limit (ulimit -n, LimitNOFILE)";
             /// No file descriptor.
             NoDescriptor => Err "max number of clients reached: slotway has no file descriptor left; close connections, or raise the limit on open files (ulimit -n, LimitNOFILE)";
@@ -344,33 +343,33 @@ failures! {
         }
         row "as many clients block, watch or monitor at the same time"
             => "raise `limits.dedicated`, and the nodes' `maxclients` with it" {
-            /// `limits.dedicated` connections are lent.
+            /// `limits.dedicated` is reached.
             TooManyDedicated { limit: usize } => Err "limit of connections for blocking commands, WATCH and MONITOR reached: limits.dedicated = {limit}" + "; try again, or raise it";
         }
         row "the limit on open files leaves fewer connections than the configuration allows: *Sizing*, file descriptors"
             => "`LimitNOFILE`" {
-            /// As many as the limit on open files has left of `limits.dedicated`.
+            /// `limits.dedicated`, lowered by the limit on open files, is reached.
             TooManyDedicatedForFiles { configured: usize, lowered: usize } => Err "limit of connections for blocking commands, WATCH and MONITOR reached: limits.dedicated = {configured} is lowered to {lowered} by the limit on open files" + "; try again, or raise that limit (ulimit -n, LimitNOFILE)";
-            /// As many as the limit on open files has left of `limits.users`.
+            /// `limits.users`, lowered by the limit on open files, is reached.
             TooManyUsersForFiles { configured: usize, lowered: usize } => Err "limit of users of the cluster reached: limits.users = {configured} is lowered to {lowered} by the limit on open files" + "; try again, or raise that limit (ulimit -n, LimitNOFILE)";
         }
         row "as many users of the cluster are logged in at the same time"
             => "raise `limits.users`, and the nodes' `maxclients` with it" {
-            /// `limits.users` users have connections.
+            /// `limits.users` is reached.
             TooManyUsers { limit: usize } => Err "limit of users of the cluster reached: limits.users = {limit}" + "; try again, or raise it";
         }
         row "a blocking command or `WATCH` needs a connection to a node that refuses it"
             => "the node's `maxclients`, its log, slotway's log" {
-            /// No connection to the node now.
+            /// The node refuses a dedicated connection.
             NoConnection => Err "no connection can be made at the moment";
         }
         row "a channel's name, or what `CLIENT SETNAME` or `CLIENT SETINFO` is given"
             => "a shorter one" {
-            /// A channel or pattern; bytes.
+            /// A channel or pattern that is too long; sizes in bytes.
             TopicTooLong { limit: usize } => Err "slotway does not subscribe to names of more than {limit} bytes";
-            /// CLIENT SETNAME.
+            /// CLIENT SETNAME with a name that is too long.
             ClientNameTooLong => Err "Client names may have at most 4096 bytes behind slotway.";
-            /// CLIENT SETINFO.
+            /// CLIENT SETINFO with a value that is too long.
             LibNameTooLong => Err "lib-name and lib-ver may have at most 4096 bytes behind slotway.";
         }
     }
@@ -383,11 +382,11 @@ failures! {
         }
         row "nodes of different versions, or a module that answers otherwise: the replies cannot be made one"
             => "ask that node directly" {
-            /// A reply of another type than the others'.
+            /// A reply of a type that differs from the others.
             NotAList => Err "a node answered with what is no list as the others'";
-            /// A reply that has to be a number.
+            /// A reply that should be a number.
             NotANumber => Err "a node answered without a number";
-            /// A part without a reply.
+            /// A part that has no reply.
             NoReply => Err "no reply";
         }
         row "`CONFIG GET`, `ACL LIST`, `ACL GETUSER` or `MODULE LIST` was answered by a node in a form in which slotway cannot find secrets"
@@ -397,12 +396,12 @@ failures! {
         }
         row "a cursor of `SCAN` that slotway has not given, or of a topology long gone"
             => "begin again with 0" {
-            /// SCAN with a cursor that is none.
+            /// SCAN with an invalid cursor.
             InvalidCursor => Err "invalid cursor";
         }
         row "a node whose cursors use the upper bits"
             => "`SCAN` that node directly; please report it" {
-            /// A node's cursor that has no room in slotway's.
+            /// A node's cursor that does not fit into slotway's.
             CursorTooLarge => Err "the node's SCAN cursor is too large to be carried in slotway's";
         }
         row "a command with keys in several slots"
@@ -418,36 +417,36 @@ failures! {
         }
         row "`SORT` with `BY` or `GET` behind `MULTI`, with `commands.cross_slot = \"emulate\"`"
             => "outside of `MULTI`" {
-            /// Keys that a pattern names, in a transaction.
+            /// SORT with a pattern of keys in a transaction.
             PatternInMulti { command: Box<str> } => Err "{command} with keys of a pattern is not allowed inside a transaction: inside a transaction a command's keys must share one slot: what commands.cross_slot = \"emulate\" does in steps could be no part of EXEC";
         }
         row "a node failed between the steps of a command over several slots; which steps were done it says, with the code `OUTCOMEUNKNOWN` where it is not known of one of them, otherwise `ERR` (`slotway_emulated_total{outcome=\"halfway\"}`)"
             => "look at both keys; after a move both may have the data, never none" {
-            /// Some steps were done.
+            /// An emulated command stopped after some of its steps.
             StoppedHalfway { code: Code, command: Box<str>, done: String, cause: StopCause } => (code) "{command} over several slots stopped halfway: {done} (commands.cross_slot = \"emulate\"); the cause: {cause}";
         }
         row "a node failed, or a connection was lost, while the keys were read or before the first was written"
             => "what the cause says; send it again" {
-            /// No step was done that changes data.
+            /// An emulated command failed before any step that changes data.
             FailedBefore { command: Box<str>, cause: Cause } => Err "{command} over several slots failed before anything was changed; the cause: {cause}";
         }
         row "a node's answer makes no sense to `commands.cross_slot = \"emulate\"`"
             => "what node it is; report it" {
-            /// EXEC without a list.
+            /// A reply to EXEC that is not an array.
             EmptyExec => Err "a node answered EXEC with nothing";
-            /// EXEC with too short a list.
+            /// A reply to EXEC with too few elements.
             ShortExec => Err "a node answered EXEC with too little";
         }
         row "for 6 seconds other clients' `RENAME`, `SMOVE` or `LMOVE` from the same key were under way, or one broke off a moment ago"
             => "again" {
-            /// Another client's move holds the source.
+            /// Another client is moving the source key.
             SourceContended { command: Box<str>, key: Key } => Err "{command} over several slots: others are moving '{key}' all the time; nothing was changed";
-            /// Other clients' moves hold the keys.
+            /// Other clients are moving the keys.
             KeysContended { command: Box<str> } => Err "{command} over several slots: others are moving the same keys all the time; nothing was changed";
         }
         row "for 6 seconds each element that `LMOVE` was about to move was taken by others"
             => "again" {
-            /// Others take the elements.
+            /// Other clients keep taking the elements.
             ElementsContended => Err "others take the source's elements all the time; nothing was changed";
         }
     }
@@ -465,21 +464,21 @@ failures! {
         }
         row "a command was refused while it was queued, or `EXEC` itself at `limits.memory`; the text is that error. Nothing was executed"
             => "correct that command; for `OOM`, try again" {
-            /// All of a transaction was discarded.
+            /// The whole transaction was discarded.
             Discarded { cause: String } => ExecAbort "Transaction discarded because of: {cause}";
         }
         row "`WATCH`, `SUBSCRIBE` and their like between `MULTI` and `EXEC`"
             => "before `MULTI` or after `EXEC`" {
             /// A command that cannot be queued.
             NotInMulti { command: Box<str> } => Err "{command} is not allowed inside a transaction";
-            /// The same in Redis's words.
+            /// A command that cannot be queued, in Redis's words.
             NotInMultiRedis => Err "Command not allowed inside a transaction";
-            /// The same in Valkey's words.
+            /// A command that cannot be queued, in Valkey's words.
             NotInMultiValkey { command: Box<str> } => Err "Command '{command}' not allowed inside a transaction";
         }
         row "the ACL of `upstream.user`"
             => "`ACL SETUSER … +multi +exec` on the nodes" {
-            /// A node refused MULTI and took the commands.
+            /// A node refused MULTI and executed the commands.
             MultiRefused { reason: String } => Err "the node refused MULTI ({reason}): the commands of this transaction were executed, but not as one; the user that slotway logs in as needs MULTI and EXEC";
         }
     }
@@ -487,27 +486,27 @@ failures! {
     section "What is denied" {
         row "what it says"
             => "`commands.allow`, or another command" {
-            /// By the configuration.
+            /// Denied by the configuration.
             DeniedByConfig { command: Box<str>, entry: Box<str> } => NoPerm "{command} is denied by commands.deny in slotway's configuration{entry}";
         }
         row "`SHUTDOWN`, `DEBUG`, `MIGRATE` and others ([commands.md](commands.md))"
             => "what it says" {
-            /// It would act on one node.
+            /// Denied because it acts on one node behind the cluster's back.
             OneNodeOnly { command: Box<str>, name: Box<str> } => NoPerm "{command} is denied: it would act on a single node of the cluster behind slotway; send it to that node directly (commands.allow = [\"{name}\"] in slotway's configuration allows it)";
         }
         row "`SYNC`, `SCRIPT DEBUG` and others"
             => "what it says" {
-            /// It would change what a shared connection is.
+            /// Denied because it changes the state of a shared connection.
             ConnectionTakeover { command: Box<str> } => NoPerm "{command} is denied: it is about the connection to a node, which slotway's clients share; send it to that node directly (commands.allow does not open it)";
         }
         row "`CONFIG SET` of these through slotway"
             => "set it on each node; `upstream.password`" {
-            /// It would lock slotway out of the nodes.
+            /// Denied because it would lock slotway out of the nodes.
             NodesAccess { command: Box<str> } => NoPerm "{command} of requirepass or an announced address is denied: connections to the nodes would be refused, or nodes would log in elsewhere with their password; set it on the nodes, and upstream.password in slotway's configuration";
         }
         row "a command that is not built yet ([commands.md](commands.md))"
             => "another command" {
-            /// Not built.
+            /// A command that is not implemented.
             NotSupported { command: Box<str> } => Err "{command} is not supported by this version of slotway";
         }
         row "client-side caching, which a client switches on as it connects. redis-py and others fail with this error; node-redis tries again for as long as its `reconnectStrategy` lets it, so that `connect()` never returns"
@@ -525,17 +524,17 @@ failures! {
     section "Logins and users" {
         row "what came is not RESP (TLS spoken to a plain port looks like this), or larger than `limits.bulk`, `limits.inline` or `limits.multibulk`; before the login much less is read"
             => "the client's port, TLS setting and password; the limit" {
-            /// Not a request.
+            /// Input that is not a valid request.
             Protocol { error: ProtocolError } => Err "{error}";
         }
         row "a client that has to log in was connected for that long and had not"
             => "log in directly after connecting; `timeouts.login`" {
-            /// No login within `timeouts.login`; milliseconds.
+            /// No login within `timeouts.login`, in milliseconds.
             LoginLate { limit: u64 } => NoAuth "Authentication required: no login within {limit} ms (timeouts.login); log in sooner, or raise it";
         }
         row "`auth = \"passthrough\"`, a client on another machine that has not logged in, or as `default`"
             => "what it says" {
-            /// Protected mode.
+            /// Denied by protected mode.
             Protected => Denied "slotway is in protected mode (protected_mode), and the cluster's default user needs no password: from other machines nobody is that user. Log in as another user; or give the default user a password, or switch it off, on all nodes; or, where the network keeps others away, set protected_mode = false";
         }
         row "somebody at that address tries passwords, or a client there has a wrong one"
@@ -545,31 +544,31 @@ failures! {
         }
         row "a user of slotway's own whose rules refuse something runs or loads a script or function, or a module's command without declared keys"
             => "the user's rules: `~* &* +@all`, or `unchecked-commands` ([commands.md](commands.md#users))" {
-            /// A command whose effects cannot be checked.
+            /// A command whose effects cannot be checked against the user's rules.
             Unchecked { command: Box<str> } => NoPerm "this user has no permissions to run the '{command}' command: slotway cannot check what it does against this user's keys, channels and commands. Allowed for users with ~* &* +@all, or with unchecked-commands in their rules (users, users_file)";
         }
         row "`auth = \"passthrough\"`: the user was deleted or its password changed while commands were under way"
             => "log in again" {
-            /// The user is gone.
+            /// The user was deleted.
             UserGone { user: Box<str> } => NoPerm "the cluster has no user '{user}' any more";
             /// The user's connections were closed.
             UserClosed => Err "slotway has closed the connections of this user: not sent again";
         }
         row "`auth = \"passthrough\"`: what slotway answers itself it asks a node about first"
             => "`ACL SETUSER … +acl|dryrun`; nodes of Redis 7 or newer" {
-            /// No permission to ask about permissions.
+            /// `upstream.user` may not use ACL DRYRUN.
             DryRunDenied => NoPerm "slotway cannot ask what this user may do: upstream.user needs ACL DRYRUN (+acl|dryrun)";
-            /// An answer that is not understood.
+            /// A reply to ACL DRYRUN that is not understood.
             DryRunNotUnderstood => NoPerm "slotway does not understand ACL DRYRUN's answer";
         }
         row "no node is reached that could verify a password"
             => "as for the cluster above" {
-            /// No node answers about a login.
+            /// No node can be reached to verify a login.
             UsersNotAsked { why: String } => ClusterDown "slotway cannot ask the cluster about its users: {why}";
         }
         row "`ACL SETUSER` and its like where slotway has users of its own"
             => "the file" {
-            /// ACL commands that would change users.
+            /// An ACL command that would change users.
             UsersInConfig { command: Box<str> } => Err "ACL {command} is for the nodes' users: slotway's are in its configuration (users, users_file), which is read again when it changes";
         }
         row "between `MULTI` and `EXEC`"
@@ -581,7 +580,7 @@ failures! {
         }
         row "a login that came after SIGTERM"
             => "connect to another" {
-            /// Slotway stops.
+            /// Slotway is shutting down.
             Stopping => Err "slotway is stopping";
         }
     }
@@ -589,9 +588,9 @@ failures! {
     section "Load balancers" {
         row "a client has connected to an address of `proxy_protocol.listen` without the load balancer, or that one sends no (valid) header"
             => "turn the header on at the load balancer; have other clients connect to another address" {
-            /// No header, or a wrong one.
+            /// A missing or invalid header.
             ProxyHeader { why: String } => Err "{why}: each connection to this address has to begin with one (proxy_protocol.listen); have the load balancer send it, or connect to another address";
-            /// No header in time; milliseconds.
+            /// A header that took longer than `proxy_protocol.timeout`, in milliseconds.
             ProxyHeaderLate { limit: u128 } => Err "no PROXY protocol header within {limit} ms (proxy_protocol.timeout)";
         }
         row "a load balancer sends headers to an address that does not expect them"
@@ -601,7 +600,7 @@ failures! {
         }
         row "the connection comes from elsewhere"
             => "`proxy_protocol.trusted`" {
-            /// Not from a trusted address.
+            /// A connection from an address that is not trusted.
             ProxyUntrusted => Err "this address accepts connections from proxy_protocol.trusted only; add the load balancer's network there, or connect to an address that is not in proxy_protocol.listen";
         }
     }
