@@ -1,9 +1,9 @@
-//! `docs/commands.md`: what slotway does about each command, written from the command table and
-//! the behaviours, so that it cannot say anything else than what is done.
+//! `docs/commands.md`: the reference of commands, generated from the command table and the
+//! behaviours, so that it cannot differ from what slotway does.
 //!
-//! By hand are the preface and [`NOTES`]: what a command's data cannot tell.
+//! The preface and [`NOTES`] are written by hand: what the data of a command does not say.
 //!
-//! Long: most of it is what the reference says of single commands.
+//! Long: most of it is the text of the reference.
 
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ use crate::route::{
     Behaviour, Fan, Merge, Plan, PubSub, PubSubQuery, ReportMerge, behaviour_of, client_command,
 };
 
-/// The groups in the order of the page, with their headings.
+/// The groups of commands with their headings, in the order of the page.
 const GROUPS: [(Class, &str); Class::COUNT] = [
     (Class::String, "Strings"),
     (Class::Hash, "Hashes"),
@@ -33,14 +33,14 @@ const GROUPS: [(Class, &str); Class::COUNT] = [
     (Class::Other, "Other"),
 ];
 
-/// Subcommands of CLIENT that slotway answers and Redis 7.0 does not have.
+/// Subcommands of CLIENT that slotway answers, but Redis 7.0 does not have.
 const NEWER_CLIENT: [&str; 2] = ["client|no-touch", "client|setinfo"];
 
-/// The note of subcommands that slotway has no answer to yet.
+/// The note on subcommands that slotway does not implement.
 const UNKNOWN: &str = "Not built yet: `ERR unknown subcommand`";
 
-/// What a user should know of a command beyond what its behaviour says. A container's entry is for
-/// its subcommands without one of their own.
+/// Notes on commands, beyond what their behaviour says. A container's note applies to those of its
+/// subcommands that have none.
 const NOTES: &[(&str, &str)] = &[
     ("acl", "The nodes' users; see *Users*"),
     ("acl|dryrun", "See *Users*: for slotway's own users about these, answered by slotway"),
@@ -245,16 +245,19 @@ const BLOCKING: &str = "Waits on a connection lent to the client (`limits.dedica
                         for the time that is left; an element taken in the very moment of such a \
                         loss is lost with the reply";
 
-/// One line of a table.
+/// A row of a table of commands.
 #[derive(Debug, PartialEq, Eq)]
 struct Row {
+    /// Where the command goes.
     to: &'static str,
+    /// How replies of several nodes are merged.
     merge: &'static str,
+    /// Whether the command is sent again after a lost connection.
     again: &'static str,
     notes: String,
 }
 
-/// `docs/commands.md` for the commands of `table`.
+/// The reference of the commands of `table`: `docs/commands.md`.
 pub fn commands_markdown(table: &CommandTable) -> String {
     let mut out = String::from(PREFACE);
     let newer: Vec<CommandSpec> = NEWER_CLIENT.iter().filter_map(|n| newer(table, n)).collect();
@@ -267,7 +270,7 @@ pub fn commands_markdown(table: &CommandTable) -> String {
         for spec in of_class {
             let (container, row) = (container_of(&spec.name), row(spec));
             let name = format!("`{}`", shown(&spec.name));
-            // Subcommands of which the same is true share a line: CLUSTER alone has 26.
+            // Subcommands with equal rows share one: CLUSTER alone has 26.
             let same = rows
                 .iter_mut()
                 .find(|(_, c, r)| spec.name.contains('|') && *c == container && *r == row);
@@ -295,8 +298,7 @@ pub fn commands_markdown(table: &CommandTable) -> String {
     out
 }
 
-/// The commands that servers newer than 7.0 have besides. Those of which the same is true share a
-/// line.
+/// Appends the commands that only servers newer than 7.0 have. Commands with equal rows share one.
 fn newer_commands(table: &CommandTable, out: &mut String) {
     let mut by_name: Vec<(String, Vec<&str>, Row)> = Vec::new();
     for (server, newer) in table.of_newer_servers() {
@@ -328,19 +330,19 @@ fn newer_commands(table: &CommandTable, out: &mut String) {
     }
 }
 
-/// A container says nothing by itself, and HELP is the same for all of them: both stand in the
-/// preface.
+/// Whether the command has a row of its own. Containers and HELP do not: the preface describes them.
 fn is_listed(spec: &CommandSpec) -> bool {
     !spec.container && !spec.name.ends_with("|help")
 }
 
+/// The specification of a subcommand of CLIENT that `table` does not have; `None` if it has it.
 fn newer(table: &CommandTable, name: &str) -> Option<CommandSpec> {
     let container = table.get(table.by_name("client")?);
     let known = table.by_name(name).is_some();
     (!known).then(|| CommandSpec { name: name.into(), container: false, ..container.clone() })
 }
 
-/// A subcommand stands beside its siblings.
+/// The group of a command; a subcommand is in that of its container.
 fn class_of(table: &CommandTable, spec: &CommandSpec) -> Class {
     match spec.name.split_once('|') {
         Some((container, _)) => {
@@ -361,7 +363,7 @@ fn shown(name: &str) -> String {
 fn row(spec: &CommandSpec) -> Row {
     let behaviour = match behaviour_of(spec) {
         Behaviour::Client => client(spec),
-        // What it is but for the scripts: the notes say what there is beside.
+        // The row says where the command goes; the notes describe the handling of scripts.
         Behaviour::Script(script) => match script.fan() {
             Some((to, merge)) => Behaviour::Fan { to, merge },
             None => Behaviour::Keys,
@@ -388,11 +390,11 @@ fn row(spec: &CommandSpec) -> Row {
     Row { to: destination(behaviour), merge, again, notes: notes(spec, behaviour) }
 }
 
-/// What becomes of a subcommand of CLIENT, which [`behaviour_of`] leaves to the request.
+/// The behaviour of a subcommand of CLIENT, for which [`behaviour_of`] does not decide.
 fn client(spec: &CommandSpec) -> Behaviour {
     let sub = spec.name.split_once('|').map_or("", |(_, sub)| sub);
     let known = !NEWER_CLIENT.contains(&&*spec.name);
-    // With as many arguments as it takes; with another number it is not answered here.
+    // Tries several numbers of arguments: it is answered locally only with the right one.
     let plans: Vec<Plan> = (2..=4)
         .map(|n| {
             let mut words = vec!["client", sub];
@@ -488,7 +490,7 @@ fn merge_words(merge: Merge) -> &'static str {
 fn notes(spec: &CommandSpec, behaviour: Behaviour) -> String {
     let mut notes: Vec<String> = Vec::new();
     match behaviour {
-        // The reason begins with the word that the column before says already.
+        // The reason repeats the word that an earlier column has.
         Behaviour::Refused(why) => {
             let reason = why.reason();
             let reason = reason.strip_prefix("refused: ").unwrap_or(reason);
@@ -533,7 +535,7 @@ fn sentence(text: &str) -> String {
     chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
 }
 
-/// Which arguments are keys.
+/// A description of the arguments that are keys.
 fn keys_words(keys: &KeySpec) -> String {
     let words = match keys {
         KeySpec::None => return "No keys".into(),
@@ -849,7 +851,7 @@ mod tests {
         }
     }
 
-    /// What the preface says of those that have no line.
+    /// The preface describes these commands, which have no row.
     #[test]
     fn help_and_unknown_subcommands() {
         let table = CommandTable::builtin();

@@ -1,5 +1,5 @@
-//! What writes pages of `docs/`: the reference of commands. Those of the configuration, the metrics
-//! and the errors are written where their tables are.
+//! The generator of `docs/commands.md`. The references of the configuration, the metrics and the
+//! errors are generated in the rooms of their tables.
 
 mod commands;
 
