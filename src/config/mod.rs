@@ -136,7 +136,7 @@ pub struct Upstream {
     pub client_name: String,
     /// Shared connections per worker, node and protocol.
     pub connections: usize,
-    /// TCP keepalive of connections to nodes; `None` leaves the kernel's settings.
+    /// TCP keepalive of connections to nodes; `None` is off.
     pub keepalive: Option<Duration>,
 }
 
@@ -159,7 +159,7 @@ pub struct Timeouts {
     pub idle: Option<Duration>,
     /// Age at which a client is closed between two commands; `None` is never.
     pub max_age: Option<Duration>,
-    /// TCP keepalive of clients; `None` leaves the kernel's settings.
+    /// TCP keepalive of clients; `None` is off.
     pub keepalive: Option<Duration>,
 }
 

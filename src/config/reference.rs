@@ -26,8 +26,8 @@ pub fn proxy_toml() -> String {
     out.push_str("#\n");
     comment(
         &mut out,
-        "A running slotway takes a changed file within two seconds, or at once with SIGHUP; what \
-         needs a restart says so here.",
+        "A running slotway reloads a changed file within two seconds, or at once at SIGHUP; keys \
+         that need a restart say so here.",
     );
     out.push_str("#\n");
     comment(&mut out, "Written by `slotway docs proxy-toml` from src/config/keys.rs.");
@@ -193,19 +193,19 @@ A key is set in one of four ways; the later ones win:
 
 `slotway check --config FILE` takes the same flags and variables, and prints the configuration that `slotway run` would use, with the place each value comes from. Passwords are shown as `***`.
 
-A path of a file (`users_file`, `upstream.password_file`, `tls.downstream.key` …) that begins with `${CREDENTIALS_DIRECTORY}/` names a credential that systemd gives to the service (`LoadCredential=`): `upstream.password_file = "${CREDENTIALS_DIRECTORY}/upstream-password"`. No other variable is put into a value. [deploy/README.md](../deploy/README.md#systemd) has how to.
+A path of a file (`users_file`, `upstream.password_file`, `tls.downstream.key` …) that begins with `${CREDENTIALS_DIRECTORY}/` names a credential that systemd gives to the service (`LoadCredential=`): `upstream.password_file = "${CREDENTIALS_DIRECTORY}/upstream-password"`. No other variable is expanded in a value. [deploy/README.md](../deploy/README.md#systemd) shows how to set this up.
 
 ## Changes at run time
 
-A running slotway looks at its file and takes a changed one when it has not changed for half a second (a symbolic link that leads elsewhere counts, as Kubernetes swaps the folder of a ConfigMap); `SIGHUP` makes it look at once. Clients stay connected, and nothing that is under way is cut off. Environment variables and flags are what they were at the start, and still win over the file.
+A running slotway reloads its file when it has changed and then not changed again for half a second (a symbolic link that points elsewhere counts, because Kubernetes swaps the folder of a ConfigMap); `SIGHUP` reloads it at once. Clients stay connected, and no command in flight is cut off. Environment variables and flags are those of the start, and still override the file.
 
-- What a reload changes is logged key by key, old value and new; each key below says whether it changes at run time. A key that **needs a restart** keeps its value, and the log names it.
-- A file with anything wrong in it changes nothing; the log says what is wrong, as at the start: line, key, reason. So does an address that cannot be listened on, or that `protected_mode` does not allow, and a file that it names and that cannot be used. What was refused is tried again every two seconds, for the certificate that comes a moment later.
-- **Users** (`users`, `users_file`, `auth`): new rules hold from each client's next command on. Who is not among the users any more is disconnected, as with `ACL DELUSER`; so is who listens to a channel that it may not hear any more. Clients from before there were users have to log in.
-- **Files that the configuration names** (users, passwords, tokens, certificates) are looked at by themselves every second or two, and at once with `SIGHUP`. Connections that stand stay; new ones use what is new.
-- An address may move from `listen` to `tls.downstream.listen` and back: its clients stay, and who comes next speaks the other way.
-- systemd is told (`RELOADING=1`, `READY=1`), so that `systemctl reload` and `systemctl status` know.
-- `slotway_config_reloads_total` counts reloads by what came of them, `slotway_config_in_use` is 0 while the file says something else than what is in use, `slotway_config_loaded_timestamp_seconds` says since when it is in use ([metrics](metrics.md)).
+- A reload logs each changed key with its old and new value; each key below says whether it changes at run time. A key that **needs a restart** keeps its value, and the log names it.
+- A file with an error changes nothing; the log reports the error as at the start: line, key, reason. The same holds for an address that cannot be listened on, or that `protected_mode` does not allow, and for a file that the configuration names and that cannot be used. A rejected configuration is tried again every two seconds, for the certificate that arrives a moment later.
+- **Users** (`users`, `users_file`, `auth`): new rules apply from each client's next command on. Clients of a removed user are disconnected, as with `ACL DELUSER`, and so are subscribers of a channel that their user may no longer read. When the first users are added, connected clients have to log in.
+- **Files that the configuration names** (users, passwords, tokens, certificates) are checked every second or two, and at once at `SIGHUP`. Existing connections stay; new ones use the new files.
+- An address may move between `listen` and `tls.downstream.listen`: its clients stay, and new ones connect with TLS, or without.
+- systemd is notified (`RELOADING=1`, `READY=1`), for `systemctl reload` and `systemctl status`.
+- `slotway_config_reloads_total` counts reloads by outcome, `slotway_config_in_use` is 0 while the file differs from the configuration in use, `slotway_config_loaded_timestamp_seconds` is the time since when it is in use ([metrics](metrics.md)).
 
 A new version takes over from a running one without a lost connection: [upgrade.md](upgrade.md).
 
@@ -217,7 +217,7 @@ A new version takes over from a running one without a lost connection: [upgrade.
 
 ## When something is wrong
 
-An unknown key or variable, a wrong unit, a wrong type, a value out of range, two values that contradict each other: slotway does not start. It reports everything it finds, one line each, with file and line (or the variable, or the flag), the key, the reason and the nearest valid key, and ends with exit code 2:
+With an unknown key or variable, a wrong unit, a wrong type, a value out of range or two values that contradict each other, slotway does not start. It reports all errors, one line each, with file and line (or the variable, or the flag), the key, the reason and the nearest valid key, and exits with code 2:
 
 ```console
 $ slotway run --config proxy.toml
@@ -226,7 +226,7 @@ error: the configuration is not valid
   proxy.toml:7: timeouts.command: "sec" is not a unit of time; write a duration such as "500ms", "5s", "2m" or "1h"
 ```
 
-Variables that Kubernetes adds for a service called `slotway` (`SLOTWAY_SERVICE_HOST`, `SLOTWAY_PORT_6379_TCP` and their like) are not ours and are passed over.
+Variables that Kubernetes adds for a service called `slotway` (`SLOTWAY_SERVICE_HOST`, `SLOTWAY_PORT_6379_TCP` and the like) are ignored.
 
-Exit codes: 0 all is well, 1 slotway failed while it ran (or could not listen), 2 the configuration or the command line is wrong.
+Exit codes: 0 success, 1 slotway failed while it ran (or could not listen), 2 the configuration or the command line is not valid.
 "#;
