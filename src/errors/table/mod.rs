@@ -234,18 +234,18 @@ failures! {
     }
 
     section "The cluster" {
-        row "none of `seeds` is reached, or they refuse slotway"
-            => "the log names each node and the reason; `/readyz` has the last one. Addresses, network policy, `upstream.user` and `upstream.password`" {
+        row "none of `seeds` can be reached, or they refuse slotway"
+            => "the log names each node and the reason; `/readyz` has the last one. Check addresses, network policy, `upstream.user` and `upstream.password`" {
             /// No topology is known yet.
             NoTopology { last: Last } => ClusterDown "slotway does not know the cluster: no seed has answered yet (configuration key: seeds){last}";
         }
         row "a failover or a moving slot, and more commands wait for it than `limits.held` allows"
-            => "nothing, if it passes; otherwise `CLUSTER NODES` says what is wrong, or raise `limits.held`" {
+            => "none if it passes; otherwise see `CLUSTER NODES`, or raise `limits.held`" {
             /// `limits.held` is reached.
             HoldsFull { slot: u16 } => ClusterDown "slot {slot} is in motion or without a primary, and what waits for such slots has reached limits.held";
         }
-        row "the slot, or a shard that the command asks, has had no primary for longer than `timeouts.command`"
-            => "bring the shard back: `CLUSTER NODES` on a node, `missing_slots` in `/readyz`" {
+        row "the slot, or a shard that the command needs, has had no primary for longer than `timeouts.command`"
+            => "bring the shard back: see `CLUSTER NODES` on a node, and `missing_slots` in `/readyz`" {
             /// No primary is known.
             NoPrimary => ClusterDown "no primary is known";
             /// A slot without a primary.
@@ -258,12 +258,12 @@ failures! {
             NoNodeOnline => ClusterDown "no node of the cluster is online at the moment";
         }
         row "a failover takes longer than `timeouts.no_primary`, or the shard has no replica that can be promoted"
-            => "the shard's nodes; a longer `timeouts.no_primary`, or 0 to wait until `timeouts.command`" {
+            => "check the shard's nodes; set a longer `timeouts.no_primary`, or 0 to wait until `timeouts.command`" {
             /// A primary has been missing for longer than `timeouts.no_primary`; times in seconds.
             PrimaryMissing { place: Box<str>, primary: Box<str>, seconds: f64, limit: f64, outcome: Unanswered, why: String }
                 => ClusterDown "{place} (shard of {primary}) has been without a working primary for {seconds:.1} s, longer than timeouts.no_primary = {limit} s" + ": the command was {outcome}" "; {why}";
         }
-        row "a command for several nodes (`CONFIG SET`, `ACL SETUSER`, `SCRIPT FLUSH`, `SCRIPT KILL` …) was not carried out on the nodes that the error names; the others have carried it out"
+        row "a command for several nodes (`CONFIG SET`, `ACL SETUSER`, `SCRIPT FLUSH`, `SCRIPT KILL` …) was not executed on the nodes that the error names; the others have executed it"
             => "bring the node back, or let the cluster forget it (`CLUSTER FORGET`), and send the command again" {
             /// A node that the cluster considers failed, or that has left it.
             NodeFailed => Err "the node has failed, as the cluster says, or has left it" + ": the command was not sent there";
@@ -275,8 +275,8 @@ failures! {
     }
 
     section "Deadlines and lost connections" {
-        row "the deadline passed: the node is slow, frozen, cut off, or the slot has no primary. The text says whether the command was sent and what the node said last; the code is `OUTCOMEUNKNOWN` where the command may have been executed, otherwise that of the node's last error"
-            => "`SLOWLOG` and `LATENCY` on that node; raise `timeouts.command` if the command may take that long. A migration that takes longer: finish it (`redis-cli --cluster fix`)" {
+        row "the deadline passed: the node is slow, frozen, cut off, or the slot has no primary. The text says whether the command was sent, and quotes the node's last error; the code is `OUTCOMEUNKNOWN` if the command may have been executed, otherwise that of the node's last error"
+            => "see `SLOWLOG` and `LATENCY` on that node; raise `timeouts.command` if the command may take that long. If a migration takes longer, finish it (`redis-cli --cluster fix`)" {
             /// The deadline `timeouts.command` has passed; times in seconds.
             Deadline { code: Code, seconds: f64, slot: ForSlot, node: Box<str>, tries: u32, outcome: Unanswered, migration: Box<str>, last: Last }
                 => (code) "slotway waited {seconds:.1} s (timeouts.command){slot}, node {node}, {tries} tries" + ": the command was {outcome}{migration}" "{last}";
@@ -284,17 +284,17 @@ failures! {
             BlockingDeadline { code: Code, seconds: f64, slot: ForSlot, node: Box<str>, tries: u32, outcome: Unanswered, migration: Box<str>, last: Last }
                 => (code) "slotway waited {seconds:.1} s (its own time and timeouts.command){slot}, node {node}, {tries} tries" + ": the command was {outcome}{migration}" "{last}";
         }
-        row "the node of the channel is not reached"
+        row "the node of the channel cannot be reached"
             => "as for a deadline; the client may subscribe again" {
             /// A subscription that no node has confirmed; times in seconds.
             Unsubscribed { seconds: f64, topic: Key } => ClusterDown "slotway waited {seconds:.1} s (timeouts.command), and no node has confirmed the subscription to '{topic}'; it is given up";
         }
-        row "a node died or closed the connection with a write under way. Reads are sent again by themselves"
+        row "a node died or closed the connection with a write in flight. Reads are sent again automatically"
             => "only the application knows whether the write may be repeated; make writes idempotent where it matters. `commands.on_outcome_unknown = \"disconnect\"` closes the connection instead, for clients that retry then. Often: `timeout`, `client-output-buffer-limit` or a restart of the node" {
             /// The connection was lost after the command was sent, which may change data.
             ConnectionLost { node: Box<str>, why: Box<str> } => OutcomeUnknown "slotway lost its connection to {node} ({why}) after the command was sent" + ": it may or may not have been executed";
         }
-        row "the same for a blocking command, which would wait on at the slot's next primary: there is none within `timeouts.no_primary`, `CLIENT UNBLOCK` has ended it, or what follows says why"
+        row "the same for a blocking command, which would go on waiting at the slot's next primary, but there is none within `timeouts.no_primary`, or `CLIENT UNBLOCK` has ended it, or for the reason at the end of the text"
             => "the same" {
             /// The connection was lost after a blocking command was sent, and it cannot be sent again.
             NotSentAgain { cause: Cause } => OutcomeUnknown "slotway lost a connection after the command was sent" + ": it may or may not have been executed, and it is not sent again: {cause}";
@@ -307,28 +307,28 @@ failures! {
     }
 
     section "Limits" {
-        row "too much data is under way at once: large values, clients that do not read, a slow node"
-            => "`slotway_buffer_bytes`, `slotway_upstream_in_flight_bytes` by node, `CLIENT LIST` (`omem`); more slotways, or raise `limits.memory` with the memory to match" {
+        row "too much data is in flight at once: large values, clients that do not read, a slow node"
+            => "see `slotway_buffer_bytes`, `slotway_upstream_in_flight_bytes` by node, `CLIENT LIST` (`omem`); add slotways, or raise `limits.memory` along with the machine's memory" {
             /// No memory for a request; sizes in bytes.
             BuffersFull { limit: usize } => Oom "slotway's buffers are full: limits.memory = {limit} bytes over all workers" + "; try again, or raise it";
         }
-        row "a value is announced, or has grown, beyond what is left; the connection is closed, and the command was not executed"
-            => "`limits.memory`, or fewer workers: each has an equal share" {
+        row "a value is larger than the memory that is left; the connection is closed, and the command was not executed"
+            => "raise `limits.memory`, or use fewer workers: each has an equal share" {
             /// A request that is larger than the memory available; sizes in bytes.
             RequestTooLarge { bytes: usize, limit: usize, workers: usize } => Oom "a request of {bytes} bytes is larger than what is left of limits.memory = {limit} bytes (over {workers} workers, an equal share each); send smaller ones, or raise it";
         }
-        row "the command only reads, and its reply has to be collected before it is passed on (several slots or nodes, emulation)"
+        row "the command only reads, and its reply has to be kept whole before it is passed on (several slots or nodes, emulation)"
             => "ask for less at a time (`COUNT`, fewer keys), or raise `limits.memory`; trying again is safe" {
             /// No memory for the reply to a read; sizes in bytes.
             NoRoomForRead { limit: usize } => Oom "slotway's buffers have no room for the reply, which is dropped: limits.memory = {limit} bytes over all workers" + "; nothing was changed: try again, ask for less at a time, or raise it";
         }
-        row "the same for a command that may change data (a large `LMPOP` or `LPOP`, a part of a split transaction): what it took may be gone. Counted in `slotway_outcome_unknown_total`"
-            => "look at the data before sending it again; ask for less at a time, or raise `limits.memory`" {
+        row "the same for a command that may change data (a large `LMPOP` or `LPOP`, a part of a split transaction): popped elements may be lost. Counted in `slotway_outcome_unknown_total`"
+            => "check the data before sending it again; ask for less at a time, or raise `limits.memory`" {
             /// No memory for the reply to a write; sizes in bytes.
             NoRoomForWrite { limit: usize } => OutcomeUnknown "slotway has no room for the reply, which is dropped (limits.memory = {limit} bytes over all workers; ask for less at a time, or raise it) after the command was sent" + ": it may or may not have been executed";
         }
-        row "`limits.clients`, or the limit on open files: it has lowered `limits.clients`, or nothing is left of it"
-            => "close what is idle (`timeouts.idle`), raise the limit and `LimitNOFILE`, or add slotways" {
+        row "`limits.clients`, or the limit on open files, which has lowered `limits.clients` or is exhausted"
+            => "close idle clients (`timeouts.idle`), raise the limit and `LimitNOFILE`, or add slotways" {
             /// `limits.clients` is reached.
             TooManyClients { limit: usize } => Err "max number of clients reached: limits.clients = {limit}; close connections, or raise it";
             /// `limits.clients`, lowered by the limit on open files, is reached.
@@ -336,35 +336,35 @@ failures! {
             /// No file descriptor.
             NoDescriptor => Err "max number of clients reached: slotway has no file descriptor left; close connections, or raise the limit on open files (ulimit -n, LimitNOFILE)";
         }
-        row "all workers have failed; they are started anew after a second"
+        row "all workers have failed; they are restarted after a second"
             => "a bug; please report it with the log" {
             /// No worker to serve a client.
             NoWorker => Err "slotway has no worker running, see its log";
         }
-        row "as many clients block, watch or monitor at the same time"
+        row "too many clients block, watch or monitor at the same time"
             => "raise `limits.dedicated`, and the nodes' `maxclients` with it" {
             /// `limits.dedicated` is reached.
             TooManyDedicated { limit: usize } => Err "limit of connections for blocking commands, WATCH and MONITOR reached: limits.dedicated = {limit}" + "; try again, or raise it";
         }
         row "the limit on open files leaves fewer connections than the configuration allows: *Sizing*, file descriptors"
-            => "`LimitNOFILE`" {
+            => "raise `LimitNOFILE`" {
             /// `limits.dedicated`, lowered by the limit on open files, is reached.
             TooManyDedicatedForFiles { configured: usize, lowered: usize } => Err "limit of connections for blocking commands, WATCH and MONITOR reached: limits.dedicated = {configured} is lowered to {lowered} by the limit on open files" + "; try again, or raise that limit (ulimit -n, LimitNOFILE)";
             /// `limits.users`, lowered by the limit on open files, is reached.
             TooManyUsersForFiles { configured: usize, lowered: usize } => Err "limit of users of the cluster reached: limits.users = {configured} is lowered to {lowered} by the limit on open files" + "; try again, or raise that limit (ulimit -n, LimitNOFILE)";
         }
-        row "as many users of the cluster are logged in at the same time"
+        row "too many users of the cluster are logged in at the same time"
             => "raise `limits.users`, and the nodes' `maxclients` with it" {
             /// `limits.users` is reached.
             TooManyUsers { limit: usize } => Err "limit of users of the cluster reached: limits.users = {limit}" + "; try again, or raise it";
         }
         row "a blocking command or `WATCH` needs a connection to a node that refuses it"
-            => "the node's `maxclients`, its log, slotway's log" {
+            => "see the node's `maxclients`, its log, slotway's log" {
             /// The node refuses a dedicated connection.
             NoConnection => Err "no connection can be made at the moment";
         }
-        row "a channel's name, or what `CLIENT SETNAME` or `CLIENT SETINFO` is given"
-            => "a shorter one" {
+        row "the name of a channel, or the argument of `CLIENT SETNAME` or `CLIENT SETINFO`, is too long"
+            => "use a shorter one" {
             /// A channel or pattern that is too long; sizes in bytes.
             TopicTooLong { limit: usize } => Err "slotway does not subscribe to names of more than {limit} bytes";
             /// CLIENT SETNAME with a name that is too long.
@@ -375,13 +375,13 @@ failures! {
     }
 
     section "Several nodes and several slots" {
-        row "a command for several nodes, or with keys in several slots, was not carried out by all: the error names those that failed, and their errors; the others have carried it out. The code is that of one of these errors"
-            => "what those errors say; then send the command again" {
+        row "a command for several nodes, or with keys in several slots, was not executed by all: the error names those that failed, and their errors; the others have executed it. The code is that of one of these errors"
+            => "resolve those errors, then send the command again" {
             /// Some or all parts of a command have failed.
             PartsFailed { code: Code, failed: usize, parts: u32, which: String } => (code) "{failed} of {parts} parts failed{which}";
         }
-        row "nodes of different versions, or a module that answers otherwise: the replies cannot be made one"
-            => "ask that node directly" {
+        row "nodes of different versions, or a module with unexpected replies: the replies cannot be merged"
+            => "ask the nodes directly" {
             /// A reply of a type that differs from the others.
             NotAList => Err "a node answered with what is no list as the others'";
             /// A reply that should be a number.
@@ -389,76 +389,76 @@ failures! {
             /// A part that has no reply.
             NoReply => Err "no reply";
         }
-        row "`CONFIG GET`, `ACL LIST`, `ACL GETUSER` or `MODULE LIST` was answered by a node in a form in which slotway cannot find secrets"
-            => "which server the nodes run; ask the node" {
+        row "a node's reply to `CONFIG GET`, `ACL LIST`, `ACL GETUSER` or `MODULE LIST` has a form in which slotway cannot find secrets"
+            => "check which server the nodes run; ask the node directly" {
             /// A reply that may contain secrets.
             NotFiltered => Err "a node answered in a form that slotway does not pass on";
         }
-        row "a cursor of `SCAN` that slotway has not given, or of a topology long gone"
-            => "begin again with 0" {
+        row "a cursor of `SCAN` that slotway has not returned, or one of an old topology"
+            => "begin again with cursor 0" {
             /// SCAN with an invalid cursor.
             InvalidCursor => Err "invalid cursor";
         }
-        row "a node whose cursors use the upper bits"
-            => "`SCAN` that node directly; please report it" {
+        row "the node's cursors use the upper bits"
+            => "use `SCAN` on that node directly; please report it" {
             /// A node's cursor that does not fit into slotway's.
             CursorTooLarge => Err "the node's SCAN cursor is too large to be carried in slotway's";
         }
         row "a command with keys in several slots"
-            => "what it says; docs/commands.md tells what `commands.cross_slot` gives up" {
+            => "see the text; docs/commands.md describes what `commands.cross_slot` gives up" {
             /// Keys of one command in several slots.
             CrossSlot { first: Key, first_slot: u16, other: Key, slot: u16, remedy: CrossSlotRemedy }
                 => CrossSlot "Keys in request don't hash to the same slot: '{first}' is in slot {first_slot}, '{other}' in slot {slot}{remedy}";
         }
         row "a command for the whole cluster inside `MULTI`"
-            => "what it says, or outside of `MULTI`" {
+            => "see the text, or send it outside of `MULTI`" {
             /// A command for all shards in a transaction.
             AllShardsInMulti { command: Box<str> } => CrossSlot "{command} asks all shards, and a transaction is one slot's; set transactions.cross_slot = \"split\" in slotway's configuration to let it in";
         }
-        row "`SORT` with `BY` or `GET` behind `MULTI`, with `commands.cross_slot = \"emulate\"`"
-            => "outside of `MULTI`" {
+        row "`SORT` with `BY` or `GET` after `MULTI`, with `commands.cross_slot = \"emulate\"`"
+            => "send it outside of `MULTI`" {
             /// SORT with a pattern of keys in a transaction.
             PatternInMulti { command: Box<str> } => Err "{command} with keys of a pattern is not allowed inside a transaction: inside a transaction a command's keys must share one slot: what commands.cross_slot = \"emulate\" does in steps could be no part of EXEC";
         }
-        row "a node failed between the steps of a command over several slots; which steps were done it says, with the code `OUTCOMEUNKNOWN` where it is not known of one of them, otherwise `ERR` (`slotway_emulated_total{outcome=\"halfway\"}`)"
-            => "look at both keys; after a move both may have the data, never none" {
+        row "a node failed between the steps of a command over several slots; the text says which steps were executed. The code is `OUTCOMEUNKNOWN` if that is not known of one of them, otherwise `ERR` (`slotway_emulated_total{outcome=\"halfway\"}`)"
+            => "check both keys; after a move both may have the data, but never neither" {
             /// An emulated command stopped after some of its steps.
             StoppedHalfway { code: Code, command: Box<str>, done: String, cause: StopCause } => (code) "{command} over several slots stopped halfway: {done} (commands.cross_slot = \"emulate\"); the cause: {cause}";
         }
         row "a node failed, or a connection was lost, while the keys were read or before the first was written"
-            => "what the cause says; send it again" {
+            => "resolve the cause and send it again" {
             /// An emulated command failed before any step that changes data.
             FailedBefore { command: Box<str>, cause: Cause } => Err "{command} over several slots failed before anything was changed; the cause: {cause}";
         }
-        row "a node's answer makes no sense to `commands.cross_slot = \"emulate\"`"
-            => "what node it is; report it" {
+        row "with `commands.cross_slot = \"emulate\"`: a node's reply is not one that a server gives"
+            => "check which server the nodes run; please report it" {
             /// A reply to EXEC that is not an array.
             EmptyExec => Err "a node answered EXEC with nothing";
             /// A reply to EXEC with too few elements.
             ShortExec => Err "a node answered EXEC with too little";
         }
-        row "for 6 seconds other clients' `RENAME`, `SMOVE` or `LMOVE` from the same key were under way, or one broke off a moment ago"
-            => "again" {
+        row "for 6 seconds other clients' `RENAME`, `SMOVE` or `LMOVE` from the same key were in progress, or one has just been broken off"
+            => "try again" {
             /// Another client is moving the source key.
             SourceContended { command: Box<str>, key: Key } => Err "{command} over several slots: others are moving '{key}' all the time; nothing was changed";
             /// Other clients are moving the keys.
             KeysContended { command: Box<str> } => Err "{command} over several slots: others are moving the same keys all the time; nothing was changed";
         }
-        row "for 6 seconds each element that `LMOVE` was about to move was taken by others"
-            => "again" {
+        row "for 6 seconds other clients took each element that `LMOVE` was about to move"
+            => "try again" {
             /// Other clients keep taking the elements.
             ElementsContended => Err "others take the source's elements all the time; nothing was changed";
         }
     }
 
     section "Transactions" {
-        row "a node discarded its part of a split transaction, for the reason that follows"
-            => "look at the replies of the other commands before sending the transaction again" {
+        row "a node discarded its part of a split transaction, for the reason in the text"
+            => "check the replies of the other commands before sending the transaction again" {
             /// One slot's part of a transaction was discarded.
             PartDiscarded { reason: String } => ExecAbort "this command's slot was not executed: {reason} (other slots of the transaction may have been: transactions.cross_slot = \"split\")";
         }
         row "with `split`, each slot is a transaction of its own"
-            => "keys that belong together need a common hash tag" {
+            => "use a common hash tag for keys that belong together" {
             /// A watched key changed after the transaction had begun.
             WatchedPartChanged => ExecAbort "a watched key changed while the transaction began: this command's slot was not executed, other slots of the transaction were (transactions.cross_slot = \"split\")";
         }
@@ -467,8 +467,8 @@ failures! {
             /// The whole transaction was discarded.
             Discarded { cause: String } => ExecAbort "Transaction discarded because of: {cause}";
         }
-        row "`WATCH`, `SUBSCRIBE` and their like between `MULTI` and `EXEC`"
-            => "before `MULTI` or after `EXEC`" {
+        row "`WATCH`, `SUBSCRIBE` and the like between `MULTI` and `EXEC`"
+            => "send it before `MULTI` or after `EXEC`" {
             /// A command that cannot be queued.
             NotInMulti { command: Box<str> } => Err "{command} is not allowed inside a transaction";
             /// A command that cannot be queued, in Redis's words.
@@ -477,116 +477,116 @@ failures! {
             NotInMultiValkey { command: Box<str> } => Err "Command '{command}' not allowed inside a transaction";
         }
         row "the ACL of `upstream.user`"
-            => "`ACL SETUSER … +multi +exec` on the nodes" {
+            => "set `ACL SETUSER … +multi +exec` on the nodes" {
             /// A node refused MULTI and executed the commands.
             MultiRefused { reason: String } => Err "the node refused MULTI ({reason}): the commands of this transaction were executed, but not as one; the user that slotway logs in as needs MULTI and EXEC";
         }
     }
 
     section "What is denied" {
-        row "what it says"
-            => "`commands.allow`, or another command" {
+        row "`commands.deny` names the command"
+            => "change `commands.deny` or `commands.allow`, or use another command" {
             /// Denied by the configuration.
             DeniedByConfig { command: Box<str>, entry: Box<str> } => NoPerm "{command} is denied by commands.deny in slotway's configuration{entry}";
         }
         row "`SHUTDOWN`, `DEBUG`, `MIGRATE` and others ([commands.md](commands.md))"
-            => "what it says" {
+            => "see the text" {
             /// Denied because it acts on one node behind the cluster's back.
             OneNodeOnly { command: Box<str>, name: Box<str> } => NoPerm "{command} is denied: it would act on a single node of the cluster behind slotway; send it to that node directly (commands.allow = [\"{name}\"] in slotway's configuration allows it)";
         }
         row "`SYNC`, `SCRIPT DEBUG` and others"
-            => "what it says" {
+            => "see the text" {
             /// Denied because it changes the state of a shared connection.
             ConnectionTakeover { command: Box<str> } => NoPerm "{command} is denied: it is about the connection to a node, which slotway's clients share; send it to that node directly (commands.allow does not open it)";
         }
         row "`CONFIG SET` of these through slotway"
-            => "set it on each node; `upstream.password`" {
+            => "set it on each node, and `upstream.password`" {
             /// Denied because it would lock slotway out of the nodes.
             NodesAccess { command: Box<str> } => NoPerm "{command} of requirepass or an announced address is denied: connections to the nodes would be refused, or nodes would log in elsewhere with their password; set it on the nodes, and upstream.password in slotway's configuration";
         }
-        row "a command that is not built yet ([commands.md](commands.md))"
-            => "another command" {
+        row "a command that is not implemented ([commands.md](commands.md))"
+            => "use another command" {
             /// A command that is not implemented.
             NotSupported { command: Box<str> } => Err "{command} is not supported by this version of slotway";
         }
-        row "client-side caching, which a client switches on as it connects. redis-py and others fail with this error; node-redis tries again for as long as its `reconnectStrategy` lets it, so that `connect()` never returns"
-            => "take `clientSideCache` (node-redis) or `cache_config` (redis-py) out of the client's options; [commands.md](commands.md#client-side-caching)" {
+        row "client-side caching, which a client switches on when it connects. redis-py and others fail with this error; node-redis retries for as long as its `reconnectStrategy` allows, so that `connect()` never returns"
+            => "remove `clientSideCache` (node-redis) or `cache_config` (redis-py) from the client's options; [commands.md](commands.md#client-side-caching)" {
             /// CLIENT TRACKING ON.
             TrackingNotSupported => Err "CLIENT TRACKING ON is not supported by this version of slotway: invalidation messages would need to be told apart by client, and many clients share a connection to a node; switch client-side caching off in the client";
         }
         row "a client configured for another database"
-            => "database 0; a prefix in the keys instead" {
+            => "use database 0, with a prefix in the keys" {
             /// SELECT of another database.
             OnlyDatabase0 => Err "SELECT is not allowed in cluster mode (the Redis Cluster behind slotway has only database 0)";
         }
     }
 
     section "Logins and users" {
-        row "what came is not RESP (TLS spoken to a plain port looks like this), or larger than `limits.bulk`, `limits.inline` or `limits.multibulk`; before the login much less is read"
-            => "the client's port, TLS setting and password; the limit" {
+        row "the input is not RESP (such as TLS on a port without TLS), or larger than `limits.bulk`, `limits.inline` or `limits.multibulk`; before the login the limits are much lower"
+            => "check the client's port, TLS setting and password; raise the limit" {
             /// Input that is not a valid request.
             Protocol { error: ProtocolError } => Err "{error}";
         }
-        row "a client that has to log in was connected for that long and had not"
-            => "log in directly after connecting; `timeouts.login`" {
+        row "a client that has to log in has not done so in that time"
+            => "log in directly after connecting, or raise `timeouts.login`" {
             /// No login within `timeouts.login`, in milliseconds.
             LoginLate { limit: u64 } => NoAuth "Authentication required: no login within {limit} ms (timeouts.login); log in sooner, or raise it";
         }
-        row "`auth = \"passthrough\"`, a client on another machine that has not logged in, or as `default`"
-            => "what it says" {
+        row "`auth = \"passthrough\"`: a client on another machine has not logged in, or as `default`"
+            => "see the text" {
             /// Denied by protected mode.
             Protected => Denied "slotway is in protected mode (protected_mode), and the cluster's default user needs no password: from other machines nobody is that user. Log in as another user; or give the default user a password, or switch it off, on all nodes; or, where the network keeps others away, set protected_mode = false";
         }
-        row "somebody at that address tries passwords, or a client there has a wrong one"
-            => "the log and `slotway_logins_total` tell; the client's password" {
+        row "a client at that address is guessing passwords, or has a wrong one"
+            => "see the log and `slotway_logins_total`; check the client's password" {
             /// Too many failed logins from an address.
             LoginsThrottled => Err "slotway: many logins from this address have failed lately, and too many wait" + "; try again";
         }
         row "a user of slotway's own whose rules refuse something runs or loads a script or function, or a module's command without declared keys"
-            => "the user's rules: `~* &* +@all`, or `unchecked-commands` ([commands.md](commands.md#users))" {
+            => "change the user's rules: `~* &* +@all`, or `unchecked-commands` ([commands.md](commands.md#users))" {
             /// A command whose effects cannot be checked against the user's rules.
             Unchecked { command: Box<str> } => NoPerm "this user has no permissions to run the '{command}' command: slotway cannot check what it does against this user's keys, channels and commands. Allowed for users with ~* &* +@all, or with unchecked-commands in their rules (users, users_file)";
         }
-        row "`auth = \"passthrough\"`: the user was deleted or its password changed while commands were under way"
+        row "`auth = \"passthrough\"`: the user was deleted or its password changed while commands were in flight"
             => "log in again" {
             /// The user was deleted.
             UserGone { user: Box<str> } => NoPerm "the cluster has no user '{user}' any more";
             /// The user's connections were closed.
             UserClosed => Err "slotway has closed the connections of this user: not sent again";
         }
-        row "`auth = \"passthrough\"`: what slotway answers itself it asks a node about first"
-            => "`ACL SETUSER … +acl|dryrun`; nodes of Redis 7 or newer" {
+        row "`auth = \"passthrough\"`: slotway could not check with a node whether the user may run a command that slotway answers itself"
+            => "set `ACL SETUSER … +acl|dryrun`; the nodes need Redis 7 or newer" {
             /// `upstream.user` may not use ACL DRYRUN.
             DryRunDenied => NoPerm "slotway cannot ask what this user may do: upstream.user needs ACL DRYRUN (+acl|dryrun)";
             /// A reply to ACL DRYRUN that is not understood.
             DryRunNotUnderstood => NoPerm "slotway does not understand ACL DRYRUN's answer";
         }
-        row "no node is reached that could verify a password"
-            => "as for the cluster above" {
+        row "no node that could verify a password can be reached"
+            => "as for *The cluster*" {
             /// No node can be reached to verify a login.
             UsersNotAsked { why: String } => ClusterDown "slotway cannot ask the cluster about its users: {why}";
         }
-        row "`ACL SETUSER` and its like where slotway has users of its own"
-            => "the file" {
+        row "`ACL SETUSER` and the like while slotway has users of its own"
+            => "change `users` or `users_file`" {
             /// An ACL command that would change users.
             UsersInConfig { command: Box<str> } => Err "ACL {command} is for the nodes' users: slotway's are in its configuration (users, users_file), which is read again when it changes";
         }
         row "between `MULTI` and `EXEC`"
-            => "before or after" {
+            => "send it before `MULTI` or after `EXEC`" {
             /// AUTH in a transaction.
             AuthInMulti => Err "AUTH is not allowed inside a transaction";
             /// ACL in a transaction.
             AclInMulti => Err "ACL is not allowed inside a transaction";
         }
         row "a login that came after SIGTERM"
-            => "connect to another" {
+            => "connect to another slotway" {
             /// Slotway is shutting down.
             Stopping => Err "slotway is stopping";
         }
     }
 
     section "Load balancers" {
-        row "a client has connected to an address of `proxy_protocol.listen` without the load balancer, or that one sends no (valid) header"
+        row "a client has connected to an address of `proxy_protocol.listen` without the load balancer, or the load balancer sends no valid header"
             => "turn the header on at the load balancer; have other clients connect to another address" {
             /// A missing or invalid header.
             ProxyHeader { why: String } => Err "{why}: each connection to this address has to begin with one (proxy_protocol.listen); have the load balancer send it, or connect to another address";
@@ -594,12 +594,12 @@ failures! {
             ProxyHeaderLate { limit: u128 } => Err "no PROXY protocol header within {limit} ms (proxy_protocol.timeout)";
         }
         row "a load balancer sends headers to an address that does not expect them"
-            => "`proxy_protocol.listen`, or turn it off at the load balancer" {
+            => "add the address to `proxy_protocol.listen`, or turn the header off at the load balancer" {
             /// A header where none is expected.
             ProxyHeaderUnexpected => Err "Protocol error: a PROXY protocol header, which this address does not accept; add it to proxy_protocol.listen, or turn the header off at the load balancer";
         }
-        row "the connection comes from elsewhere"
-            => "`proxy_protocol.trusted`" {
+        row "the connection does not come from an address in `proxy_protocol.trusted`"
+            => "add the network to `proxy_protocol.trusted`" {
             /// A connection from an address that is not trusted.
             ProxyUntrusted => Err "this address accepts connections from proxy_protocol.trusted only; add the load balancer's network there, or connect to an address that is not in proxy_protocol.listen";
         }
