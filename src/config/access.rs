@@ -48,7 +48,7 @@ pub(super) fn problems(loaded: &mut Loaded) -> Vec<Problem> {
     if !upstream.user_file.is_empty() && upstream.user.is_empty() {
         match files::secret(&upstream.user_file) {
             Ok(name) => upstream.user = name,
-            Err(why) => user = Some(why),
+            Err(error) => user = Some(error.to_string()),
         }
     } else if !upstream.user_file.is_empty() {
         let given = loaded.origin("upstream.user");
@@ -84,7 +84,7 @@ pub(super) fn problems(loaded: &mut Loaded) -> Vec<Problem> {
         }
         match files::secret(file) {
             Ok(secret) => place.replace(secret),
-            Err(why) => problem(file_key, why),
+            Err(error) => problem(file_key, error.to_string()),
         }
     }
     let users = match files::users(config) {

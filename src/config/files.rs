@@ -1,6 +1,6 @@
 //! Reading of the files with users, passwords and tokens.
 
-use std::path::Path;
+use std::io;
 
 use super::Config;
 use crate::command::CommandTable;
@@ -9,6 +9,23 @@ use crate::users::{Users, parse_file};
 /// Largest file that is read.
 const MAX_BYTES: u64 = 16 << 20;
 
+/// A reason why a file cannot be used. Does not quote its content.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It does not exist, is not readable, or is not UTF-8.
+    #[error("{path}: cannot be read: {source}")]
+    #[allow(missing_docs)]
+    Unreadable { path: String, source: io::Error },
+    /// It is larger than any file of users or secrets.
+    #[error("{path}: has {bytes} bytes, which is too many")]
+    #[allow(missing_docs)]
+    TooLarge { path: String, bytes: u64 },
+    /// It should contain a secret.
+    #[error("{path}: is empty")]
+    #[allow(missing_docs)]
+    Empty { path: String },
+}
+
 /// The users of `config`, with those of `users_file`.
 ///
 /// # Errors
@@ -16,9 +33,10 @@ const MAX_BYTES: u64 = 16 << 20;
 pub fn users(config: &Config) -> Result<Users, (&'static str, String)> {
     let mut own = config.users.clone();
     if !config.users_file.is_empty() {
-        let at = |why: String| ("users_file", format!("{}: {why}", config.users_file));
-        let text = read(Path::new(&config.users_file)).map_err(at)?;
-        own.extend(parse_file(&text, &CommandTable::builtin()).map_err(at)?);
+        let path = &config.users_file;
+        let text = read(path).map_err(|error| ("users_file", error.to_string()))?;
+        let parsed = parse_file(&text, &CommandTable::builtin());
+        own.extend(parsed.map_err(|why| ("users_file", format!("{path}: {why}")))?);
     }
     let key = if config.users_file.is_empty() { "users" } else { "users_file" };
     let passthrough = config.auth == super::Auth::Passthrough;
@@ -28,9 +46,9 @@ pub fn users(config: &Config) -> Result<Users, (&'static str, String)> {
 /// The secret in a file of its own, without the newline at its end.
 ///
 /// # Errors
-/// The path, and the reason.
-pub fn secret(path: &str) -> Result<String, String> {
-    let mut text = read(Path::new(path)).map_err(|why| format!("{path}: {why}"))?;
+/// The file cannot be read, or is empty.
+pub fn secret(path: &str) -> Result<String, FileError> {
+    let mut text = read(path)?;
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {
@@ -38,17 +56,16 @@ pub fn secret(path: &str) -> Result<String, String> {
         }
     }
     match text.is_empty() {
-        true => Err(format!("{path}: is empty")),
+        true => Err(FileError::Empty { path: path.into() }),
         false => Ok(text),
     }
 }
 
-fn read(path: &Path) -> Result<String, String> {
-    let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
-    let length = std::fs::metadata(path).map_err(unreadable)?.len();
-    if length > MAX_BYTES {
-        return Err(format!("has {length} bytes, which is too many"));
+fn read(path: &str) -> Result<String, FileError> {
+    let unreadable = |source| FileError::Unreadable { path: path.into(), source };
+    let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
+    if bytes > MAX_BYTES {
+        return Err(FileError::TooLarge { path: path.into(), bytes });
     }
-    // Its error for a file that is not UTF-8 does not quote the content.
     std::fs::read_to_string(path).map_err(unreadable)
 }

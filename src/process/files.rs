@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use crate::config::files::{secret, users};
+use crate::config::files::{FileError, secret, users};
 use crate::config::{Config, Secret};
 use crate::users::Users;
 
@@ -91,7 +91,7 @@ fn warn_of(users: &Users) {
 }
 
 /// Replaces the secret in `place` if `file` has another one.
-fn renew(key: &str, file: &str, place: &Secret) -> Result<(), String> {
+fn renew(key: &str, file: &str, place: &Secret) -> Result<(), FileError> {
     if file.is_empty() {
         return Ok(());
     }
