@@ -570,6 +570,6 @@ fn send_error(client: &Downstream, why: &Failure) {
 /// Writes an error without waiting: it always fits into the buffer of a new socket.
 fn refuse(socket: &impl AsFd, why: &[u8]) {
     if let Err(error) = SockRef::from(socket).send(why) {
-        debug!(%error, "a refused client went away first");
+        debug!(%error, "a refused client has gone before it got its error");
     }
 }

@@ -56,7 +56,7 @@ impl Supervisor {
                 for problem in &problems {
                     error!(%problem, "the configuration is not valid");
                 }
-                error!("nothing is changed, the configuration from before stays in use");
+                error!("nothing is changed, the previous configuration stays in use");
                 (ReloadOutcome::Invalid, 0)
             }
         };
@@ -82,7 +82,7 @@ impl Supervisor {
         if !plan.changes.is_empty() {
             self.apply(Arc::new(plan.config)).await.map_err(|why| vec![why.to_string()])?;
         } else if cause == ReloadCause::Signal {
-            info!("the configuration was read anew, and nothing in it has changed");
+            info!("the configuration was read again and has not changed");
             // workers = "auto": the number of cores may have changed.
             self.set_workers();
         }
@@ -91,7 +91,7 @@ impl Supervisor {
         }
         for difference in &plan.restart {
             let (key, old, new) = (difference.key.path, &difference.old, &difference.new);
-            warn!(key, old, new, "this key needs a restart, the old value stays in use");
+            warn!(key, old, new, "this key needs a restart; the old value stays in use");
         }
         for difference in &plan.changes {
             let (key, old, new) = (difference.key.path, &difference.old, &difference.new);

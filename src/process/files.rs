@@ -75,7 +75,7 @@ impl Files {
             }
         }
         for why in problems.iter().filter(|why| !reported.contains(why)) {
-            error!(why, "a changed file cannot be used; what was read before stays");
+            error!(why, "a changed file cannot be used; its previous content stays in use");
         }
         *reported = problems;
     }

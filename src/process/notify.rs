@@ -40,7 +40,7 @@ pub(super) fn stopping() {
 
 fn send(states: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(states) {
-        warn!(%error, "cannot tell the service manager");
+        warn!(%error, "cannot notify the service manager");
     }
 }
 
@@ -48,7 +48,7 @@ fn send(states: &[NotifyState]) {
 /// restarts a process with a stuck worker.
 pub async fn watchdog(pool: Arc<Pool>, status: Arc<Status>) {
     let Some(interval) = sd_notify::watchdog_enabled() else { return };
-    info!(interval_ms = interval.as_millis() as u64, "the service manager watches");
+    info!(interval_ms = interval.as_millis() as u64, "the watchdog of the service manager is on");
     // One turn of a worker's loop may take up to half the interval.
     let pause = (interval / 4).max(Duration::from_millis(1));
     loop {
@@ -57,7 +57,7 @@ pub async fn watchdog(pool: Arc<Pool>, status: Arc<Status>) {
             send(&[NotifyState::Watchdog]);
         } else {
             let (running, answered) = (scrape.running, scrape.answered);
-            warn!(running, answered, "workers do not answer, the service manager is not told");
+            warn!(running, answered, "workers do not answer; no watchdog notification is sent");
         }
         tokio::time::sleep(pause).await;
     }

@@ -342,7 +342,7 @@ impl Supervisor {
         let retired = self.pool.is_retiring(worker);
         let Some(lived) = self.pool.remove(worker) else { return };
         if retired {
-            info!(worker, "a worker that was superfluous has ended");
+            info!(worker, "a surplus worker has ended");
             return;
         }
         self.status.worker_failures.fetch_add(1, Relaxed);

@@ -72,7 +72,7 @@ impl SocketSource {
             };
             match socket.and_then(Inherited::new) {
                 Ok(inherited) => sockets.inherited.push(inherited),
-                Err(error) => warn!(index, %error, "a socket that was handed over is of no use"),
+                Err(error) => warn!(index, %error, "an inherited socket cannot be used"),
             }
         }
         sockets
@@ -99,7 +99,7 @@ impl SocketSource {
         if inherited.is_for_both() {
             self.taken.push(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), local.port()));
         }
-        info!(address = %local, "a socket that was handed over is used");
+        info!(address = %local, "an inherited socket is used");
         Some((inherited.socket, local))
     }
 
@@ -112,7 +112,7 @@ impl SocketSource {
     pub(super) fn inherit_unix(&mut self, path: &Path) -> Option<Socket> {
         let serves = |i: &Inherited| matches!(&i.address, Listen::Unix(has) if has == path);
         let found = self.inherited.iter().position(serves)?;
-        info!(path = %path.display(), "a socket that was handed over is used");
+        info!(path = %path.display(), "an inherited socket is used");
         Some(self.inherited.swap_remove(found).socket)
     }
 
@@ -122,8 +122,8 @@ impl SocketSource {
             let address = inherited.address.to_string();
             warn!(
                 address,
-                "a socket that was handed over is not used: neither listen, tls.downstream.listen \
-                 nor admin has this address"
+                "an inherited socket is not used: neither listen, tls.downstream.listen nor admin \
+                 has this address"
             );
         }
         self.taken.clear();
@@ -173,7 +173,7 @@ pub(super) fn open_shared(socket: &Socket) -> io::Result<()> {
         return Ok(());
     }
     if let Err(error) = take_over(socket) {
-        debug!(%error, "new connections cannot be led here, the kernel spreads them");
+        debug!(%error, "cannot take over all new connections, the kernel spreads them");
     }
     Ok(())
 }

@@ -149,5 +149,5 @@ fn sockets_of_systemd_are_used_and_outlive_the_process() {
     stop(&mut child.0, &log);
     assert!(path.exists(), "the file is not slotway's");
     let log = std::fs::read_to_string(&log).unwrap();
-    assert_eq!(log.matches("handed over is used").count(), 9, "{log}");
+    assert_eq!(log.matches("an inherited socket is used").count(), 9, "{log}");
 }
