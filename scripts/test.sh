@@ -63,7 +63,7 @@ step() {
 step "setup" scripts/setup.sh test
 # Not advisories: their database is on GitHub, which CI does not reach.
 step "cargo deny" scripts/deny.sh bans licenses sources
-step "dependencies" scripts/dependencies.py
+step "yanked crates" scripts/yanked.py
 step "cargo fmt" cargo fmt --check
 # The release binary, whose link-time optimisation uses one core only; then users' clients, and
 # redis-py's own tests with what judges them.
