@@ -11,6 +11,7 @@
 //! | [`dest`] | clients, and where a reply goes. No I/O |  |
 //! | [`hash`] | the hash tables of all rooms. No I/O | dest |
 //! | [`lines`] | log lines that others can cause, limited. No I/O |  |
+//! | [`backoff`] | pauses between attempts, with jitter. No I/O |  |
 //! | [`meter`] | memory that a thread has taken |  |
 //! | [`arena`] | memory that a thread gives back |  |
 //! | [`command`] | the command table, from the server's own `COMMAND`. No I/O | resp |
@@ -31,12 +32,12 @@
 //! | [`emulate`] | commands over several slots, composed of commands for one. No I/O | resp, hash, cluster, errors, scripts, placement, route |
 //! | [`docs`] | the reference of commands | resp, command, route, emulate |
 //! | [`ops`] | commands of more than one step: what they wait for, and what comes next. No I/O | resp, command, cluster, errors, placement, route, emulate |
-//! | [`pubsub`] | one subscription at the cluster for all subscribers: topics and the hub's logic. No I/O | resp, hash, cluster, channel, placement |
+//! | [`pubsub`] | one subscription at the cluster for all subscribers: topics and the hub's logic. No I/O | resp, hash, backoff, cluster, channel, placement |
 //! | [`metrics`] | what is counted, and how Prometheus sees it | command, cluster, errors, channel, tls, placement, emulate, pubsub |
 //! | [`upstream`] | connections to nodes | resp, dest, command, cluster, scripts, buf, stream, placement, route |
 //! | [`client`] | one downstream connection, its ordered reply queue, its limits | resp, hash, command, cluster, errors, channel, proxy_protocol, scripts, seen, users, config, buf, stream, route, ops, metrics |
 //! | [`mailbox`] | what threads say to each other | hash, command, cluster, errors, channel, dest, proxy_protocol, seen, users, config, pubsub, metrics, upstream, client |
-//! | [`hub`] | the thread that holds the subscriptions at the cluster | resp, hash, lines, cluster, config, tls, buf, stream, pubsub, upstream, mailbox |
+//! | [`hub`] | the thread that holds the subscriptions at the cluster | resp, hash, lines, backoff, cluster, config, tls, buf, stream, pubsub, upstream, mailbox |
 //! | [`common`] | what all parts of a worker share: the time, the settings, the turn at hand, the counters | resp, dest, lines, meter, arena, command, cluster, errors, descriptors, channel, scripts, seen, users, config, tls, buf, stream, placement, route, emulate, ops, metrics, upstream, client, mailbox, hub |
 //! | [`nodes`] | the nodes of the cluster as one worker reaches them: connections, which can be used, who serves which slot | resp, dest, command, cluster, errors, seen, users, stream, placement, route, pubsub, metrics, upstream, client, mailbox, common |
 //! | [`clients`] | the clients of one worker: who is read from, who waits, who leaves, replies of slotway's own | resp, dest, hash, command, cluster, errors, users, config, buf, stream, placement, route, ops, metrics, upstream, client, mailbox, common, nodes |
@@ -47,7 +48,7 @@
 //! | [`operations`] | commands of more than one step, holds and retries, carried out | resp, dest, hash, command, cluster, errors, seen, users, buf, placement, route, emulate, ops, metrics, upstream, client, mailbox, common, nodes, clients, access, subscribers, base |
 //! | [`recorder`] | what is seen of commands as they pass a worker | resp, dest, command, seen, config, upstream, client, common, nodes, clients, base, operations |
 //! | [`worker`] | the event loop of one core, and what joins all parts: reading, dispatching, answering | resp, dest, hash, meter, arena, command, cluster, errors, proxy_protocol, scripts, seen, users, config, tls, buf, placement, route, emulate, ops, metrics, upstream, client, mailbox, common, nodes, clients, access, node_scripts, subscribers, base, operations, recorder |
-//! | [`control`] | topology refresh, health of replicas, questions to nodes, the pool of workers | resp, lines, command, cluster, errors, descriptors, channel, seen, users, config, tls, pubsub, metrics, client, mailbox, common, hub, worker |
+//! | [`control`] | topology refresh, health of replicas, questions to nodes, the pool of workers | resp, lines, backoff, command, cluster, errors, descriptors, channel, seen, users, config, tls, pubsub, metrics, client, mailbox, common, hub, worker |
 //! | [`admin`] | HTTP: metrics, health, the status page | command, cluster, descriptors, seen, users, config, tls, placement, metrics, client, control |
 //! | [`process`] | the process: listening, signals, reload, hand-over, drain | lines, command, errors, descriptors, proxy_protocol, users, config, tls, stream, metrics, mailbox, control, admin |
 //! | [`sandbox`] | a local cluster of real servers, for `make run`, tests and benches | cluster |
@@ -99,6 +100,7 @@
 mod access;
 mod admin;
 mod arena;
+mod backoff;
 mod base;
 pub mod buf;
 pub mod channel;

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::node::{AskError, NodeConn};
 use super::pool::Pool;
 use super::status::Status;
-use super::wish::jittered;
+use crate::backoff::jittered;
 use crate::cluster::{
     Health, LagLimits, Node, NodeAddr, NodeHealth, Replication, Unfit, parse_replication,
     parse_zone,

@@ -21,7 +21,7 @@ use super::pool::Pool;
 use super::requests::{Pending, Requests};
 use super::round::{Candidate, Found, Round};
 use super::status::{Status, Unreached};
-use super::wish::jittered;
+use crate::backoff::jittered;
 use crate::cluster::trust::{InUse, Reason, Rule, cluster_name};
 use crate::cluster::{Identity, Info, Node, NodeAddr, Snapshot, diff, listed, parse_node_timeout};
 use crate::command::CommandTable;

@@ -1,7 +1,6 @@
-//! When nodes are asked: whether replicas are to be looked at, and the time between two looks.
+//! Whether replicas are to be looked at.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -48,10 +47,4 @@ impl Wish {
             self.wake.notify_one();
         }
     }
-}
-
-/// `duration` and up to `percent` more or less, so that many slotways do not ask in step.
-pub(super) fn jittered(duration: Duration, percent: u32) -> Duration {
-    let span = f64::from(percent) / 100.0;
-    duration.mul_f64(1.0 - span + 2.0 * span * fastrand::f64())
 }

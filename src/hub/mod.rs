@@ -22,6 +22,7 @@ use mio::{Events, Poll, Token, Waker};
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::conn::{Broken, Conn, Due, State};
+use crate::backoff::Backoff;
 use crate::buf::Pool;
 use crate::cluster::Snapshot;
 use crate::config::Config;
@@ -149,10 +150,8 @@ impl Worker {
 }
 
 fn pace(config: &Config) -> Pace {
-    let micros = |d: Duration| d.as_micros() as u64;
-    let reconnect = &config.reconnect;
-    let per_second = config.retries.min_per_second;
-    Pace { min: micros(reconnect.min), max: micros(reconnect.max), linger: LINGER, per_second }
+    let backoff = Backoff::new(config.reconnect.min, config.reconnect.max);
+    Pace { backoff, linger: LINGER, per_second: config.retries.min_per_second }
 }
 
 /// What a failure ends.

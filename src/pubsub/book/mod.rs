@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use slab::Slab;
 
 use super::{HubEvent, HubRequest, HubStats, Token, Topic, hash};
+use crate::backoff::Backoff;
 use crate::channel::Kind;
 use crate::channel::glob::{self, NOTIFICATIONS};
 use crate::cluster::{NodeAddr, Slot, Snapshot, slot_of};
@@ -170,23 +171,12 @@ struct Worker {
 /// Delays and limits of retries.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// The first delay, in microseconds.
-    pub min: u64,
-    /// The longest delay, in microseconds.
-    pub max: u64,
+    /// Between attempts to connect to a node, and to subscribe where a node refuses it.
+    pub backoff: Backoff,
     /// How long a topic without subscribers stays subscribed, in microseconds.
     pub linger: u64,
     /// Retries of refused subscriptions per second, over all topics (`retries.min_per_second`).
     pub per_second: usize,
-}
-
-impl Pace {
-    /// The delay after so many failures, in microseconds: exponential, less up to half at random.
-    pub fn after(self, failures: u32) -> u64 {
-        let doubled = self.min.saturating_mul(1 << failures.saturating_sub(1).min(20));
-        let doubled = doubled.min(self.max);
-        doubled - fastrand::u64(0..=doubled / 2)
-    }
 }
 
 /// The hub's state and logic; see the module.

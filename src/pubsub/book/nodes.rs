@@ -307,7 +307,7 @@ impl Book {
         self.cut(node, LinkState::Backoff);
         let Some(place) = self.nodes.get_mut(node) else { return self.now };
         place.failures += 1;
-        let due = self.now + self.pace.after(place.failures);
+        let due = self.now + self.pace.backoff.pause(place.failures);
         self.replace_all(node, GapReason::ConnectionLost);
         self.actions.push(Action::Refresh(None));
         due

@@ -201,7 +201,7 @@ impl Book {
     fn later(&mut self, at: usize) {
         let Some(entry) = self.entries.get_mut(at) else { return };
         entry.tries = entry.tries.saturating_add(1);
-        let due = self.now + self.pace.after(entry.tries);
+        let due = self.now + self.pace.backoff.pause(entry.tries);
         entry.retry = Some(due);
         self.retries.push(Reverse((due, at)));
     }

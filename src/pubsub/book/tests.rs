@@ -75,10 +75,8 @@ impl Rig {
     }
 
     fn without_topology() -> Rig {
-        let mut book = Book::new(
-            Arc::default(),
-            Pace { min: 10_000, max: 1_000_000, linger: 0, per_second: 100 },
-        );
+        let backoff = Backoff { min: 10_000, max: 1_000_000 };
+        let mut book = Book::new(Arc::default(), Pace { backoff, linger: 0, per_second: 100 });
         book.worker(1);
         Rig { book, names: KeyedMap::default(), next: 0, said: Vec::new(), refreshes: 0 }
     }
