@@ -76,7 +76,7 @@ impl Verifier {
             let Some(socket) = found.ok().and_then(|mut all| all.next()) else { continue };
             let conn = NodeConn::connect_silently(socket, &addr.host, &config, tls).await;
             let Ok(mut conn) = conn else { continue };
-            let Ok(reply) = conn.ask_bytes(&words).await else { continue };
+            let Ok(reply) = conn.ask(&words).await else { continue };
             match error_text(&reply) {
                 Some(text) if is_refusal(text) => refused = true,
                 // Whatever else it says, it does not say that the user is not there.

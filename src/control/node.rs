@@ -5,23 +5,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::wire::Wire;
+use super::wire::{Wire, WireError};
 use crate::cluster::{
     Info, NodeAddr, ParseError, Replies, Snapshot, is_node_id, parse_info, parse_replies,
     parse_shards, parse_shards_tls, parse_slots, trust::View,
 };
 use crate::config::Config;
 use crate::resp::reply::text;
-use crate::resp::{ReplyError, ReplyProgress, ReplyScan, write};
+use crate::resp::write;
 use crate::tls::Tls;
-
-/// The longest reply that is read. COMMAND has some 100 KiB, 1,000 nodes in CLUSTER SHARDS some
-/// 300 KiB.
-const MAX_REPLY: usize = 32 << 20;
 
 /// Why a node could not be asked, for the log and for `/readyz`.
 #[derive(Debug, Error)]
@@ -49,12 +46,9 @@ pub(super) enum AskError {
     /// Not RESP, or an error where an answer was expected.
     #[error(transparent)]
     Answer(#[from] ParseError),
-    /// A reply larger than any that is expected.
-    #[error("a reply of more than {MAX_REPLY} bytes")]
-    TooLarge,
-    /// Not a reply at all.
+    /// The connection gave no reply.
     #[error(transparent)]
-    NotResp(#[from] ReplyError),
+    Wire(#[from] WireError),
     /// Another node than the one that the topology has at this address.
     #[error("another node answers there: {found}, not {expected}")]
     Stranger {
@@ -92,7 +86,6 @@ pub(super) struct NodeConn {
     tls: bool,
     asked: NodeAddr,
     limit: Duration,
-    read: Vec<u8>,
     /// It does not know CLUSTER SHARDS, or may not be asked for it.
     by_slots: bool,
     /// A reply is still to come: nobody waits for it any more, so the next one cannot be told
@@ -146,7 +139,6 @@ impl NodeConn {
                 tls: tls.is_upstream(),
                 asked,
                 limit,
-                read: Vec::new(),
                 by_slots: false,
                 out_of_step: false,
             };
@@ -188,16 +180,21 @@ impl NodeConn {
         !self.out_of_step
     }
 
-    /// One command, its raw reply.
-    pub async fn ask(&mut self, command: &[&str]) -> Result<Vec<u8>, AskError> {
+    /// Sends one command and returns its reply.
+    pub async fn ask<W: AsRef<[u8]>>(&mut self, command: &[W]) -> Result<Bytes, AskError> {
         let limit = self.limit;
         timeout(limit, self.exchange(command)).await.map_err(|_| AskError::Timeout(limit))?
     }
 
-    /// The same with arguments that need not be text.
-    pub(super) async fn ask_bytes(&mut self, command: &[&[u8]]) -> Result<Vec<u8>, AskError> {
-        let limit = self.limit;
-        timeout(limit, self.exchange(command)).await.map_err(|_| AskError::Timeout(limit))?
+    async fn exchange<W: AsRef<[u8]>>(&mut self, command: &[W]) -> Result<Bytes, AskError> {
+        let mut request = Vec::new();
+        write::array_header(&mut request, command.len());
+        command.iter().for_each(|word| write::bulk(&mut request, word.as_ref()));
+        self.out_of_step = true;
+        self.wire.write_all(&request).await?;
+        let reply = self.wire.reply().await?;
+        self.out_of_step = false;
+        Ok(reply)
     }
 
     /// What the node says about the cluster.
@@ -258,32 +255,6 @@ impl NodeConn {
                 Err(AskError::Stranger { found, expected: expected.into() })
             }
             _ => Ok(()),
-        }
-    }
-
-    async fn exchange<W: AsRef<[u8]>>(&mut self, command: &[W]) -> Result<Vec<u8>, AskError> {
-        let mut request = Vec::new();
-        write::array_header(&mut request, command.len());
-        command.iter().for_each(|word| write::bulk(&mut request, word.as_ref()));
-        self.out_of_step = true;
-        self.wire.write_all(&request).await?;
-        let (mut scan, mut scanned) = (ReplyScan::default(), 0);
-        loop {
-            match scan.advance(self.read.get(scanned..).unwrap_or_default())? {
-                ReplyProgress::Partial(n) => scanned += n,
-                ReplyProgress::Complete(n) => {
-                    self.out_of_step = false;
-                    let rest = self.read.split_off(scanned + n);
-                    return Ok(std::mem::replace(&mut self.read, rest));
-                }
-            }
-            if self.read.len() > MAX_REPLY {
-                return Err(AskError::TooLarge);
-            }
-            if self.wire.read_buf(&mut self.read).await? == 0 {
-                let closed = "the node closed the connection";
-                return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, closed).into());
-            }
         }
     }
 }

@@ -18,7 +18,7 @@ use tracing::debug;
 
 use super::pool::Pool;
 use super::requests::Requests;
-use super::wire::Wire;
+use super::wire::{Wire, WireError};
 use crate::mailbox::{Probed, ToWorker, Verdict};
 use crate::tls::Tls;
 
@@ -99,14 +99,11 @@ async fn ask(node: SocketAddr, name: &str, tls: &Arc<Tls>, limit: Duration) -> V
     let ping = async {
         let mut wire = Wire::over(stream, name, tls).await?;
         wire.write_all(b"PING\r\n").await?;
-        // Any answer is one: that a password is wanted, that there are too many clients.
-        match wire.read_buf(&mut Vec::with_capacity(16)).await {
-            Ok(0) => Err(std::io::ErrorKind::UnexpectedEof.into()),
-            other => other,
-        }
+        wire.reply().await
     };
     match timeout(PING_LIMIT, ping).await {
-        Ok(Ok(_)) => Verdict::Answers,
-        _ => Verdict::Accepts,
+        // Any answer is one: a password is required, there are too many clients.
+        Ok(Ok(_) | Err(WireError::NotResp(_) | WireError::TooLarge)) => Verdict::Answers,
+        Ok(Err(WireError::Io(_))) | Err(_) => Verdict::Accepts,
     }
 }

@@ -240,7 +240,7 @@ fn a_connection_whose_reply_was_not_waited_for_is_not_used_again() {
             NodeConn::connect(server.addr, "127.0.0.1", "", &Arc::new(config), &no_tls())
                 .await
                 .unwrap();
-        assert_eq!(conn.ask(&["PING"]).await.unwrap(), b"+PONG\r\n");
+        assert_eq!(conn.ask(&["PING"]).await.unwrap(), &b"+PONG\r\n"[..]);
         assert!(conn.is_usable());
         conn.ask(&["BLPOP", "list", "5"]).await.unwrap_err();
         assert!(!conn.is_usable());

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -95,7 +96,7 @@ struct Commands {
     due: bool,
     asked: Option<Instant>,
     /// The last reply, to tell news from a repetition.
-    reply: Vec<u8>,
+    reply: Bytes,
 }
 
 impl Refresher {
@@ -120,7 +121,7 @@ impl Refresher {
             epoch: 0,
             current,
             unconfirmed_since: None,
-            commands: Commands { table, due: true, asked: None, reply: Vec::new() },
+            commands: Commands { table, due: true, asked: None, reply: Bytes::new() },
             timeouts_judged: [None; 3],
             probes: JoinSet::new(),
             probing: HashSet::new(),

@@ -124,13 +124,14 @@ impl Verifier {
         if is_default {
             // A connection is the default user's from the beginning where that one is open to all.
             // What else a node may have to say, it says to those who are let in.
-            let reply = conn.ask_bytes(&[b"PING"]).await?;
+            let reply = conn.ask(&["PING"]).await?;
             open = !error_text(&reply).is_some_and(|text| text.starts_with(b"NOAUTH"));
         }
         let said = self.say(conn, asking).await?;
         if said.is_ok() && *another && !is_default {
             let random = format!("{:032x}", fastrand::u128(..));
-            let reply = conn.ask_bytes(&[b"AUTH", &who.user, random.as_bytes()]).await?;
+            let login: [&[u8]; 3] = [b"AUTH", &who.user, random.as_bytes()];
+            let reply = conn.ask(&login).await?;
             open = error_text(&reply).is_none();
         }
         Ok(said.map(|granted| if open { Granted::Open } else { granted }))
@@ -150,7 +151,7 @@ impl Verifier {
                 words.into_iter().chain(args.iter().map(Vec::as_slice)).collect()
             }
         };
-        let reply = conn.ask_bytes(&command).await?;
+        let reply = conn.ask(&command).await?;
         let error = error_text(&reply).map(|text| String::from_utf8_lossy(text).into_owned());
         Ok(match (asking, error) {
             (UserCheck::Command { .. }, Some(error)) if error.starts_with("NOPERM") => {
