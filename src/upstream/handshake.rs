@@ -1,7 +1,17 @@
-//! The commands sent on a new connection before the first one of a client, and their replies.
+//! The handshake: the commands that are sent on a new connection to a node before any other, and the
+//! judgement of their replies. Workers, the pub/sub hub and the control thread share it. No I/O.
+//! Not here: the TLS handshake before it ([`crate::tls`]), its time limit (`timeouts.connect`), the
+//! pause before another attempt ([`crate::backoff`]).
+//!
+//! | connection of | commands | error replies that it survives |
+//! |---|---|---|
+//! | a worker or the hub | HELLO or AUTH, CLIENT SETNAME, CLIENT ID, READONLY, CLUSTER MYID | BUSY; to CLUSTER MYID all but LOADING |
+//! | a worker, for a user of the cluster | HELLO, READONLY, CLUSTER MYID | to CLUSTER MYID all but LOADING |
+//! | the control thread | AUTH, CLIENT SETNAME, CLUSTER MYID | all but those to AUTH |
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use thiserror::Error;
 
 use crate::buf::{Pool, SendQueue};
@@ -10,97 +20,125 @@ use crate::resp::reply::{error_text, integer, text};
 use crate::resp::tree::decode_whole;
 use crate::resp::{Protocol, write};
 
-/// Why a connection is not used.
+/// Why a handshake has failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum HandshakeError {
-    /// The node refused: its own words.
+    /// The node refused a command: its error. Lasts until the credentials or the ACL change.
     #[error("{0}")]
     Refused(String),
-    /// The node loads its data, and does not say which node it is.
+    /// The node is loading its data and does not tell its ID: its error. Passes by itself.
     #[error("{0}")]
     Loading(String),
-    /// Another node answered than the one that was meant.
+    /// Another node answered than the topology has at this address.
     #[error("another node answers there: {found}, not {expected}")]
     Stranger {
-        /// The ID that the node gave.
+        /// The ID of the node that answered.
         found: Box<str>,
-        /// The ID of the node that was meant.
+        /// The ID that the topology has.
         expected: Box<str>,
     },
 }
 
-/// A command of the handshake whose reply is awaited.
+/// A command of the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// Its reply only has to be no error.
+    /// HELLO, AUTH or READONLY: only errors in the reply count.
     Plain,
     /// HELLO, whose reply has the CLIENT ID.
     Hello,
+    /// CLIENT SETNAME.
+    Name,
     /// CLUSTER MYID.
     NodeId,
     /// CLIENT ID.
     ClientId,
 }
 
-/// A handshake under way: HELLO (RESP3) or AUTH (RESP2 with a password), CLIENT SETNAME, CLUSTER
-/// MYID.
+/// What the connection is for, which decides which error replies the handshake survives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Purpose {
+    /// Commands or subscriptions as slotway's own user.
+    #[default]
+    Traffic,
+    /// Commands as a user of the cluster.
+    ClusterUser,
+    /// Questions of the control thread.
+    Control,
+}
+
+impl Purpose {
+    /// Whether the connection is usable although the node answered `step` with `error`.
+    fn survives(self, step: Step, error: &[u8]) -> bool {
+        match (self, step) {
+            (Purpose::Control, Step::Name | Step::NodeId) => true,
+            // A node that does not tell its ID is taken for the right one. One that loads its data
+            // would answer as soon as it has done so, and may then turn out to be another.
+            (_, Step::NodeId) => !error.starts_with(b"LOADING "),
+            // While a script runs the node answers nothing but what ends the script, and accepts
+            // the connection all the same.
+            (Purpose::Traffic, _) => error.starts_with(b"BUSY "),
+            // A busy node has not checked the password, and a connection that it has not let in may
+            // be the default user's.
+            (Purpose::ClusterUser | Purpose::Control, _) => false,
+        }
+    }
+}
+
+/// A handshake in progress.
 #[derive(Debug, Default)]
 pub struct Handshake {
-    /// Bytes to write.
+    /// The commands, to be written without waiting for replies.
     pub out: SendQueue,
-    /// Replies awaited.
+    /// The commands whose replies are awaited, in order.
     steps: VecDeque<Step>,
-    /// Only a yes will do: it is somebody's password that is shown.
-    strict: bool,
+    purpose: Purpose,
     /// The ID that the node must have.
     expected: Box<str>,
-    /// The connection's CLIENT ID, once it is known.
     client_id: Option<i64>,
-    /// The node may not be asked for its ID: the ACL of the user forbids it.
     unverified: bool,
 }
 
 impl Handshake {
-    /// The handshake in `protocol` with the credentials of the configuration (an empty user is
-    /// the cluster's default user, an empty password is none, an empty name is not set). With
-    /// `identify` the connection's CLIENT ID is asked for.
+    /// A handshake of slotway's own user for commands or subscriptions. An empty user stands for the
+    /// cluster's default user, an empty password for none; an empty `name` is not set. `identify`
+    /// asks for the CLIENT ID of the connection.
     pub fn new(
         protocol: Protocol,
         (user, password): (&[u8], &[u8]),
         name: &str,
         identify: bool,
-        pool: &mut Pool,
+        _pool: &mut Pool,
     ) -> Self {
         let mut shake = Handshake::default();
         let user_or_default = if user.is_empty() { b"default" } else { user };
         match (protocol, user.is_empty() && password.is_empty()) {
-            (Protocol::Resp3, true) => shake.say(Step::Plain, &[b"HELLO", b"3"], pool),
+            (Protocol::Resp3, true) => shake.say(Step::Plain, &[b"HELLO", b"3"]),
             (Protocol::Resp3, false) => {
                 let hello: [&[u8]; 5] = [b"HELLO", b"3", b"AUTH", user_or_default, password];
-                shake.say(Step::Plain, &hello, pool);
+                shake.say(Step::Plain, &hello);
             }
             (Protocol::Resp2, true) => {}
             (Protocol::Resp2, false) if user.is_empty() => {
-                shake.say(Step::Plain, &[b"AUTH", password], pool);
+                shake.say(Step::Plain, &[b"AUTH", password]);
             }
-            (Protocol::Resp2, false) => shake.say(Step::Plain, &[b"AUTH", user, password], pool),
+            (Protocol::Resp2, false) => shake.say(Step::Plain, &[b"AUTH", user, password]),
         }
         if !name.is_empty() {
-            shake.say(Step::Plain, &[b"CLIENT", b"SETNAME", name.as_bytes()], pool);
+            shake.say(Step::Name, &[b"CLIENT", b"SETNAME", name.as_bytes()]);
         }
         if identify {
-            shake.say(Step::ClientId, &[b"CLIENT", b"ID"], pool);
+            shake.say(Step::ClientId, &[b"CLIENT", b"ID"]);
         }
         shake
     }
 
-    /// The same for a user of the cluster, who need not have a right to anything else that slotway
-    /// would say: HELLO takes it all, and its reply has the CLIENT ID.
+    /// A handshake of a user of the cluster. HELLO carries everything, because the user may have no
+    /// right to other commands, and its reply has the CLIENT ID.
     pub fn for_user(
         protocol: Protocol,
         (user, password): (&[u8], &[u8]),
         name: &str,
-        pool: &mut Pool,
+        _pool: &mut Pool,
     ) -> Self {
         let version: &[u8] = if protocol == Protocol::Resp3 { b"3" } else { b"2" };
         let mut hello = vec![b"HELLO".as_slice(), version];
@@ -110,91 +148,107 @@ impl Handshake {
         if !name.is_empty() {
             hello.extend([b"SETNAME".as_slice(), name.as_bytes()]);
         }
-        let mut shake = Handshake { strict: true, ..Handshake::default() };
-        shake.say(Step::Hello, &hello, pool);
+        let mut shake = Handshake { purpose: Purpose::ClusterUser, ..Handshake::default() };
+        shake.say(Step::Hello, &hello);
         shake
     }
 
-    fn say(&mut self, step: Step, args: &[&[u8]], pool: &mut Pool) {
-        let mut frame = Vec::new();
-        write::request(&mut frame, args);
-        self.out.push(&frame, pool);
+    /// A handshake of slotway's own user for the control thread's questions, in RESP2. `node` is as
+    /// for [`Handshake::expect_node`].
+    pub fn for_control(credentials: (&[u8], &[u8]), name: &str, node: &str) -> Self {
+        let pool = &mut Pool::default();
+        let mut shake = Handshake::new(Protocol::Resp2, credentials, name, false, pool);
+        shake.purpose = Purpose::Control;
+        shake.expect_node(node, pool);
+        shake
+    }
+
+    fn say(&mut self, step: Step, args: &[&[u8]]) {
+        let mut command = Vec::new();
+        write::request(&mut command, args);
+        self.out.push_shared(Bytes::from(command), 1);
         self.steps.push_back(step);
     }
 
-    /// Asks the node for its ID as well: it must be `expected`, where that is an ID. A node that
-    /// refuses to tell it is taken for the right one ([`Handshake::is_unverified`]).
-    pub fn expect_node(&mut self, expected: &str, pool: &mut Pool) {
+    /// Adds CLUSTER MYID: the node must have the ID `expected`. Without effect where that is no ID,
+    /// as for a node that is known by its address only.
+    pub fn expect_node(&mut self, expected: &str, _pool: &mut Pool) {
         if is_node_id(expected) {
             self.expected = expected.into();
-            self.say(Step::NodeId, &[b"CLUSTER", b"MYID"], pool);
+            self.say(Step::NodeId, &[b"CLUSTER", b"MYID"]);
         }
     }
 
-    /// The connection's CLIENT ID, where it was asked for.
+    /// Adds READONLY.
+    pub fn read_only(&mut self, _pool: &mut Pool) {
+        self.say(Step::Plain, &[b"READONLY"]);
+    }
+
+    /// The CLIENT ID of the connection, if it was asked for and told.
     pub fn client_id(&self) -> Option<i64> {
         self.client_id
     }
 
-    /// The node did not say which one it is, because the user may not ask.
+    /// Whether the ACL forbids the user to ask for the node's ID, so that the node was not verified.
     pub fn is_unverified(&self) -> bool {
         self.unverified
     }
 
-    /// Says READONLY behind the rest.
-    pub fn read_only(&mut self, pool: &mut Pool) {
-        self.say(Step::Plain, &[b"READONLY"], pool);
-    }
-
-    /// Nothing is awaited any more.
+    /// Whether no reply is awaited any more.
     pub fn is_done(&self) -> bool {
         self.steps.is_empty()
     }
 
-    /// Takes a reply. `true`: it was the last one.
+    /// Takes the next reply. `true`: it was the last one.
     ///
     /// # Errors
-    /// The connection is not to be used.
-    pub fn reply(&mut self, frame: &[u8]) -> Result<bool, HandshakeError> {
-        let step = self.steps.front().copied();
-        if step == Some(Step::NodeId) {
-            self.node_id(frame)?;
-        } else if let Some(text) = error_text(frame)
-            // A node that is busy with a script lets nothing through but what ends the script. It
-            // has not looked at a user's password then, and who has none could be the default user
-            // there.
-            && (self.strict || !text.starts_with(b"BUSY "))
-        {
-            return Err(HandshakeError::Refused(String::from_utf8_lossy(text).into_owned()));
-        }
-        match step {
-            Some(Step::ClientId) => self.client_id = integer(frame),
-            Some(Step::Hello) => {
-                self.client_id = decode_whole(frame).ok().and_then(|v| v.field("id")?.int());
+    /// The connection must not be used.
+    pub fn reply(&mut self, reply: &[u8]) -> Result<bool, HandshakeError> {
+        let step = self.steps.front().copied().unwrap_or(Step::Plain);
+        match error_text(reply) {
+            Some(error) if self.purpose.survives(step, error) => {
+                self.unverified |= step == Step::NodeId && error.starts_with(b"NOPERM ");
             }
-            _ => {}
+            Some(error) => {
+                let error = String::from_utf8_lossy(error).into_owned();
+                return Err(match step {
+                    Step::NodeId => HandshakeError::Loading(error),
+                    _ => HandshakeError::Refused(error),
+                });
+            }
+            None => self.accept(step, reply)?,
         }
         self.steps.pop_front();
         Ok(self.steps.is_empty())
     }
 
-    fn node_id(&mut self, frame: &[u8]) -> Result<(), HandshakeError> {
-        if let Some(error) = error_text(frame) {
-            // It would answer other commands as soon as it has loaded its data.
-            if error.starts_with(b"LOADING ") {
-                let text = String::from_utf8_lossy(error).into_owned();
-                return Err(HandshakeError::Loading(text));
+    fn accept(&mut self, step: Step, reply: &[u8]) -> Result<(), HandshakeError> {
+        match step {
+            Step::Plain | Step::Name => {}
+            Step::Hello => {
+                self.client_id = decode_whole(reply).ok().and_then(|v| v.field("id")?.int());
             }
-            self.unverified |= error.starts_with(b"NOPERM ");
-            return Ok(());
-        }
-        let found = text(frame).map(String::from_utf8_lossy).unwrap_or_default();
-        if is_node_id(&found) && *found != *self.expected {
-            let expected = std::mem::take(&mut self.expected);
-            return Err(HandshakeError::Stranger { found: (*found).into(), expected });
+            Step::ClientId => self.client_id = integer(reply),
+            Step::NodeId => verify_node_id(reply, &self.expected)?,
         }
         Ok(())
     }
+}
+
+/// Compares a node's reply to CLUSTER MYID with the ID that the topology has at its address. A reply
+/// that is no ID, an error for example, proves nothing and passes.
+///
+/// # Errors
+/// [`HandshakeError::Stranger`].
+pub fn verify_node_id(reply: &[u8], expected: &str) -> Result<(), HandshakeError> {
+    let found = text(reply).map(String::from_utf8_lossy).unwrap_or_default();
+    if is_node_id(&found) && *found != *expected {
+        return Err(HandshakeError::Stranger {
+            found: (*found).into(),
+            expected: expected.into(),
+        });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -231,6 +285,27 @@ mod tests {
         assert_eq!(shake(b"-BUSY Redis is busy\r\n"), Ok((true, Some(7), false)));
         let loading = shake(b"-LOADING Redis is loading the dataset in memory\r\n");
         assert!(matches!(loading, Err(HandshakeError::Loading(_))), "{loading:?}");
+    }
+
+    #[test]
+    fn the_control_thread_needs_no_more_than_its_credentials() {
+        let id = "a".repeat(40);
+        let shake = || Handshake::for_control((b"u", b"pw"), "slotway", &id);
+        let mut commands = Vec::new();
+        shake().out.write_to(&mut commands).unwrap();
+        let expected = "*3\r\n$4\r\nAUTH\r\n$1\r\nu\r\n$2\r\npw\r\n\
+                        *3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$7\r\nslotway\r\n\
+                        *2\r\n$7\r\nCLUSTER\r\n$4\r\nMYID\r\n";
+        assert_eq!(String::from_utf8(commands).unwrap(), expected);
+        for error in ["NOPERM no", "LOADING data", "BUSY script", "ERR unknown command"] {
+            let error = format!("-{error}\r\n").into_bytes();
+            let refused = shake().reply(&error);
+            assert!(matches!(refused, Err(HandshakeError::Refused(_))), "{refused:?}");
+            let mut shake = shake();
+            let replies = [b"+OK\r\n".as_slice(), &error, &error].map(|reply| shake.reply(reply));
+            assert_eq!(replies, [Ok(false), Ok(false), Ok(true)]);
+        }
+        assert!(Handshake::for_control((b"", b""), "", "").is_done());
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod stamps;
 mod turns;
 
 pub use end::ConnectionEnd;
-pub use handshake::{Handshake, HandshakeError};
+pub use handshake::{Handshake, HandshakeError, verify_node_id};
 pub use pending::{Pending, PendingQueue, Waiting};
 pub use stamps::Stamps;
 pub use turns::Turns;
