@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::resp::reply::text;
 use crate::resp::write;
 use crate::tls::Tls;
+use crate::upstream::{Handshake, HandshakeError, verify_node_id};
 
 /// Why a node could not be asked, for the log and for `/readyz`.
 #[derive(Debug, Error)]
@@ -49,14 +50,19 @@ pub(super) enum AskError {
     /// The connection gave no reply.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// Another node than the one that the topology has at this address.
-    #[error("another node answers there: {found}, not {expected}")]
-    Stranger {
-        /// The ID that the node gave.
-        found: Box<str>,
-        /// The ID of the node that was meant.
-        expected: Box<str>,
-    },
+    /// The handshake has failed otherwise; mostly, another node answered.
+    #[error(transparent)]
+    Handshake(HandshakeError),
+}
+
+impl From<HandshakeError> for AskError {
+    fn from(error: HandshakeError) -> Self {
+        match error {
+            // Of all refusals only the one of AUTH ends the control thread's handshakes.
+            HandshakeError::Refused(error) => AskError::Auth(error),
+            other => AskError::Handshake(other),
+        }
+    }
 }
 
 /// What a node says about the cluster.
@@ -103,9 +109,10 @@ impl NodeConn {
         config: &Arc<Config>,
         tls: &Arc<Tls>,
     ) -> Result<Self, AskError> {
-        let mut conn = Self::open(addr, name, config, tls, true).await?;
-        conn.verify(id).await?;
-        Ok(conn)
+        let password = config.upstream.password.reveal();
+        let credentials = (config.upstream.user.as_bytes(), password.as_bytes());
+        let handshake = Handshake::for_control(credentials, &config.upstream.client_name, id);
+        Self::open(addr, name, config, tls, handshake).await
     }
 
     /// Connects, and says nothing: whoever it is for says who it is.
@@ -115,7 +122,7 @@ impl NodeConn {
         config: &Arc<Config>,
         tls: &Arc<Tls>,
     ) -> Result<Self, AskError> {
-        Self::open(addr, name, config, tls, false).await
+        Self::open(addr, name, config, tls, Handshake::default()).await
     }
 
     async fn open(
@@ -123,7 +130,7 @@ impl NodeConn {
         name: &str,
         config: &Arc<Config>,
         tls: &Arc<Tls>,
-        greet: bool,
+        handshake: Handshake,
     ) -> Result<Self, AskError> {
         let limit = config.timeouts.connect;
         let mut securing = false;
@@ -142,9 +149,7 @@ impl NodeConn {
                 by_slots: false,
                 out_of_step: false,
             };
-            if greet {
-                conn.handshake(config).await?;
-            }
+            conn.shake_hands(handshake).await?;
             Ok(conn)
         };
         match timeout(limit, connect).await {
@@ -156,22 +161,14 @@ impl NodeConn {
         }
     }
 
-    async fn handshake(&mut self, config: &Config) -> Result<(), AskError> {
-        let (user, password) = (config.upstream.user.as_str(), config.upstream.password.reveal());
-        let password = &*password;
-        if !(user.is_empty() && password.is_empty()) {
-            let auth: &[&str] =
-                if user.is_empty() { &["AUTH", password] } else { &["AUTH", user, password] };
-            let reply = self.exchange(auth).await?;
-            if let Some(text) = reply.strip_prefix(b"-") {
-                return Err(AskError::Auth(String::from_utf8_lossy(text).trim().to_owned()));
-            }
+    async fn shake_hands(&mut self, mut handshake: Handshake) -> Result<(), AskError> {
+        if handshake.is_done() {
+            return Ok(());
         }
-        let name = config.upstream.client_name.as_str();
-        if !name.is_empty() {
-            // A server that refuses the name (an ACL, say) answers everything else all the same.
-            self.exchange(&["CLIENT", "SETNAME", name]).await?;
-        }
+        let mut commands = Vec::new();
+        handshake.out.write_to(&mut commands)?;
+        self.wire.write_all(&commands).await?;
+        while !handshake.reply(&self.wire.reply().await?)? {}
         Ok(())
     }
 
@@ -247,14 +244,9 @@ impl NodeConn {
     /// # Errors
     /// It is another, or was not asked.
     pub async fn verify(&mut self, expected: &str) -> Result<(), AskError> {
-        if !is_node_id(expected) {
-            return Ok(());
+        if is_node_id(expected) {
+            verify_node_id(&self.ask(&["CLUSTER", "MYID"]).await?, expected)?;
         }
-        match self.node_id().await? {
-            Some(found) if is_node_id(&found) && *found != *expected => {
-                Err(AskError::Stranger { found, expected: expected.into() })
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }

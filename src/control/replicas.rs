@@ -26,6 +26,7 @@ use crate::config::{Config, ReadFrom};
 use crate::mailbox::ToHub;
 use crate::mailbox::{Stranger, ToWorker};
 use crate::tls::Tls;
+use crate::upstream::HandshakeError;
 
 /// The one task that verifies nodes and looks at replicas.
 pub struct Replicas {
@@ -157,7 +158,7 @@ impl Replicas {
             Ok((kept, _)) if kept.conn.is_usable() => {
                 self.connections.insert(socket, kept);
             }
-            Err(AskError::Stranger { found, expected }) => {
+            Err(AskError::Handshake(HandshakeError::Stranger { found, expected })) => {
                 self.pool.tell_stranger(Stranger { socket, expected, found });
             }
             _ => {}
@@ -258,7 +259,7 @@ async fn answer(
         match asked {
             Ok(said) => return Ok((kept, said)),
             // It had its time, or has become another node.
-            Err(error @ (AskError::Timeout(_) | AskError::Stranger { .. })) => return Err(error),
+            Err(error @ (AskError::Timeout(_) | AskError::Handshake(_))) => return Err(error),
             // A kept connection may have died of old age, which says nothing about its node.
             Err(_) => {}
         }
