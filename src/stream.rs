@@ -1,7 +1,7 @@
 //! A non-blocking socket, TCP (with TLS or without) or Unix, of either side.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use mio::{Interest, Registry, Token};
 use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags};
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::tls::TlsStream;
+use crate::tls::{Tls, TlsStream};
 
 /// Of a keepalive: so many probes without an answer, at a third of the idle time each.
 const PROBES: u32 = 3;
@@ -57,6 +57,24 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Starts a connection to the node called `name`, with TLS where connections to nodes have it.
+    ///
+    /// # Errors
+    /// The operating system's, where it refuses at once; `name` cannot be the name of a server.
+    pub fn to_node(addr: SocketAddr, name: &str, tls: &Tls) -> io::Result<Stream> {
+        let socket = mio::net::TcpStream::connect(addr)?;
+        // A command must not wait for the acknowledgement of the one before.
+        let _ = socket.set_nodelay(true);
+        if !tls.is_upstream() {
+            return Ok(Stream::Tcp(socket));
+        }
+        match tls.connect(socket, name) {
+            Some(stream) => Ok(Stream::Tls(Box::new(stream?))),
+            // Another configuration was taken in between.
+            None => Err(io::Error::other("connections to nodes have no TLS to use")),
+        }
+    }
+
     fn source(&mut self) -> &mut dyn Source {
         match self {
             Stream::Tcp(s) => s,

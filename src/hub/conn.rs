@@ -123,14 +123,7 @@ impl Conn {
         until: u64,
         stats: &HubStats,
     ) -> io::Result<Conn> {
-        let socket = mio::net::TcpStream::connect(addr)?;
-        let mut stream = match tls.is_upstream() {
-            true => match tls.connect(socket, name) {
-                Some(stream) => Stream::Tls(Box::new(stream?)),
-                None => return Err(io::Error::other("there is no TLS to use")),
-            },
-            false => Stream::Tcp(socket),
-        };
+        let mut stream = Stream::to_node(addr, name, tls)?;
         stream.watch(registry, token, true, false)?;
         Ok(Conn {
             state: State::Connecting,
@@ -167,10 +160,6 @@ impl Conn {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::NotConnected => return Ok(false),
                 Err(error) => return Err(error),
-            }
-            if let Some(socket) = self.stream.tcp() {
-                // Without it a subscription may wait for the last one's answer.
-                let _ = socket.set_nodelay(true);
             }
             self.stream.watch(registry, self.token, false, true)?;
             self.state = State::Securing;
