@@ -5,7 +5,7 @@ use crate::common::Core;
 use crate::users::SubscribedTopic;
 
 use crate::common::clock::{Job, Timer};
-use crate::mailbox::{Look, ToControl};
+use crate::mailbox::{ToControl, UserRecheck};
 
 /// How often what users hear is looked at, microseconds; for each topic a little longer.
 const EVERY: u64 = 3_000_000;
@@ -49,8 +49,8 @@ impl Access {
         }
         realm.looking = true;
         let who = realm.who.clone();
-        let look = Look { realm: number, who, password, topics, to: core.link.own.clone() };
+        let look = UserRecheck { realm: number, who, password, topics, to: core.link.own.clone() };
         // Control may be gone at the very end.
-        let _ = core.link.control.send(ToControl::Look(Box::new(look)));
+        let _ = core.link.control.send(ToControl::UserRecheck(Box::new(look)));
     }
 }

@@ -9,7 +9,7 @@ use super::ready::{Facts, Readiness};
 use crate::cluster::{Node, NodeAddr, NodeState, Role};
 use crate::control::{Pool, Scrape, Status, TopologyStatus};
 use crate::metrics::{CommandStats, Histogram, NodeStats, Totals, Usage};
-use crate::tls::Outcome;
+use crate::tls::HandshakeOutcome;
 
 /// What was known then.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Moment {
             reached: &topology.reached,
         });
         let handshakes = pool.tls().stats().counts().handshakes;
-        let failed = |side: &[u64; Outcome::COUNT]| side.iter().skip(1).sum::<u64>();
+        let failed = |side: &[u64; HandshakeOutcome::COUNT]| side.iter().skip(1).sum::<u64>();
         let counts = Counts {
             clients_rejected: status.clients_rejected.load(Relaxed),
             accept_errors: status.accept_errors.load(Relaxed),

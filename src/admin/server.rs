@@ -33,7 +33,7 @@ use crate::control::{Pool, Status};
 use crate::descriptors::is_exhausted;
 use crate::descriptors::{Budget, Spare};
 use crate::metrics::{ControlStats, Process, View};
-use crate::tls::{Outcome, Side};
+use crate::tls::{HandshakeOutcome, Side};
 use crate::users::same_secret;
 
 /// A connection serves no requests for longer.
@@ -203,12 +203,12 @@ impl Admin {
     ) -> Option<TlsStream<TcpStream>> {
         let handshake = TlsAcceptor::from(tls).accept(stream);
         let (stream, outcome) = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
-            Ok(Ok(stream)) => (Some(stream), Outcome::Ok),
+            Ok(Ok(stream)) => (Some(stream), HandshakeOutcome::Ok),
             Ok(Err(error)) => {
                 debug!(%error, "a TLS handshake on the admin listener has failed");
                 (None, crate::tls::outcome(&error))
             }
-            Err(_) => (None, Outcome::Timeout),
+            Err(_) => (None, HandshakeOutcome::Timeout),
         };
         self.pool.tls().stats().count(Side::Admin, outcome);
         stream

@@ -44,7 +44,7 @@ impl Base<'_> {
                 }
                 Err(ConnectionEnd::HandshakeRefused(text))
             }
-            Err(stranger @ HandshakeError::Stranger { .. }) => {
+            Err(stranger @ HandshakeError::WrongNode { .. }) => {
                 self.core.stats.strangers += 1;
                 Err(stranger.into())
             }

@@ -14,7 +14,7 @@ use crate::sparsely;
 
 use crate::common::clock::{Job, Timer};
 use crate::common::{Core, Source};
-use crate::mailbox::{Probed, Verdict};
+use crate::mailbox::{ProbeResult, Probed};
 use crate::nodes::{Nodes, reaccount};
 use crate::upstream::{State, Upstream};
 
@@ -121,7 +121,7 @@ impl Clients {
         for u in shared {
             nodes.silent_after_probe(u, probed.verdict, core);
         }
-        if probed.verdict == Verdict::Unreachable {
+        if probed.verdict == ProbeResult::Unreachable {
             let idle: Vec<usize> =
                 idle.into_iter().filter(|u| nodes.dedicated.idle.contains(u)).collect();
             idle.into_iter().for_each(|u| self.close_dedicated(u, nodes, core));

@@ -13,7 +13,7 @@ use crate::nodes::Nodes;
 use std::sync::{MutexGuard, PoisonError};
 
 use crate::common::clock::{Job, Timer};
-use crate::mailbox::{ToControl, Verify};
+use crate::mailbox::{ToControl, UserQuestion};
 use crate::metrics::{DeniedFor, LoginOutcome};
 use crate::route::{Merge, Plan};
 use crate::users::{
@@ -34,9 +34,9 @@ impl Clients {
         client.paused = Paused::Command;
         let wanted = account.ask(tag, asking.bytes());
         let client = ClientId::new(index, client.generation);
-        let verify = Verify { asking, client, wanted, to: core.link.own.clone() };
+        let verify = UserQuestion { asking, client, wanted, to: core.link.own.clone() };
         // Control may be gone at the very end: nobody waits for an answer then.
-        let _ = core.link.control.send(ToControl::Verify(Box::new(verify)));
+        let _ = core.link.control.send(ToControl::UserQuestion(Box::new(verify)));
         Flow::Pause
     }
 

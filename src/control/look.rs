@@ -7,8 +7,8 @@ use super::node::NodeConn;
 use super::verify::Verifier;
 use crate::channel::Kind;
 use crate::errors::Failure;
-use crate::mailbox::Look;
 use crate::mailbox::ToWorker;
+use crate::mailbox::UserRecheck;
 use crate::resp::reply::error_text;
 use crate::users::{Reverified, SubscribedTopic, UserCheck, is_refusal};
 
@@ -19,7 +19,7 @@ const NODES: usize = 16;
 
 impl Verifier {
     /// Asks, and tells the worker.
-    pub async fn look(self: Arc<Self>, look: Look) {
+    pub async fn look(self: Arc<Self>, look: UserRecheck) {
         // Logins do not wait behind these.
         let Ok(_place) = self.looks.acquire().await else { return };
         let mut denied = Vec::new();
@@ -30,7 +30,7 @@ impl Verifier {
     }
 
     /// What the user may not hear any more. `false`: a node does not know the user.
-    async fn hears(&self, look: &Look, denied: &mut Vec<(u32, u32)>) -> bool {
+    async fn hears(&self, look: &UserRecheck, denied: &mut Vec<(u32, u32)>) -> bool {
         let user = &look.who.user;
         let user = if user.is_empty() { b"default".as_slice().into() } else { Arc::clone(user) };
         for (kind, command) in [
@@ -62,7 +62,7 @@ impl Verifier {
 
     /// Some node does not take the password any more, and none does. Nodes may differ while users
     /// are changed on one after the other, or when one is new.
-    async fn is_gone(&self, look: &Look) -> bool {
+    async fn is_gone(&self, look: &UserRecheck) -> bool {
         let (config, tls) = (self.pool.config(), self.pool.tls());
         let who = &look.who;
         let words: Vec<&[u8]> = match (who.user.is_empty(), who.password.is_empty()) {

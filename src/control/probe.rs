@@ -19,7 +19,7 @@ use tracing::debug;
 use super::pool::Pool;
 use super::requests::Requests;
 use super::wire::{Wire, WireError};
-use crate::mailbox::{Probed, ToWorker, Verdict};
+use crate::mailbox::{ProbeResult, Probed, ToWorker};
 use crate::tls::Tls;
 
 /// How long a node may take to accept a connection, at most; it is looked at again.
@@ -62,7 +62,7 @@ impl Prober {
             };
             drop(looking);
             debug!(%node, ?verdict, "a silent node was looked at");
-            if verdict != Verdict::Answers {
+            if verdict != ProbeResult::Answers {
                 prober.requests.silent(node);
             }
             prober.pool.tell_probed(Probed { node, verdict, begun });
@@ -89,12 +89,12 @@ impl Pool {
     }
 }
 
-async fn ask(node: SocketAddr, name: &str, tls: &Arc<Tls>, limit: Duration) -> Verdict {
+async fn ask(node: SocketAddr, name: &str, tls: &Arc<Tls>, limit: Duration) -> ProbeResult {
     // The kernel repeats an attempt after a second: one that begins anew notices sooner that the
     // network is back.
     let limit = limit.min(CONNECT_LIMIT);
     let Ok(Ok(stream)) = timeout(limit, TcpStream::connect(node)).await else {
-        return Verdict::Unreachable;
+        return ProbeResult::Unreachable;
     };
     let ping = async {
         let mut wire = Wire::over(stream, name, tls).await?;
@@ -103,7 +103,7 @@ async fn ask(node: SocketAddr, name: &str, tls: &Arc<Tls>, limit: Duration) -> V
     };
     match timeout(PING_LIMIT, ping).await {
         // Any answer is one: a password is required, there are too many clients.
-        Ok(Ok(_) | Err(WireError::NotResp(_) | WireError::TooLarge)) => Verdict::Answers,
-        Ok(Err(WireError::Io(_))) | Err(_) => Verdict::Accepts,
+        Ok(Ok(_) | Err(WireError::NotResp(_) | WireError::TooLarge)) => ProbeResult::Answers,
+        Ok(Err(WireError::Io(_))) | Err(_) => ProbeResult::Accepts,
     }
 }

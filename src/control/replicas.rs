@@ -24,7 +24,7 @@ use crate::cluster::{
 };
 use crate::config::{Config, ReadFrom};
 use crate::mailbox::ToHub;
-use crate::mailbox::{Stranger, ToWorker};
+use crate::mailbox::{ToWorker, WrongNode};
 use crate::tls::Tls;
 use crate::upstream::HandshakeError;
 
@@ -158,8 +158,8 @@ impl Replicas {
             Ok((kept, _)) if kept.conn.is_usable() => {
                 self.connections.insert(socket, kept);
             }
-            Err(AskError::Handshake(HandshakeError::Stranger { found, expected })) => {
-                self.pool.tell_stranger(Stranger { socket, expected, found });
+            Err(AskError::Handshake(HandshakeError::WrongNode { found, expected })) => {
+                self.pool.tell_wrong_node(WrongNode { socket, expected, found });
             }
             _ => {}
         }
@@ -202,10 +202,10 @@ impl Replicas {
 }
 
 impl Pool {
-    fn tell_stranger(&self, stranger: Stranger) {
+    fn tell_wrong_node(&self, stranger: WrongNode) {
         let stranger = Arc::new(stranger);
-        self.tell_hub(ToHub::Stranger(Arc::clone(&stranger)));
-        self.tell(|| ToWorker::Stranger(Arc::clone(&stranger)));
+        self.tell_hub(ToHub::WrongNode(Arc::clone(&stranger)));
+        self.tell(|| ToWorker::WrongNode(Arc::clone(&stranger)));
     }
 }
 

@@ -12,7 +12,7 @@ use super::pool::Pool;
 use super::status::Status;
 use crate::errors::Failure;
 use crate::mailbox::ToWorker;
-use crate::mailbox::Verify;
+use crate::mailbox::UserQuestion;
 use crate::resp::reply::{error_text, text};
 use crate::users::{Granted, UserCheck};
 
@@ -55,8 +55,8 @@ impl Verifier {
     }
 
     /// Asks, and tells the worker.
-    pub async fn answer(self: Arc<Self>, verify: Verify) {
-        let Verify { asking, client, wanted, to } = verify;
+    pub async fn answer(self: Arc<Self>, verify: UserQuestion) {
+        let UserQuestion { asking, client, wanted, to } = verify;
         let answer = match self.places.acquire().await {
             // Who has gone has nothing to be told, and learns nothing.
             _ if wanted.strong_count() == 0 => return,

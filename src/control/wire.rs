@@ -14,7 +14,7 @@ use tokio_util::codec::{Decoder, FramedRead};
 use tokio_util::either::Either;
 
 use crate::resp::{ReplyError, ReplyProgress, ReplyScan};
-use crate::tls::{Outcome, Side, Tls};
+use crate::tls::{HandshakeOutcome, Side, Tls};
 
 /// Limit on one reply, bytes. COMMAND has some 100 KiB, CLUSTER SHARDS of 1,000 nodes some 300 KiB.
 const MAX_REPLY: usize = 32 << 20;
@@ -56,11 +56,13 @@ impl Wire {
             None => Either::Left(stream),
             Some(config) => {
                 let server = tls.server_name(name)?;
-                let mut counted = Counted { tls, outcome: Outcome::Timeout };
+                let mut counted = Counted { tls, outcome: HandshakeOutcome::Timeout };
                 let outcome = TlsConnector::from(config).connect(server, stream).await;
-                counted.outcome = outcome.as_ref().err().map_or(Outcome::Ok, crate::tls::outcome);
+                counted.outcome =
+                    outcome.as_ref().err().map_or(HandshakeOutcome::Ok, crate::tls::outcome);
                 drop(counted);
-                let explained = |error: io::Error| io::Error::new(error.kind(), tls.why(&error, name));
+                let explained =
+                    |error: io::Error| io::Error::new(error.kind(), tls.why(&error, name));
                 Either::Right(Box::new(outcome.map_err(explained)?))
             }
         };
@@ -152,7 +154,7 @@ impl Decoder for ReplyDecoder {
 /// A TLS handshake that is counted when it is over, also when it is abandoned.
 struct Counted<'a> {
     tls: &'a Tls,
-    outcome: Outcome,
+    outcome: HandshakeOutcome,
 }
 
 impl Drop for Counted<'_> {

@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::hash::IntMap;
 use crate::lines::Lines;
 use crate::mailbox::{Batch, HubHandle, ToHub};
-use crate::mailbox::{Stranger, ToControl, ToWorker, WorkerHandle};
+use crate::mailbox::{ToControl, ToWorker, WorkerHandle, WrongNode};
 use crate::pubsub::book::{Action, Book, Pace, Run};
 use crate::pubsub::{GapReason, HubEvent, HubStats};
 use crate::sparsely;
@@ -257,7 +257,7 @@ impl<'a> Desk<'a> {
                 ToHub::Follows { worker, generation } => {
                     self.book.worker_follows(worker, generation);
                 }
-                ToHub::Stranger(stranger) => self.stranger_answers(&stranger),
+                ToHub::WrongNode(stranger) => self.wrong_node_answers(&stranger),
                 ToHub::Wishes { worker, wishes } => {
                     for wish in wishes {
                         self.book.wish(worker, wish);
@@ -310,7 +310,7 @@ impl<'a> Desk<'a> {
     }
 
     /// The node at this address has become another while its connection stood.
-    fn stranger_answers(&mut self, stranger: &Stranger) {
+    fn wrong_node_answers(&mut self, stranger: &WrongNode) {
         for node in 0..self.conns.len() {
             let ready = matches!(self.conns.get(node), Some(Some(c)) if c.state == State::Ready);
             let place = self.book.node(node);

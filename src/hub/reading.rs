@@ -141,7 +141,7 @@ impl Desk<'_> {
         frame: &[u8],
     ) -> Result<(), ConnectionEnd> {
         let done = conn.handshake.reply(frame).map_err(|error| {
-            if let HandshakeError::Stranger { .. } = error {
+            if let HandshakeError::WrongNode { .. } = error {
                 self.room.stats.strangers.fetch_add(1, Relaxed);
             }
             error

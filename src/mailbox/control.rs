@@ -35,9 +35,9 @@ pub enum ToControl {
         module: bool,
     },
     /// A question to a node about one of its users.
-    Verify(Box<super::Verify>),
+    UserQuestion(Box<super::UserQuestion>),
     /// Is a user of the cluster still there, and may it hear what it hears?
-    Look(Box<super::Look>),
+    UserRecheck(Box<super::UserRecheck>),
     /// A client's question to all workers.
     AskEveryone(Arc<Inquiry>),
     /// The worker's thread ended (drained, or failed).

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, mpsc};
 
-use super::{Stranger, WorkerHandle};
+use super::{WorkerHandle, WrongNode};
 use crate::cluster::Snapshot;
 use crate::pubsub::HubRequest;
 
@@ -32,7 +32,7 @@ pub enum ToHub {
         generation: u64,
     },
     /// The connection to this node is to be closed: it has become another.
-    Stranger(Arc<Stranger>),
+    WrongNode(Arc<WrongNode>),
     /// Run by this configuration from now on.
     Config(Arc<crate::config::Config>),
     /// What a worker wished for in one turn.

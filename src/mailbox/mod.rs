@@ -10,8 +10,8 @@ mod worker;
 pub use batch::Batch;
 pub use control::ToControl;
 pub use hub::{HubHandle, ToHub};
-pub use users::{Look, Verify};
+pub use users::{UserQuestion, UserRecheck};
 pub use worker::{
     Answered, Arrival, Asker, BYTES_PER_TOPIC, BusyNode, Downstream, Inquiry, PendingSubscriptions,
-    Probed, ReadBarrier, Serial, Stranger, Ticket, ToWorker, Verdict, WorkerHandle,
+    ProbeResult, Probed, ReadBarrier, Serial, Ticket, ToWorker, WorkerHandle, WrongNode,
 };

@@ -8,7 +8,7 @@ use crate::users::{Credentials, SubscribedTopic, UserCheck};
 
 /// A worker's question to a node, for one of its clients.
 #[derive(Debug, Clone)]
-pub struct Verify {
+pub struct UserQuestion {
     /// What is asked.
     pub asking: UserCheck,
     /// The client, which waits: its index and its generation.
@@ -21,7 +21,7 @@ pub struct Verify {
 
 /// What a worker wants to know, from time to time, of a user of the cluster whose clients are here.
 #[derive(Debug)]
-pub struct Look {
+pub struct UserRecheck {
     /// The worker's number of the user.
     pub realm: u16,
     /// The user.

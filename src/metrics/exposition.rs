@@ -24,7 +24,7 @@ use crate::command::{Class, CommandId, CommandTable};
 use crate::errors::Code;
 use crate::placement::{ReadTo, Redirection};
 use crate::pubsub::{GapReason, HubStats};
-use crate::tls::{Outcome, Side, TlsCounts};
+use crate::tls::{HandshakeOutcome, Side, TlsCounts};
 
 /// Everything that one scrape shows.
 #[derive(Debug)]
@@ -294,7 +294,7 @@ impl View<'_> {
             }
             n if n == names::TLS_HANDSHAKES.name => {
                 for (side, counts) in Side::NAMES.iter().zip(control.tls.handshakes) {
-                    for (result, count) in Outcome::NAMES.iter().zip(counts) {
+                    for (result, count) in HandshakeOutcome::NAMES.iter().zip(counts) {
                         family.count(&[side, result], count);
                     }
                 }

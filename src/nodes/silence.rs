@@ -17,7 +17,7 @@ use crate::nodes::Nodes;
 use crate::route::flag;
 use crate::stream::Stream;
 
-use crate::mailbox::{Stranger, ToControl, Verdict};
+use crate::mailbox::{ProbeResult, ToControl, WrongNode};
 use crate::upstream::{ConnectionEnd, State, Upstream};
 
 /// A connection that is silent for this long while others wait behind a module's command may be
@@ -102,7 +102,7 @@ impl Nodes {
 
     /// The node at this address has become another while connections to it stood: they are closed.
     /// New ones verify who answers.
-    pub(crate) fn stranger_answers(&mut self, stranger: &Stranger, core: &mut Core) {
+    pub(crate) fn wrong_node_answers(&mut self, stranger: &WrongNode, core: &mut Core) {
         let stands = |up: &Upstream| {
             let node = self.list.get(usize::from(up.node));
             up.state == State::Ready
@@ -119,24 +119,24 @@ impl Nodes {
         }
     }
 
-    pub(crate) fn silent_after_probe(&mut self, u: usize, verdict: Verdict, core: &mut Core) {
+    pub(crate) fn silent_after_probe(&mut self, u: usize, verdict: ProbeResult, core: &mut Core) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         match verdict {
             // PING waits for nothing: the node has not got ours, or its answer did not get here.
             // Anything else may take its time (a node that is paused for a failover answers PING).
-            Verdict::Answers if waits_for_ping(up) => {
+            ProbeResult::Answers if waits_for_ping(up) => {
                 core.lose(u, ConnectionEnd::AnswersElsewhere);
             }
             // It is back from where nobody heard of it, or the network is. What this connection
             // has under way the kernel sends again when it sees fit; reads need not wait for that.
-            Verdict::Answers if up.suspect && !owes_for_good(up) => {
+            ProbeResult::Answers if up.suspect && !owes_for_good(up) => {
                 core.lose(u, ConnectionEnd::AnswersAgain);
             }
-            Verdict::Answers => self.clear_suspicion(u, core),
-            Verdict::Unreachable if !owes_for_good(up) => {
+            ProbeResult::Answers => self.clear_suspicion(u, core),
+            ProbeResult::Unreachable if !owes_for_good(up) => {
                 core.lose(u, ConnectionEnd::TakesNoConnection);
             }
-            Verdict::Accepts | Verdict::Unreachable => {
+            ProbeResult::Accepts | ProbeResult::Unreachable => {
                 up.suspect = true;
                 up.blocked = true;
                 self.mark_upstream(u, core); // nobody waits for a turn on it

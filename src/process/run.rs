@@ -327,10 +327,10 @@ impl Supervisor {
                 self.watcher.look(node, own, module);
             }
             ToControl::AskEveryone(inquiry) => self.pool.ask(inquiry),
-            ToControl::Verify(verify) => {
+            ToControl::UserQuestion(verify) => {
                 tokio::spawn(Arc::clone(&self.verifier).answer(*verify));
             }
-            ToControl::Look(look) => {
+            ToControl::UserRecheck(look) => {
                 tokio::spawn(Arc::clone(&self.verifier).look(*look));
             }
             ToControl::Exited { worker } => self.replace_worker(worker),

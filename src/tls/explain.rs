@@ -4,7 +4,7 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
-use super::{Outcome, Side};
+use super::{HandshakeOutcome, Side};
 
 /// rustls's error in the error of a read or a write, if it is one.
 pub(super) fn of_io(error: &io::Error) -> Option<&Error> {
@@ -12,23 +12,27 @@ pub(super) fn of_io(error: &io::Error) -> Option<&Error> {
 }
 
 /// How a handshake that ended with this is counted.
-pub fn outcome(error: &io::Error) -> Outcome {
+pub fn outcome(error: &io::Error) -> HandshakeOutcome {
     match of_io(error) {
-        None if error.kind() == io::ErrorKind::TimedOut => Outcome::Timeout,
-        None => Outcome::Closed,
+        None if error.kind() == io::ErrorKind::TimedOut => HandshakeOutcome::Timeout,
+        None => HandshakeOutcome::Closed,
         Some(Error::InvalidMessage(message)) => match message {
-            InvalidMessage::UnknownProtocolVersion => Outcome::Incompatible,
-            _ => Outcome::NotTls,
+            InvalidMessage::UnknownProtocolVersion => HandshakeOutcome::Incompatible,
+            _ => HandshakeOutcome::NotTls,
         },
-        Some(Error::PeerIncompatible(_)) => Outcome::Incompatible,
-        Some(Error::InvalidCertificate(_) | Error::NoCertificatesPresented) => Outcome::Certificate,
-        Some(Error::AlertReceived(alert)) if is_about_certificate(*alert) => Outcome::Certificate,
+        Some(Error::PeerIncompatible(_)) => HandshakeOutcome::Incompatible,
+        Some(Error::InvalidCertificate(_) | Error::NoCertificatesPresented) => {
+            HandshakeOutcome::Certificate
+        }
+        Some(Error::AlertReceived(alert)) if is_about_certificate(*alert) => {
+            HandshakeOutcome::Certificate
+        }
         Some(Error::AlertReceived(
             AlertDescription::ProtocolVersion
             | AlertDescription::HandshakeFailure
             | AlertDescription::InsufficientSecurity,
-        )) => Outcome::Incompatible,
-        Some(_) => Outcome::Other,
+        )) => HandshakeOutcome::Incompatible,
+        Some(_) => HandshakeOutcome::Other,
     }
 }
 

@@ -34,7 +34,7 @@ use build::Material;
 pub use explain::outcome;
 pub use files::Fault;
 pub use pin::pinned;
-pub use stats::{Outcome, Side, TlsCounts, TlsStats};
+pub use stats::{HandshakeOutcome, Side, TlsCounts, TlsStats};
 pub use stream::TlsStream;
 
 /// For what is not a node: with the machine's own CAs.

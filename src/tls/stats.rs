@@ -35,7 +35,7 @@ impl Side {
 
 /// How a handshake ended (label `result`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum HandshakeOutcome {
     /// Well.
     Ok,
     /// A certificate was refused, by either side, or is missing.
@@ -52,7 +52,7 @@ pub enum Outcome {
     Other,
 }
 
-impl Outcome {
+impl HandshakeOutcome {
     /// How many there are.
     pub const COUNT: usize = 7;
     /// Label values, by discriminant.
@@ -63,7 +63,7 @@ impl Outcome {
 /// The counters.
 #[derive(Debug, Default)]
 pub struct TlsStats {
-    handshakes: [[AtomicU64; Outcome::COUNT]; Side::COUNT],
+    handshakes: [[AtomicU64; HandshakeOutcome::COUNT]; Side::COUNT],
     /// Certificates read again: with success, in vain.
     reloads: [AtomicU64; 2],
     /// When the certificate of each side ends, seconds since 1970; 0: there is none.
@@ -74,8 +74,8 @@ pub struct TlsStats {
 /// The counters at a moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TlsCounts {
-    /// By [`Side`], then by [`Outcome`].
-    pub handshakes: [[u64; Outcome::COUNT]; Side::COUNT],
+    /// By [`Side`], then by [`HandshakeOutcome`].
+    pub handshakes: [[u64; HandshakeOutcome::COUNT]; Side::COUNT],
     /// With success, in vain.
     pub reloads: [u64; 2],
     /// By [`Side`].
@@ -84,7 +84,7 @@ pub struct TlsCounts {
 
 impl TlsStats {
     /// One more handshake.
-    pub fn count(&self, side: Side, outcome: Outcome) {
+    pub fn count(&self, side: Side, outcome: HandshakeOutcome) {
         let counters = self.handshakes.get(side as usize);
         if let Some(counter) = counters.and_then(|c| c.get(outcome as usize)) {
             counter.fetch_add(1, Relaxed);

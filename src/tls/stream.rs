@@ -15,7 +15,7 @@ use mio::net::TcpStream;
 use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags};
 use rustls::{Connection, HandshakeKind};
 
-use super::stats::{Outcome, Side, TlsStats};
+use super::stats::{HandshakeOutcome, Side, TlsStats};
 use super::{certificate, explain};
 use crate::config::UserFrom;
 
@@ -110,7 +110,7 @@ impl TlsStream {
         match self.shake() {
             Ok(true) => {
                 if std::mem::take(&mut self.shaking) {
-                    self.stats.count(self.side, Outcome::Ok);
+                    self.stats.count(self.side, HandshakeOutcome::Ok);
                     self.peer_name = self.name_of_peer();
                     tracing::trace!(
                         resumed = self.conn.handshake_kind() == Some(HandshakeKind::Resumed),
@@ -351,7 +351,8 @@ impl AsFd for TlsStream {
 impl Drop for TlsStream {
     fn drop(&mut self) {
         if self.shaking {
-            let outcome = if self.late { Outcome::Timeout } else { Outcome::Closed };
+            let outcome =
+                if self.late { HandshakeOutcome::Timeout } else { HandshakeOutcome::Closed };
             self.stats.count(self.side, outcome);
         }
     }

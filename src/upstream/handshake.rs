@@ -31,7 +31,7 @@ pub enum HandshakeError {
     Loading(String),
     /// Another node answered than the topology has at this address.
     #[error("another node answers there: {found}, not {expected}")]
-    Stranger {
+    WrongNode {
         /// The ID of the node that answered.
         found: Box<str>,
         /// The ID that the topology has.
@@ -239,11 +239,11 @@ impl Handshake {
 /// that is no ID, an error for example, proves nothing and passes.
 ///
 /// # Errors
-/// [`HandshakeError::Stranger`].
+/// [`HandshakeError::WrongNode`].
 pub fn verify_node_id(reply: &[u8], expected: &str) -> Result<(), HandshakeError> {
     let found = text(reply).map(String::from_utf8_lossy).unwrap_or_default();
     if is_node_id(&found) && *found != *expected {
-        return Err(HandshakeError::Stranger {
+        return Err(HandshakeError::WrongNode {
             found: (*found).into(),
             expected: expected.into(),
         });
@@ -280,7 +280,7 @@ mod tests {
         };
         assert_eq!(shake(&id(&ours)), Ok((true, Some(7), false)));
         let (found, expected) = (other.as_str().into(), ours.as_str().into());
-        assert_eq!(shake(&id(&other)), Err(HandshakeError::Stranger { found, expected }));
+        assert_eq!(shake(&id(&other)), Err(HandshakeError::WrongNode { found, expected }));
         assert_eq!(shake(b"-NOPERM this user has no permissions\r\n"), Ok((true, Some(7), true)));
         assert_eq!(shake(b"-BUSY Redis is busy\r\n"), Ok((true, Some(7), false)));
         let loading = shake(b"-LOADING Redis is loading the dataset in memory\r\n");

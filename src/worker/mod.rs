@@ -355,8 +355,8 @@ impl Worker {
                 ToWorker::Probed(probed) => {
                     self.clients.probed(&probed, &mut self.nodes, &mut self.core)
                 }
-                ToWorker::Stranger(stranger) => {
-                    self.nodes.stranger_answers(&stranger, &mut self.core)
+                ToWorker::WrongNode(stranger) => {
+                    self.nodes.wrong_node_answers(&stranger, &mut self.core)
                 }
                 ToWorker::Busy(busy) => self.ops.node_is_busy(&busy, &mut base!(self)),
                 #[cfg(debug_assertions)]

@@ -89,7 +89,7 @@ pub enum ToWorker {
     },
     /// No more clients come; end when the last one has gone.
     Retire,
-    /// What a node has said to a [`crate::mailbox::Verify`].
+    /// What a node has said to a [`crate::mailbox::UserQuestion`].
     Verified {
         /// The client that waits for it.
         client: ClientId,
@@ -105,7 +105,7 @@ pub enum ToWorker {
     /// What was seen of a node that was silent.
     Probed(Probed),
     /// Connections to this node are to be closed: it has become another.
-    Stranger(Arc<Stranger>),
+    WrongNode(Arc<WrongNode>),
     /// A script keeps this node busy.
     Busy(BusyNode),
     /// Fail, to show what comes of it.
@@ -126,7 +126,7 @@ pub enum ToWorker {
 
 /// What a fresh connection to a silent node has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ProbeResult {
     /// It answers there: it is only this connection that is silent, or its first command takes
     /// long by itself.
     Answers,
@@ -142,14 +142,14 @@ pub struct Probed {
     /// Where.
     pub node: SocketAddr,
     /// What was seen.
-    pub verdict: Verdict,
+    pub verdict: ProbeResult,
     /// When it was begun: it says nothing of connections that fell silent later.
     pub begun: Instant,
 }
 
 /// Another node answers at a node's address.
 #[derive(Debug, Clone)]
-pub struct Stranger {
+pub struct WrongNode {
     /// The address.
     pub socket: SocketAddr,
     /// The ID that the topology has there.
@@ -158,11 +158,11 @@ pub struct Stranger {
     pub found: Box<str>,
 }
 
-impl Stranger {
+impl WrongNode {
     /// Why a connection to it is closed.
     pub fn why(&self) -> HandshakeError {
         let (found, expected) = (self.found.clone(), self.expected.clone());
-        HandshakeError::Stranger { found, expected }
+        HandshakeError::WrongNode { found, expected }
     }
 }
 
