@@ -16,13 +16,13 @@ use crate::tls::Tls;
 use crate::upstream::{ConnectionEnd, Handshake};
 
 /// A quiet node is asked whether it is still there after so long, microseconds.
-const QUIET: u64 = 1_000_000;
+const PING_AFTER: u64 = 1_000_000;
 /// A connection without a topic is closed after so long.
-const UNUSED: u64 = 30_000_000;
+const CLOSE_UNUSED_AFTER: u64 = 30_000_000;
 
 /// Where it is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum ConnState {
     /// The TCP connection is being made.
     Connecting,
     /// The TLS handshake goes on.
@@ -36,7 +36,7 @@ pub enum State {
 /// See the module.
 #[derive(Debug)]
 pub struct Conn {
-    pub state: State,
+    pub state: ConnState,
     stream: Stream,
     token: Token,
     /// When the attempt is given up, microseconds.
@@ -91,7 +91,7 @@ impl Drop for Account {
 
 /// Why a connection is of no use any more.
 #[derive(Debug)]
-pub enum Broken {
+pub enum ReadError {
     /// The socket, or TLS on it.
     Socket(io::Error),
     /// What was said, or was not.
@@ -126,7 +126,7 @@ impl Conn {
         let mut stream = Stream::to_node(addr, name, tls)?;
         stream.watch(registry, token, true, false)?;
         Ok(Conn {
-            state: State::Connecting,
+            state: ConnState::Connecting,
             stream,
             token,
             until,
@@ -155,23 +155,23 @@ impl Conn {
     /// # Errors
     /// The attempt has failed.
     pub fn event(&mut self, event: &mio::event::Event, registry: &Registry) -> io::Result<bool> {
-        if self.state == State::Connecting {
+        if self.state == ConnState::Connecting {
             match self.stream.connected() {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::NotConnected => return Ok(false),
                 Err(error) => return Err(error),
             }
             self.stream.watch(registry, self.token, false, true)?;
-            self.state = State::Securing;
+            self.state = ConnState::Securing;
         }
-        if self.state == State::Securing {
+        if self.state == ConnState::Securing {
             if let Some(tls) = self.stream.tls()
                 && !tls.handshake()?
             {
                 self.wait_to_write(registry)?;
                 return Ok(false);
             }
-            self.state = State::Handshake;
+            self.state = ConnState::Handshake;
             self.readable = true;
             return Ok(true);
         }
@@ -184,9 +184,9 @@ impl Conn {
     /// Watches for writing while there is something to be written.
     fn wait_to_write(&mut self, registry: &Registry) -> io::Result<()> {
         let unsent = match self.state {
-            State::Connecting | State::Securing => 0,
-            State::Handshake => self.handshake.out.unsent(),
-            State::Ready => self.queue.unsent(),
+            ConnState::Connecting | ConnState::Securing => 0,
+            ConnState::Handshake => self.handshake.out.unsent(),
+            ConnState::Ready => self.queue.unsent(),
         };
         self.blocked = unsent > 0 || self.stream.unsent();
         if self.blocked != self.watching {
@@ -198,7 +198,7 @@ impl Conn {
 
     /// Begins the handshake with what the configuration says.
     /// `node` is the ID of the node that is meant.
-    pub(super) fn greet(&mut self, config: &Upstream, node: &str, pool: &mut Pool) {
+    pub(super) fn begin_handshake(&mut self, config: &Upstream, node: &str, pool: &mut Pool) {
         let (user, password) = (config.user.as_bytes(), config.password.reveal());
         let (credentials, name) = ((user, password.as_bytes()), &*config.client_name);
         self.handshake = Handshake::new(Protocol::Resp3, credentials, name, false, pool);
@@ -207,12 +207,12 @@ impl Conn {
 
     /// The handshake is over.
     pub fn ready(&mut self, now: u64) {
-        self.state = State::Ready;
+        self.state = ConnState::Ready;
         self.last_read = now;
     }
 
     /// A command to be written at the end of the turn.
-    pub fn say(&mut self, args: &[&[u8]], line: &mut Vec<u8>, pool: &mut Pool) {
+    pub fn push_command(&mut self, args: &[&[u8]], line: &mut Vec<u8>, pool: &mut Pool) {
         line.clear();
         write::request(line, args);
         self.queue.push(line, pool);
@@ -229,9 +229,9 @@ impl Conn {
     /// The connection is lost.
     pub fn flush(&mut self, registry: &Registry, pool: &mut Pool) -> io::Result<()> {
         let out = match self.state {
-            State::Connecting | State::Securing => return Ok(()),
-            State::Handshake => &mut self.handshake.out,
-            State::Ready => &mut self.queue,
+            ConnState::Connecting | ConnState::Securing => return Ok(()),
+            ConnState::Handshake => &mut self.handshake.out,
+            ConnState::Ready => &mut self.queue,
         };
         if self.blocked || (out.unsent() == 0 && !self.watching && !self.stream.unsent()) {
             return Ok(());
@@ -254,7 +254,7 @@ impl Conn {
         now: u64,
         limit: usize,
         take: impl FnOnce(&mut Conn, &[u8]) -> Result<usize, ConnectionEnd>,
-    ) -> Result<usize, Broken> {
+    ) -> Result<usize, ReadError> {
         // A short unfinished frame goes in front of what is read, a long one is appended to.
         let append = self.tail.len() > scratch.len() / 2;
         let front = if append { 0 } else { self.tail.len() };
@@ -263,14 +263,14 @@ impl Conn {
         }
         let room = scratch.len() - front;
         let n = match self.stream.read(scratch.get_mut(front..).unwrap_or_default()) {
-            Ok(0) => return Err(Broken::Talk(ConnectionEnd::Closed)),
+            Ok(0) => return Err(ReadError::Talk(ConnectionEnd::Closed)),
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 self.readable = false;
                 return Ok(0);
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(0),
-            Err(error) => return Err(Broken::Socket(error)),
+            Err(error) => return Err(ReadError::Socket(error)),
         };
         self.last_read = now;
         self.pinged = None;
@@ -279,13 +279,13 @@ impl Conn {
         if append {
             let mut tail = std::mem::take(&mut self.tail);
             tail.extend_from_slice(got);
-            let used = take(self, &tail).map_err(Broken::Talk)?;
+            let used = take(self, &tail).map_err(ReadError::Talk)?;
             if used > 0 {
                 tail = tail.get(used..).unwrap_or_default().to_vec();
             }
             self.tail = tail;
         } else {
-            let used = take(self, got).map_err(Broken::Talk)?;
+            let used = take(self, got).map_err(ReadError::Talk)?;
             let rest = got.get(used..).unwrap_or_default();
             if rest.is_empty() && self.tail.capacity() > CHUNK {
                 self.tail = Vec::new();
@@ -295,7 +295,7 @@ impl Conn {
         }
         let long = if self.tail.capacity() > CHUNK { self.tail.capacity() } else { 0 };
         if long != self.account.mine && self.account.set(long) > limit && long > 0 {
-            return Err(Broken::Talk(ConnectionEnd::MessageTooLarge));
+            return Err(ReadError::Talk(ConnectionEnd::MessageTooLarge));
         }
         Ok(n)
     }
@@ -333,7 +333,7 @@ impl Conn {
 
     /// What the time has come for. `used`: topics are subscribed here, or should be.
     pub fn due(&mut self, now: u64, used: bool, timeout: u64) -> Due {
-        if self.state != State::Ready {
+        if self.state != ConnState::Ready {
             return match now < self.until {
                 true => Due::Not(self.until),
                 false => {
@@ -345,7 +345,7 @@ impl Conn {
             };
         }
         self.unused_since = if used { None } else { self.unused_since.or(Some(now)) };
-        let unused = self.unused_since.map_or(u64::MAX, |since| since + UNUSED);
+        let unused = self.unused_since.map_or(u64::MAX, |since| since + CLOSE_UNUSED_AFTER);
         if unused <= now {
             return Due::Unused;
         }
@@ -357,8 +357,8 @@ impl Conn {
                 }
                 until => until,
             },
-            None if self.last_read + QUIET <= now => return Due::Ping,
-            None => self.last_read + QUIET,
+            None if self.last_read + PING_AFTER <= now => return Due::Ping,
+            None => self.last_read + PING_AFTER,
         };
         Due::Not(next.min(unused))
     }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token, Waker};
 use tokio::sync::mpsc::UnboundedSender;
 
-use self::conn::{Broken, Conn, Due, State};
+use self::conn::{ReadError, Conn, Due, ConnState};
 use crate::backoff::Backoff;
 use crate::buf::Pool;
 use crate::cluster::Snapshot;
@@ -37,11 +37,11 @@ use crate::tls::Tls;
 use crate::upstream::ConnectionEnd;
 
 /// Bytes that one read asks for.
-const SCRATCH: usize = 256 << 10;
+const READ_SIZE: usize = 256 << 10;
 /// So many reads empty any socket; one that is filled as fast as it is read must not be for ever.
-const MOST_READS: usize = 64;
+const MAX_READS: usize = 64;
 /// A worker that has so many bytes to deal with is waited for.
-const IN_TRANSIT: usize = 64 << 20;
+const MAX_IN_TRANSIT: usize = 64 << 20;
 /// How long a topic stays subscribed that nobody listens to any more, microseconds.
 const LINGER: u64 = 1_000_000;
 /// Failures in quick succession are spaced by this.
@@ -69,7 +69,7 @@ pub fn spawn(
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
     let (sender, inbox) = mpsc::channel();
     let stats = Arc::new(HubStats::default());
-    let mut room = Room {
+    let mut hub = HubState {
         config,
         tls,
         control,
@@ -80,45 +80,45 @@ pub fn spawn(
         topology: None,
         epoch: Instant::now(),
     };
-    std::thread::Builder::new().name("pubsub".into()).spawn(move || room.run())?;
+    std::thread::Builder::new().name("pubsub".into()).spawn(move || hub.run())?;
     Ok(Hub { handle: HubHandle::new(sender, waker), stats })
 }
 
 const WAKER: Token = Token(0);
 
 /// A worker as the hub reaches it.
-struct Worker {
+struct WorkerLink {
     handle: WorkerHandle,
     /// Bytes that it was sent and has not dealt with.
     transit: Arc<AtomicUsize>,
 }
 
 /// What outlives a failure.
-struct Room {
+struct HubState {
     config: Arc<Config>,
     tls: Arc<Tls>,
     control: UnboundedSender<ToControl>,
     poll: Poll,
     inbox: mpsc::Receiver<ToHub>,
     stats: Arc<HubStats>,
-    workers: IntMap<usize, Worker>,
+    workers: IntMap<usize, WorkerLink>,
     topology: Option<Arc<Snapshot>>,
     epoch: Instant,
 }
 
-impl Room {
+impl HubState {
     fn run(&mut self) {
         tracing::debug!("pub/sub hub runs");
         loop {
             let begun = Instant::now();
-            let mut desk = Desk::new(self);
-            if let Ok(outcome) = catch_unwind(AssertUnwindSafe(|| desk.run())) {
+            let mut session = HubSession::new(self);
+            if let Ok(outcome) = catch_unwind(AssertUnwindSafe(|| session.run())) {
                 if let Err(error) = outcome {
                     tracing::error!(%error, "the pub/sub hub's event loop failed");
                 }
                 return;
             }
-            drop(desk);
+            drop(session);
             self.failed();
             if begun.elapsed() < RESTART_PAUSE {
                 std::thread::sleep(RESTART_PAUSE);
@@ -142,7 +142,7 @@ impl Room {
     }
 }
 
-impl Worker {
+impl WorkerLink {
     fn tell(&self, news: Vec<HubEvent>) {
         // A worker that has ended says so by its own way.
         let _ = self.handle.send(ToWorker::PubSub(Batch::new(news, &self.transit)));
@@ -155,8 +155,8 @@ fn pace(config: &Config) -> Pace {
 }
 
 /// What a failure ends.
-struct Desk<'a> {
-    room: &'a mut Room,
+struct HubSession<'a> {
+    hub: &'a mut HubState,
     book: Book,
     conns: Vec<Option<Conn>>,
     /// Nodes to be tried again, and when.
@@ -164,7 +164,7 @@ struct Desk<'a> {
     now: u64,
     stopped: bool,
     /// A worker has more than enough to deal with.
-    held: bool,
+    held_back: bool,
     /// How often lost connections were logged.
     lines: Lines,
     // Kept for their capacity.
@@ -174,45 +174,45 @@ struct Desk<'a> {
     pool: Pool,
 }
 
-impl<'a> Desk<'a> {
-    fn new(room: &'a mut Room) -> Self {
-        let mut book = Book::new(Arc::clone(&room.stats), pace(&room.config));
-        for &index in room.workers.keys() {
+impl<'a> HubSession<'a> {
+    fn new(hub: &'a mut HubState) -> Self {
+        let mut book = Book::new(Arc::clone(&hub.stats), pace(&hub.config));
+        for &index in hub.workers.keys() {
             book.worker(index);
         }
-        Desk {
+        HubSession {
             book,
             conns: Vec::new(),
             retries: Vec::new(),
             now: 0,
             stopped: false,
-            held: false,
+            held_back: false,
             lines: Lines::default(),
-            scratch: vec![0; SCRATCH],
+            scratch: vec![0; READ_SIZE],
             line: Vec::new(),
             run: Run::default(),
             pool: Pool::default(),
-            room,
+            hub,
         }
     }
 
     fn run(&mut self) -> io::Result<()> {
         self.tick_clock();
-        if let Some(topology) = self.room.topology.clone() {
+        if let Some(topology) = self.hub.topology.clone() {
             self.book.topology(topology);
         }
         let mut events = Events::with_capacity(256);
         while !self.stopped {
             // What came while nobody waited, and while the book was made anew.
             self.read_inbox();
-            self.look_at_clock();
+            self.run_timers();
             self.read_nodes();
             self.book.end_turn();
-            self.act();
+            self.perform_actions();
             self.write_nodes();
             self.tell_workers();
-            let timeout = self.time_to_wait();
-            match self.room.poll.poll(&mut events, timeout) {
+            let timeout = self.poll_timeout();
+            match self.hub.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
@@ -228,13 +228,13 @@ impl<'a> Desk<'a> {
     }
 
     fn tick_clock(&mut self) {
-        self.now = self.room.epoch.elapsed().as_micros() as u64;
+        self.now = self.hub.epoch.elapsed().as_micros() as u64;
         self.book.now = self.now;
     }
 
     fn read_inbox(&mut self) {
         loop {
-            let message = match self.room.inbox.try_recv() {
+            let message = match self.hub.inbox.try_recv() {
                 Ok(message) => message,
                 Err(mpsc::TryRecvError::Empty) => return,
                 // Nobody is left to say the end.
@@ -242,22 +242,22 @@ impl<'a> Desk<'a> {
             };
             match message {
                 ToHub::Worker { index, handle } => {
-                    let worker = Worker { handle, transit: Arc::default() };
-                    self.room.workers.insert(index, worker);
+                    let worker = WorkerLink { handle, transit: Arc::default() };
+                    self.hub.workers.insert(index, worker);
                     self.book.worker(index);
                 }
                 ToHub::WorkerGone { index } => {
-                    self.room.workers.remove(&index);
+                    self.hub.workers.remove(&index);
                     self.book.worker_gone(index);
                 }
                 ToHub::Topology(snapshot) => {
-                    self.room.topology = Some(Arc::clone(&snapshot));
+                    self.hub.topology = Some(Arc::clone(&snapshot));
                     self.book.topology(snapshot);
                 }
                 ToHub::Follows { worker, generation } => {
                     self.book.worker_follows(worker, generation);
                 }
-                ToHub::WrongNode(stranger) => self.wrong_node_answers(&stranger),
+                ToHub::WrongNode(wrong) => self.wrong_node_answers(&wrong),
                 ToHub::Wishes { worker, wishes } => {
                     for wish in wishes {
                         self.book.wish(worker, wish);
@@ -265,7 +265,7 @@ impl<'a> Desk<'a> {
                 }
                 ToHub::Config(config) => {
                     self.book.set_pace(pace(&config));
-                    self.room.config = config;
+                    self.hub.config = config;
                 }
                 ToHub::Stop => return self.stopped = true,
                 #[cfg(test)]
@@ -276,27 +276,27 @@ impl<'a> Desk<'a> {
 
     fn node_event(&mut self, node: usize, event: &mio::event::Event) {
         let Some(Some(conn)) = self.conns.get_mut(node) else { return };
-        match conn.event(event, self.room.poll.registry()) {
+        match conn.event(event, self.hub.poll.registry()) {
             Ok(false) => {}
             Ok(true) => {
                 let id = self.book.node(node).map(|n| n.id.clone()).unwrap_or_default();
-                conn.greet(&self.room.config.upstream, &id, &mut self.pool);
+                conn.begin_handshake(&self.hub.config.upstream, &id, &mut self.pool);
             }
-            Err(error) => self.lost_by(node, &error),
+            Err(error) => self.lost_to_error(node, &error),
         }
     }
 
-    fn broken(&mut self, node: usize, why: &Broken) {
+    fn read_failed(&mut self, node: usize, why: &ReadError) {
         match why {
-            Broken::Socket(error) => self.lost_by(node, error),
-            Broken::Talk(why) => self.lost(node, why.clone()),
+            ReadError::Socket(error) => self.lost_to_error(node, error),
+            ReadError::Talk(why) => self.lost(node, why.clone()),
         }
     }
 
     /// Lost by an error of the socket, or of TLS on it.
-    fn lost_by(&mut self, node: usize, error: &io::Error) {
+    fn lost_to_error(&mut self, node: usize, error: &io::Error) {
         let name = self.book.node(node).map(|n| n.name.clone()).unwrap_or_default();
-        let why = self.room.tls.why(error, &name);
+        let why = self.hub.tls.why(error, &name);
         self.lost(node, ConnectionEnd::Tls(why));
     }
 
@@ -306,29 +306,29 @@ impl<'a> Desk<'a> {
 
     /// The connection was closed, or could not be made.
     fn lost(&mut self, node: usize, why: ConnectionEnd) {
-        self.gone(node, &why, true);
+        self.drop_connection(node, &why, true);
     }
 
     /// The node at this address has become another while its connection stood.
-    fn wrong_node_answers(&mut self, stranger: &WrongNode) {
+    fn wrong_node_answers(&mut self, wrong: &WrongNode) {
         for node in 0..self.conns.len() {
-            let ready = matches!(self.conns.get(node), Some(Some(c)) if c.state == State::Ready);
+            let ready = matches!(self.conns.get(node), Some(Some(c)) if c.state == ConnState::Ready);
             let place = self.book.node(node);
             if ready
                 && place.is_some_and(|place| {
-                    place.socket == Some(stranger.socket) && place.id == stranger.expected
+                    place.socket == Some(wrong.socket) && place.id == wrong.expected
                 })
             {
-                self.gone(node, &stranger.why().into(), false);
+                self.drop_connection(node, &wrong.why().into(), false);
             }
         }
     }
 
     /// The connection is gone. A node that has closed it (`closed`) may take another at once; one
     /// that does not answer is not asked.
-    fn gone(&mut self, node: usize, why: &ConnectionEnd, closed: bool) {
+    fn drop_connection(&mut self, node: usize, why: &ConnectionEnd, closed: bool) {
         let was_ready = self.close(node);
-        self.room.stats.failures.fetch_add(1, Relaxed);
+        self.hub.stats.failures.fetch_add(1, Relaxed);
         let topics = self.book.node(node).map_or(0, |n| n.load);
         // The same failure many times a second is one line.
         if was_ready || self.book.node(node).is_some_and(|n| n.failures == 0) {
@@ -347,15 +347,15 @@ impl<'a> Desk<'a> {
     /// `true`: it was ready.
     fn close(&mut self, node: usize) -> bool {
         let Some(conn) = self.conns.get_mut(node).and_then(Option::take) else { return false };
-        let ready = conn.state == State::Ready;
+        let ready = conn.state == ConnState::Ready;
         if ready {
-            self.room.stats.connections.fetch_sub(1, Relaxed);
+            self.hub.stats.connections.fetch_sub(1, Relaxed);
         }
-        conn.close(self.room.poll.registry(), &mut self.pool);
+        conn.close(self.hub.poll.registry(), &mut self.pool);
         ready
     }
 
-    fn look_at_clock(&mut self) {
+    fn run_timers(&mut self) {
         self.book.tick();
         let now = self.now;
         let due: Vec<usize> =
@@ -363,14 +363,14 @@ impl<'a> Desk<'a> {
         for node in due {
             self.book.retry(node);
         }
-        let timeout = self.room.config.timeouts.connect.as_micros() as u64;
+        let timeout = self.hub.config.timeouts.connect.as_micros() as u64;
         for node in 0..self.conns.len() {
             let Some(Some(conn)) = self.conns.get_mut(node) else { continue };
             match conn.due(now, !self.book.is_unused(node), timeout) {
                 Due::Not(_) => {}
                 // What it said may lie in the socket still.
                 Due::Silent(_) if conn.readable => {}
-                Due::Silent(why) => self.gone(node, &ConnectionEnd::Silent(why), false),
+                Due::Silent(why) => self.drop_connection(node, &ConnectionEnd::Silent(why), false),
                 Due::Unused => {
                     tracing::debug!(node = self.name(node), "subscription connection not needed");
                     self.close(node);
@@ -385,7 +385,7 @@ impl<'a> Desk<'a> {
     }
 
     /// Does what the book wants done.
-    fn act(&mut self) {
+    fn perform_actions(&mut self) {
         loop {
             let actions = self.book.take_actions();
             if actions.is_empty() {
@@ -400,28 +400,28 @@ impl<'a> Desk<'a> {
                         self.close(node);
                     }
                     Action::Subscribe(node, topic) => {
-                        self.say(node, &[topic.kind.subscribe().as_bytes(), &topic.name]);
+                        self.send_command(node, &[topic.kind.subscribe().as_bytes(), &topic.name]);
                     }
                     Action::Unsubscribe(node, topic) => {
-                        self.say(node, &[topic.kind.unsubscribe().as_bytes(), &topic.name]);
+                        self.send_command(node, &[topic.kind.unsubscribe().as_bytes(), &topic.name]);
                     }
-                    Action::Ping(node) => self.say(node, &[b"PING"]),
+                    Action::Ping(node) => self.send_command(node, &[b"PING"]),
                     Action::Refresh(hint) => refresh = Some(hint.or(refresh.flatten())),
                 }
             }
             if let Some(hint) = refresh {
                 // Control may be gone at the very end: nothing to refresh then.
-                let _ = self.room.control.send(ToControl::RefreshTopology { hint });
+                let _ = self.hub.control.send(ToControl::RefreshTopology { hint });
             }
         }
     }
 
-    fn say(&mut self, node: usize, args: &[&[u8]]) {
+    fn send_command(&mut self, node: usize, args: &[&[u8]]) {
         // The book may have wanted it before it knew that the connection is lost.
         if let Some(Some(conn)) = self.conns.get_mut(node)
-            && conn.state == State::Ready
+            && conn.state == ConnState::Ready
         {
-            conn.say(args, &mut self.line, &mut self.pool);
+            conn.push_command(args, &mut self.line, &mut self.pool);
         }
     }
 
@@ -432,10 +432,10 @@ impl<'a> Desk<'a> {
             return self.lost(node, ConnectionEnd::Unresolved { host });
         };
         let name = place.name.clone();
-        let until = self.now + self.room.config.timeouts.connect.as_micros() as u64;
+        let until = self.now + self.hub.config.timeouts.connect.as_micros() as u64;
         self.close(node);
-        let (registry, stats) = (self.room.poll.registry(), &*self.room.stats);
-        let secured = (socket, &*name, &*self.room.tls);
+        let (registry, stats) = (self.hub.poll.registry(), &*self.hub.stats);
+        let secured = (socket, &*name, &*self.hub.tls);
         match Conn::connect(secured, registry, Token(node + 1), until, stats) {
             Ok(conn) => {
                 if self.conns.len() <= node {
@@ -445,7 +445,7 @@ impl<'a> Desk<'a> {
                     *place = Some(conn);
                 }
             }
-            Err(error) => self.lost_by(node, &error),
+            Err(error) => self.lost_to_error(node, &error),
         }
     }
 
@@ -455,9 +455,9 @@ impl<'a> Desk<'a> {
         while std::mem::take(&mut again) {
             for node in 0..self.conns.len() {
                 let Some(Some(conn)) = self.conns.get_mut(node) else { continue };
-                if let Err(error) = conn.flush(self.room.poll.registry(), &mut self.pool) {
-                    self.lost_by(node, &error);
-                    self.act();
+                if let Err(error) = conn.flush(self.hub.poll.registry(), &mut self.pool) {
+                    self.lost_to_error(node, &error);
+                    self.perform_actions();
                     again = true;
                 }
             }
@@ -466,22 +466,22 @@ impl<'a> Desk<'a> {
 
     fn tell_workers(&mut self) {
         for (index, news) in self.book.take_news() {
-            if let Some(worker) = self.room.workers.get(&index) {
+            if let Some(worker) = self.hub.workers.get(&index) {
                 worker.tell(news);
             }
         }
     }
 
     /// How long the event loop may sleep.
-    fn time_to_wait(&mut self) -> Option<Duration> {
+    fn poll_timeout(&mut self) -> Option<Duration> {
         let readable = self.conns.iter().flatten().any(|c| c.readable);
-        if self.stopped || (readable && !self.held) {
+        if self.stopped || (readable && !self.held_back) {
             return Some(Duration::ZERO);
         }
-        if self.held {
+        if self.held_back {
             return Some(Duration::from_millis(1));
         }
-        let timeout = self.room.config.timeouts.connect.as_micros() as u64;
+        let timeout = self.hub.config.timeouts.connect.as_micros() as u64;
         let mut next = self.book.next_due().unwrap_or(u64::MAX);
         for (due, _) in &self.retries {
             next = next.min(*due);
@@ -496,7 +496,7 @@ impl<'a> Desk<'a> {
         if next == u64::MAX {
             return None;
         }
-        let now = self.room.epoch.elapsed().as_micros() as u64;
+        let now = self.hub.epoch.elapsed().as_micros() as u64;
         // A poll cannot wait for less than a millisecond; sleeping short would mean spinning.
         Some(Duration::from_millis(next.saturating_sub(now).div_ceil(1000)))
     }

@@ -2,20 +2,20 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::conn::{Conn, State};
-use super::{Desk, IN_TRANSIT, MOST_READS, SCRATCH, Worker};
+use super::conn::{Conn, ConnState};
+use super::{HubSession, MAX_IN_TRANSIT, MAX_READS, READ_SIZE, WorkerLink};
 use crate::pubsub::book::{Message, Run};
 use crate::pubsub::push::{self, NodeFrame};
 use crate::upstream::{ConnectionEnd, HandshakeError};
 
-impl Desk<'_> {
+impl HubSession<'_> {
     /// One read per node and turn.
     pub(super) fn read_nodes(&mut self) {
-        let overloaded = |w: &Worker| w.transit.load(Relaxed) > IN_TRANSIT;
-        self.held = self.room.workers.values().any(overloaded);
+        let overloaded = |w: &WorkerLink| w.transit.load(Relaxed) > MAX_IN_TRANSIT;
+        self.held_back = self.hub.workers.values().any(overloaded);
         for node in 0..self.conns.len() {
             let Some(Some(conn)) = self.conns.get_mut(node) else { continue };
-            if self.held && conn.state == State::Ready {
+            if self.held_back && conn.state == ConnState::Ready {
                 conn.held_back(self.now);
             } else if conn.readable {
                 self.read_node(node);
@@ -26,7 +26,7 @@ impl Desk<'_> {
     fn read_node(&mut self, node: usize) {
         let Some(mut conn) = self.conns.get_mut(node).and_then(Option::take) else { return };
         let (mut scratch, now) = (std::mem::take(&mut self.scratch), self.now);
-        let limit = self.room.config.limits.memory.bytes();
+        let limit = self.hub.config.limits.memory.bytes();
         let take = |conn: &mut Conn, buf: &[u8]| {
             self.read_formers(node);
             self.frames(node, conn, buf)
@@ -38,7 +38,7 @@ impl Desk<'_> {
         }
         match outcome {
             Ok(n) => self.count_bytes(n),
-            Err(why) => self.broken(node, &why),
+            Err(why) => self.read_failed(node, &why),
         }
     }
 
@@ -49,8 +49,8 @@ impl Desk<'_> {
         if formers.is_empty() {
             return;
         }
-        let (mut scratch, now) = (vec![0; SCRATCH], self.now);
-        let limit = self.room.config.limits.memory.bytes();
+        let (mut scratch, now) = (vec![0; READ_SIZE], self.now);
+        let limit = self.hub.config.limits.memory.bytes();
         for former in formers {
             let Some(mut conn) = self.conns.get_mut(former).and_then(Option::take) else {
                 continue;
@@ -60,7 +60,7 @@ impl Desk<'_> {
                 let frames = |conn: &mut Conn, buf: &[u8]| self.frames(former, conn, buf);
                 reads += 1;
                 match conn.read(&mut scratch, now, limit, frames) {
-                    Ok(n) if n == scratch.len() && reads < MOST_READS => self.count_bytes(n),
+                    Ok(n) if n == scratch.len() && reads < MAX_READS => self.count_bytes(n),
                     other => break other,
                 }
             };
@@ -69,13 +69,13 @@ impl Desk<'_> {
             }
             match outcome {
                 Ok(n) => self.count_bytes(n),
-                Err(why) => self.broken(former, &why),
+                Err(why) => self.read_failed(former, &why),
             }
         }
     }
 
     fn count_bytes(&self, n: usize) {
-        self.room.stats.bytes.fetch_add(n as u64, Relaxed);
+        self.hub.stats.bytes.fetch_add(n as u64, Relaxed);
     }
 
     /// All complete frames. Gives how many bytes they are.
@@ -108,7 +108,7 @@ impl Desk<'_> {
         run: &mut Run,
     ) -> Result<(), ConnectionEnd> {
         let frame = buf.get(start..end).unwrap_or_default();
-        if conn.state != State::Ready {
+        if conn.state != ConnState::Ready {
             if frame.first() == Some(&b'>') {
                 return Ok(());
             }
@@ -142,13 +142,13 @@ impl Desk<'_> {
     ) -> Result<(), ConnectionEnd> {
         let done = conn.handshake.reply(frame).map_err(|error| {
             if let HandshakeError::WrongNode { .. } = error {
-                self.room.stats.strangers.fetch_add(1, Relaxed);
+                self.hub.stats.strangers.fetch_add(1, Relaxed);
             }
             error
         })?;
         if done {
             conn.ready(self.now);
-            self.room.stats.connections.fetch_add(1, Relaxed);
+            self.hub.stats.connections.fetch_add(1, Relaxed);
             self.book.ready(node);
             tracing::debug!(node = self.name(node), "subscription connection made");
         }
