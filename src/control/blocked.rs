@@ -21,15 +21,15 @@ use std::time::Instant;
 use tracing::{debug, warn};
 
 use super::node::{AskError, NodeConn};
-use super::pool::{Learned, MOST_LEARNED, Pool};
+use super::pool::{Learned, MAX_LEARNED, Pool};
 use crate::mailbox::{BusyNode, ToWorker};
 use crate::resp::reply::{error_text, text};
 
 /// Limit on nodes that are asked at the same time; of more the workers will ask again.
-const MOST: usize = 64;
+const MAX_CHECKS: usize = 64;
 
 /// What keeps a connection silent, as far as its node says.
-enum Found {
+enum Cause {
     /// A script: the node answers BUSY.
     Busy,
     /// This command blocks the connection.
@@ -46,17 +46,17 @@ pub struct BlockWatcher {
 }
 
 impl BlockWatcher {
-    /// Nothing is asked before [`BlockWatcher::look`].
+    /// Nothing is asked before [`BlockWatcher::check`].
     pub fn new(pool: Arc<Pool>) -> Self {
         BlockWatcher { pool, under_way: Arc::default() }
     }
 
     /// Asks `node` whether it is busy and, where the command is a module's, about the connection
     /// from `own`; nothing if it is being asked already.
-    pub fn look(&self, node: SocketAddr, own: SocketAddr, module: bool) {
+    pub fn check(&self, node: SocketAddr, own: SocketAddr, module: bool) {
         {
             let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-            if under_way.len() >= MOST || !under_way.insert(node) {
+            if under_way.len() >= MAX_CHECKS || !under_way.insert(node) {
                 return;
             }
         }
@@ -66,12 +66,12 @@ impl BlockWatcher {
             let found = watcher.ask(node, module.then_some(own)).await;
             watcher.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);
             match found {
-                Ok(Found::Blocked(name)) => watcher.learn(node, &name),
-                Ok(Found::Busy) => {
+                Ok(Cause::Blocked(name)) => watcher.learn(node, &name),
+                Ok(Cause::Busy) => {
                     debug!(%node, "a script keeps the node busy");
                     watcher.pool.tell(|| ToWorker::Busy(BusyNode { node, asked }));
                 }
-                Ok(Found::Nothing) => {
+                Ok(Cause::Nothing) => {
                     debug!(%node, "a connection on which commands wait is not blocked")
                 }
                 Err(error) => debug!(%node, %error, "whether a connection is blocked is not known"),
@@ -80,22 +80,22 @@ impl BlockWatcher {
     }
 
     /// Whether the node is busy, or else which command blocks the connection from `own`.
-    async fn ask(&self, node: SocketAddr, own: Option<SocketAddr>) -> Result<Found, AskError> {
+    async fn ask(&self, node: SocketAddr, own: Option<SocketAddr>) -> Result<Cause, AskError> {
         let name = self.pool.server_name(node);
         let config = self.pool.config();
         let mut conn = NodeConn::connect(node, &name, "", &config, self.pool.tls()).await?;
         let reply = conn.ask(&["PING"]).await?;
         if error_text(&reply).is_some_and(|text| text.starts_with(b"BUSY ")) {
-            return Ok(Found::Busy);
+            return Ok(Cause::Busy);
         }
-        let Some(own) = own else { return Ok(Found::Nothing) };
+        let Some(own) = own else { return Ok(Cause::Nothing) };
         let reply = conn.ask(&["CLIENT", "LIST", "TYPE", "NORMAL"]).await?;
         if let Some(error) = error_text(&reply) {
             debug!(%node, error = %String::from_utf8_lossy(error), "CLIENT LIST is refused");
         }
         let list = text(&reply).map(String::from_utf8_lossy).unwrap_or_default();
         let command = blocking_command(&list, own).map(str::to_owned);
-        Ok(command.map_or(Found::Nothing, Found::Blocked))
+        Ok(command.map_or(Cause::Nothing, Cause::Blocked))
     }
 
     fn learn(&self, node: SocketAddr, command: &str) {
@@ -108,7 +108,7 @@ impl BlockWatcher {
                  clients; name it in commands.blocking to have that from the start"
             ),
             Learned::NotConcerned => {}
-            Learned::TooMany => debug!(%node, command, limit = MOST_LEARNED, "not learned"),
+            Learned::TooMany => debug!(%node, command, limit = MAX_LEARNED, "not learned"),
         }
     }
 }

@@ -4,7 +4,7 @@
 
 mod blocked;
 mod export;
-mod look;
+mod recheck;
 mod names;
 mod node;
 mod pool;
@@ -20,7 +20,7 @@ mod tests;
 mod topology;
 mod verify;
 mod wire;
-mod wish;
+mod replica_watch;
 
 pub use blocked::BlockWatcher;
 pub use pool::{Pool, Scrape};

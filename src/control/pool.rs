@@ -25,7 +25,7 @@ use crate::seen::{Seen, SlowLog};
 use crate::tls::Tls;
 
 /// Limit on commands that are learned to block.
-pub(super) const MOST_LEARNED: usize = 64;
+pub(super) const MAX_LEARNED: usize = 64;
 
 /// What became of an observation that a command blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(super) enum Learned {
     Now,
     /// It was known to block, or is no module's command.
     NotConcerned,
-    /// [`MOST_LEARNED`] commands are known to block, and it is not one of them.
+    /// [`MAX_LEARNED`] commands are known to block, and it is not one of them.
     TooMany,
 }
 
@@ -48,7 +48,7 @@ pub struct Pool {
     /// Connections whose PROXY protocol header is being read.
     pub arriving: AtomicUsize,
     /// Whether replicas are looked at.
-    pub replicas: super::wish::Wish,
+    pub replicas: super::replica_watch::ReplicaWatch,
     inner: Mutex<Inner>,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Inner {
     health: Option<Arc<Health>>,
     commands: Arc<CommandTable>,
     /// Names of commands that were seen to block though the cluster does not say so, at most
-    /// [`MOST_LEARNED`].
+    /// [`MAX_LEARNED`].
     learned: BTreeSet<Box<str>>,
     identity: Option<Arc<Identity>>,
     users: Option<Arc<crate::users::Users>>,
@@ -86,7 +86,7 @@ pub(super) struct Running {
 }
 
 /// What descriptors are needed for.
-fn demand(inner: &Inner, replicas: &super::wish::Wish) -> Demand {
+fn demand(inner: &Inner, replicas: &super::replica_watch::ReplicaWatch) -> Demand {
     let config = &inner.config;
     let known = inner.topology.as_ref().map_or(0, |topology| topology.nodes.len());
     Demand {
@@ -148,7 +148,7 @@ impl Pool {
         };
         let hub = crate::hub::spawn(Arc::clone(&config), Arc::clone(&tls), to_control.clone())?;
         let shared = Arc::new(crate::common::shared::Shared::new(&config, Arc::clone(&tls), hub));
-        let replicas = super::wish::Wish::new(&config);
+        let replicas = super::replica_watch::ReplicaWatch::new(&config);
         let descriptors = Descriptors::new(demand(&inner, &replicas));
         shared.set_budget(&descriptors.budget());
         let (descriptors, inner) = (Mutex::new(descriptors), Mutex::new(inner));
@@ -431,7 +431,7 @@ impl Pool {
             if modules.is_none_or(|spec| spec.may_block() || spec.seen_blocking) {
                 return Learned::NotConcerned;
             }
-            if inner.learned.len() >= MOST_LEARNED {
+            if inner.learned.len() >= MAX_LEARNED {
                 return Learned::TooMany;
             }
             inner.learned.insert(name.to_ascii_lowercase().into());

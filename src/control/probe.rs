@@ -27,7 +27,7 @@ const CONNECT_LIMIT: Duration = Duration::from_millis(500);
 /// How long a node that takes connections may think about PING.
 const PING_LIMIT: Duration = Duration::from_millis(500);
 /// So many nodes are looked at at the same time; of more the workers will ask again.
-const MOST: usize = 256;
+const MAX_PROBES: usize = 256;
 
 /// The one who looks. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -38,34 +38,34 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Nothing is looked at before [`Prober::look`].
+    /// Nothing is looked at before [`Prober::probe`].
     pub fn new(pool: Arc<Pool>, requests: Arc<Requests>) -> Self {
         Prober { pool, requests, under_way: Arc::default() }
     }
 
     /// Looks at `node` and tells all workers; nothing if it is being looked at already.
-    pub fn look(&self, node: SocketAddr) {
+    pub fn probe(&self, node: SocketAddr) {
         {
             let mut under_way = self.under_way();
-            if under_way.len() >= MOST || !under_way.insert(node) {
+            if under_way.len() >= MAX_PROBES || !under_way.insert(node) {
                 return;
             }
         }
         let prober = self.clone();
         tokio::spawn(async move {
             let begun = Instant::now();
-            let looking = Looking(&prober, node);
-            let verdict = {
+            let guard = ProbeGuard(&prober, node);
+            let result = {
                 let connect = prober.pool.config().timeouts.connect;
                 let (name, tls) = (prober.pool.server_name(node), prober.pool.tls());
                 ask(node, &name, tls, connect).await
             };
-            drop(looking);
-            debug!(%node, ?verdict, "a silent node was looked at");
-            if verdict != ProbeResult::Answers {
+            drop(guard);
+            debug!(%node, ?result, "a silent node was looked at");
+            if result != ProbeResult::Answers {
                 prober.requests.silent(node);
             }
-            prober.pool.tell_probed(Probed { node, verdict, begun });
+            prober.pool.tell_probed(Probed { node, verdict: result, begun });
         });
     }
 
@@ -75,9 +75,9 @@ impl Prober {
 }
 
 /// A look under way; over when this is dropped, however it ends.
-struct Looking<'a>(&'a Prober, SocketAddr);
+struct ProbeGuard<'a>(&'a Prober, SocketAddr);
 
-impl Drop for Looking<'_> {
+impl Drop for ProbeGuard<'_> {
     fn drop(&mut self) {
         self.0.under_way().remove(&self.1);
     }

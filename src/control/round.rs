@@ -1,7 +1,7 @@
 //! One round of asking nodes for their view of the cluster, until one can replace the view in use.
 //!
 //! Nodes are asked one after the other, but nobody waits for a dead one: if an answer takes longer
-//! than [`PATIENCE`] the next is asked beside it. What an answer must show is decided in
+//! than [`ASK_NEXT_AFTER`] the next is asked beside it. What an answer must show is decided in
 //! [`crate::cluster::trust`]; the round brings the evidence.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -21,12 +21,12 @@ use crate::config::Config;
 use crate::tls::Tls;
 
 /// How long one node is waited for before the next is asked, too.
-const PATIENCE: Duration = Duration::from_millis(200);
+const ASK_NEXT_AFTER: Duration = Duration::from_millis(200);
 /// When so many nodes say that the cluster fails, or that slots have no primary, it is the cluster,
 /// not the nodes.
-const ENOUGH: usize = 5;
+const MAX_OBJECTIONS: usize = 5;
 /// Answers that need a witness, at most: more of them tell nothing new.
-const MAX_DOUBTFUL: usize = 16;
+const MAX_UNCONFIRMED: usize = 16;
 
 /// Someone to ask.
 #[derive(Debug)]
@@ -93,8 +93,8 @@ impl Evidence {
             let verdicts = self.answers.iter().map(|(_, verdict)| verdict);
             verdicts.filter(|v| matches!(v, Verdict::NeedWitness(d) if doubt(d))).count()
         };
-        doubtful(|doubt| !matches!(doubt, Doubt::FewKnown { .. })) >= ENOUGH
-            || doubtful(|_| true) >= MAX_DOUBTFUL
+        doubtful(|doubt| !matches!(doubt, Doubt::FewKnown { .. })) >= MAX_OBJECTIONS
+            || doubtful(|_| true) >= MAX_UNCONFIRMED
     }
 }
 
@@ -127,7 +127,7 @@ impl Round<'_> {
                     Some(Err(_)) => continue,
                     None => break,
                 },
-                () = sleep(PATIENCE), if !queue.is_empty() => continue,
+                () = sleep(ASK_NEXT_AFTER), if !queue.is_empty() => continue,
             };
             match step {
                 Step::Resolved(name, port, Ok(found)) => {
@@ -185,7 +185,7 @@ impl Round<'_> {
     /// use: one witness is not enough.
     fn ask_others(&self, evidence: &Evidence, queue: &mut VecDeque<Candidate>) {
         let answer = evidence.answers.last().map(|(found, _)| &found.answer.snapshot);
-        let nodes = answer.into_iter().flat_map(|snapshot| &snapshot.nodes).take(ENOUGH);
+        let nodes = answer.into_iter().flat_map(|snapshot| &snapshot.nodes).take(MAX_OBJECTIONS);
         let candidate = |node: &crate::cluster::Node| {
             Some(Candidate::Node(node.socket?, node.server_name().to_owned()))
         };

@@ -17,13 +17,13 @@ use crate::resp::reply::{error_text, text};
 use crate::users::{Granted, UserCheck};
 
 /// Questions under way at once; more wait.
-const AT_ONCE: usize = 64;
+const MAX_QUESTIONS: usize = 64;
 /// Looks under way at once.
-const LOOKS: usize = 4;
+const MAX_RECHECKS: usize = 4;
 /// Connections that are kept for the next question.
-const KEPT: usize = 4;
+const MAX_IDLE: usize = 4;
 /// Nodes that are tried.
-const TRIES: usize = 3;
+const MAX_NODES: usize = 3;
 
 /// Asks nodes for the workers.
 #[derive(Debug)]
@@ -31,20 +31,20 @@ pub struct Verifier {
     pub(super) pool: Arc<Pool>,
     status: Arc<Status>,
     places: Semaphore,
-    /// The same for [`Verifier::look`].
-    pub(super) looks: Semaphore,
+    /// The same for [`Verifier::recheck`].
+    pub(super) rechecks: Semaphore,
     idle: Mutex<Vec<NodeConn>>,
 }
 
 impl Verifier {
     /// Asks the nodes of the cluster that `status` knows.
     pub fn new(pool: Arc<Pool>, status: Arc<Status>) -> Arc<Self> {
-        let places = Semaphore::new(AT_ONCE);
+        let places = Semaphore::new(MAX_QUESTIONS);
         Arc::new(Verifier {
             pool,
             status,
             places,
-            looks: Semaphore::new(LOOKS),
+            rechecks: Semaphore::new(MAX_RECHECKS),
             idle: Mutex::default(),
         })
     }
@@ -55,8 +55,8 @@ impl Verifier {
     }
 
     /// Asks, and tells the worker.
-    pub async fn answer(self: Arc<Self>, verify: UserQuestion) {
-        let UserQuestion { asking, client, wanted, to } = verify;
+    pub async fn answer(self: Arc<Self>, question: UserQuestion) {
+        let UserQuestion { asking, client, wanted, to } = question;
         let answer = match self.places.acquire().await {
             // Who has gone has nothing to be told, and learns nothing.
             _ if wanted.strong_count() == 0 => return,
@@ -79,7 +79,7 @@ impl Verifier {
         }
         let (config, tls) = (self.pool.config(), self.pool.tls());
         let mut why = "no node of the cluster is known yet".to_owned();
-        for node in self.nodes().into_iter().take(TRIES) {
+        for node in self.nodes().into_iter().take(MAX_NODES) {
             let addr = &node.addr;
             let found = tokio::net::lookup_host((&*addr.host, addr.port)).await;
             let Some(socket) = found.ok().and_then(|mut all| all.next()) else {
@@ -196,7 +196,7 @@ impl Verifier {
 
     fn keep(&self, conn: NodeConn) {
         let mut idle = self.idle();
-        if conn.is_usable() && idle.len() < KEPT {
+        if conn.is_usable() && idle.len() < MAX_IDLE {
             idle.push(conn);
         }
     }

@@ -322,16 +322,16 @@ impl Supervisor {
                 self.pool.share_descriptors();
             }
             ToControl::RefreshCommands => self.requests.commands(),
-            ToControl::Silent { node } => self.prober.look(node),
+            ToControl::Silent { node } => self.prober.probe(node),
             ToControl::Blocked { node, own, module } => {
-                self.watcher.look(node, own, module);
+                self.watcher.check(node, own, module);
             }
             ToControl::AskEveryone(inquiry) => self.pool.ask(inquiry),
-            ToControl::UserQuestion(verify) => {
-                tokio::spawn(Arc::clone(&self.verifier).answer(*verify));
+            ToControl::UserQuestion(question) => {
+                tokio::spawn(Arc::clone(&self.verifier).answer(*question));
             }
-            ToControl::UserRecheck(look) => {
-                tokio::spawn(Arc::clone(&self.verifier).look(*look));
+            ToControl::UserRecheck(recheck) => {
+                tokio::spawn(Arc::clone(&self.verifier).recheck(*recheck));
             }
             ToControl::Exited { worker } => self.replace_worker(worker),
         }

@@ -8,17 +8,17 @@ use crate::config::{Config, InFailover, ReadFrom};
 
 /// Whether replicas are to be looked at, and when.
 #[derive(Debug, Default)]
-pub struct Wish {
+pub struct ReplicaWatch {
     wanted: AtomicBool,
     pub(super) wake: Notify,
 }
 
-impl Wish {
+impl ReplicaWatch {
     /// What the configuration wishes.
     pub fn new(config: &Config) -> Self {
         let wanted = config.read_from != ReadFrom::Primary
             || config.replicas.in_failover == InFailover::Read;
-        Wish { wanted: AtomicBool::new(wanted), wake: Notify::new() }
+        ReplicaWatch { wanted: AtomicBool::new(wanted), wake: Notify::new() }
     }
 
     /// Replicas are looked at.
@@ -35,7 +35,7 @@ impl Wish {
 
     /// Another configuration.
     pub fn reconsider(&self, config: &Config) {
-        if Wish::new(config).wanted.into_inner() {
+        if ReplicaWatch::new(config).wanted.into_inner() {
             self.wanted.store(true, Relaxed);
         }
         self.changed();

@@ -13,34 +13,33 @@ use crate::resp::reply::error_text;
 use crate::users::{Reverified, SubscribedTopic, UserCheck, is_refusal};
 
 /// Topics that one question names.
-const AT_ONCE: usize = 128;
+const TOPICS_PER_QUESTION: usize = 128;
 /// Nodes that are shown a password before it is called wrong.
-const NODES: usize = 16;
+const MAX_NODES: usize = 16;
 
 impl Verifier {
     /// Asks, and tells the worker.
-    pub async fn look(self: Arc<Self>, look: UserRecheck) {
+    pub async fn recheck(self: Arc<Self>, recheck: UserRecheck) {
         // Logins do not wait behind these.
-        let Ok(_place) = self.looks.acquire().await else { return };
+        let Ok(_place) = self.rechecks.acquire().await else { return };
         let mut denied = Vec::new();
-        let known = self.hears(&look, &mut denied).await;
-        let gone = (look.password || !known) && self.is_gone(&look).await;
+        let known = self.hears(&recheck, &mut denied).await;
+        let gone = (recheck.password || !known) && self.is_gone(&recheck).await;
         // The worker may have ended.
-        look.to.send(ToWorker::Reverified(Reverified { realm: look.realm, gone, denied }));
+        recheck.to.send(ToWorker::Reverified(Reverified { realm: recheck.realm, gone, denied }));
     }
 
     /// What the user may not hear any more. `false`: a node does not know the user.
-    async fn hears(&self, look: &UserRecheck, denied: &mut Vec<(u32, u32)>) -> bool {
-        let user = &look.who.user;
+    async fn hears(&self, recheck: &UserRecheck, denied: &mut Vec<(u32, u32)>) -> bool {
+        let user = &recheck.who.user;
         let user = if user.is_empty() { b"default".as_slice().into() } else { Arc::clone(user) };
         for (kind, command) in [
             (Kind::Channel, "SUBSCRIBE"),
             (Kind::Pattern, "PSUBSCRIBE"),
             (Kind::Shard, "SSUBSCRIBE"),
         ] {
-            let of_kind: Vec<&SubscribedTopic> =
-                look.topics.iter().filter(|t| t.kind == kind).collect();
-            let mut left: Vec<&[&SubscribedTopic]> = of_kind.chunks(AT_ONCE).collect();
+            let of_kind: Vec<&SubscribedTopic> = recheck.topics.iter().filter(|t| t.kind == kind).collect();
+            let mut left: Vec<&[&SubscribedTopic]> = of_kind.chunks(TOPICS_PER_QUESTION).collect();
             while let Some(some) = left.pop() {
                 let names = some.iter().map(|topic| topic.name.to_vec());
                 let args = std::iter::once(command.into()).chain(names).collect();
@@ -62,16 +61,16 @@ impl Verifier {
 
     /// Some node does not take the password any more, and none does. Nodes may differ while users
     /// are changed on one after the other, or when one is new.
-    async fn is_gone(&self, look: &UserRecheck) -> bool {
+    async fn is_gone(&self, recheck: &UserRecheck) -> bool {
         let (config, tls) = (self.pool.config(), self.pool.tls());
-        let who = &look.who;
+        let who = &recheck.who;
         let words: Vec<&[u8]> = match (who.user.is_empty(), who.password.is_empty()) {
             (true, true) => vec![b"PING"],
             (true, false) => vec![b"AUTH", &who.password],
             (false, _) => vec![b"AUTH", &who.user, &who.password],
         };
         let mut refused = false;
-        for crate::cluster::Node { addr, .. } in self.nodes().into_iter().take(NODES) {
+        for crate::cluster::Node { addr, .. } in self.nodes().into_iter().take(MAX_NODES) {
             let found = tokio::net::lookup_host((&*addr.host, addr.port)).await;
             let Some(socket) = found.ok().and_then(|mut all| all.next()) else { continue };
             let conn = NodeConn::connect_silently(socket, &addr.host, &config, tls).await;
