@@ -1,4 +1,7 @@
-//! One subscription connection: socket, handshake, what is to be written and what was read in part.
+//! One connection of the hub to a node: socket, handshake, unsent commands, unfinished frame.
+//!
+//! Frames are found in the buffer of the read, which all connections share: messages are copied only
+//! where a frame is cut.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -15,55 +18,57 @@ use crate::stream::Stream;
 use crate::tls::Tls;
 use crate::upstream::{ConnectionEnd, Handshake};
 
-/// A quiet node is asked whether it is still there after so long, microseconds.
+/// Silence after which a PING is sent, microseconds.
 const PING_AFTER: u64 = 1_000_000;
-/// A connection without a topic is closed after so long.
+/// Time after which a connection without topics is closed, microseconds.
 const CLOSE_UNUSED_AFTER: u64 = 30_000_000;
 
-/// Where it is in its life.
+/// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnState {
-    /// The TCP connection is being made.
+    /// TCP is connecting.
     Connecting,
-    /// The TLS handshake goes on.
+    /// The TLS handshake is in progress.
     Securing,
     /// The handshake's replies are awaited.
     Handshake,
-    /// Subscriptions can be made.
+    /// Commands are accepted.
     Ready,
 }
 
-/// See the module.
+/// A connection to a node.
 #[derive(Debug)]
 pub struct Conn {
     pub state: ConnState,
     stream: Stream,
     token: Token,
-    /// When the attempt is given up, microseconds.
+    /// Deadline of the attempt, microseconds.
     until: u64,
     pub handshake: Handshake,
     queue: SendQueue,
-    /// Bytes of an unfinished frame, how many of them were scanned, and the scan.
+    /// Bytes of an unfinished frame.
     tail: Vec<u8>,
+    /// How many of them are scanned.
     scanned: usize,
     scan: ReplyScan,
-    /// There may be something to read.
+    /// The socket may have bytes to read.
     pub(super) readable: bool,
-    /// The node will send no more; what it sent is still to be read.
+    /// The node has shut down its side; bytes sent before may be unread.
     peer_closed: bool,
     /// The socket is full.
     blocked: bool,
+    /// The socket is watched for writing.
     watching: bool,
-    /// When the node last said something.
+    /// When bytes were last received, microseconds.
     last_read: u64,
-    /// When it was asked whether it is there; it has not said anything since.
+    /// When the PING was sent that is not answered yet, microseconds.
     pinged: Option<u64>,
     unused_since: Option<u64>,
-    /// The tail's bytes, on the account of messages.
+    /// Accounts for the memory of `tail`.
     account: Account,
 }
 
-/// Bytes on accounts that are shared; off them again with this.
+/// One connection's share of memory counters; taken off them when dropped.
 #[derive(Debug)]
 struct Account {
     total: Arc<AtomicUsize>,
@@ -72,7 +77,7 @@ struct Account {
 }
 
 impl Account {
-    /// Gives what is on the account in all.
+    /// Replaces the share and returns the new total.
     fn set(&mut self, bytes: usize) -> usize {
         let before = std::mem::replace(&mut self.mine, bytes);
         self.unfinished.fetch_add(bytes, Relaxed);
@@ -89,33 +94,33 @@ impl Drop for Account {
     }
 }
 
-/// Why a connection is of no use any more.
+/// Why reading has ended the connection.
 #[derive(Debug)]
 pub enum ReadError {
-    /// The socket, or TLS on it.
+    /// An error of the socket or of TLS.
     Socket(io::Error),
-    /// What was said, or was not.
+    /// The node closed the connection or violated the protocol, or a limit is exceeded.
     Talk(ConnectionEnd),
 }
 
-/// What the time has come for.
+/// What is due on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
-    /// Nothing, until then.
+    /// Nothing until this time, microseconds.
     Not(u64),
-    /// The node is to be asked whether it is there.
+    /// A PING.
     Ping,
-    /// Nobody needs the connection any more.
+    /// Closing: no topic needs the connection.
     Unused,
-    /// The node does not answer.
+    /// Closing: the node does not answer, for this reason.
     Silent(&'static str),
 }
 
 impl Conn {
-    /// Starts an attempt, to the node of that name.
+    /// Starts a connection attempt to the node called `name`.
     ///
     /// # Errors
-    /// The operating system's.
+    /// [`Stream::to_node`]'s, or the event loop's.
     pub fn connect(
         (addr, name, tls): (SocketAddr, &str, &Tls),
         registry: &Registry,
@@ -150,7 +155,8 @@ impl Conn {
         })
     }
 
-    /// An event of the socket. `true`: the TCP connection stands, the handshake may begin.
+    /// Handles an event of the socket. `true`: the connection is made, TLS included, and the handshake
+    /// can begin.
     ///
     /// # Errors
     /// The attempt has failed.
@@ -181,7 +187,7 @@ impl Conn {
         Ok(false)
     }
 
-    /// Watches for writing while there is something to be written.
+    /// Watches the socket for writing while bytes wait to be written.
     fn wait_to_write(&mut self, registry: &Registry) -> io::Result<()> {
         let unsent = match self.state {
             ConnState::Connecting | ConnState::Securing => 0,
@@ -196,8 +202,7 @@ impl Conn {
         Ok(())
     }
 
-    /// Begins the handshake with what the configuration says.
-    /// `node` is the ID of the node that is meant.
+    /// Begins the handshake. `node` is the ID that the node must have.
     pub(super) fn begin_handshake(&mut self, config: &Upstream, node: &str, pool: &mut Pool) {
         let (user, password) = (config.user.as_bytes(), config.password.reveal());
         let (credentials, name) = ((user, password.as_bytes()), &*config.client_name);
@@ -205,25 +210,25 @@ impl Conn {
         self.handshake.expect_node(node, pool);
     }
 
-    /// The handshake is over.
+    /// Marks the connection as ready.
     pub fn ready(&mut self, now: u64) {
         self.state = ConnState::Ready;
         self.last_read = now;
     }
 
-    /// A command to be written at the end of the turn.
+    /// Queues a command, to be written at the end of the turn.
     pub fn push_command(&mut self, args: &[&[u8]], line: &mut Vec<u8>, pool: &mut Pool) {
         line.clear();
         write::request(line, args);
         self.queue.push(line, pool);
     }
 
-    /// A PING is about to be sent.
+    /// Notes that a PING is sent now.
     pub fn ping(&mut self, now: u64) {
         self.pinged = Some(now);
     }
 
-    /// Writes what there is.
+    /// Writes queued commands.
     ///
     /// # Errors
     /// The connection is lost.
@@ -242,12 +247,12 @@ impl Conn {
         self.wait_to_write(registry)
     }
 
-    /// Reads once into `scratch`, and gives all complete frames to `take`, with what was read and
-    /// where in it they stand. A message may grow as long as the account is within `limit`. Gives
-    /// how many bytes were read.
+    /// Reads once into `scratch` and passes the bytes, an unfinished frame before them included, to
+    /// `take`, which returns the length of the complete frames. An unfinished frame may grow while
+    /// the account is within `limit` bytes. Returns how many bytes were read.
     ///
     /// # Errors
-    /// Why the connection is of no use any more.
+    /// Why the connection must be closed.
     pub fn read(
         &mut self,
         scratch: &mut [u8],
@@ -255,7 +260,8 @@ impl Conn {
         limit: usize,
         take: impl FnOnce(&mut Conn, &[u8]) -> Result<usize, ConnectionEnd>,
     ) -> Result<usize, ReadError> {
-        // A short unfinished frame goes in front of what is read, a long one is appended to.
+        // A short unfinished frame is copied to the front of the buffer; to a long one the read is
+        // appended.
         let append = self.tail.len() > scratch.len() / 2;
         let front = if append { 0 } else { self.tail.len() };
         if let (Some(place), Some(tail)) = (scratch.get_mut(..front), self.tail.get(..front)) {
@@ -300,11 +306,11 @@ impl Conn {
         Ok(n)
     }
 
-    /// The end of the frame that begins at `start` of what was read, if it is there. The scan goes
-    /// on where it stopped, however long the frame is.
+    /// The end of the frame that begins at `start` in `buf`; `None` if it is unfinished. The next
+    /// call resumes the scan, so that a frame is scanned once however many reads it takes.
     ///
     /// # Errors
-    /// It is no RESP.
+    /// The bytes are not RESP.
     #[inline]
     pub(super) fn frame_end(
         &mut self,
@@ -325,13 +331,14 @@ impl Conn {
         }
     }
 
-    /// It was not read from on purpose: its silence means nothing.
+    /// Notes that the connection was not read on purpose, so that its silence means nothing.
     pub(super) fn held_back(&mut self, now: u64) {
         self.last_read = now;
         self.pinged = None;
     }
 
-    /// What the time has come for. `used`: topics are subscribed here, or should be.
+    /// What is due at `now`. `used`: topics are, or should be, subscribed here; `timeout` is
+    /// `timeouts.connect`, microseconds.
     pub fn due(&mut self, now: u64, used: bool, timeout: u64) -> Due {
         if self.state != ConnState::Ready {
             return match now < self.until {
@@ -350,7 +357,7 @@ impl Conn {
             return Due::Unused;
         }
         let next = match self.pinged {
-            // The answer may be behind a large message, which is no silence while it arrives.
+            // A large message may arrive before the answer: only silence counts.
             Some(at) => match at.max(self.last_read) + timeout {
                 until if until <= now => {
                     return Due::Silent("no answer to PING within timeouts.connect");
@@ -363,7 +370,7 @@ impl Conn {
         Due::Not(next.min(unused))
     }
 
-    /// Gives its buffers back.
+    /// Closes the connection and returns its buffers.
     pub fn close(mut self, registry: &Registry, pool: &mut Pool) {
         self.stream.unwatch(registry);
         self.queue.clear(pool);

@@ -1,11 +1,12 @@
-//! The hub's thread: its event loop, which carries between sockets, workers and the book.
+//! The pub/sub hub: the thread whose event loop carries events and actions between sockets, workers
+//! and the book ([`crate::pubsub::book`]), which holds the logic.
 //!
-//! Each turn: what workers and control said, what nodes sent, what the clock says go into the
-//! book; then what it wants done is done, commands are written (one write per node), and every
-//! worker gets its news in one batch.
+//! In each turn the book gets the messages of workers and control, the frames of nodes and the time;
+//! its actions are performed, commands are written (one write per node), and every worker gets its
+//! news in one batch.
 //!
-//! If the thread's code panics, the thread goes on with a fresh book: the workers are told, and
-//! wish again for all they have.
+//! After a panic the thread goes on with an empty book: workers are told, and subscribe again to all
+//! they need.
 
 mod conn;
 mod reading;
@@ -36,23 +37,23 @@ use crate::sparsely;
 use crate::tls::Tls;
 use crate::upstream::ConnectionEnd;
 
-/// Bytes that one read asks for.
+/// Size of one read from a socket, bytes.
 const READ_SIZE: usize = 256 << 10;
-/// So many reads empty any socket; one that is filled as fast as it is read must not be for ever.
+/// Limit on consecutive reads from one socket: a node may fill it as fast as it is read.
 const MAX_READS: usize = 64;
-/// A worker that has so many bytes to deal with is waited for.
+/// Bytes of messages on their way to one worker above which nodes are not read.
 const MAX_IN_TRANSIT: usize = 64 << 20;
-/// How long a topic stays subscribed that nobody listens to any more, microseconds.
+/// How long a topic without listeners stays subscribed, microseconds.
 const LINGER: u64 = 1_000_000;
-/// Failures in quick succession are spaced by this.
+/// Pause before a restart where the hub has failed sooner than this.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
 /// The pub/sub hub.
 #[derive(Debug, Clone)]
 pub struct Hub {
-    /// How it is spoken to.
+    /// Sends it messages.
     pub handle: HubHandle,
-    /// What it counts.
+    /// Its counters.
     pub stats: Arc<HubStats>,
 }
 
@@ -86,14 +87,14 @@ pub fn spawn(
 
 const WAKER: Token = Token(0);
 
-/// A worker as the hub reaches it.
+/// The way to one worker.
 struct WorkerLink {
     handle: WorkerHandle,
-    /// Bytes that it was sent and has not dealt with.
+    /// Bytes of messages that it was sent and has not processed.
     transit: Arc<AtomicUsize>,
 }
 
-/// What outlives a failure.
+/// The part of the hub that survives a panic.
 struct HubState {
     config: Arc<Config>,
     tls: Arc<Tls>,
@@ -144,7 +145,7 @@ impl HubState {
 
 impl WorkerLink {
     fn tell(&self, news: Vec<HubEvent>) {
-        // A worker that has ended says so by its own way.
+        // The end of a worker is reported by control.
         let _ = self.handle.send(ToWorker::PubSub(Batch::new(news, &self.transit)));
     }
 }
@@ -154,18 +155,18 @@ fn pace(config: &Config) -> Pace {
     Pace { backoff, linger: LINGER, per_second: config.retries.min_per_second }
 }
 
-/// What a failure ends.
+/// The part of the hub that begins anew after a panic.
 struct HubSession<'a> {
     hub: &'a mut HubState,
     book: Book,
     conns: Vec<Option<Conn>>,
-    /// Nodes to be tried again, and when.
+    /// Due times of reconnections, with their nodes.
     retries: Vec<(u64, usize)>,
     now: u64,
     stopped: bool,
-    /// A worker has more than enough to deal with.
+    /// Nodes are not read: a worker exceeds [`MAX_IN_TRANSIT`].
     held_back: bool,
-    /// How often lost connections were logged.
+    /// Limits the log lines about lost connections.
     lines: Lines,
     // Kept for their capacity.
     scratch: Vec<u8>,
@@ -203,7 +204,7 @@ impl<'a> HubSession<'a> {
         }
         let mut events = Events::with_capacity(256);
         while !self.stopped {
-            // What came while nobody waited, and while the book was made anew.
+            // Before the first poll: messages may have arrived while the book was made anew.
             self.read_inbox();
             self.run_timers();
             self.read_nodes();
@@ -237,7 +238,7 @@ impl<'a> HubSession<'a> {
             let message = match self.hub.inbox.try_recv() {
                 Ok(message) => message,
                 Err(mpsc::TryRecvError::Empty) => return,
-                // Nobody is left to say the end.
+                // All senders are gone, so nobody is left to send Stop.
                 Err(mpsc::TryRecvError::Disconnected) => ToHub::Stop,
             };
             match message {
@@ -293,7 +294,7 @@ impl<'a> HubSession<'a> {
         }
     }
 
-    /// Lost by an error of the socket, or of TLS on it.
+    /// Handles an error of the socket or of TLS.
     fn lost_to_error(&mut self, node: usize, error: &io::Error) {
         let name = self.book.node(node).map(|n| n.name.clone()).unwrap_or_default();
         let why = self.hub.tls.why(error, &name);
@@ -304,12 +305,12 @@ impl<'a> HubSession<'a> {
         self.book.node(node).map(|n| n.addr.to_string()).unwrap_or_default()
     }
 
-    /// The connection was closed, or could not be made.
+    /// Handles a connection that was closed or could not be made.
     fn lost(&mut self, node: usize, why: ConnectionEnd) {
         self.drop_connection(node, &why, true);
     }
 
-    /// The node at this address has become another while its connection stood.
+    /// Closes the connection to an address at which another node answers now.
     fn wrong_node_answers(&mut self, wrong: &WrongNode) {
         for node in 0..self.conns.len() {
             let ready = matches!(self.conns.get(node), Some(Some(c)) if c.state == ConnState::Ready);
@@ -324,13 +325,13 @@ impl<'a> HubSession<'a> {
         }
     }
 
-    /// The connection is gone. A node that has closed it (`closed`) may take another at once; one
-    /// that does not answer is not asked.
+    /// Drops a connection. If the node has closed it (`closed`) after it was ready, the next attempt
+    /// may follow at once; otherwise it backs off.
     fn drop_connection(&mut self, node: usize, why: &ConnectionEnd, closed: bool) {
         let was_ready = self.close(node);
         self.hub.stats.failures.fetch_add(1, Relaxed);
         let topics = self.book.node(node).map_or(0, |n| n.load);
-        // The same failure many times a second is one line.
+        // One line per outage: attempts that fail again are logged at debug level.
         if was_ready || self.book.node(node).is_some_and(|n| n.failures == 0) {
             let node = self.name(node);
             sparsely!(self.lines, warn, node, error = %why, topics, "subscription connection lost");
@@ -344,7 +345,7 @@ impl<'a> HubSession<'a> {
         self.retries.push((due, node));
     }
 
-    /// `true`: it was ready.
+    /// Closes the connection to `node`. `true`: it was ready.
     fn close(&mut self, node: usize) -> bool {
         let Some(conn) = self.conns.get_mut(node).and_then(Option::take) else { return false };
         let ready = conn.state == ConnState::Ready;
@@ -368,7 +369,7 @@ impl<'a> HubSession<'a> {
             let Some(Some(conn)) = self.conns.get_mut(node) else { continue };
             match conn.due(now, !self.book.is_unused(node), timeout) {
                 Due::Not(_) => {}
-                // What it said may lie in the socket still.
+                // Its answer may be in the socket, unread.
                 Due::Silent(_) if conn.readable => {}
                 Due::Silent(why) => self.drop_connection(node, &ConnectionEnd::Silent(why), false),
                 Due::Unused => {
@@ -384,7 +385,7 @@ impl<'a> HubSession<'a> {
         }
     }
 
-    /// Does what the book wants done.
+    /// Performs the book's actions.
     fn perform_actions(&mut self) {
         loop {
             let actions = self.book.take_actions();
@@ -410,14 +411,14 @@ impl<'a> HubSession<'a> {
                 }
             }
             if let Some(hint) = refresh {
-                // Control may be gone at the very end: nothing to refresh then.
+                // During shutdown control may have ended.
                 let _ = self.hub.control.send(ToControl::RefreshTopology { hint });
             }
         }
     }
 
     fn send_command(&mut self, node: usize, args: &[&[u8]]) {
-        // The book may have wanted it before it knew that the connection is lost.
+        // The book may have ordered it before it learned that the connection is lost.
         if let Some(Some(conn)) = self.conns.get_mut(node)
             && conn.state == ConnState::Ready
         {
@@ -450,7 +451,7 @@ impl<'a> HubSession<'a> {
     }
 
     fn write_nodes(&mut self) {
-        // A connection that is lost here finds other places for its topics: once more then.
+        // If a connection is lost here, its topics move to other nodes, which are then written again.
         let mut again = true;
         while std::mem::take(&mut again) {
             for node in 0..self.conns.len() {
@@ -472,7 +473,7 @@ impl<'a> HubSession<'a> {
         }
     }
 
-    /// How long the event loop may sleep.
+    /// How long the event loop may sleep; `None`: until an event.
     fn poll_timeout(&mut self) -> Option<Duration> {
         let readable = self.conns.iter().flatten().any(|c| c.readable);
         if self.stopped || (readable && !self.held_back) {
@@ -497,7 +498,7 @@ impl<'a> HubSession<'a> {
             return None;
         }
         let now = self.hub.epoch.elapsed().as_micros() as u64;
-        // A poll cannot wait for less than a millisecond; sleeping short would mean spinning.
+        // Polls have a resolution of a millisecond: rounding down would spin.
         Some(Duration::from_millis(next.saturating_sub(now).div_ceil(1000)))
     }
 }

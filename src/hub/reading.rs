@@ -1,4 +1,4 @@
-//! What nodes say on subscription connections goes into the book.
+//! Reading from nodes: frames go into the book.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -9,7 +9,8 @@ use crate::pubsub::push::{self, NodeFrame};
 use crate::upstream::{ConnectionEnd, HandshakeError};
 
 impl HubSession<'_> {
-    /// One read per node and turn.
+    /// Reads once from each node that may have sent something. While a worker exceeds
+    /// [`MAX_IN_TRANSIT`], only handshakes are read.
     pub(super) fn read_nodes(&mut self) {
         let overloaded = |w: &WorkerLink| w.transit.load(Relaxed) > MAX_IN_TRANSIT;
         self.held_back = self.hub.workers.values().any(overloaded);
@@ -42,8 +43,8 @@ impl HubSession<'_> {
         }
     }
 
-    /// `node` has sent something. Where topics have moved, what the node before has sent is in its
-    /// socket by now, and comes first.
+    /// Reads from nodes that topics have moved away from, before frames of `node` are processed:
+    /// what they sent earlier is in their sockets by now and comes first.
     fn read_formers(&mut self, node: usize) {
         let formers: Vec<usize> = self.book.formers().filter(|&former| former != node).collect();
         if formers.is_empty() {
@@ -78,7 +79,7 @@ impl HubSession<'_> {
         self.hub.stats.bytes.fetch_add(n as u64, Relaxed);
     }
 
-    /// All complete frames. Gives how many bytes they are.
+    /// Processes all complete frames in `buf` and returns their length.
     fn frames(&mut self, node: usize, conn: &mut Conn, buf: &[u8]) -> Result<usize, ConnectionEnd> {
         let mut run = std::mem::take(&mut self.run);
         let mut start = 0;
