@@ -50,7 +50,7 @@ pub(super) enum AskError {
     /// The connection gave no reply.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// The handshake has failed otherwise; mostly, another node answered.
+    /// The handshake has failed otherwise: another node answered.
     #[error(transparent)]
     Handshake(HandshakeError),
 }

@@ -1,22 +1,22 @@
-//! News of the pub/sub hub for a worker.
+//! Pub/sub news from the hub to a worker.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::pubsub::HubEvent;
 
-/// The news of one turn of the hub for one worker.
+/// The news for one worker from one turn of the hub.
 #[derive(Debug)]
 pub struct Batch {
-    /// In order.
+    /// The news, in order.
     pub news: Vec<HubEvent>,
     bytes: usize,
     transit: Arc<AtomicUsize>,
 }
 
 impl Batch {
-    /// `transit` is how many bytes of messages this worker was sent and has not dealt with; those
-    /// of this batch are on it until the batch is dropped.
+    /// A batch of `news`. `transit` counts the bytes of messages that the worker was sent and has not
+    /// processed; it includes this batch until the batch is dropped.
     pub fn new(news: Vec<HubEvent>, transit: &Arc<AtomicUsize>) -> Self {
         let bytes = |news: &HubEvent| match news {
             HubEvent::Messages { frames, .. } => frames.len(),

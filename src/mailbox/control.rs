@@ -1,4 +1,4 @@
-//! What the control thread is told.
+//! Messages to the control thread.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,43 +6,43 @@ use std::sync::Arc;
 use super::Inquiry;
 use crate::cluster::NodeAddr;
 
-/// Worker to control.
+/// A message from a worker or the hub to the control thread.
 #[derive(Debug)]
 pub enum ToControl {
-    /// The topology may have changed: a MOVED was seen, or a node was lost.
+    /// The topology may have changed: a MOVED was received, or a connection was lost.
     RefreshTopology {
-        /// A node that is likely to know better: the one a MOVED named.
+        /// A node that is likely to have the new topology: the one that a MOVED named.
         hint: Option<NodeAddr>,
     },
-    /// A client reads from replicas: somebody has to look at them.
+    /// A client reads from replicas, so their health must be checked from now on.
     WatchReplicas,
-    /// A command that the table does not have was answered by the cluster, or a node that was lost
-    /// is reached again.
+    /// The command table may be outdated: the cluster has answered a command that it does not have,
+    /// or a node is connected again that may have been restarted as another version.
     RefreshCommands,
-    /// This node owes an answer and says nothing: is it there?
+    /// A node that owes a reply is silent: probe it.
     Silent {
-        /// Where it is connected to.
+        /// Its address.
         node: SocketAddr,
     },
-    /// This connection is silent, and its first command may be why: does a script keep the node
-    /// busy, does a module's command block the connection?
+    /// A connection is silent, perhaps because of its first command: check whether a script keeps the
+    /// node busy or a module's command blocks the connection.
     Blocked {
-        /// Its node.
+        /// Address of the node.
         node: SocketAddr,
-        /// Its own end, as the node sees it where nothing stands between.
+        /// Local address of the connection: as the node sees it, unless there is NAT in between.
         own: SocketAddr,
-        /// The command is a module's, and others wait behind it.
+        /// Whether the command is a module's and others wait behind it.
         module: bool,
     },
-    /// A question to a node about one of its users.
+    /// A question to a node about a user of the cluster.
     UserQuestion(Box<super::UserQuestion>),
-    /// Is a user of the cluster still there, and may it hear what it hears?
+    /// The periodic check of a user of the cluster.
     UserRecheck(Box<super::UserRecheck>),
     /// A client's question to all workers.
     AskEveryone(Arc<Inquiry>),
-    /// The worker's thread ended (drained, or failed).
+    /// A worker's thread has ended: drained, retired or failed.
     Exited {
-        /// Its index.
+        /// Index of the worker.
         worker: usize,
     },
 }

@@ -1,4 +1,4 @@
-//! What the pub/sub hub is told.
+//! Messages to the pub/sub hub.
 
 use std::io;
 use std::sync::{Arc, mpsc};
@@ -7,49 +7,49 @@ use super::{WorkerHandle, WrongNode};
 use crate::cluster::Snapshot;
 use crate::pubsub::HubRequest;
 
-/// To the hub.
+/// A message to the hub.
 #[derive(Debug)]
 pub enum ToHub {
-    /// A worker has started; said before its first wish.
+    /// A worker has started; sent before its first wish.
     Worker {
         /// The worker's index, never given twice.
         index: usize,
-        /// How it is spoken to.
+        /// Sends it messages.
         handle: WorkerHandle,
     },
-    /// A worker has ended, its subscribers with it.
+    /// A worker has ended, and its subscribers with it.
     WorkerGone {
-        /// Its index.
+        /// Index of the worker.
         index: usize,
     },
-    /// The topology.
+    /// The topology to subscribe by from now on.
     Topology(Arc<Snapshot>),
-    /// A worker routes by a new topology.
+    /// A worker routes by this topology now.
     Follows {
-        /// Its index.
+        /// Index of the worker.
         worker: usize,
-        /// The topology's generation.
+        /// Generation of the topology.
         generation: u64,
     },
-    /// The connection to this node is to be closed: it has become another.
+    /// Another node answers at a node's address: close the connection.
     WrongNode(Arc<WrongNode>),
-    /// Run by this configuration from now on.
+    /// The configuration to use from now on.
     Config(Arc<crate::config::Config>),
-    /// What a worker wished for in one turn.
+    /// Subscriptions and their ends from one turn of a worker.
     Wishes {
-        /// Its index.
+        /// Index of the worker.
         worker: usize,
-        /// In order.
+        /// The wishes, in order.
         wishes: Vec<HubRequest>,
     },
-    /// The end.
+    /// End the thread.
     Stop,
-    /// The hub fails.
+    /// Panic.
     #[cfg(test)]
     Fail,
 }
 
-/// How the hub is spoken to.
+/// Sends messages to the hub.
 #[derive(Debug, Clone)]
 pub struct HubHandle {
     sender: mpsc::Sender<ToHub>,
@@ -62,7 +62,7 @@ impl HubHandle {
         HubHandle { sender, waker }
     }
 
-    /// Says `message` to the hub and wakes it.
+    /// Sends `message` and wakes the hub.
     ///
     /// # Errors
     /// The hub has ended.

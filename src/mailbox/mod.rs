@@ -1,4 +1,5 @@
-//! What threads say to each other: the control thread, the workers, the pub/sub hub.
+//! Messages between threads (the control thread, the workers, the pub/sub hub), and handles to send
+//! them.
 //! Not here: the threads themselves.
 
 mod batch;

@@ -1,4 +1,4 @@
-//! Workers' questions to nodes about users. The asking itself is control's.
+//! Questions of workers about users of the cluster, which the control thread puts to nodes.
 
 use std::sync::Weak;
 
@@ -6,30 +6,31 @@ use super::WorkerHandle;
 use crate::dest::ClientId;
 use crate::users::{Credentials, SubscribedTopic, UserCheck};
 
-/// A worker's question to a node, for one of its clients.
+/// A question about a user on behalf of a client, answered by [`super::ToWorker::Verified`].
 #[derive(Debug, Clone)]
 pub struct UserQuestion {
-    /// What is asked.
+    /// The question.
     pub asking: UserCheck,
-    /// The client, which waits: its index and its generation.
+    /// The client that waits for the answer.
     pub client: ClientId,
-    /// Gone when nobody waits any more.
+    /// Dead once the client no longer waits.
     pub wanted: Weak<()>,
-    /// Who asks.
+    /// The worker to answer.
     pub to: WorkerHandle,
 }
 
-/// What a worker wants to know, from time to time, of a user of the cluster whose clients are here.
+/// The periodic check of a user of the cluster whose clients are connected: does the user still exist,
+/// and may it still receive what it is subscribed to? Answered by [`super::ToWorker::Reverified`].
 #[derive(Debug)]
 pub struct UserRecheck {
-    /// The worker's number of the user.
+    /// The worker's number for the user.
     pub realm: u16,
-    /// The user.
+    /// Name and password of the user.
     pub who: Credentials,
-    /// Whether the password is still right is asked, too.
+    /// Whether to check the password as well.
     pub password: bool,
-    /// What may it still hear of this?
+    /// The topics that the user's clients are subscribed to.
     pub topics: Vec<SubscribedTopic>,
-    /// Who asks.
+    /// The worker to answer.
     pub to: WorkerHandle,
 }

@@ -1,4 +1,4 @@
-//! Why a connection to a node ends.
+//! Reasons for which a connection to a node ends.
 
 use std::io;
 
@@ -7,89 +7,89 @@ use thiserror::Error;
 use super::HandshakeError;
 use crate::resp::ReplyError;
 
-/// Why a connection to a node ends, or could not be made. Its text stands in logs, and in the errors
-/// of commands that were under way.
+/// Why a connection to a node has ended or could not be made. The text appears in logs and in the
+/// error replies to commands that were in flight.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ConnectionEnd {
-    /// The node closed it.
+    /// The node closed the connection.
     #[error("closed by the node")]
     Closed,
-    /// The operating system's error.
+    /// An error of the operating system.
     #[error("{0}")]
     Io(String),
-    /// TLS's error, with what may be done about it.
+    /// An error of TLS, with a remedy where there is one.
     #[error("{0}")]
     Tls(String),
-    /// The node is to be reached with TLS, and none is configured.
+    /// Connections to nodes require TLS, and no TLS configuration is in use.
     #[error("connections to nodes have no TLS to use")]
     NoTls,
-    /// The node's name has no address.
+    /// The node's host name does not resolve.
     #[error("the host name {host} is not resolved")]
     Unresolved {
-        /// The name.
+        /// The host name.
         host: String,
     },
-    /// The TCP connection, or the handshake, took too long.
+    /// Connecting or the handshake exceeded `timeouts.connect`.
     #[error("no answer within timeouts.connect")]
     NoAnswer,
-    /// The TLS handshake took too long.
+    /// The TLS handshake exceeded `timeouts.connect`.
     #[error("no TLS handshake within timeouts.connect; does this port speak TLS?")]
     NoTlsHandshake,
-    /// The node refused slotway's greeting: its own words.
+    /// The node refused a command of the handshake: its error.
     #[error("the handshake was refused: {0}")]
     HandshakeRefused(String),
-    /// The greeting ended in another way.
+    /// The handshake failed otherwise.
     #[error("{0}")]
     Handshake(#[from] HandshakeError),
-    /// The user whose commands it carried is gone.
+    /// The user that the connection was authenticated as has been removed.
     #[error("its user is gone")]
     UserGone,
-    /// What the node sends is no RESP.
+    /// The node does not send RESP.
     #[error("{0}")]
     Malformed(#[from] ReplyError),
-    /// A push of pub/sub that is none.
+    /// A pub/sub push does not have the form of one.
     #[error("a push that is malformed")]
     MalformedPush,
-    /// The node answers what it was not asked.
+    /// A reply came while none was awaited.
     #[error("a reply that nobody asked for")]
     UnexpectedReply,
-    /// What a node says of subscriptions answers nothing that it was asked.
+    /// A push about subscriptions matches no command that was sent.
     #[error("{0}")]
     Unrelated(&'static str),
-    /// A subscription connection is silent.
+    /// A subscription connection is silent, in this way.
     #[error("{0}")]
     Silent(&'static str),
-    /// The node pushes on a connection for replies.
+    /// The node keeps pushing on a connection that has no subscriptions.
     #[error("messages without end that nobody asked for")]
     UnexpectedPushes,
-    /// EXEC was answered with something else than the transaction's replies.
+    /// The reply to EXEC is not the array of the transaction's replies.
     #[error("no reply to EXEC")]
     NoExecReply,
-    /// A reply does not fit into what is left of `limits.memory`.
+    /// A reply exceeds what is left of `limits.memory`.
     #[error("a reply is larger than limits.memory has room for")]
     ReplyTooLarge,
-    /// The same for a message.
+    /// A message exceeds what is left of `limits.memory`.
     #[error("a message is larger than limits.memory has room for")]
     MessageTooLarge,
-    /// A command's deadline passed, and nothing else came.
+    /// The connection was silent until a command reached `timeouts.command`.
     #[error("no reply within timeouts.command")]
     CommandTimeout,
-    /// The same on a connection that is lent to one client.
+    /// A command on a dedicated connection exceeded its own timeout and `timeouts.command`.
     #[error("no reply within its time and timeouts.command")]
     LentTimeout,
-    /// The cluster has put another primary in the node's place.
+    /// The topology has another primary in the node's place.
     #[error("its node has failed, and is no primary any more")]
     NodeFailed,
-    /// A replica does not answer the control thread.
+    /// The replica does not answer the control thread.
     #[error("the replica does not answer")]
     ReplicaSilent,
-    /// It is silent, and the node answers elsewhere.
+    /// The connection is silent while the node answers on others.
     #[error("its node answers on other connections, and not on this one")]
     AnswersElsewhere,
-    /// It was silent, and the node answers again.
+    /// The connection was silent, and the node answers again on others.
     #[error("it was silent, and its node answers again on other connections")]
     AnswersAgain,
-    /// It is silent, and the node cannot be connected to.
+    /// The connection is silent, and the node takes no new one.
     #[error("it is silent, and its node takes no new connection")]
     TakesNoConnection,
 }

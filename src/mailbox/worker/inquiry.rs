@@ -1,9 +1,10 @@
-//! A question of one worker's client to all workers.
+//! A question of a client (CLIENT LIST, CLIENT KILL and the like) to all workers.
 //!
-//! The question goes over the control thread, which alone knows the workers that run. Every worker
-//! adds its answer to the one [`Inquiry`] and lets go of it; the last to let go tells the worker
-//! that asked, which finishes the reply. A worker that ends in the middle lets go of it too, as
-//! does a channel that nobody reads any more: nobody waits for ever. It is rare, so a lock is fine.
+//! It goes through the control thread, which alone knows which workers run. Every worker adds its
+//! answer to the shared [`Inquiry`] and drops its reference; dropping the last one sends the answers
+//! to the worker that asked, which completes the reply. A worker that ends drops its reference too,
+//! as does a channel without a receiver, so the reply always comes. Inquiries are rare: a lock is
+//! cheap enough.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -12,70 +13,70 @@ use crate::client::Question;
 use crate::command::CommandId;
 use crate::dest::{ClientId, Dest};
 
-/// A question that goes round all workers.
+/// A question to all workers, and their answers so far.
 #[derive(Debug)]
 pub struct Inquiry {
     question: Question,
     asker: Asker,
     answers: Mutex<Answers>,
-    /// The worker that asked.
+    /// The worker to send the answers to.
     back: WorkerHandle,
 }
 
-/// Whose question it is.
+/// The client that asks.
 #[derive(Debug, Clone, Copy)]
 pub struct Asker {
-    /// `CLIENT ID`.
+    /// Its CLIENT ID.
     pub id: u64,
     /// Index and generation.
     pub client: ClientId,
-    /// Where the reply goes: to the client, which waits for it, or into its transaction.
+    /// Where the reply goes: to the client, or into its transaction.
     pub to: Dest,
-    /// For the counters.
+    /// The command, for the counters.
     pub command: CommandId,
 }
 
-/// What the workers have said so far.
+/// The combined answers of workers.
 #[derive(Debug, Default)]
 pub struct Answers {
-    /// Clients' lines by their numbers.
+    /// Lines of CLIENT LIST, each with the CLIENT ID.
     pub lines: Vec<(u64, Vec<u8>)>,
-    /// How many clients were closed, or unblocked.
+    /// Number of clients that were closed or unblocked.
     pub count: i64,
-    /// Keys.
+    /// What was observed of keys.
     pub seen: crate::seen::Seen,
-    /// The asker is to be closed, too, when it has its answer.
+    /// The asker must be closed as well, after its reply.
     pub asker_too: bool,
 }
 
-/// All have answered.
+/// The answers of all workers to a question.
 #[derive(Debug)]
 pub struct Answered {
-    /// What was asked.
+    /// The question.
     pub question: Question,
-    /// Whose question it is.
+    /// The client that asks.
     pub asker: Asker,
-    /// The answers of all workers.
+    /// The answers.
     pub answers: Answers,
 }
 
 impl Inquiry {
-    /// A question of `asker`; `back` is told the answers.
+    /// A question of `asker`, a client of the worker `back`.
     pub fn new(question: Question, asker: Asker, back: WorkerHandle) -> Inquiry {
         Inquiry { question, asker, answers: Mutex::default(), back }
     }
 
-    /// Whose question it is.
+    /// The client that asks.
     pub fn asker(&self) -> Asker {
         self.asker
     }
 
-    /// What is asked.
+    /// The question.
     pub fn question(&self) -> &Question {
         &self.question
     }
 
-    /// Adds to the answer.
+    /// Adds a worker's answer.
     pub fn answer(&self, add: impl FnOnce(&mut Answers)) {
         add(&mut self.answers.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -89,7 +90,7 @@ impl Drop for Inquiry {
             asker: self.asker,
             answers: std::mem::take(answers),
         };
-        // The asking worker may have ended meanwhile, its client with it.
+        // If the worker has ended, so has its client.
         self.back.send(ToWorker::Answered(Box::new(answered)));
     }
 }
@@ -103,8 +104,8 @@ mod tests {
 
     use super::*;
 
-    /// A worker that ends in the middle drops what is in its inbox; one that has ended takes
-    /// nothing any more. The asker hears of it all the same, once, with the others' answers.
+    /// A worker that ends drops the messages in its inbox, and one that has ended receives none. The
+    /// asker gets the answers of the others all the same, once.
     #[test]
     fn the_last_to_let_go_tells_the_asker() {
         let poll = Poll::new().unwrap();

@@ -1,4 +1,4 @@
-//! What a worker is told.
+//! Messages to workers.
 
 mod inquiry;
 mod pending;
@@ -23,167 +23,165 @@ use crate::metrics::WorkerStats;
 use crate::proxy_protocol::Endpoints;
 use crate::upstream::HandshakeError;
 
-/// An accepted client connection, in non-blocking mode.
+/// The socket of an accepted client, in non-blocking mode.
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub enum Downstream {
     Tcp(TcpStream),
     Unix(UnixStream),
-    /// Its TLS handshake is about to begin.
+    /// The TLS handshake is still to come.
     Tls(TcpStream),
 }
 
-/// A client connection for a worker.
+/// A client that was accepted for a worker.
 #[derive(Debug)]
 pub struct Arrival {
-    /// The connection.
+    /// Its socket.
     pub socket: Downstream,
-    /// The client's own connection, where a load balancer has named it by the PROXY protocol.
+    /// The client's own addresses, where a load balancer has sent them by the PROXY protocol.
     pub endpoints: Option<Endpoints>,
 }
 
 impl From<Downstream> for Arrival {
-    /// A connection that the client itself has made.
+    /// A client that is connected directly.
     fn from(socket: Downstream) -> Self {
         Arrival { socket, endpoints: None }
     }
 }
 
-/// Control to worker.
+/// A message to a worker, from the control thread, the hub or another worker.
 #[derive(Debug)]
 pub enum ToWorker {
     /// Serve this client.
     Accept(Arrival),
-    /// Keep so many clients and let the others go, those that are idle longest first: their
-    /// descriptors are needed for nodes.
+    /// Close the clients that have been idle longest: their descriptors are needed for nodes.
     Shed {
-        /// Clients that stay.
+        /// Number of clients to keep.
         keep: usize,
     },
-    /// Route by this from now on.
+    /// The topology to route by from now on.
     Topology(Arc<Snapshot>),
-    /// Which replicas are fit to be read from, and where nodes are.
+    /// Which replicas are fit to be read from, and the zones of nodes.
     Health(Arc<Health>),
-    /// Look commands up in this from now on.
+    /// The command table to use from now on.
     Commands(Arc<CommandTable>),
-    /// What the cluster's servers are.
+    /// Version and the like of the cluster's servers, which clients are told.
     Identity(Arc<Identity>),
-    /// What a client asks of all workers: add to the answer, and let go of it.
+    /// A client's question to all workers: add to the answer and drop the reference.
     Asked(Arc<Inquiry>),
-    /// From the last worker to let go of it, to the one that asked.
+    /// All workers have answered the question of one of this worker's clients.
     Answered(Box<Answered>),
-    /// The pub/sub hub's news of one of its turns.
+    /// Pub/sub news.
     PubSub(Batch),
-    /// A subscription that a PUBLISH here waits for is confirmed, refused or given up.
+    /// A pending subscription that a PUBLISH of this worker waits for has ended.
     SubscriptionEnded(Serial),
-    /// Let go of it when what has arrived at the worker's sockets by now is read.
+    /// Drop the reference once everything that has arrived at the sockets by now is read.
     Read(Arc<ReadBarrier>),
-    /// All other workers have let go of this worker's [`ReadBarrier`].
+    /// All references to this worker's [`ReadBarrier`] of that number are dropped.
     OthersHaveRead(u64),
-    /// Run by this configuration from now on.
+    /// The configuration to use from now on.
     Config {
-        /// Which one.
+        /// The configuration.
         config: Arc<crate::config::Config>,
-        /// Workers that share what is limited for all together.
+        /// Number of workers among which limits of the process are divided.
         workers: usize,
     },
-    /// No more clients come; end when the last one has gone.
+    /// End when the last client has gone: no new ones come.
     Retire,
-    /// What a node has said to a [`crate::mailbox::UserQuestion`].
+    /// The answer to a [`crate::mailbox::UserQuestion`].
     Verified {
         /// The client that waits for it.
         client: ClientId,
-        /// Yes, or the error reply.
+        /// The grant, or the error reply.
         answer: Result<crate::users::Granted, Failure>,
     },
-    /// What was seen of a user of the cluster.
+    /// The result of a [`crate::mailbox::UserRecheck`].
     Reverified(crate::users::Reverified),
-    /// These are slotway's users from now on.
+    /// Slotway's own users from now on.
     Users(Arc<crate::users::Users>),
-    /// CLIENT PAUSE is on, for a worker that started later.
+    /// CLIENT PAUSE is in effect: for a worker that starts during one.
     Pause(Pause),
-    /// What was seen of a node that was silent.
+    /// The result of probing a silent node.
     Probed(Probed),
-    /// Connections to this node are to be closed: it has become another.
+    /// Another node answers at a node's address: close the connections.
     WrongNode(Arc<WrongNode>),
-    /// A script keeps this node busy.
+    /// A script keeps a node busy.
     Busy(BusyNode),
-    /// Fail, to show what comes of it.
+    /// Panic, for tests.
     #[cfg(debug_assertions)]
     Fail,
-    /// Send back a copy of the counters.
+    /// Return a copy of the counters.
     Scrape(tokio::sync::oneshot::Sender<Box<WorkerStats>>),
-    /// Send back who the clients are.
+    /// Return a summary of the clients.
     Census(tokio::sync::oneshot::Sender<Box<Census>>),
-    /// Send back what was seen of keys.
+    /// Return what was observed of keys.
     Seen(tokio::sync::oneshot::Sender<Box<crate::seen::Seen>>),
-    /// Read no more commands, answer what is in flight, then end the thread; at `by` end it anyway.
+    /// Read no more commands, answer what is in flight, then end the thread.
     Drain {
-        /// When to stop waiting.
+        /// When to end in any case.
         by: Instant,
     },
 }
 
-/// What a fresh connection to a silent node has shown.
+/// What a new connection to a silent node has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeResult {
-    /// It answers there: it is only this connection that is silent, or its first command takes
-    /// long by itself.
+    /// The node answers PING: only the other connection is silent, or its first command takes long.
     Answers,
-    /// It takes the connection and says nothing: its process is busy, or frozen.
+    /// The kernel accepts the connection and the node is silent: its process is busy or frozen.
     Accepts,
-    /// No connection: the network, the machine or the process is gone.
+    /// No connection: the network, the machine or the process is down.
     Unreachable,
 }
 
-/// The news of a node that was looked at.
+/// A silent node that was probed.
 #[derive(Debug, Clone, Copy)]
 pub struct Probed {
-    /// Where.
+    /// Its address.
     pub node: SocketAddr,
-    /// What was seen.
+    /// What the probe has shown.
     pub verdict: ProbeResult,
-    /// When it was begun: it says nothing of connections that fell silent later.
+    /// When the probe began: it proves nothing about connections that fell silent later.
     pub begun: Instant,
 }
 
-/// Another node answers at a node's address.
+/// Another node than the topology has answers at an address.
 #[derive(Debug, Clone)]
 pub struct WrongNode {
     /// The address.
     pub socket: SocketAddr,
-    /// The ID that the topology has there.
+    /// The ID that the topology has.
     pub expected: Box<str>,
     /// The ID of the node that answers.
     pub found: Box<str>,
 }
 
 impl WrongNode {
-    /// Why a connection to it is closed.
+    /// The reason for closing connections to it.
     pub fn why(&self) -> HandshakeError {
         let (found, expected) = (self.found.clone(), self.expected.clone());
         HandshakeError::WrongNode { found, expected }
     }
 }
 
-/// A node that answers everybody with BUSY, as a script runs.
+/// A node that answers BUSY because a script runs.
 #[derive(Debug, Clone, Copy)]
 pub struct BusyNode {
-    /// Where.
+    /// Its address.
     pub node: SocketAddr,
-    /// When it was asked: it says nothing of connections that fell silent later.
+    /// When it was asked: this proves nothing about connections that fell silent later.
     pub asked: Instant,
 }
 
-/// How a worker is spoken to: the control thread's end of it.
+/// Sends messages to a worker.
 #[derive(Debug, Clone)]
 pub struct WorkerHandle {
     sender: mpsc::Sender<ToWorker>,
     waker: Arc<mio::Waker>,
-    /// It was woken and has not looked at its channel since.
+    /// The worker was woken and has not read its channel since.
     woken: Arc<AtomicBool>,
-    /// Clients that the worker has or was handed; control adds one when it hands one over, the
-    /// worker takes one off when it closes one.
+    /// Clients of the worker: control adds one that it sends, the worker subtracts one that it
+    /// closes.
     pub clients: Arc<AtomicUsize>,
 }
 
@@ -197,14 +195,14 @@ impl WorkerHandle {
         WorkerHandle { sender, waker, woken: Arc::default(), clients }
     }
 
-    /// Says `message` to the worker and wakes it. `false`: the worker's thread has ended.
+    /// Sends `message` and wakes the worker. `false`: its thread has ended.
     pub fn send(&self, message: ToWorker) -> bool {
-        // Waking costs a system call, and once is enough for many messages.
+        // Waking costs a system call, and one is enough for many messages.
         self.sender.send(message).is_ok()
             && (self.woken.swap(true, AcqRel) || self.waker.wake().is_ok())
     }
 
-    /// The worker looks at its channel now: what is sent from here on wakes it again.
+    /// Notes that the worker reads its channel now: the next message wakes it again.
     pub fn looks(&self) {
         if self.woken.load(Relaxed) {
             self.woken.swap(false, AcqRel);

@@ -1,14 +1,13 @@
-//! Subscriptions under way: those that clients of this process have asked for and the cluster has
-//! not confirmed yet.
+//! Pending subscriptions: requested by clients of this process and not yet confirmed by the cluster.
 //!
 //! A server confirms a SUBSCRIBE before it reads a PUBLISH that arrives later on another connection.
-//! Slotway has to ask a node first, so a PUBLISH that an unconfirmed subscription can match waits
-//! for it, whichever worker has read either.
+//! Slotway has to ask a node first, so a PUBLISH that a pending subscription can match waits for it,
+//! whichever workers have read the two.
 //!
-//! Two workers read their sockets at their own pace: the one that reads the PUBLISH may be ahead of
-//! the one that has the SUBSCRIBE in a socket. So the PUBLISH first lets the other workers read what
-//! has arrived ([`ReadBarrier`]), but only within [`ACTIVE`] of a subscription command or of a new
-//! connection, which most subscriptions are made on. Otherwise a PUBLISH costs two relaxed loads.
+//! Workers read their sockets independently: the one with the PUBLISH may be ahead of the one whose
+//! socket holds the SUBSCRIBE. The PUBLISH therefore first waits until the other workers have read
+//! what had arrived ([`ReadBarrier`]), but only within [`ACTIVE`] of a subscription command or of a
+//! new connection, on which most subscriptions are made. Otherwise a PUBLISH costs two relaxed loads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -18,26 +17,26 @@ use super::{ToWorker, WorkerHandle};
 use crate::channel::{Kind, matches};
 use crate::hash::KeyedMap;
 
-/// Limit of patterns that one look compares with a channel. Where more are under way, the next
-/// older subscription is waited for unseen: late is better than lost.
+/// Limit on patterns that are compared with one channel. Beyond it the next older subscription is
+/// taken for a match: a PUBLISH that waits in vain is late, one that does not wait may be lost.
 const MAX_PATTERNS_COMPARED: usize = 1_000;
 
-/// Bytes that a subscription under way occupies per topic, beside its name: about.
+/// Approximate memory of one topic of a pending subscription, bytes, its name not included.
 pub const BYTES_PER_TOPIC: usize = 192;
 
-/// How long after a subscription command or a new connection the next subscription is expected,
+/// How long after a subscription command or a new connection another subscription is likely,
 /// microseconds.
 const ACTIVE: u64 = 1_000_000;
 
-/// The number of a subscription command; later ones have higher numbers.
+/// The number of a subscription command, in order of arrival.
 pub type Serial = u64;
 
-/// The subscriptions under way in this process.
+/// The pending subscriptions of this process.
 #[derive(Debug, Default)]
 pub struct PendingSubscriptions {
     /// The length of `State::tickets`, readable without the lock.
     count: AtomicUsize,
-    /// Until when subscriptions are expected, microseconds of the workers' clock.
+    /// Until when subscriptions are likely, microseconds of the workers' clock.
     active_until: AtomicU64,
     state: Mutex<State>,
 }
@@ -48,7 +47,7 @@ struct State {
     tickets: BTreeMap<Serial, Entry>,
     /// Channels and shard channels, by [`Kind`].
     names: [KeyedMap<Arc<[u8]>, BTreeSet<Serial>>; 2],
-    /// The commands that have patterns.
+    /// The commands with patterns.
     patterns: BTreeSet<Serial>,
 }
 
@@ -56,12 +55,12 @@ struct State {
 #[derive(Debug)]
 struct Entry {
     topics: Vec<(Kind, Arc<[u8]>)>,
-    /// Workers with a PUBLISH that waits for it.
+    /// Workers with a PUBLISH that waits for the command, by index.
     waiters: Vec<(usize, WorkerHandle)>,
 }
 
-/// A subscription command under way. Dropping it says that the command is confirmed, refused or
-/// given up: what waits for it goes on.
+/// A pending subscription command. Dropped when the command is confirmed, refused or given up, which
+/// releases what waits for it.
 #[derive(Debug)]
 pub struct Ticket {
     pending: Arc<PendingSubscriptions>,
@@ -78,13 +77,13 @@ fn place(kind: Kind) -> Option<usize> {
 }
 
 impl PendingSubscriptions {
-    /// No subscription is under way or expected at this time, microseconds of the workers' clock.
+    /// Whether no subscription is pending or likely at `now`, microseconds of the workers' clock.
     #[inline]
     pub fn is_quiet(&self, now: u64) -> bool {
         self.count.load(Relaxed) == 0 && now >= self.active_until.load(Relaxed)
     }
 
-    /// A subscription is to be expected for a while from now on.
+    /// Notes that a subscription is likely from `now` on, for [`ACTIVE`].
     pub fn expect(&self, now: u64) {
         self.active_until.fetch_max(now + ACTIVE, Relaxed);
     }
@@ -157,7 +156,7 @@ impl PendingSubscriptions {
         self.count.store(state.tickets.len(), Relaxed);
         drop(guard);
         for (_, worker) in entry.waiters {
-            // Its thread may have ended, its clients with it.
+            // If the worker has ended, so have its clients.
             let _ = worker.send(ToWorker::SubscriptionEnded(serial));
         }
     }
@@ -189,20 +188,20 @@ impl State {
     }
 }
 
-/// Lets a worker know when all others have read what had arrived at their sockets: each other worker
-/// holds a reference until then. Dropping the last one (also by a worker that ends) tells the worker
+/// Tells a worker when all others have read what had arrived at their sockets. Each of them holds a
+/// reference until then; dropping the last one, also by the end of a worker, sends
 /// [`ToWorker::OthersHaveRead`].
 #[derive(Debug)]
 pub struct ReadBarrier {
-    /// The worker's number for it.
+    /// The worker's number for the barrier.
     pub id: u64,
-    /// The worker.
+    /// The worker that waits.
     pub worker: WorkerHandle,
 }
 
 impl Drop for ReadBarrier {
     fn drop(&mut self) {
-        // Its thread may have ended, its clients with it.
+        // If the worker has ended, so have its clients.
         let _ = self.worker.send(ToWorker::OthersHaveRead(self.id));
     }
 }
