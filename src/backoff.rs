@@ -1,5 +1,5 @@
-//! Pauses between attempts, with jitter: connections, workers and slotways that fail together do not
-//! try again together. No I/O.
+//! Pauses between attempts, with jitter: connections, workers and slotways that fail together do
+//! not try again together. No I/O.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A non-blocking socket, TCP (with TLS or without) or Unix, of either side.
+//! Non-blocking sockets to clients and nodes: TCP with or without TLS, or Unix.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -12,13 +12,14 @@ use socket2::{SockRef, TcpKeepalive};
 
 use crate::tls::{Tls, TlsStream};
 
-/// Of a keepalive: so many probes without an answer, at a third of the idle time each.
+/// Number of unanswered keepalive probes that end a connection; they are sent at intervals of a
+/// third of the idle time.
 const PROBES: u32 = 3;
 
-/// The kernel ends this TCP connection when the peer has given no sign of life for twice `idle`:
-/// asked with keepalive from `idle` on where nothing is sent, and by what was sent and not
-/// acknowledged (TCP_USER_TIMEOUT) where something is. The latter not before `patience`: a peer
-/// that takes nothing more looks the same.
+/// Lets the kernel end a TCP connection whose peer gives no sign of life for twice `idle`. An idle
+/// connection is probed with keepalive from `idle` on; on any other, bytes stay unacknowledged
+/// (TCP_USER_TIMEOUT), for `patience` at least, because a peer that has stopped reading looks the
+/// same.
 ///
 /// # Errors
 /// The operating system's.
@@ -33,9 +34,9 @@ pub fn keep_alive(socket: &impl AsFd, idle: Duration, patience: Duration) -> io:
     socket.set_tcp_user_timeout(Some((idle + interval * PROBES).max(patience)))
 }
 
-/// What the peer does not acknowledge is sent again at an even pace for the first second or so,
-/// and not after twice the time each: a network that drops everything for a moment is back sooner
-/// for this connection, which has few packets under way.
+/// Lets the kernel retransmit at constant intervals for the first second or so, instead of doubling
+/// them: a connection with few packets in flight recovers sooner from a network that drops
+/// everything for a moment.
 ///
 /// # Errors
 /// The operating system's.
@@ -47,7 +48,7 @@ pub fn retransmit_soon(socket: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// A socket registered with a worker's event loop.
+/// A socket of an event loop.
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub enum Stream {
@@ -92,7 +93,7 @@ impl Stream {
         }
     }
 
-    /// TLS, if it has it.
+    /// The TLS stream, if it is one.
     pub fn tls(&mut self) -> Option<&mut TlsStream> {
         match self {
             Stream::Tls(s) => Some(s),
@@ -100,7 +101,7 @@ impl Stream {
         }
     }
 
-    /// The user's name in the certificate that a client has shown (`tls.downstream.user_from`).
+    /// The user name in a client's certificate (`tls.downstream.user_from`).
     pub fn peer_name(&self) -> Option<&std::sync::Arc<str>> {
         match self {
             Stream::Tls(s) => s.peer_name(),
@@ -108,7 +109,7 @@ impl Stream {
         }
     }
 
-    /// Bytes that it occupies beside itself.
+    /// Memory beside the value itself, bytes.
     #[inline]
     pub fn held(&self) -> usize {
         match self {
@@ -117,7 +118,7 @@ impl Stream {
         }
     }
 
-    /// It has taken bytes that its socket has not: [`Write::flush`] goes on with them.
+    /// Whether bytes were taken that the socket has not taken yet; [`Write::flush`] writes them.
     #[inline]
     pub fn unsent(&self) -> bool {
         match self {
@@ -126,20 +127,21 @@ impl Stream {
         }
     }
 
-    /// Nothing more will be written.
+    /// Shuts down the sending side of a TCP socket.
     pub fn shut(&mut self) {
         match self {
             Stream::Tls(s) => s.shut(),
             Stream::Tcp(s) => {
-                // It is the end: if the peer is gone already, all the better.
+                // If the peer is gone already, nothing is lost.
                 let _ = s.shutdown(std::net::Shutdown::Write);
             }
             Stream::Unix(_) => {}
         }
     }
 
-    /// Watches it for reading, and for writing where `writing`: only while something waits to be
-    /// written, because a Unix socket reports every byte its peer takes.
+    /// Watches the socket for reading and, if `writing`, for writing. That is for the time in which
+    /// bytes wait to be written, because a Unix socket reports every byte that its peer takes.
+    /// `again`: it was watched before.
     ///
     /// # Errors
     /// The event loop's.
@@ -159,15 +161,15 @@ impl Stream {
         }
     }
 
-    /// Watches it no more.
+    /// Stops watching the socket.
     pub fn unwatch(&mut self, registry: &Registry) {
-        // It fails only if it was not watched, which is what is wanted.
+        // It fails only if the socket was not watched.
         let _ = self.source().deregister(registry);
     }
 
-    /// The socket's peer's address and its own as CLIENT LIST writes them, which need not be those
-    /// of the client ([`crate::client::Client::addresses`]): `host:port`, of a Unix socket
-    /// `path:0` for both.
+    /// The peer's and the local address of the socket in the form of CLIENT LIST: `host:port`, or
+    /// `path:0` for both of a Unix socket. The client's own may differ
+    /// ([`crate::client::Client::addresses`]).
     pub fn socket_addresses(&self) -> (String, String) {
         const UNKNOWN: &str = "?:0";
         match self {
@@ -188,16 +190,15 @@ impl Stream {
         }
     }
 
-    /// What is written from now on waits (`true`) for what comes after it, or goes out. Only TCP
-    /// has packets to save.
+    /// Sets TCP_CORK: while it is on, partial packets wait for more bytes.
     pub fn hold_back(&self, on: bool) {
         if let Stream::Tcp(s) = self {
-            // Without it the same bytes go out, in one packet more.
+            // If it fails, the same bytes are sent in one packet more.
             let _ = SockRef::from(s).set_tcp_cork(on);
         }
     }
 
-    /// Nothing more will be written; what was goes out together with the news of that.
+    /// Shuts down the sending side, in one packet with the last bytes where possible.
     ///
     /// # Errors
     /// The operating system's.
@@ -212,27 +213,27 @@ impl Stream {
         }
     }
 
-    /// Closes the peer's way here where the system refuses what is written after that, so that the
-    /// peer knows that it was not sent: for a Unix socket. What was written before can be read.
+    /// Shuts down the receiving side of a Unix socket, where the peer's writes fail from then on,
+    /// so that it knows that they were not received. What was written before can be read.
     pub fn close_input(&self) {
         if let Stream::Unix(s) = self {
-            // If the peer has closed everything already, the next read says so.
+            // If the peer has closed the socket already, the next read reports that.
             let _ = s.shutdown(Shutdown::Read);
         }
     }
 
-    /// Something that the peer has written waits to be read in a Unix socket, which the news that
-    /// nothing more will be written cannot leave together with a reply.
+    /// Whether a Unix socket has unread bytes. A reply and the shutdown are two calls there, and
+    /// the next command may arrive between them.
     pub fn has_input(&self) -> bool {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let peek = |s| net::recv(s, &mut [0; 1][..], flags);
         matches!(self, Stream::Unix(s) if peek(s).is_ok_and(|(n, _)| n > 0))
     }
 
-    /// The error that a connection attempt ended with, if it did.
+    /// Checks whether a connection attempt has succeeded.
     ///
     /// # Errors
-    /// That error; `NotConnected` while it goes on.
+    /// Why it has failed; `NotConnected` while it is in progress.
     pub fn connected(&self) -> io::Result<()> {
         match self {
             Stream::Unix(_) => Ok(()),
@@ -258,8 +259,8 @@ impl AsFd for Stream {
     }
 }
 
-// The system calls themselves rather than libc's functions, which are cancellation points of
-// threads and pay for it with every call.
+// System calls by rustix instead of libc's functions, which are thread cancellation points and pay
+// for that with every call.
 
 impl Read for Stream {
     #[inline]

@@ -107,7 +107,8 @@ enum Step {
 }
 
 impl Round<'_> {
-    /// Asks until a view can replace the one in use. The error names everyone who was asked in vain.
+    /// Asks until a view can replace the one in use. The error names everyone who was asked in
+    /// vain.
     pub async fn ask(mut self, candidates: Vec<Candidate>) -> Result<Found, NoTopology> {
         let mut queue: VecDeque<Candidate> = candidates.into();
         let seeds = queue.iter().filter(|c| matches!(c, Candidate::Name(..))).count();
@@ -345,7 +346,8 @@ pub(super) enum NoTopology {
 }
 
 impl NoTopology {
-    /// Everyone was asked in vain. The first few are named: with a thousand nodes the reasons repeat.
+    /// Everyone was asked in vain. The first few are named: with a thousand nodes the reasons
+    /// repeat.
     fn asked(mut errors: Vec<String>) -> NoTopology {
         const SHOWN: usize = 6;
         if errors.is_empty() {

@@ -1,9 +1,10 @@
 //! The refresher: keeps the workers' view of the cluster, and of its commands, up to date.
 //!
 //! One task, one refresh at a time, never closer than `topology.min_interval`; whatever is asked
-//! for during a refresh becomes one more after it. In quiet times every `topology.refresh`; while
-//! a slot has no primary, or a primary cannot be reached or owes answers and is silent, as often as
-//! `topology.min_interval` allows, so that the end of a failover is seen at once, also where the old primary died before it could say MOVED.
+//! for during a refresh becomes one more after it. In quiet times every `topology.refresh`; while a
+//! slot has no primary, or a primary cannot be reached or owes answers and is silent, as often as
+//! `topology.min_interval` allows, so that the end of a failover is seen at once, also where the
+//! old primary died before it could say MOVED.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;

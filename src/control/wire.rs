@@ -1,4 +1,5 @@
-//! A socket of the control thread to a node: TLS where the configuration says so, replies as frames.
+//! A socket of the control thread to a node: TLS where the configuration says so, replies as
+//! frames.
 
 use std::io;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! One connection of the hub to a node: socket, handshake, unsent commands, unfinished frame.
 //!
-//! Frames are found in the buffer of the read, which all connections share: messages are copied only
-//! where a frame is cut.
+//! Frames are found in the buffer of the read, which all connections share: messages are copied
+//! only where a frame is cut.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -155,8 +155,8 @@ impl Conn {
         })
     }
 
-    /// Handles an event of the socket. `true`: the connection is made, TLS included, and the handshake
-    /// can begin.
+    /// Handles an event of the socket. `true`: the connection is made, TLS included, and the
+    /// handshake can begin.
     ///
     /// # Errors
     /// The attempt has failed.

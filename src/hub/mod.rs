@@ -1,12 +1,12 @@
 //! The pub/sub hub: the thread whose event loop carries events and actions between sockets, workers
 //! and the book ([`crate::pubsub::book`]), which holds the logic.
 //!
-//! In each turn the book gets the messages of workers and control, the frames of nodes and the time;
-//! its actions are performed, commands are written (one write per node), and every worker gets its
-//! news in one batch.
+//! In each turn the book gets the messages of workers and control, the frames of nodes and the
+//! time; its actions are performed, commands are written (one write per node), and every worker
+//! gets its news in one batch.
 //!
-//! After a panic the thread goes on with an empty book: workers are told, and subscribe again to all
-//! they need.
+//! After a panic the thread goes on with an empty book: workers are told, and subscribe again to
+//! all they need.
 
 mod conn;
 mod reading;
@@ -325,8 +325,8 @@ impl<'a> HubSession<'a> {
         }
     }
 
-    /// Drops a connection. If the node has closed it (`closed`) after it was ready, the next attempt
-    /// may follow at once; otherwise it backs off.
+    /// Drops a connection. If the node has closed it (`closed`) after it was ready, the next
+    /// attempt may follow at once; otherwise it backs off.
     fn drop_connection(&mut self, node: usize, why: &ConnectionEnd, closed: bool) {
         let was_ready = self.close(node);
         self.hub.stats.failures.fetch_add(1, Relaxed);
@@ -451,7 +451,8 @@ impl<'a> HubSession<'a> {
     }
 
     fn write_nodes(&mut self) {
-        // If a connection is lost here, its topics move to other nodes, which are then written again.
+        // If a connection is lost here, its topics move to other nodes, which are then written
+        // again.
         let mut again = true;
         while std::mem::take(&mut again) {
             for node in 0..self.conns.len() {

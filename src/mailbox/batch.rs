@@ -15,8 +15,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// A batch of `news`. `transit` counts the bytes of messages that the worker was sent and has not
-    /// processed; it includes this batch until the batch is dropped.
+    /// A batch of `news`. `transit` counts the bytes of messages that the worker was sent and has
+    /// not processed; it includes this batch until the batch is dropped.
     pub fn new(news: Vec<HubEvent>, transit: &Arc<AtomicUsize>) -> Self {
         let bytes = |news: &HubEvent| match news {
             HubEvent::Messages { frames, .. } => frames.len(),

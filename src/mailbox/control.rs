@@ -24,8 +24,8 @@ pub enum ToControl {
         /// Its address.
         node: SocketAddr,
     },
-    /// A connection is silent, perhaps because of its first command: check whether a script keeps the
-    /// node busy or a module's command blocks the connection.
+    /// A connection is silent, perhaps because of its first command: check whether a script keeps
+    /// the node busy or a module's command blocks the connection.
     Blocked {
         /// Address of the node.
         node: SocketAddr,

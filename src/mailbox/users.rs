@@ -19,8 +19,9 @@ pub struct UserQuestion {
     pub to: WorkerHandle,
 }
 
-/// The periodic check of a user of the cluster whose clients are connected: does the user still exist,
-/// and may it still receive what it is subscribed to? Answered by [`super::ToWorker::Reverified`].
+/// The periodic check of a user of the cluster whose clients are connected: does the user still
+/// exist, and may it still receive what it is subscribed to? Answered by
+/// [`super::ToWorker::Reverified`].
 #[derive(Debug)]
 pub struct UserRecheck {
     /// The worker's number for the user.

@@ -1,4 +1,4 @@
-//! rustls's configurations, from slotway's and the files that it names.
+//! Configurations of rustls, built from slotway's and the files that it names.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::path::Path;
@@ -19,10 +19,10 @@ use super::stats::Side;
 use super::verify::Lenient;
 use crate::config::{ClientAuth, Tls, TlsUpstream, TlsVersion, Verify};
 
-/// Sessions with nodes that are remembered for resumption: a handshake without certificates.
+/// Number of sessions with nodes that are kept for resumption.
 const SESSIONS: usize = 1024;
 
-/// One side's files, as they were read.
+/// The contents of one side's files.
 pub(super) struct Material {
     cert: Option<File>,
     key: Option<File>,
@@ -30,7 +30,7 @@ pub(super) struct Material {
 }
 
 impl Material {
-    /// Reads what the section of this side names.
+    /// Reads the files that the section of this side names.
     ///
     /// # Errors
     /// All files that cannot be read.
@@ -67,7 +67,7 @@ impl Material {
         if faults.is_empty() { Ok(Material { cert, key, ca }) } else { Err(faults) }
     }
 
-    /// Tells one content of all files from another.
+    /// A hash of all contents.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         for file in [&self.cert, &self.key, &self.ca].into_iter().flatten() {
@@ -86,7 +86,7 @@ impl Material {
         }
     }
 
-    /// rustls's word on certificate and key, at the certificate.
+    /// An error of rustls about certificate or key, as a fault of the certificate's file.
     fn unusable(&self, error: &rustls::Error) -> Fault {
         let why = match error {
             rustls::Error::InconsistentKeys(_) => {
@@ -100,21 +100,21 @@ impl Material {
         }
     }
 
-    /// The certificate that the other side is shown.
+    /// The certificate that the peer is sent.
     pub fn certificate(&self) -> Option<CertificateDer<'static>> {
         self.cert.as_ref()?.certificates().ok()?.into_iter().next()
     }
 
-    /// When the first of its certificates ends, in seconds since 1970.
+    /// When the first certificate of the chain expires, seconds since 1970.
     pub fn expiry(&self) -> Option<i64> {
         let chain = self.cert.as_ref()?.certificates().ok()?;
         chain.iter().filter_map(|cert| certificate::not_after(cert)).min()
     }
 
-    /// What clients, or those who ask the admin listener, are served with.
+    /// A server configuration, for clients or the admin listener.
     ///
     /// # Errors
-    /// What is wrong with which file.
+    /// A file with a fault.
     pub fn server(
         &self,
         side: Side,
@@ -143,26 +143,26 @@ impl Material {
             return Err(Fault { key: format!("tls.{}.cert", side.name()), reason });
         };
         let mut server = builder.with_single_cert(chain, key).map_err(|e| self.unusable(&e))?;
-        // Records stay at the 16 KiB that they have by default: smaller ones cost CPU, and a reply
-        // that fills none is a record by itself anyway.
+        // Records keep their default size of 16 KiB: smaller ones cost CPU, and a shorter reply is
+        // a record of its own anyway.
         if client_auth == ClientAuth::None {
-            // Tickets are encrypted state that the client keeps: nothing is stored here. One is
-            // enough for a client that keeps its connections.
+            // Tickets are encrypted state kept by the client: nothing is stored here. One is enough
+            // for clients that keep their connections.
             server.ticketer = ring::Ticketer::new().map_err(|e| self.unusable(&e))?;
             server.send_tls13_tickets = 1;
         } else {
-            // A resumed session's certificate is not checked again: it may be one of a CA that is
-            // not in the file any more.
+            // No resumption: it would skip the check of a certificate whose CA may have been
+            // removed from the file.
             server.send_tls13_tickets = 0;
             server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         }
         Ok(server)
     }
 
-    /// What nodes are connected to with.
+    /// A client configuration, for connections to nodes.
     ///
     /// # Errors
-    /// What is wrong with which file.
+    /// A file with a fault.
     pub fn client(&self, config: &TlsUpstream) -> Result<ClientConfig, Fault> {
         let provider = provider();
         let roots = match (&self.ca, config.verify) {

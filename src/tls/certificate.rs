@@ -1,5 +1,4 @@
-//! What slotway reads in a certificate: names and the day it ends. Whether a certificate is to be
-//! believed is rustls's to say.
+//! Names and expiry dates of certificates. Verification is rustls's.
 
 use x509_parser::asn1_rs::Tag;
 use x509_parser::prelude::{AttributeTypeAndValue, FromDer, GeneralName, X509Certificate};
@@ -8,8 +7,8 @@ fn parsed(cert: &[u8]) -> Option<X509Certificate<'_>> {
     X509Certificate::from_der(cert).ok().map(|(_, cert)| cert)
 }
 
-/// The subject's common name. With several it has none: which of them is meant cannot be known, and
-/// somebody might be let in as who he is not.
+/// The common name of the subject; `None` where there are several, because the wrong one might log
+/// a client in as somebody else.
 pub(super) fn common_name(cert: &[u8]) -> Option<String> {
     let cert = parsed(cert)?;
     let mut names = cert.subject().iter_common_name();
@@ -17,11 +16,11 @@ pub(super) fn common_name(cert: &[u8]) -> Option<String> {
     names.next().is_none().then(|| text(name)).flatten()
 }
 
-/// A string of one of the kinds that names are written in.
+/// The value of a name, for the string types that names have.
 fn text(name: &AttributeTypeAndValue<'_>) -> Option<String> {
     let value = name.attr_value();
     match value.tag() {
-        // Teletex strings are UTF-8, as everybody writes them.
+        // In practice Teletex strings are written as UTF-8.
         Tag::Utf8String | Tag::PrintableString | Tag::TeletexString | Tag::Ia5String => {
             Some(std::str::from_utf8(value.data).ok()?.to_owned())
         }
@@ -34,7 +33,7 @@ fn text(name: &AttributeTypeAndValue<'_>) -> Option<String> {
     }
 }
 
-/// The subject alternative names that are a DNS name, an e-mail address or a URI, in order.
+/// The subject alternative names that are DNS names, e-mail addresses or URIs, in order.
 pub(super) fn alternative_names(cert: &[u8]) -> Vec<String> {
     let Some(cert) = parsed(cert) else { return Vec::new() };
     let Ok(Some(names)) = cert.subject_alternative_name() else { return Vec::new() };
@@ -47,7 +46,7 @@ pub(super) fn alternative_names(cert: &[u8]) -> Vec<String> {
     names.collect()
 }
 
-/// When it ends, in seconds since 1970.
+/// The expiry date, seconds since 1970.
 pub fn not_after(cert: &[u8]) -> Option<i64> {
     Some(parsed(cert)?.validity().not_after.timestamp())
 }

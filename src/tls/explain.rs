@@ -1,4 +1,4 @@
-//! What went wrong, for the person who reads the log.
+//! Errors of TLS as texts for operators, and as results for the counters.
 
 use std::io;
 
@@ -6,12 +6,12 @@ use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
 use super::{HandshakeOutcome, Side};
 
-/// rustls's error in the error of a read or a write, if it is one.
+/// The error of rustls inside the error of a read or write, if there is one.
 pub(super) fn of_io(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref::<Error>()
 }
 
-/// How a handshake that ended with this is counted.
+/// The result under which a handshake that ended with `error` is counted.
 pub fn outcome(error: &io::Error) -> HandshakeOutcome {
     match of_io(error) {
         None if error.kind() == io::ErrorKind::TimedOut => HandshakeOutcome::Timeout,
@@ -53,7 +53,8 @@ fn is_about_certificate(alert: AlertDescription) -> bool {
     )
 }
 
-/// In words. `name` is the one that the certificate was to have; of a client there is none.
+/// The text of `error`, with the configuration key to look at. `name` is the one that the node's
+/// certificate should have; unused for clients.
 pub fn words(error: &io::Error, side: Side, name: &str) -> String {
     let Some(error) = of_io(error) else { return error.to_string() };
     let (peer, ca) = match side {

@@ -1,4 +1,4 @@
-//! Certificates, keys and CAs as they lie in files, and what is wrong with them.
+//! Files with certificates, keys and CAs, and their faults.
 
 use std::hash::{DefaultHasher, Hash};
 use std::path::{Path, PathBuf};
@@ -7,12 +7,12 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// A key of the configuration whose file cannot be used.
+/// A file that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The key.
+    /// The configuration key that names it.
     pub key: String,
-    /// The file and why. Never holds what is in it.
+    /// Its path and the reason. Never contains any of the file's contents.
     pub reason: String,
 }
 
@@ -22,7 +22,7 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// A file that the configuration names, and what was in it.
+/// The contents of a file that the configuration names.
 #[derive(Clone)]
 pub struct File {
     key: String,
@@ -31,7 +31,7 @@ pub struct File {
 }
 
 impl File {
-    /// Reads it.
+    /// Reads the file that `key` of the configuration names.
     ///
     /// # Errors
     /// It cannot be read.
@@ -45,12 +45,12 @@ impl File {
         }
     }
 
-    /// Tells one content from another.
+    /// Adds the contents to a hash.
     pub fn fingerprint(&self, into: &mut DefaultHasher) {
         self.bytes.hash(into);
     }
 
-    /// Something is wrong with it.
+    /// A fault of this file.
     pub fn fault(&self, why: impl std::fmt::Display) -> Fault {
         Fault { key: self.key.clone(), reason: format!("{}: {why}", self.path.display()) }
     }
@@ -65,7 +65,7 @@ impl File {
         }
     }
 
-    /// What is in it, by the lines that begin a part.
+    /// The kinds of PEM sections in the file.
     fn kinds(&self) -> String {
         let text = String::from_utf8_lossy(&self.bytes);
         let begins = text
@@ -78,7 +78,7 @@ impl File {
     /// All certificates, at least one.
     ///
     /// # Errors
-    /// There is none, or one is broken.
+    /// There is none, or one is malformed.
     pub fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, Fault> {
         let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.bytes).collect();
         match all {
@@ -93,7 +93,7 @@ impl File {
     /// The first private key.
     ///
     /// # Errors
-    /// There is none that can be used.
+    /// There is none, or it is encrypted.
     pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, Fault> {
         let encrypted = self.kinds().contains("ENCRYPTED PRIVATE KEY")
             || self.bytes.windows(11).any(|w| w == b"4,ENCRYPTED");
@@ -106,10 +106,10 @@ impl File {
         PrivateKeyDer::from_pem_slice(&self.bytes).map_err(|e| self.not_pem(&e, "private key"))
     }
 
-    /// Its certificates as CAs.
+    /// The certificates as CAs.
     ///
     /// # Errors
-    /// There is none, or one is broken.
+    /// There is none, or one is malformed.
     pub fn roots(&self) -> Result<RootCertStore, Fault> {
         let mut roots = RootCertStore::empty();
         for (i, ca) in self.certificates()?.into_iter().enumerate() {
@@ -120,7 +120,7 @@ impl File {
     }
 }
 
-/// The machine's own CAs.
+/// The CAs of the machine.
 ///
 /// # Errors
 /// There are none.

@@ -1,16 +1,16 @@
-//! TLS of all sides: which certificates are used, and what becomes of a handshake.
+//! TLS for clients, nodes and the admin listener: certificates, sockets, handshakes.
 //!
-//! rustls is a state machine without sockets; here it is joined to the workers' sockets
-//! ([`TlsStream`]), fed with certificates from files, and given new ones when the files change
-//! (`watch`). A handshake is a few steps of the event loop, like everything else that a socket
-//! has to say, and holds nobody up but for its cryptography (some 0.3 to 1 ms once).
+//! rustls is a state machine without I/O. This room joins it to the workers' sockets
+//! ([`TlsStream`]), loads certificates from files, and loads them again when the files change
+//! (`watch`). A handshake advances with the events of its socket; the event loop waits only for its
+//! cryptography (some 0.3 to 1 ms once).
 //!
-//! - `files`, `build`, `verify`: from files to rustls's configurations
-//! - `pin`: `slotway probe`
-//! - `der`: names and dates in certificates
+//! - `files`, `build`, `verify`: from files to configurations of rustls
+//! - `pin`: for `slotway probe`
+//! - `certificate`: names and dates in certificates
 //! - `stream`: a socket with TLS
 //! - `watch`: files that change
-//! - `stats`, `explain`: what is counted and said
+//! - `stats`, `explain`: counters, and error texts
 
 mod build;
 mod certificate;
@@ -37,10 +37,10 @@ pub use pin::pinned;
 pub use stats::{HandshakeOutcome, Side, TlsCounts, TlsStats};
 pub use stream::TlsStream;
 
-/// For what is not a node: with the machine's own CAs.
+/// A client configuration that trusts the machine's CAs: for what is not a node.
 ///
 /// # Errors
-/// It has none.
+/// The machine has no CAs.
 pub fn public_client() -> Result<Arc<ClientConfig>, Fault> {
     let config = config::Tls::default();
     let material = Material::of(Side::Upstream, &config).map_err(|faults| {
@@ -50,16 +50,16 @@ pub fn public_client() -> Result<Arc<ClientConfig>, Fault> {
     material.client(&config.upstream).map(Arc::new)
 }
 
-/// TLS as it is configured, with the certificates that are in use now. Shared by all threads.
+/// TLS with the configuration and certificates in use. Shared by all threads.
 #[derive(Debug, Default)]
 pub struct Tls {
     used: RwLock<Arc<Used>>,
-    /// What the files were when they were last looked at, used or not.
+    /// Fingerprints of the files when they were last read, whether they could be used or not.
     seen: Mutex<[u64; Side::COUNT]>,
     stats: Arc<TlsStats>,
 }
 
-/// What is in use, replaced as a whole.
+/// The configurations in use, replaced as a whole.
 #[derive(Debug, Default, Clone)]
 struct Used {
     config: Arc<config::Tls>,
@@ -68,7 +68,7 @@ struct Used {
     admin: Option<Arc<ServerConfig>>,
 }
 
-/// Another configuration, its files read: nothing is wrong with it.
+/// A configuration that is valid and whose files are read, ready for [`Tls::take`].
 #[derive(Debug, Default)]
 pub struct Prepared {
     used: Used,
@@ -77,20 +77,20 @@ pub struct Prepared {
 }
 
 impl Tls {
-    /// Reads all files.
+    /// Reads all files of a configuration and uses them.
     ///
     /// # Errors
-    /// Everything that is wrong with them.
+    /// All faults of the files.
     pub fn load(config: &Config) -> Result<Tls, Vec<Fault>> {
         let tls = Tls::default();
         tls.take(Tls::prepare(&config.tls)?);
         Ok(tls)
     }
 
-    /// Reads all files of another configuration, for [`Tls::take`].
+    /// Reads all files of a configuration, for [`Tls::take`].
     ///
     /// # Errors
-    /// Everything that is wrong with them.
+    /// All faults of the files.
     pub fn prepare(config: &config::Tls) -> Result<Prepared, Vec<Fault>> {
         let mut prepared = Prepared::default();
         let mut faults = Vec::new();
@@ -114,9 +114,9 @@ impl Tls {
         if faults.is_empty() { Ok(prepared) } else { Err(faults) }
     }
 
-    /// Uses it from now on: for new connections.
+    /// Uses a configuration for new connections from now on.
     pub fn take(&self, prepared: Prepared) {
-        // Whoever reads files meanwhile finds that they are another configuration's.
+        // Held until both are replaced, so that `read` does not mix two configurations.
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         *self.used.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(prepared.used);
         *seen = prepared.seen;
@@ -130,23 +130,23 @@ impl Tls {
         Arc::clone(&self.used.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What it was made from.
+    /// The configuration in use.
     pub fn config(&self) -> Arc<config::Tls> {
         Arc::clone(&self.used().config)
     }
 
-    /// Connections to nodes use TLS.
+    /// Whether connections to nodes use TLS.
     pub fn is_upstream(&self) -> bool {
         self.used().config.upstream.enabled
     }
 
-    /// What is counted.
+    /// The counters.
     pub fn stats(&self) -> &Arc<TlsStats> {
         &self.stats
     }
 
-    /// Reads the files that have changed.
-    fn look(&self, all: bool) {
+    /// Reads files again that have changed; with `all` also those that have not.
+    fn read_changed(&self, all: bool) {
         for side in sides(&self.config()) {
             let side_name = side.name();
             match self.read(side, all) {
@@ -171,12 +171,16 @@ impl Tls {
         }
     }
 
-    /// `true`: there is something new, and it is in use. `Err` once for each content that cannot
-    /// be used.
+    /// Reads the files of one side, and uses them if they have changed or `anyway`. `true`: they
+    /// are in use.
+    ///
+    /// # Errors
+    /// The faults of the files, once for each content.
     fn read(&self, side: Side, anyway: bool) -> Result<bool, Vec<Fault>> {
         let before = self.used();
         let material = Material::of(side, &before.config);
-        // A file that is missing for a moment while it is replaced has a print of its own.
+        // A file may be missing for a moment while it is replaced: a fingerprint of its own, so
+        // that the fault is reported once.
         let print = material.as_ref().map_or(0, Material::fingerprint);
         {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -191,7 +195,7 @@ impl Tls {
         made.make(side, &material).map_err(|fault| vec![fault])?;
         let mut used = self.used.write().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&used.config, &before.config) {
-            // Another configuration by now, which has read its files.
+            // Another configuration was taken meanwhile, with files of its own.
             return Ok(false);
         }
         let old = Used::clone(&used);
@@ -205,7 +209,8 @@ impl Tls {
         Ok(true)
     }
 
-    /// A client's connection, its handshake about to begin; `None` without TLS.
+    /// TLS on the socket of a client, its handshake still to come; `None` where clients have no
+    /// TLS.
     pub fn accept(&self, socket: mio::net::TcpStream) -> Option<io::Result<TlsStream>> {
         let used = self.used();
         let config = used.server.clone()?;
@@ -219,7 +224,8 @@ impl Tls {
         )
     }
 
-    /// A connection to a node called `name`, its handshake about to begin; `None` without TLS.
+    /// TLS on a socket to the node called `name`, its handshake still to come; `None` where nodes
+    /// have no TLS.
     pub fn connect(
         &self,
         socket: mio::net::TcpStream,
@@ -234,26 +240,25 @@ impl Tls {
         Some(conn.map(|conn| TlsStream::new(socket, conn.into(), Side::Upstream, stats, none)))
     }
 
-    /// What rustls connects to nodes with; `None` without TLS. For connections that are not the
-    /// workers'.
+    /// The configuration for connections to nodes that are tokio's; `None` where nodes have no TLS.
     pub fn client(&self) -> Option<Arc<ClientConfig>> {
         self.used().client.clone()
     }
 
-    /// What the admin listener speaks TLS with; `None`: plain HTTP.
+    /// The configuration for the admin listener; `None`: plain HTTP.
     pub fn admin(&self) -> Option<Arc<ServerConfig>> {
         self.used().admin.clone()
     }
 
-    /// The name to look for in the certificate of the node called `node`.
+    /// The name that the certificate of the node called `node` must have.
     ///
     /// # Errors
-    /// It cannot be a name.
+    /// It is no valid name of a server.
     pub fn server_name(&self, node: &str) -> io::Result<ServerName<'static>> {
         self.used().server_name(node)
     }
 
-    /// Why a connection to the node called `node` is of no use, for log and errors.
+    /// The text of an error on a connection to the node called `node`, for logs and error replies.
     pub fn why(&self, error: &io::Error, node: &str) -> String {
         match explain::of_io(error) {
             Some(_) => {
@@ -265,7 +270,7 @@ impl Tls {
         }
     }
 
-    /// What the files come to, as comments for `slotway check`.
+    /// The names and expiry dates of the certificates, as comments for `slotway check`.
     pub fn describe(&self) -> String {
         let mut out = String::new();
         let config = self.config();
@@ -298,7 +303,7 @@ impl Tls {
 }
 
 impl Used {
-    /// Puts what is made of these files in its place.
+    /// Builds the configuration of one side from its files.
     fn make(&mut self, side: Side, material: &Material) -> Result<(), Fault> {
         match side {
             Side::Downstream => {
@@ -325,7 +330,7 @@ impl Used {
         })
     }
 
-    /// The same as text.
+    /// The name that a node's certificate must have, as text.
     fn name_of<'a>(&'a self, node: &'a str) -> &'a str {
         match &*self.config.upstream.server_name {
             "" => node,
@@ -334,7 +339,7 @@ impl Used {
     }
 }
 
-/// Those that use TLS.
+/// The sides that use TLS.
 fn sides(config: &config::Tls) -> impl Iterator<Item = Side> + use<> {
     let downstream = (!config.downstream.listen.is_empty()).then_some(Side::Downstream);
     let upstream = config.upstream.enabled.then_some(Side::Upstream);

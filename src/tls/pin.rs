@@ -1,5 +1,5 @@
-//! A client that talks to whoever has one certificate, and to nobody else: `slotway probe`, which
-//! asks a slotway that reads the same files as itself.
+//! A client that trusts a single certificate: `slotway probe`, which connects to a slotway with the
+//! same files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, Signa
 use super::files::{Fault, File};
 use super::verify::Lenient;
 
-/// What connects to the one who shows the certificate in this file of `tls.admin.cert`.
+/// A client configuration that trusts only the certificate in this file (`tls.admin.cert`).
 ///
 /// # Errors
-/// It cannot be read.
+/// The file cannot be used.
 pub fn pinned(cert: &Path) -> Result<ClientConfig, Fault> {
     let file = File::read("tls.admin.cert", cert)?;
     let Some(wanted) = file.certificates()?.into_iter().next() else {
@@ -32,7 +32,7 @@ pub fn pinned(cert: &Path) -> Result<ClientConfig, Fault> {
 #[derive(Debug)]
 struct Pinned {
     wanted: CertificateDer<'static>,
-    /// Checks that the other side has the certificate's key.
+    /// Verifies that the server has the certificate's key.
     any: Lenient,
 }
 

@@ -1,9 +1,9 @@
-//! A non-blocking TCP socket with TLS: reads and writes plain bytes, and tells "would block" as a
-//! plain one does.
+//! A non-blocking TCP socket with TLS. It reads and writes plain bytes and reports "would block" as
+//! a socket without TLS does.
 //!
-//! What the event loops rely on holds here, too: a read that does not fill the buffer has emptied
-//! the socket and everything behind it, and a write that takes less than it was given has filled
-//! the socket.
+//! Event loops rely on two properties of sockets, which hold here as well: a read that does not
+//! fill its buffer has emptied the socket and all buffers, and a write that takes less than it was
+//! given has filled the socket.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -19,33 +19,33 @@ use super::stats::{HandshakeOutcome, Side, TlsStats};
 use super::{certificate, explain};
 use crate::config::UserFrom;
 
-/// Bytes that one read asks of the socket: four records.
+/// Size of one read from the socket, bytes: four records.
 const CIPHER: usize = 64 << 10;
-/// Plain bytes that are encrypted before the socket has taken those before. The next ones wait
-/// where they are.
+/// Limit on plain bytes that are encrypted ahead of the socket; further ones stay in their queue.
 const AHEAD: usize = 64 << 10;
-/// What an idle connection occupies: rustls's state, keys, certificates, its buffer of one read.
+/// Memory of an idle connection, bytes: rustls's state, keys, certificates, a buffer of one read.
 const HELD: usize = 12 << 10;
 
 thread_local! {
-    /// What was read from a socket and is decrypted at once.
+    /// The buffer of one read, which is decrypted at once.
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; CIPHER]);
 }
 
-/// See the module. Large: it stands in a box.
+/// A TCP socket with TLS. Large: kept in a box.
 #[derive(Debug)]
 pub struct TlsStream {
     socket: TcpStream,
     conn: Connection,
     side: Side,
-    /// Bytes from the socket for which there was no room, and how many of them are done with.
+    /// Encrypted bytes that rustls had no room for.
     rest: Vec<u8>,
+    /// How many bytes of `rest` it has taken since.
     fed: usize,
-    /// The other side said that it has said everything.
+    /// The peer has sent close_notify or closed the socket.
     closed: bool,
-    /// The handshake goes on.
+    /// The handshake is in progress.
     shaking: bool,
-    /// What the handshake's failure was, if the end of the connection does not say it.
+    /// The handshake has exceeded its time limit.
     late: bool,
     user_from: UserFrom,
     peer_name: Option<Arc<str>>,
@@ -76,36 +76,36 @@ impl TlsStream {
         }
     }
 
-    /// The socket below.
+    /// The TCP socket.
     pub fn tcp(&self) -> &TcpStream {
         &self.socket
     }
 
-    /// The socket below.
+    /// The TCP socket.
     pub fn tcp_mut(&mut self) -> &mut TcpStream {
         &mut self.socket
     }
 
-    /// The name in the client's certificate that `tls.downstream.user_from` asks for. Known when
-    /// the handshake is over; the certificate was checked.
+    /// The user name in the client's certificate (`tls.downstream.user_from`), which was verified;
+    /// `None` before the end of the handshake.
     pub fn peer_name(&self) -> Option<&Arc<str>> {
         self.peer_name.as_ref()
     }
 
-    /// Bytes that it occupies, about.
+    /// Approximate memory, bytes.
     pub fn held(&self) -> usize {
         HELD + self.rest.capacity() + if self.conn.wants_write() { AHEAD } else { 0 }
     }
 
-    /// Something is encrypted that the socket has not taken.
+    /// Whether encrypted bytes wait for the socket.
     pub fn unsent(&self) -> bool {
         self.conn.wants_write()
     }
 
-    /// Goes on with the handshake as far as possible. `true`: it is over.
+    /// Advances the handshake as far as the socket allows. `true`: it is complete.
     ///
     /// # Errors
-    /// It has failed.
+    /// The handshake has failed.
     pub fn handshake(&mut self) -> io::Result<bool> {
         match self.shake() {
             Ok(true) => {
@@ -130,12 +130,12 @@ impl TlsStream {
         }
     }
 
-    /// The handshake has taken too long.
+    /// Notes that the handshake has exceeded its time limit.
     pub fn timed_out(&mut self) {
         self.late = true;
     }
 
-    /// Why the handshake of a client has failed, in words.
+    /// The text of an error in the handshake of a client.
     pub fn why(error: &io::Error) -> String {
         explain::words(error, Side::Downstream, "")
     }
@@ -168,7 +168,7 @@ impl TlsStream {
         }
     }
 
-    /// Plain bytes that are there already.
+    /// Reads plain bytes that are decrypted already.
     fn take(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if buf.is_empty() {
             return Ok(0);
@@ -183,18 +183,18 @@ impl TlsStream {
         }
     }
 
-    /// Gives bytes of the socket to rustls until plain ones come of it, or the handshake ends.
+    /// Passes encrypted bytes to rustls until there are plain ones, or the handshake ends.
     fn feed(&mut self, bytes: &mut &[u8]) -> io::Result<()> {
         let shaking = self.conn.is_handshaking();
         while !bytes.is_empty() {
             if self.conn.read_tls(bytes)? == 0 {
-                // After the other side's last word nothing counts.
+                // Bytes after close_notify are ignored.
                 *bytes = &[];
                 self.closed = true;
                 return Ok(());
             }
             let state = self.conn.process_new_packets().map_err(|error| {
-                // The alert, as far as the socket takes it.
+                // Sends the alert, if the socket takes it.
                 let _ = self.push();
                 io::Error::new(ErrorKind::InvalidData, error)
             })?;
@@ -205,7 +205,7 @@ impl TlsStream {
         Ok(())
     }
 
-    /// Gives `bytes` to rustls and takes what comes of them, as far as `buf` has room.
+    /// Decrypts `bytes` into `buf`, as far as it has room.
     fn decrypt(&mut self, bytes: &mut &[u8], buf: &mut [u8]) -> io::Result<usize> {
         let mut n = 0;
         loop {
@@ -219,7 +219,7 @@ impl TlsStream {
         }
     }
 
-    /// Once: what waits, or one read of the socket.
+    /// One step of reading: bytes that rustls had no room for, or else one read of the socket.
     fn pull(&mut self, buf: &mut [u8]) -> io::Result<Pulled> {
         if !self.rest.is_empty() {
             let rest = std::mem::take(&mut self.rest);
@@ -231,7 +231,7 @@ impl TlsStream {
             }
             return n.map(|n| Pulled::Some((n, false)));
         }
-        // No more than there is room for, but for what rustls has half of.
+        // No more than `buf` has room for, except what completes a record.
         let wanted = if buf.is_empty() { CIPHER } else { buf.len().clamp(1024, CIPHER) };
         SCRATCH.with_borrow_mut(|scratch| {
             let place = scratch.get_mut(..wanted).unwrap_or_default();
@@ -250,7 +250,7 @@ impl TlsStream {
         })
     }
 
-    /// Writes what is encrypted, as far as the socket takes it.
+    /// Writes encrypted bytes, as far as the socket takes them.
     fn push(&mut self) -> io::Result<()> {
         while self.conn.wants_write() {
             match self.conn.write_tls(&mut Wire(&self.socket)) {
@@ -264,7 +264,7 @@ impl TlsStream {
         Ok(())
     }
 
-    /// Room for more plain bytes.
+    /// Checks that rustls takes plain bytes: those before are written.
     fn ready_to_write(&mut self) -> io::Result<()> {
         self.push()?;
         if self.shaking || self.conn.wants_write() {
@@ -273,22 +273,22 @@ impl TlsStream {
         Ok(())
     }
 
-    /// Says that nothing more will be said.
+    /// Sends close_notify and shuts down the sending side.
     pub fn shut(&mut self) {
         self.conn.send_close_notify();
-        // It is the end: if it does not get through, it does not.
+        // If the peer is gone, nothing is lost.
         let _ = self.push();
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 }
 
-/// What came of one step of reading.
+/// The result of one step of reading.
 enum Pulled {
-    /// So many plain bytes; `true`: the socket is empty.
+    /// Number of plain bytes; `true`: the socket is empty.
     Some((usize, bool)),
     /// The socket is empty.
     Dry,
-    /// The other side has closed.
+    /// The peer has closed the socket.
     End,
 }
 
@@ -307,8 +307,8 @@ impl Read for TlsStream {
                     }
                 }
                 Ok(Pulled::Dry) => break Err(ErrorKind::WouldBlock.into()),
-                // Without a farewell, as Redis ends its connections, too. What a reply or a
-                // command is says by itself where it ends.
+                // Without close_notify, as Redis does. A truncation is noticed all the same:
+                // commands and replies carry their lengths.
                 Ok(Pulled::End) => {
                     self.closed = true;
                     break Ok(n);
@@ -316,7 +316,7 @@ impl Read for TlsStream {
                 Err(error) => break Err(error),
             }
         };
-        // Answers of rustls's own: new keys.
+        // Messages of rustls itself: key updates.
         self.push()?;
         if n > 0 { Ok(n) } else { end }
     }
@@ -358,7 +358,7 @@ impl Drop for TlsStream {
     }
 }
 
-/// The socket, for rustls to write to.
+/// The socket as rustls writes to it.
 struct Wire<'a>(&'a TcpStream);
 
 impl Write for Wire<'_> {

@@ -1,4 +1,4 @@
-//! `tls.upstream.verify` = "chain" and "none": less than rustls checks by itself.
+//! Weaker verification than rustls's own, for `tls.upstream.verify` = "chain" and "none".
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -9,17 +9,17 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-/// Checks that one of the CAs has signed, or nothing. That the other side has the certificate's
-/// key is checked always.
+/// Verifies that one of the CAs has signed the certificate, or nothing about it. That the peer has
+/// the certificate's key is always verified.
 #[derive(Debug)]
 pub(super) struct Lenient {
-    /// Without: any certificate will do.
+    /// The CAs; `None`: any certificate is accepted.
     roots: Option<RootCertStore>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Lenient {
-    /// With these CAs; without any, nothing is checked.
+    /// A verifier with these CAs; `None`: any certificate is accepted.
     pub fn new(roots: Option<RootCertStore>, provider: &CryptoProvider) -> Self {
         Lenient { roots, algorithms: provider.signature_verification_algorithms }
     }

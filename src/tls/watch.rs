@@ -1,39 +1,39 @@
-//! Looks at the files of certificates from time to time.
+//! Polls the files of certificates.
 //!
-//! Their contents are compared, not their times: they are a few kilobytes, and a Kubernetes secret
-//! changes by a symbolic link that points elsewhere, whose target may be older than what it
-//! replaces.
+//! Contents are compared rather than modification times: the files are small, and a Kubernetes
+//! secret is replaced by changing a symbolic link, whose new target may be older than the one
+//! before.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Tls;
 
-/// How often.
+/// Interval between two polls.
 const EVERY: Duration = Duration::from_secs(2);
 
 impl Tls {
-    /// Watches until it is dropped.
+    /// Polls the files until it is dropped.
     pub async fn watch(self: Arc<Self>) {
         loop {
             tokio::time::sleep(EVERY).await;
-            // Without TLS there is nothing to look at, until another configuration has some.
+            // Without TLS there are no files, until another configuration is loaded.
             if super::sides(&self.config()).next().is_some() {
-                Arc::clone(&self).look_aside(false).await;
+                Arc::clone(&self).read_in_background(false).await;
             }
         }
     }
 
-    /// Reads all files now: what SIGHUP is for. The machine's CAs are read again, too. What cannot
-    /// be used is logged, and what was in use stays in use.
+    /// Reads all files now, as on SIGHUP, and the CAs of the machine. Files with faults are logged,
+    /// and those before them stay in use.
     pub async fn reload(self: Arc<Self>) {
-        self.look_aside(true).await;
+        self.read_in_background(true).await;
     }
 
-    /// Reading from a disk that hangs must not hold control up.
-    async fn look_aside(self: Arc<Self>, all: bool) {
-        let looked = tokio::task::spawn_blocking(move || self.look(all)).await;
-        if let Err(error) = looked {
+    /// Reads files on a thread of their own: a disk that hangs must not block the control thread.
+    async fn read_in_background(self: Arc<Self>, all: bool) {
+        let read = tokio::task::spawn_blocking(move || self.read_changed(all)).await;
+        if let Err(error) = read {
             tracing::error!(%error, "looking at certificates failed");
         }
     }

@@ -1,7 +1,7 @@
-//! The handshake: the commands that are sent on a new connection to a node before any other, and the
-//! judgement of their replies. Workers, the pub/sub hub and the control thread share it. No I/O.
-//! Not here: the TLS handshake before it ([`crate::tls`]), its time limit (`timeouts.connect`), the
-//! pause before another attempt ([`crate::backoff`]).
+//! The handshake: the commands that are sent on a new connection to a node before any other, and
+//! the judgement of their replies. Workers, the pub/sub hub and the control thread share it. No
+//! I/O. Not here: the TLS handshake before it ([`crate::tls`]), its time limit
+//! (`timeouts.connect`), the pause before another attempt ([`crate::backoff`]).
 //!
 //! | connection of | commands | error replies that it survives |
 //! |---|---|---|
@@ -99,9 +99,9 @@ pub struct Handshake {
 }
 
 impl Handshake {
-    /// A handshake of slotway's own user for commands or subscriptions. An empty user stands for the
-    /// cluster's default user, an empty password for none; an empty `name` is not set. `identify`
-    /// asks for the CLIENT ID of the connection.
+    /// A handshake of slotway's own user for commands or subscriptions. An empty user stands for
+    /// the cluster's default user, an empty password for none; an empty `name` is not set.
+    /// `identify` asks for the CLIENT ID of the connection.
     pub fn new(
         protocol: Protocol,
         (user, password): (&[u8], &[u8]),
@@ -189,7 +189,8 @@ impl Handshake {
         self.client_id
     }
 
-    /// Whether the ACL forbids the user to ask for the node's ID, so that the node was not verified.
+    /// Whether the ACL forbids the user to ask for the node's ID, so that the node was not
+    /// verified.
     pub fn is_unverified(&self) -> bool {
         self.unverified
     }
@@ -235,8 +236,8 @@ impl Handshake {
     }
 }
 
-/// Compares a node's reply to CLUSTER MYID with the ID that the topology has at its address. A reply
-/// that is no ID, an error for example, proves nothing and passes.
+/// Compares a node's reply to CLUSTER MYID with the ID that the topology has at its address. A
+/// reply that is no ID, an error for example, proves nothing and passes.
 ///
 /// # Errors
 /// [`HandshakeError::WrongNode`].

@@ -1,10 +1,10 @@
 //! A question of a client (CLIENT LIST, CLIENT KILL and the like) to all workers.
 //!
 //! It goes through the control thread, which alone knows which workers run. Every worker adds its
-//! answer to the shared [`Inquiry`] and drops its reference; dropping the last one sends the answers
-//! to the worker that asked, which completes the reply. A worker that ends drops its reference too,
-//! as does a channel without a receiver, so the reply always comes. Inquiries are rare: a lock is
-//! cheap enough.
+//! answer to the shared [`Inquiry`] and drops its reference; dropping the last one sends the
+//! answers to the worker that asked, which completes the reply. A worker that ends drops its
+//! reference too, as does a channel without a receiver, so the reply always comes. Inquiries are
+//! rare: a lock is cheap enough.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -104,8 +104,8 @@ mod tests {
 
     use super::*;
 
-    /// A worker that ends drops the messages in its inbox, and one that has ended receives none. The
-    /// asker gets the answers of the others all the same, once.
+    /// A worker that ends drops the messages in its inbox, and one that has ended receives none.
+    /// The asker gets the answers of the others all the same, once.
     #[test]
     fn the_last_to_let_go_tells_the_asker() {
         let poll = Poll::new().unwrap();

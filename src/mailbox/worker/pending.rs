@@ -1,13 +1,15 @@
-//! Pending subscriptions: requested by clients of this process and not yet confirmed by the cluster.
+//! Pending subscriptions: requested by clients of this process and not yet confirmed by the
+//! cluster.
 //!
-//! A server confirms a SUBSCRIBE before it reads a PUBLISH that arrives later on another connection.
-//! Slotway has to ask a node first, so a PUBLISH that a pending subscription can match waits for it,
-//! whichever workers have read the two.
+//! A server confirms a SUBSCRIBE before it reads a PUBLISH that arrives later on another
+//! connection. Slotway has to ask a node first, so a PUBLISH that a pending subscription can match
+//! waits for it, whichever workers have read the two.
 //!
 //! Workers read their sockets independently: the one with the PUBLISH may be ahead of the one whose
 //! socket holds the SUBSCRIBE. The PUBLISH therefore first waits until the other workers have read
 //! what had arrived ([`ReadBarrier`]), but only within [`ACTIVE`] of a subscription command or of a
-//! new connection, on which most subscriptions are made. Otherwise a PUBLISH costs two relaxed loads.
+//! new connection, on which most subscriptions are made. Otherwise a PUBLISH costs two relaxed
+//! loads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -59,8 +61,8 @@ struct Entry {
     waiters: Vec<(usize, WorkerHandle)>,
 }
 
-/// A pending subscription command. Dropped when the command is confirmed, refused or given up, which
-/// releases what waits for it.
+/// A pending subscription command. Dropped when the command is confirmed, refused or given up,
+/// which releases what waits for it.
 #[derive(Debug)]
 pub struct Ticket {
     pending: Arc<PendingSubscriptions>,
