@@ -1,17 +1,15 @@
-//! Finds out what keeps a connection silent whose first command may block it or keep its node busy.
+//! Checks of silent connections whose first command may block the connection or keep the node busy.
 //!
-//! A node whose script runs longer than `busy-reply-threshold` answers others with BUSY, but not
-//! those behind the script on the same connection. The workers are told, and send elsewhere what
-//! need not stay there.
+//! A node whose script runs longer than `busy-reply-threshold` answers BUSY, except to commands
+//! behind the script on the same connection. The workers are told, and send those elsewhere that
+//! need not stay.
 //!
-//! Modules' commands may block their connection though their server does not say so.
-//!
-//! A connection to a node is shared by many clients, and a command that blocks it holds all of them
-//! up. The flag `blocking` in COMMAND says which commands do; modules forget it. A reply that is
-//! late proves nothing: the node may be busy, or the network slow. So when a worker sees commands
-//! wait behind a module's, the node itself is asked, on another connection: CLIENT LIST marks a
-//! connection that is blocked, and names its command. A node that is busy with that command answers
-//! when it is done, and then nothing is blocked.
+//! A connection is shared by many clients, and a command that blocks it holds all of them up. The
+//! flag `blocking` in COMMAND marks such commands, but modules may forget it. A late reply proves
+//! nothing: the node may be busy, or the network slow. So when commands wait behind a module's, the
+//! node is asked on another connection: CLIENT LIST marks a connection that is blocked and names
+//! its command. A node that is merely busy with the command answers when it is done, and then
+//! reports no block.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -25,20 +23,20 @@ use super::pool::{Learned, MAX_LEARNED, Pool};
 use crate::mailbox::{BusyNode, ToWorker};
 use crate::resp::reply::{error_text, text};
 
-/// Limit on nodes that are asked at the same time; of more the workers will ask again.
+/// Limit on nodes that are checked at the same time; workers ask again for further ones.
 const MAX_CHECKS: usize = 64;
 
-/// What keeps a connection silent, as far as its node says.
+/// The cause of a connection's silence, according to its node.
 enum Cause {
-    /// A script: the node answers BUSY.
+    /// A script runs: the node answers BUSY.
     Busy,
     /// This command blocks the connection.
     Blocked(String),
-    /// Neither.
+    /// Neither: no cause is known.
     Nothing,
 }
 
-/// Asks nodes whether a connection is blocked or the node is busy.
+/// Checks whether connections are blocked or nodes are busy. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct BlockWatcher {
     pool: Arc<Pool>,
@@ -46,13 +44,13 @@ pub struct BlockWatcher {
 }
 
 impl BlockWatcher {
-    /// Nothing is asked before [`BlockWatcher::check`].
+    /// A watcher that reports to the workers of `pool`.
     pub fn new(pool: Arc<Pool>) -> Self {
         BlockWatcher { pool, under_way: Arc::default() }
     }
 
-    /// Asks `node` whether it is busy and, where the command is a module's, about the connection
-    /// from `own`; nothing if it is being asked already.
+    /// Checks whether `node` is busy and, if `module`, whether the connection from `own` is blocked
+    /// by a module's command. Does nothing while the node is being checked.
     pub fn check(&self, node: SocketAddr, own: SocketAddr, module: bool) {
         {
             let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,8 +111,8 @@ impl BlockWatcher {
     }
 }
 
-/// The command that blocks the connection from `own`, by a node's CLIENT LIST; `None`: it is not
-/// blocked, or not in the list.
+/// The command that blocks the connection from `own`, according to CLIENT LIST; `None` if it is not
+/// blocked or not listed.
 fn blocking_command(list: &str, own: SocketAddr) -> Option<&str> {
     fn value<'l>(line: &'l str, name: &str) -> Option<&'l str> {
         line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))

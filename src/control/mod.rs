@@ -1,15 +1,16 @@
-//! What the control thread does beside the traffic: the topology, replicas' health, questions to
-//! nodes, the pool of workers. Nothing here is on the way of a command.
-//! Not here: what puts these parts together ([`crate::process`]).
+//! The tasks of the control thread beside the traffic: topology refresh, health of replicas,
+//! probes, questions to nodes, the pool of workers. No command passes here. Not here: what starts
+//! and stops these tasks ([`crate::process`]).
 
 mod blocked;
 mod export;
-mod recheck;
 mod names;
 mod node;
 mod pool;
 mod probe;
+mod recheck;
 mod renew;
+mod replica_watch;
 mod replicas;
 mod requests;
 mod round;
@@ -20,7 +21,6 @@ mod tests;
 mod topology;
 mod verify;
 mod wire;
-mod replica_watch;
 
 pub use blocked::BlockWatcher;
 pub use pool::{Pool, Scrape};

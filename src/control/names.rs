@@ -1,4 +1,4 @@
-//! Addresses of nodes: the names in a snapshot resolved, and remembered for a moment.
+//! Resolution of the host names in a topology, with a short-lived cache.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -10,19 +10,20 @@ use tracing::warn;
 
 use crate::cluster::{NodeAddr, Snapshot};
 
-/// How long an answer of DNS is taken for granted. While a cluster is in trouble it is asked many
-/// times a second; its names need not be.
+/// How long an answer of DNS is cached: while a cluster is in trouble its topology is refreshed
+/// many times a second.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// The names of nodes and what they last resolved to.
+/// Host names of nodes, each with the last address and the time of the lookup.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     known: HashMap<Box<str>, (Option<IpAddr>, Instant)>,
 }
 
 impl Names {
-    /// Fills in [`crate::cluster::Node::socket`] for every node. A name that does not resolve now
-    /// keeps the address it had: a DNS outage is no reason to lose nodes that are reachable.
+    /// Sets [`crate::cluster::Node::socket`] of every node. A name that does not resolve now keeps
+    /// its last address, so that an outage of DNS does not cut off nodes. `limit` is for each
+    /// lookup.
     pub async fn resolve(&mut self, snapshot: &mut Snapshot, limit: Duration) {
         let names: HashSet<Box<str>> = snapshot
             .nodes
@@ -45,7 +46,7 @@ impl Names {
             let Ok((name, ips)) = done else { continue };
             let before = self.known.get(&name).and_then(|(ip, _)| *ip);
             let ip = match ips {
-                // Of several addresses the one in use: an order that changes is no change.
+                // Of several addresses the one in use stays: DNS rotates their order.
                 Ok(ips) => before.filter(|ip| ips.contains(ip)).or(ips.first().copied()),
                 Err(error) => {
                     warn!(%name, error, "the name of a node does not resolve");
@@ -63,8 +64,8 @@ impl Names {
         }
     }
 
-    /// What `name` resolved to may be wrong: its node does not answer there.
-    pub(super) fn doubt(&mut self, addr: &NodeAddr) {
+    /// Makes the cached address of a node's name expire: the node does not answer there.
+    pub(super) fn expire(&mut self, addr: &NodeAddr) {
         if let Some((_, at)) = self.known.get_mut(&addr.host)
             && let Some(long_ago) = Instant::now().checked_sub(FRESH)
         {

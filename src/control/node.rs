@@ -1,5 +1,5 @@
-//! Asking one node: the few commands that slotway needs for itself, on a connection of the control
-//! thread's own, in RESP2.
+//! A connection of the control thread to one node, in RESP2, for the commands that slotway needs
+//! itself.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,30 +24,30 @@ use crate::upstream::{Handshake, HandshakeError, verify_node_id};
 /// Why a node could not be asked, for the log and for `/readyz`.
 #[derive(Debug, Error)]
 pub(super) enum AskError {
-    /// No connection, or it was lost.
+    /// Connecting failed, or the connection was lost.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// It took too long.
+    /// `timeouts.connect` was exceeded.
     #[error("no answer within {} ms (timeouts.connect)", .0.as_millis())]
     Timeout(Duration),
-    /// The same, and it was in the TLS handshake.
+    /// `timeouts.connect` was exceeded during the TLS handshake.
     #[error(
         "TLS, name {name}: no handshake within {limit} ms (timeouts.connect); does this port speak \
          TLS?"
     )]
     NoTls {
-        /// How long it had, milliseconds.
+        /// The limit, milliseconds.
         limit: u128,
         /// The node's name.
         name: String,
     },
-    /// AUTH was refused.
+    /// AUTH was refused: the node's error.
     #[error("authentication refused, see upstream.user and upstream.password: {0}")]
     Auth(String),
-    /// Not RESP, or an error where an answer was expected.
+    /// The reply is an error or does not have the expected form.
     #[error(transparent)]
     Answer(#[from] ParseError),
-    /// The connection gave no reply.
+    /// No reply was received.
     #[error(transparent)]
     Wire(#[from] WireError),
     /// The handshake has failed otherwise: another node answered.
@@ -58,27 +58,27 @@ pub(super) enum AskError {
 impl From<HandshakeError> for AskError {
     fn from(error: HandshakeError) -> Self {
         match error {
-            // Of all refusals only the one of AUTH ends the control thread's handshakes.
+            // Only a refusal of AUTH ends a handshake of the control thread.
             HandshakeError::Refused(error) => AskError::Auth(error),
             other => AskError::Handshake(other),
         }
     }
 }
 
-/// What a node says about the cluster.
+/// A node's view of the cluster.
 #[derive(Debug)]
 pub struct Answer {
-    /// How far it can be trusted.
+    /// CLUSTER INFO: how far the view can be trusted.
     pub info: Info,
-    /// Its view, not resolved.
+    /// The topology, host names not resolved.
     pub snapshot: Snapshot,
-    /// The node's ID. Where the node may not be asked for it, the one that its view has at the
-    /// address that was asked; or that address.
+    /// The node's ID. If the ACL forbids CLUSTER MYID, the ID that the view has at the node's
+    /// address, or else that address.
     pub witness: Box<str>,
 }
 
 impl Answer {
-    /// The answer as evidence.
+    /// The answer as evidence for [`crate::cluster::trust`].
     pub(super) fn as_view(&self) -> View<'_> {
         View { witness: &self.witness, info: self.info, snapshot: &self.snapshot }
     }
@@ -88,20 +88,20 @@ impl Answer {
 #[derive(Debug)]
 pub(super) struct NodeConn {
     wire: Wire,
-    /// It has TLS, and asks for the ports that do.
+    /// The connection has TLS, so the TLS ports of nodes are used.
     tls: bool,
     asked: NodeAddr,
+    /// Time limit of connecting, and of each command: `timeouts.connect`.
     limit: Duration,
-    /// It does not know CLUSTER SHARDS, or may not be asked for it.
+    /// The node refuses CLUSTER SHARDS.
     by_slots: bool,
-    /// A reply is still to come: nobody waits for it any more, so the next one cannot be told
-    /// from it.
+    /// A reply is outstanding that nobody waits for any more: the next one would be taken for it.
     out_of_step: bool,
 }
 
 impl NodeConn {
-    /// Connects to the node called `name`, authenticates, gives the connection its name. `id` is
-    /// the ID of the node that is meant; empty: any.
+    /// Connects to the node called `name` and performs the handshake as slotway's own user. `id` is
+    /// the ID that the node must have; empty: any.
     pub async fn connect(
         addr: SocketAddr,
         name: &str,
@@ -115,7 +115,7 @@ impl NodeConn {
         Self::open(addr, name, config, tls, handshake).await
     }
 
-    /// Connects, and says nothing: whoever it is for says who it is.
+    /// Connects without a handshake, so that another user can log in.
     pub(super) async fn connect_silently(
         addr: SocketAddr,
         name: &str,
@@ -172,7 +172,7 @@ impl NodeConn {
         Ok(())
     }
 
-    /// Whether it can be asked again.
+    /// Whether the connection can be used for another command.
     pub(super) fn is_usable(&self) -> bool {
         !self.out_of_step
     }
@@ -194,7 +194,7 @@ impl NodeConn {
         Ok(reply)
     }
 
-    /// What the node says about the cluster.
+    /// Asks for the node's view of the cluster.
     pub async fn topology(&mut self) -> Result<Answer, AskError> {
         let id = self.node_id().await?;
         let info = parse_info(&self.ask(&["CLUSTER", "INFO"]).await?)?;
@@ -227,22 +227,22 @@ impl NodeConn {
         let nodes = self.ask(&["CLUSTER", "NODES"]).await?;
         replies.nodes = &nodes;
         match parse_replies(&replies, &self.asked, self.tls) {
-            // It is only the ACL that hides the rest.
+            // The ACL forbids CLUSTER NODES: nothing can complete the view.
             Err(ParseError::Refused(_)) => Ok(snapshot),
             complete => Ok(complete?),
         }
     }
 
-    /// The node's ID; `None` where it may not be asked for it.
+    /// Asks for the node's ID; `None` if the node refuses.
     async fn node_id(&mut self) -> Result<Option<Box<str>>, AskError> {
         let reply = self.ask(&["CLUSTER", "MYID"]).await?;
         Ok(text(&reply).and_then(|id| std::str::from_utf8(id).ok()).map(Into::into))
     }
 
-    /// Finds out whether this is the node with the ID `expected`.
+    /// Verifies that the node has the ID `expected`; without effect where that is no ID.
     ///
     /// # Errors
-    /// It is another, or was not asked.
+    /// It has another, or gave no reply.
     pub async fn verify(&mut self, expected: &str) -> Result<(), AskError> {
         if is_node_id(expected) {
             verify_node_id(&self.ask(&["CLUSTER", "MYID"]).await?, expected)?;

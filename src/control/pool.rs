@@ -1,5 +1,5 @@
-//! The workers as the control thread sees them: started, replaced, handed clients, told things,
-//! asked for their counters.
+//! The pool of workers: starts and replaces them, distributes clients, sends them messages,
+//! collects their counters.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicUsize;
@@ -24,53 +24,53 @@ use crate::pubsub::HubStats;
 use crate::seen::{Seen, SlowLog};
 use crate::tls::Tls;
 
-/// Limit on commands that are learned to block.
+/// Limit on modules' commands that are learned to block.
 pub(super) const MAX_LEARNED: usize = 64;
 
-/// What became of an observation that a command blocks.
+/// The result of an observation that a command blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Learned {
-    /// It is known to block from now on.
+    /// The command counts as blocking from now on.
     Now,
-    /// It was known to block, or is no module's command.
+    /// It counted as blocking before, or is not a module's command.
     NotConcerned,
-    /// [`MAX_LEARNED`] commands are known to block, and it is not one of them.
+    /// [`MAX_LEARNED`] is reached.
     TooMany,
 }
 
-/// All workers. Shared by the parts of the control thread.
+/// All workers. Shared by the tasks of the control thread.
 #[derive(Debug)]
 pub struct Pool {
     tls: Arc<Tls>,
     shared: Arc<crate::common::shared::Shared>,
     to_control: mpsc::UnboundedSender<ToControl>,
     descriptors: Mutex<Descriptors>,
-    /// Connections whose PROXY protocol header is being read.
+    /// Number of connections whose PROXY protocol header is awaited.
     pub arriving: AtomicUsize,
-    /// Whether replicas are looked at.
+    /// Whether replicas are checked.
     pub replicas: super::replica_watch::ReplicaWatch,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug)]
 pub(super) struct Inner {
-    /// In use now.
+    /// The configuration in use.
     pub(super) config: Arc<Config>,
     pub(super) running: Vec<Running>,
-    /// Indices are never given twice, so that a late word of an ended worker is not taken for one
-    /// of its replacement.
+    /// The index of the next worker. Indices are never reused, so that a late message from an ended
+    /// worker is not taken for one from its replacement.
     next: usize,
-    /// What a new worker is told first.
+    /// The messages for a new worker: this and the next fields.
     topology: Option<Arc<Snapshot>>,
     health: Option<Arc<Health>>,
     commands: Arc<CommandTable>,
-    /// Names of commands that were seen to block though the cluster does not say so, at most
+    /// Commands that were observed to block although COMMAND does not say so; at most
     /// [`MAX_LEARNED`].
     learned: BTreeSet<Box<str>>,
     identity: Option<Arc<Identity>>,
     users: Option<Arc<crate::users::Users>>,
     pause: Option<Pause>,
-    /// What ended workers had counted.
+    /// Counters of ended workers.
     ended: Totals,
 }
 
@@ -79,13 +79,13 @@ pub(super) struct Running {
     pub(super) index: usize,
     pub(super) handle: WorkerHandle,
     started: Instant,
-    /// It gets no more clients, and ends when it has none.
+    /// It gets no new clients, and ends when the last one has gone.
     pub(super) retiring: bool,
-    /// Its counters when it last gave them: what is left of them if it fails.
+    /// Its counters as of the last scrape: all that is left of them if it fails.
     last: Box<WorkerStats>,
 }
 
-/// What descriptors are needed for.
+/// What file descriptors are needed for.
 fn demand(inner: &Inner, replicas: &super::replica_watch::ReplicaWatch) -> Demand {
     let config = &inner.config;
     let known = inner.topology.as_ref().map_or(0, |topology| topology.nodes.len());
@@ -101,26 +101,26 @@ fn demand(inner: &Inner, replicas: &super::replica_watch::ReplicaWatch) -> Deman
     }
 }
 
-/// The answer to one scrape.
+/// The result of one scrape.
 #[derive(Debug, Clone, Default)]
 pub struct Scrape {
-    /// All counters, those of ended workers included.
+    /// The counters of all workers, ended ones included.
     pub totals: Totals,
-    /// Workers that run.
+    /// Number of workers that run.
     pub running: usize,
-    /// Workers that gave their counters in time; of the others the last known ones are in.
+    /// Number of workers that answered in time; for the others the last known counters are used.
     pub answered: usize,
 }
 
 impl Scrape {
-    /// All workers turn. While draining they end one by one, which is no illness.
+    /// Whether all workers respond. During a drain it is normal that they end.
     pub fn is_well(&self, draining: bool) -> bool {
         self.answered >= self.running && (self.running > 0 || draining)
     }
 }
 
 impl Pool {
-    /// No workers yet; the pub/sub hub runs.
+    /// A pool without workers; starts the pub/sub hub.
     ///
     /// # Errors
     /// The operating system gives no event loop or no thread.
@@ -141,7 +141,8 @@ impl Pool {
             commands,
             learned: BTreeSet::new(),
             identity: None,
-            // Read before, to say what is wrong with it; not to be passed over if it is wrong now.
+            // The file of users was valid when the configuration was read; if it is not any more,
+            // starting fails rather than serving without it.
             users: Some(Arc::new(users)),
             pause: None,
             ended: Totals::default(),
@@ -168,12 +169,12 @@ impl Pool {
         self.descriptors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How the process's file descriptors are shared out at the moment.
+    /// The current distribution of file descriptors.
     pub fn budget(&self) -> Budget {
         self.descriptors().budget()
     }
 
-    /// Notices a limit on open files that was changed from outside.
+    /// Distributes file descriptors anew if the limit on open files was changed from outside.
     pub fn look_at_descriptors(&self) {
         let outdated = self.descriptors().is_outdated();
         if outdated {
@@ -181,10 +182,9 @@ impl Pool {
         }
     }
 
-    /// Shares the file descriptors out again: the cluster, the workers, the configuration or the
-    /// limit on open files are not what they were. Where fewer are left for clients than there are
-    /// clients, those that are idle longest are let go, because nodes could not be reached
-    /// otherwise.
+    /// Distributes file descriptors anew, after a change of the topology, the workers, the
+    /// configuration or the limit on open files. If fewer are left for clients than there are, the
+    /// clients that have been idle longest are closed: nodes could not be reached otherwise.
     pub fn share_descriptors(&self) {
         let (demand, configured) = {
             let inner = self.inner();
@@ -201,7 +201,7 @@ impl Pool {
         }
     }
 
-    /// Leaves no more than `most` clients, of each worker as large a share as it has.
+    /// Closes clients down to `most`, in each worker the same proportion.
     fn shed(&self, most: usize) {
         let inner = self.inner();
         let counts: Vec<usize> =
@@ -212,14 +212,14 @@ impl Pool {
             return;
         }
         for (worker, count) in inner.running.iter().zip(counts) {
-            // What is left of `stay` for what is left of `clients`; the last one has all of it.
+            // A share of what is left of `stay`, so that the shares add up.
             let keep = (count * stay).checked_div(clients).unwrap_or(0);
             (clients, stay) = (clients - count, stay - keep);
             worker.handle.send(ToWorker::Shed { keep });
         }
     }
 
-    /// Starts one more worker and tells it what the others know.
+    /// Starts a worker and sends it what the others know.
     pub fn start_one(&self) -> std::io::Result<()> {
         let mut inner = self.inner();
         let index = inner.next;
@@ -257,12 +257,12 @@ impl Pool {
         Ok(())
     }
 
-    /// TLS, for connections that are not the workers'.
+    /// TLS, for connections of the control thread.
     pub fn tls(&self) -> &Arc<Tls> {
         &self.tls
     }
 
-    /// The name of the node there, for its certificate.
+    /// The name that the certificate of the node at `socket` should have.
     pub fn server_name(&self, socket: std::net::SocketAddr) -> String {
         let inner = self.inner();
         let mut nodes = inner.topology.iter().flat_map(|snapshot| &snapshot.nodes);
@@ -270,34 +270,34 @@ impl Pool {
         node.map_or_else(|| socket.ip().to_string(), |node| node.server_name().to_owned())
     }
 
-    /// Why nothing is known of the cluster; `None` once it is.
+    /// Sets why workers cannot serve for want of a topology; `None`: they can.
     pub fn set_trouble(&self, why: Option<String>) {
         self.shared.set_trouble(why);
     }
 
-    /// Bytes of the scripts kept.
+    /// Memory of the scripts that are kept, bytes.
     pub fn script_bytes(&self) -> usize {
         self.shared.scripts.bytes()
     }
 
-    /// Who sends spans to a collector, if one is configured.
+    /// The exporter of spans, if a collector is configured.
     pub fn exporter(&self) -> Option<Exporter> {
         let counts = Arc::clone(&self.shared.span_counts);
         Exporter::new(&self.config().tracing, self.shared.take_spans()?, counts)
     }
 
-    /// What became of spans: exported, dropped, failed.
+    /// Counts of spans: exported, dropped, failed.
     pub fn span_counts(&self) -> [u64; 3] {
         let counts = &self.shared.span_counts;
         [&counts.exported, &counts.dropped, &counts.failed].map(|count| count.load(Relaxed))
     }
 
-    /// Slow commands.
+    /// The slow log.
     pub fn slowlog(&self) -> &SlowLog {
         &self.shared.slow
     }
 
-    /// What all workers have seen of keys, as far as they say so in time.
+    /// What the workers have observed of keys, as far as they answer within `limit`.
     pub async fn seen(&self, limit: Duration) -> Seen {
         let asked: Vec<_> = {
             let inner = self.inner();
@@ -323,7 +323,7 @@ impl Pool {
         &self.shared.hub.stats
     }
 
-    /// Ends the pub/sub hub.
+    /// Tells the pub/sub hub to end.
     pub fn stop_hub(&self) {
         self.tell_hub(ToHub::Stop);
     }
@@ -334,22 +334,22 @@ impl Pool {
         }
     }
 
-    /// How many workers run.
+    /// Number of workers that run.
     pub fn running(&self) -> usize {
         self.inner().running.len()
     }
 
-    /// Connected clients of all workers.
+    /// Number of clients of all workers.
     pub fn clients(&self) -> usize {
         self.inner().running.iter().map(|w| w.handle.clients.load(Relaxed)).sum()
     }
 
-    /// Connected clients of each worker, by its index.
+    /// Number of clients of each worker, with the worker's index.
     pub fn clients_by_worker(&self) -> Vec<(usize, usize)> {
         self.inner().running.iter().map(|w| (w.index, w.handle.clients.load(Relaxed))).collect()
     }
 
-    /// Asks every worker who its clients are and waits no longer than `limit`.
+    /// A summary of all clients, as far as workers answer within `limit`.
     pub async fn census(&self, limit: Duration) -> Census {
         let asked: Vec<_> = {
             let inner = self.inner();
@@ -370,7 +370,7 @@ impl Pool {
         all
     }
 
-    /// Hands a client to the worker with the fewest. Gives it back if there is no worker.
+    /// Sends a client to the worker with the fewest. Returns it if there is no worker.
     pub fn hand_over(&self, client: Arrival) -> Result<(), Arrival> {
         let inner = self.inner();
         let open = inner.running.iter().filter(|w| !w.retiring);
@@ -379,13 +379,13 @@ impl Pool {
         };
         least.handle.clients.fetch_add(1, Relaxed);
         if !least.handle.send(ToWorker::Accept(client)) {
-            // The client is gone with the message, closed; the next one finds another worker.
+            // The client is closed, dropped with the message; the next one gets another worker.
             self.lost(least.index);
         }
         Ok(())
     }
 
-    /// Routes by `snapshot` from now on.
+    /// Sets the topology of workers and hub.
     pub(super) fn set_topology(&self, snapshot: Arc<Snapshot>) {
         self.tell_hub(ToHub::Topology(Arc::clone(&snapshot)));
         self.inner().topology = Some(Arc::clone(&snapshot));
@@ -393,19 +393,19 @@ impl Pool {
         self.share_descriptors();
     }
 
-    /// These are slotway's users from now on.
+    /// Sets slotway's own users.
     pub fn set_users(&self, users: Arc<crate::users::Users>) {
         self.inner().users = Some(Arc::clone(&users));
         self.tell(|| ToWorker::Users(Arc::clone(&users)));
     }
 
-    /// Reads from replicas by this from now on.
+    /// Sets the health of replicas.
     pub(super) fn set_health(&self, health: Arc<Health>) {
         self.inner().health = Some(Arc::clone(&health));
         self.tell(|| ToWorker::Health(Arc::clone(&health)));
     }
 
-    /// Looks commands up in `table` from now on.
+    /// Sets the command table; commands that were learned to block are marked in it.
     pub(super) fn set_commands(&self, table: Arc<CommandTable>) {
         let table = {
             let mut inner = self.inner();
@@ -420,8 +420,8 @@ impl Pool {
         self.tell(|| ToWorker::Commands(Arc::clone(&table)));
     }
 
-    /// A connection is blocked by the command called `name`: from now on that goes over connections
-    /// lent to its clients.
+    /// Notes that the command called `name` blocks its connection: from now on it goes over
+    /// dedicated connections.
     pub(super) fn learn_blocking(&self, name: &str) -> Learned {
         let table = {
             let mut inner = self.inner();
@@ -446,14 +446,14 @@ impl Pool {
         self.inner().learned.len()
     }
 
-    /// Answers clients as a server of this identity from now on.
+    /// Sets the version and the like that clients are told.
     pub(super) fn set_identity(&self, identity: Arc<Identity>) {
         self.inner().identity = Some(Arc::clone(&identity));
         self.tell(|| ToWorker::Identity(Arc::clone(&identity)));
     }
 
-    /// Takes a client's question to all workers. What they were told by it a worker that starts
-    /// later is told, too.
+    /// Sends a client's question to all workers. The state that it sets (CLIENT PAUSE) is sent to
+    /// workers that start later as well.
     pub fn ask(&self, inquiry: Arc<Inquiry>) {
         match *inquiry.question() {
             Question::Pause(pause) => {
@@ -466,7 +466,7 @@ impl Pool {
         self.tell(|| ToWorker::Asked(Arc::clone(&inquiry)));
     }
 
-    /// Makes the first worker fail.
+    /// Makes the first worker panic.
     #[cfg(debug_assertions)]
     pub fn fail_one(&self) {
         if let Some(worker) = self.inner().running.first() {
@@ -474,7 +474,7 @@ impl Pool {
         }
     }
 
-    /// Lets every worker finish, until `by`.
+    /// Tells all workers to drain until `by`.
     pub fn drain(&self, by: Instant) {
         self.tell(|| ToWorker::Drain { by });
     }
@@ -487,15 +487,15 @@ impl Pool {
         }
     }
 
-    /// A worker that cannot be spoken to has ended, whether it could still say so or not.
+    /// Reports the end of a worker that takes no more messages, in case it could not itself.
     fn lost(&self, worker: usize) {
         debug!(worker, "worker does not listen any more");
-        // Nobody listens only when the control thread itself is ending.
+        // It fails only while the control thread itself ends.
         let _ = self.to_control.send(ToControl::Exited { worker });
     }
 
-    /// Worker `index` has ended: no more clients for it. How long it had lived; `None` if that
-    /// was known already.
+    /// Removes worker `index`, which has ended. Returns how long it had run; `None` if it was
+    /// removed before.
     pub fn remove(&self, index: usize) -> Option<Duration> {
         let mut inner = self.inner();
         let at = inner.running.iter().position(|w| w.index == index)?;
@@ -503,13 +503,13 @@ impl Pool {
         self.tell_hub(ToHub::WorkerGone { index });
         inner.ended.add_ended(&ended.last);
         if ended.retiring {
-            // The others' shares of what is limited for all together.
+            // Limits of the process are divided among fewer workers.
             inner.tell_config();
         }
         Some(ended.started.elapsed())
     }
 
-    /// Asks every worker for its counters and waits no longer than `limit`.
+    /// Collects the counters of all workers, waiting no longer than `limit`.
     pub async fn scrape(&self, limit: Duration) -> Scrape {
         let asked: Vec<_> = {
             let inner = self.inner();
@@ -536,7 +536,7 @@ impl Pool {
         for worker in &inner.running {
             totals.add(&worker.last);
         }
-        // Of the nodes that ended workers knew only those that are still in use.
+        // Of ended workers' nodes only those that are still in use count.
         let mut ended = inner.ended.clone();
         ended.nodes.retain(|addr, _| totals.nodes.contains_key(addr));
         totals.merge(&ended);

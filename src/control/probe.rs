@@ -1,11 +1,11 @@
-//! Looks at nodes that owe a worker an answer and say nothing.
+//! Probes of nodes that owe a worker a reply and are silent.
 //!
-//! What silence means cannot be told from the connection that is silent. A node that runs a long
-//! script answers nobody, nor does a frozen one; the kernels of both take new connections. A node
-//! that the network has swallowed takes none. And a connection that something on the way has
-//! forgotten is silent while its node answers others. So control asks on a connection of its own,
-//! once for all workers, and tells them what it saw; what the cluster thinks of the node the
-//! refresher finds out, which watches closely from then on ([`Requests::silent`]).
+//! The silent connection itself does not tell why. A node that runs a long script answers nobody,
+//! nor does a frozen one, while their kernels accept new connections; a node that the network has
+//! lost accepts none; and if a firewall has dropped the state of a connection, the node answers on
+//! others. So the control thread probes on a new connection, once for all workers, and tells them
+//! the result. The refresher then watches what the cluster thinks of the node
+//! ([`Requests::silent`]).
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -22,14 +22,14 @@ use super::wire::{Wire, WireError};
 use crate::mailbox::{ProbeResult, Probed, ToWorker};
 use crate::tls::Tls;
 
-/// How long a node may take to accept a connection, at most; it is looked at again.
+/// Limit on the time to connect; the node is probed again later.
 const CONNECT_LIMIT: Duration = Duration::from_millis(500);
-/// How long a node that takes connections may think about PING.
+/// Limit on the time to answer PING, the TLS handshake included.
 const PING_LIMIT: Duration = Duration::from_millis(500);
-/// So many nodes are looked at at the same time; of more the workers will ask again.
+/// Limit on simultaneous probes; workers ask again for further nodes.
 const MAX_PROBES: usize = 256;
 
-/// The one who looks. Cheap to clone.
+/// Probes silent nodes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Prober {
     pool: Arc<Pool>,
@@ -38,12 +38,12 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Nothing is looked at before [`Prober::probe`].
+    /// A prober that reports to the workers of `pool` and to the refresher.
     pub fn new(pool: Arc<Pool>, requests: Arc<Requests>) -> Self {
         Prober { pool, requests, under_way: Arc::default() }
     }
 
-    /// Looks at `node` and tells all workers; nothing if it is being looked at already.
+    /// Probes `node` and tells all workers the result; does nothing while it is being probed.
     pub fn probe(&self, node: SocketAddr) {
         {
             let mut under_way = self.under_way();
@@ -61,7 +61,7 @@ impl Prober {
                 ask(node, &name, tls, connect).await
             };
             drop(guard);
-            debug!(%node, ?result, "a silent node was looked at");
+            debug!(%node, ?result, "a silent node was probed");
             if result != ProbeResult::Answers {
                 prober.requests.silent(node);
             }
@@ -74,7 +74,7 @@ impl Prober {
     }
 }
 
-/// A look under way; over when this is dropped, however it ends.
+/// A probe in progress; dropped when it ends, also by a panic.
 struct ProbeGuard<'a>(&'a Prober, SocketAddr);
 
 impl Drop for ProbeGuard<'_> {
@@ -90,8 +90,8 @@ impl Pool {
 }
 
 async fn ask(node: SocketAddr, name: &str, tls: &Arc<Tls>, limit: Duration) -> ProbeResult {
-    // The kernel repeats an attempt after a second: one that begins anew notices sooner that the
-    // network is back.
+    // The kernel repeats a SYN after a second; a new attempt notices sooner that the network is
+    // back.
     let limit = limit.min(CONNECT_LIMIT);
     let Ok(Ok(stream)) = timeout(limit, TcpStream::connect(node)).await else {
         return ProbeResult::Unreachable;

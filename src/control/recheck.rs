@@ -1,5 +1,5 @@
-//! Users of the cluster are looked at from time to time while clients of theirs are here: are they
-//! still there, and may they still hear what they hear?
+//! Rechecks of the cluster's users while clients of theirs are connected: does the user still
+//! exist, and may it still receive what it is subscribed to?
 
 use std::sync::Arc;
 
@@ -12,15 +12,15 @@ use crate::mailbox::UserRecheck;
 use crate::resp::reply::error_text;
 use crate::users::{Reverified, SubscribedTopic, UserCheck, is_refusal};
 
-/// Topics that one question names.
+/// Limit on topics in one question.
 const TOPICS_PER_QUESTION: usize = 128;
-/// Nodes that are shown a password before it is called wrong.
+/// Limit on nodes that are asked before a password counts as wrong.
 const MAX_NODES: usize = 16;
 
 impl Verifier {
-    /// Asks, and tells the worker.
+    /// Performs a recheck and tells the worker.
     pub async fn recheck(self: Arc<Self>, recheck: UserRecheck) {
-        // Logins do not wait behind these.
+        // A limit of their own, so that logins do not wait behind rechecks.
         let Ok(_place) = self.rechecks.acquire().await else { return };
         let mut denied = Vec::new();
         let known = self.hears(&recheck, &mut denied).await;
@@ -29,7 +29,8 @@ impl Verifier {
         recheck.to.send(ToWorker::Reverified(Reverified { realm: recheck.realm, gone, denied }));
     }
 
-    /// What the user may not hear any more. `false`: a node does not know the user.
+    /// Adds the topics that the user may no longer subscribe to. `false`: a node does not know the
+    /// user.
     async fn hears(&self, recheck: &UserRecheck, denied: &mut Vec<(u32, u32)>) -> bool {
         let user = &recheck.who.user;
         let user = if user.is_empty() { b"default".as_slice().into() } else { Arc::clone(user) };
@@ -38,7 +39,8 @@ impl Verifier {
             (Kind::Pattern, "PSUBSCRIBE"),
             (Kind::Shard, "SSUBSCRIBE"),
         ] {
-            let of_kind: Vec<&SubscribedTopic> = recheck.topics.iter().filter(|t| t.kind == kind).collect();
+            let of_kind: Vec<&SubscribedTopic> =
+                recheck.topics.iter().filter(|t| t.kind == kind).collect();
             let mut left: Vec<&[&SubscribedTopic]> = of_kind.chunks(TOPICS_PER_QUESTION).collect();
             while let Some(some) = left.pop() {
                 let names = some.iter().map(|topic| topic.name.to_vec());
@@ -47,7 +49,7 @@ impl Verifier {
                 {
                     (Ok(_), _) => {}
                     (Err(Failure::ChannelDenied), [one]) => denied.push(one.place),
-                    // One of them: the halves tell which.
+                    // At least one of them is denied: ask about halves.
                     (Err(Failure::ChannelDenied), many) => {
                         let (a, b) = many.split_at(many.len() / 2);
                         left.extend([a, b]);
@@ -59,8 +61,8 @@ impl Verifier {
         true
     }
 
-    /// Some node does not take the password any more, and none does. Nodes may differ while users
-    /// are changed on one after the other, or when one is new.
+    /// Whether some node refuses the user's credentials and none accepts them. Nodes may differ
+    /// while an operator changes users on one after the other, or when a node is new.
     async fn is_gone(&self, recheck: &UserRecheck) -> bool {
         let (config, tls) = (self.pool.config(), self.pool.tls());
         let who = &recheck.who;
@@ -78,7 +80,7 @@ impl Verifier {
             let Ok(reply) = conn.ask(&words).await else { continue };
             match error_text(&reply) {
                 Some(text) if is_refusal(text) => refused = true,
-                // Whatever else it says, it does not say that the user is not there.
+                // Accepted, or an error that says nothing about the user.
                 _ => return false,
             }
         }

@@ -1,4 +1,4 @@
-//! The workers under another configuration, and another number of them.
+//! The pool under a new configuration, and with a new number of workers.
 
 use std::sync::Arc;
 
@@ -11,17 +11,17 @@ use crate::mailbox::ToWorker;
 use crate::seen::SlowSetting;
 
 impl Pool {
-    /// What is in use now.
+    /// The configuration in use.
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&self.inner().config)
     }
 
-    /// Runs by `config` from now on; the number of workers is said apart.
+    /// Uses `config` from now on, except for the number of workers ([`Pool::set_workers`]).
     pub fn set_config(&self, config: Arc<Config>) {
         self.shared().scripts.set_limit(config.limits.scripts);
         self.tell_hub(ToHub::Config(Arc::clone(&config)));
         let mut inner = self.inner();
-        // What CONFIG SET has said stays until the file says something else.
+        // Values set by CONFIG SET stay until those of the file change.
         if inner.config.slowlog != config.slowlog {
             self.shared()
                 .slow
@@ -33,11 +33,11 @@ impl Pool {
         self.share_descriptors();
     }
 
-    /// So many workers get new clients: more are started, or those that were started last get no
-    /// new ones and end when they have none.
+    /// Starts workers, or retires those that were started last, until `wanted` workers get new
+    /// clients. A retiring worker ends when its last client has gone.
     ///
     /// # Errors
-    /// One cannot be started; the others go on.
+    /// A worker cannot be started; the others go on.
     pub fn set_workers(&self, wanted: usize) -> std::io::Result<()> {
         let before = self.serving();
         if wanted == before {
@@ -52,7 +52,7 @@ impl Pool {
         let open = inner.running.iter_mut().rev().filter(|worker| !worker.retiring);
         for worker in open.take(superfluous) {
             worker.retiring = true;
-            // One that has ended already has told control so.
+            // If it has ended already, control has been told.
             worker.handle.send(ToWorker::Retire);
         }
         inner.tell_config();
@@ -61,24 +61,25 @@ impl Pool {
         Ok(())
     }
 
-    /// Workers that get clients.
+    /// Number of workers that get new clients.
     fn serving(&self) -> usize {
         self.inner().running.iter().filter(|worker| !worker.retiring).count()
     }
 
-    /// It was told to end.
+    /// Whether the worker is retiring.
     pub fn is_retiring(&self, index: usize) -> bool {
         self.inner().running.iter().any(|worker| worker.index == index && worker.retiring)
     }
 }
 
 impl Inner {
-    /// Each worker has its share of what is limited for all together, the leaving ones as well.
+    /// Sends the configuration to all workers, with the number among which limits are divided;
+    /// retiring ones count.
     pub(super) fn tell_config(&self) {
         let workers = self.running.len();
         for worker in &self.running {
             let config = Arc::clone(&self.config);
-            // One that has ended is found out elsewhere.
+            // A worker that has ended is noticed elsewhere.
             worker.handle.send(ToWorker::Config { config, workers });
         }
     }

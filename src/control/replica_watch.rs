@@ -1,4 +1,4 @@
-//! Whether replicas are to be looked at.
+//! Whether, and when, the health of replicas is checked.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 use crate::config::{Config, InFailover, ReadFrom};
 
-/// Whether replicas are to be looked at, and when.
+/// Whether replicas are checked, and the signal to check them now.
 #[derive(Debug, Default)]
 pub struct ReplicaWatch {
     wanted: AtomicBool,
@@ -14,26 +14,26 @@ pub struct ReplicaWatch {
 }
 
 impl ReplicaWatch {
-    /// What the configuration wishes.
+    /// On if `config` reads from replicas.
     pub fn new(config: &Config) -> Self {
         let wanted = config.read_from != ReadFrom::Primary
             || config.replicas.in_failover == InFailover::Read;
         ReplicaWatch { wanted: AtomicBool::new(wanted), wake: Notify::new() }
     }
 
-    /// Replicas are looked at.
+    /// Whether replicas are checked.
     pub(super) fn is_on(&self) -> bool {
         self.wanted.load(Relaxed)
     }
 
-    /// Somebody reads from replicas from now on.
+    /// Checks replicas from now on: a client reads from them.
     pub fn start(&self) {
         if !self.wanted.swap(true, Relaxed) {
             self.wake.notify_one();
         }
     }
 
-    /// Another configuration.
+    /// Checks replicas from now on if `config` reads from them, and at once.
     pub fn reconsider(&self, config: &Config) {
         if ReplicaWatch::new(config).wanted.into_inner() {
             self.wanted.store(true, Relaxed);
@@ -41,7 +41,7 @@ impl ReplicaWatch {
         self.changed();
     }
 
-    /// The topology has changed.
+    /// Has replicas checked now: the topology has changed.
     pub fn changed(&self) {
         if self.wanted.load(Relaxed) {
             self.wake.notify_one();

@@ -1,11 +1,13 @@
-//! Verifies once per `replicas.check` that every node is still the one that the topology has at its
-//! address: a node that is reset, and may have joined another cluster, keeps its connections. All
-//! connections to one that is not are closed.
+//! Checks of nodes, once per `replicas.check`.
 //!
-//! From the moment that somebody reads from replicas, looks at these as well: whether they are
-//! connected to their primaries, how far they are behind, and in which zone they are. That is asked
-//! again when the topology changes; of each shard the primary first, then its replicas, so that a
-//! replica seems a little less behind than it is rather than more.
+//! Every node is asked for its ID: a node that was reset, and may have joined another cluster,
+//! keeps its connections. All connections to a node with another ID than in the topology are
+//! closed.
+//!
+//! Once a client reads from replicas, their health is checked as well, also when the topology
+//! changes: whether they are connected to their primaries, how far they lag, and in which zone they
+//! are. Of each shard the primary is asked first, so that the lag of replicas is underestimated
+//! rather than overestimated.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -28,36 +30,36 @@ use crate::mailbox::{ToWorker, WrongNode};
 use crate::tls::Tls;
 use crate::upstream::HandshakeError;
 
-/// The one task that verifies nodes and looks at replicas.
+/// The task that verifies nodes and checks replicas.
 pub struct Replicas {
     config: Arc<Config>,
     pool: Arc<Pool>,
     status: Arc<Status>,
     connections: HashMap<SocketAddr, Kept>,
     last: Arc<Health>,
-    /// The log has been told that nobody is in slotway's zone.
+    /// It was logged that no node is in slotway's zone.
     lonely: bool,
-    /// The log has been told that nodes do not answer with what INFO replication has.
+    /// It was logged that nodes do not answer INFO replication as expected.
     blind: bool,
 }
 
-/// A connection that is kept, and what its node has said of its zone.
+/// A connection that is kept, and the zone that its node has told.
 #[derive(Debug)]
 struct Kept {
     conn: NodeConn,
     zone: Option<Arc<str>>,
 }
 
-/// What came of asking one node.
+/// The result of asking one node.
 struct Asked {
     node: Node,
-    /// `None` in it: it answered something else, so nothing is known against it, or it was not
-    /// asked more than for its ID.
+    /// Without [`Replication`]: the reply to INFO was not understood, so nothing is known against
+    /// the node, or it was asked for its ID only.
     answer: Result<(Kept, Option<Replication>), AskError>,
 }
 
 impl Replicas {
-    /// Nobody is asked before [`Replicas::run`].
+    /// A task that checks the nodes of the topology in `status`.
     pub fn new(config: Arc<Config>, pool: Arc<Pool>, status: Arc<Status>) -> Self {
         let connections = HashMap::new();
         Replicas {
@@ -76,7 +78,7 @@ impl Replicas {
         let pool = Arc::clone(&self.pool);
         loop {
             self.config = pool.config();
-            self.look(pool.replicas.is_on()).await;
+            self.check(pool.replicas.is_on()).await;
             tokio::select! {
                 () = tokio::time::sleep(jittered(self.config.replicas.check, 10)) => {}
                 () = pool.replicas.wake.notified() => {}
@@ -84,26 +86,25 @@ impl Replicas {
         }
     }
 
-    /// Asks all nodes: for their IDs, and with `replicas` for what makes replicas fit to be read
-    /// from.
-    async fn look(&mut self, replicas: bool) {
+    /// Asks all nodes for their IDs and, with `replicas`, for the health of replicas.
+    async fn check(&mut self, replicas: bool) {
         let snapshot = Arc::clone(&self.status.topology().snapshot);
         let node = |&i: &u16| snapshot.nodes.get(usize::from(i));
         let mut kept = std::mem::take(&mut self.connections);
         let mut take = |node: &Node| (node.clone(), node.socket.and_then(|s| kept.remove(&s)));
         let mut shards = JoinSet::new();
-        let mut looked_at: HashSet<&NodeAddr> = HashSet::new();
+        let mut checked: HashSet<&NodeAddr> = HashSet::new();
         for shard in snapshot.shards.iter().filter(|_| replicas) {
             let primary = shard.primary.as_ref().and_then(node);
             let online = shard.replicas.iter().filter_map(node).filter(|n| n.is_online());
             let online: Vec<_> = online.collect();
-            looked_at.extend(primary.iter().chain(&online).map(|node| &node.addr));
+            checked.extend(primary.iter().chain(&online).map(|node| &node.addr));
             let replicas: Vec<_> = online.into_iter().map(&mut take).collect();
             let primary = primary.map(&mut take);
             shards.spawn(ask_shard(primary, replicas, access(&self.config, &self.pool)));
         }
         let mut others = JoinSet::new();
-        for node in snapshot.nodes.iter().filter(|node| !looked_at.contains(&node.addr)) {
+        for node in snapshot.nodes.iter().filter(|node| !checked.contains(&node.addr)) {
             let (node, kept) = take(node);
             others.spawn(ask(node, kept, access(&self.config, &self.pool), false));
         }
@@ -113,7 +114,7 @@ impl Replicas {
         };
         let mut health = Health::new();
         while let Some(asked) = shards.join_next().await {
-            // A task that panicked: its bug is logged, its shard stays as it is not known.
+            // A panic, which is logged: nothing is known of the shard's replicas.
             let Ok((primary, replicas)) = asked else { continue };
             let offset = primary
                 .as_ref()
@@ -141,7 +142,7 @@ impl Replicas {
             }
         }
         while let Some(asked) = others.join_next().await {
-            // As above.
+            // A panic, as above.
             let Ok(asked) = asked else { continue };
             self.verified(asked);
         }
@@ -150,8 +151,8 @@ impl Replicas {
         }
     }
 
-    /// Keeps the connection to a node that is the one that is meant; has all others closed to one
-    /// that is not.
+    /// Keeps the connection if the node has the right ID; has all connections closed if it has
+    /// another.
     fn verified(&mut self, asked: Asked) {
         let Some(socket) = asked.node.socket else { return };
         match asked.answer {
@@ -165,13 +166,13 @@ impl Replicas {
         }
     }
 
-    /// The zone that the configuration says the node is in.
+    /// The zone of the node according to `replicas.zones`.
     fn mapped(&self, node: &Node) -> Option<Arc<str>> {
         let ip = node.socket.map(|socket| socket.ip().to_string());
         let here = |host: &str| *host == *node.addr.host || ip.as_deref() == Some(host);
         let zones = self.config.replicas.zones.iter().filter(|z| here(&z.host));
         let mut fitting = zones.filter(|z| z.port.is_none_or(|port| port == node.addr.port));
-        // The one with a port is the more specific one.
+        // An entry with a port is more specific.
         let found = fitting.clone().find(|z| z.port.is_some()).or_else(|| fitting.next())?;
         Some(found.zone.as_str().into())
     }
@@ -202,15 +203,15 @@ impl Replicas {
 }
 
 impl Pool {
-    fn tell_wrong_node(&self, stranger: WrongNode) {
-        let stranger = Arc::new(stranger);
-        self.tell_hub(ToHub::WrongNode(Arc::clone(&stranger)));
-        self.tell(|| ToWorker::WrongNode(Arc::clone(&stranger)));
+    fn tell_wrong_node(&self, wrong_node: WrongNode) {
+        let wrong_node = Arc::new(wrong_node);
+        self.tell_hub(ToHub::WrongNode(Arc::clone(&wrong_node)));
+        self.tell(|| ToWorker::WrongNode(Arc::clone(&wrong_node)));
     }
 }
 
 type Place = (Node, Option<Kept>);
-/// What it takes to connect.
+/// What connecting requires.
 type Access = (Arc<Config>, Arc<Tls>);
 
 fn access(config: &Arc<Config>, pool: &Pool) -> Access {
@@ -235,7 +236,7 @@ async fn ask_shard(
     (primary, asking.join_all().await)
 }
 
-/// Asks one node for its ID, and with `replication` for that, too.
+/// Asks one node for its ID and, with `replication`, for INFO replication.
 async fn ask(node: Node, kept: Option<Kept>, (config, tls): Access, replication: bool) -> Asked {
     let answer = match node.socket {
         Some(socket) => answer(socket, &node, kept, (&config, &tls), replication).await,
@@ -258,9 +259,9 @@ async fn answer(
         };
         match asked {
             Ok(said) => return Ok((kept, said)),
-            // It had its time, or has become another node.
+            // The time limit is used up, or the node has another ID.
             Err(error @ (AskError::Timeout(_) | AskError::Handshake(_))) => return Err(error),
-            // A kept connection may have died of old age, which says nothing about its node.
+            // Old connections die without a fault of the node: try a new one.
             Err(_) => {}
         }
     }

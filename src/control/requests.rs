@@ -1,4 +1,4 @@
-//! What the workers ask of the refresher.
+//! Requests to the refresher, and the nodes that are silent.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -10,31 +10,31 @@ use tokio::time::Instant;
 
 use crate::cluster::NodeAddr;
 
-/// For so long a node counts as silent after it was asked in vain; while it owes an answer it is
-/// asked more often than that.
+/// How long a node counts as silent after a probe without an answer. While it owes a reply it is
+/// probed more often than that.
 const SILENT_FOR: Duration = Duration::from_secs(3);
 
-/// What the workers asked for and the refresher has not seen to yet. Any number of requests is one.
+/// Requests that the refresher has not taken yet. Any number of them are merged into one.
 #[derive(Debug, Default)]
 pub struct Requests {
     pending: Mutex<Pending>,
     pub(super) wake: Notify,
-    /// Nodes that were asked for a sign of life in vain, and when.
+    /// Silent nodes, with the time of their last probe.
     silent: Mutex<HashMap<SocketAddr, Instant>>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     pub topology: bool,
-    /// A worker asked: it is told the topology again even if it is the same, for it may have
-    /// learned otherwise from a redirection.
+    /// A worker has asked. It is sent the topology even if that has not changed, because a
+    /// redirection may have changed the worker's view.
     pub(super) by_worker: bool,
     pub hint: Option<NodeAddr>,
     pub commands: bool,
 }
 
 impl Requests {
-    /// The topology may have changed; `hint` is likely to know.
+    /// Requests a refresh of the topology; `hint` is a node that is likely to have the new one.
     pub fn topology(&self, hint: Option<NodeAddr>) {
         self.put(|pending| {
             pending.topology = true;
@@ -45,7 +45,8 @@ impl Requests {
         });
     }
 
-    /// This node was asked for a sign of life and gave none: what does the cluster say of it?
+    /// Notes that a node did not answer a probe, and requests a refresh: the cluster may have
+    /// replaced the node.
     pub fn silent(&self, node: SocketAddr) {
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         silent.insert(node, Instant::now());
@@ -53,14 +54,14 @@ impl Requests {
         self.put(|pending| pending.topology = true);
     }
 
-    /// The nodes that gave none a short while ago.
+    /// The nodes that count as silent now.
     pub(super) fn silent_now(&self) -> HashSet<SocketAddr> {
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         silent.retain(|_, at| at.elapsed() < SILENT_FOR);
         silent.keys().copied().collect()
     }
 
-    /// There may be commands that the table does not have.
+    /// Requests a refresh of the command table.
     pub fn commands(&self) {
         self.put(|pending| pending.commands = true);
     }

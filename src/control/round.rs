@@ -1,8 +1,8 @@
-//! One round of asking nodes for their view of the cluster, until one can replace the view in use.
+//! One round of a topology refresh: nodes are asked for their views of the cluster until one of
+//! these can replace the view in use.
 //!
-//! Nodes are asked one after the other, but nobody waits for a dead one: if an answer takes longer
-//! than [`ASK_NEXT_AFTER`] the next is asked beside it. What an answer must show is decided in
-//! [`crate::cluster::trust`]; the round brings the evidence.
+//! Nodes are asked in order; if an answer takes longer than [`ASK_NEXT_AFTER`], the next node is
+//! asked in parallel. The round collects the evidence; [`crate::cluster::trust`] judges it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -20,57 +20,58 @@ use crate::cluster::trust::{
 use crate::config::Config;
 use crate::tls::Tls;
 
-/// How long one node is waited for before the next is asked, too.
+/// How long to wait for one node before the next is asked in parallel.
 const ASK_NEXT_AFTER: Duration = Duration::from_millis(200);
-/// When so many nodes say that the cluster fails, or that slots have no primary, it is the cluster,
-/// not the nodes.
-const MAX_OBJECTIONS: usize = 5;
-/// Answers that need a witness, at most: more of them tell nothing new.
+/// Number of nodes that are believed: when so many report a failed cluster, or slots without a
+/// primary, the fault is the cluster's and the round ends. As many nodes of another cluster are
+/// asked before it may replace the one in use.
+const ENOUGH_WITNESSES: usize = 5;
+/// Number of answers in need of a witness that ends a round.
 const MAX_UNCONFIRMED: usize = 16;
 
-/// Someone to ask.
+/// A node to be asked.
 #[derive(Debug)]
 pub(super) enum Candidate {
     /// A node by its address, and its name.
     Node(SocketAddr, String),
-    /// A seed, by IP address or DNS name, resolved when its turn comes.
+    /// A seed, by IP address or host name, which is resolved when its turn comes, and port.
     Name(String, u16),
 }
 
-/// The answer that was taken, and the connection that it came on.
+/// An answer, and the connection that it came on.
 #[derive(Debug)]
 pub(super) struct Found {
     pub socket: SocketAddr,
     pub conn: NodeConn,
     pub answer: Answer,
-    /// By which rule the answer was taken.
+    /// The rule by which the answer was adopted.
     pub rule: Rule,
-    /// The epoch that later views have to have heard of: the answer's, but where its node is not in
-    /// state ok, one that a second node has heard of. A node that is cut off raises its epoch in
-    /// elections that it cannot win.
+    /// The epoch that later views must have reached: the answer's or, if its node is not in state
+    /// ok, one that a second node has reached. A node that is cut off raises its epoch in elections
+    /// that it cannot win.
     pub epoch: u64,
 }
 
-/// What one round knows.
+/// The input of one round, and where it keeps connections and counts.
 pub(super) struct Round<'a> {
     pub config: &'a Arc<Config>,
     pub tls: &'a Arc<Tls>,
-    /// Kept connections; taken from and given back to.
+    /// Kept connections, by address.
     pub connections: &'a mut HashMap<SocketAddr, NodeConn>,
     pub(super) in_use: InUse<'a>,
-    /// No answer has been taken for long: the exceptional rules apply.
+    /// No answer has been adopted for long: the exceptional rules apply.
     pub patience_over: bool,
-    /// Views that were not used, by [`Reason::NAMES`].
+    /// Counts of rejected views, by [`Reason::NAMES`].
     pub refused: &'a mut [u64; Reason::LABELS],
 }
 
-/// The answers of one round, and where seeds have led to.
+/// The evidence of one round: answers, and the addresses of seeds.
 #[derive(Default)]
 struct Evidence {
     answers: Vec<(Found, Verdict)>,
-    /// Each seed with its addresses.
+    /// The addresses of each seed.
     seeds: HashMap<String, Vec<SocketAddr>>,
-    /// Addresses that were asked in vain.
+    /// Addresses that gave no answer.
     failed: HashSet<SocketAddr>,
     errors: Vec<String>,
 }
@@ -87,28 +88,28 @@ impl Evidence {
         self.seeds.len() >= seeds && self.seeds.values().all(answered)
     }
 
-    /// Whether enough nodes were asked, although none of them has a view that can be used as it is.
+    /// Whether enough nodes have answered, although no single view could be adopted.
     fn is_enough(&self) -> bool {
         let doubtful = |doubt: fn(&Doubt) -> bool| {
             let verdicts = self.answers.iter().map(|(_, verdict)| verdict);
             verdicts.filter(|v| matches!(v, Verdict::NeedWitness(d) if doubt(d))).count()
         };
-        doubtful(|doubt| !matches!(doubt, Doubt::FewKnown { .. })) >= MAX_OBJECTIONS
+        doubtful(|doubt| !matches!(doubt, Doubt::FewKnown { .. })) >= ENOUGH_WITNESSES
             || doubtful(|_| true) >= MAX_UNCONFIRMED
     }
 }
 
-/// What a task of a round brings back.
+/// The result of a task of a round.
 #[allow(clippy::large_enum_variant)] // a handful of them at a time
 enum Step {
     Asked(SocketAddr, Result<(NodeConn, Answer), AskError>),
-    /// With the seed that was resolved.
+    /// A seed, by name and port, was resolved.
     Resolved(String, u16, Result<Vec<SocketAddr>, Unresolved>),
 }
 
 impl Round<'_> {
-    /// Asks until a view can replace the one in use. The error names everyone who was asked in
-    /// vain.
+    /// Asks candidates until a view can replace the one in use. The error names those that gave
+    /// none.
     pub async fn ask(mut self, candidates: Vec<Candidate>) -> Result<Found, NoTopology> {
         let mut queue: VecDeque<Candidate> = candidates.into();
         let seeds = queue.iter().filter(|c| matches!(c, Candidate::Name(..))).count();
@@ -124,7 +125,7 @@ impl Round<'_> {
             let step = tokio::select! {
                 step = steps.join_next() => match step {
                     Some(Ok(step)) => step,
-                    // A step that panicked; its bug is logged, the others go on.
+                    // A panic, which is logged, ends only its own step.
                     Some(Err(_)) => continue,
                     None => break,
                 },
@@ -182,25 +183,25 @@ impl Round<'_> {
         verdict
     }
 
-    /// The nodes of another cluster are asked as well, before it may take the place of the one in
-    /// use: one witness is not enough.
+    /// Adds nodes of another cluster to the queue: it may replace the one in use only if several of
+    /// them confirm its view.
     fn ask_others(&self, evidence: &Evidence, queue: &mut VecDeque<Candidate>) {
         let answer = evidence.answers.last().map(|(found, _)| &found.answer.snapshot);
-        let nodes = answer.into_iter().flat_map(|snapshot| &snapshot.nodes).take(MAX_OBJECTIONS);
+        let nodes = answer.into_iter().flat_map(|snapshot| &snapshot.nodes).take(ENOUGH_WITNESSES);
         let candidate = |node: &crate::cluster::Node| {
             Some(Candidate::Node(node.socket?, node.server_name().to_owned()))
         };
         queue.extend(nodes.filter_map(candidate));
     }
 
-    /// An answer of a node in state ok that another one confirms need not wait for more of them.
+    /// An answer of a node in state ok that another answer confirms: it is adopted at once.
     fn confirmed(&self, evidence: &Evidence) -> Option<usize> {
         let (i, _) = trust::decide(&self.in_use, &evidence.views(), &RoundEnd::default())?;
         let (found, _) = evidence.answers.get(i)?;
         found.answer.info.state_ok.then_some(i)
     }
 
-    /// The end of a round in which no view could be used as it is.
+    /// Ends a round in which no single view could be adopted.
     fn decide(self, evidence: Evidence, seeds: usize) -> Result<Found, NoTopology> {
         let end = RoundEnd {
             patience_over: self.patience_over,
@@ -220,7 +221,7 @@ impl Round<'_> {
             };
             count(self.refused, label);
             errors.push(format!("{}: its view {why}", found.socket));
-            // The connection is as good as any, except to another cluster.
+            // The connection is kept, except to another cluster.
             if verdict != Verdict::Reject(Reason::Foreign) {
                 self.connections.insert(found.socket, found.conn);
             }
@@ -228,7 +229,7 @@ impl Round<'_> {
         Err(NoTopology::asked(errors))
     }
 
-    /// The end of the first round.
+    /// Ends the first round.
     fn first(self, evidence: Evidence) -> Result<Found, NoTopology> {
         let chosen = trust::first(&evidence.views());
         match chosen {
@@ -247,7 +248,7 @@ impl Round<'_> {
         }
     }
 
-    /// The answer at `index` is taken. What was rejected meanwhile is counted.
+    /// Adopts the answer at `index`, and counts those that were rejected.
     fn taken(self, evidence: Evidence, index: usize, rule: Rule) -> Result<Found, NoTopology> {
         let mut taken = None;
         let epoch = trust::confirmed_epoch(&evidence.views(), index);
@@ -266,7 +267,7 @@ impl Round<'_> {
         taken.ok_or(NoTopology::NoSeeds)
     }
 
-    /// Asks the next one who was not asked yet, if there is one.
+    /// Asks the next candidate that was not asked yet, if there is one.
     fn next_step(
         &mut self,
         queue: &mut VecDeque<Candidate>,
@@ -300,8 +301,8 @@ fn count(refused: &mut [u64; Reason::LABELS], label: usize) {
     }
 }
 
-/// Whether a view in state ok has all nodes that the seeds lead to, so that none of them can name
-/// another cluster.
+/// Whether a view in state ok includes all nodes that the seeds lead to, so that no seed can belong
+/// to another cluster.
 fn covers_all(
     evidence: &Evidence,
     queue: &VecDeque<Candidate>,
@@ -328,16 +329,16 @@ fn covers_all(
         && tried.iter().all(|s| sockets.contains(s) || answered(s) || failed(s))
 }
 
-/// Why a round has found no topology.
+/// Why a round has adopted no view.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NoTopology {
-    /// No node is known, and none is configured.
+    /// No node is known, and no seed is configured.
     #[error("there is nobody to ask: no seeds")]
     NoSeeds,
-    /// Everyone was asked in vain: each with the reason.
+    /// No candidate gave a usable view: each with the reason.
     #[error("{0}")]
     InVain(String),
-    /// The seeds are of two clusters.
+    /// The seeds belong to two clusters.
     #[error(
         "the seeds name two clusters, and nothing tells which one is meant: {0} and {1}; correct \
          seeds"
@@ -346,8 +347,8 @@ pub(super) enum NoTopology {
 }
 
 impl NoTopology {
-    /// Everyone was asked in vain. The first few are named: with a thousand nodes the reasons
-    /// repeat.
+    /// The error of a round with these reasons, of which the first few are named: with a thousand
+    /// nodes they repeat.
     fn asked(mut errors: Vec<String>) -> NoTopology {
         const SHOWN: usize = 6;
         if errors.is_empty() {
@@ -363,7 +364,7 @@ impl NoTopology {
     }
 }
 
-/// A seed's name has no address.
+/// Why the host name of a seed has no address.
 #[derive(Debug, thiserror::Error)]
 enum Unresolved {
     #[error("{0} does not resolve: {1}")]
@@ -380,7 +381,8 @@ async fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAdd
     }
 }
 
-/// A kept connection may have died of old age, which says nothing about its node.
+/// Asks one node for its view. If the kept connection fails, a new one is made: old connections die
+/// without a fault of the node.
 async fn ask_node(
     kept: Option<NodeConn>,
     socket: SocketAddr,

@@ -1,4 +1,4 @@
-//! What the control thread knows, for `/readyz` and `/metrics`.
+//! The state of the control thread, for `/readyz`, `/metrics` and the status page.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -10,71 +10,70 @@ use crate::command::CommandTable;
 use crate::lines::Lines;
 use crate::metrics::{ProxyHeader, ReloadStats};
 
-/// Why a primary was not reached.
+/// Why a primary is not reachable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreached {
-    /// Its name has no address.
+    /// Its host name does not resolve.
     #[error("its name does not resolve")]
     Unresolved,
-    /// It was asked in vain.
+    /// It did not answer, for this reason.
     #[error("{0}")]
     Asked(String),
 }
 
-/// Written by the acceptor, the refresher and the one who stops everything; read by the admin
-/// listener.
+/// State and counters that tasks of the control thread write and the admin listener reads.
 #[derive(Debug)]
 pub struct Status {
-    /// Told to stop.
+    /// Slotway was told to stop.
     pub draining: AtomicBool,
-    /// Clients turned away over `limits.clients`.
+    /// Clients that were rejected over `limits.clients`.
     pub clients_rejected: AtomicU64,
-    /// Connections that could not be accepted.
+    /// Failed accepts.
     pub accept_errors: AtomicU64,
     /// Headers of the PROXY protocol, by [`ProxyHeader`].
     pub proxy_headers: [AtomicU64; ProxyHeader::COUNT],
     /// Workers that ended unexpectedly.
     pub worker_failures: AtomicU64,
-    /// Parts of the control thread that failed and were started anew.
+    /// Tasks of the control thread that panicked and were restarted.
     pub task_failures: AtomicU64,
-    /// The configuration, read anew while slotway runs.
+    /// Reloads of the configuration.
     pub reloads: ReloadStats,
-    /// Of connections that are closed for want of a header.
+    /// Limits log lines about connections without a PROXY protocol header.
     header_lines: Mutex<Lines>,
     topology: Mutex<TopologyStatus>,
 }
 
-/// What the refresher knows.
+/// The state of the refresher.
 #[derive(Debug, Clone)]
 pub struct TopologyStatus {
-    /// What the workers route by.
+    /// The topology in use.
     pub snapshot: Arc<Snapshot>,
-    /// By what the workers choose among replicas.
+    /// The health of replicas.
     pub health: Arc<Health>,
-    /// What the workers look commands up in.
+    /// The command table.
     pub commands: Arc<CommandTable>,
-    /// When a node last answered.
+    /// When a refresh last succeeded.
     pub answered: Option<Instant>,
-    /// Refreshes that a node answered.
+    /// Successful refreshes.
     pub refreshes_ok: u64,
-    /// Refreshes that none did.
+    /// Failed refreshes.
     pub refreshes_failed: u64,
-    /// Answers that differed from the one before.
+    /// Refreshes that changed the topology.
     pub changes: u64,
-    /// The nodes' `cluster-node-timeout`; `None` while it is not known.
+    /// The nodes' `cluster-node-timeout`; `None` while unknown.
     pub node_timeout: Option<Duration>,
-    /// Answers that were not used, by [`Reason::NAMES`].
+    /// Views that were rejected, by [`Reason::NAMES`].
     pub views_refused: [u64; Reason::LABELS],
-    /// Answers that were taken by an exceptional rule, by [`crate::cluster::trust::Rule`].
+    /// Views that were adopted by an exceptional rule, by [`crate::cluster::trust::Rule`].
     pub exceptions: [u64; 3],
-    /// Why the last refresh failed; `None` if it did not.
+    /// Why the last refresh has failed; `None` if it succeeded.
     pub error: Option<String>,
-    /// For each primary with slots that the refresher tried itself: reached, or why not.
+    /// For each primary with slots: reachable, or why not.
     pub reached: BTreeMap<NodeAddr, Result<(), Unreached>>,
 }
 
 impl Status {
-    /// Nothing known yet but the built-in commands.
+    /// The state at the start: no topology, the built-in commands.
     pub fn new(commands: Arc<CommandTable>) -> Self {
         Status {
             draining: AtomicBool::new(false),
@@ -102,17 +101,17 @@ impl Status {
         }
     }
 
-    /// What the refresher knows. Held for a moment only, never across an await.
+    /// The state of the refresher. The guard must not be held across an await.
     pub fn topology(&self) -> MutexGuard<'_, TopologyStatus> {
         self.topology.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes a line about a connection that is closed for want of a header, sparsely.
+    /// Logs a line about a connection without a PROXY protocol header, if the limit allows.
     pub fn header_lines(&self, write: impl FnOnce(&mut Lines)) {
         write(&mut self.header_lines.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Told to stop.
+    /// Whether slotway was told to stop.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Relaxed)
     }

@@ -1,7 +1,7 @@
-//! A part of the control thread that fails is started anew: without it slotway would be half dead.
+//! Restart of tasks of the control thread that panic.
 //!
-//! Workers and the pub/sub hub are threads with a guard of their own; a failure of the control
-//! thread itself ends the process.
+//! Not here: workers and the pub/sub hub, which are threads and restarted otherwise. A panic of the
+//! control thread itself ends the process.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use tracing::error;
 
 use super::status::Status;
 
-/// A part that fails at its first step would be a busy loop.
+/// Pause before a restart: a task may fail at its first step.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs what `start` makes, again whenever it fails; ends when it ends by itself. What runs is
-/// dropped with this.
+/// Runs the task that `start` makes, and another one whenever it panics; ends when a task ends by
+/// itself. Dropping this aborts the task. `what` is its name in the log.
 pub async fn supervise<F>(what: String, status: Arc<Status>, mut start: impl FnMut() -> F)
 where
     F: Future<Output = ()> + Send + 'static,

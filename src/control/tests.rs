@@ -22,7 +22,7 @@ use crate::config::{Address, Config};
 use crate::mailbox::ToControl;
 use crate::tls::Tls;
 
-/// Long enough for anything that is going to happen.
+/// Limit on waiting for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn no_tls() -> Arc<Tls> {
@@ -33,7 +33,7 @@ fn candidate(addr: SocketAddr) -> Candidate {
     Candidate::Node(addr, addr.ip().to_string())
 }
 
-/// One real server that is a whole cluster.
+/// A real server that is a cluster by itself.
 struct Server {
     addr: SocketAddr,
     process: Child,
@@ -89,7 +89,7 @@ impl Server {
         }
     }
 
-    /// An inline command and its reply.
+    /// Sends an inline command and returns its reply.
     fn ask(&self, command: &str) -> String {
         let mut stream = TcpStream::connect(self.addr).unwrap();
         write!(stream, "{command}\r\n").unwrap();
@@ -106,7 +106,7 @@ impl Server {
         }
     }
 
-    /// How often a command was executed.
+    /// How often the server has executed a command.
     fn calls(&self, command: &str) -> u64 {
         let stats = self.ask("INFO commandstats");
         let prefix = format!("cmdstat_{command}:calls=");
@@ -130,7 +130,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-/// A round while `in_use` is the view in use.
+/// A round while this view is in use.
 async fn ask_with(
     (snapshot, epoch): (&Snapshot, u64),
     candidates: Vec<Candidate>,

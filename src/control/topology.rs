@@ -1,10 +1,10 @@
-//! The refresher: keeps the workers' view of the cluster, and of its commands, up to date.
+//! The refresher: keeps the workers' topology and command table up to date.
 //!
-//! One task, one refresh at a time, never closer than `topology.min_interval`; whatever is asked
-//! for during a refresh becomes one more after it. In quiet times every `topology.refresh`; while a
-//! slot has no primary, or a primary cannot be reached or owes answers and is silent, as often as
-//! `topology.min_interval` allows, so that the end of a failover is seen at once, also where the
-//! old primary died before it could say MOVED.
+//! One task makes one refresh at a time, no sooner than `topology.min_interval` after the last one;
+//! all requests during a refresh become one more refresh. Without requests the interval is
+//! `topology.refresh`. While a slot has no primary, or a primary cannot be reached or is silent, it
+//! is `topology.min_interval`, so that the end of a failover is noticed at once, even if the old
+//! primary died before it could send MOVED.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -32,50 +32,51 @@ use crate::lines::Lines;
 use crate::sparsely;
 use crate::tls::Tls;
 
-/// COMMAND is a large reply; workers may ask for it for every unknown name that clients send.
+/// Least time between two requests of COMMAND: its reply is large, and every unknown command of a
+/// client may cause one.
 const COMMANDS_INTERVAL: Duration = Duration::from_secs(5);
-/// How long trouble is watched closely. What takes longer than a failover needs a person.
+/// How long trouble is watched at `topology.min_interval`. What lasts longer than a failover needs
+/// an operator.
 const CLOSE_WATCH: Duration = Duration::from_secs(30);
-/// So many nodes are asked before the seeds are: where all nodes have got new addresses, the names
-/// of the seeds lead to them.
+/// Number of known nodes that are asked before the seeds. If all nodes have new addresses, only the
+/// seeds' host names lead to them.
 const BEFORE_SEEDS: usize = 6;
-/// Changes of one refresh that are logged, one line each.
+/// Limit on changes of one refresh that are logged, one line each.
 const CHANGES_SHOWN: usize = 50;
-/// When no answer could be taken for so long, a cluster that was restored or replaced is recognized
-/// by the rules for that.
+/// Time without an adopted answer after which the rules for restored and replaced clusters apply.
 const RULE_AFTER: Duration = Duration::from_secs(5);
-/// What a failover takes beyond `cluster-node-timeout`: gossip, the election, and the news of it.
+/// Duration of a failover beyond `cluster-node-timeout`: gossip, the election, its propagation.
 /// Measured: 1.3 to 3.0 s.
 const ELECTION: Duration = Duration::from_secs(3);
-/// How long the workers have to say which nodes they reach.
+/// Limit on the time to ask the workers which nodes they are connected to.
 const SCRAPE_LIMIT: Duration = Duration::from_millis(100);
 
-/// The one task that asks the cluster about itself.
+/// The task that asks the cluster for its topology and commands.
 pub struct Refresher {
     config: Arc<Config>,
     pool: Arc<Pool>,
     status: Arc<Status>,
     requests: Arc<Requests>,
-    /// Connections kept between refreshes, by the address they lead to.
+    /// Connections kept between refreshes, by address.
     connections: HashMap<SocketAddr, NodeConn>,
     names: Names,
-    /// `cluster_current_epoch` of the last answer that was taken.
+    /// `cluster_current_epoch` of the last answer that was adopted.
     epoch: u64,
     current: Arc<Snapshot>,
-    /// Since when no answer could be taken.
+    /// Since when no answer could be adopted.
     unconfirmed_since: Option<Instant>,
     commands: Commands,
-    /// What the last warnings about timeouts were about: `cluster-node-timeout`,
-    /// `timeouts.command`, `timeouts.no_primary`.
+    /// The values that were last checked for warnings: `cluster-node-timeout`, `timeouts.command`,
+    /// `timeouts.no_primary`.
     timeouts_judged: [Option<Duration>; 3],
-    /// Primaries being tried.
+    /// Connection attempts to primaries.
     probes: JoinSet<(NodeAddr, SocketAddr, Result<NodeConn, AskError>)>,
     probing: HashSet<NodeAddr>,
     trouble_since: Option<Instant>,
     lines: LogLines,
 }
 
-/// How often was logged what nodes can cause without end.
+/// Limits of log lines that nodes can cause without end.
 struct LogLines {
     changes: Lines,
     uncovered: Lines,
@@ -84,24 +85,24 @@ struct LogLines {
 
 impl Default for LogLines {
     fn default() -> Self {
-        // A failover of a large cluster is some hundred changes, once.
+        // A failover of a large cluster makes some hundred changes at once.
         let changes = Lines::with(200);
         LogLines { changes, uncovered: Lines::default(), failed: Lines::default() }
     }
 }
 
-/// The command table and when to ask for it again.
+/// The command table, and when to ask for it again.
 struct Commands {
     table: Arc<CommandTable>,
-    /// Wanted, but not closer than [`COMMANDS_INTERVAL`].
+    /// A refresh was requested; it waits for [`COMMANDS_INTERVAL`].
     due: bool,
     asked: Option<Instant>,
-    /// The last reply, to tell news from a repetition.
+    /// The last reply, to recognize one that has not changed.
     reply: Bytes,
 }
 
 impl Refresher {
-    /// Nothing is asked before [`Refresher::run`].
+    /// A refresher that begins with the topology and commands of `status`.
     pub fn new(
         config: Arc<Config>,
         pool: Arc<Pool>,
@@ -131,7 +132,7 @@ impl Refresher {
         }
     }
 
-    /// Runs until it is dropped; `first` is told when the first refresh is over, well or not.
+    /// Runs until it is dropped; `first` is notified after the first refresh, successful or not.
     pub async fn run(mut self, first: Arc<Notify>) {
         let mut asked_for = Pending { topology: true, ..Pending::default() };
         loop {
@@ -144,7 +145,7 @@ impl Refresher {
         }
     }
 
-    /// Waits for the next refresh to be due or asked for.
+    /// Waits until the next refresh is due, and returns what it is to refresh.
     async fn wait(&mut self) -> Pending {
         let ended = Instant::now();
         let earliest =
@@ -178,7 +179,7 @@ impl Refresher {
                     if let Ok((node, socket, result)) = done {
                         self.probed(node, socket, result);
                     }
-                    // Trouble that has just been noticed is watched from now on.
+                    // A primary that was not reached makes the next refresh due sooner.
                     self.note_trouble();
                     due = due.min(earliest.max(ended + self.pace()));
                 }
@@ -186,11 +187,11 @@ impl Refresher {
         }
     }
 
-    /// The time to the next refresh that nobody asks for.
+    /// The time to the next refresh without a request.
     fn pace(&self) -> Duration {
         match self.trouble_since {
             None => jittered(self.config.topology.refresh, 10),
-            // As often as topology.min_interval lets it.
+            // topology.min_interval is the lower limit.
             Some(since) if since.elapsed() < CLOSE_WATCH => Duration::ZERO,
             Some(_) => random_millis(500..1000).min(self.config.topology.refresh),
         }
@@ -228,9 +229,9 @@ impl Refresher {
         self.note_trouble();
     }
 
-    /// Whom to ask, in this order: the hint, replicas that may just have been promoted, some nodes
-    /// known to be online at random, the seeds, the other nodes; those that are silent last, behind
-    /// the seeds.
+    /// The candidates for a round, in this order: the hint, replicas that may just have been
+    /// promoted, some nodes that are online in random order, the seeds, the other nodes; silent
+    /// nodes last.
     fn candidates(&self, hint: Option<&NodeAddr>) -> Vec<Candidate> {
         let silent = self.requests.silent_now();
         let is_silent = |n: &Node| n.socket.is_some_and(|s| silent.contains(&s));
@@ -239,8 +240,8 @@ impl Refresher {
         let heirs = self.heirs(is_silent);
         online.sort_by_key(|n| (is_silent(n), !heirs.contains(&n.addr)));
         let answering = online.iter().filter(|n| !is_silent(n)).count();
-        // A hint comes from a reply, and a script can make a node reply with anything: it chooses
-        // among the nodes that the cluster has named, it does not add to them.
+        // A hint comes from a reply, which a script can forge: it may only select a node that the
+        // cluster itself has named.
         let hinted = hint
             .and_then(|hint| self.current.nodes.iter().find(|n| n.addr == *hint))
             .and_then(candidate);
@@ -250,7 +251,7 @@ impl Refresher {
         hinted.into_iter().chain(first).chain(seeds).chain(known).collect()
     }
 
-    /// Replicas of shards whose primary is failed or silent: the one that is promoted knows first.
+    /// Replicas of shards whose primary has failed or is silent: the promoted one knows first.
     fn heirs(&self, is_silent: impl Fn(&Node) -> bool) -> HashSet<NodeAddr> {
         let node = |&n: &u16| self.current.nodes.get(usize::from(n));
         let orphaned = self.current.shards.iter().filter(|shard| {
@@ -260,7 +261,7 @@ impl Refresher {
         replicas.map(|n| n.addr.clone()).collect()
     }
 
-    /// What is known of the cluster is enough to serve, or why it is not.
+    /// Tells the workers why they cannot serve, or (`None`) that they can.
     fn tell_trouble(&self, why: Option<String>) {
         if self.current.nodes.is_empty() || why.is_none() {
             self.pool.set_trouble(why);
@@ -280,7 +281,7 @@ impl Refresher {
             snapshot.generation = self.current.generation + 1;
             self.tell_changes(&snapshot, socket);
             let known: HashSet<&str> = self.current.nodes.iter().map(|n| &*n.id).collect();
-            // A node that was not there before may be of another version, and configured otherwise.
+            // A new node may have another version and configuration.
             self.commands.due |= snapshot.nodes.iter().any(|n| !known.contains(&*n.id));
             self.current = Arc::new(snapshot);
             self.pool.set_topology(Arc::clone(&self.current));
@@ -310,7 +311,7 @@ impl Refresher {
         self.probe_primaries().await;
     }
 
-    /// Logs and counts a view that was adopted although it does not continue the one in use.
+    /// Logs and counts a view that was adopted by an exceptional rule.
     fn tell_rule(&self, rule: Rule, from: SocketAddr, info: &Info, snapshot: &Snapshot) {
         let was = cluster_name(&self.current);
         match rule {
@@ -358,7 +359,7 @@ impl Refresher {
         self.unconfirmed_since.get_or_insert_with(Instant::now);
         let mut topology = self.status.topology();
         topology.refreshes_failed += 1;
-        // The same failure several times a second is one line.
+        // A failure that repeats is logged once.
         if topology.error.as_ref() == Some(&error) {
             debug!(error, "no node gives the topology");
         } else {
@@ -367,12 +368,12 @@ impl Refresher {
         }
     }
 
-    /// Asks for COMMAND and lays it over the table that is in use, so that IDs stay.
+    /// Asks for COMMAND and merges it into the table in use, so that command IDs stay.
     async fn fetch_commands(&mut self, conn: &mut NodeConn) {
         self.commands.asked = Some(Instant::now());
         let reply = match conn.ask(&["COMMAND"]).await {
             Ok(reply) => reply,
-            // Still due: the next refresh that may asks again.
+            // It stays due, for a later refresh.
             Err(error) => return warn!(%error, "COMMAND was not answered"),
         };
         self.commands.due = false;
@@ -397,7 +398,7 @@ impl Refresher {
         self.commands.reply = reply;
     }
 
-    /// Asks what the node is, which clients are told, too.
+    /// Asks for the node's version and the like, which clients are told.
     async fn fetch_identity(&self, conn: &mut NodeConn) {
         match ask_identity(conn).await {
             Ok(Some(identity)) => self.pool.set_identity(Arc::new(identity)),
@@ -406,7 +407,7 @@ impl Refresher {
         }
     }
 
-    /// How long a node of the cluster may be silent before the others call it failed.
+    /// Asks for `cluster-node-timeout`: the silence after which nodes declare a node failed.
     async fn fetch_node_timeout(&self, conn: &mut NodeConn) {
         match conn.ask(&["CONFIG", "GET", "cluster-node-timeout"]).await {
             Ok(reply) => {
@@ -420,7 +421,7 @@ impl Refresher {
         }
     }
 
-    /// Warns of timeouts that are over before a failover is, once for each combination of values.
+    /// Warns of timeouts shorter than a failover, once for each combination of values.
     fn judge_timeouts(&mut self) {
         let Some(node_timeout) = self.status.topology().node_timeout else { return };
         let (command, no_primary) = (self.config.timeouts.command, self.config.timeouts.no_primary);
@@ -441,8 +442,8 @@ impl Refresher {
         }
     }
 
-    /// Tries every primary with slots that no worker is connected to: with the workers' own
-    /// connections that makes all of them, and costs next to nothing.
+    /// Connects to every primary with slots to which no worker is connected, so that the
+    /// reachability of all primaries is known.
     async fn probe_primaries(&mut self) {
         let connected = self.pool.scrape(SCRAPE_LIMIT).await.totals.nodes;
         let mut reached = std::mem::take(&mut self.status.topology().reached);
@@ -482,14 +483,14 @@ impl Refresher {
             }
             Err(error) => {
                 debug!(%node, %error, "primary not reached");
-                self.names.doubt(&node);
+                self.names.expire(&node);
                 Err(Unreached::Asked(error.to_string()))
             }
         };
         if self.current.slot_primaries().iter().any(|n| n.addr == node) {
             let reached = result.is_ok();
             let before = self.status.topology().reached.insert(node, result);
-            // It may have been restarted, and be of another version now.
+            // It may have been restarted as another version.
             self.commands.due |= reached && matches!(before, Some(Err(_)));
         }
     }
@@ -517,12 +518,13 @@ async fn ask_identity(conn: &mut NodeConn) -> Result<Option<Identity>, AskError>
     Ok(Identity::parse(&info, &hello, &client))
 }
 
-/// `None`: its name does not resolve.
+/// The node as a candidate; `None` if its host name does not resolve.
 fn candidate(node: &Node) -> Option<Candidate> {
     Some(Candidate::Node(node.socket?, node.server_name().to_owned()))
 }
 
-/// A kept connection may have died of old age, which says nothing about its node.
+/// Connects to a primary. If the kept connection fails, a new one is made: old connections die
+/// without a fault of the node.
 async fn probe(
     kept: Option<NodeConn>,
     socket: SocketAddr,

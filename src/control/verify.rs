@@ -1,7 +1,8 @@
-//! What workers ask about the cluster's users: may these log in, may this one send that?
+//! Answers to workers' questions about users of the cluster: are these credentials valid, may this
+//! user send that command?
 //!
-//! A login is shown to a node on a connection that is made for it and closed behind it. What a user
-//! may do is asked by slotway's own user, with ACL DRYRUN, on a connection that is kept.
+//! Credentials are tried on a connection of their own, which is then closed. Permissions are asked
+//! for by slotway's own user, with ACL DRYRUN, on connections that are kept.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,28 +17,29 @@ use crate::mailbox::UserQuestion;
 use crate::resp::reply::{error_text, text};
 use crate::users::{Granted, UserCheck};
 
-/// Questions under way at once; more wait.
+/// Limit on simultaneous questions; further ones wait.
 const MAX_QUESTIONS: usize = 64;
-/// Looks under way at once.
+/// Limit on simultaneous rechecks; further ones wait.
 const MAX_RECHECKS: usize = 4;
-/// Connections that are kept for the next question.
+/// Limit on idle connections that are kept.
 const MAX_IDLE: usize = 4;
-/// Nodes that are tried.
+/// Limit on nodes that are tried for one question.
 const MAX_NODES: usize = 3;
 
-/// Asks nodes for the workers.
+/// Puts workers' questions about users to nodes.
 #[derive(Debug)]
 pub struct Verifier {
     pub(super) pool: Arc<Pool>,
     status: Arc<Status>,
+    /// Permits of [`Verifier::answer`].
     places: Semaphore,
-    /// The same for [`Verifier::recheck`].
+    /// Permits of [`Verifier::recheck`].
     pub(super) rechecks: Semaphore,
     idle: Mutex<Vec<NodeConn>>,
 }
 
 impl Verifier {
-    /// Asks the nodes of the cluster that `status` knows.
+    /// A verifier that asks the nodes of the topology in `status`.
     pub fn new(pool: Arc<Pool>, status: Arc<Status>) -> Arc<Self> {
         let places = Semaphore::new(MAX_QUESTIONS);
         Arc::new(Verifier {
@@ -49,21 +51,21 @@ impl Verifier {
         })
     }
 
-    /// Asks on new connections from now on: slotway's own user may be another.
+    /// Closes idle connections: slotway's own user may have changed.
     pub fn renew(&self) {
         self.idle().clear();
     }
 
-    /// Asks, and tells the worker.
+    /// Answers a worker's question.
     pub async fn answer(self: Arc<Self>, question: UserQuestion) {
         let UserQuestion { asking, client, wanted, to } = question;
         let answer = match self.places.acquire().await {
-            // Who has gone has nothing to be told, and learns nothing.
+            // The client has gone: nobody waits for the answer.
             _ if wanted.strong_count() == 0 => return,
             Ok(_place) => self.ask(&asking).await,
             Err(_) => Err(Failure::Stopping),
         };
-        // The worker may have ended, and the client with it.
+        // If the worker has ended, so has the client.
         to.send(ToWorker::Verified { client, answer });
     }
 
@@ -112,7 +114,7 @@ impl Verifier {
         Err(Failure::UsersNotAsked { why })
     }
 
-    /// The same for a login, and whether it needed a password.
+    /// Tries credentials, and finds out whether the user needs a password at all.
     async fn log_in(
         &self,
         conn: &mut NodeConn,
@@ -122,8 +124,8 @@ impl Verifier {
         let is_default = who.user.is_empty() || *who.user == *b"default";
         let mut open = false;
         if is_default {
-            // A connection is the default user's from the beginning where that one is open to all.
-            // What else a node may have to say, it says to those who are let in.
+            // If the default user needs no password, a new connection is that user's. Errors other
+            // than NOAUTH come after authentication.
             let reply = conn.ask(&["PING"]).await?;
             open = !error_text(&reply).is_some_and(|text| text.starts_with(b"NOAUTH"));
         }
@@ -157,11 +159,11 @@ impl Verifier {
             (UserCheck::Command { .. }, Some(error)) if error.starts_with("NOPERM") => {
                 Err(Failure::DryRunDenied)
             }
-            // A user that is known by its name only any more.
+            // The user no longer exists.
             (UserCheck::Command { user, .. }, Some(error)) if error.starts_with("ERR User '") => {
                 Err(Failure::UserGone { user: user.escape_ascii().to_string().into() })
             }
-            // The default user may be let in and have no right to PING.
+            // The default user is authenticated and may not send PING.
             (UserCheck::NoLogin, Some(error)) if error.starts_with("NOPERM") => Ok(Granted::Open),
             (UserCheck::NoLogin, Some(error)) if error.starts_with("NOAUTH") => {
                 Err(Failure::LogInFirst)
@@ -177,7 +179,7 @@ impl Verifier {
         })
     }
 
-    /// Primaries first to last, beginning anywhere.
+    /// The primaries, in an order that begins at a random one.
     pub(super) fn nodes(&self) -> Vec<crate::cluster::Node> {
         let snapshot = Arc::clone(&self.status.topology().snapshot);
         let primaries = snapshot.shards.iter().filter_map(|shard| shard.primary);
@@ -202,7 +204,7 @@ impl Verifier {
     }
 }
 
-/// What the command itself would be told where ACL DRYRUN says this.
+/// The error that the command itself would get, from the text of ACL DRYRUN.
 fn denied(said: &str) -> Failure {
     let which = |word: &str| said.ends_with(word) && said.contains("access the '");
     if which("' key") {

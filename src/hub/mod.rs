@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token, Waker};
 use tokio::sync::mpsc::UnboundedSender;
 
-use self::conn::{ReadError, Conn, Due, ConnState};
+use self::conn::{Conn, ConnState, Due, ReadError};
 use crate::backoff::Backoff;
 use crate::buf::Pool;
 use crate::cluster::Snapshot;
@@ -313,7 +313,8 @@ impl<'a> HubSession<'a> {
     /// Closes the connection to an address at which another node answers now.
     fn wrong_node_answers(&mut self, wrong: &WrongNode) {
         for node in 0..self.conns.len() {
-            let ready = matches!(self.conns.get(node), Some(Some(c)) if c.state == ConnState::Ready);
+            let ready =
+                matches!(self.conns.get(node), Some(Some(c)) if c.state == ConnState::Ready);
             let place = self.book.node(node);
             if ready
                 && place.is_some_and(|place| {
@@ -404,7 +405,10 @@ impl<'a> HubSession<'a> {
                         self.send_command(node, &[topic.kind.subscribe().as_bytes(), &topic.name]);
                     }
                     Action::Unsubscribe(node, topic) => {
-                        self.send_command(node, &[topic.kind.unsubscribe().as_bytes(), &topic.name]);
+                        self.send_command(
+                            node,
+                            &[topic.kind.unsubscribe().as_bytes(), &topic.name],
+                        );
                     }
                     Action::Ping(node) => self.send_command(node, &[b"PING"]),
                     Action::Refresh(hint) => refresh = Some(hint.or(refresh.flatten())),
