@@ -157,19 +157,17 @@ impl Base<'_> {
         };
         let Some(who) = who else { return self.core.lose(u, ConnectionEnd::UserGone) };
         up.handshake = match up.realm {
-            OWN_REALM => {
-                Handshake::new(up.protocol, who, name, identify, &mut self.core.spare.pool)
-            }
-            _ => Handshake::for_user(up.protocol, who, name, &mut self.core.spare.pool),
+            OWN_REALM => Handshake::new(up.protocol, who, name, identify),
+            _ => Handshake::for_user(up.protocol, who, name),
         };
         if up.read_only {
-            up.handshake.read_only(&mut self.core.spare.pool);
+            up.handshake.read_only();
         }
         // Addresses are given to other servers, whose data a client must not see or change.
         if !self.access.unverified.contains(&up.realm)
             && let Some(node) = self.nodes.list.get(usize::from(up.node))
         {
-            up.handshake.expect_node(&node.id, &mut self.core.spare.pool);
+            up.handshake.expect_node(&node.id);
         }
         up.state = State::Handshake { until: self.core.now + settings.connect_timeout };
         if up.handshake.is_done() {

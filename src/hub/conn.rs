@@ -203,11 +203,11 @@ impl Conn {
     }
 
     /// Begins the handshake. `node` is the ID that the node must have.
-    pub(super) fn begin_handshake(&mut self, config: &Upstream, node: &str, pool: &mut Pool) {
+    pub(super) fn begin_handshake(&mut self, config: &Upstream, node: &str) {
         let (user, password) = (config.user.as_bytes(), config.password.reveal());
         let (credentials, name) = ((user, password.as_bytes()), &*config.client_name);
-        self.handshake = Handshake::new(Protocol::Resp3, credentials, name, false, pool);
-        self.handshake.expect_node(node, pool);
+        self.handshake = Handshake::new(Protocol::Resp3, credentials, name, false);
+        self.handshake.expect_node(node);
     }
 
     /// Marks the connection as ready.

@@ -281,7 +281,7 @@ impl<'a> HubSession<'a> {
             Ok(false) => {}
             Ok(true) => {
                 let id = self.book.node(node).map(|n| n.id.clone()).unwrap_or_default();
-                conn.begin_handshake(&self.hub.config.upstream, &id, &mut self.pool);
+                conn.begin_handshake(&self.hub.config.upstream, &id);
             }
             Err(error) => self.lost_to_error(node, &error),
         }

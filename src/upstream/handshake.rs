@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::buf::{Pool, SendQueue};
+use crate::buf::SendQueue;
 use crate::cluster::is_node_id;
 use crate::resp::reply::{error_text, integer, text};
 use crate::resp::tree::decode_whole;
@@ -107,7 +107,6 @@ impl Handshake {
         (user, password): (&[u8], &[u8]),
         name: &str,
         identify: bool,
-        _pool: &mut Pool,
     ) -> Self {
         let mut shake = Handshake::default();
         let user_or_default = if user.is_empty() { b"default" } else { user };
@@ -134,12 +133,7 @@ impl Handshake {
 
     /// A handshake of a user of the cluster. HELLO carries everything, because the user may have no
     /// right to other commands, and its reply has the CLIENT ID.
-    pub fn for_user(
-        protocol: Protocol,
-        (user, password): (&[u8], &[u8]),
-        name: &str,
-        _pool: &mut Pool,
-    ) -> Self {
+    pub fn for_user(protocol: Protocol, (user, password): (&[u8], &[u8]), name: &str) -> Self {
         let version: &[u8] = if protocol == Protocol::Resp3 { b"3" } else { b"2" };
         let mut hello = vec![b"HELLO".as_slice(), version];
         if !user.is_empty() || !password.is_empty() {
@@ -156,10 +150,9 @@ impl Handshake {
     /// A handshake of slotway's own user for the control thread's questions, in RESP2. `node` is as
     /// for [`Handshake::expect_node`].
     pub fn for_control(credentials: (&[u8], &[u8]), name: &str, node: &str) -> Self {
-        let pool = &mut Pool::default();
-        let mut shake = Handshake::new(Protocol::Resp2, credentials, name, false, pool);
+        let mut shake = Handshake::new(Protocol::Resp2, credentials, name, false);
         shake.purpose = Purpose::Control;
-        shake.expect_node(node, pool);
+        shake.expect_node(node);
         shake
     }
 
@@ -172,7 +165,7 @@ impl Handshake {
 
     /// Adds CLUSTER MYID: the node must have the ID `expected`. Without effect where that is no ID,
     /// as for a node that is known by its address only.
-    pub fn expect_node(&mut self, expected: &str, _pool: &mut Pool) {
+    pub fn expect_node(&mut self, expected: &str) {
         if is_node_id(expected) {
             self.expected = expected.into();
             self.say(Step::NodeId, &[b"CLUSTER", b"MYID"]);
@@ -180,7 +173,7 @@ impl Handshake {
     }
 
     /// Adds READONLY.
-    pub fn read_only(&mut self, _pool: &mut Pool) {
+    pub fn read_only(&mut self) {
         self.say(Step::Plain, &[b"READONLY"]);
     }
 
@@ -258,11 +251,10 @@ mod tests {
 
     #[test]
     fn a_busy_node_has_not_let_a_user_in() {
-        let mut pool = Pool::default();
         let busy = b"-BUSY Redis is busy running a script.\r\n";
-        let mut own = Handshake::new(Protocol::Resp3, (b"", b""), "", false, &mut pool);
+        let mut own = Handshake::new(Protocol::Resp3, (b"", b""), "", false);
         assert_eq!(own.reply(busy), Ok(true));
-        let mut user = Handshake::for_user(Protocol::Resp3, (b"u", b"pw"), "", &mut pool);
+        let mut user = Handshake::for_user(Protocol::Resp3, (b"u", b"pw"), "");
         let refused = user.reply(busy).unwrap_err().to_string();
         assert!(refused.starts_with("BUSY"), "{refused}");
         assert!(!user.is_done());
@@ -273,9 +265,8 @@ mod tests {
         let (ours, other) = ("a".repeat(40), "b".repeat(40));
         let id = |id: &str| format!("$40\r\n{id}\r\n").into_bytes();
         let shake = |reply: &[u8]| {
-            let mut pool = Pool::default();
-            let mut shake = Handshake::new(Protocol::Resp2, (b"", b""), "", true, &mut pool);
-            shake.expect_node(&ours, &mut pool);
+            let mut shake = Handshake::new(Protocol::Resp2, (b"", b""), "", true);
+            shake.expect_node(&ours);
             assert_eq!(shake.reply(b":7\r\n"), Ok(false));
             shake.reply(reply).map(|done| (done, shake.client_id(), shake.is_unverified()))
         };
@@ -311,9 +302,8 @@ mod tests {
 
     #[test]
     fn made_up_ids_are_not_asked_for() {
-        let mut pool = Pool::default();
-        let mut shake = Handshake::new(Protocol::Resp2, (b"", b""), "", false, &mut pool);
-        shake.expect_node("127.0.0.1:7000", &mut pool);
+        let mut shake = Handshake::new(Protocol::Resp2, (b"", b""), "", false);
+        shake.expect_node("127.0.0.1:7000");
         assert!(shake.is_done());
     }
 }
