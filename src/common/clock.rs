@@ -61,14 +61,6 @@ pub(crate) enum Job {
     Lane(u16, ClientId),
 }
 
-/// A random number below `range`; 0 where that is 0.
-pub(crate) fn jitter(range: u64) -> u64 {
-    match range {
-        0 => 0,
-        _ => fastrand::u64(..range),
-    }
-}
-
 impl Ord for Timer {
     /// The earliest is the greatest: it is on top of the heap.
     fn cmp(&self, other: &Self) -> Ordering {
@@ -91,20 +83,9 @@ impl Core {
         }
     }
 
-    /// How long to wait after `failures` attempts: doubling from `reconnect.min` to
-    /// `reconnect.max`, less up to half of it at random, so that not all come at once.
-    pub(crate) fn backoff(&self, failures: u32) -> u64 {
-        let doubled = self
-            .settings
-            .reconnect_min
-            .saturating_mul(1u64 << failures.saturating_sub(1).min(20))
-            .min(self.settings.reconnect_max);
-        doubled - jitter(doubled / 2)
-    }
-
     /// Up to `range` / 2, at random.
     pub(crate) fn backoff_jitter(&self, range: u64) -> u64 {
-        jitter(range / 2 + 1)
+        fastrand::u64(..=range / 2)
     }
 
     /// The error for a command whose `timeouts.command` is over. Where the outcome is known, a

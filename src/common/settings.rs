@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::backoff::Backoff;
 use crate::placement::Wishes;
 use crate::resp::RequestLimits;
 use crate::stream::Stream;
@@ -35,8 +36,7 @@ pub(crate) struct Settings {
     pub(crate) login_timeout: Option<u64>,
     /// `timeouts.max_age`
     pub max_age: Option<u64>,
-    pub(crate) reconnect_min: u64,
-    pub(crate) reconnect_max: u64,
+    pub(crate) reconnect: Backoff,
     pub client_output: usize,
     pub upstream_in_flight: usize,
     /// For subscribers; the time in microseconds.
@@ -112,8 +112,7 @@ impl Settings {
             idle_timeout: config.timeouts.idle.map(micros),
             login_timeout: config.timeouts.login.map(micros),
             max_age: config.timeouts.max_age.map(micros),
-            reconnect_min: micros(config.reconnect.min),
-            reconnect_max: micros(config.reconnect.max),
+            reconnect: Backoff::new(config.reconnect.min, config.reconnect.max),
             client_output: config.limits.client_output,
             subscriber_hard: config.pubsub.output_hard,
             subscriber_soft: config.pubsub.output_soft,

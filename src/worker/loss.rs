@@ -82,7 +82,7 @@ impl Worker {
         // Control may be gone at the very end: nothing to refresh then.
         let _ = self.core.link.control.send(ToControl::RefreshTopology { hint: None });
         // A connection that has worked for a while is tried again at once.
-        let mut delay = if proven { 0 } else { self.core.backoff(failures) };
+        let mut delay = if proven { 0 } else { self.core.settings.reconnect.pause(failures) };
         // Reads that would be sent for the third time, or more often, are retries. They keep their
         // places in the connection's queue, so that the connection waits for the budget; then one
         // command probes, and the others follow as the node answers.
