@@ -227,21 +227,6 @@ impl Nodes {
         }
     }
 
-    /// Puts TLS on a connection to a node that is being made.
-    pub(crate) fn secure(&mut self, u: usize, core: &mut Core) -> Result<(), ConnectionEnd> {
-        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
-        let Some(node) = self.list.get(usize::from(up.node)) else { return Ok(()) };
-        let Some(Stream::Tcp(socket)) = up.stream.take() else { return Ok(()) };
-        match core.shared.tls.connect(socket, &node.name) {
-            Some(Ok(tls)) => up.stream = Some(Stream::Tls(Box::new(tls))),
-            Some(Err(error)) => {
-                return Err(ConnectionEnd::Tls(core.shared.tls.why(&error, &node.name)));
-            }
-            None => return Err(ConnectionEnd::NoTls),
-        }
-        Ok(())
-    }
-
     /// Why a node's connection is lost, in words.
     #[cold]
     pub(crate) fn tls_why(&self, u: usize, error: &std::io::Error, core: &Core) -> ConnectionEnd {
@@ -337,25 +322,18 @@ impl Nodes {
             return false;
         };
         let registry = core.link.poll.registry();
-        let started = up.connect(addr, until).and_then(|stream| {
-            if let Stream::Tcp(socket) = stream {
-                // A proxy that waits to fill packets waits for nothing.
-                let _ = socket.set_nodelay(true);
+        let started = Stream::to_node(addr, &node.name, &core.shared.tls).and_then(|stream| {
+            if let Some(socket) = stream.tcp() {
                 // Without these it works as well, but for networks that swallow packets.
-                let _ = retransmit_soon(&*socket);
+                let _ = retransmit_soon(socket);
                 if let Some((idle, patience)) = core.settings.keepalive {
-                    let _ = keep_alive(&*socket, idle, patience);
+                    let _ = keep_alive(socket, idle, patience);
                 }
             }
-            stream.watch(registry, Source::Upstream(u).token(), true, false)
+            up.connecting(stream, until).watch(registry, Source::Upstream(u).token(), true, false)
         });
         if let Err(error) = started {
-            core.lose(u, error.into());
-            return false;
-        }
-        if core.shared.tls.is_upstream()
-            && let Err(why) = self.secure(u, core)
-        {
+            let why = self.tls_why(u, &error, core);
             core.lose(u, why);
             return false;
         }

@@ -20,9 +20,6 @@ pub enum ConnectionEnd {
     /// An error of TLS, with a remedy where there is one.
     #[error("{0}")]
     Tls(String),
-    /// Connections to nodes require TLS, and no TLS configuration is in use.
-    #[error("connections to nodes have no TLS to use")]
-    NoTls,
     /// The node's host name does not resolve.
     #[error("the host name {host} is not resolved")]
     Unresolved {

@@ -18,7 +18,6 @@ pub use turns::Turns;
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 
 use crate::buf::{Pool, SendQueue, WRITE_LIMIT};
 use crate::dest::{ClientId, Dest};
@@ -245,14 +244,10 @@ impl Upstream {
         stream + self.queue.held() + self.tail.capacity() + self.pending.held()
     }
 
-    /// Starts a connection attempt.
-    ///
-    /// # Errors
-    /// The operating system's, where it refuses at once.
-    pub fn connect(&mut self, addr: SocketAddr, until: u64) -> io::Result<&mut Stream> {
-        let socket = mio::net::TcpStream::connect(addr)?;
+    /// Takes the stream of a connection attempt that was started.
+    pub fn connecting(&mut self, stream: Stream, until: u64) -> &mut Stream {
         self.state = State::Connecting { until };
-        Ok(self.stream.insert(Stream::Tcp(socket)))
+        self.stream.insert(stream)
     }
 
     /// Writes what the state allows, up to [`WRITE_LIMIT`] bytes or a little more. `true`: the

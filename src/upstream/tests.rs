@@ -53,7 +53,8 @@ fn after_a_loss_commands_follow_as_the_node_answers() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut pool = Pool::default();
     let mut up = upstream(&mut pool, &[pending(1, 1, READ, 10); 8], 0);
-    up.connect(listener.local_addr().unwrap(), 0).unwrap();
+    let socket = mio::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    up.connecting(Stream::Tcp(socket), 0);
     let _node = listener.accept().unwrap();
     (up.state, up.window) = (State::Ready, 1);
     assert_eq!(up.flush().unwrap(), (10, false));
