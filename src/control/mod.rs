@@ -1,6 +1,6 @@
 //! The tasks of the control thread beside the traffic: topology refresh, health of replicas,
-//! probes, questions to nodes, the pool of workers. No command passes here. Not here: what starts
-//! and stops these tasks ([`crate::process`]).
+//! probes, questions to nodes, the pool of workers. No command passes here.
+//! Not here: what starts and stops these tasks ([`crate::process`]).
 
 mod blocked;
 mod export;

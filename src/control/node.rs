@@ -116,7 +116,7 @@ impl NodeConn {
     }
 
     /// Connects without a handshake, so that another user can log in.
-    pub(super) async fn connect_silently(
+    pub(super) async fn connect_without_handshake(
         addr: SocketAddr,
         name: &str,
         config: &Arc<Config>,

@@ -23,7 +23,7 @@ impl Verifier {
         // A limit of their own, so that logins do not wait behind rechecks.
         let Ok(_place) = self.rechecks.acquire().await else { return };
         let mut denied = Vec::new();
-        let known = self.hears(&recheck, &mut denied).await;
+        let known = self.find_denied(&recheck, &mut denied).await;
         let gone = (recheck.password || !known) && self.is_gone(&recheck).await;
         // The worker may have ended.
         recheck.to.send(ToWorker::Reverified(Reverified { realm: recheck.realm, gone, denied }));
@@ -31,7 +31,7 @@ impl Verifier {
 
     /// Adds the topics that the user may no longer subscribe to. `false`: a node does not know the
     /// user.
-    async fn hears(&self, recheck: &UserRecheck, denied: &mut Vec<(u32, u32)>) -> bool {
+    async fn find_denied(&self, recheck: &UserRecheck, denied: &mut Vec<(u32, u32)>) -> bool {
         let user = &recheck.who.user;
         let user = if user.is_empty() { b"default".as_slice().into() } else { Arc::clone(user) };
         for (kind, command) in [
@@ -75,7 +75,7 @@ impl Verifier {
         for crate::cluster::Node { addr, .. } in self.nodes().into_iter().take(MAX_NODES) {
             let found = tokio::net::lookup_host((&*addr.host, addr.port)).await;
             let Some(socket) = found.ok().and_then(|mut all| all.next()) else { continue };
-            let conn = NodeConn::connect_silently(socket, &addr.host, &config, tls).await;
+            let conn = NodeConn::connect_without_handshake(socket, &addr.host, &config, tls).await;
             let Ok(mut conn) = conn else { continue };
             let Ok(reply) = conn.ask(&words).await else { continue };
             match error_text(&reply) {

@@ -105,7 +105,7 @@ impl Setting {
         token
     }
 
-    /// News that `wanted` picks, once there are any; other news stay.
+    /// Waits for news that `wanted` picks; other news are kept.
     #[track_caller]
     fn wait<T>(&mut self, what: &str, mut wanted: impl FnMut(&HubEvent) -> Option<T>) -> T {
         let since = Instant::now();
@@ -150,7 +150,7 @@ impl Setting {
         });
     }
 
-    /// The payloads (last elements) of the topic's next messages, up to `last`.
+    /// The payloads of the next messages, up to `last`.
     #[track_caller]
     fn payloads(&mut self, token: Token, last: &str) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
@@ -160,7 +160,7 @@ impl Setting {
         all
     }
 
-    /// Those of the topic's next run of messages.
+    /// The payloads of the next batch of messages.
     #[track_caller]
     fn next_payloads(&mut self, token: Token) -> Vec<String> {
         let name = self.names.get(&token.index).cloned().unwrap_or_default();
@@ -253,7 +253,7 @@ fn messages_come_once_and_in_order() {
         |counts: &[std::sync::atomic::AtomicU64; 3]| counts.each_ref().map(|n| n.load(Relaxed));
     assert_eq!(of(&stats.messages), [500, 500, 1]);
     assert_eq!((of(&stats.topics), of(&stats.upstream)), ([1, 1, 1], [1, 1, 1]));
-    // Nobody listens any more: the node is told.
+    // A topic without listeners is unsubscribed from at the node.
     let home = s.home(&topic);
     s.wish(HubRequest::Unsubscribe { token: channel });
     s.wait("news is forgotten", |n| {
@@ -478,7 +478,7 @@ fn after_a_failure_of_its_own_it_begins_anew() {
     s.publish("c", "again");
     assert_eq!(s.payloads(token, "again"), ["again"]);
     assert_eq!((s.stats().restarts.load(Relaxed), s.gaps(GapReason::HubFailed)), (1, 1));
-    // A worker that comes late is told what there is.
+    // A worker that starts late is told the known topics.
     s.hub.handle.send(ToHub::Worker { index: 8, handle: s.handle.clone() }).unwrap();
     s.wait("known", |n| matches!(n, HubEvent::Known(t) if Arc::ptr_eq(t, &topic)).then_some(()));
 }

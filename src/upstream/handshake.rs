@@ -1,7 +1,7 @@
 //! The handshake: the commands that are sent on a new connection to a node before any other, and
-//! the judgement of their replies. Workers, the pub/sub hub and the control thread share it. No
-//! I/O. Not here: the TLS handshake before it ([`crate::tls`]), its time limit
-//! (`timeouts.connect`), the pause before another attempt ([`crate::backoff`]).
+//! the judgement of their replies. Workers, the pub/sub hub and the control thread share it. No I/O.
+//! Not here: the TLS handshake before it ([`crate::tls`]), its time limit (`timeouts.connect`), the
+//! pause before another attempt ([`crate::backoff`]).
 //!
 //! | connection of | commands | error replies that it survives |
 //! |---|---|---|
