@@ -1,4 +1,4 @@
-//! Spans of traced commands go to a collector: OTLP over HTTP, in batches.
+//! Spans of traced commands go to a collector: OTLP/JSON over HTTP, in batches.
 //!
 //! A collector that does not take them costs no command anything: spans that find the queue full
 //! are dropped, those that a collector does not take are not sent again; both are counted.
@@ -68,11 +68,7 @@ impl Exporter {
                 batch.push(next);
             }
             let count: usize = batch.iter().map(|spans| spans.spans.len()).sum();
-            let body = otlp::request(&self.service, &batch);
-            batch.clear();
-            let sent = timeout(PATIENCE, self.post(body)).await;
-            let sent = sent.unwrap_or_else(|_| Err(ExportError::Silent));
-            match sent {
+            match self.export(std::mem::take(&mut batch)).await {
                 Ok(()) => self.counts.exported.fetch_add(count as u64, Relaxed),
                 Err(why) => {
                     let endpoint = &self.endpoint.uri;
@@ -105,9 +101,19 @@ enum ExportError {
     /// It took too long.
     #[error("no answer within {PATIENCE:?}")]
     Silent,
+    /// The spans cannot be written as JSON.
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
 }
 
 impl Exporter {
+    async fn export(&self, batch: Vec<Spans>) -> Result<(), ExportError> {
+        let body = otlp::request(&self.service, &batch)?;
+        // A collector may take its time; meanwhile there is one copy of the spans.
+        drop(batch);
+        timeout(PATIENCE, self.post(body)).await.unwrap_or(Err(ExportError::Silent))
+    }
+
     async fn post(&self, body: Vec<u8>) -> Result<(), ExportError> {
         let host = self.endpoint.host.trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((host, self.endpoint.port)).await?;
@@ -133,7 +139,7 @@ impl Exporter {
         let path = self.endpoint.uri.path_and_query().map_or("/", |path| path.as_str());
         let request = Request::post(path)
             .header(HOST, format!("{}:{}", self.endpoint.host, self.endpoint.port))
-            .header(CONTENT_TYPE, "application/x-protobuf")
+            .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))?;
         // Dropped with this function, and the connection with it: it is not used again.
         let mut connections = JoinSet::new();
@@ -143,5 +149,33 @@ impl Exporter {
             status if status.is_success() => Ok(()),
             status => Err(ExportError::Refused(status)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dest::Dest;
+    use crate::seen::{Attempt, Traced};
+
+    /// OpenTelemetry's collector refuses larger bodies by default (`max_request_body_size`).
+    const COLLECTOR_LIMIT: usize = 20 << 20;
+
+    #[test]
+    fn a_collector_takes_the_largest_batch() {
+        let client = "[2001:db8:85a3:8d3:1319:8a2e:370:7348]:65535".to_owned();
+        let mut traced = Traced::new(Dest::Discard, "CLIENT NO-EVICT".into(), client, 0);
+        for _ in 0..1000 {
+            traced.attempt(Attempt {
+                host: "redis-cluster-15.redis-headless.namespace.svc.cluster.local".into(),
+                port: 65535,
+                error: Some("CLUSTERDOWN".into()),
+                followed: true,
+                ..Attempt::default()
+            });
+        }
+        let trace = traced.spans(10_000_000, 1_800_000_000_000_000_000);
+        let body = otlp::request("slotway", &[trace]).expect("JSON");
+        assert!(body.len() * BATCH <= COLLECTOR_LIMIT, "{} bytes each", body.len());
     }
 }

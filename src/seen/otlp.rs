@@ -1,118 +1,233 @@
-//! Spans as OTLP's `ExportTraceServiceRequest`, in protobuf.
+//! Traces as the body of an OTLP/HTTP export request in OTLP's JSON encoding
+//! (`application/json`).
 //!
-//! Written by hand: it is five messages of a stable format, for which the crates would bring some
-//! thirty others.
+//! The encoding is protobuf's JSON mapping (names in lowerCamelCase, 64-bit integers as decimal
+//! strings), except that ids are hexadecimal and enum values are integers.
 //!
-//! <https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto>
+//! - <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>
+//! - <https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto>
+
+use std::fmt::Display;
+
+use serde::{Serialize, Serializer};
 
 use super::span::{Span, Spans, Value};
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// `STATUS_CODE_ERROR`
-const STATUS_ERROR: u64 = 2;
+const STATUS_CODE_ERROR: u8 = 2;
 
-/// The body of one request: all these commands' spans of the service called `service`.
-pub fn request(service: &str, all: &[Spans]) -> Vec<u8> {
-    let mut resource = Vec::new();
-    text_attribute(&mut resource, 1, "service.name", service);
-    text_attribute(&mut resource, 1, "service.version", env!("CARGO_PKG_VERSION"));
-    let mut scope = Vec::new();
-    bytes(&mut scope, 1, b"slotway");
-    bytes(&mut scope, 2, env!("CARGO_PKG_VERSION").as_bytes());
-    let mut scope_spans = Vec::new();
-    bytes(&mut scope_spans, 1, &scope);
-    let mut message = Vec::new();
-    for Spans { trace, spans } in all {
-        for span in spans {
-            message.clear();
-            write_span(&mut message, *trace, span);
-            bytes(&mut scope_spans, 2, &message);
+/// Encodes an export request with the spans of `traces`, emitted by the service named `service`.
+///
+/// # Errors
+/// None is known: every type below can be written as JSON.
+pub fn request(service: &str, traces: &[Spans]) -> serde_json::Result<Vec<u8>> {
+    let spans = traces.iter().flat_map(|Spans { trace, spans }| {
+        spans.iter().map(|span| EncodedSpan::new(TraceId(*trace), span))
+    });
+    let text = |key, value| KeyValue { key, value: AnyValue::String(value) };
+    serde_json::to_vec(&ExportTraceServiceRequest {
+        resource_spans: [ResourceSpans {
+            resource: Resource {
+                attributes: [text("service.name", service), text("service.version", VERSION)],
+            },
+            scope_spans: [ScopeSpans {
+                scope: InstrumentationScope { name: "slotway", version: VERSION },
+                spans: spans.collect(),
+            }],
+        }],
+    })
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExportTraceServiceRequest<'a> {
+    resource_spans: [ResourceSpans<'a>; 1],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ResourceSpans<'a> {
+    resource: Resource<'a>,
+    scope_spans: [ScopeSpans<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct Resource<'a> {
+    attributes: [KeyValue<'a>; 2],
+}
+
+#[derive(Serialize)]
+struct ScopeSpans<'a> {
+    scope: InstrumentationScope,
+    spans: Vec<EncodedSpan<'a>>,
+}
+
+#[derive(Serialize)]
+struct InstrumentationScope {
+    name: &'static str,
+    version: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EncodedSpan<'a> {
+    trace_id: TraceId,
+    span_id: SpanId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_span_id: Option<SpanId>,
+    name: &'a str,
+    kind: u8,
+    start_time_unix_nano: Decimal<u64>,
+    end_time_unix_nano: Decimal<u64>,
+    attributes: Vec<KeyValue<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status<'a>>,
+}
+
+impl<'a> EncodedSpan<'a> {
+    fn new(trace_id: TraceId, span: &'a Span) -> Self {
+        let attributes = span.attributes.iter().map(|(key, value)| {
+            let value = match value {
+                Value::Text(text) => AnyValue::String(text),
+                Value::Number(n) => AnyValue::Int(Decimal(*n)),
+                Value::Switch(on) => AnyValue::Bool(*on),
+            };
+            KeyValue { key, value }
+        });
+        EncodedSpan {
+            trace_id,
+            span_id: SpanId(span.id),
+            parent_span_id: span.parent.map(SpanId),
+            name: &span.name,
+            kind: span.kind as u8,
+            start_time_unix_nano: Decimal(span.start),
+            end_time_unix_nano: Decimal(span.end),
+            attributes: attributes.collect(),
+            status: span
+                .error
+                .as_deref()
+                .map(|message| Status { message, code: STATUS_CODE_ERROR }),
         }
     }
-    let mut resource_spans = Vec::new();
-    bytes(&mut resource_spans, 1, &resource);
-    bytes(&mut resource_spans, 2, &scope_spans);
-    let mut request = Vec::new();
-    bytes(&mut request, 1, &resource_spans);
-    request
 }
 
-fn write_span(out: &mut Vec<u8>, trace: u128, span: &Span) {
-    bytes(out, 1, &trace.to_be_bytes());
-    bytes(out, 2, &span.id.to_be_bytes());
-    if let Some(parent) = span.parent {
-        bytes(out, 4, &parent.to_be_bytes());
+#[derive(Serialize)]
+struct Status<'a> {
+    message: &'a str,
+    code: u8,
+}
+
+#[derive(Serialize)]
+struct KeyValue<'a> {
+    key: &'a str,
+    value: AnyValue<'a>,
+}
+
+#[derive(Serialize)]
+enum AnyValue<'a> {
+    #[serde(rename = "stringValue")]
+    String(&'a str),
+    #[serde(rename = "boolValue")]
+    Bool(bool),
+    #[serde(rename = "intValue")]
+    Int(Decimal<i64>),
+}
+
+struct TraceId(u128);
+
+impl Serialize for TraceId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:032x}", self.0))
     }
-    bytes(out, 5, span.name.as_bytes());
-    number(out, 6, span.kind as u64);
-    fixed64(out, 7, span.start);
-    fixed64(out, 8, span.end);
-    for (name, value) in &span.attributes {
-        attribute(out, 9, name, value);
-    }
-    if let Some(error) = &span.error {
-        let mut status = Vec::new();
-        bytes(&mut status, 2, error.as_bytes());
-        number(&mut status, 3, STATUS_ERROR);
-        bytes(out, 15, &status);
+}
+
+struct SpanId(u64);
+
+impl Serialize for SpanId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:016x}", self.0))
     }
 }
 
-fn text_attribute(out: &mut Vec<u8>, field: u64, name: &str, value: &str) {
-    attribute(out, field, name, &Value::Text(value.to_owned()));
-}
+/// A 64-bit integer as a decimal string: a JSON number would lose bits above 2^53 in many readers.
+struct Decimal<T>(T);
 
-/// A `KeyValue` with its `AnyValue`.
-fn attribute(out: &mut Vec<u8>, field: u64, name: &str, value: &Value) {
-    let mut any = Vec::new();
-    match value {
-        Value::Text(text) => bytes(&mut any, 1, text.as_bytes()),
-        Value::Switch(on) => number(&mut any, 2, u64::from(*on)),
-        Value::Number(n) => number(&mut any, 3, *n as u64),
+impl<T: Display> Serialize for Decimal<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
     }
-    let mut pair = Vec::new();
-    bytes(&mut pair, 1, name.as_bytes());
-    bytes(&mut pair, 2, &any);
-    bytes(out, field, &pair);
-}
-
-fn varint(out: &mut Vec<u8>, mut n: u64) {
-    while n >= 0x80 {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
-}
-
-/// A field of a message, string or bytes.
-fn bytes(out: &mut Vec<u8>, field: u64, value: &[u8]) {
-    varint(out, field << 3 | 2);
-    varint(out, value.len() as u64);
-    out.extend_from_slice(value);
-}
-
-/// A field of an integer, enum or bool.
-fn number(out: &mut Vec<u8>, field: u64, value: u64) {
-    varint(out, field << 3);
-    varint(out, value);
-}
-
-fn fixed64(out: &mut Vec<u8>, field: u64, value: u64) {
-    varint(out, field << 3 | 1);
-    out.extend_from_slice(&value.to_le_bytes());
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
+    use super::super::span::Kind;
     use super::*;
 
-    /// What a decoder makes of it is shown by tests/python/test_seen.py, with OpenTelemetry's own.
+    /// That these are the fields of OpenTelemetry's schema is shown by tests/python/test_seen.py.
     #[test]
-    fn fields_are_written_as_protobuf_wants_them() {
-        let mut out = Vec::new();
-        number(&mut out, 1, 150);
-        bytes(&mut out, 2, b"testing");
-        fixed64(&mut out, 16, 1);
-        let want = b"\x08\x96\x01\x12\x07testing\x81\x01\x01\0\0\0\0\0\0\0";
-        assert_eq!(out, want);
+    fn a_request_is_encoded_as_otlp_json() {
+        let root = Span {
+            id: 0xa,
+            parent: None,
+            name: "GET".into(),
+            kind: Kind::Server,
+            start: 1_700_000_000_000_000_001,
+            end: 1_700_000_000_000_000_002,
+            attributes: Vec::new(),
+            error: None,
+        };
+        let child = Span {
+            id: u64::MAX,
+            parent: Some(0xa),
+            kind: Kind::Client,
+            attributes: vec![
+                ("db.system.name", Value::Text("redis".into())),
+                ("server.port", Value::Number(6379)),
+                ("slotway.followed", Value::Switch(true)),
+            ],
+            error: Some("MOVED".into()),
+            ..root.clone()
+        };
+        let body = request("cache", &[Spans { trace: 0xbeef, spans: vec![root, child] }]);
+        let body: serde_json::Value = serde_json::from_slice(&body.expect("a body")).expect("JSON");
+        let want = json!({"resourceSpans": [{
+            "resource": {"attributes": [
+                {"key": "service.name", "value": {"stringValue": "cache"}},
+                {"key": "service.version", "value": {"stringValue": VERSION}},
+            ]},
+            "scopeSpans": [{
+                "scope": {"name": "slotway", "version": VERSION},
+                "spans": [
+                    {
+                        "traceId": "0000000000000000000000000000beef",
+                        "spanId": "000000000000000a",
+                        "name": "GET",
+                        "kind": 2,
+                        "startTimeUnixNano": "1700000000000000001",
+                        "endTimeUnixNano": "1700000000000000002",
+                        "attributes": [],
+                    },
+                    {
+                        "traceId": "0000000000000000000000000000beef",
+                        "spanId": "ffffffffffffffff",
+                        "parentSpanId": "000000000000000a",
+                        "name": "GET",
+                        "kind": 3,
+                        "startTimeUnixNano": "1700000000000000001",
+                        "endTimeUnixNano": "1700000000000000002",
+                        "attributes": [
+                            {"key": "db.system.name", "value": {"stringValue": "redis"}},
+                            {"key": "server.port", "value": {"intValue": "6379"}},
+                            {"key": "slotway.followed", "value": {"boolValue": true}},
+                        ],
+                        "status": {"message": "MOVED", "code": 2},
+                    },
+                ],
+            }],
+        }]});
+        assert_eq!(body, want);
     }
 }

@@ -4,6 +4,8 @@ SLOWLOG is asked of a plain server as well (SLOTWAY_TEST_TARGET=standalone): PRO
 slotway's own.
 """
 
+import base64
+import json
 import os
 import re
 import threading
@@ -12,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import redis
+from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from servers import PATIENCE, until
@@ -89,6 +92,20 @@ async def test_hot_and_big_keys(r, key):
     assert any("HOTKEYS" in line for line in await r.execute_command("PROXY", "HELP"))
 
 
+def export_request(body):
+    """The OTLP/JSON in `body` as OpenTelemetry's own message, which has to have all its fields.
+
+    OTLP writes ids in hexadecimal, where protobuf's JSON has bytes in Base64.
+    """
+    request = json.loads(body)
+    for resource in request["resourceSpans"]:
+        for scope in resource["scopeSpans"]:
+            for span in scope["spans"]:
+                for name in {"traceId", "spanId", "parentSpanId"} & span.keys():
+                    span[name] = base64.b64encode(bytes.fromhex(span[name])).decode()
+    return ParseDict(request, ExportTraceServiceRequest())
+
+
 class Collector:
     """Takes spans as a collector does, decoded by OpenTelemetry's own messages."""
 
@@ -99,10 +116,8 @@ class Collector:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                request = ExportTraceServiceRequest()
-                request.ParseFromString(body)
                 kind = self.headers["Content-Type"]
-                collector.requests.append((self.path, kind, request))
+                collector.requests.append((self.path, kind, export_request(body)))
                 self.send_response(200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -151,7 +166,7 @@ def test_spans_reach_a_collector(start):
 
     until("all four are told", lambda: all(named(n) for n in ("SET", "MGET", "INCRBY", "PING")))
     path, kind, request = collector.requests[0]
-    assert (path, kind) == ("/v1/traces", "application/x-protobuf")
+    assert (path, kind) == ("/v1/traces", "application/json")
     resource = {a.key: a.value.string_value for a in request.resource_spans[0].resource.attributes}
     assert resource["service.name"] == "slotway" and resource["service.version"]
     for trace in collector.traces():
