@@ -1002,7 +1002,7 @@ pub static KEYS: &[Key] = &[
         path: "tracing.endpoint",
         change: Change::Restart,
         flag: None,
-        doc: "The collector that spans are sent to, by OTLP over HTTP in protobuf: \
+        doc: "The collector that spans are sent to, by OTLP over HTTP in JSON (application/json): \
               \"http://127.0.0.1:4318\" (then the path is /v1/traces), or with a path. \"\" sends \
               none and costs nothing.",
         field: |c| Field::Text(&mut c.tracing.endpoint),
