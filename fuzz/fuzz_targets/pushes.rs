@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use slotway::channel::Kind;
+use slotway::channel::TopicKind;
 use slotway::pubsub::{NodeFrame, read_push};
 use slotway::resp::reply::error_text;
 use slotway::resp::{ReplyProgress, ReplyScan};
@@ -26,7 +26,7 @@ fn look(frame: &[u8]) {
             let from = frame[at..].windows(2).position(|w| w == b"\r\n").expect("a line") + at + 2;
             assert_eq!(&frame[from..from + channel.len()], channel);
             assert!(from + channel.len() + payload.len() <= frame.len());
-            assert!(kind == Kind::Pattern || name == channel);
+            assert!(kind == TopicKind::Pattern || name == channel);
         }
         Some(NodeFrame::Changed { name, .. }) => assert!(name.len() < frame.len()),
         Some(NodeFrame::Error(text)) => assert_eq!(Some(text), error_text(frame)),

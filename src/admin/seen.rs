@@ -4,7 +4,7 @@ use hyper::Uri;
 use serde_json::Value;
 
 use crate::control::TopologyStatus;
-use crate::seen::{Seen, Shown};
+use crate::seen::{ObservedKeys, Renderer};
 
 /// The most that is shown.
 const MOST: usize = 1000;
@@ -23,11 +23,11 @@ pub(super) fn asked_count(uri: &Uri) -> Result<Option<usize>, &'static str> {
 /// `/hotkeys` or `/bigkeys`.
 pub(super) fn keys_json(
     path: &str,
-    seen: &Seen,
+    seen: &ObservedKeys,
     topology: &TopologyStatus,
     (sample, count): (u32, usize),
 ) -> Value {
-    let shown = Shown { commands: &topology.commands, snapshot: &topology.snapshot };
+    let shown = Renderer { commands: &topology.commands, snapshot: &topology.snapshot };
     match path {
         "/hotkeys" => shown.hot_json(&seen.hot, sample, count),
         _ => shown.big_json(&seen.big, sample > 0, count),

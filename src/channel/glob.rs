@@ -5,7 +5,7 @@
 //! instead, the last one can take as well. So a hostile pattern costs its length times the text's,
 //! not a power of it.
 
-use super::Kind;
+use super::TopicKind;
 
 /// Keyspace notifications of the one database that a cluster has; in the order of
 /// [`notification`]'s answer.
@@ -117,11 +117,11 @@ pub fn is_notification(channel: &[u8]) -> bool {
 }
 
 /// Who listens to this can get keyspace notifications.
-pub fn may_notify(kind: Kind, name: &[u8]) -> bool {
+pub fn may_notify(kind: TopicKind, name: &[u8]) -> bool {
     match kind {
-        Kind::Channel => is_notification(name),
-        Kind::Pattern => NOTIFICATIONS.iter().any(|prefix| can_match_prefix(name, prefix)),
-        Kind::Shard => false,
+        TopicKind::Channel => is_notification(name),
+        TopicKind::Pattern => NOTIFICATIONS.iter().any(|prefix| can_match_prefix(name, prefix)),
+        TopicKind::Shard => false,
     }
 }
 
@@ -259,19 +259,19 @@ mod tests {
     #[test]
     fn notifications() {
         for (kind, name, expected) in [
-            (Kind::Channel, "__keyspace@0__:k", true),
-            (Kind::Channel, "__keyspace@1__:k", false),
-            (Kind::Channel, "*", false),
-            (Kind::Shard, "__keyspace@0__:k", false),
-            (Kind::Pattern, "__key*__:*", true),
-            (Kind::Pattern, "*", true),
-            (Kind::Pattern, "_*", true),
-            (Kind::Pattern, "?*", true),
-            (Kind::Pattern, "*:foo", true),
-            (Kind::Pattern, "__keyevent@0__:", true),
-            (Kind::Pattern, "__keyevent@[12]__:x", false),
-            (Kind::Pattern, "news*", false),
-            (Kind::Pattern, "__keyevent@0__", false),
+            (TopicKind::Channel, "__keyspace@0__:k", true),
+            (TopicKind::Channel, "__keyspace@1__:k", false),
+            (TopicKind::Channel, "*", false),
+            (TopicKind::Shard, "__keyspace@0__:k", false),
+            (TopicKind::Pattern, "__key*__:*", true),
+            (TopicKind::Pattern, "*", true),
+            (TopicKind::Pattern, "_*", true),
+            (TopicKind::Pattern, "?*", true),
+            (TopicKind::Pattern, "*:foo", true),
+            (TopicKind::Pattern, "__keyevent@0__:", true),
+            (TopicKind::Pattern, "__keyevent@[12]__:x", false),
+            (TopicKind::Pattern, "news*", false),
+            (TopicKind::Pattern, "__keyevent@0__", false),
         ] {
             assert_eq!(may_notify(kind, name.as_bytes()), expected, "{name}");
         }

@@ -2,7 +2,7 @@
 
 /// What is listened to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum TopicKind {
     /// SUBSCRIBE.
     Channel,
     /// PSUBSCRIBE.
@@ -11,11 +11,12 @@ pub enum Kind {
     Shard,
 }
 
-impl Kind {
+impl TopicKind {
     /// How many kinds there are.
     pub const COUNT: usize = 3;
     /// All, by discriminant.
-    pub const ALL: [Kind; Self::COUNT] = [Kind::Channel, Kind::Pattern, Kind::Shard];
+    pub const ALL: [TopicKind; Self::COUNT] =
+        [TopicKind::Channel, TopicKind::Pattern, TopicKind::Shard];
     /// Label values, by discriminant.
     pub const NAMES: [&'static str; Self::COUNT] = ["channel", "pattern", "shard"];
 

@@ -7,4 +7,4 @@ pub mod glob;
 mod kind;
 
 pub use glob::{NOTIFICATIONS, can_match_prefix, is_notification, matches, may_notify};
-pub use kind::Kind;
+pub use kind::TopicKind;

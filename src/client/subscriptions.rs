@@ -1,6 +1,6 @@
 //! What one client is subscribed to.
 
-use crate::channel::Kind;
+use crate::channel::TopicKind;
 use crate::hash::IntMap;
 
 /// A client's subscriptions. Boxed in the client, which is rarely a subscriber.
@@ -8,8 +8,8 @@ use crate::hash::IntMap;
 pub struct Subscriptions {
     /// By the worker's index of the topic: the client's place among its subscribers.
     pub topics: IntMap<u32, u32>,
-    /// How many, by [`Kind`].
-    pub counts: [u32; Kind::COUNT],
+    /// How many, by [`TopicKind`].
+    pub counts: [u32; TopicKind::COUNT],
     /// Bytes that their names occupy, here, in the worker and in the hub.
     pub names: usize,
     /// The number of the last SUBSCRIBE that had to wait for the cluster; `None` once it is known
@@ -30,11 +30,11 @@ impl Subscriptions {
     }
 
     /// What a confirmation counts: channels and patterns together, shard channels by themselves.
-    pub fn counted(&self, kind: Kind) -> u32 {
+    pub fn counted(&self, kind: TopicKind) -> u32 {
         let [channels, patterns, shard] = self.counts;
         match kind {
-            Kind::Channel | Kind::Pattern => channels + patterns,
-            Kind::Shard => shard,
+            TopicKind::Channel | TopicKind::Pattern => channels + patterns,
+            TopicKind::Shard => shard,
         }
     }
 

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::descriptors::{Budget, MAX_IDLE_DEDICATED};
 use crate::errors::{Failure, Last};
 use crate::mailbox::{PendingSubscriptions, WorkerHandle};
-use crate::seen::{OFF, SlowLog, SpanCounts, Spans};
+use crate::seen::{OFF, SlowLog, SpanCounts, Trace};
 
 /// Traced commands that wait for the exporter.
 const SPANS: usize = 2048;
@@ -54,9 +54,9 @@ pub struct Shared {
     /// Slow commands.
     pub slow: SlowLog,
     /// Spans of traced commands, on their way to a collector; `None`: nothing is traced.
-    pub spans: Option<mpsc::Sender<Spans>>,
+    pub spans: Option<mpsc::Sender<Trace>>,
     /// The other end, until the exporter takes it.
-    spans_out: Mutex<Option<mpsc::Receiver<Spans>>>,
+    spans_out: Mutex<Option<mpsc::Receiver<Trace>>>,
     /// What became of spans.
     pub span_counts: Arc<SpanCounts>,
     /// The pub/sub hub.
@@ -113,7 +113,7 @@ impl Shared {
     }
 
     /// Where spans come out; the first who asks gets it.
-    pub fn take_spans(&self) -> Option<mpsc::Receiver<Spans>> {
+    pub fn take_spans(&self) -> Option<mpsc::Receiver<Trace>> {
         self.spans_out.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 

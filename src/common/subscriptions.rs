@@ -1,6 +1,6 @@
 //! What is said to the hub, and which subscriptions a PUBLISH waits for.
 
-use crate::channel::Kind;
+use crate::channel::TopicKind;
 use crate::common::Core;
 use crate::resp::Args;
 
@@ -23,10 +23,10 @@ impl Core {
 }
 
 /// The kind of topic that a command publishes to.
-fn published(args: &Args) -> Option<Kind> {
+fn published(args: &Args) -> Option<TopicKind> {
     match () {
-        () if args.is(0, "publish") => Some(Kind::Channel),
-        () if args.is(0, "spublish") => Some(Kind::Shard),
+        () if args.is(0, "publish") => Some(TopicKind::Channel),
+        () if args.is(0, "spublish") => Some(TopicKind::Shard),
         () => None,
     }
 }

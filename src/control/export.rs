@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::Tracing;
 use crate::lines::Lines;
-use crate::seen::{Endpoint, SpanCounts, Spans, otlp};
+use crate::seen::{Endpoint, SpanCounts, Trace, otlp};
 use crate::sparsely;
 
 /// Commands in one batch.
@@ -38,14 +38,14 @@ pub struct Exporter {
     service: String,
     counts: Arc<SpanCounts>,
     /// Only the exporter reads it; the lock outlives a task that failed.
-    queue: Mutex<mpsc::Receiver<Spans>>,
+    queue: Mutex<mpsc::Receiver<Trace>>,
 }
 
 impl Exporter {
     /// `None`: nothing is to be sent.
     pub fn new(
         config: &Tracing,
-        queue: mpsc::Receiver<Spans>,
+        queue: mpsc::Receiver<Trace>,
         counts: Arc<SpanCounts>,
     ) -> Option<Exporter> {
         // An endpoint that is wrong was an error when the configuration was read.
@@ -107,7 +107,7 @@ enum ExportError {
 }
 
 impl Exporter {
-    async fn export(&self, batch: Vec<Spans>) -> Result<(), ExportError> {
+    async fn export(&self, batch: Vec<Trace>) -> Result<(), ExportError> {
         let body = otlp::request(&self.service, &batch)?;
         // A collector may take its time; meanwhile there is one copy of the spans.
         drop(batch);
@@ -156,7 +156,7 @@ impl Exporter {
 mod tests {
     use super::*;
     use crate::dest::Dest;
-    use crate::seen::{Attempt, Traced};
+    use crate::seen::{Attempt, TracedCommand};
 
     /// OpenTelemetry's collector refuses larger bodies by default (`max_request_body_size`).
     const COLLECTOR_LIMIT: usize = 20 << 20;
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn a_collector_takes_the_largest_batch() {
         let client = "[2001:db8:85a3:8d3:1319:8a2e:370:7348]:65535".to_owned();
-        let mut traced = Traced::new(Dest::Discard, "CLIENT NO-EVICT".into(), client, 0);
+        let mut traced = TracedCommand::new(Dest::Discard, "CLIENT NO-EVICT".into(), client, 0);
         for _ in 0..1000 {
             traced.attempt(Attempt {
                 host: "redis-cluster-15.redis-headless.namespace.svc.cluster.local".into(),

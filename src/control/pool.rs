@@ -21,7 +21,7 @@ use crate::mailbox::ToHub;
 use crate::mailbox::{Arrival, ToControl, ToWorker, WorkerHandle};
 use crate::metrics::{Totals, WorkerStats};
 use crate::pubsub::HubStats;
-use crate::seen::{Seen, SlowLog};
+use crate::seen::{ObservedKeys, SlowLog};
 use crate::tls::Tls;
 
 /// Limit on modules' commands that are learned to block.
@@ -298,7 +298,7 @@ impl Pool {
     }
 
     /// What the workers have observed of keys, as far as they answer within `limit`.
-    pub async fn seen(&self, limit: Duration) -> Seen {
+    pub async fn seen(&self, limit: Duration) -> ObservedKeys {
         let asked: Vec<_> = {
             let inner = self.inner();
             let ask = |w: &Running| {
@@ -309,7 +309,7 @@ impl Pool {
             inner.running.iter().map(ask).collect()
         };
         let deadline = tokio::time::Instant::now() + limit;
-        let mut seen = Seen::default();
+        let mut seen = ObservedKeys::default();
         for receiver in asked {
             if let Ok(Ok(one)) = tokio::time::timeout_at(deadline, receiver).await {
                 seen.merge(*one);

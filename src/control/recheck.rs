@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::node::NodeConn;
 use super::verify::Verifier;
-use crate::channel::Kind;
+use crate::channel::TopicKind;
 use crate::errors::Failure;
 use crate::mailbox::ToWorker;
 use crate::mailbox::UserRecheck;
@@ -35,9 +35,9 @@ impl Verifier {
         let user = &recheck.who.user;
         let user = if user.is_empty() { b"default".as_slice().into() } else { Arc::clone(user) };
         for (kind, command) in [
-            (Kind::Channel, "SUBSCRIBE"),
-            (Kind::Pattern, "PSUBSCRIBE"),
-            (Kind::Shard, "SSUBSCRIBE"),
+            (TopicKind::Channel, "SUBSCRIBE"),
+            (TopicKind::Pattern, "PSUBSCRIBE"),
+            (TopicKind::Shard, "SSUBSCRIBE"),
         ] {
             let of_kind: Vec<&SubscribedTopic> =
                 recheck.topics.iter().filter(|t| t.kind == kind).collect();

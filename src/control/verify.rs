@@ -101,7 +101,9 @@ impl Verifier {
                         Err(error) => Err(error),
                     }
                 }
-                _ => match NodeConn::connect_without_handshake(socket, &addr.host, &config, tls).await {
+                _ => match NodeConn::connect_without_handshake(socket, &addr.host, &config, tls)
+                    .await
+                {
                     Ok(mut conn) => self.log_in(&mut conn, asking).await,
                     Err(error) => Err(error),
                 },

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mio::{Poll, Token as PollToken, Waker};
 
 use super::{Hub, spawn};
-use crate::channel::Kind;
+use crate::channel::TopicKind;
 use crate::cluster::{NodeAddr, Snapshot, parse_shards, slot_of};
 use crate::config::Config;
 use crate::mailbox::ToHub;
@@ -97,7 +97,7 @@ impl Setting {
         self.hub.handle.send(ToHub::Wishes { worker: 7, wishes: vec![wish] }).unwrap();
     }
 
-    fn subscribe(&mut self, kind: Kind, name: &str) -> Token {
+    fn subscribe(&mut self, kind: TopicKind, name: &str) -> Token {
         self.next += 1;
         let token = Token { index: self.next, generation: 1 };
         self.names.insert(token.index, name.to_owned());
@@ -232,9 +232,9 @@ impl Drop for Setting {
 #[test]
 fn messages_come_once_and_in_order() {
     let mut s = Setting::start(ClusterOptions::default());
-    let channel = s.subscribe(Kind::Channel, "news");
-    let pattern = s.subscribe(Kind::Pattern, "ne*");
-    let shard = s.subscribe(Kind::Shard, "sharded");
+    let channel = s.subscribe(TopicKind::Channel, "news");
+    let pattern = s.subscribe(TopicKind::Pattern, "ne*");
+    let shard = s.subscribe(TopicKind::Shard, "sharded");
     let topic = s.live(channel);
     assert!(topic.is_live() && topic.upstream() == 1 && topic.home() != 0);
     s.live(pattern);
@@ -272,7 +272,7 @@ fn a_large_message_and_many_small_ones() {
     // they lose sight of each other. Where it is published there is no way to take.
     let node_timeout = PATIENCE;
     let mut s = Setting::start(ClusterOptions { node_timeout, ..ClusterOptions::default() });
-    let token = s.subscribe(Kind::Channel, "large");
+    let token = s.subscribe(TopicKind::Channel, "large");
     let home = s.live(token);
     let home = s.home(&home);
     let large = "x".repeat(20 << 20); // nodes close a subscriber at 32 MiB
@@ -288,9 +288,9 @@ fn a_large_message_and_many_small_ones() {
 #[test]
 fn notifications_come_from_every_primary_once() {
     let mut s = Setting::with_notifications();
-    let narrow = s.subscribe(Kind::Pattern, "__keyspace@0__:*");
-    let event = s.subscribe(Kind::Channel, "__keyevent@0__:set");
-    let broad = s.subscribe(Kind::Pattern, "*");
+    let narrow = s.subscribe(TopicKind::Pattern, "__keyspace@0__:*");
+    let event = s.subscribe(TopicKind::Channel, "__keyevent@0__:set");
+    let broad = s.subscribe(TopicKind::Pattern, "*");
     let topic = s.live(narrow);
     assert!(topic.everywhere);
     assert_eq!((topic.home(), topic.upstream()), (0, 3));
@@ -337,8 +337,8 @@ fn notifications_come_from_every_primary_once() {
 fn a_killed_node_is_replaced_at_once() {
     let mut s = Setting::with_notifications();
     let tokens: Vec<Token> =
-        (0..30).map(|i| s.subscribe(Kind::Channel, &format!("c{i}"))).collect();
-    let broad = s.subscribe(Kind::Pattern, "?*");
+        (0..30).map(|i| s.subscribe(TopicKind::Channel, &format!("c{i}"))).collect();
+    let broad = s.subscribe(TopicKind::Pattern, "?*");
     let topics: Vec<Arc<Topic>> = tokens.iter().map(|&t| s.live(t)).collect();
     s.live(broad);
     let victim = s.home(&topics[0]);
@@ -372,7 +372,7 @@ fn a_killed_node_is_replaced_at_once() {
 #[test]
 fn a_frozen_node_is_found_by_itself() {
     let mut s = Setting::start(ClusterOptions::default());
-    let token = s.subscribe(Kind::Channel, "c");
+    let token = s.subscribe(TopicKind::Channel, "c");
     let topic = s.live(token);
     let node = s.home(&topic);
     s.cluster.pause(&node).unwrap();
@@ -389,8 +389,8 @@ fn a_frozen_node_is_found_by_itself() {
 #[test]
 fn a_failover_moves_notifications_and_nothing_else() {
     let mut s = Setting::with_notifications();
-    let plain = s.subscribe(Kind::Channel, "plain");
-    let narrow = s.subscribe(Kind::Pattern, "__keyevent@0__:*");
+    let plain = s.subscribe(TopicKind::Channel, "plain");
+    let narrow = s.subscribe(TopicKind::Pattern, "__keyevent@0__:*");
     let plain_topic = s.live(plain);
     let topic = s.live(narrow);
     let home = s.home(&plain_topic);
@@ -433,7 +433,7 @@ fn a_failover_moves_notifications_and_nothing_else() {
 #[test]
 fn a_shard_channel_follows_its_slot() {
     let mut s = Setting::start(ClusterOptions::default());
-    let token = s.subscribe(Kind::Shard, "moving");
+    let token = s.subscribe(TopicKind::Shard, "moving");
     let topic = s.live(token);
     let slot = slot_of(b"moving");
     let from = s.cluster.owner_of(slot).unwrap();
@@ -454,8 +454,8 @@ fn what_the_cluster_does_not_allow_is_refused() {
     for node in s.cluster.nodes().unwrap() {
         s.say(&node, &["ACL", "SETUSER", "default", "resetchannels", "&ok*", "&\\*"]);
     }
-    let no = s.subscribe(Kind::Channel, "secret");
-    let ok = s.subscribe(Kind::Channel, "okay");
+    let no = s.subscribe(TopicKind::Channel, "secret");
+    let ok = s.subscribe(TopicKind::Channel, "okay");
     let text = s.wait("secret is refused", |news| match news {
         HubEvent::Refused { token, text } if *token == no => Some(text.clone()),
         _ => None,
@@ -467,12 +467,12 @@ fn what_the_cluster_does_not_allow_is_refused() {
 #[test]
 fn after_a_failure_of_its_own_it_begins_anew() {
     let mut s = Setting::start(ClusterOptions::default());
-    let token = s.subscribe(Kind::Channel, "c");
+    let token = s.subscribe(TopicKind::Channel, "c");
     let old = s.live(token);
     s.hub.handle.send(ToHub::Fail).unwrap();
     s.wait("the hub has failed", |n| matches!(n, HubEvent::Restarted).then_some(()));
     assert!(!old.is_live());
-    s.wish(HubRequest::Subscribe { token, kind: Kind::Channel, name: b"c".as_slice().into() });
+    s.wish(HubRequest::Subscribe { token, kind: TopicKind::Channel, name: b"c".as_slice().into() });
     let topic = s.live(token);
     assert!(!Arc::ptr_eq(&old, &topic));
     s.publish("c", "again");

@@ -10,14 +10,14 @@ use prometheus::proto::{
 };
 
 use super::merge::Totals;
-use super::names::{self, Kind, METRICS, Metric};
+use super::names::{self, METRICS, Metric, MetricKind};
 use super::process::Process;
 use super::reloads::ReloadStats;
 use super::stats::{
     BUCKETS_MICROS, DeniedFor, DisconnectReason, EmulatedOutcome, Histogram, LimitHit,
     LoginOutcome, ProxyHeader, RetryReason, TransactionKind,
 };
-use crate::channel::Kind as Topic;
+use crate::channel::TopicKind;
 use crate::cluster::trust::{Reason, Rule};
 use crate::cluster::{Health, Role, Snapshot, Unfit};
 use crate::command::{Class, CommandId, CommandTable};
@@ -424,8 +424,8 @@ impl Family {
     }
 
     /// One sample per kind of topic.
-    fn topics(&mut self, counts: [u64; Topic::COUNT]) {
-        for (kind, count) in Topic::NAMES.iter().zip(counts) {
+    fn topics(&mut self, counts: [u64; TopicKind::COUNT]) {
+        for (kind, count) in TopicKind::NAMES.iter().zip(counts) {
             self.count(&[kind], count);
         }
     }
@@ -436,7 +436,7 @@ impl Family {
 
     fn value(&mut self, labels: &[&str], value: f64) {
         let mut sample = self.labelled(labels);
-        if self.metric.kind == Kind::Counter {
+        if self.metric.kind == MetricKind::Counter {
             let mut counter = Counter::default();
             counter.set_value(value);
             sample.set_counter(counter);
@@ -483,9 +483,9 @@ impl Family {
         family.set_name(self.metric.name.to_owned());
         family.set_help(self.metric.help.to_owned());
         family.set_field_type(match self.metric.kind {
-            Kind::Counter => MetricType::COUNTER,
-            Kind::Gauge => MetricType::GAUGE,
-            Kind::Histogram => MetricType::HISTOGRAM,
+            MetricKind::Counter => MetricType::COUNTER,
+            MetricKind::Gauge => MetricType::GAUGE,
+            MetricKind::Histogram => MetricType::HISTOGRAM,
         });
         family.set_metric(self.samples);
         family

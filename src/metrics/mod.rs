@@ -14,7 +14,7 @@ mod stats;
 
 pub use exposition::{ControlStats, View};
 pub use merge::Totals;
-pub use names::{Kind, METRICS, Metric, docs_markdown};
+pub use names::{METRICS, Metric, MetricKind, docs_markdown};
 pub use process::{Process, Usage};
 pub use reloads::{ReloadOutcome, ReloadStats};
 pub use stats::{

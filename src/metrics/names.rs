@@ -5,19 +5,19 @@ use std::fmt::Write;
 /// What a metric is to Prometheus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Kind {
+pub enum MetricKind {
     Counter,
     Gauge,
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     /// As Prometheus writes it.
     pub const fn name(self) -> &'static str {
         match self {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         }
     }
 }
@@ -28,7 +28,7 @@ pub struct Metric {
     /// Full name.
     pub name: &'static str,
     /// Counter, gauge or histogram.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// Label names.
     pub labels: &'static [&'static str],
     /// Its meaning: the help text and the documentation.
@@ -43,7 +43,7 @@ macro_rules! metrics {
             #[doc = $help]
             pub const $id: &Metric = &Metric {
                 name: $name,
-                kind: Kind::$kind,
+                kind: MetricKind::$kind,
                 labels: &[$($label),*],
                 help: $help,
                 key: $key,
@@ -304,8 +304,8 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for metric in METRICS {
             assert!(seen.insert(metric.name), "{} is there twice", metric.name);
-            assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"));
-            if metric.kind == Kind::Histogram {
+            assert_eq!(metric.kind == MetricKind::Counter, metric.name.ends_with("_total"));
+            if metric.kind == MetricKind::Histogram {
                 assert!(metric.name.ends_with("_seconds"), "{}", metric.name);
             }
             assert!(metric.help.ends_with('.'), "{}", metric.name);

@@ -1,6 +1,6 @@
 //! The counters of one worker.
 
-use crate::channel::Kind;
+use crate::channel::TopicKind;
 use crate::cluster::NodeAddr;
 use crate::command::Class;
 use crate::errors::Code;
@@ -374,10 +374,10 @@ pub struct WorkerStats {
     pub dedicated_idle: u64,
     /// Gauge: clients that are subscribed to something.
     pub subscribers: u64,
-    /// Gauge: their subscriptions, by [`Kind`].
-    pub subscriptions: [u64; Kind::COUNT],
-    /// Messages given to subscribers, one for each that got it, by [`Kind`] of the subscription.
-    pub deliveries: [u64; Kind::COUNT],
+    /// Gauge: their subscriptions, by [`TopicKind`].
+    pub subscriptions: [u64; TopicKind::COUNT],
+    /// Messages given to subscribers, one for each that got it, by [`TopicKind`] of the subscription.
+    pub deliveries: [u64; TopicKind::COUNT],
     /// Messages that were waiting for subscribers that were closed because they did not take them.
     pub messages_dropped: u64,
     /// PUBLISHes that waited for a subscription that was asked for before them.

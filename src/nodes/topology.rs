@@ -10,7 +10,7 @@ use crate::resp::Protocol;
 
 use crate::cluster::{NO_SHARD, NodeState, Slot};
 use crate::route::{Fan, Gather, Layout, SlotOwners, identity};
-use crate::seen::{Kind, Seen, Shown};
+use crate::seen::{KeyReport, ObservedKeys, Renderer};
 use crate::upstream::{ConnectionEnd, State, Upstream};
 
 impl SlotOwners for Nodes {
@@ -64,18 +64,18 @@ impl Nodes {
     /// All workers' answers as a reply.
     pub(crate) fn write_seen(
         &self,
-        (kind, count): (Kind, usize),
-        mut seen: Seen,
+        (kind, count): (KeyReport, usize),
+        mut seen: ObservedKeys,
         protocol: Protocol,
         reply: &mut Vec<u8>,
         core: &Core,
     ) {
-        let shown = Shown { commands: core.router.table(), snapshot: &self.topology.snapshot };
+        let shown = Renderer { commands: core.router.table(), snapshot: &self.topology.snapshot };
         seen.hot.keys.truncate(count);
         seen.big.truncate(count);
         match kind {
-            Kind::Hot => shown.hot_reply(&seen.hot.keys, protocol, reply),
-            Kind::Big => shown.big_reply(&seen.big, protocol, reply),
+            KeyReport::Hot => shown.hot_reply(&seen.hot.keys, protocol, reply),
+            KeyReport::Big => shown.big_reply(&seen.big, protocol, reply),
         }
     }
 

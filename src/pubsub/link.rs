@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Frames, Topic};
-use crate::channel::Kind;
+use crate::channel::TopicKind;
 
 /// A worker's identifier of one of its topics. The generation distinguishes successive
 /// subscriptions that use the same index.
@@ -23,7 +23,7 @@ pub enum HubRequest {
         /// The worker's identifier of the topic.
         token: Token,
         /// The kind of topic.
-        kind: Kind,
+        kind: TopicKind,
         /// The channel or pattern.
         name: Arc<[u8]>,
     },

@@ -2,7 +2,7 @@
 
 use crate::resp::reply;
 
-use crate::channel::Kind;
+use crate::channel::TopicKind;
 
 /// A parsed frame.
 #[derive(Debug, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub enum NodeFrame<'a> {
     /// A published message: `message`, `pmessage` or `smessage`.
     Message {
         /// The kind of subscription.
-        kind: Kind,
+        kind: TopicKind,
         /// The subscribed channel or pattern.
         name: &'a [u8],
         /// The channel to which the message was published.
@@ -23,7 +23,7 @@ pub enum NodeFrame<'a> {
     /// A confirmation: `subscribe`, `unsubscribe` and their variants.
     Changed {
         /// The kind of subscription.
-        kind: Kind,
+        kind: TopicKind,
         /// `true` for a subscription, `false` for its end.
         subscribed: bool,
         /// The channel or pattern.
@@ -50,15 +50,15 @@ pub fn read(frame: &[u8]) -> Option<NodeFrame<'_>> {
         None => return Some(NodeFrame::Other),
     };
     let (kind, subscribed) = match (word, count) {
-        (b"message", 3) => return message(frame, Kind::Channel, at),
-        (b"pmessage", 4) => return message(frame, Kind::Pattern, at),
-        (b"smessage", 3) => return message(frame, Kind::Shard, at),
-        (b"subscribe", 3) => (Kind::Channel, true),
-        (b"unsubscribe", 3) => (Kind::Channel, false),
-        (b"psubscribe", 3) => (Kind::Pattern, true),
-        (b"punsubscribe", 3) => (Kind::Pattern, false),
-        (b"ssubscribe", 3) => (Kind::Shard, true),
-        (b"sunsubscribe", 3) => (Kind::Shard, false),
+        (b"message", 3) => return message(frame, TopicKind::Channel, at),
+        (b"pmessage", 4) => return message(frame, TopicKind::Pattern, at),
+        (b"smessage", 3) => return message(frame, TopicKind::Shard, at),
+        (b"subscribe", 3) => (TopicKind::Channel, true),
+        (b"unsubscribe", 3) => (TopicKind::Channel, false),
+        (b"psubscribe", 3) => (TopicKind::Pattern, true),
+        (b"punsubscribe", 3) => (TopicKind::Pattern, false),
+        (b"ssubscribe", 3) => (TopicKind::Shard, true),
+        (b"sunsubscribe", 3) => (TopicKind::Shard, false),
         (b"message" | b"pmessage" | b"smessage", _) => return None,
         _ => return Some(NodeFrame::Other),
     };
@@ -67,9 +67,9 @@ pub fn read(frame: &[u8]) -> Option<NodeFrame<'_>> {
 }
 
 #[inline]
-fn message(frame: &[u8], kind: Kind, at: usize) -> Option<NodeFrame<'_>> {
+fn message(frame: &[u8], kind: TopicKind, at: usize) -> Option<NodeFrame<'_>> {
     let (name, behind) = bulk(frame, at)?;
-    let (channel, at, behind) = if kind == Kind::Pattern {
+    let (channel, at, behind) = if kind == TopicKind::Pattern {
         let (channel, after) = bulk(frame, behind)?;
         (channel, behind, after)
     } else {
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn parses_frames() {
         let message = b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n";
-        let (kind, name, channel) = (Kind::Channel, b"c".as_slice(), b"c".as_slice());
+        let (kind, name, channel) = (TopicKind::Channel, b"c".as_slice(), b"c".as_slice());
         let payload = b"hi".as_slice();
         assert_eq!(
             read(message),
@@ -128,7 +128,7 @@ mod tests {
         let gone = b">3\r\n$12\r\nsunsubscribe\r\n$1\r\nx\r\n:0\r\n";
         assert_eq!(
             read(gone),
-            Some(NodeFrame::Changed { kind: Kind::Shard, subscribed: false, name })
+            Some(NodeFrame::Changed { kind: TopicKind::Shard, subscribed: false, name })
         );
         assert_eq!(read(b"-ERR no\r\n"), Some(NodeFrame::Error(b"ERR no")));
         assert_eq!(read(b"+PONG\r\n"), Some(NodeFrame::Reply));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
-use crate::channel::Kind;
+use crate::channel::TopicKind;
 
 /// Why messages may have been lost (label `reason`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,14 +31,14 @@ impl GapReason {
 /// The hub's metrics: counters, unless marked as a gauge.
 #[derive(Debug, Default)]
 pub struct HubStats {
-    /// Gauge: topics to which this process subscribes, by [`Kind`].
-    pub topics: [AtomicU64; Kind::COUNT],
-    /// Gauge: subscriptions that nodes have confirmed, by [`Kind`].
-    pub upstream: [AtomicU64; Kind::COUNT],
+    /// Gauge: topics to which this process subscribes, by [`TopicKind`].
+    pub topics: [AtomicU64; TopicKind::COUNT],
+    /// Gauge: subscriptions that nodes have confirmed, by [`TopicKind`].
+    pub upstream: [AtomicU64; TopicKind::COUNT],
     /// Gauge: established subscription connections.
     pub connections: AtomicU64,
-    /// Messages read from nodes, by [`Kind`] of the subscription.
-    pub messages: [AtomicU64; Kind::COUNT],
+    /// Messages read from nodes, by [`TopicKind`] of the subscription.
+    pub messages: [AtomicU64; TopicKind::COUNT],
     /// Messages that were not passed on: another node's copy, or no listener any more.
     pub ignored: AtomicU64,
     /// Bytes read from nodes.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use crate::channel::Kind;
+use crate::channel::TopicKind;
 
 /// Number of subscribers whose time of confirmation is kept. If more subscribe while one PUBLISH is
 /// in progress, its reply may count some that came too late for its message.
@@ -14,7 +14,7 @@ const MAX_JOIN_TIMES: usize = 8;
 #[derive(Debug)]
 pub struct Topic {
     /// The kind of topic.
-    pub kind: Kind,
+    pub kind: TopicKind,
     /// The channel or pattern.
     pub name: Arc<[u8]>,
     /// Subscribed at every primary, because it can match keyspace notifications.
@@ -30,7 +30,7 @@ pub struct Topic {
 
 impl Topic {
     /// A topic without subscribers.
-    pub fn new(kind: Kind, name: Arc<[u8]>, everywhere: bool) -> Self {
+    pub fn new(kind: TopicKind, name: Arc<[u8]>, everywhere: bool) -> Self {
         Topic {
             kind,
             name,
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn later_subscribers_are_not_counted() {
-        let topic = Topic::new(Kind::Channel, (*b"c").into(), false);
+        let topic = Topic::new(TopicKind::Channel, (*b"c").into(), false);
         for time in [10, 20, 20, 30] {
             topic.join(time);
         }

@@ -20,7 +20,10 @@ use crate::command::{Class, CommandId, key_positions};
 use crate::dest::{ClientId, Dest};
 use crate::resp::reply::{elements, text};
 use crate::resp::{ArgRange, Args};
-use crate::seen::{BigKeys, HotKeys, Kind, OFF, Seen, SlowEntry, Slowness, Traced, logged_args};
+use crate::seen::{
+    BigKeys, HotKeys, KeyReport, OFF, ObservedKeys, SlowEntry, TimeBreakdown, TracedCommand,
+    logged_args,
+};
 
 /// Of one command so many keys are looked at.
 const MOST_KEYS: usize = 64;
@@ -31,7 +34,12 @@ const MOST_EXPIRED: usize = 1024;
 
 impl Seeing {
     /// This worker's answer to PROXY HOTKEYS or BIGKEYS.
-    pub(crate) fn seen_for(&mut self, kind: Kind, reset: bool, core: &mut Core) -> Seen {
+    pub(crate) fn seen_for(
+        &mut self,
+        kind: KeyReport,
+        reset: bool,
+        core: &mut Core,
+    ) -> ObservedKeys {
         let seen = self.copy(core.now);
         if reset {
             self.reset(kind, core.now);
@@ -71,8 +79,8 @@ impl Seeing {
         let sample = if config.observe.hot_keys { config.observe.sample as u32 } else { 0 };
         let trace = if self.trace == 0 { 0 } else { config.tracing.sample as u32 };
         if sample == 0 && self.sample != 0 {
-            self.reset(Kind::Hot, now);
-            self.reset(Kind::Big, now);
+            self.reset(KeyReport::Hot, now);
+            self.reset(KeyReport::Big, now);
         }
         if (sample, trace) != (self.sample, self.trace) {
             (self.sample, self.trace) = (sample, trace);
@@ -116,16 +124,16 @@ impl Seeing {
     }
 
     /// What is known, and nothing any more if `reset`.
-    pub fn copy(&mut self, now: u64) -> Seen {
+    pub fn copy(&mut self, now: u64) -> ObservedKeys {
         self.big.forget(now);
         self.set_floor();
-        Seen { hot: self.hot.hottest(now), big: self.big.biggest(now) }
+        ObservedKeys { hot: self.hot.hottest(now), big: self.big.biggest(now) }
     }
 
-    pub fn reset(&mut self, which: Kind, now: u64) {
+    pub fn reset(&mut self, which: KeyReport, now: u64) {
         match which {
-            Kind::Hot => self.hot = HotKeys::new(now),
-            Kind::Big => self.big = BigKeys::default(),
+            KeyReport::Hot => self.hot = HotKeys::new(now),
+            KeyReport::Big => self.big = BigKeys::default(),
         }
         self.set_floor();
     }
@@ -272,7 +280,7 @@ impl Seeing {
         let frame = std::mem::take(&mut errand.frame);
         let mut ranges = Vec::new();
         let args = logged_args(&scan(&frame, &core.settings.accepted, &mut ranges));
-        let took = Slowness { node: took, ..Slowness::default() };
+        let took = TimeBreakdown { node: took, ..TimeBreakdown::default() };
         let entry = SlowEntry { took, args, tries: 1, ..SlowEntry::default() };
         let to = Dest::client(client, seq);
         self.slow_command(entry, command, to, clients, core);
@@ -338,7 +346,7 @@ impl Seeing {
         let queue = sent.saturating_sub(pending.started).min(waited);
         let node = base.nodes.list.get(usize::from(node)).map(|node| node.addr.to_string());
         let entry = SlowEntry {
-            took: Slowness { queue, node: waited - queue, ..Slowness::default() },
+            took: TimeBreakdown { queue, node: waited - queue, ..TimeBreakdown::default() },
             node: node.unwrap_or_default(),
             tries: pending.tries,
             args,
@@ -456,7 +464,7 @@ impl Seeing {
             return;
         }
         let entry = SlowEntry {
-            took: Slowness { queue: took, ..Slowness::default() },
+            took: TimeBreakdown { queue: took, ..TimeBreakdown::default() },
             args: logged_args(args),
             ..SlowEntry::default()
         };
@@ -490,7 +498,7 @@ pub(crate) struct Seeing {
     /// The same for what is traced.
     pub(crate) trace: u32,
     /// Traced commands under way.
-    pub(crate) traced: Vec<Traced>,
+    pub(crate) traced: Vec<TracedCommand>,
     pub(crate) hot: HotKeys,
     pub(crate) big: BigKeys,
     random: fastrand::Rng,

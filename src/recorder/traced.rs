@@ -18,7 +18,7 @@ use crate::upstream::Pending;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::command::{Class, CommandId};
-use crate::seen::{Attempt, Traced};
+use crate::seen::{Attempt, TracedCommand};
 
 /// Traced commands under way in one worker; with so many no more are chosen.
 const MOST: usize = 256;
@@ -55,7 +55,7 @@ impl Seeing {
         // It may have been paused, and be read once more.
         if self.traced.iter().all(|traced| traced.to != to) {
             let now = core.clock.epoch.elapsed().as_micros() as u64;
-            self.traced.push(Traced::new(to, operation, address, now));
+            self.traced.push(TracedCommand::new(to, operation, address, now));
         }
         self.look_from = 0;
     }

@@ -4,7 +4,7 @@
 use super::filter::Filter;
 use super::pubsub::{PubSub, PubSubQuery};
 use super::server::{DEFAULT_COUNT, ReportMerge, SlotOrder};
-use crate::channel::Kind;
+use crate::channel::TopicKind;
 use crate::command::{CommandSpec, Flags, KeySpec, RequestPolicy, ResponsePolicy};
 use crate::errors::Failure;
 use crate::resp::Args;
@@ -373,21 +373,27 @@ const OVERRIDES: &[(&str, Behaviour)] = &[
     ("discard", Behaviour::Transaction(Transaction::Discard)),
     ("watch", Behaviour::Transaction(Transaction::Watch)),
     ("unwatch", Behaviour::Transaction(Transaction::Unwatch)),
-    ("subscribe", Behaviour::PubSub(PubSub::Subscribe(Kind::Channel))),
-    ("psubscribe", Behaviour::PubSub(PubSub::Subscribe(Kind::Pattern))),
-    ("ssubscribe", Behaviour::PubSub(PubSub::Subscribe(Kind::Shard))),
-    ("unsubscribe", Behaviour::PubSub(PubSub::Unsubscribe(Kind::Channel))),
-    ("punsubscribe", Behaviour::PubSub(PubSub::Unsubscribe(Kind::Pattern))),
-    ("sunsubscribe", Behaviour::PubSub(PubSub::Unsubscribe(Kind::Shard))),
+    ("subscribe", Behaviour::PubSub(PubSub::Subscribe(TopicKind::Channel))),
+    ("psubscribe", Behaviour::PubSub(PubSub::Subscribe(TopicKind::Pattern))),
+    ("ssubscribe", Behaviour::PubSub(PubSub::Subscribe(TopicKind::Shard))),
+    ("unsubscribe", Behaviour::PubSub(PubSub::Unsubscribe(TopicKind::Channel))),
+    ("punsubscribe", Behaviour::PubSub(PubSub::Unsubscribe(TopicKind::Pattern))),
+    ("sunsubscribe", Behaviour::PubSub(PubSub::Unsubscribe(TopicKind::Shard))),
     ("publish", Behaviour::PubSub(PubSub::Publish)),
     ("spublish", Behaviour::PubSub(PubSub::ShardPublish)),
     // The container alone, and unknown subcommands, are a node's to reject.
     ("pubsub", Behaviour::Any),
-    ("pubsub|channels", Behaviour::PubSub(PubSub::Query(PubSubQuery::Channels(Kind::Channel)))),
-    ("pubsub|numsub", Behaviour::PubSub(PubSub::Query(PubSubQuery::NumSub(Kind::Channel)))),
+    (
+        "pubsub|channels",
+        Behaviour::PubSub(PubSub::Query(PubSubQuery::Channels(TopicKind::Channel))),
+    ),
+    ("pubsub|numsub", Behaviour::PubSub(PubSub::Query(PubSubQuery::NumSub(TopicKind::Channel)))),
     ("pubsub|numpat", Behaviour::PubSub(PubSub::Query(PubSubQuery::NumPat))),
-    ("pubsub|shardchannels", Behaviour::PubSub(PubSub::Query(PubSubQuery::Channels(Kind::Shard)))),
-    ("pubsub|shardnumsub", Behaviour::PubSub(PubSub::Query(PubSubQuery::NumSub(Kind::Shard)))),
+    (
+        "pubsub|shardchannels",
+        Behaviour::PubSub(PubSub::Query(PubSubQuery::Channels(TopicKind::Shard))),
+    ),
+    ("pubsub|shardnumsub", Behaviour::PubSub(PubSub::Query(PubSubQuery::NumSub(TopicKind::Shard)))),
     ("debug", Behaviour::Refused(RefusalReason::Dangerous)),
     ("failover", Behaviour::Refused(RefusalReason::Dangerous)),
     ("migrate", Behaviour::Refused(RefusalReason::Dangerous)),

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::channel::Kind;
+use crate::channel::TopicKind;
 use crate::resp::reply::{elements, integer, text};
 use crate::resp::write;
 
@@ -13,9 +13,9 @@ use crate::resp::write;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PubSub {
     /// SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE: one upstream subscription for all clients.
-    Subscribe(Kind),
+    Subscribe(TopicKind),
     /// UNSUBSCRIBE, PUNSUBSCRIBE, SUNSUBSCRIBE.
-    Unsubscribe(Kind),
+    Unsubscribe(TopicKind),
     /// PUBLISH: to the node where slotway is subscribed to the channel.
     Publish,
     /// SPUBLISH: to the channel's slot.
@@ -28,9 +28,9 @@ pub enum PubSub {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PubSubQuery {
     /// CHANNELS, SHARDCHANNELS.
-    Channels(Kind),
+    Channels(TopicKind),
     /// NUMSUB, SHARDNUMSUB.
-    NumSub(Kind),
+    NumSub(TopicKind),
     /// NUMPAT.
     NumPat,
 }
@@ -56,11 +56,11 @@ impl OwnSubscriptions {
 
 impl PubSubQuery {
     /// Merges the nodes' `replies` and appends the result. `own` returns this process's
-    /// subscriptions to a channel; for [`Kind::Pattern`] and an empty name, those to all patterns.
+    /// subscriptions to a channel; for [`TopicKind::Pattern`] and an empty name, those to all patterns.
     pub fn merge<'a>(
         self,
         replies: impl Iterator<Item = &'a [u8]>,
-        own: impl Fn(Kind, &[u8]) -> OwnSubscriptions,
+        own: impl Fn(TopicKind, &[u8]) -> OwnSubscriptions,
         out: &mut Vec<u8>,
     ) {
         match self {
@@ -105,7 +105,7 @@ impl PubSubQuery {
             }
             PubSubQuery::NumPat => {
                 let sum = replies.filter_map(integer).fold(0, i64::saturating_add);
-                write::integer(out, own(Kind::Pattern, b"").corrected(sum));
+                write::integer(out, own(TopicKind::Pattern, b"").corrected(sum));
             }
         }
     }
@@ -121,10 +121,10 @@ mod tests {
     use super::*;
 
     fn merged(ask: PubSubQuery, replies: &[&str]) -> String {
-        let own = |kind: Kind, name: &[u8]| match (kind, name) {
-            (Kind::Channel, b"a") => OwnSubscriptions { subscribers: 3, upstream: 1 },
-            (Kind::Channel, b"leaving") => OwnSubscriptions { subscribers: 0, upstream: 1 },
-            (Kind::Pattern, b"") => OwnSubscriptions { subscribers: 2, upstream: 5 },
+        let own = |kind: TopicKind, name: &[u8]| match (kind, name) {
+            (TopicKind::Channel, b"a") => OwnSubscriptions { subscribers: 3, upstream: 1 },
+            (TopicKind::Channel, b"leaving") => OwnSubscriptions { subscribers: 0, upstream: 1 },
+            (TopicKind::Pattern, b"") => OwnSubscriptions { subscribers: 2, upstream: 5 },
             _ => OwnSubscriptions::default(),
         };
         let mut out = Vec::new();
@@ -138,22 +138,25 @@ mod tests {
             "*4\r\n$1\r\na\r\n:1\r\n$1\r\nb\r\n:0\r\n",
             "*4\r\n$1\r\na\r\n:2\r\n$1\r\nb\r\n:4\r\n",
         ];
-        assert_eq!(merged(PubSubQuery::NumSub(Kind::Channel), &replies), "*4 $1 a :5 $1 b :4 ");
+        assert_eq!(
+            merged(PubSubQuery::NumSub(TopicKind::Channel), &replies),
+            "*4 $1 a :5 $1 b :4 "
+        );
         // A repeated name is answered each time.
         let twice = [
             "*4\r\n$1\r\na\r\n:1\r\n$1\r\na\r\n:1\r\n",
             "*4\r\n$1\r\na\r\n:0\r\n$1\r\na\r\n:0\r\n",
         ];
-        assert_eq!(merged(PubSubQuery::NumSub(Kind::Channel), &twice), "*4 $1 a :3 $1 a :3 ");
-        assert_eq!(merged(PubSubQuery::NumSub(Kind::Channel), &["*0\r\n", "*0\r\n"]), "*0 ");
+        assert_eq!(merged(PubSubQuery::NumSub(TopicKind::Channel), &twice), "*4 $1 a :3 $1 a :3 ");
+        assert_eq!(merged(PubSubQuery::NumSub(TopicKind::Channel), &["*0\r\n", "*0\r\n"]), "*0 ");
         assert_eq!(merged(PubSubQuery::NumPat, &[":5\r\n", ":1\r\n"]), ":3 ");
     }
 
     #[test]
     fn channels_are_listed_once() {
         let replies = ["*2\r\n$1\r\na\r\n$7\r\nleaving\r\n", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"];
-        assert_eq!(merged(PubSubQuery::Channels(Kind::Channel), &replies), "*2 $1 a $1 b ");
+        assert_eq!(merged(PubSubQuery::Channels(TopicKind::Channel), &replies), "*2 $1 a $1 b ");
         let elsewhere = ["*1\r\n$7\r\nleaving\r\n", "*1\r\n$7\r\nleaving\r\n"];
-        assert_eq!(merged(PubSubQuery::Channels(Kind::Channel), &elsewhere), "*1 $7 leaving ");
+        assert_eq!(merged(PubSubQuery::Channels(TopicKind::Channel), &elsewhere), "*1 $7 leaving ");
     }
 }

@@ -79,7 +79,7 @@ fn commands_answered_or_refused_by_slotway() {
     assert_eq!(plan("CLIENT SETINFO LIB-NAME x"), Plan::Local(Local::ClientSetInfo));
     assert_eq!(plan("CLIENT LIST"), Plan::Local(Local::ClientEveryone));
     assert_eq!(plan("CLIENT KILL ID 1"), Plan::Local(Local::ClientEveryone));
-    let subscribe = PubSub::Subscribe(crate::channel::Kind::Channel);
+    let subscribe = PubSub::Subscribe(crate::channel::TopicKind::Channel);
     assert_eq!(plan("SUBSCRIBE a"), Plan::PubSub(subscribe, None));
     let spublish = Plan::PubSub(PubSub::ShardPublish, Some(slot_of(b"a")));
     assert_eq!(plan("SPUBLISH a b"), spublish);

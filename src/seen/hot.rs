@@ -62,7 +62,7 @@ pub struct HotKey {
 
 /// The keys that are used most.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Hottest {
+pub struct HotKeyReport {
     /// Keys used per second, all of them.
     pub rate: f64,
     /// The hottest first.
@@ -149,7 +149,7 @@ impl HotKeys {
     }
 
     /// What is hot at `now`. Keys of which more is guessed than known are left out.
-    pub fn hottest(&self, now: u64) -> Hottest {
+    pub fn hottest(&self, now: u64) -> HotKeyReport {
         let rate = self.rate_of_one(now);
         let keys = self.places.iter().zip(&self.counts);
         let keys = keys.map(|(place, count)| HotKey {
@@ -161,7 +161,7 @@ impl HotKeys {
         });
         let mut keys: Vec<HotKey> = keys.filter(|key| key.rate > key.error).collect();
         sort(&mut keys);
-        Hottest { rate: self.total * rate, keys }
+        HotKeyReport { rate: self.total * rate, keys }
     }
 
     /// How many per second a count of 1 is.
@@ -175,9 +175,9 @@ impl HotKeys {
     }
 }
 
-impl Hottest {
+impl HotKeyReport {
     /// Adds another worker's.
-    pub fn merge(&mut self, other: Hottest) {
+    pub fn merge(&mut self, other: HotKeyReport) {
         self.rate += other.rate;
         for key in other.keys {
             match self.keys.iter_mut().find(|known| known.name.hash == key.name.hash) {

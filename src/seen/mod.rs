@@ -5,7 +5,7 @@
 //! - [`HotKeys`]: one worker's sketch of the keys that are used most at the moment.
 //! - [`BigKeys`]: one worker's largest values.
 //! - [`SlowLog`]: the slow commands of all workers.
-//! - [`Traced`]: a traced command, which becomes [`Spans`]; [`otlp`]: how they are told.
+//! - [`TracedCommand`]: a traced command, which becomes [`Trace`]; [`otlp`]: how they are told.
 
 mod big;
 mod endpoint;
@@ -18,18 +18,18 @@ mod span;
 
 pub use big::{BigKey, BigKeys};
 pub use endpoint::Endpoint;
-pub use hot::{HALF_LIFE, HotKey, HotKeys, Hottest};
+pub use hot::{HALF_LIFE, HotKey, HotKeyReport, HotKeys};
 pub use redact::{KeptArgs, logged_args};
-pub use show::{Shown, slow_reply};
-pub use slowlog::{OFF, SlowEntry, SlowLog, SlowSetting, Slowness};
-pub use span::{Attempt, SpanCounts, Spans, Traced};
+pub use show::{Renderer, slow_reply};
+pub use slowlog::{OFF, SlowEntry, SlowLog, SlowSetting, TimeBreakdown};
+pub use span::{Attempt, SpanCounts, Trace, TracedCommand};
 
 /// Keys are kept up to this length; longer ones are told apart all the same.
 const KEY_BYTES: usize = 128;
 
 /// What PROXY shows of the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum KeyReport {
     /// HOTKEYS.
     Hot,
     /// BIGKEYS.
@@ -38,16 +38,16 @@ pub enum Kind {
 
 /// What one worker has seen, copied.
 #[derive(Debug, Clone, Default)]
-pub struct Seen {
+pub struct ObservedKeys {
     /// The keys that it sees most.
-    pub hot: Hottest,
+    pub hot: HotKeyReport,
     /// The largest values that it has seen.
     pub big: Vec<BigKey>,
 }
 
-impl Seen {
+impl ObservedKeys {
     /// Adds what another worker has seen.
-    pub fn merge(&mut self, other: Seen) {
+    pub fn merge(&mut self, other: ObservedKeys) {
         self.hot.merge(other.hot);
         self.big = big::merged(std::mem::take(&mut self.big), other.big);
     }

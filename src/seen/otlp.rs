@@ -11,7 +11,7 @@ use std::fmt::Display;
 
 use serde::{Serialize, Serializer};
 
-use super::span::{Span, Spans, Value};
+use super::span::{AttributeValue, Span, Trace};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// `STATUS_CODE_ERROR`
@@ -21,8 +21,8 @@ const STATUS_CODE_ERROR: u8 = 2;
 ///
 /// # Errors
 /// None is known: every type below can be written as JSON.
-pub fn request(service: &str, traces: &[Spans]) -> serde_json::Result<Vec<u8>> {
-    let spans = traces.iter().flat_map(|Spans { trace, spans }| {
+pub fn request(service: &str, traces: &[Trace]) -> serde_json::Result<Vec<u8>> {
+    let spans = traces.iter().flat_map(|Trace { trace, spans }| {
         spans.iter().map(|span| EncodedSpan::new(TraceId(*trace), span))
     });
     let text = |key, value| KeyValue { key, value: AnyValue::String(value) };
@@ -89,9 +89,9 @@ impl<'a> EncodedSpan<'a> {
     fn new(trace_id: TraceId, span: &'a Span) -> Self {
         let attributes = span.attributes.iter().map(|(key, value)| {
             let value = match value {
-                Value::Text(text) => AnyValue::String(text),
-                Value::Number(n) => AnyValue::Int(Decimal(*n)),
-                Value::Switch(on) => AnyValue::Bool(*on),
+                AttributeValue::Text(text) => AnyValue::String(text),
+                AttributeValue::Number(n) => AnyValue::Int(Decimal(*n)),
+                AttributeValue::Bool(on) => AnyValue::Bool(*on),
             };
             KeyValue { key, value }
         });
@@ -163,7 +163,7 @@ impl<T: Display> Serialize for Decimal<T> {
 mod tests {
     use serde_json::json;
 
-    use super::super::span::Kind;
+    use super::super::span::SpanKind;
     use super::*;
 
     /// That these are the fields of OpenTelemetry's schema is shown by tests/python/test_seen.py.
@@ -173,7 +173,7 @@ mod tests {
             id: 0xa,
             parent: None,
             name: "GET".into(),
-            kind: Kind::Server,
+            kind: SpanKind::Server,
             start: 1_700_000_000_000_000_001,
             end: 1_700_000_000_000_000_002,
             attributes: Vec::new(),
@@ -182,16 +182,16 @@ mod tests {
         let child = Span {
             id: u64::MAX,
             parent: Some(0xa),
-            kind: Kind::Client,
+            kind: SpanKind::Client,
             attributes: vec![
-                ("db.system.name", Value::Text("redis".into())),
-                ("server.port", Value::Number(6379)),
-                ("slotway.followed", Value::Switch(true)),
+                ("db.system.name", AttributeValue::Text("redis".into())),
+                ("server.port", AttributeValue::Number(6379)),
+                ("slotway.followed", AttributeValue::Bool(true)),
             ],
             error: Some("MOVED".into()),
             ..root.clone()
         };
-        let body = request("cache", &[Spans { trace: 0xbeef, spans: vec![root, child] }]);
+        let body = request("cache", &[Trace { trace: 0xbeef, spans: vec![root, child] }]);
         let body: serde_json::Value = serde_json::from_slice(&body.expect("a body")).expect("JSON");
         let want = json!({"resourceSpans": [{
             "resource": {"attributes": [

@@ -3,14 +3,14 @@
 use serde_json::{Value, json};
 
 use super::slowlog::{OFF, SlowEntry, SlowLog};
-use super::{BigKey, HALF_LIFE, HotKey, Hottest};
+use super::{BigKey, HALF_LIFE, HotKey, HotKeyReport};
 use crate::cluster::{Slot, Snapshot};
 use crate::command::{CommandId, CommandTable};
 use crate::resp::{Protocol, write};
 
 /// Who shows it: how commands are called, and where slots are.
 #[derive(Debug, Clone, Copy)]
-pub struct Shown<'a> {
+pub struct Renderer<'a> {
     /// For the commands' names.
     pub commands: &'a CommandTable,
     /// For the nodes of slots.
@@ -45,7 +45,7 @@ fn rounded(rate: f64) -> f64 {
     (rate * 10.0).round() / 10.0
 }
 
-impl Shown<'_> {
+impl Renderer<'_> {
     fn command(&self, id: u16) -> &str {
         &self.commands.get(CommandId(id)).name
     }
@@ -55,7 +55,7 @@ impl Shown<'_> {
     }
 
     /// `/hotkeys`; `sample` is 0 where nothing is looked at.
-    pub fn hot_json(&self, hottest: &Hottest, sample: u32, count: usize) -> Value {
+    pub fn hot_json(&self, hottest: &HotKeyReport, sample: u32, count: usize) -> Value {
         let key = |key: &HotKey| {
             json!({
                 "key": escaped(&key.name.bytes),
@@ -243,7 +243,7 @@ mod tests {
         let entry = SlowEntry {
             id: 7,
             time: 8,
-            took: super::super::Slowness { queue: 1, node: 2, client: 3, total: 6 },
+            took: super::super::TimeBreakdown { queue: 1, node: 2, client: 3, total: 6 },
             node: "n:1".into(),
             args: vec![b"GET".to_vec()],
             client: "c:2".into(),

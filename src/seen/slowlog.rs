@@ -13,7 +13,7 @@ pub const OFF: u64 = u64::MAX;
 
 /// Where the time of a command went, microseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Slowness {
+pub struct TimeBreakdown {
     /// From its being read to its being sent (the last time, if it was sent again).
     pub queue: u64,
     /// From there to its reply.
@@ -32,7 +32,7 @@ pub struct SlowEntry {
     /// When it was answered, in seconds since 1970.
     pub time: u64,
     /// Where the time went.
-    pub took: Slowness,
+    pub took: TimeBreakdown,
     /// The node that answered; empty where slotway did.
     pub node: String,
     /// How often it was sent again.

@@ -28,7 +28,7 @@ const MOST_ATTEMPTS: usize = 32;
 
 /// A traced command that is under way.
 #[derive(Debug)]
-pub struct Traced {
+pub struct TracedCommand {
     /// Where its reply goes.
     pub to: Dest,
     /// The name, as spans have it: `GET`, `CONFIG SET`.
@@ -40,10 +40,10 @@ pub struct Traced {
     attempts: Vec<Attempt>,
 }
 
-impl Traced {
+impl TracedCommand {
     /// One that was just read.
     pub fn new(to: Dest, operation: String, client: String, started: u64) -> Self {
-        Traced { to, operation, client, started, attempts: Vec::new() }
+        TracedCommand { to, operation, client, started, attempts: Vec::new() }
     }
 
     /// One more try, which began where the one before ended if that was followed.
@@ -57,7 +57,7 @@ impl Traced {
     }
 
     /// The reply was written at `end`; `wall` is then, in nanoseconds since 1970.
-    pub fn spans(self, end: u64, wall: u64) -> Spans {
+    pub fn spans(self, end: u64, wall: u64) -> Trace {
         let at = |micros: u64| wall.saturating_sub(end.saturating_sub(micros) * 1000);
         let trace = fastrand::u128(1..);
         let root = fastrand::u64(1..);
@@ -78,44 +78,44 @@ impl Traced {
             id: root,
             parent: None,
             attributes: vec![
-                ("db.system.name", Value::Text("redis".into())),
-                ("db.operation.name", Value::Text(operation.clone())),
-                ("client.address", Value::Text(self.client)),
+                ("db.system.name", AttributeValue::Text("redis".into())),
+                ("db.operation.name", AttributeValue::Text(operation.clone())),
+                ("client.address", AttributeValue::Text(self.client)),
             ],
             error: failed.and_then(|a| a.error.clone()),
-            ..span(operation, Kind::Server, self.started, end)
+            ..span(operation, SpanKind::Server, self.started, end)
         });
         for attempt in &self.attempts {
             let mut attributes = vec![
-                ("db.system.name", Value::Text("redis".into())),
-                ("db.operation.name", Value::Text(operation.clone())),
-                ("server.address", Value::Text(attempt.host.clone())),
-                ("server.port", Value::Number(attempt.port.into())),
+                ("db.system.name", AttributeValue::Text("redis".into())),
+                ("db.operation.name", AttributeValue::Text(operation.clone())),
+                ("server.address", AttributeValue::Text(attempt.host.clone())),
+                ("server.port", AttributeValue::Number(attempt.port.into())),
             ];
             if let Some(error) = &attempt.error {
-                attributes.push(("db.response.status_code", Value::Text(error.clone())));
-                attributes.push(("error.type", Value::Text(error.clone())));
+                attributes.push(("db.response.status_code", AttributeValue::Text(error.clone())));
+                attributes.push(("error.type", AttributeValue::Text(error.clone())));
             }
             if attempt.followed {
-                attributes.push(("slotway.followed", Value::Switch(true)));
+                attributes.push(("slotway.followed", AttributeValue::Bool(true)));
             }
-            spans.push(span("queue", Kind::Internal, attempt.begun, attempt.sent));
+            spans.push(span("queue", SpanKind::Internal, attempt.begun, attempt.sent));
             spans.push(Span {
                 attributes,
                 error: attempt.error.clone(),
-                ..span(operation, Kind::Client, attempt.sent, attempt.replied)
+                ..span(operation, SpanKind::Client, attempt.sent, attempt.replied)
             });
         }
         if let Some(last) = self.attempts.iter().map(|a| a.replied).max() {
-            spans.push(span("reply", Kind::Internal, last, end));
+            spans.push(span("reply", SpanKind::Internal, last, end));
         }
-        Spans { trace, spans }
+        Trace { trace, spans }
     }
 }
 
 /// What OTLP calls the kind of a span; its number there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum SpanKind {
     /// Inside slotway.
     Internal = 1,
     /// What a client has asked of slotway.
@@ -127,10 +127,10 @@ pub enum Kind {
 /// An attribute's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Value {
+pub enum AttributeValue {
     Text(String),
     Number(i64),
-    Switch(bool),
+    Bool(bool),
 }
 
 /// One span.
@@ -143,20 +143,20 @@ pub struct Span {
     /// What was done.
     pub name: String,
     /// For whom.
-    pub kind: Kind,
+    pub kind: SpanKind,
     /// Nanoseconds since 1970.
     pub start: u64,
     /// Nanoseconds since 1970.
     pub end: u64,
     /// By OpenTelemetry's names.
-    pub(super) attributes: Vec<(&'static str, Value)>,
+    pub(super) attributes: Vec<(&'static str, AttributeValue)>,
     /// The first word of an error.
     pub error: Option<String>,
 }
 
 /// The spans of one command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spans {
+pub struct Trace {
     /// The trace's number.
     pub trace: u128,
     /// The first one is the whole, the others are parts of it.
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_redirected_command_has_a_span_for_each_try() {
-        let mut traced = Traced::new(Dest::Discard, "GET".into(), "c:1".into(), 1000);
+        let mut traced = TracedCommand::new(Dest::Discard, "GET".into(), "c:1".into(), 1000);
         let attempt = |sent, replied, error: Option<&str>, followed| Attempt {
             host: "h".into(),
             port: 1,
@@ -192,7 +192,7 @@ mod tests {
         };
         traced.attempt(attempt(1100, 1200, Some("MOVED"), true));
         traced.attempt(attempt(1250, 1900, None, false));
-        let Spans { spans, .. } = traced.spans(2000, 5_000_000);
+        let Trace { spans, .. } = traced.spans(2000, 5_000_000);
         let shape: Vec<_> = spans
             .iter()
             .map(|s| (s.name.as_str(), s.kind, s.start / 1000, s.end / 1000, s.error.as_deref()))
@@ -200,12 +200,12 @@ mod tests {
         assert_eq!(
             shape,
             [
-                ("GET", Kind::Server, 4000, 5000, None),
-                ("queue", Kind::Internal, 4000, 4100, None),
-                ("GET", Kind::Client, 4100, 4200, Some("MOVED")),
-                ("queue", Kind::Internal, 4200, 4250, None),
-                ("GET", Kind::Client, 4250, 4900, None),
-                ("reply", Kind::Internal, 4900, 5000, None),
+                ("GET", SpanKind::Server, 4000, 5000, None),
+                ("queue", SpanKind::Internal, 4000, 4100, None),
+                ("GET", SpanKind::Client, 4100, 4200, Some("MOVED")),
+                ("queue", SpanKind::Internal, 4200, 4250, None),
+                ("GET", SpanKind::Client, 4250, 4900, None),
+                ("reply", SpanKind::Internal, 4900, 5000, None),
             ]
         );
         assert!(spans[1..].iter().all(|s| s.parent == Some(spans[0].id)));
@@ -214,12 +214,12 @@ mod tests {
     /// The parts of a split command begin together, and an error of one is the whole's.
     #[test]
     fn parts_are_beside_one_another() {
-        let mut traced = Traced::new(Dest::Discard, "MGET".into(), String::new(), 0);
+        let mut traced = TracedCommand::new(Dest::Discard, "MGET".into(), String::new(), 0);
         for (port, error) in [(1, None), (2, Some("WRONGTYPE"))] {
             let (sent, replied, error) = (10, 20 + u64::from(port), error.map(str::to_owned));
             traced.attempt(Attempt { port, sent, replied, error, ..Attempt::default() });
         }
-        let Spans { spans, .. } = traced.spans(50, 50_000);
+        let Trace { spans, .. } = traced.spans(50, 50_000);
         let starts: Vec<u64> = spans.iter().map(|s| s.start / 1000).collect();
         assert_eq!(starts, [0, 0, 10, 0, 10, 22]);
         assert_eq!(spans[0].error.as_deref(), Some("WRONGTYPE"));

@@ -1,6 +1,6 @@
 //! Subscriptions that their users may not have any more.
 
-use crate::channel::Kind;
+use crate::channel::TopicKind;
 use crate::clients::Clients;
 use crate::subscribers::Subscribers;
 use crate::users::User;
@@ -24,7 +24,9 @@ impl Subscribers {
         let mut topics = subscriptions.into_iter().flat_map(|s| s.topics.keys());
         topics.all(|&topic| {
             let local = self.topics.local.get(topic as usize);
-            local.is_none_or(|local| user.may_subscribe(&local.name, local.kind == Kind::Pattern))
+            local.is_none_or(|local| {
+                user.may_subscribe(&local.name, local.kind == TopicKind::Pattern)
+            })
         })
     }
 }

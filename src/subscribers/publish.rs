@@ -1,6 +1,6 @@
 //! PUBLISH and PUBSUB: where they go, and what is counted.
 
-use crate::channel::{Kind, matches};
+use crate::channel::{TopicKind, matches};
 use crate::cluster::NO_SLOT;
 use crate::common::Core;
 use crate::nodes::Nodes;
@@ -50,9 +50,9 @@ impl Subscribers {
     /// published at whoever is primary, a message to a node that has just been demoted could be
     /// overtaken by the next one to another: nodes answer before they have told the others.
     fn home_of(&self, channel: &[u8]) -> u64 {
-        match self.topics.known(Kind::Channel, channel).map_or(0, Topic::home) {
+        match self.topics.known(TopicKind::Channel, channel).map_or(0, Topic::home) {
             0 => {
-                let patterns = self.topics.all_known(Kind::Pattern).filter(|t| t.home() != 0);
+                let patterns = self.topics.all_known(TopicKind::Pattern).filter(|t| t.home() != 0);
                 let fit = patterns.filter(|t| matches(&t.name, channel));
                 // The same in every worker, so that it does not matter whose client publishes; and
                 // by name, so that the others' homes may change without a message overtaking.
@@ -76,9 +76,9 @@ impl Subscribers {
 
     /// What this process has to do with a channel, whatever the node; with an empty name with all
     /// patterns.
-    pub(crate) fn own_part(&self, kind: Kind, name: &[u8]) -> OwnSubscriptions {
-        if kind == Kind::Pattern && name.is_empty() {
-            let patterns = || self.topics.all_known(Kind::Pattern);
+    pub(crate) fn own_part(&self, kind: TopicKind, name: &[u8]) -> OwnSubscriptions {
+        if kind == TopicKind::Pattern && name.is_empty() {
+            let patterns = || self.topics.all_known(TopicKind::Pattern);
             return OwnSubscriptions {
                 subscribers: patterns().filter(|t| t.subscribers() > 0).count(),
                 upstream: patterns().map(|t| t.upstream()).sum(),
@@ -92,7 +92,13 @@ impl Subscribers {
     }
 
     /// What this process has to do with a message published at `node` that was sent at `time`.
-    fn own_receivers(&self, kind: Kind, channel: &[u8], node: u64, time: u64) -> OwnSubscriptions {
+    fn own_receivers(
+        &self,
+        kind: TopicKind,
+        channel: &[u8],
+        node: u64,
+        time: u64,
+    ) -> OwnSubscriptions {
         let mut own = OwnSubscriptions::default();
         let mut add = |topic: &Topic| {
             own.subscribers += topic.subscribers_at(time);
@@ -104,8 +110,8 @@ impl Subscribers {
         if let Some(topic) = self.topics.known(kind, channel) {
             add(topic);
         }
-        if kind == Kind::Channel {
-            let patterns = self.topics.all_known(Kind::Pattern);
+        if kind == TopicKind::Channel {
+            let patterns = self.topics.all_known(TopicKind::Pattern);
             patterns.filter(|topic| matches(&topic.name, channel)).for_each(add);
         }
         own
@@ -163,9 +169,9 @@ impl Subscribers {
     fn own_of_request(&self, args: &Args, node: u64, time: u64) -> Option<OwnSubscriptions> {
         let channel = args.get(1)?;
         if args.is(0, "publish") {
-            Some(self.own_receivers(Kind::Channel, channel, node, time))
+            Some(self.own_receivers(TopicKind::Channel, channel, node, time))
         } else if args.is(0, "spublish") {
-            Some(self.own_receivers(Kind::Shard, channel, node, time))
+            Some(self.own_receivers(TopicKind::Shard, channel, node, time))
         } else {
             None
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 use slab::Slab;
 
-use crate::channel::Kind;
+use crate::channel::TopicKind;
 use crate::clients::Clients;
 use crate::clients::subscribers::Wait;
 use crate::command::CommandId;
@@ -47,7 +47,7 @@ impl Subscribers {
     pub(crate) fn is_asked(
         &self,
         index: usize,
-        kind: Kind,
+        kind: TopicKind,
         args: &Args,
         clients: &Clients,
     ) -> bool {
@@ -66,7 +66,7 @@ impl Subscribers {
         &mut self,
         index: usize,
         command: CommandId,
-        kind: Kind,
+        kind: TopicKind,
         args: &Args,
         clients: &mut Clients,
         core: &mut Core,
@@ -201,7 +201,7 @@ impl Subscribers {
         &mut self,
         index: usize,
         command: CommandId,
-        kind: Kind,
+        kind: TopicKind,
         args: &Args,
         clients: &mut Clients,
         core: &mut Core,
@@ -241,7 +241,7 @@ impl Subscribers {
     }
 
     /// The topics of a client, of one kind or all, the oldest first.
-    fn topics_of(&self, index: usize, kind: Option<Kind>, clients: &Clients) -> Vec<u32> {
+    fn topics_of(&self, index: usize, kind: Option<TopicKind>, clients: &Clients) -> Vec<u32> {
         let subscriptions = clients.slab.get(index).and_then(|c| c.subscriptions.as_ref());
         let topics = subscriptions.into_iter().flat_map(|s| s.topics.keys().copied());
         let local = |topic| Some((topic, self.topics.local.get(topic as usize)?));
@@ -441,7 +441,7 @@ impl Subscribers {
                 core.lines.subscribers,
                 warn,
                 topic = %local.name.escape_ascii(),
-                kind = Kind::NAMES[local.kind as usize],
+                kind = TopicKind::NAMES[local.kind as usize],
                 subscribers = all.len(),
                 why,
                 "subscribers are disconnected"

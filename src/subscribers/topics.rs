@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::channel::Kind;
+use crate::channel::TopicKind;
 use crate::clients::subscribers::Wait;
 
 use crate::hash::{IntMap, KeyedMap};
@@ -54,7 +54,7 @@ impl Subscriber {
 /// A topic that this worker has subscribers of.
 #[derive(Debug)]
 pub(crate) struct Local {
-    pub kind: Kind,
+    pub kind: TopicKind,
     pub name: Arc<[u8]>,
     /// Tells it from others that had its index.
     pub generation: u32,
@@ -75,11 +75,11 @@ pub(crate) struct Local {
 pub(crate) struct Topics {
     /// Bytes of all topics and of the confirmations that wait.
     pub held: usize,
-    pub(crate) names: [KeyedMap<Arc<[u8]>, u32>; Kind::COUNT],
+    pub(crate) names: [KeyedMap<Arc<[u8]>, u32>; TopicKind::COUNT],
     pub local: Slab<Local>,
     pub(crate) next_generation: u32,
     /// What any client of this process is subscribed to.
-    pub(crate) known: [KeyedMap<Arc<[u8]>, Arc<Topic>>; Kind::COUNT],
+    pub(crate) known: [KeyedMap<Arc<[u8]>, Arc<Topic>>; TopicKind::COUNT],
     pub waits: IntMap<u64, Wait>,
     pub(crate) next_wait: u64,
     /// For the hub, at the end of the turn.
@@ -90,7 +90,7 @@ pub(crate) struct Topics {
 
 impl Topics {
     /// The index of a topic; if it is new, the hub is told.
-    pub fn enter(&mut self, kind: Kind, name: &[u8]) -> u32 {
+    pub fn enter(&mut self, kind: TopicKind, name: &[u8]) -> u32 {
         if let Some(&index) = self.names[kind as usize].get(name) {
             return index;
         }
@@ -141,7 +141,7 @@ impl Topics {
     }
 
     /// The index of a topic that somebody is subscribed to.
-    pub fn find(&self, kind: Kind, name: &[u8]) -> Option<u32> {
+    pub fn find(&self, kind: TopicKind, name: &[u8]) -> Option<u32> {
         self.names[kind as usize].get(name).copied()
     }
 
@@ -212,12 +212,12 @@ impl Topics {
     }
 
     /// What the hub knows of a topic that any client of this process is subscribed to.
-    pub fn known(&self, kind: Kind, name: &[u8]) -> Option<&Topic> {
+    pub fn known(&self, kind: TopicKind, name: &[u8]) -> Option<&Topic> {
         self.known[kind as usize].get(name).map(|topic| &**topic)
     }
 
     /// All of a kind.
-    pub(crate) fn all_known(&self, kind: Kind) -> impl Iterator<Item = &Topic> {
+    pub(crate) fn all_known(&self, kind: TopicKind) -> impl Iterator<Item = &Topic> {
         self.known[kind as usize].values().map(|topic| &**topic)
     }
 
@@ -235,8 +235,8 @@ impl Topics {
     }
 
     /// Subscriptions of this worker's clients, by kind.
-    pub fn subscriptions(&self) -> [u64; Kind::COUNT] {
-        let mut counts = [0; Kind::COUNT];
+    pub fn subscriptions(&self) -> [u64; TopicKind::COUNT] {
+        let mut counts = [0; TopicKind::COUNT];
         for (_, local) in &self.local {
             counts[local.kind as usize] += local.subscribers.len() as u64;
         }

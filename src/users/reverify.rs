@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use crate::channel::Kind;
+use crate::channel::TopicKind;
 
 /// A topic to which clients of the user are subscribed.
 #[derive(Debug, Clone)]
 pub struct SubscribedTopic {
     /// The kind of topic.
-    pub kind: Kind,
+    pub kind: TopicKind,
     /// The channel or pattern.
     pub name: Arc<[u8]>,
     /// The worker's index and generation of the topic.

@@ -4,7 +4,7 @@ use crate::client::Question;
 use crate::clients::Flow;
 use crate::command::CommandId;
 use crate::errors::Failure;
-use crate::seen::Kind;
+use crate::seen::KeyReport;
 use crate::worker::Worker;
 
 use crate::common::slow::{SHOWN, unknown};
@@ -75,7 +75,7 @@ impl Worker {
 
 /// `[COUNT n] [RESET]`
 fn question(args: &Args) -> Option<Question> {
-    let what = if args.is(1, "hotkeys") { Kind::Hot } else { Kind::Big };
+    let what = if args.is(1, "hotkeys") { KeyReport::Hot } else { KeyReport::Big };
     let (mut count, mut reset, mut i) = (SHOWN as usize, false, 2);
     while i < args.len() {
         if args.is(i, "count") {

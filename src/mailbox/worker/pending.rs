@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{ToWorker, WorkerHandle};
-use crate::channel::{Kind, matches};
+use crate::channel::{TopicKind, matches};
 use crate::hash::KeyedMap;
 
 /// Limit on patterns that are compared with one channel. Beyond it the next older subscription is
@@ -47,7 +47,7 @@ pub struct PendingSubscriptions {
 struct State {
     last: Serial,
     tickets: BTreeMap<Serial, Entry>,
-    /// Channels and shard channels, by [`Kind`].
+    /// Channels and shard channels, by [`TopicKind`].
     names: [KeyedMap<Arc<[u8]>, BTreeSet<Serial>>; 2],
     /// The commands with patterns.
     patterns: BTreeSet<Serial>,
@@ -56,7 +56,7 @@ struct State {
 /// One subscription command.
 #[derive(Debug)]
 struct Entry {
-    topics: Vec<(Kind, Arc<[u8]>)>,
+    topics: Vec<(TopicKind, Arc<[u8]>)>,
     /// Workers with a PUBLISH that waits for the command, by index.
     waiters: Vec<(usize, WorkerHandle)>,
 }
@@ -70,11 +70,11 @@ pub struct Ticket {
 }
 
 /// The index in [`State::names`].
-fn place(kind: Kind) -> Option<usize> {
+fn place(kind: TopicKind) -> Option<usize> {
     match kind {
-        Kind::Channel => Some(0),
-        Kind::Shard => Some(1),
-        Kind::Pattern => None,
+        TopicKind::Channel => Some(0),
+        TopicKind::Shard => Some(1),
+        TopicKind::Pattern => None,
     }
 }
 
@@ -100,7 +100,7 @@ impl PendingSubscriptions {
     }
 
     /// Registers a command that subscribes to `topics`.
-    pub fn begin(self: &Arc<Self>, topics: Vec<(Kind, Arc<[u8]>)>) -> Ticket {
+    pub fn begin(self: &Arc<Self>, topics: Vec<(TopicKind, Arc<[u8]>)>) -> Ticket {
         let mut guard = self.state();
         let state = &mut *guard;
         state.last += 1;
@@ -124,7 +124,7 @@ impl PendingSubscriptions {
     /// `waiter`, a worker's index and handle, is told [`ToWorker::SubscriptionEnded`] when it ends.
     pub fn wait_for(
         &self,
-        kind: Kind,
+        kind: TopicKind,
         channel: &[u8],
         limit: Serial,
         waiter: (usize, &WorkerHandle),
@@ -165,10 +165,10 @@ impl PendingSubscriptions {
 }
 
 impl State {
-    fn find(&self, kind: Kind, channel: &[u8], limit: Serial) -> Option<Serial> {
+    fn find(&self, kind: TopicKind, channel: &[u8], limit: Serial) -> Option<Serial> {
         let names = place(kind).and_then(|at| self.names.get(at))?;
         let named = names.get(channel).and_then(|s| s.range(..=limit).next_back().copied());
-        if kind != Kind::Channel {
+        if kind != TopicKind::Channel {
             return named;
         }
         named.max(self.find_pattern(channel, limit, named.unwrap_or(0)))
@@ -179,7 +179,7 @@ impl State {
         let mut left = MAX_PATTERNS_COMPARED;
         for serial in self.patterns.range(..=limit).rev().take_while(|s| **s > floor) {
             let topics = self.tickets.get(serial).map_or(&[][..], |entry| &entry.topics);
-            for (_, pattern) in topics.iter().filter(|(kind, _)| *kind == Kind::Pattern) {
+            for (_, pattern) in topics.iter().filter(|(kind, _)| *kind == TopicKind::Pattern) {
                 if left == 0 || matches(pattern, channel) {
                     return Some(*serial);
                 }
@@ -227,7 +227,7 @@ mod tests {
         (WorkerHandle::new(sender, waker.into(), Arc::default()), inbox, poll)
     }
 
-    fn topics(of: &[(Kind, &str)]) -> Vec<(Kind, Arc<[u8]>)> {
+    fn topics(of: &[(TopicKind, &str)]) -> Vec<(TopicKind, Arc<[u8]>)> {
         of.iter().map(|(kind, name)| (*kind, name.as_bytes().into())).collect()
     }
 
@@ -238,27 +238,28 @@ mod tests {
         let find =
             |kind, name: &str, limit| pending.wait_for(kind, name.as_bytes(), limit, (0, &worker));
         assert!(pending.is_quiet(0));
-        assert_eq!(find(Kind::Channel, "a", u64::MAX), None);
-        let first = pending.begin(topics(&[(Kind::Channel, "a"), (Kind::Shard, "s")]));
-        let second = pending.begin(topics(&[(Kind::Pattern, "x*"), (Kind::Pattern, "a*")]));
-        let third = pending.begin(topics(&[(Kind::Channel, "a")]));
+        assert_eq!(find(TopicKind::Channel, "a", u64::MAX), None);
+        let first = pending.begin(topics(&[(TopicKind::Channel, "a"), (TopicKind::Shard, "s")]));
+        let second =
+            pending.begin(topics(&[(TopicKind::Pattern, "x*"), (TopicKind::Pattern, "a*")]));
+        let third = pending.begin(topics(&[(TopicKind::Channel, "a")]));
         assert!(!pending.is_quiet(0));
         assert_eq!(pending.last(), 3);
-        assert_eq!(find(Kind::Channel, "a", 3), Some(3));
-        assert_eq!(find(Kind::Channel, "a", 2), Some(2));
-        assert_eq!(find(Kind::Channel, "a", 2), Some(2));
-        assert_eq!(find(Kind::Channel, "a", 1), Some(1));
-        assert_eq!(find(Kind::Channel, "ab", 3), Some(2));
-        assert_eq!(find(Kind::Channel, "s", 3), None);
-        assert_eq!(find(Kind::Shard, "s", 3), Some(1));
-        assert_eq!(find(Kind::Shard, "a", 3), None);
+        assert_eq!(find(TopicKind::Channel, "a", 3), Some(3));
+        assert_eq!(find(TopicKind::Channel, "a", 2), Some(2));
+        assert_eq!(find(TopicKind::Channel, "a", 2), Some(2));
+        assert_eq!(find(TopicKind::Channel, "a", 1), Some(1));
+        assert_eq!(find(TopicKind::Channel, "ab", 3), Some(2));
+        assert_eq!(find(TopicKind::Channel, "s", 3), None);
+        assert_eq!(find(TopicKind::Shard, "s", 3), Some(1));
+        assert_eq!(find(TopicKind::Shard, "a", 3), None);
         let ended = || match inbox.try_recv() {
             Ok(ToWorker::SubscriptionEnded(serial)) => Some(serial),
             _ => None,
         };
         drop(third);
         assert_eq!((ended(), ended()), (Some(3), None));
-        assert_eq!(find(Kind::Channel, "a", 9), Some(2));
+        assert_eq!(find(TopicKind::Channel, "a", 9), Some(2));
         drop(second);
         drop(first);
         assert_eq!((ended(), ended(), ended()), (Some(2), Some(1), None));
@@ -271,8 +272,8 @@ mod tests {
     fn more_patterns_than_are_compared_are_waited_for() {
         let pending = Arc::new(PendingSubscriptions::default());
         let (worker, _inbox, _poll) = worker();
-        let find = || pending.wait_for(Kind::Channel, b"c", 9, (0, &worker));
-        let many = |n| topics(&vec![(Kind::Pattern, "other*"); n]);
+        let find = || pending.wait_for(TopicKind::Channel, b"c", 9, (0, &worker));
+        let many = |n| topics(&vec![(TopicKind::Pattern, "other*"); n]);
         let oldest = pending.begin(many(1));
         let _most = pending.begin(many(MAX_PATTERNS_COMPARED - 1));
         assert_eq!(find(), None);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Book, Class, SubState};
-use crate::channel::{Kind, glob};
+use crate::channel::{TopicKind, glob};
 use crate::pubsub::{Frames, HubEvent};
 use crate::resp::write;
 
@@ -27,11 +27,11 @@ pub struct Run {
     bus: bool,
     /// Messages are held back: see `former`.
     held: bool,
-    kind: Kind,
+    kind: TopicKind,
     start: usize,
     end: usize,
     starts: Vec<u32>,
-    read: [u64; Kind::COUNT],
+    read: [u64; TopicKind::COUNT],
     ignored: u64,
     /// Broad topics have messages in [`super::Entry::made`].
     made: bool,
@@ -49,11 +49,11 @@ impl Default for Run {
             own: false,
             bus: false,
             held: false,
-            kind: Kind::Channel,
+            kind: TopicKind::Channel,
             start: 0,
             end: 0,
             starts: Vec::new(),
-            read: [0; Kind::COUNT],
+            read: [0; TopicKind::COUNT],
             ignored: 0,
             made: false,
         }
@@ -64,7 +64,7 @@ impl Default for Run {
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
     /// The kind of subscription.
-    pub kind: Kind,
+    pub kind: TopicKind,
     /// The subscribed channel or pattern.
     pub name: &'a [u8],
     /// The channel to which the message was published.

@@ -31,7 +31,7 @@ use slab::Slab;
 
 use super::{HubEvent, HubRequest, HubStats, Token, Topic, hash};
 use crate::backoff::Backoff;
-use crate::channel::Kind;
+use crate::channel::TopicKind;
 use crate::channel::glob::{self, NOTIFICATIONS};
 use crate::cluster::{NodeAddr, Slot, Snapshot, slot_of};
 use crate::hash::{IntMap, KeyedMap};
@@ -197,7 +197,7 @@ pub struct Book {
     /// Index in `nodes` of each node of the snapshot.
     by_index: Vec<usize>,
     entries: Slab<Entry>,
-    names: [KeyedMap<Arc<[u8]>, usize>; Kind::COUNT],
+    names: [KeyedMap<Arc<[u8]>, usize>; TopicKind::COUNT],
     /// Entries of broad topics.
     broad: Vec<usize>,
     /// Entries of the hub's own patterns, while there are broad topics.
@@ -291,7 +291,7 @@ impl Book {
         }
     }
 
-    fn subscribe(&mut self, worker: usize, token: Token, kind: Kind, name: Arc<[u8]>) {
+    fn subscribe(&mut self, worker: usize, token: Token, kind: TopicKind, name: Arc<[u8]>) {
         if !self.workers.contains_key(&worker) {
             return;
         }
@@ -327,7 +327,7 @@ impl Book {
     }
 
     /// The entry of a topic, created if it does not exist.
-    fn entry(&mut self, kind: Kind, name: Arc<[u8]>) -> usize {
+    fn entry(&mut self, kind: TopicKind, name: Arc<[u8]>) -> usize {
         if let Some(&at) = self.names[kind as usize].get(&name) {
             return at;
         }
@@ -377,7 +377,7 @@ impl Book {
             }
             let Some(prefix) = NOTIFICATIONS.get(which) else { continue };
             let name: Vec<u8> = [prefix, b"*".as_slice()].concat();
-            let at = self.entry(Kind::Pattern, name.into());
+            let at = self.entry(TopicKind::Pattern, name.into());
             if let Some(own) = self.own.get_mut(which) {
                 *own = Some(at);
             }
@@ -470,12 +470,12 @@ impl Book {
     }
 }
 
-fn classify(kind: Kind, name: &[u8]) -> Class {
+fn classify(kind: TopicKind, name: &[u8]) -> Class {
     match kind {
-        Kind::Shard => Class::Shard(slot_of(name)),
+        TopicKind::Shard => Class::Shard(slot_of(name)),
         _ if !glob::may_notify(kind, name) => Class::Plain,
-        Kind::Channel => Class::Narrow { pure: true },
-        Kind::Pattern => {
+        TopicKind::Channel => Class::Narrow { pure: true },
+        TopicKind::Pattern => {
             let literal = glob::literal_prefix(name);
             if literal.starts_with(b"__key") {
                 Class::Narrow { pure: glob::is_notification(&literal) }
@@ -487,7 +487,7 @@ fn classify(kind: Kind, name: &[u8]) -> Class {
 }
 
 /// Adds to a gauge by kind.
-fn count(gauges: &[AtomicU64; Kind::COUNT], kind: Kind, by: i64) {
+fn count(gauges: &[AtomicU64; TopicKind::COUNT], kind: TopicKind, by: i64) {
     gauges[kind as usize].fetch_add(by as u64, Relaxed); // -1 wraps, as it should
 }
 

@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 
 use super::{Action, Book, Class, Sent, SubState, count};
-use crate::channel::Kind;
+use crate::channel::TopicKind;
 use crate::cluster::NodeAddr;
 use crate::pubsub::{GapReason, HubEvent};
 
@@ -22,7 +22,7 @@ impl Book {
     pub fn changed(
         &mut self,
         node: usize,
-        kind: Kind,
+        kind: TopicKind,
         subscribed: bool,
         name: &[u8],
     ) -> Result<(), &'static str> {
@@ -37,7 +37,7 @@ impl Book {
             Some(Sent::FormerPing { .. } | Sent::Ping) | None => false,
         };
         if !answers {
-            if kind == Kind::Shard && !subscribed {
+            if kind == TopicKind::Shard && !subscribed {
                 self.slot_left(node, name);
                 return Ok(());
             }
@@ -62,7 +62,7 @@ impl Book {
         sub.state = SubState::Confirmed;
         let retried = entry.tries > 0;
         count(&self.stats.upstream, kind, 1);
-        entry.pinned |= kind == Kind::Shard;
+        entry.pinned |= kind == TopicKind::Shard;
         entry.echo.moved(node, self.now);
         let at_home = entry.home == Some(node);
         if at_home {
@@ -80,7 +80,7 @@ impl Book {
     /// does not know the new owner yet, the node does.
     fn slot_left(&mut self, node: usize, name: &[u8]) {
         self.actions.push(Action::Refresh(None));
-        let Some(&at) = self.names[Kind::Shard as usize].get(name) else { return };
+        let Some(&at) = self.names[TopicKind::Shard as usize].get(name) else { return };
         let held = |s: &super::Sub| s.node == node && s.state == SubState::Confirmed;
         let Some(entry) = self.entries.get_mut(at) else { return };
         if !entry.subs.iter().any(held) {

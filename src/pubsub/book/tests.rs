@@ -92,7 +92,7 @@ impl Rig {
         token
     }
 
-    fn subscribe(&mut self, worker: usize, kind: Kind, name: &str) -> Token {
+    fn subscribe(&mut self, worker: usize, kind: TopicKind, name: &str) -> Token {
         let token = self.token(name);
         self.book.wish(worker, HubRequest::Subscribe { token, kind, name: name.as_bytes().into() });
         token
@@ -180,12 +180,12 @@ impl Rig {
             .collect()
     }
 
-    fn entry(&self, kind: Kind, name: &str) -> &Entry {
+    fn entry(&self, kind: TopicKind, name: &str) -> &Entry {
         let at = self.book.names[kind as usize][name.as_bytes()];
         &self.book.entries[at]
     }
 
-    fn home(&self, kind: Kind, name: &str) -> usize {
+    fn home(&self, kind: TopicKind, name: &str) -> usize {
         self.entry(kind, name).home.unwrap()
     }
 
@@ -200,7 +200,7 @@ impl Rig {
     /// Node `n` sends a message.
     fn message(&mut self, n: usize, pattern: Option<&str>, channel: &str) {
         let mut frame = Vec::new();
-        let kind = if pattern.is_some() { Kind::Pattern } else { Kind::Channel };
+        let kind = if pattern.is_some() { TopicKind::Pattern } else { TopicKind::Channel };
         let mut words: Vec<&[u8]> = vec![if pattern.is_some() { b"pmessage" } else { b"message" }];
         words.extend(pattern.map(str::as_bytes));
         words.extend([channel.as_bytes(), b"x"]);
@@ -221,7 +221,7 @@ impl Rig {
             &[b"smessage", channel.as_bytes(), text.as_bytes()],
         );
         frame[0] = b'>';
-        let (kind, channel) = (Kind::Shard, channel.as_bytes());
+        let (kind, channel) = (TopicKind::Shard, channel.as_bytes());
         let message = Message { kind, name: channel, channel, at: 0 };
         let mut run = Run::default();
         self.book.message(n, &frame, (0, frame.len()), message, &mut run);
@@ -252,10 +252,10 @@ const NO_GAP: [u64; 5] = [0; 5];
 #[test]
 fn subscriptions_wait_for_the_topology() {
     let mut rig = Rig::without_topology();
-    rig.subscribe(1, Kind::Channel, "c");
+    rig.subscribe(1, TopicKind::Channel, "c");
     assert_eq!(rig.run(), [] as [&str; 0]);
     rig.topology(cluster());
-    let home = rig.home(Kind::Channel, "c");
+    let home = rig.home(TopicKind::Channel, "c");
     assert!(home < 3, "a primary");
     assert_eq!(rig.run(), [format!("+ c @{home}")]);
     assert_eq!(rig.news(1), ["known c", "live c"]);
@@ -265,21 +265,21 @@ fn subscriptions_wait_for_the_topology() {
 fn two_workers_share_a_subscription() {
     let mut rig = Rig::new();
     rig.book.worker(2);
-    let one = rig.subscribe(1, Kind::Channel, "c");
-    let two = rig.subscribe(2, Kind::Channel, "c");
+    let one = rig.subscribe(1, TopicKind::Channel, "c");
+    let two = rig.subscribe(2, TopicKind::Channel, "c");
     assert_eq!(rig.run().len(), 1);
     assert!(rig.news(1) == ["known c", "live c"]);
     // News of the second subscription went with the first's: subscribe a third time.
-    let three = rig.subscribe(2, Kind::Channel, "c");
+    let three = rig.subscribe(2, TopicKind::Channel, "c");
     assert!(rig.news(2).is_empty(), "the node has to answer behind what it sent before");
-    assert_eq!(rig.run(), [format!("+ c @{}", rig.home(Kind::Channel, "c"))]);
+    assert_eq!(rig.run(), [format!("+ c @{}", rig.home(TopicKind::Channel, "c"))]);
     assert_eq!(rig.news(2), ["live c"]);
     for token in [three, two] {
         rig.unsubscribe(2, token);
     }
     assert!(rig.run().is_empty());
     rig.unsubscribe(1, one);
-    let home = rig.home(Kind::Channel, "c");
+    let home = rig.home(TopicKind::Channel, "c");
     assert_eq!(rig.run(), [format!("- c @{home}")]);
     assert_eq!(rig.news(1), ["forgotten c"]);
     assert_eq!((rig.upstream(), rig.gaps()), ([0; 3], NO_GAP));
@@ -290,12 +290,12 @@ fn two_workers_share_a_subscription() {
 fn a_worker_that_ends_drops_its_topics() {
     let mut rig = Rig::new();
     rig.book.worker(2);
-    rig.subscribe(1, Kind::Channel, "both");
-    rig.subscribe(2, Kind::Channel, "both");
-    rig.subscribe(2, Kind::Channel, "own");
+    rig.subscribe(1, TopicKind::Channel, "both");
+    rig.subscribe(2, TopicKind::Channel, "both");
+    rig.subscribe(2, TopicKind::Channel, "own");
     rig.run();
     rig.book.worker_gone(2);
-    let home = rig.home(Kind::Channel, "own");
+    let home = rig.home(TopicKind::Channel, "own");
     assert_eq!(rig.run(), [format!("- own @{home}")]);
     // A worker that starts later is told of the topics.
     rig.book.worker(3);
@@ -305,22 +305,22 @@ fn a_worker_that_ends_drops_its_topics() {
 #[test]
 fn a_subscriber_that_replaces_another_causes_no_gap() {
     let mut rig = Rig::new();
-    let first = rig.subscribe(1, Kind::Channel, "c");
+    let first = rig.subscribe(1, TopicKind::Channel, "c");
     rig.run();
     rig.news(1);
     rig.unsubscribe(1, first);
-    rig.subscribe(1, Kind::Channel, "c");
-    assert_eq!(rig.run(), [format!("+ c @{}", rig.home(Kind::Channel, "c"))]);
+    rig.subscribe(1, TopicKind::Channel, "c");
+    assert_eq!(rig.run(), [format!("+ c @{}", rig.home(TopicKind::Channel, "c"))]);
     assert_eq!(rig.news(1), ["live c"]);
 }
 
 #[test]
 fn a_new_subscriber_gets_no_earlier_messages() {
     let mut rig = Rig::new();
-    let token = rig.subscribe(1, Kind::Channel, "c");
+    let token = rig.subscribe(1, TopicKind::Channel, "c");
     rig.run();
     rig.news(1);
-    let home = rig.home(Kind::Channel, "c");
+    let home = rig.home(TopicKind::Channel, "c");
     let confirm = |rig: &mut Rig| rig.book.wish(1, HubRequest::Confirm { token });
     confirm(&mut rig);
     assert_eq!(rig.act(true), [format!("+ c @{home}")]);
@@ -346,13 +346,13 @@ fn a_new_subscriber_gets_no_earlier_messages() {
 fn topics_without_listeners_linger() {
     let mut rig = Rig::new();
     rig.book.pace.linger = 1_000;
-    let first = rig.subscribe(1, Kind::Channel, "c");
+    let first = rig.subscribe(1, TopicKind::Channel, "c");
     rig.run();
-    let home = rig.home(Kind::Channel, "c");
+    let home = rig.home(TopicKind::Channel, "c");
     rig.unsubscribe(1, first);
     assert!(rig.run().is_empty());
     // A subscriber comes back and leaves again.
-    let again = rig.subscribe(1, Kind::Channel, "c");
+    let again = rig.subscribe(1, TopicKind::Channel, "c");
     rig.run();
     rig.unsubscribe(1, again);
     rig.book.now = 500;
@@ -361,7 +361,7 @@ fn topics_without_listeners_linger() {
     rig.book.now = 1_100;
     rig.book.tick();
     assert!(rig.run().is_empty(), "the first time is over, but not the second");
-    let topic = Arc::clone(&rig.entry(Kind::Channel, "c").topic);
+    let topic = Arc::clone(&rig.entry(TopicKind::Channel, "c").topic);
     rig.book.now = 1_500;
     rig.book.tick();
     assert_eq!(rig.run(), [format!("- c @{home}")]);
@@ -379,25 +379,25 @@ fn topics_without_listeners_linger() {
 fn unconfirmed_subscriptions_are_counted() {
     let mut rig = Rig::new();
     for i in 0..30 {
-        rig.subscribe(1, Kind::Channel, &format!("c{i}"));
+        rig.subscribe(1, TopicKind::Channel, &format!("c{i}"));
     }
     rig.run(); // every node is connected
-    rig.subscribe(1, Kind::Channel, "c");
+    rig.subscribe(1, TopicKind::Channel, "c");
     // The node may have counted it before its confirmation arrives.
-    assert_eq!(rig.entry(Kind::Channel, "c").topic.upstream(), 1);
+    assert_eq!(rig.entry(TopicKind::Channel, "c").topic.upstream(), 1);
     rig.run();
-    assert_eq!(rig.entry(Kind::Channel, "c").topic.upstream(), 1);
+    assert_eq!(rig.entry(TopicKind::Channel, "c").topic.upstream(), 1);
 }
 
 #[test]
 fn stale_confirmations_are_ignored() {
     let mut rig = Rig::new();
-    let first = rig.subscribe(1, Kind::Channel, "c");
-    let home = rig.home(Kind::Channel, "c");
+    let first = rig.subscribe(1, TopicKind::Channel, "c");
+    let home = rig.home(TopicKind::Channel, "c");
     rig.act(true);
     rig.unsubscribe(1, first);
     rig.act(true);
-    rig.subscribe(1, Kind::Channel, "c");
+    rig.subscribe(1, TopicKind::Channel, "c");
     rig.act(true);
     rig.news(1);
     // SUBSCRIBE, UNSUBSCRIBE and SUBSCRIBE are on their way.
@@ -409,7 +409,7 @@ fn stale_confirmations_are_ignored() {
     assert!(rig.answer(home) && !rig.answer(home));
     assert_eq!(rig.news(1), ["live c"]);
     assert_eq!(rig.upstream(), [1, 0, 0]);
-    rig.book.changed(home, Kind::Channel, true, b"c").unwrap_err();
+    rig.book.changed(home, TopicKind::Channel, true, b"c").unwrap_err();
     rig.book.reply(home).unwrap_err();
     rig.book.error(home, b"ERR what").unwrap_err();
 }
@@ -418,11 +418,12 @@ fn stale_confirmations_are_ignored() {
 fn topics_of_a_lost_connection_move_at_once() {
     let mut rig = Rig::new();
     for i in 0..30 {
-        rig.subscribe(1, Kind::Channel, &format!("c{i}"));
+        rig.subscribe(1, TopicKind::Channel, &format!("c{i}"));
     }
     rig.run();
     rig.news(1);
-    let homes: Vec<usize> = (0..30).map(|i| rig.home(Kind::Channel, &format!("c{i}"))).collect();
+    let homes: Vec<usize> =
+        (0..30).map(|i| rig.home(TopicKind::Channel, &format!("c{i}"))).collect();
     assert!([0, 1, 2].iter().all(|n| homes.contains(n)), "spread: {homes:?}");
     let victims = homes.iter().filter(|&&h| h == 1).count();
     rig.book.lost(1);
@@ -445,11 +446,11 @@ fn topics_of_a_lost_connection_move_at_once() {
 #[test]
 fn an_unconfirmed_subscription_makes_no_gap() {
     let mut rig = Rig::new();
-    rig.subscribe(1, Kind::Channel, "c");
-    let home = rig.home(Kind::Channel, "c");
+    rig.subscribe(1, TopicKind::Channel, "c");
+    let home = rig.home(TopicKind::Channel, "c");
     assert_eq!(rig.act(false), [format!("connect {home}")]);
     rig.book.lost(home);
-    let other = rig.home(Kind::Channel, "c");
+    let other = rig.home(TopicKind::Channel, "c");
     assert_ne!(other, home);
     assert_eq!(rig.run(), [format!("+ c @{other}")]);
     assert_eq!(rig.news(1), ["known c", "live c"]);
@@ -459,7 +460,7 @@ fn an_unconfirmed_subscription_makes_no_gap() {
 #[test]
 fn all_nodes_gone_and_back() {
     let mut rig = Rig::new();
-    rig.subscribe(1, Kind::Channel, "c");
+    rig.subscribe(1, TopicKind::Channel, "c");
     rig.run();
     rig.news(1);
     for _ in 0..3 {
@@ -480,16 +481,16 @@ fn all_nodes_gone_and_back() {
 #[test]
 fn a_channel_moves_from_a_failed_node_but_not_after_a_failover() {
     let mut rig = Rig::new();
-    rig.subscribe(1, Kind::Channel, "c");
+    rig.subscribe(1, TopicKind::Channel, "c");
     rig.run();
-    let home = rig.home(Kind::Channel, "c");
+    let home = rig.home(TopicKind::Channel, "c");
     rig.news(1);
     rig.topology(failed_over(home as u16));
     assert!(rig.run().is_empty() && rig.news(1).is_empty());
-    assert_eq!(rig.home(Kind::Channel, "c"), home);
+    assert_eq!(rig.home(TopicKind::Channel, "c"), home);
     rig.topology(failed(home as u16));
     let actions = rig.run();
-    let other = rig.home(Kind::Channel, "c");
+    let other = rig.home(TopicKind::Channel, "c");
     assert_eq!(actions, [format!("close {home}"), format!("+ c @{other}")]);
     assert_eq!(rig.news(1), ["gap c", "live c"]);
     assert_eq!(rig.gaps()[GapReason::NodeLeft as usize], 1);
@@ -498,13 +499,13 @@ fn a_channel_moves_from_a_failed_node_but_not_after_a_failover() {
 #[test]
 fn a_shard_channel_follows_sunsubscribe_and_moved() {
     let mut rig = Rig::new();
-    rig.subscribe(1, Kind::Shard, "s");
+    rig.subscribe(1, TopicKind::Shard, "s");
     rig.run();
     rig.news(1);
-    let home = rig.home(Kind::Shard, "s");
+    let home = rig.home(TopicKind::Shard, "s");
     let other = (home + 1) % 3;
     // The topology is old: the node itself knows the new owner.
-    rig.book.changed(home, Kind::Shard, false, b"s").unwrap();
+    rig.book.changed(home, TopicKind::Shard, false, b"s").unwrap();
     assert_eq!(rig.act(true), [format!("+ s @{home}")]);
     assert_eq!(rig.news(1), ["gap s"]);
     let moved = format!("MOVED 1 127.0.0.1:{}", 7000 + other);
@@ -522,19 +523,19 @@ fn a_shard_channel_follows_sunsubscribe_and_moved() {
     assert_eq!(rig.run(), [format!("+ s @{third}")]);
     assert_eq!(rig.news(1), ["gap s", "live s"]);
     // The former home is heard until it ends the subscription itself.
-    rig.book.changed(other, Kind::Shard, false, b"s").unwrap();
+    rig.book.changed(other, TopicKind::Shard, false, b"s").unwrap();
     // Unexpected ends of other subscriptions are ignored.
-    rig.book.changed(home, Kind::Shard, false, b"s").unwrap();
-    rig.book.changed(home, Kind::Shard, false, b"unknown").unwrap();
+    rig.book.changed(home, TopicKind::Shard, false, b"s").unwrap();
+    rig.book.changed(home, TopicKind::Shard, false, b"unknown").unwrap();
     assert!(rig.run().is_empty());
 }
 
 #[test]
 fn messages_published_before_a_move_come_first() {
     let mut rig = Rig::new();
-    rig.subscribe(1, Kind::Shard, "s");
+    rig.subscribe(1, TopicKind::Shard, "s");
     rig.run();
-    let home = rig.home(Kind::Shard, "s");
+    let home = rig.home(TopicKind::Shard, "s");
     let other = (home + 1) % 3;
     let mut moved = cluster();
     moved.slots[usize::from(slot_of(b"s").0)] = other as u16;
@@ -567,7 +568,7 @@ fn messages_published_before_a_move_come_first() {
     assert_eq!(rig.book.formers().collect::<Vec<_>>(), [other]);
     rig.book.lost(other);
     assert_eq!(rig.book.formers().count(), 0);
-    assert_eq!(rig.home(Kind::Shard, "s"), home);
+    assert_eq!(rig.home(TopicKind::Shard, "s"), home);
 }
 
 /// After a failover the former home is a replica of the new one: each hears the other's messages,
@@ -576,9 +577,9 @@ fn messages_published_before_a_move_come_first() {
 fn after_a_failover_the_former_home_is_drained_first() {
     let moved = |pings: usize| {
         let mut rig = Rig::new();
-        rig.subscribe(1, Kind::Shard, "s");
+        rig.subscribe(1, TopicKind::Shard, "s");
         rig.run();
-        let home = rig.home(Kind::Shard, "s");
+        let home = rig.home(TopicKind::Shard, "s");
         rig.news(1);
         rig.topology(failed_over(home as u16));
         assert_eq!(rig.act(true), [format!("+ s @{}", home + 3)]);
@@ -646,9 +647,9 @@ fn after_a_failover_the_former_home_is_drained_first() {
     rig.book.worker(2);
     rig.book.worker(3);
     (1..3).for_each(|worker| rig.book.worker_follows(worker, 1));
-    rig.subscribe(1, Kind::Shard, "s");
+    rig.subscribe(1, TopicKind::Shard, "s");
     rig.run();
-    let (old, new) = (rig.home(Kind::Shard, "s"), rig.home(Kind::Shard, "s") + 3);
+    let (old, new) = (rig.home(TopicKind::Shard, "s"), rig.home(TopicKind::Shard, "s") + 3);
     rig.topology(Snapshot { generation: 2, ..failed_over(old as u16) });
     rig.book.worker_follows(1, 2);
     assert_eq!(rig.act(true), [format!("+ s @{new}")]);
@@ -670,8 +671,8 @@ fn after_a_failover_the_former_home_is_drained_first() {
 #[test]
 fn moved_to_an_unknown_node_waits_for_the_topology() {
     let mut rig = Rig::new();
-    rig.subscribe(1, Kind::Shard, "s");
-    let home = rig.home(Kind::Shard, "s");
+    rig.subscribe(1, TopicKind::Shard, "s");
+    let home = rig.home(TopicKind::Shard, "s");
     rig.act(true);
     rig.book.error(home, b"MOVED 1 10.0.0.1:7000").unwrap();
     assert!(rig.act(true).is_empty() && rig.refreshes > 0);
@@ -690,8 +691,8 @@ fn moved_to_an_unknown_node_waits_for_the_topology() {
 #[test]
 fn temporary_refusals_are_retried_with_backoff() {
     let mut rig = Rig::new();
-    rig.subscribe(1, Kind::Shard, "s");
-    let home = rig.home(Kind::Shard, "s");
+    rig.subscribe(1, TopicKind::Shard, "s");
+    let home = rig.home(TopicKind::Shard, "s");
     let mut waits = Vec::new();
     for _ in 0..6 {
         assert_eq!(rig.act(true), [format!("+ s @{home}")]);
@@ -711,7 +712,7 @@ fn temporary_refusals_are_retried_with_backoff() {
 #[test]
 fn redirection_loops_end() {
     let mut rig = Rig::new();
-    rig.subscribe(1, Kind::Shard, "s");
+    rig.subscribe(1, TopicKind::Shard, "s");
     let mut followed = 0;
     loop {
         let actions = rig.act(true);
@@ -729,9 +730,9 @@ fn redirection_loops_end() {
 fn a_refusal_is_reported_to_all_listeners() {
     let mut rig = Rig::new();
     rig.book.worker(2);
-    rig.subscribe(1, Kind::Channel, "c");
-    let again = rig.subscribe(1, Kind::Channel, "c");
-    let home = rig.home(Kind::Channel, "c");
+    rig.subscribe(1, TopicKind::Channel, "c");
+    let again = rig.subscribe(1, TopicKind::Channel, "c");
+    let home = rig.home(TopicKind::Channel, "c");
     rig.act(true);
     rig.book.error(home, b"NOPERM no").unwrap();
     assert!(rig.act(true).is_empty());
@@ -743,7 +744,7 @@ fn a_refusal_is_reported_to_all_listeners() {
     assert!(rig.run().is_empty() && rig.news(1).is_empty());
     assert_eq!(rig.book.stats.topics[0].load(Relaxed), 0);
     // If one of several nodes refuses, the topic is unsubscribed at the others.
-    rig.subscribe(1, Kind::Pattern, SPACE);
+    rig.subscribe(1, TopicKind::Pattern, SPACE);
     rig.act(true);
     rig.confirm(0);
     rig.book.error(1, b"NOPERM no").unwrap();
@@ -757,21 +758,21 @@ fn a_refusal_is_reported_to_all_listeners() {
 fn messages_of_one_topic_are_one_run() {
     let mut rig = Rig::new();
     for name in ["a", "b"] {
-        rig.subscribe(1, Kind::Channel, name);
+        rig.subscribe(1, TopicKind::Channel, name);
     }
     rig.run();
     rig.news(1);
     // Both topics at one node.
-    let home = rig.home(Kind::Channel, "a");
-    let other = rig.home(Kind::Channel, "b");
+    let home = rig.home(TopicKind::Channel, "a");
+    let other = rig.home(TopicKind::Channel, "b");
     if other != home {
         rig.book.lost(other);
         rig.book.lost((0..3).find(|&n| n != home && n != other).unwrap());
         rig.run();
         rig.news(1);
     }
-    let home = rig.home(Kind::Channel, "a");
-    assert_eq!(home, rig.home(Kind::Channel, "b"));
+    let home = rig.home(TopicKind::Channel, "a");
+    assert_eq!(home, rig.home(TopicKind::Channel, "b"));
     let one = |name: &str| format!(">3\r\n$7\r\nmessage\r\n$1\r\n{name}\r\n$1\r\nx\r\n");
     let order = ["a", "a", "b", "a", "gone", "a", "a"];
     let (mut buf, mut spans) = (Vec::new(), Vec::new());
@@ -783,7 +784,7 @@ fn messages_of_one_topic_are_one_run() {
     let mut run = Run::default();
     for (name, span) in order.iter().zip(spans) {
         let name = name.as_bytes();
-        let message = Message { kind: Kind::Channel, name, channel: name, at: 17 };
+        let message = Message { kind: TopicKind::Channel, name, channel: name, at: 17 };
         rig.book.message(home, &buf, span, message, &mut run);
     }
     rig.book.end_read(&buf, &mut run);
@@ -808,7 +809,7 @@ fn dropping_broad_patterns_takes_linear_time() {
     let cpu = [10_000, 40_000].map(|count| {
         let mut rig = Rig::new();
         let names = (0..count).map(|i| format!("*{i}"));
-        let tokens: Vec<Token> = names.map(|n| rig.subscribe(1, Kind::Pattern, &n)).collect();
+        let tokens: Vec<Token> = names.map(|n| rig.subscribe(1, TopicKind::Pattern, &n)).collect();
         rig.run();
         assert_eq!(rig.book.broad.len(), count);
         let before = thread_cpu();
@@ -828,7 +829,7 @@ fn dropping_broad_patterns_takes_linear_time() {
 #[test]
 fn broad_patterns_keep_their_indexes() {
     let mut rig = Rig::new();
-    let tokens = ["*a", "*b", "*c", "*d"].map(|name| rig.subscribe(1, Kind::Pattern, name));
+    let tokens = ["*a", "*b", "*c", "*d"].map(|name| rig.subscribe(1, TopicKind::Pattern, name));
     rig.run();
     for (gone, left) in [(1, 3), (3, 2), (0, 1), (2, 0)] {
         rig.unsubscribe(1, tokens[gone]);
@@ -844,9 +845,9 @@ fn broad_patterns_keep_their_indexes() {
 fn refused_topics_share_a_budget() {
     let mut rig = Rig::new();
     for i in 0..1_000 {
-        rig.subscribe(1, Kind::Shard, &format!("{{s}}{i}"));
+        rig.subscribe(1, TopicKind::Shard, &format!("{{s}}{i}"));
     }
-    let home = rig.home(Kind::Shard, "{s}0");
+    let home = rig.home(TopicKind::Shard, "{s}0");
     // The first refusals cost nothing, then 100 retries per second, with as many saved up.
     let (mut calls, end) = (rig.act(true).len(), rig.book.now + 3_000_000);
     assert_eq!(calls, 1_000);
@@ -884,9 +885,9 @@ fn refused_topics_share_a_budget() {
 fn an_unresponsive_node_gets_a_single_probe() {
     let mut rig = Rig::new();
     for i in 0..10 {
-        rig.subscribe(1, Kind::Shard, &format!("{{s}}{i}"));
+        rig.subscribe(1, TopicKind::Shard, &format!("{{s}}{i}"));
     }
-    let home = rig.home(Kind::Shard, "{s}0");
+    let home = rig.home(TopicKind::Shard, "{s}0");
     assert_eq!(rig.act(true).len(), 10);
     for _ in 0..3 {
         assert!(rig.book.cut_off(home));

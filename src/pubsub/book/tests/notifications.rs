@@ -5,14 +5,14 @@ use super::*;
 #[test]
 fn narrow_topics_are_subscribed_at_every_primary() {
     let mut rig = Rig::new();
-    rig.subscribe(1, Kind::Pattern, SPACE);
+    rig.subscribe(1, TopicKind::Pattern, SPACE);
     assert_eq!(rig.act(true).len(), 3);
     rig.confirm(0);
     rig.confirm(1);
     assert_eq!(rig.news(1), [format!("known {SPACE}")]);
     rig.confirm(2);
     assert_eq!(rig.news(1), [format!("live {SPACE}")]);
-    assert_eq!(rig.entry(Kind::Pattern, SPACE).topic.upstream(), 3);
+    assert_eq!(rig.entry(TopicKind::Pattern, SPACE).topic.upstream(), 3);
     for n in 0..3 {
         rig.message(n, Some(SPACE), "__keyspace@0__:k");
         assert_eq!(rig.got(SPACE), 1);
@@ -32,7 +32,7 @@ fn narrow_topics_are_subscribed_at_every_primary() {
 fn a_new_primary_without_slots_makes_no_gap() {
     let mut rig = Rig::new();
     rig.topology(without_slots(cluster(), 2));
-    rig.subscribe(1, Kind::Pattern, SPACE);
+    rig.subscribe(1, TopicKind::Pattern, SPACE);
     rig.run();
     rig.news(1);
     let mut joined = without_slots(cluster(), 2);
@@ -54,7 +54,7 @@ fn a_new_primary_without_slots_makes_no_gap() {
 #[test]
 fn a_promoted_replica_is_heard_once_it_has_the_slots() {
     let mut rig = Rig::new();
-    rig.subscribe(1, Kind::Pattern, SPACE);
+    rig.subscribe(1, TopicKind::Pattern, SPACE);
     rig.run();
     rig.news(1);
     let mut promoted = cluster();
@@ -83,7 +83,7 @@ fn a_promoted_replica_is_heard_once_it_has_the_slots() {
     let mut alone = without_slots(promoted.clone(), 0);
     alone.slots[0] = 1;
     let mut rig = Rig::new();
-    rig.subscribe(1, Kind::Pattern, SPACE);
+    rig.subscribe(1, TopicKind::Pattern, SPACE);
     rig.run();
     rig.topology(promoted);
     rig.topology(alone);
@@ -93,7 +93,7 @@ fn a_promoted_replica_is_heard_once_it_has_the_slots() {
 #[test]
 fn a_failover_is_one_gap_without_duplicates() {
     let mut rig = Rig::new();
-    rig.subscribe(1, Kind::Pattern, SPACE);
+    rig.subscribe(1, TopicKind::Pattern, SPACE);
     rig.run();
     rig.news(1);
     rig.topology(failed_over(0));
@@ -112,7 +112,7 @@ fn a_failover_is_one_gap_without_duplicates() {
     rig.message(3, Some(SPACE), "__keyspace@0__:k");
     assert_eq!(rig.got(SPACE), 1);
     assert_eq!(rig.gaps(), [0, 0, 0, 1, 0]);
-    assert_eq!(rig.entry(Kind::Pattern, SPACE).topic.upstream(), 3);
+    assert_eq!(rig.entry(TopicKind::Pattern, SPACE).topic.upstream(), 3);
 }
 
 /// Nodes learn of a failover one after the other: one calls the former primary a replica, the next
@@ -120,7 +120,7 @@ fn a_failover_is_one_gap_without_duplicates() {
 #[test]
 fn a_former_primary_called_a_primary_again_is_ignored() {
     let mut rig = Rig::new();
-    rig.subscribe(1, Kind::Pattern, SPACE);
+    rig.subscribe(1, TopicKind::Pattern, SPACE);
     rig.run();
     let mut without_slots = failed_over(0);
     without_slots.nodes[0].role = Role::Primary;
@@ -156,7 +156,7 @@ fn a_former_primary_called_a_primary_again_is_ignored() {
 #[test]
 fn a_former_primary_stands_in_until_its_successor_is_subscribed() {
     let mut rig = Rig::new();
-    rig.subscribe(1, Kind::Pattern, SPACE);
+    rig.subscribe(1, TopicKind::Pattern, SPACE);
     rig.run();
     rig.topology(failed_over(0));
     let mut without_slots = failed_over(0);
@@ -177,7 +177,7 @@ fn a_former_primary_stands_in_until_its_successor_is_subscribed() {
 #[test]
 fn a_killed_primary_is_one_gap_until_its_successor_is_subscribed() {
     let mut rig = Rig::new();
-    rig.subscribe(1, Kind::Pattern, SPACE);
+    rig.subscribe(1, TopicKind::Pattern, SPACE);
     rig.run();
     rig.news(1);
     rig.book.lost(0);
@@ -185,7 +185,7 @@ fn a_killed_primary_is_one_gap_until_its_successor_is_subscribed() {
     rig.run();
     assert_eq!(rig.news(1), [format!("gap {SPACE}")]);
     // A new subscriber does not wait for the missing primary.
-    rig.subscribe(1, Kind::Pattern, SPACE);
+    rig.subscribe(1, TopicKind::Pattern, SPACE);
     assert_eq!(rig.news(1), [format!("live {SPACE}")]);
     rig.topology(failed_over(0));
     assert_eq!(rig.run(), [format!("+ {SPACE} @3")]);
@@ -196,9 +196,9 @@ fn a_killed_primary_is_one_gap_until_its_successor_is_subscribed() {
 #[test]
 fn broad_topics_get_notifications_from_all_primaries() {
     let mut rig = Rig::new();
-    let token = rig.subscribe(1, Kind::Pattern, "*");
+    let token = rig.subscribe(1, TopicKind::Pattern, "*");
     assert_eq!(rig.run().len(), 7);
-    let home = rig.home(Kind::Pattern, "*");
+    let home = rig.home(TopicKind::Pattern, "*");
     assert_eq!(rig.news(1).pop().unwrap(), "live *");
     for n in 0..3 {
         // The node's own copy is dropped; the hub's pattern brings it.
@@ -228,8 +228,8 @@ fn broad_topics_get_notifications_from_all_primaries() {
 #[test]
 fn clients_may_subscribe_to_the_hubs_own_patterns() {
     let mut rig = Rig::new();
-    let broad = rig.subscribe(1, Kind::Pattern, "?*");
-    let own = rig.subscribe(1, Kind::Pattern, SPACE);
+    let broad = rig.subscribe(1, TopicKind::Pattern, "?*");
+    let own = rig.subscribe(1, TopicKind::Pattern, SPACE);
     rig.run();
     rig.news(1);
     rig.message(0, Some(SPACE), "__keyspace@0__:k");
@@ -239,7 +239,7 @@ fn clients_may_subscribe_to_the_hubs_own_patterns() {
     rig.news(1);
     rig.message(0, Some(SPACE), "__keyspace@0__:k");
     assert_eq!(rig.got(SPACE), 1);
-    let broad = rig.subscribe(1, Kind::Pattern, "?*");
+    let broad = rig.subscribe(1, TopicKind::Pattern, "?*");
     rig.run();
     rig.unsubscribe(1, own);
     assert!(rig.run().is_empty());
@@ -251,10 +251,10 @@ fn clients_may_subscribe_to_the_hubs_own_patterns() {
 #[test]
 fn impure_narrow_patterns_get_ordinary_messages_from_their_home() {
     let mut rig = Rig::new();
-    rig.subscribe(1, Kind::Pattern, "__key*");
+    rig.subscribe(1, TopicKind::Pattern, "__key*");
     rig.run();
     rig.news(1);
-    let home = rig.home(Kind::Pattern, "__key*");
+    let home = rig.home(TopicKind::Pattern, "__key*");
     for n in 0..3 {
         rig.message(n, Some("__key*"), "__keys");
         assert_eq!(rig.got("__key*"), usize::from(n == home));
@@ -266,7 +266,7 @@ fn impure_narrow_patterns_get_ordinary_messages_from_their_home() {
 #[test]
 fn broad_patterns_work_without_permission_for_notifications() {
     let mut rig = Rig::new();
-    rig.subscribe(1, Kind::Pattern, "*");
+    rig.subscribe(1, TopicKind::Pattern, "*");
     rig.act(true);
     for n in 0..3 {
         while let Some(Sent::Subscribe { topic, .. }) = rig.book.nodes[n].fifo.front() {
@@ -279,7 +279,7 @@ fn broad_patterns_work_without_permission_for_notifications() {
     }
     rig.run();
     assert_eq!(rig.news(1).pop().unwrap(), "live *");
-    rig.subscribe(1, Kind::Pattern, EVENT);
+    rig.subscribe(1, TopicKind::Pattern, EVENT);
     assert_eq!(rig.news(1), [format!("refused {EVENT}: NOPERM no")]);
     assert!(rig.run().is_empty());
 }
