@@ -42,7 +42,7 @@ pub fn is_exhausted(error: &io::Error) -> bool {
 
 /// What descriptors are needed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Demand {
+pub struct DescriptorDemand {
     /// Workers that run.
     pub workers: usize,
     /// Nodes of the cluster; before it is known, seeds.
@@ -63,7 +63,7 @@ pub struct Demand {
 
 /// What each part may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Budget {
+pub struct DescriptorBudget {
     /// The soft limit on open files; `None` is none.
     pub limit: Option<usize>,
     /// Descriptors that are not for clients.
@@ -82,7 +82,7 @@ pub struct Budget {
     pub admin: usize,
 }
 
-impl Demand {
+impl DescriptorDemand {
     /// Nodes that room is made for: some more than there are, because those that join are
     /// connected to before the ones that leave are given up.
     fn nodes_to_be(&self) -> usize {
@@ -129,14 +129,14 @@ impl Demand {
     }
 
     /// Shares out `limit`.
-    pub fn share(&self, limit: Option<usize>) -> Budget {
+    pub fn share(&self, limit: Option<usize>) -> DescriptorBudget {
         // A small part of a limit that is too low; more of it is for clients.
         let small = |limit| {
             self.bulk() <= limit / BULK_SHARE && self.fixed(MAX_ADMIN) + self.bulk() <= limit / 2
         };
         let bulk = limit.is_none_or(|limit| limit >= self.all() || small(limit));
         let enough = if bulk { self.all() } else { self.without_bulk() };
-        let ample = Budget {
+        let ample = DescriptorBudget {
             limit,
             reserved: enough.saturating_sub(self.clients),
             clients: self.clients,
@@ -160,7 +160,7 @@ impl Demand {
         let idle = MAX_IDLE_DEDICATED.min(dedicated / 4 / workers);
         let lent = self.dedicated.min(dedicated.saturating_sub(idle * workers));
         let clients = self.clients.min(left.saturating_sub(lent + idle * workers));
-        Budget {
+        DescriptorBudget {
             limit: Some(limit),
             reserved: limit.saturating_sub(clients),
             // Nobody could find out what is wrong otherwise.
@@ -174,7 +174,7 @@ impl Demand {
     }
 }
 
-impl Budget {
+impl DescriptorBudget {
     /// The error for a client that is too many.
     pub fn refusal(&self, configured: usize) -> Failure {
         match self.limit {
@@ -189,8 +189,8 @@ impl Budget {
 /// The limit on open files, and what was made of it.
 #[derive(Debug)]
 pub struct Descriptors {
-    demand: Demand,
-    budget: Budget,
+    demand: DescriptorDemand,
+    budget: DescriptorBudget,
     /// The limit as it was found or set last.
     seen: Option<u64>,
     /// It was changed from outside: not to be raised again.
@@ -199,7 +199,7 @@ pub struct Descriptors {
 
 impl Descriptors {
     /// Raises the limit as far as that is needed and allowed, and shares it out.
-    pub fn new(demand: Demand) -> Self {
+    pub fn new(demand: DescriptorDemand) -> Self {
         let mut descriptors = Descriptors {
             demand,
             budget: demand.share(None),
@@ -211,7 +211,7 @@ impl Descriptors {
     }
 
     /// What each part may use.
-    pub fn budget(&self) -> Budget {
+    pub fn budget(&self) -> DescriptorBudget {
         self.budget
     }
 
@@ -221,7 +221,7 @@ impl Descriptors {
     }
 
     /// Shares the limit out for `demand`. Whether anything is different.
-    pub fn update(&mut self, demand: Demand) -> bool {
+    pub fn update(&mut self, demand: DescriptorDemand) -> bool {
         let now = getrlimit(Resource::Nofile);
         self.is_imposed |= now.current != self.seen;
         self.seen = if self.is_imposed { now.current } else { raise(now, demand.all()) };
@@ -258,15 +258,15 @@ impl Descriptors {
 
 /// Descriptors that are kept open for the moment when no other can be had.
 #[derive(Debug, Default)]
-pub struct Spare {
+pub struct SpareDescriptors {
     wanted: usize,
     kept: Vec<UnixDatagram>,
 }
 
-impl Spare {
+impl SpareDescriptors {
     /// Keeps `wanted` of them.
     pub fn new(wanted: usize) -> Self {
-        let mut spare = Spare { wanted, kept: Vec::new() };
+        let mut spare = SpareDescriptors { wanted, kept: Vec::new() };
         spare.fill();
         spare
     }
@@ -316,7 +316,7 @@ mod tests {
 
     use super::*;
 
-    const DEMAND: Demand = Demand {
+    const DEMAND: DescriptorDemand = DescriptorDemand {
         workers: 2,
         nodes: 6,
         connections: 1,
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn large_transfers_have_connections_where_there_are_enough() {
-        for demand in [DEMAND, Demand { users: Some(3), replicas: true, ..DEMAND }] {
+        for demand in [DEMAND, DescriptorDemand { users: Some(3), replicas: true, ..DEMAND }] {
             let bulk = |limit| demand.share(limit).bulk;
             assert!(bulk(None) && bulk(Some(demand.all())));
             assert!(!bulk(Some(demand.bulk() * BULK_SHARE - 1)), "a large part of a low limit");
@@ -355,11 +355,11 @@ mod tests {
         assert!((650..800).contains(&usual.clients), "{usual:?}");
         assert!((100..300).contains(&usual.dedicated), "{usual:?}");
         // Whoever needs few clients has the rest for dedicated connections.
-        let few = Demand { clients: 50, ..DEMAND }.share(Some(1024));
+        let few = DescriptorDemand { clients: 50, ..DEMAND }.share(Some(1024));
         assert_eq!(few.clients, 50);
         assert!(few.dedicated > 600, "{few:?}");
         // More nodes, fewer clients.
-        let more = Demand { nodes: 12, ..DEMAND }.share(Some(1024));
+        let more = DescriptorDemand { nodes: 12, ..DEMAND }.share(Some(1024));
         assert!(more.clients < usual.clients);
         let none = DEMAND.share(Some(10));
         assert_eq!((none.clients, none.dedicated), (1, 1));
@@ -382,7 +382,7 @@ mod tests {
             users in proptest::option::of(1usize..1000),
             limit in 64usize..200_000,
         ) {
-            let demand = Demand {
+            let demand = DescriptorDemand {
                 workers, nodes, connections, replicas, listeners, clients, dedicated, users,
             };
             let budget = demand.share(Some(limit));

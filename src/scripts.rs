@@ -24,20 +24,20 @@ const MOST_REPORTED: usize = 10_000;
 /// A source that sees one node's keys where it asks for all of them: it calls KEYS, SCAN, DBSIZE,
 /// RANDOMKEY, FLUSHALL or FLUSHDB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Partial {
+pub struct PartialScript {
     /// Of the source.
     pub sha: Sha,
     /// The first such command.
     pub command: &'static str,
 }
 
-/// The result of [`ScriptStore::remember`].
+/// The result of [`ScriptStore::insert`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Remembered {
+pub struct Insertion {
     /// Scripts that had to go for this one.
     pub evicted: usize,
     /// To be reported, once for each script.
-    pub partial: Option<Partial>,
+    pub partial: Option<PartialScript>,
 }
 
 /// A script's SHA1.
@@ -80,7 +80,7 @@ pub struct ScriptStore {
     /// Scripts that had to go.
     evicted: AtomicU64,
     bytes: AtomicUsize,
-    /// Sources that were reported as [`Partial`].
+    /// Sources that were reported as [`PartialScript`].
     reported: Mutex<KeyedSet<Sha>>,
 }
 
@@ -130,27 +130,27 @@ impl ScriptStore {
     }
 
     /// Remembers a script.
-    pub fn remember(&self, body: &[u8]) -> Remembered {
+    pub fn insert(&self, body: &[u8]) -> Insertion {
         let sha = Sha::of(body);
         match self.keep(sha, body) {
-            Some(evicted) => Remembered { evicted, partial: self.report(sha, body) },
-            None => Remembered::default(),
+            Some(evicted) => Insertion { evicted, partial: self.report(sha, body) },
+            None => Insertion::default(),
         }
     }
 
     /// Looks at a source that is not kept: a library of functions.
-    pub fn look_at(&self, source: &[u8]) -> Option<Partial> {
+    pub fn check_library(&self, source: &[u8]) -> Option<PartialScript> {
         self.report(Sha::of(source), source)
     }
 
     /// What is to be reported of the source, the first time.
-    fn report(&self, sha: Sha, source: &[u8]) -> Option<Partial> {
+    fn report(&self, sha: Sha, source: &[u8]) -> Option<PartialScript> {
         let command = lua::whole_keyspace_call(source)?;
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         if reported.len() >= MOST_REPORTED {
             reported.clear();
         }
-        reported.insert(sha).then_some(Partial { sha, command })
+        reported.insert(sha).then_some(PartialScript { sha, command })
     }
 
     /// Keeps a script that is new. Gives how many others had to go; `None`: it was here.
@@ -254,14 +254,14 @@ impl Inner {
 /// Which scripts need not be put in front of an EVALSHA on one connection: they went there on it,
 /// or slotway did not have them.
 #[derive(Debug, Default)]
-pub struct Noted {
+pub struct CheckedScripts {
     epoch: u64,
-    notes: KeyedMap<Sha, Note>,
+    notes: KeyedMap<Sha, ScriptCheck>,
 }
 
 /// What is noted of one script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Note {
+pub struct ScriptCheck {
     /// In which turn of the worker it was looked for last.
     pub turn: u64,
     /// When the store was told that it is in use.
@@ -270,9 +270,9 @@ pub struct Note {
     pub loaded: bool,
 }
 
-impl Noted {
+impl CheckedScripts {
     /// What is noted of `sha` since the store's `epoch` began.
-    pub fn get(&mut self, sha: &Sha, epoch: u64) -> Option<&mut Note> {
+    pub fn get(&mut self, sha: &Sha, epoch: u64) -> Option<&mut ScriptCheck> {
         if self.epoch != epoch {
             self.notes.clear();
             self.epoch = epoch;
@@ -281,7 +281,7 @@ impl Noted {
     }
 
     /// Notes it.
-    pub fn put(&mut self, sha: &Sha, note: Note) {
+    pub fn put(&mut self, sha: &Sha, note: ScriptCheck) {
         if self.notes.len() >= MOST_NOTES {
             self.notes.clear();
         }
@@ -316,15 +316,15 @@ mod tests {
         let store = ScriptStore::new(1000);
         let sha = Sha::of(b"return 1");
         assert_eq!(text(&store, &sha), None);
-        assert_eq!(store.remember(b"return 1"), Remembered::default());
-        assert_eq!(store.remember(b"return 1"), Remembered::default());
+        assert_eq!(store.insert(b"return 1"), Insertion::default());
+        assert_eq!(store.insert(b"return 1"), Insertion::default());
         let load = "*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n$8\r\nreturn 1\r\n";
         assert_eq!(text(&store, &sha).as_deref(), Some(load));
         assert_eq!(store.bytes(), load.len() + OVERHEAD);
         store.forget(&sha);
         assert!(!store.has(&sha) && store.bytes() == 0);
         let before = store.epoch();
-        store.remember(b"return 2");
+        store.insert(b"return 2");
         store.flush();
         assert!(!store.has(&Sha::of(b"return 2")) && store.bytes() == 0);
         assert_ne!(store.epoch(), before);
@@ -335,24 +335,24 @@ mod tests {
         let body = |n: u8| [b'-', b'-', n];
         let cost = {
             let store = ScriptStore::new(1000);
-            store.remember(&body(0));
+            store.insert(&body(0));
             store.bytes()
         };
         let store = ScriptStore::new(3 * cost);
         for n in 0..3 {
-            assert_eq!(store.remember(&body(n)).evicted, 0);
+            assert_eq!(store.insert(&body(n)).evicted, 0);
         }
         store.touch(&Sha::of(&body(0)));
-        assert_eq!(store.remember(&body(3)).evicted, 1);
+        assert_eq!(store.insert(&body(3)).evicted, 1);
         let left: Vec<bool> = (0..4).map(|n| store.has(&Sha::of(&body(n)))).collect();
         assert_eq!(left, [true, false, true, true]);
-        assert_eq!(store.remember(&[b' '; 2000]).evicted, 1, "larger than all");
+        assert_eq!(store.insert(&[b' '; 2000]).evicted, 1, "larger than all");
         assert_eq!(store.bytes(), 3 * cost);
         for n in 0..200 {
-            store.remember(&body(n));
+            store.insert(&body(n));
             assert!(store.bytes() <= 3 * cost && store.inner().order.len() <= 3);
         }
-        assert_eq!(ScriptStore::new(0).remember(b"").evicted, 1);
+        assert_eq!(ScriptStore::new(0).insert(b"").evicted, 1);
     }
 
     #[test]
@@ -360,16 +360,18 @@ mod tests {
         for limit in [1000, 0] {
             let store = ScriptStore::new(limit);
             let body = b"return redis.call('keys', '*')";
-            let partial = Some(Partial { sha: Sha::of(body), command: "KEYS" });
-            assert_eq!(store.remember(body).partial, partial);
-            assert_eq!(store.remember(body).partial, None);
+            let partial = Some(PartialScript { sha: Sha::of(body), command: "KEYS" });
+            assert_eq!(store.insert(body).partial, partial);
+            assert_eq!(store.insert(body).partial, None);
             store.flush();
-            assert_eq!(store.remember(body).partial, None, "flushed, and reported before");
-            assert_eq!(store.look_at(body), None);
-            assert_eq!(store.remember(b"return 1").partial, None);
-            assert!(store.look_at(b"#!lua name=x\nredis.call('dbsize')").is_some());
+            assert_eq!(store.insert(body).partial, None, "flushed, and reported before");
+            assert_eq!(store.check_library(body), None);
+            assert_eq!(store.insert(b"return 1").partial, None);
+            assert!(store.check_library(b"#!lua name=x\nredis.call('dbsize')").is_some());
             for n in 0..MOST_REPORTED + 10 {
-                assert!(store.look_at(format!("redis.call('scan', {n})").as_bytes()).is_some());
+                assert!(
+                    store.check_library(format!("redis.call('scan', {n})").as_bytes()).is_some()
+                );
             }
             assert!(store.reported.lock().unwrap().len() <= MOST_REPORTED);
         }
@@ -377,9 +379,9 @@ mod tests {
 
     #[test]
     fn notes_of_a_connection() {
-        let mut noted = Noted::default();
+        let mut noted = CheckedScripts::default();
         let (a, b) = (Sha::of(b"a"), Sha::of(b"b"));
-        let note = Note { turn: 7, used: 1, loaded: true };
+        let note = ScriptCheck { turn: 7, used: 1, loaded: true };
         assert_eq!(noted.get(&a, 0), None);
         noted.put(&a, note);
         assert_eq!(noted.get(&a, 0).copied(), Some(note));

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use slotway::channel::{TopicKind, can_match_prefix, is_notification, matches, may_notify};
+use slotway::channel::{TopicKind, can_match_prefix, is_notification, matches, can_receive_notifications};
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
@@ -24,7 +24,7 @@ fuzz_target!(|input: Input| {
             assert!(can_match_prefix(pattern, &text[..end]), "{pattern:?} {text:?} {end}");
         }
         if is_notification(&text) {
-            assert!(may_notify(TopicKind::Pattern, pattern), "{pattern:?} {text:?}");
+            assert!(can_receive_notifications(TopicKind::Pattern, pattern), "{pattern:?} {text:?}");
         }
     }
     // A pattern without anything special is its text.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::moment::Moment;
 use crate::cluster::{diff, listed};
-use crate::metrics::{DeniedFor, LimitHit, LoginOutcome};
+use crate::metrics::{DenialReason, LimitHit, LoginOutcome};
 use crate::placement::Redirection;
 
 /// Events kept.
@@ -242,7 +242,7 @@ fn people(was: &Moment, is: &Moment, found: &mut Found) {
         found.add(Level::Warn, "login", text, count);
     }
     let denied = (&old.denied[..], &new.denied[..]);
-    found.grown((Level::Warn, "denied"), &DeniedFor::NAMES, denied, |reason| match reason {
+    found.grown((Level::Warn, "denied"), &DenialReason::NAMES, denied, |reason| match reason {
         "login" => "commands refused: not logged in".to_owned(),
         reason => format!("commands refused to a user: not this {reason}"),
     });
@@ -338,7 +338,7 @@ mod tests {
         is.totals.rest.redirections[Redirection::Moved as usize] = 12;
         is.totals.rest.logins[LoginOutcome::Wrong as usize] = 2;
         is.totals.rest.logins[LoginOutcome::Own as usize] = 9;
-        is.totals.rest.denied[DeniedFor::Key as usize] = 3;
+        is.totals.rest.denied[DenialReason::Key as usize] = 3;
         is.totals.rest.limits_hit[LimitHit::Held as usize] = 1;
         is.totals.rest.outcome_unknown = 4;
         is.counts.clients_rejected = 5;

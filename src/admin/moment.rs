@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::ready::{Facts, Readiness};
 use crate::cluster::{Node, NodeAddr, NodeState, Role};
 use crate::control::{Pool, Scrape, Status, TopologyStatus};
-use crate::metrics::{CommandStats, Histogram, NodeStats, Totals, Usage};
+use crate::metrics::{CommandStats, Histogram, NodeStats, ProcessUsage, Totals};
 use crate::tls::HandshakeOutcome;
 
 /// What was known then.
@@ -35,7 +35,7 @@ pub struct Moment {
     /// Whether every key can be served.
     pub readiness: Readiness,
     /// What the process uses.
-    pub(super) usage: Usage,
+    pub(super) usage: ProcessUsage,
 }
 
 /// Counters that are not the workers'.
@@ -85,7 +85,7 @@ impl Moment {
             counts,
             draining,
             readiness,
-            usage: Usage::read(),
+            usage: ProcessUsage::read(),
         }
     }
 
@@ -192,7 +192,7 @@ impl Moment {
                 unreachable: std::collections::BTreeMap::new(),
                 reasons: Vec::new(),
             },
-            usage: Usage::default(),
+            usage: ProcessUsage::default(),
         }
     }
 }

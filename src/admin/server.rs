@@ -31,8 +31,8 @@ use super::watch::Watch;
 use crate::config::Config;
 use crate::control::{Pool, Status};
 use crate::descriptors::is_exhausted;
-use crate::descriptors::{Budget, Spare};
-use crate::metrics::{ControlStats, Process, View};
+use crate::descriptors::{DescriptorBudget, SpareDescriptors};
+use crate::metrics::{ControlStats, Exposition, ProcessStats};
 use crate::tls::{HandshakeOutcome, Side};
 use crate::users::same_secret;
 
@@ -107,7 +107,7 @@ impl Admin {
     }
 
     /// The limits in use.
-    fn limits(config: &Config, budget: &Budget) -> Vec<(&'static str, usize)> {
+    fn limits(config: &Config, budget: &DescriptorBudget) -> Vec<(&'static str, usize)> {
         let l = &config.limits;
         vec![
             ("clients", l.clients.min(budget.clients)),
@@ -143,7 +143,7 @@ impl Admin {
         // Dropped with the task, so that no connection outlives it.
         let mut connections = tokio::task::JoinSet::new();
         let mut logged: Option<Instant> = None;
-        let mut spare = Spare::new(SPARE);
+        let mut spare = SpareDescriptors::new(SPARE);
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -314,13 +314,13 @@ impl Admin {
             control.count_replicas(&topology.snapshot, &topology.health);
             (control, Arc::clone(&topology.commands))
         };
-        let view = View {
+        let view = Exposition {
             totals: &scrape.totals,
             commands: &commands,
             control,
             hub: self.pool.hub_stats(),
             limits: &Admin::limits(&self.pool.config(), &budget),
-            process: Process::read(),
+            process: ProcessStats::read(),
         };
         match view.text() {
             Ok(text) => page(StatusCode::OK, prometheus::TEXT_FORMAT, text),

@@ -10,7 +10,7 @@ use crate::errors::Failure;
 use crate::client::{Grammar, Question, mode};
 use crate::command::{CommandId, CommandTable, Flags};
 use crate::hash::{IntMap, IntSet};
-use crate::metrics::{DeniedFor, LoginOutcome};
+use crate::metrics::{DenialReason, LoginOutcome};
 use crate::resp::{Args, write};
 use crate::route::{Local, Plan, PubSub, Router, Script, Transaction};
 use crate::users::{
@@ -303,7 +303,7 @@ impl Base<'_> {
                 if matches!(failure, Failure::UserGone { .. }) {
                     self.access.doubt_realm(realm, self.core);
                 }
-                let reason = if channels { DeniedFor::Channel } else { DeniedFor::Command };
+                let reason = if channels { DenialReason::Channel } else { DenialReason::Command };
                 self.core.stats.denied[reason as usize] += 1;
                 Some(self.clients.refuse_to_user(index, command, &failure, self.nodes, self.core))
             }

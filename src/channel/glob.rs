@@ -9,7 +9,7 @@ use super::TopicKind;
 
 /// Keyspace notifications of the one database that a cluster has; in the order of
 /// [`notification`]'s answer.
-pub const NOTIFICATIONS: [&[u8]; 2] = [b"__keyspace@0__:", b"__keyevent@0__:"];
+pub const NOTIFICATION_PREFIXES: [&[u8]; 2] = [b"__keyspace@0__:", b"__keyevent@0__:"];
 
 /// The pattern matches the whole text, letter case and all.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
@@ -106,9 +106,9 @@ fn class_takes(class: &[u8], byte: u8) -> (usize, bool) {
     }
 }
 
-/// A keyspace notification's channel: which of [`NOTIFICATIONS`] it is.
+/// A keyspace notification's channel: which of [`NOTIFICATION_PREFIXES`] it is.
 pub fn notification(channel: &[u8]) -> Option<usize> {
-    NOTIFICATIONS.iter().position(|prefix| channel.starts_with(prefix))
+    NOTIFICATION_PREFIXES.iter().position(|prefix| channel.starts_with(prefix))
 }
 
 /// The channel is one that nodes send keyspace notifications on.
@@ -117,10 +117,12 @@ pub fn is_notification(channel: &[u8]) -> bool {
 }
 
 /// Who listens to this can get keyspace notifications.
-pub fn may_notify(kind: TopicKind, name: &[u8]) -> bool {
+pub fn can_receive_notifications(kind: TopicKind, name: &[u8]) -> bool {
     match kind {
         TopicKind::Channel => is_notification(name),
-        TopicKind::Pattern => NOTIFICATIONS.iter().any(|prefix| can_match_prefix(name, prefix)),
+        TopicKind::Pattern => {
+            NOTIFICATION_PREFIXES.iter().any(|prefix| can_match_prefix(name, prefix))
+        }
         TopicKind::Shard => false,
     }
 }
@@ -273,7 +275,7 @@ mod tests {
             (TopicKind::Pattern, "news*", false),
             (TopicKind::Pattern, "__keyevent@0__", false),
         ] {
-            assert_eq!(may_notify(kind, name.as_bytes()), expected, "{name}");
+            assert_eq!(can_receive_notifications(kind, name.as_bytes()), expected, "{name}");
         }
         assert_eq!(literal_prefix(b"__key\\*x[ab]"), b"__key*x");
     }

@@ -6,5 +6,7 @@
 pub mod glob;
 mod kind;
 
-pub use glob::{NOTIFICATIONS, can_match_prefix, is_notification, matches, may_notify};
+pub use glob::{
+    NOTIFICATION_PREFIXES, can_match_prefix, can_receive_notifications, is_notification, matches,
+};
 pub use kind::TopicKind;

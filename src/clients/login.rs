@@ -14,7 +14,7 @@ use std::sync::{MutexGuard, PoisonError};
 
 use crate::common::clock::{Job, Timer};
 use crate::mailbox::{ToControl, UserQuestion};
-use crate::metrics::{DeniedFor, LoginOutcome};
+use crate::metrics::{DenialReason, LoginOutcome};
 use crate::route::{Merge, Plan};
 use crate::users::{
     CheckResult, CommandTag, Denied, Granted, OWN_REALM, Source, Throttle, UserCheck,
@@ -165,9 +165,9 @@ impl Clients {
             Denied::Sort(option) => Failure::SortDenied { option },
         };
         let reason = match why {
-            Denied::Command | Denied::Unchecked => DeniedFor::Command,
-            Denied::Key | Denied::Sort(_) => DeniedFor::Key,
-            Denied::Channel => DeniedFor::Channel,
+            Denied::Command | Denied::Unchecked => DenialReason::Command,
+            Denied::Key | Denied::Sort(_) => DenialReason::Key,
+            Denied::Channel => DenialReason::Channel,
         };
         core.stats.denied[reason as usize] += 1;
         self.refuse_to_user(index, command, &failure, nodes, core)

@@ -4,14 +4,14 @@ use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
 use crate::common::Core;
 use crate::dest::Dest;
-use crate::scripts::Partial;
+use crate::scripts::PartialScript;
 use crate::sparsely;
 use crate::upstream::Pending;
 
 impl Core {
     /// Logs and counts a source that sees one node's keys where it asks for all.
-    pub(crate) fn report_partial(&mut self, partial: Option<Partial>, kind: &str) {
-        let Some(Partial { sha, command }) = partial else { return };
+    pub(crate) fn report_partial(&mut self, partial: Option<PartialScript>, kind: &str) {
+        let Some(PartialScript { sha, command }) = partial else { return };
         self.stats.scripts_partial += 1;
         sparsely!(
             self.lines.scripts,

@@ -14,10 +14,10 @@ use crate::users::Throttle;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::descriptors::{Budget, MAX_IDLE_DEDICATED};
+use crate::descriptors::{DescriptorBudget, MAX_IDLE_DEDICATED};
 use crate::errors::{Failure, Last};
 use crate::mailbox::{PendingSubscriptions, WorkerHandle};
-use crate::seen::{OFF, SlowLog, SpanCounts, Trace};
+use crate::seen::{SLOW_LOG_OFF, SlowLog, SpanCounts, Trace};
 
 /// Traced commands that wait for the exporter.
 const SPANS: usize = 2048;
@@ -96,7 +96,7 @@ impl Shared {
             started: Instant::now(),
             scripts,
             slow: SlowLog::new(
-                config.slowlog.slower_than.map_or(OFF, |d| d.as_micros() as u64),
+                config.slowlog.slower_than.map_or(SLOW_LOG_OFF, |d| d.as_micros() as u64),
                 config.slowlog.max_len,
             ),
             hub,
@@ -133,7 +133,7 @@ impl Shared {
     }
 
     /// Sets what the limit on open files leaves for clients, dedicated connections and users.
-    pub fn set_budget(&self, budget: &Budget) {
+    pub fn set_budget(&self, budget: &DescriptorBudget) {
         self.ceilings.clients.store(budget.clients, Relaxed);
         self.ceilings.dedicated.store(budget.dedicated, Relaxed);
         self.ceilings.idle_dedicated.store(budget.idle_dedicated, Relaxed);

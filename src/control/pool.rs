@@ -15,7 +15,7 @@ use crate::client::{Census, Pause, Question};
 use crate::cluster::{Health, Identity, Snapshot};
 use crate::command::{CommandTable, Flags};
 use crate::config::{Auth, Config};
-use crate::descriptors::{Budget, Demand, Descriptors};
+use crate::descriptors::{DescriptorBudget, DescriptorDemand, Descriptors};
 use crate::mailbox::Inquiry;
 use crate::mailbox::ToHub;
 use crate::mailbox::{Arrival, ToControl, ToWorker, WorkerHandle};
@@ -86,10 +86,10 @@ pub(super) struct Running {
 }
 
 /// What file descriptors are needed for.
-fn demand(inner: &Inner, replicas: &super::replica_watch::ReplicaWatch) -> Demand {
+fn demand(inner: &Inner, replicas: &super::replica_watch::ReplicaWatch) -> DescriptorDemand {
     let config = &inner.config;
     let known = inner.topology.as_ref().map_or(0, |topology| topology.nodes.len());
-    Demand {
+    DescriptorDemand {
         workers: inner.running.len().max(config.workers.count()),
         nodes: if known == 0 { config.seeds.len() } else { known },
         connections: config.upstream.connections,
@@ -170,7 +170,7 @@ impl Pool {
     }
 
     /// The current distribution of file descriptors.
-    pub fn budget(&self) -> Budget {
+    pub fn budget(&self) -> DescriptorBudget {
         self.descriptors().budget()
     }
 

@@ -8,7 +8,7 @@ use super::pool::{Inner, Pool};
 use crate::config::Config;
 use crate::mailbox::ToHub;
 use crate::mailbox::ToWorker;
-use crate::seen::SlowSetting;
+use crate::seen::SlowLogSettings;
 
 impl Pool {
     /// The configuration in use.
@@ -23,9 +23,10 @@ impl Pool {
         let mut inner = self.inner();
         // Values set by CONFIG SET stay until those of the file change.
         if inner.config.slowlog != config.slowlog {
-            self.shared()
-                .slow
-                .set(SlowSetting::configured(config.slowlog.slower_than, config.slowlog.max_len));
+            self.shared().slow.set(SlowLogSettings::configured(
+                config.slowlog.slower_than,
+                config.slowlog.max_len,
+            ));
         }
         inner.config = config;
         inner.tell_config();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::cluster::{Health, NodeAddr, Snapshot, trust::Reason};
 use crate::command::CommandTable;
 use crate::lines::Lines;
-use crate::metrics::{ProxyHeader, ReloadStats};
+use crate::metrics::{ProxyHeaderOutcome, ReloadStats};
 
 /// Why a primary is not reachable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,8 +30,8 @@ pub struct Status {
     pub clients_rejected: AtomicU64,
     /// Failed accepts.
     pub accept_errors: AtomicU64,
-    /// Headers of the PROXY protocol, by [`ProxyHeader`].
-    pub proxy_headers: [AtomicU64; ProxyHeader::COUNT],
+    /// Headers of the PROXY protocol, by [`ProxyHeaderOutcome`].
+    pub proxy_headers: [AtomicU64; ProxyHeaderOutcome::COUNT],
     /// Workers that ended unexpectedly.
     pub worker_failures: AtomicU64,
     /// Tasks of the control thread that panicked and were restarted.

@@ -11,11 +11,11 @@ use prometheus::proto::{
 
 use super::merge::Totals;
 use super::names::{self, METRICS, Metric, MetricKind};
-use super::process::Process;
+use super::process::ProcessStats;
 use super::reloads::ReloadStats;
 use super::stats::{
-    BUCKETS_MICROS, DeniedFor, DisconnectReason, EmulatedOutcome, Histogram, LimitHit,
-    LoginOutcome, ProxyHeader, RetryReason, TransactionKind,
+    BUCKETS_MICROS, DenialReason, DisconnectReason, EmulatedOutcome, Histogram, LimitHit,
+    LoginOutcome, ProxyHeaderOutcome, RetryReason, TransactionKind,
 };
 use crate::channel::TopicKind;
 use crate::cluster::trust::{Reason, Rule};
@@ -28,7 +28,7 @@ use crate::tls::{HandshakeOutcome, Side, TlsCounts};
 
 /// Everything that one scrape shows.
 #[derive(Debug)]
-pub struct View<'a> {
+pub struct Exposition<'a> {
     /// The workers' counters.
     pub totals: &'a Totals,
     /// For the commands' names.
@@ -40,7 +40,7 @@ pub struct View<'a> {
     /// The configured limits by name.
     pub limits: &'a [(&'static str, usize)],
     /// This process.
-    pub process: Process,
+    pub process: ProcessStats,
 }
 
 fn loaded<const N: usize>(counters: &[AtomicU64; N]) -> [u64; N] {
@@ -81,8 +81,8 @@ pub struct ControlStats {
     pub spans: [u64; 3],
     pub tls: TlsCounts,
     pub descriptors_reserved: usize,
-    /// By [`ProxyHeader`](super::ProxyHeader).
-    pub proxy_headers: [u64; super::ProxyHeader::COUNT],
+    /// By [`ProxyHeaderOutcome`](super::ProxyHeaderOutcome).
+    pub proxy_headers: [u64; super::ProxyHeaderOutcome::COUNT],
     /// Fit, offline, then by [`Unfit`].
     pub replicas: [u64; 2 + Unfit::COUNT],
 }
@@ -112,7 +112,7 @@ impl ControlStats {
     }
 }
 
-impl View<'_> {
+impl Exposition<'_> {
     /// The text of a scrape. An error is a bug in this file, not in what is shown.
     pub fn text(&self) -> Result<String, prometheus::Error> {
         let families: Vec<MetricFamily> = METRICS
@@ -190,12 +190,12 @@ impl View<'_> {
                 }
             }
             n if n == names::PROXY_HEADERS.name => {
-                for (result, count) in ProxyHeader::NAMES.iter().zip(control.proxy_headers) {
+                for (result, count) in ProxyHeaderOutcome::NAMES.iter().zip(control.proxy_headers) {
                     family.count(&[result], count);
                 }
             }
             n if n == names::DENIED.name => {
-                for (reason, count) in DeniedFor::NAMES.iter().zip(rest.denied) {
+                for (reason, count) in DenialReason::NAMES.iter().zip(rest.denied) {
                     family.count(&[reason], count);
                 }
             }
@@ -532,13 +532,13 @@ mod tests {
             workers: 2,
             ..ControlStats::default()
         };
-        let view = View {
+        let view = Exposition {
             totals: &totals,
             commands: &commands,
             control,
             hub: &HubStats::default(),
             limits: &[("clients", 20_000)],
-            process: Process::read(),
+            process: ProcessStats::read(),
         };
         view.text().unwrap()
     }

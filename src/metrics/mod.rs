@@ -1,7 +1,7 @@
 //! What slotway counts, and how it is shown to Prometheus.
 //!
 //! Workers count into a [`WorkerStats`] of their own, plain integers, no atomics; a scrape asks
-//! every worker for a copy and merges them into [`Totals`], which a [`View`] shows. All metrics
+//! every worker for a copy and merges them into [`Totals`], which a [`Exposition`] shows. All metrics
 //! stand in one table, [`METRICS`], with what `docs/metrics.md` says about them.
 
 mod exposition;
@@ -12,12 +12,13 @@ mod quantile;
 mod reloads;
 mod stats;
 
-pub use exposition::{ControlStats, View};
+pub use exposition::{ControlStats, Exposition};
 pub use merge::Totals;
 pub use names::{METRICS, Metric, MetricKind, docs_markdown};
-pub use process::{Process, Usage};
+pub use process::{ProcessStats, ProcessUsage};
 pub use reloads::{ReloadOutcome, ReloadStats};
 pub use stats::{
-    BUCKETS_MICROS, CommandStats, DeniedFor, DisconnectReason, EmulatedOutcome, Histogram,
-    LimitHit, LoginOutcome, NodeStats, ProxyHeader, RetryReason, TransactionKind, WorkerStats,
+    BUCKETS_MICROS, CommandStats, DenialReason, DisconnectReason, EmulatedOutcome, Histogram,
+    LimitHit, LoginOutcome, NodeStats, ProxyHeaderOutcome, RetryReason, TransactionKind,
+    WorkerStats,
 };

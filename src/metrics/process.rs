@@ -6,7 +6,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// One reading of `/proc/self`; what cannot be read is 0.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Process {
+pub struct ProcessStats {
     /// User and system time, in seconds.
     pub cpu_seconds: f64,
     /// Open file descriptors.
@@ -26,18 +26,18 @@ pub struct Process {
 /// What a process uses that is looked at every second: without a count of its files, which may be
 /// thousands.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Usage {
+pub struct ProcessUsage {
     /// User and system time, in seconds.
     pub cpu_seconds: f64,
     /// Resident memory.
     pub resident_bytes: u64,
 }
 
-impl Usage {
+impl ProcessUsage {
     /// Reads `/proc/self` now.
-    pub fn read() -> Usage {
+    pub fn read() -> ProcessUsage {
         let stat = stat();
-        Usage {
+        ProcessUsage {
             cpu_seconds: (ticks(&stat, 14) + ticks(&stat, 15)) / TICKS_PER_SECOND,
             resident_bytes: first_number(&text("/proc/self/status"), "VmRSS:") * 1024,
         }
@@ -59,15 +59,15 @@ fn ticks(stat: &str, n: usize) -> f64 {
     stat.split(' ').nth(n - 2).and_then(|f| f.parse().ok()).unwrap_or_default()
 }
 
-impl Process {
+impl ProcessStats {
     /// Reads `/proc/self` now.
-    pub fn read() -> Process {
+    pub fn read() -> ProcessStats {
         let stat = stat();
         let ticks = |n: usize| ticks(&stat, n);
         let status = text("/proc/self/status");
         let status = |name: &str| first_number(&status, name);
         let kernel = text("/proc/stat");
-        Process {
+        ProcessStats {
             cpu_seconds: (ticks(14) + ticks(15)) / TICKS_PER_SECOND,
             open_fds: std::fs::read_dir("/proc/self/fd").map_or(0, |dir| dir.count() as u64),
             max_fds: first_number(&text("/proc/self/limits"), "Max open files"),
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn this_process_is_read() {
-        let process = Process::read();
+        let process = ProcessStats::read();
         let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
         assert!(process.open_fds >= 3 && process.open_fds < process.max_fds);
         assert!(process.resident_bytes > 100_000);
@@ -101,7 +101,7 @@ mod tests {
         assert!((0.0..100_000.0).contains(&process.cpu_seconds));
         assert!(process.start_seconds <= now + 2.0, "{process:?}");
         assert!(process.start_seconds > now - 86_400.0, "{process:?}");
-        let usage = Usage::read();
+        let usage = ProcessUsage::read();
         assert!(usage.resident_bytes > 100_000 && usage.cpu_seconds >= process.cpu_seconds);
     }
 }

@@ -110,7 +110,7 @@ impl RetryReason {
 
 /// What became of a PROXY protocol header (label `result`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProxyHeader {
+pub enum ProxyHeaderOutcome {
     /// It names the client.
     Ok,
     /// It names nobody: a health check, or a client without an IP address.
@@ -127,7 +127,7 @@ pub enum ProxyHeader {
     Closed,
 }
 
-impl ProxyHeader {
+impl ProxyHeaderOutcome {
     /// How many there are.
     pub const COUNT: usize = 7;
     /// Label values, by discriminant.
@@ -187,7 +187,7 @@ impl LoginOutcome {
 
 /// Why slotway refused a command to a user (label `reason`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeniedFor {
+pub enum DenialReason {
     /// It has not logged in.
     Login,
     /// Not this command.
@@ -198,7 +198,7 @@ pub enum DeniedFor {
     Channel,
 }
 
-impl DeniedFor {
+impl DenialReason {
     /// How many there are.
     pub const COUNT: usize = 4;
     /// Label values, by discriminant.
@@ -355,8 +355,8 @@ pub struct WorkerStats {
     pub logins: [u64; LoginOutcome::COUNT],
     /// Clients that were closed, by [`DisconnectReason`].
     pub disconnected: [u64; DisconnectReason::COUNT],
-    /// Commands that slotway refused to a user, by [`DeniedFor`].
-    pub denied: [u64; DeniedFor::COUNT],
+    /// Commands that slotway refused to a user, by [`DenialReason`].
+    pub denied: [u64; DenialReason::COUNT],
     /// Gauge: users of the cluster that it has connections of.
     pub users: u64,
     /// Reads that need not go to their primary, by [`ReadTo`].

@@ -14,7 +14,7 @@ use crate::nodes::Nodes;
 use crate::hash::{IntMap, fingerprint};
 use crate::resp::{Args, Request, RequestProgress, scan_request};
 use crate::route::{Script, flag};
-use crate::scripts::{Note, Remembered, ScriptStore, Sha};
+use crate::scripts::{Insertion, ScriptCheck, ScriptStore, Sha};
 use crate::upstream::{Pending, State};
 
 /// A script in use is told to the store so often, microseconds.
@@ -66,7 +66,7 @@ impl Scripts {
     }
 
     pub(crate) fn remember_script(&mut self, body: &[u8], core: &mut Core) {
-        let Remembered { evicted, partial } = self.store.remember(body);
+        let Insertion { evicted, partial } = self.store.insert(body);
         core.stats.limits_hit[LimitHit::Scripts as usize] += evicted as u64;
         core.report_partial(partial, "script");
     }
@@ -74,7 +74,7 @@ impl Scripts {
     /// FUNCTION LOAD [REPLACE] code. The nodes keep it.
     pub(crate) fn look_at_library(&mut self, args: &Args, core: &mut Core) {
         let code = args.get(args.len().saturating_sub(1)).unwrap_or_default();
-        let partial = self.store.look_at(code);
+        let partial = self.store.check_library(code);
         core.report_partial(partial, "function library");
     }
 
@@ -148,7 +148,7 @@ impl Scripts {
             }
         }
         let load = self.store.load_of(sha);
-        up.scripts.put(sha, Note { turn, used: now, loaded: load.is_some() });
+        up.scripts.put(sha, ScriptCheck { turn, used: now, loaded: load.is_some() });
         let Some(load) = load else { return false };
         core.stats.script_loads += 1;
         nodes.send(u, core.loading(command), &load, core);
@@ -331,7 +331,7 @@ mod tests {
         assert!(!scripts.has_seen(b"a", 5 + TOUCH_EVERY));
         assert!(scripts.has_seen(b"a", 5 + TOUCH_EVERY));
         for n in 0..10 {
-            scripts.store.remember(format!("return {n}").as_bytes());
+            scripts.store.insert(format!("return {n}").as_bytes());
         }
         assert!(!scripts.has_seen(b"a", 5 + TOUCH_EVERY), "it may be among those that had to go");
     }

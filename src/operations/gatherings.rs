@@ -13,7 +13,7 @@ use crate::users::OWN_REALM;
 use crate::dest::{ClientId, Dest};
 use crate::operations::{Gathering, Operations};
 use crate::route::{Gather, Merge};
-use crate::seen::{OFF, SlowSetting};
+use crate::seen::{SLOW_LOG_OFF, SlowLogSettings};
 
 /// Nobody's: what is under way for a client that is gone and had no gathering.
 pub(crate) const NOBODYS: u16 = u16::MAX;
@@ -77,7 +77,7 @@ impl Operations {
 
     /// Keeps what a slow log would show of a command whose parts are other commands.
     pub(crate) fn keep_args(&mut self, g: usize, args: &Args, core: &mut Core) {
-        if core.shared.slow.slower_than() == OFF {
+        if core.shared.slow.slower_than() == SLOW_LOG_OFF {
             return;
         }
         if let Some(gathering) = self.gatherings.get_mut(g) {
@@ -91,7 +91,7 @@ impl Operations {
     /// or of the servers' names holds here too, if they agree.
     #[cold]
     pub(crate) fn set_when_agreed(&mut self, index: usize, args: &Args, clients: &mut Clients) {
-        let setting = SlowSetting::of(args).filter(|_| args.is(1, "set"));
+        let setting = SlowLogSettings::of(args).filter(|_| args.is(1, "set"));
         // What Valkey answers to HELLO.
         let renames = args.is(1, "set")
             && (2..args.len()).step_by(2).any(|at| args.is(at, "extended-redis-compatibility"));

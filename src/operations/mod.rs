@@ -42,7 +42,7 @@ pub(crate) struct Gathering {
     /// The last of its parts that was slow.
     pub(crate) slow: Option<Box<crate::seen::SlowEntry>>,
     /// What it sets, if the nodes agree (CONFIG SET).
-    pub(crate) sets: Option<crate::seen::SlowSetting>,
+    pub(crate) sets: Option<crate::seen::SlowLogSettings>,
     /// A CONFIG SET of what a node says of itself: when the nodes agree, they are asked again.
     pub(crate) renames: bool,
     /// Bytes of its parts' replies.

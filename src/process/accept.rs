@@ -35,11 +35,11 @@ use super::sockets::{self, Ownership, SocketSource};
 use crate::config::{Address, Config, Listen};
 use crate::control::Pool;
 use crate::control::Status;
-use crate::descriptors::{Spare, is_exhausted};
+use crate::descriptors::{SpareDescriptors, is_exhausted};
 use crate::errors::Failure;
 use crate::lines::Lines;
 use crate::mailbox::{Arrival, Downstream};
-use crate::metrics::ProxyHeader;
+use crate::metrics::ProxyHeaderOutcome;
 use crate::sparsely;
 use crate::stream::keep_alive;
 
@@ -373,7 +373,7 @@ pub(super) struct Acceptor {
 #[derive(Debug, Default)]
 struct AcceptState {
     /// A descriptor for a connection that is accepted only to be refused.
-    spare: Spare,
+    spare: SpareDescriptors,
     /// Connections whose PROXY protocol header is being read.
     arriving: JoinSet<()>,
     refusals: Lines,
@@ -390,7 +390,8 @@ impl Acceptor {
         listen: Listen,
         mut close: watch::Receiver<bool>,
     ) {
-        let mut accepting = AcceptState { spare: Spare::new(1), ..AcceptState::default() };
+        let mut accepting =
+            AcceptState { spare: SpareDescriptors::new(1), ..AcceptState::default() };
         loop {
             let keepalive = self.pool.config().timeouts.keepalive;
             let accepted = tokio::select! {
@@ -504,7 +505,7 @@ impl Acceptor {
         // The client has gone.
         let Ok(peer) = arrival::peer(&client) else { return };
         if !arrival::is_trusted(peer, &config.proxy_protocol.trusted) {
-            self.count_header(ProxyHeader::Untrusted);
+            self.count_header(ProxyHeaderOutcome::Untrusted);
             let ip = peer.map(|ip| ip.to_string());
             sparsely!(accepting.refusals, warn, %listen, ip, "a connection is closed: it comes \
                 from none of proxy_protocol.trusted");
@@ -519,8 +520,8 @@ impl Acceptor {
             let why = match read {
                 Ok(Ok(client)) => {
                     acceptor.count_header(match client.endpoints {
-                        Some(_) => ProxyHeader::Ok,
-                        None => ProxyHeader::Local,
+                        Some(_) => ProxyHeaderOutcome::Ok,
+                        None => ProxyHeaderOutcome::Local,
                     });
                     return acceptor.serve(client, &mut Lines::default());
                 }
@@ -538,7 +539,7 @@ impl Acceptor {
         });
     }
 
-    fn count_header(&self, outcome: ProxyHeader) {
+    fn count_header(&self, outcome: ProxyHeaderOutcome) {
         if let Some(count) = self.status.proxy_headers.get(outcome as usize) {
             count.fetch_add(1, Relaxed);
         }

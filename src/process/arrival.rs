@@ -15,7 +15,7 @@ use crate::config::Network;
 use crate::control::Pool;
 use crate::errors::Failure;
 use crate::mailbox::{Arrival, Downstream};
-use crate::metrics::ProxyHeader;
+use crate::metrics::ProxyHeaderOutcome;
 use crate::proxy_protocol::{Endpoints, Header, HeaderError, parse};
 
 /// Largest read, in bytes.
@@ -41,12 +41,12 @@ pub enum HeaderRefusal {
 
 impl HeaderRefusal {
     /// The outcome that it counts as in the metrics.
-    pub fn metric(&self) -> ProxyHeader {
+    pub fn metric(&self) -> ProxyHeaderOutcome {
         match self {
-            HeaderRefusal::Header(HeaderError::Missing) => ProxyHeader::Missing,
-            HeaderRefusal::Header(_) => ProxyHeader::Invalid,
-            HeaderRefusal::Late(_) => ProxyHeader::Timeout,
-            HeaderRefusal::Cut | HeaderRefusal::Silent => ProxyHeader::Closed,
+            HeaderRefusal::Header(HeaderError::Missing) => ProxyHeaderOutcome::Missing,
+            HeaderRefusal::Header(_) => ProxyHeaderOutcome::Invalid,
+            HeaderRefusal::Late(_) => ProxyHeaderOutcome::Timeout,
+            HeaderRefusal::Cut | HeaderRefusal::Silent => ProxyHeaderOutcome::Closed,
         }
     }
 

@@ -21,8 +21,8 @@ use crate::dest::{ClientId, Dest};
 use crate::resp::reply::{elements, text};
 use crate::resp::{ArgRange, Args};
 use crate::seen::{
-    BigKeys, HotKeys, KeyReport, OFF, ObservedKeys, SlowEntry, TimeBreakdown, TracedCommand,
-    logged_args,
+    BigKeys, HotKeys, KeyReport, ObservedKeys, SLOW_LOG_OFF, SlowEntry, TimeBreakdown,
+    TracedCommand, logged_args,
 };
 
 /// Of one command so many keys are looked at.
@@ -51,7 +51,7 @@ impl Seeing {
         let mut seeing = Seeing {
             countdown: 0,
             big_from: usize::MAX,
-            look_from: OFF,
+            look_from: SLOW_LOG_OFF,
             counted_from: 0,
             to_sample: 0,
             to_trace: 0,

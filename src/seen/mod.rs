@@ -21,7 +21,7 @@ pub use endpoint::Endpoint;
 pub use hot::{HALF_LIFE, HotKey, HotKeyReport, HotKeys};
 pub use redact::{KeptArgs, logged_args};
 pub use show::{Renderer, slow_reply};
-pub use slowlog::{OFF, SlowEntry, SlowLog, SlowSetting, TimeBreakdown};
+pub use slowlog::{SLOW_LOG_OFF, SlowEntry, SlowLog, SlowLogSettings, TimeBreakdown};
 pub use span::{Attempt, SpanCounts, Trace, TracedCommand};
 
 /// Keys are kept up to this length; longer ones are told apart all the same.

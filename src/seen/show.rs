@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::slowlog::{OFF, SlowEntry, SlowLog};
+use super::slowlog::{SLOW_LOG_OFF, SlowEntry, SlowLog};
 use super::{BigKey, HALF_LIFE, HotKey, HotKeyReport};
 use crate::cluster::{Slot, Snapshot};
 use crate::command::{CommandId, CommandTable};
@@ -214,7 +214,7 @@ impl SlowLog {
             })
         };
         let slower_than = match self.slower_than() {
-            OFF => -1,
+            SLOW_LOG_OFF => -1,
             micros => i64::try_from(micros).unwrap_or(i64::MAX),
         };
         json!({

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::resp::{Args, strict_i64};
 
 /// [`SlowLog::slower_than`] where nothing is logged.
-pub const OFF: u64 = u64::MAX;
+pub const SLOW_LOG_OFF: u64 = u64::MAX;
 
 /// Where the time of a command went, microseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,47 +65,47 @@ struct Inner {
 
 /// What CONFIG SET says about the slow log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SlowSetting {
+pub struct SlowLogSettings {
     slower_than: Option<u64>,
     max_len: Option<usize>,
 }
 
-impl SlowSetting {
+impl SlowLogSettings {
     /// What the configuration says.
-    pub fn configured(slower_than: Option<Duration>, max_len: usize) -> SlowSetting {
-        let micros = slower_than.map_or(OFF, |d| d.as_micros() as u64);
-        SlowSetting { slower_than: Some(micros), max_len: Some(max_len) }
+    pub fn configured(slower_than: Option<Duration>, max_len: usize) -> SlowLogSettings {
+        let micros = slower_than.map_or(SLOW_LOG_OFF, |d| d.as_micros() as u64);
+        SlowLogSettings { slower_than: Some(micros), max_len: Some(max_len) }
     }
 
     /// `None`: nothing that concerns it. What nodes refuse does not matter.
-    pub fn of(args: &Args) -> Option<SlowSetting> {
-        let mut setting = SlowSetting::default();
+    pub fn of(args: &Args) -> Option<SlowLogSettings> {
+        let mut setting = SlowLogSettings::default();
         for i in (2..args.len()).step_by(2) {
             let number = || args.get(i + 1).and_then(strict_i64);
             if args.is(i, "slowlog-log-slower-than") {
-                setting.slower_than = number().map(|n| u64::try_from(n).unwrap_or(OFF));
+                setting.slower_than = number().map(|n| u64::try_from(n).unwrap_or(SLOW_LOG_OFF));
             } else if args.is(i, "slowlog-max-len") {
                 setting.max_len = number().and_then(|n| usize::try_from(n).ok());
             }
         }
-        (setting != SlowSetting::default()).then_some(setting)
+        (setting != SlowLogSettings::default()).then_some(setting)
     }
 }
 
 impl SlowLog {
     /// The most entries that are kept, whatever is asked for.
-    pub const MOST: usize = 10_000;
+    pub const MAX_LEN: usize = 10_000;
 
     /// Empty; what takes `slower_than` microseconds or more is slow.
     pub fn new(slower_than: u64, max_len: usize) -> Self {
         SlowLog {
             slower_than: slower_than.into(),
-            max_len: max_len.min(Self::MOST).into(),
+            max_len: max_len.min(Self::MAX_LEN).into(),
             inner: Mutex::default(),
         }
     }
 
-    /// From how many microseconds on a command is slow; [`OFF`] for never.
+    /// From how many microseconds on a command is slow; [`SLOW_LOG_OFF`] for never.
     #[inline]
     pub fn slower_than(&self) -> u64 {
         self.slower_than.load(Relaxed)
@@ -117,12 +117,12 @@ impl SlowLog {
     }
 
     /// Does as it is told.
-    pub fn set(&self, setting: SlowSetting) {
+    pub fn set(&self, setting: SlowLogSettings) {
         if let Some(micros) = setting.slower_than {
             self.slower_than.store(micros, Relaxed);
         }
         if let Some(len) = setting.max_len {
-            self.max_len.store(len.min(Self::MOST), Relaxed);
+            self.max_len.store(len.min(Self::MAX_LEN), Relaxed);
             self.inner().entries.truncate(self.max_len());
         }
     }
@@ -170,9 +170,9 @@ impl SlowLog {
 mod tests {
     use super::*;
 
-    fn setting(line: &str) -> Option<SlowSetting> {
+    fn setting(line: &str) -> Option<SlowLogSettings> {
         let ranges = crate::resp::words(line);
-        SlowSetting::of(&Args::new(line.as_bytes(), &ranges))
+        SlowLogSettings::of(&Args::new(line.as_bytes(), &ranges))
     }
 
     #[test]
@@ -184,7 +184,7 @@ mod tests {
         set("CONFIG SET maxmemory 5 SlowLog-log-slower-than 0");
         assert_eq!((log.slower_than(), log.max_len()), (0, 2));
         set("CONFIG SET slowlog-log-slower-than -1 slowlog-max-len 1");
-        assert_eq!((log.slower_than(), log.max_len()), (OFF, 1));
+        assert_eq!((log.slower_than(), log.max_len()), (SLOW_LOG_OFF, 1));
     }
 
     #[test]

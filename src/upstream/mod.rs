@@ -24,7 +24,7 @@ use crate::dest::{ClientId, Dest};
 use crate::placement::{AfterLoss, Phase, Work, after_loss};
 use crate::resp::{Protocol, ReplyScan};
 use crate::route::flag;
-use crate::scripts::Noted;
+use crate::scripts::CheckedScripts;
 use crate::stream::Stream;
 
 /// Where a connection is in its life. It never ends: a lost one backs off and connects anew, until
@@ -93,7 +93,7 @@ pub struct Upstream {
     /// Since it was made its node has accepted a command with a key of its shard.
     pub serves_shard: bool,
     /// Scripts that its node need not be given again.
-    pub scripts: Noted,
+    pub scripts: CheckedScripts,
     /// The handshake, while it goes on.
     pub handshake: Handshake,
     /// Bytes of an unfinished reply.
@@ -187,7 +187,7 @@ impl Upstream {
             pending: PendingQueue::default(),
             read_only: false,
             serves_shard: false,
-            scripts: Noted::default(),
+            scripts: CheckedScripts::default(),
             handshake: Handshake::default(),
             tail: Vec::new(),
             scanned: 0,

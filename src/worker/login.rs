@@ -9,7 +9,7 @@ use crate::worker::Worker;
 
 use crate::base::{Base, base};
 use crate::errors::{Code, Failure};
-use crate::metrics::{DeniedFor, LoginOutcome};
+use crate::metrics::{DenialReason, LoginOutcome};
 use crate::resp::{Args, strict_i64};
 use crate::users::{CheckResult, CommandTag, Credentials, Login, MAX_PASSWORD_LEN, UserCheck};
 
@@ -104,7 +104,7 @@ impl Worker {
             (Some(CheckResult::Open), Login::Elsewhere)
                 if name == b"default" && self.clients.is_kept_out(index, &self.core) =>
             {
-                self.core.stats.denied[DeniedFor::Login as usize] += 1;
+                self.core.stats.denied[DenialReason::Login as usize] += 1;
                 self.clients.answer_own_error(index, command, &Failure::Protected, &mut self.core);
                 return Some(Flow::Next);
             }

@@ -9,7 +9,7 @@ use crate::base::{Base, base};
 use crate::client::mode;
 use crate::clients::{Flow, transaction};
 use crate::errors::Failure;
-use crate::metrics::DeniedFor;
+use crate::metrics::DenialReason;
 use crate::worker::Worker;
 
 use crate::command::{CommandId, Flags};
@@ -166,7 +166,7 @@ impl Worker {
             // It is somebody now: once more.
             Ok(None) => self.check_user(index, args),
             Err(failure) => {
-                self.core.stats.denied[DeniedFor::Login as usize] += 1;
+                self.core.stats.denied[DenialReason::Login as usize] += 1;
                 Some(self.clients.refuse_to_user(
                     index,
                     command,

@@ -32,7 +32,7 @@ use slab::Slab;
 use super::{HubEvent, HubRequest, HubStats, Token, Topic, hash};
 use crate::backoff::Backoff;
 use crate::channel::TopicKind;
-use crate::channel::glob::{self, NOTIFICATIONS};
+use crate::channel::glob::{self, NOTIFICATION_PREFIXES};
 use crate::cluster::{NodeAddr, Slot, Snapshot, slot_of};
 use crate::hash::{IntMap, KeyedMap};
 use crate::placement::Budget;
@@ -201,7 +201,7 @@ pub struct Book {
     /// Entries of broad topics.
     broad: Vec<usize>,
     /// Entries of the hub's own patterns, while there are broad topics.
-    own: [Option<usize>; NOTIFICATIONS.len()],
+    own: [Option<usize>; NOTIFICATION_PREFIXES.len()],
     workers: IntMap<usize, Worker>,
     /// Entries without listeners, to be dropped at the end of the turn.
     idle: Vec<usize>,
@@ -233,7 +233,7 @@ impl Book {
             entries: Slab::new(),
             names: Default::default(),
             broad: Vec::new(),
-            own: [None; NOTIFICATIONS.len()],
+            own: [None; NOTIFICATION_PREFIXES.len()],
             workers: IntMap::default(),
             idle: Vec::new(),
             ended: VecDeque::new(),
@@ -371,11 +371,11 @@ impl Book {
 
     /// Subscribes to the hub's own patterns, which broad topics need.
     fn listen_for_broad(&mut self) {
-        for which in 0..NOTIFICATIONS.len() {
+        for which in 0..NOTIFICATION_PREFIXES.len() {
             if self.own.get(which).is_some_and(Option::is_some) {
                 continue;
             }
-            let Some(prefix) = NOTIFICATIONS.get(which) else { continue };
+            let Some(prefix) = NOTIFICATION_PREFIXES.get(which) else { continue };
             let name: Vec<u8> = [prefix, b"*".as_slice()].concat();
             let at = self.entry(TopicKind::Pattern, name.into());
             if let Some(own) = self.own.get_mut(which) {
@@ -473,7 +473,7 @@ impl Book {
 fn classify(kind: TopicKind, name: &[u8]) -> Class {
     match kind {
         TopicKind::Shard => Class::Shard(slot_of(name)),
-        _ if !glob::may_notify(kind, name) => Class::Plain,
+        _ if !glob::can_receive_notifications(kind, name) => Class::Plain,
         TopicKind::Channel => Class::Narrow { pure: true },
         TopicKind::Pattern => {
             let literal = glob::literal_prefix(name);
