@@ -21,9 +21,9 @@
 //! | [`channel`] | kinds of channels, and Redis's patterns. No I/O |  |
 //! | [`proxy_protocol`] | the header by which a load balancer names its client. No I/O |  |
 //! | [`scripts`] | the Lua scripts that any node can be given at any time. No I/O | resp, hash |
-//! | [`seen`] | hot keys, big keys, slow commands, spans: what is seen as commands pass. No I/O | resp, hash, command, cluster, dest |
+//! | [`observe`] | hot keys, big keys, slow commands, spans: what is seen as commands pass. No I/O | resp, hash, command, cluster, dest |
 //! | [`users`] | who clients are and what they may do. No I/O | resp, hash, command, errors, channel |
-//! | [`config`] | the configuration: file, environment, command line; the table of its keys | command, seen, users |
+//! | [`config`] | the configuration: file, environment, command line; the table of its keys | command, observe, users |
 //! | [`tls`] | certificates, and TLS on sockets | config |
 //! | [`buf`] | byte queues towards sockets |  |
 //! | [`stream`] | sockets of either side | tls |
@@ -35,21 +35,21 @@
 //! | [`pubsub`] | one subscription at the cluster for all subscribers: topics and the hub's logic. No I/O | resp, hash, backoff, cluster, channel, placement |
 //! | [`metrics`] | what is counted, and how Prometheus sees it | command, cluster, errors, channel, tls, placement, emulate, pubsub |
 //! | [`upstream`] | connections to nodes | resp, dest, command, cluster, scripts, buf, stream, placement, route |
-//! | [`client`] | one downstream connection, its ordered reply queue, its limits | resp, hash, command, cluster, errors, channel, proxy_protocol, scripts, seen, users, config, buf, stream, route, ops, metrics |
-//! | [`mailbox`] | what threads say to each other | hash, command, cluster, errors, channel, dest, proxy_protocol, seen, users, config, pubsub, metrics, upstream, client |
+//! | [`client`] | one downstream connection, its ordered reply queue, its limits | resp, hash, command, cluster, errors, channel, proxy_protocol, scripts, observe, users, config, buf, stream, route, ops, metrics |
+//! | [`mailbox`] | what threads say to each other | hash, command, cluster, errors, channel, dest, proxy_protocol, observe, users, config, pubsub, metrics, upstream, client |
 //! | [`hub`] | the thread that holds the subscriptions at the cluster | resp, hash, lines, backoff, cluster, config, tls, buf, stream, pubsub, upstream, mailbox |
-//! | [`common`] | what all parts of a worker share: the time, the settings, the turn at hand, the counters | resp, dest, lines, meter, arena, command, cluster, errors, descriptors, channel, scripts, seen, users, config, tls, buf, stream, placement, route, emulate, ops, metrics, upstream, client, mailbox, hub |
-//! | [`nodes`] | the nodes of the cluster as one worker reaches them: connections, which can be used, who serves which slot | resp, dest, command, cluster, errors, seen, users, stream, placement, route, pubsub, metrics, upstream, client, mailbox, common |
+//! | [`common`] | what all parts of a worker share: the time, the settings, the turn at hand, the counters | resp, dest, lines, meter, arena, command, cluster, errors, descriptors, channel, scripts, observe, users, config, tls, buf, stream, placement, route, emulate, ops, metrics, upstream, client, mailbox, hub |
+//! | [`nodes`] | the nodes of the cluster as one worker reaches them: connections, which can be used, who serves which slot | resp, dest, command, cluster, errors, observe, users, stream, placement, route, pubsub, metrics, upstream, client, mailbox, common |
 //! | [`clients`] | the clients of one worker: who is read from, who waits, who leaves, replies of slotway's own | resp, dest, hash, command, cluster, errors, users, config, buf, stream, placement, route, ops, metrics, upstream, client, mailbox, common, nodes |
 //! | [`access`] | the users of a worker's clients: accounts, realms, what is believed of their rights | resp, dest, hash, command, errors, users, metrics, upstream, mailbox, common, nodes, clients |
 //! | [`node_scripts`] | which Lua scripts each node has | resp, dest, hash, command, scripts, route, metrics, upstream, mailbox, common, nodes |
 //! | [`subscribers`] | a worker's half of pub/sub: topics, subscriptions, messages | resp, dest, hash, command, cluster, errors, channel, users, config, route, pubsub, upstream, client, mailbox, common, nodes, clients |
 //! | [`base`] | what takes several of the parts above: greeting, sending, users that change | resp, dest, hash, command, cluster, errors, scripts, users, tls, buf, stream, route, metrics, upstream, client, mailbox, common, nodes, clients, access, node_scripts, subscribers |
-//! | [`operations`] | commands of more than one step, holds and retries, carried out | resp, dest, hash, command, cluster, errors, seen, users, buf, placement, route, emulate, ops, metrics, upstream, client, mailbox, common, nodes, clients, access, subscribers, base |
-//! | [`recorder`] | what is seen of commands as they pass a worker | resp, dest, command, seen, config, upstream, client, common, nodes, clients, base, operations |
-//! | [`worker`] | the event loop of one core, and what joins all parts: reading, dispatching, answering | resp, dest, hash, meter, arena, command, cluster, errors, proxy_protocol, scripts, seen, users, config, tls, buf, placement, route, emulate, ops, metrics, upstream, client, mailbox, common, nodes, clients, access, node_scripts, subscribers, base, operations, recorder |
-//! | [`control`] | topology refresh, health of replicas, questions to nodes, the pool of workers | resp, lines, backoff, command, cluster, errors, descriptors, channel, seen, users, config, tls, pubsub, metrics, client, mailbox, common, hub, worker |
-//! | [`admin`] | HTTP: metrics, health, the status page | command, cluster, descriptors, seen, users, config, tls, placement, metrics, client, control |
+//! | [`operations`] | commands of more than one step, holds and retries, carried out | resp, dest, hash, command, cluster, errors, observe, users, buf, placement, route, emulate, ops, metrics, upstream, client, mailbox, common, nodes, clients, access, subscribers, base |
+//! | [`recorder`] | what is seen of commands as they pass a worker | resp, dest, command, observe, config, upstream, client, common, nodes, clients, base, operations |
+//! | [`worker`] | the event loop of one core, and what joins all parts: reading, dispatching, answering | resp, dest, hash, meter, arena, command, cluster, errors, proxy_protocol, scripts, observe, users, config, tls, buf, placement, route, emulate, ops, metrics, upstream, client, mailbox, common, nodes, clients, access, node_scripts, subscribers, base, operations, recorder |
+//! | [`control`] | topology refresh, health of replicas, questions to nodes, the pool of workers | resp, lines, backoff, command, cluster, errors, descriptors, channel, observe, users, config, tls, pubsub, metrics, client, mailbox, common, hub, worker |
+//! | [`admin`] | HTTP: metrics, health, the status page | command, cluster, descriptors, observe, users, config, tls, placement, metrics, client, control |
 //! | [`process`] | the process: listening, signals, reload, hand-over, drain | lines, command, errors, descriptors, proxy_protocol, users, config, tls, stream, metrics, mailbox, control, admin |
 //! | [`sandbox`] | a local cluster of real servers, for `make run`, tests and benches | cluster |
 //!
@@ -124,6 +124,7 @@ mod meter;
 pub mod metrics;
 mod node_scripts;
 mod nodes;
+mod observe;
 mod operations;
 mod ops;
 pub mod placement;
@@ -135,7 +136,6 @@ pub mod resp;
 pub mod route;
 pub mod sandbox;
 pub mod scripts;
-mod seen;
 mod stream;
 mod subscribers;
 pub mod tls;

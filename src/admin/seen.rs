@@ -4,7 +4,7 @@ use hyper::Uri;
 use serde_json::Value;
 
 use crate::control::TopologyStatus;
-use crate::seen::{ObservedKeys, Renderer};
+use crate::observe::{ObservedKeys, Renderer};
 
 /// The most that is shown.
 const MOST: usize = 1000;

@@ -37,7 +37,7 @@ pub enum Question {
     /// PROXY HOTKEYS and BIGKEYS.
     Seen {
         /// Which.
-        what: crate::seen::KeyReport,
+        what: crate::observe::KeyReport,
         /// So many at most.
         count: usize,
         /// They are forgotten then.

@@ -174,7 +174,7 @@ pub(crate) struct Spare {
     pub replies: Vec<Box<Replies>>,
     pub(crate) gathers: Vec<Gather>,
     #[allow(clippy::vec_box)] // as with `replies`: gatherings have them
-    pub kept: Vec<Box<crate::seen::KeptArgs>>,
+    pub kept: Vec<Box<crate::observe::KeptArgs>>,
     #[allow(clippy::vec_box)] // as with `replies`
     pub(crate) multis: Vec<Box<Multi>>,
 }

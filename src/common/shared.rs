@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::descriptors::{DescriptorBudget, MAX_IDLE_DEDICATED};
 use crate::errors::{Failure, Last};
 use crate::mailbox::{PendingSubscriptions, WorkerHandle};
-use crate::seen::{SLOW_LOG_OFF, SlowLog, SpanCounts, Trace};
+use crate::observe::{SLOW_LOG_OFF, SlowLog, SpanCounts, Trace};
 
 /// Traced commands that wait for the exporter.
 const SPANS: usize = 2048;

@@ -996,7 +996,7 @@ pub static KEYS: &[Key] = &[
         flag: None,
         doc: "Number of entries kept, for all workers together; the oldest is dropped first. \
               CONFIG SET slowlog-max-len sets it on the nodes and here, until the next start.",
-        field: |c| Field::Count(&mut c.slowlog.max_len, 0..=crate::seen::SlowLog::MAX_LEN),
+        field: |c| Field::Count(&mut c.slowlog.max_len, 0..=crate::observe::SlowLog::MAX_LEN),
     },
     Key {
         path: "tracing.endpoint",

@@ -360,7 +360,7 @@ fn conflicts(loaded: &Loaded) -> Vec<Problem> {
         problems.push(Problem { origin, key, reason: reason.into() });
     }
 
-    if let Err(reason) = crate::seen::Endpoint::parse(&config.tracing.endpoint) {
+    if let Err(reason) = crate::observe::Endpoint::parse(&config.tracing.endpoint) {
         let (origin, key) = (loaded.origin("tracing.endpoint").clone(), "tracing.endpoint".into());
         problems.push(Problem { origin, key, reason });
     }

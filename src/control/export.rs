@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::Tracing;
 use crate::lines::Lines;
-use crate::seen::{Endpoint, SpanCounts, Trace, otlp};
+use crate::observe::{Endpoint, SpanCounts, Trace, otlp};
 use crate::sparsely;
 
 /// Commands in one batch.
@@ -156,7 +156,7 @@ impl Exporter {
 mod tests {
     use super::*;
     use crate::dest::Dest;
-    use crate::seen::{Attempt, TracedCommand};
+    use crate::observe::{Attempt, TracedCommand};
 
     /// OpenTelemetry's collector refuses larger bodies by default (`max_request_body_size`).
     const COLLECTOR_LIMIT: usize = 20 << 20;

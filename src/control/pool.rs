@@ -20,8 +20,8 @@ use crate::mailbox::Inquiry;
 use crate::mailbox::ToHub;
 use crate::mailbox::{Arrival, ToControl, ToWorker, WorkerHandle};
 use crate::metrics::{Totals, WorkerStats};
+use crate::observe::{ObservedKeys, SlowLog};
 use crate::pubsub::HubStats;
-use crate::seen::{ObservedKeys, SlowLog};
 use crate::tls::Tls;
 
 /// Limit on modules' commands that are learned to block.

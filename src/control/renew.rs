@@ -8,7 +8,7 @@ use super::pool::{Inner, Pool};
 use crate::config::Config;
 use crate::mailbox::ToHub;
 use crate::mailbox::ToWorker;
-use crate::seen::SlowLogSettings;
+use crate::observe::SlowLogSettings;
 
 impl Pool {
     /// The configuration in use.

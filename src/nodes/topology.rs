@@ -9,8 +9,8 @@ use crate::nodes::shards::MissingTarget;
 use crate::resp::Protocol;
 
 use crate::cluster::{NO_SHARD, NodeState, Slot};
+use crate::observe::{KeyReport, ObservedKeys, Renderer};
 use crate::route::{Fan, Gather, Layout, SlotOwners, identity};
-use crate::seen::{KeyReport, ObservedKeys, Renderer};
 use crate::upstream::{ConnectionEnd, State, Upstream};
 
 impl SlotOwners for Nodes {

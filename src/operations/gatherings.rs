@@ -11,9 +11,9 @@ use crate::upstream::Pending;
 use crate::users::OWN_REALM;
 
 use crate::dest::{ClientId, Dest};
+use crate::observe::{SLOW_LOG_OFF, SlowLogSettings};
 use crate::operations::{Gathering, Operations};
 use crate::route::{Gather, Merge};
-use crate::seen::{SLOW_LOG_OFF, SlowLogSettings};
 
 /// Nobody's: what is under way for a client that is gone and had no gathering.
 pub(crate) const NOBODYS: u16 = u16::MAX;

@@ -38,11 +38,11 @@ pub(crate) struct Gathering {
     pub(crate) command: CommandId,
     pub(crate) started: u64,
     /// What a slow log shows of it, where its parts are other commands.
-    pub(crate) kept: Option<Box<crate::seen::KeptArgs>>,
+    pub(crate) kept: Option<Box<crate::observe::KeptArgs>>,
     /// The last of its parts that was slow.
-    pub(crate) slow: Option<Box<crate::seen::SlowEntry>>,
+    pub(crate) slow: Option<Box<crate::observe::SlowEntry>>,
     /// What it sets, if the nodes agree (CONFIG SET).
-    pub(crate) sets: Option<crate::seen::SlowLogSettings>,
+    pub(crate) sets: Option<crate::observe::SlowLogSettings>,
     /// A CONFIG SET of what a node says of itself: when the nodes agree, they are asked again.
     pub(crate) renames: bool,
     /// Bytes of its parts' replies.

@@ -18,12 +18,12 @@ use crate::upstream::Pending;
 
 use crate::command::{Class, CommandId, key_positions};
 use crate::dest::{ClientId, Dest};
-use crate::resp::reply::{elements, text};
-use crate::resp::{ArgRange, Args};
-use crate::seen::{
+use crate::observe::{
     BigKeys, HotKeys, KeyReport, ObservedKeys, SLOW_LOG_OFF, SlowEntry, TimeBreakdown,
     TracedCommand, logged_args,
 };
+use crate::resp::reply::{elements, text};
+use crate::resp::{ArgRange, Args};
 
 /// Of one command so many keys are looked at.
 const MOST_KEYS: usize = 64;

@@ -18,7 +18,7 @@ use crate::upstream::Pending;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::command::{Class, CommandId};
-use crate::seen::{Attempt, TracedCommand};
+use crate::observe::{Attempt, TracedCommand};
 
 /// Traced commands under way in one worker; with so many no more are chosen.
 const MOST: usize = 256;

@@ -4,7 +4,7 @@ use crate::client::Question;
 use crate::clients::Flow;
 use crate::command::CommandId;
 use crate::errors::Failure;
-use crate::seen::KeyReport;
+use crate::observe::KeyReport;
 use crate::worker::Worker;
 
 use crate::common::slow::{SHOWN, unknown};

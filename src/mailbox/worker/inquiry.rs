@@ -44,7 +44,7 @@ pub struct Answers {
     /// Number of clients that were closed or unblocked.
     pub count: i64,
     /// What was observed of keys.
-    pub seen: crate::seen::ObservedKeys,
+    pub seen: crate::observe::ObservedKeys,
     /// The asker must be closed as well, after its reply.
     pub asker_too: bool,
 }

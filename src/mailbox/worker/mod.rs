@@ -115,7 +115,7 @@ pub enum ToWorker {
     /// Return a summary of the clients.
     Census(tokio::sync::oneshot::Sender<Box<Census>>),
     /// Return what was observed of keys.
-    Seen(tokio::sync::oneshot::Sender<Box<crate::seen::ObservedKeys>>),
+    Seen(tokio::sync::oneshot::Sender<Box<crate::observe::ObservedKeys>>),
     /// Read no more commands, answer what is in flight, then end the thread.
     Drain {
         /// When to end in any case.
