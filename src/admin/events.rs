@@ -38,7 +38,7 @@ impl Level {
 
 /// One thing that has happened, `count` times.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct News {
+pub(super) struct Occurrence {
     /// How bad it is.
     pub level: Level,
     /// What it is about, in a word.
@@ -54,7 +54,7 @@ struct Event {
     id: u64,
     first: u64,
     last: u64,
-    news: News,
+    occurrence: Occurrence,
 }
 
 /// The last events.
@@ -69,22 +69,22 @@ pub struct Events {
 
 impl Events {
     /// It has happened at `millis` since 1970.
-    pub fn add(&mut self, millis: u64, news: News) {
+    pub fn add(&mut self, millis: u64, occurrence: Occurrence) {
         self.revision += 1;
         let same = |e: &Event| {
-            e.news.kind == news.kind
-                && e.news.text == news.text
+            e.occurrence.kind == occurrence.kind
+                && e.occurrence.text == occurrence.text
                 && millis.saturating_sub(e.last) <= SAME_MILLIS
         };
         let event = match self.ring.iter().rposition(same).and_then(|at| self.ring.remove(at)) {
             Some(mut event) => {
                 event.last = millis;
-                event.news.count += news.count;
+                event.occurrence.count += occurrence.count;
                 event
             }
             None => {
                 self.ids += 1;
-                Event { id: self.ids, first: millis, last: millis, news }
+                Event { id: self.ids, first: millis, last: millis, occurrence }
             }
         };
         if self.ring.len() >= KEPT {
@@ -105,10 +105,10 @@ impl Events {
                 "id": e.id,
                 "first": e.first,
                 "last": e.last,
-                "level": e.news.level.name(),
-                "kind": e.news.kind,
-                "text": e.news.text,
-                "count": e.news.count,
+                "level": e.occurrence.level.name(),
+                "kind": e.occurrence.kind,
+                "text": e.occurrence.text,
+                "count": e.occurrence.count,
             })
         };
         self.ring.iter().rev().map(one).collect()
@@ -116,8 +116,8 @@ impl Events {
 }
 
 /// What has happened between two moments.
-pub fn between(was: &Moment, is: &Moment) -> Vec<News> {
-    let mut found = Found(Vec::new());
+pub fn between(was: &Moment, is: &Moment) -> Vec<Occurrence> {
+    let mut found = Occurrences(Vec::new());
     topology(was, is, &mut found);
     nodes(was, is, &mut found);
     commands(was, is, &mut found);
@@ -126,12 +126,12 @@ pub fn between(was: &Moment, is: &Moment) -> Vec<News> {
     found.0
 }
 
-struct Found(Vec<News>);
+struct Occurrences(Vec<Occurrence>);
 
-impl Found {
+impl Occurrences {
     fn add(&mut self, level: Level, kind: &'static str, text: impl Into<String>, count: u64) {
         if count > 0 {
-            self.0.push(News { level, kind, text: text.into(), count });
+            self.0.push(Occurrence { level, kind, text: text.into(), count });
         }
     }
 
@@ -149,7 +149,7 @@ impl Found {
     }
 }
 
-fn topology(was: &Moment, is: &Moment, found: &mut Found) {
+fn topology(was: &Moment, is: &Moment, found: &mut Occurrences) {
     let (old, new) = (&was.topology.snapshot, &is.topology.snapshot);
     if old.generation == 0 && new.generation > 0 {
         let (nodes, primaries) = (new.nodes.len(), new.slot_primaries().len());
@@ -188,7 +188,7 @@ fn topology(was: &Moment, is: &Moment, found: &mut Found) {
     }
 }
 
-fn nodes(was: &Moment, is: &Moment, found: &mut Found) {
+fn nodes(was: &Moment, is: &Moment, found: &mut Occurrences) {
     let before: BTreeMap<_, _> = was.totals.nodes.iter().collect();
     for (addr, now) in &is.totals.nodes {
         let before = before.get(addr);
@@ -202,7 +202,7 @@ fn nodes(was: &Moment, is: &Moment, found: &mut Found) {
     }
 }
 
-fn commands(was: &Moment, is: &Moment, found: &mut Found) {
+fn commands(was: &Moment, is: &Moment, found: &mut Occurrences) {
     let (old, new) = (&was.totals.rest, &is.totals.rest);
     found.grown(
         (Level::Info, "redirection"),
@@ -230,7 +230,7 @@ fn commands(was: &Moment, is: &Moment, found: &mut Found) {
     found.add(Level::Warn, "pub/sub", "topics that may have missed messages", gaps);
 }
 
-fn people(was: &Moment, is: &Moment, found: &mut Found) {
+fn people(was: &Moment, is: &Moment, found: &mut Occurrences) {
     let (old, new) = (&was.totals.rest, &is.totals.rest);
     for (outcome, text) in [
         (LoginOutcome::Wrong, "logins refused: wrong name or password"),
@@ -252,7 +252,7 @@ fn people(was: &Moment, is: &Moment, found: &mut Found) {
     found.add(Level::Warn, "tls", "TLS handshakes failed", tls);
 }
 
-fn process(was: &Moment, is: &Moment, found: &mut Found) {
+fn process(was: &Moment, is: &Moment, found: &mut Occurrences) {
     let (old, new) = (&was.counts, &is.counts);
     let failed = new.worker_failures.saturating_sub(old.worker_failures);
     found.add(Level::Bad, "slotway", "a worker failed and was replaced", failed);
@@ -282,8 +282,8 @@ mod tests {
     use crate::cluster::{NodeAddr, Role, Snapshot, parse_shards};
     use crate::metrics::NodeStats;
 
-    fn news(text: &str, count: u64) -> News {
-        News { level: Level::Info, kind: "k", text: text.into(), count }
+    fn occurrence(text: &str, count: u64) -> Occurrence {
+        Occurrence { level: Level::Info, kind: "k", text: text.into(), count }
     }
 
     fn cluster(generation: u64) -> Snapshot {
@@ -293,7 +293,8 @@ mod tests {
     }
 
     fn told_of(was: &Moment, is: &Moment) -> Vec<String> {
-        let line = |n: News| format!("{} {}: {} ×{}", n.level.name(), n.kind, n.text, n.count);
+        let line =
+            |n: Occurrence| format!("{} {}: {} ×{}", n.level.name(), n.kind, n.text, n.count);
         between(was, is).into_iter().map(line).collect()
     }
 
@@ -376,18 +377,18 @@ mod tests {
     #[test]
     fn the_same_again_is_counted_and_the_ring_is_bounded() {
         let mut events = Events::default();
-        events.add(1_000, news("a", 2));
-        events.add(2_000, news("b", 1));
-        events.add(3_000, news("a", 3));
+        events.add(1_000, occurrence("a", 2));
+        events.add(2_000, occurrence("b", 1));
+        events.add(3_000, occurrence("a", 3));
         let json = events.json();
         assert_eq!(json[0]["text"], "a");
         assert_eq!((json[0]["count"].as_u64(), json[0]["first"].as_u64()), (Some(5), Some(1_000)));
         assert_eq!(json[1]["text"], "b");
-        events.add(3_001 + SAME_MILLIS, news("a", 1));
+        events.add(3_001 + SAME_MILLIS, occurrence("a", 1));
         assert_eq!(events.json()[0]["count"], 1, "that was long ago");
         let before = events.revision();
         for n in 0..1_000 {
-            events.add(n, news(&n.to_string(), 1));
+            events.add(n, occurrence(&n.to_string(), 1));
         }
         assert_eq!(events.json().as_array().unwrap().len(), KEPT);
         assert!(events.revision() > before);

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::moment::Span;
+use super::moment::Interval;
 
 /// Rows kept: some 115 KB.
 const ROWS: usize = 600;
@@ -60,7 +60,7 @@ impl History {
 }
 
 /// The row of what lies between two moments.
-pub fn row(span: &Span) -> Row {
+pub fn row(span: &Interval) -> Row {
     let (was, is) = (&span.was, &span.is);
     let whole = |rate: f64| Some(rate.round() as u64);
     let (commands_was, commands_is) = (was.commands(), is.commands());

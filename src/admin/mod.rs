@@ -1,14 +1,14 @@
 //! HTTP beside the traffic: metrics, health, what is seen of commands, the status page.
 
+mod connections;
 mod events;
 mod history;
 mod moment;
 mod page;
-mod places;
 mod ready;
-mod seen;
+mod reports;
+mod sampler;
 mod server;
 mod status;
-mod watch;
 
 pub use server::Admin;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::ready::{Facts, Readiness};
+use super::ready::{Readiness, ReadinessInputs};
 use crate::cluster::{Node, NodeAddr, NodeState, Role};
 use crate::control::{Pool, Scrape, Status, TopologyStatus};
 use crate::metrics::{CommandStats, Histogram, NodeStats, ProcessUsage, Totals};
@@ -56,7 +56,7 @@ impl Moment {
         let Scrape { totals, running, answered } = pool.scrape(limit).await;
         let topology = status.topology().clone();
         let draining = status.is_draining();
-        let readiness = Readiness::of(&Facts {
+        let readiness = Readiness::of(&ReadinessInputs {
             draining,
             workers: running,
             snapshot: &topology.snapshot,
@@ -142,14 +142,14 @@ impl Moment {
 
 /// Two moments, and the time between them.
 #[derive(Debug, Clone)]
-pub struct Span {
+pub struct Interval {
     /// The earlier one.
     pub was: Arc<Moment>,
     /// The later one.
     pub is: Arc<Moment>,
 }
 
-impl Span {
+impl Interval {
     /// How often something happened per second that has been counted from `was` to `is`.
     pub fn rate(&self, was: u64, is: u64) -> f64 {
         let seconds = self.is.at.saturating_duration_since(self.was.at).as_secs_f64();

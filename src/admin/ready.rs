@@ -21,7 +21,7 @@ pub struct Readiness {
 
 /// What readiness is judged by.
 #[derive(Debug)]
-pub struct Facts<'a> {
+pub struct ReadinessInputs<'a> {
     pub draining: bool,
     pub workers: usize,
     pub snapshot: &'a Snapshot,
@@ -35,7 +35,7 @@ pub struct Facts<'a> {
 
 impl Readiness {
     /// Judges.
-    pub fn of(facts: &Facts) -> Self {
+    pub fn of(facts: &ReadinessInputs) -> Self {
         let mut reasons = Vec::new();
         if facts.draining {
             reasons.push("draining: slotway was told to stop".to_owned());
@@ -86,7 +86,7 @@ impl Readiness {
 
 /// A worker that is connected knows best, then one that cannot connect; where no worker has tried
 /// (connections are made when they are needed), the refresher has.
-fn unreached(addr: &NodeAddr, facts: &Facts) -> Option<String> {
+fn unreached(addr: &NodeAddr, facts: &ReadinessInputs) -> Option<String> {
     if let Some(stats) = facts.nodes.get(addr) {
         if stats.connections_ready > 0 {
             return None;
@@ -127,7 +127,7 @@ mod tests {
         let nodes = BTreeMap::new();
         let judge = |reached: &_, nodes: &_, draining| {
             let (snapshot, workers, error) = (&snapshot, 1, Some("a refresh failed"));
-            Readiness::of(&Facts { draining, workers, snapshot, error, nodes, reached })
+            Readiness::of(&ReadinessInputs { draining, workers, snapshot, error, nodes, reached })
         };
         assert!(judge(&reached, &nodes, false).ready);
         assert!(!judge(&reached, &nodes, true).ready);
@@ -152,7 +152,7 @@ mod tests {
         let snapshot = snapshot(FAILED);
         let reached = [27110, 27112].map(|p| (addr(p), Ok(()))).into_iter().collect();
         let (nodes, error) = (BTreeMap::new(), None);
-        let facts = Facts {
+        let facts = ReadinessInputs {
             draining: false,
             workers: 1,
             snapshot: &snapshot,
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn nothing_is_known_at_first() {
-        let facts = Facts {
+        let facts = ReadinessInputs {
             draining: false,
             workers: 0,
             snapshot: &Snapshot::empty(),

@@ -22,12 +22,12 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
+use super::connections::ConnectionLimit;
 use super::page::{PAGE, headers as page_headers};
-use super::places::Places;
-use super::ready::{Facts, Readiness};
-use super::seen::{asked_count, keys_json};
-use super::status::{self, Known};
-use super::watch::Watch;
+use super::ready::{Readiness, ReadinessInputs};
+use super::reports::{asked_count, keys_json};
+use super::sampler::Sampler;
+use super::status::{self, Cursor};
 use crate::config::Config;
 use crate::control::{Pool, Status};
 use crate::descriptors::is_exhausted;
@@ -82,7 +82,7 @@ pub struct Admin {
     pool: Arc<Pool>,
     status: Arc<Status>,
     started: Instant,
-    watch: Watch,
+    sampler: Sampler,
     /// Who the clients were when somebody last asked.
     census: tokio::sync::Mutex<Option<(Instant, Bytes)>>,
 }
@@ -96,7 +96,7 @@ impl Admin {
             pool,
             status,
             started: Instant::now(),
-            watch: Watch::default(),
+            sampler: Sampler::default(),
             census: tokio::sync::Mutex::default(),
         }
     }
@@ -126,7 +126,7 @@ impl Admin {
 
     /// Remembers what happens, until it is dropped.
     pub async fn watch(self: Arc<Self>) {
-        self.watch.run(&self.pool, &self.status).await;
+        self.sampler.run(&self.pool, &self.status).await;
     }
 
     /// Serves until `close` says so: then no more connections are taken, and those that there are
@@ -136,7 +136,7 @@ impl Admin {
         listener: Arc<TcpListener>,
         mut close: watch::Receiver<bool>,
     ) {
-        let mut places = Places::default();
+        let mut limit = ConnectionLimit::default();
         // A page somewhere that a browser on this machine shows could ask for these under a name of
         // its own that stands for 127.0.0.1.
         let local = listener.local_addr().is_ok_and(|addr| addr.ip().is_loopback());
@@ -190,7 +190,7 @@ impl Admin {
                     debug!(%error, "admin connection");
                 }
             });
-            places.take(peer.ip(), connection, self.pool.budget().admin);
+            limit.admit(peer.ip(), connection, self.pool.budget().admin);
         }
         connections.detach_all();
     }
@@ -329,17 +329,17 @@ impl Admin {
     }
 
     async fn status_json(&self, query: &str) -> Page {
-        let known = Known::parse(query);
+        let known = Cursor::parse(query);
         let uptime = self.started.elapsed().as_secs();
         let limits = Admin::limits(&self.pool.config(), &self.pool.budget());
         let now = || {
-            let process = status::Process { uptime, limits: &limits };
-            status::status(&self.watch.seen(), known, process)
+            let process = status::ProcessInfo { uptime, limits: &limits };
+            status::status(&self.sampler.timeline(), known, process)
         };
         let mut status = now();
         if status.is_none() {
             // The very first second.
-            self.watch.look(&self.pool, &self.status).await;
+            self.sampler.sample(&self.pool, &self.status).await;
             status = now();
         }
         page(StatusCode::OK, JSON, status.unwrap_or_default().to_string())
@@ -392,7 +392,7 @@ impl Admin {
     async fn readiness(&self) -> Page {
         let scrape = self.pool.scrape(SCRAPE_LIMIT).await;
         let topology = self.status.topology().clone();
-        let readiness = Readiness::of(&Facts {
+        let readiness = Readiness::of(&ReadinessInputs {
             draining: self.status.is_draining(),
             workers: scrape.running,
             snapshot: &topology.snapshot,

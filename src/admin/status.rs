@@ -5,8 +5,8 @@
 use serde_json::{Value, json};
 
 use super::history::COLUMNS;
-use super::moment::{Moment, Span};
-use super::watch::Seen;
+use super::moment::{Interval, Moment};
+use super::sampler::Timeline;
 use crate::client::{Census, largest};
 use crate::cluster::{NO_SHARD, Node, Role, ShardIdx, Snapshot};
 use crate::command::CommandId;
@@ -20,17 +20,17 @@ const GROUPS: usize = 8;
 
 /// What the reader has already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct Cursor {
     /// The number of the last row of the history.
     pub row: u64,
     /// The revision of the events.
     pub events: Option<u64>,
 }
 
-impl Known {
+impl Cursor {
     /// From a query such as `since=17&events=4`; what is not a number is not known.
-    pub fn parse(query: &str) -> Known {
-        let mut known = Known::default();
+    pub fn parse(query: &str) -> Cursor {
+        let mut known = Cursor::default();
         for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
             match (name, value.parse::<u64>()) {
                 ("since", Ok(row)) => known.row = row,
@@ -44,7 +44,7 @@ impl Known {
 
 /// The process: what does not change while it runs, and how long that has been.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Process<'a> {
+pub(super) struct ProcessInfo<'a> {
     /// Seconds.
     pub uptime: u64,
     /// The limits of the configuration.
@@ -52,8 +52,8 @@ pub(super) struct Process<'a> {
 }
 
 /// `/status.json`. `None` before the first look.
-pub fn status(seen: &Seen, known: Known, process: Process) -> Option<Value> {
-    let now = seen.now()?;
+pub fn status(timeline: &Timeline, known: Cursor, process: ProcessInfo) -> Option<Value> {
+    let now = timeline.now()?;
     let is = &now.is;
     let limits: serde_json::Map<String, Value> =
         process.limits.iter().map(|(name, limit)| ((*name).to_owned(), json!(limit))).collect();
@@ -78,21 +78,21 @@ pub fn status(seen: &Seen, known: Known, process: Process) -> Option<Value> {
         },
         "shards": shards(&now),
         "history": {
-            "last": seen.history.last(),
+            "last": timeline.history.last(),
             "columns": COLUMNS,
-            "rows": seen.history.after(known.row).collect::<Vec<_>>(),
+            "rows": timeline.history.after(known.row).collect::<Vec<_>>(),
         },
-        "events": { "revision": seen.events.revision() },
+        "events": { "revision": timeline.events.revision() },
     });
-    if known.events != Some(seen.events.revision())
+    if known.events != Some(timeline.events.revision())
         && let Some(events) = status.get_mut("events")
     {
-        *events = json!({ "revision": seen.events.revision(), "list": seen.events.json() });
+        *events = json!({ "revision": timeline.events.revision(), "list": timeline.events.json() });
     }
     Some(status)
 }
 
-fn totals(now: &Span) -> Value {
+fn totals(now: &Interval) -> Value {
     let (was, is) = (&now.was, &now.is);
     let (commands_was, commands_is) = (was.commands(), is.commands());
     let latency = is.latency().since(&was.latency());
@@ -136,7 +136,7 @@ fn workers(is: &Moment) -> Value {
 }
 
 /// The most frequent commands of the last seconds.
-fn commands(now: &Span) -> Value {
+fn commands(now: &Interval) -> Value {
     let (was, is) = (&now.was.totals.commands, &now.is.totals.commands);
     let table = &now.is.topology.commands;
     let mut rates: Vec<(usize, f64, f64)> = is
@@ -161,7 +161,7 @@ fn commands(now: &Span) -> Value {
 }
 
 /// The shards in the order of their slots, those without any last.
-fn shards(now: &Span) -> Value {
+fn shards(now: &Interval) -> Value {
     let snapshot = &now.is.topology.snapshot;
     let ranges = ranges(snapshot);
     let mut order: Vec<usize> = (0..snapshot.shards.len()).collect();
@@ -202,7 +202,7 @@ fn ranges(snapshot: &Snapshot) -> Vec<Vec<(u16, u16)>> {
     all
 }
 
-fn node(now: &Span, node: &Node) -> Value {
+fn node(now: &Interval, node: &Node) -> Value {
     let nothing = NodeStats::default();
     let is = now.is.node(&node.addr).unwrap_or(&nothing);
     // A node that the workers have only now heard of has begun from nothing.
@@ -271,10 +271,10 @@ mod tests {
 
     #[test]
     fn what_the_reader_knows() {
-        let known = |row, events| Known { row, events };
-        assert_eq!(Known::parse(""), known(0, None));
-        assert_eq!(Known::parse("since=17&events=4"), known(17, Some(4)));
-        assert_eq!(Known::parse("events=x&since=-1&a&since=5"), known(5, None));
+        let known = |row, events| Cursor { row, events };
+        assert_eq!(Cursor::parse(""), known(0, None));
+        assert_eq!(Cursor::parse("since=17&events=4"), known(17, Some(4)));
+        assert_eq!(Cursor::parse("events=x&since=-1&a&since=5"), known(5, None));
     }
 
     #[test]

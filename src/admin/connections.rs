@@ -7,16 +7,16 @@ use tokio::task::AbortHandle;
 
 /// Who has one.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(super) struct ConnectionLimit {
     /// The oldest first.
     taken: Vec<(IpAddr, AbortHandle)>,
 }
 
-impl Places {
+impl ConnectionLimit {
     /// One for a connection that was accepted from `ip`. Where there is none the oldest connection
     /// of the address that has the most is ended: one that fills them all does not keep others out.
     /// There are `most`: nobody but a scraper and a prober is expected.
-    pub fn take(&mut self, ip: IpAddr, connection: AbortHandle, most: usize) {
+    pub fn admit(&mut self, ip: IpAddr, connection: AbortHandle, most: usize) {
         self.taken.retain(|(_, connection)| !connection.is_finished());
         self.taken.push((ip.to_canonical(), connection));
         while self.taken.len() > most {
@@ -41,12 +41,12 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_the_most_loses_the_oldest() {
-        let mut places = Places::default();
+        let mut limit = ConnectionLimit::default();
         let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
         let mut all = Vec::new();
         let mut come = |from: u8| {
             let task = tokio::spawn(std::future::pending::<()>());
-            places.take(ip(from), task.abort_handle(), MOST);
+            limit.admit(ip(from), task.abort_handle(), MOST);
             all.push((from, task));
         };
         come(1);

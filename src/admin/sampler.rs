@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::events::{self, Events};
 use super::history::{self, History};
-use super::moment::{Moment, Span};
+use super::moment::{Interval, Moment};
 use crate::control::{Pool, Status};
 
 /// Between two looks.
@@ -19,13 +19,13 @@ const NOW: usize = 3;
 
 /// What has been seen.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
-    seen: Mutex<Seen>,
+pub(super) struct Sampler {
+    timeline: Mutex<Timeline>,
 }
 
 /// The same, while nobody else looks.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct Timeline {
     /// The last ten minutes.
     pub history: History,
     /// What has happened.
@@ -34,20 +34,20 @@ pub struct Seen {
     moments: VecDeque<Arc<Moment>>,
 }
 
-impl Seen {
+impl Timeline {
     /// The last seconds; `None` before the first look.
-    pub fn now(&self) -> Option<Span> {
+    pub fn now(&self) -> Option<Interval> {
         let (was, is) = (self.moments.front()?, self.moments.back()?);
-        Some(Span { was: Arc::clone(was), is: Arc::clone(is) })
+        Some(Interval { was: Arc::clone(was), is: Arc::clone(is) })
     }
 
     fn add(&mut self, moment: Moment) {
         let is = Arc::new(moment);
         if let Some(was) = self.moments.back().map(Arc::clone) {
-            for news in events::between(&was, &is) {
-                self.events.add(is.millis, news);
+            for occurrence in events::between(&was, &is) {
+                self.events.add(is.millis, occurrence);
             }
-            self.history.add(history::row(&Span { was, is: Arc::clone(&is) }));
+            self.history.add(history::row(&Interval { was, is: Arc::clone(&is) }));
         }
         if self.moments.len() > NOW {
             self.moments.pop_front();
@@ -56,16 +56,16 @@ impl Seen {
     }
 }
 
-impl Watch {
+impl Sampler {
     /// What has been seen so far.
-    pub fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn timeline(&self) -> MutexGuard<'_, Timeline> {
+        self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks once, now.
-    pub async fn look(&self, pool: &Pool, status: &Status) {
+    pub async fn sample(&self, pool: &Pool, status: &Status) {
         let moment = Moment::now(pool, status, LIMIT).await;
-        self.seen().add(moment);
+        self.timeline().add(moment);
     }
 
     /// Looks every second, until it is dropped.
@@ -74,7 +74,7 @@ impl Watch {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.look(pool, status).await;
+            self.sample(pool, status).await;
         }
     }
 }
