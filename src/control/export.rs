@@ -1,7 +1,7 @@
-//! Spans of traced commands go to a collector: OTLP/JSON over HTTP, in batches.
+//! Export of traces to an OpenTelemetry collector: OTLP/JSON over HTTP, in batches.
 //!
-//! A collector that does not take them costs no command anything: spans that find the queue full
-//! are dropped, those that a collector does not take are not sent again; both are counted.
+//! An unavailable collector delays no command: traces that find the queue full are dropped, batches
+//! that the collector does not accept are not sent again. Both are counted.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -24,51 +24,50 @@ use crate::lines::Lines;
 use crate::observe::{Endpoint, SpanCounts, Trace, otlp};
 use crate::sparsely;
 
-/// Commands in one batch.
+/// Traces in a full batch.
 const BATCH: usize = 512;
-/// A batch that is not full is sent after this.
+/// Time after which a batch is sent although it is not full.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// For one request, its connection included.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout of a request, including its connection.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// See the module.
+/// The exporter: takes traces from a queue and sends them.
 #[derive(Debug)]
 pub struct Exporter {
     endpoint: Endpoint,
     service: String,
     counts: Arc<SpanCounts>,
-    /// Only the exporter reads it; the lock outlives a task that failed.
+    /// Read by [`Exporter::run`] only; the lock lets a restarted task continue with it.
     queue: Mutex<mpsc::Receiver<Trace>>,
 }
 
 impl Exporter {
-    /// `None`: nothing is to be sent.
+    /// An exporter for the traces of `queue`; `None` if no endpoint is configured.
     pub fn new(
         config: &Tracing,
         queue: mpsc::Receiver<Trace>,
         counts: Arc<SpanCounts>,
     ) -> Option<Exporter> {
-        // An endpoint that is wrong was an error when the configuration was read.
+        // An invalid endpoint was refused when the configuration was read.
         let endpoint = Endpoint::parse(&config.endpoint).ok()??;
         let service = config.service_name.clone();
         Some(Exporter { endpoint, service, counts, queue: Mutex::new(queue) })
     }
 
-    /// Sends what comes, to the end.
+    /// Exports traces until the queue is closed.
     pub async fn run(self: Arc<Self>) {
         let mut queue = self.queue.lock().await;
         let mut lines = Lines::default();
-        let mut batch = Vec::new();
         while let Some(first) = queue.recv().await {
-            batch.push(first);
-            let full = Instant::now() + INTERVAL;
+            let mut batch = vec![first];
+            let due = Instant::now() + INTERVAL;
             while batch.len() < BATCH
-                && let Ok(Some(next)) = timeout_at(full, queue.recv()).await
+                && let Ok(Some(next)) = timeout_at(due, queue.recv()).await
             {
                 batch.push(next);
             }
-            let count: usize = batch.iter().map(|spans| spans.spans.len()).sum();
-            match self.export(std::mem::take(&mut batch)).await {
+            let count: usize = batch.iter().map(|trace| trace.spans.len()).sum();
+            match self.export(batch).await {
                 Ok(()) => self.counts.exported.fetch_add(count as u64, Relaxed),
                 Err(why) => {
                     let endpoint = &self.endpoint.uri;
@@ -80,28 +79,28 @@ impl Exporter {
     }
 }
 
-/// Why the collector has not got a batch of spans.
+/// Failure to export a batch.
 #[derive(Debug, thiserror::Error)]
 enum ExportError {
-    /// No connection, or it was lost.
+    /// The connection could not be made, or was lost.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// TLS cannot be used.
+    /// TLS is not available, or the endpoint's host is no valid server name.
     #[error("{0}")]
     Tls(String),
-    /// No HTTP.
+    /// The response is not valid HTTP.
     #[error("{0}")]
     Http(#[from] hyper::Error),
-    /// The endpoint cannot be asked for.
+    /// The request could not be built.
     #[error("{0}")]
     Request(#[from] hyper::http::Error),
-    /// The collector does not take it.
+    /// The collector answered with an HTTP error.
     #[error("it answers {0}")]
     Refused(hyper::StatusCode),
-    /// It took too long.
-    #[error("no answer within {PATIENCE:?}")]
-    Silent,
-    /// The spans cannot be written as JSON.
+    /// The request timed out.
+    #[error("no answer within {REQUEST_TIMEOUT:?}")]
+    Timeout,
+    /// The traces could not be encoded.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
 }
@@ -109,15 +108,15 @@ enum ExportError {
 impl Exporter {
     async fn export(&self, batch: Vec<Trace>) -> Result<(), ExportError> {
         let body = otlp::request(&self.service, &batch)?;
-        // A collector may take its time; meanwhile there is one copy of the spans.
+        // Do not keep the spans twice while the collector takes its time.
         drop(batch);
-        timeout(PATIENCE, self.post(body)).await.unwrap_or(Err(ExportError::Silent))
+        timeout(REQUEST_TIMEOUT, self.post(body)).await.unwrap_or(Err(ExportError::Timeout))
     }
 
     async fn post(&self, body: Vec<u8>) -> Result<(), ExportError> {
         let host = self.endpoint.host.trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((host, self.endpoint.port)).await?;
-        // One request per second at most: a batch and its answer are two small packets.
+        // The connection carries one request: there is nothing to merge its packets with.
         let _ = stream.set_nodelay(true);
         if !self.endpoint.tls {
             return self.send(stream, body).await;
@@ -141,7 +140,7 @@ impl Exporter {
             .header(HOST, format!("{}:{}", self.endpoint.host, self.endpoint.port))
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))?;
-        // Dropped with this function, and the connection with it: it is not used again.
+        // Drives the connection; dropped on return, as each batch has a connection of its own.
         let mut connections = JoinSet::new();
         connections.spawn(connection);
         let response = sender.send_request(request).await?;
@@ -158,7 +157,7 @@ mod tests {
     use crate::dest::Dest;
     use crate::observe::{Attempt, TracedCommand};
 
-    /// OpenTelemetry's collector refuses larger bodies by default (`max_request_body_size`).
+    /// Default of the OpenTelemetry collector's `max_request_body_size`.
     const COLLECTOR_LIMIT: usize = 20 << 20;
 
     #[test]
@@ -174,7 +173,7 @@ mod tests {
                 ..Attempt::default()
             });
         }
-        let trace = traced.spans(10_000_000, 1_800_000_000_000_000_000);
+        let trace = traced.finish(10_000_000, 1_800_000_000_000_000_000);
         let body = otlp::request("slotway", &[trace]).expect("JSON");
         assert!(body.len() * BATCH <= COLLECTOR_LIMIT, "{} bytes each", body.len());
     }

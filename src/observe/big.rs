@@ -1,61 +1,61 @@
-//! The largest values that were seen in commands and replies.
+//! Big keys: the keys with the largest values observed in commands and replies.
 
-use super::Name;
+use super::KeyName;
 use crate::hash::fingerprint;
 
-/// Keys of one worker.
-const PLACES: usize = 128;
-/// What is smaller is nobody's big key.
-const SMALLEST: usize = 1024;
-/// After so many microseconds the largest size seen gives way to what is seen now: the value may
+/// Capacity: keys per worker.
+const CAPACITY: usize = 128;
+/// Size from which a value counts as big, in bytes.
+const MIN_BYTES: usize = 1024;
+/// Age in microseconds after which a smaller observation replaces the size of a key: the value may
 /// have shrunk.
-const STALE: u64 = 60_000_000;
-/// Who was not seen for so many microseconds is forgotten: the key may be gone.
-const FORGOTTEN: u64 = 3_600_000_000;
+const STALE_AFTER: u64 = 60_000_000;
+/// Age in microseconds after which a key that was not observed again is removed: it may not exist
+/// any more.
+const EXPIRE_AFTER: u64 = 3_600_000_000;
 
-/// One worker's big keys. About 30 KiB when it is full.
+/// The big keys of one worker. About 30 KiB when full.
 #[derive(Debug, Default)]
 pub struct BigKeys {
     keys: Vec<BigKey>,
     next_look: u64,
 }
 
-/// One key.
+/// A big key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BigKey {
     /// The key.
-    pub name: Name,
-    /// Bytes of its value, as far as they were in the command or reply.
+    pub name: KeyName,
+    /// Observed size of its value: the bytes of it that the command or reply contained.
     pub bytes: usize,
     /// The command, an index of the command table.
     pub command: u16,
-    /// It was the reply rather than the command.
+    /// Whether the size was observed in the reply; otherwise in the command.
     pub reply: bool,
-    /// When that was; in a copy: how long ago. Microseconds.
+    /// Time of the observation in [`BigKeys`], its age in a copy; microseconds.
     pub seen: u64,
 }
 
 impl BigKeys {
-    /// What has fewer bytes than this need not be shown here.
+    /// The size in bytes below which [`BigKeys::see`] ignores keys that it does not have.
     pub fn floor(&self) -> usize {
-        let full = self.keys.len() >= PLACES;
+        let full = self.keys.len() >= CAPACITY;
         let least = self.keys.iter().map(|key| key.bytes).min().filter(|_| full);
-        least.map_or(SMALLEST, |least| least + 1)
+        least.map_or(MIN_BYTES, |least| least + 1)
     }
 
-    /// A value of so many bytes was seen.
+    /// Records a value of `bytes` bytes, observed at `now`.
     pub fn see(&mut self, key: &[u8], bytes: usize, command: u16, reply: bool, now: u64) {
-        if bytes < SMALLEST {
+        if bytes < MIN_BYTES {
             return;
         }
         let hash = fingerprint(key);
         let place = match self.keys.iter_mut().position(|known| known.name.hash == hash) {
-            Some(at) => self
-                .keys
-                .get_mut(at)
-                .filter(|known| bytes >= known.bytes || now.saturating_sub(known.seen) > STALE),
-            None if self.keys.len() < PLACES => {
-                let name = Name::default();
+            Some(at) => self.keys.get_mut(at).filter(|known| {
+                bytes >= known.bytes || now.saturating_sub(known.seen) > STALE_AFTER
+            }),
+            None if self.keys.len() < CAPACITY => {
+                let name = KeyName::default();
                 let new = BigKey { name, bytes: 0, command, reply, seen: now };
                 self.keys.push(new);
                 self.keys.last_mut()
@@ -73,17 +73,17 @@ impl BigKeys {
         }
     }
 
-    /// Forgets what was not seen for long. Gives whether anything may have changed.
+    /// Removes expired keys, at most once per [`STALE_AFTER`]. Returns whether it looked for any.
     pub fn forget(&mut self, now: u64) -> bool {
         if now < self.next_look {
             return false;
         }
-        self.next_look = now + STALE;
-        self.keys.retain(|key| now.saturating_sub(key.seen) < FORGOTTEN);
+        self.next_look = now + STALE_AFTER;
+        self.keys.retain(|key| now.saturating_sub(key.seen) < EXPIRE_AFTER);
         true
     }
 
-    /// The biggest first.
+    /// A copy of all keys, biggest first, with their ages at `now`.
     pub fn biggest(&self, now: u64) -> Vec<BigKey> {
         let ago = |key: &BigKey| BigKey { seen: now.saturating_sub(key.seen), ..key.clone() };
         let mut keys: Vec<BigKey> = self.keys.iter().map(ago).collect();
@@ -92,7 +92,7 @@ impl BigKeys {
     }
 }
 
-/// Two workers' keys as one list.
+/// Merges the keys of two workers; of a key that both have, the larger observation counts.
 pub(super) fn merged(mut keys: Vec<BigKey>, others: Vec<BigKey>) -> Vec<BigKey> {
     for other in others {
         match keys.iter_mut().find(|known| known.name.hash == other.name.hash) {
@@ -130,16 +130,16 @@ mod tests {
     fn a_value_may_shrink_and_keys_may_go() {
         let mut big = BigKeys::default();
         big.see(b"k", 5000, 1, true, 0);
-        big.see(b"k", 2000, 2, false, STALE);
+        big.see(b"k", 2000, 2, false, STALE_AFTER);
         assert_eq!(big.biggest(0)[0].bytes, 5000);
-        big.see(b"k", 2000, 2, false, STALE + 1);
+        big.see(b"k", 2000, 2, false, STALE_AFTER + 1);
         let k = &big.biggest(0)[0];
         assert_eq!((k.bytes, k.command, k.reply), (2000, 2, false));
         big.see(b"small", 100, 1, true, 0);
         assert_eq!(big.biggest(0).len(), 1);
-        assert!(big.forget(FORGOTTEN));
+        assert!(big.forget(EXPIRE_AFTER));
         assert_eq!(big.biggest(0).len(), 1);
-        assert!(!big.forget(FORGOTTEN + 5) && big.forget(2 * FORGOTTEN));
+        assert!(!big.forget(EXPIRE_AFTER + 5) && big.forget(2 * EXPIRE_AFTER));
         assert!(big.biggest(0).is_empty());
     }
 

@@ -1,30 +1,30 @@
-//! The address of a collector.
+//! `tracing.endpoint`: the address of an OpenTelemetry collector.
 
 use hyper::Uri;
 
-/// Where spans are sent.
+/// The URL that spans are sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// All of it, with the path.
+    /// The whole URL, with its path.
     pub uri: Uri,
-    /// The host; an IPv6 address in brackets.
+    /// Host; an IPv6 address has its brackets.
     pub host: String,
-    /// The port.
+    /// Port.
     pub port: u16,
-    /// It is https.
+    /// Whether the scheme is `https`.
     pub tls: bool,
 }
 
 impl Endpoint {
-    /// `tracing.endpoint`; `None` where it is empty.
+    /// Parses the value of `tracing.endpoint`; `None` if it is empty.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// A message for the operator if the value is no `http` or `https` URL, or names a user.
     pub fn parse(text: &str) -> Result<Option<Endpoint>, String> {
         if text.is_empty() {
             return Ok(None);
         }
-        // Of an address with a password in it nothing is shown.
+        // The message must not quote the value: a password may follow the user.
         if text.contains('@') {
             return Err(
                 "has a user in it, which is not sent; write \"http://127.0.0.1:4318\"".into()
@@ -40,7 +40,7 @@ impl Endpoint {
         };
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?.to_owned();
         let port = uri.port_u16().unwrap_or(if tls { 443 } else { 4318 });
-        // The base of OTLP's paths, unless one is given.
+        // https://opentelemetry.io/docs/specs/otlp/#otlphttp-request: the default path.
         let uri = match uri.path() {
             "" | "/" => format!("{}/v1/traces", text.trim_end_matches('/')).parse(),
             _ => Ok(uri),

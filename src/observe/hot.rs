@@ -1,105 +1,104 @@
-//! Which keys are used most at the moment: a space-saving sketch whose counts decay.
+//! Hot keys: a space-saving sketch with exponentially decaying counts.
 //!
-//! A key that is not in the sketch takes the place of the one with the smallest count, and inherits
-//! that count as its possible error (Metwally, Agrawal, El Abbadi: "Efficient computation of
-//! frequent and top-k elements in data streams"). So a key that has more than one part in
-//! [`PLACES`] of all counts is always there, and what is told of it is too much by its error at
-//! most.
+//! A key that is not in the sketch replaces the one with the smallest count and inherits that count
+//! as its maximum error (Metwally, Agrawal, El Abbadi: "Efficient computation of frequent and top-k
+//! elements in data streams"). A key with more than 1/[`CAPACITY`] of the total is therefore always
+//! in the sketch, and its count is too high by its error at most.
 //!
-//! Counts decay by [`HALF_LIFE`]. Nothing is counted down: what is counted later counts for more
-//! (forward decay), which keeps the order of all that is there.
+//! Counts decay with a half-life of [`HALF_LIFE`]. Instead of decrementing old counts, the sketch
+//! gives later observations a greater weight (forward decay), which preserves the order of counts.
 
-use super::Name;
+use super::KeyName;
 use crate::hash::fingerprint;
 
-/// Keys in one worker's sketch.
-const PLACES: usize = 256;
-/// After so many microseconds a count is worth half.
+/// Capacity of a worker's sketch, in keys.
+const CAPACITY: usize = 256;
+/// Time in microseconds after which a count has half its weight.
 pub const HALF_LIFE: u64 = 15_000_000;
-/// When later counts would count for 2 to the power of this, all are scaled down.
+/// Binary logarithm of the weight at which all counts are scaled down, to avoid overflow.
 const REBASE: f64 = 40.0;
 
-/// One worker's sketch. About 60 KiB when it is full; nothing is allocated then any more.
+/// The sketch of one worker. About 60 KiB when full; a full sketch does not allocate.
 #[derive(Debug, Default)]
 pub struct HotKeys {
-    /// By place. Apart from the rest because every look goes through all of them.
+    /// Hashes of the keys, by entry. Apart from `entries`, as each lookup scans all of them.
     hashes: Vec<u64>,
-    /// By place: what was counted, in the units of `landmark`.
+    /// Decayed counts, by entry; an observation at `landmark` has the weight 1.
     counts: Vec<f64>,
-    places: Vec<Place>,
-    /// All that was counted, in the same units.
+    entries: Vec<Entry>,
+    /// Decayed count of all observations.
     total: f64,
-    /// When a count counts for 1.
+    /// Time at which an observation has the weight 1.
     landmark: u64,
-    /// Since when is counted.
+    /// Start of counting.
     since: u64,
 }
 
 #[derive(Debug, Default)]
-struct Place {
-    name: Name,
-    /// Of its count this may be another key's.
+struct Entry {
+    name: KeyName,
+    /// Maximum error: the part of the count that may belong to replaced keys.
     error: f64,
-    /// Of its count this was writes.
+    /// Writes, as a part of the count.
     writes: f64,
     command: u16,
 }
 
-/// One key.
+/// A hot key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HotKey {
     /// The key.
-    pub name: Name,
-    /// Commands per second, at least.
+    pub name: KeyName,
+    /// Commands per second: lower bound.
     pub rate: f64,
-    /// Up to so many more.
+    /// Difference between the lower and the upper bound of the rate.
     pub error: f64,
-    /// Of `rate`: those that may change it.
+    /// Writes per second, as a part of `rate`.
     pub writes: f64,
-    /// The last command seen, an index of the command table.
+    /// The last command observed, an index of the command table.
     pub command: u16,
 }
 
-/// The keys that are used most.
+/// The hot keys of one worker, or of several, merged.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct HotKeyReport {
-    /// Keys used per second, all of them.
+    /// Key accesses per second, of all keys.
     pub rate: f64,
-    /// The hottest first.
+    /// Hot keys, hottest first.
     pub keys: Vec<HotKey>,
 }
 
 impl HotKeys {
-    /// Empty at `now`, in microseconds.
+    /// An empty sketch that counts from `now` on, in microseconds.
     pub fn new(now: u64) -> Self {
         HotKeys { landmark: now, since: now, ..HotKeys::default() }
     }
 
-    /// A command with `key`, which stands for `weight` commands.
+    /// Counts a command with `key`; a sampled command stands for `weight` commands.
     pub fn count(&mut self, key: &[u8], weight: f64, write: bool, command: u16, now: u64) {
-        let weight = weight * self.worth(now);
+        let weight = weight * self.weight(now);
         self.total += weight;
         let hash = fingerprint(key);
         let at = self.find(hash).unwrap_or_else(|| self.enter(hash, key));
-        if let (Some(count), Some(place)) = (self.counts.get_mut(at), self.places.get_mut(at)) {
+        if let (Some(count), Some(entry)) = (self.counts.get_mut(at), self.entries.get_mut(at)) {
             *count += weight;
             if write {
-                place.writes += weight;
+                entry.writes += weight;
             }
-            place.command = command;
+            entry.command = command;
         }
     }
 
-    /// What is counted at `now` counts for so much.
-    fn worth(&mut self, now: u64) -> f64 {
+    /// The weight of an observation at `now`; rebases the counts if it gets too great.
+    fn weight(&mut self, now: u64) -> f64 {
         let age = |landmark: u64| now.saturating_sub(landmark) as f64 / HALF_LIFE as f64;
         if age(self.landmark) > REBASE {
             let scale = (-age(self.landmark)).exp2();
             self.total *= scale;
             self.counts.iter_mut().for_each(|count| *count *= scale);
-            for place in &mut self.places {
-                place.error *= scale;
-                place.writes *= scale;
+            for entry in &mut self.entries {
+                entry.error *= scale;
+                entry.writes *= scale;
             }
             self.landmark = now;
         }
@@ -107,7 +106,8 @@ impl HotKeys {
     }
 
     fn find(&self, hash: u64) -> Option<usize> {
-        // Most keys have no place, and to see that is what costs: eight at once, without a branch.
+        // Most keys are not in the sketch, so the scan to the end is what costs: compare eight
+        // hashes at once, without a branch.
         let eights = self.hashes.chunks(8);
         let near = { eights }.position(|eight| {
             eight.iter().fold(0, |found, known| found | u8::from(*known == hash)) != 0
@@ -116,7 +116,7 @@ impl HotKeys {
         { eight }.position(|known| *known == hash).map(|at| near * 8 + at)
     }
 
-    /// The smallest count, in eight lanes: one comparison need not wait for the one before.
+    /// The smallest count, in eight lanes whose comparisons do not wait for one another.
     fn least(&self) -> f64 {
         let mut lanes = [f64::INFINITY; 8];
         for eight in self.counts.chunks(8) {
@@ -127,56 +127,56 @@ impl HotKeys {
         lanes.into_iter().fold(f64::INFINITY, f64::min)
     }
 
-    /// A place for a key that has none.
+    /// Enters a key that the sketch does not have. Returns the index of its entry.
     fn enter(&mut self, hash: u64, key: &[u8]) -> usize {
-        if self.places.len() < PLACES {
-            let mut place = Place::default();
-            place.name.set(hash, key);
-            self.places.push(place);
+        if self.entries.len() < CAPACITY {
+            let mut entry = Entry::default();
+            entry.name.set(hash, key);
+            self.entries.push(entry);
             self.hashes.push(hash);
             self.counts.push(0.0);
-            return self.places.len() - 1;
+            return self.entries.len() - 1;
         }
         let count = self.least();
         let at = self.counts.iter().position(|c| *c <= count).unwrap_or_default();
-        if let (Some(place), Some(known)) = (self.places.get_mut(at), self.hashes.get_mut(at)) {
+        if let (Some(entry), Some(known)) = (self.entries.get_mut(at), self.hashes.get_mut(at)) {
             *known = hash;
-            place.name.set(hash, key);
-            place.error = count;
-            place.writes = 0.0;
+            entry.name.set(hash, key);
+            entry.error = count;
+            entry.writes = 0.0;
         }
         at
     }
 
-    /// What is hot at `now`. Keys of which more is guessed than known are left out.
+    /// The hot keys at `now`, without those whose error exceeds their rate.
     pub fn hottest(&self, now: u64) -> HotKeyReport {
         let rate = self.rate_of_one(now);
-        let keys = self.places.iter().zip(&self.counts);
-        let keys = keys.map(|(place, count)| HotKey {
-            name: place.name.clone(),
-            rate: (count - place.error) * rate,
-            error: place.error * rate,
-            writes: place.writes * rate,
-            command: place.command,
+        let keys = self.entries.iter().zip(&self.counts);
+        let keys = keys.map(|(entry, count)| HotKey {
+            name: entry.name.clone(),
+            rate: (count - entry.error) * rate,
+            error: entry.error * rate,
+            writes: entry.writes * rate,
+            command: entry.command,
         });
         let mut keys: Vec<HotKey> = keys.filter(|key| key.rate > key.error).collect();
         sort(&mut keys);
         HotKeyReport { rate: self.total * rate, keys }
     }
 
-    /// How many per second a count of 1 is.
+    /// Converts counts to rates: the rate per second at `now` that a count of 1 stands for.
     fn rate_of_one(&self, now: u64) -> f64 {
         let half_life = HALF_LIFE as f64;
-        // A steady rate would by now have been counted for so long, all in all. Before the first
-        // second is over nobody knows a rate.
+        // The seconds for which a steady rate would have been counted, decay included. Within the
+        // first second the rate is not known yet.
         let age = now.saturating_sub(self.since).max(1_000_000) as f64;
-        let worth = (1.0 - (-age / half_life).exp2()) * half_life / 1e6 / std::f64::consts::LN_2;
-        (-(now.saturating_sub(self.landmark) as f64) / half_life).exp2() / worth
+        let seconds = (1.0 - (-age / half_life).exp2()) * half_life / 1e6 / std::f64::consts::LN_2;
+        (-(now.saturating_sub(self.landmark) as f64) / half_life).exp2() / seconds
     }
 }
 
 impl HotKeyReport {
-    /// Adds another worker's.
+    /// Adds the report of another worker.
     pub fn merge(&mut self, other: HotKeyReport) {
         self.rate += other.rate;
         for key in other.keys {
@@ -203,10 +203,10 @@ mod tests {
 
     const SECOND: u64 = 1_000_000;
 
-    /// Keys by Zipf's law, a hundred thousand of them; the same every time.
+    /// Reproducible keys with frequencies by Zipf's law.
     struct Zipf {
         random: fastrand::Rng,
-        /// Sums of the first keys' shares.
+        /// Cumulative frequencies, by rank.
         below: Vec<f64>,
     }
 
@@ -236,8 +236,8 @@ mod tests {
         format!("key:{rank}")
     }
 
-    /// Sampled one in ten, as a worker does; the rates of the hottest are right to a few percent, and
-    /// what is promised of the others holds.
+    /// With a sample of one in ten, the rates of the hottest keys are right to a few percent, and
+    /// the bounds of the others hold.
     #[test]
     fn zipf_s_hottest_are_found_with_their_rates() {
         let mut zipf = Zipf::new(100_000);
@@ -261,14 +261,14 @@ mod tests {
             let writes = if rank % 2 == 0 { key.rate } else { 0.0 };
             assert!((key.writes - writes).abs() <= 1e-6 * key.rate, "{key:?}");
         }
-        // Nobody is given more than the sketch says it may be wrong by; sampling adds its noise.
+        // No key exceeds its true rate by more than its error and the noise of sampling.
         for key in &hottest.keys {
             let rank: usize =
                 String::from_utf8_lossy(&key.name.bytes)[4..].parse().expect("a rank");
             let right = f64::from(counted[rank]) / 60.0;
             assert!(key.rate < right * 1.5 + 10.0, "{rank}: {} is {right}", key.rate);
         }
-        assert!(hottest.keys.len() < PLACES, "what is only guessed is left out");
+        assert!(hottest.keys.len() < CAPACITY, "keys with too great an error are left out");
     }
 
     #[test]

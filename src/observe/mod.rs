@@ -1,11 +1,11 @@
-//! What is seen of commands as they pass: which keys are hot, which are big, which commands were
-//! slow, and spans of single commands. Bounded, and looked at by sample, so that it costs next to
-//! nothing. No I/O.
+//! Observations of passing commands: hot keys, big keys, the slow log and traces. No I/O. Memory is
+//! bounded, and hot keys and traces are sampled, so that the cost per command is negligible.
 //!
-//! - [`HotKeys`]: one worker's sketch of the keys that are used most at the moment.
-//! - [`BigKeys`]: one worker's largest values.
+//! - [`HotKeys`]: a worker's sketch of its most frequently used keys.
+//! - [`BigKeys`]: a worker's keys with the largest values.
 //! - [`SlowLog`]: the slow commands of all workers.
-//! - [`TracedCommand`]: a traced command, which becomes [`Trace`]; [`otlp`]: how they are told.
+//! - [`TracedCommand`]: a traced command in progress, which becomes a [`Trace`]; [`otlp`] encodes
+//!   traces for a collector.
 
 mod big;
 mod endpoint;
@@ -24,10 +24,11 @@ pub use show::{Renderer, slow_reply};
 pub use slowlog::{SLOW_LOG_OFF, SlowEntry, SlowLog, SlowLogSettings, TimeBreakdown};
 pub use span::{Attempt, SpanCounts, Trace, TracedCommand};
 
-/// Keys are kept up to this length; longer ones are told apart all the same.
+/// Length at which stored keys are truncated, in bytes. Their hashes cover the whole key, so that
+/// longer keys stay distinct.
 const KEY_BYTES: usize = 128;
 
-/// What PROXY shows of the keys.
+/// A report on keys: PROXY HOTKEYS or PROXY BIGKEYS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyReport {
     /// HOTKEYS.
@@ -36,38 +37,38 @@ pub enum KeyReport {
     Big,
 }
 
-/// What one worker has seen, copied.
+/// The hot and big keys of one worker, or of several, merged.
 #[derive(Debug, Clone, Default)]
 pub struct ObservedKeys {
-    /// The keys that it sees most.
+    /// The most frequently used keys.
     pub hot: HotKeyReport,
-    /// The largest values that it has seen.
+    /// The keys with the largest values, largest first.
     pub big: Vec<BigKey>,
 }
 
 impl ObservedKeys {
-    /// Adds what another worker has seen.
+    /// Adds the keys of another worker.
     pub fn merge(&mut self, other: ObservedKeys) {
         self.hot.merge(other.hot);
         self.big = big::merged(std::mem::take(&mut self.big), other.big);
     }
 }
 
-/// A key, as far as it is kept.
+/// A key, truncated to [`KEY_BYTES`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Name {
-    /// Of the whole key.
+pub struct KeyName {
+    /// Hash of the whole key.
     pub hash: u64,
-    /// Its first [`KEY_BYTES`].
+    /// The first [`KEY_BYTES`] bytes.
     pub bytes: Vec<u8>,
-    /// There are more.
+    /// Whether the key is longer than `bytes`.
     truncated: bool,
-    /// Its slot.
+    /// Slot of the whole key.
     pub slot: u16,
 }
 
-impl Name {
-    /// Takes another key's place, in the same buffer.
+impl KeyName {
+    /// Replaces the name by that of `key`, reusing the buffer.
     fn set(&mut self, hash: u64, key: &[u8]) {
         self.hash = hash;
         self.bytes.clear();

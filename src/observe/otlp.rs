@@ -22,8 +22,8 @@ const STATUS_CODE_ERROR: u8 = 2;
 /// # Errors
 /// None is known: every type below can be written as JSON.
 pub fn request(service: &str, traces: &[Trace]) -> serde_json::Result<Vec<u8>> {
-    let spans = traces.iter().flat_map(|Trace { trace, spans }| {
-        spans.iter().map(|span| EncodedSpan::new(TraceId(*trace), span))
+    let spans = traces.iter().flat_map(|Trace { id, spans }| {
+        spans.iter().map(|span| EncodedSpan::new(TraceId(*id), span))
     });
     let text = |key, value| KeyValue { key, value: AnyValue::String(value) };
     serde_json::to_vec(&ExportTraceServiceRequest {
@@ -191,7 +191,7 @@ mod tests {
             error: Some("MOVED".into()),
             ..root.clone()
         };
-        let body = request("cache", &[Trace { trace: 0xbeef, spans: vec![root, child] }]);
+        let body = request("cache", &[Trace { id: 0xbeef, spans: vec![root, child] }]);
         let body: serde_json::Value = serde_json::from_slice(&body.expect("a body")).expect("JSON");
         let want = json!({"resourceSpans": [{
             "resource": {"attributes": [

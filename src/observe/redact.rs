@@ -1,16 +1,18 @@
-//! A command's arguments as a slow log shows them: cut, and without secrets.
+//! Arguments of commands as the slow log shows them: truncated, and without secrets.
 
 use crate::command::{REDACTED, is_secret_argument};
 use crate::resp::Args;
 
-/// More arguments are only counted, the last one shown says how many.
-const ARGUMENTS: usize = 32;
-/// More bytes of an argument are only counted.
-const BYTES: usize = 128;
+/// Most arguments in an entry; the last one says how many more there are. As in Redis's own log.
+const MAX_ARGUMENTS: usize = 32;
+/// Bytes of an argument that are shown; its number of further bytes follows. As in Redis's own log.
+const MAX_BYTES: usize = 128;
 
-/// The arguments as Redis's own slow log shows them.
+/// The arguments as Redis's own slow log shows them, secrets replaced by [`REDACTED`].
+///
+/// <https://redis.io/docs/latest/commands/slowlog-get/>
 pub fn logged_args(args: &Args) -> Vec<Vec<u8>> {
-    let shown = if args.len() > ARGUMENTS { ARGUMENTS - 1 } else { args.len() };
+    let shown = if args.len() > MAX_ARGUMENTS { MAX_ARGUMENTS - 1 } else { args.len() };
     let mut logged: Vec<Vec<u8>> = args
         .iter()
         .take(shown)
@@ -24,10 +26,10 @@ pub fn logged_args(args: &Args) -> Vec<Vec<u8>> {
 }
 
 fn cut(arg: &[u8]) -> Vec<u8> {
-    shown(arg.get(..BYTES).unwrap_or(arg), arg.len())
+    shown(arg.get(..MAX_BYTES).unwrap_or(arg), arg.len())
 }
 
-/// The beginning of an argument, and how many of its `len` bytes are missing.
+/// The beginning of an argument of `len` bytes, followed by the number of missing bytes.
 fn shown(beginning: &[u8], len: usize) -> Vec<u8> {
     let mut shown = beginning.to_vec();
     if len > beginning.len() {
@@ -37,34 +39,35 @@ fn shown(beginning: &[u8], len: usize) -> Vec<u8> {
     shown
 }
 
-/// What a slow log will show of a request, in buffers that are used again: of a command that is
-/// answered in parts the request is gone when it turns out to be slow. For commands without secrets.
+/// Arguments kept for the slow log, in reusable buffers: the request of a split command is gone
+/// when the command turns out to be slow. Only for commands without secret arguments.
 #[derive(Debug, Default)]
 pub struct KeptArgs {
+    /// The beginnings of the shown arguments, concatenated.
     bytes: Vec<u8>,
-    /// Of each argument that is shown the end of its beginning in `bytes`, and its length.
+    /// For each shown argument, the end of its beginning in `bytes` and its full length.
     spans: Vec<(usize, usize)>,
-    /// Arguments in all.
+    /// Number of all arguments.
     count: usize,
 }
 
 impl KeptArgs {
-    /// Keeps these in the place of what was kept.
+    /// Replaces the kept arguments by `args`.
     pub fn keep(&mut self, args: &Args) {
         self.bytes.clear();
         self.spans.clear();
         self.count = args.len();
-        for arg in args.iter().take(ARGUMENTS) {
-            self.bytes.extend_from_slice(arg.get(..BYTES).unwrap_or(arg));
+        for arg in args.iter().take(MAX_ARGUMENTS) {
+            self.bytes.extend_from_slice(arg.get(..MAX_BYTES).unwrap_or(arg));
             self.spans.push((self.bytes.len(), arg.len()));
         }
     }
 
-    /// The arguments as [`logged_args`] gives them.
+    /// The arguments as [`logged_args`] returns them.
     pub fn logged(&self) -> Vec<Vec<u8>> {
-        let whole = if self.count > ARGUMENTS { ARGUMENTS - 1 } else { self.count };
+        let whole = if self.count > MAX_ARGUMENTS { MAX_ARGUMENTS - 1 } else { self.count };
         let mut start = 0;
-        let mut logged = Vec::with_capacity(ARGUMENTS);
+        let mut logged = Vec::with_capacity(MAX_ARGUMENTS);
         for &(end, len) in self.spans.iter().take(whole) {
             logged.push(shown(self.bytes.get(start..end).unwrap_or_default(), len));
             start = end;

@@ -1,4 +1,4 @@
-//! What was seen, as replies to PROXY and SLOWLOG and as the admin listener's JSON.
+//! Observations rendered as replies to PROXY and SLOWLOG and as JSON for the admin listener.
 
 use serde_json::{Value, json};
 
@@ -8,16 +8,16 @@ use crate::cluster::{Slot, Snapshot};
 use crate::command::{CommandId, CommandTable};
 use crate::resp::{Protocol, write};
 
-/// Who shows it: how commands are called, and where slots are.
+/// Renders hot and big keys with the names of commands and the nodes of slots.
 #[derive(Debug, Clone, Copy)]
 pub struct Renderer<'a> {
-    /// For the commands' names.
+    /// Names of commands.
     pub commands: &'a CommandTable,
-    /// For the nodes of slots.
+    /// Nodes of slots.
     pub snapshot: &'a Snapshot,
 }
 
-/// Bytes as redis-cli shows them, without the quotes around.
+/// Escapes bytes as redis-cli does, without the quotes around them. Printable UTF-8 stays as it is.
 pub fn escaped(bytes: &[u8]) -> String {
     let plain = |c: char| !c.is_control() && c != '"' && c != '\\';
     if let Ok(text) = std::str::from_utf8(bytes)
@@ -54,7 +54,7 @@ impl Renderer<'_> {
         self.snapshot.primary_of(Slot(slot)).map(|node| node.addr.to_string())
     }
 
-    /// `/hotkeys`; `sample` is 0 where nothing is looked at.
+    /// The body of `/hotkeys`; `sample` is `observe.sample`, 0 if hot keys are switched off.
     pub fn hot_json(&self, hottest: &HotKeyReport, sample: u32, count: usize) -> Value {
         let key = |key: &HotKey| {
             json!({
@@ -78,7 +78,7 @@ impl Renderer<'_> {
         })
     }
 
-    /// `/bigkeys`.
+    /// The body of `/bigkeys`.
     pub fn big_json(&self, keys: &[BigKey], enabled: bool, count: usize) -> Value {
         let key = |key: &BigKey| {
             json!({
@@ -98,7 +98,7 @@ impl Renderer<'_> {
         })
     }
 
-    /// PROXY HOTKEYS.
+    /// Writes the reply to PROXY HOTKEYS.
     pub fn hot_reply(&self, keys: &[HotKey], protocol: Protocol, out: &mut Vec<u8>) {
         write::array_header(out, keys.len());
         for key in keys {
@@ -118,7 +118,7 @@ impl Renderer<'_> {
         }
     }
 
-    /// PROXY BIGKEYS.
+    /// Writes the reply to PROXY BIGKEYS.
     pub fn big_reply(&self, keys: &[BigKey], protocol: Protocol, out: &mut Vec<u8>) {
         write::array_header(out, keys.len());
         for key in keys {
@@ -152,8 +152,10 @@ fn arguments(out: &mut Vec<u8>, args: &[Vec<u8>]) {
     args.iter().for_each(|arg| write::bulk(out, arg));
 }
 
-/// SLOWLOG GET: as a Redis server answers, or with `more`, for PROXY SLOWLOG GET, where the time
-/// went.
+/// Writes the reply to SLOWLOG GET in the form of a Redis server, or with `more` the reply to PROXY
+/// SLOWLOG GET, which has the parts of each duration.
+///
+/// <https://redis.io/docs/latest/commands/slowlog-get/>
 pub fn slow_reply(entries: &[SlowEntry], more: Option<Protocol>, out: &mut Vec<u8>) {
     write::array_header(out, entries.len());
     for entry in entries {
@@ -195,7 +197,7 @@ pub fn slow_reply(entries: &[SlowEntry], more: Option<Protocol>, out: &mut Vec<u
 }
 
 impl SlowLog {
-    /// `/slowlog`.
+    /// The body of `/slowlog`.
     pub fn json(&self, count: usize) -> Value {
         let entry = |entry: &SlowEntry| {
             json!({

@@ -1,4 +1,4 @@
-//! The slow commands of all workers. Written when a command was slow, so a lock is fine.
+//! The slow log of all workers. Workers lock it for slow commands only, so a mutex is good enough.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,46 +8,46 @@ use std::time::Duration;
 
 use crate::resp::{Args, strict_i64};
 
-/// [`SlowLog::slower_than`] where nothing is logged.
+/// Value of [`SlowLog::slower_than`] that switches the slow log off.
 pub const SLOW_LOG_OFF: u64 = u64::MAX;
 
-/// Where the time of a command went, microseconds.
+/// The parts of a command's duration, in microseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TimeBreakdown {
-    /// From its being read to its being sent (the last time, if it was sent again).
+    /// From reading the command to sending it (for the last time, if it was sent again).
     pub queue: u64,
-    /// From there to its reply.
+    /// From sending it to the node's reply.
     pub node: u64,
-    /// From there to its reply's being written to the client.
+    /// From the node's reply to writing the reply to the client.
     pub client: u64,
-    /// All of it.
+    /// The sum of the three.
     pub total: u64,
 }
 
-/// One slow command.
+/// An entry of the slow log: one slow command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SlowEntry {
-    /// Its number; given by the log.
+    /// Serial number, assigned by [`SlowLog::add`].
     pub id: u64,
-    /// When it was answered, in seconds since 1970.
+    /// Time of the reply, in seconds since 1970.
     pub time: u64,
-    /// Where the time went.
+    /// Duration, by its parts.
     pub took: TimeBreakdown,
-    /// The node that answered; empty where slotway did.
+    /// Address of the node that answered; empty if slotway answered.
     pub node: String,
-    /// How often it was sent again.
+    /// How often the command was sent again.
     pub tries: u8,
-    /// The command's name.
+    /// Name of the command.
     pub command: String,
-    /// As [`super::logged_args`] gives them.
+    /// Arguments as [`super::logged_args`] returns them.
     pub args: Vec<Vec<u8>>,
-    /// The client's address.
+    /// Address of the client.
     pub client: String,
-    /// CLIENT SETNAME.
+    /// Name of the client (CLIENT SETNAME).
     pub client_name: Vec<u8>,
 }
 
-/// See the module.
+/// The slow log.
 #[derive(Debug)]
 pub struct SlowLog {
     slower_than: AtomicU64,
@@ -57,13 +57,13 @@ pub struct SlowLog {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// The newest in front.
+    /// Entries, newest first.
     entries: VecDeque<SlowEntry>,
-    /// How many there ever were; the next one's number.
+    /// Number of entries ever added: the next entry's id.
     total: u64,
 }
 
-/// What CONFIG SET says about the slow log.
+/// New values for the settings of the slow log; `None` leaves a setting as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SlowLogSettings {
     slower_than: Option<u64>,
@@ -71,13 +71,14 @@ pub struct SlowLogSettings {
 }
 
 impl SlowLogSettings {
-    /// What the configuration says.
+    /// The settings of the configuration; `slower_than` `None` switches the log off.
     pub fn configured(slower_than: Option<Duration>, max_len: usize) -> SlowLogSettings {
         let micros = slower_than.map_or(SLOW_LOG_OFF, |d| d.as_micros() as u64);
         SlowLogSettings { slower_than: Some(micros), max_len: Some(max_len) }
     }
 
-    /// `None`: nothing that concerns it. What nodes refuse does not matter.
+    /// The settings in the arguments of CONFIG SET; `None` if there are none. Values that are not
+    /// valid are skipped: nodes answer them with an error.
     pub fn of(args: &Args) -> Option<SlowLogSettings> {
         let mut setting = SlowLogSettings::default();
         for i in (2..args.len()).step_by(2) {
@@ -93,10 +94,10 @@ impl SlowLogSettings {
 }
 
 impl SlowLog {
-    /// The most entries that are kept, whatever is asked for.
+    /// Upper limit of `max_len`.
     pub const MAX_LEN: usize = 10_000;
 
-    /// Empty; what takes `slower_than` microseconds or more is slow.
+    /// An empty log of commands that take `slower_than` microseconds or more.
     pub fn new(slower_than: u64, max_len: usize) -> Self {
         SlowLog {
             slower_than: slower_than.into(),
@@ -105,18 +106,18 @@ impl SlowLog {
         }
     }
 
-    /// From how many microseconds on a command is slow; [`SLOW_LOG_OFF`] for never.
+    /// Duration in microseconds from which a command is slow; [`SLOW_LOG_OFF`] if none is.
     #[inline]
     pub fn slower_than(&self) -> u64 {
         self.slower_than.load(Relaxed)
     }
 
-    /// How many entries are kept.
+    /// Capacity in entries.
     pub fn max_len(&self) -> usize {
         self.max_len.load(Relaxed)
     }
 
-    /// Does as it is told.
+    /// Changes the settings; entries beyond a new capacity are removed.
     pub fn set(&self, setting: SlowLogSettings) {
         if let Some(micros) = setting.slower_than {
             self.slower_than.store(micros, Relaxed);
@@ -131,7 +132,7 @@ impl SlowLog {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more.
+    /// Adds an entry and assigns its id; removes the oldest one if the log is full.
     pub fn add(&self, mut entry: SlowEntry) {
         let mut inner = self.inner();
         entry.id = inner.total;
@@ -140,27 +141,27 @@ impl SlowLog {
         inner.entries.truncate(self.max_len());
     }
 
-    /// The newest first, so many at most.
+    /// Copies of the newest entries, newest first, `count` at most.
     pub fn newest(&self, count: usize) -> Vec<SlowEntry> {
         self.inner().entries.iter().take(count).cloned().collect()
     }
 
-    /// How many there are.
+    /// Number of entries.
     pub fn len(&self) -> usize {
         self.inner().entries.len()
     }
 
-    /// There is none.
+    /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many there ever were.
+    /// Number of entries ever added.
     pub fn total(&self) -> u64 {
         self.inner().total
     }
 
-    /// Forgets all; numbers go on.
+    /// Removes all entries; ids continue.
     pub fn reset(&self) {
         self.inner().entries.clear();
     }

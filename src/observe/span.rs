@@ -1,65 +1,70 @@
-//! One traced command: what is told of it to whoever collects spans. Never its keys and values.
+//! Traces of single commands: their spans and attributes. A trace never contains keys or values.
+//!
+//! Names of attributes follow OpenTelemetry's conventions for databases:
+//! <https://opentelemetry.io/docs/specs/semconv/database/redis/>
 
 use std::sync::atomic::AtomicU64;
 
 use crate::dest::Dest;
 
-/// One try at a node, by the worker's clock in microseconds.
+/// An attempt: a command sent once to one node. Times are the worker's clock in microseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attempt {
     /// Host of the node.
     pub host: String,
-    /// Its port.
+    /// Port of the node.
     pub port: u16,
-    /// When the command began to wait for this try.
+    /// Start of the wait for this attempt; set by [`TracedCommand::attempt`].
     pub begun: u64,
-    /// When it was sent.
+    /// Time of sending.
     pub sent: u64,
-    /// When the reply came.
+    /// Time of the node's reply.
     pub replied: u64,
-    /// The first word of an error.
+    /// First word of an error reply.
     pub error: Option<String>,
-    /// The error sent the command elsewhere, or made it wait: it was tried again.
+    /// Whether another attempt followed: the error was a redirection or a request to wait.
     pub followed: bool,
 }
 
-/// Tries of one command that are told.
-const MOST_ATTEMPTS: usize = 32;
+/// Most attempts in a trace; further ones are left out.
+const MAX_ATTEMPTS: usize = 32;
 
-/// A traced command that is under way.
+/// A traced command in progress.
 #[derive(Debug)]
 pub struct TracedCommand {
-    /// Where its reply goes.
+    /// Destination of the command's reply.
     pub to: Dest,
-    /// The name, as spans have it: `GET`, `CONFIG SET`.
+    /// Name of the operation: `GET`, `CONFIG SET`.
     pub operation: String,
-    /// The client's address.
+    /// Address of the client.
     pub client: String,
-    /// When it was read.
+    /// Time at which the command was read.
     pub started: u64,
     attempts: Vec<Attempt>,
 }
 
 impl TracedCommand {
-    /// One that was just read.
+    /// A command that was read at `started`.
     pub fn new(to: Dest, operation: String, client: String, started: u64) -> Self {
         TracedCommand { to, operation, client, started, attempts: Vec::new() }
     }
 
-    /// One more try, which began where the one before ended if that was followed.
+    /// Adds an attempt. Its wait begins at the reply of the last attempt that was followed, or when
+    /// the command was read.
     pub fn attempt(&mut self, mut attempt: Attempt) {
         let before = self.attempts.iter().rfind(|a| a.followed).map(|a| a.replied);
         attempt.begun = before.unwrap_or(self.started);
         attempt.sent = attempt.sent.max(attempt.begun);
-        if self.attempts.len() < MOST_ATTEMPTS {
+        if self.attempts.len() < MAX_ATTEMPTS {
             self.attempts.push(attempt);
         }
     }
 
-    /// The reply was written at `end`; `wall` is then, in nanoseconds since 1970.
-    pub fn spans(self, end: u64, wall: u64) -> Trace {
+    /// The trace of the command, whose reply was written at `end` by the worker's clock: at `wall`,
+    /// in nanoseconds since 1970.
+    pub fn finish(self, end: u64, wall: u64) -> Trace {
         let at = |micros: u64| wall.saturating_sub(end.saturating_sub(micros) * 1000);
-        let trace = fastrand::u128(1..);
+        let id = fastrand::u128(1..);
         let root = fastrand::u64(1..);
         let span = |name: &str, kind, start: u64, end: u64| Span {
             id: fastrand::u64(1..),
@@ -109,22 +114,22 @@ impl TracedCommand {
         if let Some(last) = self.attempts.iter().map(|a| a.replied).max() {
             spans.push(span("reply", SpanKind::Internal, last, end));
         }
-        Trace { trace, spans }
+        Trace { id, spans }
     }
 }
 
-/// What OTLP calls the kind of a span; its number there.
+/// Kind of a span; the discriminants are OTLP's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpanKind {
-    /// Inside slotway.
+    /// Work within slotway.
     Internal = 1,
-    /// What a client has asked of slotway.
+    /// A request of a client to slotway.
     Server = 2,
-    /// What slotway has asked of a node.
+    /// A request of slotway to a node.
     Client = 3,
 }
 
-/// An attribute's value.
+/// Value of an attribute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum AttributeValue {
@@ -133,44 +138,44 @@ pub enum AttributeValue {
     Bool(bool),
 }
 
-/// One span.
+/// A span.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
-    /// Its number in its trace.
+    /// Id of the span.
     pub id: u64,
-    /// Within which.
+    /// Id of its parent; `None` for the root.
     pub parent: Option<u64>,
-    /// What was done.
+    /// Name of the operation or of the phase.
     pub name: String,
-    /// For whom.
+    /// Kind.
     pub kind: SpanKind,
-    /// Nanoseconds since 1970.
+    /// Start, in nanoseconds since 1970.
     pub start: u64,
-    /// Nanoseconds since 1970.
+    /// End, in nanoseconds since 1970.
     pub end: u64,
-    /// By OpenTelemetry's names.
+    /// Attributes by name.
     pub(super) attributes: Vec<(&'static str, AttributeValue)>,
-    /// The first word of an error.
+    /// First word of an error reply.
     pub error: Option<String>,
 }
 
-/// The spans of one command.
+/// The trace of one command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trace {
-    /// The trace's number.
-    pub trace: u128,
-    /// The first one is the whole, the others are parts of it.
+    /// Id of the trace.
+    pub id: u128,
+    /// The root span, followed by its children.
     pub spans: Vec<Span>,
 }
 
-/// What became of spans.
+/// Numbers of spans by outcome.
 #[derive(Debug, Default)]
 pub struct SpanCounts {
-    /// A collector has taken them.
+    /// Spans that a collector has accepted.
     pub exported: AtomicU64,
-    /// There was no room for them.
+    /// Spans that found the queue full.
     pub dropped: AtomicU64,
-    /// The collector could not be told.
+    /// Spans that the collector did not accept, or that could not be sent to it.
     pub failed: AtomicU64,
 }
 
@@ -179,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_redirected_command_has_a_span_for_each_try() {
+    fn a_redirected_command_has_a_span_for_each_attempt() {
         let mut traced = TracedCommand::new(Dest::Discard, "GET".into(), "c:1".into(), 1000);
         let attempt = |sent, replied, error: Option<&str>, followed| Attempt {
             host: "h".into(),
@@ -192,7 +197,7 @@ mod tests {
         };
         traced.attempt(attempt(1100, 1200, Some("MOVED"), true));
         traced.attempt(attempt(1250, 1900, None, false));
-        let Trace { spans, .. } = traced.spans(2000, 5_000_000);
+        let Trace { spans, .. } = traced.finish(2000, 5_000_000);
         let shape: Vec<_> = spans
             .iter()
             .map(|s| (s.name.as_str(), s.kind, s.start / 1000, s.end / 1000, s.error.as_deref()))
@@ -211,7 +216,7 @@ mod tests {
         assert!(spans[1..].iter().all(|s| s.parent == Some(spans[0].id)));
     }
 
-    /// The parts of a split command begin together, and an error of one is the whole's.
+    /// The parts of a split command begin together, and the error of a part is the command's.
     #[test]
     fn parts_are_beside_one_another() {
         let mut traced = TracedCommand::new(Dest::Discard, "MGET".into(), String::new(), 0);
@@ -219,7 +224,7 @@ mod tests {
             let (sent, replied, error) = (10, 20 + u64::from(port), error.map(str::to_owned));
             traced.attempt(Attempt { port, sent, replied, error, ..Attempt::default() });
         }
-        let Trace { spans, .. } = traced.spans(50, 50_000);
+        let Trace { spans, .. } = traced.finish(50, 50_000);
         let starts: Vec<u64> = spans.iter().map(|s| s.start / 1000).collect();
         assert_eq!(starts, [0, 0, 10, 0, 10, 22]);
         assert_eq!(spans[0].error.as_deref(), Some("WRONGTYPE"));

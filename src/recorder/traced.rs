@@ -120,7 +120,7 @@ impl Seeing {
                 }
                 continue;
             }
-            let spans = traced.spans(end, wall);
+            let spans = traced.finish(end, wall);
             let count = spans.spans.len() as u64;
             let sent = core.shared.spans.as_ref().map(|queue| queue.try_send(spans));
             if !matches!(sent, Some(Ok(()))) {
