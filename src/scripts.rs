@@ -1,6 +1,5 @@
-//! The Lua scripts that went through slotway, by their SHA1, so that any node can be given any of
-//! them at any time. One store for the whole process.
-//! Not here: when a node is given one ([`crate::worker`]).
+//! Store of the Lua scripts that clients have sent, by SHA1, one per process: a node that lacks a
+//! script can be sent it at any time. When that is done is decided in [`crate::worker`].
 
 mod lua;
 
@@ -13,44 +12,43 @@ use sha1::{Digest, Sha1};
 use crate::hash::{KeyedMap, KeyedSet};
 use crate::resp::write;
 
-/// What a script costs beside its bytes.
+/// Memory that a stored script takes beside its bytes.
 const OVERHEAD: usize = 200;
-/// Scripts that are noted per connection; then the notes begin anew, which costs a SCRIPT LOAD.
-const MOST_NOTES: usize = 10_000;
+/// Capacity of [`CheckedScripts`]. A full table is cleared, which costs a SCRIPT LOAD per script.
+const MAX_CHECKED: usize = 10_000;
+/// Capacity of the set of reported sources. A full set is cleared, which may repeat log lines.
+const MAX_REPORTED: usize = 10_000;
 
-/// Digests of reported sources; then the list begins anew, which costs another log line each.
-const MOST_REPORTED: usize = 10_000;
-
-/// A source that sees one node's keys where it asks for all of them: it calls KEYS, SCAN, DBSIZE,
-/// RANDOMKEY, FLUSHALL or FLUSHDB.
+/// A source that acts on the keys of one node only although it calls a command about all keys:
+/// KEYS, SCAN, DBSIZE, RANDOMKEY, FLUSHALL or FLUSHDB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartialScript {
-    /// Of the source.
+    /// Digest of the source.
     pub sha: Sha,
-    /// The first such command.
+    /// The first such command in it.
     pub command: &'static str,
 }
 
 /// The result of [`ScriptStore::insert`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Insertion {
-    /// Scripts that had to go for this one.
+    /// Number of scripts evicted.
     pub evicted: usize,
-    /// To be reported, once for each script.
+    /// A report to log; made once per script.
     pub partial: Option<PartialScript>,
 }
 
-/// A script's SHA1.
+/// SHA1 digest of a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sha([u8; 20]);
 
 impl Sha {
-    /// A script's, by its text.
+    /// The digest of a script.
     pub fn of(body: &[u8]) -> Sha {
         Sha(Sha1::digest(body).into())
     }
 
-    /// As EVALSHA takes it: 40 hexadecimal digits of either case.
+    /// Parses an argument of EVALSHA: 40 hexadecimal digits of either case.
     pub fn parse(hex: &[u8]) -> Option<Sha> {
         let mut sha = [0; 20];
         if hex.len() != 40 {
@@ -70,24 +68,24 @@ impl std::fmt::Display for Sha {
     }
 }
 
-/// All scripts, bounded by `limits.scripts`: the one that was used least recently goes first.
+/// Stored scripts, bounded by `limits.scripts`: the least recently used ones are evicted.
 #[derive(Debug)]
 pub struct ScriptStore {
     inner: Mutex<Inner>,
     limit: AtomicUsize,
-    /// Grows with every SCRIPT FLUSH.
+    /// Number of SCRIPT FLUSH commands.
     epoch: AtomicU64,
-    /// Scripts that had to go.
+    /// Number of scripts evicted.
     evicted: AtomicU64,
     bytes: AtomicUsize,
-    /// Sources that were reported as [`PartialScript`].
+    /// Digests of the sources reported as [`PartialScript`].
     reported: Mutex<KeyedSet<Sha>>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     scripts: KeyedMap<Sha, Script>,
-    /// By when they were used last; the first one goes next.
+    /// Scripts by their last use, least recently used first.
     order: BTreeMap<u64, Sha>,
     clock: u64,
     bytes: usize,
@@ -95,9 +93,9 @@ struct Inner {
 
 #[derive(Debug)]
 struct Script {
-    /// The request that loads it.
+    /// The SCRIPT LOAD request.
     load: Arc<[u8]>,
-    /// When it was used last, by the store's clock.
+    /// Last use, by the store's clock.
     used: u64,
 }
 
@@ -108,7 +106,7 @@ impl Script {
 }
 
 impl ScriptStore {
-    /// Empty; holds at most so many bytes.
+    /// An empty store of at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
         ScriptStore {
             inner: Mutex::default(),
@@ -124,12 +122,12 @@ impl ScriptStore {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Holds at most so many bytes from now on: from the next script on.
+    /// Changes the limit in bytes; enforced when the next script is inserted.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Remembers a script.
+    /// Stores a script, or marks it as used if it is stored already.
     pub fn insert(&self, body: &[u8]) -> Insertion {
         let sha = Sha::of(body);
         match self.keep(sha, body) {
@@ -138,22 +136,23 @@ impl ScriptStore {
         }
     }
 
-    /// Looks at a source that is not kept: a library of functions.
+    /// Checks a function library, which is not stored, for calls that make it partial.
     pub fn check_library(&self, source: &[u8]) -> Option<PartialScript> {
         self.report(Sha::of(source), source)
     }
 
-    /// What is to be reported of the source, the first time.
+    /// A report if the source is partial and was not reported before.
     fn report(&self, sha: Sha, source: &[u8]) -> Option<PartialScript> {
         let command = lua::whole_keyspace_call(source)?;
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        if reported.len() >= MOST_REPORTED {
+        if reported.len() >= MAX_REPORTED {
             reported.clear();
         }
         reported.insert(sha).then_some(PartialScript { sha, command })
     }
 
-    /// Keeps a script that is new. Gives how many others had to go; `None`: it was here.
+    /// Stores a new script. Returns the number of evicted ones, the script itself included if it is
+    /// larger than the limit; `None` if it was stored already.
     fn keep(&self, sha: Sha, body: &[u8]) -> Option<usize> {
         let limit = self.limit.load(Ordering::Relaxed);
         let mut inner = self.inner();
@@ -170,44 +169,44 @@ impl ScriptStore {
         inner.order.insert(script.used, sha);
         inner.scripts.insert(sha, script);
         inner.clock += 1;
-        let mut gone = 0;
+        let mut evicted = 0;
         while inner.bytes > limit
             && let Some((_, oldest)) = inner.order.first_key_value()
         {
             let oldest = *oldest;
             inner.remove(&oldest);
-            gone += 1;
+            evicted += 1;
         }
         self.bytes.store(inner.bytes, Ordering::Relaxed);
-        self.evicted.fetch_add(gone as u64, Ordering::Relaxed);
-        Some(gone)
+        self.evicted.fetch_add(evicted as u64, Ordering::Relaxed);
+        Some(evicted)
     }
 
-    /// It is in use.
+    /// Marks a script as used.
     pub fn touch(&self, sha: &Sha) {
         self.inner().touch(sha);
     }
 
-    /// Whether it is here.
+    /// Whether the script is stored.
     pub fn has(&self, sha: &Sha) -> bool {
         self.inner().scripts.contains_key(sha)
     }
 
-    /// The request that loads it, if it is here.
+    /// The SCRIPT LOAD request for a stored script; marks it as used.
     pub fn load_of(&self, sha: &Sha) -> Option<Arc<[u8]>> {
         let mut inner = self.inner();
         inner.touch(sha);
         inner.scripts.get(sha).map(|script| Arc::clone(&script.load))
     }
 
-    /// It is no script after all.
+    /// Removes what turned out to be no script.
     pub fn forget(&self, sha: &Sha) {
         let mut inner = self.inner();
         inner.remove(sha);
         self.bytes.store(inner.bytes, Ordering::Relaxed);
     }
 
-    /// SCRIPT FLUSH.
+    /// Removes all scripts (SCRIPT FLUSH).
     pub fn flush(&self) {
         let mut inner = self.inner();
         *inner = Inner::default();
@@ -215,19 +214,19 @@ impl ScriptStore {
         self.epoch.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What was noted about scripts before this changed is no longer true.
+    /// Number of flushes. [`CheckedScripts`] of an earlier epoch are no longer valid.
     #[inline]
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Relaxed)
     }
 
-    /// How many scripts had to go so far.
+    /// Number of scripts evicted so far.
     #[inline]
     pub fn evicted(&self) -> u64 {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    /// Bytes that it holds.
+    /// Size of the stored scripts in bytes, overhead included.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -251,46 +250,46 @@ impl Inner {
     }
 }
 
-/// Which scripts need not be put in front of an EVALSHA on one connection: they went there on it,
-/// or slotway did not have them.
+/// Scripts that need no SCRIPT LOAD before an EVALSHA on one connection: it was sent there before,
+/// or the store does not have the script.
 #[derive(Debug, Default)]
 pub struct CheckedScripts {
     epoch: u64,
-    notes: KeyedMap<Sha, ScriptCheck>,
+    checks: KeyedMap<Sha, ScriptCheck>,
 }
 
-/// What is noted of one script.
+/// The last check of a script for one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScriptCheck {
-    /// In which turn of the worker it was looked for last.
+    /// Turn of the worker in which the store was asked.
     pub turn: u64,
-    /// When the store was told that it is in use.
+    /// Time at which the store was last told that the script is in use, in microseconds.
     pub used: u64,
-    /// It was found, and went to the node.
+    /// Whether the store had it, and it was sent to the node.
     pub loaded: bool,
 }
 
 impl CheckedScripts {
-    /// What is noted of `sha` since the store's `epoch` began.
+    /// The last check of `sha` in the store's `epoch`.
     pub fn get(&mut self, sha: &Sha, epoch: u64) -> Option<&mut ScriptCheck> {
         if self.epoch != epoch {
-            self.notes.clear();
+            self.checks.clear();
             self.epoch = epoch;
         }
-        self.notes.get_mut(sha)
+        self.checks.get_mut(sha)
     }
 
-    /// Notes it.
-    pub fn put(&mut self, sha: &Sha, note: ScriptCheck) {
-        if self.notes.len() >= MOST_NOTES {
-            self.notes.clear();
+    /// Records a check.
+    pub fn put(&mut self, sha: &Sha, check: ScriptCheck) {
+        if self.checks.len() >= MAX_CHECKED {
+            self.checks.clear();
         }
-        self.notes.insert(*sha, note);
+        self.checks.insert(*sha, check);
     }
 
-    /// The connection is a new one, or its node has lost its scripts.
+    /// Forgets all checks: the connection is a new one, or its node has lost its scripts.
     pub fn clear(&mut self) {
-        self.notes = KeyedMap::default();
+        self.checks = KeyedMap::default();
     }
 }
 
@@ -368,31 +367,31 @@ mod tests {
             assert_eq!(store.check_library(body), None);
             assert_eq!(store.insert(b"return 1").partial, None);
             assert!(store.check_library(b"#!lua name=x\nredis.call('dbsize')").is_some());
-            for n in 0..MOST_REPORTED + 10 {
+            for n in 0..MAX_REPORTED + 10 {
                 assert!(
                     store.check_library(format!("redis.call('scan', {n})").as_bytes()).is_some()
                 );
             }
-            assert!(store.reported.lock().unwrap().len() <= MOST_REPORTED);
+            assert!(store.reported.lock().unwrap().len() <= MAX_REPORTED);
         }
     }
 
     #[test]
-    fn notes_of_a_connection() {
-        let mut noted = CheckedScripts::default();
+    fn checks_of_a_connection() {
+        let mut checked = CheckedScripts::default();
         let (a, b) = (Sha::of(b"a"), Sha::of(b"b"));
-        let note = ScriptCheck { turn: 7, used: 1, loaded: true };
-        assert_eq!(noted.get(&a, 0), None);
-        noted.put(&a, note);
-        assert_eq!(noted.get(&a, 0).copied(), Some(note));
-        assert_eq!(noted.get(&b, 0), None);
-        assert_eq!(noted.get(&a, 1), None, "flushed");
-        noted.put(&a, note);
-        noted.clear();
-        assert_eq!(noted.get(&a, 1), None);
-        for n in 0..=MOST_NOTES {
-            noted.put(&Sha::of(n.to_string().as_bytes()), note);
+        let check = ScriptCheck { turn: 7, used: 1, loaded: true };
+        assert_eq!(checked.get(&a, 0), None);
+        checked.put(&a, check);
+        assert_eq!(checked.get(&a, 0).copied(), Some(check));
+        assert_eq!(checked.get(&b, 0), None);
+        assert_eq!(checked.get(&a, 1), None, "flushed");
+        checked.put(&a, check);
+        checked.clear();
+        assert_eq!(checked.get(&a, 1), None);
+        for n in 0..=MAX_CHECKED {
+            checked.put(&Sha::of(n.to_string().as_bytes()), check);
         }
-        assert!(noted.notes.len() <= MOST_NOTES);
+        assert!(checked.checks.len() <= MAX_CHECKED);
     }
 }

@@ -1,23 +1,27 @@
-//! Redis's glob patterns: what PSUBSCRIBE matches, byte for byte as `stringmatchlen` does it.
+//! Redis's glob patterns, as in PSUBSCRIBE: same results as the server's `stringmatchlen` for every
+//! pattern and text.
 //!
-//! A pattern is a row of pieces, each of which takes one byte, with stars between them. To match
-//! from left to right it is enough to go back to the last star: what an earlier one could take
-//! instead, the last one can take as well. So a hostile pattern costs its length times the text's,
-//! not a power of it.
+//! A pattern is a sequence of elements that match one byte each, with stars between them. Matching
+//! runs from left to right and backtracks to the last star only: whatever an earlier star could
+//! match instead, the last one can match as well. So a hostile pattern costs at most its length
+//! times that of the text, instead of exponential time.
 
 use super::TopicKind;
 
-/// Keyspace notifications of the one database that a cluster has; in the order of
-/// [`notification`]'s answer.
+/// Prefixes of the channels of keyspace notifications, for database 0, the only one of a cluster;
+/// [`notification`] returns an index into it.
+///
+/// <https://redis.io/docs/latest/develop/pubsub/keyspace-notifications/>
 pub const NOTIFICATION_PREFIXES: [&[u8]; 2] = [b"__keyspace@0__:", b"__keyevent@0__:"];
 
-/// The pattern matches the whole text, letter case and all.
+/// Whether the pattern matches the whole text; case-sensitive.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     if text.is_empty() {
-        return pattern.is_empty(); // not even `*` matches it
+        return pattern.is_empty(); // the server's `*` does not match an empty text
     }
     let (mut p, mut t) = (0, 0);
-    // Behind the last star: where the pattern goes on, and from where the text was tried.
+    // For the last star: the position in the pattern behind it, and the position in the text at
+    // which the rest of the pattern was tried last.
     let mut star: Option<(usize, usize)> = None;
     while let Some(&byte) = text.get(t) {
         match pattern.get(p) {
@@ -27,8 +31,8 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
                 continue;
             }
             Some(_) => {
-                let (len, takes) = piece(pattern.get(p..).unwrap_or_default(), byte);
-                if takes {
+                let (len, is_match) = element(pattern.get(p..).unwrap_or_default(), byte);
+                if is_match {
                     (p, t) = (p + len, t + 1);
                     continue;
                 }
@@ -45,8 +49,8 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     pattern.get(p..).unwrap_or_default().iter().all(|&b| b == b'*')
 }
 
-/// Whether the pattern can match any text at all that begins with `prefix`. May say yes where a
-/// piece behind the prefix can take no byte (`a[]`), never no wrongly.
+/// Whether the pattern can match any text that begins with `prefix`. May wrongly return true if an
+/// element behind the prefix matches no byte (`a[]`); never wrongly returns false.
 pub fn can_match_prefix(pattern: &[u8], prefix: &[u8]) -> bool {
     let mut p = 0;
     for &byte in prefix {
@@ -54,8 +58,8 @@ pub fn can_match_prefix(pattern: &[u8], prefix: &[u8]) -> bool {
             None => return false,
             Some(b'*') => return true,
             Some(_) => {
-                let (len, takes) = piece(pattern.get(p..).unwrap_or_default(), byte);
-                if !takes {
+                let (len, is_match) = element(pattern.get(p..).unwrap_or_default(), byte);
+                if !is_match {
                     return false;
                 }
                 p += len;
@@ -65,23 +69,23 @@ pub fn can_match_prefix(pattern: &[u8], prefix: &[u8]) -> bool {
     true
 }
 
-/// How many bytes of the pattern its first piece (not a star) has, and whether it takes `byte`.
-fn piece(pattern: &[u8], byte: u8) -> (usize, bool) {
+/// The length of the first element of the pattern, which is no star, and whether it matches `byte`.
+fn element(pattern: &[u8], byte: u8) -> (usize, bool) {
     match pattern {
         [b'?', ..] => (1, true),
         [b'\\', escaped, ..] => (2, *escaped == byte),
         [b'[', class @ ..] => {
-            let (len, takes) = class_takes(class, byte);
-            (1 + len, takes)
+            let (len, is_match) = match_class(class, byte);
+            (1 + len, is_match)
         }
         [literal, ..] => (1, *literal == byte),
         [] => (0, false),
     }
 }
 
-/// The same for what stands behind `[`. Without its `]` a class goes to the pattern's end. The
-/// server compares ranges as signed bytes.
-fn class_takes(class: &[u8], byte: u8) -> (usize, bool) {
+/// Like [`element`], for a class, given without its `[`. A class without `]` extends to the end of
+/// the pattern. The bounds of ranges are signed bytes, as in the server.
+fn match_class(class: &[u8], byte: u8) -> (usize, bool) {
     let not = class.first() == Some(&b'^');
     let mut at = usize::from(not);
     let mut found = false;
@@ -106,17 +110,17 @@ fn class_takes(class: &[u8], byte: u8) -> (usize, bool) {
     }
 }
 
-/// A keyspace notification's channel: which of [`NOTIFICATION_PREFIXES`] it is.
+/// The index in [`NOTIFICATION_PREFIXES`] of the channel's prefix; `None` for other channels.
 pub fn notification(channel: &[u8]) -> Option<usize> {
     NOTIFICATION_PREFIXES.iter().position(|prefix| channel.starts_with(prefix))
 }
 
-/// The channel is one that nodes send keyspace notifications on.
+/// Whether nodes publish keyspace notifications on the channel.
 pub fn is_notification(channel: &[u8]) -> bool {
     notification(channel).is_some()
 }
 
-/// Who listens to this can get keyspace notifications.
+/// Whether subscribers to the topic can receive keyspace notifications.
 pub fn can_receive_notifications(kind: TopicKind, name: &[u8]) -> bool {
     match kind {
         TopicKind::Channel => is_notification(name),
@@ -127,7 +131,7 @@ pub fn can_receive_notifications(kind: TopicKind, name: &[u8]) -> bool {
     }
 }
 
-/// What a pattern begins with before its first piece that takes more than one byte's value.
+/// The literal bytes before the first element of the pattern that can match different bytes.
 pub fn literal_prefix(pattern: &[u8]) -> Vec<u8> {
     let mut prefix = Vec::new();
     let mut rest = pattern;
@@ -151,7 +155,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// As it is defined: a star takes any number of bytes, everything else one.
+    /// The definition: a star matches any number of bytes, every other element one.
     fn naive(pattern: &[u8], text: &[u8]) -> bool {
         match (pattern, text) {
             ([], []) => true,
@@ -218,7 +222,7 @@ mod tests {
         }
     }
 
-    /// The real server's word, asked by PSUBSCRIBE and PUBLISH.
+    /// Compares with a real server, by PSUBSCRIBE and PUBLISH.
     #[test]
     fn as_the_real_server() {
         use crate::sandbox::{Standalone, StandaloneOptions};
@@ -243,7 +247,7 @@ mod tests {
                     wrong.push((pattern, text, said));
                 }
             }
-            // It is gone when it does not answer any more, not when it is dropped here.
+            // The server counts the subscriber until it has closed the connection itself.
             subscriber.command(&["PUNSUBSCRIBE"]).unwrap();
             while subscriber.send(&["QUIT"]).is_ok() && subscriber.receive().is_ok() {}
         }

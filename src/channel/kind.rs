@@ -1,31 +1,31 @@
-//! The three kinds of channels.
+//! The kinds of pub/sub topics.
 
-/// What is listened to.
+/// Kind of a topic, which is what a client can subscribe to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TopicKind {
-    /// SUBSCRIBE.
+    /// A channel (SUBSCRIBE).
     Channel,
-    /// PSUBSCRIBE.
+    /// A glob pattern of channels (PSUBSCRIBE).
     Pattern,
-    /// SSUBSCRIBE.
+    /// A shard channel (SSUBSCRIBE).
     Shard,
 }
 
 impl TopicKind {
-    /// How many kinds there are.
+    /// Number of kinds.
     pub const COUNT: usize = 3;
-    /// All, by discriminant.
+    /// All kinds, by discriminant.
     pub const ALL: [TopicKind; Self::COUNT] =
         [TopicKind::Channel, TopicKind::Pattern, TopicKind::Shard];
-    /// Label values, by discriminant.
+    /// Metric label values, by discriminant.
     pub const NAMES: [&'static str; Self::COUNT] = ["channel", "pattern", "shard"];
 
-    /// The command that begins to listen; its lower case is what the confirmation says.
+    /// The command that subscribes; in lower case, the type of its confirmation.
     pub fn subscribe(self) -> &'static str {
         ["SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"][self as usize]
     }
 
-    /// The command that ends it.
+    /// The command that unsubscribes; in lower case, the type of its confirmation.
     pub fn unsubscribe(self) -> &'static str {
         ["UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"][self as usize]
     }

@@ -1,5 +1,5 @@
-//! Channels as the protocol has them: the kinds of subscriptions, and Redis's glob patterns.
-//! Not here: who is subscribed ([`crate::pubsub`]).
+//! Pub/sub topics as the protocol defines them: their kinds, and Redis's glob patterns. No I/O.
+//! Subscriptions themselves are in [`crate::pubsub`].
 //!
 //! <https://redis.io/docs/latest/develop/pubsub/>
 

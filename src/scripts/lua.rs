@@ -1,19 +1,18 @@
-//! What a Lua source calls, as far as it can be read from the text.
+//! Detection of calls in a Lua source, by reading its text.
 
-/// Commands about all keys. From a script they concern the keys of one node only, the one that the
-/// script runs on.
+/// Commands about all keys. Called from a script, they act on the keys of the script's node only.
 pub(super) const WHOLE_KEYSPACE: [&str; 6] =
     ["KEYS", "SCAN", "DBSIZE", "RANDOMKEY", "FLUSHALL", "FLUSHDB"];
 
-/// Bytes of a source that are looked at.
-const MOST_READ: usize = 1 << 20;
+/// Length in bytes to which a source is read.
+const MAX_READ: usize = 1 << 20;
 
 /// The first command of [`WHOLE_KEYSPACE`] that the source calls by a literal name:
 /// `redis.call('keys', …)`, `pcall "SCAN"`, `redis['call']([[dbsize]])`, or by an alias whose name
-/// ends in `call`. A name that is put together while the script runs is not seen.
+/// ends in `call`. Names that the script computes are not detected.
 pub(super) fn whole_keyspace_call(source: &[u8]) -> Option<&'static str> {
-    let mut rest = source.get(..MOST_READ).unwrap_or(source);
-    // What stands before `rest` ends in a function that calls commands.
+    let mut rest = source.get(..MAX_READ).unwrap_or(source);
+    // Whether the text before `rest` ends in a function that calls commands.
     let mut calls = false;
     while let Some(&byte) = rest.first() {
         if byte.is_ascii_whitespace() {
@@ -28,7 +27,7 @@ pub(super) fn whole_keyspace_call(source: &[u8]) -> Option<&'static str> {
             if calls && let Some(name) = WHOLE_KEYSPACE.iter().find(is_one) {
                 return Some(*name);
             }
-            // As in redis['call'].
+            // The string may be the name of that function, as in redis['call'].
             calls = text.ends_with(b"call");
             rest = after;
         } else if is_name(byte) {
@@ -51,8 +50,8 @@ fn is_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// The content of the string in quotes that `text` begins with, and what follows. A string that
-/// does not end has no content and takes all the rest: such a source does not compile.
+/// The content of the quoted string at the beginning of `text`, and the rest of the text behind it.
+/// Both are empty if the string does not end: such a source does not compile.
 fn quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let quote = text.first().copied().filter(|b| matches!(b, b'\'' | b'"'))?;
     let body = skip(text, 1);
@@ -67,7 +66,7 @@ fn quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&[], &[]))
 }
 
-/// The same for a string in long brackets: `[[…]]`, `[=[…]=]`.
+/// Like [`quoted`], for a string in long brackets: `[[…]]`, `[=[…]=]`.
 fn long_string(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let level = text.strip_prefix(b"[")?.iter().take_while(|&&b| b == b'=').count();
     let body = skip(text, 1 + level).strip_prefix(b"[")?;
@@ -132,11 +131,11 @@ mod tests {
 
     #[test]
     fn what_is_read_is_bounded() {
-        let late = format!("{} redis.call('keys', '*')", " ".repeat(MOST_READ));
+        let late = format!("{} redis.call('keys', '*')", " ".repeat(MAX_READ));
         assert_eq!(found(&late), None);
-        // Each is read once, whatever it is made of.
+        // Reading takes linear time, whatever the source consists of.
         for piece in ["[", "[=", "[[", "'", "--[", "call(", "\\"] {
-            found(&piece.repeat(MOST_READ / piece.len()));
+            found(&piece.repeat(MAX_READ / piece.len()));
         }
     }
 }
