@@ -1,10 +1,10 @@
-//! How the limit on open files is shared out.
+//! Allocation of file descriptors under the limit on open files (RLIMIT_NOFILE).
 //!
-//! Connections to nodes, the admin listener and files have their descriptors reserved; clients have
-//! what is left, at most `limits.clients`, as in Redis. Where the limit is too low for everything
-//! that the configuration allows, three quarters of what is left are for clients and the rest for
-//! connections lent to single ones (`limits.dedicated`). Large transfers have no connections of their
-//! own then, unless these are a small part of the limit.
+//! Descriptors for connections to nodes, the admin listener and files are reserved; clients get the
+//! rest, at most `limits.clients`, as in Redis. If the limit is too low for everything that the
+//! configuration allows, three quarters of the rest go to clients and one quarter to dedicated
+//! connections (`limits.dedicated`). There are no bulk connections, for large transfers, then,
+//! unless they need a small part of the limit.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
@@ -14,111 +14,113 @@ use tracing::{info, warn};
 
 use crate::errors::Failure;
 
-/// Descriptors of the process itself: standard streams, the runtime, signals, certificates and other
-/// files that are read again, name resolution, spare ones.
+/// Descriptors of the process itself: standard streams, the runtime, signals, certificates and
+/// other files that are reloaded, name resolution, spare ones.
 const BASE: usize = 16;
-/// The event loop of a worker, and its waker.
+/// Descriptors per worker: its event loop and its waker.
 const PER_WORKER: usize = 2;
-/// A listener's socket, its copy for a reload, and a connection that is being refused.
+/// Descriptors per listener: its socket, a copy during a reload, and a connection being refused.
 const PER_LISTENER: usize = 3;
-/// Of each node: the control thread's connections (for the topology, and to verify its identity),
-/// and the pub/sub hub's.
+/// Descriptors per node beside the workers': the control thread's two connections (topology,
+/// identity) and the pub/sub hub's.
 const PER_NODE: usize = 3;
-/// Connections to nodes that the control thread makes beside these (probes, logins), and its own.
+/// Other descriptors of the control thread: its own, and connections for probes and logins.
 const CONTROL: usize = 6;
-/// Idle dedicated connections that a worker keeps.
+/// Most idle dedicated connections per worker.
 pub const MAX_IDLE_DEDICATED: usize = 64;
-/// Connections of the admin listener at once.
+/// Most concurrent connections of the admin listener.
 const MAX_ADMIN: usize = 64;
+/// The same under a low limit on open files.
 const MIN_ADMIN: usize = 4;
-/// Connections for large transfers have one in so many descriptors at most, where the limit is too
-/// low for everything.
+/// Under a limit that is too low, bulk connections get at most 1/64 of it.
 const BULK_SHARE: usize = 64;
 
-/// EMFILE, ENFILE, ENOBUFS, ENOMEM: this process or the machine has no more.
+/// Whether the process or the machine is out of descriptors or memory: EMFILE, ENFILE, ENOBUFS,
+/// ENOMEM.
 pub fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24 | 105 | 12))
 }
 
-/// What descriptors are needed for.
+/// The numbers that determine how many descriptors are needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DescriptorDemand {
-    /// Workers that run.
+    /// Running workers.
     pub workers: usize,
-    /// Nodes of the cluster; before it is known, seeds.
+    /// Nodes of the cluster; seeds before the topology is known.
     pub nodes: usize,
     /// `upstream.connections`
     pub connections: usize,
-    /// Reads go to replicas, on connections of their own.
+    /// Whether reads go to replicas, which have connections of their own.
     pub replicas: bool,
-    /// Addresses that are listened on, the admin listener's included.
+    /// Listening sockets, including the admin listener's.
     pub listeners: usize,
     /// `limits.clients`
     pub clients: usize,
     /// `limits.dedicated`
     pub dedicated: usize,
-    /// `limits.users`, where clients log in as users of the cluster.
+    /// `limits.users`; `None` unless clients log in as users of the cluster.
     pub users: Option<usize>,
 }
 
-/// What each part may use.
+/// Allocation of descriptors: limits for each of their uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DescriptorBudget {
-    /// The soft limit on open files; `None` is none.
+    /// The soft limit on open files; `None` if it is unlimited.
     pub limit: Option<usize>,
-    /// Descriptors that are not for clients.
+    /// Descriptors that are not available to clients.
     pub reserved: usize,
-    /// Clients at once.
+    /// Limit of connected clients.
     pub clients: usize,
-    /// Dedicated connections lent at once, of all workers.
+    /// Limit of lent dedicated connections, over all workers.
     pub dedicated: usize,
-    /// Idle dedicated connections of each worker.
+    /// Limit of idle dedicated connections, per worker.
     pub idle_dedicated: usize,
-    /// Users of the cluster at once, of each worker.
+    /// Limit of users of the cluster, per worker.
     pub users: usize,
-    /// Large transfers have connections of their own.
+    /// Whether large transfers have bulk connections of their own.
     pub bulk: bool,
-    /// Connections of the admin listener at once.
+    /// Limit of the admin listener's connections.
     pub admin: usize,
 }
 
 impl DescriptorDemand {
-    /// Nodes that room is made for: some more than there are, because those that join are
-    /// connected to before the ones that leave are given up.
-    fn nodes_to_be(&self) -> usize {
+    /// Number of nodes to allow for: more than there are, as joining nodes are connected to before
+    /// leaving ones are disconnected.
+    fn expected_nodes(&self) -> usize {
         self.nodes.max(1) + (self.nodes / 8).max(1)
     }
 
-    /// Connections that one worker has to all nodes with the rights of one user, beside those for
-    /// large transfers, which may be as many.
+    /// Connections of one worker to all nodes for one user, without bulk connections, which may be
+    /// as many.
     fn per_user(&self) -> usize {
-        // One for each protocol.
-        self.nodes_to_be() * 2
+        // One per protocol version.
+        self.expected_nodes() * 2
     }
 
-    /// Connections of all workers for large transfers.
+    /// Bulk connections of all workers.
     fn bulk(&self) -> usize {
         let kinds = if self.replicas { 2 } else { 1 };
         let each = self.per_user().saturating_mul(kinds + self.users.unwrap_or(0));
         self.workers.saturating_mul(each)
     }
 
-    /// Descriptors of everything but clients, dedicated connections and users' connections.
+    /// Descriptors needed regardless of the limits, with `admin` connections of the admin listener:
+    /// all but those of clients, dedicated, bulk and users' connections.
     fn fixed(&self, admin: usize) -> usize {
         let kinds = if self.replicas { 2 } else { 1 };
         BASE + CONTROL
             + admin
             + self.workers * (PER_WORKER + self.per_user() * self.connections * kinds)
             + self.listeners * PER_LISTENER
-            + self.nodes_to_be() * PER_NODE
+            + self.expected_nodes() * PER_NODE
     }
 
-    /// Descriptors that are enough for everything that the configuration allows.
+    /// Descriptors that suffice for everything that the configuration allows.
     pub fn all(&self) -> usize {
         self.without_bulk().saturating_add(self.bulk())
     }
 
-    /// The same without connections for large transfers.
+    /// The same without bulk connections.
     fn without_bulk(&self) -> usize {
         let users = self.users.unwrap_or(0) * self.per_user();
         let each = users + MAX_IDLE_DEDICATED;
@@ -128,13 +130,12 @@ impl DescriptorDemand {
             .saturating_add(self.workers.saturating_mul(each))
     }
 
-    /// Shares out `limit`.
+    /// Allocates descriptors under `limit`; `None` is unlimited.
     pub fn share(&self, limit: Option<usize>) -> DescriptorBudget {
-        // A small part of a limit that is too low; more of it is for clients.
-        let small = |limit| {
+        let is_small_part = |limit| {
             self.bulk() <= limit / BULK_SHARE && self.fixed(MAX_ADMIN) + self.bulk() <= limit / 2
         };
-        let bulk = limit.is_none_or(|limit| limit >= self.all() || small(limit));
+        let bulk = limit.is_none_or(|limit| limit >= self.all() || is_small_part(limit));
         let enough = if bulk { self.all() } else { self.without_bulk() };
         let ample = DescriptorBudget {
             limit,
@@ -150,7 +151,7 @@ impl DescriptorDemand {
         let admin = (limit / 16).clamp(MIN_ADMIN, MAX_ADMIN);
         let reserved = self.fixed(admin) + if bulk { self.bulk() } else { 0 };
         let left = limit.saturating_sub(reserved);
-        // Each user needs connections of all workers to all nodes.
+        // A user needs connections from all workers to all nodes.
         let per_user = self.per_user() * self.workers;
         let users = self.users.map(|users| users.min(left / 4 / per_user.max(1)).max(1));
         let left = left.saturating_sub(users.unwrap_or(0) * per_user);
@@ -163,7 +164,7 @@ impl DescriptorDemand {
         DescriptorBudget {
             limit: Some(limit),
             reserved: limit.saturating_sub(clients),
-            // Nobody could find out what is wrong otherwise.
+            // Without any client nobody could find out what is wrong.
             clients: clients.max(1),
             dedicated: lent.max(1),
             idle_dedicated: idle,
@@ -175,7 +176,7 @@ impl DescriptorDemand {
 }
 
 impl DescriptorBudget {
-    /// The error for a client that is too many.
+    /// The error for a client over the limit; `configured` is `limits.clients`.
     pub fn refusal(&self, configured: usize) -> Failure {
         match self.limit {
             Some(files) if self.clients < configured => {
@@ -186,19 +187,19 @@ impl DescriptorBudget {
     }
 }
 
-/// The limit on open files, and what was made of it.
+/// The current allocation, and the limit on open files that it was made for.
 #[derive(Debug)]
 pub struct Descriptors {
     demand: DescriptorDemand,
     budget: DescriptorBudget,
-    /// The limit as it was found or set last.
+    /// The soft limit, as last read or set.
     seen: Option<u64>,
-    /// It was changed from outside: not to be raised again.
+    /// Whether another process has changed the limit (`prlimit`): it is not raised again then.
     is_imposed: bool,
 }
 
 impl Descriptors {
-    /// Raises the limit as far as that is needed and allowed, and shares it out.
+    /// Raises the soft limit as far as needed and allowed, and allocates descriptors under it.
     pub fn new(demand: DescriptorDemand) -> Self {
         let mut descriptors = Descriptors {
             demand,
@@ -210,17 +211,17 @@ impl Descriptors {
         descriptors
     }
 
-    /// What each part may use.
+    /// The current allocation.
     pub fn budget(&self) -> DescriptorBudget {
         self.budget
     }
 
-    /// The limit is another one than it was: somebody has set it (`prlimit`). A system call.
+    /// Whether the limit has changed since it was last read (`prlimit`). Makes a system call.
     pub fn is_outdated(&self) -> bool {
         getrlimit(Resource::Nofile).current != self.seen
     }
 
-    /// Shares the limit out for `demand`. Whether anything is different.
+    /// Allocates descriptors anew for `demand`. Returns whether the allocation has changed.
     pub fn update(&mut self, demand: DescriptorDemand) -> bool {
         let now = getrlimit(Resource::Nofile);
         self.is_imposed |= now.current != self.seen;
@@ -256,7 +257,7 @@ impl Descriptors {
     }
 }
 
-/// Descriptors that are kept open for the moment when no other can be had.
+/// Spare descriptors: kept open in order to be freed when no others are available.
 #[derive(Debug, Default)]
 pub struct SpareDescriptors {
     wanted: usize,
@@ -264,22 +265,22 @@ pub struct SpareDescriptors {
 }
 
 impl SpareDescriptors {
-    /// Keeps `wanted` of them.
+    /// Opens `wanted` spare descriptors, or as many as are available.
     pub fn new(wanted: usize) -> Self {
         let mut spare = SpareDescriptors { wanted, kept: Vec::new() };
         spare.fill();
         spare
     }
 
-    /// None is missing.
+    /// Whether all of them are open.
     pub fn is_full(&self) -> bool {
         self.kept.len() >= self.wanted
     }
 
-    /// Opens those that are missing. `false`: there is none to be had.
+    /// Opens the missing ones. Returns false if no descriptor is available.
     pub fn fill(&mut self) -> bool {
         while self.kept.len() < self.wanted {
-            // A socket without an address: it needs no file.
+            // An unbound socket needs neither a file nor an address.
             match UnixDatagram::unbound() {
                 Ok(socket) => self.kept.push(socket),
                 Err(_) => return false,
@@ -288,7 +289,7 @@ impl SpareDescriptors {
         true
     }
 
-    /// Lets them go, to be used at once. `false`: there are none.
+    /// Closes them, for immediate use by the caller. Returns false if none was open.
     pub fn free(&mut self) -> bool {
         let had = !self.kept.is_empty();
         self.kept.clear();
@@ -296,7 +297,8 @@ impl SpareDescriptors {
     }
 }
 
-/// Raises the soft limit to `wanted`, or to the hard limit if that is less. Gives what it is then.
+/// Raises the soft limit to `wanted`, or to the hard limit if that is lower. Returns the soft limit
+/// that is then in force.
 fn raise(now: Rlimit, wanted: usize) -> Option<u64> {
     let wanted = wanted as u64;
     let soft = now.current?;
@@ -354,7 +356,7 @@ mod tests {
         let usual = DEMAND.share(Some(1024));
         assert!((650..800).contains(&usual.clients), "{usual:?}");
         assert!((100..300).contains(&usual.dedicated), "{usual:?}");
-        // Whoever needs few clients has the rest for dedicated connections.
+        // With a low limits.clients the rest is for dedicated connections.
         let few = DescriptorDemand { clients: 50, ..DEMAND }.share(Some(1024));
         assert_eq!(few.clients, 50);
         assert!(few.dedicated > 600, "{few:?}");
@@ -392,7 +394,7 @@ mod tests {
             let bulk = if budget.bulk { demand.bulk() } else { 0 };
             let used = demand.fixed(budget.admin) + per_user + budget.clients + budget.dedicated
                 + budget.idle_dedicated * workers + bulk;
-            // But where there is not enough for one of each.
+            // A limit too low for one of each is exceeded.
             let least = demand.fixed(budget.admin) + demand.users.map_or(0, |_| demand.per_user() * workers) + 8;
             prop_assert!(used <= limit.max(least), "{used} of {limit}: {budget:?}");
         }
