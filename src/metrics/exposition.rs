@@ -1,4 +1,4 @@
-//! The counters as Prometheus text. Pure: what is shown is gathered by [`crate::admin`].
+//! Exposition of metrics in Prometheus's text format. Pure: [`crate::admin`] gathers the values.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -26,20 +26,20 @@ use crate::placement::{ReadTo, Redirection};
 use crate::pubsub::{GapReason, HubStats};
 use crate::tls::{HandshakeOutcome, Side, TlsCounts};
 
-/// Everything that one scrape shows.
+/// The values of one scrape.
 #[derive(Debug)]
 pub struct Exposition<'a> {
-    /// The workers' counters.
+    /// Counters of the workers.
     pub totals: &'a Totals,
-    /// For the commands' names.
+    /// Command table, for the names of commands.
     pub commands: &'a CommandTable,
-    /// The control thread's counters.
+    /// Counters of the control thread.
     pub control: ControlStats,
-    /// The pub/sub hub's counters.
+    /// Counters of the pub/sub hub.
     pub hub: &'a HubStats,
-    /// The configured limits by name.
+    /// The limits in force, by name.
     pub limits: &'a [(&'static str, usize)],
-    /// This process.
+    /// Figures of this process.
     pub process: ProcessStats,
 }
 
@@ -47,7 +47,7 @@ fn loaded<const N: usize>(counters: &[AtomicU64; N]) -> [u64; N] {
     counters.each_ref().map(|counter| counter.load(Relaxed))
 }
 
-/// What the control thread counts.
+/// Counters and gauges of the control thread.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[allow(missing_docs)]
 pub struct ControlStats {
@@ -59,36 +59,36 @@ pub struct ControlStats {
     pub views_refused: [u64; Reason::LABELS],
     pub topology_exceptions: [u64; 3],
     pub topology_age_seconds: Option<f64>,
-    /// `cluster-node-timeout` of the nodes, where they tell it.
+    /// The nodes' `cluster-node-timeout`; `None` if unknown.
     pub node_timeout_seconds: Option<f64>,
     pub topology_generation: u64,
     pub slots_covered: usize,
     pub workers: usize,
     pub worker_failures: u64,
-    /// Parts of the control thread that failed.
+    /// Tasks of the control thread that failed and were restarted.
     pub task_failures: u64,
     pub script_bytes: usize,
-    /// Commands that were learned to block.
+    /// Commands found to block although COMMAND does not say so.
     pub learned_blocking: usize,
-    /// Reloads of the configuration that changed something, nothing, or were refused.
+    /// By [`ReloadOutcome`](super::ReloadOutcome).
     pub reloads: [u64; 3],
     pub config_in_use: bool,
-    /// Since 1970.
+    /// Seconds since 1970.
     pub config_loaded_seconds: f64,
     pub restart_keys: u64,
     pub slow_commands: u64,
-    /// Exported, dropped, failed.
+    /// Spans exported, dropped and failed.
     pub spans: [u64; 3],
     pub tls: TlsCounts,
     pub descriptors_reserved: usize,
     /// By [`ProxyHeaderOutcome`](super::ProxyHeaderOutcome).
     pub proxy_headers: [u64; super::ProxyHeaderOutcome::COUNT],
-    /// Fit, offline, then by [`Unfit`].
+    /// Replicas that are fit, offline, and unfit by [`Unfit`].
     pub replicas: [u64; 2 + Unfit::COUNT],
 }
 
 impl ControlStats {
-    /// What became of the configuration.
+    /// Copies the figures about reloads.
     pub fn count_reloads(&mut self, reloads: &ReloadStats) {
         self.reloads = loaded(&reloads.outcomes);
         self.config_in_use = reloads.in_use.load(Relaxed);
@@ -113,7 +113,7 @@ impl ControlStats {
 }
 
 impl Exposition<'_> {
-    /// The text of a scrape. An error is a bug in this file, not in what is shown.
+    /// Renders the exposition. An error is a bug in this file, whatever the values.
     pub fn text(&self) -> Result<String, prometheus::Error> {
         let families: Vec<MetricFamily> = METRICS
             .iter()
@@ -122,7 +122,7 @@ impl Exposition<'_> {
                 self.fill(&mut family);
                 family
             })
-            // A family without samples (no command seen yet) is left out, as Prometheus wants it.
+            // The encoder refuses families without samples (no command yet).
             .filter(|family| !family.samples.is_empty())
             .map(Family::proto)
             .collect();
@@ -217,7 +217,7 @@ impl Exposition<'_> {
             }
             n if n == names::EMULATED.name => {
                 for (entry, counts) in crate::emulate::TABLE.iter().zip(&rest.emulated) {
-                    // Of those that nobody sends nothing is said.
+                    // Commands that no client has sent have no series.
                     if counts.iter().any(|&count| count > 0) {
                         for (outcome, count) in EmulatedOutcome::NAMES.iter().zip(counts) {
                             family.count(&[entry.name, outcome], *count);
@@ -246,7 +246,7 @@ impl Exposition<'_> {
             }
             n if n == names::LIMITS_HIT.name => {
                 for (i, (limit, hit)) in LimitHit::NAMES.iter().zip(rest.limits_hit).enumerate() {
-                    // Clients are counted where they are accepted.
+                    // The control thread counts clients over the limit, as it accepts them.
                     let at_accept =
                         if i == LimitHit::Clients as usize { control.clients_rejected } else { 0 };
                     family.count(&[limit], hit + at_accept);
@@ -383,7 +383,7 @@ impl Exposition<'_> {
 
     fn commands(&self, family: &mut Family) {
         let known = (0u16..).zip(&self.totals.commands).map(|(id, stats)| {
-            // A worker may have counted for a table that is newer than the one at hand.
+            // A worker may have counted by a newer command table than this one.
             (self.commands.get(CommandId(id)).name.as_ref(), stats)
         });
         let mut unknown = self.totals.unknown;
@@ -400,7 +400,7 @@ impl Exposition<'_> {
     }
 }
 
-/// One metric's samples while they are collected.
+/// A metric and its samples so far.
 struct Family {
     metric: &'static Metric,
     samples: Vec<MetricProto>,
@@ -423,7 +423,7 @@ impl Family {
         }
     }
 
-    /// One sample per kind of topic.
+    /// Adds a sample per kind of topic.
     fn topics(&mut self, counts: [u64; TopicKind::COUNT]) {
         for (kind, count) in TopicKind::NAMES.iter().zip(counts) {
             self.count(&[kind], count);
@@ -448,7 +448,7 @@ impl Family {
         self.samples.push(sample);
     }
 
-    /// Prometheus wants every bucket to hold those below it, too. The encoder adds `+Inf`.
+    /// Adds a histogram. Prometheus's buckets are cumulative; the encoder adds `+Inf`.
     fn histogram(&mut self, labels: &[&str], histogram: &Histogram) {
         let mut sample = self.labelled(labels);
         let mut below = 0;

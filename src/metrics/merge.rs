@@ -1,29 +1,28 @@
-//! Adding the workers' counters up.
+//! Sums of the workers' counters.
 
 use std::collections::BTreeMap;
 
 use super::stats::{CommandStats, NodeStats, WorkerStats};
 use crate::cluster::NodeAddr;
 
-/// The counters of all workers as one, with what belongs together brought together: nodes by
-/// address, commands by id.
+/// Sums of the counters of all workers: nodes by address, commands by id.
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
-    /// By command id.
+    /// Commands of the command table, by id.
     pub commands: Vec<CommandStats>,
-    /// Commands that the table does not have.
+    /// Commands that are not in the table.
     pub unknown: CommandStats,
-    /// By address.
+    /// Nodes, by address.
     pub nodes: BTreeMap<NodeAddr, NodeStats>,
-    /// Everything else; its `commands` and `nodes` are empty.
+    /// All other counters; its `commands` and `nodes` are empty.
     pub rest: WorkerStats,
 }
 
 impl Totals {
-    /// Adds one worker's counters.
+    /// Adds the counters of a worker.
     ///
-    /// The last entry of `commands` is the unknown ones, wherever the worker's table ends: during
-    /// a change of tables two workers' tables have different lengths.
+    /// The last entry of `commands` counts unknown commands, whatever the length of the worker's
+    /// command table: while a new table is distributed, tables of workers differ in length.
     pub fn add(&mut self, stats: &WorkerStats) {
         if let Some((unknown, known)) = stats.commands.split_last() {
             add_command(&mut self.unknown, unknown);
@@ -112,8 +111,8 @@ impl Totals {
         }
     }
 
-    /// Adds what a worker had counted when it ended: its counters count on, its gauges are gone,
-    /// and its clients are closed.
+    /// Adds the last counters of a worker that has ended: its counters remain in the sums, its
+    /// gauges become 0, and its clients count as closed.
     pub fn add_ended(&mut self, stats: &WorkerStats) {
         let mut ended = stats.clone();
         ended.clients_closed += ended.clients;

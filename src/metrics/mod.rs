@@ -1,8 +1,8 @@
-//! What slotway counts, and how it is shown to Prometheus.
+//! Counters and gauges, and their exposition for Prometheus.
 //!
-//! Workers count into a [`WorkerStats`] of their own, plain integers, no atomics; a scrape asks
-//! every worker for a copy and merges them into [`Totals`], which a [`Exposition`] shows. All metrics
-//! stand in one table, [`METRICS`], with what `docs/metrics.md` says about them.
+//! Each worker counts in its own [`WorkerStats`], in plain integers without atomics. A scrape asks
+//! every worker for a copy, merges the copies into [`Totals`] and renders an [`Exposition`]. All
+//! metrics are declared in one table, [`METRICS`], from which `docs/metrics.md` is generated.
 
 mod exposition;
 mod merge;

@@ -1,8 +1,8 @@
-//! The one table of metrics: what is exposed, and what `docs/metrics.md` says about it.
+//! The table of metrics: the source of the exposition and of `docs/metrics.md`.
 
 use std::fmt::Write;
 
-/// What a metric is to Prometheus.
+/// Prometheus's type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum MetricKind {
@@ -12,7 +12,7 @@ pub enum MetricKind {
 }
 
 impl MetricKind {
-    /// As Prometheus writes it.
+    /// Its name in Prometheus's text format.
     pub const fn name(self) -> &'static str {
         match self {
             MetricKind::Counter => "counter",
@@ -22,18 +22,18 @@ impl MetricKind {
     }
 }
 
-/// One metric.
+/// A metric.
 #[derive(Debug)]
 pub struct Metric {
     /// Full name.
     pub name: &'static str,
     /// Counter, gauge or histogram.
     pub kind: MetricKind,
-    /// Label names.
+    /// Names of its labels.
     pub labels: &'static [&'static str],
-    /// Its meaning: the help text and the documentation.
+    /// Help text, in the exposition and in the documentation.
     pub help: &'static str,
-    /// The configuration key that it watches, if there is one.
+    /// The configuration key that the metric helps to set; empty if there is none.
     pub key: &'static str,
 }
 
@@ -249,7 +249,7 @@ metrics! {
         "Threads of the process.";
 }
 
-/// `docs/metrics.md`.
+/// The text of `docs/metrics.md`.
 pub fn docs_markdown() -> String {
     let mut text = String::from(
         "# Metrics\n\n\

@@ -1,40 +1,39 @@
-//! What Linux says about this process, for the `process_` metrics.
+//! The `process_` metrics: CPU, memory and descriptors of this process, from `/proc`.
 
-/// The kernel's USER_HZ, in which `/proc` counts CPU time: 100 on every architecture Linux
-/// supports today.
+/// USER_HZ, the unit of CPU time in `/proc`: 100 on all architectures that Linux supports.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// One reading of `/proc/self`; what cannot be read is 0.
+/// Figures of this process, read from `/proc/self`; 0 if they cannot be read.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ProcessStats {
-    /// User and system time, in seconds.
+    /// User and system CPU time, in seconds.
     pub cpu_seconds: f64,
-    /// Open file descriptors.
+    /// Number of open file descriptors.
     pub(super) open_fds: u64,
-    /// The soft limit on them.
+    /// Soft limit on open file descriptors.
     pub(super) max_fds: u64,
-    /// Virtual memory.
+    /// Size of virtual memory.
     pub(super) virtual_bytes: u64,
-    /// Resident memory.
+    /// Size of resident memory.
     pub resident_bytes: u64,
-    /// Threads.
+    /// Number of threads.
     pub threads: u64,
-    /// When the process started, in seconds since 1970.
+    /// Start time of the process, in seconds since 1970.
     pub(super) start_seconds: f64,
 }
 
-/// What a process uses that is looked at every second: without a count of its files, which may be
-/// thousands.
+/// The figures that are read every second: without those that are expensive to read, such as the
+/// number of open files.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ProcessUsage {
-    /// User and system time, in seconds.
+    /// User and system CPU time, in seconds.
     pub cpu_seconds: f64,
-    /// Resident memory.
+    /// Size of resident memory.
     pub resident_bytes: u64,
 }
 
 impl ProcessUsage {
-    /// Reads `/proc/self` now.
+    /// Reads `/proc/self`.
     pub fn read() -> ProcessUsage {
         let stat = stat();
         ProcessUsage {
@@ -48,8 +47,8 @@ fn text(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-/// `/proc/self/stat` from field 3 on: the second one is the command in parentheses, which may hold
-/// anything.
+/// `/proc/self/stat` from field 3 on. Field 2, the command in parentheses, may contain spaces and
+/// parentheses itself.
 fn stat() -> String {
     text("/proc/self/stat").rsplit(')').next().unwrap_or_default().to_owned()
 }
@@ -60,7 +59,7 @@ fn ticks(stat: &str, n: usize) -> f64 {
 }
 
 impl ProcessStats {
-    /// Reads `/proc/self` now.
+    /// Reads `/proc/self`.
     pub fn read() -> ProcessStats {
         let stat = stat();
         let ticks = |n: usize| ticks(&stat, n);
@@ -79,7 +78,7 @@ impl ProcessStats {
     }
 }
 
-/// The first number after `name` at the start of a line.
+/// The first number after `name` in the first line that begins with `name`; 0 if there is none.
 fn first_number(text: &str, name: &str) -> u64 {
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())

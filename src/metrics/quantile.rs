@@ -1,9 +1,9 @@
-//! What a histogram says of the time between two looks at it.
+//! Differences and quantiles of histograms.
 
 use super::stats::{BUCKETS_MICROS, Histogram};
 
 impl Histogram {
-    /// What was observed since it looked like `earlier`.
+    /// The observations made since `earlier`, a copy of the same histogram.
     pub fn since(&self, earlier: &Histogram) -> Histogram {
         let mut new = self.clone();
         for (now, was) in new.buckets.iter_mut().zip(&earlier.buckets) {
@@ -13,14 +13,13 @@ impl Histogram {
         new
     }
 
-    /// How many observations there are.
+    /// Number of observations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// The time, in microseconds, that the share `q` of all observations did not exceed, as
-    /// Prometheus estimates it: evenly spread within a bucket, and what is slower than the last
-    /// bound is shown as that bound. `None`: nothing was observed.
+    /// The `q`-quantile in microseconds, estimated as by Prometheus's `histogram_quantile`: linear
+    /// within a bucket, and at most the bound of the last one. `None` if there are no observations.
     pub fn quantile(&self, q: f64) -> Option<u64> {
         let count = self.count();
         if count == 0 {

@@ -1,29 +1,29 @@
-//! What became of reloads of the configuration.
+//! Outcomes of reloads of the configuration.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What became of a reload.
+/// Outcome of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReloadOutcome {
-    /// Something has changed.
+    /// Values have changed.
     Changed,
-    /// Nothing is different.
+    /// No value has changed.
     Unchanged,
-    /// It cannot be used.
+    /// The new configuration is invalid, and was not adopted.
     Invalid,
 }
 
-/// For the metrics.
+/// Figures about reloads, for the metrics.
 #[derive(Debug)]
 pub struct ReloadStats {
-    /// By [`ReloadOutcome`].
+    /// Number of reloads, by [`ReloadOutcome`].
     pub outcomes: [AtomicU64; 3],
-    /// What the file says is what is in use.
+    /// Whether the configuration in use is that of the file.
     pub(super) in_use: AtomicBool,
-    /// Since when, in milliseconds since 1970.
+    /// Time at which the configuration in use was read, in milliseconds since 1970.
     pub taken: AtomicU64,
-    /// Keys that wait for a restart.
+    /// Number of keys whose new values need a restart.
     pub restart_keys: AtomicU64,
 }
 
@@ -39,7 +39,7 @@ impl Default for ReloadStats {
 }
 
 impl ReloadStats {
-    /// It came to this; so many keys wait for a restart.
+    /// Counts a reload after which the new values of `restart` keys need a restart.
     pub fn count(&self, outcome: ReloadOutcome, restart: usize) {
         if let Some(count) = self.outcomes.get(outcome as usize) {
             count.fetch_add(1, Relaxed);

@@ -1,4 +1,4 @@
-//! The counters of one worker.
+//! The counters and gauges of a worker, and the values of their labels.
 
 use crate::channel::TopicKind;
 use crate::cluster::NodeAddr;
@@ -6,14 +6,14 @@ use crate::command::Class;
 use crate::errors::Code;
 use crate::placement::{ReadTo, Redirection};
 
-/// Upper bounds of the latency buckets, in microseconds, ascending; what is slower than the last
-/// goes into one bucket more (`+Inf`).
+/// Upper bounds of the latency buckets in microseconds, ascending. One more bucket (`+Inf`) has the
+/// observations above the last bound.
 pub const BUCKETS_MICROS: [u64; 18] = [
     50, 100, 200, 300, 500, 750, 1_000, 2_000, 3_000, 5_000, 10_000, 25_000, 50_000, 100_000,
     250_000, 1_000_000, 2_500_000, 10_000_000,
 ];
 
-/// A latency histogram; not cumulative, the exposition adds the buckets up.
+/// A latency histogram. Its buckets are not cumulative, unlike those of the exposition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Histogram {
     /// Observations per bucket of [`BUCKETS_MICROS`], the last one `+Inf`.
@@ -23,13 +23,13 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// The bucket that `micros` falls into.
+    /// Index of the bucket for a latency of `micros`.
     #[inline]
     pub fn bucket(micros: u64) -> usize {
         BUCKETS_MICROS.partition_point(|&b| b < micros)
     }
 
-    /// Counts one observation whose bucket is known (one latency goes into several histograms).
+    /// Counts an observation. Callers pass the bucket, as one latency goes into several histograms.
     #[inline]
     pub fn record(&mut self, bucket: usize, micros: u64) {
         if let Some(b) = self.buckets.get_mut(bucket) {
@@ -38,7 +38,7 @@ impl Histogram {
         self.sum_micros += micros;
     }
 
-    /// Adds another worker's observations.
+    /// Adds the observations of `other`.
     pub fn merge(&mut self, other: &Histogram) {
         for (a, b) in self.buckets.iter_mut().zip(&other.buckets) {
             *a += b;
@@ -47,18 +47,19 @@ impl Histogram {
     }
 }
 
-/// One command's counters (label `command`, bounded by the command table).
+/// Counters of a command (label `command`, bounded by the command table).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CommandStats {
-    /// Answered, not with an error.
+    /// Commands answered without an error.
     pub ok: u64,
-    /// Answered with an error by the server.
+    /// Commands answered with an error of a node.
     pub error: u64,
-    /// Answered with an error of slotway's own: refused, deadline, outcome unknown.
+    /// Commands answered with an error of slotway: refused, deadline, outcome unknown.
     pub refused: u64,
 }
 
-/// Why a command was sent again (label `reason`): the discriminants of [`Redirection`], and more.
+/// Reason for sending a command again (label `reason`). The first discriminants are those of
+/// [`Redirection`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum RetryReason {
@@ -72,12 +73,12 @@ pub enum RetryReason {
     NoScript,
     /// The connection was lost.
     Lost,
-    /// It was not sent yet when its slot got another primary.
+    /// The command was still queued when its slot got another primary.
     Topology,
 }
 
 impl RetryReason {
-    /// How many there are.
+    /// Number of reasons.
     pub const COUNT: usize = Redirection::COUNT + 2;
     /// Label values, by discriminant.
     pub const NAMES: [&'static str; Self::COUNT] = [
@@ -93,7 +94,7 @@ impl RetryReason {
         "topology",
     ];
 
-    /// After this refusal.
+    /// The reason for a retry after `refusal`.
     pub fn of(refusal: Redirection) -> RetryReason {
         match refusal {
             Redirection::Moved => RetryReason::Moved,
@@ -108,34 +109,34 @@ impl RetryReason {
     }
 }
 
-/// What became of a PROXY protocol header (label `result`).
+/// Outcome of reading a PROXY protocol header (label `result`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyHeaderOutcome {
-    /// It names the client.
+    /// The header names the client.
     Ok,
-    /// It names nobody: a health check, or a client without an IP address.
+    /// The header names no client: a health check, or a client without an IP address.
     Local,
-    /// The connection begins with something else.
+    /// The connection does not begin with a header.
     Missing,
-    /// It is not valid.
+    /// The header is invalid.
     Invalid,
-    /// It took longer than `proxy_protocol.timeout`.
+    /// The header took longer than `proxy_protocol.timeout`.
     Timeout,
-    /// The connection comes from none of `proxy_protocol.trusted`.
+    /// The peer is not in `proxy_protocol.trusted`.
     Untrusted,
-    /// The connection was closed before its end.
+    /// The connection was closed before the end of the header.
     Closed,
 }
 
 impl ProxyHeaderOutcome {
-    /// How many there are.
+    /// Number of outcomes.
     pub const COUNT: usize = 7;
     /// Label values, by discriminant.
     pub const NAMES: [&'static str; Self::COUNT] =
         ["ok", "local", "missing", "invalid", "timeout", "untrusted", "closed"];
 }
 
-/// Why slotway has closed a client that did nothing wrong (label `reason`).
+/// Reason for closing a client other than a fault in what it sent (label `reason`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DisconnectReason {
     /// `timeouts.login`
@@ -144,102 +145,102 @@ pub enum DisconnectReason {
     Idle,
     /// `timeouts.max_age`
     MaxAge,
-    /// The limit on open files leaves fewer clients than there were.
+    /// Lowered limit of clients: the limit on open files was lowered, or the cluster has grown.
     Descriptors,
     /// `commands.on_outcome_unknown`
     OutcomeUnknown,
 }
 
 impl DisconnectReason {
-    /// How many there are.
+    /// Number of reasons.
     pub const COUNT: usize = 5;
     /// Label values, by discriminant.
     pub const NAMES: [&'static str; Self::COUNT] =
         ["login", "idle", "max_age", "descriptors", "outcome_unknown"];
 }
 
-/// What became of a login (label `outcome`).
+/// Outcome of a login (label `outcome`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoginOutcome {
-    /// One of slotway's own users.
+    /// Logged in as a user of slotway.
     Own,
-    /// One of the cluster's users.
+    /// Logged in as a user of the cluster.
     Cluster,
-    /// One of slotway's own users, by its certificate.
+    /// Logged in as a user of slotway by a client certificate.
     Certificate,
-    /// A wrong name or password.
+    /// Refused: wrong name or password.
     Wrong,
-    /// More users of the cluster than `limits.users`.
+    /// Refused: more users of the cluster than `limits.users`.
     TooMany,
-    /// No node could be asked, or it refused for another reason.
+    /// Refused: no node could be asked, or the node gave another reason.
     Unavailable,
-    /// Many have failed from the same address, and too many wait.
+    /// Refused: many logins from the same address have failed, and too many are delayed.
     Throttled,
 }
 
 impl LoginOutcome {
-    /// How many there are.
+    /// Number of outcomes.
     pub const COUNT: usize = 7;
     /// Label values, by discriminant.
     pub const NAMES: [&'static str; Self::COUNT] =
         ["own", "cluster", "certificate", "wrong", "too_many", "unavailable", "throttled"];
 }
 
-/// Why slotway refused a command to a user (label `reason`).
+/// Reason for refusing a command to a user (label `reason`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DenialReason {
-    /// It has not logged in.
+    /// The client has not logged in.
     Login,
-    /// Not this command.
+    /// The user may not use the command.
     Command,
-    /// Not one of its keys.
+    /// The user may not access a key.
     Key,
-    /// Not one of its channels.
+    /// The user may not access a channel.
     Channel,
 }
 
 impl DenialReason {
-    /// How many there are.
+    /// Number of reasons.
     pub const COUNT: usize = 4;
     /// Label values, by discriminant.
     pub const NAMES: [&'static str; Self::COUNT] = ["login", "command", "key", "channel"];
 }
 
-/// How a transaction was carried out (label `kind`).
+/// Kind of a transaction, by how it is executed (label `kind`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransactionKind {
-    /// As one MULTI … EXEC: atomic.
+    /// One MULTI … EXEC: atomic.
     OneSlot,
-    /// As one per slot (`transactions.cross_slot = "split"`): atomic per slot.
+    /// One MULTI … EXEC per slot (`transactions.cross_slot = "split"`): atomic per slot.
     Split,
 }
 
 impl TransactionKind {
-    /// How many kinds there are.
+    /// Number of kinds.
     pub const COUNT: usize = 2;
     /// Label values, by discriminant.
     pub const NAMES: [&'static str; Self::COUNT] = ["one_slot", "split"];
 }
 
-/// What became of an emulated command (label `outcome`).
+/// Outcome of an emulated command (label `outcome`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EmulatedOutcome {
-    /// Answered.
+    /// Answered without an error.
     Ok,
-    /// Answered with an error; nothing was changed.
+    /// Answered with an error; no data was changed.
     Error,
-    /// Answered with an error that says which steps were done.
+    /// Answered with an error that names the completed steps.
     Halfway,
 }
 
 impl EmulatedOutcome {
-    /// How many there are.
+    /// Number of outcomes.
     pub const COUNT: usize = 3;
     /// Label values, by discriminant.
     pub const NAMES: [&'static str; Self::COUNT] = ["ok", "error", "halfway"];
 }
 
-/// The limits of the configuration that a worker can hit (label `limit`).
+/// A configured limit that a worker can reach (label `limit`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum LimitHit {
@@ -256,11 +257,10 @@ pub enum LimitHit {
 }
 
 impl LimitHit {
-    /// How many limits there are.
+    /// Number of limits.
     pub const COUNT: usize = 10;
-    /// Label values, by discriminant: the key under `[limits]`, `pubsub_hard` and `pubsub_soft` for
-    /// `pubsub.output_hard` and `output_soft`, `protocol` for all the limits
-    /// on the size of a request.
+    /// Label values, by discriminant: the key under `[limits]`; `pubsub_hard` and `pubsub_soft` for
+    /// `pubsub.output_hard` and `output_soft`; `protocol` for the limits on the size of a request.
     pub const NAMES: [&'static str; Self::COUNT] = [
         "clients",
         "client_output",
@@ -275,28 +275,28 @@ impl LimitHit {
     ];
 }
 
-/// What one worker knows of one node (label `node`, bounded by the cluster's size).
+/// Counters and gauges for a node (label `node`, bounded by the size of the cluster).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeStats {
-    /// The node's address; `None` for an entry that is not in use.
+    /// Address of the node; `None` for an unused entry.
     pub addr: Option<NodeAddr>,
-    /// From a command read from its client to its reply read from this node.
+    /// Time from reading a command from its client to reading its reply from this node.
     pub latency: Histogram,
-    /// Gauge: connections that take commands.
+    /// Gauge: connections ready for commands.
     pub connections_ready: u64,
-    /// Gauge: connections being made, the handshake included.
+    /// Gauge: connections being established, including the handshake.
     pub connections_connecting: u64,
     /// Gauge: connections waiting for their next attempt.
     pub connections_backoff: u64,
-    /// Gauge: connections set aside behind a script; also counted by their state.
+    /// Gauge: connections set aside behind a script; these also count by their state.
     pub connections_aside: u64,
-    /// Gauge: commands sent or queued and not answered.
+    /// Gauge: commands in flight, which are sent or queued and not answered.
     pub in_flight: u64,
-    /// Gauge: their bytes.
+    /// Gauge: bytes of the commands in flight.
     pub in_flight_bytes: u64,
-    /// Connections made.
+    /// Connections established.
     pub connects: u64,
-    /// Connections that could not be made or were lost.
+    /// Connections that could not be established or were lost.
     pub failures: u64,
     /// Bytes written to the node.
     pub bytes_sent: u64,
@@ -304,18 +304,18 @@ pub struct NodeStats {
     pub bytes_received: u64,
 }
 
-/// Everything one worker counts. Counters unless marked as a gauge.
+/// All counters and gauges of a worker. Fields are counters unless marked as gauges.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WorkerStats {
-    /// By [`crate::command::CommandId`]; the entry past the table's end is "unknown".
+    /// Commands answered, by [`crate::command::CommandId`]; the last entry counts unknown commands.
     pub commands: Vec<CommandStats>,
-    /// By [`Class`].
+    /// Time from reading a command to its reply, by [`Class`].
     pub latency: [Histogram; Class::COUNT],
-    /// By the worker's own node index; merged by address.
+    /// Nodes, by the worker's own index; merged by address.
     pub nodes: Vec<NodeStats>,
     /// Gauge: connected clients.
     pub clients: u64,
-    /// Gauge: connected clients that speak RESP3.
+    /// Gauge: connected clients that use RESP3.
     pub clients_resp3: u64,
     /// Gauge: clients whose next command waits for the end of a CLIENT PAUSE.
     pub clients_paused: u64,
@@ -327,17 +327,17 @@ pub struct WorkerStats {
     pub bytes_in: u64,
     /// Bytes written to clients.
     pub bytes_out: u64,
-    /// By [`Redirection`].
+    /// Redirections and other refusals by nodes, by [`Redirection`].
     pub redirections: [u64; Redirection::COUNT],
     /// Commands sent again, by [`RetryReason`].
     pub retries: [u64; RetryReason::COUNT],
-    /// Retries that had to wait for the budget.
+    /// Retries delayed by the retry budget.
     pub retry_budget_exhausted: u64,
-    /// Commands that failed at `timeouts.no_primary`.
+    /// Commands whose slot had no primary for `timeouts.no_primary`.
     pub no_primary: u64,
-    /// Commands answered with "outcome unknown".
+    /// Commands whose outcome is unknown.
     pub outcome_unknown: u64,
-    /// Connections closed because another node answered than the one that was meant.
+    /// Connections closed because a node other than the expected one answered.
     pub strangers: u64,
     /// Commands answered with an error at their deadline.
     pub deadline_exceeded: u64,
@@ -345,53 +345,53 @@ pub struct WorkerStats {
     pub splits: u64,
     /// Commands with keys of one slot that were sent key by key.
     pub key_by_key: u64,
-    /// Times a client with large replies had to wait for its turn.
+    /// Waits of clients with large replies for their turn.
     pub large_reply_waits: u64,
-    /// SCRIPT LOADs that slotway put before a client's command.
+    /// SCRIPT LOAD commands that slotway sent before a client's command.
     pub script_loads: u64,
-    /// Scripts that call a command about all keys, each once.
+    /// Scripts that call a command about all keys; each counts once.
     pub scripts_partial: u64,
-    /// By [`LoginOutcome`].
+    /// Logins, by [`LoginOutcome`].
     pub logins: [u64; LoginOutcome::COUNT],
-    /// Clients that were closed, by [`DisconnectReason`].
+    /// Clients closed, by [`DisconnectReason`].
     pub disconnected: [u64; DisconnectReason::COUNT],
-    /// Commands that slotway refused to a user, by [`DenialReason`].
+    /// Commands refused to users, by [`DenialReason`].
     pub denied: [u64; DenialReason::COUNT],
-    /// Gauge: users of the cluster that it has connections of.
+    /// Gauge: users of the cluster with connections of their own.
     pub users: u64,
-    /// Reads that need not go to their primary, by [`ReadTo`].
+    /// Reads that may go to a replica, by [`ReadTo`].
     pub reads: [u64; ReadTo::COUNT],
-    /// By [`TransactionKind`].
+    /// Transactions sent, by [`TransactionKind`].
     pub transactions: [u64; TransactionKind::COUNT],
-    /// By place in [`crate::emulate::TABLE`] and by [`EmulatedOutcome`].
+    /// Emulated commands, by index in [`crate::emulate::TABLE`] and by [`EmulatedOutcome`].
     pub emulated: Vec<[u64; EmulatedOutcome::COUNT]>,
     /// Gauge: clients whose next command waits for the one that occupies them (blocking commands,
     /// WATCH).
     pub clients_blocked: u64,
     /// Gauge: dedicated connections lent to clients.
     pub dedicated_lent: u64,
-    /// Gauge: dedicated connections that wait to be lent.
+    /// Gauge: idle dedicated connections.
     pub dedicated_idle: u64,
-    /// Gauge: clients that are subscribed to something.
+    /// Gauge: clients with subscriptions.
     pub subscribers: u64,
-    /// Gauge: their subscriptions, by [`TopicKind`].
+    /// Gauge: subscriptions of clients, by [`TopicKind`].
     pub subscriptions: [u64; TopicKind::COUNT],
-    /// Messages given to subscribers, one for each that got it, by [`TopicKind`] of the subscription.
+    /// Messages delivered, counted per subscriber, by [`TopicKind`] of the subscription.
     pub deliveries: [u64; TopicKind::COUNT],
-    /// Messages that were waiting for subscribers that were closed because they did not take them.
+    /// Undelivered messages of subscribers closed for not reading them.
     pub messages_dropped: u64,
-    /// PUBLISHes that waited for a subscription that was asked for before them.
+    /// PUBLISH commands that waited for an earlier, unconfirmed subscription.
     pub publish_waits: u64,
-    /// Errors of slotway's own, by [`Code::index`].
+    /// Errors of slotway, by [`Code::index`].
     pub errors: [u64; Code::COUNT],
-    /// By [`LimitHit`].
+    /// Limits reached, by [`LimitHit`].
     pub limits_hit: [u64; LimitHit::COUNT],
-    /// Gauge: bytes in all buffers of this worker.
+    /// Gauge: bytes in all buffers of the worker.
     pub buffer_bytes: u64,
-    /// Gauge: commands held back because their slot is being redirected or has no primary.
+    /// Gauge: commands held because their slot is being redirected or has no primary.
     pub held: u64,
-    /// Commands whose keys were looked at.
+    /// Commands sampled for hot keys.
     pub sampled: u64,
-    /// Turns of the worker's loop.
+    /// Turns of the event loop.
     pub turns: u64,
 }
